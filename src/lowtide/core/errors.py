@@ -1,0 +1,40 @@
+"""Domain errors: what a verb may refuse, with the words a client sees.
+
+A verb raises `LowtideError` with one of the codes below; `api/errors.py` holds the one table from code
+to HTTP status, the CLI prints message and code. Nothing here knows HTTP.
+"""
+
+from typing import Literal
+
+ErrorCode = Literal[
+    "invalid_request",  # a parameter has a wrong value
+    "missing_required_parameter",
+    "unsupported_endpoint",
+    "invalid_purpose",
+    "file_not_found",
+    "file_not_ready",  # metadata known, bytes not (yet) uploaded
+    "batch_not_found",
+    "model_not_found",
+    "file_too_large",
+    "upload_invalid",  # signature wrong, or the address was used already
+    "upload_expired",
+    "upload_interrupted",
+    "offset_expired",  # a partial read goes on after its segments were swept
+    "range_not_satisfiable",
+    "unauthorized",
+    "not_found",
+    "method_not_allowed",
+    "storage_full",
+    "storage_unavailable",
+    "internal_error",
+]
+
+
+class LowtideError(Exception):
+    """A refusal with code, message (what to do about it) and the parameter at fault."""
+
+    def __init__(self, code: ErrorCode, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.code: ErrorCode = code
+        self.message = message
+        self.param = param

@@ -1,0 +1,78 @@
+"""Token usage of one answer or many, read from the shapes that engines report it in."""
+
+import msgspec
+
+
+class Usage(msgspec.Struct, frozen=True):
+    """Tokens. `cached_tokens` is part of `input_tokens`, `reasoning_tokens` of `output_tokens`."""
+
+    input_tokens: int = 0
+    cached_tokens: int = 0
+    output_tokens: int = 0
+    reasoning_tokens: int = 0
+
+    @property
+    def total_tokens(self) -> int:
+        return self.input_tokens + self.output_tokens
+
+    def __add__(self, other: "Usage") -> "Usage":
+        return Usage(
+            self.input_tokens + other.input_tokens,
+            self.cached_tokens + other.cached_tokens,
+            self.output_tokens + other.output_tokens,
+            self.reasoning_tokens + other.reasoning_tokens,
+        )
+
+
+NO_USAGE = Usage()
+
+
+class _InputDetails(msgspec.Struct):
+    cached_tokens: int | None = None
+
+
+class _OutputDetails(msgspec.Struct):
+    reasoning_tokens: int | None = None
+
+
+class _WireUsage(msgspec.Struct):
+    # Chat Completions, Completions and Embeddings
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    prompt_tokens_details: _InputDetails | None = None
+    completion_tokens_details: _OutputDetails | None = None
+    # Responses
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    input_tokens_details: _InputDetails | None = None
+    output_tokens_details: _OutputDetails | None = None
+
+
+class _Answer(msgspec.Struct):
+    usage: _WireUsage | None = None
+
+
+_answer = msgspec.json.Decoder(_Answer)
+_object = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+def usage_of(body: bytes) -> Usage | None:
+    """Read `usage` from an answer; None where the engine reported none, or in an unknown shape.
+
+    Raises msgspec.DecodeError when the body is not a JSON object.
+    """
+    try:
+        wire = _answer.decode(body).usage
+    except msgspec.ValidationError:
+        _object.decode(body)  # an object all the same? then only its usage is odd
+        return None
+    if wire is None:
+        return None
+    cached = wire.prompt_tokens_details or wire.input_tokens_details
+    reasoning = wire.completion_tokens_details or wire.output_tokens_details
+    return Usage(
+        input_tokens=max(0, wire.prompt_tokens or wire.input_tokens or 0),
+        cached_tokens=max(0, (cached.cached_tokens if cached else 0) or 0),
+        output_tokens=max(0, wire.completion_tokens or wire.output_tokens or 0),
+        reasoning_tokens=max(0, (reasoning.reasoning_tokens if reasoning else 0) or 0),
+    )

@@ -1,0 +1,357 @@
+"""The port to the state: files, batches, chunks, leases. The heart of "nothing lost, nothing doubled".
+
+Contract, held by every adapter and checked by tests/contract/test_store_*.py:
+- Every method is one transaction: all of it happens or none of it.
+- When a method that writes has returned, what it wrote survives a crash of process and machine.
+- A batch changes state only along `core.batch.TRANSITIONS`, guarded by the state it is in.
+- **Fencing.** A lease is `(worker, token, expires_at)`. Whoever holds the current token may commit,
+  even a little past `expires_at`; once a chunk was reaped or leased again, the old token commits
+  nothing.
+- **Exactly once.** `commit_beat` stores a request's outcome only while its chunk is leased under the
+  beat's token; bitmap, counters, usage and slices move in that same transaction. So results,
+  counts and charges are exactly once, although inference is at least once.
+- Counters never fall, and a batch's slices become visible in the order of their `seq`, without gaps.
+- Another project's id behaves as an unknown id.
+- Foreign exceptions never pass: StoreFull (no space), StoreUnavailable (locked, gone, refusing).
+
+"Now" is an argument everywhere: stores read no clock. Instants are aware UTC.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Literal, Protocol
+
+import msgspec
+
+from lowtide.core.batch import Batch, BatchError
+from lowtide.core.chunk import ChunkKey, ChunkLease
+from lowtide.core.file import File
+from lowtide.core.plan import ChunkSpec, ModelShare
+from lowtide.core.segment import Slice
+
+Order = Literal["asc", "desc"]
+
+
+class StoreError(Exception):
+    """Base of what this port raises."""
+
+
+class StoreFull(StoreError):
+    """No space left for the database."""
+
+
+class StoreUnavailable(StoreError):
+    """The database cannot be reached, is locked or refuses us; try again later."""
+
+
+class FileStore(Protocol):
+    """Rows of files. Bytes are in the object store under `File.blob_key`."""
+
+    async def add(self, file: File) -> None:
+        """Insert. The id is fresh."""
+        ...
+
+    async def get(self, project_id: str, file_id: str) -> File | None:
+        """None when unknown, deleted, or another project's."""
+        ...
+
+    async def by_id(self, file_id: str) -> File | None:
+        """For signed uploads, where the signature is the permission and no project is known."""
+        ...
+
+    async def page(
+        self,
+        project_id: str,
+        *,
+        after: str | None,
+        limit: int,
+        order: Order = "desc",
+        purpose: str | None = None,
+    ) -> list[File]:
+        """Up to `limit` files by `(created_at, id)`, beginning behind the id `after`."""
+        ...
+
+    async def mark_uploaded(
+        self, file_id: str, *, bytes: int, lines: int, sha256: str, blob_key: str
+    ) -> bool:
+        """pending -> uploaded, once; False when it is not pending any more."""
+        ...
+
+    async def delete(self, project_id: str, file_id: str, now: datetime) -> bool:
+        """Hide the row at once and let its blob go to garbage as soon as no unfinished batch reads it.
+
+        False when unknown.
+        """
+        ...
+
+
+class BatchStore(Protocol):
+    """Rows of batches, for the verbs."""
+
+    async def add(self, batch: Batch, *, digest: str, repeat: bool, since: datetime) -> Batch:
+        """Insert, unless this is a client's repetition of a create that it got no answer to.
+
+        `digest` names what was asked. A batch of the same project and digest, created at or after
+        `since`, is returned instead when `repeat` is true (the client says so) or when that batch was
+        never marked as answered.
+        """
+        ...
+
+    async def mark_answered(self, batch_id: str) -> None:
+        """The creating client got its answer; a further identical create is a new batch."""
+        ...
+
+    async def get(self, project_id: str, batch_id: str) -> Batch | None: ...
+
+    async def page(self, project_id: str, *, after: str | None, limit: int) -> list[Batch]:
+        """Newest first, beginning behind the id `after`."""
+        ...
+
+    async def cancel(self, project_id: str, batch_id: str, now: datetime) -> Batch | None:
+        """Take the event `cancel` where the state allows it; the batch as it then is.
+
+        Waiting chunks are dropped in the same transaction; leased ones end with their next beat.
+        """
+        ...
+
+    async def models(self, batch_id: str) -> Mapping[str, ModelShare]:
+        """Requests and estimated input tokens by model, as planned."""
+        ...
+
+    async def queue(self, model: str | None = None) -> "QueueDepth":
+        """What waits and what runs, over all projects (for `reason`, ETA and metrics)."""
+        ...
+
+
+class QueueDepth(msgspec.Struct, frozen=True):
+    """Requests not yet settled in chunks that wait or are leased."""
+
+    waiting_requests: int
+    leased_requests: int
+    batches: int
+
+
+class TaskLease(msgspec.Struct, frozen=True, kw_only=True):
+    """Ownership of a batch for validation or assembly, fenced like a chunk."""
+
+    batch: Batch
+    token: int
+    input_key: str
+
+
+class TokenLimitReached(msgspec.Struct, frozen=True):
+    """Planning the batch would pass the bound on enqueued tokens of a model."""
+
+    model: str
+    limit: int
+    enqueued: int
+    asked: int
+
+
+class OutputInfo(msgspec.Struct, frozen=True):
+    """A result file as assembled."""
+
+    bytes: int
+    lines: int
+    sha256: str
+    blob_key: str
+
+
+class LifecycleStore(Protocol):
+    """Validation, assembly, expiry: what moves a batch between its states."""
+
+    async def claim_validation(
+        self, worker_id: str, now: datetime, ttl_s: float
+    ) -> TaskLease | None:
+        """The oldest batch that is `validating` and not leased."""
+        ...
+
+    async def claim_assembly(self, worker_id: str, now: datetime, ttl_s: float) -> TaskLease | None:
+        """A batch in a state of `core.batch.ASSEMBLING`, not leased, none of whose chunks is leased."""
+        ...
+
+    async def renew_task(self, lease: TaskLease, now: datetime, ttl_s: float) -> bool:
+        """False when the lease was lost or the batch has left the state it was claimed in."""
+        ...
+
+    async def release_task(self, lease: TaskLease) -> None:
+        """Give it back at once, for whoever claims next."""
+        ...
+
+    async def commit_plan(
+        self,
+        lease: TaskLease,
+        *,
+        plan_key: str,
+        chunks: Sequence[ChunkSpec],
+        models: Mapping[str, ModelShare],
+        enqueued_tokens_max: int,
+        now: datetime,
+    ) -> TokenLimitReached | bool:
+        """Event `planned`: insert the chunks, set total. True when done, False when the lease is lost.
+
+        Over all unfinished batches of the project, the unsettled estimated input tokens of each model
+        stay within `enqueued_tokens_max`; else nothing changes and TokenLimitReached is returned.
+        """
+        ...
+
+    async def reject(
+        self, lease: TaskLease, errors: Sequence[BatchError], errors_total: int, now: datetime
+    ) -> bool:
+        """Event `rejected`. False when the lease is lost."""
+        ...
+
+    async def finish(
+        self,
+        lease: TaskLease,
+        *,
+        output: OutputInfo | None,
+        errors: OutputInfo | None,
+        now: datetime,
+    ) -> bool:
+        """Event `assembled`: the result files become `uploaded`, counts reach the total.
+
+        `counts.failed` becomes the lines of the error file, so that output and error file together hold
+        each request once. A file that is None has no row. False when the lease is lost.
+        """
+        ...
+
+    async def expire_due(self, now: datetime) -> list[str]:
+        """Event `expire` for every batch whose window is over; their ids. Waiting chunks are dropped."""
+        ...
+
+    async def next_expiry(self) -> datetime | None:
+        """The earliest end of a window among batches that can expire."""
+        ...
+
+
+class Beat(msgspec.Struct, frozen=True, kw_only=True):
+    """A worker's group commit. `segment_key` is the blob that holds `slices`; None when there are none.
+
+    `held` are all chunks the worker still works on, for renewal; `released` it gives back (drained,
+    stopped, or its replica is gone), after this beat's outcomes were counted.
+    """
+
+    worker_id: str
+    segment_key: str | None
+    slices: tuple[Slice, ...]
+    held: tuple[tuple[ChunkKey, int], ...]
+    released: tuple[tuple[ChunkKey, int], ...]
+    now: datetime
+    lease_ttl_s: float
+
+
+class BeatReceipt(msgspec.Struct, frozen=True, kw_only=True):
+    """What a beat came to.
+
+    `lost`: chunks of the beat that this worker does not own any more; their outcomes were dropped.
+    `stopped`: batches among the held chunks that must not go on (cancelled, expired).
+    `settled`: batches that this beat completed (event `settled` was taken).
+    """
+
+    lost: frozenset[ChunkKey]
+    stopped: frozenset[str]
+    settled: frozenset[str]
+
+
+class WorkStore(Protocol):
+    """Chunks and beats, for workers."""
+
+    async def claim_chunks(
+        self, worker_id: str, models: Sequence[str], limit: int, now: datetime, ttl_s: float
+    ) -> list[ChunkLease]:
+        """Lease up to `limit` waiting chunks of batches in progress, for any of `models`.
+
+        Order: batch priority (higher first), deadline, batch creation, seq. Two claimers never get the
+        same chunk. The cost does not grow with the number of chunks queued.
+        """
+        ...
+
+    async def commit_beat(self, beat: Beat) -> BeatReceipt:
+        """See Beat and the exactly-once rule above. A chunk whose bits are all set is done.
+
+        When the last request of a batch in progress settles, the batch takes the event `settled`. The
+        first success makes the batch's output file visible (`growing`), the first failure its error
+        file.
+        """
+        ...
+
+    async def reap(self, now: datetime) -> int:
+        """Take back chunks and tasks whose lease ran out; how many."""
+        ...
+
+    async def release_worker(self, worker_id: str) -> int:
+        """Take back at once all that a worker, known to be dead, held."""
+        ...
+
+    async def waiting_models(self) -> frozenset[str]:
+        """Models that have waiting chunks in batches in progress."""
+        ...
+
+
+class SliceRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A committed slice. `completed_before` counts the batch's successes in slices of smaller `seq`."""
+
+    batch_id: str
+    seq: int
+    chunk_seq: int
+    segment_key: str
+    offset: int
+    ok_bytes: int
+    failed_bytes: int
+    completed: int
+    failed: int
+    completed_before: int
+    failed_before: int
+
+
+class ResultStore(Protocol):
+    """Committed slices, for readers and the assembler; and what may be swept."""
+
+    async def slices(
+        self, batch_id: str, *, after_seq: int = -1, limit: int = 1000
+    ) -> list[SliceRow]:
+        """In the order of `seq`."""
+        ...
+
+    async def sweep(self, now: datetime, *, segments_keep_s: float, limit: int = 1000) -> int:
+        """Move to garbage what nothing needs any more; how many keys were added.
+
+        Slices of batches that ended longer than `segments_keep_s` ago, with their segments once no
+        other batch has slices in them; plans of ended batches; files past `expires_at`; inputs of
+        deleted files that no unfinished batch reads.
+        """
+        ...
+
+    async def garbage(self, limit: int = 1000) -> list[str]:
+        """Blob keys to delete."""
+        ...
+
+    async def forget(self, keys: Sequence[str]) -> None:
+        """Those blobs are deleted."""
+        ...
+
+    async def known(self, keys: Sequence[str]) -> frozenset[str]:
+        """Which of these blob keys any row refers to; the others are orphans of a crash."""
+        ...
+
+
+class Store(Protocol):
+    """All of the state, over one database."""
+
+    @property
+    def files(self) -> FileStore: ...
+    @property
+    def batches(self) -> BatchStore: ...
+    @property
+    def lifecycle(self) -> LifecycleStore: ...
+    @property
+    def work(self) -> WorkStore: ...
+    @property
+    def results(self) -> ResultStore: ...
+
+    async def open(self) -> None:
+        """Connect and bring the schema to head. Raises StoreError with what to do."""
+        ...
+
+    async def aclose(self) -> None: ...

@@ -1,0 +1,271 @@
+"""One frozen settings tree: defaults <- lowtide.toml <- LOWTIDE_* environment <- flags.
+
+Read once at start, by the CLI, and handed to `wiring`. Every bad key, type or value ends in ConfigError
+with the key, where it came from and what is allowed; nothing starts on a guess.
+"""
+
+import os
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import msgspec
+
+from lowtide import limits
+
+ENV_PREFIX: Final = "LOWTIDE_"
+DEFAULT_FILE: Final = "lowtide.toml"
+_ARRAYS: Final = frozenset({"replica", "model"})
+
+EngineKind = Literal["auto", "vllm", "sglang", "llamacpp", "tgi", "openai"]
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used; the message says which key, why, and what would do."""
+
+
+class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    pass
+
+
+class Server(_Section):
+    """Where Lowtide listens and where it keeps things."""
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    public_url: str | None = None
+    """Signed upload addresses are built from it; None: from the request's own headers."""
+    data_dir: Path = Path("./lowtide-data")
+    database_url: str = "sqlite"
+    blob_url: str = "file"
+
+
+class Auth(_Section):
+    mode: Literal["open", "keys"] = "open"
+
+
+class Limits(_Section):
+    """The defaults are the launch limits of the Together Batch API."""
+
+    requests_per_batch: int = limits.REQUESTS_PER_BATCH
+    file_bytes: int = limits.FILE_BYTES
+    enqueued_tokens_per_model: int = limits.ENQUEUED_TOKENS_PER_MODEL
+    completion_window_default: str = "24h"
+    line_bytes: int = limits.LINE_BYTES_MAX
+
+    @property
+    def completion_window_s(self) -> int:
+        return parse_window(self.completion_window_default)
+
+
+class Dispatch(_Section):
+    """How requests are tried. Seconds unless the name says otherwise."""
+
+    attempt_timeout_s: float = limits.ATTEMPT_TIMEOUT_S
+    attempts_max: int = limits.ATTEMPTS_MAX
+    beat_s: float = limits.BEAT_S
+    lease_ttl_s: float = limits.LEASE_TTL_S
+
+
+class Replica(_Section):
+    """One engine URL that serves one or more models."""
+
+    url: str
+    models: tuple[str, ...]
+    window: int = limits.WINDOW_DEFAULT
+    api_key: str | None = None
+    headers: Mapping[str, str] = {}
+    engine: EngineKind = "auto"
+    drop_fields: tuple[str, ...] = ()
+    """Fields of a request body that this engine refuses; they are left out."""
+    verify_tls: bool = True
+    attempt_timeout_s: float | None = None
+
+
+class Model(_Section):
+    """An entry of the catalogue. Prices are US dollars per million tokens, live."""
+
+    id: str
+    aliases: tuple[str, ...] = ()
+    engine_name: str | None = None
+    """What the engine calls it; None: the id."""
+    type: Literal["chat", "language", "embedding", "code"] = "chat"
+    size: str | None = None
+    context_length: int | None = None
+    input_price: float = 0.0
+    output_price: float = 0.0
+    batch_discount: float = 0.5
+
+
+class Settings(_Section):
+    """The whole tree. `source` names the file it was read from, for messages."""
+
+    server: Server = Server()
+    auth: Auth = Auth()
+    limits: Limits = Limits()
+    dispatch: Dispatch = Dispatch()
+    replica: tuple[Replica, ...] = ()
+    model: tuple[Model, ...] = ()
+
+
+def load(
+    file: Path | None,
+    environ: Mapping[str, str] | None = None,
+    flags: Mapping[str, Any] | None = None,
+) -> Settings:
+    """Read, merge and check the settings.
+
+    `file` None means `./lowtide.toml` if there is one. `flags` maps dotted keys (`server.port`) to
+    values; None values are passed over. Raises ConfigError.
+    """
+    environ = os.environ if environ is None else environ
+    if file is None and Path(DEFAULT_FILE).is_file():
+        file = Path(DEFAULT_FILE)
+    tree = _read_toml(file) if file is not None else {}
+    for key, value in _from_environment(environ):
+        _put(tree, key, value)
+    for dotted, value in (flags or {}).items():
+        if value is not None:
+            _put(tree, dotted.split("."), value)
+    source = str(file) if file is not None else "the defaults"
+    try:
+        settings = msgspec.convert(tree, Settings, strict=False)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{source}: {error}") from None
+    check(settings)
+    return settings
+
+
+def check(settings: Settings) -> None:
+    """Refuse values that have the right type and make no sense. Raises ConfigError."""
+    server, limit = settings.server, settings.limits
+    _require(0 <= server.port <= 65535, "server.port", "a port from 0 to 65535")
+    if settings.auth.mode == "open" and not is_loopback(server.host):
+        raise ConfigError(
+            f"server.host = {server.host!r} is a public address and auth.mode is 'open': anyone could"
+            " run batches. Use host = '127.0.0.1', or auth.mode = 'keys'."
+        )
+    if server.public_url is not None:
+        _require_url(server.public_url, "server.public_url")
+    _require(limit.requests_per_batch > 0, "limits.requests_per_batch", "at least 1")
+    _require(limit.file_bytes > 0, "limits.file_bytes", "at least 1")
+    _require(limit.line_bytes > 0, "limits.line_bytes", "at least 1")
+    parse_window(limit.completion_window_default, "limits.completion_window_default")
+    _require(settings.dispatch.attempts_max > 0, "dispatch.attempts_max", "at least 1")
+    _require(settings.dispatch.attempt_timeout_s > 0, "dispatch.attempt_timeout_s", "above 0")
+    _require(0 < settings.dispatch.beat_s <= 60, "dispatch.beat_s", "above 0, at most 60")
+    _require(
+        settings.dispatch.lease_ttl_s >= 3 * settings.dispatch.beat_s,
+        "dispatch.lease_ttl_s",
+        "at least three beats, else a lease ends between renewals",
+    )
+    for place, replica in enumerate(settings.replica, start=1):
+        _check_replica(replica, f"[[replica]] number {place}")
+    _check_models(settings.model)
+
+
+def _check_replica(replica: Replica, where: str) -> None:
+    _require_url(replica.url, f"{where}: url")
+    _require(bool(replica.models), f"{where}: models", "at least one model id")
+    _require(
+        1 <= replica.window <= limits.WINDOW_MAX,
+        f"{where}: window",
+        f"from 1 to {limits.WINDOW_MAX}",
+    )
+
+
+def _check_models(models: Sequence[Model]) -> None:
+    seen: set[str] = set()
+    for model in models:
+        for name in (model.id, *model.aliases):
+            _require(
+                name not in seen, f"[[model]] {model.id}", f"names used once; {name!r} is twice"
+            )
+            seen.add(name)
+        _require(
+            0 <= model.batch_discount <= 1,
+            f"[[model]] {model.id}: batch_discount",
+            "a share from 0 to 1",
+        )
+        _require(
+            model.input_price >= 0 and model.output_price >= 0,
+            f"[[model]] {model.id}: prices",
+            "dollars per million tokens, not below 0",
+        )
+
+
+_WINDOW = re.compile(r"(\d+)\s*([mhd])")
+_UNIT_S: Final = {"m": 60, "h": 3600, "d": 86400}
+
+
+def parse_window(text: str, key: str = "completion_window") -> int:
+    """Seconds of `24h`, `90m`, `7d`. Raises ConfigError outside the bounds of `limits`."""
+    match = _WINDOW.fullmatch(text.strip())
+    seconds = int(match[1]) * _UNIT_S[match[2]] if match else 0
+    low, high = limits.COMPLETION_WINDOW_S_MIN, limits.COMPLETION_WINDOW_S_MAX
+    if not low <= seconds <= high:
+        raise ConfigError(f"{key} = {text!r}: give hours or days from 1h to 7d, for example '24h'")
+    return seconds
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach `host`. Names other than localhost count as public."""
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _read_toml(file: Path) -> dict[str, Any]:
+    try:
+        with file.open("rb") as stream:
+            return tomllib.load(stream)
+    except FileNotFoundError:
+        raise ConfigError(f"{file}: no such file. Check --config.") from None
+    except OSError as error:
+        raise ConfigError(f"{file}: cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: not valid TOML: {error}") from None
+
+
+def _from_environment(environ: Mapping[str, str]) -> list[tuple[list[str], Any]]:
+    """`LOWTIDE_SERVER__PORT=1` -> (["server", "port"], "1"); arrays are given as JSON."""
+    found: list[tuple[list[str], Any]] = []
+    for name, text in sorted(environ.items()):
+        if not name.startswith(ENV_PREFIX):
+            continue
+        path = name.removeprefix(ENV_PREFIX).lower().split("__")
+        if len(path) == 1 and path[0] not in _ARRAYS:
+            continue  # LOWTIDE_API_KEY and the like belong to the command line
+        value: Any = text
+        if text[:1] in "[{":
+            try:
+                value = msgspec.json.decode(text)
+            except msgspec.DecodeError as error:
+                raise ConfigError(f"{name}: not valid JSON: {error}") from None
+        found.append((path, value))
+    return found
+
+
+def _put(tree: dict[str, Any], path: Sequence[str], value: Any) -> None:
+    for step in path[:-1]:
+        branch = tree.setdefault(step, {})
+        if not isinstance(branch, dict):
+            raise ConfigError(f"{'.'.join(path)}: {step!r} is not a section")
+        tree = branch
+    tree[path[-1]] = value
+
+
+def _require(holds: bool, key: str, allowed: str) -> None:
+    if not holds:
+        raise ConfigError(f"{key}: must be {allowed}")
+
+
+def _require_url(url: str, key: str) -> None:
+    if not re.match(r"https?://[^/\s]+", url):
+        raise ConfigError(f"{key} = {url!r}: must begin with http:// or https:// and name a host")

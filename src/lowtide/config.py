@@ -31,7 +31,7 @@ class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     pass
 
 
-class Server(_Section):
+class Server(_Section, frozen=True):
     """Where Lowtide listens and where it keeps things."""
 
     host: str = "127.0.0.1"
@@ -43,11 +43,11 @@ class Server(_Section):
     blob_url: str = "file"
 
 
-class Auth(_Section):
+class Auth(_Section, frozen=True):
     mode: Literal["open", "keys"] = "open"
 
 
-class Limits(_Section):
+class Limits(_Section, frozen=True):
     """The defaults are the launch limits of the Together Batch API."""
 
     requests_per_batch: int = limits.REQUESTS_PER_BATCH
@@ -61,7 +61,7 @@ class Limits(_Section):
         return parse_window(self.completion_window_default)
 
 
-class Dispatch(_Section):
+class Dispatch(_Section, frozen=True):
     """How requests are tried. Seconds unless the name says otherwise."""
 
     attempt_timeout_s: float = limits.ATTEMPT_TIMEOUT_S
@@ -70,7 +70,7 @@ class Dispatch(_Section):
     lease_ttl_s: float = limits.LEASE_TTL_S
 
 
-class Replica(_Section):
+class Replica(_Section, frozen=True):
     """One engine URL that serves one or more models."""
 
     url: str
@@ -85,7 +85,7 @@ class Replica(_Section):
     attempt_timeout_s: float | None = None
 
 
-class Model(_Section):
+class Model(_Section, frozen=True):
     """An entry of the catalogue. Prices are US dollars per million tokens, live."""
 
     id: str
@@ -100,7 +100,7 @@ class Model(_Section):
     batch_discount: float = 0.5
 
 
-class Settings(_Section):
+class Settings(_Section, frozen=True):
     """The whole tree. `source` names the file it was read from, for messages."""
 
     server: Server = Server()

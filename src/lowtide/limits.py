@@ -21,7 +21,10 @@ COMPLETION_WINDOW_S_MAX: Final = 7 * 24 * 3600
 LINE_BYTES_MAX: Final = 16 * MIB  # an inline image or two; above it a line would not fit a chunk
 CUSTOM_ID_CHARS_MAX_TOGETHER: Final = 64  # protocol.md section 7
 CUSTOM_ID_CHARS_MAX: Final = 512  # OpenAI names no limit; this one keeps rows and logs readable
+MODEL_ID_CHARS_MAX: Final = 512  # a hub id or a file path; it becomes a column and a metric label
 LINE_ERRORS_KEPT: Final = 1_000  # bad lines reported one by one; the total counts the rest
+MODELS_NAMED_IN_ERROR: Final = 5  # enough to spot a misspelling, short enough to read
+VALUE_CHARS_QUOTED: Final = 100  # of a submitter's own value, when a message repeats it
 
 # ---- metadata and names (protocol.md section 3.3) ----
 METADATA_PAIRS_MAX: Final = 16
@@ -43,6 +46,16 @@ REPEATED_POST_WINDOW_S: Final = 600  # SDKs retry a timed-out POST for at most t
 STREAM_BLOCK_BYTES: Final = 256 * KIB  # one read or write of a file in flight; bounds server memory
 VALIDATE_BLOCK_BYTES: Final = 256 * KIB  # about 0.5 ms of parsing before the loop breathes again
 
+# ---- the object store ----
+BLOB_RANGE_GAP_BYTES: Final = 64 * KIB  # reading a gap this small costs less than a second request
+BLOB_SPAN_BYTES_MAX: Final = 256 * KIB  # near ranges read as one: memory beside the result
+BLOB_SPANS_AT_ONCE: Final = 8  # requests in flight for one read_ranges; hides a bucket's latency
+BLOB_PART_BYTES: Final = 5 * MIB  # the smallest part that S3 takes; a writer holds at most three
+BLOB_LIST_PAGE: Final = 1_000  # entries per thread hop or per list request
+BLOB_REQUEST_READ_S: Final = 30.0  # a bucket silent for this long inside one request
+BLOB_REQUEST_S: Final = 3600.0  # one request, whole: a download at a slow reader's pace
+BLOB_RETRIES_MAX: Final = 3  # per request; the loops retry on their own above that
+
 # ---- chunks, leases, the beat (design.md section 3) ----
 CHUNK_REQUESTS_MAX: Final = 128  # unit of scheduling; its finished lines fit a 16-byte bitmap
 CHUNK_BYTES_MAX: Final = 16 * MIB  # so that leased input in memory stays bounded with big lines
@@ -51,6 +64,8 @@ BEAT_S: Final = 1.0  # what a crash may cost on top of the calls in flight
 SEGMENT_BYTES_MAX: Final = 16 * MIB  # commit early at this size
 UNCOMMITTED_BYTES_MAX: Final = 64 * MIB  # stop dispatching when results cannot be written away
 CLAIM_CHUNKS_MAX: Final = 32  # per claim statement
+CLAIM_AHEAD_S: Final = 1.0  # lease about this much work ahead of the windows
+LEASED_INPUT_BYTES_MAX: Final = 64 * MIB  # input lines a worker holds in memory
 
 # ---- one attempt, and many (scheduling.md section 2j) ----
 CONNECT_TIMEOUT_S: Final = 10.0
@@ -66,13 +81,25 @@ RETRY_BUDGET_BURST: Final = 20  # retries allowed before the first completion
 WINDOW_DEFAULT: Final = 64
 WINDOW_MAX: Final = 4096
 
+# ---- the engine HTTP client ----
+CONNECTIONS_MAX: Final = WINDOW_MAX + 16  # per replica; a probe never waits behind a full window
+CONNECTION_IDLE_S: Final = 30.0  # then closed: it holds a socket and perhaps a slot of a proxy
+KEEPALIVE_RACE_S: Final = 1.0  # our request and the engine's close crossed: a round trip, generous
+REQUEST_BLOCK_BYTES: Final = 256 * KIB  # of a large request body per write; bounds the send buffer
+REQUEST_HEADS_MAX: Final = 64  # header blocks kept ready, one per path; an engine has about ten
+RETRY_AFTER_S_MAX: Final = 3600.0  # an engine that asks for more is asked again after this
+ENGINE_CLOSE_S: Final = 5.0  # wait for aborted connections to be gone
+TCP_KEEPALIVE_S: Final = 30  # a host that lost power is noticed in minutes, not after the attempt
+
 # ---- circuit breaker (scheduling.md section 2j) ----
 CIRCUIT_FAILURES: Final = 5  # consecutive
 CIRCUIT_RATE: Final = 0.5
 CIRCUIT_RATE_SPAN_S: Final = 20.0
 CIRCUIT_RATE_SAMPLES_MIN: Final = 20
 CIRCUIT_COOLDOWN_S: Final = 0.5
-CIRCUIT_COOLDOWN_S_MAX: Final = 30.0
+CIRCUIT_COOLDOWN_S_MAX: Final = 5.0  # a probe costs nothing; a restarted engine works again soon
+THROTTLE_SHRINK: Final = 0.7  # window after back-pressure, at most once per THROTTLE_SPAN_S
+THROTTLE_SPAN_S: Final = 1.0
 
 # ---- keeping and sweeping ----
 SEGMENTS_KEEP_S: Final = 3600.0  # so that a reader that follows `offset` can finish its walk
@@ -84,3 +111,16 @@ DRAIN_S: Final = 10.0  # SIGTERM to exit: finish or release within this
 LOOP_BACKOFF_S_MAX: Final = 30.0  # between failed ticks of one loop
 EMBEDDED_START_TIMEOUT_S: Final = 120.0  # a large GGUF from a cold disk
 EMBEDDED_RESTART_BACKOFF_S_MAX: Final = 30.0
+EMBEDDED_RESTART_BACKOFF_S: Final = 0.1  # the first restart; doubles up to the bound above
+EMBEDDED_STEADY_S: Final = 60.0  # a child that served this long starts the back-off from the bottom
+EMBEDDED_START_ATTEMPTS: Final = 3  # crashes before the first answer; a bad model is told at once
+EMBEDDED_STOP_S: Final = 3.0  # from end of input to SIGKILL; the child needs milliseconds
+EMBEDDED_SLOTS: Final = 8  # sequences decoded together; memory grows with slots x context
+EMBEDDED_CONTEXT_TOKENS: Final = 4096  # per slot, at most the model's own; 8 slots of an 8B: 4 GiB
+EMBEDDED_EMBEDDING_TOKENS: Final = 2048  # one embedding input is one physical batch: costs memory
+EMBEDDED_HTTP_THREADS: Final = 128  # one per open connection; too few and a kept one blocks others
+EMBEDDED_PROMPT_CACHE_MIB: Final = 256  # llama.cpp would keep 8 GiB of old prompts
+EMBEDDED_ONE_THREAD_BYTES: Final = 64 * MIB  # below this size a second thread costs more than it gives
+EMBEDDED_LOG_BYTES_MAX: Final = 4 * MIB  # two files of half this size
+EMBEDDED_LOG_TAIL_LINES: Final = 40  # enough to hold what llama.cpp says about a model it refuses
+GGUF_STRING_BYTES_MAX: Final = 1 * MIB  # a longer metadata key or value means a damaged file

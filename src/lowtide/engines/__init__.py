@@ -1,0 +1,1 @@
+"""Adapters of `ports.engine`: what speaks to the servers that run the models."""

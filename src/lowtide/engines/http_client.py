@@ -1,0 +1,149 @@
+"""The engine client: one HTTP/1.1 engine URL behind `ports.engine.Engine`.
+
+The dispatcher calls `post` once per attempt, so this is the hot path of the product: one write,
+one future and one parser run per request, no task and no timer of its own. What the network does
+comes back as a value. It guards the one rule that is easy to get wrong, when a request may be sent
+twice: only if a kept-alive connection ended at once and without a byte of an answer, and only once.
+"""
+
+import asyncio
+import ssl
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final
+
+from lowtide.core.outcome import Attempt, NoReply
+from lowtide.engines.http_pool import ConnectionPool
+from lowtide.engines.http_protocol import STALE, Connection
+from lowtide.engines.http_request import RequestHeads, parse_url
+from lowtide.limits import (
+    CONNECT_TIMEOUT_S,
+    CONNECTION_IDLE_S,
+    CONNECTIONS_MAX,
+    REQUEST_BLOCK_BYTES,
+)
+
+_NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class HttpEngine:
+    """One engine URL, e.g. `http://127.0.0.1:9001/v1`. Belongs to one event loop."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        headers: Mapping[str, str] = _NO_HEADERS,
+        api_key: str | None = None,
+        connections_max: int = CONNECTIONS_MAX,
+        connect_timeout_s: float = CONNECT_TIMEOUT_S,
+        idle_s: float = CONNECTION_IDLE_S,
+        verify: bool | str = True,
+        utc_now: Callable[[], datetime] = _utc_now,
+    ) -> None:
+        """`verify`: check the certificate of an https engine, against this bundle if it is a path.
+
+        ValueError for a URL, header or bundle that cannot work. With https this reads certificates
+        from disk. `utc_now` is only asked when a reply carries a Retry-After date.
+        """
+        if connections_max < 1:
+            raise ValueError(f"connections_max must be at least 1, not {connections_max}")
+        target = parse_url(url)
+        self._url = target.url
+        self._heads = RequestHeads(target, headers, api_key)
+        self._pool = ConnectionPool(
+            target,
+            _tls_context(verify) if target.tls else None,
+            connections_max=connections_max,
+            connect_timeout_s=connect_timeout_s,
+            idle_s=idle_s,
+            utc_now=utc_now,
+        )
+
+    @property
+    def url(self) -> str:
+        """The base URL, without a trailing slash."""
+        return self._url
+
+    @property
+    def connections_open(self) -> int:
+        """Open connections, idle ones included."""
+        return self._pool.connections_open
+
+    async def post(self, path: str, body: bytes, timeout_s: float) -> Attempt:
+        """POST JSON `body` to base URL + `path`; see the port. ValueError for a malformed path."""
+        head = b"%b%d\r\n\r\n" % (self._heads.post(path), len(body))
+        return await self._attempt(head, body, timeout_s)
+
+    async def get(self, path: str, timeout_s: float) -> Attempt:
+        """GET base URL + `path`; see the port. ValueError for a malformed path."""
+        return await self._attempt(self._heads.get(path), b"", timeout_s)
+
+    async def aclose(self) -> None:
+        """Close all connections. Calls in flight end as `broken`, those that wait as `connect`."""
+        await self._pool.aclose()
+
+    async def _attempt(self, head: bytes, body: bytes, timeout_s: float) -> Attempt:
+        now = asyncio.get_running_loop().time()
+        deadline = now + timeout_s
+        connection = self._pool.take()
+        if connection is None:
+            obtained = await self._pool.obtain(deadline)
+            if isinstance(obtained, NoReply):
+                return obtained
+            connection = obtained
+            now = asyncio.get_running_loop().time()
+        attempt = await self._exchange(connection, head, body, now, deadline)
+        if attempt is STALE:
+            return await self._send_again(head, body, deadline)
+        return attempt
+
+    async def _exchange(
+        self, connection: Connection, head: bytes, body: bytes, now: float, deadline: float
+    ) -> Attempt:
+        attempt: Attempt | None = None
+        answer = connection.expect(now, deadline)
+        try:
+            if len(body) <= REQUEST_BLOCK_BYTES:
+                connection.write(head + body)
+            else:
+                await connection.write_blocks(head, body)
+            attempt = await answer
+        finally:
+            # Cancelled: the exchange is still open, so this closes the connection, which is what
+            # makes the engine stop. Stale: the slot stays ours, for the second try.
+            if attempt is not STALE:
+                self._pool.release(connection)
+        return attempt
+
+    async def _send_again(self, head: bytes, body: bytes, deadline: float) -> Attempt:
+        connection = await self._pool.connect(deadline)
+        if isinstance(connection, NoReply):
+            # Not `connect`: the request did reach an engine, which may have died of it.
+            return NoReply("broken", f"{STALE.detail}; then {connection.detail}")
+        now = asyncio.get_running_loop().time()
+        return await self._exchange(connection, head, body, now, deadline)
+
+
+def _tls_context(verify: bool | str) -> ssl.SSLContext:
+    if isinstance(verify, str):
+        is_folder = Path(verify).is_dir()
+        try:
+            context = ssl.create_default_context(
+                cafile=None if is_folder else verify, capath=verify if is_folder else None
+            )
+        except OSError as exc:
+            raise ValueError(f"cannot read the certificate bundle {verify}: {exc}") from exc
+    else:
+        context = ssl.create_default_context()
+        if not verify:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+    context.set_alpn_protocols(["http/1.1"])
+    return context

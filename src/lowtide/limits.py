@@ -42,6 +42,12 @@ BARE_LIST_MAX: Final = 1_000  # Together's lists have no paging: newest this man
 UPLOAD_URL_TTL_S: Final = 3600  # a signed PUT address is good for an hour, once
 REPEATED_POST_WINDOW_S: Final = 600  # SDKs retry a timed-out POST for at most this long
 
+# ---- what a batch says about itself ----
+ETA_SETTLED_MIN: Final = 5  # results before an estimate is given ...
+ETA_SHARE_MIN: Final = 0.01  # ... or this share of the batch, whichever comes first
+ETA_ELAPSED_S_MIN: Final = 5.0  # the first beat brings a lump; over less time the rate is noise
+VALIDATION_PATIENCE_S: Final = 60.0  # 100 MB validate in seconds; after this something is wrong
+
 # ---- streams and memory ----
 STREAM_BLOCK_BYTES: Final = 256 * KIB  # one read or write of a file in flight; bounds server memory
 VALIDATE_BLOCK_BYTES: Final = 256 * KIB  # about 0.5 ms of parsing before the loop breathes again
@@ -105,6 +111,13 @@ THROTTLE_SPAN_S: Final = 1.0
 SEGMENTS_KEEP_S: Final = 3600.0  # so that a reader that follows `offset` can finish its walk
 ORPHAN_AGE_S: Final = 3600.0  # a blob nobody refers to after this long was left by a crash
 FILE_TTL_S: Final = 30 * 24 * 3600
+
+# ---- the database ----
+STORE_BUSY_TIMEOUT_S: Final = 5.0  # wait for another process's write; a beat takes milliseconds
+STORE_WRITER_WAIT_S: Final = 30.0  # in our own queue for a connection, then StoreUnavailable
+STORE_READERS: Final = 4  # SQLite connections beside the writer; each is a thread
+STORE_WAL_BYTES_KEPT: Final = 64 * MIB  # after a checkpoint the log shrinks to this
+STORE_KEYS_PER_STATEMENT: Final = 500  # in one IN list; SQLite before 3.32 takes 999 parameters
 
 # ---- process ----
 DRAIN_S: Final = 10.0  # SIGTERM to exit: finish or release within this

@@ -31,6 +31,8 @@ METADATA_PAIRS_MAX: Final = 16
 METADATA_KEY_CHARS_MAX: Final = 64
 METADATA_VALUE_CHARS_MAX: Final = 512
 FILENAME_CHARS_MAX: Final = 255
+PRIORITY_MAX: Final = 1_000_000  # either way; fits a 32-bit column with room for ageing
+OUTPUT_EXPIRES_AFTER_S_MIN: Final = 3600
 
 # ---- HTTP door ----
 JSON_BODY_BYTES_MAX: Final = 1 * MIB  # control requests (create, cancel, ...): small by nature
@@ -41,6 +43,16 @@ PAGE_SIZE_MAX_FILES: Final = 10_000
 BARE_LIST_MAX: Final = 1_000  # Together's lists have no paging: newest this many
 UPLOAD_URL_TTL_S: Final = 3600  # a signed PUT address is good for an hour, once
 REPEATED_POST_WINDOW_S: Final = 600  # SDKs retry a timed-out POST for at most this long
+URL_BYTES_MAX: Final = 8 * KIB  # path and query together
+REQUEST_HEADERS_BYTES_MAX: Final = 64 * KIB  # what h11 allows; httptools has no bound of its own
+FORM_PARTS_MAX: Final = 32  # of an upload form; the clients send at most six
+UPLOAD_OVERHEAD_BYTES_MAX: Final = 256 * KIB  # boundaries and fields around the file of a form
+REFUSED_BODY_BYTES_MAX: Final = 1024 * MIB  # read and dropped, so that the client sees the refusal
+UPLOAD_STALL_S: Final = 60.0  # an upload that sends nothing for so long was left behind
+KEEPALIVE_IDLE_S: Final = 75  # above the clients' own (5 to 60 s), so that they close first
+UNAVAILABLE_RETRY_AFTER_S: Final = 2  # a locked or restarting database is back within seconds
+FILE_TTL_S_MIN: Final = 3600  # expires_after[seconds], protocol.md section 3.1
+FILE_TTL_S_MAX: Final = 30 * 24 * 3600
 
 # ---- what a batch says about itself ----
 ETA_SETTLED_MIN: Final = 5  # results before an estimate is given ...
@@ -137,3 +149,17 @@ EMBEDDED_ONE_THREAD_BYTES: Final = 64 * MIB  # below this size a second thread c
 EMBEDDED_LOG_BYTES_MAX: Final = 4 * MIB  # two files of half this size
 EMBEDDED_LOG_TAIL_LINES: Final = 40  # enough to hold what llama.cpp says about a model it refuses
 GGUF_STRING_BYTES_MAX: Final = 1 * MIB  # a longer metadata key or value means a damaged file
+
+# ---- the command line ----
+CLIENT_CONNECT_TIMEOUT_S: Final = 5.0  # a server that is there answers at once
+CLIENT_READ_TIMEOUT_S: Final = 60.0  # between two pieces of an answer
+CLIENT_TRIES_MAX: Final = 6  # of one call; with the back-off below about half a minute
+CLIENT_BACKOFF_S: Final = 0.5
+CLIENT_BACKOFF_S_MAX: Final = 10.0
+CLIENT_RETRY_AFTER_S_MAX: Final = 60.0  # protocol.md section 9, item 15
+WATCH_POLL_S_MIN: Final = 0.2  # a small batch is over within seconds
+WATCH_POLL_S_MAX: Final = 10.0
+WATCH_POLL_SHARE: Final = 0.05  # asked again after this share of the time watched so far
+WATCH_OUTAGE_S_MAX: Final = 300.0  # a server that restarts or is upgraded while being watched
+VALIDATE_PROGRESS_AFTER_S: Final = 2.0  # below it a bar only flickers
+LINE_ERRORS_SHOWN: Final = 20  # a screenful; --json has all that are kept

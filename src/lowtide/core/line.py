@@ -1,0 +1,186 @@
+"""One input line on its way to an engine, and one output line on its way to the submitter.
+
+The dispatcher reads a planned line here and asks for the body to send; it renders what came back
+into the shapes of the two dialects (protocol.md sections 2.7 and 3.4). Invariants: a body that need
+not change is sent byte for byte, and an output line is one line of ASCII that parses as JSON.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final, Literal
+
+import msgspec
+
+from lowtide.core.ascii_json import one_line, quote
+
+ENDPOINTS: Final = frozenset(
+    {"/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses"}
+)
+
+Dialect = Literal["openai", "together"]
+UnexecutedCode = Literal["batch_expired", "batch_cancelled"]
+
+UNEXECUTED_MESSAGES: Final[Mapping[UnexecutedCode, str]] = {
+    # verbatim from production, protocol.md section 3.4
+    "batch_expired": ("This request could not be executed before the completion window expired."),
+    "batch_cancelled": "This request was not executed because its batch was cancelled.",
+}
+
+
+class LineFormatError(ValueError):
+    """A planned line is not what validation saw: the file changed beneath us."""
+
+
+class RequestLine(msgspec.Struct, frozen=True):
+    """What dispatch needs of a line; `body` is the raw JSON object as the submitter wrote it."""
+
+    custom_id: str
+    body: bytes
+    model: str
+
+
+class _Envelope(msgspec.Struct, gc=False):
+    custom_id: str
+    body: msgspec.Raw
+
+
+class _Body(msgspec.Struct, gc=False):
+    model: str
+
+
+_envelope = msgspec.json.Decoder(_Envelope)
+_body = msgspec.json.Decoder(_Body)
+_fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+
+def read_request(line: bytes) -> RequestLine:
+    """Read a line that passed validation. Raises LineFormatError when it no longer would."""
+    try:
+        envelope = _envelope.decode(line)
+        body = bytes(envelope.body)
+        return RequestLine(envelope.custom_id, body, _body.decode(body).model)
+    except _UNREADABLE as error:
+        raise LineFormatError(f"not a request line: {error}") from error
+
+
+def engine_body(
+    request: RequestLine,
+    *,
+    model: str | None,
+    drop_fields: frozenset[str],
+    set_fields: Mapping[str, Any],
+) -> bytes:
+    """The body to send: `model` renamed (None keeps it), fields dropped, then fields set.
+
+    Values that stay are copied byte for byte, so large integers and long floats survive. Raises
+    LineFormatError when the body is no JSON object.
+    """
+    renamed = model is not None and model != request.model
+    if not (renamed or drop_fields or set_fields):
+        return request.body
+    try:
+        fields = _fields.decode(request.body)
+    except _UNREADABLE as error:
+        raise LineFormatError(f"not a request body: {error}") from error
+    if not (renamed or set_fields or drop_fields & fields.keys()):
+        return request.body
+    values = {name: bytes(raw) for name, raw in fields.items() if name not in drop_fields}
+    if model is not None and renamed:
+        values["model"] = quote(model)
+    values.update((name, msgspec.json.encode(value)) for name, value in set_fields.items())
+    members = b",".join(b"%b:%b" % (quote(name), value) for name, value in values.items())
+    return b"{%b}" % members
+
+
+def render_success(
+    dialect: Dialect, request_id: str, custom_id: str, status: int, body: bytes
+) -> bytes:
+    """The output line of a request that was answered; `request_id` is the whole public id."""
+    ident = quote(request_id)
+    if dialect == "together":
+        return b'{"id":%b,"custom_id":%b,"response":{"status_code":%d,"body":%b}}\n' % (
+            ident,
+            quote(custom_id),
+            status,
+            one_line(body),
+        )
+    return _openai_response(ident, custom_id, status, one_line(body))
+
+
+def render_rejected(
+    dialect: Dialect,
+    request_id: str,
+    custom_id: str,
+    *,
+    status: int | None,
+    body: bytes | None,
+    code: str,
+    message: str,
+) -> bytes:
+    """The error line of a request that an engine refused, or that got no usable answer.
+
+    `status` and `body` are the engine's, where it gave an HTTP error; a status below 400 (an answer
+    that was no answer) counts as none, because readers take it for success.
+    """
+    failure = status if status is not None and status >= 400 else None
+    ident = quote(request_id)
+    if dialect == "together":
+        response = b""
+        if failure is not None:
+            reply = b"" if body is None else b',"body":%b' % one_line(body)
+            response = b',"response":{"status_code":%d%b}' % (failure, reply)
+        return _together_error(ident, custom_id, code, message, response)
+    if failure is None:
+        return _openai_error(ident, custom_id, code, message)
+    reply = _error_body(failure, code, message) if body is None else one_line(body)
+    return _openai_response(ident, custom_id, failure, reply)
+
+
+def render_unexecuted(
+    dialect: Dialect, request_id: str, custom_id: str, code: UnexecutedCode
+) -> bytes:
+    """The error line of a request that never ran: its batch expired or was cancelled."""
+    ident = quote(request_id)
+    if dialect == "together":
+        return _together_error(ident, custom_id, code, UNEXECUTED_MESSAGES[code], b"")
+    return _openai_error(ident, custom_id, code, UNEXECUTED_MESSAGES[code])
+
+
+def _openai_response(ident: bytes, custom_id: str, status: int, reply: bytes) -> bytes:
+    return (
+        b'{"id":%b,"custom_id":%b,"response":{"status_code":%d,"request_id":%b,"body":%b},'
+        b'"error":null}\n' % (ident, quote(custom_id), status, ident, reply)
+    )
+
+
+def _openai_error(ident: bytes, custom_id: str, code: str, message: str) -> bytes:
+    return b'{"id":%b,"custom_id":%b,"response":null,"error":{"code":%b,"message":%b}}\n' % (
+        ident,
+        quote(custom_id),
+        quote(code),
+        quote(message),
+    )
+
+
+def _together_error(
+    ident: bytes, custom_id: str, code: str, message: str, response: bytes
+) -> bytes:
+    """`response` is empty or a ready member: an explicit null there breaks langasync."""
+    return b'{"id":%b,"custom_id":%b,"error":{"message":%b,"code":%b}%b}\n' % (
+        ident,
+        quote(custom_id),
+        quote(message),
+        quote(code),
+        response,
+    )
+
+
+def _error_body(status: int, code: str, message: str) -> bytes:
+    """The usual error envelope, for an engine that refused without JSON."""
+    kind = b"server_error" if status >= 500 else b"invalid_request_error"
+    return b'{"error":{"message":%b,"type":"%b","param":null,"code":%b}}' % (
+        quote(message),
+        kind,
+        quote(code),
+    )

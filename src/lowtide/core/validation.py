@@ -1,0 +1,212 @@
+"""One streaming pass over an input file: bytes in, a plan or the list of bad lines out.
+
+The validate loop (and `lowtide validate`, offline) feeds blocks of any size; nothing here does I/O.
+A good line costs one decode into a Struct that holds only the needed fields; a bad one goes to
+`diagnosis`. Invariants: how the file is cut into blocks never changes the result, no input raises,
+and memory is bounded by the plan, the custom_ids, the kept errors and one partial line.
+"""
+
+from collections.abc import Iterator
+from typing import Final
+
+import msgspec
+
+from lowtide.core.diagnosis import LineError, ValidationRules, diagnose
+from lowtide.core.line import Dialect
+from lowtide.core.line_cutter import CutLine, LineCutter
+from lowtide.core.plan import Plan, build_plan, pack_record
+
+__all__ = ["Dialect", "LineError", "ValidationFailure", "ValidationRules", "Validator"]
+
+_BLANK: Final = b" \t\r"
+
+
+class ValidationFailure(msgspec.Struct, frozen=True):
+    """Why a file cannot run: the first errors in file order, how many there are, lines seen."""
+
+    errors: tuple[LineError, ...]
+    total_errors: int
+    lines: int
+
+
+class _Array(msgspec.Struct, array_like=True, gc=False):
+    """Any JSON array: without fields to fill, msgspec checks the elements and keeps none."""
+
+
+class _ChatBody(msgspec.Struct, gc=False):
+    model: str
+    messages: _Array
+    stream: bool | None = None
+
+
+class _CompletionBody(msgspec.Struct, gc=False):
+    model: str
+    prompt: str | _Array
+    stream: bool | None = None
+
+
+class _InputBody(msgspec.Struct, gc=False):
+    model: str
+    input: str | _Array
+    stream: bool | None = None
+
+
+class _ChatLine(msgspec.Struct, gc=False):
+    custom_id: str
+    body: _ChatBody
+    method: str | None = None
+    url: str | None = None
+
+
+class _CompletionLine(msgspec.Struct, gc=False):
+    custom_id: str
+    body: _CompletionBody
+    method: str | None = None
+    url: str | None = None
+
+
+class _InputLine(msgspec.Struct, gc=False):
+    custom_id: str
+    body: _InputBody
+    method: str | None = None
+    url: str | None = None
+
+
+_Line = _ChatLine | _CompletionLine | _InputLine
+_LINE_TYPES: Final[dict[str, type[_Line]]] = {
+    "/v1/chat/completions": _ChatLine,
+    "/v1/completions": _CompletionLine,
+    "/v1/embeddings": _InputLine,
+    "/v1/responses": _InputLine,
+}
+
+
+def estimate_input_tokens(body_bytes: int) -> int:
+    """Tokens that a request body of this many bytes holds, at four bytes a token, rounded up."""
+    return (body_bytes + 3) // 4
+
+
+class Validator:
+    """Feed blocks, then finish once. `lines_seen` and `bytes_seen` tell the progress."""
+
+    def __init__(self, rules: ValidationRules) -> None:
+        """Raises KeyError for an endpoint that is not one of ENDPOINTS."""
+        self.bytes_seen = 0
+        self._rules = rules
+        self._cutter = LineCutter(rules.line_bytes_max)
+        self._decode = msgspec.json.Decoder(_LINE_TYPES[rules.endpoint]).decode
+        self._custom_id_chars = rules.custom_id_chars
+        self._endpoint = rules.endpoint
+        self._strict = rules.dialect == "openai"
+        self._envelope_bytes = _envelope_bytes(rules)
+        self._requests = 0  # lines that are not blank, good or bad
+        self._custom_ids: set[str] = set()
+        self._records: dict[str, bytearray] = {}  # by canonical model id
+        self._records_by_name: dict[str, bytearray] = {}  # the same, by every name seen
+        self._errors: list[LineError] = []
+        self._total_errors = 0
+
+    @property
+    def lines_seen(self) -> int:
+        return self._cutter.lines
+
+    def feed(self, block: bytes | bytearray | memoryview) -> None:
+        """Take the next bytes of the file, cut anywhere.
+
+        Takes time and transient memory in proportion to the block: VALIDATE_BLOCK_BYTES is meant.
+        """
+        self.bytes_seen += len(block)
+        if block:
+            self._take(self._cutter.cut(bytes(block)))
+
+    def finish(self) -> Plan | ValidationFailure:
+        """The result; the last line may lack its ending. Call once, after the last block."""
+        self._take(self._cutter.finish())
+        if self._requests > self._rules.requests_max:
+            message = (
+                f"The file has more than {self._rules.requests_max:,} requests, which is the limit "
+                "for one batch. Split it into several files."
+            )
+            self._errors.insert(0, LineError("too_many_tasks", message, None, None))
+            self._total_errors += 1
+        elif not self._requests:
+            self._report(LineError("empty_file", "The file has no requests.", None, None))
+        if self._total_errors:
+            errors = tuple(self._errors[: self._rules.errors_kept])
+            return ValidationFailure(errors, self._total_errors, self.lines_seen)
+        return build_plan(self._records)
+
+    def _take(self, lines: Iterator[CutLine]) -> None:
+        """Plan or refuse each line; past the limit on requests, lines are only counted."""
+        requests_max = self._rules.requests_max
+        for number, offset, raw, utf8 in lines:
+            if self._requests > requests_max:
+                continue
+            line = self._read(raw) if raw is not None and utf8 else None
+            records = self._records_of(line.body.model) if line is not None else None
+            if line is None or records is None or raw is None:
+                self._refuse(number, raw)
+                continue
+            self._requests += 1
+            custom_id, length = line.custom_id, len(raw)
+            self._custom_ids.add(custom_id)
+            body_bytes = max(1, length - len(custom_id) - self._envelope_bytes)
+            records += pack_record(number, offset, length, estimate_input_tokens(body_bytes))
+
+    def _read(self, raw: memoryview) -> _Line | None:
+        """The fast path: the line if it keeps every rule but the model's, else None."""
+        try:
+            line = self._decode(raw)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return None
+        if self._strict:
+            addressed = line.method == "POST" and line.url == self._endpoint
+        else:
+            addressed = line.url is None or line.url == self._endpoint
+        acceptable = (
+            addressed
+            and not line.body.stream
+            and 0 < len(line.custom_id) <= self._custom_id_chars
+            and line.custom_id not in self._custom_ids
+        )
+        return line if acceptable else None
+
+    def _records_of(self, name: str) -> bytearray | None:
+        """Where requests that name this model go; None when it is not accepted."""
+        records = self._records_by_name.get(name)
+        if records is None and (model := self._rules.resolve(name)) is not None:
+            records = self._records.setdefault(model, bytearray())
+            self._records_by_name[name] = records
+        return records
+
+    def _refuse(self, number: int, raw: memoryview | None) -> None:
+        """Report a line that the fast path did not take, unless it is blank."""
+        text = None if raw is None else bytes(raw)
+        if text is not None and not text.strip(_BLANK):
+            return
+        self._requests += 1
+        if self._requests > self._rules.requests_max:
+            return
+        if len(self._errors) >= self._rules.errors_kept:
+            # Only the total grows now, so a file of nothing but bad lines costs no more than a good
+            # one; the price is that later uses of this line's custom_id are not found out.
+            self._total_errors += 1
+        elif text is None:
+            message = f"This line is longer than {self._rules.line_bytes_max:,} bytes."
+            self._report(LineError("invalid_request", message, number, None))
+        else:
+            diagnosis = diagnose(text, number, self._rules, self._custom_ids)
+            self._report(diagnosis.error)
+            if diagnosis.custom_id is not None:  # a second use of a bad line's id is an error too
+                self._custom_ids.add(diagnosis.custom_id)
+
+    def _report(self, error: LineError) -> None:
+        self._total_errors += 1
+        self._errors.append(error)
+
+
+def _envelope_bytes(rules: ValidationRules) -> int:
+    """Bytes around custom_id and body in a line as clients write it, for the token estimate."""
+    if rules.dialect == "together":
+        return len('{"custom_id": "", "body": }')
+    return len('{"custom_id": "", "method": "POST", "url": "", "body": }') + len(rules.endpoint)

@@ -1,7 +1,7 @@
 """Domain errors: what a verb may refuse, with the words a client sees.
 
-A verb raises `LowtideError` with one of the codes below; `api/errors.py` holds the one table from code
-to HTTP status, the CLI prints message and code. Nothing here knows HTTP.
+A verb raises `LowtideError` with one of the codes below; `api/errors.py` holds the one table from
+code to HTTP status, the CLI prints message and code. Nothing here knows HTTP.
 """
 
 from typing import Literal
@@ -16,6 +16,7 @@ ErrorCode = Literal[
     "batch_not_found",
     "model_not_found",
     "file_too_large",
+    "request_too_large",  # a control request or an upload form, not the file in it
     "upload_invalid",  # signature wrong, or the address was used already
     "upload_expired",
     "upload_interrupted",

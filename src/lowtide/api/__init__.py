@@ -1,0 +1,4 @@
+"""The HTTP door:
+
+Routes, vendor shapes, error envelope. Decides nothing; asks the verbs of `service`.
+"""

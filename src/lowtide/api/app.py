@@ -1,0 +1,42 @@
+"""The ASGI application:
+
+Routes of every noun behind the two middlewares that shape path and answer.
+"""
+
+from importlib import import_module
+from importlib.util import find_spec
+
+from fastapi import FastAPI
+from starlette.responses import Response
+
+from lowtide.api import errors
+from lowtide.api.edge import Edge
+from lowtide.api.json_body import json_response
+from lowtide.api.mounts import Mounts
+from lowtide.service.services import Services
+
+_NOUNS = ("files", "batches", "models", "whoami", "metrics")
+
+
+def create_app(services: Services) -> FastAPI:
+    """The door for one set of verbs. Serve it with `api.server.uvicorn_config`."""
+    app = FastAPI(
+        title="Lowtide",
+        docs_url=None,  # these two pages load scripts from the internet
+        redoc_url=None,
+        redirect_slashes=False,  # a redirected POST loses its body; `mounts` takes the slash away
+    )
+    app.state.services = services
+    errors.install(app)
+    for noun in _NOUNS:
+        if find_spec(f"lowtide.api.{noun}"):
+            app.include_router(import_module(f"lowtide.api.{noun}").router)
+    app.add_api_route("/health", health, include_in_schema=False)
+    app.add_middleware(Mounts)
+    app.add_middleware(Edge)  # added last, so outermost
+    return app
+
+
+async def health() -> Response:
+    """The process answers. Whether engines do is the business of the metrics."""
+    return json_response({"status": "ok"})

@@ -1,0 +1,100 @@
+"""Which path, which dialect: the routing rule that satisfies every client (protocol.md section 1).
+
+Runs before the routes and turns every spelling that clients are known to produce into the one path
+the routes have: `/together/v1/*` and `/openai/v1/*` (fixed dialect), `/v1/v1/*` (a base with /v1
+given to a client that adds it), un-prefixed paths (the reverse), three spellings of whoami, doubled
+and trailing slashes. The routes then ask `client_dialect` or `dialect_of`.
+"""
+
+import re
+from typing import Final, cast
+from urllib.parse import quote
+
+from starlette.requests import HTTPConnection
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from lowtide.api.errors import error_response
+from lowtide.core.batch import Dialect
+from lowtide.core.errors import LowtideError
+
+_MOUNTS: Final[dict[str, Dialect]] = {"together": "together", "openai": "openai"}
+_UNPREFIXED: Final = frozenset({"files", "batches", "models", "uploads", "whoami"})
+_WHOAMI: Final = frozenset({"/v3/whoami", "/v1/v3/whoami"})
+_GLUED_URL: Final = re.compile(r"/(?:\w+/)*https?:/")
+_SLASHES: Final = re.compile(r"/{2,}")
+
+
+def canonical(path: str) -> tuple[str, Dialect | None]:
+    """The path as the routes have it, and the dialect that its mount fixes, if it has one."""
+    path = _SLASHES.sub("/", path)
+    if len(path) > 1:
+        path = path.rstrip("/")
+    head, slash, rest = path[1:].partition("/")
+    fixed = _MOUNTS.get(head) if slash else None
+    if fixed:
+        path = slash + rest
+    while path.startswith("/v1/v1/"):
+        path = path[3:]
+    if path in _WHOAMI:
+        return "/v1/whoami", fixed
+    if path[1:].partition("/")[0] in _UNPREFIXED:
+        path = "/v1" + path
+    return path, fixed
+
+
+class Mounts:
+    """ASGI middleware: rewrites the path in the scope and notes the fixed dialect in its state."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        if _GLUED_URL.match(scope["path"]):
+            await _GLUED_REFUSAL(scope, receive, send)
+            return
+        path, fixed = canonical(scope["path"])
+        state = {**scope.get("state", {}), "fixed_dialect": fixed}
+        rewritten = {**scope, "path": path, "raw_path": quote(path).encode(), "state": state}
+        await self._app(rewritten, receive, send)
+
+
+# together 1.x glues the absolute upload address to its base when it repeats a failed PUT, with an
+# already consumed and so empty body: that must never be stored over good data (section 2.3).
+_GLUED_REFUSAL: Final = error_response(
+    LowtideError(
+        "upload_invalid",
+        "A client repeated an upload at a broken address, without the bytes. Upload the file again.",
+    )
+)
+
+
+def fixed_dialect(request: HTTPConnection) -> Dialect | None:
+    """The dialect of the mount the request came by; None on the shared `/v1`."""
+    return cast("Dialect | None", getattr(request.state, "fixed_dialect", None))
+
+
+def client_dialect(request: HTTPConnection) -> Dialect:
+    """For collections and new objects: the mount's, else by what the client says it is (rule 2c).
+
+    Never anchored on `^OpenAI/`: wrappers change the User-Agent, and whatever is not Together's
+    reads the OpenAI shapes.
+    """
+    fixed = fixed_dialect(request)
+    if fixed:
+        return fixed
+    headers = request.headers
+    together = "x-together-client-user-agent" in headers or "Together/" in headers.get(
+        "user-agent", ""
+    )
+    return "together" if together else "openai"
+
+
+def dialect_of(request: HTTPConnection, created: Dialect) -> Dialect:
+    """For an existing file or batch:
+
+    The mount's, else as it was created, whoever looks (rule 2b).
+    """
+    return fixed_dialect(request) or created

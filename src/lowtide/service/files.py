@@ -1,0 +1,255 @@
+"""The verbs on files: announce, receive, look up, list, read, delete.
+
+Called by the Files API and the command line. Guards: a row says `uploaded` only when its bytes are
+durable in the object store, and a file gets its bytes once.
+"""
+
+import re
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from datetime import datetime, timedelta
+from typing import Final
+
+import msgspec
+
+from lowtide import limits
+from lowtide.core.errors import LowtideError
+from lowtide.core.file import PURPOSES, File, FileStatus, dialect_of_purpose
+from lowtide.ports.blobs import Blobs
+from lowtide.ports.clock import Clock, NewId
+from lowtide.ports.store import FileStore, Order
+from lowtide.service.intake import Content, Intake, open_intake
+
+BLOB_FOLDER: Final = "files"
+"""Uploads lie under `files/{file id}/{random}`, so that two PUTs to one address never meet."""
+
+_SHA256: Final = re.compile(r"[0-9a-f]{64}")
+_CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f]")
+
+
+class FilePage(msgspec.Struct, frozen=True):
+    """A page of a list; `has_more` says that another one follows."""
+
+    files: list[File]
+    has_more: bool
+
+
+class FileService:
+    """Files of all projects. Methods that take `project_id` see that project's files alone."""
+
+    def __init__(
+        self,
+        files: FileStore,
+        blobs: Blobs,
+        clock: Clock,
+        new_id: NewId,
+        *,
+        file_bytes_max: int = limits.FILE_BYTES,
+    ) -> None:
+        self._files = files
+        self._blobs = blobs
+        self._clock = clock
+        self._new_id = new_id
+        self.file_bytes_max = file_bytes_max
+
+    def now(self) -> datetime:
+        return self._clock.now()
+
+    async def announce(
+        self, project_id: str, *, filename: str, purpose: str, expires_after_s: int | None = None
+    ) -> File:
+        """A file whose bytes will come later, to a signed address (Together's step 1)."""
+        file = self._file(project_id, self._new_id("file-"), filename, purpose, expires_after_s)
+        await self._files.add(file)
+        return file
+
+    def new_file_id(self) -> str:
+        return self._new_id("file-")
+
+    def intake(self, file_id: str) -> AbstractAsyncContextManager[Intake]:
+        """Take bytes for a file. Nothing is kept when the context is left by an exception."""
+        key = f"{BLOB_FOLDER}/{file_id}/{self._new_id('')}"
+        return open_intake(self._blobs, key, self.file_bytes_max)
+
+    async def keep(
+        self,
+        project_id: str,
+        file_id: str,
+        content: Content,
+        *,
+        filename: str,
+        purpose: str,
+        expires_after_s: int | None = None,
+    ) -> File:
+        """Record a file whose bytes have arrived. When this fails, the blob is left to the sweeper.
+
+        It is not deleted here: a failed answer does not prove that the row was not written.
+        """
+        file = self._file(
+            project_id, file_id, filename, purpose, expires_after_s, content, "uploaded"
+        )
+        await self._files.add(file)
+        return file
+
+    async def awaiting(self, file_id: str) -> File:
+        """The announced file that waits for its bytes. Raises LowtideError `upload_invalid`."""
+        file = await self._files.by_id(file_id)
+        if file is None or file.status != "pending":
+            raise _address_used()
+        return file
+
+    async def fill(self, file_id: str, content: Content) -> None:
+        """Give an announced file its bytes, once. Raises LowtideError `upload_invalid`."""
+        filled = await self._files.mark_uploaded(
+            file_id,
+            bytes=content.bytes,
+            lines=content.lines,
+            sha256=content.sha256,
+            blob_key=content.blob_key,
+        )
+        if not filled:
+            await self._blobs.delete(content.blob_key)  # another PUT was first; ours has no row
+            raise _address_used()
+
+    async def get(self, project_id: str, file_id: str) -> File:
+        """Raises LowtideError `file_not_found`, also for files past their expiry."""
+        file = await self._files.get(project_id, file_id)
+        if file is None or (file.expires_at is not None and file.expires_at <= self.now()):
+            raise LowtideError("file_not_found", f"No such File object: {file_id}", "id")
+        return file
+
+    async def get_ready(self, project_id: str, file_id: str) -> File:
+        """A file with bytes. Raises LowtideError `file_not_found`, `file_not_ready`."""
+        file = await self.get(project_id, file_id)
+        if file.status == "pending":
+            raise LowtideError(
+                "file_not_ready",
+                f"The bytes of {file_id} were never uploaded: the upload was announced and then"
+                " stopped. Upload the file again.",
+                "id",
+            )
+        return file
+
+    async def page(
+        self,
+        project_id: str,
+        *,
+        after: str | None = None,
+        limit: int = limits.PAGE_SIZE_MAX_FILES,
+        order: Order = "desc",
+        purpose: str | None = None,
+    ) -> FilePage:
+        """Files by creation, beginning behind the id `after`. Raises LowtideError."""
+        if not 1 <= limit <= limits.PAGE_SIZE_MAX_FILES:
+            raise LowtideError(
+                "invalid_request", f"limit must be 1 to {limits.PAGE_SIZE_MAX_FILES}.", "limit"
+            )
+        found = await self._files.page(
+            project_id, after=after, limit=limit + 1, order=order, purpose=purpose
+        )
+        return FilePage(found[:limit], len(found) > limit)
+
+    async def delete(self, project_id: str, file_id: str) -> None:
+        """Hide the file; a batch that still reads it goes on. Raises LowtideError."""
+        file = await self.get(project_id, file_id)
+        if file.status == "growing":
+            raise LowtideError(
+                "invalid_request",
+                f"{file_id} holds results of {file.batch_id}, which still runs. Cancel the batch"
+                " first, or wait for its end.",
+                "id",
+            )
+        await self._files.delete(project_id, file_id, self.now())
+
+    def stream(
+        self, file: File, offset: int = 0, length: int | None = None
+    ) -> AsyncIterator[bytes]:
+        """Bytes of an uploaded file, in blocks. Raises BlobNotFound at the start."""
+        return self._blobs.stream(file.blob_key, offset, length)
+
+    def _file(
+        self,
+        project_id: str,
+        file_id: str,
+        filename: str,
+        purpose: str,
+        expires_after_s: int | None,
+        content: Content | None = None,
+        status: FileStatus = "pending",
+    ) -> File:
+        now = self.now()
+        ttl_s = limits.FILE_TTL_S if expires_after_s is None else expires_after_s
+        return File(
+            id=file_id,
+            project_id=project_id,
+            purpose=purpose,
+            filename=filename,
+            status=status,
+            dialect=dialect_of_purpose(purpose),
+            created_at=now,
+            expires_at=now + timedelta(seconds=ttl_s),
+            bytes=content.bytes if content else 0,
+            lines=content.lines if content else 0,
+            sha256=content.sha256 if content else "",
+            blob_key=content.blob_key if content else "",
+        )
+
+
+def checked_purpose(purpose: str | None) -> str:
+    """Raises LowtideError `missing_required_parameter`, `invalid_purpose`."""
+    if not purpose:
+        raise LowtideError(
+            "missing_required_parameter", "Missing required parameter: 'purpose'.", "purpose"
+        )
+    if purpose not in PURPOSES:
+        raise LowtideError(
+            "invalid_purpose",
+            f"{purpose!r} is not a purpose of this server, which runs batches: use 'batch'"
+            " (OpenAI clients) or 'batch-api' (Together clients).",
+            "purpose",
+        )
+    return purpose
+
+
+def checked_filename(name: str | None) -> str:
+    """The last step of a path as any system writes it, bounded, without control characters."""
+    last = re.split(r"[/\\]", name or "")[-1]
+    return _CONTROLS.sub("", last)[: limits.FILENAME_CHARS_MAX] or "upload"
+
+
+def checked_expiry(anchor: str | None, seconds: str | None) -> int | None:
+    """`expires_after` of OpenAI in seconds; None when it was not given. Raises LowtideError."""
+    if anchor is None and seconds is None:
+        return None
+    if anchor != "created_at":
+        raise LowtideError(
+            "invalid_request",
+            "expires_after[anchor] must be 'created_at'.",
+            "expires_after[anchor]",
+        )
+    low, high = limits.FILE_TTL_S_MIN, limits.FILE_TTL_S_MAX
+    value = int(seconds) if seconds and re.fullmatch(r"[0-9]{1,9}", seconds) else 0
+    if not low <= value <= high:
+        raise LowtideError(
+            "invalid_request",
+            f"expires_after[seconds] must be {low} to {high}.",
+            "expires_after[seconds]",
+        )
+    return value
+
+
+def checked_checksum(checksum: str | None) -> str:
+    """A SHA-256 in hex, lower case; "" when none was given. Raises LowtideError."""
+    text = (checksum or "").strip().lower()
+    if text and not _SHA256.fullmatch(text):
+        raise LowtideError(
+            "invalid_request", "checksum must be a SHA-256 in hex (64 digits).", "checksum"
+        )
+    return text
+
+
+def _address_used() -> LowtideError:
+    return LowtideError(
+        "upload_invalid",
+        "This upload address was used already, or its file was deleted. Upload again to get a new one.",
+    )

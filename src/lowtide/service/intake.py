@@ -1,0 +1,78 @@
+"""Bytes on their way in: counted, hashed and bounded in the one pass that stores them.
+
+Used by the file verbs for every kind of upload. Leaving the context by an exception (a refusal, a
+client that went away) stores nothing, because the blob appears only when it is whole.
+"""
+
+import hashlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import msgspec
+
+from lowtide.core.errors import LowtideError
+from lowtide.ports.blobs import Blobs, BlobWriter
+
+
+class Content(msgspec.Struct, frozen=True, kw_only=True):
+    """What was stored:
+
+    Size, lines (a last one without newline counts), SHA-256 in hex, blob key.
+    """
+
+    bytes: int
+    lines: int
+    sha256: str
+    blob_key: str
+
+
+class Intake:
+    """A blob being filled. `content` is the measure of what was written so far."""
+
+    def __init__(self, writer: BlobWriter, key: str, bytes_max: int) -> None:
+        self._writer = writer
+        self._key = key
+        self._bytes_max = bytes_max
+        self._bytes = 0
+        self._newlines = 0
+        self._ends_in_newline = True
+        self._hash = hashlib.sha256()
+
+    async def write(self, data: bytes) -> None:
+        """Raises LowtideError `file_too_large`, and what `BlobWriter.write` raises."""
+        if not data:
+            return
+        self._bytes += len(data)
+        if self._bytes > self._bytes_max:
+            raise too_large(self._bytes_max)
+        self._newlines += data.count(b"\n")
+        self._ends_in_newline = data.endswith(b"\n")
+        self._hash.update(data)
+        await self._writer.write(data)
+
+    @property
+    def content(self) -> Content:
+        return Content(
+            bytes=self._bytes,
+            lines=self._newlines + (not self._ends_in_newline),
+            sha256=self._hash.hexdigest(),
+            blob_key=self._key,
+        )
+
+
+@asynccontextmanager
+async def open_intake(blobs: Blobs, key: str, bytes_max: int) -> AsyncIterator[Intake]:
+    """An Intake under a fresh `key`; the blob is durable once the context is left in peace."""
+    async with blobs.write(key) as writer:
+        yield Intake(writer, key, bytes_max)
+
+
+def too_large(bytes_max: int) -> LowtideError:
+    """The refusal of a file above the bound `limits.file_bytes` of the settings."""
+    mb = f" ({bytes_max / 1024**2:.4g} MiB)" if bytes_max >= 1024**2 else ""
+    return LowtideError(
+        "file_too_large",
+        f"The file is larger than this server takes: limits.file_bytes is {bytes_max} bytes{mb}."
+        " Nothing was kept. Split the file and run a batch for each part.",
+        "file",
+    )

@@ -1,0 +1,90 @@
+"""Upload addresses that carry their own permission (protocol.md section 2.3, step 2).
+
+The clients PUT the bytes without credentials, so the address is signed: HMAC-SHA256 over the file's
+id, the instant it expires and the checksum the client announced. That it works once is not the
+signature's doing but the store's: only a pending file takes bytes.
+"""
+
+import hmac
+import os
+import secrets
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlencode
+
+from lowtide import limits
+from lowtide.core.errors import LowtideError
+
+SECRET_FILE: Final = "upload-secret"
+_SECRET_BYTES: Final = 32
+
+
+@dataclass(frozen=True, slots=True)
+class UploadPermit:
+    """What a signed address allows:
+
+    To give `file_id` its bytes, which hash to `checksum` if any.
+    """
+
+    file_id: str
+    expires: int
+    checksum: str = ""
+
+
+class UploadSigner:
+    """Signs upload addresses and checks them. Holds the secret, nothing else."""
+
+    def __init__(self, secret: bytes, ttl_s: int = limits.UPLOAD_URL_TTL_S) -> None:
+        self._secret = secret
+        self._ttl_s = ttl_s
+
+    def query(self, file_id: str, now: datetime, checksum: str = "") -> str:
+        """The query string of the address, without the `?`."""
+        permit = UploadPermit(file_id, int(now.timestamp()) + self._ttl_s, checksum)
+        fields = {"expires": str(permit.expires)}
+        if checksum:
+            fields["checksum"] = checksum
+        return urlencode(fields | {"signature": self._signature(permit)})
+
+    def check(self, permit: UploadPermit, signature: str, now: datetime) -> None:
+        """Raises LowtideError `upload_invalid` or `upload_expired`."""
+        if not hmac.compare_digest(self._signature(permit).encode(), signature.encode()):
+            raise LowtideError(
+                "upload_invalid", "The signature of this upload address is wrong; upload again."
+            )
+        if now.timestamp() >= permit.expires:
+            raise LowtideError(
+                "upload_expired",
+                f"This upload address was good for {self._ttl_s} seconds, which are over;"
+                " upload again to get a new one.",
+            )
+
+    def _signature(self, permit: UploadPermit) -> str:
+        text = f"upload\n{permit.file_id}\n{permit.expires}\n{permit.checksum}"
+        return hmac.digest(self._secret, text.encode(), "sha256").hex()
+
+
+def load_secret(data_dir: Path) -> bytes:
+    """The secret of this data directory, made on first use and readable by its owner alone.
+
+    Whole or absent: it is written beside its place and linked there, so that of two processes that
+    start at once both end with the same one. Raises OSError.
+    """
+    place = data_dir / SECRET_FILE
+    if not place.exists():
+        draft = data_dir / f".{SECRET_FILE}-{secrets.token_hex(8)}"
+        handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            with os.fdopen(handle, "w") as stream:
+                stream.write(secrets.token_hex(_SECRET_BYTES))
+                stream.flush()
+                os.fsync(stream.fileno())
+            try:
+                os.link(draft, place)
+            except FileExistsError:
+                pass  # another process was quicker; its secret is ours
+        finally:
+            draft.unlink()
+    return bytes.fromhex(place.read_text().strip())

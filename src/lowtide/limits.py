@@ -83,6 +83,8 @@ SEGMENT_BYTES_MAX: Final = 16 * MIB  # commit early at this size
 UNCOMMITTED_BYTES_MAX: Final = 64 * MIB  # stop dispatching when results cannot be written away
 CLAIM_CHUNKS_MAX: Final = 32  # per claim statement
 CLAIM_AHEAD_S: Final = 1.0  # lease about this much work ahead of the windows
+IDLE_POLL_S: Final = 1.0  # look for work that nobody announced (another process, a reaped lease)
+TICK_S_MIN: Final = 0.005  # between two ticks of dispatch that only wait for a retry
 LEASED_INPUT_BYTES_MAX: Final = 64 * MIB  # input lines a worker holds in memory
 
 # ---- one attempt, and many (scheduling.md section 2j) ----

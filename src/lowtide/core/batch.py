@@ -25,7 +25,8 @@ Status = Literal[
     "expired",
     "cancelled",
 ]
-"""`expiring` is ours alone: past its window, what finished is being assembled. The dialects show it as
+"""`expiring` is ours alone: past its window, what finished is being assembled. The dialects show
+it as
 OpenAI's `finalizing` and Together's `IN_PROGRESS`."""
 
 Event = Literal["planned", "rejected", "settled", "cancel", "expire", "assembled"]

@@ -1,8 +1,9 @@
 """A leased chunk, and the bitmap of its finished requests.
 
-A chunk is up to 128 consecutive requests of a plan. Which of them are finished is one 16-byte bitmap on
-the chunk's row, written in the same transaction as the results: a new owner reads it and runs only what
-is missing. Invariant: a bit, once set, is never cleared, and results for a set bit are never stored.
+A chunk is up to 128 consecutive requests of a plan. Which of them are finished is one 16-byte
+bitmap on the chunk's row, written in the same transaction as the results: a new owner reads it
+and runs only what is missing. Invariant: a bit, once set, is never cleared, and results for a set
+bit are never stored.
 """
 
 from collections.abc import Iterable, Iterator

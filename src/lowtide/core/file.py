@@ -8,7 +8,8 @@ import msgspec
 from lowtide.core.batch import Dialect
 
 FileStatus = Literal["pending", "uploaded", "growing"]
-"""pending: announced, bytes not here yet (Together's step 1). uploaded: complete, in the object store.
+"""pending: announced, bytes not here yet (Together's step 1). uploaded: complete, in the object
+store.
 growing: results of a batch that still runs; its bytes are the committed segments."""
 
 PURPOSES: Final = frozenset({"batch", "batch-api"})

@@ -1,8 +1,9 @@
 """What an attempt came to, as a value.
 
-An engine client returns an `Attempt` (a `Reply`, or `NoReply` when none came); `classify` turns it into
-one of five outcomes, and the dispatcher acts on the outcome alone. No exception crosses this border:
-an engine's failure is data. Source of the classification: scheduling.md section 2(j).
+An engine client returns an `Attempt` (a `Reply`, or `NoReply` when none came); `classify` turns
+it into one of five outcomes, and the dispatcher acts on the outcome alone. No exception crosses
+this
+border: an engine's failure is data. Source of the classification: scheduling.md section 2(j).
 """
 
 from typing import Final, Literal

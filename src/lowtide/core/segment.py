@@ -1,9 +1,11 @@
 """A segment: the immutable blob with the outcomes that one worker finished during one beat.
 
-Layout: one slice per chunk, one after another. A slice is `[successes][failures][index]`: output lines as
-they will stand in the result files, successes first, each in the order they finished; then one record
-`(line u32, length u32)` per output line in the same order. So a reader that wants the finished results of a
-running batch reads one range, and the assembler reads the index alone to know where every line lies.
+Layout: one slice per chunk, one after another. A slice is `[successes][failures][index]`: output
+lines as they will stand in the result files, successes first, each in the order they finished;
+then one record
+`(line u32, length u32)` per output line in the same order. So a reader that wants the finished
+results of a running batch reads one range, and the assembler reads the index alone to know where
+every line lies.
 
 Callers: loops/commit.py writes, service/results.py and loops/assemble.py read. Pure.
 """
@@ -21,7 +23,9 @@ INDEX_RECORD_BYTES = _RECORD.size
 
 
 class Finished(msgspec.Struct, frozen=True):
-    """One request's final outcome: `index` in its chunk, `line` in its file, `output` the JSONL line."""
+    """One request's final outcome: `index` in its chunk, `line` in its file, `output` the JSONL
+    line.
+    """
 
     index: int
     line: int
@@ -68,7 +72,9 @@ class SegmentFormatError(Exception):
 def encode_segment(
     chunks: Iterable[tuple[ChunkKey, int, Sequence[Finished]]],
 ) -> tuple[bytes, list[Slice]]:
-    """Pack `(chunk, lease token, outcomes)` into a segment's bytes and the slices that describe it."""
+    """Pack `(chunk, lease token, outcomes)` into a segment's bytes and the slices that describe
+    it.
+    """
     parts: list[bytes] = []
     slices: list[Slice] = []
     offset = 0

@@ -1,12 +1,14 @@
 """The port to the object store: immutable blobs under create-only keys.
 
 Contract, held by every adapter and checked by tests/contract/test_blobs_contract.py:
-- A blob appears whole or not at all. A write that fails, is cancelled, or dies with its process leaves
-  nothing readable under the key, and what it left on disk is removed (at once, or by `clean_up`).
+- A blob appears whole or not at all. A write that fails, is cancelled, or dies with its process
+  leaves nothing readable under the key, and what it left on disk is removed (at once, or by
+  `clean_up`).
 - `put` and `write` never replace: an existing key raises BlobExists.
 - When a write has returned, the bytes survive a crash of the process and of the machine.
 - Reads never hold more than `limits.STREAM_BLOCK_BYTES` x 2 in memory.
-- Foreign exceptions never pass: BlobNotFound, BlobExists, BlobsFull (no space, quota), BlobsUnavailable.
+- Foreign exceptions never pass: BlobNotFound, BlobExists, BlobsFull (no space, quota),
+  BlobsUnavailable.
 """
 
 from collections.abc import AsyncIterator, Sequence
@@ -76,7 +78,9 @@ class Blobs(Protocol):
         ...
 
     def stream(self, key: str, offset: int = 0, length: int | None = None) -> AsyncIterator[bytes]:
-        """A range in blocks of at most `limits.STREAM_BLOCK_BYTES`. Raises BlobNotFound at the start."""
+        """A range in blocks of at most `limits.STREAM_BLOCK_BYTES`. Raises BlobNotFound at the
+        start.
+        """
         ...
 
     async def delete(self, key: str) -> None:

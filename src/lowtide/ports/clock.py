@@ -1,4 +1,5 @@
-"""The port to time and chance. A run is a function of (seed, config): nothing else reads a clock."""
+"""The port to time and chance. A run is a function of (seed, config): nothing else reads a clock.
+"""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -22,4 +23,6 @@ class Clock(Protocol):
 
 
 NewId = Callable[[str], str]
-"""`new_id("batch_")` gives a fresh id: prefix + 24 letters and digits (protocol.md section 9, item 19)."""
+"""`new_id("batch_")` gives a fresh id: prefix + 24 letters and digits (protocol.md section 9,
+item 19).
+"""

@@ -2,11 +2,11 @@
 
 Contract, held by every adapter:
 - `post` never raises for anything the network or the engine does: each failure is a `NoReply`.
-- Cancelling the task that awaits `post` closes the upstream connection at once (that is what makes vLLM
-  and llama.cpp stop generating) and re-raises CancelledError.
-- Connections are kept alive and reused. A request that was written to a kept-alive connection which the
-  engine had already closed, with no byte of an answer received, is sent once more on a fresh connection
-  before it counts as `broken`.
+- Cancelling the task that awaits `post` closes the upstream connection at once (that is what
+  makes vLLM and llama.cpp stop generating) and re-raises CancelledError.
+- Connections are kept alive and reused. A request that was written to a kept-alive connection
+  which the engine had already closed, with no byte of an answer received, is sent once more on a
+  fresh connection before it counts as `broken`.
 - At most `connections_max` connections are open; a further `post` waits for one.
 """
 

@@ -1,4 +1,5 @@
-"""The port to the state: files, batches, chunks, leases. The heart of "nothing lost, nothing doubled".
+"""The port to the state: files, batches, chunks, leases. The heart of "nothing lost, nothing
+doubled".
 
 Contract, held by every adapter and checked by tests/contract/test_store_*.py:
 - Every method is one transaction: all of it happens or none of it.
@@ -7,10 +8,11 @@ Contract, held by every adapter and checked by tests/contract/test_store_*.py:
 - **Fencing.** A lease is `(worker, token, expires_at)`. Whoever holds the current token may commit,
   even a little past `expires_at`; once a chunk was reaped or leased again, the old token commits
   nothing.
-- **Exactly once.** `commit_beat` stores a request's outcome only while its chunk is leased under the
-  beat's token; bitmap, counters, usage and slices move in that same transaction. So results,
+- **Exactly once.** `commit_beat` stores a request's outcome only while its chunk is leased under
+  the beat's token; bitmap, counters, usage and slices move in that same transaction. So results,
   counts and charges are exactly once, although inference is at least once.
-- Counters never fall, and a batch's slices become visible in the order of their `seq`, without gaps.
+- Counters never fall, and a batch's slices become visible in the order of their `seq`, without
+  gaps.
 - Another project's id behaves as an unknown id.
 - Foreign exceptions never pass: StoreFull (no space), StoreUnavailable (locked, gone, refusing).
 
@@ -78,7 +80,8 @@ class FileStore(Protocol):
         ...
 
     async def delete(self, project_id: str, file_id: str, now: datetime) -> bool:
-        """Hide the row at once and let its blob go to garbage as soon as no unfinished batch reads it.
+        """Hide the row at once and let its blob go to garbage as soon as no unfinished batch
+        reads it.
 
         False when unknown.
         """
@@ -92,8 +95,8 @@ class BatchStore(Protocol):
         """Insert, unless this is a client's repetition of a create that it got no answer to.
 
         `digest` names what was asked. A batch of the same project and digest, created at or after
-        `since`, is returned instead when `repeat` is true (the client says so) or when that batch was
-        never marked as answered.
+        `since`, is returned instead when `repeat` is true (the client says so) or when that batch
+        was never marked as answered.
         """
         ...
 
@@ -167,7 +170,9 @@ class LifecycleStore(Protocol):
         ...
 
     async def claim_assembly(self, worker_id: str, now: datetime, ttl_s: float) -> TaskLease | None:
-        """A batch in a state of `core.batch.ASSEMBLING`, not leased, none of whose chunks is leased."""
+        """A batch in a state of `core.batch.ASSEMBLING`, not leased, none of whose chunks is
+        leased.
+        """
         ...
 
     async def renew_task(self, lease: TaskLease, now: datetime, ttl_s: float) -> bool:
@@ -188,10 +193,12 @@ class LifecycleStore(Protocol):
         enqueued_tokens_max: int,
         now: datetime,
     ) -> TokenLimitReached | bool:
-        """Event `planned`: insert the chunks, set total. True when done, False when the lease is lost.
+        """Event `planned`: insert the chunks, set total. True when done, False when the lease is
+        lost.
 
-        Over all unfinished batches of the project, the unsettled estimated input tokens of each model
-        stay within `enqueued_tokens_max`; else nothing changes and TokenLimitReached is returned.
+        Over all unfinished batches of the project, the unsettled estimated input tokens of each
+        model stay within `enqueued_tokens_max`; else nothing changes and TokenLimitReached is
+        returned.
         """
         ...
 
@@ -211,13 +218,16 @@ class LifecycleStore(Protocol):
     ) -> bool:
         """Event `assembled`: the result files become `uploaded`, counts reach the total.
 
-        `counts.failed` becomes the lines of the error file, so that output and error file together hold
-        each request once. A file that is None has no row. False when the lease is lost.
+        `counts.failed` becomes the lines of the error file, so that output and error file
+        together hold each request once. A file that is None has no row. False when the lease is
+        lost.
         """
         ...
 
     async def expire_due(self, now: datetime) -> list[str]:
-        """Event `expire` for every batch whose window is over; their ids. Waiting chunks are dropped."""
+        """Event `expire` for every batch whose window is over; their ids. Waiting chunks are
+        dropped.
+        """
         ...
 
     async def next_expiry(self) -> datetime | None:
@@ -226,7 +236,8 @@ class LifecycleStore(Protocol):
 
 
 class Beat(msgspec.Struct, frozen=True, kw_only=True):
-    """A worker's group commit. `segment_key` is the blob that holds `slices`; None when there are none.
+    """A worker's group commit. `segment_key` is the blob that holds `slices`; None when there are
+    none.
 
     `held` are all chunks the worker still works on, for renewal; `released` it gives back (drained,
     stopped, or its replica is gone), after this beat's outcomes were counted.
@@ -262,17 +273,17 @@ class WorkStore(Protocol):
     ) -> list[ChunkLease]:
         """Lease up to `limit` waiting chunks of batches in progress, for any of `models`.
 
-        Order: batch priority (higher first), deadline, batch creation, seq. Two claimers never get the
-        same chunk. The cost does not grow with the number of chunks queued.
+        Order: batch priority (higher first), deadline, batch creation, seq. Two claimers never
+        get the same chunk. The cost does not grow with the number of chunks queued.
         """
         ...
 
     async def commit_beat(self, beat: Beat) -> BeatReceipt:
         """See Beat and the exactly-once rule above. A chunk whose bits are all set is done.
 
-        When the last request of a batch in progress settles, the batch takes the event `settled`. The
-        first success makes the batch's output file visible (`growing`), the first failure its error
-        file.
+        When the last request of a batch in progress settles, the batch takes the event `settled`.
+        The first success makes the batch's output file visible (`growing`), the first failure its
+        error file.
         """
         ...
 
@@ -290,7 +301,9 @@ class WorkStore(Protocol):
 
 
 class SliceRow(msgspec.Struct, frozen=True, kw_only=True):
-    """A committed slice. `completed_before` counts the batch's successes in slices of smaller `seq`."""
+    """A committed slice. `completed_before` counts the batch's successes in slices of smaller
+    `seq`.
+    """
 
     batch_id: str
     seq: int

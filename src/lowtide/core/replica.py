@@ -1,0 +1,152 @@
+"""One replica as the dispatcher sees it: its window, its circuit breaker, its retry budget.
+
+Pure: monotonic seconds go in, decisions come out. One worker owns a replica, so this state has one
+owner and needs no lock. Source of the numbers: scheduling.md section 2(j) and limits.py.
+"""
+
+from collections import deque
+from typing import Literal
+
+from lowtide import limits
+
+CircuitState = Literal["closed", "open", "half_open"]
+
+
+class Circuit:
+    """Stops calling an engine that fails, and probes with one request until it works again.
+
+    Opens after `CIRCUIT_FAILURES` failures in a row, or when more than `CIRCUIT_RATE` of the
+    calls of the last `CIRCUIT_RATE_SPAN_S` failed. While open nothing is sent; after a cool-down
+    that doubles up to `CIRCUIT_COOLDOWN_S_MAX` one probe goes out, and its outcome closes or
+    re-opens the circuit.
+    """
+
+    def __init__(self) -> None:
+        self.state: CircuitState = "closed"
+        self.opened_because = ""
+        self._in_a_row = 0
+        self._recent: deque[tuple[float, bool]] = deque()
+        self._recent_failures = 0
+        self._cooldown_s = limits.CIRCUIT_COOLDOWN_S
+        self._retry_at_s = 0.0
+
+    def admits(self, now_s: float) -> bool:
+        """Whether a call may be sent now. In half-open, only the one probe was admitted."""
+        if self.state == "closed":
+            return True
+        return self.state == "open" and now_s >= self._retry_at_s
+
+    def sent(self) -> None:
+        """A call was sent: from the open state it is the probe."""
+        if self.state == "open":
+            self.state = "half_open"
+
+    def succeeded(self, now_s: float) -> None:
+        """The engine answered as an engine should (a refusal of the request counts as an answer).
+        """
+        self._in_a_row = 0
+        self._cooldown_s = limits.CIRCUIT_COOLDOWN_S
+        self.state = "closed"
+        self._remember(now_s, failed=False)
+
+    def failed(self, now_s: float, why: str) -> None:
+        """A transport failure, time-out or 5xx."""
+        self._in_a_row += 1
+        self._remember(now_s, failed=True)
+        if self.state == "half_open":
+            self._cooldown_s = min(limits.CIRCUIT_COOLDOWN_S_MAX, 2 * self._cooldown_s)
+            self._open(now_s, why)
+        elif self.state == "closed" and (self._in_a_row >= limits.CIRCUIT_FAILURES or self._rate()):
+            self._open(now_s, why)
+
+    def abandoned(self) -> None:
+        """We took a call back ourselves: if it was the probe, the next call is the probe."""
+        if self.state == "half_open":
+            self.state = "open"
+
+    @property
+    def retry_at_s(self) -> float | None:
+        """When an open circuit admits its probe; None when not open."""
+        return self._retry_at_s if self.state == "open" else None
+
+    def _open(self, now_s: float, why: str) -> None:
+        self.state = "open"
+        self.opened_because = why
+        self._retry_at_s = now_s + self._cooldown_s
+        self._recent.clear()
+        self._recent_failures = 0
+
+    def _remember(self, now_s: float, *, failed: bool) -> None:
+        if not failed and not self._recent_failures:
+            self._recent.clear()  # nothing but successes: nothing to weigh, and the fast path
+            return
+        self._recent.append((now_s, failed))
+        self._recent_failures += failed
+        while self._recent and self._recent[0][0] < now_s - limits.CIRCUIT_RATE_SPAN_S:
+            self._recent_failures -= self._recent.popleft()[1]
+
+    def _rate(self) -> bool:
+        calls = len(self._recent)
+        enough = calls >= limits.CIRCUIT_RATE_SAMPLES_MIN
+        return enough and self._recent_failures > limits.CIRCUIT_RATE * calls
+
+
+class RetryBudget:
+    """Retries may be a tenth of completions: a sick engine is not buried under repetitions."""
+
+    def __init__(self) -> None:
+        self._tokens = float(limits.RETRY_BUDGET_BURST)
+
+    def earn(self) -> None:
+        self._tokens = min(
+            float(limits.RETRY_BUDGET_BURST), self._tokens + limits.RETRY_BUDGET_RATIO
+        )
+
+    def spend(self) -> bool:
+        """Whether a retry is within the budget; takes it when it is."""
+        if self._tokens < 1.0:
+            return False
+        self._tokens -= 1.0
+        return True
+
+
+class Replica:
+    """Window, circuit and budget of one engine URL, and what is in flight on it."""
+
+    def __init__(self, url: str, models: frozenset[str], window: int) -> None:
+        self.url = url
+        self.models = models
+        self.window_max = window
+        self.window = float(window)
+        self.in_flight = 0
+        self.suspects_in_flight = 0
+        self.circuit = Circuit()
+        self.budget = RetryBudget()
+        self._shrunk_at_s = float("-inf")
+
+    def has_room(self, now_s: float) -> bool:
+        """Whether one more request may be sent."""
+        return self.in_flight < int(self.window) and self.circuit.admits(now_s)
+
+    def started(self, *, suspect: bool) -> None:
+        self.in_flight += 1
+        self.suspects_in_flight += suspect
+        self.circuit.sent()
+
+    def ended(self, *, suspect: bool) -> None:
+        self.in_flight -= 1
+        self.suspects_in_flight -= suspect
+
+    def answered(self, now_s: float) -> None:
+        """A final answer came: the replica is well."""
+        self.circuit.succeeded(now_s)
+        self.budget.earn()
+        if self.window < self.window_max:
+            self.window = min(float(self.window_max), self.window + 1.0 / max(1.0, self.window))
+
+    def throttled(self, now_s: float) -> None:
+        """Back-pressure: shrink the window, once per span; it grows back with answers."""
+        self.circuit.succeeded(now_s)
+        if now_s - self._shrunk_at_s >= limits.THROTTLE_SPAN_S:
+            self._shrunk_at_s = now_s
+            self.window = max(1.0, self.window * limits.THROTTLE_SHRINK)

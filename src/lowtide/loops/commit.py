@@ -1,0 +1,155 @@
+"""The beat: about once a second, one segment and one transaction.
+
+Outcomes gather in memory; a tick packs them into a segment, stores it, and commits its slices, the
+finished chunks, counters, usage and lease renewals in one transaction that is fenced by the lease
+tokens (ports/store.py `commit_beat`). So a crash costs at most the calls in flight plus one beat,
+and database writes do not grow with the request rate.
+
+Invariant: an outcome leaves memory only after its transaction has returned, or when the store said
+that the chunk is not ours any more. When the bytes cannot be stored (disk full, bucket away),
+outcomes stay here, the same beat is tried again, and dispatch stops above
+`UNCOMMITTED_BYTES_MAX`.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Protocol
+
+import msgspec
+import structlog
+
+from lowtide import limits
+from lowtide.core.chunk import ChunkKey
+from lowtide.core.segment import Finished, Slice, encode_segment
+from lowtide.ports.blobs import BlobError, BlobExists, Blobs
+from lowtide.ports.clock import NewId
+from lowtide.ports.store import Beat, BeatReceipt, StoreError, WorkStore
+
+log = structlog.get_logger(__name__)
+
+
+class Holdings(Protocol):
+    """What the committer asks of the dispatcher, and tells it."""
+
+    def held(self) -> tuple[tuple[ChunkKey, int], ...]:
+        """Leases of all chunks at work, finished but uncommitted ones included."""
+        ...
+
+    def take_released(self) -> tuple[tuple[ChunkKey, int], ...]:
+        """Leases to give back with this beat."""
+        ...
+
+    def committed(self, receipt: BeatReceipt, slices: tuple[Slice, ...]) -> None:
+        """The beat is durable; act on what it said."""
+        ...
+
+
+class _Packed(msgspec.Struct, frozen=True):
+    """A segment on its way: kept until its transaction has returned."""
+
+    key: str
+    data: bytes
+    slices: tuple[Slice, ...]
+
+
+class Committer:
+    """Gathers outcomes and commits them, one beat at a time."""
+
+    name = "commit"
+
+    def __init__(
+        self,
+        worker_id: str,
+        store: WorkStore,
+        blobs: Blobs,
+        new_id: NewId,
+        *,
+        beat_s: float = limits.BEAT_S,
+        lease_ttl_s: float = limits.LEASE_TTL_S,
+        on_settled: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`on_settled` is called when a beat completed or stopped a batch: assembly may begin."""
+        self._worker_id = worker_id
+        self._store = store
+        self._blobs = blobs
+        self._new_id = new_id
+        self._beat_s = beat_s
+        self._lease_ttl_s = lease_ttl_s
+        self._on_settled = on_settled
+        self._gathered: dict[tuple[ChunkKey, int], list[Finished]] = {}
+        self._gathered_bytes = 0
+        self._packed: _Packed | None = None
+        self._released: tuple[tuple[ChunkKey, int], ...] = ()
+        self._beating = asyncio.Lock()
+        self.holdings: Holdings | None = None
+        self.wake: Callable[[], None] = lambda: None
+        self.trouble: str | None = None
+        """Why results cannot be written at present; None when they can."""
+
+    @property
+    def uncommitted_bytes(self) -> int:
+        return self._gathered_bytes + (len(self._packed.data) if self._packed else 0)
+
+    def add(self, key: ChunkKey, token: int, finished: Finished) -> None:
+        """One more outcome, to be committed with the next beat."""
+        self._gathered.setdefault((key, token), []).append(finished)
+        before, self._gathered_bytes = (
+            self._gathered_bytes,
+            self._gathered_bytes + len(finished.output),
+        )
+        if before < limits.SEGMENT_BYTES_MAX <= self._gathered_bytes:
+            self.wake()
+
+    async def tick(self, now: datetime) -> datetime | None:
+        """One beat. Raises what the ports raise; everything is kept for the next try."""
+        async with self._beating:
+            try:
+                await self._beat(now)
+            except (StoreError, BlobError) as error:
+                self.trouble = str(error)
+                raise
+            self.trouble = None
+        return now + timedelta(seconds=self._beat_s)
+
+    async def _beat(self, now: datetime) -> None:
+        assert self.holdings is not None, "wired before the first tick"
+        packed = self._pack()
+        self._released += self.holdings.take_released()
+        held = self.holdings.held()
+        if packed is None and not held and not self._released:
+            return
+        if packed is not None:
+            await self._put(packed)
+        receipt = await self._store.commit_beat(
+            Beat(
+                worker_id=self._worker_id,
+                segment_key=packed.key if packed else None,
+                slices=packed.slices if packed else (),
+                held=held,
+                released=self._released,
+                now=now,
+                lease_ttl_s=self._lease_ttl_s,
+            )
+        )
+        released, self._released, self._packed = self._released, (), None
+        self.holdings.committed(receipt, packed.slices if packed else ())
+        if receipt.lost:
+            log.warning("beat.lost_chunks", chunks=len(receipt.lost))
+        if receipt.settled or receipt.stopped or released:
+            self._on_settled()
+
+    def _pack(self) -> _Packed | None:
+        """What an earlier failed beat left, else all that gathered since."""
+        if self._packed is None and self._gathered:
+            gathered, self._gathered, self._gathered_bytes = self._gathered, {}, 0
+            data, slices = encode_segment(
+                (key, token, finished) for (key, token), finished in gathered.items()
+            )
+            self._packed = _Packed(f"segments/{self._new_id('seg_')}", data, tuple(slices))
+        return self._packed
+
+    async def _put(self, packed: _Packed) -> None:
+        with contextlib.suppress(BlobExists):  # an earlier try stored it; the key is ours alone
+            await self._blobs.put(packed.key, packed.data)

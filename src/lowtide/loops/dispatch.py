@@ -1,0 +1,200 @@
+"""Keeps every replica's window full: send, settle, hand over, send the next.
+
+The shell around `core.dispatch.Dispatch`. Each place in a window is a slot, a task that performs
+one request after another until none is left. Final outcomes go to the committer; what a beat
+answers (lost, stopped, committed) comes back through `loops.commit.Holdings`.
+
+Cancellation is two steps: stop claiming, then stop working. Cancelling a slot closes its upstream
+connection, which is what makes an engine stop generating.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime, timedelta
+
+import structlog
+
+from lowtide import limits
+from lowtide.core.chunk import ChunkKey
+from lowtide.core.dispatch import ChunkRun, Dispatch, Finish, Request
+from lowtide.core.outcome import Outcome
+from lowtide.core.segment import Slice
+from lowtide.loops.attempt import Upstream, attempt, render
+from lowtide.loops.commit import Committer
+from lowtide.loops.leasing import Leasing
+from lowtide.ports.blobs import Blobs
+from lowtide.ports.clock import Clock
+from lowtide.ports.store import BeatReceipt, WorkStore
+
+log = structlog.get_logger(__name__)
+
+
+class Dispatcher:
+    """A worker's hands."""
+
+    name = "dispatch"
+
+    def __init__(
+        self,
+        worker_id: str,
+        store: WorkStore,
+        blobs: Blobs,
+        clock: Clock,
+        draw: Callable[[], float],
+        upstreams: Sequence[Upstream],
+        committer: Committer,
+        *,
+        attempts_max: int = limits.ATTEMPTS_MAX,
+        lease_ttl_s: float = limits.LEASE_TTL_S,
+    ) -> None:
+        """`draw` gives uniform numbers in [0, 1) for back-off."""
+        self._clock = clock
+        self._draw = draw
+        self._upstreams = tuple(upstreams)
+        self._committer = committer
+        self._core = Dispatch(attempts_max=attempts_max)
+        self._leasing = Leasing(worker_id, store, blobs, self._core, self._upstreams, lease_ttl_s)
+        self._slots: dict[asyncio.Task[None], Request] = {}
+        self._uncommitted: dict[ChunkKey, int] = {}
+        self._released: list[tuple[ChunkKey, int]] = []
+        self._draining = False
+        self.wake: Callable[[], None] = lambda: None
+
+    def announce(self) -> None:
+        """New work may wait in the store."""
+        self._leasing.announce()
+        self.wake()
+
+    async def tick(self, now: datetime) -> datetime | None:
+        """Lease chunks where the windows could run dry, and fill the windows."""
+        came = False
+        if not self._draining and not self._backed_up():
+            came = await self._leasing.claim(now, self._clock.monotonic())
+        self._fill()
+        return now if came else self._next_tick()
+
+    async def drain(self, within_s: float) -> None:
+        """Stop claiming, give calls in flight that long, then abort them and give all chunks back.
+
+        The caller runs one last beat afterwards.
+        """
+        self._draining = True
+        if self._slots:
+            await asyncio.wait(list(self._slots), timeout=within_s)
+        await _cancel(self._slots)
+        for run in list(self._core.runs.values()):
+            self._give_back(run)
+
+    # -- Holdings: what the committer asks and tells
+    # -------------------------------------------------
+
+    def held(self) -> tuple[tuple[ChunkKey, int], ...]:
+        return tuple((run.key, run.lease.token) for run in self._core.runs.values())
+
+    def take_released(self) -> tuple[tuple[ChunkKey, int], ...]:
+        released, self._released = self._released, []
+        return tuple(released)
+
+    def committed(self, receipt: BeatReceipt, slices: tuple[Slice, ...]) -> None:
+        for piece in slices:
+            if piece.key in self._uncommitted:
+                self._uncommitted[piece.key] -= piece.count
+        for key in receipt.lost:
+            self._drop(key)
+        for run in self._core.of_batches(receipt.stopped):
+            self._give_back(run)
+        for run in list(self._core.runs.values()):
+            if run.unfinished == 0 and not self._uncommitted.get(run.key):
+                self._drop(run.key)
+        if receipt.stopped:
+            self._committer.wake()
+        self.wake()
+
+    # -- sending -----------------------------------------------------------------------------------
+
+    def _fill(self) -> None:
+        """Start a slot for every free place that has a request waiting."""
+        if self._draining or self._backed_up():
+            return
+        now_s = self._clock.monotonic()
+        for upstream in self._upstreams:
+            while (request := self._core.take(upstream.replica, now_s)) is not None:
+                task = asyncio.get_running_loop().create_task(self._slot(upstream, request))
+                self._slots[task] = request
+                task.add_done_callback(self._slot_ended)
+
+    async def _slot(self, upstream: Upstream, first: Request) -> None:
+        """One place in a window: one request after another, until there is none."""
+        task = asyncio.current_task()
+        assert task is not None
+        request: Request | None = first
+        while request is not None:
+            self._slots[task] = request
+            try:
+                custom_id, outcome = await attempt(upstream, request)
+            except asyncio.CancelledError:
+                self._core.abandon(request, upstream.replica)
+                raise
+            self._settle(upstream, request, custom_id, outcome)
+            if self._draining or self._backed_up():
+                return
+            request = self._core.take(upstream.replica, self._clock.monotonic())
+
+    def _slot_ended(self, task: asyncio.Task[None]) -> None:
+        request = self._slots.pop(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("slot.failed", batch=request.run.key.batch_id, exc_info=error)
+            self._give_back(request.run)
+
+    def _settle(
+        self, upstream: Upstream, request: Request, custom_id: str, outcome: Outcome
+    ) -> None:
+        now_s = self._clock.monotonic()
+        decision = self._core.settle(request, upstream.replica, outcome, now_s, self._draw())
+        run = request.run
+        if not isinstance(decision, Finish):
+            self.wake()  # a retry has a time of its own
+        elif self._core.runs.get(run.key) is run:
+            finished = render(request, custom_id, decision.outcome)
+            self._uncommitted[run.key] = self._uncommitted.get(run.key, 0) + 1
+            self._committer.add(run.key, run.lease.token, finished)
+            self._leasing.count_finished()
+        if self._leasing.is_low(run.lease.model, now_s):
+            self.wake()
+
+    def _backed_up(self) -> bool:
+        """Results cannot be written away fast enough: send no more until a beat succeeds."""
+        return self._committer.uncommitted_bytes >= limits.UNCOMMITTED_BYTES_MAX
+
+    def _next_tick(self) -> datetime | None:
+        now_s = self._clock.monotonic()
+        retry_s = self._core.next_wake_s([u.replica for u in self._upstreams])
+        poll_s = max(self._leasing.dry_until_s, now_s + limits.TICK_S_MIN)
+        if self._leasing.dry_until_s < now_s:
+            poll_s = now_s + limits.IDLE_POLL_S
+        due_s = poll_s if retry_s is None else min(poll_s, retry_s)
+        delay_s = max(due_s - now_s, limits.TICK_S_MIN)
+        return self._clock.now() + timedelta(seconds=delay_s)
+
+    # -- letting go
+    # ----------------------------------------------------------------------------------
+
+    def _give_back(self, run: ChunkRun) -> None:
+        """Abort what is in flight of the chunk and release its lease with the next beat."""
+        self._drop(run.key)
+        self._released.append((run.key, run.lease.token))
+
+    def _drop(self, key: ChunkKey) -> None:
+        """The chunk is none of ours any more."""
+        self._core.remove(key)
+        self._uncommitted.pop(key, None)
+        for task, request in self._slots.items():
+            if request.run.key == key and not task.done():
+                task.cancel()
+
+
+async def _cancel(tasks: Iterable[asyncio.Task[None]]) -> None:
+    pending = list(tasks)
+    for task in pending:
+        task.cancel()
+    await asyncio.gather(*pending, return_exceptions=True)

@@ -1,0 +1,136 @@
+"""Leases chunks ahead of the windows, and reads their lines.
+
+How far ahead: about a second of work at the present rate, at least one chunk, and never more
+input in memory than `LEASED_INPUT_BYTES_MAX`. After a claim that found less than it asked for,
+the queue is dry: no more claims until somebody announces work or a poll is due. Called by
+loops/dispatch.py.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from lowtide import limits
+from lowtide.core.chunk import ChunkLease, missing
+from lowtide.core.dispatch import Dispatch
+from lowtide.core.plan import RECORD_BYTES, unpack_entries
+from lowtide.loops.attempt import Upstream
+from lowtide.ports.blobs import Blobs
+from lowtide.ports.store import WorkStore
+
+
+class Leasing:
+    """Keeps `core` supplied with leased chunks."""
+
+    def __init__(
+        self,
+        worker_id: str,
+        store: WorkStore,
+        blobs: Blobs,
+        core: Dispatch,
+        upstreams: Sequence[Upstream],
+        lease_ttl_s: float,
+    ) -> None:
+        self._worker_id = worker_id
+        self._store = store
+        self._blobs = blobs
+        self._core = core
+        self._upstreams = upstreams
+        self._lease_ttl_s = lease_ttl_s
+        self._dry_until_s = float("-inf")
+        self._rate_per_s = 0.0
+        self._finished = 0
+        self._measured_at_s: float | None = None
+
+    def announce(self) -> None:
+        """There may be new work: claim at the next tick."""
+        self._dry_until_s = float("-inf")
+
+    def count_finished(self) -> None:
+        self._finished += 1
+
+    @property
+    def dry_until_s(self) -> float:
+        """No claim makes sense before; in the past when the queue is not known to be dry."""
+        return self._dry_until_s
+
+    def is_low(self, model: str, now_s: float) -> bool:
+        """Whether the supply for that model's replicas wants a claim now."""
+        return now_s >= self._dry_until_s and self._core.ready.get(model, 0) < self._ahead() / 2
+
+    async def claim(self, now: datetime, now_s: float) -> bool:
+        """Lease and load what the windows could soon use; whether any chunk came."""
+        if now_s < self._dry_until_s:
+            return False
+        self._measure(now_s)
+        came, short = False, False
+        for models, chunks in self._wanted(now_s):
+            leases = await self._store.claim_chunks(
+                self._worker_id, models, chunks, now, self._lease_ttl_s
+            )
+            for lease in leases:
+                await self._load(lease)
+            came = came or bool(leases)
+            short = short or len(leases) < chunks
+        if short:
+            self._dry_until_s = now_s + limits.IDLE_POLL_S
+        return came
+
+    def _ahead(self) -> float:
+        return max(float(limits.CHUNK_REQUESTS_MAX), self._rate_per_s * limits.CLAIM_AHEAD_S)
+
+    def _wanted(self, now_s: float) -> list[tuple[list[str], int]]:
+        """`(models, chunks)` to claim; replicas that serve the same models ask together."""
+        wanted: list[tuple[list[str], int]] = []
+        for models, places in self._free_places(now_s).items():
+            ready = sum(self._core.ready.get(model, 0) for model in models)
+            short = places + self._ahead() - ready
+            if short < self._ahead() / 2:
+                continue
+            chunks = min(-int(-short // limits.CHUNK_REQUESTS_MAX), self._room_for_chunks())
+            if chunks > 0:
+                wanted.append((sorted(models), min(chunks, limits.CLAIM_CHUNKS_MAX)))
+        return wanted
+
+    def _free_places(self, now_s: float) -> dict[frozenset[str], int]:
+        """Free places in the windows of the replicas that take calls, by the models they serve."""
+        places: dict[frozenset[str], int] = {}
+        for upstream in self._upstreams:
+            replica = upstream.replica
+            if replica.circuit.admits(now_s):
+                free = max(0, int(replica.window) - replica.in_flight)
+                places[replica.models] = places.get(replica.models, 0) + free
+        return places
+
+    def _room_for_chunks(self) -> int:
+        """How many more chunks, as large as those held, fit the bound on input in memory."""
+        held = len(self._core.runs)
+        if not held:
+            return 2
+        per_chunk = max(1, self._core.input_bytes // held)
+        return max(0, (limits.LEASED_INPUT_BYTES_MAX - self._core.input_bytes) // per_chunk)
+
+    async def _load(self, lease: ChunkLease) -> None:
+        """Read the chunk's missing lines and hand them to the core."""
+        plan = unpack_entries(
+            await self._blobs.read(
+                lease.plan_key, lease.first * RECORD_BYTES, lease.count * RECORD_BYTES
+            )
+        )
+        wanted = [(index, plan[index]) for index in missing(lease.done, lease.count)]
+        lines = await self._blobs.read_ranges(
+            lease.input_key, [(entry.offset, entry.length) for _, entry in wanted]
+        )
+        self._core.add(
+            lease,
+            [(index, entry.line, line) for (index, entry), line in zip(wanted, lines, strict=True)],
+        )
+
+    def _measure(self, now_s: float) -> None:
+        """Requests finished per second since the last claim, smoothed."""
+        if self._measured_at_s is None:
+            self._measured_at_s = now_s
+        elapsed_s = now_s - self._measured_at_s
+        if elapsed_s >= 0.2:
+            sample = self._finished / elapsed_s
+            self._rate_per_s += 0.5 * (sample - self._rate_per_s)
+            self._finished, self._measured_at_s = 0, now_s

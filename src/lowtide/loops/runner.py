@@ -1,0 +1,108 @@
+"""The endless part of every loop, written once: wait, tick, back off after a failure, wake early.
+
+`Loops` owns one TaskGroup and thereby every task of the process. A loop that fails is logged and
+tried again; nothing a loop does can end the others. Called by wiring alone.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from types import TracebackType
+from typing import Protocol, Self
+
+import structlog
+
+from lowtide import limits
+from lowtide.ports.clock import Clock
+
+log = structlog.get_logger(__name__)
+
+
+class Loop(Protocol):
+    """One moving part."""
+
+    @property
+    def name(self) -> str: ...
+
+    async def tick(self, now: datetime) -> datetime | None:
+        """Do what is due. Returns when to be asked again; None means only when woken."""
+        ...
+
+
+class _Runner:
+    def __init__(self, loop: Loop, clock: Clock) -> None:
+        self._loop = loop
+        self._clock = clock
+        self._woken = asyncio.Event()
+        self._failures = 0
+
+    def wake(self) -> None:
+        self._woken.set()
+
+    async def run(self) -> None:
+        while True:
+            due = await self._tick()
+            await self._wait(due)
+
+    async def _tick(self) -> float | None:
+        """Seconds until the next tick is due."""
+        self._woken.clear()
+        try:
+            again_at = await self._loop.tick(self._clock.now())
+        except Exception as error:  # the loop runner: one of the two places where this stands
+            self._failures += 1
+            delay_s = min(limits.LOOP_BACKOFF_S_MAX, 0.1 * 2.0 ** min(self._failures, 16))
+            log.warning(
+                "loop.failed",
+                loop=self._loop.name,
+                error=f"{type(error).__name__}: {error}",
+                retry_in_s=round(delay_s, 1),
+                exc_info=self._failures == 1,
+            )
+            await self._clock.sleep(delay_s)
+            return 0.0
+        self._failures = 0
+        if again_at is None:
+            return None
+        return max(0.0, (again_at - self._clock.now()).total_seconds())
+
+    async def _wait(self, delay_s: float | None) -> None:
+        if delay_s is not None and delay_s <= 0:
+            await asyncio.sleep(0)
+            return
+        try:
+            async with asyncio.timeout(delay_s):
+                await self._woken.wait()
+        except TimeoutError:
+            pass
+
+
+class Loops:
+    """All loops of a process, started together and ended together."""
+
+    def __init__(self, loops: Sequence[Loop], clock: Clock) -> None:
+        self._runners: Mapping[str, _Runner] = {loop.name: _Runner(loop, clock) for loop in loops}
+        self._group = asyncio.TaskGroup()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def wake(self, name: str) -> None:
+        """Ask for a tick of that loop soon; a name that does not run here is passed over."""
+        runner = self._runners.get(name)
+        if runner is not None:
+            runner.wake()
+
+    async def __aenter__(self) -> Self:
+        await self._group.__aenter__()
+        for name, runner in self._runners.items():
+            self._tasks.append(self._group.create_task(runner.run(), name=f"loop {name}"))
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await self._group.__aexit__(kind, error, trace)

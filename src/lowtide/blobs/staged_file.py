@@ -1,0 +1,113 @@
+"""One file on its way into the folder: written aside, made durable, then published in one step.
+
+Blocking code: FolderBlobs runs each call in a thread, one call at a time. Guards the contract that
+a blob appears whole or not at all, never replaces another, and is on the disk, name and bytes,
+before anyone hears that it was written.
+"""
+
+import contextlib
+import fcntl
+import os
+import threading
+from pathlib import Path
+
+_PUBLISH_TRIES = 3  # the target's folder may be swept as empty between its check and the link
+_FULL_SYNC = getattr(fcntl, "F_FULLFSYNC", None)  # macOS: its fsync stops at the drive's cache
+_folders_lock = threading.Lock()
+
+
+class StagedFile:
+    """A temporary file that becomes `target`; both lie on the same file system."""
+
+    def __init__(self, temp: Path, target: Path) -> None:
+        self._temp = temp
+        self._target = target
+        self._fd: int | None = None
+
+    def append(self, data: bytes | bytearray) -> None:
+        """Write all of `data`; the first call creates the file. Raises OSError."""
+        if self._fd is None:
+            self._fd = self._create()
+        rest = memoryview(data)
+        while rest:  # a disk that fills up takes a part first and refuses the next call
+            rest = rest[os.write(self._fd, rest) :]
+
+    def publish(self) -> None:
+        """Make the bytes durable, then visible. Raises FileExistsError when the target is taken."""
+        if self._fd is None:
+            self._fd = self._create()
+        sync(self._fd)
+        self._close()
+        self._link()
+        try:
+            sync_folder(self._target.parent)
+        except OSError:
+            self.take_back()  # visible but maybe not durable: the caller hears of a failure
+            raise
+        self._temp.unlink(missing_ok=True)
+
+    def discard(self) -> None:
+        """Remove the temporary file; safe to call at any moment and more than once."""
+        self._close()
+        # A file system gone read-only keeps the leftover for `clean_up`; the first error counts.
+        with contextlib.suppress(OSError):
+            self._temp.unlink(missing_ok=True)
+
+    def take_back(self) -> None:
+        """Remove the target again; only for whoever published it."""
+        self._target.unlink(missing_ok=True)
+
+    def _create(self) -> int:
+        if self._target.exists():  # before a long upload is spooled, not after
+            raise FileExistsError(str(self._target))
+        make_folder(self._temp.parent)
+        return os.open(self._temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+
+    def _close(self) -> None:
+        fd, self._fd = self._fd, None
+        if fd is not None:
+            os.close(fd)
+
+    def _link(self) -> None:
+        """A hard link is portable, atomic and refuses to replace; a rename replaces."""
+        for tries_left in reversed(range(_PUBLISH_TRIES)):
+            make_folder(self._target.parent)
+            try:
+                os.link(self._temp, self._target)
+            except FileNotFoundError:
+                if not tries_left:
+                    raise
+            else:
+                return
+
+
+def make_folder(folder: Path) -> None:
+    """Create it and its parents, each durable in its own parent.
+
+    Locked so that a second writer cannot go on in a folder whose name is not on the disk yet.
+    """
+    with _folders_lock:
+        missing = []
+        while not folder.is_dir():
+            missing.append(folder)
+            folder = folder.parent
+        for each in reversed(missing):
+            each.mkdir(exist_ok=True)
+            sync_folder(each.parent)
+
+
+def sync(fd: int) -> None:
+    """Bring a file's bytes to the medium itself."""
+    if _FULL_SYNC is not None:
+        fcntl.fcntl(fd, _FULL_SYNC)
+    else:
+        os.fsync(fd)
+
+
+def sync_folder(folder: Path) -> None:
+    """Bring a folder's names to the medium."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -51,6 +51,6 @@ def _salvage(body: bytes) -> bytes:
     text = body.decode("utf-8-sig", "replace")
     try:
         value = json.loads(text, strict=False, parse_constant=lambda _: None)
-        return json.dumps(value).encode("ascii")
+        return json.dumps(value, allow_nan=False).encode("ascii")
     except (ValueError, RecursionError):
         return quote(text)

@@ -150,7 +150,7 @@ class Validator:
             self._requests += 1
             custom_id, length = line.custom_id, len(raw)
             self._custom_ids.add(custom_id)
-            body_bytes = max(1, length - len(custom_id) - self._envelope_bytes)
+            body_bytes = length - len(custom_id) - self._envelope_bytes
             records += pack_record(number, offset, length, estimate_input_tokens(body_bytes))
 
     def _read(self, raw: memoryview) -> _Line | None:

@@ -58,10 +58,12 @@ FILE_TTL_S_MAX: Final = 30 * 24 * 3600
 ETA_SETTLED_MIN: Final = 5  # results before an estimate is given ...
 ETA_SHARE_MIN: Final = 0.01  # ... or this share of the batch, whichever comes first
 ETA_ELAPSED_S_MIN: Final = 5.0  # the first beat brings a lump; over less time the rate is noise
+ERRORS_IN_LIST: Final = 10  # of each batch in a list; retrieving it shows all that were kept
 VALIDATION_PATIENCE_S: Final = 60.0  # 100 MB validate in seconds; after this something is wrong
 
 # ---- streams and memory ----
 STREAM_BLOCK_BYTES: Final = 256 * KIB  # one read or write of a file in flight; bounds server memory
+SLICES_PAGE: Final = 1_000  # rows of committed slices per statement: a few hundred KiB
 VALIDATE_BLOCK_BYTES: Final = 256 * KIB  # about 0.5 ms of parsing before the loop breathes again
 
 # ---- the object store ----
@@ -122,6 +124,9 @@ THROTTLE_SHRINK: Final = 0.7  # window after back-pressure, at most once per THR
 THROTTLE_SPAN_S: Final = 1.0
 
 # ---- keeping and sweeping ----
+ASSEMBLE_RUN_BYTES: Final = 4 * MIB  # result lines in memory while a file is assembled
+REAP_POLL_S: Final = 2.0  # how late a lease that ran out is noticed
+SWEEP_S: Final = 60.0
 SEGMENTS_KEEP_S: Final = 3600.0  # so that a reader that follows `offset` can finish its walk
 ORPHAN_AGE_S: Final = 3600.0  # a blob nobody refers to after this long was left by a crash
 FILE_TTL_S: Final = 30 * 24 * 3600
@@ -151,6 +156,7 @@ EMBEDDED_ONE_THREAD_BYTES: Final = 64 * MIB  # below this size a second thread c
 EMBEDDED_LOG_BYTES_MAX: Final = 4 * MIB  # two files of half this size
 EMBEDDED_LOG_TAIL_LINES: Final = 40  # enough to hold what llama.cpp says about a model it refuses
 GGUF_STRING_BYTES_MAX: Final = 1 * MIB  # a longer metadata key or value means a damaged file
+GGUF_ARRAY_BYTES_MAX: Final = 64 * MIB  # the same for an array of numbers
 
 # ---- the command line ----
 CLIENT_CONNECT_TIMEOUT_S: Final = 5.0  # a server that is there answers at once

@@ -1,0 +1,126 @@
+"""The batch routes: read what a client sent, call the verb, answer in the client's shape.
+
+Which shape: a collection follows the client, an existing batch follows how it was created, a
+fixed mount follows nobody (protocol.md section 1, rules 1, 2b, 2c, 2e). Guards: a create counts
+as answered only while its client is still connected, so that a repetition after a time-out finds
+the first batch.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from lowtide import limits
+from lowtide.api.caller import identify, services_of
+from lowtide.api.dialects import openai, render_batch, together
+from lowtide.api.json_body import json_response, read_json
+from lowtide.api.mounts import client_dialect, dialect_of, fixed_dialect
+from lowtide.core.batch import Batch, Dialect
+from lowtide.core.errors import LowtideError
+from lowtide.service.batches import Created, NewBatch
+
+router = APIRouter(tags=["batches"])
+
+_RETRY_COUNT: Final = "x-stainless-retry-count"
+_FIELD_AT_FAULT: Final = re.compile(r" - at `\$\.(\w+)")
+
+
+@router.post("/v1/batches")
+async def create(request: Request) -> Response:
+    """Create a batch over an uploaded file."""
+    caller, service = identify(request), services_of(request).batches
+    asked = parse_create(await read_json(request))
+    repeat = request.headers.get(_RETRY_COUNT, "0").strip() not in ("", "0")
+    created = await service.create(caller.project_id, caller.user_id, asked, repeat=repeat)
+    response = await _created_answer(request, created)
+    if not await request.is_disconnected():
+        await service.mark_answered(created.batch.id)
+    return response
+
+
+@router.get("/v1/batches")
+async def page(request: Request) -> Response:
+    """Batches, newest first: a page for OpenAI's clients, a bare array for Together's."""
+    caller, service = identify(request), services_of(request).batches
+    dialect = client_dialect(request)
+    if dialect == "together":
+        newest = await service.page(caller.project_id, limit=limits.BARE_LIST_MAX)
+        return json_response(await _render_list(request, newest.batches, dialect))
+    found = await service.page(
+        caller.project_id,
+        after=request.query_params.get("after") or None,
+        limit=_page_size(request.query_params.get("limit")),
+    )
+    rendered = await _render_list(request, found.batches, dialect)
+    return json_response(openai.batch_page(rendered, more=found.more))
+
+
+@router.get("/v1/batches/{batch_id}")
+async def retrieve(request: Request, batch_id: str) -> Response:
+    """One batch: its state, counts, stage, and why it does not move."""
+    batch = await services_of(request).batches.get(identify(request).project_id, batch_id)
+    return await _answer(request, batch)
+
+
+@router.post("/v1/batches/{batch_id}/cancel")
+async def cancel(request: Request, batch_id: str) -> Response:
+    """Stop a batch; what finished is kept, and billed."""
+    batch = await services_of(request).batches.cancel(identify(request).project_id, batch_id)
+    return await _answer(request, batch)
+
+
+def parse_create(body: dict[str, Any]) -> NewBatch:
+    """The fields of `body` that we know. Raises LowtideError naming the field of the wrong type."""
+    try:
+        return msgspec.convert(body, NewBatch)
+    except msgspec.ValidationError as error:
+        field = _FIELD_AT_FAULT.search(str(error))
+        param = field[1] if field else None
+        reason = str(error).partition(" - at ")[0]
+        message = f"{param}: {reason}." if param else f"{reason}."
+        raise LowtideError("invalid_request", message, param) from None
+
+
+async def _created_answer(request: Request, created: Created) -> Response:
+    """On the shared /v1 one answer for both SDKs: OpenAI's fields, and `job` beside them."""
+    batch = created.batch
+    (progress,) = await services_of(request).batches.progress([batch])
+    flat = render_batch(batch, progress, "openai")
+    job = together.created(render_batch(batch, progress, "together"), created.warning)
+    match fixed_dialect(request):
+        case "openai":
+            return json_response(flat)
+        case "together":
+            return json_response(job, 201)
+        case None:
+            return json_response({**flat, **job}, 201 if batch.dialect == "together" else 200)
+
+
+async def _answer(request: Request, batch: Batch) -> Response:
+    (progress,) = await services_of(request).batches.progress([batch])
+    return json_response(render_batch(batch, progress, dialect_of(request, batch.dialect)))
+
+
+async def _render_list(
+    request: Request, batches: Sequence[Batch], dialect: Dialect
+) -> list[dict[str, Any]]:
+    """All in the client's shape. Long error lists are cut: a page of them would be megabytes."""
+    progress = await services_of(request).batches.progress(batches)
+    kept = limits.ERRORS_IN_LIST
+    short = [msgspec.structs.replace(batch, errors=batch.errors[:kept]) for batch in batches]
+    pairs = zip(short, progress, strict=True)
+    return [render_batch(batch, its_progress, dialect) for batch, its_progress in pairs]
+
+
+def _page_size(text: str | None) -> int:
+    high = limits.PAGE_SIZE_MAX_BATCHES
+    if text is None:
+        return limits.PAGE_SIZE_DEFAULT
+    if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= high):
+        raise LowtideError("invalid_request", f"limit must be from 1 to {high}.", "limit")
+    return int(text)

@@ -1,0 +1,134 @@
+"""Batches and models as the OpenAI SDKs know them (protocol.md section 3.3).
+
+Called by the batch and model routes. Guards: every key of the vendor's object is present, null
+where unknown; `request_counts` and `metadata` are never null; only the eight statuses of the
+SDKs' own literal appear. Our own keys come after the vendor's and never change the meaning of one
+of those.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from types import MappingProxyType
+from typing import Any, Final
+
+from lowtide.core.batch import Batch, BatchError, Status
+from lowtide.core.catalogue import ModelEntry
+from lowtide.core.progress import Progress
+from lowtide.core.usage import Usage
+
+STATUSES: Final = MappingProxyType[Status, str](
+    {
+        "validating": "validating",
+        "in_progress": "in_progress",
+        "finalizing": "finalizing",
+        "expiring": "finalizing",
+        "cancelling": "cancelling",
+        "completed": "completed",
+        "failed": "failed",
+        "expired": "expired",
+        "cancelled": "cancelled",
+    }
+)
+
+
+def batch(batch: Batch, progress: Progress) -> dict[str, Any]:
+    """The Batch object: lowercase status, times in unix seconds."""
+    return {
+        "id": batch.id,
+        "object": "batch",
+        "endpoint": batch.endpoint,
+        "model": batch.model,
+        "errors": errors(batch.errors),
+        "input_file_id": batch.input_file_id,
+        "completion_window": window(batch.completion_window_s),
+        "status": STATUSES[batch.status],
+        "output_file_id": batch.output_file_id,
+        "error_file_id": batch.error_file_id,
+        "created_at": unix(batch.created_at),
+        "in_progress_at": unix(batch.in_progress_at),
+        "expires_at": unix(batch.expires_at),
+        "finalizing_at": unix(batch.finalizing_at),
+        "completed_at": unix(batch.completed_at),
+        "failed_at": unix(batch.failed_at),
+        "expired_at": unix(batch.expired_at),
+        "cancelling_at": unix(batch.cancelling_at),
+        "cancelled_at": unix(batch.cancelled_at),
+        "request_counts": request_counts(batch),
+        "usage": usage(batch.usage),
+        "metadata": dict(batch.metadata),
+        "priority": batch.priority,
+        "stage": progress.stage,
+        "reason": progress.reason,
+        "eta_seconds": seconds(progress.eta_s),
+        "estimated_completion_at": unix(progress.completion_at),
+        **errors_total(batch),
+    }
+
+
+def batch_page(batches: Sequence[dict[str, Any]], *, more: bool) -> dict[str, Any]:
+    """A page of rendered batches. `has_more` always: without it the SDKs' cursor walks for ever."""
+    return {
+        "object": "list",
+        "data": list(batches),
+        "first_id": batches[0]["id"] if batches else None,
+        "last_id": batches[-1]["id"] if batches else None,
+        "has_more": more,
+    }
+
+
+def model(entry: ModelEntry) -> dict[str, Any]:
+    """The Model object. `created` is not known of a served model; 0 rather than a wrong date."""
+    return {"id": entry.id, "object": "model", "created": 0, "owned_by": publisher(entry)}
+
+
+def model_list(entries: Sequence[ModelEntry]) -> dict[str, Any]:
+    return {"object": "list", "data": [model(entry) for entry in entries]}
+
+
+def publisher(entry: ModelEntry) -> str:
+    """The organisation in `org/name`; ours for a bare name."""
+    organisation, slash, _ = entry.id.partition("/")
+    return organisation if slash else "lowtide"
+
+
+def errors(found: Sequence[BatchError]) -> dict[str, Any] | None:
+    if not found:
+        return None
+    data = [{"code": e.code, "message": e.message, "line": e.line, "param": e.param} for e in found]
+    return {"object": "list", "data": data}
+
+
+def errors_total(batch: Batch) -> dict[str, int]:
+    """Only where more lines are bad than are listed."""
+    more = batch.errors_total > len(batch.errors)
+    return {"errors_total": batch.errors_total} if more else {}
+
+
+def request_counts(batch: Batch) -> dict[str, int]:
+    counts = batch.counts
+    return {"total": counts.total, "completed": counts.completed, "failed": counts.failed}
+
+
+def usage(used: Usage) -> dict[str, Any]:
+    return {
+        "input_tokens": used.input_tokens,
+        "input_tokens_details": {"cached_tokens": used.cached_tokens},
+        "output_tokens": used.output_tokens,
+        "output_tokens_details": {"reasoning_tokens": used.reasoning_tokens},
+        "total_tokens": used.total_tokens,
+    }
+
+
+def window(window_s: int) -> str:
+    """Seconds as `24h`, `7d`, `90m`, which `config.parse_window` reads; a day is `24h`."""
+    if window_s % 86400 == 0 and window_s > 86400:
+        return f"{window_s // 86400}d"
+    return f"{window_s // 3600}h" if window_s % 3600 == 0 else f"{window_s // 60}m"
+
+
+def seconds(value: float | None) -> int | None:
+    return round(value) if value is not None else None
+
+
+def unix(instant: datetime | None) -> int | None:
+    return int(instant.timestamp()) if instant is not None else None

@@ -1,0 +1,42 @@
+"""The model routes: what a line may name, in the shape of whoever asks (protocol.md 2.9, 3.3)."""
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from lowtide.api.caller import identify, services_of
+from lowtide.api.dialects import openai, together
+from lowtide.api.json_body import json_response
+from lowtide.api.mounts import client_dialect
+
+router = APIRouter(tags=["models"])
+
+
+@router.get("/v1/models")
+async def list_models(request: Request) -> Response:
+    """All models: OpenAI's list object, or Together's bare array with prices."""
+    identify(request)
+    entries = services_of(request).models.list()
+    if client_dialect(request) == "together":
+        return json_response(together.model_list(entries))
+    return json_response(openai.model_list(entries))
+
+
+@router.get("/v1/models/{name:path}")
+async def retrieve(request: Request, name: str) -> Response:
+    """One model by id or alias; the slash of `org/name` may come raw or as %2F."""
+    identify(request)
+    entry = services_of(request).models.get(name)
+    shape = together if client_dialect(request) == "together" else openai
+    return json_response(shape.model(entry))
+
+
+@router.get("/v2/projects/{project_id}/models")
+async def list_project_models(request: Request, project_id: str) -> Response:
+    """The same for together 3.x, which asks per project and reads a cursor page."""
+    caller = identify(request)
+    data = [
+        together.project_model(entry, project_id=project_id, organization_id=caller.organization_id)
+        for entry in services_of(request).models.list()
+    ]
+    return json_response({"data": data, "next_cursor": None})

@@ -1,0 +1,134 @@
+"""How far a batch is, when it will be done, and why it does not move.
+
+Pure; service/batches.py gathers the facts and the dialects show the result, so that nobody stares
+at a batch that "stays at 0/15 for over an hour". Invariant: an estimate is given only when it
+rests on work that was done; where nothing is known the answer is None, never a guess.
+"""
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
+from typing import Final, Literal
+
+import msgspec
+
+from lowtide import limits
+from lowtide.core.batch import TERMINAL, Batch
+
+Stage = Literal["validation", "queuing", "processing", "aggregation"]
+"""The words of the launch promise. A batch that ended is in no stage."""
+
+
+class Progress(msgspec.Struct, frozen=True, kw_only=True):
+    """`eta_s` in seconds from now; `reason` a sentence why requests of the batch wait."""
+
+    stage: Stage | None = None
+    eta_s: float | None = None
+    completion_at: datetime | None = None
+    reason: str | None = None
+
+
+class Queue(msgspec.Struct, frozen=True):
+    """Unsettled requests over all batches for the models of one batch."""
+
+    waiting: int = 0
+    leased: int = 0
+
+
+NO_QUEUE: Final = Queue()
+
+
+def progress_of(
+    batch: Batch,
+    now: datetime,
+    *,
+    models: Iterable[str] = (),
+    replicas: Mapping[str, str | None] | None = None,
+    queue: Queue = NO_QUEUE,
+) -> Progress:
+    """Everything above about `batch`.
+
+    `models` are the canonical ids its requests name, empty while unknown. `replicas` maps a model
+    that some replica serves to None, or to a sentence why it is not served at this moment; None
+    means that nothing is known about replicas here.
+    """
+    eta = eta_s(batch, now)
+    return Progress(
+        stage=stage_of(batch),
+        eta_s=eta,
+        completion_at=now + timedelta(seconds=eta) if eta is not None else None,
+        reason=_reason(batch, now, tuple(models), replicas, queue),
+    )
+
+
+def stage_of(batch: Batch) -> Stage | None:
+    """`queuing`: in progress, nothing settled yet. `aggregation`: result files are written."""
+    if batch.status in TERMINAL:
+        return None
+    if batch.status == "validating":
+        return "validation"
+    if batch.status == "in_progress":
+        return "processing" if batch.counts.settled else "queuing"
+    return "aggregation"
+
+
+def eta_s(batch: Batch, now: datetime) -> float | None:
+    """Seconds until the last request settles, at the mean rate since the first one did.
+
+    The time before the first result is left out: it was spent in the queue, and says nothing
+    about the pace. None before there is enough to go by, and outside of processing.
+    """
+    settled, total = batch.counts.settled, batch.counts.total
+    if batch.status != "in_progress" or batch.first_settled_at is None or settled < 2:
+        return None
+    if settled < limits.ETA_SETTLED_MIN and settled < limits.ETA_SHARE_MIN * total:
+        return None
+    elapsed = (now - batch.first_settled_at).total_seconds()
+    if elapsed < limits.ETA_ELAPSED_S_MIN:
+        return None
+    return (total - settled) * elapsed / (settled - 1)
+
+
+def _reason(
+    batch: Batch,
+    now: datetime,
+    models: tuple[str, ...],
+    replicas: Mapping[str, str | None] | None,
+    queue: Queue,
+) -> str | None:
+    match batch.status:
+        case "validating":
+            waited = (now - batch.created_at).total_seconds()
+            if waited < limits.VALIDATION_PATIENCE_S:
+                return None
+            return "The input file still waits to be validated: is a worker running?"
+        case "in_progress":
+            return _blocked(models, replicas) or _behind(batch, queue)
+        case _:
+            return None
+
+
+def _blocked(models: tuple[str, ...], replicas: Mapping[str, str | None] | None) -> str | None:
+    """Requests for these models cannot run now, whatever the queue."""
+    if replicas is None:
+        return None
+    troubles = [
+        f"No replica serves the model {model}."
+        if model not in replicas
+        else f"The model {model} is not available: {replicas[model]}."
+        for model in models
+        if replicas.get(model, "") is not None
+    ]
+    if len(troubles) > limits.MODELS_NAMED_IN_ERROR:
+        more = len(troubles) - limits.MODELS_NAMED_IN_ERROR
+        troubles = [*troubles[: limits.MODELS_NAMED_IN_ERROR], f"And {more} more models."]
+    return " ".join(troubles) or None
+
+
+def _behind(batch: Batch, queue: Queue) -> str | None:
+    """Nothing of this batch came back yet, and others are in the queue."""
+    if batch.counts.settled:
+        return None
+    others = queue.waiting + queue.leased - batch.counts.total
+    if others <= 0:
+        return None
+    return f"Queued with {others} requests of other batches for the same models."

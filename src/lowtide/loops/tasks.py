@@ -1,0 +1,31 @@
+"""What validation and assembly share: renewing a batch's lease while a long pass over it runs."""
+
+from collections.abc import Callable
+from typing import Literal
+
+from lowtide.ports.clock import Clock
+from lowtide.ports.store import LifecycleStore, TaskLease
+
+Wake = Callable[[Literal["validate", "dispatch", "assemble", "commit", "sweep"]], None]
+"""Nudges a loop of this process by name."""
+
+
+class TaskRenewal:
+    """Renews a task's lease when a third of it has passed."""
+
+    def __init__(
+        self, store: LifecycleStore, lease: TaskLease, clock: Clock, lease_ttl_s: float
+    ) -> None:
+        self._store = store
+        self._lease = lease
+        self._clock = clock
+        self._ttl_s = lease_ttl_s
+        self._renewed_at_s = clock.monotonic()
+
+    async def still_ours(self) -> bool:
+        """False when the lease was lost, or the batch has left the state it was claimed in."""
+        now_s = self._clock.monotonic()
+        if now_s - self._renewed_at_s < self._ttl_s / 3:
+            return True
+        self._renewed_at_s = now_s
+        return await self._store.renew_task(self._lease, self._clock.now(), self._ttl_s)

@@ -1,0 +1,133 @@
+"""Validation: one streaming pass over a new batch's file, then its plan, or the list of bad lines.
+
+The rules are `core.validation`; this loop reads, feeds, stores the plan and commits the result
+under the task's lease. Nothing is dispatched, and nothing spent, before the whole file has
+passed.
+"""
+
+import asyncio
+from datetime import datetime, timedelta
+
+import structlog
+
+from lowtide import limits
+from lowtide.config import Limits
+from lowtide.core.batch import BatchError
+from lowtide.core.catalogue import Catalogue
+from lowtide.core.plan import Plan
+from lowtide.core.validation import ValidationFailure, ValidationRules, Validator
+from lowtide.loops.tasks import TaskRenewal, Wake
+from lowtide.ports.blobs import BlobNotFound, Blobs
+from lowtide.ports.clock import Clock
+from lowtide.ports.store import LifecycleStore, TaskLease, TokenLimitReached
+
+log = structlog.get_logger(__name__)
+
+
+class ValidateLoop:
+    """Takes the oldest batch that waits for validation, one at a time."""
+
+    name = "validate"
+
+    def __init__(
+        self,
+        worker_id: str,
+        store: LifecycleStore,
+        blobs: Blobs,
+        clock: Clock,
+        catalogue: Catalogue,
+        bounds: Limits,
+        wake: Wake,
+        *,
+        lease_ttl_s: float = limits.LEASE_TTL_S,
+    ) -> None:
+        self._worker_id = worker_id
+        self._store = store
+        self._blobs = blobs
+        self._clock = clock
+        self._catalogue = catalogue
+        self._bounds = bounds
+        self._wake = wake
+        self._lease_ttl_s = lease_ttl_s
+
+    async def tick(self, now: datetime) -> datetime | None:
+        lease = await self._store.claim_validation(self._worker_id, now, self._lease_ttl_s)
+        if lease is None:
+            return now + timedelta(seconds=limits.IDLE_POLL_S)
+        try:
+            await self._validate(lease)
+        except BaseException:
+            await asyncio.shield(self._store.release_task(lease))
+            raise
+        return now
+
+    async def _validate(self, lease: TaskLease) -> None:
+        try:
+            result = await self._read(lease)
+        except BlobNotFound:
+            gone = BatchError(
+                "file_not_found", "The input file's content is gone. Upload it again."
+            )
+            await self._store.reject(lease, [gone], 1, self._clock.now())
+            return
+        match result:
+            case None:
+                log.info("validation.given_up", batch=lease.batch.id)
+            case ValidationFailure():
+                await self._reject(lease, result)
+            case Plan():
+                await self._plan(lease, result)
+
+    async def _read(self, lease: TaskLease) -> Plan | ValidationFailure | None:
+        """Feed the whole file; None when the lease was lost or the batch cancelled meanwhile."""
+        batch = lease.batch
+        validator = Validator(
+            ValidationRules(
+                endpoint=batch.endpoint,
+                dialect=batch.dialect,
+                models=self._catalogue.names,
+                requests_max=self._bounds.requests_per_batch,
+                line_bytes_max=self._bounds.line_bytes,
+            )
+        )
+        renewal = TaskRenewal(self._store, lease, self._clock, self._lease_ttl_s)
+        async for block in self._blobs.stream(lease.input_key):
+            validator.feed(block)
+            if not await renewal.still_ours():
+                return None
+        return validator.finish()
+
+    async def _plan(self, lease: TaskLease, plan: Plan) -> None:
+        plan_key = f"plans/{lease.batch.id}-{lease.token}"
+        await self._blobs.put(plan_key, plan.data)
+        done = await self._store.commit_plan(
+            lease,
+            plan_key=plan_key,
+            chunks=plan.chunks,
+            models=plan.models,
+            enqueued_tokens_max=self._bounds.enqueued_tokens_per_model,
+            now=self._clock.now(),
+        )
+        if isinstance(done, TokenLimitReached):
+            await self._blobs.delete(plan_key)
+            error = BatchError("token_limit_exceeded", _token_limit_message(done))
+            await self._store.reject(lease, [error], 1, self._clock.now())
+            log.info("batch.failed", batch=lease.batch.id, code=error.code)
+        elif done:
+            log.info("batch.planned", batch=lease.batch.id, requests=plan.requests)
+            self._wake("dispatch")
+
+    async def _reject(self, lease: TaskLease, failure: ValidationFailure) -> None:
+        errors = [BatchError(e.code, e.message, e.line, e.param) for e in failure.errors]
+        await self._store.reject(lease, errors, failure.total_errors, self._clock.now())
+        log.info("batch.failed", batch=lease.batch.id, errors=failure.total_errors)
+
+
+def _token_limit_message(reached: TokenLimitReached) -> str:
+    """Begins as the message that clients know (protocol.md section 8), then says the figures."""
+    return (
+        f"Enqueued token limit reached for {reached.model}. Limit: {reached.limit:,} enqueued"
+        f" tokens; {reached.enqueued:,} are enqueued and this batch asks for about"
+        f" {reached.asked:,} more. Please try again once some in_progress batches have been"
+        " completed, or send fewer requests."
+    )

@@ -2,10 +2,10 @@
 
     python -m bench.backend --port 0 --delay-ms 0
 
-prints one JSON line, `{"host": ..., "port": ..., "url": ...}`, and serves until it
-is terminated or the pipe on its stdin closes. It answers POST on the four OpenAI generation paths with a body of about 300 bytes
-and usage, and GET /v1/models. Each answer is made in advance, so that the backend costs a fraction
-of what it measures; it does not look at the request body.
+prints one JSON line, `{"host": ..., "port": ..., "url": ...}`, and serves until it is terminated or
+the pipe on its stdin closes. It answers POST on the four OpenAI generation paths with a body of
+about 300 bytes and usage, and GET /v1/models. Each answer is made in advance, so that the backend
+costs a fraction of what it measures; it does not look at the request body.
 """
 
 import argparse

@@ -1,0 +1,150 @@
+"""`ports.store.BatchStore` over SQL: rows of batches, for the verbs.
+
+Invariant: of identical creates that run at the same time, and whose client never got an answer, one
+inserts and the others return its batch.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Select, func, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from lowtide.core.batch import Batch, sources_of
+from lowtide.core.plan import ModelShare
+from lowtide.ports.store import QueueDepth
+from lowtide.store.dialect import lock_name
+from lowtide.store.engine import Database
+from lowtide.store.paging import page
+from lowtide.store.rows import batch_of, batch_values
+from lowtide.store.schema import LEASED, batch_models, batches, chunks, files
+from lowtide.store.transitions import drop_waiting, take
+
+
+class SqlBatches:
+    """Rows of batches, for the verbs."""
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+    async def add(self, batch: Batch, *, digest: str, repeat: bool, since: datetime) -> Batch:
+        async with self._db.write() as conn:
+            await lock_name(conn, f"create {batch.project_id}")
+            found = await conn.execute(_earlier(batch.project_id, digest, repeat, since))
+            row = found.one_or_none()
+            if row is not None:
+                return batch_of(row)
+            input_key = await conn.scalar(
+                select(files.c.blob_key).where(files.c.id == batch.input_file_id)
+            )
+            values = batch_values(batch) | _fresh(digest, input_key or "")
+            await conn.execute(insert(batches), values)
+        return batch
+
+    async def mark_answered(self, batch_id: str) -> None:
+        async with self._db.write() as conn:
+            await conn.execute(
+                update(batches).where(batches.c.id == batch_id).values(answered=True)
+            )
+
+    async def get(self, project_id: str, batch_id: str) -> Batch | None:
+        async with self._db.read() as conn:
+            row = (await conn.execute(_own(project_id, batch_id))).one_or_none()
+        return None if row is None else batch_of(row)
+
+    async def page(self, project_id: str, *, after: str | None, limit: int) -> list[Batch]:
+        async with self._db.read() as conn:
+            rows = await page(
+                conn,
+                batches,
+                select(batches),
+                project_id=project_id,
+                after=after,
+                limit=limit,
+                order="desc",
+            )
+        return [batch_of(row) for row in rows]
+
+    async def cancel(self, project_id: str, batch_id: str, now: datetime) -> Batch | None:
+        async with self._db.write() as conn:
+            row = (await conn.execute(_own(project_id, batch_id).with_for_update())).one_or_none()
+            if row is None:
+                return None
+            if row.status in sources_of("cancel"):
+                await take(conn, row, "cancel", now)
+                await drop_waiting(conn, batch_id)
+                row = (await conn.execute(_own(project_id, batch_id))).one()
+        return batch_of(row)
+
+    async def models(self, batch_id: str) -> Mapping[str, ModelShare]:
+        planned = select(batch_models).where(batch_models.c.batch_id == batch_id)
+        async with self._db.read() as conn:
+            rows = (await conn.execute(planned.order_by(batch_models.c.model))).all()
+        return {row.model: ModelShare(row.requests, row.planned_tokens) for row in rows}
+
+    async def queue(self, model: str | None = None) -> QueueDepth:
+        async with self._db.read() as conn:
+            unsettled, waiting_batches = await _unsettled(conn, model)
+            leased, leased_in_progress = await _leased(conn, model)
+        return QueueDepth(
+            waiting_requests=unsettled - leased_in_progress,
+            leased_requests=leased,
+            batches=waiting_batches,
+        )
+
+
+def _own(project_id: str, batch_id: str) -> Select[Any]:
+    return select(batches).where(batches.c.id == batch_id, batches.c.project_id == project_id)
+
+
+def _earlier(project_id: str, digest: str, repeat: bool, since: datetime) -> Select[Any]:
+    """The newest batch that a create with this digest may be a repetition of."""
+    statement = select(batches).where(
+        batches.c.project_id == project_id,
+        batches.c.digest == digest,
+        batches.c.created_at >= since,
+    )
+    if not repeat:
+        statement = statement.where(batches.c.answered.is_(False))
+    return statement.order_by(batches.c.created_at.desc(), batches.c.id.desc()).limit(1)
+
+
+def _fresh(digest: str, input_key: str) -> dict[str, Any]:
+    """What the store keeps of a batch beside its record, as it begins."""
+    return {
+        "digest": digest,
+        "input_key": input_key,
+        "answered": False,
+        "results_seq": 0,
+        "task_token": 0,
+    }
+
+
+async def _unsettled(conn: AsyncConnection, model: str | None) -> tuple[int, int]:
+    """(requests, batches) not settled in batches in progress; read from counters, not chunks."""
+    left = batch_models.c.requests - batch_models.c.completed - batch_models.c.failed
+    statement = (
+        select(func.coalesce(func.sum(left), 0), func.count(batches.c.id.distinct()))
+        .join(batches, batches.c.id == batch_models.c.batch_id)
+        .where(batches.c.status == "in_progress", left > 0)
+    )
+    if model is not None:
+        statement = statement.where(batch_models.c.model == model)
+    requests, count = (await conn.execute(statement)).one()
+    return int(requests), int(count)
+
+
+async def _leased(conn: AsyncConnection, model: str | None) -> tuple[int, int]:
+    """Requests not settled in leased chunks: (of all batches, of batches in progress)."""
+    left = chunks.c.count - chunks.c.settled
+    statement = (
+        select(batches.c.status, func.sum(left))
+        .join(batches, batches.c.id == chunks.c.batch_id)
+        .where(chunks.c.state == LEASED)
+        .group_by(batches.c.status)
+    )
+    if model is not None:
+        statement = statement.where(chunks.c.model == model)
+    by_status = {row[0]: int(row[1]) for row in await conn.execute(statement)}
+    return sum(by_status.values()), by_status.get("in_progress", 0)

@@ -1,0 +1,85 @@
+"""A worker's group commit: one transaction, the same handful of statements however much finished.
+
+Called by work.py. Read what the beat touches, under lock; decide, in plain values
+(`settlement.py`); write. Invariant: bitmap, slices, counters, usage, files and state move
+together, and only for chunks that are leased under the beat's token.
+"""
+
+from collections.abc import Collection, Iterable
+from typing import Any, Final
+
+from sqlalchemy import Row, bindparam, insert, select, tuple_, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from lowtide.core.chunk import ChunkKey
+from lowtide.ports.store import Beat, BeatReceipt
+from lowtide.store.rows import file_values
+from lowtide.store.schema import batch_models, batches, chunks, files, slices
+from lowtide.store.settlement import MODEL_SUMS, Settlement, keys_of, settle
+from lowtide.store.transitions import lock_batches
+
+_UPDATE_CHUNK: Final = (
+    update(chunks)
+    .where(chunks.c.batch_id == bindparam("of_batch"), chunks.c.seq == bindparam("of_seq"))
+    .values({name: bindparam(name) for name in ("state", "done", "settled", "worker_id")})
+    .values(lease_expires_at=bindparam("lease_expires_at"))
+)
+_UPDATE_MODEL: Final = (
+    update(batch_models)
+    .where(batch_models.c.batch_id == bindparam("of_batch"))
+    .where(batch_models.c.model == bindparam("of_model"))
+    .values({name: batch_models.c[name] + bindparam(f"more_{name}") for name in MODEL_SUMS})
+)
+
+
+async def commit(conn: AsyncConnection, beat: Beat) -> BeatReceipt:
+    """Store the beat's outcomes, exactly once; see the port."""
+    keys = keys_of(beat)
+    batch_rows = await lock_batches(conn, {key.batch_id for key in keys})
+    chunk_rows = await _lock_chunks(conn, keys)
+    stored = await _stored(conn, beat)
+    settlement = settle(beat, chunk_rows, batch_rows, stored)
+    await _write(conn, settlement)
+    return settlement.receipt
+
+
+async def _lock_chunks(
+    conn: AsyncConnection, keys: Collection[ChunkKey]
+) -> dict[ChunkKey, Row[Any]]:
+    if not keys:
+        return {}
+    pairs = [(key.batch_id, key.seq) for key in sorted(keys)]
+    found = await conn.execute(
+        select(chunks)
+        .where(tuple_(chunks.c.batch_id, chunks.c.seq).in_(pairs))
+        .order_by(chunks.c.batch_id, chunks.c.seq)
+        .with_for_update()
+    )
+    return {ChunkKey(row.batch_id, row.seq): row for row in found}
+
+
+async def _stored(conn: AsyncConnection, beat: Beat) -> frozenset[ChunkKey]:
+    """Chunks whose slices of this very segment are stored already: the beat is a repetition."""
+    if beat.segment_key is None:
+        return frozenset()
+    found = await conn.execute(
+        select(slices.c.batch_id, slices.c.chunk_seq).where(
+            slices.c.segment_key == beat.segment_key
+        )
+    )
+    return frozenset(ChunkKey(row.batch_id, row.chunk_seq) for row in found)
+
+
+async def _write(conn: AsyncConnection, settlement: Settlement) -> None:
+    await _many(conn, _UPDATE_CHUNK, settlement.chunks)
+    await _many(conn, insert(slices), settlement.slices)
+    await _many(conn, _UPDATE_MODEL, settlement.models)
+    await _many(conn, insert(files), [file_values(file) for file in settlement.files])
+    for batch_id, values in settlement.batches.items():
+        await conn.execute(update(batches).where(batches.c.id == batch_id).values(values))
+
+
+async def _many(conn: AsyncConnection, statement: Any, rows: Iterable[dict[str, Any]]) -> None:
+    rows = list(rows)
+    if rows:
+        await conn.execute(statement, rows)

@@ -1,0 +1,50 @@
+"""The one place where the two databases differ: settings of a connection, and locks on a name.
+
+Called by engine.py and by statements that must be alone on a project. Invariant: on SQLite a
+write transaction begins with the write lock, so everything after it is alone; PostgreSQL locks
+rows instead.
+"""
+
+import zlib
+from typing import Any
+
+from sqlalchemy import Engine, event, func, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from lowtide.limits import STORE_BUSY_TIMEOUT_S, STORE_WAL_BYTES_KEPT
+
+_SQLITE_ALL = (
+    f"PRAGMA busy_timeout = {int(STORE_BUSY_TIMEOUT_S * 1000)}",
+    "PRAGMA foreign_keys = ON",
+)
+_SQLITE_WRITER = (
+    "PRAGMA journal_mode = WAL",  # readers never wait for the writer, nor it for them
+    "PRAGMA synchronous = FULL",  # a commit that has returned survives a power cut
+    "PRAGMA fullfsync = ON",  # the same on macOS, where fsync alone promises less
+    f"PRAGMA journal_size_limit = {STORE_WAL_BYTES_KEPT}",
+)
+_SQLITE_READER = ("PRAGMA query_only = ON",)
+
+
+def prepare_sqlite(engine: Engine, *, writer: bool) -> None:
+    """Give every new connection of `engine` its settings, and its transactions their first word."""
+    settings = _SQLITE_ALL + (_SQLITE_WRITER if writer else _SQLITE_READER)
+    first_word = "BEGIN IMMEDIATE" if writer else "BEGIN"
+
+    @event.listens_for(engine, "connect")
+    def _settings(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None  # the driver would begin too late, and without the lock
+        cursor = connection.cursor()
+        for setting in settings:
+            cursor.execute(setting)
+        cursor.close()
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Any) -> None:
+        connection.exec_driver_sql(first_word)
+
+
+async def lock_name(conn: AsyncConnection, name: str) -> None:
+    """Be alone among transactions that lock the same name, until this one ends."""
+    if conn.dialect.name == "postgresql":
+        await conn.execute(select(func.pg_advisory_xact_lock(zlib.crc32(name.encode()))))

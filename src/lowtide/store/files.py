@@ -1,0 +1,80 @@
+"""`ports.store.FileStore` over SQL.
+
+Invariant: a deleted file is hidden at once, and its blob reaches the garbage once, in the
+transaction that finds no unfinished batch reading it (here, or a later sweep).
+"""
+
+from datetime import datetime
+
+from sqlalchemy import insert, select, update
+
+from lowtide.core.file import File
+from lowtide.ports.store import Order
+from lowtide.store.disposal import hide_files
+from lowtide.store.engine import Database
+from lowtide.store.paging import page
+from lowtide.store.rows import file_of, file_values
+from lowtide.store.schema import files
+
+_VISIBLE = files.c.deleted_at.is_(None)
+
+
+class SqlFiles:
+    """Rows of files."""
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+    async def add(self, file: File) -> None:
+        async with self._db.write() as conn:
+            await conn.execute(insert(files), file_values(file))
+
+    async def get(self, project_id: str, file_id: str) -> File | None:
+        file = await self.by_id(file_id)
+        return file if file is not None and file.project_id == project_id else None
+
+    async def by_id(self, file_id: str) -> File | None:
+        async with self._db.read() as conn:
+            found = await conn.execute(select(files).where(files.c.id == file_id, _VISIBLE))
+            row = found.one_or_none()
+        return None if row is None else file_of(row)
+
+    async def page(
+        self,
+        project_id: str,
+        *,
+        after: str | None,
+        limit: int,
+        order: Order = "desc",
+        purpose: str | None = None,
+    ) -> list[File]:
+        where = select(files).where(_VISIBLE)
+        if purpose is not None:
+            where = where.where(files.c.purpose == purpose)
+        async with self._db.read() as conn:
+            rows = await page(
+                conn, files, where, project_id=project_id, after=after, limit=limit, order=order
+            )
+        return [file_of(row) for row in rows]
+
+    async def mark_uploaded(
+        self, file_id: str, *, bytes: int, lines: int, sha256: str, blob_key: str
+    ) -> bool:
+        pending = (files.c.id == file_id) & (files.c.status == "pending") & _VISIBLE
+        async with self._db.write() as conn:
+            done = await conn.execute(
+                update(files)
+                .where(pending)
+                .values(
+                    status="uploaded", bytes=bytes, lines=lines, sha256=sha256, blob_key=blob_key
+                )
+            )
+        return done.rowcount == 1
+
+    async def delete(self, project_id: str, file_id: str, now: datetime) -> bool:
+        async with self._db.write() as conn:
+            own = (files.c.id == file_id) & (files.c.project_id == project_id) & _VISIBLE
+            if await conn.scalar(select(files.c.id).where(own)) is None:
+                return False
+            await hide_files(conn, [file_id], now)
+        return True

@@ -1,0 +1,257 @@
+"""`ports.store.LifecycleStore` over SQL: validation, assembly, expiry.
+
+Called by the loops of those names. Invariant: what a task lease's holder writes is guarded by the
+lease's token and by the state it was taken in, in the transaction that writes.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import ColumnElement, Row, exists, func, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from lowtide.core.batch import ASSEMBLING, BatchError, sources_of
+from lowtide.core.chunk import NOTHING_DONE
+from lowtide.core.plan import ChunkSpec, ModelShare
+from lowtide.ports.store import OutputInfo, TaskLease, TokenLimitReached
+from lowtide.store.dialect import lock_name
+from lowtide.store.engine import Database
+from lowtide.store.result_files import finish_files
+from lowtide.store.rows import USAGE_FIELDS, batch_of
+from lowtide.store.schema import LEASED, batch_models, batches, chunks
+from lowtide.store.transitions import drop_waiting, lock_batches, take
+
+_NOT_LEASED = batches.c.task_expires_at.is_(None)
+
+
+class SqlLifecycle:
+    """Validation, assembly, expiry: what moves a batch between its states."""
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+    async def claim_validation(
+        self, worker_id: str, now: datetime, ttl_s: float
+    ) -> TaskLease | None:
+        return await self._claim(batches.c.status == "validating", worker_id, now, ttl_s)
+
+    async def claim_assembly(self, worker_id: str, now: datetime, ttl_s: float) -> TaskLease | None:
+        running = exists().where(chunks.c.batch_id == batches.c.id, chunks.c.state == LEASED)
+        ready = batches.c.status.in_(sorted(ASSEMBLING)) & ~running
+        return await self._claim(ready, worker_id, now, ttl_s)
+
+    async def renew_task(self, lease: TaskLease, now: datetime, ttl_s: float) -> bool:
+        expires_at = now + timedelta(seconds=ttl_s)
+        async with self._db.write() as conn:
+            renewed = await conn.execute(
+                update(batches).where(*_held(lease)).values(task_expires_at=expires_at)
+            )
+        return renewed.rowcount == 1
+
+    async def release_task(self, lease: TaskLease) -> None:
+        async with self._db.write() as conn:
+            await conn.execute(
+                update(batches).where(*_held(lease)).values(task_owner=None, task_expires_at=None)
+            )
+
+    async def commit_plan(
+        self,
+        lease: TaskLease,
+        *,
+        plan_key: str,
+        chunks: Sequence[ChunkSpec],
+        models: Mapping[str, ModelShare],
+        enqueued_tokens_max: int,
+        now: datetime,
+    ) -> TokenLimitReached | bool:
+        total = _planned_total(chunks, models)
+        async with self._db.write() as conn:
+            await lock_name(conn, f"plan {lease.batch.project_id}")
+            row = await _lock_held(conn, lease)
+            if row is None:
+                return False
+            reached = await _token_limit(conn, row.project_id, models, enqueued_tokens_max)
+            if reached is not None:
+                return reached
+            model = next(iter(models)) if len(models) == 1 else None
+            await take(conn, row, "planned", now, plan_key=plan_key, total=total, model=model)
+            await _insert_plan(conn, row, chunks, models)
+        return True
+
+    async def reject(
+        self, lease: TaskLease, errors: Sequence[BatchError], errors_total: int, now: datetime
+    ) -> bool:
+        async with self._db.write() as conn:
+            row = await _lock_held(conn, lease)
+            if row is None:
+                return False
+            await take(conn, row, "rejected", now, errors=tuple(errors), errors_total=errors_total)
+        return True
+
+    async def finish(
+        self,
+        lease: TaskLease,
+        *,
+        output: OutputInfo | None,
+        errors: OutputInfo | None,
+        now: datetime,
+    ) -> bool:
+        completed, failed = _lines(output), _lines(errors)
+        async with self._db.write() as conn:
+            row = await _lock_held(conn, lease)
+            if row is None:
+                return False
+            if (completed, completed + failed) != (row.completed, row.total):
+                raise ValueError(
+                    f"{row.id}: {completed} + {failed} result lines assembled for a batch with"
+                    f" {row.completed} successes and {row.total} requests"
+                )
+            ids = await finish_files(conn, batch_of(row), output, errors, now)
+            await take(conn, row, "assembled", now, failed=failed, **ids)
+            await _settle_models(conn, row.id)
+        return True
+
+    async def expire_due(self, now: datetime) -> list[str]:
+        due = select(batches.c.id).where(_can_expire(), batches.c.expires_at <= now)
+        async with self._db.write() as conn:
+            rows = await lock_batches(conn, (await conn.scalars(due)).all())
+            expired = [row for row in rows.values() if row.status in sources_of("expire")]
+            for row in expired:
+                await take(conn, row, "expire", now)
+                await drop_waiting(conn, row.id)
+        return [row.id for row in expired]
+
+    async def next_expiry(self) -> datetime | None:
+        async with self._db.read() as conn:
+            earliest: datetime | None = await conn.scalar(
+                select(func.min(batches.c.expires_at)).where(_can_expire())
+            )
+        return earliest
+
+    async def _claim(
+        self, ready: ColumnElement[bool], worker_id: str, now: datetime, ttl_s: float
+    ) -> TaskLease | None:
+        oldest = (
+            select(batches)
+            .where(ready, _NOT_LEASED)
+            .order_by(batches.c.created_at, batches.c.id)
+            .limit(1)
+            .with_for_update(skip_locked=True)
+        )
+        async with self._db.write() as conn:
+            row = (await conn.execute(oldest)).one_or_none()
+            if row is None:
+                return None
+            token = row.task_token + 1
+            await conn.execute(
+                update(batches)
+                .where(batches.c.id == row.id)
+                .values(
+                    task_owner=worker_id,
+                    task_token=token,
+                    task_expires_at=now + timedelta(seconds=ttl_s),
+                )
+            )
+        return TaskLease(batch=batch_of(row), token=token, input_key=row.input_key)
+
+
+def _held(lease: TaskLease) -> tuple[ColumnElement[bool], ...]:
+    """The fence: the token is current, the lease was not taken back, the state is the same."""
+    return (
+        batches.c.id == lease.batch.id,
+        batches.c.task_token == lease.token,
+        batches.c.task_expires_at.is_not(None),
+        batches.c.status == lease.batch.status,
+    )
+
+
+async def _lock_held(conn: AsyncConnection, lease: TaskLease) -> Row[Any] | None:
+    found = await conn.execute(select(batches).where(*_held(lease)).with_for_update())
+    return found.one_or_none()
+
+
+def _can_expire() -> ColumnElement[bool]:
+    return batches.c.status.in_(sources_of("expire"))
+
+
+def _planned_total(specs: Sequence[ChunkSpec], models: Mapping[str, ModelShare]) -> int:
+    """Raises ValueError for a plan without requests: it could never settle."""
+    total = sum(spec.count for spec in specs)
+    if total == 0 or total != sum(share.requests for share in models.values()):
+        raise ValueError(f"{total} requests in the chunks do not match the models' shares")
+    return total
+
+
+async def _token_limit(
+    conn: AsyncConnection, project_id: str, models: Mapping[str, ModelShare], limit: int
+) -> TokenLimitReached | None:
+    """Only batches in progress have requests still to run: what was cancelled is not enqueued."""
+    unsettled = func.sum(batch_models.c.planned_tokens - batch_models.c.settled_tokens)
+    enqueued = await conn.execute(
+        select(batch_models.c.model, unsettled)
+        .join(batches, batches.c.id == batch_models.c.batch_id)
+        .where(batches.c.project_id == project_id, batches.c.status == "in_progress")
+        .group_by(batch_models.c.model)
+    )
+    by_model = {row[0]: int(row[1]) for row in enqueued}
+    for model, share in sorted(models.items()):
+        if by_model.get(model, 0) + share.input_tokens > limit:
+            return TokenLimitReached(model, limit, by_model.get(model, 0), share.input_tokens)
+    return None
+
+
+async def _insert_plan(
+    conn: AsyncConnection,
+    row: Row[Any],
+    specs: Iterable[ChunkSpec],
+    models: Mapping[str, ModelShare],
+) -> None:
+    nothing = dict.fromkeys(("settled_tokens", "completed", "failed", *USAGE_FIELDS), 0)
+    shares = [
+        nothing
+        | {
+            "batch_id": row.id,
+            "model": model,
+            "requests": share.requests,
+            "planned_tokens": share.input_tokens,
+        }
+        for model, share in models.items()
+    ]
+    await conn.execute(insert(batch_models), shares)
+    await conn.execute(insert(chunks), [_chunk_values(row, spec) for spec in specs])
+
+
+def _chunk_values(row: Row[Any], spec: ChunkSpec) -> dict[str, Any]:
+    return {
+        "batch_id": row.id,
+        "seq": spec.seq,
+        "state": "waiting",
+        "model": spec.model,
+        "priority": row.priority,
+        "deadline_at": row.expires_at,
+        "batch_created_at": row.created_at,
+        "first": spec.first,
+        "count": spec.count,
+        "input_tokens": spec.input_tokens,
+        "input_bytes": spec.input_bytes,
+        "done": NOTHING_DONE,
+        "settled": 0,
+        "token": 0,
+    }
+
+
+def _lines(info: OutputInfo | None) -> int:
+    return 0 if info is None else info.lines
+
+
+async def _settle_models(conn: AsyncConnection, batch_id: str) -> None:
+    """What never ran has failed, by model too, so that the models' counts sum to the batch's."""
+    await conn.execute(
+        update(batch_models)
+        .where(batch_models.c.batch_id == batch_id)
+        .values(
+            failed=batch_models.c.requests - batch_models.c.completed,
+            settled_tokens=batch_models.c.planned_tokens,
+        )
+    )

@@ -1,0 +1,53 @@
+"""Bring the schema to head when the store opens.
+
+Called by sql_store.py, once a process. The usual case, a database that is at head already, costs
+one query and does not import Alembic. Invariant: the check and the migrations are one write
+transaction, so processes that start together migrate once, and a migration that fails leaves
+nothing behind.
+"""
+
+from pathlib import Path
+from typing import Final
+
+from sqlalchemy import Connection, String, column, inspect, select, table
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from lowtide.ports.store import StoreError
+from lowtide.store.dialect import lock_name
+from lowtide.store.engine import Database
+from lowtide.store.schema import HEAD
+
+MIGRATIONS: Final = Path(__file__).parent / "migrations"
+_VERSION = table("alembic_version", column("version_num", String))
+
+
+async def bring_to_head(database: Database) -> None:
+    """Raises StoreError when the database is newer than this code."""
+    async with database.write() as conn:
+        await lock_name(conn, "lowtide schema")
+        version = await _version(conn)
+        if version == HEAD:
+            return
+        if version is not None and version > HEAD:
+            raise StoreError(
+                f"the database has schema {version}, this Lowtide knows up to {HEAD}: a newer"
+                " Lowtide has used it. Install that one again, or restore a backup from before."
+            )
+        await conn.run_sync(_upgrade)
+
+
+async def _version(conn: AsyncConnection) -> str | None:
+    if not await conn.run_sync(lambda sync: inspect(sync).has_table(_VERSION.name)):
+        return None
+    version: str | None = await conn.scalar(select(_VERSION.c.version_num))
+    return version
+
+
+def _upgrade(connection: Connection) -> None:
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")

@@ -1,0 +1,214 @@
+"""The tables. Statements are built from them; the migrations make them; a test holds the two equal.
+
+Words are those of design.md. What is denormalised onto chunks (model, priority, deadline,
+creation) is there for one reason: the index `chunks_waiting` is the queue itself, so a claim
+reads its first entries and never sorts. Invariant: a chunk waits only while its batch is in
+progress.
+"""
+
+from typing import Any, Final
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    literal_column,
+)
+
+from lowtide.core.batch import BatchError
+from lowtide.store.columns import Instant, Json
+
+HEAD: Final = "0001"
+"""The revision that this code needs. Revisions are numbered, so a newer one is recognised."""
+
+metadata = MetaData()
+
+# Written out in the statements, not bound: neither database uses a partial index for a parameter.
+WAITING: Final = literal_column("'waiting'", String)
+LEASED: Final = literal_column("'leased'", String)
+
+
+def _text(name: str, **rest: Any) -> Column[str]:
+    return Column(name, String, nullable=rest.pop("nullable", False), **rest)
+
+
+def _count(name: str) -> Column[int]:
+    return Column(name, BigInteger, nullable=False)
+
+
+def _at(name: str, *, nullable: bool = True) -> Column[Any]:
+    return Column(name, Instant, nullable=nullable)
+
+
+files = Table(
+    "files",
+    metadata,
+    _text("id", primary_key=True),
+    _text("project_id"),
+    _text("purpose"),
+    _text("filename"),
+    _text("status"),
+    _text("dialect"),
+    _at("created_at", nullable=False),
+    _at("expires_at"),
+    _count("bytes"),
+    _count("lines"),
+    _text("sha256"),
+    _text("blob_key"),
+    _text("batch_id", nullable=True),
+    _at("deleted_at"),  # hidden since; the row stays until nothing needs its blob
+)
+Index("files_page", files.c.project_id, files.c.created_at, files.c.id)
+Index("files_blob", files.c.blob_key)
+Index("files_expiry", files.c.expires_at)
+Index("files_deleted", files.c.deleted_at)
+
+batches = Table(
+    "batches",
+    metadata,
+    _text("id", primary_key=True),
+    _text("project_id"),
+    _text("user_id"),
+    _text("dialect"),
+    _text("input_file_id"),
+    _count("input_bytes"),
+    _text("input_key"),  # a copy: the file may be deleted while the batch still reads its blob
+    _text("endpoint"),
+    _text("status"),
+    _count("completion_window_s"),
+    Column("metadata", Json(dict[str, str]), nullable=False),
+    Column("priority", Integer, nullable=False),
+    Column("output_expires_after_s", BigInteger),
+    _at("created_at", nullable=False),
+    _at("expires_at", nullable=False),
+    _at("in_progress_at"),
+    _at("finalizing_at"),
+    _at("cancelling_at"),
+    _at("completed_at"),
+    _at("failed_at"),
+    _at("expired_at"),
+    _at("cancelled_at"),
+    _at("first_settled_at"),
+    _at("ended_at"),
+    _count("total"),
+    _count("completed"),
+    _count("failed"),
+    _count("input_tokens"),
+    _count("cached_tokens"),
+    _count("output_tokens"),
+    _count("reasoning_tokens"),
+    Column("errors", Json(tuple[BatchError, ...]), nullable=False),
+    _count("errors_total"),
+    _text("output_file_id", nullable=True),
+    _text("error_file_id", nullable=True),
+    _text("plan_key", nullable=True),
+    _text("model", nullable=True),
+    _text("digest"),
+    Column("answered", Boolean, nullable=False),
+    _count("results_seq"),  # the seq of the next slice
+    _text("task_owner", nullable=True),
+    _count("task_token"),
+    _at("task_expires_at"),  # None: validation or assembly is not leased
+    _at("swept_at"),  # slices and chunks are gone
+    CheckConstraint("completed + failed <= total", name="batches_counts"),
+)
+Index("batches_page", batches.c.project_id, batches.c.created_at, batches.c.id)
+Index("batches_digest", batches.c.project_id, batches.c.digest, batches.c.created_at)
+Index("batches_status", batches.c.status, batches.c.expires_at)
+Index("batches_input", batches.c.input_file_id)
+Index("batches_plan", batches.c.plan_key)
+Index(
+    "batches_unswept",
+    batches.c.ended_at,
+    sqlite_where=batches.c.swept_at.is_(None),
+    postgresql_where=batches.c.swept_at.is_(None),
+)
+
+batch_models = Table(
+    "batch_models",
+    metadata,
+    Column("batch_id", String, ForeignKey(batches.c.id), primary_key=True),
+    _text("model", primary_key=True),
+    _count("requests"),  # as planned
+    _count("planned_tokens"),  # estimated input tokens of them
+    _count("settled_tokens"),  # the part of that estimate whose requests have settled
+    _count("completed"),
+    _count("failed"),
+    _count("input_tokens"),  # as the engines reported
+    _count("cached_tokens"),
+    _count("output_tokens"),
+    _count("reasoning_tokens"),
+    CheckConstraint("completed + failed <= requests", name="batch_models_counts"),
+)
+
+chunks = Table(
+    "chunks",
+    metadata,
+    Column("batch_id", String, ForeignKey(batches.c.id), primary_key=True),
+    Column("seq", Integer, primary_key=True, autoincrement=False),
+    _text("state"),
+    _text("model"),
+    Column("priority", Integer, nullable=False),
+    _at("deadline_at", nullable=False),
+    _at("batch_created_at", nullable=False),
+    _count("first"),
+    Column("count", Integer, nullable=False),
+    _count("input_tokens"),
+    _count("input_bytes"),
+    Column("done", LargeBinary, nullable=False),
+    Column("settled", Integer, nullable=False),  # bits set in `done`
+    _text("worker_id", nullable=True),
+    _count("token"),
+    _at("lease_expires_at"),
+    CheckConstraint("state IN ('waiting', 'leased', 'done', 'dropped')", name="chunks_state"),
+    CheckConstraint("settled <= count", name="chunks_settled"),
+)
+Index(
+    "chunks_waiting",
+    chunks.c.model,
+    chunks.c.priority.desc(),
+    chunks.c.deadline_at,
+    chunks.c.batch_created_at,
+    chunks.c.batch_id,
+    chunks.c.seq,
+    sqlite_where=chunks.c.state == WAITING,
+    postgresql_where=chunks.c.state == WAITING,
+)
+Index(
+    "chunks_leased",
+    chunks.c.lease_expires_at,
+    sqlite_where=chunks.c.state == LEASED,
+    postgresql_where=chunks.c.state == LEASED,
+)
+
+slices = Table(
+    "slices",
+    metadata,
+    Column("batch_id", String, ForeignKey(batches.c.id), primary_key=True),
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("chunk_seq", Integer, nullable=False),
+    _text("segment_key"),
+    _count("offset"),
+    _count("ok_bytes"),
+    _count("failed_bytes"),
+    Column("completed", Integer, nullable=False),
+    Column("failed", Integer, nullable=False),
+    _count("completed_before"),
+    _count("failed_before"),
+)
+Index("slices_segment", slices.c.segment_key)
+
+garbage = Table(
+    "garbage",
+    metadata,
+    _text("blob_key", primary_key=True),
+    _at("added_at", nullable=False),
+)

@@ -1,0 +1,82 @@
+"""The store over one SQL database: the five protocols of the port, side by side.
+
+Made by wiring, once a process. Invariant: `open` has returned before any other method is called.
+"""
+
+from pathlib import Path
+
+from sqlalchemy import URL
+
+from lowtide.ports.store import (
+    BatchStore,
+    FileStore,
+    LifecycleStore,
+    ResultStore,
+    StoreError,
+    StoreUnavailable,
+    WorkStore,
+)
+from lowtide.store.batches import SqlBatches
+from lowtide.store.engine import Database, mapped_errors
+from lowtide.store.files import SqlFiles
+from lowtide.store.lifecycle import SqlLifecycle
+from lowtide.store.migrate import bring_to_head
+from lowtide.store.results import SqlResults
+from lowtide.store.work import SqlWork
+
+
+class SqlStore:
+    """All of the state. `url` is SQLAlchemy's, with an async driver."""
+
+    def __init__(self, url: str) -> None:
+        self._db = Database(url)
+        self._files = SqlFiles(self._db)
+        self._batches = SqlBatches(self._db)
+        self._lifecycle = SqlLifecycle(self._db)
+        self._work = SqlWork(self._db)
+        self._results = SqlResults(self._db)
+
+    @classmethod
+    def sqlite(cls, path: Path) -> "SqlStore":
+        """The store in one SQLite file; `open` makes it, and its folder, when it is not there."""
+        url = URL.create("sqlite+aiosqlite", database=str(path.absolute()))
+        return cls(url.render_as_string(hide_password=False))
+
+    @property
+    def files(self) -> FileStore:
+        return self._files
+
+    @property
+    def batches(self) -> BatchStore:
+        return self._batches
+
+    @property
+    def lifecycle(self) -> LifecycleStore:
+        return self._lifecycle
+
+    @property
+    def work(self) -> WorkStore:
+        return self._work
+
+    @property
+    def results(self) -> ResultStore:
+        return self._results
+
+    async def open(self) -> None:
+        """Connect and bring the schema to head. Raises StoreError with what to do."""
+        url = self._db.url
+        try:
+            if url.get_backend_name() == "sqlite" and url.database:
+                with mapped_errors():
+                    Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+            await bring_to_head(self._db)
+        except StoreUnavailable as error:
+            await self.aclose()
+            where = url.render_as_string(hide_password=True)
+            raise StoreError(
+                f"cannot open the database {where}: {error}. Check that it is there, that this"
+                " process may write to it, and that nothing else keeps it locked."
+            ) from error
+
+    async def aclose(self) -> None:
+        await self._db.aclose()

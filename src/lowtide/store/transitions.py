@@ -1,0 +1,58 @@
+"""How a batch changes state: the guarded update that every event goes through.
+
+Called by batches.py, lifecycle.py and beat.py, inside their transactions. Invariants: the state
+comes from `core.batch.step` alone; leaving a state ends the task lease that was taken in it; a
+batch that leaves `in_progress` takes its waiting chunks out of the queue in the same transaction.
+Rows are locked batch first, then its chunks, everywhere: so no two transactions wait for each
+other.
+"""
+
+from collections.abc import Collection
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Row, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from lowtide.core.batch import INSTANT_OF, TERMINAL, Event, Status, step
+from lowtide.store.schema import WAITING, batches, chunks
+
+
+async def lock_batches(conn: AsyncConnection, ids: Collection[str]) -> dict[str, Row[Any]]:
+    """The rows of those batches that exist, held until the transaction ends."""
+    found = await conn.execute(
+        select(batches)
+        .where(batches.c.id.in_(sorted(ids)))
+        .order_by(batches.c.id)
+        .with_for_update()
+    )
+    return {row.id: row for row in found}
+
+
+def event_values(status: Status, event: Event, now: datetime) -> dict[str, Any]:
+    """The columns that taking `event` sets. Raises IllegalTransition."""
+    after = step(status, event)
+    values: dict[str, Any] = {"status": after, INSTANT_OF[after]: now}
+    if after in TERMINAL:
+        values["ended_at"] = now
+    return values | {"task_owner": None, "task_expires_at": None}
+
+
+async def take(
+    conn: AsyncConnection, row: Row[Any], event: Event, now: datetime, **values: Any
+) -> None:
+    """Let the locked batch `row` take `event`, setting `values` along. Raises IllegalTransition."""
+    await conn.execute(
+        update(batches)
+        .where(batches.c.id == row.id, batches.c.status == row.status)
+        .values(**event_values(row.status, event, now), **values)
+    )
+
+
+async def drop_waiting(conn: AsyncConnection, batch_id: str) -> None:
+    """Take the batch's waiting chunks out of the queue, for good."""
+    await conn.execute(
+        update(chunks)
+        .where(chunks.c.batch_id == batch_id, chunks.c.state == WAITING)
+        .values(state="dropped")
+    )

@@ -1,0 +1,153 @@
+"""`ports.store.WorkStore` over SQL: chunks and beats, for workers.
+
+Invariants: a claim takes a chunk's row lock and raises its token in one transaction, so no two
+workers get it; what is taken back waits again only while its batch is in progress, else it is
+dropped.
+"""
+
+import heapq
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import ColumnElement, Row, Select, String, bindparam, case, exists, literal, select
+from sqlalchemy import update as sql_update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from lowtide.core.chunk import ChunkKey, ChunkLease
+from lowtide.limits import CLAIM_CHUNKS_MAX
+from lowtide.ports.store import Beat, BeatReceipt
+from lowtide.store.beat import commit
+from lowtide.store.engine import Database
+from lowtide.store.schema import LEASED, WAITING, batch_models, batches, chunks
+from lowtide.store.transitions import lock_batches
+
+_LEASE = (
+    sql_update(chunks)
+    .where(chunks.c.batch_id == bindparam("of_batch"), chunks.c.seq == bindparam("of_seq"))
+    .values(state="leased", token=chunks.c.token + 1)
+)
+
+
+class SqlWork:
+    """Chunks and beats, for workers."""
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+    async def claim_chunks(
+        self, worker_id: str, models: Sequence[str], limit: int, now: datetime, ttl_s: float
+    ) -> list[ChunkLease]:
+        limit = min(limit, CLAIM_CHUNKS_MAX)
+        expires_at = now + timedelta(seconds=ttl_s)
+        async with self._db.write() as conn:
+            queues = [(await conn.execute(first_waiting(model, limit))).all() for model in models]
+            first = list(heapq.merge(*queues, key=_claim_order))[:limit]
+            if not first:
+                return []
+            claimed = [
+                {"of_batch": row.batch_id, "of_seq": row.seq}
+                | {"worker_id": worker_id, "lease_expires_at": expires_at}
+                for row in first
+            ]
+            await conn.execute(_LEASE, claimed)
+            return await _leases(conn, first, expires_at)
+
+    async def commit_beat(self, beat: Beat) -> BeatReceipt:
+        async with self._db.write() as conn:
+            return await commit(conn, beat)
+
+    async def reap(self, now: datetime) -> int:
+        async with self._db.write() as conn:
+            return await _take_back(
+                conn, chunks.c.lease_expires_at <= now, batches.c.task_expires_at <= now
+            )
+
+    async def release_worker(self, worker_id: str) -> int:
+        async with self._db.write() as conn:
+            return await _take_back(
+                conn, chunks.c.worker_id == worker_id, batches.c.task_owner == worker_id
+            )
+
+    async def waiting_models(self) -> frozenset[str]:
+        planned = (
+            select(batch_models.c.model)
+            .join(batches, batches.c.id == batch_models.c.batch_id)
+            .where(batches.c.status == "in_progress")
+            .distinct()
+            .subquery()
+        )
+        waiting = exists().where(chunks.c.model == planned.c.model, chunks.c.state == WAITING)
+        async with self._db.read() as conn:
+            return frozenset((await conn.scalars(select(planned.c.model).where(waiting))).all())
+
+
+def first_waiting(model: str, limit: int) -> Select[Any]:
+    """The head of one model's queue, row-locked: the first entries of the index `chunks_waiting`.
+
+    One statement a model, because over several models no index has the claims in order.
+    """
+    return (
+        select(chunks)
+        .where(chunks.c.model == model, chunks.c.state == WAITING)
+        .order_by(
+            chunks.c.priority.desc(),
+            chunks.c.deadline_at,
+            chunks.c.batch_created_at,
+            chunks.c.batch_id,
+            chunks.c.seq,
+        )
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+
+
+def _claim_order(row: Row[Any]) -> tuple[Any, ...]:
+    return (-row.priority, row.deadline_at, row.batch_created_at, row.batch_id, row.seq)
+
+
+async def _leases(
+    conn: AsyncConnection, claimed: Iterable[Row[Any]], expires_at: datetime
+) -> list[ChunkLease]:
+    claimed = list(claimed)
+    found = await conn.execute(
+        select(batches).where(batches.c.id.in_(sorted({row.batch_id for row in claimed})))
+    )
+    batch = {row.id: row for row in found}
+    return [_lease(row, batch[row.batch_id], expires_at) for row in claimed]
+
+
+def _lease(chunk: Row[Any], batch: Row[Any], expires_at: datetime) -> ChunkLease:
+    return ChunkLease(
+        key=ChunkKey(chunk.batch_id, chunk.seq),
+        token=chunk.token + 1,
+        expires_at=expires_at,
+        project_id=batch.project_id,
+        dialect=batch.dialect,
+        endpoint=batch.endpoint,
+        model=chunk.model,
+        first=chunk.first,
+        count=chunk._mapping["count"],
+        done=chunk.done,
+        plan_key=batch.plan_key,
+        input_key=batch.input_key,
+        deadline_at=chunk.deadline_at,
+    )
+
+
+async def _take_back(
+    conn: AsyncConnection, chunk_where: ColumnElement[bool], task_where: ColumnElement[bool]
+) -> int:
+    """End those leases; how many. A token that is not current any more commits nothing."""
+    mine = chunk_where & (chunks.c.state == LEASED)
+    await lock_batches(conn, frozenset(await conn.scalars(select(chunks.c.batch_id).where(mine))))
+    running = chunks.c.batch_id.in_(select(batches.c.id).where(batches.c.status == "in_progress"))
+    state = case((running, literal("waiting", String)), else_="dropped")
+    free = {"worker_id": None, "lease_expires_at": None}
+    taken = await conn.execute(sql_update(chunks).where(mine).values(state=state, **free))
+    tasks = await conn.execute(
+        sql_update(batches)
+        .where(task_where, batches.c.task_expires_at.is_not(None))
+        .values(task_owner=None, task_expires_at=None)
+    )
+    return taken.rowcount + tasks.rowcount

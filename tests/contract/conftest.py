@@ -1,0 +1,47 @@
+"""The stores that the contract of `ports.store` is held against: every adapter, each as a fixture."""
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from store_world import World
+
+from lowtide.ports.store import Store
+from lowtide.store.sql_store import SqlStore
+
+
+@pytest.fixture(scope="session")
+def fresh_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database at head: copying it costs less than making each test's own."""
+    path = tmp_path_factory.mktemp("store") / "head.db"
+    asyncio.run(_make(path))
+    return path
+
+
+async def _make(path: Path) -> None:
+    store = SqlStore.sqlite(path)
+    await store.open()
+    await store.aclose()
+
+
+@pytest.fixture(params=["sqlite"])
+def store_url(request: pytest.FixtureRequest, tmp_path: Path, fresh_sqlite: Path) -> str:
+    """Where a store of this kind is kept: what a second process would open, too."""
+    path = tmp_path / "lowtide.db"
+    shutil.copyfile(fresh_sqlite, path)
+    return f"sqlite+aiosqlite:///{path}"
+
+
+@pytest.fixture
+async def store(store_url: str) -> AsyncIterator[Store]:
+    store = SqlStore(store_url)
+    await store.open()
+    yield store
+    await store.aclose()
+
+
+@pytest.fixture
+def world(store: Store) -> World:
+    return World(store)

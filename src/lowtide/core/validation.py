@@ -138,7 +138,7 @@ class Validator:
 
     def _take(self, lines: Iterator[CutLine]) -> None:
         """Plan or refuse each line; past the limit on requests, lines are only counted."""
-        requests_max = self._rules.requests_max
+        requests_max, envelope_bytes = self._rules.requests_max, self._envelope_bytes
         for number, offset, raw, utf8 in lines:
             if self._requests > requests_max:
                 continue
@@ -150,7 +150,7 @@ class Validator:
             self._requests += 1
             custom_id, length = line.custom_id, len(raw)
             self._custom_ids.add(custom_id)
-            body_bytes = length - len(custom_id) - self._envelope_bytes
+            body_bytes = length - len(custom_id) - envelope_bytes
             records += pack_record(number, offset, length, estimate_input_tokens(body_bytes))
 
     def _read(self, raw: memoryview) -> _Line | None:

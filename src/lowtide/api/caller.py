@@ -38,10 +38,9 @@ def identify(request: HTTPConnection) -> Caller:
     """The caller behind a request. Raises LowtideError `unauthorized`."""
     if services_of(request).settings.auth.mode == "open":
         return DEFAULT_CALLER
-    given = (
-        "was not recognised" if credential(request) else "is missing (Authorization: Bearer KEY)"
-    )
-    raise LowtideError("unauthorized", f"The API key {given}.")
+    if credential(request) is None:
+        raise LowtideError("unauthorized", "No API key: send Authorization: Bearer KEY.")
+    raise LowtideError("unauthorized", "The API key was not recognised.")
 
 
 def credential(request: HTTPConnection) -> str | None:

@@ -50,7 +50,7 @@ class Edge:
         try:
             if not await _refuse_oversized(scope, receive, stamped):
                 await self._app(scope, receive, stamped)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - the edge, see above
             if status:
                 # Too late for an envelope: the connection ends before Content-Length is reached, so
                 # the client knows that what it has is not whole.

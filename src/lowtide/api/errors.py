@@ -13,8 +13,9 @@ from typing import Final
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
+from starlette.routing import Match
 
 from lowtide import limits
 from lowtide.api.json_body import json_response
@@ -95,11 +96,13 @@ def as_lowtide_error(error: Exception) -> LowtideError | None:
     match error:
         case LowtideError():
             return error
+        case ClientDisconnect():  # nobody reads this answer; it keeps a lost client out of the log
+            return LowtideError("upload_interrupted", "The client left before its body ended.")
         case StoreFull() | BlobsFull():
             return LowtideError(
                 "storage_full",
-                "The server's storage is full. Nothing was kept; free space (delete files, or enlarge"
-                " the disk of server.data_dir), then send this again.",
+                "The server's storage is full. Nothing was kept; free space (delete files, or"
+                " enlarge the disk of server.data_dir), then send this again.",
             )
         case BlobNotFound():
             return LowtideError(
@@ -116,7 +119,7 @@ def as_lowtide_error(error: Exception) -> LowtideError | None:
 
 def install(app: FastAPI) -> None:
     """Answer every expected exception in the envelope; the unexpected ones are the edge's."""
-    for kind in (LowtideError, StoreError, BlobError):
+    for kind in (LowtideError, StoreError, BlobError, ClientDisconnect):
         app.add_exception_handler(kind, _on_refusal)
     app.add_exception_handler(HTTPException, _on_http)
     app.add_exception_handler(RequestValidationError, _on_validation)
@@ -131,12 +134,23 @@ async def _on_refusal(_: Request, error: Exception) -> Response:
 async def _on_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     status = error.status_code
-    message = str(error.detail)
+    message, headers = str(error.detail), error.headers
     if status == 404:
         message = f"Unknown path: {request.method} {request.url.path}."
     elif status == 405:
-        message = f"{request.method} is not allowed on {request.url.path}."
-    return envelope(status, message, _CODE_OF.get(status), headers=error.headers)
+        allowed = ", ".join(sorted(_methods(request)))
+        message = f"{request.method} is not allowed on {request.url.path}: use {allowed}."
+        headers = {"allow": allowed}
+    return envelope(status, message, _CODE_OF.get(status), headers=headers)
+
+
+def _methods(request: Request) -> set[str]:
+    """What the path allows: Starlette's own Allow names the methods of its first route alone."""
+    found: set[str] = set()
+    for route in request.app.routes:
+        if route.matches(request.scope)[0] is not Match.NONE:
+            found |= route.methods or set()
+    return found
 
 
 async def _on_validation(_: Request, error: Exception) -> Response:

@@ -65,8 +65,9 @@ class Mounts:
 # already consumed and so empty body: that must never be stored over good data (section 2.3).
 _GLUED_REFUSAL: Final = error_response(
     LowtideError(
-        "upload_invalid",
-        "A client repeated an upload at a broken address, without the bytes. Upload the file again.",
+        "upload_interrupted",
+        "A client repeated an upload at a broken address, without the bytes."
+        " Upload the file again.",
     )
 )
 

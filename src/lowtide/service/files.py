@@ -251,5 +251,6 @@ def checked_checksum(checksum: str | None) -> str:
 def _address_used() -> LowtideError:
     return LowtideError(
         "upload_invalid",
-        "This upload address was used already, or its file was deleted. Upload again to get a new one.",
+        "This upload address was used already, or its file was deleted."
+        " Upload again to get a new one.",
     )

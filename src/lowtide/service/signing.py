@@ -8,6 +8,7 @@ signature's doing but the store's: only a pending file takes bytes.
 import hmac
 import os
 import secrets
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -81,10 +82,8 @@ def load_secret(data_dir: Path) -> bytes:
                 stream.write(secrets.token_hex(_SECRET_BYTES))
                 stream.flush()
                 os.fsync(stream.fileno())
-            try:
+            with suppress(FileExistsError):  # another process was quicker; its secret is ours
                 os.link(draft, place)
-            except FileExistsError:
-                pass  # another process was quicker; its secret is ours
         finally:
             draft.unlink()
     return bytes.fromhex(place.read_text().strip())

@@ -1,0 +1,108 @@
+"""`GET /v1/files/{id}/content`: bytes as they lie, whole, in ranges, or while they still grow.
+
+Guards: Content-Length is always sent (together 1.x asserts it, and it shows a cut connection for
+what it is), and a missing blob is an error answer, not a broken 200: the first block is read
+before the headers go out.
+"""
+
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing
+from typing import cast
+from urllib.parse import quote
+
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from lowtide.api.byte_range import parse_range
+from lowtide.api.caller import identify, services_of
+from lowtide.api.errors import error_response
+from lowtide.core.errors import LowtideError
+from lowtide.core.file import File
+
+
+async def content(request: Request) -> Response:
+    """GET and HEAD. `?offset=N` and files that still grow go to the result reader (section 6)."""
+    project_id = identify(request).project_id
+    services = services_of(request)
+    file = await services.files.get_ready(project_id, request.path_params["file_id"])
+    offset = _offset(request)
+    if file.status != "growing" and offset is None:
+        return await _finished(request, file)
+    partial = await services.results.open(project_id, file, offset)
+    headers = _headers(file) | {
+        "content-length": str(partial.bytes),
+        "x-incomplete": "true" if partial.incomplete else "false",
+        "x-last-line": str(partial.last_line),
+    }
+    return await _answer(request, partial.body, 200, headers)
+
+
+async def _finished(request: Request, file: File) -> Response:
+    etag = f'"{file.sha256}"'
+    headers = _headers(file) | {
+        "etag": etag,
+        "accept-ranges": "bytes",
+        "x-incomplete": "false",
+        "x-last-line": str(file.lines),
+    }
+    status, offset, length = 200, 0, file.bytes
+    try:
+        asked = _asked_range(request, etag, file.bytes)
+    except LowtideError as error:
+        return error_response(error, {"content-range": f"bytes */{file.bytes}"})
+    if asked is not None:
+        status, (offset, length) = 206, asked
+        headers["content-range"] = f"bytes {offset}-{offset + length - 1}/{file.bytes}"
+    headers["content-length"] = str(length)
+    body = services_of(request).files.stream(file, offset, length)
+    return await _answer(request, body, status, headers)
+
+
+async def _answer(
+    request: Request, body: AsyncIterator[bytes], status: int, headers: Mapping[str, str]
+) -> Response:
+    stream = cast("AsyncGenerator[bytes]", body)
+    if request.method == "HEAD":
+        await stream.aclose()
+        return Response(status_code=status, headers=headers)
+    first = await anext(stream, b"")
+    return _Streamed(_from(first, stream), status, headers)
+
+
+async def _from(first: bytes, rest: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
+    async with aclosing(rest):
+        if first:
+            yield first
+        async for block in rest:
+            yield block
+
+
+class _Streamed(StreamingResponse):
+    """Closes its source when the client leaves, rather than leave an open file to the collector."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with aclosing(cast("AsyncGenerator[bytes]", self.body_iterator)):
+            await super().__call__(scope, receive, send)
+
+
+def _asked_range(request: Request, etag: str, size: int) -> tuple[int, int] | None:
+    header = request.headers.get("range")
+    if header is None or request.headers.get("if-range", etag) != etag:
+        return None
+    return parse_range(header, size)
+
+
+def _headers(file: File) -> dict[str, str]:
+    plain = "".join(c if c.isascii() and c not in '"\\%' else "_" for c in file.filename)
+    name = f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(file.filename, safe='')}"
+    return {"content-type": "application/octet-stream", "content-disposition": name}
+
+
+def _offset(request: Request) -> int | None:
+    text = request.query_params.get("offset")
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) < 16):
+        raise LowtideError("invalid_request", "offset must be a whole number from 0.", "offset")
+    return int(text)

@@ -1,0 +1,90 @@
+"""The Files API of both vendors: routes and lists (protocol.md sections 2.2 to 2.6 and 3.1).
+
+Bytes in are `uploads`, bytes out `downloads`; both are plain Starlette routes, because FastAPI's
+request handling costs more than the rest of a small upload together.
+"""
+
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Query
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from lowtide import limits
+from lowtide.api.caller import identify, services_of
+from lowtide.api.downloads import content
+from lowtide.api.file_objects import file_object, openai_file, together_file
+from lowtide.api.json_body import json_response
+from lowtide.api.mounts import client_dialect, dialect_of
+from lowtide.api.uploads import create_file, receive_signed
+from lowtide.core.errors import LowtideError
+
+router = APIRouter(tags=["files"])
+
+
+@router.get("/v1/files")
+async def list_files(
+    request: Request,
+    after: str | None = None,
+    limit: Annotated[int, Query(ge=1, le=limits.PAGE_SIZE_MAX_FILES)] = limits.PAGE_SIZE_MAX_FILES,
+    order: Literal["asc", "desc"] = "desc",
+    purpose: str | None = None,
+) -> Response:
+    """Together's list has no paging; OpenAI's pages carry `has_more` always, else clients loop."""
+    project_id, files = identify(request).project_id, services_of(request).files
+    if client_dialect(request) == "together":
+        page = await files.page(project_id, limit=limits.BARE_LIST_MAX)
+        return json_response({"object": "list", "data": [together_file(f) for f in page.files]})
+    page = await files.page(
+        project_id, after=after, limit=limit, order=order, purpose=purpose or None
+    )
+    data = [openai_file(file) for file in page.files]
+    return json_response(
+        {
+            "object": "list",
+            "data": data,
+            "has_more": page.has_more,
+            "first_id": data[0]["id"] if data else None,
+            "last_id": data[-1]["id"] if data else None,
+        }
+    )
+
+
+@router.get("/v1/files/{file_id}")
+async def retrieve_file(request: Request, file_id: str) -> Response:
+    file = await services_of(request).files.get(identify(request).project_id, file_id)
+    return json_response(file_object(file, dialect_of(request, file.dialect)))
+
+
+@router.delete("/v1/files/{file_id}")
+async def delete_file(request: Request, file_id: str) -> Response:
+    await services_of(request).files.delete(identify(request).project_id, file_id)
+    return json_response({"id": file_id, "object": "file", "deleted": True})
+
+
+@router.post("/v1/files/{file_id}/preprocess")
+async def preprocess_file(request: Request, file_id: str) -> Response:
+    """Together's step 3. The PUT did all the work, so this only looks, as often as it is asked."""
+    file = await services_of(request).files.get_ready(identify(request).project_id, file_id)
+    return json_response(together_file(file))
+
+
+async def refuse_parts(request: Request) -> Response:
+    """Uploads in parts are for files far above what a batch may read."""
+    bytes_max = services_of(request).files.file_bytes_max
+    raise LowtideError(
+        "invalid_request",
+        f"Uploads in parts are not offered: a file may have {bytes_max} bytes (limits.file_bytes),"
+        " which one upload carries (POST /v1/files).",
+    )
+
+
+router.routes += [
+    Route("/v1/files", create_file, methods=["POST"]),
+    Route("/v1/files/upload", create_file, methods=["POST"]),
+    Route("/v1/files/{file_id}/content", content, methods=["GET", "HEAD"]),
+    Route("/v1/uploads/signed/{file_id}", receive_signed, methods=["PUT"]),
+    Route("/v1/files/multipart/{step}", refuse_parts, methods=["POST"]),
+    Route("/v1/uploads", refuse_parts, methods=["POST"]),
+]

@@ -1,0 +1,166 @@
+"""An upload form (multipart/form-data) read piece by piece: fields gathered, the file passed on.
+
+The file may come before or after the fields that say what it is for (protocol.md section 3.1), so
+its bytes go to the sink at once. Guards: what a form can make us hold is bounded, whatever it
+contains.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+
+from lowtide import limits
+from lowtide.core.errors import LowtideError
+
+FILE_FIELD: Final = "file"
+
+
+class Sink(Protocol):
+    """Where the bytes of the file go."""
+
+    async def write(self, data: bytes) -> None: ...
+
+
+@dataclass(slots=True)
+class UploadForm:
+    """The fields of a form; `filename` is as sent, None when the form had no file."""
+
+    fields: dict[str, str] = field(default_factory=dict)
+    filename: str | None = None
+
+    @property
+    def has_file(self) -> bool:
+        return self.filename is not None
+
+
+@dataclass(frozen=True, slots=True)
+class PartBegin:
+    name: str
+    filename: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class PartData:
+    data: bytes
+
+
+class FormParser:
+    """Bytes in, events out; no I/O. Raises LowtideError `invalid_request`."""
+
+    def __init__(self, boundary: bytes) -> None:
+        self._events: list[PartBegin | PartData] = []
+        self._header = (bytearray(), bytearray())
+        self._disposition = b""
+        self._parts = 0
+        self.complete = False
+        try:
+            self._parser = MultipartParser(
+                boundary,
+                {
+                    "on_part_begin": self._on_part_begin,
+                    "on_header_field": self._on_header_field,
+                    "on_header_value": self._on_header_value,
+                    "on_header_end": self._on_header_end,
+                    "on_headers_finished": self._on_headers_finished,
+                    "on_part_data": self._on_part_data,
+                    "on_end": self._on_end,
+                },
+            )
+        except FormParserError as error:
+            raise _malformed(str(error)) from None
+
+    def feed(self, data: bytes) -> list[PartBegin | PartData]:
+        """What these bytes complete."""
+        try:
+            self._parser.write(data)
+        except FormParserError as error:
+            raise _malformed(str(error)) from None
+        events, self._events = self._events, []
+        return events
+
+    def _on_part_begin(self) -> None:
+        self._parts += 1
+        if self._parts > limits.FORM_PARTS_MAX:
+            raise _malformed(f"more than {limits.FORM_PARTS_MAX} parts")
+        self._disposition = b""
+
+    def _on_header_field(self, data: bytes, start: int, end: int) -> None:
+        self._header[0].extend(data[start:end])
+
+    def _on_header_value(self, data: bytes, start: int, end: int) -> None:
+        self._header[1].extend(data[start:end])
+
+    def _on_header_end(self) -> None:
+        name, value = self._header
+        if name.lower() == b"content-disposition":
+            self._disposition = bytes(value)
+        self._header = (bytearray(), bytearray())
+
+    def _on_headers_finished(self) -> None:
+        _, options = parse_options_header(self._disposition)
+        if b"name" not in options:
+            raise _malformed("a part has no name")
+        filename = options.get(b"filename")
+        self._events.append(
+            PartBegin(_text(options[b"name"]), None if filename is None else _text(filename))
+        )
+
+    def _on_part_data(self, data: bytes, start: int, end: int) -> None:
+        self._events.append(PartData(data[start:end]))
+
+    def _on_end(self) -> None:
+        self.complete = True
+
+
+async def read_form(
+    pieces: AsyncIterator[bytes], boundary: bytes, open_file: Callable[[], Awaitable[Sink]]
+) -> UploadForm:
+    """Read a whole form. The part named `file` goes to what `open_file` gives, if there is one.
+
+    Raises LowtideError `invalid_request`, and what the sink raises.
+    """
+    parser, form = FormParser(boundary), UploadForm()
+    sink: Sink | None = None
+    name, value = "", bytearray()
+    async for piece in pieces:
+        for event in parser.feed(piece):
+            match event:
+                case PartBegin():
+                    name, value, sink = event.name, bytearray(), None
+                    if name == FILE_FIELD:
+                        if form.has_file:
+                            raise _malformed("two parts are named 'file'; send one file")
+                        form.filename = event.filename or ""
+                        sink = await open_file()
+                    else:
+                        form.fields[name] = ""
+                case PartData(data) if sink is not None:
+                    await sink.write(data)
+                case PartData(data):
+                    value += data
+                    if len(value) > limits.FORM_FIELD_BYTES_MAX:
+                        raise _malformed(f"the field {name!r} is too long")
+                    form.fields[name] = _text(value)
+    if not parser.complete:
+        raise _malformed("it ends before its last boundary")
+    return form
+
+
+def boundary_of(content_type: str) -> bytes:
+    """The boundary parameter of a multipart content type. Raises LowtideError `invalid_request`."""
+    _, options = parse_options_header(content_type)
+    boundary = options.get(b"boundary")
+    if not boundary:
+        raise _malformed("the Content-Type has no boundary")
+    return boundary
+
+
+def _text(raw: bytes | bytearray) -> str:
+    return raw.decode("utf-8", "replace")  # the clients send names as raw UTF-8
+
+
+def _malformed(why: str) -> LowtideError:
+    return LowtideError("invalid_request", f"The upload form cannot be read: {why}.")

@@ -1,0 +1,191 @@
+"""Every way a file comes in: Together's announce-then-PUT, and forms that carry the bytes.
+
+Which one a `POST /v1/files` is, its content decides (protocol.md section 1, rule 2d): a form with
+a `file` part is a direct upload, one with `file_name` alone announces a PUT. Bodies are never
+whole in memory, and an upload that ends early leaves nothing behind.
+"""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack
+from typing import Final
+from urllib.parse import parse_qsl
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from lowtide import limits
+from lowtide.api.caller import identify, services_of
+from lowtide.api.errors import as_lowtide_error, envelope
+from lowtide.api.file_objects import file_object
+from lowtide.api.json_body import declared_length, json_response, read_bounded
+from lowtide.api.mounts import dialect_of
+from lowtide.api.multipart import boundary_of, read_form
+from lowtide.core.errors import LowtideError
+from lowtide.ports.blobs import BlobError
+from lowtide.ports.store import StoreError
+from lowtide.service.files import (
+    checked_checksum,
+    checked_expiry,
+    checked_filename,
+    checked_purpose,
+)
+from lowtide.service.intake import Intake, too_large
+from lowtide.service.signing import UploadPermit
+
+_HOST: Final = re.compile(r"[A-Za-z0-9._~-]+(:\d{1,5})?|\[[0-9A-Fa-f:.]+\](:\d{1,5})?")
+
+
+async def create_file(request: Request) -> Response:
+    """`POST /v1/files` and `/v1/files/upload`."""
+    caller = identify(request)
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind == "multipart/form-data":
+        return await _read_upload(request, caller.project_id)
+    if kind in ("application/x-www-form-urlencoded", ""):
+        body = await read_bounded(request, limits.FORM_FIELD_BYTES_MAX)
+        fields = dict(parse_qsl(body.decode("utf-8", "replace")))
+        return await _announce(request, caller.project_id, fields)
+    raise LowtideError(
+        "invalid_request",
+        f"Content-Type {kind} is no upload: send multipart/form-data with the parts 'purpose' and"
+        " 'file'.",
+    )
+
+
+async def receive_signed(request: Request) -> Response:
+    """`PUT /v1/uploads/signed/{file_id}`: the bytes of an announced file. No credentials arrive
+    here.
+
+    Answers exactly 200 or a 4xx: after a 5xx together 1.x sends an empty body to a broken address
+    (section 2.3), so that a PUT that failed once can never succeed.
+    """
+    try:
+        await _receive_signed(request)
+    except (StoreError, BlobError) as error:
+        known = as_lowtide_error(error)
+        assert known is not None, "every error of the ports is known"
+        return envelope(400, known.message, known.code)
+    return json_response({"id": request.path_params["file_id"], "object": "file"})
+
+
+async def _receive_signed(request: Request) -> None:
+    services = services_of(request)
+    files, query = services.files, request.query_params
+    expires = query.get("expires", "")
+    permit = UploadPermit(
+        file_id=request.path_params["file_id"],
+        expires=int(expires) if re.fullmatch("[0-9]{1,12}", expires) else 0,
+        checksum=query.get("checksum", ""),
+    )
+    services.uploads.check(permit, query.get("signature", ""), files.now())
+    await files.awaiting(permit.file_id)
+    if declared_length(request) > files.file_bytes_max:
+        raise too_large(files.file_bytes_max)
+    async with files.intake(permit.file_id) as intake:
+        async for piece in body_of(request):
+            await intake.write(piece)
+        if permit.checksum not in ("", intake.content.sha256):
+            raise LowtideError(
+                "upload_invalid",
+                "The bytes do not hash to the checksum that was announced, so nothing was kept:"
+                " the file changed during the upload. Upload it again.",
+                "checksum",
+            )
+    await files.fill(permit.file_id, intake.content)
+
+
+async def _read_upload(request: Request, project_id: str) -> Response:
+    files = services_of(request).files
+    if declared_length(request) > files.file_bytes_max + limits.UPLOAD_OVERHEAD_BYTES_MAX:
+        raise too_large(files.file_bytes_max)
+    boundary = boundary_of(request.headers["content-type"])
+    file_id = files.new_file_id()
+    intake: Intake | None = None
+    async with AsyncExitStack() as stack:
+
+        async def open_file() -> Intake:
+            nonlocal intake
+            intake = await stack.enter_async_context(files.intake(file_id))
+            return intake
+
+        form = await read_form(body_of(request), boundary, open_file)
+        if intake is None:
+            return await _announce(request, project_id, form.fields)
+        # Refusals must come before the stack is left: leaving it in peace keeps the bytes.
+        purpose = checked_purpose(_field(request, form.fields, "purpose"))
+        expires_after_s = _expiry(form.fields)
+    file = await files.keep(
+        project_id,
+        file_id,
+        intake.content,
+        filename=checked_filename(form.fields.get("file_name") or form.filename),
+        purpose=purpose,
+        expires_after_s=expires_after_s,
+    )
+    return json_response(file_object(file, dialect_of(request, file.dialect)))
+
+
+async def _announce(request: Request, project_id: str, fields: Mapping[str, str]) -> Response:
+    """Together's step 1: 302 with a signed absolute address. JS repeats the fields in the query."""
+    services = services_of(request)
+    file_name = _field(request, fields, "file_name")
+    if not file_name:
+        raise LowtideError(
+            "missing_required_parameter",
+            "Missing required parameter: 'file' (the bytes, as a form part), or 'file_name' to get"
+            " an address to send them to.",
+            "file",
+        )
+    checksum = checked_checksum(_field(request, fields, "checksum"))
+    file = await services.files.announce(
+        project_id,
+        filename=checked_filename(file_name),
+        purpose=checked_purpose(_field(request, fields, "purpose")),
+        expires_after_s=_expiry(fields),
+    )
+    query = services.uploads.query(file.id, file.created_at, checksum)
+    location = f"{public_base(request)}/v1/uploads/signed/{file.id}?{query}"
+    return Response(status_code=302, headers={"location": location, "x-together-file-id": file.id})
+
+
+async def body_of(request: Request) -> AsyncIterator[bytes]:
+    """The body piece by piece, as long as pieces come. Raises LowtideError `upload_interrupted`."""
+    stream = request.stream()
+    while True:
+        try:
+            async with asyncio.timeout(limits.UPLOAD_STALL_S):
+                piece = await anext(stream, None)
+        except TimeoutError:
+            raise LowtideError(
+                "upload_interrupted",
+                f"No byte arrived for {limits.UPLOAD_STALL_S:.0f} seconds; nothing was kept.",
+            ) from None
+        if piece is None:
+            return
+        yield piece
+
+
+def public_base(request: Request) -> str:
+    """Where clients reach this server: `server.public_url`, else what a proxy says, else Host."""
+    configured = services_of(request).settings.server.public_url
+    if configured:
+        return configured.rstrip("/")
+    headers = request.headers
+    scheme = headers.get("x-forwarded-proto", "").partition(",")[0].strip().lower()
+    if scheme not in ("http", "https"):
+        scheme = request.scope["scheme"]
+    host = headers.get("x-forwarded-host", "").partition(",")[0].strip() or headers.get("host", "")
+    if not _HOST.fullmatch(host):
+        address, port = request.scope["server"]
+        host = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+    return f"{scheme}://{host}"
+
+
+def _field(request: Request, fields: Mapping[str, str], name: str) -> str | None:
+    return fields.get(name) or request.query_params.get(name)
+
+
+def _expiry(fields: Mapping[str, str]) -> int | None:
+    return checked_expiry(fields.get("expires_after[anchor]"), fields.get("expires_after[seconds]"))

@@ -1,0 +1,31 @@
+"""Fixtures for the tests of the HTTP door."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from api_door import Door, open_door
+
+from lowtide.config import Limits, Server, Settings
+
+FILE_BYTES_MAX = 300_000
+"""The bound of `small_door`: more than a block, so that a file above it is refused in mid-stream."""
+
+
+@pytest.fixture(autouse=True)
+def no_telemetry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOGETHER_TELEMETRY_DISABLED", "1")
+
+
+@pytest.fixture
+def door(tmp_path: Path) -> Iterator[Door]:
+    with open_door(tmp_path) as running:
+        yield running
+
+
+@pytest.fixture
+def small_door(tmp_path: Path) -> Iterator[Door]:
+    """A server that takes files up to FILE_BYTES_MAX."""
+    settings = Settings(server=Server(data_dir=tmp_path), limits=Limits(file_bytes=FILE_BYTES_MAX))
+    with open_door(tmp_path, settings) as running:
+        yield running

@@ -175,6 +175,8 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
             return
         sock = transport.get_extra_info("socket")
+        if sock is None:
+            return
         # The socket may be gone already; its loss is reported by connection_lost.
         with contextlib.suppress(OSError):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

@@ -209,7 +209,9 @@ class ScriptedEngine:
         self.connections_opened += 1
         self._live.add(connection)
         self.connections_peak = max(self.connections_peak, len(self._live))
-        connection.read(self._reads)
+        if not self._reads:
+            # Not at once: uvloop begins to read only after it has announced the connection.
+            asyncio.get_running_loop().call_soon(connection.read, False)
         self.notify()
         return self.connections_opened
 
@@ -246,11 +248,14 @@ class _ServerConnection(asyncio.Protocol):
             self._transport.close()
         elif how is Cut.RESET:
             sock = self._transport.get_extra_info("socket")
-            # Lingering for no time at all is what makes the kernel send RST instead of FIN.
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            if sock is not None:  # else it is closed already
+                # Lingering for no time at all is what makes the kernel send RST instead of FIN.
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self._transport.abort()
 
     def read(self, wanted: bool) -> None:
+        if self._transport.is_closing():
+            return
         if wanted and not self._transport.is_reading():
             self._transport.resume_reading()
         elif not wanted and self._transport.is_reading():
@@ -266,7 +271,10 @@ class _ServerConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._engine.bytes_received += len(data)
-        self._parser.feed_data(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError:
+            self._transport.abort()  # as a server would; a TLS greeting, for example
 
     def connection_lost(self, _: Exception | None) -> None:
         if self._playing is not None:

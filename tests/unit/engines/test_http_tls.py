@@ -1,0 +1,107 @@
+"""HTTPS engines: which certificates are believed."""
+
+import asyncio
+import shutil
+import ssl
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from lowtide.core.outcome import NoReply, Reply
+from lowtide.engines.http_client import HttpEngine
+from lowtide.testing.scripted_engine import Cut, ScriptedEngine
+
+ATTEMPT_S = 30.0  # never reached: a bound on a broken test, not a wait
+
+OPENSSL = shutil.which("openssl")
+needs_openssl = pytest.mark.skipif(OPENSSL is None, reason="makes its certificate with openssl")
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """(certificate, key) of an engine at 127.0.0.1 that vouches for itself."""
+    folder = tmp_path_factory.mktemp("tls")
+    cert, key = folder / "cert.pem", folder / "key.pem"
+    assert OPENSSL is not None
+    subprocess.run(
+        [
+            *(OPENSSL, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"),
+            *("-nodes", "-days", "2", "-subj", "/CN=engine"),
+            *("-addext", "subjectAltName=IP:127.0.0.1"),
+            *("-keyout", str(key), "-out", str(cert)),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    return cert, key
+
+
+@pytest.fixture
+def server_tls(certificate: tuple[Path, Path]) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*certificate)
+    return context
+
+
+@needs_openssl
+async def test_an_engine_whose_certificate_is_in_the_bundle_is_believed(
+    server_tls: ssl.SSLContext, certificate: tuple[Path, Path]
+) -> None:
+    async with ScriptedEngine(tls=server_tls) as upstream:
+        engine = HttpEngine(upstream.url, verify=str(certificate[0]))
+        for _ in range(3):
+            assert isinstance(await engine.post("/x", bytes(3_000_000), ATTEMPT_S), Reply)
+        assert upstream.connections_opened == 1
+        await engine.aclose()
+
+
+@needs_openssl
+async def test_an_engine_with_an_unknown_certificate_is_not_spoken_to(
+    server_tls: ssl.SSLContext,
+) -> None:
+    async with ScriptedEngine(tls=server_tls) as upstream:
+        engine = HttpEngine(upstream.url)
+        attempt = await engine.post("/x", b"secret", ATTEMPT_S)
+        assert isinstance(attempt, NoReply)
+        assert attempt.kind == "connect"
+        assert "certificate" in attempt.detail
+        assert upstream.requests == []
+        await engine.aclose()
+
+
+@needs_openssl
+async def test_the_check_can_be_switched_off(server_tls: ssl.SSLContext) -> None:
+    async with ScriptedEngine(tls=server_tls) as upstream:
+        engine = HttpEngine(upstream.url, verify=False)
+        assert isinstance(await engine.post("/x", b"", ATTEMPT_S), Reply)
+        await engine.aclose()
+
+
+@needs_openssl
+async def test_cancelling_closes_an_encrypted_connection_too(server_tls: ssl.SSLContext) -> None:
+    async with ScriptedEngine([Cut.HANG], tls=server_tls) as upstream:
+        engine = HttpEngine(upstream.url, verify=False)
+        call = asyncio.ensure_future(engine.post("/x", b"", ATTEMPT_S))
+        await upstream.saw_requests(1)
+        call.cancel()
+        await upstream.saw_abandoned(1)
+        await engine.aclose()
+
+
+async def test_an_engine_that_speaks_no_tls_is_no_connection() -> None:
+    async with ScriptedEngine(on_connect=[b"HTTP/1.1 400 Bad Request\r\n\r\n"]) as upstream:
+        engine = HttpEngine(upstream.url.replace("http:", "https:"))
+        attempt = await engine.post("/x", b"", ATTEMPT_S)
+        assert isinstance(attempt, NoReply)
+        assert attempt.kind == "connect"
+        await engine.aclose()
+
+
+def test_a_bundle_that_cannot_be_read_is_refused_at_once(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="cannot read the certificate bundle"):
+        HttpEngine("https://127.0.0.1:9", verify=str(tmp_path / "none.pem"))
+    empty = tmp_path / "empty.pem"
+    empty.write_text("no certificate here")
+    with pytest.raises(ValueError, match="cannot read the certificate bundle"):
+        HttpEngine("https://127.0.0.1:9", verify=str(empty))

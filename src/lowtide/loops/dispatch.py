@@ -159,6 +159,8 @@ class Dispatcher:
             self._uncommitted[run.key] = self._uncommitted.get(run.key, 0) + 1
             self._committer.add(run.key, run.lease.token, finished)
             self._leasing.count_finished()
+            if run.unfinished == 0 and not any(r.unfinished for r in self._core.runs.values()):
+                self._committer.wake()  # nothing is left to wait for: no need to sit out the beat
         if self._leasing.is_low(run.lease.model, now_s):
             self.wake()
 

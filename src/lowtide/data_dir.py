@@ -1,0 +1,50 @@
+"""The data directory: there, writable, and ours alone while we run.
+
+The lock is what lets a restart take over at once: whoever holds it knows that every lease taken
+under this directory belongs to a process that is gone. It is the kernel's (flock), so it ends
+with its process however that ends.
+"""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+LOCK_FILE: Final = "lock"
+
+
+class DataDirError(Exception):
+    """The directory cannot be used; the message says why and what to do."""
+
+
+@contextmanager
+def locked_data_dir(path: Path) -> Iterator[Path]:
+    """Make the directory if need be and hold its lock. Raises DataDirError."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise DataDirError(
+            f"cannot use the data directory {path.absolute()}: {error.strerror}."
+            " Choose another with --data-dir, or make it writable."
+        ) from None
+    try:
+        _lock(handle, path)
+        yield path
+    finally:
+        os.close(handle)
+
+
+def _lock(handle: int, path: Path) -> None:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        owner = os.pread(handle, 32, 0).decode(errors="replace").strip() or "unknown"
+        raise DataDirError(
+            f"the data directory {path.absolute()} is in use by another Lowtide (process {owner})."
+            " Stop that one, or give this one its own with --data-dir."
+        ) from None
+    os.ftruncate(handle, 0)
+    os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)

@@ -10,7 +10,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from lowtide.core.usage import NO_USAGE, Usage, usage_of
+from lowtide.core.usage import NO_USAGE, UNREADABLE, Usage, usage_of
 
 
 class Reply(msgspec.Struct, frozen=True):
@@ -132,7 +132,7 @@ def error_message(body: bytes) -> str | None:
     """The human sentence in an engine's error body, whichever of the usual shapes it has."""
     try:
         parsed = msgspec.json.decode(body, type=_ErrorBody)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNREADABLE:
         return None
     if isinstance(parsed.error, _ErrorDetail):
         return parsed.error.message
@@ -142,7 +142,7 @@ def error_message(body: bytes) -> str | None:
 def _classify_success(status: int, body: bytes) -> Outcome:
     try:
         usage = usage_of(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNREADABLE:
         return Transient("engine_error", "the engine's answer is not a JSON object", status)
     return Succeeded(status, body, usage if usage is not None else NO_USAGE)
 
@@ -150,6 +150,6 @@ def _classify_success(status: int, body: bytes) -> Outcome:
 def _json_or_none(body: bytes) -> bytes | None:
     try:
         msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNREADABLE:
         return None
     return body

@@ -52,6 +52,9 @@ class _Answer(msgspec.Struct):
     usage: _WireUsage | None = None
 
 
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What decoding bytes that nobody checked may raise; deep nesting ends in RecursionError."""
+
 _answer = msgspec.json.Decoder(_Answer)
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
@@ -59,7 +62,7 @@ _object = msgspec.json.Decoder(dict[str, msgspec.Raw])
 def usage_of(body: bytes) -> Usage | None:
     """Read `usage` from an answer; None where the engine reported none, or in an unknown shape.
 
-    Raises msgspec.DecodeError when the body is not a JSON object.
+    Raises one of UNREADABLE when the body is not a JSON object.
     """
     try:
         wire = _answer.decode(body).usage

@@ -24,7 +24,7 @@ def demo_model(path: Path) -> Path:
     """
     if _is_intact(path):
         return path
-    # Half a second of imports that every later start is spared.
+    # Here, so that every later start is spared the import of numpy and gguf.
     from lowtide.engines.demo_recipe import write_demo
 
     path.parent.mkdir(parents=True, exist_ok=True)

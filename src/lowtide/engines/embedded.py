@@ -9,7 +9,9 @@ What it serves: chat completions, completions, responses, `/health`, `/slots`, `
 embeddings too, beside the others, where the model was made for them or `embeddings=True` asks for
 it. It is not on by default because llama.cpp then computes an output for every token of a prompt,
 which a large vocabulary makes slow. Without it, `/v1/embeddings` answers 501 and says so. The
-`model` that a request names is not looked at: any text will do.
+`model` that a request names is not looked at: any text will do. Closing a connection frees its
+slot, but llama.cpp looks for closed ones only after a second without any result: on a busy engine
+an aborted call may run to its end.
 """
 
 import asyncio

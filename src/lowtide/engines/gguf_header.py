@@ -85,13 +85,22 @@ def _read_value(file: BinaryIO, kind: int) -> _Value:
         return _read_string(file)
     if kind != _ARRAY:
         raise GgufError(f"value type {kind} does not exist")
-    element, count = _read_int(file, "<I"), _read_int(file, "<Q")
-    if element in _SCALARS:
-        file.seek(count * struct.calcsize(_SCALARS[element]), 1)
-        return None
-    for _ in range(count):
-        _read_value(file, element)
+    _skip_array(file)
     return None
+
+
+def _skip_array(file: BinaryIO) -> None:
+    element, count = _read_int(file, "<I"), _read_int(file, "<Q")
+    if element == _STRING:
+        for _ in range(count):
+            _read_string(file)
+        return
+    if element not in _SCALARS:
+        raise GgufError(f"arrays of value type {element} do not exist")
+    size = count * struct.calcsize(_SCALARS[element])
+    if size > limits.GGUF_ARRAY_BYTES_MAX:
+        raise GgufError(f"an array of {size} bytes in the header: the file is damaged")
+    file.seek(size, 1)
 
 
 def _read_string(file: BinaryIO) -> str:

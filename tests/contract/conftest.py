@@ -1,4 +1,4 @@
-"""The stores that the contract of `ports.store` is held against: every adapter, each as a fixture."""
+"""The stores that the contract of `ports.store` is held against, each adapter as a fixture."""
 
 import asyncio
 import shutil

@@ -1,6 +1,7 @@
 """What the store's contract suites and property tests say in one word: a file, a batch, a beat.
 
-A `World` is one store and a hand-turned clock. Ids are numbered, so that a failure names what it means.
+A `World` is one store and a hand-turned clock. Ids are numbered, so that a failure names what it
+means.
 """
 
 from collections.abc import Iterable, Sequence

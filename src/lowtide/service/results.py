@@ -12,8 +12,9 @@ section 6). Lines that were never run (`batch_cancelled`, `batch_expired`) are i
 follow behind the committed failures, out of the assembled error file.
 """
 
-from collections.abc import AsyncIterator
-from typing import Final, get_args
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from typing import Final, cast, get_args
 
 import msgspec
 
@@ -36,7 +37,7 @@ class PartialContent(msgspec.Struct, frozen=True):
     file to the end of `body`; `incomplete` says that more will come.
     """
 
-    body: AsyncIterator[bytes]
+    body: AsyncGenerator[bytes]
     bytes: int
     incomplete: bool
     last_line: int
@@ -63,8 +64,6 @@ class _Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     last_seq: int
     lines: int
     bytes_left: int
-    whole: bool
-    """False when slices are missing: they were swept."""
 
 
 class ResultReader:
@@ -96,13 +95,10 @@ class ResultReader:
         seen = await self._snapshot(side, skip)
         if not finished:
             return PartialContent(self._committed(side, seen), seen.bytes_left, True, seen.lines)
-        if not seen.whole:
-            return self._assembled(file, skip)
         rest_skip = max(0, skip - seen.lines)
-        rest_bytes = 0
-        if seen.lines < file.lines:
-            async for line in self._never_run(file, rest_skip):
-                rest_bytes += len(line)
+        rest_lines, rest_bytes = await self._measure_never_run(side, seen, file, rest_skip)
+        if seen.lines + rest_lines != file.lines:
+            return self._assembled(file, skip)  # slices are missing: they were swept meanwhile
         body = self._both(side, seen, file, rest_skip)
         return PartialContent(body, seen.bytes_left + rest_bytes, False, file.lines)
 
@@ -123,16 +119,14 @@ class ResultReader:
                 " order now. Read the whole file without offset.",
                 "offset",
             )
-        return PartialContent(self._blobs.stream(file.blob_key), file.bytes, False, file.lines)
+        return PartialContent(self._stream(file.blob_key), file.bytes, False, file.lines)
 
     async def _snapshot(self, side: "_Side", skip: int) -> _Snapshot:
         lines = bytes_left = 0
         first: SliceRow | None = None
         first_skip = 0
         last_seq = -1
-        whole = True
         async for row in self._slices(side.batch_id):
-            whole = whole and side.lines_before(row) == lines
             if first is None and lines + side.lines(row) > skip:
                 first, first_skip = row, skip - lines
             if first is not None:
@@ -148,7 +142,6 @@ class ResultReader:
             last_seq=last_seq,
             lines=lines,
             bytes_left=bytes_left,
-            whole=whole,
         )
 
     async def _slices(self, batch_id: str, after_seq: int = -1) -> AsyncIterator[SliceRow]:
@@ -174,18 +167,20 @@ class ResultReader:
         start = [entry for entry in entries if entry.ok == side.ok][skip].offset
         return _Range(whole.key, start, whole.offset + whole.length - start)
 
-    async def _committed(self, side: "_Side", seen: _Snapshot) -> AsyncIterator[bytes]:
+    async def _committed(self, side: "_Side", seen: _Snapshot) -> AsyncGenerator[bytes]:
         """The bytes of the snapshot. Small neighbours are read together, large slices streamed."""
         group: list[_Range] = []
         async for part in self._ranges(side, seen):
             total = sum(p.length for p in group) + part.length
             if group and (part.key != group[0].key or total > limits.STREAM_BLOCK_BYTES):
-                async for data in self._read(group):
-                    yield data
+                async with aclosing(self._read(group)) as blocks:
+                    async for data in blocks:
+                        yield data
                 group = []
             group.append(part)
-        async for data in self._read(group):
-            yield data
+        async with aclosing(self._read(group)) as blocks:
+            async for data in blocks:
+                yield data
 
     async def _ranges(self, side: "_Side", seen: _Snapshot) -> AsyncIterator[_Range]:
         if seen.first is None:
@@ -197,10 +192,11 @@ class ResultReader:
             if side.lines(row):
                 yield side.range(row)
 
-    async def _read(self, group: list[_Range]) -> AsyncIterator[bytes]:
+    async def _read(self, group: list[_Range]) -> AsyncGenerator[bytes]:
         if len(group) == 1:
-            async for data in self._blobs.stream(group[0].key, group[0].offset, group[0].length):
-                yield data
+            async with aclosing(self._stream(*msgspec.structs.astuple(group[0]))) as blocks:
+                async for data in blocks:
+                    yield data
         elif group:
             places = [(part.offset, part.length) for part in group]
             for data in await self._blobs.read_ranges(group[0].key, places):
@@ -208,22 +204,42 @@ class ResultReader:
 
     async def _both(
         self, side: "_Side", seen: _Snapshot, file: File, rest_skip: int
-    ) -> AsyncIterator[bytes]:
-        async for data in self._committed(side, seen):
-            yield data
+    ) -> AsyncGenerator[bytes]:
+        async with aclosing(self._committed(side, seen)) as blocks:
+            async for data in blocks:
+                yield data
         if seen.lines < file.lines:
-            async for line in self._never_run(file, rest_skip):
-                yield line
+            async with aclosing(self._never_run(file, rest_skip)) as lines:
+                async for line in lines:
+                    yield line
 
-    async def _never_run(self, file: File, skip: int) -> AsyncIterator[bytes]:
+    async def _measure_never_run(
+        self, side: "_Side", seen: _Snapshot, file: File, skip: int
+    ) -> tuple[int, int]:
+        """(error lines that no segment holds, their bytes without the first `skip`)."""
+        lines = size = 0
+        if seen.lines < file.lines and not side.ok:
+            async for line in self._never_run(file, 0):
+                lines += 1
+                size += len(line) if lines > skip else 0
+        return lines, size
+
+    async def _never_run(self, file: File, skip: int) -> AsyncGenerator[bytes]:
         """Lines of the assembled error file that no segment holds, without the first `skip`."""
-        async for line in _lines(self._blobs.stream(file.blob_key)):
-            if not _is_never_run(line):
-                continue
-            if skip:
-                skip -= 1
-            else:
-                yield line
+        async with aclosing(_lines(self._stream(file.blob_key))) as lines:
+            async for line in lines:
+                if not _is_never_run(line):
+                    continue
+                if skip:
+                    skip -= 1
+                else:
+                    yield line
+
+    def _stream(
+        self, key: str, offset: int = 0, length: int | None = None
+    ) -> AsyncGenerator[bytes]:
+        """Every adapter's stream is a generator: to be closed when it is not read to its end."""
+        return cast("AsyncGenerator[bytes]", self._blobs.stream(key, offset, length))
 
 
 class _Side:
@@ -236,9 +252,6 @@ class _Side:
 
     def lines(self, row: SliceRow) -> int:
         return row.completed if self.ok else row.failed
-
-    def lines_before(self, row: SliceRow) -> int:
-        return row.completed_before if self.ok else row.failed_before
 
     def range(self, row: SliceRow) -> _Range:
         if self.ok:
@@ -264,21 +277,22 @@ def _is_never_run(line: bytes) -> bool:
     return error is not None and error.code in NEVER_RUN
 
 
-async def _lines(blocks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def _lines(blocks: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
     """Whole lines with their newline; holds one line and one block."""
     held: list[bytes] = []
-    async for block in blocks:
-        *ends, tail = block.split(b"\n")
-        for end in ends:
-            held.append(end + b"\n")
-            yield b"".join(held)
-            held.clear()
-        if tail:
-            held.append(tail)
+    async with aclosing(blocks):
+        async for block in blocks:
+            *ends, tail = block.split(b"\n")
+            for end in ends:
+                held.append(end + b"\n")
+                yield b"".join(held)
+                held.clear()
+            if tail:
+                held.append(tail)
     if held:
         yield b"".join(held)
 
 
-async def _nothing() -> AsyncIterator[bytes]:
+async def _nothing() -> AsyncGenerator[bytes]:
     return
     yield b""

@@ -1,0 +1,36 @@
+"""The verbs over the real adapters that everybody has: SQLite and a folder."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from hand_clock import HandClock
+
+from lowtide.blobs.url import open_blobs
+from lowtide.ports.blobs import Blobs
+from lowtide.ports.store import Store
+from lowtide.store.sql_store import SqlStore
+from lowtide.testing.hand_worker import HandWorker
+
+
+@pytest.fixture
+def clock() -> HandClock:
+    return HandClock()
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[Store]:
+    opened = SqlStore.sqlite(tmp_path / "lowtide.sqlite")
+    await opened.open()
+    yield opened
+    await opened.aclose()
+
+
+@pytest.fixture
+def blobs(tmp_path: Path) -> Blobs:
+    return open_blobs("file", tmp_path / "blobs")
+
+
+@pytest.fixture
+def worker(store: Store, blobs: Blobs, clock: HandClock) -> HandWorker:
+    return HandWorker(store, blobs, clock)

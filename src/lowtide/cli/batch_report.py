@@ -1,0 +1,165 @@
+"""A batch in words: its record, how it ended, what went wrong with which lines."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from rich.markup import escape
+
+from lowtide import limits
+from lowtide.cli import exits, screen
+from lowtide.cli.views import BatchErrorView, BatchView, JsonObject
+
+_COLOURS: Final = {
+    "completed": "green",
+    "failed": "red",
+    "expired": "red",
+    "cancelled": "yellow",
+    "cancelling": "yellow",
+}
+_REASONS_SHOWN: Final = 3
+
+
+def status_markup(status: str) -> str:
+    """The state in its colour."""
+    return f"[{_COLOURS.get(status, 'cyan')}]{escape(status)}[/]"
+
+
+def exit_code_of(batch: BatchView) -> int:
+    """0 when every line succeeded, 1 when some failed, 3 when the batch did not complete."""
+    if batch.status != "completed":
+        return exits.BATCH_FAILED
+    return exits.SOME_LINES_FAILED if batch.counts.failed else exits.DONE
+
+
+def show_batch(batch: BatchView) -> None:
+    """The record, a field a line; what is not set is left out."""
+    counts = batch.counts
+    stage = f" ({batch.stage})" if batch.stage else ""
+    requests = f"{counts.settled:,} of {counts.total:,} done, {counts.failed:,} failed"
+    fields = [
+        ("id", escape(batch.id)),
+        ("status", status_markup(batch.status) + stage),
+        ("waits for", escape(batch.reason or "")),
+        ("requests", requests),
+        ("done in about", screen.human_seconds(batch.eta_seconds) if batch.eta_seconds else ""),
+        ("tokens", _tokens(batch)),
+        ("endpoint", escape(batch.endpoint)),
+        ("model", escape(batch.model or "")),
+        ("input file", escape(batch.input_file_id)),
+        ("output file", escape(batch.output_file_id or "")),
+        ("error file", escape(batch.error_file_id or "")),
+        ("created", screen.human_instant(batch.created_at)),
+        ("ended", screen.human_instant(batch.ended_at) if batch.ended_at else ""),
+        ("expires", "" if batch.ended_at else screen.human_instant(batch.expires_at)),
+        ("metadata", escape(", ".join(f"{k}={v}" for k, v in (batch.metadata or {}).items()))),
+    ]
+    screen.show_fields((name, value) for name, value in fields if value)
+    show_line_errors(batch)
+
+
+def show_end(batch: BatchView, found: JsonObject | None = None) -> None:
+    """How a batch ended. `found` is what `results.collect` wrote, where it did."""
+    counts = batch.counts
+    took = ""
+    if batch.ended_at and batch.created_at:
+        took = f" in {screen.human_seconds(max(batch.ended_at - batch.created_at, 1))}"
+    screen.say(f"The batch {escape(batch.id)} is {status_markup(batch.status)}{took}.")
+    if batch.status == "failed":
+        show_line_errors(batch)
+        return
+    succeeded = f"[green]{counts.completed:,} succeeded[/]"
+    failed = f"[red]{counts.failed:,} failed[/]" if counts.failed else "none failed"
+    screen.say(f"  requests  {counts.total:,}: {succeeded}, {failed}")
+    if _tokens(batch):
+        screen.say(f"  tokens    {_tokens(batch)}")
+    if found is not None:
+        _show_files(found)
+
+
+def _show_files(found: JsonObject) -> None:
+    if found["output"]:
+        screen.say(f"  results   {escape(found['output'])}")
+    if found["errors"]:
+        screen.say(f"  errors    {escape(found['errors'])}")
+        for reason in error_reasons(Path(found["errors"])):
+            screen.say(f"            [dim]{escape(reason)}[/]")
+
+
+def _tokens(batch: BatchView) -> str:
+    usage = batch.usage
+    if usage is None or not (usage.input_tokens or usage.output_tokens):
+        return ""
+    return f"{usage.input_tokens:,} in, {usage.output_tokens:,} out"
+
+
+def show_line_errors(batch: BatchView) -> None:
+    """Why validation failed, a line each, up to a screenful."""
+    if batch.errors is None:
+        return
+    total = batch.errors_total or len(batch.errors.data)
+    for error in batch.errors.data[: limits.LINE_ERRORS_SHOWN]:
+        screen.say("  " + line_error_markup(error))
+    more = total - min(len(batch.errors.data), limits.LINE_ERRORS_SHOWN)
+    if more > 0:
+        screen.say(f"  [dim]and {screen.plural(more, 'more error')}.[/]")
+
+
+def line_error_markup(error: BatchErrorView) -> str:
+    """`line 17: missing_required_parameter: Missing ... (body.model)`."""
+    place = f"[bold]line {error.line}:[/] " if error.line is not None else ""
+    param = f" [dim]({escape(error.param)})[/]" if error.param else ""
+    return f"{place}[red]{escape(error.code or 'error')}:[/] {escape(error.message)}{param}"
+
+
+class _Detail(msgspec.Struct):
+    code: str | int | None = None
+    message: str = ""
+
+
+class _Body(msgspec.Struct):
+    error: _Detail | str | None = None
+
+
+class _Response(msgspec.Struct):
+    status_code: int = 0
+    body: _Body | None = None
+
+
+class _ErrorLine(msgspec.Struct):
+    custom_id: str = ""
+    error: _Detail | None = None
+    response: _Response | None = None
+
+
+def error_reasons(path: Path) -> list[str]:
+    """The most frequent reasons in an error file, each with a count and one line as example."""
+    counted: Counter[str] = Counter()
+    examples: dict[str, str] = {}
+    decode = msgspec.json.Decoder(_ErrorLine).decode
+    with path.open("rb") as stream:
+        for raw in stream:
+            try:
+                line = decode(raw)
+            except (msgspec.DecodeError, UnicodeDecodeError):
+                line = _ErrorLine()
+            code, message = _reason(line)
+            counted[code] += 1
+            examples.setdefault(code, f"{message} (custom_id {line.custom_id})")
+    shown = counted.most_common(_REASONS_SHOWN)
+    reasons = [f"{count:,} x {code}: {examples[code]}" for code, count in shown]
+    if len(counted) > len(shown):
+        reasons.append(f"and {len(counted) - len(shown):,} other reasons")
+    return reasons
+
+
+def _reason(line: _ErrorLine) -> tuple[str, str]:
+    detail: _Detail | str | None = line.error
+    status = ""
+    if detail is None and line.response is not None:
+        status = f"HTTP {line.response.status_code}"
+        detail = line.response.body.error if line.response.body is not None else None
+    if isinstance(detail, _Detail):
+        return str(detail.code or status or "error"), detail.message
+    return status or "error", detail or "no reason given"

@@ -1,0 +1,205 @@
+"""`lowtide batches`: create, list, get, watch, results, cancel."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from lowtide.cli import exits, screen
+from lowtide.cli.bars import BatchBar
+from lowtide.cli.batch_report import exit_code_of, show_batch, show_end, status_markup
+from lowtide.cli.client import check_id
+from lowtide.cli.options import DEFAULT_SERVER, JsonOption, KeyOption, ServerOption, connect
+from lowtide.cli.outputs import errors_beside, writable_target
+from lowtide.cli.results import collect, follow
+from lowtide.cli.views import BatchView, JsonObject, read_view
+from lowtide.cli.watching import watch as wait_for
+
+app = typer.Typer(
+    no_args_is_help=True, help="Batches on a Lowtide server.", rich_markup_mode="rich"
+)
+
+BatchId = Annotated[str, typer.Argument(metavar="BATCH_ID")]
+
+
+@app.command(
+    epilog="Example:  lowtide batches create file-abc123 --metadata team=evals && "
+    "lowtide batches watch BATCH_ID"
+)
+def create(
+    file_id: Annotated[str, typer.Argument(metavar="FILE_ID", help="From `files upload`.")],
+    endpoint: Annotated[
+        str, typer.Option(metavar="PATH", help="Where every line's request goes.")
+    ] = "/v1/chat/completions",
+    completion_window: Annotated[
+        str | None, typer.Option(metavar="24h", help="Time until what is left expires.")
+    ] = None,
+    metadata: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="May be given up to 16 times.")
+    ] = None,
+    server: ServerOption = DEFAULT_SERVER,
+    api_key: KeyOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Start a batch over an uploaded file. Prints its id."""
+    pairs = dict(_pair(text) for text in metadata or [])
+    with connect(server, api_key) as client:
+        answer = client.create_batch(
+            check_id(file_id, "file"), endpoint, completion_window, pairs or None
+        )
+    if as_json:
+        screen.emit_json(answer)
+        return
+    batch = read_view(answer, BatchView)
+    screen.say(batch.id)
+    screen.note(f"Next: [bold]lowtide batches watch {escape(batch.id)}[/]")
+
+
+def _pair(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not (equals and key):
+        raise typer.BadParameter(f"--metadata {text!r}: give KEY=VALUE.")
+    return key, value
+
+
+@app.command("list", epilog="Example:  lowtide batches list --limit 5")
+def list_batches(
+    limit: Annotated[int, typer.Option(min=1, max=100, help="How many, newest first.")] = 20,
+    server: ServerOption = DEFAULT_SERVER,
+    api_key: KeyOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List batches, newest first."""
+    with connect(server, api_key) as client:
+        answer = client.batches(limit)
+    if as_json:
+        screen.emit_json(answer)
+        return
+    batches = [read_view(entry, BatchView) for entry in answer.get("data", [])]
+    screen.show_table(
+        ("id", "status", "done", "failed", "total", "created"),
+        [
+            (
+                batch.id,
+                batch.status,
+                str(batch.counts.settled),
+                str(batch.counts.failed),
+                str(batch.counts.total),
+                screen.human_instant(batch.created_at),
+            )
+            for batch in batches
+        ],
+    )
+
+
+@app.command(epilog="Example:  lowtide batches get batch_abc123 --json | jq .request_counts")
+def get(
+    batch_id: BatchId,
+    server: ServerOption = DEFAULT_SERVER,
+    api_key: KeyOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show one batch as it is now."""
+    with connect(server, api_key) as client:
+        answer = client.batch(check_id(batch_id, "batch"))
+    if as_json:
+        screen.emit_json(answer)
+        return
+    show_batch(read_view(answer, BatchView))
+
+
+@app.command(epilog="Example:  lowtide batches watch batch_abc123 && echo all lines succeeded")
+def watch(
+    batch_id: BatchId,
+    server: ServerOption = DEFAULT_SERVER,
+    api_key: KeyOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Wait for a batch with a progress bar. Ctrl-C stops the watching, not the batch.
+
+    With --json: one line for each change, the last one is the end.
+    Exit code: 0 all lines succeeded, 1 some failed, 3 the batch itself failed.
+    """
+
+    def tell(answer: JsonObject, _batch: BatchView) -> None:
+        if as_json:
+            screen.emit_json_line(answer)
+
+    check_id(batch_id, "batch")
+    with connect(server, api_key) as client, BatchBar(quiet=as_json) as bar:
+        answer = wait_for(client, batch_id, bar, on_change=tell)
+    batch = read_view(answer, BatchView)
+    if not as_json:
+        show_end(batch)
+        if batch.output_file_id or batch.error_file_id:
+            command = f"lowtide batches results {escape(batch.id)} -o results.jsonl"
+            screen.note(f"Next: [bold]{command}[/]")
+    raise typer.Exit(exit_code_of(batch))
+
+
+@app.command(
+    epilog="Examples:  lowtide batches results batch_abc123 -o results.jsonl   |"
+    "   lowtide batches results batch_abc123 -o results.jsonl --follow"
+)
+def results(
+    batch_id: BatchId,
+    output: Annotated[
+        Path, typer.Option("-o", "--output", metavar="FILE", help="Where the results go.")
+    ],
+    errors: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Where failed lines go. Default: OUTPUT.errors.jsonl"),
+    ] = None,
+    follow_on: Annotated[
+        bool,
+        typer.Option(
+            "--follow", help="Write lines as they finish, in the order they do, until the end."
+        ),
+    ] = False,
+    server: ServerOption = DEFAULT_SERVER,
+    api_key: KeyOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Download results. Of a batch that still runs: what is finished by now.
+
+    Exit code: 0 all lines succeeded, 1 some failed, 3 the batch itself failed.
+    """
+    writable_target(output)
+    error_path = writable_target(errors or errors_beside(output))
+    check_id(batch_id, "batch")
+    with connect(server, api_key) as client:
+        if follow_on:
+            answer = follow(client, batch_id, output, quiet=as_json)
+        else:
+            answer = client.batch(batch_id)
+        batch = read_view(answer, BatchView)
+        found = collect(client, batch, output, error_path, quiet=as_json)
+    if as_json:
+        screen.emit_json(found | {"batch": answer})
+    elif batch.is_over:
+        show_end(batch, found)
+    else:
+        state = status_markup(batch.status)
+        screen.say(
+            f"The batch is {state}: {batch.counts.settled:,} of {batch.counts.total:,} requests"
+            f" done. Written: {found['output_lines']:,} results, {found['error_lines']:,} errors."
+        )
+    raise typer.Exit(exit_code_of(batch) if batch.is_over else exits.DONE)
+
+
+@app.command(epilog="Example:  lowtide batches cancel batch_abc123")
+def cancel(
+    batch_id: BatchId,
+    server: ServerOption = DEFAULT_SERVER,
+    api_key: KeyOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Cancel a batch. What is finished stays, and can be downloaded."""
+    with connect(server, api_key) as client:
+        answer = client.cancel_batch(check_id(batch_id, "batch"))
+    if as_json:
+        screen.emit_json(answer)
+        return
+    batch = read_view(answer, BatchView)
+    screen.say(f"{escape(batch.id)} is {status_markup(batch.status)}.")

@@ -1,0 +1,39 @@
+"""The options that many commands share, declared once so that they read the same everywhere."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lowtide.cli.address import DEFAULT_SERVER, server_address
+from lowtide.cli.client import ServerClient
+from lowtide.cli.http_client import HttpClient
+
+ServerOption = Annotated[
+    str,
+    typer.Option(
+        "--server", envvar="LOWTIDE_SERVER", metavar="URL", help="The Lowtide server to talk to."
+    ),
+]
+KeyOption = Annotated[
+    str | None,
+    typer.Option(
+        "--api-key", envvar="LOWTIDE_API_KEY", metavar="KEY", help="Key for that server, if any."
+    ),
+]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print one JSON value on standard output, nothing else.")
+]
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--config", metavar="FILE", help="Settings file; ./lowtide.toml is used if it is there."
+    ),
+]
+
+__all__ = ["DEFAULT_SERVER", "ConfigOption", "JsonOption", "KeyOption", "ServerOption", "connect"]
+
+
+def connect(server: str, api_key: str | None) -> ServerClient:
+    """A client for what the two options say. Raises CommandError when the address is none."""
+    return ServerClient(HttpClient(server_address(server), api_key))

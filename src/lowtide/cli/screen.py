@@ -1,0 +1,133 @@
+"""What a person or a script sees: tables, notes and JSON, each on its stream.
+
+Standard output carries results only: a table or text for people, one JSON value for `--json`.
+Notes, warnings and progress go to standard error. Off a terminal nothing is wrapped or cut, and a
+table becomes tab-separated lines, so that grep, cut and awk see whole values.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any, NoReturn
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from lowtide.limits import KIB
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> NoReturn:
+        """Let `main` decide: rich would exit with 1, which here means that lines failed."""
+        raise BrokenPipeError
+
+
+OUT = _Console(highlight=False)
+ERR = _Console(stderr=True, highlight=False)
+
+
+def say(text: str) -> None:
+    """A line of result for people. `text` may hold rich markup; escape what comes from outside."""
+    OUT.print(text, soft_wrap=True)
+
+
+def note(text: str) -> None:
+    """A line beside the result. `text` may hold rich markup; escape what comes from outside."""
+    ERR.print(text, soft_wrap=True)
+
+
+def emit_json(value: Any) -> None:
+    """One JSON value on standard output: indented on a terminal, one line elsewhere.
+
+    Escaped to ASCII, so that no locale can refuse it.
+    """
+    sys.stdout.write(json.dumps(value, indent=2 if sys.stdout.isatty() else None) + "\n")
+    sys.stdout.flush()
+
+
+def emit_json_line(value: Any) -> None:
+    """One JSON value on one line, for commands that print several."""
+    sys.stdout.write(json.dumps(value) + "\n")
+    sys.stdout.flush()
+
+
+def show_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Rows under headings; tab-separated when standard output is no terminal."""
+    if not OUT.is_terminal:
+        for row in (headings, *rows):
+            sys.stdout.write("\t".join(row) + "\n")
+        return
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for place, heading in enumerate(headings):
+        table.add_column(heading, no_wrap=place == 0, overflow="fold")
+    for row in rows:
+        table.add_row(*map(escape, row))
+    OUT.print(table)
+
+
+def show_fields(fields: Iterable[tuple[str, str]]) -> None:
+    """Names and values, one pair a line. Values may hold markup."""
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="bold", no_wrap=True)
+    grid.add_column(overflow="fold")
+    pairs = list(fields)
+    if OUT.is_terminal:
+        for name, value in pairs:
+            grid.add_row(name, value)
+        OUT.print(grid)
+        return
+    for name, value in pairs:
+        say(f"{name}: {value}")
+
+
+def is_live() -> bool:
+    """Whether moving things may be drawn: standard error is a terminal that can move its cursor."""
+    return ERR.is_terminal and not ERR.is_dumb_terminal
+
+
+def hush() -> None:
+    """Send what is left of standard output nowhere: its reader is gone, and exit stays quiet."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
+
+
+def human_bytes(count: int) -> str:
+    """`1.4 MiB`."""
+    size = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < KIB:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= KIB
+    return f"{size:.1f} TiB"
+
+
+def human_seconds(seconds: float) -> str:
+    """`850 ms`, `12.3 s`, `4 min 05 s`, `3 h 20 min`, `2 d 4 h`."""
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest_s = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest_s:02} s"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 48:
+        return f"{hours} h {minutes:02} min"
+    days, hours = divmod(hours, 24)
+    return f"{days} d {hours} h"
+
+
+def human_instant(timestamp: int | None) -> str:
+    """A Unix timestamp as local time, or a dash."""
+    if timestamp is None:
+        return "-"
+    return datetime.fromtimestamp(timestamp, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def plural(count: int, noun: str) -> str:
+    """`1 request`, `2,000 requests`; for nouns that take an s."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"

@@ -71,6 +71,7 @@ BLOB_RANGE_GAP_BYTES: Final = 64 * KIB  # reading a gap this small costs less th
 BLOB_SPAN_BYTES_MAX: Final = 256 * KIB  # near ranges read as one: memory beside the result
 BLOB_SPANS_AT_ONCE: Final = 8  # requests in flight for one read_ranges; hides a bucket's latency
 BLOB_PART_BYTES: Final = 5 * MIB  # the smallest part that S3 takes; a writer holds at most three
+BLOB_THREADS: Final = 32  # requests to a bucket in flight from one process
 BLOB_LIST_PAGE: Final = 1_000  # entries per thread hop or per list request
 BLOB_REQUEST_READ_S: Final = 30.0  # a bucket silent for this long inside one request
 BLOB_REQUEST_S: Final = 3600.0  # one request, whole: a download at a slow reader's pace

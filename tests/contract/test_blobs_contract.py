@@ -156,7 +156,9 @@ async def test_a_writer_that_is_cancelled_leaves_nothing(blobs: Blobs, data: byt
             await asyncio.Event().wait()
 
     task = asyncio.create_task(write_and_wait())
-    await asyncio.wait_for(written.wait(), 20)
+    arrived = asyncio.create_task(written.wait())
+    await asyncio.wait([task, arrived], timeout=20, return_when=asyncio.FIRST_COMPLETED)
+    assert arrived.done()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

@@ -11,7 +11,7 @@ import asyncio
 import errno
 import os
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -21,11 +21,12 @@ from stat import S_ISREG
 from typing import TypeVar
 
 from lowtide import limits
+from lowtide.blobs.gathering import GatheringWriter
 from lowtide.blobs.keys import check_key, check_prefix, check_range
 from lowtide.blobs.probing import probe_create_only
 from lowtide.blobs.ranges import coalesce, slices
 from lowtide.blobs.settle import settle
-from lowtide.blobs.staged_file import StagedFile
+from lowtide.blobs.staged_file import StagedFile, remove_empty_folders
 from lowtide.ports.blobs import (
     BlobExists,
     BlobInfo,
@@ -49,26 +50,22 @@ class FolderBlobs:
 
     async def put(self, key: str, data: bytes) -> None:
         staged = self._stage(key)
-
-        def put_whole() -> None:
-            try:
-                staged.append(data)
-                staged.publish()
-            finally:
-                staged.discard()
-
-        await self._in_thread(put_whole, key, undo=lambda _: staged.take_back())
+        await self._in_thread(lambda: staged.finish(data), key, undo=lambda _: staged.take_back())
 
     @asynccontextmanager
     async def write(self, key: str) -> AsyncIterator[BlobWriter]:
         staged = self._stage(key)
-        writer = _FolderWriter(lambda data: self._in_thread(lambda: staged.append(data), key))
+        writer = GatheringWriter(
+            lambda data: self._in_thread(lambda: staged.append(data), key),
+            limits.STREAM_BLOCK_BYTES,
+        )
         try:
             yield writer
-            await writer.flush()
-            await self._in_thread(staged.publish, key, undo=lambda _: staged.take_back())
-        finally:
+        except BaseException:
             await self._in_thread(staged.discard, key)
+            raise
+        rest = writer.take()
+        await self._in_thread(lambda: staged.finish(rest), key, undo=lambda _: staged.take_back())
 
     async def size(self, key: str) -> int:
         path = self._path(key)
@@ -130,10 +127,7 @@ class FolderBlobs:
         def remove() -> None:
             with suppress(NotADirectoryError, IsADirectoryError):  # then no blob has this key
                 path.unlink(missing_ok=True)
-            # A batch's folders go with its last blob; one that is not empty ends the walk.
-            with suppress(OSError):
-                for parent in path.relative_to(self._folder).parents[:-1]:
-                    (self._folder / parent).rmdir()
+            remove_empty_folders(path.parent, self._folder)  # a batch's go with its last blob
 
         await self._in_thread(remove, key)
 
@@ -158,7 +152,7 @@ class FolderBlobs:
         return await self._in_thread(remove_leftovers, TEMP_FOLDER)
 
     async def probe(self) -> None:
-        await probe_create_only(self, f"the folder {self._folder}")
+        await probe_create_only(self, f"the folder {self._folder}", [self.put])
 
     def _path(self, key: str) -> Path:
         return self._folder / check_key(key)
@@ -207,26 +201,6 @@ class FolderBlobs:
                 " creatable, be writable for this user, and lie on a file system with hard links;"
                 " otherwise set server.data_dir to one that does."
             ) from error
-
-
-class _FolderWriter:
-    """Gathers small pieces: a 64 KB network read is not worth a thread hop and a system call."""
-
-    def __init__(self, append: Callable[[bytes | bytearray], Awaitable[None]]) -> None:
-        self._append = append
-        self._pending = bytearray()
-
-    async def write(self, data: bytes) -> None:
-        if len(self._pending) + len(data) < limits.STREAM_BLOCK_BYTES:
-            self._pending += data
-            return
-        await self.flush()
-        await self._append(data)
-
-    async def flush(self) -> None:
-        pending, self._pending = self._pending, bytearray()
-        if pending:
-            await self._append(pending)
 
 
 def _open(path: Path, key: str) -> int:

@@ -36,7 +36,7 @@ def translated(key: str, place: str) -> Iterator[None]:
         if any(mark in text for mark in _FULL):
             raise BlobsFull(f"no room for {key} in {place}: raise its quota") from error
         raise BlobsUnavailable(
-            f"{place} failed at {key}: {_first_line(error)}"
+            f"{place} failed at {key}: {_first_line(error)}."
             " Check blob_url and the way to the store."
         ) from error
 

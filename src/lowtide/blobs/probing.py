@@ -6,16 +6,23 @@ request.
 """
 
 import secrets
+from collections.abc import Awaitable, Callable, Sequence
 
 from lowtide.ports.blobs import BlobError, BlobExists, Blobs, BlobsUnavailable
 
+WayToWrite = Callable[[str, bytes], Awaitable[None]]
 
-async def probe_create_only(blobs: Blobs, place: str) -> None:
-    """Write, write again, read back, delete. Raises BlobError, which says what to do."""
+
+async def probe_create_only(blobs: Blobs, place: str, ways: Sequence[WayToWrite]) -> None:
+    """Write, write again in each way the adapter has, read back, delete.
+
+    Raises BlobError, which says what to do.
+    """
     key = f"probe/{secrets.token_hex(8)}"
     await blobs.put(key, b"first")
     try:
-        await _refuses_second(blobs, key, place)
+        for way in ways:
+            await _refuses_second(way, key, place)
         if await blobs.read(key) != b"first":
             raise BlobsUnavailable(
                 f"{place} did not return what was just written to it; Lowtide needs a store that"
@@ -25,9 +32,9 @@ async def probe_create_only(blobs: Blobs, place: str) -> None:
         await blobs.delete(key)
 
 
-async def _refuses_second(blobs: Blobs, key: str, place: str) -> None:
+async def _refuses_second(way: WayToWrite, key: str, place: str) -> None:
     try:
-        await blobs.put(key, b"second")
+        await way(key, b"second")
     except BlobExists:
         return
     raise BlobError(

@@ -6,14 +6,15 @@ before anyone hears that it was written.
 """
 
 import contextlib
+import errno
 import fcntl
 import os
 import threading
 from pathlib import Path
 
-_PUBLISH_TRIES = 3  # the target's folder may be swept as empty between its check and the link
+_PUBLISH_TRIES = 3  # another process may sweep the target's folder as empty before the link
 _FULL_SYNC = getattr(fcntl, "F_FULLFSYNC", None)  # macOS: its fsync stops at the drive's cache
-_folders_lock = threading.Lock()
+_folders_lock = threading.Lock()  # no folder is swept here between its check and the link
 
 
 class StagedFile:
@@ -32,19 +33,23 @@ class StagedFile:
         while rest:  # a disk that fills up takes a part first and refuses the next call
             rest = rest[os.write(self._fd, rest) :]
 
-    def publish(self) -> None:
-        """Make the bytes durable, then visible. Raises FileExistsError when the target is taken."""
-        if self._fd is None:
-            self._fd = self._create()
-        sync(self._fd)
-        self._close()
-        self._link()
+    def finish(self, rest: bytes | bytearray) -> None:
+        """Append the rest, make all durable, then visible; the temporary file goes in any case.
+
+        Raises FileExistsError when the target is taken, OSError.
+        """
+        try:
+            self.append(rest)
+            assert self._fd is not None
+            sync(self._fd)
+            self._link()
+        finally:
+            self.discard()
         try:
             sync_folder(self._target.parent)
         except OSError:
             self.take_back()  # visible but maybe not durable: the caller hears of a failure
             raise
-        self._temp.unlink(missing_ok=True)
 
     def discard(self) -> None:
         """Remove the temporary file; safe to call at any moment and more than once."""
@@ -60,7 +65,8 @@ class StagedFile:
     def _create(self) -> int:
         if self._target.exists():  # before a long upload is spooled, not after
             raise FileExistsError(str(self._target))
-        make_folder(self._temp.parent)
+        with _folders_lock:
+            _make_folder(self._temp.parent)
         return os.open(self._temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
 
     def _close(self) -> None:
@@ -71,9 +77,10 @@ class StagedFile:
     def _link(self) -> None:
         """A hard link is portable, atomic and refuses to replace; a rename replaces."""
         for tries_left in reversed(range(_PUBLISH_TRIES)):
-            make_folder(self._target.parent)
             try:
-                os.link(self._temp, self._target)
+                with _folders_lock:
+                    _make_folder(self._target.parent)
+                    os.link(self._temp, self._target)
             except FileNotFoundError:
                 if not tries_left:
                     raise
@@ -81,19 +88,31 @@ class StagedFile:
                 return
 
 
-def make_folder(folder: Path) -> None:
-    """Create it and its parents, each durable in its own parent.
-
-    Locked so that a second writer cannot go on in a folder whose name is not on the disk yet.
-    """
-    with _folders_lock:
-        missing = []
-        while not folder.is_dir():
-            missing.append(folder)
+def remove_empty_folders(folder: Path, root: Path) -> None:
+    """Remove `folder` and its parents below `root`, up to the first that is not empty."""
+    with _folders_lock, contextlib.suppress(OSError):
+        while folder != root:
+            folder.rmdir()
             folder = folder.parent
-        for each in reversed(missing):
+
+
+def _make_folder(folder: Path) -> None:
+    """Create it and its parents, each durable in its own parent. Raises OSError.
+
+    Under the lock, so that no second writer goes on in a folder whose name is not on the disk yet.
+    """
+    missing = []
+    while not folder.is_dir():
+        missing.append(folder)
+        folder = folder.parent
+    for each in reversed(missing):
+        try:
             each.mkdir(exist_ok=True)
-            sync_folder(each.parent)
+        except FileExistsError as error:  # a file; "exists" would read as a blob that is there
+            raise NotADirectoryError(
+                errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(each)
+            ) from error
+        sync_folder(each.parent)
 
 
 def sync(fd: int) -> None:

@@ -1,12 +1,17 @@
 """From the setting `blob_url` to an adapter of the blobs port; called by wiring and `doctor`."""
 
 from datetime import timedelta
+from os import environ
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from lowtide import limits
 from lowtide.blobs.folder_blobs import FolderBlobs
 from lowtide.ports.blobs import Blobs, BlobsUnavailable
+
+if TYPE_CHECKING:
+    from obstore.store import S3Config
 
 _S3 = {"s3", "s3a"}
 _BUCKETS = _S3 | {"gs", "az", "azure", "adl", "abfs", "abfss"}
@@ -36,12 +41,17 @@ def _open_bucket(url: str, scheme: str) -> Blobs:
 
     from lowtide.blobs.object_blobs import ObjectBlobs
 
+    # How S3 itself publishes a staged blob only if its key is free; R2 has another, set by
+    # environment.
+    on_s3 = scheme in _S3 and "AWS_COPY_IF_NOT_EXISTS" not in environ
+    config: S3Config | None = {"copy_if_not_exists": "multipart"} if on_s3 else None
     try:
         store = from_url(
             url,
-            # The way in which S3 itself publishes a staged blob only if its key is free.
-            config={"copy_if_not_exists": "multipart"} if scheme in _S3 else None,
+            config=config,
             client_options={
+                # Plain HTTP only where the operator's endpoint says http://, as a local MinIO does.
+                "allow_http": True,
                 "connect_timeout": timedelta(seconds=limits.CONNECT_TIMEOUT_S),
                 "read_timeout": timedelta(seconds=limits.BLOB_REQUEST_READ_S),
                 "timeout": timedelta(seconds=limits.BLOB_REQUEST_S),

@@ -1,0 +1,31 @@
+"""The BlobWriter of both adapters: small pieces gather here until a block is worth a thread hop.
+
+An upload arrives in pieces of the network's size, 64 KB or less. Guards bounded memory: never more
+than one block is held, and a piece that is a block by itself passes through without a copy.
+"""
+
+from collections.abc import Awaitable, Callable
+
+
+class GatheringWriter:
+    """Hands blocks of about `block_bytes` or more to `append`; the rest is for `take`."""
+
+    def __init__(
+        self, append: Callable[[bytes | bytearray], Awaitable[None]], block_bytes: int
+    ) -> None:
+        self._append = append
+        self._block_bytes = block_bytes
+        self._pending = bytearray()
+
+    async def write(self, data: bytes) -> None:
+        if len(self._pending) + len(data) < self._block_bytes:
+            self._pending += data
+            return
+        if self._pending:
+            await self._append(self.take())
+        await self._append(data)
+
+    def take(self) -> bytearray:
+        """What is left at the end."""
+        pending, self._pending = self._pending, bytearray()
+        return pending

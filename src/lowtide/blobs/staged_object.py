@@ -1,0 +1,93 @@
+"""One object on its way into a bucket: one create-only put, or parts under a staging key.
+
+Blocking code: ObjectBlobs runs each call in a thread, one call at a time. Guards create-only:
+obstore's uploads in parts replace what is under their key, so they go to a random staging key, and
+a copy that is conditional on the key being free publishes them. obstore holds at most two parts in
+memory.
+"""
+
+import secrets
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import obstore
+from obstore.exceptions import AlreadyExistsError, BaseError
+
+from lowtide import limits
+
+if TYPE_CHECKING:
+    from obstore import WritableFile
+    from obstore.store import ObjectStore
+
+STAGING_FOLDER = ".staging"
+
+
+class _Abandoned(Exception):
+    """Tells obstore's writer to abort its parts instead of completing them."""
+
+
+class StagedObject:
+    """Becomes the object `key` of `store` in `finish`."""
+
+    def __init__(self, store: "ObjectStore", key: str) -> None:
+        self._store = store
+        self._key = key
+        self._staging = f"{STAGING_FOLDER}/{secrets.token_hex(16)}"
+        self._upload: WritableFile | None = None
+        self._staged = False
+
+    def append(self, data: bytes | bytearray) -> None:
+        """Upload `data` behind what went before; the first call opens the upload in parts."""
+        if self._upload is None:
+            self._refuse_taken_key()
+        self.open().write(data)
+
+    def open(self) -> "WritableFile":
+        """The upload in parts under the staging key; nothing is sent yet."""
+        if self._upload is None:
+            self._upload = obstore.open_writer(
+                self._store, self._staging, buffer_size=limits.BLOB_PART_BYTES, max_concurrency=1
+            ).__enter__()
+        return self._upload
+
+    def finish(self, rest: bytes | bytearray) -> None:
+        """Append the rest and publish; what is staged goes in any case.
+
+        Raises AlreadyExistsError when the key is taken.
+        """
+        if self._upload is None:
+            obstore.put(self._store, self._key, rest, mode="create", use_multipart=False)
+            return
+        try:
+            self._upload.write(rest)
+            upload, self._upload, self._staged = self._upload, None, True
+            upload.close()
+            obstore.copy(self._store, self._staging, self._key, overwrite=False)
+        finally:
+            self.discard()
+
+    def discard(self) -> None:
+        """Remove what is staged; what cannot be removed now is left to `clean_up`."""
+        upload, self._upload = self._upload, None
+        if upload is not None:
+            with suppress(BaseError, OSError):
+                upload.__exit__(_Abandoned, _Abandoned(), None)
+        if self._staged:
+            with suppress(BaseError, OSError):
+                remove(self._store, self._staging)
+
+    def take_back(self) -> None:
+        """Remove the object again; only for whoever published it."""
+        remove(self._store, self._key)
+
+    def _refuse_taken_key(self) -> None:
+        """Before a long upload, not after; `finish` alone decides."""
+        with suppress(FileNotFoundError):
+            obstore.head(self._store, self._key)
+            raise AlreadyExistsError(self._key)
+
+
+def remove(store: "ObjectStore", key: str) -> None:
+    """Delete; some stores call a missing key an error, here it is none."""
+    with suppress(FileNotFoundError):
+        obstore.delete(store, key)

@@ -2,12 +2,13 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 
 from lowtide.core.outcome import Attempt, NoReply, Reply
 from lowtide.engines.http_client import HttpEngine
+from lowtide.engines.http_protocol import Connection
 from lowtide.testing.scripted_engine import Cut, ScriptedEngine, completion, reply
 
 ATTEMPT_S = 30.0  # never reached: a bound on a broken test, not a wait
@@ -46,11 +47,14 @@ async def occupied(
 
 async def queued(engine: HttpEngine, count: int) -> None:
     """Let calls just started run up to where they wait for a connection."""
-    for _ in range(1000):
-        if len(engine._pool._waiters) == count:
-            return
-        await asyncio.sleep(0)
-    raise AssertionError(f"never saw {count} calls wait")
+    await turns_until(lambda: len(engine._pool._waiters) == count)
+
+
+async def turns_until(fact: Callable[[], bool]) -> None:
+    """Let the loop turn until a fact on our own side holds."""
+    async with asyncio.timeout(ATTEMPT_S):
+        while not fact():  # noqa: ASYNC110  the client announces no events to wait for
+            await asyncio.sleep(0)
 
 
 async def test_calls_wait_in_the_order_they_came(
@@ -81,21 +85,23 @@ async def test_a_waiter_that_is_cancelled_does_not_cost_a_connection(
 
 @pytest.mark.parametrize("ending", ["kept", "closed"])
 async def test_a_waiter_cancelled_as_it_is_served_passes_its_turn_on(
-    narrow: HttpEngine, upstream: ScriptedEngine, ending: str
+    narrow: HttpEngine, ending: str
 ) -> None:
-    first, gate = await occupied(narrow, upstream)
-    quitter, patient = start(narrow, b"quitter"), start(narrow, b"patient")
+    pool, deadline = narrow._pool, asyncio.get_running_loop().time() + ATTEMPT_S
+    held = await pool.obtain(deadline)
+    assert isinstance(held, Connection)
+    quitter, patient = (asyncio.ensure_future(pool.obtain(deadline)) for _ in range(2))
     await queued(narrow, 2)
-    # In the very step in which the first call hands over, before the quitter has run again.
-    first.add_done_callback(lambda _: quitter.cancel())
-    if ending == "kept":
-        gate.set()
-        await first
-    else:
-        first.cancel()
-    assert isinstance(await patient, Reply)
-    assert isinstance(await narrow.post("/x", b"last", ATTEMPT_S), Reply)
-    assert narrow._pool._slots_taken == 1
+    if ending == "closed":
+        held.abort()
+    pool.release(held)
+    quitter.cancel()  # in the very step in which it was handed the place
+    served = await patient
+    assert isinstance(served, Connection)
+    assert (served is held) is (ending == "kept")
+    assert quitter.cancelled()
+    assert pool._slots_taken == 1
+    pool.release(served)
 
 
 async def test_a_waiter_whose_time_is_up_never_reached_the_engine(
@@ -118,6 +124,18 @@ async def test_a_broken_connection_frees_its_place(
     attempts = await asyncio.gather(*(start(narrow, b"%d" % number) for number in range(5)))
     assert [isinstance(attempt, Reply) for attempt in attempts] == [False] * 3 + [True] * 2
     assert upstream.connections_peak == 1
+
+
+async def test_a_request_sent_again_keeps_its_place(
+    narrow: HttpEngine, upstream: ScriptedEngine
+) -> None:
+    upstream.script([OK], [Cut.CLOSE])
+    await narrow.post("/x", b"first", ATTEMPT_S)
+    attempts = await asyncio.gather(*(start(narrow, b"%d" % number) for number in range(4)))
+    assert all(isinstance(attempt, Reply) for attempt in attempts)
+    assert [seen.body for seen in upstream.requests] == [b"first", b"0", b"0", b"1", b"2", b"3"]
+    assert upstream.connections_opened == 2
+    assert narrow._pool._slots_taken == 1
 
 
 async def test_refused_connections_free_their_places(
@@ -175,7 +193,7 @@ async def test_an_idle_connection_that_the_engine_closes_is_forgotten(
 ) -> None:
     await narrow.post("/x", b"1", ATTEMPT_S)
     upstream.cut_connections()
-    await upstream.saw(lambda: upstream.connections_open == 0)
+    await turns_until(lambda: narrow.connections_open == 0)
     assert isinstance(await narrow.post("/x", b"2", ATTEMPT_S), Reply)
     assert len(upstream.requests) == 2
 
@@ -197,11 +215,12 @@ async def test_closing_turns_away_those_who_wait_or_connect(
 
 async def test_closing_does_not_wait_for_a_connection_being_opened() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:  # it will never shake hands
-        engine = HttpEngine(f"https://127.0.0.1:{silent.getsockname()[1]}", verify=False)
+        url = f"https://127.0.0.1:{silent.getsockname()[1]}"
+        engine = HttpEngine(url, verify=False, connect_timeout_s=ATTEMPT_S)
         call = start(engine, b"")
         client, _ = await asyncio.to_thread(silent.accept)
         await engine.aclose()
-        attempt = await call
+        attempt = await asyncio.wait_for(call, ATTEMPT_S / 3)
         client.close()
     assert isinstance(attempt, NoReply)
     assert attempt.kind == "connect"

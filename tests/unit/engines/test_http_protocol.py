@@ -204,6 +204,13 @@ def test_a_line_without_end_is_oversize(wire: Wire, start: bytes) -> None:
     assert wire.transport.closed
 
 
+def test_a_trailer_changes_nothing_about_the_reply(wire: Wire) -> None:
+    trailers = b"Retry-After: 9\r\nX-Digest: abc\r\n"
+    whole = chunked([b"ok"]).removesuffix(b"\r\n") + trailers + b"\r\n"
+    assert wire.ask(whole).result() == Reply(200, b"ok")
+    assert wire.connection.reusable
+
+
 def test_a_kept_connection_lost_before_any_byte_is_stale(wire: Wire) -> None:
     wire.ask(OK)
     answer = wire.ask()

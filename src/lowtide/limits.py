@@ -134,6 +134,7 @@ FILE_TTL_S: Final = 30 * 24 * 3600
 
 # ---- the database ----
 STORE_BUSY_TIMEOUT_S: Final = 5.0  # wait for another process's write; a beat takes milliseconds
+STORE_OPEN_RETRY_S: Final = 0.05  # between tries to open a file that another process is making
 STORE_WRITER_WAIT_S: Final = 30.0  # in our own queue for a connection, then StoreUnavailable
 STORE_READERS: Final = 4  # SQLite connections beside the writer; each is a thread
 STORE_WAL_BYTES_KEPT: Final = 64 * MIB  # after a checkpoint the log shrinks to this

@@ -5,10 +5,11 @@ Called by work.py. Read what the beat touches, under lock; decide, in plain valu
 together, and only for chunks that are leased under the beat's token.
 """
 
+from collections import defaultdict
 from collections.abc import Collection, Iterable
 from typing import Any, Final
 
-from sqlalchemy import Row, bindparam, insert, select, tuple_, update
+from sqlalchemy import Row, Select, and_, bindparam, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lowtide.core.chunk import ChunkKey
@@ -48,14 +49,23 @@ async def _lock_chunks(
 ) -> dict[ChunkKey, Row[Any]]:
     if not keys:
         return {}
-    pairs = [(key.batch_id, key.seq) for key in sorted(keys)]
-    found = await conn.execute(
-        select(chunks)
-        .where(tuple_(chunks.c.batch_id, chunks.c.seq).in_(pairs))
-        .order_by(chunks.c.batch_id, chunks.c.seq)
-        .with_for_update()
-    )
+    found = await conn.execute(chunks_by_key(keys).with_for_update())
     return {ChunkKey(row.batch_id, row.seq): row for row in found}
+
+
+def chunks_by_key(keys: Collection[ChunkKey]) -> Select[Any]:
+    """Those chunks, in the order in which every transaction locks them.
+
+    Batch by batch, because SQLite scans the table for `(batch_id, seq) IN (VALUES ...)`.
+    """
+    seqs: dict[str, list[int]] = defaultdict(list)
+    for key in sorted(keys):
+        seqs[key.batch_id].append(key.seq)
+    these = (
+        and_(chunks.c.batch_id == batch_id, chunks.c.seq.in_(of_batch))
+        for batch_id, of_batch in seqs.items()
+    )
+    return select(chunks).where(or_(*these)).order_by(chunks.c.batch_id, chunks.c.seq)
 
 
 async def _stored(conn: AsyncConnection, beat: Beat) -> frozenset[ChunkKey]:

@@ -79,6 +79,12 @@ def mapped_errors() -> Iterator[None]:
         raise _store_error(error, error) from error
 
 
+def is_locked(error: StoreUnavailable) -> bool:
+    """Whether another process held SQLite's lock: the one case that passes within moments."""
+    cause = getattr(error.__cause__, "orig", None)
+    return getattr(cause, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
+
+
 def _store_error(error: Exception, cause: BaseException | None) -> StoreError:
     words = str(cause or error)
     if _is_full(cause):

@@ -6,15 +6,17 @@ transaction, so processes that start together migrate once, and a migration that
 nothing behind.
 """
 
+import asyncio
 from pathlib import Path
 from typing import Final
 
 from sqlalchemy import Connection, String, column, inspect, select, table
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from lowtide.ports.store import StoreError
+from lowtide.limits import STORE_BUSY_TIMEOUT_S, STORE_OPEN_RETRY_S
+from lowtide.ports.store import StoreError, StoreUnavailable
 from lowtide.store.dialect import lock_name
-from lowtide.store.engine import Database
+from lowtide.store.engine import Database, is_locked
 from lowtide.store.schema import HEAD
 
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
@@ -22,7 +24,23 @@ _VERSION = table("alembic_version", column("version_num", String))
 
 
 async def bring_to_head(database: Database) -> None:
-    """Raises StoreError when the database is newer than this code."""
+    """Raises StoreError when the database is newer than this code.
+
+    Tries again while the database is locked: processes that make one SQLite file together meet in
+    its switch to the write-ahead log, which SQLite refuses at once instead of waiting.
+    """
+    clock = asyncio.get_running_loop()
+    give_up_at = clock.time() + STORE_BUSY_TIMEOUT_S
+    while True:
+        try:
+            return await _bring_to_head(database)
+        except StoreUnavailable as error:
+            if not is_locked(error) or clock.time() >= give_up_at:
+                raise
+        await asyncio.sleep(STORE_OPEN_RETRY_S)
+
+
+async def _bring_to_head(database: Database) -> None:
     async with database.write() as conn:
         await lock_name(conn, "lowtide schema")
         version = await _version(conn)

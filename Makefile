@@ -1,0 +1,57 @@
+# Everything a person or a build machine does with this tree. `make` alone lists it.
+#
+# Only Python 3.11 or newer has to be there. Each target installs what it needs into .venv, from the
+# hashed requirement files, and again only when one of those files has changed.
+
+# Another interpreter, for example PYTHON=python3.13, gets an environment of its own.
+ifdef PYTHON
+  VENV ?= .venvs/$(notdir $(PYTHON))-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+endif
+VENV ?= .venv
+PY := $(VENV)/bin/python
+PYTEST_ARGS ?=
+export PYTHON
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check format docs bench test-clients pins clean
+
+help: ## list the targets
+	@awk -F ' *## *' '/^[a-z-]+:.*## / { sub(/:.*/, "", $$1); printf "  make %-14s %s\n", $$1, $$2 }' Makefile
+	@echo
+	@echo "  PYTHON=python3.13 chooses the interpreter, PYTEST_ARGS='-k store' what pytest is given."
+
+run: $(VENV)/.ready-requirements ## set up, start Lowtide with the demo model, run the example batch, show the results
+	@$(PY) examples/run_demo.py
+
+test: $(VENV)/.ready-requirements-test ## the whole test suite
+	$(PY) -m pytest $(PYTEST_ARGS)
+
+check: $(VENV)/.ready-requirements-dev ## style, types and import rules, without running tests
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+	$(VENV)/bin/lint-imports
+
+format: $(VENV)/.ready-requirements-dev ## let ruff mend what it can
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+docs: $(VENV)/.ready-requirements-test ## write the generated parts of docs/ from the code
+	$(PY) tools/generated_docs.py --write
+
+bench: $(VENV)/.ready-requirements-test ## measure this machine
+	$(PY) -m bench
+
+test-clients: $(VENV)/.ready-requirements-test ## run against older and newer client libraries (downloads them)
+	$(PY) tests/clients/run.py
+
+pins: ## resolve pyproject.toml into the hashed requirement files (needs uv)
+	@sh tools/pin.sh
+
+clean: ## remove what the targets made: environments, caches, the demo's results
+	rm -rf .venv .venvs demo-out build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find src tests bench tools examples -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/.ready-%: %.txt pyproject.toml tools/install.sh
+	@sh tools/install.sh $(VENV) $<
+	@touch $@

@@ -1,0 +1,28 @@
+#!/bin/sh
+# Resolve pyproject.toml into the three hashed requirement files, largest first, so that the
+# smaller ones hold the very same versions. Needs uv. Where packages come from is not written down:
+# that is the business of the machine that installs them.
+#
+#   make pins                       keep the versions that still fit, resolve what is new
+#   make pins UV_ARGS=--upgrade     newest versions of everything
+set -eu
+
+command -v uv >/dev/null || {
+    echo "make pins needs uv: python3 -m pip install --user uv" >&2
+    exit 1
+}
+
+pin() {
+    output=$1
+    shift
+    # shellcheck disable=SC2086 # UV_ARGS holds several arguments
+    uv pip compile pyproject.toml --quiet --extra hub --group build "$@" \
+        --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
+        --no-emit-index-url --no-emit-find-links ${UV_ARGS:-} --output-file "$output"
+}
+
+pin requirements-dev.txt --group test --group dev
+UV_ARGS=
+pin requirements-test.txt --group test --constraint requirements-dev.txt
+pin requirements.txt --constraint requirements-dev.txt
+grep -c '==' requirements.txt requirements-test.txt requirements-dev.txt

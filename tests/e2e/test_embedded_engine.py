@@ -179,16 +179,45 @@ async def test_health_and_metrics_are_there(engine: EmbeddedEngine) -> None:
 # ---- many at once ----
 
 
-async def test_more_requests_than_slots_all_complete_without_a_stall(
-    http: httpx.AsyncClient,
-) -> None:
-    bodies = [chat(f"number {n}", max_tokens=16, ignore_eos=True) for n in range(96)]
-    began = time.monotonic()
+async def test_more_requests_than_slots_all_complete(http: httpx.AsyncClient) -> None:
+    bodies = [chat(f"number {n}", max_tokens=16, ignore_eos=True) for n in range(32)]
     replies = await asyncio.gather(*(answer(http, "/chat/completions", b) for b in bodies))
-    assert {reply["usage"]["completion_tokens"] for reply in replies} == {16}
-    # A connection kept open holds one of the server's threads for five seconds. With too few
-    # threads, 96 connections take three rounds of that; with enough, well under one second.
+    assert [reply["usage"]["completion_tokens"] for reply in replies] == [16] * 32
+
+
+async def post_and_keep(
+    url: httpx.URL, body: Body, times: int, kept: list[asyncio.StreamWriter]
+) -> list[bytes]:
+    """The same call, again and again on one connection that stays open in `kept`.
+
+    By hand, because httpx takes longer than the engine.
+    """
+    reader, writer = await asyncio.open_connection(url.host, url.port)
+    kept.append(writer)
+    payload = json.dumps(body).encode()
+    head = f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(payload)}\r\n\r\n"
+    replies = []
+    for _ in range(times):
+        writer.write(head.encode() + payload)
+        answered = await reader.readuntil(b"\r\n\r\n")
+        length = answered.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0]
+        replies.append(await reader.readexactly(int(length)))
+    return replies
+
+
+async def test_a_burst_of_kept_alive_connections_does_not_stall(engine: EmbeddedEngine) -> None:
+    url = httpx.URL(engine.url)
+    body = {"prompt": "hello", "max_tokens": 8, "ignore_eos": True}
+    began = time.monotonic()
+    kept: list[asyncio.StreamWriter] = []
+    calls = (post_and_keep(url, body, 3, kept) for _ in range(96))
+    replies = await asyncio.wait_for(asyncio.gather(*calls), PATIENCE_S)
+    assert all(b'"completion_tokens":8' in reply for row in replies for reply in row)
+    # An idle connection holds one of the server's threads for five seconds. With llama.cpp's own
+    # number of threads this takes from 5 to 36 seconds, with ours less than one.
     assert time.monotonic() - began < 5
+    for writer in kept:
+        writer.close()
 
 
 async def test_closing_a_connection_frees_its_slot(
@@ -329,28 +358,16 @@ def test_a_child_does_not_outlive_a_parent_that_is_killed(parent: subprocess.Pop
     wait_gone(pid)
 
 
-LOADING_PARENT = """
-import os, subprocess, sys
-command = [sys.executable, "-m", "lowtide.engines.embedded_child", "--parent", str(os.getpid())]
-command += ["--model", sys.argv[1], "--model-id", "m", "--port", "0", "--slots", "1"]
-child = subprocess.Popen([*command, "--context", "64", "--threads", "1"], stdin=subprocess.PIPE)
-print(child.pid, flush=True)
-child.wait()
-"""
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has a death signal")
-def test_a_child_that_still_loads_its_model_dies_with_its_parent(tmp_path: Path) -> None:
-    pipe = tmp_path / "endless.gguf"  # a model that never arrives: llama.cpp reads, holding the GIL
-    os.mkfifo(pipe)
-    parent = subprocess.Popen(
-        [sys.executable, "-c", LOADING_PARENT, str(pipe)], stdout=subprocess.PIPE, text=True
-    )
+def test_even_a_child_that_cannot_run_python_dies_with_its_parent(
+    parent: subprocess.Popen[str],
+) -> None:
     assert parent.stdout is not None
-    with parent, pipe.open("wb"):  # opens once the child reads
-        pid = int(parent.stdout.readline())
-        parent.kill()
-        wait_gone(pid)
+    pid = int(parent.stdout.readline())
+    os.kill(pid, signal.SIGSTOP)  # like a child that loads a model, holding the GIL
+    parent.kill()
+    parent.communicate(timeout=PATIENCE_S)
+    wait_gone(pid)
 
 
 def test_ctrl_c_ends_both_without_a_word_from_the_child(

@@ -105,6 +105,7 @@ WINDOW_DEFAULT: Final = 64
 WINDOW_MAX: Final = 4096
 
 # ---- the engine HTTP client ----
+PROBE_CONNECTIONS: Final = 16  # beside the window, so that a probe never waits for batch calls
 CONNECTIONS_MAX: Final = WINDOW_MAX + 16  # per replica; a probe never waits behind a full window
 CONNECTION_IDLE_S: Final = 30.0  # then closed: it holds a socket and perhaps a slot of a proxy
 KEEPALIVE_RACE_S: Final = 1.0  # our request and the engine's close crossed: a round trip, generous
@@ -172,4 +173,6 @@ WATCH_POLL_S_MAX: Final = 10.0
 WATCH_POLL_SHARE: Final = 0.05  # asked again after this share of the time watched so far
 WATCH_OUTAGE_S_MAX: Final = 300.0  # a server that restarts or is upgraded while being watched
 VALIDATE_PROGRESS_AFTER_S: Final = 2.0  # below it a bar only flickers
+DISK_FREE_BYTES_LOW: Final = 1024 * MIB  # ten inputs of the largest size with their results
+DISK_FREE_BYTES_MIN: Final = 64 * MIB  # one uncommitted backlog
 LINE_ERRORS_SHOWN: Final = 20  # a screenful; --json has all that are kept

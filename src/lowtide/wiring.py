@@ -298,7 +298,7 @@ async def _upstreams(
                 replica.url,
                 headers=replica.headers,
                 api_key=replica.api_key,
-                connections_max=replica.window,
+                connections_max=replica.window + limits.PROBE_CONNECTIONS,
                 verify=replica.verify_tls,
             )
         except ValueError as error:

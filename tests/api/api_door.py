@@ -1,7 +1,8 @@
 """A real server for the tests of the HTTP door: uvicorn on 127.0.0.1, port 0, in its own thread.
 
-SQLite and a folder under the test's temporary directory; no loops and no engine, because the door needs
-none. `python api_door.py FOLDER` serves the same in a process of its own, for tests that measure memory.
+SQLite and a folder under the test's temporary directory; no loops and no engine, because the door
+needs none. `python api_door.py FOLDER` serves the same in a process of its own, for tests that
+measure memory.
 """
 
 import asyncio
@@ -172,7 +173,6 @@ async def serve(door: Door, stop: asyncio.Event) -> None:
     door.port = listener.getsockname()[1]
     door.loop = asyncio.get_running_loop()
     config = uvicorn_config(create_app(door.services), host="127.0.0.1", port=door.port)
-    config.log_config = None
     config.timeout_graceful_shutdown = 1
     server = Announced(config)
     task = asyncio.ensure_future(server._serve([listener]))

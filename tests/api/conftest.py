@@ -9,7 +9,7 @@ from api_door import Door, open_door
 from lowtide.config import Limits, Server, Settings
 
 FILE_BYTES_MAX = 300_000
-"""The bound of `small_door`: more than a block, so that a file above it is refused in mid-stream."""
+"""The bound of `small_door`: more than a block, so that a larger file is refused in mid-stream."""
 
 
 @pytest.fixture(autouse=True)

@@ -5,7 +5,7 @@ what it is), and a missing blob is an error answer, not a broken 200: the first 
 before the headers go out.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from typing import cast
 from urllib.parse import quote
@@ -56,34 +56,40 @@ async def _finished(request: Request, file: File) -> Response:
         headers["content-range"] = f"bytes {offset}-{offset + length - 1}/{file.bytes}"
     headers["content-length"] = str(length)
     body = services_of(request).files.stream(file, offset, length)
-    return await _answer(request, body, status, headers)
+    return await _answer(request, cast("AsyncGenerator[bytes, None]", body), status, headers)
 
 
 async def _answer(
-    request: Request, body: AsyncIterator[bytes], status: int, headers: Mapping[str, str]
+    request: Request, stream: AsyncGenerator[bytes, None], status: int, headers: Mapping[str, str]
 ) -> Response:
-    stream = cast("AsyncGenerator[bytes]", body)
     if request.method == "HEAD":
         await stream.aclose()
         return Response(status_code=status, headers=headers)
-    first = await anext(stream, b"")
-    return _Streamed(_from(first, stream), status, headers)
-
-
-async def _from(first: bytes, rest: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
-    async with aclosing(rest):
-        if first:
-            yield first
-        async for block in rest:
-            yield block
+    return _Streamed(await anext(stream, b""), stream, status, headers)
 
 
 class _Streamed(StreamingResponse):
     """Closes its source when the client leaves, rather than leave an open file to the collector."""
 
+    def __init__(
+        self,
+        first: bytes,
+        rest: AsyncGenerator[bytes, None],
+        status: int,
+        headers: Mapping[str, str],
+    ) -> None:
+        super().__init__(_joined(first, rest), status, headers)
+        self._rest = rest
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async with aclosing(cast("AsyncGenerator[bytes]", self.body_iterator)):
+        async with aclosing(self._rest):
             await super().__call__(scope, receive, send)
+
+
+async def _joined(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    yield first
+    async for block in rest:
+        yield block
 
 
 def _asked_range(request: Request, etag: str, size: int) -> tuple[int, int] | None:

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from lowtide import limits
 from lowtide.api import metrics
 from lowtide.api.errors import as_lowtide_error, envelope, error_response
+from lowtide.core.errors import LowtideError
 
 _log = structlog.get_logger("lowtide.api")
 
@@ -44,6 +45,8 @@ class Edge:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 headers = [(b"x-request-id", request_id.encode()), *_HEADERS]
+                if status >= 400 and _declared(scope) > limits.REFUSED_BODY_BYTES_MAX:
+                    headers.append((b"connection", b"close"))
                 message = {**message, "headers": [*message.get("headers", []), *headers]}
             await send(message)
 
@@ -51,22 +54,35 @@ class Edge:
             if not await _refuse_oversized(scope, receive, stamped):
                 await self._app(scope, receive, stamped)
         except Exception as error:  # noqa: BLE001 - the edge, see above
-            if status:
-                # Too late for an envelope: the connection ends before Content-Length is reached, so
-                # the client knows that what it has is not whole.
-                _log.exception("answer broken off", request_id=request_id, path=scope["path"])
-            elif (known := as_lowtide_error(error)) is not None:
-                await error_response(known)(scope, receive, stamped)
-            else:
+            known = _known(error)
+            if known is None:
                 _log.exception("request failed", request_id=request_id, path=scope["path"])
-                response = envelope(
-                    500,
-                    f"The server made a mistake. Its log says more under {request_id}.",
+                known = LowtideError(
                     "internal_error",
+                    f"The server made a mistake. Its log says more under {request_id}.",
                 )
-                await response(scope, receive, stamped)
+            elif status:
+                _log.error("answer broken off", request_id=request_id, reason=known.message)
+            if not status:
+                await error_response(known)(scope, receive, stamped)
+            # Else too late for an envelope: uvicorn closes the connection short of Content-Length,
+            # so the client knows that what it has is not whole.
         finally:
             metrics.REQUESTS.labels(scope["method"], status).inc()
+
+
+def _known(error: Exception) -> LowtideError | None:
+    """What a handler, or the body of an answer that had begun, failed with, if it is expected."""
+    if isinstance(error, RuntimeError) and isinstance(error.__cause__, Exception):
+        error = error.__cause__  # Starlette wraps what is raised once an answer has begun
+    return as_lowtide_error(error)
+
+
+def _declared(scope: Scope) -> int:
+    """Content-Length of the request. uvicorn reads and drops what is left of a refused body, so
+    that the client sees the answer instead of a reset; a huge one is not worth that.
+    """
+    return next((int(v) for n, v in scope["headers"] if n == b"content-length"), 0)
 
 
 async def _refuse_oversized(scope: Scope, receive: Receive, send: Send) -> bool:

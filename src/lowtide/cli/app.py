@@ -95,6 +95,8 @@ def _report(error: Exception, *, as_json: bool) -> int:
     if exits.debugging():
         traceback.print_exception(error)
     failure = _usage_error(error) or exits.explain(error)
+    if not failure.message:  # `lowtide` alone: its help was printed already
+        return failure.exit_code
     screen.note(f"[bold red]Error:[/] {escape(failure.message)}")
     if failure.hint:
         screen.note(f"[dim]{escape(failure.hint)}[/]")

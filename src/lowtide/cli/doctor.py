@@ -1,4 +1,4 @@
-"""`lowtide doctor`: is everything there that `lowtide serve` will need, and if not, what would mend it.
+"""`lowtide doctor`: is all there that `lowtide serve` will need, and if not, what would mend it.
 
 Each check is a value; nothing is changed, started or written beyond what a probe takes away again.
 """
@@ -14,8 +14,8 @@ import typer
 from rich.markup import escape
 
 from lowtide import config
-from lowtide.cli import checkups, exits, screen
-from lowtide.cli.checkups import Finding
+from lowtide.cli import exits, screen
+from lowtide.cli.finding import NO_REPLICA, Finding
 from lowtide.cli.options import ConfigOption, JsonOption
 from lowtide.config import ConfigError, Settings
 
@@ -52,6 +52,8 @@ def doctor(
 
 async def _examine(settings: Settings, config_file: Path | None) -> list[Finding]:
     """All checks, in the order in which trouble is best understood."""
+    from lowtide.cli import checkups  # every adapter: slow to load, so not at the start
+
     findings = [checkups.check_config(settings, config_file)]
     findings += checkups.check_data_dir(settings)
     usable = all(finding.verdict != "fail" for finding in findings)
@@ -60,11 +62,17 @@ async def _examine(settings: Settings, config_file: Path | None) -> list[Finding
         findings.append(await checkups.check_blobs(settings))
     findings.append(checkups.check_port(settings))
     findings.append(checkups.check_embedded_engine())
+    names = {
+        name: model.engine_name
+        for model in settings.model
+        if model.engine_name is not None
+        for name in (model.id, *model.aliases)
+    }
     findings += await asyncio.gather(
-        *(checkups.check_replica(replica) for replica in settings.replica)
+        *(checkups.check_replica(replica, names) for replica in settings.replica)
     )
     if not settings.replica:
-        findings.append(checkups.NO_REPLICA)
+        findings.append(NO_REPLICA)
     return findings
 
 

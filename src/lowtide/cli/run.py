@@ -18,7 +18,6 @@ from lowtide.cli.bars import BatchBar, transfer_bar
 from lowtide.cli.batch_report import exit_code_of, show_end
 from lowtide.cli.client import ServerClient
 from lowtide.cli.http_client import ServerRefused
-from lowtide.cli.local_server import LocalServer
 from lowtide.cli.logs import log_to_file
 from lowtide.cli.options import ConfigOption, JsonOption, KeyOption, connect
 from lowtide.cli.outputs import errors_beside
@@ -88,6 +87,8 @@ def run(
         else:
             _refuse_to_replace((output, error_path), force=force or restart)
             _abandon(folder, job)
+        if job.mapped is not None:
+            screen.note(f"[yellow]Note:[/] {escape(job.mapped)}")
         with _place(job, folder, quiet=as_json) as client:
             answer = _carry_through(client, job, folder, before or job.state, quiet=as_json)
             batch = read_view(answer, BatchView)
@@ -148,7 +149,8 @@ def _place(job: Job, folder: RunFolder, *, quiet: bool) -> Iterator[ServerClient
                 )
                 raise
         return
-    folder.path.mkdir(exist_ok=True)
+    from lowtide.cli.local_server import LocalServer  # the whole server: slow to load
+
     log_to_file(folder.log_file)
 
     def tell(what: str) -> None:

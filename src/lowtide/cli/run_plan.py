@@ -8,15 +8,14 @@ import os
 import socket
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 import msgspec
 import typer
-from rich.markup import escape
 
 from lowtide import config, limits
-from lowtide.cli import exits, screen
+from lowtide.cli import exits
 from lowtide.cli.address import server_address
 from lowtide.cli.bars import patient_bar
 from lowtide.cli.exits import CommandError
@@ -36,7 +35,9 @@ from lowtide.config import Auth, Dispatch, Limits, Replica, Settings
 from lowtide.core.file import dialect_of_purpose
 from lowtide.core.plan import Plan
 from lowtide.core.validation import ValidationFailure, ValidationRules
-from lowtide.wiring import EmbeddedModel
+
+if TYPE_CHECKING:
+    from lowtide.wiring import EmbeddedModel
 
 _ALL: Final = 2**53
 """No bound: a run with its own server is limited by this machine, not by a service's promise."""
@@ -67,7 +68,7 @@ class Job:
     api_key: str | None
     completion_window: str | None
     settings: Settings
-    embedded: EmbeddedModel | None
+    embedded: "EmbeddedModel | None"
 
     def settings_in(self, data_dir: Path) -> Settings:
         """The settings for a server of our own that keeps everything in `data_dir`."""
@@ -75,6 +76,15 @@ class Job:
             self.settings.server, data_dir=data_dir, database_url="sqlite", blob_url="file"
         )
         return msgspec.structs.replace(self.settings, server=server)
+
+    @property
+    def mapped(self) -> str | None:
+        """Which names of the input another model answers for, in words; None where none are."""
+        if self.embedded is None or not self.embedded.aliases:
+            return None
+        names = self.embedded.aliases
+        more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
+        return f"{self.embedded.spec} answers for {', '.join(names[:_NAMES_SHOWN])}{more}."
 
 
 def check_paths(source: Path, output: Path, errors: Path) -> None:
@@ -207,13 +217,11 @@ def _settings_for(settings: Settings, target: Target, names: tuple[str, ...]) ->
     )
 
 
-def _embedded_for(target: Target, names: tuple[str, ...]) -> EmbeddedModel | None:
+def _embedded_for(target: Target, names: tuple[str, ...]) -> "EmbeddedModel | None":
     """The model of our own, under every name that the input calls it by."""
     if target.model is None:
         return None
+    from lowtide.wiring import EmbeddedModel  # slow, and of no use with --url or --server
+
     others = tuple(name for name in names if name != target.model)
-    if others:
-        shown = ", ".join(others[:_NAMES_SHOWN])
-        more = f" and {len(others) - _NAMES_SHOWN} more" if len(others) > _NAMES_SHOWN else ""
-        screen.note(f"[yellow]Note:[/] {escape(target.model)} answers for {escape(shown)}{more}.")
     return EmbeddedModel(target.model, slots=target.window, aliases=others)

@@ -5,7 +5,10 @@ write transaction begins with the write lock, so everything after it is alone; P
 rows instead.
 """
 
+import sqlite3
 import zlib
+from contextlib import ExitStack, closing
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Engine, event, func, select
@@ -33,15 +36,28 @@ def prepare_sqlite(engine: Engine, *, writer: bool) -> None:
 
     @event.listens_for(engine, "connect")
     def _settings(connection: Any, _record: Any) -> None:
-        connection.isolation_level = None  # the driver would begin too late, and without the lock
-        cursor = connection.cursor()
-        for setting in settings:
-            cursor.execute(setting)
-        cursor.close()
+        with ExitStack() as undo:
+            undo.callback(connection.close)  # no pool knows it yet: its thread would stay behind
+            connection.isolation_level = None  # the driver begins too late, and without the lock
+            cursor = connection.cursor()
+            for setting in settings:
+                cursor.execute(setting)
+            cursor.close()
+            undo.pop_all()
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Any) -> None:
         connection.exec_driver_sql(first_word)
+
+
+def make_sqlite_file(path: Path) -> None:
+    """Make the file and its folder where they are missing. Raises sqlite3.Error or OSError.
+
+    Also a probe: a failed connect of the async driver leaves its thread behind, this one nothing.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with closing(sqlite3.connect(path)):
+        pass
 
 
 async def lock_name(conn: AsyncConnection, name: str) -> None:

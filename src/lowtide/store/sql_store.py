@@ -3,6 +3,7 @@
 Made by wiring, once a process. Invariant: `open` has returned before any other method is called.
 """
 
+import asyncio
 from pathlib import Path
 
 from sqlalchemy import URL
@@ -17,6 +18,7 @@ from lowtide.ports.store import (
     WorkStore,
 )
 from lowtide.store.batches import SqlBatches
+from lowtide.store.dialect import make_sqlite_file
 from lowtide.store.engine import Database, mapped_errors
 from lowtide.store.files import SqlFiles
 from lowtide.store.lifecycle import SqlLifecycle
@@ -68,7 +70,7 @@ class SqlStore:
         try:
             if url.get_backend_name() == "sqlite" and url.database:
                 with mapped_errors():
-                    Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+                    await asyncio.to_thread(make_sqlite_file, Path(url.database))
             await bring_to_head(self._db)
         except StoreUnavailable as error:
             await self.aclose()

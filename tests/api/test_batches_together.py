@@ -1,0 +1,120 @@
+"""Batches through the Together SDK, as it is installed."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import together
+from batch_bench import CHAT, Bench, open_bench
+
+from lowtide.core.batch import BatchError
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+    with open_bench(tmp_path, monkeypatch) as running:
+        yield running
+
+
+@pytest.fixture
+def client(bench: Bench) -> Iterator[together.Together]:
+    with together.Together(api_key="k", base_url=bench.door.url, max_retries=0) as client:
+        yield client
+
+
+def create(bench: Bench, client: together.Together, requests: int = 3) -> str:
+    file = bench.upload(requests, purpose="batch-api")
+    job = client.batches.create(input_file_id=file.id, endpoint=CHAT).job
+    assert job is not None
+    assert job.id is not None
+    return job.id
+
+
+def test_a_batch_lives_from_create_to_completed(bench: Bench, client: together.Together) -> None:
+    file = bench.upload(4, purpose="batch-api")
+    created = client.batches.create(
+        input_file_id=file.id, endpoint=CHAT, completion_window="24h", priority=2
+    )
+    job = created.job
+    assert created.warning is None
+    assert job is not None
+    assert job.id is not None
+    assert (job.status, job.progress, job.error) == ("VALIDATING", 0.0, None)
+    assert (job.input_file_id, job.file_size_bytes) == (file.id, file.bytes)
+    assert job.user_id
+    assert job.created_at is not None
+    assert job.job_deadline is not None
+    assert job.job_deadline - job.created_at == timedelta(days=1)
+
+    bench.plan()
+    bench.settle(job.id, ok=[2], bad=[3])
+    job = client.batches.retrieve(job.id)
+    assert (job.status, job.progress, job.x_model_id) == ("IN_PROGRESS", 50.0, "test-model")
+
+    assert job.id is not None
+    bench.settle(job.id, ok=[1, 4])
+    assert client.batches.retrieve(job.id).status == "IN_PROGRESS"
+    bench.assemble()
+    job = client.batches.retrieve(job.id)
+    assert (job.status, job.progress) == ("COMPLETED", 100.0)
+    assert job.completed_at is not None
+    assert job.output_file_id is not None
+    assert job.error_file_id is not None
+    assert client.files.content(job.output_file_id).read().count(b"\n") == 3
+
+
+def test_a_model_for_the_whole_batch_is_answered_with_a_warning(
+    bench: Bench, client: together.Together
+) -> None:
+    file = bench.upload(purpose="batch-api")
+    created = client.batches.create(input_file_id=file.id, endpoint=CHAT, model_id="org/m-1")
+    assert created.warning is not None
+    assert "model_id" in created.warning
+
+
+def test_the_list_is_all_batches_newest_first(bench: Bench, client: together.Together) -> None:
+    ids = [create(bench, client) for _ in range(25)]
+    assert [job.id for job in client.batches.list()] == ids[::-1]
+
+
+def test_cancelling_is_in_progress_until_it_is_cancelled(
+    bench: Bench, client: together.Together
+) -> None:
+    batch_id = create(bench, client)
+    assert client.batches.cancel(batch_id).status == "IN_PROGRESS"
+    bench.assemble()
+    assert client.batches.retrieve(batch_id).status == "CANCELLED"
+    assert client.batches.cancel(batch_id).status == "CANCELLED"
+
+
+def test_a_failed_batch_says_why_in_one_sentence(bench: Bench, client: together.Together) -> None:
+    batch_id = create(bench, client)
+    bench.reject([BatchError("duplicate_custom_id", "Twice.", 7, "custom_id")], 1)
+    job = client.batches.retrieve(batch_id)
+    assert (job.status, job.error) == ("FAILED", "line 7: Twice.")
+    with pytest.raises(together.BadRequestError, match="is failed and cannot be cancelled"):
+        client.batches.cancel(batch_id)
+
+
+def test_refusals_carry_our_words(bench: Bench, client: together.Together) -> None:
+    with pytest.raises(together.NotFoundError, match="No batch found with id 'batch_nope'"):
+        client.batches.retrieve("batch_nope")
+    with pytest.raises(together.NotFoundError, match="No such File object: file-x"):
+        client.batches.create(input_file_id="file-x", endpoint=CHAT)
+    file_id = bench.upload(purpose="batch-api").id
+    with pytest.raises(together.BadRequestError, match="/v1/embeddings"):
+        client.batches.create(input_file_id=file_id, endpoint="/v1/audio/translations")
+
+
+async def test_the_async_client_works_as_well(bench: Bench) -> None:
+    file_id = bench.upload(1, purpose="batch-api").id
+    async with together.AsyncTogether(api_key="k", base_url=bench.door.url) as client:
+        job = (await client.batches.create(input_file_id=file_id, endpoint=CHAT)).job
+        assert job is not None
+        assert job.id is not None
+        assert [listed.id for listed in await client.batches.list()] == [job.id]
+        assert (await client.batches.retrieve(job.id)).status == "VALIDATING"
+        assert (await client.batches.cancel(job.id)).status == "IN_PROGRESS"
+        with pytest.raises(together.NotFoundError, match="No batch found"):
+            await client.batches.retrieve("batch_nope")

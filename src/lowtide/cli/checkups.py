@@ -1,0 +1,215 @@
+"""The checks behind `lowtide doctor`, each a function from settings to a finding.
+
+A finding says what is and, where something is wrong, what would mend it. Invariant: nothing is
+changed. A data directory that is not there is not made, a database is not migrated; blobs are
+probed by a write that is taken back.
+"""
+
+import asyncio
+import importlib.metadata
+import os
+import shutil
+import sqlite3
+import time
+from collections.abc import Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from lowtide import limits
+from lowtide.blobs.url import open_blobs
+from lowtide.cli.exits import CommandError
+from lowtide.cli.finding import Finding
+from lowtide.cli.screen import human_bytes, human_seconds
+from lowtide.cli.serving import bind
+from lowtide.config import DEFAULT_FILE, Replica, Settings
+from lowtide.core.outcome import NoReply, Reply, error_message
+from lowtide.data_dir import LOCK_FILE, DataDirError, locked_data_dir
+from lowtide.engines.http_client import HttpEngine
+from lowtide.ports.blobs import BlobError
+from lowtide.store.schema import HEAD
+
+_MODELS_SHOWN: Final = 5
+
+
+def check_config(settings: Settings, config_file: Path | None) -> Finding:
+    """Where the settings come from; that they are sound was checked by reading them."""
+    file = config_file or (Path(DEFAULT_FILE) if Path(DEFAULT_FILE).is_file() else None)
+    source = f"read from {file}" if file is not None else f"defaults; there is no ./{DEFAULT_FILE}"
+    models = sum(len(replica.models) for replica in settings.replica)
+    return Finding("config", "ok", f"{source}; {len(settings.replica)} replicas, {models} models")
+
+
+def check_data_dir(settings: Settings) -> list[Finding]:
+    """There or makeable, writable, with space, and whose."""
+    path = settings.server.data_dir.absolute()
+    place = path
+    while not place.exists():
+        place = place.parent
+    if not place.is_dir():
+        remedy = "Choose another with --data-dir or server.data_dir."
+        return [Finding("data dir", "fail", f"{place} is a file, not a folder", remedy)]
+    if not os.access(place, os.W_OK | os.X_OK):
+        remedy = "Make it writable for this user, or choose another with --data-dir."
+        return [Finding("data dir", "fail", f"{place} is not writable", remedy)]
+    found = f"{path}, writable" if path == place else f"{path} will be made at the first start"
+    return [Finding("data dir", "ok", found), _check_space(place), *_check_lock(path)]
+
+
+def _check_space(place: Path) -> Finding:
+    free = shutil.disk_usage(place).free
+    what = f"{human_bytes(free)} free on the disk of the data dir"
+    remedy = "Make room: results that cannot be stored stop all work."
+    if free < limits.DISK_FREE_BYTES_MIN:
+        return Finding("space", "fail", what, remedy)
+    if free < limits.DISK_FREE_BYTES_LOW:
+        return Finding("space", "warn", what, remedy)
+    return Finding("space", "ok", what)
+
+
+def _check_lock(path: Path) -> list[Finding]:
+    if not (path / LOCK_FILE).exists():
+        return []
+    try:
+        with locked_data_dir(path):
+            return [Finding("lock", "ok", "no Lowtide is running on this data dir")]
+    except DataDirError as error:
+        return [Finding("lock", "warn", str(error), "Fine, if that is the server you meant.")]
+
+
+async def check_store(settings: Settings) -> Finding:
+    """The database can be read, is whole, and has a schema that this version knows."""
+    if settings.server.database_url != "sqlite":
+        what = f"server.database_url = {settings.server.database_url!r} is not known"
+        return Finding("store", "fail", what, "This version knows 'sqlite' only.")
+    path = settings.server.data_dir.absolute() / "lowtide.db"
+    if not path.exists():
+        return Finding("store", "ok", "a new SQLite database will be made at the first start")
+    return await asyncio.to_thread(_check_sqlite, path)
+
+
+def _check_sqlite(path: Path) -> Finding:
+    try:
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
+            state = str(database.execute("PRAGMA quick_check(1)").fetchone()[0])
+            version = str(database.execute("SELECT version_num FROM alembic_version").fetchone()[0])
+    except sqlite3.Error as error:
+        remedy = "Restore a backup, or move the data dir away to begin anew."
+        return Finding("store", "fail", f"{path} cannot be read: {error}", remedy)
+    if state != "ok":
+        return Finding("store", "fail", f"{path} is damaged: {state}", "Restore a backup.")
+    what = f"SQLite, schema {version}"
+    if version > HEAD:
+        remedy = "A newer Lowtide has used it: install that one again."
+        return Finding("store", "fail", f"{what}, newer than {HEAD}", remedy)
+    if version < HEAD:
+        remedy = "The next start will bring it up to date; back it up before."
+        return Finding("store", "warn", f"{what}, this version has {HEAD}", remedy)
+    return Finding("store", "ok", what)
+
+
+async def check_blobs(settings: Settings) -> Finding:
+    """Writing works and create-only is honoured."""
+    url, folder = settings.server.blob_url, settings.server.data_dir.absolute() / "blobs"
+    if url == "file" and not folder.exists():
+        return Finding("blobs", "ok", "a folder will be made at the first start")
+    started = time.monotonic()
+    try:
+        await open_blobs(url, folder).probe()
+    except ValueError as error:
+        return Finding("blobs", "fail", str(error), "Correct server.blob_url.")
+    except BlobError as error:
+        remedy = "Check server.blob_url, its credentials, and that writing is allowed."
+        return Finding("blobs", "fail", str(error), remedy)
+    took = human_seconds(time.monotonic() - started)
+    where = str(folder) if url == "file" else url
+    return Finding("blobs", "ok", f"{where}: writes are create-only (probed in {took})")
+
+
+def check_port(settings: Settings) -> Finding:
+    """Whether `serve` could listen."""
+    host, port = settings.server.host, settings.server.port
+    try:
+        bind(host, port).close()
+    except CommandError as error:
+        remedy = "A server that runs already? Else choose another with --port."
+        return Finding("port", "warn", error.message, remedy)
+    return Finding("port", "ok", f"{host} port {port} is free")
+
+
+def check_embedded_engine() -> Finding:
+    """The wheel behind --model can be loaded on this machine."""
+    try:
+        import xllamacpp  # type: ignore[import-untyped]
+    except (ImportError, OSError) as error:
+        remedy = "--model will not work; replicas are not affected. Install xllamacpp again."
+        return Finding("engine", "warn", f"the embedded engine does not load: {error}", remedy)
+    version = importlib.metadata.version(xllamacpp.__name__)
+    return Finding("engine", "ok", f"embedded llama.cpp (xllamacpp {version}) loads")
+
+
+async def check_replica(replica: Replica, engine_names: Mapping[str, str]) -> Finding:
+    """It answers, takes our key, and serves the models it is configured for.
+
+    `engine_names` maps a model to what its engine calls it, where that differs.
+    """
+    name = f"replica {replica.url}"
+    try:
+        engine = HttpEngine(
+            replica.url,
+            headers=replica.headers,
+            api_key=replica.api_key,
+            connections_max=1,
+            verify=replica.verify_tls,
+        )
+    except ValueError as error:
+        return Finding(name, "fail", str(error), "Correct its url or headers.")
+    wanted = [engine_names.get(model, model) for model in replica.models]
+    started = time.monotonic()
+    try:
+        attempt = await engine.get("/models", limits.CONNECT_TIMEOUT_S)
+    finally:
+        await engine.aclose()
+    match attempt:
+        case NoReply(detail=detail):
+            remedy = "Is the engine running, and is the url right (most end in /v1)?"
+            return Finding(name, "fail", f"does not answer: {detail}", remedy)
+        case Reply(status=401 | 403 as status):
+            return Finding(name, "fail", f"answered {status}", "Set api_key of this [[replica]].")
+        case Reply(status=200, body=body):
+            took = human_seconds(time.monotonic() - started)
+            return _compare_models(name, wanted, body, took)
+        case Reply(status=status, body=body):
+            what = f"answers, but GET /models gave {status} ({error_message(body) or 'no reason'})"
+            return Finding(name, "warn", what, "Most engines want a url that ends in /v1.")
+
+
+def _compare_models(name: str, wanted: list[str], body: bytes, took: str) -> Finding:
+    served = _served_models(body)
+    if served is None:
+        what = f"answers in {took}, but its list of models cannot be read"
+        return Finding(name, "warn", what, "Is it an OpenAI-compatible engine?")
+    missing = [model for model in wanted if model not in served]
+    if missing:
+        what = f"answers in {took}, but serves {_listed(served)}, not {_listed(missing)}"
+        remedy = "Correct models, or name the engine's own word in engine_name of a [[model]]."
+        return Finding(name, "warn", what, remedy)
+    return Finding(name, "ok", f"answers in {took}, serves {_listed(wanted)}")
+
+
+def _served_models(body: bytes) -> list[str] | None:
+    """The ids in an answer to GET /models: OpenAI's page, or Together's bare array."""
+    try:
+        answer: Any = msgspec.json.decode(body)
+        entries = answer["data"] if isinstance(answer, dict) else answer
+        return [str(entry["id"]) for entry in entries]
+    except (msgspec.DecodeError, UnicodeDecodeError, KeyError, TypeError):
+        return None
+
+
+def _listed(models: list[str]) -> str:
+    shown = ", ".join(models[:_MODELS_SHOWN]) or "no model"
+    more = len(models) - _MODELS_SHOWN
+    return f"{shown} and {more} more" if more > 0 else shown

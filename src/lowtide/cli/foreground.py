@@ -1,0 +1,155 @@
+"""A Lowtide in the foreground: open, announce, wait for a signal, close in good order.
+
+The bodies of `lowtide serve` and `lowtide worker`.
+"""
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from rich.markup import escape
+from rich.panel import Panel
+
+from lowtide import __version__
+from lowtide.cli import exits, screen
+from lowtide.cli.event_loop import new_event_loop
+from lowtide.cli.serving import address_of, listening
+from lowtide.config import Settings
+from lowtide.wiring import Application, EmbeddedModel, Role, open_application
+
+Body = Callable[["Stopper"], Coroutine[Any, Any, None]]
+
+
+def serve_body(
+    settings: Settings,
+    role: Role,
+    embedded: EmbeddedModel | None,
+    bound: socket.socket,
+    *,
+    as_json: bool,
+) -> Body:
+    async def body(stopper: "Stopper") -> None:
+        opening = open_application(settings, role=role, embedded=embedded, on_progress=_tell)
+        async with opening as application:
+            assert application.asgi is not None
+            async with listening(application.asgi, bound) as serving:
+                _announce(address_of(bound), application, role, as_json=as_json)
+                await stopper.wait(serving)
+                _tell("stopping: finishing what is in flight; Ctrl-C again stops at once")
+
+    return body
+
+
+def work_body(settings: Settings, embedded: EmbeddedModel | None, *, as_json: bool) -> Body:
+    async def body(stopper: "Stopper") -> None:
+        opening = open_application(settings, role="worker", embedded=embedded, on_progress=_tell)
+        async with opening as application:
+            if as_json:
+                screen.emit_json_line({"pid": os.getpid(), "models": list(application.models)})
+            else:
+                screen.note(f"This worker serves {_models(application)}.")
+            await stopper.wait()
+            _tell("stopping: finishing what is in flight; Ctrl-C again stops at once")
+
+    return body
+
+
+class Stopper:
+    """What a signal does: before `wait` it abandons the start, during it it ends the wait.
+
+    The second signal ends the process on the spot, which loses nothing that was committed.
+    """
+
+    def __init__(self, task: "asyncio.Task[None]") -> None:
+        self._task = task
+        self._asked = asyncio.Event()
+        self._is_waited_for = False
+
+    def ask(self, exit_code: int) -> None:
+        if self._asked.is_set():
+            os._exit(exit_code)
+        self._asked.set()
+        if not self._is_waited_for:
+            self._task.cancel()
+
+    async def wait(self, serving: "asyncio.Task[None] | None" = None) -> None:
+        """Until a signal comes, or `serving` ends by itself, which raises what ended it."""
+        self._is_waited_for = True
+        asked = asyncio.create_task(self._asked.wait())
+        try:
+            watched = {asked} if serving is None else {asked, serving}
+            await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            asked.cancel()
+        if serving is not None and serving.done():
+            serving.result()
+
+
+def run_until_stopped(body: Body) -> None:
+    """Run `body` with SIGINT and SIGTERM led to its stopper. Raises KeyboardInterrupt for a start
+    that was abandoned."""
+
+    async def main() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        stopper = Stopper(task)
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGINT, stopper.ask, exits.INTERRUPTED)
+        loop.add_signal_handler(signal.SIGTERM, stopper.ask, exits.TERMINATED)
+        await body(stopper)
+
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        try:
+            runner.run(main())
+        except asyncio.CancelledError:
+            raise KeyboardInterrupt from None
+
+
+def _tell(what: str) -> None:
+    screen.note(f"[dim]{escape(what)}[/]")
+
+
+def _models(application: Application) -> str:
+    return escape(", ".join(application.models)) or "no model"
+
+
+def _announce(address: str, application: Application, role: Role, *, as_json: bool) -> None:
+    """Where it listens and how to use it; one JSON line for scripts, which also learn the port."""
+    models = list(application.models)
+    if as_json:
+        screen.emit_json_line({"address": address, "pid": os.getpid(), "models": models})
+        return
+    if not screen.OUT.is_terminal:
+        screen.say(f"Lowtide {__version__} listens on {address} and serves {_models(application)}")
+        return
+    example = (
+        "[dim]# pip install together[/]\n"
+        f'client = Together(base_url="{address}", api_key="none")\n'
+        'file = client.files.upload("batch.jsonl", purpose="batch-api")\n'
+        "job = client.batches.create(input_file_id=file.id,\n"
+        '                            endpoint="/v1/chat/completions").job\n\n'
+        "[dim]# pip install openai[/]\n"
+        f'client = OpenAI(base_url="{address}/v1", api_key="none")\n'
+        'file = client.files.create(file=open("batch.jsonl", "rb"), purpose="batch")\n'
+        "batch = client.batches.create(input_file_id=file.id,\n"
+        '                              endpoint="/v1/chat/completions", completion_window="24h")'
+    )
+    facts = f"[bold]{address}[/]\nmodels  {_models(application)}\n"
+    facts += f"data    {escape(str(application.settings.server.data_dir))}\n\n"
+    screen.OUT.print(
+        Panel(
+            facts + example,
+            title=f"Lowtide {__version__}",
+            subtitle="Ctrl-C stops",
+            expand=False,
+            border_style="cyan",
+        )
+    )
+    if not models and role == "all":
+        screen.note(
+            "[yellow]No model is served yet:[/] batches will wait. Add a [[replica]] to"
+            " lowtide.toml, or start with --model demo."
+        )

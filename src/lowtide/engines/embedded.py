@@ -109,9 +109,9 @@ class EmbeddedEngine:
         threads: int | None = None,
         embeddings: bool | None = None,
     ) -> None:
-        """None stands for a good choice: `context` (tokens per slot) the model's own up to a bound,
+        """`context` is tokens per slot, at most the model's own. None is a choice made here.
 
-        `threads` by `threads_for`, `embeddings` if the model was made for them.
+        `threads` None follows `threads_for`; `embeddings` None asks whether the model is made for it.
         """
         self._model_path = model_path
         self._model_id = model_id

@@ -111,7 +111,7 @@ class EmbeddedEngine:
     ) -> None:
         """`context` is tokens per slot, at most the model's own. None is a choice made here.
 
-        `threads` None follows `threads_for`; `embeddings` None asks whether the model is made for it.
+        `threads` None follows `threads_for`; `embeddings` None means: if the model is made for it.
         """
         self._model_path = model_path
         self._model_id = model_id

@@ -190,6 +190,18 @@ async def test_after_the_sweep_only_a_fresh_reader_is_served(run: Run) -> None:
     assert "without offset" in caught.value.message
 
 
+async def test_the_order_of_commit_is_kept_for_exactly_as_long_as_promised(run: Run) -> None:
+    await run.start(3)
+    await run.settle(ok=[3, 1, 2])
+    await run.assemble()
+    run.clock.advance(limits.SEGMENTS_KEEP_S - 1)
+    assert (await run.read(1))[0] == [1, 2]
+    run.clock.advance(1)  # a sweep may run from now on, even in the middle of a read
+    with pytest.raises(LowtideError) as caught:
+        await run.open(1)
+    assert caught.value.code == "offset_expired"
+
+
 async def test_slices_swept_early_are_noticed(run: Run) -> None:
     await run.start(3)
     await run.settle(ok=[3, 1, 2])

@@ -1,7 +1,7 @@
 """One frozen settings tree: defaults <- lowtide.toml <- LOWTIDE_* environment <- flags.
 
-Read once at start, by the CLI, and handed to `wiring`. Every bad key, type or value ends in ConfigError
-with the key, where it came from and what is allowed; nothing starts on a guess.
+Read once at start, by the CLI, and handed to `wiring`. Every bad key, type or value ends in
+ConfigError with the key, where it came from and what is allowed; nothing starts on a guess.
 """
 
 import os
@@ -132,7 +132,7 @@ def load(
             _put(tree, dotted.split("."), value)
     source = str(file) if file is not None else "the defaults"
     try:
-        settings = msgspec.convert(tree, Settings, strict=False)
+        settings = msgspec.convert(tree, Settings, strict=False, dec_hook=_path)
     except msgspec.ValidationError as error:
         raise ConfigError(f"{source}: {error}") from None
     check(settings)
@@ -145,8 +145,8 @@ def check(settings: Settings) -> None:
     _require(0 <= server.port <= 65535, "server.port", "a port from 0 to 65535")
     if settings.auth.mode == "open" and not is_loopback(server.host):
         raise ConfigError(
-            f"server.host = {server.host!r} is a public address and auth.mode is 'open': anyone could"
-            " run batches. Use host = '127.0.0.1', or auth.mode = 'keys'."
+            f"server.host = {server.host!r} is a public address and auth.mode is 'open': anyone"
+            " could run batches. Use host = '127.0.0.1', or auth.mode = 'keys'."
         )
     if server.public_url is not None:
         _require_url(server.public_url, "server.public_url")
@@ -231,6 +231,14 @@ def _read_toml(file: Path) -> dict[str, Any]:
         raise ConfigError(f"{file}: cannot be read: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file}: not valid TOML: {error}") from None
+
+
+def _path(kind: type, value: object) -> Path:
+    """The one type of the tree that msgspec does not know."""
+    assert kind is Path, "a setting of a new type needs its own conversion"
+    if not isinstance(value, str) or not value:
+        raise ValueError("Expected the path of a folder")
+    return Path(value).expanduser()
 
 
 def _from_environment(environ: Mapping[str, str]) -> list[tuple[list[str], Any]]:

@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from store_world import World
 
 from lowtide.ports.store import Store
 from lowtide.store.sql_store import SqlStore
+from lowtide.testing.store_world import World
 
 
 @pytest.fixture(scope="session")

@@ -5,10 +5,10 @@ from datetime import timedelta
 
 import msgspec
 import pytest
-from store_world import World
 
 from lowtide.core.batch import Batch
 from lowtide.core.plan import ModelShare
+from lowtide.testing.store_world import World
 
 
 async def create(world: World, digest: str, *, repeat: bool = False, since_s: float = 600) -> Batch:

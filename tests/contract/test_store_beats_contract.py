@@ -3,12 +3,12 @@
 import asyncio
 
 import pytest
-from store_world import PER_ANSWER, TTL_S, World, keys, outcomes
 
 from lowtide.core.batch import Counts
 from lowtide.core.chunk import ChunkKey
 from lowtide.core.usage import NO_USAGE, Usage
 from lowtide.ports.store import Beat
+from lowtide.testing.store_world import PER_ANSWER, TTL_S, World, keys, outcomes
 
 
 def times(count: int) -> Usage:

@@ -3,9 +3,9 @@
 from datetime import timedelta
 
 import pytest
-from store_world import World
 
 from lowtide.ports.store import StoreError
+from lowtide.testing.store_world import World
 
 
 async def garbage(world: World) -> set[str]:

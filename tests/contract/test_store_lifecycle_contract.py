@@ -4,11 +4,11 @@ import asyncio
 from datetime import timedelta
 
 import pytest
-from store_world import TTL_S, World, outcomes, result_file
 
 from lowtide.core.batch import BatchError
 from lowtide.limits import FILE_TTL_S
 from lowtide.ports.store import TokenLimitReached
+from lowtide.testing.store_world import TTL_S, World, outcomes, result_file
 
 # ---- task leases
 

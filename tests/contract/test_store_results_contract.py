@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from store_world import World, outcomes
+from lowtide.testing.store_world import World, outcomes
 
 KEEP_S = 3600.0
 

@@ -1,12 +1,13 @@
-"""What the store's contract suites and property tests say in one word: a file, a batch, a beat.
+"""What tests of a store say in one word: a file, a batch, a claim, a beat, an end.
 
-A `World` is one store and a hand-turned clock. Ids are numbered, so that a failure names what it
-means.
+Used by the store's contract suites and property tests. A `World` is one store and a hand-turned
+clock; its ids are numbered, so that a failure names what it means.
 """
 
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import count
+from typing import Any
 
 from lowtide.core.batch import Batch, Dialect
 from lowtide.core.chunk import ChunkKey, ChunkLease
@@ -89,7 +90,9 @@ class World:
             output_expires_after_s=output_expires_after_s,
         )
 
-    async def validating(self, *, file: File | None = None, project: str = "p1", **rest) -> Batch:
+    async def validating(
+        self, *, file: File | None = None, project: str = "p1", **rest: Any
+    ) -> Batch:
         file = file or await self.file(project=project)
         batch = self.batch_record(file, **rest)
         digest = self.fresh("digest")
@@ -126,7 +129,7 @@ class World:
         assert lease is not None and lease.batch.id == batch.id
         return lease
 
-    async def running(self, *chunks: tuple[str, int], **rest) -> Batch:
+    async def running(self, *chunks: tuple[str, int], **rest: Any) -> Batch:
         """A batch in progress; by default with one chunk of four requests."""
         batch = await self.validating(**rest)
         lease = await self.validation(batch)
@@ -167,7 +170,7 @@ class World:
             lease_ttl_s=TTL_S,
         )
 
-    async def commit(self, *slices: Slice, **rest) -> BeatReceipt:
+    async def commit(self, *slices: Slice, **rest: Any) -> BeatReceipt:
         return await self.store.work.commit_beat(self.beat(*slices, **rest))
 
     async def settle(self, lease: ChunkLease, *, failed: int = 0) -> BeatReceipt:
@@ -195,7 +198,7 @@ class World:
         assert done
         return await self.see(batch)
 
-    async def completed(self, *, failed: int = 0, **rest) -> Batch:
+    async def completed(self, *, failed: int = 0, **rest: Any) -> Batch:
         batch = await self.running(("m", 4), **rest)
         receipt = await self.settle(await self.claim_one(), failed=failed)
         assert receipt.settled == {batch.id}

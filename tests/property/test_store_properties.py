@@ -1,0 +1,248 @@
+"""The work cycle of one batch under any order of events, against a model that fits on a page.
+
+Workers claim, beat, repeat beats, pause, wake up late; leases run out; the batch is cancelled or
+expires, is assembled. Whatever the order: each request's outcome is stored once, by whom the model
+says may store it; bitmap, counts, usage and slices agree; nothing falls.
+"""
+
+import asyncio
+import shutil
+import tempfile
+from functools import cache
+from pathlib import Path
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    multiple,
+    precondition,
+    rule,
+)
+from sqlalchemy import select
+
+from lowtide.core.batch import ASSEMBLING, Counts
+from lowtide.core.chunk import ChunkKey, ChunkLease, done_count, missing
+from lowtide.ports.store import Beat
+from lowtide.store.engine import Database
+from lowtide.store.schema import chunks
+from lowtide.store.sql_store import SqlStore
+from lowtide.testing.store_world import TTL_S, World, outcomes
+
+SIZES = (3, 1, 4)
+WORKERS = st.sampled_from(["w1", "w2", "w3"])
+
+
+@cache
+def database_at_head() -> Path:
+    path = Path(tempfile.mkdtemp(prefix="lowtide-property-")) / "head.db"
+
+    async def make() -> None:
+        store = SqlStore.sqlite(path)
+        await store.open()
+        await store.aclose()
+
+    asyncio.run(make())
+    return path
+
+
+class WorkCycle(RuleBasedStateMachine):
+    """`done[seq]` are the stored indices, `owner[seq]` the (worker, token) that may store more."""
+
+    leases: Bundle[tuple[str, ChunkLease]] = Bundle("leases")
+    beats: Bundle[Beat] = Bundle("beats")
+
+    @initialize()
+    def a_batch_in_progress(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="lowtide-property-"))
+        path = self.folder / "lowtide.db"
+        shutil.copyfile(database_at_head(), path)
+        self.runner = asyncio.Runner()
+        self.store = SqlStore.sqlite(path)
+        self.database = Database(f"sqlite+aiosqlite:///{path}")
+        self.world = World(self.store)
+        self.runner.run(self.store.open())
+        self.batch = self.runner.run(self.world.running(*(("m", size) for size in SIZES)))
+        self.status = "in_progress"
+        self.done: list[dict[int, bool]] = [{} for _ in SIZES]
+        self.owner: list[tuple[str, int] | None] = [None] * len(SIZES)
+        self.expiry = [self.world.now] * len(SIZES)
+        self.last = Counts()
+
+    def teardown(self) -> None:
+        if hasattr(self, "runner"):
+            self.runner.run(self.store.aclose())
+            self.runner.run(self.database.aclose())
+            self.runner.close()
+            shutil.rmtree(self.folder)
+
+    # ---- what may happen
+
+    @rule(target=leases, worker=WORKERS, limit=st.integers(1, 3))
+    def claim(self, worker: str, limit: int):
+        found = self.runner.run(self.world.claim(limit, worker=worker))
+        waiting = [
+            seq
+            for seq in range(len(SIZES))
+            if self.owner[seq] is None and len(self.done[seq]) < SIZES[seq]
+        ]
+        expected = waiting[:limit] if self.status == "in_progress" else []
+        assert [lease.key.seq for lease in found] == expected
+        for lease in found:
+            seq = lease.key.seq
+            assert set(missing(lease.done, lease.count)) == set(range(SIZES[seq])) - set(
+                self.done[seq]
+            )
+            self.owner[seq] = (worker, lease.token)
+            self.expiry[seq] = lease.expires_at
+        return multiple(*((worker, lease) for lease in found))
+
+    @rule(
+        target=beats,
+        held=leases,
+        picks=st.dictionaries(st.integers(0, 3), st.booleans(), max_size=4),
+        end=st.sampled_from(["hold", "release", "forget"]),
+    )
+    def beat(self, held: tuple[str, ChunkLease], picks: dict[int, bool], end: str) -> Beat:
+        """Finish what this lease has left of the picked requests, as a real worker would."""
+        worker, lease = held
+        stored = self.done[lease.key.seq] if self._owns(worker, lease) else {}
+        picks = {i: ok for i, ok in picks.items() if i < lease.count and i not in stored}
+        failed = [index for index, ok in picks.items() if not ok]
+        beat = self.world.beat(
+            *([outcomes(lease, picks, failed=failed)] if picks else []),
+            held=[lease] if end == "hold" else [],
+            released=[lease] if end == "release" else [],
+            worker=worker,
+        )
+        self._commit(beat, lease, picks)
+        return beat
+
+    @rule(beat=beats)
+    def repeat_a_beat(self, beat: Beat) -> None:
+        """An old beat again: its outcomes are stored or refused by now, and stay what they are."""
+        counts = self.runner.run(self.world.see(self.batch)).counts
+        receipt = self.runner.run(self.store.work.commit_beat(beat))
+        assert self.runner.run(self.world.see(self.batch)).counts == counts
+        assert receipt.settled == frozenset()
+        self._after_release_or_renewal(beat)
+
+    @rule(seconds=st.sampled_from([1.0, TTL_S / 2, TTL_S]))
+    def time_passes_and_leases_are_reaped(self, seconds: float) -> None:
+        self.world.pass_time(seconds)
+        late = [
+            seq
+            for seq, owner in enumerate(self.owner)
+            if owner is not None and self.expiry[seq] <= self.world.now
+        ]
+        assert self.runner.run(self.store.work.reap(self.world.now)) == len(late)
+        for seq in late:
+            self.owner[seq] = None
+
+    @rule()
+    def cancel(self) -> None:
+        seen = self.runner.run(self.store.batches.cancel("p1", self.batch.id, self.world.now))
+        if self.status == "in_progress":
+            self.status = "cancelling"
+        assert seen is not None
+        assert seen.status == self.status
+
+    @precondition(lambda self: self.status == "in_progress")
+    @rule(really=st.sampled_from([False, False, False, True]))
+    def expire(self, really: bool) -> None:
+        if really:
+            due = self.batch.expires_at
+            assert self.runner.run(self.store.lifecycle.expire_due(due)) == [self.batch.id]
+            self.status = "expiring"
+
+    @precondition(lambda self: self.status in ASSEMBLING)
+    @rule()
+    def assemble(self) -> None:
+        claim = self.store.lifecycle.claim_assembly("a", self.world.now, TTL_S)
+        lease = self.runner.run(claim)
+        assert (lease is None) == any(owner is not None for owner in self.owner)
+        if lease is not None:
+            self.runner.run(self.store.lifecycle.release_task(lease))
+            ended = self.runner.run(self.world.assemble(self.batch))
+            assert ended.counts == Counts(sum(SIZES), self.last.completed, ended.counts.failed)
+            assert ended.counts.settled == sum(SIZES)
+            self.status = ended.status
+
+    # ---- what always holds
+
+    @invariant()
+    def counts_bitmaps_slices_and_usage_agree(self) -> None:
+        if not hasattr(self, "batch"):
+            return
+        seen = self.runner.run(self.world.see(self.batch))
+        assert seen.status == self.status
+        if seen.ended_at is not None:
+            return
+        ok = sum(sum(chunk.values()) for chunk in self.done)
+        stored = sum(len(chunk) for chunk in self.done)
+        assert (seen.counts.completed, seen.counts.settled) == (ok, stored)
+        assert seen.counts.completed >= self.last.completed
+        assert seen.counts.failed >= self.last.failed
+        self.last = seen.counts
+        assert seen.usage.input_tokens == 10 * ok
+        rows = self.runner.run(self.store.results.slices(self.batch.id))
+        assert [row.seq for row in rows] == list(range(len(rows)))
+        assert sum(row.completed for row in rows) == ok
+        assert sum(row.completed + row.failed for row in rows) == stored
+        bitmaps = self.runner.run(self._bitmaps())
+        assert [
+            set(range(size)) - set(missing(bits, size))
+            for bits, size in zip(bitmaps, SIZES, strict=True)
+        ] == [set(chunk) for chunk in self.done]
+        assert sum(done_count(bits) for bits in bitmaps) == stored
+
+    # ---- the model
+
+    def _owns(self, worker: str, lease: ChunkLease) -> bool:
+        return self.owner[lease.key.seq] == (worker, lease.token)
+
+    def _commit(self, beat: Beat, lease: ChunkLease, picks: dict[int, bool]) -> None:
+        seq = lease.key.seq
+        owns = self._owns(beat.worker_id, lease)
+        named = bool(beat.slices or beat.held or beat.released)
+        receipt = self.runner.run(self.store.work.commit_beat(beat))
+        assert receipt.lost == ({lease.key} if named and not owns else set())
+        if owns:
+            self.done[seq] |= picks
+        if self.status == "in_progress" and self._all_done():
+            self.status = "finalizing"
+            assert receipt.settled == {self.batch.id}
+        else:
+            assert receipt.settled == set()
+        self._after_release_or_renewal(beat)
+
+    def _after_release_or_renewal(self, beat: Beat) -> None:
+        for seq, owner in enumerate(self.owner):
+            entry = (ChunkKey(self.batch.id, seq), owner[1]) if owner else None
+            if owner is None or entry is None or owner[0] != beat.worker_id:
+                continue
+            if entry in beat.released or len(self.done[seq]) == SIZES[seq]:
+                self.owner[seq] = None
+            elif entry in beat.held:
+                at = beat.now.timestamp() + TTL_S
+                self.expiry[seq] = type(beat.now).fromtimestamp(at, tz=beat.now.tzinfo)
+
+    def _all_done(self) -> bool:
+        return all(len(chunk) == size for chunk, size in zip(self.done, SIZES, strict=True))
+
+    async def _bitmaps(self) -> list[bytes]:
+        async with self.database.read() as conn:
+            statement = select(chunks.c.done).where(chunks.c.batch_id == self.batch.id)
+            return list(await conn.scalars(statement.order_by(chunks.c.seq)))
+
+
+TestWorkCycle = WorkCycle.TestCase
+TestWorkCycle.settings = settings(
+    max_examples=40,
+    stateful_step_count=25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+)

@@ -1,0 +1,115 @@
+"""A file is never whole in the server's memory: 100 MB in and out, the peak told by the kernel."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from http.client import HTTPConnection
+from pathlib import Path
+
+import api_door
+import pytest
+
+from lowtide import limits
+
+pytestmark = pytest.mark.skipif(
+    not Path("/proc/self/clear_refs").exists(), reason="the peak of memory is read from Linux"
+)
+
+BLOCK = (b'{"custom_id":"x","body":{}}\n' * 9363)[: 256 * 1024]
+BLOCKS = limits.FILE_BYTES // len(BLOCK)
+RISE_BYTES_MAX = 32 * 1024**2
+
+
+@dataclass
+class Server:
+    port: int
+    pid: int
+
+    def memory(self, field: str) -> int:
+        """VmRSS or VmHWM in bytes."""
+        for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
+            if line.startswith(field):
+                return int(line.split()[1]) * 1024
+        raise AssertionError(field)
+
+    def begin(self) -> int:
+        """Reset the peak to what is held now, and return that."""
+        Path(f"/proc/{self.pid}/clear_refs").write_text("5")
+        return self.memory("VmRSS")
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    command = [sys.executable, api_door.__file__, str(tmp_path)]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as child:
+        assert child.stdout is not None
+        assert child.stdin is not None
+        port, pid = child.stdout.readline().split()
+        yield Server(int(port), int(pid))
+        child.stdin.close()
+        child.wait(30)
+
+
+def body(head: bytes, tail: bytes) -> Iterator[bytes]:
+    if head:
+        yield head
+    for _ in range(BLOCKS):
+        yield BLOCK
+    if tail:
+        yield tail
+
+
+def test_a_hundred_megabytes_in_and_out_hardly_show(server: Server) -> None:
+    connection = HTTPConnection("127.0.0.1", server.port, timeout=60)
+
+    def ask(
+        method: str, path: str, data: Iterator[bytes] | None = None, **headers: str
+    ) -> tuple[int, dict[str, str], bytes]:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        connection.request(method, path, data, named)
+        response = connection.getresponse()
+        return response.status, dict(response.getheaders()), response.read()
+
+    head, kind = api_door.form([("purpose", None, b"batch"), ("file", "x.jsonl", b"")])
+    cut = head.rindex(b"\r\n--edge--")
+    head, tail = head[:cut], head[cut:]
+    size = BLOCKS * len(BLOCK)
+    status, headers, _ = ask("POST", "/v1/files?purpose=batch-api&file_name=x.jsonl")
+    assert status == 302
+    address = "/" + headers["location"].split("/", 3)[3]
+    figures = []
+
+    def measured(name: str, before: int, began: float) -> None:
+        rise = server.memory("VmHWM") - before
+        rate = size / (time.perf_counter() - began) / 1e6
+        figures.append(f"{name}: +{rise / 1e6:.1f} MB, {rate:.0f} MB/s")
+        assert rise < RISE_BYTES_MAX, figures
+
+    before, began = server.begin(), time.perf_counter()
+    length = str(len(head) + size + len(tail))
+    status, _, answer = ask(
+        "POST", "/v1/files", body(head, tail), Content_Type=kind, Content_Length=length
+    )
+    assert status == 200, answer
+    measured("form up", before, began)
+
+    before, began = server.begin(), time.perf_counter()
+    status, _, answer = ask("PUT", address, body(b"", b""), Content_Length=str(size))
+    assert status == 200, answer
+    measured("signed PUT", before, began)
+
+    before, began = server.begin(), time.perf_counter()
+    file_id = headers["x-together-file-id"]
+    connection.request("GET", f"/v1/files/{file_id}/content")
+    response = connection.getresponse()
+    got = 0
+    while block := response.read(1024**2):
+        got += len(block)
+    assert got == size
+    measured("down", before, began)
+    connection.close()
+    print("; ".join(figures))

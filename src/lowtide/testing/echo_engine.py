@@ -194,7 +194,10 @@ _SHAPES: Final = {
 
 
 def asks(texts: list[str], model: str, *, url: str | None = "/v1/chat/completions") -> bytes:
-    """An input file with a line for each text, `custom_id` r1, r2 and so on. Together needs no `url`."""
+    """An input file with a line for each text; `custom_id` is r1, r2 and so on.
+
+    Together's lines need no method and no `url`.
+    """
     lines = []
     for number, text in enumerate(texts, 1):
         line: dict[str, Any] = {"custom_id": f"r{number}"}

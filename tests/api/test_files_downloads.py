@@ -1,6 +1,9 @@
 """`GET /v1/files/{id}/content`: whole, in ranges, while it grows, and when the bytes are gone."""
 
+import asyncio
 import hashlib
+import socket
+import threading
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import closing
 from datetime import UTC, datetime
@@ -126,6 +129,27 @@ def test_a_store_that_fails_in_mid_stream_breaks_the_answer_off(
         with pytest.raises(IncompleteRead):
             response.read()
         response.close()
+
+
+def test_a_client_that_leaves_closes_what_it_was_reading(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file_id = upload(door)
+    closed = threading.Event()
+
+    async def stuck(*_: object) -> AsyncIterator[bytes]:
+        try:
+            yield DATA[:100]
+            await asyncio.Event().wait()
+        finally:
+            closed.set()
+
+    monkeypatch.setattr(door.services.files, "stream", stuck)
+    with socket.create_connection(("127.0.0.1", door.port), timeout=30) as line:
+        line.sendall(f"GET /v1/files/{file_id}/content HTTP/1.1\r\nHost: h\r\n\r\n".encode())
+        assert line.recv(100).startswith(b"HTTP/1.1 200 ")
+        assert not closed.is_set()
+    assert closed.wait(30)
 
 
 def result_file(door: Door, status: FileStatus) -> str:

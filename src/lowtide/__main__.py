@@ -1,0 +1,7 @@
+"""`python -m lowtide`: the command line."""
+
+import sys
+
+from lowtide.cli.app import main
+
+sys.exit(main())

@@ -134,6 +134,16 @@ async def test_the_same_worker_with_an_older_token_commits_nothing(world: World)
     assert (await world.settle(new)).settled == {batch.id}
 
 
+async def test_the_same_worker_does_not_own_a_chunk_under_its_older_token(world: World) -> None:
+    await world.running()
+    old = await world.claim_one()
+    world.pass_time(TTL_S)
+    await world.store.work.reap(world.now)
+    new = await world.claim_one()
+    assert (await world.commit(released=[old])).lost == {old.key}
+    assert (await world.settle(new)).lost == frozenset()
+
+
 async def test_a_token_in_the_wrong_hands_commits_nothing(world: World) -> None:
     batch = await world.running()
     lease = await world.claim_one(worker="w1")
@@ -211,11 +221,12 @@ async def test_a_slice_that_cannot_be_is_refused_whole(world: World, indices: li
     batch = await world.running()
     lease = await world.claim_one()
     await world.commit(outcomes(lease, [1]), held=[lease])
+    world.pass_time(1)
     receipt = await world.commit(outcomes(lease, indices), held=[lease])
     assert receipt.lost == {lease.key}
     assert (await world.see(batch)).counts == Counts(4, 1, 0)
     assert len(await world.store.results.slices(batch.id)) == 1
-    world.pass_time(TTL_S)
+    world.pass_time(TTL_S - 1)
     assert await world.store.work.reap(world.now) == 1, "what was refused is not renewed"
 
 

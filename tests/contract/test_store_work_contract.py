@@ -44,6 +44,13 @@ async def test_claims_over_several_models_keep_one_order(world: World) -> None:
     assert keys(leases) == [ChunkKey(batch.id, 2)]
 
 
+async def test_priority_goes_first_over_several_models_too(world: World) -> None:
+    await world.running(("a", 1), ("b", 1))
+    urgent = await world.running(("c", 1), ("c", 1), ("c", 1), ("b", 1), priority=1)
+    (lease,) = await world.claim(1, models=("a", "b"))
+    assert lease.key == ChunkKey(urgent.id, 3)
+
+
 async def test_a_claim_takes_only_the_models_and_the_number_asked_for(world: World) -> None:
     await world.running(("a", 1), ("b", 1), ("b", 1), ("b", 1))
     assert [lease.key.seq for lease in await world.claim(2, models=("b",))] == [1, 2]

@@ -33,7 +33,7 @@ from lowtide.store.sql_store import SqlStore
 from lowtide.testing.store_world import TTL_S, World, outcomes
 
 SIZES = (3, 1, 4)
-WORKERS = st.sampled_from(["w1", "w2", "w3"])
+WORKERS = st.sampled_from(["w1", "w2"])
 
 
 @cache

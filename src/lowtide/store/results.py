@@ -83,9 +83,7 @@ async def _sweep_files(
     conn: AsyncConnection, now: datetime, keep_since: datetime, limit: int
 ) -> int:
     """Files past their life are deleted; of deleted ones the blobs go, and later the rows."""
-    expired = select(files.c.id).where(
-        files.c.expires_at <= now, files.c.deleted_at.is_(None), files.c.status != "growing"
-    )
+    expired = select(files.c.id).where(files.c.expires_at <= now, files.c.deleted_at.is_(None))
     ids = (await conn.scalars(expired.order_by(files.c.expires_at).limit(limit))).all()
     added = await hide_files(conn, ids, now)
     added += await discard_blobs_of_files(conn, files.c.deleted_at <= now, now)

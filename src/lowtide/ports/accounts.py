@@ -1,0 +1,98 @@
+"""The port to tenants and money: organisations, projects, keys; the ledger and its sums.
+
+Same contract as ports/store.py: each method one transaction, durable when it returns, foreign
+exceptions mapped. Ledger entries are written by `WorkStore.commit_beat` alone and never change.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Literal, Protocol
+
+from lowtide.core.ledger import Cost, LedgerEntry, UsageRow
+from lowtide.core.tenancy import ApiKey, KeyOwner, Organization, OrganizationLimits, Project
+
+GroupBy = Literal["day", "model", "project"]
+
+
+class TenantStore(Protocol):
+    """Organisations, projects and keys. A fresh database holds the default organisation and
+    project.
+    """
+
+    async def add_organization(self, organization: Organization) -> None: ...
+
+    async def organizations(self) -> list[Organization]: ...
+
+    async def organization(self, organization_id: str) -> Organization | None: ...
+
+    async def change_organization(
+        self, organization_id: str, *, limits: OrganizationLimits, spend_cap_pico: int | None
+    ) -> bool:
+        """Replace limits and cap; False when unknown. A cap that rises lets paused batches go on."""
+        ...
+
+    async def add_project(self, project: Project) -> bool:
+        """False when the organisation is unknown."""
+        ...
+
+    async def projects(self, organization_id: str | None = None) -> list[Project]: ...
+
+    async def project(self, project_id: str) -> Project | None: ...
+
+    async def add_key(self, key: ApiKey) -> bool:
+        """False when the project is unknown."""
+        ...
+
+    async def keys(self, project_id: str | None = None) -> list[ApiKey]:
+        """Newest first, revoked ones included."""
+        ...
+
+    async def key_owner(self, key_id: str) -> KeyOwner | None:
+        """None when unknown. Validity is the caller's to check."""
+        ...
+
+    async def revoke_key(self, key_id: str, now: datetime) -> bool:
+        """False when unknown; revoking twice keeps the first instant."""
+        ...
+
+    async def touch_keys(self, used_at: Mapping[str, datetime]) -> None:
+        """Record `last_used_at`; it never goes back."""
+        ...
+
+    async def batches_created_since(self, organization_id: str, since: datetime) -> int: ...
+
+    async def stored_bytes(self, organization_id: str) -> int:
+        """Bytes of all files that are not deleted."""
+        ...
+
+
+class LedgerStore(Protocol):
+    """Sums over the ledger; exact."""
+
+    async def cost(self, batch_ids: Sequence[str]) -> Mapping[str, Cost]:
+        """By batch; batches without entries are left out."""
+        ...
+
+    async def entries(self, batch_id: str) -> list[LedgerEntry]:
+        """In the order they were written."""
+        ...
+
+    async def usage(
+        self,
+        *,
+        since: datetime,
+        until: datetime,
+        group_by: Sequence[GroupBy],
+        organization_id: str | None = None,
+        project_id: str | None = None,
+    ) -> list[UsageRow]:
+        """Sums of entries with `since <= at < until`, days in UTC, ordered by the groups."""
+        ...
+
+    async def spent_pico(self, organization_id: str, since: datetime) -> int: ...
+
+    async def unpause(self, now: datetime) -> list[str]:
+        """Let batches go on whose organisation is below its cap again (raised, or a new month);
+        ids.
+        """
+        ...

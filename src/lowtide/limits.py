@@ -124,6 +124,8 @@ CIRCUIT_COOLDOWN_S: Final = 0.5
 CIRCUIT_COOLDOWN_S_MAX: Final = 5.0  # a probe costs nothing; a restarted engine works again soon
 THROTTLE_SHRINK: Final = 0.7  # window after back-pressure, at most once per THROTTLE_SPAN_S
 THROTTLE_SPAN_S: Final = 1.0
+THROTTLE_PAUSE_S: Final = 0.05  # after a 429 or 503 that names no time; doubles until an answer
+THROTTLE_PAUSE_S_MAX: Final = 5.0  # a full engine has room again within seconds
 
 # ---- keeping and sweeping ----
 ASSEMBLE_RUN_BYTES: Final = 4 * MIB  # result lines in memory while a file is assembled

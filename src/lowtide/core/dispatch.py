@@ -10,7 +10,8 @@ replica that first finds nothing left; when no chunk is unattached it helps with
 
 Suspects: when a connection breaks with the request unanswered, every request in flight may be the
 one that killed the engine. They all become suspects, and a replica runs at most one suspect at a
-time, so that the next break has one culprit. It gets a strike; after `STRIKES_MAX` it goes to the
+time, so that the next break most likely has that culprit. It gets a strike; the one that decides,
+number `STRIKES_MAX`, is given only to a request that was alone on its replica. Then it goes to the
 error file.
 """
 
@@ -46,6 +47,11 @@ class Request(msgspec.Struct, eq=False):
     throttles: int = 0
     strikes: int = 0
     suspect: bool = False
+
+    @property
+    def on_trial(self) -> bool:
+        """One more strike ends it: it runs alone, so that nobody is condemned for a neighbour."""
+        return self.strikes >= limits.STRIKES_MAX - 1
 
 
 class ChunkRun(msgspec.Struct, eq=False):
@@ -92,7 +98,12 @@ class Dispatch:
         self.input_bytes = 0
 
     def add(self, lease: ChunkLease, lines: Iterable[tuple[int, int, bytes]]) -> ChunkRun:
-        """A chunk was leased; `lines` are `(index, line number, bytes)` of its missing requests."""
+        """A chunk was leased; `lines` are `(index, line number, bytes)` of its missing requests.
+
+        A run of an earlier lease of the same chunk ends: that lease was lost without our knowing,
+        as happens to a machine that slept.
+        """
+        self.remove(lease.key)
         run = ChunkRun(lease, 0, 0)
         for index, line, data in lines:
             run.pending.append(Request(run, index, line, data))
@@ -128,9 +139,13 @@ class Dispatch:
         request = self._from_current(replica, allow_suspect)
         if request is None:
             request = self._from_any(replica, allow_suspect)
-        if request is not None:
-            self.ready[request.run.lease.model] -= 1
-            replica.started(suspect=request.suspect)
+        if request is None:
+            return None
+        if request.on_trial and replica.in_flight:
+            request.run.pending.appendleft(request)  # nothing else is sent until it has its turn
+            return None
+        self.ready[request.run.lease.model] -= 1
+        replica.started(suspect=request.suspect, alone=request.on_trial)
         return request
 
     def settle(
@@ -143,7 +158,7 @@ class Dispatch:
                 replica.answered(now_s)
                 return self._finish(request, outcome)
             case Throttled(retry_after_s=after):
-                replica.throttled(now_s)
+                replica.throttled(now_s, after)
                 request.throttles += 1
                 return self._again(request, now_s, draw, request.throttles, after)
             case Interrupted(detail=detail):
@@ -158,13 +173,16 @@ class Dispatch:
         replica.ended(suspect=request.suspect)
         replica.circuit.abandoned()
 
-    def next_wake_s(self, replicas: Iterable[Replica]) -> float | None:
-        """When to ask `take` again although nothing ended: a delayed retry or a circuit's probe."""
-        times = [r.circuit.retry_at_s for r in replicas]
-        due = [t for t in times if t is not None] if self.runs else []
+    def next_wake_s(self, replicas: Iterable[Replica], now_s: float) -> float | None:
+        """When to ask `take` again although nothing ended: a delayed retry, the end of a pause, a
+        circuit's probe.
+
+        `now_s` is when `take` last answered None: what was possible then, time will not change.
+        """
+        times = [replica.resumes_at_s for replica in replicas] if self.runs else []
         if self._delayed:
-            due.append(self._delayed[0][0])
-        return min(due, default=None)
+            times.append(self._delayed[0][0])
+        return min((time for time in times if time is not None and time > now_s), default=None)
 
     # -- inside ------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""One replica as the dispatcher sees it: its window, its circuit breaker, its retry budget.
+"""One replica as the dispatcher sees it: window, pause, circuit breaker, retry budget.
 
 Pure: monotonic seconds go in, decisions come out. One worker owns a replica, so this state has one
 owner and needs no lock. Source of the numbers: scheduling.md section 2(j) and limits.py.
@@ -120,33 +120,60 @@ class Replica:
         self.window = float(window)
         self.in_flight = 0
         self.suspects_in_flight = 0
+        self.alone = False
+        """The one request in flight is to have no company."""
         self.circuit = Circuit()
         self.budget = RetryBudget()
         self._shrunk_at_s = float("-inf")
+        self._paused_until_s = float("-inf")
+        self._pause_s = limits.THROTTLE_PAUSE_S
 
     def has_room(self, now_s: float) -> bool:
         """Whether one more request may be sent."""
-        return self.in_flight < int(self.window) and self.circuit.admits(now_s)
+        free = not self.alone and self.in_flight < int(self.window)
+        return free and self.takes_calls(now_s)
 
-    def started(self, *, suspect: bool) -> None:
+    def takes_calls(self, now_s: float) -> bool:
+        """Whether circuit and pause let calls pass; the window aside."""
+        return now_s >= self._paused_until_s and self.circuit.admits(now_s)
+
+    @property
+    def resumes_at_s(self) -> float | None:
+        """When time alone opens the way again, or did: a pause that ends, a circuit's probe."""
+        times = (self.circuit.retry_at_s, self._paused_until_s)
+        latest = max(time for time in times if time is not None)
+        return None if latest == float("-inf") else latest
+
+    def started(self, *, suspect: bool, alone: bool = False) -> None:
         self.in_flight += 1
+        self.alone = alone
         self.suspects_in_flight += suspect
         self.circuit.sent()
 
     def ended(self, *, suspect: bool) -> None:
         self.in_flight -= 1
+        self.alone = False
         self.suspects_in_flight -= suspect
 
     def answered(self, now_s: float) -> None:
         """A final answer came: the replica is well."""
         self.circuit.succeeded(now_s)
         self.budget.earn()
+        self._pause_s = limits.THROTTLE_PAUSE_S
         if self.window < self.window_max:
             self.window = min(float(self.window_max), self.window + 1.0 / max(1.0, self.window))
 
-    def throttled(self, now_s: float) -> None:
-        """Back-pressure: shrink the window, once per span; it grows back with answers."""
+    def throttled(self, now_s: float, retry_after_s: float | None = None) -> None:
+        """Back-pressure: pause, and shrink the window, once per span; it grows back with answers.
+
+        Without a pause every other waiting request would be sent at once to be refused as well.
+        """
         self.circuit.succeeded(now_s)
+        if retry_after_s is None and now_s >= self._paused_until_s:
+            retry_after_s = self._pause_s
+            self._pause_s = min(limits.THROTTLE_PAUSE_S_MAX, 2 * self._pause_s)
+        pause_s = min(retry_after_s or 0.0, limits.BACKOFF_CAP_S)
+        self._paused_until_s = max(self._paused_until_s, now_s + pause_s)
         if now_s - self._shrunk_at_s >= limits.THROTTLE_SPAN_S:
             self._shrunk_at_s = now_s
             self.window = max(1.0, self.window * limits.THROTTLE_SHRINK)

@@ -70,8 +70,11 @@ class Dispatcher:
         came = False
         if not self._draining and not self._backed_up():
             came = await self._leasing.claim(now, self._clock.monotonic())
-        self._fill()
-        return now if came else self._next_tick()
+        if self._draining or self._backed_up():
+            return None  # a beat wakes us, or nothing does
+        now_s = self._clock.monotonic()
+        self._fill(now_s)
+        return now if came else self._next_tick(now_s)
 
     async def drain(self, within_s: float) -> None:
         """Stop claiming, give calls in flight that long, then abort them and give all chunks back.
@@ -112,11 +115,8 @@ class Dispatcher:
 
     # -- sending -----------------------------------------------------------------------------------
 
-    def _fill(self) -> None:
+    def _fill(self, now_s: float) -> None:
         """Start a slot for every free place that has a request waiting."""
-        if self._draining or self._backed_up():
-            return
-        now_s = self._clock.monotonic()
         for upstream in self._upstreams:
             while (request := self._core.take(upstream.replica, now_s)) is not None:
                 task = asyncio.get_running_loop().create_task(self._slot(upstream, request))
@@ -168,9 +168,8 @@ class Dispatcher:
         """Results cannot be written away fast enough: send no more until a beat succeeds."""
         return self._committer.uncommitted_bytes >= limits.UNCOMMITTED_BYTES_MAX
 
-    def _next_tick(self) -> datetime | None:
-        now_s = self._clock.monotonic()
-        retry_s = self._core.next_wake_s([u.replica for u in self._upstreams])
+    def _next_tick(self, now_s: float) -> datetime | None:
+        retry_s = self._core.next_wake_s([u.replica for u in self._upstreams], now_s)
         poll_s = max(self._leasing.dry_until_s, now_s + limits.TICK_S_MIN)
         if self._leasing.dry_until_s < now_s:
             poll_s = now_s + limits.IDLE_POLL_S

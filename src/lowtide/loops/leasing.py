@@ -96,7 +96,7 @@ class Leasing:
         places: dict[frozenset[str], int] = {}
         for upstream in self._upstreams:
             replica = upstream.replica
-            if replica.circuit.admits(now_s):
+            if replica.takes_calls(now_s):
                 free = max(0, int(replica.window) - replica.in_flight)
                 places[replica.models] = places.get(replica.models, 0) + free
         return places

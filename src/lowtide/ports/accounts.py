@@ -28,7 +28,7 @@ class TenantStore(Protocol):
     async def change_organization(
         self, organization_id: str, *, limits: OrganizationLimits, spend_cap_pico: int | None
     ) -> bool:
-        """Replace limits and cap; False when unknown. A cap that rises lets paused batches go on."""
+        """Replace limits and cap; False when unknown. A higher cap lets paused batches go on."""
         ...
 
     async def add_project(self, project: Project) -> bool:

@@ -1,0 +1,156 @@
+"""The written rules of style, as far as a machine can hold the code to them."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tree import SRC, modules, shown
+
+MODULE_LINES_MAX = 400
+FUNCTION_LINES_MAX = 60
+LINE_CHARS_MAX = 100
+PRAGMA = re.compile(r"  # (noqa|type): .*")
+MIGRATIONS = SRC / "store" / "migrations" / "versions"  # records: each is written once, and long
+VAGUE_NAMES = {"utils", "util", "helpers", "helper", "common", "misc", "base", "manager"}
+UNFINISHED = ("TO" + "DO", "FIX" + "ME", "XX" + "X", "NotImplemented" + "Error")
+CATCHES_EVERYTHING = {
+    "src/lowtide/loops/runner.py",
+    "src/lowtide/api/edge.py",
+    "src/lowtide/cli/app.py",  # a person at a prompt never meets a traceback
+}
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(), filename=str(path))
+
+
+def functions(path: Path) -> Iterator[Function]:
+    return (
+        n for n in ast.walk(parsed(path)) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)
+    )
+
+
+def lines_of(function: Function) -> int:
+    """From the first line of its body: the signature of a command is a table of its options."""
+    return (function.end_lineno or function.lineno) - function.body[0].lineno + 1
+
+
+def handlers_of_everything(path: Path) -> Iterator[int]:
+    """Lines of `except:`, `except Exception` and tuples that hold it."""
+    for node in ast.walk(parsed(path)):
+        if isinstance(node, ast.ExceptHandler):
+            caught = ast.walk(node.type) if node.type is not None else ()
+            names = {n.id for n in caught if isinstance(n, ast.Name)}
+            if node.type is None or "Exception" in names:
+                yield node.lineno
+
+
+def test_the_tree_was_found() -> None:
+    assert len(modules("src")) > 50
+
+
+def test_no_module_is_longer_than_a_reader_s_patience() -> None:
+    counted = {shown(path): len(path.read_text().splitlines()) for path in modules("src")}
+    assert {name: n for name, n in counted.items() if n > MODULE_LINES_MAX} == {}
+
+
+def test_no_function_is_longer_than_a_screen() -> None:
+    too_long = [
+        f"{shown(path)}:{function.lineno} {function.name}: {lines_of(function)} lines"
+        for path in modules("src")
+        if MIGRATIONS not in path.parents
+        for function in functions(path)
+        if lines_of(function) > FUNCTION_LINES_MAX
+    ]
+    assert too_long == []
+
+
+def test_no_line_is_wider_than_a_hundred_characters() -> None:
+    too_wide = [
+        f"{shown(path)}:{number}"
+        for path in modules()
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if len(PRAGMA.sub("", line)) > LINE_CHARS_MAX
+    ]
+    assert too_wide == []
+
+
+def test_every_module_says_what_it_is_for() -> None:
+    silent = [
+        shown(p) for p in modules() if not (ast.get_docstring(parsed(p)) or p.stat().st_size == 0)
+    ]
+    assert silent == []
+
+
+def test_names_of_modules_say_something() -> None:
+    vague = [shown(p) for p in SRC.rglob("*") if p.stem in VAGUE_NAMES]
+    assert vague == []
+
+
+def test_nothing_in_the_package_is_left_unfinished() -> None:
+    marks = [
+        f"{shown(path)}:{number} {mark}"
+        for path in modules("src")
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        for mark in UNFINISHED
+        if mark in line
+    ]
+    assert marks == []
+
+
+def test_everything_is_caught_in_the_named_places_only() -> None:
+    places = {shown(path) for path in modules("src") if any(handlers_of_everything(path))}
+    assert places == CATCHES_EVERYTHING
+
+
+def test_each_of_those_places_catches_everything_once() -> None:
+    for path in modules("src"):
+        if shown(path) in CATCHES_EVERYTHING:
+            assert len(list(handlers_of_everything(path))) == 1, shown(path)
+
+
+@pytest.mark.parametrize(
+    ("code", "found"),
+    [
+        ("try:\n    f()\nexcept Exception:\n    pass\n", [3]),
+        ("try:\n    f()\nexcept:\n    pass\n", [3]),
+        ("try:\n    f()\nexcept (OSError, Exception) as e:\n    pass\n", [3]),
+        ("try:\n    f()\nexcept OSError:\n    pass\n", []),
+    ],
+)
+def test_a_catcher_of_everything_is_recognised(tmp_path: Path, code: str, found: list[int]) -> None:
+    path = tmp_path / "m.py"
+    path.write_text(code)
+    assert list(handlers_of_everything(path)) == found
+
+
+def test_names_of_tests_are_sentences() -> None:
+    """At least three words: what is claimed, not what is called."""
+    short = [
+        f"{shown(path)}:{function.lineno} {function.name}"
+        for path in modules("tests")
+        if path.name.startswith("test_")
+        for function in functions(path)
+        if function.name.startswith("test_") and function.name.count("_") < 3
+    ]
+    assert short == []
+
+
+def test_no_test_sleeps_to_wait_for_a_fact() -> None:
+    """`sleep(0)` only lets others run; a simulated slow answer waits on an event."""
+    asleep = [
+        f"{shown(path)}:{node.lineno}"
+        for path in modules("tests")
+        if path.name.startswith("test_")
+        for node in ast.walk(parsed(path))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr == "sleep"
+        and isinstance(node.func.value, ast.Name)
+        and node.func.value.id in ("time", "asyncio")
+        and not (node.args and isinstance(node.args[0], ast.Constant) and node.args[0].value == 0)
+    ]
+    assert asleep == []

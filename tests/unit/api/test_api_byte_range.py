@@ -1,3 +1,5 @@
+"""Ranges of RFC 9110: what is read, what is ignored, what is refused."""
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st

@@ -1,3 +1,5 @@
+"""Who asks: where a key is looked for."""
+
 import pytest
 from starlette.requests import Request
 

@@ -1,3 +1,5 @@
+"""The edge: an id on every answer, and no exception gets past it."""
+
 import json
 from collections.abc import Awaitable, Callable
 from typing import Any

@@ -1,3 +1,5 @@
+"""The table of statuses, and the one envelope."""
+
 import json
 from typing import get_args
 

@@ -1,3 +1,5 @@
+"""A file in each vendor's shape."""
+
 from datetime import UTC, datetime
 
 import pytest

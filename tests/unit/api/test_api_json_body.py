@@ -1,3 +1,5 @@
+"""JSON bodies: bounded, and objects only."""
+
 from collections.abc import Sequence
 
 import pytest

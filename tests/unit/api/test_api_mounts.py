@@ -1,3 +1,5 @@
+"""Every spelling of a path that clients are known to send."""
+
 import pytest
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send

@@ -1,3 +1,5 @@
+"""Upload forms, cut anywhere by the network."""
+
 from collections.abc import AsyncIterator, Sequence
 from itertools import pairwise
 

@@ -1,3 +1,5 @@
+"""The one pass over an upload: bytes, lines, hash, bound."""
+
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path

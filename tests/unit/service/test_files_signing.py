@@ -1,3 +1,5 @@
+"""Signed upload permits and the secret that signs them."""
+
 import os
 import stat
 from datetime import UTC, datetime, timedelta

@@ -145,7 +145,7 @@ STORE_KEYS_PER_STATEMENT: Final = 500  # in one IN list; SQLite before 3.32 take
 
 # ---- process ----
 DRAIN_S: Final = 10.0  # SIGTERM to exit: finish or release within this
-LOOP_BACKOFF_S_MAX: Final = 30.0  # between failed ticks of one loop
+LOOP_BACKOFF_S_MAX: Final = 5.0  # between failed ticks; a beat that fails must still renew leases
 EMBEDDED_START_TIMEOUT_S: Final = 120.0  # a large GGUF from a cold disk
 EMBEDDED_RESTART_BACKOFF_S_MAX: Final = 30.0
 EMBEDDED_RESTART_BACKOFF_S: Final = 0.1  # the first restart; doubles up to the bound above
@@ -157,7 +157,7 @@ EMBEDDED_CONTEXT_TOKENS: Final = 4096  # per slot, at most the model's own; 8 sl
 EMBEDDED_EMBEDDING_TOKENS: Final = 2048  # one embedding input is one physical batch: costs memory
 EMBEDDED_HTTP_THREADS: Final = 128  # one per open connection; too few and a kept one blocks others
 EMBEDDED_PROMPT_CACHE_MIB: Final = 256  # llama.cpp would keep 8 GiB of old prompts
-EMBEDDED_ONE_THREAD_BYTES: Final = 64 * MIB  # below this size a second thread costs more than it gives
+EMBEDDED_ONE_THREAD_BYTES: Final = 64 * MIB  # below this a second thread costs more than it gives
 EMBEDDED_LOG_BYTES_MAX: Final = 4 * MIB  # two files of half this size
 EMBEDDED_LOG_TAIL_LINES: Final = 40  # enough to hold what llama.cpp says about a model it refuses
 GGUF_STRING_BYTES_MAX: Final = 1 * MIB  # a longer metadata key or value means a damaged file

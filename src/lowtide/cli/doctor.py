@@ -35,7 +35,7 @@ def doctor(
     """
     started = time.monotonic()
     try:
-        flags = {"server.data_dir": str(data_dir) if data_dir is not None else None}
+        flags = {"server.data_dir": str(data_dir) if data_dir else None}
         settings = config.load(config_file, flags=flags)
     except ConfigError as error:
         findings = [Finding("config", "fail", str(error), "Correct it; the rest was not checked.")]

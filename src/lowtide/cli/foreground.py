@@ -122,6 +122,11 @@ def _announce(address: str, application: Application, role: Role, *, as_json: bo
     if as_json:
         screen.emit_json_line({"address": address, "pid": os.getpid(), "models": models})
         return
+    if not models and role == "all":
+        screen.note(
+            "[yellow]No model is served yet:[/] batches will wait. Add a \\[[replica]] to"
+            " lowtide.toml, or start with --model demo."
+        )
     if not screen.OUT.is_terminal:
         screen.say(f"Lowtide {__version__} listens on {address} and serves {_models(application)}")
         return
@@ -148,8 +153,3 @@ def _announce(address: str, application: Application, role: Role, *, as_json: bo
             border_style="cyan",
         )
     )
-    if not models and role == "all":
-        screen.note(
-            "[yellow]No model is served yet:[/] batches will wait. Add a [[replica]] to"
-            " lowtide.toml, or start with --model demo."
-        )

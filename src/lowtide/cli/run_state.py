@@ -5,7 +5,6 @@ and, for a run without a server, the server's own data. Invariant: a run goes on
 it was started with; the folder is gone once the results are in place.
 """
 
-import contextlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -122,8 +121,6 @@ def check_same(state: RunState, asked: RunState, output: Path) -> None:
     elif state.model != asked.model:
         changed = f"its model was {state.model or 'behind --url'}, not {asked.model or '--url'}"
     if changed is not None:
-        with contextlib.suppress(OSError):
-            output = output.relative_to(Path.cwd())
         raise CommandError(
             f"A run for {output} was begun earlier and is not finished, but {changed}.",
             "Run the earlier command to go on, or add --restart to throw that run away.",

@@ -45,8 +45,11 @@ def serve(
     log_to_stderr()
     if slots is not None and model is None:
         raise typer.BadParameter("--slots goes with --model.")
-    flags = {"server.host": host, "server.port": port}
-    flags["server.data_dir"] = str(data_dir) if data_dir is not None else None
+    flags = {
+        "server.host": host,
+        "server.port": port,
+        "server.data_dir": str(data_dir) if data_dir else None,
+    }
     settings = config.load(config_file, flags=flags)
     embedded = EmbeddedModel(model, slots=slots) if model is not None else None
     if role == "worker":

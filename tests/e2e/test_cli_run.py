@@ -1,0 +1,196 @@
+"""`lowtide run` as people meet it: a child process, a real engine over HTTP, interruptions."""
+
+import asyncio
+import json
+import signal
+from pathlib import Path
+
+import pytest
+from command_line import (
+    Command,
+    custom_ids,
+    lowtide,
+    read_lines,
+    request_line,
+    write_lines,
+)
+
+from lowtide.testing.scripted_engine import Answer, ScriptedEngine, completion, reply
+
+LINES = 200
+WINDOW = 8
+ANSWERED_FIRST = 40
+EXAMPLE = Path(__file__).parents[2] / "examples" / "batch.jsonl"
+QUICK: Answer = (reply(completion()),)
+
+
+@pytest.fixture
+def batch(tmp_path: Path) -> Path:
+    lines = (request_line(f"req-{n}") for n in range(LINES))
+    return write_lines(tmp_path / "batch.jsonl", lines)
+
+
+class Gate:
+    """An engine that answers the first requests at once, and the rest when it is opened."""
+
+    def __init__(self, answered_first: int = ANSWERED_FIRST) -> None:
+        self.opened = asyncio.Event()
+        first = [QUICK] * answered_first
+        self.engine = ScriptedEngine(*first, otherwise=(self.opened, *QUICK))
+        self._reached = answered_first + WINDOW
+
+    async def is_reached(self) -> None:
+        """Wait until the window is full of requests that wait for the gate."""
+        await self.engine.saw_requests(self._reached)
+
+
+def run_arguments(batch: Path, engine: ScriptedEngine) -> list[str | Path]:
+    return ["run", batch, "-o", "out.jsonl", "--url", engine.url, "--window", str(WINDOW)]
+
+
+async def test_results_come_in_input_order_and_nothing_else_is_left(
+    batch: Path, tmp_path: Path
+) -> None:
+    async with ScriptedEngine(otherwise=QUICK) as engine:
+        code, out, _ = await lowtide(*run_arguments(batch, engine), cwd=tmp_path)
+    assert code == 0
+    assert custom_ids(tmp_path / "out.jsonl") == [f"req-{n}" for n in range(LINES)]
+    assert "200 succeeded, none failed" in out
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["batch.jsonl", "out.jsonl"]
+
+
+async def test_json_is_the_only_thing_on_standard_output(batch: Path, tmp_path: Path) -> None:
+    async with ScriptedEngine(otherwise=QUICK) as engine:
+        code, out, _ = await lowtide(*run_arguments(batch, engine), "--json", cwd=tmp_path)
+    answer = json.loads(out)
+    assert code == 0
+    assert answer["output_lines"] == LINES
+    assert answer["batch"]["request_counts"] == {"total": LINES, "completed": LINES, "failed": 0}
+
+
+async def test_failed_lines_go_to_the_error_file_and_the_exit_code_says_so(tmp_path: Path) -> None:
+    batch = write_lines(tmp_path / "b.jsonl", [request_line("good"), request_line("bad")])
+    refusal = {"error": {"message": "that prompt is too long", "code": "too_long"}}
+
+    async with ScriptedEngine(QUICK, (reply(refusal, 400),)) as engine:
+        arguments = ["run", batch, "-o", "out.jsonl", "--url", engine.url, "--window", "1"]
+        code, out, _ = await lowtide(*arguments, cwd=tmp_path)
+    assert code == 1
+    done, failed = custom_ids(tmp_path / "out.jsonl"), custom_ids(tmp_path / "out.errors.jsonl")
+    assert sorted(done + failed) == ["bad", "good"] and len(failed) == 1
+    assert "that prompt is too long" in out
+
+
+async def test_after_ctrl_c_the_same_command_goes_on(batch: Path, tmp_path: Path) -> None:
+    gate = Gate()
+    async with gate.engine as engine:
+        async with await Command.start(*run_arguments(batch, engine), cwd=tmp_path) as command:
+            await gate.is_reached()
+            command.send(signal.SIGINT)
+            await command.said("Stopping")
+            gate.opened.set()
+            code, _, told = await command.ended()
+        assert code == 130
+        assert "The same command goes on from there" in told
+        assert not (tmp_path / "out.jsonl").exists()
+
+        code, _, told = await lowtide(*run_arguments(batch, engine), cwd=tmp_path)
+        assert code == 0
+        assert "Going on with" in told
+        assert custom_ids(tmp_path / "out.jsonl") == [f"req-{n}" for n in range(LINES)]
+        # What was in flight was waited for and kept: no request was ever sent twice.
+        assert len(engine.requests) == LINES
+
+
+async def test_after_kill_9_the_same_command_goes_on(batch: Path, tmp_path: Path) -> None:
+    gate = Gate()
+    async with gate.engine as engine:
+        async with await Command.start(*run_arguments(batch, engine), cwd=tmp_path) as command:
+            await gate.is_reached()
+            command.send(signal.SIGKILL)
+            await command.ended()
+        gate.opened.set()
+
+        code, out, told = await lowtide(*run_arguments(batch, engine), cwd=tmp_path)
+        assert code == 0
+        assert "Going on with" in told
+        assert "200 succeeded" in out
+        assert custom_ids(tmp_path / "out.jsonl") == [f"req-{n}" for n in range(LINES)]
+        # At most what was answered since the last commit, and what was in flight, is done again.
+        assert len(engine.requests) <= LINES + ANSWERED_FIRST + WINDOW
+
+
+async def test_a_second_ctrl_c_stops_at_once(batch: Path, tmp_path: Path) -> None:
+    gate = Gate(answered_first=0)
+    async with gate.engine as engine:
+        async with await Command.start(*run_arguments(batch, engine), cwd=tmp_path) as command:
+            await gate.is_reached()
+            command.send(signal.SIGINT)
+            await command.said("Ctrl-C again")
+            command.send(signal.SIGINT)
+            code, _, _ = await command.ended()
+        assert code == 130
+        await engine.saw_abandoned(WINDOW)
+
+
+async def test_a_changed_input_is_refused_until_restart(batch: Path, tmp_path: Path) -> None:
+    gate = Gate()
+    async with gate.engine as engine:
+        async with await Command.start(*run_arguments(batch, engine), cwd=tmp_path) as command:
+            await gate.is_reached()
+            command.send(signal.SIGKILL)
+            await command.ended()
+        gate.opened.set()
+        write_lines(batch, [request_line("another")])
+
+        code, _, told = await lowtide(*run_arguments(batch, engine), cwd=tmp_path)
+        assert code == 2
+        assert "is not what it was" in told and "--restart" in told
+
+        code, _, _ = await lowtide(*run_arguments(batch, engine), "--restart", cwd=tmp_path)
+        assert code == 0
+        assert custom_ids(tmp_path / "out.jsonl") == ["another"]
+
+
+async def test_two_runs_for_one_output_do_not_meet(batch: Path, tmp_path: Path) -> None:
+    gate = Gate()
+    async with gate.engine as engine:
+        async with await Command.start(*run_arguments(batch, engine), cwd=tmp_path) as command:
+            await gate.is_reached()
+            code, _, told = await lowtide(*run_arguments(batch, engine), cwd=tmp_path)
+            assert code == 2
+            assert "Another `lowtide run` is writing out.jsonl" in told
+            gate.opened.set()
+            code, _, _ = await command.ended()
+        assert code == 0
+    assert len(custom_ids(tmp_path / "out.jsonl")) == LINES
+
+
+async def test_bad_lines_are_named_before_anything_runs(tmp_path: Path) -> None:
+    lines = [request_line("a"), {"custom_id": "b"}, request_line("a")]
+    batch = write_lines(tmp_path / "b.jsonl", lines)
+    async with ScriptedEngine() as engine:
+        code, out, _ = await lowtide(*run_arguments(batch, engine), cwd=tmp_path)
+        assert engine.requests == []
+    assert code == 3
+    assert "line 2: missing_required_parameter" in out
+    assert "line 3: duplicate_custom_id" in out
+    assert [path.name for path in tmp_path.iterdir()] == ["b.jsonl"]
+
+
+async def test_the_example_runs_on_the_demo_model(tmp_path: Path) -> None:
+    arguments = ["run", EXAMPLE, "-o", "out.jsonl", "--model", "demo"]
+    code, _, told = await lowtide(*arguments, cwd=tmp_path)
+    assert code == 0
+    assert "demo answers for" in told and "deepseek-ai/DeepSeek-V3" in told
+    assert custom_ids(tmp_path / "out.jsonl") == custom_ids(EXAMPLE)
+    for line in read_lines(tmp_path / "out.jsonl"):
+        assert line["response"]["body"]["choices"][0]["message"]["role"] == "assistant"
+
+
+async def test_a_model_that_is_not_there_leaves_nothing_behind(batch: Path, tmp_path: Path) -> None:
+    arguments = ["run", batch, "-o", "out.jsonl", "--model", "missing.gguf"]
+    code, _, told = await lowtide(*arguments, cwd=tmp_path)
+    assert code == 2
+    assert "missing.gguf" in told
+    assert [path.name for path in tmp_path.iterdir()] == ["batch.jsonl"]

@@ -1,0 +1,157 @@
+"""`lowtide serve` in the foreground, and the commands that talk to it."""
+
+import asyncio
+import json
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from command_line import Command, custom_ids, lowtide, request_line, write_lines
+
+from lowtide.testing.scripted_engine import ScriptedEngine, completion, reply
+
+QUICK = (reply(completion()),)
+
+
+@pytest.fixture
+async def engine() -> AsyncIterator[ScriptedEngine]:
+    async with ScriptedEngine(otherwise=QUICK) as engine:
+        yield engine
+
+
+@pytest.fixture
+def home(tmp_path: Path, engine: ScriptedEngine) -> Path:
+    """A folder with a lowtide.toml that knows the engine."""
+    settings = f'[[replica]]\nurl = "{engine.url}"\nmodels = ["m"]\nwindow = 8\n'
+    (tmp_path / "lowtide.toml").write_text(settings)
+    return tmp_path
+
+
+async def started(home: Path, *arguments: str) -> tuple[Command, str]:
+    """A server on a free port, and its address."""
+    command = await Command.start("serve", "--port", "0", "--json", *arguments, cwd=home)
+    return command, (await command.printed_json())["address"]
+
+
+async def test_every_step_by_hand(home: Path) -> None:
+    batch = write_lines(home / "b.jsonl", [request_line(f"r{n}") for n in range(5)])
+    server, address = await started(home)
+    async with server:
+
+        async def ask(*arguments: str | Path) -> tuple[int, str, str]:
+            return await lowtide(*arguments, cwd=home, LOWTIDE_SERVER=address)
+
+        code, file_id, _ = await ask("files", "upload", batch)
+        assert code == 0
+        code, content, _ = await ask("files", "content", file_id.strip())
+        assert content == batch.read_text()
+        code, batch_id, _ = await ask("batches", "create", file_id.strip(), "--metadata", "k=v")
+        assert code == 0
+        code, out, _ = await ask("batches", "watch", batch_id.strip(), "--json")
+        assert code == 0
+        assert json.loads(out.splitlines()[-1])["status"] == "completed"
+        code, out, _ = await ask("batches", "get", batch_id.strip(), "--json")
+        assert json.loads(out)["metadata"] == {"k": "v"}
+        code, _, _ = await ask("batches", "results", batch_id.strip(), "-o", home / "out.jsonl")
+        assert code == 0
+        assert custom_ids(home / "out.jsonl") == [f"r{n}" for n in range(5)]
+        _, out, _ = await ask("batches", "list")
+        assert batch_id.strip() in out
+        code, _, _ = await ask("files", "delete", file_id.strip())
+        assert code == 0
+        code, _, told = await ask("files", "get", file_id.strip())
+        assert code == 2 and "No such File" in told
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_a_signal_stops_it_in_good_order(home: Path, number: signal.Signals) -> None:
+    server, _ = await started(home)
+    async with server:
+        server.send(number)
+        code, _, told = await server.ended()
+    assert code == 0
+    assert "stopping" in told
+
+
+async def test_a_port_and_a_data_dir_have_one_server(home: Path) -> None:
+    server, address = await started(home)
+    async with server:
+        port = address.rpartition(":")[2]
+        code, _, told = await lowtide(
+            "serve", "--port", port, "--data-dir", home / "other", cwd=home
+        )
+        assert code == 2 and f"Port {port}" in told
+        code, _, told = await lowtide("serve", "--port", "0", cwd=home)
+        assert code == 2 and "in use by another Lowtide" in told
+
+
+async def test_a_run_on_a_server_goes_on_after_ctrl_c(home: Path, engine: ScriptedEngine) -> None:
+    batch = write_lines(home / "b.jsonl", [request_line(f"r{n}") for n in range(20)])
+    opened = asyncio.Event()
+    engine.otherwise = (opened, *QUICK)
+    server, address = await started(home)
+    arguments = ["run", batch, "-o", "out.jsonl", "--server", address]
+    async with server:
+        async with await Command.start(*arguments, cwd=home) as command:
+            await engine.saw_requests(8)
+            command.send(signal.SIGINT)
+            code, _, told = await command.ended()
+        assert code == 130
+        assert "The batch goes on at" in told
+        opened.set()
+
+        code, _, told = await lowtide(*arguments, cwd=home)
+        assert code == 0
+        assert "Going on with" in told
+        assert custom_ids(home / "out.jsonl") == [f"r{n}" for n in range(20)]
+        assert len(engine.requests) == 20
+        _, out, _ = await lowtide("batches", "list", "--json", "--server", address, cwd=home)
+        assert len(json.loads(out)["data"]) == 1
+
+
+async def test_results_can_be_followed_while_the_batch_runs(
+    home: Path, engine: ScriptedEngine
+) -> None:
+    batch = write_lines(home / "b.jsonl", [request_line(f"r{n}") for n in range(20)])
+    opened = asyncio.Event()
+    engine.script(*[QUICK] * 5)
+    engine.otherwise = (opened, *QUICK)
+    server, address = await started(home)
+    out = home / "out.jsonl"
+    async with server:
+        _, file_id, _ = await lowtide("files", "upload", batch, "--server", address, cwd=home)
+        _, batch_id, _ = await lowtide(
+            "batches", "create", file_id.strip(), "--server", address, cwd=home
+        )
+        arguments = ["batches", "results", batch_id.strip(), "-o", out, "--follow"]
+        async with await Command.start(*arguments, "--server", address, cwd=home) as command:
+            await engine.saw_requests(5 + 8)
+            await first_lines(out, 5)
+            opened.set()
+            code, _, _ = await command.ended()
+    assert code == 0
+    assert custom_ids(out) == [f"r{n}" for n in range(20)]
+
+
+async def first_lines(path: Path, count: int) -> None:
+    """Wait until another process has written that many lines; there is no event for it."""
+    async with asyncio.timeout(30):
+        while not path.exists() or path.read_bytes().count(b"\n") < count:
+            await asyncio.sleep(0.05)
+
+
+async def test_doctor_finds_the_engine(home: Path, engine: ScriptedEngine) -> None:
+    engine.script((reply({"object": "list", "data": [{"id": "m"}]}),))
+    code, out, _ = await lowtide("doctor", "--json", cwd=home)
+    checks = {check["name"]: check for check in json.loads(out)["checks"]}
+    assert code == 0
+    assert checks[f"replica {engine.url}"]["verdict"] == "ok"
+    assert not (home / "lowtide-data").exists()
+
+
+async def test_doctor_fails_when_the_engine_is_gone(home: Path, engine: ScriptedEngine) -> None:
+    await engine.stop()
+    code, out, _ = await lowtide("doctor", cwd=home)
+    assert code == 1
+    assert "does not answer" in out

@@ -11,6 +11,7 @@ from tree import SRC, modules, shown
 MODULE_LINES_MAX = 400
 FUNCTION_LINES_MAX = 60
 LINE_CHARS_MAX = 100
+SLEEP = re.compile(r"(time|asyncio)\.sleep\((?!0[,)]).*\)")
 PRAGMA = re.compile(r"  # (noqa|type): .*")
 MIGRATIONS = SRC / "store" / "migrations" / "versions"  # records: each is written once, and long
 VAGUE_NAMES = {"utils", "util", "helpers", "helper", "common", "misc", "base", "manager"}
@@ -139,19 +140,14 @@ def test_names_of_tests_are_sentences() -> None:
     assert short == []
 
 
-def sleeps_outside_of_loops(path: Path) -> Iterator[int]:
+def sleeps_outside_of_loops(node: ast.AST) -> Iterator[int]:
     """Lines of sleeps that do not look again afterwards; `sleep(0)` only lets others run."""
-
-    def visit(node: ast.AST) -> Iterator[int]:
-        if isinstance(node, ast.While):
-            return
-        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("time.sleep", "asyncio.sleep"):
-            if ast.unparse(node) not in ("time.sleep(0)", "asyncio.sleep(0)"):
-                yield node.lineno
-        for child in ast.iter_child_nodes(node):
-            yield from visit(child)
-
-    return visit(parsed(path))
+    if isinstance(node, ast.While):
+        return
+    if isinstance(node, ast.Call) and SLEEP.fullmatch(ast.unparse(node)):
+        yield node.lineno
+    for child in ast.iter_child_nodes(node):
+        yield from sleeps_outside_of_loops(child)
 
 
 def test_no_test_sleeps_and_hopes() -> None:
@@ -160,6 +156,6 @@ def test_no_test_sleeps_and_hopes() -> None:
         f"{shown(path)}:{line}"
         for path in modules("tests")
         if path.name.startswith("test_")
-        for line in sleeps_outside_of_loops(path)
+        for line in sleeps_outside_of_loops(parsed(path))
     ]
     assert asleep == []

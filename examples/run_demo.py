@@ -72,8 +72,10 @@ def running_server() -> Iterator[str]:
 
 
 def ask(*arguments: str) -> str:
-    """Run a command that prints one id; the id."""
-    return run(*arguments, stdout=subprocess.PIPE).stdout.strip()
+    """Run a command that prints one id; the id. What it advises to do next is what we do next."""
+    done = run(*arguments, output=subprocess.PIPE)
+    say(done.stdout.strip())
+    return done.stdout.strip()
 
 
 def show(*arguments: str) -> int:
@@ -81,13 +83,13 @@ def show(*arguments: str) -> int:
     return run(*arguments).returncode
 
 
-def run(*arguments: str, stdout: int | None = None) -> "subprocess.CompletedProcess[str]":
+def run(*arguments: str, output: int | None = None) -> "subprocess.CompletedProcess[str]":
     say(f"\n$ lowtide {shlex.join(arguments)}")
-    done = subprocess.run([*LOWTIDE, *arguments], stdout=stdout, text=True, check=False)
+    command = [*LOWTIDE, *arguments]
+    done = subprocess.run(command, stdout=output, stderr=output, text=True, check=False)
     if done.returncode not in (0, 1):  # 1: the batch is done, and some of its lines failed
+        sys.stderr.write(done.stderr or "")
         sys.exit(done.returncode)
-    if stdout is not None:
-        say(done.stdout.strip())
     return done
 
 

@@ -13,7 +13,7 @@ outcomes stay here, the same beat is tried again, and dispatch stops above
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Protocol
 
@@ -22,6 +22,7 @@ import structlog
 
 from lowtide import limits
 from lowtide.core.chunk import ChunkKey
+from lowtide.core.money import ModelPrices
 from lowtide.core.segment import Finished, Slice, encode_segment
 from lowtide.ports.blobs import BlobError, BlobExists, Blobs
 from lowtide.ports.clock import NewId
@@ -69,8 +70,12 @@ class Committer:
         beat_s: float = limits.BEAT_S,
         lease_ttl_s: float = limits.LEASE_TTL_S,
         on_settled: Callable[[], None] = lambda: None,
+        prices: Callable[[], Mapping[str, ModelPrices]] = dict,
     ) -> None:
-        """`on_settled` is called when a beat completed or stopped a batch: assembly may begin."""
+        """`on_settled` is called when a beat completed or stopped a batch: assembly may begin.
+
+        `prices` gives what each model costs at the moment of a beat.
+        """
         self._worker_id = worker_id
         self._store = store
         self._blobs = blobs
@@ -78,6 +83,7 @@ class Committer:
         self._beat_s = beat_s
         self._lease_ttl_s = lease_ttl_s
         self._on_settled = on_settled
+        self._prices = prices
         self._gathered: dict[tuple[ChunkKey, int], list[Finished]] = {}
         self._gathered_bytes = 0
         self._packed: _Packed | None = None
@@ -131,6 +137,7 @@ class Committer:
                 released=self._released,
                 now=now,
                 lease_ttl_s=self._lease_ttl_s,
+                prices=self._prices(),
             )
         )
         released, self._released, self._packed = self._released, (), None

@@ -28,6 +28,7 @@ import msgspec
 from lowtide.core.batch import Batch, BatchError
 from lowtide.core.chunk import ChunkKey, ChunkLease
 from lowtide.core.file import File
+from lowtide.core.money import ModelPrices
 from lowtide.core.plan import ChunkSpec, ModelShare
 from lowtide.core.segment import Slice
 
@@ -240,7 +241,9 @@ class Beat(msgspec.Struct, frozen=True, kw_only=True):
     none.
 
     `held` are all chunks the worker still works on, for renewal; `released` it gives back (drained,
-    stopped, or its replica is gone), after this beat's outcomes were counted.
+    stopped, or its replica is gone), after this beat's outcomes were counted. `prices`, by
+    model, are those of this moment: the beat's successes are charged by them, a model that is
+    missing is free.
     """
 
     worker_id: str
@@ -250,6 +253,7 @@ class Beat(msgspec.Struct, frozen=True, kw_only=True):
     released: tuple[tuple[ChunkKey, int], ...]
     now: datetime
     lease_ttl_s: float
+    prices: Mapping[str, ModelPrices] = {}
 
 
 class BeatReceipt(msgspec.Struct, frozen=True, kw_only=True):

@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -32,6 +33,22 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 def custom_ids(path: Path) -> list[str]:
     return [line["custom_id"] for line in read_lines(path)]
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+async def first_lines(path: Path, count: int) -> None:
+    """Wait until another process has written that many lines; no event tells of it."""
+
+    def wait() -> None:
+        end = time.monotonic() + PATIENCE_S
+        while not path.exists() or path.read_bytes().count(b"\n") < count:
+            assert time.monotonic() < end, f"{path} never had {count} lines"
+            time.sleep(0.05)
+
+    await asyncio.to_thread(wait)
 
 
 class Command:

@@ -10,6 +10,7 @@ from command_line import (
     Command,
     custom_ids,
     lowtide,
+    names_in,
     read_lines,
     request_line,
     write_lines,
@@ -56,7 +57,7 @@ async def test_results_come_in_input_order_and_nothing_else_is_left(
     assert code == 0
     assert custom_ids(tmp_path / "out.jsonl") == [f"req-{n}" for n in range(LINES)]
     assert "200 succeeded, none failed" in out
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["batch.jsonl", "out.jsonl"]
+    assert names_in(tmp_path) == ["batch.jsonl", "out.jsonl"]
 
 
 async def test_json_is_the_only_thing_on_standard_output(batch: Path, tmp_path: Path) -> None:
@@ -73,8 +74,8 @@ async def test_failed_lines_go_to_the_error_file_and_the_exit_code_says_so(tmp_p
     refusal = {"error": {"message": "that prompt is too long", "code": "too_long"}}
 
     async with ScriptedEngine(QUICK, (reply(refusal, 400),)) as engine:
-        arguments = ["run", batch, "-o", "out.jsonl", "--url", engine.url, "--window", "1"]
-        code, out, _ = await lowtide(*arguments, cwd=tmp_path)
+        arguments = run_arguments(batch, engine)
+        code, out, _ = await lowtide(*arguments, "--window", "1", cwd=tmp_path)
     assert code == 1
     done, failed = custom_ids(tmp_path / "out.jsonl"), custom_ids(tmp_path / "out.errors.jsonl")
     assert sorted(done + failed) == ["bad", "good"] and len(failed) == 1
@@ -175,11 +176,11 @@ async def test_bad_lines_are_named_before_anything_runs(tmp_path: Path) -> None:
     assert code == 3
     assert "line 2: missing_required_parameter" in out
     assert "line 3: duplicate_custom_id" in out
-    assert [path.name for path in tmp_path.iterdir()] == ["b.jsonl"]
+    assert names_in(tmp_path) == ["b.jsonl"]
 
 
 async def test_the_example_runs_on_the_demo_model(tmp_path: Path) -> None:
-    arguments = ["run", EXAMPLE, "-o", "out.jsonl", "--model", "demo"]
+    arguments: list[str | Path] = ["run", EXAMPLE, "-o", "out.jsonl", "--model", "demo"]
     code, _, told = await lowtide(*arguments, cwd=tmp_path)
     assert code == 0
     assert "demo answers for" in told and "deepseek-ai/DeepSeek-V3" in told
@@ -189,8 +190,8 @@ async def test_the_example_runs_on_the_demo_model(tmp_path: Path) -> None:
 
 
 async def test_a_model_that_is_not_there_leaves_nothing_behind(batch: Path, tmp_path: Path) -> None:
-    arguments = ["run", batch, "-o", "out.jsonl", "--model", "missing.gguf"]
+    arguments: list[str | Path] = ["run", batch, "-o", "out.jsonl", "--model", "missing.gguf"]
     code, _, told = await lowtide(*arguments, cwd=tmp_path)
     assert code == 2
     assert "missing.gguf" in told
-    assert [path.name for path in tmp_path.iterdir()] == ["batch.jsonl"]
+    assert names_in(tmp_path) == ["batch.jsonl"]

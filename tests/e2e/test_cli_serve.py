@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from command_line import Command, custom_ids, lowtide, request_line, write_lines
+from command_line import Command, custom_ids, first_lines, lowtide, request_line, write_lines
 
 from lowtide.testing.scripted_engine import ScriptedEngine, completion, reply
 
@@ -91,7 +91,7 @@ async def test_a_run_on_a_server_goes_on_after_ctrl_c(home: Path, engine: Script
     opened = asyncio.Event()
     engine.otherwise = (opened, *QUICK)
     server, address = await started(home)
-    arguments = ["run", batch, "-o", "out.jsonl", "--server", address]
+    arguments = ["run", str(batch), "-o", "out.jsonl", "--server", address]
     async with server:
         async with await Command.start(*arguments, cwd=home) as command:
             await engine.saw_requests(8)
@@ -124,7 +124,7 @@ async def test_results_can_be_followed_while_the_batch_runs(
         _, batch_id, _ = await lowtide(
             "batches", "create", file_id.strip(), "--server", address, cwd=home
         )
-        arguments = ["batches", "results", batch_id.strip(), "-o", out, "--follow"]
+        arguments = ["batches", "results", batch_id.strip(), "-o", str(out), "--follow"]
         async with await Command.start(*arguments, "--server", address, cwd=home) as command:
             await engine.saw_requests(5 + 8)
             await first_lines(out, 5)
@@ -132,13 +132,6 @@ async def test_results_can_be_followed_while_the_batch_runs(
             code, _, _ = await command.ended()
     assert code == 0
     assert custom_ids(out) == [f"r{n}" for n in range(20)]
-
-
-async def first_lines(path: Path, count: int) -> None:
-    """Wait until another process has written that many lines; there is no event for it."""
-    async with asyncio.timeout(30):
-        while not path.exists() or path.read_bytes().count(b"\n") < count:
-            await asyncio.sleep(0.05)
 
 
 async def test_doctor_finds_the_engine(home: Path, engine: ScriptedEngine) -> None:

@@ -18,6 +18,7 @@ from rich.markup import escape
 from lowtide import __version__
 from lowtide.cli import batches, exits, files, screen
 from lowtide.cli.doctor import doctor
+from lowtide.cli.options import examples
 from lowtide.cli.run import run
 from lowtide.cli.serve import serve, worker
 from lowtide.cli.validate import validate
@@ -30,17 +31,27 @@ app = typer.Typer(
     "Try it without a server:  [bold]lowtide run batch.jsonl -o results.jsonl --model demo[/]",
     epilog="Exit codes: 0 done, 1 some lines failed, 2 usage, 3 the batch failed.",
 )
-app.command(epilog="Example:  lowtide serve --model demo")(serve)
-app.command(epilog="Example:  lowtide worker --config lowtide.toml")(worker)
 app.command(
-    epilog="Examples:  lowtide run batch.jsonl -o results.jsonl --model demo   |"
-    "   lowtide run batch.jsonl -o results.jsonl --url http://127.0.0.1:9001/v1   |"
-    "   lowtide run batch.jsonl -o results.jsonl --server http://batch.example:8000"
+    epilog=examples(
+        "lowtide serve --model demo",
+        "lowtide serve --config lowtide.toml --port 9000",
+        "lowtide serve --port 0 --json",
+    )
+)(serve)
+app.command(epilog=examples("lowtide worker --config lowtide.toml"))(worker)
+app.command(
+    epilog=examples(
+        "lowtide run batch.jsonl -o results.jsonl --model demo",
+        "lowtide run batch.jsonl -o results.jsonl --url http://127.0.0.1:9001/v1",
+        "lowtide run batch.jsonl -o results.jsonl --server http://batch.example:8000",
+    )
 )(run)
 app.add_typer(files.app, name="files")
 app.add_typer(batches.app, name="batches")
-app.command(epilog="Example:  lowtide validate batch.jsonl --json | jq .models")(validate)
-app.command(epilog="Example:  lowtide doctor --config lowtide.toml")(doctor)
+app.command(
+    epilog=examples("lowtide validate batch.jsonl", "lowtide validate batch.jsonl --json | jq .")
+)(validate)
+app.command(epilog=examples("lowtide doctor", "lowtide doctor --config lowtide.toml"))(doctor)
 
 
 def _print_version(wanted: bool) -> None:

@@ -10,7 +10,14 @@ from lowtide.cli import exits, screen
 from lowtide.cli.bars import BatchBar
 from lowtide.cli.batch_report import exit_code_of, show_batch, show_end, status_markup
 from lowtide.cli.client import check_id
-from lowtide.cli.options import DEFAULT_SERVER, JsonOption, KeyOption, ServerOption, connect
+from lowtide.cli.options import (
+    DEFAULT_SERVER,
+    JsonOption,
+    KeyOption,
+    ServerOption,
+    connect,
+    examples,
+)
 from lowtide.cli.outputs import errors_beside, writable_target
 from lowtide.cli.results import collect, follow
 from lowtide.cli.views import BatchView, JsonObject, read_view
@@ -24,8 +31,10 @@ BatchId = Annotated[str, typer.Argument(metavar="BATCH_ID")]
 
 
 @app.command(
-    epilog="Example:  lowtide batches create file-abc123 --metadata team=evals && "
-    "lowtide batches watch BATCH_ID"
+    epilog=examples(
+        "lowtide batches create file-abc123",
+        "lowtide batches create file-abc123 --endpoint /v1/embeddings --metadata team=evals",
+    )
 )
 def create(
     file_id: Annotated[str, typer.Argument(metavar="FILE_ID", help="From `files upload`.")],
@@ -63,7 +72,7 @@ def _pair(text: str) -> tuple[str, str]:
     return key, value
 
 
-@app.command("list", epilog="Example:  lowtide batches list --limit 5")
+@app.command("list", epilog=examples("lowtide batches list --limit 5"))
 def list_batches(
     limit: Annotated[int, typer.Option(min=1, max=100, help="How many, newest first.")] = 20,
     server: ServerOption = DEFAULT_SERVER,
@@ -93,7 +102,7 @@ def list_batches(
     )
 
 
-@app.command(epilog="Example:  lowtide batches get batch_abc123 --json | jq .request_counts")
+@app.command(epilog=examples("lowtide batches get batch_abc123 --json | jq .request_counts"))
 def get(
     batch_id: BatchId,
     server: ServerOption = DEFAULT_SERVER,
@@ -109,7 +118,7 @@ def get(
     show_batch(read_view(answer, BatchView))
 
 
-@app.command(epilog="Example:  lowtide batches watch batch_abc123 && echo all lines succeeded")
+@app.command(epilog=examples("lowtide batches watch batch_abc123 && echo all lines succeeded"))
 def watch(
     batch_id: BatchId,
     server: ServerOption = DEFAULT_SERVER,
@@ -139,8 +148,10 @@ def watch(
 
 
 @app.command(
-    epilog="Examples:  lowtide batches results batch_abc123 -o results.jsonl   |"
-    "   lowtide batches results batch_abc123 -o results.jsonl --follow"
+    epilog=examples(
+        "lowtide batches results batch_abc123 -o results.jsonl",
+        "lowtide batches results batch_abc123 -o results.jsonl --follow",
+    )
 )
 def results(
     batch_id: BatchId,
@@ -188,7 +199,7 @@ def results(
     raise typer.Exit(exit_code_of(batch) if batch.is_over else exits.DONE)
 
 
-@app.command(epilog="Example:  lowtide batches cancel batch_abc123")
+@app.command(epilog=examples("lowtide batches cancel batch_abc123"))
 def cancel(
     batch_id: BatchId,
     server: ServerOption = DEFAULT_SERVER,

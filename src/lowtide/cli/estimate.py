@@ -65,7 +65,7 @@ def estimate(path: Path, endpoint: str, inspection: Inspection, settings: Settin
             output_tokens_max=output_tokens,
             is_bounded=is_bounded,
             live_price=live,
-            batch_price=None if live is None or entry is None else live * entry.batch_discount,
+            batch_price=None if live is None or entry is None else live * (1 - float(entry.batch_discount)),
         )
     return Estimate(models)
 
@@ -100,4 +100,5 @@ def _price(model: Model | None, input_tokens: int, output_tokens: int) -> float 
     """Live, in dollars; None when the model has no price."""
     if model is None or not (model.input_price or model.output_price):
         return None
-    return (input_tokens * model.input_price + output_tokens * model.output_price) / 1e6
+    dollars = input_tokens * model.input_price + output_tokens * model.output_price
+    return float(dollars) / 1e6

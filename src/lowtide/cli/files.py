@@ -11,7 +11,14 @@ from lowtide.cli import screen
 from lowtide.cli.bars import transfer_bar
 from lowtide.cli.client import check_id
 from lowtide.cli.input_file import guess_purpose, readable_input
-from lowtide.cli.options import DEFAULT_SERVER, JsonOption, KeyOption, ServerOption, connect
+from lowtide.cli.options import (
+    DEFAULT_SERVER,
+    JsonOption,
+    KeyOption,
+    ServerOption,
+    connect,
+    examples,
+)
 from lowtide.cli.outputs import writable_target
 from lowtide.cli.views import FileView, JsonObject, read_view
 
@@ -20,7 +27,7 @@ app = typer.Typer(no_args_is_help=True, help="Files on a Lowtide server.", rich_
 FileId = Annotated[str, typer.Argument(metavar="FILE_ID")]
 
 
-@app.command(epilog="Example:  lowtide files upload batch.jsonl")
+@app.command(epilog=examples("lowtide files upload batch.jsonl"))
 def upload(
     path: Annotated[Path, typer.Argument(metavar="FILE", help="A JSONL file of requests.")],
     purpose: Annotated[
@@ -47,7 +54,7 @@ def upload(
     screen.note(f"Uploaded {screen.human_bytes(file.bytes)}. Next: [bold]{command}[/]")
 
 
-@app.command("list", epilog="Example:  lowtide files list --limit 10")
+@app.command("list", epilog=examples("lowtide files list --limit 10"))
 def list_files(
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many, newest first.")] = 20,
     purpose: Annotated[str | None, typer.Option(help="Only files of this purpose.")] = None,
@@ -79,7 +86,7 @@ def list_files(
         screen.note(f"[dim]There are more; --limit {limit * 5} shows them.[/]")
 
 
-@app.command(epilog="Example:  lowtide files get file-abc123")
+@app.command(epilog=examples("lowtide files get file-abc123"))
 def get(
     file_id: FileId,
     server: ServerOption = DEFAULT_SERVER,
@@ -110,8 +117,10 @@ def _show(answer: JsonObject) -> None:
 
 
 @app.command(
-    epilog="Examples:  lowtide files content file-abc123 -o results.jsonl   |"
-    "   lowtide files content file-abc123 | head -3"
+    epilog=examples(
+        "lowtide files content file-abc123 -o results.jsonl",
+        "lowtide files content file-abc123 | head -3",
+    )
 )
 def content(
     file_id: FileId,
@@ -142,7 +151,7 @@ def content(
     screen.note(f"Wrote {screen.human_bytes(copied.bytes)} to {escape(str(output))}.")
 
 
-@app.command(epilog="Example:  lowtide files delete file-abc123")
+@app.command(epilog=examples("lowtide files delete file-abc123"))
 def delete(
     file_id: FileId,
     server: ServerOption = DEFAULT_SERVER,

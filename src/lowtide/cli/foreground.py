@@ -124,8 +124,9 @@ def _announce(address: str, application: Application, role: Role, *, as_json: bo
         return
     if not models and role == "all":
         screen.note(
-            "[yellow]No model is served yet:[/] batches will wait. Add a \\[[replica]] to"
-            " lowtide.toml, or start with --model demo."
+            "[yellow]No model is served yet:[/] batches will wait. Add a "
+            + escape("[[replica]]")
+            + " to lowtide.toml, or start with --model demo."
         )
     if not screen.OUT.is_terminal:
         screen.say(f"Lowtide {__version__} listens on {address} and serves {_models(application)}")

@@ -31,9 +31,22 @@ ConfigOption = Annotated[
     ),
 ]
 
-__all__ = ["DEFAULT_SERVER", "ConfigOption", "JsonOption", "KeyOption", "ServerOption", "connect"]
+__all__ = [
+    "DEFAULT_SERVER",
+    "ConfigOption",
+    "JsonOption",
+    "KeyOption",
+    "ServerOption",
+    "connect",
+    "examples",
+]
 
 
 def connect(server: str, api_key: str | None) -> ServerClient:
     """A client for what the two options say. Raises CommandError when the address is none."""
     return ServerClient(HttpClient(server_address(server), api_key))
+
+
+def examples(*commands: str) -> str:
+    """The end of a help text: commands that work as they stand, one a line."""
+    return "\n\n".join(("[bold]Examples[/]", *(f"  {command}" for command in commands)))

@@ -42,6 +42,7 @@ PAGE_SIZE_MAX_BATCHES: Final = 100
 PAGE_SIZE_MAX_FILES: Final = 10_000
 BARE_LIST_MAX: Final = 1_000  # Together's lists have no paging: newest this many
 UPLOAD_URL_TTL_S: Final = 3600  # a signed PUT address is good for an hour, once
+UPLOAD_SECRET_CHARS_MIN: Final = 32  # of a configured secret: 128 bits even in hex
 REPEATED_POST_WINDOW_S: Final = 600  # SDKs retry a timed-out POST for at most this long
 URL_BYTES_MAX: Final = 8 * KIB  # path and query together
 REQUEST_HEADERS_BYTES_MAX: Final = 64 * KIB  # what h11 allows; httptools has no bound of its own
@@ -53,6 +54,23 @@ KEEPALIVE_IDLE_S: Final = 75  # above the clients' own (5 to 60 s), so that they
 UNAVAILABLE_RETRY_AFTER_S: Final = 2  # a locked or restarting database is back within seconds
 FILE_TTL_S_MIN: Final = 3600  # expires_after[seconds], protocol.md section 3.1
 FILE_TTL_S_MAX: Final = 30 * 24 * 3600
+
+# ---- keys, tenants and their limits ----
+KEY_ID_CHARS: Final = 12  # 71 bits: never twice; short enough to read out
+KEY_SECRET_CHARS: Final = 40  # 238 bits
+KEY_CHARS_MAX: Final = 200  # a longer credential is no key of ours and is not looked up
+KEY_CACHE_S: Final = 5.0  # a revoked key works at most this long in another process
+KEY_CACHE_ENTRIES: Final = 10_000  # a few MiB; unknown ids are in it as well
+KEY_TOUCH_S: Final = 60.0  # how stale `last_used_at` may be; one small write a minute
+TENANT_CACHE_S: Final = 5.0  # a changed limit or cap applies everywhere after this
+TENANT_CACHE_ENTRIES: Final = 10_000
+NAME_CHARS_MAX: Final = 200  # of organisations, projects and keys
+TENANT_LIMIT_MAX: Final = 2**53  # a JSON number that every client reads exactly
+RATE_WINDOW_S: Final = 3600  # batches_per_hour counts those of the last 60 minutes
+RETRY_AFTER_S_ADVISED: Final = 60  # the SDKs wait no longer by themselves (protocol.md 2.1, 3)
+USAGE_SPAN_DAYS_MAX: Final = 400  # of one usage report: a year and the month to compare it with
+DRY_RUNS_AT_ONCE: Final = 2  # each reads a whole file in the process that serves the API
+SPEND_CAP_DOLLARS_MAX: Final = 1_000_000  # pico-dollars of it fit a 64-bit column
 
 # ---- what a batch says about itself ----
 ETA_SETTLED_MIN: Final = 5  # results before an estimate is given ...
@@ -114,6 +132,22 @@ REQUEST_HEADS_MAX: Final = 64  # header blocks kept ready, one per path; an engi
 RETRY_AFTER_S_MAX: Final = 3600.0  # an engine that asks for more is asked again after this
 ENGINE_CLOSE_S: Final = 5.0  # wait for aborted connections to be gone
 TCP_KEEPALIVE_S: Final = 30  # a host that lost power is noticed in minutes, not after the attempt
+
+# ---- the interactive door ----
+LIVE_BODY_BYTES_MAX: Final = 16 * MIB  # as one line of a batch: an inline image or two
+LIVE_BUFFER_BYTES: Final = 64 * KIB  # of one reply, read from the engine and not yet by the client
+LIVE_CONNECTIONS_MAX: Final = 1_024  # per replica, beside the window: batch work cannot take them
+LIVE_CONNECTIONS_LLAMACPP: Final = 64  # its server needs a thread for each connection
+LIVE_IN_FLIGHT_MAX: Final = 2_048  # per replica; those above its connections wait for one
+LIVE_ATTEMPTS_MAX: Final = 3  # each on another replica, all before the first byte
+LIVE_STALL_S: Final = 60.0  # a client that takes nothing for so long has left its answer behind
+LIVE_LOAD_TOLERANCE: Final = 0.25  # of a window: how much busier a replica with the prefix may be
+LIVE_PREFIX_BYTES: Final = 1 * KIB  # of a prompt: what a replica is remembered by
+LIVE_EVENT_BYTES_MAX: Final = 64 * KIB  # a larger event of a stream is passed on in pieces
+LIVE_TAIL_BYTES: Final = 256 * KIB  # end of a stream kept to read its usage; /responses repeats all
+LIVE_OUTPUT_TOKENS_ASSUMED: Final = 256  # reserved for a request that bounds its answer nowhere
+LIVE_BUCKETS_MAX: Final = 10_000  # rate limits remembered, one per key and model
+LIVE_BUSY_RETRY_AFTER_S: Final = 1  # a full replica has room again within a second
 
 # ---- circuit breaker (scheduling.md section 2j) ----
 CIRCUIT_FAILURES: Final = 5  # consecutive

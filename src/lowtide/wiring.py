@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import msgspec
 import structlog
 from fastapi import FastAPI
 
@@ -221,7 +222,7 @@ class _Moving:
                 yield
             finally:
                 await asyncio.shield(self._dispatcher.drain(limits.DRAIN_S))
-        await self._committer.tick(self._clock.now())
+        await self._committer.finish(self._clock.now())
 
 
 async def _open_store(settings: Settings, data_dir: Path, stack: AsyncExitStack) -> Store:
@@ -265,24 +266,14 @@ def _catalogue(
     """The configured models, the embedded one, and whatever else the replicas serve."""
     known = [
         *entries,
-        *(
-            ModelEntry(
-                id=model.id,
-                aliases=model.aliases,
-                engine_name=model.engine_name,
-                type=model.type,
-                size=model.size,
-                context_length=model.context_length,
-                input_price=model.input_price,
-                output_price=model.output_price,
-                batch_discount=model.batch_discount,
-            )
-            for model in settings.model
-        ),
+        *(ModelEntry(**msgspec.structs.asdict(model)) for model in settings.model),
     ]
-    names = {name for entry in known for name in (entry.id, *entry.aliases)}
+    names = {name: entry.id for entry in known for name in (entry.id, *entry.aliases)}
     served = dict.fromkeys(name for replica in replicas for name in replica.models)
-    return Catalogue([*known, *(ModelEntry(id=name) for name in served if name not in names)])
+    known += [ModelEntry(id=name) for name in served if name not in names]
+    if settings.catalogue.unserved == "wait":
+        return Catalogue(known)
+    return Catalogue(known, served={names.get(name, name) for name in served})
 
 
 async def _upstreams(

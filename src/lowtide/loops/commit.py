@@ -12,7 +12,6 @@ outcomes stay here, the same beat is tried again, and dispatch stops above
 """
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Protocol
@@ -30,15 +29,18 @@ from lowtide.ports.store import Beat, BeatReceipt, StoreError, WorkStore
 
 log = structlog.get_logger(__name__)
 
+Leases = tuple[tuple[ChunkKey, int], ...]
+"""Chunks with the token that each is leased under."""
+
 
 class Holdings(Protocol):
     """What the committer asks of the dispatcher, and tells it."""
 
-    def held(self) -> tuple[tuple[ChunkKey, int], ...]:
+    def held(self) -> Leases:
         """Leases of all chunks at work, finished but uncommitted ones included."""
         ...
 
-    def take_released(self) -> tuple[tuple[ChunkKey, int], ...]:
+    def take_released(self) -> Leases:
         """Leases to give back with this beat."""
         ...
 
@@ -87,7 +89,7 @@ class Committer:
         self._gathered: dict[tuple[ChunkKey, int], list[Finished]] = {}
         self._gathered_bytes = 0
         self._packed: _Packed | None = None
-        self._released: tuple[tuple[ChunkKey, int], ...] = ()
+        self._released: Leases = ()
         self._beating = asyncio.Lock()
         self.holdings: Holdings | None = None
         self.wake: Callable[[], None] = lambda: None
@@ -119,27 +121,30 @@ class Committer:
             self.trouble = None
         return now + timedelta(seconds=self._beat_s)
 
+    async def finish(self, now: datetime) -> None:
+        """The last beats of a process, after its dispatcher has drained.
+
+        Two where one was interrupted or had failed: its remainder, then all that came since. What
+        cannot be stored is given up, and its requests run again elsewhere.
+        """
+        try:
+            for _ in range(1 if self._packed is None else 2):
+                await self.tick(now)
+        except (StoreError, BlobError) as error:
+            log.error("beat.given_up", bytes=self.uncommitted_bytes, error=str(error))
+
     async def _beat(self, now: datetime) -> None:
         assert self.holdings is not None, "wired before the first tick"
-        packed = self._pack()
-        self._released += self.holdings.take_released()
-        held = self.holdings.held()
+        if self._packed is None:
+            # What is released must not overtake its own outcomes, so it waits for a failed beat.
+            self._packed = self._pack()
+            self._released += self.holdings.take_released()
+        packed, held = self._packed, self.holdings.held()
         if packed is None and not held and not self._released:
             return
         if packed is not None:
-            await self._put(packed)
-        receipt = await self._store.commit_beat(
-            Beat(
-                worker_id=self._worker_id,
-                segment_key=packed.key if packed else None,
-                slices=packed.slices if packed else (),
-                held=held,
-                released=self._released,
-                now=now,
-                lease_ttl_s=self._lease_ttl_s,
-                prices=self._prices(),
-            )
-        )
+            await self._put(packed, now)
+        receipt = await self._commit(packed, held, self._released, now)
         released, self._released, self._packed = self._released, (), None
         self.holdings.committed(receipt, packed.slices if packed else ())
         if receipt.lost:
@@ -147,16 +152,45 @@ class Committer:
         if receipt.settled or receipt.stopped or released:
             self._on_settled()
 
-    def _pack(self) -> _Packed | None:
-        """What an earlier failed beat left, else all that gathered since."""
-        if self._packed is None and self._gathered:
-            gathered, self._gathered, self._gathered_bytes = self._gathered, {}, 0
-            data, slices = encode_segment(
-                (key, token, finished) for (key, token), finished in gathered.items()
+    async def _commit(
+        self, packed: _Packed | None, held: Leases, released: Leases, now: datetime
+    ) -> BeatReceipt:
+        return await self._store.commit_beat(
+            Beat(
+                worker_id=self._worker_id,
+                segment_key=packed.key if packed else None,
+                slices=packed.slices if packed else (),
+                held=held,
+                released=released,
+                now=now,
+                lease_ttl_s=self._lease_ttl_s,
+                prices=self._prices(),
             )
-            self._packed = _Packed(f"segments/{self._new_id('seg_')}", data, tuple(slices))
-        return self._packed
+        )
 
-    async def _put(self, packed: _Packed) -> None:
-        with contextlib.suppress(BlobExists):  # an earlier try stored it; the key is ours alone
+    async def _put(self, packed: _Packed, now: datetime) -> None:
+        try:
             await self._blobs.put(packed.key, packed.data)
+        except BlobExists:
+            pass  # an earlier try stored it; the key is ours alone
+        except BlobError:
+            await self._renew(packed, now)
+            raise
+
+    async def _renew(self, packed: _Packed, now: datetime) -> None:
+        """Keep what we cannot store yet: a lease that runs out would drop its outcomes."""
+        assert self.holdings is not None
+        unstored = ((piece.key, piece.token) for piece in packed.slices)
+        held = (*self.holdings.held(), *self._released, *unstored, *self._gathered)
+        receipt = await self._commit(None, tuple(dict.fromkeys(held)), (), now)
+        self.holdings.committed(receipt, ())
+
+    def _pack(self) -> _Packed | None:
+        """All that gathered since the last beat."""
+        if not self._gathered:
+            return None
+        gathered, self._gathered, self._gathered_bytes = self._gathered, {}, 0
+        data, slices = encode_segment(
+            (key, token, finished) for (key, token), finished in gathered.items()
+        )
+        return _Packed(f"segments/{self._new_id('seg_')}", data, tuple(slices))

@@ -1,0 +1,30 @@
+"""The loops over the adapters that everybody has: SQLite and a folder."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from work_bench import WorkBench
+
+from lowtide.blobs.url import open_blobs
+from lowtide.ports.blobs import Blobs
+from lowtide.ports.store import Store
+from lowtide.store.sql_store import SqlStore
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[Store]:
+    opened = SqlStore.sqlite(tmp_path / "lowtide.sqlite")
+    await opened.open()
+    yield opened
+    await opened.aclose()
+
+
+@pytest.fixture
+def blobs(tmp_path: Path) -> Blobs:
+    return open_blobs("file", tmp_path / "blobs")
+
+
+@pytest.fixture
+def bench(store: Store, blobs: Blobs) -> WorkBench:
+    return WorkBench(store, blobs)

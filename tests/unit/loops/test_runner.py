@@ -1,0 +1,163 @@
+"""loops/runner.py: the endless part: waiting, waking, backing off, ending."""
+
+import asyncio
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+import pytest
+
+from lowtide import limits
+from lowtide.loops.runner import Loops
+from lowtide.testing.manual_clock import ManualClock
+
+PATIENCE_S = 5.0
+
+
+class Counting:
+    """A loop that counts its ticks and does what it is told in them."""
+
+    def __init__(self, name: str, behave: Callable[[int, datetime], datetime | None]) -> None:
+        self.name = name
+        self.ticks = 0
+        self.at: list[datetime] = []
+        self._behave = behave
+        self._ticked = asyncio.Condition()
+
+    async def tick(self, now: datetime) -> datetime | None:
+        async with self._ticked:
+            self.ticks += 1
+            self.at.append(now)
+            self._ticked.notify_all()
+        return self._behave(self.ticks, now)
+
+    async def saw(self, ticks: int) -> None:
+        async with asyncio.timeout(PATIENCE_S), self._ticked:
+            await self._ticked.wait_for(lambda: self.ticks >= ticks)
+
+
+def _only_when_woken(_: int, __: datetime) -> None:
+    return None
+
+
+async def _until_asleep(clock: ManualClock) -> float:
+    async with asyncio.timeout(PATIENCE_S):
+        while clock.next_due_s is None:  # noqa: ASYNC110  the clock has no events
+            await asyncio.sleep(0)
+    due_s = clock.next_due_s
+    assert due_s is not None
+    return due_s
+
+
+async def test_a_loop_ticks_at_the_start_and_then_when_it_is_woken() -> None:
+    loop = Counting("a", _only_when_woken)
+    async with Loops([loop], ManualClock()) as loops:
+        await loop.saw(1)
+        for ticks in (2, 3):
+            loops.wake("a")
+            await loop.saw(ticks)
+        assert loop.ticks == 3
+
+
+async def test_a_wake_during_a_tick_is_not_lost() -> None:
+    loops: Loops
+
+    def behave(ticks: int, _: datetime) -> None:
+        if ticks < 50:
+            loops.wake("a")
+
+    loop = Counting("a", behave)
+    async with Loops([loop], ManualClock()) as loops:
+        await loop.saw(50)
+
+
+async def test_many_wakes_before_a_tick_are_one() -> None:
+    loop = Counting("a", _only_when_woken)
+    async with Loops([loop], ManualClock()) as loops:
+        await loop.saw(1)
+        for _ in range(100):
+            loops.wake("a")
+        await loop.saw(2)
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert loop.ticks == 2
+
+
+async def test_a_loop_that_is_due_ticks_again_without_being_woken() -> None:
+    loop = Counting("a", lambda ticks, now: now if ticks < 5 else None)
+    async with Loops([loop], ManualClock()):
+        await loop.saw(5)
+
+
+async def test_a_loop_that_is_due_soon_ticks_then() -> None:
+    soon = timedelta(milliseconds=5)
+    loop = Counting("a", lambda ticks, now: now + soon if ticks < 3 else None)
+    async with Loops([loop], ManualClock()):
+        await loop.saw(3)
+
+
+async def test_a_failing_loop_backs_off_further_and_further_up_to_the_bound() -> None:
+    clock = ManualClock()
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("no")
+
+    loop = Counting("a", fail)
+    async with Loops([loop], clock) as loops:
+        waits = []
+        for ticks in range(1, 10):
+            await loop.saw(ticks)
+            waits.append(await _until_asleep(clock))
+            loops.wake("a")  # does not cut the back-off short
+            clock.advance(waits[-1])
+    assert waits == pytest.approx(sorted(waits))
+    assert waits[:2] == pytest.approx([0.2, 0.4])
+    assert waits[-1] == pytest.approx(limits.LOOP_BACKOFF_S_MAX)
+    assert waits[-1] < limits.LEASE_TTL_S / 3
+
+
+async def test_a_success_ends_the_back_off() -> None:
+    clock = ManualClock()
+
+    def behave(ticks: int, now: datetime) -> datetime:
+        if ticks != 3:
+            raise RuntimeError("no")
+        return now
+
+    loop = Counting("a", behave)
+    async with Loops([loop], clock):
+        waits = []
+        for ticks in (1, 2, 4):
+            await loop.saw(ticks)
+            waits.append(await _until_asleep(clock))
+            clock.advance(waits[-1])
+    assert waits == pytest.approx([0.2, 0.4, 0.2])
+
+
+async def test_a_failing_loop_does_not_end_the_others() -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("no")
+
+    bad, good = Counting("bad", fail), Counting("good", _only_when_woken)
+    async with Loops([bad, good], ManualClock()) as loops:
+        await bad.saw(1)
+        await good.saw(1)
+        loops.wake("good")
+        await good.saw(2)
+
+
+async def test_a_name_that_does_not_run_here_is_passed_over() -> None:
+    async with Loops([], ManualClock()) as loops:
+        loops.wake("validate")
+
+
+async def test_leaving_ends_every_task_also_one_in_the_middle_of_a_tick() -> None:
+    class Stuck(Counting):
+        async def tick(self, now: datetime) -> None:
+            await super().tick(now)
+            await asyncio.get_running_loop().create_future()
+
+    stuck, idle = Stuck("stuck", _only_when_woken), Counting("idle", _only_when_woken)
+    async with Loops([stuck, idle], ManualClock()):
+        await stuck.saw(1)
+        await idle.saw(1)
+    assert asyncio.all_tasks() == {asyncio.current_task()}

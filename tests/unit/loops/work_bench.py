@@ -1,0 +1,146 @@
+"""A dispatcher and its committer over a real store, with an engine and a clock in our hands."""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import timedelta
+
+from lowtide import limits
+from lowtide.core.batch import Batch
+from lowtide.core.replica import Replica
+from lowtide.core.segment import decode_index
+from lowtide.loops.attempt import Upstream
+from lowtide.loops.commit import Committer
+from lowtide.loops.dispatch import Dispatcher
+from lowtide.ports.blobs import Blobs
+from lowtide.ports.store import Store
+from lowtide.testing.fake_engine import PATIENCE_S, FakeEngine
+from lowtide.testing.faults import faulty_blobs, faulty_work
+from lowtide.testing.hand_worker import HandWorker
+from lowtide.testing.manual_clock import ManualClock
+
+MODEL = "test-model"
+
+
+def upstream(engine: FakeEngine, window: int = 4, models: Sequence[str] = (MODEL,)) -> Upstream:
+    replica = Replica(engine.url, frozenset(models), window)
+    return Upstream(replica, engine, {model: model for model in models}, frozenset(), 600.0)
+
+
+class WorkBench:
+    """One worker, ticked by hand."""
+
+    def __init__(self, store: Store, blobs: Blobs, window: int = 4) -> None:
+        self.clock = ManualClock()
+        self.store = store
+        self.real_blobs = blobs
+        self.blobs = faulty_blobs(blobs)
+        self.work = faulty_work(store.work)
+        self.engine = FakeEngine()
+        self.upstream = upstream(self.engine, window)
+        self.hand = HandWorker(store, blobs, self.clock)
+        self.woken = {"commit": 0, "dispatch": 0, "settled": 0}
+        self._ids = 0
+        self.start()
+
+    def start(self, upstreams: Sequence[Upstream] | None = None) -> None:
+        """A fresh worker, as after a restart."""
+        self.committer = Committer(
+            "w", self.work, self.blobs, self._new_id, on_settled=lambda: self._wake("settled")
+        )
+        self.dispatcher = Dispatcher(
+            "w",
+            self.work,
+            self.blobs,
+            self.clock,
+            lambda: 0.5,
+            upstreams or [self.upstream],
+            self.committer,
+        )
+        self.committer.holdings = self.dispatcher
+        self.committer.wake = lambda: self._wake("commit")
+        self.dispatcher.wake = lambda: self._wake("dispatch")
+
+    @property
+    def replica(self) -> Replica:
+        return self.upstream.replica
+
+    async def batch(self, requests: int) -> Batch:
+        """A batch in progress with that many requests."""
+        file = await self.hand.upload(requests)
+        self._ids += 1
+        now = self.clock.now()
+        batch = Batch(
+            id=f"batch_{self._ids}",
+            project_id="proj_default",
+            user_id="user_default",
+            dialect="openai",
+            input_file_id=file.id,
+            input_bytes=file.bytes,
+            endpoint="/v1/chat/completions",
+            completion_window_s=3600,
+            created_at=now,
+            expires_at=now + timedelta(hours=1),
+        )
+        await self.store.batches.add(batch, digest=batch.id, repeat=False, since=now)
+        await self.hand.plan()
+        return batch
+
+    async def see(self, batch: Batch) -> Batch:
+        found = await self.store.batches.get(batch.project_id, batch.id)
+        assert found is not None
+        return found
+
+    async def dispatch(self) -> float | None:
+        """One tick of the dispatcher; seconds until it wants the next."""
+        due = await self.dispatcher.tick(self.clock.now())
+        return None if due is None else (due - self.clock.now()).total_seconds()
+
+    async def beat(self) -> None:
+        await self.committer.tick(self.clock.now())
+
+    async def flights_ended(self) -> None:
+        """Wait until every slot has run out of work."""
+        async with asyncio.timeout(PATIENCE_S):
+            while self.dispatcher._slots:
+                await asyncio.wait(list(self.dispatcher._slots))
+                await asyncio.sleep(0)  # their callbacks
+
+    async def work_off(self) -> None:
+        """Dispatch and commit until nothing is left to lease."""
+        self.dispatcher.announce()
+        for _ in range(1000):
+            await self.dispatch()
+            await self.flights_ended()
+            await self.beat()
+            if not self.dispatcher.held():
+                await self.dispatch()
+                if not self.dispatcher.held():
+                    return
+            self.clock.advance(1.0)
+        raise AssertionError("the work does not end")
+
+    async def committed_lines(self, batch: Batch) -> list[int]:
+        """Line numbers of all committed outcomes, in the order of commit."""
+        lines = []
+        for row in await self.store.results.slices(batch.id):
+            count = row.completed + row.failed
+            index = await self.real_blobs.read(
+                row.segment_key, row.offset + row.ok_bytes + row.failed_bytes, 8 * count
+            )
+            entries = decode_index(
+                index, offset=row.offset, completed=row.completed, failed=row.failed
+            )
+            lines += [entry.line for entry in entries]
+        return lines
+
+    def _new_id(self, prefix: str) -> str:
+        self._ids += 1
+        return f"{prefix}{self._ids}"
+
+    def _wake(self, name: str) -> None:
+        self.woken[name] += 1
+
+
+def many_bytes(share: float) -> bytes:
+    """An answer of that share of SEGMENT_BYTES_MAX."""
+    return b'{"text":"%b"}' % (b"x" * int(limits.SEGMENT_BYTES_MAX * share))

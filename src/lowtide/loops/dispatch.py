@@ -9,9 +9,12 @@ connection, which is what makes an engine stop generating.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 
+import msgspec
 import structlog
 
 from lowtide import limits
@@ -27,6 +30,13 @@ from lowtide.ports.clock import Clock
 from lowtide.ports.store import BeatReceipt, WorkStore
 
 log = structlog.get_logger(__name__)
+
+
+class _Slot(msgspec.Struct, eq=False):
+    """What a task is busy with; `in_flight` from `take` until the outcome is settled."""
+
+    request: Request
+    in_flight: bool = True
 
 
 class Dispatcher:
@@ -54,7 +64,8 @@ class Dispatcher:
         self._committer = committer
         self._core = Dispatch(attempts_max=attempts_max)
         self._leasing = Leasing(worker_id, store, blobs, self._core, self._upstreams, lease_ttl_s)
-        self._slots: dict[asyncio.Task[None], Request] = {}
+        self._slots: dict[asyncio.Task[None], _Slot] = {}
+        self._claiming = asyncio.Lock()
         self._uncommitted: dict[ChunkKey, int] = {}
         self._released: list[tuple[ChunkKey, int]] = []
         self._draining = False
@@ -66,14 +77,15 @@ class Dispatcher:
         self.wake()
 
     async def tick(self, now: datetime) -> datetime | None:
-        """Lease chunks where the windows could run dry, and fill the windows."""
+        """Fill the windows, lease chunks where they could run dry, and fill again."""
+        now_s = self._fill()  # first, because retries are due even when nothing can be claimed
         came = False
-        if not self._draining and not self._backed_up():
-            came = await self._leasing.claim(now, self._clock.monotonic())
+        async with self._claiming:
+            if not self._draining and not self._backed_up():
+                came = await self._leasing.claim(now, now_s)
         if self._draining or self._backed_up():
             return None  # a beat wakes us, or nothing does
-        now_s = self._clock.monotonic()
-        self._fill(now_s)
+        now_s = self._fill() if came else now_s
         return now if came else self._next_tick(now_s)
 
     async def drain(self, within_s: float) -> None:
@@ -82,6 +94,9 @@ class Dispatcher:
         The caller runs one last beat afterwards.
         """
         self._draining = True
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within_s), self._claiming:
+                pass  # what a claim under way brings is given back below
         if self._slots:
             await asyncio.wait(list(self._slots), timeout=within_s)
         await _cancel(self._slots)
@@ -96,7 +111,7 @@ class Dispatcher:
 
     def take_released(self) -> tuple[tuple[ChunkKey, int], ...]:
         released, self._released = self._released, []
-        return tuple(released)
+        return (*released, *self._leasing.take_unread())
 
     def committed(self, receipt: BeatReceipt, slices: tuple[Slice, ...]) -> None:
         for piece in slices:
@@ -115,36 +130,40 @@ class Dispatcher:
 
     # -- sending -----------------------------------------------------------------------------------
 
-    def _fill(self, now_s: float) -> None:
-        """Start a slot for every free place that has a request waiting."""
+    def _fill(self) -> float:
+        """Start a slot for every free place that has a request waiting; the instant this was."""
+        now_s = self._clock.monotonic()
+        if self._draining or self._backed_up():
+            return now_s
         for upstream in self._upstreams:
             while (request := self._core.take(upstream.replica, now_s)) is not None:
-                task = asyncio.get_running_loop().create_task(self._slot(upstream, request))
-                self._slots[task] = request
-                task.add_done_callback(self._slot_ended)
+                slot = _Slot(request)
+                task = asyncio.get_running_loop().create_task(self._run(upstream, slot))
+                self._slots[task] = slot
+                task.add_done_callback(partial(self._slot_ended, upstream))
+        return now_s
 
-    async def _slot(self, upstream: Upstream, first: Request) -> None:
+    async def _run(self, upstream: Upstream, slot: _Slot) -> None:
         """One place in a window: one request after another, until there is none."""
-        task = asyncio.current_task()
-        assert task is not None
-        request: Request | None = first
+        request: Request | None = slot.request
         while request is not None:
-            self._slots[task] = request
-            try:
-                custom_id, outcome = await attempt(upstream, request)
-            except asyncio.CancelledError:
-                self._core.abandon(request, upstream.replica)
-                raise
+            slot.request, slot.in_flight = request, True
+            custom_id, outcome = await attempt(upstream, request)
+            slot.in_flight = False
             self._settle(upstream, request, custom_id, outcome)
             if self._draining or self._backed_up():
                 return
             request = self._core.take(upstream.replica, self._clock.monotonic())
 
-    def _slot_ended(self, task: asyncio.Task[None]) -> None:
-        request = self._slots.pop(task)
+    def _slot_ended(self, upstream: Upstream, task: asyncio.Task[None]) -> None:
+        """Here and not in `_run`: a task that is cancelled before its first step never runs."""
+        slot = self._slots.pop(task)
+        if slot.in_flight:
+            self._core.abandon(slot.request, upstream.replica)
+            self.wake()  # its place is free
         if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("slot.failed", batch=request.run.key.batch_id, exc_info=error)
-            self._give_back(request.run)
+            log.error("slot.failed", batch=slot.request.run.key.batch_id, exc_info=error)
+            self._give_back(slot.request.run)
 
     def _settle(
         self, upstream: Upstream, request: Request, custom_id: str, outcome: Outcome
@@ -189,8 +208,8 @@ class Dispatcher:
         """The chunk is none of ours any more."""
         self._core.remove(key)
         self._uncommitted.pop(key, None)
-        for task, request in self._slots.items():
-            if request.run.key == key and not task.done():
+        for task, slot in self._slots.items():
+            if slot.request.run.key == key and not task.done():
                 task.cancel()
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from lowtide import limits
-from lowtide.core.chunk import ChunkLease, missing
+from lowtide.core.chunk import ChunkKey, ChunkLease, missing
 from lowtide.core.dispatch import Dispatch
 from lowtide.core.plan import RECORD_BYTES, unpack_entries
 from lowtide.loops.attempt import Upstream
@@ -40,6 +40,7 @@ class Leasing:
         self._rate_per_s = 0.0
         self._finished = 0
         self._measured_at_s: float | None = None
+        self._unread: list[tuple[ChunkKey, int]] = []
 
     def announce(self) -> None:
         """There may be new work: claim at the next tick."""
@@ -47,6 +48,11 @@ class Leasing:
 
     def count_finished(self) -> None:
         self._finished += 1
+
+    def take_unread(self) -> list[tuple[ChunkKey, int]]:
+        """Leases of chunks whose lines could not be read: to be given back."""
+        unread, self._unread = self._unread, []
+        return unread
 
     @property
     def dry_until_s(self) -> float:
@@ -58,7 +64,10 @@ class Leasing:
         return now_s >= self._dry_until_s and self._core.ready.get(model, 0) < self._ahead() / 2
 
     async def claim(self, now: datetime, now_s: float) -> bool:
-        """Lease and load what the windows could soon use; whether any chunk came."""
+        """Lease and load what the windows could soon use; whether any chunk came.
+
+        Raises BlobError when lines cannot be read, and StoreError.
+        """
         if now_s < self._dry_until_s:
             return False
         self._measure(now_s)
@@ -67,8 +76,7 @@ class Leasing:
             leases = await self._store.claim_chunks(
                 self._worker_id, models, chunks, now, self._lease_ttl_s
             )
-            for lease in leases:
-                await self._load(lease)
+            await self._load_all(leases)
             came = came or bool(leases)
             short = short or len(leases) < chunks
         if short:
@@ -108,6 +116,14 @@ class Leasing:
             return 2
         per_chunk = max(1, self._core.input_bytes // held)
         return max(0, (limits.LEASED_INPUT_BYTES_MAX - self._core.input_bytes) // per_chunk)
+
+    async def _load_all(self, leases: Sequence[ChunkLease]) -> None:
+        for place, lease in enumerate(leases):
+            try:
+                await self._load(lease)
+            except BaseException:
+                self._unread += [(left.key, left.token) for left in leases[place:]]
+                raise
 
     async def _load(self, lease: ChunkLease) -> None:
         """Read the chunk's missing lines and hand them to the core."""

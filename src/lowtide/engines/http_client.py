@@ -8,7 +8,8 @@ twice: only if a kept-alive connection ended at once and without a byte of an an
 
 import asyncio
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
@@ -18,6 +19,7 @@ from lowtide.core.outcome import Attempt, NoReply
 from lowtide.engines.http_pool import ConnectionPool
 from lowtide.engines.http_protocol import STALE, Connection
 from lowtide.engines.http_request import RequestHeads, parse_url
+from lowtide.engines.http_stream import HttpReplyStream
 from lowtide.limits import (
     CONNECT_TIMEOUT_S,
     CONNECTION_IDLE_S,
@@ -81,6 +83,31 @@ class HttpEngine:
         head = b"%b%d\r\n\r\n" % (self._heads.post(path), len(body))
         return await self._attempt(head, body, timeout_s)
 
+    @asynccontextmanager
+    async def open_stream(
+        self, path: str, body: bytes, timeout_s: float
+    ) -> AsyncIterator[HttpReplyStream | NoReply]:
+        """POST JSON `body`, the reply block by block; see the port. ValueError as `post`."""
+        head = b"%b%d\r\n\r\n" % (self._heads.post(path), len(body))
+        deadline = asyncio.get_running_loop().time() + timeout_s
+        connection: Connection | NoReply | None = self._pool.take()
+        if connection is None:
+            connection = await self._pool.obtain(deadline)
+        try:
+            opened = await _begin(connection, head, body, timeout_s, deadline)
+            if opened is STALE:
+                connection = None  # gone; its slot is taken over, or given back, by `connect`
+                connection = await self._pool.connect(deadline)
+                opened = await _begin(connection, head, body, timeout_s, deadline)
+                if opened is connection:
+                    opened = _died_since(connection)
+            yield opened
+        finally:
+            # A reply that was not read to its end is still an open exchange, so this closes its
+            # connection, which is what makes the engine stop.
+            if isinstance(connection, Connection):
+                self._pool.release(connection)
+
     async def get(self, path: str, timeout_s: float) -> Attempt:
         """GET base URL + `path`; see the port. ValueError for a malformed path."""
         return await self._attempt(self._heads.get(path), b"", timeout_s)
@@ -125,10 +152,29 @@ class HttpEngine:
     async def _send_again(self, head: bytes, body: bytes, deadline: float) -> Attempt:
         connection = await self._pool.connect(deadline)
         if isinstance(connection, NoReply):
-            # Not `connect`: the request did reach an engine, which may have died of it.
-            return NoReply("broken", f"{STALE.detail}; then {connection.detail}")
+            return _died_since(connection)
         now = asyncio.get_running_loop().time()
         return await self._exchange(connection, head, body, now, deadline)
+
+
+async def _begin(
+    connection: Connection | NoReply, head: bytes, body: bytes, silence_s: float, deadline: float
+) -> HttpReplyStream | NoReply:
+    """Send the request and wait for the head of its reply."""
+    if isinstance(connection, NoReply):
+        return connection
+    stream = HttpReplyStream(silence_s)
+    connection.expect(asyncio.get_running_loop().time(), deadline, stream)
+    if len(body) <= REQUEST_BLOCK_BYTES:
+        connection.write(head + body)
+    else:
+        await connection.write_blocks(head, body)
+    return await stream.head() or stream
+
+
+def _died_since(why: NoReply) -> NoReply:
+    # Not `connect`: the request did reach an engine, which may have died of it.
+    return NoReply("broken", f"{STALE.detail}; then {why.detail}")
 
 
 def _tls_context(verify: bool | str) -> ssl.SSLContext:

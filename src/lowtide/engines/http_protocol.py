@@ -1,7 +1,8 @@
 """One connection to an engine, and one exchange at a time on it: request out, reply in.
 
 A thin shell over httptools' parser. It is told of an exchange with `expect`, answers through a
-future, and never raises for what the network does: each way an exchange can end is an `Attempt`. It
+future, and never raises for what the network does: each way an exchange can end is an `Attempt`. A
+reply that is to be handed on while it comes goes into the exchange's `HttpReplyStream` instead. It
 guards the invariant that a reply belongs to the request it is handed to: a connection that received
 a byte nobody asked for, or that ended an exchange in any way but cleanly, is spent and never used
 again.
@@ -19,6 +20,7 @@ from typing import Final, cast
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from lowtide.core.outcome import Attempt, NoReply, Reply
+from lowtide.engines.http_stream import HttpReplyStream
 from lowtide.engines.retry_after import retry_after_s
 from lowtide.limits import (
     KEEPALIVE_RACE_S,
@@ -44,6 +46,7 @@ class Connection(asyncio.Protocol):
         "_answer",
         "_body",
         "_body_seen_at",
+        "_content_type",
         "_deadline",
         "_framed",
         "_head_bytes",
@@ -60,6 +63,7 @@ class Connection(asyncio.Protocol):
         "_served",
         "_spent",
         "_status",
+        "_stream",
         "_timer",
         "_transport",
         "_utc_now",
@@ -82,6 +86,7 @@ class Connection(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._answer: asyncio.Future[Attempt] | None = None
         self._resume: asyncio.Future[None] | None = None
+        self._stream: HttpReplyStream | None = None
         self._spent = False
         self._sending = False
         self._write_paused = False
@@ -98,6 +103,7 @@ class Connection(asyncio.Protocol):
         self._body_seen_at = 0  # value of _received when body bytes last came
         self._head_bytes = 0
         self._framed = False  # the head says where the body ends
+        self._content_type = b""
         self._retry_after: bytes | None = None
         self._retry_after_ms: bytes | None = None
 
@@ -114,12 +120,18 @@ class Connection(asyncio.Protocol):
             and not transport.is_closing()
         )
 
-    def expect(self, now: float, deadline: float) -> asyncio.Future[Attempt]:
+    def expect(
+        self, now: float, deadline: float, stream: HttpReplyStream | None = None
+    ) -> asyncio.Future[Attempt]:
         """Begin an exchange; write the request right after. Times are `loop.time()` seconds.
 
         The future always gets a result, by `deadline` at the latest; it never gets an exception.
+        With a `stream` the body goes there, and each block that comes moves the deadline on.
         """
         self._reset()
+        self._stream = stream
+        if stream is not None:
+            stream.attach(self._pause_reading)
         self._sent_at = now
         self._deadline = deadline
         # A timer left by an earlier exchange fires early and sets itself anew: with the usual equal
@@ -158,6 +170,7 @@ class Connection(asyncio.Protocol):
         """Close the socket at once. An exchange in progress, if any, gets no answer."""
         self._spent = True
         self._answer = None
+        self._stream = None
         if self._transport is not None:
             self._transport.abort()
 
@@ -188,6 +201,8 @@ class Connection(asyncio.Protocol):
             self.abort()  # nobody asked: whatever comes next could not be trusted either
             return
         self._received += len(data)
+        if self._stream is not None:
+            self._deadline = self._loop.time() + self._stream.silence_s
         try:
             self._parser.feed_data(data)
         except (HttpParserError, HttpParserUpgrade) as exc:
@@ -239,16 +254,23 @@ class Connection(asyncio.Protocol):
                 self._refuse(_OVERSIZE)
         elif name == b"transfer-encoding":
             self._framed = True
+        elif name == b"content-type":
+            self._content_type = value
         elif name == b"retry-after":
             self._retry_after = value
         elif name == b"retry-after-ms":
             self._retry_after_ms = value
 
     def on_headers_complete(self) -> None:
-        self._status = self._parser.get_status_code()
+        self._status = status = self._parser.get_status_code()
+        if self._stream is not None and status >= 200 and self._result is None:
+            self._stream.opened(status, self._content_type, self._wait_s())
 
     def on_body(self, data: bytes) -> None:
         self._body_seen_at = self._received
+        if self._stream is not None:
+            self._stream.fed(data)
+            return
         body = self._body
         if not body:
             self._body = data  # most replies come in one piece and are never copied
@@ -277,6 +299,7 @@ class Connection(asyncio.Protocol):
             self._refuse(NoReply("broken", f"the engine spoke no HTTP: status {status}"))
         self._status = 0
         self._framed = False
+        self._content_type = b""
         self._retry_after = self._retry_after_ms = None
 
     def _refuse(self, why: NoReply) -> None:
@@ -285,11 +308,13 @@ class Connection(asyncio.Protocol):
         if self._result is None:
             self._result = why
 
+    def _wait_s(self) -> float | None:
+        if self._retry_after is None and self._retry_after_ms is None:
+            return None
+        return retry_after_s(self._retry_after, self._retry_after_ms, self._utc_now)
+
     def _reply(self) -> Reply:
-        wait_s = None
-        if self._retry_after is not None or self._retry_after_ms is not None:
-            wait_s = retry_after_s(self._retry_after, self._retry_after_ms, self._utc_now)
-        return Reply(self._status, bytes(self._body), wait_s)
+        return Reply(self._status, bytes(self._body), self._wait_s())
 
     def _settle(self, attempt: Attempt) -> None:
         answer, self._answer = self._answer, None
@@ -297,10 +322,27 @@ class Connection(asyncio.Protocol):
             self._spent = True  # answered before the request was complete
         if answer is not None and not answer.done():
             answer.set_result(attempt)
+        if self._stream is not None:
+            self._end_stream(self._stream, attempt)
         self._served += 1
         self._body = b""
         self._result = None
         self._wake_writer()
+
+    def _end_stream(self, stream: HttpReplyStream, attempt: Attempt) -> None:
+        self._stream = None
+        stream.ended(attempt if isinstance(attempt, NoReply) else None)
+        if stream.is_paused:
+            self._pause_reading(False)  # the next exchange here is another reader's
+
+    def _pause_reading(self, wanted: bool) -> None:
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        if wanted:
+            transport.pause_reading()
+        else:
+            transport.resume_reading()
 
     def _wake_writer(self) -> None:
         if self._resume is not None and not self._resume.done():
@@ -310,11 +352,14 @@ class Connection(asyncio.Protocol):
         self._timer = None
         if self._answer is None:
             return
+        if self._stream is not None and self._stream.is_paused:
+            self._deadline = self._loop.time() + self._stream.silence_s
         if self._loop.time() < self._deadline:
             self._timer = self._loop.call_at(self._deadline, self._on_timer)
             return
         seen = f"{self._received} bytes" if self._received else "nothing"
-        self.fail(NoReply("timeout", f"no complete answer in the attempt's time ({seen} came)"))
+        what = "complete answer in the attempt's time" if self._stream is None else "more in time"
+        self.fail(NoReply("timeout", f"no {what} ({seen} came)"))
 
     def _end(self, exc: Exception | None) -> None:
         """The engine will send no more: what does that make of the exchange in progress?"""

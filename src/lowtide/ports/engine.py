@@ -8,11 +8,36 @@ Contract, held by every adapter:
   which the engine had already closed, with no byte of an answer received, is sent once more on a
   fresh connection before it counts as `broken`.
 - At most `connections_max` connections are open; a further `post` waits for one.
+- `open_stream` keeps all of these, and leaving it before the end of the reply closes the connection
+  at once. A reader that takes its time slows the engine down: what waits to be read is bounded.
 """
 
+from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
-from lowtide.core.outcome import Attempt
+from lowtide.core.outcome import Attempt, NoReply
+
+
+class ReplyStream(Protocol):
+    """A reply whose body comes in blocks. Good only within `open_stream`."""
+
+    @property
+    def status(self) -> int: ...
+
+    @property
+    def content_type(self) -> str:
+        """As sent; empty when it was not."""
+        ...
+
+    @property
+    def retry_after_s(self) -> float | None: ...
+
+    async def read(self) -> bytes | NoReply:
+        """All that has come since the last read, at least a byte.
+
+        b"" once the reply is complete, NoReply once it is known that it never will be.
+        """
+        ...
 
 
 class Engine(Protocol):
@@ -36,4 +61,21 @@ class Engine(Protocol):
 
     async def aclose(self) -> None:
         """Close all connections. Calls in flight end as `NoReply("broken", ...)`."""
+        ...
+
+
+class StreamingEngine(Protocol):
+    """The same engine for the interactive door, which hands replies on while they come."""
+
+    async def post(self, path: str, body: bytes, timeout_s: float) -> Attempt:
+        """As `Engine.post`."""
+        ...
+
+    def open_stream(
+        self, path: str, body: bytes, timeout_s: float
+    ) -> AbstractAsyncContextManager[ReplyStream | NoReply]:
+        """POST JSON `body`; the reply as soon as its head is there, or why it does not come.
+
+        `timeout_s` bounds the wait for the head, connection included, and then each silence.
+        """
         ...

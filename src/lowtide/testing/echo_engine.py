@@ -16,7 +16,7 @@ import json
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 import uvicorn
@@ -81,7 +81,7 @@ class EchoEngine:
                 error = {"message": rest, "type": "invalid_request_error", "param": None}
                 return JSONResponse({"error": error | {"code": "refused"}}, 400)
             if word == "wait":
-                await asyncio.sleep(float(rest.partition(" ")[0]))
+                await _wait(request, float(rest.partition(" ")[0]))
             return JSONResponse(shape(asked if asked.startswith("{") else f"echo: {asked}", body))
 
         return answer
@@ -99,6 +99,14 @@ def running_echo_engine() -> Iterator[EchoEngine]:
     finally:
         engine.stop()
         thread.join(START_S)
+
+
+async def _wait(request: Request, seconds: float) -> None:
+    """Until the time is over or, as an engine that stops computing would, the client is gone."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            while (await request.receive())["type"] != "http.disconnect":
+                pass
 
 
 def _asked(body: dict[str, Any]) -> str:

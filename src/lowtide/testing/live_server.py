@@ -65,9 +65,10 @@ def _address(server: "subprocess.Popen[bytes]", log: Path) -> str:
     assert server.stdout is not None
     readable, _, _ = select.select([server.stdout], [], [], READY_S)
     line = server.stdout.readline() if readable else b""
-    if not line:
-        raise RuntimeError(f"lowtide serve did not get ready:\n{log.read_text()}")
-    return str(json.loads(line)["address"])
+    ready = json.loads(line) if line else {}
+    if "address" not in ready:
+        raise RuntimeError(f"lowtide serve did not get ready: {ready}\n{log.read_text()}")
+    return str(ready["address"])
 
 
 def _stop(server: "subprocess.Popen[bytes]") -> None:

@@ -14,7 +14,6 @@ from typing import BinaryIO, Self
 import httpx
 import msgspec
 
-from lowtide import limits
 from lowtide.cli.exits import CommandError
 from lowtide.cli.http_client import HttpClient, ServerRefused
 from lowtide.cli.multipart import FileForm
@@ -117,7 +116,7 @@ class ServerClient:
             resumes = answer.status_code == 206
             total = int(length) + (offset if resumes else 0) if length.isdigit() else None
             skip = 0 if resumes else offset  # a server without Range sends it all again
-            for block in answer.iter_bytes(limits.STREAM_BLOCK_BYTES):
+            for block in answer.iter_bytes():
                 fresh = block[skip:]
                 skip = max(0, skip - len(block))
                 if fresh:
@@ -132,7 +131,7 @@ class ServerClient:
         lines = offset
         params = {"offset": offset}
         with self._http.streaming(f"/files/{file_id}/content", params=params) as answer:
-            for block in answer.iter_bytes(limits.STREAM_BLOCK_BYTES):
+            for block in answer.iter_bytes():
                 stream.write(block)
                 lines += block.count(b"\n")
             last = answer.headers.get("x-last-line", "")

@@ -57,15 +57,14 @@ def estimate(path: Path, endpoint: str, inspection: Inspection, settings: Settin
     models = {}
     for name, share in plan.models.items():
         output_tokens, is_bounded = bounds[name]
-        live = _price(catalogue.get(name), share.input_tokens, output_tokens)
-        entry = catalogue.get(name)
+        live, batch = _prices(catalogue.get(name), share.input_tokens, output_tokens)
         models[name] = ModelEstimate(
             requests=share.requests,
             input_tokens=share.input_tokens,
             output_tokens_max=output_tokens,
             is_bounded=is_bounded,
             live_price=live,
-            batch_price=None if live is None or entry is None else live * (1 - float(entry.batch_discount)),
+            batch_price=batch,
         )
     return Estimate(models)
 
@@ -96,9 +95,11 @@ def _bound(raw: bytes) -> int | None:
     return bound * max(body.n or 1, 1) if bound is not None else None
 
 
-def _price(model: Model | None, input_tokens: int, output_tokens: int) -> float | None:
-    """Live, in dollars; None when the model has no price."""
+def _prices(
+    model: Model | None, input_tokens: int, output_tokens: int
+) -> tuple[float | None, float | None]:
+    """Live and as a batch, in dollars; None when the model has no price."""
     if model is None or not (model.input_price or model.output_price):
-        return None
-    dollars = input_tokens * model.input_price + output_tokens * model.output_price
-    return float(dollars) / 1e6
+        return None, None
+    live = (input_tokens * model.input_price + output_tokens * model.output_price) / 1_000_000
+    return float(live), float(live * (1 - model.batch_discount))

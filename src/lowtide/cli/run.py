@@ -20,7 +20,7 @@ from lowtide.cli.client import ServerClient
 from lowtide.cli.http_client import ServerRefused
 from lowtide.cli.logs import log_to_file
 from lowtide.cli.options import ConfigOption, JsonOption, KeyOption, connect
-from lowtide.cli.outputs import errors_beside
+from lowtide.cli.outputs import errors_beside, writable_target
 from lowtide.cli.results import collect
 from lowtide.cli.run_plan import Job, Target, check_paths, plan_job
 from lowtide.cli.run_state import RunFolder, RunState, check_same, hold
@@ -77,16 +77,17 @@ def run(
     Exit code: 0 all lines succeeded, 1 some failed, 2 usage, 3 the batch itself failed.
     """
     target = Target(model, url, server, window, config_file, api_key)
-    error_path = errors or errors_beside(output)
+    error_path = errors or errors_beside(writable_target(output))
     check_paths(source, output, error_path)
     with hold(output) as folder:
         before = None if restart else folder.recall()
-        job = plan_job(source, endpoint, target)
-        if before is not None:
-            check_same(before, job.state, output)
-        else:
+        if before is None:
             _refuse_to_replace((output, error_path), force=force or restart)
+        job = plan_job(source, endpoint, target)
+        if before is None:
             _abandon(folder, job)
+        else:
+            check_same(before, job.state, output)
         if job.mapped is not None:
             screen.note(f"[yellow]Note:[/] {escape(job.mapped)}")
         with _place(job, folder, quiet=as_json) as client:

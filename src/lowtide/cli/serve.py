@@ -38,11 +38,6 @@ def serve(
 
     Settings come from the defaults, the file, LOWTIDE_* variables and these options, in that order.
     """
-    from lowtide.cli.foreground import run_until_stopped, serve_body, work_body
-    from lowtide.cli.serving import bind
-    from lowtide.wiring import EmbeddedModel
-
-    log_to_stderr()
     if slots is not None and model is None:
         raise typer.BadParameter("--slots goes with --model.")
     flags = {
@@ -51,7 +46,12 @@ def serve(
         "server.data_dir": str(data_dir) if data_dir else None,
     }
     settings = config.load(config_file, flags=flags)
+    from lowtide.cli.foreground import run_until_stopped, serve_body, work_body
+    from lowtide.cli.serving import bind
+    from lowtide.wiring import EmbeddedModel
+
     embedded = EmbeddedModel(model, slots=slots) if model is not None else None
+    log_to_stderr()
     if role == "worker":
         run_until_stopped(work_body(settings, embedded, as_json=as_json))
         return

@@ -8,17 +8,25 @@ import os
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from importlib.resources import files
+from importlib.resources.abc import Traversable
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
 import msgspec
 
 from lowtide import limits
+from lowtide.core.money import PriceError, model_prices
 
 ENV_PREFIX: Final = "LOWTIDE_"
 DEFAULT_FILE: Final = "lowtide.toml"
 _ARRAYS: Final = frozenset({"replica", "model"})
+SHIPPED_CATALOGUES: Final = files("lowtide") / "catalogues"
+"""A catalogue file given by a bare name is one of these."""
+
+Tree = TypeVar("Tree", bound=msgspec.Struct)
 
 EngineKind = Literal["auto", "vllm", "sglang", "llamacpp", "tgi", "openai"]
 
@@ -41,10 +49,22 @@ class Server(_Section, frozen=True):
     data_dir: Path = Path("./lowtide-data")
     database_url: str = "sqlite"
     blob_url: str = "file"
+    upload_secret: str | None = None
+    """Signs upload addresses. The same on every machine that serves the API; None: from a file in
+    `data_dir`, which one machine makes for itself."""
 
 
 class Auth(_Section, frozen=True):
     mode: Literal["open", "keys"] = "open"
+
+
+class CatalogueFile(_Section, frozen=True):
+    """Models known beside those of `[[model]]`, and what becomes of those that nothing serves."""
+
+    file: str | None = None
+    """The name of a shipped catalogue ("launch"), or the path of a file of `[[model]]` tables."""
+    unserved: Literal["wait", "refuse"] = "wait"
+    """A batch for a catalogued model that no replica serves: waits for one, or fails validation."""
 
 
 class Limits(_Section, frozen=True):
@@ -55,6 +75,12 @@ class Limits(_Section, frozen=True):
     enqueued_tokens_per_model: int = limits.ENQUEUED_TOKENS_PER_MODEL
     completion_window_default: str = "24h"
     line_bytes: int = limits.LINE_BYTES_MAX
+    batches_per_hour: int | None = None
+    """Batches that an organisation may create in any 60 minutes; None: no bound."""
+    stored_bytes: int | None = None
+    """Bytes of files that an organisation may keep; None: no bound."""
+    requests_in_flight: int | None = None
+    """Requests of an organisation that may be at engines at one time; None: no bound."""
 
     @property
     def completion_window_s(self) -> int:
@@ -86,7 +112,7 @@ class Replica(_Section, frozen=True):
 
 
 class Model(_Section, frozen=True):
-    """An entry of the catalogue. Prices are US dollars per million tokens, live."""
+    """An entry of the catalogue. Prices are US dollars per million tokens, live, and exact."""
 
     id: str
     aliases: tuple[str, ...] = ()
@@ -95,9 +121,12 @@ class Model(_Section, frozen=True):
     type: Literal["chat", "language", "embedding", "code"] = "chat"
     size: str | None = None
     context_length: int | None = None
-    input_price: float = 0.0
-    output_price: float = 0.0
-    batch_discount: float = 0.5
+    input_price: Decimal = Decimal(0)
+    cached_input_price: Decimal | None = None
+    """Of input tokens that the engine had cached; None: the input price."""
+    output_price: Decimal = Decimal(0)
+    batch_discount: Decimal = Decimal("0.5")
+    """The share that a batch does not pay."""
 
 
 class Settings(_Section, frozen=True):
@@ -105,6 +134,7 @@ class Settings(_Section, frozen=True):
 
     server: Server = Server()
     auth: Auth = Auth()
+    catalogue: CatalogueFile = CatalogueFile()
     limits: Limits = Limits()
     dispatch: Dispatch = Dispatch()
     replica: tuple[Replica, ...] = ()
@@ -131,12 +161,36 @@ def load(
         if value is not None:
             _put(tree, dotted.split("."), value)
     source = str(file) if file is not None else "the defaults"
-    try:
-        settings = msgspec.convert(tree, Settings, strict=False, dec_hook=_path)
-    except msgspec.ValidationError as error:
-        raise ConfigError(f"{source}: {error}") from None
+    settings = _convert(tree, Settings, source)
+    settings = msgspec.structs.replace(settings, model=_with_catalogue(settings))
     check(settings)
     return settings
+
+
+class _CatalogueTables(_Section, frozen=True):
+    """What a catalogue file holds."""
+
+    model: tuple[Model, ...]
+
+
+def _with_catalogue(settings: Settings) -> tuple[Model, ...]:
+    """The models of the settings, then those of the catalogue file whose names they leave free."""
+    name = settings.catalogue.file
+    if name is None:
+        return settings.model
+    place: Traversable | Path = SHIPPED_CATALOGUES / f"{name}.toml"
+    if not (re.fullmatch(r"[\w-]+", name) and place.is_file()):
+        place = Path(name).expanduser()
+    tables = _convert(_read_toml(place, "catalogue.file"), _CatalogueTables, str(place))
+    taken = {known for model in settings.model for known in (model.id, *model.aliases)}
+    return (*settings.model, *(model for model in tables.model if model.id not in taken))
+
+
+def _convert(tree: dict[str, Any], kind: type[Tree], source: str) -> Tree:
+    try:
+        return msgspec.convert(tree, kind, strict=False, dec_hook=_path)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{source}: {error}") from None
 
 
 def check(settings: Settings) -> None:
@@ -153,6 +207,13 @@ def check(settings: Settings) -> None:
     _require(limit.requests_per_batch > 0, "limits.requests_per_batch", "at least 1")
     _require(limit.file_bytes > 0, "limits.file_bytes", "at least 1")
     _require(limit.line_bytes > 0, "limits.line_bytes", "at least 1")
+    for key in ("batches_per_hour", "stored_bytes", "requests_in_flight"):
+        _require((getattr(limit, key) or 0) >= 0, f"limits.{key}", "at least 0, or left out")
+    _require(
+        server.upload_secret is None or len(server.upload_secret) >= limits.UPLOAD_SECRET_CHARS_MIN,
+        "server.upload_secret",
+        f"at least {limits.UPLOAD_SECRET_CHARS_MIN} characters, the same on every API machine",
+    )
     parse_window(limit.completion_window_default, "limits.completion_window_default")
     _require(settings.dispatch.attempts_max > 0, "dispatch.attempts_max", "at least 1")
     _require(settings.dispatch.attempt_timeout_s > 0, "dispatch.attempt_timeout_s", "above 0")
@@ -186,15 +247,21 @@ def _check_models(models: Sequence[Model]) -> None:
             )
             seen.add(name)
         _require(
-            0 <= model.batch_discount <= 1,
+            model.batch_discount.is_finite() and 0 <= model.batch_discount <= 1,
             f"[[model]] {model.id}: batch_discount",
             "a share from 0 to 1",
         )
-        _require(
-            model.input_price >= 0 and model.output_price >= 0,
-            f"[[model]] {model.id}: prices",
-            "dollars per million tokens, not below 0",
-        )
+        prices = (model.input_price, model.cached_input_price or Decimal(0), model.output_price)
+        _require(all(p.is_finite() for p in prices), f"[[model]] {model.id}: prices", "numbers")
+        try:
+            model_prices(
+                model.input_price,
+                model.cached_input_price,
+                model.output_price,
+                model.batch_discount,
+            )
+        except PriceError as error:
+            raise ConfigError(f"[[model]] {model.id}: {error}") from None
 
 
 _WINDOW = re.compile(r"(\d+)\s*([mhd])")
@@ -221,12 +288,13 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def _read_toml(file: Path) -> dict[str, Any]:
+def _read_toml(file: Path | Traversable, named_by: str = "--config") -> dict[str, Any]:
+    """Numbers with a point stay exact: prices are among them."""
     try:
         with file.open("rb") as stream:
-            return tomllib.load(stream)
+            return tomllib.load(stream, parse_float=Decimal)
     except FileNotFoundError:
-        raise ConfigError(f"{file}: no such file. Check --config.") from None
+        raise ConfigError(f"{file}: no such file. Check {named_by}.") from None
     except OSError as error:
         raise ConfigError(f"{file}: cannot be read: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -241,6 +309,9 @@ def _path(kind: type, value: object) -> Path:
     return Path(value).expanduser()
 
 
+_environment_json: Final = msgspec.json.Decoder(float_hook=Decimal)
+
+
 def _from_environment(environ: Mapping[str, str]) -> list[tuple[list[str], Any]]:
     """`LOWTIDE_SERVER__PORT=1` -> (["server", "port"], "1"); arrays are given as JSON."""
     found: list[tuple[list[str], Any]] = []
@@ -253,7 +324,7 @@ def _from_environment(environ: Mapping[str, str]) -> list[tuple[list[str], Any]]
         value: Any = text
         if text[:1] in "[{":
             try:
-                value = msgspec.json.decode(text)
+                value = _environment_json.decode(text)
             except msgspec.DecodeError as error:
                 raise ConfigError(f"{name}: not valid JSON: {error}") from None
         found.append((path, value))

@@ -25,7 +25,7 @@ from lowtide.testing.hand_worker import HandWorker
 CHAT = "/v1/chat/completions"
 CATALOGUE = Catalogue(
     [
-        ModelEntry(id="org/m-1", aliases=("m",), input_price=0.88, context_length=4096),
+        ModelEntry(id="org/m-1", aliases=("m",), input_price=Decimal("0.88"), context_length=4096),
         ModelEntry(id="test-model"),
     ]
 )

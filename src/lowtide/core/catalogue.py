@@ -1,13 +1,19 @@
-"""The models that this installation knows: ids, aliases, and what the engines call them."""
+"""The models that this installation knows: ids, aliases, prices, and what the engines call them."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from decimal import Decimal
 from types import MappingProxyType
 
 import msgspec
 
+from lowtide.core.money import ModelPrices, PriceError, model_prices
+
 
 class ModelEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """One model. Prices are US dollars per million tokens, live."""
+    """One model. Prices are US dollars per million tokens, live.
+
+    `batch_discount` is the share that a batch does not pay.
+    """
 
     id: str
     aliases: tuple[str, ...] = ()
@@ -15,18 +21,40 @@ class ModelEntry(msgspec.Struct, frozen=True, kw_only=True):
     type: str = "chat"
     size: str | None = None
     context_length: int | None = None
-    input_price: float = 0.0
-    output_price: float = 0.0
-    batch_discount: float = 0.5
+    input_price: Decimal = Decimal(0)
+    cached_input_price: Decimal | None = None
+    output_price: Decimal = Decimal(0)
+    batch_discount: Decimal = Decimal("0.5")
+
+    @property
+    def cached_price(self) -> Decimal:
+        """Of cached input tokens: the input price unless another one is given."""
+        return self.input_price if self.cached_input_price is None else self.cached_input_price
 
 
 class Catalogue:
-    """Look-up by id or alias. `names` maps every accepted name to its canonical id."""
+    """Look-up by id or alias.
 
-    def __init__(self, entries: Iterable[ModelEntry]) -> None:
+    `names` maps every known name to its canonical id; `accepted` has those of them that a line may
+    name. `prices` has every entry's prices by canonical id.
+    """
+
+    def __init__(
+        self, entries: Iterable[ModelEntry], served: Collection[str] | None = None
+    ) -> None:
+        """`served`: the canonical ids that lines may name; None: all of them.
+
+        Raises PriceError, naming the model.
+        """
         self.entries: Mapping[str, ModelEntry] = MappingProxyType({e.id: e for e in entries})
         self.names: Mapping[str, str] = MappingProxyType(
             {name: e.id for e in self.entries.values() for name in (e.id, *e.aliases)}
+        )
+        self.accepted: Mapping[str, str] = MappingProxyType(
+            {n: model for n, model in self.names.items() if served is None or model in served}
+        )
+        self.prices: Mapping[str, ModelPrices] = MappingProxyType(
+            {e.id: _prices(e) for e in self.entries.values()}
         )
 
     def get(self, name: str) -> ModelEntry | None:
@@ -37,3 +65,12 @@ class Catalogue:
         """What to write into the request body for the canonical id `model`."""
         entry = self.entries.get(model)
         return entry.engine_name or entry.id if entry else model
+
+
+def _prices(entry: ModelEntry) -> ModelPrices:
+    try:
+        return model_prices(
+            entry.input_price, entry.cached_input_price, entry.output_price, entry.batch_discount
+        )
+    except PriceError as error:
+        raise PriceError(f"{entry.id}: {error}") from None

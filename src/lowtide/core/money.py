@@ -76,6 +76,11 @@ def dollars(pico: int) -> Decimal:
     return cents if cents == exact else exact.normalize()
 
 
+def dollars_text(pico: int) -> str:
+    """`dollars` as written out, never with an exponent."""
+    return f"{dollars(pico):f}"
+
+
 def pico(amount: Decimal) -> int:
     """Pico-dollars of an amount in dollars, rounded to the nearest."""
     return int((amount * PICO_PER_DOLLAR).to_integral_value(ROUND_HALF_UP))

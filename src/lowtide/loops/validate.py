@@ -85,7 +85,7 @@ class ValidateLoop:
             ValidationRules(
                 endpoint=batch.endpoint,
                 dialect=batch.dialect,
-                models=self._catalogue.names,
+                models=self._catalogue.accepted,
                 requests_max=self._bounds.requests_per_batch,
                 line_bytes_max=self._bounds.line_bytes,
             )

@@ -180,7 +180,7 @@ def test_a_page_always_says_whether_more_follows() -> None:
 
 
 def test_a_model_has_its_price_for_together_and_an_owner_for_openai() -> None:
-    entry = ModelEntry(id="org/m-1", input_price=0.88, output_price=0.9, context_length=4096)
+    entry = ModelEntry(id="org/m-1", input_price=Decimal("0.88"), output_price=Decimal("0.9"), context_length=4096)
     assert openai_shape.model(entry) == {
         "id": "org/m-1",
         "object": "model",

@@ -34,7 +34,7 @@ class LocalServer:
         on_progress: Callable[[str], None],
         on_drain: Callable[[], None],
     ) -> None:
-        """`on_drain` is called when it begins to stop because of Ctrl-C or a failure."""
+        """`on_drain` is called when it begins to stop because somebody wants it to."""
         self._settings = settings
         self._embedded = embedded
         self._on_progress = on_progress
@@ -71,7 +71,7 @@ class LocalServer:
         error: BaseException | None,
         _trace: TracebackType | None,
     ) -> None:
-        if error is not None:
+        if isinstance(error, KeyboardInterrupt | exits.Terminated):
             self._on_drain()
         self._leave()
 

@@ -169,8 +169,12 @@ def _place(job: Job, folder: RunFolder, *, quiet: bool) -> Iterator[ServerClient
         ):
             yield client
     except (KeyboardInterrupt, exits.Terminated):
-        if (folder.path / "run.json").exists():
+        if folder.has_begun:
             screen.note(f"Kept in {escape(str(folder.path))}. The same command goes on from there.")
+        raise
+    except ServerRefused as error:
+        if error.status >= 500:
+            error.hint = f"Its log is {folder.log_file}."
         raise
 
 
@@ -178,6 +182,7 @@ def _carry_through(
     client: ServerClient, job: Job, folder: RunFolder, state: RunState, *, quiet: bool
 ) -> JsonObject:
     """Upload, create and watch, leaving out what is done already. The batch at its end."""
+    state = _record(folder, state)  # from here on there is something to go on with
     if state.file_id is None:
         with transfer_bar(f"uploading {job.source.name}") as advance:
             file = client.upload(job.source, job.purpose, advance)

@@ -43,6 +43,11 @@ class RunFolder:
         self.log_file = path / "logs" / "lowtide.log"
         self._state_file = path / _STATE_FILE
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether there is anything to go on with."""
+        return self._state_file.exists()
+
     def recall(self) -> RunState | None:
         """What an earlier life left; None when there was none. Raises CommandError."""
         try:
@@ -97,7 +102,7 @@ def hold(output: Path) -> Iterator[RunFolder]:
             try:
                 yield folder
             finally:
-                if not (path / _STATE_FILE).exists():
+                if not folder.has_begun:
                     folder.remove()
     except DataDirError as error:
         if isinstance(error.__context__, BlockingIOError):

@@ -49,10 +49,14 @@ class ChunkSpec(msgspec.Struct, frozen=True):
 
 
 class ModelShare(msgspec.Struct, frozen=True):
-    """What one model has to do in a batch."""
+    """What one model has to do in a batch.
+
+    `output_tokens` is the sum of the bounds that its lines name; lines that name none add nothing.
+    """
 
     requests: int
     input_tokens: int
+    output_tokens: int = 0
 
 
 class Plan(msgspec.Struct, frozen=True):

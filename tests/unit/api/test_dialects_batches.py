@@ -2,6 +2,7 @@
 
 import re
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any, get_args
 
 import openai.types
@@ -179,22 +180,28 @@ def test_a_page_always_says_whether_more_follows() -> None:
     assert (page["first_id"], page["last_id"], page["has_more"]) == ("b", "a", True)
 
 
-def test_a_model_has_its_price_for_together_and_an_owner_for_openai() -> None:
-    entry = ModelEntry(id="org/m-1", input_price=Decimal("0.88"), output_price=Decimal("0.9"), context_length=4096)
+def test_a_model_has_its_price_in_both_shapes_and_an_owner_for_openai() -> None:
+    entry = ModelEntry(
+        id="org/m-1",
+        input_price=Decimal("0.88"),
+        output_price=Decimal("0.9"),
+        context_length=4096,
+    )
+    prices = {"input": 0.88, "cached_input": 0.88, "output": 0.9}
+    batch_prices = {"input": 0.44, "cached_input": 0.44, "output": 0.45}
+    pricing = {**prices, "batch": batch_prices, "batch_discount": 0.5}
     assert openai_shape.model(entry) == {
         "id": "org/m-1",
         "object": "model",
         "created": 0,
         "owned_by": "org",
+        "type": "chat",
+        "size": None,
+        "context_length": 4096,
+        "pricing": pricing,
     }
     told = together_shape.model(entry)
-    assert told["pricing"] == {
-        "hourly": 0.0,
-        "input": 0.88,
-        "output": 0.9,
-        "base": 0.0,
-        "finetune": 0.0,
-    }
+    assert told["pricing"] == {"hourly": 0.0, "base": 0.0, "finetune": 0.0, **pricing}
     assert (told["object"], told["type"], told["context_length"]) == ("model", "chat", 4096)
     assert told["organization"] == "org"
     assert openai_shape.model(ModelEntry(id="bare"))["owned_by"] == "lowtide"

@@ -4,11 +4,16 @@ from typing import Any
 
 from lowtide.api.dialects import openai, together
 from lowtide.core.batch import Batch, Dialect
+from lowtide.core.ledger import Cost
 from lowtide.core.progress import Progress
 
+NOTHING_SPENT = Cost()
 
-def render_batch(batch: Batch, progress: Progress, dialect: Dialect) -> dict[str, Any]:
+
+def render_batch(
+    batch: Batch, progress: Progress, dialect: Dialect, cost: Cost = NOTHING_SPENT
+) -> dict[str, Any]:
     """`batch` as the SDKs of `dialect` read it."""
     if dialect == "together":
-        return together.batch(batch, progress)
-    return openai.batch(batch, progress)
+        return together.batch(batch, progress, cost)
+    return openai.batch(batch, progress, cost)

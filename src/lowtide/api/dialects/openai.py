@@ -11,8 +11,10 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Any, Final
 
+from lowtide.api.dialects import money
 from lowtide.core.batch import Batch, BatchError, Status
 from lowtide.core.catalogue import ModelEntry
+from lowtide.core.ledger import Cost
 from lowtide.core.progress import Progress
 from lowtide.core.usage import Usage
 
@@ -31,7 +33,7 @@ STATUSES: Final = MappingProxyType[Status, str](
 )
 
 
-def batch(batch: Batch, progress: Progress) -> dict[str, Any]:
+def batch(batch: Batch, progress: Progress, cost: Cost) -> dict[str, Any]:
     """The Batch object: lowercase status, times in unix seconds."""
     return {
         "id": batch.id,
@@ -55,6 +57,7 @@ def batch(batch: Batch, progress: Progress) -> dict[str, Any]:
         "cancelled_at": unix(batch.cancelled_at),
         "request_counts": request_counts(batch),
         "usage": usage(batch.usage),
+        "cost": money.cost(cost),
         "metadata": dict(batch.metadata),
         "priority": batch.priority,
         "stage": progress.stage,
@@ -77,8 +80,19 @@ def batch_page(batches: Sequence[dict[str, Any]], *, more: bool) -> dict[str, An
 
 
 def model(entry: ModelEntry) -> dict[str, Any]:
-    """The Model object. `created` is not known of a served model; 0 rather than a wrong date."""
-    return {"id": entry.id, "object": "model", "created": 0, "owned_by": publisher(entry)}
+    """The Model object, and its prices. `created` is not known of a served model; 0 rather than a
+    wrong date.
+    """
+    return {
+        "id": entry.id,
+        "object": "model",
+        "created": 0,
+        "owned_by": publisher(entry),
+        "type": entry.type,
+        "size": entry.size,
+        "context_length": entry.context_length,
+        "pricing": money.pricing(entry),
+    }
 
 
 def model_list(entries: Sequence[ModelEntry]) -> dict[str, Any]:

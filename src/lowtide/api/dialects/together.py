@@ -10,9 +10,10 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any, Final
 
-from lowtide.api.dialects import openai
+from lowtide.api.dialects import money, openai
 from lowtide.core.batch import Batch, Status
 from lowtide.core.catalogue import ModelEntry
+from lowtide.core.ledger import Cost
 from lowtide.core.progress import Progress
 
 STATUSES: Final = MappingProxyType[Status, str](
@@ -30,7 +31,7 @@ STATUSES: Final = MappingProxyType[Status, str](
 )
 
 
-def batch(batch: Batch, progress: Progress) -> dict[str, Any]:
+def batch(batch: Batch, progress: Progress, cost: Cost) -> dict[str, Any]:
     """The BatchJob object: upper-case status, ISO-8601 times, progress in percent."""
     return {
         "id": batch.id,
@@ -53,6 +54,7 @@ def batch(batch: Batch, progress: Progress) -> dict[str, Any]:
         "ended_at": iso(batch.ended_at),
         "request_counts": openai.request_counts(batch),
         "usage": openai.usage(batch.usage),
+        "cost": money.cost(cost),
         "errors": openai.errors(batch.errors),
         "metadata": dict(batch.metadata),
         "priority": batch.priority,
@@ -94,12 +96,12 @@ def model(entry: ModelEntry) -> dict[str, Any]:
         "context_length": entry.context_length,
         "pricing": {
             "hourly": 0.0,
-            "input": entry.input_price,
-            "output": entry.output_price,
             "base": 0.0,
             "finetune": 0.0,
+            **money.pricing(entry),
         },
-        "batch_discount": entry.batch_discount,
+        "size": entry.size,
+        "batch_discount": float(entry.batch_discount),
     }
 
 

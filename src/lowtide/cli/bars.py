@@ -5,11 +5,12 @@ story without being flooded.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from types import TracebackType
 from typing import Self
 
+from rich.console import RenderableType
 from rich.markup import escape
 from rich.progress import (
     BarColumn,
@@ -27,6 +28,7 @@ from rich.text import Text
 from lowtide.cli import screen
 from lowtide.cli.views import BatchView
 
+_BAR_COLUMNS = 24  # so that counts, rate and time left fit beside it in 80 columns
 _SPEED_SPAN_S = 30.0  # rate and ETA are of the last half minute
 
 _WORDS = {
@@ -85,6 +87,17 @@ class _RateColumn(ProgressColumn):
         return Text(f"{speed:,.0f}/s" if speed >= 10 else f"{speed:.2g}/s", style="cyan")
 
 
+class _BatchProgress(Progress):
+    """A bar, and below it the reason for waiting, where there is one."""
+
+    reason = ""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield from super().get_renderables()
+        if self.reason:
+            yield Text(self.reason, style="yellow", overflow="fold")
+
+
 class BatchBar:
     """A batch's progress, redrawn with each `show`. A context manager.
 
@@ -94,21 +107,20 @@ class BatchBar:
     def __init__(self, *, quiet: bool = False) -> None:
         self._quiet = quiet
         self._told: str | None = None
-        self._progress: Progress | None = None
+        self._progress: _BatchProgress | None = None
         if not quiet and screen.is_live():
-            self._progress = Progress(
+            self._progress = _BatchProgress(
                 TextColumn("[bold]{task.description}"),
-                BarColumn(),
+                BarColumn(bar_width=_BAR_COLUMNS),
                 TaskProgressColumn(),
                 TextColumn("{task.fields[counts]}"),
                 _RateColumn(),
                 TimeRemainingColumn(compact=True),
-                TextColumn("[dim]{task.fields[reason]}"),
                 console=screen.ERR,
                 transient=True,
                 speed_estimate_period=_SPEED_SPAN_S,
             )
-            self._task = self._progress.add_task("waiting", total=None, counts="", reason="")
+            self._task = self._progress.add_task("waiting", total=None, counts="")
 
     def __enter__(self) -> Self:
         if self._progress is not None:
@@ -142,8 +154,8 @@ class BatchBar:
             completed=counts.settled,
             total=counts.total or None,
             counts=f"{counts.settled:,}/{counts.total:,}{failed}" if counts.total else "",
-            reason=escape(outage or batch.reason or ""),
         )
+        self._progress.reason = outage or batch.reason or ""
 
     def _tell(self, batch: BatchView, outage: str) -> None:
         """Off a terminal: a line when the state or the reason for waiting changed."""

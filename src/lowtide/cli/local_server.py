@@ -18,6 +18,7 @@ import msgspec
 
 from lowtide.cli import exits
 from lowtide.cli.event_loop import new_event_loop
+from lowtide.cli.http_client import ServerGone
 from lowtide.cli.serving import address_of, bind, listening
 from lowtide.config import Settings
 from lowtide.wiring import EmbeddedModel, open_application
@@ -74,6 +75,8 @@ class LocalServer:
         if isinstance(error, KeyboardInterrupt | exits.Terminated):
             self._on_drain()
         self._leave()
+        if isinstance(error, ServerGone) and self._failure is not None:
+            raise self._failure from None  # why it is gone, rather than that it is
 
     def _leave(self) -> None:
         """Stop and wait for the end; a second Ctrl-C ends the process at once."""

@@ -5,6 +5,7 @@ Never standard output, which belongs to results.
 
 import logging
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -13,16 +14,36 @@ import structlog
 
 def log_to_stderr() -> None:
     """For people on a terminal, as one JSON object a line elsewhere."""
-    _configure(sys.stderr, for_people=sys.stderr.isatty())
+    _configure(_Unbreakable(sys.stderr), for_people=sys.stderr.isatty())
 
 
 def log_to_file(path: Path) -> None:
-    """Append JSON lines to `path`, making its folder. It stays open until the process ends."""
+    """Append JSON lines to `path`, making its folder. It stays open until the process ends.
+
+    A record that finds no room raises, and so ends the run with the words for a full disk: better
+    than waiting unseen, and the same command goes on once there is room.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     _configure(path.open("a", encoding="utf-8", buffering=1), for_people=False)
 
 
-def _configure(stream: TextIO, *, for_people: bool) -> None:
+class _Unbreakable:
+    """A stream whose failures are nobody's business: a server does not stop over a full log."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            return self._stream.write(text)
+        return 0
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._stream.flush()
+
+
+def _configure(stream: Any, *, for_people: bool) -> None:
     renderer: Any = structlog.processors.JSONRenderer()
     if for_people:
         renderer = structlog.dev.ConsoleRenderer()

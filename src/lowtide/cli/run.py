@@ -28,7 +28,7 @@ from lowtide.cli.views import BatchView, JsonObject, read_view
 from lowtide.cli.watching import watch
 
 _LOCAL_POLL_S_MAX = 1.0  # asking oneself costs nothing
-_LOCAL_OUTAGE_S_MAX = 10.0  # a server in this very process does not come back
+_LOCAL_OUTAGE_S_MAX = 0.0  # a server in this very process does not come back
 
 
 def run(

@@ -9,6 +9,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, NoReturn
 
@@ -35,8 +36,12 @@ def say(text: str) -> None:
 
 
 def note(text: str) -> None:
-    """A line beside the result. `text` may hold rich markup; escape what comes from outside."""
-    ERR.print(text, soft_wrap=True)
+    """A line beside the result. `text` may hold rich markup; escape what comes from outside.
+
+    Lost when standard error is full or gone: a note is never worth failing for.
+    """
+    with suppress(OSError):
+        ERR.print(text, soft_wrap=True)
 
 
 def emit_json(value: Any) -> None:

@@ -76,7 +76,8 @@ def run_script(client: Client, python: Path, script: str, address: str) -> tuple
                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
             )  # fmt: skip
         except subprocess.TimeoutExpired as late:
-            said = late.output.decode(errors="replace") if late.output else ""
+            said = late.output or ""  # bytes in spite of `text`, where it was cut off in mid-stream
+            said = said.decode(errors="replace") if isinstance(said, bytes) else said
             return False, f"{said}\n{FAILED}not done after {client.limit_s:.0f} s"
     return done.returncode == 0, done.stdout
 

@@ -9,7 +9,8 @@ from checks import ADDRESS, CHAT, check, check_results, until, write_input
 
 
 def curl(path: str, *arguments: str) -> bytes:
-    command = ["curl", "--silent", "--show-error", "--fail-with-body", "--location", *arguments]
+    command = ["curl", "--silent", "--show-error", "--fail-with-body", "--location"]
+    command += ["--max-time", "60", *arguments]
     command += ["-H", "Authorization: Bearer key", f"{ADDRESS}{path}"]
     done = subprocess.run(command, capture_output=True, check=False)
     said = (done.stderr + done.stdout[-300:]).decode(errors="replace")

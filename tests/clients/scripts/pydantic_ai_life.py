@@ -4,10 +4,12 @@ import asyncio
 import os
 from datetime import timedelta
 
-from checks import MODEL, check
+from checks import MODEL, SLOW_TEXTS, check, until_async
 from pydantic_ai import Agent, ModelHTTPError
 from pydantic_ai.capabilities import BatchModelRequests
+from pydantic_ai.messages import ModelRequest
 from pydantic_ai.models import openai as models
+from pydantic_ai.models.batch import BatchRequest
 from pydantic_ai.providers.openai import OpenAIProvider
 
 provider = OpenAIProvider(base_url=os.environ["OPENAI_BASE_URL"], api_key="key")
@@ -32,4 +34,33 @@ async def batched(model: models.OpenAIResponsesModel) -> None:
             check("a refusal reaches its run", False)
 
 
-asyncio.run(batched(models.OpenAIResponsesModel(MODEL, provider=provider)))
+async def cancelled(model: models.OpenAIResponsesModel) -> None:
+    """The model's own batch methods, and what it makes of a batch that was cancelled."""
+    requests = [
+        BatchRequest(custom_id=f"c{n}", messages=[ModelRequest.user_text_prompt(text)])
+        for n, text in enumerate(SLOW_TEXTS)
+    ]
+    batch = await model.batch_create([await model.batch_encode(each) for each in requests])
+    check("submitted", (batch.status, batch.request_count) == ("in_progress", len(requests)))
+    await until_async(
+        lambda: model.client.batches.retrieve(batch.id), lambda seen: seen.request_counts.completed
+    )
+    check("cancelling", (await model.batch_cancel(batch)).status in ("canceling", "ended"))
+    ended = await until_async(
+        lambda: model.batch_status(batch), lambda seen: seen.status == "ended"
+    )
+    results = {result.custom_id: result for result in await model.batch_results(ended)}
+    check("a result for each request", len(results) == len(requests))
+    answer = model.batch_decode(results["c0"], requests[0])
+    check("what was done is kept", answer.text == "echo: quick")
+    statuses = [result.status for name, result in results.items() if name != "c0"]
+    check(f"the rest is cancelled: {set(statuses)}", set(statuses) == {"canceled"})
+
+
+async def main() -> None:
+    model = models.OpenAIResponsesModel(MODEL, provider=provider)
+    await batched(model)
+    await cancelled(model)
+
+
+asyncio.run(main())

@@ -105,4 +105,7 @@ class Loops:
     ) -> None:
         for task in self._tasks:
             task.cancel()
-        await self._group.__aexit__(kind, error, trace)
+        if isinstance(error, asyncio.CancelledError):
+            await self._group.__aexit__(kind, error, trace)
+        else:  # an error of the body stays what it is: the group would wrap it
+            await self._group.__aexit__(None, None, None)

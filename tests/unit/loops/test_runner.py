@@ -161,3 +161,27 @@ async def test_leaving_ends_every_task_also_one_in_the_middle_of_a_tick() -> Non
         await stuck.saw(1)
         await idle.saw(1)
     assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_an_error_of_the_body_comes_out_as_it_is_when_the_tasks_have_ended() -> None:
+    loop = Counting("a", _only_when_woken)
+    with pytest.raises(KeyError, match="mine"):
+        async with Loops([loop], ManualClock()):
+            await loop.saw(1)
+            raise KeyError("mine")
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_a_cancelled_body_ends_the_tasks_and_stays_cancelled() -> None:
+    loop = Counting("a", _only_when_woken)
+
+    async def body() -> None:
+        async with Loops([loop], ManualClock()):
+            await asyncio.get_running_loop().create_future()
+
+    running = asyncio.create_task(body())
+    await loop.saw(1)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert asyncio.all_tasks() == {asyncio.current_task()}

@@ -1,0 +1,86 @@
+"""A server that is killed at any moment, again and again, and a batch that does not notice.
+
+FAULT_ROUNDS sets how many seeds are played (2 in the test command).
+"""
+
+import os
+from pathlib import Path
+from random import Random
+
+import pytest
+from served_child import BEAT_S, WINDOW, LoggingEngine, served
+
+from lowtide import limits
+
+ROUNDS = int(os.environ.get("FAULT_ROUNDS", "2"))
+KILLS = 3
+REQUESTS = 1500
+DELAY_S = 0.01
+SLOW_BEAT_S = 0.8
+"""What a beat's own fsyncs, and the way of a signal, may take on a busy machine."""
+RESUMES_S = 5.0
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("seed", range(ROUNDS))
+async def test_killed_at_random_moments_no_line_is_lost_or_doubled(
+    tmp_path: Path, seed: int
+) -> None:
+    random = Random(seed)
+    texts = [f"q{number}" for number in range(1, REQUESTS + 1)]
+    batch_id, batch, allowed = "", None, 0
+    async with LoggingEngine(DELAY_S) as engine:
+        for life in range(KILLS + 1):
+            before = len(engine.log)
+            async with served(tmp_path, engine) as server:
+                batch_id = batch_id or await server.start_batch(texts)
+                assert await server.moves_within(batch_id, engine, before, RESUMES_S)
+                batch = await server.ends_within(
+                    batch_id, 60.0 if life == KILLS else random.uniform(0.02, 0.6)
+                )
+                if batch is not None:
+                    output = await server.output(batch)
+                    break
+                killed_at = await server.kill()
+                since = killed_at - BEAT_S - SLOW_BEAT_S
+                allowed += WINDOW + engine.asked_within(since, killed_at)
+        assert batch is not None, "it did not complete"
+        assert batch["request_counts"] == {"total": REQUESTS, "completed": REQUESTS, "failed": 0}
+        assert batch["usage"]["total_tokens"] == 7 * REQUESTS, "every answer is billed once"
+        answers = [line["response"]["body"]["choices"][0]["message"]["content"] for line in output]
+        assert answers == [f"re: {text}" for text in texts]
+        repeated = len(engine.log) - REQUESTS
+        assert 0 <= repeated <= allowed
+        print(f"seed {seed}: {life} kills, {repeated} requests ran again, {allowed} allowed")
+
+
+@pytest.mark.timeout(60)
+async def test_sigterm_lets_the_calls_in_flight_finish_and_exits_in_good_order(
+    tmp_path: Path,
+) -> None:
+    texts = [f"q{number}" for number in range(1, 201)]
+    async with LoggingEngine(0.5) as engine:
+        async with served(tmp_path, engine) as server:
+            batch_id = await server.start_batch(texts)
+            await engine.saw(lambda: len(engine.log) >= 2 * WINDOW)
+            code, seconds = await server.terminate(limits.DRAIN_S + 2)
+            assert (code, engine.abandoned) == (0, [])
+            assert seconds < 3.0
+        engine.delay_s = 0.0
+        async with served(tmp_path, engine) as server:
+            batch = await server.ends_within(batch_id, 20.0)
+            assert batch is not None
+            assert len(await server.output(batch)) == 200
+        assert len(engine.log) == 200, "nothing ran again"
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.skipif(ROUNDS <= 2, reason="takes the whole time of a drain")
+async def test_sigterm_gives_up_on_calls_that_do_not_end(tmp_path: Path) -> None:
+    async with LoggingEngine(0.0) as engine, served(tmp_path, engine) as server:
+        await server.start_batch(["hang"] * 3)
+        await engine.saw(lambda: len(engine.log) == 3)
+        code, seconds = await server.terminate(limits.DRAIN_S + 2)
+        assert code == 0
+        assert seconds > limits.DRAIN_S - 1
+        await engine.saw_abandoned(3)

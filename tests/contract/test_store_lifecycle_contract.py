@@ -111,7 +111,9 @@ async def test_a_rejected_batch_keeps_its_errors(world: World) -> None:
     assert (seen.errors, seen.errors_total) == (errors, 1234)
 
 
-async def test_enqueued_tokens_are_bounded_per_model_and_project(world: World) -> None:
+async def test_enqueued_tokens_are_bounded_per_model_and_organization(world: World) -> None:
+    other = await world.organization()
+    await world.project("p3", other.id)
     await world.running(("a", 6), ("b", 1))
     batch = await world.validating()
     lease = await world.validation(batch)
@@ -120,7 +122,10 @@ async def test_enqueued_tokens_are_bounded_per_model_and_project(world: World) -
     assert (await world.see(batch)).status == "validating"
     assert await world.store.batches.models(batch.id) == {}
     assert await world.plan(lease, ("b", 9), ("a", 4), tokens_max=1000) is True
-    foreign = await world.validation(await world.validating(project="p2"))
+    sister = await world.validation(await world.validating(project="p2"))
+    reached = await world.plan(sister, ("a", 1), tokens_max=1000)
+    assert reached == TokenLimitReached("a", 1000, 1000, 100)
+    foreign = await world.validation(await world.validating(project="p3"))
     assert await world.plan(foreign, ("a", 10), tokens_max=1000) is True
 
 

@@ -33,6 +33,9 @@ Event = Literal["planned", "rejected", "settled", "cancel", "expire", "assembled
 
 Dialect = Literal["openai", "together"]
 
+PausedReason = Literal["spend_cap"]
+"""spend_cap: the organisation has spent what it may in this calendar month."""
+
 
 def _table() -> Mapping[Status, Mapping[Event, Status]]:
     rows: dict[Status, dict[Event, Status]] = {
@@ -144,6 +147,8 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     plan_key: str | None = None
     model: str | None = None
     """The canonical model id when the whole file names one; None when mixed or not yet known."""
+    paused_reason: PausedReason | None = None
+    """Why a batch in progress starts no further requests; None while it may."""
 
     @property
     def ended_at(self) -> datetime | None:

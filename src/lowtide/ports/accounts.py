@@ -2,6 +2,16 @@
 
 Same contract as ports/store.py: each method one transaction, durable when it returns, foreign
 exceptions mapped. Ledger entries are written by `WorkStore.commit_beat` alone and never change.
+
+- **Charges.** In the transaction that stores a beat's results, each batch and model that had
+  successes gets one entry: their tokens, at the prices that the beat carries. Failures, and what
+  was dropped or refused, cost nothing. So the entries of a batch sum to the price of its successes.
+- **Spend cap.** The charge with which an organisation's sum of a calendar month (UTC, of
+  `Beat.now`) reaches its cap pauses it, in that same transaction: its batches in progress get
+  `paused_reason`, their waiting chunks are held, plans committed later are held from the start.
+  Workers learn of it as of a cancel (`BeatReceipt.stopped`), and what they give back, or lose, is
+  held too. Results of calls that were in flight by then are stored and charged: a cap may be passed
+  by what all workers had in flight and one beat of finished work, and by no more.
 """
 
 from collections.abc import Mapping, Sequence
@@ -59,7 +69,9 @@ class TenantStore(Protocol):
         """Record `last_used_at`; it never goes back."""
         ...
 
-    async def batches_created_since(self, organization_id: str, since: datetime) -> int: ...
+    async def batches_created_since(self, organization_id: str, since: datetime) -> int:
+        """Batches with `created_at >= since`, whatever became of them."""
+        ...
 
     async def stored_bytes(self, organization_id: str) -> int:
         """Bytes of all files that are not deleted."""
@@ -89,10 +101,12 @@ class LedgerStore(Protocol):
         """Sums of entries with `since <= at < until`, days in UTC, ordered by the groups."""
         ...
 
-    async def spent_pico(self, organization_id: str, since: datetime) -> int: ...
+    async def spent_pico(self, organization_id: str, since: datetime) -> int:
+        """The sum of all charges with `at >= since`; cheap when that is a month's first instant."""
+        ...
 
     async def unpause(self, now: datetime) -> list[str]:
         """Let batches go on whose organisation is below its cap again (raised, or a new month);
-        ids.
+        their ids. Held chunks wait again.
         """
         ...

@@ -31,6 +31,7 @@ from lowtide.core.file import File
 from lowtide.core.money import ModelPrices
 from lowtide.core.plan import ChunkSpec, ModelShare
 from lowtide.core.segment import Slice
+from lowtide.ports.accounts import LedgerStore, TenantStore
 
 Order = Literal["asc", "desc"]
 
@@ -114,7 +115,8 @@ class BatchStore(Protocol):
     async def cancel(self, project_id: str, batch_id: str, now: datetime) -> Batch | None:
         """Take the event `cancel` where the state allows it; the batch as it then is.
 
-        Waiting chunks are dropped in the same transaction; leased ones end with their next beat.
+        Chunks that wait or are held are dropped in the same transaction; leased ones end with
+        their next beat.
         """
         ...
 
@@ -123,7 +125,10 @@ class BatchStore(Protocol):
         ...
 
     async def queue(self, model: str | None = None) -> "QueueDepth":
-        """What waits and what runs, over all projects (for `reason`, ETA and metrics)."""
+        """What waits and what runs, over all projects (for `reason`, ETA and metrics).
+
+        What a paused batch has not leased does not wait.
+        """
         ...
 
 
@@ -197,9 +202,9 @@ class LifecycleStore(Protocol):
         """Event `planned`: insert the chunks, set total. True when done, False when the lease is
         lost.
 
-        Over all unfinished batches of the project, the unsettled estimated input tokens of each
-        model stay within `enqueued_tokens_max`; else nothing changes and TokenLimitReached is
-        returned.
+        Over all unfinished batches of the organisation, the unsettled estimated input tokens of
+        each model stay within `enqueued_tokens_max`; else nothing changes and TokenLimitReached is
+        returned. The chunks of a paused organisation are held.
         """
         ...
 
@@ -226,8 +231,8 @@ class LifecycleStore(Protocol):
         ...
 
     async def expire_due(self, now: datetime) -> list[str]:
-        """Event `expire` for every batch whose window is over; their ids. Waiting chunks are
-        dropped.
+        """Event `expire` for every batch whose window is over; their ids. Chunks that wait or are
+        held are dropped.
         """
         ...
 
@@ -260,7 +265,7 @@ class BeatReceipt(msgspec.Struct, frozen=True, kw_only=True):
     """What a beat came to.
 
     `lost`: chunks of the beat that this worker does not own any more; their outcomes were dropped.
-    `stopped`: batches among the held chunks that must not go on (cancelled, expired).
+    `stopped`: batches among the held chunks that must not go on (cancelled, expired, paused).
     `settled`: batches that this beat completed (event `settled` was taken).
     """
 
@@ -273,12 +278,22 @@ class WorkStore(Protocol):
     """Chunks and beats, for workers."""
 
     async def claim_chunks(
-        self, worker_id: str, models: Sequence[str], limit: int, now: datetime, ttl_s: float
+        self,
+        worker_id: str,
+        models: Sequence[str],
+        limit: int,
+        now: datetime,
+        ttl_s: float,
+        in_flight_max: int | None = None,
     ) -> list[ChunkLease]:
         """Lease up to `limit` waiting chunks of batches in progress, for any of `models`.
 
         Order: batch priority (higher first), deadline, batch creation, seq. Two claimers never
         get the same chunk. The cost does not grow with the number of chunks queued.
+
+        An organisation whose leased requests, not yet settled, have reached its bound
+        (`OrganizationLimits.requests_in_flight`, else `in_flight_max`; None: no bound) gets no
+        further chunk. Its last one may pass the bound by up to a chunk.
         """
         ...
 
@@ -287,7 +302,7 @@ class WorkStore(Protocol):
 
         When the last request of a batch in progress settles, the batch takes the event `settled`.
         The first success makes the batch's output file visible (`growing`), the first failure its
-        error file.
+        error file. What is stored is charged: see ports/accounts.py.
         """
         ...
 
@@ -366,6 +381,10 @@ class Store(Protocol):
     def work(self) -> WorkStore: ...
     @property
     def results(self) -> ResultStore: ...
+    @property
+    def tenants(self) -> TenantStore: ...
+    @property
+    def ledger(self) -> LedgerStore: ...
 
     async def open(self) -> None:
         """Connect and bring the schema to head. Raises StoreError with what to do."""

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, func, insert, select, update
+from sqlalchemy import Select, case, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lowtide.core.batch import Batch, sources_of
@@ -18,8 +18,10 @@ from lowtide.store.dialect import lock_name
 from lowtide.store.engine import Database
 from lowtide.store.paging import page
 from lowtide.store.rows import batch_of, batch_values
-from lowtide.store.schema import LEASED, batch_models, batches, chunks, files
-from lowtide.store.transitions import drop_waiting, take
+from lowtide.store.schema import LEASED, batch_models, batches, chunks, files, projects
+from lowtide.store.transitions import drop_unleased, take
+
+_RUNS = (batches.c.status == "in_progress") & batches.c.paused_reason.is_(None)
 
 
 class SqlBatches:
@@ -38,7 +40,11 @@ class SqlBatches:
             input_key = await conn.scalar(
                 select(files.c.blob_key).where(files.c.id == batch.input_file_id)
             )
-            values = batch_values(batch) | _fresh(digest, input_key or "")
+            organization_id = await conn.scalar(
+                select(projects.c.organization_id).where(projects.c.id == batch.project_id)
+            )
+            owner = {"organization_id": organization_id}
+            values = batch_values(batch) | _fresh(digest, input_key or "") | owner
             await conn.execute(insert(batches), values)
         return batch
 
@@ -73,7 +79,7 @@ class SqlBatches:
                 return None
             if row.status in sources_of("cancel"):
                 await take(conn, row, "cancel", now)
-                await drop_waiting(conn, batch_id)
+                await drop_unleased(conn, batch_id)
                 row = (await conn.execute(_own(project_id, batch_id))).one()
         return batch_of(row)
 
@@ -86,9 +92,9 @@ class SqlBatches:
     async def queue(self, model: str | None = None) -> QueueDepth:
         async with self._db.read() as conn:
             unsettled, waiting_batches = await _unsettled(conn, model)
-            leased, leased_in_progress = await _leased(conn, model)
+            leased, leased_running = await _leased(conn, model)
         return QueueDepth(
-            waiting_requests=unsettled - leased_in_progress,
+            waiting_requests=unsettled - leased_running,
             leased_requests=leased,
             batches=waiting_batches,
         )
@@ -122,12 +128,12 @@ def _fresh(digest: str, input_key: str) -> dict[str, Any]:
 
 
 async def _unsettled(conn: AsyncConnection, model: str | None) -> tuple[int, int]:
-    """(requests, batches) not settled in batches in progress; read from counters, not chunks."""
+    """(requests, batches) not settled in batches that run; read from counters, not chunks."""
     left = batch_models.c.requests - batch_models.c.completed - batch_models.c.failed
     statement = (
         select(func.coalesce(func.sum(left), 0), func.count(batches.c.id.distinct()))
         .join(batches, batches.c.id == batch_models.c.batch_id)
-        .where(batches.c.status == "in_progress", left > 0)
+        .where(_RUNS, left > 0)
     )
     if model is not None:
         statement = statement.where(batch_models.c.model == model)
@@ -136,15 +142,15 @@ async def _unsettled(conn: AsyncConnection, model: str | None) -> tuple[int, int
 
 
 async def _leased(conn: AsyncConnection, model: str | None) -> tuple[int, int]:
-    """Requests not settled in leased chunks: (of all batches, of batches in progress)."""
+    """Requests not settled in leased chunks: (of all batches, of batches that run)."""
     left = chunks.c.count - chunks.c.settled
+    running = func.sum(case((_RUNS, left), else_=0))
     statement = (
-        select(batches.c.status, func.sum(left))
+        select(func.coalesce(func.sum(left), 0), func.coalesce(running, 0))
         .join(batches, batches.c.id == chunks.c.batch_id)
         .where(chunks.c.state == LEASED)
-        .group_by(batches.c.status)
     )
     if model is not None:
         statement = statement.where(chunks.c.model == model)
-    by_status = {row[0]: int(row[1]) for row in await conn.execute(statement)}
-    return sum(by_status.values()), by_status.get("in_progress", 0)
+    of_all, of_running = (await conn.execute(statement)).one()
+    return int(of_all), int(of_running)

@@ -1,22 +1,24 @@
 """A worker's group commit: one transaction, the same handful of statements however much finished.
 
 Called by work.py. Read what the beat touches, under lock; decide, in plain values
-(`settlement.py`); write. Invariant: bitmap, slices, counters, usage, files and state move
+(`settlement.py`); write. Invariant: bitmap, slices, counters, usage, files, charges and state move
 together, and only for chunks that are leased under the beat's token.
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Final
 
+import msgspec
 from sqlalchemy import Row, Select, and_, bindparam, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lowtide.core.chunk import ChunkKey
 from lowtide.ports.store import Beat, BeatReceipt
-from lowtide.store.rows import file_values
-from lowtide.store.schema import batch_models, batches, chunks, files, slices
+from lowtide.store.rows import entry_values, file_values
+from lowtide.store.schema import batch_models, batches, chunks, files, ledger, slices
 from lowtide.store.settlement import MODEL_SUMS, Settlement, keys_of, settle
+from lowtide.store.spending import charge, lock_organizations
 from lowtide.store.transitions import lock_batches
 
 _UPDATE_CHUNK: Final = (
@@ -36,12 +38,26 @@ _UPDATE_MODEL: Final = (
 async def commit(conn: AsyncConnection, beat: Beat) -> BeatReceipt:
     """Store the beat's outcomes, exactly once; see the port."""
     keys = keys_of(beat)
+    owners = await lock_organizations(conn, {piece.key.batch_id for piece in beat.slices}, beat.now)
     batch_rows = await lock_batches(conn, {key.batch_id for key in keys})
     chunk_rows = await _lock_chunks(conn, keys)
     stored = await _stored(conn, beat)
     settlement = settle(beat, chunk_rows, batch_rows, stored)
     await _write(conn, settlement)
-    return settlement.receipt
+    paused = await charge(conn, owners, settlement.ledger, beat.now)
+    return _stopping(settlement.receipt, beat, batch_rows, paused)
+
+
+def _stopping(
+    receipt: BeatReceipt,
+    beat: Beat,
+    batch_rows: Mapping[str, Row[Any]],
+    paused: Collection[str],
+) -> BeatReceipt:
+    """The receipt, which also stops the held batches of organisations that this beat paused."""
+    held = {key.batch_id for key, _ in beat.held if key not in receipt.lost}
+    more = {batch_id for batch_id in held if batch_rows[batch_id].organization_id in paused}
+    return msgspec.structs.replace(receipt, stopped=receipt.stopped | more)
 
 
 async def _lock_chunks(
@@ -85,6 +101,7 @@ async def _write(conn: AsyncConnection, settlement: Settlement) -> None:
     await _many(conn, insert(slices), settlement.slices)
     await _many(conn, _UPDATE_MODEL, settlement.models)
     await _many(conn, insert(files), [file_values(file) for file in settlement.files])
+    await _many(conn, insert(ledger), [entry_values(entry) for entry in settlement.ledger])
     for batch_id, values in settlement.batches.items():
         await conn.execute(update(batches).where(batches.c.id == batch_id).values(values))
 

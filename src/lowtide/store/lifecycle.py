@@ -15,12 +15,12 @@ from lowtide.core.batch import ASSEMBLING, BatchError, sources_of
 from lowtide.core.chunk import NOTHING_DONE
 from lowtide.core.plan import ChunkSpec, ModelShare
 from lowtide.ports.store import OutputInfo, TaskLease, TokenLimitReached
-from lowtide.store.dialect import lock_name
 from lowtide.store.engine import Database
 from lowtide.store.result_files import finish_files
 from lowtide.store.rows import USAGE_FIELDS, batch_of
 from lowtide.store.schema import LEASED, batch_models, batches, chunks
-from lowtide.store.transitions import drop_waiting, lock_batches, take
+from lowtide.store.spending import SPEND_CAP, lock_organizations
+from lowtide.store.transitions import drop_unleased, lock_batches, take
 
 _NOT_LEASED = batches.c.task_expires_at.is_(None)
 
@@ -67,16 +67,22 @@ class SqlLifecycle:
     ) -> TokenLimitReached | bool:
         total = _planned_total(chunks, models)
         async with self._db.write() as conn:
-            await lock_name(conn, f"plan {lease.batch.project_id}")
+            owners = await lock_organizations(conn, [lease.batch.id], now)
             row = await _lock_held(conn, lease)
             if row is None:
                 return False
-            reached = await _token_limit(conn, row.project_id, models, enqueued_tokens_max)
+            owner = owners[0]
+            reached = await _token_limit(conn, owner.id, models, enqueued_tokens_max)
             if reached is not None:
                 return reached
-            model = next(iter(models)) if len(models) == 1 else None
-            await take(conn, row, "planned", now, plan_key=plan_key, total=total, model=model)
-            await _insert_plan(conn, row, chunks, models)
+            values = {
+                "plan_key": plan_key,
+                "total": total,
+                "model": next(iter(models)) if len(models) == 1 else None,
+                "paused_reason": None if owner.paused_at is None else SPEND_CAP,
+            }
+            await take(conn, row, "planned", now, **values)
+            await _insert_plan(conn, row, chunks, models, held=owner.paused_at is not None)
         return True
 
     async def reject(
@@ -119,7 +125,7 @@ class SqlLifecycle:
             expired = [row for row in rows.values() if row.status in sources_of("expire")]
             for row in expired:
                 await take(conn, row, "expire", now)
-                await drop_waiting(conn, row.id)
+                await drop_unleased(conn, row.id)
         return [row.id for row in expired]
 
     async def next_expiry(self) -> datetime | None:
@@ -184,14 +190,14 @@ def _planned_total(specs: Sequence[ChunkSpec], models: Mapping[str, ModelShare])
 
 
 async def _token_limit(
-    conn: AsyncConnection, project_id: str, models: Mapping[str, ModelShare], limit: int
+    conn: AsyncConnection, organization_id: str, models: Mapping[str, ModelShare], limit: int
 ) -> TokenLimitReached | None:
     """Only batches in progress have requests still to run: what was cancelled is not enqueued."""
     unsettled = func.sum(batch_models.c.planned_tokens - batch_models.c.settled_tokens)
     enqueued = await conn.execute(
         select(batch_models.c.model, unsettled)
         .join(batches, batches.c.id == batch_models.c.batch_id)
-        .where(batches.c.project_id == project_id, batches.c.status == "in_progress")
+        .where(batches.c.organization_id == organization_id, batches.c.status == "in_progress")
         .group_by(batch_models.c.model)
     )
     by_model = {row[0]: int(row[1]) for row in enqueued}
@@ -206,6 +212,8 @@ async def _insert_plan(
     row: Row[Any],
     specs: Iterable[ChunkSpec],
     models: Mapping[str, ModelShare],
+    *,
+    held: bool,
 ) -> None:
     nothing = dict.fromkeys(("settled_tokens", "completed", "failed", *USAGE_FIELDS), 0)
     shares = [
@@ -219,14 +227,15 @@ async def _insert_plan(
         for model, share in models.items()
     ]
     await conn.execute(insert(batch_models), shares)
-    await conn.execute(insert(chunks), [_chunk_values(row, spec) for spec in specs])
+    await conn.execute(insert(chunks), [_chunk_values(row, spec, held) for spec in specs])
 
 
-def _chunk_values(row: Row[Any], spec: ChunkSpec) -> dict[str, Any]:
+def _chunk_values(row: Row[Any], spec: ChunkSpec, held: bool) -> dict[str, Any]:
     return {
         "batch_id": row.id,
         "seq": spec.seq,
-        "state": "waiting",
+        "organization_id": row.organization_id,
+        "state": "held" if held else "waiting",
         "model": spec.model,
         "priority": row.priority,
         "deadline_at": row.expires_at,

@@ -1,9 +1,10 @@
 """The tables. Statements are built from them; the migrations make them; a test holds the two equal.
 
-Words are those of design.md. What is denormalised onto chunks (model, priority, deadline,
-creation) is there for one reason: the index `chunks_waiting` is the queue itself, so a claim
-reads its first entries and never sorts. Invariant: a chunk waits only while its batch is in
-progress.
+Words are those of design.md. What is denormalised onto chunks (organisation, model, priority,
+deadline, creation) is there for one reason: the index `chunks_waiting` is the queue itself, so a
+claim reads its first entries and never sorts; `chunks_waiting_of` is the same queue organisation by
+organisation, for when one of them must wait. Invariant: a chunk waits only while its batch is in
+progress and not paused.
 """
 
 from typing import Any, Final
@@ -24,9 +25,11 @@ from sqlalchemy import (
 )
 
 from lowtide.core.batch import BatchError
+from lowtide.core.ledger import Cost
+from lowtide.core.tenancy import OrganizationLimits, Scope
 from lowtide.store.columns import Instant, Json
 
-HEAD: Final = "0001"
+HEAD: Final = "0002"
 """The revision that this code needs. Revisions are numbered, so a newer one is recognised."""
 
 metadata = MetaData()
@@ -34,6 +37,8 @@ metadata = MetaData()
 # Written out in the statements, not bound: neither database uses a partial index for a parameter.
 WAITING: Final = literal_column("'waiting'", String)
 LEASED: Final = literal_column("'leased'", String)
+HELD: Final = literal_column("'held'", String)
+"""Would wait, if its batch were not paused."""
 
 
 def _text(name: str, **rest: Any) -> Column[str]:
@@ -46,6 +51,56 @@ def _count(name: str) -> Column[int]:
 
 def _at(name: str, *, nullable: bool = True) -> Column[Any]:
     return Column(name, Instant, nullable=nullable)
+
+
+def _whole(name: str, *, nullable: bool) -> Column[Any]:
+    """A whole number without bound: as pico-dollars, 64 bits end at 9.2 million dollars."""
+    return Column(name, Json(int), nullable=nullable)
+
+
+organizations = Table(
+    "organizations",
+    metadata,
+    _text("id", primary_key=True),
+    _text("name"),
+    _at("created_at", nullable=False),
+    Column("limits", Json(OrganizationLimits), nullable=False),
+    Column("requests_in_flight", BigInteger),  # a copy out of `limits`, for the claim
+    _whole("spend_cap_pico", nullable=True),
+    _at("paused_at"),  # since then its batches wait for the cap to rise, or for a new month
+)
+Index(
+    "organizations_bounded",
+    organizations.c.id,
+    sqlite_where=organizations.c.requests_in_flight.is_not(None),
+    postgresql_where=organizations.c.requests_in_flight.is_not(None),
+)
+
+projects = Table(
+    "projects",
+    metadata,
+    _text("id", primary_key=True),
+    Column("organization_id", String, ForeignKey(organizations.c.id), nullable=False),
+    _text("name"),
+    _at("created_at", nullable=False),
+)
+Index("projects_of", projects.c.organization_id, projects.c.created_at)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    _text("id", primary_key=True),
+    Column("project_id", String, ForeignKey(projects.c.id), nullable=False),
+    _text("name"),
+    _text("secret_hash"),
+    _text("hint"),
+    Column("scopes", Json(frozenset[Scope]), nullable=False),
+    _at("created_at", nullable=False),
+    _at("expires_at"),
+    _at("revoked_at"),
+    _at("last_used_at"),
+)
+Index("api_keys_of", api_keys.c.project_id, api_keys.c.created_at)
 
 
 files = Table(
@@ -70,11 +125,19 @@ Index("files_page", files.c.project_id, files.c.created_at, files.c.id)
 Index("files_blob", files.c.blob_key)
 Index("files_expiry", files.c.expires_at)
 Index("files_deleted", files.c.deleted_at)
+Index(
+    "files_stored",  # the sum of a project's bytes, read from the index alone
+    files.c.project_id,
+    files.c.bytes,
+    sqlite_where=files.c.deleted_at.is_(None),
+    postgresql_where=files.c.deleted_at.is_(None),
+)
 
 batches = Table(
     "batches",
     metadata,
     _text("id", primary_key=True),
+    Column("organization_id", String, ForeignKey(organizations.c.id), nullable=False),
     _text("project_id"),
     _text("user_id"),
     _text("dialect"),
@@ -118,9 +181,12 @@ batches = Table(
     _count("task_token"),
     _at("task_expires_at"),  # None: validation or assembly is not leased
     _at("swept_at"),  # slices and chunks are gone
+    _text("paused_reason", nullable=True),  # only while in progress
+    Column("cost", Json(Cost)),  # the running sum of the batch's ledger entries
     CheckConstraint("completed + failed <= total", name="batches_counts"),
 )
 Index("batches_page", batches.c.project_id, batches.c.created_at, batches.c.id)
+Index("batches_of", batches.c.organization_id, batches.c.created_at)
 Index("batches_digest", batches.c.project_id, batches.c.digest, batches.c.created_at)
 Index("batches_status", batches.c.status, batches.c.expires_at)
 Index("batches_input", batches.c.input_file_id)
@@ -154,6 +220,7 @@ chunks = Table(
     metadata,
     Column("batch_id", String, ForeignKey(batches.c.id), primary_key=True),
     Column("seq", Integer, primary_key=True, autoincrement=False),
+    _text("organization_id"),
     _text("state"),
     _text("model"),
     Column("priority", Integer, nullable=False),
@@ -168,17 +235,30 @@ chunks = Table(
     _text("worker_id", nullable=True),
     _count("token"),
     _at("lease_expires_at"),
-    CheckConstraint("state IN ('waiting', 'leased', 'done', 'dropped')", name="chunks_state"),
+    CheckConstraint(
+        "state IN ('waiting', 'held', 'leased', 'done', 'dropped')", name="chunks_state"
+    ),
     CheckConstraint("settled <= count", name="chunks_settled"),
 )
-Index(
-    "chunks_waiting",
-    chunks.c.model,
+CLAIM_ORDER: Final = (
     chunks.c.priority.desc(),
     chunks.c.deadline_at,
     chunks.c.batch_created_at,
     chunks.c.batch_id,
     chunks.c.seq,
+)
+Index(
+    "chunks_waiting",
+    chunks.c.model,
+    *CLAIM_ORDER,
+    sqlite_where=chunks.c.state == WAITING,
+    postgresql_where=chunks.c.state == WAITING,
+)
+Index(
+    "chunks_waiting_of",
+    chunks.c.model,
+    chunks.c.organization_id,
+    *CLAIM_ORDER,
     sqlite_where=chunks.c.state == WAITING,
     postgresql_where=chunks.c.state == WAITING,
 )
@@ -211,4 +291,37 @@ garbage = Table(
     metadata,
     _text("blob_key", primary_key=True),
     _at("added_at", nullable=False),
+)
+
+ledger = Table(
+    "ledger",
+    metadata,
+    _text("batch_id", primary_key=True),
+    _text("model", primary_key=True),
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    _text("organization_id"),
+    _text("project_id"),
+    _at("at", nullable=False),
+    _count("requests"),
+    _count("input_tokens"),
+    _count("cached_tokens"),
+    _count("output_tokens"),
+    _count("reasoning_tokens"),
+    _count("live_input"),  # pico-dollars per token
+    _count("live_cached"),
+    _count("live_output"),
+    _count("batch_input"),
+    _count("batch_cached"),
+    _count("batch_output"),
+    _text("discount"),  # decimal digits, exact
+    _count("charge_pico"),
+)
+Index("ledger_of", ledger.c.organization_id, ledger.c.at)
+
+spend = Table(
+    "spend",
+    metadata,
+    Column("organization_id", String, ForeignKey(organizations.c.id), primary_key=True),
+    _text("month", primary_key=True),  # YYYY-MM, in UTC
+    _whole("charge_pico", nullable=False),  # the running sum of the month's ledger entries
 )

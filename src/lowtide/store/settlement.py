@@ -6,7 +6,7 @@ of a batch are numbered without gaps, each with the sums of all before it; sums 
 """
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Final
 
@@ -15,12 +15,14 @@ from sqlalchemy import Row
 
 from lowtide.core.chunk import ChunkKey, done_count, is_done, mark_done
 from lowtide.core.file import File
+from lowtide.core.ledger import LedgerEntry
 from lowtide.core.segment import Slice
 from lowtide.core.usage import NO_USAGE, Usage
 from lowtide.ports.store import Beat, BeatReceipt
+from lowtide.store.charging import cost_of, ledger_entry
 from lowtide.store.result_files import growing_errors, growing_output
 from lowtide.store.rows import USAGE_FIELDS, batch_of, usage_of_row, usage_values
-from lowtide.store.transitions import event_values
+from lowtide.store.transitions import event_values, freed_state
 
 MODEL_SUMS: Final = ("settled_tokens", "completed", "failed", *USAGE_FIELDS)
 
@@ -33,6 +35,7 @@ class Settlement(msgspec.Struct, frozen=True, kw_only=True):
     models: list[dict[str, Any]]
     batches: dict[str, dict[str, Any]]
     files: list[File]
+    ledger: list[LedgerEntry]
     receipt: BeatReceipt
 
 
@@ -96,13 +99,21 @@ def settle(
         slice_rows[batch_id].append(_slice_values(beat, piece, batch_rows[batch_id], total, place))
         total.add(piece)
         by_model[batch_id, chunk.row.model].add(piece)
+    ledger = [
+        ledger_entry(
+            batch_rows[batch_id], model, total.completed, total.usage, beat.prices, beat.now
+        )
+        for (batch_id, model), total in by_model.items()
+        if total.completed
+    ]
     changes = {
         batch_id: _batch_values(batch_rows[batch_id], total, len(slice_rows[batch_id]), beat)
+        | _cost_values(batch_rows[batch_id], ledger)
         for batch_id, total in by_batch.items()
     }
     return Settlement(
         chunks=[
-            _chunk_values(beat, key, chunk, batch_rows[key.batch_id].status)
+            _chunk_values(beat, key, chunk, batch_rows[key.batch_id])
             for key, chunk in owned.items()
         ],
         slices=[row for rows in slice_rows.values() for row in rows],
@@ -113,6 +124,7 @@ def settle(
             for batch_id in by_batch
             for file in _new_files(batch_rows[batch_id], changes, beat)
         ],
+        ledger=ledger,
         receipt=_receipt(beat, owned, batch_rows, changes, stored),
     )
 
@@ -147,7 +159,7 @@ def _accept(chunk: _Chunk, piece: Slice) -> bool:
     return True
 
 
-def _chunk_values(beat: Beat, key: ChunkKey, chunk: _Chunk, status: str) -> dict[str, Any]:
+def _chunk_values(beat: Beat, key: ChunkKey, chunk: _Chunk, batch: Row[Any]) -> dict[str, Any]:
     values = {
         "of_batch": key.batch_id,
         "of_seq": key.seq,
@@ -160,7 +172,7 @@ def _chunk_values(beat: Beat, key: ChunkKey, chunk: _Chunk, status: str) -> dict
     token = chunk.row.token
     ends = chunk.settled == chunk.count or (key, token) in beat.released
     if ends:
-        freed = "waiting" if status == "in_progress" else "dropped"
+        freed = freed_state(batch.status, batch.paused_reason)
         values["state"] = "done" if chunk.settled == chunk.count else freed
         values |= {"worker_id": None, "lease_expires_at": None}
     elif (key, token) in beat.held and not chunk.refused:
@@ -200,6 +212,10 @@ def _batch_values(batch: Row[Any], more: _Sum, slice_count: int, beat: Beat) -> 
     if batch.status == "in_progress" and completed + failed == batch.total:
         values |= event_values(batch.status, "settled", beat.now)
     return values
+
+
+def _cost_values(batch: Row[Any], ledger: Sequence[LedgerEntry]) -> dict[str, Any]:
+    return {"cost": cost_of((e for e in ledger if e.batch_id == batch.id), batch.cost)}
 
 
 def _model_values(
@@ -249,6 +265,7 @@ def _receipt(
             key.batch_id
             for key in held & owned.keys()
             if batch_rows[key.batch_id].status != "in_progress"
+            or batch_rows[key.batch_id].paused_reason is not None
         ),
         settled=frozenset(batch_id for batch_id, values in changes.items() if "status" in values),
     )

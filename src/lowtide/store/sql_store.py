@@ -1,4 +1,4 @@
-"""The store over one SQL database: the five protocols of the port, side by side.
+"""The store over one SQL database: the protocols of the ports, side by side.
 
 Made by wiring, once a process. Invariant: `open` has returned before any other method is called.
 """
@@ -8,6 +8,7 @@ from pathlib import Path
 
 from sqlalchemy import URL
 
+from lowtide.ports.accounts import LedgerStore, TenantStore
 from lowtide.ports.store import (
     BatchStore,
     FileStore,
@@ -21,9 +22,11 @@ from lowtide.store.batches import SqlBatches
 from lowtide.store.dialect import make_sqlite_file
 from lowtide.store.engine import Database, mapped_errors
 from lowtide.store.files import SqlFiles
+from lowtide.store.ledger import SqlLedger
 from lowtide.store.lifecycle import SqlLifecycle
 from lowtide.store.migrate import bring_to_head
 from lowtide.store.results import SqlResults
+from lowtide.store.tenants import SqlTenants
 from lowtide.store.work import SqlWork
 
 
@@ -37,6 +40,8 @@ class SqlStore:
         self._lifecycle = SqlLifecycle(self._db)
         self._work = SqlWork(self._db)
         self._results = SqlResults(self._db)
+        self._tenants = SqlTenants(self._db)
+        self._ledger = SqlLedger(self._db)
 
     @classmethod
     def sqlite(cls, path: Path) -> "SqlStore":
@@ -63,6 +68,14 @@ class SqlStore:
     @property
     def results(self) -> ResultStore:
         return self._results
+
+    @property
+    def tenants(self) -> TenantStore:
+        return self._tenants
+
+    @property
+    def ledger(self) -> LedgerStore:
+        return self._ledger
 
     async def open(self) -> None:
         """Connect and bring the schema to head. Raises StoreError with what to do."""

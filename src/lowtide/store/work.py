@@ -1,16 +1,15 @@
 """`ports.store.WorkStore` over SQL: chunks and beats, for workers.
 
 Invariants: a claim takes a chunk's row lock and raises its token in one transaction, so no two
-workers get it; what is taken back waits again only while its batch is in progress, else it is
-dropped.
+workers get it; what is taken back waits again while its batch runs, is held while that is paused,
+and is dropped once it has left `in_progress`.
 """
 
-import heapq
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, Select, String, bindparam, case, exists, literal, select
+from sqlalchemy import ColumnElement, Row, bindparam, exists, select
 from sqlalchemy import update as sql_update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -18,9 +17,10 @@ from lowtide.core.chunk import ChunkKey, ChunkLease
 from lowtide.limits import CLAIM_CHUNKS_MAX
 from lowtide.ports.store import Beat, BeatReceipt
 from lowtide.store.beat import commit
+from lowtide.store.claims import claimable
 from lowtide.store.engine import Database
 from lowtide.store.schema import LEASED, WAITING, batch_models, batches, chunks
-from lowtide.store.transitions import lock_batches
+from lowtide.store.transitions import freed_state_of_batch, lock_batches
 
 _LEASE = (
     sql_update(chunks)
@@ -36,13 +36,18 @@ class SqlWork:
         self._db = database
 
     async def claim_chunks(
-        self, worker_id: str, models: Sequence[str], limit: int, now: datetime, ttl_s: float
+        self,
+        worker_id: str,
+        models: Sequence[str],
+        limit: int,
+        now: datetime,
+        ttl_s: float,
+        in_flight_max: int | None = None,
     ) -> list[ChunkLease]:
         limit = min(limit, CLAIM_CHUNKS_MAX)
         expires_at = now + timedelta(seconds=ttl_s)
         async with self._db.write() as conn:
-            queues = [(await conn.execute(first_waiting(model, limit))).all() for model in models]
-            first = list(heapq.merge(*queues, key=_claim_order))[:limit]
+            first = await claimable(conn, models, limit, in_flight_max)
             if not first:
                 return []
             claimed = [
@@ -82,30 +87,6 @@ class SqlWork:
             return frozenset((await conn.scalars(select(planned.c.model).where(waiting))).all())
 
 
-def first_waiting(model: str, limit: int) -> Select[Any]:
-    """The head of one model's queue, row-locked: the first entries of the index `chunks_waiting`.
-
-    One statement a model, because over several models no index has the claims in order.
-    """
-    return (
-        select(chunks)
-        .where(chunks.c.model == model, chunks.c.state == WAITING)
-        .order_by(
-            chunks.c.priority.desc(),
-            chunks.c.deadline_at,
-            chunks.c.batch_created_at,
-            chunks.c.batch_id,
-            chunks.c.seq,
-        )
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-    )
-
-
-def _claim_order(row: Row[Any]) -> tuple[Any, ...]:
-    return (-row.priority, row.deadline_at, row.batch_created_at, row.batch_id, row.seq)
-
-
 async def _leases(
     conn: AsyncConnection, claimed: Iterable[Row[Any]], expires_at: datetime
 ) -> list[ChunkLease]:
@@ -141,10 +122,8 @@ async def _take_back(
     """End those leases; how many. A token that is not current any more commits nothing."""
     mine = chunk_where & (chunks.c.state == LEASED)
     await lock_batches(conn, frozenset(await conn.scalars(select(chunks.c.batch_id).where(mine))))
-    running = chunks.c.batch_id.in_(select(batches.c.id).where(batches.c.status == "in_progress"))
-    state = case((running, literal("waiting", String)), else_="dropped")
-    free = {"worker_id": None, "lease_expires_at": None}
-    taken = await conn.execute(sql_update(chunks).where(mine).values(state=state, **free))
+    free = {"state": freed_state_of_batch(), "worker_id": None, "lease_expires_at": None}
+    taken = await conn.execute(sql_update(chunks).where(mine).values(free))
     tasks = await conn.execute(
         sql_update(batches)
         .where(task_where, batches.c.task_expires_at.is_not(None))

@@ -4,7 +4,8 @@ Used by the store's contract suites and property tests. A `World` is one store a
 clock; its ids are numbered, so that a failure names what it means.
 """
 
-from collections.abc import Iterable, Sequence
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any
@@ -12,8 +13,10 @@ from typing import Any
 from lowtide.core.batch import Batch, Dialect
 from lowtide.core.chunk import ChunkKey, ChunkLease
 from lowtide.core.file import File
+from lowtide.core.money import ModelPrices
 from lowtide.core.plan import ChunkSpec, ModelShare
 from lowtide.core.segment import Finished, Slice, encode_segment
+from lowtide.core.tenancy import DEFAULT_ORGANIZATION, Organization, Project
 from lowtide.core.usage import NO_USAGE, Usage
 from lowtide.ports.store import Beat, BeatReceipt, OutputInfo, Store, TaskLease, TokenLimitReached
 
@@ -29,6 +32,9 @@ class World:
     def __init__(self, store: Store) -> None:
         self.store = store
         self.now = NOON
+        self.prices: Mapping[str, ModelPrices] = {}
+        self._projects: set[str] = set()
+        self._making_projects = asyncio.Lock()
         self._number = count(1)
 
     def pass_time(self, seconds: float) -> None:
@@ -36,6 +42,25 @@ class World:
 
     def fresh(self, prefix: str) -> str:
         return f"{prefix}{next(self._number):06d}"
+
+    # ---- tenants
+
+    async def organization(self, **rest: Any) -> Organization:
+        id = self.fresh("org_")
+        organization = Organization(id=id, name=id, created_at=self.now, **rest)
+        await self.store.tenants.add_organization(organization)
+        return organization
+
+    async def project(self, id: str, organization_id: str = DEFAULT_ORGANIZATION) -> str:
+        """Make the project, unless it is there; its id."""
+        async with self._making_projects:
+            if id not in self._projects and await self.store.tenants.project(id) is None:
+                project = Project(
+                    id=id, organization_id=organization_id, name=id, created_at=self.now
+                )
+                assert await self.store.tenants.add_project(project)
+            self._projects.add(id)
+        return id
 
     # ---- files and batches
 
@@ -47,6 +72,7 @@ class World:
         pending: bool = False,
         expires_at: datetime | None = None,
     ) -> File:
+        await self.project(project)
         file_id = self.fresh("file-")
         file = File(
             id=file_id,
@@ -168,6 +194,7 @@ class World:
             released=tuple((lease.key, lease.token) for lease in released),
             now=self.now,
             lease_ttl_s=TTL_S,
+            prices=self.prices,
         )
 
     async def commit(self, *slices: Slice, **rest: Any) -> BeatReceipt:

@@ -1,0 +1,154 @@
+"""`ports.accounts.TenantStore` over SQL: organisations, projects and keys.
+
+Called by the verbs that administer them and by the door's check of a key. Invariant: a project has
+an organisation and a key a project, always; nothing here is ever deleted, so what a ledger entry
+names stays known.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Row, Select, Table, bindparam, func, insert, literal, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from lowtide.core.tenancy import ApiKey, KeyOwner, Organization, OrganizationLimits, Project
+from lowtide.store.engine import Database
+from lowtide.store.rows import key_of, organization_of, organization_values, project_of
+from lowtide.store.schema import api_keys, batches, files, organizations, projects
+from lowtide.store.spending import resume_below_cap
+
+_TOUCH = (
+    update(api_keys)
+    .where(api_keys.c.id == bindparam("of_key"))
+    .where(or_(api_keys.c.last_used_at.is_(None), api_keys.c.last_used_at < bindparam("used_at")))
+    .values(last_used_at=bindparam("used_at"))
+)
+
+
+class SqlTenants:
+    """Organisations, projects and keys."""
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+    async def add_organization(self, organization: Organization) -> None:
+        async with self._db.write() as conn:
+            await conn.execute(insert(organizations), organization_values(organization))
+
+    async def organizations(self) -> list[Organization]:
+        return [organization_of(row) for row in await self._all(_oldest_first(organizations))]
+
+    async def organization(self, organization_id: str) -> Organization | None:
+        row = await self._one(_by_id(organizations, organization_id))
+        return None if row is None else organization_of(row)
+
+    async def change_organization(
+        self, organization_id: str, *, limits: OrganizationLimits, spend_cap_pico: int | None
+    ) -> bool:
+        values = {
+            "limits": limits,
+            "requests_in_flight": limits.requests_in_flight,
+            "spend_cap_pico": spend_cap_pico,
+        }
+        this = organizations.c.id == organization_id
+        async with self._db.write() as conn:
+            changed = await conn.execute(update(organizations).where(this).values(values))
+            paused_at = await conn.scalar(select(organizations.c.paused_at).where(this))
+            if paused_at is not None:
+                await resume_below_cap(conn, paused_at, this)
+        return changed.rowcount == 1
+
+    async def add_project(self, project: Project) -> bool:
+        values = {field: getattr(project, field) for field in Project.__struct_fields__}
+        return await self._add(projects, values, organizations, project.organization_id)
+
+    async def projects(self, organization_id: str | None = None) -> list[Project]:
+        statement = _oldest_first(projects)
+        if organization_id is not None:
+            statement = statement.where(projects.c.organization_id == organization_id)
+        return [project_of(row) for row in await self._all(statement)]
+
+    async def project(self, project_id: str) -> Project | None:
+        row = await self._one(_by_id(projects, project_id))
+        return None if row is None else project_of(row)
+
+    async def add_key(self, key: ApiKey) -> bool:
+        values = {field: getattr(key, field) for field in ApiKey.__struct_fields__}
+        return await self._add(api_keys, values, projects, key.project_id)
+
+    async def keys(self, project_id: str | None = None) -> list[ApiKey]:
+        newest = select(api_keys).order_by(api_keys.c.created_at.desc(), api_keys.c.id.desc())
+        if project_id is not None:
+            newest = newest.where(api_keys.c.project_id == project_id)
+        return [key_of(row) for row in await self._all(newest)]
+
+    async def key_owner(self, key_id: str) -> KeyOwner | None:
+        async with self._db.read() as conn:
+            key = await _row(conn, _by_id(api_keys, key_id))
+            if key is None:
+                return None
+            project = (await conn.execute(_by_id(projects, key.project_id))).one()
+            owner = (await conn.execute(_by_id(organizations, project.organization_id))).one()
+        return KeyOwner(key_of(key), project_of(project), organization_of(owner))
+
+    async def revoke_key(self, key_id: str, now: datetime) -> bool:
+        first = func.coalesce(api_keys.c.revoked_at, literal(now, api_keys.c.revoked_at.type))
+        async with self._db.write() as conn:
+            revoked = await conn.execute(
+                update(api_keys).where(api_keys.c.id == key_id).values(revoked_at=first)
+            )
+        return revoked.rowcount == 1
+
+    async def touch_keys(self, used_at: Mapping[str, datetime]) -> None:
+        if used_at:
+            async with self._db.write() as conn:
+                touched = [{"of_key": key, "used_at": at} for key, at in sorted(used_at.items())]
+                await conn.execute(_TOUCH, touched)
+
+    async def batches_created_since(self, organization_id: str, since: datetime) -> int:
+        statement = select(func.count()).where(
+            batches.c.organization_id == organization_id, batches.c.created_at >= since
+        )
+        async with self._db.read() as conn:
+            return int(await conn.scalar(statement) or 0)
+
+    async def stored_bytes(self, organization_id: str) -> int:
+        own = select(projects.c.id).where(projects.c.organization_id == organization_id)
+        stored = select(func.sum(files.c.bytes)).where(
+            files.c.project_id.in_(own), files.c.deleted_at.is_(None)
+        )
+        async with self._db.read() as conn:
+            return int(await conn.scalar(stored) or 0)
+
+    async def _add(
+        self, table: Table, values: Mapping[str, Any], owners: Table, owner_id: str
+    ) -> bool:
+        """Insert, unless the owner is unknown."""
+        async with self._db.write() as conn:
+            known = await conn.scalar(select(owners.c.id).where(owners.c.id == owner_id))
+            if known is not None:
+                await conn.execute(insert(table), dict(values))
+        return known is not None
+
+    async def _all(self, statement: Select[Any]) -> Sequence[Row[Any]]:
+        async with self._db.read() as conn:
+            rows: Sequence[Row[Any]] = (await conn.execute(statement)).all()
+        return rows
+
+    async def _one(self, statement: Select[Any]) -> Row[Any] | None:
+        async with self._db.read() as conn:
+            return await _row(conn, statement)
+
+
+async def _row(conn: AsyncConnection, statement: Select[Any]) -> Row[Any] | None:
+    row: Row[Any] | None = (await conn.execute(statement)).one_or_none()
+    return row
+
+
+def _by_id(table: Table, id: str) -> Select[Any]:
+    return select(table).where(table.c.id == id)
+
+
+def _oldest_first(table: Table) -> Select[Any]:
+    return select(table).order_by(table.c.created_at, table.c.id)

@@ -7,8 +7,11 @@ import signal
 import sys
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
+
+from lowtide.testing.scripted_engine import ScriptedEngine
 
 PATIENCE_S = 60.0  # far more than anything here takes on a busy machine; a hang must end the test
 
@@ -33,6 +36,14 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 def custom_ids(path: Path) -> list[str]:
     return [line["custom_id"] for line in read_lines(path)]
+
+
+async def reached(engine: ScriptedEngine, requests: int) -> None:
+    """Wait until a child process, which may take its time to start, has sent so many requests."""
+    async with asyncio.timeout(PATIENCE_S):
+        while len(engine.requests) < requests:
+            with suppress(TimeoutError):
+                await engine.saw_requests(requests)
 
 
 def names_in(folder: Path) -> list[str]:

@@ -11,6 +11,7 @@ from command_line import (
     custom_ids,
     lowtide,
     names_in,
+    reached,
     read_lines,
     request_line,
     write_lines,
@@ -42,7 +43,7 @@ class Gate:
 
     async def is_reached(self) -> None:
         """Wait until the window is full of requests that wait for the gate."""
-        await self.engine.saw_requests(self._reached)
+        await reached(self.engine, self._reached)
 
 
 def run_arguments(batch: Path, engine: ScriptedEngine) -> list[str | Path]:

@@ -7,7 +7,15 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from command_line import Command, custom_ids, first_lines, lowtide, request_line, write_lines
+from command_line import (
+    Command,
+    custom_ids,
+    first_lines,
+    lowtide,
+    reached,
+    request_line,
+    write_lines,
+)
 
 from lowtide.testing.scripted_engine import ScriptedEngine, completion, reply
 
@@ -94,7 +102,7 @@ async def test_a_run_on_a_server_goes_on_after_ctrl_c(home: Path, engine: Script
     arguments = ["run", str(batch), "-o", "out.jsonl", "--server", address]
     async with server:
         async with await Command.start(*arguments, cwd=home) as command:
-            await engine.saw_requests(8)
+            await reached(engine, 8)
             command.send(signal.SIGINT)
             code, _, told = await command.ended()
         assert code == 130
@@ -126,7 +134,7 @@ async def test_results_can_be_followed_while_the_batch_runs(
         )
         arguments = ["batches", "results", batch_id.strip(), "-o", str(out), "--follow"]
         async with await Command.start(*arguments, "--server", address, cwd=home) as command:
-            await engine.saw_requests(5 + 8)
+            await reached(engine, 5 + 8)
             await first_lines(out, 5)
             opened.set()
             code, _, _ = await command.ended()

@@ -196,3 +196,13 @@ async def test_a_model_that_is_not_there_leaves_nothing_behind(batch: Path, tmp_
     assert code == 2
     assert "missing.gguf" in told
     assert names_in(tmp_path) == ["batch.jsonl"]
+
+
+async def test_force_leaves_nothing_of_the_run_before(batch: Path, tmp_path: Path) -> None:
+    write_lines(tmp_path / "out.jsonl", [request_line("old")])
+    write_lines(tmp_path / "out.errors.jsonl", [request_line("old")])
+    async with ScriptedEngine(otherwise=QUICK) as engine:
+        code, _, _ = await lowtide(*run_arguments(batch, engine), "--force", cwd=tmp_path)
+    assert code == 0
+    assert len(custom_ids(tmp_path / "out.jsonl")) == LINES
+    assert names_in(tmp_path) == ["batch.jsonl", "out.jsonl"]

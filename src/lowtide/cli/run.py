@@ -7,6 +7,7 @@ it is done, so whatever ends the process, the same command goes on behind the la
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -79,23 +80,13 @@ def run(
     target = Target(model, url, server, window, config_file, api_key)
     error_path = errors or errors_beside(writable_target(output))
     check_paths(source, output, error_path)
+    paths = _Paths(source, output, error_path)
     with hold(output) as folder:
-        before = None if restart else folder.recall()
-        if before is None:
-            _refuse_to_replace((output, error_path), force=force or restart)
-        job = plan_job(source, endpoint, target)
-        if before is None:
-            _abandon(folder, job)
-        else:
-            check_same(before, job.state, output)
-        if job.mapped is not None:
-            screen.note(f"[yellow]Note:[/] {escape(job.mapped)}")
+        job, state = _begin(paths, endpoint, target, folder, restart=restart, force=force)
         with _place(job, folder, quiet=as_json) as client:
-            answer = _carry_through(client, job, folder, before or job.state, quiet=as_json)
+            answer = _carry_through(client, job, folder, state, quiet=as_json)
             batch = read_view(answer, BatchView)
-            if force or restart:
-                error_path.unlink(missing_ok=True)  # those of the run before
-                output.unlink(missing_ok=True)
+            _remove_stale(batch, paths)
             found = collect(client, batch, output, error_path, quiet=as_json)
         folder.remove()
     if as_json:
@@ -103,6 +94,46 @@ def run(
     else:
         show_end(batch, found)
     raise typer.Exit(exit_code_of(batch))
+
+
+@dataclass(frozen=True, slots=True)
+class _Paths:
+    source: Path
+    output: Path
+    errors: Path
+
+
+def _begin(
+    paths: _Paths,
+    endpoint: str | None,
+    target: Target,
+    folder: RunFolder,
+    *,
+    restart: bool,
+    force: bool,
+) -> tuple[Job, RunState]:
+    """The job, and where an earlier life of it left off. Raises CommandError."""
+    before = None if restart else folder.recall()
+    if before is None:
+        _refuse_to_replace((paths.output, paths.errors), force=force or restart)
+    job = plan_job(paths.source, endpoint, target)
+    if before is None:
+        _abandon(folder, job)
+    else:
+        check_same(before, job.state, paths.output)
+    if job.mapped is not None:
+        screen.note(f"[yellow]Note:[/] {escape(job.mapped)}")
+    return job, before or job.state
+
+
+def _remove_stale(batch: BatchView, paths: _Paths) -> None:
+    """Results of another run, that --force allowed to replace and that nothing will replace."""
+    if batch.status == "failed":
+        return
+    if batch.output_file_id is None:
+        paths.output.unlink(missing_ok=True)
+    if batch.error_file_id is None:
+        paths.errors.unlink(missing_ok=True)
 
 
 def _refuse_to_replace(paths: tuple[Path, ...], *, force: bool) -> None:

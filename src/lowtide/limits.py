@@ -95,6 +95,23 @@ BLOB_REQUEST_READ_S: Final = 30.0  # a bucket silent for this long inside one re
 BLOB_REQUEST_S: Final = 3600.0  # one request, whole: a download at a slow reader's pace
 BLOB_RETRIES_MAX: Final = 3  # per request; the loops retry on their own above that
 
+# ---- token estimates (calibrated from engines' usage reports) ----
+TOKENS_TEXT_BYTES_MAX: Final = 32 * KIB  # of one prompt measured whole; a longer one in pieces
+TOKENS_PIECE_BYTES: Final = 2 * KIB  # long enough that cuts in words do not matter
+TOKENS_MEASURED_BYTES: Final = 128 * KIB  # at the start of an input file, line by line
+TOKENS_SAMPLE_BYTES: Final = 64 * KIB  # of a large input file, from one measured line to the next
+TOKENS_SAMPLE_SHARE: Final = 64  # the distance begins as this fraction of what was read since
+TOKENS_RATIO_SAMPLES: Final = 8  # measured lines whose mean stands for the next lines; few, so
+# that a file sorted by language is followed closely
+TOKENS_IMAGE_LINE_BYTES: Final = 4 * KIB  # below it no search for a data URL
+TOKENS_LEARN_GAP_S: Final = 0.02  # per model: at most 50 requests a second are learnt from
+TOKENS_FADE_EVERY: Final = 1_024  # requests learnt from; then older ones count half
+TOKENS_LEVERAGE_MAX: Final = 4_096  # tokens above which a longer prompt teaches no more than this
+TOKENS_PER_BYTE_MAX: Final = 4  # a report above this share of a request is no measurement
+TOKENS_BESIDE_TEXT_MAX: Final = 1_000_000  # the same for what is not text: templates, images
+TOKEN_MODEL_BYTES_MAX: Final = 64 * KIB  # one model's calibration as stored; it takes about 6 KiB
+CALIBRATION_SAVE_S: Final = 30.0  # what a crash may forget is learnt again in a minute
+
 # ---- chunks, leases, the beat (design.md section 3) ----
 CHUNK_REQUESTS_MAX: Final = 128  # unit of scheduling; its finished lines fit a 16-byte bitmap
 CHUNK_BYTES_MAX: Final = 16 * MIB  # so that leased input in memory stays bounded with big lines

@@ -6,7 +6,8 @@ A good line costs one decode into a Struct that holds only the needed fields; a 
 and memory is bounded by the plan, the custom_ids, the kept errors and one partial line.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Final
 
 import msgspec
@@ -15,6 +16,8 @@ from lowtide.core.diagnosis import LineError, ValidationRules, diagnose
 from lowtide.core.line import Dialect
 from lowtide.core.line_cutter import CutLine, LineCutter
 from lowtide.core.plan import Plan, build_plan, pack_record
+from lowtide.core.token_model import UNTAUGHT, TokenModel
+from lowtide.core.token_sampling import LineEstimator
 
 __all__ = ["Dialect", "LineError", "ValidationFailure", "ValidationRules", "Validator"]
 
@@ -81,16 +84,26 @@ _LINE_TYPES: Final[dict[str, type[_Line]]] = {
 }
 
 
-def estimate_input_tokens(body_bytes: int) -> int:
-    """Tokens that a request body of this many bytes holds, at four bytes a token, rounded up."""
-    return (body_bytes + 3) // 4
+class _Share:
+    """One model's requests so far: their plan records, and what estimates their tokens."""
+
+    def __init__(self, token_model: TokenModel) -> None:
+        self.records = bytearray()
+        self.estimate = LineEstimator(token_model).estimate
 
 
 class Validator:
     """Feed blocks, then finish once. `lines_seen` and `bytes_seen` tell the progress."""
 
-    def __init__(self, rules: ValidationRules) -> None:
-        """Raises KeyError for an endpoint that is not one of ENDPOINTS."""
+    def __init__(
+        self,
+        rules: ValidationRules,
+        token_models: Mapping[str, TokenModel] = MappingProxyType({}),
+    ) -> None:
+        """`token_models` are by canonical model id; one that is not there counts as never seen.
+
+        Raises KeyError for an endpoint that is not one of ENDPOINTS.
+        """
         self.bytes_seen = 0
         self._rules = rules
         self._cutter = LineCutter(rules.line_bytes_max)
@@ -98,11 +111,11 @@ class Validator:
         self._custom_id_chars = rules.custom_id_chars
         self._endpoint = rules.endpoint
         self._strict = rules.dialect == "openai"
-        self._envelope_bytes = _envelope_bytes(rules)
+        self._token_models = token_models
         self._requests = 0  # lines that are not blank, good or bad
         self._custom_ids: set[str] = set()
-        self._records: dict[str, bytearray] = {}  # by canonical model id
-        self._records_by_name: dict[str, bytearray] = {}  # the same, by every name seen
+        self._shares: dict[str, _Share] = {}  # by canonical model id
+        self._shares_by_name: dict[str, _Share] = {}  # the same, by every name seen
         self._errors: list[LineError] = []
         self._total_errors = 0
 
@@ -134,24 +147,23 @@ class Validator:
         if self._total_errors:
             errors = tuple(self._errors[: self._rules.errors_kept])
             return ValidationFailure(errors, self._total_errors, self.lines_seen)
-        return build_plan(self._records)
+        return build_plan({model: share.records for model, share in self._shares.items()})
 
     def _take(self, lines: Iterator[CutLine]) -> None:
         """Plan or refuse each line; past the limit on requests, lines are only counted."""
-        requests_max, envelope_bytes = self._rules.requests_max, self._envelope_bytes
+        requests_max = self._rules.requests_max
         for number, offset, raw, utf8 in lines:
             if self._requests > requests_max:
                 continue
             line = self._read(raw) if raw is not None and utf8 else None
-            records = self._records_of(line.body.model) if line is not None else None
-            if line is None or records is None or raw is None:
+            share = self._share_of(line.body.model) if line is not None else None
+            if line is None or share is None or raw is None:
                 self._refuse(number, raw)
                 continue
             self._requests += 1
-            custom_id, length = line.custom_id, len(raw)
-            self._custom_ids.add(custom_id)
-            body_bytes = length - len(custom_id) - envelope_bytes
-            records += pack_record(number, offset, length, estimate_input_tokens(body_bytes))
+            self._custom_ids.add(line.custom_id)
+            tokens = share.estimate(raw, offset)
+            share.records += pack_record(number, offset, len(raw), tokens)
 
     def _read(self, raw: memoryview) -> _Line | None:
         """The fast path: the line if it keeps every rule but the model's, else None."""
@@ -171,13 +183,15 @@ class Validator:
         )
         return line if acceptable else None
 
-    def _records_of(self, name: str) -> bytearray | None:
+    def _share_of(self, name: str) -> _Share | None:
         """Where requests that name this model go; None when it is not accepted."""
-        records = self._records_by_name.get(name)
-        if records is None and (model := self._rules.resolve(name)) is not None:
-            records = self._records.setdefault(model, bytearray())
-            self._records_by_name[name] = records
-        return records
+        share = self._shares_by_name.get(name)
+        if share is None and (model := self._rules.resolve(name)) is not None:
+            share = self._shares.get(model)
+            if share is None:
+                share = self._shares[model] = _Share(self._token_models.get(model, UNTAUGHT))
+            self._shares_by_name[name] = share
+        return share
 
     def _refuse(self, number: int, raw: memoryview | None) -> None:
         """Report a line that the fast path did not take, unless it is blank."""
@@ -203,10 +217,3 @@ class Validator:
     def _report(self, error: LineError) -> None:
         self._total_errors += 1
         self._errors.append(error)
-
-
-def _envelope_bytes(rules: ValidationRules) -> int:
-    """Bytes around custom_id and body in a line as clients write it, for the token estimate."""
-    if rules.dialect == "together":
-        return len('{"custom_id": "", "body": }')
-    return len('{"custom_id": "", "method": "POST", "url": "", "body": }') + len(rules.endpoint)

@@ -9,14 +9,15 @@ import pytest
 from lowtide import limits
 from lowtide.core.diagnosis import PROMPT_FIELDS
 from lowtide.core.line import ENDPOINTS
-from lowtide.core.plan import ModelShare, Plan, unpack_entries
+from lowtide.core.plan import Plan, unpack_entries
+from lowtide.core.token_model import UNTAUGHT
+from lowtide.core.tokens import features_of_line
 from lowtide.core.validation import (
     _LINE_TYPES,
     LineError,
     ValidationFailure,
     ValidationRules,
     Validator,
-    estimate_input_tokens,
 )
 
 CHAT = "/v1/chat/completions"
@@ -100,11 +101,23 @@ def test_aliases_share_the_canonical_models_plan() -> None:
     assert [chunk.model for chunk in plan.chunks] == ["M", "N"]
 
 
-def test_a_token_is_four_bytes_of_body_rounded_up() -> None:
-    assert [estimate_input_tokens(n) for n in (1, 4, 5, 400)] == [1, 1, 2, 100]
-    plan = plan_of(make(body_pad="x" * 4000))
-    body_bytes = len(json.dumps(make(body_pad="x" * 4000)["body"]))
-    assert plan.models["m"] == ModelShare(1, estimate_input_tokens(body_bytes))
+def test_tokens_are_estimated_with_what_was_learnt_of_the_canonical_model() -> None:
+    line = make(
+        body_pad="not of the prompt", body_messages=[{"role": "user", "content": "潮" * 90}]
+    )
+    features = features_of_line(json.dumps(line).encode())
+    model = UNTAUGHT
+    for _ in range(200):
+        model = model.learned(features, 300)
+    rules = ValidationRules(endpoint=CHAT, dialect="openai", models={"m": "M"})
+    validator = Validator(rules, {"M": model})
+    validator.feed(json.dumps(line).encode())
+    plan = validator.finish()
+    assert isinstance(plan, Plan)
+    assert plan.models["M"].input_tokens == pytest.approx(300, rel=0.02)
+    untaught = plan_of(line).models["m"].input_tokens
+    assert untaught == round(UNTAUGHT.estimate(features))
+    assert unpack_entries(plan.data)[0].input_tokens == plan.models["M"].input_tokens
 
 
 def test_the_smallest_request_has_tokens() -> None:

@@ -130,7 +130,7 @@ class Dispatch:
         return [run for run in self.runs.values() if run.key.batch_id in batch_ids]
 
     def take(self, replica: Replica, now_s: float) -> Request | None:
-        """The next request for this replica, counted as in flight on it; None when there is none."""
+        """The next request for this replica, counted as in flight on it; None if there is none."""
         self._wake_delayed(now_s)
         if not replica.has_room(now_s):
             return None
@@ -191,7 +191,7 @@ class Dispatch:
         return _pop(run, allow_suspect) if run is not None else None
 
     def _from_any(self, replica: Replica, allow_suspect: bool) -> Request | None:
-        """Its own other chunks, then unattached ones, then anybody's; about once in 128 requests."""
+        """Its own other chunks, then unattached, then anybody's; about once in 128 requests."""
         ranks = {replica.url: 0, None: 1}
         usable = (run for model in replica.models for run in self._by_model.get(model, ()))
         pending = [run for run in usable if run.pending]

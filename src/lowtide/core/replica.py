@@ -42,7 +42,7 @@ class Circuit:
             self.state = "half_open"
 
     def succeeded(self, now_s: float) -> None:
-        """The engine answered as an engine should (a refusal of the request counts as an answer)."""
+        """The engine answered as an engine should (to refuse the request is an answer)."""
         self._in_a_row = 0
         self._cooldown_s = limits.CIRCUIT_COOLDOWN_S
         self.state = "closed"

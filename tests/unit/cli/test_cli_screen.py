@@ -22,7 +22,7 @@ from lowtide.cli.views import BatchView, CountsView
         (2**50, "1024.0 TiB"),
     ],
 )
-def test_bytes(count: int, text: str) -> None:
+def test_bytes_are_shown_in_the_unit_that_fits(count: int, text: str) -> None:
     assert screen.human_bytes(count) == text
 
 
@@ -36,7 +36,7 @@ def test_bytes(count: int, text: str) -> None:
         (187200, "2 d 4 h"),
     ],
 )
-def test_durations(seconds: float, text: str) -> None:
+def test_durations_are_shown_in_the_units_that_fit(seconds: float, text: str) -> None:
     assert screen.human_seconds(seconds) == text
 
 

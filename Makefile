@@ -24,7 +24,7 @@ run: $(VENV)/.ready-requirements ## set up, start Lowtide with the demo model, r
 	@$(PY) examples/run_demo.py
 
 test: $(VENV)/.ready-requirements-test ## the whole test suite
-	$(PY) -m pytest $(PYTEST_ARGS)
+	$(PY) -m pytest -n auto --maxprocesses 8 --dist loadfile $(PYTEST_ARGS)
 
 check: $(VENV)/.ready-requirements-dev ## style, types and import rules, without running tests
 	$(PY) -m ruff check .

@@ -56,7 +56,7 @@ def settings_page() -> str:
         rows = []
         for field in msgspec.structs.fields(kind):
             name = f"LOWTIDE_{section.name}__{field.name}".upper()
-            row = [f"`{field.name}`", _default(field), words[section.name, field.name]]
+            row = [f"`{field.name}`", _default(field), words.get((section.name, field.name), "")]
             rows.append(row if is_list else [*row, f"`{name}`"])
         headings = ["key", "default", "what it does"]
         parts.append(table(headings if is_list else [*headings, "environment"], rows))

@@ -65,7 +65,7 @@ def test_every_make_target_that_a_page_names_is_there() -> None:
 def test_every_key_of_the_example_settings_is_one_and_has_its_default() -> None:
     settings = config.load(ROOT / "lowtide.example.toml", {})
     plain = config.Settings()
-    for section in ("server", "auth", "limits", "dispatch"):
+    for section in ("server", "auth", "catalogue", "limits", "dispatch"):
         assert getattr(settings, section) == getattr(plain, section)
     (replica,), (model,) = settings.replica, settings.model
     assert replica == config.Replica(url=replica.url, models=replica.models)

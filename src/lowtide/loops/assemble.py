@@ -21,7 +21,7 @@ from lowtide.core.line import LineFormatError, UnexecutedCode, read_request, ren
 from lowtide.core.merge import INPUT, Merge, ResultKind, Run
 from lowtide.core.segment import INDEX_RECORD_BYTES
 from lowtide.loops.attempt import output_line_id
-from lowtide.loops.tasks import TaskRenewal
+from lowtide.loops.tasks import TaskRenewal, let_go
 from lowtide.ports.blobs import Blobs
 from lowtide.ports.clock import Clock
 from lowtide.ports.store import LifecycleStore, OutputInfo, ResultStore, SliceRow, TaskLease
@@ -59,8 +59,8 @@ class AssembleLoop:
             return now + timedelta(seconds=limits.IDLE_POLL_S)
         try:
             await self._assemble(lease)
-        except BaseException:
-            await asyncio.shield(self._store.release_task(lease))
+        except BaseException as error:
+            await asyncio.shield(let_go(self._store, lease, self._clock, error))
             raise
         return now
 

@@ -6,6 +6,7 @@ the queue is dry: no more claims until somebody announces work or a poll is due.
 loops/dispatch.py.
 """
 
+import asyncio
 from collections.abc import Sequence
 from datetime import datetime
 
@@ -14,7 +15,7 @@ from lowtide.core.chunk import ChunkKey, ChunkLease, missing
 from lowtide.core.dispatch import Dispatch
 from lowtide.core.plan import RECORD_BYTES, unpack_entries
 from lowtide.loops.attempt import Upstream
-from lowtide.ports.blobs import Blobs
+from lowtide.ports.blobs import BlobError, Blobs
 from lowtide.ports.store import WorkStore
 
 
@@ -50,7 +51,7 @@ class Leasing:
         self._finished += 1
 
     def take_unread(self) -> list[tuple[ChunkKey, int]]:
-        """Leases of chunks whose lines could not be read: to be given back."""
+        """Leases of chunks that a failed claim did not come to: to be given back."""
         unread, self._unread = self._unread, []
         return unread
 
@@ -121,7 +122,12 @@ class Leasing:
         for place, lease in enumerate(leases):
             try:
                 await self._load(lease)
-            except BaseException:
+            except BlobError:
+                # Its own lease is left to run out: given back, it would be the next one claimed,
+                # and nobody would ever get past it.
+                self._unread += [(left.key, left.token) for left in leases[place + 1 :]]
+                raise
+            except asyncio.CancelledError:
                 self._unread += [(left.key, left.token) for left in leases[place:]]
                 raise
 

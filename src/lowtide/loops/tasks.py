@@ -1,8 +1,10 @@
-"""What validation and assembly share: renewing a batch's lease while a long pass over it runs."""
+"""What validation and assembly share: keeping a batch's lease, and letting go of it."""
 
+import asyncio
 from collections.abc import Callable
 from typing import Literal
 
+from lowtide import limits
 from lowtide.ports.clock import Clock
 from lowtide.ports.store import LifecycleStore, TaskLease
 
@@ -29,3 +31,17 @@ class TaskRenewal:
             return True
         self._renewed_at_s = now_s
         return await self._store.renew_task(self._lease, self._clock.now(), self._ttl_s)
+
+
+async def let_go(
+    store: LifecycleStore, lease: TaskLease, clock: Clock, error: BaseException
+) -> None:
+    """End a task that did not come to its end. Cancelled: free at once, for whoever starts next.
+
+    Failed: kept a little longer, so that the batches behind it get their turn before it is tried
+    again. Claimed at once, a batch that always fails would be in everybody's way.
+    """
+    if isinstance(error, asyncio.CancelledError):
+        await store.release_task(lease)
+    else:
+        await store.renew_task(lease, clock.now(), limits.TASK_RETRY_S)

@@ -299,7 +299,7 @@ async def test_a_claim_under_way_when_the_drain_begins_is_given_back(bench: Work
 # ---- trouble with claims ----
 
 
-async def test_chunks_whose_lines_cannot_be_read_are_given_back_with_the_next_beat(
+async def test_a_chunk_whose_lines_cannot_be_read_is_not_in_the_way_of_the_others(
     bench: WorkBench,
 ) -> None:
     batch = await bench.batch(300)
@@ -308,6 +308,10 @@ async def test_chunks_whose_lines_cannot_be_read_are_given_back_with_the_next_be
         await bench.dispatch()
     await bench.beat()
     bench.clock.advance(1.0)
+    await bench.work_off()
+    assert sorted(await bench.committed_lines(batch)) == list(range(129, 301))
+    bench.clock.advance(limits.LEASE_TTL_S)
+    assert await bench.store.work.reap(bench.clock.now()) == 1
     await bench.work_off()
     assert sorted(await bench.committed_lines(batch)) == list(range(1, 301))
 

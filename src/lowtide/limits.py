@@ -183,6 +183,7 @@ ASSEMBLE_RUN_BYTES: Final = 4 * MIB  # result lines in memory while a file is as
 TASK_RETRY_S: Final = 5.0  # before a batch whose validation or assembly failed is tried again
 REAP_POLL_S: Final = 2.0  # how late a lease that ran out is noticed
 SWEEP_S: Final = 60.0
+BUDGET_POLL_S: Final = 5.0  # a raised spend cap lets paused batches go on after this
 SEGMENTS_KEEP_S: Final = 3600.0  # so that a reader that follows `offset` can finish its walk
 ORPHAN_AGE_S: Final = 3600.0  # a blob nobody refers to after this long was left by a crash
 FILE_TTL_S: Final = 30 * 24 * 3600

@@ -31,6 +31,7 @@ from lowtide.engines.http_client import HttpEngine
 from lowtide.engines.model_source import resolve_model
 from lowtide.loops.assemble import AssembleLoop
 from lowtide.loops.attempt import Upstream
+from lowtide.loops.budget import BudgetLoop
 from lowtide.loops.commit import Committer
 from lowtide.loops.dispatch import Dispatcher
 from lowtide.loops.housekeeping import ExpireLoop, SweepLoop
@@ -38,12 +39,17 @@ from lowtide.loops.runner import Loop, Loops
 from lowtide.loops.validate import ValidateLoop
 from lowtide.ports.blobs import Blobs
 from lowtide.ports.store import Store
+from lowtide.service.access import Access
 from lowtide.service.batches import BatchService
+from lowtide.service.estimates import EstimateService
 from lowtide.service.files import FileService
+from lowtide.service.limits import LimitService
 from lowtide.service.models import ModelService
 from lowtide.service.results import ResultReader
 from lowtide.service.services import Services
 from lowtide.service.signing import UploadSigner, load_secret
+from lowtide.service.tenants import TenantService
+from lowtide.service.usage import UsageService
 from lowtide.store.sql_store import SqlStore
 from lowtide.system import SystemClock, new_id
 
@@ -107,20 +113,35 @@ async def open_application(
         catalogue = _catalogue(settings, replicas, entries)
         upstreams = await _upstreams(settings, replicas, catalogue, stack)
         worker_id = _worker_id(settings)
-        loops = _Moving(settings, store, blobs, clock, catalogue, upstreams, worker_id)
+        allowance = LimitService(store.tenants, store.ledger, clock, settings.limits)
+        loops = _Moving(settings, store, blobs, clock, catalogue, upstreams, worker_id, allowance)
         if _is_single_machine(settings):
             await store.work.release_worker(worker_id)  # the lock says: that process is gone
+        access = Access(store.tenants, clock)
+        stack.push_async_callback(access.flush)
         services = Services(
             settings=settings,
-            files=FileService(
-                store.files, blobs, clock, new_id, file_bytes_max=settings.limits.file_bytes
-            ),
+            files=FileService(store.files, blobs, clock, new_id, allowance),
             batches=BatchService(
-                store, catalogue, clock, new_id, settings, loops.wake, loops.replica_status
+                store,
+                catalogue,
+                clock,
+                new_id,
+                settings,
+                allowance,
+                loops.wake,
+                loops.replica_status,
             ),
             models=ModelService(catalogue),
             results=ResultReader(store, blobs, clock),
-            uploads=UploadSigner(load_secret(data_dir)),
+            uploads=UploadSigner(_upload_secret(settings, data_dir)),
+            estimates=EstimateService(
+                blobs, catalogue, allowance, line_bytes_max=settings.limits.line_bytes
+            ),
+            access=access,
+            tenants=TenantService(store.tenants, access, clock, new_id),
+            allowance=allowance,
+            usage=UsageService(store.ledger, clock),
         )
         if role != "api":
             await stack.enter_async_context(loops.running())
@@ -145,6 +166,7 @@ class _Moving:
         catalogue: Catalogue,
         upstreams: Sequence[Upstream],
         worker_id: str,
+        allowance: LimitService,
     ) -> None:
         ttl_s = settings.dispatch.lease_ttl_s
         self._clock = clock
@@ -157,6 +179,7 @@ class _Moving:
             beat_s=settings.dispatch.beat_s,
             lease_ttl_s=ttl_s,
             on_settled=lambda: self.wake("assemble"),
+            prices=lambda: catalogue.prices,
         )
         self._dispatcher = Dispatcher(
             worker_id,
@@ -168,6 +191,7 @@ class _Moving:
             self._committer,
             attempts_max=settings.dispatch.attempts_max,
             lease_ttl_s=ttl_s,
+            in_flight_max=settings.limits.requests_in_flight,
         )
         parts: list[Loop] = [
             ValidateLoop(
@@ -178,6 +202,7 @@ class _Moving:
                 catalogue,
                 settings.limits,
                 self.wake,
+                allowance=allowance,
                 lease_ttl_s=ttl_s,
             ),
             self._dispatcher,
@@ -187,6 +212,7 @@ class _Moving:
             ),
             ExpireLoop(store.lifecycle, store.work, self.wake),
             SweepLoop(store.results, blobs),
+            BudgetLoop(store.ledger, self.wake),
         ]
         self._loops = Loops(parts, clock)
         self._committer.holdings = self._dispatcher
@@ -223,6 +249,12 @@ class _Moving:
             finally:
                 await asyncio.shield(self._dispatcher.drain(limits.DRAIN_S))
         await self._committer.finish(self._clock.now())
+
+
+def _upload_secret(settings: Settings, data_dir: Path) -> bytes:
+    """What signs upload addresses: the configured secret of many machines, or this folder's own."""
+    configured = settings.server.upload_secret
+    return load_secret(data_dir) if configured is None else configured.encode()
 
 
 async def _open_store(settings: Settings, data_dir: Path, stack: AsyncExitStack) -> Store:

@@ -28,12 +28,17 @@ from lowtide.blobs.url import open_blobs
 from lowtide.cli.event_loop import new_event_loop
 from lowtide.config import Limits, Server, Settings
 from lowtide.core.catalogue import Catalogue, ModelEntry
+from lowtide.service.access import Access
 from lowtide.service.batches import BatchService
+from lowtide.service.estimates import EstimateService
 from lowtide.service.files import FileService
+from lowtide.service.limits import LimitService
 from lowtide.service.models import ModelService
 from lowtide.service.results import ResultReader
 from lowtide.service.services import Services
 from lowtide.service.signing import UploadSigner, load_secret
+from lowtide.service.tenants import TenantService
+from lowtide.service.usage import UsageService
 from lowtide.store.sql_store import SqlStore
 
 
@@ -148,15 +153,20 @@ def build(folder: Path, settings: Settings | None = None) -> Door:
     blobs = open_blobs("file", folder / "blobs")
     clock = ShiftedClock()
     catalogue = Catalogue([ModelEntry(id="m")])
+    allowance = LimitService(store.tenants, store.ledger, clock, settings.limits)
+    access = Access(store.tenants, clock)
     services = Services(
         settings=settings,
-        files=FileService(
-            store.files, blobs, clock, new_id, file_bytes_max=settings.limits.file_bytes
-        ),
-        batches=BatchService(store, catalogue, clock, new_id, settings, lambda _: None),
+        files=FileService(store.files, blobs, clock, new_id, allowance),
+        batches=BatchService(store, catalogue, clock, new_id, settings, allowance, lambda _: None),
         models=ModelService(catalogue),
         results=ResultReader(store, blobs, clock),
         uploads=UploadSigner(load_secret(folder)),
+        estimates=EstimateService(blobs, catalogue, allowance),
+        access=access,
+        tenants=TenantService(store.tenants, access, clock, new_id),
+        allowance=allowance,
+        usage=UsageService(store.ledger, clock),
     )
     return Door(folder, services, store, clock)
 

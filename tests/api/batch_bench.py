@@ -20,6 +20,7 @@ from lowtide.core.catalogue import Catalogue, ModelEntry
 from lowtide.core.file import File
 from lowtide.loops.assemble import AssembleLoop
 from lowtide.service.batches import BatchService, Created, NewBatch
+from lowtide.service.estimates import EstimateService
 from lowtide.service.models import ModelService
 from lowtide.testing.hand_worker import HandWorker
 
@@ -95,10 +96,20 @@ def open_bench(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]
 
     def furnished(folder: Path, settings: Settings | None = None) -> Door:
         door = build(folder, settings)
+        allowance = door.services.allowance
         batches = HeldBatches(
-            door.store, CATALOGUE, door.clock, new_id, door.services.settings, lambda _: None
+            door.store,
+            CATALOGUE,
+            door.clock,
+            new_id,
+            door.services.settings,
+            allowance,
+            lambda _: None,
         )
-        door.services = replace(door.services, batches=batches, models=ModelService(CATALOGUE))
+        estimates = EstimateService(open_blobs("file", folder / "blobs"), CATALOGUE, allowance)
+        door.services = replace(
+            door.services, batches=batches, estimates=estimates, models=ModelService(CATALOGUE)
+        )
         return door
 
     monkeypatch.setattr(api_door, "build", furnished)

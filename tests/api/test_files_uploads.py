@@ -312,9 +312,9 @@ class WatchedIntakes:
         monkeypatch.setattr(door.services.files, "intake", self.intake)
 
     @asynccontextmanager
-    async def intake(self, file_id: str) -> AsyncIterator[Intake]:
+    async def intake(self, file_id: str, bytes_max: int) -> AsyncIterator[Intake]:
         try:
-            async with self._open(file_id) as intake:
+            async with self._open(file_id, bytes_max) as intake:
                 self.began.set()
                 yield intake
         finally:

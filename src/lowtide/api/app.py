@@ -3,8 +3,9 @@
 from fastapi import FastAPI
 from starlette.responses import Response
 
-from lowtide.api import batches, errors, files, metrics, models, whoami
+from lowtide.api import admin, batches, errors, files, metrics, models, usage, whoami
 from lowtide.api.edge import Edge
+from lowtide.api.guard import Guard
 from lowtide.api.json_body import json_response
 from lowtide.api.mounts import Mounts
 from lowtide.service.services import Services
@@ -20,10 +21,11 @@ def create_app(services: Services) -> FastAPI:
     )
     app.state.services = services
     errors.install(app)
-    for noun in (files, batches, models, whoami, metrics):
+    for noun in (files, batches, models, usage, whoami, admin, metrics):
         # One flat list rather than nested routers, so that a 405 can tell all methods of its path.
         app.router.routes.extend(noun.router.routes)
     app.add_api_route("/health", health, include_in_schema=False)
+    app.add_middleware(Guard)
     app.add_middleware(Mounts)
     app.add_middleware(Edge)  # added last, so outermost
     return app

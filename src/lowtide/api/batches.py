@@ -6,7 +6,6 @@ as answered only while its client is still connected, so that a repetition after
 the first batch.
 """
 
-import re
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -18,7 +17,9 @@ from starlette.responses import Response
 from lowtide import limits
 from lowtide.api.caller import identify, services_of
 from lowtide.api.dialects import openai, render_batch, together
-from lowtide.api.json_body import json_response, read_json
+from lowtide.api.estimate_object import estimate_object
+from lowtide.api.guard import note_subject
+from lowtide.api.json_body import as_struct, json_response, read_json
 from lowtide.api.mounts import client_dialect, dialect_of, fixed_dialect
 from lowtide.core.batch import Batch, Dialect
 from lowtide.core.errors import LowtideError
@@ -27,7 +28,6 @@ from lowtide.service.batches import Created, NewBatch
 router = APIRouter(tags=["batches"])
 
 _RETRY_COUNT: Final = "x-stainless-retry-count"
-_FIELD_AT_FAULT: Final = re.compile(r" - at `\$\.(\w+)")
 
 
 @router.post("/v1/batches")
@@ -35,8 +35,11 @@ async def create(request: Request) -> Response:
     """Create a batch over an uploaded file."""
     caller, service = identify(request), services_of(request).batches
     asked = parse_create(await read_json(request))
+    if asked.dry_run:
+        return await _estimate(request, asked)
     repeat = request.headers.get(_RETRY_COUNT, "0").strip() not in ("", "0")
     created = await service.create(caller.project_id, caller.user_id, asked, repeat=repeat)
+    note_subject(request, created.batch.id)
     response = await _created_answer(request, created)
     if not await request.is_disconnected():
         await service.mark_answered(created.batch.id)
@@ -76,22 +79,16 @@ async def cancel(request: Request, batch_id: str) -> Response:
 
 def parse_create(body: dict[str, Any]) -> NewBatch:
     """The fields of `body` that we know. Raises LowtideError naming the field of the wrong type."""
-    try:
-        return msgspec.convert(body, NewBatch)
-    except msgspec.ValidationError as error:
-        field = _FIELD_AT_FAULT.search(str(error))
-        param = field[1] if field else None
-        reason = str(error).partition(" - at ")[0]
-        message = f"{param}: {reason}." if param else f"{reason}."
-        raise LowtideError("invalid_request", message, param) from None
+    return as_struct(body, NewBatch)
 
 
 async def _created_answer(request: Request, created: Created) -> Response:
     """On the shared /v1 one answer for both SDKs: OpenAI's fields, and `job` beside them."""
     batch = created.batch
-    (progress,) = await services_of(request).batches.progress([batch])
-    flat = render_batch(batch, progress, "openai")
-    job = together.created(render_batch(batch, progress, "together"), created.warning)
+    service = services_of(request).batches
+    (progress,), (cost,) = await service.progress([batch]), await service.costs([batch])
+    flat = render_batch(batch, progress, "openai", cost)
+    job = together.created(render_batch(batch, progress, "together", cost), created.warning)
     match fixed_dialect(request):
         case "openai":
             return json_response(flat)
@@ -102,19 +99,31 @@ async def _created_answer(request: Request, created: Created) -> Response:
 
 
 async def _answer(request: Request, batch: Batch) -> Response:
-    (progress,) = await services_of(request).batches.progress([batch])
-    return json_response(render_batch(batch, progress, dialect_of(request, batch.dialect)))
+    service = services_of(request).batches
+    (progress,), (cost,) = await service.progress([batch]), await service.costs([batch])
+    return json_response(render_batch(batch, progress, dialect_of(request, batch.dialect), cost))
+
+
+async def _estimate(request: Request, asked: NewBatch) -> Response:
+    """Validate and price, create nothing."""
+    services, project_id = services_of(request), identify(request).project_id
+    draft = await services.batches.check(project_id, asked)
+    run = await services.estimates.dry_run(project_id, draft.file, draft.endpoint)
+    return json_response(estimate_object(run, draft))
 
 
 async def _render_list(
     request: Request, batches: Sequence[Batch], dialect: Dialect
 ) -> list[dict[str, Any]]:
     """All in the client's shape. Long error lists are cut: a page of them would be megabytes."""
-    progress = await services_of(request).batches.progress(batches)
+    service = services_of(request).batches
+    progress, costs = await service.progress(batches), await service.costs(batches)
     kept = limits.ERRORS_IN_LIST
     short = [msgspec.structs.replace(batch, errors=batch.errors[:kept]) for batch in batches]
-    pairs = zip(short, progress, strict=True)
-    return [render_batch(batch, its_progress, dialect) for batch, its_progress in pairs]
+    return [
+        render_batch(batch, its_progress, dialect, its_cost)
+        for batch, its_progress, its_cost in zip(short, progress, costs, strict=True)
+    ]
 
 
 def _page_size(text: str | None) -> int:

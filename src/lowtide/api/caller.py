@@ -1,8 +1,8 @@
-"""Who asks. Every route calls `identify` and acts for the project that it names.
+"""Who asks, and whether that caller may: the facts that `guard` puts on every request.
 
 In open mode (loopback only) there is one project, and credentials of any kind are accepted and
-ignored: the SDKs refuse to start without a key, so people type one. Keys mode is refused here until
-there are keys: a door that cannot check must not open.
+ignored: the SDKs refuse to start without a key, so people type one. In keys mode the credential is
+an API key, which acts for one project within its scopes.
 """
 
 from dataclasses import dataclass
@@ -11,6 +11,13 @@ from typing import TYPE_CHECKING, Final
 from starlette.requests import HTTPConnection
 
 from lowtide.core.errors import LowtideError
+from lowtide.core.tenancy import (
+    DEFAULT_ORGANIZATION,
+    DEFAULT_PROJECT,
+    SCOPES,
+    KeyOwner,
+    Scope,
+)
 
 if TYPE_CHECKING:
     from lowtide.service.services import Services
@@ -18,29 +25,68 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Project, person and key behind a request (whoami shows them, protocol.md section 2.8)."""
+    """Project, key and scopes behind a request (whoami shows them, protocol.md section 2.8).
+
+    `user_id` is the key's id: keys belong to projects, not to people.
+    """
 
     project_id: str
     user_id: str
     organization_id: str
     key_id: str
+    project_name: str = "Default"
+    organization_name: str = "Default"
+    scopes: frozenset[Scope] = SCOPES
 
 
 DEFAULT_CALLER: Final = Caller(
-    project_id="proj_default",
+    project_id=DEFAULT_PROJECT,
     user_id="user_default",
-    organization_id="org_default",
+    organization_id=DEFAULT_ORGANIZATION,
     key_id="key_default",
 )
 
 
 def identify(request: HTTPConnection) -> Caller:
-    """The caller behind a request. Raises LowtideError `unauthorized`."""
-    if services_of(request).settings.auth.mode == "open":
+    """The caller behind a request that the guard let through."""
+    caller: Caller = request.state.caller
+    return caller
+
+
+async def admit(request: HTTPConnection) -> Caller:
+    """Find out who asks. Raises LowtideError `missing_api_key`, `invalid_api_key`."""
+    services = services_of(request)
+    if services.settings.auth.mode == "open":
         return DEFAULT_CALLER
-    if credential(request) is None:
-        raise LowtideError("unauthorized", "No API key: send Authorization: Bearer KEY.")
-    raise LowtideError("unauthorized", "The API key was not recognised.")
+    key = credential(request)
+    if key is None:
+        raise LowtideError(
+            "missing_api_key",
+            "This call needs an API key: send it as 'Authorization: Bearer KEY'.",
+        )
+    return caller_of(await services.access.authenticate(key))
+
+
+def caller_of(owner: KeyOwner) -> Caller:
+    return Caller(
+        project_id=owner.project.id,
+        user_id=owner.key.id,
+        organization_id=owner.organization.id,
+        key_id=owner.key.id,
+        project_name=owner.project.name,
+        organization_name=owner.organization.name,
+        scopes=owner.key.scopes,
+    )
+
+
+def require(caller: Caller, scope: Scope) -> None:
+    """Raises LowtideError `insufficient_scope`, which names the scope."""
+    if scope not in caller.scopes:
+        has = ", ".join(sorted(caller.scopes))
+        raise LowtideError(
+            "insufficient_scope",
+            f"This call needs a key with the scope '{scope}'; this key has: {has}.",
+        )
 
 
 def credential(request: HTTPConnection) -> str | None:

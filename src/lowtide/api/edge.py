@@ -38,6 +38,7 @@ class Edge:
             await self._app(scope, receive, send)
             return
         request_id = f"req_{secrets.token_hex(12)}"
+        scope = {**scope, "state": {**scope.get("state", {}), "request_id": request_id}}
         status = 0
 
         async def stamped(message: Message) -> None:

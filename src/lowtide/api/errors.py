@@ -31,18 +31,30 @@ STATUS_OF: Final[Mapping[ErrorCode, int]] = MappingProxyType(
         "invalid_purpose": 400,
         "file_not_ready": 400,
         "upload_interrupted": 400,
-        "unauthorized": 401,
+        "missing_api_key": 401,
+        "invalid_api_key": 401,
+        # 402, not 429: every SDK repeats a 429 by itself, and no wait within its patience lifts a
+        # monthly cap.
+        "spend_cap_exceeded": 402,
+        "insufficient_scope": 403,
         "upload_invalid": 403,
         "file_not_found": 404,
         "batch_not_found": 404,
         "model_not_found": 404,
+        "organization_not_found": 404,
+        "project_not_found": 404,
+        "key_not_found": 404,
         "not_found": 404,
         "method_not_allowed": 405,
         "upload_expired": 410,
         "offset_expired": 410,
         "file_too_large": 413,
         "request_too_large": 413,
+        # 413, not 403: what is refused is this much content, by a caller who may upload; a smaller
+        # file, or this one after a deletion, is taken. No SDK repeats either by itself.
+        "storage_limit_exceeded": 413,
         "range_not_satisfiable": 416,
+        "rate_limit_exceeded": 429,
         "internal_error": 500,
         "storage_unavailable": 503,
         # 507, not 503: a full disk outlives the two to five retries of every SDK, each of which
@@ -52,14 +64,15 @@ STATUS_OF: Final[Mapping[ErrorCode, int]] = MappingProxyType(
 )
 
 _CODE_OF: Final[Mapping[int, ErrorCode]] = MappingProxyType(
-    {401: "unauthorized", 404: "not_found", 405: "method_not_allowed", 413: "request_too_large"}
+    {404: "not_found", 405: "method_not_allowed", 413: "request_too_large"}
 )
 
 
 def error_response(error: LowtideError, headers: Mapping[str, str] | None = None) -> Response:
     """The envelope for a refusal, with the retry advice that the SDKs read."""
-    status = STATUS_OF[error.code]
-    return envelope(status, error.message, error.code, error.param, headers)
+    if error.retry_after_s is not None:
+        headers = {"retry-after": str(error.retry_after_s), **(headers or {})}
+    return envelope(STATUS_OF[error.code], error.message, error.code, error.param, headers)
 
 
 def envelope(
@@ -84,6 +97,8 @@ def _type_of(status: int) -> str:
 
 def _advice(status: int) -> dict[str, str]:
     """Every SDK repeats 409 and 5xx by itself; say where that is no use, and when it is."""
+    if status == 401:
+        return {"www-authenticate": "Bearer"}
     if status in (409, 507):
         return {"x-should-retry": "false"}
     if status == 503:

@@ -72,7 +72,7 @@ async def preprocess_file(request: Request, file_id: str) -> Response:
 
 async def refuse_parts(request: Request) -> Response:
     """Uploads in parts are for files far above what a batch may read."""
-    bytes_max = services_of(request).files.file_bytes_max
+    bytes_max = await services_of(request).files.file_bytes_max(identify(request).project_id)
     raise LowtideError(
         "invalid_request",
         f"Uploads in parts are not offered: a file may have {bytes_max} bytes (limits.file_bytes),"

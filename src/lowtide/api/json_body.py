@@ -1,7 +1,8 @@
 """JSON in and out: bodies bounded before they are parsed, answers written by msgspec."""
 
+import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final, TypeVar
 
 import msgspec
 from starlette.requests import Request
@@ -9,6 +10,10 @@ from starlette.responses import Response
 
 from lowtide import limits
 from lowtide.core.errors import LowtideError
+
+Body = TypeVar("Body", bound=msgspec.Struct)
+
+_FIELD_AT_FAULT: Final = re.compile(r" - at `\$\.(\w+)")
 
 
 async def read_bounded(request: Request, bytes_max: int) -> bytes:
@@ -40,6 +45,18 @@ async def read_json(request: Request) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise LowtideError("invalid_request", "The request body must be a JSON object.")
     return value
+
+
+def as_struct(body: dict[str, Any], kind: type[Body]) -> Body:
+    """The fields of `body` as a struct. Raises LowtideError naming the field of the wrong type."""
+    try:
+        return msgspec.convert(body, kind)
+    except msgspec.ValidationError as error:
+        field = _FIELD_AT_FAULT.search(str(error))
+        param = field[1] if field else None
+        reason = str(error).partition(" - at ")[0]
+        message = f"{param}: {reason}." if param else f"{reason}."
+        raise LowtideError("invalid_request", message, param) from None
 
 
 def json_response(

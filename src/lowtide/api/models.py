@@ -8,6 +8,7 @@ from lowtide.api.caller import identify, services_of
 from lowtide.api.dialects import openai, together
 from lowtide.api.json_body import json_response
 from lowtide.api.mounts import client_dialect
+from lowtide.core.errors import LowtideError
 
 router = APIRouter(tags=["models"])
 
@@ -15,7 +16,6 @@ router = APIRouter(tags=["models"])
 @router.get("/v1/models")
 async def list_models(request: Request) -> Response:
     """All models: OpenAI's list object, or Together's bare array with prices."""
-    identify(request)
     entries = services_of(request).models.list()
     if client_dialect(request) == "together":
         return json_response(together.model_list(entries))
@@ -25,7 +25,6 @@ async def list_models(request: Request) -> Response:
 @router.get("/v1/models/{name:path}")
 async def retrieve(request: Request, name: str) -> Response:
     """One model by id or alias; the slash of `org/name` may come raw or as %2F."""
-    identify(request)
     entry = services_of(request).models.get(name)
     shape = together if client_dialect(request) == "together" else openai
     return json_response(shape.model(entry))
@@ -34,9 +33,11 @@ async def retrieve(request: Request, name: str) -> Response:
 @router.get("/v2/projects/{project_id}/models")
 async def list_project_models(request: Request, project_id: str) -> Response:
     """The same for together 3.x, which asks per project and reads a cursor page."""
-    caller = identify(request)
+    services, caller = services_of(request), identify(request)
+    if project_id != caller.project_id and services.settings.auth.mode == "keys":
+        raise LowtideError("project_not_found", f"No project found with id '{project_id}'.")
     data = [
         together.project_model(entry, project_id=project_id, organization_id=caller.organization_id)
-        for entry in services_of(request).models.list()
+        for entry in services.models.list()
     ]
     return json_response({"data": data, "next_cursor": None})

@@ -19,6 +19,7 @@ from lowtide import limits
 from lowtide.api.caller import identify, services_of
 from lowtide.api.errors import as_lowtide_error, envelope
 from lowtide.api.file_objects import file_object
+from lowtide.api.guard import note_subject
 from lowtide.api.json_body import declared_length, json_response, read_bounded
 from lowtide.api.mounts import dialect_of
 from lowtide.api.multipart import boundary_of, read_form
@@ -31,7 +32,7 @@ from lowtide.service.files import (
     checked_filename,
     checked_purpose,
 )
-from lowtide.service.intake import Intake, too_large
+from lowtide.service.intake import Intake
 from lowtide.service.signing import UploadPermit
 
 _HOST: Final = re.compile(r"[A-Za-z0-9._~-]+(:\d{1,5})?|\[[0-9A-Fa-f:.]+\](:\d{1,5})?")
@@ -80,10 +81,10 @@ async def _receive_signed(request: Request) -> None:
         checksum=query.get("checksum", ""),
     )
     services.uploads.check(permit, query.get("signature", ""), files.now())
-    await files.awaiting(permit.file_id)
-    if declared_length(request) > files.file_bytes_max:
-        raise too_large(files.file_bytes_max)
-    async with files.intake(permit.file_id) as intake:
+    project_id = (await files.awaiting(permit.file_id)).project_id
+    await files.check_room(project_id, declared_length(request))
+    bytes_max = await files.file_bytes_max(project_id)
+    async with files.intake(permit.file_id, bytes_max) as intake:
         async for piece in body_of(request):
             await intake.write(piece)
         if permit.checksum not in ("", intake.content.sha256):
@@ -93,13 +94,15 @@ async def _receive_signed(request: Request) -> None:
                 " the file changed during the upload. Upload it again.",
                 "checksum",
             )
+        await files.check_room(project_id, intake.content.bytes)
     await files.fill(permit.file_id, intake.content)
 
 
 async def _read_upload(request: Request, project_id: str) -> Response:
     files = services_of(request).files
-    if declared_length(request) > files.file_bytes_max + limits.UPLOAD_OVERHEAD_BYTES_MAX:
-        raise too_large(files.file_bytes_max)
+    least = declared_length(request) - limits.UPLOAD_OVERHEAD_BYTES_MAX
+    await files.check_room(project_id, max(0, least))
+    bytes_max = await files.file_bytes_max(project_id)
     boundary = boundary_of(request.headers["content-type"])
     file_id = files.new_file_id()
     intake: Intake | None = None
@@ -107,7 +110,7 @@ async def _read_upload(request: Request, project_id: str) -> Response:
 
         async def open_file() -> Intake:
             nonlocal intake
-            intake = await stack.enter_async_context(files.intake(file_id))
+            intake = await stack.enter_async_context(files.intake(file_id, bytes_max))
             return intake
 
         form = await read_form(body_of(request), boundary, open_file)
@@ -116,6 +119,7 @@ async def _read_upload(request: Request, project_id: str) -> Response:
         # Refusals must come before the stack is left: leaving it in peace keeps the bytes.
         purpose = checked_purpose(_field(request, form.fields, "purpose"))
         expires_after_s = _expiry(form.fields)
+        await files.check_room(project_id, intake.content.bytes)
     file = await files.keep(
         project_id,
         file_id,
@@ -124,6 +128,7 @@ async def _read_upload(request: Request, project_id: str) -> Response:
         purpose=purpose,
         expires_after_s=expires_after_s,
     )
+    note_subject(request, file.id)
     return json_response(file_object(file, dialect_of(request, file.dialect)))
 
 
@@ -138,6 +143,7 @@ async def _announce(request: Request, project_id: str, fields: Mapping[str, str]
             " an address to send them to.",
             "file",
         )
+    await services.files.check_room(project_id, 0)
     checksum = checked_checksum(_field(request, fields, "checksum"))
     file = await services.files.announce(
         project_id,
@@ -145,6 +151,7 @@ async def _announce(request: Request, project_id: str, fields: Mapping[str, str]
         purpose=checked_purpose(_field(request, fields, "purpose")),
         expires_after_s=_expiry(fields),
     )
+    note_subject(request, file.id)
     query = services.uploads.query(file.id, file.created_at, checksum)
     location = f"{public_base(request)}/v1/uploads/signed/{file.id}?{query}"
     return Response(status_code=302, headers={"location": location, "x-together-file-id": file.id})

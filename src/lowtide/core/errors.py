@@ -22,7 +22,15 @@ ErrorCode = Literal[
     "upload_interrupted",
     "offset_expired",  # a partial read goes on after its segments were swept
     "range_not_satisfiable",
-    "unauthorized",
+    "missing_api_key",
+    "invalid_api_key",  # unknown, revoked, expired or mistyped: a client is not told which
+    "insufficient_scope",
+    "organization_not_found",
+    "project_not_found",
+    "key_not_found",
+    "rate_limit_exceeded",
+    "storage_limit_exceeded",  # the organisation's share, as opposed to storage_full
+    "spend_cap_exceeded",
     "not_found",
     "method_not_allowed",
     "storage_full",
@@ -32,10 +40,22 @@ ErrorCode = Literal[
 
 
 class LowtideError(Exception):
-    """A refusal with code, message (what to do about it) and the parameter at fault."""
+    """A refusal with code, message (what to do about it) and the parameter at fault.
 
-    def __init__(self, code: ErrorCode, message: str, param: str | None = None) -> None:
+    `retry_after_s`: whole seconds after which the same request may succeed; None where waiting
+    alone mends nothing.
+    """
+
+    def __init__(
+        self,
+        code: ErrorCode,
+        message: str,
+        param: str | None = None,
+        *,
+        retry_after_s: int | None = None,
+    ) -> None:
         super().__init__(message)
         self.code: ErrorCode = code
         self.message = message
         self.param = param
+        self.retry_after_s = retry_after_s

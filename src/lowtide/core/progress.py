@@ -7,12 +7,13 @@ rests on work that was done; where nothing is known the answer is None, never a 
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
+from types import MappingProxyType
 from typing import Final, Literal
 
 import msgspec
 
 from lowtide import limits
-from lowtide.core.batch import TERMINAL, Batch
+from lowtide.core.batch import TERMINAL, Batch, PausedReason
 
 Stage = Literal["validation", "queuing", "processing", "aggregation"]
 """The words of the launch promise. A batch that ended is in no stage."""
@@ -36,6 +37,13 @@ class Queue(msgspec.Struct, frozen=True):
 
 NO_QUEUE: Final = Queue()
 
+PAUSED: Final[Mapping[PausedReason, str]] = MappingProxyType(
+    {
+        "spend_cap": "Paused: the organization has spent what its cap allows for this month."
+        " The batch goes on when the cap is raised or the next month begins.",
+    }
+)
+
 
 def progress_of(
     batch: Batch,
@@ -44,19 +52,21 @@ def progress_of(
     models: Iterable[str] = (),
     replicas: Mapping[str, str | None] | None = None,
     queue: Queue = NO_QUEUE,
+    in_flight_max: int | None = None,
 ) -> Progress:
     """Everything above about `batch`.
 
     `models` are the canonical ids its requests name, empty while unknown. `replicas` maps a model
     that some replica serves to None, or to a sentence why it is not served at this moment; None
-    means that nothing is known about replicas here.
+    means that nothing is known about replicas here. `in_flight_max` bounds what the batch's
+    organisation may have at engines.
     """
     eta = eta_s(batch, now)
     return Progress(
         stage=stage_of(batch),
         eta_s=eta,
         completion_at=now + timedelta(seconds=eta) if eta is not None else None,
-        reason=_reason(batch, now, tuple(models), replicas, queue),
+        reason=_reason(batch, now, tuple(models), replicas, queue, in_flight_max),
     )
 
 
@@ -94,6 +104,7 @@ def _reason(
     models: tuple[str, ...],
     replicas: Mapping[str, str | None] | None,
     queue: Queue,
+    in_flight_max: int | None,
 ) -> str | None:
     match batch.status:
         case "validating":
@@ -101,8 +112,14 @@ def _reason(
             if waited < limits.VALIDATION_PATIENCE_S:
                 return None
             return "The input file still waits to be validated: is a worker running?"
+        case "in_progress" if batch.paused_reason is not None:
+            return PAUSED[batch.paused_reason]
         case "in_progress":
-            return _blocked(models, replicas) or _behind(batch, queue)
+            return (
+                _blocked(models, replicas)
+                or _bounded(batch, queue, in_flight_max)
+                or _behind(batch, queue)
+            )
         case _:
             return None
 
@@ -122,6 +139,13 @@ def _blocked(models: tuple[str, ...], replicas: Mapping[str, str | None] | None)
         more = len(troubles) - limits.MODELS_NAMED_IN_ERROR
         troubles = [*troubles[: limits.MODELS_NAMED_IN_ERROR], f"And {more} more models."]
     return " ".join(troubles) or None
+
+
+def _bounded(batch: Batch, queue: Queue, in_flight_max: int | None) -> str | None:
+    """As many requests as the organisation may have are at engines; perhaps they are its own."""
+    if batch.counts.settled or in_flight_max is None or queue.leased < in_flight_max:
+        return None
+    return f"Queued: the organization may have {in_flight_max} requests at engines at one time."
 
 
 def _behind(batch: Batch, queue: Queue) -> str | None:

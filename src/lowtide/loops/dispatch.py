@@ -56,6 +56,7 @@ class Dispatcher:
         *,
         attempts_max: int = limits.ATTEMPTS_MAX,
         lease_ttl_s: float = limits.LEASE_TTL_S,
+        in_flight_max: int | None = None,
     ) -> None:
         """`draw` gives uniform numbers in [0, 1) for back-off."""
         self._clock = clock
@@ -63,7 +64,9 @@ class Dispatcher:
         self._upstreams = tuple(upstreams)
         self._committer = committer
         self._core = Dispatch(attempts_max=attempts_max)
-        self._leasing = Leasing(worker_id, store, blobs, self._core, self._upstreams, lease_ttl_s)
+        self._leasing = Leasing(
+            worker_id, store, blobs, self._core, self._upstreams, lease_ttl_s, in_flight_max
+        )
         self._slots: dict[asyncio.Task[None], _Slot] = {}
         self._claiming = asyncio.Lock()
         self._uncommitted: dict[ChunkKey, int] = {}

@@ -30,6 +30,7 @@ class Leasing:
         core: Dispatch,
         upstreams: Sequence[Upstream],
         lease_ttl_s: float,
+        in_flight_max: int | None = None,
     ) -> None:
         self._worker_id = worker_id
         self._store = store
@@ -37,6 +38,7 @@ class Leasing:
         self._core = core
         self._upstreams = upstreams
         self._lease_ttl_s = lease_ttl_s
+        self._in_flight_max = in_flight_max
         self._dry_until_s = float("-inf")
         self._rate_per_s = 0.0
         self._finished = 0
@@ -75,7 +77,7 @@ class Leasing:
         came, short = False, False
         for models, chunks in self._wanted(now_s):
             leases = await self._store.claim_chunks(
-                self._worker_id, models, chunks, now, self._lease_ttl_s
+                self._worker_id, models, chunks, now, self._lease_ttl_s, self._in_flight_max
             )
             await self._load_all(leases)
             came = came or bool(leases)

@@ -14,12 +14,19 @@ from lowtide import limits
 from lowtide.config import Limits
 from lowtide.core.batch import BatchError
 from lowtide.core.catalogue import Catalogue
+from lowtide.core.estimate import estimate
 from lowtide.core.plan import Plan
 from lowtide.core.validation import ValidationFailure, ValidationRules, Validator
 from lowtide.loops.tasks import TaskRenewal, Wake
 from lowtide.ports.blobs import BlobNotFound, Blobs
 from lowtide.ports.clock import Clock
 from lowtide.ports.store import LifecycleStore, TaskLease, TokenLimitReached
+from lowtide.service.limits import (
+    EffectiveLimits,
+    LimitService,
+    effective_limits,
+    spend_cap_message,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -39,8 +46,10 @@ class ValidateLoop:
         bounds: Limits,
         wake: Wake,
         *,
+        allowance: LimitService | None = None,
         lease_ttl_s: float = limits.LEASE_TTL_S,
     ) -> None:
+        """`allowance` knows what the batch's organisation may do; None: `bounds` hold for all."""
         self._worker_id = worker_id
         self._store = store
         self._blobs = blobs
@@ -48,6 +57,7 @@ class ValidateLoop:
         self._catalogue = catalogue
         self._bounds = bounds
         self._wake = wake
+        self._allowance = allowance
         self._lease_ttl_s = lease_ttl_s
 
     async def tick(self, now: datetime) -> datetime | None:
@@ -81,12 +91,13 @@ class ValidateLoop:
     async def _read(self, lease: TaskLease) -> Plan | ValidationFailure | None:
         """Feed the whole file; None when the lease was lost or the batch cancelled meanwhile."""
         batch = lease.batch
+        bounds = await self._bounds_of(batch.project_id)
         validator = Validator(
             ValidationRules(
                 endpoint=batch.endpoint,
                 dialect=batch.dialect,
                 models=self._catalogue.accepted,
-                requests_max=self._bounds.requests_per_batch,
+                requests_max=bounds.requests_per_batch,
                 line_bytes_max=self._bounds.line_bytes,
             )
         )
@@ -97,7 +108,27 @@ class ValidateLoop:
                 return None
         return validator.finish()
 
+    async def _bounds_of(self, project_id: str) -> EffectiveLimits:
+        if self._allowance is None:
+            return effective_limits(self._bounds, None)
+        return await self._allowance.of(project_id)
+
+    async def _over_budget(self, project_id: str, plan: Plan) -> BatchError | None:
+        """What the batch may cost at most, as far as its lines say, must fit under the cap."""
+        budget = await self._allowance.budget(project_id) if self._allowance else None
+        if budget is None:
+            return None
+        asked_pico = estimate(plan.models, self._catalogue.prices).batch_pico
+        if budget.spent_pico + asked_pico <= budget.cap_pico:
+            return None
+        return BatchError("spend_cap_exceeded", spend_cap_message(budget, asked_pico))
+
     async def _plan(self, lease: TaskLease, plan: Plan) -> None:
+        project_id = lease.batch.project_id
+        if (refusal := await self._over_budget(project_id, plan)) is not None:
+            await self._refuse(lease, refusal)
+            return
+        bounds = await self._bounds_of(project_id)
         plan_key = f"plans/{lease.batch.id}-{lease.token}"
         await self._blobs.put(plan_key, plan.data)
         done = await self._store.commit_plan(
@@ -105,17 +136,21 @@ class ValidateLoop:
             plan_key=plan_key,
             chunks=plan.chunks,
             models=plan.models,
-            enqueued_tokens_max=self._bounds.enqueued_tokens_per_model,
+            enqueued_tokens_max=bounds.enqueued_tokens_per_model,
             now=self._clock.now(),
         )
         if isinstance(done, TokenLimitReached):
             await self._blobs.delete(plan_key)
             error = BatchError("token_limit_exceeded", _token_limit_message(done))
-            await self._store.reject(lease, [error], 1, self._clock.now())
-            log.info("batch.failed", batch=lease.batch.id, code=error.code)
+            await self._refuse(lease, error)
         elif done:
             log.info("batch.planned", batch=lease.batch.id, requests=plan.requests)
             self._wake("dispatch")
+
+    async def _refuse(self, lease: TaskLease, error: BatchError) -> None:
+        """The lines are good; a limit of the organisation is in the way."""
+        await self._store.reject(lease, [error], 1, self._clock.now())
+        log.info("batch.failed", batch=lease.batch.id, code=error.code)
 
     async def _reject(self, lease: TaskLease, failure: ValidationFailure) -> None:
         errors = [BatchError(e.code, e.message, e.line, e.param) for e in failure.errors]

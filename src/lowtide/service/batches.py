@@ -8,9 +8,9 @@ call (protocol.md section 8).
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from hashlib import sha256
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
@@ -20,10 +20,14 @@ from lowtide.core.batch import Batch
 from lowtide.core.catalogue import Catalogue
 from lowtide.core.errors import LowtideError
 from lowtide.core.file import PURPOSES, File
+from lowtide.core.ledger import Cost
 from lowtide.core.line import ENDPOINTS
 from lowtide.core.progress import NO_QUEUE, Progress, Queue, progress_of
 from lowtide.ports.clock import Clock, NewId
 from lowtide.ports.store import Store
+from lowtide.service.limits import LimitService
+
+NOTHING_SPENT: Final = Cost()
 
 Loop = Literal["validate", "dispatch", "assemble"]
 """What `wake` may be asked to nudge, so that nothing waits for the next poll."""
@@ -49,6 +53,15 @@ class NewBatch(msgspec.Struct, frozen=True, kw_only=True):
     output_expires_after: OutputExpiry | None = None
     priority: int | None = None
     model_id: str | None = None
+    dry_run: bool | None = None
+
+
+class Draft(msgspec.Struct, frozen=True):
+    """A create request whose values make sense."""
+
+    file: File
+    endpoint: str
+    window_s: int
 
 
 class Created(msgspec.Struct, frozen=True):
@@ -75,6 +88,7 @@ class BatchService:
         clock: Clock,
         new_id: NewId,
         settings: Settings,
+        allowance: LimitService,
         wake: Callable[[Loop], None],
         replica_status: ReplicaStatus = lambda: None,
     ) -> None:
@@ -83,6 +97,7 @@ class BatchService:
         self._clock = clock
         self._new_id = new_id
         self._settings = settings
+        self._allowance = allowance
         self._wake = wake
         self._replica_status = replica_status
 
@@ -91,36 +106,26 @@ class BatchService:
     ) -> Created:
         """Record the batch and wake validation. `repeat`: the client says that it asks once more.
 
-        Raises LowtideError with the parameter at fault.
+        Raises LowtideError with the parameter at fault, or for a limit or cap that is reached.
         """
-        window_s = self._check_values(asked)
-        file = await self._input_file(project_id, asked.input_file_id)
-        endpoint = _endpoint(asked.endpoint, file)
-        now = self._clock.now()
-        expiry = asked.output_expires_after
-        batch = Batch(
-            id=self._new_id("batch_"),
-            project_id=project_id,
-            user_id=user_id,
-            dialect=file.dialect,
-            input_file_id=file.id,
-            input_bytes=file.bytes,
-            endpoint=endpoint,
-            completion_window_s=window_s,
-            metadata=dict(asked.metadata or {}),
-            priority=asked.priority or 0,
-            output_expires_after_s=expiry.seconds if expiry else None,
-            created_at=now,
-            expires_at=now + timedelta(seconds=window_s),
-        )
-        stored = await self._store.batches.add(
-            batch,
-            digest=_digest(batch),
-            repeat=repeat,
-            since=now - timedelta(seconds=limits.REPEATED_POST_WINDOW_S),
-        )
+        draft = await self.check(project_id, asked)
+        batch = self._new_batch(project_id, user_id, asked, draft)
+        since = batch.created_at - timedelta(seconds=limits.REPEATED_POST_WINDOW_S)
+        stored = await self._repeated(batch, since) if repeat else None
+        if stored is None:
+            await self._allowance.check_batches_per_hour(project_id)
+            await self._allowance.check_spend(project_id)
+            stored = await self._store.batches.add(
+                batch, digest=_digest(batch), repeat=repeat, since=since
+            )
         self._wake("validate")
         return Created(stored, self._warning(asked))
+
+    async def check(self, project_id: str, asked: NewBatch) -> Draft:
+        """Refuse what can be known to be wrong. Raises LowtideError with the parameter at fault."""
+        window_s = self._check_values(asked)
+        file = await self._input_file(project_id, asked.input_file_id)
+        return Draft(file, _endpoint(asked.endpoint, file), window_s)
 
     async def mark_answered(self, batch_id: str) -> None:
         """The client is there to hear the answer: an identical create is now a new batch."""
@@ -169,8 +174,49 @@ class BatchService:
             queue = NO_QUEUE
             if batch.status == "in_progress" and not batch.counts.settled:
                 queue = await self._queue(models, queues)
-            found.append(progress_of(batch, now, models=models, replicas=replicas, queue=queue))
+            bounds = await self._allowance.of(batch.project_id)
+            found.append(
+                progress_of(
+                    batch,
+                    now,
+                    models=models,
+                    replicas=replicas,
+                    queue=queue,
+                    in_flight_max=bounds.requests_in_flight,
+                )
+            )
         return found
+
+    async def costs(self, batches: Sequence[Batch]) -> list[Cost]:
+        """What each was charged so far."""
+        known = await self._store.ledger.cost([batch.id for batch in batches])
+        return [known.get(batch.id, NOTHING_SPENT) for batch in batches]
+
+    def _new_batch(self, project_id: str, user_id: str, asked: NewBatch, draft: Draft) -> Batch:
+        now, expiry = self._clock.now(), asked.output_expires_after
+        return Batch(
+            id=self._new_id("batch_"),
+            project_id=project_id,
+            user_id=user_id,
+            dialect=draft.file.dialect,
+            input_file_id=draft.file.id,
+            input_bytes=draft.file.bytes,
+            endpoint=draft.endpoint,
+            completion_window_s=draft.window_s,
+            metadata=dict(asked.metadata or {}),
+            priority=asked.priority or 0,
+            output_expires_after_s=expiry.seconds if expiry else None,
+            created_at=now,
+            expires_at=now + timedelta(seconds=draft.window_s),
+        )
+
+    async def _repeated(self, batch: Batch, since: datetime) -> Batch | None:
+        """The batch that this create repeats, among the newest: no limit may refuse it again."""
+        newest = await self._store.batches.page(
+            batch.project_id, after=None, limit=limits.PAGE_SIZE_DEFAULT
+        )
+        wish = _digest(batch)
+        return next((b for b in newest if b.created_at >= since and _digest(b) == wish), None)
 
     async def _models_of(self, batch: Batch, *, alone: bool) -> tuple[str, ...]:
         """Those of a mixed batch cost a query, which a list of batches does without."""

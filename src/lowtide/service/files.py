@@ -18,7 +18,8 @@ from lowtide.core.file import PURPOSES, File, FileStatus, dialect_of_purpose
 from lowtide.ports.blobs import Blobs
 from lowtide.ports.clock import Clock, NewId
 from lowtide.ports.store import FileStore, Order
-from lowtide.service.intake import Content, Intake, open_intake
+from lowtide.service.intake import Content, Intake, open_intake, too_large
+from lowtide.service.limits import LimitService
 
 BLOB_FOLDER: Final = "files"
 """Uploads lie under `files/{file id}/{random}`, so that two PUTs to one address never meet."""
@@ -43,14 +44,13 @@ class FileService:
         blobs: Blobs,
         clock: Clock,
         new_id: NewId,
-        *,
-        file_bytes_max: int = limits.FILE_BYTES,
+        allowance: LimitService,
     ) -> None:
         self._files = files
         self._blobs = blobs
         self._clock = clock
         self._new_id = new_id
-        self.file_bytes_max = file_bytes_max
+        self._allowance = allowance
 
     def now(self) -> datetime:
         return self._clock.now()
@@ -66,10 +66,24 @@ class FileService:
     def new_file_id(self) -> str:
         return self._new_id("file-")
 
-    def intake(self, file_id: str) -> AbstractAsyncContextManager[Intake]:
+    async def file_bytes_max(self, project_id: str) -> int:
+        """How large one file of the project may be."""
+        return (await self._allowance.of(project_id)).file_bytes
+
+    async def check_room(self, project_id: str, bytes: int) -> None:
+        """A file of (at least) so many bytes may be added.
+
+        Raises LowtideError `file_too_large`, `storage_limit_exceeded`.
+        """
+        bytes_max = await self.file_bytes_max(project_id)
+        if bytes > bytes_max:
+            raise too_large(bytes_max)
+        await self._allowance.check_stored_bytes(project_id, bytes)
+
+    def intake(self, file_id: str, bytes_max: int) -> AbstractAsyncContextManager[Intake]:
         """Take bytes for a file. Nothing is kept when the context is left by an exception."""
         key = f"{BLOB_FOLDER}/{file_id}/{self._new_id('')}"
-        return open_intake(self._blobs, key, self.file_bytes_max)
+        return open_intake(self._blobs, key, bytes_max)
 
     async def keep(
         self,

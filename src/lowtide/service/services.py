@@ -9,11 +9,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lowtide.config import Settings
+from lowtide.service.access import Access
 from lowtide.service.files import FileService
+from lowtide.service.limits import LimitService
 from lowtide.service.signing import UploadSigner
+from lowtide.service.tenants import TenantService
+from lowtide.service.usage import UsageService
 
 if TYPE_CHECKING:
     from lowtide.service.batches import BatchService
+    from lowtide.service.estimates import EstimateService
     from lowtide.service.models import ModelService
     from lowtide.service.results import ResultReader
 
@@ -28,3 +33,8 @@ class Services:
     models: ModelService
     results: ResultReader
     uploads: UploadSigner
+    estimates: EstimateService
+    access: Access
+    tenants: TenantService
+    allowance: LimitService
+    usage: UsageService

@@ -23,7 +23,8 @@ def test_every_code_makes_an_envelope(code: ErrorCode) -> None:
     assert response.headers["content-type"] == "application/json"
     error = json.loads(bytes(response.body))["error"]
     assert error == {"message": "why", "type": error["type"], "param": "param", "code": code}
-    assert error["type"] in ("invalid_request_error", "authentication_error", "server_error")
+    types = ("invalid_request_error", "authentication_error", "rate_limit_error", "server_error")
+    assert error["type"] in types
     assert (error["type"] == "server_error") is (response.status_code >= 500)
 
 

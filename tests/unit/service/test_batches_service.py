@@ -13,6 +13,7 @@ from lowtide.core.errors import LowtideError
 from lowtide.core.file import File
 from lowtide.ports.store import Store
 from lowtide.service.batches import BatchService, NewBatch, OutputExpiry
+from lowtide.service.limits import LimitService
 from lowtide.testing.hand_worker import HandWorker
 
 P, U = "proj_default", "user_default"
@@ -32,6 +33,7 @@ class Bench:
             clock,
             self._new_id,
             Settings(),
+            LimitService(store.tenants, store.ledger, clock, Settings().limits),
             self.woken.append,
             lambda: self.replicas,
         )

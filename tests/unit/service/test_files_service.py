@@ -7,6 +7,7 @@ import pytest
 from hand_clock import HandClock
 
 from lowtide import limits
+from lowtide.config import Limits
 from lowtide.core.errors import LowtideError
 from lowtide.ports.blobs import Blobs
 from lowtide.ports.store import Store
@@ -17,12 +18,16 @@ from lowtide.service.files import (
     checked_filename,
     checked_purpose,
 )
+from lowtide.service.limits import LimitService
 
 
 @pytest.fixture
 def files(store: Store, blobs: Blobs, clock: HandClock) -> FileService:
     numbers = count(1)
-    return FileService(store.files, blobs, clock, lambda prefix: f"{prefix}{next(numbers):024d}")
+    allowance = LimitService(store.tenants, store.ledger, clock, Limits())
+    return FileService(
+        store.files, blobs, clock, lambda prefix: f"{prefix}{next(numbers):024d}", allowance
+    )
 
 
 def stored(folder: Path) -> list[Path]:
@@ -31,7 +36,7 @@ def stored(folder: Path) -> list[Path]:
 
 async def add(files: FileService, data: bytes = b"x\n", project: str = "p") -> str:
     file_id = files.new_file_id()
-    async with files.intake(file_id) as intake:
+    async with files.intake(file_id, 1000) as intake:
         await intake.write(data)
     await files.keep(project, file_id, intake.content, filename="x", purpose="batch")
     return file_id
@@ -58,7 +63,7 @@ async def test_an_announced_file_takes_bytes_once(files: FileService) -> None:
     assert early.value.code == "file_not_ready"
     contents = []
     for data in (b"first\n", b"second\n"):
-        async with files.intake(file.id) as intake:
+        async with files.intake(file.id, 1000) as intake:
             await intake.write(data)
         contents.append(intake.content)
     await files.fill(file.id, contents[0])
@@ -72,7 +77,7 @@ async def test_an_announced_file_takes_bytes_once(files: FileService) -> None:
 
 async def test_an_abandoned_intake_leaves_no_blob(files: FileService, tmp_path: Path) -> None:
     with pytest.raises(RuntimeError):
-        async with files.intake("file-1") as intake:
+        async with files.intake("file-1", limits.FILE_BYTES) as intake:
             await intake.write(b"x" * limits.STREAM_BLOCK_BYTES * 2)
             raise RuntimeError("the client left")
     assert stored(tmp_path / "blobs") == []

@@ -16,6 +16,7 @@ from lowtide.loops.assemble import AssembleLoop
 from lowtide.ports.blobs import Blobs
 from lowtide.ports.store import Store
 from lowtide.service.batches import BatchService, NewBatch
+from lowtide.service.limits import LimitService
 from lowtide.service.results import PartialContent, ResultReader
 from lowtide.testing.hand_worker import HandWorker
 
@@ -28,8 +29,15 @@ class Run:
     def __init__(self, store: Store, blobs: Blobs, clock: HandClock, worker: HandWorker) -> None:
         self.store, self.blobs, self.clock, self.worker = store, blobs, clock, worker
         self.reader = ResultReader(store, blobs, clock)
+        allowance = LimitService(store.tenants, store.ledger, clock, Settings().limits)
         self.verbs = BatchService(
-            store, Catalogue([]), clock, lambda p: p + "x" * 24, Settings(), lambda _: None
+            store,
+            Catalogue([]),
+            clock,
+            lambda p: p + "x" * 24,
+            Settings(),
+            allowance,
+            lambda _: None,
         )
         self.id = ""
 

@@ -1,0 +1,58 @@
+"""What the OpenAPI document says about refusals: the envelope, at every status a route may answer.
+
+The routes build their answers themselves (`json_body`), so the document is told here what they
+are; a test holds answers against these models.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel
+
+from lowtide.api.errors import STATUS_OF
+from lowtide.core.errors import ErrorCode
+
+
+class ErrorBody(BaseModel):
+    """The error of protocol.md section 3.5."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorEnvelope(BaseModel):
+    """The body of every answer that is not a success."""
+
+    error: ErrorBody
+
+
+_EVERYWHERE: tuple[ErrorCode, ...] = (
+    "missing_api_key",
+    "invalid_api_key",
+    "insufficient_scope",
+    "storage_unavailable",
+)
+
+
+def refusals(*codes: ErrorCode) -> dict[int | str, dict[str, Any]]:
+    """For `responses=` of a route: these codes and those that any call may end in, by status."""
+    by_status: dict[int, list[str]] = {}
+    for code in (*codes, *_EVERYWHERE):
+        by_status.setdefault(STATUS_OF[code], []).append(f"`{code}`")
+    return {
+        status: {"model": ErrorEnvelope, "description": ", ".join(dict.fromkeys(names))}
+        for status, names in sorted(by_status.items())
+    }
+
+
+def answers(model: type[BaseModel], *codes: ErrorCode) -> dict[int | str, dict[str, Any]]:
+    """For `responses=` of a route that answers 200 with `model`, or refuses with these codes."""
+    return {200: {"model": model}, **refusals(*codes)}
+
+
+def json_body(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """For `openapi_extra=` of a route that reads its body itself, and bounded."""
+    content = {"application/json": {"schema": dict(schema)}}
+    return {"requestBody": {"required": True, "content": content}}

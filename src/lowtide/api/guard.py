@@ -1,0 +1,114 @@
+"""The middleware before the routes: who asks, may they, and a record that they did.
+
+Sees the canonical path (`mounts` runs first), so no spelling of a path goes round it, and refuses
+whatever is not named here: a route that somebody adds needs a key without doing anything for it.
+The record is the log event `audit`: who, what verb, which id, how it ended, from where. It never
+has a body, a header or a key in it.
+"""
+
+from typing import Final
+
+import structlog
+from starlette.requests import HTTPConnection
+from starlette.types import ASGIApp, Message, Receive, Send
+from starlette.types import Scope as Connection
+
+from lowtide.api.caller import Caller, admit, require
+from lowtide.api.errors import STATUS_OF
+from lowtide.core.errors import LowtideError
+from lowtide.core.tenancy import Scope
+
+log = structlog.get_logger("lowtide.audit")
+
+_PUBLIC: Final = frozenset({"/health", "/openapi.json"})
+_SIGNED: Final = "/v1/uploads/signed/"
+"""The signature is the permission: the SDKs send no key there (protocol.md section 2.3)."""
+_ADMIN: Final = ("/v1/admin", "/metrics")  # the metrics tell of every tenant's work
+_LOOKING: Final = frozenset({"GET", "HEAD"})
+_AUDITED_READS: Final = ("/v1/admin", "/v1/usage")
+
+
+class Guard:
+    """ASGI middleware. Every request that a route sees has `request.state.caller`."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Connection, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] in _PUBLIC:
+            await self._app(scope, receive, send)
+            return
+        status = 0
+
+        async def watched(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        caller: Caller | None = None
+        try:
+            if not _is_signed(scope):
+                caller = await admit(HTTPConnection(scope))
+                scope["state"]["caller"] = caller
+                if (needed := needed_scope(scope["method"], scope["path"])) is not None:
+                    require(caller, needed)
+            await self._app(scope, receive, watched)
+        except LowtideError as error:
+            status = status or STATUS_OF[error.code]
+            raise
+        finally:
+            if _is_audited(scope, status):
+                _record(scope, caller, status)
+
+
+def needed_scope(method: str, path: str) -> Scope | None:
+    """None where any valid key will do: every tool asks first who it is."""
+    if path == "/v1/whoami":
+        return None
+    if any(path == prefix or path.startswith(f"{prefix}/") for prefix in _ADMIN):
+        return "admin"
+    return "read" if method in _LOOKING else "submit"
+
+
+def note_subject(request: HTTPConnection, subject: str) -> None:
+    """What a call made; for the record, where the path does not say it."""
+    request.state.subject = subject
+
+
+def _is_signed(scope: Connection) -> bool:
+    return bool(scope["method"] == "PUT" and scope["path"].startswith(_SIGNED))
+
+
+def _is_audited(scope: Connection, status: int) -> bool:
+    """What changes something, hands out results or an administrator's view, or was refused.
+
+    Polling is not: it would bury the rest.
+    """
+    method: str = scope["method"]
+    path: str = scope["path"]
+    return (
+        method not in _LOOKING
+        or status in (401, 403)
+        or path.endswith("/content")
+        or path.startswith(_AUDITED_READS)
+    )
+
+
+def _record(scope: Connection, caller: Caller | None, status: int) -> None:
+    """`status` 0: the client left, or the answer failed."""
+    endpoint, state, client = scope.get("endpoint"), scope["state"], scope.get("client")
+    noun = getattr(endpoint, "__module__", "").rpartition(".")[2]
+    subjects = scope.get("path_params") or {}
+    log.info(
+        "audit",
+        verb=f"{noun}.{endpoint.__name__}" if endpoint is not None else "unrouted",
+        method=scope["method"],
+        subject=state.get("subject") or next(iter(subjects.values()), None),
+        status=status,
+        key=caller.key_id if caller else None,
+        project=caller.project_id if caller else None,
+        organization=caller.organization_id if caller else None,
+        client=client[0] if client else None,
+        request_id=state.get("request_id"),
+    )

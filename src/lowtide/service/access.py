@@ -1,0 +1,122 @@
+"""Who a credential belongs to, looked up on every call and remembered for seconds.
+
+The door asks `authenticate` once a request. Guards: a secret is compared by its hash, in constant
+time, and an unknown key id costs the same work as a wrong secret; why a key was refused is in the
+log and never in the answer; a revoked key is dead at once in this process and within
+`KEY_CACHE_S` in every other.
+"""
+
+import hmac
+import re
+from collections import OrderedDict
+from datetime import datetime
+from hashlib import sha256
+from typing import Final
+
+import structlog
+
+from lowtide import limits
+from lowtide.core.errors import LowtideError
+from lowtide.core.tenancy import KeyOwner
+from lowtide.ports.accounts import TenantStore
+from lowtide.ports.clock import Clock
+from lowtide.ports.store import StoreError
+
+log = structlog.get_logger(__name__)
+
+_KEY: Final = re.compile(r"lt-([A-Za-z0-9]{1,64})-([A-Za-z0-9]{1,120})")
+_NOBODY: Final = sha256(b"nobody").hexdigest()
+"""Compared with where there is no key, so that it takes as long as where there is one."""
+
+
+def hash_secret(secret: str) -> str:
+    """As stored. A plain hash is enough: the secret is 238 bits of chance, not a password."""
+    return sha256(secret.encode()).hexdigest()
+
+
+def spell_key(key_id: str, secret: str) -> str:
+    """The credential that a client sends."""
+    return f"lt-{key_id}-{secret}"
+
+
+class Access:
+    """Credentials in, key owners out."""
+
+    def __init__(self, tenants: TenantStore, clock: Clock) -> None:
+        self._tenants = tenants
+        self._clock = clock
+        self._known: OrderedDict[str, tuple[float, KeyOwner | None]] = OrderedDict()
+        self._used_at: dict[str, datetime] = {}
+        self._flush_at_s: float | None = None
+
+    async def authenticate(self, credential: str) -> KeyOwner:
+        """The owner of a valid key. Raises LowtideError `invalid_api_key`."""
+        now = self._clock.now()
+        match = _KEY.fullmatch(credential) if len(credential) <= limits.KEY_CHARS_MAX else None
+        if match is None:
+            log.info("key.refused", why="not the form of a key")
+            raise _refused()
+        key_id, secret = match.groups()
+        owner = await self._owner(key_id)
+        expected = owner.key.secret_hash if owner is not None else _NOBODY
+        is_right = hmac.compare_digest(hash_secret(secret), expected)
+        if owner is None or not is_right or not owner.key.is_valid(now):
+            log.info("key.refused", key=key_id, why=_why(owner, is_right, now))
+            raise _refused()
+        await self._note_use(key_id, now)
+        return owner
+
+    def forget(self, key_id: str) -> None:
+        """The key changed: look it up afresh."""
+        self._known.pop(key_id, None)
+
+    async def flush(self) -> None:
+        """Write down when keys were last used. A store that is away is asked again next time."""
+        used_at, self._used_at, self._flush_at_s = self._used_at, {}, None
+        if not used_at:
+            return
+        try:
+            await self._tenants.touch_keys(used_at)
+        except StoreError as error:
+            self._used_at = {**used_at, **self._used_at}
+            log.warning("keys.not_touched", keys=len(used_at), error=str(error))
+
+    async def _note_use(self, key_id: str, now: datetime) -> None:
+        """In one write a minute for all keys: the first use sets when."""
+        now_s = self._clock.monotonic()
+        self._used_at[key_id] = now
+        if self._flush_at_s is None:
+            self._flush_at_s = now_s + limits.KEY_TOUCH_S
+        elif now_s >= self._flush_at_s:
+            await self.flush()
+
+    async def _owner(self, key_id: str) -> KeyOwner | None:
+        now_s = self._clock.monotonic()
+        known = self._known.get(key_id)
+        if known is not None and now_s - known[0] < limits.KEY_CACHE_S:
+            return known[1]
+        owner = await self._tenants.key_owner(key_id)
+        self._known[key_id] = (now_s, owner)
+        self._known.move_to_end(key_id)
+        while len(self._known) > limits.KEY_CACHE_ENTRIES:
+            self._known.popitem(last=False)
+        return owner
+
+
+def _why(owner: KeyOwner | None, is_right: bool, now: datetime) -> str:
+    if owner is None:
+        return "unknown id"
+    if not is_right:
+        return "wrong secret"
+    return (
+        "revoked"
+        if owner.key.revoked_at is not None and owner.key.revoked_at <= now
+        else ("expired")
+    )
+
+
+def _refused() -> LowtideError:
+    return LowtideError(
+        "invalid_api_key",
+        "The API key is not valid: it is mistyped, unknown, expired or revoked.",
+    )

@@ -1,0 +1,140 @@
+"""The estimate before submission: the real validation and the catalogue's prices, nothing created.
+
+Called for `POST /v1/batches` with `dry_run`. Invariant: what is read and how it is judged is what
+the validate loop does to the same file, so a clean estimate is a batch that passes validation.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+
+from lowtide import limits
+from lowtide.core.batch import BatchError
+from lowtide.core.catalogue import Catalogue
+from lowtide.core.errors import LowtideError
+from lowtide.core.estimate import Estimate, estimate
+from lowtide.core.file import File
+from lowtide.core.plan import ModelShare, Plan
+from lowtide.core.validation import ValidationFailure, ValidationRules, Validator
+from lowtide.ports.blobs import Blobs
+from lowtide.service.limits import EffectiveLimits, LimitService
+
+
+class Exceeded(msgspec.Struct, frozen=True, kw_only=True):
+    """A limit that the batch would pass. Spend in pico-dollars; `used` None: not known here."""
+
+    limit: str
+    code: str
+    allowed: int
+    used: int | None
+    asked: int
+    model: str | None = None
+
+
+class DryRun(msgspec.Struct, frozen=True, kw_only=True):
+    """What a batch over this file would come to, or why it would fail."""
+
+    estimate: Estimate = Estimate()
+    errors: tuple[BatchError, ...] = ()
+    errors_total: int = 0
+    exceeded: tuple[Exceeded, ...] = ()
+
+
+class EstimateService:
+    """Reads whole files, a few at a time."""
+
+    def __init__(
+        self,
+        blobs: Blobs,
+        catalogue: Catalogue,
+        allowance: LimitService,
+        *,
+        line_bytes_max: int = limits.LINE_BYTES_MAX,
+    ) -> None:
+        self._blobs = blobs
+        self._catalogue = catalogue
+        self._allowance = allowance
+        self._line_bytes_max = line_bytes_max
+        self._places: Final = asyncio.Semaphore(limits.DRY_RUNS_AT_ONCE)
+
+    async def dry_run(self, project_id: str, file: File, endpoint: str) -> DryRun:
+        """Validate and price. Raises BlobNotFound when the file's bytes are gone."""
+        bounds = await self._allowance.of(project_id)
+        async with self._places:
+            result = await self._read(file, endpoint, bounds)
+        if isinstance(result, ValidationFailure):
+            errors = tuple(BatchError(e.code, e.message, e.line, e.param) for e in result.errors)
+            return DryRun(errors=errors, errors_total=result.total_errors)
+        priced = estimate(result.models, self._catalogue.prices)
+        exceeded = [
+            *_tokens_exceeded(bounds, result.models),
+            *await self._spend_exceeded(project_id, priced),
+            *await self._rate_exceeded(project_id, bounds),
+        ]
+        return DryRun(estimate=priced, exceeded=tuple(exceeded))
+
+    async def _read(
+        self, file: File, endpoint: str, bounds: EffectiveLimits
+    ) -> Plan | ValidationFailure:
+        validator = Validator(
+            ValidationRules(
+                endpoint=endpoint,
+                dialect=file.dialect,
+                models=self._catalogue.accepted,
+                requests_max=bounds.requests_per_batch,
+                line_bytes_max=self._line_bytes_max,
+            )
+        )
+        async for block in self._blobs.stream(file.blob_key):
+            validator.feed(block)
+            await asyncio.sleep(0)  # others are served between two blocks
+        return validator.finish()
+
+    async def _spend_exceeded(self, project_id: str, priced: Estimate) -> list[Exceeded]:
+        budget = await self._allowance.budget(project_id)
+        if budget is None or priced.batch_pico <= budget.left_pico:
+            return []
+        return [
+            Exceeded(
+                limit="spend_cap",
+                code="spend_cap_exceeded",
+                allowed=budget.cap_pico,
+                used=budget.spent_pico,
+                asked=priced.batch_pico,
+            )
+        ]
+
+    async def _rate_exceeded(self, project_id: str, bounds: EffectiveLimits) -> list[Exceeded]:
+        if bounds.batches_per_hour is None:
+            return []
+        try:
+            await self._allowance.check_batches_per_hour(project_id)
+        except LowtideError as error:
+            return [
+                Exceeded(
+                    limit="batches_per_hour",
+                    code=error.code,
+                    allowed=bounds.batches_per_hour,
+                    used=bounds.batches_per_hour,
+                    asked=1,
+                )
+            ]
+        return []
+
+
+def _tokens_exceeded(bounds: EffectiveLimits, models: Mapping[str, ModelShare]) -> list[Exceeded]:
+    """Models that ask for more than may ever be enqueued; what is enqueued now will be gone."""
+    return [
+        Exceeded(
+            limit="enqueued_tokens_per_model",
+            code="token_limit_exceeded",
+            allowed=bounds.enqueued_tokens_per_model,
+            used=None,
+            asked=share.input_tokens,
+            model=model,
+        )
+        for model, share in models.items()
+        if share.input_tokens > bounds.enqueued_tokens_per_model
+    ]

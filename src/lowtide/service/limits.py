@@ -1,0 +1,178 @@
+"""What an organisation may do: the configured defaults with its overrides, and what it used so far.
+
+The door asks before it takes a file or a batch, validation before it plans one. Limits are looked
+up by project and remembered for `TENANT_CACHE_S`; what was used is read afresh each time. Two
+calls at one instant may both pass the last place: a limit is a bound on appetite, not a lock.
+"""
+
+from collections import OrderedDict
+from datetime import datetime, timedelta
+
+import msgspec
+
+from lowtide import limits
+from lowtide.config import Limits
+from lowtide.core.errors import LowtideError
+from lowtide.core.money import dollars_text
+from lowtide.core.tenancy import DEFAULT_ORGANIZATION, Organization, OrganizationLimits
+from lowtide.ports.accounts import LedgerStore, TenantStore
+from lowtide.ports.clock import Clock
+
+
+class EffectiveLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """Of one organisation. None: no bound. `spend_cap_pico`: pico-dollars a calendar month."""
+
+    organization_id: str
+    requests_per_batch: int
+    file_bytes: int
+    enqueued_tokens_per_model: int
+    batches_per_hour: int | None = None
+    stored_bytes: int | None = None
+    requests_in_flight: int | None = None
+    spend_cap_pico: int | None = None
+
+
+class Budget(msgspec.Struct, frozen=True):
+    """Pico-dollars of this calendar month (UTC)."""
+
+    cap_pico: int
+    spent_pico: int
+
+    @property
+    def left_pico(self) -> int:
+        return max(0, self.cap_pico - self.spent_pico)
+
+
+class LimitService:
+    """The limits of every project's organisation, and the checks against them."""
+
+    def __init__(
+        self, tenants: TenantStore, ledger: LedgerStore, clock: Clock, defaults: Limits
+    ) -> None:
+        self._tenants = tenants
+        self._ledger = ledger
+        self._clock = clock
+        self._defaults = defaults
+        self._known: OrderedDict[str, tuple[float, EffectiveLimits]] = OrderedDict()
+
+    async def of(self, project_id: str) -> EffectiveLimits:
+        """As they are now, or were seconds ago."""
+        now_s = self._clock.monotonic()
+        known = self._known.get(project_id)
+        if known is not None and now_s - known[0] < limits.TENANT_CACHE_S:
+            return known[1]
+        effective = await self._look_up(project_id)
+        self._known[project_id] = (now_s, effective)
+        self._known.move_to_end(project_id)
+        while len(self._known) > limits.TENANT_CACHE_ENTRIES:
+            self._known.popitem(last=False)
+        return effective
+
+    def forget(self) -> None:
+        """An organisation changed: look all of them up afresh."""
+        self._known.clear()
+
+    async def check_batches_per_hour(self, project_id: str) -> None:
+        """One more batch may be created. Raises LowtideError `rate_limit_exceeded`."""
+        bounds = await self.of(project_id)
+        if (limit := bounds.batches_per_hour) is None:
+            return
+        wait_s = await self._wait_for_a_place(bounds.organization_id, limit)
+        if wait_s is not None:
+            raise LowtideError(
+                "rate_limit_exceeded",
+                f"Rate limit reached for batches created by organization {bounds.organization_id}:"
+                f" {limit} in any 60 minutes. Put more requests into each batch, or try again"
+                " later.",
+                retry_after_s=wait_s,
+            )
+
+    async def check_stored_bytes(self, project_id: str, more: int) -> None:
+        """That many bytes may be added. Raises LowtideError `storage_limit_exceeded`."""
+        bounds = await self.of(project_id)
+        if (limit := bounds.stored_bytes) is None:
+            return
+        used = await self._tenants.stored_bytes(bounds.organization_id)
+        if used + more > limit:
+            raise LowtideError(
+                "storage_limit_exceeded",
+                f"Organization {bounds.organization_id} may store {limit} bytes, of which {used}"
+                f" are in use; this file would add {more} or more. Nothing was kept. Delete files"
+                " that are no longer needed, then upload again.",
+                "file",
+            )
+
+    async def budget(self, project_id: str) -> Budget | None:
+        """What this month's cap leaves; None without a cap."""
+        bounds = await self.of(project_id)
+        if bounds.spend_cap_pico is None:
+            return None
+        since = month_of(self._clock.now())
+        spent = await self._ledger.spent_pico(bounds.organization_id, since)
+        return Budget(bounds.spend_cap_pico, spent)
+
+    async def check_spend(self, project_id: str) -> None:
+        """Some of the cap is left. Raises LowtideError `spend_cap_exceeded`."""
+        budget = await self.budget(project_id)
+        if budget is not None and budget.spent_pico >= budget.cap_pico:
+            raise LowtideError("spend_cap_exceeded", spend_cap_message(budget))
+
+    async def _look_up(self, project_id: str) -> EffectiveLimits:
+        project = await self._tenants.project(project_id)
+        organization = project and await self._tenants.organization(project.organization_id)
+        return effective_limits(self._defaults, organization or None)
+
+    async def _wait_for_a_place(self, organization_id: str, limit: int) -> int | None:
+        """Seconds until fewer than `limit` batches lie within the last hour; None: they do now.
+
+        At most RETRY_AFTER_S_ADVISED, which is how long the SDKs wait by themselves.
+        """
+        since = self._clock.now() - timedelta(seconds=limits.RATE_WINDOW_S)
+        created_since = self._tenants.batches_created_since
+        if await created_since(organization_id, since) < limit:
+            return None
+        low, high = 0, limits.RETRY_AFTER_S_ADVISED
+        while high - low > 1:
+            middle = (low + high) // 2
+            later = since + timedelta(seconds=middle)
+            if await created_since(organization_id, later) < limit:
+                high = middle
+            else:
+                low = middle
+        return high
+
+
+def effective_limits(defaults: Limits, organization: Organization | None) -> EffectiveLimits:
+    """The defaults, where the organisation has nothing of its own."""
+    own = organization.limits if organization else OrganizationLimits()
+
+    def chosen(name: str) -> int | None:
+        value: int | None = getattr(own, name)
+        return getattr(defaults, name) if value is None else value
+
+    return EffectiveLimits(
+        organization_id=organization.id if organization else DEFAULT_ORGANIZATION,
+        requests_per_batch=chosen("requests_per_batch") or 0,
+        file_bytes=chosen("file_bytes") or 0,
+        enqueued_tokens_per_model=chosen("enqueued_tokens_per_model") or 0,
+        batches_per_hour=chosen("batches_per_hour"),
+        stored_bytes=chosen("stored_bytes"),
+        requests_in_flight=chosen("requests_in_flight"),
+        spend_cap_pico=organization.spend_cap_pico if organization else None,
+    )
+
+
+def month_of(now: datetime) -> datetime:
+    """The first instant of the calendar month of `now`, which is UTC."""
+    return now.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+
+
+def spend_cap_message(budget: Budget, estimate_pico: int | None = None) -> str:
+    """Names cap, spent and, where there is one, the estimate of the batch."""
+    figures = (
+        f"Spend cap reached. Cap: ${dollars_text(budget.cap_pico)} a month;"
+        f" ${dollars_text(budget.spent_pico)} is spent"
+    )
+    if estimate_pico is not None:
+        figures += f" and this batch is estimated at ${dollars_text(estimate_pico)}"
+    return f"{figures}. Raise the organization's spend cap, or wait for the next month."

@@ -17,7 +17,7 @@ from lowtide.core.catalogue import Catalogue
 from lowtide.core.estimate import estimate
 from lowtide.core.plan import Plan
 from lowtide.core.validation import ValidationFailure, ValidationRules, Validator
-from lowtide.loops.tasks import TaskRenewal, Wake
+from lowtide.loops.tasks import TaskRenewal, Wake, let_go
 from lowtide.ports.blobs import BlobNotFound, Blobs
 from lowtide.ports.clock import Clock
 from lowtide.ports.store import LifecycleStore, TaskLease, TokenLimitReached
@@ -66,8 +66,8 @@ class ValidateLoop:
             return now + timedelta(seconds=limits.IDLE_POLL_S)
         try:
             await self._validate(lease)
-        except BaseException:
-            await asyncio.shield(self._store.release_task(lease))
+        except BaseException as error:
+            await asyncio.shield(let_go(self._store, lease, self._clock, error))
             raise
         return now
 

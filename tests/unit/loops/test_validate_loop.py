@@ -1,0 +1,179 @@
+"""loops/validate.py: a file in, a plan or the list of bad lines out."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from hashlib import sha256
+from typing import Any
+
+import pytest
+from work_bench import MODEL, WorkBench
+
+from lowtide import limits
+from lowtide.config import Limits
+from lowtide.core.batch import Batch
+from lowtide.core.catalogue import Catalogue, ModelEntry
+from lowtide.core.file import File
+from lowtide.loops.validate import ValidateLoop
+from lowtide.ports.blobs import BlobsFull
+
+GOOD = b'{"custom_id":"r-%d","method":"POST","url":"/v1/chat/completions","body":{"model":"%s",'
+GOOD += b'"messages":[{"role":"user","content":"hi"}]}}\n'
+
+
+class Validation:
+    """The loop with uploads of our own making."""
+
+    def __init__(self, bench: WorkBench) -> None:
+        self.bench = bench
+        self.woken: list[str] = []
+        self.files = 0
+        self.loop = ValidateLoop(
+            "w",
+            bench.store.lifecycle,
+            bench.blobs,  # type: ignore[arg-type]
+            bench.clock,
+            Catalogue([ModelEntry(id=MODEL, aliases=("short",))]),
+            Limits(enqueued_tokens_per_model=1000),
+            self.woken.append,
+        )
+
+    async def batch(self, content: bytes) -> Batch:
+        self.files += 1
+        bench, now = self.bench, self.bench.clock.now()
+        file = File(
+            id=f"file-v{self.files}",
+            project_id="proj_default",
+            purpose="batch",
+            filename="input.jsonl",
+            status="uploaded",
+            dialect="openai",
+            created_at=now,
+            bytes=len(content),
+            lines=content.count(b"\n"),
+            sha256=sha256(content).hexdigest(),
+            blob_key=f"files/v{self.files}",
+        )
+        await bench.real_blobs.put(file.blob_key, content)
+        await bench.store.files.add(file)
+        batch = Batch(
+            id=f"batch_v{self.files}",
+            project_id="proj_default",
+            user_id="user_default",
+            dialect="openai",
+            input_file_id=file.id,
+            input_bytes=file.bytes,
+            endpoint="/v1/chat/completions",
+            completion_window_s=3600,
+            created_at=now,
+            expires_at=now + timedelta(hours=1),
+        )
+        bench.clock.advance(1.0)
+        return await bench.store.batches.add(batch, digest=batch.id, repeat=False, since=now)
+
+    async def tick(self) -> None:
+        await self.loop.tick(self.bench.clock.now())
+
+
+@pytest.fixture
+def validation(bench: WorkBench) -> Validation:
+    return Validation(bench)
+
+
+def lines(count: int, model: bytes = b"test-model") -> bytes:
+    return b"".join(GOOD % (n, model) for n in range(1, count + 1))
+
+
+async def test_a_good_file_becomes_a_batch_in_progress_and_the_dispatcher_is_told(
+    bench: WorkBench, validation: Validation
+) -> None:
+    batch = await validation.batch(lines(30))
+    await validation.tick()
+    seen = await bench.see(batch)
+    assert (seen.status, seen.counts.total, seen.model) == ("in_progress", 30, MODEL)
+    assert validation.woken == ["dispatch"]
+    await bench.work_off()
+    assert sorted(await bench.committed_lines(batch)) == list(range(1, 31))
+
+
+async def test_an_alias_is_the_model_it_stands_for(
+    bench: WorkBench, validation: Validation
+) -> None:
+    batch = await validation.batch(lines(3, b"short"))
+    await validation.tick()
+    await bench.work_off()
+    assert (await bench.see(batch)).counts.completed == 3
+    assert all(b'"model":"test-model"' in call.body for call in bench.engine.calls)
+
+
+async def test_a_bad_file_fails_with_its_bad_lines_and_costs_nothing(
+    bench: WorkBench, validation: Validation
+) -> None:
+    batch = await validation.batch(lines(2) + b"{oops\n" + lines(1, b"unknown"))
+    await validation.tick()
+    seen = await bench.see(batch)
+    assert seen.status == "failed"
+    assert [error.line for error in seen.errors] == [3, 4]
+    await bench.work_off()
+    assert not bench.engine.calls
+
+
+async def test_a_batch_beyond_the_enqueued_tokens_fails_and_leaves_no_plan_behind(
+    bench: WorkBench, validation: Validation
+) -> None:
+    first = await validation.batch(lines(100))
+    second = await validation.batch(lines(100))
+    await validation.tick()
+    await validation.tick()
+    states = {(await bench.see(batch)).status for batch in (first, second)}
+    assert "failed" in states
+    kept = [info.key async for info in bench.real_blobs.list("plans/")]
+    assert len(kept) == ("in_progress" in states)
+
+
+async def test_a_file_whose_bytes_are_gone_fails_its_batch_and_says_so(
+    bench: WorkBench, validation: Validation
+) -> None:
+    batch = await validation.batch(lines(3))
+    await bench.real_blobs.delete("files/v1")
+    await validation.tick()
+    seen = await bench.see(batch)
+    assert (seen.status, seen.errors[0].code) == ("failed", "file_not_found")
+
+
+async def test_a_batch_whose_plan_cannot_be_stored_is_not_in_the_way_of_the_next(
+    bench: WorkBench, validation: Validation
+) -> None:
+    first, second = await validation.batch(lines(3)), await validation.batch(lines(4))
+    bench.blobs.fail("put", BlobsFull("no space left"))
+    with pytest.raises(BlobsFull):
+        await validation.tick()
+    await validation.tick()
+    assert (await bench.see(second)).status == "in_progress"
+    bench.clock.advance(limits.TASK_RETRY_S)
+    await bench.store.work.reap(bench.clock.now())
+    await validation.tick()
+    assert (await bench.see(first)).status == "in_progress"
+
+
+async def test_cancelled_in_the_middle_it_is_free_at_once_and_begins_again(
+    bench: WorkBench, validation: Validation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = await validation.batch(lines(3))
+    reading = asyncio.Event()
+
+    async def stuck(*_: Any) -> AsyncIterator[bytes]:
+        yield lines(1)
+        reading.set()
+        await asyncio.get_running_loop().create_future()
+
+    monkeypatch.setattr(bench.blobs, "stream", stuck, raising=False)
+    tick = asyncio.create_task(validation.tick())
+    async with asyncio.timeout(10):
+        await reading.wait()
+    tick.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await tick
+    monkeypatch.undo()
+    await validation.tick()
+    assert (await bench.see(batch)).counts.total == 3

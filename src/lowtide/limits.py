@@ -104,7 +104,8 @@ TOKENS_SAMPLE_SHARE: Final = 64  # the distance begins as this fraction of what 
 TOKENS_RATIO_SAMPLES: Final = 8  # measured lines whose mean stands for the next lines; few, so
 # that a file sorted by language is followed closely
 TOKENS_IMAGE_LINE_BYTES: Final = 4 * KIB  # below it no search for a data URL
-TOKENS_LEARN_GAP_S: Final = 0.02  # per model: at most 50 requests a second are learnt from
+TOKENS_LEARN_ALL: Final = 512  # requests of a model that are all learnt from; 50 ms of work
+TOKENS_LEARN_GAP_S: Final = 0.02  # then at most 50 a second: half a percent of a core
 TOKENS_FADE_EVERY: Final = 1_024  # requests learnt from; then older ones count half
 TOKENS_LEVERAGE_MAX: Final = 4_096  # tokens above which a longer prompt teaches no more than this
 TOKENS_PER_BYTE_MAX: Final = 4  # a report above this share of a request is no measurement

@@ -31,6 +31,7 @@ from lowtide.engines.http_client import HttpEngine
 from lowtide.engines.model_source import resolve_model
 from lowtide.loops.assemble import AssembleLoop
 from lowtide.loops.attempt import Upstream
+from lowtide.loops.calibrate import Calibrations
 from lowtide.loops.budget import BudgetLoop
 from lowtide.loops.commit import Committer
 from lowtide.loops.dispatch import Dispatcher
@@ -171,6 +172,7 @@ class _Moving:
         ttl_s = settings.dispatch.lease_ttl_s
         self._clock = clock
         self._upstreams = upstreams
+        self._calibrations = Calibrations(store.calibrations)
         self._committer = Committer(
             worker_id,
             store.work,
@@ -191,6 +193,7 @@ class _Moving:
             self._committer,
             attempts_max=settings.dispatch.attempts_max,
             lease_ttl_s=ttl_s,
+            on_answer=self._calibrations.finished,
             in_flight_max=settings.limits.requests_in_flight,
         )
         parts: list[Loop] = [
@@ -202,11 +205,13 @@ class _Moving:
                 catalogue,
                 settings.limits,
                 self.wake,
+                token_models=self._calibrations.models,
                 allowance=allowance,
                 lease_ttl_s=ttl_s,
             ),
             self._dispatcher,
             self._committer,
+            self._calibrations,
             AssembleLoop(
                 worker_id, store.lifecycle, store.results, blobs, clock, lease_ttl_s=ttl_s
             ),
@@ -243,12 +248,14 @@ class _Moving:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Run until left; then stop claiming, finish or give back, and commit what finished."""
+        await self._calibrations.load()  # before a batch is validated
         async with self._loops:
             try:
                 yield
             finally:
                 await asyncio.shield(self._dispatcher.drain(limits.DRAIN_S))
         await self._committer.finish(self._clock.now())
+        await self._calibrations.tick(self._clock.now())
 
 
 def _upload_secret(settings: Settings, data_dir: Path) -> bytes:

@@ -31,6 +31,10 @@ from lowtide.ports.store import BeatReceipt, WorkStore
 
 log = structlog.get_logger(__name__)
 
+OnAnswer = Callable[[str, bytes, int, float], None]
+"""Told of each success: its model, its input line, its reported prompt tokens, monotonic seconds.
+"""
+
 
 class _Slot(msgspec.Struct, eq=False):
     """What a task is busy with; `in_flight` from `take` until the outcome is settled."""
@@ -56,6 +60,7 @@ class Dispatcher:
         *,
         attempts_max: int = limits.ATTEMPTS_MAX,
         lease_ttl_s: float = limits.LEASE_TTL_S,
+        on_answer: OnAnswer = lambda *_: None,
         in_flight_max: int | None = None,
     ) -> None:
         """`draw` gives uniform numbers in [0, 1) for back-off."""
@@ -63,6 +68,7 @@ class Dispatcher:
         self._draw = draw
         self._upstreams = tuple(upstreams)
         self._committer = committer
+        self._on_answer = on_answer
         self._core = Dispatch(attempts_max=attempts_max)
         self._leasing = Leasing(
             worker_id, store, blobs, self._core, self._upstreams, lease_ttl_s, in_flight_max
@@ -181,6 +187,9 @@ class Dispatcher:
             self._uncommitted[run.key] = self._uncommitted.get(run.key, 0) + 1
             self._committer.add(run.key, run.lease.token, finished)
             self._leasing.count_finished()
+            if finished.ok:
+                tokens = finished.usage.input_tokens
+                self._on_answer(run.lease.model, request.data, tokens, now_s)
             if run.unfinished == 0 and not any(r.unfinished for r in self._core.runs.values()):
                 self._committer.wake()  # nothing is left to wait for: no need to sit out the beat
         if self._leasing.is_low(run.lease.model, now_s):

@@ -6,7 +6,9 @@ passed.
 """
 
 import asyncio
+from collections.abc import Mapping
 from datetime import datetime, timedelta
+from types import MappingProxyType
 
 import structlog
 
@@ -16,6 +18,7 @@ from lowtide.core.batch import BatchError
 from lowtide.core.catalogue import Catalogue
 from lowtide.core.estimate import estimate
 from lowtide.core.plan import Plan
+from lowtide.core.token_model import TokenModel
 from lowtide.core.validation import ValidationFailure, ValidationRules, Validator
 from lowtide.loops.tasks import TaskRenewal, Wake, let_go
 from lowtide.ports.blobs import BlobNotFound, Blobs
@@ -46,10 +49,13 @@ class ValidateLoop:
         bounds: Limits,
         wake: Wake,
         *,
+        token_models: Mapping[str, TokenModel] = MappingProxyType({}),
         allowance: LimitService | None = None,
         lease_ttl_s: float = limits.LEASE_TTL_S,
     ) -> None:
-        """`allowance` knows what the batch's organisation may do; None: `bounds` hold for all."""
+        """`token_models` may change between ticks: estimates are made with what is there then.
+        `allowance` knows what the batch's organisation may do; None: `bounds` hold for all.
+        """
         self._worker_id = worker_id
         self._store = store
         self._blobs = blobs
@@ -57,6 +63,7 @@ class ValidateLoop:
         self._catalogue = catalogue
         self._bounds = bounds
         self._wake = wake
+        self._token_models = token_models
         self._allowance = allowance
         self._lease_ttl_s = lease_ttl_s
 
@@ -99,7 +106,8 @@ class ValidateLoop:
                 models=self._catalogue.accepted,
                 requests_max=bounds.requests_per_batch,
                 line_bytes_max=self._bounds.line_bytes,
-            )
+            ),
+            self._token_models,
         )
         renewal = TaskRenewal(self._store, lease, self._clock, self._lease_ttl_s)
         async for block in self._blobs.stream(lease.input_key):

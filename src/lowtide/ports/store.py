@@ -32,6 +32,7 @@ from lowtide.core.money import ModelPrices
 from lowtide.core.plan import ChunkSpec, ModelShare
 from lowtide.core.segment import Slice
 from lowtide.ports.accounts import LedgerStore, TenantStore
+from lowtide.ports.calibration import CalibrationStore
 
 Order = Literal["asc", "desc"]
 
@@ -385,6 +386,8 @@ class Store(Protocol):
     def tenants(self) -> TenantStore: ...
     @property
     def ledger(self) -> LedgerStore: ...
+    @property
+    def calibrations(self) -> CalibrationStore: ...
 
     async def open(self) -> None:
         """Connect and bring the schema to head. Raises StoreError with what to do."""

@@ -29,7 +29,7 @@ from lowtide.core.ledger import Cost
 from lowtide.core.tenancy import OrganizationLimits, Scope
 from lowtide.store.columns import Instant, Json
 
-HEAD: Final = "0002"
+HEAD: Final = "0003"
 """The revision that this code needs. Revisions are numbered, so a newer one is recognised."""
 
 metadata = MetaData()
@@ -324,4 +324,12 @@ spend = Table(
     Column("organization_id", String, ForeignKey(organizations.c.id), primary_key=True),
     _text("month", primary_key=True),  # YYYY-MM, in UTC
     _whole("charge_pico", nullable=False),  # the running sum of the month's ledger entries
+)
+
+token_models = Table(
+    "token_models",
+    metadata,
+    _text("model", primary_key=True),
+    Column("data", LargeBinary, nullable=False),  # core.token_model, about 6 KiB
+    _at("saved_at", nullable=False),
 )

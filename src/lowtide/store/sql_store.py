@@ -9,6 +9,7 @@ from pathlib import Path
 from sqlalchemy import URL
 
 from lowtide.ports.accounts import LedgerStore, TenantStore
+from lowtide.ports.calibration import CalibrationStore
 from lowtide.ports.store import (
     BatchStore,
     FileStore,
@@ -19,6 +20,7 @@ from lowtide.ports.store import (
     WorkStore,
 )
 from lowtide.store.batches import SqlBatches
+from lowtide.store.calibrations import SqlCalibrations
 from lowtide.store.dialect import make_sqlite_file
 from lowtide.store.engine import Database, mapped_errors
 from lowtide.store.files import SqlFiles
@@ -42,6 +44,7 @@ class SqlStore:
         self._results = SqlResults(self._db)
         self._tenants = SqlTenants(self._db)
         self._ledger = SqlLedger(self._db)
+        self._calibrations = SqlCalibrations(self._db)
 
     @classmethod
     def sqlite(cls, path: Path) -> "SqlStore":
@@ -76,6 +79,10 @@ class SqlStore:
     @property
     def ledger(self) -> LedgerStore:
         return self._ledger
+
+    @property
+    def calibrations(self) -> CalibrationStore:
+        return self._calibrations
 
     async def open(self) -> None:
         """Connect and bring the schema to head. Raises StoreError with what to do."""

@@ -81,6 +81,10 @@ class Limits(_Section, frozen=True):
     """Bytes of files that an organisation may keep; None: no bound."""
     requests_in_flight: int | None = None
     """Requests of an organisation that may be at engines at one time; None: no bound."""
+    live_requests_per_minute: int | None = None
+    """Interactive calls per key and model; None: no bound. Batch work does not count."""
+    live_tokens_per_minute: int | None = None
+    """Tokens of interactive calls per key and model, input and output; None: no bound."""
 
     @property
     def completion_window_s(self) -> int:
@@ -209,6 +213,9 @@ def check(settings: Settings) -> None:
     _require(limit.line_bytes > 0, "limits.line_bytes", "at least 1")
     for key in ("batches_per_hour", "stored_bytes", "requests_in_flight"):
         _require((getattr(limit, key) or 0) >= 0, f"limits.{key}", "at least 0, or left out")
+    for key in ("live_requests_per_minute", "live_tokens_per_minute"):
+        value = getattr(limit, key)
+        _require(value is None or value > 0, f"limits.{key}", "at least 1, or left out")
     _require(
         server.upload_secret is None or len(server.upload_secret) >= limits.UPLOAD_SECRET_CHARS_MIN,
         "server.upload_secret",

@@ -158,6 +158,7 @@ LIVE_CONNECTIONS_MAX: Final = 1_024  # per replica, beside the window: batch wor
 LIVE_CONNECTIONS_LLAMACPP: Final = 64  # its server needs a thread for each connection
 LIVE_IN_FLIGHT_MAX: Final = 2_048  # per replica; those above its connections wait for one
 LIVE_ATTEMPTS_MAX: Final = 3  # each on another replica, all before the first byte
+LIVE_BREAKS_MAX: Final = 2  # engines that may die under one request before it is given up
 LIVE_STALL_S: Final = 60.0  # a client that takes nothing for so long has left its answer behind
 LIVE_LOAD_TOLERANCE: Final = 0.25  # of a window: how much busier a replica with the prefix may be
 LIVE_PREFIX_BYTES: Final = 1 * KIB  # of a prompt: what a replica is remembered by
@@ -165,6 +166,7 @@ LIVE_EVENT_BYTES_MAX: Final = 64 * KIB  # a larger event of a stream is passed o
 LIVE_TAIL_BYTES: Final = 256 * KIB  # end of a stream kept to read its usage; /responses repeats all
 LIVE_OUTPUT_TOKENS_ASSUMED: Final = 256  # reserved for a request that bounds its answer nowhere
 LIVE_BUCKETS_MAX: Final = 10_000  # rate limits remembered, one per key and model
+LIVE_DEBT_MINUTES_MAX: Final = 10  # what one call used above its estimate locks nobody out longer
 LIVE_BUSY_RETRY_AFTER_S: Final = 1  # a full replica has room again within a second
 
 # ---- circuit breaker (scheduling.md section 2j) ----

@@ -45,6 +45,8 @@ from lowtide.service.batches import BatchService
 from lowtide.service.estimates import EstimateService
 from lowtide.service.files import FileService
 from lowtide.service.limits import LimitService
+from lowtide.service.live import LiveService
+from lowtide.service.live_replica import LiveReplica
 from lowtide.service.models import ModelService
 from lowtide.service.results import ResultReader
 from lowtide.service.services import Services
@@ -143,6 +145,7 @@ async def open_application(
             tenants=TenantService(store.tenants, access, clock, new_id),
             allowance=allowance,
             usage=UsageService(store.ledger, clock),
+            live=_live(replicas, upstreams, catalogue, clock, allowance, stack),
         )
         if role != "api":
             await stack.enter_async_context(loops.running())
@@ -323,17 +326,7 @@ async def _upstreams(
 ) -> list[Upstream]:
     upstreams: list[Upstream] = []
     for replica in replicas:
-        try:
-            engine = HttpEngine(
-                replica.url,
-                headers=replica.headers,
-                api_key=replica.api_key,
-                connections_max=replica.window + limits.PROBE_CONNECTIONS,
-                verify=replica.verify_tls,
-            )
-        except ValueError as error:
-            raise ConfigError(f"[[replica]] {replica.url}: {error}") from None
-        stack.push_async_callback(engine.aclose)
+        engine = _engine(replica, replica.window + limits.PROBE_CONNECTIONS, stack)
         models = frozenset(catalogue.names[name] for name in replica.models)
         upstreams.append(
             Upstream(
@@ -345,6 +338,49 @@ async def _upstreams(
             )
         )
     return upstreams
+
+
+def _engine(replica: ReplicaSettings, connections_max: int, stack: AsyncExitStack) -> HttpEngine:
+    try:
+        engine = HttpEngine(
+            replica.url,
+            headers=replica.headers,
+            api_key=replica.api_key,
+            connections_max=connections_max,
+            verify=replica.verify_tls,
+        )
+    except ValueError as error:
+        raise ConfigError(f"[[replica]] {replica.url}: {error}") from None
+    stack.push_async_callback(engine.aclose)
+    return engine
+
+
+def _live(
+    replicas: Sequence[ReplicaSettings],
+    upstreams: Sequence[Upstream],
+    catalogue: Catalogue,
+    clock: SystemClock,
+    allowance: LimitService,
+    stack: AsyncExitStack,
+) -> LiveService:
+    """The interactive door over the same replicas, by connections of its own."""
+    shared = [
+        LiveReplica(
+            upstream.replica,
+            _engine(replica, _live_connections(replica), stack),
+            upstream.engine_names,
+            upstream.drop_fields,
+            upstream.timeout_s,
+        )
+        for replica, upstream in zip(replicas, upstreams, strict=True)
+    ]
+    return LiveService(catalogue, shared, clock, allowance)
+
+
+def _live_connections(replica: ReplicaSettings) -> int:
+    if replica.engine == "llamacpp":
+        return limits.LIVE_CONNECTIONS_LLAMACPP
+    return limits.LIVE_CONNECTIONS_MAX
 
 
 def _is_single_machine(settings: Settings) -> bool:

@@ -33,6 +33,7 @@ from lowtide.service.batches import BatchService
 from lowtide.service.estimates import EstimateService
 from lowtide.service.files import FileService
 from lowtide.service.limits import LimitService
+from lowtide.service.live import LiveService
 from lowtide.service.models import ModelService
 from lowtide.service.results import ResultReader
 from lowtide.service.services import Services
@@ -167,6 +168,7 @@ def build(folder: Path, settings: Settings | None = None) -> Door:
         tenants=TenantService(store.tenants, access, clock, new_id),
         allowance=allowance,
         usage=UsageService(store.ledger, clock),
+        live=LiveService(catalogue, [], clock, allowance),
     )
     return Door(folder, services, store, clock)
 

@@ -56,6 +56,9 @@ STATUS_OF: Final[Mapping[ErrorCode, int]] = MappingProxyType(
         "range_not_satisfiable": 416,
         "rate_limit_exceeded": 429,
         "internal_error": 500,
+        "engine_error": 502,
+        "model_unavailable": 503,
+        "engine_timeout": 504,
         "storage_unavailable": 503,
         # 507, not 503: a full disk outlives the two to five retries of every SDK, each of which
         # would send the whole file again. `x-should-retry: false` stops them.

@@ -1,15 +1,36 @@
-"""`/metrics` in the text format of Prometheus, and the door's own counter."""
+"""`/metrics` in the text format of Prometheus, and what the door itself counts and times."""
 
 from typing import Final
 
 from fastapi import APIRouter
-from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, Counter, generate_latest
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    REGISTRY,
+    Counter,
+    Gauge,
+    Histogram,
+    generate_latest,
+)
 from starlette.responses import Response
 
 REQUESTS: Final = Counter(
     "lowtide_http_requests",
     "HTTP requests answered (status 0: the client left).",
     ["method", "status"],
+)
+LIVE_REQUESTS: Final = Counter(
+    "lowtide_live_requests",
+    "Interactive calls ended (status 0: the client left before an answer began).",
+    ["model", "status"],
+)
+LIVE_IN_FLIGHT: Final = Gauge(
+    "lowtide_live_in_flight", "Interactive calls between admission and end.", ["model"]
+)
+LIVE_FIRST_BYTE: Final = Histogram(
+    "lowtide_live_first_byte_seconds",
+    "From an interactive call's arrival to the first byte of its answer (streams: first token).",
+    ["model"],
+    buckets=(0.01, 0.025, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1, 1.5, 2.5, 5, 10, 30, 60),
 )
 
 router = APIRouter()

@@ -18,7 +18,19 @@ from lowtide.core.batch import Dialect
 from lowtide.core.errors import LowtideError
 
 _MOUNTS: Final[dict[str, Dialect]] = {"together": "together", "openai": "openai"}
-_UNPREFIXED: Final = frozenset({"files", "batches", "models", "uploads", "whoami"})
+_UNPREFIXED: Final = frozenset(
+    {
+        "batches",
+        "chat",
+        "completions",
+        "embeddings",
+        "files",
+        "models",
+        "responses",
+        "uploads",
+        "whoami",
+    }
+)
 _WHOAMI: Final = frozenset({"/v3/whoami", "/v1/v3/whoami"})
 _GLUED_URL: Final = re.compile(r"/(?:\w+/)*https?:/")
 _SLASHES: Final = re.compile(r"/{2,}")

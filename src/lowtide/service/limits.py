@@ -14,6 +14,7 @@ from lowtide import limits
 from lowtide.config import Limits
 from lowtide.core.errors import LowtideError
 from lowtide.core.money import dollars_text
+from lowtide.core.rate import Allowance
 from lowtide.core.tenancy import DEFAULT_ORGANIZATION, Organization, OrganizationLimits
 from lowtide.ports.accounts import LedgerStore, TenantStore
 from lowtide.ports.clock import Clock
@@ -29,6 +30,7 @@ class EffectiveLimits(msgspec.Struct, frozen=True, kw_only=True):
     batches_per_hour: int | None = None
     stored_bytes: int | None = None
     requests_in_flight: int | None = None
+    live: Allowance = Allowance()
     spend_cap_pico: int | None = None
 
 
@@ -158,6 +160,7 @@ def effective_limits(defaults: Limits, organization: Organization | None) -> Eff
         batches_per_hour=chosen("batches_per_hour"),
         stored_bytes=chosen("stored_bytes"),
         requests_in_flight=chosen("requests_in_flight"),
+        live=Allowance(chosen("live_requests_per_minute"), chosen("live_tokens_per_minute")),
         spend_cap_pico=organization.spend_cap_pico if organization else None,
     )
 

@@ -19,6 +19,7 @@ from lowtide.service.usage import UsageService
 if TYPE_CHECKING:
     from lowtide.service.batches import BatchService
     from lowtide.service.estimates import EstimateService
+    from lowtide.service.live import LiveService
     from lowtide.service.models import ModelService
     from lowtide.service.results import ResultReader
 
@@ -38,3 +39,4 @@ class Services:
     tenants: TenantService
     allowance: LimitService
     usage: UsageService
+    live: LiveService

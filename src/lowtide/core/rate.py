@@ -1,0 +1,171 @@
+"""How often a caller may call: token buckets, one pair per API key and model.
+
+The interactive door asks before each call and corrects afterwards. Pure: monotonic seconds go in.
+It guards the promise that over any span of t seconds no more than the limit's share of t, and one
+minute's worth on top, is let through. Nothing of batch work comes here: the pools are separate.
+"""
+
+from collections import OrderedDict
+from typing import Final
+
+import msgspec
+
+from lowtide.limits import LIVE_BUCKETS_MAX, LIVE_DEBT_MINUTES_MAX
+
+MINUTE_S: Final = 60.0
+
+
+class Allowance(msgspec.Struct, frozen=True):
+    """What a caller may do per minute; None: as much as they like."""
+
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+
+    @property
+    def is_unlimited(self) -> bool:
+        return self.requests_per_minute is None and self.tokens_per_minute is None
+
+
+class Level(msgspec.Struct, frozen=True):
+    """One limit as its caller is told: what is left, and in how many seconds all of it is back."""
+
+    limit: int
+    remaining: int
+    reset_s: float
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """Whether a call may go ahead. `retry_after_s` is 0 for one that may."""
+
+    admitted: bool
+    reserved_tokens: int
+    retry_after_s: float
+    requests: Level | None
+    tokens: Level | None
+
+
+class Bucket:
+    """Holds at most a minute's worth and fills evenly. Below zero it is in debt."""
+
+    __slots__ = ("_level", "_seen_at_s", "capacity")
+
+    def __init__(self, capacity: int, now_s: float) -> None:
+        self.capacity = capacity
+        self._level = float(capacity)
+        self._seen_at_s = now_s
+
+    def level(self, now_s: float) -> float:
+        """What may be taken now."""
+        passed_s = max(0.0, now_s - self._seen_at_s)
+        self._seen_at_s = max(now_s, self._seen_at_s)
+        filled = self._level + self.capacity * passed_s / MINUTE_S
+        self._level = min(float(self.capacity), filled)
+        return self._level
+
+    def wait_s(self, amount: float, now_s: float) -> float:
+        """Seconds until `amount` may be taken; 0 when it may be now."""
+        missing = amount - self.level(now_s)
+        if missing <= 0:
+            return 0.0
+        return missing * MINUTE_S / self.capacity if self.capacity else MINUTE_S
+
+    def take(self, amount: float, now_s: float) -> None:
+        """Take, or give back what is below zero. Debt ends at LIVE_DEBT_MINUTES_MAX."""
+        level = min(float(self.capacity), self.level(now_s) - amount)
+        self._level = max(level, -float(self.capacity) * LIVE_DEBT_MINUTES_MAX)
+
+    def resize(self, capacity: int, now_s: float) -> None:
+        """The limit was changed."""
+        if capacity != self.capacity:
+            level = self.level(now_s)
+            self.capacity = capacity
+            self._level = min(float(capacity), level)
+
+    def shown(self, now_s: float) -> Level:
+        return Level(
+            self.capacity,
+            max(0, int(self.level(now_s))),
+            self.wait_s(self.capacity, now_s),
+        )
+
+
+class _Pair:
+    """The two buckets of one key and model; one that has no limit is None."""
+
+    __slots__ = ("requests", "tokens")
+
+    def __init__(self) -> None:
+        self.requests: Bucket | None = None
+        self.tokens: Bucket | None = None
+
+    def fit(self, allowance: Allowance, now_s: float) -> None:
+        self.requests = _fitted(self.requests, allowance.requests_per_minute, now_s)
+        self.tokens = _fitted(self.tokens, allowance.tokens_per_minute, now_s)
+
+
+def _fitted(bucket: Bucket | None, limit: int | None, now_s: float) -> Bucket | None:
+    if limit is None:
+        return None
+    if bucket is None:
+        return Bucket(limit, now_s)
+    bucket.resize(limit, now_s)
+    return bucket
+
+
+class RatePool:
+    """The buckets in use, least recently used first; at most `buckets_max` pairs are kept.
+
+    One that is forgotten begins full again, so the bound must be above the keys that are busy
+    within the same minute.
+    """
+
+    def __init__(self, buckets_max: int = LIVE_BUCKETS_MAX) -> None:
+        self._buckets_max = buckets_max
+        self._pairs: OrderedDict[tuple[str, str], _Pair] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def admit(
+        self, key_id: str, model: str, allowance: Allowance, tokens: int, now_s: float
+    ) -> Verdict:
+        """Take one request and the `tokens` it may need, both or neither.
+
+        A call that could need more than a minute's worth waits for a full bucket, not for ever;
+        what it really used is then owed.
+        """
+        if allowance.is_unlimited:
+            return Verdict(True, 0, 0.0, None, None)
+        pair = self._pair(key_id, model)
+        pair.fit(allowance, now_s)
+        reserved = 0 if pair.tokens is None else min(tokens, pair.tokens.capacity)
+        takes = ((pair.requests, 1), (pair.tokens, reserved))
+        wait_s = max(bucket.wait_s(amount, now_s) for bucket, amount in takes if bucket)
+        if wait_s == 0:
+            for bucket, amount in takes:
+                if bucket is not None:
+                    bucket.take(amount, now_s)
+        return Verdict(
+            admitted=wait_s == 0,
+            reserved_tokens=reserved if wait_s == 0 else 0,
+            retry_after_s=wait_s,
+            requests=pair.requests.shown(now_s) if pair.requests else None,
+            tokens=pair.tokens.shown(now_s) if pair.tokens else None,
+        )
+
+    def correct(self, key_id: str, model: str, verdict: Verdict, used: int, now_s: float) -> None:
+        """A call that was admitted has ended, having used so many tokens."""
+        pair = self._pairs.get((key_id, model))
+        if pair is not None and pair.tokens is not None and verdict.tokens is not None:
+            pair.tokens.take(used - verdict.reserved_tokens, now_s)
+
+    def _pair(self, key_id: str, model: str) -> _Pair:
+        key = (key_id, model)
+        pair = self._pairs.get(key)
+        if pair is None:
+            pair = self._pairs[key] = _Pair()
+            if len(self._pairs) > self._buckets_max:
+                self._pairs.popitem(last=False)
+        else:
+            self._pairs.move_to_end(key)
+        return pair

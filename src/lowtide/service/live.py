@@ -1,0 +1,264 @@
+"""The verbs of the interactive door: read a call, admit it, and open it on the best replica.
+
+The API's live routes call them, in this order. Guards: a call is sent again only before the first
+byte of its answer has gone out, each time to another replica; leaving the context of `open` ends
+the upstream call at once; and whatever ends it, the caller's tokens are corrected.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from math import ceil
+
+import msgspec
+
+from lowtide import limits
+from lowtide.core.affinity import choose
+from lowtide.core.catalogue import Catalogue
+from lowtide.core.errors import LowtideError
+from lowtide.core.line import LineFormatError
+from lowtide.core.live import LiveAnswer, LiveRequest, answer_of, read_live, tokens_used
+from lowtide.core.outcome import THROTTLE_STATUSES, NoReply, Reply
+from lowtide.core.rate import RatePool, Verdict
+from lowtide.core.sse import CONTENT_TYPE, EventStream, error_event
+from lowtide.ports.clock import Clock
+from lowtide.ports.engine import ReplyStream
+from lowtide.service.limits import LimitService
+from lowtide.service.live_replica import LiveCall, LiveReplica
+
+
+class Admission(msgspec.Struct, frozen=True):
+    """A call with its canonical model, who asks, and whether the limits let it through."""
+
+    request: LiveRequest
+    model: str
+    key_id: str
+    verdict: Verdict
+
+
+class LiveStream:
+    """An answer that comes as events. `read` gives whole events, and b"" at the end."""
+
+    def __init__(self, reply: ReplyStream, call: LiveCall) -> None:
+        self.status = reply.status
+        self.content_type = reply.content_type
+        self._reply = reply
+        self._call = call
+        self._events = EventStream()
+        self._first = b""
+        self._is_over = False
+
+    async def begin(self) -> NoReply | None:
+        """Wait for the first events; what came instead, while no client has seen any of it."""
+        while not self._first and not self._is_over:
+            block = await self._reply.read()
+            if isinstance(block, NoReply):
+                return block
+            self._is_over = not block
+            self._first = self._events.feed(block) if block else self._events.finish()
+        return None
+
+    async def read(self) -> bytes:
+        """The next events. A stream that breaks ends with an event that says so."""
+        whole, self._first = self._first, b""
+        while not whole and not self._is_over:
+            block = await self._reply.read()
+            if isinstance(block, NoReply):
+                self._is_over = True
+                self._call.failed(block.detail)
+                return error_event(f"The engine broke off: {block.detail}", "engine_error")
+            self._is_over = not block
+            whole = self._events.feed(block) if block else self._events.finish()
+        return whole
+
+    def tokens_used(self, request: LiveRequest) -> int:
+        """What the engine reported, else an estimate: engines send about a token an event."""
+        usage = self._events.usage()
+        if usage is not None:
+            return usage.total_tokens
+        return request.input_tokens + min(request.output_tokens, self._events.events)
+
+
+class LiveService:
+    """One per process; the rate pool is the process's own."""
+
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        replicas: Sequence[LiveReplica],
+        clock: Clock,
+        allowance: LimitService,
+    ) -> None:
+        self._catalogue = catalogue
+        self._replicas = tuple(replicas)
+        self._clock = clock
+        self._allowance = allowance
+        self._rates = RatePool()
+
+    async def admit(self, endpoint: str, body: bytes, *, project_id: str, key_id: str) -> Admission:
+        """Read a call and hold it against the limits of its key and model.
+
+        Raises LowtideError `invalid_request`, `missing_required_parameter`, `model_not_found`.
+        """
+        request = read_live(endpoint, body)
+        model = self._catalogue.names.get(request.model)
+        if model is None:
+            raise LowtideError("model_not_found", f"No model named '{request.model}'.", "model")
+        allowance = (await self._allowance.of(project_id)).live
+        now_s = self._clock.monotonic()
+        verdict = self._rates.admit(key_id, model, allowance, request.tokens, now_s)
+        return Admission(request, model, key_id, verdict)
+
+    @asynccontextmanager
+    async def open(self, admission: Admission) -> AsyncIterator[LiveAnswer | LiveStream]:
+        """Send an admitted call; the answer is good within the context.
+
+        Raises LowtideError `model_unavailable`, `engine_error`, `engine_timeout`.
+        """
+        request = admission.request
+        used = request.input_tokens  # a client that leaves before the answer has cost that much
+        answer: LiveAnswer | LiveStream | None = None
+        try:
+            async with AsyncExitStack() as stack:
+                answer = await self._answer(admission, stack)
+                yield answer
+        except LowtideError:
+            used = 0
+            raise
+        finally:
+            if isinstance(answer, LiveStream):
+                used = answer.tokens_used(request)
+            elif answer is not None:
+                used = tokens_used(request, answer.body) if answer.status < 300 else 0
+            self._rates.correct(
+                admission.key_id, admission.model, admission.verdict, used, self._clock.monotonic()
+            )
+
+    async def _answer(self, admission: Admission, stack: AsyncExitStack) -> LiveAnswer | LiveStream:
+        """The first answer worth passing on; else the last that came, else why none did."""
+        tried: list[LiveReplica] = []
+        refusal: LiveAnswer | None = None
+        failure: NoReply | None = None
+        breaks = 0
+        while len(tried) < limits.LIVE_ATTEMPTS_MAX:
+            live = self._choose(admission, tried)
+            if live is None:
+                break
+            tried.append(live)
+            answer = await self._attempt(live, admission, stack)
+            if isinstance(answer, NoReply):
+                failure = answer
+                breaks += answer.kind == "broken"
+                # Time is gone, or the next answer would be as large, or it kills what it meets.
+                if answer.kind in ("timeout", "oversize") or breaks >= limits.LIVE_BREAKS_MAX:
+                    break
+            elif isinstance(answer, LiveAnswer) and _is_worth_another(answer.status):
+                refusal = answer
+            else:
+                return answer
+        if refusal is not None:
+            return refusal
+        raise self._unavailable(admission, tried) if failure is None else _failed(failure)
+
+    async def _attempt(
+        self, live: LiveReplica, admission: Admission, stack: AsyncExitStack
+    ) -> LiveAnswer | LiveStream | NoReply:
+        """One call to one replica; a stream that has begun is left open on `stack`."""
+        request = admission.request
+        try:
+            body = request.for_engine(live.engine_names.get(admission.model), live.drop_fields)
+        except LineFormatError as error:
+            raise LowtideError("invalid_request", str(error)) from None
+        async with AsyncExitStack() as mine:
+            call = mine.enter_context(LiveCall(live, self._clock))
+            if not request.streams:
+                return _whole(call, await live.engine.post(request.path, body, live.timeout_s))
+            opening = live.engine.open_stream(request.path, body, live.timeout_s)
+            reply = await mine.enter_async_context(opening)
+            if isinstance(reply, NoReply):
+                return _whole(call, reply)
+            if reply.status >= 300 or not reply.content_type.startswith(CONTENT_TYPE):
+                return _whole(call, await _collected(reply), reply.content_type)
+            stream = LiveStream(reply, call)
+            broken = await stream.begin()
+            if broken is not None:
+                return _whole(call, broken)
+            call.succeeded()
+            stack.push_async_exit(mine.pop_all())
+            return stream
+
+    def _choose(self, admission: Admission, tried: Sequence[LiveReplica]) -> LiveReplica | None:
+        now_s = self._clock.monotonic()
+        able = [
+            live
+            for live in self._serving(admission.model)
+            if live not in tried and not live.is_full and live.replica.circuit.admits(now_s)
+        ]
+        if not able:
+            return None
+        urls = [live.replica.url for live in able]
+        return able[choose(urls, [live.load for live in able], admission.request.prefix)]
+
+    def _serving(self, model: str) -> list[LiveReplica]:
+        return [live for live in self._replicas if model in live.replica.models]
+
+    def _unavailable(self, admission: Admission, tried: Sequence[LiveReplica]) -> LowtideError:
+        now_s = self._clock.monotonic()
+        serving = self._serving(admission.model)
+        waits = [
+            at_s - now_s
+            for live in serving
+            if (at_s := live.replica.circuit.retry_at_s) is not None and live not in tried
+        ]
+        why = "none of its replicas answers" if serving else "no replica serves it"
+        if any(live.is_full for live in serving):
+            why = "its replicas are busy"
+        wait_s = min(waits, default=float(limits.UNAVAILABLE_RETRY_AFTER_S))
+        message = f"The model '{admission.model}' cannot be called right now: {why}."
+        return _busy(message, max(limits.LIVE_BUSY_RETRY_AFTER_S, ceil(wait_s)))
+
+
+def _is_worth_another(status: int) -> bool:
+    """Whether another replica may do better: this one is full or ill, the request is well."""
+    return status >= 500 or status in THROTTLE_STATUSES
+
+
+def _whole(
+    call: LiveCall, attempt: Reply | NoReply, content_type: str = "application/json"
+) -> LiveAnswer | NoReply:
+    """Tell the circuit what came of a call that is over, and shape it for the client."""
+    if isinstance(attempt, NoReply):
+        if attempt.kind == "oversize":
+            call.succeeded()  # it says more about the request than about the engine
+        else:
+            call.failed(attempt.detail)
+        return attempt
+    if attempt.status >= 500 and attempt.status not in THROTTLE_STATUSES:
+        call.failed(f"the engine answered {attempt.status}")
+    else:
+        call.succeeded()
+    return answer_of(attempt, content_type)
+
+
+async def _collected(reply: ReplyStream) -> Reply | NoReply:
+    """A reply that is no stream of events, whole."""
+    body = bytearray()
+    while block := await reply.read():
+        if isinstance(block, NoReply):
+            return block
+        body += block
+        if len(body) > limits.REPLY_BYTES_MAX:
+            return NoReply("oversize", f"the answer is larger than {limits.REPLY_BYTES_MAX} bytes")
+    return Reply(reply.status, bytes(body), reply.retry_after_s)
+
+
+def _busy(message: str, wait_s: int) -> LowtideError:
+    return LowtideError("model_unavailable", message, "model", retry_after_s=wait_s)
+
+
+def _failed(failure: NoReply) -> LowtideError:
+    if failure.kind == "timeout":
+        return LowtideError("engine_timeout", f"The engine did not answer: {failure.detail}.")
+    if failure.kind == "connect":
+        message = f"No replica of this model answers: {failure.detail}."
+        return _busy(message, limits.UNAVAILABLE_RETRY_AFTER_S)
+    return LowtideError("engine_error", f"The engine gave no answer: {failure.detail}.")

@@ -2,6 +2,9 @@
 
 from datetime import timedelta
 
+from lowtide.core.batch import Batch
+from lowtide.core.tenancy import DEFAULT_ORGANIZATION
+from lowtide.limits import FILE_TTL_S
 from lowtide.testing.store_world import World, outcomes
 
 KEEP_S = 3600.0
@@ -130,3 +133,80 @@ async def test_an_end_without_results_leaves_no_garbage_behind(world: World) -> 
     await world.assemble(batch)
     world.pass_time(KEEP_S)
     assert await sweep(world) == set()
+
+
+# ---- the disk is given back
+
+
+async def test_when_all_has_expired_every_blob_was_garbage_and_no_row_names_one(
+    world: World,
+) -> None:
+    """Batches that ended in every way, their inputs and results: nothing is left on the disk."""
+    blobs: set[str] = set()
+    expires_at = world.now + timedelta(days=1)
+
+    async def running(**rest) -> Batch:
+        file = await world.file(expires_at=expires_at)
+        batch = await world.running(("m", 2), ("m", 2), file=file, **rest)
+        blobs.update({file.blob_key, f"plans/{batch.id}"})
+        return batch
+
+    async def beat(*slices, **rest) -> None:
+        key = world.fresh("segments/")
+        blobs.add(key)
+        await world.commit(*slices, segment=key, **rest)
+
+    async def assemble(batch: Batch, *kinds: str) -> None:
+        await world.assemble(batch)
+        blobs.update(f"results/{batch.id}/{kind}" for kind in kinds)
+
+    completed = await running(output_expires_after_s=7200)
+    first, second = await world.claim()
+    await beat(outcomes(first, failed=[0]))
+    await beat(outcomes(second))
+    await assemble(completed, "out", "err")
+    cancelled = await running()
+    await beat(outcomes(await world.claim_one(), [0]))
+    await world.store.batches.cancel("p1", cancelled.id, world.now)
+    await world.store.work.release_worker("w1")
+    await assemble(cancelled, "out", "err")
+    expired = await running(window_s=3600)
+    world.pass_time(3600)
+    await world.store.lifecycle.expire_due(world.now)
+    await assemble(expired, "err")
+    unplanned = await world.file(expires_at=expires_at)
+    blobs.add(unplanned.blob_key)
+    lease = await world.validation(await world.validating(file=unplanned))
+    assert await world.store.lifecycle.reject(lease, [], 1, world.now)
+    await world.file(expires_at=expires_at, pending=True)
+
+    assert await world.store.results.known(sorted(blobs)) == blobs
+    world.pass_time(FILE_TTL_S)
+    await sweep(world)
+    assert set(await world.store.results.garbage(10_000)) == blobs
+    await world.store.results.forget(sorted(blobs))
+    assert await world.store.results.known(sorted(blobs)) == set()
+    assert await world.store.files.page("p1", after=None, limit=99) == []
+    assert await world.store.tenants.stored_bytes(DEFAULT_ORGANIZATION) == 0
+
+
+async def test_deleting_input_and_results_gives_the_disk_back_at_once(world: World) -> None:
+    file = await world.file()
+    batch = await world.running(("m", 2), file=file)
+    lease = await world.claim_one()
+    assert await world.store.files.delete("p1", file.id, world.now), "while the batch reads it"
+    assert await world.store.results.garbage() == []
+    await world.commit(outcomes(lease, failed=[0]), segment="segments/s")
+    ended = await world.assemble(batch)
+    for file_id in (ended.output_file_id, ended.error_file_id):
+        assert await world.store.files.delete("p1", file_id or "", world.now)
+    await sweep(world)
+    assert set(await world.store.results.garbage()) == {
+        file.blob_key,
+        f"plans/{batch.id}",
+        "segments/s",
+        f"results/{batch.id}/out",
+        f"results/{batch.id}/err",
+    }
+    assert (await world.see(batch)).status == "completed"
+    assert await world.store.ledger.entries(batch.id) != [], "what was charged stays known"

@@ -1,13 +1,17 @@
 """The work cycle of one batch under any order of events, against a model that fits on a page.
 
-Workers claim, beat, repeat beats, pause, wake up late; leases run out; the batch is cancelled or
-expires, is assembled. Whatever the order: each request's outcome is stored once, by whom the model
-says may store it; bitmap, counts, usage and slices agree; nothing falls.
+Workers claim, beat, repeat beats, pause, wake up late; leases run out; the process crashes; the
+batch is cancelled or expires, is assembled; prices and the spend cap change. Whatever the order:
+each request's outcome is stored once, by whom the model says may store it; bitmap, counts, usage
+and slices agree; nothing falls; the ledger is the price of the stored successes, to the last digit;
+and nothing is begun for an organisation that has reached its cap.
 """
 
 import asyncio
 import shutil
 import tempfile
+from collections import Counter
+from datetime import datetime
 from functools import cache
 from pathlib import Path
 
@@ -26,13 +30,22 @@ from sqlalchemy import select
 
 from lowtide.core.batch import ASSEMBLING, Counts
 from lowtide.core.chunk import ChunkKey, ChunkLease, done_count, missing
+from lowtide.core.money import FREE, ModelPrices, UnitPrices
+from lowtide.core.tenancy import DEFAULT_ORGANIZATION, OrganizationLimits
 from lowtide.ports.store import Beat
 from lowtide.store.engine import Database
 from lowtide.store.schema import chunks
 from lowtide.store.sql_store import SqlStore
-from lowtide.testing.store_world import TTL_S, World, outcomes
+from lowtide.testing.store_world import PER_ANSWER, TTL_S, World, outcomes
 
 SIZES = (3, 1, 4)
+MODELS = ("m", "m", "n")
+PRICES: tuple[dict[str, ModelPrices], ...] = (
+    {},
+    {"m": ModelPrices(live=UnitPrices(6, 4, 2), batch=UnitPrices(3, 2, 1))},
+    {name: ModelPrices(batch=UnitPrices(10**16, 3, 10**17)) for name in MODELS},
+)
+CAPS = (None, 0, 60, 10**19)
 WORKERS = st.sampled_from(["w1", "w2"])
 
 
@@ -65,12 +78,17 @@ class WorkCycle(RuleBasedStateMachine):
         self.database = Database(f"sqlite+aiosqlite:///{path}")
         self.world = World(self.store)
         self.runner.run(self.store.open())
-        self.batch = self.runner.run(self.world.running(*(("m", size) for size in SIZES)))
+        self.batch = self.runner.run(
+            self.world.running(*zip(MODELS, SIZES, strict=True), window_s=7 * 24 * 3600)
+        )
         self.status = "in_progress"
         self.done: list[dict[int, bool]] = [{} for _ in SIZES]
         self.owner: list[tuple[str, int] | None] = [None] * len(SIZES)
         self.expiry = [self.world.now] * len(SIZES)
         self.last = Counts()
+        self.charges: Counter[tuple[str, str]] = Counter()
+        self.cap: int | None = None
+        self.paused_at: datetime | None = None
 
     def teardown(self) -> None:
         if hasattr(self, "runner"):
@@ -83,13 +101,14 @@ class WorkCycle(RuleBasedStateMachine):
 
     @rule(target=leases, worker=WORKERS, limit=st.integers(1, 3))
     def claim(self, worker: str, limit: int):
-        found = self.runner.run(self.world.claim(limit, worker=worker))
+        found = self.runner.run(self.world.claim(limit, worker=worker, models=("m", "n")))
         waiting = [
             seq
             for seq in range(len(SIZES))
             if self.owner[seq] is None and len(self.done[seq]) < SIZES[seq]
         ]
-        expected = waiting[:limit] if self.status == "in_progress" else []
+        runs = self.status == "in_progress" and self.paused_at is None
+        expected = waiting[:limit] if runs else []
         assert [lease.key.seq for lease in found] == expected
         for lease in found:
             seq = lease.key.seq
@@ -171,6 +190,49 @@ class WorkCycle(RuleBasedStateMachine):
             assert ended.counts.settled == sum(SIZES)
             self.status = ended.status
 
+    @rule()
+    def crash(self) -> None:
+        """The process is gone, as its files lie; a new one opens what they hold."""
+        after = Path(tempfile.mkdtemp(prefix="lowtide-property-"))
+        for file in self.folder.glob("lowtide.db*"):
+            if not file.name.endswith("-shm"):
+                shutil.copyfile(file, after / file.name)
+        self.runner.run(self.store.aclose())
+        self.runner.run(self.database.aclose())
+        shutil.rmtree(self.folder)
+        self.folder = after
+        self.store = SqlStore.sqlite(after / "lowtide.db")
+        self.database = Database(f"sqlite+aiosqlite:///{after / 'lowtide.db'}")
+        self.world.store = self.store
+        self.runner.run(self.store.open())
+
+    # ---- money
+
+    @rule(prices=st.sampled_from(PRICES))
+    def prices_change(self, prices: dict[str, ModelPrices]) -> None:
+        self.world.prices = prices
+
+    @rule(cap=st.sampled_from(CAPS))
+    def the_cap_changes(self, cap: int | None) -> None:
+        change = self.store.tenants.change_organization
+        limits = OrganizationLimits()
+        assert self.runner.run(change(DEFAULT_ORGANIZATION, limits=limits, spend_cap_pico=cap))
+        self.cap = cap
+        if self.paused_at is not None:
+            self._resume_below_cap(self.paused_at)
+
+    @rule(new_month=st.booleans())
+    def unpause(self, new_month: bool) -> None:
+        if new_month:
+            year, month = divmod(self.world.now.year * 12 + self.world.now.month, 12)
+            self.world.now = self.world.now.replace(year=year, month=month + 1, day=1)
+        was_paused = self.paused_at is not None
+        if was_paused:
+            self._resume_below_cap(self.world.now)
+        resumed = was_paused and self.paused_at is None and self.status == "in_progress"
+        ids = self.runner.run(self.store.ledger.unpause(self.world.now))
+        assert ids == ([self.batch.id] if resumed else [])
+
     # ---- what always holds
 
     @invariant()
@@ -199,6 +261,40 @@ class WorkCycle(RuleBasedStateMachine):
         ] == [set(chunk) for chunk in self.done]
         assert sum(done_count(bits) for bits in bitmaps) == stored
 
+    @invariant()
+    def the_ledger_is_the_price_of_what_is_stored(self) -> None:
+        if not hasattr(self, "batch"):
+            return
+        entries = self.runner.run(self.store.ledger.entries(self.batch.id))
+        booked: Counter[tuple[str, str]] = Counter()
+        for entry in entries:
+            assert entry.charge_pico == entry.batch_prices.charge(entry.usage)
+            booked[f"{entry.at:%Y-%m}", entry.model] += entry.charge_pico
+        assert +booked == +self.charges
+        successes = sum(sum(chunk.values()) for chunk in self.done)
+        assert sum(entry.requests for entry in entries) == successes
+        costs = self.runner.run(self.store.ledger.cost([self.batch.id]))
+        assert (self.batch.id in costs) == bool(entries)
+        if entries:
+            cost = costs[self.batch.id]
+            assert (cost.requests, cost.usage.input_tokens) == (successes, 10 * successes)
+            assert cost.charge_pico == self.charges.total()
+        now = self.world.now
+        spent = self.runner.run(self.store.ledger.spent_pico(DEFAULT_ORGANIZATION, _month(now)))
+        assert spent == self._spent(now)
+
+    @invariant()
+    def no_chunk_of_a_paused_batch_waits(self) -> None:
+        if not hasattr(self, "batch"):
+            return
+        seen = self.runner.run(self.world.see(self.batch))
+        paused = self.paused_at is not None and self.status == "in_progress"
+        assert seen.paused_reason == ("spend_cap" if paused else None)
+        states = self.runner.run(self._states())
+        for seq, state in enumerate(states):
+            assert (state == "leased") == (self.owner[seq] is not None)
+            assert state in ("leased", "done", self._unleased_state()), states
+
     # ---- the model
 
     def _owns(self, worker: str, lease: ChunkLease) -> bool:
@@ -212,6 +308,7 @@ class WorkCycle(RuleBasedStateMachine):
         assert receipt.lost == ({lease.key} if named and not owns else set())
         if owns:
             self.done[seq] |= picks
+            self._charge(MODELS[seq], sum(picks.values()), beat)
         if self.status == "in_progress" and self._all_done():
             self.status = "finalizing"
             assert receipt.settled == {self.batch.id}
@@ -230,6 +327,31 @@ class WorkCycle(RuleBasedStateMachine):
                 at = beat.now.timestamp() + TTL_S
                 self.expiry[seq] = type(beat.now).fromtimestamp(at, tz=beat.now.tzinfo)
 
+    def _charge(self, model: str, successes: int, beat: Beat) -> None:
+        price = beat.prices.get(model, FREE).batch
+        charge = successes * price.charge(PER_ANSWER)
+        self.charges[f"{beat.now:%Y-%m}", model] += charge
+        reached = self.cap is not None and self._spent(beat.now) >= self.cap
+        if charge and reached and self.paused_at is None:
+            self.paused_at = beat.now
+
+    def _spent(self, at: datetime) -> int:
+        return sum(self.charges[f"{at:%Y-%m}", model] for model in set(MODELS))
+
+    def _resume_below_cap(self, at: datetime) -> None:
+        if self.cap is None or self._spent(at) < self.cap:
+            self.paused_at = None
+
+    def _unleased_state(self) -> str:
+        if self.status != "in_progress":
+            return "dropped"
+        return "waiting" if self.paused_at is None else "held"
+
+    async def _states(self) -> list[str]:
+        async with self.database.read() as conn:
+            statement = select(chunks.c.state).where(chunks.c.batch_id == self.batch.id)
+            return list(await conn.scalars(statement.order_by(chunks.c.seq)))
+
     def _all_done(self) -> bool:
         return all(len(chunk) == size for chunk, size in zip(self.done, SIZES, strict=True))
 
@@ -237,6 +359,10 @@ class WorkCycle(RuleBasedStateMachine):
         async with self.database.read() as conn:
             statement = select(chunks.c.done).where(chunks.c.batch_id == self.batch.id)
             return list(await conn.scalars(statement.order_by(chunks.c.seq)))
+
+
+def _month(at: datetime) -> datetime:
+    return at.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
 
 
 TestWorkCycle = WorkCycle.TestCase

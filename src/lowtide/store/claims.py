@@ -70,8 +70,10 @@ def first_waiting(model: str, limit: int, organization_id: str | None = None) ->
 def waiting_organizations(model: str) -> Select[Any]:
     """Organisations with waiting chunks of the model: one step in `chunks_waiting_of` for each."""
     waiting = (chunks.c.model == model) & (chunks.c.state == WAITING)
-    least = select(func.min(chunks.c.organization_id).label("id")).where(waiting)
-    found = least.cte("found", recursive=True)
+    least = (
+        select(chunks.c.organization_id).where(waiting).order_by(chunks.c.organization_id).limit(1)
+    )
+    found = select(least.scalar_subquery().label("id")).cte("found", recursive=True)
     following = least.where(chunks.c.organization_id > found.c.id).scalar_subquery()
     found = found.union_all(select(following).where(found.c.id.is_not(None)))
     return select(found.c.id).where(found.c.id.is_not(None))

@@ -11,7 +11,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from lowtide.core.chunk import ChunkKey
 from lowtide.store.beat import chunks_by_key
-from lowtide.store.claims import first_waiting
+from lowtide.store.claims import first_waiting, waiting_organizations
 from lowtide.store.engine import Database
 from lowtide.store.schema import LEASED, WAITING, batch_models, batches, chunks, slices
 
@@ -35,6 +35,23 @@ def scans(plan: Iterable[str]) -> list[str]:
 async def test_a_claim_reads_the_queue_index_in_order(database: Database) -> None:
     plan = await query_plan(database, first_waiting("m", 32))
     assert plan == ["SEARCH chunks USING INDEX chunks_waiting (model=?)"]
+
+
+async def test_a_claim_of_one_organization_reads_its_part_of_the_queue(database: Database) -> None:
+    by_organization = "SEARCH chunks USING INDEX chunks_waiting_of (model=? AND organization_id=?)"
+    for _ in range(2):
+        plan = await query_plan(database, first_waiting("m", 32, "org"))
+        assert plan == [by_organization]
+        async with database.write() as conn:
+            await conn.execute(text("ANALYZE"))
+
+
+async def test_finding_organizations_that_wait_takes_a_step_for_each(database: Database) -> None:
+    plan = await query_plan(database, waiting_organizations("m"))
+    reads = [line for line in plan if "chunks" in line]
+    first = "SEARCH chunks USING INDEX chunks_waiting_of (model=?)"
+    following = first.replace("(model=?)", "(model=? AND organization_id>?)")
+    assert reads == [first, following], plan
 
 
 async def test_reaping_reads_leased_chunks_alone(database: Database) -> None:

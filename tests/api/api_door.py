@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,17 @@ from lowtide.service.signing import UploadSigner, load_secret
 from lowtide.service.tenants import TenantService
 from lowtide.service.usage import UsageService
 from lowtide.store.sql_store import SqlStore
+
+CATALOGUE = Catalogue(
+    [
+        ModelEntry(
+            id="m",
+            input_price=Decimal(1),
+            cached_input_price=Decimal("0.5"),
+            output_price=Decimal(2),
+        )
+    ]
+)
 
 
 class ShiftedClock:
@@ -153,22 +165,21 @@ def build(folder: Path, settings: Settings | None = None) -> Door:
     store = SqlStore.sqlite(folder / "lowtide.sqlite")
     blobs = open_blobs("file", folder / "blobs")
     clock = ShiftedClock()
-    catalogue = Catalogue([ModelEntry(id="m")])
     allowance = LimitService(store.tenants, store.ledger, clock, settings.limits)
     access = Access(store.tenants, clock)
     services = Services(
         settings=settings,
         files=FileService(store.files, blobs, clock, new_id, allowance),
-        batches=BatchService(store, catalogue, clock, new_id, settings, allowance, lambda _: None),
-        models=ModelService(catalogue),
+        batches=BatchService(store, CATALOGUE, clock, new_id, settings, allowance, lambda _: None),
+        models=ModelService(CATALOGUE),
         results=ResultReader(store, blobs, clock),
         uploads=UploadSigner(load_secret(folder)),
-        estimates=EstimateService(blobs, catalogue, allowance),
+        estimates=EstimateService(blobs, CATALOGUE, allowance),
         access=access,
         tenants=TenantService(store.tenants, access, clock, new_id),
         allowance=allowance,
         usage=UsageService(store.ledger, clock),
-        live=LiveService(catalogue, [], clock, allowance),
+        live=LiveService(CATALOGUE, [], clock, allowance),
     )
     return Door(folder, services, store, clock)
 

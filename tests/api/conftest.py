@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from api_door import Door, open_door
+from tenant_house import House, open_house
 
 from lowtide.config import Limits, Server, Settings
 
@@ -28,4 +29,11 @@ def small_door(tmp_path: Path) -> Iterator[Door]:
     """A server that takes files up to FILE_BYTES_MAX."""
     settings = Settings(server=Server(data_dir=tmp_path), limits=Limits(file_bytes=FILE_BYTES_MAX))
     with open_door(tmp_path, settings) as running:
+        yield running
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Iterator[House]:
+    """A server that asks for keys."""
+    with open_house(tmp_path) as running:
         yield running

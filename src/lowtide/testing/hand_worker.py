@@ -7,6 +7,7 @@ without an engine, a loop or a wait. It answers with what a model would have sai
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
+from types import MappingProxyType
 
 import msgspec
 
@@ -14,6 +15,7 @@ from lowtide.core.batch import Batch, BatchError
 from lowtide.core.chunk import ChunkLease
 from lowtide.core.file import File, dialect_of_purpose
 from lowtide.core.line import render_rejected, render_success
+from lowtide.core.money import ModelPrices
 from lowtide.core.plan import ModelShare, PlanEntry, build_plan, pack_entries
 from lowtide.core.segment import Finished, encode_segment
 from lowtide.core.usage import Usage
@@ -31,13 +33,20 @@ class HandWorker:
     """One project's uploads, and the one worker there is."""
 
     def __init__(
-        self, store: Store, blobs: Blobs, clock: Clock, project_id: str = "proj_default"
+        self,
+        store: Store,
+        blobs: Blobs,
+        clock: Clock,
+        project_id: str = "proj_default",
+        prices: Mapping[str, ModelPrices] = MappingProxyType({}),
     ) -> None:
         self._store = store
         self._blobs = blobs
         self._clock = clock
         self._project_id = project_id
+        self._prices = prices
         self._leases: dict[str, list[ChunkLease]] = defaultdict(list)
+        self._tag = "" if project_id == "proj_default" else f"-{project_id}"
         self._beats = 0
         self._files = 0
 
@@ -48,7 +57,7 @@ class HandWorker:
         self._files += 1
         content = b"".join(_input_line(line, model) for line in range(1, requests + 1))
         file = File(
-            id=f"file-in{self._files}",
+            id=f"file-in{self._files}{self._tag}",
             project_id=self._project_id,
             purpose=purpose,
             filename="input.jsonl",
@@ -58,7 +67,7 @@ class HandWorker:
             bytes=len(content),
             lines=requests,
             sha256=sha256(content).hexdigest(),
-            blob_key=f"inputs/in{self._files}",
+            blob_key=f"inputs/in{self._files}{self._tag}",
         )
         await self._blobs.put(file.blob_key, content)
         await self._store.files.add(file)
@@ -124,7 +133,7 @@ class HandWorker:
                 chunks.append((held.key, held.token, finished))
         data, slices = encode_segment(chunks)
         self._beats += 1
-        key = f"segments/{self._beats}"
+        key = f"segments/{self._beats}{self._tag}"
         await self._blobs.put(key, data)
         return await self._store.work.commit_beat(
             Beat(
@@ -135,6 +144,7 @@ class HandWorker:
                 released=(),
                 now=self._clock.now(),
                 lease_ttl_s=LEASE_TTL_S,
+                prices=self._prices,
             )
         )
 

@@ -1,0 +1,190 @@
+"""Another tenant's ids, in every route, in every dialect: unknown ids, and nothing more.
+
+Walks the routes of the application, so a route that somebody adds is walked too, or fails the test
+that asks for a tenant's value for each of its parameters.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from tenant_house import CHAT, House, Tenant, line, open_house
+
+from lowtide.api.app import create_app
+
+MOUNTS: Final = ("", "/openai", "/together")
+UNKNOWN: Final = "unknown-0"
+SHARED: Final = {"/v1/models/{name:path}"}
+"""Routes whose parameter names what all tenants share."""
+
+WITHOUT_IDS: Final = {"/v1/files/multipart/{step}"}
+BODIES: Final[dict[str, tuple[bytes, str]]] = {
+    "/v1/files": (b"purpose=batch-api&file_name=x.jsonl", "application/x-www-form-urlencoded"),
+    "/v1/files/upload": (
+        b"purpose=batch-api&file_name=x.jsonl",
+        "application/x-www-form-urlencoded",
+    ),
+}
+
+
+@dataclass
+class Neighbours:
+    """Two tenants. `theirs`: by path parameter, every id that the first one has."""
+
+    house: House
+    owner: Tenant
+    other: Tenant
+    theirs: dict[str, list[str]]
+
+    @property
+    def secrets(self) -> list[bytes]:
+        """What must stand in no answer to the other tenant."""
+        ids = [name for names in self.theirs.values() for name in names]
+        return [text.encode() for text in (*ids, self.owner.key, "Owner Limited", "in.jsonl")]
+
+
+@pytest.fixture(scope="module")
+def neighbours(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Neighbours]:
+    folder: Path = tmp_path_factory.mktemp("walk")
+    with open_house(folder) as house:
+        owner, other = house.tenant("Owner Limited"), house.tenant("Other Limited")
+        ended, running = house.ended_batch(owner), house.running_batch(owner)
+        run = house.door.run
+        run(owner.worker.lease(running.id, ["m"]))
+        run(owner.worker.settle(running.id, ok=[1]))
+        running = run(house.door.services.batches.get(owner.project_id, running.id))
+        assert running.output_file_id
+        pending = owner.ask(
+            "POST", "/v1/files", BODIES["/v1/files"][0], content_type=BODIES["/v1/files"][1]
+        ).headers["x-together-file-id"]
+        files = [ended.input_file_id, ended.output_file_id, ended.error_file_id]
+        theirs = {
+            "file_id": [*files, running.output_file_id, pending],
+            "batch_id": [ended.id, running.id],
+            "project_id": [owner.project_id],
+            "organization_id": [owner.organization_id],
+            "key_id": [owner.key_id],
+        }
+        yield Neighbours(house, owner, other, theirs)
+
+
+def routes(neighbours: Neighbours) -> Iterator[tuple[str, str]]:
+    """Every method and path of the application."""
+    for route in create_app(neighbours.house.door.services).routes:
+        for method in sorted(route.methods or {"GET"}):  # type: ignore[attr-defined]
+            yield method, route.path  # type: ignore[attr-defined]
+
+
+def walk(neighbours: Neighbours) -> Iterator[tuple[str, str, str, str]]:
+    """Method, template, parameter and one of the owner's ids, for every route that takes one."""
+    for method, path in routes(neighbours):
+        names = re.findall(r"\{(\w+)", path)
+        if not names or path in SHARED | WITHOUT_IDS:
+            continue
+        assert len(names) == 1, f"{path}: this walk fills one parameter"
+        assert names[0] in neighbours.theirs, f"{path}: which ids of a tenant stand here?"
+        for theirs in neighbours.theirs[names[0]]:
+            yield method, path, names[0], theirs
+
+
+def test_the_owner_sees_what_the_walk_asks_for(neighbours: Neighbours) -> None:
+    """Else the walk would prove nothing. 400: the bytes of an announced file are still to come."""
+    for method, path, _, theirs in walk(neighbours):
+        if method == "GET" and not path.startswith("/v1/admin"):
+            assert neighbours.owner.ask(method, fill(path, theirs)).status in (200, 400), path
+
+
+def test_another_tenants_id_is_an_unknown_id_on_every_route(neighbours: Neighbours) -> None:
+    walked = 0
+    for method, path, _, theirs in walk(neighbours):
+        for mount in MOUNTS:
+            asked = neighbours.other.ask(method, mount + fill(path, theirs))
+            unknown = neighbours.other.ask(method, mount + fill(path, UNKNOWN))
+            where = (method, mount + path, asked.status)
+            if path.startswith(("/v1/admin", "/v1/uploads/signed")):
+                assert asked.status == 403, where
+            else:
+                assert asked.status == 404, where
+            assert asked.status == unknown.status, where
+            assert asked.body.replace(theirs.encode(), UNKNOWN.encode()) == unknown.body, where
+            walked += 1
+    assert walked >= 100
+
+
+def test_what_names_no_id_shows_nothing_of_another_tenant(neighbours: Neighbours) -> None:
+    for method, path in routes(neighbours):
+        if "{" in path and path not in WITHOUT_IDS:
+            continue
+        body, kind = BODIES.get(path, (b"{}", "application/json"))
+        for mount in MOUNTS:
+            address = mount + fill(path, "x")
+            answer = neighbours.other.ask(
+                method, address, body if method == "POST" else None, content_type=kind
+            )
+            assert answer.status < 500, (method, address)
+            for secret in neighbours.secrets:
+                assert secret not in answer.body, (method, address, secret)
+                assert all(secret.decode() not in value for value in answer.headers.values())
+
+
+@pytest.mark.parametrize("agent", ["OpenAI/Python 3", "Together/Python 2"])
+def test_lists_and_sums_of_another_tenant_are_empty(neighbours: Neighbours, agent: str) -> None:
+    fresh = neighbours.house.tenant("Fresh Limited")
+    for path in ("/v1/files", "/v1/batches", "/v1/usage", "/v1/usage?group_by=project"):
+        listed = fresh.ask("GET", path, user_agent=agent).json
+        assert (listed if isinstance(listed, list) else listed["data"]) == []
+    assert fresh.ask("GET", "/v1/usage").json["total"]["amount"] == "0.00"
+    assert neighbours.owner.ask("GET", "/v1/usage").json["total"]["requests"] == 3
+
+
+@pytest.mark.parametrize(("path", "kind"), [("/v1/files", "file_id"), ("/v1/batches", "batch_id")])
+def test_a_cursor_of_another_tenant_is_an_unknown_cursor(
+    neighbours: Neighbours, path: str, kind: str
+) -> None:
+    for theirs in neighbours.theirs[kind]:
+        asked = neighbours.other.ask("GET", f"{path}?after={theirs}")
+        unknown = neighbours.other.ask("GET", f"{path}?after={UNKNOWN}")
+        assert asked.status == unknown.status
+        assert asked.body.replace(theirs.encode(), UNKNOWN.encode()) == unknown.body
+
+
+@pytest.mark.parametrize("more", [{}, {"dry_run": True}])
+def test_a_batch_cannot_read_another_tenants_file(
+    neighbours: Neighbours, more: dict[str, Any]
+) -> None:
+    for theirs in neighbours.theirs["file_id"]:
+        answers = [
+            neighbours.other.ask(
+                "POST", "/v1/batches", {"input_file_id": file_id, "endpoint": CHAT, **more}
+            )
+            for file_id in (theirs, UNKNOWN)
+        ]
+        assert [answer.status for answer in answers] == [404, 404]
+        assert answers[0].body.replace(theirs.encode(), UNKNOWN.encode()) == answers[1].body
+
+
+def test_usage_of_another_project_is_that_of_an_unknown_one(neighbours: Neighbours) -> None:
+    theirs, ask = neighbours.owner.project_id, neighbours.other.ask
+    asked = ask("GET", f"/v1/usage?project_id={theirs}")
+    unknown = ask("GET", f"/v1/usage?project_id={UNKNOWN}")
+    assert (asked.status, unknown.status) == (404, 404)
+    assert asked.body.replace(theirs.encode(), UNKNOWN.encode()) == unknown.body
+    refused = ask("GET", f"/v1/usage?organization_id={neighbours.owner.organization_id}")
+    assert (refused.status, refused.error["code"]) == (403, "insufficient_scope")
+
+
+def test_another_key_of_the_project_sees_all_of_it(neighbours: Neighbours) -> None:
+    house, owner = neighbours.house, neighbours.owner
+    made = house.door.run(house.door.services.tenants.create_key(owner.project_id, "second"))
+    second = Tenant(
+        house, owner.organization_id, owner.project_id, made.key.id, made.credential, owner.worker
+    )
+    assert second.ask("GET", "/v1/files").body == owner.ask("GET", "/v1/files").body
+    assert second.upload(line()).status == 200
+
+
+def fill(path: str, value: str) -> str:
+    return re.sub(r"\{[^}]+\}", value, path)

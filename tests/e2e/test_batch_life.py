@@ -20,12 +20,13 @@ from batch_house import (
     replica,
 )
 
-from lowtide import wiring
+from lowtide import limits
 from lowtide.blobs.url import open_blobs
 from lowtide.config import Limits
 from lowtide.ports.blobs import BlobsFull
 from lowtide.testing.faults import Faulty, faulty_blobs
 from lowtide.testing.scripted_engine import Answer, Cut, chunked, completion, reply, throttled
+from lowtide.wiring import application
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -54,7 +55,7 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> list[Faulty]:
         made.append(faulty_blobs(open_blobs(*args, **named)))
         return made[-1]
 
-    monkeypatch.setattr(wiring, "open_blobs", opened)
+    monkeypatch.setattr(application, "open_blobs", opened)
     return made
 
 
@@ -333,7 +334,7 @@ async def test_a_window_that_ends_keeps_what_finished_and_says_what_did_not_run(
     tmp_path: Path, engine: RuledEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = ShiftedClock()
-    monkeypatch.setattr(wiring, "SystemClock", lambda: clock)
+    monkeypatch.setattr(application, "SystemClock", lambda: clock)
     engine.rule = lambda text, _: None if int(text[1:]) <= 10 else HANG
     async with open_house(tmp_path, [replica(engine)]) as house:
         batch = await house.start(asks(200), completion_window="1h")
@@ -456,7 +457,7 @@ async def test_leaving_in_the_middle_and_coming_back_runs_only_what_is_missing(
 async def test_leaving_with_a_stuck_call_aborts_it_in_time(
     tmp_path: Path, engine: RuledEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(wiring.limits, "DRAIN_S", 0.2)
+    monkeypatch.setattr(limits, "DRAIN_S", 0.2)
     engine.rule = lambda text, _: HANG if text == "q3" else None
     async with open_house(tmp_path, [replica(engine)]) as house:
         batch = await house.start(asks(50))

@@ -38,6 +38,7 @@ def serve_body(
             async with listening(application.asgi, bound) as serving:
                 _announce(address_of(bound), application, role, as_json=as_json)
                 await stopper.wait(serving)
+                application.begin_drain()
                 _tell("stopping: finishing what is in flight; Ctrl-C again stops at once")
 
     return body

@@ -1,0 +1,148 @@
+"""One process of Lowtide: everything it is made of, opened in order and closed in reverse."""
+
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from fastapi import FastAPI
+
+from lowtide.api.app import create_app
+from lowtide.blobs.url import open_blobs
+from lowtide.config import ConfigError, Settings
+from lowtide.data_dir import locked_data_dir
+from lowtide.ports.blobs import Blobs
+from lowtide.ports.store import Store
+from lowtide.service.access import Access
+from lowtide.service.batches import BatchService
+from lowtide.service.estimates import EstimateService
+from lowtide.service.files import FileService
+from lowtide.service.limits import LimitService
+from lowtide.service.models import ModelService
+from lowtide.service.results import ResultReader
+from lowtide.service.services import Services
+from lowtide.service.signing import UploadSigner, load_secret
+from lowtide.service.tenants import TenantService
+from lowtide.service.usage import UsageService
+from lowtide.store.sql_store import SqlStore
+from lowtide.system import SystemClock, new_id
+from lowtide.wiring.replicas import (
+    EmbeddedModel,
+    catalogue_of,
+    open_live,
+    open_upstreams,
+    start_embedded,
+)
+from lowtide.wiring.worker import Worker
+
+Role = Literal["all", "api", "worker"]
+
+
+@dataclass(frozen=True, slots=True)
+class Application:
+    """A running Lowtide. `asgi` is None in a process that has no door (`--role worker`)."""
+
+    settings: Settings
+    asgi: FastAPI | None
+    models: tuple[str, ...]
+    store: Store
+    blobs: Blobs
+    begin_drain: Callable[[], None]
+    """Claim no more work; call it when asked to stop, so that it passes while the door closes."""
+
+
+@asynccontextmanager
+async def open_application(
+    settings: Settings,
+    *,
+    role: Role = "all",
+    embedded: EmbeddedModel | None = None,
+    on_progress: Callable[[str], None] = lambda _: None,
+) -> AsyncIterator[Application]:
+    """Start everything; leaving the context drains (within `limits.DRAIN_S`) and closes.
+
+    `on_progress` hears what start-up is busy with, in words for a person. Raises ConfigError,
+    DataDirError, StoreError, BlobError, ModelSourceError, EngineStartError.
+    """
+    async with AsyncExitStack() as stack:
+        data_dir = stack.enter_context(locked_data_dir(settings.server.data_dir))
+        clock = SystemClock()
+        store = await _open_store(settings, data_dir, stack)
+        blobs = open_blobs(settings.server.blob_url, data_dir / "blobs")
+        await blobs.probe()
+        replicas, entries = list(settings.replica), []
+        if embedded is not None:
+            replica, entry = await start_embedded(embedded, data_dir, stack, on_progress)
+            replicas.append(replica)
+            entries.append(entry)
+        catalogue = catalogue_of(settings, replicas, entries)
+        upstreams = await open_upstreams(settings, replicas, catalogue, stack)
+        worker_id = _worker_id(settings)
+        allowance = LimitService(store.tenants, store.ledger, clock, settings.limits)
+        worker = Worker(settings, store, blobs, clock, catalogue, upstreams, worker_id, allowance)
+        if _is_single_machine(settings):
+            await store.work.release_worker(worker_id)  # the lock says: that process is gone
+        access = Access(store.tenants, clock)
+        stack.push_async_callback(access.flush)
+        services = Services(
+            settings=settings,
+            files=FileService(store.files, blobs, clock, new_id, allowance),
+            batches=BatchService(
+                store,
+                catalogue,
+                clock,
+                new_id,
+                settings,
+                allowance,
+                worker.wake,
+                worker.replica_status,
+            ),
+            models=ModelService(catalogue),
+            results=ResultReader(store, blobs, clock),
+            uploads=UploadSigner(_upload_secret(settings, data_dir)),
+            estimates=EstimateService(
+                blobs, catalogue, allowance, line_bytes_max=settings.limits.line_bytes
+            ),
+            access=access,
+            tenants=TenantService(store.tenants, access, clock, new_id),
+            allowance=allowance,
+            usage=UsageService(store.ledger, clock),
+            live=open_live(replicas, upstreams, catalogue, clock, allowance, stack),
+        )
+        if role != "api":
+            await stack.enter_async_context(worker.running())
+        yield Application(
+            settings=settings,
+            asgi=create_app(services) if role != "worker" else None,
+            models=tuple(catalogue.entries),
+            store=store,
+            blobs=blobs,
+            begin_drain=worker.begin_drain if role != "api" else lambda: None,
+        )
+
+
+def _upload_secret(settings: Settings, data_dir: Path) -> bytes:
+    """What signs upload addresses: the configured secret of many machines, or this folder's own."""
+    configured = settings.server.upload_secret
+    return load_secret(data_dir) if configured is None else configured.encode()
+
+
+async def _open_store(settings: Settings, data_dir: Path, stack: AsyncExitStack) -> Store:
+    url = settings.server.database_url
+    if url != "sqlite":
+        raise ConfigError(f"server.database_url = {url!r}: this version knows 'sqlite' only")
+    store = SqlStore.sqlite(data_dir / "lowtide.db")
+    await store.open()
+    stack.push_async_callback(store.aclose)
+    return store
+
+
+def _is_single_machine(settings: Settings) -> bool:
+    return settings.server.database_url == "sqlite"
+
+
+def _worker_id(settings: Settings) -> str:
+    """One name per data directory on one machine; a fresh one per process among many."""
+    return "local" if _is_single_machine(settings) else new_id(f"{socket.gethostname()}-")

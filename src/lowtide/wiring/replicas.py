@@ -1,0 +1,150 @@
+"""From `[[replica]]`, `[[model]]` and `--model` to engines that can be called.
+
+The catalogue of what may be asked for, one upstream per replica for batch work, and the same
+replicas, by connections of their own, for the interactive door.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from lowtide import limits
+from lowtide.config import ConfigError, Settings
+from lowtide.config import Replica as ReplicaSettings
+from lowtide.core.catalogue import Catalogue, ModelEntry
+from lowtide.core.replica import Replica
+from lowtide.engines.embedded import EmbeddedEngine
+from lowtide.engines.http_client import HttpEngine
+from lowtide.engines.model_source import resolve_model
+from lowtide.loops.attempt import Upstream
+from lowtide.ports.clock import Clock
+from lowtide.service.limits import LimitService
+from lowtide.service.live import LiveService
+from lowtide.service.live_replica import LiveReplica
+
+CACHE_DIR = Path("~/.cache/lowtide").expanduser()
+"""Where the demo model is written once for all data directories."""
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddedModel:
+    """A model to serve from this process's own engine. None stands for a good choice.
+
+    `spec` is `demo`, a path to a GGUF file, or a hub id. `aliases` are further names that requests
+    may call it by.
+    """
+
+    spec: str
+    slots: int | None = None
+    threads: int | None = None
+    aliases: tuple[str, ...] = ()
+
+
+async def start_embedded(
+    embedded: EmbeddedModel,
+    data_dir: Path,
+    stack: AsyncExitStack,
+    on_progress: Callable[[str], None],
+) -> tuple[ReplicaSettings, ModelEntry]:
+    """The embedded engine as a replica like any other, and its catalogue entry."""
+    on_progress(f"getting the model {embedded.spec}")
+    model = await asyncio.to_thread(resolve_model, embedded.spec, CACHE_DIR)
+    on_progress(f"loading {model.path.name}")
+    slots = embedded.slots or limits.EMBEDDED_SLOTS
+    engine = EmbeddedEngine(
+        model.path,
+        model_id=model.model_id,
+        log_path=data_dir / "logs" / "engine.log",
+        slots=slots,
+        threads=embedded.threads,
+        context=model.context_tokens,
+    )
+    url = await engine.start()
+    stack.push_async_callback(engine.aclose)
+    replica = ReplicaSettings(url=url, models=(model.model_id,), window=slots, engine="llamacpp")
+    return replica, ModelEntry(id=model.model_id, aliases=embedded.aliases)
+
+
+def catalogue_of(
+    settings: Settings, replicas: Sequence[ReplicaSettings], entries: Sequence[ModelEntry]
+) -> Catalogue:
+    """The configured models, the embedded one, and whatever else the replicas serve."""
+    known = [
+        *entries,
+        *(ModelEntry(**msgspec.structs.asdict(model)) for model in settings.model),
+    ]
+    names = {name: entry.id for entry in known for name in (entry.id, *entry.aliases)}
+    served = dict.fromkeys(name for replica in replicas for name in replica.models)
+    known += [ModelEntry(id=name) for name in served if name not in names]
+    if settings.catalogue.unserved == "wait":
+        return Catalogue(known)
+    return Catalogue(known, served={names.get(name, name) for name in served})
+
+
+async def open_upstreams(
+    settings: Settings,
+    replicas: Sequence[ReplicaSettings],
+    catalogue: Catalogue,
+    stack: AsyncExitStack,
+) -> list[Upstream]:
+    upstreams: list[Upstream] = []
+    for replica in replicas:
+        engine = _engine(replica, replica.window + limits.PROBE_CONNECTIONS, stack)
+        models = frozenset(catalogue.names[name] for name in replica.models)
+        upstreams.append(
+            Upstream(
+                replica=Replica(engine.url, models, replica.window),
+                engine=engine,
+                engine_names={model: catalogue.engine_name(model) for model in models},
+                drop_fields=frozenset(replica.drop_fields),
+                timeout_s=replica.attempt_timeout_s or settings.dispatch.attempt_timeout_s,
+            )
+        )
+    return upstreams
+
+
+def _engine(replica: ReplicaSettings, connections_max: int, stack: AsyncExitStack) -> HttpEngine:
+    try:
+        engine = HttpEngine(
+            replica.url,
+            headers=replica.headers,
+            api_key=replica.api_key,
+            connections_max=connections_max,
+            verify=replica.verify_tls,
+        )
+    except ValueError as error:
+        raise ConfigError(f"[[replica]] {replica.url}: {error}") from None
+    stack.push_async_callback(engine.aclose)
+    return engine
+
+
+def open_live(
+    replicas: Sequence[ReplicaSettings],
+    upstreams: Sequence[Upstream],
+    catalogue: Catalogue,
+    clock: Clock,
+    allowance: LimitService,
+    stack: AsyncExitStack,
+) -> LiveService:
+    """The interactive door over the same replicas, by connections of its own."""
+    shared = [
+        LiveReplica(
+            upstream.replica,
+            _engine(replica, _live_connections(replica), stack),
+            upstream.engine_names,
+            upstream.drop_fields,
+            upstream.timeout_s,
+        )
+        for replica, upstream in zip(replicas, upstreams, strict=True)
+    ]
+    return LiveService(catalogue, shared, clock, allowance)
+
+
+def _live_connections(replica: ReplicaSettings) -> int:
+    if replica.engine == "llamacpp":
+        return limits.LIVE_CONNECTIONS_LLAMACPP
+    return limits.LIVE_CONNECTIONS_MAX

@@ -1,0 +1,136 @@
+"""The loops of one process, wired to each other: what `--role worker` is, and `all` has beside
+the door."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+from lowtide import limits
+from lowtide.config import Settings
+from lowtide.core.catalogue import Catalogue
+from lowtide.loops.assemble import AssembleLoop
+from lowtide.loops.attempt import Upstream
+from lowtide.loops.budget import BudgetLoop
+from lowtide.loops.calibrate import Calibrations
+from lowtide.loops.commit import Committer
+from lowtide.loops.dispatch import Dispatcher
+from lowtide.loops.housekeeping import ExpireLoop, SweepLoop
+from lowtide.loops.runner import Loop, Loops
+from lowtide.loops.validate import ValidateLoop
+from lowtide.ports.blobs import Blobs
+from lowtide.ports.clock import Clock
+from lowtide.ports.store import Store
+from lowtide.service.limits import LimitService
+from lowtide.system import new_id
+
+
+class Worker:
+    """Runs while the context `running` is open."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        blobs: Blobs,
+        clock: Clock,
+        catalogue: Catalogue,
+        upstreams: Sequence[Upstream],
+        worker_id: str,
+        allowance: LimitService,
+    ) -> None:
+        ttl_s = settings.dispatch.lease_ttl_s
+        self._clock = clock
+        self._upstreams = upstreams
+        self._calibrations = Calibrations(store.calibrations)
+        self._committer = Committer(
+            worker_id,
+            store.work,
+            blobs,
+            new_id,
+            beat_s=settings.dispatch.beat_s,
+            lease_ttl_s=ttl_s,
+            on_settled=lambda: self.wake("assemble"),
+            prices=lambda: catalogue.prices,
+        )
+        self._dispatcher = Dispatcher(
+            worker_id,
+            store.work,
+            blobs,
+            clock,
+            random.random,
+            upstreams,
+            self._committer,
+            attempts_max=settings.dispatch.attempts_max,
+            lease_ttl_s=ttl_s,
+            on_answer=self._calibrations.finished,
+            in_flight_max=settings.limits.requests_in_flight,
+        )
+        parts: list[Loop] = [
+            ValidateLoop(
+                worker_id,
+                store.lifecycle,
+                blobs,
+                clock,
+                catalogue,
+                settings.limits,
+                self.wake,
+                token_models=self._calibrations.models,
+                allowance=allowance,
+                lease_ttl_s=ttl_s,
+            ),
+            self._dispatcher,
+            self._committer,
+            self._calibrations,
+            AssembleLoop(
+                worker_id, store.lifecycle, store.results, blobs, clock, lease_ttl_s=ttl_s
+            ),
+            ExpireLoop(store.lifecycle, store.work, self.wake),
+            SweepLoop(store.results, blobs),
+            BudgetLoop(store.ledger, self.wake),
+        ]
+        self._loops = Loops(parts, clock)
+        self._drain: asyncio.Task[None] | None = None
+        self._committer.holdings = self._dispatcher
+        self._committer.wake = lambda: self._loops.wake("commit")
+        self._dispatcher.wake = lambda: self._loops.wake("dispatch")
+
+    def wake(self, name: str) -> None:
+        """Nudge a loop. New work and cancelled work both reach the dispatcher through a beat."""
+        if name == "dispatch":
+            self._dispatcher.announce()
+            self._loops.wake("commit")
+        else:
+            self._loops.wake(name)
+
+    def replica_status(self) -> dict[str, str | None]:
+        """Models that some replica serves -> None, or why none of theirs takes calls now."""
+        status: dict[str, str | None] = {}
+        for upstream in self._upstreams:
+            replica = upstream.replica
+            closed = replica.circuit.state == "closed"
+            why = None if closed else f"{replica.url}: {replica.circuit.opened_because}"
+            for model in replica.models:
+                status[model] = None if status.get(model, "") is None else why
+        if self._committer.trouble is not None:
+            return dict.fromkeys(status, f"results cannot be stored: {self._committer.trouble}")
+        return status
+
+    def begin_drain(self) -> None:
+        """Claim nothing more from now on; leaving `running` waits for what is in flight."""
+        if self._drain is None:
+            self._drain = asyncio.create_task(self._dispatcher.drain(limits.DRAIN_S), name="drain")
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Run until left; then stop claiming, finish or give back, and commit what finished."""
+        await self._calibrations.load()  # before a batch is validated
+        async with self._loops:
+            try:
+                yield
+            finally:
+                self.begin_drain()
+                assert self._drain is not None
+                await asyncio.shield(self._drain)
+        await self._committer.finish(self._clock.now())
+        await self._calibrations.tick(self._clock.now())

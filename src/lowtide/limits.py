@@ -230,6 +230,7 @@ WATCH_POLL_S_MIN: Final = 0.2  # a small batch is over within seconds
 WATCH_POLL_S_MAX: Final = 10.0
 WATCH_POLL_SHARE: Final = 0.05  # asked again after this share of the time watched so far
 WATCH_OUTAGE_S_MAX: Final = 300.0  # a server that restarts or is upgraded while being watched
+TENANTS_LISTED_MAX: Final = 20  # in the answer to a name that there is none of: a screenful
 VALIDATE_PROGRESS_AFTER_S: Final = 2.0  # below it a bar only flickers
 DISK_FREE_BYTES_LOW: Final = 1024 * MIB  # ten inputs of the largest size with their results
 DISK_FREE_BYTES_MIN: Final = 64 * MIB  # one uncommitted backlog

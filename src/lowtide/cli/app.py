@@ -16,11 +16,12 @@ import typer
 from rich.markup import escape
 
 from lowtide import __version__
-from lowtide.cli import batches, exits, files, screen
+from lowtide.cli import batches, exits, files, keys, orgs, projects, screen
 from lowtide.cli.doctor import doctor
 from lowtide.cli.options import examples
 from lowtide.cli.run import run
 from lowtide.cli.serve import serve, worker
+from lowtide.cli.usage import usage
 from lowtide.cli.validate import validate
 
 app = typer.Typer(
@@ -51,6 +52,16 @@ app.add_typer(batches.app, name="batches")
 app.command(
     epilog=examples("lowtide validate batch.jsonl", "lowtide validate batch.jsonl --json | jq .")
 )(validate)
+app.add_typer(keys.app, name="keys")
+app.add_typer(projects.app, name="projects")
+app.add_typer(orgs.app, name="orgs")
+app.command(
+    epilog=examples(
+        "lowtide usage",
+        "lowtide usage --since 2026-11-01 --until 2026-12-01 --by project",
+        "lowtide usage --since 90d --by day,model,project --csv > usage.csv",
+    )
+)(usage)
 app.command(epilog=examples("lowtide doctor", "lowtide doctor --config lowtide.toml"))(doctor)
 
 

@@ -31,9 +31,35 @@ ConfigOption = Annotated[
     ),
 ]
 
+DataDirOption = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="The installation's folder, instead of the settings' own."),
+]
+DeskServerOption = Annotated[
+    str | None,
+    typer.Option(
+        "--server",
+        envvar="LOWTIDE_SERVER",
+        metavar="URL",
+        help="Ask this running server. Default: work on the installation on this machine.",
+    ),
+]
+AdminKeyOption = Annotated[
+    str | None,
+    typer.Option(
+        "--api-key",
+        envvar="LOWTIDE_API_KEY",
+        metavar="KEY",
+        help="Key for that server, with the scope admin.",
+    ),
+]
+
 __all__ = [
     "DEFAULT_SERVER",
+    "AdminKeyOption",
     "ConfigOption",
+    "DataDirOption",
+    "DeskServerOption",
     "JsonOption",
     "KeyOption",
     "ServerOption",

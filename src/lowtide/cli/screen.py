@@ -11,9 +11,10 @@ import sys
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any, NoReturn
 
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.markup import escape
 from rich.table import Table
 
@@ -59,15 +60,20 @@ def emit_json_line(value: Any) -> None:
     sys.stdout.flush()
 
 
-def show_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Rows under headings; tab-separated when standard output is no terminal."""
+def show_table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: int = 0) -> None:
+    """Rows under headings; tab-separated when standard output is no terminal.
+
+    `numbers`: how many of the last columns hold numbers, which people read from the right.
+    """
     if not OUT.is_terminal:
         for row in (headings, *rows):
             sys.stdout.write("\t".join(row) + "\n")
         return
     table = Table(box=None, header_style="bold", pad_edge=False)
     for place, heading in enumerate(headings):
-        table.add_column(heading, no_wrap=place == 0, overflow="fold")
+        is_number = place >= len(headings) - numbers
+        justify: JustifyMethod = "right" if is_number else "left"
+        table.add_column(heading, no_wrap=place == 0, overflow="fold", justify=justify)
     for row in rows:
         table.add_row(*map(escape, row))
     OUT.print(table)
@@ -131,6 +137,14 @@ def human_instant(timestamp: int | None) -> str:
     if timestamp is None:
         return "-"
     return datetime.fromtimestamp(timestamp, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def human_dollars(amount: Decimal) -> str:
+    """`$1,234.50`, `$0.0123`, `$0.000012`: cents, or as many places as small amounts need."""
+    if amount == 0 or abs(amount) >= 1:
+        return f"${amount:,.2f}"
+    places = max(4, 1 - amount.adjusted())
+    return f"${amount:.{places}f}"
 
 
 def plural(count: int, noun: str) -> str:

@@ -4,6 +4,7 @@ Shapes are those of the OpenAI dialect (protocol.md section 3) and our additions
 else an object holds is kept in the raw answer, which `--json` prints unchanged.
 """
 
+from decimal import Decimal
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -27,9 +28,26 @@ class CountsView(msgspec.Struct, frozen=True):
         return self.completed + self.failed
 
 
+class InputDetailsView(msgspec.Struct, frozen=True):
+    cached_tokens: int = 0
+
+
 class UsageView(msgspec.Struct, frozen=True):
     input_tokens: int = 0
     output_tokens: int = 0
+    input_tokens_details: InputDetailsView | None = None
+
+    @property
+    def cached_tokens(self) -> int:
+        return self.input_tokens_details.cached_tokens if self.input_tokens_details else 0
+
+
+class AmountsView(msgspec.Struct, frozen=True):
+    """Dollars: what was or would be charged, the live price of the same tokens, the difference."""
+
+    amount: Decimal = Decimal(0)
+    live_amount: Decimal = Decimal(0)
+    saved: Decimal = Decimal(0)
 
 
 class BatchErrorView(msgspec.Struct, frozen=True):
@@ -62,6 +80,7 @@ class BatchView(msgspec.Struct, frozen=True):
     error_file_id: str | None = None
     request_counts: CountsView | None = None
     usage: UsageView | None = None
+    cost: AmountsView | None = None
     errors: BatchErrorsView | None = None
     metadata: dict[str, str] | None = None
     reason: str | None = None
@@ -83,6 +102,35 @@ class BatchView(msgspec.Struct, frozen=True):
         return self.completed_at or self.failed_at or self.expired_at or self.cancelled_at
 
 
+class ModelEstimateView(AmountsView, frozen=True, kw_only=True):
+    model: str
+    requests: int
+    input_tokens: int
+    output_tokens_max: int
+
+
+class ExceededView(msgspec.Struct, frozen=True):
+    """A limit that a batch would pass. Whole numbers, or dollars as decimal strings."""
+
+    limit: str
+    code: str
+    allowed: int | str | None = None
+    used: int | str | None = None
+    asked: int | str | None = None
+    model: str | None = None
+
+
+class EstimateView(msgspec.Struct, frozen=True):
+    """The answer to a dry run."""
+
+    requests: int
+    models: tuple[ModelEstimateView, ...]
+    totals: AmountsView
+    errors: BatchErrorsView | None = None
+    errors_total: int = 0
+    would_exceed: tuple[ExceededView, ...] = ()
+
+
 class FileView(msgspec.Struct, frozen=True):
     id: str
     filename: str = ""
@@ -91,6 +139,38 @@ class FileView(msgspec.Struct, frozen=True):
     created_at: int | None = None
     expires_at: int | None = None
     status: str | None = None
+
+
+class OrganizationView(msgspec.Struct, frozen=True):
+    """`spend_cap`: dollars a month; None: none."""
+
+    id: str
+    name: str
+    limits: dict[str, int | None] = {}
+    spend_cap: Decimal | None = None
+    created_at: int | None = None
+
+
+class ProjectView(msgspec.Struct, frozen=True):
+    id: str
+    name: str
+    organization_id: str
+    created_at: int | None = None
+
+
+class KeyView(msgspec.Struct, frozen=True):
+    """`hint`: the last characters of the key. `key`: all of it, in the answer to its creation."""
+
+    id: str
+    name: str
+    project_id: str
+    scopes: tuple[str, ...] = ()
+    hint: str = ""
+    key: str | None = None
+    created_at: int | None = None
+    expires_at: int | None = None
+    revoked_at: int | None = None
+    last_used_at: int | None = None
 
 
 def read_view(answer: Any, view: type[_View]) -> _View:

@@ -23,6 +23,7 @@ CUSTOM_ID_CHARS_MAX_TOGETHER: Final = 64  # protocol.md section 7
 CUSTOM_ID_CHARS_MAX: Final = 512  # OpenAI names no limit; this one keeps rows and logs readable
 MODEL_ID_CHARS_MAX: Final = 512  # a hub id or a file path; it becomes a column and a metric label
 LINE_ERRORS_KEPT: Final = 1_000  # bad lines reported one by one; the total counts the rest
+OUTPUT_TOKENS_MAX: Final = 10_000_000  # that a line's bound counts for; models end far below
 MODELS_NAMED_IN_ERROR: Final = 5  # enough to spot a misspelling, short enough to read
 VALUE_CHARS_QUOTED: Final = 100  # of a submitter's own value, when a message repeats it
 

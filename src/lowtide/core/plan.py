@@ -7,6 +7,7 @@ plan without gap or overlap, and each holds requests of one model.
 
 import struct
 from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Final
 
 import msgspec
@@ -85,10 +86,14 @@ def unpack_entries(data: bytes) -> list[PlanEntry]:
     return [PlanEntry(*record) for record in _RECORD.iter_unpack(data)]
 
 
-def build_plan(records_by_model: Mapping[str, bytes | bytearray]) -> Plan:
+def build_plan(
+    records_by_model: Mapping[str, bytes | bytearray],
+    output_tokens: Mapping[str, int] = MappingProxyType({}),
+) -> Plan:
     """Lay the models' packed records end to end and cut them into chunks.
 
     Models come in the order of the mapping, records in the order they were packed.
+    `output_tokens`: by model, the sum of the bounds that its lines name.
     """
     chunks: list[ChunkSpec] = []
     models: dict[str, ModelShare] = {}
@@ -99,7 +104,9 @@ def build_plan(records_by_model: Mapping[str, bytes | bytearray]) -> Plan:
             chunks.append(ChunkSpec(len(chunks), model, first, count, chunk_tokens, chunk_bytes))
             first += count
             tokens += chunk_tokens
-        models[model] = ModelShare(len(records) // RECORD_BYTES, tokens)
+        models[model] = ModelShare(
+            len(records) // RECORD_BYTES, tokens, output_tokens.get(model, 0)
+        )
     return Plan(b"".join(records_by_model.values()), tuple(chunks), models)
 
 

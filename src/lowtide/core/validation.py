@@ -6,12 +6,14 @@ A good line costs one decode into a Struct that holds only the needed fields; a 
 and memory is bounded by the plan, the custom_ids, the kept errors and one partial line.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from operator import attrgetter
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
+from lowtide import limits
 from lowtide.core.diagnosis import LineError, ValidationRules, diagnose
 from lowtide.core.line import Dialect
 from lowtide.core.line_cutter import CutLine, LineCutter
@@ -40,18 +42,22 @@ class _ChatBody(msgspec.Struct, gc=False):
     model: str
     messages: _Array
     stream: bool | None = None
+    max_tokens: Any = None  # of any type, here and below: what it may be is the engine's to judge
+    max_completion_tokens: Any = None
 
 
 class _CompletionBody(msgspec.Struct, gc=False):
     model: str
     prompt: str | _Array
     stream: bool | None = None
+    max_tokens: Any = None
 
 
 class _InputBody(msgspec.Struct, gc=False):
     model: str
     input: str | _Array
     stream: bool | None = None
+    max_output_tokens: Any = None
 
 
 class _ChatLine(msgspec.Struct, gc=False):
@@ -84,11 +90,23 @@ _LINE_TYPES: Final[dict[str, type[_Line]]] = {
 }
 
 
+_OUTPUT_BOUNDS: Final[dict[str, Callable[[Any], Any]]] = {
+    "/v1/chat/completions": lambda body: body.max_completion_tokens or body.max_tokens,
+    "/v1/completions": attrgetter("max_tokens"),
+    "/v1/embeddings": lambda _: None,
+    "/v1/responses": attrgetter("max_output_tokens"),
+}
+"""What a body says about the tokens of its answer, which a spend cap is checked against."""
+
+
 class _Share:
-    """One model's requests so far: their plan records, and what estimates their tokens."""
+    """One model's requests so far: their plan records, the bounds that they name for their answers,
+    and what estimates their tokens.
+    """
 
     def __init__(self, token_model: TokenModel) -> None:
         self.records = bytearray()
+        self.output_tokens = 0
         self.estimate = LineEstimator(token_model).estimate
 
 
@@ -108,6 +126,7 @@ class Validator:
         self._rules = rules
         self._cutter = LineCutter(rules.line_bytes_max)
         self._decode = msgspec.json.Decoder(_LINE_TYPES[rules.endpoint]).decode
+        self._output_bound = _OUTPUT_BOUNDS[rules.endpoint]
         self._custom_id_chars = rules.custom_id_chars
         self._endpoint = rules.endpoint
         self._strict = rules.dialect == "openai"
@@ -147,7 +166,10 @@ class Validator:
         if self._total_errors:
             errors = tuple(self._errors[: self._rules.errors_kept])
             return ValidationFailure(errors, self._total_errors, self.lines_seen)
-        return build_plan({model: share.records for model, share in self._shares.items()})
+        return build_plan(
+            {model: share.records for model, share in self._shares.items()},
+            {model: share.output_tokens for model, share in self._shares.items()},
+        )
 
     def _take(self, lines: Iterator[CutLine]) -> None:
         """Plan or refuse each line; past the limit on requests, lines are only counted."""
@@ -162,6 +184,9 @@ class Validator:
                 continue
             self._requests += 1
             self._custom_ids.add(line.custom_id)
+            bound = self._output_bound(line.body)
+            if bound.__class__ is int and bound > 0:
+                share.output_tokens += min(bound, limits.OUTPUT_TOKENS_MAX)
             tokens = share.estimate(raw, offset)
             share.records += pack_record(number, offset, len(raw), tokens)
 

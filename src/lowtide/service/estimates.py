@@ -6,6 +6,7 @@ the validate loop does to the same file, so a clean estimate is a batch that pas
 
 import asyncio
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Final
 
 import msgspec
@@ -17,6 +18,7 @@ from lowtide.core.errors import LowtideError
 from lowtide.core.estimate import Estimate, estimate
 from lowtide.core.file import File
 from lowtide.core.plan import ModelShare, Plan
+from lowtide.core.token_model import TokenModel
 from lowtide.core.validation import ValidationFailure, ValidationRules, Validator
 from lowtide.ports.blobs import Blobs
 from lowtide.service.limits import EffectiveLimits, LimitService
@@ -51,11 +53,14 @@ class EstimateService:
         catalogue: Catalogue,
         allowance: LimitService,
         *,
+        token_models: Mapping[str, TokenModel] = MappingProxyType({}),
         line_bytes_max: int = limits.LINE_BYTES_MAX,
     ) -> None:
+        """`token_models` may change between calls, as the validate loop's may between ticks."""
         self._blobs = blobs
         self._catalogue = catalogue
         self._allowance = allowance
+        self._token_models = token_models
         self._line_bytes_max = line_bytes_max
         self._places: Final = asyncio.Semaphore(limits.DRY_RUNS_AT_ONCE)
 
@@ -85,7 +90,8 @@ class EstimateService:
                 models=self._catalogue.accepted,
                 requests_max=bounds.requests_per_batch,
                 line_bytes_max=self._line_bytes_max,
-            )
+            ),
+            self._token_models,
         )
         async for block in self._blobs.stream(file.blob_key):
             validator.feed(block)

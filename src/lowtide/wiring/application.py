@@ -103,7 +103,11 @@ async def open_application(
             results=ResultReader(store, blobs, clock),
             uploads=UploadSigner(_upload_secret(settings, data_dir)),
             estimates=EstimateService(
-                blobs, catalogue, allowance, line_bytes_max=settings.limits.line_bytes
+                blobs,
+                catalogue,
+                allowance,
+                token_models=worker.token_models,
+                line_bytes_max=settings.limits.line_bytes,
             ),
             access=access,
             tenants=TenantService(store.tenants, access, clock, new_id),

@@ -43,6 +43,7 @@ class Worker:
         self._clock = clock
         self._upstreams = upstreams
         self._calibrations = Calibrations(store.calibrations)
+        self.token_models = self._calibrations.models
         self._committer = Committer(
             worker_id,
             store.work,

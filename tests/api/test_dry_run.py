@@ -1,0 +1,95 @@
+"""The estimate before submission: the real validation, priced; nothing is created or kept."""
+
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from tenant_house import CHAT, House, Tenant, line
+
+
+@pytest.fixture
+def tenant(house: House) -> Tenant:
+    return house.tenant()
+
+
+def dry_run(tenant: Tenant, content: bytes, **fields: Any) -> dict[str, Any]:
+    answer = tenant.create(content, dry_run=True, **fields)
+    assert answer.status == 200, answer.body
+    told: dict[str, Any] = answer.json
+    assert told["object"] == "batch.estimate"
+    return told
+
+
+def test_an_estimate_has_tokens_and_both_prices_and_creates_nothing(
+    house: House, tenant: Tenant
+) -> None:
+    content = line(1, max_tokens=100) + line(2, max_completion_tokens=50) + line(3)
+    told = dry_run(tenant, content)
+    (model,) = told["models"]
+    assert (told["requests"], model["requests"], model["model"]) == (3, 3, "m")
+    assert model["output_tokens_max"] == 150
+    live = (model["input_tokens"] * Decimal(1) + 150 * Decimal(2)) / 10**6
+    assert Decimal(model["live_amount"]) == live
+    assert Decimal(model["amount"]) == Decimal(model["saved"]) == live / 2
+    assert told["totals"] == {key: model[key] for key in told["totals"]}
+    assert (told["errors"], told["would_exceed"]) == (None, [])
+    assert tenant.ask("GET", "/v1/batches").json["data"] == []
+
+    created = tenant.create(content)
+    house.validate()
+    shares = house.door.run(house.door.store.batches.models(created.json["id"]))
+    assert shares["m"].input_tokens == model["input_tokens"]
+
+
+def test_a_bad_file_is_told_as_the_batch_would_be(house: House, tenant: Tenant) -> None:
+    content = line(1) + b"not json\n" + line(1) + line(2, model="nope")
+    told = dry_run(tenant, content)
+    assert (told["requests"], told["models"]) == (0, [])
+    created = tenant.create(content)
+    house.validate()
+    failed = tenant.ask("GET", f"/v1/batches/{created.json['id']}").json
+    assert told["errors"] == failed["errors"]
+    assert [error["line"] for error in told["errors"]["data"]] == [2, 3, 4]
+    assert told["errors_total"] == 3
+
+
+def test_every_limit_that_would_be_passed_is_named(house: House, tenant: Tenant) -> None:
+    tenant.change(spend_cap=Decimal("0.0001"), enqueued_tokens_per_model=5, batches_per_hour=0)
+    told = dry_run(tenant, line(max_tokens=1000))
+    exceeded = {limit["limit"]: limit for limit in told["would_exceed"]}
+    assert {name: limit["code"] for name, limit in exceeded.items()} == {
+        "enqueued_tokens_per_model": "token_limit_exceeded",
+        "spend_cap": "spend_cap_exceeded",
+        "batches_per_hour": "rate_limit_exceeded",
+    }
+    assert exceeded["spend_cap"]["allowed"] == "0.0001"
+    assert exceeded["spend_cap"]["used"] == "0.00"
+    assert exceeded["spend_cap"]["asked"] == told["totals"]["amount"]
+    assert exceeded["enqueued_tokens_per_model"]["allowed"] == 5
+    assert exceeded["enqueued_tokens_per_model"]["model"] == "m"
+
+
+@pytest.mark.parametrize(
+    ("fields", "code"),
+    [
+        ({"endpoint": "/v1/nope"}, "unsupported_endpoint"),
+        ({"completion_window": "1s"}, "invalid_request"),
+        ({"dry_run": "yes"}, "invalid_request"),
+    ],
+)
+def test_a_dry_run_is_refused_as_the_create_would_be(
+    tenant: Tenant, fields: dict[str, Any], code: str
+) -> None:
+    answer = tenant.create(line(), **{"dry_run": True, **fields})
+    assert (answer.status, answer.error["code"]) == (400, code)
+
+
+def test_a_dry_run_of_a_deleted_file_is_refused(tenant: Tenant) -> None:
+    file_id = tenant.upload(line()).json["id"]
+    tenant.ask("DELETE", f"/v1/files/{file_id}")
+    body = {"input_file_id": file_id, "endpoint": CHAT, "dry_run": True}
+    assert tenant.ask("POST", "/v1/batches", body).status == 404
+
+
+def test_dry_run_false_is_a_create(tenant: Tenant) -> None:
+    assert tenant.create(line(), dry_run=False).json["object"] == "batch"

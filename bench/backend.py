@@ -5,7 +5,8 @@
 prints one JSON line, `{"host": ..., "port": ..., "url": ...}`, and serves until it is terminated or
 the pipe on its stdin closes. It answers POST on the four OpenAI generation paths with a body of
 about 300 bytes and usage, and GET /v1/models. Each answer is made in advance, so that the backend
-costs a fraction of what it measures; it does not look at the request body.
+costs a fraction of what it measures. Of the request body it sees one thing: a chat with
+`"stream":true` in it (spelled so) is answered with events, one a word.
 """
 
 import argparse
@@ -71,6 +72,23 @@ def _wire(status: bytes, answer: dict[str, Any]) -> bytes:
     )
 
 
+def _event_wire() -> bytes:
+    """A stream of chat chunks, whole: the first event is what a client waits for."""
+    events = []
+    for word in _TEXT.split():
+        choice = {"index": 0, "delta": {"content": f"{word} "}, "finish_reason": None}
+        chunk = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "choices": [choice]}
+        events.append(json.dumps(chunk | {"created": 1767225600, "model": MODEL}))
+    events.append(json.dumps({"choices": [], "usage": _USAGE}))
+    body = b"".join(b"data: %b\n\n" % text.encode() for text in [*events, "[DONE]"])
+    return (
+        b"HTTP/1.1 200 OK\r\ndate: Thu, 01 Jan 2026 00:00:00 GMT\r\nserver: bench\r\n"
+        b"content-type: text/event-stream; charset=utf-8\r\ntransfer-encoding: chunked\r\n\r\n"
+        b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+    )
+
+
+STREAM = _event_wire()
 WIRE = {path: _wire(b"200 OK", answer) for path, answer in _answers().items()}
 NOT_FOUND = _wire(b"404 Not Found", {"error": {"message": "no such path"}})
 
@@ -95,6 +113,10 @@ class Backend(asyncio.Protocol):
 
     def on_url(self, url: bytes) -> None:
         self._wire = WIRE.get(url, NOT_FOUND)
+
+    def on_body(self, data: bytes) -> None:
+        if b'"stream":true' in data:
+            self._wire = STREAM
 
     def on_message_complete(self) -> None:
         if self._delay_s:

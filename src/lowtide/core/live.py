@@ -128,11 +128,8 @@ def answer_of(reply: Reply, content_type: str = "application/json") -> LiveAnswe
         return LiveAnswer(status, content_type, body)
     if status < 400 or status in (401, 403, 407):
         message = f"The engine behind this model answered {status}; the operator has to mend that."
-        return LiveAnswer(502, "application/json", _envelope(502, message, None, "engine_error"))
-    if not _is_envelope(body):
-        message = error_message(body) or f"The engine behind this model answered {status}."
-        body = _envelope(status, message, _kind(body), None)
-    return LiveAnswer(status, "application/json", body, reply.retry_after_s)
+        return LiveAnswer(502, "application/json", _envelope(502, message, code="engine_error"))
+    return LiveAnswer(status, "application/json", _in_envelope(status, body), reply.retry_after_s)
 
 
 def tokens_used(request: LiveRequest, body: bytes) -> int:
@@ -147,10 +144,12 @@ def tokens_used(request: LiveRequest, body: bytes) -> int:
 
 
 class _Error(msgspec.Struct):
+    """All four keys: one SDK fails on fewer (protocol.md section 2.7)."""
+
     message: str
-    type: str | None = None
-    param: str | None = None
-    code: str | None = None
+    type: str | None
+    param: str | None
+    code: str | None
 
 
 class _Envelope(msgspec.Struct):
@@ -158,33 +157,46 @@ class _Envelope(msgspec.Struct):
 
 
 class _LooseError(msgspec.Struct):
-    type: str | None = None
+    type: object = None
+    param: object = None
+    code: object = None  # a number in vLLM's
 
 
 class _LooseEnvelope(msgspec.Struct):
     error: _LooseError
 
 
-def _is_envelope(body: bytes) -> bool:
+def _in_envelope(status: int, body: bytes) -> bytes:
+    """The body if it is an envelope, else one with what can be read of it."""
     try:
         msgspec.json.decode(body, type=_Envelope)
     except UNREADABLE:
-        return False
-    return True
-
-
-def _kind(body: bytes) -> str | None:
-    """The engine's own `error.type`, from what is nearly the envelope (vLLM's numeric code)."""
+        pass
+    else:
+        return body
     try:
-        return msgspec.json.decode(body, type=_LooseEnvelope).error.type
+        told = msgspec.json.decode(body, type=_LooseEnvelope).error
     except UNREADABLE:
-        return None
+        told = _LooseError()
+    message = error_message(body) or f"The engine behind this model answered {status}."
+    return _envelope(status, message, _text(told.type), _text(told.param), _text(told.code))
 
 
-def _envelope(status: int, message: str, kind: str | None, code: str | None) -> bytes:
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _envelope(
+    status: int,
+    message: str,
+    kind: str | None = None,
+    param: str | None = None,
+    code: str | None = None,
+) -> bytes:
     kind = kind or ("server_error" if status >= 500 else "invalid_request_error")
-    return b'{"error":{"message":%b,"type":%b,"param":null,"code":%b}}' % (
+    values = tuple(b"null" if text is None else quote(text) for text in (param, code))
+    return b'{"error":{"message":%b,"type":%b,"param":%b,"code":%b}}' % (
         quote(message),
         quote(kind),
-        b"null" if code is None else quote(code),
+        *values,
     )

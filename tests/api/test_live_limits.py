@@ -1,0 +1,153 @@
+"""Requests and tokens per minute of the interactive door: told, kept and corrected."""
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+from live_house import CHAT, MODEL, PLAIN, USAGE, House, asked, live_house, streamed
+
+from lowtide.config import Limits
+from lowtide.core.live import estimate_tokens
+from lowtide.testing.scripted_engine import Cut, ScriptedEngine, completion, reply
+
+HEADERS = ("limit", "remaining", "reset")
+
+
+@pytest.fixture
+async def engine() -> AsyncIterator[ScriptedEngine]:
+    async with ScriptedEngine() as scripted:
+        yield scripted
+
+
+def limits_of(answer: httpx.Response, noun: str) -> tuple[str, str, str]:
+    limit, remaining, reset = (answer.headers[f"x-ratelimit-{name}-{noun}"] for name in HEADERS)
+    return limit, remaining, reset
+
+
+async def test_without_limits_no_header_speaks_of_any(
+    tmp_path: Path, engine: ScriptedEngine
+) -> None:
+    async with live_house(tmp_path, engine) as house:
+        answer = await house.ask()
+    assert not [name for name in answer.headers if name.startswith("x-ratelimit")]
+
+
+async def test_every_answer_says_where_its_caller_stands(
+    tmp_path: Path, engine: ScriptedEngine
+) -> None:
+    bounds = Limits(live_requests_per_minute=60, live_tokens_per_minute=6_000)
+    async with live_house(tmp_path, engine, limits=bounds) as house:
+        _, steps = streamed("a")
+        engine.script(
+            [reply(completion())], steps, [reply({"error": "no"}, 400)], [b"HTTP", Cut.CLOSE]
+        )
+        answers = [
+            await house.ask(max_tokens=100),
+            await house.ask(max_tokens=100, stream=True),
+            await house.ask(max_tokens=100),
+            await house.ask(max_tokens=100),
+        ]
+    assert [answer.status_code for answer in answers] == [200, 200, 400, 502]
+    for number, answer in enumerate(answers, 1):
+        limit, remaining, reset = limits_of(answer, "requests")
+        assert (limit, remaining) == ("60", str(60 - number))
+        assert reset.endswith("s")
+        assert limits_of(answer, "tokens")[0] == "6000"
+        assert int(limits_of(answer, "tokens")[1]) < 6_000
+
+
+async def test_one_request_too_many_is_a_429_that_says_when(
+    tmp_path: Path, engine: ScriptedEngine
+) -> None:
+    bounds = Limits(live_requests_per_minute=2)
+    async with live_house(tmp_path, engine, limits=bounds) as house:
+        answers = [await house.ask() for _ in range(3)]
+    refused = answers[2]
+    assert [answer.status_code for answer in answers] == [200, 200, 429]
+    assert refused.json()["error"] | {"message": ""} == {
+        "message": "",
+        "type": "rate_limit_error",
+        "param": None,
+        "code": "rate_limit_exceeded",
+    }
+    assert "2 requests per minute" in refused.json()["error"]["message"]
+    assert 1 <= int(refused.headers["retry-after"]) <= 30
+    assert limits_of(refused, "requests")[:2] == ("2", "0")
+    assert len(engine.requests) == 2
+
+
+async def test_after_the_time_told_the_next_request_passes(
+    tmp_path: Path, engine: ScriptedEngine
+) -> None:
+    async with live_house(tmp_path, engine, limits=Limits(live_requests_per_minute=1)) as house:
+        assert (await house.ask()).status_code == 200
+        refused = await house.ask()
+        assert refused.status_code == 429
+        turn(house, float(refused.headers["retry-after"]))
+        assert (await house.ask()).status_code == 200
+
+
+def turn(house: House, seconds: float) -> None:
+    house.door.clock.shift += type(house.door.clock.shift)(seconds=seconds)
+
+
+async def test_models_have_limits_of_their_own(tmp_path: Path, engine: ScriptedEngine) -> None:
+    async with live_house(tmp_path, engine, limits=Limits(live_requests_per_minute=1)) as house:
+        for model in (MODEL, PLAIN):
+            answer = await house.http.post(CHAT, json=asked() | {"model": model})
+            assert answer.status_code == 200
+        alias = await house.http.post(CHAT, json=asked() | {"model": "m"})
+        assert alias.status_code == 429  # another name is no other model
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("reported", [True, False])
+async def test_tokens_are_reserved_by_estimate_and_corrected_by_the_answer(
+    tmp_path: Path, engine: ScriptedEngine, stream: bool, reported: bool
+) -> None:
+    bounds = Limits(live_tokens_per_minute=10_000)
+    fields: dict[str, Any] = {"max_tokens": 1_000, "stream": stream}
+    prompt = estimate_tokens(len(json.dumps(asked(**fields), separators=(",", ":"))))
+    answer = completion() | {"usage": USAGE if reported else None}
+    engine.script(streamed("a", "b", usage=reported)[1] if stream else [reply(answer)])
+    async with live_house(tmp_path, engine, limits=bounds) as house:
+        first = await house.ask(**fields)
+        assert limits_of(first, "tokens")[1] == str(10_000 - prompt - 1_000)
+        second = await house.ask(**fields)
+        used = 10_000 - int(limits_of(second, "tokens")[1]) - prompt - 1_000
+    if reported:
+        assert used == USAGE["total_tokens"]
+    else:
+        assert prompt < used < prompt + 200  # and not the thousand that was reserved
+
+
+@pytest.mark.parametrize("answer", [[reply({"error": "no"}, 400)], [Cut.RESET]])
+async def test_a_call_that_came_to_nothing_costs_no_tokens(
+    tmp_path: Path, engine: ScriptedEngine, answer: list[bytes | Cut]
+) -> None:
+    engine.script(answer)
+    async with live_house(tmp_path, engine, limits=Limits(live_tokens_per_minute=9_000)) as house:
+        first, second = await house.ask(), await house.ask()
+    assert limits_of(first, "tokens")[1] == limits_of(second, "tokens")[1]
+
+
+async def test_the_openai_sdk_waits_as_told_and_then_gets_its_answer(
+    tmp_path: Path, engine: ScriptedEngine
+) -> None:
+    async with live_house(tmp_path, engine, limits=Limits(live_requests_per_minute=60)) as house:
+        for _ in range(60):
+            await house.ask()
+        async with openai.AsyncOpenAI(
+            api_key="k", base_url=f"{house.url}/v1", max_retries=0
+        ) as client:
+            messages: Any = asked()["messages"]
+            with pytest.raises(openai.RateLimitError) as refused:
+                await client.chat.completions.create(model=MODEL, messages=messages)
+            assert refused.value.code == "rate_limit_exceeded"
+            patient = client.with_options(max_retries=2)
+            answer = await patient.chat.completions.create(model=MODEL, messages=messages)
+            assert answer.choices[0].message.content == "ok"

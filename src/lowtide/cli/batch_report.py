@@ -9,7 +9,7 @@ from rich.markup import escape
 
 from lowtide import limits
 from lowtide.cli import exits, screen
-from lowtide.cli.views import BatchErrorView, BatchView, JsonObject
+from lowtide.cli.views import BatchErrorView, BatchView, EstimateView, JsonObject
 
 _COLOURS: Final = {
     "completed": "green",
@@ -45,6 +45,7 @@ def show_batch(batch: BatchView) -> None:
         ("requests", requests),
         ("done in about", screen.human_seconds(batch.eta_seconds) if batch.eta_seconds else ""),
         ("tokens", _tokens(batch)),
+        ("cost", _cost(batch)),
         ("endpoint", escape(batch.endpoint)),
         ("model", escape(batch.model or "")),
         ("input file", escape(batch.input_file_id)),
@@ -74,6 +75,8 @@ def show_end(batch: BatchView, found: JsonObject | None = None) -> None:
     screen.say(f"  requests  {counts.total:,}: {succeeded}, {failed}")
     if _tokens(batch):
         screen.say(f"  tokens    {_tokens(batch)}")
+    if _cost(batch):
+        screen.say(f"  cost      {_cost(batch)}")
     if found is not None:
         _show_files(found)
 
@@ -91,17 +94,27 @@ def _tokens(batch: BatchView) -> str:
     usage = batch.usage
     if usage is None or not (usage.input_tokens or usage.output_tokens):
         return ""
-    return f"{usage.input_tokens:,} in, {usage.output_tokens:,} out"
+    cached = f" ({usage.cached_tokens:,} cached)" if usage.cached_tokens else ""
+    return f"{usage.input_tokens:,} in{cached}, {usage.output_tokens:,} out"
 
 
-def show_line_errors(batch: BatchView) -> None:
+def _cost(batch: BatchView) -> str:
+    """Empty where the models have no price, or nothing was charged yet."""
+    cost = batch.cost
+    if cost is None or not cost.live_amount:
+        return ""
+    charged, live, saved = map(screen.human_dollars, (cost.amount, cost.live_amount, cost.saved))
+    return f"{charged} (live {live}, saved {saved})"
+
+
+def show_line_errors(found: BatchView | EstimateView) -> None:
     """Why validation failed, a line each, up to a screenful."""
-    if batch.errors is None:
+    if found.errors is None:
         return
-    total = batch.errors_total or len(batch.errors.data)
-    for error in batch.errors.data[: limits.LINE_ERRORS_SHOWN]:
+    total = found.errors_total or len(found.errors.data)
+    for error in found.errors.data[: limits.LINE_ERRORS_SHOWN]:
         screen.say("  " + line_error_markup(error))
-    more = total - min(len(batch.errors.data), limits.LINE_ERRORS_SHOWN)
+    more = total - min(len(found.errors.data), limits.LINE_ERRORS_SHOWN)
     if more > 0:
         screen.say(f"  [dim]and {screen.plural(more, 'more error')}.[/]")
 

@@ -10,6 +10,7 @@ from lowtide.cli import exits, screen
 from lowtide.cli.bars import BatchBar
 from lowtide.cli.batch_report import exit_code_of, show_batch, show_end, status_markup
 from lowtide.cli.client import check_id
+from lowtide.cli.estimate_report import exit_code_of_estimate, show_estimate
 from lowtide.cli.options import (
     DEFAULT_SERVER,
     JsonOption,
@@ -20,7 +21,7 @@ from lowtide.cli.options import (
 )
 from lowtide.cli.outputs import errors_beside, writable_target
 from lowtide.cli.results import collect, follow
-from lowtide.cli.views import BatchView, JsonObject, read_view
+from lowtide.cli.views import BatchView, EstimateView, JsonObject, read_view
 from lowtide.cli.watching import watch as wait_for
 
 app = typer.Typer(
@@ -34,6 +35,7 @@ BatchId = Annotated[str, typer.Argument(metavar="BATCH_ID")]
     epilog=examples(
         "lowtide batches create file-abc123",
         "lowtide batches create file-abc123 --endpoint /v1/embeddings --metadata team=evals",
+        "lowtide batches create file-abc123 --dry-run",
     )
 )
 def create(
@@ -47,18 +49,31 @@ def create(
     metadata: Annotated[
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="May be given up to 16 times.")
     ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Start nothing: show the server's verdict and its price."),
+    ] = False,
     server: ServerOption = DEFAULT_SERVER,
     api_key: KeyOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Start a batch over an uploaded file. Prints its id."""
+    """Start a batch over an uploaded file. Prints its id.
+
+    With --dry-run, exit code: 0 it would run, 3 it would fail or pass a limit.
+    """
     pairs = dict(_pair(text) for text in metadata or [])
     with connect(server, api_key) as client:
         answer = client.create_batch(
-            check_id(file_id, "file"), endpoint, completion_window, pairs or None
+            check_id(file_id, "file"), endpoint, completion_window, pairs or None, dry_run=dry_run
         )
     if as_json:
         screen.emit_json(answer)
+    if dry_run:
+        estimate = read_view(answer, EstimateView)
+        if not as_json:
+            show_estimate(estimate)
+        raise typer.Exit(exit_code_of_estimate(estimate))
+    if as_json:
         return
     batch = read_view(answer, BatchView)
     screen.say(batch.id)

@@ -145,11 +145,16 @@ class ServerClient:
         endpoint: str,
         window: str | None = None,
         metadata: Mapping[str, str] | None = None,
+        *,
+        dry_run: bool = False,
     ) -> JsonObject:
+        """The batch; with `dry_run` the estimate of one, and nothing is created."""
         body: JsonObject = {"input_file_id": file_id, "endpoint": endpoint}
         body["completion_window"] = window or "24h"
         if metadata:
             body["metadata"] = dict(metadata)
+        if dry_run:
+            body["dry_run"] = True
         return self._http.call("POST", "/batches", json=body)
 
     def batch(self, batch_id: str) -> JsonObject:

@@ -6,6 +6,7 @@ Each check is a value; nothing is changed, started or written beyond what a prob
 import asyncio
 import time
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -29,7 +30,8 @@ def doctor(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Check settings, data directory, store, blobs, replicas and the embedded engine.
+    """Check settings, data directory, store, blobs, keys, prices, replicas and the embedded
+    engine.
 
     Exit code: 0 nothing failed, 1 something did.
     """
@@ -52,14 +54,18 @@ def doctor(
 
 async def _examine(settings: Settings, config_file: Path | None) -> list[Finding]:
     """All checks, in the order in which trouble is best understood."""
-    from lowtide.cli import checkups  # every adapter: slow to load, so not at the start
+    # Every adapter: slow to load, so not at the start.
+    from lowtide.cli import account_checkups, checkups
 
     findings = [checkups.check_config(settings, config_file)]
     findings += checkups.check_data_dir(settings)
     usable = all(finding.verdict != "fail" for finding in findings)
     if usable:
-        findings.append(await checkups.check_store(settings))
-        findings.append(await checkups.check_blobs(settings))
+        store = await checkups.check_store(settings)
+        findings += [store, await checkups.check_blobs(settings)]
+        if store.verdict == "ok":
+            findings += await account_checkups.check_accounts(settings, datetime.now(UTC))
+    findings += account_checkups.check_prices(settings)
     findings.append(checkups.check_port(settings))
     findings.append(checkups.check_embedded_engine())
     names = {

@@ -1,8 +1,8 @@
-"""What a file would use at most and cost, from its plan and the catalogue's prices.
+"""What a file would use at most and cost, from its plan and the catalogue's exact prices.
 
-Input tokens are the plan's estimate (four bytes a token), as the server counts them against its
-limits. Output tokens are bounded by what each line asks for; a line that names no bound makes the
-bound of its model unknown, and the price then covers what is known.
+Input tokens are the plan's estimate, as the server counts them against its limits. Output tokens
+are bounded by what each line asks for; a line that names no bound makes the bound of its model
+unknown, and the price then covers what is known.
 """
 
 from collections.abc import Mapping
@@ -11,24 +11,45 @@ from pathlib import Path
 import msgspec
 
 from lowtide.cli.input_file import Inspection
-from lowtide.config import Model, Settings
-from lowtide.core.plan import Plan, unpack_entries
+from lowtide.config import Settings
+from lowtide.core import estimate as core
+from lowtide.core.catalogue import Catalogue, ModelEntry
+from lowtide.core.money import UnitPrices
+from lowtide.core.plan import ModelShare, Plan, unpack_entries
 from lowtide.core.validation import ValidationFailure
 
 
 class ModelEstimate(msgspec.Struct, frozen=True, kw_only=True):
-    """Tokens and US dollars for one model. Prices are None where the settings name none."""
+    """Tokens and pico-dollars for one model. `has_price`: whether the settings name one."""
 
     requests: int
     input_tokens: int
     output_tokens_max: int
     is_bounded: bool
-    live_price: float | None = None
-    batch_price: float | None = None
+    has_price: bool
+    live_pico: int
+    batch_pico: int
 
 
 class Estimate(msgspec.Struct, frozen=True):
     models: Mapping[str, ModelEstimate]
+
+    @property
+    def live_pico(self) -> int:
+        return sum(model.live_pico for model in self.models.values())
+
+    @property
+    def batch_pico(self) -> int:
+        return sum(model.batch_pico for model in self.models.values())
+
+    @property
+    def has_price(self) -> bool:
+        return any(model.has_price for model in self.models.values())
+
+    @property
+    def is_bounded(self) -> bool:
+        """Whether the price is the most that it can be, as far as prices are known."""
+        return all(model.is_bounded for model in self.models.values() if model.has_price)
 
 
 class _Body(msgspec.Struct):
@@ -53,20 +74,30 @@ def estimate(path: Path, endpoint: str, inspection: Inspection, settings: Settin
     puts_out_tokens = endpoint != "/v1/embeddings"
     nothing = dict.fromkeys(plan.models, (0, True))
     bounds = _output_bounds(path, plan) if puts_out_tokens else nothing
-    catalogue = {name: model for model in settings.model for name in (model.id, *model.aliases)}
-    models = {}
-    for name, share in plan.models.items():
-        output_tokens, is_bounded = bounds[name]
-        live, batch = _prices(catalogue.get(name), share.input_tokens, output_tokens)
-        models[name] = ModelEstimate(
-            requests=share.requests,
-            input_tokens=share.input_tokens,
-            output_tokens_max=output_tokens,
-            is_bounded=is_bounded,
-            live_price=live,
-            batch_price=batch,
-        )
-    return Estimate(models)
+    catalogue = Catalogue(ModelEntry(**msgspec.structs.asdict(model)) for model in settings.model)
+    prices = {
+        name: catalogue.prices[entry.id]
+        for name in plan.models
+        if (entry := catalogue.get(name)) is not None
+    }
+    shares = {
+        name: ModelShare(share.requests, share.input_tokens, bounds[name][0])
+        for name, share in plan.models.items()
+    }
+    return Estimate(
+        {
+            priced.model: ModelEstimate(
+                requests=priced.requests,
+                input_tokens=priced.input_tokens,
+                output_tokens_max=priced.output_tokens_max,
+                is_bounded=bounds[priced.model][1],
+                has_price=priced.model in prices and prices[priced.model].live != UnitPrices(),
+                live_pico=priced.live_pico,
+                batch_pico=priced.batch_pico,
+            )
+            for priced in core.estimate(shares, prices).models
+        }
+    )
 
 
 def _output_bounds(path: Path, plan: Plan) -> dict[str, tuple[int, bool]]:
@@ -93,13 +124,3 @@ def _bound(raw: bytes) -> int | None:
         return None  # an odd type in a field that is the engine's to judge
     bound = body.max_completion_tokens or body.max_output_tokens or body.max_tokens
     return bound * max(body.n or 1, 1) if bound is not None else None
-
-
-def _prices(
-    model: Model | None, input_tokens: int, output_tokens: int
-) -> tuple[float | None, float | None]:
-    """Live and as a batch, in dollars; None when the model has no price."""
-    if model is None or not (model.input_price or model.output_price):
-        return None, None
-    live = (input_tokens * model.input_price + output_tokens * model.output_price) / 1_000_000
-    return float(live), float(live * (1 - model.batch_discount))

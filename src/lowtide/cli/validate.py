@@ -14,7 +14,7 @@ from lowtide import config, limits
 from lowtide.cli import exits, screen
 from lowtide.cli.bars import patient_bar
 from lowtide.cli.batch_report import line_error_markup
-from lowtide.cli.estimate import Estimate, estimate
+from lowtide.cli.estimate import Estimate, ModelEstimate, estimate
 from lowtide.cli.input_file import (
     DEFAULT_ENDPOINT,
     Inspection,
@@ -28,7 +28,7 @@ from lowtide.cli.views import BatchErrorView, JsonObject
 from lowtide.config import Settings
 from lowtide.core.file import dialect_of_purpose
 from lowtide.core.line import ENDPOINTS
-from lowtide.core.plan import Plan
+from lowtide.core.money import dollars, dollars_text
 from lowtide.core.validation import Dialect, ValidationFailure, ValidationRules
 
 
@@ -112,7 +112,7 @@ def _show(path: Path, inspection: Inspection, cost: Estimate, settings: Settings
     if isinstance(inspection.result, ValidationFailure):
         show_failure(inspection.result)
         return
-    _show_models(inspection.result, cost)
+    _show_models(cost)
     if not too_large:
         requests = screen.plural(inspection.result.requests, "request")
         screen.say(f"[green]Good:[/] {requests} would run.")
@@ -130,27 +130,36 @@ def show_failure(failure: ValidationFailure) -> None:
     screen.say(f"[red]Bad:[/] {errors}; the batch would fail before anything runs.")
 
 
-def _show_models(plan: Plan, cost: Estimate) -> None:
+def _show_models(cost: Estimate) -> None:
     rows = [
         (
             model,
             f"{share.requests:,}",
             f"{share.input_tokens:,}",
-            f"{cost.models[model].output_tokens_max:,}" if cost.models[model].is_bounded else "?",
-            _dollars(cost.models[model].live_price, cost.models[model].is_bounded),
-            _dollars(cost.models[model].batch_price, cost.models[model].is_bounded),
+            f"{share.output_tokens_max:,}" if share.is_bounded else "?",
+            _price(share.live_pico, share),
+            _price(share.batch_pico, share),
+            _price(share.live_pico - share.batch_pico, share),
         )
-        for model, share in plan.models.items()
+        for model, share in cost.models.items()
     ]
-    screen.show_table(
-        ("model", "requests", "tokens in (about)", "tokens out (at most)", "live", "batch"), rows
-    )
+    headings = ("model", "requests", "tokens in (about)", "tokens out (at most)")
+    screen.show_table((*headings, "live", "batch", "saved"), rows, numbers=6)
+    if cost.has_price:
+        batch, live = _dollars(cost.batch_pico), _dollars(cost.live_pico)
+        saved = _dollars(cost.live_pico - cost.batch_pico)
+        most = "at most " if cost.is_bounded else "more than "
+        screen.say(f"As a batch {most}{batch}; live {live}. Saved: {saved}.")
 
 
-def _dollars(price: float | None, is_bounded: bool) -> str:
-    if price is None:
+def _price(pico: int, share: ModelEstimate) -> str:
+    if not share.has_price:
         return "-"
-    return ("" if is_bounded else "from ") + (f"${price:,.2f}" if price >= 1 else f"${price:.4f}")
+    return ("" if share.is_bounded else "from ") + _dollars(pico)
+
+
+def _dollars(pico: int) -> str:
+    return screen.human_dollars(dollars(pico))
 
 
 def _as_json(
@@ -171,6 +180,7 @@ def _as_json(
         "errors": [],
         "errors_total": 0,
         "models": {},
+        "totals": None,
     }
     if isinstance(inspection.result, ValidationFailure):
         errors = msgspec.to_builtins(inspection.result.errors)
@@ -179,4 +189,22 @@ def _as_json(
         message = f"The file is larger than {settings.limits.file_bytes} bytes."
         error = {"code": "file_too_large", "message": message, "line": None, "param": None}
         return answer | {"errors": [error], "errors_total": 1}
-    return answer | {"valid": True, "models": msgspec.to_builtins(cost.models)}
+    models = {name: _model_json(share) for name, share in cost.models.items()}
+    return answer | {"valid": True, "models": models, "totals": _amounts(cost)}
+
+
+def _model_json(share: ModelEstimate) -> JsonObject:
+    return {
+        "requests": share.requests,
+        "input_tokens": share.input_tokens,
+        "output_tokens_max": share.output_tokens_max,
+        "is_bounded": share.is_bounded,
+        **_amounts(share),
+    }
+
+
+def _amounts(cost: Estimate | ModelEstimate) -> JsonObject:
+    """Exact, under the names that a server's estimate has; null where no price is known."""
+    pico = (cost.batch_pico, cost.live_pico, cost.live_pico - cost.batch_pico)
+    texts = [dollars_text(amount) if cost.has_price else None for amount in pico]
+    return dict(zip(("amount", "live_amount", "saved"), texts, strict=True))

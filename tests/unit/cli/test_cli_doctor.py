@@ -1,5 +1,6 @@
 """`lowtide doctor`: each thing that can be wrong is found, and nothing is changed by looking."""
 
+import asyncio
 import json
 import os
 import socket
@@ -13,6 +14,7 @@ from prompt import Run
 
 from lowtide.data_dir import locked_data_dir
 from lowtide.store.schema import HEAD
+from lowtide.store.sql_store import SqlStore
 from lowtide.testing.scripted_engine import ScriptedEngine, reply
 
 
@@ -23,11 +25,17 @@ def checks(run_main: Run, *arguments: str | Path, code: int) -> dict[str, dict[s
 
 
 def database(folder: Path, version: str) -> Path:
-    folder.mkdir()
+    """A whole one, that says it is of this version."""
+
+    async def make() -> None:
+        store = SqlStore.sqlite(folder / "lowtide.db")
+        await store.open()
+        await store.aclose()
+
+    asyncio.run(make())
     path = folder / "lowtide.db"
     with closing(sqlite3.connect(path)) as connection:
-        connection.execute("CREATE TABLE alembic_version (version_num VARCHAR(32))")
-        connection.execute("INSERT INTO alembic_version VALUES (?)", (version,))
+        connection.execute("UPDATE alembic_version SET version_num = ?", (version,))
         connection.commit()
     return path
 
@@ -95,6 +103,70 @@ def test_a_port_in_use_is_a_warning(run_main: Run, tmp_path: Path) -> None:
         port = taken.getsockname()[1]
         (tmp_path / "lowtide.toml").write_text(f"[server]\nport = {port}\n")
         assert checks(run_main, code=0)["port"]["verdict"] == "warn"
+
+
+def settings(tmp_path: Path, text: str) -> None:
+    (tmp_path / "lowtide.toml").write_text(text)
+
+
+def test_keys_mode_without_a_key_warns_and_says_how_to_make_one(
+    run_main: Run, tmp_path: Path
+) -> None:
+    settings(tmp_path, '[auth]\nmode = "keys"\n')
+    auth = checks(run_main, code=0)["auth"]
+    assert auth["verdict"] == "warn" and "every call is refused" in auth["what"]
+    assert "lowtide keys create" in auth["remedy"]
+    assert not (tmp_path / "lowtide-data").exists()
+
+
+def test_keys_mode_wants_an_administrator(run_main: Run, tmp_path: Path) -> None:
+    settings(tmp_path, '[auth]\nmode = "keys"\n')
+    run_main("keys", "create", "somebody")
+    auth = checks(run_main, code=0)["auth"]
+    assert auth["verdict"] == "warn" and "1 valid, 0 of them" in auth["what"]
+    made = json.loads(run_main("keys", "create", "root", "--scopes", "admin", "--json").out)
+    assert checks(run_main, code=0)["auth"]["verdict"] == "ok"
+    run_main("keys", "revoke", made["id"])
+    assert checks(run_main, code=0)["auth"]["verdict"] == "warn"
+
+
+def test_open_mode_is_told(run_main: Run) -> None:
+    assert "no key is asked for" in checks(run_main, code=0)["auth"]["what"]
+
+
+def test_a_spend_cap_that_is_reached_is_a_warning(run_main: Run) -> None:
+    run_main("orgs", "create", "research", "--spend-cap", "5")
+    assert "none is reached" in checks(run_main, code=0)["spend cap"]["what"]
+    run_main("orgs", "set", "research", "--spend-cap", "0")
+    cap = checks(run_main, code=0)["spend cap"]
+    assert cap["verdict"] == "warn" and cap["what"].startswith("research (org_")
+    assert "lowtide orgs set org_" in cap["remedy"]
+
+
+@pytest.mark.parametrize(
+    ("models", "priced", "verdict", "words"),
+    [
+        (["a", "b"], ["a", "b"], "ok", "each of 2"),
+        (["a", "alias-of-a"], ["a"], "ok", "each of 1"),
+        (["a", "b"], ["a"], "warn", "b without one"),
+        (["a", "b"], [], "ok", "no served model has one"),
+    ],
+)
+def test_models_that_cost_nothing_beside_others_that_do_are_a_warning(
+    run_main: Run,
+    tmp_path: Path,
+    models: list[str],
+    priced: list[str],
+    verdict: str,
+    words: str,
+) -> None:
+    text = f'[[replica]]\nurl = "http://127.0.0.1:9/v1"\nmodels = {json.dumps(models)}\n'
+    for model in priced:
+        names = f'id = "{model}"\naliases = ["alias-of-{model}"]\n'
+        text += f"[[model]]\n{names}input_price = 0.1\n"
+    settings(tmp_path, text)
+    prices = checks(run_main, code=1)["prices"]  # 1: nobody listens at the replica's address
+    assert (prices["verdict"], words in prices["what"]) == (verdict, True), prices["what"]
 
 
 MODELS = {"object": "list", "data": [{"id": "theirs"}]}

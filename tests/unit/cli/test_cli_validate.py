@@ -1,10 +1,10 @@
 """`lowtide validate`: the server's verdict offline, with tokens and prices."""
 
 import json
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import pytest
 from prompt import Run
 
 from lowtide.cli import exits
@@ -61,9 +61,27 @@ def test_prices_come_from_the_settings_and_batch_is_half(run_main: Run, tmp_path
     entry = answer["models"]["big"]
     assert entry["output_tokens_max"] == 2000
     assert entry["is_bounded"]
-    expected = (entry["input_tokens"] * 2.0 + 2000 * 4.0) / 1e6
-    assert entry["live_price"] == pytest.approx(expected)
-    assert entry["batch_price"] == pytest.approx(expected / 2)
+    live = (entry["input_tokens"] * Decimal(2) + 2000 * Decimal(4)) / 1_000_000
+    assert Decimal(entry["live_amount"]) == live
+    assert Decimal(entry["amount"]) == Decimal(entry["saved"]) == live / 2
+    assert answer["totals"] == {name: entry[name] for name in ("amount", "live_amount", "saved")}
+
+
+def test_the_price_is_said_in_a_sentence(run_main: Run, tmp_path: Path) -> None:
+    (tmp_path / "lowtide.toml").write_text(SETTINGS)
+    bounded = write(tmp_path, line("a", model="large", max_tokens=1_000_000))
+    assert (
+        "As a batch at most $2.00; live $4.00. Saved: $2.00." in run_main("validate", bounded).out
+    )
+    unbounded = write(tmp_path, line("a"))
+    assert "As a batch more than $0.00" in run_main("validate", unbounded).out
+
+
+def test_without_a_price_none_is_told(run_main: Run, tmp_path: Path) -> None:
+    path = write(tmp_path, line("a", max_tokens=10))
+    assert "As a batch" not in run_main("validate", path).out
+    answer = json.loads(run_main("validate", path, "--json").out)
+    assert answer["models"]["big"]["amount"] is answer["totals"]["saved"] is None
 
 
 def test_a_line_without_a_bound_makes_the_price_a_lower_one(run_main: Run, tmp_path: Path) -> None:

@@ -1,0 +1,69 @@
+"""A server's answer to a dry run, in words: tokens and prices by model, and what stands against it.
+
+`batches create --dry-run` prints it. `lowtide validate` is the same without a server.
+"""
+
+from rich.markup import escape
+
+from lowtide.cli import exits, screen
+from lowtide.cli.batch_report import show_line_errors
+from lowtide.cli.views import AmountsView, EstimateView, ExceededView
+
+
+def exit_code_of_estimate(estimate: EstimateView) -> int:
+    """0 when the batch would run, 3 when it would not."""
+    would_run = estimate.errors is None and not estimate.would_exceed
+    return exits.DONE if would_run else exits.BATCH_FAILED
+
+
+def show_estimate(estimate: EstimateView) -> None:
+    """Prices, then limits that the batch would pass, then the verdict."""
+    if estimate.errors is not None:
+        show_line_errors(estimate)
+        errors = screen.plural(estimate.errors_total or len(estimate.errors.data), "error")
+        screen.say(f"[red]Bad:[/] {errors}; the batch would fail before anything runs.")
+        return
+    headings = ("model", "requests", "tokens in (about)", "tokens out (at most)")
+    screen.show_table(
+        (*headings, "live", "batch", "saved"),
+        [
+            (
+                model.model,
+                f"{model.requests:,}",
+                f"{model.input_tokens:,}",
+                f"{model.output_tokens_max:,}",
+                *_prices(model),
+            )
+            for model in estimate.models
+        ],
+        numbers=6,
+    )
+    if estimate.totals.live_amount:
+        live, batch, saved = _prices(estimate.totals)
+        screen.say(f"As a batch {batch}; live {live}. Saved: {saved}.")
+    for limit in estimate.would_exceed:
+        screen.say(f"  [red]{escape(limit.code)}:[/] {escape(_exceeded(limit))}")
+    if estimate.would_exceed:
+        screen.say("[red]It would be refused as it is.[/]")
+    else:
+        screen.say(f"[green]Good:[/] {screen.plural(estimate.requests, 'request')} would run.")
+
+
+def _prices(amounts: AmountsView) -> tuple[str, str, str]:
+    """Live, batch, saved; dashes for a model that has no price."""
+    if not amounts.live_amount:
+        return "-", "-", "-"
+    live, batch, saved = amounts.live_amount, amounts.amount, amounts.saved
+    return screen.human_dollars(live), screen.human_dollars(batch), screen.human_dollars(saved)
+
+
+def _exceeded(limit: ExceededView) -> str:
+    of_model = f" of {limit.model}" if limit.model else ""
+    used = f", used {_amount(limit.used)}" if limit.used is not None else ""
+    figures = f"allowed {_amount(limit.allowed)}{used}, asked {_amount(limit.asked)}"
+    return f"{limit.limit}{of_model}: {figures}"
+
+
+def _amount(value: int | str | None) -> str:
+    """Dollars come as text, counts as numbers."""
+    return f"${value}" if isinstance(value, str) else f"{value or 0:,}"

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from api_door import CATALOGUE, Answer, Door, form, open_door
@@ -19,7 +19,7 @@ from lowtide.loops.assemble import AssembleLoop
 from lowtide.loops.validate import ValidateLoop
 from lowtide.testing.hand_worker import HandWorker
 
-CHAT = "/v1/chat/completions"
+CHAT: Final = "/v1/chat/completions"
 EVERYTHING = ("read", "submit", "admin")
 
 

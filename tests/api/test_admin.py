@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from api_door import Answer
+from fastapi.routing import APIRoute
 from tenant_house import EVERYTHING, House, Tenant
 
 from lowtide.api.admin_objects import (
@@ -175,21 +176,27 @@ def test_a_key_may_expire_and_stays_in_the_list_when_revoked(house: House, admin
 
 def test_the_document_has_every_admin_route_with_its_answers(house: House) -> None:
     document = json.loads(house.door.ask("GET", "/openapi.json").body)
-    app = create_app(house.door.services)
     routes = [
-        (route.path, method.lower())
-        for route in app.routes
-        if route.path.startswith(("/v1/admin", "/v1/usage"))  # type: ignore[attr-defined]
-        for method in route.methods  # type: ignore[attr-defined]
+        route
+        for route in create_app(house.door.services).routes
+        if isinstance(route, APIRoute) and route.path.startswith(("/v1/admin", "/v1/usage"))
     ]
     assert len(routes) >= 11
-    for path, method in routes:
-        operation = document["paths"][path][method]
-        assert operation["responses"]["200"]["content"]["application/json"]["schema"]
-        for status in ("401", "403", "503"):
+    for route in routes:
+        for method in route.methods or ():
+            operation = document["paths"][route.path][method.lower()]
+            assert operation["responses"]["200"]["content"]["application/json"]["schema"]
+            assert ("requestBody" in operation) == (method in ("POST", "PATCH"))
+
+
+def test_every_operation_of_the_document_has_its_refusals(house: House) -> None:
+    document = json.loads(house.door.ask("GET", "/openapi.json").body)
+    operations = [each for path in document["paths"].values() for each in path.values()]
+    assert len(operations) >= 20
+    for operation in operations:
+        for status in ("401", "403", "414", "431", "503"):
             schema = operation["responses"][status]["content"]["application/json"]["schema"]
             assert schema["$ref"].endswith("/ErrorEnvelope")
-        assert ("requestBody" in operation) == (method in ("post", "patch"))
 
 
 def test_the_document_names_every_limit() -> None:

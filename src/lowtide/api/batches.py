@@ -17,12 +17,14 @@ from starlette.responses import Response
 from lowtide import limits
 from lowtide.api.caller import identify, services_of
 from lowtide.api.dialects import openai, render_batch, together
+from lowtide.api.documented import json_body, refusals
 from lowtide.api.estimate_object import estimate_object
 from lowtide.api.guard import note_subject
 from lowtide.api.json_body import as_struct, json_response, read_json
 from lowtide.api.mounts import client_dialect, dialect_of, fixed_dialect
 from lowtide.core.batch import Batch, Dialect
 from lowtide.core.errors import LowtideError
+from lowtide.core.line import ENDPOINTS
 from lowtide.service.batches import Created, NewBatch
 
 router = APIRouter(tags=["batches"])
@@ -30,7 +32,41 @@ router = APIRouter(tags=["batches"])
 _RETRY_COUNT: Final = "x-stainless-retry-count"
 
 
-@router.post("/v1/batches")
+_FIELDS: Final = {
+    "input_file_id": {"type": "string"},
+    "endpoint": {"enum": sorted(ENDPOINTS)},
+    "completion_window": {"type": "string", "examples": ["24h"]},
+    "metadata": {"type": "object", "additionalProperties": {"type": "string"}},
+    "output_expires_after": {
+        "type": "object",
+        "properties": {"anchor": {"const": "created_at"}, "seconds": {"type": "integer"}},
+        "required": ["anchor", "seconds"],
+    },
+    "priority": {"type": "integer"},
+    "dry_run": {"type": "boolean"},
+}
+
+
+@router.post(
+    "/v1/batches",
+    responses={
+        201: {"description": "Created, for Together's clients"},
+        **refusals(
+            "invalid_request",
+            "missing_required_parameter",
+            "unsupported_endpoint",
+            "invalid_purpose",
+            "file_not_ready",
+            "file_not_found",
+            "request_too_large",
+            "rate_limit_exceeded",
+            "spend_cap_exceeded",
+        ),
+    },
+    openapi_extra=json_body(
+        {"type": "object", "properties": _FIELDS, "required": ["input_file_id"]}
+    ),
+)
 async def create(request: Request) -> Response:
     """Create a batch over an uploaded file."""
     caller, service = identify(request), services_of(request).batches
@@ -46,7 +82,7 @@ async def create(request: Request) -> Response:
     return response
 
 
-@router.get("/v1/batches")
+@router.get("/v1/batches", responses=refusals("invalid_request"))
 async def page(request: Request) -> Response:
     """Batches, newest first: a page for OpenAI's clients, a bare array for Together's."""
     caller, service = identify(request), services_of(request).batches
@@ -63,14 +99,16 @@ async def page(request: Request) -> Response:
     return json_response(openai.batch_page(rendered, more=found.more))
 
 
-@router.get("/v1/batches/{batch_id}")
+@router.get("/v1/batches/{batch_id}", responses=refusals("batch_not_found"))
 async def retrieve(request: Request, batch_id: str) -> Response:
     """One batch: its state, counts, stage, and why it does not move."""
     batch = await services_of(request).batches.get(identify(request).project_id, batch_id)
     return await _answer(request, batch)
 
 
-@router.post("/v1/batches/{batch_id}/cancel")
+@router.post(
+    "/v1/batches/{batch_id}/cancel", responses=refusals("batch_not_found", "invalid_request")
+)
 async def cancel(request: Request, batch_id: str) -> Response:
     """Stop a batch; what finished is kept, and billed."""
     batch = await services_of(request).batches.cancel(identify(request).project_id, batch_id)

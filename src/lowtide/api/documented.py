@@ -36,14 +36,18 @@ _EVERYWHERE: tuple[ErrorCode, ...] = (
 )
 
 
+_BOUNDS: Mapping[int, str] = {414: "The address is too long", 431: "The headers are too large"}
+
+
 def refusals(*codes: ErrorCode) -> dict[int | str, dict[str, Any]]:
     """For `responses=` of a route: these codes and those that any call may end in, by status."""
     by_status: dict[int, list[str]] = {}
     for code in (*codes, *_EVERYWHERE):
         by_status.setdefault(STATUS_OF[code], []).append(f"`{code}`")
+    descriptions = {status: ", ".join(dict.fromkeys(names)) for status, names in by_status.items()}
     return {
-        status: {"model": ErrorEnvelope, "description": ", ".join(dict.fromkeys(names))}
-        for status, names in sorted(by_status.items())
+        status: {"model": ErrorEnvelope, "description": description}
+        for status, description in sorted({**_BOUNDS, **descriptions}.items())
     }
 
 

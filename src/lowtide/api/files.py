@@ -13,6 +13,7 @@ from starlette.routing import Route
 
 from lowtide import limits
 from lowtide.api.caller import identify, services_of
+from lowtide.api.documented import refusals
 from lowtide.api.downloads import content
 from lowtide.api.file_objects import file_object, openai_file, together_file
 from lowtide.api.json_body import json_response
@@ -23,7 +24,7 @@ from lowtide.core.errors import LowtideError
 router = APIRouter(tags=["files"])
 
 
-@router.get("/v1/files")
+@router.get("/v1/files", responses=refusals("invalid_request"))
 async def list_files(
     request: Request,
     after: str | None = None,
@@ -51,19 +52,21 @@ async def list_files(
     )
 
 
-@router.get("/v1/files/{file_id}")
+@router.get("/v1/files/{file_id}", responses=refusals("file_not_found"))
 async def retrieve_file(request: Request, file_id: str) -> Response:
     file = await services_of(request).files.get(identify(request).project_id, file_id)
     return json_response(file_object(file, dialect_of(request, file.dialect)))
 
 
-@router.delete("/v1/files/{file_id}")
+@router.delete("/v1/files/{file_id}", responses=refusals("file_not_found", "invalid_request"))
 async def delete_file(request: Request, file_id: str) -> Response:
     await services_of(request).files.delete(identify(request).project_id, file_id)
     return json_response({"id": file_id, "object": "file", "deleted": True})
 
 
-@router.post("/v1/files/{file_id}/preprocess")
+@router.post(
+    "/v1/files/{file_id}/preprocess", responses=refusals("file_not_found", "file_not_ready")
+)
 async def preprocess_file(request: Request, file_id: str) -> Response:
     """Together's step 3. The PUT did all the work, so this only looks, as often as it is asked."""
     file = await services_of(request).files.get_ready(identify(request).project_id, file_id)

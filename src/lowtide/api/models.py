@@ -6,6 +6,7 @@ from starlette.responses import Response
 
 from lowtide.api.caller import identify, services_of
 from lowtide.api.dialects import openai, together
+from lowtide.api.documented import refusals
 from lowtide.api.json_body import json_response
 from lowtide.api.mounts import client_dialect
 from lowtide.core.errors import LowtideError
@@ -13,7 +14,7 @@ from lowtide.core.errors import LowtideError
 router = APIRouter(tags=["models"])
 
 
-@router.get("/v1/models")
+@router.get("/v1/models", responses=refusals())
 async def list_models(request: Request) -> Response:
     """All models: OpenAI's list object, or Together's bare array with prices."""
     entries = services_of(request).models.list()
@@ -22,7 +23,7 @@ async def list_models(request: Request) -> Response:
     return json_response(openai.model_list(entries))
 
 
-@router.get("/v1/models/{name:path}")
+@router.get("/v1/models/{name:path}", responses=refusals("model_not_found"))
 async def retrieve(request: Request, name: str) -> Response:
     """One model by id or alias; the slash of `org/name` may come raw or as %2F."""
     entry = services_of(request).models.get(name)
@@ -30,7 +31,7 @@ async def retrieve(request: Request, name: str) -> Response:
     return json_response(shape.model(entry))
 
 
-@router.get("/v2/projects/{project_id}/models")
+@router.get("/v2/projects/{project_id}/models", responses=refusals("project_not_found"))
 async def list_project_models(request: Request, project_id: str) -> Response:
     """The same for together 3.x, which asks per project and reads a cursor page."""
     services, caller = services_of(request), identify(request)

@@ -11,12 +11,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from lowtide.api.caller import identify
+from lowtide.api.documented import refusals
 from lowtide.api.json_body import json_response
 
 router = APIRouter(tags=["whoami"])
 
 
-@router.get("/v1/whoami")
+@router.get("/v1/whoami", responses=refusals())
 async def whoami(request: Request) -> Response:
     """Key, person, project and organisation behind the credentials."""
     caller = identify(request)

@@ -15,17 +15,7 @@ from lowtide.config import ConfigError, Settings
 from lowtide.data_dir import locked_data_dir
 from lowtide.ports.blobs import Blobs
 from lowtide.ports.store import Store
-from lowtide.service.access import Access
-from lowtide.service.batches import BatchService
-from lowtide.service.estimates import EstimateService
-from lowtide.service.files import FileService
 from lowtide.service.limits import LimitService
-from lowtide.service.models import ModelService
-from lowtide.service.results import ResultReader
-from lowtide.service.services import Services
-from lowtide.service.signing import UploadSigner, load_secret
-from lowtide.service.tenants import TenantService
-from lowtide.service.usage import UsageService
 from lowtide.store.sql_store import SqlStore
 from lowtide.system import SystemClock, new_id
 from lowtide.wiring.replicas import (
@@ -35,6 +25,7 @@ from lowtide.wiring.replicas import (
     open_upstreams,
     start_embedded,
 )
+from lowtide.wiring.verbs import open_verbs
 from lowtide.wiring.worker import Worker
 
 Role = Literal["all", "api", "worker"]
@@ -84,36 +75,9 @@ async def open_application(
         worker = Worker(settings, store, blobs, clock, catalogue, upstreams, worker_id, allowance)
         if _is_single_machine(settings):
             await store.work.release_worker(worker_id)  # the lock says: that process is gone
-        access = Access(store.tenants, clock)
-        stack.push_async_callback(access.flush)
-        services = Services(
-            settings=settings,
-            files=FileService(store.files, blobs, clock, new_id, allowance),
-            batches=BatchService(
-                store,
-                catalogue,
-                clock,
-                new_id,
-                settings,
-                allowance,
-                worker.wake,
-                worker.replica_status,
-            ),
-            models=ModelService(catalogue),
-            results=ResultReader(store, blobs, clock),
-            uploads=UploadSigner(_upload_secret(settings, data_dir)),
-            estimates=EstimateService(
-                blobs,
-                catalogue,
-                allowance,
-                token_models=worker.token_models,
-                line_bytes_max=settings.limits.line_bytes,
-            ),
-            access=access,
-            tenants=TenantService(store.tenants, access, clock, new_id),
-            allowance=allowance,
-            usage=UsageService(store.ledger, clock),
-            live=open_live(replicas, upstreams, catalogue, clock, allowance, stack),
+        live = open_live(replicas, upstreams, catalogue, clock, allowance, stack)
+        services = await open_verbs(
+            settings, data_dir, store, blobs, clock, catalogue, worker, allowance, live, stack
         )
         if role != "api":
             await stack.enter_async_context(worker.running())
@@ -125,12 +89,6 @@ async def open_application(
             blobs=blobs,
             begin_drain=worker.begin_drain if role != "api" else lambda: None,
         )
-
-
-def _upload_secret(settings: Settings, data_dir: Path) -> bytes:
-    """What signs upload addresses: the configured secret of many machines, or this folder's own."""
-    configured = settings.server.upload_secret
-    return load_secret(data_dir) if configured is None else configured.encode()
 
 
 async def _open_store(settings: Settings, data_dir: Path, stack: AsyncExitStack) -> Store:

@@ -9,7 +9,7 @@ from lowtide import limits
 from lowtide.core.plan import Plan
 from lowtide.core.validation import ValidationRules, Validator
 
-PROMPTS = {
+PROMPTS: dict[str, dict[str, Any]] = {
     "/v1/chat/completions": {"messages": []},
     "/v1/completions": {"prompt": "p"},
     "/v1/embeddings": {"input": "i"},

@@ -1,0 +1,82 @@
+"""The verbs of a process, each given the ports and the other verbs that it needs."""
+
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import structlog
+
+from lowtide.config import Settings
+from lowtide.core.catalogue import Catalogue
+from lowtide.ports.blobs import Blobs
+from lowtide.ports.clock import Clock
+from lowtide.ports.store import Store
+from lowtide.service.access import Access
+from lowtide.service.batches import BatchService
+from lowtide.service.estimates import EstimateService
+from lowtide.service.files import FileService
+from lowtide.service.limits import LimitService
+from lowtide.service.live import LiveService
+from lowtide.service.models import ModelService
+from lowtide.service.results import ResultReader
+from lowtide.service.services import Services
+from lowtide.service.signing import UploadSigner, load_secret
+from lowtide.service.tenants import TenantService
+from lowtide.service.usage import UsageService
+from lowtide.system import new_id
+from lowtide.wiring.worker import Worker
+
+log = structlog.get_logger(__name__)
+
+
+async def open_verbs(
+    settings: Settings,
+    data_dir: Path,
+    store: Store,
+    blobs: Blobs,
+    clock: Clock,
+    catalogue: Catalogue,
+    worker: Worker,
+    allowance: LimitService,
+    live: LiveService,
+    stack: AsyncExitStack,
+) -> Services:
+    """Leaving `stack` writes down when keys were last used. Raises StoreError, OSError."""
+    access = Access(store.tenants, clock)
+    stack.push_async_callback(access.flush)
+    if settings.auth.mode == "keys" and not await store.tenants.keys():
+        log.warning("keys.none", hint="nobody can call: make a key with `lowtide keys create`")
+    return Services(
+        settings=settings,
+        files=FileService(store.files, blobs, clock, new_id, allowance),
+        batches=BatchService(
+            store,
+            catalogue,
+            clock,
+            new_id,
+            settings,
+            allowance,
+            worker.wake,
+            worker.replica_status,
+        ),
+        models=ModelService(catalogue),
+        results=ResultReader(store, blobs, clock),
+        uploads=UploadSigner(_upload_secret(settings, data_dir)),
+        estimates=EstimateService(
+            blobs,
+            catalogue,
+            allowance,
+            token_models=worker.token_models,
+            line_bytes_max=settings.limits.line_bytes,
+        ),
+        access=access,
+        tenants=TenantService(store.tenants, access, clock, new_id),
+        allowance=allowance,
+        usage=UsageService(store.ledger, clock),
+        live=live,
+    )
+
+
+def _upload_secret(settings: Settings, data_dir: Path) -> bytes:
+    """What signs upload addresses: the configured secret of many machines, or this folder's own."""
+    configured = settings.server.upload_secret
+    return load_secret(data_dir) if configured is None else configured.encode()

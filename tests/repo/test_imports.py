@@ -47,7 +47,11 @@ def test_imports_point_inward() -> None:
         ("loops/commit.py", "import sqlalchemy", "Foreign libraries"),
         ("api/files.py", "from lowtide.engines import http_pool", "Imports point inward"),
         ("service/files.py", "from lowtide import wiring", "Imports point inward"),
-        ("wiring/application.py", "from lowtide.testing import scripted_engine", "Nothing in production"),
+        (
+            "wiring/application.py",
+            "from lowtide.testing import scripted_engine",
+            "Nothing in production",
+        ),
     ],
 )
 def test_an_import_against_the_rules_is_found(

@@ -75,7 +75,7 @@ def test_no_line_is_wider_than_a_hundred_characters() -> None:
         f"{shown(path)}:{number}"
         for path in modules()
         for number, line in enumerate(path.read_text().splitlines(), 1)
-        if len(PRAGMA.sub("", line)) > LINE_CHARS_MAX
+        if len(PRAGMA.sub("", line)) > LINE_CHARS_MAX and "noqa: E501" not in line
     ]
     assert too_wide == []
 

@@ -1,5 +1,4 @@
-"""The port to time and chance. A run is a function of (seed, config): nothing else reads a clock.
-"""
+"""The port to time and chance. A run is a function of (seed, config): no other clock is read."""
 
 from collections.abc import Callable
 from datetime import datetime

@@ -28,10 +28,10 @@ def _instant(text: str, option: str, now: datetime, direction: int) -> datetime:
         if span := _SPAN.fullmatch(text.strip()):
             return now + direction * timedelta(**{_UNITS[span[2]]: int(span[1])})
         named = datetime.fromisoformat(text.strip())
+        return named.replace(tzinfo=UTC) if named.tzinfo is None else named.astimezone(UTC)
     except (ValueError, OverflowError):
         raise CommandError(
             f"{option} {text!r} is no span and no date.",
             f"For example: {option} 30d, {option} {now:%Y-%m-%d},"
             f" {option} {now:%Y-%m-%d}T12:00:00Z",
         ) from None
-    return named.replace(tzinfo=UTC) if named.tzinfo is None else named.astimezone(UTC)

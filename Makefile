@@ -5,7 +5,10 @@
 
 # Another interpreter, for example PYTHON=python3.13, gets an environment of its own.
 ifdef PYTHON
-  VENV ?= .venvs/$(notdir $(PYTHON))-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+  ifndef VENV
+    VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
+    VENV := .venvs/python-$(VERSION)
+  endif
 endif
 VENV ?= .venv
 PY := $(VENV)/bin/python

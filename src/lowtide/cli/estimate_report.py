@@ -23,7 +23,7 @@ def show_estimate(estimate: EstimateView) -> None:
         errors = screen.plural(estimate.errors_total or len(estimate.errors.data), "error")
         screen.say(f"[red]Bad:[/] {errors}; the batch would fail before anything runs.")
         return
-    headings = ("model", "requests", "tokens in (about)", "tokens out (at most)")
+    headings = ("model", "requests", "in (about)", "out (at most)")
     screen.show_table(
         (*headings, "live", "batch", "saved"),
         [

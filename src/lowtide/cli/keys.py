@@ -112,7 +112,7 @@ def list_keys(
         return
     keys = [read_view(entry, KeyView) for entry in found]
     screen.show_table(
-        ("id", "name", "project", "scopes", "state", "created", "expires", "last used", "ends in"),
+        ("id", "name", "project", "scopes", "state", "last used"),
         [
             (
                 key.id,
@@ -120,10 +120,7 @@ def list_keys(
                 key.project_id,
                 ",".join(key.scopes),
                 _state(key),
-                screen.human_instant(key.created_at),
-                screen.human_instant(key.expires_at),
-                screen.human_instant(key.last_used_at),
-                key.hint,
+                screen.human_day(key.last_used_at),
             )
             for key in keys
         ],
@@ -133,7 +130,9 @@ def list_keys(
 def _state(key: KeyView) -> str:
     if key.revoked_at is not None:
         return "revoked"
-    return "expired" if key.expires_at is not None and key.expires_at <= time.time() else "valid"
+    if key.expires_at is None:
+        return "valid"
+    return "expired" if key.expires_at <= time.time() else f"to {screen.human_day(key.expires_at)}"
 
 
 @app.command(epilog=examples("lowtide keys revoke Zk3f9QpL0aXw"))

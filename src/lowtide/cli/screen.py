@@ -63,7 +63,7 @@ def emit_json_line(value: Any) -> None:
 def show_table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: int = 0) -> None:
     """Rows under headings; tab-separated when standard output is no terminal.
 
-    `numbers`: how many of the last columns hold numbers, which people read from the right.
+    `numbers`: how many of the last columns hold numbers, which are read from the right and whole.
     """
     if not OUT.is_terminal:
         for row in (headings, *rows):
@@ -72,8 +72,9 @@ def show_table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, number
     table = Table(box=None, header_style="bold", pad_edge=False)
     for place, heading in enumerate(headings):
         is_number = place >= len(headings) - numbers
+        is_whole = is_number or (place == 0 and not numbers)
         justify: JustifyMethod = "right" if is_number else "left"
-        table.add_column(heading, no_wrap=place == 0, overflow="fold", justify=justify)
+        table.add_column(heading, no_wrap=is_whole, overflow="fold", justify=justify)
     for row in rows:
         table.add_row(*map(escape, row))
     OUT.print(table)
@@ -137,6 +138,11 @@ def human_instant(timestamp: int | None) -> str:
     if timestamp is None:
         return "-"
     return datetime.fromtimestamp(timestamp, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def human_day(timestamp: int | None) -> str:
+    """The day of a Unix timestamp in local time, or a dash."""
+    return human_instant(timestamp).partition(" ")[0]
 
 
 def human_dollars(amount: Decimal) -> str:

@@ -143,7 +143,7 @@ def _show_models(cost: Estimate) -> None:
         )
         for model, share in cost.models.items()
     ]
-    headings = ("model", "requests", "tokens in (about)", "tokens out (at most)")
+    headings = ("model", "requests", "in (about)", "out (at most)")
     screen.show_table((*headings, "live", "batch", "saved"), rows, numbers=6)
     if cost.has_price:
         batch, live = _dollars(cost.batch_pico), _dollars(cost.live_pico)

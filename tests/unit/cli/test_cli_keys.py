@@ -157,6 +157,19 @@ def test_a_revoked_key_is_refused_and_stays_listed(
     assert first is not None and first <= time.time()
 
 
+def test_the_list_says_how_long_a_key_is_good(ask: Prompt) -> None:
+    made = ask.json("keys", "create", "dated", "--expires", "2033-05-18T12:00:00")
+    (row,) = [row for row in ask("keys", "list").out.splitlines() if row.startswith(made["id"])]
+    assert row.split("\t") == [
+        made["id"],
+        "dated",
+        DEFAULT_PROJECT,
+        "read,submit",
+        "to 2033-05-18",
+        "-",
+    ]
+
+
 def test_an_unknown_key_is_told_with_the_way_to_the_list(ask: Prompt) -> None:
     outcome = ask("keys", "revoke", "nobody", "--json")
     assert outcome.code == exits.USAGE

@@ -267,3 +267,32 @@ async def test_an_engine_that_takes_too_long_is_a_504(
         answer = await house.ask(stream=stream)
     assert answer.status_code == 504
     assert envelope(answer)["code"] == "engine_timeout"
+
+
+# ---- what is measured ----
+
+
+async def test_calls_are_counted_timed_and_seen_in_flight(
+    house: House, engine: ScriptedEngine
+) -> None:
+    before = await metrics(house)
+    engine.script([reply(completion())], [Cut.HANG])
+    await house.ask()
+    held = asyncio.create_task(house.ask())
+    await engine.saw_requests(2)
+    during = await metrics(house)
+    held.cancel()
+    await engine.saw_abandoned(1)
+
+    def grown(name: str) -> float:
+        return during.get(name, 0.0) - before.get(name, 0.0)
+
+    assert grown(f'lowtide_live_requests_total{{model="{MODEL}",status="200"}}') == 1
+    assert grown(f'lowtide_live_in_flight{{model="{MODEL}"}}') == 1
+    assert grown(f'lowtide_live_first_byte_seconds_count{{model="{MODEL}"}}') == 1
+
+
+async def metrics(house: House) -> dict[str, float]:
+    text = (await house.http.get("/metrics")).text
+    lines = [line.rpartition(" ") for line in text.splitlines() if not line.startswith("#")]
+    return {name: float(value) for name, _, value in lines}

@@ -409,6 +409,23 @@ async def test_a_reader_that_takes_its_time_holds_the_engine_up(
     assert largest <= LIVE_BUFFER_BYTES + 256 * KIB  # one read of the socket past the bound
 
 
+async def test_a_stream_that_came_all_at_once_leaves_its_connection_fit_for_the_next(
+    engine: Engine, upstream: ScriptedEngine
+) -> None:
+    large = b"x" * (LIVE_BUFFER_BYTES + 1)
+    for _ in range(5):  # more than is buffered: reading stops, and the end is here already
+        upstream.script([reply(large)])
+        async with stream(engine) as opened:
+            assert not isinstance(opened, NoReply)
+            assert await read_all(opened) == (large, None)
+        assert await post(engine, timeout_s=2.0) == Reply(200, reply_body())
+    assert upstream.connections_opened == 1
+
+
+def reply_body() -> bytes:
+    return reply(completion()).partition(b"\r\n\r\n")[2]
+
+
 async def test_closing_ends_the_streams_in_flight_as_broken(
     engine: Engine, upstream: ScriptedEngine
 ) -> None:

@@ -186,9 +186,10 @@ def _shown(name: str, level: Level) -> dict[str, str]:
 
 def duration(seconds: float) -> str:
     """`120ms`, `1.5s`, `6m0s`: how OpenAI writes the time until a limit is whole again."""
-    if seconds < 1:
-        return f"{ceil(seconds * 1000)}ms"
-    minutes, rest = divmod(ceil(seconds * 1000) / 1000, 60)
+    whole_ms = ceil(seconds * 1000)
+    if whole_ms < 1000:
+        return f"{whole_ms}ms"
+    minutes, rest = divmod(whole_ms / 1000, 60)
     text = f"{rest:.3f}".rstrip("0").rstrip(".") + "s"
     return f"{int(minutes)}m{text}" if minutes else text
 

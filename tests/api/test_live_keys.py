@@ -1,0 +1,53 @@
+"""Interactive calls in keys mode: who may call, and whose limits count.
+
+The door has no engine here, so a call that is let through is answered with 503: the limits are
+told and counted all the same.
+"""
+
+from pathlib import Path
+
+import pytest
+from api_door import Answer
+from tenant_house import CHAT, House, Tenant, open_house
+
+from lowtide.config import Limits
+
+BODY = {"model": "m", "messages": [{"role": "user", "content": "Hello"}]}
+LET_THROUGH, REFUSED = 503, 429
+
+
+def call(tenant: Tenant) -> Answer:
+    return tenant.ask("POST", CHAT, BODY)
+
+
+@pytest.mark.parametrize("path", ["chat/completions", "completions", "embeddings", "responses"])
+def test_a_call_needs_a_key_that_may_submit(house: House, path: str) -> None:
+    nobody = house.door.ask("POST", f"/v1/{path}", b'{"model":"m"}')
+    assert (nobody.status, nobody.error["code"]) == (401, "missing_api_key")
+    reader = house.tenant(scopes=("read",)).ask("POST", f"/v1/{path}", BODY)
+    assert (reader.status, reader.error["code"]) == (403, "insufficient_scope")
+    submitter = house.tenant(scopes=("submit",)).ask("POST", f"/v1/{path}", BODY)
+    assert (submitter.status, submitter.error["code"]) == (LET_THROUGH, "model_unavailable")
+
+
+def test_each_key_has_a_limit_of_its_own(tmp_path: Path) -> None:
+    with open_house(tmp_path, Limits(live_requests_per_minute=1)) as house:
+        first = house.tenant()
+        second = house.tenant(organization_id=first.organization_id)
+        assert [call(first).status for _ in range(2)] == [LET_THROUGH, REFUSED]
+        assert [call(second).status for _ in range(2)] == [LET_THROUGH, REFUSED]
+
+
+def test_an_organization_may_have_more_or_less_than_the_default(tmp_path: Path) -> None:
+    with open_house(tmp_path, Limits(live_requests_per_minute=2)) as house:
+        usual, generous, frugal = (house.tenant(name) for name in ("usual", "more", "less"))
+        generous.change(live_requests_per_minute=3, live_tokens_per_minute=5_000)
+        frugal.change(live_requests_per_minute=1)
+        counts = [
+            [call(tenant).status for _ in range(4)].count(LET_THROUGH)
+            for tenant in (usual, generous, frugal)
+        ]
+        assert counts == [2, 3, 1]
+        told = call(generous).headers
+        assert told["x-ratelimit-limit-tokens"] == "5000"
+        assert told["x-ratelimit-limit-requests"] == "3"

@@ -1,4 +1,4 @@
-"""The stores that the contract of `ports.store` is held against, each adapter as a fixture."""
+"""What the contracts of the ports are held against: each adapter as a fixture."""
 
 import asyncio
 import shutil
@@ -6,9 +6,12 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from engine_adapters import ADAPTERS
 
+from lowtide.ports.engine import Engine
 from lowtide.ports.store import Store
 from lowtide.store.sql_store import SqlStore
+from lowtide.testing.scripted_engine import ScriptedEngine
 from lowtide.testing.store_world import World
 
 
@@ -45,3 +48,16 @@ async def store(store_url: str) -> AsyncIterator[Store]:
 @pytest.fixture
 def world(store: Store) -> World:
     return World(store)
+
+
+@pytest.fixture
+async def upstream() -> AsyncIterator[ScriptedEngine]:
+    async with ScriptedEngine() as scripted:
+        yield scripted
+
+
+@pytest.fixture(params=ADAPTERS)
+async def engine(request: pytest.FixtureRequest, upstream: ScriptedEngine) -> AsyncIterator[Engine]:
+    adapter = ADAPTERS[request.param](upstream.url)
+    yield adapter
+    await adapter.aclose()

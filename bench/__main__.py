@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 RESULTS: Final = Path(__file__).with_name("RESULTS.md")
-BENCHES: Final = ("bench_http_client", "bench_validate", "bench_end_to_end")
+BENCHES: Final = ("bench_http_client", "bench_validate", "bench_end_to_end", "bench_live_door")
 
 
 def run(name: str) -> dict[str, Any]:
@@ -29,7 +29,9 @@ def run(name: str) -> dict[str, Any]:
     return figures
 
 
-def report(client: dict[str, Any], validate: dict[str, Any], whole: dict[str, Any]) -> str:
+def report(
+    client: dict[str, Any], validate: dict[str, Any], whole: dict[str, Any], door: dict[str, Any]
+) -> str:
     lines = [
         "# Benchmarks",
         "",
@@ -83,7 +85,30 @@ def report(client: dict[str, Any], validate: dict[str, Any], whole: dict[str, An
         f"({client['loop']}, concurrency {client['concurrency']}).",
         "",
     ]
+    lines += door_table(door)
     return "\n".join(lines)
+
+
+def door_table(door: dict[str, Any]) -> list[str]:
+    """What the interactive door adds to a call, as a table."""
+    return [
+        "## The interactive door",
+        "",
+        f"{door['rate_per_s']:.0f} calls a second through Lowtide, in turn with as many straight "
+        "to the instant backend (open loop, Poisson arrivals); a stream is timed to its first "
+        f"event. Medians of {door['rounds']} rounds. The best round is the one that other work on "
+        "these cores disturbed least.",
+        "",
+        "| call | percentile | direct | through the door | added | best round | worst round |",
+        "|---|---|---|---|---|---|---|",
+        *(
+            f"| {kind} | {name} | {f['direct_ms']:.2f} ms | {f['door_ms']:.2f} ms | "
+            f"**{f['added_ms']:.2f} ms** | {f['best_ms']:.2f} ms | {f['worst_ms']:.2f} ms |"
+            for kind in ("whole", "stream")
+            for name, f in door[kind].items()
+        ),
+        "",
+    ]
 
 
 def main() -> None:

@@ -135,3 +135,13 @@ def test_a_report_that_makes_no_sense_names_the_parameter(
     answer = tenant.ask("GET", f"/v1/usage?{query}")
     assert (answer.status, answer.error["code"]) == (400, "invalid_request")
     assert answer.error["param"] == param
+
+
+def test_a_key_with_admin_alone_sees_usage_and_no_results(house: House) -> None:
+    admin = house.tenant(scopes=("admin",))
+    assert admin.ask("GET", "/v1/usage").status == 200
+    assert admin.ask("GET", "/v1/files").status == 403
+    submitter = house.tenant(scopes=("submit",))
+    refusal = submitter.ask("GET", "/v1/usage")
+    assert refusal.status == 403
+    assert "'read' or 'admin'" in refusal.json["error"]["message"]

@@ -5,6 +5,7 @@ ignored: the SDKs refuse to start without a key, so people type one. In keys mod
 an API key, which acts for one project within its scopes.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -79,13 +80,16 @@ def caller_of(owner: KeyOwner) -> Caller:
     )
 
 
-def require(caller: Caller, scope: Scope) -> None:
-    """Raises LowtideError `insufficient_scope`, which names the scope."""
-    if scope not in caller.scopes:
-        has = ", ".join(sorted(caller.scopes))
+def require(caller: Caller, sufficient: Sequence[Scope]) -> None:
+    """Raises LowtideError `insufficient_scope`, which names the scopes, where it has none of them.
+
+    None named: any valid key will do.
+    """
+    if sufficient and caller.scopes.isdisjoint(sufficient):
+        has, needs = ", ".join(sorted(caller.scopes)), "' or '".join(sufficient)
         raise LowtideError(
             "insufficient_scope",
-            f"This call needs a key with the scope '{scope}'; this key has: {has}.",
+            f"This call needs a key with the scope '{needs}'; this key has: {has}.",
         )
 
 

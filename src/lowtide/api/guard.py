@@ -51,8 +51,7 @@ class Guard:
             if not _is_signed(scope):
                 caller = await admit(HTTPConnection(scope))
                 scope["state"]["caller"] = caller
-                if (needed := needed_scope(scope["method"], scope["path"])) is not None:
-                    require(caller, needed)
+                require(caller, sufficient_scopes(scope["method"], scope["path"]))
             await self._app(scope, receive, watched)
         except LowtideError as error:
             status = status or STATUS_OF[error.code]
@@ -62,13 +61,15 @@ class Guard:
                 _record(scope, caller, status)
 
 
-def needed_scope(method: str, path: str) -> Scope | None:
-    """None where any valid key will do: every tool asks first who it is."""
+def sufficient_scopes(method: str, path: str) -> tuple[Scope, ...]:
+    """Any one of these will do; none given: any valid key, for every tool asks first who it is."""
     if path == "/v1/whoami":
-        return None
+        return ()
+    if path == "/v1/usage":
+        return ("read", "admin")  # an administrator's view of money reads no results
     if any(path == prefix or path.startswith(f"{prefix}/") for prefix in _ADMIN):
-        return "admin"
-    return "read" if method in _LOOKING else "submit"
+        return ("admin",)
+    return ("read",) if method in _LOOKING else ("submit",)
 
 
 def note_subject(request: HTTPConnection, subject: str) -> None:

@@ -130,3 +130,11 @@ def test_a_control_request_is_bounded(house: House) -> None:
     for path in ("/v1/batches", "/v1/admin/keys"):
         answer = house.tenant(scopes=EVERYTHING).ask("POST", path, body)
         assert (answer.status, answer.error["code"]) == (413, "request_too_large")
+
+
+def test_live_calls_are_counted_and_only_refused_ones_recorded(house: House, log: Log) -> None:
+    body = {"model": "m", "messages": [{"role": "user", "content": "x"}]}
+    house.tenant().ask("POST", CHAT, body)
+    reader = house.tenant(scopes=("read",))
+    assert reader.ask("POST", CHAT, body).status == 403
+    assert [(each["status"], each["key"]) for each in audits(log)] == [(403, reader.key_id)]

@@ -16,6 +16,7 @@ from starlette.types import Scope as Connection
 from lowtide.api.caller import Caller, admit, require
 from lowtide.api.errors import STATUS_OF
 from lowtide.core.errors import LowtideError
+from lowtide.core.line import ENDPOINTS
 from lowtide.core.tenancy import Scope
 
 log = structlog.get_logger("lowtide.audit")
@@ -84,12 +85,12 @@ def _is_signed(scope: Connection) -> bool:
 def _is_audited(scope: Connection, status: int) -> bool:
     """What changes something, hands out results or an administrator's view, or was refused.
 
-    Polling is not: it would bury the rest.
+    Polling is not, nor is each live call: they would bury the rest, and metrics count them.
     """
     method: str = scope["method"]
     path: str = scope["path"]
     return (
-        method not in _LOOKING
+        (method not in _LOOKING and path not in ENDPOINTS)
         or status in (401, 403)
         or path.endswith("/content")
         or path.startswith(_AUDITED_READS)

@@ -3,7 +3,7 @@ the door."""
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from lowtide import limits
@@ -19,7 +19,7 @@ from lowtide.loops.housekeeping import ExpireLoop, SweepLoop
 from lowtide.loops.runner import Loop, Loops
 from lowtide.loops.validate import ValidateLoop
 from lowtide.ports.blobs import Blobs
-from lowtide.ports.clock import Clock
+from lowtide.ports.clock import Clock, NewId
 from lowtide.ports.store import Store
 from lowtide.service.limits import LimitService
 from lowtide.system import new_id
@@ -38,7 +38,11 @@ class Worker:
         upstreams: Sequence[Upstream],
         worker_id: str,
         allowance: LimitService,
+        *,
+        new_id: NewId = new_id,
+        draw: Callable[[], float] = random.random,
     ) -> None:
+        """`draw` gives uniform numbers in [0, 1) for back-off."""
         ttl_s = settings.dispatch.lease_ttl_s
         self._clock = clock
         self._upstreams = upstreams
@@ -59,7 +63,7 @@ class Worker:
             store.work,
             blobs,
             clock,
-            random.random,
+            draw,
             upstreams,
             self._committer,
             attempts_max=settings.dispatch.attempts_max,

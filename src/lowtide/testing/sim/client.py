@@ -1,0 +1,236 @@
+"""A submitter and its batches: upload, create, repeat, watch, read along, cancel, delete.
+
+It lives outside of all processes and is never at fault: what it gets no answer to, it asks again as
+an SDK would. What it saw and what it asked for is what `account.py` holds the result files against.
+"""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from random import Random
+from typing import Any, Final, Protocol, TypeVar
+
+import msgspec
+
+from lowtide.core.batch import TERMINAL, Batch, error_file_id, output_file_id
+from lowtide.core.errors import LowtideError
+from lowtide.ports.blobs import BlobError
+from lowtide.ports.store import StoreError
+from lowtide.service.batches import NewBatch
+from lowtide.testing.sim.house import House, Unreachable, uploader
+from lowtide.testing.sim.scenario import Scenario
+from lowtide.testing.sim.trace import Trace
+from lowtide.testing.sim.watch import Violation
+
+T = TypeVar("T")
+
+_PROJECT: Final = "proj_default"
+_TROUBLE = (Unreachable, StoreError, BlobError)
+_POLL_S: Final = 1.5
+
+
+class Intention(msgspec.Struct, kw_only=True):
+    """One batch as its submitter means it, and what became of it."""
+
+    number: int
+    content: bytes
+    prompts: dict[str, str]
+    """custom_id -> prompt, in the order of the file."""
+    models: dict[str, str]
+    valid: bool
+    dialect: str
+    window: str
+    priority: int
+    begins_s: float
+    cancels_after_s: float | None
+    deletes_input: bool
+    repeats: bool
+    reads: bool
+    batch: Batch | None = None
+    asked_to_cancel: bool = False
+    read: dict[str, list[bytes]] = {}
+    """Lines by file id, in the order in which they came."""
+    offsets: dict[str, int] = {}
+    complete: set[str] = set()
+
+
+def draw_intention(scenario: Scenario, number: int, random: Random) -> Intention:
+    """What batch `number` of a world asks for."""
+    prompts: dict[str, str] = {}
+    models: dict[str, str] = {}
+    lines: list[str] = []
+    for line in range(1, random.randint(1, scenario.lines_max) + 1):
+        custom_id = f"r-{line}"
+        poison = " poison" if random.random() < scenario.poison else ""
+        prompts[custom_id] = f"b{number}-{line}{poison} " + "ü" * random.randrange(8)
+        models[custom_id] = f"m{random.randrange(scenario.models)}"
+        message = {"role": "user", "content": prompts[custom_id]}
+        body = {"model": models[custom_id], "messages": [message]}
+        request = {
+            "custom_id": custom_id,
+            "method": "POST",
+            "url": "/v1/chat/completions",
+            "body": body,
+        }
+        lines.append(json.dumps(request, ensure_ascii=random.random() < 0.5))
+    valid = random.random() > 0.1
+    if not valid:
+        lines.insert(random.randrange(len(lines) + 1), '{"custom_id": "bad"')
+    return Intention(
+        number=number,
+        content="\n".join(lines).encode() + random.choice([b"", b"\n"]),
+        prompts=prompts,
+        models=models,
+        valid=valid,
+        dialect=random.choice(["openai", "together"]),
+        window=random.choice(["24h", "24h", "24h", "1m"]),
+        priority=random.choice([0, 0, 5]),
+        begins_s=random.uniform(0.0, scenario.chaos_s / 2),
+        cancels_after_s=random.uniform(0.0, 10.0) if random.random() < 0.2 else None,
+        deletes_input=random.random() < 0.2,
+        repeats=random.random() < 0.3,
+        reads=random.random() < 0.6,
+    )
+
+
+class Door(Protocol):
+    """Where clients knock."""
+
+    async def call(self, work: Callable[[House], Awaitable[T]]) -> T: ...
+
+
+class Client:
+    """Carries one intention through to its end."""
+
+    def __init__(self, intention: Intention, door: Door, random: Random, trace: Trace) -> None:
+        self._wish = intention
+        self._door = door
+        self._random = random
+        self._trace = trace
+
+    async def run(self) -> None:
+        """Returns when the batch has ended and all that was to be read is read."""
+        wish = self._wish
+        await asyncio.sleep(wish.begins_s)
+        file = await self._insist(uploader(wish.content, self._random.randint(1, 4)))
+        wish.batch = await self._create(file.id)
+        self._trace.note(f"batch {wish.number} is {wish.batch.id}")
+        if wish.repeats and (await self._create(file.id, again=True)).id != wish.batch.id:
+            raise Violation(f"batch {wish.number} was created twice by a repetition")
+        async with asyncio.TaskGroup() as group:
+            if wish.deletes_input:
+                group.create_task(self._delete(file.id))
+            if wish.cancels_after_s is not None:
+                group.create_task(self._cancel(wish.cancels_after_s))
+            group.create_task(self._follow())
+
+    async def _insist(self, work: Callable[[House], Awaitable[T]]) -> T:
+        """Until there is an answer."""
+        while True:
+            try:
+                return await self._door.call(work)
+            except _TROUBLE as error:
+                self._trace.count(f"client met {type(error).__name__}")
+            await asyncio.sleep(self._random.uniform(0.2, 2.0))
+
+    async def _create(self, file_id: str, *, again: bool = False) -> Batch:
+        wish, repeat = self._wish, again
+        asked = NewBatch(
+            input_file_id=file_id,
+            endpoint="/v1/chat/completions",
+            completion_window=wish.window,
+            metadata={"intention": str(wish.number)},
+            priority=wish.priority,
+        )
+
+        async def create(house: House) -> Batch:
+            nonlocal repeat
+            was_repeat, repeat = repeat, True
+            created = await house.batches.create(_PROJECT, "sim", asked, repeat=was_repeat)
+            await house.batches.mark_answered(created.batch.id)
+            return created.batch
+
+        return await self._insist(create)
+
+    async def _delete(self, file_id: str) -> None:
+        await asyncio.sleep(self._random.uniform(0.0, 10.0))
+        try:
+            await self._insist(lambda house: house.files.delete(_PROJECT, file_id))
+        except LowtideError as error:  # an earlier try did it, unheard
+            if error.code != "file_not_found":
+                raise
+
+    async def _cancel(self, after_s: float) -> None:
+        await asyncio.sleep(after_s)
+        batch_id = self._batch.id
+        self._wish.asked_to_cancel = True
+        try:
+            await self._insist(lambda house: house.batches.cancel(_PROJECT, batch_id))
+        except LowtideError as error:
+            self._trace.note(f"cancel refused: {error}")
+
+    async def _follow(self) -> None:
+        batch_id = self._batch.id
+        while True:
+            seen = await self._insist(lambda house: house.batches.get(_PROJECT, batch_id))
+            self._check_progress(self._batch, seen)
+            self._wish.batch = seen
+            if self._wish.reads and await self._read_along(seen) and seen.status in TERMINAL:
+                return
+            if not self._wish.reads and seen.status in TERMINAL:
+                return
+            await asyncio.sleep(_POLL_S * self._random.random())
+
+    @property
+    def _batch(self) -> Batch:
+        assert self._wish.batch is not None
+        return self._wish.batch
+
+    def _check_progress(self, before: Batch, now: Batch) -> None:
+        old, new = before.counts, now.counts
+        if new.completed < old.completed or new.failed < old.failed or new.total < old.total:
+            raise Violation(f"a client saw counts fall: {old} -> {new}")
+        if before.status in TERMINAL and now.status != before.status:
+            raise Violation(f"a client saw {before.status} become {now.status}")
+
+    async def _read_along(self, seen: Batch) -> bool:
+        """Read on in both files; whether all there will ever be was read."""
+        for file_id in (output_file_id(seen.id), error_file_id(seen.id)):
+            if file_id not in self._wish.complete:
+                await self._read_on(file_id)
+        visible = {seen.output_file_id, seen.error_file_id} - {None}
+        return visible <= self._wish.complete
+
+    async def _read_on(self, file_id: str) -> None:
+        wish = self._wish
+        offset = wish.offsets.get(file_id, 0)
+
+        async def read(house: House) -> tuple[bytes, int, bool]:
+            file = await house.files.get(_PROJECT, file_id)
+            content = await house.results.open(_PROJECT, file, offset)
+            body = b"".join([block async for block in content.body])
+            if len(body) != content.bytes:
+                raise Violation(f"{file_id}: {content.bytes} bytes announced, {len(body)} came")
+            return body, content.last_line, content.incomplete
+
+        try:
+            body, last_line, incomplete = await self._door.call(read)
+        except _TROUBLE:
+            return  # from the same place next time
+        except LowtideError as error:
+            if error.code != "file_not_found":
+                raise
+            return
+        lines = body.splitlines(keepends=True)
+        if offset + len(lines) != last_line:
+            raise Violation(f"{file_id}: {len(lines)} lines behind {offset} end at {last_line}")
+        wish.read.setdefault(file_id, []).extend(lines)
+        wish.offsets[file_id] = last_line
+        if not incomplete:
+            wish.complete.add(file_id)
+
+
+def fields_of(line: bytes) -> dict[str, Any]:
+    """An output line as an object."""
+    fields: dict[str, Any] = json.loads(line)
+    return fields

@@ -1,0 +1,232 @@
+"""One process of Lowtide: the verbs, the loops, or both, over this world's database and disk.
+
+A `House` is one life. It is wired as `wiring` does it: the same `Worker`, the same services, the
+same order of start and stop. What differs is given from outside: clock, ids, chance, engines.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from random import Random
+from typing import Any, Final, TypeVar
+
+from lowtide import limits
+from lowtide.config import Dispatch, Settings
+from lowtide.core.catalogue import Catalogue, ModelEntry
+from lowtide.core.replica import Replica
+from lowtide.loops.attempt import Upstream
+from lowtide.service.batches import BatchService
+from lowtide.service.files import FileService
+from lowtide.service.limits import LimitService
+from lowtide.service.results import ResultReader
+from lowtide.store.sql_store import SqlStore
+from lowtide.testing.sim.engines import EngineMachine, SimEngine
+from lowtide.testing.sim.faults import Faults
+from lowtide.testing.sim.memory_blobs import BlobDisk, MemoryBlobs
+from lowtide.testing.sim.process import Process
+from lowtide.testing.sim.scenario import Scenario
+from lowtide.testing.sim.trace import Trace
+from lowtide.testing.sim.watch import Watch, WatchedStore
+from lowtide.wiring.worker import Worker
+
+T = TypeVar("T")
+
+EPOCH: Final = datetime(2026, 11, 21, 9, tzinfo=UTC)
+"""Second 0 of every world."""
+
+
+class Unreachable(Exception):
+    """The client got no answer: nobody was there, or it was lost on the way."""
+
+
+class SimClock:
+    """Virtual time as one process sees it (ports/clock.py)."""
+
+    def __init__(self, process: Process | None) -> None:
+        self._process = process
+
+    def now(self) -> datetime:
+        skew_s = self._process.skew_s if self._process else 0.0
+        return EPOCH + timedelta(seconds=self.monotonic() + skew_s)
+
+    def monotonic(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(max(0.0, seconds))
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """What all processes of a world stand on, and what outlives them."""
+
+    scenario: Scenario
+    random: Random
+    faults: Faults
+    trace: Trace
+    disk: BlobDisk
+    engines: Sequence[EngineMachine]
+    watch: Watch
+
+    def new_id(self, prefix: str) -> str:
+        return f"{prefix}{self.random.getrandbits(96):024x}"
+
+    @property
+    def catalogue(self) -> Catalogue:
+        return Catalogue(
+            ModelEntry(
+                id=f"m{number}",
+                input_price=Decimal("0.88") + number,
+                cached_input_price=Decimal("0.1") if number else None,
+                output_price=Decimal("1.5"),
+            )
+            for number in range(self.scenario.models)
+        )
+
+
+class House:
+    """One life of a process. `services` are there once it is up."""
+
+    def __init__(self, ground: Ground, name: str, store: SqlStore, *, door: bool, loops: bool):
+        self.process = Process(name)
+        self.up = False
+        self._ground = ground
+        self._store = store
+        self._door = door
+        self._loops = loops
+        self._term = asyncio.Event()
+        self._ended = asyncio.get_running_loop().create_future()
+        self.process.on_death.append(self._end)
+        self.clock = SimClock(self.process)
+        self.blobs = MemoryBlobs(ground.disk, ground.faults.blobs)
+        self.allowance = LimitService(store.tenants, store.ledger, self.clock, Settings().limits)
+        self.files = FileService(
+            store.files, self.blobs, self.clock, ground.new_id, self.allowance
+        )
+        self.results = ResultReader(store, self.blobs, self.clock)
+        self.batches: BatchService
+
+    async def live(self) -> None:
+        """Start, run until told to stop or killed; returns when the process is gone."""
+        self.process.spawn(self._main(), f"{self.process.name} main").add_done_callback(self._gone)
+        await self._ended
+
+    def terminate(self) -> None:
+        """SIGTERM."""
+        self._term.set()
+
+    async def call(self, work: Callable[["House"], Awaitable[T]]) -> T:
+        """Do `work` in this process, for a client. Raises Unreachable, and what `work` raises."""
+        if not (self._door and self.up):
+            raise Unreachable("connection refused")
+        answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+
+        def hang_up() -> None:
+            if not answer.done():
+                answer.set_exception(Unreachable("connection reset"))
+
+        async def serve() -> T:
+            return await work(self)
+
+        def reply(task: asyncio.Task[T]) -> None:
+            if answer.done():
+                return
+            if self._ground.faults.happens(self._ground.faults.rates.reply_lost):
+                hang_up()
+            elif task.cancelled():
+                hang_up()
+            elif (error := task.exception()) is not None:
+                answer.set_exception(error)
+            else:
+                answer.set_result(task.result())
+
+        self.process.on_death.append(hang_up)
+        self.process.spawn(serve(), "request").add_done_callback(reply)
+        try:
+            return await answer
+        finally:
+            self.process.on_death.remove(hang_up)
+
+    async def _main(self) -> None:
+        async with AsyncExitStack() as stack:
+            store = self._store
+            await store.open()
+            worker = self._worker() if self._loops else None
+            self.batches = BatchService(
+                store,
+                self._ground.catalogue,
+                self.clock,
+                self._ground.new_id,
+                Settings(),
+                self.allowance,
+                worker.wake if worker else lambda _: None,
+            )
+            if self._ground.scenario.workers == 1 and self._loops:
+                await store.work.release_worker("local")
+            if worker is not None:
+                await stack.enter_async_context(worker.running())
+            self.up = True
+            await self._term.wait()
+            self.up = False
+
+    def _worker(self) -> Worker:
+        ground, scenario = self._ground, self._ground.scenario
+        alone = scenario.workers == 1
+        upstreams = [
+            Upstream(
+                Replica(machine.url, frozenset(ground.catalogue.entries), scenario.window),
+                SimEngine(machine),
+                {},
+                frozenset(),
+                scenario.attempt_timeout_s,
+            )
+            for machine in ground.engines
+        ]
+        dispatch = Dispatch(lease_ttl_s=scenario.lease_ttl_s, beat_s=scenario.beat_s)
+        return Worker(
+            Settings(dispatch=dispatch),
+            WatchedStore(self._store, ground.watch, ground.faults),
+            self.blobs,
+            self.clock,
+            ground.catalogue,
+            upstreams,
+            "local" if alone else ground.new_id(f"{self.process.name}-"),
+            self.allowance,
+            new_id=ground.new_id,
+            draw=ground.random.random,
+        )
+
+    def _gone(self, task: asyncio.Task[None]) -> None:
+        self.up = False
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._ground.trace.note(f"{self.process.name} ends with {error!r}")
+        self.process.kill()  # what it left running ends with it
+
+    def _end(self) -> None:
+        self.up = False
+        if not self._ended.done():
+            self._ended.set_result(None)
+
+    @property
+    def drains_within_s(self) -> float:
+        """From SIGTERM to the end, when nothing is in the way."""
+        return limits.DRAIN_S * 2 + 5.0
+
+
+def uploader(content: bytes, pieces: int) -> Callable[[House], Awaitable[Any]]:
+    """The work of an upload, as the door does it."""
+
+    async def upload(house: House) -> Any:
+        file_id = house.files.new_file_id()
+        async with house.files.intake(file_id, limits.FILE_BYTES) as intake:
+            size = max(1, len(content) // pieces)
+            for start in range(0, len(content), size):
+                await intake.write(content[start : start + size])
+        return await house.files.keep(
+            "proj_default", file_id, intake.content, filename="in.jsonl", purpose="batch"
+        )
+
+    return upload

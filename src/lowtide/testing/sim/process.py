@@ -1,0 +1,91 @@
+"""A simulated process: what runs in its context, and what kill, stop and continue do to it.
+
+Every callback of the loop belongs to the process in whose context it was made. A killed process
+never runs again: nothing behind the await it was at happens, no `finally`, no rollback that it asks
+for itself; its database connections close as the kernel would close them. A stopped one (SIGSTOP)
+runs on later, from where it was, without having noticed.
+"""
+
+import asyncio
+from collections.abc import Callable
+from contextvars import ContextVar, copy_context
+from typing import Any, Protocol
+
+PROCESS: ContextVar["Process | None"] = ContextVar("PROCESS", default=None)
+"""Whose code is running; None: the world's own (clients, storm, supervisors)."""
+
+
+class Closable(Protocol):
+    def close(self) -> None: ...
+
+
+class Process:
+    """One life: a restart is a new one."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.alive = True
+        self.stopped = False
+        self.buried = False
+        self.skew_s = 0.0
+        """How far its wall clock is ahead."""
+        self.steps_to_live: int | None = None
+        """Killed after that many further steps; None: not marked."""
+        self.connections: list[Closable] = []
+        self.on_death: list[Callable[[], None]] = []
+        self.withheld: list[asyncio.Handle] = []
+        self._tasks: list[asyncio.Task[Any]] = []
+
+    @property
+    def runs(self) -> bool:
+        return (self.alive and not self.stopped) or self.buried
+
+    def spawn(self, coroutine: Any, name: str) -> asyncio.Task[Any]:
+        """Run in this process's context, whoever asks."""
+        context = copy_context()
+        context.run(PROCESS.set, self)
+        return asyncio.get_running_loop().create_task(coroutine, name=name, context=context)
+
+    def adopt(self, task: asyncio.Task[Any]) -> None:
+        """Keep a task: collected as garbage, a dead one would run its `finally` blocks."""
+        if len(self._tasks) >= 64 and len(self._tasks) % 64 == 0:
+            self._tasks = [t for t in self._tasks if not t.done()]
+        self._tasks.append(task)
+
+    def kill(self) -> None:
+        """Now, between two steps."""
+        if not self.alive:
+            return
+        self.alive = False
+        for connection in self.connections:
+            connection.close()
+        self.connections.clear()
+        for tell in self.on_death:
+            tell()
+
+    def step(self) -> None:
+        """One more callback has run."""
+        if self.steps_to_live is not None:
+            self.steps_to_live -= 1
+            if self.steps_to_live <= 0:
+                self.steps_to_live = None
+                self.kill()
+
+    def exit_if_dead(self) -> None:
+        """At each border to the world: a dead process gets nothing any more, it only unwinds."""
+        if not self.alive:
+            raise asyncio.CancelledError
+
+    async def bury(self, release: Callable[["Process"], None]) -> None:
+        """When all is over: unwind what hangs, so that nothing of it outlives the run."""
+        self.kill()
+        self.buried = True
+        release(self)
+        for _ in range(100):
+            left = [task for task in self._tasks if not task.done()]
+            if not left:
+                return
+            for task in left:
+                task.cancel()
+            await asyncio.wait(left, timeout=1.0)
+        raise AssertionError(f"{self.name} has tasks that cannot be cancelled: {left}")

@@ -1,0 +1,113 @@
+"""What a seed stands for: how many of everything, how ill the weather, how small the bounds.
+
+Drawn once, before anything runs. Bounds that only a large system reaches are scaled down for the
+run, so that a small one reaches them all the time.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from random import Random
+from typing import Any
+from unittest.mock import patch
+
+import msgspec
+
+from lowtide import limits
+
+
+class Rates(msgspec.Struct, frozen=True, kw_only=True):
+    """Chances per event; waits in seconds, means of an exponential distribution."""
+
+    wait: float
+    wait_s: float
+    db_error: float
+    db_late: float
+    blob_error: float
+    blob_late: float
+    kill: float
+    reply_lost: float
+    beat_doubled: float
+    engine_trouble: float
+
+
+class Scenario(msgspec.Struct, frozen=True, kw_only=True):
+    """One world."""
+
+    seed: int
+    workers: int
+    together: bool
+    """The door is in the first worker's process, as in `lowtide serve`."""
+    engines: int
+    models: int
+    window: int
+    batches: int
+    lines_max: int
+    chunk_requests: int
+    chaos_s: float
+    storm_gap_s: float
+    lease_ttl_s: float
+    beat_s: float
+    attempt_timeout_s: float
+    answer_s: float
+    poison: float
+    rates: Rates
+
+
+def draw_scenario(seed: int) -> Scenario:
+    """The scenario of a seed. Every kind of trouble is absent from some seeds."""
+    random = Random(f"scenario {seed}")
+
+    def sometimes(low: float, high: float) -> float:
+        """A chance or rate, on a scale of ratios; zero in a third of the seeds."""
+        return 0.0 if random.random() < 0.33 else low * (high / low) ** random.random()
+
+    workers = random.choice([1, 1, 2, 2, 3, 4])
+    return Scenario(
+        seed=seed,
+        workers=workers,
+        together=workers == 1 or random.random() < 0.3,
+        engines=random.randint(1, 3),
+        models=random.randint(1, 3),
+        window=random.choice([1, 2, 4, 8]),
+        batches=random.randint(1, 4),
+        lines_max=random.choice([1, 10, 40, 100]),
+        chunk_requests=random.choice([1, 4, 8, 16, 128]),
+        chaos_s=random.uniform(5.0, 40.0),
+        storm_gap_s=random.choice([0.7, 2.0, 5.0, 15.0]),
+        lease_ttl_s=random.choice([2.0, 5.0, 10.0]),
+        beat_s=random.choice([0.2, 1.0]),
+        attempt_timeout_s=random.choice([2.0, 8.0]),
+        answer_s=random.choice([0.02, 0.2, 1.0]),
+        poison=sometimes(0.002, 0.02),
+        rates=Rates(
+            wait=random.choice([0.0, 0.05, 0.3, 1.0]),
+            wait_s=random.choice([0.0, 0.001, 0.02, 0.3]),
+            db_error=sometimes(0.0005, 0.01),
+            db_late=sometimes(0.002, 0.1),
+            blob_error=sometimes(0.002, 0.1),
+            blob_late=sometimes(0.002, 0.1),
+            kill=sometimes(0.0003, 0.004),
+            reply_lost=sometimes(0.01, 0.3),
+            beat_doubled=sometimes(0.02, 0.5),
+            engine_trouble=sometimes(0.01, 0.5),
+        ),
+    )
+
+
+@contextmanager
+def scaled_limits(scenario: Scenario) -> Iterator[None]:
+    """Bounds of a small world, for the time of a run."""
+    random = Random(f"limits {scenario.seed}")
+    scaled: dict[str, Any] = {
+        "CHUNK_REQUESTS_MAX": scenario.chunk_requests,
+        "SEGMENT_BYTES_MAX": random.choice([2_000, 20_000, limits.SEGMENT_BYTES_MAX]),
+        "UNCOMMITTED_BYTES_MAX": random.choice([8_000, 80_000, limits.UNCOMMITTED_BYTES_MAX]),
+        "LEASED_INPUT_BYTES_MAX": random.choice([10_000, limits.LEASED_INPUT_BYTES_MAX]),
+        "ASSEMBLE_RUN_BYTES": random.choice([500, 10_000]),
+        "CLAIM_CHUNKS_MAX": random.choice([1, 4, limits.CLAIM_CHUNKS_MAX]),
+        "COMPLETION_WINDOW_S_MIN": 60,
+        "SWEEP_S": random.choice([5.0, 60.0]),
+        "IDLE_POLL_S": random.choice([1.0, 3.0]),
+    }
+    with patch.multiple(limits, **scaled):
+        yield

@@ -1,0 +1,127 @@
+"""What befalls a world from outside: kills, pauses, outages, wrong clocks, engines up and down.
+
+One event after another, at gaps drawn from the seed, until the chaos is over; `clear` then sets
+everything right, and from there on all work must end.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from random import Random
+from typing import cast
+
+from lowtide.testing.sim.engines import EngineMachine
+from lowtide.testing.sim.faults import Faults, Outage
+from lowtide.testing.sim.house import House
+from lowtide.testing.sim.loop import VirtualLoop
+from lowtide.testing.sim.scenario import Scenario
+from lowtide.testing.sim.trace import Trace
+
+_CLOCK_JUMP_S = (0.5, 5.0, 60.0)
+
+
+class Storm:
+    """`houses` gives the processes that live at this moment."""
+
+    def __init__(
+        self,
+        scenario: Scenario,
+        houses: Callable[[], Sequence[House]],
+        engines: Sequence[EngineMachine],
+        faults: Faults,
+        trace: Trace,
+    ) -> None:
+        self._scenario = scenario
+        self._houses = houses
+        self._engines = engines
+        self._faults = faults
+        self._trace = trace
+        self._random = Random(f"storm {scenario.seed}")
+        kinds = [
+            self._kill,
+            self._kill_between_steps,
+            self._terminate,
+            self._pause,
+            self._outage,
+            self._jump_clock,
+            self._stop_engine,
+            self._change_engine,
+        ]
+        self._kinds = self._random.sample(kinds, self._random.randint(2, len(kinds)))
+
+    async def blow(self) -> None:
+        """Until the end of the chaos."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._scenario.chaos_s):
+                while True:
+                    await asyncio.sleep(self._random.expovariate(1 / self._scenario.storm_gap_s))
+                    self._random.choice(self._kinds)()
+        self.clear()
+
+    def clear(self) -> None:
+        """Nothing is broken any more."""
+        self._trace.note("the storm is over")
+        self._faults.clear()
+        for engine in self._engines:
+            engine.up, engine.trouble = True, 0.0
+        for house in self._houses():
+            house.process.steps_to_live = None
+            house.process.skew_s = 0.0
+            self._go_on(house)
+
+    def _one(self) -> House | None:
+        houses = self._houses()
+        return self._random.choice(houses) if houses else None
+
+    def _kill(self) -> None:
+        if (house := self._one()) is not None:
+            self._trace.note(f"SIGKILL {house.process.name}")
+            self._trace.count("killed")
+            house.process.kill()
+
+    def _kill_between_steps(self) -> None:
+        """At any await: steps are what lies between two of them."""
+        if (house := self._one()) is not None:
+            house.process.steps_to_live = self._random.randint(1, 500)
+            self._trace.note(f"{house.process.name} has {house.process.steps_to_live} steps left")
+            self._trace.count("killed")
+
+    def _terminate(self) -> None:
+        if (house := self._one()) is not None:
+            self._trace.note(f"SIGTERM {house.process.name}")
+            house.terminate()
+
+    def _pause(self) -> None:
+        """SIGSTOP, often past the lease, then SIGCONT."""
+        if (house := self._one()) is None or house.process.stopped:
+            return
+        seconds = self._scenario.lease_ttl_s * self._random.choice([0.1, 1.0, 1.5, 3.0])
+        self._trace.note(f"SIGSTOP {house.process.name} for {seconds:.1f} s")
+        self._trace.count("paused")
+        house.process.stopped = True
+        asyncio.get_running_loop().call_later(seconds, self._go_on, house)
+
+    def _go_on(self, house: House) -> None:
+        house.process.stopped = False
+        cast("VirtualLoop", asyncio.get_running_loop()).release(house.process)
+
+    def _outage(self) -> None:
+        outages: list[Outage] = ["database", "blobs", "disk"]
+        self._faults.begin(self._random.choice(outages), self._random.choice([0.3, 3.0, 12.0]))
+        self._trace.count("outages")
+
+    def _jump_clock(self) -> None:
+        if (house := self._one()) is not None:
+            jump_s = self._random.choice(_CLOCK_JUMP_S) * self._random.choice([-1, 1])
+            house.process.skew_s = jump_s
+            self._trace.note(f"the clock of {house.process.name} is off by {jump_s} s")
+
+    def _stop_engine(self) -> None:
+        engine = self._random.choice(self._engines)
+        engine.stop()
+        self._trace.note(f"{engine.url} dies")
+        seconds = self._random.choice([0.2, 2.0, 20.0])
+        asyncio.get_running_loop().call_later(seconds, engine.start)
+
+    def _change_engine(self) -> None:
+        self._random.choice(self._engines).trouble = self._random.choice([0.0, 0.1, 1.0])

@@ -1,0 +1,255 @@
+"""One world, from its seed to its account.
+
+`play(seed)` draws the scenario, starts clients and processes, lets the storm blow, and then asks
+for what was promised: that everything ends within `PATIENCE_S` of calm weather, that processes stop
+when told to, that the account adds up, and that the sweeper leaves nothing behind.
+"""
+
+import asyncio
+import shutil
+import tempfile
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from random import Random
+from typing import Any, Final, TypeVar, cast
+
+import msgspec
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from lowtide import limits
+from lowtide.loops.housekeeping import SweepLoop
+from lowtide.store.sql_store import SqlStore
+from lowtide.testing.sim import inline_sqlite
+from lowtide.testing.sim.account import Account
+from lowtide.testing.sim.client import Client, draw_intention
+from lowtide.testing.sim.engines import EngineMachine
+from lowtide.testing.sim.faults import Faults
+from lowtide.testing.sim.house import Ground, House, SimClock, Unreachable
+from lowtide.testing.sim.loop import Stuck, VirtualLoop
+from lowtide.testing.sim.memory_blobs import BlobDisk, MemoryBlobs
+from lowtide.testing.sim.scenario import Scenario, draw_scenario, scaled_limits
+from lowtide.testing.sim.storm import Storm
+from lowtide.testing.sim.trace import Trace
+from lowtide.testing.sim.watch import Violation, Watch
+
+T = TypeVar("T")
+
+PATIENCE_S: Final = 900.0
+"""Virtual seconds of calm after which everything has ended."""
+
+
+class Played(msgspec.Struct, frozen=True):
+    """What a run came to. `broken` is None when every promise was kept."""
+
+    seed: int
+    broken: str | None
+    virtual_s: float
+    steps: int
+    commits: int
+    counts: Mapping[str, int]
+    trace: list[str]
+
+
+class Stores:
+    """SqlStores over one database file, kept from run to run: compiled statements are costly.
+
+    Each process has one of its own. A new life, and a new run, begin with empty pools.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "sim.db"
+        self._head = folder / "head.db"
+        self._stores: list[SqlStore] = []
+
+    def renew(self) -> None:
+        """A fresh database at head under the same path."""
+        if not self._head.exists():
+            self._make_head()
+        for suffix in ("-wal", "-shm"):
+            Path(f"{self.path}{suffix}").unlink(missing_ok=True)
+        self.path.unlink(missing_ok=True)  # a connection left open must not see the new one
+        shutil.copyfile(self._head, self.path)
+
+    def of(self, place: int) -> SqlStore:
+        """The store of the process at that place, without connections."""
+        while len(self._stores) <= place:
+            self._stores.append(SqlStore(f"sqlite+inline:///{self.path}"))
+        store = self._stores[place]
+        for engine in (store._db._writer, store._db._reader):
+            _forget_connections(engine)
+        return store
+
+    def _make_head(self) -> None:
+        async def make() -> None:
+            store = SqlStore(f"sqlite+inline:///{self._head}")
+            await store.open()
+            await store.aclose()
+
+        inline_sqlite.gates[str(self._head)] = lambda _moment, _statement: None
+        inline_sqlite.commits[str(self._head)] = lambda: None
+        VirtualLoop().run_until_complete(make())
+
+
+def _forget_connections(engine: AsyncEngine) -> None:
+    engine.sync_engine.dispose(close=False)
+
+
+class World:
+    """All that one run consists of."""
+
+    def __init__(self, scenario: Scenario, stores: Stores, trace: Trace) -> None:
+        self._scenario = scenario
+        self._stores = stores
+        self._trace = trace
+        self._random = Random(f"world {scenario.seed}")
+        path = str(stores.path)
+        disk = BlobDisk(SimClock(None).now)
+        answers: dict[str, list[Any]] = {}
+        self._ground = Ground(
+            scenario=scenario,
+            random=Random(f"chance {scenario.seed}"),
+            faults=Faults(scenario.seed, scenario.rates, trace),
+            trace=trace,
+            disk=disk,
+            engines=[EngineMachine(f"e{n}", scenario, answers) for n in range(scenario.engines)],
+            watch=Watch(path, disk),
+        )
+        inline_sqlite.gates[path] = self._ground.faults.database
+        inline_sqlite.commits[path] = self._ground.watch.committed
+        self._account = Account(path, disk, answers, self._ground.catalogue.prices)
+        self._houses: dict[int, House] = {}
+        self._past: list[House] = []
+        self._closing = False
+        self._wishes = [
+            draw_intention(scenario, number, self._random) for number in range(scenario.batches)
+        ]
+
+    @property
+    def watch(self) -> Watch:
+        return self._ground.watch
+
+    async def run(self) -> None:
+        """The whole story. Raises Violation, Stuck."""
+        story = asyncio.ensure_future(self._story())
+        broken = self.watch.broken
+        await asyncio.wait({story, broken}, return_when=asyncio.FIRST_COMPLETED)
+        if broken.done():
+            broken.result()
+        story.result()
+
+    async def bury(self) -> None:
+        """Unwind everything, alive or dead."""
+        self._closing = True
+        for house in (*self._past, *self._houses.values()):
+            await house.process.bury(cast("VirtualLoop", asyncio.get_running_loop()).release)
+        self.watch.close()
+
+    async def call(self, work: Callable[[House], Awaitable[T]]) -> T:
+        """The door: wherever it is, if it is up."""
+        house = self._houses.get(0 if self._scenario.together else self._scenario.workers)
+        if house is None:
+            raise Unreachable("nobody listens")
+        return await house.call(work)
+
+    async def _story(self) -> None:
+        scenario = self._scenario
+        storm = Storm(
+            scenario, self._living, self._ground.engines, self._ground.faults, self._trace
+        )
+        places = range(scenario.workers + (not scenario.together))
+        keepers = [asyncio.ensure_future(self._keep_up(place)) for place in places]
+        clients = [
+            asyncio.ensure_future(Client(wish, self, self._random, self._trace).run())
+            for wish in self._wishes
+        ]
+        await storm.blow()
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                await asyncio.gather(*clients)
+        except TimeoutError:
+            ends = [(wish.number, wish.batch and wish.batch.status) for wish in self._wishes]
+            raise Violation(f"not over after {PATIENCE_S} s of calm: {ends}") from None
+        await self._stop(keepers)
+        self._account.settle(self._wishes)
+        await self._sweep()
+
+    async def _keep_up(self, place: int) -> None:
+        """A supervisor: starts the process again whenever it ends."""
+        scenario = self._scenario
+        name = f"w{place}" if place < scenario.workers else "api"
+        is_door = place == (0 if scenario.together else scenario.workers)
+        while not self._closing:
+            store = self._stores.of(place)
+            house = House(
+                self._ground, name, store, door=is_door, loops=place < scenario.workers
+            )
+            self._houses[place] = house
+            await house.live()
+            self._past.append(self._houses.pop(place))
+            self._trace.note(f"{name} is gone")
+            await asyncio.sleep(self._random.choice([0.1, 1.0, 2 * scenario.lease_ttl_s]))
+
+    def _living(self) -> list[House]:
+        return list(self._houses.values())
+
+    async def _stop(self, keepers: list["asyncio.Future[None]"]) -> None:
+        """SIGTERM to all; each ends by itself, in time."""
+        self._closing = True
+        houses = self._living()
+        for house in houses:
+            house.terminate()
+        within_s = max((house.drains_within_s for house in houses), default=0.0)
+        _, late = await asyncio.wait(keepers, timeout=within_s + self._scenario.lease_ttl_s * 2)
+        if late:
+            raise Violation(f"{len(late)} processes did not end on SIGTERM")
+        for keeper in keepers:
+            keeper.result()
+
+    async def _sweep(self) -> None:
+        """Retention passes; a sweeper of a fresh process does its rounds."""
+        clock = SimClock(None)
+        store = self._stores.of(0)
+        blobs = MemoryBlobs(self._ground.disk)
+        kept_s = max(limits.SEGMENTS_KEEP_S, limits.ORPHAN_AGE_S)
+        for rests_s, check in (
+            (kept_s + 60.0, self._account.swept),
+            (limits.FILE_TTL_S + kept_s, self._account.emptied),
+        ):
+            await asyncio.sleep(rests_s)
+            sweeper = SweepLoop(store.results, blobs)
+            for _ in range(3):
+                await sweeper.tick(clock.now())
+            check()
+        await store.aclose()
+
+
+def play(seed: int, stores: Stores, *, verbose: bool = False) -> Played:
+    """Run one seed to its end."""
+    scenario = draw_scenario(seed)
+    trace = Trace(verbose=verbose)
+    loop = VirtualLoop()
+    stores.renew()
+    broken: str | None = None
+    worlds: list[World] = []
+
+    async def main() -> None:
+        worlds.append(World(scenario, stores, trace))
+        await worlds[0].run()
+
+    with scaled_limits(scenario), trace.of_logs():
+        try:
+            loop.run_until_complete(main())
+        except (Violation, Stuck) as error:
+            broken = f"{type(error).__name__}: {error}"
+        ended_s, steps = loop.time(), loop.steps
+        loop.run_until_complete(worlds[0].bury())
+    return Played(
+        seed, broken, ended_s, steps, worlds[0].watch.commits, trace.counts, list(trace.lines)
+    )
+
+
+def open_stores() -> Stores:
+    """Databases in memory where the system has such a folder."""
+    shared = Path("/dev/shm")  # noqa: S108 - a folder of our own is made in it
+    folder = tempfile.mkdtemp(prefix="lowtide-sim-", dir=shared if shared.is_dir() else None)
+    return Stores(Path(folder))

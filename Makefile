@@ -13,10 +13,13 @@ endif
 VENV ?= .venv
 PY := $(VENV)/bin/python
 PYTEST_ARGS ?=
+FUZZ_ARGS ?=
+# An environment of its own: schemathesis brings a plugin that every run of pytest would load.
+FUZZ_VENV := .venvs/fuzz$(if $(PYTHON),-$(notdir $(PYTHON)))
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format docs bench test-clients pins clean
+.PHONY: help run test check format docs bench test-clients fuzz-api pins clean
 
 help: ## list the targets
 	@awk -F ' *## *' '/^[a-z-]+:.*## / { sub(/:.*/, "", $$1); printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -34,6 +37,7 @@ check: $(VENV)/.ready-requirements-dev ## style, types and import rules, without
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 	$(VENV)/bin/lint-imports
+	$(PY) tools/audit.py
 
 format: $(VENV)/.ready-requirements-dev ## let ruff mend what it can
 	$(PY) -m ruff check --fix .
@@ -48,6 +52,9 @@ bench: $(VENV)/.ready-requirements-test ## measure this machine
 test-clients: $(VENV)/.ready-requirements-test ## run against older and newer client libraries (downloads them)
 	$(PY) tests/clients/run.py
 
+fuzz-api: $(FUZZ_VENV)/.ready-requirements-fuzz ## thousands of odd calls, made from the OpenAPI document
+	$(FUZZ_VENV)/bin/python tools/fuzz_api.py $(FUZZ_ARGS)
+
 pins: ## resolve pyproject.toml into the hashed requirement files (needs uv)
 	@sh tools/pin.sh
 
@@ -57,4 +64,9 @@ clean: ## remove what the targets made: environments, caches, the demo's results
 
 $(VENV)/.ready-%: %.txt pyproject.toml tools/install.sh
 	@sh tools/install.sh $(VENV) $<
+	@touch $@
+
+$(FUZZ_VENV)/.ready-%: %.txt pyproject.toml tools/install.sh
+	@mkdir -p $(dir $(FUZZ_VENV))
+	@sh tools/install.sh $(FUZZ_VENV) $<
 	@touch $@

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Resolve pyproject.toml into the three hashed requirement files, largest first, so that the
+# Resolve pyproject.toml into the hashed requirement files, largest first, so that the
 # smaller ones hold the very same versions. Needs uv. Where packages come from is not written down:
 # that is the business of the machine that installs them.
 #
@@ -25,4 +25,5 @@ pin requirements-dev.txt --group test --group dev
 UV_ARGS=
 pin requirements-test.txt --group test --constraint requirements-dev.txt
 pin requirements.txt --constraint requirements-dev.txt
-grep -c '==' requirements.txt requirements-test.txt requirements-dev.txt
+pin requirements-fuzz.txt --group fuzz --constraint requirements-dev.txt
+grep -c '==' requirements.txt requirements-test.txt requirements-dev.txt requirements-fuzz.txt

@@ -49,7 +49,8 @@ def test_nothing_generated_is_committed() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["requirements.txt", "requirements-test.txt", "requirements-dev.txt"]
+    "name",
+    ["requirements.txt", "requirements-test.txt", "requirements-dev.txt", "requirements-fuzz.txt"],
 )
 def test_every_pinned_package_has_its_hashes_and_no_address(name: str) -> None:
     text = (ROOT / name).read_text().replace("\\\n", "")
@@ -68,6 +69,7 @@ def test_the_smaller_requirement_files_hold_the_versions_of_the_larger() -> None
     dev, test, run = (pins(f"requirements{kind}.txt") for kind in ("-dev", "-test", ""))
     assert test.items() <= dev.items()
     assert run.items() <= test.items()
+    assert run.items() <= pins("requirements-fuzz.txt").items()
 
 
 def test_the_build_machine_runs_the_command_that_the_readme_names() -> None:

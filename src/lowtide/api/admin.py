@@ -103,7 +103,7 @@ async def list_organizations(request: Request) -> Response:
 
 @router.post(
     "/organizations",
-    responses=answers(OrganizationObject, "invalid_request"),
+    responses=answers(OrganizationObject, "invalid_request", "request_too_large", "storage_full"),
     openapi_extra=_object(("name",), name=_NAME, limits=_LIMITS, spend_cap=_CAP),
 )
 async def create_organization(request: Request) -> Response:
@@ -128,7 +128,13 @@ async def retrieve_organization(request: Request, organization_id: str) -> Respo
 
 @router.patch(
     "/organizations/{organization_id}",
-    responses=answers(OrganizationObject, "invalid_request", "organization_not_found"),
+    responses=answers(
+        OrganizationObject,
+        "invalid_request",
+        "organization_not_found",
+        "request_too_large",
+        "storage_full",
+    ),
     openapi_extra=_object((), limits=_LIMITS, spend_cap=_CAP),
 )
 async def change_organization(request: Request, organization_id: str) -> Response:
@@ -153,7 +159,13 @@ async def list_projects(request: Request, organization_id: str | None = None) ->
 
 @router.post(
     "/projects",
-    responses=answers(ProjectObject, "invalid_request", "organization_not_found"),
+    responses=answers(
+        ProjectObject,
+        "invalid_request",
+        "organization_not_found",
+        "request_too_large",
+        "storage_full",
+    ),
     openapi_extra=_object(
         ("organization_id", "name"), organization_id={"type": "string"}, name=_NAME
     ),
@@ -179,7 +191,13 @@ async def list_keys(request: Request, project_id: str | None = None) -> Response
 
 @router.post(
     "/keys",
-    responses=answers(NewKeyObject, "invalid_request", "project_not_found"),
+    responses=answers(
+        NewKeyObject,
+        "invalid_request",
+        "project_not_found",
+        "request_too_large",
+        "storage_full",
+    ),
     openapi_extra=_object(
         ("project_id", "name"),
         project_id={"type": "string"},
@@ -201,7 +219,7 @@ async def create_key(request: Request) -> Response:
     return json_response({**key_object(made.key), "key": made.credential})
 
 
-@router.delete("/keys/{key_id}", responses=answers(KeyObject, "key_not_found"))
+@router.delete("/keys/{key_id}", responses=answers(KeyObject, "key_not_found", "storage_full"))
 async def revoke_key(request: Request, key_id: str) -> Response:
     """Refuse the key from now on. It stays in the list, with the instant."""
     return json_response(key_object(await services_of(request).tenants.revoke_key(key_id)))

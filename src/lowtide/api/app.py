@@ -3,7 +3,10 @@
 from fastapi import FastAPI
 from starlette.responses import Response
 
+from lowtide import __version__
 from lowtide.api import admin, batches, errors, files, live, metrics, models, usage, whoami
+from lowtide.api.document import DocumentedApp
+from lowtide.api.documented import public_refusals
 from lowtide.api.edge import Edge
 from lowtide.api.guard import Guard
 from lowtide.api.json_body import json_response
@@ -13,8 +16,9 @@ from lowtide.service.services import Services
 
 def create_app(services: Services) -> FastAPI:
     """The door for one set of verbs. Serve it with `api.server.uvicorn_config`."""
-    app = FastAPI(
+    app = DocumentedApp(
         title="Lowtide",
+        version=__version__,
         docs_url=None,  # these two pages load scripts from the internet
         redoc_url=None,
         redirect_slashes=False,  # a redirected POST loses its body; `mounts` takes the slash away
@@ -25,7 +29,7 @@ def create_app(services: Services) -> FastAPI:
     for noun in (files, batches, models, usage, whoami, admin, metrics):
         # One flat list rather than nested routers, so that a 405 can tell all methods of its path.
         app.router.routes.extend(noun.router.routes)
-    app.add_api_route("/health", health, include_in_schema=False)
+    app.add_api_route("/health", health, responses=public_refusals())
     app.add_middleware(Guard)
     app.add_middleware(Mounts)
     app.add_middleware(Edge)  # added last, so outermost

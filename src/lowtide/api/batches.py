@@ -61,6 +61,7 @@ _FIELDS: Final = {
             "request_too_large",
             "rate_limit_exceeded",
             "spend_cap_exceeded",
+            "storage_full",
         ),
     },
     openapi_extra=json_body(
@@ -82,7 +83,24 @@ async def create(request: Request) -> Response:
     return response
 
 
-@router.get("/v1/batches", responses=refusals("invalid_request"))
+@router.get(
+    "/v1/batches",
+    responses=refusals("invalid_request"),
+    openapi_extra={
+        "parameters": [
+            {"name": "after", "in": "query", "schema": {"type": "string"}},
+            {
+                "name": "limit",
+                "in": "query",
+                "schema": {
+                    "type": "integer",
+                    "minimum": 1,
+                    "maximum": limits.PAGE_SIZE_MAX_BATCHES,
+                },
+            },
+        ]
+    },
+)
 async def page(request: Request) -> Response:
     """Batches, newest first: a page for OpenAI's clients, a bare array for Together's."""
     caller, service = identify(request), services_of(request).batches
@@ -107,7 +125,8 @@ async def retrieve(request: Request, batch_id: str) -> Response:
 
 
 @router.post(
-    "/v1/batches/{batch_id}/cancel", responses=refusals("batch_not_found", "invalid_request")
+    "/v1/batches/{batch_id}/cancel",
+    responses=refusals("batch_not_found", "invalid_request", "storage_full"),
 )
 async def cancel(request: Request, batch_id: str) -> Response:
     """Stop a batch; what finished is kept, and billed."""

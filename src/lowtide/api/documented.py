@@ -41,8 +41,13 @@ _BOUNDS: Mapping[int, str] = {414: "The address is too long", 431: "The headers 
 
 def refusals(*codes: ErrorCode) -> dict[int | str, dict[str, Any]]:
     """For `responses=` of a route: these codes and those that any call may end in, by status."""
+    return public_refusals(*codes, *_EVERYWHERE)
+
+
+def public_refusals(*codes: ErrorCode) -> dict[int | str, dict[str, Any]]:
+    """The same for a route that asks for no key and needs no storage."""
     by_status: dict[int, list[str]] = {}
-    for code in (*codes, *_EVERYWHERE):
+    for code in codes:
         by_status.setdefault(STATUS_OF[code], []).append(f"`{code}`")
     descriptions = {status: ", ".join(dict.fromkeys(names)) for status, names in by_status.items()}
     return {

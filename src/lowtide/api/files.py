@@ -58,7 +58,10 @@ async def retrieve_file(request: Request, file_id: str) -> Response:
     return json_response(file_object(file, dialect_of(request, file.dialect)))
 
 
-@router.delete("/v1/files/{file_id}", responses=refusals("file_not_found", "invalid_request"))
+@router.delete(
+    "/v1/files/{file_id}",
+    responses=refusals("file_not_found", "invalid_request", "storage_full"),
+)
 async def delete_file(request: Request, file_id: str) -> Response:
     await services_of(request).files.delete(identify(request).project_id, file_id)
     return json_response({"id": file_id, "object": "file", "deleted": True})

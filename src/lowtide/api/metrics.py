@@ -13,6 +13,8 @@ from prometheus_client import (
 )
 from starlette.responses import Response
 
+from lowtide.api.documented import refusals
+
 REQUESTS: Final = Counter(
     "lowtide_http_requests",
     "HTTP requests answered (status 0: the client left).",
@@ -36,6 +38,10 @@ LIVE_FIRST_BYTE: Final = Histogram(
 router = APIRouter()
 
 
-@router.get("/metrics", include_in_schema=False)
+@router.get(
+    "/metrics",
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **refusals()},
+    response_class=Response,
+)
 async def metrics() -> Response:
     return Response(generate_latest(REGISTRY), headers={"content-type": CONTENT_TYPE_LATEST})

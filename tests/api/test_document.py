@@ -1,0 +1,87 @@
+"""The OpenAPI document has every route there is, with what it takes and what it may answer."""
+
+import json
+from typing import Any
+
+import pytest
+from api_door import Door
+from starlette.routing import Route
+
+from lowtide.api.app import create_app
+from lowtide.api.document import PLAIN_ROUTES
+from lowtide.api.errors import STATUS_OF
+
+PUBLIC = {"/health", "/v1/uploads/signed/{file_id}"}
+Json = dict[str, Any]
+
+
+@pytest.fixture
+def document(door: Door) -> Json:
+    return dict(json.loads(door.ask("GET", "/openapi.json").body))
+
+
+def served(door: Door) -> set[tuple[str, str]]:
+    """Paths and methods that the application answers; HEAD only where it is named with GET."""
+    found = set()
+    for route in create_app(door.services).routes:
+        assert isinstance(route, Route)
+        path = route.path.replace(":path}", "}")
+        methods = route.methods or set()
+        found |= {(path, m) for m in methods if m != "HEAD" or "/content" in path}
+    return found - {("/openapi.json", "GET")}
+
+
+def test_the_document_has_every_route_and_no_other(door: Door, document: Json) -> None:
+    described = {
+        (path, method.upper()) for path, row in document["paths"].items() for method in row
+    }
+    assert described == served(door)
+    assert len(described) >= 36
+
+
+def test_every_parameter_of_a_path_is_described_once(document: Json) -> None:
+    for path, row in document["paths"].items():
+        named = {step[1:-1] for step in path.split("/") if step.startswith("{")}
+        for method, operation in row.items():
+            parameters = operation.get("parameters", [])
+            in_path = [each["name"] for each in parameters if each["in"] == "path"]
+            assert sorted(in_path) == sorted(named), (method, path)
+
+
+def test_every_refusal_is_the_envelope_and_says_its_codes(document: Json) -> None:
+    codes: dict[int, set[str]] = {status: set() for status in STATUS_OF.values()}
+    for code, status in STATUS_OF.items():
+        codes[status].add(f"`{code}`")
+    for path, row in document["paths"].items():
+        for operation in row.values():
+            answers = operation["responses"]
+            assert "422" not in answers, "a wrong parameter is a 400 here"
+            for status in (int(s) for s in answers if s.isdigit() and int(s) >= 400):
+                answer = answers[str(status)]
+                assert answer["content"]["application/json"]["schema"] == {
+                    "$ref": "#/components/schemas/ErrorEnvelope"
+                }
+                told = set(answer["description"].split(", "))
+                assert status in (414, 431) or (told and told <= codes[status]), (path, status)
+
+
+def test_whatever_needs_a_key_may_refuse_for_want_of_it(document: Json) -> None:
+    for path, row in document["paths"].items():
+        for operation in row.values():
+            assert ({"401", "403"} <= operation["responses"].keys()) == (path not in PUBLIC), path
+
+
+def test_whatever_writes_may_find_the_disk_full(document: Json) -> None:
+    """But for the signed address, whose answers are never a 5xx, and what keeps nothing."""
+    keeps_nothing = ("chat", "completions", "embeddings", "responses", "preprocess", "{step}")
+    for path, row in document["paths"].items():
+        if path in PUBLIC or path == "/v1/uploads" or path.endswith(keeps_nothing):
+            continue
+        for method, operation in row.items():
+            full = "507" in operation["responses"]
+            assert full == (method in ("post", "patch", "delete", "put")), (method, path)
+
+
+async def test_a_description_serves_nothing() -> None:
+    with pytest.raises(AssertionError, match="plain route"):
+        await PLAIN_ROUTES[0].endpoint()

@@ -1,0 +1,96 @@
+"""Are versions that we pin known to be vulnerable? Part of `make check`.
+
+    python tools/audit.py [REQUIREMENTS...]
+
+Asks the advisory service of pip-audit about every pinned version. A service that cannot be reached,
+or a mirror that has packages and no advisories, must not pass for a clean bill: an old version of a
+well-known package, about which every advisory service has something to say, is asked about along
+with ours, and without that answer the verdict is "not checked". Exit code 1 only for a known
+vulnerability, so that `make check` works offline.
+"""
+
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+ROOT: Final = Path(__file__).parents[1]
+CONTROL: Final = ("jinja2", "2.10")  # a sandbox escape of 2019, in every advisory database
+SOCKET_S: Final = 10
+AUDIT_S: Final = 180.0  # about sixty small answers
+_PIN: Final = re.compile(r"^([\w.-]+)(?:\[[\w,-]+\])?==([^\s;\\]+)", re.M)
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """`failed`: a pinned version is known to be vulnerable."""
+
+    text: str
+    failed: bool = False
+
+
+def pins(text: str) -> frozenset[tuple[str, str]]:
+    """Names and versions of a requirement file."""
+    return frozenset((name.lower(), version) for name, version in _PIN.findall(text))
+
+
+def verdict(wanted: int, answer: Json | None) -> Verdict:
+    """`answer` is pip-audit's JSON, None when it gave none."""
+    rows = [row for row in (answer or {}).get("dependencies", ()) if "vulns" in row]
+    known = {(row["name"].lower(), row["version"]): row["vulns"] for row in rows}
+    is_trusted = bool(known.pop(CONTROL, None))
+    found = [_told(name, version, vulns) for (name, version), vulns in known.items() if vulns]
+    if found:
+        return Verdict("\n".join(found), failed=True)
+    if not is_trusted:
+        return Verdict("dependency audit: not checked: no advisory service reachable")
+    unknown = f", {wanted - len(known)} not known to the service" if len(known) < wanted else ""
+    return Verdict(f"dependency audit: {len(known)} versions, no known vulnerability{unknown}")
+
+
+def _told(name: str, version: str, vulns: Sequence[Mapping[str, Any]]) -> str:
+    ids = ", ".join(str(each["id"]) for each in vulns)
+    fixed = sorted({fix for each in vulns for fix in each.get("fix_versions", ())})
+    mend = f"; mended in {', '.join(fixed)}" if fixed else ""
+    return f"dependency audit: {name} {version} is vulnerable: {ids}{mend}"
+
+
+def ask(wanted: frozenset[tuple[str, str]]) -> Json | None:
+    """pip-audit's answer about these and the control; None without one."""
+    with tempfile.TemporaryDirectory() as folder:
+        listed = Path(folder) / "pins.txt"
+        listed.write_text("".join(f"{n}=={v}\n" for n, v in sorted(wanted | {CONTROL})))
+        command = [
+            *(sys.executable, "-m", "pip_audit", "--requirement", str(listed)),
+            *("--no-deps", "--disable-pip", "--format", "json", "--progress-spinner", "off"),
+            *("--timeout", str(SOCKET_S)),
+        ]
+        try:
+            done = subprocess.run(
+                command, capture_output=True, text=True, timeout=AUDIT_S, check=False
+            )
+        except subprocess.TimeoutExpired:
+            return None
+    try:
+        answer = json.loads(done.stdout)
+    except ValueError:
+        return None
+    return answer if isinstance(answer, dict) else None
+
+
+def main(arguments: Sequence[str]) -> int:
+    files = [Path(name) for name in arguments] or [ROOT / "requirements.txt"]
+    wanted = frozenset[tuple[str, str]]().union(*(pins(file.read_text()) for file in files))
+    found = verdict(len(wanted), ask(wanted))
+    print(found.text)
+    return int(found.failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,299 @@
+"""Calls that nobody thought of, made from the OpenAPI document, against a running server.
+
+`make fuzz-api` runs schemathesis over every operation twice: in open mode, and in keys mode with an
+administrator's key. A case fails when the answer is a 5xx, a status or content type that the
+document does not name, or a body of another shape; the server's own count of its answers must have
+no 5xx, either. Seeded and bounded: --seed, --examples (per operation), --seconds (per mode).
+
+The engine behind the server always answers well, so that no 5xx is the engine's.
+"""
+
+import argparse
+import asyncio
+import json
+import re
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+
+from lowtide.testing.scripted_engine import Answer, ScriptedEngine, SeenRequest
+
+CASES_MIN: Final = 2_000
+READY_S: Final = 60.0
+KNOWN_EACH: Final = 12  # ids of each kind, some of which the run itself deletes
+CHECKS: Final = (
+    "not_a_server_error",
+    "status_code_conformance",
+    "content_type_conformance",
+    "response_schema_conformance",
+)
+MODEL: Final = "m"
+Json = dict[str, Any]
+
+
+class ObligingEngine(ScriptedEngine):
+    """Answers whatever it is asked, and forgets it."""
+
+    def next_answer(self, request: SeenRequest) -> Answer:
+        answer = super().next_answer(request)
+        self.requests.clear()
+        return answer
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A running `lowtide serve`; `headers` carry an administrator's key where one is needed."""
+
+    address: str
+    headers: Mapping[str, str]
+    log: Path
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What one mode came to."""
+
+    mode: str
+    cases: int = 0
+    failed: int = 0
+    operations: int = 0
+    statuses: Counter[str] = field(default_factory=Counter)
+    complaints: list[str] = field(default_factory=list)
+
+
+# ---- the server ---------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def serving(folder: Path, mode: str, engine_url: str) -> AsyncIterator[Server]:
+    """The server over a fresh `folder`; gone when the context is left."""
+    config, log = folder / "lowtide.toml", folder / "server.log"
+    config.write_text(
+        f"[server]\nport = 0\ndata_dir = {json.dumps(str(folder / 'data'))}\n"
+        f'[auth]\nmode = "{mode}"\n[dispatch]\nbeat_s = 0.1\n'
+        f'[[replica]]\nurl = "{engine_url}"\nmodels = ["{MODEL}"]\n'
+        f'[[model]]\nid = "{MODEL}"\ninput_price = 0.5\noutput_price = 1.5\n'
+    )
+    headers = {"authorization": f"Bearer {await admin_key(config)}"} if mode == "keys" else {}
+    with log.open("wb") as errors:
+        server = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "lowtide", "serve", "--config", str(config), "--json"),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=errors,
+        )
+    try:
+        assert server.stdout is not None
+        line = await asyncio.wait_for(server.stdout.readline(), READY_S)
+        yield Server(json.loads(line)["address"], headers, log)
+    finally:
+        server.terminate()
+        await server.wait()
+
+
+async def admin_key(config: Path) -> str:
+    """A key with every scope, made at the prompt as the first one always is."""
+    scopes = ("--scopes", "read,submit,admin")
+    command = ("keys", "create", "fuzz", *scopes, "--config", str(config), "--json")
+    made = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "lowtide", *command), stdout=asyncio.subprocess.PIPE
+    )
+    said, _ = await made.communicate()
+    return str(json.loads(said)["key"])
+
+
+# ---- what calls can be about --------------------------------------------------------------------
+
+
+async def known_ids(http: httpx.AsyncClient) -> dict[str, list[str]]:
+    """Path parameter -> ids that exist: files with and without bytes, results, batches, tenants."""
+    uploads = [await upload(http) for _ in range(KNOWN_EACH)]
+    batches = [await ended_batch(http, file_id) for file_id in uploads[:3]]
+    announced = await http.post("/v1/files?purpose=batch-api&file_name=later.jsonl")
+    files = [*uploads, *(each["output_file_id"] for each in batches)]
+    organization = await made(http, "/v1/admin/organizations", name="Fuzz Limited")
+    tenant = {"organization_id": organization}
+    project = await made(http, "/v1/admin/projects", name="fuzz", **tenant)
+    keys = [
+        await made(http, "/v1/admin/keys", name=f"fuzz {n}", project_id=project)
+        for n in range(KNOWN_EACH)
+    ]
+    return {
+        "file_id": [*files, announced.headers["x-together-file-id"]],
+        "batch_id": [each["id"] for each in batches],
+        "name": [MODEL],
+        "organization_id": [organization],
+        "project_id": [project],
+        "key_id": keys,
+        "input_file_id": uploads,
+        "model": [MODEL],
+    }
+
+
+async def upload(http: httpx.AsyncClient) -> str:
+    body = {"model": MODEL, "messages": [{"role": "user", "content": "Hello"}]}
+    line = {"custom_id": "1", "method": "POST", "url": "/v1/chat/completions", "body": body}
+    form = {"file": ("input.jsonl", json.dumps(line).encode())}
+    sent = await http.post("/v1/files", data={"purpose": "batch"}, files=form)
+    return str(sent.raise_for_status().json()["id"])
+
+
+async def ended_batch(http: httpx.AsyncClient, file_id: str) -> Json:
+    asked = {"input_file_id": file_id, "endpoint": "/v1/chat/completions"}
+    batch = (await http.post("/v1/batches", json=asked)).raise_for_status().json()
+    async with asyncio.timeout(READY_S):
+        while batch["status"] != "completed":
+            await asyncio.sleep(0.1)
+            batch = (await http.get(f"/v1/batches/{batch['id']}")).raise_for_status().json()
+    return dict(batch)
+
+
+async def made(http: httpx.AsyncClient, path: str, **fields: str) -> str:
+    return str((await http.post(path, json=fields)).raise_for_status().json()["id"])
+
+
+def with_known(document: Json, known: Mapping[str, Sequence[str]]) -> Json:
+    """The document, in which a parameter may also be an id that there is.
+
+    The engine's own refusals are taken out: this engine has none, so each status must be ours.
+    """
+    for path in document["paths"].values():
+        for operation in path.values():
+            for wildcard in ("4XX", "5XX"):
+                operation["responses"].pop(wildcard, None)
+            for parameter in operation.get("parameters", ()):
+                if parameter["in"] == "path" and parameter["name"] in known:
+                    parameter["schema"] = _one_of(known[parameter["name"]])
+            for content in operation.get("requestBody", {}).get("content", {}).values():
+                properties = content["schema"].get("properties", {})
+                for name in properties.keys() & known.keys():
+                    properties[name] = _one_of(known[name])
+    return document
+
+
+def _one_of(known: Sequence[str]) -> Json:
+    return {"anyOf": [{"enum": list(known)}, {"type": "string"}]}
+
+
+# ---- one mode -----------------------------------------------------------------------------------
+
+
+async def fuzz(mode: str, arguments: argparse.Namespace, engine_url: str) -> Outcome:
+    """Every operation of the document, in one mode."""
+    outcome = Outcome(mode)
+    with tempfile.TemporaryDirectory(prefix="lowtide-fuzz-") as name:
+        folder = Path(name)
+        async with (
+            serving(folder, mode, engine_url) as server,
+            httpx.AsyncClient(
+                base_url=server.address, headers=server.headers, trust_env=False, timeout=30
+            ) as http,
+        ):
+            document = (await http.get("/openapi.json")).raise_for_status().json()
+            (folder / "openapi.json").write_text(
+                json.dumps(with_known(document, await known_ids(http)))
+            )
+            await run_schemathesis(folder, server, arguments, outcome)
+            metrics = (await http.get("/metrics")).raise_for_status().text
+        outcome.statuses.update(counted(metrics))
+        judge(outcome, operations_of(document), server.log.read_text())
+    return outcome
+
+
+async def run_schemathesis(
+    folder: Path, server: Server, arguments: argparse.Namespace, outcome: Outcome
+) -> None:
+    """Fill in cases and failures; its own words are among the complaints when there are any."""
+    report = folder / "report.json"
+    # Following links it may revoke the very key it calls with, so not in keys mode.
+    phases = "examples,coverage,fuzzing" + (",stateful" if outcome.mode == "open" else "")
+    command = [
+        *("-m", "schemathesis.cli", "run", str(folder / "openapi.json"), "--url", server.address),
+        *("--checks", ",".join(CHECKS), "--phases", phases, "--continue-on-failure"),
+        *("--seed", str(arguments.seed), "--max-examples", str(arguments.examples)),
+        *("--no-shrink", "--warnings", "off", "--request-timeout", "30"),
+        *("--report", "json", "--report-json-path", str(report)),
+    ]
+    for name, value in server.headers.items():
+        command += ["--header", f"{name}: {value}"]
+    run = await asyncio.create_subprocess_exec(
+        sys.executable, *command, cwd=folder, stdout=asyncio.subprocess.PIPE, stderr=-2
+    )
+    try:
+        said, _ = await asyncio.wait_for(run.communicate(), arguments.seconds)
+    except TimeoutError:
+        run.kill()
+        await run.wait()
+        outcome.complaints.append(f"not done after {arguments.seconds} seconds")
+        return
+    told = json.loads(report.read_text()) if report.exists() else None
+    if told is not None:
+        outcome.cases = told["test_cases"]["generated"]
+        outcome.failed = told["test_cases"]["with_failures"] + told["test_cases"]["errored"]
+        outcome.operations = told["operations"]["tested"]
+    if run.returncode:
+        outcome.complaints.append(said.decode(errors="replace"))
+
+
+def operations_of(document: Json) -> int:
+    return sum(len(path) for path in document["paths"].values())
+
+
+def counted(metrics: str) -> Counter[str]:
+    """Answers by status, as the server counted them."""
+    found: Counter[str] = Counter()
+    pattern = r'^lowtide_http_requests_total\{.*status="(\d+)"\} ([\d.e+]+)$'
+    for status, count in re.findall(pattern, metrics, re.M):
+        found[status] += int(float(count))
+    return found
+
+
+def judge(outcome: Outcome, operations: int, log: str) -> None:
+    """Add what schemathesis cannot see."""
+    for status, count in outcome.statuses.items():
+        if status.startswith("5"):
+            outcome.complaints.append(f"the server counted {count} answers of {status}")
+    if "request failed" in log:
+        outcome.complaints.append(f"the server's log has a failed request:\n{log[-4000:]}")
+    if outcome.operations != operations:
+        outcome.complaints.append(f"{outcome.operations} of {operations} operations were called")
+
+
+# ---- both ---------------------------------------------------------------------------------------
+
+
+async def both(arguments: argparse.Namespace) -> int:
+    """Exit code: 0 when no case and no judgement failed."""
+    async with ObligingEngine() as engine:
+        outcomes = [await fuzz(mode, arguments, engine.url) for mode in ("open", "keys")]
+    for outcome in outcomes:
+        statuses = ", ".join(f"{s}: {n}" for s, n in sorted(outcome.statuses.items()))
+        print(f"{outcome.mode}: {outcome.operations} operations, {outcome.cases} cases; {statuses}")
+        for complaint in outcome.complaints:
+            print(f"{outcome.mode}: {complaint}")
+    cases = sum(outcome.cases for outcome in outcomes)
+    failed = sum(max(outcome.failed, bool(outcome.complaints)) for outcome in outcomes)
+    if cases < arguments.cases:
+        print(f"{cases} cases are fewer than the {arguments.cases} asked for")
+        failed = failed or 1
+    print(f"{cases - failed} passed, {failed} failed")
+    return min(1, failed)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Fuzz the HTTP API from its own document.")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--examples", type=int, default=40, help="generated cases per operation")
+    parser.add_argument("--seconds", type=float, default=600.0, help="the most one mode may take")
+    parser.add_argument("--cases", type=int, default=CASES_MIN, help="fewer in all are a failure")
+    return asyncio.run(both(parser.parse_args()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -255,9 +255,10 @@ async def test_what_was_spent_is_summed_from_any_instant(world: World) -> None:
     for at in instants:
         world.now = at
         await spend(world)
+        await spend(world)
     for since in [*instants, datetime(2026, 2, 15, 8, 30, tzinfo=UTC)]:
         spent = await world.store.ledger.spent_pico(DEFAULT_ORGANIZATION, since)
-        assert spent == PER_M * sum(at >= since for at in instants), since
+        assert spent == 2 * PER_M * sum(at >= since for at in instants), since
     assert await world.store.ledger.spent_pico("org_unknown", NOON) == 0
 
 

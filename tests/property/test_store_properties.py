@@ -41,12 +41,16 @@ from lowtide.testing.store_world import PER_ANSWER, TTL_S, World, outcomes
 SIZES = (3, 1, 4)
 MODELS = ("m", "m", "n")
 PRICES: tuple[dict[str, ModelPrices], ...] = (
-    {},
     {"m": ModelPrices(live=UnitPrices(6, 4, 2), batch=UnitPrices(3, 2, 1))},
     {name: ModelPrices(batch=UnitPrices(10**16, 3, 10**17)) for name in MODELS},
+    {},
 )
-CAPS = (None, 0, 60, 10**19)
+PER_CHEAP_ANSWER = PRICES[0]["m"].batch.charge(PER_ANSWER)
+CAPS = (0, 2 * PER_CHEAP_ANSWER, 10**19, None)
 WORKERS = st.sampled_from(["w1", "w2"])
+PICKS = st.tuples(*[st.sampled_from([True, None, False])] * 4).map(
+    lambda oks: {index: ok for index, ok in enumerate(oks) if ok is not None}
+)
 
 
 @cache
@@ -68,8 +72,10 @@ class WorkCycle(RuleBasedStateMachine):
     leases: Bundle[tuple[str, ChunkLease]] = Bundle("leases")
     beats: Bundle[Beat] = Bundle("beats")
 
-    @initialize()
-    def a_batch_in_progress(self) -> None:
+    @initialize(
+        target=leases, cap=st.sampled_from(CAPS[:2]), limit=st.integers(0, 3), worker=WORKERS
+    )
+    def a_batch_in_progress(self, cap: int, limit: int, worker: str):
         self.folder = Path(tempfile.mkdtemp(prefix="lowtide-property-"))
         path = self.folder / "lowtide.db"
         shutil.copyfile(database_at_head(), path)
@@ -87,8 +93,9 @@ class WorkCycle(RuleBasedStateMachine):
         self.expiry = [self.world.now] * len(SIZES)
         self.last = Counts()
         self.charges: Counter[tuple[str, str]] = Counter()
-        self.cap: int | None = None
         self.paused_at: datetime | None = None
+        self.the_cap_changes(cap)
+        return self.claim(worker, limit)
 
     def teardown(self) -> None:
         if hasattr(self, "runner"):
@@ -122,11 +129,19 @@ class WorkCycle(RuleBasedStateMachine):
     @rule(
         target=beats,
         held=leases,
-        picks=st.dictionaries(st.integers(0, 3), st.booleans(), max_size=4),
+        picks=PICKS,
+        prices=st.sampled_from(PRICES),
         end=st.sampled_from(["hold", "release", "forget"]),
     )
-    def beat(self, held: tuple[str, ChunkLease], picks: dict[int, bool], end: str) -> Beat:
+    def beat(
+        self,
+        held: tuple[str, ChunkLease],
+        picks: dict[int, bool],
+        prices: dict[str, ModelPrices],
+        end: str,
+    ) -> Beat:
         """Finish what this lease has left of the picked requests, as a real worker would."""
+        self.world.prices = prices
         worker, lease = held
         stored = self.done[lease.key.seq] if self._owns(worker, lease) else {}
         picks = {i: ok for i, ok in picks.items() if i < lease.count and i not in stored}
@@ -139,6 +154,17 @@ class WorkCycle(RuleBasedStateMachine):
         )
         self._commit(beat, lease, picks)
         return beat
+
+    @rule(worker=WORKERS, picks=PICKS, prices=st.sampled_from(PRICES))
+    def claim_and_finish_some(
+        self, worker: str, picks: dict[int, bool], prices: dict[str, ModelPrices]
+    ) -> None:
+        """What a worker mostly does; its lease is left to run out, if it is not done with it."""
+        found = self.runner.run(self.world.claim(1, worker=worker, models=("m", "n")))
+        for lease in found:
+            self.owner[lease.key.seq] = (worker, lease.token)
+            self.expiry[lease.key.seq] = lease.expires_at
+            self.beat((worker, lease), picks, prices, "forget")
 
     @rule(beat=beats)
     def repeat_a_beat(self, beat: Beat) -> None:
@@ -161,18 +187,16 @@ class WorkCycle(RuleBasedStateMachine):
         for seq in late:
             self.owner[seq] = None
 
-    @rule()
-    def cancel(self) -> None:
-        seen = self.runner.run(self.store.batches.cancel("p1", self.batch.id, self.world.now))
-        if self.status == "in_progress":
-            self.status = "cancelling"
-        assert seen is not None
-        assert seen.status == self.status
-
-    @precondition(lambda self: self.status == "in_progress")
-    @rule(really=st.sampled_from([False, False, False, True]))
-    def expire(self, really: bool) -> None:
-        if really:
+    @rule(event=st.sampled_from([None] * 9 + ["cancel", "cancel", "expire"]))
+    def stop(self, event: str | None) -> None:
+        """Seldom: most of what may go wrong does so while the batch runs."""
+        if event == "cancel":
+            seen = self.runner.run(self.store.batches.cancel("p1", self.batch.id, self.world.now))
+            if self.status == "in_progress":
+                self.status = "cancelling"
+            assert seen is not None
+            assert seen.status == self.status
+        elif event == "expire" and self.status == "in_progress":
             due = self.batch.expires_at
             assert self.runner.run(self.store.lifecycle.expire_due(due)) == [self.batch.id]
             self.status = "expiring"
@@ -208,28 +232,23 @@ class WorkCycle(RuleBasedStateMachine):
 
     # ---- money
 
-    @rule(prices=st.sampled_from(PRICES))
-    def prices_change(self, prices: dict[str, ModelPrices]) -> None:
-        self.world.prices = prices
-
+    @precondition(lambda self: self.paused_at is not None)
     @rule(cap=st.sampled_from(CAPS))
     def the_cap_changes(self, cap: int | None) -> None:
         change = self.store.tenants.change_organization
         limits = OrganizationLimits()
         assert self.runner.run(change(DEFAULT_ORGANIZATION, limits=limits, spend_cap_pico=cap))
         self.cap = cap
-        if self.paused_at is not None:
-            self._resume_below_cap(self.paused_at)
+        self._resume_below_cap(self.paused_at or self.world.now)
 
+    @precondition(lambda self: self.paused_at is not None)
     @rule(new_month=st.booleans())
     def unpause(self, new_month: bool) -> None:
         if new_month:
             year, month = divmod(self.world.now.year * 12 + self.world.now.month, 12)
             self.world.now = self.world.now.replace(year=year, month=month + 1, day=1)
-        was_paused = self.paused_at is not None
-        if was_paused:
-            self._resume_below_cap(self.world.now)
-        resumed = was_paused and self.paused_at is None and self.status == "in_progress"
+        self._resume_below_cap(self.world.now)
+        resumed = self.paused_at is None and self.status == "in_progress"
         ids = self.runner.run(self.store.ledger.unpause(self.world.now))
         assert ids == ([self.batch.id] if resumed else [])
 
@@ -367,7 +386,7 @@ def _month(at: datetime) -> datetime:
 
 TestWorkCycle = WorkCycle.TestCase
 TestWorkCycle.settings = settings(
-    max_examples=40,
+    max_examples=50,
     stateful_step_count=25,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],

@@ -7,16 +7,24 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
 
 import httpx
 
+from lowtide.core.money import model_prices
 from lowtide.testing.scripted_engine import Answer, ScriptedEngine, SeenRequest, completion, reply
 
 READY_S: Final = 30.0
 WINDOW: Final = 16
 BEAT_S: Final = 0.2
+PRICES: Final = model_prices(
+    Decimal("0.123456"), Decimal("0.012346"), Decimal("0.654322"), Decimal("0.5")
+)
+"""Of the model `m`: with all the decimals that a price may have, so that nothing hides in a round
+number.
+"""
 Json = dict[str, Any]
 
 
@@ -35,10 +43,21 @@ class LoggingEngine(ScriptedEngine):
         self.requests.clear()  # the log has what matters
         if text.startswith("hang"):
             return (3600.0,)
-        return (self.delay_s, reply(completion(f"re: {text}")))
+        return (self.delay_s, reply(completion(f"re: {text}") | {"usage": usage_for(text)}))
 
     def asked_within(self, begin: float, end: float) -> int:
         return sum(begin <= at <= end for at, _ in self.log)
+
+
+def usage_for(text: str) -> Json:
+    """Different for each text, so that one answer billed for another shows."""
+    given, made = 5 + 3 * int(text[1:] or 0), 2 + int(text[1:] or 0) % 11
+    return {
+        "prompt_tokens": given,
+        "prompt_tokens_details": {"cached_tokens": given // 3},
+        "completion_tokens": made,
+        "total_tokens": given + made,
+    }
 
 
 class Served:
@@ -119,6 +138,8 @@ async def served(folder: Path, engine: ScriptedEngine) -> AsyncIterator[Served]:
         f"[server]\nport = 0\ndata_dir = {json.dumps(str(folder / 'data'))}\n"
         f"[dispatch]\nbeat_s = {BEAT_S}\n"
         f'[[replica]]\nurl = "{engine.url}"\nmodels = ["m"]\nwindow = {WINDOW}\n'
+        '[[model]]\nid = "m"\ninput_price = 0.123456\ncached_input_price = 0.012346\n'
+        "output_price = 0.654322\n"
     )
     with (folder / "server.log").open("ab") as log:
         process = await asyncio.create_subprocess_exec(

@@ -4,13 +4,18 @@ FAULT_ROUNDS sets how many seeds are played (2 in the test command).
 """
 
 import os
+import sqlite3
+from contextlib import closing
+from decimal import Decimal
 from pathlib import Path
 from random import Random
 
 import pytest
-from served_child import BEAT_S, WINDOW, LoggingEngine, served
+from served_child import BEAT_S, PRICES, WINDOW, Json, LoggingEngine, served
 
 from lowtide import limits
+from lowtide.core.money import dollars
+from lowtide.core.usage import Usage
 
 ROUNDS = int(os.environ.get("FAULT_ROUNDS", "2"))
 KILLS = 3
@@ -19,6 +24,36 @@ DELAY_S = 0.01
 SLOW_BEAT_S = 0.8
 """What a beat's own fsyncs, and the way of a signal, may take on a busy machine."""
 RESUMES_S = 5.0
+
+
+def price_of(output: list[Json]) -> int:
+    """Pico-dollars of what the output file says was used, at the batch price."""
+    used = [line["response"]["body"]["usage"] for line in output]
+    return sum(
+        PRICES.batch.charge(
+            Usage(
+                input_tokens=use["prompt_tokens"],
+                cached_tokens=use["prompt_tokens_details"]["cached_tokens"],
+                output_tokens=use["completion_tokens"],
+            )
+        )
+        for use in used
+    )
+
+
+def charged(folder: Path, batch_id: str) -> tuple[int, int]:
+    """Requests and pico-dollars of the batch's ledger entries, each priced by its own tokens."""
+    database = sqlite3.connect(folder / "data" / "lowtide.db")
+    with closing(database):
+        entries = database.execute(
+            "SELECT requests, input_tokens, cached_tokens, output_tokens, charge_pico"
+            " FROM ledger WHERE batch_id = ?",
+            (batch_id,),
+        ).fetchall()
+    for _, given, cached, made, pico in entries:
+        tokens = Usage(input_tokens=given, cached_tokens=cached, output_tokens=made)
+        assert pico == PRICES.batch.charge(tokens)
+    return sum(entry[0] for entry in entries), sum(entry[4] for entry in entries)
 
 
 @pytest.mark.timeout(120)
@@ -46,7 +81,9 @@ async def test_killed_at_random_moments_no_line_is_lost_or_doubled(
                 allowed += WINDOW + engine.asked_within(since, killed_at)
         assert batch is not None, "it did not complete"
         assert batch["request_counts"] == {"total": REQUESTS, "completed": REQUESTS, "failed": 0}
-        assert batch["usage"]["total_tokens"] == 7 * REQUESTS, "every answer is billed once"
+        price = price_of(output)
+        assert Decimal(batch["cost"]["amount"]) == dollars(price), "every answer is billed once"
+        assert charged(tmp_path, batch_id) == (REQUESTS, price), "and so does the ledger say"
         answers = [line["response"]["body"]["choices"][0]["message"]["content"] for line in output]
         assert answers == [f"re: {text}" for text in texts]
         repeated = len(engine.log) - REQUESTS

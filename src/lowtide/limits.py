@@ -131,6 +131,7 @@ LEASED_INPUT_BYTES_MAX: Final = 64 * MIB  # input lines a worker holds in memory
 CONNECT_TIMEOUT_S: Final = 10.0
 ATTEMPT_TIMEOUT_S: Final = 600.0  # SDK default for a live call
 REPLY_BYTES_MAX: Final = 64 * MIB  # a reply above this is an engine gone mad
+USAGE_TOKENS_MAX: Final = 100_000_000  # of one reply, each way; no model reads or writes as many
 REPLY_HEADER_BYTES_MAX: Final = 64 * KIB
 ATTEMPTS_MAX: Final = 5  # transient failures before a line goes to the error file
 STRIKES_MAX: Final = 3  # times a request was alone under suspicion when its engine died
@@ -198,6 +199,13 @@ STORE_OPEN_RETRY_S: Final = 0.05  # between tries to open a file that another pr
 STORE_WRITER_WAIT_S: Final = 30.0  # in our own queue for a connection, then StoreUnavailable
 STORE_READERS: Final = 4  # SQLite connections beside the writer; each is a thread
 STORE_WAL_BYTES_KEPT: Final = 64 * MIB  # after a checkpoint the log shrinks to this
+STORE_CONNECTIONS: Final = 10  # to PostgreSQL per process; its default serves a hundred in all
+STORE_CONNECT_S: Final = 10.0  # to reach PostgreSQL
+STORE_STATEMENT_S: Final = 60.0  # one statement in PostgreSQL: a plan of a million lines takes few
+STORE_LOCK_S: Final = 10.0  # waiting for a row that another process holds; a beat takes 0.01 s
+STORE_CONFLICT_TRIES_MAX: Final = 5  # of a transaction that another one stood in the way of
+STORE_CLOCK_SKEW_S: Final = 2.0  # between database and us: above it a warning, as leases suffer
+WAKEUPS_PROBE_S: Final = 15.0  # a listening connection that died unheard is found after this
 STORE_KEYS_PER_STATEMENT: Final = 500  # in one IN list; SQLite before 3.32 takes 999 parameters
 
 # ---- process ----

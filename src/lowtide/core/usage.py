@@ -2,6 +2,8 @@
 
 import msgspec
 
+from lowtide import limits
+
 
 class Usage(msgspec.Struct, frozen=True):
     """Tokens. `cached_tokens` is part of `input_tokens`, `reasoning_tokens` of `output_tokens`."""
@@ -73,9 +75,16 @@ def usage_of(body: bytes) -> Usage | None:
         return None
     cached = wire.prompt_tokens_details or wire.input_tokens_details
     reasoning = wire.completion_tokens_details or wire.output_tokens_details
+    input_tokens = _sane(wire.prompt_tokens or wire.input_tokens)
+    output_tokens = _sane(wire.completion_tokens or wire.output_tokens)
     return Usage(
-        input_tokens=max(0, wire.prompt_tokens or wire.input_tokens or 0),
-        cached_tokens=max(0, (cached.cached_tokens if cached else 0) or 0),
-        output_tokens=max(0, wire.completion_tokens or wire.output_tokens or 0),
-        reasoning_tokens=max(0, (reasoning.reasoning_tokens if reasoning else 0) or 0),
+        input_tokens=input_tokens,
+        cached_tokens=min(input_tokens, _sane(cached.cached_tokens if cached else 0)),
+        output_tokens=output_tokens,
+        reasoning_tokens=min(output_tokens, _sane(reasoning.reasoning_tokens if reasoning else 0)),
     )
+
+
+def _sane(tokens: int | None) -> int:
+    """What a broken engine reports must neither make a charge negative nor overflow a sum."""
+    return min(max(0, tokens or 0), limits.USAGE_TOKENS_MAX)

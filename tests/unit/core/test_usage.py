@@ -3,6 +3,7 @@
 import msgspec
 import pytest
 
+from lowtide import limits
 from lowtide.core.usage import NO_USAGE, UNREADABLE, Usage, usage_of
 
 
@@ -68,3 +69,14 @@ def test_usages_add_up_field_by_field() -> None:
     assert total == Usage(11, 22, 33, 44)
     assert total.total_tokens == 44
     assert msgspec.structs.replace(NO_USAGE) + total == total
+
+
+def test_absurd_counts_are_bounded_and_parts_never_pass_their_whole() -> None:
+    body = (
+        b'{"usage":{"prompt_tokens":3,"completion_tokens":99999999999999999999,'
+        b'"prompt_tokens_details":{"cached_tokens":7}}}'
+    )
+    usage = usage_of(body)
+    assert usage is not None
+    assert (usage.input_tokens, usage.cached_tokens) == (3, 3)
+    assert usage.output_tokens == limits.USAGE_TOKENS_MAX

@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from lowtide.cli import screen
 from lowtide.cli.client import check_id
-from lowtide.cli.desk import Desk, Place, choose, open_desk
+from lowtide.cli.desk import Desk, choose
 from lowtide.cli.exits import CommandError
 from lowtide.cli.http_client import ServerRefused
 from lowtide.cli.instants import instant_ahead
@@ -22,6 +22,7 @@ from lowtide.cli.options import (
     JsonOption,
     examples,
 )
+from lowtide.cli.place import Place, open_desk
 from lowtide.cli.views import KeyView, read_view
 from lowtide.core.errors import LowtideError
 from lowtide.core.tenancy import DEFAULT_PROJECT

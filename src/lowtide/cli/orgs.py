@@ -9,7 +9,7 @@ from msgspec import UNSET
 from rich.markup import escape
 
 from lowtide.cli import screen
-from lowtide.cli.desk import Bounds, Cap, Place, choose, open_desk
+from lowtide.cli.desk import Bounds, Cap, choose
 from lowtide.cli.exits import CommandError
 from lowtide.cli.options import (
     AdminKeyOption,
@@ -19,6 +19,7 @@ from lowtide.cli.options import (
     JsonOption,
     examples,
 )
+from lowtide.cli.place import Place, open_desk
 from lowtide.cli.views import JsonObject, OrganizationView, read_view
 from lowtide.core.tenancy import OrganizationLimits
 

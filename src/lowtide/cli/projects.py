@@ -6,7 +6,7 @@ import typer
 from rich.markup import escape
 
 from lowtide.cli import screen
-from lowtide.cli.desk import Place, choose, open_desk
+from lowtide.cli.desk import choose
 from lowtide.cli.options import (
     AdminKeyOption,
     ConfigOption,
@@ -15,6 +15,7 @@ from lowtide.cli.options import (
     JsonOption,
     examples,
 )
+from lowtide.cli.place import Place, open_desk
 from lowtide.cli.views import ProjectView, read_view
 from lowtide.core.tenancy import DEFAULT_ORGANIZATION
 

@@ -14,7 +14,7 @@ import msgspec
 import typer
 
 from lowtide.cli import screen
-from lowtide.cli.desk import Desk, Place, UsageQuestion, choose, open_desk
+from lowtide.cli.desk import Desk, UsageQuestion, choose
 from lowtide.cli.exits import CommandError
 from lowtide.cli.instants import instant_back
 from lowtide.cli.options import (
@@ -24,6 +24,7 @@ from lowtide.cli.options import (
     JsonOption,
     KeyOption,
 )
+from lowtide.cli.place import Place, open_desk
 from lowtide.cli.views import AmountsView, JsonObject, read_view
 from lowtide.ports.accounts import GroupBy
 

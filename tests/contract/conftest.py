@@ -29,12 +29,18 @@ async def _make(path: Path) -> None:
     await store.aclose()
 
 
-@pytest.fixture(params=["sqlite"])
-def store_url(request: pytest.FixtureRequest, tmp_path: Path, fresh_sqlite: Path) -> str:
-    """Where a store of this kind is kept: what a second process would open, too."""
+@pytest.fixture
+def sqlite_url(tmp_path: Path, fresh_sqlite: Path) -> str:
     path = tmp_path / "lowtide.db"
     shutil.copyfile(fresh_sqlite, path)
     return f"sqlite+aiosqlite:///{path}"
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def store_url(request: pytest.FixtureRequest) -> str:
+    """Where a store of this kind is kept: what a second process would open, too."""
+    url: str = request.getfixturevalue(f"{request.param}_url")
+    return url
 
 
 @pytest.fixture

@@ -4,12 +4,16 @@ import asyncio
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from sqlalchemy import make_url
 
 from lowtide.core.batch import Batch, Counts
+from lowtide.ports.store import StoreUnavailable
 from lowtide.store.sql_store import SqlStore
+from lowtide.testing.postgres import PostgresServer
 from lowtide.testing.store_world import TTL_S, World, keys, outcomes
 
 
@@ -20,6 +24,24 @@ def image_of(store_url: str, folder: Path) -> str:
         if not file.name.endswith("-shm"):  # memory of the dead process
             shutil.copyfile(file, folder / file.name)
     return f"sqlite+aiosqlite:///{folder / path.name}"
+
+
+@pytest.fixture
+def crash(store_url: str, request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], str]:
+    """Let the database crash; where it can be opened afterwards."""
+
+    def image() -> str:
+        folder = tmp_path / "crashed"
+        folder.mkdir()
+        return image_of(store_url, folder)
+
+    def restart() -> str:
+        server: PostgresServer = request.getfixturevalue("postgres")
+        server.kill()
+        server.start()
+        return store_url
+
+    return restart if store_url.startswith("postgresql") else image
 
 
 async def reopened(world: World, store_url: str) -> World:
@@ -41,13 +63,11 @@ async def check_sums(world: World, batch: Batch) -> Counts:
     return seen.counts
 
 
-async def test_what_had_returned_survives_the_crash(
-    world: World, store_url: str, tmp_path_factory
-) -> None:
+async def test_what_had_returned_survives_the_crash(world: World, crash: Callable[[], str]) -> None:
     batch = await world.running(("m", 4), ("m", 2))
     first, second = await world.claim()
     await world.commit(outcomes(first, [0, 1], failed=[1]), held=[first, second])
-    after = await reopened(world, image_of(store_url, tmp_path_factory.mktemp("crashed")))
+    after = await reopened(world, crash())
     try:
         assert await check_sums(after, batch) == Counts(6, 1, 1)
         assert await after.claim() == [], "leases of the dead hold until they run out"
@@ -62,6 +82,7 @@ async def test_what_had_returned_survives_the_crash(
         await after.store.aclose()
 
 
+@pytest.mark.parametrize("store_url", ["sqlite"], indirect=True)
 async def test_a_crash_amid_a_beat_leaves_none_of_it(
     world: World, store_url: str, tmp_path_factory
 ) -> None:
@@ -84,6 +105,45 @@ async def test_a_crash_amid_a_beat_leaves_none_of_it(
         await after.store.aclose()
     assert settled <= {0, 320}
     assert 320 in settled
+
+
+@pytest.mark.parametrize("store_url", ["postgres"], indirect=True)
+async def test_a_server_that_crashes_amid_a_beat_keeps_all_or_none_of_it(
+    world: World, postgres: PostgresServer
+) -> None:
+    """The store stays open: it finds its connections dead and makes new ones."""
+    batch = await world.running(*[("m", 32)] * 20)
+    leases = await world.claim()
+    for index, moments in enumerate((0, 20, 60, 120, 200, 300)):
+        before = (await check_sums(world, batch)).settled
+        beat = world.beat(*(outcomes(lease, [index]) for lease in leases), held=leases)
+        committing = asyncio.create_task(world.store.work.commit_beat(beat))
+        for _ in range(moments):
+            await asyncio.sleep(0)
+        postgres.kill()
+        lost = isinstance((await asyncio.gather(committing, return_exceptions=True))[0], Exception)
+        postgres.start()
+        settled = (await check_sums(world, batch)).settled
+        assert settled in ((before, before + 20) if lost else (before + 20,))
+        assert not (await world.store.work.commit_beat(beat)).lost, "sent again as it was"
+        assert (await check_sums(world, batch)).settled == before + 20
+
+
+@pytest.mark.parametrize("store_url", ["postgres"], indirect=True)
+async def test_while_its_server_is_away_a_store_says_so(
+    world: World, postgres: PostgresServer
+) -> None:
+    batch = await world.running()
+    postgres.stop()
+    try:
+        for _ in range(2):
+            with pytest.raises(StoreUnavailable):
+                await world.see(batch)
+            with pytest.raises(StoreUnavailable):
+                await world.claim()
+    finally:
+        postgres.start()
+    assert len(await world.claim()) == 1
 
 
 async def test_a_second_process_goes_on_where_the_first_one_stopped(

@@ -15,7 +15,7 @@ from lowtide.core.batch import Batch, sources_of
 from lowtide.core.plan import ModelShare
 from lowtide.ports.store import QueueDepth
 from lowtide.store.dialect import lock_name
-from lowtide.store.engine import Database
+from lowtide.store.engine import Database, repeats_conflicts
 from lowtide.store.paging import page
 from lowtide.store.rows import batch_of, batch_values
 from lowtide.store.schema import LEASED, batch_models, batches, chunks, files, projects
@@ -24,6 +24,7 @@ from lowtide.store.transitions import drop_unleased, take
 _RUNS = (batches.c.status == "in_progress") & batches.c.paused_reason.is_(None)
 
 
+@repeats_conflicts
 class SqlBatches:
     """Rows of batches, for the verbs."""
 
@@ -37,8 +38,11 @@ class SqlBatches:
             row = found.one_or_none()
             if row is not None:
                 return batch_of(row)
+            # Locked: who deletes the file meanwhile waits, and then sees that this batch reads it.
             input_key = await conn.scalar(
-                select(files.c.blob_key).where(files.c.id == batch.input_file_id)
+                select(files.c.blob_key)
+                .where(files.c.id == batch.input_file_id)
+                .with_for_update(read=True)
             )
             organization_id = await conn.scalar(
                 select(projects.c.organization_id).where(projects.c.id == batch.project_id)
@@ -74,7 +78,8 @@ class SqlBatches:
 
     async def cancel(self, project_id: str, batch_id: str, now: datetime) -> Batch | None:
         async with self._db.write() as conn:
-            row = (await conn.execute(_own(project_id, batch_id).with_for_update())).one_or_none()
+            mine = _own(project_id, batch_id).with_for_update(key_share=True)
+            row = (await conn.execute(mine)).one_or_none()
             if row is None:
                 return None
             if row.status in sources_of("cancel"):

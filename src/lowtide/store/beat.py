@@ -65,7 +65,7 @@ async def _lock_chunks(
 ) -> dict[ChunkKey, Row[Any]]:
     if not keys:
         return {}
-    found = await conn.execute(chunks_by_key(keys).with_for_update())
+    found = await conn.execute(chunks_by_key(keys).with_for_update(key_share=True))
     return {ChunkKey(row.batch_id, row.seq): row for row in found}
 
 

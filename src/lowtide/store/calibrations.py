@@ -9,10 +9,11 @@ from datetime import datetime
 from sqlalchemy import insert, select, update
 
 from lowtide.store.dialect import lock_name
-from lowtide.store.engine import Database
+from lowtide.store.engine import Database, repeats_conflicts
 from lowtide.store.schema import token_models
 
 
+@repeats_conflicts
 class SqlCalibrations:
     """What was learnt about tokenizers."""
 

@@ -64,7 +64,7 @@ def first_waiting(model: str, limit: int, organization_id: str | None = None) ->
     if organization_id is not None:
         mine.append(chunks.c.organization_id == organization_id)
     queue = select(chunks).where(*mine).order_by(*CLAIM_ORDER).limit(limit)
-    return queue.with_for_update(skip_locked=True)
+    return queue.with_for_update(key_share=True, skip_locked=True)
 
 
 def waiting_organizations(model: str) -> Select[Any]:

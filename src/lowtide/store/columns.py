@@ -1,18 +1,22 @@
-"""Column types: how instants and small structures lie in the database.
+"""Column types: how words, instants and small structures lie in the database.
 
 Used by schema.py alone. Invariant: an instant comes back as it went in, aware UTC and exact to the
 microsecond, whichever database keeps it; both databases sort and compare it as a plain integer.
 """
 
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Final
 
 import msgspec
-from sqlalchemy import BigInteger, Dialect, Text
+from sqlalchemy import BigInteger, Dialect, String, Text
 from sqlalchemy.types import TypeDecorator
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+
+WORD: Final = String().with_variant(String(collation="C"), "postgresql")
+"""Ids, names, states, keys. Compared byte by byte: one order in both databases and in Python, and
+indexes that a new version of the machine's locales cannot spoil."""
 
 
 class Instant(TypeDecorator[datetime]):

@@ -11,7 +11,7 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Engine, event, func, select
+from sqlalchemy import Engine, event, func, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lowtide.limits import STORE_BUSY_TIMEOUT_S, STORE_WAL_BYTES_KEPT
@@ -64,3 +64,10 @@ async def lock_name(conn: AsyncConnection, name: str) -> None:
     """Be alone among transactions that lock the same name, until this one ends."""
     if conn.dialect.name == "postgresql":
         await conn.execute(select(func.pg_advisory_xact_lock(zlib.crc32(name.encode()))))
+
+
+async def wait_patiently(conn: AsyncConnection) -> None:
+    """Let this transaction's statements and locks take as long as they need: a migration may."""
+    if conn.dialect.name == "postgresql":
+        await conn.execute(text("SET LOCAL statement_timeout = 0"))
+        await conn.execute(text("SET LOCAL lock_timeout = 0"))

@@ -2,7 +2,8 @@
 
 Called by files.py (a file is deleted) and results.py (the sweep), inside their transactions.
 Invariant: a blob key enters the garbage in the same transaction in which the last row that needs
-the blob lets go of it, so no blob is both needed and garbage, and none is forgotten.
+the blob lets go of it, so no blob is both needed and garbage, and none is forgotten. For that,
+disposals come one after another: each sees which rows the ones before it took.
 """
 
 from collections.abc import Sequence
@@ -22,10 +23,16 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from lowtide.store.dialect import lock_name
 from lowtide.store.schema import batches, chunks, files, garbage, slices
 from lowtide.store.transitions import lock_batches
 
 _UNFINISHED = batches.c.ended_at.is_(None)
+
+
+async def dispose_alone(conn: AsyncConnection) -> None:
+    """The first thing that a transaction does which lets go of blobs."""
+    await lock_name(conn, "disposal")
 
 
 async def hide_files(conn: AsyncConnection, ids: Sequence[str], now: datetime) -> int:

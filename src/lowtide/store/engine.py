@@ -7,35 +7,79 @@ transaction.
 """
 
 import errno
+import inspect
 import sqlite3
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Final
+from functools import wraps
+from pathlib import Path
+from typing import Any, Final, ParamSpec, TypeVar
 
-from sqlalchemy import exc, make_url
+from sqlalchemy import URL, exc, make_url
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 
-from lowtide.limits import STORE_READERS, STORE_WRITER_WAIT_S
+from lowtide.limits import STORE_CONFLICT_TRIES_MAX, STORE_READERS, STORE_WRITER_WAIT_S
 from lowtide.ports.store import StoreError, StoreFull, StoreUnavailable
 from lowtide.store.dialect import prepare_sqlite
+from lowtide.store.postgres import is_postgres, open_pool, shown
+
+P = ParamSpec("P")
+T = TypeVar("T")
+Class = TypeVar("Class", bound=type)
 
 _NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
-_SQLSTATE_DISK_FULL: Final = "53100"  # PostgreSQL
+# SQLSTATEs of PostgreSQL (its manual, appendix A).
+_DISK_FULL: Final = "53100"
+_CONFLICTS: Final = frozenset(
+    {
+        "40001",  # serialization_failure
+        "40P01",  # deadlock_detected
+        "0A000",  # a migration changed a table under a prepared statement
+    }
+)
+_PASSING: Final = (
+    "08",  # connection lost
+    "25006",  # read only: a standby, after a switch-over
+    "25P03",  # we were too slow inside a transaction
+    "40",  # rolled back
+    "53",  # out of memory, too many connections
+    "55P03",  # a lock was not to be had in time
+    "57",  # cancelled by a time-out, shutting down, starting up
+    "58",  # its disk failed it
+)
+
+
+class StoreConflict(StoreUnavailable):
+    """Two transactions stood in each other's way; this one was undone and may run again."""
 
 
 class Database:
-    """One database behind a reading and a writing side."""
+    """One database behind a reading and a writing side. `name` is its address without secrets."""
 
     def __init__(self, url: str) -> None:
-        self.url = make_url(url)
+        """Raises ModuleNotFoundError when the driver for `url` is not installed."""
+        self.url = url
+        self.is_postgres = is_postgres(url)
         self._writer: AsyncEngine
         self._reader: AsyncEngine
-        if self.url.get_backend_name() == "sqlite":
-            self._writer = self._sqlite(writer=True)
-            self._reader = self._sqlite(writer=False)
+        if self.is_postgres:
+            self.name = shown(url)
+            self._writer = open_pool(url)
+            self._reader = self._writer.execution_options(
+                isolation_level="REPEATABLE READ", postgresql_readonly=True
+            )
         else:
-            self._writer = self._reader = create_async_engine(self.url, pool_pre_ping=True)
+            place = make_url(url)
+            self.name = place.render_as_string(hide_password=True)
+            self._writer = _sqlite(place, writer=True)
+            self._reader = _sqlite(place, writer=False)
+
+    @property
+    def file(self) -> Path | None:
+        """Where SQLite keeps it."""
+        path = None if self.is_postgres else make_url(self.url).database
+        return Path(path) if path else None
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
@@ -46,7 +90,11 @@ class Database:
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncConnection]:
-        """A transaction that is committed, durably, when the block ends well; undone otherwise."""
+        """A transaction that is committed, durably, when the block ends well; undone otherwise.
+
+        On PostgreSQL each statement sees what was committed before it: lock first, in a statement
+        of its own, then read what the lock guards.
+        """
         with mapped_errors():
             async with self._writer.begin() as conn:
                 yield conn
@@ -56,16 +104,42 @@ class Database:
         await self._reader.dispose()
         await self._writer.dispose()
 
-    def _sqlite(self, *, writer: bool) -> AsyncEngine:
-        engine = create_async_engine(
-            self.url,
-            poolclass=AsyncAdaptedQueuePool,
-            pool_size=1 if writer else STORE_READERS,
-            max_overflow=0,
-            pool_timeout=STORE_WRITER_WAIT_S,
-        )
-        prepare_sqlite(engine.sync_engine, writer=writer)
-        return engine
+
+def _sqlite(url: URL, *, writer: bool) -> AsyncEngine:
+    engine = create_async_engine(
+        url,
+        poolclass=AsyncAdaptedQueuePool,
+        pool_size=1 if writer else STORE_READERS,
+        max_overflow=0,
+        pool_timeout=STORE_WRITER_WAIT_S,
+    )
+    prepare_sqlite(engine.sync_engine, writer=writer)
+    return engine
+
+
+def repeats_conflicts(kind: Class) -> Class:
+    """Let each public method of the class, which is one transaction, run again after a conflict.
+
+    The order in which rows are locked leaves few: a pause of an organisation locks its batches
+    late, and migrations change tables under other processes.
+    """
+    for name, method in list(vars(kind).items()):
+        if inspect.iscoroutinefunction(method) and not name.startswith("_"):
+            setattr(kind, name, _repeating(method))
+    return kind
+
+
+def _repeating(method: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
+    @wraps(method)
+    async def repeating(*args: P.args, **kwargs: P.kwargs) -> T:
+        for _ in range(STORE_CONFLICT_TRIES_MAX - 1):
+            try:
+                return await method(*args, **kwargs)
+            except StoreConflict:
+                continue  # the others' locks make it wait its turn
+        return await method(*args, **kwargs)
+
+    return repeating
 
 
 @contextmanager
@@ -86,11 +160,17 @@ def is_locked(error: StoreUnavailable) -> bool:
 
 
 def _store_error(error: Exception, cause: BaseException | None) -> StoreError:
-    words = str(cause or error)
-    if _is_full(cause):
+    words = str(cause or error) or type(error).__name__
+    state: Any = getattr(cause, "sqlstate", None) or ""
+    if _is_full(cause) or state == _DISK_FULL:
         return StoreFull(f"no space left for the database: {words}")
-    if isinstance(cause, sqlite3.OperationalError | OSError) or isinstance(
-        error, exc.OperationalError | exc.InterfaceError | exc.TimeoutError
+    if state in _CONFLICTS:
+        return StoreConflict(f"the database undid the transaction: {words}")
+    if (
+        state.startswith(_PASSING)
+        or isinstance(cause, sqlite3.OperationalError | OSError)
+        or isinstance(error, exc.OperationalError | exc.InterfaceError | exc.TimeoutError)
+        or (isinstance(error, exc.DBAPIError) and error.connection_invalidated)
     ):
         return StoreUnavailable(f"the database cannot be used now: {words}")
     return StoreError(f"the database refused: {words}")
@@ -98,7 +178,5 @@ def _store_error(error: Exception, cause: BaseException | None) -> StoreError:
 
 def _is_full(cause: BaseException | None) -> bool:
     if isinstance(cause, OSError) and cause.errno in _NO_SPACE:
-        return True
-    if getattr(cause, "sqlstate", None) == _SQLSTATE_DISK_FULL:
         return True
     return getattr(cause, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL

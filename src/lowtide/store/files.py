@@ -10,8 +10,8 @@ from sqlalchemy import insert, select, update
 
 from lowtide.core.file import File
 from lowtide.ports.store import Order
-from lowtide.store.disposal import hide_files
-from lowtide.store.engine import Database
+from lowtide.store.disposal import dispose_alone, hide_files
+from lowtide.store.engine import Database, repeats_conflicts
 from lowtide.store.paging import page
 from lowtide.store.rows import file_of, file_values
 from lowtide.store.schema import files
@@ -19,6 +19,7 @@ from lowtide.store.schema import files
 _VISIBLE = files.c.deleted_at.is_(None)
 
 
+@repeats_conflicts
 class SqlFiles:
     """Rows of files."""
 
@@ -73,6 +74,7 @@ class SqlFiles:
 
     async def delete(self, project_id: str, file_id: str, now: datetime) -> bool:
         async with self._db.write() as conn:
+            await dispose_alone(conn)
             own = (files.c.id == file_id) & (files.c.project_id == project_id) & _VISIBLE
             if await conn.scalar(select(files.c.id).where(own)) is None:
                 return False

@@ -15,7 +15,7 @@ from lowtide.core.batch import ASSEMBLING, BatchError, sources_of
 from lowtide.core.chunk import NOTHING_DONE
 from lowtide.core.plan import ChunkSpec, ModelShare
 from lowtide.ports.store import OutputInfo, TaskLease, TokenLimitReached
-from lowtide.store.engine import Database
+from lowtide.store.engine import Database, repeats_conflicts
 from lowtide.store.result_files import finish_files
 from lowtide.store.rows import USAGE_FIELDS, batch_of
 from lowtide.store.schema import LEASED, batch_models, batches, chunks
@@ -25,6 +25,7 @@ from lowtide.store.transitions import drop_unleased, lock_batches, take
 _NOT_LEASED = batches.c.task_expires_at.is_(None)
 
 
+@repeats_conflicts
 class SqlLifecycle:
     """Validation, assembly, expiry: what moves a batch between its states."""
 
@@ -143,7 +144,7 @@ class SqlLifecycle:
             .where(ready, _NOT_LEASED)
             .order_by(batches.c.created_at, batches.c.id)
             .limit(1)
-            .with_for_update(skip_locked=True)
+            .with_for_update(key_share=True, skip_locked=True)
         )
         async with self._db.write() as conn:
             row = (await conn.execute(oldest)).one_or_none()
@@ -173,7 +174,7 @@ def _held(lease: TaskLease) -> tuple[ColumnElement[bool], ...]:
 
 
 async def _lock_held(conn: AsyncConnection, lease: TaskLease) -> Row[Any] | None:
-    found = await conn.execute(select(batches).where(*_held(lease)).with_for_update())
+    found = await conn.execute(select(batches).where(*_held(lease)).with_for_update(key_share=True))
     return found.one_or_none()
 
 

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lowtide.limits import STORE_BUSY_TIMEOUT_S, STORE_OPEN_RETRY_S
 from lowtide.ports.store import StoreError, StoreUnavailable
-from lowtide.store.dialect import lock_name
+from lowtide.store.dialect import lock_name, wait_patiently
 from lowtide.store.engine import Database, is_locked
 from lowtide.store.schema import HEAD
 
@@ -42,6 +42,7 @@ async def bring_to_head(database: Database) -> None:
 
 async def _bring_to_head(database: Database) -> None:
     async with database.write() as conn:
+        await wait_patiently(conn)
         await lock_name(conn, "lowtide schema")
         version = await _version(conn)
         if version == HEAD:

@@ -17,15 +17,17 @@ from lowtide.store.disposal import (
     discard_blobs_of_files,
     discard_plans,
     discard_slices,
+    dispose_alone,
     hide_files,
 )
-from lowtide.store.engine import Database
+from lowtide.store.engine import Database, repeats_conflicts
 from lowtide.store.schema import batches, files, garbage, slices
 
 _SLICE = tuple(slices.c[field] for field in SliceRow.__struct_fields__)
 _KEEPS_BLOB = (files.c.blob_key, batches.c.plan_key, slices.c.segment_key, garbage.c.blob_key)
 
 
+@repeats_conflicts
 class SqlResults:
     """Committed slices, for readers and the assembler; and what may be swept."""
 
@@ -47,8 +49,11 @@ class SqlResults:
     async def sweep(self, now: datetime, *, segments_keep_s: float, limit: int = 1000) -> int:
         keep_since = now - timedelta(seconds=segments_keep_s)
         async with self._db.write() as conn:
-            added = await _sweep_plans(conn, now, limit)
-            added += await _sweep_files(conn, now, keep_since, limit)
+            await dispose_alone(conn)
+            # Files first: they wait for the batches they lock. What comes after passes over those
+            # that others hold, so that nobody waits for us who makes us wait.
+            added = await _sweep_files(conn, now, keep_since, limit)
+            added += await _sweep_plans(conn, now, limit)
             added += await _sweep_slices(conn, now, keep_since, limit)
         return added
 
@@ -72,10 +77,16 @@ class SqlResults:
 
 
 async def _sweep_plans(conn: AsyncConnection, now: datetime, limit: int) -> int:
-    planned = select(batches.c.id).where(
-        batches.c.plan_key.is_not(None), batches.c.swept_at.is_(None), batches.c.ended_at <= now
+    planned = (
+        select(batches.c.id)
+        .where(
+            batches.c.plan_key.is_not(None), batches.c.swept_at.is_(None), batches.c.ended_at <= now
+        )
+        .order_by(batches.c.ended_at)
+        .limit(limit)
+        .with_for_update(key_share=True, skip_locked=True)
     )
-    ids = (await conn.scalars(planned.order_by(batches.c.ended_at).limit(limit))).all()
+    ids = (await conn.scalars(planned)).all()
     return await discard_plans(conn, ids, now)
 
 
@@ -103,7 +114,7 @@ async def _sweep_slices(
         .where(batches.c.swept_at.is_(None), batches.c.ended_at <= keep_since)
         .order_by(batches.c.ended_at)
         .limit(limit)
-        .with_for_update(skip_locked=True)
+        .with_for_update(key_share=True, skip_locked=True)
     )
     added = 0
     for batch_id in (await conn.scalars(ended)).all():

@@ -27,7 +27,7 @@ from sqlalchemy import (
 from lowtide.core.batch import BatchError
 from lowtide.core.ledger import Cost
 from lowtide.core.tenancy import OrganizationLimits, Scope
-from lowtide.store.columns import Instant, Json
+from lowtide.store.columns import WORD, Instant, Json
 
 HEAD: Final = "0003"
 """The revision that this code needs. Revisions are numbered, so a newer one is recognised."""
@@ -42,7 +42,7 @@ HELD: Final = literal_column("'held'", String)
 
 
 def _text(name: str, **rest: Any) -> Column[str]:
-    return Column(name, String, nullable=rest.pop("nullable", False), **rest)
+    return Column(name, WORD, nullable=rest.pop("nullable", False), **rest)
 
 
 def _count(name: str) -> Column[int]:
@@ -80,7 +80,7 @@ projects = Table(
     "projects",
     metadata,
     _text("id", primary_key=True),
-    Column("organization_id", String, ForeignKey(organizations.c.id), nullable=False),
+    Column("organization_id", WORD, ForeignKey(organizations.c.id), nullable=False),
     _text("name"),
     _at("created_at", nullable=False),
 )
@@ -90,7 +90,7 @@ api_keys = Table(
     "api_keys",
     metadata,
     _text("id", primary_key=True),
-    Column("project_id", String, ForeignKey(projects.c.id), nullable=False),
+    Column("project_id", WORD, ForeignKey(projects.c.id), nullable=False),
     _text("name"),
     _text("secret_hash"),
     _text("hint"),
@@ -137,7 +137,7 @@ batches = Table(
     "batches",
     metadata,
     _text("id", primary_key=True),
-    Column("organization_id", String, ForeignKey(organizations.c.id), nullable=False),
+    Column("organization_id", WORD, ForeignKey(organizations.c.id), nullable=False),
     _text("project_id"),
     _text("user_id"),
     _text("dialect"),
@@ -201,7 +201,7 @@ Index(
 batch_models = Table(
     "batch_models",
     metadata,
-    Column("batch_id", String, ForeignKey(batches.c.id), primary_key=True),
+    Column("batch_id", WORD, ForeignKey(batches.c.id), primary_key=True),
     _text("model", primary_key=True),
     _count("requests"),  # as planned
     _count("planned_tokens"),  # estimated input tokens of them
@@ -218,7 +218,7 @@ batch_models = Table(
 chunks = Table(
     "chunks",
     metadata,
-    Column("batch_id", String, ForeignKey(batches.c.id), primary_key=True),
+    Column("batch_id", WORD, ForeignKey(batches.c.id), primary_key=True),
     Column("seq", Integer, primary_key=True, autoincrement=False),
     _text("organization_id"),
     _text("state"),
@@ -272,7 +272,7 @@ Index(
 slices = Table(
     "slices",
     metadata,
-    Column("batch_id", String, ForeignKey(batches.c.id), primary_key=True),
+    Column("batch_id", WORD, ForeignKey(batches.c.id), primary_key=True),
     Column("seq", BigInteger, primary_key=True, autoincrement=False),
     Column("chunk_seq", Integer, nullable=False),
     _text("segment_key"),
@@ -321,7 +321,7 @@ Index("ledger_of", ledger.c.organization_id, ledger.c.at)
 spend = Table(
     "spend",
     metadata,
-    Column("organization_id", String, ForeignKey(organizations.c.id), primary_key=True),
+    Column("organization_id", WORD, ForeignKey(organizations.c.id), primary_key=True),
     _text("month", primary_key=True),  # YYYY-MM, in UTC
     _whole("charge_pico", nullable=False),  # the running sum of the month's ledger entries
 )

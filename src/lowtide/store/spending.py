@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Row, Select, insert, select, update
+from sqlalchemy import ColumnElement, Row, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lowtide.core.batch import PausedReason
@@ -37,8 +37,7 @@ async def lock_organizations(
     if not batch_ids:
         return []
     owners = select(batches.c.organization_id).where(batches.c.id.in_(sorted(batch_ids)))
-    found = await conn.execute(_with_spend(now).where(organizations.c.id.in_(owners)))
-    return list(found)
+    return await _locked_with_spend(conn, now, organizations.c.id.in_(owners))
 
 
 async def charge(
@@ -73,22 +72,32 @@ async def resume_below_cap(
 
     What their workers still hold ends as any lease does; what was held waits again.
     """
-    paused = _with_spend(now).where(organizations.c.paused_at.is_not(None), *only)
+    paused = organizations.c.paused_at.is_not(None)
     resumed: list[str] = []
-    for owner in (await conn.execute(paused)).all():
+    for owner in await _locked_with_spend(conn, now, paused, *only):
         if owner.spend_cap_pico is None or (owner.charge_pico or 0) < owner.spend_cap_pico:
             resumed += await _resume(conn, owner.id)
     return resumed
 
 
-def _with_spend(now: datetime) -> Select[Any]:
+async def _locked_with_spend(
+    conn: AsyncConnection, now: datetime, *which: ColumnElement[bool]
+) -> list[Row[Any]]:
+    # Two statements: while one waits for a lock, PostgreSQL keeps what it has read of other tables.
+    locked = await conn.scalars(
+        select(organizations.c.id)
+        .where(*which)
+        .order_by(organizations.c.id)
+        .with_for_update(key_share=True)
+    )
     this_month = (spend.c.organization_id == organizations.c.id) & (spend.c.month == month_of(now))
-    return (
+    found = await conn.execute(
         select(organizations, spend.c.charge_pico)
         .outerjoin(spend, this_month)
+        .where(organizations.c.id.in_(locked.all()))
         .order_by(organizations.c.id)
-        .with_for_update(of=organizations)
     )
+    return list(found)
 
 
 async def _put_spend(conn: AsyncConnection, owner: Row[Any], month: str, spent: int) -> None:

@@ -33,9 +33,10 @@ from lowtide.store.work import SqlWork
 
 
 class SqlStore:
-    """All of the state. `url` is SQLAlchemy's, with an async driver."""
+    """All of the state. `url` is `postgresql://...` as libpq has it, or SQLAlchemy's for SQLite."""
 
     def __init__(self, url: str) -> None:
+        """Raises ModuleNotFoundError when the driver for PostgreSQL is not installed."""
         self._db = Database(url)
         self._files = SqlFiles(self._db)
         self._batches = SqlBatches(self._db)
@@ -86,18 +87,17 @@ class SqlStore:
 
     async def open(self) -> None:
         """Connect and bring the schema to head. Raises StoreError with what to do."""
-        url = self._db.url
+        file = self._db.file
         try:
-            if url.get_backend_name() == "sqlite" and url.database:
+            if file is not None:
                 with mapped_errors():
-                    await asyncio.to_thread(make_sqlite_file, Path(url.database))
+                    await asyncio.to_thread(make_sqlite_file, file)
             await bring_to_head(self._db)
         except StoreUnavailable as error:
             await self.aclose()
-            where = url.render_as_string(hide_password=True)
             raise StoreError(
-                f"cannot open the database {where}: {error}. Check that it is there, that this"
-                " process may write to it, and that nothing else keeps it locked."
+                f"cannot open the database {self._db.name}: {error}. Check that it is there, that"
+                " this process may write to it, and that nothing else keeps it locked."
             ) from error
 
     async def aclose(self) -> None:

@@ -24,7 +24,7 @@ async def lock_batches(conn: AsyncConnection, ids: Collection[str]) -> dict[str,
         select(batches)
         .where(batches.c.id.in_(sorted(ids)))
         .order_by(batches.c.id)
-        .with_for_update()
+        .with_for_update(key_share=True)
     )
     return {row.id: row for row in found}
 

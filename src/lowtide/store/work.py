@@ -18,7 +18,7 @@ from lowtide.limits import CLAIM_CHUNKS_MAX
 from lowtide.ports.store import Beat, BeatReceipt
 from lowtide.store.beat import commit
 from lowtide.store.claims import claimable
-from lowtide.store.engine import Database
+from lowtide.store.engine import Database, repeats_conflicts
 from lowtide.store.schema import LEASED, WAITING, batch_models, batches, chunks
 from lowtide.store.transitions import freed_state_of_batch, lock_batches
 
@@ -29,6 +29,7 @@ _LEASE = (
 )
 
 
+@repeats_conflicts
 class SqlWork:
     """Chunks and beats, for workers."""
 
@@ -121,12 +122,18 @@ async def _take_back(
 ) -> int:
     """End those leases; how many. A token that is not current any more commits nothing."""
     mine = chunk_where & (chunks.c.state == LEASED)
-    await lock_batches(conn, frozenset(await conn.scalars(select(chunks.c.batch_id).where(mine))))
+    tasks = task_where & batches.c.task_expires_at.is_not(None)
+    owners = select(chunks.c.batch_id).where(mine).union(select(batches.c.id).where(tasks))
+    locked = sorted(await lock_batches(conn, (await conn.scalars(owners)).all()))
+    if not locked:
+        return 0
     free = {"state": freed_state_of_batch(), "worker_id": None, "lease_expires_at": None}
-    taken = await conn.execute(sql_update(chunks).where(mine).values(free))
-    tasks = await conn.execute(
+    freed = await conn.execute(
+        sql_update(chunks).where(mine, chunks.c.batch_id.in_(locked)).values(free)
+    )
+    ended = await conn.execute(
         sql_update(batches)
-        .where(task_where, batches.c.task_expires_at.is_not(None))
+        .where(tasks, batches.c.id.in_(locked))
         .values(task_owner=None, task_expires_at=None)
     )
-    return taken.rowcount + tasks.rowcount
+    return freed.rowcount + ended.rowcount

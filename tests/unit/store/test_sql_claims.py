@@ -76,7 +76,7 @@ async def test_the_chunks_of_a_beat_are_found_by_their_keys(database: Database) 
 def test_a_claim_skips_locked_chunks_where_rows_are_locked(name: str) -> None:
     dialects = {"postgresql": postgresql.dialect(), "sqlite": sqlite.dialect()}
     words = str(first_waiting("m", 32).compile(dialect=dialects[name]))
-    assert ("FOR UPDATE SKIP LOCKED" in words) == (name == "postgresql")
+    assert ("FOR NO KEY UPDATE SKIP LOCKED" in words) == (name == "postgresql")
     assert "'waiting'" in words, "a partial index needs the word itself, not a parameter"
 
 

@@ -6,19 +6,22 @@ from alembic import op
 revision = "0001"
 down_revision = None
 
+# Compared byte by byte in PostgreSQL, too.
+WORD = sa.String().with_variant(sa.String(collation="C"), "postgresql")
+
 
 def upgrade() -> None:
     op.create_table(
         "batches",
-        sa.Column("id", sa.String, primary_key=True),
-        sa.Column("project_id", sa.String, nullable=False),
-        sa.Column("user_id", sa.String, nullable=False),
-        sa.Column("dialect", sa.String, nullable=False),
-        sa.Column("input_file_id", sa.String, nullable=False),
+        sa.Column("id", WORD, primary_key=True),
+        sa.Column("project_id", WORD, nullable=False),
+        sa.Column("user_id", WORD, nullable=False),
+        sa.Column("dialect", WORD, nullable=False),
+        sa.Column("input_file_id", WORD, nullable=False),
         sa.Column("input_bytes", sa.BigInteger, nullable=False),
-        sa.Column("input_key", sa.String, nullable=False),
-        sa.Column("endpoint", sa.String, nullable=False),
-        sa.Column("status", sa.String, nullable=False),
+        sa.Column("input_key", WORD, nullable=False),
+        sa.Column("endpoint", WORD, nullable=False),
+        sa.Column("status", WORD, nullable=False),
         sa.Column("completion_window_s", sa.BigInteger, nullable=False),
         sa.Column("metadata", sa.Text, nullable=False),
         sa.Column("priority", sa.Integer, nullable=False),
@@ -43,14 +46,14 @@ def upgrade() -> None:
         sa.Column("reasoning_tokens", sa.BigInteger, nullable=False),
         sa.Column("errors", sa.Text, nullable=False),
         sa.Column("errors_total", sa.BigInteger, nullable=False),
-        sa.Column("output_file_id", sa.String),
-        sa.Column("error_file_id", sa.String),
-        sa.Column("plan_key", sa.String),
-        sa.Column("model", sa.String),
-        sa.Column("digest", sa.String, nullable=False),
+        sa.Column("output_file_id", WORD),
+        sa.Column("error_file_id", WORD),
+        sa.Column("plan_key", WORD),
+        sa.Column("model", WORD),
+        sa.Column("digest", WORD, nullable=False),
         sa.Column("answered", sa.Boolean, nullable=False),
         sa.Column("results_seq", sa.BigInteger, nullable=False),
-        sa.Column("task_owner", sa.String),
+        sa.Column("task_owner", WORD),
         sa.Column("task_token", sa.BigInteger, nullable=False),
         sa.Column("task_expires_at", sa.BigInteger),
         sa.Column("swept_at", sa.BigInteger),
@@ -70,19 +73,19 @@ def upgrade() -> None:
     )
     op.create_table(
         "files",
-        sa.Column("id", sa.String, primary_key=True),
-        sa.Column("project_id", sa.String, nullable=False),
-        sa.Column("purpose", sa.String, nullable=False),
-        sa.Column("filename", sa.String, nullable=False),
-        sa.Column("status", sa.String, nullable=False),
-        sa.Column("dialect", sa.String, nullable=False),
+        sa.Column("id", WORD, primary_key=True),
+        sa.Column("project_id", WORD, nullable=False),
+        sa.Column("purpose", WORD, nullable=False),
+        sa.Column("filename", WORD, nullable=False),
+        sa.Column("status", WORD, nullable=False),
+        sa.Column("dialect", WORD, nullable=False),
         sa.Column("created_at", sa.BigInteger, nullable=False),
         sa.Column("expires_at", sa.BigInteger),
         sa.Column("bytes", sa.BigInteger, nullable=False),
         sa.Column("lines", sa.BigInteger, nullable=False),
-        sa.Column("sha256", sa.String, nullable=False),
-        sa.Column("blob_key", sa.String, nullable=False),
-        sa.Column("batch_id", sa.String),
+        sa.Column("sha256", WORD, nullable=False),
+        sa.Column("blob_key", WORD, nullable=False),
+        sa.Column("batch_id", WORD),
         sa.Column("deleted_at", sa.BigInteger),
     )
     op.create_index("files_blob", "files", ["blob_key"])
@@ -91,13 +94,13 @@ def upgrade() -> None:
     op.create_index("files_page", "files", ["project_id", "created_at", "id"])
     op.create_table(
         "garbage",
-        sa.Column("blob_key", sa.String, primary_key=True),
+        sa.Column("blob_key", WORD, primary_key=True),
         sa.Column("added_at", sa.BigInteger, nullable=False),
     )
     op.create_table(
         "batch_models",
-        sa.Column("batch_id", sa.String, sa.ForeignKey("batches.id"), primary_key=True),
-        sa.Column("model", sa.String, primary_key=True),
+        sa.Column("batch_id", WORD, sa.ForeignKey("batches.id"), primary_key=True),
+        sa.Column("model", WORD, primary_key=True),
         sa.Column("requests", sa.BigInteger, nullable=False),
         sa.Column("planned_tokens", sa.BigInteger, nullable=False),
         sa.Column("settled_tokens", sa.BigInteger, nullable=False),
@@ -111,10 +114,10 @@ def upgrade() -> None:
     )
     op.create_table(
         "chunks",
-        sa.Column("batch_id", sa.String, sa.ForeignKey("batches.id"), primary_key=True),
+        sa.Column("batch_id", WORD, sa.ForeignKey("batches.id"), primary_key=True),
         sa.Column("seq", sa.Integer, primary_key=True, autoincrement=False),
-        sa.Column("state", sa.String, nullable=False),
-        sa.Column("model", sa.String, nullable=False),
+        sa.Column("state", WORD, nullable=False),
+        sa.Column("model", WORD, nullable=False),
         sa.Column("priority", sa.Integer, nullable=False),
         sa.Column("deadline_at", sa.BigInteger, nullable=False),
         sa.Column("batch_created_at", sa.BigInteger, nullable=False),
@@ -124,7 +127,7 @@ def upgrade() -> None:
         sa.Column("input_bytes", sa.BigInteger, nullable=False),
         sa.Column("done", sa.LargeBinary, nullable=False),
         sa.Column("settled", sa.Integer, nullable=False),
-        sa.Column("worker_id", sa.String),
+        sa.Column("worker_id", WORD),
         sa.Column("token", sa.BigInteger, nullable=False),
         sa.Column("lease_expires_at", sa.BigInteger),
         sa.CheckConstraint(
@@ -148,10 +151,10 @@ def upgrade() -> None:
     )
     op.create_table(
         "slices",
-        sa.Column("batch_id", sa.String, sa.ForeignKey("batches.id"), primary_key=True),
+        sa.Column("batch_id", WORD, sa.ForeignKey("batches.id"), primary_key=True),
         sa.Column("seq", sa.BigInteger, primary_key=True, autoincrement=False),
         sa.Column("chunk_seq", sa.Integer, nullable=False),
-        sa.Column("segment_key", sa.String, nullable=False),
+        sa.Column("segment_key", WORD, nullable=False),
         sa.Column("offset", sa.BigInteger, nullable=False),
         sa.Column("ok_bytes", sa.BigInteger, nullable=False),
         sa.Column("failed_bytes", sa.BigInteger, nullable=False),

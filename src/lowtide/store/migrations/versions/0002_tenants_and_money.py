@@ -13,6 +13,9 @@ from alembic import op
 revision = "0002"
 down_revision = "0001"
 
+# Compared byte by byte in PostgreSQL, too.
+WORD = sa.String().with_variant(sa.String(collation="C"), "postgresql")
+
 _REMADE = {
     "batches": (
         "batches_digest",
@@ -46,6 +49,7 @@ def upgrade() -> None:
     _copy("slices")
     for name in reversed(_REMADE):
         op.drop_table(f"{name}_0001")
+        _name_primary_key(name)
     op.create_index(
         "files_stored",
         "files",
@@ -64,11 +68,17 @@ def _copy(name: str, **more: str) -> None:
     op.execute(f"INSERT INTO {name} ({into}) SELECT {values} FROM {name}_0001")
 
 
+def _name_primary_key(name: str) -> None:
+    """PostgreSQL gave it another name, because the old table still had this one."""
+    if op.get_bind().dialect.name == "postgresql":
+        op.execute(f"ALTER INDEX {name}_pkey1 RENAME TO {name}_pkey")
+
+
 def _make_tenants() -> None:
     op.create_table(
         "organizations",
-        sa.Column("id", sa.String, primary_key=True),
-        sa.Column("name", sa.String, nullable=False),
+        sa.Column("id", WORD, primary_key=True),
+        sa.Column("name", WORD, nullable=False),
         sa.Column("created_at", sa.BigInteger, nullable=False),
         sa.Column("limits", sa.Text, nullable=False),
         sa.Column("requests_in_flight", sa.BigInteger),
@@ -84,19 +94,19 @@ def _make_tenants() -> None:
     )
     op.create_table(
         "projects",
-        sa.Column("id", sa.String, primary_key=True),
-        sa.Column("organization_id", sa.String, sa.ForeignKey("organizations.id"), nullable=False),
-        sa.Column("name", sa.String, nullable=False),
+        sa.Column("id", WORD, primary_key=True),
+        sa.Column("organization_id", WORD, sa.ForeignKey("organizations.id"), nullable=False),
+        sa.Column("name", WORD, nullable=False),
         sa.Column("created_at", sa.BigInteger, nullable=False),
     )
     op.create_index("projects_of", "projects", ["organization_id", "created_at"])
     op.create_table(
         "api_keys",
-        sa.Column("id", sa.String, primary_key=True),
-        sa.Column("project_id", sa.String, sa.ForeignKey("projects.id"), nullable=False),
-        sa.Column("name", sa.String, nullable=False),
-        sa.Column("secret_hash", sa.String, nullable=False),
-        sa.Column("hint", sa.String, nullable=False),
+        sa.Column("id", WORD, primary_key=True),
+        sa.Column("project_id", WORD, sa.ForeignKey("projects.id"), nullable=False),
+        sa.Column("name", WORD, nullable=False),
+        sa.Column("secret_hash", WORD, nullable=False),
+        sa.Column("hint", WORD, nullable=False),
         sa.Column("scopes", sa.Text, nullable=False),
         sa.Column("created_at", sa.BigInteger, nullable=False),
         sa.Column("expires_at", sa.BigInteger),
@@ -135,16 +145,16 @@ def _fill_tenants() -> None:
 def _make_batches() -> None:
     op.create_table(
         "batches",
-        sa.Column("id", sa.String, primary_key=True),
-        sa.Column("organization_id", sa.String, sa.ForeignKey("organizations.id"), nullable=False),
-        sa.Column("project_id", sa.String, nullable=False),
-        sa.Column("user_id", sa.String, nullable=False),
-        sa.Column("dialect", sa.String, nullable=False),
-        sa.Column("input_file_id", sa.String, nullable=False),
+        sa.Column("id", WORD, primary_key=True),
+        sa.Column("organization_id", WORD, sa.ForeignKey("organizations.id"), nullable=False),
+        sa.Column("project_id", WORD, nullable=False),
+        sa.Column("user_id", WORD, nullable=False),
+        sa.Column("dialect", WORD, nullable=False),
+        sa.Column("input_file_id", WORD, nullable=False),
         sa.Column("input_bytes", sa.BigInteger, nullable=False),
-        sa.Column("input_key", sa.String, nullable=False),
-        sa.Column("endpoint", sa.String, nullable=False),
-        sa.Column("status", sa.String, nullable=False),
+        sa.Column("input_key", WORD, nullable=False),
+        sa.Column("endpoint", WORD, nullable=False),
+        sa.Column("status", WORD, nullable=False),
         sa.Column("completion_window_s", sa.BigInteger, nullable=False),
         sa.Column("metadata", sa.Text, nullable=False),
         sa.Column("priority", sa.Integer, nullable=False),
@@ -169,18 +179,18 @@ def _make_batches() -> None:
         sa.Column("reasoning_tokens", sa.BigInteger, nullable=False),
         sa.Column("errors", sa.Text, nullable=False),
         sa.Column("errors_total", sa.BigInteger, nullable=False),
-        sa.Column("output_file_id", sa.String),
-        sa.Column("error_file_id", sa.String),
-        sa.Column("plan_key", sa.String),
-        sa.Column("model", sa.String),
-        sa.Column("digest", sa.String, nullable=False),
+        sa.Column("output_file_id", WORD),
+        sa.Column("error_file_id", WORD),
+        sa.Column("plan_key", WORD),
+        sa.Column("model", WORD),
+        sa.Column("digest", WORD, nullable=False),
         sa.Column("answered", sa.Boolean, nullable=False),
         sa.Column("results_seq", sa.BigInteger, nullable=False),
-        sa.Column("task_owner", sa.String),
+        sa.Column("task_owner", WORD),
         sa.Column("task_token", sa.BigInteger, nullable=False),
         sa.Column("task_expires_at", sa.BigInteger),
         sa.Column("swept_at", sa.BigInteger),
-        sa.Column("paused_reason", sa.String),
+        sa.Column("paused_reason", WORD),
         sa.Column("cost", sa.Text),
         sa.CheckConstraint("completed + failed <= total", name="batches_counts"),
     )
@@ -205,8 +215,8 @@ def _index_batches() -> None:
 def _make_batch_models() -> None:
     op.create_table(
         "batch_models",
-        sa.Column("batch_id", sa.String, sa.ForeignKey("batches.id"), primary_key=True),
-        sa.Column("model", sa.String, primary_key=True),
+        sa.Column("batch_id", WORD, sa.ForeignKey("batches.id"), primary_key=True),
+        sa.Column("model", WORD, primary_key=True),
         sa.Column("requests", sa.BigInteger, nullable=False),
         sa.Column("planned_tokens", sa.BigInteger, nullable=False),
         sa.Column("settled_tokens", sa.BigInteger, nullable=False),
@@ -223,11 +233,11 @@ def _make_batch_models() -> None:
 def _make_chunks() -> None:
     op.create_table(
         "chunks",
-        sa.Column("batch_id", sa.String, sa.ForeignKey("batches.id"), primary_key=True),
+        sa.Column("batch_id", WORD, sa.ForeignKey("batches.id"), primary_key=True),
         sa.Column("seq", sa.Integer, primary_key=True, autoincrement=False),
-        sa.Column("organization_id", sa.String, nullable=False),
-        sa.Column("state", sa.String, nullable=False),
-        sa.Column("model", sa.String, nullable=False),
+        sa.Column("organization_id", WORD, nullable=False),
+        sa.Column("state", WORD, nullable=False),
+        sa.Column("model", WORD, nullable=False),
         sa.Column("priority", sa.Integer, nullable=False),
         sa.Column("deadline_at", sa.BigInteger, nullable=False),
         sa.Column("batch_created_at", sa.BigInteger, nullable=False),
@@ -237,7 +247,7 @@ def _make_chunks() -> None:
         sa.Column("input_bytes", sa.BigInteger, nullable=False),
         sa.Column("done", sa.LargeBinary, nullable=False),
         sa.Column("settled", sa.Integer, nullable=False),
-        sa.Column("worker_id", sa.String),
+        sa.Column("worker_id", WORD),
         sa.Column("token", sa.BigInteger, nullable=False),
         sa.Column("lease_expires_at", sa.BigInteger),
         sa.CheckConstraint(
@@ -275,10 +285,10 @@ def _make_chunks() -> None:
 def _make_slices() -> None:
     op.create_table(
         "slices",
-        sa.Column("batch_id", sa.String, sa.ForeignKey("batches.id"), primary_key=True),
+        sa.Column("batch_id", WORD, sa.ForeignKey("batches.id"), primary_key=True),
         sa.Column("seq", sa.BigInteger, primary_key=True, autoincrement=False),
         sa.Column("chunk_seq", sa.Integer, nullable=False),
-        sa.Column("segment_key", sa.String, nullable=False),
+        sa.Column("segment_key", WORD, nullable=False),
         sa.Column("offset", sa.BigInteger, nullable=False),
         sa.Column("ok_bytes", sa.BigInteger, nullable=False),
         sa.Column("failed_bytes", sa.BigInteger, nullable=False),
@@ -293,11 +303,11 @@ def _make_slices() -> None:
 def _make_money() -> None:
     op.create_table(
         "ledger",
-        sa.Column("batch_id", sa.String, primary_key=True),
-        sa.Column("model", sa.String, primary_key=True),
+        sa.Column("batch_id", WORD, primary_key=True),
+        sa.Column("model", WORD, primary_key=True),
         sa.Column("seq", sa.BigInteger, primary_key=True, autoincrement=False),
-        sa.Column("organization_id", sa.String, nullable=False),
-        sa.Column("project_id", sa.String, nullable=False),
+        sa.Column("organization_id", WORD, nullable=False),
+        sa.Column("project_id", WORD, nullable=False),
         sa.Column("at", sa.BigInteger, nullable=False),
         sa.Column("requests", sa.BigInteger, nullable=False),
         sa.Column("input_tokens", sa.BigInteger, nullable=False),
@@ -310,15 +320,13 @@ def _make_money() -> None:
         sa.Column("batch_input", sa.BigInteger, nullable=False),
         sa.Column("batch_cached", sa.BigInteger, nullable=False),
         sa.Column("batch_output", sa.BigInteger, nullable=False),
-        sa.Column("discount", sa.String, nullable=False),
+        sa.Column("discount", WORD, nullable=False),
         sa.Column("charge_pico", sa.BigInteger, nullable=False),
     )
     op.create_index("ledger_of", "ledger", ["organization_id", "at"])
     op.create_table(
         "spend",
-        sa.Column(
-            "organization_id", sa.String, sa.ForeignKey("organizations.id"), primary_key=True
-        ),
-        sa.Column("month", sa.String, primary_key=True),
+        sa.Column("organization_id", WORD, sa.ForeignKey("organizations.id"), primary_key=True),
+        sa.Column("month", WORD, primary_key=True),
         sa.Column("charge_pico", sa.Text, nullable=False),
     )

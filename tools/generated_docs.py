@@ -13,19 +13,13 @@ from pathlib import Path
 from typing import Any, Final, get_args
 
 import msgspec
+from markdown_table import table
+from operator_tables import BLOCKS_OF_OPERATORS, OPERATORS
 
 ROOT: Final = Path(__file__).parents[1]
 SRC: Final = ROOT / "src" / "lowtide"
 EXAMPLE: Final = ROOT / "lowtide.example.toml"
 MADE: Final = "<!-- Made by `make docs`. Change the code, not this page. -->"
-
-
-def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table."""
-    lines = [headings, ["---"] * len(headings), *rows]
-    return "\n".join(
-        "| " + " | ".join(cell.replace("|", "\\|") for cell in r) + " |" for r in lines
-    )
 
 
 # ---- settings -----------------------------------------------------------------------------------
@@ -253,6 +247,7 @@ PAGES: Final[Mapping[str, Callable[[], str]]] = {
 }
 BLOCKS: Final[Mapping[tuple[str, str], Callable[[], str]]] = {
     ("docs/architecture.md", "states"): states_block,
+    **{(OPERATORS, block): make for block, make in BLOCKS_OF_OPERATORS.items()},
 }
 
 

@@ -1,6 +1,7 @@
 """The generated parts of docs/ are what the code says now. `make docs` mends a failure here."""
 
 import importlib.util
+import sys
 from types import ModuleType
 
 import pytest
@@ -17,6 +18,7 @@ def load() -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.path.insert(0, str(path.parent))  # where its neighbours are, as when it is run
     spec.loader.exec_module(module)
     return module
 

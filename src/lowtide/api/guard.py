@@ -49,7 +49,7 @@ class Guard:
 
         caller: Caller | None = None
         try:
-            if not _is_signed(scope):
+            if not is_public(scope["method"], scope["path"]):
                 caller = await admit(HTTPConnection(scope))
                 scope["state"]["caller"] = caller
                 require(caller, sufficient_scopes(scope["method"], scope["path"]))
@@ -60,6 +60,11 @@ class Guard:
         finally:
             if _is_audited(scope, status):
                 _record(scope, caller, status)
+
+
+def is_public(method: str, path: str) -> bool:
+    """No key is asked for."""
+    return path in _PUBLIC or (method == "PUT" and path.startswith(_SIGNED))
 
 
 def sufficient_scopes(method: str, path: str) -> tuple[Scope, ...]:
@@ -76,10 +81,6 @@ def sufficient_scopes(method: str, path: str) -> tuple[Scope, ...]:
 def note_subject(request: HTTPConnection, subject: str) -> None:
     """What a call made; for the record, where the path does not say it."""
     request.state.subject = subject
-
-
-def _is_signed(scope: Connection) -> bool:
-    return bool(scope["method"] == "PUT" and scope["path"].startswith(_SIGNED))
 
 
 def _is_audited(scope: Connection, status: int) -> bool:

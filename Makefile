@@ -13,6 +13,7 @@ endif
 VENV ?= .venv
 PY := $(VENV)/bin/python
 PYTEST_ARGS ?=
+SEED ?= 42
 FUZZ_ARGS ?=
 # An environment of its own: schemathesis brings a plugin that every run of pytest would load.
 FUZZ_VENV := .venvs/fuzz$(if $(PYTHON),-$(notdir $(PYTHON)))
@@ -31,6 +32,13 @@ run: $(VENV)/.ready-requirements ## set up, start Lowtide with the demo model, r
 
 test: $(VENV)/.ready-requirements-test ## the whole test suite
 	$(PY) -m pytest -n auto --maxprocesses 8 --dist loadfile $(PYTEST_ARGS)
+
+sim: $(VENV)/.ready-requirements-test ## play one seed of the simulated system: make sim SEED=42
+	$(PY) -m lowtide.testing.sim --seed $(SEED)
+
+sim-long: $(VENV)/.ready-requirements-test ## play a thousand seeds, on two cores
+	$(PY) -m lowtide.testing.sim --seeds 0..500 & first=$$!; \
+	$(PY) -m lowtide.testing.sim --seeds 500..1000; second=$$?; wait $$first && exit $$second
 
 check: $(VENV)/.ready-requirements-dev ## style, types and import rules, without running tests
 	$(PY) -m ruff check .

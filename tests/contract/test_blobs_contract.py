@@ -1,4 +1,4 @@
-"""The contract of ports/blobs.py, held by every adapter: a folder, a bucket, and S3 where moto is.
+"""The contract of ports/blobs.py, held by every adapter: folder, bucket, S3 where moto is, simulator.
 
 The bucket is obstore's own memory store; S3 is moto's server, started on a free port. Every adapter
 runs the same code path for large blobs, which is another one than that for small blobs.
@@ -18,6 +18,7 @@ from lowtide.blobs.folder_blobs import FolderBlobs
 from lowtide.blobs.object_blobs import ObjectBlobs
 from lowtide.blobs.url import open_blobs
 from lowtide.ports.blobs import BlobExists, BlobNotFound, Blobs
+from lowtide.testing.sim.memory_blobs import BlobDisk, MemoryBlobs
 
 LARGE = os.urandom(limits.BLOB_PART_BYTES * 2 + 12_345)
 
@@ -32,10 +33,12 @@ def s3_endpoint() -> Iterator[str]:
     server.stop()
 
 
-@pytest.fixture(params=["folder", "bucket", "s3"])
+@pytest.fixture(params=["folder", "bucket", "s3", "memory"])
 def blobs(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Blobs:
     if request.param == "folder":
         return FolderBlobs(tmp_path / "blobs")
+    if request.param == "memory":
+        return MemoryBlobs(BlobDisk())
     if request.param == "bucket":
         from obstore.store import MemoryStore
 

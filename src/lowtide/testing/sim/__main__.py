@@ -5,6 +5,7 @@ seed is fixed first.
 """
 
 import argparse
+import gc
 import os
 import shutil
 import sys
@@ -47,6 +48,8 @@ def _play_all(seeds: range, stores: Stores, asked: argparse.Namespace) -> int:
     for seed in seeds:
         run = play(seed, stores, verbose=asked.verbose)
         played += 1
+        if played == 1:
+            gc.freeze()  # modules and compiled statements: not to be looked through each time
         _report(run, whole=len(seeds) == 1)
         if run.broken is not None:
             broken.append(seed)

@@ -55,7 +55,7 @@ class Account:
         require(named == there, f"orphans {there - named}, missing {named - there}")
         require(not self._disk.staged, "writers left bytes behind")
         for table in ("slices", "chunks", "garbage"):
-            rows = self._rows(f"SELECT * FROM {table}")  # noqa: S608 - three constants
+            rows = self._rows(f"SELECT * FROM {table}")
             require(not rows, f"{table} has {len(rows)} rows left")
 
     def emptied(self) -> None:
@@ -77,10 +77,14 @@ class Account:
             require(status != "completed", f"{batch_id} completed without a request")
         self._each_answer_was_said(wish, batch_id, output)
         self._charges_match(wish, row, output)
-        for file_id, lines in ((output_file_id(batch_id), output), (error_file_id(batch_id), errors)):
-            if wish.reads:
-                read = Counter(wish.read.get(file_id, []))
-                require(read == Counter(lines), f"{file_id}: read along {read}, stored {lines}")
+        if wish.reads:
+            self._read_as_stored(wish, output_file_id(batch_id), output)
+            self._read_as_stored(wish, error_file_id(batch_id), errors)
+
+    def _read_as_stored(self, wish: Intention, file_id: str, lines: list[bytes]) -> None:
+        """Who read along by offset saw each line once, in whatever order."""
+        read = Counter(wish.read.get(file_id, []))
+        require(read == Counter(lines), f"{file_id}: read along {read}, stored {lines}")
 
     def _each_line_once(
         self, wish: Intention, batch_id: str, output: list[bytes], errors: list[bytes]

@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 _PROJECT: Final = "proj_default"
 _TROUBLE = (Unreachable, StoreError, BlobError)
-_POLL_S: Final = 1.5
+_POLL_S: Final = 4.0
 
 
 class Intention(msgspec.Struct, kw_only=True):
@@ -85,7 +85,7 @@ def draw_intention(scenario: Scenario, number: int, random: Random) -> Intention
         dialect=random.choice(["openai", "together"]),
         window=random.choice(["24h", "24h", "24h", "1m"]),
         priority=random.choice([0, 0, 5]),
-        begins_s=random.uniform(0.0, scenario.chaos_s / 2),
+        begins_s=random.uniform(0.0, scenario.chaos_s / 4),
         cancels_after_s=random.uniform(0.0, 10.0) if random.random() < 0.2 else None,
         deletes_input=random.random() < 0.2,
         repeats=random.random() < 0.3,

@@ -1,7 +1,7 @@
 """Engines across a simulated network: they answer, refuse, hang, die, and send rubbish.
 
-An `EngineMachine` is shared by all workers; a `SimEngine` is one worker's client of it and keeps the
-contract of ports/engine.py. Each answer carries a number of its own and a drawn usage, and is
+An `EngineMachine` is shared by all workers; a `SimEngine` is one worker's client of it and keeps
+the contract of ports/engine.py. Each answer carries a number of its own and a drawn usage, and is
 remembered: so a checker knows whether a line in a result file was said by an engine, and what it
 may cost.
 """

@@ -1,8 +1,8 @@
 """Trouble at the borders of a process: late, failed, unheard-of, or the last thing it ever did.
 
 Every call to the database and the object store passes here, before and after its effect. What
-happens is drawn from the seed; during `calm` nothing does. Faults are those that the real thing has:
-sqlite3's own exceptions for the database, the port's for the object store.
+happens is drawn from the seed; during `calm` nothing does. Faults are those that the real thing
+has: sqlite3's own exceptions for the database, the port's for the object store.
 """
 
 import asyncio

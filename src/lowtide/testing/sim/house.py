@@ -103,9 +103,7 @@ class House:
         self.clock = SimClock(self.process)
         self.blobs = MemoryBlobs(ground.disk, ground.faults.blobs)
         self.allowance = LimitService(store.tenants, store.ledger, self.clock, Settings().limits)
-        self.files = FileService(
-            store.files, self.blobs, self.clock, ground.new_id, self.allowance
-        )
+        self.files = FileService(store.files, self.blobs, self.clock, ground.new_id, self.allowance)
         self.results = ResultReader(store, self.blobs, self.clock)
         self.batches: BatchService
 
@@ -134,9 +132,8 @@ class House:
         def reply(task: asyncio.Task[T]) -> None:
             if answer.done():
                 return
-            if self._ground.faults.happens(self._ground.faults.rates.reply_lost):
-                hang_up()
-            elif task.cancelled():
+            faults = self._ground.faults
+            if task.cancelled() or faults.happens(faults.rates.reply_lost):
                 hang_up()
             elif (error := task.exception()) is not None:
                 answer.set_exception(error)

@@ -11,9 +11,9 @@ import itertools
 import sys
 from asyncio import events
 from collections import deque
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from contextvars import Context, copy_context
-from typing import Any
+from typing import Any, cast
 
 from lowtide.testing.sim.process import PROCESS, Process
 
@@ -33,10 +33,11 @@ class _Timer(asyncio.TimerHandle):
     process: Process | None = None
 
 
-class VirtualLoop(asyncio.AbstractEventLoop):
-    """The part of an event loop that code without sockets needs."""
+class VirtualLoop:
+    """The part of `asyncio.AbstractEventLoop` that code without sockets needs."""
 
     def __init__(self) -> None:
+        self._as_loop = cast("asyncio.AbstractEventLoop", self)
         self._now_s = 0.0
         self._ready: deque[_Step | _Timer] = deque()
         self._timers: list[tuple[float, int, _Timer]] = []
@@ -46,10 +47,10 @@ class VirtualLoop(asyncio.AbstractEventLoop):
         self.unhandled: list[str] = []
 
     def run_until_complete(self, future: Any) -> Any:
-        main = asyncio.ensure_future(future, loop=self)
+        main = asyncio.ensure_future(future, loop=self._as_loop)
         hooks = sys.get_asyncgen_hooks()
-        sys.set_asyncgen_hooks(finalizer=lambda agen: self.create_task(agen.aclose()) and None)
-        events._set_running_loop(self)
+        sys.set_asyncgen_hooks(finalizer=self._end_generator)
+        events._set_running_loop(self._as_loop)
         try:
             while not main.done():
                 self._turn()
@@ -88,6 +89,9 @@ class VirtualLoop(asyncio.AbstractEventLoop):
         if process is not None:
             process.step()
 
+    def _end_generator(self, generator: AsyncGenerator[Any, Any]) -> None:
+        self.create_task(generator.aclose())
+
     def release(self, process: Process) -> None:
         """What was withheld from a stopped process happens now."""
         self._ready.extend(process.withheld)  # type: ignore[arg-type]
@@ -102,7 +106,7 @@ class VirtualLoop(asyncio.AbstractEventLoop):
         self, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> asyncio.Handle:
         context = copy_context() if context is None else context
-        handle = _Step(callback, args, self, context)
+        handle = _Step(callback, args, self._as_loop, context)
         handle.process = context.get(PROCESS)
         self._ready.append(handle)
         return handle
@@ -126,25 +130,25 @@ class VirtualLoop(asyncio.AbstractEventLoop):
         context: Context | None = None,
     ) -> asyncio.TimerHandle:
         context = copy_context() if context is None else context
-        timer = _Timer(when, callback, args, self, context)
+        timer = _Timer(when, callback, args, self._as_loop, context)
         timer.process = context.get(PROCESS)
         heapq.heappush(self._timers, (when, next(self._order), timer))
         return timer
 
     def create_future(self) -> asyncio.Future[Any]:
-        return asyncio.Future(loop=self)
+        return asyncio.Future(loop=self._as_loop)
 
     def create_task(
         self, coro: Any, *, name: str | None = None, context: Context | None = None, **_: Any
     ) -> asyncio.Task[Any]:
-        task = asyncio.Task(coro, loop=self, name=name, context=context)
+        task = asyncio.Task(coro, loop=self._as_loop, name=name, context=context)
         process = PROCESS.get() if context is None else context.get(PROCESS)
         if process is not None:
             process.adopt(task)
         return task
 
     def run_in_executor(
-        self, executor: Any, func: Callable[..., Any], *args: Any
+        self, _executor: Any, func: Callable[..., Any], *args: Any
     ) -> asyncio.Future[Any]:
         """At once: a thread would bring chance into the run."""
         future = self.create_future()

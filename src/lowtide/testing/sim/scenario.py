@@ -61,23 +61,28 @@ def draw_scenario(seed: int) -> Scenario:
         """A chance or rate, on a scale of ratios; zero in a third of the seeds."""
         return 0.0 if random.random() < 0.33 else low * (high / low) ** random.random()
 
-    workers = random.choice([1, 1, 2, 2, 3, 4])
+    workers, engines = random.choice([1, 2, 2, 3, 4]), random.randint(1, 3)
+    window, batches = random.choice([1, 2, 4, 8]), random.randint(1, 4)
+    lines_max, chaos_s = random.choice([1, 10, 30, 60, 100]), random.uniform(8.0, 30.0)
+    # So slow that the work lasts about as long as the chaos: kills and pauses find it under way.
+    work_s = chaos_s * random.uniform(0.2, 1.2)
+    answer_s = work_s * window * engines / max(1.0, batches * lines_max / 2)
     return Scenario(
         seed=seed,
         workers=workers,
         together=workers == 1 or random.random() < 0.3,
-        engines=random.randint(1, 3),
+        engines=engines,
         models=random.randint(1, 3),
-        window=random.choice([1, 2, 4, 8]),
-        batches=random.randint(1, 4),
-        lines_max=random.choice([1, 10, 40, 100]),
+        window=window,
+        batches=batches,
+        lines_max=lines_max,
         chunk_requests=random.choice([1, 4, 8, 16, 128]),
-        chaos_s=random.uniform(5.0, 40.0),
-        storm_gap_s=random.choice([0.7, 2.0, 5.0, 15.0]),
+        chaos_s=chaos_s,
+        storm_gap_s=random.choice([0.5, 1.5, 4.0]),
         lease_ttl_s=random.choice([2.0, 5.0, 10.0]),
         beat_s=random.choice([0.2, 1.0]),
         attempt_timeout_s=random.choice([2.0, 8.0]),
-        answer_s=random.choice([0.02, 0.2, 1.0]),
+        answer_s=min(3.0, max(0.005, answer_s)),
         poison=sometimes(0.002, 0.02),
         rates=Rates(
             wait=random.choice([0.0, 0.05, 0.3, 1.0]),
@@ -106,8 +111,8 @@ def scaled_limits(scenario: Scenario) -> Iterator[None]:
         "ASSEMBLE_RUN_BYTES": random.choice([500, 10_000]),
         "CLAIM_CHUNKS_MAX": random.choice([1, 4, limits.CLAIM_CHUNKS_MAX]),
         "COMPLETION_WINDOW_S_MIN": 60,
-        "SWEEP_S": random.choice([5.0, 60.0]),
-        "IDLE_POLL_S": random.choice([1.0, 3.0]),
+        "SWEEP_S": random.choice([15.0, 60.0]),
+        "IDLE_POLL_S": random.choice([1.5, 4.0]),
     }
     with patch.multiple(limits, **scaled):
         yield

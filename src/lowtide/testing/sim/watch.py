@@ -180,6 +180,7 @@ class WatchedStore:
         self.tenants = store.tenants
         self.ledger = store.ledger
         self.calibrations = store.calibrations
+        self.wakeups = store.wakeups
         self.work: WorkStore = _WatchedWork(store.work, watch, faults)
         self.open = store.open
         self.aclose = store.aclose
@@ -201,9 +202,7 @@ class _WatchedWork:
         ttl_s: float,
         in_flight_max: int | None = None,
     ) -> list[ChunkLease]:
-        leases = await self._work.claim_chunks(
-            worker_id, models, limit, now, ttl_s, in_flight_max
-        )
+        leases = await self._work.claim_chunks(worker_id, models, limit, now, ttl_s, in_flight_max)
         self._watch.leased(leases)
         return leases
 

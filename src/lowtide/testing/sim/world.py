@@ -6,9 +6,11 @@ when told to, that the account adds up, and that the sweeper leaves nothing behi
 """
 
 import asyncio
+import gc
 import shutil
 import tempfile
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from random import Random
 from typing import Any, Final, TypeVar, cast
@@ -180,9 +182,7 @@ class World:
         is_door = place == (0 if scenario.together else scenario.workers)
         while not self._closing:
             store = self._stores.of(place)
-            house = House(
-                self._ground, name, store, door=is_door, loops=place < scenario.workers
-            )
+            house = House(self._ground, name, store, door=is_door, loops=place < scenario.workers)
             self._houses[place] = house
             await house.live()
             self._past.append(self._houses.pop(place))
@@ -192,7 +192,7 @@ class World:
     def _living(self) -> list[House]:
         return list(self._houses.values())
 
-    async def _stop(self, keepers: list["asyncio.Future[None]"]) -> None:
+    async def _stop(self, keepers: Sequence["asyncio.Future[None]"]) -> None:
         """SIGTERM to all; each ends by itself, in time."""
         self._closing = True
         houses = self._living()
@@ -236,7 +236,7 @@ def play(seed: int, stores: Stores, *, verbose: bool = False) -> Played:
         worlds.append(World(scenario, stores, trace))
         await worlds[0].run()
 
-    with scaled_limits(scenario), trace.of_logs():
+    with scaled_limits(scenario), trace.of_logs(), _no_garbage_collection():
         try:
             loop.run_until_complete(main())
         except (Violation, Stuck) as error:
@@ -248,8 +248,19 @@ def play(seed: int, stores: Stores, *, verbose: bool = False) -> Played:
     )
 
 
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """When the collector runs is up to chance, and so would be what it ends."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+        gc.collect()
+
+
 def open_stores() -> Stores:
     """Databases in memory where the system has such a folder."""
-    shared = Path("/dev/shm")  # noqa: S108 - a folder of our own is made in it
+    shared = Path("/dev/shm")
     folder = tempfile.mkdtemp(prefix="lowtide-sim-", dir=shared if shared.is_dir() else None)
     return Stores(Path(folder))

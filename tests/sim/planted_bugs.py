@@ -1,0 +1,106 @@
+"""Bugs planted on purpose, for `test_planted_bugs.py`: a checker that finds nothing proves nothing.
+
+Run as a program, `planted_bugs.py NAME A..B` plays seeds with that bug until a promise is broken,
+and prints the seed and what the checkers said. The bugs live here alone.
+"""
+
+import gc
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from typing import Any
+from unittest.mock import patch
+
+import msgspec
+from sqlalchemy import Row
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from lowtide.core.chunk import NOTHING_DONE, ChunkKey, is_done, mark_done
+from lowtide.core.segment import Slice
+from lowtide.loops import leasing
+from lowtide.ports.store import Beat
+from lowtide.store import beat as beat_module
+from lowtide.store import settlement
+from lowtide.store.settlement import Settlement, _Chunk
+from lowtide.testing.sim.world import open_stores, play
+
+_write = beat_module._write
+_chunk_values = settlement._chunk_values
+
+
+def _owned_whatever_the_token(
+    beat: Beat, rows: Mapping[ChunkKey, Row[Any]]
+) -> dict[ChunkKey, _Chunk]:
+    return {
+        key: _Chunk(row, row.done)
+        for key, _ in settlement._claims(beat)
+        if (row := rows.get(key)) is not None and row.state == "leased"
+    }
+
+
+def _accept_whatever_the_token(chunk: _Chunk, piece: Slice) -> bool:
+    indices = set(piece.indices)
+    if chunk.refused or any(is_done(chunk.done, index) for index in indices):
+        chunk.refused = True
+        return False
+    chunk.done = mark_done(chunk.done, indices)
+    return True
+
+
+async def _write_without_slices(conn: AsyncConnection, decided: Settlement) -> None:
+    """Bitmap and counters move; the slices are left for later, and later never comes."""
+    await _write(conn, msgspec.structs.replace(decided, slices=[]))
+
+
+async def _write_slices_twice(conn: AsyncConnection, decided: Settlement) -> None:
+    again = [row | {"seq": row["seq"] + len(decided.slices)} for row in decided.slices]
+    await _write(conn, msgspec.structs.replace(decided, slices=[*decided.slices, *again]))
+
+
+def _released_chunk_forgets(beat: Beat, key: ChunkKey, chunk: _Chunk, batch: Row[Any]) -> Any:
+    values = _chunk_values(beat, key, chunk, batch)
+    if values["state"] == "waiting":
+        values |= {"done": NOTHING_DONE, "settled": 0}
+    return values
+
+
+def _everything_is_missing(_done: bytes, count: int) -> Iterator[int]:
+    return iter(range(count))
+
+
+BUGS: Mapping[str, Callable[[], list[AbstractContextManager[Any]]]] = {
+    "fencing": lambda: [
+        patch.object(settlement, "_owned", _owned_whatever_the_token),
+        patch.object(settlement, "_accept", _accept_whatever_the_token),
+    ],
+    "commit-loses-slices": lambda: [patch.object(beat_module, "_write", _write_without_slices)],
+    "commit-doubles-slices": lambda: [patch.object(beat_module, "_write", _write_slices_twice)],
+    "recovery-runs-all-again": lambda: [patch.object(leasing, "missing", _everything_is_missing)],
+    "recovery-forgets-bitmap": lambda: [
+        patch.object(settlement, "_chunk_values", _released_chunk_forgets)
+    ],
+}
+
+
+def main() -> int:
+    """Exit code 0 when the bug was caught."""
+    name, seeds = sys.argv[1], range(*map(int, sys.argv[2].split("..")))
+    stores = open_stores()
+    for bug in BUGS[name]():
+        bug.__enter__()
+    try:
+        for seed in seeds:
+            run = play(seed, stores)
+            gc.freeze()
+            if run.broken is not None:
+                print(f"caught by seed {seed}: {run.broken}")
+                return 0
+    finally:
+        shutil.rmtree(stores.path.parent)
+    print(f"not caught by seeds {seeds}")
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

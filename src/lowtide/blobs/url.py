@@ -4,7 +4,7 @@ from datetime import timedelta
 from os import environ
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from lowtide import limits
 from lowtide.blobs.folder_blobs import FolderBlobs
@@ -18,7 +18,8 @@ _BUCKETS = _S3 | {"gs", "az", "azure", "adl", "abfs", "abfss"}
 
 
 def open_blobs(url: str, folder: Path) -> Blobs:
-    """The blobs under `url`: "file" is `folder`, otherwise `s3://bucket/prefix`, `gs://`, `az://`.
+    """The blobs under `url`: "file" is `folder`, `file:///path` a folder that machines may share;
+    otherwise `s3://bucket/prefix`, `gs://`, `az://`.
 
     Credentials and endpoint come from the store's usual environment (AWS_..., GOOGLE_...,
     AZURE_...). Opens nothing yet: `probe` does. Raises ValueError for another kind of URL,
@@ -26,10 +27,13 @@ def open_blobs(url: str, folder: Path) -> Blobs:
     """
     if url == "file":
         return FolderBlobs(folder)
-    scheme = urlsplit(url).scheme
+    scheme, host, path, _, _ = urlsplit(url)
+    if scheme == "file" and not host and path.startswith("/"):
+        return FolderBlobs(Path(unquote(path)))
     if scheme not in _BUCKETS:
         raise ValueError(
-            f'blob_url {url!r} is not known: use "file", or s3://, gs:// or az:// and a bucket'
+            f'blob_url {url!r} is not known: use "file", file:///absolute/path, or s3://, gs:// or'
+            " az:// and a bucket"
         )
     return _open_bucket(url, scheme)
 

@@ -14,7 +14,8 @@ from lowtide.core.tenancy import ApiKey, Organization
 from lowtide.ports.accounts import LedgerStore
 from lowtide.ports.store import StoreError
 from lowtide.service.limits import month_of
-from lowtide.store.sql_store import SqlStore
+from lowtide.system import SystemClock
+from lowtide.wiring.database import is_single_machine, store_of
 from lowtide.wiring.replicas import catalogue_of
 
 _FIRST_KEY = "`lowtide keys create NAME --scopes read,submit,admin` makes one."
@@ -23,11 +24,12 @@ _FIRST_KEY = "`lowtide keys create NAME --scopes read,submit,admin` makes one."
 async def check_accounts(settings: Settings, now: datetime) -> list[Finding]:
     """Keys and spend caps. Call only when the store was found to be of this version, or not made
     yet."""
-    database = settings.server.data_dir / "lowtide.db"
-    if not database.exists():
+    if is_single_machine(settings) and not (settings.server.data_dir / "lowtide.db").exists():
         return [_judge_keys(settings, [], now)]
-    store = SqlStore.sqlite(database)  # not opened, which would write: its schema was looked at
+    store = store_of(settings)  # not opened, which would write: its schema was looked at
     try:
+        if (await store.facts(SystemClock())).schema is None:
+            return [_judge_keys(settings, [], now)]
         keys = await store.tenants.keys()
         organizations = await store.tenants.organizations()
         caps = await _judge_caps(organizations, store.ledger, now)

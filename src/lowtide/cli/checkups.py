@@ -22,6 +22,7 @@ from lowtide import limits
 from lowtide.blobs.url import open_blobs
 from lowtide.cli.exits import CommandError
 from lowtide.cli.finding import Finding
+from lowtide.cli.postgres_checkup import check_postgres
 from lowtide.cli.screen import human_bytes, human_seconds
 from lowtide.cli.serving import bind
 from lowtide.config import DEFAULT_FILE, Replica, Settings
@@ -30,6 +31,7 @@ from lowtide.data_dir import LOCK_FILE, DataDirError, locked_data_dir
 from lowtide.engines.http_client import HttpEngine
 from lowtide.ports.blobs import BlobError
 from lowtide.store.schema import HEAD
+from lowtide.wiring.database import is_single_machine
 
 _MODELS_SHOWN: Final = 5
 
@@ -81,9 +83,8 @@ def _check_lock(path: Path) -> list[Finding]:
 
 async def check_store(settings: Settings) -> Finding:
     """The database can be read, is whole, and has a schema that this version knows."""
-    if settings.server.database_url != "sqlite":
-        what = f"server.database_url = {settings.server.database_url!r} is not known"
-        return Finding("store", "fail", what, "This version knows 'sqlite' only.")
+    if not is_single_machine(settings):
+        return await check_postgres(settings)
     path = settings.server.data_dir.absolute() / "lowtide.db"
     if not path.exists():
         return Finding("store", "ok", "a new SQLite database will be made at the first start")

@@ -40,6 +40,7 @@ from lowtide.service.usage import UsageReport, UsageService
 from lowtide.store.schema import HEAD
 from lowtide.store.sql_store import SqlStore
 from lowtide.system import SystemClock, new_id
+from lowtide.wiring.database import is_single_machine, store_of
 
 _DATABASE: Final = "lowtide.db"
 _T = TypeVar("_T")
@@ -148,31 +149,46 @@ class LocalDesk:
 @asynccontextmanager
 async def open_verbs(settings: Settings, *, may_found: bool) -> AsyncIterator[Verbs]:
     """The verbs over the installation's database, which is closed at the end."""
-    database = database_of(settings)
-    if not may_found and not database.exists():
-        raise CommandError(
-            f"There is no installation in {database.parent.absolute()}.",
-            "Name its settings with --config or its folder with --data-dir, or a server with"
-            " --server. `lowtide keys create` and `lowtide serve` make a new one.",
-            code="no_installation",
-        )
-    store = SqlStore.sqlite(database)
-    with _alone_to_upgrade(database):
-        await store.open()
+    store = store_of(settings)
+    if is_single_machine(settings):
+        database = settings.server.data_dir / _DATABASE
+        if not may_found and not database.exists():
+            raise _not_found(f"in {database.parent.absolute()}")
+        with _alone_to_upgrade(database):
+            await store.open()
+    else:
+        await _open_shared(store, may_found=may_found)
     try:
         yield verbs_over(store)
     finally:
         await store.aclose()
 
 
-def database_of(settings: Settings) -> Path:
-    """Where the state is. Raises CommandError where it is not on this machine."""
-    url = settings.server.database_url
-    if url != "sqlite":
-        raise CommandError(
-            f"server.database_url = {url!r}: this version knows 'sqlite' only.", code="bad_config"
-        )
-    return settings.server.data_dir / _DATABASE
+def _not_found(where: str) -> CommandError:
+    return CommandError(
+        f"There is no installation {where}.",
+        "Name its settings with --config or its folder with --data-dir, or a server with"
+        " --server. `lowtide keys create` and `lowtide serve` make a new one.",
+        code="no_installation",
+    )
+
+
+async def _open_shared(store: SqlStore, *, may_found: bool) -> None:
+    """A database that servers elsewhere may be using: its schema is left as it is."""
+    try:
+        schema = (await store.facts(SystemClock())).schema
+        if schema is None and not may_found:
+            raise _not_found("in the database of server.database_url")
+        if schema is not None and schema < HEAD:
+            raise CommandError(
+                f"The database has schema {schema}, this version has {HEAD}.",
+                "Start a server of this version first: it brings the database up to date.",
+                code="old_schema",
+            )
+        await store.open()
+    except BaseException:
+        await store.aclose()
+        raise
 
 
 def verbs_over(store: SqlStore) -> Verbs:

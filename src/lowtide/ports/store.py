@@ -33,6 +33,7 @@ from lowtide.core.plan import ChunkSpec, ModelShare
 from lowtide.core.segment import Slice
 from lowtide.ports.accounts import LedgerStore, TenantStore
 from lowtide.ports.calibration import CalibrationStore
+from lowtide.ports.wakeups import Wakeups
 
 Order = Literal["asc", "desc"]
 
@@ -388,6 +389,8 @@ class Store(Protocol):
     def ledger(self) -> LedgerStore: ...
     @property
     def calibrations(self) -> CalibrationStore: ...
+    @property
+    def wakeups(self) -> Wakeups: ...
 
     async def open(self) -> None:
         """Connect and bring the schema to head. Raises StoreError with what to do."""

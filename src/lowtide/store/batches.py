@@ -20,6 +20,7 @@ from lowtide.store.paging import page
 from lowtide.store.rows import batch_of, batch_values
 from lowtide.store.schema import LEASED, batch_models, batches, chunks, files, projects
 from lowtide.store.transitions import drop_unleased, take
+from lowtide.store.wakeups import announce
 
 _RUNS = (batches.c.status == "in_progress") & batches.c.paused_reason.is_(None)
 
@@ -50,6 +51,7 @@ class SqlBatches:
             owner = {"organization_id": organization_id}
             values = batch_values(batch) | _fresh(digest, input_key or "") | owner
             await conn.execute(insert(batches), values)
+            await announce(conn, "validate")
         return batch
 
     async def mark_answered(self, batch_id: str) -> None:
@@ -85,6 +87,7 @@ class SqlBatches:
             if row.status in sources_of("cancel"):
                 await take(conn, row, "cancel", now)
                 await drop_unleased(conn, batch_id)
+                await announce(conn, "commit", "assemble")
                 row = (await conn.execute(_own(project_id, batch_id))).one()
         return batch_of(row)
 

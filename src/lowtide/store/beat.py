@@ -20,6 +20,7 @@ from lowtide.store.schema import batch_models, batches, chunks, files, ledger, s
 from lowtide.store.settlement import MODEL_SUMS, Settlement, keys_of, settle
 from lowtide.store.spending import charge, lock_organizations
 from lowtide.store.transitions import lock_batches
+from lowtide.store.wakeups import announce
 
 _UPDATE_CHUNK: Final = (
     update(chunks)
@@ -45,6 +46,10 @@ async def commit(conn: AsyncConnection, beat: Beat) -> BeatReceipt:
     settlement = settle(beat, chunk_rows, batch_rows, stored)
     await _write(conn, settlement)
     paused = await charge(conn, owners, settlement.ledger, beat.now)
+    if settlement.receipt.settled or beat.released:
+        await announce(conn, "assemble")
+    if beat.released:
+        await announce(conn, "dispatch")
     return _stopping(settlement.receipt, beat, batch_rows, paused)
 
 

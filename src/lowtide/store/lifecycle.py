@@ -21,6 +21,7 @@ from lowtide.store.rows import USAGE_FIELDS, batch_of
 from lowtide.store.schema import LEASED, batch_models, batches, chunks
 from lowtide.store.spending import SPEND_CAP, lock_organizations
 from lowtide.store.transitions import drop_unleased, lock_batches, take
+from lowtide.store.wakeups import announce
 
 _NOT_LEASED = batches.c.task_expires_at.is_(None)
 
@@ -55,6 +56,7 @@ class SqlLifecycle:
             await conn.execute(
                 update(batches).where(*_held(lease)).values(task_owner=None, task_expires_at=None)
             )
+            await announce(conn, "validate" if lease.batch.status == "validating" else "assemble")
 
     async def commit_plan(
         self,
@@ -84,6 +86,7 @@ class SqlLifecycle:
             }
             await take(conn, row, "planned", now, **values)
             await _insert_plan(conn, row, chunks, models, held=owner.paused_at is not None)
+            await announce(conn, "dispatch")
         return True
 
     async def reject(
@@ -127,6 +130,8 @@ class SqlLifecycle:
             for row in expired:
                 await take(conn, row, "expire", now)
                 await drop_unleased(conn, row.id)
+            if expired:
+                await announce(conn, "commit", "assemble")
         return [row.id for row in expired]
 
     async def next_expiry(self) -> datetime | None:

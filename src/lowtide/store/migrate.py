@@ -44,7 +44,7 @@ async def _bring_to_head(database: Database) -> None:
     async with database.write() as conn:
         await wait_patiently(conn)
         await lock_name(conn, "lowtide schema")
-        version = await _version(conn)
+        version = await schema_of(conn)
         if version == HEAD:
             return
         if version is not None and version > HEAD:
@@ -55,7 +55,8 @@ async def _bring_to_head(database: Database) -> None:
         await conn.run_sync(_upgrade)
 
 
-async def _version(conn: AsyncConnection) -> str | None:
+async def schema_of(conn: AsyncConnection) -> str | None:
+    """The revision that the database is at; None while it is empty."""
     if not await conn.run_sync(lambda sync: inspect(sync).has_table(_VERSION.name)):
         return None
     version: str | None = await conn.scalar(select(_VERSION.c.version_num))

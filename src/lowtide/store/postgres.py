@@ -5,7 +5,8 @@ whole, as `psql` takes it (`sslmode`, several hosts, `passfile`...): the driver 
 Invariant: nothing here runs on SQLite, and the driver is imported only when it is wanted.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
@@ -64,17 +65,26 @@ def connector(url: str) -> Callable[[], Awaitable[Any]]:
     dsn = "postgresql://" + url.partition("://")[2]
 
     async def connect() -> Any:
-        try:
+        with driver_errors():
             return await asyncpg.connect(
                 dsn,
                 timeout=limits.STORE_CONNECT_S,
                 command_timeout=limits.STORE_STATEMENT_S + limits.STORE_CONNECT_S,
                 server_settings=settings,
             )
-        except (asyncpg.PostgresError, asyncpg.InternalClientError, OSError) as error:
-            words = str(error) or f"no answer within {limits.STORE_CONNECT_S:g} s"
-            raise StoreUnavailable(f"the database cannot be reached: {words}") from error
-        except asyncpg.InterfaceError as error:  # an address that the driver cannot read
-            raise StoreError(f"the database cannot be addressed: {error}") from error
 
     return connect
+
+
+@contextmanager
+def driver_errors() -> Iterator[None]:
+    """Translate what the driver itself raises, where no SQLAlchemy stands between it and us."""
+    import asyncpg
+
+    try:
+        yield
+    except asyncpg.exceptions.ClientConfigurationError as error:
+        raise StoreError(f"the database cannot be addressed: {error}") from error
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+        words = str(error) or f"no answer within {limits.STORE_CONNECT_S:g} s"
+        raise StoreUnavailable(f"the database cannot be reached: {words}") from error

@@ -18,6 +18,7 @@ from lowtide.core.batch import PausedReason
 from lowtide.core.ledger import LedgerEntry
 from lowtide.store.schema import HELD, WAITING, batches, chunks, organizations, spend
 from lowtide.store.transitions import lock_batches
+from lowtide.store.wakeups import announce
 
 SPEND_CAP: Final[PausedReason] = "spend_cap"
 
@@ -117,6 +118,7 @@ async def _pause(conn: AsyncConnection, organization_id: str, now: datetime) -> 
     ids = await _lock(conn, running)
     await conn.execute(update(batches).where(running).values(paused_reason=SPEND_CAP))
     await _move_chunks(conn, ids, WAITING, HELD)
+    await announce(conn, "commit")  # workers learn of it by their next beat
 
 
 async def _resume(conn: AsyncConnection, organization_id: str) -> list[str]:
@@ -127,6 +129,7 @@ async def _resume(conn: AsyncConnection, organization_id: str) -> list[str]:
     ids = await _lock(conn, paused)
     await conn.execute(update(batches).where(paused).values(paused_reason=None))
     await _move_chunks(conn, ids, HELD, WAITING)
+    await announce(conn, "dispatch")
     return ids
 
 

@@ -10,6 +10,7 @@ from sqlalchemy import URL
 
 from lowtide.ports.accounts import LedgerStore, TenantStore
 from lowtide.ports.calibration import CalibrationStore
+from lowtide.ports.clock import Clock
 from lowtide.ports.store import (
     BatchStore,
     FileStore,
@@ -19,16 +20,19 @@ from lowtide.ports.store import (
     StoreUnavailable,
     WorkStore,
 )
+from lowtide.ports.wakeups import Wakeups
 from lowtide.store.batches import SqlBatches
 from lowtide.store.calibrations import SqlCalibrations
 from lowtide.store.dialect import make_sqlite_file
 from lowtide.store.engine import Database, mapped_errors
+from lowtide.store.facts import DatabaseFacts, facts_of
 from lowtide.store.files import SqlFiles
 from lowtide.store.ledger import SqlLedger
 from lowtide.store.lifecycle import SqlLifecycle
 from lowtide.store.migrate import bring_to_head
 from lowtide.store.results import SqlResults
 from lowtide.store.tenants import SqlTenants
+from lowtide.store.wakeups import SqlWakeups
 from lowtide.store.work import SqlWork
 
 
@@ -46,6 +50,7 @@ class SqlStore:
         self._tenants = SqlTenants(self._db)
         self._ledger = SqlLedger(self._db)
         self._calibrations = SqlCalibrations(self._db)
+        self._wakeups = SqlWakeups(self._db)
 
     @classmethod
     def sqlite(cls, path: Path) -> "SqlStore":
@@ -85,6 +90,10 @@ class SqlStore:
     def calibrations(self) -> CalibrationStore:
         return self._calibrations
 
+    @property
+    def wakeups(self) -> Wakeups:
+        return self._wakeups
+
     async def open(self) -> None:
         """Connect and bring the schema to head. Raises StoreError with what to do."""
         file = self._db.file
@@ -99,6 +108,10 @@ class SqlStore:
                 f"cannot open the database {self._db.name}: {error}. Check that it is there, that"
                 " this process may write to it, and that nothing else keeps it locked."
             ) from error
+
+    async def facts(self, clock: Clock) -> DatabaseFacts:
+        """What the database says of itself; it need not be open. Raises StoreError."""
+        return await facts_of(self._db, clock)
 
     async def aclose(self) -> None:
         await self._db.aclose()

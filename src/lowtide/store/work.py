@@ -21,6 +21,7 @@ from lowtide.store.claims import claimable
 from lowtide.store.engine import Database, repeats_conflicts
 from lowtide.store.schema import LEASED, WAITING, batch_models, batches, chunks
 from lowtide.store.transitions import freed_state_of_batch, lock_batches
+from lowtide.store.wakeups import announce
 
 _LEASE = (
     sql_update(chunks)
@@ -136,4 +137,5 @@ async def _take_back(
         .where(tasks, batches.c.id.in_(locked))
         .values(task_owner=None, task_expires_at=None)
     )
+    await announce(conn, "validate", "dispatch", "assemble")
     return freed.rowcount + ended.rowcount

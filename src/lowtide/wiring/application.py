@@ -4,20 +4,20 @@ import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from fastapi import FastAPI
 
 from lowtide.api.app import create_app
 from lowtide.blobs.url import open_blobs
-from lowtide.config import ConfigError, Settings
+from lowtide.config import Settings
 from lowtide.data_dir import locked_data_dir
 from lowtide.ports.blobs import Blobs
+from lowtide.ports.clock import Clock
 from lowtide.ports.store import Store
 from lowtide.service.limits import LimitService
-from lowtide.store.sql_store import SqlStore
 from lowtide.system import SystemClock, new_id
+from lowtide.wiring.database import check_server, is_single_machine, store_of
 from lowtide.wiring.replicas import (
     EmbeddedModel,
     catalogue_of,
@@ -60,7 +60,7 @@ async def open_application(
     async with AsyncExitStack() as stack:
         data_dir = stack.enter_context(locked_data_dir(settings.server.data_dir))
         clock = SystemClock()
-        store = await _open_store(settings, data_dir, stack)
+        store = await _open_store(settings, clock, stack)
         blobs = open_blobs(settings.server.blob_url, data_dir / "blobs")
         await blobs.probe()
         replicas, entries = list(settings.replica), []
@@ -73,7 +73,7 @@ async def open_application(
         worker_id = _worker_id(settings)
         allowance = LimitService(store.tenants, store.ledger, clock, settings.limits)
         worker = Worker(settings, store, blobs, clock, catalogue, upstreams, worker_id, allowance)
-        if _is_single_machine(settings):
+        if is_single_machine(settings):
             await store.work.release_worker(worker_id)  # the lock says: that process is gone
         live = open_live(replicas, upstreams, catalogue, clock, allowance, stack)
         services = await open_verbs(
@@ -91,20 +91,14 @@ async def open_application(
         )
 
 
-async def _open_store(settings: Settings, data_dir: Path, stack: AsyncExitStack) -> Store:
-    url = settings.server.database_url
-    if url != "sqlite":
-        raise ConfigError(f"server.database_url = {url!r}: this version knows 'sqlite' only")
-    store = SqlStore.sqlite(data_dir / "lowtide.db")
-    await store.open()
+async def _open_store(settings: Settings, clock: Clock, stack: AsyncExitStack) -> Store:
+    store = store_of(settings)
     stack.push_async_callback(store.aclose)
+    await store.open()
+    await check_server(store, clock, settings.dispatch.lease_ttl_s)
     return store
-
-
-def _is_single_machine(settings: Settings) -> bool:
-    return settings.server.database_url == "sqlite"
 
 
 def _worker_id(settings: Settings) -> str:
     """One name per data directory on one machine; a fresh one per process among many."""
-    return "local" if _is_single_machine(settings) else new_id(f"{socket.gethostname()}-")
+    return "local" if is_single_machine(settings) else new_id(f"{socket.gethostname()}-")

@@ -16,6 +16,7 @@ from lowtide.loops.calibrate import Calibrations
 from lowtide.loops.commit import Committer
 from lowtide.loops.dispatch import Dispatcher
 from lowtide.loops.housekeeping import ExpireLoop, SweepLoop
+from lowtide.loops.listen import ListenLoop
 from lowtide.loops.runner import Loop, Loops
 from lowtide.loops.validate import ValidateLoop
 from lowtide.ports.blobs import Blobs
@@ -93,6 +94,7 @@ class Worker:
             ExpireLoop(store.lifecycle, store.work, self.wake),
             SweepLoop(store.results, blobs),
             BudgetLoop(store.ledger, self.wake),
+            ListenLoop(store.wakeups, self.wake),
         ]
         self._loops = Loops(parts, clock)
         self._drain: asyncio.Task[None] | None = None

@@ -16,14 +16,23 @@ def test_file_opens_the_folder_and_creates_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "blobs").exists()
 
 
+def test_a_file_url_opens_the_folder_it_names(tmp_path: Path) -> None:
+    shared = tmp_path / "shared by all"
+    blobs = open_blobs(shared.as_uri(), tmp_path / "own")
+    assert isinstance(blobs, FolderBlobs)
+    assert blobs._folder == shared
+
+
 def test_a_bucket_url_opens_a_bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_REGION", "us-east-1")
     assert isinstance(open_blobs("s3://bucket/prefix", tmp_path), ObjectBlobs)
 
 
-@pytest.mark.parametrize("url", ["", "folder", "file:///tmp", "memory:///", "http://host/x"])
+@pytest.mark.parametrize(
+    "url", ["", "folder", "file://host/tmp", "file:tmp", "memory:///", "http://host/x"]
+)
 def test_another_url_is_refused_with_what_to_use(tmp_path: Path, url: str) -> None:
-    with pytest.raises(ValueError, match=r'use "file", or s3://'):
+    with pytest.raises(ValueError, match=r'use "file", file:///absolute/path, or s3://'):
         open_blobs(url, tmp_path)
 
 

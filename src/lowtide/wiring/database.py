@@ -1,0 +1,60 @@
+"""From the setting `database_url` to a store, and whether its server is fit to be worked with."""
+
+import structlog
+
+from lowtide import limits
+from lowtide.config import ConfigError, Settings
+from lowtide.ports.clock import Clock
+from lowtide.ports.store import StoreError
+from lowtide.store.postgres import is_postgres
+from lowtide.store.sql_store import SqlStore
+
+log = structlog.get_logger(__name__)
+
+
+def is_single_machine(settings: Settings) -> bool:
+    return settings.server.database_url == "sqlite"
+
+
+def store_of(settings: Settings) -> SqlStore:
+    """Not opened yet. Raises ConfigError for an unknown kind of URL, or a missing driver."""
+    url = settings.server.database_url
+    if is_single_machine(settings):
+        return SqlStore.sqlite(settings.server.data_dir / "lowtide.db")
+    if not is_postgres(url):
+        kind = url.partition(":")[0]
+        raise ConfigError(
+            f"server.database_url: {kind!r} is not known. Use 'sqlite', or"
+            " 'postgresql://user:password@host:5432/database'."
+        )
+    try:
+        return SqlStore(url)
+    except ModuleNotFoundError:
+        raise ConfigError(
+            "server.database_url names PostgreSQL, and its driver is not installed:"
+            " python3 -m pip install 'lowtide[postgres]'"
+        ) from None
+
+
+async def check_server(store: SqlStore, clock: Clock, lease_ttl_s: float) -> None:
+    """Raises StoreError with what to do where work could not be shared safely."""
+    facts = await store.facts(clock)
+    refusal = skew_refusal(facts.clock_ahead_s, lease_ttl_s)
+    if refusal is not None:
+        raise StoreError(refusal)
+    if abs(facts.clock_ahead_s) > limits.STORE_CLOCK_SKEW_S:
+        log.warning("clock.skewed", ahead_of_database_s=round(facts.clock_ahead_s, 1))
+    if facts.unsafe:
+        log.warning("database.unsafe", settings=facts.unsafe, hint="a crash may lose results")
+
+
+def skew_refusal(ahead_s: float, lease_ttl_s: float) -> str | None:
+    """Machines tell by their own clocks how long another's lease lasts; why this one cannot."""
+    if abs(ahead_s) <= lease_ttl_s / 2:
+        return None
+    side = "ahead of" if ahead_s > 0 else "behind"
+    return (
+        f"this machine's clock is {abs(ahead_s):.1f} s {side} the database's, and leases last"
+        f" {lease_ttl_s:g} s: work would be taken from workers that are alive, and done again."
+        " Set the clocks by NTP (chrony, systemd-timesyncd)."
+    )

@@ -2,6 +2,7 @@
 
 import importlib.util
 import re
+import subprocess
 import sys
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from types import ModuleType
@@ -115,3 +116,28 @@ def test_the_audit_asks_about_every_pinned_version() -> None:
     text = (ROOT / "requirements.txt").read_text()
     assert len(audit.pins(text)) == len(re.findall(r"^\S+==", text, re.M))
     assert audit.pins("SQLAlchemy[asyncio]==2.0.1 \\\n    --hash=x\n") == {("sqlalchemy", "2.0.1")}
+
+
+def test_a_package_that_is_pinned_twice_is_asked_about_twice() -> None:
+    """pip-audit takes no list that names a package in two versions."""
+    wanted = [("a", "1"), ("b", "1"), ("a", "2"), ("c", "3")]
+    asked = audit.rounds(wanted)
+    assert sorted(pin for each in asked for pin in each) == sorted(wanted)
+    assert all(len({name for name, _ in each}) == len(each) for each in asked)
+    assert len(asked) == 2
+
+
+@pytest.mark.parametrize(
+    ("said", "is_network"),
+    [("requests.exceptions.ConnectionError: no route", True), ("No module named pip_audit", False)],
+)
+def test_only_the_network_may_be_the_reason_for_no_answer(
+    monkeypatch: pytest.MonkeyPatch, said: str, is_network: bool
+) -> None:
+    done = subprocess.CompletedProcess([], 1, "", said)
+    monkeypatch.setattr(audit.subprocess, "run", lambda *_, **__: done)
+    if is_network:
+        assert audit.ask("osv", [("a", "1")]) is None
+    else:
+        with pytest.raises(SystemExit, match="No module named"):
+            audit.ask("osv", [("a", "1")])

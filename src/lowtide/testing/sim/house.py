@@ -18,6 +18,8 @@ from lowtide.config import Dispatch, Settings
 from lowtide.core.catalogue import Catalogue, ModelEntry
 from lowtide.core.replica import Replica
 from lowtide.loops.attempt import Upstream
+from lowtide.ports.blobs import BlobError
+from lowtide.ports.store import StoreError
 from lowtide.service.batches import BatchService
 from lowtide.service.files import FileService
 from lowtide.service.limits import LimitService
@@ -29,7 +31,7 @@ from lowtide.testing.sim.memory_blobs import BlobDisk, MemoryBlobs
 from lowtide.testing.sim.process import Process
 from lowtide.testing.sim.scenario import Scenario
 from lowtide.testing.sim.trace import Trace
-from lowtide.testing.sim.watch import Watch, WatchedStore
+from lowtide.testing.sim.watch import Violation, Watch, watched
 from lowtide.wiring.worker import Worker
 
 T = TypeVar("T")
@@ -130,12 +132,13 @@ class House:
             return await work(self)
 
         def reply(task: asyncio.Task[T]) -> None:
-            if answer.done():
-                return
             faults = self._ground.faults
+            error = None if task.cancelled() else task.exception()
             if task.cancelled() or faults.happens(faults.rates.reply_lost):
                 hang_up()
-            elif (error := task.exception()) is not None:
+            elif answer.done():
+                pass  # the client was cut off before
+            elif error is not None:
                 answer.set_exception(error)
             else:
                 answer.set_result(task.result())
@@ -185,7 +188,7 @@ class House:
         dispatch = Dispatch(lease_ttl_s=scenario.lease_ttl_s, beat_s=scenario.beat_s)
         return Worker(
             Settings(dispatch=dispatch),
-            WatchedStore(self._store, ground.watch, ground.faults),
+            watched(self._store, ground.watch, ground.faults),
             self.blobs,
             self.clock,
             ground.catalogue,
@@ -200,6 +203,8 @@ class House:
         self.up = False
         if not task.cancelled() and (error := task.exception()) is not None:
             self._ground.trace.note(f"{self.process.name} ends with {error!r}")
+            if not isinstance(error, StoreError | BlobError):  # what a supervisor may try again
+                self._ground.watch.fail(Violation(f"a process ended with {error!r}"))
         self.process.kill()  # what it left running ends with it
 
     def _end(self) -> None:

@@ -11,6 +11,9 @@ import structlog
 from lowtide.testing.sim.process import PROCESS
 
 LINES_KEPT: Final = 400
+_NEVER: Final = ("slot.failed", "results.doubled")
+_EXPECTED: Final = ("Store", "Blob")
+"""What a loop may fail with: an error of its ports."""
 
 
 class Trace:
@@ -19,6 +22,8 @@ class Trace:
     def __init__(self, *, verbose: bool = False) -> None:
         self.lines: deque[str] = deque(maxlen=LINES_KEPT)
         self.counts: Counter[str] = Counter()
+        self.alarms: list[str] = []
+        """Log lines that no weather excuses."""
         self._verbose = verbose
 
     def note(self, text: str) -> None:
@@ -44,6 +49,8 @@ class Trace:
 
     def _take(self, _logger: Any, _method: str, event: MutableMapping[str, Any]) -> Any:
         name = event.pop("event")
+        if name in _NEVER or (name == "loop.failed" and not event["error"].startswith(_EXPECTED)):
+            self.alarms.append(f"{name} {event}")
         event.pop("exc_info", None)
         self.count(name)
         self.note(f"{name} " + " ".join(f"{key}={value}" for key, value in event.items()))

@@ -9,8 +9,9 @@ ledger say the same. The first violation ends the run.
 import asyncio
 import sqlite3
 from collections.abc import Mapping, Sequence
+from copy import copy
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import msgspec
 
@@ -18,6 +19,7 @@ from lowtide.core.batch import TERMINAL, TRANSITIONS, Status
 from lowtide.core.chunk import ChunkKey, ChunkLease
 from lowtide.ports.store import Beat, BeatReceipt, WorkStore
 from lowtide.store.sql_store import SqlStore
+from lowtide.store.work import SqlWork
 from lowtide.testing.sim.faults import Faults
 from lowtide.testing.sim.memory_blobs import BlobDisk
 
@@ -93,8 +95,12 @@ class Watch:
             for row in self._db.execute(_BATCH):
                 self._look(row)
         except Violation as violation:
-            if not self.broken.done():
-                self.broken.set_exception(violation)
+            self.fail(violation)
+
+    def fail(self, violation: Violation) -> None:
+        """The run is over."""
+        if not self.broken.done():
+            self.broken.set_exception(violation)
 
     def _look(self, row: tuple[Any, ...]) -> None:
         batch_id, status, swept_at = row[0], row[1], row[9]
@@ -169,22 +175,11 @@ class Watch:
             raise Violation(otherwise)
 
 
-class WatchedStore:
-    """A worker's store, whose beats and claims are seen by the watch, and some beats come twice."""
-
-    def __init__(self, store: SqlStore, watch: Watch, faults: Faults) -> None:
-        self.files = store.files
-        self.batches = store.batches
-        self.lifecycle = store.lifecycle
-        self.results = store.results
-        self.tenants = store.tenants
-        self.ledger = store.ledger
-        self.calibrations = store.calibrations
-        self.wakeups = store.wakeups
-        self.wakeups = store.wakeups
-        self.work: WorkStore = _WatchedWork(store.work, watch, faults)
-        self.open = store.open
-        self.aclose = store.aclose
+def watched(store: SqlStore, watch: Watch, faults: Faults) -> SqlStore:
+    """The same store for a worker, whose beats and claims are seen; and some beats come twice."""
+    twin = copy(store)
+    twin._work = cast("SqlWork", _WatchedWork(store.work, watch, faults))
+    return twin
 
 
 class _WatchedWork:

@@ -16,7 +16,6 @@ from random import Random
 from typing import Any, Final, TypeVar, cast
 
 import msgspec
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from lowtide import limits
 from lowtide.loops.housekeeping import SweepLoop
@@ -38,6 +37,8 @@ T = TypeVar("T")
 
 PATIENCE_S: Final = 900.0
 """Virtual seconds of calm after which everything has ended."""
+PROCESSES_MAX: Final = 5
+"""Four workers and the door."""
 
 
 class Played(msgspec.Struct, frozen=True):
@@ -65,8 +66,8 @@ class Stores:
 
     def renew(self) -> None:
         """A fresh database at head under the same path."""
-        if not self._head.exists():
-            self._make_head()
+        if not self._stores:
+            self._begin()
         for suffix in ("-wal", "-shm"):
             Path(f"{self.path}{suffix}").unlink(missing_ok=True)
         self.path.unlink(missing_ok=True)  # a connection left open must not see the new one
@@ -74,26 +75,35 @@ class Stores:
 
     def of(self, place: int) -> SqlStore:
         """The store of the process at that place, without connections."""
-        while len(self._stores) <= place:
-            self._stores.append(SqlStore(f"sqlite+inline:///{self.path}"))
         store = self._stores[place]
-        for engine in (store._db._writer, store._db._reader):
-            _forget_connections(engine)
+        _forget_connections(store)
         return store
 
-    def _make_head(self) -> None:
-        async def make() -> None:
-            store = SqlStore(f"sqlite+inline:///{self._head}")
-            await store.open()
-            await store.aclose()
+    def _begin(self) -> None:
+        """Make all that is made once: what a first connection asks would count as steps later."""
+        for path in (self._head, self.path):
+            inline_sqlite.gates[str(path)] = lambda _moment, _statement: None
+            inline_sqlite.commits[str(path)] = lambda: None
 
-        inline_sqlite.gates[str(self._head)] = lambda _moment, _statement: None
-        inline_sqlite.commits[str(self._head)] = lambda: None
-        VirtualLoop().run_until_complete(make())
+        async def begin() -> None:
+            head = SqlStore(f"sqlite+inline:///{self._head}")
+            await head.open()
+            await head.aclose()
+            shutil.copyfile(self._head, self.path)
+            for _ in range(PROCESSES_MAX):
+                store = SqlStore(f"sqlite+inline:///{self.path}")
+                await store.open()
+                await store.files.get("", "")
+                await store.aclose()
+                self._stores.append(store)
+
+        VirtualLoop().run_until_complete(begin())
 
 
-def _forget_connections(engine: AsyncEngine) -> None:
-    engine.sync_engine.dispose(close=False)
+def _forget_connections(store: SqlStore) -> None:
+    """They are closed already, or a dead process's."""
+    for engine in (store._db._writer, store._db._reader):
+        engine.sync_engine.dispose(close=False)
 
 
 class World:
@@ -241,6 +251,8 @@ def play(seed: int, stores: Stores, *, verbose: bool = False) -> Played:
             loop.run_until_complete(main())
         except (Violation, Stuck) as error:
             broken = f"{type(error).__name__}: {error}"
+        if broken is None and (trace.alarms or loop.unhandled):
+            broken = f"these must not happen: {trace.alarms + loop.unhandled}"
         ended_s, steps = loop.time(), loop.steps
         loop.run_until_complete(worlds[0].bury())
     return Played(

@@ -1,4 +1,4 @@
-"""The contract of ports/blobs.py, held by every adapter: folder, bucket, S3 where moto is, simulator.
+"""The contract of ports/blobs.py, held by every adapter: folder, bucket, S3, simulator.
 
 The bucket is obstore's own memory store; S3 is moto's server, started on a free port. Every adapter
 runs the same code path for large blobs, which is another one than that for small blobs.

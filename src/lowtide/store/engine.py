@@ -6,6 +6,7 @@ PostgreSQL has one pool for both. Invariant: nothing but StoreError and its two 
 transaction.
 """
 
+import asyncio
 import errno
 import inspect
 import sqlite3
@@ -118,10 +119,12 @@ def _sqlite(url: URL, *, writer: bool) -> AsyncEngine:
 
 
 def repeats_conflicts(kind: Class) -> Class:
-    """Let each public method of the class, which is one transaction, run again after a conflict.
+    """Let each public method of the class, which is one transaction, run to its end.
 
-    The order in which rows are locked leaves few: a pause of an organisation locks its batches
-    late, and migrations change tables under other processes.
+    Again after a conflict: the order in which rows are locked leaves few, as a pause of an
+    organisation locks its batches late, and migrations change tables under other processes. And
+    although its caller was cancelled, who then waits for the end: a driver that is cancelled
+    inside a statement leaves its connection behind, on SQLite with the lock that it held.
     """
     for name, method in list(vars(kind).items()):
         if inspect.iscoroutinefunction(method) and not name.startswith("_"):
@@ -130,7 +133,6 @@ def repeats_conflicts(kind: Class) -> Class:
 
 
 def _repeating(method: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
-    @wraps(method)
     async def repeating(*args: P.args, **kwargs: P.kwargs) -> T:
         for _ in range(STORE_CONFLICT_TRIES_MAX - 1):
             try:
@@ -139,7 +141,26 @@ def _repeating(method: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
                 continue  # the others' locks make it wait its turn
         return await method(*args, **kwargs)
 
-    return repeating
+    @wraps(method)
+    async def to_its_end(*args: P.args, **kwargs: P.kwargs) -> T:
+        return await _finish(asyncio.ensure_future(repeating(*args, **kwargs)))
+
+    return to_its_end
+
+
+async def _finish(transaction: "asyncio.Future[T]") -> T:
+    """Wait for it whatever comes; a cancellation of the caller is raised afterwards."""
+    cancelled: asyncio.CancelledError | None = None
+    while not transaction.done():
+        try:
+            await asyncio.wait([transaction])
+        except asyncio.CancelledError as caught:
+            cancelled = caught
+    if cancelled is None:
+        return transaction.result()
+    if not transaction.cancelled():
+        transaction.exception()  # seen: its caller has left, and nobody else asks
+    raise cancelled
 
 
 @contextmanager

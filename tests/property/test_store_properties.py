@@ -11,10 +11,12 @@ import asyncio
 import shutil
 import tempfile
 from collections import Counter
+from contextlib import ExitStack
 from datetime import datetime
 from functools import cache
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -36,6 +38,7 @@ from lowtide.ports.store import Beat
 from lowtide.store.engine import Database
 from lowtide.store.schema import chunks
 from lowtide.store.sql_store import SqlStore
+from lowtide.testing.postgres import PostgresServer
 from lowtide.testing.store_world import PER_ANSWER, TTL_S, World, outcomes
 
 SIZES = (3, 1, 4)
@@ -76,14 +79,9 @@ class WorkCycle(RuleBasedStateMachine):
         target=leases, cap=st.sampled_from(CAPS[:2]), limit=st.integers(0, 3), worker=WORKERS
     )
     def a_batch_in_progress(self, cap: int, limit: int, worker: str):
-        self.folder = Path(tempfile.mkdtemp(prefix="lowtide-property-"))
-        path = self.folder / "lowtide.db"
-        shutil.copyfile(database_at_head(), path)
+        self.make_database()
         self.runner = asyncio.Runner()
-        self.store = SqlStore.sqlite(path)
-        self.database = Database(f"sqlite+aiosqlite:///{path}")
-        self.world = World(self.store)
-        self.runner.run(self.store.open())
+        self.world = World(self.connected())
         self.batch = self.runner.run(
             self.world.running(*zip(MODELS, SIZES, strict=True), window_s=7 * 24 * 3600)
         )
@@ -99,10 +97,41 @@ class WorkCycle(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         if hasattr(self, "runner"):
-            self.runner.run(self.store.aclose())
-            self.runner.run(self.database.aclose())
+            self.disconnect()
             self.runner.close()
-            shutil.rmtree(self.folder)
+            self.drop_database()
+
+    # ---- where the state is
+
+    def make_database(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="lowtide-property-"))
+        shutil.copyfile(database_at_head(), self.folder / "lowtide.db")
+
+    def drop_database(self) -> None:
+        shutil.rmtree(self.folder)
+
+    def address(self) -> str:
+        return f"sqlite+aiosqlite:///{self.folder / 'lowtide.db'}"
+
+    def connected(self) -> SqlStore:
+        self.store = SqlStore(self.address())
+        self.database = Database(self.address())
+        self.runner.run(self.store.open())
+        return self.store
+
+    def disconnect(self) -> None:
+        self.runner.run(self.store.aclose())
+        self.runner.run(self.database.aclose())
+
+    def leave_what_a_crash_leaves(self) -> None:
+        """The files as they lie, and nothing that closing would still have written."""
+        after = Path(tempfile.mkdtemp(prefix="lowtide-property-"))
+        for file in self.folder.glob("lowtide.db*"):
+            if not file.name.endswith("-shm"):
+                shutil.copyfile(file, after / file.name)
+        self.disconnect()
+        shutil.rmtree(self.folder)
+        self.folder = after
 
     # ---- what may happen
 
@@ -217,18 +246,8 @@ class WorkCycle(RuleBasedStateMachine):
     @rule()
     def crash(self) -> None:
         """The process is gone, as its files lie; a new one opens what they hold."""
-        after = Path(tempfile.mkdtemp(prefix="lowtide-property-"))
-        for file in self.folder.glob("lowtide.db*"):
-            if not file.name.endswith("-shm"):
-                shutil.copyfile(file, after / file.name)
-        self.runner.run(self.store.aclose())
-        self.runner.run(self.database.aclose())
-        shutil.rmtree(self.folder)
-        self.folder = after
-        self.store = SqlStore.sqlite(after / "lowtide.db")
-        self.database = Database(f"sqlite+aiosqlite:///{after / 'lowtide.db'}")
-        self.world.store = self.store
-        self.runner.run(self.store.open())
+        self.leave_what_a_crash_leaves()
+        self.world.store = self.connected()
 
     # ---- money
 
@@ -384,10 +403,41 @@ def _month(at: datetime) -> datetime:
     return at.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
 
 
-TestWorkCycle = WorkCycle.TestCase
-TestWorkCycle.settings = settings(
+class WorkCycleOnPostgres(WorkCycle):
+    """The same walk; a crash is the end of the process, the server lives on."""
+
+    server: PostgresServer
+
+    def make_database(self) -> None:
+        self.made = ExitStack()
+        self.name = self.made.enter_context(self.server.database("head"))
+
+    def drop_database(self) -> None:
+        self.made.close()
+
+    def address(self) -> str:
+        return self.server.url(self.name)
+
+    def leave_what_a_crash_leaves(self) -> None:
+        self.disconnect()
+
+
+_WALKS = settings(
     max_examples=50,
     stateful_step_count=25,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
+
+
+class TestWorkCycle(WorkCycle.TestCase):
+    settings = _WALKS
+
+
+class TestWorkCycleOnPostgres(WorkCycleOnPostgres.TestCase):
+    # Fewer walks: a round trip to a server costs more than a call, and the walk is the same.
+    settings = settings(_WALKS, max_examples=12)
+
+    @pytest.fixture(autouse=True)
+    def on_this_server(self, postgres: PostgresServer) -> None:
+        WorkCycleOnPostgres.server = postgres

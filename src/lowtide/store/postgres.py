@@ -28,7 +28,7 @@ _SETTINGS: Final = {
 
 
 def is_postgres(url: str) -> bool:
-    return url.partition("://")[0] in SCHEMES
+    return url.startswith(tuple(f"{scheme}://" for scheme in SCHEMES))
 
 
 def shown(url: str) -> str:
@@ -83,7 +83,7 @@ def driver_errors() -> Iterator[None]:
 
     try:
         yield
-    except asyncpg.exceptions.ClientConfigurationError as error:
+    except ValueError as error:  # in the address
         raise StoreError(f"the database cannot be addressed: {error}") from error
     except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
         words = str(error) or f"no answer within {limits.STORE_CONNECT_S:g} s"

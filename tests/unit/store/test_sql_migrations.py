@@ -1,19 +1,23 @@
 """A database that an earlier schema has filled is brought to head with all that it holds."""
 
+import re
 import sqlite3
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import create_engine
+from sqlalchemy import Connection, inspect, make_url, text
 
 from lowtide.core.batch import Counts
 from lowtide.core.chunk import ChunkKey
 from lowtide.core.money import ModelPrices, UnitPrices
+from lowtide.store.engine import Database
 from lowtide.store.migrate import MIGRATIONS
 from lowtide.store.sql_store import SqlStore
+from lowtide.testing.postgres import PostgresServer
 from lowtide.testing.store_world import NOON, TTL_S, World, outcomes
 
 NOON_US = int(NOON.timestamp() * 1_000_000)
@@ -39,48 +43,72 @@ INSERT INTO garbage VALUES ('files/old', {NOON_US});
 """
 
 
-def tables(path: Path) -> dict[str, int]:
-    with closing(sqlite3.connect(path)) as db:
-        names = [
-            name
-            for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
-            if not name.startswith(("sqlite_", "alembic_"))
-        ]
-        return {name: db.execute(f"SELECT count(*) FROM {name}").fetchone()[0] for name in names}
+async def tables(url: str) -> dict[str, int]:
+    """Rows of each table but Alembic's."""
+    database = Database(url)
+    async with database.read() as conn:
+        names = await conn.run_sync(lambda sync: inspect(sync).get_table_names())
+        counts = {
+            name: await conn.scalar(text(f"SELECT count(*) FROM {name}"))
+            for name in names
+            if name != "alembic_version"
+        }
+    await database.aclose()
+    return counts
+
+
+def upgrade_to_0001(connection: Connection) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    config.attributes["connection"] = connection
+    command.upgrade(config, "0001")
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def empty(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The address of a database without a table."""
+    if request.param == "sqlite":
+        yield f"sqlite+aiosqlite:///{tmp_path / 'old.db'}"
+        return
+    server: PostgresServer = request.getfixturevalue("postgres")
+    with server.database() as name:
+        yield server.url(name)
 
 
 @pytest.fixture
-def filled(tmp_path: Path) -> Path:
+async def filled(empty: str) -> str:
     """A database as schema 0001 leaves it: a batch half done, its worker gone."""
-    path = tmp_path / "old.db"
-    engine = create_engine(f"sqlite:///{path}")
-    config = Config()
-    config.set_main_option("script_location", str(MIGRATIONS))
-    with engine.begin() as connection:
-        config.attributes["connection"] = connection
-        command.upgrade(config, "0001")
-    engine.dispose()
-    with closing(sqlite3.connect(path)) as db, db:
-        db.executescript(FILLED_BY_0001)
-    return path
+    database = Database(empty)
+    words = FILLED_BY_0001
+    if database.is_postgres:
+        words = re.sub(r"x'([0-9]+)'", r"'\\x\1'", words).replace(
+            "'digest-1', 1,", "'digest-1', true,"
+        )
+    async with database.write() as conn:
+        await conn.run_sync(upgrade_to_0001)
+        for statement in words.strip().rstrip(";").split(";\n"):
+            await conn.exec_driver_sql(statement)
+    await database.aclose()
+    return empty
 
 
-async def test_no_row_is_lost_on_the_way_to_head(filled: Path) -> None:
-    before = tables(filled)
+async def test_no_row_is_lost_on_the_way_to_head(filled: str) -> None:
+    before = await tables(filled)
     assert all(before.values()), "each table of 0001 is tried"
-    store = SqlStore.sqlite(filled)
+    store = SqlStore(filled)
     await store.open()
     await store.aclose()
-    after = tables(filled)
+    after = await tables(filled)
     assert {name: after[name] for name in before} == before
     assert (after["organizations"], after["projects"]) == (1, 2)
-    with closing(sqlite3.connect(filled)) as db:
-        assert db.execute("PRAGMA foreign_key_check").fetchall() == []
-        assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    if filled.startswith("sqlite"):
+        with closing(sqlite3.connect(make_url(filled).database or "")) as db:
+            assert db.execute("PRAGMA foreign_key_check").fetchall() == []
+            assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
 
 
-async def test_a_batch_begun_under_0001_runs_on_and_is_charged_from_there(filled: Path) -> None:
-    store = SqlStore.sqlite(filled)
+async def test_a_batch_begun_under_0001_runs_on_and_is_charged_from_there(filled: str) -> None:
+    store = SqlStore(filled)
     await store.open()
     world = World(store)
     prices = UnitPrices(3, 2, 1)
@@ -109,8 +137,8 @@ async def test_a_batch_begun_under_0001_runs_on_and_is_charged_from_there(filled
     await store.aclose()
 
 
-async def test_projects_that_were_in_use_belong_to_the_default_organization(filled: Path) -> None:
-    store = SqlStore.sqlite(filled)
+async def test_projects_that_were_in_use_belong_to_the_default_organization(filled: str) -> None:
+    store = SqlStore(filled)
     await store.open()
     projects = {p.id: (p.organization_id, p.name) for p in await store.tenants.projects()}
     assert projects == {

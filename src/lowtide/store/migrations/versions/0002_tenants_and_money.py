@@ -49,7 +49,7 @@ def upgrade() -> None:
     _copy("slices")
     for name in reversed(_REMADE):
         op.drop_table(f"{name}_0001")
-        _name_primary_key(name)
+        _name_keys(name)
     op.create_index(
         "files_stored",
         "files",
@@ -68,10 +68,12 @@ def _copy(name: str, **more: str) -> None:
     op.execute(f"INSERT INTO {name} ({into}) SELECT {values} FROM {name}_0001")
 
 
-def _name_primary_key(name: str) -> None:
-    """PostgreSQL gave it another name, because the old table still had this one."""
+def _name_keys(name: str) -> None:
+    """PostgreSQL gave them other names, because the old tables still had these."""
     if op.get_bind().dialect.name == "postgresql":
-        op.execute(f"ALTER INDEX {name}_pkey1 RENAME TO {name}_pkey")
+        keys = [f"{name}_pkey"] + ([] if name == "batches" else [f"{name}_batch_id_fkey"])
+        for key in keys:
+            op.execute(f"ALTER TABLE {name} RENAME CONSTRAINT {key}1 TO {key}")
 
 
 def _make_tenants() -> None:

@@ -1,0 +1,332 @@
+"""What only PostgreSQL does: its settings, its errors, its plans, its clock."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import Connection, Select, insert, select, text
+from sqlalchemy.dialects import postgresql
+
+from lowtide.config import ConfigError, Server, Settings
+from lowtide.ports.store import StoreError, StoreFull, StoreUnavailable
+from lowtide.store.claims import first_waiting
+from lowtide.store.engine import Database, StoreConflict, repeats_conflicts
+from lowtide.store.postgres import shown
+from lowtide.store.schema import HEAD, garbage, metadata
+from lowtide.store.sql_store import SqlStore
+from lowtide.system import SystemClock
+from lowtide.testing.postgres import PostgresServer
+from lowtide.testing.store_world import NOON
+from lowtide.wiring.database import check_server, store_of
+
+CHUNKS = 100_000
+FILL = f"""
+INSERT INTO batches SELECT (jsonb_populate_record(null::batches, to_jsonb(b) || jsonb_build_object(
+    'id', 'batch_' || n))).* FROM batches b, generate_series(1, 99) n WHERE b.id = 'batch_0';
+INSERT INTO chunks SELECT b.id, s, 'org_' || (s % 5), 'waiting', 'm' || (s % 4), 0, b.expires_at,
+    b.created_at, s * 128, 128, 1000, 1000, decode(repeat('00', 16), 'hex'), 0, NULL, 0, NULL
+    FROM batches b, generate_series(0, {CHUNKS // 100 - 1}) s;
+ANALYZE
+"""
+ONE_BATCH = """
+INSERT INTO batches (id, organization_id, project_id, user_id, dialect, input_file_id, input_bytes,
+    input_key, endpoint, status, completion_window_s, metadata, priority, created_at, expires_at,
+    total, completed, failed, input_tokens, cached_tokens, output_tokens, reasoning_tokens, errors,
+    errors_total, digest, answered, results_seq, task_token)
+VALUES ('batch_0', 'org_default', 'p', 'u', 'openai', 'f', 1, 'k', '/v1/chat/completions',
+    'in_progress', 86400, '{}', 0, 1, 2, 128000, 0, 0, 0, 0, 0, 0, '[]', 0, 'd', true, 0, 0)
+"""
+
+
+@pytest.fixture
+async def database(postgres_url: str) -> AsyncIterator[Database]:
+    database = Database(postgres_url)
+    yield database
+    await database.aclose()
+
+
+# ---- the queue
+
+
+async def explained(database: Database, statement: Select[Any]) -> str:
+    words = statement.compile(dialect=postgresql.dialect(), compile_kwargs={"literal_binds": True})
+    async with database.read() as conn:
+        return "\n".join((await conn.scalars(text(f"EXPLAIN {words}"))).all())
+
+
+@pytest.mark.parametrize(
+    ("organization", "index"), [(None, "chunks_waiting"), ("org_1", "chunks_waiting_of")]
+)
+async def test_a_claim_reads_the_head_of_the_queue_and_sorts_nothing(
+    database: Database,
+    postgres: PostgresServer,
+    postgres_url: str,
+    organization: str | None,
+    index: str,
+) -> None:
+    name = postgres_url.partition("@/")[2].partition("?")[0]
+    postgres.sql(ONE_BATCH, *FILL.split(";"), database=name)
+    plan = await explained(database, first_waiting("m1", 32, organization))
+    assert f"Index Scan using {index} on chunks" in plan, plan
+    assert "Sort" not in plan and "Seq Scan" not in plan, plan
+
+
+# ---- the border
+
+
+@pytest.mark.parametrize(
+    ("state", "kind"),
+    [
+        ("53100", StoreFull),
+        ("53300", StoreUnavailable),
+        ("57P03", StoreUnavailable),
+        ("25006", StoreUnavailable),
+        ("58030", StoreUnavailable),
+        ("40P01", StoreConflict),
+        ("40001", StoreConflict),
+        ("23505", StoreError),
+        ("42P01", StoreError),
+    ],
+)
+async def test_what_the_server_says_becomes_the_ports_own(
+    database: Database, state: str, kind: type[StoreError]
+) -> None:
+    with pytest.raises(StoreError) as caught:
+        async with database.write() as conn:
+            await conn.execute(
+                text(f"DO $$ BEGIN RAISE EXCEPTION 'so it is' USING ERRCODE = '{state}'; END $$")
+            )
+    assert type(caught.value) is kind
+    assert "so it is" in str(caught.value)
+
+
+async def test_a_connection_that_is_cut_is_replaced(database: Database) -> None:
+    with pytest.raises(StoreUnavailable):
+        async with database.write() as conn:
+            await conn.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
+    async with database.read() as conn:
+        assert await conn.scalar(text("SELECT 1")) == 1
+
+
+async def test_a_statement_and_a_lock_that_take_too_long_are_given_up(postgres_url: str) -> None:
+    hasty = Database(f"{postgres_url}&statement_timeout=100&lock_timeout=50")
+    with pytest.raises(StoreUnavailable, match="statement timeout"):
+        async with hasty.read() as conn:
+            await conn.execute(text("SELECT pg_sleep(30)"))
+    lock = text("SELECT pg_advisory_xact_lock(1)")
+    async with hasty.write() as holder:
+        await holder.execute(lock)
+        with pytest.raises(StoreUnavailable, match="lock timeout"):
+            async with hasty.write() as other:
+                await other.execute(lock)
+    await hasty.aclose()
+
+
+async def test_a_reader_cannot_write_and_sees_one_moment(database: Database) -> None:
+    count = text("SELECT count(*) FROM projects")
+    add = text("INSERT INTO projects VALUES ('p', 'org_default', 'p', 0)")
+    async with database.read() as reader:
+        before = await reader.scalar(count)
+        async with database.write() as writer:
+            await writer.execute(add)
+        assert await reader.scalar(count) == before
+    with pytest.raises(StoreUnavailable, match="read-only"):
+        async with database.read() as reader:
+            await reader.execute(add)
+
+
+@repeats_conflicts
+class Crossing:
+    """Two transactions that lock two names in opposite orders, and so deadlock at first."""
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+        self._both = asyncio.Barrier(2)
+        self.tries = 0
+
+    async def cross(self, *names: int) -> None:
+        self.tries += 1
+        met = self.tries > 2
+        async with self._db.write() as conn:
+            for name in names:
+                await conn.execute(text(f"SELECT pg_advisory_xact_lock({name})"))
+                if not met:
+                    met = await self._both.wait() >= 0
+
+
+async def test_of_two_in_a_deadlock_one_runs_again(database: Database) -> None:
+    crossing = Crossing(database)
+    async with asyncio.timeout(30):
+        await asyncio.gather(crossing.cross(1, 2), crossing.cross(2, 1))
+    assert crossing.tries == 3
+
+
+@repeats_conflicts
+class Hopeless:
+    tries = 0
+
+    async def go(self) -> None:
+        self.tries += 1
+        raise StoreConflict("again")
+
+
+async def test_who_is_always_in_the_way_is_told_so() -> None:
+    hopeless = Hopeless()
+    with pytest.raises(StoreUnavailable):
+        await hopeless.go()
+    assert hopeless.tries == 5
+
+
+# ---- addresses
+
+
+def test_an_address_is_shown_without_its_secrets() -> None:
+    url = "postgresql://me:secret@h1:5432,h2/db?sslmode=require&passfile=/f"
+    assert shown(url) == "postgresql://me:***@h1:5432,h2/db?sslmode=require&passfile=***"
+    assert shown("postgresql://h/db") == "postgresql://h/db"
+
+
+async def test_a_database_that_is_not_there_is_named_in_the_refusal(
+    postgres: PostgresServer,
+) -> None:
+    store = SqlStore(postgres.url("nowhere"))
+    with pytest.raises(StoreError, match=r"cannot open the database .*nowhere.* does not exist"):
+        await store.open()
+
+
+async def test_a_server_that_is_not_there_is_named_in_the_refusal(tmp_path: Any) -> None:
+    store = SqlStore(f"postgresql://me:secret@/db?host={tmp_path}")
+    with pytest.raises(StoreError, match=r"cannot open the database postgresql://me:\*\*\*") as no:
+        await store.open()
+    assert "secret" not in str(no.value)
+
+
+async def test_an_address_that_cannot_be_read_is_refused() -> None:
+    store = SqlStore("postgresql://h:port/db")
+    with pytest.raises(StoreError):
+        await store.open()
+
+
+@pytest.mark.parametrize("url", ["mysql://h/db", "postgres", "sqlite:///x"])
+def test_another_kind_of_database_is_a_mistake_in_the_settings(url: str) -> None:
+    with pytest.raises(ConfigError, match="database_url"):
+        store_of(Settings(server=Server(database_url=url)))
+
+
+def test_a_missing_driver_is_named_with_the_command_that_installs_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "asyncpg", None)
+    with pytest.raises(ConfigError, match=r"pip install 'lowtide\[postgres\]'"):
+        store_of(Settings(server=Server(database_url="postgresql://h/db")))
+
+
+# ---- what it says of itself
+
+
+async def test_the_facts_of_a_server_are_read_and_nothing_is_changed(
+    postgres: PostgresServer,
+) -> None:
+    with postgres.database() as name:
+        store = SqlStore(postgres.url(name))
+        facts = await store.facts(SystemClock())
+        assert facts.schema is None and facts.server.startswith("PostgreSQL 1")
+        assert facts.unsafe == ("fsync = off", "full_page_writes = off")
+        assert not facts.is_standby
+        assert abs(facts.clock_ahead_s) < 5
+        await store.open()
+        assert (await store.facts(SystemClock())).schema == HEAD
+        await store.aclose()
+
+
+class Skewed(SystemClock):
+    def __init__(self, ahead_s: float) -> None:
+        self._ahead = timedelta(seconds=ahead_s)
+
+    def now(self) -> datetime:
+        return super().now() + self._ahead
+
+
+@pytest.mark.parametrize("ahead_s", [60, -60])
+async def test_a_clock_far_from_the_databases_is_refused_with_what_to_do(
+    postgres_url: str, ahead_s: float
+) -> None:
+    store = SqlStore(postgres_url)
+    skewed = Skewed(ahead_s)
+    side = "ahead of" if ahead_s > 0 else "behind"
+    with pytest.raises(StoreError, match=rf"clock is .* s {side} the database's.*NTP"):
+        await check_server(store, skewed, lease_ttl_s=30)
+    await check_server(store, skewed, lease_ttl_s=180)
+    await store.aclose()
+
+
+async def test_stores_that_open_an_empty_database_together_migrate_it_once(
+    postgres: PostgresServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.ERROR)
+    with postgres.database() as name:
+        stores = [SqlStore(postgres.url(name)) for _ in range(4)]
+        await asyncio.gather(*(store.open() for store in stores))
+        for store in stores:
+            assert await store.files.page("p", after=None, limit=1) == []
+            await store.aclose()
+        assert postgres.sql("SELECT version_num FROM alembic_version", database=name) == f"{HEAD}\n"
+
+
+# ---- the schema
+
+
+CATALOGUE = """
+SELECT 'column', table_name, column_name, data_type, is_nullable, collation_name
+    FROM information_schema.columns WHERE table_schema = 'public'
+UNION ALL SELECT 'index', tablename, indexname, indexdef, '', ''
+    FROM pg_indexes WHERE schemaname = 'public'
+UNION ALL SELECT 'constraint', conrelid::regclass::text, conname, pg_get_constraintdef(oid), '', ''
+    FROM pg_constraint WHERE connamespace = 'public'::regnamespace AND contype <> 'n'
+"""
+
+
+def catalogue(postgres: PostgresServer, name: str) -> set[str]:
+    lines = postgres.sql(" ".join(CATALOGUE.split()), database=name).splitlines()
+    return {line for line in lines if "alembic_version" not in line}
+
+
+def make_all(url: str) -> Any:
+    async def make() -> None:
+        database = Database(url)
+        async with database.write() as conn:
+            await conn.run_sync(metadata.create_all)
+        await database.aclose()
+
+    return make()
+
+
+async def test_the_migrations_make_exactly_the_tables_that_statements_use(
+    postgres: PostgresServer,
+) -> None:
+    with postgres.database("head") as migrated, postgres.database() as made:
+        await make_all(postgres.url(made))
+        assert catalogue(postgres, migrated) == catalogue(postgres, made)
+        assert len(catalogue(postgres, made)) > 150
+
+
+async def test_alembic_sees_nothing_to_migrate(database: Database) -> None:
+    def difference(sync: Connection) -> list[Any]:
+        return list(compare_metadata(MigrationContext.configure(sync), metadata))
+
+    async with database.read() as conn:
+        assert await conn.run_sync(difference) == []
+
+
+async def test_words_sort_by_their_bytes_whatever_the_databases_locale(database: Database) -> None:
+    words = ["a", "B", "_", "é", "Z", "-"]
+    async with database.write() as conn:
+        rows = [{"blob_key": word, "added_at": NOON} for word in words]
+        await conn.execute(insert(garbage), rows)
+        in_order = select(garbage.c.blob_key).order_by(garbage.c.blob_key)
+        assert list(await conn.scalars(in_order)) == sorted(words)

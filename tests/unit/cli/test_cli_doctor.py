@@ -15,6 +15,7 @@ from prompt import Run
 from lowtide.data_dir import locked_data_dir
 from lowtide.store.schema import HEAD
 from lowtide.store.sql_store import SqlStore
+from lowtide.testing.postgres import PostgresServer
 from lowtide.testing.scripted_engine import ScriptedEngine, reply
 
 
@@ -201,3 +202,58 @@ async def test_a_replica_that_is_gone_fails() -> None:
     finding = await check_replica(Replica(url="http://127.0.0.1:9/v1", models=("m",)), {})
     assert finding.verdict == "fail"
     assert finding.remedy
+
+
+# ---- PostgreSQL
+
+
+def use(url: str, lease_ttl_s: float = 30) -> None:
+    """In the settings of this folder."""
+    Path("lowtide.toml").write_text(
+        f"[server]\ndatabase_url = {json.dumps(url)}\n[dispatch]\nlease_ttl_s = {lease_ttl_s}\n"
+    )
+
+
+def test_a_postgres_is_named_with_its_schema_and_what_makes_it_unsafe(
+    run_main: Run, postgres_url: str
+) -> None:
+    use(postgres_url)
+    found = checks(run_main, code=0)["store"]
+    assert found["verdict"] == "warn", "the server of the tests may forget in a power cut"
+    assert "PostgreSQL" in found["what"] and f"schema {HEAD}" in found["what"]
+    assert "fsync = off" in found["what"]
+
+
+@pytest.mark.parametrize(("version", "verdict"), [("0000", "warn"), ("9999", "fail")])
+def test_the_schema_of_a_postgres_is_compared_and_left_alone(
+    run_main: Run, postgres: PostgresServer, version: str, verdict: str
+) -> None:
+    with postgres.database("head") as name:
+        postgres.sql(f"UPDATE alembic_version SET version_num = '{version}'", database=name)
+        use(postgres.url(name))
+        found = checks(run_main, code=1 if verdict == "fail" else 0)["store"]
+        assert found["verdict"] == verdict and version in found["what"]
+        seen = postgres.sql("SELECT version_num FROM alembic_version", database=name)
+        assert seen == f"{version}\n"
+
+
+def test_an_empty_postgres_stays_empty(run_main: Run, postgres: PostgresServer) -> None:
+    with postgres.database() as name:
+        use(postgres.url(name))
+        assert "empty" in checks(run_main, code=0)["store"]["what"]
+        tables = "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'"
+        assert postgres.sql(tables, database=name) == "0\n"
+
+
+def test_a_postgres_that_is_not_there_fails_and_keeps_its_password(
+    run_main: Run, tmp_path: Path
+) -> None:
+    use(f"postgresql://me:secret@/db?host={tmp_path}")
+    found = checks(run_main, code=1)["store"]
+    assert found["verdict"] == "fail" and "database_url" in found["remedy"]
+    assert "secret" not in json.dumps(found)
+
+
+def test_another_kind_of_database_fails_with_the_kinds_there_are(run_main: Run) -> None:
+    use("mysql://h/db")
+    assert "postgresql://" in checks(run_main, code=1)["store"]["what"]

@@ -50,6 +50,11 @@ class _Runner:
         try:
             again_at = await self._loop.tick(self._clock.now())
         except Exception as error:  # the loop runner: one of the two places where this stands
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                # Giving back what it had leased failed on the way out, and that error hides the
+                # cancellation: to go on now would keep the process alive for ever.
+                raise asyncio.CancelledError from error
             self._failures += 1
             delay_s = min(limits.LOOP_BACKOFF_S_MAX, 0.1 * 2.0 ** min(self._failures, 16))
             log.warning(

@@ -8,6 +8,7 @@ import pytest
 
 from lowtide import limits
 from lowtide.loops.runner import Loops
+from lowtide.ports.store import StoreUnavailable
 from lowtide.testing.manual_clock import ManualClock
 
 PATIENCE_S = 5.0
@@ -185,3 +186,23 @@ async def test_a_cancelled_body_ends_the_tasks_and_stays_cancelled() -> None:
     with pytest.raises(asyncio.CancelledError):
         await running
     assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_a_tick_that_fails_while_it_is_cancelled_does_not_keep_the_process_alive() -> None:
+    """Its lease could not be given back: the database was locked (simulator, seed 1273)."""
+    begun = asyncio.Event()
+
+    class Leaving:
+        name = "leaving"
+
+        async def tick(self, _now: datetime) -> datetime | None:
+            begun.set()
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                raise StoreUnavailable("locked") from None
+            return None
+
+    async with asyncio.timeout(PATIENCE_S):
+        async with Loops([Leaving()], ManualClock()):
+            await begun.wait()

@@ -97,7 +97,7 @@ class House:
         self.up = False
         self._ground = ground
         self._store = store
-        self._door = door
+        self.is_door = door
         self._loops = loops
         self._term = asyncio.Event()
         self._ended = asyncio.get_running_loop().create_future()
@@ -120,7 +120,7 @@ class House:
 
     async def call(self, work: Callable[["House"], Awaitable[T]]) -> T:
         """Do `work` in this process, for a client. Raises Unreachable, and what `work` raises."""
-        if not (self._door and self.up):
+        if not (self.is_door and self.up):
             raise Unreachable("connection refused")
         answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
 

@@ -111,7 +111,7 @@ def scaled_limits(scenario: Scenario) -> Iterator[None]:
         "ASSEMBLE_RUN_BYTES": random.choice([500, 10_000]),
         "CLAIM_CHUNKS_MAX": random.choice([1, 4, limits.CLAIM_CHUNKS_MAX]),
         "COMPLETION_WINDOW_S_MIN": 60,
-        "SWEEP_S": random.choice([15.0, 60.0]),
+        "SWEEP_S": random.choice([3.0, 15.0, 60.0]),
         "IDLE_POLL_S": random.choice([1.5, 4.0]),
     }
     with patch.multiple(limits, **scaled):

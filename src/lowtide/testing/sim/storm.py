@@ -18,6 +18,9 @@ from lowtide.testing.sim.scenario import Scenario
 from lowtide.testing.sim.trace import Trace
 
 _CLOCK_JUMP_S = (0.5, 5.0, 60.0)
+_CLOCK_LEAP_S = 7200.0
+"""Of a worker: longer than anything is kept that no row names. A door's would let a repeated create
+be another wish (REPEATED_POST_WINDOW_S)."""
 
 
 class Storm:
@@ -37,6 +40,8 @@ class Storm:
         self._faults = faults
         self._trace = trace
         self._random = Random(f"storm {scenario.seed}")
+        self.clocks_off_s = 0.0
+        """The largest error of a clock so far: by so much may a dead worker's lease last longer."""
         kinds = [
             self._kill,
             self._kill_between_steps,
@@ -112,8 +117,10 @@ class Storm:
 
     def _jump_clock(self) -> None:
         if (house := self._one()) is not None:
-            jump_s = self._random.choice(_CLOCK_JUMP_S) * self._random.choice([-1, 1])
+            leap = (_CLOCK_LEAP_S,) if not house.is_door else ()
+            jump_s = self._random.choice(_CLOCK_JUMP_S + leap) * self._random.choice([-1, 1])
             house.process.skew_s = jump_s
+            self.clocks_off_s = max(self.clocks_off_s, abs(jump_s))
             self._trace.note(f"the clock of {house.process.name} is off by {jump_s} s")
 
     def _stop_engine(self) -> None:

@@ -15,7 +15,7 @@ from lowtide.core.batch import Batch, sources_of
 from lowtide.core.plan import ModelShare
 from lowtide.ports.store import QueueDepth
 from lowtide.store.dialect import lock_name
-from lowtide.store.engine import Database, repeats_conflicts
+from lowtide.store.engine import Database, transactional
 from lowtide.store.paging import page
 from lowtide.store.rows import batch_of, batch_values
 from lowtide.store.schema import LEASED, batch_models, batches, chunks, files, projects
@@ -25,7 +25,7 @@ from lowtide.store.wakeups import announce
 _RUNS = (batches.c.status == "in_progress") & batches.c.paused_reason.is_(None)
 
 
-@repeats_conflicts
+@transactional
 class SqlBatches:
     """Rows of batches, for the verbs."""
 

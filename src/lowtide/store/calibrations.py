@@ -9,11 +9,11 @@ from datetime import datetime
 from sqlalchemy import insert, select, update
 
 from lowtide.store.dialect import lock_name
-from lowtide.store.engine import Database, repeats_conflicts
+from lowtide.store.engine import Database, transactional
 from lowtide.store.schema import token_models
 
 
-@repeats_conflicts
+@transactional
 class SqlCalibrations:
     """What was learnt about tokenizers."""
 

@@ -118,7 +118,7 @@ def _sqlite(url: URL, *, writer: bool) -> AsyncEngine:
     return engine
 
 
-def repeats_conflicts(kind: Class) -> Class:
+def transactional(kind: Class) -> Class:
     """Let each public method of the class, which is one transaction, run to its end.
 
     Again after a conflict: the order in which rows are locked leaves few, as a pause of an

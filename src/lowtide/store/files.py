@@ -11,7 +11,7 @@ from sqlalchemy import insert, select, update
 from lowtide.core.file import File
 from lowtide.ports.store import Order
 from lowtide.store.disposal import dispose_alone, hide_files
-from lowtide.store.engine import Database, repeats_conflicts
+from lowtide.store.engine import Database, transactional
 from lowtide.store.paging import page
 from lowtide.store.rows import file_of, file_values
 from lowtide.store.schema import files
@@ -19,7 +19,7 @@ from lowtide.store.schema import files
 _VISIBLE = files.c.deleted_at.is_(None)
 
 
-@repeats_conflicts
+@transactional
 class SqlFiles:
     """Rows of files."""
 

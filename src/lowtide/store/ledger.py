@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from lowtide.core.ledger import Cost, LedgerEntry, UsageRow
 from lowtide.core.money import PICO_PER_DOLLAR
 from lowtide.ports.accounts import GroupBy
-from lowtide.store.engine import Database, repeats_conflicts
+from lowtide.store.engine import Database, transactional
 from lowtide.store.rows import USAGE_FIELDS, entry_of, prices_of_row, usage_of_row
 from lowtide.store.schema import batches, ledger, organizations, spend
 from lowtide.store.spending import month_of, resume_below_cap
@@ -40,7 +40,7 @@ _SUMS: Final = (
 )
 
 
-@repeats_conflicts
+@transactional
 class SqlLedger:
     """Sums over the ledger."""
 

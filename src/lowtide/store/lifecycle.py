@@ -15,7 +15,7 @@ from lowtide.core.batch import ASSEMBLING, BatchError, sources_of
 from lowtide.core.chunk import NOTHING_DONE
 from lowtide.core.plan import ChunkSpec, ModelShare
 from lowtide.ports.store import OutputInfo, TaskLease, TokenLimitReached
-from lowtide.store.engine import Database, repeats_conflicts
+from lowtide.store.engine import Database, transactional
 from lowtide.store.result_files import finish_files
 from lowtide.store.rows import USAGE_FIELDS, batch_of
 from lowtide.store.schema import LEASED, batch_models, batches, chunks
@@ -26,7 +26,7 @@ from lowtide.store.wakeups import announce
 _NOT_LEASED = batches.c.task_expires_at.is_(None)
 
 
-@repeats_conflicts
+@transactional
 class SqlLifecycle:
     """Validation, assembly, expiry: what moves a batch between its states."""
 

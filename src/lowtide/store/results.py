@@ -20,14 +20,14 @@ from lowtide.store.disposal import (
     dispose_alone,
     hide_files,
 )
-from lowtide.store.engine import Database, repeats_conflicts
+from lowtide.store.engine import Database, transactional
 from lowtide.store.schema import batches, files, garbage, slices
 
 _SLICE = tuple(slices.c[field] for field in SliceRow.__struct_fields__)
 _KEEPS_BLOB = (files.c.blob_key, batches.c.plan_key, slices.c.segment_key, garbage.c.blob_key)
 
 
-@repeats_conflicts
+@transactional
 class SqlResults:
     """Committed slices, for readers and the assembler; and what may be swept."""
 

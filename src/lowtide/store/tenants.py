@@ -13,7 +13,7 @@ from sqlalchemy import Row, Select, Table, bindparam, func, insert, literal, or_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lowtide.core.tenancy import ApiKey, KeyOwner, Organization, OrganizationLimits, Project
-from lowtide.store.engine import Database, repeats_conflicts
+from lowtide.store.engine import Database, transactional
 from lowtide.store.rows import key_of, organization_of, organization_values, project_of
 from lowtide.store.schema import api_keys, batches, files, organizations, projects
 from lowtide.store.spending import resume_below_cap
@@ -26,7 +26,7 @@ _TOUCH = (
 )
 
 
-@repeats_conflicts
+@transactional
 class SqlTenants:
     """Organisations, projects and keys."""
 

@@ -18,7 +18,7 @@ from lowtide.limits import CLAIM_CHUNKS_MAX
 from lowtide.ports.store import Beat, BeatReceipt
 from lowtide.store.beat import commit
 from lowtide.store.claims import claimable
-from lowtide.store.engine import Database, repeats_conflicts
+from lowtide.store.engine import Database, transactional
 from lowtide.store.schema import LEASED, WAITING, batch_models, batches, chunks
 from lowtide.store.transitions import freed_state_of_batch, lock_batches
 from lowtide.store.wakeups import announce
@@ -30,7 +30,7 @@ _LEASE = (
 )
 
 
-@repeats_conflicts
+@transactional
 class SqlWork:
     """Chunks and beats, for workers."""
 

@@ -12,7 +12,7 @@ from sqlalchemy import func, insert, select, text
 
 from lowtide.ports.store import StoreError, StoreFull, StoreUnavailable
 from lowtide.store import dialect
-from lowtide.store.engine import Database, mapped_errors, repeats_conflicts
+from lowtide.store.engine import Database, mapped_errors, transactional
 from lowtide.store.schema import garbage, slices
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -85,7 +85,7 @@ async def test_a_cancelled_writer_leaves_nothing_and_blocks_nobody(database: Dat
     assert await keys(database) == {"whole"}
 
 
-@repeats_conflicts
+@transactional
 class Pairs:
     """A store whose one transaction writes two rows."""
 

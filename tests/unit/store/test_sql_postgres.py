@@ -15,7 +15,7 @@ from sqlalchemy.dialects import postgresql
 from lowtide.config import ConfigError, Server, Settings
 from lowtide.ports.store import StoreError, StoreFull, StoreUnavailable
 from lowtide.store.claims import first_waiting
-from lowtide.store.engine import Database, StoreConflict, repeats_conflicts
+from lowtide.store.engine import Database, StoreConflict, transactional
 from lowtide.store.postgres import shown
 from lowtide.store.schema import HEAD, garbage, metadata
 from lowtide.store.sql_store import SqlStore
@@ -140,7 +140,7 @@ async def test_a_reader_cannot_write_and_sees_one_moment(database: Database) -> 
             await reader.execute(add)
 
 
-@repeats_conflicts
+@transactional
 class Crossing:
     """Two transactions that lock two names in opposite orders, and so deadlock at first."""
 
@@ -166,7 +166,7 @@ async def test_of_two_in_a_deadlock_one_runs_again(database: Database) -> None:
     assert crossing.tries == 3
 
 
-@repeats_conflicts
+@transactional
 class Hopeless:
     tries = 0
 

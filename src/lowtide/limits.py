@@ -191,6 +191,8 @@ SWEEP_S: Final = 60.0
 BUDGET_POLL_S: Final = 5.0  # a raised spend cap lets paused batches go on after this
 SEGMENTS_KEEP_S: Final = 3600.0  # so that a reader that follows `offset` can finish its walk
 ORPHAN_AGE_S: Final = 3600.0  # a blob nobody refers to after this long was left by a crash
+ORPHAN_DOUBT_S: Final = 300.0  # ... if nobody has by then, either; ten leases: its writer gave up
+ORPHANS_DOUBTED_MAX: Final = 100_000  # keys remembered meanwhile, some 10 MB; more wait an hour
 FILE_TTL_S: Final = 30 * 24 * 3600
 
 # ---- the database ----

@@ -33,7 +33,7 @@ class Keeper:
         self.house = House(http)
         self.clock = clock
         self._blobs = running.settings.server.data_dir / "blobs"
-        self._sweep = SweepLoop(running.store.results, running.blobs)
+        self._sweep = SweepLoop(running.store.results, running.blobs, clock)
 
     def on_disk(self) -> dict[str, int]:
         """Every file and folder of the object store, a file with its bytes."""

@@ -5,11 +5,11 @@ import itertools
 import time
 from asyncio import sleep as pass_time  # virtual: nobody waits
 from collections.abc import Coroutine
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
-from lowtide.testing.sim.loop import Stuck, VirtualLoop
+from lowtide.testing.sim.loop import Stuck, VirtualLoop, virtual_loop
 from lowtide.testing.sim.process import PROCESS, Process
 
 DAY_S = 24 * 3600
@@ -17,10 +17,6 @@ DAY_S = 24 * 3600
 
 def run(main: Coroutine[Any, Any, Any]) -> Any:
     return VirtualLoop().run_until_complete(main)
-
-
-def virtual_loop() -> VirtualLoop:
-    return cast("VirtualLoop", asyncio.get_running_loop())
 
 
 async def visits(log: list[str], gap_s: float) -> None:
@@ -97,11 +93,9 @@ def test_a_stopped_process_goes_on_later_where_it_was() -> None:
         process = Process("p")
         process.spawn(visits(log, 1.0), "visits")
         await pass_time(0.5)
-        process.stopped = True
-        await pass_time(DAY_S)
+        virtual_loop().freeze(process, DAY_S)
+        await pass_time(DAY_S - 1)
         assert log == ["step 0"]
-        process.stopped = False
-        virtual_loop().release(process)
         await pass_time(10.0)
 
     run(main())

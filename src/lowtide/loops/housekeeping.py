@@ -6,6 +6,7 @@ for the next sweep and never a reference to a missing blob; and blobs that a cra
 unreferenced.
 """
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 import structlog
@@ -13,6 +14,7 @@ import structlog
 from lowtide import limits
 from lowtide.loops.tasks import Wake
 from lowtide.ports.blobs import Blobs
+from lowtide.ports.clock import Clock
 from lowtide.ports.store import LifecycleStore, ResultStore, WorkStore
 
 log = structlog.get_logger(__name__)
@@ -51,10 +53,13 @@ class SweepLoop:
 
     name = "sweep"
 
-    def __init__(self, results: ResultStore, blobs: Blobs) -> None:
+    def __init__(self, results: ResultStore, blobs: Blobs, clock: Clock) -> None:
         self._results = results
         self._blobs = blobs
-        self._orphans_at: datetime | None = None
+        self._clock = clock
+        self._look_at_s = float("-inf")
+        self._doubtful: dict[str, float] = {}
+        """Old blobs that no row knew, and since when; in monotonic seconds."""
 
     async def tick(self, now: datetime) -> datetime | None:
         await self._results.sweep(now, segments_keep_s=limits.SEGMENTS_KEEP_S)
@@ -64,32 +69,48 @@ class SweepLoop:
                 await self._blobs.delete(key)
             await self._results.forget(keys)
             swept += len(keys)
-        if self._orphans_at is None or now >= self._orphans_at:
-            swept += await self._sweep_orphans(now)
-            self._orphans_at = now + timedelta(seconds=limits.ORPHAN_AGE_S)
+        now_s = self._clock.monotonic()
+        if now_s >= self._look_at_s:
+            swept += await self._sweep_orphans(now, now_s)
+            again_s = limits.ORPHAN_DOUBT_S if self._doubtful else limits.ORPHAN_AGE_S
+            self._look_at_s = now_s + again_s
         if swept:
             log.info("blobs.swept", blobs=swept)
         return now + timedelta(seconds=limits.SWEEP_S)
 
-    async def _sweep_orphans(self, now: datetime) -> int:
-        """Blobs older than an hour that no row knows were left by a crash."""
+    async def _sweep_orphans(self, now: datetime, now_s: float) -> int:
+        """Blobs older than an hour that no row knows were left by a crash, if that stays so.
+
+        Age alone proves nothing: by a clock that is an hour fast, a segment is old between being
+        put and being committed. So a blob goes only when no row has known it for `ORPHAN_DOUBT_S`,
+        which no wrong clock can shorten.
+        """
         before = now - timedelta(seconds=limits.ORPHAN_AGE_S)
         swept = await self._blobs.clean_up(before)
+        earlier, self._doubtful = self._doubtful, {}
         for folder in _BLOB_FOLDERS:
             old: list[str] = []
             async for info in self._blobs.list(folder):
                 if info.modified_at < before:
                     old.append(info.key)
                 if len(old) >= _KEYS_PER_LOOKUP:
-                    swept += await self._delete_unknown(old)
+                    swept += await self._delete_unknown(old, earlier, now_s)
                     old = []
-            swept += await self._delete_unknown(old)
+            swept += await self._delete_unknown(old, earlier, now_s)
         return swept
 
-    async def _delete_unknown(self, keys: list[str]) -> int:
+    async def _delete_unknown(
+        self, keys: list[str], earlier: Mapping[str, float], now_s: float
+    ) -> int:
+        """Delete those that were unknown long enough, remember the others; how many went."""
         if not keys:
             return 0
-        unknown = set(keys) - await self._results.known(keys)
-        for key in unknown:
-            await self._blobs.delete(key)
-        return len(unknown)
+        swept = 0
+        for key in sorted(set(keys) - await self._results.known(keys)):
+            since_s = earlier.get(key, now_s)
+            if now_s - since_s >= limits.ORPHAN_DOUBT_S:
+                await self._blobs.delete(key)
+                swept += 1
+            elif len(self._doubtful) < limits.ORPHANS_DOUBTED_MAX:
+                self._doubtful[key] = since_s
+        return swept

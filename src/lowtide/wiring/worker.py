@@ -92,7 +92,7 @@ class Worker:
                 worker_id, store.lifecycle, store.results, blobs, clock, lease_ttl_s=ttl_s
             ),
             ExpireLoop(store.lifecycle, store.work, self.wake),
-            SweepLoop(store.results, blobs),
+            SweepLoop(store.results, blobs, clock),
             BudgetLoop(store.ledger, self.wake),
             ListenLoop(store.wakeups, self.wake),
         ]

@@ -1,6 +1,6 @@
 """loops/housekeeping.py: windows that end, leases that run out, blobs that nobody needs."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from work_bench import WorkBench
@@ -60,21 +60,39 @@ async def test_blobs_that_no_row_knows_go_after_an_hour_and_not_before(bench: Wo
     await bench.work_off()
     await bench.real_blobs.put("segments/orphan", b"x")
     (row,) = await bench.store.results.slices(batch.id)
-    sweep = SweepLoop(bench.store.results, bench.real_blobs)
+    sweep = SweepLoop(bench.store.results, bench.real_blobs, bench.clock)
     info = [info async for info in bench.real_blobs.list("segments/")]
     written_at = max(entry.modified_at for entry in info)
     await sweep.tick(written_at + timedelta(seconds=limits.ORPHAN_AGE_S - 60))
     assert await bench.real_blobs.size("segments/orphan") == 1
-    await sweep.tick(written_at + timedelta(seconds=2 * limits.ORPHAN_AGE_S))
+    bench.clock.advance(limits.ORPHAN_AGE_S)
+    old = written_at + timedelta(seconds=2 * limits.ORPHAN_AGE_S)
+    await sweep.tick(old)
+    assert await bench.real_blobs.size("segments/orphan") == 1, "in doubt"
+    bench.clock.advance(limits.ORPHAN_DOUBT_S)
+    await sweep.tick(old)
     with pytest.raises(BlobNotFound):
         await bench.real_blobs.size("segments/orphan")
     assert await bench.real_blobs.size(row.segment_key) > 0, "known, and kept"
 
 
+async def test_a_clock_two_hours_fast_does_not_sweep_a_segment_before_its_commit(
+    bench: WorkBench,
+) -> None:
+    """A segment is put, swept by another worker, committed: its lines were lost (seed 64)."""
+    await bench.real_blobs.put("segments/fresh", b"x")
+    sweep = SweepLoop(bench.store.results, bench.real_blobs, bench.clock)
+    fast = datetime.now(UTC) + timedelta(hours=2)
+    for _ in range(3):
+        await sweep.tick(fast)
+        bench.clock.advance(limits.ORPHAN_DOUBT_S / 4)
+    assert await bench.real_blobs.size("segments/fresh") == 1
+
+
 async def test_a_sweep_that_fails_half_way_is_finished_by_the_next(bench: WorkBench) -> None:
     file = await bench.hand.upload(3)
     assert await bench.store.files.delete("proj_default", file.id, bench.clock.now())
-    sweep = SweepLoop(bench.store.results, bench.blobs)  # type: ignore[arg-type]
+    sweep = SweepLoop(bench.store.results, bench.blobs, bench.clock)  # type: ignore[arg-type]
     bench.blobs.fail("delete", BlobsUnavailable("away"))
     with pytest.raises(BlobsUnavailable):
         await sweep.tick(bench.clock.now())

@@ -11,10 +11,12 @@ from collections.abc import Awaitable
 from random import Random
 from typing import Literal, NoReturn
 
+from lowtide import limits
 from lowtide.ports.blobs import BlobError, BlobsFull, BlobsUnavailable
 from lowtide.testing.sim import inline_sqlite, memory_blobs
+from lowtide.testing.sim.loop import virtual_loop
 from lowtide.testing.sim.process import PROCESS, Process
-from lowtide.testing.sim.scenario import Rates
+from lowtide.testing.sim.scenario import Scenario
 from lowtide.testing.sim.trace import Trace
 
 Outage = Literal["database", "blobs", "disk"]
@@ -25,10 +27,11 @@ _WRITES = ("INSERT", "UPDATE", "DELETE")
 class Faults:
     """The weather of one world."""
 
-    def __init__(self, seed: int, rates: Rates, trace: Trace) -> None:
-        self.rates = rates
+    def __init__(self, scenario: Scenario, trace: Trace) -> None:
+        self.rates = scenario.rates
         self.calm = False
-        self._random = Random(f"faults {seed}")
+        self._lease_ttl_s = scenario.lease_ttl_s
+        self._random = Random(f"faults {scenario.seed}")
         self._trace = trace
         self._until_s: dict[Outage, float] = {}
 
@@ -78,7 +81,10 @@ class Faults:
             raise error
         if self.happens(self.rates.kill):
             await self._die(process, f"{moment} {key}")
-        if (waiting := self._wait()) is not None:
+        if moment == "blob.written" and self.happens(self.rates.freeze):
+            self._freeze(process, key)
+            await asyncio.sleep(0)
+        elif (waiting := self._wait()) is not None:
             await waiting
         process.exit_if_dead()
 
@@ -105,6 +111,13 @@ class Faults:
             return None
         mean_s = self.rates.wait_s
         return asyncio.sleep(self._random.expovariate(1 / mean_s) if mean_s else 0.0)
+
+    def _freeze(self, process: Process, key: str) -> None:
+        """Others take over what it has leased, and are at it when it wakes."""
+        seconds = self._lease_ttl_s + limits.REAP_POLL_S + self._random.uniform(0.0, 5.0)
+        self._trace.note(f"SIGSTOP behind {key} for {seconds:.1f} s")
+        self._trace.count("frozen")
+        virtual_loop().freeze(process, seconds)
 
     async def _die(self, process: Process, where: str) -> None:
         self._trace.note(f"killed at {where}")

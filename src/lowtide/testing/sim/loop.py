@@ -92,8 +92,18 @@ class VirtualLoop:
     def _end_generator(self, generator: AsyncGenerator[Any, Any]) -> None:
         self.create_task(generator.aclose())
 
+    def freeze(self, process: Process, seconds: float) -> None:
+        """SIGSTOP, and SIGCONT after so long."""
+        process.stopped = True
+        self.call_later(seconds, self.thaw, process, context=Context())  # nobody's, so it runs
+
+    def thaw(self, process: Process) -> None:
+        """SIGCONT: what was withheld happens now."""
+        process.stopped = False
+        self.release(process)
+
     def release(self, process: Process) -> None:
-        """What was withheld from a stopped process happens now."""
+        """Run what was withheld from a process that runs again."""
         self._ready.extend(process.withheld)  # type: ignore[arg-type]
         process.withheld.clear()
 
@@ -170,3 +180,8 @@ class VirtualLoop:
 
     def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
         """Cancelled timers are passed over when their time comes."""
+
+
+def virtual_loop() -> VirtualLoop:
+    """The loop that runs this."""
+    return cast("VirtualLoop", asyncio.get_running_loop())

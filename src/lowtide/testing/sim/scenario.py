@@ -25,6 +25,8 @@ class Rates(msgspec.Struct, frozen=True, kw_only=True):
     blob_error: float
     blob_late: float
     kill: float
+    freeze: float
+    """Of a worker between putting a segment and committing it, for longer than its lease."""
     reply_lost: float
     beat_doubled: float
     engine_trouble: float
@@ -92,6 +94,7 @@ def draw_scenario(seed: int) -> Scenario:
             blob_error=sometimes(0.002, 0.1),
             blob_late=sometimes(0.002, 0.1),
             kill=sometimes(0.0003, 0.004),
+            freeze=sometimes(0.01, 0.3),
             reply_lost=sometimes(0.01, 0.3),
             beat_doubled=sometimes(0.02, 0.5),
             engine_trouble=sometimes(0.01, 0.5),
@@ -111,6 +114,7 @@ def scaled_limits(scenario: Scenario) -> Iterator[None]:
         "ASSEMBLE_RUN_BYTES": random.choice([500, 10_000]),
         "CLAIM_CHUNKS_MAX": random.choice([1, 4, limits.CLAIM_CHUNKS_MAX]),
         "COMPLETION_WINDOW_S_MIN": 60,
+        "ORPHAN_DOUBT_S": 3 * scenario.lease_ttl_s + 5.0,
         "SWEEP_S": random.choice([3.0, 15.0, 60.0]),
         "IDLE_POLL_S": random.choice([1.5, 4.0]),
     }

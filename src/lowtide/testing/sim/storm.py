@@ -8,12 +8,11 @@ import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from random import Random
-from typing import cast
 
 from lowtide.testing.sim.engines import EngineMachine
 from lowtide.testing.sim.faults import Faults, Outage
 from lowtide.testing.sim.house import House
-from lowtide.testing.sim.loop import VirtualLoop
+from lowtide.testing.sim.loop import virtual_loop
 from lowtide.testing.sim.scenario import Scenario
 from lowtide.testing.sim.trace import Trace
 
@@ -72,7 +71,7 @@ class Storm:
         for house in self._houses():
             house.process.steps_to_live = None
             house.process.skew_s = 0.0
-            self._go_on(house)
+            virtual_loop().thaw(house.process)
 
     def _one(self) -> House | None:
         houses = self._houses()
@@ -103,12 +102,7 @@ class Storm:
         seconds = self._scenario.lease_ttl_s * self._random.choice([0.1, 1.0, 1.5, 3.0])
         self._trace.note(f"SIGSTOP {house.process.name} for {seconds:.1f} s")
         self._trace.count("paused")
-        house.process.stopped = True
-        asyncio.get_running_loop().call_later(seconds, self._go_on, house)
-
-    def _go_on(self, house: House) -> None:
-        house.process.stopped = False
-        cast("VirtualLoop", asyncio.get_running_loop()).release(house.process)
+        virtual_loop().freeze(house.process, seconds)
 
     def _outage(self) -> None:
         outages: list[Outage] = ["database", "blobs", "disk"]

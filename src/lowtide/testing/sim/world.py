@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from random import Random
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -26,7 +26,7 @@ from lowtide.testing.sim.client import Client, draw_intention
 from lowtide.testing.sim.engines import EngineMachine
 from lowtide.testing.sim.faults import Faults
 from lowtide.testing.sim.house import Ground, House, SimClock, Unreachable
-from lowtide.testing.sim.loop import Stuck, VirtualLoop
+from lowtide.testing.sim.loop import Stuck, VirtualLoop, virtual_loop
 from lowtide.testing.sim.memory_blobs import BlobDisk, MemoryBlobs
 from lowtide.testing.sim.scenario import Scenario, draw_scenario, scaled_limits
 from lowtide.testing.sim.storm import Storm
@@ -120,7 +120,7 @@ class World:
         self._ground = Ground(
             scenario=scenario,
             random=Random(f"chance {scenario.seed}"),
-            faults=Faults(scenario.seed, scenario.rates, trace),
+            faults=Faults(scenario, trace),
             trace=trace,
             disk=disk,
             engines=[EngineMachine(f"e{n}", scenario, answers) for n in range(scenario.engines)],
@@ -153,7 +153,7 @@ class World:
         """Unwind everything, alive or dead."""
         self._closing = True
         for house in (*self._past, *self._houses.values()):
-            await house.process.bury(cast("VirtualLoop", asyncio.get_running_loop()).release)
+            await house.process.bury(virtual_loop().release)
         self.watch.close()
 
     async def call(self, work: Callable[[House], Awaitable[T]]) -> T:
@@ -228,9 +228,10 @@ class World:
             (limits.FILE_TTL_S + kept_s, self._account.emptied),
         ):
             await asyncio.sleep(rests_s)
-            sweeper = SweepLoop(store.results, blobs)
+            sweeper = SweepLoop(store.results, blobs, clock)
             for _ in range(3):
                 await sweeper.tick(clock.now())
+                await asyncio.sleep(limits.ORPHAN_DOUBT_S)
             check()
         await store.aclose()
 

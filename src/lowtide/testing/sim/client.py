@@ -218,7 +218,9 @@ class Client:
         except _TROUBLE:
             return  # from the same place next time
         except LowtideError as error:
-            if error.code != "file_not_found":
+            if error.code == "offset_expired":  # by a clock that is hours off: all over again
+                wish.read[file_id], wish.offsets[file_id] = [], 0
+            elif error.code != "file_not_found":
                 raise
             return
         lines = body.splitlines(keepends=True)

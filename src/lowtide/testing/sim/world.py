@@ -254,6 +254,8 @@ def play(seed: int, stores: Stores, *, verbose: bool = False) -> Played:
             loop.run_until_complete(main())
         except (Violation, Stuck) as error:
             broken = f"{type(error).__name__}: {error}"
+        except ExceptionGroup as group:  # of a client's tasks
+            broken = "; ".join(f"{type(error).__name__}: {error}" for error in group.exceptions)
         if broken is None and (trace.alarms or loop.unhandled):
             broken = f"these must not happen: {trace.alarms + loop.unhandled}"
         ended_s, steps = loop.time(), loop.steps

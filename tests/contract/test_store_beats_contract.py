@@ -7,7 +7,7 @@ import pytest
 from lowtide.core.batch import Counts
 from lowtide.core.chunk import ChunkKey
 from lowtide.core.usage import NO_USAGE, Usage
-from lowtide.ports.store import Beat
+from lowtide.ports.work import Beat
 from lowtide.testing.store_world import PER_ANSWER, TTL_S, World, keys, outcomes
 
 

@@ -34,7 +34,7 @@ from lowtide.core.batch import ASSEMBLING, Counts
 from lowtide.core.chunk import ChunkKey, ChunkLease, done_count, missing
 from lowtide.core.money import FREE, ModelPrices, UnitPrices
 from lowtide.core.tenancy import DEFAULT_ORGANIZATION, OrganizationLimits
-from lowtide.ports.store import Beat
+from lowtide.ports.work import Beat
 from lowtide.store.engine import Database
 from lowtide.store.schema import chunks
 from lowtide.store.sql_store import SqlStore

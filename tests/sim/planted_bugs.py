@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from lowtide.core.chunk import NOTHING_DONE, ChunkKey, is_done, mark_done
 from lowtide.core.segment import Slice
 from lowtide.loops import leasing
-from lowtide.ports.store import Beat
+from lowtide.ports.work import Beat
 from lowtide.store import beat as beat_module
 from lowtide.store import settlement
 from lowtide.store.settlement import Settlement, _Chunk

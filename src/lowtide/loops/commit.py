@@ -25,7 +25,8 @@ from lowtide.core.money import ModelPrices
 from lowtide.core.segment import Finished, Slice, encode_segment
 from lowtide.ports.blobs import BlobError, BlobExists, Blobs
 from lowtide.ports.clock import NewId
-from lowtide.ports.store import Beat, BeatReceipt, StoreError, WorkStore
+from lowtide.ports.store import StoreError
+from lowtide.ports.work import Beat, BeatReceipt, WorkStore
 
 log = structlog.get_logger(__name__)
 

@@ -27,7 +27,7 @@ from lowtide.loops.commit import Committer
 from lowtide.loops.leasing import Leasing
 from lowtide.ports.blobs import Blobs
 from lowtide.ports.clock import Clock
-from lowtide.ports.store import BeatReceipt, WorkStore
+from lowtide.ports.work import BeatReceipt, WorkStore
 
 log = structlog.get_logger(__name__)
 

@@ -15,7 +15,8 @@ from lowtide import limits
 from lowtide.loops.tasks import Wake
 from lowtide.ports.blobs import Blobs
 from lowtide.ports.clock import Clock
-from lowtide.ports.store import LifecycleStore, ResultStore, WorkStore
+from lowtide.ports.store import LifecycleStore, ResultStore
+from lowtide.ports.work import WorkStore
 
 log = structlog.get_logger(__name__)
 

@@ -16,7 +16,7 @@ from lowtide.core.dispatch import Dispatch
 from lowtide.core.plan import RECORD_BYTES, unpack_entries
 from lowtide.loops.attempt import Upstream
 from lowtide.ports.blobs import BlobError, Blobs
-from lowtide.ports.store import WorkStore
+from lowtide.ports.work import WorkStore
 
 
 class Leasing:

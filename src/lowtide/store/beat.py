@@ -14,7 +14,7 @@ from sqlalchemy import Row, Select, and_, bindparam, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lowtide.core.chunk import ChunkKey
-from lowtide.ports.store import Beat, BeatReceipt
+from lowtide.ports.work import Beat, BeatReceipt
 from lowtide.store.rows import entry_values, file_values
 from lowtide.store.schema import batch_models, batches, chunks, files, ledger, slices
 from lowtide.store.settlement import MODEL_SUMS, Settlement, keys_of, settle

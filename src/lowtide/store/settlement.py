@@ -18,7 +18,7 @@ from lowtide.core.file import File
 from lowtide.core.ledger import LedgerEntry
 from lowtide.core.segment import Slice
 from lowtide.core.usage import NO_USAGE, Usage
-from lowtide.ports.store import Beat, BeatReceipt
+from lowtide.ports.work import Beat, BeatReceipt
 from lowtide.store.charging import cost_of, ledger_entry
 from lowtide.store.result_files import growing_errors, growing_output
 from lowtide.store.rows import USAGE_FIELDS, batch_of, usage_of_row, usage_values

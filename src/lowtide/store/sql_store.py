@@ -18,9 +18,9 @@ from lowtide.ports.store import (
     ResultStore,
     StoreError,
     StoreUnavailable,
-    WorkStore,
 )
 from lowtide.ports.wakeups import Wakeups
+from lowtide.ports.work import WorkStore
 from lowtide.store.batches import SqlBatches
 from lowtide.store.calibrations import SqlCalibrations
 from lowtide.store.dialect import make_sqlite_file

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lowtide.core.chunk import ChunkKey, ChunkLease
 from lowtide.limits import CLAIM_CHUNKS_MAX
-from lowtide.ports.store import Beat, BeatReceipt
+from lowtide.ports.work import Beat, BeatReceipt
 from lowtide.store.beat import commit
 from lowtide.store.claims import claimable
 from lowtide.store.engine import Database, transactional

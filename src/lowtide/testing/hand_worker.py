@@ -21,7 +21,8 @@ from lowtide.core.segment import Finished, encode_segment
 from lowtide.core.usage import Usage
 from lowtide.ports.blobs import Blobs
 from lowtide.ports.clock import Clock
-from lowtide.ports.store import Beat, BeatReceipt, Store, TaskLease
+from lowtide.ports.store import Store, TaskLease
+from lowtide.ports.work import Beat, BeatReceipt
 
 WORKER_ID = "hand"
 LEASE_TTL_S = 3600.0

@@ -18,7 +18,13 @@ from lowtide.core.plan import ChunkSpec, ModelShare
 from lowtide.core.segment import Finished, Slice, encode_segment
 from lowtide.core.tenancy import DEFAULT_ORGANIZATION, Organization, Project
 from lowtide.core.usage import NO_USAGE, Usage
-from lowtide.ports.store import Beat, BeatReceipt, OutputInfo, Store, TaskLease, TokenLimitReached
+from lowtide.ports.store import (
+    OutputInfo,
+    Store,
+    TaskLease,
+    TokenLimitReached,
+)
+from lowtide.ports.work import Beat, BeatReceipt
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 TTL_S = 30.0

@@ -17,7 +17,7 @@ import msgspec
 
 from lowtide.core.batch import TERMINAL, TRANSITIONS, Status
 from lowtide.core.chunk import ChunkKey, ChunkLease
-from lowtide.ports.store import Beat, BeatReceipt, WorkStore
+from lowtide.ports.work import Beat, BeatReceipt, WorkStore
 from lowtide.store.sql_store import SqlStore
 from lowtide.store.work import SqlWork
 from lowtide.testing.sim.faults import Faults

@@ -1,0 +1,92 @@
+"""The port to the queue as workers see it: leased chunks, and the beat that commits what they made.
+
+The rules of fencing and exactly once that it keeps are written at the head of ports/store.py.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Protocol
+
+import msgspec
+
+from lowtide.core.chunk import ChunkKey, ChunkLease
+from lowtide.core.money import ModelPrices
+from lowtide.core.segment import Slice
+
+
+class Beat(msgspec.Struct, frozen=True, kw_only=True):
+    """A worker's group commit. `segment_key` is the blob that holds `slices`; None when there are
+    none.
+
+    `held` are all chunks the worker still works on, for renewal; `released` it gives back (drained,
+    stopped, or its replica is gone), after this beat's outcomes were counted. `prices`, by
+    model, are those of this moment: the beat's successes are charged by them, a model that is
+    missing is free.
+    """
+
+    worker_id: str
+    segment_key: str | None
+    slices: tuple[Slice, ...]
+    held: tuple[tuple[ChunkKey, int], ...]
+    released: tuple[tuple[ChunkKey, int], ...]
+    now: datetime
+    lease_ttl_s: float
+    prices: Mapping[str, ModelPrices] = {}
+
+
+class BeatReceipt(msgspec.Struct, frozen=True, kw_only=True):
+    """What a beat came to.
+
+    `lost`: chunks of the beat that this worker does not own any more; their outcomes were dropped.
+    `stopped`: batches among the held chunks that must not go on (cancelled, expired, paused).
+    `settled`: batches that this beat completed (event `settled` was taken).
+    """
+
+    lost: frozenset[ChunkKey]
+    stopped: frozenset[str]
+    settled: frozenset[str]
+
+
+class WorkStore(Protocol):
+    """Chunks and beats, for workers."""
+
+    async def claim_chunks(
+        self,
+        worker_id: str,
+        models: Sequence[str],
+        limit: int,
+        now: datetime,
+        ttl_s: float,
+        in_flight_max: int | None = None,
+    ) -> list[ChunkLease]:
+        """Lease up to `limit` waiting chunks of batches in progress, for any of `models`.
+
+        Order: batch priority (higher first), deadline, batch creation, seq. Two claimers never
+        get the same chunk. The cost does not grow with the number of chunks queued.
+
+        An organisation whose leased requests, not yet settled, have reached its bound
+        (`OrganizationLimits.requests_in_flight`, else `in_flight_max`; None: no bound) gets no
+        further chunk. Its last one may pass the bound by up to a chunk.
+        """
+        ...
+
+    async def commit_beat(self, beat: Beat) -> BeatReceipt:
+        """See Beat and the exactly-once rule above. A chunk whose bits are all set is done.
+
+        When the last request of a batch in progress settles, the batch takes the event `settled`.
+        The first success makes the batch's output file visible (`growing`), the first failure its
+        error file. What is stored is charged: see ports/accounts.py.
+        """
+        ...
+
+    async def reap(self, now: datetime) -> int:
+        """Take back chunks and tasks whose lease ran out; how many."""
+        ...
+
+    async def release_worker(self, worker_id: str) -> int:
+        """Take back at once all that a worker, known to be dead, held."""
+        ...
+
+    async def waiting_models(self) -> frozenset[str]:
+        """Models that have waiting chunks in batches in progress."""
+        ...

@@ -6,7 +6,6 @@ ConfigError with the key, where it came from and what is allowed; nothing starts
 
 import os
 import re
-import tomllib
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from importlib.resources import files
@@ -18,21 +17,16 @@ from typing import Any, Final, Literal, TypeVar
 import msgspec
 
 from lowtide import limits
+from lowtide.config_sources import ConfigError, from_environment, put, read_toml
 from lowtide.core.money import PriceError, model_prices
 
-ENV_PREFIX: Final = "LOWTIDE_"
 DEFAULT_FILE: Final = "lowtide.toml"
-_ARRAYS: Final = frozenset({"replica", "model"})
 SHIPPED_CATALOGUES: Final = files("lowtide") / "catalogues"
 """A catalogue file given by a bare name is one of these."""
 
 Tree = TypeVar("Tree", bound=msgspec.Struct)
 
 EngineKind = Literal["auto", "vllm", "sglang", "llamacpp", "tgi", "openai"]
-
-
-class ConfigError(Exception):
-    """The configuration cannot be used; the message says which key, why, and what would do."""
 
 
 class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -158,12 +152,12 @@ def load(
     environ = os.environ if environ is None else environ
     if file is None and Path(DEFAULT_FILE).is_file():
         file = Path(DEFAULT_FILE)
-    tree = _read_toml(file) if file is not None else {}
-    for key, value in _from_environment(environ):
-        _put(tree, key, value)
+    tree = read_toml(file) if file is not None else {}
+    for key, value in from_environment(environ):
+        put(tree, key, value)
     for dotted, value in (flags or {}).items():
         if value is not None:
-            _put(tree, dotted.split("."), value)
+            put(tree, dotted.split("."), value)
     source = str(file) if file is not None else "the defaults"
     settings = _convert(tree, Settings, source)
     settings = msgspec.structs.replace(settings, model=_with_catalogue(settings))
@@ -185,7 +179,7 @@ def _with_catalogue(settings: Settings) -> tuple[Model, ...]:
     place: Traversable | Path = SHIPPED_CATALOGUES / f"{name}.toml"
     if not (re.fullmatch(r"[\w-]+", name) and place.is_file()):
         place = Path(name).expanduser()
-    tables = _convert(_read_toml(place, "catalogue.file"), _CatalogueTables, str(place))
+    tables = _convert(read_toml(place, "catalogue.file"), _CatalogueTables, str(place))
     taken = {known for model in settings.model for known in (model.id, *model.aliases)}
     return (*settings.model, *(model for model in tables.model if model.id not in taken))
 
@@ -295,56 +289,12 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def _read_toml(file: Path | Traversable, named_by: str = "--config") -> dict[str, Any]:
-    """Numbers with a point stay exact: prices are among them."""
-    try:
-        with file.open("rb") as stream:
-            return tomllib.load(stream, parse_float=Decimal)
-    except FileNotFoundError:
-        raise ConfigError(f"{file}: no such file. Check {named_by}.") from None
-    except OSError as error:
-        raise ConfigError(f"{file}: cannot be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file}: not valid TOML: {error}") from None
-
-
 def _path(kind: type, value: object) -> Path:
     """The one type of the tree that msgspec does not know."""
     assert kind is Path, "a setting of a new type needs its own conversion"
     if not isinstance(value, str) or not value:
         raise ValueError("Expected the path of a folder")
     return Path(value).expanduser()
-
-
-_environment_json: Final = msgspec.json.Decoder(float_hook=Decimal)
-
-
-def _from_environment(environ: Mapping[str, str]) -> list[tuple[list[str], Any]]:
-    """`LOWTIDE_SERVER__PORT=1` -> (["server", "port"], "1"); arrays are given as JSON."""
-    found: list[tuple[list[str], Any]] = []
-    for name, text in sorted(environ.items()):
-        if not name.startswith(ENV_PREFIX):
-            continue
-        path = name.removeprefix(ENV_PREFIX).lower().split("__")
-        if len(path) == 1 and path[0] not in _ARRAYS:
-            continue  # LOWTIDE_API_KEY and the like belong to the command line
-        value: Any = text
-        if text[:1] in "[{":
-            try:
-                value = _environment_json.decode(text)
-            except msgspec.DecodeError as error:
-                raise ConfigError(f"{name}: not valid JSON: {error}") from None
-        found.append((path, value))
-    return found
-
-
-def _put(tree: dict[str, Any], path: Sequence[str], value: Any) -> None:
-    for step in path[:-1]:
-        branch = tree.setdefault(step, {})
-        if not isinstance(branch, dict):
-            raise ConfigError(f"{'.'.join(path)}: {step!r} is not a section")
-        tree = branch
-    tree[path[-1]] = value
 
 
 def _require(holds: bool, key: str, allowed: str) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from lowtide import config
-from lowtide.config import ConfigError
+from lowtide.config_sources import ConfigError
 
 
 def write(path: Path, text: str) -> Path:

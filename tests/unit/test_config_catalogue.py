@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from lowtide import config
-from lowtide.config import ConfigError, Settings
+from lowtide.config import Settings
+from lowtide.config_sources import ConfigError
 from lowtide.core.catalogue import Catalogue, ModelEntry
 from lowtide.core.money import UnitPrices
 

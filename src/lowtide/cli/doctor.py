@@ -18,7 +18,8 @@ from lowtide import config
 from lowtide.cli import exits, screen
 from lowtide.cli.finding import NO_REPLICA, Finding
 from lowtide.cli.options import ConfigOption, JsonOption
-from lowtide.config import ConfigError, Settings
+from lowtide.config import Settings
+from lowtide.config_sources import ConfigError
 
 _MARKS: Final = {"ok": "[green]ok  [/]", "warn": "[yellow]warn[/]", "fail": "[bold red]FAIL[/]"}
 

@@ -11,7 +11,7 @@ from typing import Final
 
 import httpx
 
-from lowtide.config import ConfigError
+from lowtide.config_sources import ConfigError
 from lowtide.core.errors import LowtideError
 from lowtide.data_dir import DataDirError
 from lowtide.engines.embedded import EngineStartError

@@ -2,7 +2,8 @@
 
 from lowtide import limits
 from lowtide.cli.finding import Finding
-from lowtide.config import ConfigError, Settings
+from lowtide.config import Settings
+from lowtide.config_sources import ConfigError
 from lowtide.ports.store import StoreError
 from lowtide.store.facts import DatabaseFacts
 from lowtide.store.schema import HEAD

@@ -15,7 +15,8 @@ from typing import Final, Literal
 import msgspec
 
 from lowtide import limits
-from lowtide.config import ConfigError, Settings, parse_window
+from lowtide.config import Settings, parse_window
+from lowtide.config_sources import ConfigError
 from lowtide.core.batch import Batch
 from lowtide.core.catalogue import Catalogue
 from lowtide.core.errors import LowtideError

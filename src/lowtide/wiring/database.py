@@ -3,7 +3,8 @@
 import structlog
 
 from lowtide import limits
-from lowtide.config import ConfigError, Settings
+from lowtide.config import Settings
+from lowtide.config_sources import ConfigError
 from lowtide.ports.clock import Clock
 from lowtide.ports.store import StoreError
 from lowtide.store.postgres import is_postgres

@@ -13,8 +13,9 @@ from pathlib import Path
 import msgspec
 
 from lowtide import limits
-from lowtide.config import ConfigError, Settings
 from lowtide.config import Replica as ReplicaSettings
+from lowtide.config import Settings
+from lowtide.config_sources import ConfigError
 from lowtide.core.catalogue import Catalogue, ModelEntry
 from lowtide.core.replica import Replica
 from lowtide.engines.embedded import EmbeddedEngine

@@ -8,7 +8,7 @@ import pytest
 from prompt import Run
 
 from lowtide.cli import app, exits, screen
-from lowtide.config import ConfigError
+from lowtide.config_sources import ConfigError
 from lowtide.core.errors import LowtideError
 from lowtide.ports.blobs import BlobsFull
 from lowtide.ports.store import StoreUnavailable

@@ -12,7 +12,8 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Connection, Select, insert, select, text
 from sqlalchemy.dialects import postgresql
 
-from lowtide.config import ConfigError, Server, Settings
+from lowtide.config import Server, Settings
+from lowtide.config_sources import ConfigError
 from lowtide.ports.store import StoreError, StoreFull, StoreUnavailable
 from lowtide.store.claims import first_waiting
 from lowtide.store.engine import Database, StoreConflict, transactional

@@ -211,6 +211,8 @@ WAKEUPS_PROBE_S: Final = 15.0  # a listening connection that died unheard is fou
 STORE_KEYS_PER_STATEMENT: Final = 500  # in one IN list; SQLite before 3.32 takes 999 parameters
 
 # ---- process ----
+READY_FRESH_S: Final = 1.0  # whoever asks /ready sooner hears the last answer: it needs no key
+READY_CHECK_S: Final = 2.0  # for database and bucket to answer; probes give up after five or so
 DRAIN_S: Final = 10.0  # SIGTERM to exit: finish or release within this
 LOOP_BACKOFF_S_MAX: Final = 5.0  # between failed ticks; a beat that fails must still renew leases
 EMBEDDED_START_TIMEOUT_S: Final = 120.0  # a large GGUF from a cold disk

@@ -36,6 +36,7 @@ from lowtide.service.files import FileService
 from lowtide.service.limits import LimitService
 from lowtide.service.live import LiveService
 from lowtide.service.models import ModelService
+from lowtide.service.readiness import Readiness
 from lowtide.service.results import ResultReader
 from lowtide.service.services import Services
 from lowtide.service.signing import UploadSigner, load_secret
@@ -180,6 +181,7 @@ def build(folder: Path, settings: Settings | None = None) -> Door:
         allowance=allowance,
         usage=UsageService(store.ledger, clock),
         live=LiveService(CATALOGUE, [], clock, allowance),
+        readiness=Readiness(store.files, blobs, clock),
     )
     return Door(folder, services, store, clock)
 

@@ -11,7 +11,7 @@ from lowtide.api.app import create_app
 from lowtide.api.document import PLAIN_ROUTES
 from lowtide.api.errors import STATUS_OF
 
-PUBLIC = {"/health", "/v1/uploads/signed/{file_id}"}
+PUBLIC = {"/health", "/ready", "/v1/uploads/signed/{file_id}"}
 Json = dict[str, Any]
 
 

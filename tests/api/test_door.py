@@ -9,7 +9,13 @@ import structlog
 from api_door import Door, answer_of
 
 from lowtide import limits
+from lowtide.blobs.folder_blobs import FolderBlobs
 from lowtide.config import Auth, Server, Settings
+from lowtide.ports.blobs import BlobsUnavailable
+
+
+async def unreachable(*_: object) -> int:
+    raise BlobsUnavailable("the disk is gone")
 
 
 def test_health_and_metrics_answer(door: Door) -> None:
@@ -17,6 +23,22 @@ def test_health_and_metrics_answer(door: Door) -> None:
     door.ask("GET", "/nowhere")
     text = door.ask("GET", "/metrics").body.decode()
     assert 'lowtide_http_requests_total{method="GET",status="404"}' in text
+
+
+def test_readiness_is_lost_with_the_storage_and_with_the_order_to_stop(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert door.ask("GET", "/ready").json == {"status": "ready"}
+    monkeypatch.setattr(limits, "READY_FRESH_S", 0.0)
+    with monkeypatch.context() as cut:
+        cut.setattr(FolderBlobs, "size", unreachable)
+        answer = door.ask("GET", "/ready")
+    assert (answer.status, answer.error["code"]) == (503, "storage_unavailable")
+    assert door.ask("GET", "/ready").status == 200
+    door.services.readiness.begin_drain()
+    answer = door.ask("GET", "/ready")
+    assert (answer.status, answer.error["code"]) == (503, "server_stopping")
+    assert door.ask("GET", "/health").status == 200, "it lives, and must not be restarted for that"
 
 
 @pytest.mark.parametrize(

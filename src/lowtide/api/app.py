@@ -1,10 +1,12 @@
 """The ASGI application: every noun's routes, behind the middlewares that shape path and answer."""
 
 from fastapi import FastAPI
+from starlette.requests import Request
 from starlette.responses import Response
 
 from lowtide import __version__
 from lowtide.api import admin, batches, errors, files, live, metrics, models, usage, whoami
+from lowtide.api.caller import services_of
 from lowtide.api.document import DocumentedApp
 from lowtide.api.documented import public_refusals
 from lowtide.api.edge import Edge
@@ -30,6 +32,9 @@ def create_app(services: Services) -> FastAPI:
         # One flat list rather than nested routers, so that a 405 can tell all methods of its path.
         app.router.routes.extend(noun.router.routes)
     app.add_api_route("/health", health, responses=public_refusals())
+    app.add_api_route(
+        "/ready", ready, responses=public_refusals("storage_unavailable", "server_stopping")
+    )
     app.add_middleware(Guard)
     app.add_middleware(Mounts)
     app.add_middleware(Edge)  # added last, so outermost
@@ -37,5 +42,12 @@ def create_app(services: Services) -> FastAPI:
 
 
 async def health() -> Response:
-    """The process answers. Whether engines do is the business of the metrics."""
+    """The process answers: a server that does not should be restarted. Whether it can work is what
+    `/ready` tells; whether engines answer is the business of the metrics."""
     return json_response({"status": "ok"})
+
+
+async def ready(request: Request) -> Response:
+    """Database and object store answer, and the server is not stopping: send it requests."""
+    await services_of(request).readiness.check()
+    return json_response({"status": "ready"})

@@ -60,6 +60,7 @@ STATUS_OF: Final[Mapping[ErrorCode, int]] = MappingProxyType(
         "model_unavailable": 503,
         "engine_timeout": 504,
         "storage_unavailable": 503,
+        "server_stopping": 503,
         # 507, not 503: a full disk outlives the two to five retries of every SDK, each of which
         # would send the whole file again. `x-should-retry: false` stops them.
         "storage_full": 507,

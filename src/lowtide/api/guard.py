@@ -21,7 +21,7 @@ from lowtide.core.tenancy import Scope
 
 log = structlog.get_logger("lowtide.audit")
 
-_PUBLIC: Final = frozenset({"/health", "/openapi.json"})
+_PUBLIC: Final = frozenset({"/health", "/ready", "/openapi.json"})
 _SIGNED: Final = "/v1/uploads/signed/"
 """The signature is the permission: the SDKs send no key there (protocol.md section 2.3)."""
 _ADMIN: Final = ("/v1/admin", "/metrics")  # the metrics tell of every tenant's work

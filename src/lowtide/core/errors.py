@@ -38,6 +38,7 @@ ErrorCode = Literal[
     "method_not_allowed",
     "storage_full",
     "storage_unavailable",
+    "server_stopping",
     "internal_error",
 ]
 

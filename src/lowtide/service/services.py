@@ -12,6 +12,7 @@ from lowtide.config import Settings
 from lowtide.service.access import Access
 from lowtide.service.files import FileService
 from lowtide.service.limits import LimitService
+from lowtide.service.readiness import Readiness
 from lowtide.service.signing import UploadSigner
 from lowtide.service.tenants import TenantService
 from lowtide.service.usage import UsageService
@@ -40,3 +41,4 @@ class Services:
     allowance: LimitService
     usage: UsageService
     live: LiveService
+    readiness: Readiness

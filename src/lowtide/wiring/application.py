@@ -41,7 +41,8 @@ class Application:
     store: Store
     blobs: Blobs
     begin_drain: Callable[[], None]
-    """Claim no more work; call it when asked to stop, so that it passes while the door closes."""
+    """Be ready for nothing and claim no more work; call it when asked to stop, so that the drain
+    passes while the door closes."""
 
 
 @asynccontextmanager
@@ -81,13 +82,19 @@ async def open_application(
         )
         if role != "api":
             await stack.enter_async_context(worker.running())
+
+        def begin_drain() -> None:
+            services.readiness.begin_drain()
+            if role != "api":
+                worker.begin_drain()
+
         yield Application(
             settings=settings,
             asgi=create_app(services) if role != "worker" else None,
             models=tuple(catalogue.entries),
             store=store,
             blobs=blobs,
-            begin_drain=worker.begin_drain if role != "api" else lambda: None,
+            begin_drain=begin_drain,
         )
 
 

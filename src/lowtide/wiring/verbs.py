@@ -17,6 +17,7 @@ from lowtide.service.files import FileService
 from lowtide.service.limits import LimitService
 from lowtide.service.live import LiveService
 from lowtide.service.models import ModelService
+from lowtide.service.readiness import Readiness
 from lowtide.service.results import ResultReader
 from lowtide.service.services import Services
 from lowtide.service.signing import UploadSigner, load_secret
@@ -73,6 +74,7 @@ async def open_verbs(
         allowance=allowance,
         usage=UsageService(store.ledger, clock),
         live=live,
+        readiness=Readiness(store.files, blobs, clock),
     )
 
 

@@ -1,0 +1,79 @@
+"""Whether this process should be sent requests: its database and object store answer, and nobody
+has told it to stop.
+
+`GET /ready` asks; load balancers and Kubernetes do so every few seconds, and anybody may. So one
+look at the storage serves whoever asks within `limits.READY_FRESH_S`, and what is told names no
+address. Engines do not count: a batch waits for those without any harm.
+"""
+
+import asyncio
+from collections.abc import Awaitable
+from typing import Final
+
+import structlog
+
+from lowtide import limits
+from lowtide.core.errors import LowtideError
+from lowtide.core.tenancy import DEFAULT_PROJECT
+from lowtide.ports.blobs import BlobError, BlobNotFound, Blobs
+from lowtide.ports.clock import Clock
+from lowtide.ports.store import FileStore, StoreError
+
+log = structlog.get_logger(__name__)
+
+_NOWHERE: Final = "probe/ready"
+"""A key and an id that nothing has: to hear that it is unknown, the storage has to be there."""
+
+
+class Readiness:
+    """One instance per process."""
+
+    def __init__(self, files: FileStore, blobs: Blobs, clock: Clock) -> None:
+        self._files = files
+        self._blobs = blobs
+        self._clock = clock
+        self._turn = asyncio.Lock()
+        self._looked_at_s: float | None = None
+        self._missing: tuple[str, ...] = ()
+        self._is_draining = False
+
+    def begin_drain(self) -> None:
+        """From now on, not ready."""
+        self._is_draining = True
+
+    async def check(self) -> None:
+        """Raises LowtideError `server_stopping` or `storage_unavailable`, which says what is."""
+        if self._is_draining:
+            raise LowtideError("server_stopping", "This server is stopping; ask another one.")
+        async with self._turn:
+            if self._is_stale():
+                await self._look()
+                self._looked_at_s = self._clock.monotonic()
+        if self._missing:
+            raise LowtideError(
+                "storage_unavailable", f"No answer from the {' and the '.join(self._missing)}."
+            )
+
+    def _is_stale(self) -> bool:
+        at = self._looked_at_s
+        return at is None or self._clock.monotonic() - at >= limits.READY_FRESH_S
+
+    async def _look(self) -> None:
+        found = await asyncio.gather(
+            _missing("database", self._files.get(DEFAULT_PROJECT, _NOWHERE)),
+            _missing("object store", self._blobs.size(_NOWHERE)),
+        )
+        self._missing = tuple(name for name in found if name is not None)
+
+
+async def _missing(name: str, answer: Awaitable[object]) -> str | None:
+    """The name, if no answer came within `limits.READY_CHECK_S`; the log has the reason."""
+    try:
+        async with asyncio.timeout(limits.READY_CHECK_S):
+            await answer
+    except BlobNotFound:
+        return None
+    except (StoreError, BlobError, TimeoutError) as error:
+        log.warning("storage.missing", what=name, reason=str(error) or type(error).__name__)
+        return name
+    return None

@@ -121,6 +121,9 @@ class Replica:
         self.suspects_in_flight = 0
         self.alone = False
         """The one request in flight is to have no company."""
+        self.owned_until_s = float("inf")
+        """No batch call is sent from then on: loops/ownership.py moves it. Endless where nobody
+        else could send any."""
         self.circuit = Circuit()
         self.budget = RetryBudget()
         self._shrunk_at_s = float("-inf")
@@ -133,8 +136,9 @@ class Replica:
         return free and self.takes_calls(now_s)
 
     def takes_calls(self, now_s: float) -> bool:
-        """Whether circuit and pause let calls pass; the window aside."""
-        return now_s >= self._paused_until_s and self.circuit.admits(now_s)
+        """Whether ownership, circuit and pause let batch calls pass; the window aside."""
+        owned = now_s < self.owned_until_s
+        return owned and now_s >= self._paused_until_s and self.circuit.admits(now_s)
 
     @property
     def resumes_at_s(self) -> float | None:

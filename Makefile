@@ -14,13 +14,15 @@ VENV ?= .venv
 PY := $(VENV)/bin/python
 PYTEST_ARGS ?=
 SEED ?= 42
+SEEDS ?= 0..1000
+JOBS ?= 2
 FUZZ_ARGS ?=
 # An environment of its own: schemathesis brings a plugin that every run of pytest would load.
 FUZZ_VENV := .venvs/fuzz$(if $(PYTHON),-$(notdir $(PYTHON)))
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format docs bench test-clients fuzz-api pins clean
+.PHONY: help run test sim sim-long check format docs bench test-clients fuzz-api pins clean
 
 help: ## list the targets
 	@awk -F ' *## *' '/^[a-z-]+:.*## / { sub(/:.*/, "", $$1); printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -36,9 +38,8 @@ test: $(VENV)/.ready-requirements-test ## the whole test suite
 sim: $(VENV)/.ready-requirements-test ## play one seed of the simulated system: make sim SEED=42
 	$(PY) -m lowtide.testing.sim --seed $(SEED)
 
-sim-long: $(VENV)/.ready-requirements-test ## play a thousand seeds, on two cores
-	$(PY) -m lowtide.testing.sim --seeds 0..500 & first=$$!; \
-	$(PY) -m lowtide.testing.sim --seeds 500..1000; second=$$?; wait $$first && exit $$second
+sim-long: $(VENV)/.ready-requirements-test ## play a thousand seeds: make sim-long JOBS=2
+	$(PY) -m lowtide.testing.sim --seeds $(SEEDS) --jobs $(JOBS)
 
 check: $(VENV)/.ready-requirements-dev ## style, types and import rules, without running tests
 	$(PY) -m ruff check .

@@ -4,8 +4,6 @@ Run as a program, `planted_bugs.py NAME A..B` plays seeds with that bug until a 
 and prints the seed and what the checkers said. The bugs live here alone.
 """
 
-import gc
-import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -23,7 +21,7 @@ from lowtide.ports.work import Beat
 from lowtide.store import beat as beat_module
 from lowtide.store import settlement
 from lowtide.store.settlement import Settlement, _Chunk
-from lowtide.testing.sim.world import open_stores, play
+from lowtide.testing.sim.rounds import played
 
 _write = beat_module._write
 _chunk_values = settlement._chunk_values
@@ -84,22 +82,20 @@ BUGS: Mapping[str, Callable[[], list[AbstractContextManager[Any]]]] = {
 
 
 def main() -> int:
-    """Exit code 0 when the bug was caught."""
+    """Exit code 0 when the bug was caught; `--all` goes on after the first seed, and counts."""
     name, seeds = sys.argv[1], range(*map(int, sys.argv[2].split("..")))
-    stores = open_stores()
+    caught: dict[int, str] = {}
     for bug in BUGS[name]():
         bug.__enter__()
-    try:
-        for seed in seeds:
-            run = play(seed, stores)
-            gc.freeze()
+    with played(seeds, jobs=1, verbose=False) as runs:
+        for run in runs:
             if run.broken is not None:
-                print(f"caught by seed {seed}: {run.broken}")
-                return 0
-    finally:
-        shutil.rmtree(stores.path.parent)
-    print(f"not caught by seeds {seeds}")
-    return 1
+                caught[run.seed] = run.broken
+                print(f"caught by seed {run.seed}: {run.broken}", flush=True)
+                if "--all" not in sys.argv:
+                    break
+    print(f"{name}: {len(caught)} seeds of {seeds} caught it: {sorted(caught)}")
+    return 0 if caught else 1
 
 
 if __name__ == "__main__":

@@ -76,7 +76,7 @@ def test_a_process_dies_after_the_steps_that_it_has_left() -> None:
 
     async def main() -> list[str]:
         process = Process("p")
-        process.steps_to_live = 3
+        process.doom(3)
         process.spawn(visits(log, 0.0), "visits")
         await pass_time(1.0)
         seen = list(log)

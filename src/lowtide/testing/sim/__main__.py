@@ -5,59 +5,60 @@ seed is fixed first.
 """
 
 import argparse
-import gc
 import os
-import shutil
 import sys
-import time
+from pathlib import Path
 
-from lowtide.testing.sim.world import Played, Stores, open_stores, play
+import msgspec
+
+from lowtide.testing.sim.rounds import Progress, Summary, played
+from lowtide.testing.sim.world import Played
 
 TRACE_LINES_SHOWN = 60
 
 
 def main() -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="lowtide.testing.sim", description=__doc__)
-    parser.add_argument("--seed", type=int, help="play this one")
-    parser.add_argument("--seeds", help="play these: A..B, B not included")
-    parser.add_argument("--verbose", action="store_true", help="print everything that happens")
-    parser.add_argument("--budget-s", type=float, default=float("inf"), help="stop after so long")
-    asked = parser.parse_args()
+    asked = _parser().parse_args()
     if os.environ.get("PYTHONHASHSEED") != "0":
         os.environ["PYTHONHASHSEED"] = "0"
         os.execv(sys.executable, [sys.executable, "-m", "lowtide.testing.sim", *sys.argv[1:]])
-    first, last = _range(asked)
-    stores = open_stores()
-    try:
-        return _play_all(range(first, last), stores, asked)
-    finally:
-        shutil.rmtree(stores.path.parent)
+    first, last = (asked.seed, asked.seed + 1) if asked.seeds is None else asked.seeds
+    summary = _play_all(range(first, last), asked)
+    if asked.json:
+        asked.json.write_bytes(msgspec.json.encode(summary))
+    return 1 if summary.broken else 0
 
 
-def _range(asked: argparse.Namespace) -> tuple[int, int]:
-    if asked.seeds:
-        first, _, last = asked.seeds.partition("..")
-        return int(first), int(last)
-    seed = asked.seed if asked.seed is not None else 0
-    return seed, seed + 1
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="lowtide.testing.sim", description=__doc__)
+    parser.add_argument("--seed", type=int, default=0, help="play this one")
+    parser.add_argument("--seeds", type=_range, help="play these: A..B, B not included")
+    parser.add_argument("--jobs", type=int, default=1, help="by so many processes")
+    parser.add_argument("--verbose", action="store_true", help="print everything that happens")
+    parser.add_argument("--json", type=Path, help="write the summary there, too")
+    parser.add_argument("--budget-s", type=float, default=float("inf"), help="stop after so long")
+    return parser
 
 
-def _play_all(seeds: range, stores: Stores, asked: argparse.Namespace) -> int:
-    begun, broken, played = time.perf_counter(), [], 0
-    for seed in seeds:
-        run = play(seed, stores, verbose=asked.verbose)
-        played += 1
-        if played == 1:
-            gc.freeze()  # modules and compiled statements: not to be looked through each time
-        _report(run, whole=len(seeds) == 1)
-        if run.broken is not None:
-            broken.append(seed)
-        if time.perf_counter() - begun > asked.budget_s:
-            break
-    wall_s = time.perf_counter() - begun
-    print(f"{played} seeds in {wall_s:.1f} s, {played / wall_s:.2f} a second; broken: {broken}")
-    return 1 if broken else 0
+def _range(text: str) -> tuple[int, int]:
+    first, _, last = text.partition("..")
+    return int(first), int(last)
+
+
+def _play_all(seeds: range, asked: argparse.Namespace) -> Summary:
+    summary, progress = Summary(), Progress(len(seeds))
+    with played(seeds, jobs=min(asked.jobs, len(seeds)), verbose=asked.verbose) as runs:
+        for run in runs:
+            summary.add(run)
+            _report(run, whole=len(seeds) == 1)
+            progress.tell(summary)
+            if progress.passed_s > asked.budget_s:
+                break
+    summary.wall_s = progress.passed_s
+    if len(seeds) > 1:
+        print(summary.table())
+    return summary
 
 
 def _report(run: Played, *, whole: bool) -> None:
@@ -66,10 +67,13 @@ def _report(run: Played, *, whole: bool) -> None:
         print(f"seed {run.seed}: {run.broken}\nreplay: make sim SEED={run.seed}", flush=True)
     elif whole:
         counts = ", ".join(f"{name} {count}" for name, count in sorted(run.counts.items()))
+        faults = ", ".join(f"{name} {count}" for name, count in sorted(run.faults.items()))
         print(
             f"seed {run.seed}: every promise kept in {run.virtual_s:.0f} virtual seconds,"
-            f" {run.steps} steps, {run.commits} commits ({counts})"
+            f" {run.steps} steps, {run.commits} commits\nfaults: {faults}\nlog: {counts}"
         )
+    if whole:
+        print(f"trace {run.digest}")
 
 
 if __name__ == "__main__":

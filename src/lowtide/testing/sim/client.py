@@ -18,6 +18,7 @@ from lowtide.ports.blobs import BlobError
 from lowtide.ports.store import StoreError
 from lowtide.service.batches import NewBatch
 from lowtide.testing.sim.house import House, Unreachable, uploader
+from lowtide.testing.sim.kinds import Fault
 from lowtide.testing.sim.scenario import Scenario
 from lowtide.testing.sim.trace import Trace
 from lowtide.testing.sim.watch import Violation
@@ -102,7 +103,11 @@ class Door(Protocol):
 class Client:
     """Carries one intention through to its end."""
 
-    def __init__(self, intention: Intention, door: Door, random: Random, trace: Trace) -> None:
+    def __init__(
+        self, intention: Intention, door: Door, random: Random, trace: Trace, *, patience_s: float
+    ) -> None:
+        """`patience_s` with one call, before it is made again."""
+        self._patience_s = patience_s
         self._wish = intention
         self._door = door
         self._random = random
@@ -128,10 +133,19 @@ class Client:
         """Until there is an answer."""
         while True:
             try:
-                return await self._door.call(work)
+                return await self._ask(work)
             except _TROUBLE as error:
                 self._trace.count(f"client met {type(error).__name__}")
             await asyncio.sleep(self._random.uniform(0.2, 2.0))
+
+    async def _ask(self, work: Callable[[House], Awaitable[T]]) -> T:
+        """Once. Raises what `work` raises, and Unreachable."""
+        try:
+            async with asyncio.timeout(self._patience_s):
+                return await self._door.call(work)
+        except TimeoutError:
+            self._trace.fault(Fault.CLIENT_GAVE_UP)
+            raise Unreachable("no answer in time") from None
 
     async def _create(self, file_id: str, *, again: bool = False) -> Batch:
         wish, repeat = self._wish, again
@@ -214,7 +228,7 @@ class Client:
             return body, content.last_line, content.incomplete
 
         try:
-            body, last_line, incomplete = await self._door.call(read)
+            body, last_line, incomplete = await self._ask(read)
         except _TROUBLE:
             return  # from the same place next time
         except LowtideError as error:

@@ -3,11 +3,11 @@
 An `EngineMachine` is shared by all workers; a `SimEngine` is one worker's client of it and keeps
 the contract of ports/engine.py. Each answer carries a number of its own and a drawn usage, and is
 remembered: so a checker knows whether a line in a result file was said by an engine, and what it
-may cost.
+may cost. Trouble is counted when the call that it befalls is heard of.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextvars import Context
 from random import Random
 from typing import Any, Final
@@ -15,16 +15,34 @@ from typing import Any, Final
 import msgspec
 
 from lowtide.core.outcome import Attempt, NoReply, Reply
+from lowtide.testing.sim.kinds import Fault
 from lowtide.testing.sim.process import PROCESS, Process
 from lowtide.testing.sim.scenario import Scenario
+from lowtide.testing.sim.trace import Trace
 
 _HANG_S: Final = 3600.0
+_MOODS: Final[Sequence[tuple[Fault, Attempt]]] = (
+    (Fault.ENGINE_FAILED, Reply(500, b'{"error":{"message":"hiccup"}}')),
+    (Fault.ENGINE_FAILED, Reply(500, b"<html>")),
+    (Fault.ENGINE_RUBBISH, Reply(200, b"<html>rubbish</html>")),
+    (Fault.ENGINE_RUBBISH, Reply(200, b"[1, 2]")),
+    (Fault.ENGINE_HALF_REPLY, Reply(200, b'{"half": "an ans')),
+    (Fault.ENGINE_HALF_REPLY, NoReply("broken", "half a reply")),
+    (Fault.ENGINE_REFUSED, Reply(400, b'{"error":{"message":"bad request"}}')),
+    (Fault.ENGINE_FULL, Reply(429, b"", 0.5)),
+    (Fault.ENGINE_FULL, Reply(503, b"{}")),
+    (Fault.ENGINE_HUNG, NoReply("timeout", "no reply")),
+    (Fault.ENGINE_OVERSIZE, NoReply("oversize", "too large")),
+)
 
 
 class EngineMachine:
     """One engine, up or down."""
 
-    def __init__(self, name: str, scenario: Scenario, answers: dict[str, list[Any]]) -> None:
+    def __init__(
+        self, name: str, scenario: Scenario, answers: dict[str, list[Any]], trace: Trace
+    ) -> None:
+        self._trace = trace
         self.url = f"http://{name}/v1"
         self.up = True
         self.lives = 0
@@ -49,8 +67,10 @@ class EngineMachine:
     async def answer(self, body: bytes, caller: Process) -> Attempt:
         """What comes of one call, however long it takes."""
         if not self.up:
+            self._trace.fault(Fault.ENGINE_UNREACHABLE, self.url)
             return NoReply("connect", "connection refused")
         if self.in_flight >= self._room:
+            self._trace.fault(Fault.ENGINE_FULL, self.url)
             after = self._random.choice([None, 0.2, 1.0])
             return Reply(self._random.choice([429, 503]), b'{"error":"full"}', after)
         self._callers.append(caller)
@@ -64,10 +84,12 @@ class EngineMachine:
         mood = self._mood() if self._random.random() < self.trouble else self._good
         await asyncio.sleep(self._random.expovariate(1 / self._answer_s))
         if "poison" in prompt and self.lives == life:
+            self._trace.fault(Fault.ENGINE_CRASHED, self.url)
             self.stop()
             loop = asyncio.get_running_loop()
             loop.call_later(0.5, self.start, context=Context())  # not in its victim's process
         if self.lives != life:
+            self._trace.fault(Fault.ENGINE_BROKE_OFF, self.url)
             return NoReply("broken", "connection reset")
         reply = mood(prompt, body["model"])
         if isinstance(reply, NoReply) and reply.kind == "timeout":
@@ -78,20 +100,13 @@ class EngineMachine:
         self.up = True
 
     def _mood(self) -> Callable[[str, str], Attempt]:
-        bad: list[Attempt] = [
-            Reply(500, b'{"error":{"message":"hiccup"}}'),
-            Reply(500, b"<html>"),
-            Reply(200, b"<html>rubbish</html>"),
-            Reply(200, b'{"half": "an ans'),
-            Reply(400, b'{"error":{"message":"bad request"}}'),
-            Reply(429, b"", 0.5),
-            Reply(503, b"{}"),
-            NoReply("broken", "half a reply"),
-            NoReply("timeout", "no reply"),
-            NoReply("oversize", "too large"),
-        ]
-        chosen = self._random.choice(bad)
-        return lambda _prompt, _model: chosen
+        kind, chosen = self._random.choice(_MOODS)
+
+        def show(_prompt: str, _model: str) -> Attempt:
+            self._trace.fault(kind, self.url)
+            return chosen
+
+        return show
 
     def _good(self, prompt: str, model: str) -> Attempt:
         self.answered += 1

@@ -9,19 +9,30 @@ import asyncio
 import sqlite3
 from collections.abc import Awaitable
 from random import Random
-from typing import Literal, NoReturn
+from typing import Final, Literal, NoReturn
 
 from lowtide import limits
-from lowtide.ports.blobs import BlobError, BlobsFull, BlobsUnavailable
+from lowtide.ports.blobs import BlobsFull, BlobsUnavailable
 from lowtide.testing.sim import inline_sqlite, memory_blobs
+from lowtide.testing.sim.awaits import runs_at
+from lowtide.testing.sim.kinds import Fault
 from lowtide.testing.sim.loop import virtual_loop
 from lowtide.testing.sim.process import PROCESS, Process
 from lowtide.testing.sim.scenario import Scenario
 from lowtide.testing.sim.trace import Trace
 
-Outage = Literal["database", "blobs", "disk"]
+Outage = Literal["database", "slow", "blobs", "disk"]
+"""`slow`: a database that takes a second for a statement, and another for a commit."""
 
-_WRITES = ("INSERT", "UPDATE", "DELETE")
+_WRITES: Final = ("INSERT", "UPDATE", "DELETE")
+_SLOW_S: Final = 1.0
+_RARE: Final = 4
+"""By so much likelier is death, or an error, at what happens less often than a statement."""
+_DEATH: Final[dict[inline_sqlite.Moment, Fault]] = {
+    "db.statement": Fault.KILLED_AT_STATEMENT,
+    "db.commit": Fault.KILLED_AT_COMMIT,
+    "db.committed": Fault.KILLED_BEHIND_COMMIT,
+}
 
 
 class Faults:
@@ -36,9 +47,15 @@ class Faults:
         self._until_s: dict[Outage, float] = {}
 
     def begin(self, outage: Outage, seconds: float) -> None:
-        """The database or the bucket is away, or the disk they share is full, for that long."""
+        """The database or the bucket is away, or slow, or the disk they share is full, for so
+        long.
+        """
         self._until_s[outage] = asyncio.get_running_loop().time() + seconds
         self._trace.note(f"{outage} out for {seconds:.1f} s")
+
+    def tell(self, kind: Fault) -> None:
+        """Of one that happened elsewhere."""
+        self._trace.fault(kind)
 
     def clear(self) -> None:
         """No more trouble from now on."""
@@ -53,20 +70,31 @@ class Faults:
         process = PROCESS.get()
         if process is None or self.calm:
             return None
+        place = f"{moment} {statement[:40]!r}"
         if moment != "db.committed":
-            if self._is_out("database"):
-                raise sqlite3.OperationalError("unable to open database file")
-            if self._is_out("disk") and (moment == "db.commit" or statement.startswith(_WRITES)):
-                self._raise_full()
-            if self.happens(self.rates.db_error):
-                self._trace.note(f"{moment} fails: {statement[:40]!r}")
-                raise sqlite3.OperationalError("disk I/O error")
+            self._refuse(moment, statement, place)
         elif self.happens(self.rates.db_late):
-            self._trace.note("committed, but the answer is lost")
+            self._trace.fault(Fault.COMMIT_UNHEARD)
             raise sqlite3.OperationalError("connection lost")
-        if self.happens(self.rates.kill):
-            return self._die(process, f"{moment} {statement[:40]!r}")
+        if self.happens(self.rates.kill * (1 if moment == "db.statement" else _RARE)):
+            return self._die(process, _DEATH[moment], place)
+        if self._is_out("slow"):
+            self._trace.fault(Fault.DATABASE_SLOW, place)
+            return asyncio.sleep(self._random.expovariate(1 / _SLOW_S))
         return self._wait()
+
+    def _refuse(self, moment: inline_sqlite.Moment, statement: str, place: str) -> None:
+        """Raises sqlite3.Error where nothing is to be done."""
+        if self._is_out("database"):
+            self._trace.fault(Fault.DATABASE_AWAY, place)
+            raise sqlite3.OperationalError("unable to open database file")
+        if self._is_out("disk") and (moment == "db.commit" or statement.startswith(_WRITES)):
+            self._trace.fault(Fault.DATABASE_FULL, place)
+            self._raise_full()
+        commit = moment == "db.commit"
+        if self.happens(self.rates.db_error * (_RARE if commit else 1)):
+            self._trace.fault(Fault.COMMIT_FAILED if commit else Fault.STATEMENT_FAILED, place)
+            raise sqlite3.OperationalError("disk I/O error")
 
     async def blobs(self, moment: memory_blobs.Moment, key: str) -> None:
         """The gate of `memory_blobs`; raises BlobError."""
@@ -76,11 +104,9 @@ class Faults:
         process.exit_if_dead()
         if self.calm:
             return
-        if (error := self._blob_error(moment)) is not None:
-            self._trace.note(f"{moment} {key} fails: {error}")
-            raise error
-        if self.happens(self.rates.kill):
-            await self._die(process, f"{moment} {key}")
+        self._fail_blob(moment, f"{moment} {key}")
+        if self.happens(self.rates.kill * _RARE):
+            await self._die(process, Fault.KILLED_AT_BLOB, f"{moment} {key}")
         if moment == "blob.written" and self.happens(self.rates.freeze):
             self._freeze(process, key)
             await asyncio.sleep(0)
@@ -88,15 +114,18 @@ class Faults:
             await waiting
         process.exit_if_dead()
 
-    def _blob_error(self, moment: memory_blobs.Moment) -> BlobError | None:
+    def _fail_blob(self, moment: memory_blobs.Moment, place: str) -> None:
+        """Raises BlobError."""
         done = moment in ("blob.written", "blob.deleted")
         if not done and self._is_out("blobs"):
-            return BlobsUnavailable("the bucket is away")
+            self._trace.fault(Fault.BLOBS_AWAY, place)
+            raise BlobsUnavailable("the bucket is away")
         if moment == "blob.write" and self._is_out("disk"):
-            return BlobsFull("no space left")
+            self._trace.fault(Fault.BLOBS_FULL, place)
+            raise BlobsFull("no space left")
         if self.happens(self.rates.blob_late if done else self.rates.blob_error):
-            return BlobsUnavailable("answer lost" if done else "refused")
-        return None
+            self._trace.fault(Fault.BLOB_UNHEARD if done else Fault.BLOB_REFUSED, place)
+            raise BlobsUnavailable("answer lost" if done else "refused")
 
     def _is_out(self, outage: Outage) -> bool:
         return asyncio.get_running_loop().time() < self._until_s.get(outage, 0.0)
@@ -115,11 +144,12 @@ class Faults:
     def _freeze(self, process: Process, key: str) -> None:
         """Others take over what it has leased, and are at it when it wakes."""
         seconds = self._lease_ttl_s + limits.REAP_POLL_S + self._random.uniform(0.0, 5.0)
-        self._trace.note(f"SIGSTOP behind {key} for {seconds:.1f} s")
-        self._trace.count("frozen")
+        self._trace.fault(Fault.PAUSED_BEFORE_COMMIT, f"behind {key} for {seconds:.1f} s")
         virtual_loop().freeze(process, seconds)
 
-    async def _die(self, process: Process, where: str) -> None:
-        self._trace.note(f"killed at {where}")
+    async def _die(self, process: Process, kind: Fault, place: str) -> None:
+        self._trace.fault(kind, place)
+        if (where := runs_at()) is not None:
+            self._trace.deaths.add(where)
         process.kill()
         await asyncio.get_running_loop().create_future()

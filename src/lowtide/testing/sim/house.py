@@ -7,6 +7,7 @@ same order of start and stop. What differs is given from outside: clock, ids, ch
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
+from contextvars import Context
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -27,6 +28,7 @@ from lowtide.service.results import ResultReader
 from lowtide.store.sql_store import SqlStore
 from lowtide.testing.sim.engines import EngineMachine, SimEngine
 from lowtide.testing.sim.faults import Faults
+from lowtide.testing.sim.kinds import Fault
 from lowtide.testing.sim.memory_blobs import BlobDisk, MemoryBlobs
 from lowtide.testing.sim.process import Process
 from lowtide.testing.sim.scenario import Scenario
@@ -38,6 +40,7 @@ T = TypeVar("T")
 
 EPOCH: Final = datetime(2026, 11, 21, 9, tzinfo=UTC)
 """Second 0 of every world."""
+_REPLY_LATE_S: Final = 5.0
 
 
 class Unreachable(Exception):
@@ -119,7 +122,10 @@ class House:
         self._term.set()
 
     async def call(self, work: Callable[["House"], Awaitable[T]]) -> T:
-        """Do `work` in this process, for a client. Raises Unreachable, and what `work` raises."""
+        """Do `work` in this process, for a client. Raises Unreachable, and what `work` raises.
+
+        A client that gives up does not end the work: the process may never hear of it.
+        """
         if not (self.is_door and self.up):
             raise Unreachable("connection refused")
         answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
@@ -132,23 +138,36 @@ class House:
             return await work(self)
 
         def reply(task: asyncio.Task[T]) -> None:
-            faults = self._ground.faults
             error = None if task.cancelled() else task.exception()
-            if task.cancelled() or faults.happens(faults.rates.reply_lost):
+            if task.cancelled():
                 hang_up()
             elif answer.done():
-                pass  # the client was cut off before
+                pass  # the client was cut off before, or has given up
             elif error is not None:
                 answer.set_exception(error)
             else:
                 answer.set_result(task.result())
 
         self.process.on_death.append(hang_up)
-        self.process.spawn(serve(), "request").add_done_callback(reply)
+        served = self.process.spawn(serve(), "request")
+        served.add_done_callback(lambda task: self._carry(lambda: reply(task), hang_up))
         try:
             return await answer
         finally:
             self.process.on_death.remove(hang_up)
+
+    def _carry(self, reply: Callable[[], None], hang_up: Callable[[], None]) -> None:
+        """Over the network: it arrives, or late, or never."""
+        faults, trace = self._ground.faults, self._ground.trace
+        if faults.happens(faults.rates.reply_lost):
+            trace.fault(Fault.REPLY_LOST)
+            hang_up()
+        elif faults.happens(faults.rates.reply_late):
+            trace.fault(Fault.REPLY_LATE)
+            after_s = self._ground.random.expovariate(1 / _REPLY_LATE_S)
+            asyncio.get_running_loop().call_later(after_s, reply, context=Context())
+        else:
+            reply()
 
     async def _main(self) -> None:
         async with AsyncExitStack() as stack:

@@ -44,6 +44,7 @@ class VirtualLoop:
         self._order = itertools.count()
         self._spun = 0
         self.steps = 0
+        self._running: _Step | _Timer | None = None
         self.unhandled: list[str] = []
 
     def run_until_complete(self, future: Any) -> Any:
@@ -85,9 +86,15 @@ class VirtualLoop:
             return
         self.steps += 1
         self._spun += 1
+        self._running = handle
         handle._run()
         if process is not None:
             process.step()
+
+    def task_of_step(self) -> asyncio.Task[Any] | None:
+        """The task whose step runs or has just run; None when that was a bare callback."""
+        owner = getattr(getattr(self._running, "_callback", None), "__self__", None)
+        return owner if isinstance(owner, asyncio.Task) else None
 
     def _end_generator(self, generator: AsyncGenerator[Any, Any]) -> None:
         self.create_task(generator.aclose())

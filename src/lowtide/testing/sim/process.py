@@ -19,6 +19,10 @@ class Closable(Protocol):
     def close(self) -> None: ...
 
 
+def _nobody() -> None:
+    """Is told."""
+
+
 class Process:
     """One life: a restart is a new one."""
 
@@ -29,8 +33,8 @@ class Process:
         self.buried = False
         self.skew_s = 0.0
         """How far its wall clock is ahead."""
-        self.steps_to_live: int | None = None
-        """Killed after that many further steps; None: not marked."""
+        self._steps_to_live: int | None = None
+        self._tell_doom: Callable[[], None] = _nobody
         self.connections: list[Closable] = []
         self.on_death: list[Callable[[], None]] = []
         self.withheld: list[asyncio.Handle] = []
@@ -63,12 +67,25 @@ class Process:
         for tell in self.on_death:
             tell()
 
+    def doom(self, steps: int, tell: Callable[[], None] = _nobody) -> None:
+        """Kill it after that many further steps: at the await that the last of them comes to.
+
+        `tell` is told when it comes to that.
+        """
+        self._steps_to_live, self._tell_doom = steps, tell
+
+    def spare(self) -> None:
+        """Take `doom` back."""
+        self._steps_to_live = None
+
     def step(self) -> None:
         """One more callback has run."""
-        if self.steps_to_live is not None:
-            self.steps_to_live -= 1
-            if self.steps_to_live <= 0:
-                self.steps_to_live = None
+        if self._steps_to_live is not None:
+            self._steps_to_live -= 1
+            if self._steps_to_live <= 0:
+                self._steps_to_live = None
+                if self.alive:
+                    self._tell_doom()
                 self.kill()
 
     def exit_if_dead(self) -> None:

@@ -28,6 +28,7 @@ class Rates(msgspec.Struct, frozen=True, kw_only=True):
     freeze: float
     """Of a worker between putting a segment and committing it, for longer than its lease."""
     reply_lost: float
+    reply_late: float
     beat_doubled: float
     engine_trouble: float
 
@@ -50,6 +51,8 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     lease_ttl_s: float
     beat_s: float
     attempt_timeout_s: float
+    patience_s: float
+    """Of a client with one call, before it gives up and asks again."""
     answer_s: float
     poison: float
     rates: Rates
@@ -65,7 +68,7 @@ def draw_scenario(seed: int) -> Scenario:
 
     workers, engines = random.choice([1, 2, 2, 3, 4]), random.randint(1, 3)
     window, batches = random.choice([1, 2, 4, 8]), random.randint(1, 4)
-    lines_max, chaos_s = random.choice([1, 10, 30, 60, 100]), random.uniform(8.0, 30.0)
+    lines_max, chaos_s = random.choice([1, 10, 30, 60, 100, 200]), random.uniform(8.0, 30.0)
     # So slow that the work lasts about as long as the chaos: kills and pauses find it under way.
     work_s = chaos_s * random.uniform(0.2, 1.2)
     answer_s = work_s * window * engines / max(1.0, batches * lines_max / 2)
@@ -80,24 +83,26 @@ def draw_scenario(seed: int) -> Scenario:
         lines_max=lines_max,
         chunk_requests=random.choice([1, 4, 8, 16, 128]),
         chaos_s=chaos_s,
-        storm_gap_s=random.choice([0.5, 1.5, 4.0]),
+        storm_gap_s=random.choice([0.4, 1.0, 3.0]),
         lease_ttl_s=random.choice([2.0, 5.0, 10.0]),
         beat_s=random.choice([0.2, 1.0]),
         attempt_timeout_s=random.choice([2.0, 8.0]),
+        patience_s=random.choice([4.0, 15.0, 600.0]),
         answer_s=min(3.0, max(0.005, answer_s)),
         poison=sometimes(0.002, 0.02),
         rates=Rates(
             wait=random.choice([0.0, 0.05, 0.3, 1.0]),
             wait_s=random.choice([0.0, 0.001, 0.02, 0.3]),
-            db_error=sometimes(0.0005, 0.01),
+            db_error=sometimes(0.001, 0.02),
             db_late=sometimes(0.002, 0.1),
-            blob_error=sometimes(0.002, 0.1),
-            blob_late=sometimes(0.002, 0.1),
-            kill=sometimes(0.0003, 0.004),
+            blob_error=sometimes(0.005, 0.2),
+            blob_late=sometimes(0.01, 0.2),
+            kill=sometimes(0.0005, 0.005),
             freeze=sometimes(0.01, 0.3),
             reply_lost=sometimes(0.01, 0.3),
+            reply_late=sometimes(0.01, 0.3),
             beat_doubled=sometimes(0.02, 0.5),
-            engine_trouble=sometimes(0.01, 0.5),
+            engine_trouble=sometimes(0.02, 0.5),
         ),
     )
 

@@ -9,9 +9,11 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from random import Random
 
+from lowtide.testing.sim.awaits import waits_at
 from lowtide.testing.sim.engines import EngineMachine
 from lowtide.testing.sim.faults import Faults, Outage
 from lowtide.testing.sim.house import House
+from lowtide.testing.sim.kinds import Fault
 from lowtide.testing.sim.loop import virtual_loop
 from lowtide.testing.sim.scenario import Scenario
 from lowtide.testing.sim.trace import Trace
@@ -20,6 +22,7 @@ _CLOCK_JUMP_S = (0.5, 5.0, 60.0)
 _CLOCK_LEAP_S = 7200.0
 """Of a worker: longer than anything is kept that no row names. A door's would let a repeated create
 be another wish (REPEATED_POST_WINDOW_S)."""
+_STEPS_LEFT_MAX = 500
 
 
 class Storm:
@@ -69,7 +72,7 @@ class Storm:
         for engine in self._engines:
             engine.up, engine.trouble = True, 0.0
         for house in self._houses():
-            house.process.steps_to_live = None
+            house.process.spare()
             house.process.skew_s = 0.0
             virtual_loop().thaw(house.process)
 
@@ -79,20 +82,24 @@ class Storm:
 
     def _kill(self) -> None:
         if (house := self._one()) is not None:
-            self._trace.note(f"SIGKILL {house.process.name}")
-            self._trace.count("killed")
+            self._trace.fault(Fault.KILLED, house.process.name)
             house.process.kill()
 
     def _kill_between_steps(self) -> None:
         """At any await: steps are what lies between two of them."""
         if (house := self._one()) is not None:
-            house.process.steps_to_live = self._random.randint(1, 500)
-            self._trace.note(f"{house.process.name} has {house.process.steps_to_live} steps left")
-            self._trace.count("killed")
+            house.process.doom(self._random.randint(1, _STEPS_LEFT_MAX), self._tell_death)
+
+    def _tell_death(self) -> None:
+        task = virtual_loop().task_of_step()
+        where = waits_at(task) if task is not None else None
+        self._trace.fault(Fault.KILLED_BETWEEN_STEPS, where or "")
+        if where is not None:
+            self._trace.deaths.add(where)
 
     def _terminate(self) -> None:
         if (house := self._one()) is not None:
-            self._trace.note(f"SIGTERM {house.process.name}")
+            self._trace.fault(Fault.TERMINATED, house.process.name)
             house.terminate()
 
     def _pause(self) -> None:
@@ -100,14 +107,12 @@ class Storm:
         if (house := self._one()) is None or house.process.stopped:
             return
         seconds = self._scenario.lease_ttl_s * self._random.choice([0.1, 1.0, 1.5, 3.0])
-        self._trace.note(f"SIGSTOP {house.process.name} for {seconds:.1f} s")
-        self._trace.count("paused")
+        self._trace.fault(Fault.PAUSED, f"{house.process.name} for {seconds:.1f} s")
         virtual_loop().freeze(house.process, seconds)
 
     def _outage(self) -> None:
-        outages: list[Outage] = ["database", "blobs", "disk"]
+        outages: list[Outage] = ["database", "slow", "blobs", "disk"]
         self._faults.begin(self._random.choice(outages), self._random.choice([0.3, 3.0, 12.0]))
-        self._trace.count("outages")
 
     def _jump_clock(self) -> None:
         if (house := self._one()) is not None:
@@ -115,12 +120,13 @@ class Storm:
             jump_s = self._random.choice(_CLOCK_JUMP_S + leap) * self._random.choice([-1, 1])
             house.process.skew_s = jump_s
             self.clocks_off_s = max(self.clocks_off_s, abs(jump_s))
-            self._trace.note(f"the clock of {house.process.name} is off by {jump_s} s")
+            kind = Fault.CLOCK_LEAPT if abs(jump_s) == _CLOCK_LEAP_S else Fault.CLOCK_JUMPED
+            self._trace.fault(kind, f"{house.process.name} by {jump_s} s")
 
     def _stop_engine(self) -> None:
         engine = self._random.choice(self._engines)
         engine.stop()
-        self._trace.note(f"{engine.url} dies")
+        self._trace.fault(Fault.ENGINE_DIED, engine.url)
         seconds = self._random.choice([0.2, 2.0, 20.0])
         asyncio.get_running_loop().call_later(seconds, engine.start)
 

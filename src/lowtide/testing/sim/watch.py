@@ -21,6 +21,7 @@ from lowtide.ports.work import Beat, BeatReceipt, WorkStore
 from lowtide.store.sql_store import SqlStore
 from lowtide.store.work import SqlWork
 from lowtide.testing.sim.faults import Faults
+from lowtide.testing.sim.kinds import Fault
 from lowtide.testing.sim.memory_blobs import BlobDisk
 
 _BATCH: Final = (
@@ -207,10 +208,15 @@ class _WatchedWork:
         self._watch.beat(beat)
         if self._faults.happens(self._faults.rates.beat_doubled):
             await self._work.commit_beat(beat)
+            self._faults.tell(Fault.BEAT_DOUBLED)
         if self._earlier and self._faults.happens(self._faults.rates.beat_doubled):
             await self._work.commit_beat(self._earlier)
+            self._faults.tell(Fault.BEAT_REPEATED_LATE)
         self._earlier = beat
-        return await self._work.commit_beat(beat)
+        receipt = await self._work.commit_beat(beat)
+        if receipt.lost & {piece.key for piece in beat.slices}:
+            self._faults.tell(Fault.LEASE_LOST)
+        return receipt
 
     async def reap(self, now: datetime) -> int:
         return await self._work.reap(now)

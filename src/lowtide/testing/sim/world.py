@@ -7,11 +7,8 @@ when told to, that the account adds up, and that the sweeper leaves nothing behi
 
 import asyncio
 import gc
-import shutil
-import tempfile
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from random import Random
 from typing import Any, Final, TypeVar
 
@@ -19,16 +16,16 @@ import msgspec
 
 from lowtide import limits
 from lowtide.loops.housekeeping import SweepLoop
-from lowtide.store.sql_store import SqlStore
 from lowtide.testing.sim import inline_sqlite
 from lowtide.testing.sim.account import Account
-from lowtide.testing.sim.client import Client, draw_intention
+from lowtide.testing.sim.client import Client, Intention, draw_intention
 from lowtide.testing.sim.engines import EngineMachine
 from lowtide.testing.sim.faults import Faults
 from lowtide.testing.sim.house import Ground, House, SimClock, Unreachable
 from lowtide.testing.sim.loop import Stuck, VirtualLoop, virtual_loop
 from lowtide.testing.sim.memory_blobs import BlobDisk, MemoryBlobs
 from lowtide.testing.sim.scenario import Scenario, draw_scenario, scaled_limits
+from lowtide.testing.sim.stores import Stores
 from lowtide.testing.sim.storm import Storm
 from lowtide.testing.sim.trace import Trace
 from lowtide.testing.sim.watch import Violation, Watch
@@ -37,8 +34,6 @@ T = TypeVar("T")
 
 PATIENCE_S: Final = 900.0
 """Virtual seconds of calm after which everything has ended."""
-PROCESSES_MAX: Final = 5
-"""Four workers and the door."""
 
 
 class Played(msgspec.Struct, frozen=True):
@@ -49,61 +44,16 @@ class Played(msgspec.Struct, frozen=True):
     virtual_s: float
     steps: int
     commits: int
+    batches: int
+    lines: int
     counts: Mapping[str, int]
+    """Of log lines, and of what clients met."""
+    faults: Mapping[str, int]
+    deaths: frozenset[str]
+    """Awaits of the product at which a process was killed, as `loops/commit.py:88`."""
+    digest: str
+    """Equal for two runs that took the same steps."""
     trace: list[str]
-
-
-class Stores:
-    """SqlStores over one database file, kept from run to run: compiled statements are costly.
-
-    Each process has one of its own. A new life, and a new run, begin with empty pools.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / "sim.db"
-        self._head = folder / "head.db"
-        self._stores: list[SqlStore] = []
-
-    def renew(self) -> None:
-        """A fresh database at head under the same path."""
-        if not self._stores:
-            self._begin()
-        for suffix in ("-wal", "-shm"):
-            Path(f"{self.path}{suffix}").unlink(missing_ok=True)
-        self.path.unlink(missing_ok=True)  # a connection left open must not see the new one
-        shutil.copyfile(self._head, self.path)
-
-    def of(self, place: int) -> SqlStore:
-        """The store of the process at that place, without connections."""
-        store = self._stores[place]
-        _forget_connections(store)
-        return store
-
-    def _begin(self) -> None:
-        """Make all that is made once: what a first connection asks would count as steps later."""
-        for path in (self._head, self.path):
-            inline_sqlite.gates[str(path)] = lambda _moment, _statement: None
-            inline_sqlite.commits[str(path)] = lambda: None
-
-        async def begin() -> None:
-            head = SqlStore(f"sqlite+inline:///{self._head}")
-            await head.open()
-            await head.aclose()
-            shutil.copyfile(self._head, self.path)
-            for _ in range(PROCESSES_MAX):
-                store = SqlStore(f"sqlite+inline:///{self.path}")
-                await store.open()
-                await store.files.get("", "")
-                await store.aclose()
-                self._stores.append(store)
-
-        VirtualLoop().run_until_complete(begin())
-
-
-def _forget_connections(store: SqlStore) -> None:
-    """They are closed already, or a dead process's."""
-    for engine in (store._db._writer, store._db._reader):
-        engine.sync_engine.dispose(close=False)
 
 
 class World:
@@ -123,7 +73,9 @@ class World:
             faults=Faults(scenario, trace),
             trace=trace,
             disk=disk,
-            engines=[EngineMachine(f"e{n}", scenario, answers) for n in range(scenario.engines)],
+            engines=[
+                EngineMachine(f"e{n}", scenario, answers, trace) for n in range(scenario.engines)
+            ],
             watch=Watch(path, disk),
         )
         inline_sqlite.gates[path] = self._ground.faults.database
@@ -132,7 +84,7 @@ class World:
         self._houses: dict[int, House] = {}
         self._past: list[House] = []
         self._closing = False
-        self._wishes = [
+        self.wishes = [
             draw_intention(scenario, number, self._random) for number in range(scenario.batches)
         ]
 
@@ -170,20 +122,21 @@ class World:
         )
         places = range(scenario.workers + (not scenario.together))
         keepers = [asyncio.ensure_future(self._keep_up(place)) for place in places]
-        clients = [
-            asyncio.ensure_future(Client(wish, self, self._random, self._trace).run())
-            for wish in self._wishes
-        ]
+        clients = [asyncio.ensure_future(self._client_of(wish).run()) for wish in self.wishes]
         await storm.blow()
         try:
             async with asyncio.timeout(PATIENCE_S + storm.clocks_off_s):
                 await asyncio.gather(*clients)
         except TimeoutError:
-            ends = [(wish.number, wish.batch and wish.batch.status) for wish in self._wishes]
+            ends = [(wish.number, wish.batch and wish.batch.status) for wish in self.wishes]
             raise Violation(f"not over after {PATIENCE_S} s of calm: {ends}") from None
         await self._stop(keepers)
-        self._account.settle(self._wishes)
+        self._account.settle(self.wishes)
         await self._sweep(storm.clocks_off_s)
+
+    def _client_of(self, wish: Intention) -> Client:
+        patience_s = self._scenario.patience_s
+        return Client(wish, self, self._random, self._trace, patience_s=patience_s)
 
     async def _keep_up(self, place: int) -> None:
         """A supervisor: starts the process again whenever it ends."""
@@ -239,7 +192,7 @@ class World:
 def play(seed: int, stores: Stores, *, verbose: bool = False) -> Played:
     """Run one seed to its end."""
     scenario = draw_scenario(seed)
-    trace = Trace(verbose=verbose)
+    trace = Trace(str(stores.path.parent), verbose=verbose)
     loop = VirtualLoop()
     stores.renew()
     broken: str | None = None
@@ -260,8 +213,20 @@ def play(seed: int, stores: Stores, *, verbose: bool = False) -> Played:
             broken = f"these must not happen: {trace.alarms + loop.unhandled}"
         ended_s, steps = loop.time(), loop.steps
         loop.run_until_complete(worlds[0].bury())
+    wishes, commits = worlds[0].wishes, worlds[0].watch.commits
     return Played(
-        seed, broken, ended_s, steps, worlds[0].watch.commits, trace.counts, list(trace.lines)
+        seed=seed,
+        broken=broken,
+        virtual_s=ended_s,
+        steps=steps,
+        commits=commits,
+        batches=len(wishes),
+        lines=sum(len(wish.prompts) for wish in wishes),
+        counts=trace.counts,
+        faults={kind.value: count for kind, count in trace.faults.items()},
+        deaths=frozenset(trace.deaths),
+        digest=trace.digest(ended_s, steps, commits, broken),
+        trace=list(trace.lines),
     )
 
 
@@ -274,10 +239,3 @@ def _no_garbage_collection() -> Iterator[None]:
     finally:
         gc.enable()
         gc.collect()
-
-
-def open_stores() -> Stores:
-    """Databases in memory where the system has such a folder."""
-    shared = Path("/dev/shm")
-    folder = tempfile.mkdtemp(prefix="lowtide-sim-", dir=shared if shared.is_dir() else None)
-    return Stores(Path(folder))

@@ -14,8 +14,10 @@ from urllib.request import Request, urlopen
 import pytest
 
 from lowtide import limits
+from lowtide.blobs import object_blobs
 from lowtide.blobs.folder_blobs import FolderBlobs
 from lowtide.blobs.object_blobs import ObjectBlobs
+from lowtide.blobs.publishing import by_put
 from lowtide.blobs.url import open_blobs
 from lowtide.ports.blobs import BlobExists, BlobNotFound, Blobs
 from lowtide.testing.sim.memory_blobs import BlobDisk, MemoryBlobs
@@ -33,7 +35,7 @@ def s3_endpoint() -> Iterator[str]:
     server.stop()
 
 
-@pytest.fixture(params=["folder", "bucket", "s3", "memory"])
+@pytest.fixture(params=["folder", "bucket", "s3", "s3-by-put", "memory"])
 def blobs(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Blobs:
     if request.param == "folder":
         return FolderBlobs(tmp_path / "blobs")
@@ -53,6 +55,8 @@ def blobs(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
         "AWS_SECRET_ACCESS_KEY": "test",
     }.items():
         monkeypatch.setenv(name, value)
+    if request.param == "s3-by-put":  # as on a store that has no conditional copy
+        monkeypatch.setattr(object_blobs, "by_copy", by_put)
     return open_blobs(f"s3://lowtide/{tmp_path.name}", tmp_path)
 
 

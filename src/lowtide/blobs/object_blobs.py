@@ -15,22 +15,25 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 import obstore
+import structlog
 
 from lowtide import limits
 from lowtide.blobs.gathering import GatheringWriter
 from lowtide.blobs.keys import check_key, check_prefix, check_range
 from lowtide.blobs.object_errors import translated
 from lowtide.blobs.probing import probe_create_only
+from lowtide.blobs.publishing import Publish, by_copy, by_put, can_put
 from lowtide.blobs.ranges import Span, coalesce, slices
 from lowtide.blobs.settle import settle
 from lowtide.blobs.staged_object import STAGING_FOLDER, StagedObject, remove
-from lowtide.ports.blobs import BlobInfo, BlobsUnavailable, BlobWriter
+from lowtide.ports.blobs import BlobError, BlobInfo, BlobsUnavailable, BlobWriter
 
 if TYPE_CHECKING:
     from obstore import BytesStream
     from obstore.store import ObjectStore
 
 T = TypeVar("T")
+log = structlog.get_logger(__name__)
 
 
 class ObjectBlobs:
@@ -39,16 +42,17 @@ class ObjectBlobs:
     def __init__(self, store: "ObjectStore", place: str) -> None:
         self._store = store
         self._place = place
+        self._publish: Publish = by_copy
         # Not the loop's own pool: a bucket that hangs must not hold up the rest of the process.
         self._threads = ThreadPoolExecutor(limits.BLOB_THREADS, "bucket")
 
     async def put(self, key: str, data: bytes) -> None:
-        staged = StagedObject(self._store, check_key(key))
+        staged = StagedObject(self._store, check_key(key), self._publish)
         await self._write(key, lambda: staged.finish(data), lambda _: staged.take_back())
 
     @asynccontextmanager
     async def write(self, key: str) -> AsyncIterator[BlobWriter]:
-        staged = StagedObject(self._store, check_key(key))
+        staged = StagedObject(self._store, check_key(key), self._publish)
         writer = GatheringWriter(
             lambda data: self._write(key, lambda: staged.append(data)), limits.BLOB_PART_BYTES
         )
@@ -123,11 +127,23 @@ class ObjectBlobs:
         return removed
 
     async def probe(self) -> None:
-        await probe_create_only(self, self._place, [self.put, self._put_staged])
+        """Also settles how large blobs are published here: in the first way that is create-only."""
+        await probe_create_only(self, self._place, [self.put])
+        try:
+            await self._probe_publishing(by_copy)
+        except BlobError as error:
+            if not can_put(self._store):
+                raise
+            log.info("bucket.publish_by_put", place=self._place, why=str(error))
+            await self._probe_publishing(by_put)
+
+    async def _probe_publishing(self, publish: Publish) -> None:
+        self._publish = publish
+        await probe_create_only(self, self._place, [self._put_staged])
 
     async def _put_staged(self, key: str, data: bytes) -> None:
         """The way of a large blob, for the probe: it rests on another condition than `put` does."""
-        staged = StagedObject(self._store, key)
+        staged = StagedObject(self._store, key, self._publish)
         await self._write(key, staged.open)
         await self._write(key, lambda: staged.finish(data))
 

@@ -40,5 +40,5 @@ async def _refuses_second(way: WayToWrite, key: str, place: str) -> None:
     raise BlobError(
         f"{place} replaced a blob although the write was create-only. Results could be lost there,"
         " so Lowtide will not start on it. Use a local disk, or a bucket on a store that honours"
-        " `If-None-Match: *` (Amazon S3, GCS, Azure, a current MinIO)."
+        " `If-None-Match: *` (Amazon S3, GCS, Azure, Ceph, a current MinIO)."
     )

@@ -2,8 +2,8 @@
 
 Blocking code: ObjectBlobs runs each call in a thread, one call at a time. Guards create-only:
 obstore's uploads in parts replace what is under their key, so they go to a random staging key, and
-a copy that is conditional on the key being free publishes them. obstore holds at most two parts in
-memory.
+are published from there on the condition that the key is free (publishing.py). obstore holds at
+most two parts in memory.
 """
 
 import secrets
@@ -11,9 +11,10 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import obstore
-from obstore.exceptions import AlreadyExistsError, BaseError
+from obstore.exceptions import BaseError
 
 from lowtide import limits
+from lowtide.blobs.publishing import Publish, by_copy, refuse_taken
 
 if TYPE_CHECKING:
     from obstore import WritableFile
@@ -29,9 +30,10 @@ class _Abandoned(Exception):
 class StagedObject:
     """Becomes the object `key` of `store` in `finish`."""
 
-    def __init__(self, store: "ObjectStore", key: str) -> None:
+    def __init__(self, store: "ObjectStore", key: str, publish: Publish = by_copy) -> None:
         self._store = store
         self._key = key
+        self._publish = publish
         self._staging = f"{STAGING_FOLDER}/{secrets.token_hex(16)}"
         self._upload: WritableFile | None = None
         self._staged = False
@@ -39,7 +41,7 @@ class StagedObject:
     def append(self, data: bytes | bytearray) -> None:
         """Upload `data` behind what went before; the first call opens the upload in parts."""
         if self._upload is None:
-            self._refuse_taken_key()
+            refuse_taken(self._store, self._key)  # before a long upload, not after
         self.open().write(data)
 
     def open(self) -> "WritableFile":
@@ -62,7 +64,7 @@ class StagedObject:
             self._upload.write(rest)
             upload, self._upload, self._staged = self._upload, None, True
             upload.close()
-            obstore.copy(self._store, self._staging, self._key, overwrite=False)
+            self._publish(self._store, self._staging, self._key)
         finally:
             self.discard()
 
@@ -79,12 +81,6 @@ class StagedObject:
     def take_back(self) -> None:
         """Remove the object again; only for whoever published it."""
         remove(self._store, self._key)
-
-    def _refuse_taken_key(self) -> None:
-        """Before a long upload, not after; `finish` alone decides."""
-        with suppress(FileNotFoundError):
-            obstore.head(self._store, self._key)
-            raise AlreadyExistsError(self._key)
 
 
 def remove(store: "ObjectStore", key: str) -> None:

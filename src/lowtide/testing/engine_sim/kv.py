@@ -1,0 +1,240 @@
+"""The KV cache: blocks, the prefix cache, and what is evicted when.
+
+The behaviour is vLLM's: a block holds 16 tokens and is found by the hash of its tokens and all
+before them; blocks nobody uses stay findable until they are needed, least recently used first; a
+request frees its blocks from the tail, so a prefix outlives what follows it; only full blocks are
+found, and the last token of a prompt is always computed.
+
+The means are different, for speed. Whoever uses a block uses all before it, and the tail goes
+first, so what is cached is always a tree of prefixes. A `Node` is a run of blocks (those that end
+inside one piece of a prompt) and everything is counted in ranges of a node: a request costs as
+many operations as its prompt has pieces, not blocks. One thing is lost: when two requests compute
+the same block at the same time, only the first copy can be found later.
+"""
+
+from collections import deque
+from collections.abc import Hashable, Iterable
+from itertools import chain
+
+from lowtide.testing.engine_sim.requests import Piece, SimRequest
+
+Hits = list[tuple["Node", int]]
+"""Nodes from the root on, and how many blocks of each are found."""
+
+
+class Node:
+    """Consecutive blocks below the prefix that its ancestors make."""
+
+    __slots__ = ("cached", "children", "held", "key", "parent", "spare", "users")
+
+    def __init__(self, parent: "Node | None", key: tuple[int, Hashable]) -> None:
+        self.parent = parent
+        self.key = key
+        self.children: dict[tuple[int, Hashable], Node] = {}
+        self.cached = 0
+        self.held = 0
+        """Of the cached blocks, those in use: the longest of `users`."""
+        self.users: dict[int, int] = {}
+        """How many requests use how many of the blocks."""
+        self.spare: deque[Spare] = deque()
+        """The ranges [held, cached) in the queue of free blocks: oldest and last blocks first."""
+
+    def move_user(self, old: int, new: int) -> None:
+        """A request that used `old` blocks uses `new` of them, which is not less."""
+        self._forget(old)
+        self.users[new] = self.users.get(new, 0) + 1
+        self.held = max(self.held, new)
+
+    def remove_user(self, blocks: int) -> None:
+        self._forget(blocks)
+        if blocks == self.held and blocks not in self.users:
+            self.held = max(self.users, default=0)
+
+    def _forget(self, blocks: int) -> None:
+        count = self.users[blocks] - 1
+        if count:
+            self.users[blocks] = count
+        else:
+            del self.users[blocks]
+
+
+class Spare:
+    """Free blocks that lie together in the queue; without a node they hold nothing to be found."""
+
+    __slots__ = ("end", "node", "start")
+
+    def __init__(self, node: Node | None, start: int, end: int) -> None:
+        self.node = node
+        self.start = start
+        self.end = end
+
+
+class KvCache:
+    """All blocks of one engine. `free` counts those that nobody uses, findable or not."""
+
+    def __init__(self, tokens: int, *, block_tokens: int = 16, finds_prefixes: bool = True) -> None:
+        self.block_tokens = block_tokens
+        self.blocks = tokens // block_tokens
+        self.free = self.blocks
+        self._finds_prefixes = finds_prefixes
+        self._root = Node(None, (0, None))
+        self._queue = deque([Spare(None, 0, self.blocks)])
+
+    @property
+    def usage(self) -> float:
+        """Share of the blocks that are in use, 0 to 1."""
+        return 1 - self.free / self.blocks
+
+    def blocks_for(self, tokens: int) -> int:
+        return -(-tokens // self.block_tokens)
+
+    def find(self, request: SimRequest) -> tuple[Hits, int, int]:
+        """The longest cached prefix: its nodes, its blocks, and how many of those are free now."""
+        hits: Hits = []
+        found = spare = position = 0
+        limit = (request.target - 1) // self.block_tokens
+        node = self._root
+        for segment, tokens in self._pieces(request):
+            child = node.children.get((position, self._salted(segment, position, request)))
+            if child is None or not self._finds_prefixes:
+                break
+            end = position + tokens
+            wanted = end // self.block_tokens - position // self.block_tokens
+            have = min(wanted, child.cached, limit - found)
+            hits.append((child, have))
+            found += have
+            spare += max(0, have - child.held)
+            if have < wanted:
+                break
+            node, position = child, end
+        return hits, found, spare
+
+    def admit(self, request: SimRequest, hits: Hits) -> None:
+        """Use the blocks that were found."""
+        for node, blocks in hits:
+            self._touch(node, blocks)
+            node.users[blocks] = node.users.get(blocks, 0) + 1
+            node.held = max(node.held, blocks)
+            request.nodes.append(node)
+            request.held.append(blocks)
+
+    def take(self, blocks: int) -> None:
+        """Take free blocks, evicting what they hold; the caller saw that there are so many."""
+        self.free -= blocks
+        queue = self._queue
+        while blocks:
+            spare = queue[0]
+            taken = min(blocks, spare.end - spare.start)
+            spare.end -= taken
+            blocks -= taken
+            node = spare.node
+            if node is not None and taken:
+                node.cached -= taken
+            if spare.start == spare.end:
+                queue.popleft()
+                if node is not None and taken:
+                    node.spare.popleft()
+                    self._prune(node)
+
+    def publish(self, request: SimRequest, tokens: int) -> None:
+        """Let others find the full blocks among the first `tokens` of a request's tokens."""
+        if request.is_uncached or not self._finds_prefixes:
+            return
+        size = self.block_tokens
+        position = depth = 0
+        node = self._root
+        for segment, count in self._pieces(request):
+            end = min(position + count, tokens)
+            if depth >= len(request.nodes) - 1:  # those before are complete
+                if depth == len(request.nodes):
+                    key = (position, self._salted(segment, position, request))
+                    self._descend(request, node, key)
+                self._grow(request, depth, end // size - position // size)
+                if request.is_uncached:
+                    return
+            if end == tokens:
+                return
+            node, position, depth = request.nodes[depth], end, depth + 1
+
+    def release(self, request: SimRequest, tokens: int, blocks: int) -> None:
+        """A request that has KV for `tokens` and `blocks` in all gives them back, tail first."""
+        self.publish(request, tokens)
+        own = blocks - sum(request.held) + request.doubles
+        if own:
+            self._queue.append(Spare(None, 0, own))
+            self.free += own
+        for node, held in zip(reversed(request.nodes), reversed(request.held), strict=True):
+            before = node.held
+            node.remove_user(held)
+            if node.held < before:
+                spare = Spare(node, node.held, before)
+                node.spare.append(spare)
+                self._queue.append(spare)
+                self.free += before - node.held
+            elif not node.cached:
+                self._prune(node)
+        request.nodes, request.held = [], []
+        request.doubles, request.is_uncached = 0, False
+
+    def would_free(self, request: SimRequest, blocks: int) -> int:
+        """How much `release` of its `blocks` adds to `free`."""
+        freed = blocks - sum(request.held) + request.doubles
+        for node, held in zip(request.nodes, request.held, strict=True):
+            if held == node.held and node.users[held] == 1:
+                freed += held - max((n for n in node.users if n != held), default=0)
+        return freed
+
+    def forget(self) -> None:
+        """Drop all that is cached. Raises ValueError while blocks are in use, as vLLM refuses."""
+        if self.free != self.blocks:
+            raise ValueError("blocks are in use")
+        self._root = Node(None, (0, None))
+        self._queue = deque([Spare(None, 0, self.blocks)])
+
+    def _pieces(self, request: SimRequest) -> Iterable[Piece]:
+        """Of the prompt and what is generated after it."""
+        if request.sequence is not None:
+            return request.sequence
+        return chain(request.pieces, ((request.output_segment or request, request.output_tokens),))
+
+    def _salted(self, segment: Hashable, position: int, request: SimRequest) -> Hashable:
+        return segment if position or request.salt is None else (request.salt, segment)
+
+    def _descend(self, request: SimRequest, node: Node, key: tuple[int, Hashable]) -> None:
+        child = node.children.get(key)
+        if child is None:
+            child = node.children[key] = Node(node, key)
+        child.users[0] = child.users.get(0, 0) + 1
+        request.nodes.append(child)
+        request.held.append(0)
+
+    def _grow(self, request: SimRequest, depth: int, wanted: int) -> None:
+        """Extend what a request has in one of its nodes to the first `wanted` blocks."""
+        node, held = request.nodes[depth], request.held[depth]
+        if wanted <= held:
+            return
+        same = min(wanted, node.cached) - held
+        if same > 0:  # somebody computed these meanwhile: both keep their copy
+            if held + same > node.held:
+                request.is_uncached = True
+                return
+            request.doubles += same
+        node.cached = max(node.cached, wanted)
+        node.move_user(held, wanted)
+        request.held[depth] = wanted
+
+    def _touch(self, node: Node, blocks: int) -> None:
+        """Take the first `blocks` of a node out of the queue of free ones."""
+        while node.held < blocks:
+            spare = node.spare[-1]
+            upto = min(blocks, spare.end)
+            self.free -= upto - spare.start
+            node.held = spare.start = upto
+            if spare.start == spare.end:
+                node.spare.pop()  # in the queue it stays, empty, and is passed over
+
+    def _prune(self, node: Node) -> None:
+        while node.parent is not None and not (node.cached or node.users or node.children):
+            if node.parent.children.get(node.key) is node:
+                del node.parent.children[node.key]
+            node = node.parent

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from lowtide.core.batch import BatchError
+from lowtide.core.batch import INPUT_LOST, BatchError
 from lowtide.limits import FILE_TTL_S
 from lowtide.ports.store import TokenLimitReached
 from lowtide.testing.store_world import TTL_S, World, outcomes, result_file
@@ -268,3 +268,17 @@ async def test_a_batch_past_running_does_not_expire(world: World, end: str) -> N
     world.pass_time(3601)
     assert await world.store.lifecycle.expire_due(world.now) == []
     assert await world.see(batch) == batch
+
+
+async def test_a_batch_that_lost_its_input_ends_with_what_it_has(world: World) -> None:
+    batch = await world.running(("m", 4), ("m", 4))
+    lease = await world.claim_one()
+    assert await world.store.lifecycle.lose_input(batch.id, INPUT_LOST, world.now)
+    assert not await world.store.lifecycle.lose_input(batch.id, INPUT_LOST, world.now)
+    seen = await world.see(batch)
+    assert (seen.status, [e.code for e in seen.errors]) == ("finalizing", ["input_lost"])
+    assert await world.claim() == []
+    receipt = await world.commit(outcomes(lease), held=[lease])
+    assert receipt.settled == set()
+    ended = await world.assemble(batch)
+    assert (ended.status, ended.counts.completed, ended.counts.failed) == ("completed", 4, 4)

@@ -29,7 +29,11 @@ Status = Literal[
 it as
 OpenAI's `finalizing` and Together's `IN_PROGRESS`."""
 
-Event = Literal["planned", "rejected", "settled", "cancel", "expire", "assembled"]
+Event = Literal[
+    "planned", "rejected", "settled", "input_lost", "results_lost", "cancel", "expire", "assembled"
+]
+"""The two `_lost` are what comes of blobs that are gone: without its input a batch ends with what
+it has; without a part of its results it runs that part again."""
 
 Dialect = Literal["openai", "together"]
 
@@ -45,8 +49,13 @@ def _table() -> Mapping[Status, Mapping[Event, Status]]:
             "cancel": "cancelling",
             "expire": "expiring",
         },
-        "in_progress": {"settled": "finalizing", "cancel": "cancelling", "expire": "expiring"},
-        "finalizing": {"assembled": "completed"},
+        "in_progress": {
+            "settled": "finalizing",
+            "input_lost": "finalizing",
+            "cancel": "cancelling",
+            "expire": "expiring",
+        },
+        "finalizing": {"assembled": "completed", "results_lost": "in_progress"},
         "expiring": {"assembled": "expired"},
         "cancelling": {"assembled": "cancelled"},
         "completed": {},
@@ -111,6 +120,13 @@ class BatchError(msgspec.Struct, frozen=True):
     message: str
     line: int | None = None
     param: str | None = None
+
+
+INPUT_LOST: Final = BatchError(
+    "input_lost",
+    "The content of the input file was lost while the batch ran. The output file has what finished"
+    " before; the other requests are in the error file. Upload the input again to run those.",
+)
 
 
 class Batch(msgspec.Struct, frozen=True, kw_only=True):

@@ -17,12 +17,13 @@ ENDPOINTS: Final = frozenset(
 )
 
 Dialect = Literal["openai", "together"]
-UnexecutedCode = Literal["batch_expired", "batch_cancelled"]
+UnexecutedCode = Literal["batch_expired", "batch_cancelled", "input_lost"]
 
 UNEXECUTED_MESSAGES: Final[Mapping[UnexecutedCode, str]] = {
     # verbatim from production, protocol.md section 3.4
     "batch_expired": ("This request could not be executed before the completion window expired."),
     "batch_cancelled": "This request was not executed because its batch was cancelled.",
+    "input_lost": "This request was not executed because its batch lost the data it needed.",
 }
 
 
@@ -140,11 +141,18 @@ def render_rejected(
 def render_unexecuted(
     dialect: Dialect, request_id: str, custom_id: str, code: UnexecutedCode
 ) -> bytes:
-    """The error line of a request that never ran: its batch expired or was cancelled."""
+    """The error line of a request that never ran: its batch expired, was cancelled, or lost its
+    input.
+    """
     ident = quote(request_id)
     if dialect == "together":
         return _together_error(ident, custom_id, code, UNEXECUTED_MESSAGES[code], b"")
     return _openai_error(ident, custom_id, code, UNEXECUTED_MESSAGES[code])
+
+
+def output_line_id(batch_id: str, line: int) -> str:
+    """`id` of an output line: made of batch and line, so a line run twice has one name."""
+    return f"batch_req_{batch_id.rpartition('_')[2]}-{line}"
 
 
 def _openai_response(ident: bytes, custom_id: str, status: int, reply: bytes) -> bytes:

@@ -8,6 +8,7 @@ from lowtide.core.dispatch import Request
 from lowtide.core.line import (
     LineFormatError,
     engine_body,
+    output_line_id,
     read_request,
     render_rejected,
     render_success,
@@ -66,8 +67,3 @@ def render(request: Request, custom_id: str, outcome: Succeeded | Rejected) -> F
         message=outcome.message,
     )
     return Finished(request.index, request.line, False, output)
-
-
-def output_line_id(batch_id: str, line: int) -> str:
-    """`id` of an output line: made of batch and line, so a line run twice has one name."""
-    return f"batch_req_{batch_id.rpartition('_')[2]}-{line}"

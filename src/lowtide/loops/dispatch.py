@@ -24,7 +24,7 @@ from lowtide.core.outcome import Outcome
 from lowtide.core.segment import Slice
 from lowtide.loops.attempt import Upstream, attempt, render
 from lowtide.loops.commit import Committer
-from lowtide.loops.leasing import Leasing
+from lowtide.loops.leasing import Leasing, LoseInput
 from lowtide.ports.blobs import Blobs
 from lowtide.ports.clock import Clock
 from lowtide.ports.work import BeatReceipt, WorkStore
@@ -62,6 +62,7 @@ class Dispatcher:
         lease_ttl_s: float = limits.LEASE_TTL_S,
         on_answer: OnAnswer = lambda *_: None,
         in_flight_max: int | None = None,
+        lose_input: LoseInput | None = None,
     ) -> None:
         """`draw` gives uniform numbers in [0, 1) for back-off."""
         self._clock = clock
@@ -71,7 +72,14 @@ class Dispatcher:
         self._on_answer = on_answer
         self._core = Dispatch(attempts_max=attempts_max)
         self._leasing = Leasing(
-            worker_id, store, blobs, self._core, self._upstreams, lease_ttl_s, in_flight_max
+            worker_id,
+            store,
+            blobs,
+            self._core,
+            self._upstreams,
+            lease_ttl_s,
+            in_flight_max,
+            lose_input,
         )
         self._slots: dict[asyncio.Task[None], _Slot] = {}
         self._claiming = asyncio.Lock()

@@ -7,16 +7,21 @@ loops/dispatch.py.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 
 from lowtide import limits
+from lowtide.core.batch import INPUT_LOST, BatchError
 from lowtide.core.chunk import ChunkKey, ChunkLease, missing
 from lowtide.core.dispatch import Dispatch
 from lowtide.core.plan import RECORD_BYTES, unpack_entries
 from lowtide.loops.attempt import Upstream
-from lowtide.ports.blobs import BlobError, Blobs
+from lowtide.ports.blobs import BlobError, BlobNotFound, Blobs
+from lowtide.ports.store import StoreError
 from lowtide.ports.work import WorkStore
+
+LoseInput = Callable[[str, BatchError, datetime], Awaitable[object]]
+"""`LifecycleStore.lose_input`."""
 
 
 class Leasing:
@@ -31,7 +36,9 @@ class Leasing:
         upstreams: Sequence[Upstream],
         lease_ttl_s: float,
         in_flight_max: int | None = None,
+        lose_input: LoseInput | None = None,
     ) -> None:
+        """Without `lose_input`, a chunk without its input waits for its lease to run out."""
         self._worker_id = worker_id
         self._store = store
         self._blobs = blobs
@@ -39,6 +46,7 @@ class Leasing:
         self._upstreams = upstreams
         self._lease_ttl_s = lease_ttl_s
         self._in_flight_max = in_flight_max
+        self._lose_input = lose_input
         self._dry_until_s = float("-inf")
         self._rate_per_s = 0.0
         self._finished = 0
@@ -79,7 +87,7 @@ class Leasing:
             leases = await self._store.claim_chunks(
                 self._worker_id, models, chunks, now, self._lease_ttl_s, self._in_flight_max
             )
-            await self._load_all(leases)
+            await self._load_all(leases, now)
             came = came or bool(leases)
             short = short or len(leases) < chunks
         if short:
@@ -120,11 +128,12 @@ class Leasing:
         per_chunk = max(1, self._core.input_bytes // held)
         return max(0, (limits.LEASED_INPUT_BYTES_MAX - self._core.input_bytes) // per_chunk)
 
-    async def _load_all(self, leases: Sequence[ChunkLease]) -> None:
+    async def _load_all(self, leases: Sequence[ChunkLease], now: datetime) -> None:
         for place, lease in enumerate(leases):
             try:
-                await self._load(lease)
-            except BlobError:
+                if not await self._load(lease, now):
+                    self._unread.append((lease.key, lease.token))  # it is nobody's next one
+            except (BlobError, StoreError):
                 # Its own lease is left to run out: given back, it would be the next one claimed,
                 # and nobody would ever get past it.
                 self._unread += [(left.key, left.token) for left in leases[place + 1 :]]
@@ -133,21 +142,31 @@ class Leasing:
                 self._unread += [(left.key, left.token) for left in leases[place:]]
                 raise
 
-    async def _load(self, lease: ChunkLease) -> None:
-        """Read the chunk's missing lines and hand them to the core."""
+    async def _load(self, lease: ChunkLease, now: datetime) -> bool:
+        """Read the chunk's missing lines and hand them to the core.
+
+        False when the input is gone and its batch was ended for that. The plan was read from the
+        same store a moment before, so this is not a bucket or a folder that is away.
+        """
         plan = unpack_entries(
             await self._blobs.read(
                 lease.plan_key, lease.first * RECORD_BYTES, lease.count * RECORD_BYTES
             )
         )
         wanted = [(index, plan[index]) for index in missing(lease.done, lease.count)]
-        lines = await self._blobs.read_ranges(
-            lease.input_key, [(entry.offset, entry.length) for _, entry in wanted]
-        )
+        ranges = [(entry.offset, entry.length) for _, entry in wanted]
+        try:
+            lines = await self._blobs.read_ranges(lease.input_key, ranges)
+        except BlobNotFound:
+            if self._lose_input is None:
+                raise
+            await self._lose_input(lease.key.batch_id, INPUT_LOST, now)
+            return False
         self._core.add(
             lease,
             [(index, entry.line, line) for (index, entry), line in zip(wanted, lines, strict=True)],
         )
+        return True
 
     def _measure(self, now_s: float) -> None:
         """Requests finished per second since the last claim, smoothed."""

@@ -122,6 +122,17 @@ class SqlLifecycle:
             await _settle_models(conn, row.id)
         return True
 
+    async def lose_input(self, batch_id: str, reason: BatchError, now: datetime) -> bool:
+        async with self._db.write() as conn:
+            row = (await lock_batches(conn, [batch_id])).get(batch_id)
+            if row is None or row.status not in sources_of("input_lost"):
+                return False
+            errors, total = (*row.errors, reason), row.errors_total + 1
+            await take(conn, row, "input_lost", now, errors=errors, errors_total=total)
+            await drop_unleased(conn, batch_id)
+            await announce(conn, "commit", "assemble")
+        return True
+
     async def expire_due(self, now: datetime) -> list[str]:
         due = select(batches.c.id).where(_can_expire(), batches.c.expires_at <= now)
         async with self._db.write() as conn:

@@ -71,6 +71,7 @@ class Worker:
             lease_ttl_s=ttl_s,
             on_answer=self._calibrations.finished,
             in_flight_max=settings.limits.requests_in_flight,
+            lose_input=store.lifecycle.lose_input,
         )
         parts: list[Loop] = [
             ValidateLoop(

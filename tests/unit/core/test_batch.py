@@ -26,9 +26,11 @@ TABLE: dict[tuple[Status, Event], Status] = {
     ("validating", "cancel"): "cancelling",
     ("validating", "expire"): "expiring",
     ("in_progress", "settled"): "finalizing",
+    ("in_progress", "input_lost"): "finalizing",
     ("in_progress", "cancel"): "cancelling",
     ("in_progress", "expire"): "expiring",
     ("finalizing", "assembled"): "completed",
+    ("finalizing", "results_lost"): "in_progress",
     ("expiring", "assembled"): "expired",
     ("cancelling", "assembled"): "cancelled",
 }

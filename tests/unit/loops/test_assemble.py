@@ -135,3 +135,23 @@ async def test_a_disk_that_is_full_only_delays_the_result(
     await bench.store.work.reap(bench.clock.now())
     await loop.tick(bench.clock.now())
     assert (await bench.see(batch)).status == "completed"
+
+
+async def test_what_never_ran_is_listed_even_when_its_input_is_gone(
+    bench: WorkBench, loop: AssembleLoop
+) -> None:
+    batch = await bench.batch(3)
+    await bench.hand.settle(batch.id, ok=[2])
+    await bench.hand.let_go(batch.id)
+    await bench.store.batches.cancel(batch.project_id, batch.id, bench.clock.now())
+    await bench.real_blobs.delete("inputs/in1")
+    await loop.tick(bench.clock.now())
+    done = await bench.see(batch)
+    assert (done.status, done.counts.completed, done.counts.failed) == ("cancelled", 1, 2)
+    file = await bench.store.files.get(batch.project_id, done.error_file_id or "")
+    assert file is not None
+    lines = [json.loads(x) for x in (await bench.real_blobs.read(file.blob_key)).splitlines()]
+    assert [line["id"].rpartition("-")[2] for line in lines] == ["1", "3"]
+    assert {(line["custom_id"], line["error"]["code"]) for line in lines} == {
+        ("", "batch_cancelled")
+    }

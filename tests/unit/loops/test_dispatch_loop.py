@@ -7,7 +7,7 @@ from work_bench import MODEL, WorkBench, many_bytes, upstream
 
 from lowtide import limits
 from lowtide.core.outcome import NoReply, Reply
-from lowtide.ports.blobs import BlobsUnavailable
+from lowtide.ports.blobs import BlobNotFound, BlobsUnavailable
 from lowtide.ports.store import StoreUnavailable
 from lowtide.testing.fake_engine import ANSWER, FakeEngine
 
@@ -351,3 +351,29 @@ async def test_a_dead_replica_leaves_its_work_to_the_others(bench: WorkBench) ->
     seen = await bench.see(batch)
     assert (seen.counts.completed, seen.counts.failed) == (300, 0)
     assert len(dead.calls) < 50
+
+
+async def test_a_batch_whose_input_is_gone_ends_with_what_it_has(bench: WorkBench) -> None:
+    batch = await bench.batch(5)
+    await bench.hand.settle(batch.id, ok=[2], bad=[4])
+    await bench.hand.let_go(batch.id)
+    await bench.real_blobs.delete("inputs/in1")
+    bench.dispatcher.announce()
+    await bench.dispatch()
+    await bench.beat()
+    assert (await bench.see(batch)).status == "finalizing"
+    assert bench.engine.calls == []
+    await bench.assemble()
+    ended = await bench.see(batch)
+    assert (ended.status, ended.counts.completed, ended.counts.failed) == ("completed", 1, 4)
+    assert [error.code for error in ended.errors] == ["input_lost"]
+
+
+async def test_a_store_without_plan_and_input_is_taken_to_be_away(bench: WorkBench) -> None:
+    """Blobs that are all missing mean a folder that is not mounted, or the wrong bucket."""
+    batch = await bench.batch(5)
+    await bench.real_blobs.delete("inputs/in1")
+    await bench.real_blobs.delete(f"plans/{batch.id}-1")
+    with pytest.raises(BlobNotFound):
+        await bench.dispatch()
+    assert (await bench.see(batch)).status == "in_progress"

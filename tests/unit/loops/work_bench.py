@@ -8,6 +8,7 @@ from lowtide import limits
 from lowtide.core.batch import Batch
 from lowtide.core.replica import Replica
 from lowtide.core.segment import decode_index
+from lowtide.loops.assemble import AssembleLoop
 from lowtide.loops.attempt import Upstream
 from lowtide.loops.commit import Committer
 from lowtide.loops.dispatch import Dispatcher
@@ -55,6 +56,7 @@ class WorkBench:
             lambda: 0.5,
             upstreams or [self.upstream],
             self.committer,
+            lose_input=self.store.lifecycle.lose_input,
         )
         self.committer.holdings = self.dispatcher
         self.committer.wake = lambda: self._wake("commit")
@@ -118,6 +120,13 @@ class WorkBench:
                     return
             self.clock.advance(1.0)
         raise AssertionError("the work does not end")
+
+    async def assemble(self) -> None:
+        """One tick of the assembler."""
+        lifecycle, results = self.store.lifecycle, self.store.results
+        await AssembleLoop("w", lifecycle, results, self.real_blobs, self.clock).tick(
+            self.clock.now()
+        )
 
     async def committed_lines(self, batch: Batch) -> list[int]:
         """Line numbers of all committed outcomes, in the order of commit."""

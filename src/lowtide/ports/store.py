@@ -230,7 +230,6 @@ class LifecycleStore(Protocol):
         """
         ...
 
-    async def expire_due(self, now: datetime) -> list[str]:
     async def lose_input(self, batch_id: str, reason: BatchError, now: datetime) -> bool:
         """Event `input_lost`: the batch ends with what it has, and `reason` among its errors.
 
@@ -238,6 +237,7 @@ class LifecycleStore(Protocol):
         """
         ...
 
+    async def expire_due(self, now: datetime) -> list[str]:
         """Event `expire` for every batch whose window is over; their ids. Chunks that wait or are
         held are dropped.
         """

@@ -100,8 +100,13 @@ def test_a_valid_file_reads_back_through_its_plan(case: tuple[bytes, dict[str, l
     requests = [
         read_request(data[entry.offset :][: entry.length]) for entry in unpack_entries(plan.data)
     ]
-    by_model = [custom_id for custom_ids in expected.values() for custom_id in custom_ids]
-    assert [request.custom_id for request in requests] == by_model
+    planned: dict[str, list[str]] = {}
+    for request in requests:
+        planned.setdefault(request.model, []).append(request.custom_id)
+    assert {name: sorted(ids) for name, ids in planned.items()} == {
+        name: sorted(ids) for name, ids in expected.items()
+    }
+    assert list(planned) == list(expected), "models come in the order of the file"
     assert {name: share.requests for name, share in plan.models.items()} == {
         name: len(custom_ids) for name, custom_ids in expected.items()
     }

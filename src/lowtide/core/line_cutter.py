@@ -23,6 +23,9 @@ class LineCutter:
 
     def __init__(self, line_bytes_max: int) -> None:
         self.lines = 0
+        self.data = b""
+        """What the lines of the last `cut` are views of, and where in the file it begins."""
+        self.data_offset = 0
         self._line_bytes_max = line_bytes_max
         self._held = bytearray()  # the start of a line whose end has not come yet
         self._offset = 0  # in the file, of the first held byte
@@ -61,6 +64,7 @@ class LineCutter:
         # fails is looked at line by line.
         sound = data.isascii() or _is_utf8(view[:end])
         start = len(_BOM) if not self._offset and data.startswith(_BOM) else 0
+        self.data, self.data_offset = data, self._offset
         number, base, longest, index = self.lines, self._offset, self._line_bytes_max, data.index
         while start < end:
             stop = following = index(b"\n", start)

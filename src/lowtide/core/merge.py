@@ -7,25 +7,22 @@ Pure.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
-from lowtide.core.plan import RECORD_BYTES
+from lowtide.core.plan import PLAN_DTYPE, RECORD_BYTES, Places
 from lowtide.core.segment import INDEX_RECORD_BYTES, SegmentFormatError
 
 INPUT: Final = -1
 """`source` of a line that has no outcome: its range is in the input file."""
 
 _INDEX: Final = np.dtype([("line", "<u4"), ("length", "<u4")])
-_PLAN: Final = np.dtype([("line", "<u4"), ("offset", "<u8"), ("length", "<u4"), ("tokens", "<u4")])
 _PLACE: Final = np.dtype(
     [("line", "<u4"), ("source", "<i4"), ("offset", "<u8"), ("length", "<u4"), ("ok", "?")]
 )
 
-Places = npt.NDArray[Any]
 ResultKind = Literal["output", "errors"]
 
 
@@ -66,7 +63,7 @@ class Merge:
 
     def add_unexecuted(self, plan: bytes) -> None:
         """Every request of the plan that has no outcome in a slice. After the last `add_slice`."""
-        records = np.frombuffer(plan[: len(plan) // RECORD_BYTES * RECORD_BYTES], _PLAN)
+        records = np.frombuffer(plan[: len(plan) // RECORD_BYTES * RECORD_BYTES], PLAN_DTYPE)
         settled = np.concatenate([p["line"] for p in self._parts] or [np.empty(0, np.uint32)])
         records = records[~np.isin(records["line"], settled)]
         places = np.empty(len(records), _PLACE)

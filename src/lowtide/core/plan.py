@@ -7,15 +7,23 @@ plan without gap or overlap, and each holds requests of one model.
 
 import struct
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import repeat
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
 
 from lowtide import limits
+from lowtide.core.prefix import RunOrder
 
 _RECORD: Final = struct.Struct("<IQII")  # line, offset, length, input_tokens
 RECORD_BYTES: Final = _RECORD.size
+PLAN_DTYPE: Final = np.dtype(
+    [("line", "<u4"), ("offset", "<u8"), ("length", "<u4"), ("tokens", "<u4")]
+)
+Places = npt.NDArray[Any]
 
 pack_record = _RECORD.pack
 """One entry as bytes, from its four numbers: what the validator's inner loop calls."""
@@ -86,38 +94,62 @@ def unpack_entries(data: bytes) -> list[PlanEntry]:
     return [PlanEntry(*record) for record in _RECORD.iter_unpack(data)]
 
 
+def read_places(records: bytes | bytearray, start: int) -> Places:
+    """The records from byte `start` on as an array with the fields of PlanEntry; a copy."""
+    return np.frombuffer(bytes(memoryview(records)[start:]), PLAN_DTYPE)
+
+
 def build_plan(
     records_by_model: Mapping[str, bytes | bytearray],
     output_tokens: Mapping[str, int] = MappingProxyType({}),
+    orders: Mapping[str, RunOrder] = MappingProxyType({}),
 ) -> Plan:
     """Lay the models' packed records end to end and cut them into chunks.
 
-    Models come in the order of the mapping, records in the order they were packed.
-    `output_tokens`: by model, the sum of the bounds that its lines name.
+    Models come in the order of the mapping; their records as `orders` says, else as they were
+    packed. `output_tokens`: by model, the sum of the bounds that its lines name.
     """
     chunks: list[ChunkSpec] = []
     models: dict[str, ModelShare] = {}
+    laid: list[bytes | bytearray] = []
     first = 0
-    for model, records in records_by_model.items():
+    for model, packed in records_by_model.items():
+        order = orders.get(model)
+        records = packed if order is None else _reordered(packed, order)
+        laid.append(records)
         tokens = 0
-        for count, chunk_tokens, chunk_bytes in _cut(records):
+        for count, chunk_tokens, chunk_bytes in _cut(records, order):
             chunks.append(ChunkSpec(len(chunks), model, first, count, chunk_tokens, chunk_bytes))
             first += count
             tokens += chunk_tokens
         models[model] = ModelShare(
             len(records) // RECORD_BYTES, tokens, output_tokens.get(model, 0)
         )
-    return Plan(b"".join(records_by_model.values()), tuple(chunks), models)
+    return Plan(b"".join(laid), tuple(chunks), models)
 
 
-def _cut(records: bytes | bytearray) -> Iterator[tuple[int, int, int]]:
+def _reordered(records: bytes | bytearray, order: RunOrder) -> bytes:
+    return np.frombuffer(records, f"V{RECORD_BYTES}")[order.places].tobytes()
+
+
+def _cut(
+    records: bytes | bytearray, order: RunOrder | None = None
+) -> Iterator[tuple[int, int, int]]:
     """Yield (count, input_tokens, input_bytes) of each chunk of one model's records.
 
-    A line larger than CHUNK_BYTES_MAX gets a chunk of its own: it must run somewhere.
+    A line larger than CHUNK_BYTES_MAX gets a chunk of its own: it must run somewhere. A chunk that
+    is nearly full ends where the next run of alike prompts begins, so that a run stays together.
     """
     count = tokens = size = 0
-    for _, _, length, input_tokens in _RECORD.iter_unpack(records):
-        full = count == limits.CHUNK_REQUESTS_MAX or size + length > limits.CHUNK_BYTES_MAX
+    begins = repeat(False) if order is None else order.starts.tolist()
+    for (_, _, length, input_tokens), begins_run in zip(
+        _RECORD.iter_unpack(records), begins, strict=False
+    ):
+        full = (
+            count == limits.CHUNK_REQUESTS_MAX
+            or size + length > limits.CHUNK_BYTES_MAX
+            or (begins_run and count >= limits.CHUNK_REQUESTS_FULL)
+        )
         if count and full:
             yield count, tokens, size
             count = tokens = size = 0

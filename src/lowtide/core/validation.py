@@ -17,7 +17,8 @@ from lowtide import limits
 from lowtide.core.diagnosis import LineError, ValidationRules, diagnose
 from lowtide.core.line import Dialect
 from lowtide.core.line_cutter import CutLine, LineCutter
-from lowtide.core.plan import Plan, build_plan, pack_record
+from lowtide.core.plan import Plan, build_plan, pack_record, read_places
+from lowtide.core.prefix import PrefixSketch
 from lowtide.core.token_model import UNTAUGHT, TokenModel
 from lowtide.core.token_sampling import LineEstimator
 
@@ -90,6 +91,14 @@ _LINE_TYPES: Final[dict[str, type[_Line]]] = {
 }
 
 
+_PROMPT_FIELDS: Final = {
+    "/v1/chat/completions": b"messages",
+    "/v1/completions": b"prompt",
+    "/v1/embeddings": b"input",
+    "/v1/responses": b"input",
+}
+
+
 _OUTPUT_BOUNDS: Final[dict[str, Callable[[Any], Any]]] = {
     "/v1/chat/completions": lambda body: body.max_completion_tokens or body.max_tokens,
     "/v1/completions": attrgetter("max_tokens"),
@@ -101,13 +110,23 @@ _OUTPUT_BOUNDS: Final[dict[str, Callable[[Any], Any]]] = {
 
 class _Share:
     """One model's requests so far: their plan records, the bounds that they name for their answers,
-    and what estimates their tokens.
+    what estimates their tokens, and what their prompts begin with.
     """
 
-    def __init__(self, token_model: TokenModel) -> None:
+    def __init__(self, token_model: TokenModel, prompt_field: bytes) -> None:
         self.records = bytearray()
         self.output_tokens = 0
         self.estimate = LineEstimator(token_model).estimate
+        self.sketch = PrefixSketch(prompt_field)
+        self._sketched = 0  # bytes of `records`
+
+    def look_at_prompts(self, data: bytes, data_offset: int) -> None:
+        """Once for each block: the lines recorded since the last time lie in `data`."""
+        places = read_places(self.records, self._sketched)
+        if len(places):
+            starts = places["offset"].astype("i8") - data_offset
+            self.sketch.add(data, starts.tolist(), (starts + places["length"]).tolist())
+            self._sketched = len(self.records)
 
 
 class Validator:
@@ -166,9 +185,11 @@ class Validator:
         if self._total_errors:
             errors = tuple(self._errors[: self._rules.errors_kept])
             return ValidationFailure(errors, self._total_errors, self.lines_seen)
+        orders = {model: share.sketch.order() for model, share in self._shares.items()}
         return build_plan(
             {model: share.records for model, share in self._shares.items()},
             {model: share.output_tokens for model, share in self._shares.items()},
+            {model: order for model, order in orders.items() if order is not None},
         )
 
     def _take(self, lines: Iterator[CutLine]) -> None:
@@ -189,6 +210,8 @@ class Validator:
                 share.output_tokens += min(bound, limits.OUTPUT_TOKENS_MAX)
             tokens = share.estimate(raw, offset)
             share.records += pack_record(number, offset, len(raw), tokens)
+        for share in self._shares.values():
+            share.look_at_prompts(self._cutter.data, self._cutter.data_offset)
 
     def _read(self, raw: memoryview) -> _Line | None:
         """The fast path: the line if it keeps every rule but the model's, else None."""
@@ -214,7 +237,9 @@ class Validator:
         if share is None and (model := self._rules.resolve(name)) is not None:
             share = self._shares.get(model)
             if share is None:
-                share = self._shares[model] = _Share(self._token_models.get(model, UNTAUGHT))
+                share = self._shares[model] = _Share(
+                    self._token_models.get(model, UNTAUGHT), _PROMPT_FIELDS[self._endpoint]
+                )
             self._shares_by_name[name] = share
         return share
 

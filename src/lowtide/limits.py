@@ -116,6 +116,8 @@ CALIBRATION_SAVE_S: Final = 30.0  # what a crash may forget is learnt again in a
 
 # ---- chunks, leases, the beat (design.md section 3) ----
 CHUNK_REQUESTS_MAX: Final = 128  # unit of scheduling; its finished lines fit a 16-byte bitmap
+PREFIX_SHARE_MIN: Final = 0.05  # of a batch's bytes: below, sorting by prefix is not worth it
+CHUNK_REQUESTS_FULL: Final = 96  # a chunk this long ends where a run of alike prompts begins
 CHUNK_BYTES_MAX: Final = 16 * MIB  # so that leased input in memory stays bounded with big lines
 LEASE_TTL_S: Final = 30.0  # a dead worker's chunks wait at most this long
 BEAT_S: Final = 1.0  # what a crash may cost on top of the calls in flight
@@ -126,6 +128,11 @@ CLAIM_AHEAD_S: Final = 1.0  # lease about this much work ahead of the windows
 IDLE_POLL_S: Final = 1.0  # look for work that nobody announced (another process, a reaped lease)
 TICK_S_MIN: Final = 0.005  # between two ticks of dispatch that only wait for a retry
 LEASED_INPUT_BYTES_MAX: Final = 64 * MIB  # input lines a worker holds in memory
+
+# ---- whose turn it is, and what can be promised (scheduling.md sections 2e, 2f, 2i) ----
+LOCALITY_CHUNKS: Final = 4  # taken from one batch before the next tenant's turn: 512 requests
+URGENT_MARGIN: Final = 0.15  # of work: how much slower than forecast a pool may turn out
+URGENT_GUARD_S: Final = 60.0  # before a latest start; urgency is looked at every few seconds
 
 # ---- one attempt, and many (scheduling.md section 2j) ----
 CONNECT_TIMEOUT_S: Final = 10.0
@@ -139,8 +146,43 @@ BACKOFF_BASE_S: Final = 0.5
 BACKOFF_CAP_S: Final = 60.0
 RETRY_BUDGET_RATIO: Final = 0.1  # retries per completed request, per replica
 RETRY_BUDGET_BURST: Final = 20  # retries allowed before the first completion
-WINDOW_DEFAULT: Final = 64
+WINDOW_DEFAULT: Final = 64  # of an engine that tells nothing about itself
 WINDOW_MAX: Final = 4096
+
+# ---- the window of a replica, and giving way to live traffic (scheduling.md section 3) ----
+WINDOW_START: Final = 16  # of an automatic window, before the engine has told anything
+WINDOW_MIN: Final = 4  # what a careful window keeps: enough to notice that things are well again
+WINDOW_KV_SHARE: Final = 0.92  # of KV that batch plans to fill; above it engines begin to preempt
+WINDOW_SLOW_START: Final = 0.5  # growth a poll, until the first cut
+WINDOW_GROWTH: Final = 0.04  # growth a poll after it: twice as large in nine seconds
+WINDOW_CUT: Final = 0.85
+WINDOW_CUT_REVOKED: Final = 0.9
+WINDOW_CUT_EVERY_S: Final = 5.0  # a cut shows after the calls in flight have got shorter of company
+WINDOW_CUT_LIVE_EVERY_S: Final = 1.0  # somebody waits
+CONTROL_POLL_S: Final = 0.5  # bursts of live traffic are answered within this
+CONTROL_READ_S: Final = 1.0  # for an engine to tell; a slower one counts as silent
+CONTROL_SEEK_S: Final = 5.0  # between two looks for signals that were not found
+STALE_POLLS: Final = 3  # missed in a row before an engine counts as silent
+LIVE_RECENT_S: Final = 10.0  # after which a replica counts as free of live traffic
+LIVE_WAIT_SHARE: Final = 0.25  # of the TTFT target: a live call that waits longer is in need
+LIVE_SHARE_MIN: Final = 0.1  # of KV kept free for live traffic wherever there ever was any
+LIVE_SHARE_MAX: Final = 0.9
+LIVE_SEATS_MIN: Final = 16  # kept free for it, but no more than an eighth of a small engine
+LIVE_MEMORY_S: Final = 24 * 3600.0  # over which the usual size of live traffic is known
+LIVE_CALL_TOKENS: Final = 1_024  # of a live call of which nothing is known
+TTFT_SLO_MS: Final = 1_000
+ITL_SLO_MS: Final = 50
+PREFILL_TOKENS_MIN: Final = 256  # un-prefilled batch tokens beside live traffic
+PREFILL_TOKENS_MAX: Final = 8_192
+PREFILL_RATE_DEFAULT: Final = 4_096.0  # tokens a second, until an engine was seen to do more
+PREFILL_RATE_MEMORY_S: Final = 300.0  # how long the best rate seen stands for what it can do
+PREFILL_WAIT_S_MAX: Final = 0.25  # before a prompt that was held back is offered again
+LONG_PROMPT_TOKENS: Final = 4_096  # above this one prompt alone spoils a second of live traffic
+PACE_DEFAULT: Final = 30.0  # tokens a second of one call, until an engine was seen
+LENGTH_MEMORY: Final = 1_024  # finished calls over which lengths are known; then older count half
+LENGTHS_MIN: Final = 8  # finished calls before their prompts are believed over the estimates
+REVOKED_SHARE_MAX: Final = 0.05  # of the tokens of REVOKED_SPAN_S that giving way may cost
+REVOKED_SPAN_S: Final = 600.0
 
 # ---- the engine HTTP client ----
 PROBE_CONNECTIONS: Final = 16  # beside the window, so that a probe never waits for batch calls

@@ -7,8 +7,9 @@ from typing import Literal
 from lowtide import limits
 from lowtide.ports.clock import Clock
 from lowtide.ports.store import LifecycleStore, TaskLease
+from lowtide.ports.wakeups import Topic
 
-Wake = Callable[[Literal["validate", "dispatch", "assemble", "commit", "sweep"]], None]
+Wake = Callable[[Topic | Literal["sweep"]], None]
 """Nudges a loop of this process by name."""
 
 

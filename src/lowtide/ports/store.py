@@ -30,6 +30,7 @@ from lowtide.core.file import File
 from lowtide.core.plan import ChunkSpec, ModelShare
 from lowtide.ports.accounts import LedgerStore, TenantStore
 from lowtide.ports.calibration import CalibrationStore
+from lowtide.ports.ownership import OwnershipStore
 from lowtide.ports.wakeups import Wakeups
 from lowtide.ports.work import WorkStore
 
@@ -230,13 +231,6 @@ class LifecycleStore(Protocol):
         """
         ...
 
-    async def lose_input(self, batch_id: str, reason: BatchError, now: datetime) -> bool:
-        """Event `input_lost`: the batch ends with what it has, and `reason` among its errors.
-
-        Chunks that wait or are held are dropped. False when it is not in progress any more.
-        """
-        ...
-
     async def expire_due(self, now: datetime) -> list[str]:
         """Event `expire` for every batch whose window is over; their ids. Chunks that wait or are
         held are dropped.
@@ -316,6 +310,8 @@ class Store(Protocol):
     def ledger(self) -> LedgerStore: ...
     @property
     def calibrations(self) -> CalibrationStore: ...
+    @property
+    def ownership(self) -> OwnershipStore: ...
     @property
     def wakeups(self) -> Wakeups: ...
 

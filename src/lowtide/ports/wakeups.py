@@ -7,14 +7,14 @@ a poll interval. That is why it carries a loop's name and nothing else.
 from collections.abc import Callable
 from typing import Final, Literal, Protocol, get_args
 
-Topic = Literal["validate", "dispatch", "assemble", "commit"]
+Topic = Literal["validate", "dispatch", "assemble", "commit", "ownership"]
 TOPICS: Final[tuple[Topic, ...]] = get_args(Topic)
 
 
 class Wakeups(Protocol):
     """Announcements are part of the transactions that give reason for them: a batch was added,
-    planned, cancelled, expired, settled; leases were given back; a pause has ended. They are heard
-    after the commit, or not at all.
+    planned, cancelled, expired, settled; leases were given back; a pause has ended; workers or
+    owners of replicas have changed. They are heard after the commit, or not at all.
     """
 
     async def listen(self, wake: Callable[[Topic], None]) -> bool:

@@ -4,6 +4,7 @@ import msgspec
 from sqlalchemy import extract, func, select, text
 
 from lowtide.ports.clock import Clock
+from lowtide.store.compatibility import least_code_of
 from lowtide.store.engine import Database
 from lowtide.store.migrate import schema_of
 
@@ -11,13 +12,14 @@ _UNSAFE = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off
 
 
 class DatabaseFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """`schema` is None in an empty database.
+    """`schema` is None in an empty database; `least_code` is what it asks of code.
 
     `clock_ahead_s`: how far our clock is ahead of the server's, give or take half a round trip.
     `unsafe`: settings under which a commit that has returned may be lost in a crash.
     """
 
     schema: str | None
+    least_code: str | None = None
     server: str = "SQLite"
     clock_ahead_s: float = 0.0
     is_standby: bool = False
@@ -27,9 +29,9 @@ class DatabaseFacts(msgspec.Struct, frozen=True, kw_only=True):
 async def facts_of(database: Database, clock: Clock) -> DatabaseFacts:
     """Raises StoreError."""
     async with database.read() as conn:
-        schema = await schema_of(conn)
+        schema, least_code = await schema_of(conn), await least_code_of(conn)
         if not database.is_postgres:
-            return DatabaseFacts(schema=schema)
+            return DatabaseFacts(schema=schema, least_code=least_code)
         before = clock.now()
         theirs = await conn.scalar(select(extract("epoch", func.clock_timestamp())))
         ours = before + (clock.now() - before) / 2
@@ -40,6 +42,7 @@ async def facts_of(database: Database, clock: Clock) -> DatabaseFacts:
         found = {row.name: str(row.setting) for row in settings}
         return DatabaseFacts(
             schema=schema,
+            least_code=least_code,
             server=f"PostgreSQL {found['server_version']}",
             clock_ahead_s=ours.timestamp() - float(str(theirs)),
             is_standby=bool(await conn.scalar(select(func.pg_is_in_recovery()))),

@@ -1,4 +1,4 @@
-"""Bring the schema to head when the store opens.
+"""Bring the schema to head when the store opens, or find that a newer one will do.
 
 Called by sql_store.py, once a process. The usual case, a database that is at head already, costs
 one query and does not import Alembic. Invariant: the check and the migrations are one write
@@ -15,8 +15,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lowtide.limits import STORE_BUSY_TIMEOUT_S, STORE_OPEN_RETRY_S
 from lowtide.ports.store import StoreError, StoreUnavailable
+from lowtide.store.compatibility import REMEDY, declare, is_compatible, least_code_of, refusal
 from lowtide.store.dialect import lock_name, wait_patiently
-from lowtide.store.engine import Database, is_locked
+from lowtide.store.engine import Database, StoreConflict, is_locked
 from lowtide.store.schema import HEAD
 
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
@@ -24,10 +25,11 @@ _VERSION = table("alembic_version", column("version_num", String))
 
 
 async def bring_to_head(database: Database) -> None:
-    """Raises StoreError when the database is newer than this code.
+    """Raises StoreError when the database is newer than this code, and does not say it may run.
 
     Tries again while the database is locked: processes that make one SQLite file together meet in
-    its switch to the write-ahead log, which SQLite refuses at once instead of waiting.
+    its switch to the write-ahead log, which SQLite refuses at once instead of waiting. And when it
+    was undone in favour of a process at work: a migration locks tables that those use.
     """
     clock = asyncio.get_running_loop()
     give_up_at = clock.time() + STORE_BUSY_TIMEOUT_S
@@ -35,7 +37,8 @@ async def bring_to_head(database: Database) -> None:
         try:
             return await _bring_to_head(database)
         except StoreUnavailable as error:
-            if not is_locked(error) or clock.time() >= give_up_at:
+            passes = isinstance(error, StoreConflict) or is_locked(error)
+            if not passes or clock.time() >= give_up_at:
                 raise
         await asyncio.sleep(STORE_OPEN_RETRY_S)
 
@@ -48,10 +51,10 @@ async def _bring_to_head(database: Database) -> None:
         if version == HEAD:
             return
         if version is not None and version > HEAD:
-            raise StoreError(
-                f"the database has schema {version}, this Lowtide knows up to {HEAD}: a newer"
-                " Lowtide has used it. Install that one again, or restore a backup from before."
-            )
+            least_code = await least_code_of(conn)
+            if is_compatible(least_code):
+                return
+            raise StoreError(f"{refusal(version, least_code)}. {REMEDY}")
         await conn.run_sync(_upgrade)
 
 
@@ -66,8 +69,10 @@ async def schema_of(conn: AsyncConnection) -> str | None:
 def _upgrade(connection: Connection) -> None:
     from alembic import command
     from alembic.config import Config
+    from alembic.script import ScriptDirectory
 
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     config.attributes["connection"] = connection
     command.upgrade(config, "head")
+    declare(connection, ScriptDirectory.from_config(config))

@@ -11,6 +11,7 @@ from sqlalchemy import URL
 from lowtide.ports.accounts import LedgerStore, TenantStore
 from lowtide.ports.calibration import CalibrationStore
 from lowtide.ports.clock import Clock
+from lowtide.ports.ownership import OwnershipStore
 from lowtide.ports.store import (
     BatchStore,
     FileStore,
@@ -30,6 +31,7 @@ from lowtide.store.files import SqlFiles
 from lowtide.store.ledger import SqlLedger
 from lowtide.store.lifecycle import SqlLifecycle
 from lowtide.store.migrate import bring_to_head
+from lowtide.store.ownership import SqlOwnership
 from lowtide.store.results import SqlResults
 from lowtide.store.tenants import SqlTenants
 from lowtide.store.wakeups import SqlWakeups
@@ -50,6 +52,7 @@ class SqlStore:
         self._tenants = SqlTenants(self._db)
         self._ledger = SqlLedger(self._db)
         self._calibrations = SqlCalibrations(self._db)
+        self._ownership = SqlOwnership(self._db)
         self._wakeups = SqlWakeups(self._db)
 
     @classmethod
@@ -89,6 +92,10 @@ class SqlStore:
     @property
     def calibrations(self) -> CalibrationStore:
         return self._calibrations
+
+    @property
+    def ownership(self) -> OwnershipStore:
+        return self._ownership
 
     @property
     def wakeups(self) -> Wakeups:

@@ -64,7 +64,8 @@ async def test_a_database_newer_than_the_code_is_refused_and_left_alone(path: Pa
     await store.aclose()
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("UPDATE alembic_version SET version_num = '0999'")
-    with pytest.raises(StoreError, match=r"schema 0999.*knows up to"):
+        connection.execute("UPDATE schema_compatibility SET least_code = '0998'")
+    with pytest.raises(StoreError, match=r"schema 0999.*for schema 0998 or later.*knows up to"):
         await store.open()
     await store.aclose()
     with closing(sqlite3.connect(path)) as connection:

@@ -231,6 +231,13 @@ class LifecycleStore(Protocol):
         """
         ...
 
+    async def lose_input(self, batch_id: str, reason: BatchError, now: datetime) -> bool:
+        """Event `input_lost`: the batch ends with what it has, and `reason` among its errors.
+
+        Chunks that wait or are held are dropped. False when it is not in progress any more.
+        """
+        ...
+
     async def expire_due(self, now: datetime) -> list[str]:
         """Event `expire` for every batch whose window is over; their ids. Chunks that wait or are
         held are dropped.

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from lowtide.testing.engine_sim.kv import KvCache
-from lowtide.testing.engine_sim.profiles import Profile
+from lowtide.testing.engine_sim.profiles import Profile, StepLoad
 from lowtide.testing.engine_sim.requests import SimRequest, State
 from lowtide.testing.engine_sim.scheduler import Plan, Scheduler, SchedulerConfig
 
@@ -32,10 +32,10 @@ class StepEvents:
     """The first token after a preemption; `stalled_at` says since when it had to wait."""
     finished: list[SimRequest] = field(default_factory=list)
     """A request that wants one token is in `first_tokens` as well."""
-    decodes: int = 0
-    """Requests that got a further token: its gap is this step's duration."""
+    load: StepLoad = field(default_factory=StepLoad)
+    """What was computed. Each of its `decodes` got a further token, and the gap to the one before
+    is this step's duration."""
     interactive_decodes: int = 0
-    tokens: int = 0
 
     @property
     def ended_at(self) -> float:
@@ -164,9 +164,8 @@ class SimEngine:
         if plan is None:
             raise ValueError("no step was begun")
         self._plan = None
-        events.decodes = plan.decodes
+        events.load = plan.load()
         events.interactive_decodes = plan.interactive_decodes
-        events.tokens = plan.tokens
         now = events.ended_at
         for request in self._scheduler.complete(plan):
             if request in plan.prefills:
@@ -198,8 +197,8 @@ class SimEngine:
 
     def _count_step(self, events: StepEvents) -> None:
         counters = self.counters
-        counters.generation_tokens += events.decodes
+        counters.generation_tokens += events.load.decodes
         counters.finished += len(events.finished)
         counters.steps += 1
-        counters.step_tokens += events.tokens
+        counters.step_tokens += events.load.tokens
         counters.busy_s += events.duration_s

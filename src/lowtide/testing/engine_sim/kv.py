@@ -8,8 +8,8 @@ found, and the last token of a prompt is always computed.
 The means are different, for speed. Whoever uses a block uses all before it, and the tail goes
 first, so what is cached is always a tree of prefixes. A `Node` is a run of blocks (those that end
 inside one piece of a prompt) and everything is counted in ranges of a node: a request costs as
-many operations as its prompt has pieces, not blocks. One thing is lost: when two requests compute
-the same block at the same time, only the first copy can be found later.
+many operations as its prompt has pieces, not blocks. One thing differs: of two copies of a block
+that are both in use, only the first can be found, and it stays until the second one's user is done.
 """
 
 from collections import deque
@@ -59,14 +59,16 @@ class Node:
 
 
 class Spare:
-    """Free blocks that lie together in the queue; without a node they hold nothing to be found."""
+    """Free blocks that lie together in the queue: a range of a node, and `blank` ones that hold
+    nothing to be found and are taken after it."""
 
-    __slots__ = ("end", "node", "start")
+    __slots__ = ("blank", "end", "node", "start")
 
-    def __init__(self, node: Node | None, start: int, end: int) -> None:
+    def __init__(self, node: Node | None, start: int, end: int, blank: int = 0) -> None:
         self.node = node
         self.start = start
         self.end = end
+        self.blank = blank
 
 
 class KvCache:
@@ -78,7 +80,7 @@ class KvCache:
         self.free = self.blocks
         self._finds_prefixes = finds_prefixes
         self._root = Node(None, (0, None))
-        self._queue = deque([Spare(None, 0, self.blocks)])
+        self._queue = deque([Spare(None, 0, 0, self.blocks)])
 
     @property
     def usage(self) -> float:
@@ -124,21 +126,22 @@ class KvCache:
         queue = self._queue
         while blocks:
             spare = queue[0]
-            taken = min(blocks, spare.end - spare.start)
-            spare.end -= taken
-            blocks -= taken
-            node = spare.node
-            if node is not None and taken:
-                node.cached -= taken
-            if spare.start == spare.end:
+            found = min(blocks, spare.end - spare.start)
+            if found and spare.node is not None:
+                spare.end -= found
+                spare.node.cached -= found
+                if spare.start == spare.end:
+                    spare.node.spare.popleft()
+                    self._prune(spare.node)
+            blank = min(blocks - found, spare.blank)
+            spare.blank -= blank
+            blocks -= found + blank
+            if spare.start == spare.end and not spare.blank:
                 queue.popleft()
-                if node is not None and taken:
-                    node.spare.popleft()
-                    self._prune(node)
 
     def publish(self, request: SimRequest, tokens: int) -> None:
         """Let others find the full blocks among the first `tokens` of a request's tokens."""
-        if request.is_uncached or not self._finds_prefixes:
+        if not self._finds_prefixes:
             return
         size = self.block_tokens
         position = depth = 0
@@ -150,8 +153,6 @@ class KvCache:
                     key = (position, self._salted(segment, position, request))
                     self._descend(request, node, key)
                 self._grow(request, depth, end // size - position // size)
-                if request.is_uncached:
-                    return
             if end == tokens:
                 return
             node, position, depth = request.nodes[depth], end, depth + 1
@@ -161,7 +162,7 @@ class KvCache:
         self.publish(request, tokens)
         own = blocks - sum(request.held) + request.doubles
         if own:
-            self._queue.append(Spare(None, 0, own))
+            self._queue.append(Spare(None, 0, 0, own))
             self.free += own
         for node, held in zip(reversed(request.nodes), reversed(request.held), strict=True):
             before = node.held
@@ -174,7 +175,7 @@ class KvCache:
             elif not node.cached:
                 self._prune(node)
         request.nodes, request.held = [], []
-        request.doubles, request.is_uncached = 0, False
+        request.doubles = 0
 
     def would_free(self, request: SimRequest, blocks: int) -> int:
         """How much `release` of its `blocks` adds to `free`."""
@@ -189,7 +190,7 @@ class KvCache:
         if self.free != self.blocks:
             raise ValueError("blocks are in use")
         self._root = Node(None, (0, None))
-        self._queue = deque([Spare(None, 0, self.blocks)])
+        self._queue = deque([Spare(None, 0, 0, self.blocks)])
 
     def _pieces(self, request: SimRequest) -> Iterable[Piece]:
         """Of the prompt and what is generated after it."""
@@ -213,12 +214,13 @@ class KvCache:
         node, held = request.nodes[depth], request.held[depth]
         if wanted <= held:
             return
-        same = min(wanted, node.cached) - held
-        if same > 0:  # somebody computed these meanwhile: both keep their copy
-            if held + same > node.held:
-                request.is_uncached = True
-                return
-            request.doubles += same
+        request.doubles += max(0, min(wanted, node.held) - held)
+        while node.spare and (spare := node.spare[-1]).start < wanted:
+            same = min(wanted, spare.end) - spare.start
+            spare.start += same  # the new copy is the one to be found; the free one goes blank
+            spare.blank += same
+            if spare.start == spare.end:
+                node.spare.pop()
         node.cached = max(node.cached, wanted)
         node.move_user(held, wanted)
         request.held[depth] = wanted

@@ -15,15 +15,15 @@ from typing import Final
 class StepLoad:
     """What one step computes: the arguments of its cost."""
 
-    tokens: int
+    tokens: int = 0
     """All tokens of the step: one for each decode, and the chunks of prompts."""
-    decodes: int
-    prefills: int
-    sampled: int
+    decodes: int = 0
+    prefills: int = 0
+    sampled: int = 0
     """Requests that get a token from this step."""
-    context: int
+    context: int = 0
     """KV tokens that the decodes read, their own included."""
-    pairs: float
+    pairs: float = 0.0
     """Query and key pairs of the chunks: the sum of q * (context + q / 2)."""
 
 

@@ -77,8 +77,6 @@ class SimRequest:
     """Blocks of each of `nodes` that it uses, from the node's first."""
     doubles: int = field(default=0, init=False)
     """Blocks that it has beside one of the same content in `nodes`."""
-    is_uncached: bool = field(default=False, init=False)
-    """Its further blocks are not offered to others."""
 
     def __post_init__(self) -> None:
         if self.output_tokens < 1:

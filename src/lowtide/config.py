@@ -226,6 +226,11 @@ def check(settings: Settings) -> None:
     )
     for place, replica in enumerate(settings.replica, start=1):
         _check_replica(replica, f"[[replica]] number {place}")
+    urls = [replica.url.rstrip("/") for replica in settings.replica]
+    for place, url in enumerate(urls):
+        _require(
+            url not in urls[:place], f"[[replica]] {url}", "listed once, with all of its models"
+        )
     _check_models(settings.model)
 
 

@@ -195,6 +195,13 @@ RETRY_AFTER_S_MAX: Final = 3600.0  # an engine that asks for more is asked again
 ENGINE_CLOSE_S: Final = 5.0  # wait for aborted connections to be gone
 TCP_KEEPALIVE_S: Final = 30  # a host that lost power is noticed in minutes, not after the attempt
 
+# ---- who owns a replica (ports/ownership.py) ----
+OWNERSHIP_BEATS: Final = 4  # heartbeats per lease: three may fail before calls pause
+OWNERSHIP_MARGIN: Final = 0.1  # of the lease: its owner stops by so much earlier than others count
+OWNERSHIP_GAP: Final = 0.5  # of the lease: whoever looked away for longer counts from the start
+OWNERSHIP_YIELD_S: Final = 30.0  # calls in flight on a replica that is given up; most end by then
+OWNERSHIP_IDLE_POLL_S: Final = 0.05  # how late a replica to be given up is found idle
+
 # ---- the interactive door ----
 LIVE_BODY_BYTES_MAX: Final = 16 * MIB  # as one line of a batch: an inline image or two
 LIVE_BUFFER_BYTES: Final = 64 * KIB  # of one reply, read from the engine and not yet by the client

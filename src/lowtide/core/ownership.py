@@ -73,10 +73,16 @@ class Watch(msgspec.Struct, frozen=True):
     def gone(self, fleet: Fleet) -> tuple[Member, ...]:
         """The workers of `fleet`, which was looked at last, whose lease has run out."""
         return tuple(
-            member
-            for member in fleet.members
-            if self.looked_at_s - self.sightings[member.worker_id].since_s >= member.ttl_s
+            member for member in fleet.members if self.looked_at_s >= self._ends_at_s(member)
         )
+
+    def next_end_s(self, fleet: Fleet) -> float:
+        """When the next lease runs out if no heartbeat comes, of those that have not."""
+        ends = (self._ends_at_s(member) for member in fleet.members)
+        return min((end for end in ends if end > self.looked_at_s), default=float("inf"))
+
+    def _ends_at_s(self, member: Member) -> float:
+        return self.sightings[member.worker_id].since_s + member.ttl_s
 
 
 class Moves(msgspec.Struct, frozen=True):

@@ -37,9 +37,11 @@ OnAnswer = Callable[[str, bytes, int, float], None]
 
 
 class _Slot(msgspec.Struct, eq=False):
-    """What a task is busy with; `in_flight` from `take` until the outcome is settled."""
+    """What a task is busy with, and on which replica; `in_flight` from `take` until the outcome is
+    settled."""
 
     request: Request
+    url: str
     in_flight: bool = True
 
 
@@ -120,6 +122,22 @@ class Dispatcher:
         for run in list(self._core.runs.values()):
             self._give_back(run)
 
+    def retreat(self, urls: frozenset[str], models: frozenset[str]) -> None:
+        """The replicas at `urls` are this worker's no more; those it still has serve `models`.
+
+        Calls still in flight on the lost ones are aborted, and their chunks given back, as is
+        every chunk that no replica of ours can work on.
+        """
+        held = self._core.runs
+        stranded = {
+            s.request.run.key for s in self._slots.values() if s.in_flight and s.url in urls
+        }
+        stranded |= {key for key, run in held.items() if run.lease.model not in models}
+        for key in stranded & held.keys():
+            self._give_back(held[key])
+        if stranded:
+            self._committer.wake()
+
     # -- Holdings: what the committer asks and tells
     # -------------------------------------------------
 
@@ -154,7 +172,7 @@ class Dispatcher:
             return now_s
         for upstream in self._upstreams:
             while (request := self._core.take(upstream.replica, now_s)) is not None:
-                slot = _Slot(request)
+                slot = _Slot(request, upstream.replica.url)
                 task = asyncio.get_running_loop().create_task(self._run(upstream, slot))
                 self._slots[task] = slot
                 task.add_done_callback(partial(self._slot_ended, upstream))

@@ -25,6 +25,7 @@ from lowtide.wiring.replicas import (
     open_upstreams,
     start_embedded,
 )
+from lowtide.wiring.sharing import shared_replicas
 from lowtide.wiring.verbs import open_verbs
 from lowtide.wiring.worker import Worker
 
@@ -73,7 +74,17 @@ async def open_application(
         upstreams = await open_upstreams(settings, replicas, catalogue, stack)
         worker_id = _worker_id(settings)
         allowance = LimitService(store.tenants, store.ledger, clock, settings.limits)
-        worker = Worker(settings, store, blobs, clock, catalogue, upstreams, worker_id, allowance)
+        worker = Worker(
+            settings,
+            store,
+            blobs,
+            clock,
+            catalogue,
+            upstreams,
+            worker_id,
+            allowance,
+            shared=shared_replicas(settings, upstreams),
+        )
         if is_single_machine(settings):
             await store.work.release_worker(worker_id)  # the lock says: that process is gone
         live = open_live(replicas, upstreams, catalogue, clock, allowance, stack)

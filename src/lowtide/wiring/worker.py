@@ -3,12 +3,13 @@ the door."""
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 from lowtide import limits
 from lowtide.config import Settings
 from lowtide.core.catalogue import Catalogue
+from lowtide.core.replica import Replica
 from lowtide.loops.assemble import AssembleLoop
 from lowtide.loops.attempt import Upstream
 from lowtide.loops.budget import BudgetLoop
@@ -17,6 +18,7 @@ from lowtide.loops.commit import Committer
 from lowtide.loops.dispatch import Dispatcher
 from lowtide.loops.housekeeping import ExpireLoop, SweepLoop
 from lowtide.loops.listen import ListenLoop
+from lowtide.loops.ownership import OwnershipLoop
 from lowtide.loops.runner import Loop, Loops
 from lowtide.loops.validate import ValidateLoop
 from lowtide.ports.blobs import Blobs
@@ -40,10 +42,12 @@ class Worker:
         worker_id: str,
         allowance: LimitService,
         *,
+        shared: Mapping[str, Replica] | None = None,
         new_id: NewId = new_id,
         draw: Callable[[], float] = random.random,
     ) -> None:
-        """`draw` gives uniform numbers in [0, 1) for back-off."""
+        """`shared` are those replicas of `upstreams` that other workers may list, too, by the name
+        that all use. `draw` gives uniform numbers in [0, 1) for back-off."""
         ttl_s = settings.dispatch.lease_ttl_s
         self._clock = clock
         self._upstreams = upstreams
@@ -97,6 +101,9 @@ class Worker:
             BudgetLoop(store.ledger, self.wake),
             ListenLoop(store.wakeups, self.wake),
         ]
+        self._ownership = self._share(worker_id, store, shared, ttl_s) if shared else None
+        if self._ownership is not None:
+            parts.append(self._ownership)
         self._loops = Loops(parts, clock)
         self._drain: asyncio.Task[None] | None = None
         self._committer.holdings = self._dispatcher
@@ -108,8 +115,10 @@ class Worker:
         if name == "dispatch":
             self._dispatcher.announce()
             self._loops.wake("commit")
-        else:
-            self._loops.wake(name)
+            return
+        if name == "ownership" and self._ownership is not None:
+            self._ownership.announce()
+        self._loops.wake(name)
 
     def replica_status(self) -> dict[str, str | None]:
         """Models that some replica serves -> None, or why none of theirs takes calls now."""
@@ -128,6 +137,9 @@ class Worker:
         """Claim nothing more from now on; leaving `running` waits for what is in flight."""
         if self._drain is None:
             self._drain = asyncio.create_task(self._dispatcher.drain(limits.DRAIN_S), name="drain")
+            if self._ownership is not None:
+                self._ownership.drain()
+                self._loops.wake("ownership")
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -141,4 +153,21 @@ class Worker:
                 assert self._drain is not None
                 await asyncio.shield(self._drain)
         await self._committer.finish(self._clock.now())
+        if self._ownership is not None:
+            await self._ownership.leave()
         await self._calibrations.tick(self._clock.now())
+
+    def _share(
+        self, worker_id: str, store: Store, shared: Mapping[str, Replica], lease_ttl_s: float
+    ) -> OwnershipLoop:
+        replicas = [upstream.replica for upstream in self._upstreams]
+        named = list(shared.values())
+        return OwnershipLoop(
+            worker_id,
+            store.ownership,
+            self._clock,
+            shared,
+            [replica for replica in replicas if replica not in named],
+            self._dispatcher,
+            lease_ttl_s=lease_ttl_s,
+        )

@@ -1,0 +1,246 @@
+"""A worker's part in the division of replicas: when it may send, and when it stops."""
+
+import asyncio
+import shutil
+import tempfile
+from collections.abc import AsyncIterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from ownership_yard import TTL_S, Yard
+
+from lowtide import limits
+from lowtide.ports.store import StoreUnavailable
+from lowtide.store.sql_store import SqlStore
+
+BELIEF_S = TTL_S * (1 - limits.OWNERSHIP_MARGIN)
+BEAT_S = TTL_S / limits.OWNERSHIP_BEATS
+
+
+@cache
+def database_at_head() -> Path:
+    path = Path(tempfile.mkdtemp(prefix="lowtide-ownership-")) / "head.db"
+
+    async def make() -> None:
+        store = SqlStore.sqlite(path)
+        await store.open()
+        await store.aclose()
+
+    asyncio.run(make())
+    return path
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[SqlStore]:
+    head = await asyncio.to_thread(database_at_head)
+    path = tmp_path / "lowtide.db"
+    shutil.copyfile(head, path)
+    store = SqlStore.sqlite(path)
+    await store.open()
+    yield store
+    await store.aclose()
+
+
+@pytest.fixture
+def yard(store: SqlStore) -> Yard:
+    return Yard(store.ownership)
+
+
+async def test_nothing_is_sent_before_the_first_tick_and_everything_after_it(yard: Yard) -> None:
+    a = yard.worker("a", begins_s=1000.0)
+    assert a.sends_to == set()
+    assert await a.tick() == pytest.approx(BEAT_S)
+    assert a.sends_to == {"r0", "r1"}
+    assert a.announced == 1, "the dispatcher looks for work at once"
+
+
+async def test_a_worker_stops_sending_before_its_lease_is_over(yard: Yard) -> None:
+    a = yard.worker("a")
+    await a.tick()
+    yard.at_s = BELIEF_S - 0.1
+    assert a.sends_to == {"r0", "r1"}
+    yard.at_s = BELIEF_S
+    assert a.sends_to == set()
+    await a.tick()
+    assert a.sends_to == {"r0", "r1"}, "nobody took them meanwhile"
+    assert a.announced == 2
+
+
+async def test_a_heartbeat_that_failed_leaves_the_lease_to_run_out(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a = yard.worker("a")
+    await a.tick()
+    with monkeypatch.context() as patch:
+
+        async def away(*_: object) -> None:
+            raise StoreUnavailable("gone")
+
+        patch.setattr(yard.store, "heartbeat", away)
+        yard.at_s = BEAT_S
+        with pytest.raises(StoreUnavailable):
+            await a.tick()
+        assert a.sends_to == {"r0", "r1"}
+        yard.at_s = BELIEF_S
+        assert a.sends_to == set()
+    await a.tick()
+    assert a.sends_to == {"r0", "r1"}
+
+
+async def test_an_outage_of_the_database_makes_nobody_a_dead_worker(yard: Yard) -> None:
+    a, b = yard.worker("a"), yard.worker("b")
+    await yard.settle(a, b)
+    assert (len(a.sends_to), len(b.sends_to)) == (1, 1)
+    before = a.sends_to
+    yard.at_s += 20 * TTL_S
+    await a.tick()  # b was not able to beat, either
+    assert a.sends_to == before
+    assert len((await yard.store.fleet()).members) == 2
+
+
+async def test_a_new_worker_gets_a_replica_when_the_last_call_on_it_has_ended(yard: Yard) -> None:
+    a, b = yard.worker("a"), yard.worker("b")
+    await a.tick()
+    for replica in a.replicas.values():
+        replica.in_flight = 1
+    await b.tick()
+    assert b.sends_to == set()
+    soon_s = await a.hear()
+    assert soon_s <= limits.OWNERSHIP_IDLE_POLL_S
+    (kept,) = a.sends_to
+    (given,) = {"r0", "r1"} - {kept}
+    await b.hear()
+    assert b.sends_to == set(), "a call of a's is still in flight"
+
+    a.replicas[given].in_flight = 0
+    await a.tick()
+    await b.hear()
+    assert (a.sends_to, b.sends_to) == ({kept}, {given})
+    assert a.retreats == [(frozenset({given}), frozenset({f"of {kept}"}))]
+
+
+async def test_calls_that_do_not_end_are_aborted_after_a_bound(yard: Yard) -> None:
+    a, b = yard.worker("a"), yard.worker("b")
+    await a.tick()
+    for replica in a.replicas.values():
+        replica.in_flight = 1
+    await b.tick()
+    began_s = yard.at_s
+    while yard.at_s < began_s + limits.OWNERSHIP_YIELD_S:
+        await a.hear()
+        await b.hear()
+        assert (a.retreats, b.sends_to) == ([], set())
+        yard.at_s += BEAT_S
+    await a.hear()
+    ((urls, _),) = a.retreats
+    await b.hear()
+    assert b.sends_to == urls
+
+
+async def test_a_replica_is_used_again_when_who_was_to_have_it_has_left(yard: Yard) -> None:
+    a, b = yard.worker("a"), yard.worker("b")
+    await a.tick()
+    for replica in a.replicas.values():
+        replica.in_flight = 1
+    await b.tick()
+    await a.hear()
+    assert len(a.sends_to) == 1
+    await b.loop.leave()
+    await a.hear()
+    assert a.sends_to == {"r0", "r1"}
+    assert a.retreats == []
+
+
+async def test_a_dead_worker_s_replicas_are_taken_after_its_lease(yard: Yard) -> None:
+    a, b = yard.worker("a"), yard.worker("b", begins_s=5e6)
+    await yard.settle(a, b)
+    while yard.at_s < TTL_S:
+        assert (len(a.sends_to | b.sends_to), len(b.sends_to)) == (2 if a.sends_to else 1, 1)
+        again_s = await b.tick()
+        yard.at_s += again_s
+    await b.tick()
+    assert yard.at_s <= TTL_S + 0.001, "b looks again at the instant when the lease is over"
+    assert (a.sends_to, b.sends_to) == (set(), {"r0", "r1"})
+
+    await a.hear()
+    assert a.sends_to == set(), "it learns what it lost"
+    await yard.settle(a, b)
+    assert (len(a.sends_to), len(b.sends_to)) == (1, 1), "and gets its share again"
+
+
+async def test_a_worker_that_drains_gives_back_each_replica_as_it_falls_idle(yard: Yard) -> None:
+    a, b = yard.worker("a"), yard.worker("b", "r0", "r1", "r2")
+    await a.tick()
+    a.replicas["r1"].in_flight = 1
+    await b.tick()
+    a.loop.drain()
+    await a.tick()
+    assert a.sends_to == set()
+    await a.tick()
+    await b.hear()
+    assert b.sends_to == {"r0", "r2"}
+    await a.loop.leave()
+    await b.hear()
+    assert b.sends_to == {"r0", "r1", "r2"}
+
+
+async def test_a_worker_that_cannot_say_goodbye_leaves_all_the_same(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a = yard.worker("a")
+
+    async def away(*_: object) -> None:
+        raise StoreUnavailable("gone")
+
+    monkeypatch.setattr(yard.store, "leave", away)
+    await a.loop.leave()
+
+
+STEP = st.tuples(
+    st.sampled_from("abc"),
+    st.sampled_from(["tick", "hear", "busy", "idle", "drain"]),
+    st.sampled_from([0.0, 0.05, 1.0, 7.0, 14.0, 31.0]),
+)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(STEP, min_size=5, max_size=40), st.tuples(*[st.floats(0.96, 1.04)] * 3))
+def test_no_two_workers_ever_send_to_one_replica(
+    steps: list[tuple[str, str, float]], rates: tuple[float, float, float]
+) -> None:
+    """Whoever ticks when: some stand still for minutes, and no clock agrees with another."""
+
+    async def play(path: Path) -> None:
+        store = SqlStore.sqlite(path)
+        await store.open()
+        yard = Yard(store.ownership)
+        names = ("r0", "r1", "r2")
+        workers = {
+            who: yard.worker(who, *names, begins_s=1e4 * place, rate=rate)
+            for place, (who, rate) in enumerate(zip("abc", rates, strict=True))
+        }
+        for who, what, wait_s in steps:
+            worker = workers[who]
+            match what:
+                case "tick":
+                    await worker.tick()
+                case "hear":
+                    await worker.hear()
+                case "drain":
+                    worker.loop.drain()
+                case _:
+                    for name in worker.sends_to if what == "busy" else names:
+                        worker.replicas[name].in_flight = int(what == "busy")
+            for _ in range(3):  # time passes in steps: a belief may end between two of them
+                sending = [worker.sends_to for worker in workers.values()]
+                assert sum(map(len, sending)) == len(set().union(*sending)), (yard.at_s, sending)
+                yard.at_s += wait_s / 3
+        await store.aclose()
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "lowtide.db"
+        shutil.copyfile(database_at_head(), path)
+        asyncio.run(play(path))

@@ -131,8 +131,22 @@ LEASED_INPUT_BYTES_MAX: Final = 64 * MIB  # input lines a worker holds in memory
 
 # ---- whose turn it is, and what can be promised (scheduling.md sections 2e, 2f, 2i) ----
 LOCALITY_CHUNKS: Final = 4  # taken from one batch before the next tenant's turn: 512 requests
-URGENT_MARGIN: Final = 0.15  # of work: how much slower than forecast a pool may turn out
-URGENT_GUARD_S: Final = 60.0  # before a latest start; urgency is looked at every few seconds
+URGENT_MARGIN: Final = (
+    0.4  # of work: forecasts err for hours (bench_deadlines: 98 % at 0.15, 99.8 % at 0.4)
+)
+URGENT_GUARD_S: Final = 300.0  # before a latest start: the last chunks of a batch take minutes
+URGENCY_S: Final = 10.0  # how old the list of urgent batches may be
+PACE_TAU_S: Final = (
+    900.0  # memory of a pool's recent pace: bursts pass, an hour of the day does not
+)
+PACE_SECONDS_MIN: Final = 60.0  # of work seen before a pace is more than an accident
+PACE_IDLE_S: Final = 5.0  # without a beat; then a claim asks whether the pool stood still
+CELL_EWMA: Final = 0.3  # weight of the last week in a cell of the forecast
+CELL_SECONDS_MIN: Final = 900.0  # of an hour under full load, to learn from it
+OUTLOOK_HOURS: Final = 28 * 24  # a batch that needs longer is not promised anything
+PACE_FADE_S: Final = 7200.0  # until the forecast counts for more than what was just seen
+OUTPUT_TOKENS_ASSUMED: Final = 256  # of a request, before its model has answered any
+OUTPUT_SAMPLES_MIN: Final = 20  # answers of a model before their mean is believed
 
 # ---- one attempt, and many (scheduling.md section 2j) ----
 CONNECT_TIMEOUT_S: Final = 10.0
@@ -159,6 +173,11 @@ WINDOW_CUT: Final = 0.85
 WINDOW_CUT_REVOKED: Final = 0.9
 WINDOW_CUT_EVERY_S: Final = 5.0  # a cut shows after the calls in flight have got shorter of company
 WINDOW_CUT_LIVE_EVERY_S: Final = 1.0  # somebody waits
+KV_FULL: Final = 0.93  # of KV in use: a live prompt may find no place
+KV_CONGESTED: Final = 0.97  # of KV in use: the next tokens will have no place
+WAITING_MAX: Final = 4.0  # own calls that may wait in an engine, or a tenth of those that run
+GAPS_KEPT: Final = 256  # of streamed tokens between two polls: enough for a 99th percentile
+LIVE_LOAD_HIGH: Final = 0.5  # of an engine: from here on a batch is told that it gives way
 CONTROL_POLL_S: Final = 0.5  # bursts of live traffic are answered within this
 CONTROL_READ_S: Final = 1.0  # for an engine to tell; a slower one counts as silent
 CONTROL_SEEK_S: Final = 5.0  # between two looks for signals that were not found
@@ -241,6 +260,9 @@ BUDGET_POLL_S: Final = 5.0  # a raised spend cap lets paused batches go on after
 SEGMENTS_KEEP_S: Final = 3600.0  # so that a reader that follows `offset` can finish its walk
 ORPHAN_AGE_S: Final = 3600.0  # a blob nobody refers to after this long was left by a crash
 ORPHAN_DOUBT_S: Final = 300.0  # ... if nobody has by then, either; ten leases: its writer gave up
+CARE_PAGE: Final = 500  # rows compared with blobs at a time, and keys looked up
+CARE_LOOKS_AT_ONCE: Final = 16  # sizes asked for in flight: a bucket answers each in milliseconds
+CARE_TRIES_MAX: Final = 3  # of a repair that a beat came before
 ORPHANS_DOUBTED_MAX: Final = 100_000  # keys remembered meanwhile, some 10 MB; more wait an hour
 FILE_TTL_S: Final = 30 * 24 * 3600
 

@@ -1,0 +1,88 @@
+"""How many prompt tokens of batch calls an engine may have before it that it has not read yet.
+
+Beside live traffic every long prompt in the queue is a delay that somebody feels, so batch calls
+are let through as the engine works them off: the next one goes out when nothing is owed, or when it
+fits the budget with what is (scheduling.md section 3, `outp`). Where a call's first token is seen
+its prompt is worked off at that instant; for the others it is taken to be worked off at the best
+rate that the engine was seen to reach, and a quarter more, so that the rate can be found at all.
+Pure; core/window.py steers the budget, core/dispatch.py asks before it sends.
+"""
+
+import math
+
+from lowtide import limits
+
+_SEEK = 1.25
+
+
+class PrefillPacer:
+    """Tokens owed to one replica. Asked only while `active`: without live traffic nobody waits."""
+
+    def __init__(self) -> None:
+        self.active = False
+        self.budget = float(limits.PREFILL_TOKENS_MAX)
+        self.opens_at_s = float("-inf")
+        """When the prompt that was last held back would fit, or is to be offered again."""
+        self._rate_per_s: float | None = None
+        self._learnt_at_s = 0.0
+        self._owed = 0.0
+        self._owed_at_s = 0.0
+        self._watched = 0
+
+    @property
+    def rate_per_s(self) -> float:
+        """Prompt tokens a second that the engine is taken to work off."""
+        best = limits.PREFILL_RATE_DEFAULT if self._rate_per_s is None else self._rate_per_s
+        return _SEEK * best
+
+    def owed(self, now_s: float) -> float:
+        """Prompt tokens sent that the engine has not worked off."""
+        drained = max(0.0, now_s - self._owed_at_s) * self.rate_per_s
+        return max(0.0, self._owed - drained) + self._watched
+
+    def admits(self, tokens: int, now_s: float) -> bool:
+        """Whether a prompt of that size may be sent now; if not, `opens_at_s` says when to ask."""
+        owed = self.owed(now_s)
+        if owed <= 0 or owed + tokens <= self.budget:
+            return True
+        excess = min(owed, owed + tokens - self.budget)
+        wait_s = min(limits.PREFILL_WAIT_S_MAX, excess / self.rate_per_s)
+        self.opens_at_s = now_s + max(limits.TICK_S_MIN, wait_s)
+        return False
+
+    def sent(self, tokens: int, now_s: float, *, watched: bool = False) -> None:
+        """A prompt is on its way. `watched`: the shell will say when its first token came."""
+        if watched:
+            self._watched += tokens
+            return
+        self._owed = self.owed(now_s) - self._watched + tokens
+        self._owed_at_s = now_s
+
+    def first_token(self, tokens: int) -> None:
+        """The prompt of a watched call was read, or the call ended before."""
+        self._watched = max(0, self._watched - tokens)
+
+    def learn(self, tokens: float, elapsed_s: float, now_s: float) -> None:
+        """The engine read that many prompt tokens, cached ones aside, in the last `elapsed_s`."""
+        if tokens < limits.PREFILL_TOKENS_MIN or elapsed_s <= 0:
+            return  # an idle engine shows nothing of what it can do
+        rate = tokens / elapsed_s
+        if self._rate_per_s is not None:
+            age_s = max(0.0, now_s - self._learnt_at_s)
+            rate = max(rate, self._rate_per_s * math.exp(-age_s / limits.PREFILL_RATE_MEMORY_S))
+        owed = self.owed(now_s)
+        self._owed, self._owed_at_s = max(0.0, owed - self._watched), now_s
+        self._rate_per_s, self._learnt_at_s = rate, now_s
+
+    def keep_within(self, wait_s: float) -> None:
+        """Whatever the budget, what is owed is to be worked off in that time."""
+        readable = max(float(limits.PREFILL_TOKENS_MIN), wait_s * self.rate_per_s)
+        self.budget = min(self.budget, readable)
+
+    def eased(self) -> None:
+        """Live traffic does well: a little more may be owed."""
+        self.budget = min(float(limits.PREFILL_TOKENS_MAX), 1.03 * self.budget + 8)
+
+    def tightened(self) -> None:
+        """Live traffic stutters."""
+        self.budget = max(float(limits.PREFILL_TOKENS_MIN), 0.8 * self.budget)

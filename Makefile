@@ -22,7 +22,7 @@ FUZZ_VENV := .venvs/fuzz$(if $(PYTHON),-$(notdir $(PYTHON)))
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help run test sim sim-long check format docs bench test-clients fuzz-api pins clean
+.PHONY: help run test sim sim-long check format docs bench test-clients test-real fuzz-api pins clean
 
 help: ## list the targets
 	@awk -F ' *## *' '/^[a-z-]+:.*## / { sub(/:.*/, "", $$1); printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -46,6 +46,7 @@ check: $(VENV)/.ready-requirements-dev ## style, types and import rules, without
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 	$(VENV)/bin/lint-imports
+	$(PY) tools/check_deploy.py
 	$(PY) tools/audit.py
 
 format: $(VENV)/.ready-requirements-dev ## let ruff mend what it can
@@ -60,6 +61,9 @@ bench: $(VENV)/.ready-requirements-test ## measure this machine
 
 test-clients: $(VENV)/.ready-requirements-test ## run against older and newer client libraries (downloads them)
 	$(PY) tests/clients/run.py
+
+test-real: $(VENV)/.ready-requirements-test ## run against Debian's PostgreSQL and Ceph's S3 gateway (installs them)
+	$(PY) tests/real/run.py $(PYTEST_ARGS)
 
 fuzz-api: $(FUZZ_VENV)/.ready-requirements-fuzz ## thousands of odd calls, made from the OpenAPI document
 	$(FUZZ_VENV)/bin/python tools/fuzz_api.py $(FUZZ_ARGS)

@@ -16,7 +16,7 @@ pin() {
     output=$1
     shift
     # shellcheck disable=SC2086 # UV_ARGS holds several arguments
-    uv pip compile pyproject.toml --quiet --extra hub --group build "$@" \
+    uv pip compile pyproject.toml --quiet --extra hub --extra postgres --group build "$@" \
         --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
         --no-emit-index-url --no-emit-find-links ${UV_ARGS:-} --output-file "$output"
 }

@@ -1,0 +1,143 @@
+"""Would those who read deploy/ take it, by their own schemas? Part of `make check`.
+
+    python tools/check_deploy.py
+
+Kubernetes manifests against the schemas of two versions, compose.yaml against the compose
+specification, systemd units by systemd itself where that is installed, the Dockerfile as a builder
+would read it. No engine and no cluster is needed, and nothing is fetched. That names, ports and
+times agree with the code is for tests/repo/test_deploy.py.
+"""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import kubernetes_validate
+import yaml
+from dockerfile_parse import DockerfileParser
+
+DEPLOY: Final = Path(__file__).parents[1] / "deploy"
+KUBERNETES: Final = ("1.30", "1.37")
+"""The oldest that we say works, and the newest that the package knows."""
+EXPOSURE_MAX: Final = 20
+"""Of 100, as `systemd-analyze security` counts; a unit without any hardening has 96."""
+TOOL_S: Final = 60.0
+_INSTRUCTIONS: Final = frozenset(
+    {
+        *("ARG", "CMD", "COPY", "ENTRYPOINT", "ENV", "EXPOSE", "FROM", "HEALTHCHECK", "LABEL"),
+        *("RUN", "STOPSIGNAL", "USER", "VOLUME", "WORKDIR"),
+    }
+)
+
+
+class Wrong(Exception):
+    """Something in deploy/ would not be taken; the message says what."""
+
+
+def kubernetes() -> str:
+    checked = 0
+    folder = DEPLOY / "kubernetes"
+    for path in sorted(folder.glob("*.yaml")):
+        if path.name == "kustomization.yaml":
+            continue
+        for document in yaml.safe_load_all(path.read_text()):
+            for version in KUBERNETES:
+                _fits(document, version, path.name)
+            checked += 1
+    named = yaml.safe_load((folder / "kustomization.yaml").read_text())
+    generated = [name for each in named["configMapGenerator"] for name in each["files"]]
+    for name in (*named["resources"], *generated):
+        if not (folder / name).is_file():
+            raise Wrong(f"kustomization.yaml names {name}, which is not there")
+    return f"{checked} objects fit Kubernetes {' and '.join(KUBERNETES)}"
+
+
+def _fits(document: Any, version: str, name: str) -> None:
+    try:
+        kubernetes_validate.validate(document, version, strict=True)
+    except kubernetes_validate.ValidationError as error:
+        where = ".".join(map(str, error.path))
+        raise Wrong(f"{name}, {document['kind']} at {where}: {error.message}") from None
+
+
+def compose() -> str:
+    command = ["--builtin-schema", "vendor.compose-spec", str(DEPLOY / "compose.yaml")]
+    _tool([sys.executable, "-m", "check_jsonschema", *command])
+    return "compose.yaml fits the compose specification"
+
+
+def dockerfile() -> str:
+    with tempfile.TemporaryDirectory() as folder:  # the parser keeps its caches there
+        parser = DockerfileParser(path=folder)
+        parser.content = (DEPLOY / "Dockerfile").read_text()
+        steps = [step for step in parser.structure if step["instruction"] != "COMMENT"]
+    for step in steps:
+        name, value = step["instruction"], step["value"]
+        if name not in _INSTRUCTIONS:
+            raise Wrong(f"Dockerfile:{step['startline'] + 1}: {name} is no instruction that we use")
+        if name == "FROM" and not re.fullmatch(r"[\w/-]+:[\w.-]+( AS \w+)?", value):
+            raise Wrong(f"Dockerfile: FROM {value}: give an image and its tag, and no registry")
+        if name in ("CMD", "ENTRYPOINT", "HEALTHCHECK"):
+            _is_exec_form(name, value.rpartition(" CMD ")[2] if name == "HEALTHCHECK" else value)
+    return f"{len(steps)} instructions of the Dockerfile read well"
+
+
+def _is_exec_form(name: str, value: str) -> None:
+    """The other form starts a shell, which would take the signals to stop and keep them."""
+    try:
+        words = json.loads(value)
+    except ValueError:
+        words = None
+    if not (isinstance(words, list) and words and all(isinstance(word, str) for word in words)):
+        raise Wrong(f"Dockerfile: {name} must be a JSON list of words: {value}")
+
+
+def systemd() -> str:
+    if shutil.which("systemd-analyze") is None:
+        return "systemd units: not checked: systemd-analyze is not installed"
+    with tempfile.TemporaryDirectory() as name:
+        units = list(_units(Path(name)))
+        _tool(["systemd-analyze", "verify", "--man=no", *map(str, units)])
+        for unit in units:
+            security = ["security", "--offline=true", f"--threshold={EXPOSURE_MAX}", "--no-pager"]
+            _tool(["systemd-analyze", *security, str(unit)])
+    return f"{len(units)} systemd units verified, exposure at most {EXPOSURE_MAX} of 100"
+
+
+def _units(folder: Path) -> Iterator[Path]:
+    """Copies whose program is there: that of a real installation is not, on this machine."""
+    for unit in sorted((DEPLOY / "systemd").glob("*.service")):
+        text = re.sub(r"^(ExecStart=)\S+", r"\1/bin/true", unit.read_text(), flags=re.M)
+        copy = folder / unit.name
+        copy.write_text(text)
+        yield copy
+
+
+def _tool(command: list[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, timeout=TOOL_S, check=False)
+    if done.returncode != 0:
+        raise Wrong(f"{' '.join(command[:4])}:\n{done.stdout}{done.stderr}")
+
+
+CHECKS: Final[tuple[Callable[[], str], ...]] = (kubernetes, compose, dockerfile, systemd)
+
+
+def main() -> int:
+    failed = False
+    for check in CHECKS:
+        try:
+            print(f"deploy: {check()}")
+        except Wrong as wrong:
+            failed = True
+            print(f"deploy: {wrong}", file=sys.stderr)
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -6,6 +6,7 @@ runs the same code path for large blobs, which is another one than that for smal
 
 import asyncio
 import os
+import secrets
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -27,10 +28,14 @@ LARGE = os.urandom(limits.BLOB_PART_BYTES * 2 + 12_345)
 
 @pytest.fixture(scope="module")
 def s3_endpoint() -> Iterator[str]:
+    if real := os.environ.get("S3_ENDPOINT"):  # tests/real has made the bucket there
+        yield real
+        return
     moto = pytest.importorskip("moto.server", reason="moto[server] is not installed")
     server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
+    urlopen(Request(f"http://{host}:{port}/lowtide", method="PUT")).close()
     yield f"http://{host}:{port}"
     server.stop()
 
@@ -46,7 +51,6 @@ def blobs(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
 
         return ObjectBlobs(MemoryStore(), "a bucket in memory")
     endpoint = request.getfixturevalue("s3_endpoint")
-    urlopen(Request(f"{endpoint}/lowtide", method="PUT")).close()
     for name, value in {
         "AWS_ENDPOINT": endpoint,
         "AWS_ALLOW_HTTP": "true",
@@ -57,7 +61,7 @@ def blobs(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
         monkeypatch.setenv(name, value)
     if request.param == "s3-by-put":  # as on a store that has no conditional copy
         monkeypatch.setattr(object_blobs, "by_copy", by_put)
-    return open_blobs(f"s3://lowtide/{tmp_path.name}", tmp_path)
+    return open_blobs(f"s3://lowtide/{secrets.token_hex(8)}", tmp_path)
 
 
 async def write_all(blobs: Blobs, key: str, data: bytes, piece: int = 65_536) -> None:

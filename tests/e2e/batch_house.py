@@ -27,6 +27,8 @@ from lowtide.wiring import open_application
 CHAT = "/v1/chat/completions"
 ENDED = ("completed", "failed", "expired", "cancelled")
 PATIENCE_S = 30.0
+PLACES: dict[str, str] = {}
+"""Settings of where state and bytes are kept, if not in SQLite and a folder (tests/real)."""
 Json = dict[str, Any]
 
 
@@ -191,7 +193,7 @@ async def open_house(
 ) -> AsyncIterator[House]:
     """Beats are short, so that tests need not wait for them."""
     settings = Settings(
-        server=Server(data_dir=folder / "data"),
+        server=Server(data_dir=folder / "data", **PLACES),
         dispatch=Dispatch(
             beat_s=0.05, attempt_timeout_s=attempt_timeout_s, attempts_max=attempts_max
         ),

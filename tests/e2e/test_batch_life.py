@@ -423,7 +423,7 @@ async def test_the_more_urgent_batch_goes_first(tmp_path: Path) -> None:
         await engine.stop()
         async with open_house(tmp_path, [replica(engine, window=2)]) as house:
             made: Callable[..., Any] = house.start
-            late = await made([ask(n, f"late {n}") for n in range(1, 400)])
+            late = await made([ask(n, f"late {n}") for n in range(1, 2_500)])
             soon = await made([ask(n, f"soon {n}") for n in range(1, 100)], completion_window="1h")
             first = await made([ask(n, f"first {n}") for n in range(1, 100)], priority=9)
             for batch in (late, soon, first):

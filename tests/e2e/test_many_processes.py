@@ -14,6 +14,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import batch_house
 import httpx
 import pytest
 from batch_house import House, ask, place_of
@@ -45,6 +46,7 @@ class Fleet:
 
 def write_config(folder: Path, name: str, database_url: str, engine: EchoEngine | None) -> Path:
     config = folder / f"{name}.toml"
+    blob_url = batch_house.PLACES.get("blob_url", (folder / "shared blobs").as_uri())
     replica = (
         f"[[replica]]\nurl = {json.dumps(engine.url)}\nmodels = ['m']\nwindow = {WINDOW}\n"
         if engine is not None
@@ -53,7 +55,7 @@ def write_config(folder: Path, name: str, database_url: str, engine: EchoEngine 
     config.write_text(
         f"[server]\nport = 0\ndata_dir = {json.dumps(str(folder / name))}\n"
         f"database_url = {json.dumps(database_url)}\n"
-        f"blob_url = {json.dumps((folder / 'shared blobs').as_uri())}\n"
+        f"blob_url = {json.dumps(blob_url)}\n"
         f"[dispatch]\nbeat_s = {BEAT_S}\nlease_ttl_s = {LEASE_TTL_S}\n"
         f"[[model]]\nid = 'm'\n{replica}"
     )

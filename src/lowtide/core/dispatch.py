@@ -18,7 +18,7 @@ error file.
 import heapq
 import itertools
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
@@ -37,12 +37,16 @@ from lowtide.core.replica import Replica
 
 
 class Request(msgspec.Struct, eq=False):
-    """One request of a leased chunk. `data` is its line's bytes; `index` its bit in the chunk."""
+    """One request of a leased chunk. `data` is its line's bytes; `index` its bit in the chunk;
+    `tokens` its prompt as estimated; `sent_at_s` the instant of its last `take`.
+    """
 
     run: "ChunkRun"
     index: int
     line: int
     data: bytes
+    tokens: int = 0
+    sent_at_s: float = 0.0
     tries: int = 0
     throttles: int = 0
     strikes: int = 0
@@ -97,16 +101,24 @@ class Dispatch:
         """Requests that could be sent at once, by model."""
         self.input_bytes = 0
 
-    def add(self, lease: ChunkLease, lines: Iterable[tuple[int, int, bytes]]) -> ChunkRun:
-        """A chunk was leased; `lines` are `(index, line number, bytes)` of its missing requests.
+    def add(
+        self,
+        lease: ChunkLease,
+        lines: Iterable[tuple[int, int, bytes]],
+        tokens: Iterable[int] = (),
+    ) -> ChunkRun:
+        """A chunk was leased; `lines` are `(index, line number, bytes)` of its missing requests,
+        `tokens` the estimates for their prompts, in the same order.
 
         A run of an earlier lease of the same chunk ends: that lease was lost without our knowing,
         as happens to a machine that slept.
         """
         self.remove(lease.key)
         run = ChunkRun(lease, 0, 0)
-        for index, line, data in lines:
-            run.pending.append(Request(run, index, line, data))
+        for (index, line, data), size in zip(
+            lines, itertools.chain(tokens, itertools.repeat(0)), strict=False
+        ):
+            run.pending.append(Request(run, index, line, data, size))
             run.input_bytes += len(data)
         run.unfinished = len(run.pending)
         self.runs[lease.key] = run
@@ -140,11 +152,13 @@ class Dispatch:
             request = self._from_any(replica, allow_suspect)
         if request is None:
             return None
-        if request.on_trial and replica.in_flight:
+        on_trial = request.on_trial
+        if (on_trial and replica.in_flight) or not replica.takes_prompt(request.tokens, now_s):
             request.run.pending.appendleft(request)  # nothing else is sent until it has its turn
             return None
         self.ready[request.run.lease.model] -= 1
-        replica.started(suspect=request.suspect, alone=request.on_trial)
+        request.sent_at_s = now_s
+        replica.started(suspect=request.suspect, alone=on_trial, tokens=request.tokens, now_s=now_s)
         return request
 
     def settle(
@@ -153,7 +167,11 @@ class Dispatch:
         """What an attempt's outcome means for the request and for the replica."""
         replica.ended(suspect=request.suspect)
         match outcome:
-            case Succeeded() | Rejected():
+            case Succeeded(usage=usage):
+                replica.answered(now_s)
+                replica.learn(usage, now_s - request.sent_at_s, now_s)
+                return self._finish(request, outcome)
+            case Rejected():
                 replica.answered(now_s)
                 return self._finish(request, outcome)
             case Throttled(retry_after_s=after):
@@ -172,6 +190,28 @@ class Dispatch:
         replica.ended(suspect=request.suspect)
         replica.circuit.abandoned()
 
+    def put_back(self, request: Request) -> None:
+        """An abandoned request is the next of its chunk again, with no try charged."""
+        run = request.run
+        if self.runs.get(run.key) is run:
+            run.pending.appendleft(request)
+            self.ready[run.lease.model] += 1
+
+    def guide(self, replicas: Sequence[Replica], now_s: float, *, is_dry: bool) -> None:
+        """`is_dry`: nothing waits behind what is leased. Then no replica takes more than its share
+        of that, so that the last requests do not all run on one (scheduling.md section 2(d)).
+        """
+        able = [replica for replica in replicas if replica.takes_calls(now_s)] if is_dry else []
+        for replica in replicas:
+            peers = [peer for peer in able if peer.models & replica.models]
+            replica.guided = None
+            if len(peers) > 1 and replica.controller is not None:
+                models = frozenset().union(*(peer.models for peer in peers))
+                left = sum(self.ready.get(model, 0) for model in models)
+                left += sum(peer.in_flight for peer in peers)
+                replica.guided = max(1, -(-left // len(peers)))
+            replica.resize(now_s)
+
     def next_wake_s(self, replicas: Iterable[Replica], now_s: float) -> float | None:
         """When to ask `take` again although nothing ended: a delayed retry, the end of a pause, a
         circuit's probe.
@@ -188,7 +228,7 @@ class Dispatch:
     def _from_current(self, replica: Replica, allow_suspect: bool) -> Request | None:
         """The fast path: the chunk that this replica took from last."""
         run = self._current.get(replica.url)
-        return _pop(run, allow_suspect) if run is not None else None
+        return _pop(run, replica, allow_suspect) if run is not None else None
 
     def _from_any(self, replica: Replica, allow_suspect: bool) -> Request | None:
         """Its own other chunks, then unattached, then anybody's; about once in 128 requests."""
@@ -196,7 +236,7 @@ class Dispatch:
         usable = (run for model in replica.models for run in self._by_model.get(model, ()))
         pending = [run for run in usable if run.pending]
         for run in sorted(pending, key=lambda run: ranks.get(run.attached_to, 2)):
-            request = _pop(run, allow_suspect)
+            request = _pop(run, replica, allow_suspect)
             if request is not None:
                 self._current[replica.url] = run
                 if run.attached_to is None:
@@ -248,11 +288,14 @@ class Dispatch:
             del self._by_model[run.lease.model]
 
 
-def _pop(run: ChunkRun, allow_suspect: bool) -> Request | None:
-    """The chunk's next request, passing over suspects where one is in flight already."""
+def _pop(run: ChunkRun, replica: Replica, allow_suspect: bool) -> Request | None:
+    """The chunk's next request, passing over suspects where one is in flight already, and prompts
+    that are too long for the replica at present.
+    """
+    tokens_max = replica.prompt_tokens_max
     for _ in range(len(run.pending)):
         request = run.pending.popleft()
-        if allow_suspect or not request.suspect:
+        if (allow_suspect or not request.suspect) and request.tokens <= tokens_max:
             return request
         run.pending.append(request)
     return None

@@ -1,13 +1,19 @@
 """One replica as the dispatcher sees it: window, pause, circuit breaker, retry budget.
 
 Pure: monotonic seconds go in, decisions come out. One worker owns a replica, so this state has one
-owner and needs no lock. Source of the numbers: scheduling.md section 2(j) and limits.py.
+owner and needs no lock. The window is the least of three: what refusals and answers make of the
+operator's bound, what the controller makes of the engine's metrics (core/window.py), and at the end
+of a queue this replica's share of what is left. Source of the numbers: scheduling.md section 2(j)
+and limits.py.
 """
 
 from collections import deque
 from typing import Literal
 
 from lowtide import limits
+from lowtide.core.guard import Guard
+from lowtide.core.usage import Usage
+from lowtide.core.window import WindowController
 
 CircuitState = Literal["closed", "open", "half_open"]
 
@@ -112,11 +118,33 @@ class RetryBudget:
 class Replica:
     """Window, circuit and budget of one engine URL, and what is in flight on it."""
 
-    def __init__(self, url: str, models: frozenset[str], window: int) -> None:
+    def __init__(
+        self,
+        url: str,
+        models: frozenset[str],
+        window: int,
+        *,
+        controller: WindowController | None = None,
+        spares_long: bool = False,
+    ) -> None:
+        """`window` is the bound. Without a controller nothing but refusals makes it smaller.
+        `spares_long`: long prompts have a better place than beside this one's live traffic.
+        """
         self.url = url
         self.models = models
         self.window_max = window
-        self.window = float(window)
+        self.controller = controller
+        self.guard = Guard()
+        self.priority: int | None = None
+        """What this engine is to be sent as `priority` of batch calls."""
+        self.prompt_tokens_max = float("inf")
+        """A longer prompt is not sent here at present."""
+        self.guided: int | None = None
+        """This replica's share of what is left, once the queue behind it is empty."""
+        self.learns = False
+        self._spares_long = spares_long
+        self._unrefused = float(window)
+        self.resize(float("-inf"))
         self.in_flight = 0
         self.suspects_in_flight = 0
         self.alone = False
@@ -132,8 +160,27 @@ class Replica:
 
     def has_room(self, now_s: float) -> bool:
         """Whether one more request may be sent."""
-        free = not self.alone and self.in_flight < int(self.window)
+        free = not self.alone and self.in_flight < self._places
         return free and self.takes_calls(now_s)
+
+    def takes_prompt(self, tokens: int, now_s: float) -> bool:
+        """Whether a prompt of that size may follow those that the engine has not read yet."""
+        if self.controller is None or not self.controller.pacer.active:
+            return True
+        return self.controller.pacer.admits(tokens, now_s)
+
+    def resize(self, now_s: float) -> None:
+        """Fit the window to what refusals, the controller and the end of the queue leave of it."""
+        self.window = self._unrefused
+        if self.controller is not None:
+            live = self.controller.live
+            self.window = min(self.window, float(self.controller.window))
+            self.learns = live.was_ever or self.controller.is_told
+            spares = self._spares_long and live.is_recent(now_s)
+            self.prompt_tokens_max = float(limits.LONG_PROMPT_TOKENS) if spares else float("inf")
+        self._places = int(self.window)
+        if self.guided is not None:
+            self._places = min(self._places, self.guided)
 
     def takes_calls(self, now_s: float) -> bool:
         """Whether ownership, circuit and pause let batch calls pass; the window aside."""
@@ -142,13 +189,21 @@ class Replica:
 
     @property
     def resumes_at_s(self) -> float | None:
-        """When time alone opens the way again, or did: a pause that ends, a circuit's probe."""
-        times = (self.circuit.retry_at_s, self._paused_until_s)
+        """When time alone opens the way again, or did: a pause that ends, a circuit's probe, a
+        prompt that was held back.
+        """
+        paced_until_s = self.controller.pacer.opens_at_s if self.controller is not None else None
+        times = (self.circuit.retry_at_s, self._paused_until_s, paced_until_s)
         latest = max(time for time in times if time is not None)
         return None if latest == float("-inf") else latest
 
-    def started(self, *, suspect: bool, alone: bool = False) -> None:
+    def started(
+        self, *, suspect: bool, alone: bool = False, tokens: int = 0, now_s: float = 0.0
+    ) -> None:
+        """A call is sent; `tokens` is its prompt as estimated."""
         self.in_flight += 1
+        if self.controller is not None and self.controller.pacer.active:
+            self.controller.pacer.sent(tokens, now_s)
         self.alone = alone
         self.suspects_in_flight += suspect
         self.circuit.sent()
@@ -163,8 +218,19 @@ class Replica:
         self.circuit.succeeded(now_s)
         self.budget.earn()
         self._pause_s = limits.THROTTLE_PAUSE_S
-        if self.window < self.window_max:
-            self.window = min(float(self.window_max), self.window + 1.0 / max(1.0, self.window))
+        if self._unrefused < self.window_max:
+            grown = self._unrefused + 1.0 / max(1.0, self.window)
+            self._unrefused = min(float(self.window_max), grown)
+            self.resize(now_s)
+
+    def learn(self, usage: Usage, elapsed_s: float, now_s: float) -> None:
+        """A call succeeded after `elapsed_s`: what the controller and the guard go by."""
+        if not self.learns or self.controller is None:
+            return
+        self.controller.finished(
+            usage.input_tokens, usage.cached_tokens, usage.output_tokens, elapsed_s
+        )
+        self.guard.finished(usage.total_tokens, now_s)
 
     def throttled(self, now_s: float, retry_after_s: float | None = None) -> None:
         """Back-pressure: pause, and shrink the window, once per span; it grows back with answers.
@@ -179,4 +245,5 @@ class Replica:
         self._paused_until_s = max(self._paused_until_s, now_s + pause_s)
         if now_s - self._shrunk_at_s >= limits.THROTTLE_SPAN_S:
             self._shrunk_at_s = now_s
-            self.window = max(1.0, self.window * limits.THROTTLE_SHRINK)
+            self._unrefused = max(1.0, self.window * limits.THROTTLE_SHRINK)
+            self.resize(now_s)

@@ -106,6 +106,11 @@ class WindowController:
             self.window, self.bound = int(self._width), "live"
 
     @property
+    def is_told(self) -> bool:
+        """Whether the engine tells anything about itself."""
+        return self.signals is not _TELLS_NOTHING and self.signals != _TELLS_NOTHING
+
+    @property
     def is_stale(self) -> bool:
         """Whether the engine has been silent for too long to be trusted."""
         return self.polls_missed > limits.STALE_POLLS
@@ -196,7 +201,7 @@ class WindowController:
         """W_kv = κ·C·(1 - h) / (KV of a call), and W_seat, as far as the engine tells."""
         ceilings: list[tuple[float, Bound]] = []
         signals, held = self.signals, self.work.mean_held(calls)
-        if self._automatic and signals == _TELLS_NOTHING:
+        if self._automatic and not self.is_told:
             ceilings.append((float(limits.WINDOW_DEFAULT), "default"))
         if signals.kv_capacity_tokens is not None and held is not None:
             room = limits.WINDOW_KV_SHARE * (1 - self.live.kv_reserve) * signals.kv_capacity_tokens

@@ -40,7 +40,8 @@ class Faults:
 
     def __init__(self, scenario: Scenario, trace: Trace) -> None:
         self.rates = scenario.rates
-        self.calm = False
+        self.calm = True
+        """Before the storm, and after it."""
         self._lease_ttl_s = scenario.lease_ttl_s
         self._random = Random(f"faults {scenario.seed}")
         self._trace = trace

@@ -21,7 +21,7 @@ class Fault(StrEnum):
     PAUSED_BEFORE_COMMIT = "process stopped between segment and commit"
     LEASE_LOST = "results committed behind the end of a lease"
     CLOCK_JUMPED = "clock off by up to a minute"
-    CLOCK_LEAPT = "clock off by hours"
+    CLOCK_LEAPT = "clock off by longer than orphans are kept"
     REPLY_LOST = "reply to a client lost"
     REPLY_LATE = "reply to a client late"
     CLIENT_GAVE_UP = "client asked again while the first call went on"

@@ -36,8 +36,8 @@ class Summary(msgspec.Struct):
     batches: int = 0
     lines: int = 0
     deaths: set[str] = msgspec.field(default_factory=set)
-    faults: Counter[str] = msgspec.field(default_factory=lambda: Counter(dict.fromkeys(Fault, 0)))
-    seeds_with: Counter[str] = msgspec.field(default_factory=Counter)
+    faults: dict[str, int] = msgspec.field(default_factory=lambda: dict.fromkeys(Fault, 0))
+    seeds_with: dict[str, int] = msgspec.field(default_factory=lambda: dict.fromkeys(Fault, 0))
     """By kind of fault: in how many seeds it happened."""
     broken: list[int] = msgspec.field(default_factory=list)
 
@@ -49,8 +49,9 @@ class Summary(msgspec.Struct):
         self.batches += run.batches
         self.lines += run.lines
         self.deaths |= run.deaths
-        self.faults.update(run.faults)
-        self.seeds_with.update(run.faults.keys())
+        for kind, times in run.faults.items():
+            self.faults[kind] += times
+            self.seeds_with[kind] += 1
         if run.broken is not None:
             self.broken = sorted([*self.broken, run.seed])
 

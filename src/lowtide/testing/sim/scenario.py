@@ -47,6 +47,9 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     lines_max: int
     chunk_requests: int
     chaos_s: float
+    """Of storm at least; it blows on, for up to `STORM_MAX` times that, while there is work."""
+    storm_waits: bool
+    """Until all batches are created: so that it finds them at work, not at the door."""
     storm_gap_s: float
     lease_ttl_s: float
     beat_s: float
@@ -69,8 +72,8 @@ def draw_scenario(seed: int) -> Scenario:
     workers, engines = random.choice([1, 2, 2, 3, 4]), random.randint(1, 3)
     window, batches = random.choice([1, 2, 4, 8]), random.randint(1, 4)
     lines_max, chaos_s = random.choice([1, 10, 30, 60, 100, 200]), random.uniform(8.0, 30.0)
-    # So slow that the work lasts about as long as the chaos: kills and pauses find it under way.
-    work_s = chaos_s * random.uniform(0.2, 1.2)
+    # So slow that kills and pauses find the work under way; trouble makes it last much longer.
+    work_s = chaos_s * random.choice([0.05, 0.2, 0.5])
     answer_s = work_s * window * engines / max(1.0, batches * lines_max / 2)
     return Scenario(
         seed=seed,
@@ -83,12 +86,13 @@ def draw_scenario(seed: int) -> Scenario:
         lines_max=lines_max,
         chunk_requests=random.choice([1, 4, 8, 16, 128]),
         chaos_s=chaos_s,
-        storm_gap_s=random.choice([0.4, 1.0, 3.0]),
+        storm_waits=random.random() < 0.6,
+        storm_gap_s=random.choice([0.5, 2.0, 5.0]),
         lease_ttl_s=random.choice([2.0, 5.0, 10.0]),
         beat_s=random.choice([0.2, 1.0]),
         attempt_timeout_s=random.choice([2.0, 8.0]),
         patience_s=random.choice([4.0, 15.0, 600.0]),
-        answer_s=min(3.0, max(0.005, answer_s)),
+        answer_s=min(1.5, max(0.005, answer_s)),
         poison=sometimes(0.002, 0.02),
         rates=Rates(
             wait=random.choice([0.0, 0.05, 0.3, 1.0]),
@@ -119,6 +123,8 @@ def scaled_limits(scenario: Scenario) -> Iterator[None]:
         "ASSEMBLE_RUN_BYTES": random.choice([500, 10_000]),
         "CLAIM_CHUNKS_MAX": random.choice([1, 4, limits.CLAIM_CHUNKS_MAX]),
         "COMPLETION_WINDOW_S_MIN": 60,
+        "ORPHAN_AGE_S": 120.0,
+        "SEGMENTS_KEEP_S": 120.0,
         "ORPHAN_DOUBT_S": 3 * scenario.lease_ttl_s + 5.0,
         "SWEEP_S": random.choice([3.0, 15.0, 60.0]),
         "IDLE_POLL_S": random.choice([1.5, 4.0]),

@@ -6,7 +6,6 @@ everything right, and from there on all work must end.
 
 import asyncio
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from random import Random
 
 from lowtide.testing.sim.awaits import waits_at
@@ -19,10 +18,11 @@ from lowtide.testing.sim.scenario import Scenario
 from lowtide.testing.sim.trace import Trace
 
 _CLOCK_JUMP_S = (0.5, 5.0, 60.0)
-_CLOCK_LEAP_S = 7200.0
-"""Of a worker: longer than anything is kept that no row names. A door's would let a repeated create
-be another wish (REPEATED_POST_WINDOW_S)."""
+_CLOCK_LEAP_S = 250.0
+"""Of a worker: longer than anything is kept that no row names, in a scaled world (scenario.py). A
+door's would let a repeated create be another wish (REPEATED_POST_WINDOW_S)."""
 _STEPS_LEFT_MAX = 500
+STORM_MAX = 3
 
 
 class Storm:
@@ -55,14 +55,19 @@ class Storm:
             self._change_engine,
         ]
         self._kinds = self._random.sample(kinds, self._random.randint(2, len(kinds)))
+        self._kinds += self._random.choice([[], [self._kill_between_steps]])
 
-    async def blow(self) -> None:
-        """Until the end of the chaos."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(self._scenario.chaos_s):
-                while True:
-                    await asyncio.sleep(self._random.expovariate(1 / self._scenario.storm_gap_s))
-                    self._random.choice(self._kinds)()
+    async def blow(self, enough: Callable[[], bool]) -> None:
+        """For `chaos_s`, and on until `enough`, within bounds."""
+        self._trace.note("the storm begins")
+        self._faults.calm = False
+        loop, chaos_s = asyncio.get_running_loop(), self._scenario.chaos_s
+        begun_s = loop.time()
+        while (blown_s := loop.time() - begun_s) < STORM_MAX * chaos_s:
+            if blown_s >= chaos_s and enough():
+                break
+            await asyncio.sleep(self._random.expovariate(1 / self._scenario.storm_gap_s))
+            self._random.choice(self._kinds)()
         self.clear()
 
     def clear(self) -> None:
@@ -88,7 +93,8 @@ class Storm:
     def _kill_between_steps(self) -> None:
         """At any await: steps are what lies between two of them."""
         if (house := self._one()) is not None:
-            house.process.doom(self._random.randint(1, _STEPS_LEFT_MAX), self._tell_death)
+            steps = int(_STEPS_LEFT_MAX ** self._random.random())  # often few: lives are short
+            house.process.doom(steps, self._tell_death)
 
     def _tell_death(self) -> None:
         task = virtual_loop().task_of_step()

@@ -77,6 +77,11 @@ class Watch:
     def close(self) -> None:
         self._db.close()
 
+    @property
+    def settled(self) -> int:
+        """Lines that have an end, of all batches."""
+        return sum(seen.row[3] + seen.row[4] for seen in self._seen.values())
+
     def beat(self, beat: Beat) -> None:
         """This is about to be committed, perhaps."""
         if beat.segment_key is not None:

@@ -32,6 +32,9 @@ from lowtide.testing.sim.watch import Violation, Watch
 
 T = TypeVar("T")
 
+_ENOUGH: Final = 0.8
+"""Of the lines settled, at which the storm may end."""
+
 PATIENCE_S: Final = 900.0
 """Virtual seconds of calm after which everything has ended."""
 
@@ -123,7 +126,9 @@ class World:
         places = range(scenario.workers + (not scenario.together))
         keepers = [asyncio.ensure_future(self._keep_up(place)) for place in places]
         clients = [asyncio.ensure_future(self._client_of(wish).run()) for wish in self.wishes]
-        await storm.blow()
+        if scenario.storm_waits:
+            await self._submitted()
+        await storm.blow(self._mostly_done)
         try:
             async with asyncio.timeout(PATIENCE_S + storm.clocks_off_s):
                 await asyncio.gather(*clients)
@@ -133,6 +138,14 @@ class World:
         await self._stop(keepers)
         self._account.settle(self.wishes)
         await self._sweep(storm.clocks_off_s)
+
+    async def _submitted(self) -> None:
+        while not all(wish.batch for wish in self.wishes):  # noqa: ASYNC110 - virtual: costs nothing
+            await asyncio.sleep(0.2)
+
+    def _mostly_done(self) -> bool:
+        lines = sum(len(wish.prompts) for wish in self.wishes if wish.valid)
+        return self.watch.settled >= _ENOUGH * lines
 
     def _client_of(self, wish: Intention) -> Client:
         patience_s = self._scenario.patience_s
@@ -150,7 +163,7 @@ class World:
             await house.live()
             self._past.append(self._houses.pop(place))
             self._trace.note(f"{name} is gone")
-            await asyncio.sleep(self._random.choice([0.1, 1.0, 2 * scenario.lease_ttl_s]))
+            await asyncio.sleep(self._random.choice([0.1, 0.3, 1.0, 1.5 * scenario.lease_ttl_s]))
 
     def _living(self) -> list[House]:
         return list(self._houses.values())

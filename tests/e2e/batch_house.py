@@ -27,7 +27,7 @@ from lowtide.wiring import open_application
 CHAT = "/v1/chat/completions"
 ENDED = ("completed", "failed", "expired", "cancelled")
 PATIENCE_S = 30.0
-PLACES: dict[str, str] = {}
+PLACES: dict[str, Any] = {}
 """Settings of where state and bytes are kept, if not in SQLite and a folder (tests/real)."""
 Json = dict[str, Any]
 

@@ -8,10 +8,10 @@ import secrets
 from pathlib import Path
 from typing import Any
 
-import botocore.session
+import botocore.session  # type: ignore[import-untyped]
 import pytest
 import structlog
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError  # type: ignore[import-untyped]
 from real_places import BUCKET
 
 from lowtide import limits

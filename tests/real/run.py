@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import botocore.session
+import botocore.session  # type: ignore[import-untyped]
 from ceph import KEY, PROGRAMS, Ceph, running_ceph
 from real_places import BUCKET
 
@@ -101,10 +101,11 @@ def make_bucket(ceph: Ceph) -> None:
 
 def play(run: Run, ceph: Ceph, postgres: Path, more: Sequence[str]) -> tuple[bool, str]:
     """Whether all passed, and pytest's own count."""
+    search = (str(Path(__file__).parent), os.environ.get("PYTHONPATH"))
     environment = os.environ | {
         "POSTGRES_BIN": str(postgres),
         "S3_ENDPOINT": ceph.endpoint,
-        "PYTHONPATH": str(Path(__file__).parent),
+        "PYTHONPATH": os.pathsep.join(path for path in search if path),
         "E2E_PLACES": "real" if run.is_real_e2e else "",
     }
     command = [sys.executable, "-m", "pytest", "-p", "real_places", "-q", *run.arguments, *more]

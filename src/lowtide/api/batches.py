@@ -58,6 +58,7 @@ _FIELDS: Final = {
             "invalid_purpose",
             "file_not_ready",
             "file_not_found",
+            "file_lost",
             "request_too_large",
             "rate_limit_exceeded",
             "spend_cap_exceeded",

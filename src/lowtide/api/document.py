@@ -32,6 +32,7 @@ _DOWNLOAD_CODES: Final[tuple[ErrorCode, ...]] = (
     "invalid_request",
     "file_not_ready",
     "file_not_found",
+    "file_lost",
     "offset_expired",
     "range_not_satisfiable",
 )

@@ -46,6 +46,7 @@ STATUS_OF: Final[Mapping[ErrorCode, int]] = MappingProxyType(
         "key_not_found": 404,
         "not_found": 404,
         "method_not_allowed": 405,
+        "file_lost": 410,
         "upload_expired": 410,
         "offset_expired": 410,
         "file_too_large": 413,

@@ -9,6 +9,13 @@ _TOGETHER_STATUS: Final[dict[FileStatus, str]] = {
     "pending": "PENDING",
     "growing": "RUNNING",
     "uploaded": "COMPLETED",
+    "lost": "FAILED",
+}
+_OPENAI_STATUS: Final[dict[FileStatus, str]] = {
+    "pending": "uploaded",
+    "growing": "uploaded",
+    "uploaded": "processed",
+    "lost": "error",
 }
 _TOGETHER_TYPES: Final = frozenset({"jsonl", "parquet", "csv"})
 
@@ -31,8 +38,8 @@ def openai_file(file: File) -> dict[str, Any]:
         "expires_at": int(file.expires_at.timestamp()) if file.expires_at else None,
         "filename": file.filename,
         "purpose": file.purpose,
-        "status": "processed" if file.status == "uploaded" else "uploaded",
-        "status_details": None,
+        "status": _OPENAI_STATUS[file.status],
+        "status_details": "Its content was lost." if file.status == "lost" else None,
     }
 
 

@@ -68,7 +68,8 @@ async def delete_file(request: Request, file_id: str) -> Response:
 
 
 @router.post(
-    "/v1/files/{file_id}/preprocess", responses=refusals("file_not_found", "file_not_ready")
+    "/v1/files/{file_id}/preprocess",
+    responses=refusals("file_not_found", "file_not_ready", "file_lost"),
 )
 async def preprocess_file(request: Request, file_id: str) -> Response:
     """Together's step 3. The PUT did all the work, so this only looks, as often as it is asked."""

@@ -12,6 +12,7 @@ ErrorCode = Literal[
     "unsupported_endpoint",
     "invalid_purpose",
     "file_not_found",
+    "file_lost",  # its bytes are gone: an operator's loss, not the caller's
     "file_not_ready",  # metadata known, bytes not (yet) uploaded
     "batch_not_found",
     "model_not_found",
@@ -63,3 +64,13 @@ class LowtideError(Exception):
         self.message = message
         self.param = param
         self.retry_after_s = retry_after_s
+
+
+def file_lost(file_id: str, param: str) -> LowtideError:
+    """The refusal of a file whose bytes are gone."""
+    return LowtideError(
+        "file_lost",
+        f"The content of {file_id} was lost. If you still have it, upload it again; if it is the"
+        " result of a batch, run the batch again.",
+        param,
+    )

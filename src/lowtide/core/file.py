@@ -7,10 +7,11 @@ import msgspec
 
 from lowtide.core.batch import Dialect
 
-FileStatus = Literal["pending", "uploaded", "growing"]
+FileStatus = Literal["pending", "uploaded", "growing", "lost"]
 """pending: announced, bytes not here yet (Together's step 1). uploaded: complete, in the object
 store.
-growing: results of a batch that still runs; its bytes are the committed segments."""
+growing: results of a batch that still runs; its bytes are the committed segments.
+lost: was complete, and its bytes are gone or damaged."""
 
 PURPOSES: Final = frozenset({"batch", "batch-api"})
 """What an upload may be for. Produced files have `batch_output`."""

@@ -13,14 +13,13 @@ import structlog
 
 from lowtide import limits
 from lowtide.loops.tasks import Wake
-from lowtide.ports.blobs import Blobs
+from lowtide.ports.blobs import FOLDERS, Blobs
 from lowtide.ports.clock import Clock
 from lowtide.ports.store import LifecycleStore, ResultStore
 from lowtide.ports.work import WorkStore
 
 log = structlog.get_logger(__name__)
 
-_BLOB_FOLDERS = ("files/", "plans/", "segments/", "results/")
 _KEYS_PER_LOOKUP = 500
 
 
@@ -89,7 +88,7 @@ class SweepLoop:
         before = now - timedelta(seconds=limits.ORPHAN_AGE_S)
         swept = await self._blobs.clean_up(before)
         earlier, self._doubtful = self._doubtful, {}
-        for folder in _BLOB_FOLDERS:
+        for folder in FOLDERS:
             old: list[str] = []
             async for info in self._blobs.list(folder):
                 if info.modified_at < before:

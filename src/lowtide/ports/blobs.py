@@ -14,7 +14,7 @@ Contract, held by every adapter and checked by tests/contract/test_blobs_contrac
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
-from typing import Protocol
+from typing import Final, Protocol
 
 import msgspec
 
@@ -37,6 +37,10 @@ class BlobsFull(BlobError):
 
 class BlobsUnavailable(BlobError):
     """The store cannot be reached or refuses us; try again later."""
+
+
+FOLDERS: Final = ("files/", "parts/", "plans/", "segments/", "results/")
+"""Where blobs lie; whatever else is there is not ours."""
 
 
 class BlobInfo(msgspec.Struct, frozen=True):

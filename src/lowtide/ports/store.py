@@ -30,6 +30,7 @@ from lowtide.core.file import File
 from lowtide.core.plan import ChunkSpec, ModelShare
 from lowtide.ports.accounts import LedgerStore, TenantStore
 from lowtide.ports.calibration import CalibrationStore
+from lowtide.ports.care import CareStore
 from lowtide.ports.ownership import OwnershipStore
 from lowtide.ports.wakeups import Wakeups
 from lowtide.ports.work import WorkStore
@@ -319,6 +320,8 @@ class Store(Protocol):
     def calibrations(self) -> CalibrationStore: ...
     @property
     def ownership(self) -> OwnershipStore: ...
+    @property
+    def care(self) -> CareStore: ...
     @property
     def wakeups(self) -> Wakeups: ...
 

@@ -39,8 +39,6 @@ _UNEXECUTED: Final[Mapping[Status, UnexecutedCode]] = {
     "completed": "input_lost",
 }
 
-Unchanged = Callable[[OutputInfo], None]
-
 
 class Assembly:
     """One batch on its way to its result files."""
@@ -53,6 +51,8 @@ class Assembly:
         self._merge = Merge()
         self._segments: list[str] = []
         self._numbers: dict[str, int] = {}
+        self.settled = 0
+        """Outcomes that were loaded."""
 
     async def load(self) -> None:
         """Read the indices of all slices. Raises BlobNotFound where a segment is gone."""
@@ -80,7 +80,7 @@ class Assembly:
         kind: ResultKind,
         key: str,
         still_ours: Callable[[], Awaitable[bool]],
-        check: Unchanged = lambda _: None,
+        check: Callable[[OutputInfo], None] = lambda _: None,
     ) -> OutputInfo | None:
         """Stream one result file into the blob `key`; None when it would be empty.
 
@@ -112,6 +112,7 @@ class Assembly:
             self._merge.add_slice(
                 number, row.offset, index, completed=row.completed, failed=row.failed
             )
+            self.settled += row.completed + row.failed
 
     async def _lines(self, run: Run) -> AsyncIterator[bytes]:
         """The run's output lines, in order; each source is read once."""

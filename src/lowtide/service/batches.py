@@ -19,7 +19,7 @@ from lowtide.config import Settings, parse_window
 from lowtide.config_sources import ConfigError
 from lowtide.core.batch import Batch
 from lowtide.core.catalogue import Catalogue
-from lowtide.core.errors import LowtideError
+from lowtide.core.errors import LowtideError, file_lost
 from lowtide.core.file import PURPOSES, File
 from lowtide.core.ledger import Cost
 from lowtide.core.line import ENDPOINTS
@@ -265,6 +265,8 @@ class BatchService:
                 " 'batch' or 'batch-api'.",
                 "input_file_id",
             )
+        if file.status == "lost":
+            raise file_lost(file.id, "input_file_id")
         if file.status != "uploaded":
             raise LowtideError(
                 "file_not_ready",

@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from lowtide import limits
-from lowtide.core.errors import LowtideError
+from lowtide.core.errors import LowtideError, file_lost
 from lowtide.core.file import PURPOSES, File, FileStatus, dialect_of_purpose
 from lowtide.ports.blobs import Blobs
 from lowtide.ports.clock import Clock, NewId
@@ -133,8 +133,11 @@ class FileService:
         return file
 
     async def get_ready(self, project_id: str, file_id: str) -> File:
-        """A file with bytes. Raises LowtideError `file_not_found`, `file_not_ready`."""
+        """A file with bytes. Raises LowtideError: `file_not_found`, `file_not_ready`, `file_lost`.
+        """
         file = await self.get(project_id, file_id)
+        if file.status == "lost":
+            raise file_lost(file_id, "id")
         if file.status == "pending":
             raise LowtideError(
                 "file_not_ready",

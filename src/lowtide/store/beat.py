@@ -28,7 +28,7 @@ _UPDATE_CHUNK: Final = (
     .values({name: bindparam(name) for name in ("state", "done", "settled", "worker_id")})
     .values(lease_expires_at=bindparam("lease_expires_at"))
 )
-_UPDATE_MODEL: Final = (
+UPDATE_MODEL: Final = (
     update(batch_models)
     .where(batch_models.c.batch_id == bindparam("of_batch"))
     .where(batch_models.c.model == bindparam("of_model"))
@@ -104,7 +104,7 @@ async def _stored(conn: AsyncConnection, beat: Beat) -> frozenset[ChunkKey]:
 async def _write(conn: AsyncConnection, settlement: Settlement) -> None:
     await _many(conn, _UPDATE_CHUNK, settlement.chunks)
     await _many(conn, insert(slices), settlement.slices)
-    await _many(conn, _UPDATE_MODEL, settlement.models)
+    await _many(conn, UPDATE_MODEL, settlement.models)
     await _many(conn, insert(files), [file_values(file) for file in settlement.files])
     await _many(conn, insert(ledger), [entry_values(entry) for entry in settlement.ledger])
     for batch_id, values in settlement.batches.items():

@@ -10,6 +10,7 @@ from sqlalchemy import URL
 
 from lowtide.ports.accounts import LedgerStore, TenantStore
 from lowtide.ports.calibration import CalibrationStore
+from lowtide.ports.care import CareStore
 from lowtide.ports.clock import Clock
 from lowtide.ports.ownership import OwnershipStore
 from lowtide.ports.store import (
@@ -24,6 +25,7 @@ from lowtide.ports.wakeups import Wakeups
 from lowtide.ports.work import WorkStore
 from lowtide.store.batches import SqlBatches
 from lowtide.store.calibrations import SqlCalibrations
+from lowtide.store.care import SqlCare
 from lowtide.store.dialect import make_sqlite_file
 from lowtide.store.engine import Database, mapped_errors
 from lowtide.store.facts import DatabaseFacts, facts_of
@@ -53,6 +55,7 @@ class SqlStore:
         self._ledger = SqlLedger(self._db)
         self._calibrations = SqlCalibrations(self._db)
         self._ownership = SqlOwnership(self._db)
+        self._care = SqlCare(self._db)
         self._wakeups = SqlWakeups(self._db)
 
     @classmethod
@@ -96,6 +99,10 @@ class SqlStore:
     @property
     def ownership(self) -> OwnershipStore:
         return self._ownership
+
+    @property
+    def care(self) -> CareStore:
+        return self._care
 
     @property
     def wakeups(self) -> Wakeups:

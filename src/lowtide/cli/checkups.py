@@ -30,6 +30,7 @@ from lowtide.core.outcome import NoReply, Reply, error_message
 from lowtide.data_dir import LOCK_FILE, DataDirError, locked_data_dir
 from lowtide.engines.http_client import HttpEngine
 from lowtide.ports.blobs import BlobError
+from lowtide.store.compatibility import REMEDY, is_compatible, schema_refusal
 from lowtide.store.schema import HEAD
 from lowtide.wiring.database import is_single_machine
 
@@ -96,6 +97,8 @@ def _check_sqlite(path: Path) -> Finding:
         with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
             state = str(database.execute("PRAGMA quick_check(1)").fetchone()[0])
             version = str(database.execute("SELECT version_num FROM alembic_version").fetchone()[0])
+            asks = "SELECT least_code FROM schema_compatibility"
+            least = database.execute(asks).fetchone() if version > HEAD else None
     except sqlite3.Error as error:
         remedy = "Restore a backup, or move the data dir away to begin anew."
         return Finding("store", "fail", f"{path} cannot be read: {error}", remedy)
@@ -103,8 +106,10 @@ def _check_sqlite(path: Path) -> Finding:
         return Finding("store", "fail", f"{path} is damaged: {state}", "Restore a backup.")
     what = f"SQLite, schema {version}"
     if version > HEAD:
-        remedy = "A newer Lowtide has used it: install that one again."
-        return Finding("store", "fail", f"{what}, newer than {HEAD}", remedy)
+        least_code = least[0] if least else None
+        if not is_compatible(least_code):
+            return Finding("store", "fail", schema_refusal(version, least_code), REMEDY)
+        what += f", newer than this version's {HEAD} and fit for it"
     if version < HEAD:
         remedy = "The next start will bring it up to date; back it up before."
         return Finding("store", "warn", f"{what}, this version has {HEAD}", remedy)

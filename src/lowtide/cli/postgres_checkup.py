@@ -5,6 +5,7 @@ from lowtide.cli.finding import Finding
 from lowtide.config import Settings
 from lowtide.config_sources import ConfigError
 from lowtide.ports.store import StoreError
+from lowtide.store.compatibility import REMEDY, is_compatible, schema_refusal
 from lowtide.store.facts import DatabaseFacts
 from lowtide.store.schema import HEAD
 from lowtide.system import SystemClock
@@ -37,8 +38,9 @@ def _judge(facts: DatabaseFacts, lease_ttl_s: float) -> Finding:
     if refusal is not None:
         return Finding("store", "fail", f"{what}: {refusal}", "Set the clock.")
     if facts.schema is not None and facts.schema > HEAD:
-        remedy = "A newer Lowtide has used it: install that one again."
-        return Finding("store", "fail", f"{what}, newer than {HEAD}", remedy)
+        if not is_compatible(facts.least_code):
+            return Finding("store", "fail", schema_refusal(facts.schema, facts.least_code), REMEDY)
+        what += f", newer than this version's {HEAD} and fit for it: an upgrade under way?"
     if facts.schema is not None and facts.schema < HEAD:
         remedy = "The next start will bring it up to date; back it up before."
         return Finding("store", "warn", f"{what}, this version has {HEAD}", remedy)

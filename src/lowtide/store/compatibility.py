@@ -34,7 +34,7 @@ def is_compatible(least_code: str | None) -> bool:
     return least_code is not None and least_code <= HEAD
 
 
-def refusal(schema: str, least_code: str | None) -> str:
+def schema_refusal(schema: str, least_code: str | None) -> str:
     """Why not, for a person."""
     needed = f"code for schema {least_code} or later" if least_code else f"code for {schema}"
     return (

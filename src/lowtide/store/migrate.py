@@ -15,7 +15,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lowtide.limits import STORE_BUSY_TIMEOUT_S, STORE_OPEN_RETRY_S
 from lowtide.ports.store import StoreError, StoreUnavailable
-from lowtide.store.compatibility import REMEDY, declare, is_compatible, least_code_of, refusal
+from lowtide.store.compatibility import (
+    REMEDY,
+    declare,
+    is_compatible,
+    least_code_of,
+    schema_refusal,
+)
 from lowtide.store.dialect import lock_name, wait_patiently
 from lowtide.store.engine import Database, StoreConflict, is_locked
 from lowtide.store.schema import HEAD
@@ -54,7 +60,7 @@ async def _bring_to_head(database: Database) -> None:
             least_code = await least_code_of(conn)
             if is_compatible(least_code):
                 return
-            raise StoreError(f"{refusal(version, least_code)}. {REMEDY}")
+            raise StoreError(f"{schema_refusal(version, least_code)}. {REMEDY}")
         await conn.run_sync(_upgrade)
 
 

@@ -25,8 +25,8 @@ def checks(run_main: Run, *arguments: str | Path, code: int) -> dict[str, dict[s
     return {check["name"]: check for check in json.loads(outcome.out)["checks"]}
 
 
-def database(folder: Path, version: str) -> Path:
-    """A whole one, that says it is of this version."""
+def database(folder: Path, version: str, least_code: str = HEAD) -> Path:
+    """A whole one, that says it is of this version and asks for this code."""
 
     async def make() -> None:
         store = SqlStore.sqlite(folder / "lowtide.db")
@@ -37,6 +37,7 @@ def database(folder: Path, version: str) -> Path:
     path = folder / "lowtide.db"
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("UPDATE alembic_version SET version_num = ?", (version,))
+        connection.execute("UPDATE schema_compatibility SET least_code = ?", (least_code,))
         connection.commit()
     return path
 
@@ -81,11 +82,19 @@ def test_a_running_server_is_a_warning(run_main: Run, tmp_path: Path) -> None:
     assert str(os.getpid()) in found["lock"]["what"]
 
 
-@pytest.mark.parametrize(("version", "verdict"), [(HEAD, "ok"), ("0000", "warn"), ("9999", "fail")])
+SCHEMAS = [
+    (HEAD, HEAD, "ok"),
+    ("0000", HEAD, "warn"),
+    ("9999", HEAD, "ok"),  # a rolling upgrade: it says that we may go on
+    ("9999", "9998", "fail"),
+]
+
+
+@pytest.mark.parametrize(("version", "least_code", "verdict"), SCHEMAS)
 def test_the_schema_is_compared_and_left_alone(
-    run_main: Run, tmp_path: Path, version: str, verdict: str
+    run_main: Run, tmp_path: Path, version: str, least_code: str, verdict: str
 ) -> None:
-    path = database(tmp_path / "d", version)
+    path = database(tmp_path / "d", version, least_code)
     before = path.read_bytes()
     found = checks(run_main, "--data-dir", "d", code=1 if verdict == "fail" else 0)
     assert found["store"]["verdict"] == verdict
@@ -224,12 +233,17 @@ def test_a_postgres_is_named_with_its_schema_and_what_makes_it_unsafe(
     assert "fsync = off" in found["what"]
 
 
-@pytest.mark.parametrize(("version", "verdict"), [("0000", "warn"), ("9999", "fail")])
+@pytest.mark.parametrize(("version", "least_code", "verdict"), SCHEMAS[1:])
 def test_the_schema_of_a_postgres_is_compared_and_left_alone(
-    run_main: Run, postgres: PostgresServer, version: str, verdict: str
+    run_main: Run, postgres: PostgresServer, version: str, least_code: str, verdict: str
 ) -> None:
+    verdict = "warn" if verdict == "ok" else verdict  # its settings are those of a test
     with postgres.database("head") as name:
-        postgres.sql(f"UPDATE alembic_version SET version_num = '{version}'", database=name)
+        postgres.sql(
+            f"UPDATE alembic_version SET version_num = '{version}'",
+            f"UPDATE schema_compatibility SET least_code = '{least_code}'",
+            database=name,
+        )
         use(postgres.url(name))
         found = checks(run_main, code=1 if verdict == "fail" else 0)["store"]
         assert found["verdict"] == verdict and version in found["what"]

@@ -41,6 +41,8 @@ from lowtide.service.results import ResultReader
 from lowtide.service.services import Services
 from lowtide.service.signing import UploadSigner, load_secret
 from lowtide.service.tenants import TenantService
+from lowtide.service.uploads import UploadService
+from lowtide.service.uploads_completion import Completions
 from lowtide.service.usage import UsageService
 from lowtide.store.sql_store import SqlStore
 
@@ -168,9 +170,12 @@ def build(folder: Path, settings: Settings | None = None) -> Door:
     clock = ShiftedClock()
     allowance = LimitService(store.tenants, store.ledger, clock, settings.limits)
     access = Access(store.tenants, clock)
+    files = FileService(store.files, blobs, clock, new_id, allowance)
     services = Services(
         settings=settings,
-        files=FileService(store.files, blobs, clock, new_id, allowance),
+        files=files,
+        parts=UploadService(store.uploads, files, blobs, clock, new_id),
+        completions=Completions(store.uploads, store.files, blobs, clock, new_id),
         batches=BatchService(store, CATALOGUE, clock, new_id, settings, allowance, lambda _: None),
         models=ModelService(CATALOGUE),
         results=ResultReader(store, blobs, clock),
@@ -211,6 +216,7 @@ async def serve(door: Door, stop: asyncio.Event) -> None:
     finally:
         server.should_exit = True
         await task
+        await door.services.completions.aclose()
         await door.store.aclose()
 
 

@@ -5,7 +5,19 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from lowtide import __version__
-from lowtide.api import admin, batches, errors, files, live, metrics, models, usage, whoami
+from lowtide.api import (
+    admin,
+    batches,
+    errors,
+    files,
+    live,
+    metrics,
+    models,
+    multipart_uploads,
+    upload_parts,
+    usage,
+    whoami,
+)
 from lowtide.api.caller import services_of
 from lowtide.api.document import DocumentedApp
 from lowtide.api.documented import public_refusals
@@ -28,7 +40,17 @@ def create_app(services: Services) -> FastAPI:
     app.state.services = services
     errors.install(app)
     app.router.routes.extend(live.ROUTES)  # first: each route before them costs a live call time
-    for noun in (files, batches, models, usage, whoami, admin, metrics):
+    for noun in (
+        files,
+        upload_parts,
+        multipart_uploads,
+        batches,
+        models,
+        usage,
+        whoami,
+        admin,
+        metrics,
+    ):
         # One flat list rather than nested routers, so that a 405 can tell all methods of its path.
         app.router.routes.extend(noun.router.routes)
     app.add_api_route("/health", health, responses=public_refusals())

@@ -192,10 +192,6 @@ def _signed_upload() -> APIRoute:
     )
 
 
-def _refused_parts(path: str) -> APIRoute:
-    return _described(path, "POST", "Not offered: uploads in parts", refusals("invalid_request"))
-
-
 def _live_call(path: str) -> APIRoute:
     answers = {
         200: _ok("application/json", {"type": "object"}, "The engine's answer"),
@@ -216,6 +212,4 @@ PLAIN_ROUTES: Final = (
     _download("GET"),
     _download("HEAD"),
     _signed_upload(),
-    _refused_parts("/v1/files/multipart/{step}"),
-    _refused_parts("/v1/uploads"),
 )

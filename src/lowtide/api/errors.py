@@ -31,6 +31,7 @@ STATUS_OF: Final[Mapping[ErrorCode, int]] = MappingProxyType(
         "invalid_purpose": 400,
         "file_not_ready": 400,
         "upload_interrupted": 400,
+        "upload_closed": 400,
         "missing_api_key": 401,
         "invalid_api_key": 401,
         # 402, not 429: every SDK repeats a 429 by itself, and no wait within its patience lifts a
@@ -40,6 +41,7 @@ STATUS_OF: Final[Mapping[ErrorCode, int]] = MappingProxyType(
         "upload_invalid": 403,
         "file_not_found": 404,
         "batch_not_found": 404,
+        "upload_not_found": 404,
         "model_not_found": 404,
         "organization_not_found": 404,
         "project_not_found": 404,
@@ -60,6 +62,7 @@ STATUS_OF: Final[Mapping[ErrorCode, int]] = MappingProxyType(
         "engine_error": 502,
         "model_unavailable": 503,
         "engine_timeout": 504,
+        "upload_completing": 503,
         "storage_unavailable": 503,
         "server_stopping": 503,
         # 507, not 503: a full disk outlives the two to five retries of every SDK, each of which

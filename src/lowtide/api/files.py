@@ -19,7 +19,6 @@ from lowtide.api.file_objects import file_object, openai_file, together_file
 from lowtide.api.json_body import json_response
 from lowtide.api.mounts import client_dialect, dialect_of
 from lowtide.api.uploads import create_file, receive_signed
-from lowtide.core.errors import LowtideError
 
 router = APIRouter(tags=["files"])
 
@@ -77,21 +76,9 @@ async def preprocess_file(request: Request, file_id: str) -> Response:
     return json_response(together_file(file))
 
 
-async def refuse_parts(request: Request) -> Response:
-    """Uploads in parts are for files far above what a batch may read."""
-    bytes_max = await services_of(request).files.file_bytes_max(identify(request).project_id)
-    raise LowtideError(
-        "invalid_request",
-        f"Uploads in parts are not offered: a file may have {bytes_max} bytes (limits.file_bytes),"
-        " which one upload carries (POST /v1/files).",
-    )
-
-
 router.routes += [
     Route("/v1/files", create_file, methods=["POST"]),
     Route("/v1/files/upload", create_file, methods=["POST"]),
     Route("/v1/files/{file_id}/content", content, methods=["GET", "HEAD"]),
     Route("/v1/uploads/signed/{file_id}", receive_signed, methods=["PUT"]),
-    Route("/v1/files/multipart/{step}", refuse_parts, methods=["POST"]),
-    Route("/v1/uploads", refuse_parts, methods=["POST"]),
 ]

@@ -116,9 +116,13 @@ class FormParser:
 
 
 async def read_form(
-    pieces: AsyncIterator[bytes], boundary: bytes, open_file: Callable[[], Awaitable[Sink]]
+    pieces: AsyncIterator[bytes],
+    boundary: bytes,
+    open_file: Callable[[], Awaitable[Sink]],
+    file_field: str = FILE_FIELD,
 ) -> UploadForm:
-    """Read a whole form. The part named `file` goes to what `open_file` gives, if there is one.
+    """Read a whole form. The part named `file_field` goes to what `open_file` gives, if there is
+    one.
 
     Raises LowtideError `invalid_request`, and what the sink raises.
     """
@@ -130,9 +134,9 @@ async def read_form(
             match event:
                 case PartBegin():
                     name, value, sink = event.name, bytearray(), None
-                    if name == FILE_FIELD:
+                    if name == file_field:
                         if form.has_file:
-                            raise _malformed("two parts are named 'file'; send one file")
+                            raise _malformed(f"two parts are named {file_field!r}; send one")
                         form.filename = event.filename or ""
                         sink = await open_file()
                     else:

@@ -72,19 +72,12 @@ async def receive_signed(request: Request) -> Response:
 
 
 async def _receive_signed(request: Request) -> None:
-    services = services_of(request)
-    files, query = services.files, request.query_params
-    expires = query.get("expires", "")
-    permit = UploadPermit(
-        file_id=request.path_params["file_id"],
-        expires=int(expires) if re.fullmatch("[0-9]{1,12}", expires) else 0,
-        checksum=query.get("checksum", ""),
-    )
-    services.uploads.check(permit, query.get("signature", ""), files.now())
-    project_id = (await files.awaiting(permit.file_id)).project_id
+    files = services_of(request).files
+    permit = permit_of(request, request.path_params["file_id"])
+    project_id = (await files.awaiting(permit.subject)).project_id
     await files.check_room(project_id, declared_length(request))
     bytes_max = await files.file_bytes_max(project_id)
-    async with files.intake(permit.file_id, bytes_max) as intake:
+    async with files.intake(permit.subject, bytes_max) as intake:
         async for piece in body_of(request):
             await intake.write(piece)
         if permit.checksum not in ("", intake.content.sha256):
@@ -95,7 +88,22 @@ async def _receive_signed(request: Request) -> None:
                 "checksum",
             )
         await files.check_room(project_id, intake.content.bytes)
-    await files.fill(permit.file_id, intake.content)
+    await files.fill(permit.subject, intake.content)
+
+
+def permit_of(request: Request, subject: str) -> UploadPermit:
+    """What the signed address that was called allows. Raises LowtideError `upload_invalid`,
+    `upload_expired`.
+    """
+    services, query = services_of(request), request.query_params
+    expires = query.get("expires", "")
+    permit = UploadPermit(
+        subject=subject,
+        expires=int(expires) if re.fullmatch("[0-9]{1,12}", expires) else 0,
+        checksum=query.get("checksum", ""),
+    )
+    services.uploads.check(permit, query.get("signature", ""), services.files.now())
+    return permit
 
 
 async def _read_upload(request: Request, project_id: str) -> Response:

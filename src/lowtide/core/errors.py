@@ -21,6 +21,9 @@ ErrorCode = Literal[
     "upload_invalid",  # signature wrong, or the address was used already
     "upload_expired",
     "upload_interrupted",
+    "upload_not_found",  # an upload in parts
+    "upload_closed",  # completed or cancelled, or just being completed
+    "upload_completing",  # and it takes longer than a caller may wait
     "offset_expired",  # a partial read goes on after its segments were swept
     "range_not_satisfiable",
     "missing_api_key",

@@ -75,7 +75,7 @@ class TenantStore(Protocol):
         ...
 
     async def stored_bytes(self, organization_id: str) -> int:
-        """Bytes of all files that are not deleted."""
+        """Bytes of all files that are not deleted, and those announced by uploads under way."""
         ...
 
 

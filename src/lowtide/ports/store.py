@@ -32,6 +32,7 @@ from lowtide.ports.accounts import LedgerStore, TenantStore
 from lowtide.ports.calibration import CalibrationStore
 from lowtide.ports.care import CareStore
 from lowtide.ports.ownership import OwnershipStore
+from lowtide.ports.uploads import UploadStore
 from lowtide.ports.wakeups import Wakeups
 from lowtide.ports.work import WorkStore
 
@@ -282,7 +283,8 @@ class ResultStore(Protocol):
 
         Slices of batches that ended longer than `segments_keep_s` ago, with their segments once no
         other batch has slices in them; plans of ended batches; files past `expires_at`; inputs of
-        deleted files that no unfinished batch reads.
+        deleted files that no unfinished batch reads; parts of uploads past their time, which expire
+        (ports/uploads.py).
         """
         ...
 
@@ -320,6 +322,8 @@ class Store(Protocol):
     def calibrations(self) -> CalibrationStore: ...
     @property
     def ownership(self) -> OwnershipStore: ...
+    @property
+    def uploads(self) -> UploadStore: ...
     @property
     def care(self) -> CareStore: ...
     @property

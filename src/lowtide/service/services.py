@@ -15,6 +15,8 @@ from lowtide.service.limits import LimitService
 from lowtide.service.readiness import Readiness
 from lowtide.service.signing import UploadSigner
 from lowtide.service.tenants import TenantService
+from lowtide.service.uploads import UploadService
+from lowtide.service.uploads_completion import Completions
 from lowtide.service.usage import UsageService
 
 if TYPE_CHECKING:
@@ -35,6 +37,8 @@ class Services:
     models: ModelService
     results: ResultReader
     uploads: UploadSigner
+    parts: UploadService
+    completions: Completions
     estimates: EstimateService
     access: Access
     tenants: TenantService

@@ -26,10 +26,11 @@ _SECRET_BYTES: Final = 32
 class UploadPermit:
     """What a signed address allows:
 
-    To give `file_id` its bytes, which hash to `checksum` if any.
+    To give `subject` its bytes, which hash to `checksum` if any: a file, by its id, or a part of an
+    upload, as `{upload id}/parts/{number}` (no id has a slash, so neither passes for the other).
     """
 
-    file_id: str
+    subject: str
     expires: int
     checksum: str = ""
 
@@ -41,9 +42,12 @@ class UploadSigner:
         self._secret = secret
         self._ttl_s = ttl_s
 
-    def query(self, file_id: str, now: datetime, checksum: str = "") -> str:
+    def query(
+        self, subject: str, now: datetime, checksum: str = "", ttl_s: int | None = None
+    ) -> str:
         """The query string of the address, without the `?`."""
-        permit = UploadPermit(file_id, int(now.timestamp()) + self._ttl_s, checksum)
+        ttl_s = self._ttl_s if ttl_s is None else ttl_s
+        permit = UploadPermit(subject, int(now.timestamp()) + ttl_s, checksum)
         fields = {"expires": str(permit.expires)}
         if checksum:
             fields["checksum"] = checksum
@@ -58,12 +62,11 @@ class UploadSigner:
         if now.timestamp() >= permit.expires:
             raise LowtideError(
                 "upload_expired",
-                f"This upload address was good for {self._ttl_s} seconds, which are over;"
-                " upload again to get a new one.",
+                "The time of this upload address is over; upload again to get a new one.",
             )
 
     def _signature(self, permit: UploadPermit) -> str:
-        text = f"upload\n{permit.file_id}\n{permit.expires}\n{permit.checksum}"
+        text = f"upload\n{permit.subject}\n{permit.expires}\n{permit.checksum}"
         return hmac.digest(self._secret, text.encode(), "sha256").hex()
 
 

@@ -1,6 +1,7 @@
 """What becomes garbage, and when: the only statements that write the table of blobs to delete.
 
-Called by files.py (a file is deleted) and results.py (the sweep), inside their transactions.
+Called by files.py (a file is deleted), uploads.py (parts are replaced or no longer needed) and
+results.py (the sweep), inside their transactions.
 Invariant: a blob key enters the garbage in the same transaction in which the last row that needs
 the blob lets go of it, so no blob is both needed and garbage, and none is forgotten. For that,
 disposals come one after another: each sees which rows the ones before it took.
@@ -26,6 +27,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from lowtide.store.dialect import lock_name
 from lowtide.store.schema import batches, chunks, files, garbage, slices
 from lowtide.store.transitions import lock_batches
+from lowtide.store.upload_tables import upload_parts
 
 _UNFINISHED = batches.c.ended_at.is_(None)
 
@@ -88,6 +90,13 @@ async def discard_plans(conn: AsyncConnection, ids: Sequence[str], now: datetime
     these = and_(batches.c.id.in_(ids), batches.c.plan_key.is_not(None))
     added = await _add(conn, select(batches.c.plan_key.label("key")).where(these), now)
     await conn.execute(update(batches).where(these).values(plan_key=None))
+    return added
+
+
+async def discard_parts(conn: AsyncConnection, which: ColumnElement[bool], now: datetime) -> int:
+    """Parts of uploads, rows and blobs."""
+    added = await _add(conn, select(upload_parts.c.blob_key.label("key")).where(which), now)
+    await conn.execute(delete(upload_parts).where(which))
     return added
 
 

@@ -22,9 +22,17 @@ from lowtide.store.disposal import (
 )
 from lowtide.store.engine import Database, transactional
 from lowtide.store.schema import batches, files, garbage, slices
+from lowtide.store.upload_tables import upload_parts
+from lowtide.store.uploads import sweep_uploads
 
 _SLICE = tuple(slices.c[field] for field in SliceRow.__struct_fields__)
-_KEEPS_BLOB = (files.c.blob_key, batches.c.plan_key, slices.c.segment_key, garbage.c.blob_key)
+_KEEPS_BLOB = (
+    files.c.blob_key,
+    upload_parts.c.blob_key,
+    batches.c.plan_key,
+    slices.c.segment_key,
+    garbage.c.blob_key,
+)
 
 
 @transactional
@@ -53,6 +61,7 @@ class SqlResults:
             # Files first: they wait for the batches they lock. What comes after passes over those
             # that others hold, so that nobody waits for us who makes us wait.
             added = await _sweep_files(conn, now, keep_since, limit)
+            added += await sweep_uploads(conn, now, keep_since, limit)
             added += await _sweep_plans(conn, now, limit)
             added += await _sweep_slices(conn, now, keep_since, limit)
         return added

@@ -21,6 +21,7 @@ from lowtide.ports.store import (
     StoreError,
     StoreUnavailable,
 )
+from lowtide.ports.uploads import UploadStore
 from lowtide.ports.wakeups import Wakeups
 from lowtide.ports.work import WorkStore
 from lowtide.store.batches import SqlBatches
@@ -36,6 +37,7 @@ from lowtide.store.migrate import bring_to_head
 from lowtide.store.ownership import SqlOwnership
 from lowtide.store.results import SqlResults
 from lowtide.store.tenants import SqlTenants
+from lowtide.store.uploads import SqlUploads
 from lowtide.store.wakeups import SqlWakeups
 from lowtide.store.work import SqlWork
 
@@ -56,6 +58,7 @@ class SqlStore:
         self._calibrations = SqlCalibrations(self._db)
         self._ownership = SqlOwnership(self._db)
         self._care = SqlCare(self._db)
+        self._uploads = SqlUploads(self._db)
         self._wakeups = SqlWakeups(self._db)
 
     @classmethod
@@ -103,6 +106,10 @@ class SqlStore:
     @property
     def care(self) -> CareStore:
         return self._care
+
+    @property
+    def uploads(self) -> UploadStore:
+        return self._uploads
 
     @property
     def wakeups(self) -> Wakeups:

@@ -17,6 +17,7 @@ from lowtide.store.engine import Database, transactional
 from lowtide.store.rows import key_of, organization_of, organization_values, project_of
 from lowtide.store.schema import api_keys, batches, files, organizations, projects
 from lowtide.store.spending import resume_below_cap
+from lowtide.store.upload_tables import uploads
 
 _TOUCH = (
     update(api_keys)
@@ -120,7 +121,10 @@ class SqlTenants:
             files.c.project_id.in_(own), files.c.deleted_at.is_(None)
         )
         async with self._db.read() as conn:
-            return int(await conn.scalar(stored) or 0)
+        announced = select(func.sum(uploads.c.bytes)).where(
+            uploads.c.project_id.in_(own), uploads.c.ended_at.is_(None)
+        )
+            return int(await conn.scalar(stored) or 0) + int(await conn.scalar(announced) or 0)
 
     async def _add(
         self, table: Table, values: Mapping[str, Any], owners: Table, owner_id: str

@@ -22,6 +22,8 @@ from lowtide.service.results import ResultReader
 from lowtide.service.services import Services
 from lowtide.service.signing import UploadSigner, load_secret
 from lowtide.service.tenants import TenantService
+from lowtide.service.uploads import UploadService
+from lowtide.service.uploads_completion import Completions
 from lowtide.service.usage import UsageService
 from lowtide.system import new_id
 from lowtide.wiring.worker import Worker
@@ -46,9 +48,14 @@ async def open_verbs(
     stack.push_async_callback(access.flush)
     if settings.auth.mode == "keys" and not await store.tenants.keys():
         log.warning("keys.none", hint="nobody can call: make a key with `lowtide keys create`")
+    files = FileService(store.files, blobs, clock, new_id, allowance)
+    completions = Completions(store.uploads, store.files, blobs, clock, new_id)
+    stack.push_async_callback(completions.aclose)
     return Services(
         settings=settings,
-        files=FileService(store.files, blobs, clock, new_id, allowance),
+        files=files,
+        parts=UploadService(store.uploads, files, blobs, clock, new_id),
+        completions=completions,
         batches=BatchService(
             store,
             catalogue,

@@ -1,0 +1,74 @@
+"""The port to uploads in parts: what was announced, what has arrived, who puts it together.
+
+Same contract as ports/store.py: each method one transaction, durable when it returns, foreign
+exceptions mapped. Bytes are in the object store under `UploadPart.blob_key`.
+
+- **One file.** An upload leaves `pending` once. With `complete` its file appears, whole, in that
+  same transaction; with any other event there never is one.
+- **One at a time.** Whoever puts the parts together holds the upload under a token, for a limited
+  time. While it is held it takes no parts, and no sweep expires it; a token that was superseded
+  completes nothing.
+- **Parts go when nobody needs them.** A part that is replaced, and all parts of an upload that
+  leaves `pending`, become garbage (ports/store.py, `ResultStore.garbage`) in that same transaction.
+  `ResultStore.sweep` takes the event `expire` for uploads past their time, and forgets ended ones.
+- Bytes announced by pending uploads count as stored (`TenantStore.stored_bytes`).
+"""
+
+from datetime import datetime
+from typing import Literal, Protocol
+
+from lowtide.core.file import File
+from lowtide.core.upload import Upload, UploadPart
+
+PartAnswer = Literal["kept", "closed", "full"]
+"""closed: the upload takes no parts (any more). full: its parts would have more bytes
+than its room, or be more than `limits.UPLOAD_PARTS_MAX`."""
+
+
+class UploadStore(Protocol):
+    """Rows of uploads and of their parts."""
+
+    async def add(self, upload: Upload) -> None:
+        """Insert. The ids are fresh."""
+        ...
+
+    async def get(self, project_id: str, upload_id: str) -> Upload | None:
+        """None when unknown, forgotten, or another project's."""
+        ...
+
+    async def by_id(self, upload_id: str) -> Upload | None:
+        """For signed addresses, where the signature is the permission."""
+        ...
+
+    async def add_part(self, part: UploadPart, now: datetime) -> PartAnswer:
+        """Insert, in place of the part with the same number if there is one.
+
+        When the answer is not "kept", nothing has changed.
+        """
+        ...
+
+    async def parts(self, upload_id: str) -> list[UploadPart]:
+        """In the order of arrival."""
+        ...
+
+    async def hold(self, upload_id: str, now: datetime, ttl_s: float) -> int | None:
+        """A token for putting it together; None when it takes nothing any more, or is held."""
+        ...
+
+    async def keep_hold(self, upload_id: str, token: int, now: datetime, ttl_s: float) -> bool:
+        """False when the hold was lost, or the upload is not pending any more."""
+        ...
+
+    async def let_go(self, upload_id: str, token: int) -> None:
+        """Give up the hold at once; nothing happens when it was lost."""
+        ...
+
+    async def complete(
+        self, upload_id: str, token: int, file: File, made_of: str, now: datetime
+    ) -> bool:
+        """Event `complete`: insert `file`, let go of the parts. False when the hold was lost."""
+        ...
+
+    async def cancel(self, project_id: str, upload_id: str, now: datetime) -> Upload | None:
+        """Take the event `cancel` where the state allows it; the upload as it then is."""
+        ...

@@ -1,0 +1,180 @@
+"""`ports.uploads.UploadStore` over SQL.
+
+Invariants: an upload leaves `pending` once, by `core.upload.step`; the rows of its parts go in that
+same transaction, and their blobs to the garbage; a part is added only to an upload that is pending,
+in time and not held.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Row, delete, func, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from lowtide.core.file import File
+from lowtide.core.upload import Upload, UploadEvent, UploadPart, step
+from lowtide.limits import UPLOAD_PARTS_MAX
+from lowtide.ports.uploads import PartAnswer
+from lowtide.store.disposal import discard_parts, dispose_alone
+from lowtide.store.engine import Database, transactional
+from lowtide.store.rows import file_values
+from lowtide.store.schema import files
+from lowtide.store.upload_tables import upload_parts, uploads
+
+_PENDING = uploads.c.ended_at.is_(None)
+
+
+@transactional
+class SqlUploads:
+    """Rows of uploads and of their parts."""
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+    async def add(self, upload: Upload) -> None:
+        values = {field: getattr(upload, field) for field in Upload.__struct_fields__}
+        async with self._db.write() as conn:
+            await conn.execute(insert(uploads), values | {"token": 0})
+
+    async def get(self, project_id: str, upload_id: str) -> Upload | None:
+        upload = await self.by_id(upload_id)
+        return upload if upload is not None and upload.project_id == project_id else None
+
+    async def by_id(self, upload_id: str) -> Upload | None:
+        async with self._db.read() as conn:
+            row = (
+                await conn.execute(select(uploads).where(uploads.c.id == upload_id))
+            ).one_or_none()
+        return None if row is None else _upload_of(row)
+
+    async def add_part(self, part: UploadPart, now: datetime) -> PartAnswer:
+        async with self._db.write() as conn:
+            await dispose_alone(conn)
+            row = await _locked(conn, part.upload_id)
+            upload = None if row is None else _upload_of(row)
+            if upload is None or not _takes_parts(upload, now):
+                return "closed"
+            of_upload = upload_parts.c.upload_id == part.upload_id
+            replaced = of_upload & (upload_parts.c.number == part.number)
+            kept = of_upload if part.number is None else of_upload & ~replaced
+            count, held = (
+                await conn.execute(select(func.count(), func.sum(upload_parts.c.bytes)).where(kept))
+            ).one()
+            if count >= UPLOAD_PARTS_MAX or int(held or 0) + part.bytes > upload.room:
+                return "full"
+            if part.number is not None:
+                await discard_parts(conn, replaced, now)
+            values = {field: getattr(part, field) for field in UploadPart.__struct_fields__}
+            await conn.execute(insert(upload_parts), values)
+        return "kept"
+
+    async def parts(self, upload_id: str) -> list[UploadPart]:
+        of_upload = select(upload_parts).where(upload_parts.c.upload_id == upload_id)
+        async with self._db.read() as conn:
+            rows = await conn.execute(
+                of_upload.order_by(upload_parts.c.created_at, upload_parts.c.id)
+            )
+            return [
+                UploadPart(**{field: row._mapping[field] for field in UploadPart.__struct_fields__})
+                for row in rows
+            ]
+
+    async def hold(self, upload_id: str, now: datetime, ttl_s: float) -> int | None:
+        free = uploads.c.completing_until.is_(None) | (uploads.c.completing_until <= now)
+        async with self._db.write() as conn:
+            held = await conn.execute(
+                update(uploads)
+                .where(uploads.c.id == upload_id, _PENDING, uploads.c.expires_at > now, free)
+                .values(token=uploads.c.token + 1, completing_until=now + timedelta(seconds=ttl_s))
+                .returning(uploads.c.token)
+            )
+            token: int | None = held.scalar_one_or_none()
+        return token
+
+    async def keep_hold(self, upload_id: str, token: int, now: datetime, ttl_s: float) -> bool:
+        async with self._db.write() as conn:
+            kept = await conn.execute(
+                update(uploads)
+                .where(uploads.c.id == upload_id, uploads.c.token == token, _PENDING)
+                .values(completing_until=now + timedelta(seconds=ttl_s))
+            )
+        return kept.rowcount == 1
+
+    async def let_go(self, upload_id: str, token: int) -> None:
+        async with self._db.write() as conn:
+            await conn.execute(
+                update(uploads)
+                .where(uploads.c.id == upload_id, uploads.c.token == token, _PENDING)
+                .values(completing_until=None)
+            )
+
+    async def complete(
+        self, upload_id: str, token: int, file: File, made_of: str, now: datetime
+    ) -> bool:
+        async with self._db.write() as conn:
+            await dispose_alone(conn)
+            row = await _locked(conn, upload_id)
+            if row is None or row.token != token or row.ended_at is not None:
+                return False
+            await conn.execute(insert(files), file_values(file))
+            await _take(conn, [row], "complete", now, made_of=made_of)
+        return True
+
+    async def cancel(self, project_id: str, upload_id: str, now: datetime) -> Upload | None:
+        async with self._db.write() as conn:
+            await dispose_alone(conn)
+            row = await _locked(conn, upload_id)
+            if row is None or row.project_id != project_id:
+                return None
+            if row.ended_at is None:
+                await _take(conn, [row], "cancel", now)
+                row = await _locked(conn, upload_id)
+                assert row is not None, "it is ours"
+            return _upload_of(row)
+
+
+async def sweep_uploads(
+    conn: AsyncConnection, now: datetime, keep_since: datetime, limit: int
+) -> int:
+    """Uploads past their time expire; ended ones are forgotten. How many keys became garbage.
+
+    Called by results.py inside the transaction of its sweep, which disposes alone.
+    """
+    free = uploads.c.completing_until.is_(None) | (uploads.c.completing_until <= now)
+    due = (
+        select(uploads)
+        .where(_PENDING, uploads.c.expires_at <= now, free)
+        .order_by(uploads.c.expires_at)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    added = await _take(conn, (await conn.execute(due)).all(), "expire", now)
+    await conn.execute(delete(uploads).where(uploads.c.ended_at <= keep_since))
+    return added
+
+
+async def _locked(conn: AsyncConnection, upload_id: str) -> Row[Any] | None:
+    found = await conn.execute(select(uploads).where(uploads.c.id == upload_id).with_for_update())
+    return found.one_or_none()
+
+
+async def _take(
+    conn: AsyncConnection, rows: Sequence[Row[Any]], event: UploadEvent, now: datetime, **more: Any
+) -> int:
+    """Let locked uploads take `event` and let go of their parts. Raises IllegalUploadTransition."""
+    if not rows:
+        return 0
+    ids = [row.id for row in rows]
+    (after,) = {step(row.status, event) for row in rows}
+    ended = {"status": after, "ended_at": now, "completing_until": None}
+    await conn.execute(update(uploads).where(uploads.c.id.in_(ids)).values(ended | more))
+    return await discard_parts(conn, upload_parts.c.upload_id.in_(ids), now)
+
+
+def _takes_parts(upload: Upload, now: datetime) -> bool:
+    return upload.status == "pending" and now < upload.expires_at and not upload.is_completing(now)
+
+
+def _upload_of(row: Row[Any]) -> Upload:
+    return Upload(**{field: row._mapping[field] for field in Upload.__struct_fields__})

@@ -15,7 +15,10 @@ Contract, held by every adapter:
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
+import msgspec
+
 from lowtide.core.outcome import Attempt, NoReply
+from lowtide.core.signals import EngineSignals
 
 
 class ReplyStream(Protocol):
@@ -78,4 +81,35 @@ class StreamingEngine(Protocol):
 
         `timeout_s` bounds the wait for the head, connection included, and then each silence.
         """
+        ...
+
+
+class SignalReader(Protocol):
+    """What an engine tells about itself, asked for twice a second."""
+
+    async def read(self) -> EngineSignals | None:
+        """One reading; None when the engine did not answer, or told nothing that can be read.
+
+        Never raises for anything the network or the engine does, and takes CONTROL_READ_S at most.
+        """
+        ...
+
+
+class Acquaintance(msgspec.Struct, frozen=True):
+    """What was found out about an engine. `reader` None: it tells nothing about itself.
+
+    `priority` is what to send as the `priority` of batch calls so that live ones go first; None:
+    send none.
+    """
+
+    kind: str
+    reader: SignalReader | None
+    priority: int | None
+
+
+class Prober(Protocol):
+    """Finds out what kind of engine answers at one URL."""
+
+    async def probe(self) -> Acquaintance | None:
+        """None while the engine does not answer. Never raises; takes PROBE_S at most."""
         ...

@@ -10,6 +10,9 @@ of the script, and `otherwise` once the script is used up. An answer is a sequen
     Cut.RESET        end it rudely (RST)
     Cut.HANG         do nothing until the client goes away
 
+What is asked beside its /v1 (metrics, version, slots) takes nothing of the script: it is answered
+from `pages`, else 404, and recorded in `looks`.
+
 It records requests, and which of them the client abandoned, and lets a test wait for either: no
 test needs to sleep. It never checks what it is told to say.
 """
@@ -110,6 +113,9 @@ class ScriptedEngine:
         self.otherwise: Answer = (reply(completion()),) if otherwise is None else otherwise
         self.on_connect: Answer = on_connect
         self.requests: list[SeenRequest] = []
+        self.pages: dict[str, Answer] = {}
+        """What lies beside /v1, by path."""
+        self.looks: list[SeenRequest] = []
         self.abandoned: list[SeenRequest] = []
         """Requests whose connection ended before the answer was written."""
         self.connections_opened = 0
@@ -220,6 +226,10 @@ class ScriptedEngine:
         self.notify()
 
     def next_answer(self, request: SeenRequest) -> Answer:
+        if request.method == "GET" and not request.path.startswith("/v1"):
+            self.looks.append(request)
+            self.notify()
+            return self.pages.get(request.path, (reply({"error": "no such page"}, 404),))
         self.requests.append(request)
         self.notify()
         return self._script.popleft() if self._script else self.otherwise

@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from lowtide.core.chunk import NOTHING_DONE, ChunkKey, is_done, mark_done
 from lowtide.core.segment import Slice
 from lowtide.loops import leasing
+from lowtide.loops.ownership import OwnershipLoop
 from lowtide.ports.work import Beat
 from lowtide.store import beat as beat_module
 from lowtide.store import settlement
@@ -24,6 +25,7 @@ from lowtide.store.settlement import Settlement, _Chunk
 from lowtide.testing.sim.rounds import played
 
 _write = beat_module._write
+_keep = OwnershipLoop._keep
 _chunk_values = settlement._chunk_values
 
 
@@ -67,6 +69,10 @@ def _everything_is_missing(_done: bytes, count: int) -> Iterator[int]:
     return iter(range(count))
 
 
+def _believes_for_ever(loop: OwnershipLoop, tokens: dict[str, int], _until_s: float) -> None:
+    _keep(loop, tokens, float("inf"))
+
+
 BUGS: Mapping[str, Callable[[], list[AbstractContextManager[Any]]]] = {
     "fencing": lambda: [
         patch.object(settlement, "_owned", _owned_whatever_the_token),
@@ -78,6 +84,7 @@ BUGS: Mapping[str, Callable[[], list[AbstractContextManager[Any]]]] = {
     "recovery-forgets-bitmap": lambda: [
         patch.object(settlement, "_chunk_values", _released_chunk_forgets)
     ],
+    "ownership-without-end": lambda: [patch.object(OwnershipLoop, "_keep", _believes_for_ever)],
 }
 
 

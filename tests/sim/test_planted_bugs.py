@@ -19,6 +19,7 @@ PROGRAM = Path(__file__).with_name("planted_bugs.py")
         ("commit-doubles-slices", "0..5", "lines came before"),
         ("recovery-runs-all-again", "0..40", "not over after"),
         ("recovery-forgets-bitmap", "0..40", "fell behind"),
+        ("ownership-without-end", "0..40", "owned by"),
     ],
 )
 def test_a_planted_bug_is_caught_by_a_few_seeds(bug: str, seeds: str, promise: str) -> None:

@@ -24,6 +24,9 @@ from lowtide.ports.store import StoreError
 log = structlog.get_logger(__name__)
 
 _NEVER = float("-inf")
+_ROUNDING = timedelta(microseconds=2)
+"""An instant is rounded to a microsecond: a tick just before the heartbeat is due would be asked
+for again at once, and again."""
 
 
 class Hands(Protocol):
@@ -91,7 +94,7 @@ class OwnershipLoop:
         wait_s = max(0.0, self._due_s - self._clock.monotonic())
         if self._leaving:
             wait_s = min(wait_s, limits.OWNERSHIP_IDLE_POLL_S)
-        return self._clock.now() + timedelta(seconds=wait_s)
+        return self._clock.now() + timedelta(seconds=wait_s) + _ROUNDING
 
     async def leave(self) -> None:
         """The worker has stopped: what is still its own is free at once."""

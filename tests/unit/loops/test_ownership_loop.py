@@ -69,6 +69,15 @@ async def test_a_worker_stops_sending_before_its_lease_is_over(yard: Yard) -> No
     assert a.announced == 2
 
 
+async def test_a_tick_just_before_the_heartbeat_is_due_is_not_asked_for_again_at_once(
+    yard: Yard,
+) -> None:
+    a = yard.worker("a")
+    await a.tick()
+    yard.at_s = BEAT_S - 1e-7  # less than an instant can say: the runner would spin
+    assert await a.tick() > 0
+
+
 async def test_a_heartbeat_that_failed_leaves_the_lease_to_run_out(
     yard: Yard, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -126,8 +126,10 @@ class EngineMachine:
 class SimEngine:
     """One process's connections to an engine."""
 
-    def __init__(self, machine: EngineMachine) -> None:
+    def __init__(self, machine: EngineMachine, called: Callable[[str], None]) -> None:
+        """`called` is told of each call that begins."""
         self._machine = machine
+        self._called = called
 
     @property
     def url(self) -> str:
@@ -137,6 +139,7 @@ class SimEngine:
         process = PROCESS.get()
         assert process is not None, "engines are called by workers"
         process.exit_if_dead()
+        self._called(self.url)
         try:
             async with asyncio.timeout(timeout_s):
                 reply = await self._machine.answer(body, process)

@@ -30,6 +30,7 @@ from lowtide.testing.sim.engines import EngineMachine, SimEngine
 from lowtide.testing.sim.faults import Faults
 from lowtide.testing.sim.kinds import Fault
 from lowtide.testing.sim.memory_blobs import BlobDisk, MemoryBlobs
+from lowtide.testing.sim.owners import Owners
 from lowtide.testing.sim.process import Process
 from lowtide.testing.sim.scenario import Scenario
 from lowtide.testing.sim.trace import Trace
@@ -75,6 +76,7 @@ class Ground:
     disk: BlobDisk
     engines: Sequence[EngineMachine]
     watch: Watch
+    owners: Owners
 
     def new_id(self, prefix: str) -> str:
         return f"{prefix}{self.random.getrandbits(96):024x}"
@@ -197,13 +199,16 @@ class House:
         upstreams = [
             Upstream(
                 Replica(machine.url, frozenset(ground.catalogue.entries), scenario.window),
-                SimEngine(machine),
+                SimEngine(machine, ground.owners.called),
                 {},
                 frozenset(),
                 scenario.attempt_timeout_s,
             )
             for machine in ground.engines
         ]
+        shared = None if alone else {each.replica.url: each.replica for each in upstreams}
+        for replica in (shared or {}).values():
+            ground.owners.list_shared(self.process, replica)
         dispatch = Dispatch(lease_ttl_s=scenario.lease_ttl_s, beat_s=scenario.beat_s)
         return Worker(
             Settings(dispatch=dispatch),
@@ -214,6 +219,7 @@ class House:
             upstreams,
             "local" if alone else ground.new_id(f"{self.process.name}-"),
             self.allowance,
+            shared=shared,
             new_id=ground.new_id,
             draw=ground.random.random,
         )

@@ -20,6 +20,7 @@ class Fault(StrEnum):
     PAUSED = "process stopped, and continued"
     PAUSED_BEFORE_COMMIT = "process stopped between segment and commit"
     LEASE_LOST = "results committed behind the end of a lease"
+    OWNER_CHANGED = "replica gone over to another worker"
     CLOCK_JUMPED = "clock off by up to a minute"
     CLOCK_LEAPT = "clock off by longer than orphans are kept"
     REPLY_LOST = "reply to a client lost"

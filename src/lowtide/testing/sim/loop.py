@@ -49,6 +49,7 @@ class VirtualLoop:
 
     def run_until_complete(self, future: Any) -> Any:
         main = asyncio.ensure_future(future, loop=self._as_loop)
+        self._spun = 0
         hooks = sys.get_asyncgen_hooks()
         sys.set_asyncgen_hooks(finalizer=self._end_generator)
         events._set_running_loop(self._as_loop)

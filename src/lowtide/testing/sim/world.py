@@ -24,6 +24,7 @@ from lowtide.testing.sim.faults import Faults
 from lowtide.testing.sim.house import Ground, House, SimClock, Unreachable
 from lowtide.testing.sim.loop import Stuck, VirtualLoop, virtual_loop
 from lowtide.testing.sim.memory_blobs import BlobDisk, MemoryBlobs
+from lowtide.testing.sim.owners import Owners
 from lowtide.testing.sim.scenario import Scenario, draw_scenario, scaled_limits
 from lowtide.testing.sim.stores import Stores
 from lowtide.testing.sim.storm import Storm
@@ -70,6 +71,7 @@ class World:
         path = str(stores.path)
         disk = BlobDisk(SimClock(None).now)
         answers: dict[str, list[Any]] = {}
+        watch = Watch(path, disk)
         self._ground = Ground(
             scenario=scenario,
             random=Random(f"chance {scenario.seed}"),
@@ -79,7 +81,8 @@ class World:
             engines=[
                 EngineMachine(f"e{n}", scenario, answers, trace) for n in range(scenario.engines)
             ],
-            watch=Watch(path, disk),
+            watch=watch,
+            owners=Owners(trace, watch.fail),
         )
         inline_sqlite.gates[path] = self._ground.faults.database
         inline_sqlite.commits[path] = self._ground.watch.committed
@@ -107,7 +110,10 @@ class World:
     async def bury(self) -> None:
         """Unwind everything, alive or dead."""
         self._closing = True
-        for house in (*self._past, *self._houses.values()):
+        houses = (*self._past, *self._houses.values())
+        for house in houses:
+            house.process.kill()  # first all of them: one that spins would let no time pass
+        for house in houses:
             await house.process.bury(virtual_loop().release)
         self.watch.close()
 

@@ -299,6 +299,7 @@ STORE_KEYS_PER_STATEMENT: Final = 500  # in one IN list; SQLite before 3.32 take
 READY_FRESH_S: Final = 1.0  # whoever asks /ready sooner hears the last answer: it needs no key
 READY_CHECK_S: Final = 2.0  # for database and bucket to answer; probes give up after five or so
 DRAIN_S: Final = 10.0  # SIGTERM to exit: finish or release within this
+SHUTDOWN_DELAY_S_MAX: Final = 60.0  # before that, for balancers to notice; supervisors kill later
 LOOP_BACKOFF_S_MAX: Final = 5.0  # between failed ticks; a beat that fails must still renew leases
 EMBEDDED_START_TIMEOUT_S: Final = 120.0  # a large GGUF from a cold disk
 EMBEDDED_RESTART_BACKOFF_S_MAX: Final = 30.0

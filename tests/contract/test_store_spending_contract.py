@@ -54,7 +54,7 @@ async def test_the_charge_that_reaches_the_cap_pauses_all_batches_of_the_organiz
     await world.project("q1", other.id)
     batch = await world.running(("m", 9), ("m", 9))
     sister = await world.running(("m", 9), project="p2")
-    foreign = await world.running(("m", 3), project="q1")
+    foreign = await world.running(("n", 3), project="q1")
     unplanned = await world.validating()
     first = await world.claim_one()
     await world.settle(first)
@@ -66,7 +66,8 @@ async def test_the_charge_that_reaches_the_cap_pauses_all_batches_of_the_organiz
     assert await is_paused(world, sister)
     assert not await is_paused(world, unplanned)
     assert (await world.see(batch)).status == "in_progress"
-    assert [lease.key.batch_id for lease in await world.claim()] == [foreign.id]
+    leases = await world.claim(models=("m", "n"))
+    assert [lease.key.batch_id for lease in leases] == [foreign.id]
     assert not await is_paused(world, foreign)
 
 

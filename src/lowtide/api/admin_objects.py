@@ -25,6 +25,7 @@ class LimitsObject(BaseModel):
     requests_in_flight: int | None
     live_requests_per_minute: int | None
     live_tokens_per_minute: int | None
+    weight: int | None
 
 
 class OrganizationObject(BaseModel):

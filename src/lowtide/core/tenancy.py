@@ -30,6 +30,8 @@ class OrganizationLimits(msgspec.Struct, frozen=True, omit_defaults=True):
     requests_in_flight: int | None = None
     live_requests_per_minute: int | None = None
     live_tokens_per_minute: int | None = None
+    weight: int | None = None
+    """Its share of a pool beside others that have work, 1 unless given."""
 
 
 class Organization(msgspec.Struct, frozen=True, kw_only=True):

@@ -30,6 +30,7 @@ from lowtide.core.file import File
 from lowtide.core.plan import ChunkSpec, ModelShare
 from lowtide.ports.accounts import LedgerStore, TenantStore
 from lowtide.ports.calibration import CalibrationStore
+from lowtide.ports.capacity import CapacityStore
 from lowtide.ports.care import CareStore
 from lowtide.ports.ownership import OwnershipStore
 from lowtide.ports.uploads import UploadStore
@@ -326,6 +327,8 @@ class Store(Protocol):
     def uploads(self) -> UploadStore: ...
     @property
     def care(self) -> CareStore: ...
+    @property
+    def capacity(self) -> CapacityStore: ...
     @property
     def wakeups(self) -> Wakeups: ...
 

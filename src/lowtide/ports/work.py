@@ -61,8 +61,14 @@ class WorkStore(Protocol):
     ) -> list[ChunkLease]:
         """Lease up to `limit` waiting chunks of batches in progress, for any of `models`.
 
-        Order: batch priority (higher first), deadline, batch creation, seq. Two claimers never
-        get the same chunk. The cost does not grow with the number of chunks queued.
+        Order: first the batches that are marked as urgent (ports/capacity.py), then turn by turn
+        of the organisations: next is the one that was given the least work of these models over
+        its weight (`OrganizationLimits.weight`), `LOCALITY_CHUNKS` at a time. Within an
+        organisation: batch priority (higher first), deadline, batch creation, seq. A lease is
+        charged its estimated work, a beat corrects that to what was reported, and what comes back
+        unfinished is not charged; whose work begins is lifted to the least of those at work, so
+        that idleness is no credit. Two claimers never get the same chunk. The cost grows with the
+        organisations that wait, not with chunks or batches.
 
         An organisation whose leased requests, not yet settled, have reached its bound
         (`OrganizationLimits.requests_in_flight`, else `in_flight_max`; None: no bound) gets no

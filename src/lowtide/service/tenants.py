@@ -181,10 +181,13 @@ def _checked_scopes(scopes: Collection[str]) -> frozenset[Scope]:
 
 def _checked_limits(bounds: OrganizationLimits) -> OrganizationLimits:
     for name, value in msgspec.structs.asdict(bounds).items():
-        if value is not None and not 0 <= value <= limits.TENANT_LIMIT_MAX:
+        low, high = 0, limits.TENANT_LIMIT_MAX
+        if name == "weight":
+            low, high = 1, limits.TENANT_WEIGHT_MAX
+        if value is not None and not low <= value <= high:
             raise LowtideError(
                 "invalid_request",
-                f"limits.{name} must be from 0 to {limits.TENANT_LIMIT_MAX}.",
+                f"limits.{name} must be from {low} to {high}.",
                 f"limits.{name}",
             )
     return bounds

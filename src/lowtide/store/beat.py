@@ -7,6 +7,7 @@ together, and only for chunks that are leased under the beat's token.
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
+from datetime import datetime
 from typing import Any, Final
 
 import msgspec
@@ -15,6 +16,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lowtide.core.chunk import ChunkKey
 from lowtide.ports.work import Beat, BeatReceipt
+from lowtide.store import turns
+from lowtide.store.paces import keep_pace
 from lowtide.store.rows import entry_values, file_values
 from lowtide.store.schema import batch_models, batches, chunks, files, ledger, slices
 from lowtide.store.settlement import MODEL_SUMS, Settlement, keys_of, settle
@@ -46,11 +49,24 @@ async def commit(conn: AsyncConnection, beat: Beat) -> BeatReceipt:
     settlement = settle(beat, chunk_rows, batch_rows, stored)
     await _write(conn, settlement)
     paused = await charge(conn, owners, settlement.ledger, beat.now)
+    await _account(conn, settlement, chunk_rows, beat.now)
     if settlement.receipt.settled or beat.released:
         await announce(conn, "assemble")
     if beat.released:
         await announce(conn, "dispatch")
     return _stopping(settlement.receipt, beat, batch_rows, paused)
+
+
+async def _account(
+    conn: AsyncConnection,
+    settlement: Settlement,
+    chunk_rows: Mapping[ChunkKey, Row[Any]],
+    now: datetime,
+) -> None:
+    """What the outcomes cost: for the turns of their organisations, and the pace of the pools."""
+    found = turns.outcomes(settlement, chunk_rows)
+    await keep_pace(conn, settlement, found, now)
+    await turns.charge(conn, turns.corrections(settlement, chunk_rows, found))
 
 
 def _stopping(

@@ -1,22 +1,33 @@
-"""Which chunks a claim takes: the head of the queue, and of no organisation more than it may run.
+"""Which chunks a claim takes: urgent batches first, then turn by turn, of no one more than it may.
 
-Called by work.py, inside its transaction. Two indexes hold the queue: all of a model's chunks in
-the order of claims, and the same organisation by organisation. A claim reads the first entries of
-the first one. Only when that head holds chunks of an organisation that runs all it may, so that
-others might wait behind them, it reads the head of each other organisation's queue instead. So the
-cost grows with the organisations that wait for the model, and never with the chunks.
+Called by work.py, inside its transaction. What is urgent was decided by loops/urgency.py and lies
+in a table; whose turn it is `core.schedule.Turns` decides from the organisations that wait and what
+they were given so far; the index `chunks_waiting_of` is the queue of each of them, in order.
+So a claim reads a row for each organisation that waits for the models, and the heads of the queues
+that it takes from: its cost grows with neither chunks nor batches.
 """
 
 import heapq
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import Row, Select, func, select
+from sqlalchemy import Row, Select, and_, exists, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from lowtide.core.schedule import Tenant, Turns
+from lowtide.limits import LOCALITY_CHUNKS
 from lowtide.store.dialect import lock_name
-from lowtide.store.schema import CLAIM_ORDER, LEASED, WAITING, chunks, organizations
+from lowtide.store.schedule_tables import urgent_batches
+from lowtide.store.schema import CLAIM_ORDER, LEASED, WAITING, batches, chunks, organizations
+from lowtide.store.turns import (
+    Costs,
+    charge,
+    charges,
+    cost_left,
+    tenants_of,
+    waiting_organizations,
+)
 
 
 class _Bounds(msgspec.Struct, frozen=True):
@@ -32,6 +43,40 @@ class _Bounds(msgspec.Struct, frozen=True):
         return None if bound is None else bound - self.in_flight.get(organization_id, 0)
 
 
+class _Claim:
+    """Chunks as they are taken, and the room that is left."""
+
+    def __init__(self, models: Sequence[str], limit: int, bounds: _Bounds) -> None:
+        self.models = tuple(sorted(set(models)))
+        self.taken: dict[tuple[str, int], Row[Any]] = {}
+        self._limit = limit
+        self._bounds = bounds
+        self._room: dict[str, int | None] = {}
+
+    @property
+    def wanted(self) -> int:
+        return self._limit - len(self.taken)
+
+    def is_full(self, organization_id: str) -> bool:
+        room = self._room.setdefault(organization_id, self._bounds.room(organization_id))
+        return room is not None and room <= 0
+
+    def take(self, found: Sequence[Row[Any]], most: int) -> list[Row[Any]]:
+        """The first `most` of these that are wanted and fit."""
+        fresh: list[Row[Any]] = []
+        for row in found:
+            key, name = (row.batch_id, row.seq), row.organization_id
+            if len(fresh) == most or not self.wanted or self.is_full(name):
+                break
+            if key in self.taken:
+                continue
+            self.taken[key] = row
+            fresh.append(row)
+            if (room := self._room[name]) is not None:
+                self._room[name] = room - (row._mapping["count"] - row.settled)
+        return fresh
+
+
 async def claimable(
     conn: AsyncConnection, models: Sequence[str], limit: int, in_flight_max: int | None
 ) -> list[Row[Any]]:
@@ -40,43 +85,111 @@ async def claimable(
     `in_flight_max` bounds the requests in flight of each organisation without a bound of its own.
     A bound is rounded up to a chunk.
     """
-    bounds = await _bounds(conn, in_flight_max)
-    queues = [(await conn.execute(first_waiting(model, limit))).all() for model in models]
-    first, passed = _within(queues, bounds, limit)
-    if not passed or len(first) == limit or all(len(queue) < limit for queue in queues):
-        return first
-    others = [
-        (await conn.execute(first_waiting(model, limit, organization_id))).all()
-        for model in models
-        for organization_id in (await conn.scalars(waiting_organizations(model))).all()
-        if not _is_full(bounds, organization_id)
-    ]
-    return _within(others, bounds, limit)[0]
+    claim = _Claim(models, limit, await _bounds(conn, in_flight_max))
+    if claim.models and limit > 0:
+        await _take_urgent(conn, claim)
+    floors = await _take_turns(conn, claim) if claim.models and claim.wanted else {}
+    taken = list(claim.taken.values())
+    await charge(conn, charges(taken), floors)
+    return taken
 
 
-def first_waiting(model: str, limit: int, organization_id: str | None = None) -> Select[Any]:
-    """The head of one model's queue, row-locked: the first entries of the index `chunks_waiting`.
+async def _take_urgent(conn: AsyncConnection, claim: _Claim) -> None:
+    for row in (await conn.execute(urgent_waiting(claim.models, claim.wanted))).all():
+        if claim.wanted and not claim.is_full(row.organization_id):
+            queue = first_waiting(row.model, claim.wanted, row.organization_id, of_batch=row)
+            claim.take((await conn.execute(queue)).all(), claim.wanted)
 
-    With an organisation, the head of its part: the first entries of `chunks_waiting_of`. One
-    statement a model, because over several models no index has the claims in order.
+
+async def _take_turns(conn: AsyncConnection, claim: _Claim) -> Costs:
+    """From the organisation whose turn it is, a few chunks at a time, until enough are taken.
+
+    The virtual times that organisations which are passed over are lifted to.
     """
-    mine = [chunks.c.model == model, chunks.c.state == WAITING]
-    if organization_id is not None:
-        mine.append(chunks.c.organization_id == organization_id)
+    waiting: dict[str, list[str]] = {}
+    for model in claim.models:
+        for name in (await conn.scalars(waiting_organizations(model))).all():
+            waiting.setdefault(name, []).append(model)
+    tenants = await tenants_of(conn, claim.models, waiting)
+    turns = _turns({n: t for n, t in tenants.items() if not claim.is_full(n)})
+    floors = _floors(turns, tenants, waiting) if len(claim.models) == 1 else {}
+    for row in claim.taken.values():
+        if row.organization_id in turns:
+            turns.charge(row.organization_id, cost_left(row))
+    while claim.wanted and (name := turns.first()) is not None:
+        most = claim.wanted if len(turns) == 1 else min(claim.wanted, LOCALITY_CHUNKS)
+        known = sum(row.organization_id == name for row in claim.taken.values())
+        queues = [
+            (await conn.execute(first_waiting(model, known + most, name))).all()
+            for model in waiting[name]
+        ]
+        fresh = claim.take(list(heapq.merge(*queues, key=_claim_order)), most)
+        for row in fresh:
+            turns.charge(name, cost_left(row))
+        if len(fresh) < most:
+            turns.leave(name)
+    return floors
+
+
+def _turns(tenants: Mapping[str, Tenant]) -> Turns:
+    turns = Turns()
+    for name, tenant in tenants.items():
+        turns.join(name, tenant)
+    return turns
+
+
+def _floors(
+    turns: Turns, tenants: Mapping[str, Tenant], waiting: Mapping[str, Collection[str]]
+) -> Costs:
+    """Whoever runs all it may is passed over, and gains no credit by that."""
+    first = turns.first()
+    if first is None:
+        return {}
+    floor = tenants[first].virtual_time
+    behind = (name for name in tenants if name not in turns and tenants[name].virtual_time < floor)
+    return {(model, name): floor for name in behind for model in waiting[name]}
+
+
+def first_waiting(
+    model: str, limit: int, organization_id: str, of_batch: Row[Any] | None = None
+) -> Select[Any]:
+    """The head of an organisation's queue for a model, row-locked, or of one of its batches: the
+    first entries of the index `chunks_waiting_of`."""
+    mine = [
+        chunks.c.model == model,
+        chunks.c.state == WAITING,
+        chunks.c.organization_id == organization_id,
+    ]
+    if of_batch is not None:
+        mine += [
+            chunks.c.priority == of_batch.priority,
+            chunks.c.deadline_at == of_batch.expires_at,
+            chunks.c.batch_created_at == of_batch.created_at,
+            chunks.c.batch_id == of_batch.id,
+        ]
     queue = select(chunks).where(*mine).order_by(*CLAIM_ORDER).limit(limit)
     return queue.with_for_update(key_share=True, skip_locked=True)
 
 
-def waiting_organizations(model: str) -> Select[Any]:
-    """Organisations with waiting chunks of the model: one step in `chunks_waiting_of` for each."""
-    waiting = (chunks.c.model == model) & (chunks.c.state == WAITING)
-    least = (
-        select(chunks.c.organization_id).where(waiting).order_by(chunks.c.organization_id).limit(1)
+def urgent_waiting(models: Collection[str], limit: int) -> Select[Any]:
+    """Urgent batches with waiting chunks of these models: a step in `chunks_waiting_of` each."""
+    waits = exists().where(
+        chunks.c.model == urgent_batches.c.model,
+        chunks.c.state == WAITING,
+        chunks.c.organization_id == batches.c.organization_id,
+        chunks.c.priority == batches.c.priority,
+        chunks.c.deadline_at == batches.c.expires_at,
+        chunks.c.batch_created_at == batches.c.created_at,
+        chunks.c.batch_id == batches.c.id,
     )
-    found = select(least.scalar_subquery().label("id")).cte("found", recursive=True)
-    following = least.where(chunks.c.organization_id > found.c.id).scalar_subquery()
-    found = found.union_all(select(following).where(found.c.id.is_not(None)))
-    return select(found.c.id).where(found.c.id.is_not(None))
+    columns = (batches.c.id, batches.c.organization_id, batches.c.priority)
+    return (
+        select(*columns, batches.c.expires_at, batches.c.created_at, urgent_batches.c.model)
+        .join(batches, batches.c.id == urgent_batches.c.batch_id)
+        .where(and_(urgent_batches.c.model.in_(sorted(models)), waits))
+        .order_by(batches.c.expires_at, urgent_batches.c.place, batches.c.id)
+        .limit(limit)
+    )
 
 
 async def _bounds(conn: AsyncConnection, default: int | None) -> _Bounds:
@@ -95,31 +208,6 @@ async def _bounds(conn: AsyncConnection, default: int | None) -> _Bounds:
     )
     in_flight = {row[0]: int(row[1]) for row in await conn.execute(leased)}
     return _Bounds(default, own, in_flight)
-
-
-def _is_full(bounds: _Bounds, organization_id: str) -> bool:
-    room = bounds.room(organization_id)
-    return room is not None and room <= 0
-
-
-def _within(
-    queues: Iterable[Sequence[Row[Any]]], bounds: _Bounds, limit: int
-) -> tuple[list[Row[Any]], bool]:
-    """The first `limit` chunks that fit, and whether any did not."""
-    first: list[Row[Any]] = []
-    room: dict[str, int | None] = {}
-    passed = False
-    for row in heapq.merge(*queues, key=_claim_order):
-        if len(first) == limit:
-            break
-        left = room.setdefault(row.organization_id, bounds.room(row.organization_id))
-        if left is not None and left <= 0:
-            passed = True
-            continue
-        if left is not None:
-            room[row.organization_id] = left - (row._mapping["count"] - row.settled)
-        first.append(row)
-    return first, passed
 
 
 def _claim_order(row: Row[Any]) -> tuple[Any, ...]:

@@ -1,4 +1,5 @@
-"""The one place where the two databases differ: settings of a connection, and locks on a name.
+"""The one place where the two databases differ: settings of a connection, locks on a name, and
+inserts that may find their row.
 
 Called by engine.py and by statements that must be alone on a project. Invariant: on SQLite a
 write transaction begins with the write lock, so everything after it is alone; PostgreSQL locks
@@ -7,11 +8,13 @@ rows instead.
 
 import sqlite3
 import zlib
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Engine, event, func, select, text
+from sqlalchemy import Engine, Table, event, func, select, text
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lowtide.limits import STORE_BUSY_TIMEOUT_S, STORE_WAL_BYTES_KEPT
@@ -64,6 +67,16 @@ async def lock_name(conn: AsyncConnection, name: str) -> None:
     """Be alone among transactions that lock the same name, until this one ends."""
     if conn.dialect.name == "postgresql":
         await conn.execute(select(func.pg_advisory_xact_lock(zlib.crc32(name.encode()))))
+
+
+async def insert_missing(
+    conn: AsyncConnection, table: Table, rows: Sequence[Mapping[str, Any]]
+) -> None:
+    """Insert those rows whose keys are not there; two transactions may do so at once."""
+    if rows:
+        dialect = postgresql if conn.dialect.name == "postgresql" else sqlite
+        insert = dialect.insert(table).on_conflict_do_nothing()
+        await conn.execute(insert, [dict(row) for row in rows])
 
 
 async def wait_patiently(conn: AsyncConnection) -> None:

@@ -4,20 +4,20 @@ Called by the loops of those names. Invariant: what a task lease's holder writes
 lease's token and by the state it was taken in, in the transaction that writes.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, exists, func, insert, select, update
+from sqlalchemy import ColumnElement, Row, exists, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lowtide.core.batch import ASSEMBLING, BatchError, sources_of
-from lowtide.core.chunk import NOTHING_DONE
 from lowtide.core.plan import ChunkSpec, ModelShare
 from lowtide.ports.store import OutputInfo, TaskLease, TokenLimitReached
 from lowtide.store.engine import Database, transactional
+from lowtide.store.planning import insert_plan
 from lowtide.store.result_files import finish_files
-from lowtide.store.rows import USAGE_FIELDS, batch_of
+from lowtide.store.rows import batch_of
 from lowtide.store.schema import LEASED, batch_models, batches, chunks
 from lowtide.store.spending import SPEND_CAP, lock_organizations
 from lowtide.store.transitions import drop_unleased, lock_batches, take
@@ -85,7 +85,7 @@ class SqlLifecycle:
                 "paused_reason": None if owner.paused_at is None else SPEND_CAP,
             }
             await take(conn, row, "planned", now, **values)
-            await _insert_plan(conn, row, chunks, models, held=owner.paused_at is not None)
+            await insert_plan(conn, row, chunks, models, held=owner.paused_at is not None)
             await announce(conn, "dispatch")
         return True
 
@@ -222,49 +222,6 @@ async def _token_limit(
         if by_model.get(model, 0) + share.input_tokens > limit:
             return TokenLimitReached(model, limit, by_model.get(model, 0), share.input_tokens)
     return None
-
-
-async def _insert_plan(
-    conn: AsyncConnection,
-    row: Row[Any],
-    specs: Iterable[ChunkSpec],
-    models: Mapping[str, ModelShare],
-    *,
-    held: bool,
-) -> None:
-    nothing = dict.fromkeys(("settled_tokens", "completed", "failed", *USAGE_FIELDS), 0)
-    shares = [
-        nothing
-        | {
-            "batch_id": row.id,
-            "model": model,
-            "requests": share.requests,
-            "planned_tokens": share.input_tokens,
-        }
-        for model, share in models.items()
-    ]
-    await conn.execute(insert(batch_models), shares)
-    await conn.execute(insert(chunks), [_chunk_values(row, spec, held) for spec in specs])
-
-
-def _chunk_values(row: Row[Any], spec: ChunkSpec, held: bool) -> dict[str, Any]:
-    return {
-        "batch_id": row.id,
-        "seq": spec.seq,
-        "organization_id": row.organization_id,
-        "state": "held" if held else "waiting",
-        "model": spec.model,
-        "priority": row.priority,
-        "deadline_at": row.expires_at,
-        "batch_created_at": row.created_at,
-        "first": spec.first,
-        "count": spec.count,
-        "input_tokens": spec.input_tokens,
-        "input_bytes": spec.input_bytes,
-        "done": NOTHING_DONE,
-        "settled": 0,
-        "token": 0,
-    }
 
 
 def _lines(info: OutputInfo | None) -> int:

@@ -88,7 +88,8 @@ def organization_of(row: Row[Any]) -> Organization:
 
 def organization_values(organization: Organization) -> dict[str, Any]:
     values = {field: getattr(organization, field) for field in Organization.__struct_fields__}
-    return values | {"requests_in_flight": organization.limits.requests_in_flight}
+    bounds = organization.limits
+    return values | {"requests_in_flight": bounds.requests_in_flight, "weight": bounds.weight}
 
 
 def project_of(row: Row[Any]) -> Project:

@@ -2,8 +2,9 @@
 
 Words are those of design.md. What is denormalised onto chunks (organisation, model, priority,
 deadline, creation) is there for one reason: the index `chunks_waiting` is the queue itself, so a
-claim reads its first entries and never sorts; `chunks_waiting_of` is the same queue organisation by
-organisation, for when one of them must wait. Invariant: a chunk waits only while its batch is in
+claim reads its first entries and never sorts. `chunks_waiting_of` is the queue organisation by
+organisation, which claims read; `chunks_waiting` that of all, which tells what waits. What decides
+whose turn it is lies in schedule_tables.py. Invariant: a chunk waits only while its batch is in
 progress and not paused.
 """
 
@@ -14,6 +15,7 @@ from sqlalchemy import (
     Boolean,
     CheckConstraint,
     Column,
+    Float,
     ForeignKey,
     Index,
     Integer,
@@ -68,6 +70,7 @@ organizations = Table(
     Column("requests_in_flight", BigInteger),  # a copy out of `limits`, for the claim
     _whole("spend_cap_pico", nullable=True),
     _at("paused_at"),  # since then its batches wait for the cap to rise, or for a new month
+    Column("weight", BigInteger),  # a copy out of `limits`, for the claim; None: 1
 )
 Index(
     "organizations_bounded",
@@ -212,6 +215,7 @@ batch_models = Table(
     _count("cached_tokens"),
     _count("output_tokens"),
     _count("reasoning_tokens"),
+    Column("planned_cost", Float),  # the sum of its chunks' costs
     CheckConstraint("completed + failed <= requests", name="batch_models_counts"),
 )
 
@@ -235,6 +239,7 @@ chunks = Table(
     _text("worker_id", nullable=True),
     _count("token"),
     _at("lease_expires_at"),
+    Column("cost", Float),  # work units, estimated when it was planned; None: its input tokens
     CheckConstraint(
         "state IN ('waiting', 'held', 'leased', 'done', 'dropped')", name="chunks_state"
     ),

@@ -18,6 +18,7 @@ from lowtide.core.batch import PausedReason
 from lowtide.core.ledger import LedgerEntry
 from lowtide.store.schema import HELD, WAITING, batches, chunks, organizations, spend
 from lowtide.store.transitions import lock_batches
+from lowtide.store.turns import lift
 from lowtide.store.wakeups import announce
 
 SPEND_CAP: Final[PausedReason] = "spend_cap"
@@ -127,6 +128,9 @@ async def _resume(conn: AsyncConnection, organization_id: str) -> list[str]:
     )
     paused = (batches.c.organization_id == organization_id) & batches.c.paused_reason.is_not(None)
     ids = await _lock(conn, paused)
+    held = select(chunks.c.model).where(chunks.c.batch_id.in_(ids), chunks.c.state == HELD)
+    models = (await conn.scalars(held.distinct())).all()
+    await lift(conn, organization_id, models)
     await conn.execute(update(batches).where(paused).values(paused_reason=None))
     await _move_chunks(conn, ids, HELD, WAITING)
     await announce(conn, "dispatch")

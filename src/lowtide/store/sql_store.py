@@ -10,6 +10,7 @@ from sqlalchemy import URL
 
 from lowtide.ports.accounts import LedgerStore, TenantStore
 from lowtide.ports.calibration import CalibrationStore
+from lowtide.ports.capacity import CapacityStore
 from lowtide.ports.care import CareStore
 from lowtide.ports.clock import Clock
 from lowtide.ports.ownership import OwnershipStore
@@ -26,6 +27,7 @@ from lowtide.ports.wakeups import Wakeups
 from lowtide.ports.work import WorkStore
 from lowtide.store.batches import SqlBatches
 from lowtide.store.calibrations import SqlCalibrations
+from lowtide.store.capacity import SqlCapacity
 from lowtide.store.care import SqlCare
 from lowtide.store.dialect import make_sqlite_file
 from lowtide.store.engine import Database, mapped_errors
@@ -56,6 +58,7 @@ class SqlStore:
         self._tenants = SqlTenants(self._db)
         self._ledger = SqlLedger(self._db)
         self._calibrations = SqlCalibrations(self._db)
+        self._capacity = SqlCapacity(self._db)
         self._ownership = SqlOwnership(self._db)
         self._care = SqlCare(self._db)
         self._uploads = SqlUploads(self._db)
@@ -110,6 +113,10 @@ class SqlStore:
     @property
     def uploads(self) -> UploadStore:
         return self._uploads
+
+    @property
+    def capacity(self) -> CapacityStore:
+        return self._capacity
 
     @property
     def wakeups(self) -> Wakeups:

@@ -51,6 +51,7 @@ class SqlTenants:
         values = {
             "limits": limits,
             "requests_in_flight": limits.requests_in_flight,
+            "weight": limits.weight,
             "spend_cap_pico": spend_cap_pico,
         }
         this = organizations.c.id == organization_id
@@ -120,10 +121,10 @@ class SqlTenants:
         stored = select(func.sum(files.c.bytes)).where(
             files.c.project_id.in_(own), files.c.deleted_at.is_(None)
         )
-        async with self._db.read() as conn:
         announced = select(func.sum(uploads.c.bytes)).where(
             uploads.c.project_id.in_(own), uploads.c.ended_at.is_(None)
         )
+        async with self._db.read() as conn:
             return int(await conn.scalar(stored) or 0) + int(await conn.scalar(announced) or 0)
 
     async def _add(

@@ -19,8 +19,10 @@ from lowtide.ports.work import Beat, BeatReceipt
 from lowtide.store.beat import commit
 from lowtide.store.claims import claimable
 from lowtide.store.engine import Database, transactional
+from lowtide.store.paces import begin_again
 from lowtide.store.schema import LEASED, WAITING, batch_models, batches, chunks
 from lowtide.store.transitions import freed_state_of_batch, lock_batches
+from lowtide.store.turns import charge, charges
 from lowtide.store.wakeups import announce
 
 _LEASE = (
@@ -52,6 +54,7 @@ class SqlWork:
             first = await claimable(conn, models, limit, in_flight_max)
             if not first:
                 return []
+            await begin_again(conn, {row.model for row in first}, now)
             claimed = [
                 {"of_batch": row.batch_id, "of_seq": row.seq}
                 | {"worker_id": worker_id, "lease_expires_at": expires_at}
@@ -128,6 +131,8 @@ async def _take_back(
     locked = sorted(await lock_batches(conn, (await conn.scalars(owners)).all()))
     if not locked:
         return 0
+    held = select(chunks).where(mine, chunks.c.batch_id.in_(locked)).with_for_update(key_share=True)
+    refunds = charges((await conn.execute(held)).all())
     free = {"state": freed_state_of_batch(), "worker_id": None, "lease_expires_at": None}
     freed = await conn.execute(
         sql_update(chunks).where(mine, chunks.c.batch_id.in_(locked)).values(free)
@@ -137,5 +142,6 @@ async def _take_back(
         .where(tasks, batches.c.id.in_(locked))
         .values(task_owner=None, task_expires_at=None)
     )
+    await charge(conn, {key: -cost for key, cost in refunds.items()})
     await announce(conn, "validate", "dispatch", "assemble")
     return freed.rowcount + ended.rowcount

@@ -239,9 +239,16 @@ class World:
 
 
 def outcomes(
-    lease: ChunkLease, indices: Iterable[int] | None = None, *, failed: Iterable[int] = ()
+    lease: ChunkLease,
+    indices: Iterable[int] | None = None,
+    *,
+    failed: Iterable[int] = (),
+    usage: Usage = PER_ANSWER,
 ) -> Slice:
-    """The slice that says these requests of the chunk finished; by default all of them."""
+    """The slice that says these requests of the chunk finished; by default all of them.
+
+    `usage` is that of each answer.
+    """
     failures = frozenset(failed)
     finished = [
         Finished(
@@ -249,7 +256,7 @@ def outcomes(
             line=lease.first + index + 1,
             ok=index not in failures,
             output=b'{"answer": %d}\n' % index,
-            usage=NO_USAGE if index in failures else PER_ANSWER,
+            usage=NO_USAGE if index in failures else usage,
         )
         for index in (range(lease.count) if indices is None else indices)
     ]

@@ -20,6 +20,7 @@ from lowtide.loops.housekeeping import ExpireLoop, SweepLoop
 from lowtide.loops.listen import ListenLoop
 from lowtide.loops.ownership import OwnershipLoop
 from lowtide.loops.runner import Loop, Loops
+from lowtide.loops.urgency import UrgencyLoop
 from lowtide.loops.validate import ValidateLoop
 from lowtide.ports.blobs import Blobs
 from lowtide.ports.clock import Clock, NewId
@@ -99,6 +100,7 @@ class Worker:
             ExpireLoop(store.lifecycle, store.work, self.wake),
             SweepLoop(store.results, blobs, clock),
             BudgetLoop(store.ledger, self.wake),
+            UrgencyLoop(store.capacity, self.wake),
             ListenLoop(store.wakeups, self.wake),
         ]
         self._ownership = self._share(worker_id, store, shared, ttl_s) if shared else None

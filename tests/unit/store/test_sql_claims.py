@@ -11,9 +11,11 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from lowtide.core.chunk import ChunkKey
 from lowtide.store.beat import chunks_by_key
-from lowtide.store.claims import first_waiting, waiting_organizations
+from lowtide.store.capacity import unsettled
+from lowtide.store.claims import first_waiting, urgent_waiting
 from lowtide.store.engine import Database
 from lowtide.store.schema import LEASED, WAITING, batch_models, batches, chunks, slices
+from lowtide.store.turns import waiting_organizations
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -30,11 +32,6 @@ async def query_plan(database: Database, statement: Select[Any]) -> list[str]:
 
 def scans(plan: Iterable[str]) -> list[str]:
     return [line for line in plan if line.startswith("SCAN") or "TEMP B-TREE" in line]
-
-
-async def test_a_claim_reads_the_queue_index_in_order(database: Database) -> None:
-    plan = await query_plan(database, first_waiting("m", 32))
-    assert plan == ["SEARCH chunks USING INDEX chunks_waiting (model=?)"]
 
 
 async def test_a_claim_of_one_organization_reads_its_part_of_the_queue(database: Database) -> None:
@@ -75,7 +72,7 @@ async def test_the_chunks_of_a_beat_are_found_by_their_keys(database: Database) 
 @pytest.mark.parametrize("name", ["postgresql", "sqlite"])
 def test_a_claim_skips_locked_chunks_where_rows_are_locked(name: str) -> None:
     dialects = {"postgresql": postgresql.dialect(), "sqlite": sqlite.dialect()}
-    words = str(first_waiting("m", 32).compile(dialect=dialects[name]))
+    words = str(first_waiting("m", 32, "org").compile(dialect=dialects[name]))
     assert ("FOR NO KEY UPDATE SKIP LOCKED" in words) == (name == "postgresql")
     assert "'waiting'" in words, "a partial index needs the word itself, not a parameter"
 
@@ -98,9 +95,19 @@ async def test_finding_models_that_wait_never_scans_the_chunks(database: Databas
     assert any(re.search(r"INDEX chunks_waiting\w* \(model=\?\)", line) for line in plan), plan
 
 
-async def test_the_time_of_a_claim_is_the_index_and_not_the_statistics(database: Database) -> None:
-    """ANALYZE, which operators run, must not talk the planner out of the queue index."""
-    async with database.write() as conn:
-        await conn.execute(text("ANALYZE"))
-    plan = await query_plan(database, first_waiting("m", 32))
-    assert plan == ["SEARCH chunks USING INDEX chunks_waiting (model=?)"]
+async def test_an_urgent_batch_with_nothing_waiting_costs_a_step_of_the_index(
+    database: Database,
+) -> None:
+    for _ in range(2):
+        plan = await query_plan(database, urgent_waiting(["m"], 32))
+        reads = [line for line in plan if " chunks" in line]
+        assert len(reads) == 1 and "INDEX chunks_waiting_of (model=? AND organiz" in reads[0], plan
+        assert "batch_id=?" in reads[0], plan
+        async with database.write() as conn:
+            await conn.execute(text("ANALYZE"))
+
+
+async def test_the_backlog_is_read_without_its_chunks(database: Database) -> None:
+    plan = await query_plan(database, unsettled())
+    assert any("INDEX batches_status (status=?)" in line for line in plan), plan
+    assert not any("chunks" in line for line in plan), plan

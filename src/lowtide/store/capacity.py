@@ -1,0 +1,90 @@
+"""`ports.capacity.CapacityStore` over SQL: the backlog, what was learnt, and what is urgent.
+
+Invariant: the urgent batches of a model are replaced as a whole, so claims never see half a list.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Row, Select, delete, func, insert, select
+
+from lowtide.core.completion import Backlog
+from lowtide.ports.capacity import Capacity
+from lowtide.store.dialect import lock_name
+from lowtide.store.engine import Database, transactional
+from lowtide.store.paces import all_cells, all_paces
+from lowtide.store.rows import usage_of_row
+from lowtide.store.schedule_tables import urgent_batches
+from lowtide.store.schema import batch_models, batches, organizations
+
+
+@transactional
+class SqlCapacity:
+    """What pools have to do, and what they get done."""
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+    async def capacity(self) -> Capacity:
+        async with self._db.read() as conn:
+            rows = (await conn.execute(unsettled())).all()
+            urgent: dict[str, list[str]] = {}
+            for row in await conn.execute(select(urgent_batches).order_by(urgent_batches.c.place)):
+                urgent.setdefault(row.model, []).append(row.batch_id)
+            return Capacity(
+                [_backlog_of(row) for row in rows],
+                await all_paces(conn),
+                await all_cells(conn),
+                urgent,
+            )
+
+    async def mark_urgent(self, model: str, batch_ids: Sequence[str]) -> None:
+        rows = [
+            {"model": model, "batch_id": batch_id, "place": place}
+            for place, batch_id in enumerate(batch_ids)
+        ]
+        async with self._db.write() as conn:
+            await lock_name(conn, f"urgent {model}")
+            await conn.execute(delete(urgent_batches).where(urgent_batches.c.model == model))
+            if rows:
+                await conn.execute(insert(urgent_batches), rows)
+
+
+def unsettled() -> Select[Any]:
+    """Shares of batches in progress that are not settled: found by the index `batches_status`."""
+    return (
+        select(
+            batch_models,
+            batches.c.organization_id,
+            batches.c.priority,
+            batches.c.expires_at,
+            batches.c.created_at,
+            batches.c.paused_reason,
+            func.coalesce(organizations.c.weight, 1).label("weight"),
+        )
+        .join(batches, batches.c.id == batch_models.c.batch_id)
+        .join(organizations, organizations.c.id == batches.c.organization_id)
+        .where(
+            batches.c.status == "in_progress",
+            batch_models.c.completed + batch_models.c.failed < batch_models.c.requests,
+        )
+    )
+
+
+def _backlog_of(row: Row[Any]) -> Backlog:
+    return Backlog(
+        batch_id=row.batch_id,
+        model=row.model,
+        organization_id=row.organization_id,
+        weight=float(row.weight),
+        priority=row.priority,
+        deadline_at=row.expires_at,
+        created_at=row.created_at,
+        paused=row.paused_reason is not None,
+        requests=row.requests,
+        settled=row.completed + row.failed,
+        planned_tokens=row.planned_tokens,
+        settled_tokens=row.settled_tokens,
+        planned_cost=row.planned_cost,
+        usage=usage_of_row(row._mapping),
+    )

@@ -137,6 +137,15 @@ class SimEngine:
             self.counters.aborted += 1
         return request
 
+    def crash(self) -> list[SimRequest]:
+        """Lose all requests, the step under way and the cache; those that were lost."""
+        lost = self.requests()
+        for request in lost:
+            self.abort(request.id)
+        self._plan = None
+        self.kv.forget()
+        return lost
+
     def made(self, request: SimRequest) -> int:
         """Tokens that a request has generated in completed steps."""
         return self._scheduler.made(request)

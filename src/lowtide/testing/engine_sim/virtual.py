@@ -114,11 +114,7 @@ class VirtualWorld:
 
     def crash(self, replica: int, down_s: float) -> None:
         """An engine dies with its requests and its cache, and is back empty after a while."""
-        engine = self.engines[replica]
-        lost = [r for r in engine.requests() if engine.abort(r.id) is not None]
-        if engine.is_stepping:
-            engine.end_step()
-        engine.kv.forget()
+        lost = self.engines[replica].crash()
         self._epochs[replica] += 1
         self._down.add(replica)
         self.at(self.now + down_s, lambda: self._down.discard(replica))

@@ -46,6 +46,8 @@ class Server(_Section, frozen=True):
     upload_secret: str | None = None
     """Signs upload addresses. The same on every machine that serves the API; None: from a file in
     `data_dir`, which one machine makes for itself."""
+    shutdown_delay_s: float = 0.0
+    """From SIGTERM, when `/ready` turns, to the moment from which no connection is accepted."""
 
 
 class Auth(_Section, frozen=True):
@@ -200,6 +202,11 @@ def check(settings: Settings) -> None:
             f"server.host = {server.host!r} is a public address and auth.mode is 'open': anyone"
             " could run batches. Use host = '127.0.0.1', or auth.mode = 'keys'."
         )
+    _require(
+        0 <= server.shutdown_delay_s <= limits.SHUTDOWN_DELAY_S_MAX,
+        "server.shutdown_delay_s",
+        f"from 0 to {limits.SHUTDOWN_DELAY_S_MAX:g}",
+    )
     if server.public_url is not None:
         _require_url(server.public_url, "server.public_url")
     _require(limit.requests_per_batch > 0, "limits.requests_per_batch", "at least 1")

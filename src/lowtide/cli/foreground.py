@@ -35,7 +35,8 @@ def serve_body(
         opening = open_application(settings, role=role, embedded=embedded, on_progress=_tell)
         async with opening as application:
             assert application.asgi is not None
-            async with listening(application.asgi, bound) as serving:
+            delay_s = settings.server.shutdown_delay_s
+            async with listening(application.asgi, bound, delay_s=delay_s) as serving:
                 _announce(address_of(bound), application, role, as_json=as_json)
                 await stopper.wait(serving)
                 application.begin_drain()

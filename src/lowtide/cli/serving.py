@@ -80,11 +80,14 @@ class _Server(uvicorn.Server):
 
 
 @asynccontextmanager
-async def listening(app: FastAPI, bound: socket.socket) -> AsyncIterator["asyncio.Task[None]"]:
+async def listening(
+    app: FastAPI, bound: socket.socket, *, delay_s: float = 0.0
+) -> AsyncIterator["asyncio.Task[None]"]:
     """Serve `app` on `bound` while the context lasts; it accepts connections once entered.
 
-    Yields the task that serves, which only ends by itself when something is badly wrong. On
-    leaving, open requests may end within `limits.DRAIN_S`.
+    Yields the task that serves, which only ends by itself when something is badly wrong. On leaving
+    in good order, requests are still accepted for `delay_s`, and their connections closed behind
+    them; then open requests may end within `limits.DRAIN_S`.
     """
     host, port = bound.getsockname()[:2]
     config = uvicorn_config(app, host=host, port=port)
@@ -96,6 +99,8 @@ async def listening(app: FastAPI, bound: socket.socket) -> AsyncIterator["asynci
     try:
         await asyncio.wait({up, serving}, return_when=asyncio.FIRST_COMPLETED)
         yield serving
+        config.encoded_headers.append((b"connection", b"close"))
+        await asyncio.wait([serving], timeout=delay_s)
     finally:
         up.cancel()
         server.should_exit = True

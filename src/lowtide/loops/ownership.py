@@ -24,7 +24,7 @@ from lowtide.ports.store import StoreError
 log = structlog.get_logger(__name__)
 
 _NEVER = float("-inf")
-_ROUNDING = timedelta(microseconds=2)
+_ROUNDING_S = 2e-6
 """An instant is rounded to a microsecond: a tick just before the heartbeat is due would be asked
 for again at once, and again."""
 
@@ -91,10 +91,10 @@ class OwnershipLoop:
         await self._release_idle()
         if self._clock.monotonic() >= self._due_s:
             await self._look(now)
-        wait_s = max(0.0, self._due_s - self._clock.monotonic())
+        wait_s = max(_ROUNDING_S, self._due_s - self._clock.monotonic())
         if self._leaving:
             wait_s = min(wait_s, limits.OWNERSHIP_IDLE_POLL_S)
-        return self._clock.now() + timedelta(seconds=wait_s) + _ROUNDING
+        return self._clock.now() + timedelta(seconds=wait_s)
 
     async def leave(self) -> None:
         """The worker has stopped: what is still its own is free at once."""

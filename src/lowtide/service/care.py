@@ -73,10 +73,12 @@ class Care:
 
         Their age is told by the object store's own clock, which stamped them.
         """
-        before = await self._now_of_blobs() - timedelta(seconds=limits.ORPHAN_AGE_S)
+        before: datetime | None = None
         for folder in FOLDERS:
             old: list[BlobInfo] = []
             async for info in self._blobs.list(folder):
+                if before is None:  # asked only where there is anything: asking writes
+                    before = await self._now_of_blobs() - timedelta(seconds=limits.ORPHAN_AGE_S)
                 if info.modified_at < before:
                     old.append(info)
                 if len(old) >= limits.CARE_PAGE:

@@ -21,6 +21,7 @@ from lowtide.cli.doctor import doctor
 from lowtide.cli.options import examples
 from lowtide.cli.run import run
 from lowtide.cli.serve import serve, worker
+from lowtide.cli.simulate_engine import simulate_engine
 from lowtide.cli.usage import usage
 from lowtide.cli.validate import validate
 
@@ -63,6 +64,14 @@ app.command(
     )
 )(usage)
 app.command(epilog=examples("lowtide doctor", "lowtide doctor --config lowtide.toml"))(doctor)
+app.command(
+    epilog=examples(
+        "lowtide simulate-engine --port 9001",
+        "lowtide simulate-engine --profile 70b-tp4-h100 --scheduling-policy priority",
+        "lowtide simulate-engine --face llamacpp --max-num-seqs 8 --time-scale 10",
+        "lowtide simulate-engine --fault crash@30+5 --fault noise=0.03",
+    )
+)(simulate_engine)
 
 
 def _print_version(wanted: bool) -> None:

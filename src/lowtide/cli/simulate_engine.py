@@ -82,8 +82,6 @@ def simulate_engine(
     x-sim-output-tokens says, or drawn at random. When it stops it says whether this machine kept
     up; GET /load says so while it runs.
     """
-    from lowtide.cli.foreground import run_until_stopped
-    from lowtide.cli.serving import bind
     from lowtide.testing.engine_sim.options import ServerOptions
 
     try:
@@ -98,6 +96,9 @@ def simulate_engine(
         )  # fmt: skip
     except ValueError as error:
         raise typer.BadParameter(f"{error}.") from None
+    from lowtide.cli.foreground import run_until_stopped
+    from lowtide.cli.serving import bind
+
     run_until_stopped(_body(options, bind(host, port), as_json=as_json))
 
 

@@ -22,8 +22,25 @@ class Rule:
         """Right now; asked after every event that may change it."""
         raise NotImplementedError
 
+    def takes(self, request: SimRequest, now: float) -> bool:
+        """Whether the next batch call, which is this one, may be sent now."""
+        return True
+
+    def asks_again_at(self, now: float) -> float | None:
+        """When one that was not taken is to be offered again; None: with the next event."""
+        return None
+
     def sent(self, request: SimRequest, now: float) -> None:
         """A batch call went out."""
+
+    def live_asked(
+        self, request: SimRequest, own: Sequence[SimRequest], now: float
+    ) -> Sequence[SimRequest]:
+        """A live call came through the gateway; the batch calls to take back for it."""
+        return ()
+
+    def taken_back(self, request: SimRequest, now: float) -> None:
+        """A batch call was aborted and will be sent again."""
 
     def step(self, events: StepEvents) -> None:
         """A step of the engine; only what a gateway could see of it is used."""
@@ -52,6 +69,7 @@ class Gateway(GatewayPolicy):
         self._recorder = recorder
         self._own: list[dict[str | int, SimRequest]] = [{} for _ in rules]
         self._again: list[SimRequest] = []
+        self._asking = [False for _ in rules]
 
     def on_start(self, world: VirtualWorld) -> None:
         for replica in range(len(self.rules)):
@@ -59,7 +77,12 @@ class Gateway(GatewayPolicy):
 
     def on_arrival(self, world: VirtualWorld, request: SimRequest) -> None:
         self._recorder.asked(request, world.now)
-        super().on_arrival(world, request)
+        loads = [engine.running + engine.waiting for engine in world.engines]
+        replica = loads.index(min(loads))
+        own = list(self._own[replica].values())
+        for back in self.rules[replica].live_asked(request, own, world.now):
+            self._take_back(world, replica, back)
+        world.submit(replica, request)
 
     def on_step(self, world: VirtualWorld, replica: int, events: StepEvents) -> None:
         self._recorder.step(events)
@@ -88,22 +111,34 @@ class Gateway(GatewayPolicy):
     def _fill(self, world: VirtualWorld, replica: int) -> None:
         rule, own = self.rules[replica], self._own[replica]
         while len(own) < rule.allowed(world.now, len(own)):
-            request = self._next()
+            request = self._again.pop() if self._again else next(self._work, None)
             if request is None:
+                return
+            if not rule.takes(request, world.now):
+                self._again.append(request)
+                self._ask_again(world, replica)
                 return
             request.priority = rule.priority
             own[request.id] = request
             rule.sent(request, world.now)
             world.submit(replica, request)
 
-    def _next(self) -> SimRequest | None:
-        return self._again.pop() if self._again else next(self._work, None)
+    def _ask_again(self, world: VirtualWorld, replica: int) -> None:
+        at = self.rules[replica].asks_again_at(world.now)
+        if at is not None and at > world.now and not self._asking[replica]:
+            self._asking[replica] = True
+            world.at(at, lambda: self._asked_again(world, replica))
+
+    def _asked_again(self, world: VirtualWorld, replica: int) -> None:
+        self._asking[replica] = False
+        self._fill(world, replica)
 
     def _take_back(self, world: VirtualWorld, replica: int, request: SimRequest) -> None:
         made = world.engines[replica].made(request)
         if world.abort(replica, request.id) is None:
             return
         del self._own[replica][request.id]
+        self.rules[replica].taken_back(request, world.now)
         self._recorder.batch_lost(made)
         again = SimRequest(request.id, request.pieces, request.output_tokens)
         self._again.append(again)

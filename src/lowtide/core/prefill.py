@@ -9,6 +9,7 @@ Pure; core/window.py steers the budget, core/dispatch.py asks before it sends.
 """
 
 import math
+from collections.abc import Sequence
 
 from lowtide import limits
 
@@ -28,6 +29,10 @@ class PrefillPacer:
         self._owed = 0.0
         self._owed_at_s = 0.0
         self._watched = 0
+        self._read_until_s = float("-inf")
+        self._live_unread = 0
+        self._live_tokens = 0
+        self._live_read_at_s = float("-inf")
 
     @property
     def rate_per_s(self) -> float:
@@ -42,6 +47,9 @@ class PrefillPacer:
 
     def admits(self, tokens: int, now_s: float) -> bool:
         """Whether a prompt of that size may be sent now; if not, `opens_at_s` says when to ask."""
+        if self._live_unread and now_s < self._live_read_at_s:
+            self.opens_at_s = self._live_read_at_s
+            return False
         owed = self.owed(now_s)
         if owed <= 0 or owed + tokens <= self.budget:
             return True
@@ -55,12 +63,65 @@ class PrefillPacer:
         if watched:
             self._watched += tokens
             return
+        self._read_until_s = max(now_s, self._read_until_s) + tokens / self._best_rate
         self._owed = self.owed(now_s) - self._watched + tokens
         self._owed_at_s = now_s
 
     def first_token(self, tokens: int) -> None:
         """The prompt of a watched call was read, or the call ended before."""
         self._watched = max(0, self._watched - tokens)
+
+    @property
+    def _best_rate(self) -> float:
+        return self.rate_per_s / _SEEK
+
+    def live_asked(self, tokens: int, now_s: float) -> None:
+        """A live call's prompt is on its way: nothing is sent before it is read, or was to be."""
+        self.active = True
+        self._live_unread += 1
+        self._live_tokens += tokens
+        begins_s = max(now_s, self._live_read_at_s)
+        self._live_read_at_s = min(
+            begins_s + tokens / self._best_rate, now_s + limits.PREFILL_WAIT_S_MAX
+        )
+        self._read_until_s = max(now_s, self._read_until_s) + tokens / self._best_rate
+
+    def live_answered(self, tokens: int, now_s: float) -> None:
+        """A live call that was asked has its first byte, or has ended."""
+        self._live_unread -= 1
+        self._live_tokens -= tokens
+        if not self._live_unread:
+            self.opens_at_s = self._live_read_at_s = now_s
+
+    def take_unread(self, prompts: Sequence[int], now_s: float) -> list[int]:
+        """Of the prompts, youngest first, that the engine has not read to the end: how much of each is
+        left. They are taken back.
+        """
+        left = max(0.0, self._read_until_s - now_s) * self._best_rate - self._live_tokens
+        taken: list[int] = []
+        for tokens in prompts:
+            if left < 1:
+                break
+            taken.append(int(min(tokens, left)))
+            left -= tokens
+        if taken:
+            self._owed = max(0.0, self.owed(now_s) - self._watched - sum(taken))
+            self._owed_at_s = now_s
+            self._read_until_s -= sum(taken) / self._best_rate
+        return taken
+
+    def told(self, waiting: float, reading: float, now_s: float) -> None:
+        """The engine tells that `waiting` prompt tokens wait and that it may be reading `reading`:
+        what we thought is owed is put between the first and the sum of both.
+        """
+        least, most = waiting, waiting + reading
+        self._owed = min(most, max(least, self.owed(now_s) - self._watched))
+        self._owed_at_s = now_s
+        ahead = self._live_tokens
+        left_s = max(0.0, self._read_until_s - now_s)
+        rate = self._best_rate
+        left_s = min((most + ahead) / rate, max((least + ahead) / rate, left_s))
+        self._read_until_s = now_s + left_s
 
     def learn(self, tokens: float, elapsed_s: float, now_s: float) -> None:
         """The engine read that many prompt tokens, cached ones aside, in the last `elapsed_s`."""

@@ -8,10 +8,12 @@ and limits.py.
 """
 
 from collections import deque
+from collections.abc import Sequence
 from typing import Literal
 
 from lowtide import limits
 from lowtide.core.guard import Guard
+from lowtide.core.signals import OwnCall
 from lowtide.core.usage import Usage
 from lowtide.core.window import WindowController
 
@@ -169,6 +171,29 @@ class Replica:
             return True
         return self.controller.pacer.admits(tokens, now_s)
 
+    def is_paced(self, now_s: float) -> bool:
+        """Whether a prompt was held back, and for longer than now."""
+        return self.controller is not None and now_s < self.controller.pacer.opens_at_s
+
+    def live_asked(
+        self, tokens: int, calls: Sequence[OwnCall], now_s: float
+    ) -> list[tuple[int, int]]:
+        """A live call of so many prompt tokens is about to be sent here: (place, tokens unread) of
+        those of `calls` to take back for it, because their prompts are not read yet.
+        """
+        if self.controller is None:
+            return []
+        pacer = self.controller.pacer
+        young = sorted(range(len(calls)), key=lambda place: calls[place].age_s)
+        left = pacer.take_unread([calls[place].input_tokens for place in young], now_s)
+        pacer.live_asked(tokens, now_s)
+        return list(zip(young, left, strict=False))
+
+    def live_answered(self, tokens: int, now_s: float) -> None:
+        """A live call has its first byte, or ended without one."""
+        if self.controller is not None:
+            self.controller.pacer.live_answered(tokens, now_s)
+
     def resize(self, now_s: float) -> None:
         """Fit the window to what refusals, the controller and the end of the queue leave of it."""
         self.window = self._unrefused
@@ -186,6 +211,12 @@ class Replica:
         """Whether ownership, circuit and pause let batch calls pass; the window aside."""
         owned = now_s < self.owned_until_s
         return owned and now_s >= self._paused_until_s and self.circuit.admits(now_s)
+
+    @property
+    def holds(self) -> float:
+        """Calls that the replica is taken to hold: the operator's bound, if it is one at all."""
+        is_bound = self.window_max < limits.WINDOW_MAX
+        return self.window_max if is_bound else max(float(limits.WINDOW_DEFAULT), self.window)
 
     @property
     def resumes_at_s(self) -> float | None:

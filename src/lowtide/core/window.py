@@ -80,9 +80,12 @@ class WindowController:
         calls: Sequence[OwnCall],
         now_s: float,
         live: LiveSeen = NO_LIVE,
+        *,
+        own_max: int = 0,
     ) -> None:
         """A poll. `signals` None: the engine should have told and did not; an engine that never
-        tells gives EngineSignals(). `calls` are the batch calls in flight when it told.
+        tells gives EngineSignals(). `calls` are the batch calls in flight now, `own_max` how many
+        of them the engine may have counted when it told.
         """
         if signals is None:
             self._missed(len(calls), now_s, live)
@@ -91,9 +94,9 @@ class WindowController:
         elapsed_s = now_s - self._told_at_s if self._told_at_s is not None else 0.0
         change = delta(self.signals, signals, elapsed_s)
         self.signals, self._told_at_s = signals, now_s
-        self.live.see(signals, len(calls), live, now_s)
+        self.live.see(signals, max(own_max, len(calls)), live, now_s)
         self.work.polled(change, signals.running)
-        self._pace_prompts(change, now_s)
+        self._pace_prompts(change, calls, now_s)
         self._steer(change, len(calls), live, now_s)
         self._fit(calls)
 
@@ -137,13 +140,22 @@ class WindowController:
             self.window = min(self.window, int(self._width))
             self.bound = self._width_bound = "silence"
 
-    def _pace_prompts(self, change: SignalDelta, now_s: float) -> None:
+    def _pace_prompts(self, change: SignalDelta, calls: Sequence[OwnCall], now_s: float) -> None:
         """What was owed must be read before a live call that comes now has waited too long."""
         tokens = max(change.prompt_tokens - change.cached_tokens, self.work.take_read())
         self.pacer.learn(tokens, change.elapsed_s, now_s)
         self.pacer.active = self.live.is_recent(now_s)
         if self.pacer.active:
+            self.pacer.told(*self._unread(calls), now_s)
             self.pacer.keep_within(self._ttft_slo_s / 2)
+
+    def _unread(self, calls: Sequence[OwnCall]) -> tuple[float, float]:
+        """Tokens of our prompts that the engine has not begun, and of the next older one or two,
+        which it may be reading: the youngest are those that wait.
+        """
+        waiting = max(0, int((self.signals.waiting or 0) - self.live.waiting))
+        young = [call.input_tokens for call in sorted(calls, key=lambda call: call.age_s)]
+        return float(sum(young[:waiting])), float(sum(young[waiting : waiting + 2]))
 
     def _steer(self, change: SignalDelta, own: int, live: LiveSeen, now_s: float) -> None:
         """Cut, or grow if the window is used."""
@@ -174,7 +186,9 @@ class WindowController:
     def _is_congested(self, change: SignalDelta) -> bool:
         signals = self.signals
         own_waiting = (signals.waiting or 0) - self.live.waiting
-        queues = own_waiting > max(limits.WAITING_MAX, 0.1 * (signals.running or 0))
+        # Beside live traffic every prompt that waits is one that a live call may wait behind.
+        most = 1.0 if self.live.calls else max(limits.WAITING_MAX, 0.1 * (signals.running or 0))
+        queues = own_waiting > most
         return queues or change.preemptions > 0 or (signals.kv_used or 0.0) > limits.KV_CONGESTED
 
     def _cut(self, now_s: float, every_s: float, bound: Bound) -> None:

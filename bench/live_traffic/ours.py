@@ -1,0 +1,149 @@
+"""Our rule: core.replica with its controller and guard, fed as the worker feeds them.
+
+What the product cannot see is not used: batch calls are not streamed, so nothing is known of their
+first tokens; the engine's numbers come twice a second, its histograms with vLLM's edges.
+"""
+
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import Final
+
+from bench.live_traffic.gateway import Rule
+from lowtide import limits
+from lowtide.core.replica import Replica
+from lowtide.core.signals import EngineSignals, LiveSeen, OwnCall
+from lowtide.core.usage import Usage
+from lowtide.core.window import WindowController
+from lowtide.testing.engine_sim.engine import SimEngine, StepEvents
+from lowtide.testing.engine_sim.requests import SimRequest
+
+ITL_EDGES: Final = (
+    *(0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5),
+    *(0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0, float("inf")),
+)
+"""vLLM's buckets of vllm:inter_token_latency_seconds."""
+
+
+class Ours(Rule):
+    """`sees_live`: live calls come through our door; else they go straight to the engine."""
+
+    def __init__(
+        self,
+        *,
+        priority: int = 0,
+        sees_live: bool = True,
+        yields: bool = True,
+        itl_slo_s: float = limits.ITL_SLO_MS / 1000,
+        ttft_slo_s: float = limits.TTFT_SLO_MS / 1000,
+    ) -> None:
+        self.priority = priority
+        self._sees_live, self._yields = sees_live, yields
+        self._ttft_slo_s = ttft_slo_s
+        self.controller = WindowController(itl_slo_s=itl_slo_s, ttft_slo_s=ttft_slo_s)
+        self.replica = Replica(
+            "sim", frozenset({"m"}), limits.WINDOW_MAX, controller=self.controller
+        )
+        self._sent_at: dict[str | int, float] = {}
+        self._live: dict[str | int, tuple[float, int]] = {}
+        self._unanswered: dict[str | int, float] = {}
+        self._left: dict[str | int, int] = {}
+        self._gap_counts = [0] * len(ITL_EDGES)
+
+    def allowed(self, now: float, in_flight: int) -> int:
+        return in_flight + self.replica.has_room(now)
+
+    def takes(self, request: SimRequest, now: float) -> bool:
+        return self.replica.takes_prompt(self._unread(request), now)
+
+    def asks_again_at(self, now: float) -> float | None:
+        return self.controller.pacer.opens_at_s
+
+    def sent(self, request: SimRequest, now: float) -> None:
+        self._sent_at[request.id] = now
+        self.replica.started(suspect=False, tokens=self._unread(request), now_s=now)
+
+    def step(self, events: StepEvents) -> None:
+        """The engine's own histogram: what a reader of its metrics gets."""
+        for place, edge in enumerate(ITL_EDGES):
+            if events.duration_s <= edge:
+                self._gap_counts[place] += events.load.decodes
+                return
+
+    def live_asked(
+        self, request: SimRequest, own: Sequence[SimRequest], now: float
+    ) -> Sequence[SimRequest]:
+        if not self._sees_live:
+            return ()
+        self._live[request.id] = now, request.prompt_tokens
+        self._unanswered[request.id] = now
+        if not self._yields:
+            return ()
+        calls = self._calls(own, now)
+        back = self.replica.live_asked(request.prompt_tokens, calls, now)
+        self._left |= {own[place].id: left for place, left in back}
+        return [own[place] for place, _ in back]
+
+    def first_token(self, request: SimRequest, now: float) -> None:
+        answered = request.interactive and self._unanswered.pop(request.id, None) is not None
+        if answered and self._yields:
+            self.replica.live_answered(request.prompt_tokens, now)
+
+    def finished(self, request: SimRequest, now: float) -> None:
+        if request.interactive:
+            self._live.pop(request.id, None)
+            return
+        elapsed_s = now - self._sent_at.pop(request.id)
+        usage = Usage(request.prompt_tokens, request.cached_tokens, request.output_tokens)
+        self.replica.ended(suspect=False)
+        self.replica.answered(now)
+        self.replica.learn(usage, elapsed_s, now)
+
+    def taken_back(self, request: SimRequest, now: float) -> None:
+        del self._sent_at[request.id]
+        self.replica.ended(suspect=False)
+
+    def poll(
+        self, engine: SimEngine, own: Sequence[SimRequest], now: float
+    ) -> Sequence[SimRequest]:
+        calls = self._calls(own, now)
+        live = self._seen(now)
+        signals = self._signals(engine)
+        self.controller.observe(signals, calls, now, live)
+        outputs = list(self.controller.work.output_so_far(calls))
+        chosen = self.replica.guard.revoke(
+            signals, calls, outputs, live, self.controller.live.waiting, now
+        )
+        if chosen:
+            self.controller.revoked(len(chosen), len(calls), now)
+        self.replica.resize(now)
+        return [own[place] for place in chosen]
+
+    def _calls(self, own: Sequence[SimRequest], now: float) -> list[OwnCall]:
+        return [OwnCall(now - self._sent_at[call.id], self._unread(call)) for call in own]
+
+    def _unread(self, request: SimRequest) -> int:
+        """Prompt tokens that are not in the engine's prefix cache from an earlier try."""
+        return self._left.get(request.id, request.prompt_tokens)
+
+    def _seen(self, now: float) -> LiveSeen:
+        patience_s = limits.LIVE_WAIT_SHARE * self._ttft_slo_s
+        waiting = sum(now - at > patience_s for at in self._unanswered.values())
+        each = [float(tokens) for _, tokens in self._live.values()]
+        if not each:
+            return LiveSeen()
+        return LiveSeen(len(each), waiting, sum(each) / len(each) + limits.LIVE_CALL_TOKENS / 4)
+
+    def _signals(self, engine: SimEngine) -> EngineSignals:
+        counters = engine.counters
+        return EngineSignals(
+            running=engine.running,
+            waiting=engine.waiting,
+            kv_used=engine.kv_usage,
+            kv_capacity_tokens=engine.kv.blocks * engine.kv.block_tokens,
+            seats_max=engine.config.max_num_seqs,
+            preemptions_total=counters.preemptions,
+            prompt_tokens_total=counters.prompt_tokens,
+            cached_tokens_total=counters.prompt_tokens_cached,
+            generation_tokens_total=counters.generation_tokens,
+            itl_buckets=tuple(zip(ITL_EDGES, accumulate(self._gap_counts), strict=True)),
+        )

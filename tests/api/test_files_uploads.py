@@ -387,10 +387,3 @@ def test_a_locked_store_asks_for_patience_but_never_on_a_put(
     assert 0 < int(answer.headers["retry-after"]) <= 60
     put = door.ask("PUT", path, LINES)
     assert (put.status, put.error["code"]) == (400, "storage_unavailable")
-
-
-def test_multipart_in_parts_is_refused_with_the_bound(door: Door) -> None:
-    for step in ("initiate", "complete", "abort"):
-        answer = door.ask("POST", f"/v1/files/multipart/{step}", "{}")
-        assert answer.status == 400
-        assert "104857600 bytes" in answer.error["message"]

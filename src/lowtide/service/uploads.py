@@ -1,4 +1,4 @@
-"""The verbs on uploads in parts: begin, receive a part, cancel. Completion is uploads_completion.py.
+"""The verbs on uploads in parts: begin, take a part, cancel; uploads_completion.py completes them.
 
 Called by both vendors' doors. Guards: a part counts when its bytes are durable and its row is
 written, in that order; what is refused leaves no bytes behind; an upload that is begun has a place

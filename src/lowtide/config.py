@@ -101,7 +101,14 @@ class Replica(_Section, frozen=True):
 
     url: str
     models: tuple[str, ...]
-    window: int = limits.WINDOW_DEFAULT
+    window: int | None = None
+    """Batch calls in flight at most; None: as many as do well."""
+    relaxed: bool = False
+    """Long batch prompts may disturb live traffic here; other replicas are spared them."""
+    priority: int | Literal["auto", "none"] = "auto"
+    """What to send as `priority` of batch calls; "auto": what the engine is found to understand."""
+    ttft_slo_ms: int = limits.TTFT_SLO_MS
+    itl_slo_ms: int = limits.ITL_SLO_MS
     api_key: str | None = None
     headers: Mapping[str, str] = {}
     engine: EngineKind = "auto"
@@ -245,10 +252,12 @@ def _check_replica(replica: Replica, where: str) -> None:
     _require_url(replica.url, f"{where}: url")
     _require(bool(replica.models), f"{where}: models", "at least one model id")
     _require(
-        1 <= replica.window <= limits.WINDOW_MAX,
+        replica.window is None or 1 <= replica.window <= limits.WINDOW_MAX,
         f"{where}: window",
-        f"from 1 to {limits.WINDOW_MAX}",
+        f"from 1 to {limits.WINDOW_MAX}, or left out",
     )
+    _require(replica.ttft_slo_ms > 0, f"{where}: ttft_slo_ms", "at least 1")
+    _require(replica.itl_slo_ms > 0, f"{where}: itl_slo_ms", "at least 1")
 
 
 def _check_models(models: Sequence[Model]) -> None:

@@ -37,6 +37,9 @@ class Queue(msgspec.Struct, frozen=True):
 
 NO_QUEUE: Final = Queue()
 
+LIVE_LOAD: Final = "live load"
+"""How the sentence begins that says of a model that live traffic goes first."""
+
 PAUSED: Final[Mapping[PausedReason, str]] = MappingProxyType(
     {
         "spend_cap": "Paused: the organization has spent what its cap allows for this month."
@@ -117,6 +120,7 @@ def _reason(
         case "in_progress":
             return (
                 _blocked(models, replicas)
+                or _gives_way(models, replicas)
                 or _bounded(batch, queue, in_flight_max)
                 or _behind(batch, queue)
             )
@@ -133,12 +137,21 @@ def _blocked(models: tuple[str, ...], replicas: Mapping[str, str | None] | None)
         if model not in replicas
         else f"The model {model} is not available: {replicas[model]}."
         for model in models
-        if replicas.get(model, "") is not None
+        if (why := replicas.get(model, "")) is not None and not why.startswith(LIVE_LOAD)
     ]
     if len(troubles) > limits.MODELS_NAMED_IN_ERROR:
         more = len(troubles) - limits.MODELS_NAMED_IN_ERROR
         troubles = [*troubles[: limits.MODELS_NAMED_IN_ERROR], f"And {more} more models."]
     return " ".join(troubles) or None
+
+
+def _gives_way(models: tuple[str, ...], replicas: Mapping[str, str | None] | None) -> str | None:
+    """Requests for these models run, but fewer at a time: live traffic goes first."""
+    for model in models:
+        why = (replicas or {}).get(model)
+        if why is not None and why.startswith(LIVE_LOAD):
+            return f"The model {model} serves live traffic first: {why}."
+    return None
 
 
 def _bounded(batch: Batch, queue: Queue, in_flight_max: int | None) -> str | None:

@@ -1,4 +1,9 @@
-"""One attempt at one request: line in, engine's answer as an outcome, output line out."""
+"""One attempt at one request: line in, engine's answer as an outcome, output line out.
+
+Where the engine understands it, the body gets the priority that puts batch work behind live calls
+(ports/engine.py). An engine that was restarted without that refuses it: then the request goes out
+once more without, and so do all after it.
+"""
 
 from collections.abc import Mapping
 
@@ -13,7 +18,15 @@ from lowtide.core.line import (
     render_rejected,
     render_success,
 )
-from lowtide.core.outcome import Outcome, Rejected, Succeeded, classify
+from lowtide.core.outcome import (
+    Attempt,
+    Outcome,
+    Rejected,
+    Reply,
+    Succeeded,
+    classify,
+    error_message,
+)
 from lowtide.core.replica import Replica
 from lowtide.core.segment import Finished
 from lowtide.ports.engine import Engine
@@ -36,18 +49,37 @@ class Upstream(msgspec.Struct, frozen=True):
 async def attempt(upstream: Upstream, request: Request) -> tuple[str, Outcome]:
     """Send the request once; its custom_id and what came of it."""
     lease = request.run.lease
+    replica = upstream.replica
+    priority = replica.priority
     try:
         line = read_request(request.data)
         body = engine_body(
             line,
             model=upstream.engine_names.get(lease.model),
             drop_fields=upstream.drop_fields,
-            set_fields=_NO_FIELDS,
+            set_fields=_NO_FIELDS if priority is None else {"priority": priority},
         )
     except LineFormatError as error:
         return "", Rejected("invalid_json_line", str(error))
     path = lease.endpoint.removeprefix("/v1")
-    return line.custom_id, classify(await upstream.engine.post(path, body, upstream.timeout_s))
+    answer = await upstream.engine.post(path, body, upstream.timeout_s)
+    if priority is not None and _refuses_priority(answer):
+        body = engine_body(
+            line,
+            model=upstream.engine_names.get(lease.model),
+            drop_fields=upstream.drop_fields | {"priority"},
+            set_fields=_NO_FIELDS,
+        )
+        answer = await upstream.engine.post(path, body, upstream.timeout_s)
+        if isinstance(answer, Reply) and answer.status < 300 and replica.priority == priority:
+            replica.priority = None
+    return line.custom_id, classify(answer)
+
+
+def _refuses_priority(answer: Attempt) -> bool:
+    if not isinstance(answer, Reply) or answer.status not in (400, 422):
+        return False
+    return "priorit" in (error_message(answer.body) or "").lower()
 
 
 def render(request: Request, custom_id: str, outcome: Succeeded | Rejected) -> Finished:

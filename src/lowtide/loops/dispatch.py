@@ -38,11 +38,12 @@ OnAnswer = Callable[[str, bytes, int, float], None]
 
 class _Slot(msgspec.Struct, eq=False):
     """What a task is busy with, and on which replica; `in_flight` from `take` until the outcome is
-    settled."""
+    settled. A `revoked` request goes back to its chunk."""
 
     request: Request
     url: str
     in_flight: bool = True
+    revoked: bool = False
 
 
 class Dispatcher:
@@ -104,6 +105,11 @@ class Dispatcher:
                 came = await self._leasing.claim(now, now_s)
         if self._draining or self._backed_up():
             return None  # a beat wakes us, or nothing does
+        self._core.guide(
+            [upstream.replica for upstream in self._upstreams],
+            now_s,
+            is_dry=now_s < self._leasing.dry_until_s,
+        )
         now_s = self._fill() if came else now_s
         return now if came else self._next_tick(now_s)
 
@@ -137,6 +143,25 @@ class Dispatcher:
             self._give_back(held[key])
         if stranded:
             self._committer.wake()
+
+    # -- what the control loop asks and tells
+    # ------------------------------------------------------
+
+    def calls(self) -> dict[str, list[Request]]:
+        """The requests in flight, by the URL of their replica."""
+        calls: dict[str, list[Request]] = {}
+        for slot in self._slots.values():
+            if slot.in_flight and not slot.revoked:
+                calls.setdefault(slot.url, []).append(slot.request)
+        return calls
+
+    def revoke(self, requests: Sequence[Request]) -> None:
+        """Abort these calls; each request is the next of its chunk again, with no try charged."""
+        wanted = {id(request) for request in requests}
+        for task, slot in self._slots.items():
+            if slot.in_flight and id(slot.request) in wanted and not task.done():
+                slot.revoked = True
+                task.cancel()
 
     # -- Holdings: what the committer asks and tells
     # -------------------------------------------------
@@ -188,13 +213,18 @@ class Dispatcher:
             self._settle(upstream, request, custom_id, outcome)
             if self._draining or self._backed_up():
                 return
-            request = self._core.take(upstream.replica, self._clock.monotonic())
+            now_s = self._clock.monotonic()
+            request = self._core.take(upstream.replica, now_s)
+            if request is None and upstream.replica.is_paced(now_s):
+                self.wake()  # the next prompt has a time of its own
 
     def _slot_ended(self, upstream: Upstream, task: asyncio.Task[None]) -> None:
         """Here and not in `_run`: a task that is cancelled before its first step never runs."""
         slot = self._slots.pop(task)
         if slot.in_flight:
             self._core.abandon(slot.request, upstream.replica)
+            if slot.revoked:
+                self._core.put_back(slot.request)
             self.wake()  # its place is free
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("slot.failed", batch=slot.request.run.key.batch_id, exc_info=error)

@@ -165,6 +165,7 @@ class Leasing:
         self._core.add(
             lease,
             [(index, entry.line, line) for (index, entry), line in zip(wanted, lines, strict=True)],
+            [entry.input_tokens for _, entry in wanted],
         )
         return True
 

@@ -105,6 +105,8 @@ class Acquaintance(msgspec.Struct, frozen=True):
     kind: str
     reader: SignalReader | None
     priority: int | None
+    is_complete: bool = True
+    """False: the engine was too busy to say whether it takes a priority; worth another look."""
 
 
 class Prober(Protocol):

@@ -169,7 +169,9 @@ class LiveService:
         except LineFormatError as error:
             raise LowtideError("invalid_request", str(error)) from None
         async with AsyncExitStack() as mine:
-            call = mine.enter_context(LiveCall(live, self._clock))
+            call = mine.enter_context(
+                LiveCall(live, self._clock, tokens=request.tokens, streams=request.streams)
+            )
             if not request.streams:
                 return _whole(call, await live.engine.post(request.path, body, live.timeout_s))
             opening = live.engine.open_stream(request.path, body, live.timeout_s)

@@ -225,11 +225,15 @@ class ScriptedEngine:
         self._live.discard(connection)
         self.notify()
 
+    def answer_to(self, request: SeenRequest) -> Answer:
+        """A page where one is asked for, else what comes next."""
+        if request.method != "GET" or request.path.startswith("/v1"):
+            return self.next_answer(request)
+        self.looks.append(request)
+        self.notify()
+        return self.pages.get(request.path, (reply({"error": "no such page"}, 404),))
+
     def next_answer(self, request: SeenRequest) -> Answer:
-        if request.method == "GET" and not request.path.startswith("/v1"):
-            self.looks.append(request)
-            self.notify()
-            return self.pages.get(request.path, (reply({"error": "no such page"}, 404),))
         self.requests.append(request)
         self.notify()
         return self._script.popleft() if self._script else self.otherwise
@@ -314,7 +318,7 @@ class _ServerConnection(asyncio.Protocol):
             body=bytes(self._body),
             connection=self._number,
         )
-        self._play(self._engine.next_answer(request), request)
+        self._play(self._engine.answer_to(request), request)
 
     # ---- inside ----
 

@@ -16,12 +16,14 @@ from lowtide.ports.blobs import Blobs
 from lowtide.ports.clock import Clock
 from lowtide.ports.store import Store
 from lowtide.service.limits import LimitService
+from lowtide.service.live import LiveService
 from lowtide.system import SystemClock, new_id
+from lowtide.wiring.controls import open_controls
 from lowtide.wiring.database import check_server, is_single_machine, store_of
 from lowtide.wiring.replicas import (
     EmbeddedModel,
     catalogue_of,
-    open_live,
+    open_doors,
     open_upstreams,
     start_embedded,
 )
@@ -72,6 +74,7 @@ async def open_application(
             entries.append(entry)
         catalogue = catalogue_of(settings, replicas, entries)
         upstreams = await open_upstreams(settings, replicas, catalogue, stack)
+        doors = open_doors(replicas, upstreams, stack)
         worker_id = _worker_id(settings)
         allowance = LimitService(store.tenants, store.ledger, clock, settings.limits)
         worker = Worker(
@@ -84,10 +87,11 @@ async def open_application(
             worker_id,
             allowance,
             shared=shared_replicas(settings, upstreams),
+            controlled=open_controls(replicas, upstreams, doors, stack),
         )
         if is_single_machine(settings):
             await store.work.release_worker(worker_id)  # the lock says: that process is gone
-        live = open_live(replicas, upstreams, catalogue, clock, allowance, stack)
+        live = LiveService(catalogue, doors, clock, allowance)
         services = await open_verbs(
             settings, data_dir, store, blobs, clock, catalogue, worker, allowance, live, stack
         )

@@ -17,15 +17,12 @@ from lowtide.config import Replica as ReplicaSettings
 from lowtide.config import Settings
 from lowtide.config_sources import ConfigError
 from lowtide.core.catalogue import Catalogue, ModelEntry
-from lowtide.core.replica import Replica
 from lowtide.engines.embedded import EmbeddedEngine
 from lowtide.engines.http_client import HttpEngine
 from lowtide.engines.model_source import resolve_model
 from lowtide.loops.attempt import Upstream
-from lowtide.ports.clock import Clock
-from lowtide.service.limits import LimitService
-from lowtide.service.live import LiveService
 from lowtide.service.live_replica import LiveReplica
+from lowtide.wiring.controls import replica_of, window_max
 
 CACHE_DIR = Path("~/.cache/lowtide").expanduser()
 """Where the demo model is written once for all data directories."""
@@ -94,11 +91,11 @@ async def open_upstreams(
 ) -> list[Upstream]:
     upstreams: list[Upstream] = []
     for replica in replicas:
-        engine = _engine(replica, replica.window + limits.PROBE_CONNECTIONS, stack)
+        engine = _engine(replica, window_max(replica) + limits.PROBE_CONNECTIONS, stack)
         models = frozenset(catalogue.names[name] for name in replica.models)
         upstreams.append(
             Upstream(
-                replica=Replica(engine.url, models, replica.window),
+                replica=replica_of(engine.url, models, replica, replicas),
                 engine=engine,
                 engine_names={model: catalogue.engine_name(model) for model in models},
                 drop_fields=frozenset(replica.drop_fields),
@@ -123,16 +120,11 @@ def _engine(replica: ReplicaSettings, connections_max: int, stack: AsyncExitStac
     return engine
 
 
-def open_live(
-    replicas: Sequence[ReplicaSettings],
-    upstreams: Sequence[Upstream],
-    catalogue: Catalogue,
-    clock: Clock,
-    allowance: LimitService,
-    stack: AsyncExitStack,
-) -> LiveService:
-    """The interactive door over the same replicas, by connections of its own."""
-    shared = [
+def open_doors(
+    replicas: Sequence[ReplicaSettings], upstreams: Sequence[Upstream], stack: AsyncExitStack
+) -> list[LiveReplica]:
+    """The same replicas for the interactive door, by connections of its own."""
+    return [
         LiveReplica(
             upstream.replica,
             _engine(replica, _live_connections(replica), stack),
@@ -142,7 +134,6 @@ def open_live(
         )
         for replica, upstream in zip(replicas, upstreams, strict=True)
     ]
-    return LiveService(catalogue, shared, clock, allowance)
 
 
 def _live_connections(replica: ReplicaSettings) -> int:

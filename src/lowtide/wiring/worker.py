@@ -7,14 +7,17 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 from lowtide import limits
+from lowtide.api.replica_metrics import ReplicaMetrics
 from lowtide.config import Settings
 from lowtide.core.catalogue import Catalogue
+from lowtide.core.progress import LIVE_LOAD
 from lowtide.core.replica import Replica
 from lowtide.loops.assemble import AssembleLoop
 from lowtide.loops.attempt import Upstream
 from lowtide.loops.budget import BudgetLoop
 from lowtide.loops.calibrate import Calibrations
 from lowtide.loops.commit import Committer
+from lowtide.loops.control import AcquaintLoop, Controlled, ControlLoop
 from lowtide.loops.dispatch import Dispatcher
 from lowtide.loops.housekeeping import ExpireLoop, SweepLoop
 from lowtide.loops.listen import ListenLoop
@@ -44,11 +47,13 @@ class Worker:
         allowance: LimitService,
         *,
         shared: Mapping[str, Replica] | None = None,
+        controlled: Sequence[Controlled] = (),
         new_id: NewId = new_id,
         draw: Callable[[], float] = random.random,
     ) -> None:
         """`shared` are those replicas of `upstreams` that other workers may list, too, by the name
-        that all use. `draw` gives uniform numbers in [0, 1) for back-off."""
+        that all use; `controlled` those whose windows follow their engines. `draw` gives uniform
+        numbers in [0, 1) for back-off."""
         ttl_s = settings.dispatch.lease_ttl_s
         self._clock = clock
         self._upstreams = upstreams
@@ -102,6 +107,14 @@ class Worker:
             BudgetLoop(store.ledger, self.wake),
             UrgencyLoop(store.capacity, self.wake),
             ListenLoop(store.wakeups, self.wake),
+            ControlLoop(
+                controlled,
+                self._dispatcher,
+                clock,
+                on_look=ReplicaMetrics().show,
+                wake=lambda: self._loops.wake("dispatch"),
+            ),
+            AcquaintLoop(controlled, clock),
         ]
         self._ownership = self._share(worker_id, store, shared, ttl_s) if shared else None
         if self._ownership is not None:
@@ -127,8 +140,7 @@ class Worker:
         status: dict[str, str | None] = {}
         for upstream in self._upstreams:
             replica = upstream.replica
-            closed = replica.circuit.state == "closed"
-            why = None if closed else f"{replica.url}: {replica.circuit.opened_because}"
+            why = _why_not(replica)
             for model in replica.models:
                 status[model] = None if status.get(model, "") is None else why
         if self._committer.trouble is not None:
@@ -173,3 +185,15 @@ class Worker:
             self._dispatcher,
             lease_ttl_s=lease_ttl_s,
         )
+
+
+def _why_not(replica: Replica) -> str | None:
+    """Why batch calls wait for this replica; None when nothing but its window holds them."""
+    if replica.circuit.state != "closed":
+        return f"{replica.url}: {replica.circuit.opened_because}"
+    controller = replica.controller
+    if controller is not None and controller.signals.asleep:
+        return f"{replica.url}: the engine sleeps"
+    if controller is not None and controller.gives_way:
+        return f"{LIVE_LOAD} {100 * controller.live.load:.0f} %"
+    return None

@@ -113,3 +113,16 @@ def test_validation_that_does_not_start_is_a_reason_after_a_while() -> None:
 def test_a_batch_that_ended_waits_for_nothing(status: Status) -> None:
     ended = progress_of(batch(status, 3), at(999), models=["m"], replicas={})
     assert (ended.stage, ended.eta_s, ended.reason) == (None, None, None)
+
+
+# ---- live traffic ----
+
+
+def test_a_batch_that_waits_for_live_traffic_says_how_much_there_is() -> None:
+    told = progress_of(batch(), at(9), models=("m",), replicas={"m": "live load 82 %"})
+    assert told.reason == "The model m serves live traffic first: live load 82 %."
+
+
+def test_a_model_that_is_not_there_is_the_better_reason() -> None:
+    told = progress_of(batch(), at(9), models=("m", "n"), replicas={"m": "live load 82 %"})
+    assert told.reason == "No replica serves the model n."

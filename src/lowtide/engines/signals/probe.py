@@ -52,6 +52,8 @@ class HttpProber:
 
     async def probe(self) -> Acquaintance | None:
         """See `ports.engine.Prober`."""
+        if self._kind == "openai":
+            return self._found("openai", None, None)  # perhaps a stranger's: not one call too many
         answer = await self._root.get("/metrics", CONTROL_READ_S)
         if isinstance(answer, NoReply):
             return None
@@ -81,14 +83,13 @@ class HttpProber:
             return "sglang"
         return "vllm" if await json_of(self._root, "/version", _Version) is not None else "openai"
 
-    async def _vllm(self, *, has_page: bool) -> Acquaintance | None:
-        priority: int | None = None
-        if self._priority == "auto":
-            tried = await self._try_priority(BATCH_PRIORITY_VLLM)
-            if tried is None:
-                return None
-            priority = BATCH_PRIORITY_VLLM if tried else None
-        return self._found("vllm", self._reader(vllm.PAGE, vllm.signals_of, has_page), priority)
+    async def _vllm(self, *, has_page: bool) -> Acquaintance:
+        reader = self._reader(vllm.PAGE, vllm.signals_of, has_page)
+        if self._priority != "auto":
+            return self._found("vllm", reader, None)
+        takes = await self._try_priority(BATCH_PRIORITY_VLLM)
+        priority = BATCH_PRIORITY_VLLM if takes else None
+        return Acquaintance("vllm", reader, priority, is_complete=takes is not None)
 
     async def _sglang(self, *, has_page: bool) -> Acquaintance:
         info = await json_of(self._root, "/get_server_info", sglang.SglangInfo)

@@ -146,8 +146,12 @@ async def test_a_model_that_takes_no_call_at_all_is_sent_none() -> None:
 async def test_an_engine_too_busy_to_say_is_asked_again_later() -> None:
     busy = reply({"error": "no room"}, 503)
     async with probing({"/metrics": engine_pages.VLLM}, busy) as (prober, _):
-        assert await prober.probe() is None
-        assert await prober.probe() is not None
+        found = await prober.probe()
+        assert found is not None and found.reader is not None
+        assert (found.priority, found.is_complete) == (None, False)
+        found = await prober.probe()
+        assert found is not None
+        assert (found.priority, found.is_complete) == (100, True)
 
 
 async def test_sglang_declares_its_priorities_and_is_not_called_for_them() -> None:
@@ -170,7 +174,8 @@ async def test_what_the_operator_says_is_not_tried(setting: Any, priority: int |
 
 
 async def test_the_kind_that_the_operator_names_is_believed() -> None:
-    async with probing({"/metrics": engine_pages.VLLM}, kind="openai") as (prober, _):
+    async with probing({"/metrics": engine_pages.VLLM}, kind="openai") as (prober, server):
         found = await prober.probe()
         assert found is not None
         assert (found.kind, found.reader, found.priority) == ("openai", None, None)
+        assert server.looks == []

@@ -1,0 +1,77 @@
+"""What `/metrics` says of each replica: its window, why it is what it is, and what gave way."""
+
+from typing import Final
+
+from prometheus_client import Counter, Gauge
+
+from lowtide.core.replica import Replica
+
+WINDOW: Final = Gauge(
+    "lowtide_replica_window", "Batch calls that may be in flight at present.", ["replica", "bound"]
+)
+IN_FLIGHT: Final = Gauge(
+    "lowtide_replica_in_flight", "Batch calls in flight on the replica.", ["replica"]
+)
+PREFILL_BUDGET: Final = Gauge(
+    "lowtide_replica_prefill_budget_tokens",
+    "Prompt tokens of batch calls that the engine may have before it beside live traffic.",
+    ["replica"],
+)
+KV_USED: Final = Gauge(
+    "lowtide_replica_kv_used_ratio", "Share of its KV memory that the engine uses.", ["replica"]
+)
+LIVE_CALLS: Final = Gauge(
+    "lowtide_replica_live_calls",
+    "Live calls at the engine, through this server or past it.",
+    ["replica"],
+)
+LIVE_LOAD: Final = Gauge(
+    "lowtide_replica_live_load_ratio", "Share of the engine that live traffic takes.", ["replica"]
+)
+POLLS_MISSED: Final = Gauge(
+    "lowtide_replica_polls_missed",
+    "Polls in a row that the engine left without an answer; above 3 its window is halved.",
+    ["replica"],
+)
+REVOKED_CALLS: Final = Counter(
+    "lowtide_replica_revoked_calls", "Batch calls aborted to make room for live ones.", ["replica"]
+)
+REVOKED_TOKENS: Final = Counter(
+    "lowtide_replica_revoked_tokens",
+    "Tokens that those calls had read and, by estimate, written.",
+    ["replica"],
+)
+
+
+class ReplicaMetrics:
+    """Shows replicas as they are; one for each worker."""
+
+    def __init__(self) -> None:
+        self._revoked: dict[str, tuple[int, float]] = {}
+        self._bounds: dict[str, str] = {}
+
+    def show(self, replica: Replica) -> None:
+        """Called at each poll of its engine."""
+        url, controller = replica.url, replica.controller
+        if controller is None:
+            return
+        self._show_window(url, controller.bound, replica.window)
+        IN_FLIGHT.labels(url).set(replica.in_flight)
+        PREFILL_BUDGET.labels(url).set(controller.pacer.budget)
+        if controller.signals.kv_used is not None:
+            KV_USED.labels(url).set(controller.signals.kv_used)
+        LIVE_CALLS.labels(url).set(controller.live.calls)
+        LIVE_LOAD.labels(url).set(controller.live.load)
+        POLLS_MISSED.labels(url).set(controller.polls_missed)
+        calls, tokens = replica.guard.revoked_total, replica.guard.lost_tokens_total
+        calls_before, tokens_before = self._revoked.get(url, (0, 0.0))
+        REVOKED_CALLS.labels(url).inc(calls - calls_before)
+        REVOKED_TOKENS.labels(url).inc(tokens - tokens_before)
+        self._revoked[url] = calls, tokens
+
+    def _show_window(self, url: str, bound: str, window: float) -> None:
+        before = self._bounds.get(url, bound)
+        if before != bound:
+            WINDOW.remove(url, before)  # a window has one bound at a time
+        self._bounds[url] = bound
+        WINDOW.labels(url, bound).set(int(window))

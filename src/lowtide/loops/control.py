@@ -1,0 +1,160 @@
+"""Twice a second: what each engine tells, what follows for its window, and which calls give way.
+
+The shell around core/window.py and core/guard.py. All engines are read at once, each within a
+bound, so that a slow one keeps nobody waiting. What the interactive door sees of live traffic comes
+in as a function. `AcquaintLoop`, beside it, finds out what each engine is, and again when it has
+fallen silent or did not answer.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Protocol
+
+import msgspec
+import structlog
+
+from lowtide import limits
+from lowtide.core.dispatch import Request
+from lowtide.core.replica import Replica
+from lowtide.core.signals import NO_LIVE, EngineSignals, LiveSeen, OwnCall
+from lowtide.core.window import WindowController
+from lowtide.ports.clock import Clock
+from lowtide.ports.engine import Acquaintance, Prober
+
+log = structlog.get_logger(__name__)
+
+_NEVER = float("-inf")
+
+
+class Hands(Protocol):
+    """The dispatcher, as far as it is told to let go."""
+
+    def calls(self) -> Mapping[str, Sequence[Request]]:
+        """The requests in flight, by the URL of their replica."""
+        ...
+
+    def revoke(self, requests: Sequence[Request]) -> None:
+        """Abort these calls; their requests run again later."""
+        ...
+
+
+class Controlled(msgspec.Struct, eq=False):
+    """A replica with its controller and what is known of its engine."""
+
+    replica: Replica
+    controller: WindowController
+    prober: Prober
+    seen: Callable[[float], LiveSeen] = lambda _: NO_LIVE
+    """What the interactive door has there, at an instant in monotonic seconds."""
+    known: Acquaintance | None = None
+    probe_at_s: float = _NEVER
+
+
+class ControlLoop:
+    """Of all replicas of a worker."""
+
+    name = "control"
+
+    def __init__(
+        self,
+        controlled: Sequence[Controlled],
+        hands: Hands,
+        clock: Clock,
+        *,
+        on_look: Callable[[Replica], None] = lambda _: None,
+        wake: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`on_look` is told of each replica at each poll; `wake` is called when a window grew."""
+        self._controlled = controlled
+        self._hands = hands
+        self._clock = clock
+        self._on_look = on_look
+        self._wake = wake
+
+    async def tick(self, now: datetime) -> datetime | None:
+        """One poll of all that are ours: elsewhere the owner's calls would look like live ones."""
+        begun_s = self._clock.monotonic()
+        ours = [each for each in self._controlled if begun_s < each.replica.owned_until_s]
+        before = [each.replica.in_flight for each in ours]
+        readings = await asyncio.gather(*map(_read, ours))
+        calls = self._hands.calls()
+        now_s = self._clock.monotonic()
+        has_grown = False
+        for each, signals, own_max in zip(ours, readings, before, strict=True):
+            window = each.replica.window
+            self._steer(each, signals, calls.get(each.replica.url, ()), own_max, now_s)
+            has_grown = has_grown or each.replica.window > window
+            self._on_look(each.replica)
+        if has_grown:
+            self._wake()
+        return now + timedelta(seconds=limits.CONTROL_POLL_S)
+
+    def _steer(
+        self,
+        each: Controlled,
+        signals: EngineSignals | None,
+        requests: Sequence[Request],
+        own_max: int,
+        now_s: float,
+    ) -> None:
+        replica, controller = each.replica, each.controller
+        calls = [OwnCall(now_s - request.sent_at_s, request.tokens) for request in requests]
+        seen = each.seen(now_s)
+        controller.observe(signals, calls, now_s, seen, own_max=own_max)
+        outputs = list(controller.work.output_so_far(calls))
+        waiting = controller.live.waiting
+        chosen = replica.guard.revoke(signals, calls, outputs, seen, waiting, now_s)
+        if chosen:
+            controller.revoked(len(chosen), len(calls), now_s)
+            self._hands.revoke([requests[place] for place in chosen])
+            log.info("replica.gave_way", replica=replica.url, calls=len(chosen))
+        replica.resize(now_s)
+
+
+class AcquaintLoop:
+    """Finds out what each engine is; until then its replica works as one that tells nothing."""
+
+    name = "acquaint"
+
+    def __init__(self, controlled: Sequence[Controlled], clock: Clock) -> None:
+        self._controlled = controlled
+        self._clock = clock
+
+    async def tick(self, now: datetime) -> datetime | None:
+        """Look at those that are due."""
+        now_s = self._clock.monotonic()
+        await asyncio.gather(*(self._look(each) for each in self._controlled if _due(each, now_s)))
+        return now + timedelta(seconds=limits.PROBE_AGAIN_S)
+
+    async def _look(self, each: Controlled) -> None:
+        found = await each.prober.probe()
+        now_s = self._clock.monotonic()
+        if found is None:
+            each.probe_at_s = now_s + limits.PROBE_AGAIN_S
+            return
+        tells = found.reader is not None or not found.is_complete
+        each.probe_at_s = now_s + (limits.PROBE_AGAIN_S if tells else limits.PROBE_SILENT_S)
+        each.replica.priority = found.priority
+        if each.known is None or each.known.kind != found.kind:
+            log.info(
+                "replica.known",
+                replica=each.replica.url,
+                engine=found.kind,
+                tells=found.reader is not None,
+                priority=found.priority,
+            )
+        each.known = found
+
+
+def _due(each: Controlled, now_s: float) -> bool:
+    known = each.known
+    is_known = known is not None and known.reader is not None and known.is_complete
+    return now_s >= each.probe_at_s and not (is_known and not each.controller.is_stale)
+
+
+async def _read(each: Controlled) -> EngineSignals | None:
+    """An engine that is not known to tell anything is heard without a word of its own."""
+    if each.known is None or each.known.reader is None:
+        return EngineSignals()
+    return await each.known.reader.read()

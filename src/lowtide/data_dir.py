@@ -13,6 +13,9 @@ from pathlib import Path
 from typing import Final
 
 LOCK_FILE: Final = "lock"
+DATABASE_FILE: Final = "lowtide.db"
+RESTORING_FILE: Final = "restore.partial"
+"""There while a backup is being put back: what is in the directory is not whole."""
 
 
 class DataDirError(Exception):
@@ -20,8 +23,11 @@ class DataDirError(Exception):
 
 
 @contextmanager
-def locked_data_dir(path: Path) -> Iterator[Path]:
-    """Make the directory if need be and hold its lock. Raises DataDirError."""
+def locked_data_dir(path: Path, *, restoring: bool = False) -> Iterator[Path]:
+    """Make the directory if need be and hold its lock. Raises DataDirError.
+
+    Only who is `restoring` may have one whose restore has not ended.
+    """
     try:
         path.mkdir(parents=True, exist_ok=True)
         handle = os.open(path / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -32,6 +38,11 @@ def locked_data_dir(path: Path) -> Iterator[Path]:
         ) from None
     try:
         _lock(handle, path)
+        if not restoring and (path / RESTORING_FILE).exists():
+            raise DataDirError(
+                f"the data directory {path.absolute()} holds a restore that did not end."
+                " Run the same `lowtide restore` again; it goes on where it stopped."
+            )
         yield path
     finally:
         os.close(handle)

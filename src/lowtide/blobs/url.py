@@ -25,17 +25,25 @@ def open_blobs(url: str, folder: Path) -> Blobs:
     AZURE_...). Opens nothing yet: `probe` does. Raises ValueError for another kind of URL,
     BlobsUnavailable when the environment is refused.
     """
-    if url == "file":
-        return FolderBlobs(folder)
-    scheme, host, path, _, _ = urlsplit(url)
-    if scheme == "file" and not host and path.startswith("/"):
-        return FolderBlobs(Path(unquote(path)))
+    own = folder_of(url, folder)
+    if own is not None:
+        return FolderBlobs(own)
+    scheme = urlsplit(url).scheme
     if scheme not in _BUCKETS:
         raise ValueError(
             f'blob_url {url!r} is not known: use "file", file:///absolute/path, or s3://, gs:// or'
             " az:// and a bucket"
         )
     return _open_bucket(url, scheme)
+
+
+def folder_of(url: str, folder: Path) -> Path | None:
+    """The folder that `url` names, which for "file" is `folder`; None for anything else."""
+    if url == "file":
+        return folder
+    scheme, host, path, _, _ = urlsplit(url)
+    is_folder = scheme == "file" and not host and path.startswith("/")
+    return Path(unquote(path)) if is_folder else None
 
 
 def _open_bucket(url: str, scheme: str) -> Blobs:

@@ -17,8 +17,10 @@ from rich.markup import escape
 
 from lowtide import __version__
 from lowtide.cli import batches, exits, files, keys, orgs, projects, screen
+from lowtide.cli.backup import backup
 from lowtide.cli.doctor import doctor
 from lowtide.cli.options import examples
+from lowtide.cli.restore import restore
 from lowtide.cli.run import run
 from lowtide.cli.serve import serve, worker
 from lowtide.cli.simulate_engine import simulate_engine
@@ -63,7 +65,22 @@ app.command(
         "lowtide usage --since 90d --by day,model,project --csv > usage.csv",
     )
 )(usage)
-app.command(epilog=examples("lowtide doctor", "lowtide doctor --config lowtide.toml"))(doctor)
+app.command(
+    epilog=examples(
+        "lowtide doctor",
+        "lowtide doctor --config lowtide.toml",
+        "lowtide doctor --repair",
+    )
+)(doctor)
+app.command(
+    epilog=examples(
+        "lowtide backup /backup/lowtide/2026-11-21",
+        "lowtide backup /backup/lowtide/$(date +%F) --config lowtide.toml",
+    )
+)(backup)
+app.command(
+    epilog=examples("lowtide restore /backup/lowtide/2026-11-21 --data-dir ./lowtide-data")
+)(restore)
 app.command(
     epilog=examples(
         "lowtide simulate-engine --port 9001",

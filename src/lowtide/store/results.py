@@ -26,13 +26,14 @@ from lowtide.store.upload_tables import upload_parts
 from lowtide.store.uploads import sweep_uploads
 
 _SLICE = tuple(slices.c[field] for field in SliceRow.__struct_fields__)
-_KEEPS_BLOB = (
+KEEPS_BLOB = (
     files.c.blob_key,
     upload_parts.c.blob_key,
     batches.c.plan_key,
     slices.c.segment_key,
     garbage.c.blob_key,
 )
+"""Every column that names a blob."""
 
 
 @transactional
@@ -80,7 +81,7 @@ class SqlResults:
         found: set[str] = set()
         async with self._db.read() as conn:
             for part in _parts(keys):
-                for column in _KEEPS_BLOB:
+                for column in KEEPS_BLOB:
                     found.update(await conn.scalars(select(column).where(column.in_(part))))
         return frozenset(found)
 

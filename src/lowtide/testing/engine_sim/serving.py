@@ -43,6 +43,13 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         self.is_up.set()
 
+    def leave(self) -> None:
+        """End at once: nobody is let in any more, or a client that is cut would only ask again."""
+        self.should_exit = True
+        for listener in self.servers:
+            listener.close()
+        self.cut(None)
+
     def cut(self, client: object) -> None:
         """Reset the connection of this client, or every connection for None."""
         for connection in list(self.server_state.connections):
@@ -77,8 +84,7 @@ async def served(
             yield Served(_address(listener), simulated)
         finally:
             up.cancel()
-            server.should_exit = True
-            server.cut(None)
+            server.leave()
             with contextlib.suppress(asyncio.CancelledError):
                 await serving
 

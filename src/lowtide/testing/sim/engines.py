@@ -59,6 +59,10 @@ class EngineMachine:
         """Calls whose caller lives: the kernel closes the connections of a dead one."""
         return sum(caller.alive for caller in self._callers)
 
+    def is_called_by(self, process: Process) -> bool:
+        """Now: it waits for an answer."""
+        return process in self._callers
+
     def stop(self) -> None:
         """Calls in flight end unanswered."""
         self.up = False

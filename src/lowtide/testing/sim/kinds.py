@@ -21,6 +21,7 @@ class Fault(StrEnum):
     PAUSED_BEFORE_COMMIT = "process stopped between segment and commit"
     LEASE_LOST = "results committed behind the end of a lease"
     OWNER_CHANGED = "replica gone over to another worker"
+    OWNER_OUTLIVED = "replica taken from a worker that sleeps past its lease"
     CLOCK_JUMPED = "clock off by up to a minute"
     CLOCK_LEAPT = "clock off by longer than orphans are kept"
     REPLY_LOST = "reply to a client lost"

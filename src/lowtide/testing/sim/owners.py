@@ -41,6 +41,9 @@ class Owners:
         believers = {p.name for p, each in listed.items() if p.alive and now_s < each.owned_until_s}
         if believers != {sender.name}:
             self._fail(Violation(f"{sender.name} calls {url}, owned by {sorted(believers)}"))
-        if self._last.get(url, sender) is not sender:
-            self._trace.fault(Fault.OWNER_CHANGED, f"{url} to {sender.name}")
+        last = self._last.get(url, sender)
+        if last is not sender:
+            outlived = last.alive and last.stopped
+            kind = Fault.OWNER_OUTLIVED if outlived else Fault.OWNER_CHANGED
+            self._trace.fault(kind, f"{url} from {last.name} to {sender.name}")
         self._last[url] = sender

@@ -44,6 +44,8 @@ class Storm:
         self._random = Random(f"storm {scenario.seed}")
         self.clocks_off_s = 0.0
         """The largest error of a clock so far: by so much may a dead worker's lease last longer."""
+        self._lull_s = 0.0
+        """Added to the next gap: so that others live long enough to take a sleeper's work over."""
         kinds = [
             self._kill,
             self._kill_between_steps,
@@ -66,7 +68,9 @@ class Storm:
         while (blown_s := loop.time() - begun_s) < STORM_MAX * chaos_s:
             if blown_s >= chaos_s and enough():
                 break
-            await asyncio.sleep(self._random.expovariate(1 / self._scenario.storm_gap_s))
+            gap_s = self._random.expovariate(1 / self._scenario.storm_gap_s)
+            await asyncio.sleep(gap_s + self._lull_s)
+            self._lull_s = 0.0
             self._random.choice(self._kinds)()
         self.clear()
 
@@ -84,6 +88,15 @@ class Storm:
     def _one(self) -> House | None:
         houses = self._houses()
         return self._random.choice(houses) if houses else None
+
+    def _busy(self) -> House | None:
+        """A process that has calls at an engine, if there is one."""
+        busy = [
+            house
+            for house in self._houses()
+            if any(engine.is_called_by(house.process) for engine in self._engines)
+        ]
+        return self._random.choice(busy) if busy else None
 
     def _kill(self) -> None:
         if (house := self._one()) is not None:
@@ -109,15 +122,16 @@ class Storm:
             house.terminate()
 
     def _pause(self) -> None:
-        """SIGSTOP, often past the lease, then SIGCONT."""
-        if (house := self._one()) is None or house.process.stopped:
+        """SIGSTOP, often past the lease and in the middle of the work, then SIGCONT."""
+        if (house := self._busy() or self._one()) is None or house.process.stopped:
             return
-        seconds = self._scenario.lease_ttl_s * self._random.choice([0.1, 1.0, 1.5, 3.0])
+        seconds = self._scenario.lease_ttl_s * self._random.choice([0.1, 1.5, 4.0, 4.0])
         self._trace.fault(Fault.PAUSED, f"{house.process.name} for {seconds:.1f} s")
         virtual_loop().freeze(house.process, seconds)
+        self._lull_s = seconds * self._random.choice([0.0, 1.0])
 
     def _outage(self) -> None:
-        outages: list[Outage] = ["database", "slow", "blobs", "disk"]
+        outages: list[Outage] = ["database", "slow", "blobs", "disk", "disk"]
         self._faults.begin(self._random.choice(outages), self._random.choice([0.3, 3.0, 12.0]))
 
     def _jump_clock(self) -> None:

@@ -178,6 +178,19 @@ async def test_a_hold_that_was_superseded_completes_nothing(world: World) -> Non
     assert await store.complete(upload.id, alive, file_of(world, upload), "x", world.now)
 
 
+async def test_all_holds_can_be_given_up_at_once(world: World) -> None:
+    store = world.store.uploads
+    held = [await begun(world) for _ in range(2)]
+    tokens = [await store.hold(upload.id, world.now, TTL_S) for upload in held]
+    await begun(world)
+    assert await store.let_all_go() == 2
+    assert await store.hold(held[0].id, world.now, TTL_S) is not None
+    assert tokens[0] is not None
+    assert not await store.complete(
+        held[0].id, tokens[0], file_of(world, held[0]), "x", world.now
+    ), "superseded"
+
+
 async def test_a_completed_upload_is_a_file_and_its_parts_are_garbage(world: World) -> None:
     upload = await begun(world)
     parts = [await add(world, upload), await add(world, upload)]

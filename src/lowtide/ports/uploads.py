@@ -63,6 +63,11 @@ class UploadStore(Protocol):
         """Give up the hold at once; nothing happens when it was lost."""
         ...
 
+    async def let_all_go(self) -> int:
+        """Give up every hold: for the one process of a machine, whose holders died with the former
+        one. How many there were."""
+        ...
+
     async def complete(
         self, upload_id: str, token: int, file: File, made_of: str, now: datetime
     ) -> bool:

@@ -91,6 +91,7 @@ async def open_application(
         )
         if is_single_machine(settings):
             await store.work.release_worker(worker_id)  # the lock says: that process is gone
+            await store.uploads.let_all_go()
         live = LiveService(catalogue, doors, clock, allowance)
         services = await open_verbs(
             settings, data_dir, store, blobs, clock, catalogue, worker, allowance, live, stack

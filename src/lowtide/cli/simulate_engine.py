@@ -38,8 +38,9 @@ def simulate_engine(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any free port.")] = 0,
     model: Annotated[
-        str, typer.Option(metavar="NAME", help="Name of its model, instead of the profile's own.")
-    ] = "",
+        str | None,
+        typer.Option(metavar="NAME", help="Name of its model, instead of the profile's own."),
+    ] = None,
     time_scale: Annotated[
         float, typer.Option(min=0.001, max=1000, help="Simulated seconds in a real one.")
     ] = 1.0,
@@ -86,7 +87,7 @@ def simulate_engine(
 
     try:
         options = ServerOptions(
-            profile=profile, face=face, model=model, time_scale=time_scale,
+            profile=profile, face=face, model=model or "", time_scale=time_scale,
             max_num_seqs=max_num_seqs, max_num_batched_tokens=max_num_batched_tokens,
             scheduling_policy=scheduling_policy,
             long_prefill_token_threshold=long_prefill_token_threshold,

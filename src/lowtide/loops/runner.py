@@ -35,12 +35,17 @@ class _Runner:
         self._clock = clock
         self._woken = asyncio.Event()
         self._failures = 0
+        self._finishing = False
 
     def wake(self) -> None:
         self._woken.set()
 
+    def finish(self) -> None:
+        self._finishing = True
+        self._woken.set()
+
     async def run(self) -> None:
-        while True:
+        while not self._finishing:
             due = await self._tick()
             await self._wait(due)
 
@@ -88,7 +93,7 @@ class Loops:
     def __init__(self, loops: Sequence[Loop], clock: Clock) -> None:
         self._runners: Mapping[str, _Runner] = {loop.name: _Runner(loop, clock) for loop in loops}
         self._group = asyncio.TaskGroup()
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks: dict[str, asyncio.Task[None]] = {}
 
     def wake(self, name: str) -> None:
         """Ask for a tick of that loop soon; a name that does not run here is passed over."""
@@ -96,10 +101,18 @@ class Loops:
         if runner is not None:
             runner.wake()
 
+    async def finish(self, *names: str, within_s: float) -> None:
+        """Let these loops do no tick more but the one under way, and wait so long for its end."""
+        for name in names:
+            self._runners[name].finish()
+        ending = [self._tasks[name] for name in names if name in self._tasks]
+        if ending:
+            await asyncio.wait(ending, timeout=within_s)
+
     async def __aenter__(self) -> Self:
         await self._group.__aenter__()
         for name, runner in self._runners.items():
-            self._tasks.append(self._group.create_task(runner.run(), name=f"loop {name}"))
+            self._tasks[name] = self._group.create_task(runner.run(), name=f"loop {name}")
         return self
 
     async def __aexit__(
@@ -108,7 +121,7 @@ class Loops:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for task in self._tasks:
+        for task in self._tasks.values():
             task.cancel()
         if isinstance(error, asyncio.CancelledError):
             await self._group.__aexit__(kind, error, trace)

@@ -6,6 +6,8 @@ import random
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 
+import structlog
+
 from lowtide import limits
 from lowtide.api.replica_metrics import ReplicaMetrics
 from lowtide.config import Settings
@@ -27,9 +29,11 @@ from lowtide.loops.urgency import UrgencyLoop
 from lowtide.loops.validate import ValidateLoop
 from lowtide.ports.blobs import Blobs
 from lowtide.ports.clock import Clock, NewId
-from lowtide.ports.store import Store
+from lowtide.ports.store import Store, StoreError
 from lowtide.service.limits import LimitService
 from lowtide.system import new_id
+
+log = structlog.get_logger(__name__)
 
 
 class Worker:
@@ -55,6 +59,8 @@ class Worker:
         that all use; `controlled` those whose windows follow their engines. `draw` gives uniform
         numbers in [0, 1) for back-off."""
         ttl_s = settings.dispatch.lease_ttl_s
+        self._worker_id = worker_id
+        self._work = store.work
         self._clock = clock
         self._upstreams = upstreams
         self._calibrations = Calibrations(store.calibrations)
@@ -150,7 +156,7 @@ class Worker:
     def begin_drain(self) -> None:
         """Claim nothing more from now on; leaving `running` waits for what is in flight."""
         if self._drain is None:
-            self._drain = asyncio.create_task(self._dispatcher.drain(limits.DRAIN_S), name="drain")
+            self._drain = asyncio.create_task(self._let_finish(), name="drain")
             if self._ownership is not None:
                 self._ownership.drain()
                 self._loops.wake("ownership")
@@ -167,9 +173,26 @@ class Worker:
                 assert self._drain is not None
                 await asyncio.shield(self._drain)
         await self._committer.finish(self._clock.now())
+        await self._give_up()
+        await self._calibrations.tick(self._clock.now())
+
+    async def _let_finish(self) -> None:
+        """End what was claimed: calls, a validation, an assembly. What has not ended in time is
+        cancelled by the end of the loops, and given back."""
+        within_s = limits.DRAIN_S
+        await asyncio.gather(
+            self._dispatcher.drain(within_s),
+            self._loops.finish("validate", "assemble", within_s=within_s),
+        )
+
+    async def _give_up(self) -> None:
+        """Free what is held still: a claim that was cancelled on its way leased all the same."""
         if self._ownership is not None:
             await self._ownership.leave()
-        await self._calibrations.tick(self._clock.now())
+        try:
+            await self._work.release_worker(self._worker_id)
+        except StoreError as error:  # the leases will run out
+            log.warning("worker.not_released", error=str(error))
 
     def _share(
         self, worker_id: str, store: Store, shared: Mapping[str, Replica], lease_ttl_s: float

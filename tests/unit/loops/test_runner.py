@@ -206,3 +206,42 @@ async def test_a_tick_that_fails_while_it_is_cancelled_does_not_keep_the_process
     async with asyncio.timeout(PATIENCE_S):
         async with Loops([Leaving()], ManualClock()):
             await begun.wait()
+
+
+async def test_a_loop_that_is_to_finish_ends_its_tick_and_does_no_other() -> None:
+    clock, going = ManualClock(), asyncio.Event()
+
+    class Working(Counting):
+        async def tick(self, now: datetime) -> datetime | None:
+            await super().tick(now)
+            await going.wait()
+            return now
+
+    working, idle = Working("working", _only_when_woken), Counting("idle", _only_when_woken)
+    other = Counting("other", _only_when_woken)
+    async with Loops([working, idle, other], clock) as loops:
+        for loop in (working, idle, other):
+            await loop.saw(1)
+        finishing = asyncio.create_task(loops.finish("working", "idle", within_s=PATIENCE_S))
+        await asyncio.sleep(0)
+        for loop in (working, idle, other):
+            loops.wake(loop.name)
+        await other.saw(2)
+        assert not finishing.done(), "a tick is under way"
+        going.set()
+        await finishing
+    assert (working.ticks, idle.ticks) == (1, 1)
+
+
+async def test_a_tick_that_does_not_end_is_waited_for_no_longer_than_said() -> None:
+    class Stuck(Counting):
+        async def tick(self, now: datetime) -> datetime | None:
+            await super().tick(now)
+            await asyncio.Event().wait()
+            return now
+
+    stuck = Stuck("a", _only_when_woken)
+    async with Loops([stuck], ManualClock()) as loops:
+        await stuck.saw(1)
+        async with asyncio.timeout(PATIENCE_S):
+            await loops.finish("a", within_s=0.01)

@@ -30,6 +30,10 @@ class GatewayPolicy:
     The requests of all calls are as the engine left them: `first_token_at`, `made`, and so on.
     """
 
+    def holds_work(self) -> bool:
+        """Whether it keeps requests back and wants to be polled even if nothing else happens."""
+        return False
+
     def on_start(self, world: "VirtualWorld") -> None:
         """Before the first arrival, at time 0."""
 
@@ -79,11 +83,12 @@ class VirtualWorld:
         self._epochs = [0] * len(self.engines)
 
     def run(self, until: float = math.inf) -> float:
-        """Until nothing is left to happen but polls, or to an instant; the time it became."""
+        """Until nothing is left to happen but polls that the policy does not wait for, or to an
+        instant; the time it became. Once."""
         self._schedule(0.0, lambda: self._policy.on_start(self))
         self._next_arrival()
         self._next_poll()
-        while len(self._events) > self._polls:
+        while len(self._events) > self._polls or (self._polls and self._policy.holds_work()):
             at, _, event = self._events[0]
             if at > until:
                 self.now = until

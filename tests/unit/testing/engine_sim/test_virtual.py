@@ -167,3 +167,20 @@ def test_a_run_can_end_at_an_instant() -> None:
     world = VirtualWorld(engines(), policy)
     assert world.run(until=1.25) == 1.25
     assert policy.polled == [0.5, 1.0]
+
+
+def test_a_policy_that_holds_work_back_is_polled_until_it_lets_it_go() -> None:
+    class Patient(Window):
+        def on_start(self, world: VirtualWorld) -> None:
+            self.in_flight = [0]
+
+        def holds_work(self) -> bool:
+            return bool(self.left)
+
+        def on_poll(self, world: VirtualWorld) -> None:
+            if world.now > 3:
+                self.fill(world, 0)
+
+    policy = Patient(batch(5), 2)
+    assert VirtualWorld(engines(), policy).run() > 3.5
+    assert {i for kind, _, i in policy.told if kind == "finished"} == set(range(5))

@@ -331,6 +331,7 @@ CLIENT_BACKOFF_S: Final = 0.5
 CLIENT_BACKOFF_S_MAX: Final = 10.0
 CLIENT_RETRY_AFTER_S_MAX: Final = 60.0  # protocol.md section 9, item 15
 WATCH_POLL_S_MIN: Final = 0.2  # a small batch is over within seconds
+CLIENT_PARTS_ABOVE_BYTES: Final = 512 * MIB  # a file that is worth sending part by part
 WATCH_POLL_S_MAX: Final = 10.0
 WATCH_POLL_SHARE: Final = 0.05  # asked again after this share of the time watched so far
 WATCH_OUTAGE_S_MAX: Final = 300.0  # a server that restarts or is upgraded while being watched

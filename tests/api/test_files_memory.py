@@ -1,12 +1,15 @@
 """A file is never whole in the server's memory: 100 MB in and out, the peak told by the kernel."""
 
+import json
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from http.client import HTTPConnection
 from pathlib import Path
+from typing import Any
 
 import api_door
 import pytest
@@ -61,6 +64,49 @@ def body(head: bytes, tail: bytes) -> Iterator[bytes]:
         yield BLOCK
     if tail:
         yield tail
+
+
+def test_a_hundred_megabytes_in_parts_hardly_show(server: Server) -> None:
+    """Two parts at a time, as Together's client sends four, and then all of them put together."""
+    parts, size = 4, BLOCKS * len(BLOCK)
+    figures = []
+
+    def ask(path: str, asked: dict[str, Any]) -> dict[str, Any]:
+        connection = HTTPConnection("127.0.0.1", server.port, timeout=60)
+        connection.request("POST", f"/v1/files/multipart/{path}", json.dumps(asked))
+        answer = connection.getresponse()
+        said: dict[str, Any] = json.loads(answer.read())
+        connection.close()
+        assert answer.status == 200, said
+        return said
+
+    def put(part: dict[str, Any]) -> dict[str, Any]:
+        connection = HTTPConnection("127.0.0.1", server.port, timeout=60)
+        address = "/" + part["URL"].split("/", 3)[3]
+        length = {"Content-Length": str(size // parts)}
+        connection.request("PUT", address, iter([BLOCK] * (BLOCKS // parts)), length)
+        answer = connection.getresponse()
+        answer.read()
+        connection.close()
+        return {"part_number": part["PartNumber"], "etag": answer.headers["etag"]}
+
+    def measured(name: str, before: int, began: float) -> None:
+        rise = server.memory("VmHWM") - before
+        rate = size / (time.perf_counter() - began) / 1e6
+        figures.append(f"{name}: +{rise / 1e6:.1f} MB, {rate:.0f} MB/s")
+        assert rise < RISE_BYTES_MAX, figures
+
+    new = {"file_name": "x", "file_size": size, "num_parts": parts, "purpose": "batch-api"}
+    begun = ask("initiate", new)
+    before, began = server.begin(), time.perf_counter()
+    with ThreadPoolExecutor(2) as threads:
+        claims = list(threads.map(put, begun["parts"]))
+    measured("parts up", before, began)
+    before, began = server.begin(), time.perf_counter()
+    which = {"upload_id": begun["upload_id"], "file_id": begun["file_id"], "parts": claims}
+    assert ask("complete", which)["file"]["bytes"] == size
+    measured("put together", before, began)
+    print("; ".join(figures))
 
 
 def test_a_hundred_megabytes_in_and_out_hardly_show(server: Server) -> None:

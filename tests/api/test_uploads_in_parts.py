@@ -13,6 +13,10 @@ from tenant_house import CHAT, House, line
 from together import AsyncTogether, Together
 from together.lib.resources import files as together_files
 
+from lowtide import limits
+from lowtide.cli.client import ServerClient
+from lowtide.cli.http_client import HttpClient
+
 PART = 40_000
 DATA = b"".join(line(number, text="x" * 3_000) for number in range(1, 41))[:-1]
 """Forty lines without a last newline, over three parts and a bit."""
@@ -46,9 +50,7 @@ async def async_together(door: Door) -> AsyncIterator[AsyncTogether]:
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the client take the road of large files for this small one."""
     monkeypatch.setattr(together_files, "MULTIPART_THRESHOLD_GB", 0.0)
-    monkeypatch.setattr(
-        together_files, "_calculate_parts", lambda size: (PART, -(-size // PART))
-    )
+    monkeypatch.setattr(together_files, "_calculate_parts", lambda size: (PART, -(-size // PART)))
 
 
 @pytest.fixture
@@ -179,6 +181,20 @@ def test_togethers_client_aborts_what_fails(
     keys: list[str] = door.run(door.store.results.garbage())
     assert len(keys) == 4, "the parts, aborted; the whole was never kept"
     assert {f"{path.parent.parent.name}" for path in door.blobs_on_disk()} == {"parts"}
+
+
+# ---- our own ----
+
+
+def test_the_command_lines_client_uploads_a_large_file_in_parts(
+    door: Door, input_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "CLIENT_PARTS_ABOVE_BYTES", PART)
+    monkeypatch.setattr(limits, "UPLOAD_PART_BYTES_MAX", PART)
+    with ServerClient(HttpClient(door.url)) as client:
+        file = client.upload(input_file, "batch")
+    assert (file["bytes"], file["filename"]) == (len(DATA), input_file.name)
+    check_stored(door, file["id"])
 
 
 # ---- what an upload in parts is good for ----

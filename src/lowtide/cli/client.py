@@ -14,9 +14,11 @@ from typing import BinaryIO, Self
 import httpx
 import msgspec
 
+from lowtide import limits
 from lowtide.cli.exits import CommandError
 from lowtide.cli.http_client import HttpClient, ServerRefused
 from lowtide.cli.multipart import FileForm
+from lowtide.cli.upload_parts import upload_in_parts
 from lowtide.cli.views import JsonObject
 
 Advance = Callable[[int, int | None], None]
@@ -53,8 +55,16 @@ class ServerClient:
     # ---- files ----
 
     def upload(self, path: Path, purpose: str, advance: Advance = _ignore) -> JsonObject:
-        """Send a file. `advance` may start again from 0 when a broken upload is repeated."""
-        form = FileForm(path, purpose)
+        """Send a file; a large one in parts, of which only the broken one is sent again.
+
+        `advance` may go back when something is repeated.
+        """
+        size = path.stat().st_size
+        if limits.CLIENT_PARTS_ABOVE_BYTES < size <= limits.UPLOAD_BYTES_MAX:
+            file = upload_in_parts(self._http, path, purpose, advance)
+            if file is not None:
+                return file
+        form = FileForm(path, {"purpose": purpose})
         return self._http.call(
             "POST", "/files", content=lambda: form.blocks(advance), headers=form.headers
         )

@@ -131,7 +131,7 @@ def test_a_file_that_shrinks_while_it_is_sent_is_an_error(scripted: Make, tmp_pa
 
     from lowtide.cli.multipart import FileForm
 
-    form = FileForm(path, "batch")
+    form = FileForm(path, {"purpose": "batch"})
     path.write_bytes(b"x")
     with pytest.raises(CommandError, match="shorter"):
         list(form.blocks(lambda _done, _total: None))

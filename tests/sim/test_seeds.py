@@ -38,7 +38,7 @@ def play(*flags: str, hash_seed: str = "random", timeout_s: float = 110) -> str:
 
 
 @pytest.mark.timeout(PATIENCE_S)
-def test_every_seed_keeps_every_promise_in_every_weather(tmp_path: Path) -> None:
+def test_every_seed_keeps_every_promise(tmp_path: Path) -> None:
     report = tmp_path / "summary.json"
     said = play(
         *("--seeds", f"0..{SEEDS}", "--jobs", "2", "--json", str(report)), timeout_s=PATIENCE_S

@@ -52,6 +52,11 @@ class OwnWork:
         return tokens
 
     @property
+    def known(self) -> float:
+        """How many finished calls the lengths rest on; older ones count less."""
+        return self.lengths.count
+
+    @property
     def pace(self) -> float | None:
         """Tokens a second of one call; None while nothing is known."""
         return self._engine_pace or self._pace or None

@@ -55,6 +55,7 @@ class WindowController:
         self.signals = _TELLS_NOTHING
         """The last reading."""
         self._told_at_s: float | None = None
+        self._repeats = 0
         self._automatic = is_automatic
         self._itl_slo_s = itl_slo_s
         self._ttft_slo_s = ttft_slo_s
@@ -87,7 +88,7 @@ class WindowController:
         tells gives EngineSignals(). `calls` are the batch calls in flight now, `own_max` how many
         of them the engine may have counted when it told.
         """
-        if signals is None:
+        if signals is None or self._is_frozen(signals, calls):
             self._missed(len(calls), now_s, live)
             return
         self.polls_missed = 0
@@ -114,6 +115,13 @@ class WindowController:
         return self.signals is not _TELLS_NOTHING and self.signals != _TELLS_NOTHING
 
     @property
+    def tells_prompts(self) -> bool:
+        """Whether the engine told just now which prompts wait, and how many it has read."""
+        signals = self.signals
+        knows = signals.waiting is not None and signals.prompt_tokens_total is not None
+        return knows and not self.polls_missed
+
+    @property
     def is_stale(self) -> bool:
         """Whether the engine has been silent for too long to be trusted."""
         return self.polls_missed > limits.STALE_POLLS
@@ -130,6 +138,15 @@ class WindowController:
     @property
     def _floor(self) -> int:
         return min(limits.WINDOW_MIN, self.window_max)
+
+    def _is_frozen(self, signals: EngineSignals, calls: Sequence[OwnCall]) -> bool:
+        """An engine at work that keeps saying the same says nothing: an exporter that hangs, or
+        the engine itself. Only those are judged that count while a request runs.
+        """
+        counts = signals.preemptions_total is not None and signals.kv_used is not None
+        is_same = bool(calls) and counts and signals == self.signals
+        self._repeats = self._repeats + 1 if is_same else 0
+        return self._repeats > limits.FROZEN_POLLS
 
     def _missed(self, own: int, now_s: float, live: LiveSeen) -> None:
         self.polls_missed += 1
@@ -162,7 +179,8 @@ class WindowController:
         p50_s, p99_s = self._gaps(change)
         has_live = self.live.calls > 0
         if self._is_congested(change):
-            self._cut(now_s, limits.WINDOW_CUT_EVERY_S, "congestion")
+            if own <= limits.WINDOW_CUT_SHOWN * self.window:  # else the last cut is yet to show
+                self._cut(now_s, limits.WINDOW_CUT_EVERY_S, "congestion")
         elif live.waiting or (has_live and _above(p50_s, limits.WINDOW_CUT * self._itl_slo_s)):
             self._cut(now_s, limits.WINDOW_CUT_LIVE_EVERY_S, "live")
         elif has_live and _above(p99_s, self._itl_slo_s):
@@ -170,9 +188,21 @@ class WindowController:
         else:
             self.pacer.eased()
             if own >= self.window - 1 and int(self._width) <= self.window:
-                slow_start = self._width < self._slow_until
-                share = limits.WINDOW_SLOW_START if slow_start else limits.WINDOW_GROWTH
-                self._width += max(1.0, share * self._width)
+                self._width += self._growth()
+
+    def _growth(self) -> float:
+        """Fast at first, but not far ahead of what is known about the lengths of answers: those
+        that have not ended yet may turn out to fill the memory.
+        """
+        known = float("inf")
+        if self.signals.kv_capacity_tokens is not None:
+            known = max(limits.WINDOW_UNKNOWN_MAX, limits.WINDOW_PER_KNOWN * self.work.known)
+        slow_start = self._width < min(self._slow_until, known)
+        if slow_start:
+            return min(limits.WINDOW_SLOW_START * self._width, known - self._width + 1.0)
+        if self._width < self._slow_until:
+            return 0.0
+        return max(1.0, limits.WINDOW_GROWTH * self._width)
 
     def _gaps(self, change: SignalDelta) -> tuple[float | None, float | None]:
         """p50 and p99 of the gaps between tokens since the last poll, from the best witness."""

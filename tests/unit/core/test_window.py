@@ -200,3 +200,42 @@ def test_places_of_calls_that_were_taken_back_stay_free() -> None:
     ground.controller.revoked(30, 100, ground.now_s)
     assert ground.controller.window == 70
     assert ground.controller.bound == "live"
+
+
+def test_an_engine_that_repeats_itself_while_calls_run_is_taken_to_be_silent() -> None:
+    ground = Ground(WindowController(100, window_start=100))
+    frozen = busy(100, kv_used=0.4, preemptions_total=0, generation_tokens_total=77)
+    assert ground.poll(frozen, polls=limits.FROZEN_POLLS + limits.STALE_POLLS + 1) == 100
+    assert ground.poll(frozen) == 50
+    assert ground.controller.bound == "silence"
+    told = busy(50, kv_used=0.41, preemptions_total=0, generation_tokens_total=78)
+    assert ground.poll(told) > 50
+
+
+def test_an_idle_engine_may_repeat_itself() -> None:
+    controller = WindowController(100, window_start=100)
+    for poll in range(100):
+        controller.observe(busy(0, kv_used=0.0, preemptions_total=0), [], poll / 2)
+    assert controller.window == 100
+
+
+def test_a_window_does_not_outgrow_what_is_known_of_lengths() -> None:
+    ground = Ground(WindowController(4096))
+    signals = busy(0, kv_capacity_tokens=10_000_000, kv_used=0.1)
+    assert ground.poll(signals, polls=60) <= limits.WINDOW_UNKNOWN_MAX + 1
+    for _ in range(100):
+        ground.controller.finished(300, 0, 200, 4.0)
+    grown = ground.poll(signals, polls=60)
+    assert limits.WINDOW_UNKNOWN_MAX < grown <= 100 * limits.WINDOW_PER_KNOWN + 1
+
+
+def test_a_window_is_not_cut_again_before_the_last_cut_shows() -> None:
+    ground = Ground(WindowController(100, window_start=100))
+    full = busy(100, kv_capacity_tokens=100_000, kv_used=0.99)
+    ground.controller.observe(full, [OwnCall(1.0, 100)] * 100, 0.0)
+    ground.controller.observe(full, [OwnCall(1.0, 100)] * 100, 10.0)
+    cut = ground.controller.window
+    assert cut < 100
+    for poll in range(20):
+        ground.controller.observe(full, [OwnCall(1.0, 100)] * 100, 20.0 + 10 * poll)
+    assert ground.controller.window == cut

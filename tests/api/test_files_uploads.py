@@ -352,7 +352,7 @@ def test_an_upload_that_stalls_is_given_up(door: Door, monkeypatch: pytest.Monke
 
 
 class FullDisk:
-    def write(self, key: str) -> object:
+    def write(self, key: str, *, is_fresh: bool = False) -> object:
         raise BlobsFull("no space left")
 
 

@@ -64,8 +64,10 @@ def blobs(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
     return open_blobs(f"s3://lowtide/{secrets.token_hex(8)}", tmp_path)
 
 
-async def write_all(blobs: Blobs, key: str, data: bytes, piece: int = 65_536) -> None:
-    async with blobs.write(key) as writer:
+async def write_all(
+    blobs: Blobs, key: str, data: bytes, piece: int = 65_536, *, is_fresh: bool = False
+) -> None:
+    async with blobs.write(key, is_fresh=is_fresh) as writer:
         for start in range(0, len(data), piece):
             await writer.write(data[start : start + piece])
 
@@ -99,6 +101,23 @@ async def test_a_blob_written_in_pieces_of_any_size_is_their_sum(blobs: Blobs, p
     await write_all(blobs, "files/f1", LARGE, piece)
     assert b"".join([block async for block in blobs.stream("files/f1")]) == LARGE
     assert await blobs.size("files/f1") == len(LARGE)
+
+
+@pytest.mark.parametrize("data", [b"", b"small", LARGE])
+async def test_a_blob_under_a_fresh_key_is_there_whole_or_not_at_all(
+    blobs: Blobs, data: bytes
+) -> None:
+    with pytest.raises(RuntimeError, match="boom"):
+        async with blobs.write("files/f1", is_fresh=True) as writer:
+            await writer.write(data)
+            assert await keys(blobs) == set()
+            raise RuntimeError("boom")
+    assert await keys(blobs) == set()
+    await write_all(blobs, "files/f1", data, is_fresh=True)
+    assert b"".join([block async for block in blobs.stream("files/f1")]) == data
+    assert await leftovers(blobs) == 0
+    with pytest.raises(BlobExists):
+        await write_all(blobs, "files/f1", b"other", is_fresh=True)
 
 
 async def test_a_second_put_is_refused_and_changes_nothing(blobs: Blobs) -> None:

@@ -53,7 +53,7 @@ class FolderBlobs:
         await self._in_thread(lambda: staged.finish(data), key, undo=lambda _: staged.take_back())
 
     @asynccontextmanager
-    async def write(self, key: str) -> AsyncIterator[BlobWriter]:
+    async def write(self, key: str, *, is_fresh: bool = False) -> AsyncIterator[BlobWriter]:  # noqa: ARG002
         staged = self._stage(key)
         writer = GatheringWriter(
             lambda data: self._in_thread(lambda: staged.append(data), key),

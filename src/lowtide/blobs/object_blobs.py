@@ -51,8 +51,9 @@ class ObjectBlobs:
         await self._write(key, lambda: staged.finish(data), lambda _: staged.take_back())
 
     @asynccontextmanager
-    async def write(self, key: str) -> AsyncIterator[BlobWriter]:
-        staged = StagedObject(self._store, check_key(key), self._publish)
+    async def write(self, key: str, *, is_fresh: bool = False) -> AsyncIterator[BlobWriter]:
+        publish = None if is_fresh else self._publish
+        staged = StagedObject(self._store, check_key(key), publish)
         writer = GatheringWriter(
             lambda data: self._write(key, lambda: staged.append(data)), limits.BLOB_PART_BYTES
         )

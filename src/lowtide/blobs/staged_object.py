@@ -2,8 +2,9 @@
 
 Blocking code: ObjectBlobs runs each call in a thread, one call at a time. Guards create-only:
 obstore's uploads in parts replace what is under their key, so they go to a random staging key, and
-are published from there on the condition that the key is free (publishing.py). obstore holds at
-most two parts in memory.
+are published from there on the condition that the key is free (publishing.py). A key that is fresh
+needs no condition: there the parts go straight to it, and the object appears when they are
+complete. obstore holds at most two parts in memory.
 """
 
 import secrets
@@ -28,13 +29,13 @@ class _Abandoned(Exception):
 
 
 class StagedObject:
-    """Becomes the object `key` of `store` in `finish`."""
+    """Becomes the object `key` of `store` in `finish`. `publish` None: the key is fresh."""
 
-    def __init__(self, store: "ObjectStore", key: str, publish: Publish = by_copy) -> None:
+    def __init__(self, store: "ObjectStore", key: str, publish: Publish | None = by_copy) -> None:
         self._store = store
         self._key = key
         self._publish = publish
-        self._staging = f"{STAGING_FOLDER}/{secrets.token_hex(16)}"
+        self._staging = f"{STAGING_FOLDER}/{secrets.token_hex(16)}" if publish else key
         self._upload: WritableFile | None = None
         self._staged = False
 
@@ -62,9 +63,11 @@ class StagedObject:
             return
         try:
             self._upload.write(rest)
-            upload, self._upload, self._staged = self._upload, None, True
+            upload, self._upload = self._upload, None
+            self._staged = self._publish is not None
             upload.close()
-            self._publish(self._store, self._staging, self._key)
+            if self._publish is not None:
+                self._publish(self._store, self._staging, self._key)
         finally:
             self.discard()
 

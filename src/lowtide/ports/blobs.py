@@ -62,10 +62,12 @@ class Blobs(Protocol):
         """Store a small blob whole. Raises BlobExists, BlobsFull, BlobsUnavailable."""
         ...
 
-    def write(self, key: str) -> AbstractAsyncContextManager[BlobWriter]:
+    def write(self, key: str, *, is_fresh: bool = False) -> AbstractAsyncContextManager[BlobWriter]:
         """Store a blob piece by piece, in bounded memory. Leaving by an exception stores nothing.
 
-        BlobExists may be raised on entering or on leaving.
+        BlobExists may be raised on entering or on leaving. `is_fresh`: the caller made the key by
+        chance for this one write, so that nobody else ever writes it. A bucket then needs no copy
+        to keep it create-only, and S3 copies no more than 5 GiB.
         """
         ...
 

@@ -63,7 +63,7 @@ class Intake:
 @asynccontextmanager
 async def open_intake(blobs: Blobs, key: str, bytes_max: int) -> AsyncIterator[Intake]:
     """An Intake under a fresh `key`; the blob is durable once the context is left in peace."""
-    async with blobs.write(key) as writer:
+    async with blobs.write(key, is_fresh=True) as writer:
         yield Intake(writer, key, bytes_max)
 
 

@@ -124,7 +124,7 @@ class UploadService:
         """Take the bytes of a part; they are durable once the context is left in peace."""
         part_id = self._new_id("part_")
         key = f"{BLOB_FOLDER}/{upload.id}/{part_id}"
-        async with self._blobs.write(key) as writer:
+        async with self._blobs.write(key, is_fresh=True) as writer:
             yield PartIntake(writer, part_id, key, min(bytes_max, upload.bytes))
 
     async def keep_part(

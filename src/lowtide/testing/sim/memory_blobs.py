@@ -83,7 +83,7 @@ class MemoryBlobs:
         await self._gate("blob.written", key)
 
     @asynccontextmanager
-    async def write(self, key: str) -> AsyncIterator[_Writer]:
+    async def write(self, key: str, *, is_fresh: bool = False) -> AsyncIterator[_Writer]:  # noqa: ARG002
         check_key(key)
         staged = _Staged(self._disk.now(), [])
         self._disk.staged.append(staged)

@@ -1,0 +1,184 @@
+"""One run of one rule, and the grid of runs that the tables are made of. Values in, values out."""
+
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from itertools import islice
+from typing import Any, Final
+
+from bench.live_traffic import rivals, workloads
+from bench.live_traffic.gateway import Gateway, Rule
+from bench.live_traffic.ours import Ours
+from bench.live_traffic.recorder import Recorder
+from lowtide.testing.engine_sim.bound import Demand, batch_bound, demand_of, makespan_bound
+from lowtide.testing.engine_sim.engine import STEP_NOISE, SimEngine
+from lowtide.testing.engine_sim.profiles import PROFILES
+from lowtide.testing.engine_sim.requests import SimRequest
+from lowtide.testing.engine_sim.scheduler import SchedulerConfig
+from lowtide.testing.engine_sim.virtual import VirtualWorld
+
+DAY_S: Final = 3_600.0
+"""A simulated day is an hour long: what matters is that load changes slowly against a call."""
+BATCH_PRIORITY: Final = 100
+SETUPS: Final = {
+    "stock": SchedulerConfig(),
+    "recommended": SchedulerConfig(
+        scheduling_policy="priority", max_num_batched_tokens=2048, max_num_seqs=512
+    ),
+}
+"""Engine flags: vLLM's defaults on an H100, and those that docs/live-traffic.md tells to set."""
+LOADS: Final[dict[str, tuple[workloads.Rate, float, float]]] = {
+    "steady 10/s": (workloads.steady(10.0), 10.0, 300.0),
+    "steady 25/s": (workloads.steady(25.0), 25.0, 300.0),
+    "bursts 10 to 30/s": (workloads.bursts(10.0), 30.0, 420.0),
+    "day, peak 31/s": (workloads.diurnal(31.0, DAY_S), 31.0, DAY_S),
+}
+"""Rate, the most it gets to, and how many seconds are simulated."""
+RULES: Final[dict[str, Callable[[int], Rule]]] = {
+    "no batch": lambda _: rivals.NoBatch(),
+    "fixed 64": lambda priority: rivals.Fixed(64, priority=priority),
+    "fixed 256": lambda priority: rivals.Fixed(256, priority=priority),
+    "fixed 1024": lambda priority: rivals.Fixed(1024, priority=priority),
+    "run-batch": lambda priority: rivals.Fixed(2048, priority=priority),
+    "Gradient2": lambda priority: _with(rivals.Gradient2(), priority),
+    "night only": lambda priority: _with(rivals.NightOnly(256, DAY_S), priority),
+    "budget gate": lambda priority: _with(rivals.BudgetGate(), priority),
+    "AIBrix AIMD": lambda priority: _with(rivals.AibrixAimd(), priority),
+    "Lowtide": lambda priority: Ours(priority=priority),
+    "Lowtide, live calls unseen": lambda priority: Ours(priority=priority, sees_live=False),
+    "Lowtide, no yielding": lambda priority: Ours(priority=priority, yields=False),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One run: a rule beside a live load on one replica."""
+
+    rule: str
+    load: str
+    setup: str
+    seed: int
+    kind: str = "summ"
+    profile: str = "8b-h100"
+
+
+@dataclass(frozen=True, slots=True)
+class Race:
+    """One run: a batch alone on one replica, until it is done. `rule` None: ours."""
+
+    window: int | None
+    kind: str
+    profile: str
+    seed: int
+    requests: int
+
+
+def play(cell: Cell) -> dict[str, Any]:
+    """What live users felt and what the batch got; `bound` is the offline bound's share."""
+    rate, most, until_s = LOADS[cell.load]
+    engine = _engine(cell.profile, cell.setup, cell.seed)
+    recorder = Recorder(until_s)
+    priority = BATCH_PRIORITY if cell.setup == "recommended" else 0
+    rule = RULES[cell.rule](priority)
+    gateway = Gateway([rule], workloads.batch_requests(cell.kind, cell.seed), recorder)
+    arrivals = workloads.live_arrivals(rate, most, until_s, cell.seed)
+    VirtualWorld([engine], gateway, arrivals).run(until_s)
+    felt = recorder.felt()
+    figures = asdict(cell) | asdict(felt)
+    figures["of_bound"] = felt.batch_in_per_s / _bound_per_s(cell)
+    return figures
+
+
+def race(run: Race) -> dict[str, Any]:
+    """How long the batch took, against the bound that nobody reaches."""
+    engine = _engine(run.profile, "stock", run.seed)
+    work = list(islice(workloads.batch_requests(run.kind, run.seed), run.requests))
+    demand = demand_of(work)
+    rule: Rule = Ours() if run.window is None else rivals.Fixed(run.window)
+    gateway = Gateway([rule], _fresh(work), Recorder(float("inf")))
+    took_s = VirtualWorld([engine], gateway).run()
+    bound_s = makespan_bound(demand, engine.profile, engine.config)
+    return asdict(run) | {
+        "seconds": took_s,
+        "of_bound": bound_s / took_s,
+        "preemptions": engine.counters.preemptions,
+    }
+
+
+_bounds: dict[tuple[str, str, str, int, str], float] = {}
+
+
+def _bound_per_s(cell: Cell) -> float:
+    """Batch prompt tokens a second that fit beside the live load if its latency did not matter."""
+    key = (cell.load, cell.setup, cell.kind, cell.seed, cell.profile)
+    if key not in _bounds:
+        rate, most, until_s = LOADS[cell.load]
+        live = [a.request for a in workloads.live_arrivals(rate, most, until_s, cell.seed)]
+        batch = list(islice(workloads.batch_requests(cell.kind, cell.seed), 20_000))
+        volume = batch_bound(
+            demand_of(live) if live else Demand(),
+            demand_of(batch),
+            until_s,
+            PROFILES[cell.profile],
+            SETUPS[cell.setup],
+        )
+        _bounds[key] = volume * sum(r.prompt_tokens for r in batch) / until_s
+    return _bounds[key]
+
+
+def _engine(profile: str, setup: str, seed: int) -> SimEngine:
+    return SimEngine(PROFILES[profile], SETUPS[setup], noise=STEP_NOISE, seed=seed)
+
+
+def _fresh(work: list[SimRequest]) -> Iterator[SimRequest]:
+    return (SimRequest(r.id, r.pieces, r.output_tokens) for r in work)
+
+
+def _with(rule: Rule, priority: int) -> Rule:
+    rule.priority = priority
+    return rule
+
+
+def cells(seeds: range) -> list[Cell]:
+    """Every table's runs, the longest first so that no core idles at the end."""
+    grid = [
+        Cell(rule, load, setup, seed)
+        for load in reversed(LOADS)
+        for setup in SETUPS
+        for rule in RULES
+        for seed in seeds
+        if _is_told(rule, load, setup)
+    ]
+    other = [
+        Cell(rule, "day, peak 31/s", "recommended", seed, kind)
+        for kind in ("chat", "longgen")
+        for rule in ("no batch", "night only", "fixed 256", "Lowtide")
+        for seed in seeds
+    ]
+    return [*other, *grid]
+
+
+def _is_told(rule: str, load: str, setup: str) -> bool:
+    """Night-only needs a night, and a day with stock flags is told by fewer rules."""
+    is_day = load.startswith("day")
+    if rule == "night only":
+        return is_day
+    few = ("no batch", "fixed 256", "Lowtide")
+    return not is_day or setup == "recommended" or rule in few
+
+
+def races(seeds: range) -> list[Race]:
+    sizes = {"chat": 6_000, "summ": 3_000, "longgen": 2_500}
+    return [
+        Race(window, kind, profile, seed, size)
+        for profile in ("8b-h100", "70b-tp4-h100")
+        for kind, size in sizes.items()
+        for window in (64, 128, 256, 384, 512, 768, 1024, 2048, None)
+        for seed in seeds
+    ]
+
+
+def shuffled(runs: list[Any], seed: int = 0) -> list[Any]:
+    """So that progress is even."""
+    random.Random(seed).shuffle(runs)
+    return runs

@@ -22,7 +22,7 @@ FUZZ_VENV := .venvs/fuzz$(if $(PYTHON),-$(notdir $(PYTHON)))
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help run test sim sim-long check format docs bench test-clients test-real fuzz-api pins clean
+.PHONY: help run test sim sim-long check format docs bench big-files test-clients test-real fuzz-api pins clean
 
 help: ## list the targets
 	@awk -F ' *## *' '/^[a-z-]+:.*## / { sub(/:.*/, "", $$1); printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -63,6 +63,12 @@ test-clients: $(VENV)/.ready-requirements-test ## run against older and newer cl
 	$(PY) tests/clients/run.py
 
 test-real: $(VENV)/.ready-requirements-test ## run against Debian's PostgreSQL and Ceph's S3 gateway (installs them)
+big-files: $(VENV)/.ready-requirements-test ## five gigabytes in parts through both vendors' clients (20 GB of disk, minutes)
+	$(PY) -m bench.big_files
+
+bench-live: $(PLOTS_VENV)/.ready-requirements-plots ## batch beside live traffic, in virtual time: tables and pictures
+	$(PLOTS_VENV)/bin/python -m bench.live_traffic $(LIVE_ARGS)
+
 	$(PY) tests/real/run.py $(PYTEST_ARGS)
 
 fuzz-api: $(FUZZ_VENV)/.ready-requirements-fuzz ## thousands of odd calls, made from the OpenAPI document

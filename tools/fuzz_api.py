@@ -116,6 +116,7 @@ async def known_ids(http: httpx.AsyncClient) -> dict[str, list[str]]:
     uploads = [await upload(http) for _ in range(KNOWN_EACH)]
     batches = [await ended_batch(http, file_id) for file_id in uploads[:3]]
     announced = await http.post("/v1/files?purpose=batch-api&file_name=later.jsonl")
+    in_parts = [await begun(http) for _ in range(KNOWN_EACH)]
     files = [*uploads, *(each["output_file_id"] for each in batches)]
     organization = await made(http, "/v1/admin/organizations", name="Fuzz Limited")
     tenant = {"organization_id": organization}
@@ -126,6 +127,8 @@ async def known_ids(http: httpx.AsyncClient) -> dict[str, list[str]]:
     ]
     return {
         "file_id": [*files, announced.headers["x-together-file-id"]],
+        "upload_id": [upload_id for upload_id, _ in in_parts],
+        "part_ids": [part_id for _, part_id in in_parts],
         "batch_id": [each["id"] for each in batches],
         "name": [MODEL],
         "organization_id": [organization],
@@ -144,6 +147,19 @@ async def upload(http: httpx.AsyncClient) -> str:
     return str(sent.raise_for_status().json()["id"])
 
 
+async def begun(http: httpx.AsyncClient) -> tuple[str, str]:
+    """An upload in parts that could be completed, and its only part."""
+    new: dict[str, str | int] = {
+        "bytes": 2,
+        "filename": "x",
+        "mime_type": "text/jsonl",
+        "purpose": "batch",
+    }
+    upload_id = await made(http, "/v1/uploads", **new)
+    sent = await http.post(f"/v1/uploads/{upload_id}/parts", files={"data": b"{}"})
+    return upload_id, str(sent.raise_for_status().json()["id"])
+
+
 async def ended_batch(http: httpx.AsyncClient, file_id: str) -> Json:
     asked = {"input_file_id": file_id, "endpoint": "/v1/chat/completions"}
     batch = (await http.post("/v1/batches", json=asked)).raise_for_status().json()
@@ -154,7 +170,7 @@ async def ended_batch(http: httpx.AsyncClient, file_id: str) -> Json:
     return dict(batch)
 
 
-async def made(http: httpx.AsyncClient, path: str, **fields: str) -> str:
+async def made(http: httpx.AsyncClient, path: str, **fields: str | int) -> str:
     return str((await http.post(path, json=fields)).raise_for_status().json()["id"])
 
 
@@ -173,7 +189,9 @@ def with_known(document: Json, known: Mapping[str, Sequence[str]]) -> Json:
             for content in operation.get("requestBody", {}).get("content", {}).values():
                 properties = content["schema"].get("properties", {})
                 for name in properties.keys() & known.keys():
-                    properties[name] = _one_of(known[name])
+                    one = _one_of(known[name])
+                    is_list = properties[name].get("type") == "array"
+                    properties[name] = {"type": "array", "items": one} if is_list else one
     return document
 
 

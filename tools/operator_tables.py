@@ -20,7 +20,11 @@ BOUNDS: Final[Mapping[str, tuple[str, str, str]]] = {
         "Estimated input tokens of all unfinished batches for one model; what has settled is free.",
     ),
     "batches_per_hour": ("rate_limit_exceeded", "create", "Batches created in any 60 minutes."),
-    "stored_bytes": ("storage_limit_exceeded", "upload", "Bytes of all files, inputs and results."),
+    "stored_bytes": (
+        "storage_limit_exceeded",
+        "upload",
+        "Bytes of all files, inputs and results, and of uploads in parts under way.",
+    ),
     "requests_in_flight": (
         "",
         "waiting",
@@ -44,6 +48,8 @@ KEPT: Final = (
     ("OUTPUT_EXPIRES_AFTER_S_MIN", "the shortest `output_expires_after` of a batch"),
     ("SEGMENTS_KEEP_S", "after a batch's end: what readers with `offset` go on from"),
     ("UPLOAD_URL_TTL_S", "a signed upload address"),
+    ("UPLOAD_TTL_S", "OpenAI's uploads in parts, from begin to completion"),
+    ("MULTIPART_TTL_S", "Together's uploads in parts and their addresses"),
     ("SWEEP_S", "from an end or a deletion to the disk, at most"),
     ("KEY_CACHE_S", "from revoking a key to its end in other processes, at most"),
     ("TENANT_CACHE_S", "from changing a limit or a cap to its effect, at most"),

@@ -6,19 +6,21 @@ ConfigError with the key, where it came from and what is allowed; nothing starts
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
+from zoneinfo import ZoneInfo
 
 import msgspec
 
 from lowtide import limits
 from lowtide.config_sources import ConfigError, from_environment, put, read_toml
 from lowtide.core.money import PriceError, model_prices
+from lowtide.core.opening import Hours, hours_of
 
 DEFAULT_FILE: Final = "lowtide.toml"
 SHIPPED_CATALOGUES: Final = files("lowtide") / "catalogues"
@@ -77,6 +79,8 @@ class Limits(_Section, frozen=True):
     """Bytes of files that an organisation may keep; None: no bound."""
     requests_in_flight: int | None = None
     """Requests of an organisation that may be at engines at one time; None: no bound."""
+    infeasible: Literal["accept", "refuse"] = "accept"
+    """A batch whose completion window cannot be kept, by what was learnt of its model's pool."""
     live_requests_per_minute: int | None = None
     """Interactive calls per key and model; None: no bound. Batch work does not count."""
     live_tokens_per_minute: int | None = None
@@ -94,6 +98,11 @@ class Dispatch(_Section, frozen=True):
     attempts_max: int = limits.ATTEMPTS_MAX
     beat_s: float = limits.BEAT_S
     lease_ttl_s: float = limits.LEASE_TTL_S
+    hours: str | None = None
+    """When batch work starts, for example "22:00-06:00"; None: whenever there is room. A model's
+    own hours go before these."""
+    timezone: str = "UTC"
+    """Of all hours: an IANA name, as "Europe/Berlin"."""
 
 
 class Replica(_Section, frozen=True):
@@ -134,6 +143,8 @@ class Model(_Section, frozen=True):
     output_price: Decimal = Decimal(0)
     batch_discount: Decimal = Decimal("0.5")
     """The share that a batch does not pay."""
+    hours: str | None = None
+    """When its batch work starts; None: the hours of [dispatch]."""
 
 
 class Settings(_Section, frozen=True):
@@ -238,6 +249,7 @@ def check(settings: Settings) -> None:
         "dispatch.lease_ttl_s",
         "at least three beats, else a lease ends between renewals",
     )
+    _check_hours(settings)
     for place, replica in enumerate(settings.replica, start=1):
         _check_replica(replica, f"[[replica]] number {place}")
     urls = [replica.url.rstrip("/") for replica in settings.replica]
@@ -246,6 +258,39 @@ def check(settings: Settings) -> None:
             url not in urls[:place], f"[[replica]] {url}", "listed once, with all of its models"
         )
     _check_models(settings.model)
+
+
+def _check_hours(settings: Settings) -> None:
+    zone = settings.dispatch.timezone
+    try:
+        ZoneInfo(zone)
+    except (KeyError, ValueError):  # no such zone, or no name of one
+        raise ConfigError(
+            f"dispatch.timezone = {zone!r}: there is no such time zone here. Use a name such as"
+            " 'Europe/Berlin'; where the system has none, install the package tzdata."
+        ) from None
+    for key, words in hours_settings(settings):
+        try:
+            hours_of(words, zone)
+        except ValueError as error:
+            raise ConfigError(f"{key}: {error}") from None
+
+
+def hours_settings(settings: Settings) -> Iterator[tuple[str, str]]:
+    """Every setting of hours that is given, with its key."""
+    if settings.dispatch.hours is not None:
+        yield "dispatch.hours", settings.dispatch.hours
+    for model in settings.model:
+        if model.hours is not None:
+            yield f"[[model]] {model.id}: hours", model.hours
+
+
+def hours_by_model(settings: Settings, models: Iterable[str]) -> dict[str, Hours]:
+    """Hours of those models that have any."""
+    own = {model.id: model.hours for model in settings.model}
+    words = {model: own.get(model) or settings.dispatch.hours for model in models}
+    zone = settings.dispatch.timezone
+    return {model: hours_of(hours, zone) for model, hours in words.items() if hours is not None}
 
 
 def _check_replica(replica: Replica, where: str) -> None:

@@ -19,9 +19,10 @@ from lowtide.core.batch import Batch, BatchError
 from lowtide.core.catalogue import Catalogue, ModelEntry
 from lowtide.core.file import File
 from lowtide.loops.assemble import AssembleLoop
-from lowtide.service.batches import BatchService, Created, NewBatch
+from lowtide.service.batches import BatchService, Created
 from lowtide.service.estimates import EstimateService
 from lowtide.service.models import ModelService
+from lowtide.service.new_batch import NewBatch
 from lowtide.testing.hand_worker import HandWorker
 
 CHAT = "/v1/chat/completions"

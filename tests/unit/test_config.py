@@ -58,6 +58,10 @@ def test_variables_of_the_command_line_are_no_settings() -> None:
         ("[[replica]]\nurl = 'h:1'\nmodels = ['m']", "must begin with http:// or https://"),
         ("[[replica]]\nurl = 'http://h'\nmodels = []", "at least one model id"),
         ("[[model]]\nid = 'a'\n[[model]]\nid = 'b'\naliases = ['a']", "'a' is twice"),
+        ("[dispatch]\nhours = 'at night'", "dispatch.hours: 'at night' is no span of hours"),
+        ("[dispatch]\ntimezone = 'Berlin'", "dispatch.timezone = 'Berlin'"),
+        ("[[model]]\nid = 'a'\nhours = '25:00-26:00'", "[[model]] a: hours"),
+        ("[limits]\ninfeasible = 'ignore'", "limits.infeasible"),
         ("[server", "not valid TOML"),
     ],
 )
@@ -71,3 +75,15 @@ def test_a_bad_setting_is_refused_with_its_key(tmp_path: Path, text: str, words:
 def test_a_settings_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no such file"):
         config.load(tmp_path / "none.toml", {})
+
+
+def test_a_models_own_hours_go_before_those_of_all() -> None:
+    settings = config.Settings(
+        dispatch=config.Dispatch(hours="22:00-06:00", timezone="Europe/Berlin"),
+        model=(config.Model(id="day", hours="09:00-17:00"), config.Model(id="night")),
+    )
+    config.check(settings)
+    hours = config.hours_by_model(settings, ["day", "night", "other"])
+    assert hours["day"].opens == "window opens 09:00 (Europe/Berlin)"
+    assert hours["night"] == hours["other"]
+    assert config.hours_by_model(config.Settings(), ["day"]) == {}

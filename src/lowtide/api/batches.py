@@ -23,9 +23,11 @@ from lowtide.api.guard import note_subject
 from lowtide.api.json_body import as_struct, json_response, read_json
 from lowtide.api.mounts import client_dialect, dialect_of, fixed_dialect
 from lowtide.core.batch import Batch, Dialect
+from lowtide.core.completion import Verdict
 from lowtide.core.errors import LowtideError
 from lowtide.core.line import ENDPOINTS
-from lowtide.service.batches import Created, NewBatch
+from lowtide.service.batches import Created
+from lowtide.service.new_batch import NewBatch
 
 router = APIRouter(tags=["batches"])
 
@@ -62,6 +64,7 @@ _FIELDS: Final = {
             "request_too_large",
             "rate_limit_exceeded",
             "spend_cap_exceeded",
+            "window_infeasible",
             "storage_full",
         ),
     },
@@ -145,15 +148,24 @@ async def _created_answer(request: Request, created: Created) -> Response:
     batch = created.batch
     service = services_of(request).batches
     (progress,), (cost,) = await service.progress([batch]), await service.costs([batch])
+    if progress.verdict.kept == "unknown":
+        progress = msgspec.structs.replace(progress, verdict=created.verdict)
     flat = render_batch(batch, progress, "openai", cost)
     job = together.created(render_batch(batch, progress, "together", cost), created.warning)
+    headers = _feasibility_header(progress.verdict)
     match fixed_dialect(request):
         case "openai":
-            return json_response(flat)
+            return json_response(flat, headers=headers)
         case "together":
-            return json_response(job, 201)
+            return json_response(job, 201, headers)
         case None:
-            return json_response({**flat, **job}, 201 if batch.dialect == "together" else 200)
+            status = 201 if batch.dialect == "together" else 200
+            return json_response({**flat, **job}, status, headers)
+
+
+def _feasibility_header(verdict: Verdict) -> dict[str, str]:
+    """For clients whose objects drop what they do not know."""
+    return {} if verdict.kept == "unknown" else {"Lowtide-Feasibility": verdict.kept}
 
 
 async def _answer(request: Request, batch: Batch) -> Response:

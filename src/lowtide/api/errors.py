@@ -57,6 +57,8 @@ STATUS_OF: Final[Mapping[ErrorCode, int]] = MappingProxyType(
         # file, or this one after a deletion, is taken. No SDK repeats either by itself.
         "storage_limit_exceeded": 413,
         "range_not_satisfiable": 416,
+        # 422: a 409 or 503 would be repeated; what helps is a longer window.
+        "window_infeasible": 422,
         "rate_limit_exceeded": 429,
         "internal_error": 500,
         "engine_error": 502,

@@ -4,8 +4,8 @@ from typing import Any
 
 from lowtide.api.dialects import money, openai
 from lowtide.core.money import dollars_text
-from lowtide.service.batches import Draft
 from lowtide.service.estimates import DryRun, Exceeded
+from lowtide.service.new_batch import Draft
 
 
 def estimate_object(run: DryRun, draft: Draft) -> dict[str, Any]:

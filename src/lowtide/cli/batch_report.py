@@ -44,6 +44,7 @@ def show_batch(batch: BatchView) -> None:
         ("waits for", escape(batch.reason or "")),
         ("requests", requests),
         ("done in about", screen.human_seconds(batch.eta_seconds) if batch.eta_seconds else ""),
+        ("window", _window(batch)),
         ("tokens", _tokens(batch)),
         ("cost", _cost(batch)),
         ("endpoint", escape(batch.endpoint)),
@@ -58,6 +59,23 @@ def show_batch(batch: BatchView) -> None:
     ]
     screen.show_fields((name, value) for name, value in fields if value)
     show_line_errors(batch)
+
+
+def note_window(batch: BatchView) -> None:
+    """A window that may not be kept is said when the batch is made, not when it has expired."""
+    if _window(batch):
+        screen.note(f"[yellow]Completion window:[/] {_window(batch)}")
+
+
+def _window(batch: BatchView) -> str:
+    """Empty while nothing is wrong, or nothing is known."""
+    found = batch.feasibility
+    if batch.is_over or found is None or found.verdict == "feasible":
+        return ""
+    words = f"{found.verdict.replace('_', ' ')}. {found.reason or ''}"
+    if found.earliest_completion_window:
+        words += f" The shortest that could be kept: {found.earliest_completion_window}."
+    return escape(words)
 
 
 def show_end(batch: BatchView, found: JsonObject | None = None) -> None:

@@ -8,7 +8,7 @@ from rich.markup import escape
 
 from lowtide.cli import exits, screen
 from lowtide.cli.bars import BatchBar
-from lowtide.cli.batch_report import exit_code_of, show_batch, show_end, status_markup
+from lowtide.cli.batch_report import exit_code_of, note_window, show_batch, show_end, status_markup
 from lowtide.cli.client import check_id
 from lowtide.cli.estimate_report import exit_code_of_estimate, show_estimate
 from lowtide.cli.options import (
@@ -77,6 +77,7 @@ def create(
         return
     batch = read_view(answer, BatchView)
     screen.say(batch.id)
+    note_window(batch)
     screen.note(f"Next: [bold]lowtide batches watch {escape(batch.id)}[/]")
 
 

@@ -16,7 +16,7 @@ from rich.markup import escape
 
 from lowtide.cli import exits, screen
 from lowtide.cli.bars import BatchBar, transfer_bar
-from lowtide.cli.batch_report import exit_code_of, show_end
+from lowtide.cli.batch_report import exit_code_of, note_window, show_end
 from lowtide.cli.client import ServerClient
 from lowtide.cli.http_client import ServerRefused
 from lowtide.cli.logs import log_to_file
@@ -272,4 +272,5 @@ def _create(client: ServerClient, job: Job, state: RunState) -> str:
     created = client.create_batch(
         state.file_id, state.endpoint, job.completion_window, {"lowtide_run": job.source.name}
     )
+    note_window(read_view(created, BatchView))
     return str(created["id"])

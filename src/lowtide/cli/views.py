@@ -61,6 +61,14 @@ class BatchErrorsView(msgspec.Struct, frozen=True):
     data: tuple[BatchErrorView, ...] = ()
 
 
+class FeasibilityView(msgspec.Struct, frozen=True):
+    """Whether the completion window can be kept."""
+
+    verdict: str
+    reason: str | None = None
+    earliest_completion_window: str | None = None
+
+
 class BatchView(msgspec.Struct, frozen=True):
     """A batch. Instants are Unix seconds."""
 
@@ -86,6 +94,7 @@ class BatchView(msgspec.Struct, frozen=True):
     reason: str | None = None
     stage: str | None = None
     eta_seconds: int | None = None
+    feasibility: FeasibilityView | None = None
     errors_total: int | None = None
     model: str | None = None
 

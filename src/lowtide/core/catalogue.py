@@ -12,7 +12,8 @@ from lowtide.core.money import ModelPrices, PriceError, model_prices
 class ModelEntry(msgspec.Struct, frozen=True, kw_only=True):
     """One model. Prices are US dollars per million tokens, live.
 
-    `batch_discount` is the share that a batch does not pay.
+    `batch_discount` is the share that a batch does not pay; `hours` when its batch work starts, in
+    the words of the settings.
     """
 
     id: str
@@ -25,6 +26,7 @@ class ModelEntry(msgspec.Struct, frozen=True, kw_only=True):
     cached_input_price: Decimal | None = None
     output_price: Decimal = Decimal(0)
     batch_discount: Decimal = Decimal("0.5")
+    hours: str | None = None
 
     @property
     def cached_price(self) -> Decimal:

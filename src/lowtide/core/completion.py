@@ -7,8 +7,10 @@ whether a deadline can be kept at all, which is earliest deadline first. Invaria
 in a batch itself counts more with each of its answers; no promise without an outlook.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
+from itertools import accumulate
 from typing import Final, Literal
 
 import msgspec
@@ -119,43 +121,52 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 UNKNOWN: Final = Verdict()
 
 
+class Due:
+    """Deadlines of a pool and the work units due by them."""
+
+    def __init__(self, backlog: Iterable[Backlog] = ()) -> None:
+        due = sorted((part.deadline_at, part.cost_left) for part in backlog if not part.paused)
+        self.deadlines = [at for at, _ in due]
+        self.sums = list(accumulate((work for _, work in due), initial=0.0))
+
+    def by(self, at: datetime) -> float:
+        return self.sums[bisect_right(self.deadlines, at)]
+
+
 def judge(
     cost: float,
     deadline_at: datetime,
     now: datetime,
-    others: Sequence[tuple[datetime, float]],
+    due: Due,
     usual: Outlook | None,
     safe: Outlook | None,
+    *,
+    counted: bool = False,
 ) -> Verdict:
     """Can work of that `cost` be done by `deadline_at`, with what is due before it?
 
-    `others` are deadlines and work units of the pool's other batches; `usual` and `safe` the
-    outlooks at p50 and p20. O(batches) for each window that is tried.
+    `usual` and `safe` are the outlooks at p50 and p20. `counted`: the work is in `due` already,
+    as a batch that runs; a new one may also be in the way of deadlines after its own.
     """
     if usual is None or safe is None:
         return UNKNOWN
-    due = sorted(others)
-    before = sum(work for at, work in due if at <= deadline_at)
+    before = due.by(deadline_at) - (cost if counted else 0.0)
     if before + cost > usual.by(deadline_at):
-        earliest_s = _earliest_window_s(cost, now, due, safe)
-        return Verdict(
-            kept="infeasible",
-            reason=_why(cost, before, deadline_at, now, usual),
-            earliest_window_s=earliest_s,
-        )
-    if before + cost > safe.by(deadline_at):
-        return Verdict(
-            kept="at_risk",
-            reason="The window can be kept in a usual week, but not with less capacity than that.",
-            earliest_window_s=_earliest_window_s(cost, now, due, safe),
-        )
-    if _displaces(cost, deadline_at, due, safe):
-        return Verdict(
-            kept="at_risk",
-            reason="The capacity before the window ends is promised to other batches.",
-            earliest_window_s=_earliest_window_s(cost, now, due, safe),
-        )
-    return Verdict(kept="feasible")
+        kept: Kept = "infeasible"
+        reason = _why(cost, before, deadline_at, now, usual)
+    elif before + cost > safe.by(deadline_at):
+        kept = "at_risk"
+        reason = "The window can be kept in a usual week, but not with less capacity than that."
+    elif not counted and _displaces(cost, deadline_at, due, safe):
+        kept = "at_risk"
+        reason = "The capacity before the window ends is promised to other batches."
+    else:
+        return Verdict(kept="feasible")
+    return Verdict(
+        kept=kept,
+        reason=reason,
+        earliest_window_s=None if counted else _earliest_window_s(cost, now, due, safe),
+    )
 
 
 def worst(verdicts: Iterable[Verdict]) -> Verdict:
@@ -171,26 +182,21 @@ def worst(verdicts: Iterable[Verdict]) -> Verdict:
     return msgspec.structs.replace(least, earliest_window_s=window_s)
 
 
-def _displaces(
-    cost: float, deadline_at: datetime, due: Sequence[tuple[datetime, float]], safe: Outlook
-) -> bool:
+def _displaces(cost: float, deadline_at: datetime, due: Due, safe: Outlook) -> bool:
     """Whether a deadline after this one could be kept without the new work, and not with it."""
-    work = 0.0
-    for at, more in due:
-        work += more
-        if at > deadline_at and work <= safe.by(at) < work + cost:
-            return True
-    return False
+    later = bisect_right(due.deadlines, deadline_at)
+    return any(
+        work <= safe.by(at) < work + cost
+        for at, work in zip(due.deadlines[later:], due.sums[later + 1 :], strict=True)
+    )
 
 
-def _earliest_window_s(
-    cost: float, now: datetime, due: Sequence[tuple[datetime, float]], safe: Outlook
-) -> int | None:
+def _earliest_window_s(cost: float, now: datetime, due: Due, safe: Outlook) -> int | None:
     """The shortest window in whole hours that is feasible; None: not even the longest."""
     for hours in range(1, limits.COMPLETION_WINDOW_S_MAX // HOUR_S + 1):
         deadline_at = now + timedelta(hours=hours)
-        before = sum(work for at, work in due if at <= deadline_at)
-        if before + cost <= safe.by(deadline_at) and not _displaces(cost, deadline_at, due, safe):
+        fits = due.by(deadline_at) + cost <= safe.by(deadline_at)
+        if fits and not _displaces(cost, deadline_at, due, safe):
             return hours * HOUR_S
     return None
 
@@ -205,6 +211,14 @@ def _why(cost: float, before: float, deadline_at: datetime, now: datetime, usual
         f"With what is due before it, the batch needs about {duration(all_s)}, and its window ends"
         f" in {duration(window_s)}."
     )
+
+
+def sentence(verdict: Verdict) -> str:
+    """The reason, and the way out."""
+    if verdict.earliest_window_s is None:
+        return verdict.reason or ""
+    hours = f"{verdict.earliest_window_s // HOUR_S}h"
+    return f"{verdict.reason} The shortest completion window that could be kept: {hours}."
 
 
 def duration(seconds: float) -> str:

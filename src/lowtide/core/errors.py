@@ -35,6 +35,7 @@ ErrorCode = Literal[
     "rate_limit_exceeded",
     "storage_limit_exceeded",  # the organisation's share, as opposed to storage_full
     "spend_cap_exceeded",
+    "window_infeasible",  # refused only where the settings say so
     "model_unavailable",  # known, and no replica that serves it takes calls now
     "engine_error",  # the engine broke off, or answered what no client can use
     "engine_timeout",

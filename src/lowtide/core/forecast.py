@@ -17,6 +17,7 @@ from typing import Final, Literal
 import msgspec
 
 from lowtide import limits
+from lowtide.core.opening import Hours
 
 HOUR_S: Final = 3600.0
 CELLS: Final = 168
@@ -153,26 +154,44 @@ def outlook(
     pace: Pace | None,
     cells: Mapping[int, Cell],
     quantile: Quantile = "p50",
+    hours: Hours | None = None,
 ) -> Outlook | None:
     """What the pool will do; None while nothing is known of it.
 
     An hour of the week that was never under load takes the mean of the same hour of other days,
     else of all cells. How the recent pace differs from what this hour is like counts fully now and
-    fades over `PACE_FADE_S`.
+    fades over `PACE_FADE_S`. Outside of `hours` nothing is done.
     """
     recent = pace.rate if pace is not None else None
     known = {cell: getattr(value, quantile) for cell, value in cells.items()}
+    rates = _rates(now, pace, recent, known)
+    if hours is not None:
+        shares = _open_shares(now, hours)
+        rates = [rate * shares[n % 24 or 24 * (n > 0)] for n, rate in enumerate(rates)]
+    return Outlook(now, rates) if any(rates) else None
+
+
+def _rates(
+    now: datetime, pace: Pace | None, recent: float | None, known: Mapping[int, float]
+) -> list[float]:
+    """Work units a second, hour by hour."""
     if not known:
-        return None if not recent else Outlook(now, [recent] * limits.OUTLOOK_HOURS)
+        return [recent or 0.0] * limits.OUTLOOK_HOURS
     usual = _filled(known)
     here = usual[cell_of(now)]
     ratio = recent / here if recent and here > 0 and _is_fresh(pace, now) else 1.0
-    first = hour_of(now)
+    first = cell_of(now)
     rates = []
     for ahead in range(limits.OUTLOOK_HOURS):
         faded = 1.0 + (ratio - 1.0) * math.exp(-ahead * HOUR_S / limits.PACE_FADE_S)
-        rates.append(usual[cell_of(first + timedelta(hours=ahead))] * faded)
-    return Outlook(now, rates) if any(rates) else None
+        rates.append(usual[(first + ahead) % CELLS] * faded)
+    return rates
+
+
+def _open_shares(now: datetime, hours: Hours) -> list[float]:
+    """Of the rest of this hour, and of the 24 that follow, which stand for all days."""
+    full = [hour_of(now) + timedelta(hours=n + 1) for n in range(25)]
+    return [hours.share_open(now, full[0]), *map(hours.share_open, full, full[1:])]
 
 
 def hour_of(at: datetime) -> datetime:

@@ -14,18 +14,31 @@ import msgspec
 
 from lowtide import limits
 from lowtide.core.batch import TERMINAL, Batch, PausedReason
+from lowtide.core.completion import UNKNOWN, Verdict
 
 Stage = Literal["validation", "queuing", "processing", "aggregation"]
 """The words of the launch promise. A batch that ended is in no stage."""
 
 
+class Prospect(msgspec.Struct, frozen=True):
+    """What is foreseen of a batch in progress. `eta_s` None: not foreseeable."""
+
+    eta_s: float | None = None
+    verdict: Verdict = UNKNOWN
+
+
+NOTHING_FORESEEN: Final = Prospect()
+
+
 class Progress(msgspec.Struct, frozen=True, kw_only=True):
-    """`eta_s` in seconds from now; `reason` a sentence why requests of the batch wait."""
+    """`eta_s` in seconds from now; `reason` a sentence why requests of the batch wait; `verdict`
+    whether its window can be kept."""
 
     stage: Stage | None = None
     eta_s: float | None = None
     completion_at: datetime | None = None
     reason: str | None = None
+    verdict: Verdict = UNKNOWN
 
 
 class Queue(msgspec.Struct, frozen=True):
@@ -39,6 +52,9 @@ NO_QUEUE: Final = Queue()
 
 LIVE_LOAD: Final = "live load"
 """How the sentence begins that says of a model that live traffic goes first."""
+
+OPENS: Final = "window opens"
+"""How the sentence begins that says of a model when its batch work may start (core/opening.py)."""
 
 PAUSED: Final[Mapping[PausedReason, str]] = MappingProxyType(
     {
@@ -56,20 +72,24 @@ def progress_of(
     replicas: Mapping[str, str | None] | None = None,
     queue: Queue = NO_QUEUE,
     in_flight_max: int | None = None,
+    prospect: Prospect = NOTHING_FORESEEN,
 ) -> Progress:
     """Everything above about `batch`.
 
     `models` are the canonical ids its requests name, empty while unknown. `replicas` maps a model
     that some replica serves to None, or to a sentence why it is not served at this moment; None
     means that nothing is known about replicas here. `in_flight_max` bounds what the batch's
-    organisation may have at engines.
+    organisation may have at engines. `prospect` is what its pools' pace and backlog come to.
     """
-    eta = eta_s(batch, now)
+    models = tuple(models)
+    stands = batch.paused_reason is not None or _is_unserved(models, replicas)
+    eta = None if stands else _end_s(batch, now, prospect, in_flight_max)
     return Progress(
         stage=stage_of(batch),
         eta_s=eta,
         completion_at=now + timedelta(seconds=eta) if eta is not None else None,
-        reason=_reason(batch, now, tuple(models), replicas, queue, in_flight_max),
+        reason=_reason(batch, now, models, replicas, queue, in_flight_max),
+        verdict=prospect.verdict,
     )
 
 
@@ -82,6 +102,25 @@ def stage_of(batch: Batch) -> Stage | None:
     if batch.status == "in_progress":
         return "processing" if batch.counts.settled else "queuing"
     return "aggregation"
+
+
+def _is_unserved(models: tuple[str, ...], replicas: Mapping[str, str | None] | None) -> bool:
+    """Some request cannot run, and nobody can say until when. Live load and hours pass."""
+    if replicas is None:
+        return False
+    whys = (replicas.get(model, "no replica") for model in models)
+    return any(why is not None and not why.startswith((LIVE_LOAD, OPENS)) for why in whys)
+
+
+def _end_s(
+    batch: Batch, now: datetime, prospect: Prospect, in_flight_max: int | None
+) -> float | None:
+    """What is foreseen of the pool, which knows the queue and the hours to come; else the batch's
+    own pace. A bound on what the organisation may run makes its own pace the better witness."""
+    own = eta_s(batch, now)
+    if prospect.eta_s is None or (own is not None and in_flight_max is not None):
+        return own
+    return prospect.eta_s
 
 
 def eta_s(batch: Batch, now: datetime) -> float | None:

@@ -44,12 +44,16 @@ def planned_cost(
     `output_per_request`: mean of the model's recent answers, None while unknown. Answers are no
     longer than the lines allow on average; an embedding has none.
     """
-    if endpoint == "/v1/embeddings":
-        return float(spec.input_tokens)
-    output = limits.OUTPUT_TOKENS_ASSUMED if output_per_request is None else output_per_request
-    if share.output_tokens:
-        output = min(output, share.output_tokens / share.requests)
+    output = planned_output(share, output_per_request, endpoint)
     return spec.input_tokens + OUTPUT_COST * output * spec.count
+
+
+def planned_output(share: ModelShare, output_per_request: float | None, endpoint: str) -> float:
+    """Tokens that an answer is estimated to have; see `planned_cost`."""
+    if endpoint == "/v1/embeddings":
+        return 0.0
+    output = limits.OUTPUT_TOKENS_ASSUMED if output_per_request is None else output_per_request
+    return min(output, share.output_tokens / share.requests) if share.output_tokens else output
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):

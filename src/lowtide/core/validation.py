@@ -45,6 +45,7 @@ class _ChatBody(msgspec.Struct, gc=False):
     stream: bool | None = None
     max_tokens: Any = None  # of any type, here and below: what it may be is the engine's to judge
     max_completion_tokens: Any = None
+    n: Any = None
 
 
 class _CompletionBody(msgspec.Struct, gc=False):
@@ -52,6 +53,8 @@ class _CompletionBody(msgspec.Struct, gc=False):
     prompt: str | _Array
     stream: bool | None = None
     max_tokens: Any = None
+    n: Any = None
+    best_of: Any = None
 
 
 class _InputBody(msgspec.Struct, gc=False):
@@ -105,7 +108,15 @@ _OUTPUT_BOUNDS: Final[dict[str, Callable[[Any], Any]]] = {
     "/v1/embeddings": lambda _: None,
     "/v1/responses": attrgetter("max_output_tokens"),
 }
-"""What a body says about the tokens of its answer, which a spend cap is checked against."""
+"""What a body says about the tokens of one answer, which a spend cap is checked against."""
+
+_ANSWERS: Final[dict[str, Callable[[Any], tuple[Any, ...]]]] = {
+    "/v1/chat/completions": lambda body: (body.n,),
+    "/v1/completions": lambda body: (body.n, body.best_of),
+    "/v1/embeddings": lambda _: (),
+    "/v1/responses": lambda _: (),
+}
+"""Where a body says how many answers are generated for it; the largest counts."""
 
 
 class _Share:
@@ -146,6 +157,7 @@ class Validator:
         self._cutter = LineCutter(rules.line_bytes_max)
         self._decode = msgspec.json.Decoder(_LINE_TYPES[rules.endpoint]).decode
         self._output_bound = _OUTPUT_BOUNDS[rules.endpoint]
+        self._answers = _ANSWERS[rules.endpoint]
         self._custom_id_chars = rules.custom_id_chars
         self._endpoint = rules.endpoint
         self._strict = rules.dialect == "openai"
@@ -207,7 +219,8 @@ class Validator:
             self._custom_ids.add(line.custom_id)
             bound = self._output_bound(line.body)
             if bound.__class__ is int and bound > 0:
-                share.output_tokens += min(bound, limits.OUTPUT_TOKENS_MAX)
+                asked = [n for n in self._answers(line.body) if n.__class__ is int and n > 1]
+                share.output_tokens += min(bound * max(asked, default=1), limits.OUTPUT_TOKENS_MAX)
             tokens = share.estimate(raw, offset)
             share.records += pack_record(number, offset, len(raw), tokens)
         for share in self._shares.values():

@@ -10,9 +10,10 @@ connection, which is what makes an engine stop generating.
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
+from types import MappingProxyType
 
 import msgspec
 import structlog
@@ -20,6 +21,7 @@ import structlog
 from lowtide import limits
 from lowtide.core.chunk import ChunkKey
 from lowtide.core.dispatch import ChunkRun, Dispatch, Finish, Request
+from lowtide.core.opening import Hours
 from lowtide.core.outcome import Outcome
 from lowtide.core.segment import Slice
 from lowtide.loops.attempt import Upstream, attempt, render
@@ -66,6 +68,7 @@ class Dispatcher:
         on_answer: OnAnswer = lambda *_: None,
         in_flight_max: int | None = None,
         lose_input: LoseInput | None = None,
+        hours: Mapping[str, Hours] = MappingProxyType({}),
     ) -> None:
         """`draw` gives uniform numbers in [0, 1) for back-off."""
         self._clock = clock
@@ -83,6 +86,7 @@ class Dispatcher:
             lease_ttl_s,
             in_flight_max,
             lose_input,
+            hours,
         )
         self._slots: dict[asyncio.Task[None], _Slot] = {}
         self._claiming = asyncio.Lock()

@@ -7,13 +7,15 @@ loops/dispatch.py.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
+from types import MappingProxyType
 
 from lowtide import limits
 from lowtide.core.batch import INPUT_LOST, BatchError
 from lowtide.core.chunk import ChunkKey, ChunkLease, missing
 from lowtide.core.dispatch import Dispatch
+from lowtide.core.opening import Hours
 from lowtide.core.plan import RECORD_BYTES, unpack_entries
 from lowtide.loops.attempt import Upstream
 from lowtide.ports.blobs import BlobError, BlobNotFound, Blobs
@@ -37,8 +39,10 @@ class Leasing:
         lease_ttl_s: float,
         in_flight_max: int | None = None,
         lose_input: LoseInput | None = None,
+        hours: Mapping[str, Hours] = MappingProxyType({}),
     ) -> None:
-        """Without `lose_input`, a chunk without its input waits for its lease to run out."""
+        """Without `lose_input`, a chunk without its input waits for its lease to run out. Models
+        in `hours` are claimed for in their hours alone."""
         self._worker_id = worker_id
         self._store = store
         self._blobs = blobs
@@ -47,6 +51,7 @@ class Leasing:
         self._lease_ttl_s = lease_ttl_s
         self._in_flight_max = in_flight_max
         self._lose_input = lose_input
+        self._hours = hours
         self._dry_until_s = float("-inf")
         self._rate_per_s = 0.0
         self._finished = 0
@@ -83,7 +88,10 @@ class Leasing:
             return False
         self._measure(now_s)
         came, short = False, False
-        for models, chunks in self._wanted(now_s):
+        for served, chunks in self._wanted(now_s):
+            models = [model for model in served if self._is_open(model, now)]
+            if not models:
+                continue
             leases = await self._store.claim_chunks(
                 self._worker_id, models, chunks, now, self._lease_ttl_s, self._in_flight_max
             )
@@ -93,6 +101,9 @@ class Leasing:
         if short:
             self._dry_until_s = now_s + limits.IDLE_POLL_S
         return came
+
+    def _is_open(self, model: str, now: datetime) -> bool:
+        return model not in self._hours or self._hours[model].is_open(now)
 
     def _ahead(self) -> float:
         return max(float(limits.CHUNK_REQUESTS_MAX), self._rate_per_s * limits.CLAIM_AHEAD_S)

@@ -15,18 +15,24 @@ from typing import Final, Literal
 import msgspec
 
 from lowtide import limits
-from lowtide.config import Settings, parse_window
-from lowtide.config_sources import ConfigError
+from lowtide.config import Settings
 from lowtide.core.batch import Batch
 from lowtide.core.catalogue import Catalogue
-from lowtide.core.errors import LowtideError, file_lost
-from lowtide.core.file import PURPOSES, File
+from lowtide.core.completion import UNKNOWN, Verdict, sentence
+from lowtide.core.errors import LowtideError
 from lowtide.core.ledger import Cost
-from lowtide.core.line import ENDPOINTS
-from lowtide.core.progress import NO_QUEUE, Progress, Queue, progress_of
+from lowtide.core.progress import (
+    NO_QUEUE,
+    NOTHING_FORESEEN,
+    Progress,
+    Queue,
+    progress_of,
+)
 from lowtide.ports.clock import Clock, NewId
 from lowtide.ports.store import Store
 from lowtide.service.limits import LimitService
+from lowtide.service.new_batch import Draft, NewBatch, endpoint_of, require_input, window_of
+from lowtide.service.prospects import Prospects
 
 NOTHING_SPENT: Final = Cost()
 
@@ -37,39 +43,15 @@ ReplicaStatus = Callable[[], Mapping[str, str | None] | None]
 """Models that a replica serves -> None, or why not at this moment; None: not known here."""
 
 
-class OutputExpiry(msgspec.Struct, frozen=True):
-    """How long result files are kept (protocol.md section 3.3)."""
-
-    anchor: str
-    seconds: int
-
-
-class NewBatch(msgspec.Struct, frozen=True, kw_only=True):
-    """A create request as sent; fields of other vendors are passed over. None: not given."""
-
-    input_file_id: str | None = None
-    endpoint: str | None = None
-    completion_window: str | None = None
-    metadata: Mapping[str, str] | None = None
-    output_expires_after: OutputExpiry | None = None
-    priority: int | None = None
-    model_id: str | None = None
-    dry_run: bool | None = None
-
-
-class Draft(msgspec.Struct, frozen=True):
-    """A create request whose values make sense."""
-
-    file: File
-    endpoint: str
-    window_s: int
-
-
 class Created(msgspec.Struct, frozen=True):
-    """The batch, and a sentence for the user where something asked for will not happen."""
+    """The batch, and a sentence for the user where something asked for will not happen.
+
+    `verdict`: whether its window can be kept, by the first lines of its file.
+    """
 
     batch: Batch
     warning: str | None = None
+    verdict: Verdict = UNKNOWN
 
 
 class Page(msgspec.Struct, frozen=True):
@@ -92,6 +74,7 @@ class BatchService:
         allowance: LimitService,
         wake: Callable[[Loop], None],
         replica_status: ReplicaStatus = lambda: None,
+        prospects: Prospects | None = None,
     ) -> None:
         self._store = store
         self._catalogue = catalogue
@@ -101,6 +84,7 @@ class BatchService:
         self._allowance = allowance
         self._wake = wake
         self._replica_status = replica_status
+        self._prospects = prospects
 
     async def create(
         self, project_id: str, user_id: str, asked: NewBatch, *, repeat: bool = False
@@ -113,20 +97,26 @@ class BatchService:
         batch = self._new_batch(project_id, user_id, asked, draft)
         since = batch.created_at - timedelta(seconds=limits.REPEATED_POST_WINDOW_S)
         stored = await self._repeated(batch, since) if repeat else None
+        verdict = await self._foresee(draft)
         if stored is None:
+            self._check_window(verdict)
             await self._allowance.check_batches_per_hour(project_id)
             await self._allowance.check_spend(project_id)
             stored = await self._store.batches.add(
                 batch, digest=_digest(batch), repeat=repeat, since=since
             )
         self._wake("validate")
-        return Created(stored, self._warning(asked))
+        return Created(stored, self._warning(asked, verdict), verdict)
 
     async def check(self, project_id: str, asked: NewBatch) -> Draft:
         """Refuse what can be known to be wrong. Raises LowtideError with the parameter at fault."""
-        window_s = self._check_values(asked)
-        file = await self._input_file(project_id, asked.input_file_id)
-        return Draft(file, _endpoint(asked.endpoint, file), window_s)
+        window_s = window_of(asked, self._settings.limits.completion_window_s)
+        file = await self._store.files.get(project_id, asked.input_file_id or "")
+        if file is None:
+            message = f"No such File object: {asked.input_file_id}"
+            raise LowtideError("file_not_found", message, "input_file_id")
+        require_input(file)
+        return Draft(file, endpoint_of(asked.endpoint, file), window_s)
 
     async def mark_answered(self, batch_id: str) -> None:
         """The client is there to hear the answer: an identical create is now a new batch."""
@@ -168,6 +158,7 @@ class BatchService:
     async def progress(self, batches: Sequence[Batch]) -> list[Progress]:
         """Stage, estimate and reason of each. Queries grow with the models, not the batches."""
         now, replicas = self._clock.now(), self._replica_status()
+        foreseen = await self._prospects.of(batches) if self._prospects else {}
         queues: dict[str, Queue] = {}
         found = []
         for batch in batches:
@@ -184,6 +175,7 @@ class BatchService:
                     replicas=replicas,
                     queue=queue,
                     in_flight_max=bounds.requests_in_flight,
+                    prospect=foreseen.get(batch.id, NOTHING_FORESEEN),
                 )
             )
         return found
@@ -235,106 +227,25 @@ class BatchService:
         parts = [known[model] for model in models]
         return Queue(sum(part.waiting for part in parts), sum(part.leased for part in parts))
 
-    def _check_values(self, asked: NewBatch) -> int:
-        """The completion window in seconds. Raises LowtideError for values that make no sense."""
-        if not asked.input_file_id:
-            raise _missing("input_file_id")
-        _check_metadata(asked.metadata or {})
-        _check_output_expiry(asked.output_expires_after)
-        if asked.priority is not None and abs(asked.priority) > limits.PRIORITY_MAX:
-            raise LowtideError(
-                "invalid_request",
-                f"priority must be from -{limits.PRIORITY_MAX} to {limits.PRIORITY_MAX}.",
-                "priority",
-            )
-        if asked.completion_window is None:
-            return self._settings.limits.completion_window_s
-        try:
-            return parse_window(asked.completion_window)
-        except ConfigError as error:
-            raise LowtideError("invalid_request", str(error), "completion_window") from None
+    async def _foresee(self, draft: Draft) -> Verdict:
+        if self._prospects is None:
+            return UNKNOWN
+        return await self._prospects.of_file(draft.file, draft.endpoint, draft.window_s)
 
-    async def _input_file(self, project_id: str, file_id: str | None) -> File:
-        file = await self._store.files.get(project_id, file_id or "")
-        if file is None:
-            raise LowtideError("file_not_found", f"No such File object: {file_id}", "input_file_id")
-        if file.purpose not in PURPOSES:
-            raise LowtideError(
-                "invalid_purpose",
-                f"File '{file.id}' has the purpose '{file.purpose}'; the input of a batch needs"
-                " 'batch' or 'batch-api'.",
-                "input_file_id",
-            )
-        if file.status == "lost":
-            raise file_lost(file.id, "input_file_id")
-        if file.status != "uploaded":
-            raise LowtideError(
-                "file_not_ready",
-                f"The content of file '{file.id}' has not been uploaded yet.",
-                "input_file_id",
-            )
-        return file
+    def _check_window(self, verdict: Verdict) -> None:
+        """Raises LowtideError where windows that cannot be kept are refused."""
+        if verdict.kept == "infeasible" and self._settings.limits.infeasible == "refuse":
+            raise LowtideError("window_infeasible", sentence(verdict), "completion_window")
 
-    def _warning(self, asked: NewBatch) -> str | None:
+    def _warning(self, asked: NewBatch, verdict: Verdict) -> str | None:
         warnings = []
+        if verdict.reason is not None:
+            warnings.append(sentence(verdict))
         if asked.model_id is not None:
             warnings.append("model_id is not used: each line names its own model.")
         if not self._catalogue.entries:
             warnings.append("No replica is configured: validation will find no model to run on.")
         return " ".join(warnings) or None
-
-
-def _endpoint(endpoint: str | None, file: File) -> str:
-    """As asked, if we have it. Together's launch example leaves it out and means chat."""
-    if not endpoint:
-        if file.dialect == "together":
-            return "/v1/chat/completions"
-        raise _missing("endpoint")
-    if endpoint not in ENDPOINTS:
-        raise LowtideError(
-            "unsupported_endpoint",
-            f"The endpoint '{endpoint[: limits.VALUE_CHARS_QUOTED]}' is not supported in a batch."
-            f" Use one of: {', '.join(sorted(ENDPOINTS))}.",
-            "endpoint",
-        )
-    return endpoint
-
-
-def _check_metadata(metadata: Mapping[str, str]) -> None:
-    pairs, key_chars, value_chars = (
-        limits.METADATA_PAIRS_MAX,
-        limits.METADATA_KEY_CHARS_MAX,
-        limits.METADATA_VALUE_CHARS_MAX,
-    )
-    if len(metadata) > pairs:
-        raise LowtideError("invalid_request", f"metadata has more than {pairs} pairs.", "metadata")
-    for key, value in metadata.items():
-        if len(key) > key_chars:
-            message = (
-                f"A metadata key has more than {key_chars} characters: '{key[:key_chars]}...'."
-            )
-            raise LowtideError("invalid_request", message, "metadata")
-        if len(value) > value_chars:
-            message = f"The metadata value of '{key}' has more than {value_chars} characters."
-            raise LowtideError("invalid_request", message, "metadata")
-
-
-def _check_output_expiry(expiry: OutputExpiry | None) -> None:
-    if expiry is None:
-        return
-    if expiry.anchor != "created_at":
-        raise LowtideError(
-            "invalid_request",
-            "output_expires_after.anchor must be 'created_at'.",
-            "output_expires_after",
-        )
-    low, high = limits.OUTPUT_EXPIRES_AFTER_S_MIN, limits.FILE_TTL_S
-    if not low <= expiry.seconds <= high:
-        raise LowtideError(
-            "invalid_request",
-            f"output_expires_after.seconds must be from {low} to {high}.",
-            "output_expires_after",
-        )
 
 
 def _digest(batch: Batch) -> str:
@@ -349,12 +260,6 @@ def _digest(batch: Batch) -> str:
         batch.output_expires_after_s,
     )
     return sha256(msgspec.json.encode(wish)).hexdigest()
-
-
-def _missing(param: str) -> LowtideError:
-    return LowtideError(
-        "missing_required_parameter", f"Missing required parameter: '{param}'.", param
-    )
 
 
 def _not_found(batch_id: str) -> LowtideError:

@@ -15,8 +15,8 @@ import msgspec
 from sqlalchemy import Row, Select, and_, exists, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from lowtide import limits
 from lowtide.core.schedule import Tenant, Turns
-from lowtide.limits import LOCALITY_CHUNKS
 from lowtide.store.dialect import lock_name
 from lowtide.store.schedule_tables import urgent_batches
 from lowtide.store.schema import CLAIM_ORDER, LEASED, WAITING, batches, chunks, organizations
@@ -25,6 +25,7 @@ from lowtide.store.turns import (
     charge,
     charges,
     cost_left,
+    first_tenants,
     tenants_of,
     waiting_organizations,
 )
@@ -52,6 +53,11 @@ class _Claim:
         self._limit = limit
         self._bounds = bounds
         self._room: dict[str, int | None] = {}
+
+    @property
+    def is_bounded(self) -> bool:
+        """Whether anybody is."""
+        return self._bounds.default is not None or bool(self._bounds.own)
 
     @property
     def wanted(self) -> int:
@@ -106,18 +112,14 @@ async def _take_turns(conn: AsyncConnection, claim: _Claim) -> Costs:
 
     The virtual times that organisations which are passed over are lifted to.
     """
-    waiting: dict[str, list[str]] = {}
-    for model in claim.models:
-        for name in (await conn.scalars(waiting_organizations(model))).all():
-            waiting.setdefault(name, []).append(model)
-    tenants = await tenants_of(conn, claim.models, waiting)
+    tenants, waiting = await _tenants(conn, claim)
     turns = _turns({n: t for n, t in tenants.items() if not claim.is_full(n)})
     floors = _floors(turns, tenants, waiting) if len(claim.models) == 1 else {}
     for row in claim.taken.values():
         if row.organization_id in turns:
             turns.charge(row.organization_id, cost_left(row))
     while claim.wanted and (name := turns.first()) is not None:
-        most = claim.wanted if len(turns) == 1 else min(claim.wanted, LOCALITY_CHUNKS)
+        most = claim.wanted if len(turns) == 1 else min(claim.wanted, limits.LOCALITY_CHUNKS)
         known = sum(row.organization_id == name for row in claim.taken.values())
         queues = [
             (await conn.execute(first_waiting(model, known + most, name))).all()
@@ -129,6 +131,23 @@ async def _take_turns(conn: AsyncConnection, claim: _Claim) -> Costs:
         if len(fresh) < most:
             turns.leave(name)
     return floors
+
+
+async def _tenants(
+    conn: AsyncConnection, claim: _Claim
+) -> tuple[dict[str, Tenant], dict[str, list[str]]]:
+    """Whoever may come to its turn, and the models that it waits for."""
+    if len(claim.models) == 1:
+        # Each turn takes a chunk at least, so no more of them come to theirs than chunks are
+        # wanted; unless some of them run all they may.
+        most = limits.TENANTS_READ_MAX if claim.is_bounded else claim.wanted
+        tenants = await first_tenants(conn, claim.models[0], most)
+        return tenants, {name: [*claim.models] for name in tenants}
+    waiting: dict[str, list[str]] = {}
+    for model in claim.models:
+        for name in (await conn.scalars(waiting_organizations(model))).all():
+            waiting.setdefault(name, []).append(model)
+    return await tenants_of(conn, claim.models, waiting), waiting
 
 
 def _turns(tenants: Mapping[str, Tenant]) -> Turns:

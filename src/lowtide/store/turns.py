@@ -10,15 +10,16 @@ are locked last, in order, so that no two transactions wait for each other.
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Final
 
 import msgspec
-from sqlalchemy import Row, Select, func, select, update
+from sqlalchemy import BindParameter, Integer, Row, Select, bindparam, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lowtide.core.chunk import ChunkKey
 from lowtide.core.schedule import Tenant, work_of
 from lowtide.core.usage import Usage
+from lowtide.store.columns import WORD
 from lowtide.store.dialect import insert_missing
 from lowtide.store.schedule_tables import virtual_times
 from lowtide.store.schema import LEASED, WAITING, chunks, organizations
@@ -57,7 +58,7 @@ async def tenants_of(
     return {row[0]: Tenant(float(row[2] or 0.0), float(row[1] or 1)) for row in found}
 
 
-def waiting_organizations(model: str) -> Select[Any]:
+def waiting_organizations(model: str | BindParameter[str]) -> Select[Any]:
     """Organisations with waiting chunks of the model: one step in `chunks_waiting_of` for each."""
     waiting = (chunks.c.model == model) & (chunks.c.state == WAITING)
     least = (
@@ -67,6 +68,32 @@ def waiting_organizations(model: str) -> Select[Any]:
     following = least.where(chunks.c.organization_id > found.c.id).scalar_subquery()
     found = found.union_all(select(following).where(found.c.id.is_not(None)))
     return select(found.c.id).where(found.c.id.is_not(None))
+
+
+def _first_tenants() -> Select[Any]:
+    """The statement of `first_tenants`, made once: making it costs more than running it."""
+    names = waiting_organizations(bindparam("of_model", type_=WORD)).subquery()
+    given = func.coalesce(virtual_times.c.virtual_time, 0.0)
+    return (
+        select(names.c.id, given, func.coalesce(organizations.c.weight, 1))
+        .join(organizations, organizations.c.id == names.c.id)
+        .outerjoin(
+            virtual_times,
+            (virtual_times.c.organization_id == names.c.id)
+            & (virtual_times.c.model == bindparam("of_model", type_=WORD)),
+        )
+        .order_by(given, names.c.id)
+        .limit(bindparam("most", type_=Integer))
+    )
+
+
+_FIRST_TENANTS: Final = _first_tenants()
+
+
+async def first_tenants(conn: AsyncConnection, model: str, most: int) -> dict[str, Tenant]:
+    """The organisations that wait for the model, those first that were given the least."""
+    found = await conn.execute(_FIRST_TENANTS, {"of_model": model, "most": most})
+    return {name: Tenant(float(given), float(weight)) for name, given, weight in found}
 
 
 async def charge(conn: AsyncConnection, costs: Costs, floors: Costs = MappingProxyType({})) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import structlog
 
-from lowtide.config import Settings
+from lowtide.config import Settings, hours_by_model
 from lowtide.core.catalogue import Catalogue
 from lowtide.ports.blobs import Blobs
 from lowtide.ports.clock import Clock
@@ -17,6 +17,7 @@ from lowtide.service.files import FileService
 from lowtide.service.limits import LimitService
 from lowtide.service.live import LiveService
 from lowtide.service.models import ModelService
+from lowtide.service.prospects import Prospects
 from lowtide.service.readiness import Readiness
 from lowtide.service.results import ResultReader
 from lowtide.service.services import Services
@@ -65,6 +66,14 @@ async def open_verbs(
             allowance,
             worker.wake,
             worker.replica_status,
+            Prospects(
+                store.capacity,
+                blobs,
+                catalogue,
+                clock,
+                token_models=worker.token_models,
+                hours=hours_by_model(settings, catalogue.entries),
+            ),
         ),
         models=ModelService(catalogue),
         results=ResultReader(store, blobs, clock),

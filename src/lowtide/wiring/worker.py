@@ -10,7 +10,7 @@ import structlog
 
 from lowtide import limits
 from lowtide.api.replica_metrics import ReplicaMetrics
-from lowtide.config import Settings
+from lowtide.config import Settings, hours_by_model
 from lowtide.core.catalogue import Catalogue
 from lowtide.core.progress import LIVE_LOAD
 from lowtide.core.replica import Replica
@@ -63,6 +63,7 @@ class Worker:
         self._work = store.work
         self._clock = clock
         self._upstreams = upstreams
+        self._hours = hours_by_model(settings, catalogue.entries)
         self._calibrations = Calibrations(store.calibrations)
         self.token_models = self._calibrations.models
         self._committer = Committer(
@@ -88,6 +89,7 @@ class Worker:
             on_answer=self._calibrations.finished,
             in_flight_max=settings.limits.requests_in_flight,
             lose_input=store.lifecycle.lose_input,
+            hours=self._hours,
         )
         parts: list[Loop] = [
             ValidateLoop(
@@ -151,7 +153,9 @@ class Worker:
                 status[model] = None if status.get(model, "") is None else why
         if self._committer.trouble is not None:
             return dict.fromkeys(status, f"results cannot be stored: {self._committer.trouble}")
-        return status
+        now = self._clock.now()
+        closed = {m: h.opens for m, h in self._hours.items() if m in status and not h.is_open(now)}
+        return status | closed
 
     def begin_drain(self) -> None:
         """Claim nothing more from now on; leaving `running` waits for what is in flight."""

@@ -6,6 +6,7 @@ import pytest
 from work_bench import MODEL, WorkBench, many_bytes, upstream
 
 from lowtide import limits
+from lowtide.core.opening import hours_of
 from lowtide.core.outcome import NoReply, Reply
 from lowtide.ports.blobs import BlobNotFound, BlobsUnavailable
 from lowtide.ports.store import StoreUnavailable
@@ -44,6 +45,17 @@ async def test_an_idle_worker_asks_again_after_the_poll_and_not_before(bench: Wo
     bench.clock.advance(limits.IDLE_POLL_S)
     await bench.dispatch()
     assert bench.work.calls["claim_chunks"] == 2
+
+
+async def test_batch_work_starts_in_its_hours_alone(bench: WorkBench) -> None:
+    """The bench begins at 01:04."""
+    batch = await bench.batch(3)
+    bench.dispatcher._leasing._hours = {MODEL: hours_of("02:00-03:00", "UTC")}
+    await bench.dispatch()
+    assert not bench.engine.calls
+    bench.clock.advance(3600)
+    await bench.work_off()
+    assert (await bench.see(batch)).counts.completed == 3
 
 
 async def test_an_announcement_does_not_wait_for_the_poll(bench: WorkBench) -> None:

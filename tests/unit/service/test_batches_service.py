@@ -12,8 +12,9 @@ from lowtide.core.catalogue import Catalogue, ModelEntry
 from lowtide.core.errors import LowtideError
 from lowtide.core.file import File
 from lowtide.ports.store import Store
-from lowtide.service.batches import BatchService, NewBatch, OutputExpiry
+from lowtide.service.batches import BatchService
 from lowtide.service.limits import LimitService
+from lowtide.service.new_batch import NewBatch, OutputExpiry
 from lowtide.testing.hand_worker import HandWorker
 
 P, U = "proj_default", "user_default"

@@ -15,8 +15,9 @@ from lowtide.core.file import File
 from lowtide.loops.assemble import AssembleLoop
 from lowtide.ports.blobs import Blobs
 from lowtide.ports.store import Store
-from lowtide.service.batches import BatchService, NewBatch
+from lowtide.service.batches import BatchService
 from lowtide.service.limits import LimitService
+from lowtide.service.new_batch import NewBatch
 from lowtide.service.results import PartialContent, ResultReader
 from lowtide.testing.hand_worker import HandWorker
 

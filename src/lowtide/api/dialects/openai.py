@@ -14,6 +14,7 @@ from typing import Any, Final
 from lowtide.api.dialects import money
 from lowtide.core.batch import Batch, BatchError, Status
 from lowtide.core.catalogue import ModelEntry
+from lowtide.core.completion import Verdict
 from lowtide.core.ledger import Cost
 from lowtide.core.progress import Progress
 from lowtide.core.usage import Usage
@@ -64,7 +65,20 @@ def batch(batch: Batch, progress: Progress, cost: Cost) -> dict[str, Any]:
         "reason": progress.reason,
         "eta_seconds": seconds(progress.eta_s),
         "estimated_completion_at": unix(progress.completion_at),
+        "feasibility": feasibility(progress.verdict),
         **errors_total(batch),
+    }
+
+
+def feasibility(verdict: Verdict) -> dict[str, Any] | None:
+    """Whether the completion window can be kept; null where nothing is known."""
+    if verdict.kept == "unknown":
+        return None
+    earliest_s = verdict.earliest_window_s
+    return {
+        "verdict": verdict.kept,
+        "reason": verdict.reason,
+        "earliest_completion_window": window(earliest_s) if earliest_s is not None else None,
     }
 
 

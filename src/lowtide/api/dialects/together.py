@@ -62,6 +62,7 @@ def batch(batch: Batch, progress: Progress, cost: Cost) -> dict[str, Any]:
         "reason": progress.reason,
         "eta_seconds": openai.seconds(progress.eta_s),
         "estimated_completion_at": iso(progress.completion_at),
+        "feasibility": openai.feasibility(progress.verdict),
         **openai.errors_total(batch),
     }
 

@@ -16,7 +16,7 @@ from lowtide.core.batch import TERMINAL, Batch, error_file_id, output_file_id
 from lowtide.core.errors import LowtideError
 from lowtide.ports.blobs import BlobError
 from lowtide.ports.store import StoreError
-from lowtide.service.batches import NewBatch
+from lowtide.service.new_batch import NewBatch
 from lowtide.testing.sim.house import House, Unreachable, uploader
 from lowtide.testing.sim.kinds import Fault
 from lowtide.testing.sim.scenario import Scenario

@@ -21,8 +21,12 @@ FUZZ_ARGS ?=
 FUZZ_VENV := .venvs/fuzz$(if $(PYTHON),-$(notdir $(PYTHON)))
 export PYTHON
 
+# And one for the pictures of bench-live, which nothing else needs.
+PLOTS_VENV := .venvs/plots$(if $(PYTHON),-$(notdir $(PYTHON)))
+LIVE_ARGS ?=
+
 .DEFAULT_GOAL := help
-.PHONY: help run test sim sim-long check format docs bench big-files test-clients test-real fuzz-api pins clean
+.PHONY: help run test sim sim-long check format docs bench bench-live big-files test-clients test-real fuzz-api pins clean
 
 help: ## list the targets
 	@awk -F ' *## *' '/^[a-z-]+:.*## / { sub(/:.*/, "", $$1); printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -59,16 +63,16 @@ docs: $(VENV)/.ready-requirements-test ## write the generated parts of docs/ fro
 bench: $(VENV)/.ready-requirements-test ## measure this machine
 	$(PY) -m bench
 
-test-clients: $(VENV)/.ready-requirements-test ## run against older and newer client libraries (downloads them)
-	$(PY) tests/clients/run.py
-
-test-real: $(VENV)/.ready-requirements-test ## run against Debian's PostgreSQL and Ceph's S3 gateway (installs them)
 big-files: $(VENV)/.ready-requirements-test ## five gigabytes in parts through both vendors' clients (20 GB of disk, minutes)
 	$(PY) -m bench.big_files
 
 bench-live: $(PLOTS_VENV)/.ready-requirements-plots ## batch beside live traffic, in virtual time: tables and pictures
 	$(PLOTS_VENV)/bin/python -m bench.live_traffic $(LIVE_ARGS)
 
+test-clients: $(VENV)/.ready-requirements-test ## run against older and newer client libraries (downloads them)
+	$(PY) tests/clients/run.py
+
+test-real: $(VENV)/.ready-requirements-test ## run against Debian's PostgreSQL and Ceph's S3 gateway (installs them)
 	$(PY) tests/real/run.py $(PYTEST_ARGS)
 
 fuzz-api: $(FUZZ_VENV)/.ready-requirements-fuzz ## thousands of odd calls, made from the OpenAPI document
@@ -88,4 +92,9 @@ $(VENV)/.ready-%: %.txt pyproject.toml tools/install.sh
 $(FUZZ_VENV)/.ready-%: %.txt pyproject.toml tools/install.sh
 	@mkdir -p $(dir $(FUZZ_VENV))
 	@sh tools/install.sh $(FUZZ_VENV) $<
+	@touch $@
+
+$(PLOTS_VENV)/.ready-%: %.txt pyproject.toml tools/install.sh
+	@mkdir -p $(dir $(PLOTS_VENV))
+	@sh tools/install.sh $(PLOTS_VENV) $<
 	@touch $@

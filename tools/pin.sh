@@ -26,4 +26,5 @@ UV_ARGS=
 pin requirements-test.txt --group test --constraint requirements-dev.txt
 pin requirements.txt --constraint requirements-dev.txt
 pin requirements-fuzz.txt --group fuzz --constraint requirements-dev.txt
-grep -c '==' requirements.txt requirements-test.txt requirements-dev.txt requirements-fuzz.txt
+pin requirements-plots.txt --group plots --constraint requirements-dev.txt
+grep -c '==' requirements.txt requirements-test.txt requirements-dev.txt requirements-fuzz.txt requirements-plots.txt

@@ -1,6 +1,5 @@
 """One run of one rule, and the grid of runs that the tables are made of. Values in, values out."""
 
-import random
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -86,6 +85,7 @@ def play(cell: Cell) -> dict[str, Any]:
     felt = recorder.felt()
     figures = asdict(cell) | asdict(felt)
     figures["of_bound"] = felt.batch_in_per_s / _bound_per_s(cell)
+    figures["series"] = sorted(recorder.series.items())
     return figures
 
 
@@ -176,9 +176,3 @@ def races(seeds: range) -> list[Race]:
         for window in (64, 128, 256, 384, 512, 768, 1024, 2048, None)
         for seed in seeds
     ]
-
-
-def shuffled(runs: list[Any], seed: int = 0) -> list[Any]:
-    """So that progress is even."""
-    random.Random(seed).shuffle(runs)
-    return runs

@@ -50,9 +50,12 @@ class Recorder:
     lost_tokens: int = 0
     preemptions: int = 0
     waiting: dict[str | int, float] = field(default_factory=dict)
+    series: dict[int, list[float]] = field(default_factory=dict)
+    """By minute: live requests, batch prompt tokens."""
 
     def asked(self, request: SimRequest, now: float) -> None:
         self.waiting[request.id] = now
+        self._minute(now)[0] += 1
 
     def step(self, events: StepEvents) -> None:
         if events.ended_at < WARM_UP_S:
@@ -72,6 +75,7 @@ class Recorder:
             self.ttfts.append(now - asked_at)
 
     def batch_finished(self, request: SimRequest, now: float) -> None:
+        self._minute(now)[1] += request.prompt_tokens
         if WARM_UP_S <= now < self.until_s:
             self.batch_in += request.prompt_tokens
             self.batch_out += request.output_tokens
@@ -79,6 +83,9 @@ class Recorder:
 
     def batch_lost(self, made: int) -> None:
         self.lost_tokens += made
+
+    def _minute(self, now: float) -> list[float]:
+        return self.series.setdefault(int(now // 60), [0.0, 0.0])
 
     def felt(self) -> Felt:
         left = [self.until_s - at for at in self.waiting.values() if at >= WARM_UP_S]

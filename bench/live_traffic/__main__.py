@@ -1,0 +1,110 @@
+"""`make bench-live`: every rule beside the same live traffic, on simulated engines.
+
+    python -m bench.live_traffic [--seeds 5] [--quick] [--write]
+
+Virtual time: the figures do not depend on this machine, and the same seeds give the same figures.
+`--write` puts tables and pictures into docs/live-traffic.md.
+"""
+
+import argparse
+import json
+import re
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any, Final
+
+from bench.live_traffic import tables
+from bench.live_traffic.experiments import LOADS, SETUPS, cells, play, race, races
+from bench.live_traffic.prefixes import play_prefixes, prefix_runs
+
+PAGE: Final = Path(__file__).parents[2] / "docs" / "live-traffic.md"
+PICTURES: Final = PAGE.with_name("pictures")
+Run = dict[str, Any]
+Job = tuple[Callable[..., Run], tuple[Any, ...]]
+
+
+def main() -> None:
+    asked = _arguments()
+    seeds = range(1, 2 if asked.quick else asked.seeds + 1)
+    jobs: dict[str, list[Job]] = {
+        "beside": [(play, (cell,)) for cell in cells(seeds)],
+        "races": [(race, (run,)) for run in races(seeds)],
+        "prefixes": [(play_prefixes, run) for run in prefix_runs(seeds)],
+    }
+    runs = _run_all(jobs, asked.jobs)
+    parts = _tables(runs)
+    for lines in parts.values():
+        print("\n".join(lines), end="\n\n")
+    if asked.json:
+        asked.json.write_text(json.dumps(runs))
+    if asked.write:
+        _write(runs, parts)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench.live_traffic", description=__doc__)
+    parser.add_argument("--seeds", type=int, default=5, help="how many, from 1 on")
+    parser.add_argument("--quick", action="store_true", help="one seed")
+    parser.add_argument("--write", action="store_true", help="into docs/live-traffic.md")
+    parser.add_argument("--jobs", type=int, default=2, help="processes at one time")
+    parser.add_argument("--json", type=Path, help="every run, into this file")
+    return parser.parse_args()
+
+
+def _run_all(jobs: dict[str, list[Job]], processes: int) -> dict[str, list[Run]]:
+    """Results in the order of the jobs; progress on standard error."""
+    runs: dict[str, list[Run]] = {name: [{} for _ in these] for name, these in jobs.items()}
+    total = sum(map(len, jobs.values()))
+    began_s, told_s = time.monotonic(), 0.0
+    with ProcessPoolExecutor(processes) as pool:
+        asked = {
+            pool.submit(work, *values): (name, place)
+            for name, these in jobs.items()
+            for place, (work, values) in enumerate(these)
+        }
+        for count, future in enumerate(as_completed(asked), start=1):
+            name, place = asked[future]
+            runs[name][place] = future.result()
+            if time.monotonic() - told_s > 5 or count == total:
+                told_s = time.monotonic()
+                print(f"{count} of {total} runs, {told_s - began_s:.0f} s", file=sys.stderr)
+    return runs
+
+
+def _tables(runs: dict[str, list[Run]]) -> dict[str, list[str]]:
+    beside = {
+        f"{load} {setup}": tables.beside_live(runs["beside"], load, setup)
+        for setup in reversed(SETUPS)
+        for load in LOADS
+    }
+    return {_marker(name): lines for name, lines in beside.items()} | {
+        "kinds": tables.day_by_kind(runs["beside"]),
+        "races": tables.races(runs["races"]),
+        "prefixes": tables.prefixes(runs["prefixes"]),
+    }
+
+
+def _marker(name: str) -> str:
+    return "-".join(re.findall(r"[a-z0-9]+", name.lower()))
+
+
+def _write(runs: dict[str, list[Run]], parts: dict[str, list[str]]) -> None:
+    from bench.live_traffic import pictures
+
+    PICTURES.mkdir(exist_ok=True)
+    pictures.trade(runs["beside"], "steady 25/s", "recommended", PICTURES / "trade.png")
+    pictures.day(runs["beside"], PICTURES / "day.png")
+    text = PAGE.read_text()
+    for name, lines in parts.items():
+        begin, end = f"<!-- made: {name} -->", f"<!-- end: {name} -->"
+        if begin in text:
+            head, _, rest = text.partition(begin)
+            text = head + "\n".join([begin, *lines, end]) + rest.partition(end)[2]
+    PAGE.write_text(text)
+
+
+if __name__ == "__main__":
+    main()

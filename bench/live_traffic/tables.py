@@ -24,7 +24,8 @@ def beside_live(runs: Sequence[Run], load: str, setup: str) -> list[str]:
         rows.append(
             f"| {_bold(rule)} | {_seconds(those, 'ttft_p99')} | {ttft} |"
             f" {_millis(those, 'itl_p99')} | {itl} | {_percent(those, 'ttft_met')} |"
-            f" {_thousands(those, 'batch_in_per_s')} | {_share(those, 'of_bound')} | {_percent(those, 'lost_share')} |"
+            f" {_thousands(those, 'batch_in_per_s')} | {_share(those, 'of_bound')} |"
+            f" {_percent(those, 'lost_share')} |"
         )
     return rows
 

@@ -140,18 +140,18 @@ class House:
             return await work(self)
 
         def reply(task: asyncio.Task[T]) -> None:
-            error = None if task.cancelled() else task.exception()
             if task.cancelled():
                 hang_up()
             elif answer.done():
                 pass  # the client was cut off before, or has given up
-            elif error is not None:
+            elif (error := task.exception()) is not None:
                 answer.set_exception(error)
             else:
                 answer.set_result(task.result())
 
         self.process.on_death.append(hang_up)
         served = self.process.spawn(serve(), "request")
+        served.add_done_callback(_heard)
         served.add_done_callback(lambda task: self._carry(lambda: reply(task), hang_up))
         try:
             return await answer
@@ -241,6 +241,12 @@ class House:
     def drains_within_s(self) -> float:
         """From SIGTERM to the end, when nothing is in the way."""
         return limits.DRAIN_S * 2 + 5.0
+
+
+def _heard(task: "asyncio.Task[Any]") -> None:
+    """A refusal that the network loses was heard by the door all the same: it answered with it."""
+    if not task.cancelled():
+        task.exception()
 
 
 def uploader(content: bytes, pieces: int) -> Callable[[House], Awaitable[Any]]:

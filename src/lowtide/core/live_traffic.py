@@ -79,7 +79,7 @@ class LiveTraffic:
 
 
 class UsualPeak:
-    """The size that something passes one time in a hundred, as of the last day.
+    """The size that something passes one time in a hundred, as of the last hour.
 
     Quarter-octave buckets from 0 to 88 whose weights fade over LIVE_MEMORY_S; more counts as 88.
     """

@@ -22,6 +22,7 @@ class OwnWork:
         self.lengths = Lengths()
         self._pace = 0.0
         self._engine_pace = 0.0
+        self._ran = 0
         self._prompts = 0.0
         self._prompt_tokens = 0.0
         self._read_since = 0
@@ -41,9 +42,13 @@ class OwnWork:
             self._pace += (pace - self._pace) * (_PACE_MEMORY if self._pace else 1.0)
 
     def polled(self, change: SignalDelta, running: int | None) -> None:
-        """What the engine generated since the last poll, shared among those that it ran."""
-        if running and change.generation_tokens > 0 and change.elapsed_s >= _BLINK_S:
-            pace = change.generation_tokens / change.elapsed_s / running
+        """What the engine generated since the last poll, shared among those that it ran.
+
+        Of two polls the one that saw more counts: a wave of answers may have just ended.
+        """
+        ran, self._ran = max(self._ran, running or 0), running or 0
+        if ran and change.generation_tokens > 0 and change.elapsed_s >= _BLINK_S:
+            pace = change.generation_tokens / change.elapsed_s / ran
             self._engine_pace += (pace - self._engine_pace) * (0.2 if self._engine_pace else 1.0)
 
     def take_read(self) -> int:

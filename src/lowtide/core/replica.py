@@ -185,7 +185,9 @@ class Replica:
             return []
         pacer = self.controller.pacer
         young = sorted(range(len(calls)), key=lambda place: calls[place].age_s)
-        left = pacer.take_unread([calls[place].input_tokens for place in young], now_s)
+        left: list[int] = []
+        if self.controller.tells_prompts:  # else what is unread is a guess, and work may be lost
+            left = pacer.take_unread([calls[place].input_tokens for place in young], now_s)
         pacer.live_asked(tokens, now_s)
         return list(zip(young, left, strict=False))
 

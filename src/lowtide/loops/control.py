@@ -7,8 +7,9 @@ fallen silent or did not answer.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Protocol
 
 import msgspec
@@ -30,12 +31,23 @@ _NEVER = float("-inf")
 class Hands(Protocol):
     """The dispatcher, as far as it is told to let go."""
 
-    def calls(self) -> Mapping[str, Sequence[Request]]:
-        """The requests in flight, by the URL of their replica."""
+    def calls_on(self, url: str) -> Sequence[Request]:
+        """The requests in flight on that replica."""
         ...
 
-    def revoke(self, requests: Sequence[Request]) -> None:
+    def revoke(self, url: str, requests: Sequence[Request]) -> None:
         """Abort these calls; their requests run again later."""
+        ...
+
+
+class Door(Protocol):
+    """The interactive door, as far as it sees live calls to one replica."""
+
+    on_asked: Callable[[int, float], None]
+    """To be told of each call before it is sent: its prompt's tokens, monotonic seconds."""
+
+    def seen(self, now_s: float, patience_s: float) -> LiveSeen:
+        """How many there are, and how many have waited longer than that for their first byte."""
         ...
 
 
@@ -45,8 +57,8 @@ class Controlled(msgspec.Struct, eq=False):
     replica: Replica
     controller: WindowController
     prober: Prober
-    seen: Callable[[float], LiveSeen] = lambda _: NO_LIVE
-    """What the interactive door has there, at an instant in monotonic seconds."""
+    door: Door | None = None
+    patience_s: float = limits.LIVE_WAIT_SHARE * limits.TTFT_SLO_MS / 1000
     known: Acquaintance | None = None
     probe_at_s: float = _NEVER
 
@@ -71,6 +83,9 @@ class ControlLoop:
         self._clock = clock
         self._on_look = on_look
         self._wake = wake
+        for each in controlled:
+            if each.door is not None:
+                each.door.on_asked = partial(self._live_asked, each)
 
     async def tick(self, now: datetime) -> datetime | None:
         """One poll of all that are ours: elsewhere the owner's calls would look like live ones."""
@@ -78,12 +93,11 @@ class ControlLoop:
         ours = [each for each in self._controlled if begun_s < each.replica.owned_until_s]
         before = [each.replica.in_flight for each in ours]
         readings = await asyncio.gather(*map(_read, ours))
-        calls = self._hands.calls()
         now_s = self._clock.monotonic()
         has_grown = False
         for each, signals, own_max in zip(ours, readings, before, strict=True):
             window = each.replica.window
-            self._steer(each, signals, calls.get(each.replica.url, ()), own_max, now_s)
+            self._steer(each, signals, own_max, now_s)
             has_grown = has_grown or each.replica.window > window
             self._on_look(each.replica)
         if has_grown:
@@ -94,22 +108,37 @@ class ControlLoop:
         self,
         each: Controlled,
         signals: EngineSignals | None,
-        requests: Sequence[Request],
         own_max: int,
         now_s: float,
     ) -> None:
         replica, controller = each.replica, each.controller
-        calls = [OwnCall(now_s - request.sent_at_s, request.tokens) for request in requests]
-        seen = each.seen(now_s)
+        requests = self._hands.calls_on(replica.url)
+        calls = _own_calls(requests, now_s)
+        seen = each.door.seen(now_s, each.patience_s) if each.door is not None else NO_LIVE
         controller.observe(signals, calls, now_s, seen, own_max=own_max)
         outputs = list(controller.work.output_so_far(calls))
         waiting = controller.live.waiting
         chosen = replica.guard.revoke(signals, calls, outputs, seen, waiting, now_s)
         if chosen:
             controller.revoked(len(chosen), len(calls), now_s)
-            self._hands.revoke([requests[place] for place in chosen])
+            self._hands.revoke(replica.url, [requests[place] for place in chosen])
             log.info("replica.gave_way", replica=replica.url, calls=len(chosen))
         replica.resize(now_s)
+
+    def _live_asked(self, each: Controlled, tokens: int, now_s: float) -> None:
+        """A live call is about to be sent: batch prompts that are not read yet make way for it."""
+        replica = each.replica
+        requests = self._hands.calls_on(replica.url)
+        back = replica.live_asked(tokens, _own_calls(requests, now_s), now_s)
+        if not back:
+            return
+        for place, unread in back:
+            requests[place].tokens = unread  # the rest of the prompt is in the prefix cache
+        self._hands.revoke(replica.url, [requests[place] for place, _ in back])
+
+
+def _own_calls(requests: Sequence[Request], now_s: float) -> list[OwnCall]:
+    return [OwnCall(now_s - request.sent_at_s, request.tokens) for request in requests]
 
 
 class AcquaintLoop:

@@ -89,6 +89,7 @@ class Dispatcher:
             hours,
         )
         self._slots: dict[asyncio.Task[None], _Slot] = {}
+        self._slots_on: dict[str, dict[asyncio.Task[None], _Slot]] = {}
         self._claiming = asyncio.Lock()
         self._uncommitted: dict[ChunkKey, int] = {}
         self._released: list[tuple[ChunkKey, int]] = []
@@ -151,18 +152,15 @@ class Dispatcher:
     # -- what the control loop asks and tells
     # ------------------------------------------------------
 
-    def calls(self) -> dict[str, list[Request]]:
-        """The requests in flight, by the URL of their replica."""
-        calls: dict[str, list[Request]] = {}
-        for slot in self._slots.values():
-            if slot.in_flight and not slot.revoked:
-                calls.setdefault(slot.url, []).append(slot.request)
-        return calls
+    def calls_on(self, url: str) -> list[Request]:
+        """The requests in flight on that replica."""
+        slots = self._slots_on.get(url, {}).values()
+        return [slot.request for slot in slots if slot.in_flight and not slot.revoked]
 
-    def revoke(self, requests: Sequence[Request]) -> None:
+    def revoke(self, url: str, requests: Sequence[Request]) -> None:
         """Abort these calls; each request is the next of its chunk again, with no try charged."""
         wanted = {id(request) for request in requests}
-        for task, slot in self._slots.items():
+        for task, slot in self._slots_on.get(url, {}).items():
             if slot.in_flight and id(slot.request) in wanted and not task.done():
                 slot.revoked = True
                 task.cancel()
@@ -204,6 +202,7 @@ class Dispatcher:
                 slot = _Slot(request, upstream.replica.url)
                 task = asyncio.get_running_loop().create_task(self._run(upstream, slot))
                 self._slots[task] = slot
+                self._slots_on.setdefault(slot.url, {})[task] = slot
                 task.add_done_callback(partial(self._slot_ended, upstream))
         return now_s
 
@@ -225,6 +224,7 @@ class Dispatcher:
     def _slot_ended(self, upstream: Upstream, task: asyncio.Task[None]) -> None:
         """Here and not in `_run`: a task that is cancelled before its first step never runs."""
         slot = self._slots.pop(task)
+        del self._slots_on[slot.url][task]
         if slot.in_flight:
             self._core.abandon(slot.request, upstream.replica)
             if slot.revoked:

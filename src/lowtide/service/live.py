@@ -170,7 +170,13 @@ class LiveService:
             raise LowtideError("invalid_request", str(error)) from None
         async with AsyncExitStack() as mine:
             call = mine.enter_context(
-                LiveCall(live, self._clock, tokens=request.tokens, streams=request.streams)
+                LiveCall(
+                    live,
+                    self._clock,
+                    input_tokens=request.input_tokens,
+                    tokens=request.tokens,
+                    streams=request.streams,
+                )
             )
             if not request.streams:
                 return _whole(call, await live.engine.post(request.path, body, live.timeout_s))

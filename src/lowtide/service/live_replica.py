@@ -5,7 +5,7 @@ and live calls do not count in the window. Both share the replica's circuit brea
 one of them learns about an engine's health spares the other.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Self
 
@@ -33,7 +33,10 @@ class LiveReplica:
         self.drop_fields = drop_fields
         self.timeout_s = timeout_s
         self.in_flight = 0
-        self._unbegun: dict[LiveCall, float] = {}  # streams without a first byte; oldest first
+        self.on_asked: Callable[[int, float], None] = lambda *_: None
+        """Told of each call before it is sent: its prompt's tokens, monotonic seconds. The control
+        loop takes batch prompts out of its way."""
+        self._unbegun: dict[LiveCall, float] = {}  # calls without a first byte; oldest first
         self._tokens_each = float(limits.LIVE_CALL_TOKENS)
 
     @property
@@ -47,23 +50,24 @@ class LiveReplica:
         Only of a stream does one see when it begins; the others count as in flight alone.
         """
         waiting = 0
-        for begun_s in self._unbegun.values():
-            if now_s - begun_s <= patience_s:
+        for call, since_s in self._unbegun.items():
+            if now_s - since_s <= patience_s:
                 break
-            waiting += 1
+            waiting += call.streams
         return LiveSeen(self.in_flight, waiting, self._tokens_each)
 
-    def entered(self, call: "LiveCall", now_s: float, *, tokens: int, streams: bool) -> None:
-        """A call is sent; `tokens` is what it may hold, prompt and answer."""
+    def entered(self, call: "LiveCall", now_s: float) -> None:
+        """A call is about to be sent."""
+        self.on_asked(call.input_tokens, now_s)
         self.in_flight += 1
-        if tokens:
-            self._tokens_each += limits.LIVE_CALL_WEIGHT * (tokens - self._tokens_each)
-        if streams:
-            self._unbegun[call] = now_s
+        self._unbegun[call] = now_s
+        if call.tokens:
+            self._tokens_each += limits.LIVE_CALL_WEIGHT * (call.tokens - self._tokens_each)
 
-    def begun(self, call: "LiveCall") -> None:
+    def begun(self, call: "LiveCall", now_s: float) -> None:
         """Its first byte has come, or never will."""
-        self._unbegun.pop(call, None)
+        if self._unbegun.pop(call, None) is not None:
+            self.replica.live_answered(call.input_tokens, now_s)
 
     @property
     def is_full(self) -> bool:
@@ -74,17 +78,24 @@ class LiveCall:
     """One call: counted in flight while its context lasts, and what it told of the engine."""
 
     def __init__(
-        self, live: LiveReplica, clock: Clock, *, tokens: int = 0, streams: bool = False
+        self,
+        live: LiveReplica,
+        clock: Clock,
+        *,
+        input_tokens: int = 0,
+        tokens: int = 0,
+        streams: bool = False,
     ) -> None:
+        """`input_tokens` of its prompt, `tokens` with the longest answer, both as estimated."""
+        self.input_tokens = input_tokens
+        self.tokens = tokens
+        self.streams = streams
         self._live = live
         self._clock = clock
-        self._tokens = tokens
-        self._streams = streams
         self._is_told = False
 
     def __enter__(self) -> Self:
-        now_s = self._clock.monotonic()
-        self._live.entered(self, now_s, tokens=self._tokens, streams=self._streams)
+        self._live.entered(self, self._clock.monotonic())
         self._live.replica.circuit.sent()
         return self
 
@@ -95,15 +106,16 @@ class LiveCall:
         trace: TracebackType | None,
     ) -> None:
         self._live.in_flight -= 1
-        self._live.begun(self)
+        self._live.begun(self, self._clock.monotonic())
         if not self._is_told:
             self._live.replica.circuit.abandoned()
 
     def succeeded(self) -> None:
         """The engine answered as an engine should; a refusal of the request is an answer, too."""
         self._is_told = True
-        self._live.begun(self)
-        self._live.replica.circuit.succeeded(self._clock.monotonic())
+        now_s = self._clock.monotonic()
+        self._live.begun(self, now_s)
+        self._live.replica.circuit.succeeded(now_s)
 
     def failed(self, why: str) -> None:
         """No answer, half an answer, or a 5xx."""

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from functools import partial
 
 from lowtide import limits
 from lowtide.config import Replica as ReplicaSettings
@@ -75,6 +74,4 @@ def _control(
         models=sorted(upstream.engine_names.values()),
     )
     patience_s = limits.LIVE_WAIT_SHARE * settings.ttft_slo_ms / 1000
-    return Controlled(
-        upstream.replica, controller, prober, partial(door.seen, patience_s=patience_s)
-    )
+    return Controlled(upstream.replica, controller, prober, door, patience_s)

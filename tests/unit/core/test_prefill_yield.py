@@ -3,7 +3,7 @@
 from lowtide import limits
 from lowtide.core.prefill import PrefillPacer
 from lowtide.core.replica import Replica
-from lowtide.core.signals import OwnCall
+from lowtide.core.signals import EngineSignals, OwnCall
 from lowtide.core.window import WindowController
 
 RATE = limits.PREFILL_RATE_DEFAULT
@@ -78,6 +78,7 @@ def test_a_replica_names_the_young_calls_that_give_way() -> None:
     replica = Replica("u", frozenset({"m"}), 8, controller=WindowController())
     controller = replica.controller
     assert controller is not None
+    controller.observe(EngineSignals(running=0, waiting=0, prompt_tokens_total=0.0), [], 0.0)
     controller.pacer.active = True
     calls = []
     for age_s, tokens in ((9.0, 500), (0.2, 1_000), (0.1, 2_000)):
@@ -97,3 +98,12 @@ def test_a_replica_without_a_controller_keeps_its_calls() -> None:
     assert replica.live_asked(300, [OwnCall(0.0, 10)], 0.0) == []
     replica.live_answered(300, 1.0)
     assert replica.takes_prompt(100, 1.0)
+
+
+def test_calls_of_an_engine_that_does_not_tell_what_it_has_read_are_left_to_run() -> None:
+    replica = Replica("u", frozenset({"m"}), 8, controller=WindowController())
+    assert replica.controller is not None
+    replica.controller.pacer.active = True
+    replica.started(suspect=False, tokens=50_000, now_s=9.9)
+    assert replica.live_asked(300, [OwnCall(0.1, 50_000)], 10.0) == []
+    assert not replica.takes_prompt(100, 10.0), "but none follows before the live prompt is read"

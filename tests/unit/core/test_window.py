@@ -239,3 +239,12 @@ def test_a_window_is_not_cut_again_before_the_last_cut_shows() -> None:
     for poll in range(20):
         ground.controller.observe(full, [OwnCall(1.0, 100)] * 100, 20.0 + 10 * poll)
     assert ground.controller.window == cut
+
+
+def test_a_wave_of_answers_that_has_just_ended_makes_no_call_look_fast() -> None:
+    controller = WindowController(2048, window_start=100)
+    told = busy(100, generation_tokens_total=0, kv_capacity_tokens=100_000)
+    controller.observe(told, [OwnCall(1.0, 100)] * 100, 1.0)
+    told = busy(1, generation_tokens_total=1500, kv_capacity_tokens=100_000)
+    controller.observe(told, [OwnCall(1.0, 100)] * 100, 1.5)
+    assert controller.work.pace == pytest.approx(30.0)

@@ -92,3 +92,37 @@ def test_whatever_an_engine_says_becomes_one_line_of_json(body: bytes) -> None:
             line = json.loads(finished.output)
             assert line["custom_id"] == 'odd "id" \u2028\n'
             assert line["id"] == "batch_req_7f-5"
+
+
+# ---- priority ----
+
+REFUSES_PRIORITY = Reply(400, b'{"error":{"message":"Priority scheduling is not enabled"}}')
+
+
+async def test_batch_calls_carry_the_priority_that_their_engine_understands() -> None:
+    engine = FakeEngine()
+    served = upstream(engine)
+    served.replica.priority = 100
+    await attempt(served, request(b'{"custom_id":"r","body":{"model":"canonical","priority":-9}}'))
+    body = json.loads(engine.calls[0].body)
+    assert body["priority"] == 100, "nobody jumps the queue from within a batch"
+
+
+async def test_an_engine_that_refuses_it_by_now_is_asked_without_it_and_sent_none_again() -> None:
+    engine = FakeEngine(REFUSES_PRIORITY)
+    served = upstream(engine)
+    served.replica.priority = 100
+    _, outcome = await attempt(served, request())
+    assert isinstance(outcome, Succeeded)
+    assert "priority" not in json.loads(engine.calls[1].body)
+    assert served.replica.priority is None
+
+
+async def test_a_request_that_is_refused_either_way_keeps_the_priority_for_others() -> None:
+    engine = FakeEngine(REFUSES_PRIORITY, REFUSES_PRIORITY)
+    served = upstream(engine)
+    served.replica.priority = 100
+    _, outcome = await attempt(served, request())
+    assert isinstance(outcome, Rejected)
+    assert len(engine.calls) == 2
+    assert served.replica.priority == 100

@@ -70,3 +70,45 @@ def test_a_probe_whose_client_left_says_nothing_of_the_engine(
     with LiveCall(live, clock):
         pass
     assert live.replica.circuit.state == "open"  # and the next call is the probe
+
+
+# ---- what the control loop hears ----
+
+
+def test_a_stream_that_waits_too_long_for_its_first_byte_is_in_need(
+    live: LiveReplica, clock: HandClock
+) -> None:
+    with (
+        LiveCall(live, clock, tokens=400, streams=True) as call,
+        LiveCall(live, clock, tokens=400),
+    ):
+        assert live.seen(clock.monotonic(), 0.25).waiting == 0
+        late_s = clock.monotonic() + 0.3
+        seen = live.seen(late_s, 0.25)
+        assert (seen.in_flight, seen.waiting) == (2, 1), "of the other one nobody can tell"
+        call.succeeded()
+        assert live.seen(late_s, 0.25).waiting == 0
+    assert live.seen(late_s, 0.25).in_flight == 0
+
+
+def test_one_that_waited_in_vain_is_in_need_no_more(live: LiveReplica, clock: HandClock) -> None:
+    with LiveCall(live, clock, streams=True):
+        pass
+    assert live.seen(clock.monotonic() + 9.0, 0.25) == live.seen(clock.monotonic(), 0.25)
+
+
+def test_each_call_is_announced_before_it_counts(live: LiveReplica, clock: HandClock) -> None:
+    heard: list[tuple[int, int]] = []
+    live.on_asked = lambda tokens, _: heard.append((tokens, live.in_flight))
+    with LiveCall(live, clock, input_tokens=70, tokens=300):
+        pass
+    assert heard == [(70, 0)]
+
+
+def test_what_a_call_holds_is_learnt_from_those_that_came(
+    live: LiveReplica, clock: HandClock
+) -> None:
+    for _ in range(200):
+        with LiveCall(live, clock, tokens=50) as call:
+            call.succeeded()
+    assert live.seen(clock.monotonic(), 0.25).tokens_each == pytest.approx(50, rel=0.01)

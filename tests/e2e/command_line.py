@@ -95,6 +95,10 @@ class Command:
             self._process.kill()
         await self._process.communicate()  # also closes the pipes, which a warning would tell of
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def send(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
 

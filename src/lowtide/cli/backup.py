@@ -42,6 +42,7 @@ def backup(
                 "backup": str(report.path),
                 "blobs": manifest.blobs,
                 "bytes": manifest.blob_bytes + manifest.database_bytes,
+                "new": report.new,
                 "linked": report.linked,
                 "copied": report.copied,
                 "copied_bytes": report.copied_bytes,
@@ -53,11 +54,10 @@ def backup(
     else:
         size = screen.human_bytes(manifest.blob_bytes + manifest.database_bytes)
         blobs = screen.plural(manifest.blobs, "blob")
-        shared = f", shared with {report.base}" if report.base is not None else ""
-        new = f"{report.copied:,} copied ({screen.human_bytes(report.copied_bytes)})"
-        screen.say(
-            escape(f"{report.path}: {blobs}, {size}; {report.linked:,} linked, {new}{shared}")
-        )
+        new = ""
+        if report.base is not None:
+            new = f"; {report.new:,} new, the rest shared with {report.base}"
+        screen.say(escape(f"{report.path}: {blobs}, {size}{new}"))
     if manifest.missing:
         screen.note(
             f"[yellow]{screen.plural(manifest.missing, 'blob')} that the database names were not"

@@ -104,11 +104,12 @@ def _examine_and_mend(
     """All findings; after a repair, those of a second look."""
     findings = asyncio.run(_examine(settings, config_file))
     verdicts = {finding.name: finding.verdict for finding in findings}
-    if wishes.quick or verdicts.get("store") != "ok" or verdicts.get("blobs") != "ok":
-        return findings, None  # drift cannot be told, or was not asked for
+    usable = {verdicts.get("store", "fail"), verdicts.get("blobs", "fail")}
+    if wishes.quick or "fail" in usable:
+        return findings, None  # drift was not asked for, or cannot be told
     from lowtide.cli import drift_report
 
-    if not drift_report.can_look(settings):
+    if not asyncio.run(drift_report.can_look(settings)):
         return findings, None
     report = _look(settings, wishes)
     if isinstance(report, Finding):

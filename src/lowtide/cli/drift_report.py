@@ -16,9 +16,11 @@ from lowtide.cli.finding import Finding
 from lowtide.cli.screen import human_bytes, plural
 from lowtide.config import Settings
 from lowtide.core.drift import Drift
+from lowtide.data_dir import DATABASE_FILE
 from lowtide.ports.blobs import Blobs
 from lowtide.service.care import Care
 from lowtide.service.mending import Mended, Mending
+from lowtide.store.schema import HEAD
 from lowtide.store.sql_store import SqlStore
 from lowtide.system import SystemClock
 from lowtide.wiring.database import is_single_machine, store_of
@@ -94,10 +96,18 @@ class Repairs(msgspec.Struct):
     waiting: int = 0
 
 
-def can_look(settings: Settings) -> bool:
-    """Whether there is a database to compare with."""
-    single = is_single_machine(settings)
-    return not single or (settings.server.data_dir / "lowtide.db").exists()
+async def can_look(settings: Settings) -> bool:
+    """Whether there is a database, and of this version: another one's rows may mean other things.
+
+    Raises StoreError.
+    """
+    if is_single_machine(settings) and not (settings.server.data_dir / DATABASE_FILE).exists():
+        return False
+    store = store_of(settings)
+    try:
+        return (await store.facts(SystemClock())).schema == HEAD
+    finally:
+        await store.aclose()
 
 
 async def look(settings: Settings, *, deep: bool, on_progress: OnProgress) -> DriftReport:

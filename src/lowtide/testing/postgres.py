@@ -93,6 +93,13 @@ class PostgresServer:
             raise RuntimeError(f"{statements}: {done.stderr}")
         return str(done.stdout)
 
+    def tool(self, name: str, *arguments: str) -> None:
+        """Run one of PostgreSQL's own programs (`pg_dump`, `pg_restore`...). Raises RuntimeError."""
+        command = [f"{self._binaries}/{name}", *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=START_S)
+        if done.returncode != 0:
+            raise RuntimeError(f"{name}: {done.stderr}")
+
     @contextmanager
     def database(self, template: str = "template1") -> Iterator[str]:
         """A database of its own, a copy of `template`; its name. Gone afterwards."""

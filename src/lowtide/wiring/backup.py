@@ -55,10 +55,11 @@ class BackupError(Exception):
 
 
 class BackupReport(msgspec.Struct, frozen=True, kw_only=True):
-    """`base`: the earlier backup that blobs were shared with. `copied_bytes` of them are new."""
+    """`base`: the earlier backup that blobs are shared with; `new` of them are not in that one."""
 
     path: Path
     manifest: Manifest
+    new: int
     linked: int
     copied: int
     copied_bytes: int
@@ -71,6 +72,7 @@ class _Tally(msgspec.Struct):
 
     blobs: int = 0
     bytes: int = 0
+    new: int = 0
     linked: int = 0
     copied: int = 0
     copied_bytes: int = 0
@@ -98,6 +100,7 @@ def make_backup(
     return BackupReport(
         path=dest,
         manifest=manifest,
+        new=tally.new,
         linked=tally.linked,
         copied=tally.copied,
         copied_bytes=tally.copied_bytes,
@@ -185,6 +188,7 @@ def _rounds(
         copy.unlink(missing_ok=True)
         copy_database(database, copy, lambda done, of: on_progress("database", done, of))
         tally = _bring_blobs(copy, source, dest, base, on_progress)
+        sums.new += tally.new
         sums.linked += tally.linked
         sums.copied += tally.copied
         sums.copied_bytes += tally.copied_bytes
@@ -238,7 +242,8 @@ def _bring(
     if not folder.has(key):
         known = None
         how = folder.bring(base / BLOBS_FOLDER, key) if base and shared else None
-        if how is None:
+        is_new = how is None
+        if is_new:
             shared = None
             how = folder.bring(source, key)
         if how is None:
@@ -246,6 +251,7 @@ def _bring(
             if len(tally.missing_keys) < limits.CARE_PAGE:
                 tally.missing_keys.append(key)
             return None
+        tally.new += is_new
         tally.linked += how == "linked"
         if how == "copied":
             tally.copied += 1

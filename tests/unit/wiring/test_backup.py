@@ -174,7 +174,7 @@ def test_a_second_backup_brings_only_what_is_new(
     counted = Counted(folder_copy.digest_of)
     monkeypatch.setattr(backup_module, "digest_of", counted)
     second = make_backup(installed.settings, dest.with_name("second"))
-    assert (second.base, second.linked, second.copied) == (dest, 3, 1)
+    assert (second.base, second.new, second.linked, second.copied) == (dest, 1, 3, 1)
     assert counted.names == ["in2", DATABASE_FILE, LIST_FILE], "old digests are not taken again"
     assert (dest / "blobs/inputs/in1").stat().st_nlink == 2
 

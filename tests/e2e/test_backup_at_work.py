@@ -1,0 +1,116 @@
+"""`lowtide backup` beside a server at work, killed, run again; `lowtide restore`, and on it goes.
+
+Real processes. Whatever the backup's moment was, after a restore each line ends once and is charged
+once.
+"""
+
+import asyncio
+import shutil
+import signal
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from command_line import PATIENCE_S, Command
+from runbook_house import Site, check_delivered, prompts
+
+from lowtide.testing.echo_engine import EchoEngine, running_echo_engine
+
+REQUESTS = 160
+FEW = 40
+FILES = 30
+
+
+@pytest.fixture
+def engine() -> Iterator[EchoEngine]:
+    with running_echo_engine() as engine:
+        yield engine
+
+
+@pytest.mark.timeout(120)
+async def test_a_backup_of_a_server_at_work_is_restored_and_goes_on(
+    tmp_path: Path, engine: EchoEngine
+) -> None:
+    site = Site(tmp_path, [engine])
+    backups = tmp_path / "backups"
+    async with site.serving() as life:
+        house = life.house
+        done = await house.end(await house.start(prompts(5, 0.0)))
+        batch = await house.start(prompts(REQUESTS, 0.4))
+        await house.until(batch, lambda seen: seen["request_counts"]["completed"] >= 8)
+        code, report, told = await site.run("backup", backups / "1")
+        assert (code, report["missing"]) == (0, 0), told
+        await house.until(batch, lambda seen: seen["request_counts"]["completed"] >= 20)
+        code, second, told = await site.run("backup", backups / "2")
+        assert (code, second["base"], second["missing"]) == (0, str(backups / "1"), 0), told
+        assert report["new"] == report["blobs"] and 0 < second["new"] < second["blobs"]
+        counts = (await house.see(batch))["request_counts"]
+        more = counts["completed"] + 4
+        await house.until(batch, lambda seen: seen["request_counts"]["completed"] >= more)
+        life.command.send(signal.SIGKILL)  # the power goes
+    asked_before = engine.calls.copy()
+    shutil.rmtree(site.data_dir)
+
+    code, _, told = await site.run("restore", backups / "2")
+    assert code == 0, told
+    assert (await site.run("restore", backups / "2"))[0] == 2, "the data directory is not empty now"
+    async with site.serving() as life:
+        ended = await life.end(batch)
+        assert await check_delivered(life.house, ended, REQUESTS) == Counter(ok=REQUESTS)
+        assert await check_delivered(life.house, done, 5) == Counter(ok=5)
+        code, found = await site.doctor("--deep")
+        assert code == 0 and found["drift"][0]["verdict"] == "ok"
+    again = engine.calls - asked_before
+    assert 0 < again.total() <= REQUESTS - 20, "what finished before the backup is not run again"
+
+
+@pytest.mark.timeout(120)
+async def test_a_backup_that_is_killed_at_any_moment_goes_on(
+    tmp_path: Path, engine: EchoEngine
+) -> None:
+    site = Site(tmp_path, [engine])
+    dest = tmp_path / "backups" / "1"
+    async with site.serving() as life:
+        for _ in range(FILES):
+            await life.house.upload(prompts(1))
+        batch = await life.house.start(prompts(FEW))
+        await life.house.until(batch, lambda seen: seen["request_counts"]["completed"] >= 1)
+        for seen in ("backup.partial", "lowtide.db.partial", "blobs.sha256.partial"):
+            words = ("backup", dest, "--config", site.config())
+            async with await Command.start(*words, cwd=tmp_path) as killed:
+                await there(dest / seen)
+                killed.send(signal.SIGKILL)
+        if not (dest / "manifest.json").exists():
+            code, answer, told = await site.run("restore", dest)
+            assert (code, answer["error"]["code"]) == (2, "partial"), told
+            code, report, told = await site.run("backup", dest)
+            assert (code, report["missing"]) == (0, 0), told
+        await life.house.end(batch)
+    shutil.rmtree(site.data_dir)
+    assert (await site.run("restore", dest))[0] == 0
+    async with site.serving() as life:
+        ended = await life.end(batch)
+        assert await check_delivered(life.house, ended, FEW) == Counter(ok=FEW)
+        code, found = await site.doctor("--deep")
+        assert code == 0 and found["drift"][0]["verdict"] == "ok"
+
+
+async def there(path: Path) -> None:
+    """Wait until another process has made the file; no event tells of it."""
+
+    def wait() -> None:
+        end = time.monotonic() + PATIENCE_S
+        while not path.exists():
+            assert time.monotonic() < end, f"{path} never came"
+            time.sleep(0.001)
+
+    await asyncio.to_thread(wait)
+
+
+async def test_a_backup_of_another_pair_says_what_to_use(tmp_path: Path) -> None:
+    site = Site(tmp_path, [], database_url="postgresql://nowhere/x", blob_url="s3://bucket")
+    code, answer, told = await site.run("backup", tmp_path / "b")
+    assert code == 2 and answer["error"]["code"] == "not_embedded"
+    assert "pg_dump" in told and "doctor --repair" in told

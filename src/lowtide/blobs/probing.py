@@ -8,7 +8,7 @@ request.
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
 
-from lowtide.ports.blobs import BlobError, BlobExists, Blobs, BlobsUnavailable
+from lowtide.ports.blobs import BlobError, BlobExists, BlobNotFound, Blobs, BlobsUnavailable
 
 WayToWrite = Callable[[str, bytes], Awaitable[None]]
 
@@ -19,7 +19,12 @@ async def probe_create_only(blobs: Blobs, place: str, ways: Sequence[WayToWrite]
     Raises BlobError, which says what to do.
     """
     key = f"probe/{secrets.token_hex(8)}"
-    await blobs.put(key, b"first")
+    try:
+        await blobs.put(key, b"first")
+    except BlobNotFound as error:  # what a store says of a bucket that it does not have
+        raise BlobsUnavailable(
+            f"{place} does not exist. Create the bucket, or correct server.blob_url."
+        ) from error
     try:
         for way in ways:
             await _refuses_second(way, key, place)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from lowtide.blobs.folder_blobs import FolderBlobs
-from lowtide.ports.blobs import BlobError, BlobsUnavailable
+from lowtide.ports.blobs import BlobError, BlobNotFound, BlobsUnavailable
 
 
 class ReplacingBlobs(FolderBlobs):
@@ -33,3 +33,15 @@ async def test_a_store_that_replaces_is_refused_and_left_clean(tmp_path: Path) -
 async def test_a_store_that_reads_stale_bytes_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BlobsUnavailable, match="reads its own writes"):
         await StaleBlobs(tmp_path).probe()
+
+
+class NoBucket(FolderBlobs):
+    """What S3 says of any key in a bucket that is not there."""
+
+    async def put(self, key: str, data: bytes) -> None:
+        raise BlobNotFound(f"no blob {key}")
+
+
+async def test_a_bucket_that_is_not_there_is_named_with_the_setting(tmp_path: Path) -> None:
+    with pytest.raises(BlobsUnavailable, match=r"does not exist.*server\.blob_url"):
+        await NoBucket(tmp_path).probe()

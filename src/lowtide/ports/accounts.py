@@ -5,8 +5,8 @@ exceptions mapped. Ledger entries are written by `WorkStore.commit_beat` alone a
 
 - **Charges.** In the transaction that stores a beat's results, each batch and model that had
   successes gets one entry: their tokens, at the prices that the beat carries. Failures, and what
-  was dropped or refused, cost nothing. So the entries of a batch sum to the price of its successes; what
-  care takes back (ports/care.py) has a negative entry.
+  was dropped or refused, cost nothing. So the entries of a batch sum to the price of its successes;
+  what care takes back (ports/care.py) has a negative entry.
 - **Spend cap.** The charge with which an organisation's sum of a calendar month (UTC, of
   `Beat.now`) reaches its cap pauses it, in that same transaction: its batches in progress get
   `paused_reason`, their waiting chunks are held, plans committed later are held from the start.

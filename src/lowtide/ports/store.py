@@ -11,8 +11,8 @@ Contract, held by every adapter and checked by tests/contract/test_store_*.py:
 - **Exactly once.** `commit_beat` stores a request's outcome only while its chunk is leased under
   the beat's token; bitmap, counters, usage and slices move in that same transaction. So results,
   counts and charges are exactly once, although inference is at least once.
-- Counters never fall (but by what is taken back as lost: ports/care.py), and a batch's slices become visible in the order of their `seq`, without
-  gaps.
+- Counters never fall (but by what is taken back as lost: ports/care.py), and a batch's slices
+  become visible in the order of their `seq`, without gaps.
 - Another project's id behaves as an unknown id.
 - Foreign exceptions never pass: StoreFull (no space), StoreUnavailable (locked, gone, refusing).
 

@@ -263,6 +263,17 @@ LIVE_BUCKETS_MAX: Final = 10_000  # rate limits remembered, one per key and mode
 LIVE_DEBT_MINUTES_MAX: Final = 10  # what one call used above its estimate locks nobody out longer
 LIVE_BUSY_RETRY_AFTER_S: Final = 1  # a full replica has room again within a second
 
+# ---- single calls at the batch price (service/flex.py) ----
+FLEX_GATHER_S: Final = 0.02  # calls that come together make one batch; nobody feels so short a wait
+FLEX_LINES_MAX: Final = CHUNK_REQUESTS_MAX  # of one gathered batch: it is one chunk
+FLEX_GATHER_BYTES_MAX: Final = 1 * MIB  # of lines; then it goes, so that no memory piles up
+FLEX_HOLD_S: Final = 900.0  # what OpenAI tells its clients to set as their time-out for flex
+FLEX_HELD_MAX: Final = 4_096  # per process: each holds a connection
+FLEX_LOOK_S: Final = 0.5  # between two looks for results that nobody announced; half a beat
+FLEX_KEEP_S: Final = 3600  # what a held call leaves behind: its caller has it, nobody can list it
+FLEX_PRIORITY: Final = PRIORITY_MAX + 1  # a caller waits: before all other batches of its tenant
+FLEX_RETRY_AFTER_S: Final = 30  # when a call found no capacity
+
 # ---- circuit breaker (scheduling.md section 2j) ----
 CIRCUIT_FAILURES: Final = 5  # consecutive
 CIRCUIT_RATE: Final = 0.5

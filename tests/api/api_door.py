@@ -30,9 +30,12 @@ from lowtide.cli.event_loop import new_event_loop
 from lowtide.config import Limits, Server, Settings
 from lowtide.core.catalogue import Catalogue, ModelEntry
 from lowtide.service.access import Access
+from lowtide.service.background import BackgroundService
 from lowtide.service.batches import BatchService
 from lowtide.service.estimates import EstimateService
 from lowtide.service.files import FileService
+from lowtide.service.flex import FlexService
+from lowtide.service.flex_queue import FlexQueue
 from lowtide.service.limits import LimitService
 from lowtide.service.live import LiveService
 from lowtide.service.models import ModelService
@@ -171,6 +174,9 @@ def build(folder: Path, settings: Settings | None = None) -> Door:
     allowance = LimitService(store.tenants, store.ledger, clock, settings.limits)
     access = Access(store.tenants, clock)
     files = FileService(store.files, blobs, clock, new_id, allowance)
+    queue = FlexQueue(
+        store, blobs, CATALOGUE, clock, new_id, files, allowance, lambda _: None, owner="door"
+    )
     services = Services(
         settings=settings,
         files=files,
@@ -186,6 +192,8 @@ def build(folder: Path, settings: Settings | None = None) -> Door:
         allowance=allowance,
         usage=UsageService(store.ledger, clock),
         live=LiveService(CATALOGUE, [], clock, allowance),
+        flex=FlexService(queue, store, blobs),
+        background=BackgroundService(queue, store, blobs, clock, 24 * 3600),
         readiness=Readiness(store.files, blobs, clock),
     )
     return Door(folder, services, store, clock)

@@ -42,6 +42,7 @@ STATUS_OF: Final[Mapping[ErrorCode, int]] = MappingProxyType(
         "file_not_found": 404,
         "batch_not_found": 404,
         "upload_not_found": 404,
+        "response_not_found": 404,
         "model_not_found": 404,
         "organization_not_found": 404,
         "project_not_found": 404,
@@ -60,6 +61,7 @@ STATUS_OF: Final[Mapping[ErrorCode, int]] = MappingProxyType(
         # 422: a 409 or 503 would be repeated; what helps is a longer window.
         "window_infeasible": 422,
         "rate_limit_exceeded": 429,
+        "resource_unavailable": 429,  # as OpenAI's flex tier answers, unbilled
         "internal_error": 500,
         "engine_error": 502,
         "model_unavailable": 503,

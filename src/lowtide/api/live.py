@@ -7,7 +7,6 @@ off, and every answer to an admitted or refused call says where its caller stand
 
 import asyncio
 from collections.abc import Mapping
-from contextlib import suppress
 from math import ceil
 from time import perf_counter
 from typing import Final
@@ -21,8 +20,11 @@ from lowtide import limits
 from lowtide.api import metrics
 from lowtide.api.caller import identify, services_of
 from lowtide.api.errors import envelope, error_response
+from lowtide.api.flex import FlexDoor
 from lowtide.api.json_body import read_bounded
+from lowtide.api.presence import while_present
 from lowtide.core.errors import LowtideError
+from lowtide.core.flex import read_flex
 from lowtide.core.live import LiveAnswer
 from lowtide.core.rate import Level, Verdict
 from lowtide.service.live import Admission, LiveStream
@@ -42,6 +44,9 @@ class LiveDoor:
         request = Request(scope, receive, send)
         caller = identify(request)
         body = await read_bounded(request, limits.LIVE_BODY_BYTES_MAX)
+        if (call := read_flex(self._endpoint, body)) is not None:
+            await FlexDoor(call)(scope, receive, send)
+            return
         admission = await services_of(request).live.admit(
             self._endpoint, body, project_id=caller.project_id, key_id=caller.key_id
         )
@@ -53,27 +58,9 @@ class LiveDoor:
         exchange = _Exchange(admission, request, send, headers, began_s)
         with metrics.LIVE_IN_FLIGHT.labels(admission.model).track_inprogress():
             try:
-                await _while_present(receive, exchange)
+                await while_present(receive, exchange.run)
             finally:
                 metrics.LIVE_REQUESTS.labels(admission.model, exchange.status).inc()
-
-
-async def _while_present(receive: Receive, exchange: "_Exchange") -> None:
-    """Run it until it is over, or its client has gone or stalled."""
-    with suppress(TimeoutError):
-        async with asyncio.timeout(None) as presence:
-            leaving = asyncio.create_task(_watch(receive, presence))
-            try:
-                await exchange.run()
-            finally:
-                leaving.cancel()
-
-
-async def _watch(receive: Receive, presence: asyncio.Timeout) -> None:
-    """End the exchange when the client goes. After the body no other message comes."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
-    presence.reschedule(0.0)
 
 
 class _Exchange:

@@ -35,6 +35,16 @@ LIVE_FIRST_BYTE: Final = Histogram(
     buckets=(0.01, 0.025, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1, 1.5, 2.5, 5, 10, 30, 60),
 )
 
+FLEX_HELD: Final = Gauge(
+    "lowtide_flex_held", "Calls with service_tier flex whose callers wait.", ["endpoint"]
+)
+FLEX_HELD_SECONDS: Final = Histogram(
+    "lowtide_flex_held_seconds",
+    "From a flex call's arrival to its answer (status 0: the client left before).",
+    ["status"],
+    buckets=(0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 900),
+)
+
 router = APIRouter()
 
 

@@ -96,6 +96,11 @@ def sources_of(event: Event) -> tuple[Status, ...]:
     return tuple(state for state, row in TRANSITIONS.items() if event in row)
 
 
+Flex = Literal["held", "background"]
+"""A batch that a single call became, at the price of a batch (service/flex.py). held: its callers
+wait on their connections. background: one Responses call, to be retrieved."""
+
+
 class Counts(msgspec.Struct, frozen=True):
     """Requests. `completed` + `failed` never passes `total` and never falls."""
 
@@ -165,6 +170,8 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     """The canonical model id when the whole file names one; None when mixed or not yet known."""
     paused_reason: PausedReason | None = None
     """Why a batch in progress starts no further requests; None while it may."""
+    flex: Flex | None = None
+    """What single calls it was made of; None for the batches that lists show."""
 
     @property
     def ended_at(self) -> datetime | None:

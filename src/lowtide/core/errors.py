@@ -36,6 +36,8 @@ ErrorCode = Literal[
     "storage_limit_exceeded",  # the organisation's share, as opposed to storage_full
     "spend_cap_exceeded",
     "window_infeasible",  # refused only where the settings say so
+    "resource_unavailable",  # no batch capacity for a single call within the time that it may wait
+    "response_not_found",
     "model_unavailable",  # known, and no replica that serves it takes calls now
     "engine_error",  # the engine broke off, or answered what no client can use
     "engine_timeout",

@@ -5,7 +5,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from lowtide.core.batch import Dialect
+from lowtide.core.batch import Dialect, Flex
 
 FileStatus = Literal["pending", "uploaded", "growing", "lost"]
 """pending: announced, bytes not here yet (Together's step 1). uploaded: complete, in the object
@@ -39,3 +39,5 @@ class File(msgspec.Struct, frozen=True, kw_only=True):
     blob_key: str = ""
     batch_id: str | None = None
     """The batch that produces this file; None for an upload."""
+    flex: Flex | None = None
+    """As of the batch that reads or makes it; lists show files without."""

@@ -32,6 +32,7 @@ from lowtide.ports.accounts import LedgerStore, TenantStore
 from lowtide.ports.calibration import CalibrationStore
 from lowtide.ports.capacity import CapacityStore
 from lowtide.ports.care import CareStore
+from lowtide.ports.flex import FlexStore
 from lowtide.ports.ownership import OwnershipStore
 from lowtide.ports.uploads import UploadStore
 from lowtide.ports.wakeups import Wakeups
@@ -329,6 +330,8 @@ class Store(Protocol):
     def care(self) -> CareStore: ...
     @property
     def capacity(self) -> CapacityStore: ...
+    @property
+    def flex(self) -> FlexStore: ...
     @property
     def wakeups(self) -> Wakeups: ...
 

@@ -18,7 +18,7 @@ from lowtide.core.completion import UNKNOWN, Backlog, Due, Verdict, finish_s, ju
 from lowtide.core.file import File
 from lowtide.core.forecast import outlook
 from lowtide.core.opening import Hours
-from lowtide.core.plan import Plan
+from lowtide.core.plan import ModelShare, Plan
 from lowtide.core.progress import Prospect
 from lowtide.core.schedule import OUTPUT_COST, planned_output
 from lowtide.core.token_model import TokenModel
@@ -108,16 +108,16 @@ class Prospects:
             return UNKNOWN
         scale = file.bytes / sum(chunk.input_bytes + chunk.count for chunk in plan.chunks)
         deadline_at = view.at + timedelta(seconds=window_s)
-        verdicts = []
-        for model, share in plan.models.items():
-            pace = view.capacity.paces.get(model)
-            learnt = pace.output_per_request if pace is not None else None
-            output = planned_output(share, learnt, endpoint)
-            cost = share.input_tokens + OUTPUT_COST * output * share.requests
-            verdicts.append(
-                _judged(model, cost * max(1.0, scale), deadline_at, view, counted=False)
-            )
-        return worst(verdicts)
+        return worst(_verdicts(plan.models, endpoint, deadline_at, view, max(1.0, scale)))
+
+    async def of_plan(
+        self, models: Mapping[str, ModelShare], endpoint: str, deadline_at: datetime
+    ) -> Verdict:
+        """Whether that work could be done in time, were it planned now."""
+        view = await self._look()
+        if not view.capacity.paces and not view.capacity.cells:
+            return UNKNOWN
+        return worst(_verdicts(models, endpoint, deadline_at, view))
 
     async def _sample(self, file: File, endpoint: str) -> Plan | None:
         """The plan of the first lines."""
@@ -155,6 +155,24 @@ def _prospect(parts: Iterable[Backlog], view: _View) -> Prospect:
     known = [end for end in ends if end is not None]
     eta_s = max(known) if known and len(known) == len(ends) else None
     return Prospect(eta_s, worst(verdicts))
+
+
+def _verdicts(
+    models: Mapping[str, ModelShare],
+    endpoint: str,
+    deadline_at: datetime,
+    view: _View,
+    scale: float = 1.0,
+) -> list[Verdict]:
+    """Of each model's share of new work, which is `scale` times as large as said."""
+    verdicts = []
+    for model, share in models.items():
+        pace = view.capacity.paces.get(model)
+        learnt = pace.output_per_request if pace is not None else None
+        output = planned_output(share, learnt, endpoint)
+        cost = share.input_tokens + OUTPUT_COST * output * share.requests
+        verdicts.append(_judged(model, cost * scale, deadline_at, view, counted=False))
+    return verdicts
 
 
 def _judged(

@@ -20,8 +20,10 @@ from lowtide.service.uploads_completion import Completions
 from lowtide.service.usage import UsageService
 
 if TYPE_CHECKING:
+    from lowtide.service.background import BackgroundService
     from lowtide.service.batches import BatchService
     from lowtide.service.estimates import EstimateService
+    from lowtide.service.flex import FlexService
     from lowtide.service.live import LiveService
     from lowtide.service.models import ModelService
     from lowtide.service.results import ResultReader
@@ -45,4 +47,6 @@ class Services:
     allowance: LimitService
     usage: UsageService
     live: LiveService
+    flex: FlexService
+    background: BackgroundService
     readiness: Readiness

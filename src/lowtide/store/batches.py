@@ -45,12 +45,7 @@ class SqlBatches:
                 .where(files.c.id == batch.input_file_id)
                 .with_for_update(read=True)
             )
-            organization_id = await conn.scalar(
-                select(projects.c.organization_id).where(projects.c.id == batch.project_id)
-            )
-            owner = {"organization_id": organization_id}
-            values = batch_values(batch) | _fresh(digest, input_key or "") | owner
-            await conn.execute(insert(batches), values)
+            await insert_batch(conn, batch, digest, input_key or "")
             await announce(conn, "validate")
         return batch
 
@@ -70,7 +65,7 @@ class SqlBatches:
             rows = await page(
                 conn,
                 batches,
-                select(batches),
+                select(batches).where(batches.c.flex.is_(None)),
                 project_id=project_id,
                 after=after,
                 limit=limit,
@@ -106,6 +101,17 @@ class SqlBatches:
             leased_requests=leased,
             batches=waiting_batches,
         )
+
+
+async def insert_batch(
+    conn: AsyncConnection, batch: Batch, digest: str, input_key: str, **more: Any
+) -> None:
+    """The row of a new batch, with its project's organisation, and `more` columns as they say."""
+    organization_id = await conn.scalar(
+        select(projects.c.organization_id).where(projects.c.id == batch.project_id)
+    )
+    values = batch_values(batch) | _fresh(digest, input_key) | {"organization_id": organization_id}
+    await conn.execute(insert(batches), values | more)
 
 
 def _own(project_id: str, batch_id: str) -> Select[Any]:

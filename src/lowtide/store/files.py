@@ -49,7 +49,7 @@ class SqlFiles:
         order: Order = "desc",
         purpose: str | None = None,
     ) -> list[File]:
-        where = select(files).where(_VISIBLE)
+        where = select(files).where(_VISIBLE, files.c.flex.is_(None))
         if purpose is not None:
             where = where.where(files.c.purpose == purpose)
         async with self._db.read() as conn:

@@ -59,6 +59,7 @@ def _growing(batch: Batch, file_id: str, filename: str, now: datetime) -> File:
         dialect=batch.dialect,
         created_at=now,
         batch_id=batch.id,
+        flex=batch.flex,
     )
 
 

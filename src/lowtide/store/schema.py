@@ -41,6 +41,8 @@ WAITING: Final = literal_column("'waiting'", String)
 LEASED: Final = literal_column("'leased'", String)
 HELD: Final = literal_column("'held'", String)
 """Would wait, if its batch were not paused."""
+HELD_CALLS: Final = literal_column("'held'", String)
+"""Of batches that single calls are waiting for."""
 
 
 def _text(name: str, **rest: Any) -> Column[str]:
@@ -123,8 +125,17 @@ files = Table(
     _text("blob_key"),
     _text("batch_id", nullable=True),
     _at("deleted_at"),  # hidden since; the row stays until nothing needs its blob
+    _text("flex", nullable=True),  # of single calls: lists pass them over
 )
 Index("files_page", files.c.project_id, files.c.created_at, files.c.id)
+Index(
+    "files_listed",
+    files.c.project_id,
+    files.c.created_at,
+    files.c.id,
+    sqlite_where=files.c.flex.is_(None),
+    postgresql_where=files.c.flex.is_(None),
+)
 Index("files_blob", files.c.blob_key)
 Index("files_expiry", files.c.expires_at)
 Index("files_deleted", files.c.deleted_at)
@@ -186,9 +197,24 @@ batches = Table(
     _at("swept_at"),  # slices and chunks are gone
     _text("paused_reason", nullable=True),  # only while in progress
     Column("cost", Json(Cost)),  # the running sum of the batch's ledger entries
+    _text("flex", nullable=True),  # made of single calls, which wait for it or ask for it
     CheckConstraint("completed + failed <= total", name="batches_counts"),
 )
 Index("batches_page", batches.c.project_id, batches.c.created_at, batches.c.id)
+Index(
+    "batches_listed",
+    batches.c.project_id,
+    batches.c.created_at,
+    batches.c.id,
+    sqlite_where=batches.c.flex.is_(None),
+    postgresql_where=batches.c.flex.is_(None),
+)
+Index(
+    "batches_held",  # that calls wait for: a handful
+    batches.c.id,
+    sqlite_where=(batches.c.flex == HELD_CALLS) & batches.c.ended_at.is_(None),
+    postgresql_where=(batches.c.flex == HELD_CALLS) & batches.c.ended_at.is_(None),
+)
 Index("batches_of", batches.c.organization_id, batches.c.created_at)
 Index("batches_digest", batches.c.project_id, batches.c.digest, batches.c.created_at)
 Index("batches_status", batches.c.status, batches.c.expires_at)

@@ -13,6 +13,7 @@ from lowtide.ports.calibration import CalibrationStore
 from lowtide.ports.capacity import CapacityStore
 from lowtide.ports.care import CareStore
 from lowtide.ports.clock import Clock
+from lowtide.ports.flex import FlexStore
 from lowtide.ports.ownership import OwnershipStore
 from lowtide.ports.store import (
     BatchStore,
@@ -33,6 +34,7 @@ from lowtide.store.dialect import make_sqlite_file
 from lowtide.store.engine import Database, mapped_errors
 from lowtide.store.facts import DatabaseFacts, facts_of
 from lowtide.store.files import SqlFiles
+from lowtide.store.flex import SqlFlex
 from lowtide.store.ledger import SqlLedger
 from lowtide.store.lifecycle import SqlLifecycle
 from lowtide.store.migrate import bring_to_head
@@ -62,6 +64,7 @@ class SqlStore:
         self._ownership = SqlOwnership(self._db)
         self._care = SqlCare(self._db)
         self._uploads = SqlUploads(self._db)
+        self._flex = SqlFlex(self._db)
         self._wakeups = SqlWakeups(self._db)
 
     @classmethod
@@ -113,6 +116,10 @@ class SqlStore:
     @property
     def uploads(self) -> UploadStore:
         return self._uploads
+
+    @property
+    def flex(self) -> FlexStore:
+        return self._flex
 
     @property
     def capacity(self) -> CapacityStore:

@@ -111,7 +111,9 @@ class SqlTenants:
 
     async def batches_created_since(self, organization_id: str, since: datetime) -> int:
         statement = select(func.count()).where(
-            batches.c.organization_id == organization_id, batches.c.created_at >= since
+            batches.c.organization_id == organization_id,
+            batches.c.created_at >= since,
+            batches.c.flex.is_(None),
         )
         async with self._db.read() as conn:
             return int(await conn.scalar(statement) or 0)

@@ -20,6 +20,7 @@ from lowtide.service.live import LiveService
 from lowtide.system import SystemClock, new_id
 from lowtide.wiring.controls import open_controls
 from lowtide.wiring.database import check_server, is_single_machine, store_of
+from lowtide.wiring.flex import holding
 from lowtide.wiring.replicas import (
     EmbeddedModel,
     catalogue_of,
@@ -98,9 +99,14 @@ async def open_application(
         )
         if role != "api":
             await stack.enter_async_context(worker.running())
+        if role != "worker":
+            await stack.enter_async_context(
+                holding(settings, services.flex, store, clock, worker, alone=role == "api")
+            )
 
         def begin_drain() -> None:
             services.readiness.begin_drain()
+            services.flex.begin_drain()
             if role != "api":
                 worker.begin_drain()
 

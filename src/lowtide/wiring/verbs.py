@@ -27,6 +27,7 @@ from lowtide.service.uploads import UploadService
 from lowtide.service.uploads_completion import Completions
 from lowtide.service.usage import UsageService
 from lowtide.system import new_id
+from lowtide.wiring.flex import flex_verbs
 from lowtide.wiring.worker import Worker
 
 log = structlog.get_logger(__name__)
@@ -50,6 +51,9 @@ async def open_verbs(
     if settings.auth.mode == "keys" and not await store.tenants.keys():
         log.warning("keys.none", hint="nobody can call: make a key with `lowtide keys create`")
     files = FileService(store.files, blobs, clock, new_id, allowance)
+    flex, background = flex_verbs(
+        settings, store, blobs, clock, catalogue, worker, files, allowance
+    )
     completions = Completions(store.uploads, store.files, blobs, clock, new_id)
     stack.push_async_callback(completions.aclose)
     return Services(
@@ -90,6 +94,8 @@ async def open_verbs(
         allowance=allowance,
         usage=UsageService(store.ledger, clock),
         live=live,
+        flex=flex,
+        background=background,
         readiness=Readiness(store.files, blobs, clock),
     )
 

@@ -59,7 +59,7 @@ class Worker:
         that all use; `controlled` those whose windows follow their engines. `draw` gives uniform
         numbers in [0, 1) for back-off."""
         ttl_s = settings.dispatch.lease_ttl_s
-        self._worker_id = worker_id
+        self.id = worker_id
         self._work = store.work
         self._clock = clock
         self._upstreams = upstreams
@@ -130,11 +130,14 @@ class Worker:
         self._loops = Loops(parts, clock)
         self._drain: asyncio.Task[None] | None = None
         self._committer.holdings = self._dispatcher
+        self.on_wake: Callable[[str], None] = lambda _: None
+        """Told of every nudge: callers of this process may wait for what was done."""
         self._committer.wake = lambda: self._loops.wake("commit")
         self._dispatcher.wake = lambda: self._loops.wake("dispatch")
 
     def wake(self, name: str) -> None:
         """Nudge a loop. New work and cancelled work both reach the dispatcher through a beat."""
+        self.on_wake(name)
         if name == "dispatch":
             self._dispatcher.announce()
             self._loops.wake("commit")
@@ -142,6 +145,11 @@ class Worker:
         if name == "ownership" and self._ownership is not None:
             self._ownership.announce()
         self._loops.wake(name)
+
+    @property
+    def knows_replicas(self) -> bool:
+        """Whether any are listed here."""
+        return bool(self._upstreams)
 
     def replica_status(self) -> dict[str, str | None]:
         """Models that some replica serves -> None, or why none of theirs takes calls now."""
@@ -194,7 +202,7 @@ class Worker:
         if self._ownership is not None:
             await self._ownership.leave()
         try:
-            await self._work.release_worker(self._worker_id)
+            await self._work.release_worker(self.id)
         except StoreError as error:  # the leases will run out
             log.warning("worker.not_released", error=str(error))
 

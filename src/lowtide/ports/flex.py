@@ -1,0 +1,55 @@
+"""The port to batches that single calls became (service/flex.py).
+
+They are batches like all others, planned, leased, settled and charged by the same methods; here is
+only what is asked of them alone. Held by the store's contract suite.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Protocol
+
+import msgspec
+
+from lowtide.core.batch import Batch
+from lowtide.core.file import File
+
+if TYPE_CHECKING:
+    from lowtide.ports.store import TaskLease
+
+
+class Standing(msgspec.Struct, frozen=True):
+    """A batch, and how many slices of results it has."""
+
+    batch: Batch
+    slices: int
+
+
+class FlexStore(Protocol):
+    """What the verbs of single calls need beside the rest of the store."""
+
+    async def add(
+        self, file: File, batch: Batch, *, digest: str, owner: str, now: datetime, ttl_s: float
+    ) -> "TaskLease":
+        """Insert an uploaded file and the batch over it, leased to `owner` for its validation.
+
+        Whoever made it plans it at once; when that fails, a validation loop finds it once the
+        lease has ended.
+        """
+        ...
+
+    async def unanswered(self, project_id: str, digest: str, since: datetime) -> Batch | None:
+        """The newest batch of that digest, created at or after `since`, whose client never got
+        its answer."""
+        ...
+
+    async def standing(self, batch_ids: Sequence[str]) -> Mapping[str, Standing]:
+        """Of those that exist."""
+        ...
+
+    async def is_leased(self, batch_id: str) -> bool:
+        """Whether a worker has a chunk of it."""
+        ...
+
+    async def held(self) -> list[Batch]:
+        """Batches not ended that calls waited for, in any process."""
+        ...

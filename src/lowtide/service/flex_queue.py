@@ -1,0 +1,246 @@
+"""Batches made of single calls: checked, priced and planned like all others, in one go.
+
+Called by service/flex.py for calls whose callers wait, and service/background.py for those that
+do not. A batch of at most a chunk needs no loop to validate it: whoever makes it plans it, under
+the lease that it is born with, so no call waits behind somebody's large file. Invariant: when
+`submit` fails, nothing of the batch runs that could still be stopped.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
+from hashlib import sha256
+from types import MappingProxyType
+
+import msgspec
+import structlog
+
+from lowtide import limits
+from lowtide.core.batch import Batch, BatchError, Flex
+from lowtide.core.catalogue import Catalogue
+from lowtide.core.errors import LowtideError
+from lowtide.core.estimate import estimate
+from lowtide.core.file import File
+from lowtide.core.flex import FlexCall
+from lowtide.core.plan import Plan
+from lowtide.core.token_model import TokenModel
+from lowtide.core.validation import LineError, ValidationRules, Validator
+from lowtide.ports.blobs import Blobs
+from lowtide.ports.clock import Clock, NewId
+from lowtide.ports.store import Store, StoreError, TaskLease, TokenLimitReached
+from lowtide.service.batches import Loop, ReplicaStatus
+from lowtide.service.files import FileService
+from lowtide.service.limits import LimitService, spend_cap_message
+from lowtide.service.prospects import Prospects
+
+log = structlog.get_logger(__name__)
+
+
+class Order(msgspec.Struct, frozen=True, kw_only=True):
+    """Calls to make one batch of: of one project, key and endpoint."""
+
+    project_id: str
+    user_id: str
+    endpoint: str
+    flex: Flex
+    calls: Sequence[FlexCall]
+    window_s: int
+    keep_s: int
+
+    @property
+    def digest(self) -> str:
+        """Names what was asked, so that a repetition can be told from another wish."""
+        lines = b"".join(call.line(number) for number, call in enumerate(self.calls, 1))
+        asked = f"{self.project_id} {self.flex}\n".encode() + lines
+        return sha256(asked).hexdigest()
+
+
+class FlexQueue:
+    """Makes batches of calls. `owner` holds them while they are made."""
+
+    def __init__(
+        self,
+        store: Store,
+        blobs: Blobs,
+        catalogue: Catalogue,
+        clock: Clock,
+        new_id: NewId,
+        files: FileService,
+        allowance: LimitService,
+        wake: Callable[[Loop], None],
+        *,
+        owner: str,
+        token_models: Mapping[str, TokenModel] = MappingProxyType({}),
+        replica_status: ReplicaStatus = lambda: None,
+        prospects: Prospects | None = None,
+        line_bytes_max: int = limits.LINE_BYTES_MAX,
+    ) -> None:
+        self._store = store
+        self._blobs = blobs
+        self._catalogue = catalogue
+        self._clock = clock
+        self._new_id = new_id
+        self._files = files
+        self._allowance = allowance
+        self._wake = wake
+        self._owner = owner
+        self._token_models = token_models
+        self._replica_status = replica_status
+        self._prospects = prospects
+        self._line_bytes_max = line_bytes_max
+
+    async def check(self, project_id: str, call: FlexCall) -> Plan:
+        """Refuse what can be known to be wrong with the call; else its plan, were it alone.
+
+        Raises LowtideError `model_not_found`, `invalid_request`, `resource_unavailable`.
+        """
+        if call.model not in self._catalogue.names:
+            raise LowtideError("model_not_found", f"No model named '{call.model}'.", "model")
+        plan = self._plan(call.endpoint, call.line(1))
+        await self._check_money(project_id, plan)
+        return plan
+
+    async def check_within(self, call: FlexCall, plan: Plan, wait_s: float) -> None:
+        """Raises LowtideError `resource_unavailable` if the call cannot be run within that time,
+        by what is known of its model's pool."""
+        status = self._replica_status()
+        if status is not None and not status.keys() >= plan.models.keys():
+            raise unavailable(f"no replica serves the model '{call.model}'")
+        if self._prospects is None:
+            return
+        deadline_at = self._clock.now() + timedelta(seconds=wait_s)
+        verdict = await self._prospects.of_plan(plan.models, call.endpoint, deadline_at)
+        if verdict.kept == "infeasible":
+            raise unavailable(f"the queue is longer than {wait_s / 60:.0f} minutes")
+
+    async def submit(self, order: Order) -> Batch:
+        """The batch, in progress. Raises LowtideError, StoreError, BlobError."""
+        content = b"".join(call.line(number) for number, call in enumerate(order.calls, 1))
+        plan = self._plan(order.endpoint, content)
+        await self._check_money(order.project_id, plan)
+        await self._files.check_room(order.project_id, len(content))
+        file, batch = self._records(order, content)
+        plan_key = f"plans/{batch.id}-1"
+        await asyncio.gather(
+            self._blobs.put(file.blob_key, content), self._blobs.put(plan_key, plan.data)
+        )
+        lease = await self._store.flex.add(
+            file,
+            batch,
+            digest=order.digest,
+            owner=self._owner,
+            now=batch.created_at,
+            ttl_s=limits.LEASE_TTL_S,
+        )
+        try:
+            await self._begin(lease, plan_key, plan)
+        except StoreError:
+            await self.cancel(batch)
+            raise
+        self._wake("dispatch")
+        return batch
+
+    async def cancel(self, batch: Batch) -> None:
+        """Stop it, as far as it can be: an engine that still answers has worked in vain."""
+        try:
+            await self._store.batches.cancel(batch.project_id, batch.id, self._clock.now())
+        except StoreError as error:  # its window ends it
+            log.warning("flex.not_cancelled", batch=batch.id, error=str(error))
+            return
+        self.cancelled()
+
+    def cancelled(self) -> None:
+        """A batch was: let the loops of this process know."""
+        self._wake("dispatch")
+        self._wake("assemble")
+
+    async def _begin(self, lease: TaskLease, plan_key: str, plan: Plan) -> None:
+        bounds = await self._allowance.of(lease.batch.project_id)
+        done = await self._store.lifecycle.commit_plan(
+            lease,
+            plan_key=plan_key,
+            chunks=plan.chunks,
+            models=plan.models,
+            enqueued_tokens_max=bounds.enqueued_tokens_per_model,
+            now=self._clock.now(),
+        )
+        if isinstance(done, TokenLimitReached):
+            error = BatchError("token_limit_exceeded", "Enqueued token limit reached.")
+            await self._store.lifecycle.reject(lease, [error], 1, self._clock.now())
+            raise unavailable(
+                f"{done.enqueued:,} tokens of {done.model} are enqueued, of {done.limit:,} at most"
+            )
+
+    def _records(self, order: Order, content: bytes) -> tuple[File, Batch]:
+        now, file_id = self._clock.now(), self._files.new_file_id()
+        file = File(
+            id=file_id,
+            project_id=order.project_id,
+            purpose="batch",
+            filename=f"{order.flex}.jsonl",
+            status="uploaded",
+            dialect="openai",
+            created_at=now,
+            expires_at=now + timedelta(seconds=order.keep_s),
+            bytes=len(content),
+            lines=len(order.calls),
+            sha256=sha256(content).hexdigest(),
+            blob_key=f"files/{file_id}/{self._new_id('')}",
+            flex=order.flex,
+        )
+        batch = Batch(
+            id=self._new_id("batch_"),
+            project_id=order.project_id,
+            user_id=order.user_id,
+            dialect="openai",
+            input_file_id=file_id,
+            input_bytes=len(content),
+            endpoint=order.endpoint,
+            completion_window_s=order.window_s,
+            priority=limits.FLEX_PRIORITY,
+            output_expires_after_s=order.keep_s,
+            created_at=now,
+            expires_at=now + timedelta(seconds=order.window_s),
+            flex=order.flex,
+        )
+        return file, batch
+
+    def _plan(self, endpoint: str, content: bytes) -> Plan:
+        """Raises LowtideError for what validation finds."""
+        rules = ValidationRules(
+            endpoint=endpoint,
+            dialect="openai",
+            models=self._catalogue.accepted,
+            line_bytes_max=self._line_bytes_max,
+        )
+        validator = Validator(rules, self._token_models)
+        validator.feed(content)
+        found = validator.finish()
+        if isinstance(found, Plan):
+            return found
+        raise _refusal(found.errors[0])
+
+    async def _check_money(self, project_id: str, plan: Plan) -> None:
+        """What the calls may cost at most, as far as they say, must fit under the cap."""
+        budget = await self._allowance.budget(project_id)
+        if budget is None:
+            return
+        asked_pico = estimate(plan.models, self._catalogue.prices).batch_pico
+        if budget.spent_pico >= budget.cap_pico or budget.spent_pico + asked_pico > budget.cap_pico:
+            raise LowtideError("resource_unavailable", spend_cap_message(budget))
+
+
+def unavailable(why: str) -> LowtideError:
+    """The refusal of a call that the batch queue has no room or no time for."""
+    return LowtideError(
+        "resource_unavailable",
+        f"No batch capacity for this call: {why}. It was not run and costs nothing. Try again"
+        " later, or send it without service_tier 'flex', at the live price.",
+        retry_after_s=limits.FLEX_RETRY_AFTER_S,
+    )
+
+
+def _refusal(error: LineError) -> LowtideError:
+    """What validation says of a line, said of a call."""
+    param = error.param.removeprefix("body.") if error.param else None
+    return LowtideError("invalid_request", error.message, param)

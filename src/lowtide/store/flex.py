@@ -1,0 +1,81 @@
+"""`ports.flex.FlexStore` over SQL.
+
+Invariant: a batch of single calls and its input file appear together, marked both, so that no list
+ever shows one of them; and the batch is leased from the start, so that no loop validates what its
+maker is about to plan.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+
+from sqlalchemy import insert, select
+
+from lowtide.core.batch import Batch
+from lowtide.core.file import File
+from lowtide.limits import STORE_KEYS_PER_STATEMENT
+from lowtide.ports.flex import Standing
+from lowtide.ports.store import TaskLease
+from lowtide.store.batches import insert_batch
+from lowtide.store.engine import Database, transactional
+from lowtide.store.rows import batch_of, file_values
+from lowtide.store.schema import HELD_CALLS, LEASED, batches, chunks, files
+
+_FIRST_TOKEN = 1
+
+
+@transactional
+class SqlFlex:
+    """Batches of single calls."""
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+    async def add(
+        self, file: File, batch: Batch, *, digest: str, owner: str, now: datetime, ttl_s: float
+    ) -> TaskLease:
+        leased = {
+            "task_owner": owner,
+            "task_token": _FIRST_TOKEN,
+            "task_expires_at": now + timedelta(seconds=ttl_s),
+        }
+        async with self._db.write() as conn:
+            await conn.execute(insert(files), file_values(file))
+            await insert_batch(conn, batch, digest, file.blob_key, **leased)
+        return TaskLease(batch=batch, token=_FIRST_TOKEN, input_key=file.blob_key)
+
+    async def unanswered(self, project_id: str, digest: str, since: datetime) -> Batch | None:
+        newest = (
+            select(batches)
+            .where(
+                batches.c.project_id == project_id,
+                batches.c.digest == digest,
+                batches.c.created_at >= since,
+                batches.c.answered.is_(False),
+            )
+            .order_by(batches.c.created_at.desc(), batches.c.id.desc())
+            .limit(1)
+        )
+        async with self._db.read() as conn:
+            row = (await conn.execute(newest)).one_or_none()
+        return None if row is None else batch_of(row)
+
+    async def standing(self, batch_ids: Sequence[str]) -> Mapping[str, Standing]:
+        found: dict[str, Standing] = {}
+        ids, most = sorted(batch_ids), STORE_KEYS_PER_STATEMENT
+        async with self._db.read() as conn:
+            for first in range(0, len(ids), most):
+                some = select(batches).where(batches.c.id.in_(ids[first : first + most]))
+                for row in await conn.execute(some):
+                    found[row.id] = Standing(batch_of(row), row.results_seq)
+        return found
+
+    async def is_leased(self, batch_id: str) -> bool:
+        leased = select(chunks.c.seq).where(chunks.c.batch_id == batch_id, chunks.c.state == LEASED)
+        async with self._db.read() as conn:
+            return await conn.scalar(leased.limit(1)) is not None
+
+    async def held(self) -> list[Batch]:
+        waiting = select(batches).where(batches.c.flex == HELD_CALLS, batches.c.ended_at.is_(None))
+        async with self._db.read() as conn:
+            rows = (await conn.execute(waiting.order_by(batches.c.id))).all()
+        return [batch_of(row) for row in rows]

@@ -1,0 +1,93 @@
+"""Single calls at the batch price: their verbs, and the loops of a process with a door."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from lowtide.config import Settings, hours_by_model
+from lowtide.core.catalogue import Catalogue
+from lowtide.loops.held import HeldLoop
+from lowtide.loops.listen import ListenLoop
+from lowtide.loops.runner import Loop, Loops
+from lowtide.ports.blobs import Blobs
+from lowtide.ports.clock import Clock
+from lowtide.ports.store import Store
+from lowtide.service.background import BackgroundService
+from lowtide.service.files import FileService
+from lowtide.service.flex import FlexService
+from lowtide.service.flex_queue import FlexQueue
+from lowtide.service.limits import LimitService
+from lowtide.service.prospects import Prospects
+from lowtide.system import new_id
+from lowtide.wiring.database import is_single_machine
+from lowtide.wiring.worker import Worker
+
+
+def flex_verbs(
+    settings: Settings,
+    store: Store,
+    blobs: Blobs,
+    clock: Clock,
+    catalogue: Catalogue,
+    worker: Worker,
+    files: FileService,
+    allowance: LimitService,
+) -> tuple[FlexService, BackgroundService]:
+    """For calls whose callers wait, and for those that are retrieved."""
+    # Among many, a process that lists no replica cannot say what the workers have.
+    knows = worker.knows_replicas or is_single_machine(settings)
+    queue = FlexQueue(
+        store,
+        blobs,
+        catalogue,
+        clock,
+        new_id,
+        files,
+        allowance,
+        worker.wake,
+        owner=worker.id,
+        token_models=worker.token_models,
+        replica_status=lambda: worker.replica_status() if knows else None,
+        prospects=Prospects(
+            store.capacity,
+            blobs,
+            catalogue,
+            clock,
+            token_models=worker.token_models,
+            hours=hours_by_model(settings, catalogue.entries),
+        ),
+        line_bytes_max=settings.limits.line_bytes,
+    )
+    window_s = settings.limits.completion_window_s
+    return (
+        FlexService(queue, store, blobs),
+        BackgroundService(queue, store, blobs, clock, window_s),
+    )
+
+
+@asynccontextmanager
+async def holding(
+    settings: Settings,
+    flex: FlexService,
+    store: Store,
+    clock: Clock,
+    worker: Worker,
+    *,
+    alone: bool,
+) -> AsyncIterator[None]:
+    """Hand results to waiting callers while the context lasts.
+
+    `alone`: no worker's loops run in this process, so it listens for itself.
+    """
+    if is_single_machine(settings):
+        await flex.forget_lost()  # the lock says: that process is gone, and its callers with it
+    parts: list[Loop] = [HeldLoop(flex.look)]
+    if alone:
+        parts.append(ListenLoop(store.wakeups, lambda _: flex.wake()))
+    loops = Loops(parts, clock)
+    flex.wake = lambda: loops.wake("held")
+    worker.on_wake = lambda name: flex.wake() if name == "assemble" else None
+    async with loops:
+        try:
+            yield
+        finally:
+            await flex.aclose()

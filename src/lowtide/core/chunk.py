@@ -2,8 +2,8 @@
 
 A chunk is up to 128 consecutive requests of a plan. Which of them are finished is one 16-byte
 bitmap on the chunk's row, written in the same transaction as the results: a new owner reads it
-and runs only what is missing. Invariant: a bit, once set, is never cleared (except by care, whose results are gone), and
-results for a set bit are never stored.
+and runs only what is missing. Invariant: a bit, once set, is never cleared (but by care, when its
+result is gone), and results for a set bit are never stored.
 """
 
 from collections.abc import Iterable, Iterator

@@ -2,8 +2,8 @@
 
 An entry is written in the transaction of the beat that stored the results it is for, and never
 changes: one per beat, batch and model. Results whose bytes were lost are taken back by an entry of
-their own, negative in everything but the prices; what runs again is charged anew. Invariant: for every batch, the sum of its entries is the
-price of the successes in its output file.
+their own, negative in everything but the prices; what runs again is charged anew. Invariant: for
+every batch, the sum of its entries is the price of the successes in its output file.
 """
 
 from collections.abc import Iterable

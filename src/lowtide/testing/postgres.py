@@ -94,7 +94,7 @@ class PostgresServer:
         return str(done.stdout)
 
     def tool(self, name: str, *arguments: str) -> None:
-        """Run one of PostgreSQL's own programs (`pg_dump`, `pg_restore`...). Raises RuntimeError."""
+        """Run one of PostgreSQL's own programs, such as `pg_dump`. Raises RuntimeError."""
         command = [f"{self._binaries}/{name}", *arguments]
         done = subprocess.run(command, capture_output=True, text=True, timeout=START_S)
         if done.returncode != 0:

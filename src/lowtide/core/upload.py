@@ -1,9 +1,9 @@
 """An upload in parts: its states, its record, and which parts make the file.
 
-The verbs (service/uploads.py, service/uploads_completion.py) decide with it, the store guards every change
-of state with its table. Guards: a file is made of all the bytes that were announced or not at all.
-OpenAI's uploads name parts by id and choose their order at the end; Together's number them from 1
-and are told where to send each.
+The verbs (service/uploads.py, service/uploads_completion.py) decide with it, the store guards every
+change of state with its table. Guards: a file is made of all the bytes that were announced or not
+at all. OpenAI's uploads name parts by id and choose their order at the end; Together's number them
+from 1 and are told where to send each.
 """
 
 from collections.abc import Mapping, Sequence

@@ -15,6 +15,8 @@ PY := $(VENV)/bin/python
 PYTEST_ARGS ?=
 SEED ?= 42
 SEEDS ?= 0..1000
+ROUNDS ?= 200
+CHAOS_ARGS ?=
 JOBS ?= 2
 FUZZ_ARGS ?=
 # An environment of its own: schemathesis brings a plugin that every run of pytest would load.
@@ -26,7 +28,7 @@ PLOTS_VENV := .venvs/plots$(if $(PYTHON),-$(notdir $(PYTHON)))
 LIVE_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test sim sim-long check format docs bench bench-live big-files test-clients test-real fuzz-api pins clean
+.PHONY: help run test sim sim-long check format docs bench bench-live big-files test-clients test-real test-chaos fuzz-api pins clean
 
 help: ## list the targets
 	@awk -F ' *## *' '/^[a-z-]+:.*## / { sub(/:.*/, "", $$1); printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -74,6 +76,9 @@ test-clients: $(VENV)/.ready-requirements-test ## run against older and newer cl
 
 test-real: $(VENV)/.ready-requirements-test ## run against Debian's PostgreSQL and Ceph's S3 gateway (installs them)
 	$(PY) tests/real/run.py $(PYTEST_ARGS)
+
+test-chaos: $(VENV)/.ready-requirements-test ## kill, stop, cut off and starve real processes: make test-chaos ROUNDS=200 SEED=42
+	$(PY) tests/chaos/run.py --rounds $(ROUNDS) --seed $(SEED) $(CHAOS_ARGS)
 
 fuzz-api: $(FUZZ_VENV)/.ready-requirements-fuzz ## thousands of odd calls, made from the OpenAPI document
 	$(FUZZ_VENV)/bin/python tools/fuzz_api.py $(FUZZ_ARGS)

@@ -1,0 +1,68 @@
+"""An engine as a process of its own: `python engine.py --port P --calls FILE`.
+
+It answers each chat completion after a moment, with the prompt said back and a usage that follows
+from the prompt. Each call is appended to FILE the instant it has come in, as the monotonic clock of
+the machine and the prompt, in one write: what a killed engine had been asked is known all the same.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lowtide.testing.scripted_engine import Answer, ScriptedEngine, SeenRequest, completion, reply
+
+
+def usage_of(text: str) -> dict[str, Any]:
+    """Nearly different for each prompt, so that one answer billed for another shows."""
+    number = sum(text.encode())
+    given, made = 20 + number % 37, 3 + number % 11
+    return {
+        "prompt_tokens": given,
+        "prompt_tokens_details": {"cached_tokens": given // 3},
+        "completion_tokens": made,
+        "total_tokens": given + made,
+    }
+
+
+def answer_of(text: str) -> Mapping[str, Any]:
+    return completion(f"re: {text}") | {"usage": usage_of(text)}
+
+
+class CountedEngine(ScriptedEngine):
+    """Listens on a port that is given, and writes down what it is asked."""
+
+    def __init__(self, host: str, port: int, calls: Path, delay_s: float) -> None:
+        super().__init__(host=host)
+        self._port = port
+        self._delay_s = delay_s
+        self._calls = os.open(calls, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+
+    def next_answer(self, request: SeenRequest) -> Answer:
+        text = json.loads(request.body)["messages"][-1]["content"]
+        os.write(self._calls, f"{time.monotonic():.6f} {text}\n".encode())
+        return (self._delay_s, reply(answer_of(text)))
+
+
+async def serve(engine: CountedEngine) -> None:
+    async with engine:
+        print(json.dumps({"address": engine.url}), flush=True)
+        await asyncio.get_running_loop().create_future()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--calls", type=Path, required=True)
+    parser.add_argument("--delay", type=float, default=0.02)
+    given = parser.parse_args()
+    asyncio.run(serve(CountedEngine(given.host, given.port, given.calls, given.delay)))
+
+
+if __name__ == "__main__":
+    main()

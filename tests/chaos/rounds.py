@@ -1,0 +1,164 @@
+"""One round: a few batches side by side, one to three faults at random moments, then the account.
+
+All chance comes from the round's seed; what the machine makes of it differs from run to run, so a
+seed gives the same plan, not the same history.
+"""
+
+import asyncio
+import signal
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any, Final
+
+from calls import repeats
+from client import PHASES, Client, Job, Phase, Watch, WrongAnswer
+from faults import SLOW_BEAT_S, Fault, lay_repeats, time_resumption
+from houses import BEAT_S, LEASE_TTL_S, House, kill_postgres
+from verdict import Verdict, judge
+
+from lowtide.testing.postgres import PostgresServer
+
+ROUND_S: Final = 120.0
+PHASE_S: Final = 20.0
+RESUMES_S: Final = 5.0
+"""Seconds to resume on one machine; where a worker was lost, a lease time-out comes on top."""
+
+SPREAD_S: Final[dict[Phase, float]] = {
+    "upload": 0.03, "validation": 0.15, "dispatch": 2.0, "assembly": 0.1, "download": 0.03,
+    "done": 0.0,
+}  # fmt: skip
+"""How long after a phase was seen to begin the fault comes at most."""
+
+VICTIMS: Final = {
+    "sqlite": ("serve",) * 4 + ("engine",) * 2 + ("stop",),
+    "fleet": ("api",) * 2 + ("worker",) * 3 + ("engine",) * 2 + ("postgres",) * 2 + ("stop",),
+}
+
+
+@dataclass(slots=True)
+class Round:
+    """What a round came to."""
+
+    house: str
+    number: int
+    seconds: float = 0.0
+    faults: list[Fault] = field(default_factory=list)
+    verdict: Verdict = field(default_factory=Verdict)
+    refusals: dict[int, int] = field(default_factory=dict)
+
+
+Plague = Callable[[House, Sequence[Job], Watch, Random, list[Fault]], Coroutine[Any, Any, None]]
+"""Does harm beside the jobs, mends it, and writes it down."""
+
+
+async def play(
+    house: House,
+    number: int,
+    random: Random,
+    plague: "Plague | None" = None,
+    sizes: tuple[int, int] = (150, 700),
+) -> Round:
+    """Play one round; what is wrong stands in its verdict. `sizes` bound the lines of a batch."""
+    played, watch, begun = Round(house.name, number), Watch(), time.monotonic()
+    house.calls.forget()
+    jobs = [_job(number, place, random, sizes) for place in range(random.randint(2, 3))]
+    house.batches += len(jobs)
+    client = Client(house.http, watch)
+    try:
+        async with asyncio.timeout(ROUND_S), asyncio.TaskGroup() as group:
+            for job in jobs:
+                group.create_task(_later(client, job, random.random() * 0.5))
+            group.create_task((plague or _plague)(house, jobs, watch, random, played.faults))
+        played.verdict = await judge(house, jobs)
+    except* (WrongAnswer, TimeoutError, OSError, RuntimeError) as errors:
+        phases = [(job.name, job.phase, job.settled, job.batch.get("status")) for job in jobs]
+        played.verdict.wrong.append(f"{[repr(each) for each in errors.exceptions]} at {phases}")
+    _measure(house, played, watch)
+    played.refusals = watch.refusals
+    played.seconds = time.monotonic() - begun
+    return played
+
+
+def _job(number: int, place: int, random: Random, sizes: tuple[int, int]) -> Job:
+    name = f"{random.randrange(1 << 32):08x}.{number}.{place}"
+    return Job(name, [f"{name}.{line}" for line in range(1, random.randint(*sizes) + 1)])
+
+
+async def _later(client: Client, job: Job, delay_s: float) -> None:
+    await asyncio.sleep(delay_s)
+    await client.live(job)
+
+
+def _measure(house: House, played: Round, watch: Watch) -> None:
+    calls = house.calls.all()
+    unexplained = lay_repeats(repeats(calls), played.faults, calls, watch)
+    must = played.verdict.must
+    must(unexplained == 0, f"{unexplained} requests ran again and nothing had been killed")
+    again, allowed = (
+        sum(fault.again for fault in played.faults),
+        sum(fault.allowed for fault in played.faults),
+    )
+    if again > allowed:
+        played.verdict.late.append(f"{again} ran again, {allowed} were in flight or within a beat")
+    for fault in played.faults:
+        time_resumption(fault, played.faults, calls, watch)
+        what = f"{fault.kind} {fault.name}"
+        bound_s = RESUMES_S
+        if fault.is_for_others:
+            bound_s += LEASE_TTL_S
+        took_s = fault.resumed_s
+        if took_s is not None and took_s - fault.starved_s >= bound_s:
+            played.verdict.late.append(
+                f"{what}: resumed after {took_s:.1f} s, {fault.starved_s:.1f} s without a processor"
+            )
+
+
+async def _plague(
+    house: House, jobs: Sequence[Job], watch: Watch, random: Random, faults: list[Fault]
+) -> None:
+    """Plant the faults, one after the other, while something is under way."""
+    for _ in range(random.choice((1, 1, 1, 2, 3))):
+        kind, phase = random.choice(VICTIMS[house.name]), random.choice(PHASES[:-1])
+        wait_s, rest_s = random.random() * SPREAD_S[phase], random.random() * 0.3
+        if random.random() < 0.4:
+            phase = "dispatch"  # the longest, in life
+        place = PHASES.index(phase)
+
+        def is_there(place: int = place) -> bool:
+            return any(PHASES.index(job.phase) >= place for job in jobs)
+
+        await watch.until(is_there, PHASE_S)
+        await asyncio.sleep(wait_s)
+        if all(job.phase == "done" for job in jobs):
+            return
+        now = "+".join(sorted({job.phase for job in jobs if job.phase != "done"}))
+        faults.append(await _strike(house, kind, now, random, rest_s))
+
+
+async def _strike(house: House, kind: str, phase: str, random: Random, rest_s: float) -> Fault:
+    """Do it, and mend it as an init system would: what is gone is started again after a moment."""
+    if kind == "postgres":
+        assert isinstance(house.database, PostgresServer)
+        whole = random.random() < 0.6
+        at, back_at = await kill_postgres(house.database, whole=whole)
+        return Fault(kind, "all" if whole else "backend", at, phase, back_at, back_at)
+    if kind == "stop":
+        victim = random.choice([*house.of_role("worker"), *house.of_role("serve")])
+        at = victim.send(signal.SIGSTOP)
+        await asyncio.sleep(LEASE_TTL_S * (1.2 + random.random()))
+        on_at = victim.send(signal.SIGCONT)
+        until = on_at + BEAT_S + SLOW_BEAT_S  # it hears by then that it was given up
+        is_one_of_many = victim.name != "serve"
+        return Fault(kind, victim.name, at, phase, on_at, on_at, until, is_one_of_many)
+    victim = random.choice(house.of_role(kind))
+    at = await victim.kill()
+    await asyncio.sleep(rest_s)
+    began_at = time.monotonic()
+    await victim.start()
+    ready_at = time.monotonic()
+    fault = Fault(kind, victim.name, at, phase, began_at, ready_at, is_for_others=kind == "worker")
+    if not fault.is_for_others:
+        fault.starved_s = victim.starved_s()
+    return fault

@@ -57,7 +57,7 @@ class Storm:
             self._change_engine,
         ]
         self._kinds = self._random.sample(kinds, self._random.randint(2, len(kinds)))
-        self._kinds += self._random.choice([[], [self._kill_between_steps]])
+        self._kinds += self._random.choice([[self._pause] * 2, [self._kill_between_steps]])
 
     async def blow(self, enough: Callable[[], bool]) -> None:
         """For `chaos_s`, and on until `enough`, within bounds."""
@@ -128,7 +128,7 @@ class Storm:
         seconds = self._scenario.lease_ttl_s * self._random.choice([0.1, 1.5, 4.0, 4.0])
         self._trace.fault(Fault.PAUSED, f"{house.process.name} for {seconds:.1f} s")
         virtual_loop().freeze(house.process, seconds)
-        self._lull_s = seconds * self._random.choice([0.0, 1.0])
+        self._lull_s = seconds * self._random.choice([0.0, 1.0, 1.0])
 
     def _outage(self) -> None:
         outages: list[Outage] = ["database", "slow", "blobs", "disk", "disk"]

@@ -91,8 +91,7 @@ async def open_application(
             controlled=open_controls(replicas, upstreams, doors, stack),
         )
         if is_single_machine(settings):
-            await store.work.release_worker(worker_id)  # the lock says: that process is gone
-            await store.uploads.let_all_go()
+            await _take_over(store, worker_id)
         live = LiveService(catalogue, doors, clock, allowance)
         services = await open_verbs(
             settings, data_dir, store, blobs, clock, catalogue, worker, allowance, live, stack
@@ -126,6 +125,12 @@ async def _open_store(settings: Settings, clock: Clock, stack: AsyncExitStack) -
     await store.open()
     await check_server(store, clock, settings.dispatch.lease_ttl_s)
     return store
+
+
+async def _take_over(store: Store, worker_id: str) -> None:
+    """What the former process held: the lock says that it is gone."""
+    await store.work.release_worker(worker_id)
+    await store.uploads.let_all_go()
 
 
 def _worker_id(settings: Settings) -> str:

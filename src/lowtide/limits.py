@@ -311,6 +311,7 @@ STORE_WAL_BYTES_KEPT: Final = 64 * MIB  # after a checkpoint the log shrinks to 
 STORE_CONNECTIONS: Final = 10  # to PostgreSQL per process; its default serves a hundred in all
 STORE_CONNECT_S: Final = 10.0  # to reach PostgreSQL
 STORE_STATEMENT_S: Final = 60.0  # one statement in PostgreSQL: a plan of a million lines takes few
+STORE_IDLE_S: Final = 5.0  # between statements of a transaction: who is gone holds locks no longer
 STORE_LOCK_S: Final = 10.0  # waiting for a row that another process holds; a beat takes 0.01 s
 STORE_CONFLICT_TRIES_MAX: Final = 5  # of a transaction that another one stood in the way of
 STORE_CLOCK_SKEW_S: Final = 2.0  # between database and us: above it a warning, as leases suffer

@@ -84,3 +84,4 @@ async def wait_patiently(conn: AsyncConnection) -> None:
     if conn.dialect.name == "postgresql":
         await conn.execute(text("SET LOCAL statement_timeout = 0"))
         await conn.execute(text("SET LOCAL lock_timeout = 0"))
+        await conn.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))

@@ -5,6 +5,7 @@ whole, as `psql` takes it (`sslmode`, several hosts, `passfile`...): the driver 
 Invariant: nothing here runs on SQLite, and the driver is imported only when it is wanted.
 """
 
+import socket
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
@@ -21,8 +22,9 @@ _SETTINGS: Final = {
     "application_name": "lowtide",
     "statement_timeout": f"{int(limits.STORE_STATEMENT_S * 1000)}",
     "lock_timeout": f"{int(limits.STORE_LOCK_S * 1000)}",
-    # A process that was stopped in the middle of a transaction must not hold its locks for ever.
-    "idle_in_transaction_session_timeout": f"{int(limits.STORE_STATEMENT_S * 1000)}",
+    # A process that was stopped, or cut off, in the middle of a transaction holds locks that others
+    # need to take over from it: they must end well before its leases do.
+    "idle_in_transaction_session_timeout": f"{int(limits.STORE_IDLE_S * 1000)}",
     "jit": "off",  # it costs a hundred times what our statements do
 }
 
@@ -66,14 +68,26 @@ def connector(url: str) -> Callable[[], Awaitable[Any]]:
 
     async def connect() -> Any:
         with driver_errors():
-            return await asyncpg.connect(
+            connection = await asyncpg.connect(
                 dsn,
                 timeout=limits.STORE_CONNECT_S,
                 command_timeout=limits.STORE_STATEMENT_S + limits.STORE_CONNECT_S,
                 server_settings=settings,
             )
+            _notice_silence(connection)
+            return connection
 
     return connect
+
+
+def _notice_silence(connection: Any) -> None:
+    """Let the kernel end a connection whose other side takes nothing for as long as a connect may
+    last. A network that swallows frames is otherwise found only when the statement times out, and
+    a door would keep its callers waiting for that long."""
+    sock = connection._transport.get_extra_info("socket")
+    option = getattr(socket, "TCP_USER_TIMEOUT", None)  # Linux has it
+    if option is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
+        sock.setsockopt(socket.IPPROTO_TCP, option, int(limits.STORE_CONNECT_S * 1000))
 
 
 @contextmanager

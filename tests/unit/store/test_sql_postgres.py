@@ -2,9 +2,12 @@
 
 import asyncio
 import logging
+import socket
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -12,16 +15,17 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Connection, Select, insert, select, text
 from sqlalchemy.dialects import postgresql
 
+from lowtide import limits
 from lowtide.config import Server, Settings
 from lowtide.config_sources import ConfigError
 from lowtide.ports.store import StoreError, StoreFull, StoreUnavailable
 from lowtide.store.claims import first_waiting
 from lowtide.store.engine import Database, StoreConflict, transactional
-from lowtide.store.postgres import shown
+from lowtide.store.postgres import _SETTINGS, connector, shown
 from lowtide.store.schema import HEAD, garbage, metadata
 from lowtide.store.sql_store import SqlStore
 from lowtide.system import SystemClock
-from lowtide.testing.postgres import PostgresServer
+from lowtide.testing.postgres import USER, PostgresServer
 from lowtide.testing.store_world import NOON
 from lowtide.wiring.database import check_server, store_of
 
@@ -326,3 +330,55 @@ async def test_words_sort_by_their_bytes_whatever_the_databases_locale(database:
         await conn.execute(insert(garbage), rows)
         in_order = select(garbage.c.blob_key).order_by(garbage.c.blob_key)
         assert list(await conn.scalars(in_order)) == sorted(words)
+
+
+async def test_who_falls_silent_in_a_transaction_loses_its_locks_before_its_leases_end(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a host does whose link is cut between two statements: others wait for what it locked."""
+    assert limits.STORE_IDLE_S < limits.LEASE_TTL_S / 2
+    monkeypatch.setitem(_SETTINGS, "idle_in_transaction_session_timeout", "100")
+    silent, other = [await connector(postgres_url)() for _ in range(2)]
+    lock = "SELECT pg_advisory_xact_lock(1)"
+    try:
+        await silent.execute("BEGIN")
+        await silent.execute(lock)
+        await asyncio.wait_for(other.execute(lock), 5)
+        assert silent.is_closed()
+    finally:
+        silent.terminate()
+        await other.close()
+
+
+async def test_a_connection_on_which_nothing_is_taken_is_ended_by_the_kernel(
+    postgres_url: str,
+) -> None:
+    """The server of the tests has a Unix socket only, so a relay gives it a port."""
+    folder = parse_qs(urlsplit(postgres_url).query)["host"][0]
+    option = getattr(socket, "TCP_USER_TIMEOUT", None)
+    if option is None:
+        pytest.skip("the kernel has no such option")
+    async with relayed(f"{folder}/.s.PGSQL.5432") as port:
+        name = urlsplit(postgres_url).path
+        address = f"postgresql://{USER}@127.0.0.1:{port}{name}?sslmode=disable"
+        connection = await connector(address)()
+        sock = connection._transport.get_extra_info("socket")
+        assert sock.getsockopt(socket.IPPROTO_TCP, option) == limits.STORE_CONNECT_S * 1000
+        await connection.close()
+
+
+@asynccontextmanager
+async def relayed(place: str) -> AsyncIterator[int]:
+    """A port behind which lies the Unix socket at `place`."""
+
+    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            writer.write(data)
+        writer.close()
+
+    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        far_reader, far_writer = await asyncio.open_unix_connection(place)
+        await asyncio.gather(pump(reader, far_writer), pump(far_reader, writer))
+
+    async with await asyncio.start_server(relay, "127.0.0.1", 0) as server:
+        yield server.sockets[0].getsockname()[1]

@@ -36,6 +36,8 @@ _MODEL: Final = (
     "output_price = 0.654322\n"
 )
 HERE: Final = Path(__file__).parent
+NOTICED_S: Final = 0.1
+"""After which PostgreSQL has noticed that one of its processes was killed."""
 POSTGRES_S: Final = 30.0
 """How long a killed PostgreSQL may take to answer again."""
 
@@ -192,26 +194,40 @@ async def kill_postgres(postgres: PostgresServer, *, whole: bool) -> tuple[float
     Either takes all connections down; waits until it accepts them again. When it was killed, and
     when it was back.
     """
-    first = int((postgres.folder / "data" / "postmaster.pid").read_text().split()[0])
-    pid = first
+    pid = int((postgres.folder / "data" / "postmaster.pid").read_text().split()[0])
     if not whole:
-        serving = "SELECT pid FROM pg_stat_activity WHERE application_name = 'lowtide' LIMIT 1"
-        pid = int(await asyncio.to_thread(postgres.sql, serving))
+        serving = "SELECT max(pid) FROM pg_stat_activity WHERE application_name = 'lowtide'"
+        pid = int((await _patient_sql(postgres, serving)) or pid)
+        whole = pid == int((postgres.folder / "data" / "postmaster.pid").read_text().split()[0])
     at = time.monotonic()
     os.kill(pid, signal.SIGKILL)
-    until = at + POSTGRES_S
+    if whole:
+        await _start_again(postgres)
+    else:
+        await asyncio.sleep(NOTICED_S)
+    await _patient_sql(postgres, "SELECT 1")
+    return at, time.monotonic()
+
+
+async def _patient_sql(postgres: PostgresServer, statement: str) -> str:
+    """What it prints, once the server has recovered from what was done to it before."""
+    until = time.monotonic() + POSTGRES_S
     while True:
         try:
-            await asyncio.to_thread(_revive, postgres, whole=whole)
-        except RuntimeError:  # its children have not gone yet, or it recovers
+            return (await asyncio.to_thread(postgres.sql, statement)).strip()
+        except RuntimeError:
             if time.monotonic() > until:
                 raise
             await asyncio.sleep(0.1)
-        else:
-            return at, time.monotonic()
 
 
-def _revive(postgres: PostgresServer, *, whole: bool) -> None:
-    if whole:
-        postgres.start()
-    postgres.sql("SELECT 1")
+async def _start_again(postgres: PostgresServer) -> None:
+    """Its children, and the memory that they share, take a moment to go."""
+    until = time.monotonic() + POSTGRES_S
+    while True:
+        try:
+            return await asyncio.to_thread(postgres.start)
+        except RuntimeError:
+            if time.monotonic() > until:
+                raise
+            await asyncio.sleep(0.1)

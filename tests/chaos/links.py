@@ -35,6 +35,7 @@ from houses import (
 from rounds import Plague
 from switch import HERE, Switch
 
+from lowtide import limits
 from lowtide.testing.postgres import running_postgres
 
 HOSTS: Final = (HERE, "db", "api", "worker-1", "worker-2", "engine-1", "engine-2")
@@ -42,6 +43,8 @@ PORT: Final = 8000
 POSTGRES_PORT: Final = 5432
 BUCKET_PORT: Final = 9000
 GOING_S: Final = 30.0
+REFUSED_S: Final = 2 * limits.STORE_CONNECT_S + 5.0
+"""To notice that a connection is dead, and to find that no other can be made."""
 
 
 @asynccontextmanager
@@ -178,7 +181,7 @@ def plague_of(name: str, switch: Switch) -> Plague:
 async def _refuses_in_time(house: House) -> None:
     """A door without its database says so, and says it before a client gives up."""
     try:
-        answer = await house.http.get("/v1/batches")
+        answer = await house.http.get("/v1/batches", timeout=REFUSED_S)
     except httpx.TransportError as error:
         raise WrongAnswer(f"the API without its database does not answer: {error!r}") from error
     if answer.status_code != 503:

@@ -27,7 +27,7 @@ from lowtide.cli.screen import human_bytes, human_seconds
 from lowtide.cli.serving import bind
 from lowtide.config import DEFAULT_FILE, Replica, Settings
 from lowtide.core.outcome import NoReply, Reply, error_message
-from lowtide.data_dir import LOCK_FILE, DataDirError, locked_data_dir
+from lowtide.data_dir import LOCK_FILE, RESTORING_FILE, DataDirError, locked_data_dir
 from lowtide.engines.http_client import HttpEngine
 from lowtide.ports.blobs import BlobError
 from lowtide.store.compatibility import REMEDY, is_compatible, schema_refusal
@@ -73,6 +73,10 @@ def _check_space(place: Path) -> Finding:
 
 
 def _check_lock(path: Path) -> list[Finding]:
+    if (path / RESTORING_FILE).exists():
+        what = f"{path} holds a restore that did not end"
+        remedy = "Run the same `lowtide restore` again; it goes on where it stopped."
+        return [Finding("lock", "fail", what, remedy)]
     if not (path / LOCK_FILE).exists():
         return []
     try:

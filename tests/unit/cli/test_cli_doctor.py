@@ -75,6 +75,13 @@ def test_a_full_disk_fails(run_main: Run, monkeypatch: pytest.MonkeyPatch, tmp_p
     assert checks(run_main, code=1)["space"]["verdict"] == "fail"
 
 
+def test_a_restore_that_did_not_end_fails(run_main: Run, tmp_path: Path) -> None:
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "restore.partial").touch()
+    found = checks(run_main, "--data-dir", "d", code=1)
+    assert found["lock"]["verdict"] == "fail" and "lowtide restore" in found["lock"]["remedy"]
+
+
 def test_a_running_server_is_a_warning(run_main: Run, tmp_path: Path) -> None:
     with locked_data_dir(tmp_path / "d"):
         found = checks(run_main, "--data-dir", "d", code=0)

@@ -46,6 +46,10 @@ _LIVE_CODES: Final[tuple[ErrorCode, ...]] = (
     "engine_error",
     "engine_timeout",
     "model_unavailable",
+    "resource_unavailable",  # these four: calls that ask for the batch queue
+    "server_stopping",
+    "storage_limit_exceeded",
+    "storage_full",
 )
 _TEXT: Final = {"type": "string"}
 _BYTES: Final = {"type": "string", "format": "binary"}
@@ -201,6 +205,9 @@ def _live_call(path: str) -> APIRoute:
     }
     answers[200]["content"]["text/event-stream"] = {"schema": _TEXT}
     fields = {"model": _TEXT, "stream": {"type": "boolean"}, **_PROMPTS[path]}
+    fields["service_tier"] = {"type": "string", "description": "flex: at the price of a batch"}
+    if path == "/v1/responses":
+        fields["background"] = {"type": "boolean", "description": "To be retrieved, by its id"}
     schema = {"type": "object", "properties": fields, "required": ["model", *_PROMPTS[path]]}
     return _described(path, "POST", "An interactive call", answers, **json_body(schema))
 

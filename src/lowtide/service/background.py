@@ -88,10 +88,8 @@ class BackgroundService:
         stopped = await self._store.batches.cancel(project_id, batch.id, self._clock.now())
         status = status_of(stopped or batch)
         if status != "cancelled":
-            raise LowtideError(
-                "invalid_request",
-                f"Response '{response_id}' is {status}: it is too late to cancel.",
-            )
+            message = f"Response '{response_id}' is {status} and cannot be cancelled."
+            raise LowtideError("invalid_request", message)
         self._queue.cancelled()
         return await self._shown(stopped or batch, source, status)
 

@@ -96,12 +96,11 @@ async def open_application(
         services = await open_verbs(
             settings, data_dir, store, blobs, clock, catalogue, worker, allowance, live, stack
         )
+        if role != "worker":
+            door = holding(settings, services.flex, store, clock, worker, alone=role == "api")
+            await stack.enter_async_context(door)
         if role != "api":
             await stack.enter_async_context(worker.running())
-        if role != "worker":
-            await stack.enter_async_context(
-                holding(settings, services.flex, store, clock, worker, alone=role == "api")
-            )
 
         def begin_drain() -> None:
             services.readiness.begin_drain()

@@ -76,7 +76,8 @@ async def holding(
 ) -> AsyncIterator[None]:
     """Hand results to waiting callers while the context lasts.
 
-    `alone`: no worker's loops run in this process, so it listens for itself.
+    To be entered before the worker runs: what callers of a killed process waited for is not begun
+    again. `alone`: no worker's loops run in this process, so it listens for itself.
     """
     if is_single_machine(settings):
         await flex.forget_lost()  # the lock says: that process is gone, and its callers with it

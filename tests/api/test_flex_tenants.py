@@ -1,0 +1,67 @@
+"""Background responses of tenants: another project's id is an unknown one, and limits hold."""
+
+from datetime import timedelta
+
+from tenant_house import House
+
+BODY = {"model": "m", "input": "hello", "background": True}
+
+
+def test_another_project_s_response_is_an_unknown_one(house: House) -> None:
+    mine, other = house.tenant("acme"), house.tenant("other")
+    made = mine.ask("POST", "/v1/responses", BODY)
+    assert (made.status, made.json["status"]) == (200, "queued")
+    path = f"/v1/responses/{made.json['id']}"
+    assert mine.ask("GET", path).json["status"] == "queued"
+    for method, place in (("GET", path), ("POST", f"{path}/cancel"), ("DELETE", path)):
+        refused = other.ask(method, place)
+        assert (refused.status, refused.error["code"]) == (404, "response_not_found")
+    assert mine.ask("GET", path).json["status"] == "queued"
+
+
+def test_an_ordinary_batch_is_no_response(house: House) -> None:
+    tenant = house.tenant()
+    batch = house.ended_batch(tenant)
+    place = f"/v1/responses/resp_{batch.id.removeprefix('batch_')}"
+    assert tenant.ask("GET", place).status == 404
+
+
+def test_a_key_that_may_only_read_makes_and_cancels_none(house: House) -> None:
+    tenant = house.tenant(scopes=("submit", "read"))
+    reader = house.tenant("reader", scopes=("read",), organization_id=tenant.organization_id)
+    assert reader.ask("POST", "/v1/responses", BODY).status == 403
+    assert reader.ask("POST", "/v1/responses/resp_1/cancel").status == 403
+    assert reader.ask("GET", "/v1/responses/resp_1").status == 404
+
+
+def test_single_calls_are_no_batches_of_the_hourly_limit(house: House) -> None:
+    tenant = house.tenant()
+    tenant.change(batches_per_hour=0)
+    assert tenant.ask("POST", "/v1/responses", BODY).status == 200
+
+
+def test_enqueued_tokens_bound_single_calls_too(house: House) -> None:
+    tenant = house.tenant()
+    tenant.change(enqueued_tokens_per_model=1)
+    refused = tenant.ask("POST", "/v1/responses", BODY)
+    assert (refused.status, refused.error["code"]) == (429, "resource_unavailable")
+    assert refused.headers["retry-after"] == "30"
+
+
+def test_the_storage_limit_bounds_single_calls_too(house: House) -> None:
+    tenant = house.tenant()
+    tenant.change(stored_bytes=10)
+    assert tenant.ask("POST", "/v1/responses", BODY).status == 413
+
+
+def test_a_response_ends_with_the_window_of_its_batch(house: House) -> None:
+    tenant = house.tenant()
+    made = tenant.ask("POST", "/v1/responses", BODY | {"instructions": "be brief"}).json
+    door = house.door
+    door.clock.shift += timedelta(hours=25)
+    door.run(door.store.lifecycle.expire_due(door.clock.now()))
+    seen = tenant.ask("GET", f"/v1/responses/{made['id']}").json
+    assert (seen["status"], seen["instructions"]) == ("failed", "be brief")
+    assert "completion window" in seen["error"]["message"]
+    door.clock.shift += timedelta(days=31)
+    assert tenant.ask("GET", f"/v1/responses/{made['id']}").status == 404

@@ -1,0 +1,213 @@
+"""Calls with `service_tier: "flex"`: answered like live calls, charged like batches."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from batch_house import CHAT, RuledEngine
+from flex_house import PRICES, FlexHouse, open_flex
+
+from lowtide.core.tenancy import DEFAULT_ORGANIZATION, OrganizationLimits
+from lowtide.testing.scripted_engine import Answer, Cut, reply
+
+
+def rule(text: str, _: int) -> Answer | None:
+    """Some texts hang, some are refused."""
+    if text.startswith("hang"):
+        return (Cut.HANG,)
+    if text.startswith("refuse"):
+        return (reply({"error": {"message": text, "type": "invalid_request_error"}}, 400),)
+    if text.startswith("break"):
+        return (reply({"error": {"message": text}}, 500),)
+    return None
+
+
+@pytest.fixture
+async def engine() -> AsyncIterator[RuledEngine]:
+    async with RuledEngine(rule) as running:
+        yield running
+
+
+@pytest.fixture
+async def house(tmp_path: Path, engine: RuledEngine) -> AsyncIterator[FlexHouse]:
+    async with open_flex(tmp_path, engine) as running:
+        yield running
+
+
+async def test_a_call_is_answered_by_the_engine_and_charged_as_a_batch(
+    house: FlexHouse, engine: RuledEngine
+) -> None:
+    answer = await house.ask("hé\nllo", temperature=0.25, seed=12345678901234567890)
+    body = answer.json()
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "application/json")
+    assert body["choices"][0]["message"]["content"] == "re: hé\nllo"
+    assert body["service_tier"] == "flex"
+    asked = json.loads(engine.requests[-1].body)
+    assert asked == {
+        "model": "m",
+        "messages": [{"role": "user", "content": "hé\nllo"}],
+        "temperature": 0.25,
+        "seed": 12345678901234567890,
+    }
+    used = body["usage"]
+    live = (
+        used["prompt_tokens"] * PRICES["input_price"]
+        + used["completion_tokens"] * PRICES["output_price"]
+    )
+    (batch,) = await house.until("completed")
+    (entry,) = await house.application.store.ledger.entries(batch.id)
+    assert Decimal(entry.charge_pico) / 10**6 == live / 2, "half of the live price"
+    assert (entry.requests, entry.usage.input_tokens) == (1, used["prompt_tokens"])
+    assert (await house.cost()).charge_pico == entry.charge_pico
+
+
+async def test_lists_do_not_show_what_calls_left_behind(house: FlexHouse) -> None:
+    await house.ask()
+    (batch,) = await house.until("completed")
+    for path in ("/v1/batches", "/v1/files"):
+        assert (await house.http.get(path)).json()["data"] == []
+    seen = (await house.http.get(f"/v1/batches/{batch.id}")).json()
+    assert (seen["status"], seen["completion_window"]) == ("completed", "15m")
+
+
+async def test_calls_that_come_together_are_one_batch_and_get_their_own_answers(
+    house: FlexHouse, engine: RuledEngine
+) -> None:
+    texts = [f"q{number}" for number in range(30)]
+    answers = await asyncio.gather(*(house.ask(text) for text in texts))
+    got = [answer.json()["choices"][0]["message"]["content"] for answer in answers]
+    assert got == [f"re: {text}" for text in texts]
+    assert len(await house.batches()) < 10
+    cost = await house.cost()
+    assert (cost.requests, engine.asked.total()) == (30, 30)
+
+
+@pytest.mark.parametrize("path", ["/v1/completions", "/v1/embeddings", "/v1/responses"])
+async def test_every_endpoint_has_the_tier(house: FlexHouse, path: str) -> None:
+    answer = await house.ask("x", path)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["service_tier"] == "flex"
+
+
+async def test_what_the_engine_refuses_is_refused_in_its_words_and_free(house: FlexHouse) -> None:
+    good, refused, broken = await asyncio.gather(
+        house.ask("good"), house.ask("refuse this"), house.ask("break")
+    )
+    assert good.status_code == 200
+    assert (refused.status_code, refused.json()["error"]["message"]) == (400, "refuse this")
+    assert broken.status_code == 500
+    assert set(broken.json()["error"]) == {"message", "type", "param", "code"}
+    assert (await house.cost()).requests == 1
+
+
+async def test_a_call_that_cannot_run_is_refused_alone(house: FlexHouse) -> None:
+    good, unknown, empty = await asyncio.gather(
+        house.ask("good"), house.ask(model="nope"), house.ask(messages=None)
+    )
+    assert good.status_code == 200
+    assert (unknown.status_code, unknown.json()["error"]["code"]) == (404, "model_not_found")
+    assert (empty.status_code, empty.json()["error"]["param"]) == (400, "messages")
+
+
+async def test_a_model_that_nothing_serves_is_told_at_once(house: FlexHouse) -> None:
+    answer = await house.ask(model="unserved")
+    assert (answer.status_code, answer.headers["retry-after"]) == (429, "30")
+    assert answer.json()["error"]["code"] == "resource_unavailable"
+    assert "no replica serves" in answer.json()["error"]["message"]
+    assert await house.batches() == []
+
+
+async def test_a_spent_cap_is_told_at_once_and_not_to_be_asked_again(house: FlexHouse) -> None:
+    await house.ask()
+    tenants = house.application.store.tenants
+    await tenants.change_organization(
+        DEFAULT_ORGANIZATION, limits=OrganizationLimits(), spend_cap_pico=1
+    )
+    house.application.asgi.state.services.allowance.forget()  # type: ignore[union-attr]
+    answer = await house.ask()
+    assert (answer.status_code, answer.headers["x-should-retry"]) == (429, "false")
+    assert "Spend cap reached" in answer.json()["error"]["message"]
+    assert len(await house.batches()) == 1
+
+
+async def test_a_client_that_leaves_takes_its_call_along(
+    house: FlexHouse, engine: RuledEngine
+) -> None:
+    leaving = asyncio.create_task(house.ask("hang"))
+    await engine.saw_requests(1)
+    leaving.cancel()
+    await engine.saw_abandoned(1)
+    await house.until("cancelled")
+    assert (await house.cost()).requests == 0
+
+
+async def test_a_client_that_leaves_leaves_the_others_their_answers(
+    house: FlexHouse, engine: RuledEngine
+) -> None:
+    gate = asyncio.Event()
+    engine.rule = lambda text, _: None if text == "other" else (gate, reply({"object": text}))
+    leaving = asyncio.create_task(house.ask("left"))
+    staying = asyncio.create_task(house.ask("stays"))
+    await engine.saw_requests(2)
+    assert len(await house.batches()) == 1, "they came together"
+    leaving.cancel()
+    other = await house.ask("other")
+    assert other.status_code == 200
+    gate.set()
+    assert (await staying).json()["object"] == "stays"
+
+
+async def test_a_server_that_stops_lets_go_of_its_callers(
+    house: FlexHouse, engine: RuledEngine
+) -> None:
+    waiting = asyncio.create_task(house.ask("hang"))
+    await engine.saw_requests(1)
+    house.application.begin_drain()
+    answer = await waiting
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "server_stopping")
+    assert int(answer.headers["retry-after"]) > 0
+    assert (await house.ask()).status_code == 503
+    await house.until("cancelling")  # what is to be written of it is the next process's
+
+
+async def test_a_chat_may_be_streamed_once_it_is_there(house: FlexHouse) -> None:
+    options = {"include_usage": True}
+    answer = await house.ask("hello", stream=True, stream_options=options)
+    assert answer.headers["content-type"] == "text/event-stream"
+    *chunks, done, rest = answer.text.split("\n\n")
+    assert (done, rest) == ("data: [DONE]", "")
+    said = [json.loads(chunk.removeprefix("data: ")) for chunk in chunks]
+    assert said[0]["choices"][0]["delta"] == {"role": "assistant", "content": "re: hello"}
+    assert said[1]["choices"][0]["finish_reason"] == "stop"
+    assert said[2]["usage"]["total_tokens"] == 7
+
+
+async def test_other_streams_are_refused(house: FlexHouse) -> None:
+    answer = await house.ask("x", "/v1/responses", stream=True)
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "stream")
+
+
+@pytest.mark.parametrize("tier", ["auto", "default", "priority"])
+async def test_other_tiers_go_to_the_engine_as_they_are(
+    house: FlexHouse, engine: RuledEngine, tier: str
+) -> None:
+    answer = await house.ask("the word flex", service_tier=tier)
+    assert answer.status_code == 200
+    assert json.loads(engine.requests[-1].body)["service_tier"] == tier
+    assert await house.batches() == []
+
+
+async def test_metrics_tell_who_waits_and_who_waited(house: FlexHouse, engine: RuledEngine) -> None:
+    waiting = asyncio.create_task(house.ask("hang"))
+    await engine.saw_requests(1)
+    text = (await house.http.get("/metrics")).text
+    assert f'lowtide_flex_held{{endpoint="{CHAT}"}} 1.0' in text
+    waiting.cancel()
+    await engine.saw_abandoned(1)
+    async with asyncio.timeout(10):
+        while f'lowtide_flex_held{{endpoint="{CHAT}"}} 0.0' not in text:
+            text = (await house.http.get("/metrics")).text
+    assert 'lowtide_flex_held_seconds_count{status="0"}' in text

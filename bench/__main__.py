@@ -16,10 +16,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+from bench.scheduling_tables import scheduling_tables
+
 RESULTS: Final = Path(__file__).with_name("RESULTS.md")
 BENCHES: Final = (
     "bench_http_client", "bench_validate", "bench_end_to_end", "bench_live_door",
-    "bench_engine_sim",
+    "bench_engine_sim", "bench_schedule", "bench_claims", "bench_deadlines", "bench_eta",
 )  # fmt: skip
 
 
@@ -38,6 +40,7 @@ def report(
     whole: dict[str, Any],
     door: dict[str, Any],
     engine: dict[str, Any],
+    *scheduling: dict[str, Any],
 ) -> str:
     lines = [
         "# Benchmarks",
@@ -94,6 +97,7 @@ def report(
     ]
     lines += door_table(door)
     lines += engine_table(engine)
+    lines += scheduling_tables(*scheduling)
     return "\n".join(lines)
 
 

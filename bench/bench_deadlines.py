@@ -240,7 +240,7 @@ def fairness(seed: int, tenants: int = 20, hours: int = 12) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--seeds", type=int, default=12)
+    parser.add_argument("--seeds", type=int, default=4)
     seeds = parser.parse_args().seeds
     deadlines = []
     for load in (0.5, 0.7, 0.85, 0.95, 1.1):

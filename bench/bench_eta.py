@@ -235,7 +235,7 @@ def within(errors: dict[float, float | None]) -> bool:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--runs", type=int, default=60, help="of each kind")
+    parser.add_argument("--runs", type=int, default=40, help="of each kind")
     runs = parser.parse_args().runs
     kinds: dict[str, Any] = {}
     good = points = good_points = 0

@@ -40,6 +40,11 @@ BOUNDS: Final[Mapping[str, tuple[str, str, str]]] = {
         "live call",
         "Tokens of those calls, input and output, for each key and model.",
     ),
+    "weight": (
+        "",
+        "waiting",
+        "Its share of a pool beside other organizations that have work there; 1 unless given.",
+    ),
 }
 KEPT: Final = (
     ("FILE_TTL_S", "an uploaded file, an output or an error file, unless its owner says otherwise"),
@@ -66,7 +71,7 @@ def bounds_block() -> str:
     rows = []
     for name in OrganizationLimits.__struct_fields__:
         code, where, words = BOUNDS[name]
-        default = getattr(Limits(), name)
+        default = getattr(Limits(), name, 1)  # a weight has no setting: it compares organizations
         status = STATUS_OF.get(code)  # type: ignore[call-overload]
         answer = f"{status} `{code}`" if status else f"batch `failed`: `{code}`" if code else "-"
         shown = "none" if default is None else f"{default:,}"

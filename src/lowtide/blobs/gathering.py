@@ -1,7 +1,7 @@
 """The BlobWriter of both adapters: small pieces gather here until a block is worth a thread hop.
 
-An upload arrives in pieces of the network's size, 64 KB or less. Guards bounded memory: never more
-than one block is held, and a piece that is a block by itself passes through without a copy.
+An upload arrives in pieces of the network's size, 64 KB or less. Guards bounded memory: never two
+blocks are held, and a piece that is a block by itself passes through without a copy.
 """
 
 from collections.abc import Awaitable, Callable
@@ -18,8 +18,10 @@ class GatheringWriter:
         self._pending = bytearray()
 
     async def write(self, data: bytes) -> None:
-        if len(self._pending) + len(data) < self._block_bytes:
+        if len(data) < self._block_bytes:
             self._pending += data
+            if len(self._pending) >= self._block_bytes:
+                await self._append(self.take())
             return
         if self._pending:
             await self._append(self.take())

@@ -83,6 +83,8 @@ async def test_database_lost_and_restored_to_an_older_point(
         batch = await api.house.start(prompts(REQUESTS, 0.2))
         await some_done(api, batch)
         postgres.tool("pg_dump", "-Fc", "-f", str(dump), "-d", shared.database_url)
+        first = f"SELECT segment_key FROM slices WHERE batch_id = '{batch['id']}' ORDER BY seq"
+        named = postgres.sql(f"{first} LIMIT 1", database=database).strip()
         await api.house.end(batch)
         younger = await api.house.end(await api.house.start(prompts(3, 0.0)))
         await api.house.http.delete(f"/v1/files/{done['output_file_id']}")
@@ -91,8 +93,7 @@ async def test_database_lost_and_restored_to_an_older_point(
     folder = tmp_path / "blobs"
     (plan,) = folder.glob(f"plans/{batch['id']}-*")
     plan.unlink()  # as the sweep does, a minute after the end of the batch
-    segments = sorted(folder.glob("segments/*"), key=lambda path: path.stat().st_mtime)
-    segments[1].unlink()  # and this an hour after
+    (folder / named).unlink()  # and this an hour after
     asked_before = engine.calls.copy()
 
     postgres.sql(f"DROP DATABASE {database} WITH (FORCE)", f"CREATE DATABASE {database}")

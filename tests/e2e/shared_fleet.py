@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 import httpx
 from command_line import PATIENCE_S, Command
 
+from lowtide import limits
 from lowtide.core.ownership import Fleet
 from lowtide.store.migrate import MIGRATIONS
 from lowtide.store.schema import HEAD
@@ -25,6 +26,10 @@ from lowtide.store.sql_store import SqlStore
 from lowtide.testing.echo_engine import EchoEngine
 
 BEAT_S = 0.2
+FALL = 3
+"""Checks that must fail before a balancer sends nobody there any more."""
+MACHINE_S = 20.0
+"""From the end of a drain to the end of the process, when eight others want the same two cores."""
 WINDOW = 4
 NEWER_HEAD = f"{int(HEAD) + 1:04d}"
 _EXPANDING = f'''"""A revision that only adds: to a table in use, and a table."""
@@ -146,20 +151,21 @@ def shares_of(fleet: Fleet) -> dict[str, list[str]]:
     return shares
 
 
-async def stop(command: Command) -> float:
-    """SIGTERM, and exit code 0; how many seconds it took."""
+async def stop(command: Command) -> None:
+    """SIGTERM, and exit code 0 within the bound on draining and what a busy machine adds."""
     asked = time.monotonic()
     command.send(signal.SIGTERM)
     code, _, told = await command.ended()
     assert code == 0, told
-    return time.monotonic() - asked
+    assert time.monotonic() - asked < limits.DRAIN_S + MACHINE_S
 
 
 class Balancer:
     """What stands before several APIs: new connections go in turn to those that are ready.
 
-    As a Kubernetes service or an nginx `stream` does it, by connection and not by request. A
-    connection to a server that has turned unready stays.
+    As a Kubernetes service or an nginx `stream` does it, by connection and not by request, and with
+    checks that must fail three times in a row, for a server is slow now and then. A connection to
+    one that has turned unready stays; and when none is ready, all are tried, as Envoy does it.
     """
 
     def __init__(self) -> None:
@@ -199,13 +205,15 @@ class Balancer:
 
     async def _check(self, backend: str) -> None:
         async with httpx.AsyncClient(base_url=backend, timeout=5) as http:
+            failed = 0
             while True:
                 try:
                     found = (await http.get("/ready")).status_code == 200
                 except httpx.TransportError:
                     found = False
+                failed = 0 if found else failed + 1
                 async with self._changed:
-                    self._ready[backend] = found
+                    self._ready[backend] = found or (self._ready[backend] and failed < FALL)
                     self._changed.notify_all()
                 await asyncio.sleep(0.1)
 
@@ -215,8 +223,7 @@ class Balancer:
         task.add_done_callback(self._pipes.discard)
         try:
             ready = [backend for backend, is_ready in self._ready.items() if is_ready]
-            if not ready:
-                return
+            ready = ready or list(self._ready)
             self._turn += 1
             place = urlsplit(ready[self._turn % len(ready)])
             far_reader, far_writer = await asyncio.open_connection(place.hostname, place.port)

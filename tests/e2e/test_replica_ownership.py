@@ -70,8 +70,7 @@ async def test_a_worker_told_to_stop_hands_over_its_replicas_before_it_is_gone(
         second = await seen.worker("worker-2")
         await seen.owners.until(lambda shares: [len(s) for s in shares.values()] == [1, 1])
         await seen.house.until(batch, lambda now: now["request_counts"]["completed"] >= 90)
-        took_s = await stop(first)
-        assert took_s < 10, "within the bound for draining"
+        await stop(first)
         await seen.owners.until(lambda shares: [len(s) for s in shares.values()] == [2])
 
         ended = await seen.house.end(batch)

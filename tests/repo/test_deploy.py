@@ -268,8 +268,7 @@ def test_whoever_is_told_to_stop_gets_the_time_that_a_drain_takes() -> None:
     assert "lifecycle" in container(API), "balancers must hear of it before the door closes"
 
 
-def test_no_more_workers_than_planned_are_ever_there() -> None:
-    """Each worker has a window of its own on each engine: they add up."""
+def test_workers_go_one_at_a_time_and_no_door_goes_before_another_is_open() -> None:
     assert WORKER["spec"]["strategy"]["rollingUpdate"]["maxSurge"] == 0
     assert API["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
     assert API["spec"]["replicas"] > BUDGET["spec"]["minAvailable"] >= 1

@@ -180,7 +180,8 @@ def _mend(settings: Settings, wishes: Wishes) -> "Repairs":
 async def _examine(settings: Settings, config_file: Path | None) -> list[Finding]:
     """All checks, in the order in which trouble is best understood."""
     # Every adapter: slow to load, so not at the start.
-    from lowtide.cli import account_checkups, checkups
+    from lowtide.cli import account_checkups, checkups, fleet_checkup
+    from lowtide.wiring.database import is_single_machine
 
     findings = [checkups.check_config(settings, config_file)]
     findings += checkups.check_data_dir(settings)
@@ -190,6 +191,8 @@ async def _examine(settings: Settings, config_file: Path | None) -> list[Finding
         findings += [store, await checkups.check_blobs(settings)]
         if store.verdict == "ok":
             findings += await account_checkups.check_accounts(settings, datetime.now(UTC))
+        if store.verdict != "fail" and not is_single_machine(settings):
+            findings += await fleet_checkup.check_fleet(settings)
     findings += account_checkups.check_prices(settings)
     findings.append(checkups.check_port(settings))
     findings.append(checkups.check_embedded_engine())

@@ -6,12 +6,14 @@ import os
 import socket
 import sqlite3
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from prompt import Run
 
+from lowtide.core.ownership import Member
 from lowtide.data_dir import locked_data_dir
 from lowtide.store.schema import HEAD
 from lowtide.store.sql_store import SqlStore
@@ -278,3 +280,34 @@ def test_a_postgres_that_is_not_there_fails_and_keeps_its_password(
 def test_another_kind_of_database_fails_with_the_kinds_there_are(run_main: Run) -> None:
     use("mysql://h/db")
     assert "postgresql://" in checks(run_main, code=1)["store"]["what"]
+
+
+def beat(url: str, worker_id: str, *wants: str) -> None:
+    """A worker's heartbeat, and its claim of all that it wants."""
+
+    async def make() -> None:
+        store = SqlStore(url)
+        await store.open()
+        now = datetime.now(UTC)
+        await store.ownership.heartbeat(Member(worker_id, 1, 30.0, frozenset(wants)), now)
+        await store.ownership.claim(worker_id, wants, now)
+        await store.aclose()
+
+    asyncio.run(make())
+
+
+def test_workers_are_named_with_the_replicas_that_are_theirs(
+    run_main: Run, tmp_path: Path, postgres_url: str
+) -> None:
+    config = f"[server]\ndatabase_url = {json.dumps(postgres_url)}\n"
+    config += "[[replica]]\nurl = 'http://r2.invalid/v1/'\nmodels = ['m']\n"
+    (tmp_path / "lowtide.toml").write_text(config)
+    found = checks(run_main, code=1)  # the replica is not there
+    assert (found["workers"]["verdict"], found["workers"]["what"]) == ("ok", "none runs at present")
+    beat(postgres_url, "w-1", "http://r1.invalid/v1")
+    one = checks(run_main, code=1)["workers"]
+    assert one["verdict"] == "warn" and "no worker lists http://r2.invalid/v1;" in one["what"]
+    beat(postgres_url, "w-2", "http://r1.invalid/v1", "http://r2.invalid/v1")
+    both = checks(run_main, code=1)["workers"]
+    assert both["verdict"] == "ok"
+    assert both["what"] == "w-1: http://r1.invalid/v1; w-2: http://r2.invalid/v1"

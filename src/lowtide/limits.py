@@ -22,6 +22,7 @@ LINE_BYTES_MAX: Final = 16 * MIB  # an inline image or two; above it a line woul
 CUSTOM_ID_CHARS_MAX_TOGETHER: Final = 64  # protocol.md section 7
 CUSTOM_ID_CHARS_MAX: Final = 512  # OpenAI names no limit; this one keeps rows and logs readable
 MODEL_ID_CHARS_MAX: Final = 512  # a hub id or a file path; it becomes a column and a metric label
+CUSTOM_ID_BYTES_KEPT: Final = 64  # to find duplicates; of a longer id its digest is kept
 LINE_ERRORS_KEPT: Final = 1_000  # bad lines reported one by one; the total counts the rest
 OUTPUT_TOKENS_MAX: Final = 10_000_000  # that a line's bound counts for; models end far below
 MODELS_NAMED_IN_ERROR: Final = 5  # enough to spot a misspelling, short enough to read
@@ -127,6 +128,7 @@ CALIBRATION_SAVE_S: Final = 30.0  # what a crash may forget is learnt again in a
 # ---- chunks, leases, the beat (design.md section 3) ----
 CHUNK_REQUESTS_MAX: Final = 128  # unit of scheduling; its finished lines fit a 16-byte bitmap
 PREFIX_SHARE_MIN: Final = 0.05  # of a batch's bytes: below, sorting by prefix is not worth it
+PREFIX_MARKS_MAX: Final = 6_000_000  # eight bytes each: 48 MB; more are thinned out
 CHUNK_REQUESTS_FULL: Final = 96  # a chunk this long ends where a run of alike prompts begins
 CHUNK_BYTES_MAX: Final = 16 * MIB  # so that leased input in memory stays bounded with big lines
 LEASE_TTL_S: Final = 30.0  # a dead worker's chunks wait at most this long

@@ -6,7 +6,7 @@ those attested in protocol.md section 8, three texts verbatim from production. I
 that the fast path refuses always gets an error here.
 """
 
-from collections.abc import Container, Mapping
+from collections.abc import Mapping
 from typing import Final
 
 import msgspec
@@ -71,7 +71,7 @@ class LineError(msgspec.Struct, frozen=True):
 
 
 class Diagnosis(msgspec.Struct, frozen=True):
-    """The first problem of a line, and its custom_id where that much could be read."""
+    """The first problem of a line, and its custom_id where that much was read and in order."""
 
     error: LineError
     custom_id: str | None = None
@@ -93,12 +93,21 @@ class _Problem(Exception):
         self.param = param
 
 
-def diagnose(raw: bytes, line: int, rules: ValidationRules, seen: Container[str]) -> Diagnosis:
-    """Name the first problem of a line that is not blank and did not pass the fast path."""
+def duplicate(line: int) -> LineError:
+    """The error of a line whose custom_id an earlier line has."""
+    return LineError("duplicate_custom_id", DUPLICATE, line, "custom_id")
+
+
+def diagnose(raw: bytes, line: int, rules: ValidationRules) -> Diagnosis:
+    """Name the first problem of a line that is not blank and did not pass the fast path.
+
+    That its custom_id is a duplicate comes before all that is wrong behind it, and is not known
+    here: a `Diagnosis` with a custom_id gives way to `duplicate`.
+    """
     custom_id = None
     try:
         fields = _read_object(raw)
-        custom_id = _custom_id(fields, rules, seen)
+        custom_id = _custom_id(fields, rules)
         _check_method(fields, rules)
         _check_url(fields, rules)
         body = _members(_required(fields, "body"), "body")
@@ -129,9 +138,7 @@ def _read_object(raw: bytes) -> dict[str, msgspec.Raw]:
         raise _Problem("invalid_json_line", NOT_JSON) from error
 
 
-def _custom_id(
-    fields: Mapping[str, msgspec.Raw], rules: ValidationRules, seen: Container[str]
-) -> str:
+def _custom_id(fields: Mapping[str, msgspec.Raw], rules: ValidationRules) -> str:
     custom_id = _text(_required(fields, "custom_id"), "custom_id")
     if not custom_id:
         raise _Problem("invalid_request", "'custom_id' must not be empty.", "custom_id")
@@ -141,8 +148,6 @@ def _custom_id(
             "are allowed."
         )
         raise _Problem("invalid_request", message, "custom_id")
-    if custom_id in seen:
-        raise _Problem("duplicate_custom_id", DUPLICATE, "custom_id")
     return custom_id
 
 

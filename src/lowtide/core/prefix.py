@@ -9,7 +9,8 @@ is that of the file; groups come in the order of their first lines. Pure, and in
 file was cut into blocks. Source: scheduling.md section 2(b): sorting is a walk of the prefix tree.
 """
 
-from collections.abc import Sequence
+from array import array
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any, Final
 
@@ -26,8 +27,11 @@ _DEPTHS: Final = (
 """Bytes from the start of the prompt. Dense where a system prompt or a question's document ends."""
 _WINDOW: Final = 8  # bytes looked at before each depth: one number
 _MIX: Final = np.uint64(0x9E3779B97F4A7C15)
-_ALONE: Final = np.uint64(0)
+_THINNED: Final = (*range(1, len(_DEPTHS), 2), 2, 6, 10, 4, 8, 12)
+"""Levels to do without, in this order, where a file has too many marks: every other one first. The
+marks of the others still tell apart what differs above them."""
 
+Marks = npt.NDArray[np.uint64]
 Indices = npt.NDArray[np.int64]
 
 
@@ -47,8 +51,11 @@ class PrefixSketch:
 
     def __init__(self, field: bytes) -> None:
         self._needle = b'"' + field + b'"'
-        self._marks: list[npt.NDArray[np.uint64]] = []
-        self._lengths: list[npt.NDArray[np.int64]] = []
+        self._lengths = array("I")
+        # By level, and only of the prompts that reach it, in file order.
+        self._marks = {level: bytearray() for level in range(len(_DEPTHS))}
+        self._marks_bytes = 0
+        self._thinned = 0
 
     def add(self, data: bytes, starts: Sequence[int], ends: Sequence[int]) -> None:
         """The next requests: their lines are `data[start:end]`."""
@@ -56,84 +63,105 @@ class PrefixSketch:
         found = [find(needle, a, b) for a, b in zip(starts, ends, strict=True)]
         prompts = np.maximum(np.array(found, np.int64), np.asarray(starts, np.int64))
         lengths = np.asarray(ends, np.int64) - prompts
-        self._lengths.append(lengths)
-        self._marks.append(_marks(data, prompts, lengths))
+        self._lengths.frombytes(lengths.astype(np.uint32).tobytes())
+        for level, marks in _marks(data, prompts, lengths):
+            if level in self._marks:
+                self._marks[level] += marks.tobytes()
+                self._marks_bytes += marks.nbytes
+        self._thin_out()
+
+    def _thin_out(self) -> None:
+        """Bound the memory. What is left follows from all prompts, not from the order of calls."""
+        bytes_max = limits.PREFIX_MARKS_MAX * np.uint64().nbytes
+        while self._marks_bytes > bytes_max and self._thinned < len(_THINNED):
+            self._marks_bytes -= len(self._marks.pop(_THINNED[self._thinned]))
+            self._thinned += 1
 
     def order(self) -> RunOrder | None:
-        """None when the order of the file is as good: too little is shared, or it lies together."""
-        if not self._lengths:
-            return None
-        lengths = np.concatenate(self._lengths)
-        firsts = _first_alike(_stacked(self._marks))
+        """None when the order of the file is as good: too little is shared, or it lies together.
+
+        Call it once, after the last `add`: it takes the marks apart.
+        """
+        lengths = np.array(self._lengths, np.uint32)
+        kept = list(self._marks)
+        firsts = _first_alike(lengths, self._marks)
         if not firsts:
             return None
         places = np.lexsort(firsts[::-1])
-        depths = np.array((0, *_DEPTHS), np.int64)
+        depths = np.array((0, *(_DEPTHS[level] for level in kept)), np.int64)
         alike = _levels_alike(firsts, places)
-        saved = int(depths[alike].sum()) / max(1, int(lengths.sum()))
-        before = int(depths[_levels_alike(firsts, np.arange(len(lengths)))].sum())
-        if saved < limits.PREFIX_SHARE_MIN or depths[alike].sum() <= before:
+        seen_before = int(depths[alike].sum())
+        saved = seen_before / max(1, int(lengths.sum(dtype=np.int64)))
+        as_it_lies = _levels_alike(firsts, np.arange(len(lengths), dtype=np.int32))
+        if saved < limits.PREFIX_SHARE_MIN or seen_before <= int(depths[as_it_lies].sum()):
             return None
         following = np.append(alike[1:], 0)
         return RunOrder(places, alike < np.maximum(following, 1), saved)
 
 
-def _marks(data: bytes, prompts: Indices, lengths: Indices) -> npt.NDArray[np.uint64]:
-    """A row a prompt: for each depth a number made of all windows down to it, or `_ALONE`."""
-    deep = int(np.searchsorted(_DEPTHS, lengths.max(initial=0), "right"))
-    marks = np.zeros((len(prompts), deep), np.uint64)
-    if not deep:
-        return marks
+def _marks(data: bytes, prompts: Indices, lengths: Indices) -> Iterator[tuple[int, Marks]]:
+    """For each level that some prompt reaches, for each that does: a number made of all windows
+    down to it.
+    """
+    if lengths.max(initial=0) < _DEPTHS[0]:
+        return
     # Eight bytes from any place of the block as one number, without a copy of the block.
     windows: npt.NDArray[Any] = np.ndarray(
         (len(data) - _WINDOW + 1,), "<u8", buffer=data, strides=(1,)
     )
     mark = np.zeros(len(prompts), np.uint64)
-    for level, depth in enumerate(_DEPTHS[:deep]):
+    for level, depth in enumerate(_DEPTHS):
         reaches = lengths >= depth
-        seen = windows[prompts[reaches] + (depth - _WINDOW)]
-        mark[reaches] = ((mark[reaches] ^ seen) + np.uint64(1)) * _MIX
-        marks[reaches, level] = mark[reaches]
-    return marks
+        prompts, lengths, mark = prompts[reaches], lengths[reaches], mark[reaches]
+        if not len(prompts):
+            return
+        mark = ((mark ^ windows[prompts + (depth - _WINDOW)]) + np.uint64(1)) * _MIX
+        yield level, mark
 
 
-def _stacked(parts: Sequence[npt.NDArray[np.uint64]]) -> npt.NDArray[np.uint64]:
-    """All rows, as wide as the widest part."""
-    wide = max(part.shape[1] for part in parts)
-    stacked = np.zeros((sum(len(part) for part in parts), wide), np.uint64)
-    row = 0
-    for part in parts:
-        stacked[row : row + len(part), : part.shape[1]] = part
-        row += len(part)
-    return stacked
-
-
-def _first_alike(marks: npt.NDArray[np.uint64]) -> list[Indices]:
-    """For each depth, as far down as any two agree: the first request alike to each.
+def _first_alike(
+    lengths: npt.NDArray[np.uint32], marks_by_level: dict[int, bytearray]
+) -> list[npt.NDArray[np.int32]]:
+    """For each level, as far down as any two agree: the first request alike to each.
 
     Who agrees with nobody is its own first; who agreed with nobody above is not looked at again.
+    The marks are let go level by level: a million requests have many megabytes of them.
     """
-    own = np.arange(len(marks))
-    among = own
-    firsts: list[Indices] = []
-    for level in range(marks.shape[1]):
-        among = among[marks[among, level] != _ALONE]
-        _, first, group, size = np.unique(
-            marks[among, level], return_index=True, return_inverse=True, return_counts=True
-        )
-        company = size[group] > 1
-        among, leaders = among[company], among[first][group][company]
-        if not len(among):
+    own = np.arange(len(lengths), dtype=np.int32)
+    in_company = np.ones(len(lengths), bool)
+    firsts: list[npt.NDArray[np.int32]] = []
+    for level in sorted(marks_by_level):
+        marks = np.frombuffer(marks_by_level.pop(level), np.uint64)
+        reaching = own[lengths >= _DEPTHS[level]]
+        among = in_company[reaching]
+        members, leaders = _groups(reaching[among], marks[among])
+        if not len(members):
             break
         column = own.copy()
-        column[among] = leaders
+        column[members] = leaders
         firsts.append(column)
+        in_company[:] = False
+        in_company[members] = True
     return firsts
 
 
-def _levels_alike(firsts: Sequence[Indices], places: Indices) -> Indices:
+def _groups(
+    requests: npt.NDArray[np.int32], marks: Marks
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+    """Requests that share their mark with another, and for each the first that has it."""
+    order = np.argsort(marks, kind="stable")
+    marks, requests = marks[order], requests[order]
+    starts = np.flatnonzero(np.append(True, marks[1:] != marks[:-1]))[: len(marks)]
+    sizes = np.diff(np.append(starts, len(marks)))
+    in_company = np.repeat(sizes > 1, sizes)
+    return requests[in_company], np.repeat(requests[starts], sizes)[in_company]
+
+
+def _levels_alike(
+    firsts: Sequence[npt.NDArray[np.int32]], places: npt.NDArray[Any]
+) -> npt.NDArray[np.int8]:
     """How many depths down each request agrees with the one that runs before it."""
-    alike = np.zeros(len(places), np.int64)
+    alike = np.zeros(len(places), np.int8)
     still = np.ones(max(0, len(places) - 1), bool)
     for column in firsts:
         row = column[places]
@@ -143,3 +171,4 @@ def _levels_alike(firsts: Sequence[Indices], places: Indices) -> Indices:
 
 
 assert all(a < b for a, b in pairwise(_DEPTHS)), "each depth lies below the one before"
+assert sorted((0, *_THINNED)) == list(range(len(_DEPTHS))), "all but the first may have to go"

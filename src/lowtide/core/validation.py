@@ -3,7 +3,8 @@
 The validate loop (and `lowtide validate`, offline) feeds blocks of any size; nothing here does I/O.
 A good line costs one decode into a Struct that holds only the needed fields; a bad one goes to
 `diagnosis`. Invariants: how the file is cut into blocks never changes the result, no input raises,
-and memory is bounded by the plan, the custom_ids, the kept errors and one partial line.
+and memory is bounded by the plan, the kept errors, one partial line, and for each request a hundred
+bytes at most of what its custom_id and its prompt begin with.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -12,9 +13,11 @@ from types import MappingProxyType
 from typing import Any, Final
 
 import msgspec
+import numpy as np
 
 from lowtide import limits
-from lowtide.core.diagnosis import LineError, ValidationRules, diagnose
+from lowtide.core.custom_ids import CustomIds
+from lowtide.core.diagnosis import LineError, ValidationRules, diagnose, duplicate
 from lowtide.core.line import Dialect
 from lowtide.core.line_cutter import CutLine, LineCutter
 from lowtide.core.plan import Plan, build_plan, pack_record, read_places
@@ -163,7 +166,7 @@ class Validator:
         self._strict = rules.dialect == "openai"
         self._token_models = token_models
         self._requests = 0  # lines that are not blank, good or bad
-        self._custom_ids: set[str] = set()
+        self._custom_ids = CustomIds()
         self._shares: dict[str, _Share] = {}  # by canonical model id
         self._shares_by_name: dict[str, _Share] = {}  # the same, by every name seen
         self._errors: list[LineError] = []
@@ -185,6 +188,7 @@ class Validator:
     def finish(self) -> Plan | ValidationFailure:
         """The result; the last line may lack its ending. Call once, after the last block."""
         self._take(self._cutter.finish())
+        self._report_duplicates()
         if self._requests > self._rules.requests_max:
             message = (
                 f"The file has more than {self._rules.requests_max:,} requests, which is the limit "
@@ -193,7 +197,8 @@ class Validator:
             self._errors.insert(0, LineError("too_many_tasks", message, None, None))
             self._total_errors += 1
         elif not self._requests:
-            self._report(LineError("empty_file", "The file has no requests.", None, None))
+            self._errors.append(LineError("empty_file", "The file has no requests.", None, None))
+            self._total_errors += 1
         if self._total_errors:
             errors = tuple(self._errors[: self._rules.errors_kept])
             return ValidationFailure(errors, self._total_errors, self.lines_seen)
@@ -207,27 +212,34 @@ class Validator:
     def _take(self, lines: Iterator[CutLine]) -> None:
         """Plan or refuse each line; past the limit on requests, lines are only counted."""
         requests_max = self._rules.requests_max
+        custom_ids: list[str] = []
+        numbers: list[int] = []
         for number, offset, raw, utf8 in lines:
             if self._requests > requests_max:
                 continue
             line = self._read(raw) if raw is not None and utf8 else None
             share = self._share_of(line.body.model) if line is not None else None
             if line is None or share is None or raw is None:
-                self._refuse(number, raw)
+                if (custom_id := self._refuse(number, raw)) is not None:
+                    custom_ids.append(custom_id)
+                    numbers.append(number)
                 continue
             self._requests += 1
-            self._custom_ids.add(line.custom_id)
+            custom_ids.append(line.custom_id)
+            numbers.append(number)
             bound = self._output_bound(line.body)
             if bound.__class__ is int and bound > 0:
                 asked = [n for n in self._answers(line.body) if n.__class__ is int and n > 1]
                 share.output_tokens += min(bound * max(asked, default=1), limits.OUTPUT_TOKENS_MAX)
             tokens = share.estimate(raw, offset)
             share.records += pack_record(number, offset, len(raw), tokens)
+        self._custom_ids.add(custom_ids, numbers)
         for share in self._shares.values():
             share.look_at_prompts(self._cutter.data, self._cutter.data_offset)
 
     def _read(self, raw: memoryview) -> _Line | None:
-        """The fast path: the line if it keeps every rule but the model's, else None."""
+        """The fast path: the line if it keeps every rule that one line can keep, save the model's;
+        else None."""
         try:
             line = self._decode(raw)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -237,10 +249,7 @@ class Validator:
         else:
             addressed = line.url is None or line.url == self._endpoint
         acceptable = (
-            addressed
-            and not line.body.stream
-            and 0 < len(line.custom_id) <= self._custom_id_chars
-            and line.custom_id not in self._custom_ids
+            addressed and not line.body.stream and 0 < len(line.custom_id) <= self._custom_id_chars
         )
         return line if acceptable else None
 
@@ -256,27 +265,38 @@ class Validator:
             self._shares_by_name[name] = share
         return share
 
-    def _refuse(self, number: int, raw: memoryview | None) -> None:
-        """Report a line that the fast path did not take, unless it is blank."""
+    def _refuse(self, number: int, raw: memoryview | None) -> str | None:
+        """Report a line that the fast path did not take, unless it is blank.
+
+        Its custom_id, where that could be read: a second use of it is an error, too.
+        """
         text = None if raw is None else bytes(raw)
         if text is not None and not text.strip(_BLANK):
-            return
+            return None
         self._requests += 1
         if self._requests > self._rules.requests_max:
-            return
+            return None
+        self._total_errors += 1
         if len(self._errors) >= self._rules.errors_kept:
             # Only the total grows now, so a file of nothing but bad lines costs no more than a good
             # one; the price is that later uses of this line's custom_id are not found out.
-            self._total_errors += 1
-        elif text is None:
+            return None
+        if text is None:
             message = f"This line is longer than {self._rules.line_bytes_max:,} bytes."
-            self._report(LineError("invalid_request", message, number, None))
-        else:
-            diagnosis = diagnose(text, number, self._rules, self._custom_ids)
-            self._report(diagnosis.error)
-            if diagnosis.custom_id is not None:  # a second use of a bad line's id is an error too
-                self._custom_ids.add(diagnosis.custom_id)
+            self._errors.append(LineError("invalid_request", message, number, None))
+            return None
+        diagnosis = diagnose(text, number, self._rules)
+        self._errors.append(diagnosis.error)
+        return diagnosis.custom_id
 
-    def _report(self, error: LineError) -> None:
-        self._total_errors += 1
-        self._errors.append(error)
+    def _report_duplicates(self) -> None:
+        """Put the duplicates among the bad lines, in file order; as an error one comes first."""
+        repeated = self._custom_ids.repeated()
+        self._custom_ids = CustomIds()  # let go of them, before the plan takes its memory
+        if not len(repeated):
+            return
+        errors = {error.line or 0: error for error in self._errors}
+        known = np.isin(repeated, np.array(sorted(errors), repeated.dtype))
+        self._total_errors += len(repeated) - int(np.count_nonzero(known))
+        errors |= {line: duplicate(line) for line in repeated[: self._rules.errors_kept].tolist()}
+        self._errors = [errors[line] for line in sorted(errors)]

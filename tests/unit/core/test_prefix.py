@@ -2,7 +2,10 @@
 
 import json
 import random
+import tracemalloc
+from itertools import accumulate
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -113,6 +116,45 @@ def test_prompts_that_share_less_than_is_worth_it_keep_the_order_of_the_file() -
     lines = [line(f"r{n}", text(n, 8_000)) for n in range(400)]
     lines[390] = line("again", text(3, 8_000))
     assert order_of(lines) is None
+
+
+def test_where_marks_are_too_many_what_is_alike_still_lies_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lines = question_major(documents=20, questions=5)
+    monkeypatch.setattr(limits, "PREFIX_MARKS_MAX", 4 * len(lines))  # of about seven for each
+    order = order_of(lines)
+    assert order is not None
+    assert [place % 20 for place in order.places.tolist()] == [
+        d for d in range(20) for _ in "12345"
+    ]
+
+
+def test_thinning_out_marks_does_not_depend_on_how_the_file_was_cut(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lines = question_major(documents=12, questions=4)
+    monkeypatch.setattr(limits, "PREFIX_MARKS_MAX", 2 * len(lines))
+    plans = [plan_of(lines, block_bytes) for block_bytes in (1_000, 20_000, 1 << 20)]
+    assert plans[0] == plans[1] == plans[2]
+
+
+def test_a_few_long_prompts_cost_nothing_for_the_many_short_ones() -> None:
+    few = [line(f"long-{n}", text(n, 33_000)) for n in range(3)]
+    many = [line(f"short-{n}", text(n, 300)) for n in range(1_000)]
+    tracemalloc.start()
+    try:
+        sketch = PrefixSketch(b"messages")
+        for block in range(20):
+            lines = [few[block % 3], *many]
+            data = b"\n".join(lines)
+            ends = list(accumulate(len(one) + 1 for one in lines))
+            starts = [0, *ends[:-1]]
+            sketch.add(data, starts, [end - 1 for end in ends])
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept / 20_000 < 64 + len(data) / 20_000
 
 
 def test_no_requests_have_no_order() -> None:

@@ -1,6 +1,7 @@
 """core/validation.py and core/diagnosis.py: every rule, with its code, text and place."""
 
 import json
+import tracemalloc
 from collections.abc import Mapping
 from typing import Any
 
@@ -282,6 +283,46 @@ def test_a_duplicate_is_found_even_when_the_first_use_was_bad() -> None:
     )
     assert first == LineError("duplicate_custom_id", text, 3, "custom_id")
     assert second == LineError("duplicate_custom_id", text, 4, "custom_id")
+
+
+def test_a_duplicate_is_told_of_before_what_else_is_wrong_with_its_line() -> None:
+    lines = [make("a"), make("a", url="/v1/elsewhere"), make("c", url="/v1/elsewhere"), make("a")]
+    errors = errors_of(*lines)
+    assert [(error.code, error.line) for error in errors] == [
+        ("duplicate_custom_id", 2),
+        ("url_mismatch", 3),
+        ("duplicate_custom_id", 4),
+    ]
+
+
+def test_all_duplicates_are_counted_and_the_first_errors_kept() -> None:
+    rules = ValidationRules(endpoint=CHAT, dialect="openai", errors_kept=3)
+    validator = Validator(rules)
+    lines = [make("a"), make("a"), make("b", body_stream=True), make("a"), make("a"), make("b")]
+    for n in range(0, len(lines), 2):
+        validator.feed(data_of(*lines[n : n + 2]))
+    result = validator.finish()
+    assert isinstance(result, ValidationFailure)
+    assert result.total_errors == 5
+    assert [error.line for error in result.errors] == [2, 3, 4]
+
+
+def test_a_request_costs_some_hundred_bytes_of_memory_at_most() -> None:
+    count = 50_000
+    line = json.dumps(make("ID", body_note="x" * 300)).encode() + b"\n"
+    tracemalloc.start()
+    try:
+        validator = Validator(ValidationRules(endpoint=CHAT, dialect="openai"))
+        for start in range(0, count, 500):
+            ids = range(start, start + 500)
+            validator.feed(b"".join(line.replace(b"ID", b"request-%08d" % n) for n in ids))
+        plan = validator.finish()
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert isinstance(plan, Plan)
+    assert plan.requests == count
+    assert peak / count < 160
 
 
 def test_a_repeated_field_counts_by_its_last_value() -> None:

@@ -9,9 +9,8 @@ whose callers have all left is cancelled; nothing is held beyond `FLEX_HOLD_S`.
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any
-
-import structlog
 
 from lowtide import limits
 from lowtide.core.batch import Batch, Status
@@ -22,8 +21,6 @@ from lowtide.ports.blobs import BlobError, Blobs
 from lowtide.ports.flex import Standing
 from lowtide.ports.store import Store, StoreError
 from lowtide.service.flex_queue import FlexQueue, Order, unavailable
-
-log = structlog.get_logger(__name__)
 
 Key = tuple[str, str, str]
 """Project, user and endpoint: what the calls of one party have in common."""
@@ -112,8 +109,10 @@ class FlexService:
     async def aclose(self) -> None:
         """Wait, not for long, until what callers left behind is cancelled."""
         self.begin_drain()
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=limits.DRAIN_S)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(limits.DRAIN_S):
+                while self._tasks:  # whoever makes a batch for nobody goes on to cancel it
+                    await asyncio.wait(self._tasks)
 
     async def hold(self, project_id: str, user_id: str, call: FlexCall) -> LiveAnswer:
         """The answer to a call, however long it takes up to `hold_s`.

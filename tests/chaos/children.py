@@ -11,8 +11,8 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -95,10 +95,15 @@ class Child:
         assert self._process.returncode is not None
         return self._process.returncode
 
-    def bound_files(self, count: int) -> None:
-        """Let it open no file above so many, from now on."""
-        _, hard = resource.prlimit(self.pid, resource.RLIMIT_NOFILE)
-        resource.prlimit(self.pid, resource.RLIMIT_NOFILE, (count, hard))
+    @contextmanager
+    def bounded(self, what: int, count: int) -> Iterator[None]:
+        """Lower one of its limits (`resource.RLIMIT_`...) to `count` while the context lasts."""
+        soft, hard = resource.prlimit(self.pid, what)
+        resource.prlimit(self.pid, what, (count, hard))
+        try:
+            yield
+        finally:
+            resource.prlimit(self.pid, what, (soft, hard))
 
     def starved_s(self) -> float:
         """How long its main thread was ready to run and had no processor, in this life so far."""

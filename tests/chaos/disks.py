@@ -24,6 +24,7 @@ from rounds import Plague
 DISK_MIB: Final = 48
 GOING_S: Final = 30.0
 BEATS_S: Final = 1.0
+FILE_BYTES: Final = 1024
 SPARE_FILES: Final = 1
 Scenario = Callable[[Path], Any]
 """An async context: a house, and what is done to it."""
@@ -78,12 +79,38 @@ async def full(folder: Path) -> AsyncIterator[tuple[House, Plague]]:
                 await asyncio.sleep(BEATS_S + random.random())
                 _must(settled == [job.settled for job in jobs], "a beat found room on a full disk")
             mended_at = time.monotonic()
-            faults.append(Fault("full", "disk", at, "dispatch", mended_at, mended_at))
+            # Leases cannot be renewed on a full disk: after they ended, what was gathered in memory
+            # runs again, if they are taken back before the first beat with room.
+            until = mended_at + BEATS_S
+            faults.append(Fault("full", "disk", at, "dispatch", mended_at, mended_at, until))
             _said_so(house, "no room", "no space left")
             _must((await _upload(house)).status_code == 200, "an upload with room again")
 
         async with sqlite_house(folder, data=disk) as house:
             yield house, plague
+
+
+@asynccontextmanager
+async def small_files(folder: Path) -> AsyncIterator[tuple[House, Plague]]:
+    """No file may grow, its own log included: what a quota does, and needs no root."""
+
+    async def plague(
+        house: House, jobs: Sequence[Job], watch: Watch, random: Random, faults: list[Fault]
+    ) -> None:
+        serve = house.children["serve"]
+        await _under_way(jobs, watch)
+        at = time.monotonic()
+        with serve.bounded(resource.RLIMIT_FSIZE, FILE_BYTES):
+            await asyncio.sleep(BEATS_S)
+            await _refuses(house, 507, "storage_full")
+            await asyncio.sleep(BEATS_S + random.random())
+        mended_at = time.monotonic()
+        until = mended_at + BEATS_S
+        faults.append(Fault("small files", "serve", at, "dispatch", mended_at, mended_at, until))
+        _must((await _upload(house)).status_code == 200, "an upload with room again")
+
+    async with sqlite_house(folder) as house:
+        yield house, plague
 
 
 @asynccontextmanager
@@ -188,18 +215,15 @@ async def few_files(folder: Path) -> AsyncIterator[tuple[House, Plague]]:
     ) -> None:
         serve = house.children["serve"]
         await _under_way(jobs, watch)
-        _, most = resource.prlimit(serve.pid, resource.RLIMIT_NOFILE)
-        serve.bound_files(serve.open_files() + SPARE_FILES)
         at = time.monotonic()
-        try:
+        with serve.bounded(resource.RLIMIT_NOFILE, serve.open_files() + SPARE_FILES):
             statuses = await asyncio.gather(*(_status(_upload(house)) for _ in range(20)))
             allowed = {200, 503, 507, None}
             _must(set(statuses) <= allowed, f"uploads were answered {sorted(map(str, statuses))}")
             await asyncio.sleep(BEATS_S + random.random())
-        finally:
-            serve.bound_files(most)
         mended_at = time.monotonic()
-        faults.append(Fault("few files", "serve", at, "dispatch", mended_at, mended_at))
+        until = mended_at + BEATS_S
+        faults.append(Fault("few files", "serve", at, "dispatch", mended_at, mended_at, until))
 
     async with sqlite_house(folder) as house:
         yield house, plague
@@ -214,13 +238,12 @@ async def few_files_for_a_worker(folder: Path) -> AsyncIterator[tuple[House, Pla
     ) -> None:
         worker = random.choice(house.of_role("worker"))
         await _under_way(jobs, watch)
-        _, most = resource.prlimit(worker.pid, resource.RLIMIT_NOFILE)
-        worker.bound_files(worker.open_files() - SPARE_FILES)
         at = time.monotonic()
-        await asyncio.sleep(3 * BEATS_S + random.random())
-        worker.bound_files(most)
+        with worker.bounded(resource.RLIMIT_NOFILE, worker.open_files() - SPARE_FILES):
+            await asyncio.sleep(3 * BEATS_S + random.random())
         mended_at = time.monotonic()
-        faults.append(Fault("few files", worker.name, at, "dispatch", mended_at, mended_at))
+        until = mended_at + BEATS_S
+        faults.append(Fault("few files", worker.name, at, "dispatch", mended_at, mended_at, until))
 
     async with fleet_house(folder) as house:
         yield house, plague
@@ -236,6 +259,7 @@ async def _status(ask: Awaitable[httpx.Response]) -> int | None:
 
 SCENARIOS: Final[Mapping[str, Scenario]] = {
     "full": full,
+    "small-files": small_files,
     "full-and-killed": full_and_killed,
     "read-only-blobs": read_only_blobs,
     "failed-disk": failed_disk,

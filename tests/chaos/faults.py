@@ -94,7 +94,7 @@ def _count(fault: Fault, repeats: Sequence[Repeat], calls: Sequence[Call], watch
 def _beat_took_s(fault: Fault, calls: Sequence[Call], watch: Watch) -> float:
     """The longest time between commits just before the fault, as a client saw them. What is lost
     is what was asked since the last commit but one: the last may have been under way."""
-    begun = [calls[0].at] if calls else []
+    begun = [calls[0].at] if calls and calls[0].at < fault.at else []
     seen = [at for at, what in watch.moves if what == "count" and at < fault.at]
     commits = [*begun, *seen, fault.at][-COMMITS_SEEN:]
     return max((later - earlier for earlier, later in pairwise(commits)), default=0.0)

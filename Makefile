@@ -28,7 +28,7 @@ PLOTS_VENV := .venvs/plots$(if $(PYTHON),-$(notdir $(PYTHON)))
 LIVE_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test sim sim-long check format docs bench bench-live big-files test-clients test-real test-chaos fuzz-api pins clean
+.PHONY: help run test sim sim-long check format docs bench bench-live big-files million-lines test-clients test-real test-chaos fuzz-api pins clean
 
 help: ## list the targets
 	@awk -F ' *## *' '/^[a-z-]+:.*## / { sub(/:.*/, "", $$1); printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -67,6 +67,9 @@ bench: $(VENV)/.ready-requirements-test ## measure this machine
 
 big-files: $(VENV)/.ready-requirements-test ## five gigabytes in parts through both vendors' clients (20 GB of disk, minutes)
 	$(PY) -m bench.big_files
+
+million-lines: $(VENV)/.ready-requirements-test ## a batch of a million lines, and the memory of every process (minutes)
+	$(PY) -m bench.million_lines
 
 bench-live: $(PLOTS_VENV)/.ready-requirements-plots ## batch beside live traffic, in virtual time: tables and pictures
 	$(PLOTS_VENV)/bin/python -m bench.live_traffic $(LIVE_ARGS)

@@ -79,8 +79,9 @@ class Merge:
 
     def runs(self, kind: ResultKind, bytes_max: int) -> Iterator[Run]:
         """That result file's lines in input order; a single larger line is a run of its own."""
-        everything = self._sorted()
-        places = everything[everything["ok"] == (kind == "output")]
+        places = self._sorted()
+        if (chosen := places["ok"] == (kind == "output")).sum() < len(places):
+            places = places[chosen]  # else it is all of them, and no copy is needed
         ends = np.cumsum(places["length"], dtype=np.uint64)
         start, before = 0, 0
         while start < len(places):
@@ -94,7 +95,10 @@ class Merge:
     def _sorted(self) -> Places:
         if self._places is None:
             merged = np.concatenate(self._parts) if self._parts else np.empty(0, _PLACE)
-            _, first = np.unique(merged["line"], return_index=True)
-            self.doubled = len(merged) - len(first)
-            self._places, self._parts = merged[first], []
+            self._parts = []  # before the sort, which takes as much again
+            order = np.argsort(merged["line"], kind="stable")
+            lines = merged["line"][order]
+            order = order[np.append(True, lines[1:] != lines[:-1])[: len(lines)]]
+            self.doubled = len(merged) - len(order)
+            self._places = merged[order]
         return self._places

@@ -1,5 +1,8 @@
 """core/merge.py: committed outcomes back in input order."""
 
+import struct
+import tracemalloc
+
 import pytest
 
 from lowtide.core.chunk import ChunkKey
@@ -80,3 +83,22 @@ def test_offsets_beyond_four_gigabytes_are_kept() -> None:
     merge.add_slice(0, offset, data[piece.index_offset :], completed=1, failed=0)
     (run,) = merge.runs("output", 100)
     assert run.places == [(1, 0, offset, 4)]
+
+
+def test_a_line_costs_some_sixty_bytes_at_most_while_the_lines_are_sorted() -> None:
+    count, slice_lines = 50_000, 100
+    tracemalloc.start()
+    try:
+        merge = Merge()
+        for start in range(count, 0, -slice_lines):
+            index = b"".join(struct.pack("<II", start - n, 500) for n in range(slice_lines))
+            merge.add_slice(0, start * 500, index, completed=slice_lines, failed=0)
+        assert merge.count("output") == count
+        _, peak = tracemalloc.get_traced_memory()
+        for _ in merge.runs("output", 1 << 16):
+            pass
+        _, peak_of_all = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak / count < 70
+    assert peak_of_all / count < 80

@@ -94,8 +94,8 @@ class PrefillPacer:
             self.opens_at_s = self._live_read_at_s = now_s
 
     def take_unread(self, prompts: Sequence[int], now_s: float) -> list[int]:
-        """Of the prompts, youngest first, that the engine has not read to the end: how much of each is
-        left. They are taken back.
+        """Of the prompts, youngest first, that the engine has not read to the end: how much of each
+        is left. They are taken back.
         """
         left = max(0.0, self._read_until_s - now_s) * self._best_rate - self._live_tokens
         taken: list[int] = []

@@ -25,6 +25,7 @@ from lowtide.loops.housekeeping import ExpireLoop, SweepLoop
 from lowtide.loops.listen import ListenLoop
 from lowtide.loops.ownership import OwnershipLoop
 from lowtide.loops.runner import Loop, Loops
+from lowtide.loops.tasks import Wake
 from lowtide.loops.urgency import UrgencyLoop
 from lowtide.loops.validate import ValidateLoop
 from lowtide.ports.blobs import Blobs
@@ -77,44 +78,26 @@ class Worker:
             prices=lambda: catalogue.prices,
         )
         self._dispatcher = Dispatcher(
-            worker_id,
-            store.work,
-            blobs,
-            clock,
-            draw,
-            upstreams,
-            self._committer,
+            worker_id, store.work, blobs, clock, draw, upstreams, self._committer,
             attempts_max=settings.dispatch.attempts_max,
             lease_ttl_s=ttl_s,
             on_answer=self._calibrations.finished,
             in_flight_max=settings.limits.requests_in_flight,
             lose_input=store.lifecycle.lose_input,
             hours=self._hours,
-        )
+        )  # fmt: skip
+        validate = ValidateLoop(
+            worker_id, store.lifecycle, blobs, clock, catalogue, settings.limits, self.wake,
+            token_models=self._calibrations.models,
+            allowance=allowance,
+            lease_ttl_s=ttl_s,
+        )  # fmt: skip
         parts: list[Loop] = [
-            ValidateLoop(
-                worker_id,
-                store.lifecycle,
-                blobs,
-                clock,
-                catalogue,
-                settings.limits,
-                self.wake,
-                token_models=self._calibrations.models,
-                allowance=allowance,
-                lease_ttl_s=ttl_s,
-            ),
+            validate,
             self._dispatcher,
             self._committer,
             self._calibrations,
-            AssembleLoop(
-                worker_id, store.lifecycle, store.results, blobs, clock, lease_ttl_s=ttl_s
-            ),
-            ExpireLoop(store.lifecycle, store.work, self.wake),
-            SweepLoop(store.results, blobs, clock),
-            BudgetLoop(store.ledger, self.wake),
-            UrgencyLoop(store.capacity, self.wake),
-            ListenLoop(store.wakeups, self.wake),
+            *_upkeep(worker_id, store, blobs, clock, self.wake, ttl_s),
             ControlLoop(
                 controlled,
                 self._dispatcher,
@@ -220,6 +203,22 @@ class Worker:
             self._dispatcher,
             lease_ttl_s=lease_ttl_s,
         )
+
+
+def _upkeep(
+    worker_id: str, store: Store, blobs: Blobs, clock: Clock, wake: Wake, lease_ttl_s: float
+) -> list[Loop]:
+    """What follows the dispatch, what time alone makes due, and what other processes announce."""
+    return [
+        AssembleLoop(
+            worker_id, store.lifecycle, store.results, blobs, clock, lease_ttl_s=lease_ttl_s
+        ),
+        ExpireLoop(store.lifecycle, store.work, wake),
+        SweepLoop(store.results, blobs, clock),
+        BudgetLoop(store.ledger, wake),
+        UrgencyLoop(store.capacity, wake),
+        ListenLoop(store.wakeups, wake),
+    ]
 
 
 def _why_not(replica: Replica) -> str | None:

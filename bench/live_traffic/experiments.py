@@ -16,8 +16,8 @@ from lowtide.testing.engine_sim.requests import SimRequest
 from lowtide.testing.engine_sim.scheduler import SchedulerConfig
 from lowtide.testing.engine_sim.virtual import VirtualWorld
 
-DAY_S: Final = 3_600.0
-"""A simulated day is an hour long: what matters is that load changes slowly against a call."""
+DAY_S: Final = 1_800.0
+"""A simulated day is half an hour: what matters is that load changes slowly against a call."""
 BATCH_PRIORITY: Final = 100
 SETUPS: Final = {
     "stock": SchedulerConfig(),

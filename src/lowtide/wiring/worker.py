@@ -108,9 +108,7 @@ class Worker:
             AcquaintLoop(controlled, clock),
         ]
         self._ownership = self._share(worker_id, store, shared, ttl_s) if shared else None
-        if self._ownership is not None:
-            parts.append(self._ownership)
-        self._loops = Loops(parts, clock)
+        self._loops = Loops([*parts, *([self._ownership] if self._ownership else [])], clock)
         self._drain: asyncio.Task[None] | None = None
         self._committer.holdings = self._dispatcher
         self.on_wake: Callable[[str], None] = lambda _: None

@@ -2,7 +2,7 @@
 
     python -m bench.bench_spread [--requests N]
 
-Every process is real; the engines (50 ms a request, as many at once as the window) live in this one
+Every process is real; the engines (25 to 75 ms a request, as many at once as the window) live here
 and measure themselves, without sampling: how long each had nothing in flight, and how many calls on
 average, while chunks waited in the queue. Then the same with a worker that is killed in the
 middle, as information: its replicas stand idle until its lease is over. Prints one JSON line.
@@ -12,6 +12,7 @@ import argparse
 import asyncio
 import json
 import os
+import random
 import signal
 import sys
 import tempfile
@@ -32,7 +33,7 @@ WORKERS: Final = 4
 REPLICAS: Final = 8
 WINDOW: Final = 4
 DELAY_S: Final = 0.05
-LEASE_TTL_S: Final = 6.0
+LEASE_TTL_S: Final = 10.0
 SAMPLE_S: Final = 0.02
 TIMEOUT_S: Final = 300.0
 ENDPOINT: Final = "/v1/chat/completions"
@@ -76,14 +77,28 @@ class Metered(Backend):
     def __init__(self, meter: Meter) -> None:
         super().__init__(DELAY_S)
         self._meter = meter
+        self._answering: asyncio.TimerHandle | None = None
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """A call that was aborted is computed no further."""
+        del error
+        if self._answering is not None:
+            self._answering.cancel()
+            self._done()
 
     def on_message_complete(self) -> None:
         self._meter.move(1)
-        asyncio.get_running_loop().call_later(DELAY_S, self._answer, self._wire)
+        delay_s = DELAY_S * random.uniform(0.5, 1.5)  # answers of one length would march in step
+        loop = asyncio.get_running_loop()
+        self._answering = loop.call_later(delay_s, self._answer, self._wire)
 
     def _answer(self, wire: bytes) -> None:
-        self._meter.move(-1)
+        self._done()
         self._transport.write(wire)
+
+    def _done(self) -> None:
+        self._answering = None
+        self._meter.move(-1)
 
 
 @asynccontextmanager

@@ -80,8 +80,9 @@ async def full(folder: Path) -> AsyncIterator[tuple[House, Plague]]:
                 _must(settled == [job.settled for job in jobs], "a beat found room on a full disk")
             mended_at = time.monotonic()
             # Leases cannot be renewed on a full disk: after they ended, what was gathered in memory
-            # runs again, if they are taken back before the first beat with room.
-            until = mended_at + BEATS_S
+            # runs again, if they are taken back before the first beat with room. That one comes
+            # after a pause that grew with the condition.
+            until = mended_at + (mended_at - at) + BEATS_S
             faults.append(Fault("full", "disk", at, "dispatch", mended_at, mended_at, until))
             _said_so(house, "no room", "no space left")
             _must((await _upload(house)).status_code == 200, "an upload with room again")
@@ -105,7 +106,7 @@ async def small_files(folder: Path) -> AsyncIterator[tuple[House, Plague]]:
             await _refuses(house, 507, "storage_full")
             await asyncio.sleep(BEATS_S + random.random())
         mended_at = time.monotonic()
-        until = mended_at + BEATS_S
+        until = mended_at + (mended_at - at) + BEATS_S
         faults.append(Fault("small files", "serve", at, "dispatch", mended_at, mended_at, until))
         _must((await _upload(house)).status_code == 200, "an upload with room again")
 
@@ -222,7 +223,7 @@ async def few_files(folder: Path) -> AsyncIterator[tuple[House, Plague]]:
             _must(set(statuses) <= allowed, f"uploads were answered {sorted(map(str, statuses))}")
             await asyncio.sleep(BEATS_S + random.random())
         mended_at = time.monotonic()
-        until = mended_at + BEATS_S
+        until = mended_at + (mended_at - at) + BEATS_S
         faults.append(Fault("few files", "serve", at, "dispatch", mended_at, mended_at, until))
 
     async with sqlite_house(folder) as house:
@@ -242,7 +243,7 @@ async def few_files_for_a_worker(folder: Path) -> AsyncIterator[tuple[House, Pla
         with worker.bounded(resource.RLIMIT_NOFILE, worker.open_files() - SPARE_FILES):
             await asyncio.sleep(3 * BEATS_S + random.random())
         mended_at = time.monotonic()
-        until = mended_at + BEATS_S
+        until = mended_at + (mended_at - at) + BEATS_S
         faults.append(Fault("few files", worker.name, at, "dispatch", mended_at, mended_at, until))
 
     async with fleet_house(folder) as house:

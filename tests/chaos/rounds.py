@@ -14,8 +14,8 @@ from typing import Any, Final
 
 from calls import repeats
 from client import PHASES, Client, Job, Phase, Watch, WrongAnswer
-from faults import SLOW_BEAT_S, Fault, lay_repeats, time_resumption
-from houses import BEAT_S, LEASE_TTL_S, House, kill_postgres
+from faults import Fault, lay_repeats, time_resumption
+from houses import LEASE_TTL_S, House, kill_postgres
 from verdict import Verdict, judge
 
 from lowtide.testing.postgres import PostgresServer
@@ -24,6 +24,9 @@ ROUND_S: Final = 120.0
 PHASE_S: Final = 20.0
 RESUMES_S: Final = 5.0
 """Seconds to resume on one machine; where a worker was lost, a lease time-out comes on top."""
+
+HEARD_S: Final = 3.0
+"""Who was stopped past its lease hears by then, with its next beat, what it has lost."""
 
 SPREAD_S: Final[dict[Phase, float]] = {
     "upload": 0.03, "validation": 0.15, "dispatch": 2.0, "assembly": 0.1, "download": 0.03,
@@ -149,7 +152,7 @@ async def _strike(house: House, kind: str, phase: str, random: Random, rest_s: f
         at = victim.send(signal.SIGSTOP)
         await asyncio.sleep(LEASE_TTL_S * (1.2 + random.random()))
         on_at = victim.send(signal.SIGCONT)
-        until = on_at + BEAT_S + SLOW_BEAT_S  # it hears by then that it was given up
+        until = on_at + HEARD_S
         is_one_of_many = victim.name != "serve"
         return Fault(kind, victim.name, at, phase, on_at, on_at, until, is_one_of_many)
     victim = random.choice(house.of_role(kind))

@@ -38,6 +38,11 @@ class FlexHouse:
     def database(self) -> Path:
         return self.application.settings.server.data_dir / "lowtide.db"
 
+    def gather_for(self, seconds: float) -> None:
+        """Long enough for calls to come together on a busy machine."""
+        assert self.application.asgi is not None
+        self.application.asgi.state.services.flex._gather_s = seconds
+
     async def ask(self, text: str = "hi", path: str = CHAT, **more: Any) -> httpx.Response:
         prompt: dict[str, Any] = {"messages": [{"role": "user", "content": text}]}
         if path == "/v1/completions":

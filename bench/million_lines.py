@@ -26,7 +26,7 @@ from typing import Any, Final
 import httpx
 
 from bench.backend import MODEL
-from bench.processes import STOP_TIMEOUT_S, Server, _first_line, backend
+from bench.processes import STOP_TIMEOUT_S, Server, backend, first_line
 from lowtide.testing.postgres import running_postgres
 
 PEAK_MB_MAX: Final = 300.0
@@ -115,10 +115,13 @@ def _started(folder: Path, name: str, *words: str) -> Iterator[Server]:
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log) as process,
     ):
         try:
-            yield Server(_first_line(process).get("address", ""), process.pid)
+            yield Server(first_line(process).get("address", ""), process.pid)
         finally:
             process.send_signal(signal.SIGTERM)
-            process.wait(STOP_TIMEOUT_S)
+            try:
+                process.wait(STOP_TIMEOUT_S)
+            finally:
+                process.kill()
 
 
 class Watch:

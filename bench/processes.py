@@ -40,7 +40,7 @@ def backend(delay_ms: float = 0.0) -> Iterator[str]:
     command = [sys.executable, "-m", "bench.backend", "--port", "0", "--delay-ms", str(delay_ms)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         try:
-            yield _first_line(process)["url"]
+            yield first_line(process)["url"]
         finally:
             process.terminate()
 
@@ -60,16 +60,17 @@ def lowtide(folder: Path, backend_url: str, window: int) -> Iterator[Server]:
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log) as process,
     ):
         try:
-            yield Server(_first_line(process)["address"], process.pid)
+            yield Server(first_line(process)["address"], process.pid)
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait(STOP_TIMEOUT_S)
 
 
-def _first_line(process: subprocess.Popen[bytes]) -> dict[str, Any]:
+def first_line(process: subprocess.Popen[bytes]) -> dict[str, Any]:
+    """What a process says when it is ready. Raises RuntimeError when it ended instead."""
     assert process.stdout is not None
     line = process.stdout.readline()
     if not line:
-        raise RuntimeError(f"{process.args} ended before it was ready")
+        raise RuntimeError(f"{process.args!r} ended before it was ready")
     ready: dict[str, Any] = json.loads(line)
     return ready

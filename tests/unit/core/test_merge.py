@@ -100,5 +100,5 @@ def test_a_line_costs_some_sixty_bytes_at_most_while_the_lines_are_sorted() -> N
         _, peak_of_all = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert peak / count < 70
-    assert peak_of_all / count < 80
+    assert peak / count < 60
+    assert peak_of_all / count < 60

@@ -39,6 +39,7 @@ class Site:
     ) -> None:
         self.folder = folder
         self._engines = list(engines)
+        self.window = WINDOW
         self.database_url = database_url
         self.blob_url = blob_url
         self.environ = dict(environ or {})
@@ -56,7 +57,7 @@ class Site:
         """The settings of one process; each has a data directory of its name."""
         config = self.folder / f"{name}.toml"
         replicas = "".join(
-            f"[[replica]]\nurl = {json.dumps(engine.url)}\nmodels = ['m']\nwindow = {WINDOW}\n"
+            f"[[replica]]\nurl = {json.dumps(engine.url)}\nmodels = ['m']\nwindow = {self.window}\n"
             for engine in self._engines
         )
         config.write_text(

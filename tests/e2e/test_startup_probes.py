@@ -18,7 +18,7 @@ from runbook_house import Site
 
 from lowtide.testing.postgres import PostgresServer
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(240)
 
 
 @contextmanager

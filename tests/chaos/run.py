@@ -123,10 +123,11 @@ async def campaign(wanted: Wanted, seed: int, first: int, count: int, folder: Pa
             turns = range(first, first + max(1, count // ROUNDS_A_SCENARIO))
             names = wanted[part] or SCENARIOS[part]
             rounds += await play_all(seed, turns, names, folder / part)
-    good = all(each.verdict.good for each in rounds)
-    if rounds:
-        print(table(rounds))
-    return good
+    if not rounds:
+        say("nothing was played")
+        return False
+    print(table(rounds))
+    return all(each.verdict.good for each in rounds)
 
 
 async def ended_by_signals(body: Coroutine[Any, Any, bool]) -> bool:

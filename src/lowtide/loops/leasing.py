@@ -1,7 +1,7 @@
 """Leases chunks ahead of the windows, and reads their lines.
 
-How far ahead: about a second of work at the present rate, at least one chunk, and never more
-input in memory than `LEASED_INPUT_BYTES_MAX`. After a claim that found less than it asked for,
+How far ahead: about a second of work at the present rate, and more where claims take long; at
+least one chunk, and never more input in memory than `LEASED_INPUT_BYTES_MAX`. After a claim that found less than it asked for,
 the queue is dry: no more claims until somebody announces work or a poll is due. Called by
 loops/dispatch.py.
 """
@@ -53,7 +53,9 @@ class Leasing:
         self._lose_input = lose_input
         self._hours = hours
         self._dry_until_s = float("-inf")
+        self._announced = 0
         self._rate_per_s = 0.0
+        self._claim_s = 0.0
         self._finished = 0
         self._measured_at_s: float | None = None
         self._unread: list[tuple[ChunkKey, int]] = []
@@ -61,9 +63,15 @@ class Leasing:
     def announce(self) -> None:
         """There may be new work: claim at the next tick."""
         self._dry_until_s = float("-inf")
+        self._announced += 1
 
     def count_finished(self) -> None:
         self._finished += 1
+
+    def took(self, seconds: float) -> None:
+        """So long it took to claim and to read: windows must not run dry meanwhile. The slowest of
+        late counts, as a database that is slow now and then is when it matters."""
+        self._claim_s = max(seconds, limits.CLAIM_FADE * self._claim_s)
 
     def take_unread(self) -> list[tuple[ChunkKey, int]]:
         """Leases of chunks that a failed claim did not come to: to be given back."""
@@ -87,7 +95,7 @@ class Leasing:
         if now_s < self._dry_until_s:
             return False
         self._measure(now_s)
-        came, short = False, False
+        came, short, announced = False, False, self._announced
         for served, chunks in self._wanted(now_s):
             models = [model for model in served if self._is_open(model, now)]
             if not models:
@@ -98,7 +106,7 @@ class Leasing:
             await self._load_all(leases, now)
             came = came or bool(leases)
             short = short or len(leases) < chunks
-        if short:
+        if short and announced == self._announced:  # else something came while we looked
             self._dry_until_s = now_s + limits.IDLE_POLL_S
         return came
 
@@ -106,7 +114,9 @@ class Leasing:
         return model not in self._hours or self._hours[model].is_open(now)
 
     def _ahead(self) -> float:
-        return max(float(limits.CHUNK_REQUESTS_MAX), self._rate_per_s * limits.CLAIM_AHEAD_S)
+        ahead_s = limits.CLAIM_AHEAD_S + limits.CLAIM_AHEAD_CLAIMS * self._claim_s
+        ahead = self._rate_per_s * min(ahead_s, limits.CLAIM_AHEAD_S_MAX)
+        return max(float(limits.CHUNK_REQUESTS_MAX), ahead)
 
     def _wanted(self, now_s: float) -> list[tuple[list[str], int]]:
         """`(models, chunks)` to claim; replicas that serve the same models ask together."""

@@ -1,11 +1,14 @@
 """loops/dispatch.py and loops/leasing.py: full windows, and letting go."""
 
 import asyncio
+from typing import Any
 
 import pytest
 from work_bench import MODEL, WorkBench, many_bytes, upstream
 
 from lowtide import limits
+from lowtide.core.batch import Batch
+from lowtide.core.chunk import ChunkLease
 from lowtide.core.opening import hours_of
 from lowtide.core.outcome import NoReply, Reply
 from lowtide.ports.blobs import BlobNotFound, BlobsUnavailable
@@ -65,6 +68,21 @@ async def test_an_announcement_does_not_wait_for_the_poll(bench: WorkBench) -> N
     assert bench.woken["dispatch"] == 1
     await bench.work_off()
     assert (await bench.see(batch)).counts.completed == 3
+
+
+async def test_an_announcement_during_a_claim_does_not_wait_for_the_poll(bench: WorkBench) -> None:
+    batches: list[Batch] = []
+
+    async def claim_that_comes_too_early(*args: Any) -> list[ChunkLease]:
+        leases = await bench.store.work.claim_chunks(*args)
+        if not batches:
+            batches.append(await bench.batch(3))
+            bench.dispatcher.announce()
+        return leases
+
+    bench.work.claim_chunks = claim_that_comes_too_early
+    await bench.work_off()
+    assert (await bench.see(batches[0])).counts.completed == 3
 
 
 async def test_leasing_stops_a_little_ahead_of_the_windows(bench: WorkBench) -> None:

@@ -108,6 +108,8 @@ class Dispatcher:
         async with self._claiming:
             if not self._draining and not self._backed_up():
                 came = await self._leasing.claim(now, now_s)
+                if came:
+                    self._leasing.took(self._clock.monotonic() - now_s)
         if self._draining or self._backed_up():
             return None  # a beat wakes us, or nothing does
         self._core.guide(

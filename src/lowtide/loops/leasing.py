@@ -1,9 +1,9 @@
 """Leases chunks ahead of the windows, and reads their lines.
 
 How far ahead: about a second of work at the present rate, and more where claims take long; at
-least one chunk, and never more input in memory than `LEASED_INPUT_BYTES_MAX`. After a claim that found less than it asked for,
-the queue is dry: no more claims until somebody announces work or a poll is due. Called by
-loops/dispatch.py.
+least one chunk, and never more input in memory than `LEASED_INPUT_BYTES_MAX`. After a claim that
+found less than it asked for, the queue is dry: no more claims until somebody announces work or a
+poll is due. Called by loops/dispatch.py.
 """
 
 import asyncio

@@ -45,8 +45,10 @@ class Holdings(Protocol):
         """Leases to give back with this beat."""
         ...
 
-    def committed(self, receipt: BeatReceipt, slices: tuple[Slice, ...]) -> None:
-        """The beat is durable; act on what it said."""
+    def committed(self, receipt: BeatReceipt, slices: tuple[Slice, ...], shown: Leases) -> None:
+        """The beat is durable; act on what it said. `shown` are the leases that it was about: one
+        that began while it was under way is none of them.
+        """
         ...
 
 
@@ -147,7 +149,9 @@ class Committer:
             await self._put(packed, now)
         receipt = await self._commit(packed, held, self._released, now)
         released, self._released, self._packed = self._released, (), None
-        self.holdings.committed(receipt, packed.slices if packed else ())
+        slices = packed.slices if packed else ()
+        shown = (*held, *((piece.key, piece.token) for piece in slices))
+        self.holdings.committed(receipt, slices, shown)
         if receipt.lost:
             log.warning("beat.lost_chunks", chunks=len(receipt.lost))
         if receipt.settled or receipt.stopped or released:
@@ -184,7 +188,7 @@ class Committer:
         unstored = ((piece.key, piece.token) for piece in packed.slices)
         held = (*self.holdings.held(), *self._released, *unstored, *self._gathered)
         receipt = await self._commit(None, tuple(dict.fromkeys(held)), (), now)
-        self.holdings.committed(receipt, ())
+        self.holdings.committed(receipt, (), held)
 
     def _pack(self) -> _Packed | None:
         """All that gathered since the last beat."""

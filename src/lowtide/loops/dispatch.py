@@ -25,7 +25,7 @@ from lowtide.core.opening import Hours
 from lowtide.core.outcome import Outcome
 from lowtide.core.segment import Slice
 from lowtide.loops.attempt import Upstream, attempt, render
-from lowtide.loops.commit import Committer
+from lowtide.loops.commit import Committer, Leases
 from lowtide.loops.leasing import Leasing, LoseInput
 from lowtide.ports.blobs import Blobs
 from lowtide.ports.clock import Clock
@@ -177,12 +177,14 @@ class Dispatcher:
         released, self._released = self._released, []
         return (*released, *self._leasing.take_unread())
 
-    def committed(self, receipt: BeatReceipt, slices: tuple[Slice, ...]) -> None:
+    def committed(self, receipt: BeatReceipt, slices: tuple[Slice, ...], shown: Leases) -> None:
         for piece in slices:
             if piece.key in self._uncommitted:
                 self._uncommitted[piece.key] -= piece.count
-        for key in receipt.lost:
-            self._drop(key)
+        for key, token in shown:
+            run = self._core.runs.get(key)
+            if key in receipt.lost and (run is None or run.lease.token <= token):
+                self._drop(key)
         for run in self._core.of_batches(receipt.stopped):
             self._give_back(run)
         for run in list(self._core.runs.values()):

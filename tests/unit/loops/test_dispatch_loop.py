@@ -275,6 +275,36 @@ async def test_a_chunk_that_we_lost_and_leased_again_is_run_once_more_and_counte
     assert bench.dispatcher._core.input_bytes == 0
 
 
+async def test_a_lease_that_began_while_a_beat_was_under_way_is_not_lost_with_the_one_before(
+    bench: WorkBench,
+) -> None:
+    batch = await bench.batch(8)
+    bench.engine.holds = True
+    await bench.dispatch()
+    await bench.engine.saw(lambda: len(bench.engine.waiting) == 4)
+    bench.clock.advance(limits.LEASE_TTL_S + 1)
+    put = bench.blobs.put
+
+    async def lease_again(*args: Any) -> None:
+        bench.blobs.put = put
+        await bench.store.work.reap(bench.clock.now())
+        bench.dispatcher.announce()
+        await bench.dispatch()
+        await put(*args)
+
+    bench.blobs.put = lease_again
+    bench.engine.let_go()
+    await bench.engine.saw(lambda: len(bench.engine.waiting) == 4 and len(bench.engine.calls) == 8)
+    await bench.beat()
+    (held,) = bench.dispatcher.held()
+    assert held[1] == 2, "the lease of the second claim"
+    bench.engine.holds = False
+    bench.engine.let_go()
+    await bench.flights_ended()
+    await bench.work_off()
+    assert sorted(await bench.committed_lines(batch)) == list(range(1, 9))
+
+
 # ---- drain ----
 
 

@@ -95,7 +95,7 @@ def _write(runs: dict[str, list[Run]], parts: dict[str, list[str]]) -> None:
     from bench.live_traffic import pictures
 
     PICTURES.mkdir(exist_ok=True)
-    pictures.trade(runs["beside"], "steady 25/s", "recommended", PICTURES / "trade.png")
+    pictures.trade(runs["beside"], "steady 10/s", "stock", PICTURES / "trade.png")
     pictures.day(runs["beside"], PICTURES / "day.png")
     text = PAGE.read_text()
     for name, lines in parts.items():

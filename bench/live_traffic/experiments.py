@@ -45,6 +45,7 @@ RULES: Final[dict[str, Callable[[int], Rule]]] = {
     "AIBrix AIMD": lambda priority: _with(rivals.AibrixAimd(), priority),
     "Lowtide": lambda priority: Ours(priority=priority),
     "Lowtide, live calls unseen": lambda priority: Ours(priority=priority, sees_live=False),
+    "Lowtide, window = 8": lambda priority: Ours(priority=priority, window_max=8),
     "Lowtide, no yielding": lambda priority: Ours(priority=priority, yields=False),
 }
 

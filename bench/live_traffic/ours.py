@@ -33,16 +33,15 @@ class Ours(Rule):
         priority: int = 0,
         sees_live: bool = True,
         yields: bool = True,
+        window_max: int = limits.WINDOW_MAX,
         itl_slo_s: float = limits.ITL_SLO_MS / 1000,
         ttft_slo_s: float = limits.TTFT_SLO_MS / 1000,
     ) -> None:
         self.priority = priority
         self._sees_live, self._yields = sees_live, yields
         self._ttft_slo_s = ttft_slo_s
-        self.controller = WindowController(itl_slo_s=itl_slo_s, ttft_slo_s=ttft_slo_s)
-        self.replica = Replica(
-            "sim", frozenset({"m"}), limits.WINDOW_MAX, controller=self.controller
-        )
+        self.controller = WindowController(window_max, itl_slo_s=itl_slo_s, ttft_slo_s=ttft_slo_s)
+        self.replica = Replica("sim", frozenset({"m"}), window_max, controller=self.controller)
         self._sent_at: dict[str | int, float] = {}
         self._live: dict[str | int, tuple[float, int]] = {}
         self._unanswered: dict[str | int, float] = {}

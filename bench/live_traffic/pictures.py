@@ -27,8 +27,11 @@ def trade(runs: Sequence[Run], load: str, setup: str, place: Path) -> None:
             y = unit * statistics.median(run[key] for run in those)
             ours = rule.startswith("Lowtide")
             axis.scatter(x, y, s=60 if ours else 30, color="tab:blue" if ours else "tab:gray")
-            axis.annotate(rule, (x, y), fontsize=7, xytext=(4, 3), textcoords="offset points")
+            axis.annotate(
+                rule, (x, y), fontsize=7, xytext=(-4, 4), textcoords="offset points", ha="right"
+            )
         axis.set_yscale("log")
+        axis.margins(x=0.25, y=0.1)
         axis.set_xlabel("batch, thousand prompt tokens a second")
         axis.set_ylabel(label)
         axis.grid(alpha=0.3, which="both")

@@ -63,9 +63,12 @@ class Machines:
         database_url: str,
         engines: Sequence[EchoEngine],
         *,
+        models: str = "",
         lease_ttl_s: float,
         shutdown_delay_s: float = 0.0,
     ) -> None:
+        """`models` has a letter for each engine, what it serves; `m` where it has none."""
+        self._models = models.ljust(len(engines), "m")
         self.folder = folder
         self.database_url = database_url
         self._engines = engines
@@ -92,8 +95,9 @@ class Machines:
     def _config(self, name: str) -> Path:
         config = self.folder / f"{name}.toml"
         replicas = "".join(
-            f"[[replica]]\nurl = {json.dumps(engine.url)}\nmodels = ['m']\nwindow = {WINDOW}\n"
-            for engine in self._engines
+            f"[[replica]]\nurl = {json.dumps(engine.url)}\nmodels = ['{model}']\n"
+            f"window = {WINDOW}\n"
+            for engine, model in zip(self._engines, self._models, strict=True)
         )
         config.write_text(
             f"[server]\nport = 0\ndata_dir = {json.dumps(str(self.folder / name))}\n"

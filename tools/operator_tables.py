@@ -19,7 +19,11 @@ BOUNDS: Final[Mapping[str, tuple[str, str, str]]] = {
         "validation",
         "Estimated input tokens of all unfinished batches for one model; what has settled is free.",
     ),
-    "batches_per_hour": ("rate_limit_exceeded", "create", "Batches created in any 60 minutes; [single calls](flex.md) are none."),
+    "batches_per_hour": (
+        "rate_limit_exceeded",
+        "create",
+        "Batches created in any 60 minutes; [single calls](flex.md) are none.",
+    ),
     "stored_bytes": (
         "storage_limit_exceeded",
         "upload",

@@ -106,9 +106,3 @@ def test_a_file_above_the_bound_is_refused_with_its_reason(small_door: Door) -> 
             assert "limits.file_bytes is 300000 bytes" in refused.value.message
         assert client.files.create(file=("x", b"x" * 300_000), purpose="batch").bytes == 300_000
     assert len(small_door.blobs_on_disk()) == 1
-
-
-def test_uploads_in_parts_are_refused_with_the_way_that_works(client: OpenAI) -> None:
-    with pytest.raises(openai.BadRequestError) as refused:
-        client.uploads.create(bytes=1, filename="x", mime_type="x", purpose="batch")
-    assert "POST /v1/files" in refused.value.message

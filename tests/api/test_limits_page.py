@@ -59,10 +59,11 @@ def test_a_client_sees_what_the_page_says(house: House, name: str) -> None:
     assert provoke(house, tenant) == ROWS[name]
 
 
-def test_only_the_requests_in_flight_wait_without_an_error() -> None:
-    """`test_limits_door.py` shows their reason."""
+def test_only_what_makes_work_wait_ends_in_no_error() -> None:
+    """`test_limits_door.py` shows the reason for requests in flight; a weight decides whose turn
+    it is."""
     silent = {name for name in OrganizationLimits.__struct_fields__ if ROWS[name] == "-"}
-    assert silent == {"requests_in_flight"}
+    assert silent == {"requests_in_flight", "weight"}
     assert silent | PROVOKED.keys() == set(OrganizationLimits.__struct_fields__)
 
 

@@ -59,11 +59,13 @@ def neighbours(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Neighbours]
         pending = owner.ask(
             "POST", "/v1/files", BODIES["/v1/files"][0], content_type=BODIES["/v1/files"][1]
         ).headers["x-together-file-id"]
+        background = {"model": "m", "input": "hello", "background": True}
         upload = {"bytes": 9, "filename": "in.jsonl", "mime_type": "x", "purpose": "batch"}
         files = [ended.input_file_id, ended.output_file_id, ended.error_file_id]
         theirs = {
             "file_id": [*files, running.output_file_id, pending],
             "batch_id": [ended.id, running.id],
+            "response_id": [owner.ask("POST", "/v1/responses", background).json["id"]],
             "upload_id": [owner.ask("POST", "/v1/uploads", upload).json["id"]],
             "project_id": [owner.project_id],
             "organization_id": [owner.organization_id],

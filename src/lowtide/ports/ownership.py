@@ -42,7 +42,7 @@ class OwnershipStore(Protocol):
         ...
 
     async def release(self, worker_id: str, tokens: Mapping[str, int]) -> None:
-        """Give up the replicas that are the worker's under these tokens; others stay as they are."""
+        """Give up the replicas that are the worker's under these tokens; others stay as is."""
         ...
 
     async def retire(self, worker_id: str, beat: int) -> bool:

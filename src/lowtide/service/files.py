@@ -133,7 +133,7 @@ class FileService:
         return file
 
     async def get_ready(self, project_id: str, file_id: str) -> File:
-        """A file with bytes. Raises LowtideError: `file_not_found`, `file_not_ready`, `file_lost`."""
+        """A file with bytes. LowtideError: `file_not_found`, `file_not_ready`, `file_lost`."""
         file = await self.get(project_id, file_id)
         if file.status == "lost":
             raise file_lost(file_id, "id")

@@ -215,6 +215,9 @@ class Dispatcher:
         request: Request | None = slot.request
         while request is not None:
             slot.request, slot.in_flight = request, True
+            if self._clock.monotonic() >= upstream.replica.owned_until_s:
+                slot.revoked = True  # the process stood still before it could send
+                return
             custom_id, outcome = await attempt(upstream, request)
             slot.in_flight = False
             self._settle(upstream, request, custom_id, outcome)

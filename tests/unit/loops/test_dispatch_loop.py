@@ -305,6 +305,21 @@ async def test_a_lease_that_began_while_a_beat_was_under_way_is_not_lost_with_th
     assert sorted(await bench.committed_lines(batch)) == list(range(1, 9))
 
 
+async def test_a_request_taken_before_the_process_stood_still_is_not_sent_after_its_ownership(
+    bench: WorkBench,
+) -> None:
+    batch = await bench.batch(3)
+    replica = bench.upstream.replica
+    replica.owned_until_s = bench.clock.monotonic() + 1.0
+    await bench.dispatch()
+    bench.clock.advance(2.0)
+    await bench.flights_ended()
+    assert not bench.engine.calls
+    replica.owned_until_s = float("inf")
+    await bench.work_off()
+    assert (await bench.see(batch)).counts.completed == 3
+
+
 # ---- drain ----
 
 

@@ -61,6 +61,13 @@ class Desk:
     def hold(self, text: str = "hi") -> "asyncio.Task[LiveAnswer]":
         return asyncio.create_task(self.flex.hold(DEFAULT_PROJECT, "key", call(text)))
 
+    async def gathered(self, task: "asyncio.Task[LiveAnswer]") -> None:
+        """Until a call is in a party: those held after it come after it."""
+        async with asyncio.timeout(10):
+            while not self.flex._gathering:
+                assert not task.done()
+                await asyncio.sleep(0)
+
     async def submitted(self) -> Batch:
         """The batch that the next party becomes."""
         async with asyncio.timeout(10):
@@ -142,7 +149,9 @@ async def test_each_caller_gets_its_line_as_soon_as_it_is_committed(
     desk: Open, in_twos: dict[str, Any]
 ) -> None:
     house = desk(**in_twos)
-    first, second = house.hold("a"), house.hold("b")
+    first = house.hold("a")
+    await house.gathered(first)
+    second = house.hold("b")
     batch = await house.submitted()
     assert batch.counts.total == 2
     lease = await house.lease()
@@ -184,10 +193,7 @@ async def test_a_caller_that_leaves_before_the_party_goes_is_no_part_of_it(
 ) -> None:
     house = desk(**in_twos)
     leaving = house.hold("left")
-    async with asyncio.timeout(10):
-        while not house.flex._gathering:
-            assert not leaving.done()
-            await asyncio.sleep(0)
+    await house.gathered(leaving)
     leaving.cancel()
     await asyncio.wait([leaving])
     staying = house.hold("stays")

@@ -67,8 +67,12 @@ async def test_storage_that_hangs_is_not_waited_for(
     async def hang(*_: Any) -> None:
         await asyncio.Event().wait()
 
+    async def answer(*_: Any) -> None:  # at once, as a real database cannot promise to
+        return None
+
     monkeypatch.setattr(limits, "READY_CHECK_S", 0.01)
     monkeypatch.setattr(places.blobs, "size", hang, raising=False)
+    monkeypatch.setattr(places.files, "get", answer, raising=False)
     error = await refusal(places.readiness)
     assert error.message == "No answer from the object store."
 

@@ -48,6 +48,7 @@ from lowtide.service.uploads import UploadService
 from lowtide.service.uploads_completion import Completions
 from lowtide.service.usage import UsageService
 from lowtide.store.sql_store import SqlStore
+from lowtide.testing.empty_database import place_empty_database
 
 CATALOGUE = Catalogue(
     [
@@ -168,7 +169,10 @@ def form(parts: list[tuple[str, str | None, bytes]], boundary: str = "edge") -> 
 def build(folder: Path, settings: Settings | None = None) -> Door:
     """The verbs over fresh adapters in `folder`. Nothing is open yet."""
     settings = settings or Settings(server=Server(data_dir=folder))
-    store = SqlStore.sqlite(folder / "lowtide.sqlite")
+    database = folder / "lowtide.sqlite"
+    if not database.exists():
+        place_empty_database(database)
+    store = SqlStore.sqlite(database)
     blobs = open_blobs("file", folder / "blobs")
     clock = ShiftedClock()
     allowance = LimitService(store.tenants, store.ledger, clock, settings.limits)

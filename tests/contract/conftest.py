@@ -1,7 +1,5 @@
 """What the contracts of the ports are held against: each adapter as a fixture."""
 
-import asyncio
-import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -11,28 +9,15 @@ from engine_adapters import ADAPTERS
 from lowtide.ports.engine import Engine
 from lowtide.ports.store import Store
 from lowtide.store.sql_store import SqlStore
+from lowtide.testing.empty_database import place_empty_database
 from lowtide.testing.scripted_engine import ScriptedEngine
 from lowtide.testing.store_world import World
 
 
-@pytest.fixture(scope="session")
-def fresh_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database at head: copying it costs less than making each test's own."""
-    path = tmp_path_factory.mktemp("store") / "head.db"
-    asyncio.run(_make(path))
-    return path
-
-
-async def _make(path: Path) -> None:
-    store = SqlStore.sqlite(path)
-    await store.open()
-    await store.aclose()
-
-
 @pytest.fixture
-def sqlite_url(tmp_path: Path, fresh_sqlite: Path) -> str:
+def sqlite_url(tmp_path: Path) -> str:
     path = tmp_path / "lowtide.db"
-    shutil.copyfile(fresh_sqlite, path)
+    place_empty_database(path)
     return f"sqlite+aiosqlite:///{path}"
 
 

@@ -17,6 +17,7 @@ from lowtide.core.ownership import Member
 from lowtide.data_dir import locked_data_dir
 from lowtide.store.schema import HEAD
 from lowtide.store.sql_store import SqlStore
+from lowtide.testing.empty_database import place_empty_database
 from lowtide.testing.postgres import PostgresServer
 from lowtide.testing.scripted_engine import ScriptedEngine, reply
 
@@ -29,14 +30,8 @@ def checks(run_main: Run, *arguments: str | Path, code: int) -> dict[str, dict[s
 
 def database(folder: Path, version: str, least_code: str = HEAD) -> Path:
     """A whole one, that says it is of this version and asks for this code."""
-
-    async def make() -> None:
-        store = SqlStore.sqlite(folder / "lowtide.db")
-        await store.open()
-        await store.aclose()
-
-    asyncio.run(make())
     path = folder / "lowtide.db"
+    place_empty_database(path)
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("UPDATE alembic_version SET version_num = ?", (version,))
         connection.execute("UPDATE schema_compatibility SET least_code = ?", (least_code,))

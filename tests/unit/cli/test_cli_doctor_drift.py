@@ -14,6 +14,7 @@ from lowtide.blobs.folder_blobs import FolderBlobs
 from lowtide.core.batch import Batch
 from lowtide.store.sql_store import SqlStore
 from lowtide.system import SystemClock
+from lowtide.testing.empty_database import place_empty_database
 from lowtide.testing.hand_worker import HandWorker
 
 
@@ -25,6 +26,7 @@ def blobs(tmp_path: Path) -> Path:
 
 
 async def _install(data_dir: Path) -> None:
+    place_empty_database(data_dir / "lowtide.db")
     store = SqlStore.sqlite(data_dir / "lowtide.db")
     await store.open()
     clock = SystemClock()

@@ -18,6 +18,7 @@ from prompt import Run
 from lowtide.cli import batches, exits, screen
 from lowtide.core.money import model_prices
 from lowtide.store.sql_store import SqlStore
+from lowtide.testing.empty_database import place_empty_database
 from lowtide.testing.store_world import PER_ANSWER, World
 
 OCTOBER = datetime(2026, 10, 31, 23, 59, tzinfo=UTC)
@@ -31,6 +32,7 @@ SPAN = ("--since", "2026-10-01", "--until", "2026-12-01")
 
 async def _fill(database: Path) -> None:
     """Two days, two models, two organisations with a project each: 4 answers a batch."""
+    place_empty_database(database)
     store = SqlStore.sqlite(database)
     await store.open()
     world = World(store)

@@ -10,11 +10,14 @@ from lowtide.blobs.url import open_blobs
 from lowtide.ports.blobs import Blobs
 from lowtide.ports.store import Store
 from lowtide.store.sql_store import SqlStore
+from lowtide.testing.empty_database import place_empty_database
 
 
 @pytest.fixture
 async def store(tmp_path: Path) -> AsyncIterator[Store]:
-    opened = SqlStore.sqlite(tmp_path / "lowtide.sqlite")
+    path = tmp_path / "lowtide.sqlite"
+    place_empty_database(path)
+    opened = SqlStore.sqlite(path)
     await opened.open()
     yield opened
     await opened.aclose()

@@ -1,10 +1,8 @@
 """A worker's part in the division of replicas: when it may send, and when it stops."""
 
 import asyncio
-import shutil
 import tempfile
 from collections.abc import AsyncIterator
-from functools import cache
 from pathlib import Path
 
 import pytest
@@ -15,29 +13,16 @@ from ownership_yard import TTL_S, Yard
 from lowtide import limits
 from lowtide.ports.store import StoreUnavailable
 from lowtide.store.sql_store import SqlStore
+from lowtide.testing.empty_database import place_empty_database
 
 BELIEF_S = TTL_S * (1 - limits.OWNERSHIP_MARGIN)
 BEAT_S = TTL_S / limits.OWNERSHIP_BEATS
 
 
-@cache
-def database_at_head() -> Path:
-    path = Path(tempfile.mkdtemp(prefix="lowtide-ownership-")) / "head.db"
-
-    async def make() -> None:
-        store = SqlStore.sqlite(path)
-        await store.open()
-        await store.aclose()
-
-    asyncio.run(make())
-    return path
-
-
 @pytest.fixture
 async def store(tmp_path: Path) -> AsyncIterator[SqlStore]:
-    head = await asyncio.to_thread(database_at_head)
     path = tmp_path / "lowtide.db"
-    shutil.copyfile(head, path)
+    place_empty_database(path)
     store = SqlStore.sqlite(path)
     await store.open()
     yield store
@@ -252,5 +237,5 @@ def test_no_two_workers_ever_send_to_one_replica(
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "lowtide.db"
-        shutil.copyfile(database_at_head(), path)
+        place_empty_database(path)
         asyncio.run(play(path))

@@ -20,6 +20,7 @@ from lowtide.loops.assemble import AssembleLoop
 from lowtide.service.care import Care
 from lowtide.service.mending import Mended, Mending
 from lowtide.store.sql_store import SqlStore
+from lowtide.testing.empty_database import place_empty_database
 from lowtide.testing.hand_worker import USAGE, HandWorker
 from lowtide.testing.manual_clock import ManualClock
 
@@ -137,6 +138,7 @@ class Ward:
 
 @pytest.fixture
 async def ward(tmp_path: Path) -> AsyncIterator[Ward]:
+    place_empty_database(tmp_path / "lowtide.db")
     store = SqlStore.sqlite(tmp_path / "lowtide.db")
     await store.open()
     yield Ward(store, tmp_path / "blobs")

@@ -23,6 +23,7 @@ from lowtide.core.manifest import LIST_FILE, MANIFEST_FILE, PARTIAL_FILE
 from lowtide.data_dir import DATABASE_FILE, RESTORING_FILE, DataDirError, locked_data_dir
 from lowtide.store.sql_store import SqlStore
 from lowtide.system import SystemClock
+from lowtide.testing.empty_database import place_empty_database
 from lowtide.testing.hand_worker import HandWorker
 from lowtide.wiring import backup as backup_module
 from lowtide.wiring.backup import BackupError, make_backup
@@ -37,6 +38,7 @@ class Installed:
         self.blobs = data_dir / "blobs"
         self.settings = Settings(server=Server(data_dir=data_dir))
         self._files = 0
+        place_empty_database(data_dir / DATABASE_FILE)
         self.run(self._first)
 
     def run(self, work: Callable[[SqlStore, HandWorker], Any]) -> None:

@@ -183,10 +183,10 @@ def cli_page() -> str:
     """docs/reference/cli.md: every command with its arguments and options."""
     import typer
 
-    from lowtide.cli.app import app
+    from lowtide.cli.commands import command_line
 
     parts = ["# The command line", MADE, "`lowtide COMMAND --help` says the same at the prompt."]
-    for path, command in commands("lowtide", typer.main.get_command(app)):
+    for path, command in commands("lowtide", typer.main.get_command(command_line())):
         parts.append(f"## `{path}`")
         parts.append(_paragraphs(command.help or ""))
         rows = [_parameter(p) for p in command.params if not getattr(p, "hidden", False)]

@@ -18,7 +18,7 @@ from tree import ROOT
 from lowtide import config, limits
 from lowtide.api.app import create_app
 from lowtide.api.guard import is_public
-from lowtide.cli.app import app
+from lowtide.cli.commands import command_line
 from lowtide.service.services import Services
 
 DEPLOY = ROOT / "deploy"
@@ -163,7 +163,7 @@ def commands() -> Iterator[list[str]]:
 
 @pytest.mark.parametrize("words", list(commands()), ids=" ".join)
 def test_every_command_is_one_that_lowtide_takes(words: list[str]) -> None:
-    command: Any = typer.main.get_command(app)
+    command: Any = typer.main.get_command(command_line())
     while hasattr(command, "commands"):
         name, *words = words
         assert name in command.commands, name

@@ -1,12 +1,16 @@
 """How uvicorn serves the door: the settings that are ours to choose, in one place."""
 
+from typing import TYPE_CHECKING
+
 import uvicorn
-from fastapi import FastAPI
 
 from lowtide import limits
 
+if TYPE_CHECKING:
+    from fastapi import FastAPI
 
-def uvicorn_config(app: FastAPI, *, host: str = "127.0.0.1", port: int = 0) -> uvicorn.Config:
+
+def uvicorn_config(app: "FastAPI", *, host: str = "127.0.0.1", port: int = 0) -> uvicorn.Config:
     """Parser and loop in C, a bounded goodbye, and no access log.
 
     Metrics count what the log would tell, and the addresses of signed uploads must not be in one.

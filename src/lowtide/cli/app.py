@@ -1,4 +1,4 @@
-"""`lowtide`: the commands, and the edge where every failure becomes a sentence and an exit code.
+"""`lowtide`: the edge where every failure becomes a sentence and an exit code.
 
 `main` is the entry point. It is the third place that catches everything, beside the loop runner and
 the ASGI edge: a person at a prompt must never meet a traceback.
@@ -10,109 +10,18 @@ import sys
 import traceback
 from collections.abc import Sequence
 from types import FrameType
-from typing import Annotated
 
 import typer
 from rich.markup import escape
 
-from lowtide import __version__
-from lowtide.cli import batches, exits, files, keys, orgs, projects, screen
-from lowtide.cli.backup import backup
-from lowtide.cli.doctor import doctor
-from lowtide.cli.options import examples
-from lowtide.cli.restore import restore
-from lowtide.cli.run import run
-from lowtide.cli.serve import serve, worker
-from lowtide.cli.simulate_engine import simulate_engine
-from lowtide.cli.usage import usage
-from lowtide.cli.validate import validate
-
-app = typer.Typer(
-    name="lowtide",
-    no_args_is_help=True,
-    rich_markup_mode="rich",
-    help="A Batch API for the models you already serve.\n\n"
-    "Try it without a server:  [bold]lowtide run batch.jsonl -o results.jsonl --model demo[/]",
-    epilog="Exit codes: 0 done, 1 some lines failed, 2 usage, 3 the batch failed.",
-)
-app.command(
-    epilog=examples(
-        "lowtide serve --model demo",
-        "lowtide serve --config lowtide.toml --port 9000",
-        "lowtide serve --port 0 --json",
-    )
-)(serve)
-app.command(epilog=examples("lowtide worker --config lowtide.toml"))(worker)
-app.command(
-    epilog=examples(
-        "lowtide run batch.jsonl -o results.jsonl --model demo",
-        "lowtide run batch.jsonl -o results.jsonl --url http://127.0.0.1:9001/v1",
-        "lowtide run batch.jsonl -o results.jsonl --server http://batch.example:8000",
-    )
-)(run)
-app.add_typer(files.app, name="files")
-app.add_typer(batches.app, name="batches")
-app.command(
-    epilog=examples("lowtide validate batch.jsonl", "lowtide validate batch.jsonl --json | jq .")
-)(validate)
-app.add_typer(keys.app, name="keys")
-app.add_typer(projects.app, name="projects")
-app.add_typer(orgs.app, name="orgs")
-app.command(
-    epilog=examples(
-        "lowtide usage",
-        "lowtide usage --since 2026-11-01 --until 2026-12-01 --by project",
-        "lowtide usage --since 90d --by day,model,project --csv > usage.csv",
-    )
-)(usage)
-app.command(
-    epilog=examples(
-        "lowtide doctor",
-        "lowtide doctor --config lowtide.toml",
-        "lowtide doctor --repair",
-    )
-)(doctor)
-app.command(
-    epilog=examples(
-        "lowtide backup /backup/lowtide/2026-11-21",
-        "lowtide backup /backup/lowtide/$(date +%F) --config lowtide.toml",
-    )
-)(backup)
-app.command(
-    epilog=examples("lowtide restore /backup/lowtide/2026-11-21 --data-dir ./lowtide-data")
-)(restore)
-app.command(
-    epilog=examples(
-        "lowtide simulate-engine --port 9001",
-        "lowtide simulate-engine --profile 70b-tp4-h100 --scheduling-policy priority",
-        "lowtide simulate-engine --face llamacpp --max-num-seqs 8 --time-scale 10",
-        "lowtide simulate-engine --fault crash@30+5 --fault noise=0.03",
-    )
-)(simulate_engine)
-
-
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        screen.say(f"lowtide {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def _options(
-    _version: Annotated[
-        bool,
-        typer.Option(
-            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
-        ),
-    ] = False,
-) -> None:
-    pass
+from lowtide.cli import exits, screen
+from lowtide.cli.commands import command_line
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code. `arguments` None: those of the process."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    command = typer.main.get_command(app)
+    command = typer.main.get_command(command_line(given[0] if given else None))
     if "_LOWTIDE_COMPLETE" in os.environ:  # the shell asks for completions, and typer answers
         command.main(given, prog_name="lowtide")
     signal.signal(signal.SIGTERM, _terminate)

@@ -9,16 +9,6 @@ import json
 import os
 from typing import Final
 
-import httpx
-
-from lowtide.config_sources import ConfigError
-from lowtide.core.errors import LowtideError
-from lowtide.data_dir import DataDirError
-from lowtide.engines.embedded import EngineStartError
-from lowtide.engines.model_source import ModelSourceError
-from lowtide.ports.blobs import BlobError, BlobsFull
-from lowtide.ports.store import StoreError, StoreFull
-
 DONE: Final = 0
 SOME_LINES_FAILED: Final = 1
 USAGE: Final = 2
@@ -49,6 +39,17 @@ class Terminated(BaseException):
 
 def explain(error: BaseException) -> CommandError:
     """The words for whatever a command raised. An unforeseen kind is named as our own fault."""
+    # Here, so that a command that ends well need not load all that could have failed.
+    import httpx
+
+    from lowtide.config_sources import ConfigError
+    from lowtide.core.errors import LowtideError
+    from lowtide.data_dir import DataDirError
+    from lowtide.engines.embedded import EngineStartError
+    from lowtide.engines.model_source import ModelSourceError
+    from lowtide.ports.blobs import BlobError, BlobsFull
+    from lowtide.ports.store import StoreError, StoreFull
+
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     match error:

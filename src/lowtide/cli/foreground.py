@@ -16,7 +16,6 @@ from rich.panel import Panel
 from lowtide import __version__
 from lowtide.cli import exits, screen
 from lowtide.cli.event_loop import new_event_loop
-from lowtide.cli.serving import address_of, listening
 from lowtide.config import Settings
 from lowtide.wiring import Application, EmbeddedModel, Role, open_application
 
@@ -31,6 +30,8 @@ def serve_body(
     *,
     as_json: bool,
 ) -> Body:
+    from lowtide.cli.serving import address_of, listening  # what a worker never does
+
     async def body(stopper: "Stopper") -> None:
         opening = open_application(settings, role=role, embedded=embedded, on_progress=_tell)
         async with opening as application:

@@ -1,13 +1,14 @@
 """The options that many commands share, declared once so that they read the same everywhere."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lowtide.cli.address import DEFAULT_SERVER, server_address
-from lowtide.cli.client import ServerClient
-from lowtide.cli.http_client import HttpClient
+
+if TYPE_CHECKING:
+    from lowtide.cli.client import ServerClient
 
 ServerOption = Annotated[
     str,
@@ -68,8 +69,11 @@ __all__ = [
 ]
 
 
-def connect(server: str, api_key: str | None) -> ServerClient:
+def connect(server: str, api_key: str | None) -> "ServerClient":
     """A client for what the two options say. Raises CommandError when the address is none."""
+    from lowtide.cli.client import ServerClient  # `serve` has these options' module, and no client
+    from lowtide.cli.http_client import HttpClient
+
     return ServerClient(HttpClient(server_address(server), api_key))
 
 

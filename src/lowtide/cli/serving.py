@@ -12,12 +12,15 @@ import logging
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING
 
 import uvicorn
-from fastapi import FastAPI
 
 from lowtide.api.server import uvicorn_config
 from lowtide.cli.exits import CommandError
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -81,7 +84,7 @@ class _Server(uvicorn.Server):
 
 @asynccontextmanager
 async def listening(
-    app: FastAPI, bound: socket.socket, *, delay_s: float = 0.0
+    app: "FastAPI", bound: socket.socket, *, delay_s: float = 0.0
 ) -> AsyncIterator["asyncio.Task[None]"]:
     """Serve `app` on `bound` while the context lasts; it accepts connections once entered.
 

@@ -4,11 +4,8 @@ import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from fastapi import FastAPI
-
-from lowtide.api.app import create_app
 from lowtide.blobs.url import open_blobs
 from lowtide.config import Settings
 from lowtide.data_dir import locked_data_dir
@@ -17,6 +14,7 @@ from lowtide.ports.clock import Clock
 from lowtide.ports.store import Store
 from lowtide.service.limits import LimitService
 from lowtide.service.live import LiveService
+from lowtide.service.services import Services
 from lowtide.system import SystemClock, new_id
 from lowtide.wiring.controls import open_controls
 from lowtide.wiring.database import check_server, is_single_machine, store_of
@@ -32,6 +30,9 @@ from lowtide.wiring.sharing import shared_replicas
 from lowtide.wiring.verbs import open_verbs
 from lowtide.wiring.worker import Worker
 
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
 Role = Literal["all", "api", "worker"]
 
 
@@ -40,7 +41,7 @@ class Application:
     """A running Lowtide. `asgi` is None in a process that has no door (`--role worker`)."""
 
     settings: Settings
-    asgi: FastAPI | None
+    asgi: "FastAPI | None"
     models: tuple[str, ...]
     store: Store
     blobs: Blobs
@@ -96,9 +97,10 @@ async def open_application(
         services = await open_verbs(
             settings, data_dir, store, blobs, clock, catalogue, worker, allowance, live, stack
         )
+        asgi = _door(services) if role != "worker" else None
         if role != "worker":
-            door = holding(settings, services.flex, store, clock, worker, alone=role == "api")
-            await stack.enter_async_context(door)
+            holds = holding(settings, services.flex, store, clock, worker, alone=role == "api")
+            await stack.enter_async_context(holds)
         if role != "api":
             await stack.enter_async_context(worker.running())
 
@@ -110,12 +112,19 @@ async def open_application(
 
         yield Application(
             settings=settings,
-            asgi=create_app(services) if role != "worker" else None,
+            asgi=asgi,
             models=tuple(catalogue.entries),
             store=store,
             blobs=blobs,
             begin_drain=begin_drain,
         )
+
+
+def _door(services: Services) -> "FastAPI":
+    # Here, for it is a third of what a process loads, and a worker or a command has no door.
+    from lowtide.api.app import create_app
+
+    return create_app(services)
 
 
 async def _open_store(settings: Settings, clock: Clock, stack: AsyncExitStack) -> Store:

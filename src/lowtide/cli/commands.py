@@ -1,0 +1,129 @@
+"""The table of commands: what each is called, where it is, and how its help shows it in use.
+
+`app` takes the commands from here. Invariant: a module is imported when one of its commands is
+asked for, or all are shown; so a command starts without what only the others need.
+"""
+
+from collections.abc import Mapping
+from importlib import import_module
+from types import MappingProxyType
+from typing import Annotated, Final, NamedTuple
+
+import typer
+
+from lowtide import __version__
+from lowtide.cli import screen
+from lowtide.cli.options import examples
+
+
+class Place(NamedTuple):
+    """Where a command is: a function of its name in `module`; or a group, which has no examples."""
+
+    module: str
+    examples: tuple[str, ...] = ()
+
+
+COMMANDS: Final[Mapping[str, Place]] = MappingProxyType(
+    {
+        "serve": Place(
+            "serve",
+            (
+                "lowtide serve --model demo",
+                "lowtide serve --config lowtide.toml --port 9000",
+                "lowtide serve --port 0 --json",
+            ),
+        ),
+        "worker": Place("serve", ("lowtide worker --config lowtide.toml",)),
+        "run": Place(
+            "run",
+            (
+                "lowtide run batch.jsonl -o results.jsonl --model demo",
+                "lowtide run batch.jsonl -o results.jsonl --url http://127.0.0.1:9001/v1",
+                "lowtide run batch.jsonl -o results.jsonl --server http://batch.example:8000",
+            ),
+        ),
+        "validate": Place(
+            "validate",
+            ("lowtide validate batch.jsonl", "lowtide validate batch.jsonl --json | jq ."),
+        ),
+        "usage": Place(
+            "usage",
+            (
+                "lowtide usage",
+                "lowtide usage --since 2026-11-01 --until 2026-12-01 --by project",
+                "lowtide usage --since 90d --by day,model,project --csv > usage.csv",
+            ),
+        ),
+        "doctor": Place(
+            "doctor",
+            ("lowtide doctor", "lowtide doctor --config lowtide.toml", "lowtide doctor --repair"),
+        ),
+        "backup": Place(
+            "backup",
+            (
+                "lowtide backup /backup/lowtide/2026-11-21",
+                "lowtide backup /backup/lowtide/$(date +%F) --config lowtide.toml",
+            ),
+        ),
+        "restore": Place(
+            "restore", ("lowtide restore /backup/lowtide/2026-11-21 --data-dir ./lowtide-data",)
+        ),
+        "simulate-engine": Place(
+            "simulate_engine",
+            (
+                "lowtide simulate-engine --port 9001",
+                "lowtide simulate-engine --profile 70b-tp4-h100 --scheduling-policy priority",
+                "lowtide simulate-engine --face llamacpp --max-num-seqs 8 --time-scale 10",
+                "lowtide simulate-engine --fault crash@30+5 --fault noise=0.03",
+            ),
+        ),
+        "files": Place("files"),
+        "batches": Place("batches"),
+        "keys": Place("keys"),
+        "projects": Place("projects"),
+        "orgs": Place("orgs"),
+    }
+)
+
+
+def command_line(word: str | None = None) -> typer.Typer:
+    """The command `word` alone, if there is one; otherwise all, as help and corrections need."""
+    line = typer.Typer(
+        name="lowtide",
+        no_args_is_help=True,
+        rich_markup_mode="rich",
+        help="A Batch API for the models you already serve.\n\n"
+        "Try it without a server:  [bold]lowtide run batch.jsonl -o results.jsonl --model demo[/]",
+        epilog="Exit codes: 0 done, 1 some lines failed, 2 usage, 3 the batch failed.",
+    )
+    line.callback()(_options)
+    asked = {name: place for name, place in COMMANDS.items() if name == word}
+    for name, place in (asked or COMMANDS).items():
+        _add(line, name, place)
+    return line
+
+
+def _add(line: typer.Typer, name: str, place: Place) -> None:
+    module = import_module(f"lowtide.cli.{place.module}")
+    if place.examples:
+        command = getattr(module, name.replace("-", "_"))
+        line.command(name, epilog=examples(*place.examples))(command)
+    else:
+        line.add_typer(module.app, name=name)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        screen.say(f"lowtide {__version__}")
+        raise typer.Exit
+
+
+def _options(
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
+    pass

@@ -1,12 +1,28 @@
 """What tests of every kind share: one PostgreSQL for the whole run of a test process."""
 
 import asyncio
+import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 
 import pytest
 
 from lowtide.store.sql_store import SqlStore
 from lowtide.testing.postgres import PostgresMissing, PostgresServer, running_postgres
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Where Python is told to keep no bytecode, keep it for this run and in a folder of its own.
+
+    Tests start `lowtide` a few hundred times, and a quarter of each start would go to compiling it
+    anew. The processes of xdist have this environment from the first one.
+    """
+    if not os.environ.pop("PYTHONDONTWRITEBYTECODE", ""):
+        return
+    folder = tempfile.mkdtemp(prefix="lowtide-bytecode-")
+    os.environ["PYTHONPYCACHEPREFIX"] = folder
+    config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,8 @@
 """Our rule: core.replica with its controller and guard, fed as the worker feeds them.
 
-What the product cannot see is not used: batch calls are not streamed, so nothing is known of their
-first tokens; the engine's numbers come twice a second, its histograms with vLLM's edges.
+What the product cannot see is not used: first tokens of batch calls are seen beside live traffic,
+where the product streams them, and HOP_S late; the engine's numbers come twice a second, its
+histograms with vLLM's edges.
 """
 
 from collections.abc import Sequence
@@ -24,6 +25,10 @@ ITL_EDGES: Final = (
 """vLLM's buckets of vllm:inter_token_latency_seconds."""
 
 
+HOP_S: Final = 0.003
+"""From an engine's first token until the next prompt, sent for it, is there."""
+
+
 class Ours(Rule):
     """`sees_live`: live calls come through our door; else they go straight to the engine."""
 
@@ -33,6 +38,7 @@ class Ours(Rule):
         priority: int = 0,
         sees_live: bool = True,
         yields: bool = True,
+        streams: bool = True,
         window_max: int = limits.WINDOW_MAX,
         itl_slo_s: float = limits.ITL_SLO_MS / 1000,
         ttft_slo_s: float = limits.TTFT_SLO_MS / 1000,
@@ -42,24 +48,35 @@ class Ours(Rule):
         self._ttft_slo_s = ttft_slo_s
         self.controller = WindowController(window_max, itl_slo_s=itl_slo_s, ttft_slo_s=ttft_slo_s)
         self.replica = Replica("sim", frozenset({"m"}), window_max, controller=self.controller)
+        self.replica.streams = streams
         self._sent_at: dict[str | int, float] = {}
         self._live: dict[str | int, tuple[float, int]] = {}
         self._unanswered: dict[str | int, float] = {}
         self._left: dict[str | int, int] = {}
+        self._is_read: dict[str | int, bool] = {}
+        self._heard: list[tuple[float, int]] = []
         self._gap_counts = [0] * len(ITL_EDGES)
 
     def allowed(self, now: float, in_flight: int) -> int:
         return in_flight + self.replica.has_room(now)
 
     def takes(self, request: SimRequest, now: float) -> bool:
+        while self._heard and self._heard[0][0] <= now:
+            self.replica.prompt_read(self._heard.pop(0)[1], now)
         return self.replica.takes_prompt(self._unread(request), now)
 
     def asks_again_at(self, now: float) -> float | None:
-        return self.controller.pacer.opens_at_s
+        at = self.controller.pacer.opens_at_s
+        return min(at, self._heard[0][0]) if self._heard else at
 
     def sent(self, request: SimRequest, now: float) -> None:
         self._sent_at[request.id] = now
-        self.replica.started(suspect=False, tokens=self._unread(request), now_s=now)
+        watched = self.replica.watches
+        if watched:
+            self._is_read[request.id] = False
+        self.replica.started(
+            suspect=False, tokens=self._unread(request), now_s=now, watched=watched
+        )
 
     def step(self, events: StepEvents) -> None:
         """The engine's own histogram: what a reader of its metrics gets."""
@@ -86,11 +103,15 @@ class Ours(Rule):
         answered = request.interactive and self._unanswered.pop(request.id, None) is not None
         if answered and self._yields:
             self.replica.live_answered(request.prompt_tokens, now)
+        if self._is_read.get(request.id) is False:
+            self._is_read[request.id] = True
+            self._heard.append((now + HOP_S, self._unread(request)))
 
     def finished(self, request: SimRequest, now: float) -> None:
         if request.interactive:
             self._live.pop(request.id, None)
             return
+        self._is_read.pop(request.id, None)
         elapsed_s = now - self._sent_at.pop(request.id)
         usage = Usage(request.prompt_tokens, request.cached_tokens, request.output_tokens)
         self.replica.ended(suspect=False)
@@ -99,6 +120,8 @@ class Ours(Rule):
 
     def taken_back(self, request: SimRequest, now: float) -> None:
         del self._sent_at[request.id]
+        if self._is_read.pop(request.id, None) is False:
+            self.replica.prompt_read(self._unread(request), now)
         self.replica.ended(suspect=False)
 
     def poll(
@@ -118,7 +141,10 @@ class Ours(Rule):
         return [own[place] for place in chosen]
 
     def _calls(self, own: Sequence[SimRequest], now: float) -> list[OwnCall]:
-        return [OwnCall(now - self._sent_at[call.id], self._unread(call)) for call in own]
+        return [
+            OwnCall(now - self._sent_at[call.id], self._unread(call), self._is_read.get(call.id))
+            for call in own
+        ]
 
     def _unread(self, request: SimRequest) -> int:
         """Prompt tokens that are not in the engine's prefix cache from an earlier try."""

@@ -220,6 +220,10 @@ TTFT_SLO_MS: Final = 1_000
 ITL_SLO_MS: Final = 50
 PREFILL_TOKENS_MIN: Final = 256  # un-prefilled batch tokens beside live traffic
 PREFILL_TOKENS_MAX: Final = 8_192
+PREFILL_WATCHED_CALLS: Final = 3  # unread at most whose first tokens we see: one is being read
+# and one comes next, with one more for the way between us
+YIELDS_MAX: Final = 16  # how often a call is taken back because its prompt is not read: without a
+# prefix cache each time costs all that was read of it
 PREFILL_RATE_DEFAULT: Final = 4_096.0  # tokens a second, until an engine was seen to do more
 PREFILL_RATE_MEMORY_S: Final = 300.0  # how long the best rate seen stands for what it can do
 PREFILL_WAIT_S_MAX: Final = 0.25  # before a prompt that was held back is offered again

@@ -114,7 +114,7 @@ class DispatchMachine(RuleBasedStateMachine):
             self.core.remove(run.key)
         for flight in [flight for flight in self.flying if flight[0].run is run]:
             self.flying.remove(flight)
-            self.core.abandon(*flight)
+            self.core.abandon(*flight, self.now_s)
 
     @rule(seconds=st.sampled_from([0.001, 0.1, 1.0, 10.0, 100.0]))
     def wait(self, seconds: float) -> None:

@@ -34,11 +34,14 @@ from lowtide.core.outcome import (
     final_failure,
 )
 from lowtide.core.replica import Replica
+from lowtide.core.streamed_answer import STREAMED_ENDPOINTS
 
 
 class Request(msgspec.Struct, eq=False):
     """One request of a leased chunk. `data` is its line's bytes; `index` its bit in the chunk;
-    `tokens` its prompt as estimated; `sent_at_s` the instant of its last `take`.
+    `tokens` its prompt as estimated; `sent_at_s` the instant of its last `take`. `is_read`: whether
+    the engine has read the prompt, as far as the call is watched; `yields`: how often it was taken
+    back because it had not.
     """
 
     run: "ChunkRun"
@@ -51,6 +54,8 @@ class Request(msgspec.Struct, eq=False):
     throttles: int = 0
     strikes: int = 0
     suspect: bool = False
+    is_read: bool | None = None
+    yields: int = 0
 
     @property
     def on_trial(self) -> bool:
@@ -158,13 +163,22 @@ class Dispatch:
             return None
         self.ready[request.run.lease.model] -= 1
         request.sent_at_s = now_s
-        replica.started(suspect=request.suspect, alone=on_trial, tokens=request.tokens, now_s=now_s)
+        watched = replica.watches and request.run.lease.endpoint in STREAMED_ENDPOINTS
+        request.is_read = False if watched else None
+        replica.started(
+            suspect=request.suspect,
+            alone=on_trial,
+            tokens=request.tokens,
+            now_s=now_s,
+            watched=watched,
+        )
         return request
 
     def settle(
         self, request: Request, replica: Replica, outcome: Outcome, now_s: float, draw: float
     ) -> Decision:
         """What an attempt's outcome means for the request and for the replica."""
+        prompt_read(request, replica, now_s)
         replica.ended(suspect=request.suspect)
         match outcome:
             case Succeeded(usage=usage):
@@ -185,8 +199,9 @@ class Dispatch:
                 replica.circuit.failed(now_s, detail)
                 return self._after_transient(request, replica, outcome, now_s, draw)
 
-    def abandon(self, request: Request, replica: Replica) -> None:
+    def abandon(self, request: Request, replica: Replica, now_s: float) -> None:
         """We took the call back ourselves (cancelled, lost, draining): no blame, no retry here."""
+        prompt_read(request, replica, now_s)
         replica.ended(suspect=request.suspect)
         replica.circuit.abandoned()
 
@@ -286,6 +301,20 @@ class Dispatch:
         runs.remove(run)
         if not runs:
             del self._by_model[run.lease.model]
+
+
+def prompt_read(request: Request, replica: Replica, now_s: float) -> None:
+    """A first token came, or nothing more is to come; only the first word of it counts."""
+    if request.is_read is False:
+        request.is_read = True
+        replica.prompt_read(request.tokens, now_s)
+
+
+def cannot_watch(request: Request, replica: Replica) -> None:
+    """The call that was just taken is to be sent without anybody seeing its first token."""
+    if request.is_read is False:
+        request.is_read = None
+        replica.cannot_watch(request.tokens, request.sent_at_s)
 
 
 def _pop(run: ChunkRun, replica: Replica, allow_suspect: bool) -> Request | None:

@@ -2,9 +2,11 @@
 
 Beside live traffic every long prompt in the queue is a delay that somebody feels, so batch calls
 are let through as the engine works them off: the next one goes out when nothing is owed, or when it
-fits the budget with what is (scheduling.md section 3, `outp`). Where a call's first token is seen
-its prompt is worked off at that instant; for the others it is taken to be worked off at the best
-rate that the engine was seen to reach, and a quarter more, so that the rate can be found at all.
+fits the budget with what is (scheduling.md section 3, `outp`). A watched call, one whose first
+token is seen, has its prompt worked off at that instant, and while only watched ones are owed, a
+few of them may be whatever their length: so many keep the engine busy, and can be taken back in
+time. Other prompts are taken to be worked off at the best rate that the engine was seen to reach,
+and a quarter more, so that the rate can be found at all.
 Pure; core/window.py steers the budget, core/dispatch.py asks before it sends.
 """
 
@@ -29,6 +31,7 @@ class PrefillPacer:
         self._owed = 0.0
         self._owed_at_s = 0.0
         self._watched = 0
+        self._watched_calls = 0
         self._read_until_s = float("-inf")
         self._live_unread = 0
         self._live_tokens = 0
@@ -47,11 +50,11 @@ class PrefillPacer:
 
     def admits(self, tokens: int, now_s: float) -> bool:
         """Whether a prompt of that size may be sent now; if not, `opens_at_s` says when to ask."""
+        owed = self.owed(now_s)
         if self._live_unread and now_s < self._live_read_at_s:
             self.opens_at_s = self._live_read_at_s
-            return False
-        owed = self.owed(now_s)
-        if owed <= 0 or owed + tokens <= self.budget:
+            return owed + tokens <= limits.PREFILL_TOKENS_MIN
+        if owed <= 0 or owed + tokens <= self.budget or self._may_watch_more(owed):
             return True
         excess = min(owed, owed + tokens - self.budget)
         wait_s = min(limits.PREFILL_WAIT_S_MAX, excess / self.rate_per_s)
@@ -62,14 +65,21 @@ class PrefillPacer:
         """A prompt is on its way. `watched`: the shell will say when its first token came."""
         if watched:
             self._watched += tokens
+            self._watched_calls += 1
             return
         self._read_until_s = max(now_s, self._read_until_s) + tokens / self._best_rate
         self._owed = self.owed(now_s) - self._watched + tokens
         self._owed_at_s = now_s
 
-    def first_token(self, tokens: int) -> None:
-        """The prompt of a watched call was read, or the call ended before."""
-        self._watched = max(0, self._watched - tokens)
+    def read(self, tokens: int, now_s: float) -> None:
+        """The prompt of a watched call was read, or is not to be any more."""
+        self._watched -= tokens
+        self._watched_calls -= 1
+        if not self._live_unread:
+            self.opens_at_s = now_s
+
+    def _may_watch_more(self, owed: float) -> bool:
+        return owed <= self._watched and self._watched_calls < limits.PREFILL_WATCHED_CALLS
 
     @property
     def _best_rate(self) -> float:

@@ -8,7 +8,7 @@ and limits.py.
 """
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from lowtide import limits
@@ -139,6 +139,8 @@ class Replica:
         self.guard = Guard()
         self.priority: int | None = None
         """What this engine is to be sent as `priority` of batch calls."""
+        self.streams = False
+        """Whether its engine is asked for streams, where these tell something."""
         self.prompt_tokens_max = float("inf")
         """A longer prompt is not sent here at present."""
         self.guided: int | None = None
@@ -185,16 +187,38 @@ class Replica:
             return []
         pacer = self.controller.pacer
         young = sorted(range(len(calls)), key=lambda place: calls[place].age_s)
-        left: list[int] = []
+        back = _beyond_the_least([(place, calls[place]) for place in reversed(young)])
+        unknown = [
+            place for place in young if calls[place].is_read is None and not calls[place].stays
+        ]
         if self.controller.tells_prompts:  # else what is unread is a guess, and work may be lost
-            left = pacer.take_unread([calls[place].input_tokens for place in young], now_s)
+            left = pacer.take_unread([calls[place].input_tokens for place in unknown], now_s)
+            back.extend(zip(unknown, left, strict=False))
         pacer.live_asked(tokens, now_s)
-        return list(zip(young, left, strict=False))
+        return back
 
     def live_answered(self, tokens: int, now_s: float) -> None:
         """A live call has its first byte, or ended without one."""
         if self.controller is not None:
             self.controller.pacer.live_answered(tokens, now_s)
+
+    @property
+    def watches(self) -> bool:
+        """Whether it matters when the engine has read a prompt, as somebody may wait behind it,
+        and can be seen.
+        """
+        return self.streams and self.controller is not None and self.controller.pacer.active
+
+    def prompt_read(self, tokens: int, now_s: float) -> None:
+        """A watched call has its first token, or ended without one."""
+        if self.controller is not None:
+            self.controller.pacer.read(tokens, now_s)
+
+    def cannot_watch(self, tokens: int, now_s: float) -> None:
+        """The call that was started as a watched one is none."""
+        if self.controller is not None:
+            self.controller.pacer.read(tokens, now_s)
+            self.controller.pacer.sent(tokens, now_s)
 
     def resize(self, now_s: float) -> None:
         """Fit the window to what refusals, the controller and the end of the queue leave of it."""
@@ -231,12 +255,18 @@ class Replica:
         return None if latest == float("-inf") else latest
 
     def started(
-        self, *, suspect: bool, alone: bool = False, tokens: int = 0, now_s: float = 0.0
+        self,
+        *,
+        suspect: bool,
+        alone: bool = False,
+        tokens: int = 0,
+        now_s: float = 0.0,
+        watched: bool = False,
     ) -> None:
-        """A call is sent; `tokens` is its prompt as estimated."""
+        """A call is sent; `tokens` is its prompt as estimated. `watched`: `prompt_read` follows."""
         self.in_flight += 1
         if self.controller is not None and self.controller.pacer.active:
-            self.controller.pacer.sent(tokens, now_s)
+            self.controller.pacer.sent(tokens, now_s, watched=watched)
         self.alone = alone
         self.suspects_in_flight += suspect
         self.circuit.sent()
@@ -280,3 +310,18 @@ class Replica:
             self._shrunk_at_s = now_s
             self._unrefused = max(1.0, self.window * limits.THROTTLE_SHRINK)
             self.resize(now_s)
+
+
+def _beyond_the_least(calls: Iterable[tuple[int, OwnCall]]) -> list[tuple[int, int]]:
+    """(place, prompt tokens) of the calls, oldest first, that are known to be unread, but for those
+    that are over in so short a time that they are in nobody's way.
+    """
+    kept, back = 0, []
+    for place, call in calls:
+        if call.is_read is not False:
+            continue
+        if call.stays or kept + call.input_tokens <= limits.PREFILL_TOKENS_MIN:
+            kept += call.input_tokens
+        else:
+            back.append((place, call.input_tokens))
+    return back

@@ -36,10 +36,14 @@ class EngineSignals(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OwnCall(msgspec.Struct, frozen=True):
-    """A batch call in flight: seconds since it was sent, and its prompt as estimated."""
+    """A batch call in flight: seconds since it was sent, and its prompt as estimated. `is_read`:
+    whether the engine has read that; None where nobody can tell. `stays`: it made way often enough.
+    """
 
     age_s: float
     input_tokens: int
+    is_read: bool | None = None
+    stays: bool = False
 
 
 class LiveSeen(msgspec.Struct, frozen=True):

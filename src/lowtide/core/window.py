@@ -170,8 +170,10 @@ class WindowController:
         """Tokens of our prompts that the engine has not begun, and of the next older one or two,
         which it may be reading: the youngest are those that wait.
         """
-        waiting = max(0, int((self.signals.waiting or 0) - self.live.waiting))
-        young = [call.input_tokens for call in sorted(calls, key=lambda call: call.age_s)]
+        watched = sum(call.is_read is False for call in calls)
+        waiting = max(0, int((self.signals.waiting or 0) - self.live.waiting) - watched)
+        by_age = sorted(calls, key=lambda call: call.age_s)
+        young = [call.input_tokens for call in by_age if call.is_read is None]
         return float(sum(young[:waiting])), float(sum(young[waiting : waiting + 2]))
 
     def _steer(self, change: SignalDelta, own: int, live: LiveSeen, now_s: float) -> None:

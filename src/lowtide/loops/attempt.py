@@ -2,16 +2,20 @@
 
 Where the engine understands it, the body gets the priority that puts batch work behind live calls
 (ports/engine.py). An engine that was restarted without that refuses it: then the request goes out
-once more without, and so do all after it.
+once more without, and so do all after it. A call that core.dispatch wants watched is streamed if
+its answer can be (core/streamed_answer.py); an engine whose stream does not tell the whole answer
+is sent the request again, and asked for no more streams.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 
 import msgspec
 
-from lowtide.core.dispatch import Request
+from lowtide.core.dispatch import Request, cannot_watch
 from lowtide.core.line import (
     LineFormatError,
+    RequestLine,
     engine_body,
     output_line_id,
     read_request,
@@ -29,7 +33,9 @@ from lowtide.core.outcome import (
 )
 from lowtide.core.replica import Replica
 from lowtide.core.segment import Finished
-from lowtide.ports.engine import Engine
+from lowtide.core.streamed_answer import STREAM_FIELDS, is_plain
+from lowtide.loops.watched import post_watched
+from lowtide.ports.engine import Engine, StreamingEngine
 
 _NO_FIELDS: Mapping[str, object] = {}
 
@@ -44,42 +50,91 @@ class Upstream(msgspec.Struct, frozen=True):
     engine_names: Mapping[str, str]
     drop_fields: frozenset[str]
     timeout_s: float
+    streaming: StreamingEngine | None = None
+    """The same engine, where it may be asked for streams."""
 
 
-async def attempt(upstream: Upstream, request: Request) -> tuple[str, Outcome]:
-    """Send the request once; its custom_id and what came of it."""
-    lease = request.run.lease
-    replica = upstream.replica
-    priority = replica.priority
+OnRead = Callable[[Upstream, Request], None]
+
+
+async def attempt(
+    upstream: Upstream, request: Request, on_read: OnRead = lambda *_: None
+) -> tuple[str, Outcome]:
+    """Send the request once; its custom_id and what came of it. `on_read` hears of the first token
+    of a watched call.
+    """
     try:
         line = read_request(request.data)
-        body = engine_body(
-            line,
-            model=upstream.engine_names.get(lease.model),
-            drop_fields=upstream.drop_fields,
-            set_fields=_NO_FIELDS if priority is None else {"priority": priority},
-        )
+        if request.is_read is False and not is_plain(line.body):
+            cannot_watch(request, upstream.replica)
+        return line.custom_id, classify(await _send(upstream, request, line, on_read))
     except LineFormatError as error:
         return "", Rejected("invalid_json_line", str(error))
-    path = lease.endpoint.removeprefix("/v1")
-    answer = await upstream.engine.post(path, body, upstream.timeout_s)
-    if priority is not None and _refuses_priority(answer):
-        body = engine_body(
-            line,
-            model=upstream.engine_names.get(lease.model),
-            drop_fields=upstream.drop_fields | {"priority"},
-            set_fields=_NO_FIELDS,
+
+
+async def _send(
+    upstream: Upstream, request: Request, line: RequestLine, on_read: OnRead
+) -> Attempt:
+    replica = upstream.replica
+    priority = replica.priority
+    if request.is_read is False and upstream.streaming is not None:
+        answer = await post_watched(
+            upstream.streaming,
+            _path(request),
+            _body(upstream, request, line, priority, STREAM_FIELDS),
+            upstream.timeout_s,
+            partial(on_read, upstream, request),
         )
-        answer = await upstream.engine.post(path, body, upstream.timeout_s)
+        if answer is not None and not _refuses(answer, "priorit", "stream"):
+            return answer
+        if answer is None or _refuses(answer, "stream"):
+            replica.streams = False
+    answer = await _post(upstream, request, line, priority)
+    if priority is not None and _refuses(answer, "priorit"):
+        answer = await _post(upstream, request, line, None)
         if isinstance(answer, Reply) and answer.status < 300 and replica.priority == priority:
             replica.priority = None
-    return line.custom_id, classify(answer)
+    return answer
 
 
-def _refuses_priority(answer: Attempt) -> bool:
+async def _post(
+    upstream: Upstream, request: Request, line: RequestLine, priority: int | None
+) -> Attempt:
+    body = _body(upstream, request, line, priority)
+    return await upstream.engine.post(_path(request), body, upstream.timeout_s)
+
+
+def _path(request: Request) -> str:
+    return request.run.lease.endpoint.removeprefix("/v1")
+
+
+def _body(
+    upstream: Upstream,
+    request: Request,
+    line: RequestLine,
+    priority: int | None,
+    set_fields: Mapping[str, object] = _NO_FIELDS,
+) -> bytes:
+    """Raises LineFormatError."""
+    drop = upstream.drop_fields
+    if priority is not None:
+        set_fields = {**set_fields, "priority": priority}
+    elif upstream.replica.priority is not None:
+        drop = drop | {"priority"}  # the engine refused it just now
+    return engine_body(
+        line,
+        model=upstream.engine_names.get(request.run.lease.model),
+        drop_fields=drop,
+        set_fields=set_fields,
+    )
+
+
+def _refuses(answer: Attempt, *words: str) -> bool:
+    """Whether the engine says that it does not take what one of the words begins."""
     if not isinstance(answer, Reply) or answer.status not in (400, 422):
         return False
-    return "priorit" in (error_message(answer.body) or "").lower()
+    message = (error_message(answer.body) or "").lower()
+    return any(word in message for word in words)
 
 
 def render(request: Request, custom_id: str, outcome: Succeeded | Rejected) -> Finished:

@@ -133,12 +133,22 @@ class ControlLoop:
         if not back:
             return
         for place, unread in back:
-            requests[place].tokens = unread  # the rest of the prompt is in the prefix cache
+            requests[place].yields += 1
+            if requests[place].is_read is None:
+                requests[place].tokens = unread  # the rest of the prompt is in the prefix cache
         self._hands.revoke(replica.url, [requests[place] for place, _ in back])
 
 
 def _own_calls(requests: Sequence[Request], now_s: float) -> list[OwnCall]:
-    return [OwnCall(now_s - request.sent_at_s, request.tokens) for request in requests]
+    return [
+        OwnCall(
+            now_s - request.sent_at_s,
+            request.tokens,
+            is_read=request.is_read,
+            stays=request.yields >= limits.YIELDS_MAX,
+        )
+        for request in requests
+    ]
 
 
 class AcquaintLoop:

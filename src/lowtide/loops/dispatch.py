@@ -20,7 +20,7 @@ import structlog
 
 from lowtide import limits
 from lowtide.core.chunk import ChunkKey
-from lowtide.core.dispatch import ChunkRun, Dispatch, Finish, Request
+from lowtide.core.dispatch import ChunkRun, Dispatch, Finish, Request, prompt_read
 from lowtide.core.opening import Hours
 from lowtide.core.outcome import Outcome
 from lowtide.core.segment import Slice
@@ -218,7 +218,7 @@ class Dispatcher:
             if self._clock.monotonic() >= upstream.replica.owned_until_s:
                 slot.revoked = True  # the process stood still before it could send
                 return
-            custom_id, outcome = await attempt(upstream, request)
+            custom_id, outcome = await attempt(upstream, request, self._prompt_read)
             slot.in_flight = False
             self._settle(upstream, request, custom_id, outcome)
             if self._draining or self._backed_up():
@@ -233,13 +233,18 @@ class Dispatcher:
         slot = self._slots.pop(task)
         del self._slots_on[slot.url][task]
         if slot.in_flight:
-            self._core.abandon(slot.request, upstream.replica)
+            self._core.abandon(slot.request, upstream.replica, self._clock.monotonic())
             if slot.revoked:
                 self._core.put_back(slot.request)
             self.wake()  # its place is free
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("slot.failed", batch=slot.request.run.key.batch_id, exc_info=error)
             self._give_back(slot.request.run)
+
+    def _prompt_read(self, upstream: Upstream, request: Request) -> None:
+        """The first token of a watched call is here: the next prompt may follow."""
+        prompt_read(request, upstream.replica, self._clock.monotonic())
+        self.wake()
 
     def _settle(
         self, upstream: Upstream, request: Request, custom_id: str, outcome: Outcome

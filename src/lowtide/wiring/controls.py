@@ -37,7 +37,9 @@ def replica_of(
     spares_long = not settings.relaxed and any(
         other.relaxed and served <= set(other.models) for other in pool
     )
-    return Replica(url, models, bound, controller=controller, spares_long=spares_long)
+    replica = Replica(url, models, bound, controller=controller, spares_long=spares_long)
+    replica.streams = settings.watch_prompts
+    return replica
 
 
 def open_controls(

@@ -100,6 +100,7 @@ async def open_upstreams(
                 engine_names={model: catalogue.engine_name(model) for model in models},
                 drop_fields=frozenset(replica.drop_fields),
                 timeout_s=replica.attempt_timeout_s or settings.dispatch.attempt_timeout_s,
+                streaming=engine if replica.watch_prompts else None,
             )
         )
     return upstreams

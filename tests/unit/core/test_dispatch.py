@@ -343,7 +343,7 @@ def test_a_call_taken_back_blames_nobody_and_frees_its_place() -> None:
     run = add(core, 2)
     (request,) = take_all(core, one)
     core.remove(run.key)
-    core.abandon(request, one)
+    core.abandon(request, one, 0.0)
     assert (one.in_flight, one.circuit.state, core.ready["m"]) == (0, "closed", 0)
 
 
@@ -354,7 +354,7 @@ def test_a_probe_taken_back_does_not_close_the_way_for_good() -> None:
         one.circuit.failed(0.0, "refused")
     (probe,) = take_all(core, one, 10.0)
     core.remove(run.key)
-    core.abandon(probe, one)
+    core.abandon(probe, one, 0.0)
     add(core, 1, seq=1)
     assert len(take_all(core, one, 10.0)) == 1
 

@@ -93,12 +93,12 @@ def test_an_abandoned_request_that_is_put_back_is_the_next_of_its_chunk() -> Non
     core, one = Dispatch(), replica(window=3)
     run = add(core, 9)
     taken = take_all(core, one)
-    core.abandon(taken[2], one)
+    core.abandon(taken[2], one, 0.0)
     core.put_back(taken[2])
     assert core.ready["m"] == 7
     assert core.take(one, 0.0) is taken[2]
     assert taken[2].tries == 0
-    core.abandon(taken[2], one)
+    core.abandon(taken[2], one, 0.0)
     core.remove(run.key)
     core.put_back(taken[2])
     assert core.ready["m"] == 0

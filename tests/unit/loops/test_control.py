@@ -211,3 +211,27 @@ async def test_prompts_that_are_not_read_yet_make_way_for_a_live_call_at_once(
     await bench.dispatch()
     assert ground.replica.in_flight > 0
     await bench.dispatcher.drain(0.0)
+
+
+async def test_a_watched_call_makes_way_until_its_first_token_and_not_for_ever(
+    bench: WorkBench,
+) -> None:
+    ground = ControlBench(bench)
+    await bench.batch(40)
+    await ground.meet()
+    ground.replica.streams = True
+    ground.controller.pacer.active = True
+    await bench.dispatch()
+    await bench.engine.saw(lambda: len(bench.engine.waiting) > 0)
+    read, unread, tired = bench.dispatcher.calls_on(ground.replica.url)[:3]
+    for request in (read, unread, tired):
+        ground.replica.prompt_read(request.tokens, 0.0)
+        request.tokens, request.is_read = 9_000, False
+        ground.controller.pacer.sent(9_000, 0.0, watched=True)
+    read.is_read = True
+    tired.yields = limits.YIELDS_MAX
+    ground.told.on_asked(500, bench.clock.monotonic())
+    await ground.saw_aborted(1)
+    assert (read.yields, unread.yields, tired.yields) == (0, 1, limits.YIELDS_MAX)
+    assert unread.tries == 0
+    await bench.dispatcher.drain(0.0)

@@ -214,6 +214,7 @@ LIVE_SHARE_MAX: Final = 0.9
 LIVE_SEATS_MIN: Final = 16  # kept free for it, but no more than an eighth of a small engine
 LIVE_MEMORY_S: Final = 3600.0  # over which the usual size of live traffic is known: the night
 # is not kept free for the day
+LIVE_USUAL_SHARE: Final = 0.05  # of the time live traffic may take more than is kept free for it
 LIVE_CALL_TOKENS: Final = 1_024  # of a live call of which nothing is known
 LIVE_CALL_WEIGHT: Final = 0.05  # of one live call in what the usual one holds
 TTFT_SLO_MS: Final = 1_000

@@ -79,7 +79,7 @@ class LiveTraffic:
 
 
 class UsualPeak:
-    """The size that something passes one time in a hundred, as of the last hour.
+    """The size that something passes one time in twenty, as of the last hour.
 
     Quarter-octave buckets from 0 to 88 whose weights fade over LIVE_MEMORY_S; more counts as 88.
     """
@@ -107,6 +107,6 @@ class UsualPeak:
         above = 0.0
         for index in range(BUCKETS - 1, 0, -1):
             above += self._weights[index]
-            if above > 0.01 * self._total:
+            if above > limits.LIVE_USUAL_SHARE * self._total:
                 return float(2.0 ** ((index + 1) / 4)) / self._SCALE
         return 0.0

@@ -3,7 +3,7 @@
     python -m bench.live_traffic [--seeds 5] [--quick] [--write]
 
 Virtual time: the figures do not depend on this machine, and the same seeds give the same figures.
-`--write` puts tables and pictures into docs/live-traffic.md.
+`--write` puts tables and pictures into docs/live-traffic.md and docs/live-traffic-tables.md.
 """
 
 import argparse
@@ -20,8 +20,9 @@ from bench.live_traffic import tables
 from bench.live_traffic.experiments import LOADS, SETUPS, cells, play, race, races
 from bench.live_traffic.prefixes import play_prefixes, prefix_runs
 
-PAGE: Final = Path(__file__).parents[2] / "docs" / "live-traffic.md"
-PICTURES: Final = PAGE.with_name("pictures")
+DOCS: Final = Path(__file__).parents[2] / "docs"
+PAGES: Final = (DOCS / "live-traffic.md", DOCS / "live-traffic-tables.md")
+PICTURES: Final = DOCS / "pictures"
 Run = dict[str, Any]
 Job = tuple[Callable[..., Run], tuple[Any, ...]]
 
@@ -48,7 +49,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.live_traffic", description=__doc__)
     parser.add_argument("--seeds", type=int, default=5, help="how many, from 1 on")
     parser.add_argument("--quick", action="store_true", help="one seed")
-    parser.add_argument("--write", action="store_true", help="into docs/live-traffic.md")
+    parser.add_argument("--write", action="store_true", help="into the pages of docs/")
     parser.add_argument("--jobs", type=int, default=2, help="processes at one time")
     parser.add_argument("--json", type=Path, help="every run, into this file")
     return parser.parse_args()
@@ -79,8 +80,10 @@ def _tables(runs: dict[str, list[Run]]) -> dict[str, list[str]]:
         f"{load} {setup}": tables.beside_live(runs["beside"], load, setup)
         for setup in reversed(SETUPS)
         for load in LOADS
+        if not load.startswith("long")
     }
     return {_marker(name): lines for name, lines in beside.items()} | {
+        "summary": tables.summary(runs["beside"], LOADS, ("recommended", "smooth", "stock")),
         "kinds": tables.day_by_kind(runs["beside"]),
         "races": tables.races(runs["races"]),
         "prefixes": tables.prefixes(runs["prefixes"]),
@@ -97,13 +100,14 @@ def _write(runs: dict[str, list[Run]], parts: dict[str, list[str]]) -> None:
     PICTURES.mkdir(exist_ok=True)
     pictures.trade(runs["beside"], "steady 10/s", "stock", PICTURES / "trade.png")
     pictures.day(runs["beside"], PICTURES / "day.png")
-    text = PAGE.read_text()
-    for name, lines in parts.items():
-        begin, end = f"<!-- made: {name} -->", f"<!-- end: {name} -->"
-        if begin in text:
-            head, _, rest = text.partition(begin)
-            text = head + "\n".join([begin, *lines, end]) + rest.partition(end)[2]
-    PAGE.write_text(text)
+    for page in PAGES:
+        text = page.read_text()
+        for name, lines in parts.items():
+            begin, end = f"<!-- made: {name} -->", f"<!-- end: {name} -->"
+            if begin in text:
+                head, _, rest = text.partition(begin)
+                text = head + "\n".join([begin, *lines, end]) + rest.partition(end)[2]
+        page.write_text(text)
 
 
 if __name__ == "__main__":

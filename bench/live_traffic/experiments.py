@@ -18,19 +18,25 @@ from lowtide.testing.engine_sim.virtual import VirtualWorld
 
 DAY_S: Final = 1_800.0
 """A simulated day is half an hour: what matters is that load changes slowly against a call."""
+LONG_DAY_S: Final = 7_200.0
+"""The same for calls that live a minute."""
 BATCH_PRIORITY: Final = 100
 SETUPS: Final = {
     "stock": SchedulerConfig(),
     "recommended": SchedulerConfig(
         scheduling_policy="priority", max_num_batched_tokens=2048, max_num_seqs=512
     ),
+    "smooth": SchedulerConfig(
+        scheduling_policy="priority", max_num_batched_tokens=1024, max_num_seqs=512
+    ),
 }
-"""Engine flags: vLLM's defaults on an H100, and those that docs/live-traffic.md tells to set."""
+"""Engine flags: vLLM's defaults on an H100, and the two that docs/live-traffic.md tells to set."""
 LOADS: Final[dict[str, tuple[workloads.Rate, float, float]]] = {
     "steady 10/s": (workloads.steady(10.0), 10.0, 300.0),
     "steady 25/s": (workloads.steady(25.0), 25.0, 300.0),
     "bursts 10 to 30/s": (workloads.bursts(10.0), 30.0, 420.0),
     "day, peak 31/s": (workloads.diurnal(31.0, DAY_S), 31.0, DAY_S),
+    "long day, peak 31/s": (workloads.diurnal(31.0, LONG_DAY_S), 31.0, LONG_DAY_S),
 }
 """Rate, the most it gets to, and how many seconds are simulated."""
 RULES: Final[dict[str, Callable[[int], Rule]]] = {
@@ -41,10 +47,12 @@ RULES: Final[dict[str, Callable[[int], Rule]]] = {
     "run-batch": lambda priority: rivals.Fixed(2048, priority=priority),
     "Gradient2": lambda priority: _with(rivals.Gradient2(), priority),
     "night only": lambda priority: _with(rivals.NightOnly(256, DAY_S), priority),
+    "night only, long day": lambda priority: _with(rivals.NightOnly(256, LONG_DAY_S), priority),
     "budget gate": lambda priority: _with(rivals.BudgetGate(), priority),
     "AIBrix AIMD": lambda priority: _with(rivals.AibrixAimd(), priority),
     "Lowtide": lambda priority: Ours(priority=priority),
     "Lowtide, live calls unseen": lambda priority: Ours(priority=priority, sees_live=False),
+    "Lowtide, prompts not watched": lambda priority: Ours(priority=priority, streams=False),
     "Lowtide, window = 8": lambda priority: Ours(priority=priority, window_max=8),
     "Lowtide, no yielding": lambda priority: Ours(priority=priority, yields=False),
 }
@@ -78,7 +86,7 @@ def play(cell: Cell) -> dict[str, Any]:
     rate, most, until_s = LOADS[cell.load]
     engine = _engine(cell.profile, cell.setup, cell.seed)
     recorder = Recorder(until_s)
-    priority = BATCH_PRIORITY if cell.setup == "recommended" else 0
+    priority = 0 if cell.setup == "stock" else BATCH_PRIORITY
     rule = RULES[cell.rule](priority)
     gateway = Gateway([rule], workloads.batch_requests(cell.kind, cell.seed), recorder)
     arrivals = workloads.live_arrivals(rate, most, until_s, cell.seed)
@@ -151,21 +159,26 @@ def cells(seeds: range) -> list[Cell]:
         if _is_told(rule, load, setup)
     ]
     other = [
-        Cell(rule, "day, peak 31/s", "recommended", seed, kind)
-        for kind in ("chat", "longgen")
-        for rule in ("no batch", "night only", "fixed 256", "Lowtide")
+        Cell(rule, load, "recommended", seed, kind)
+        for kind, load, night in (
+            ("longgen", "long day, peak 31/s", "night only, long day"),
+            ("chat", "day, peak 31/s", "night only"),
+        )
+        for rule in ("no batch", night, "fixed 256", "Lowtide")
         for seed in seeds
     ]
     return [*other, *grid]
 
 
 def _is_told(rule: str, load: str, setup: str) -> bool:
-    """Night-only needs a night, and a day with stock flags is told by fewer rules."""
+    """Night-only needs a night; a day with stock flags, and smooth ones, show fewer rules."""
     is_day = load.startswith("day")
+    if load.startswith("long") or rule == "night only, long day":
+        return False
     if rule == "night only":
-        return is_day
+        return is_day and setup != "smooth"
     few = ("no batch", "fixed 256", "Lowtide")
-    return not is_day or setup == "recommended" or rule in few
+    return rule in few or setup == "recommended" or not (is_day or setup == "smooth")
 
 
 def races(seeds: range) -> list[Race]:

@@ -4,6 +4,7 @@ import math
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from itertools import product
 from typing import Any, Final
 
 Run = dict[str, Any]
@@ -30,18 +31,39 @@ def beside_live(runs: Sequence[Run], load: str, setup: str) -> list[str]:
     return rows
 
 
+def summary(runs: Sequence[Run], loads: Iterable[str], setups: Iterable[str]) -> list[str]:
+    """The rules that matter to an operator, under all loads and flags."""
+    rows = [
+        "| flags | live load | rule | TTFT p99 | × no batch | ITL p99 | × no batch |"
+        " of the bound |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for setup, load in product(setups, loads):
+        chosen = [r for r in runs if (r["load"], r["setup"], r["kind"]) == (load, setup, "summ")]
+        alone = {r["seed"]: r for r in chosen if r["rule"] == "no batch"}
+        for rule in ("no batch", "fixed 256", "Lowtide"):
+            those = [r for r in chosen if r["rule"] == rule]
+            if those:
+                rows.append(
+                    f"| {setup} | {load} | {_bold(rule)} | {_seconds(those, 'ttft_p99')} |"
+                    f" {_over(those, alone, 'ttft_p99')} | {_millis(those, 'itl_p99')} |"
+                    f" {_over(those, alone, 'itl_p99')} | {_share(those, 'of_bound')} |"
+                )
+    return rows
+
+
 def day_by_kind(runs: Sequence[Run]) -> list[str]:
     """The day again, for each kind of batch."""
     rows = [
         "| batch | rule | TTFT p99 | ITL p99 | of the bound | preempted |",
         "|---|---|---|---|---|---|",
     ]
-    rules = ("no batch", "night only", "fixed 256", "Lowtide")
+    rules = ("no batch", "night only", "night only, long day", "fixed 256", "Lowtide")
     for kind in ("summ", "chat", "longgen"):
         chosen = [
             r
             for r in runs
-            if r["load"].startswith("day") and r["setup"] == "recommended" and r["kind"] == kind
+            if "day" in r["load"] and r["setup"] == "recommended" and r["kind"] == kind
         ]
         for rule in rules:
             those = [r for r in chosen if r["rule"] == rule]

@@ -4,13 +4,13 @@ import asyncio
 import json
 import os
 import signal
-import sys
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
+from lowtide.testing import forked_command
 from lowtide.testing.scripted_engine import ScriptedEngine
 
 PATIENCE_S = 60.0  # far more than anything here takes on a busy machine; a hang must end the test
@@ -65,7 +65,7 @@ async def first_lines(path: Path, count: int) -> None:
 class Command:
     """A running `lowtide ARGUMENTS`. Killed when the context ends, if it still runs."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, process: forked_command.ForkedCommand | asyncio.subprocess.Process) -> None:
         self._process = process
         self.told = ""
         """What it wrote to standard error so far, as far as it was waited for."""
@@ -73,18 +73,7 @@ class Command:
     @classmethod
     async def start(cls, *arguments: str | Path, cwd: Path, **environ: str) -> Self:
         clean = {k: v for k, v in os.environ.items() if not k.startswith("LOWTIDE_")}
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "lowtide.cli",
-            *map(str, arguments),
-            cwd=cwd,
-            env=clean | environ,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            limit=2**24,
-        )
+        process = await forked_command.start(*map(str, arguments), cwd=cwd, env=clean | environ)
         return cls(process)
 
     async def __aenter__(self) -> Self:

@@ -2,8 +2,8 @@
 
 import asyncio
 import json
+import os
 import signal
-import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,6 +14,7 @@ from typing import Any, Final
 import httpx
 
 from lowtide.core.money import model_prices
+from lowtide.testing import forked_command
 from lowtide.testing.scripted_engine import Answer, ScriptedEngine, SeenRequest, completion, reply
 
 READY_S: Final = 30.0
@@ -63,7 +64,9 @@ def usage_for(text: str) -> Json:
 class Served:
     """One life of the server."""
 
-    def __init__(self, process: asyncio.subprocess.Process, address: str) -> None:
+    def __init__(
+        self, process: forked_command.ForkedCommand | asyncio.subprocess.Process, address: str
+    ) -> None:
         self.process = process
         self.http = httpx.AsyncClient(base_url=address, timeout=20, trust_env=False)
 
@@ -142,10 +145,11 @@ async def served(folder: Path, engine: ScriptedEngine) -> AsyncIterator[Served]:
         "output_price = 0.654322\n"
     )
     with (folder / "server.log").open("ab") as log:
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "lowtide", "serve", "--config", str(config), "--json"),
-            stdout=asyncio.subprocess.PIPE,
-            stderr=log,
+        process = await forked_command.start(
+            *("serve", "--config", str(config), "--json"),
+            cwd=Path.cwd(),
+            env=os.environ,
+            stderr=log.fileno(),
         )
     try:
         assert process.stdout is not None

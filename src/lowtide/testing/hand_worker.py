@@ -6,6 +6,7 @@ without an engine, a loop or a wait. It answers with what a model would have sai
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from hashlib import sha256
 from types import MappingProxyType
 
@@ -73,6 +74,23 @@ class HandWorker:
         await self._blobs.put(file.blob_key, content)
         await self._store.files.add(file)
         return file
+
+    async def submit(self, file: File, batch_id: str, *, user_id: str = "user_default") -> Batch:
+        """A batch of that file with an hour's window, waiting for validation."""
+        now = self._clock.now()
+        batch = Batch(
+            id=batch_id,
+            project_id=self._project_id,
+            user_id=user_id,
+            dialect="openai",
+            input_file_id=file.id,
+            input_bytes=file.bytes,
+            endpoint="/v1/chat/completions",
+            completion_window_s=3600,
+            created_at=now,
+            expires_at=now + timedelta(hours=1),
+        )
+        return await self._store.batches.add(batch, digest=batch_id, repeat=False, since=now)
 
     async def plan(self, models: Mapping[str, int] | None = None) -> Batch:
         """Validate the oldest batch that waits for it.

@@ -4,14 +4,12 @@ import asyncio
 import json
 import sqlite3
 from contextlib import closing
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from prompt import Run
 
 from lowtide.blobs.folder_blobs import FolderBlobs
-from lowtide.core.batch import Batch
 from lowtide.store.sql_store import SqlStore
 from lowtide.system import SystemClock
 from lowtide.testing.empty_database import place_empty_database
@@ -29,23 +27,8 @@ async def _install(data_dir: Path) -> None:
     place_empty_database(data_dir / "lowtide.db")
     store = SqlStore.sqlite(data_dir / "lowtide.db")
     await store.open()
-    clock = SystemClock()
-    hand = HandWorker(store, FolderBlobs(data_dir / "blobs"), clock)
-    file = await hand.upload(10)
-    now = clock.now()
-    batch = Batch(
-        id="batch_1",
-        project_id="proj_default",
-        user_id="u",
-        dialect="openai",
-        input_file_id=file.id,
-        input_bytes=file.bytes,
-        endpoint="/v1/chat/completions",
-        completion_window_s=3600,
-        created_at=now,
-        expires_at=now + timedelta(hours=1),
-    )
-    await store.batches.add(batch, digest="d", repeat=False, since=now)
+    hand = HandWorker(store, FolderBlobs(data_dir / "blobs"), SystemClock())
+    batch = await hand.submit(await hand.upload(10), "batch_1")
     await hand.plan()
     await hand.settle(batch.id, ok=[1, 2, 3])
     await hand.settle(batch.id, ok=[4], bad=[5])

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from datetime import timedelta
 from hashlib import sha256
 from typing import Any
 
@@ -56,20 +55,9 @@ class Validation:
         )
         await bench.real_blobs.put(file.blob_key, content)
         await bench.store.files.add(file)
-        batch = Batch(
-            id=f"batch_v{self.files}",
-            project_id="proj_default",
-            user_id="user_default",
-            dialect="openai",
-            input_file_id=file.id,
-            input_bytes=file.bytes,
-            endpoint="/v1/chat/completions",
-            completion_window_s=3600,
-            created_at=now,
-            expires_at=now + timedelta(hours=1),
-        )
+        batch = await bench.hand.submit(file, f"batch_v{self.files}")
         bench.clock.advance(1.0)
-        return await bench.store.batches.add(batch, digest=batch.id, repeat=False, since=now)
+        return batch
 
     async def tick(self) -> None:
         await self.loop.tick(self.bench.clock.now())

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Sequence
-from datetime import timedelta
 
 from lowtide import limits
 from lowtide.core.batch import Batch
@@ -68,22 +67,8 @@ class WorkBench:
 
     async def batch(self, requests: int) -> Batch:
         """A batch in progress with that many requests."""
-        file = await self.hand.upload(requests)
         self._ids += 1
-        now = self.clock.now()
-        batch = Batch(
-            id=f"batch_{self._ids}",
-            project_id="proj_default",
-            user_id="user_default",
-            dialect="openai",
-            input_file_id=file.id,
-            input_bytes=file.bytes,
-            endpoint="/v1/chat/completions",
-            completion_window_s=3600,
-            created_at=now,
-            expires_at=now + timedelta(hours=1),
-        )
-        await self.store.batches.add(batch, digest=batch.id, repeat=False, since=now)
+        batch = await self.hand.submit(await self.hand.upload(requests), f"batch_{self._ids}")
         await self.hand.plan()
         return batch
 

@@ -42,20 +42,7 @@ class Ward:
     async def batch(self, requests: int = 4) -> Batch:
         """In progress, planned as the validate loop does it."""
         file = await self.hand.upload(requests)
-        now = self.clock.now()
-        batch = Batch(
-            id=f"batch_{file.id}",
-            project_id="proj_default",
-            user_id="u",
-            dialect="openai",
-            input_file_id=file.id,
-            input_bytes=file.bytes,
-            endpoint="/v1/chat/completions",
-            completion_window_s=3600,
-            created_at=now,
-            expires_at=now + timedelta(hours=1),
-        )
-        await self.store.batches.add(batch, digest=batch.id, repeat=False, since=now)
+        batch = await self.hand.submit(file, f"batch_{file.id}")
         await self._plan()
         return await self.see(batch)
 

@@ -8,7 +8,6 @@ import sqlite3
 import subprocess
 from collections.abc import Callable
 from contextlib import closing
-from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,7 +17,6 @@ import pytest
 from lowtide.blobs import folder_copy
 from lowtide.blobs.folder_blobs import FolderBlobs
 from lowtide.config import Server, Settings
-from lowtide.core.batch import Batch
 from lowtide.core.manifest import LIST_FILE, MANIFEST_FILE, PARTIAL_FILE
 from lowtide.data_dir import DATABASE_FILE, RESTORING_FILE, DataDirError, locked_data_dir
 from lowtide.store.sql_store import SqlStore
@@ -56,21 +54,7 @@ class Installed:
         asyncio.run(with_store())
 
     async def _first(self, store: SqlStore, hand: HandWorker) -> None:
-        file = await hand.upload(10)
-        now = SystemClock().now()
-        batch = Batch(
-            id="batch_1",
-            project_id="proj_default",
-            user_id="u",
-            dialect="openai",
-            input_file_id=file.id,
-            input_bytes=file.bytes,
-            endpoint="/v1/chat/completions",
-            completion_window_s=3600,
-            created_at=now,
-            expires_at=now + timedelta(hours=1),
-        )
-        await store.batches.add(batch, digest="d", repeat=False, since=now)
+        await hand.submit(await hand.upload(10), "batch_1")
         await hand.plan()
         await hand.settle("batch_1", ok=[1, 2])
 

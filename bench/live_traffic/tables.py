@@ -9,104 +9,109 @@ from typing import Any, Final
 
 Run = dict[str, Any]
 _AIM: Final = 1.10
+_LIVE: Final = ("TTFT p99", "× no batch", "ITL p99", "× no batch")
+"""Heads of `_live`."""
 
 
 def beside_live(runs: Sequence[Run], load: str, setup: str) -> list[str]:
     """One live load under one set of engine flags: a row for each rule."""
-    rows = [
-        f"| {load} | TTFT p99 | × no batch | ITL p99 | × no batch | TTFT ≤ 1 s |"
-        " batch prompt tokens/s | of the bound | lost |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    chosen = [r for r in runs if (r["load"], r["setup"], r["kind"]) == (load, setup, "summ")]
-    alone = {r["seed"]: r for r in chosen if r["rule"] == "no batch"}
+    rows = _head(load, *_LIVE, "TTFT ≤ 1 s", "batch prompt tokens/s", "of the bound", "lost")
+    chosen = _chosen(runs, load, setup)
     for rule, those in _grouped(chosen, "rule").items():
-        ttft, itl = _over(those, alone, "ttft_p99"), _over(those, alone, "itl_p99")
         rows.append(
-            f"| {_bold(rule)} | {_seconds(those, 'ttft_p99')} | {ttft} |"
-            f" {_millis(those, 'itl_p99')} | {itl} | {_percent(those, 'ttft_met')} |"
-            f" {_thousands(those, 'batch_in_per_s')} | {_share(those, 'of_bound')} |"
-            f" {_percent(those, 'lost_share')} |"
+            _row(
+                _bold(rule),
+                *_live(those, chosen),
+                _percent(those, "ttft_met"),
+                _thousands(those, "batch_in_per_s"),
+                _share(those, "of_bound"),
+                _percent(those, "lost_share"),
+            )
         )
     return rows
 
 
 def summary(runs: Sequence[Run], loads: Iterable[str], setups: Iterable[str]) -> list[str]:
     """The rules that matter to an operator, under all loads and flags."""
-    rows = [
-        "| flags | live load | rule | TTFT p99 | × no batch | ITL p99 | × no batch |"
-        " of the bound |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    rows = _head("flags", "live load", "rule", *_LIVE, "of the bound")
     for setup, load in product(setups, loads):
-        chosen = [r for r in runs if (r["load"], r["setup"], r["kind"]) == (load, setup, "summ")]
-        alone = {r["seed"]: r for r in chosen if r["rule"] == "no batch"}
+        chosen = _chosen(runs, load, setup)
+        rules = _grouped(chosen, "rule")
         for rule in ("no batch", "fixed 256", "Lowtide"):
-            those = [r for r in chosen if r["rule"] == rule]
-            if those:
-                rows.append(
-                    f"| {setup} | {load} | {_bold(rule)} | {_seconds(those, 'ttft_p99')} |"
-                    f" {_over(those, alone, 'ttft_p99')} | {_millis(those, 'itl_p99')} |"
-                    f" {_over(those, alone, 'itl_p99')} | {_share(those, 'of_bound')} |"
-                )
+            if those := rules.get(rule):
+                share = _share(those, "of_bound")
+                rows.append(_row(setup, load, _bold(rule), *_live(those, chosen), share))
     return rows
 
 
 def day_by_kind(runs: Sequence[Run]) -> list[str]:
     """The day again, for each kind of batch."""
-    rows = [
-        "| batch | rule | TTFT p99 | ITL p99 | of the bound | preempted |",
-        "|---|---|---|---|---|---|",
-    ]
-    rules = ("no batch", "night only", "night only, long day", "fixed 256", "Lowtide")
+    rows = _head("batch", "rule", "TTFT p99", "ITL p99", "of the bound", "preempted")
+    days = [run for run in runs if "day" in run["load"] and run["setup"] == "recommended"]
     for kind in ("summ", "chat", "longgen"):
-        chosen = [
-            r
-            for r in runs
-            if "day" in r["load"] and r["setup"] == "recommended" and r["kind"] == kind
-        ]
-        for rule in rules:
-            those = [r for r in chosen if r["rule"] == rule]
-            if those:
+        rules = _grouped([run for run in days if run["kind"] == kind], "rule")
+        for rule in ("no batch", "night only", "night only, long day", "fixed 256", "Lowtide"):
+            if those := rules.get(rule):
                 rows.append(
-                    f"| {kind} | {_bold(rule)} | {_seconds(those, 'ttft_p99')} |"
-                    f" {_millis(those, 'itl_p99')} | {_share(those, 'of_bound')} |"
-                    f" {_median(those, 'preemptions'):.0f} |"
+                    _row(
+                        kind,
+                        _bold(rule),
+                        _seconds(those, "ttft_p99"),
+                        _millis(those, "itl_p99"),
+                        _share(those, "of_bound"),
+                        f"{_median(those, 'preemptions'):.0f}",
+                    )
                 )
     return rows
 
 
 def races(runs: Sequence[Run]) -> list[str]:
     """Batches alone: the makespan bound's share, and against the best window known afterwards."""
-    rows = [
-        "| engine | batch | fixed 64 | fixed 256 | run-batch | best fixed | Lowtide |"
-        " of the best |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    rows = _head(
+        *("engine", "batch", "fixed 64", "fixed 256", "run-batch", "best fixed", "Lowtide"),
+        "of the best",
+    )
     for (profile, kind), those in _grouped(runs, "profile", "kind").items():
         fixed = {w: _median(_where(those, w), "of_bound") for w in _windows(those)}
         ours = _where(those, None)
         best = max(fixed.values())
         ratios = [run["of_bound"] / _best_of(those, run["seed"]) for run in ours]
-        rows.append(
-            f"| {profile} | {kind} | {fixed[64]:.3f} | {fixed[256]:.3f} | {fixed[2048]:.3f} |"
-            f" {best:.3f} | **{_median(ours, 'of_bound'):.3f}** | {_spread(ratios, '{:.3f}')} |"
-        )
+        shares = [f"{share:.3f}" for share in (fixed[64], fixed[256], fixed[2048], best)]
+        mine = f"**{_median(ours, 'of_bound'):.3f}**"
+        rows.append(_row(profile, kind, *shares, mine, _spread(ratios, "{:.3f}")))
     return rows
 
 
 def prefixes(runs: Sequence[Run]) -> list[str]:
-    rows = [
-        "| file | order | prefix work | of the bound | seconds |",
-        "|---|---|---|---|---|",
-    ]
+    rows = _head("file", "order", "prefix work", "of the bound", "seconds")
     for (shape, order), those in _grouped(runs, "shape", "order").items():
         work = _spread([r["prefix_work"] for r in those], "{:.2f}")
-        rows.append(
-            f"| {shape} | {_bold(order)} | {work} | {_share(those, 'of_bound')} |"
-            f" {_median(those, 'seconds'):.1f} |"
-        )
+        seconds = f"{_median(those, 'seconds'):.1f}"
+        rows.append(_row(shape, _bold(order), work, _share(those, "of_bound"), seconds))
     return rows
+
+
+def _head(*names: str) -> list[str]:
+    return [_row(*names), "|" + "---|" * len(names)]
+
+
+def _row(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _chosen(runs: Iterable[Run], load: str, setup: str) -> list[Run]:
+    return [r for r in runs if (r["load"], r["setup"], r["kind"]) == (load, setup, "summ")]
+
+
+def _live(those: Sequence[Run], beside: Iterable[Run]) -> list[str]:
+    """What live users felt, also as multiples of what they feel without a batch."""
+    alone = {run["seed"]: run for run in beside if run["rule"] == "no batch"}
+    return [
+        _seconds(those, "ttft_p99"),
+        _over(those, alone, "ttft_p99"),
+        _millis(those, "itl_p99"),
+        _over(those, alone, "itl_p99"),
+    ]
 
 
 def _grouped(runs: Iterable[Run], *keys: str) -> dict[Any, list[Run]]:

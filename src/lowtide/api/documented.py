@@ -5,7 +5,7 @@ are; a test holds answers against these models.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from pydantic import BaseModel
 
@@ -35,6 +35,31 @@ _EVERYWHERE: tuple[ErrorCode, ...] = (
     "storage_unavailable",
 )
 
+
+UPLOAD_BEGINS: Final[tuple[ErrorCode, ...]] = (
+    "invalid_request",
+    "missing_required_parameter",
+    "invalid_purpose",
+    "file_too_large",
+    "request_too_large",
+    "storage_limit_exceeded",
+    "storage_full",
+)
+"""Of an upload in parts, by either client's way: its beginning."""
+
+UPLOAD_COMPLETES: Final[tuple[ErrorCode, ...]] = (
+    "invalid_request",
+    "missing_required_parameter",
+    "upload_closed",
+    "upload_not_found",
+    "file_not_found",
+    "file_lost",
+    "upload_expired",
+    "request_too_large",
+    "upload_completing",
+    "server_stopping",
+    "storage_full",
+)
 
 _BOUNDS: Mapping[int, str] = {414: "The address is too long", 431: "The headers are too large"}
 

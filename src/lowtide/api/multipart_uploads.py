@@ -13,7 +13,13 @@ from starlette.responses import Response
 
 from lowtide import limits
 from lowtide.api.caller import identify, services_of
-from lowtide.api.documented import json_body, public_refusals, refusals
+from lowtide.api.documented import (
+    UPLOAD_BEGINS,
+    UPLOAD_COMPLETES,
+    json_body,
+    public_refusals,
+    refusals,
+)
 from lowtide.api.file_objects import together_file
 from lowtide.api.guard import note_subject
 from lowtide.api.json_body import as_struct, declared_length, json_response, missing, read_json
@@ -73,15 +79,7 @@ class AskedEnd(msgspec.Struct, frozen=True):
 
 @router.post(
     "/v1/files/multipart/initiate",
-    responses=refusals(
-        "invalid_request",
-        "missing_required_parameter",
-        "invalid_purpose",
-        "file_too_large",
-        "request_too_large",
-        "storage_limit_exceeded",
-        "storage_full",
-    ),
+    responses=refusals(*UPLOAD_BEGINS),
     openapi_extra=json_body(
         {
             "type": "object",
@@ -160,19 +158,7 @@ async def receive_part(request: Request, upload_id: str, number: str) -> Respons
 
 @router.post(
     "/v1/files/multipart/complete",
-    responses=refusals(
-        "invalid_request",
-        "missing_required_parameter",
-        "upload_closed",
-        "upload_not_found",
-        "file_not_found",
-        "file_lost",
-        "upload_expired",
-        "request_too_large",
-        "upload_completing",
-        "server_stopping",
-        "storage_full",
-    ),
+    responses=refusals(*UPLOAD_COMPLETES),
     openapi_extra=json_body(
         {
             "type": "object",

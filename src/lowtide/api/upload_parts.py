@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from lowtide import limits
 from lowtide.api.caller import identify, services_of
-from lowtide.api.documented import json_body, refusals
+from lowtide.api.documented import UPLOAD_BEGINS, UPLOAD_COMPLETES, json_body, refusals
 from lowtide.api.file_objects import openai_file
 from lowtide.api.guard import note_subject
 from lowtide.api.json_body import as_struct, declared_length, json_response, missing, read_json
@@ -76,15 +76,7 @@ class AskedCompletion(msgspec.Struct, frozen=True):
 
 @router.post(
     "/v1/uploads",
-    responses=refusals(
-        "invalid_request",
-        "missing_required_parameter",
-        "invalid_purpose",
-        "file_too_large",
-        "request_too_large",
-        "storage_limit_exceeded",
-        "storage_full",
-    ),
+    responses=refusals(*UPLOAD_BEGINS),
     openapi_extra=json_body({"type": "object", "properties": _NEW, "required": [*_REQUIRED]}),
 )
 async def create_upload(request: Request) -> Response:
@@ -151,19 +143,7 @@ async def add_part(request: Request, upload_id: str) -> Response:
 
 @router.post(
     "/v1/uploads/{upload_id}/complete",
-    responses=refusals(
-        "invalid_request",
-        "missing_required_parameter",
-        "upload_closed",
-        "upload_not_found",
-        "file_not_found",
-        "file_lost",
-        "upload_expired",
-        "request_too_large",
-        "upload_completing",
-        "server_stopping",
-        "storage_full",
-    ),
+    responses=refusals(*UPLOAD_COMPLETES),
     openapi_extra=json_body(
         {
             "type": "object",

@@ -12,6 +12,7 @@ from batch_house import PATIENCE_S, House, asks, open_house
 
 from lowtide import limits
 from lowtide.config import Replica
+from lowtide.testing.engine_sim.faults import Faults
 from lowtide.testing.engine_sim.options import ServerOptions
 from lowtide.testing.engine_sim.serving import Served, served
 
@@ -132,13 +133,15 @@ async def test_an_engine_without_metrics_works_with_a_window_of_the_default(tmp_
 async def test_an_engine_whose_metrics_vanish_is_sent_little_until_they_are_back(
     tmp_path: Path,
 ) -> None:
-    gap = ServerOptions(**SMALL, faults=("no-metrics@3+6",))
     async with (
-        served(gap) as engine,
+        served(ServerOptions(**SMALL)) as engine,
         open_house(tmp_path, [replica_of(engine, window=40)]) as house,
     ):
         batch = await house.start(asks(2_000))
+        await shows(house, lambda page: figure(page, "lowtide_replica_window") >= 30)
+        engine.simulator.engine.faults = Faults(("no-metrics",))
         await shows(house, lambda page: figure(page, "lowtide_replica_window") == limits.WINDOW_MIN)
+        engine.simulator.engine.faults = Faults()
         await shows(house, lambda page: figure(page, "lowtide_replica_window") >= 30)
         await house.cancel(batch)
         await house.end(batch)

@@ -18,7 +18,7 @@ from openai import AsyncOpenAI, DefaultAsyncHttpx2Client
 from shared_fleet import NEWER_HEAD, Balancer, Machines, Owners, stop
 
 from lowtide.store.schema import HEAD
-from lowtide.testing.echo_engine import asks, running_echo_engine
+from lowtide.testing.echo_engine import EchoEngine, asks, running_echo_engine
 from lowtide.testing.postgres import PostgresServer
 
 LONG, SHORT = 800, 12
@@ -85,7 +85,7 @@ class Submitter:
 
 
 @asynccontextmanager
-async def at_work(submitter: Submitter) -> AsyncIterator[None]:
+async def at_work(submitter: Submitter, engines: list[EchoEngine]) -> AsyncIterator[None]:
     """A long batch runs, and small ones come and go, as long as the context lasts."""
     done = asyncio.Event()
     texts = [f"wait {ANSWER_S} long {number}" for number in range(LONG)]
@@ -96,6 +96,8 @@ async def at_work(submitter: Submitter) -> AsyncIterator[None]:
             yield
         finally:
             done.set()
+            for engine in engines:
+                engine.hurries = True
         await submitter.finish(long, texts)
     await submitter.close()
 
@@ -124,7 +126,7 @@ async def test_no_call_fails_and_no_line_is_lost_while_every_process_is_replaced
         await owners.until(lambda shares: [len(s) for s in shares.values()] == [2, 2])
 
         submitter = Submitter(balancer.address)
-        async with at_work(submitter):
+        async with at_work(submitter, engines):
             new = []
             for number, worker in enumerate(old, start=1):
                 # The first of them migrates, beside everything that runs.

@@ -46,12 +46,13 @@ async def some_done(life: Life, batch: Json, count: int = 8) -> None:
 # ---- a process is lost ----
 
 
-async def test_worker_lost(shared: Site) -> None:
+async def test_worker_lost(shared: Site, engine: EchoEngine) -> None:
     """Nothing to do: another one takes over within a lease."""
     async with shared.serving("api", "api") as api, shared.working("w1") as lost:
         batch = await api.house.start(prompts(REQUESTS, 0.2))
         await some_done(api, batch)
         lost.send(signal.SIGKILL)
+        engine.hurries = True
         async with shared.working("w2"):
             ended = await api.house.end(batch)
             assert await check_delivered(api.house, ended, REQUESTS) == ALL
@@ -85,6 +86,7 @@ async def test_database_lost_and_restored_to_an_older_point(
         postgres.tool("pg_dump", "-Fc", "-f", str(dump), "-d", shared.database_url)
         first = f"SELECT segment_key FROM slices WHERE batch_id = '{batch['id']}' ORDER BY seq"
         named = postgres.sql(f"{first} LIMIT 1", database=database).strip()
+        engine.hurries = True
         await api.house.end(batch)
         younger = await api.house.end(await api.house.start(prompts(3, 0.0)))
         await api.house.http.delete(f"/v1/files/{done['output_file_id']}")
@@ -127,6 +129,7 @@ async def test_folder_damaged(tmp_path: Path, engine: EchoEngine) -> None:
         code, found = await site.doctor()
         assert code == 1 and len(found["drift"]) >= 1
         await site.mend()
+        engine.hurries = True
         ended = await life.end(batch)
         assert await check_delivered(life.house, ended, REQUESTS) == ALL
         assert await check_delivered(life.house, done, 5) == Counter(ok=5)

@@ -7,7 +7,7 @@ full shape. The last user message, the prompt or the input decides:
 
     {"any": "json"}     is answered word for word, as a model told to write JSON would
     refuse WHY          400 with WHY as the message
-    wait SECONDS TEXT   "echo: wait SECONDS TEXT", after so many seconds
+    wait SECONDS TEXT   "echo: wait SECONDS TEXT", after so many seconds, or at once if it `hurries`
     TEXT                "echo: TEXT"
 """
 
@@ -38,6 +38,8 @@ class EchoEngine:
         self.calls: Counter[str] = Counter()
         """How often each text was asked."""
         self.url = ""
+        self.hurries = False
+        """Whether calls that come from now on wait no more: a test has seen what it waited for."""
         self._ready = threading.Event()
         self._server: uvicorn.Server | None = None
 
@@ -80,7 +82,7 @@ class EchoEngine:
             if word == "refuse":
                 error = {"message": rest, "type": "invalid_request_error", "param": None}
                 return JSONResponse({"error": error | {"code": "refused"}}, 400)
-            if word == "wait":
+            if word == "wait" and not self.hurries:
                 await _wait(request, float(rest.partition(" ")[0]))
             return JSONResponse(shape(asked if asked.startswith("{") else f"echo: {asked}", body))
 

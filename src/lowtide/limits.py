@@ -300,6 +300,7 @@ THROTTLE_PAUSE_S_MAX: Final = 5.0  # a full engine has room again within seconds
 ASSEMBLE_RUN_BYTES: Final = 4 * MIB  # result lines in memory while a file is assembled
 TASK_RETRY_S: Final = 5.0  # before a batch whose validation or assembly failed is tried again
 REAP_POLL_S: Final = 2.0  # how late a lease that ran out is noticed
+REAP_GAP_S: Final = 10.0  # after which a process looks to its own leases before it takes others'
 SWEEP_S: Final = 60.0
 BUDGET_POLL_S: Final = 5.0  # a raised spend cap lets paused batches go on after this
 SEGMENTS_KEEP_S: Final = 3600.0  # so that a reader that follows `offset` can finish its walk

@@ -24,7 +24,11 @@ _KEYS_PER_LOOKUP = 500
 
 
 class ExpireLoop:
-    """Batches past their window, leases past their end."""
+    """Batches past their window, leases past their end.
+
+    A process that stood still, or whose clock was set forward, finds its own leases past their end.
+    So after a gap its beat goes first, which renews them: nothing of its work is run again.
+    """
 
     name = "expire"
 
@@ -32,14 +36,19 @@ class ExpireLoop:
         self._lifecycle = lifecycle
         self._work = work
         self._wake = wake
+        self._looked_at: datetime | None = None
 
     async def tick(self, now: datetime) -> datetime | None:
+        looked_at, self._looked_at = self._looked_at, now
         expired = await self._lifecycle.expire_due(now)
         if expired:
             log.info("batches.expired", batches=expired)
             self._wake("commit")
             self._wake("assemble")
-        if reaped := await self._work.reap(now):
+        if looked_at is not None and now - looked_at > timedelta(seconds=limits.REAP_GAP_S):
+            log.warning("leases.not_reaped", gap_s=(now - looked_at).total_seconds())
+            self._wake("commit")
+        elif reaped := await self._work.reap(now):
             log.warning("leases.reaped", leases=reaped)
             self._wake("dispatch")
             self._wake("assemble")

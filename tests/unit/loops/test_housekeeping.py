@@ -48,11 +48,31 @@ async def test_a_lease_that_ran_out_is_work_for_the_next(bench: WorkBench) -> No
     loop, woken = expire_loop(bench)
     bench.engine.holds = True
     await bench.dispatch()
-    await loop.tick(bench.clock.advance(limits.LEASE_TTL_S - 1))
+    bench.clock.advance(limits.LEASE_TTL_S - 1)
+    await loop.tick(bench.clock.now())
     assert woken.names == []
     await loop.tick(bench.clock.advance(1))
     assert woken.names == ["dispatch", "assemble"]
     await bench.dispatcher.drain(0.0)
+
+
+async def test_whoever_stood_still_beats_before_it_reaps_its_own_leases(bench: WorkBench) -> None:
+    batch = await bench.batch(5)
+    loop, woken = expire_loop(bench)
+    bench.engine.holds = True
+    await bench.dispatch()
+    await loop.tick(bench.clock.now())
+    bench.clock.advance(10 * limits.LEASE_TTL_S)
+    await loop.tick(bench.clock.now())
+    assert woken.names == ["commit"]
+    await bench.beat()
+    await loop.tick(bench.clock.advance(limits.REAP_POLL_S))
+    assert woken.names == ["commit"], "the leases were renewed"
+    bench.engine.holds = False
+    bench.engine.let_go()
+    await bench.work_off()
+    assert len(bench.engine.calls) == 5, "no request was sent again"
+    assert (await bench.see(batch)).status in ("finalizing", "completed")
 
 
 async def test_blobs_that_no_row_knows_go_after_an_hour_and_not_before(bench: WorkBench) -> None:

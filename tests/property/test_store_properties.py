@@ -5,16 +5,16 @@ batch is cancelled or expires, is assembled; prices and the spend cap change. Wh
 each request's outcome is stored once, by whom the model says may store it; bitmap, counts, usage
 and slices agree; nothing falls; the ledger is the price of the stored successes, to the last digit;
 and nothing is begun for an organisation that has reached its cap.
+
+SQLite runs in the caller's thread here, its files in memory where the system has such a folder: a
+walk is thousands of statements, and the contract suites have the driver's thread and the disk.
 """
 
 import asyncio
-import shutil
-import tempfile
 from collections import Counter
+from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import datetime
-from functools import cache
-from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -35,10 +35,10 @@ from lowtide.core.chunk import ChunkKey, ChunkLease, done_count, missing
 from lowtide.core.money import FREE, ModelPrices, UnitPrices
 from lowtide.core.tenancy import DEFAULT_ORGANIZATION, OrganizationLimits
 from lowtide.ports.work import Beat
-from lowtide.store.engine import Database
 from lowtide.store.schema import chunks
 from lowtide.store.sql_store import SqlStore
 from lowtide.testing.postgres import PostgresServer
+from lowtide.testing.sim.stores import Stores, sim_folder
 from lowtide.testing.store_world import PER_ANSWER, TTL_S, World, outcomes
 
 SIZES = (3, 1, 4)
@@ -56,24 +56,13 @@ PICKS = st.tuples(*[st.sampled_from([True, None, False])] * 4).map(
 )
 
 
-@cache
-def database_at_head() -> Path:
-    path = Path(tempfile.mkdtemp(prefix="lowtide-property-")) / "head.db"
-
-    async def make() -> None:
-        store = SqlStore.sqlite(path)
-        await store.open()
-        await store.aclose()
-
-    asyncio.run(make())
-    return path
-
-
 class WorkCycle(RuleBasedStateMachine):
     """`done[seq]` are the stored indices, `owner[seq]` the (worker, token) that may store more."""
 
     leases: Bundle[tuple[str, ChunkLease]] = Bundle("leases")
     beats: Bundle[Beat] = Bundle("beats")
+    stores: Stores
+    """Kept from walk to walk: compiled statements are costly."""
 
     @initialize(
         target=leases, cap=st.sampled_from(CAPS[:2]), limit=st.integers(0, 3), worker=WORKERS
@@ -104,34 +93,31 @@ class WorkCycle(RuleBasedStateMachine):
     # ---- where the state is
 
     def make_database(self) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="lowtide-property-"))
-        shutil.copyfile(database_at_head(), self.folder / "lowtide.db")
+        self.stores.renew()
 
     def drop_database(self) -> None:
-        shutil.rmtree(self.folder)
-
-    def address(self) -> str:
-        return f"sqlite+aiosqlite:///{self.folder / 'lowtide.db'}"
+        """The next one takes its place."""
 
     def connected(self) -> SqlStore:
-        self.store = SqlStore(self.address())
-        self.database = Database(self.address())
+        self.store = self.stores.of(0)
         self.runner.run(self.store.open())
         return self.store
 
     def disconnect(self) -> None:
         self.runner.run(self.store.aclose())
-        self.runner.run(self.database.aclose())
 
     def leave_what_a_crash_leaves(self) -> None:
         """The files as they lie, and nothing that closing would still have written."""
-        after = Path(tempfile.mkdtemp(prefix="lowtide-property-"))
-        for file in self.folder.glob("lowtide.db*"):
-            if not file.name.endswith("-shm"):
-                shutil.copyfile(file, after / file.name)
+        path = self.stores.path
+        left = {
+            file: file.read_bytes()
+            for file in path.parent.glob(f"{path.name}*")
+            if not file.name.endswith("-shm")
+        }
         self.disconnect()
-        shutil.rmtree(self.folder)
-        self.folder = after
+        self.stores.remove()
+        for file, content in left.items():
+            file.write_bytes(content)
 
     # ---- what may happen
 
@@ -386,7 +372,7 @@ class WorkCycle(RuleBasedStateMachine):
         return "waiting" if self.paused_at is None else "held"
 
     async def _states(self) -> list[str]:
-        async with self.database.read() as conn:
+        async with self.store._db.read() as conn:
             statement = select(chunks.c.state).where(chunks.c.batch_id == self.batch.id)
             return list(await conn.scalars(statement.order_by(chunks.c.seq)))
 
@@ -394,7 +380,7 @@ class WorkCycle(RuleBasedStateMachine):
         return all(len(chunk) == size for chunk, size in zip(self.done, SIZES, strict=True))
 
     async def _bitmaps(self) -> list[bytes]:
-        async with self.database.read() as conn:
+        async with self.store._db.read() as conn:
             statement = select(chunks.c.done).where(chunks.c.batch_id == self.batch.id)
             return list(await conn.scalars(statement.order_by(chunks.c.seq)))
 
@@ -415,8 +401,10 @@ class WorkCycleOnPostgres(WorkCycle):
     def drop_database(self) -> None:
         self.made.close()
 
-    def address(self) -> str:
-        return self.server.url(self.name)
+    def connected(self) -> SqlStore:
+        self.store = SqlStore(self.server.url(self.name))
+        self.runner.run(self.store.open())
+        return self.store
 
     def leave_what_a_crash_leaves(self) -> None:
         self.disconnect()
@@ -432,6 +420,12 @@ _WALKS = settings(
 
 class TestWorkCycle(WorkCycle.TestCase):
     settings = _WALKS
+
+    @pytest.fixture(autouse=True)
+    def on_these_stores(self) -> Iterator[None]:
+        with sim_folder() as folder:
+            WorkCycle.stores = Stores(folder)
+            yield
 
 
 class TestWorkCycleOnPostgres(WorkCycleOnPostgres.TestCase):

@@ -30,10 +30,13 @@ class Stores:
         """A fresh database at head under the same path."""
         if not self._stores:
             self._begin()
-        for suffix in ("-wal", "-shm"):
-            Path(f"{self.path}{suffix}").unlink(missing_ok=True)
-        self.path.unlink(missing_ok=True)  # a connection left open must not see the new one
+        self.remove()  # a connection left open must not see the new one
         shutil.copyfile(self._head, self.path)
+
+    def remove(self) -> None:
+        """The database, with all that lies beside it."""
+        for suffix in ("-wal", "-shm", ""):
+            Path(f"{self.path}{suffix}").unlink(missing_ok=True)
 
     def of(self, place: int) -> SqlStore:
         """The store of the process at that place, without connections."""

@@ -57,18 +57,25 @@ def story(said: str) -> str:
     return "\n".join(line for line in said.splitlines() if re.match(r" *\d+\.\d{3} ", line))
 
 
+@pytest.fixture(scope="module")
+def alone() -> str:
+    """One seed by itself: short, and full of trouble."""
+    return play("--seed", "14", "--verbose", hash_seed="1")
+
+
+def digest(said: str) -> str:
+    found = re.search(r"^trace ([0-9a-f]{64})$", said, re.MULTILINE)
+    assert found is not None, said
+    return found[1]
+
+
 @pytest.mark.timeout(120)
-def test_a_seed_alone_is_the_same_run_as_in_a_row() -> None:
-    alone, row = (play(*flags, "--verbose") for flags in (("--seed", "7"), ("--seeds", "6..8")))
+def test_a_seed_alone_is_the_same_run_as_in_a_row(alone: str) -> None:
+    row = play("--seeds", "13..15", "--verbose")
     assert len(story(alone).splitlines()) > 10
     assert story(alone) in story(row)
 
 
 @pytest.mark.timeout(120)
-def test_a_seed_is_the_same_run_whatever_the_hash_seed() -> None:
-    digests = {
-        re.search(r"^trace ([0-9a-f]{64})$", play("--seed", "3", hash_seed=hash_seed), re.MULTILINE)
-        for hash_seed in ("1", "2")
-    }
-    assert None not in digests
-    assert len({found[1] for found in digests if found}) == 1
+def test_a_seed_is_the_same_run_whatever_the_hash_seed(alone: str) -> None:
+    assert digest(play("--seed", "14", hash_seed="2")) == digest(alone)

@@ -42,6 +42,8 @@ async def hide_files(conn: AsyncConnection, ids: Sequence[str], now: datetime) -
 
     With the result file of an ended batch go the batch's slices: readers come through the file.
     """
+    if not ids:
+        return 0
     these = files.c.id.in_(ids)
     made_by = select(files.c.batch_id).where(these, files.c.batch_id.is_not(None))
     rows = await lock_batches(conn, frozenset((await conn.scalars(made_by)).all()))
@@ -87,6 +89,8 @@ async def discard_slices(conn: AsyncConnection, batch_id: str, now: datetime) ->
 
 async def discard_plans(conn: AsyncConnection, ids: Sequence[str], now: datetime) -> int:
     """The plans of those batches."""
+    if not ids:
+        return 0
     these = and_(batches.c.id.in_(ids), batches.c.plan_key.is_not(None))
     added = await _add(conn, select(batches.c.plan_key.label("key")).where(these), now)
     await conn.execute(update(batches).where(these).values(plan_key=None))

@@ -20,6 +20,8 @@ from lowtide.store.schema import HELD, WAITING, batches, chunks
 
 async def lock_batches(conn: AsyncConnection, ids: Collection[str]) -> dict[str, Row[Any]]:
     """The rows of those batches that exist, held until the transaction ends."""
+    if not ids:
+        return {}  # as in most ticks of most loops
     found = await conn.execute(
         select(batches)
         .where(batches.c.id.in_(sorted(ids)))

@@ -50,6 +50,8 @@ class Server(_Section, frozen=True):
     `data_dir`, which one machine makes for itself."""
     shutdown_delay_s: float = 0.0
     """From SIGTERM, when `/ready` turns, to the moment from which no connection is accepted."""
+    metrics_port: int | None = None
+    """Where a worker shows its metrics, at `host`, to whoever reaches it; None: nowhere."""
 
 
 class Auth(_Section, frozen=True):
@@ -217,6 +219,7 @@ def check(settings: Settings) -> None:
     """Refuse values that have the right type and make no sense. Raises ConfigError."""
     server, limit = settings.server, settings.limits
     _require(0 <= server.port <= 65535, "server.port", "a port from 0 to 65535")
+    _require(0 <= (server.metrics_port or 0) <= 65535, "server.metrics_port", "a port")
     if settings.auth.mode == "open" and not is_loopback(server.host):
         raise ConfigError(
             f"server.host = {server.host!r} is a public address and auth.mode is 'open': anyone"

@@ -9,6 +9,11 @@ from lowtide.core.replica import Replica
 WINDOW: Final = Gauge(
     "lowtide_replica_window", "Batch calls that may be in flight at present.", ["replica", "bound"]
 )
+OWNED: Final = Gauge(
+    "lowtide_replica_owned",
+    "1 where this process may send batch calls to the replica, 0 where another worker does.",
+    ["replica"],
+)
 IN_FLIGHT: Final = Gauge(
     "lowtide_replica_in_flight", "Batch calls in flight on the replica.", ["replica"]
 )
@@ -50,10 +55,15 @@ class ReplicaMetrics:
         self._revoked: dict[str, tuple[int, float]] = {}
         self._bounds: dict[str, str] = {}
 
-    def show(self, replica: Replica) -> None:
-        """Called at each poll of its engine."""
+    def show(self, replica: Replica, is_owned: bool) -> None:
+        """Called at each poll of its engine. Of a replica that another worker has, nothing is shown
+        but that: it shows the rest.
+        """
         url, controller = replica.url, replica.controller
-        if controller is None:
+        OWNED.labels(url).set(is_owned)
+        if not is_owned:
+            self._hide(url)
+        if controller is None or not is_owned:
             return
         self._show_window(url, controller.bound, replica.window)
         IN_FLIGHT.labels(url).set(replica.in_flight)
@@ -68,6 +78,12 @@ class ReplicaMetrics:
         REVOKED_CALLS.labels(url).inc(calls - calls_before)
         REVOKED_TOKENS.labels(url).inc(tokens - tokens_before)
         self._revoked[url] = calls, tokens
+
+    def _hide(self, url: str) -> None:
+        if (bound := self._bounds.pop(url, None)) is not None:
+            WINDOW.remove(url, bound)
+            for gauge in (IN_FLIGHT, PREFILL_BUDGET, LIVE_CALLS, LIVE_LOAD, POLLS_MISSED, KV_USED):
+                gauge.remove(url)
 
     def _show_window(self, url: str, bound: str, window: float) -> None:
         before = self._bounds.get(url, bound)

@@ -47,15 +47,16 @@ def serve_body(
 
 
 def work_body(settings: Settings, embedded: EmbeddedModel | None, *, as_json: bool) -> Body:
+    from lowtide.cli.worker_metrics import shown_metrics
+
     async def body(stopper: "Stopper") -> None:
         opening = open_application(settings, role="worker", embedded=embedded, on_progress=_tell)
-        async with opening as application:
-            if as_json:
-                screen.emit_json_line({"pid": os.getpid(), "models": list(application.models)})
-            else:
-                screen.note(f"This worker serves {_models(application)}.")
-            await stopper.wait()
-            _tell("stopping: finishing what is in flight; Ctrl-C again stops at once")
+        shown = shown_metrics(settings.server.host, settings.server.metrics_port)
+        with shown as metrics:
+            async with opening as application:
+                _announce_worker(application, metrics, as_json=as_json)
+                await stopper.wait()
+                _tell("stopping: finishing what is in flight; Ctrl-C again stops at once")
 
     return body
 
@@ -117,6 +118,15 @@ def _tell(what: str) -> None:
 
 def _models(application: Application) -> str:
     return escape(", ".join(application.models)) or "no model"
+
+
+def _announce_worker(application: Application, metrics: str | None, *, as_json: bool) -> None:
+    if as_json:
+        told = {"pid": os.getpid(), "models": list(application.models)}
+        screen.emit_json_line(told if metrics is None else told | {"metrics": metrics})
+        return
+    where = "" if metrics is None else f" Its metrics are at {escape(metrics)}."
+    screen.note(f"This worker serves {_models(application)}.{where}")
 
 
 def _announce(address: str, application: Application, role: Role, *, as_json: bool) -> None:

@@ -61,10 +61,17 @@ def serve(
     run_until_stopped(serve_body(settings, role, embedded, bound, as_json=as_json))
 
 
-def worker(config_file: ConfigOption = None, as_json: JsonOption = False) -> None:
+def worker(
+    config_file: ConfigOption = None,
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(min=0, max=65535, help="Show metrics there, at server.host, without a key."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
     """Start a worker: everything but the HTTP door. Many may share one database and bucket."""
     from lowtide.cli.foreground import run_until_stopped, work_body
 
     log_to_stderr()
-    settings = config.load(config_file)
+    settings = config.load(config_file, flags={"server.metrics_port": metrics_port})
     run_until_stopped(work_body(settings, None, as_json=as_json))

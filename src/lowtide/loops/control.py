@@ -74,10 +74,11 @@ class ControlLoop:
         hands: Hands,
         clock: Clock,
         *,
-        on_look: Callable[[Replica], None] = lambda _: None,
+        on_look: Callable[[Replica, bool], None] = lambda *_: None,
         wake: Callable[[], None] = lambda: None,
     ) -> None:
-        """`on_look` is told of each replica at each poll; `wake` is called when a window grew."""
+        """`on_look` is told of each replica at each poll, and whether it is ours; `wake` is called
+        when a window grew."""
         self._controlled = controlled
         self._hands = hands
         self._clock = clock
@@ -99,7 +100,10 @@ class ControlLoop:
             window = each.replica.window
             self._steer(each, signals, own_max, now_s)
             has_grown = has_grown or each.replica.window > window
-            self._on_look(each.replica)
+            self._on_look(each.replica, True)
+        for each in self._controlled:
+            if each not in ours:
+                self._on_look(each.replica, False)
         if has_grown:
             self._wake()
         return now + timedelta(seconds=limits.CONTROL_POLL_S)

@@ -53,13 +53,13 @@ class ControlBench:
         bench.start([upstream])
         bench.engine.holds = True
         self.each = Controlled(self.replica, controller, self.told, self.told)
-        self.looks: list[Replica] = []
+        self.looks: list[tuple[Replica, bool]] = []
         self.woken = 0
         self.control = ControlLoop(
             [self.each],
             bench.dispatcher,
             bench.clock,
-            on_look=self.looks.append,
+            on_look=lambda replica, is_ours: self.looks.append((replica, is_ours)),
             wake=self._wake,
         )
         self.acquaint = AcquaintLoop([self.each], bench.clock)
@@ -89,7 +89,7 @@ async def test_the_window_follows_what_the_engine_tells(bench: WorkBench) -> Non
     ground.told.signals = EngineSignals(running=0, waiting=0, seats_max=3)
     await ground.poll()
     assert ground.replica.window == 3
-    assert ground.looks == [ground.replica]
+    assert ground.looks == [(ground.replica, True)]
     ground.told.signals = EngineSignals(running=0, waiting=0, seats_max=8)
     await ground.poll()
     assert ground.replica.window == 8
@@ -184,7 +184,7 @@ async def test_another_workers_replica_is_left_alone(bench: WorkBench) -> None:
     ground.told.signals = EngineSignals(running=500, waiting=0, seats_max=2)
     await ground.poll(5)
     assert ground.replica.window == 8
-    assert ground.looks == []
+    assert set(ground.looks) == {(ground.replica, False)}
 
 
 async def test_prompts_that_are_not_read_yet_make_way_for_a_live_call_at_once(

@@ -1,7 +1,8 @@
 """Bugs planted on purpose, for `test_planted_bugs.py`: a checker that finds nothing proves nothing.
 
 Run as a program, `planted_bugs.py NAME A..B` plays seeds with that bug until a promise is broken,
-and prints the seed and what the checkers said. The bugs live here alone.
+and prints the seed and what the checkers said. It begins with the seed in `BEGINS_WITH`. The bugs
+live here alone.
 """
 
 import sys
@@ -22,6 +23,7 @@ from lowtide.ports.work import Beat
 from lowtide.store import beat as beat_module
 from lowtide.store import settlement
 from lowtide.store.settlement import Settlement, _Chunk
+from lowtide.testing.sim import world
 from lowtide.testing.sim.rounds import played
 
 _write = beat_module._write
@@ -73,6 +75,9 @@ def _believes_for_ever(loop: OwnershipLoop, tokens: dict[str, int], _until_s: fl
     _keep(loop, tokens, float("inf"))
 
 
+_SOON_S = 200.0
+"""Of calm, after which sound seeds are over too, though nobody promises that."""
+
 BUGS: Mapping[str, Callable[[], list[AbstractContextManager[Any]]]] = {
     "fencing": lambda: [
         patch.object(settlement, "_owned", _owned_whatever_the_token),
@@ -80,12 +85,30 @@ BUGS: Mapping[str, Callable[[], list[AbstractContextManager[Any]]]] = {
     ],
     "commit-loses-slices": lambda: [patch.object(beat_module, "_write", _write_without_slices)],
     "commit-doubles-slices": lambda: [patch.object(beat_module, "_write", _write_slices_twice)],
-    "recovery-runs-all-again": lambda: [patch.object(leasing, "missing", _everything_is_missing)],
+    "recovery-runs-all-again": lambda: [
+        patch.object(leasing, "missing", _everything_is_missing),
+        patch.object(world, "PATIENCE_S", _SOON_S),  # it spins: a quarter of an hour is dear
+    ],
     "recovery-forgets-bitmap": lambda: [
         patch.object(settlement, "_chunk_values", _released_chunk_forgets)
     ],
     "ownership-without-end": lambda: [patch.object(OwnershipLoop, "_keep", _believes_for_ever)],
 }
+
+
+BEGINS_WITH: Mapping[str, int] = {
+    "fencing": 1,
+    "recovery-runs-all-again": 11,
+    "recovery-forgets-bitmap": 20,
+    "ownership-without-end": 6,
+}
+"""A seed that caught the bug soon when it was last looked for. Any change to the product may move
+seeds; the others come then, and the test only takes longer."""
+
+
+def in_order(name: str, seeds: range) -> list[int]:
+    """All of `seeds`, that which is the likeliest to catch the bug first."""
+    return sorted(seeds, key=lambda seed: seed != BEGINS_WITH.get(name))
 
 
 def main() -> int:
@@ -94,7 +117,7 @@ def main() -> int:
     caught: dict[int, str] = {}
     for bug in BUGS[name]():
         bug.__enter__()
-    with played(seeds, jobs=1, verbose=False) as runs:
+    with played(in_order(name, seeds), jobs=1, verbose=False) as runs:
         for run in runs:
             if run.broken is not None:
                 caught[run.seed] = run.broken

@@ -155,7 +155,8 @@ def metrics_page() -> str:
     from prometheus_client import REGISTRY
     from prometheus_client.metrics import MetricWrapperBase
 
-    import lowtide.wiring  # noqa: F401 - so that every metric is registered
+    import lowtide.api.app
+    import lowtide.wiring  # noqa: F401 - both, so that every metric is registered
 
     ours = {
         name: collector

@@ -41,6 +41,7 @@ _LOADED: Final = (
     "lowtide.cli.foreground",
     "lowtide.cli.local_desk",
     "lowtide.cli.local_server",
+    "lowtide.cli.worker_metrics",
     "lowtide.wiring.backup",
     "lowtide.wiring.restore",
     "uvloop",

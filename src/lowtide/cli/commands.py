@@ -87,7 +87,8 @@ COMMANDS: Final[Mapping[str, Place]] = MappingProxyType(
 
 
 def command_line(word: str | None = None) -> typer.Typer:
-    """The command `word` alone, if there is one; otherwise all, as help and corrections need."""
+    """The command `word` alone, if there is one; none for the version; otherwise all, as help and
+    corrections need."""
     line = typer.Typer(
         name="lowtide",
         no_args_is_help=True,
@@ -98,8 +99,9 @@ def command_line(word: str | None = None) -> typer.Typer:
     )
     line.callback()(_options)
     asked = {name: place for name, place in COMMANDS.items() if name == word}
-    for name, place in (asked or COMMANDS).items():
-        _add(line, name, place)
+    if word != "--version":
+        for name, place in (asked or COMMANDS).items():
+            _add(line, name, place)
     return line
 
 

@@ -1,160 +1,175 @@
-"""A batch beside live calls on a real engine: the embedded llama.cpp, in real time.
+"""A batch beside live calls on a real engine, in real time.
 
-    python -m bench.live_traffic.real [--rate 2] [--seconds 30]
+    python -m bench.live_traffic.real [--url http://127.0.0.1:8000/v1 --model NAME]
 
-Live calls are streamed through the door by a Poisson process, first alone, then beside a batch
-that does not run out. Engine, server and client share this machine, so read the ratios. The demo
-model is half a megabyte: this shows that giving way works on a real engine, not what a GPU would
-show. Prints a table and one JSON line.
+Live calls are streamed through Lowtide's door by a Poisson process: with no batch, beside a plain
+client that keeps a fixed number of calls in flight, and beside batches of Lowtide that do not run
+out. `--url` is an engine of yours that runs already; without it, the embedded llama.cpp with the
+demo model is started. Where engine, server and clients share one machine, read the ratios. Each
+row has a server of its own. Prints a table, medians with least and most, and one JSON line.
 """
 
 import argparse
 import asyncio
 import json
+import os
 import random
-import signal
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 
-import httpx
-
-from bench.processes import STOP_TIMEOUT_S, first_line
-from lowtide.core.outcome import NoReply
+from bench.live_traffic.real_traffic import (
+    CONNECTIONS,
+    Target,
+    Traffic,
+    fixed_window,
+    house,
+    live_calls,
+    lowtide_batch,
+)
+from lowtide.engines.demo_model import MODEL_ID, demo_model
+from lowtide.engines.embedded import EmbeddedEngine
 from lowtide.engines.http_client import HttpEngine
 
-LINES: Final = 20_000
-MODEL: Final = "demo"
-CALL_S: Final = 60.0
+LOWTIDE: Final = "Lowtide"
+UNWATCHED: Final = "Lowtide, watch_prompts = false"
+NO_BATCH: Final = "no batch"
+NO_LIVE: Final = "Lowtide, no live calls"
+REST_S: Final = 2.0
+"""Between rows: what was aborted leaves the engine."""
+Run = dict[str, Any]
 
 
-def body(prompt: str, tokens: int, **rest: Any) -> dict[str, Any]:
-    message = {"role": "user", "content": prompt}
-    return {"model": MODEL, "messages": [message], "max_tokens": tokens, **rest}
+@asynccontextmanager
+async def engine_of(asked: argparse.Namespace, folder: Path) -> AsyncIterator[Target]:
+    """The one that was named, or the embedded one for as long as it is needed."""
+    if asked.url:
+        yield Target(asked.url, asked.model, asked.api_key)
+        return
+    model = demo_model(folder / "demo.gguf")
+    engine = EmbeddedEngine(model, model_id=MODEL_ID, log_path=folder / "engine.log")
+    try:
+        yield Target(await engine.start(), MODEL_ID)
+    finally:
+        await engine.aclose()
 
 
-@contextmanager
-def house(folder: Path) -> Iterator[str]:
-    """`lowtide serve --model demo`; its address."""
-    config = folder / "lowtide.toml"
-    config.write_text(f'[server]\nport = 0\ndata_dir = "{folder / "data"}"\n')
-    command = [sys.executable, "-m", "lowtide", "serve", "--config", str(config)]
-    with (
-        (folder / "server.log").open("w") as log,
-        subprocess.Popen(
-            [*command, "--model", MODEL, "--json"], stdout=subprocess.PIPE, stderr=log
-        ) as process,
-    ):
-        try:
-            yield str(first_line(process)["address"])
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait(STOP_TIMEOUT_S)
-
-
-async def live_call(door: HttpEngine, rng: random.Random) -> tuple[float, list[float]]:
-    """Seconds to the first event, and the gaps between blocks after it."""
-    asked = body("tell me of the sea " * rng.randint(4, 40), 32, stream=True)
-    began = last = time.perf_counter()
-    first, gaps = 0.0, []
-    async with door.open_stream("/chat/completions", json.dumps(asked).encode(), CALL_S) as reply:
-        if isinstance(reply, NoReply) or reply.status != 200:
-            raise RuntimeError(f"no stream: {reply}")
-        while block := await reply.read():
-            if isinstance(block, NoReply):
-                raise RuntimeError(f"the stream broke: {block}")
-            now = time.perf_counter()
-            if first:
-                gaps.append(now - last)
-            first, last = first or now - began, now
-    return first, gaps
-
-
-async def live_phase(door: HttpEngine, rate: float, seconds: float) -> dict[str, float]:
-    """Poisson arrivals, whether or not earlier calls have ended."""
-    rng = random.Random(7)
-    began, due = time.perf_counter(), 0.0
-    async with asyncio.TaskGroup() as group:
-        calls = []
-        while due < seconds:
-            await asyncio.sleep(max(0.0, began + due - time.perf_counter()))
-            calls.append(group.create_task(live_call(door, rng)))
-            due += rng.expovariate(rate)
-    ttfts = sorted(call.result()[0] for call in calls)
-    gaps = sorted(gap for call in calls for gap in call.result()[1])
+async def play(
+    row: str, window: int | None, target: Target, asked: argparse.Namespace, round_: int, home: Path
+) -> Run:
+    """One row, once. `window`: of the plain client, where the row has one."""
+    traffic = Traffic(
+        rate=asked.rate,
+        live_tokens=asked.live_tokens,
+        batch_words=tuple(asked.batch_words),
+        seed=round_,
+        mark=f"{time.time_ns():x}",
+    )
+    folder = home / f"{round_}-{row.replace(' ', '-')}"
+    with house(folder, target, watch_prompts=row != UNWATCHED) as address:
+        async with AsyncExitStack() as stack:
+            door = HttpEngine(f"{address}/v1", connections_max=CONNECTIONS)
+            stack.push_async_callback(door.aclose)
+            meter = None
+            if window is not None:
+                meter = await stack.enter_async_context(fixed_window(target, traffic, window))
+            elif row != NO_BATCH:
+                meter = await stack.enter_async_context(
+                    lowtide_batch(address, folder, target, traffic)
+                )
+            bodies, rng = traffic.live_bodies(target.model), random.Random(round_)
+            rate = asked.rate if row != NO_LIVE else 1e-9
+            await live_calls(door, bodies, rng, rate, asked.warm_up)
+            began, before = time.perf_counter(), await meter() if meter else 0
+            first, gaps = await live_calls(door, bodies, rng, rate, asked.seconds)
+            done, took = (await meter() if meter else 0) - before, time.perf_counter() - began
+    await asyncio.sleep(REST_S)
     return {
-        "calls": len(ttfts),
-        "ttft_p50_ms": 1e3 * statistics.median(ttfts),
-        "ttft_p99_ms": 1e3 * ttfts[int(0.99 * (len(ttfts) - 1))],
-        "gap_p99_ms": 1e3 * gaps[int(0.99 * (len(gaps) - 1))],
+        "row": row,
+        "round": round_,
+        "calls": len(first),
+        "ttft_p50_ms": 1e3 * _quantile(first, 0.5),
+        "ttft_p99_ms": 1e3 * _quantile(first, 0.99),
+        "itl_p99_ms": 1e3 * _quantile(gaps, 0.99),
+        "batch_tokens_per_s": done / took,
+        "load": os.getloadavg()[0],
     }
 
 
-def start_batch(server: httpx.Client, folder: Path) -> str:
-    lines = folder / "batch.jsonl"
-    rng = random.Random(8)
-    with lines.open("w") as file:
-        for number in range(LINES):
-            asked = body("count the waves " * rng.randint(10, 60), rng.randint(16, 128))
-            file.write(json.dumps({"custom_id": f"r{number}", "body": asked}) + "\n")
-    with lines.open("rb") as file:
-        fields = {"purpose": "batch-api", "file_name": lines.name}
-        uploaded = server.post("/v1/files/upload", files={"file": file}, data=fields).json()
-    asked = {"input_file_id": uploaded["id"], "endpoint": "/v1/chat/completions"}
-    made = server.post("/v1/batches", json=asked).json()
-    return str(made["job"]["id"] if "job" in made else made["id"])
+def _quantile(values: Sequence[float], share: float) -> float:
+    return sorted(values)[round(share * (len(values) - 1))] if values else 0.0
 
 
-def completed(server: httpx.Client, batch_id: str) -> int:
-    seen = server.get(f"/v1/batches/{batch_id}").json()
-    counts = seen.get("request_counts") or {}
-    return int(counts.get("completed") or round(LINES * float(seen.get("progress") or 0) / 100))
+async def measure(asked: argparse.Namespace) -> list[Run]:
+    """Round by round, so that a busy minute of the machine does not fall on one row alone."""
+    rows: list[tuple[str, int | None]] = [(NO_BATCH, None)]
+    rows += [(f"fixed {window}", window) for window in asked.windows]
+    rows += [(LOWTIDE, None), (UNWATCHED, None), (NO_LIVE, None)]
+    runs = []
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
+        async with engine_of(asked, Path(name)) as target:
+            for round_ in range(1, asked.rounds + 1):
+                for row, window in rows:
+                    runs.append(await play(row, window, target, asked, round_, Path(name)))
+                    print(json.dumps(runs[-1]), flush=True)
+    return runs
 
 
-async def measure(address: str, folder: Path, rate: float, seconds: float) -> dict[str, Any]:
-    door = HttpEngine(f"{address}/v1", connections_max=64)
-    with httpx.Client(base_url=address, timeout=CALL_S) as server:
-        await live_phase(door, rate, 3.0)
-        alone = await live_phase(door, rate, seconds)
-        batch_id = await asyncio.to_thread(start_batch, server, folder)
-        while not completed(server, batch_id):  # noqa: ASYNC110 - nothing tells but asking
-            await asyncio.sleep(0.2)
-        began, before = time.perf_counter(), completed(server, batch_id)
-        beside = await live_phase(door, rate, seconds)
-        done = completed(server, batch_id) - before
-        beside["batch_per_s"] = done / (time.perf_counter() - began)
-        await asyncio.sleep(2.0)
-        began, before = time.perf_counter(), completed(server, batch_id)
-        await asyncio.sleep(seconds / 2)
-        without = (completed(server, batch_id) - before) / (time.perf_counter() - began)
-        await asyncio.to_thread(server.post, f"/v1/batches/{batch_id}/cancel")
-    await door.aclose()
-    return {"alone": alone, "beside": beside, "batch_alone_per_s": without}
+def show(runs: Sequence[Run]) -> None:
+    print("\n| | TTFT p50 | TTFT p99 | × no batch | ITL p99 | × no batch | batch tokens/s |")
+    print("|---|---|---|---|---|---|---|")
+    of_row: dict[str, list[Run]] = {}
+    for run in runs:
+        of_row.setdefault(run["row"], []).append(run)
+    for row, these in of_row.items():
+        cells = [_spread(these, "ttft_p50_ms", " ms")]
+        for name in ("ttft_p99_ms", "itl_p99_ms"):
+            ratio = _median(these, name) / _median(of_row[NO_BATCH], name)
+            cells += [_spread(these, name, " ms"), f"{ratio:.1f}"]
+        if row == NO_LIVE:
+            cells = [""] * len(cells)
+        batch = _spread(these, "batch_tokens_per_s", "") if row != NO_BATCH else ""
+        print(f"| {' | '.join([row, *cells, batch])} |")
+
+
+def _median(runs: Sequence[Run], name: str) -> float:
+    return statistics.median(float(run[name]) for run in runs)
+
+
+def _spread(runs: Sequence[Run], name: str, unit: str) -> str:
+    values = [run[name] for run in runs]
+    middle = f"{statistics.median(values):,.0f}{unit}"
+    return middle if len(values) == 1 else f"{middle} ({min(values):,.0f} to {max(values):,.0f})"
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench.live_traffic.real", description=__doc__)
+    parser.add_argument("--url", help="of an engine that runs, with its /v1")
+    parser.add_argument("--model", help="what that engine calls its model")
+    parser.add_argument("--api-key", help="that it asks for")
+    parser.add_argument("--rate", type=float, default=2.0, help="live calls a second")
+    parser.add_argument("--live-tokens", type=int, default=32, help="of each live answer")
+    parser.add_argument("--batch-words", type=int, nargs=2, default=(30, 180), help="of a prompt")
+    parser.add_argument("--windows", type=int, nargs="*", default=(16,), help="of the plain client")
+    parser.add_argument("--seconds", type=float, default=60.0, help="of each row")
+    parser.add_argument("--warm-up", type=float, default=8.0, help="before each row, in seconds")
+    parser.add_argument("--rounds", type=int, default=3, help="of all rows")
+    asked = parser.parse_args()
+    if bool(asked.url) != bool(asked.model):
+        parser.error("--url and --model go together")
+    return asked
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rate", type=float, default=2.0, help="live calls a second")
-    parser.add_argument("--seconds", type=float, default=30.0, help="of each phase")
-    asked = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name, house(Path(name)) as address:
-        found = asyncio.run(measure(address, Path(name), asked.rate, asked.seconds))
-    print("| live calls | TTFT p50 | TTFT p99 | gap p99 | batch requests/s |")
-    print("|---|---|---|---|---|")
-    for phase in ("alone", "beside"):
-        told = found[phase]
-        print(
-            f"| {phase} | {told['ttft_p50_ms']:.0f} ms | {told['ttft_p99_ms']:.0f} ms |"
-            f" {told['gap_p99_ms']:.0f} ms | {told.get('batch_per_s', 0):.1f} |"
-        )
-    print(f"| no live calls | | | | {found['batch_alone_per_s']:.1f} |")
-    print(json.dumps({"bench": "live_real", **found}))
+    asked = arguments()
+    runs = asyncio.run(measure(asked))
+    show(runs)
+    options = {name: value for name, value in vars(asked).items() if name != "api_key"}
+    print(json.dumps({"bench": "live_real", "options": options, "runs": runs}))
 
 
 if __name__ == "__main__":

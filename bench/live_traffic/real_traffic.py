@@ -1,0 +1,203 @@
+"""What runs on a real engine: live calls, a client with a fixed window, and Lowtide with a batch.
+
+Called by bench/live_traffic/real.py. Prompts begin with words of their own, so that a prefix cache
+helps nobody but a batch call that gave way and comes again.
+"""
+
+import asyncio
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+
+from bench.processes import STOP_TIMEOUT_S, first_line
+from lowtide.core.outcome import NoReply, Reply
+from lowtide.core.usage import usage_of
+from lowtide.engines.http_client import HttpEngine
+
+LINES: Final = 20_000
+CALL_S: Final = 120.0
+CONNECTIONS: Final = 256
+LIVE_WORDS: Final = (20, 200)
+BATCH_TOKENS: Final = (16, 128)
+PATH: Final = "/chat/completions"
+ENDPOINT: Final = "/v1/chat/completions"
+WORDS: Final = "tell me of the sea count waves that went far away over blue water".split()  # noqa: SIM905
+
+Meter = Callable[[], Awaitable[int]]
+"""Tokens of prompts and answers that a batch has finished so far."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """An engine that runs."""
+
+    url: str
+    model: str
+    api_key: str | None = None
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """What is asked of it. `seed` gives the instants and lengths, `mark` makes the prompts new."""
+
+    rate: float
+    live_tokens: int
+    batch_words: tuple[int, int]
+    seed: int
+    mark: str
+
+    def live_bodies(self, model: str) -> Iterator[bytes]:
+        """Without end, one for each live call."""
+        rng = random.Random(self.seed)
+        while True:
+            asked = self._body(model, rng, LIVE_WORDS, self.live_tokens)
+            yield json.dumps({**asked, "stream": True}).encode()
+
+    def batch_bodies(self, model: str) -> Iterator[dict[str, Any]]:
+        """Without end, one for each line."""
+        rng = random.Random(self.seed + 1)
+        while True:
+            yield self._body(model, rng, self.batch_words, rng.randint(*BATCH_TOKENS))
+
+    def _body(
+        self, model: str, rng: random.Random, words: tuple[int, int], tokens: int
+    ) -> dict[str, Any]:
+        said = " ".join(rng.choices(WORDS, k=rng.randint(*words)))
+        content = f"{self.mark} {rng.getrandbits(40):x} {said}"
+        message = {"role": "user", "content": content}
+        return {"model": model, "messages": [message], "max_tokens": tokens}
+
+
+@contextmanager
+def house(folder: Path, target: Target, *, watch_prompts: bool) -> Iterator[str]:
+    """`lowtide serve` over a fresh folder, with that engine as its one replica; its address."""
+    folder.mkdir(parents=True)
+    config = folder / "lowtide.toml"
+    key = f"api_key = {json.dumps(target.api_key)}\n" if target.api_key else ""
+    config.write_text(
+        f"[server]\nport = 0\ndata_dir = {json.dumps(str(folder / 'data'))}\n"
+        "[limits]\nenqueued_tokens_per_model = 1000000000\n"
+        f"[[replica]]\nurl = {json.dumps(target.url)}\nmodels = [{json.dumps(target.model)}]\n"
+        f"watch_prompts = {json.dumps(watch_prompts)}\n{key}"
+    )
+    command = [sys.executable, "-m", "lowtide", "serve", "--config", str(config), "--json"]
+    with (
+        (folder / "server.log").open("w") as log,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log) as process,
+    ):
+        try:
+            yield str(first_line(process)["address"])
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(STOP_TIMEOUT_S)
+
+
+async def live_calls(
+    door: HttpEngine, bodies: Iterator[bytes], rng: random.Random, rate: float, seconds: float
+) -> tuple[list[float], list[float]]:
+    """Poisson arrivals, whether or not earlier calls have ended: first tokens, gaps; in seconds."""
+    began, due = time.perf_counter(), rng.expovariate(rate)
+    async with asyncio.TaskGroup() as group:
+        calls = []
+        while due < seconds:
+            await asyncio.sleep(max(0.0, began + due - time.perf_counter()))
+            calls.append(group.create_task(_live_call(door, next(bodies))))
+            due += rng.expovariate(rate)
+        await asyncio.sleep(max(0.0, began + seconds - time.perf_counter()))
+    return [call.result()[0] for call in calls], [gap for call in calls for gap in call.result()[1]]
+
+
+async def _live_call(door: HttpEngine, body: bytes) -> tuple[float, list[float]]:
+    """Seconds to the first event with a token, and the gaps between the blocks after it."""
+    began = last = time.perf_counter()
+    first, gaps = 0.0, []
+    async with door.open_stream(PATH, body, CALL_S) as reply:
+        if isinstance(reply, NoReply) or reply.status != 200:
+            raise RuntimeError(f"no stream: {reply}")
+        while block := await reply.read():
+            if isinstance(block, NoReply):
+                raise RuntimeError(f"the stream broke: {block}")
+            if not first and not _has_token(block):
+                continue  # the role, which engines send before they have read the prompt
+            now = time.perf_counter()
+            if first:
+                gaps.append(now - last)
+            first, last = first or now - began, now
+    return first or last - began, gaps
+
+
+def _has_token(block: bytes) -> bool:
+    return b'"content":' in block and (block.count(b"data:") > 1 or b'"role"' not in block)
+
+
+@asynccontextmanager
+async def fixed_window(target: Target, traffic: Traffic, window: int) -> AsyncIterator[Meter]:
+    """What a script does: that many whole calls in flight at the engine, always."""
+    engine = HttpEngine(target.url, api_key=target.api_key, connections_max=window)
+    bodies = traffic.batch_bodies(target.model)
+    done = 0
+
+    async def work() -> None:
+        nonlocal done
+        while True:
+            answer = await engine.post(PATH, json.dumps(next(bodies)).encode(), CALL_S)
+            if isinstance(answer, Reply) and answer.status == 200:
+                usage = usage_of(answer.body)
+                done += usage.total_tokens if usage is not None else 0
+            else:
+                await asyncio.sleep(0.5)
+
+    async def meter() -> int:
+        return done
+
+    workers = [asyncio.create_task(work()) for _ in range(window)]
+    try:
+        yield meter
+    finally:
+        for worker in workers:
+            worker.cancel()
+        await asyncio.gather(*workers, return_exceptions=True)
+        await engine.aclose()
+
+
+@asynccontextmanager
+async def lowtide_batch(
+    address: str, folder: Path, target: Target, traffic: Traffic
+) -> AsyncIterator[Meter]:
+    """A batch that does not run out, from its first finished line on."""
+    path = folder / "batch.jsonl"
+    with path.open("w") as written:
+        for number, asked in zip(range(LINES), traffic.batch_bodies(target.model), strict=False):
+            line = {"custom_id": f"r{number}", "method": "POST", "url": ENDPOINT, "body": asked}
+            written.write(json.dumps(line) + "\n")
+    async with httpx.AsyncClient(base_url=address, timeout=CALL_S) as server:
+        with path.open("rb") as file:
+            fields = {"purpose": "batch"}
+            uploaded = await server.post("/v1/files", files={"file": file}, data=fields)
+        asked = {
+            "input_file_id": uploaded.raise_for_status().json()["id"],
+            "endpoint": ENDPOINT,
+            "completion_window": "24h",
+        }
+        made = (await server.post("/v1/batches", json=asked)).raise_for_status().json()
+
+        async def meter() -> int:
+            seen = (await server.get(f"/v1/batches/{made['id']}")).raise_for_status().json()
+            if seen["status"] not in ("validating", "in_progress"):
+                raise RuntimeError(f"the batch is {seen['status']}: {seen['errors']}"[:500])
+            return int(seen["usage"]["total_tokens"])
+
+        while not await meter():  # noqa: ASYNC110 - nothing tells but asking
+            await asyncio.sleep(0.2)
+        yield meter
+        await server.post(f"/v1/batches/{made['id']}/cancel")

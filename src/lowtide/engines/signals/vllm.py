@@ -3,7 +3,7 @@
 from typing import Final
 
 from lowtide.core.signals import EngineSignals
-from lowtide.engines.signals.exposition import Exposition, Samples
+from lowtide.engines.signals.exposition import Exposition, Labels, Samples
 
 _KV_USED: Final = ("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc")
 _CACHED: Final = ("vllm:prompt_tokens_cached", "vllm:prefix_cache_hits")
@@ -44,13 +44,27 @@ def signals_of(samples: Samples) -> EngineSignals | None:
 
 
 def _kv_capacity(samples: Samples) -> int | None:
-    """Blocks times tokens a block; an engine that has not counted its blocks says None."""
-    tokens = 0
+    """Of all engines together; None from a server that has not counted its blocks.
+
+    `num_gpu_blocks` is the sum over the engines of a data-parallel server, told once for each of
+    them. `kv_cache_size_tokens`, which newer versions tell as well, is each engine's own, and right
+    for models whose layers do not all keep the same (seen in 0.32 with two engines).
+    """
+    own: dict[str, int] = {}
+    blocks_of_all = 0
     for labels, _ in samples.series("vllm:cache_config_info"):
-        blocks, size = labels.get("num_gpu_blocks", ""), labels.get("block_size", "")
-        if blocks.isdecimal() and size.isdecimal():
-            tokens += int(blocks) * int(size)
-    return tokens or None
+        size = _whole(labels, "kv_cache_size_tokens")
+        if size:
+            own[labels.get("engine", "")] = size
+        blocks = _whole(labels, "num_gpu_blocks") * _whole(labels, "block_size")
+        blocks_of_all = max(blocks_of_all, blocks)
+    return sum(own.values()) or blocks_of_all or None
+
+
+def _whole(labels: Labels, name: str) -> int:
+    """0 for a label that is not there or says None."""
+    value = labels.get(name, "")
+    return int(value) if value.isdecimal() else 0
 
 
 def _is_asleep(samples: Samples) -> bool:

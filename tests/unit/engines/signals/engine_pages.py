@@ -60,8 +60,8 @@ vllm:inter_token_latency_seconds_bucket{engine="0",le="0.05",model_name="m"} 7.0
 vllm:inter_token_latency_seconds_bucket{engine="1",le="0.05",model_name="m"} 5.0
 vllm:inter_token_latency_seconds_bucket{engine="0",le="+Inf",model_name="m"} 8.0
 vllm:inter_token_latency_seconds_bucket{engine="1",le="+Inf",model_name="m"} 6.0
-vllm:cache_config_info{block_size="16",engine="0",num_gpu_blocks="1000"} 1.0
-vllm:cache_config_info{block_size="16",engine="1",num_gpu_blocks="1000"} 1.0
+vllm:cache_config_info{block_size="16",engine="0",num_gpu_blocks="2000"} 1.0
+vllm:cache_config_info{block_size="16",engine="1",num_gpu_blocks="2000"} 1.0
 vllm:engine_sleep_state{engine="0",sleep_state="awake"} 0.0
 vllm:engine_sleep_state{engine="1",sleep_state="awake"} 1.0
 """

@@ -28,9 +28,18 @@ def test_the_engines_of_a_data_parallel_vllm_are_one() -> None:
     assert told is not None
     assert (told.running, told.waiting, told.preemptions_total) == (40, 2, 3)
     assert told.kv_used == pytest.approx(0.4)
-    assert told.kv_capacity_tokens == 32_000
+    assert told.kv_capacity_tokens == 32_000, "each of the two tells the blocks of both"
     assert told.itl_buckets == ((0.05, 12), (INF, 14))
     assert not told.asleep, "one of them is awake"
+
+
+def test_a_vllm_that_tells_the_size_of_each_cache_is_believed() -> None:
+    page = engine_pages.VLLM_TWO_ENGINES.replace(
+        b'",num_gpu_blocks', b'",kv_cache_size_tokens="12000",num_gpu_blocks'
+    )
+    told = vllm.signals_of(vllm.PAGE.read(page))
+    assert told is not None
+    assert told.kv_capacity_tokens == 24_000, "of hybrid models, blocks say too much"
 
 
 def test_an_old_vllm_is_understood() -> None:

@@ -7,7 +7,6 @@ whatever happens, each line is answered once.
 import asyncio
 import json
 import signal
-import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -26,7 +25,9 @@ REQUESTS = 300
 WINDOW = 4
 ANSWER_S = 0.05
 BEAT_S = 0.2
-LEASE_TTL_S = 1.5
+LEASE_TTL_S = 3.0
+PATIENT_TTL_S = 30.0
+"""Of a lease that no slow machine outlasts."""
 WORKERS = ("worker-1", "worker-2")
 
 
@@ -44,7 +45,9 @@ class Fleet:
         return sum((engine.calls for engine in self.engines.values()), Counter())
 
 
-def write_config(folder: Path, name: str, database_url: str, engine: EchoEngine | None) -> Path:
+def write_config(
+    folder: Path, name: str, database_url: str, engine: EchoEngine | None, lease_ttl_s: float
+) -> Path:
     config = folder / f"{name}.toml"
     blob_url = batch_house.PLACES.get("blob_url", (folder / "shared blobs").as_uri())
     replica = (
@@ -56,24 +59,26 @@ def write_config(folder: Path, name: str, database_url: str, engine: EchoEngine 
         f"[server]\nport = 0\ndata_dir = {json.dumps(str(folder / name))}\n"
         f"database_url = {json.dumps(database_url)}\n"
         f"blob_url = {json.dumps(blob_url)}\n"
-        f"[dispatch]\nbeat_s = {BEAT_S}\nlease_ttl_s = {LEASE_TTL_S}\n"
+        f"[dispatch]\nbeat_s = {BEAT_S}\nlease_ttl_s = {lease_ttl_s}\n"
         f"[[model]]\nid = 'm'\n{replica}"
     )
     return config
 
 
 @asynccontextmanager
-async def running_fleet(folder: Path, database_url: str) -> AsyncIterator[Fleet]:
+async def running_fleet(
+    folder: Path, database_url: str, lease_ttl_s: float = LEASE_TTL_S
+) -> AsyncIterator[Fleet]:
     async with AsyncExitStack() as stack:
         engines = {name: stack.enter_context(running_echo_engine()) for name in WORKERS}
-        config = write_config(folder, "api", database_url, None)
+        config = write_config(folder, "api", database_url, None, lease_ttl_s)
         api = await Command.start(
             "serve", "--role", "api", "--config", config, "--json", cwd=folder
         )
         await stack.enter_async_context(api)
         workers = {}
         for name, engine in engines.items():
-            config = write_config(folder, name, database_url, engine)
+            config = write_config(folder, name, database_url, engine, lease_ttl_s)
             worker = await Command.start("worker", "--config", config, "--json", cwd=folder)
             workers[name] = await stack.enter_async_context(worker)
         address = (await api.printed_json())["address"]
@@ -95,13 +100,14 @@ async def test_a_killed_worker_costs_a_lease_and_no_line(tmp_path: Path, postgre
         lines = [ask(number, f"wait {ANSWER_S} q{number}") for number in range(1, REQUESTS + 1)]
         batch = await fleet.house.start(lines)
 
-        await fleet.house.until(batch, lambda seen: seen["request_counts"]["completed"] >= 60)
+        seen = await fleet.house.until(
+            batch, lambda seen: seen["request_counts"]["completed"] >= 60
+        )
         assert all(engine.calls for engine in fleet.engines.values()), "both workers work"
-        killed_at = time.monotonic()
         fleet.workers["worker-1"].send(signal.SIGKILL)
+        uncommitted = fleet.calls().total() - seen["request_counts"]["completed"]
 
         ended = await fleet.house.end(batch)
-        took_s = time.monotonic() - killed_at
         output, errors = await fleet.house.results(ended)
         assert (ended["status"], len(errors)) == ("completed", 0)
         assert [place_of(line) for line in output] == list(range(1, REQUESTS + 1))
@@ -112,9 +118,7 @@ async def test_a_killed_worker_costs_a_lease_and_no_line(tmp_path: Path, postgre
         calls = fleet.calls()
         assert len(calls) == REQUESTS
         again = calls.total() - REQUESTS
-        # In flight, finished within a beat, and what a slow machine adds to a beat.
-        per_beat = WINDOW * BEAT_S / ANSWER_S
-        assert again <= WINDOW + 3 * per_beat, f"{again} requests ran again, {took_s:.1f} s"
+        assert again <= uncommitted, "only what was in flight, or not yet in a beat, ran again"
 
         await stop(fleet.workers["worker-2"])
         await stop(fleet.api)
@@ -125,7 +129,7 @@ async def test_a_worker_that_is_told_to_stop_gives_back_what_it_has_not_begun(
     tmp_path: Path, postgres_url: str
 ) -> None:
     """Nothing runs twice: what was in flight is finished, the rest goes on elsewhere at once."""
-    async with running_fleet(tmp_path, postgres_url) as fleet:
+    async with running_fleet(tmp_path, postgres_url, PATIENT_TTL_S) as fleet:
         lines = [ask(number, f"wait {ANSWER_S} q{number}") for number in range(1, REQUESTS + 1)]
         batch = await fleet.house.start(lines)
         await fleet.house.until(batch, lambda seen: seen["request_counts"]["completed"] >= 60)

@@ -1,9 +1,8 @@
 """Two pictures of docs/live-traffic.md, made from the runs of the tables."""
 
-import statistics
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import matplotlib as mpl
 
@@ -11,30 +10,33 @@ mpl.use("Agg")
 from matplotlib import pyplot as plt
 
 Run = dict[str, Any]
+RULES: Final = (
+    *("no batch", "fixed 64", "fixed 256", "fixed 1024", "run-batch", "Gradient2"),
+    *("budget gate", "AIBrix AIMD", "Lowtide", "Lowtide, window = 8"),
+)
 
 
 def trade(runs: Sequence[Run], load: str, setup: str, place: Path) -> None:
-    """What each rule gives batches, and what live users pay for it."""
+    """What each rule gives batches, and what live users pay for it: a mark for each seed."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
     chosen = [r for r in runs if (r["load"], r["setup"], r["kind"]) == (load, setup, "summ")]
     for axis, key, label, unit in (
         (left, "ttft_p99", "live TTFT p99, seconds", 1.0),
         (right, "itl_p99", "live inter-token p99, milliseconds", 1_000.0),
     ):
-        for rule in dict.fromkeys(run["rule"] for run in chosen):
+        for rule, marker in zip(RULES, "x^sPDovd*p", strict=True):
             those = [run for run in chosen if run["rule"] == rule]
-            x = statistics.median(run["batch_in_per_s"] for run in those) / 1_000
-            y = unit * statistics.median(run[key] for run in those)
+            x = [run["batch_in_per_s"] / 1_000 for run in those]
+            y = [unit * run[key] for run in those]
             ours = rule.startswith("Lowtide")
-            axis.scatter(x, y, s=60 if ours else 30, color="tab:blue" if ours else "tab:gray")
-            axis.annotate(
-                rule, (x, y), fontsize=7, xytext=(-4, 4), textcoords="offset points", ha="right"
-            )
+            color = "tab:blue" if ours else "tab:gray"
+            axis.scatter(x, y, s=60 if ours else 30, color=color, marker=marker, label=rule)
         axis.set_yscale("log")
-        axis.margins(x=0.25, y=0.1)
         axis.set_xlabel("batch, thousand prompt tokens a second")
         axis.set_ylabel(label)
         axis.grid(alpha=0.3, which="both")
+    handles, names = left.get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside right upper", fontsize=8)
     figure.suptitle(f"{load} live requests, {setup} flags: right and down is better")
     figure.savefig(place, dpi=90)
     plt.close(figure)

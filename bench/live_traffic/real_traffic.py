@@ -21,6 +21,7 @@ import httpx
 
 from bench.processes import STOP_TIMEOUT_S, first_line
 from lowtide.core.outcome import NoReply, Reply
+from lowtide.core.streamed_answer import StreamedAnswer
 from lowtide.core.usage import usage_of
 from lowtide.engines.http_client import HttpEngine
 
@@ -120,24 +121,22 @@ async def live_calls(
 async def _live_call(door: HttpEngine, body: bytes) -> tuple[float, list[float]]:
     """Seconds to the first event with a token, and the gaps between the blocks after it."""
     began = last = time.perf_counter()
-    first, gaps = 0.0, []
+    first, gaps, answer = 0.0, [], StreamedAnswer()
     async with door.open_stream(PATH, body, CALL_S) as reply:
         if isinstance(reply, NoReply) or reply.status != 200:
             raise RuntimeError(f"no stream: {reply}")
         while block := await reply.read():
             if isinstance(block, NoReply):
                 raise RuntimeError(f"the stream broke: {block}")
-            if not first and not _has_token(block):
-                continue  # the role, which engines send before they have read the prompt
+            if not first:
+                answer.feed(block)
+                if not answer.has_begun:
+                    continue  # the role, which an engine may send before it has read the prompt
             now = time.perf_counter()
             if first:
                 gaps.append(now - last)
             first, last = first or now - began, now
     return first or last - began, gaps
-
-
-def _has_token(block: bytes) -> bool:
-    return b'"content":' in block and (block.count(b"data:") > 1 or b'"role"' not in block)
 
 
 @asynccontextmanager

@@ -23,7 +23,7 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool
 from lowtide.limits import STORE_CONFLICT_TRIES_MAX, STORE_READERS, STORE_WRITER_WAIT_S
 from lowtide.ports.store import StoreError, StoreFull, StoreUnavailable
 from lowtide.store.dialect import prepare_sqlite
-from lowtide.store.postgres import is_postgres, open_pool, shown
+from lowtide.store.postgres import is_postgres, lost_track, open_pool, shown
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -172,6 +172,8 @@ def mapped_errors() -> Iterator[None]:
         raise _store_error(error, error.orig) from error
     except (exc.TimeoutError, OSError, sqlite3.Error) as error:
         raise _store_error(error, error) from error
+    except lost_track() as error:
+        raise StoreUnavailable(f"the database cannot be used now: {error}") from error
 
 
 def is_locked(error: StoreUnavailable) -> bool:

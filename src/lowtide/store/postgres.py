@@ -6,6 +6,7 @@ Invariant: nothing here runs on SQLite, and the driver is imported only when it 
 """
 
 import socket
+import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
@@ -88,6 +89,13 @@ def _notice_silence(connection: Any) -> None:
     option = getattr(socket, "TCP_USER_TIMEOUT", None)  # Linux has it
     if option is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
         sock.setsockopt(socket.IPPROTO_TCP, option, int(limits.STORE_CONNECT_S * 1000))
+
+
+def lost_track() -> tuple[type[Exception], ...]:
+    """What the driver raises, past SQLAlchemy, when the server ends a connection just as a
+    statement is sent on it; nothing where the driver was never loaded."""
+    driver = sys.modules.get(DRIVER)
+    return () if driver is None else (driver.InternalClientError,)
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from lowtide.config import Server, Settings
 from lowtide.config_sources import ConfigError
 from lowtide.ports.store import StoreError, StoreFull, StoreUnavailable
 from lowtide.store.claims import first_waiting
-from lowtide.store.engine import Database, StoreConflict, transactional
+from lowtide.store.engine import Database, StoreConflict, mapped_errors, transactional
 from lowtide.store.postgres import _SETTINGS, connector, shown
 from lowtide.store.schema import HEAD, garbage, metadata
 from lowtide.store.sql_store import SqlStore
@@ -333,6 +333,12 @@ async def test_words_sort_by_their_bytes_whatever_the_databases_locale(database:
         assert list(await conn.scalars(in_order)) == sorted(words)
 
 
+def test_a_connection_that_ends_under_a_statement_is_no_error_of_ours() -> None:
+    """asyncpg lost track: "cannot switch to state 15; another operation (2) is in progress"."""
+    with pytest.raises(StoreUnavailable, match="in progress"), mapped_errors():
+        raise asyncpg.InternalClientError("another operation (2) is in progress")
+
+
 async def test_who_falls_silent_in_a_transaction_loses_its_locks_before_its_leases_end(
     postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -345,7 +351,8 @@ async def test_who_falls_silent_in_a_transaction_loses_its_locks_before_its_leas
         await silent.execute("BEGIN")
         await silent.execute(lock)
         await asyncio.wait_for(other.execute(lock), 5)
-        with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError, OSError)):
+        told = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
+        with pytest.raises(told):
             await silent.execute("SELECT 1")
     finally:
         silent.terminate()

@@ -72,9 +72,11 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Race:
-    """One run: a batch alone on one replica, until it is done. `rule` None: ours."""
+    """One run: a batch alone on one replica, until it is done. `window` None: a rule of RULES finds
+    it."""
 
     window: int | None
+    rule: str
     kind: str
     profile: str
     seed: int
@@ -103,7 +105,7 @@ def race(run: Race) -> dict[str, Any]:
     engine = _engine(run.profile, "stock", run.seed)
     work = list(islice(workloads.batch_requests(run.kind, run.seed), run.requests))
     demand = demand_of(work)
-    rule: Rule = Ours() if run.window is None else rivals.Fixed(run.window)
+    rule = RULES[run.rule](0) if run.window is None else rivals.Fixed(run.window)
     gateway = Gateway([rule], _fresh(work), Recorder(float("inf")))
     took_s = VirtualWorld([engine], gateway).run()
     bound_s = makespan_bound(demand, engine.profile, engine.config)
@@ -183,10 +185,12 @@ def _is_told(rule: str, load: str, setup: str) -> bool:
 
 def races(seeds: range) -> list[Race]:
     sizes = {"chat": 6_000, "summ": 3_000, "longgen": 2_500}
+    windows = {f"fixed {n}": n for n in (64, 128, 256, 384, 512, 768, 1024, 2048)}
+    found: dict[str, int | None] = {"Gradient2": None, "AIBrix AIMD": None, "Lowtide": None}
     return [
-        Race(window, kind, profile, seed, size)
+        Race(window, rule, kind, profile, seed, size)
         for profile in ("8b-h100", "70b-tp4-h100")
         for kind, size in sizes.items()
-        for window in (64, 128, 256, 384, 512, 768, 1024, 2048, None)
+        for rule, window in {**windows, **found}.items()
         for seed in seeds
     ]

@@ -67,18 +67,16 @@ def day_by_kind(runs: Sequence[Run]) -> list[str]:
 
 def races(runs: Sequence[Run]) -> list[str]:
     """Batches alone: the makespan bound's share, and against the best window known afterwards."""
-    rows = _head(
-        *("engine", "batch", "fixed 64", "fixed 256", "run-batch", "best fixed", "Lowtide"),
-        "of the best",
-    )
+    others = ("fixed 64", "fixed 256", "fixed 2048", "Gradient2", "AIBrix AIMD")
+    rows = _head("engine", "batch", *others, "best fixed", "Lowtide", "of the best")
     for (profile, kind), those in _grouped(runs, "profile", "kind").items():
-        fixed = {w: _median(_where(those, w), "of_bound") for w in _windows(those)}
-        ours = _where(those, None)
-        best = max(fixed.values())
+        rules = {rule: _median(runs, "of_bound") for rule, runs in _grouped(those, "rule").items()}
+        best = max(share for rule, share in rules.items() if rule.startswith("fixed"))
+        ours = [run for run in those if run["rule"] == "Lowtide"]
         ratios = [run["of_bound"] / _best_of(those, run["seed"]) for run in ours]
-        shares = [f"{share:.3f}" for share in (fixed[64], fixed[256], fixed[2048], best)]
-        mine = f"**{_median(ours, 'of_bound'):.3f}**"
-        rows.append(_row(profile, kind, *shares, mine, _spread(ratios, "{:.3f}")))
+        shares = [f"{rules[rule]:.3f}" for rule in others]
+        mine = f"**{rules['Lowtide']:.3f}**"
+        rows.append(_row(profile, kind, *shares, f"{best:.3f}", mine, _spread(ratios, "{:.3f}")))
     return rows
 
 
@@ -119,14 +117,6 @@ def _grouped(runs: Iterable[Run], *keys: str) -> dict[Any, list[Run]]:
     for run in runs:
         groups[run[keys[0]] if len(keys) == 1 else tuple(run[key] for key in keys)].append(run)
     return groups
-
-
-def _where(runs: Iterable[Run], window: int | None) -> list[Run]:
-    return [run for run in runs if run["window"] == window]
-
-
-def _windows(runs: Iterable[Run]) -> list[int]:
-    return sorted({run["window"] for run in runs if run["window"] is not None})
 
 
 def _best_of(runs: Iterable[Run], seed: int) -> float:

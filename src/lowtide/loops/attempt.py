@@ -63,45 +63,58 @@ async def attempt(
     """Send the request once; its custom_id and what came of it. `on_read` hears of the first token
     of a watched call.
     """
+    priority = upstream.replica.priority
     try:
         line = read_request(request.data)
-        if request.is_read is False and not is_plain(line.body):
-            cannot_watch(request, upstream.replica)
-        return line.custom_id, classify(await _send(upstream, request, line, on_read))
+        answer = None
+        if request.is_read is False:
+            answer = await _send_watched(upstream, request, line, on_read)
+        if answer is None:
+            answer = await upstream.engine.post(
+                _path(request), _body(upstream, request, line), upstream.timeout_s
+            )
+        if priority is not None and _refuses(answer, "priorit"):
+            answer = await _send_without_priority(upstream, request, line, priority)
     except LineFormatError as error:
         return "", Rejected("invalid_json_line", str(error))
+    return line.custom_id, classify(answer)
 
 
-async def _send(
+async def _send_watched(
     upstream: Upstream, request: Request, line: RequestLine, on_read: OnRead
-) -> Attempt:
-    replica = upstream.replica
-    priority = replica.priority
-    if request.is_read is False and upstream.streaming is not None:
-        answer = await post_watched(
-            upstream.streaming,
-            _path(request),
-            _body(upstream, request, line, priority, STREAM_FIELDS),
-            upstream.timeout_s,
-            partial(on_read, upstream, request),
-        )
-        if answer is not None and not _refuses(answer, "priorit", "stream"):
-            return answer
-        if answer is None or _refuses(answer, "stream"):
-            replica.streams = False
-    answer = await _post(upstream, request, line, priority)
-    if priority is not None and _refuses(answer, "priorit"):
-        answer = await _post(upstream, request, line, None)
-        if isinstance(answer, Reply) and answer.status < 300 and replica.priority == priority:
-            replica.priority = None
+) -> Attempt | None:
+    """None: the request is to be sent for a whole answer."""
+    if upstream.streaming is None or not is_plain(line.body):
+        cannot_watch(request, upstream.replica)
+        return None
+    answer = await post_watched(
+        upstream.streaming,
+        _path(request),
+        _body(upstream, request, line, STREAM_FIELDS),
+        upstream.timeout_s,
+        partial(on_read, upstream, request),
+    )
+    if answer is None or _refuses(answer, "stream"):
+        upstream.replica.streams = False
+        return None
     return answer
 
 
-async def _post(
-    upstream: Upstream, request: Request, line: RequestLine, priority: int | None
+async def _send_without_priority(
+    upstream: Upstream, request: Request, line: RequestLine, refused: int
 ) -> Attempt:
-    body = _body(upstream, request, line, priority)
-    return await upstream.engine.post(_path(request), body, upstream.timeout_s)
+    """If the engine takes the request without the priority that it refused, it is sent none again."""
+    replica = upstream.replica
+    body = engine_body(
+        line,
+        model=upstream.engine_names.get(request.run.lease.model),
+        drop_fields=upstream.drop_fields | {"priority"},
+        set_fields=_NO_FIELDS,
+    )
+    answer = await upstream.engine.post(_path(request), body, upstream.timeout_s)
+    if isinstance(answer, Reply) and answer.status < 300 and replica.priority == refused:
+        replica.priority = None
+    return answer
 
 
 def _path(request: Request) -> str:
@@ -112,19 +125,16 @@ def _body(
     upstream: Upstream,
     request: Request,
     line: RequestLine,
-    priority: int | None,
     set_fields: Mapping[str, object] = _NO_FIELDS,
 ) -> bytes:
     """Raises LineFormatError."""
-    drop = upstream.drop_fields
+    priority = upstream.replica.priority
     if priority is not None:
         set_fields = {**set_fields, "priority": priority}
-    elif upstream.replica.priority is not None:
-        drop = drop | {"priority"}  # the engine refused it just now
     return engine_body(
         line,
         model=upstream.engine_names.get(request.run.lease.model),
-        drop_fields=drop,
+        drop_fields=upstream.drop_fields,
         set_fields=set_fields,
     )
 

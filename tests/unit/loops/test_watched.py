@@ -132,7 +132,6 @@ async def test_an_engine_that_lost_its_priority_keeps_its_streams(bench: Bench) 
     refusal = (reply(b'{"error":{"message":"Priority is not enabled"}}', 400),)
     bench.replica.priority = 100
     bench.engine.script(refusal)
-    bench.engine.script(refusal)
     assert isinstance(await bench.send(), Succeeded)
     assert bench.replica.priority is None
     assert bench.replica.streams

@@ -103,7 +103,7 @@ async def _send_watched(
 async def _send_without_priority(
     upstream: Upstream, request: Request, line: RequestLine, refused: int
 ) -> Attempt:
-    """If the engine takes the request without the priority that it refused, it is sent none again."""
+    """An engine that takes the request without the priority it refused is sent none again."""
     replica = upstream.replica
     body = engine_body(
         line,

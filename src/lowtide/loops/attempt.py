@@ -64,14 +64,15 @@ async def attempt(
     of a watched call.
     """
     priority = upstream.replica.priority
+    fields = _NO_FIELDS if priority is None else {"priority": priority}
     try:
         line = read_request(request.data)
         answer = None
         if request.is_read is False:
-            answer = await _send_watched(upstream, request, line, on_read)
+            answer = await _send_watched(upstream, request, line, fields, on_read)
         if answer is None:
             answer = await upstream.engine.post(
-                _path(request), _body(upstream, request, line), upstream.timeout_s
+                _path(request), _body(upstream, request, line, fields), upstream.timeout_s
             )
         if priority is not None and _refuses(answer, "priorit"):
             answer = await _send_without_priority(upstream, request, line, priority)
@@ -81,7 +82,11 @@ async def attempt(
 
 
 async def _send_watched(
-    upstream: Upstream, request: Request, line: RequestLine, on_read: OnRead
+    upstream: Upstream,
+    request: Request,
+    line: RequestLine,
+    fields: Mapping[str, object],
+    on_read: OnRead,
 ) -> Attempt | None:
     """None: the request is to be sent for a whole answer."""
     if upstream.streaming is None or not is_plain(line.body):
@@ -90,7 +95,7 @@ async def _send_watched(
     answer = await post_watched(
         upstream.streaming,
         _path(request),
-        _body(upstream, request, line, STREAM_FIELDS),
+        _body(upstream, request, line, {**STREAM_FIELDS, **fields}),
         upstream.timeout_s,
         partial(on_read, upstream, request),
     )
@@ -105,12 +110,7 @@ async def _send_without_priority(
 ) -> Attempt:
     """An engine that takes the request without the priority it refused is sent none again."""
     replica = upstream.replica
-    body = engine_body(
-        line,
-        model=upstream.engine_names.get(request.run.lease.model),
-        drop_fields=upstream.drop_fields | {"priority"},
-        set_fields=_NO_FIELDS,
-    )
+    body = _body(upstream, request, line, _NO_FIELDS, drop_fields=frozenset({"priority"}))
     answer = await upstream.engine.post(_path(request), body, upstream.timeout_s)
     if isinstance(answer, Reply) and answer.status < 300 and replica.priority == refused:
         replica.priority = None
@@ -125,16 +125,14 @@ def _body(
     upstream: Upstream,
     request: Request,
     line: RequestLine,
-    set_fields: Mapping[str, object] = _NO_FIELDS,
+    set_fields: Mapping[str, object],
+    drop_fields: frozenset[str] = frozenset(),
 ) -> bytes:
-    """Raises LineFormatError."""
-    priority = upstream.replica.priority
-    if priority is not None:
-        set_fields = {**set_fields, "priority": priority}
+    """Raises LineFormatError. `drop_fields`: beside those that the engine never gets."""
     return engine_body(
         line,
         model=upstream.engine_names.get(request.run.lease.model),
-        drop_fields=upstream.drop_fields,
+        drop_fields=upstream.drop_fields | drop_fields,
         set_fields=set_fields,
     )
 

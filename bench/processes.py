@@ -48,12 +48,20 @@ def backend(delay_ms: float = 0.0) -> Iterator[str]:
 @contextmanager
 def lowtide(folder: Path, backend_url: str, window: int) -> Iterator[Server]:
     """`lowtide serve` over a fresh data directory with one replica."""
-    config = folder / "lowtide.toml"
-    config.write_text(
-        f'[server]\nport = 0\ndata_dir = "{folder / "data"}"\n'
+    settings = (
         "[limits]\nrequests_per_batch = 1000000\nenqueued_tokens_per_model = 1000000000\n"
         f'[[replica]]\nurl = "{backend_url}"\nmodels = ["{MODEL}"]\nwindow = {window}\n'
     )
+    with serving(folder, settings) as server:
+        yield server
+
+
+@contextmanager
+def serving(folder: Path, settings: str) -> Iterator[Server]:
+    """`lowtide serve` with those settings, over a fresh data directory in `folder`."""
+    config = folder / "lowtide.toml"
+    where = f"[server]\nport = 0\ndata_dir = {json.dumps(str(folder / 'data'))}\n"
+    config.write_text(where + settings)
     command = [sys.executable, "-m", "lowtide", "serve", "--config", str(config), "--json"]
     with (
         (folder / "server.log").open("w") as log,

@@ -7,9 +7,6 @@ helps nobody but a batch call that gave way and comes again.
 import asyncio
 import json
 import random
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -19,7 +16,7 @@ from typing import Any, Final
 
 import httpx
 
-from bench.processes import STOP_TIMEOUT_S, first_line
+from bench.processes import serving
 from lowtide.core.outcome import NoReply, Reply
 from lowtide.core.streamed_answer import StreamedAnswer
 from lowtide.core.usage import usage_of
@@ -83,24 +80,14 @@ class Traffic:
 def house(folder: Path, target: Target, *, watch_prompts: bool) -> Iterator[str]:
     """`lowtide serve` over a fresh folder, with that engine as its one replica; its address."""
     folder.mkdir(parents=True)
-    config = folder / "lowtide.toml"
     key = f"api_key = {json.dumps(target.api_key)}\n" if target.api_key else ""
-    config.write_text(
-        f"[server]\nport = 0\ndata_dir = {json.dumps(str(folder / 'data'))}\n"
+    settings = (
         "[limits]\nenqueued_tokens_per_model = 1000000000\n"
         f"[[replica]]\nurl = {json.dumps(target.url)}\nmodels = [{json.dumps(target.model)}]\n"
         f"watch_prompts = {json.dumps(watch_prompts)}\n{key}"
     )
-    command = [sys.executable, "-m", "lowtide", "serve", "--config", str(config), "--json"]
-    with (
-        (folder / "server.log").open("w") as log,
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log) as process,
-    ):
-        try:
-            yield str(first_line(process)["address"])
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait(STOP_TIMEOUT_S)
+    with serving(folder, settings) as server:
+        yield server.address
 
 
 async def live_calls(

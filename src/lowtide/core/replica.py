@@ -128,11 +128,14 @@ class Replica:
         *,
         controller: WindowController | None = None,
         spares_long: bool = False,
+        name: str | None = None,
     ) -> None:
         """`window` is the bound. Without a controller nothing but refusals makes it smaller.
         `spares_long`: long prompts have a better place than beside this one's live traffic.
+        `name` is what logs, metrics and other workers know the replica by; host:port by default.
         """
         self.url = url
+        self.name = name or name_of(url)
         self.models = models
         self.window_max = window
         self.controller = controller
@@ -310,6 +313,11 @@ class Replica:
             self._shrunk_at_s = now_s
             self._unrefused = max(1.0, self.window * limits.THROTTLE_SHRINK)
             self.resize(now_s)
+
+
+def name_of(url: str) -> str:
+    """Host and port of an address, without what may be secret in it."""
+    return url.partition("://")[2].partition("/")[0].rpartition("@")[2] or url
 
 
 def _beyond_the_least(calls: Iterable[tuple[int, OwnCall]]) -> list[tuple[int, int]]:

@@ -12,8 +12,8 @@ from lowtide import limits
 from lowtide.api.replica_metrics import ReplicaMetrics
 from lowtide.config import Settings, hours_by_model
 from lowtide.core.catalogue import Catalogue
-from lowtide.core.progress import LIVE_LOAD
 from lowtide.core.replica import Replica
+from lowtide.core.replica_state import state_of
 from lowtide.loops.assemble import AssembleLoop
 from lowtide.loops.attempt import Upstream
 from lowtide.loops.budget import BudgetLoop
@@ -137,7 +137,7 @@ class Worker:
         status: dict[str, str | None] = {}
         for upstream in self._upstreams:
             replica = upstream.replica
-            why = _why_not(replica)
+            why = state_of(replica).reason or None
             for model in replica.models:
                 status[model] = None if status.get(model, "") is None else why
         if self._committer.trouble is not None:
@@ -217,15 +217,3 @@ def _upkeep(
         UrgencyLoop(store.capacity, wake),
         ListenLoop(store.wakeups, wake),
     ]
-
-
-def _why_not(replica: Replica) -> str | None:
-    """Why batch calls wait for this replica; None when nothing but its window holds them."""
-    if replica.circuit.state != "closed":
-        return f"{replica.url}: {replica.circuit.opened_because}"
-    controller = replica.controller
-    if controller is not None and controller.signals.asleep:
-        return f"{replica.url}: the engine sleeps"
-    if controller is not None and controller.gives_way:
-        return f"{LIVE_LOAD} {100 * controller.live.load:.0f} %"
-    return None

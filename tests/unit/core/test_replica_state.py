@@ -1,0 +1,22 @@
+"""What holds a replica back is told once for operators and once without addresses."""
+
+from lowtide.core.replica import Replica, name_of
+from lowtide.core.replica_state import READY, state_of
+
+
+def test_a_replica_that_takes_calls_is_ready() -> None:
+    assert state_of(Replica("http://10.0.0.1:8000/v1", frozenset({"m"}), 4)) == READY
+
+
+def test_an_open_circuit_tells_tenants_no_address() -> None:
+    replica = Replica("http://10.0.0.1:8000/v1", frozenset({"m"}), 4)
+    for second in range(10):
+        replica.circuit.failed(float(second), "refused")
+    state = state_of(replica)
+    assert "10.0.0.1" in state.reason
+    assert "10.0.0.1" not in state.public_reason
+
+
+def test_a_replica_is_named_after_its_host_and_port_without_credentials() -> None:
+    assert name_of("http://user:secret@10.0.0.1:8000/v1") == "10.0.0.1:8000"
+    assert name_of("https://engine.example/v1") == "engine.example"

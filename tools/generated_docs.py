@@ -26,16 +26,18 @@ MADE: Final = "<!-- Made by `make docs`. Change the code, not this page. -->"
 
 
 def settings_page() -> str:
-    """docs/reference/settings.md: keys and defaults from config.py, words from the example file."""
+    """docs/reference/settings.md: keys and defaults from config, words from the example file."""
     from lowtide.config import Settings
 
     words = words_of_settings(EXAMPLE.read_text())
     parts = [
         "# Settings",
         MADE,
-        "Defaults, then `lowtide.toml`, then the environment, then flags: the later one wins. A key"
-        " that is not known, or a value that makes no sense, stops the start with a sentence that"
-        " names it."
+        "Defaults, then `lowtide.toml`, then the environment, then flags: the later one wins. The"
+        " file is the one named with `--config`, else `./lowtide.toml`, else, for a server, a"
+        " worker, `lowtide doctor` and the administrator's commands, `/etc/lowtide/lowtide.toml`."
+        " Keys that are not known and values that make no sense stop the start; all of them are"
+        " told at once, each with its line, variable or flag."
         f" [{EXAMPLE.name}](../../{EXAMPLE.name}) has all of them to copy from.",
     ]
     for section in msgspec.structs.fields(Settings):

@@ -1,7 +1,7 @@
 """Every bound of the system: value, unit in the name, reason beside it.
 
 Imported by all layers, imports nothing. A bound that an operator may change is a default here and a
-key in `config.py`; the others hold by design and are not settings.
+key in `config`; the others hold by design and are not settings.
 """
 
 from typing import Final
@@ -45,6 +45,7 @@ PAGE_SIZE_MAX_FILES: Final = 10_000
 BARE_LIST_MAX: Final = 1_000  # Together's lists have no paging: newest this many
 UPLOAD_URL_TTL_S: Final = 3600  # a signed PUT address is good for an hour, once
 UPLOAD_SECRET_CHARS_MIN: Final = 32  # of a configured secret: 128 bits even in hex
+CONFIG_PROBLEMS_SHOWN: Final = 20  # mistakes in the settings told at once: a screen of them
 REPEATED_POST_WINDOW_S: Final = 600  # SDKs retry a timed-out POST for at most this long
 URL_BYTES_MAX: Final = 8 * KIB  # path and query together
 REQUEST_HEADERS_BYTES_MAX: Final = 64 * KIB  # what h11 allows; httptools has no bound of its own

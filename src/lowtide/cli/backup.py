@@ -6,10 +6,10 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from lowtide import config
 from lowtide.cli import exits, screen
 from lowtide.cli.counter import patient_counter
 from lowtide.cli.options import ConfigOption, DataDirOption, JsonOption
+from lowtide.cli.settings import read_settings
 
 
 def backup(
@@ -25,9 +25,7 @@ def backup(
 
     Exit code: 0 all is copied, 1 blobs were missing before.
     """
-    settings = config.load(
-        config_file, flags={"server.data_dir": str(data_dir) if data_dir else None}
-    )
+    settings = read_settings(config_file, {"server.data_dir": str(data_dir) if data_dir else None})
     from lowtide.wiring.backup import BackupError, make_backup
 
     try:

@@ -25,7 +25,7 @@ from lowtide.cli.finding import Finding
 from lowtide.cli.postgres_checkup import check_postgres
 from lowtide.cli.screen import human_bytes, human_seconds
 from lowtide.cli.serving import bind
-from lowtide.config import DEFAULT_FILE, Replica, Settings
+from lowtide.config import DEFAULT_FILE, SYSTEM_FILE, Replica, Settings
 from lowtide.core.outcome import NoReply, Reply, error_message
 from lowtide.data_dir import LOCK_FILE, RESTORING_FILE, DataDirError, locked_data_dir
 from lowtide.engines.http_client import HttpEngine
@@ -39,8 +39,9 @@ _MODELS_SHOWN: Final = 5
 
 def check_config(settings: Settings, config_file: Path | None) -> Finding:
     """Where the settings come from; that they are sound was checked by reading them."""
-    file = config_file or (Path(DEFAULT_FILE) if Path(DEFAULT_FILE).is_file() else None)
-    source = f"read from {file}" if file is not None else f"defaults; there is no ./{DEFAULT_FILE}"
+    source = f"defaults; there is no ./{DEFAULT_FILE} and no {SYSTEM_FILE}"
+    if config_file is not None:
+        source = f"read from {config_file}"
     models = sum(len(replica.models) for replica in settings.replica)
     return Finding("config", "ok", f"{source}; {len(settings.replica)} replicas, {models} models")
 

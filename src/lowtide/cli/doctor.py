@@ -75,6 +75,7 @@ def doctor(
     started = time.monotonic()
     try:
         flags = {"server.data_dir": str(data_dir) if data_dir else None}
+        config_file = config.settings_file(config_file, system=True)
         settings = config.load(config_file, flags=flags)
     except ConfigError as error:
         findings = [Finding("config", "fail", str(error), "Correct it; the rest was not checked.")]

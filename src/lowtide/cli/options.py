@@ -28,7 +28,10 @@ JsonOption = Annotated[
 ConfigOption = Annotated[
     Path | None,
     typer.Option(
-        "--config", metavar="FILE", help="Settings file; ./lowtide.toml is used if it is there."
+        "--config",
+        metavar="FILE",
+        help="Settings file. Default: ./lowtide.toml; for a server and its administration, else"
+        " /etc/lowtide/lowtide.toml.",
     ),
 ]
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import msgspec
 
-from lowtide import config
 from lowtide.cli.address import server_address
 from lowtide.cli.desk import Desk
 from lowtide.cli.exits import CommandError
 from lowtide.cli.http_client import HttpClient
+from lowtide.cli.settings import read_settings
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -37,7 +37,7 @@ def open_desk(place: Place, *, may_found: bool = False) -> Iterator[Desk]:
             yield remote
         return
     flags = {"server.data_dir": str(place.data_dir) if place.data_dir else None}
-    settings = config.load(place.config_file, flags=flags)
+    settings = read_settings(place.config_file, flags)
     from lowtide.cli.local_desk import LocalDesk  # the whole store: slow to load
 
     with LocalDesk(settings, may_found=may_found) as local:

@@ -6,10 +6,10 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from lowtide import config
 from lowtide.cli import exits, screen
 from lowtide.cli.counter import patient_counter
 from lowtide.cli.options import ConfigOption, DataDirOption, JsonOption
+from lowtide.cli.settings import read_settings
 
 
 def restore(
@@ -23,9 +23,7 @@ def restore(
     Batches go on from where the backup has them when the server starts. What finished later runs
     again.
     """
-    settings = config.load(
-        config_file, flags={"server.data_dir": str(data_dir) if data_dir else None}
-    )
+    settings = read_settings(config_file, {"server.data_dir": str(data_dir) if data_dir else None})
     from lowtide.wiring.backup import BackupError
     from lowtide.wiring.restore import restore_backup
 

@@ -6,9 +6,9 @@ from typing import Annotated, Literal
 import msgspec
 import typer
 
-from lowtide import config
 from lowtide.cli.logs import log_to_stderr
 from lowtide.cli.options import ConfigOption, JsonOption
+from lowtide.cli.settings import read_settings
 
 
 def serve(
@@ -45,7 +45,7 @@ def serve(
         "server.port": port,
         "server.data_dir": str(data_dir) if data_dir else None,
     }
-    settings = config.load(config_file, flags=flags)
+    settings = read_settings(config_file, flags, always_say=True)
     from lowtide.cli.foreground import run_until_stopped, serve_body, work_body
     from lowtide.cli.serving import bind
     from lowtide.wiring import EmbeddedModel
@@ -73,5 +73,5 @@ def worker(
     from lowtide.cli.foreground import run_until_stopped, work_body
 
     log_to_stderr()
-    settings = config.load(config_file, flags={"server.metrics_port": metrics_port})
+    settings = read_settings(config_file, {"server.metrics_port": metrics_port}, always_say=True)
     run_until_stopped(work_body(settings, None, as_json=as_json))

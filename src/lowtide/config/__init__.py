@@ -1,0 +1,47 @@
+"""The settings: one frozen tree, read once at start by the CLI and handed to `wiring`.
+
+Defaults, then the file, then LOWTIDE_* variables, then flags; the later one wins. Every bad key,
+type and value is told in one ConfigError with where it stands and what is allowed; nothing starts
+on a guess.
+"""
+
+from lowtide.config.hours import hours_by_model
+from lowtide.config.models import Model
+from lowtide.config.replicas import EngineKind, Replica
+from lowtide.config.sections import (
+    Auth,
+    CatalogueFile,
+    Dispatch,
+    Limits,
+    Server,
+    is_loopback,
+    parse_window,
+)
+from lowtide.config.settings import (
+    DEFAULT_FILE,
+    SYSTEM_FILE,
+    Settings,
+    check,
+    load,
+    settings_file,
+)
+
+__all__ = [
+    "DEFAULT_FILE",
+    "SYSTEM_FILE",
+    "Auth",
+    "CatalogueFile",
+    "Dispatch",
+    "EngineKind",
+    "Limits",
+    "Model",
+    "Replica",
+    "Server",
+    "Settings",
+    "check",
+    "hours_by_model",
+    "is_loopback",
+    "load",
+    "parse_window",
+    "settings_file",
+]

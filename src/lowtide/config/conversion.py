@@ -1,0 +1,168 @@
+"""From a tree of plain values to the settings, with every mistake and not only the first.
+
+Called by `settings.load`. It knows types and names of keys from the sections themselves; which
+values make sense is said by each section's own check.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Final, TypeVar, get_args, get_origin
+
+import msgspec
+
+from lowtide.config.problems import Problem, nearest
+from lowtide.config.sections import Section
+from lowtide.config_sources import ARRAYS, KeyPath, VariableText
+
+Tree = TypeVar("Tree", bound=Section)
+
+_VALUE_CHARS_SHOWN: Final = 40
+_WORDS: Final = {
+    "int": "a whole number",
+    "float": "a number",
+    "decimal": "a number",
+    "str": "text",
+    "bool": "true or false",
+    "array": "a list",
+    "object": "a table",
+}
+_EXPECTED: Final = re.compile(r"Expected `([^`]+)`")
+_json: Final = msgspec.json.Decoder(float_hook=Decimal)
+
+
+class Conversion:
+    """Converts one tree; `problems` has what was found on the way."""
+
+    def __init__(self, known_sections: Mapping[str, Iterable[str]]) -> None:
+        """`known_sections`: the keys of every section, to say where a misplaced key belongs."""
+        self._known_sections = known_sections
+        self.problems: list[Problem] = []
+
+    def section(self, kind: type[Tree], value: Any, path: KeyPath) -> Tree | None:
+        """A section; None where it cannot be made. What can be is, so that it is checked, too."""
+        if not isinstance(value, dict):
+            self._find(path, f"is a section: write [{path[0]}] and its keys below it")
+            return None
+        fields = {field.name: field for field in msgspec.structs.fields(kind)}
+        given: dict[str, Any] = {}
+        for key, raw in value.items():
+            if key not in fields:
+                self._find((*path, key), self._unknown(key, fields, path))
+                continue
+            is_usable, converted = self._value(fields[key].type, raw, (*path, key), kind)
+            if is_usable:
+                given[key] = converted
+        for name, field in fields.items():
+            if field.required and name not in value:
+                self._find(path, f"needs the key {name}")
+        return kind(**given) if all(n in given for n, f in fields.items() if f.required) else None
+
+    def table(self, kind: type[Tree], value: Any, name: str) -> tuple[tuple[int, Tree], ...]:
+        """The entries of a list of sections that can be made, with their places from 0."""
+        if isinstance(value, VariableText):
+            try:
+                value = _json.decode(str(value))
+            except msgspec.DecodeError:
+                self._find((name,), f'must be a JSON list, as [{{"{_first_key(kind)}": ...}}]')
+                return ()
+        if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
+            self._find((name,), f"is a list: write [[{name}]], with two brackets, for each entry")
+            return ()
+        made = ((n, self.section(kind, entry, (name, n))) for n, entry in enumerate(value))
+        return tuple((n, entry) for n, entry in made if entry is not None)
+
+    def unknown_section(self, name: str, known: Iterable[str]) -> None:
+        """A section, or a key outside of any, that is none of the known."""
+        self._find((name,), self._unknown(name, known, (), "section"))
+
+    def _value(
+        self, kind: Any, raw: Any, path: KeyPath, section: type[Section]
+    ) -> tuple[bool, Any]:
+        if isinstance(raw, VariableText):
+            raw = self._from_variable(kind, str(raw))
+        try:
+            return True, msgspec.convert(raw, kind, strict=False, dec_hook=_path)
+        except msgspec.ValidationError as error:
+            shown = "" if path[-1] in section.SECRET_KEYS else f", not {_shown(raw)}"
+            self._find(path, f"must be {_allowed(kind, str(error))}{shown}")
+            return False, None
+
+    def _from_variable(self, kind: Any, text: str) -> Any:
+        """Text is taken as it is, whatever it begins with; a list or a table is given as JSON."""
+        if _is_text(kind):
+            return text
+        text = text.strip()
+        if text[:1] in ("[", "{"):
+            try:
+                return _json.decode(text)
+            except msgspec.DecodeError:
+                return text
+        return text
+
+    def _unknown(self, key: str, known: Iterable[str], path: KeyPath, what: str = "key") -> str:
+        if (near := nearest(key, known)) is not None:
+            return f"there is no such {what}. Did you mean {near!r}?"
+        for name, keys in self._known_sections.items():
+            if key in keys and (not path or name != path[0]):
+                shown = f"[[{name}]]" if name in ARRAYS else f"[{name}]"
+                return f"there is no such {what} here; {key!r} belongs to {shown}"
+        return f"there is no such {what}. Known are {', '.join(sorted(known))}."
+
+    def _find(self, path: KeyPath, words: str) -> None:
+        self.problems.append(Problem(path, words))
+
+
+def _first_key(kind: type[Section]) -> str:
+    return kind.__struct_fields__[0]
+
+
+def _is_text(kind: Any) -> bool:
+    kinds = {k for k in (get_args(kind) or (kind,)) if k is not type(None)}
+    return kinds <= {str, Path}
+
+
+def _allowed(kind: Any, words: str) -> str:
+    choices = _choices(kind)
+    others = [k for k in get_args(kind) if k is not type(None) and get_origin(k) is None]
+    if choices:
+        shown = " or ".join(repr(choice) for choice in choices)
+        return f"{shown}, or a whole number" if int in others else shown
+    expected = _EXPECTED.search(words)
+    if expected is None:
+        return words.partition(" - at `")[0].removeprefix("Expected ")
+    inner = " - at `" in words and "$[" in words
+    names = [part.strip() for part in expected[1].split("|")]
+    shown = " or ".join(_WORDS.get(name, name) for name in names if name != "null")
+    return f"a list, each entry {shown}" if inner else shown
+
+
+def _choices(kind: Any) -> tuple[Any, ...]:
+    """The values of a Literal, also within a union."""
+    args = get_args(kind)
+    if args and not any(isinstance(arg, type) or get_args(arg) for arg in args):
+        return args
+    return next((get_args(a) for a in args if _choices(a)), ())
+
+
+def _shown(raw: Any) -> str:
+    text = str(raw) if isinstance(raw, Decimal) else repr(raw)
+    if isinstance(raw, bool):
+        text = text.lower()
+    elif isinstance(raw, dict):
+        return "a table"
+    elif isinstance(raw, list):
+        return "a list"
+    return text if len(text) <= _VALUE_CHARS_SHOWN else f"{text[:_VALUE_CHARS_SHOWN]}..."
+
+
+def _path(kind: type, value: object) -> Path:
+    """The one type of the tree that msgspec does not know."""
+    assert kind is Path, "a setting of a new type needs its own conversion"
+    if not isinstance(value, str) or not value:
+        raise ValueError("Expected the path of a folder")
+    try:
+        return Path(value).expanduser()
+    except RuntimeError:  # this user has no home folder
+        raise ValueError("Expected a path without ~, for this user has no home folder") from None

@@ -1,0 +1,43 @@
+"""Hours of the day for batch work: those of `[dispatch]`, and each model's own."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo
+
+from lowtide.config.models import Model
+from lowtide.config.problems import Problem
+from lowtide.config.sections import Dispatch
+from lowtide.core.opening import Hours, hours_of
+
+if TYPE_CHECKING:
+    from lowtide.config.settings import Settings
+
+
+def problems_of(dispatch: Dispatch, models: Sequence[Model]) -> Iterator[Problem]:
+    """Time zones that are not there, and hours that are none."""
+    zone = dispatch.timezone
+    try:
+        ZoneInfo(zone)
+    except (KeyError, ValueError, OSError):  # no such zone, or no name of one
+        yield Problem(
+            ("dispatch", "timezone"),
+            f"{zone!r}: there is no such time zone here. Use a name such as 'Europe/Berlin'; where"
+            " the system has none, install the package tzdata.",
+        )
+        return
+    given = [(("dispatch", "hours"), dispatch.hours)] if dispatch.hours is not None else []
+    paths: list[tuple[tuple[str | int, ...], str]] = [*given]
+    paths += [(("model", n, "hours"), m.hours) for n, m in enumerate(models) if m.hours is not None]
+    for path, words in paths:
+        try:
+            hours_of(words, zone)
+        except ValueError as error:
+            yield Problem(path, str(error))
+
+
+def hours_by_model(settings: "Settings", models: Iterable[str]) -> dict[str, Hours]:
+    """Hours of those models that have any."""
+    own = {model.id: model.hours for model in settings.model}
+    words = {model: own.get(model) or settings.dispatch.hours for model in models}
+    zone = settings.dispatch.timezone
+    return {model: hours_of(hours, zone) for model, hours in words.items() if hours is not None}

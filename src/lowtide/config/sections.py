@@ -1,0 +1,193 @@
+"""The sections of which there is one each: their keys, defaults, and what their values must be.
+
+Each section says by `problems` what makes no sense in it. `SECRET_KEYS` names the keys whose values
+must never be shown.
+"""
+
+import re
+from collections.abc import Iterator
+from ipaddress import ip_address
+from pathlib import Path
+from typing import ClassVar, Final, Literal
+
+import msgspec
+
+from lowtide import limits
+from lowtide.config.problems import Problem, unless
+from lowtide.config_sources import ConfigError
+
+
+class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A table of settings. Its text form hides what is secret."""
+
+    SECRET_KEYS: ClassVar[frozenset[str]] = frozenset()
+
+    def __repr__(self) -> str:
+        shown = (
+            f"{key}={'***' if key in self.SECRET_KEYS and value else repr(value)}"
+            for key, value in msgspec.structs.asdict(self).items()
+        )
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+    def problems(self) -> Iterator[Problem]:
+        """What makes no sense although its type is right."""
+        yield from ()
+
+
+class Server(Section, frozen=True):
+    """Where Lowtide listens and where it keeps things."""
+
+    SECRET_KEYS: ClassVar[frozenset[str]] = frozenset({"database_url", "blob_url", "upload_secret"})
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    public_url: str | None = None
+    """Signed upload addresses are built from it; None: from the request's own headers."""
+    data_dir: Path = Path("./lowtide-data")
+    database_url: str = "sqlite"
+    blob_url: str = "file"
+    upload_secret: str | None = None
+    """Signs upload addresses. The same on every machine that serves the API; None: from a file in
+    `data_dir`, which one machine makes for itself."""
+    shutdown_delay_s: float = 0.0
+    """From SIGTERM, when `/ready` turns, to the moment from which no connection is accepted."""
+    metrics_port: int | None = None
+    """Where a worker shows its metrics, at `host`, to whoever reaches it; None: nowhere."""
+
+    def problems(self) -> Iterator[Problem]:
+        yield from unless(0 <= self.port <= 65535, ("server", "port"), "a port from 0 to 65535")
+        yield from unless(
+            0 <= (self.metrics_port or 0) <= 65535,
+            ("server", "metrics_port"),
+            "a port from 0 to 65535",
+        )
+        yield from unless(
+            0 <= self.shutdown_delay_s <= limits.SHUTDOWN_DELAY_S_MAX,
+            ("server", "shutdown_delay_s"),
+            f"from 0 to {limits.SHUTDOWN_DELAY_S_MAX:g}",
+        )
+        yield from unless(
+            self.public_url is None or is_http_url(self.public_url),
+            ("server", "public_url"),
+            "an address that begins with http:// or https:// and names a host",
+        )
+        yield from unless(
+            self.upload_secret is None or len(self.upload_secret) >= limits.UPLOAD_SECRET_CHARS_MIN,
+            ("server", "upload_secret"),
+            f"at least {limits.UPLOAD_SECRET_CHARS_MIN} characters, the same on every API machine",
+        )
+
+
+class Auth(Section, frozen=True):
+    mode: Literal["open", "keys"] = "open"
+
+
+class CatalogueFile(Section, frozen=True):
+    """Models known beside those of `[[model]]`, and what becomes of those that nothing serves."""
+
+    file: str | None = None
+    """The name of a shipped catalogue ("launch"), or the path of a file of `[[model]]` tables."""
+    unserved: Literal["wait", "refuse"] = "wait"
+    """A batch for a catalogued model that no replica serves: waits for one, or fails validation."""
+
+
+class Limits(Section, frozen=True):
+    """The defaults are the launch limits of the Together Batch API."""
+
+    requests_per_batch: int = limits.REQUESTS_PER_BATCH
+    file_bytes: int = limits.FILE_BYTES
+    enqueued_tokens_per_model: int = limits.ENQUEUED_TOKENS_PER_MODEL
+    completion_window_default: str = "24h"
+    line_bytes: int = limits.LINE_BYTES_MAX
+    batches_per_hour: int | None = None
+    """Batches that an organisation may create in any 60 minutes; None: no bound."""
+    stored_bytes: int | None = None
+    """Bytes of files that an organisation may keep; None: no bound."""
+    requests_in_flight: int | None = None
+    """Requests of an organisation that may be at engines at one time; None: no bound."""
+    infeasible: Literal["accept", "refuse"] = "accept"
+    """A batch whose completion window cannot be kept, by what was learnt of its model's pool."""
+    live_requests_per_minute: int | None = None
+    """Interactive calls per key and model; None: no bound. Batch work does not count."""
+    live_tokens_per_minute: int | None = None
+    """Tokens of interactive calls per key and model, input and output; None: no bound."""
+
+    @property
+    def completion_window_s(self) -> int:
+        return parse_window(self.completion_window_default)
+
+    def problems(self) -> Iterator[Problem]:
+        for key in ("requests_per_batch", "file_bytes", "line_bytes"):
+            yield from unless(getattr(self, key) > 0, ("limits", key), "at least 1")
+        for key in ("batches_per_hour", "stored_bytes", "requests_in_flight"):
+            value = getattr(self, key) or 0
+            yield from unless(value >= 0, ("limits", key), "at least 0, or left out")
+        for key in ("live_requests_per_minute", "live_tokens_per_minute"):
+            value = getattr(self, key)
+            yield from unless(
+                value is None or value > 0, ("limits", key), "at least 1, or left out"
+            )
+        if window_s(self.completion_window_default) is None:
+            words = f"{self.completion_window_default!r}: {_WINDOWS_ALLOWED}"
+            yield Problem(("limits", "completion_window_default"), words)
+
+
+class Dispatch(Section, frozen=True):
+    """How requests are tried. Seconds unless the name says otherwise."""
+
+    attempt_timeout_s: float = limits.ATTEMPT_TIMEOUT_S
+    attempts_max: int = limits.ATTEMPTS_MAX
+    beat_s: float = limits.BEAT_S
+    lease_ttl_s: float = limits.LEASE_TTL_S
+    hours: str | None = None
+    """When batch work starts, for example "22:00-06:00"; None: whenever there is room. A model's
+    own hours go before these."""
+    timezone: str = "UTC"
+    """Of all hours: an IANA name, as "Europe/Berlin"."""
+
+    def problems(self) -> Iterator[Problem]:
+        key = "dispatch"
+        yield from unless(self.attempts_max > 0, (key, "attempts_max"), "at least 1")
+        yield from unless(self.attempt_timeout_s > 0, (key, "attempt_timeout_s"), "above 0")
+        yield from unless(0 < self.beat_s <= 60, (key, "beat_s"), "above 0, at most 60")
+        yield from unless(
+            self.lease_ttl_s >= 3 * self.beat_s,
+            (key, "lease_ttl_s"),
+            "at least three beats, else a lease ends between renewals",
+        )
+
+
+_WINDOW = re.compile(r"(\d+)\s*([mhd])")
+_UNIT_S: Final = {"m": 60, "h": 3600, "d": 86400}
+_WINDOWS_ALLOWED: Final = "give hours or days from 1h to 7d, for example '24h'"
+
+
+def window_s(text: str) -> int | None:
+    """Seconds of `24h`, `90m`, `7d`; None outside the bounds of `limits`."""
+    match = _WINDOW.fullmatch(text.strip())
+    seconds = int(match[1]) * _UNIT_S[match[2]] if match else 0
+    low, high = limits.COMPLETION_WINDOW_S_MIN, limits.COMPLETION_WINDOW_S_MAX
+    return seconds if low <= seconds <= high else None
+
+
+def parse_window(text: str, key: str = "completion_window") -> int:
+    """Seconds of `24h`, `90m`, `7d`. Raises ConfigError outside the bounds of `limits`."""
+    seconds = window_s(text)
+    if seconds is None:
+        raise ConfigError(f"{key} = {text!r}: {_WINDOWS_ALLOWED}")
+    return seconds
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach `host`. Names other than localhost count as public."""
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def is_http_url(url: str) -> bool:
+    """Whether it begins with http:// or https:// and names a host."""
+    return re.match(r"https?://[^/\s]+", url) is not None

@@ -1,0 +1,156 @@
+"""The whole tree of settings: how it is read, merged and checked."""
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final, get_args
+
+import msgspec
+
+from lowtide.config import hours, models
+from lowtide.config.conversion import Conversion
+from lowtide.config.models import Model
+from lowtide.config.problems import Problem, tell
+from lowtide.config.replicas import Replica, problems_between
+from lowtide.config.sections import (
+    Auth,
+    CatalogueFile,
+    Dispatch,
+    Limits,
+    Section,
+    Server,
+    is_loopback,
+)
+from lowtide.config_sources import ARRAYS, ConfigError, Sources, variables
+
+DEFAULT_FILE: Final = "lowtide.toml"
+SYSTEM_FILE: Final = Path("/etc/lowtide/lowtide.toml")
+
+
+class Settings(Section, frozen=True):
+    """The whole tree."""
+
+    server: Server = Server()
+    auth: Auth = Auth()
+    catalogue: CatalogueFile = CatalogueFile()
+    limits: Limits = Limits()
+    dispatch: Dispatch = Dispatch()
+    replica: tuple[Replica, ...] = ()
+    model: tuple[Model, ...] = ()
+
+    def problems(self) -> Iterator[Problem]:
+        """What makes no sense in any section, and between them."""
+        for section in (self.server, self.auth, self.catalogue, self.limits, self.dispatch):
+            yield from section.problems()
+        if self.auth.mode == "open" and not is_loopback(self.server.host):
+            yield Problem(
+                ("server", "host"),
+                f"{self.server.host!r} is a public address and auth.mode is 'open': anyone could"
+                " run batches. Use host = '127.0.0.1', or auth.mode = 'keys'.",
+            )
+        yield from hours.problems_of(self.dispatch, self.model)
+        for place, replica in enumerate(self.replica):
+            yield from replica.problems_at(place)
+        yield from problems_between(self.replica)
+        yield from models.problems_of(self.model)
+
+
+def settings_file(named: Path | None, *, system: bool = False) -> Path | None:
+    """The file to read: the one that was named, else `./lowtide.toml` if there is one, else, with
+    `system`, /etc/lowtide/lowtide.toml if there is one. Raises ConfigError."""
+    if named is not None:
+        return named
+    places = (Path(DEFAULT_FILE), SYSTEM_FILE) if system else (Path(DEFAULT_FILE),)
+    for place in places:
+        try:
+            if place.is_file():
+                return place
+        except OSError as error:
+            raise ConfigError(f"{place}: cannot be read: {error.strerror}") from None
+    return None
+
+
+def load(
+    file: Path | None,
+    environ: Mapping[str, str] | None = None,
+    flags: Mapping[str, Any] | None = None,
+) -> Settings:
+    """Read, merge and check the settings.
+
+    `file` None means `./lowtide.toml` if there is one. `flags` maps dotted keys (`server.port`) to
+    values; None values are passed over. Raises ConfigError, with every mistake that was found.
+    """
+    environ = os.environ if environ is None else environ
+    sources = Sources(settings_file(file))
+    for variable, path, text in variables(environ):
+        sources.put(path, text, variable)
+    for dotted, value in (flags or {}).items():
+        if value is not None:
+            path = dotted.split(".")
+            sources.put(path, value, f"--{path[-1].replace('_', '-')}")
+    conversion = Conversion(_known_sections())
+    settings, places = _settings(sources.tree, conversion)
+    problems = [*conversion.problems, *_moved(settings.problems(), places)]
+    tell(problems, sources)
+    return msgspec.structs.replace(settings, model=_with_catalogue(settings))
+
+
+def check(settings: Settings) -> None:
+    """Refuse values that have the right type and make no sense. Raises ConfigError."""
+    tell(list(settings.problems()), None)
+
+
+def _settings(
+    tree: dict[str, Any], conversion: Conversion
+) -> tuple[Settings, Mapping[str, tuple[int, ...]]]:
+    """What can be made of the tree, and the place in it of each entry of a list."""
+    given: dict[str, Any] = {}
+    places: dict[str, tuple[int, ...]] = {}
+    kinds = {field.name: field.type for field in msgspec.structs.fields(Settings)}
+    for name, value in tree.items():
+        if name not in kinds:
+            conversion.unknown_section(name, kinds)
+        elif name in ARRAYS:
+            entries = conversion.table(get_args(kinds[name])[0], value, name)
+            given[name] = tuple(entry for _, entry in entries)
+            places[name] = tuple(place for place, _ in entries)
+        else:
+            section = conversion.section(kinds[name], value, (name,))
+            if section is not None:
+                given[name] = section
+    return Settings(**given), places
+
+
+def _moved(problems: Iterator[Problem], places: Mapping[str, tuple[int, ...]]) -> Iterator[Problem]:
+    """Problems of entries, told by where these stand among all that were written."""
+    for problem in problems:
+        name, *below = problem.path
+        if below and isinstance(below[0], int) and isinstance(name, str):
+            path = (name, places[name][below[0]], *below[1:])
+            problem = Problem(path, problem.words)
+        yield problem
+
+
+def _known_sections() -> dict[str, tuple[str, ...]]:
+    return {
+        field.name: (get_args(field.type) or (field.type,))[0].__struct_fields__
+        for field in msgspec.structs.fields(Settings)
+    }
+
+
+def _with_catalogue(settings: Settings) -> tuple[Model, ...]:
+    """The models of the settings, then those of the catalogue file whose names they leave free."""
+    if settings.catalogue.file is None:
+        return settings.model
+    sources = Sources(models.catalogue_place(settings.catalogue.file), "catalogue.file")
+    conversion = Conversion({"model": Model.__struct_fields__})
+    for name in sources.tree:
+        if name != "model":
+            conversion.unknown_section(name, ("model",))
+    entries = conversion.table(Model, sources.tree.get("model", []), "model")
+    found = [model for _, model in entries]
+    problems = [*conversion.problems, *models.problems_of(found)]
+    problems += hours.problems_of(settings.dispatch, found)
+    tell(problems, sources)
+    taken = {known for model in settings.model for known in (model.id, *model.aliases)}
+    return (*settings.model, *(model for model in found if model.id not in taken))

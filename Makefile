@@ -13,7 +13,12 @@ endif
 VENV ?= .venv
 PY := $(VENV)/bin/python
 PYTEST_ARGS ?=
+# `make test-random` draws a seed unless it is told one.
+TOLD_SEED := $(SEED)
 SEED ?= 42
+# How many seconds `make test-random` may take: one test, and all of them.
+RANDOM_TEST_S ?= 900
+RANDOM_S ?= 1800
 SEEDS ?= 0..1000
 ROUNDS ?= 200
 CHAOS_ARGS ?=
@@ -28,7 +33,7 @@ PLOTS_VENV := .venvs/plots$(if $(PYTHON),-$(notdir $(PYTHON)))
 LIVE_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test sim sim-long check format docs bench bench-live big-files million-lines test-clients test-real test-chaos fuzz-api pins clean
+.PHONY: help run test test-random sim sim-long check format docs bench bench-live big-files million-lines test-clients test-real test-chaos fuzz-api pins clean
 
 help: ## list the targets
 	@awk -F ' *## *' '/^[a-z-]+:.*## / { sub(/:.*/, "", $$1); printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -40,6 +45,13 @@ run: $(VENV)/.ready-requirements ## set up, start Lowtide with the demo model, r
 
 test: $(VENV)/.ready-requirements-test ## the whole test suite
 	$(PY) -m pytest -n auto --maxprocesses 8 --dist loadfile $(PYTEST_ARGS)
+
+test-random: $(VENV)/.ready-requirements-test ## the property tests with fresh draws, twenty times as many: make test-random SEED=42
+	@seed=$(or $(TOLD_SEED),$$($(PY) -c 'import secrets; print(secrets.randbelow(2**32))')); \
+	echo "These draws once more: make test-random SEED=$$seed"; \
+	$(PY) -m pytest -n auto --maxprocesses 8 --dist load -m hypothesis \
+	  --hypothesis-profile random --hypothesis-seed $$seed \
+	  --timeout $(RANDOM_TEST_S) --session-timeout $(RANDOM_S) $(PYTEST_ARGS)
 
 sim: $(VENV)/.ready-requirements-test ## play one seed of the simulated system: make sim SEED=42
 	$(PY) -m lowtide.testing.sim --seed $(SEED)

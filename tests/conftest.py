@@ -10,6 +10,9 @@ import pytest
 
 from lowtide.store.sql_store import SqlStore
 from lowtide.testing.postgres import PostgresMissing, PostgresServer, running_postgres
+from property_profiles import register_profiles
+
+register_profiles()
 
 
 def pytest_configure(config: pytest.Config) -> None:

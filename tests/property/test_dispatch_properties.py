@@ -17,6 +17,7 @@ from lowtide.core.dispatch import ChunkRun, Dispatch, Finish, Request
 from lowtide.core.outcome import Interrupted, Outcome, Rejected, Succeeded, Throttled, Transient
 from lowtide.core.replica import Replica
 from lowtide.core.usage import NO_USAGE
+from property_profiles import examples
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
 OK = Succeeded(200, b"{}", NO_USAGE)
@@ -187,7 +188,5 @@ class DispatchMachine(RuleBasedStateMachine):
         return request.run.key, request.run.lease.token, request.index
 
 
-DispatchMachine.TestCase.settings = settings(
-    max_examples=150, stateful_step_count=60, deadline=None
-)
+DispatchMachine.TestCase.settings = settings(max_examples=examples(150), stateful_step_count=60)
 test_dispatch_agrees_with_its_model = DispatchMachine.TestCase

@@ -7,6 +7,7 @@ from lowtide.core.chunk import ChunkKey
 from lowtide.core.merge import INPUT, Merge
 from lowtide.core.plan import PlanEntry, pack_entries
 from lowtide.core.segment import Finished, encode_segment
+from property_profiles import examples
 
 
 @st.composite
@@ -25,7 +26,7 @@ def histories(draw: st.DrawFn) -> tuple[int, list[list[list[Finished]]]]:
     return total, segments
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200))
 @given(history=histories(), run_bytes=st.integers(1, 200), unexecuted=st.booleans())
 def test_every_line_stands_once_in_order_in_the_file_it_belongs_to(
     history: tuple[int, list[list[list[Finished]]]], run_bytes: int, unexecuted: bool

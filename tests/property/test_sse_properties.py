@@ -7,7 +7,9 @@ from hypothesis import strategies as st
 
 from lowtide.core.sse import EventStream
 
-LINE = st.text(st.characters(exclude_characters="\r\n"), max_size=12)
+# Without surrogates: half a character has no bytes, so that no network could carry it.
+CHARACTERS = st.characters(exclude_characters="\r\n", exclude_categories=["Cs"])
+LINE = st.text(CHARACTERS, max_size=12)
 END = st.sampled_from(["\n", "\r\n"])
 
 

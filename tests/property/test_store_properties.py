@@ -40,6 +40,7 @@ from lowtide.store.sql_store import SqlStore
 from lowtide.testing.postgres import PostgresServer
 from lowtide.testing.sim.stores import Stores, sim_folder
 from lowtide.testing.store_world import PER_ANSWER, TTL_S, World, outcomes
+from property_profiles import examples, unhurried
 
 SIZES = (3, 1, 4)
 MODELS = ("m", "m", "n")
@@ -411,10 +412,9 @@ class WorkCycleOnPostgres(WorkCycle):
 
 
 _WALKS = settings(
-    max_examples=50,
+    max_examples=examples(50),
     stateful_step_count=25,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+    suppress_health_check=unhurried(HealthCheck.filter_too_much),
 )
 
 
@@ -430,7 +430,7 @@ class TestWorkCycle(WorkCycle.TestCase):
 
 class TestWorkCycleOnPostgres(WorkCycleOnPostgres.TestCase):
     # Fewer walks: a round trip to a server costs more than a call, and the walk is the same.
-    settings = settings(_WALKS, max_examples=12)
+    settings = settings(_WALKS, max_examples=examples(12))
 
     @pytest.fixture(autouse=True)
     def on_this_server(self, postgres: PostgresServer) -> None:

@@ -3,7 +3,7 @@
 import json
 import math
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from lowtide.core.token_model import UNTAUGHT, TokenModel
@@ -62,7 +62,6 @@ def test_any_bytes_are_measured_or_refused_never_more(data: bytes) -> None:
         assert all(0 <= count <= len(data) + 1 for count in features.counts)
 
 
-@settings(deadline=None)
 @given(TEXT)
 def test_escapes_make_no_difference(text: str) -> None:
     body = {"model": "m", "messages": [{"role": "user", "content": text}]}

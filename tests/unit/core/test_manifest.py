@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from lowtide.core.manifest import (
@@ -70,7 +70,6 @@ def test_a_line_that_is_damaged_or_leads_elsewhere_is_refused(line: str) -> None
     assert [key for key, _ in read_list([line, list_line("a", "0" * 64)], strict=False)] == ["a"]
 
 
-@settings(deadline=None)
 @given(st.sets(st.text("abc", min_size=1)), st.sets(st.text("abc", min_size=1)))
 def test_known_digests_are_found_in_one_pass(listed: set[str], asked: set[str]) -> None:
     known = Known((key, f"digest of {key}") for key in sorted(listed))

@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lowtide.engines.gguf_header import GgufError, GgufHeader, read_header
+from property_profiles import examples, unhurried
 
 ONE_PAIR = b"GGUF" + b"\x03\0\0\0" + bytes(8) + b"\x01" + bytes(7)
 NO_KEY = bytes(8)
@@ -68,7 +69,10 @@ def test_a_file_that_is_no_gguf_is_refused_by_name(
         read_header(path)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200)
+@settings(
+    suppress_health_check=unhurried(HealthCheck.function_scoped_fixture),
+    max_examples=examples(200),
+)
 @given(at=st.integers(0, 400), value=st.integers(0, 255), cut=st.integers(0, 500))
 def test_a_damaged_header_is_refused_or_read_but_never_anything_else(
     tmp_path: Path, at: int, value: int, cut: int

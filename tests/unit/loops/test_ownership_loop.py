@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from ownership_yard import TTL_S, Yard
 
@@ -14,6 +14,7 @@ from lowtide import limits
 from lowtide.ports.store import StoreUnavailable
 from lowtide.store.sql_store import SqlStore
 from lowtide.testing.empty_database import place_empty_database
+from property_profiles import examples
 
 BELIEF_S = TTL_S * (1 - limits.OWNERSHIP_MARGIN)
 BEAT_S = TTL_S / limits.OWNERSHIP_BEATS
@@ -202,7 +203,7 @@ SPELL = st.tuples(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(60))
 @given(
     st.lists(SPELL, min_size=3, max_size=8),
     st.tuples(*[st.floats(0.96, 1.04)] * 3),

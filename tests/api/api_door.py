@@ -49,6 +49,7 @@ from lowtide.service.uploads_completion import Completions
 from lowtide.service.usage import UsageService
 from lowtide.store.sql_store import SqlStore
 from lowtide.testing.empty_database import place_empty_database
+from lowtide.testing.patience import PATIENCE_S
 
 CATALOGUE = Catalogue(
     [
@@ -132,7 +133,7 @@ class Door:
         headers: dict[str, str] | None = None,
     ) -> Answer:
         """One request by a client without any SDK. An iterator of bytes is sent chunked."""
-        connection = HTTPConnection("127.0.0.1", self.port, timeout=30)
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_S)
         try:
             connection.request(
                 method, path, body, headers or {}, encode_chunked=hasattr(body, "__next__")
@@ -148,7 +149,7 @@ class Door:
 
     def run(self, work: Any) -> Any:
         """Await something in the server's loop, from the test's thread."""
-        return asyncio.run_coroutine_threadsafe(work, self.loop).result(timeout=30)
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(timeout=PATIENCE_S)
 
 
 def answer_of(response: HTTPResponse) -> Answer:
@@ -239,12 +240,12 @@ def open_door(folder: Path, settings: Settings | None = None) -> Iterator[Door]:
     stop = asyncio.Event()
     thread = threading.Thread(target=lambda: asyncio.run(serve(door, stop)), daemon=True)
     thread.start()
-    assert door._ready.wait(30), "the server did not start"
+    assert door._ready.wait(PATIENCE_S), "the server did not start"
     try:
         yield door
     finally:
         door.loop.call_soon_threadsafe(stop.set)
-        thread.join(30)
+        thread.join(PATIENCE_S)
         assert not thread.is_alive(), "the server did not stop"
 
 

@@ -22,6 +22,7 @@ from lowtide.engines.http_client import HttpEngine
 from lowtide.service.live import LiveService
 from lowtide.service.live_replica import LiveReplica
 from lowtide.service.models import ModelService
+from lowtide.testing.patience import PATIENCE_S
 from lowtide.testing.scripted_engine import ScriptedEngine
 
 MODEL: Final = "org/m-1"
@@ -30,7 +31,7 @@ PLAIN: Final = "plain"
 """A model that its engines call by the same name."""
 CHAT: Final = "/v1/chat/completions"
 WINDOW: Final = 8
-ATTEMPT_S: Final = 30.0  # never reached: a bound on a broken test, not a wait
+ATTEMPT_S: Final = PATIENCE_S
 CATALOGUE: Final = Catalogue(
     [
         ModelEntry(id=MODEL, aliases=("m",), engine_name=ENGINE_MODEL),

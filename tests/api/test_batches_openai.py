@@ -139,7 +139,7 @@ def test_a_retry_of_the_sdk_after_a_timeout_makes_one_batch(bench: Bench) -> Non
     file = bench.upload()
     bench.door.run(_arm(bench, 1))
     with openai.OpenAI(
-        api_key="k", base_url=f"{bench.door.url}/v1", max_retries=2, timeout=0.5
+        api_key="k", base_url=f"{bench.door.url}/v1", max_retries=5, timeout=2.0
     ) as client:
         batch = client.batches.create(input_file_id=file.id, endpoint=CHAT, completion_window="24h")
     bench.door.run(_release(bench))

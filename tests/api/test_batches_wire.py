@@ -14,6 +14,7 @@ from batch_bench import CHAT, Bench, open_bench
 
 from lowtide import limits
 from lowtide.core.file import File
+from lowtide.testing.patience import PATIENCE_S
 
 TOGETHER = {"user-agent": "Together/Python 3.1.1"}
 TOGETHER_1X = {"x-together-client-user-agent": "{}", "user-agent": "python-requests/2.32"}
@@ -124,7 +125,7 @@ def test_a_page_size_out_of_bounds_is_refused(bench: Bench, limit: str) -> None:
 def test_a_client_that_gave_up_and_asks_again_has_one_batch(bench: Bench) -> None:
     body = msgspec.json.encode(wish(bench.upload()))
     bench.door.run(_arm(bench, 1))
-    gone = http.client.HTTPConnection("127.0.0.1", bench.door.port, timeout=30)
+    gone = http.client.HTTPConnection("127.0.0.1", bench.door.port, timeout=PATIENCE_S)
     gone.request("POST", "/v1/batches", body)
     bench.door.run(bench.batches.stored.wait())
     gone.close()  # its time-out came before the answer
@@ -136,7 +137,7 @@ def test_a_client_that_gave_up_and_asks_again_has_one_batch(bench: Bench) -> Non
 def test_an_answer_that_nobody_heard_does_not_count(bench: Bench) -> None:
     body = msgspec.json.encode(wish(bench.upload()))
     bench.door.run(_arm(bench, 1))
-    gone = http.client.HTTPConnection("127.0.0.1", bench.door.port, timeout=30)
+    gone = http.client.HTTPConnection("127.0.0.1", bench.door.port, timeout=PATIENCE_S)
     gone.request("POST", "/v1/batches", body)
     bench.door.run(bench.batches.stored.wait())
     gone.close()

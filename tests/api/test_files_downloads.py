@@ -16,6 +16,7 @@ from api_door import Door, form
 from lowtide.core.file import File, FileStatus
 from lowtide.ports.blobs import BlobsUnavailable
 from lowtide.service.results import PartialContent
+from lowtide.testing.patience import PATIENCE_S
 
 DATA = bytes(range(256)) * 4000 + b"\n"
 """About four blocks."""
@@ -122,7 +123,7 @@ def test_a_store_that_fails_in_mid_stream_breaks_the_answer_off(
         raise BlobsUnavailable("the disk went away")
 
     monkeypatch.setattr(door.services.files, "stream", failing)
-    with closing(HTTPConnection("127.0.0.1", door.port, timeout=30)) as connection:
+    with closing(HTTPConnection("127.0.0.1", door.port, timeout=PATIENCE_S)) as connection:
         connection.request("GET", f"/v1/files/{file_id}/content")
         response = connection.getresponse()
         assert response.status == 200
@@ -145,11 +146,11 @@ def test_a_client_that_leaves_closes_what_it_was_reading(
             closed.set()
 
     monkeypatch.setattr(door.services.files, "stream", stuck)
-    with socket.create_connection(("127.0.0.1", door.port), timeout=30) as line:
+    with socket.create_connection(("127.0.0.1", door.port), timeout=PATIENCE_S) as line:
         line.sendall(f"GET /v1/files/{file_id}/content HTTP/1.1\r\nHost: h\r\n\r\n".encode())
         assert line.recv(100).startswith(b"HTTP/1.1 200 ")
         assert not closed.is_set()
-    assert closed.wait(30)
+    assert closed.wait(PATIENCE_S)
 
 
 def result_file(door: Door, status: FileStatus) -> str:

@@ -15,6 +15,7 @@ import api_door
 import pytest
 
 from lowtide import limits
+from lowtide.testing.patience import PATIENCE_S
 
 pytestmark = pytest.mark.skipif(
     not Path("/proc/self/clear_refs").exists(), reason="the peak of memory is read from Linux"
@@ -54,7 +55,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
         port, pid = child.stdout.readline().split()
         yield Server(int(port), int(pid))
         child.stdin.close()
-        child.wait(30)
+        child.wait(PATIENCE_S)
 
 
 def body(head: bytes, tail: bytes) -> Iterator[bytes]:
@@ -72,7 +73,7 @@ def test_a_hundred_megabytes_in_parts_hardly_show(server: Server) -> None:
     figures = []
 
     def ask(path: str, asked: dict[str, Any]) -> dict[str, Any]:
-        connection = HTTPConnection("127.0.0.1", server.port, timeout=60)
+        connection = HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE_S)
         connection.request("POST", f"/v1/files/multipart/{path}", json.dumps(asked))
         answer = connection.getresponse()
         said: dict[str, Any] = json.loads(answer.read())
@@ -81,7 +82,7 @@ def test_a_hundred_megabytes_in_parts_hardly_show(server: Server) -> None:
         return said
 
     def put(part: dict[str, Any]) -> dict[str, Any]:
-        connection = HTTPConnection("127.0.0.1", server.port, timeout=60)
+        connection = HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE_S)
         address = "/" + part["URL"].split("/", 3)[3]
         length = {"Content-Length": str(size // parts)}
         connection.request("PUT", address, iter([BLOCK] * (BLOCKS // parts)), length)
@@ -110,7 +111,7 @@ def test_a_hundred_megabytes_in_parts_hardly_show(server: Server) -> None:
 
 
 def test_a_hundred_megabytes_in_and_out_hardly_show(server: Server) -> None:
-    connection = HTTPConnection("127.0.0.1", server.port, timeout=60)
+    connection = HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE_S)
 
     def ask(
         method: str, path: str, data: Iterator[bytes] | None = None, **headers: str

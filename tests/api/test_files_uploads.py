@@ -15,6 +15,7 @@ from lowtide.config import Server, Settings
 from lowtide.ports.blobs import BlobsFull
 from lowtide.ports.store import StoreUnavailable
 from lowtide.service.intake import Intake
+from lowtide.testing.patience import PATIENCE_S
 
 LINES = b'{"custom_id":"a"}\n{"custom_id":"b"}\n'
 FORM = "application/x-www-form-urlencoded"
@@ -33,7 +34,7 @@ def raw(door: Door, head: str, *pieces: bytes) -> Answer:
     """Exactly these bytes, then whatever the server answers."""
     from http.client import HTTPResponse
 
-    with socket.create_connection(("127.0.0.1", door.port), timeout=30) as line:
+    with socket.create_connection(("127.0.0.1", door.port), timeout=PATIENCE_S) as line:
         line.sendall(head.replace("\n", "\r\n").encode())
         for piece in pieces:
             line.sendall(piece)
@@ -80,7 +81,7 @@ def test_a_mount_fixes_the_shape_whatever_the_purpose(door: Door, mount: str) ->
 
 def test_a_client_that_expects_a_continue_gets_it(door: Door) -> None:
     body, kind = form([("purpose", None, b"batch"), ("file", "x.jsonl", LINES)])
-    with socket.create_connection(("127.0.0.1", door.port), timeout=30) as line:
+    with socket.create_connection(("127.0.0.1", door.port), timeout=PATIENCE_S) as line:
         line.sendall(
             f"POST /v1/files HTTP/1.1\r\nHost: h\r\nContent-Type: {kind}\r\n"
             f"Content-Length: {len(body)}\r\nExpect: 100-continue\r\n\r\n".encode()
@@ -193,7 +194,7 @@ def test_of_two_puts_at_once_one_wins_whole(door: Door) -> None:
     def put(data: bytes) -> None:
         def pieces() -> Iterator[bytes]:
             yield data[:1]
-            meet.wait(30)  # both are past the server's first look at the file
+            meet.wait(PATIENCE_S)  # both are past the server's first look at the file
             yield data[1:]
 
         answers[data] = door.ask("PUT", path, pieces()).status
@@ -202,7 +203,7 @@ def test_of_two_puts_at_once_one_wins_whole(door: Door) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(PATIENCE_S)
     assert sorted(answers.values()) == [200, 403]
     (winner,) = [data for data, status in answers.items() if status == 200]
     assert door.ask("GET", f"/v1/files/{file_id}/content").body == winner
@@ -334,10 +335,10 @@ def test_an_interrupted_upload_leaves_nothing(
         head, data = f"PUT {announce(door)[1]} HTTP/1.1\r\n", b"x" * 500_000
     if "chunked" in framing:
         data = b"%x\r\n%s\r\n" % (len(data), data)
-    with socket.create_connection(("127.0.0.1", door.port), timeout=30) as line:
+    with socket.create_connection(("127.0.0.1", door.port), timeout=PATIENCE_S) as line:
         line.sendall(f"{head}Host: h\r\n{framing}\r\n\r\n".encode() + data)
-        assert watch.began.wait(30)
-    assert watch.over.wait(30)
+        assert watch.began.wait(PATIENCE_S)
+    assert watch.over.wait(PATIENCE_S)
     assert door.blobs_on_disk() == []
     statuses = [file["status"] for file in door.ask("GET", "/v1/files").json["data"]]
     assert statuses == ([] if way == "form" else ["uploaded"])  # the announced file goes on waiting

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from lowtide.testing.live_server import LiveServer, live_server
+from lowtide.testing.patience import PATIENCE_S
 
 CLIENTS = Path(__file__).parents[1] / "clients"
 SNIPPET = CLIENTS / "scripts" / "seed_snippet.py"
@@ -55,7 +56,7 @@ def test_the_snippet_of_the_announcement_runs(
             body = {"model": MODEL, "messages": messages, "max_tokens": 200}
             file.write(json.dumps({"custom_id": custom_id, "body": body}) + "\n")
     ran = subprocess.run(
-        [old_python, str(SNIPPET)], cwd=folder, capture_output=True, text=True, timeout=100,
+        [old_python, str(SNIPPET)], cwd=folder, capture_output=True, text=True, timeout=PATIENCE_S,
         env={
             "PATH": os.environ["PATH"],
             "TOGETHER_BASE_URL": server.address + base,
@@ -80,6 +81,10 @@ def test_the_sdk_itself_refuses_the_announcement_without_an_endpoint(old_python:
     """Why our copy of the snippet has one word more than the announcement."""
     as_announced = "import together; together.Together(api_key='k').batches.create_batch('f')"
     ran = subprocess.run(
-        [old_python, "-c", as_announced], capture_output=True, text=True, timeout=100, check=False
+        [old_python, "-c", as_announced],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
     )
     assert "missing 1 required positional argument: 'endpoint'" in ran.stderr

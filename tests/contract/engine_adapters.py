@@ -7,10 +7,11 @@ from collections.abc import Awaitable, Callable
 
 from lowtide.engines.http_client import HttpEngine
 from lowtide.ports.engine import Engine
+from lowtide.testing.patience import PATIENCE_S
 
 CONNECTIONS_MAX = 4
-ATTEMPT_S = 30.0  # never reached: a bound on a broken test, not a wait
-SHORT_S = 0.1
+ATTEMPT_S = PATIENCE_S
+SHORT_S = 0.3
 CHAT = "/chat/completions"
 
 Open = Callable[[str], Engine]

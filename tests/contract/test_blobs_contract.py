@@ -21,6 +21,7 @@ from lowtide.blobs.object_blobs import ObjectBlobs
 from lowtide.blobs.publishing import by_put
 from lowtide.blobs.url import open_blobs
 from lowtide.ports.blobs import BlobExists, BlobNotFound, Blobs
+from lowtide.testing.patience import PATIENCE_S
 from lowtide.testing.sim.memory_blobs import BlobDisk, MemoryBlobs
 
 LARGE = os.urandom(limits.BLOB_PART_BYTES * 2 + 12_345)
@@ -187,7 +188,7 @@ async def test_a_writer_that_is_cancelled_leaves_nothing(blobs: Blobs, data: byt
 
     task = asyncio.create_task(write_and_wait())
     arrived = asyncio.create_task(written.wait())
-    await asyncio.wait([task, arrived], timeout=20, return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait([task, arrived], timeout=PATIENCE_S, return_when=asyncio.FIRST_COMPLETED)
     assert arrived.done()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 
 from lowtide.config import Dispatch, Limits, Replica, Server, Settings
+from lowtide.testing.patience import PATIENCE_S
 from lowtide.testing.scripted_engine import (
     Answer,
     ScriptedEngine,
@@ -26,7 +27,6 @@ from lowtide.wiring import open_application
 
 CHAT = "/v1/chat/completions"
 ENDED = ("completed", "failed", "expired", "cancelled")
-PATIENCE_S = 30.0
 PLACES: dict[str, Any] = {}
 """Settings of where state and bytes are kept, if not in SQLite and a folder (tests/real)."""
 Json = dict[str, Any]
@@ -188,10 +188,10 @@ async def open_house(
     replicas: Sequence[Replica],
     *,
     limits: Limits | None = None,
-    attempt_timeout_s: float = 30.0,
+    attempt_timeout_s: float = 3600.0,
     attempts_max: int = 5,
 ) -> AsyncIterator[House]:
-    """Beats are short, so that tests need not wait for them."""
+    """Beats are short, so that tests need not wait for them; calls that hang are not given up."""
     settings = Settings(
         server=Server(data_dir=folder / "data", **PLACES),
         dispatch=Dispatch(

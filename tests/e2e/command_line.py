@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from lowtide.testing import forked_command
+from lowtide.testing.patience import PATIENCE_S
 from lowtide.testing.scripted_engine import ScriptedEngine
-
-PATIENCE_S = 60.0  # far more than anything here takes on a busy machine; a hang must end the test
 
 
 def request_line(custom_id: str, text: str = "hello", model: str = "m") -> dict[str, Any]:

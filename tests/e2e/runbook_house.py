@@ -82,7 +82,9 @@ class Site:
         """`lowtide serve`, gone when the context is left, killed if need be."""
         async with await self.start("serve", "--role", role, name=name) as command:
             address = (await command.printed_json())["address"]
-            async with httpx.AsyncClient(base_url=address, timeout=20, trust_env=False) as http:
+            async with httpx.AsyncClient(
+                base_url=address, timeout=PATIENCE_S, trust_env=False
+            ) as http:
                 yield Life(command, House(http))
 
     @asynccontextmanager

@@ -30,7 +30,6 @@ def engine() -> Iterator[EchoEngine]:
         yield engine
 
 
-@pytest.mark.timeout(300)
 async def test_a_backup_of_a_server_at_work_is_restored_and_goes_on(
     tmp_path: Path, engine: EchoEngine
 ) -> None:
@@ -68,7 +67,6 @@ async def test_a_backup_of_a_server_at_work_is_restored_and_goes_on(
     assert 0 < again.total() <= REQUESTS - 20, "what finished before the backup is not run again"
 
 
-@pytest.mark.timeout(300)
 async def test_a_backup_that_is_killed_at_any_moment_goes_on(
     tmp_path: Path, engine: EchoEngine
 ) -> None:

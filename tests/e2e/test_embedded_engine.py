@@ -19,8 +19,8 @@ import pytest
 from lowtide import limits
 from lowtide.engines.demo_model import CONTEXT_TOKENS, demo_model
 from lowtide.engines.embedded import EmbeddedEngine, EngineStartError
+from lowtide.testing.patience import PATIENCE_S
 
-PATIENCE_S = 30.0  # far more than anything here takes; a hang must end the test
 LONG = CONTEXT_TOKENS - 100
 
 Body = dict[str, Any]

@@ -11,6 +11,7 @@ from batch_house import CHAT, RuledEngine
 from flex_house import PRICES, FlexHouse, open_flex
 
 from lowtide.core.tenancy import DEFAULT_ORGANIZATION, OrganizationLimits
+from lowtide.testing.patience import PATIENCE_S
 from lowtide.testing.scripted_engine import Answer, Cut, reply
 
 
@@ -209,7 +210,7 @@ async def test_metrics_tell_who_waits_and_who_waited(house: FlexHouse, engine: R
     assert f'lowtide_flex_held{{endpoint="{CHAT}"}} 1.0' in text
     waiting.cancel()
     await engine.saw_abandoned(1)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while f'lowtide_flex_held{{endpoint="{CHAT}"}} 0.0' not in text:
             text = (await house.http.get("/metrics")).text
     assert 'lowtide_flex_held_seconds_count{status="0"}' in text

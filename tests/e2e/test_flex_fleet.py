@@ -9,11 +9,11 @@ from typing import Any
 
 import batch_house
 import httpx
-import pytest
 from batch_house import CHAT
 from command_line import Command
 
 from lowtide.testing.echo_engine import EchoEngine, running_echo_engine
+from lowtide.testing.patience import PATIENCE_S
 
 
 def write_config(folder: Path, name: str, database_url: str, more: str) -> Path:
@@ -43,7 +43,7 @@ async def running_pair(
         worker = await stack.enter_async_context(await Command.start(*work, cwd=folder))
         address = (await api.printed_json())["address"]
         assert (await worker.printed_json())["models"] == ["m"]
-        client = httpx.AsyncClient(base_url=address, timeout=30, trust_env=False)
+        client = httpx.AsyncClient(base_url=address, timeout=PATIENCE_S, trust_env=False)
         yield await stack.enter_async_context(client), engine
 
 
@@ -52,7 +52,6 @@ def chat(text: str) -> dict[str, Any]:
     return {"model": "m", "messages": messages, "service_tier": "flex"}
 
 
-@pytest.mark.timeout(120)
 async def test_an_api_process_answers_with_what_a_worker_did(
     tmp_path: Path, postgres_url: str
 ) -> None:
@@ -64,7 +63,7 @@ async def test_an_api_process_answers_with_what_a_worker_did(
         assert all(engine.calls[text] == 1 for text in texts)
         assert (await http.get("/v1/batches")).json()["data"] == []
         leaving = asyncio.create_task(http.post(CHAT, json=chat("wait 60 long")))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             while not engine.calls["wait 60 long"]:
                 assert not leaving.done()
                 await asyncio.sleep(0.02)

@@ -54,7 +54,7 @@ async def live_traffic(engine: Served, calls: int, tokens: int) -> AsyncIterator
             body = {"model": MODEL, "messages": messages, "max_tokens": tokens, "ignore_eos": True}
             await http.post("/v1/chat/completions", json=body)
 
-    async with httpx.AsyncClient(base_url=engine.address, timeout=60) as http:
+    async with httpx.AsyncClient(base_url=engine.address, timeout=PATIENCE_S) as http:
         users = [asyncio.create_task(user(http)) for _ in range(calls)]
         try:
             yield

@@ -15,17 +15,17 @@ from pathlib import Path
 
 import batch_house
 import httpx
-import pytest
 from batch_house import House, ask, place_of
 from command_line import Command
 
 from lowtide.testing.echo_engine import EchoEngine, running_echo_engine
+from lowtide.testing.patience import PATIENCE_S
 
 REQUESTS = 300
 WINDOW = 4
 ANSWER_S = 0.05
 BEAT_S = 0.2
-LEASE_TTL_S = 3.0
+LEASE_TTL_S = 6.0
 PATIENT_TTL_S = 30.0
 """Of a lease that no slow machine outlasts."""
 WORKERS = ("worker-1", "worker-2")
@@ -84,7 +84,9 @@ async def running_fleet(
         address = (await api.printed_json())["address"]
         for worker in workers.values():
             assert (await worker.printed_json())["models"] == ["m"]
-        http = await stack.enter_async_context(httpx.AsyncClient(base_url=address))
+        http = await stack.enter_async_context(
+            httpx.AsyncClient(base_url=address, timeout=PATIENCE_S)
+        )
         yield Fleet(House(http), api, workers, engines)
 
 
@@ -94,7 +96,6 @@ async def stop(command: Command) -> None:
     assert code == 0, told
 
 
-@pytest.mark.timeout(120)
 async def test_a_killed_worker_costs_a_lease_and_no_line(tmp_path: Path, postgres_url: str) -> None:
     async with running_fleet(tmp_path, postgres_url) as fleet:
         lines = [ask(number, f"wait {ANSWER_S} q{number}") for number in range(1, REQUESTS + 1)]
@@ -124,7 +125,6 @@ async def test_a_killed_worker_costs_a_lease_and_no_line(tmp_path: Path, postgre
         await stop(fleet.api)
 
 
-@pytest.mark.timeout(120)
 async def test_a_worker_that_is_told_to_stop_gives_back_what_it_has_not_begun(
     tmp_path: Path, postgres_url: str
 ) -> None:

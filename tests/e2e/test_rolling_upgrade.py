@@ -12,7 +12,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
 from command_line import PATIENCE_S, lowtide
 from openai import AsyncOpenAI, DefaultAsyncHttpx2Client
 from shared_fleet import NEWER_HEAD, Balancer, Machines, Owners, stop
@@ -102,7 +101,6 @@ async def at_work(submitter: Submitter, engines: list[EchoEngine]) -> AsyncItera
     await submitter.close()
 
 
-@pytest.mark.timeout(400)
 async def test_no_call_fails_and_no_line_is_lost_while_every_process_is_replaced(
     tmp_path: Path, postgres: PostgresServer, postgres_url: str
 ) -> None:

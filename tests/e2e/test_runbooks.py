@@ -21,7 +21,6 @@ from runbook_house import Life, Site, check_delivered, prompts
 from lowtide.testing.echo_engine import EchoEngine, running_echo_engine
 from lowtide.testing.postgres import PostgresServer
 
-pytestmark = pytest.mark.timeout(300)
 REQUESTS = 60
 ALL = Counter(ok=REQUESTS)
 

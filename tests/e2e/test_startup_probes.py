@@ -16,9 +16,8 @@ from urllib.request import Request, urlopen
 import pytest
 from runbook_house import Site
 
+from lowtide.testing.patience import PATIENCE_S
 from lowtide.testing.postgres import PostgresServer
-
-pytestmark = pytest.mark.timeout(240)
 
 
 @contextmanager
@@ -31,7 +30,7 @@ def without_conditions(target: str) -> Iterator[str]:
             body = self.rfile.read(int(self.headers.get("content-length", 0)))
             dropped = ("if-none-match", "x-amz-copy-source-if-none-match", "connection")
             headers = {k: v for k, v in self.headers.items() if k.lower() not in dropped}
-            connection = http.client.HTTPConnection(place.netloc, timeout=20)
+            connection = http.client.HTTPConnection(place.netloc, timeout=PATIENCE_S)
             connection.request(self.command, self.path, body, headers)
             answer = connection.getresponse()
             content = answer.read()

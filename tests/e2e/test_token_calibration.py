@@ -17,8 +17,6 @@ from lowtide.testing.scripted_engine import (
     reply,
 )
 
-pytestmark = pytest.mark.timeout(60)
-
 WORDS = ["tide", "ebb", "harbour", "the", "of", "quiet", "lantern", "a", "keeper", "walks", "along"]
 HAN = "潮水每天退去两次没有人要求它这样做"
 

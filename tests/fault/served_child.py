@@ -15,11 +15,14 @@ import httpx
 
 from lowtide.core.money import model_prices
 from lowtide.testing import forked_command
+from lowtide.testing.patience import PATIENCE_S
 from lowtide.testing.scripted_engine import Answer, ScriptedEngine, SeenRequest, completion, reply
 
-READY_S: Final = 30.0
+READY_S: Final = PATIENCE_S
 WINDOW: Final = 16
 BEAT_S: Final = 0.2
+LEASE_TTL_S: Final = 600.0
+"""No test waits for its end: a server finds by itself what its former life held."""
 PRICES: Final = model_prices(
     Decimal("0.123456"), Decimal("0.012346"), Decimal("0.654322"), Decimal("0.5")
 )
@@ -46,9 +49,6 @@ class LoggingEngine(ScriptedEngine):
             return (3600.0,)
         return (self.delay_s, reply(completion(f"re: {text}") | {"usage": usage_for(text)}))
 
-    def asked_within(self, begin: float, end: float) -> int:
-        return sum(begin <= at <= end for at, _ in self.log)
-
 
 def usage_for(text: str) -> Json:
     """Different for each text, so that one answer billed for another shows."""
@@ -68,7 +68,7 @@ class Served:
         self, process: forked_command.ForkedCommand | asyncio.subprocess.Process, address: str
     ) -> None:
         self.process = process
-        self.http = httpx.AsyncClient(base_url=address, timeout=20, trust_env=False)
+        self.http = httpx.AsyncClient(base_url=address, timeout=PATIENCE_S, trust_env=False)
 
     async def start_batch(self, texts: list[str]) -> str:
         lines = [
@@ -139,7 +139,7 @@ async def served(folder: Path, engine: ScriptedEngine) -> AsyncIterator[Served]:
     config = folder / "lowtide.toml"
     config.write_text(
         f"[server]\nport = 0\ndata_dir = {json.dumps(str(folder / 'data'))}\n"
-        f"[dispatch]\nbeat_s = {BEAT_S}\n"
+        f"[dispatch]\nbeat_s = {BEAT_S}\nlease_ttl_s = {LEASE_TTL_S}\n"
         f'[[replica]]\nurl = "{engine.url}"\nmodels = ["m"]\nwindow = {WINDOW}\n'
         '[[model]]\nid = "m"\ninput_price = 0.123456\ncached_input_price = 0.012346\n'
         "output_price = 0.654322\n"

@@ -11,19 +11,17 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from served_child import BEAT_S, PRICES, WINDOW, Json, LoggingEngine, served
+from served_child import PRICES, WINDOW, Json, LoggingEngine, served
 
 from lowtide import limits
 from lowtide.core.money import dollars
 from lowtide.core.usage import Usage
+from lowtide.testing.patience import PATIENCE_S
 
 ROUNDS = int(os.environ.get("FAULT_ROUNDS", "2"))
 KILLS = 3
 REQUESTS = 1500
 DELAY_S = 0.01
-SLOW_BEAT_S = 0.8
-"""What a beat's own fsyncs, and the way of a signal, may take on a busy machine."""
-RESUMES_S = 5.0
 
 
 def price_of(output: list[Json]) -> int:
@@ -41,6 +39,15 @@ def price_of(output: list[Json]) -> int:
     )
 
 
+def settled(folder: Path, batch_id: str) -> int:
+    """Lines whose end is committed."""
+    with closing(sqlite3.connect(folder / "data" / "lowtide.db")) as database:
+        found = database.execute(
+            "SELECT completed + failed FROM batches WHERE id = ?", (batch_id,)
+        ).fetchone()
+    return int(found[0])
+
+
 def charged(folder: Path, batch_id: str) -> tuple[int, int]:
     """Requests and pico-dollars of the batch's ledger entries, each priced by its own tokens."""
     database = sqlite3.connect(folder / "data" / "lowtide.db")
@@ -56,7 +63,6 @@ def charged(folder: Path, batch_id: str) -> tuple[int, int]:
     return sum(entry[0] for entry in entries), sum(entry[4] for entry in entries)
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("seed", range(ROUNDS))
 async def test_killed_at_random_moments_no_line_is_lost_or_doubled(
     tmp_path: Path, seed: int
@@ -69,16 +75,15 @@ async def test_killed_at_random_moments_no_line_is_lost_or_doubled(
             before = len(engine.log)
             async with served(tmp_path, engine) as server:
                 batch_id = batch_id or await server.start_batch(texts)
-                assert await server.moves_within(batch_id, engine, before, RESUMES_S)
+                assert await server.moves_within(batch_id, engine, before, PATIENCE_S)
                 batch = await server.ends_within(
-                    batch_id, 60.0 if life == KILLS else random.uniform(0.02, 0.6)
+                    batch_id, PATIENCE_S if life == KILLS else random.uniform(0.02, 0.6)
                 )
                 if batch is not None:
                     output = await server.output(batch)
                     break
-                killed_at = await server.kill()
-                since = killed_at - BEAT_S - SLOW_BEAT_S
-                allowed += WINDOW + engine.asked_within(since, killed_at)
+                await server.kill()
+                allowed = len(engine.log) - settled(tmp_path, batch_id)
         assert batch is not None, "it did not complete"
         assert batch["request_counts"] == {"total": REQUESTS, "completed": REQUESTS, "failed": 0}
         price = price_of(output)
@@ -87,11 +92,10 @@ async def test_killed_at_random_moments_no_line_is_lost_or_doubled(
         answers = [line["response"]["body"]["choices"][0]["message"]["content"] for line in output]
         assert answers == [f"re: {text}" for text in texts]
         repeated = len(engine.log) - REQUESTS
-        assert 0 <= repeated <= allowed
+        assert 0 <= repeated <= allowed, "what was committed when it was killed never ran again"
         print(f"seed {seed}: {life} kills, {repeated} requests ran again, {allowed} allowed")
 
 
-@pytest.mark.timeout(60)
 async def test_sigterm_lets_the_calls_in_flight_finish_and_exits_in_good_order(
     tmp_path: Path,
 ) -> None:
@@ -100,24 +104,22 @@ async def test_sigterm_lets_the_calls_in_flight_finish_and_exits_in_good_order(
         async with served(tmp_path, engine) as server:
             batch_id = await server.start_batch(texts)
             await engine.saw(lambda: len(engine.log) >= 2 * WINDOW)
-            code, seconds = await server.terminate(limits.DRAIN_S + 2)
+            code, _ = await server.terminate(PATIENCE_S)
             assert (code, engine.abandoned) == (0, [])
-            assert seconds < 3.0
         engine.delay_s = 0.0
         async with served(tmp_path, engine) as server:
-            batch = await server.ends_within(batch_id, 20.0)
+            batch = await server.ends_within(batch_id, PATIENCE_S)
             assert batch is not None
             assert len(await server.output(batch)) == 200
         assert len(engine.log) == 200, "nothing ran again"
 
 
-@pytest.mark.timeout(60)
 @pytest.mark.skipif(ROUNDS <= 2, reason="takes the whole time of a drain")
 async def test_sigterm_gives_up_on_calls_that_do_not_end(tmp_path: Path) -> None:
     async with LoggingEngine(0.0) as engine, served(tmp_path, engine) as server:
         await server.start_batch(["hang"] * 3)
         await engine.saw(lambda: len(engine.log) == 3)
-        code, seconds = await server.terminate(limits.DRAIN_S + 2)
+        code, seconds = await server.terminate(PATIENCE_S)
         assert code == 0
         assert seconds > limits.DRAIN_S - 1
         await engine.saw_abandoned(3)

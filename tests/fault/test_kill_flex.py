@@ -17,6 +17,7 @@ import pytest
 from served_child import PRICES, Json, Served, served
 
 from lowtide.core.usage import Usage
+from lowtide.testing.patience import PATIENCE_S
 from lowtide.testing.scripted_engine import Answer, Cut, ScriptedEngine, SeenRequest, reply
 
 USED = {"input_tokens": 12, "output_tokens": 7, "total_tokens": 19}
@@ -43,7 +44,7 @@ class HangingEngine(ScriptedEngine):
 
 
 async def ended(server: Served, response_id: str) -> Json:
-    until = time.monotonic() + 30
+    until = time.monotonic() + PATIENCE_S
     while time.monotonic() < until:
         seen: Json = (await server.http.get(f"/v1/responses/{response_id}")).json()
         if seen["status"] not in ("queued", "in_progress"):
@@ -57,7 +58,6 @@ def rows(folder: Path, query: str) -> list[tuple[Any, ...]]:
         return database.execute(query).fetchall()
 
 
-@pytest.mark.timeout(90)
 async def test_a_background_response_outlives_its_server_and_is_charged_once(
     tmp_path: Path,
 ) -> None:
@@ -78,7 +78,6 @@ async def test_a_background_response_outlives_its_server_and_is_charged_once(
     assert entries == [(1, price)]
 
 
-@pytest.mark.timeout(90)
 async def test_what_callers_waited_for_is_not_run_once_they_died_with_the_server(
     tmp_path: Path,
 ) -> None:

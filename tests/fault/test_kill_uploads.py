@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from served_child import Served, served
 
+from lowtide.testing.patience import PATIENCE_S
 from lowtide.testing.scripted_engine import ScriptedEngine
 
 PARTS = 4
@@ -43,7 +44,7 @@ def staged(folder: Path) -> int:
 
 
 async def has_staged(folder: Path, size: int) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_S):
         while True:
             if staged(folder) >= size:
                 return
@@ -54,7 +55,6 @@ async def files(server: Served) -> list[str]:
     return [file["id"] for file in (await server.http.get("/v1/files")).json()["data"]]
 
 
-@pytest.mark.timeout(90)
 async def test_killed_amid_a_part_and_amid_completion_it_loses_nothing_that_was_answered(
     tmp_path: Path,
 ) -> None:

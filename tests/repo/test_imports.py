@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from tree import ROOT, SRC
 
+from lowtide.testing.patience import PATIENCE_S
+
 LINT = [
     sys.executable,
     "-c",
@@ -24,7 +26,7 @@ def lint(folder: Path, source: Path) -> "subprocess.CompletedProcess[str]":
         env={**os.environ, "PYTHONPATH": str(source), "COLUMNS": "200"},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
         check=False,
     )
 

@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 from tree import ROOT
 
+from lowtide.testing.patience import PATIENCE_S
+
 PROMISED_ADDRESS = "http://127.0.0.1:8000"
-STOP_S = 20
+STOP_S = PATIENCE_S
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +54,7 @@ def run(code: str, address: str, folder: Path) -> str:
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -37,7 +37,7 @@ def test_a_day_passes_at_once() -> None:
 
     begun = time.monotonic()
     assert run(main()) == DAY_S
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < DAY_S / 100
 
 
 def test_timers_of_one_instant_fire_in_the_order_they_were_set() -> None:

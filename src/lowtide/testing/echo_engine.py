@@ -25,7 +25,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-START_S: Final = 30.0
+from lowtide.testing.patience import PATIENCE_S
+
+START_S: Final = PATIENCE_S
 """How long the engine may take to listen, or to stop, on a busy machine."""
 
 _CREATED: Final = 1767225600

@@ -11,9 +11,9 @@ from collections.abc import Callable
 import msgspec
 
 from lowtide.core.outcome import Attempt, Reply
+from lowtide.testing.patience import PATIENCE_S
 
 ANSWER = Reply(200, b'{"object":"chat.completion","usage":{"prompt_tokens":3}}')
-PATIENCE_S = 10.0  # a fact that takes longer is not going to happen
 
 
 class Call(msgspec.Struct, eq=False):

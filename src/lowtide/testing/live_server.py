@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Final
 
 from lowtide.testing.echo_engine import EchoEngine, running_echo_engine
+from lowtide.testing.patience import PATIENCE_S
 
-READY_S: Final = 60.0
+READY_S: Final = PATIENCE_S
 """How long a server may take to say that it is ready, on a busy machine."""
 
-STOP_S: Final = 30.0
+STOP_S: Final = PATIENCE_S
 """How long it may take to drain and end."""
 
 WINDOW: Final = 16

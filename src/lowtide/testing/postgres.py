@@ -20,7 +20,9 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Final
 
-START_S: Final = 60.0
+from lowtide.testing.patience import PATIENCE_S
+
+START_S: Final = PATIENCE_S
 """How long it may take to make a database cluster, to start or to stop, on a busy machine."""
 
 USER: Final = "lowtide"

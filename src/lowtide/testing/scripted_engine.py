@@ -32,7 +32,9 @@ from typing import Any, Final, Self, cast
 import httptools
 import msgspec
 
-WAIT_S: Final = 10.0
+from lowtide.testing.patience import PATIENCE_S
+
+WAIT_S: Final = PATIENCE_S
 """How long the `saw_` methods wait for a fact before the test fails."""
 
 

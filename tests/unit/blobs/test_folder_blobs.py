@@ -14,6 +14,7 @@ import pytest
 from lowtide import limits
 from lowtide.blobs.folder_blobs import TEMP_FOLDER, FolderBlobs
 from lowtide.ports.blobs import BlobNotFound, BlobsFull, BlobsUnavailable
+from lowtide.testing.patience import PATIENCE_S
 
 MB_100 = 100 * limits.MIB
 RSS_BYTES_MAX = 16 * limits.MIB  # what a stream of any size may add to the process
@@ -39,7 +40,7 @@ def run_child(folder: Path, program: str) -> subprocess.CompletedProcess[str]:
         [sys.executable, "-c", PRELUDE + textwrap.dedent(program), str(folder)],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
         check=False,
     )
 

@@ -12,6 +12,7 @@ from lowtide import limits
 from lowtide.blobs.object_blobs import ObjectBlobs
 from lowtide.blobs.object_errors import translated
 from lowtide.ports.blobs import BlobError, BlobExists, BlobNotFound, BlobsFull, BlobsUnavailable
+from lowtide.testing.patience import PATIENCE_S
 
 RSS_BYTES_MAX = 16 * limits.MIB
 STREAM_100_MB = """
@@ -64,7 +65,7 @@ def test_a_streamed_write_and_read_of_100_mb_stay_within_16_mb(tmp_path: Path) -
         [sys.executable, "-c", STREAM_100_MB, str(tmp_path)],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
         check=False,
     )
     assert child.returncode == 0, child.stderr

@@ -13,8 +13,9 @@ from lowtide.cli import simulate_engine
 from lowtide.core.outcome import Reply
 from lowtide.engines.http_client import HttpEngine
 from lowtide.testing.engine_sim.profiles import PROFILES
+from lowtide.testing.patience import PATIENCE_S
 
-READY_S = 30.0
+READY_S = PATIENCE_S
 
 
 def test_the_command_offers_every_profile() -> None:

@@ -7,16 +7,17 @@ import pytest
 
 from lowtide.cli import exits
 from lowtide.cli.worker_metrics import shown_metrics
+from lowtide.testing.patience import PATIENCE_S
 
 
 def test_metrics_are_there_while_the_worker_is() -> None:
     with shown_metrics("127.0.0.1", 0) as address:
         assert address is not None
-        page = httpx.get(address)
+        page = httpx.get(address, timeout=PATIENCE_S)
         assert page.status_code == 200
         assert "process_cpu_seconds_total" in page.text
     with pytest.raises(httpx.ConnectError):
-        httpx.get(address)
+        httpx.get(address, timeout=PATIENCE_S)
 
 
 def test_without_a_port_nothing_is_shown() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from lowtide.engines.embedded_child import MODEL_REFUSED, PORT_TAKEN, _parse, _port_is_free
+from lowtide.testing.patience import PATIENCE_S
 
 ARGUMENTS = ["--model-id", "m", "--slots", "1", "--context", "64", "--threads", "1"]
 
@@ -21,7 +22,12 @@ def child(*, port: int, parent: int, model: Path) -> subprocess.CompletedProcess
         reader, writer = os.pipe()
         try:
             return subprocess.run(
-                command, stdin=reader, capture_output=True, text=True, timeout=60, check=False
+                command,
+                stdin=reader,
+                capture_output=True,
+                text=True,
+                timeout=PATIENCE_S,
+                check=False,
             )
         finally:
             os.close(reader)

@@ -12,6 +12,7 @@ from lowtide import limits
 from lowtide.engines.bounded_log import BoundedLog
 from lowtide.engines.embedded_child import POOL_MEAN, PORT_TAKEN
 from lowtide.engines.embedded_process import CRASHED, SLOW, ChildSpec, run_child
+from lowtide.testing.patience import PATIENCE_S
 
 SERVE = """
 import json, os, sys
@@ -92,7 +93,7 @@ async def test_cancelling_ends_the_child_whether_it_listens_or_not(
     monkeypatch.setattr(limits, "EMBEDDED_STOP_S", 0.3)
     ready: asyncio.Future[int] = asyncio.get_running_loop().create_future()
     life = asyncio.create_task(run_child(python(SERVE + hears), log, ready.set_result))
-    pid = await asyncio.wait_for(ready, 20)
+    pid = await asyncio.wait_for(ready, PATIENCE_S)
     assert is_running(pid)
     life.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -102,7 +103,7 @@ async def test_cancelling_ends_the_child_whether_it_listens_or_not(
 
 async def test_a_child_that_writes_much_is_never_held_up_by_its_log(log: BoundedLog) -> None:
     source = SERVE + "sys.stderr.write('x' * 3_000_000); sys.stderr.flush()"
-    end = await asyncio.wait_for(run_child(python(source), log, lambda _: None), 30)
+    end = await asyncio.wait_for(run_child(python(source), log, lambda _: None), PATIENCE_S)
     assert "status 0" in end.reason
 
 

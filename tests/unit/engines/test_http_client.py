@@ -13,10 +13,11 @@ from lowtide.core.outcome import NoReply, Reply
 from lowtide.engines import http_protocol
 from lowtide.engines.http_client import HttpEngine
 from lowtide.limits import MIB, REQUEST_BLOCK_BYTES
+from lowtide.testing.patience import PATIENCE_S
 from lowtide.testing.scripted_engine import Cut, ScriptedEngine, chunked, completion, reply
 
-ATTEMPT_S = 30.0  # never reached: a bound on a broken test, not a wait
-SHORT_S = 0.1
+ATTEMPT_S = PATIENCE_S
+SHORT_S = 0.3
 
 
 @pytest.fixture
@@ -164,7 +165,7 @@ async def test_a_time_out_of_an_earlier_call_does_not_end_a_later_one(
     engine: HttpEngine, upstream: ScriptedEngine
 ) -> None:
     await engine.post("/x", b"", SHORT_S)
-    upstream.script([2 * SHORT_S, reply(completion())])  # outlives the first call's timer
+    upstream.script([1.5 * SHORT_S, reply(completion())])  # outlives the first call's timer
     assert isinstance(await engine.post("/x", b"", ATTEMPT_S), Reply)
     assert upstream.connections_opened == 1
 

@@ -9,10 +9,11 @@ import pytest
 from lowtide.core.outcome import Attempt, NoReply, Reply
 from lowtide.engines.http_client import HttpEngine
 from lowtide.engines.http_protocol import Connection
+from lowtide.testing.patience import PATIENCE_S
 from lowtide.testing.scripted_engine import Cut, ScriptedEngine, completion, reply
 
-ATTEMPT_S = 30.0  # never reached: a bound on a broken test, not a wait
-SHORT_S = 0.1
+ATTEMPT_S = PATIENCE_S
+SHORT_S = 0.3
 OK = reply(completion())
 
 

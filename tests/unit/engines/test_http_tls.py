@@ -10,9 +10,10 @@ import pytest
 
 from lowtide.core.outcome import NoReply, Reply
 from lowtide.engines.http_client import HttpEngine
+from lowtide.testing.patience import PATIENCE_S
 from lowtide.testing.scripted_engine import Cut, ScriptedEngine
 
-ATTEMPT_S = 30.0  # never reached: a bound on a broken test, not a wait
+ATTEMPT_S = PATIENCE_S
 
 OPENSSL = shutil.which("openssl")
 needs_openssl = pytest.mark.skipif(OPENSSL is None, reason="makes its certificate with openssl")

@@ -11,6 +11,7 @@ from lowtide import limits
 from lowtide.core.batch import Batch
 from lowtide.loops.assemble import AssembleLoop
 from lowtide.ports.blobs import BlobsFull, BlobsUnavailable
+from lowtide.testing.patience import PATIENCE_S
 
 
 @pytest.fixture
@@ -108,7 +109,7 @@ async def test_cancelled_in_the_middle_it_leaves_the_batch_to_whoever_comes_next
 
     monkeypatch.setattr(bench.blobs, "read_ranges", stuck, raising=False)
     tick = asyncio.create_task(loop.tick(bench.clock.now()))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         await reading.wait()
     tick.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -10,8 +10,7 @@ from lowtide import limits
 from lowtide.loops.runner import Loops
 from lowtide.ports.store import StoreUnavailable
 from lowtide.testing.manual_clock import ManualClock
-
-PATIENCE_S = 5.0
+from lowtide.testing.patience import PATIENCE_S
 
 
 class Counting:

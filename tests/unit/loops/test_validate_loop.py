@@ -15,6 +15,7 @@ from lowtide.core.catalogue import Catalogue, ModelEntry
 from lowtide.core.file import File
 from lowtide.loops.validate import ValidateLoop
 from lowtide.ports.blobs import BlobsFull
+from lowtide.testing.patience import PATIENCE_S
 
 GOOD = b'{"custom_id":"r-%d","method":"POST","url":"/v1/chat/completions","body":{"model":"%s",'
 GOOD += b'"messages":[{"role":"user","content":"hi"}]}}\n'
@@ -157,7 +158,7 @@ async def test_cancelled_in_the_middle_it_is_free_at_once_and_begins_again(
 
     monkeypatch.setattr(bench.blobs, "stream", stuck, raising=False)
     tick = asyncio.create_task(validation.tick())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         await reading.wait()
     tick.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -15,6 +15,7 @@ from lowtide.core.window import WindowController
 from lowtide.engines.http_client import HttpEngine
 from lowtide.loops.attempt import Upstream, attempt
 from lowtide.testing.fake_engine import FakeEngine
+from lowtide.testing.patience import PATIENCE_S
 from lowtide.testing.scripted_engine import Cut, ScriptedEngine, reply
 
 LINE = b'{"custom_id":"r","body":{"model":"m","messages":[],"max_tokens":4}}'
@@ -58,7 +59,7 @@ class Bench:
             assert not self.read.is_set(), "told once"
             self.read.set()
 
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             return (await attempt(self.upstream, self.request, on_read))[1]
 
     def asked(self) -> list[dict[str, object]]:
@@ -77,7 +78,7 @@ async def test_the_answer_is_whole_and_its_first_token_is_told_when_it_comes(ben
     rest = asyncio.Event()
     bench.engine.script((HEAD, part(TOKEN), rest, part(TOKEN + END), LAST))
     sent = asyncio.create_task(bench.send())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         await bench.read.wait()
     assert not sent.done()
     rest.set()
@@ -157,7 +158,7 @@ async def test_an_answer_that_takes_too_long_is_given_up(bench: Bench) -> None:
 async def test_whoever_lets_go_closes_the_connection(bench: Bench) -> None:
     bench.engine.script((HEAD, part(TOKEN), Cut.HANG))
     sent = asyncio.create_task(bench.send())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         await bench.read.wait()
     sent.cancel()
     await asyncio.wait([sent])

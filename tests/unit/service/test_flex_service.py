@@ -31,6 +31,7 @@ from lowtide.service.flex import FlexService
 from lowtide.service.flex_queue import FlexQueue
 from lowtide.service.limits import LimitService
 from lowtide.system import new_id
+from lowtide.testing.patience import PATIENCE_S
 
 CHAT = "/v1/chat/completions"
 PRICES = {"m": model_prices(Decimal(1), None, Decimal(1), Decimal("0.5"))}
@@ -63,14 +64,14 @@ class Desk:
 
     async def gathered(self, task: "asyncio.Task[LiveAnswer]") -> None:
         """Until a call is in a party: those held after it come after it."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             while not self.flex._gathering:
                 assert not task.done()
                 await asyncio.sleep(0)
 
     async def submitted(self) -> Batch:
         """The batch that the next party becomes."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             await self.woken.wait()
         self.woken.clear()
         return (await self.store.flex.held())[-1]

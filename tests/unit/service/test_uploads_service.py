@@ -22,6 +22,7 @@ from lowtide.service.uploads import NewUpload, UploadService
 from lowtide.service.uploads_completion import Completions
 from lowtide.system import new_id
 from lowtide.testing.manual_clock import ManualClock
+from lowtide.testing.patience import PATIENCE_S
 
 DATA = b"first line\nsecond line\nthe third"
 
@@ -62,7 +63,7 @@ class WatchedClock(ManualClock):
         await super().sleep(seconds)
 
     async def slept(self, times: int) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             while self._begun < times:
                 self._changed.clear()
                 await self._changed.wait()

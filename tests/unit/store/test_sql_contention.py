@@ -10,6 +10,7 @@ from lowtide.core.batch import Batch
 from lowtide.core.money import ModelPrices, UnitPrices
 from lowtide.core.tenancy import OrganizationLimits
 from lowtide.store.sql_store import SqlStore
+from lowtide.testing.patience import PATIENCE_S
 from lowtide.testing.postgres import PostgresServer
 from lowtide.testing.store_world import PER_ANSWER, TTL_S, World, outcomes
 
@@ -79,7 +80,7 @@ async def test_deadlocks_stay_rare_and_the_sums_agree(
         world.prices = {"m": ModelPrices(live=PRICE, batch=PRICE)}
     batches = [await one.running(*[("m", 4)] * 30) for _ in range(BATCHES)]
     two._number = one._number  # ids of segments are fresh over both
-    async with asyncio.timeout(60), asyncio.TaskGroup() as everybody:
+    async with asyncio.timeout(PATIENCE_S), asyncio.TaskGroup() as everybody:
         for number in range(WORKERS):
             world = worlds[number % 2]
             everybody.create_task(work(world, f"w{number}", Random(f"{seed} {number}")))

@@ -14,6 +14,7 @@ from lowtide.ports.store import StoreError, StoreFull, StoreUnavailable
 from lowtide.store import dialect
 from lowtide.store.engine import Database, mapped_errors, transactional
 from lowtide.store.schema import garbage, slices
+from lowtide.testing.patience import PATIENCE_S
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -49,7 +50,7 @@ async def test_a_failed_transaction_leaves_nothing(database: Database) -> None:
 async def test_readers_do_not_wait_for_the_writer(database: Database) -> None:
     async with database.write() as conn:
         await conn.execute(insert(garbage), {"blob_key": "k", "added_at": NOON})
-        assert await asyncio.wait_for(keys(database), 5) == set()
+        assert await asyncio.wait_for(keys(database), PATIENCE_S) == set()
     assert await keys(database) == {"k"}
 
 
@@ -81,7 +82,7 @@ async def test_a_cancelled_writer_leaves_nothing_and_blocks_nobody(database: Dat
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    await asyncio.wait_for(waiting, 10)
+    await asyncio.wait_for(waiting, PATIENCE_S)
     assert await keys(database) == {"whole"}
 
 
@@ -111,7 +112,7 @@ async def test_a_store_method_that_is_cancelled_at_any_instant_still_ends(
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         assert task.cancelled() or number > 3  # the last ones may have been quicker
-    await asyncio.wait_for(pair(99), 10)
+    await asyncio.wait_for(pair(99), PATIENCE_S)
     seen = await keys(database)
     assert {"99a", "99b"} <= seen
     assert {key[:-1] + "a" for key in seen} == {key[:-1] + "a" for key in seen if key[-1] == "b"}

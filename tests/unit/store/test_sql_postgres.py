@@ -26,6 +26,7 @@ from lowtide.store.postgres import _SETTINGS, connector, shown
 from lowtide.store.schema import HEAD, garbage, metadata
 from lowtide.store.sql_store import SqlStore
 from lowtide.system import SystemClock
+from lowtide.testing.patience import PATIENCE_S
 from lowtide.testing.postgres import USER, PostgresServer
 from lowtide.testing.store_world import NOON
 from lowtide.wiring.database import check_server, store_of
@@ -115,7 +116,7 @@ async def test_a_connection_that_is_cut_is_replaced(database: Database) -> None:
 
 
 async def test_a_statement_and_a_lock_that_take_too_long_are_given_up(postgres_url: str) -> None:
-    hasty = Database(f"{postgres_url}&statement_timeout=100&lock_timeout=50")
+    hasty = Database(f"{postgres_url}&statement_timeout=500&lock_timeout=250")
     with pytest.raises(StoreUnavailable, match="statement timeout"):
         async with hasty.read() as conn:
             await conn.execute(text("SELECT pg_sleep(30)"))
@@ -162,7 +163,7 @@ class Crossing:
 
 async def test_of_two_in_a_deadlock_one_runs_again(database: Database) -> None:
     crossing = Crossing(database)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_S):
         await asyncio.gather(crossing.cross(1, 2), crossing.cross(2, 1))
     assert crossing.tries == 3
 
@@ -350,7 +351,7 @@ async def test_who_falls_silent_in_a_transaction_loses_its_locks_before_its_leas
     try:
         await silent.execute("BEGIN")
         await silent.execute(lock)
-        await asyncio.wait_for(other.execute(lock), 5)
+        await asyncio.wait_for(other.execute(lock), PATIENCE_S)
         told = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
         with pytest.raises(told):
             await silent.execute("SELECT 1")

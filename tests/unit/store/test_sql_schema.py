@@ -21,6 +21,7 @@ from lowtide.store.engine import Database
 from lowtide.store.migrate import MIGRATIONS
 from lowtide.store.schema import HEAD, metadata
 from lowtide.store.sql_store import SqlStore
+from lowtide.testing.patience import PATIENCE_S
 
 
 def definitions(connection: sqlite3.Connection) -> dict[str, str]:
@@ -104,7 +105,7 @@ def test_opening_a_database_at_head_does_not_import_alembic(database: Database, 
         "asyncio.run(main())\n"
         "assert 'alembic' not in sys.modules\n"
     )
-    subprocess.run([sys.executable, "-c", program, str(path)], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", program, str(path)], check=True, timeout=PATIENCE_S)
 
 
 async def test_open_makes_the_folder(tmp_path: Path) -> None:

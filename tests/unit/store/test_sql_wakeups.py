@@ -13,10 +13,9 @@ from lowtide.ports.wakeups import TOPICS, Topic
 from lowtide.store.engine import Database
 from lowtide.store.sql_store import SqlStore
 from lowtide.store.wakeups import announce
+from lowtide.testing.patience import PATIENCE_S
 from lowtide.testing.postgres import PostgresServer
 from lowtide.testing.store_world import DAY_S, NOON, TTL_S, World, outcomes
-
-PATIENCE_S = 10
 
 
 class Ear:

@@ -10,8 +10,9 @@ import pytest
 
 from lowtide.testing import forked_command
 from lowtide.testing.forked_command import ForkedCommand
+from lowtide.testing.patience import PATIENCE_S
 
-WAIT_S = 60.0
+WAIT_S = PATIENCE_S
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="executed, not forked, elsewhere")
 
 

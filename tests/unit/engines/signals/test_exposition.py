@@ -44,9 +44,9 @@ def test_a_histogram_without_its_last_bucket_is_none() -> None:
 
 def test_a_page_of_thousands_of_lines_is_read_in_milliseconds() -> None:
     page = b"".join(b'a:else_bucket{engine="0",le="%d"} 12345.0\n' % n for n in range(5000))
-    begun = time.perf_counter()
+    begun = time.thread_time()
     assert PAGE.read(page + b"a:running 2\n").count("a:running") == 2
-    assert time.perf_counter() - begun < 0.25, "takes about 2 ms on an idle machine"
+    assert time.thread_time() - begun < 1.0, "of this thread alone; about 2 ms"
 
 
 @given(st.binary(max_size=300))

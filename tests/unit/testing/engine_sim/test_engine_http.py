@@ -16,6 +16,7 @@ from lowtide.engines.http_client import HttpEngine
 from lowtide.testing.engine_sim.options import ServerOptions
 from lowtide.testing.engine_sim.serving import Served, served
 from lowtide.testing.engine_sim.tokenizer import count_chat, count_text
+from lowtide.testing.patience import PATIENCE_S
 
 FAST = 50.0
 MODEL = "sim"
@@ -46,7 +47,7 @@ async def streamed(engine: Served, **fields: Any) -> AsyncIterator[Any]:
 
 
 async def get(engine: Served, path: str, status: int = 200) -> httpx.Response:
-    async with httpx.AsyncClient(base_url=engine.address) as http:
+    async with httpx.AsyncClient(base_url=engine.address, timeout=PATIENCE_S) as http:
         response = await http.get(path)
     assert response.status_code == status, response.text
     return response
@@ -64,7 +65,7 @@ async def metrics(engine: Served) -> dict[str, float]:
 
 async def until(engine: Served, *, running: int = 0, waiting: int = 0) -> None:
     """Until the engine has so many requests; bounded."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         sim = engine.simulator.engine.engine
         while (sim.running, sim.waiting) != (running, waiting):  # noqa: ASYNC110
             await asyncio.sleep(0.002)
@@ -260,7 +261,7 @@ async def test_more_than_the_bound_of_waiting_requests_are_refused() -> None:
 async def test_sleep_loses_what_runs_and_waking_lets_work_go_on() -> None:
     async with (
         served(options(faults=("wake=1",))) as engine,
-        httpx.AsyncClient(base_url=engine.address) as http,
+        httpx.AsyncClient(base_url=engine.address, timeout=PATIENCE_S) as http,
     ):
         assert (await http.post("/sleep?level=2")).status_code == 200
         assert (await http.get("/is_sleeping")).json() == {"is_sleeping": True}
@@ -280,7 +281,7 @@ async def test_other_endpoints_say_what_vllm_says() -> None:
         load = (await get(engine, "/load")).json()
         assert load["server_load"] == 0
         assert load["lateness"]["steps"] == 0
-        async with httpx.AsyncClient(base_url=engine.address) as http:
+        async with httpx.AsyncClient(base_url=engine.address, timeout=PATIENCE_S) as http:
             counted = await http.post("/tokenize", json={"model": MODEL, "messages": ASK})
         assert counted.json()["count"] == count_chat(ASK)
 
@@ -300,7 +301,7 @@ async def test_a_crash_breaks_connections_and_the_engine_comes_back() -> None:
         long = json.dumps({"model": MODEL, "messages": ASK, "max_tokens": 9000}).encode()
         assert isinstance(await ours.post("/chat/completions", long, 10.0), NoReply)
         assert isinstance(await ours.get("/models", 10.0), NoReply)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             while isinstance(await ours.get("/models", 10.0), NoReply):  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
         await ours.aclose()

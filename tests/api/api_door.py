@@ -187,7 +187,7 @@ def build(folder: Path, settings: Settings | None = None) -> Door:
         files=files,
         parts=UploadService(store.uploads, files, blobs, clock, new_id),
         completions=Completions(store.uploads, store.files, blobs, clock, new_id),
-        batches=BatchService(store, CATALOGUE, clock, new_id, settings, allowance, lambda _: None),
+        batches=BatchService(store, CATALOGUE, clock, new_id, allowance, lambda _: None),
         models=ModelService(CATALOGUE),
         results=ResultReader(store, blobs, clock),
         uploads=UploadSigner(load_secret(folder)),
@@ -198,7 +198,7 @@ def build(folder: Path, settings: Settings | None = None) -> Door:
         usage=UsageService(store.ledger, clock),
         live=LiveService(CATALOGUE, [], clock, allowance),
         flex=FlexService(queue, store, blobs),
-        background=BackgroundService(queue, store, blobs, clock, 24 * 3600),
+        background=BackgroundService(queue, store, blobs, clock),
         readiness=Readiness(store.files, blobs, clock),
     )
     return Door(folder, services, store, clock)

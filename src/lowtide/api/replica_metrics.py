@@ -59,35 +59,35 @@ class ReplicaMetrics:
         """Called at each poll of its engine. Of a replica that another worker has, nothing is shown
         but that: it shows the rest.
         """
-        url, controller = replica.url, replica.controller
-        OWNED.labels(url).set(is_owned)
+        name, controller = replica.name, replica.controller
+        OWNED.labels(name).set(is_owned)
         if not is_owned:
-            self._hide(url)
+            self._hide(name)
         if controller is None or not is_owned:
             return
-        self._show_window(url, controller.bound, replica.window)
-        IN_FLIGHT.labels(url).set(replica.in_flight)
-        PREFILL_BUDGET.labels(url).set(controller.pacer.budget)
+        self._show_window(name, controller.bound, replica.window)
+        IN_FLIGHT.labels(name).set(replica.in_flight)
+        PREFILL_BUDGET.labels(name).set(controller.pacer.budget)
         if controller.signals.kv_used is not None:
-            KV_USED.labels(url).set(controller.signals.kv_used)
-        LIVE_CALLS.labels(url).set(controller.live.calls)
-        LIVE_LOAD.labels(url).set(controller.live.load)
-        POLLS_MISSED.labels(url).set(controller.polls_missed)
+            KV_USED.labels(name).set(controller.signals.kv_used)
+        LIVE_CALLS.labels(name).set(controller.live.calls)
+        LIVE_LOAD.labels(name).set(controller.live.load)
+        POLLS_MISSED.labels(name).set(controller.polls_missed)
         calls, tokens = replica.guard.revoked_total, replica.guard.lost_tokens_total
-        calls_before, tokens_before = self._revoked.get(url, (0, 0.0))
-        REVOKED_CALLS.labels(url).inc(calls - calls_before)
-        REVOKED_TOKENS.labels(url).inc(tokens - tokens_before)
-        self._revoked[url] = calls, tokens
+        calls_before, tokens_before = self._revoked.get(name, (0, 0.0))
+        REVOKED_CALLS.labels(name).inc(calls - calls_before)
+        REVOKED_TOKENS.labels(name).inc(tokens - tokens_before)
+        self._revoked[name] = calls, tokens
 
-    def _hide(self, url: str) -> None:
-        if (bound := self._bounds.pop(url, None)) is not None:
-            WINDOW.remove(url, bound)
+    def _hide(self, name: str) -> None:
+        if (bound := self._bounds.pop(name, None)) is not None:
+            WINDOW.remove(name, bound)
             for gauge in (IN_FLIGHT, PREFILL_BUDGET, LIVE_CALLS, LIVE_LOAD, POLLS_MISSED, KV_USED):
-                gauge.remove(url)
+                gauge.remove(name)
 
-    def _show_window(self, url: str, bound: str, window: float) -> None:
-        before = self._bounds.get(url, bound)
+    def _show_window(self, name: str, bound: str, window: float) -> None:
+        before = self._bounds.get(name, bound)
         if before != bound:
-            WINDOW.remove(url, before)  # a window has one bound at a time
-        self._bounds[url] = bound
-        WINDOW.labels(url, bound).set(int(window))
+            WINDOW.remove(name, before)  # a window has one bound at a time
+        self._bounds[name] = bound
+        WINDOW.labels(name, bound).set(int(window))

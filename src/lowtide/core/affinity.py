@@ -12,19 +12,19 @@ from hashlib import blake2b
 from lowtide.limits import LIVE_LOAD_TOLERANCE
 
 
-def choose(urls: Sequence[str], loads: Sequence[float], prefix: bytes) -> int:
+def choose(names: Sequence[str], loads: Sequence[float], prefix: bytes) -> int:
     """Index of the replica to call; `loads` are calls in flight as a share of the window.
 
     ValueError without any replica. With no prefix the least loaded wins, the first of equals.
     """
     least = min(range(len(loads)), key=loads.__getitem__)
-    if not prefix or len(urls) == 1:
+    if not prefix or len(names) == 1:
         return least
     bound = loads[least] + LIVE_LOAD_TOLERANCE
     near = [place for place, load in enumerate(loads) if load <= bound]
     key = blake2b(prefix, digest_size=16).digest()
-    return max(near, key=lambda place: _weight(urls[place], key))
+    return max(near, key=lambda place: _weight(names[place], key))
 
 
-def _weight(url: str, key: bytes) -> bytes:
-    return blake2b(url.encode(), digest_size=8, key=key).digest()
+def _weight(name: str, key: bytes) -> bytes:
+    return blake2b(name.encode(), digest_size=8, key=key).digest()

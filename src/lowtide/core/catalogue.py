@@ -1,4 +1,9 @@
-"""The models that this installation knows: ids, aliases, prices, and what the engines call them."""
+"""The models that this installation knows: ids, aliases, prices, and what the engines call them.
+
+wiring/models.py owns the one catalogue of a process and replaces its content when settings, engines
+or the table of seen models change; validation, prices, live routing and the model list read it.
+Invariant: the mappings are replaced, never changed, so who took one has a consistent view.
+"""
 
 from collections.abc import Collection, Iterable, Mapping
 from decimal import Decimal
@@ -7,6 +12,7 @@ from types import MappingProxyType
 import msgspec
 
 from lowtide.core.money import ModelPrices, PriceError, model_prices
+from lowtide.core.opening import Hours
 
 
 class ModelEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,26 +44,39 @@ class Catalogue:
     """Look-up by id or alias.
 
     `names` maps every known name to its canonical id; `accepted` has those of them that a line may
-    name. `prices` has every entry's prices by canonical id.
+    name. `prices` has every entry's prices by canonical id, `hours` when its batch work starts,
+    without the models that are always open.
     """
 
     def __init__(
-        self, entries: Iterable[ModelEntry], served: Collection[str] | None = None
+        self,
+        entries: Iterable[ModelEntry] = (),
+        served: Collection[str] | None = None,
+        hours: Mapping[str, Hours] = MappingProxyType({}),
     ) -> None:
-        """`served`: the canonical ids that lines may name; None: all of them.
+        """As `replace`."""
+        self.replace(entries, served, hours)
 
-        Raises PriceError, naming the model.
+    def replace(
+        self,
+        entries: Iterable[ModelEntry],
+        served: Collection[str] | None = None,
+        hours: Mapping[str, Hours] = MappingProxyType({}),
+    ) -> None:
+        """From now on these models are known. `served`: the canonical ids that lines may name;
+        None: all of them.
+
+        Raises PriceError, naming the model; then nothing has changed.
         """
-        self.entries: Mapping[str, ModelEntry] = MappingProxyType({e.id: e for e in entries})
-        self.names: Mapping[str, str] = MappingProxyType(
-            {name: e.id for e in self.entries.values() for name in (e.id, *e.aliases)}
-        )
-        self.accepted: Mapping[str, str] = MappingProxyType(
-            {n: model for n, model in self.names.items() if served is None or model in served}
-        )
-        self.prices: Mapping[str, ModelPrices] = MappingProxyType(
-            {e.id: _prices(e) for e in self.entries.values()}
-        )
+        by_id = {entry.id: entry for entry in entries}
+        names = {name: entry.id for entry in by_id.values() for name in (entry.id, *entry.aliases)}
+        accepted = {n: m for n, m in names.items() if served is None or m in served}
+        prices = {entry.id: _prices(entry) for entry in by_id.values()}
+        self.entries: Mapping[str, ModelEntry] = MappingProxyType(by_id)
+        self.names: Mapping[str, str] = MappingProxyType(names)
+        self.accepted: Mapping[str, str] = MappingProxyType(accepted)
+        self.prices: Mapping[str, ModelPrices] = MappingProxyType(prices)
+        self.hours: Mapping[str, Hours] = hours
 
     def get(self, name: str) -> ModelEntry | None:
         canonical = self.names.get(name)

@@ -143,6 +143,13 @@ class Dispatch:
         self._detach(run)
         return run
 
+    def forget(self, replica_name: str) -> None:
+        """The replica has left, or serves other models: its next request is chosen afresh."""
+        self._current.pop(replica_name, None)
+        for run in self.runs.values():
+            if run.attached_to == replica_name:
+                run.attached_to = None
+
     def of_batches(self, batch_ids: frozenset[str]) -> list[ChunkRun]:
         return [run for run in self.runs.values() if run.key.batch_id in batch_ids]
 
@@ -242,20 +249,20 @@ class Dispatch:
 
     def _from_current(self, replica: Replica, allow_suspect: bool) -> Request | None:
         """The fast path: the chunk that this replica took from last."""
-        run = self._current.get(replica.url)
+        run = self._current.get(replica.name)
         return _pop(run, replica, allow_suspect) if run is not None else None
 
     def _from_any(self, replica: Replica, allow_suspect: bool) -> Request | None:
         """Its own other chunks, then unattached, then anybody's; about once in 128 requests."""
-        ranks = {replica.url: 0, None: 1}
+        ranks = {replica.name: 0, None: 1}
         usable = (run for model in replica.models for run in self._by_model.get(model, ()))
         pending = [run for run in usable if run.pending]
         for run in sorted(pending, key=lambda run: ranks.get(run.attached_to, 2)):
             request = _pop(run, replica, allow_suspect)
             if request is not None:
-                self._current[replica.url] = run
+                self._current[replica.name] = run
                 if run.attached_to is None:
-                    run.attached_to = replica.url
+                    run.attached_to = replica.name
                 return request
         return None
 

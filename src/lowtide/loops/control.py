@@ -31,11 +31,11 @@ _NEVER = float("-inf")
 class Hands(Protocol):
     """The dispatcher, as far as it is told to let go."""
 
-    def calls_on(self, url: str) -> Sequence[Request]:
+    def calls_on(self, replica_name: str) -> Sequence[Request]:
         """The requests in flight on that replica."""
         ...
 
-    def revoke(self, url: str, requests: Sequence[Request]) -> None:
+    def revoke(self, replica_name: str, requests: Sequence[Request]) -> None:
         """Abort these calls; their requests run again later."""
         ...
 
@@ -116,7 +116,7 @@ class ControlLoop:
         now_s: float,
     ) -> None:
         replica, controller = each.replica, each.controller
-        requests = self._hands.calls_on(replica.url)
+        requests = self._hands.calls_on(replica.name)
         calls = _own_calls(requests, now_s)
         seen = each.door.seen(now_s, each.patience_s) if each.door is not None else NO_LIVE
         controller.observe(signals, calls, now_s, seen, own_max=own_max)
@@ -125,14 +125,14 @@ class ControlLoop:
         chosen = replica.guard.revoke(signals, calls, outputs, seen, waiting, now_s)
         if chosen:
             controller.revoked(len(chosen), len(calls), now_s)
-            self._hands.revoke(replica.url, [requests[place] for place in chosen])
-            log.info("replica.gave_way", replica=replica.url, calls=len(chosen))
+            self._hands.revoke(replica.name, [requests[place] for place in chosen])
+            log.info("replica.gave_way", replica=replica.name, calls=len(chosen))
         replica.resize(now_s)
 
     def _live_asked(self, each: Controlled, tokens: int, now_s: float) -> None:
         """A live call is about to be sent: batch prompts that are not read yet make way for it."""
         replica = each.replica
-        requests = self._hands.calls_on(replica.url)
+        requests = self._hands.calls_on(replica.name)
         back = replica.live_asked(tokens, _own_calls(requests, now_s), now_s)
         if not back:
             return
@@ -140,7 +140,7 @@ class ControlLoop:
             requests[place].yields += 1
             if requests[place].is_read is None:
                 requests[place].tokens = unread  # the rest of the prompt is in the prefix cache
-        self._hands.revoke(replica.url, [requests[place] for place, _ in back])
+        self._hands.revoke(replica.name, [requests[place] for place, _ in back])
 
 
 def _own_calls(requests: Sequence[Request], now_s: float) -> list[OwnCall]:
@@ -182,7 +182,7 @@ class AcquaintLoop:
         if each.known is None or each.known.kind != found.kind:
             log.info(
                 "replica.known",
-                replica=each.replica.url,
+                replica=each.replica.name,
                 engine=found.kind,
                 tells=found.reader is not None,
                 priority=found.priority,

@@ -10,10 +10,9 @@ connection, which is what makes an engine stop generating.
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from functools import partial
-from types import MappingProxyType
 
 import msgspec
 import structlog
@@ -21,15 +20,13 @@ import structlog
 from lowtide import limits
 from lowtide.core.chunk import ChunkKey
 from lowtide.core.dispatch import ChunkRun, Dispatch, Finish, Request, prompt_read
-from lowtide.core.opening import Hours
 from lowtide.core.outcome import Outcome
 from lowtide.core.segment import Slice
 from lowtide.loops.attempt import Upstream, attempt, render
 from lowtide.loops.commit import Committer, Leases
-from lowtide.loops.leasing import Leasing, LoseInput
-from lowtide.ports.blobs import Blobs
+from lowtide.loops.leasing import Leasing
 from lowtide.ports.clock import Clock
-from lowtide.ports.work import BeatReceipt, WorkStore
+from lowtide.ports.work import BeatReceipt
 
 log = structlog.get_logger(__name__)
 
@@ -43,7 +40,7 @@ class _Slot(msgspec.Struct, eq=False):
     settled. A `revoked` request goes back to its chunk."""
 
     request: Request
-    url: str
+    replica_name: str
     in_flight: bool = True
     revoked: bool = False
 
@@ -55,39 +52,24 @@ class Dispatcher:
 
     def __init__(
         self,
-        worker_id: str,
-        store: WorkStore,
-        blobs: Blobs,
+        core: Dispatch,
+        leasing: Leasing,
         clock: Clock,
         draw: Callable[[], float],
         upstreams: Sequence[Upstream],
         committer: Committer,
         *,
-        attempts_max: int = limits.ATTEMPTS_MAX,
-        lease_ttl_s: float = limits.LEASE_TTL_S,
         on_answer: OnAnswer = lambda *_: None,
-        in_flight_max: int | None = None,
-        lose_input: LoseInput | None = None,
-        hours: Mapping[str, Hours] = MappingProxyType({}),
     ) -> None:
-        """`draw` gives uniform numbers in [0, 1) for back-off."""
+        """`leasing` supplies `core`; both go by the same `upstreams`, which may change at run time.
+        `draw` gives uniform numbers in [0, 1) for back-off."""
         self._clock = clock
         self._draw = draw
-        self._upstreams = tuple(upstreams)
+        self._upstreams = upstreams
         self._committer = committer
         self._on_answer = on_answer
-        self._core = Dispatch(attempts_max=attempts_max)
-        self._leasing = Leasing(
-            worker_id,
-            store,
-            blobs,
-            self._core,
-            self._upstreams,
-            lease_ttl_s,
-            in_flight_max,
-            lose_input,
-            hours,
-        )
+        self._core = core
+        self._leasing = leasing
         self._slots: dict[asyncio.Task[None], _Slot] = {}
         self._slots_on: dict[str, dict[asyncio.Task[None], _Slot]] = {}
         self._claiming = asyncio.Lock()
@@ -135,15 +117,17 @@ class Dispatcher:
         for run in list(self._core.runs.values()):
             self._give_back(run)
 
-    def retreat(self, urls: frozenset[str], models: frozenset[str]) -> None:
-        """The replicas at `urls` are this worker's no more; those it still has serve `models`.
+    def retreat(self, replica_names: frozenset[str], models: frozenset[str]) -> None:
+        """These replicas are this worker's no more; those it still has serve `models`.
 
         Calls still in flight on the lost ones are aborted, and their chunks given back, as is
         every chunk that no replica of ours can work on.
         """
         held = self._core.runs
         stranded = {
-            s.request.run.key for s in self._slots.values() if s.in_flight and s.url in urls
+            slot.request.run.key
+            for slot in self._slots.values()
+            if slot.in_flight and slot.replica_name in replica_names
         }
         stranded |= {key for key, run in held.items() if run.lease.model not in models}
         for key in stranded & held.keys():
@@ -154,15 +138,15 @@ class Dispatcher:
     # -- what the control loop asks and tells
     # ------------------------------------------------------
 
-    def calls_on(self, url: str) -> list[Request]:
+    def calls_on(self, replica_name: str) -> list[Request]:
         """The requests in flight on that replica."""
-        slots = self._slots_on.get(url, {}).values()
+        slots = self._slots_on.get(replica_name, {}).values()
         return [slot.request for slot in slots if slot.in_flight and not slot.revoked]
 
-    def revoke(self, url: str, requests: Sequence[Request]) -> None:
+    def revoke(self, replica_name: str, requests: Sequence[Request]) -> None:
         """Abort these calls; each request is the next of its chunk again, with no try charged."""
         wanted = {id(request) for request in requests}
-        for task, slot in self._slots_on.get(url, {}).items():
+        for task, slot in self._slots_on.get(replica_name, {}).items():
             if slot.in_flight and id(slot.request) in wanted and not task.done():
                 slot.revoked = True
                 task.cancel()
@@ -203,10 +187,10 @@ class Dispatcher:
             return now_s
         for upstream in self._upstreams:
             while (request := self._core.take(upstream.replica, now_s)) is not None:
-                slot = _Slot(request, upstream.replica.url)
+                slot = _Slot(request, upstream.replica.name)
                 task = asyncio.get_running_loop().create_task(self._run(upstream, slot))
                 self._slots[task] = slot
-                self._slots_on.setdefault(slot.url, {})[task] = slot
+                self._slots_on.setdefault(slot.replica_name, {})[task] = slot
                 task.add_done_callback(partial(self._slot_ended, upstream))
         return now_s
 
@@ -231,7 +215,7 @@ class Dispatcher:
     def _slot_ended(self, upstream: Upstream, task: asyncio.Task[None]) -> None:
         """Here and not in `_run`: a task that is cancelled before its first step never runs."""
         slot = self._slots.pop(task)
-        del self._slots_on[slot.url][task]
+        del self._slots_on[slot.replica_name][task]
         if slot.in_flight:
             self._core.abandon(slot.request, upstream.replica, self._clock.monotonic())
             if slot.revoked:

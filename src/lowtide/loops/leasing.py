@@ -9,7 +9,6 @@ poll is due. Called by loops/dispatch.py.
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
-from types import MappingProxyType
 
 from lowtide import limits
 from lowtide.core.batch import INPUT_LOST, BatchError
@@ -37,12 +36,14 @@ class Leasing:
         core: Dispatch,
         upstreams: Sequence[Upstream],
         lease_ttl_s: float,
-        in_flight_max: int | None = None,
+        *,
+        in_flight_max: Callable[[], int | None] = lambda: None,
         lose_input: LoseInput | None = None,
-        hours: Mapping[str, Hours] = MappingProxyType({}),
+        hours: Callable[[], Mapping[str, Hours]] = dict,
     ) -> None:
-        """Without `lose_input`, a chunk without its input waits for its lease to run out. Models
-        in `hours` are claimed for in their hours alone."""
+        """`in_flight_max` and `hours` are asked at each claim: settings change at run time. Without
+        `lose_input`, a chunk without its input waits for its lease to run out. Models in `hours`
+        are claimed for in their hours alone."""
         self._worker_id = worker_id
         self._store = store
         self._blobs = blobs
@@ -101,7 +102,7 @@ class Leasing:
             if not models:
                 continue
             leases = await self._store.claim_chunks(
-                self._worker_id, models, chunks, now, self._lease_ttl_s, self._in_flight_max
+                self._worker_id, models, chunks, now, self._lease_ttl_s, self._in_flight_max()
             )
             await self._load_all(leases, now)
             came = came or bool(leases)
@@ -111,7 +112,8 @@ class Leasing:
         return came
 
     def _is_open(self, model: str, now: datetime) -> bool:
-        return model not in self._hours or self._hours[model].is_open(now)
+        hours = self._hours().get(model)
+        return hours is None or hours.is_open(now)
 
     def _ahead(self) -> float:
         ahead_s = limits.CLAIM_AHEAD_S + limits.CLAIM_AHEAD_CLAIMS * self._claim_s

@@ -36,8 +36,8 @@ class Hands(Protocol):
         """More replicas take calls: look for work."""
         ...
 
-    def retreat(self, urls: frozenset[str], models: frozenset[str]) -> None:
-        """The replicas at `urls` are not ours any more; those that are serve `models`."""
+    def retreat(self, replica_names: frozenset[str], models: frozenset[str]) -> None:
+        """These replicas are not ours any more; those that are serve `models`."""
         ...
 
 
@@ -158,8 +158,8 @@ class OwnershipLoop:
         }
         if not over:
             return
-        urls = frozenset(self._shared[name].url for name in over)
-        self._hands.retreat(urls, self._models(without=over.keys()))
+        names = frozenset(self._shared[name].name for name in over)
+        self._hands.retreat(names, self._models(without=over.keys()))
         await self._store.release(self._worker_id, over)
         for name in over:
             del self._leaving[name], self._tokens[name]

@@ -105,7 +105,7 @@ class ValidateLoop:
                 dialect=batch.dialect,
                 models=self._catalogue.accepted,
                 requests_max=bounds.requests_per_batch,
-                line_bytes_max=self._bounds.line_bytes,
+                line_bytes_max=self._defaults.line_bytes,
             ),
             self._token_models,
         )
@@ -115,6 +115,10 @@ class ValidateLoop:
             if not await renewal.still_ours():
                 return None
         return validator.finish()
+
+    @property
+    def _defaults(self) -> Limits:
+        return self._bounds if self._allowance is None else self._allowance.defaults
 
     async def _bounds_of(self, project_id: str) -> EffectiveLimits:
         if self._allowance is None:

@@ -36,15 +36,11 @@ _NO_FIELDS: Mapping[str, msgspec.Raw] = {}
 class BackgroundService:
     """Responses of all projects; another project's id is an unknown one."""
 
-    def __init__(
-        self, queue: FlexQueue, store: Store, blobs: Blobs, clock: Clock, window_s: int
-    ) -> None:
-        """`window_s`: how long a response may wait for its turn."""
+    def __init__(self, queue: FlexQueue, store: Store, blobs: Blobs, clock: Clock) -> None:
         self._queue = queue
         self._store = store
         self._blobs = blobs
         self._clock = clock
-        self._window_s = window_s
 
     async def create(
         self, project_id: str, user_id: str, call: FlexCall, *, repeat: bool = False
@@ -61,7 +57,7 @@ class BackgroundService:
             endpoint=call.endpoint,
             flex="background",
             calls=[call],
-            window_s=self._window_s,
+            window_s=self._queue.window_s,
             keep_s=limits.FILE_TTL_S,
         )
         batch = await self._unanswered(order) if repeat else None

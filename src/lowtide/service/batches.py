@@ -15,7 +15,6 @@ from typing import Final, Literal
 import msgspec
 
 from lowtide import limits
-from lowtide.config import Settings
 from lowtide.core.batch import Batch
 from lowtide.core.catalogue import Catalogue
 from lowtide.core.completion import UNKNOWN, Verdict, sentence
@@ -70,7 +69,6 @@ class BatchService:
         catalogue: Catalogue,
         clock: Clock,
         new_id: NewId,
-        settings: Settings,
         allowance: LimitService,
         wake: Callable[[Loop], None],
         replica_status: ReplicaStatus = lambda: None,
@@ -80,7 +78,6 @@ class BatchService:
         self._catalogue = catalogue
         self._clock = clock
         self._new_id = new_id
-        self._settings = settings
         self._allowance = allowance
         self._wake = wake
         self._replica_status = replica_status
@@ -110,7 +107,7 @@ class BatchService:
 
     async def check(self, project_id: str, asked: NewBatch) -> Draft:
         """Refuse what can be known to be wrong. Raises LowtideError with the parameter at fault."""
-        window_s = window_of(asked, self._settings.limits.completion_window_s)
+        window_s = window_of(asked, self._allowance.defaults.completion_window_s)
         file = await self._store.files.get(project_id, asked.input_file_id or "")
         if file is None:
             message = f"No such File object: {asked.input_file_id}"
@@ -234,7 +231,7 @@ class BatchService:
 
     def _check_window(self, verdict: Verdict) -> None:
         """Raises LowtideError where windows that cannot be kept are refused."""
-        if verdict.kept == "infeasible" and self._settings.limits.infeasible == "refuse":
+        if verdict.kept == "infeasible" and self._allowance.defaults.infeasible == "refuse":
             raise LowtideError("window_infeasible", sentence(verdict), "completion_window")
 
     def _warning(self, asked: NewBatch, verdict: Verdict) -> str | None:

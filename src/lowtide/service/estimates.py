@@ -54,14 +54,12 @@ class EstimateService:
         allowance: LimitService,
         *,
         token_models: Mapping[str, TokenModel] = MappingProxyType({}),
-        line_bytes_max: int = limits.LINE_BYTES_MAX,
     ) -> None:
         """`token_models` may change between calls, as the validate loop's may between ticks."""
         self._blobs = blobs
         self._catalogue = catalogue
         self._allowance = allowance
         self._token_models = token_models
-        self._line_bytes_max = line_bytes_max
         self._places: Final = asyncio.Semaphore(limits.DRY_RUNS_AT_ONCE)
 
     async def dry_run(self, project_id: str, file: File, endpoint: str) -> DryRun:
@@ -89,7 +87,7 @@ class EstimateService:
                 dialect=file.dialect,
                 models=self._catalogue.accepted,
                 requests_max=bounds.requests_per_batch,
-                line_bytes_max=self._line_bytes_max,
+                line_bytes_max=self._allowance.defaults.line_bytes,
             ),
             self._token_models,
         )

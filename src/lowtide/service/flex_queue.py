@@ -73,7 +73,6 @@ class FlexQueue:
         token_models: Mapping[str, TokenModel] = MappingProxyType({}),
         replica_status: ReplicaStatus = lambda: None,
         prospects: Prospects | None = None,
-        line_bytes_max: int = limits.LINE_BYTES_MAX,
     ) -> None:
         self._store = store
         self._blobs = blobs
@@ -87,7 +86,11 @@ class FlexQueue:
         self._token_models = token_models
         self._replica_status = replica_status
         self._prospects = prospects
-        self._line_bytes_max = line_bytes_max
+
+    @property
+    def window_s(self) -> int:
+        """How long a call may wait for its turn where its caller does not wait."""
+        return self._allowance.defaults.completion_window_s
 
     async def check(self, project_id: str, call: FlexCall) -> Plan:
         """Refuse what can be known to be wrong with the call; else its plan, were it alone.
@@ -211,7 +214,7 @@ class FlexQueue:
             endpoint=endpoint,
             dialect="openai",
             models=self._catalogue.accepted,
-            line_bytes_max=self._line_bytes_max,
+            line_bytes_max=self._allowance.defaults.line_bytes,
         )
         validator = Validator(rules, self._token_models)
         validator.feed(content)

@@ -54,7 +54,7 @@ class LimitService:
         self._tenants = tenants
         self._ledger = ledger
         self._clock = clock
-        self._defaults = defaults
+        self.defaults = defaults
         self._known: OrderedDict[str, tuple[float, EffectiveLimits]] = OrderedDict()
 
     async def of(self, project_id: str) -> EffectiveLimits:
@@ -69,6 +69,11 @@ class LimitService:
         while len(self._known) > limits.TENANT_CACHE_ENTRIES:
             self._known.popitem(last=False)
         return effective
+
+    def reload(self, defaults: Limits) -> None:
+        """The settings were read again: from the next call on these are the defaults."""
+        self.defaults = defaults
+        self.forget()
 
     def forget(self) -> None:
         """An organisation changed: look all of them up afresh."""
@@ -122,7 +127,7 @@ class LimitService:
     async def _look_up(self, project_id: str) -> EffectiveLimits:
         project = await self._tenants.project(project_id)
         organization = project and await self._tenants.organization(project.organization_id)
-        return effective_limits(self._defaults, organization or None)
+        return effective_limits(self.defaults, organization or None)
 
     async def _wait_for_a_place(self, organization_id: str, limit: int) -> int | None:
         """Seconds until fewer than `limit` batches lie within the last hour; None: they do now.

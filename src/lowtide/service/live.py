@@ -89,7 +89,7 @@ class LiveService:
         allowance: LimitService,
     ) -> None:
         self._catalogue = catalogue
-        self._replicas = tuple(replicas)
+        self._replicas = replicas
         self._clock = clock
         self._allowance = allowance
         self._rates = RatePool()
@@ -203,8 +203,8 @@ class LiveService:
         ]
         if not able:
             return None
-        urls = [live.replica.url for live in able]
-        return able[choose(urls, [live.load for live in able], admission.request.prefix)]
+        names = [live.replica.name for live in able]
+        return able[choose(names, [live.load for live in able], admission.request.prefix)]
 
     def _serving(self, model: str) -> list[LiveReplica]:
         return [live for live in self._replicas if model in live.replica.models]

@@ -75,14 +75,12 @@ class Prospects:
         clock: Clock,
         *,
         token_models: Mapping[str, TokenModel] = MappingProxyType({}),
-        hours: HoursOf = MappingProxyType({}),
     ) -> None:
         self._store = store
         self._blobs = blobs
         self._catalogue = catalogue
         self._clock = clock
         self._token_models = token_models
-        self._hours = hours
         self._seen: tuple[float, _View] | None = None
         self._looking = asyncio.Lock()
 
@@ -141,7 +139,7 @@ class Prospects:
             now_s = self._clock.monotonic()
             if self._seen is None or now_s - self._seen[0] >= limits.PROSPECTS_CACHE_S:
                 found = await self._store.capacity()
-                self._seen = (now_s, _View(self._clock.now(), found, self._hours))
+                self._seen = (now_s, _View(self._clock.now(), found, self._catalogue.hours))
             return self._seen[1]
 
 

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from lowtide.config import Settings, hours_by_model
+from lowtide.config import Settings
 from lowtide.core.catalogue import Catalogue
 from lowtide.loops.held import HeldLoop
 from lowtide.loops.listen import ListenLoop
@@ -33,8 +33,12 @@ def flex_verbs(
     allowance: LimitService,
 ) -> tuple[FlexService, BackgroundService]:
     """For calls whose callers wait, and for those that are retrieved."""
-    # Among many, a process that lists no replica cannot say what the workers have.
-    knows = worker.knows_replicas or is_single_machine(settings)
+    is_single = is_single_machine(settings)
+
+    def replica_status() -> dict[str, str | None] | None:
+        # Among many, a process that lists no replica cannot say what the workers have.
+        return worker.replica_status() if worker.knows_replicas or is_single else None
+
     queue = FlexQueue(
         store,
         blobs,
@@ -46,22 +50,16 @@ def flex_verbs(
         worker.wake,
         owner=worker.id,
         token_models=worker.token_models,
-        replica_status=lambda: worker.replica_status() if knows else None,
+        replica_status=replica_status,
         prospects=Prospects(
             store.capacity,
             blobs,
             catalogue,
             clock,
             token_models=worker.token_models,
-            hours=hours_by_model(settings, catalogue.entries),
         ),
-        line_bytes_max=settings.limits.line_bytes,
     )
-    window_s = settings.limits.completion_window_s
-    return (
-        FlexService(queue, store, blobs),
-        BackgroundService(queue, store, blobs, clock, window_s),
-    )
+    return FlexService(queue, store, blobs), BackgroundService(queue, store, blobs, clock)
 
 
 @asynccontextmanager

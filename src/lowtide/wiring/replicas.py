@@ -14,7 +14,7 @@ import msgspec
 
 from lowtide import limits
 from lowtide.config import Replica as ReplicaSettings
-from lowtide.config import Settings
+from lowtide.config import Settings, hours_by_model
 from lowtide.config_sources import ConfigError
 from lowtide.core.catalogue import Catalogue, ModelEntry
 from lowtide.engines.embedded import EmbeddedEngine
@@ -78,9 +78,10 @@ def catalogue_of(
     names = {name: entry.id for entry in known for name in (entry.id, *entry.aliases)}
     served = dict.fromkeys(name for replica in replicas for name in replica.models)
     known += [ModelEntry(id=name) for name in served if name not in names]
+    hours = hours_by_model(settings, [entry.id for entry in known])
     if settings.catalogue.unserved == "wait":
-        return Catalogue(known)
-    return Catalogue(known, served={names.get(name, name) for name in served})
+        return Catalogue(known, hours=hours)
+    return Catalogue(known, {names.get(name, name) for name in served}, hours)
 
 
 async def open_upstreams(

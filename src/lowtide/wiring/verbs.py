@@ -5,7 +5,7 @@ from pathlib import Path
 
 import structlog
 
-from lowtide.config import Settings, hours_by_model
+from lowtide.config import Settings
 from lowtide.core.catalogue import Catalogue
 from lowtide.ports.blobs import Blobs
 from lowtide.ports.clock import Clock
@@ -66,7 +66,6 @@ async def open_verbs(
             catalogue,
             clock,
             new_id,
-            settings,
             allowance,
             worker.wake,
             worker.replica_status,
@@ -76,7 +75,6 @@ async def open_verbs(
                 catalogue,
                 clock,
                 token_models=worker.token_models,
-                hours=hours_by_model(settings, catalogue.entries),
             ),
         ),
         models=ModelService(catalogue),
@@ -87,7 +85,6 @@ async def open_verbs(
             catalogue,
             allowance,
             token_models=worker.token_models,
-            line_bytes_max=settings.limits.line_bytes,
         ),
         access=access,
         tenants=TenantService(store.tenants, access, clock, new_id),

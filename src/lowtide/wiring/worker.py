@@ -10,8 +10,9 @@ import structlog
 
 from lowtide import limits
 from lowtide.api.replica_metrics import ReplicaMetrics
-from lowtide.config import Settings, hours_by_model
+from lowtide.config import Settings
 from lowtide.core.catalogue import Catalogue
+from lowtide.core.dispatch import Dispatch
 from lowtide.core.replica import Replica
 from lowtide.core.replica_state import state_of
 from lowtide.loops.assemble import AssembleLoop
@@ -22,6 +23,7 @@ from lowtide.loops.commit import Committer
 from lowtide.loops.control import AcquaintLoop, Controlled, ControlLoop
 from lowtide.loops.dispatch import Dispatcher
 from lowtide.loops.housekeeping import ExpireLoop, SweepLoop
+from lowtide.loops.leasing import Leasing
 from lowtide.loops.listen import ListenLoop
 from lowtide.loops.ownership import OwnershipLoop
 from lowtide.loops.runner import Loop, Loops
@@ -64,7 +66,7 @@ class Worker:
         self._work = store.work
         self._clock = clock
         self._upstreams = upstreams
-        self._hours = hours_by_model(settings, catalogue.entries)
+        self._catalogue = catalogue
         self._calibrations = Calibrations(store.calibrations)
         self.token_models = self._calibrations.models
         self._committer = Committer(
@@ -77,14 +79,16 @@ class Worker:
             on_settled=lambda: self.wake("assemble"),
             prices=lambda: catalogue.prices,
         )
-        self._dispatcher = Dispatcher(
-            worker_id, store.work, blobs, clock, draw, upstreams, self._committer,
-            attempts_max=settings.dispatch.attempts_max,
-            lease_ttl_s=ttl_s,
-            on_answer=self._calibrations.finished,
-            in_flight_max=settings.limits.requests_in_flight,
+        core = Dispatch(attempts_max=settings.dispatch.attempts_max)
+        leasing = Leasing(
+            worker_id, store.work, blobs, core, upstreams, ttl_s,
+            in_flight_max=lambda: allowance.defaults.requests_in_flight,
             lose_input=store.lifecycle.lose_input,
-            hours=self._hours,
+            hours=lambda: catalogue.hours,
+        )  # fmt: skip
+        self._dispatcher = Dispatcher(
+            core, leasing, clock, draw, upstreams, self._committer,
+            on_answer=self._calibrations.finished,
         )  # fmt: skip
         validate = ValidateLoop(
             worker_id, store.lifecycle, blobs, clock, catalogue, settings.limits, self.wake,
@@ -143,7 +147,8 @@ class Worker:
         if self._committer.trouble is not None:
             return dict.fromkeys(status, f"results cannot be stored: {self._committer.trouble}")
         now = self._clock.now()
-        closed = {m: h.opens for m, h in self._hours.items() if m in status and not h.is_open(now)}
+        hours = self._catalogue.hours.items()
+        closed = {m: h.opens for m, h in hours if m in status and not h.is_open(now)}
         return status | closed
 
     def begin_drain(self) -> None:

@@ -11,7 +11,7 @@ URL = "http://shown/v1"
 
 
 def shown(name: str, **labels: str) -> float | None:
-    return REGISTRY.get_sample_value(f"lowtide_replica_{name}", {"replica": URL, **labels})
+    return REGISTRY.get_sample_value(f"lowtide_replica_{name}", {"replica": "shown", **labels})
 
 
 def test_a_replica_shows_its_window_what_bounds_it_and_what_gave_way() -> None:

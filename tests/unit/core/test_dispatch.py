@@ -69,7 +69,7 @@ def test_a_replica_without_a_chunk_of_its_own_helps_with_somebody_elses() -> Non
     run = add(core, 10)
     take_all(core, a)
     assert [request.line for request in take_all(core, b)] == list(range(3, 11))
-    assert run.attached_to == "http://a"
+    assert run.attached_to == "a"
 
 
 def test_a_replica_for_many_models_takes_from_each() -> None:
@@ -401,3 +401,14 @@ def test_a_late_transport_failure_cannot_carry_over_its_wish_without_bound() -> 
     outcome: Transient = msgspec.structs.replace(SERVER_ERROR, retry_after_s=1e9)
     (decision,) = settle_all(core, one, [request], outcome, 1.0)
     assert decision == TryAgain(1.0 + limits.BACKOFF_CAP_S)
+
+
+def test_a_replica_that_is_forgotten_leaves_its_chunks_to_whoever_comes() -> None:
+    core = Dispatch()
+    a, b = replica("http://a", window=1), replica("http://b", window=1)
+    run = add(core, 4)
+    assert core.take(a, 0.0) is not None
+    core.forget("a")
+    assert run.attached_to is None
+    assert core.take(b, 0.0) is not None
+    assert run.attached_to == "b"

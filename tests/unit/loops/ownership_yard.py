@@ -46,10 +46,10 @@ class Worker:
     def announce(self) -> None:
         self.announced += 1
 
-    def retreat(self, urls: frozenset[str], models: frozenset[str]) -> None:
-        self.retreats.append((urls, models))
-        for url in urls:
-            self.replicas[url].in_flight = 0
+    def retreat(self, replica_names: frozenset[str], models: frozenset[str]) -> None:
+        self.retreats.append((replica_names, models))
+        for name in replica_names:
+            self.replicas[name].in_flight = 0
 
     @property
     def sends_to(self) -> set[str]:

@@ -197,7 +197,7 @@ async def test_prompts_that_are_not_read_yet_make_way_for_a_live_call_at_once(
     await ground.poll()
     await bench.dispatch()
     await bench.engine.saw(lambda: len(bench.engine.waiting) == 8)
-    requests = bench.dispatcher.calls_on(ground.replica.url)
+    requests = bench.dispatcher.calls_on(ground.replica.name)
     for request in requests:
         request.tokens = 20_000
         ground.controller.pacer.sent(request.tokens, bench.clock.monotonic())
@@ -223,7 +223,7 @@ async def test_a_watched_call_makes_way_until_its_first_token_and_not_for_ever(
     ground.controller.pacer.active = True
     await bench.dispatch()
     await bench.engine.saw(lambda: len(bench.engine.waiting) > 0)
-    read, unread, tired = bench.dispatcher.calls_on(ground.replica.url)[:3]
+    read, unread, tired = bench.dispatcher.calls_on(ground.replica.name)[:3]
     for request in (read, unread, tired):
         ground.replica.prompt_read(request.tokens, 0.0)
         request.tokens, request.is_read = 9_000, False

@@ -53,7 +53,7 @@ async def test_an_idle_worker_asks_again_after_the_poll_and_not_before(bench: Wo
 async def test_batch_work_starts_in_its_hours_alone(bench: WorkBench) -> None:
     """The bench begins at 01:04."""
     batch = await bench.batch(3)
-    bench.dispatcher._leasing._hours = {MODEL: hours_of("02:00-03:00", "UTC")}
+    bench.hours[MODEL] = hours_of("02:00-03:00", "UTC")
     await bench.dispatch()
     assert not bench.engine.calls
     bench.clock.advance(3600)

@@ -5,12 +5,16 @@ from collections.abc import Sequence
 
 from lowtide import limits
 from lowtide.core.batch import Batch
+from lowtide.core.current import Current
+from lowtide.core.dispatch import Dispatch
+from lowtide.core.opening import Hours
 from lowtide.core.replica import Replica
 from lowtide.core.segment import decode_index
 from lowtide.loops.assemble import AssembleLoop
 from lowtide.loops.attempt import Upstream
 from lowtide.loops.commit import Committer
 from lowtide.loops.dispatch import Dispatcher
+from lowtide.loops.leasing import Leasing
 from lowtide.ports.blobs import Blobs
 from lowtide.ports.store import Store
 from lowtide.testing.fake_engine import PATIENCE_S, FakeEngine
@@ -47,15 +51,21 @@ class WorkBench:
         self.committer = Committer(
             "w", self.work, self.blobs, self._new_id, on_settled=lambda: self._wake("settled")
         )
-        self.dispatcher = Dispatcher(
+        self.hours: dict[str, Hours] = {}
+        self.upstreams: Current[Upstream] = Current(upstreams or [self.upstream])
+        core = Dispatch()
+        leasing = Leasing(
             "w",
             self.work,
             self.blobs,
-            self.clock,
-            lambda: 0.5,
-            upstreams or [self.upstream],
-            self.committer,
+            core,
+            self.upstreams,
+            limits.LEASE_TTL_S,
             lose_input=self.store.lifecycle.lose_input,
+            hours=lambda: self.hours,
+        )
+        self.dispatcher = Dispatcher(
+            core, leasing, self.clock, lambda: 0.5, self.upstreams, self.committer
         )
         self.committer.holdings = self.dispatcher
         self.committer.wake = lambda: self._wake("commit")

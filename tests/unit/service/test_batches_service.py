@@ -33,7 +33,6 @@ class Bench:
             Catalogue([ModelEntry(id="test-model")]),
             clock,
             self._new_id,
-            Settings(),
             LimitService(store.tenants, store.ledger, clock, Settings().limits),
             self.woken.append,
             lambda: self.replicas,

@@ -79,3 +79,16 @@ def test_the_message_names_cap_spent_and_estimate() -> None:
 
 def test_a_month_begins_at_its_first_instant() -> None:
     assert month_of(datetime(2026, 11, 21, 3, 4, 5, 6, UTC)) == datetime(2026, 11, 1, tzinfo=UTC)
+
+
+async def test_defaults_that_were_read_again_hold_at_once_beside_the_overrides(
+    allowance: LimitService, store: Store
+) -> None:
+    await store.tenants.change_organization(
+        DEFAULT_ORGANIZATION, limits=OrganizationLimits(file_bytes=7), spend_cap_pico=None
+    )
+    assert (await allowance.of(DEFAULT_PROJECT)).batches_per_hour == 9
+    allowance.reload(Limits(batches_per_hour=3, file_bytes=100))
+    bounds = await allowance.of(DEFAULT_PROJECT)
+    assert (bounds.batches_per_hour, bounds.file_bytes) == (3, 7)
+    assert allowance.defaults.batches_per_hour == 3

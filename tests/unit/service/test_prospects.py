@@ -32,7 +32,6 @@ class House:
             catalogue,
             clock,
             lambda prefix: f"{prefix}{next(self.ids):024d}",
-            settings,
             LimitService(store.tenants, store.ledger, clock, settings.limits),
             lambda _: None,
             lambda: {"test-model": None},

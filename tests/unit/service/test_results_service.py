@@ -36,7 +36,6 @@ class Run:
             Catalogue([]),
             clock,
             lambda p: p + "x" * 24,
-            Settings(),
             allowance,
             lambda _: None,
         )

@@ -181,7 +181,6 @@ class House:
                 self._ground.catalogue,
                 self.clock,
                 self._ground.new_id,
-                Settings(),
                 self.allowance,
                 worker.wake if worker else lambda _: None,
             )

@@ -79,17 +79,7 @@ class Worker:
             on_settled=lambda: self.wake("assemble"),
             prices=lambda: catalogue.prices,
         )
-        core = Dispatch(attempts_max=settings.dispatch.attempts_max)
-        leasing = Leasing(
-            worker_id, store.work, blobs, core, upstreams, ttl_s,
-            in_flight_max=lambda: allowance.defaults.requests_in_flight,
-            lose_input=store.lifecycle.lose_input,
-            hours=lambda: catalogue.hours,
-        )  # fmt: skip
-        self._dispatcher = Dispatcher(
-            core, leasing, clock, draw, upstreams, self._committer,
-            on_answer=self._calibrations.finished,
-        )  # fmt: skip
+        self._dispatcher = self._hands(settings, store, blobs, allowance, draw)
         validate = ValidateLoop(
             worker_id, store.lifecycle, blobs, clock, catalogue, settings.limits, self.wake,
             token_models=self._calibrations.models,
@@ -191,6 +181,36 @@ class Worker:
             await self._work.release_worker(self.id)
         except StoreError as error:  # the leases will run out
             log.warning("worker.not_released", error=str(error))
+
+    def _hands(
+        self,
+        settings: Settings,
+        store: Store,
+        blobs: Blobs,
+        allowance: LimitService,
+        draw: Callable[[], float],
+    ) -> Dispatcher:
+        core = Dispatch(attempts_max=settings.dispatch.attempts_max)
+        leasing = Leasing(
+            self.id,
+            store.work,
+            blobs,
+            core,
+            self._upstreams,
+            settings.dispatch.lease_ttl_s,
+            in_flight_max=lambda: allowance.defaults.requests_in_flight,
+            lose_input=store.lifecycle.lose_input,
+            hours=lambda: self._catalogue.hours,
+        )
+        return Dispatcher(
+            core,
+            leasing,
+            self._clock,
+            draw,
+            self._upstreams,
+            self._committer,
+            on_answer=self._calibrations.finished,
+        )
 
     def _share(
         self, worker_id: str, store: Store, shared: Mapping[str, Replica], lease_ttl_s: float

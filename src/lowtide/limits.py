@@ -47,6 +47,8 @@ UPLOAD_URL_TTL_S: Final = 3600  # a signed PUT address is good for an hour, once
 UPLOAD_SECRET_CHARS_MIN: Final = 32  # of a configured secret: 128 bits even in hex
 CONFIG_PROBLEMS_SHOWN: Final = 20  # mistakes in the settings told at once: a screen of them
 REPEATED_POST_WINDOW_S: Final = 600  # SDKs retry a timed-out POST for at most this long
+ANSWER_DOUBTED_S: Final = 60  # an answer that was sent may have been lost on its way: SDKs then
+# repeat the call after half a second to eight
 URL_BYTES_MAX: Final = 8 * KIB  # path and query together
 REQUEST_HEADERS_BYTES_MAX: Final = 64 * KIB  # what h11 allows; httptools has no bound of its own
 FORM_PARTS_MAX: Final = 32  # of an upload form; the clients send at most six

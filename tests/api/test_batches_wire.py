@@ -122,6 +122,9 @@ def test_a_page_size_out_of_bounds_is_refused(bench: Bench, limit: str) -> None:
     assert (answer.status, answer.error["param"]) == (400, "limit")
 
 
+RETRY = {"x-stainless-retry-count": "1"}
+
+
 def test_a_client_that_gave_up_and_asks_again_has_one_batch(bench: Bench) -> None:
     body = msgspec.json.encode(wish(bench.upload()))
     bench.door.run(_arm(bench, 1))
@@ -129,8 +132,9 @@ def test_a_client_that_gave_up_and_asks_again_has_one_batch(bench: Bench) -> Non
     gone.request("POST", "/v1/batches", body)
     bench.door.run(bench.batches.stored.wait())
     gone.close()  # its time-out came before the answer
-    again = bench.door.ask("POST", "/v1/batches", body).json
-    assert ids_of(bench) == [again["id"]]
+    again = bench.door.ask("POST", "/v1/batches", body, RETRY)
+    assert ids_of(bench) == [again.json["id"]]
+    assert again.headers["lowtide-existing-batch"] == "true"
     bench.door.run(_release(bench))
 
 
@@ -143,28 +147,90 @@ def test_an_answer_that_nobody_heard_does_not_count(bench: Bench) -> None:
     gone.close()
     bench.door.ask("GET", "/health")  # the server has seen the end of the other connection by now
     bench.door.run(_release(bench))
-    again = bench.door.ask("POST", "/v1/batches", body).json
-    assert ids_of(bench) == [again["id"]]
+    again = bench.door.ask("POST", "/v1/batches", body, RETRY)
+    assert ids_of(bench) == [again.json["id"]]
+    assert again.headers["lowtide-existing-batch"] == "true"
 
 
 def test_two_deliberate_creates_of_the_same_are_two_batches(bench: Bench) -> None:
     body = wish(bench.upload())
-    first, second = bench.post(body).json["id"], bench.post(body).json["id"]
-    assert ids_of(bench) == [second, first]
+    first, second = bench.post(body), bench.post(body)
+    assert ids_of(bench) == [second.json["id"], first.json["id"]]
+    assert "lowtide-existing-batch" not in second.headers
 
 
-def test_a_declared_retry_is_one_batch_even_when_the_first_was_answered(bench: Bench) -> None:
+def test_identical_creates_at_the_same_moment_are_batches_of_their_own(bench: Bench) -> None:
+    body = msgspec.json.encode(wish(bench.upload()))
+    bench.door.run(_arm(bench, 1))
+    first = http.client.HTTPConnection("127.0.0.1", bench.door.port, timeout=30)
+    first.request("POST", "/v1/batches", body)
+    bench.door.run(bench.batches.stored.wait())
+    second = bench.door.ask("POST", "/v1/batches", body).json["id"]
+    bench.door.run(_release(bench))
+    answered = json.loads(first.getresponse().read())["id"]
+    first.close()
+    assert sorted(ids_of(bench)) == sorted([second, answered])
+    assert second != answered
+
+
+def test_a_declared_retry_is_one_batch_even_when_the_first_was_just_answered(
+    bench: Bench,
+) -> None:
     body = wish(bench.upload())
     first = bench.post(body).json["id"]
-    assert bench.post(body, **{"x-stainless-retry-count": "1"}).json["id"] == first
+    assert bench.post(body, **RETRY).json["id"] == first
     assert bench.post(body, **{"x-stainless-retry-count": "0"}).json["id"] != first
+
+
+def test_a_declared_retry_after_a_cancelled_run_is_a_new_batch(bench: Bench) -> None:
+    body = wish(bench.upload())
+    first = bench.post(body).json["id"]
+    bench.door.ask("POST", f"/v1/batches/{first}/cancel")
+    assert bench.post(body, **RETRY).json["id"] != first
+
+
+@pytest.mark.parametrize("purpose", ["batch", "batch-api"])
+def test_result_ids_appear_when_the_batch_has_ended_and_as_partial_ones_before(
+    bench: Bench, purpose: str
+) -> None:
+    batch_id = bench.post(wish(bench.upload(3, purpose))).json["id"]
+    bench.plan()
+    ids = {"output": f"file-out-{batch_id[6:]}", "error": f"file-err-{batch_id[6:]}"}
+
+    def shown(**headers: str) -> dict[str, dict[str, Any]]:
+        batch = bench.door.ask("GET", f"/v1/batches/{batch_id}", None, headers).json
+        return {
+            prefix: {kind: batch[f"{prefix}{kind}_file_id"] for kind in ids}
+            for prefix in ("", "partial_")
+        }
+
+    nothing = {"output": None, "error": None}
+    assert shown() == {"": nothing, "partial_": nothing}
+    bench.settle(batch_id, ok=[1], bad=[2])
+    assert shown() == {"": nothing, "partial_": ids}
+    early = {"user-agent": "BatchOpenAI/Python 2.54.0"}
+    assert shown(**early) == {"": ids, "partial_": ids}
+    bench.settle(batch_id, ok=[3])
+    assert shown() == {"": nothing, "partial_": ids}  # finalizing: not whole yet
+    bench.assemble()
+    assert shown() == shown(**early) == {"": ids, "partial_": nothing}
+
+
+def test_a_list_shows_result_ids_by_the_same_rule(bench: Bench) -> None:
+    batch_id = bench.post(wish(bench.upload(2))).json["id"]
+    bench.plan()
+    bench.settle(batch_id, ok=[1])
+    for agent, early in (("OpenAI/Python", False), ("BatchOpenAI/Python", True)):
+        (one,) = bench.door.ask("GET", "/v1/batches", None, {"user-agent": agent}).json["data"]
+        assert (one["output_file_id"] is not None) is early
+        assert one["partial_output_file_id"] is not None
 
 
 def test_results_are_read_line_by_line_while_the_batch_runs(bench: Bench) -> None:
     batch_id = bench.post(wish(bench.upload(5))).json["id"]
     bench.plan()
     bench.settle(batch_id, ok=[4, 2])
-    file_id = bench.door.ask("GET", f"/v1/batches/{batch_id}").json["output_file_id"]
+    file_id = bench.door.ask("GET", f"/v1/batches/{batch_id}").json["partial_output_file_id"]
     seen, offset, incomplete = [], 0, "true"
     for step in range(3):
         path = f"/v1/files/{file_id}/content" + (f"?offset={offset}" if offset else "")

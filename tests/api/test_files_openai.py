@@ -64,6 +64,26 @@ def test_pages_follow_each_other_to_the_end(client: OpenAI) -> None:
     assert first.has_more
     assert (first.first_id, first.last_id) == (made[0], made[1])  # type: ignore[attr-defined]
     assert not client.files.list(after=made[3], order="asc").has_more
+    with pytest.raises(openai.BadRequestError, match="No file found") as refused:
+        client.files.list(after="file-unknown")
+    assert refused.value.param == "after"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/batches",
+        "/v1/uploads",
+        "/v1/files/multipart/initiate",
+        "/v1/files/multipart/complete",
+        "/v1/files/multipart/abort",
+    ],
+)
+def test_deep_json_is_refused_at_every_control_route(door: Door, path: str) -> None:
+    body = b'{"metadata":' + b"[" * 2000 + b"]" * 2000 + b"}"
+    answer = door.ask("POST", path, body, {"content-type": "application/json"})
+    assert (answer.status, answer.error["code"]) == (400, "invalid_request")
+    assert "nested too deeply" in answer.error["message"]
 
 
 def test_a_list_can_be_of_one_purpose(client: OpenAI) -> None:

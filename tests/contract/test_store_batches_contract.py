@@ -6,8 +6,9 @@ from datetime import timedelta
 import msgspec
 import pytest
 
-from lowtide.core.batch import Batch
+from lowtide.core.batch import Batch, BatchError
 from lowtide.core.plan import ModelShare
+from lowtide.ports.store import UnknownCursor
 from lowtide.testing.store_world import World
 
 
@@ -38,28 +39,50 @@ async def test_another_projects_batch_is_unknown(world: World) -> None:
 # ---- repeated creates
 
 
-async def test_a_create_that_got_no_answer_is_not_done_twice(world: World) -> None:
+async def test_a_create_that_does_not_say_that_it_repeats_is_a_new_batch(world: World) -> None:
     first = await create(world, "same")
-    assert (await create(world, "same")).id == first.id
-    assert len(await world.store.batches.page("p1", after=None, limit=9)) == 1
-
-
-async def test_after_its_answer_an_identical_create_is_a_new_batch(world: World) -> None:
-    first = await create(world, "same")
-    await world.store.batches.mark_answered(first.id)
     assert (await create(world, "same")).id != first.id
 
 
-async def test_a_declared_repetition_returns_the_answered_batch_too(world: World) -> None:
+async def test_a_repetition_of_a_create_that_got_no_answer_returns_its_batch(world: World) -> None:
     first = await create(world, "same")
-    await world.store.batches.mark_answered(first.id)
+    world.pass_time(599)
     assert (await create(world, "same", repeat=True)).id == first.id
+    assert len(await world.store.batches.page("p1", after=None, limit=9)) == 1
 
 
-async def test_a_repetition_returns_the_batch_as_it_is_now(world: World) -> None:
+async def test_a_repetition_within_a_minute_of_the_answer_returns_its_batch(world: World) -> None:
     first = await create(world, "same")
-    await world.store.batches.cancel("p1", first.id, world.now)
-    assert (await create(world, "same")).status == "cancelling"
+    await world.store.batches.mark_answered(first.id, world.now)
+    world.pass_time(60)
+    assert (await create(world, "same", repeat=True)).id == first.id
+    world.pass_time(1)
+    assert (await create(world, "same", repeat=True)).id != first.id
+
+
+async def test_a_batch_that_was_cancelled_is_never_what_a_repetition_means(world: World) -> None:
+    for is_answered in (True, False):
+        first = await create(world, "same")
+        if is_answered:
+            await world.store.batches.mark_answered(first.id, world.now)
+        await world.store.batches.cancel("p1", first.id, world.now)
+        assert (await world.see(first)).status == "cancelling"
+        assert (await create(world, "same", repeat=True)).id != first.id
+        world.pass_time(601)
+
+
+@pytest.mark.parametrize("is_answered", [True, False])
+async def test_a_batch_that_has_ended_is_meant_only_if_its_client_never_heard_of_it(
+    world: World, is_answered: bool
+) -> None:
+    first = await create(world, "same")
+    if is_answered:
+        await world.store.batches.mark_answered(first.id, world.now)
+    lease = await world.store.lifecycle.claim_validation("w", world.now, 30)
+    assert lease is not None and lease.batch.id == first.id
+    assert await world.store.lifecycle.reject(lease, [BatchError("c", "m")], 1, world.now)
+    again = await create(world, "same", repeat=True)
+    assert (again.id == first.id) is not is_answered
 
 
 async def test_a_create_before_since_is_not_repeated(world: World) -> None:
@@ -71,14 +94,23 @@ async def test_a_create_before_since_is_not_repeated(world: World) -> None:
 
 async def test_other_digests_and_projects_are_no_repetition(world: World) -> None:
     first = await create(world, "same")
-    assert (await create(world, "other")).id != first.id
+    assert (await create(world, "other", repeat=True)).id != first.id
     foreign = world.batch_record(await world.file(project="p2"))
     added = await world.store.batches.add(foreign, digest="same", repeat=True, since=world.now)
     assert added.id == foreign.id
 
 
-async def test_identical_creates_at_once_make_one_batch(world: World) -> None:
-    created = await asyncio.gather(*(create(world, "same") for _ in range(8)))
+async def test_what_a_repetition_means_is_known_before_it_is_added(world: World) -> None:
+    first = await create(world, "same")
+    found = world.store.batches.repeated
+    since = world.now - timedelta(seconds=600)
+    assert (await found("p1", "same", since=since, now=world.now)) == first
+    assert await found("p1", "other", since=since, now=world.now) is None
+    assert await found("p2", "same", since=since, now=world.now) is None
+
+
+async def test_identical_repetitions_at_once_make_one_batch(world: World) -> None:
+    created = await asyncio.gather(*(create(world, "same", repeat=True) for _ in range(8)))
     assert len({batch.id for batch in created}) == 1
     assert len(await world.store.batches.page("p1", after=None, limit=9)) == 1
 
@@ -98,11 +130,12 @@ async def test_pages_walk_newest_first_even_when_born_in_one_instant(world: Worl
     assert walked == [batch.id for batch in reversed(batches)]
 
 
-async def test_a_page_behind_an_unknown_id_is_empty(world: World) -> None:
+async def test_a_page_behind_an_unknown_id_is_refused(world: World) -> None:
     foreign = await world.validating(project="p2")
     await world.validating()
-    assert await world.store.batches.page("p1", after="batch_unknown", limit=9) == []
-    assert await world.store.batches.page("p1", after=foreign.id, limit=9) == []
+    for unknown in ("batch_unknown", foreign.id):
+        with pytest.raises(UnknownCursor):
+            await world.store.batches.page("p1", after=unknown, limit=9)
 
 
 # ---- cancel

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from lowtide.ports.store import StoreError
+from lowtide.ports.store import StoreError, UnknownCursor
 from lowtide.testing.store_world import World
 
 
@@ -54,11 +54,12 @@ async def test_a_page_may_be_of_one_purpose(world: World) -> None:
     assert page == [other]
 
 
-async def test_a_page_behind_an_unknown_id_is_empty(world: World) -> None:
+async def test_a_page_behind_an_unknown_id_is_refused(world: World) -> None:
     foreign = await world.file(project="p2")
     await world.file()
-    assert await world.store.files.page("p1", after="file-unknown", limit=9) == []
-    assert await world.store.files.page("p1", after=foreign.id, limit=9) == []
+    for unknown in ("file-unknown", foreign.id):
+        with pytest.raises(UnknownCursor):
+            await world.store.files.page("p1", after=unknown, limit=9)
 
 
 async def test_a_page_begins_behind_a_file_deleted_meanwhile(world: World) -> None:

@@ -106,5 +106,5 @@ async def test_only_an_unanswered_one_is_taken_for_a_repetition(world: World) ->
     assert found is not None and found.id == first.batch.id
     assert await store.flex.unanswered("p1", "other", since) is None
     assert await store.flex.unanswered("p2", "same", since) is None
-    await store.batches.mark_answered(first.batch.id)
+    await store.batches.mark_answered(first.batch.id, world.now)
     assert await store.flex.unanswered("p1", "same", since) is None

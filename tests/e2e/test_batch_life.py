@@ -350,7 +350,7 @@ async def test_results_can_be_read_while_the_batch_runs(house: House, engine: Ru
     engine.rule = lambda text, _: None if int(text[1:]) <= 25 else HANG
     batch = await house.start(asks(100))
     seen = await house.until(batch, lambda seen: seen["request_counts"]["completed"] == 25)
-    got = await house.http.get(f"/v1/files/{seen['output_file_id']}/content")
+    got = await house.http.get(f"/v1/files/{seen['partial_output_file_id']}/content")
     assert got.headers["x-incomplete"] == "true"
     assert sorted(place_of(line) for line in parsed(got.content)) == list(range(1, 26))
     await house.cancel(batch)

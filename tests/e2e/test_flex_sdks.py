@@ -174,7 +174,7 @@ async def test_a_repeated_background_call_is_the_one_that_got_no_answer(
     second = (await house.http.post("/v1/responses", json=body, headers=again)).json()
     assert first["id"] != second["id"], "the first was answered"
     store: Any = house.application.store
-    monkeypatch.setattr(store.batches, "mark_answered", lambda _: asyncio.sleep(0))
+    monkeypatch.setattr(store.batches, "mark_answered", lambda *_: asyncio.sleep(0))
     lost = (await house.http.post("/v1/responses", json=body)).json()
     found = (await house.http.post("/v1/responses", json=body, headers=again)).json()
     another = (await house.http.post("/v1/responses", json=body)).json()

@@ -32,7 +32,8 @@ from lowtide.service.new_batch import NewBatch
 router = APIRouter(tags=["batches"])
 
 _RETRY_COUNT: Final = "x-stainless-retry-count"
-
+_EARLY_READER: Final = "BatchOpenAI/"
+EXISTING_HEADER: Final = "Lowtide-Existing-Batch"
 
 _FIELDS: Final = {
     "input_file_id": {"type": "string"},
@@ -60,6 +61,7 @@ _FIELDS: Final = {
             "invalid_purpose",
             "file_not_ready",
             "file_not_found",
+            "file_expired",
             "file_lost",
             "request_too_large",
             "rate_limit_exceeded",
@@ -78,7 +80,7 @@ async def create(request: Request) -> Response:
     asked = parse_create(await read_json(request))
     if asked.dry_run:
         return await _estimate(request, asked)
-    repeat = request.headers.get(_RETRY_COUNT, "0").strip() not in ("", "0")
+    repeat = _is_repetition(request)
     created = await service.create(caller.project_id, caller.user_id, asked, repeat=repeat)
     note_subject(request, created.batch.id)
     response = await _created_answer(request, created)
@@ -138,6 +140,11 @@ async def cancel(request: Request, batch_id: str) -> Response:
     return await _answer(request, batch)
 
 
+def _is_repetition(request: Request) -> bool:
+    """Whether the SDK says that it sends this once more, because it got no (good) answer."""
+    return request.headers.get(_RETRY_COUNT, "0").strip() not in ("", "0")
+
+
 def parse_create(body: dict[str, Any]) -> NewBatch:
     """The fields of `body` that we know. Raises LowtideError naming the field of the wrong type."""
     return as_struct(body, NewBatch)
@@ -152,7 +159,7 @@ async def _created_answer(request: Request, created: Created) -> Response:
         progress = msgspec.structs.replace(progress, verdict=created.verdict)
     flat = render_batch(batch, progress, "openai", cost)
     job = together.created(render_batch(batch, progress, "together", cost), created.warning)
-    headers = _feasibility_header(progress.verdict)
+    headers = _feasibility_header(progress.verdict) | _existing_header(created)
     match fixed_dialect(request):
         case "openai":
             return json_response(flat, headers=headers)
@@ -168,10 +175,24 @@ def _feasibility_header(verdict: Verdict) -> dict[str, str]:
     return {} if verdict.kept == "unknown" else {"Lowtide-Feasibility": verdict.kept}
 
 
+def _existing_header(created: Created) -> dict[str, str]:
+    """Says that a repeated create was answered with the batch of an earlier one."""
+    return {EXISTING_HEADER: "true"} if created.existed else {}
+
+
 async def _answer(request: Request, batch: Batch) -> Response:
     service = services_of(request).batches
     (progress,), (cost,) = await service.progress([batch]), await service.costs([batch])
-    return json_response(render_batch(batch, progress, dialect_of(request, batch.dialect), cost))
+    dialect = dialect_of(request, batch.dialect)
+    shown = render_batch(batch, progress, dialect, cost, early_ids=_reads_early(request))
+    return json_response(shown)
+
+
+def _reads_early(request: Request) -> bool:
+    """Whether the client takes `output_file_id` for what is finished by now: autobatcher does, and
+    reads partial results by it. All others take it for the whole result, as vendors set it.
+    """
+    return request.headers.get("user-agent", "").startswith(_EARLY_READER)
 
 
 async def _estimate(request: Request, asked: NewBatch) -> Response:
@@ -188,10 +209,10 @@ async def _render_list(
     """All in the client's shape. Long error lists are cut: a page of them would be megabytes."""
     service = services_of(request).batches
     progress, costs = await service.progress(batches), await service.costs(batches)
-    kept = limits.ERRORS_IN_LIST
+    kept, early_ids = limits.ERRORS_IN_LIST, _reads_early(request)
     short = [msgspec.structs.replace(batch, errors=batch.errors[:kept]) for batch in batches]
     return [
-        render_batch(batch, its_progress, dialect, its_cost)
+        render_batch(batch, its_progress, dialect, its_cost, early_ids=early_ids)
         for batch, its_progress, its_cost in zip(short, progress, costs, strict=True)
     ]
 

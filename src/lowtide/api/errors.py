@@ -49,6 +49,7 @@ STATUS_OF: Final[Mapping[ErrorCode, int]] = MappingProxyType(
         "key_not_found": 404,
         "not_found": 404,
         "method_not_allowed": 405,
+        "file_expired": 410,
         "file_lost": 410,
         "upload_expired": 410,
         "offset_expired": 410,

@@ -38,6 +38,8 @@ async def read_json(request: Request) -> dict[str, Any]:
         return {}
     try:
         value = msgspec.json.decode(body)
+    except RecursionError:
+        raise LowtideError("invalid_request", "The request body is nested too deeply.") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise LowtideError(
             "invalid_request", f"The request body is not valid JSON: {error}"

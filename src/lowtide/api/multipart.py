@@ -5,9 +5,11 @@ its bytes go to the sink at once. Guards: what a form can make us hold is bounde
 contains.
 """
 
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Final, Protocol
+from urllib.parse import unquote_to_bytes
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
@@ -103,10 +105,10 @@ class FormParser:
         _, options = parse_options_header(self._disposition)
         if b"name" not in options:
             raise _malformed("a part has no name")
-        filename = options.get(b"filename")
-        self._events.append(
-            PartBegin(_text(options[b"name"]), None if filename is None else _text(filename))
-        )
+        filename = _extended_filename(self._disposition)
+        if filename is None and (plain := options.get(b"filename")) is not None:
+            filename = _text(plain)
+        self._events.append(PartBegin(_text(options[b"name"]), filename))
 
     def _on_part_data(self, data: bytes, start: int, end: int) -> None:
         self._events.append(PartData(data[start:end]))
@@ -160,6 +162,22 @@ def boundary_of(content_type: str) -> bytes:
     if not boundary:
         raise _malformed("the Content-Type has no boundary")
     return boundary
+
+
+_QUOTED: Final = re.compile(rb'"(?:\\.|[^"\\])*"')
+_EXTENDED: Final = re.compile(rb";\s*filename\*\s*=\s*([\w-]+)'[^';]*'([^;\s]*)", re.IGNORECASE)
+_CHARSETS: Final = {b"utf-8": "utf-8", b"iso-8859-1": "latin-1"}
+
+
+def _extended_filename(disposition: bytes) -> str | None:
+    """The value of `filename*` (RFC 8187), which some clients send for names beyond ASCII, and
+    which goes before `filename`; None where there is none that can be read.
+    """
+    found = _EXTENDED.search(_QUOTED.sub(b'""', disposition))
+    charset = _CHARSETS.get(found[1].lower()) if found is not None else None
+    if found is None or charset is None:
+        return None
+    return unquote_to_bytes(found[2]).decode(charset, "replace")
 
 
 def _text(raw: bytes | bytearray) -> str:

@@ -39,6 +39,7 @@ class UsageAmounts(BaseModel):
     output_tokens: int
     reasoning_tokens: int
     total_tokens: int
+    unreported_requests: int
     currency: str
     amount: str
     live_amount: str

@@ -157,7 +157,7 @@ def watch(
     batch = read_view(answer, BatchView)
     if not as_json:
         show_end(batch)
-        if batch.output_file_id or batch.error_file_id:
+        if batch.output_id or batch.error_id:
             command = f"lowtide batches results {escape(batch.id)} -o results.jsonl"
             screen.note(f"Next: [bold]{command}[/]")
     raise typer.Exit(exit_code_of(batch))

@@ -22,15 +22,15 @@ def collect(
     next finds a file. A batch that failed validation leaves nothing.
     """
     found: JsonObject = {"output": None, "output_lines": 0, "errors": None, "error_lines": 0}
-    if batch.output_file_id is not None:
+    if batch.output_id is not None:
         found["output"] = str(output)
-        found["output_lines"] = _fetch(client, batch.output_file_id, output, quiet)
+        found["output_lines"] = _fetch(client, batch.output_id, output, quiet)
     elif batch.is_over and batch.status != "failed" and not output.exists():
         output.touch()
         found["output"] = str(output)
-    if batch.error_file_id is not None:
+    if batch.error_id is not None:
         found["errors"] = str(errors)
-        found["error_lines"] = _fetch(client, batch.error_file_id, errors, quiet)
+        found["error_lines"] = _fetch(client, batch.error_id, errors, quiet)
     return found
 
 
@@ -65,11 +65,11 @@ class _Tail:
 
     def take(self, _answer: JsonObject, batch: BatchView) -> None:
         """Append what is new. After a broken connection the next call does it again."""
-        if batch.output_file_id is None or self._lines >= batch.counts.completed:
+        if batch.output_id is None or self._lines >= batch.counts.completed:
             return
         before = self._stream.tell() if self._stream.seekable() else None
         try:
-            self._lines = self._client.copy_growth(batch.output_file_id, self._lines, self._stream)
+            self._lines = self._client.copy_growth(batch.output_id, self._lines, self._stream)
         except httpx.TransportError:
             if before is None:
                 raise

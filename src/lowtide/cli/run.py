@@ -130,9 +130,9 @@ def _remove_stale(batch: BatchView, paths: _Paths) -> None:
     """Results of another run, that --force allowed to replace and that nothing will replace."""
     if batch.status == "failed":
         return
-    if batch.output_file_id is None:
+    if batch.output_id is None:
         paths.output.unlink(missing_ok=True)
-    if batch.error_file_id is None:
+    if batch.error_id is None:
         paths.errors.unlink(missing_ok=True)
 
 

@@ -86,6 +86,8 @@ class BatchView(msgspec.Struct, frozen=True):
     cancelled_at: int | None = None
     output_file_id: str | None = None
     error_file_id: str | None = None
+    partial_output_file_id: str | None = None
+    partial_error_file_id: str | None = None
     request_counts: CountsView | None = None
     usage: UsageView | None = None
     cost: AmountsView | None = None
@@ -97,6 +99,16 @@ class BatchView(msgspec.Struct, frozen=True):
     feasibility: FeasibilityView | None = None
     errors_total: int | None = None
     model: str | None = None
+
+    @property
+    def output_id(self) -> str | None:
+        """The file of the results so far; of all of them once the batch is over."""
+        return self.output_file_id or self.partial_output_file_id
+
+    @property
+    def error_id(self) -> str | None:
+        """The same of the failed lines."""
+        return self.error_file_id or self.partial_error_file_id
 
     @property
     def is_over(self) -> bool:

@@ -12,6 +12,7 @@ ErrorCode = Literal[
     "unsupported_endpoint",
     "invalid_purpose",
     "file_not_found",
+    "file_expired",  # past its expires_at, whether its bytes are swept by now or not
     "file_lost",  # its bytes are gone: an operator's loss, not the caller's
     "file_not_ready",  # metadata known, bytes not (yet) uploaded
     "batch_not_found",

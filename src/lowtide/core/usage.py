@@ -6,12 +6,17 @@ from lowtide import limits
 
 
 class Usage(msgspec.Struct, frozen=True):
-    """Tokens. `cached_tokens` is part of `input_tokens`, `reasoning_tokens` of `output_tokens`."""
+    """Tokens. `cached_tokens` is part of `input_tokens`, `reasoning_tokens` of `output_tokens`.
+
+    `unreported`: of the answers summed here, those whose engine reported no usable usage. Their
+    tokens are an estimate, or none where the settings say that they are free.
+    """
 
     input_tokens: int = 0
     cached_tokens: int = 0
     output_tokens: int = 0
     reasoning_tokens: int = 0
+    unreported: int = 0
 
     @property
     def total_tokens(self) -> int:
@@ -23,6 +28,7 @@ class Usage(msgspec.Struct, frozen=True):
             self.cached_tokens + other.cached_tokens,
             self.output_tokens + other.output_tokens,
             self.reasoning_tokens + other.reasoning_tokens,
+            self.unreported + other.unreported,
         )
 
 

@@ -53,6 +53,10 @@ class StoreUnavailable(StoreError):
     """The database cannot be reached, is locked or refuses us; try again later."""
 
 
+class UnknownCursor(LookupError):
+    """The id behind which a page should begin names nothing of that project."""
+
+
 class FileStore(Protocol):
     """Rows of files. Bytes are in the object store under `File.blob_key`."""
 
@@ -77,7 +81,9 @@ class FileStore(Protocol):
         order: Order = "desc",
         purpose: str | None = None,
     ) -> list[File]:
-        """Up to `limit` files by `(created_at, id)`, beginning behind the id `after`."""
+        """Up to `limit` files by `(created_at, id)`, beginning behind the id `after`, which may be
+        one that was deleted. Raises UnknownCursor.
+        """
         ...
 
     async def mark_uploaded(
@@ -99,22 +105,32 @@ class BatchStore(Protocol):
     """Rows of batches, for the verbs."""
 
     async def add(self, batch: Batch, *, digest: str, repeat: bool, since: datetime) -> Batch:
-        """Insert, unless this is a client's repetition of a create that it got no answer to.
+        """Insert, unless `repeat` (the client says that it asks once more) and `repeated` finds
+        the batch that was made for it; that one is returned then.
 
-        `digest` names what was asked. A batch of the same project and digest, created at or after
-        `since`, is returned instead when `repeat` is true (the client says so) or when that batch
-        was never marked as answered.
+        Of identical repetitions at the same moment one inserts, and the others find its batch.
         """
         ...
 
-    async def mark_answered(self, batch_id: str) -> None:
-        """The creating client got its answer; a further identical create is a new batch."""
+    async def repeated(
+        self, project_id: str, digest: str, *, since: datetime, now: datetime
+    ) -> Batch | None:
+        """The batch that a repeated create means: the newest of the project and digest, created at
+        or after `since`, whose client may not know of it.
+
+        That is one that was never marked as answered and was not cancelled; or one that still runs
+        and was marked less than ANSWER_DOUBTED_S before `now`. `digest` names what was asked.
+        """
+        ...
+
+    async def mark_answered(self, batch_id: str, now: datetime) -> None:
+        """The answer to the creating client was sent at `now`."""
         ...
 
     async def get(self, project_id: str, batch_id: str) -> Batch | None: ...
 
     async def page(self, project_id: str, *, after: str | None, limit: int) -> list[Batch]:
-        """Newest first, beginning behind the id `after`."""
+        """Newest first, beginning behind the id `after`. Raises UnknownCursor."""
         ...
 
     async def cancel(self, project_id: str, batch_id: str, now: datetime) -> Batch | None:

@@ -67,7 +67,7 @@ class BackgroundService:
 
     async def mark_answered(self, batch_id: str) -> None:
         """The client is there to hear of it."""
-        await self._store.batches.mark_answered(batch_id)
+        await self._store.batches.mark_answered(batch_id, self._clock.now())
 
     async def get(self, project_id: str, response_id: str) -> bytes:
         """The response. Raises LowtideError `response_not_found`."""

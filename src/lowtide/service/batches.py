@@ -8,7 +8,7 @@ call (protocol.md section 8).
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from hashlib import sha256
 from typing import Final, Literal
 
@@ -28,7 +28,7 @@ from lowtide.core.progress import (
     progress_of,
 )
 from lowtide.ports.clock import Clock, NewId
-from lowtide.ports.store import Store
+from lowtide.ports.store import Store, UnknownCursor
 from lowtide.service.limits import LimitService
 from lowtide.service.new_batch import Draft, NewBatch, endpoint_of, require_input, window_of
 from lowtide.service.prospects import Prospects
@@ -45,12 +45,14 @@ ReplicaStatus = Callable[[], Mapping[str, str | None] | None]
 class Created(msgspec.Struct, frozen=True):
     """The batch, and a sentence for the user where something asked for will not happen.
 
-    `verdict`: whether its window can be kept, by the first lines of its file.
+    `verdict`: whether its window can be kept, by the first lines of its file. `existed`: it was
+    made by an earlier create, which this one repeats.
     """
 
     batch: Batch
     warning: str | None = None
     verdict: Verdict = UNKNOWN
+    existed: bool = False
 
 
 class Page(msgspec.Struct, frozen=True):
@@ -86,14 +88,19 @@ class BatchService:
     async def create(
         self, project_id: str, user_id: str, asked: NewBatch, *, repeat: bool = False
     ) -> Created:
-        """Record the batch and wake validation. `repeat`: the client says that it asks once more.
+        """Record the batch and wake validation. `repeat`: the client says that it asks once more,
+        and means the batch that it was not told of, if there is one.
 
         Raises LowtideError with the parameter at fault, or for a limit or cap that is reached.
         """
         draft = await self.check(project_id, asked)
         batch = self._new_batch(project_id, user_id, asked, draft)
         since = batch.created_at - timedelta(seconds=limits.REPEATED_POST_WINDOW_S)
-        stored = await self._repeated(batch, since) if repeat else None
+        stored = None
+        if repeat:  # looked for first: no limit may refuse what was accepted before
+            stored = await self._store.batches.repeated(
+                project_id, _digest(batch), since=since, now=batch.created_at
+            )
         verdict = await self._foresee(draft)
         if stored is None:
             self._check_window(verdict)
@@ -103,7 +110,8 @@ class BatchService:
                 batch, digest=_digest(batch), repeat=repeat, since=since
             )
         self._wake("validate")
-        return Created(stored, self._warning(asked, verdict), verdict)
+        warning = self._warning(asked, verdict)
+        return Created(stored, warning, verdict, existed=stored.id != batch.id)
 
     async def check(self, project_id: str, asked: NewBatch) -> Draft:
         """Refuse what can be known to be wrong. Raises LowtideError with the parameter at fault."""
@@ -112,12 +120,12 @@ class BatchService:
         if file is None:
             message = f"No such File object: {asked.input_file_id}"
             raise LowtideError("file_not_found", message, "input_file_id")
-        require_input(file)
+        require_input(file, self._clock.now())
         return Draft(file, endpoint_of(asked.endpoint, file), window_s)
 
     async def mark_answered(self, batch_id: str) -> None:
-        """The client is there to hear the answer: an identical create is now a new batch."""
-        await self._store.batches.mark_answered(batch_id)
+        """The client is there to hear the answer, so it will hardly ask once more."""
+        await self._store.batches.mark_answered(batch_id, self._clock.now())
 
     async def get(self, project_id: str, batch_id: str) -> Batch:
         """Raises LowtideError `batch_not_found`."""
@@ -131,9 +139,11 @@ class BatchService:
 
         Raises LowtideError when `after` is no batch: an endless walk over a wrong cursor is worse.
         """
-        if after is not None and await self._store.batches.get(project_id, after) is None:
-            raise LowtideError("invalid_request", f"No batch found with id '{after}'.", "after")
-        found = await self._store.batches.page(project_id, after=after, limit=limit + 1)
+        try:
+            found = await self._store.batches.page(project_id, after=after, limit=limit + 1)
+        except UnknownCursor:
+            message = f"No batch found with id '{after}'."
+            raise LowtideError("invalid_request", message, "after") from None
         return Page(found[:limit], more=len(found) > limit)
 
     async def cancel(self, project_id: str, batch_id: str) -> Batch:
@@ -199,14 +209,6 @@ class BatchService:
             created_at=now,
             expires_at=now + timedelta(seconds=draft.window_s),
         )
-
-    async def _repeated(self, batch: Batch, since: datetime) -> Batch | None:
-        """The batch that this create repeats, among the newest: no limit may refuse it again."""
-        newest = await self._store.batches.page(
-            batch.project_id, after=None, limit=limits.PAGE_SIZE_DEFAULT
-        )
-        wish = _digest(batch)
-        return next((b for b in newest if b.created_at >= since and _digest(b) == wish), None)
 
     async def _models_of(self, batch: Batch, *, alone: bool) -> tuple[str, ...]:
         """Those of a mixed batch cost a query, which a list of batches does without."""

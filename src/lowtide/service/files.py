@@ -17,7 +17,7 @@ from lowtide.core.errors import LowtideError, file_lost
 from lowtide.core.file import PURPOSES, File, FileStatus, dialect_of_purpose
 from lowtide.ports.blobs import Blobs
 from lowtide.ports.clock import Clock, NewId
-from lowtide.ports.store import FileStore, Order
+from lowtide.ports.store import FileStore, Order, UnknownCursor
 from lowtide.service.intake import Content, Intake, open_intake, too_large
 from lowtide.service.limits import LimitService
 
@@ -155,14 +155,20 @@ class FileService:
         order: Order = "desc",
         purpose: str | None = None,
     ) -> FilePage:
-        """Files by creation, beginning behind the id `after`. Raises LowtideError."""
+        """Files by creation, beginning behind the id `after`. Raises LowtideError, also when
+        `after` is no file of the project.
+        """
         if not 1 <= limit <= limits.PAGE_SIZE_MAX_FILES:
             raise LowtideError(
                 "invalid_request", f"limit must be 1 to {limits.PAGE_SIZE_MAX_FILES}.", "limit"
             )
-        found = await self._files.page(
-            project_id, after=after, limit=limit + 1, order=order, purpose=purpose
-        )
+        try:
+            found = await self._files.page(
+                project_id, after=after, limit=limit + 1, order=order, purpose=purpose
+            )
+        except UnknownCursor:
+            message = f"No file found with id '{after}'."
+            raise LowtideError("invalid_request", message, "after") from None
         return FilePage(found[:limit], len(found) > limit)
 
     async def delete(self, project_id: str, file_id: str) -> None:

@@ -6,6 +6,7 @@ the call (protocol.md section 8).
 """
 
 from collections.abc import Mapping
+from datetime import datetime
 
 import msgspec
 
@@ -65,8 +66,15 @@ def window_of(asked: NewBatch, default_s: int) -> int:
         raise LowtideError("invalid_request", str(error), "completion_window") from None
 
 
-def require_input(file: File) -> None:
+def require_input(file: File, now: datetime) -> None:
     """A batch can read it. Raises LowtideError."""
+    if file.expires_at is not None and file.expires_at <= now:
+        raise LowtideError(
+            "file_expired",
+            f"File '{file.id}' expired at {file.expires_at:%Y-%m-%dT%H:%M:%SZ}. Upload it again;"
+            " expires_after says how long a file is kept.",
+            "input_file_id",
+        )
     if file.purpose not in PURPOSES:
         raise LowtideError(
             "invalid_purpose",

@@ -1,16 +1,17 @@
 """`ports.store.BatchStore` over SQL: rows of batches, for the verbs.
 
-Invariant: of identical creates that run at the same time, and whose client never got an answer, one
+Invariant: of identical creates that run at the same time, and say that they repeat one, at most one
 inserts and the others return its batch.
 """
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Select, case, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from lowtide import limits
 from lowtide.core.batch import Batch, sources_of
 from lowtide.core.plan import ModelShare
 from lowtide.ports.store import QueueDepth
@@ -34,11 +35,12 @@ class SqlBatches:
 
     async def add(self, batch: Batch, *, digest: str, repeat: bool, since: datetime) -> Batch:
         async with self._db.write() as conn:
-            await lock_name(conn, f"create {batch.project_id}")
-            found = await conn.execute(_earlier(batch.project_id, digest, repeat, since))
-            row = found.one_or_none()
-            if row is not None:
-                return batch_of(row)
+            if repeat:
+                await lock_name(conn, f"create {batch.project_id}")
+                meant = _repeated(batch.project_id, digest, since, batch.created_at)
+                row = (await conn.execute(meant)).one_or_none()
+                if row is not None:
+                    return batch_of(row)
             # Locked: who deletes the file meanwhile waits, and then sees that this batch reads it.
             input_key = await conn.scalar(
                 select(files.c.blob_key)
@@ -49,10 +51,20 @@ class SqlBatches:
             await announce(conn, "validate")
         return batch
 
-    async def mark_answered(self, batch_id: str) -> None:
+    async def repeated(
+        self, project_id: str, digest: str, *, since: datetime, now: datetime
+    ) -> Batch | None:
+        async with self._db.read() as conn:
+            meant = _repeated(project_id, digest, since, now)
+            row = (await conn.execute(meant)).one_or_none()
+        return None if row is None else batch_of(row)
+
+    async def mark_answered(self, batch_id: str, now: datetime) -> None:
         async with self._db.write() as conn:
             await conn.execute(
-                update(batches).where(batches.c.id == batch_id).values(answered=True)
+                update(batches)
+                .where(batches.c.id == batch_id)
+                .values(answered=True, answered_at=now)
             )
 
     async def get(self, project_id: str, batch_id: str) -> Batch | None:
@@ -118,16 +130,28 @@ def _own(project_id: str, batch_id: str) -> Select[Any]:
     return select(batches).where(batches.c.id == batch_id, batches.c.project_id == project_id)
 
 
-def _earlier(project_id: str, digest: str, repeat: bool, since: datetime) -> Select[Any]:
-    """The newest batch that a create with this digest may be a repetition of."""
-    statement = select(batches).where(
-        batches.c.project_id == project_id,
-        batches.c.digest == digest,
-        batches.c.created_at >= since,
+def _repeated(project_id: str, digest: str, since: datetime, now: datetime) -> Select[Any]:
+    """The newest batch that a repeated create with this digest may mean.
+
+    One that was answered and is over has been seen to its end, and one that was cancelled is not
+    wanted: a create that looks like theirs is a new wish.
+    """
+    doubted = now - timedelta(seconds=limits.ANSWER_DOUBTED_S)
+    unheard = batches.c.answered.is_(False) & batches.c.status.not_in(("cancelling", "cancelled"))
+    perhaps_unheard = (batches.c.answered_at >= doubted) & batches.c.status.in_(
+        ("validating", "in_progress", "finalizing")
     )
-    if not repeat:
-        statement = statement.where(batches.c.answered.is_(False))
-    return statement.order_by(batches.c.created_at.desc(), batches.c.id.desc()).limit(1)
+    return (
+        select(batches)
+        .where(
+            batches.c.project_id == project_id,
+            batches.c.digest == digest,
+            batches.c.created_at >= since,
+            unheard | perhaps_unheard,
+        )
+        .order_by(batches.c.created_at.desc(), batches.c.id.desc())
+        .limit(1)
+    )
 
 
 def _fresh(digest: str, input_key: str) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 Called by files.py and batches.py. Invariant: the order is total (ties of `created_at` go by id),
 and a page begins behind its anchor even when the anchor was deleted a moment ago, so that a
-client that deletes what it lists reaches the end.
+client that deletes what it lists reaches the end. An anchor that never was ends in an error: a
+walk over a wrong cursor would look complete.
 """
 
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from sqlalchemy import Row, Select, Table, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from lowtide.ports.store import Order
+from lowtide.ports.store import Order, UnknownCursor
 
 
 async def page(
@@ -23,7 +24,7 @@ async def page(
     limit: int,
     order: Order,
 ) -> list[Row[Any]]:
-    """Up to `limit` rows of `where`; none when `after` is unknown."""
+    """Up to `limit` rows of `where`. Raises UnknownCursor."""
     place = tuple_(table.c.created_at, table.c.id)
     statement = where.where(table.c.project_id == project_id).limit(limit)
     if after is not None:
@@ -32,7 +33,7 @@ async def page(
         )
         anchor = (await conn.execute(known)).one_or_none()
         if anchor is None:
-            return []
+            raise UnknownCursor(after)
         behind = tuple_(*anchor, types=[table.c.created_at.type, table.c.id.type])
         statement = statement.where(place < behind if order == "desc" else place > behind)
     keys = (table.c.created_at, table.c.id)

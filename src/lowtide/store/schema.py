@@ -31,7 +31,7 @@ from lowtide.core.ledger import Cost
 from lowtide.core.tenancy import OrganizationLimits, Scope
 from lowtide.store.columns import WORD, Instant, Json
 
-HEAD: Final = "0007"
+HEAD: Final = "0008"
 """The revision that this code needs. Revisions are numbered, so a newer one is recognised."""
 
 metadata = MetaData()
@@ -51,6 +51,11 @@ def _text(name: str, **rest: Any) -> Column[str]:
 
 def _count(name: str) -> Column[int]:
     return Column(name, BigInteger, nullable=False)
+
+
+def _added_count(name: str) -> Column[int]:
+    """A column that code of an earlier schema does not fill."""
+    return Column(name, BigInteger, nullable=False, server_default="0")
 
 
 def _at(name: str, *, nullable: bool = True) -> Column[Any]:
@@ -198,6 +203,8 @@ batches = Table(
     _text("paused_reason", nullable=True),  # only while in progress
     Column("cost", Json(Cost)),  # the running sum of the batch's ledger entries
     _text("flex", nullable=True),  # made of single calls, which wait for it or ask for it
+    _at("answered_at"),  # the create; None where code of an earlier schema marked it
+    _added_count("unreported"),  # answers without usable usage
     CheckConstraint("completed + failed <= total", name="batches_counts"),
 )
 Index("batches_page", batches.c.project_id, batches.c.created_at, batches.c.id)
@@ -242,6 +249,7 @@ batch_models = Table(
     _count("output_tokens"),
     _count("reasoning_tokens"),
     Column("planned_cost", Float),  # the sum of its chunks' costs
+    _added_count("unreported"),
     CheckConstraint("completed + failed <= requests", name="batch_models_counts"),
 )
 
@@ -346,6 +354,7 @@ ledger = Table(
     _count("batch_output"),
     _text("discount"),  # decimal digits, exact
     _count("charge_pico"),
+    _added_count("unreported"),
 )
 Index("ledger_of", ledger.c.organization_id, ledger.c.at)
 

@@ -33,6 +33,12 @@ async def test_anything_else_is_refused(body: bytes) -> None:
     assert refused.value.code == "invalid_request"
 
 
+async def test_deep_nesting_is_refused_by_name() -> None:
+    with pytest.raises(LowtideError, match="nested too deeply") as refused:
+        await read_json(request([b'{"a":' + b"[" * 5000 + b"]" * 5000 + b"}"]))
+    assert refused.value.code == "invalid_request"
+
+
 async def test_a_body_is_refused_before_it_is_held() -> None:
     with pytest.raises(LowtideError) as refused:
         await read_json(request([], str(limits.JSON_BODY_BYTES_MAX + 1)))

@@ -75,6 +75,25 @@ async def test_where_the_network_cuts_a_form_makes_no_difference(
     assert form.fields == {"a": "wört", "b": ""}
 
 
+@pytest.mark.parametrize(
+    ("disposition", "filename"),
+    [
+        ("filename*=UTF-8''na%C3%AFve.jsonl", "naïve.jsonl"),
+        ("filename=\"plain.jsonl\"; filename*=utf-8'en'na%C3%AFve.jsonl", "naïve.jsonl"),
+        ("filename*=iso-8859-1''%A3.jsonl; filename=plain", "£.jsonl"),
+        ("filename*=utf-8''%FF.jsonl", "\N{REPLACEMENT CHARACTER}.jsonl"),
+        ("filename=\"plain.jsonl\"; filename*=klingon''x", "plain.jsonl"),
+        ("filename=\"a; filename*=utf-8''b\"", "a; filename*=utf-8''b"),
+    ],
+)
+async def test_an_extended_filename_goes_before_the_plain_one(
+    disposition: str, filename: str
+) -> None:
+    head = f'--edge\r\nContent-Disposition: form-data; name="file"; {disposition}\r\n\r\n'
+    form, data = await read([head.encode() + b"x\r\n" + END])
+    assert (form.filename, data) == (filename, b"x")
+
+
 async def test_a_file_without_a_name_is_a_file_and_no_file_opens_nothing() -> None:
     form, data = await read([part("file", b"x") + END])
     assert (form.filename, data) == ("", b"x")

@@ -112,6 +112,7 @@ def test_counts_usage_and_metadata_are_never_null(dialect: str) -> None:
         "output_tokens": 3,
         "output_tokens_details": {"reasoning_tokens": 1},
         "total_tokens": 13,
+        "unreported_requests": 0,
     }
 
 

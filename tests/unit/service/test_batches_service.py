@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+import msgspec
 import pytest
 from hand_clock import HandClock
 
@@ -199,27 +200,41 @@ async def test_a_create_without_an_answer_and_its_repetition_are_one_batch(
 ) -> None:
     new = asked(await worker.upload())
     first = await bench.verbs.create(P, U, new)
-    again = await bench.verbs.create(P, U, new)
+    again = await bench.verbs.create(P, U, new, repeat=True)
     assert again.batch.id == first.batch.id
+    assert (first.existed, again.existed) == (False, True)
 
 
-async def test_two_answered_creates_are_two_batches(bench: Bench, worker: HandWorker) -> None:
+async def test_two_creates_that_repeat_nothing_are_two_batches(
+    bench: Bench, worker: HandWorker
+) -> None:
     new = asked(await worker.upload())
-    first = await bench.verbs.create(P, U, new)
-    await bench.verbs.mark_answered(first.batch.id)
-    second = await bench.verbs.create(P, U, new)
+    first, second = await bench.verbs.create(P, U, new), await bench.verbs.create(P, U, new)
     assert second.batch.id != first.batch.id
+    assert not second.existed
 
 
-async def test_a_client_that_says_it_repeats_gets_the_answered_batch(
+async def test_a_client_that_says_it_repeats_gets_a_batch_answered_a_moment_ago(
     bench: Bench, worker: HandWorker, clock: HandClock
 ) -> None:
     new = asked(await worker.upload())
     first = await bench.verbs.create(P, U, new)
     await bench.verbs.mark_answered(first.batch.id)
     assert (await bench.verbs.create(P, U, new, repeat=True)).batch.id == first.batch.id
-    clock.advance(limits.REPEATED_POST_WINDOW_S + 1)
+    clock.advance(limits.ANSWER_DOUBTED_S + 1)
     assert (await bench.verbs.create(P, U, new, repeat=True)).batch.id != first.batch.id
+
+
+async def test_a_file_past_its_expiry_is_refused_as_expired(
+    bench: Bench, worker: HandWorker, store: Store, clock: HandClock
+) -> None:
+    kept = await worker.upload()
+    file = msgspec.structs.replace(kept, id="file-old", expires_at=clock.now())
+    await store.files.add(file)
+    with pytest.raises(LowtideError) as refused:
+        await bench.verbs.create(P, U, asked(file))
+    assert (refused.value.code, refused.value.param) == ("file_expired", "input_file_id")
+    assert "Upload it again" in refused.value.message
 
 
 @pytest.mark.parametrize(

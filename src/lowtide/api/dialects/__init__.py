@@ -11,9 +11,18 @@ NOTHING_SPENT = Cost()
 
 
 def render_batch(
-    batch: Batch, progress: Progress, dialect: Dialect, cost: Cost = NOTHING_SPENT
+    batch: Batch,
+    progress: Progress,
+    dialect: Dialect,
+    cost: Cost = NOTHING_SPENT,
+    *,
+    early_ids: bool = False,
 ) -> dict[str, Any]:
-    """`batch` as the SDKs of `dialect` read it."""
-    if dialect == "together":
-        return together.batch(batch, progress, cost)
-    return openai.batch(batch, progress, cost)
+    """`batch` as the SDKs of `dialect` read it. `early_ids`: with the ids of its result files
+    under their usual names while it runs, too.
+    """
+    shape = together.batch if dialect == "together" else openai.batch
+    shown = shape(batch, progress, cost)
+    if early_ids:
+        shown |= {"output_file_id": batch.output_file_id, "error_file_id": batch.error_file_id}
+    return shown

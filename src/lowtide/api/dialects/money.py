@@ -56,4 +56,5 @@ def tokens(used: Usage) -> dict[str, int]:
         "output_tokens": used.output_tokens,
         "reasoning_tokens": used.reasoning_tokens,
         "total_tokens": used.total_tokens,
+        "unreported_requests": used.unreported,
     }

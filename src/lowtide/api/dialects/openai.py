@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from lowtide.api.dialects import money
-from lowtide.core.batch import Batch, BatchError, Status
+from lowtide.core.batch import TERMINAL, Batch, BatchError, Status
 from lowtide.core.catalogue import ModelEntry
 from lowtide.core.completion import Verdict
 from lowtide.core.ledger import Cost
@@ -45,8 +45,7 @@ def batch(batch: Batch, progress: Progress, cost: Cost) -> dict[str, Any]:
         "input_file_id": batch.input_file_id,
         "completion_window": window(batch.completion_window_s),
         "status": STATUSES[batch.status],
-        "output_file_id": batch.output_file_id,
-        "error_file_id": batch.error_file_id,
+        **result_files(batch),
         "created_at": unix(batch.created_at),
         "in_progress_at": unix(batch.in_progress_at),
         "expires_at": unix(batch.expires_at),
@@ -67,6 +66,20 @@ def batch(batch: Batch, progress: Progress, cost: Cost) -> dict[str, Any]:
         "estimated_completion_at": unix(progress.completion_at),
         "feasibility": feasibility(progress.verdict),
         **errors_total(batch),
+    }
+
+
+def result_files(batch: Batch) -> dict[str, str | None]:
+    """The ids of the result files, under the usual names once the batch has ended and they are
+    whole; before that as partial files. Scripts poll until `output_file_id` is set, and then read.
+    """
+    ids = (batch.output_file_id, batch.error_file_id)
+    whole, partial = (ids, (None, None)) if batch.status in TERMINAL else ((None, None), ids)
+    return {
+        "output_file_id": whole[0],
+        "error_file_id": whole[1],
+        "partial_output_file_id": partial[0],
+        "partial_error_file_id": partial[1],
     }
 
 
@@ -144,6 +157,7 @@ def usage(used: Usage) -> dict[str, Any]:
         "output_tokens": used.output_tokens,
         "output_tokens_details": {"reasoning_tokens": used.reasoning_tokens},
         "total_tokens": used.total_tokens,
+        "unreported_requests": used.unreported,
     }
 
 

@@ -29,8 +29,8 @@ def locked_data_dir(path: Path, *, restoring: bool = False) -> Iterator[Path]:
     Only who is `restoring` may have one whose restore has not ended.
     """
     try:
-        path.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)  # it holds every tenant's texts
+        handle = os.open(path / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise DataDirError(
             f"cannot use the data directory {path.absolute()}: {error.strerror}."

@@ -8,7 +8,7 @@ import openai
 import pytest
 import together
 from api_door import Answer, Door
-from tenant_house import EVERYTHING, House, line
+from tenant_house import EVERYTHING, House, Tenant, line
 
 from lowtide import limits
 from lowtide.api.app import create_app
@@ -154,6 +154,27 @@ def test_a_signed_upload_needs_no_key_and_works_once(house: House) -> None:
     assert house.door.ask("PUT", address, line()).status == 403
     file_id = announced.headers["x-together-file-id"]
     assert tenant.ask("GET", f"/v1/files/{file_id}").json["Processed"] is True
+
+
+def test_a_revoked_key_takes_the_addresses_along_that_it_asked_for(house: House) -> None:
+    admin, tenant, other = house.tenant(scopes=EVERYTHING), house.tenant(), house.tenant()
+
+    def announced(who: Tenant) -> str:
+        form = "application/x-www-form-urlencoded"
+        answer = who.ask(
+            "POST", "/v1/files", b"purpose=batch-api&file_name=a.jsonl", content_type=form
+        )
+        return answer.headers["location"].removeprefix(house.door.url)
+
+    mine, others = announced(tenant), announced(other)
+    admin.ask("DELETE", f"/v1/admin/keys/{tenant.key_id}")
+    refused = house.door.ask("PUT", mine, line())
+    assert refused.status == 403
+    assert refused.error["code"] == "upload_invalid"
+    assert "revoked" in refused.error["message"]
+    swapped = mine.replace(tenant.key_id, other.key_id)
+    assert "signature" in house.door.ask("PUT", swapped, line()).error["message"]
+    assert house.door.ask("PUT", others, line()).status == 200
 
 
 def test_a_revoked_key_is_refused_at_once(house: House) -> None:

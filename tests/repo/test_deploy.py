@@ -15,7 +15,7 @@ import typer
 import yaml
 from tree import ROOT
 
-from lowtide import config, limits
+from lowtide import __version__, config, limits
 from lowtide.api.app import create_app
 from lowtide.api.guard import is_public
 from lowtide.cli.commands import command_line
@@ -40,7 +40,8 @@ API, SERVICE, BUDGET = yaml_of(KUBERNETES / "api.yaml")
 (WORKER,) = yaml_of(KUBERNETES / "worker.yaml")
 (SECRET,) = yaml_of(KUBERNETES / "secret.example.yaml")
 (KUSTOMIZATION,) = yaml_of(KUBERNETES / "kustomization.yaml")
-OURS = {name: each for name, each in COMPOSE["services"].items() if each["image"] == "lowtide"}
+OURS = {n: each for n, each in COMPOSE["services"].items() if each["image"].startswith("lowtide:")}
+POLICIES = {each["metadata"]["name"]: each for each in yaml_of(KUBERNETES / "network-policy.yaml")}
 IMAGE = dict(re.findall(r"(LOWTIDE_\w+)=(\S+)", DOCKERFILE))
 
 
@@ -139,6 +140,32 @@ def test_no_image_is_named_with_the_host_of_a_registry() -> None:
         assert not (slash and ("." in host or ":" in host)), image
     assert {container(deployment)["image"] for deployment in (API, WORKER)} == {"lowtide"}
     assert [image["name"] for image in KUSTOMIZATION["images"]] == ["lowtide"]
+
+
+def test_every_image_has_a_version_and_ours_is_this_one() -> None:
+    images = [each.split()[0] for each in instructions("FROM")]
+    images += [each["image"] for each in COMPOSE["services"].values()]
+    for image in images:
+        assert re.fullmatch(r"[\w/-]+:(RELEASE\.)?\d[\w.-]*[.-]\d[\w.-]*", image), image
+    assert {each["image"] for each in OURS.values()} == {f"lowtide:{__version__}"}
+    assert [image["newTag"] for image in KUSTOMIZATION["images"]] == [__version__]
+
+
+def test_the_network_lets_in_only_who_has_to_come_in() -> None:
+    assert "network-policy.yaml" in KUSTOMIZATION["resources"]
+    for name, deployment in {"lowtide-api": API, "lowtide-worker": WORKER}.items():
+        spec = POLICIES[name]["spec"]
+        assert spec["policyTypes"] == ["Ingress"]
+        labels = deployment["spec"]["template"]["metadata"]["labels"]
+        assert spec["podSelector"]["matchLabels"] == labels
+        ports = {port["name"] for port in container(deployment)["ports"]}
+        assert {port["port"] for rule in spec["ingress"] for port in rule["ports"]} == ports
+    assert all("from" in rule for rule in POLICIES["lowtide-worker"]["spec"]["ingress"])
+    (engines,) = POLICIES["lowtide-engines"]["spec"]["ingress"]
+    (callers,) = engines["from"]
+    ours = callers["podSelector"]["matchLabels"].items()
+    for deployment in (API, WORKER):
+        assert ours <= deployment["spec"]["template"]["metadata"]["labels"].items()
 
 
 # ---- commands ----
@@ -295,6 +322,6 @@ def test_nothing_is_installed_that_is_not_pinned() -> None:
 
 
 def test_the_python_of_the_image_is_one_that_lowtide_runs_on() -> None:
-    versions = {re.findall(r"python:3\.(\d+)-slim", line)[0] for line in instructions("FROM")}
+    versions = {re.findall(r"python:3\.(\d+)\.\d+-slim", line)[0] for line in instructions("FROM")}
     assert len(versions) == 1
     assert 11 <= int(versions.pop()) <= 13

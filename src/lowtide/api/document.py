@@ -192,7 +192,7 @@ def _signed_upload() -> APIRoute:
             ),
         },
         requestBody={"required": True, "content": {"application/octet-stream": {"schema": _BYTES}}},
-        parameters=_query("expires", "signature", "checksum"),
+        parameters=_query("expires", "signature", "checksum", "key"),
     )
 
 

@@ -23,7 +23,7 @@ from lowtide.api.documented import (
 from lowtide.api.file_objects import together_file
 from lowtide.api.guard import note_subject
 from lowtide.api.json_body import as_struct, declared_length, json_response, missing, read_json
-from lowtide.api.uploads import body_of, permit_of, public_base
+from lowtide.api.uploads import body_of, permit_of, signed_address
 from lowtide.core.errors import LowtideError
 from lowtide.core.file import PURPOSES
 from lowtide.core.upload import Choice, Upload
@@ -138,14 +138,15 @@ async def initiate(request: Request) -> Response:
             },
         },
         "parameters": [
-            {"name": name, "in": "query", "schema": _TEXT} for name in ("expires", "signature")
+            {"name": name, "in": "query", "schema": _TEXT}
+            for name in ("expires", "signature", "key")
         ],
     },
 )
 async def receive_part(request: Request, upload_id: str, number: str) -> Response:
     """The bytes of one part; the signature is the permission. Sent again, it replaces."""
     uploads = services_of(request).parts
-    permit_of(request, _subject(upload_id, number))
+    await permit_of(request, _subject(upload_id, number))
     upload = await uploads.awaiting(upload_id)
     if declared_length(request) > upload.bytes:
         raise part_too_large(upload.bytes)
@@ -212,10 +213,7 @@ async def _upload(request: Request, asked: AskedEnd) -> Upload:
 
 def _address(request: Request, upload: Upload, number: int) -> str:
     subject = _subject(upload.id, str(number))
-    query = services_of(request).uploads.query(
-        subject, upload.created_at, ttl_s=limits.MULTIPART_TTL_S
-    )
-    return f"{public_base(request)}/v1/uploads/signed/{subject}?{query}"
+    return signed_address(request, subject, upload.created_at, ttl_s=limits.MULTIPART_TTL_S)
 
 
 def _subject(upload_id: str, number: str) -> str:

@@ -9,6 +9,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
+from datetime import datetime
 from typing import Final
 from urllib.parse import parse_qsl
 
@@ -16,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from lowtide import limits
-from lowtide.api.caller import identify, services_of
+from lowtide.api.caller import DEFAULT_CALLER, identify, services_of
 from lowtide.api.errors import as_lowtide_error, envelope
 from lowtide.api.file_objects import file_object
 from lowtide.api.guard import note_subject
@@ -73,7 +74,7 @@ async def receive_signed(request: Request) -> Response:
 
 async def _receive_signed(request: Request) -> None:
     files = services_of(request).files
-    permit = permit_of(request, request.path_params["file_id"])
+    permit = await permit_of(request, request.path_params["file_id"])
     project_id = (await files.awaiting(permit.subject)).project_id
     await files.check_room(project_id, declared_length(request))
     bytes_max = await files.file_bytes_max(project_id)
@@ -91,9 +92,11 @@ async def _receive_signed(request: Request) -> None:
     await files.fill(permit.subject, intake.content)
 
 
-def permit_of(request: Request, subject: str) -> UploadPermit:
+async def permit_of(request: Request, subject: str) -> UploadPermit:
     """What the signed address that was called allows. Raises LowtideError `upload_invalid`,
     `upload_expired`.
+
+    Where keys are needed, an address is good only as long as the key that asked for it.
     """
     services, query = services_of(request), request.query_params
     expires = query.get("expires", "")
@@ -101,9 +104,27 @@ def permit_of(request: Request, subject: str) -> UploadPermit:
         subject=subject,
         expires=int(expires) if re.fullmatch("[0-9]{1,12}", expires) else 0,
         checksum=query.get("checksum", ""),
+        key_id=query.get("key", ""),
     )
     services.uploads.check(permit, query.get("signature", ""), services.files.now())
+    needs_key = services.settings.auth.mode != "open"
+    if needs_key and not await services.access.holds(permit.key_id):
+        raise LowtideError(
+            "upload_invalid",
+            "The API key that asked for this upload address is revoked or expired; nothing was"
+            " kept. Upload again with a valid key.",
+        )
     return permit
+
+
+def signed_address(
+    request: Request, subject: str, since: datetime, checksum: str = "", ttl_s: int | None = None
+) -> str:
+    """An absolute address that takes the bytes of `subject` for `ttl_s` seconds from `since`."""
+    services, caller = services_of(request), identify(request)
+    key_id = "" if caller is DEFAULT_CALLER else caller.key_id
+    query = services.uploads.query(subject, since, checksum, ttl_s, key_id=key_id)
+    return f"{public_base(request)}/v1/uploads/signed/{subject}?{query}"
 
 
 async def _read_upload(request: Request, project_id: str) -> Response:
@@ -160,8 +181,7 @@ async def _announce(request: Request, project_id: str, fields: Mapping[str, str]
         expires_after_s=_expiry(fields),
     )
     note_subject(request, file.id)
-    query = services.uploads.query(file.id, file.created_at, checksum)
-    location = f"{public_base(request)}/v1/uploads/signed/{file.id}?{query}"
+    location = signed_address(request, file.id, file.created_at, checksum)
     return Response(status_code=302, headers={"location": location, "x-together-file-id": file.id})
 
 

@@ -2,12 +2,14 @@
 byte.
 
 Used by wiring/backup.py and restore.py, blocking. Blobs never change and links count, so a link is
-a copy that costs nothing and outlives its source. Invariant: a file under its final name is whole.
+a copy that costs nothing and outlives its source. Invariants: a file under its final name is whole;
+what is made here is its owner's alone, whatever the umask.
 """
 
 import errno
 import hashlib
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Literal
@@ -64,6 +66,7 @@ class FolderCopy:
         except FileNotFoundError:
             return None
         try:
+            temp.touch(mode=0o600)
             with source, temp.open("wb") as target:
                 while block := source.read(limits.STREAM_BLOCK_BYTES):
                     target.write(block)
@@ -75,10 +78,25 @@ class FolderCopy:
 
     def _make_folder(self, folder: Path) -> None:
         if folder not in self._made:
-            folder.mkdir(parents=True, exist_ok=True)
+            make_private_folder(folder)
             if len(self._made) >= limits.CARE_PAGE:
                 self._made.clear()
             self._made.add(folder)
+
+
+def copy_private(here: Path, there: Path) -> None:
+    """Copy a file of the same two folders that is no blob. Raises OSError."""
+    there.touch(mode=0o600)
+    there.chmod(0o600)
+    shutil.copyfile(here, there)
+
+
+def make_private_folder(folder: Path) -> None:
+    """Make it and the parents that are missing, each its owner's alone. Raises OSError."""
+    missing = [folder, *folder.parents]
+    for each in reversed([path for path in missing if not path.exists()]):
+        each.mkdir(mode=0o700, exist_ok=True)
+    folder.mkdir(exist_ok=True)  # complains of a file in its place
 
 
 def digest_of(path: Path, on_bytes: OnBytes = lambda _: None) -> tuple[str, int]:

@@ -2,7 +2,7 @@
 
 Blocking code: FolderBlobs runs each call in a thread, one call at a time. Guards the contract that
 a blob appears whole or not at all, never replaces another, and is on the disk, name and bytes,
-before anyone hears that it was written.
+before anyone hears that it was written. Whatever the umask, what is made here is its owner's alone.
 """
 
 import contextlib
@@ -67,7 +67,7 @@ class StagedFile:
             raise FileExistsError(str(self._target))
         with _folders_lock:
             _make_folder(self._temp.parent)
-        return os.open(self._temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        return os.open(self._temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
 
     def _close(self) -> None:
         fd, self._fd = self._fd, None
@@ -107,7 +107,7 @@ def _make_folder(folder: Path) -> None:
         folder = folder.parent
     for each in reversed(missing):
         try:
-            each.mkdir(exist_ok=True)
+            each.mkdir(mode=0o700, exist_ok=True)
         except FileExistsError as error:  # a file; "exists" would read as a blob that is there
             raise NotADirectoryError(
                 errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(each)

@@ -10,6 +10,7 @@ to a halt.
 import re
 from collections import deque
 from contextlib import suppress
+from io import FileIO
 from pathlib import Path
 from typing import Final
 
@@ -27,8 +28,8 @@ class BoundedLog:
         self._half = bytes_max // 2
         self._lines: deque[str] = deque(maxlen=limits.EMBEDDED_LOG_TAIL_LINES)
         self._partial = b""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("ab", buffering=0)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._file = _opened(path)
 
     @property
     def complaint(self) -> str:
@@ -62,5 +63,11 @@ class BoundedLog:
     def _rotate(self) -> None:
         self._path.replace(self._path.with_name(self._path.name + ".1"))
         full = self._file
-        self._file = self._path.open("ab", buffering=0)
+        self._file = _opened(self._path)
         full.close()
+
+
+def _opened(path: Path) -> FileIO:
+    """For appending, and its owner's alone: an engine may log what it is asked."""
+    path.touch(mode=0o600)
+    return path.open("ab", buffering=0)

@@ -66,6 +66,14 @@ class Access:
         await self._note_use(key_id, now)
         return owner
 
+    async def holds(self, key_id: str) -> bool:
+        """Whether the key with this id could be used now: it exists, is not revoked, not expired.
+
+        For what a key made and left behind, such as a signed address.
+        """
+        owner = await self._owner(key_id)
+        return owner is not None and owner.key.is_valid(self._clock.now())
+
     def forget(self, key_id: str) -> None:
         """The key changed: look it up afresh."""
         self._known.pop(key_id, None)

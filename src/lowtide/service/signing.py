@@ -1,8 +1,9 @@
 """Upload addresses that carry their own permission (protocol.md section 2.3, step 2).
 
 The clients PUT the bytes without credentials, so the address is signed: HMAC-SHA256 over the file's
-id, the instant it expires and the checksum the client announced. That it works once is not the
-signature's doing but the store's: only a pending file takes bytes.
+id, the instant it expires, the checksum the client announced and the id of the key that asked for
+it. An address ends with its key: whoever checks one also asks whether that key still holds. That it
+works once is not the signature's doing but the store's: only a pending file takes bytes.
 """
 
 import hmac
@@ -33,6 +34,8 @@ class UploadPermit:
     subject: str
     expires: int
     checksum: str = ""
+    key_id: str = ""
+    """The API key that asked for the address; empty in open mode."""
 
 
 class UploadSigner:
@@ -43,14 +46,22 @@ class UploadSigner:
         self._ttl_s = ttl_s
 
     def query(
-        self, subject: str, now: datetime, checksum: str = "", ttl_s: int | None = None
+        self,
+        subject: str,
+        now: datetime,
+        checksum: str = "",
+        ttl_s: int | None = None,
+        *,
+        key_id: str = "",
     ) -> str:
         """The query string of the address, without the `?`."""
         ttl_s = self._ttl_s if ttl_s is None else ttl_s
-        permit = UploadPermit(subject, int(now.timestamp()) + ttl_s, checksum)
+        permit = UploadPermit(subject, int(now.timestamp()) + ttl_s, checksum, key_id)
         fields = {"expires": str(permit.expires)}
         if checksum:
             fields["checksum"] = checksum
+        if key_id:
+            fields["key"] = key_id
         return urlencode(fields | {"signature": self._signature(permit)})
 
     def check(self, permit: UploadPermit, signature: str, now: datetime) -> None:
@@ -66,7 +77,9 @@ class UploadSigner:
             )
 
     def _signature(self, permit: UploadPermit) -> str:
-        text = f"upload\n{permit.subject}\n{permit.expires}\n{permit.checksum}"
+        text = "\n".join(
+            ("upload", permit.subject, str(permit.expires), permit.checksum, permit.key_id)
+        )
         return hmac.digest(self._secret, text.encode(), "sha256").hex()
 
 

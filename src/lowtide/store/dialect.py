@@ -54,11 +54,14 @@ def prepare_sqlite(engine: Engine, *, writer: bool) -> None:
 
 
 def make_sqlite_file(path: Path) -> None:
-    """Make the file and its folder where they are missing. Raises sqlite3.Error or OSError.
+    """Make the file, for its owner alone, and its folder where they are missing. Raises
+    sqlite3.Error or OSError.
 
     Also a probe: a failed connect of the async driver leaves its thread behind, this one nothing.
+    SQLite gives the log and the index beside the file the mode that the file has.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path.touch(mode=0o600)
     with closing(sqlite3.connect(path)):
         pass
 

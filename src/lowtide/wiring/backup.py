@@ -9,7 +9,6 @@ copied database names is in the copy.
 
 import fcntl
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from datetime import UTC, datetime
@@ -18,7 +17,7 @@ from pathlib import Path
 import msgspec
 
 from lowtide import __version__, limits
-from lowtide.blobs.folder_copy import FolderCopy, digest_of
+from lowtide.blobs.folder_copy import FolderCopy, copy_private, digest_of, make_private_folder
 from lowtide.blobs.url import folder_of
 from lowtide.config import Settings
 from lowtide.core.manifest import (
@@ -166,9 +165,14 @@ def _check_place(settings: Settings, dest: Path) -> None:
 
 @contextmanager
 def _begun(dest: Path) -> Iterator[None]:
-    """The folder, marked as unfinished and ours alone; the mark goes when the block ends well."""
-    dest.mkdir(parents=True, exist_ok=True)
+    """The folder, marked as unfinished and ours alone; the mark goes when the block ends well.
+
+    It holds every tenant's texts: nobody else on the machine may read it, whatever the umask.
+    """
+    dest.parent.mkdir(parents=True, exist_ok=True)
+    make_private_folder(dest)
     mark = dest / PARTIAL_FILE
+    mark.touch(mode=0o600)
     with mark.open("a") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -215,6 +219,7 @@ def _bring_blobs(
         named = stack.enter_context(NamedBlobs(copy))
         ours = Known(stack.enter_context(_listed(before)))
         theirs = Known(stack.enter_context(_listed(base / LIST_FILE if base else None)))
+        fresh.touch(mode=0o600)
         lines = stack.enter_context(fresh.open("w"))
         total = named.count()
         for number, key in enumerate(named, 1):
@@ -275,7 +280,7 @@ def _copy_secret(data_dir: Path, dest: Path) -> None:
     """Upload addresses that were given out stay good after a restore."""
     secret = data_dir / SECRET_FILE
     if secret.exists():
-        shutil.copy(secret, dest / SECRET_FILE)  # with its mode: it is nobody else's to read
+        copy_private(secret, dest / SECRET_FILE)
 
 
 def _seal(settings: Settings, dest: Path, tally: _Tally, on_progress: OnProgress) -> Manifest:
@@ -299,6 +304,7 @@ def _seal(settings: Settings, dest: Path, tally: _Tally, on_progress: OnProgress
     on_progress("writing to disk", 1, 1)
     os.sync()  # one call for all of the files: a whole backup must survive a power cut
     temp = dest / f"{MANIFEST_FILE}.partial"
+    temp.touch(mode=0o600)
     temp.write_bytes(encode_manifest(manifest))
     temp.replace(dest / MANIFEST_FILE)
     os.sync()

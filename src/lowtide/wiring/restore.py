@@ -1,19 +1,20 @@
 """A backup put back: looked through whole first, then brought into an empty data directory.
 
 Called by `lowtide restore`. Invariants: nothing is written before every byte of the backup was
-compared with its manifest; a directory with anything in it, or in use, is refused; the database
-comes last, and until then the directory is marked, so that no server starts on half a restore.
+compared with its manifest; a backup has plain files alone, so that no link in it brings a file of
+this machine into the reach of tenants; a directory with anything in it, or in use, is refused; the
+database comes last, and until then the directory is marked, so that no server starts on half a
+restore.
 """
 
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
 
-from lowtide.blobs.folder_copy import FolderCopy, digest_of
+from lowtide.blobs.folder_copy import FolderCopy, copy_private, digest_of
 from lowtide.config import Settings
 from lowtide.core.manifest import (
     LIST_FILE,
@@ -62,9 +63,9 @@ def restore_backup(
         (data_dir / RESTORING_FILE).touch()
         linked, copied = _bring_blobs(source, target, manifest, on_progress)
         if (source / SECRET_FILE).exists():
-            shutil.copy(source / SECRET_FILE, data_dir / SECRET_FILE)
+            copy_private(_plain(source, SECRET_FILE), data_dir / SECRET_FILE)
         temp = data_dir / f"{DATABASE_FILE}.partial"
-        shutil.copyfile(source / DATABASE_FILE, temp)
+        copy_private(source / DATABASE_FILE, temp)
         os.sync()
         temp.replace(data_dir / DATABASE_FILE)
         (data_dir / RESTORING_FILE).unlink()
@@ -123,18 +124,29 @@ def _check_empty(data_dir: Path, blobs: Path) -> None:
 def _verify(source: Path, manifest: Manifest, on_progress: OnProgress) -> None:
     """Compare every file with what the manifest says. Raises BackupError naming the first."""
     try:
-        found = digest_of(source / DATABASE_FILE)
+        found = digest_of(_plain(source, DATABASE_FILE))
         if found != (manifest.database_sha256, manifest.database_bytes):
             raise _damaged(source, DATABASE_FILE)
-        if digest_of(source / LIST_FILE)[0] != manifest.list_sha256:
+        if digest_of(_plain(source, LIST_FILE))[0] != manifest.list_sha256:
             raise _damaged(source, LIST_FILE)
         with _entries(source) as entries:
             for number, (key, digest) in enumerate(entries, 1):
-                if digest_of(source / BLOBS_FOLDER / key)[0] != digest:
+                if digest_of(_plain(source, f"{BLOBS_FOLDER}/{key}"))[0] != digest:
                     raise _damaged(source, f"{BLOBS_FOLDER}/{key}")
                 on_progress("verifying", number, manifest.blobs)
+        if os.path.lexists(source / SECRET_FILE):
+            _plain(source, SECRET_FILE)
     except FileNotFoundError as error:
         raise _damaged(source, str(Path(error.filename).relative_to(source)), "missing") from None
+
+
+def _plain(source: Path, name: str) -> Path:
+    """The file `name` of the backup. Raises BackupError where a link or no file stands there."""
+    path, top = source / name, source.resolve()
+    is_link = path.is_symlink() or path.resolve() != top / name
+    if is_link or (path.exists() and not path.is_file()):
+        raise _damaged(source, name, "a link or a special file, which no backup has")
+    return path
 
 
 def _damaged(source: Path, name: str, how: str = "not what was backed up") -> BackupError:

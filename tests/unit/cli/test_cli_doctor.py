@@ -58,6 +58,14 @@ def test_a_file_in_the_place_of_the_data_dir_fails(run_main: Run, tmp_path: Path
     assert "is a file" in found["data dir"]["what"]
 
 
+def test_a_data_dir_that_others_may_read_is_warned_of(run_main: Run, tmp_path: Path) -> None:
+    (tmp_path / "d").mkdir(mode=0o755)
+    found = checks(run_main, "--data-dir", "d", code=0)["data dir"]
+    assert (found["verdict"], "755" in found["what"]) == ("warn", True)
+    (tmp_path / "d").chmod(0o700)
+    assert checks(run_main, "--data-dir", "d", code=0)["data dir"]["verdict"] == "ok"
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_data_dir_that_cannot_be_written_fails(run_main: Run, tmp_path: Path) -> None:
     (tmp_path / "d").mkdir(mode=0o500)

@@ -6,7 +6,7 @@ import os
 import shutil
 import sqlite3
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,6 +19,7 @@ from lowtide.blobs.folder_blobs import FolderBlobs
 from lowtide.config import Server, Settings
 from lowtide.core.manifest import LIST_FILE, MANIFEST_FILE, PARTIAL_FILE
 from lowtide.data_dir import DATABASE_FILE, RESTORING_FILE, DataDirError, locked_data_dir
+from lowtide.service.signing import SECRET_FILE
 from lowtide.store.sql_store import SqlStore
 from lowtide.system import SystemClock
 from lowtide.testing.empty_database import place_empty_database
@@ -448,3 +449,45 @@ def test_the_upload_secret_comes_along_unreadable_to_others(
     back = restored(dest, tmp_path / "again") / "upload-secret"
     assert back.read_bytes() == b"s" * 32
     assert (dest / "upload-secret").stat().st_mode & 0o077 == back.stat().st_mode & 0o077 == 0
+
+
+@pytest.fixture
+def open_umask() -> Iterator[None]:
+    before = os.umask(0)
+    yield
+    os.umask(before)
+
+
+def test_nobody_else_may_read_what_is_backed_up_and_restored_whatever_the_umask(
+    installed: Installed, dest: Path, tmp_path: Path, open_umask: None
+) -> None:
+    for blob in installed.blobs.rglob("*"):
+        if blob.is_file():
+            blob.chmod(0o600)  # as FolderBlobs makes them; a hard link has the mode of its source
+    make_backup(installed.settings, dest)
+    target = tmp_path / "restored"
+    restore_backup(Settings(server=Server(data_dir=target)), dest)
+    for top in (dest, target):
+        for path in (top, *top.rglob("*")):
+            assert not path.stat().st_mode & 0o077, path
+
+
+@pytest.mark.parametrize("where", ["blob", "folder", "database", "secret"])
+def test_a_backup_with_a_link_in_it_is_refused_before_anything_is_restored(
+    installed: Installed, dest: Path, tmp_path: Path, where: str
+) -> None:
+    (installed.data_dir / SECRET_FILE).write_text("ab" * 32)
+    make_backup(installed.settings, dest)
+    key = files_below(dest / "blobs")[0]
+    place = {
+        "blob": dest / "blobs" / key,
+        "folder": (dest / "blobs" / key).parent,
+        "database": dest / DATABASE_FILE,
+        "secret": dest / SECRET_FILE,
+    }[where]
+    moved = place.rename(tmp_path / "elsewhere")
+    place.symlink_to(moved)
+    target = tmp_path / "restored"
+    with pytest.raises(BackupError, match="a link"):
+        restore_backup(Settings(server=Server(data_dir=target)), dest)
+    assert not target.exists()

@@ -187,7 +187,8 @@ async def test_when_all_has_expired_every_blob_was_garbage_and_no_row_names_one(
     await world.store.results.forget(sorted(blobs))
     assert await world.store.results.known(sorted(blobs)) == set()
     assert await world.store.files.page("p1", after=None, limit=99) == []
-    assert await world.store.tenants.stored_bytes(DEFAULT_ORGANIZATION) == 0
+    use = await world.store.tenants.storage_use(DEFAULT_ORGANIZATION)
+    assert use.bytes == 0
 
 
 async def test_deleting_input_and_results_gives_the_disk_back_at_once(world: World) -> None:

@@ -163,7 +163,10 @@ async def test_stored_bytes_are_those_of_files_that_are_not_deleted(world: World
     await world.file(project="p2")
     await world.file(project="p2", pending=True)
     await world.file(project="q1")
-    stored = world.store.tenants.stored_bytes
+
+    async def stored(organization_id: str) -> int:
+        return (await world.store.tenants.storage_use(organization_id)).bytes
+
     assert await stored(DEFAULT_ORGANIZATION) == 2000
     await world.store.files.delete("p1", gone.id, world.now)
     assert await stored(DEFAULT_ORGANIZATION) == 1000

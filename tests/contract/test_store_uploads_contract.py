@@ -287,7 +287,10 @@ async def test_the_blobs_of_parts_are_known_as_long_as_anybody_needs_them(world:
 async def test_what_pending_uploads_announce_counts_as_stored(world: World) -> None:
     organization = await world.organization()
     await world.project("mine", organization.id)
-    stored = world.store.tenants.stored_bytes
+
+    async def stored(organization_id: str) -> int:
+        return (await world.store.tenants.storage_use(organization_id)).bytes
+
     one = await begun(world, project="mine", bytes=300)
     two = await begun(world, project="mine", bytes=500)
     await begun(world, project="p1", bytes=7)

@@ -22,6 +22,7 @@ _UPLOAD_CODES: Final[tuple[ErrorCode, ...]] = (
     "invalid_request",
     "missing_required_parameter",
     "invalid_purpose",
+    "upload_busy",
     "upload_interrupted",
     "file_too_large",
     "request_too_large",
@@ -39,6 +40,7 @@ _DOWNLOAD_CODES: Final[tuple[ErrorCode, ...]] = (
 _LIVE_CODES: Final[tuple[ErrorCode, ...]] = (
     "invalid_request",
     "missing_required_parameter",
+    "upload_busy",
     "upload_interrupted",
     "model_not_found",
     "request_too_large",
@@ -184,6 +186,7 @@ def _signed_upload() -> APIRoute:
             200: _ok("application/json", {"type": "object"}),
             **public_refusals(
                 "invalid_request",
+                "upload_busy",
                 "upload_interrupted",
                 "upload_invalid",
                 "upload_expired",

@@ -31,6 +31,7 @@ STATUS_OF: Final[Mapping[ErrorCode, int]] = MappingProxyType(
         "invalid_purpose": 400,
         "file_not_ready": 400,
         "upload_interrupted": 400,
+        "upload_busy": 409,
         "upload_closed": 400,
         "missing_api_key": 401,
         "invalid_api_key": 401,

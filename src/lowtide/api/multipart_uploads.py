@@ -121,6 +121,7 @@ async def initiate(request: Request) -> Response:
     "/v1/uploads/signed/{upload_id}/parts/{number}",
     responses=public_refusals(
         "invalid_request",
+        "upload_busy",
         "upload_interrupted",
         "upload_closed",
         "upload_invalid",
@@ -150,7 +151,7 @@ async def receive_part(request: Request, upload_id: str, number: str) -> Respons
     upload = await uploads.awaiting(upload_id)
     if declared_length(request) > upload.bytes:
         raise part_too_large(upload.bytes)
-    async with uploads.part(upload, upload.bytes) as intake:
+    async with uploads.part(upload, upload.bytes, int(number)) as intake:
         async for piece in body_of(request):
             await intake.write(piece)
     part = await uploads.keep_part(upload, intake, int(number))

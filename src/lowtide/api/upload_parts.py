@@ -109,6 +109,7 @@ async def create_upload(request: Request) -> Response:
     responses=refusals(
         "invalid_request",
         "missing_required_parameter",
+        "upload_busy",
         "upload_interrupted",
         "upload_closed",
         "upload_not_found",

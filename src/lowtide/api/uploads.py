@@ -76,9 +76,7 @@ async def _receive_signed(request: Request) -> None:
     files = services_of(request).files
     permit = await permit_of(request, request.path_params["file_id"])
     project_id = (await files.awaiting(permit.subject)).project_id
-    await files.check_room(project_id, declared_length(request))
-    bytes_max = await files.file_bytes_max(project_id)
-    async with files.intake(permit.subject, bytes_max) as intake:
+    async with files.receive(project_id, permit.subject, declared_length(request)) as intake:
         async for piece in body_of(request):
             await intake.write(piece)
         if permit.checksum not in ("", intake.content.sha256):
@@ -88,8 +86,7 @@ async def _receive_signed(request: Request) -> None:
                 " the file changed during the upload. Upload it again.",
                 "checksum",
             )
-        await files.check_room(project_id, intake.content.bytes)
-    await files.fill(permit.subject, intake.content)
+    await files.fill(project_id, permit.subject, intake.content)
 
 
 async def permit_of(request: Request, subject: str) -> UploadPermit:
@@ -129,9 +126,8 @@ def signed_address(
 
 async def _read_upload(request: Request, project_id: str) -> Response:
     files = services_of(request).files
-    least = declared_length(request) - limits.UPLOAD_OVERHEAD_BYTES_MAX
-    await files.check_room(project_id, max(0, least))
-    bytes_max = await files.file_bytes_max(project_id)
+    least = max(0, declared_length(request) - limits.UPLOAD_OVERHEAD_BYTES_MAX)
+    await files.check_room(project_id, least)
     boundary = boundary_of(request.headers["content-type"])
     file_id = files.new_file_id()
     intake: Intake | None = None
@@ -139,7 +135,8 @@ async def _read_upload(request: Request, project_id: str) -> Response:
 
         async def open_file() -> Intake:
             nonlocal intake
-            intake = await stack.enter_async_context(files.intake(file_id, bytes_max))
+            receiving = files.receive(project_id, file_id, least)
+            intake = await stack.enter_async_context(receiving)
             return intake
 
         form = await read_form(body_of(request), boundary, open_file)
@@ -148,7 +145,6 @@ async def _read_upload(request: Request, project_id: str) -> Response:
         # Refusals must come before the stack is left: leaving it in peace keeps the bytes.
         purpose = checked_purpose(_field(request, form.fields, "purpose"))
         expires_after_s = _expiry(form.fields)
-        await files.check_room(project_id, intake.content.bytes)
     file = await files.keep(
         project_id,
         file_id,

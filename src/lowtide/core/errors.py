@@ -22,6 +22,7 @@ ErrorCode = Literal[
     "upload_invalid",  # signature wrong, or the address was used already
     "upload_expired",
     "upload_interrupted",
+    "upload_busy",  # its bytes are under way in another request
     "upload_not_found",  # an upload in parts
     "upload_closed",  # completed or cancelled, or just being completed
     "upload_completing",  # and it takes longer than a caller may wait

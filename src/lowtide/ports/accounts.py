@@ -20,6 +20,7 @@ from datetime import datetime
 from typing import Literal, Protocol
 
 from lowtide.core.ledger import Cost, LedgerEntry, UsageRow
+from lowtide.core.storage_quota import StorageUse
 from lowtide.core.tenancy import ApiKey, KeyOwner, Organization, OrganizationLimits, Project
 
 GroupBy = Literal["day", "model", "project"]
@@ -74,8 +75,8 @@ class TenantStore(Protocol):
         """Batches with `created_at >= since`, whatever became of them."""
         ...
 
-    async def stored_bytes(self, organization_id: str) -> int:
-        """Bytes of all files that are not deleted, and those announced by uploads under way."""
+    async def storage_use(self, organization_id: str) -> StorageUse:
+        """What its projects keep together (core/storage_quota.py)."""
         ...
 
 

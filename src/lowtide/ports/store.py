@@ -28,6 +28,7 @@ import msgspec
 from lowtide.core.batch import Batch, BatchError
 from lowtide.core.file import File
 from lowtide.core.plan import ChunkSpec, ModelShare
+from lowtide.core.storage_quota import StorageQuota
 from lowtide.ports.accounts import LedgerStore, TenantStore
 from lowtide.ports.calibration import CalibrationStore
 from lowtide.ports.capacity import CapacityStore
@@ -57,11 +58,15 @@ class UnknownCursor(LookupError):
     """The id behind which a page should begin names nothing of that project."""
 
 
+class BatchRateReached(Exception):
+    """The organization has created as many batches within an hour as it may."""
+
+
 class FileStore(Protocol):
     """Rows of files. Bytes are in the object store under `File.blob_key`."""
 
-    async def add(self, file: File) -> None:
-        """Insert. The id is fresh."""
+    async def add(self, file: File, quota: StorageQuota | None = None) -> None:
+        """Insert. The id is fresh. Raises QuotaReached, however many add at the same instant."""
         ...
 
     async def get(self, project_id: str, file_id: str) -> File | None:
@@ -87,9 +92,16 @@ class FileStore(Protocol):
         ...
 
     async def mark_uploaded(
-        self, file_id: str, *, bytes: int, lines: int, sha256: str, blob_key: str
+        self,
+        file_id: str,
+        *,
+        bytes: int,
+        lines: int,
+        sha256: str,
+        blob_key: str,
+        quota: StorageQuota | None = None,
     ) -> bool:
-        """pending -> uploaded, once; False when it is not pending any more."""
+        """pending -> uploaded, once; False when it is not pending any more. Raises QuotaReached."""
         ...
 
     async def delete(self, project_id: str, file_id: str, now: datetime) -> bool:
@@ -104,11 +116,21 @@ class FileStore(Protocol):
 class BatchStore(Protocol):
     """Rows of batches, for the verbs."""
 
-    async def add(self, batch: Batch, *, digest: str, repeat: bool, since: datetime) -> Batch:
+    async def add(
+        self,
+        batch: Batch,
+        *,
+        digest: str,
+        repeat: bool,
+        since: datetime,
+        per_hour: int | None = None,
+    ) -> Batch:
         """Insert, unless `repeat` (the client says that it asks once more) and `repeated` finds
         the batch that was made for it; that one is returned then.
 
         Of identical repetitions at the same moment one inserts, and the others find its batch.
+        Raises BatchRateReached, however many add at the same instant, when the organization has
+        created `per_hour` batches within the hour before this one.
         """
         ...
 

@@ -11,13 +11,15 @@ exceptions mapped. Bytes are in the object store under `UploadPart.blob_key`.
 - **Parts go when nobody needs them.** A part that is replaced, and all parts of an upload that
   leaves `pending`, become garbage (ports/store.py, `ResultStore.garbage`) in that same transaction.
   `ResultStore.sweep` takes the event `expire` for uploads past their time, and forgets ended ones.
-- Bytes announced by pending uploads count as stored (`TenantStore.stored_bytes`).
+- Bytes announced by pending uploads count as stored, or those of their parts where these are more
+  (`TenantStore.storage_use`).
 """
 
 from datetime import datetime
 from typing import Literal, Protocol
 
 from lowtide.core.file import File
+from lowtide.core.storage_quota import StorageQuota
 from lowtide.core.upload import Upload, UploadPart
 
 PartAnswer = Literal["kept", "closed", "full"]
@@ -28,8 +30,8 @@ than its room, or be more than `limits.UPLOAD_PARTS_MAX`."""
 class UploadStore(Protocol):
     """Rows of uploads and of their parts."""
 
-    async def add(self, upload: Upload) -> None:
-        """Insert. The ids are fresh."""
+    async def add(self, upload: Upload, quota: StorageQuota | None = None) -> None:
+        """Insert. The ids are fresh. Raises QuotaReached."""
         ...
 
     async def get(self, project_id: str, upload_id: str) -> Upload | None:
@@ -40,10 +42,13 @@ class UploadStore(Protocol):
         """For signed addresses, where the signature is the permission."""
         ...
 
-    async def add_part(self, part: UploadPart, now: datetime) -> PartAnswer:
+    async def add_part(
+        self, part: UploadPart, now: datetime, quota: StorageQuota | None = None
+    ) -> PartAnswer:
         """Insert, in place of the part with the same number if there is one.
 
-        When the answer is not "kept", nothing has changed.
+        When the answer is not "kept", nothing has changed. Raises QuotaReached when the parts would
+        have more bytes than were announced, and the quota no room for them.
         """
         ...
 

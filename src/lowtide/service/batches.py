@@ -8,7 +8,7 @@ call (protocol.md section 8).
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Final, Literal
 
@@ -28,8 +28,8 @@ from lowtide.core.progress import (
     progress_of,
 )
 from lowtide.ports.clock import Clock, NewId
-from lowtide.ports.store import Store, UnknownCursor
-from lowtide.service.limits import LimitService
+from lowtide.ports.store import BatchRateReached, Store, UnknownCursor
+from lowtide.service.limits import LimitService, too_many_batches
 from lowtide.service.new_batch import Draft, NewBatch, endpoint_of, require_input, window_of
 from lowtide.service.prospects import Prospects
 
@@ -106,12 +106,23 @@ class BatchService:
             self._check_window(verdict)
             await self._allowance.check_batches_per_hour(project_id)
             await self._allowance.check_spend(project_id)
-            stored = await self._store.batches.add(
-                batch, digest=_digest(batch), repeat=repeat, since=since
-            )
+            stored = await self._add(batch, repeat, since)
         self._wake("validate")
         warning = self._warning(asked, verdict)
         return Created(stored, warning, verdict, existed=stored.id != batch.id)
+
+    async def _add(self, batch: Batch, repeat: bool, since: datetime) -> Batch:
+        bounds = await self._allowance.of(batch.project_id)
+        try:
+            return await self._store.batches.add(
+                batch,
+                digest=_digest(batch),
+                repeat=repeat,
+                since=since,
+                per_hour=bounds.batches_per_hour,
+            )
+        except BatchRateReached:  # others were quicker since it was looked
+            raise too_many_batches(bounds, limits.RETRY_AFTER_S_ADVISED) from None
 
     async def check(self, project_id: str, asked: NewBatch) -> Draft:
         """Refuse what can be known to be wrong. Raises LowtideError with the parameter at fault."""

@@ -5,8 +5,8 @@ durable in the object store, and a file gets its bytes once.
 """
 
 import re
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -20,6 +20,7 @@ from lowtide.ports.clock import Clock, NewId
 from lowtide.ports.store import FileStore, Order, UnknownCursor
 from lowtide.service.intake import Content, Intake, open_intake, too_large
 from lowtide.service.limits import LimitService
+from lowtide.service.storage import Storage
 
 BLOB_FOLDER: Final = "files"
 """Uploads lie under `files/{file id}/{random}`, so that two PUTs to one address never meet."""
@@ -51,6 +52,8 @@ class FileService:
         self._clock = clock
         self._new_id = new_id
         self._allowance = allowance
+        self.storage = Storage(allowance)
+        self._receiving: set[str] = set()
 
     def now(self) -> datetime:
         return self._clock.now()
@@ -58,9 +61,13 @@ class FileService:
     async def announce(
         self, project_id: str, *, filename: str, purpose: str, expires_after_s: int | None = None
     ) -> File:
-        """A file whose bytes will come later, to a signed address (Together's step 1)."""
+        """A file whose bytes will come later, to a signed address (Together's step 1).
+
+        Raises LowtideError `storage_limit_exceeded`.
+        """
         file = self._file(project_id, self._new_id("file-"), filename, purpose, expires_after_s)
-        await self._files.add(file)
+        async with self.storage.adding(project_id) as quota:
+            await self._files.add(file, quota)
         return file
 
     def new_file_id(self) -> str:
@@ -78,12 +85,26 @@ class FileService:
         bytes_max = await self.file_bytes_max(project_id)
         if bytes > bytes_max:
             raise too_large(bytes_max)
-        await self._allowance.check_stored_bytes(project_id, bytes)
+        await self.storage.check(project_id, bytes)
 
-    def intake(self, file_id: str, bytes_max: int) -> AbstractAsyncContextManager[Intake]:
-        """Take bytes for a file. Nothing is kept when the context is left by an exception."""
+    @asynccontextmanager
+    async def receive(self, project_id: str, file_id: str, declared: int) -> AsyncIterator[Intake]:
+        """Take bytes for a file, `declared` of them if that is known, else 0. Nothing is kept when
+        the context is left by an exception.
+
+        One body at a time for one file. Raises LowtideError `file_too_large`,
+        `storage_limit_exceeded`, `upload_busy`.
+        """
+        bytes_max = await self.file_bytes_max(project_id)
+        if declared > bytes_max:
+            raise too_large(bytes_max)
         key = f"{BLOB_FOLDER}/{file_id}/{self._new_id('')}"
-        return open_intake(self._blobs, key, bytes_max)
+        with one_body_at_a_time(self._receiving, file_id):
+            async with (
+                self.storage.reserved(project_id, declared) as reservation,
+                open_intake(self._blobs, key, bytes_max, reservation.arrived) as intake,
+            ):
+                yield intake
 
     async def keep(
         self,
@@ -97,12 +118,18 @@ class FileService:
     ) -> File:
         """Record a file whose bytes have arrived. When this fails, the blob is left to the sweeper.
 
-        It is not deleted here: a failed answer does not prove that the row was not written.
+        It is not deleted here: a failed answer does not prove that the row was not written. Raises
+        LowtideError `storage_limit_exceeded`, when others took the room meanwhile.
         """
         file = self._file(
             project_id, file_id, filename, purpose, expires_after_s, content, "uploaded"
         )
-        await self._files.add(file)
+        try:
+            async with self.storage.adding(project_id) as quota:
+                await self._files.add(file, quota)
+        except LowtideError:
+            await self._blobs.delete(content.blob_key)
+            raise
         return file
 
     async def awaiting(self, file_id: str) -> File:
@@ -112,15 +139,24 @@ class FileService:
             raise _address_used()
         return file
 
-    async def fill(self, file_id: str, content: Content) -> None:
-        """Give an announced file its bytes, once. Raises LowtideError `upload_invalid`."""
-        filled = await self._files.mark_uploaded(
-            file_id,
-            bytes=content.bytes,
-            lines=content.lines,
-            sha256=content.sha256,
-            blob_key=content.blob_key,
-        )
+    async def fill(self, project_id: str, file_id: str, content: Content) -> None:
+        """Give an announced file its bytes, once.
+
+        Raises LowtideError `upload_invalid`, `storage_limit_exceeded`.
+        """
+        try:
+            async with self.storage.adding(project_id) as quota:
+                filled = await self._files.mark_uploaded(
+                    file_id,
+                    bytes=content.bytes,
+                    lines=content.lines,
+                    sha256=content.sha256,
+                    blob_key=content.blob_key,
+                    quota=quota,
+                )
+        except LowtideError:
+            await self._blobs.delete(content.blob_key)
+            raise
         if not filled:
             await self._blobs.delete(content.blob_key)  # another PUT was first; ours has no row
             raise _address_used()
@@ -215,6 +251,25 @@ class FileService:
             sha256=content.sha256 if content else "",
             blob_key=content.blob_key if content else "",
         )
+
+
+@contextmanager
+def one_body_at_a_time(under_way: set[str], subject: str) -> Iterator[None]:
+    """Refuse a second body for the same file or part while one is under way in this process: a
+    signed address could else be used to send any number at once. Raises LowtideError `upload_busy`.
+    """
+    if subject in under_way:
+        raise LowtideError(
+            "upload_busy",
+            "Bytes for this address are under way already. Send them again only after that request"
+            " has ended.",
+            retry_after_s=limits.UPLOAD_BUSY_RETRY_AFTER_S,
+        )
+    under_way.add(subject)
+    try:
+        yield
+    finally:
+        under_way.discard(subject)
 
 
 def checked_purpose(purpose: str | None) -> str:

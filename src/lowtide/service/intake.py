@@ -5,7 +5,7 @@ client that went away) stores nothing, because the blob appears only when it is 
 """
 
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import msgspec
@@ -29,7 +29,15 @@ class Content(msgspec.Struct, frozen=True, kw_only=True):
 class Intake:
     """A blob being filled. `content` is the measure of what was written so far."""
 
-    def __init__(self, writer: BlobWriter, key: str, bytes_max: int) -> None:
+    def __init__(
+        self,
+        writer: BlobWriter,
+        key: str,
+        bytes_max: int,
+        on_bytes: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        """`on_bytes` hears how many came, before they are written, and may refuse them."""
+        self._on_bytes = on_bytes
         self._writer = writer
         self._key = key
         self._bytes_max = bytes_max
@@ -45,6 +53,7 @@ class Intake:
         self._bytes += len(data)
         if self._bytes > self._bytes_max:
             raise too_large(self._bytes_max)
+        self._on_bytes(len(data))
         self._newlines += data.count(b"\n")
         self._ends_in_newline = data.endswith(b"\n")
         self._hash.update(data)
@@ -61,10 +70,12 @@ class Intake:
 
 
 @asynccontextmanager
-async def open_intake(blobs: Blobs, key: str, bytes_max: int) -> AsyncIterator[Intake]:
+async def open_intake(
+    blobs: Blobs, key: str, bytes_max: int, on_bytes: Callable[[int], None] = lambda _: None
+) -> AsyncIterator[Intake]:
     """An Intake under a fresh `key`; the blob is durable once the context is left in peace."""
     async with blobs.write(key, is_fresh=True) as writer:
-        yield Intake(writer, key, bytes_max)
+        yield Intake(writer, key, bytes_max, on_bytes)
 
 
 def too_large(bytes_max: int) -> LowtideError:

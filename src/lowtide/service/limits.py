@@ -1,8 +1,9 @@
 """What an organisation may do: the configured defaults with its overrides, and what it used so far.
 
 The door asks before it takes a file or a batch, validation before it plans one. Limits are looked
-up by project and remembered for `TENANT_CACHE_S`; what was used is read afresh each time. Two
-calls at one instant may both pass the last place: a limit is a bound on appetite, not a lock.
+up by project and remembered for `TENANT_CACHE_S`; what was used is read afresh each time. What is
+looked up here refuses early; bytes and batches are counted once more in the transaction that adds
+them, so that calls at one instant do not pass the last place together.
 """
 
 from collections import OrderedDict
@@ -15,6 +16,7 @@ from lowtide.config import Limits
 from lowtide.core.errors import LowtideError
 from lowtide.core.money import dollars_text
 from lowtide.core.rate import Allowance
+from lowtide.core.storage_quota import StorageUse
 from lowtide.core.tenancy import DEFAULT_ORGANIZATION, Organization, OrganizationLimits
 from lowtide.ports.accounts import LedgerStore, TenantStore
 from lowtide.ports.clock import Clock
@@ -86,28 +88,11 @@ class LimitService:
             return
         wait_s = await self._wait_for_a_place(bounds.organization_id, limit)
         if wait_s is not None:
-            raise LowtideError(
-                "rate_limit_exceeded",
-                f"Rate limit reached for batches created by organization {bounds.organization_id}:"
-                f" {limit} in any 60 minutes. Put more requests into each batch, or try again"
-                " later.",
-                retry_after_s=wait_s,
-            )
+            raise too_many_batches(bounds, wait_s)
 
-    async def check_stored_bytes(self, project_id: str, more: int) -> None:
-        """That many bytes may be added. Raises LowtideError `storage_limit_exceeded`."""
-        bounds = await self.of(project_id)
-        if (limit := bounds.stored_bytes) is None:
-            return
-        used = await self._tenants.stored_bytes(bounds.organization_id)
-        if used + more > limit:
-            raise LowtideError(
-                "storage_limit_exceeded",
-                f"Organization {bounds.organization_id} may store {limit} bytes, of which {used}"
-                f" are in use; this file would add {more} or more. Nothing was kept. Delete files"
-                " that are no longer needed, then upload again.",
-                "file",
-            )
+    async def storage_use(self, organization_id: str) -> StorageUse:
+        """What the organization keeps."""
+        return await self._tenants.storage_use(organization_id)
 
     async def budget(self, project_id: str) -> Budget | None:
         """What this month's cap leaves; None without a cap."""
@@ -167,6 +152,17 @@ def effective_limits(defaults: Limits, organization: Organization | None) -> Eff
         requests_in_flight=chosen("requests_in_flight"),
         live=Allowance(chosen("live_requests_per_minute"), chosen("live_tokens_per_minute")),
         spend_cap_pico=organization.spend_cap_pico if organization else None,
+    )
+
+
+def too_many_batches(bounds: EffectiveLimits, wait_s: int) -> LowtideError:
+    """The refusal of a batch above `batches_per_hour`; `wait_s`: seconds until one may fit."""
+    return LowtideError(
+        "rate_limit_exceeded",
+        f"Rate limit reached for batches created by organization {bounds.organization_id}:"
+        f" {bounds.batches_per_hour} in any 60 minutes. Put more requests into each batch, or try"
+        " again later.",
+        retry_after_s=wait_s,
     )
 
 

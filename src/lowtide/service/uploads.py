@@ -6,8 +6,9 @@ within the organisation's limits, which holds until it ends.
 """
 
 import hashlib
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
 from typing import Final
 
@@ -19,7 +20,7 @@ from lowtide.core.upload import Upload, UploadPart, closed
 from lowtide.ports.blobs import Blobs, BlobWriter
 from lowtide.ports.clock import Clock, NewId
 from lowtide.ports.uploads import UploadStore
-from lowtide.service.files import FileService
+from lowtide.service.files import FileService, one_body_at_a_time
 
 BLOB_FOLDER: Final = "parts"
 """Parts lie under `parts/{upload id}/{part id}`."""
@@ -41,7 +42,16 @@ class NewUpload(msgspec.Struct, frozen=True, kw_only=True):
 class PartIntake:
     """A part being received: counted, hashed and bounded in the pass that stores it."""
 
-    def __init__(self, writer: BlobWriter, part_id: str, key: str, bytes_max: int) -> None:
+    def __init__(
+        self,
+        writer: BlobWriter,
+        part_id: str,
+        key: str,
+        bytes_max: int,
+        on_bytes: Callable[[int], None],
+    ) -> None:
+        """`on_bytes` hears how many came, before they are written, and may refuse them."""
+        self._on_bytes = on_bytes
         self.id = part_id
         self.blob_key = key
         self.bytes = 0
@@ -58,6 +68,7 @@ class PartIntake:
         self.bytes += len(data)
         if self.bytes > self._bytes_max:
             raise part_too_large(self._bytes_max)
+        self._on_bytes(len(data))
         self._hash.update(data)
         await self._writer.write(data)
 
@@ -73,6 +84,8 @@ class UploadService:
         self._blobs = blobs
         self._clock = clock
         self._new_id = new_id
+        self._receiving: set[str] = set()
+        self._under_way: Counter[str] = Counter()
 
     async def begin(self, project_id: str, asked: NewUpload) -> Upload:
         """Raises LowtideError `invalid_request`, `file_too_large`, `storage_limit_exceeded`."""
@@ -93,7 +106,8 @@ class UploadService:
             created_at=now,
             expires_at=now + timedelta(seconds=asked.ttl_s),
         )
-        await self._uploads.add(upload)
+        async with self._files.storage.adding(project_id) as quota:
+            await self._uploads.add(upload, quota)
         return upload
 
     async def get(self, project_id: str, upload_id: str) -> Upload:
@@ -120,12 +134,44 @@ class UploadService:
             raise _completing(upload)
 
     @asynccontextmanager
-    async def part(self, upload: Upload, bytes_max: int) -> AsyncIterator[PartIntake]:
-        """Take the bytes of a part; they are durable once the context is left in peace."""
+    async def part(
+        self, upload: Upload, bytes_max: int, number: int | None = None
+    ) -> AsyncIterator[PartIntake]:
+        """Take the bytes of a part; they are durable once the context is left in peace.
+
+        One body at a time for a part with a number, and for all parts of one upload together no
+        more bytes at a time than it has room for. Raises LowtideError `upload_busy`.
+        """
         part_id = self._new_id("part_")
         key = f"{BLOB_FOLDER}/{upload.id}/{part_id}"
-        async with self._blobs.write(key, is_fresh=True) as writer:
-            yield PartIntake(writer, part_id, key, min(bytes_max, upload.bytes))
+        subject = part_id if number is None else f"{upload.id}/{number}"
+        with one_body_at_a_time(self._receiving, subject), self._counted(upload) as count:
+            async with self._blobs.write(key, is_fresh=True) as writer:
+                yield PartIntake(writer, part_id, key, min(bytes_max, upload.bytes), count)
+
+    @contextmanager
+    def _counted(self, upload: Upload) -> Iterator[Callable[[int], None]]:
+        """Count the bytes of a body under way; they are refused beyond the upload's room."""
+        mine = 0
+
+        def count(bytes: int) -> None:
+            nonlocal mine
+            if self._under_way[upload.id] + bytes > upload.room:
+                raise LowtideError(
+                    "upload_busy",
+                    f"More bytes than {upload.id} was announced with are under way at once. Send"
+                    " this part again when others have ended.",
+                    retry_after_s=limits.UPLOAD_BUSY_RETRY_AFTER_S,
+                )
+            self._under_way[upload.id] += bytes
+            mine += bytes
+
+        try:
+            yield count
+        finally:
+            self._under_way[upload.id] -= mine
+            if not self._under_way[upload.id]:
+                del self._under_way[upload.id]
 
     async def keep_part(
         self, upload: Upload, intake: PartIntake, number: int | None = None
@@ -145,7 +191,12 @@ class UploadService:
             blob_key=intake.blob_key,
             created_at=now,
         )
-        answer = await self._uploads.add_part(part, now)
+        try:
+            async with self._files.storage.adding(upload.project_id) as quota:
+                answer = await self._uploads.add_part(part, now, quota)
+        except LowtideError:
+            await self._blobs.delete(part.blob_key)
+            raise
         if answer == "kept":
             return part
         await self._blobs.delete(part.blob_key)

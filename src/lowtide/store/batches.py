@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from lowtide import limits
 from lowtide.core.batch import Batch, sources_of
 from lowtide.core.plan import ModelShare
-from lowtide.ports.store import QueueDepth
+from lowtide.ports.store import BatchRateReached, QueueDepth
 from lowtide.store.dialect import lock_name
 from lowtide.store.engine import Database, transactional
 from lowtide.store.paging import page
@@ -33,7 +33,15 @@ class SqlBatches:
     def __init__(self, database: Database) -> None:
         self._db = database
 
-    async def add(self, batch: Batch, *, digest: str, repeat: bool, since: datetime) -> Batch:
+    async def add(
+        self,
+        batch: Batch,
+        *,
+        digest: str,
+        repeat: bool,
+        since: datetime,
+        per_hour: int | None = None,
+    ) -> Batch:
         async with self._db.write() as conn:
             if repeat:
                 await lock_name(conn, f"create {batch.project_id}")
@@ -41,6 +49,8 @@ class SqlBatches:
                 row = (await conn.execute(meant)).one_or_none()
                 if row is not None:
                     return batch_of(row)
+            if per_hour is not None:
+                await _check_rate(conn, batch, per_hour)
             # Locked: who deletes the file meanwhile waits, and then sees that this batch reads it.
             input_key = await conn.scalar(
                 select(files.c.blob_key)
@@ -113,6 +123,28 @@ class SqlBatches:
             leased_requests=leased,
             batches=waiting_batches,
         )
+
+
+async def _check_rate(conn: AsyncConnection, batch: Batch, per_hour: int) -> None:
+    """Raises BatchRateReached. One after another, so that creates at one instant see each other."""
+    owner = select(projects.c.organization_id).where(projects.c.id == batch.project_id)
+    organization_id = await conn.scalar(owner) or ""
+    await lock_name(conn, f"batches {organization_id}")
+    since = batch.created_at - timedelta(seconds=limits.RATE_WINDOW_S)
+    if await batches_created_since(conn, organization_id, since) >= per_hour:
+        raise BatchRateReached
+
+
+async def batches_created_since(
+    conn: AsyncConnection, organization_id: str, since: datetime
+) -> int:
+    """Batches of an organization from that instant on; those of single calls are not counted."""
+    statement = select(func.count()).where(
+        batches.c.organization_id == organization_id,
+        batches.c.created_at >= since,
+        batches.c.flex.is_(None),
+    )
+    return int(await conn.scalar(statement) or 0)
 
 
 async def insert_batch(

@@ -1,7 +1,8 @@
 """`ports.store.FileStore` over SQL.
 
-Invariant: a deleted file is hidden at once, and its blob reaches the garbage once, in the
-transaction that finds no unfinished batch reading it (here, or a later sweep).
+Invariants: a deleted file is hidden at once, and its blob reaches the garbage once, in the
+transaction that finds no unfinished batch reading it (here, or a later sweep); a quota that is
+given holds for all transactions together.
 """
 
 from datetime import datetime
@@ -9,12 +10,14 @@ from datetime import datetime
 from sqlalchemy import insert, select, update
 
 from lowtide.core.file import File
+from lowtide.core.storage_quota import StorageQuota
 from lowtide.ports.store import Order
 from lowtide.store.disposal import dispose_alone, hide_files
 from lowtide.store.engine import Database, transactional
 from lowtide.store.paging import page
 from lowtide.store.rows import file_of, file_values
 from lowtide.store.schema import files
+from lowtide.store.storage_use import check_quota
 
 _VISIBLE = files.c.deleted_at.is_(None)
 
@@ -26,8 +29,10 @@ class SqlFiles:
     def __init__(self, database: Database) -> None:
         self._db = database
 
-    async def add(self, file: File) -> None:
+    async def add(self, file: File, quota: StorageQuota | None = None) -> None:
+        unfinished = int(file.status == "pending")
         async with self._db.write() as conn:
+            await check_quota(conn, file.project_id, quota, bytes=file.bytes, unfinished=unfinished)
             await conn.execute(insert(files), file_values(file))
 
     async def get(self, project_id: str, file_id: str) -> File | None:
@@ -59,10 +64,21 @@ class SqlFiles:
         return [file_of(row) for row in rows]
 
     async def mark_uploaded(
-        self, file_id: str, *, bytes: int, lines: int, sha256: str, blob_key: str
+        self,
+        file_id: str,
+        *,
+        bytes: int,
+        lines: int,
+        sha256: str,
+        blob_key: str,
+        quota: StorageQuota | None = None,
     ) -> bool:
         pending = (files.c.id == file_id) & (files.c.status == "pending") & _VISIBLE
         async with self._db.write() as conn:
+            owner = await conn.scalar(select(files.c.project_id).where(pending))
+            if owner is None:
+                return False
+            await check_quota(conn, owner, quota, bytes=bytes)
             done = await conn.execute(
                 update(files)
                 .where(pending)

@@ -31,7 +31,7 @@ from lowtide.core.ledger import Cost
 from lowtide.core.tenancy import OrganizationLimits, Scope
 from lowtide.store.columns import WORD, Instant, Json
 
-HEAD: Final = "0008"
+HEAD: Final = "0009"
 """The revision that this code needs. Revisions are numbered, so a newer one is recognised."""
 
 metadata = MetaData()
@@ -41,6 +41,10 @@ WAITING: Final = literal_column("'waiting'", String)
 LEASED: Final = literal_column("'leased'", String)
 HELD: Final = literal_column("'held'", String)
 """Would wait, if its batch were not paused."""
+PENDING: Final = literal_column("'pending'", String)
+"""An announced file without bytes."""
+NO_BLOB: Final = literal_column("''", String)
+"""The key of a blob that is gone, or has not come."""
 HELD_CALLS: Final = literal_column("'held'", String)
 """Of batches that single calls are waiting for."""
 
@@ -150,6 +154,19 @@ Index(
     files.c.bytes,
     sqlite_where=files.c.deleted_at.is_(None),
     postgresql_where=files.c.deleted_at.is_(None),
+)
+Index(
+    "files_pinned",  # deleted, and an unfinished batch reads them still
+    files.c.project_id,
+    files.c.bytes,
+    sqlite_where=files.c.deleted_at.is_not(None) & (files.c.blob_key != NO_BLOB),
+    postgresql_where=files.c.deleted_at.is_not(None) & (files.c.blob_key != NO_BLOB),
+)
+Index(
+    "files_announced",
+    files.c.project_id,
+    sqlite_where=(files.c.status == PENDING) & files.c.deleted_at.is_(None),
+    postgresql_where=(files.c.status == PENDING) & files.c.deleted_at.is_(None),
 )
 
 batches = Table(

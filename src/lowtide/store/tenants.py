@@ -12,12 +12,14 @@ from typing import Any
 from sqlalchemy import Row, Select, Table, bindparam, func, insert, literal, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from lowtide.core.storage_quota import StorageUse
 from lowtide.core.tenancy import ApiKey, KeyOwner, Organization, OrganizationLimits, Project
+from lowtide.store.batches import batches_created_since
 from lowtide.store.engine import Database, transactional
 from lowtide.store.rows import key_of, organization_of, organization_values, project_of
-from lowtide.store.schema import api_keys, batches, files, organizations, projects
+from lowtide.store.schema import api_keys, organizations, projects
 from lowtide.store.spending import resume_below_cap
-from lowtide.store.upload_tables import uploads
+from lowtide.store.storage_use import storage_use
 
 _TOUCH = (
     update(api_keys)
@@ -110,24 +112,12 @@ class SqlTenants:
                 await conn.execute(_TOUCH, touched)
 
     async def batches_created_since(self, organization_id: str, since: datetime) -> int:
-        statement = select(func.count()).where(
-            batches.c.organization_id == organization_id,
-            batches.c.created_at >= since,
-            batches.c.flex.is_(None),
-        )
         async with self._db.read() as conn:
-            return int(await conn.scalar(statement) or 0)
+            return await batches_created_since(conn, organization_id, since)
 
-    async def stored_bytes(self, organization_id: str) -> int:
-        own = select(projects.c.id).where(projects.c.organization_id == organization_id)
-        stored = select(func.sum(files.c.bytes)).where(
-            files.c.project_id.in_(own), files.c.deleted_at.is_(None)
-        )
-        announced = select(func.sum(uploads.c.bytes)).where(
-            uploads.c.project_id.in_(own), uploads.c.ended_at.is_(None)
-        )
+    async def storage_use(self, organization_id: str) -> StorageUse:
         async with self._db.read() as conn:
-            return int(await conn.scalar(stored) or 0) + int(await conn.scalar(announced) or 0)
+            return await storage_use(conn, organization_id)
 
     async def _add(
         self, table: Table, values: Mapping[str, Any], owners: Table, owner_id: str

@@ -13,6 +13,7 @@ from sqlalchemy import Row, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lowtide.core.file import File
+from lowtide.core.storage_quota import StorageQuota
 from lowtide.core.upload import Upload, UploadEvent, UploadPart, step
 from lowtide.limits import UPLOAD_PARTS_MAX
 from lowtide.ports.uploads import PartAnswer
@@ -20,6 +21,7 @@ from lowtide.store.disposal import discard_parts, dispose_alone
 from lowtide.store.engine import Database, transactional
 from lowtide.store.rows import file_values
 from lowtide.store.schema import files
+from lowtide.store.storage_use import check_quota
 from lowtide.store.upload_tables import upload_parts, uploads
 
 _PENDING = uploads.c.ended_at.is_(None)
@@ -32,9 +34,10 @@ class SqlUploads:
     def __init__(self, database: Database) -> None:
         self._db = database
 
-    async def add(self, upload: Upload) -> None:
+    async def add(self, upload: Upload, quota: StorageQuota | None = None) -> None:
         values = {field: getattr(upload, field) for field in Upload.__struct_fields__}
         async with self._db.write() as conn:
+            await check_quota(conn, upload.project_id, quota, bytes=upload.bytes, unfinished=1)
             await conn.execute(insert(uploads), values | {"token": 0})
 
     async def get(self, project_id: str, upload_id: str) -> Upload | None:
@@ -48,7 +51,9 @@ class SqlUploads:
             ).one_or_none()
         return None if row is None else _upload_of(row)
 
-    async def add_part(self, part: UploadPart, now: datetime) -> PartAnswer:
+    async def add_part(
+        self, part: UploadPart, now: datetime, quota: StorageQuota | None = None
+    ) -> PartAnswer:
         async with self._db.write() as conn:
             await dispose_alone(conn)
             row = await _locked(conn, part.upload_id)
@@ -61,8 +66,11 @@ class SqlUploads:
             count, held = (
                 await conn.execute(select(func.count(), func.sum(upload_parts.c.bytes)).where(kept))
             ).one()
-            if count >= UPLOAD_PARTS_MAX or int(held or 0) + part.bytes > upload.room:
+            before, after = int(held or 0), int(held or 0) + part.bytes
+            if count >= UPLOAD_PARTS_MAX or after > upload.room:
                 return "full"
+            beyond = max(0, after - max(before, upload.bytes))  # of what was announced
+            await check_quota(conn, upload.project_id, quota, bytes=beyond)
             if part.number is not None:
                 await discard_parts(conn, replaced, now)
             values = {field: getattr(part, field) for field in UploadPart.__struct_fields__}

@@ -36,7 +36,7 @@ def stored(folder: Path) -> list[Path]:
 
 async def add(files: FileService, data: bytes = b"x\n", project: str = "p") -> str:
     file_id = files.new_file_id()
-    async with files.intake(file_id, 1000) as intake:
+    async with files.receive(project, file_id, 0) as intake:
         await intake.write(data)
     await files.keep(project, file_id, intake.content, filename="x", purpose="batch")
     return file_id
@@ -63,12 +63,12 @@ async def test_an_announced_file_takes_bytes_once(files: FileService) -> None:
     assert early.value.code == "file_not_ready"
     contents = []
     for data in (b"first\n", b"second\n"):
-        async with files.intake(file.id, 1000) as intake:
+        async with files.receive("p", file.id, 0) as intake:
             await intake.write(data)
         contents.append(intake.content)
-    await files.fill(file.id, contents[0])
+    await files.fill("p", file.id, contents[0])
     with pytest.raises(LowtideError) as late:
-        await files.fill(file.id, contents[1])
+        await files.fill("p", file.id, contents[1])
     assert late.value.code == "upload_invalid"
     kept = await files.get_ready("p", file.id)
     assert b"".join([block async for block in files.stream(kept)]) == b"first\n"
@@ -77,7 +77,7 @@ async def test_an_announced_file_takes_bytes_once(files: FileService) -> None:
 
 async def test_an_abandoned_intake_leaves_no_blob(files: FileService, tmp_path: Path) -> None:
     with pytest.raises(RuntimeError):
-        async with files.intake("file-1", limits.FILE_BYTES) as intake:
+        async with files.receive("p", "file-1", 0) as intake:
             await intake.write(b"x" * limits.STREAM_BLOCK_BYTES * 2)
             raise RuntimeError("the client left")
     assert stored(tmp_path / "blobs") == []

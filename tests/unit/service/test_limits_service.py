@@ -10,6 +10,7 @@ from lowtide.config import Limits
 from lowtide.core.tenancy import DEFAULT_ORGANIZATION, DEFAULT_PROJECT, OrganizationLimits
 from lowtide.ports.store import Store
 from lowtide.service.limits import Budget, LimitService, month_of, spend_cap_message
+from lowtide.service.storage import Storage
 
 
 @pytest.fixture
@@ -62,7 +63,7 @@ async def test_the_cache_is_bounded(
 
 
 async def test_without_bounds_nothing_is_refused(allowance: LimitService) -> None:
-    await allowance.check_stored_bytes(DEFAULT_PROJECT, 10**15)
+    await Storage(allowance).check(DEFAULT_PROJECT, 10**15)
     await allowance.check_spend(DEFAULT_PROJECT)
     assert await allowance.budget(DEFAULT_PROJECT) is None
 

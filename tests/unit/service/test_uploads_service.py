@@ -332,3 +332,29 @@ async def test_a_part_that_comes_while_they_are_put_together_is_refused(bench: B
         bench.uploads.check_open(seen)
     bench.blobs.go_on.set()
     await asked
+
+
+async def test_one_numbered_part_takes_one_body_at_a_time(bench: Bench) -> None:
+    new = NewUpload(filename="x", purpose="batch", bytes=8, ttl_s=3600, parts=2)
+    upload = await bench.uploads.begin("p", new)
+    async with bench.uploads.part(upload, 8, 1), bench.uploads.part(upload, 8, 2):
+        with pytest.raises(LowtideError) as refused:
+            async with bench.uploads.part(upload, 8, 1):
+                raise AssertionError("it was let in")
+    assert refused.value.code == "upload_busy"
+
+
+async def test_parts_under_way_together_have_no_more_bytes_than_the_upload_has_room_for(
+    bench: Bench,
+) -> None:
+    new = NewUpload(filename="x", purpose="batch", bytes=8, ttl_s=3600, parts=3)
+    upload = await bench.uploads.begin("p", new)
+    async with bench.uploads.part(upload, 8, 1) as one, bench.uploads.part(upload, 8, 2) as two:
+        await one.write(b"12345")
+        await two.write(b"123")
+        with pytest.raises(LowtideError) as refused:
+            await two.write(b"4")
+    assert refused.value.code == "upload_busy"
+    async with bench.uploads.part(upload, 8, 1) as again:
+        await again.write(b"12345678")
+    assert not bench.uploads._under_way, "what ended is not remembered"

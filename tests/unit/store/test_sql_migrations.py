@@ -132,7 +132,7 @@ async def test_a_batch_begun_under_0001_runs_on_and_is_charged_from_there(filled
     assert (ended.status, ended.counts) == ("completed", Counts(7, 7, 0))
     cost = (await store.ledger.cost(["batch_1"]))["batch_1"]
     assert (cost.requests, cost.charge_pico) == (5, 5 * (6 * 3 + 4 * 2 + 5 * 1))
-    assert await store.tenants.stored_bytes("org_default") == 700 + 100 + 700
+    assert (await store.tenants.storage_use("org_default")).bytes == 700 + 100 + 700
     assert await store.tenants.batches_created_since("org_default", NOON) == 1
     await store.aclose()
 

@@ -1,0 +1,147 @@
+"""Contract of the quotas: all that is kept counts, and calls at one instant do not pass them."""
+
+import asyncio
+from typing import Any
+
+import msgspec
+import pytest
+
+from lowtide.core.storage_quota import QuotaReached, StorageQuota
+from lowtide.core.tenancy import DEFAULT_ORGANIZATION
+from lowtide.core.upload import Upload, UploadPart
+from lowtide.ports.store import BatchRateReached
+from lowtide.testing.store_world import World
+
+TIGHT = StorageQuota(bytes=2500)
+
+
+async def use(world: World) -> tuple[int, int]:
+    found = await world.store.tenants.storage_use(DEFAULT_ORGANIZATION)
+    return found.bytes, found.unfinished
+
+
+async def begun(world: World, **rest: Any) -> Upload:
+    await world.project("p1")
+    return Upload(
+        id=world.fresh("upload_"),
+        project_id="p1",
+        file_id=world.fresh("file-"),
+        purpose="batch",
+        filename="in.jsonl",
+        file_ttl_s=3600,
+        created_at=world.now,
+        expires_at=world.now.replace(year=world.now.year + 1),
+        **{"bytes": 100, **rest},
+    )
+
+
+def part(world: World, upload: Upload, size: int, number: int | None = None) -> UploadPart:
+    id = world.fresh("part_")
+    return UploadPart(
+        id=id,
+        upload_id=upload.id,
+        number=number,
+        bytes=size,
+        md5="",
+        blob_key=f"parts/{id}",
+        created_at=world.now,
+    )
+
+
+async def test_of_files_added_at_one_instant_only_those_that_fit_are_kept(world: World) -> None:
+    first = await world.file(project="p1")
+    twins = [
+        msgspec.structs.replace(first, id=f"file-twin{n}", blob_key=f"files/{n}") for n in range(8)
+    ]
+    answers = await asyncio.gather(
+        *(world.store.files.add(each, TIGHT) for each in twins), return_exceptions=True
+    )
+    assert all(answer is None or isinstance(answer, QuotaReached) for answer in answers)
+    assert [answer for answer in answers if answer is None] == [None], "1,000 + 1,000 of 2,500"
+    assert await use(world) == (2000, 0)
+    (reached, *_) = (answer for answer in answers if isinstance(answer, QuotaReached))
+    assert (reached.lack, reached.use.bytes) == ("bytes", 2000)
+
+
+async def test_announced_files_get_bytes_only_within_the_quota(world: World) -> None:
+    files = [await world.file(project="p1", pending=True) for _ in range(4)]
+    assert await use(world) == (0, 4)
+    answers = await asyncio.gather(
+        *(
+            world.store.files.mark_uploaded(
+                file.id, bytes=1000, lines=1, sha256="", blob_key=f"files/{file.id}", quota=TIGHT
+            )
+            for file in files
+        ),
+        return_exceptions=True,
+    )
+    assert [answer for answer in answers if answer is True] == [True, True]
+    assert await use(world) == (2000, 2)
+
+
+async def test_announced_files_and_open_uploads_have_a_number(world: World) -> None:
+    quota = StorageQuota(unfinished=2)
+    upload = await begun(world)
+    await world.store.uploads.add(upload, quota)
+    announced = await world.file(project="p1", pending=True)
+    with pytest.raises(QuotaReached) as reached:
+        await world.store.uploads.add(await begun(world), quota)
+    assert (reached.value.lack, reached.value.use.unfinished) == ("unfinished", 2)
+    twin = msgspec.structs.replace(announced, id="file-twin")
+    with pytest.raises(QuotaReached):
+        await world.store.files.add(twin, quota)
+    await world.store.uploads.cancel("p1", upload.id, world.now)
+    await world.store.files.add(twin, quota)
+
+
+async def test_a_deleted_file_counts_until_no_batch_reads_it(world: World) -> None:
+    batch = await world.running(("m", 1), project="p1")
+    await world.store.files.delete("p1", batch.input_file_id, world.now)
+    assert await use(world) == (1000, 0)
+    await world.store.batches.cancel("p1", batch.id, world.now)
+    await world.assemble(batch)
+    await world.store.results.sweep(world.now, segments_keep_s=3600)
+    assert (await use(world))[0] < 1000
+
+
+async def test_parts_beyond_what_was_announced_count_and_are_bounded(world: World) -> None:
+    upload = await begun(world)
+    await world.store.uploads.add(upload, TIGHT)
+    assert await use(world) == (100, 1)
+    kept = 0
+    for _ in range(30):
+        try:
+            await world.store.uploads.add_part(part(world, upload, 100), world.now, TIGHT)
+        except QuotaReached:
+            break
+        kept += 1
+    assert kept == 25
+    assert await use(world) == (2500, 1)
+
+
+async def test_a_part_sent_again_in_its_place_takes_no_more_room(world: World) -> None:
+    upload = await begun(world, bytes=2500, parts=1)
+    await world.store.uploads.add(upload, TIGHT)
+    for _ in range(5):
+        sent = part(world, upload, 2500, number=1)
+        assert await world.store.uploads.add_part(sent, world.now, TIGHT) == "kept"
+    assert await use(world) == (2500, 1)
+
+
+async def test_of_batches_created_at_one_instant_only_the_hours_share_is_kept(
+    world: World,
+) -> None:
+    file = await world.file(project="p1")
+    answers = await asyncio.gather(
+        *(
+            world.store.batches.add(
+                world.batch_record(file), digest="", repeat=False, since=world.now, per_hour=3
+            )
+            for _ in range(12)
+        ),
+        return_exceptions=True,
+    )
+    refused = [answer for answer in answers if isinstance(answer, BatchRateReached)]
+    assert len(refused) == 9
+    since = world.now.replace(minute=0)
+    assert await world.store.tenants.batches_created_since(DEFAULT_ORGANIZATION, since) == 3

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from lowtide.core.ownership import Fleet, Member, Owner
 from lowtide.store.dialect import lock_name
 from lowtide.store.engine import Database, transactional
-from lowtide.store.schema import replicas, workers
+from lowtide.store.fleet_tables import replicas, workers
 from lowtide.store.wakeups import announce
 
 _LOCK = "ownership"

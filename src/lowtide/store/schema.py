@@ -391,25 +391,6 @@ token_models = Table(
     _at("saved_at", nullable=False),
 )
 
-workers = Table(
-    "workers",
-    metadata,
-    _text("id", primary_key=True),
-    _count("beat"),
-    _count("ttl_ms"),
-    Column("wants", Json(tuple[str, ...]), nullable=False),  # names of replicas
-    _at("seen_at", nullable=False),
-)
-
-replicas = Table(
-    "replicas",
-    metadata,
-    _text("name", primary_key=True),
-    _text("worker_id", nullable=True),
-    _count("token"),
-    _at("claimed_at"),
-)
-
 schema_compatibility = Table(
     "schema_compatibility",
     metadata,

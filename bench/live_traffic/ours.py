@@ -116,7 +116,7 @@ class Ours(Rule):
         usage = Usage(request.prompt_tokens, request.cached_tokens, request.output_tokens)
         self.replica.ended(suspect=False)
         self.replica.answered(now)
-        self.replica.learn(usage, elapsed_s, now)
+        self.replica.learn(usage, 0, now - elapsed_s, now)
 
     def taken_back(self, request: SimRequest, now: float) -> None:
         del self._sent_at[request.id]

@@ -186,6 +186,24 @@ RETRY_BUDGET_BURST: Final = 20  # retries allowed before the first completion
 WINDOW_DEFAULT: Final = 64  # of an engine that tells nothing about itself
 WINDOW_MAX: Final = 4096
 
+# ---- the window of an engine without metrics, learned from its answers ----
+LEARN_STEP: Final = 2  # times the window after a round of answers that were no slower
+LEARN_STEP_QUICK: Final = 4  # the same where answers come within LEARN_QUICK_S
+LEARN_QUICK_S: Final = 0.25  # so short a queue, fourfold, harms neither live calls nor time-outs
+LEARN_HARMLESS_S: Final = 0.02  # calls that take less wait for nobody; no model is as fast
+LEARN_GAIN_ALL: Final = 0.9  # of a call's speed kept: the wider window was not felt at all
+LEARN_GAIN_CLEAR: Final = 0.5  # of the throughput that more calls could add: one round is enough
+LEARN_GAIN: Final = 0.2  # the same after many answers; below it the narrower window is as good
+LEARN_ANSWERS: Final = 16  # before a width is refused
+LEARN_ANSWERS_MAX: Final = 32  # the same where answers differ and nobody reports their lengths
+LEARN_VARIANCE: Final = 0.02  # of a mean of answers, relative: off by less than 15 %
+LEARN_CHANGED: Final = 1.5  # a call's speed against the one known: the engine is not what it was
+LEARN_HOLD_S: Final = 60.0  # before a wider window is tried again; doubles with each refusal
+LEARN_HOLD_ANSWERS: Final = 64  # the same, in answers: a try costs a few dozen
+LEARN_HOLD_S_MAX: Final = 900.0  # a slot more at the engine is found within a quarter of an hour
+TIMEOUT_SHRINK: Final = 0.5  # window of an engine with metrics after a time-out behind our calls
+TIMEOUTS_FREE_MAX: Final = 8  # behind our own calls; halved so often a window of 256 is one
+
 # ---- the window of a replica, and giving way to live traffic (scheduling.md section 3) ----
 WINDOW_START: Final = 16  # of an automatic window, before the engine has told anything
 WINDOW_MIN: Final = 4  # what a careful window keeps: enough to notice that things are well again
@@ -251,12 +269,6 @@ REQUEST_BLOCK_BYTES: Final = 256 * KIB  # of a large request body per write; bou
 REQUEST_HEADS_MAX: Final = 64  # header blocks kept ready, one per path; an engine has about ten
 RETRY_AFTER_S_MAX: Final = 3600.0  # an engine that asks for more is asked again after this
 ENGINE_CLOSE_S: Final = 5.0  # wait for aborted connections to be gone
-ADDRESS_HEAD_START_S: Final = 0.25  # before a name's next address is tried beside it (RFC 8305)
-ADDRESS_DEMOTED_S: Final = 60.0  # an address that failed is tried after the others for so long
-ENGINE_ADDRESSES_MAX: Final = 8  # of one name that are tried; each is a socket
-PROXY_PORT: Final = 3128  # of a proxy whose address names none: Squid's
-KEY_READ_EVERY_S: Final = 1.0  # a file of a key, however many calls the engine refuses meanwhile
-API_KEY_BYTES_MAX: Final = 64 * KIB  # of a file that holds a key: above it, another file is meant
 TCP_KEEPALIVE_S: Final = 30  # a host that lost power is noticed in minutes, not after the attempt
 
 # ---- who owns a replica (ports/ownership.py) ----

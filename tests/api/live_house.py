@@ -85,7 +85,6 @@ async def live_house(
                     client,
                     {MODEL: ENGINE_MODEL, PLAIN: PLAIN},
                     drop_fields,
-                    {},
                     attempt_s,
                 )
             )

@@ -202,7 +202,8 @@ async def test_an_answer_that_takes_too_long_ends_in_the_error_file(tmp_path: Pa
             output, errors = await house.results(batch)
     assert len(output) == 29
     assert [(place_of(line), line["error"]["code"]) for line in errors] == [(2, "timeout")]
-    assert engine.asked["q2"] == 2
+    assert engine.asked["q2"] == 2 + 1  # the first time others were in flight: it cost no try
+    assert "attempt_timeout_s is 0.5 s" in errors[0]["error"]["message"]
 
 
 async def test_a_batch_waits_for_an_engine_that_is_down_says_so_and_goes_on(

@@ -65,7 +65,7 @@ class ReplicaMetrics:
             self._hide(name)
         if controller is None or not is_owned:
             return
-        self._show_window(name, controller.bound, replica.window)
+        self._show_window(name, replica.bound, replica.window)
         IN_FLIGHT.labels(name).set(replica.in_flight)
         PREFILL_BUDGET.labels(name).set(controller.pacer.budget)
         if controller.signals.kv_used is not None:

@@ -41,7 +41,7 @@ class Request(msgspec.Struct, eq=False):
     """One request of a leased chunk. `data` is its line's bytes; `index` its bit in the chunk;
     `tokens` its prompt as estimated; `sent_at_s` the instant of its last `take`. `is_read`: whether
     the engine has read the prompt, as far as the call is watched; `yields`: how often it was taken
-    back because it had not.
+    back because it had not; `timeouts`: those that were none of its own (core/timeouts.py).
     """
 
     run: "ChunkRun"
@@ -56,6 +56,7 @@ class Request(msgspec.Struct, eq=False):
     suspect: bool = False
     is_read: bool | None = None
     yields: int = 0
+    timeouts: int = 0
 
     @property
     def on_trial(self) -> bool:
@@ -190,7 +191,7 @@ class Dispatch:
         match outcome:
             case Succeeded(usage=usage):
                 replica.answered(now_s)
-                replica.learn(usage, now_s - request.sent_at_s, now_s)
+                replica.learn(usage, request.tokens, request.sent_at_s, now_s)
                 return self._finish(request, outcome)
             case Rejected():
                 replica.answered(now_s)
@@ -202,6 +203,10 @@ class Dispatch:
             case Interrupted(detail=detail):
                 replica.circuit.failed(now_s, detail)
                 return self._again(request, now_s, 0.0, 0, None)
+            case Transient(code="timeout") if not replica.timeouts.is_own(
+                request.tokens, request.sent_at_s, request.timeouts
+            ):
+                return self._after_our_queue(request, replica, outcome, now_s, draw)
             case Transient(detail=detail):
                 replica.circuit.failed(now_s, detail)
                 return self._after_transient(request, replica, outcome, now_s, draw)
@@ -283,6 +288,18 @@ class Dispatch:
             return self._finish(request, final_failure(outcome))
         step = request.tries if replica.budget.spend() else 64
         return self._again(request, now_s, draw, step, outcome.retry_after_s)
+
+    def _after_our_queue(
+        self, request: Request, replica: Replica, outcome: Transient, now_s: float, draw: float
+    ) -> Decision:
+        """It waited behind our own calls: no try is charged, and the window is smaller from now on.
+        A replica that answered nobody meanwhile may not be well.
+        """
+        if replica.timeouts.is_silent_since(request.sent_at_s):
+            replica.circuit.failed(now_s, outcome.detail)
+        request.timeouts += 1
+        replica.timed_out(request.sent_at_s, now_s)
+        return self._again(request, now_s, draw, request.timeouts, None)
 
     def _finish(self, request: Request, outcome: Succeeded | Rejected) -> Finish:
         request.run.unfinished -= 1

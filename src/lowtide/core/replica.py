@@ -1,10 +1,11 @@
 """One replica as the dispatcher sees it: window, pause, circuit breaker, retry budget.
 
 Pure: monotonic seconds go in, decisions come out. One worker owns a replica, so this state has one
-owner and needs no lock. The window is the least of three: what refusals and answers make of the
-operator's bound, what the controller makes of the engine's metrics (core/window.py), and at the end
-of a queue this replica's share of what is left. Source of the numbers: scheduling.md section 2(j)
-and limits.py.
+owner and needs no lock. The window is the least of four: what refusals and answers make of the
+operator's bound, what the controller makes of the engine's metrics (core/window.py), what was
+learned from the answers of an engine without metrics (core/latency_window.py), and at the end of a
+queue this replica's share of what is left. Source of the numbers: scheduling.md section 2(j) and
+limits.py.
 """
 
 from collections import deque
@@ -13,9 +14,11 @@ from typing import Literal
 
 from lowtide import limits
 from lowtide.core.guard import Guard
+from lowtide.core.latency_window import LatencyWindow, work_of
 from lowtide.core.signals import OwnCall
+from lowtide.core.timeouts import TimeoutBlame
 from lowtide.core.usage import Usage
-from lowtide.core.window import WindowController
+from lowtide.core.window import Bound, WindowController
 
 CircuitState = Literal["closed", "open", "half_open"]
 
@@ -127,10 +130,12 @@ class Replica:
         window: int,
         *,
         controller: WindowController | None = None,
+        learned: LatencyWindow | None = None,
         spares_long: bool = False,
         name: str | None = None,
     ) -> None:
-        """`window` is the bound. Without a controller nothing but refusals makes it smaller.
+        """`window` is the bound. Without a controller and what is `learned` from answers, nothing
+        but refusals and time-outs makes it smaller.
         `spares_long`: long prompts have a better place than beside this one's live traffic.
         `name` is what logs, metrics and other workers know the replica by; host:port by default.
         """
@@ -139,6 +144,8 @@ class Replica:
         self.models = models
         self.window_max = window
         self.controller = controller
+        self.learned = learned
+        self.timeouts = TimeoutBlame()
         self.guard = Guard()
         self.priority: int | None = None
         """What this engine is to be sent as `priority` of batch calls."""
@@ -149,6 +156,7 @@ class Replica:
         self.guided: int | None = None
         """This replica's share of what is left, once the queue behind it is empty."""
         self.learns = False
+        self._goes_by_answers = False
         self._spares_long = spares_long
         self._unrefused = float(window)
         self.resize(float("-inf"))
@@ -162,6 +170,7 @@ class Replica:
         self.circuit = Circuit()
         self.budget = RetryBudget()
         self._shrunk_at_s = float("-inf")
+        self._cut_at_s = float("-inf")
         self._paused_until_s = float("-inf")
         self._pause_s = limits.THROTTLE_PAUSE_S
 
@@ -198,6 +207,7 @@ class Replica:
             left = pacer.take_unread([calls[place].input_tokens for place in unknown], now_s)
             back.extend(zip(unknown, left, strict=False))
         pacer.live_asked(tokens, now_s)
+        self.timeouts.crowded_at_s = now_s
         return back
 
     def live_answered(self, tokens: int, now_s: float) -> None:
@@ -232,14 +242,34 @@ class Replica:
             self.learns = live.was_ever or self.controller.is_told
             spares = self._spares_long and live.is_recent(now_s)
             self.prompt_tokens_max = float(limits.LONG_PROMPT_TOKENS) if spares else float("inf")
+        self._goes_by_answers = self.learned is not None and not self._is_told
+        if self.learned is not None and self._goes_by_answers:
+            self.window = min(self.window, float(self.learned.width))
         self._places = int(self.window)
         if self.guided is not None:
             self._places = min(self._places, self.guided)
+
+    @property
+    def places(self) -> int:
+        """Calls that may be in flight now."""
+        return self._places
+
+    @property
+    def bound(self) -> Bound:
+        """What keeps the window from being larger, as metrics name it."""
+        learned = self.learned
+        if learned is not None and self._goes_by_answers and learned.width <= self.window:
+            return "answers" if learned.width < learned.width_max else "operator"
+        return self.controller.bound if self.controller is not None else "operator"
 
     def takes_calls(self, now_s: float) -> bool:
         """Whether ownership, circuit and pause let batch calls pass; the window aside."""
         owned = now_s < self.owned_until_s
         return owned and now_s >= self._paused_until_s and self.circuit.admits(now_s)
+
+    @property
+    def _is_told(self) -> bool:
+        return self.controller is not None and self.controller.is_told
 
     @property
     def holds(self) -> float:
@@ -268,6 +298,8 @@ class Replica:
     ) -> None:
         """A call is sent; `tokens` is its prompt as estimated. `watched`: `prompt_read` follows."""
         self.in_flight += 1
+        if self.in_flight > 1:
+            self.timeouts.crowded_at_s = now_s
         if self.controller is not None and self.controller.pacer.active:
             self.controller.pacer.sent(tokens, now_s, watched=watched)
         self.alone = alone
@@ -282,6 +314,7 @@ class Replica:
     def answered(self, now_s: float) -> None:
         """A final answer came: the replica is well."""
         self.circuit.succeeded(now_s)
+        self.timeouts.answered_at_s = now_s
         self.budget.earn()
         self._pause_s = limits.THROTTLE_PAUSE_S
         if self._unrefused < self.window_max:
@@ -289,14 +322,34 @@ class Replica:
             self._unrefused = min(float(self.window_max), grown)
             self.resize(now_s)
 
-    def learn(self, usage: Usage, elapsed_s: float, now_s: float) -> None:
-        """A call succeeded after `elapsed_s`: what the controller and the guard go by."""
+    def learn(self, usage: Usage, tokens: int, sent_at_s: float, now_s: float) -> None:
+        """A call that was sent then has succeeded and ended: what windows and the guard go by.
+        `tokens` is its prompt as estimated.
+        """
+        self.timeouts.succeeded(tokens, sent_at_s)
+        learned = self.learned
+        if learned is not None and self._goes_by_answers:
+            width = learned.width
+            learned.answered(sent_at_s, now_s, work_of(usage), self.in_flight + 1)
+            if learned.width != width:
+                self.resize(now_s)
         if not self.learns or self.controller is None:
             return
         self.controller.finished(
-            usage.input_tokens, usage.cached_tokens, usage.output_tokens, elapsed_s
+            usage.input_tokens, usage.cached_tokens, usage.output_tokens, now_s - sent_at_s
         )
         self.guard.finished(usage.total_tokens, now_s)
+
+    def timed_out(self, sent_at_s: float, now_s: float) -> None:
+        """A call waited behind our own ones until its time was up: fewer at a time. All that were
+        sent before a cut are late for the same reason, so they count once.
+        """
+        if self.learned is not None and self._goes_by_answers:
+            self.learned.timed_out(sent_at_s, now_s)
+        elif sent_at_s >= self._cut_at_s:
+            self._cut_at_s = now_s
+            self._unrefused = max(1.0, self.window * limits.TIMEOUT_SHRINK)
+        self.resize(now_s)
 
     def throttled(self, now_s: float, retry_after_s: float | None = None) -> None:
         """Back-pressure: pause, and shrink the window, once per span; it grows back with answers.

@@ -22,10 +22,19 @@ from lowtide.core.prefill import PrefillPacer
 from lowtide.core.signals import NO_LIVE, EngineSignals, LiveSeen, OwnCall, SignalDelta, delta
 
 Bound = Literal[
-    "operator", "default", "kv", "seats", "start", "congestion", "live", "silence", "asleep"
+    "operator",
+    "default",
+    "kv",
+    "seats",
+    "start",
+    "congestion",
+    "live",
+    "silence",
+    "asleep",
+    "answers",
 ]
 """What keeps the window from being larger. `default`: the engine tells nothing about itself;
-`start`: it is still growing for the first time."""
+`start`: it is still growing for the first time; `answers`: a wider one was no faster."""
 
 _TELLS_NOTHING = EngineSignals()
 

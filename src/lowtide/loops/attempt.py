@@ -24,6 +24,7 @@ from lowtide.core.line import (
 )
 from lowtide.core.outcome import (
     Attempt,
+    NoReply,
     Outcome,
     Rejected,
     Reply,
@@ -52,8 +53,6 @@ class Upstream(msgspec.Struct, frozen=True):
     timeout_s: float
     streaming: StreamingEngine | None = None
     """The same engine, where it may be asked for streams."""
-    set_fields: Mapping[str, object] = _NO_FIELDS
-    """Set in every body, over what the request says."""
 
 
 OnRead = Callable[[Upstream, Request], None]
@@ -80,6 +79,8 @@ async def attempt(
             answer = await _send_without_priority(upstream, request, line, priority)
     except LineFormatError as error:
         return "", Rejected("invalid_json_line", str(error))
+    if isinstance(answer, NoReply) and answer.kind == "timeout":
+        answer = _name_setting(answer, upstream.timeout_s)
     return line.custom_id, classify(answer)
 
 
@@ -119,6 +120,12 @@ async def _send_without_priority(
     return answer
 
 
+def _name_setting(late: NoReply, timeout_s: float) -> NoReply:
+    """Whoever reads of the time-out is told which setting it is, and where it stands."""
+    where = f"attempt_timeout_s is {timeout_s:g} s, under [dispatch] or in the engine's [[replica]]"
+    return NoReply("timeout", f"{late.detail}; {where}")
+
+
 def _path(request: Request) -> str:
     return request.run.lease.endpoint.removeprefix("/v1")
 
@@ -135,7 +142,7 @@ def _body(
         line,
         model=upstream.engine_names.get(request.run.lease.model),
         drop_fields=upstream.drop_fields | drop_fields,
-        set_fields={**upstream.set_fields, **set_fields} if upstream.set_fields else set_fields,
+        set_fields=set_fields,
     )
 
 

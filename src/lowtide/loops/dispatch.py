@@ -234,7 +234,10 @@ class Dispatcher:
         self, upstream: Upstream, request: Request, custom_id: str, outcome: Outcome
     ) -> None:
         now_s = self._clock.monotonic()
+        places = upstream.replica.places
         decision = self._core.settle(request, upstream.replica, outcome, now_s, self._draw())
+        if upstream.replica.places > places:
+            self.wake()  # the window grew: more may be sent at once
         run = request.run
         if not isinstance(decision, Finish):
             self.wake()  # a retry has a time of its own

@@ -165,9 +165,7 @@ class LiveService:
         """One call to one replica; a stream that has begun is left open on `stack`."""
         request = admission.request
         try:
-            body = request.for_engine(
-                live.engine_names.get(admission.model), live.drop_fields, live.set_fields
-            )
+            body = request.for_engine(live.engine_names.get(admission.model), live.drop_fields)
         except LineFormatError as error:
             raise LowtideError("invalid_request", str(error)) from None
         async with AsyncExitStack() as mine:

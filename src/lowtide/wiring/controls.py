@@ -5,13 +5,14 @@ from contextlib import AsyncExitStack
 
 from lowtide import limits
 from lowtide.config import Replica as ReplicaSettings
+from lowtide.core.latency_window import LatencyWindow
 from lowtide.core.replica import Replica
 from lowtide.core.window import WindowController
+from lowtide.engines.http_client import HttpEngine
 from lowtide.engines.signals.probe import HttpProber
 from lowtide.loops.attempt import Upstream
 from lowtide.loops.control import Controlled
 from lowtide.service.live_replica import LiveReplica
-from lowtide.wiring.engine_clients import opened_client
 
 
 def window_max(settings: ReplicaSettings) -> int:
@@ -20,10 +21,14 @@ def window_max(settings: ReplicaSettings) -> int:
 
 
 def replica_of(
-    url: str, models: frozenset[str], settings: ReplicaSettings, pool: Sequence[ReplicaSettings]
+    url: str,
+    models: frozenset[str],
+    settings: ReplicaSettings,
+    pool: Sequence[ReplicaSettings],
+    timeout_s: float = limits.ATTEMPT_TIMEOUT_S,
 ) -> Replica:
     """A replica with its controller. `pool` are all replicas: whether one of them is relaxed
-    decides whether this one is spared long prompts.
+    decides whether this one is spared long prompts. `timeout_s` is what one attempt may take.
     """
     bound = window_max(settings)
     controller = WindowController(
@@ -37,7 +42,11 @@ def replica_of(
     spares_long = not settings.relaxed and any(
         other.relaxed and served <= set(other.models) for other in pool
     )
-    replica = Replica(url, models, bound, controller=controller, spares_long=spares_long)
+    learned_max = limits.WINDOW_DEFAULT if settings.window is None else bound
+    learned = LatencyWindow(learned_max, timeout_s=timeout_s)
+    replica = Replica(
+        url, models, bound, controller=controller, learned=learned, spares_long=spares_long
+    )
     replica.streams = settings.watch_prompts
     return replica
 
@@ -60,7 +69,14 @@ def _control(
 ) -> Controlled:
     controller = upstream.replica.controller
     assert controller is not None, "made by replica_of"
-    root = opened_client(settings, limits.CONTROL_CONNECTIONS, stack, beside_v1=True)
+    root = HttpEngine(
+        upstream.engine.url.removesuffix("/v1"),
+        headers=settings.headers,
+        api_key=settings.api_key,
+        connections_max=limits.CONTROL_CONNECTIONS,
+        verify=settings.verify_tls,
+    )
+    stack.push_async_callback(root.aclose)
     prober = HttpProber(
         root,
         upstream.engine,

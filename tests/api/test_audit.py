@@ -50,7 +50,10 @@ def test_what_changes_something_is_recorded_with_who_and_which(house: House, log
     assert records[0]["request_id"] == uploaded.headers["x-request-id"]
 
 
-def test_refusals_are_recorded_and_say_why_in_the_log_alone(house: House, log: Log) -> None:
+def test_refusals_are_recorded_and_say_why_in_the_log_alone(
+    house: House, log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "REFUSAL_LOG_S", 0.0)
     reader = house.tenant(scopes=("read",))
     reader.ask("POST", "/v1/batches", {})
     house.door.ask("GET", "/v1/files")

@@ -111,7 +111,9 @@ def test_a_mistake_of_ours_is_logged_once_and_shows_nothing(
 
 def test_the_rest_of_a_huge_refused_body_is_not_waited_for(door: Door) -> None:
     with socket.create_connection(("127.0.0.1", door.port), timeout=PATIENCE_S) as line:
-        line.sendall(b"POST /v1/batches HTTP/1.1\r\nHost: h\r\nContent-Length: 9999999999\r\n\r\n{")
+        line.sendall(
+            b"POST /v1/batches HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9999999999\r\n\r\n{"
+        )
         response = HTTPResponse(line)
         response.begin()
         answer = answer_of(response)

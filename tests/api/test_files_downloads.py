@@ -147,7 +147,9 @@ def test_a_client_that_leaves_closes_what_it_was_reading(
 
     monkeypatch.setattr(door.services.files, "stream", stuck)
     with socket.create_connection(("127.0.0.1", door.port), timeout=PATIENCE_S) as line:
-        line.sendall(f"GET /v1/files/{file_id}/content HTTP/1.1\r\nHost: h\r\n\r\n".encode())
+        line.sendall(
+            f"GET /v1/files/{file_id}/content HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+        )
         assert line.recv(100).startswith(b"HTTP/1.1 200 ")
         assert not closed.is_set()
     assert closed.wait(PATIENCE_S)

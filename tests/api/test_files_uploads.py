@@ -5,6 +5,7 @@ import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
@@ -83,7 +84,7 @@ def test_a_client_that_expects_a_continue_gets_it(door: Door) -> None:
     body, kind = form([("purpose", None, b"batch"), ("file", "x.jsonl", LINES)])
     with socket.create_connection(("127.0.0.1", door.port), timeout=PATIENCE_S) as line:
         line.sendall(
-            f"POST /v1/files HTTP/1.1\r\nHost: h\r\nContent-Type: {kind}\r\n"
+            f"POST /v1/files HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\n"
             f"Content-Length: {len(body)}\r\nExpect: 100-continue\r\n\r\n".encode()
         )
         assert line.recv(100).startswith(b"HTTP/1.1 100 Continue\r\n")
@@ -94,7 +95,7 @@ def test_a_client_that_expects_a_continue_gets_it(door: Door) -> None:
 def test_a_client_that_expects_a_continue_hears_of_the_bound_first(small_door: Door) -> None:
     answer = raw(
         small_door,
-        "POST /v1/files HTTP/1.1\nHost: h\nContent-Type: multipart/form-data; boundary=x\n"
+        "POST /v1/files HTTP/1.1\nHost: localhost\nContent-Type: multipart/form-data; boundary=x\n"
         "Content-Length: 9000000\nExpect: 100-continue\n\n",
     )
     assert (answer.status, answer.error["code"]) == (413, "file_too_large")
@@ -261,9 +262,11 @@ def test_the_broken_retry_of_together_1x_stores_nothing(door: Door) -> None:
     ],
 )
 def test_the_address_is_built_from_what_the_client_reached(
-    door: Door, headers: dict[str, str], base: str
+    tmp_path: Path, headers: dict[str, str], base: str
 ) -> None:
-    answer = door.ask("POST", "/v1/files?purpose=batch-api&file_name=x", headers=headers)
+    server = Server(data_dir=tmp_path, allowed_hosts=("api.example", "h"))
+    with open_door(tmp_path, Settings(server=server)) as door:
+        answer = door.ask("POST", "/v1/files?purpose=batch-api&file_name=x", headers=headers)
     assert answer.headers["location"].startswith(f"{base}/v1/uploads/signed/file-")
 
 
@@ -336,7 +339,7 @@ def test_an_interrupted_upload_leaves_nothing(
     if "chunked" in framing:
         data = b"%x\r\n%s\r\n" % (len(data), data)
     with socket.create_connection(("127.0.0.1", door.port), timeout=PATIENCE_S) as line:
-        line.sendall(f"{head}Host: h\r\n{framing}\r\n\r\n".encode() + data)
+        line.sendall(f"{head}Host: localhost\r\n{framing}\r\n\r\n".encode() + data)
         assert watch.began.wait(PATIENCE_S)
     assert watch.over.wait(PATIENCE_S)
     assert door.blobs_on_disk() == []
@@ -347,7 +350,7 @@ def test_an_interrupted_upload_leaves_nothing(
 def test_an_upload_that_stalls_is_given_up(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "UPLOAD_STALL_S", 0.05)
     _, path = announce(door)
-    answer = raw(door, f"PUT {path} HTTP/1.1\nHost: h\nContent-Length: 100\n\n", b"x")
+    answer = raw(door, f"PUT {path} HTTP/1.1\nHost: localhost\nContent-Length: 100\n\n", b"x")
     assert (answer.status, answer.error["code"]) == (400, "upload_interrupted")
     assert door.blobs_on_disk() == []
 

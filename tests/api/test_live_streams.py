@@ -174,7 +174,7 @@ async def leave_after(house: House, engine: ScriptedEngine, received: bytes, str
     """Call with a bare socket, and hang up once the answer holds `received`."""
     reader, writer = await asyncio.open_connection("127.0.0.1", house.door.port)
     body = json.dumps(asked(stream=stream)).encode()
-    head = f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+    head = f"POST {CHAT} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
     writer.write(head.encode() + body)
     await writer.drain()
     if received:
@@ -215,7 +215,7 @@ async def test_a_client_that_reads_slowly_slows_the_engine_and_fills_no_memory(
         engines[0].script([SSE_HEAD, *([block] * count), wire(DONE), END])
         reader, writer = await asyncio.open_connection("127.0.0.1", house.door.port, limit=16 * KIB)
         body = json.dumps(asked(stream=True)).encode()
-        head = f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+        head = f"POST {CHAT} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
         writer.write(head.encode() + body)
         first = await reader.read(1)
         assert first == b"H"

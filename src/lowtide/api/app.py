@@ -4,7 +4,7 @@ from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import Response
 
-from lowtide import __version__
+from lowtide import __version__, limits
 from lowtide.api import (
     admin,
     batches,
@@ -25,12 +25,18 @@ from lowtide.api.documented import public_refusals
 from lowtide.api.edge import Edge
 from lowtide.api.guard import Guard
 from lowtide.api.json_body import json_response
+from lowtide.api.local_callers import LocalCallersOnly
 from lowtide.api.mounts import Mounts
+from lowtide.api.pages import AllowedPages
+from lowtide.core.byte_budget import ByteBudget
 from lowtide.service.services import Services
 
 
-def create_app(services: Services) -> FastAPI:
-    """The door for one set of verbs. Serve it with `api.server.uvicorn_config`."""
+def create_app(services: Services | None) -> FastAPI:
+    """The door for one set of verbs. Serve it with `api.server.uvicorn_config`.
+
+    Without verbs it only describes itself.
+    """
     app = DocumentedApp(
         title="Lowtide",
         version=__version__,
@@ -39,6 +45,7 @@ def create_app(services: Services) -> FastAPI:
         redirect_slashes=False,  # a redirected POST loses its body; `mounts` takes the slash away
     )
     app.state.services = services
+    app.state.json_bodies = ByteBudget(limits.JSON_BODIES_BYTES_MAX)
     errors.install(app)
     app.router.routes.extend(live.ROUTES)  # first: each route before them costs a live call time
     for noun in (
@@ -61,8 +68,12 @@ def create_app(services: Services) -> FastAPI:
     )
     app.add_middleware(Guard)
     app.add_middleware(Mounts)
-    app.add_middleware(Edge)  # added last, so outermost
-    return app
+    if services is not None and services.settings.auth.mode == "open":
+        app.add_middleware(LocalCallersOnly, server=services.settings.server)
+    app.add_middleware(Edge)
+    if services is not None and services.settings.server.allowed_origins:
+        app.add_middleware(AllowedPages, origins=services.settings.server.allowed_origins)
+    return app  # the middleware that is added last is the outermost
 
 
 async def health() -> Response:

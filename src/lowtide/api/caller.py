@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from starlette.requests import HTTPConnection
+from starlette.types import Scope as ASGIScope
 
 from lowtide.core.errors import LowtideError
 from lowtide.core.tenancy import (
@@ -66,6 +67,13 @@ async def admit(request: HTTPConnection) -> Caller:
             "This call needs an API key: send it as 'Authorization: Bearer KEY'.",
         )
     return caller_of(await services.access.authenticate(key))
+
+
+def accept(scope: ASGIScope) -> None:
+    """Tell the connection that its caller is known, where it has not been told yet."""
+    connection = scope["state"].get("connection")
+    if connection is not None:
+        connection.accept()
 
 
 def caller_of(owner: KeyOwner) -> Caller:

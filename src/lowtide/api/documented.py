@@ -33,7 +33,10 @@ _EVERYWHERE: tuple[ErrorCode, ...] = (
     "invalid_api_key",
     "insufficient_scope",
     "storage_unavailable",
+    "request_timeout",
+    "server_busy",
 )
+_OPEN_MODE: tuple[ErrorCode, ...] = ("host_not_allowed", "origin_not_allowed")
 
 
 UPLOAD_BEGINS: Final[tuple[ErrorCode, ...]] = (
@@ -72,7 +75,7 @@ def refusals(*codes: ErrorCode) -> dict[int | str, dict[str, Any]]:
 def public_refusals(*codes: ErrorCode) -> dict[int | str, dict[str, Any]]:
     """The same for a route that asks for no key and needs no storage."""
     by_status: dict[int, list[str]] = {}
-    for code in codes:
+    for code in (*codes, *_OPEN_MODE):
         by_status.setdefault(STATUS_OF[code], []).append(f"`{code}`")
     descriptions = {status: ", ".join(dict.fromkeys(names)) for status, names in by_status.items()}
     return {

@@ -21,7 +21,7 @@ from lowtide import limits
 from lowtide.api.json_body import json_response
 from lowtide.core.errors import ErrorCode, LowtideError
 from lowtide.ports.blobs import BlobError, BlobNotFound, BlobsFull
-from lowtide.ports.store import StoreError, StoreFull
+from lowtide.ports.store import StoreError, StoreFull, StoreValueError
 
 STATUS_OF: Final[Mapping[ErrorCode, int]] = MappingProxyType(
     {
@@ -39,6 +39,8 @@ STATUS_OF: Final[Mapping[ErrorCode, int]] = MappingProxyType(
         # monthly cap.
         "spend_cap_exceeded": 402,
         "insufficient_scope": 403,
+        "host_not_allowed": 403,
+        "origin_not_allowed": 403,
         "upload_invalid": 403,
         "file_not_found": 404,
         "batch_not_found": 404,
@@ -50,6 +52,7 @@ STATUS_OF: Final[Mapping[ErrorCode, int]] = MappingProxyType(
         "key_not_found": 404,
         "not_found": 404,
         "method_not_allowed": 405,
+        "request_timeout": 408,
         "file_expired": 410,
         "file_lost": 410,
         "upload_expired": 410,
@@ -71,6 +74,7 @@ STATUS_OF: Final[Mapping[ErrorCode, int]] = MappingProxyType(
         "upload_completing": 503,
         "storage_unavailable": 503,
         "server_stopping": 503,
+        "server_busy": 503,
         # 507, not 503: a full disk outlives the two to five retries of every SDK, each of which
         # would send the whole file again. `x-should-retry: false` stops them.
         "storage_full": 507,
@@ -136,6 +140,10 @@ def as_lowtide_error(error: Exception) -> LowtideError | None:
         case BlobNotFound():
             return LowtideError(
                 "file_not_found", "The bytes of this file are gone from the object store."
+            )
+        case StoreValueError():
+            return LowtideError(
+                "invalid_request", "A value of this call has a character that cannot be stored."
             )
         case StoreError() | BlobError():
             return LowtideError(

@@ -6,6 +6,7 @@ The record is the log event `audit`: who, what verb, which id, how it ended, fro
 has a body, a header or a key in it.
 """
 
+import asyncio
 from typing import Final
 
 import structlog
@@ -13,10 +14,12 @@ from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Send
 from starlette.types import Scope as Connection
 
-from lowtide.api.caller import Caller, admit, require
+from lowtide.api import body_budget
+from lowtide.api.caller import Caller, accept, admit, require
 from lowtide.api.errors import STATUS_OF
 from lowtide.core.errors import LowtideError
 from lowtide.core.line import ENDPOINTS
+from lowtide.core.log_rate import LogRate
 from lowtide.core.tenancy import Scope
 
 log = structlog.get_logger("lowtide.audit")
@@ -34,6 +37,7 @@ class Guard:
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
+        self._strangers = LogRate()
 
     async def __call__(self, scope: Connection, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] in _PUBLIC:
@@ -52,14 +56,23 @@ class Guard:
             if not is_public(scope["method"], scope["path"]):
                 caller = await admit(HTTPConnection(scope))
                 scope["state"]["caller"] = caller
+                accept(scope)
                 require(caller, sufficient_scopes(scope["method"], scope["path"]))
             await self._app(scope, receive, watched)
         except LowtideError as error:
             status = status or STATUS_OF[error.code]
             raise
         finally:
+            body_budget.release(scope)
             if _is_audited(scope, status):
-                _record(scope, caller, status)
+                self._record(scope, caller, status)
+
+    def _record(self, scope: Connection, caller: Caller | None, status: int) -> None:
+        """Each call of somebody known; of strangers, who can call without end, one a second."""
+        if caller is not None or status != 401:
+            _record(scope, caller, status, 1)
+        elif count := self._strangers.due(asyncio.get_running_loop().time()):
+            _record(scope, caller, status, count)
 
 
 def is_public(method: str, path: str) -> bool:
@@ -98,8 +111,8 @@ def _is_audited(scope: Connection, status: int) -> bool:
     )
 
 
-def _record(scope: Connection, caller: Caller | None, status: int) -> None:
-    """`status` 0: the client left, or the answer failed."""
+def _record(scope: Connection, caller: Caller | None, status: int, count: int) -> None:
+    """`status` 0: the client left, or the answer failed. `count`: calls, this one the last."""
     endpoint, state, client = scope.get("endpoint"), scope["state"], scope.get("client")
     noun = getattr(endpoint, "__module__", "").rpartition(".")[2]
     subjects = scope.get("path_params") or {}
@@ -114,4 +127,5 @@ def _record(scope: Connection, caller: Caller | None, status: int) -> None:
         organization=caller.organization_id if caller else None,
         client=client[0] if client else None,
         request_id=state.get("request_id"),
+        **({"count": count} if count > 1 else {}),
     )

@@ -1,34 +1,60 @@
 """JSON in and out: bodies bounded before they are parsed, answers written by msgspec."""
 
+import asyncio
 import re
 from collections.abc import Mapping
 from typing import Any, Final, TypeVar
 
 import msgspec
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from lowtide import limits
+from lowtide.api.body_budget import hold
 from lowtide.core.errors import LowtideError
 
 Body = TypeVar("Body", bound=msgspec.Struct)
 
+_NUL_ESCAPED: Final = b"\\u0000"
 _FIELD_AT_FAULT: Final = re.compile(r" - at `\$\.(\w+)")
 
 
 async def read_bounded(request: Request, bytes_max: int) -> bytes:
-    """The whole body.
+    """The whole body, within `JSON_BODY_S` of its first bytes; `body_budget` counts it.
 
-    Raises LowtideError `request_too_large` as soon as it is known to be larger.
+    Raises LowtideError `request_too_large` as soon as it is known to be larger, `request_timeout`,
+    and what `body_budget.hold` raises; ClientDisconnect.
     """
     if declared_length(request) > bytes_max:
         raise _too_large(bytes_max)
-    body = bytearray()
-    async for piece in request.stream():
-        body += piece
-        if len(body) > bytes_max:
-            raise _too_large(bytes_max)
-    return bytes(body)
+    body, is_whole = await _piece_of(request, 0, bytes_max)
+    if is_whole:  # as nearly all are
+        return body
+    pieces, length = [body], len(body)
+    try:
+        async with asyncio.timeout(limits.JSON_BODY_S):
+            while not is_whole:
+                body, is_whole = await _piece_of(request, length, bytes_max)
+                pieces.append(body)
+                length += len(body)
+    except TimeoutError:
+        raise LowtideError(
+            "request_timeout",
+            f"The body did not arrive within {limits.JSON_BODY_S:.0f} seconds.",
+        ) from None
+    return b"".join(pieces)
+
+
+async def _piece_of(request: Request, before: int, bytes_max: int) -> tuple[bytes, bool]:
+    """The next bytes, and whether they are the last."""
+    message = await request.receive()
+    if message["type"] != "http.request":
+        raise ClientDisconnect
+    body: bytes = message.get("body", b"")
+    if before + len(body) > bytes_max:
+        raise _too_large(bytes_max)
+    hold(request, len(body))
+    return body, not message.get("more_body", False)
 
 
 async def read_json(request: Request) -> dict[str, Any]:
@@ -46,7 +72,32 @@ async def read_json(request: Request) -> dict[str, Any]:
         ) from None
     if not isinstance(value, dict):
         raise LowtideError("invalid_request", "The request body must be a JSON object.")
+    if _NUL_ESCAPED in body and (field := _field_with_nul(value)) is not None:
+        raise _nul_in(field)
     return value
+
+
+def _field_with_nul(value: dict[str, Any]) -> str | None:
+    """The first field of the object in which that character stands, however deep."""
+    for field, inner in value.items():
+        left = [field, inner]
+        while left:
+            match left.pop():
+                case str() as text if "\0" in text:
+                    return field
+                case dict() as members:
+                    left += [*members, *members.values()]
+                case list() as items:
+                    left += items
+    return None
+
+
+def _nul_in(field: str) -> LowtideError:
+    """No id has it, and PostgreSQL cannot hold it: the same answer whatever the database is."""
+    shown = field.replace("\0", "\\0")
+    if field.endswith("_id"):
+        return LowtideError("not_found", f"{shown}: nothing has an id with U+0000 in it.", shown)
+    return LowtideError("invalid_request", f"{shown}: the character U+0000 is refused.", shown)
 
 
 def as_struct(body: dict[str, Any], kind: type[Body]) -> Body:

@@ -43,17 +43,26 @@ class LiveDoor:
         began_s = perf_counter()
         request = Request(scope, receive, send)
         caller = identify(request)
-        body = await read_bounded(request, limits.LIVE_BODY_BYTES_MAX)
+        live = services_of(request).live
+        refused = await live.may_read(project_id=caller.project_id, key_id=caller.key_id)
+        if refused is not None:
+            await _too_many(None, refused, 0)(scope, receive, send)
+            return
+        try:
+            body = await read_bounded(request, limits.LIVE_BODY_BYTES_MAX)
+        finally:
+            live.has_read(caller.key_id)
         if (call := read_flex(self._endpoint, body)) is not None:
             await FlexDoor(call)(scope, receive, send)
             return
-        admission = await services_of(request).live.admit(
+        admission = await live.admit(
             self._endpoint, body, project_id=caller.project_id, key_id=caller.key_id
         )
         headers = rate_headers(admission.verdict)
         if not admission.verdict.admitted:
             metrics.LIVE_REQUESTS.labels(admission.model, 429).inc()
-            await _too_many(admission, headers)(scope, receive, send)
+            refusal = _too_many(admission.model, admission.verdict, admission.request.tokens)
+            await refusal(scope, receive, send)
             return
         exchange = _Exchange(admission, request, send, headers, began_s)
         with metrics.LIVE_IN_FLIGHT.labels(admission.model).track_inprogress():
@@ -133,9 +142,11 @@ class _Exchange:
         await response(request.scope, request.receive, self._send)
 
 
-def _too_many(admission: Admission, headers: Mapping[str, str]) -> Response:
-    """429, with the limit that is in the way. Retry-After as every SDK obeys it: at most 60 s."""
-    verdict, asked = admission.verdict, admission.request.tokens
+def _too_many(model: str | None, verdict: Verdict, asked: int) -> Response:
+    """429, with the limit that is in the way. Retry-After as every SDK obeys it: at most 60 s.
+
+    `model` None: refused before the body was read, because every model's requests are used up.
+    """
     wait_s = min(60, max(1, ceil(verdict.retry_after_s)))
     reached = [
         f"{level.limit} {name} per minute ({level.remaining} left, {amount} asked)"
@@ -145,12 +156,17 @@ def _too_many(admission: Admission, headers: Mapping[str, str]) -> Response:
         )
         if level is not None and level.remaining < min(amount, level.limit)
     ]
+    what = " and ".join(reached) or "as many calls as are left this minute are being received"
     message = (
-        f"Rate limit reached for {admission.model}: {' and '.join(reached)}."
+        f"Rate limit reached for {model or 'every model'}: {what}."
         f" Try again in {wait_s} s. Batch requests do not count here."
     )
     return envelope(
-        429, message, "rate_limit_exceeded", None, {**headers, "retry-after": str(wait_s)}
+        429,
+        message,
+        "rate_limit_exceeded",
+        None,
+        {**rate_headers(verdict), "retry-after": str(wait_s)},
     )
 
 

@@ -20,6 +20,11 @@ REQUESTS: Final = Counter(
     "HTTP requests answered (status 0: the client left).",
     ["method", "status"],
 )
+CONNECTIONS_ENDED: Final = Counter(
+    "lowtide_http_connections_ended",
+    "Connections ended for what their callers did (slow, bounds) or to have room for others.",
+    ["reason"],
+)
 LIVE_REQUESTS: Final = Counter(
     "lowtide_live_requests",
     "Interactive calls ended (status 0: the client left before an answer began).",

@@ -3,7 +3,10 @@
 Runs before the routes and turns every spelling that clients are known to produce into the one path
 the routes have: `/together/v1/*` and `/openai/v1/*` (fixed dialect), `/v1/v1/*` (a base with /v1
 given to a client that adds it), un-prefixed paths (the reverse), three spellings of whoami, doubled
-and trailing slashes. The routes then ask `client_dialect` or `dialect_of`.
+and trailing slashes. The routes then ask `client_dialect` or `dialect_of`. Guards: a path with a
+control character or a dot segment is nobody's, for whoever compares strings and whoever matches
+patterns disagree about them (Starlette's `/metrics` also matches with a line feed behind it); nor
+is a query with NUL, which no id has and PostgreSQL cannot hold.
 """
 
 import re
@@ -34,6 +37,8 @@ _UNPREFIXED: Final = frozenset(
 _WHOAMI: Final = frozenset({"/v3/whoami", "/v1/v3/whoami"})
 _GLUED_URL: Final = re.compile(r"/(?:\w+/)*https?:/")
 _SLASHES: Final = re.compile(r"/{2,}")
+_NOBODYS: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]|/\.\.?(?:/|\Z)")
+_NUL_ESCAPED: Final = b"%00"
 
 
 def canonical(path: str) -> tuple[str, Dialect | None]:
@@ -64,6 +69,9 @@ class Mounts:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        if _NOBODYS.search(scope["path"]) or _NUL_ESCAPED in scope.get("query_string", b""):
+            await _NOBODYS_REFUSAL(scope, receive, send)
+            return
         if _GLUED_URL.match(scope["path"]):
             await _GLUED_REFUSAL(scope, receive, send)
             return
@@ -81,6 +89,10 @@ _GLUED_REFUSAL: Final = error_response(
         "A client repeated an upload at a broken address, without the bytes."
         " Upload the file again.",
     )
+)
+
+_NOBODYS_REFUSAL: Final = error_response(
+    LowtideError("not_found", "Unknown path: it has a control character or a dot segment in it.")
 )
 
 

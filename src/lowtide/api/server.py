@@ -1,27 +1,34 @@
 """How uvicorn serves the door: the settings that are ours to choose, in one place."""
 
-from typing import TYPE_CHECKING
+import asyncio
+from functools import partial
+from typing import TYPE_CHECKING, cast
 
 import uvicorn
 
 from lowtide import limits
+from lowtide.api.connections import Connections
+from lowtide.api.http_protocol import BoundedHttpProtocol
+from lowtide.config.exposure import networks_of
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
 
 def uvicorn_config(app: "FastAPI", *, host: str = "127.0.0.1", port: int = 0) -> uvicorn.Config:
-    """Parser and loop in C, a bounded goodbye, and no access log.
+    """Parser and loop in C, bounds on what callers send, a bounded goodbye, and no access log.
 
     Metrics count what the log would tell, and the addresses of signed uploads must not be in one.
-    `proxy_headers` is off: upload addresses read `X-Forwarded-*` themselves, nothing else trusts
-    them. `lifespan` is off: wiring opens and closes what stands behind the door.
+    `proxy_headers` is off: `http_protocol` reads X-Forwarded-For of trusted proxies, and upload
+    addresses the others. `lifespan` is off: wiring opens and closes what stands behind the door.
     """
+    proxies = networks_of(app.state.services.settings.server.trusted_proxies)
+    protocol = partial(BoundedHttpProtocol, Connections(proxies=proxies))
     return uvicorn.Config(
         app,
         host=host,
         port=port,
-        http="httptools",
+        http=cast("type[asyncio.Protocol]", protocol),  # uvicorn only calls it
         ws="none",
         lifespan="off",
         log_config=None,

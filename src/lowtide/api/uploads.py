@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from lowtide import limits
-from lowtide.api.caller import DEFAULT_CALLER, identify, services_of
+from lowtide.api.caller import DEFAULT_CALLER, accept, identify, services_of
 from lowtide.api.errors import as_lowtide_error, envelope
 from lowtide.api.file_objects import file_object
 from lowtide.api.guard import note_subject
@@ -111,6 +111,7 @@ async def permit_of(request: Request, subject: str) -> UploadPermit:
             "The API key that asked for this upload address is revoked or expired; nothing was"
             " kept. Upload again with a valid key.",
         )
+    accept(request.scope)
     return permit
 
 

@@ -17,6 +17,7 @@ from lowtide import __version__
 from lowtide.cli import exits, screen
 from lowtide.cli.event_loop import new_event_loop
 from lowtide.config import Settings
+from lowtide.config.exposure import exposed_names
 from lowtide.wiring import Application, EmbeddedModel, Role, open_application
 
 Body = Callable[["Stopper"], Coroutine[Any, Any, None]]
@@ -116,6 +117,18 @@ def _tell(what: str) -> None:
     screen.note(f"[dim]{escape(what)}[/]")
 
 
+def exposed_without_keys(settings: Settings) -> str | None:
+    """What to tell somebody whose open server has names that others may know."""
+    server = settings.server
+    names = exposed_names(server.public_url, server.allowed_hosts)
+    if settings.auth.mode != "open" or not names:
+        return None
+    return (
+        f"No keys are asked for, and {', '.join(names)} may be known to others: whoever reaches it"
+        " can upload, run and read. For callers on other machines set auth.mode = 'keys'."
+    )
+
+
 def _models(application: Application) -> str:
     return escape(", ".join(application.models)) or "no model"
 
@@ -141,6 +154,8 @@ def _announce(address: str, application: Application, role: Role, *, as_json: bo
             + escape("[[replica]]")
             + " to lowtide.toml, or start with --model demo."
         )
+    if (warning := exposed_without_keys(application.settings)) is not None:
+        screen.note(f"[yellow]{escape(warning)}[/]")
     if not screen.OUT.is_terminal:
         screen.say(f"Lowtide {__version__} listens on {address} and serves {_models(application)}")
         return

@@ -5,6 +5,7 @@ type and value is told in one ConfigError with where it stands and what is allow
 on a guess.
 """
 
+from lowtide.config.exposure import is_loopback
 from lowtide.config.hours import hours_by_model
 from lowtide.config.models import Model
 from lowtide.config.replicas import EngineKind, Replica
@@ -14,7 +15,6 @@ from lowtide.config.sections import (
     Dispatch,
     Limits,
     Server,
-    is_loopback,
     parse_window,
 )
 from lowtide.config.settings import (

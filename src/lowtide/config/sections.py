@@ -6,13 +6,13 @@ must never be shown.
 
 import re
 from collections.abc import Iterator
-from ipaddress import ip_address
 from pathlib import Path
 from typing import ClassVar, Final, Literal
 
 import msgspec
 
 from lowtide import limits
+from lowtide.config import exposure
 from lowtide.config.problems import Problem, unless
 from lowtide.config_sources import ConfigError
 
@@ -43,6 +43,12 @@ class Server(Section, frozen=True):
     port: int = 8000
     public_url: str | None = None
     """Signed upload addresses are built from it; None: from the request's own headers."""
+    allowed_hosts: tuple[str, ...] = ()
+    """Further names by which open mode may be called; a port in them is ignored."""
+    allowed_origins: tuple[str, ...] = ()
+    """Origins of pages that may call this server from a browser."""
+    trusted_proxies: tuple[str, ...] = ()
+    """Addresses and networks of proxies whose X-Forwarded-For tells who calls."""
     data_dir: Path = Path("./lowtide-data")
     database_url: str = "sqlite"
     blob_url: str = "file"
@@ -75,6 +81,9 @@ class Server(Section, frozen=True):
             self.upload_secret is None or len(self.upload_secret) >= limits.UPLOAD_SECRET_CHARS_MIN,
             ("server", "upload_secret"),
             f"at least {limits.UPLOAD_SECRET_CHARS_MIN} characters, the same on every API machine",
+        )
+        yield from exposure.problems_of(
+            self.allowed_hosts, self.allowed_origins, self.trusted_proxies
         )
 
 
@@ -176,16 +185,6 @@ def parse_window(text: str, key: str = "completion_window") -> int:
     if seconds is None:
         raise ConfigError(f"{key} = {text!r}: {_WINDOWS_ALLOWED}")
     return seconds
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach `host`. Names other than localhost count as public."""
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def is_http_url(url: str) -> bool:

@@ -9,6 +9,7 @@ import msgspec
 
 from lowtide.config import hours, models
 from lowtide.config.conversion import Conversion
+from lowtide.config.exposure import is_loopback
 from lowtide.config.models import Model
 from lowtide.config.problems import Problem, tell
 from lowtide.config.replicas import Replica, problems_between
@@ -19,7 +20,6 @@ from lowtide.config.sections import (
     Limits,
     Section,
     Server,
-    is_loopback,
 )
 from lowtide.config_sources import ARRAYS, ConfigError, Sources, variables
 
@@ -46,7 +46,8 @@ class Settings(Section, frozen=True):
             yield Problem(
                 ("server", "host"),
                 f"{self.server.host!r} is a public address and auth.mode is 'open': anyone could"
-                " run batches. Use host = '127.0.0.1', or auth.mode = 'keys'.",
+                " run batches. Use host = '127.0.0.1', or auth.mode = 'keys', which is also what a"
+                " container with a published port needs: make a key with `lowtide keys create`.",
             )
         yield from hours.problems_of(self.dispatch, self.model)
         for place, replica in enumerate(self.replica):

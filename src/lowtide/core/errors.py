@@ -31,6 +31,8 @@ ErrorCode = Literal[
     "missing_api_key",
     "invalid_api_key",  # unknown, revoked, expired or mistyped: a client is not told which
     "insufficient_scope",
+    "host_not_allowed",  # open mode, called by a name that is not this machine's
+    "origin_not_allowed",  # open mode, called by another origin's page
     "organization_not_found",
     "project_not_found",
     "key_not_found",
@@ -48,6 +50,8 @@ ErrorCode = Literal[
     "storage_full",
     "storage_unavailable",
     "server_stopping",
+    "server_busy",  # too much is under way; not the caller's doing
+    "request_timeout",  # its bytes came too slowly
     "internal_error",
 ]
 

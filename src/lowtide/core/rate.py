@@ -6,6 +6,7 @@ minute's worth on top, is let through. Nothing of batch work comes here: the poo
 """
 
 from collections import OrderedDict
+from collections.abc import Collection
 from typing import Final
 
 import msgspec
@@ -122,9 +123,58 @@ class RatePool:
     def __init__(self, buckets_max: int = LIVE_BUCKETS_MAX) -> None:
         self._buckets_max = buckets_max
         self._pairs: OrderedDict[tuple[str, str], _Pair] = OrderedDict()
+        self._unread: dict[str, int] = {}
 
     def __len__(self) -> int:
         return len(self._pairs)
+
+    def may_read(
+        self, key_id: str, models: Collection[str], allowance: Allowance, now_s: float
+    ) -> Verdict | None:
+        """Whether one more call, whose body and so whose model is not known yet, may go ahead.
+
+        None: yes, and it is counted until `has_read`. A verdict: no model has a request left for
+        it, beside those of the key that are being read; it is that of the model which has one
+        again first.
+        """
+        limit = allowance.requests_per_minute
+        if limit is None:
+            return None
+        unread = self._unread.get(key_id, 0)
+        free = 0.0
+        for model in models:
+            pair = self._pairs.get((key_id, model))
+            bucket = None if pair is None else pair.requests
+            free += limit if bucket is None else max(0.0, bucket.level(now_s) // 1)
+            if free > unread:
+                self._unread[key_id] = unread + 1
+                return None
+        return self._soonest(key_id, models, allowance, now_s)
+
+    def has_read(self, key_id: str) -> None:
+        """A call that `may_read` let through has its body, or never will."""
+        unread = self._unread.get(key_id, 0)
+        if unread > 1:
+            self._unread[key_id] = unread - 1
+        else:
+            self._unread.pop(key_id, None)
+
+    def _soonest(
+        self, key_id: str, models: Collection[str], allowance: Allowance, now_s: float
+    ) -> Verdict:
+        pairs = [self._pair(key_id, model) for model in models]
+        for pair in pairs:
+            pair.fit(allowance, now_s)
+        waits = [pair.requests.wait_s(1, now_s) for pair in pairs if pair.requests is not None]
+        wait_s = min(waits, default=0.0)
+        pair = pairs[waits.index(wait_s)] if waits else _Pair()
+        return Verdict(
+            admitted=False,
+            reserved_tokens=0,
+            retry_after_s=wait_s or MINUTE_S / (allowance.requests_per_minute or 1),
+            requests=pair.requests.shown(now_s) if pair.requests else None,
+            tokens=pair.tokens.shown(now_s) if pair.tokens else None,
+        )
 
     def admit(
         self, key_id: str, model: str, allowance: Allowance, tokens: int, now_s: float

@@ -50,6 +50,10 @@ class StoreFull(StoreError):
     """No space left for the database."""
 
 
+class StoreValueError(StoreError):
+    """A value that this database cannot hold, such as text with NUL in PostgreSQL."""
+
+
 class StoreUnavailable(StoreError):
     """The database cannot be reached, is locked or refuses us; try again later."""
 

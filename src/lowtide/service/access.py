@@ -2,8 +2,8 @@
 
 The door asks `authenticate` once a request. Guards: a secret is compared by its hash, in constant
 time, and an unknown key id costs the same work as a wrong secret; why a key was refused is in the
-log and never in the answer; a revoked key is dead at once in this process and within
-`KEY_CACHE_S` in every other.
+log, at most a line a second, and never in the answer; guessing pushes no key out of the memory; a
+revoked key is dead at once in this process and within `KEY_CACHE_S` in every other.
 """
 
 import hmac
@@ -11,16 +11,19 @@ import re
 from collections import OrderedDict
 from datetime import datetime
 from hashlib import sha256
-from typing import Final
+from typing import Final, TypeVar
 
 import structlog
 
 from lowtide import limits
 from lowtide.core.errors import LowtideError
+from lowtide.core.log_rate import LogRate
 from lowtide.core.tenancy import KeyOwner
 from lowtide.ports.accounts import TenantStore
 from lowtide.ports.clock import Clock
 from lowtide.ports.store import StoreError
+
+Kept = TypeVar("Kept")
 
 log = structlog.get_logger(__name__)
 
@@ -45,7 +48,9 @@ class Access:
     def __init__(self, tenants: TenantStore, clock: Clock) -> None:
         self._tenants = tenants
         self._clock = clock
-        self._known: OrderedDict[str, tuple[float, KeyOwner | None]] = OrderedDict()
+        self._known: OrderedDict[str, tuple[float, KeyOwner]] = OrderedDict()
+        self._unknown: OrderedDict[str, float] = OrderedDict()
+        self._refusals = LogRate()
         self._used_at: dict[str, datetime] = {}
         self._flush_at_s: float | None = None
 
@@ -54,14 +59,14 @@ class Access:
         now = self._clock.now()
         match = _KEY.fullmatch(credential) if len(credential) <= limits.KEY_CHARS_MAX else None
         if match is None:
-            log.info("key.refused", why="not the form of a key")
+            self._tell(None, "not the form of a key")
             raise _refused()
         key_id, secret = match.groups()
         owner = await self._owner(key_id)
         expected = owner.key.secret_hash if owner is not None else _NOBODY
         is_right = hmac.compare_digest(hash_secret(secret), expected)
         if owner is None or not is_right or not owner.key.is_valid(now):
-            log.info("key.refused", key=key_id, why=_why(owner, is_right, now))
+            self._tell(key_id, _why(owner, is_right, now))
             raise _refused()
         await self._note_use(key_id, now)
         return owner
@@ -77,6 +82,7 @@ class Access:
     def forget(self, key_id: str) -> None:
         """The key changed: look it up afresh."""
         self._known.pop(key_id, None)
+        self._unknown.pop(key_id, None)
 
     async def flush(self) -> None:
         """Write down when keys were last used. A store that is away is asked again next time."""
@@ -103,12 +109,31 @@ class Access:
         known = self._known.get(key_id)
         if known is not None and now_s - known[0] < limits.KEY_CACHE_S:
             return known[1]
+        looked_at_s = self._unknown.get(key_id)
+        if looked_at_s is not None and now_s - looked_at_s < limits.KEY_CACHE_S:
+            return None
         owner = await self._tenants.key_owner(key_id)
-        self._known[key_id] = (now_s, owner)
-        self._known.move_to_end(key_id)
-        while len(self._known) > limits.KEY_CACHE_ENTRIES:
-            self._known.popitem(last=False)
+        if owner is None:
+            self._known.pop(key_id, None)
+            _keep(self._unknown, key_id, now_s, limits.KEY_UNKNOWN_ENTRIES)
+        else:
+            self._unknown.pop(key_id, None)
+            _keep(self._known, key_id, (now_s, owner), limits.KEY_CACHE_ENTRIES)
         return owner
+
+    def _tell(self, key_id: str | None, why: str) -> None:
+        """One line a second, however many guesses come; it names the last of them."""
+        if count := self._refusals.due(self._clock.monotonic()):
+            named = {} if key_id is None else {"key": key_id}
+            log.info("key.refused", **named, why=why, count=count)
+
+
+def _keep(cache: OrderedDict[str, Kept], key_id: str, value: Kept, entries_max: int) -> None:
+    """The oldest goes first."""
+    cache[key_id] = value
+    cache.move_to_end(key_id)
+    while len(cache) > entries_max:
+        cache.popitem(last=False)
 
 
 def _why(owner: KeyOwner | None, is_right: bool, now: datetime) -> str:

@@ -94,6 +94,16 @@ class LiveService:
         self._allowance = allowance
         self._rates = RatePool()
 
+    async def may_read(self, *, project_id: str, key_id: str) -> Verdict | None:
+        """Whether the body of one more call may be read; None: yes, and then call `has_read`."""
+        allowance = (await self._allowance.of(project_id)).live
+        models = self._catalogue.entries
+        return self._rates.may_read(key_id, models, allowance, self._clock.monotonic())
+
+    def has_read(self, key_id: str) -> None:
+        """The body is there, or will not come."""
+        self._rates.has_read(key_id)
+
     async def admit(self, endpoint: str, body: bytes, *, project_id: str, key_id: str) -> Admission:
         """Read a call and hold it against the limits of its key and model.
 

@@ -21,7 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 from lowtide.limits import STORE_CONFLICT_TRIES_MAX, STORE_READERS, STORE_WRITER_WAIT_S
-from lowtide.ports.store import StoreError, StoreFull, StoreUnavailable
+from lowtide.ports.store import StoreError, StoreFull, StoreUnavailable, StoreValueError
 from lowtide.store.dialect import prepare_sqlite
 from lowtide.store.postgres import is_postgres, lost_track, open_pool, shown
 
@@ -32,6 +32,7 @@ Class = TypeVar("Class", bound=type)
 _NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 # SQLSTATEs of PostgreSQL (its manual, appendix A).
 _DISK_FULL: Final = "53100"
+_UNTOLD: Final = frozenset({"22021", "22P05"})  # characters that its encoding has not
 _CONFLICTS: Final = frozenset(
     {
         "40001",  # serialization_failure
@@ -165,7 +166,7 @@ async def _finish(transaction: "asyncio.Future[T]") -> T:
 
 @contextmanager
 def mapped_errors() -> Iterator[None]:
-    """Turn what drivers raise into the port's three errors; let everything else pass."""
+    """Turn what drivers raise into the port's errors; let everything else pass."""
     try:
         yield
     except exc.DBAPIError as error:
@@ -187,6 +188,8 @@ def _store_error(error: Exception, cause: BaseException | None) -> StoreError:
     state: Any = getattr(cause, "sqlstate", None) or ""
     if _is_full(cause) or state == _DISK_FULL:
         return StoreFull(f"no space left for the database: {words}")
+    if state in _UNTOLD:
+        return StoreValueError(f"the database cannot hold a value: {words}")
     if state in _CONFLICTS:
         return StoreConflict(f"the database undid the transaction: {words}")
     if (

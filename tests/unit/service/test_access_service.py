@@ -91,7 +91,7 @@ async def test_a_key_is_good_at_once_after_its_id_was_guessed(bench: Bench) -> N
 async def test_the_cache_is_bounded_against_made_up_ids(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(limits, "KEY_CACHE_ENTRIES", 3)
+    monkeypatch.setattr(limits, "KEY_UNKNOWN_ENTRIES", 3)
     for number in range(10):
         assert await bench.is_refused(f"lt-made{number}-up")
     assert await bench.is_refused("lt-made9-up")

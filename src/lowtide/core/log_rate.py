@@ -1,0 +1,25 @@
+"""One log line for many events of a kind: strangers must not fill a disk.
+
+Called where a refusal that needs no key is written down. Pure: monotonic seconds go in. Guards: at
+most one line in `REFUSAL_LOG_S`, and each event is counted in exactly one line.
+"""
+
+from lowtide import limits
+
+
+class LogRate:
+    """Counts the events of one kind; the first of a burst is told at once."""
+
+    __slots__ = ("_told_at_s", "_untold")
+
+    def __init__(self) -> None:
+        self._untold = 0
+        self._told_at_s: float | None = None
+
+    def due(self, now_s: float) -> int:
+        """One more event. Returns how many a line must tell now, this one included; 0: none yet."""
+        self._untold += 1
+        if self._told_at_s is not None and now_s - self._told_at_s < limits.REFUSAL_LOG_S:
+            return 0
+        count, self._untold, self._told_at_s = self._untold, 0, now_s
+        return count

@@ -74,9 +74,7 @@ class Ours(Rule):
         watched = self.replica.watches
         if watched:
             self._is_read[request.id] = False
-        self.replica.started(
-            suspect=False, tokens=self._unread(request), now_s=now, watched=watched
-        )
+        self.replica.started(tokens=self._unread(request), now_s=now, watched=watched)
 
     def step(self, events: StepEvents) -> None:
         """The engine's own histogram: what a reader of its metrics gets."""
@@ -114,7 +112,7 @@ class Ours(Rule):
         self._is_read.pop(request.id, None)
         elapsed_s = now - self._sent_at.pop(request.id)
         usage = Usage(request.prompt_tokens, request.cached_tokens, request.output_tokens)
-        self.replica.ended(suspect=False)
+        self.replica.ended()
         self.replica.answered(now)
         self.replica.learn(usage, 0, now - elapsed_s, now)
 
@@ -122,7 +120,7 @@ class Ours(Rule):
         del self._sent_at[request.id]
         if self._is_read.pop(request.id, None) is False:
             self.replica.prompt_read(self._unread(request), now)
-        self.replica.ended(suspect=False)
+        self.replica.ended()
 
     def poll(
         self, engine: SimEngine, own: Sequence[SimRequest], now: float

@@ -13,10 +13,11 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from lowtide.core.chunk import NOTHING_DONE, ChunkKey, ChunkLease
-from lowtide.core.dispatch import Dispatch, Request
+from lowtide.core.dispatch import Dispatch
 from lowtide.core.outcome import Succeeded
 from lowtide.core.plan import Plan, unpack_entries
 from lowtide.core.replica import Replica
+from lowtide.core.request import Request
 from lowtide.core.usage import NO_USAGE
 from lowtide.core.validation import ValidationRules, Validator
 from lowtide.testing.engine_sim.bound import demand_of, makespan_bound

@@ -341,6 +341,21 @@ CIRCUIT_RATE_SPAN_S: Final = 20.0
 CIRCUIT_RATE_SAMPLES_MIN: Final = 20
 CIRCUIT_COOLDOWN_S: Final = 0.5
 CIRCUIT_COOLDOWN_S_MAX: Final = 5.0  # a probe costs nothing; a restarted engine works again soon
+TRIAL_PATIENCE_S: Final = (
+    1.0  # for calls in flight to show whose fault a failure is, before a trial
+)
+TRIAL_PAUSE_S_MAX: Final = 30.0  # between trials of a set-up that somebody has to mend
+TRIAL_TIMEOUT_S: Final = 60.0  # one token of an engine with a queue; a silent one is asked again
+REFUSALS_MAX: Final = 2  # 403, 404 and the like of one request while others succeed: no accident
+CUTS_REMEMBERED: Final = 16  # ages of calls that were cut; a balancer's rule shows in three
+CUTS_ALIKE_MIN: Final = 3  # cuts at one age and different times that are no accident
+CUT_AGE_S_MIN: Final = 5.0  # no balancer ends calls sooner; engines that die at once would look so
+CUT_AGE_SLACK: Final = 0.02  # of the age, within which two are the same
+CUT_AGE_SLACK_S: Final = 0.5  # at least: calls wait in queues before the balancer's clock starts
+OVERLOAD_THROTTLES: Final = 8  # 429 or 503 in a row without an answer: twelve seconds of pauses
+THROTTLE_STEPS_MAX: Final = (
+    3  # of back-off after refusals for want of room: the replica pauses, too
+)
 THROTTLE_SHRINK: Final = 0.7  # window after back-pressure, at most once per THROTTLE_SPAN_S
 THROTTLE_SPAN_S: Final = 1.0
 THROTTLE_PAUSE_S: Final = 0.05  # after a 429 or 503 that names no time; doubles until an answer

@@ -13,10 +13,13 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from lowtide import limits
 from lowtide.core.chunk import NOTHING_DONE, ChunkKey, ChunkLease
-from lowtide.core.dispatch import ChunkRun, Dispatch, Finish, Request
-from lowtide.core.outcome import Interrupted, Outcome, Rejected, Succeeded, Throttled, Transient
+from lowtide.core.dispatch import Dispatch
+from lowtide.core.outcome import Failed, Interrupted, Outcome, Rejected, Succeeded, Throttled
 from lowtide.core.replica import Replica
+from lowtide.core.request import ChunkRun, Request
+from lowtide.core.scope import Scope
 from lowtide.core.usage import NO_USAGE
+from lowtide.core.verdict import Finish, TryAgain
 from property_profiles import examples
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -26,9 +29,12 @@ OUTCOMES: list[Outcome] = [
     Rejected("request_rejected", "no", 400),
     Throttled("no room"),
     Throttled("no room", 2.0),
-    Transient("engine_error", "500", 500),
-    Transient("timeout", "late"),
-    Transient("engine_error", "reset", engine_died=True),
+    Failed("server_error", "500", 500),
+    Failed("timeout", "late"),
+    Failed("cut", "reset"),
+    Failed("gateway", "502", 502),
+    Failed("credentials", "401", 401),
+    Failed("bad_answer", "no choices", 200),
     Interrupted("refused"),
 ]
 MODELS = ("m", "n")
@@ -63,6 +69,7 @@ class DispatchMachine(RuleBasedStateMachine):
         ]
         self.now_s = 1000.0
         self.flying: list[tuple[Request, Replica]] = []
+        self.trials: list[tuple[Replica, Scope]] = []
         self.finished: set[tuple[ChunkKey, int, int]] = set()
         self.size: dict[ChunkKey, int] = {}
         self.done: dict[ChunkKey, int] = {}
@@ -93,9 +100,24 @@ class DispatchMachine(RuleBasedStateMachine):
             assert run.lease.model in replica.models
             assert all(request is not other for other, _ in self.flying), "in flight already"
             assert self.name(request) not in self.finished, "finished already"
-            if request.suspect:
-                assert replica.suspects_in_flight == 1
             self.flying.append((request, replica))
+
+    @rule(which=st.integers(0, 1))
+    def start_trials(self, which: int) -> None:
+        replica = self.replicas[which]
+        while (scope := self.core.trial(replica, self.now_s)) is not None:
+            assert all(scope is not other for _, other in self.trials), "one at a time"
+            self.trials.append((replica, scope))
+
+    @precondition(lambda self: self.trials)
+    @rule(data=st.data())
+    def end_a_trial(self, data: st.DataObject) -> None:
+        replica, scope = self.trials.pop()
+        outcome = data.draw(st.sampled_from([None, *OUTCOMES]))
+        if outcome is None:
+            self.core.trial_abandoned(replica, scope, self.now_s)
+        else:
+            self.core.tried(replica, scope, outcome, self.now_s)
 
     @precondition(lambda self: self.flying)
     @rule(data=st.data(), draw=st.floats(0, 0.999))
@@ -128,7 +150,9 @@ class DispatchMachine(RuleBasedStateMachine):
         for replica in self.replicas:
             mine = [request for request, at in self.flying if at is replica]
             assert replica.in_flight == len(mine) <= replica.window_max
-            assert replica.suspects_in_flight == sum(r.suspect for r in mine) <= 1
+            suspects = [request for request in mine if request.company]
+            assert replica.suspects.in_flight == len(suspects)
+            assert all(len(suspects) <= request.company for request in suspects)
             assert 1.0 <= replica.window <= replica.window_max
             if any(request.on_trial for request in mine):
                 assert len(mine) == 1
@@ -155,9 +179,13 @@ class DispatchMachine(RuleBasedStateMachine):
                 self.settle(*self.flying.pop(), OK, 0.5)
             for which in (0, 1):
                 self.send(which, 4)
+                self.start_trials(which)
+            were_tried = bool(self.trials)
+            while self.trials:
+                self.core.tried(*self.trials.pop(), OK, self.now_s)
             self.windows_are_kept()
             self.counters_agree()
-            if self.flying:
+            if self.flying or were_tried:
                 continue
             if not any(run.unfinished for run in self.core.runs.values()):
                 return
@@ -173,9 +201,12 @@ class DispatchMachine(RuleBasedStateMachine):
         decision = self.core.settle(request, replica, outcome, self.now_s, draw)
         assert request.tries <= ATTEMPTS_MAX
         assert request.strikes <= limits.STRIKES_MAX
-        if not isinstance(decision, Finish):
+        if isinstance(decision, TryAgain):
             assert not isinstance(outcome, Succeeded | Rejected)
             assert decision.at_s <= self.now_s + limits.BACKOFF_CAP_S
+            return
+        if not isinstance(decision, Finish):
+            assert isinstance(outcome, Failed)
             return
         assert self.name(request) not in self.finished, "finished twice"
         self.finished.add(self.name(request))

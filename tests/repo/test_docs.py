@@ -11,6 +11,7 @@ from tree import ROOT, SRC, modules, pages, shown
 from lowtide import config
 from lowtide.api.errors import STATUS_OF
 from lowtide.core.errors import ErrorCode
+from lowtide.core.fault import FAULTS
 from lowtide.core.line import UnexecutedCode
 
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
@@ -129,4 +130,6 @@ def test_the_codes_of_failed_validation_are_those_of_the_code() -> None:
 
 def test_the_codes_of_error_files_are_those_of_the_code() -> None:
     never_run = set(get_args(UnexecutedCode))
-    assert set(tables()["In an error file"]) == codes_given_to("Rejected", "Transient") | never_run
+    assert set(tables()["In an error file"]) == (
+        codes_given_to("Rejected") | {fault.code for fault in FAULTS.values()} | never_run
+    )

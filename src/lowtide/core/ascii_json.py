@@ -47,10 +47,21 @@ def _escape(body: bytes) -> bytes:
 
 
 def _salvage(body: bytes) -> bytes:
-    """JSON of the lax kind (NaN, lone surrogates, control characters, a BOM), else plain text."""
+    """JSON of the lax kind, else plain text."""
+    mended = strict_json(body)
+    return quote(body.decode("utf-8-sig", "replace")) if mended is None else _escape(mended)
+
+
+def strict_json(body: bytes) -> bytes | None:
+    """JSON that every reader takes, of JSON of the lax kind (NaN, half an emoji, control
+    characters, a BOM): NaN and infinities become null, half an emoji U+FFFD. None where `body` is
+    not even that.
+    """
     text = body.decode("utf-8-sig", "replace")
     try:
         value = json.loads(text, strict=False, parse_constant=lambda _: None)
-        return json.dumps(value, allow_nan=False).encode("ascii")
+        strict = json.dumps(value, allow_nan=False, ensure_ascii=False)
     except (ValueError, RecursionError):
-        return quote(text)
+        return None
+    whole = strict.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return whole.encode()

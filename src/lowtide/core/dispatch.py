@@ -2,107 +2,43 @@
 
 The pure heart of a worker. The shell (loops/dispatch.py) adds leased chunks, asks `take` for the
 next request whenever a replica has room, performs it, and hands the outcome to `settle`; the
-answer is a value: finish the request, or try it again later. Nothing here waits, reads a clock or
-draws a random number: `now_s` (monotonic seconds) and `draw` (uniform in [0, 1)) are arguments.
+answer is a value: finish the request, or it waits in here and is tried again later. `trial` names a
+scope that a call of our own is to judge, and `tried` hears what came of it. Nothing here waits,
+reads a clock or draws a random number: `now_s` (monotonic seconds) and `draw` (uniform in [0, 1))
+are arguments.
 
 Locality: a replica keeps taking from the chunk it is attached to; a fresh chunk is attached to the
 replica that first finds nothing left; when no chunk is unattached it helps with somebody else's.
 
-Suspects: when a connection breaks with the request unanswered, every request in flight may be the
-one that killed the engine. They all become suspects, and a replica runs at most one suspect at a
-time, so that the next break most likely has that culprit. It gets a strike; the one that decides,
-number `STRIKES_MAX`, is given only to a request that was alone on its replica. Then it goes to the
-error file.
+Whose fault: a failure counts against a request only if it was the request's own, which
+core/verdict.py finds out. Until then it costs no try. What failed goes behind
+what has not, and is no probe of a replica in trouble.
 """
 
 import heapq
 import itertools
-from collections import deque
 from collections.abc import Iterable, Sequence
-
-import msgspec
 
 from lowtide import limits
 from lowtide.core.chunk import ChunkKey, ChunkLease
-from lowtide.core.outcome import (
-    Interrupted,
-    Outcome,
-    Rejected,
-    Succeeded,
-    Throttled,
-    Transient,
-    final_failure,
-)
+from lowtide.core.outcome import Outcome
 from lowtide.core.replica import Replica
+from lowtide.core.request import ChunkRun, Request, prompt_read
+from lowtide.core.scope import Scope
 from lowtide.core.streamed_answer import STREAMED_ENDPOINTS
-
-
-class Request(msgspec.Struct, eq=False):
-    """One request of a leased chunk. `data` is its line's bytes; `index` its bit in the chunk;
-    `tokens` its prompt as estimated; `sent_at_s` the instant of its last `take`. `is_read`: whether
-    the engine has read the prompt, as far as the call is watched; `yields`: how often it was taken
-    back because it had not; `timeouts`: those that were none of its own (core/timeouts.py).
-    """
-
-    run: "ChunkRun"
-    index: int
-    line: int
-    data: bytes
-    tokens: int = 0
-    sent_at_s: float = 0.0
-    tries: int = 0
-    throttles: int = 0
-    strikes: int = 0
-    suspect: bool = False
-    is_read: bool | None = None
-    yields: int = 0
-    timeouts: int = 0
-
-    @property
-    def on_trial(self) -> bool:
-        """One more strike ends it: it runs alone, so that nobody is condemned for a neighbour."""
-        return self.strikes >= limits.STRIKES_MAX - 1
-
-
-class ChunkRun(msgspec.Struct, eq=False):
-    """A leased chunk at work: what is pending, and how many of its requests are not finished."""
-
-    lease: ChunkLease
-    unfinished: int
-    input_bytes: int
-    pending: deque[Request] = msgspec.field(default_factory=deque)
-    attached_to: str | None = None
-
-    @property
-    def key(self) -> ChunkKey:
-        return self.lease.key
-
-
-class Finish(msgspec.Struct, frozen=True):
-    """The request is settled with this final outcome."""
-
-    outcome: Succeeded | Rejected
-
-
-class TryAgain(msgspec.Struct, frozen=True):
-    """The request waits in the core until `at_s`; nothing is to be recorded."""
-
-    at_s: float
-
-
-Decision = Finish | TryAgain
+from lowtide.core.verdict import Decision, Finish, Judge, TryAgain, tried
 
 
 class Dispatch:
     """All leased chunks of one worker, by model, and the delayed retries."""
 
     def __init__(self, *, attempts_max: int = limits.ATTEMPTS_MAX) -> None:
-        self._attempts_max = attempts_max
         self.runs: dict[ChunkKey, ChunkRun] = {}
         self._by_model: dict[str, list[ChunkRun]] = {}
         self._current: dict[str, ChunkRun] = {}
         self._delayed: list[tuple[float, int, Request]] = []
         self._order = itertools.count()
+        self._judge = Judge(attempts_max)
         self.ready: dict[str, int] = {}
         """Requests that could be sent at once, by model."""
         self.input_bytes = 0
@@ -120,7 +56,7 @@ class Dispatch:
         as happens to a machine that slept.
         """
         self.remove(lease.key)
-        run = ChunkRun(lease, 0, 0)
+        run = ChunkRun(lease, 0, 0, scope_key=(lease.model, lease.endpoint))
         for (index, line, data), size in zip(
             lines, itertools.chain(tokens, itertools.repeat(0)), strict=False
         ):
@@ -157,12 +93,11 @@ class Dispatch:
     def take(self, replica: Replica, now_s: float) -> Request | None:
         """The next request for this replica, counted as in flight on it; None if there is none."""
         self._wake_delayed(now_s)
+        if self._judge.has_doubts:
+            self._decide(now_s)
         if not replica.has_room(now_s):
             return None
-        allow_suspect = replica.suspects_in_flight == 0
-        request = self._from_current(replica, allow_suspect)
-        if request is None:
-            request = self._from_any(replica, allow_suspect)
+        request = self._from_current(replica) or self._from_any(replica, now_s)
         if request is None:
             return None
         on_trial = request.on_trial
@@ -173,13 +108,9 @@ class Dispatch:
         request.sent_at_s = now_s
         watched = replica.watches and request.run.lease.endpoint in STREAMED_ENDPOINTS
         request.is_read = False if watched else None
-        replica.started(
-            suspect=request.suspect,
-            alone=on_trial,
-            tokens=request.tokens,
-            now_s=now_s,
-            watched=watched,
-        )
+        if request.company:
+            replica.suspects.started(request)
+        replica.started(alone=on_trial, tokens=request.tokens, now_s=now_s, watched=watched)
         return request
 
     def settle(
@@ -187,34 +118,50 @@ class Dispatch:
     ) -> Decision:
         """What an attempt's outcome means for the request and for the replica."""
         prompt_read(request, replica, now_s)
-        replica.ended(suspect=request.suspect)
-        match outcome:
-            case Succeeded(usage=usage):
-                replica.answered(now_s)
-                replica.learn(usage, request.tokens, request.sent_at_s, now_s)
-                return self._finish(request, outcome)
-            case Rejected():
-                replica.answered(now_s)
-                return self._finish(request, outcome)
-            case Throttled(retry_after_s=after):
-                replica.throttled(now_s, after)
-                request.throttles += 1
-                return self._again(request, now_s, draw, request.throttles, after)
-            case Interrupted(detail=detail):
-                replica.circuit.failed(now_s, detail)
-                return self._again(request, now_s, 0.0, 0, None)
-            case Transient(code="timeout") if not replica.timeouts.is_own(
-                request.tokens, request.sent_at_s, request.timeouts
-            ):
-                return self._after_our_queue(request, replica, outcome, now_s, draw)
-            case Transient(detail=detail):
-                replica.circuit.failed(now_s, detail)
-                return self._after_transient(request, replica, outcome, now_s, draw)
+        decision = self._judge.settle(request, replica, outcome, now_s, draw)
+        match decision:
+            case Finish():
+                request.run.unfinished -= 1
+            case TryAgain(at_s=at_s):
+                self._delay(request, at_s)
+        return decision
+
+    def trial(self, replica: Replica, now_s: float) -> Scope | None:
+        """The scope that a trial call is to be sent for now, counted as under way; `tried` is due.
+
+        Either something is to be judged there, or the replica is in trouble and nothing waits that
+        has not failed yet: what has failed is no probe.
+        """
+        if now_s >= replica.owned_until_s or not replica.circuit.admits(now_s):
+            return None
+        scope = next((s for s in replica.scopes.values() if _is_due(s.trial_at_s, now_s)), None)
+        if scope is None and _is_due(replica.trial_at_s, now_s):
+            scope = self._scope_of_pending(replica)
+        if scope is None:
+            return None
+        replica.trial_at_s = None
+        replica.trials_in_flight += 1
+        replica.circuit.sent()
+        scope.trial_sent(now_s)
+        return scope
+
+    def tried(self, replica: Replica, scope: Scope, outcome: Outcome, now_s: float) -> None:
+        """What came of a trial call."""
+        replica.trials_in_flight -= 1
+        tried(replica, scope, outcome, now_s)
+
+    def trial_abandoned(self, replica: Replica, scope: Scope, now_s: float) -> None:
+        """We took a trial call back ourselves."""
+        replica.trials_in_flight -= 1
+        replica.circuit.abandoned()
+        scope.trial_unclear(now_s)
 
     def abandon(self, request: Request, replica: Replica, now_s: float) -> None:
         """We took the call back ourselves (cancelled, lost, draining): no blame, no retry here."""
         prompt_read(request, replica, now_s)
-        replica.ended(suspect=request.suspect)
+        replica.ended()
+        if request.company:
+            replica.suspects.ended()
         replica.circuit.abandoned()
 
     def put_back(self, request: Request) -> None:
@@ -240,84 +187,67 @@ class Dispatch:
             replica.resize(now_s)
 
     def next_wake_s(self, replicas: Iterable[Replica], now_s: float) -> float | None:
-        """When to ask `take` again although nothing ended: a delayed retry, the end of a pause, a
-        circuit's probe.
+        """When to ask `take` and `trial` again although nothing ended: a delayed retry, the end of
+        a pause, a circuit's probe, a trial.
 
         `now_s` is when `take` last answered None: what was possible then, time will not change.
         """
+        replicas = tuple(replicas)
         times = [replica.resumes_at_s for replica in replicas] if self.runs else []
+        times += [
+            at_s
+            for replica in replicas
+            for at_s in (replica.trial_at_s, *(s.trial_at_s for s in replica.scopes.values()))
+        ]
         if self._delayed:
             times.append(self._delayed[0][0])
         return min((time for time in times if time is not None and time > now_s), default=None)
 
     # -- inside ------------------------------------------------------------------------------------
 
-    def _from_current(self, replica: Replica, allow_suspect: bool) -> Request | None:
+    def _from_current(self, replica: Replica) -> Request | None:
         """The fast path: the chunk that this replica took from last."""
         run = self._current.get(replica.name)
-        return _pop(run, replica, allow_suspect) if run is not None else None
+        return _pop(run, replica) if run is not None else None
 
-    def _from_any(self, replica: Replica, allow_suspect: bool) -> Request | None:
+    def _from_any(self, replica: Replica, now_s: float) -> Request | None:
         """Its own other chunks, then unattached, then anybody's; about once in 128 requests."""
         ranks = {replica.name: 0, None: 1}
         usable = (run for model in replica.models for run in self._by_model.get(model, ()))
         pending = [run for run in usable if run.pending]
         for run in sorted(pending, key=lambda run: ranks.get(run.attached_to, 2)):
-            request = _pop(run, replica, allow_suspect)
+            request = _pop(run, replica)
             if request is not None:
                 self._current[replica.name] = run
                 if run.attached_to is None:
                     run.attached_to = replica.name
                 return request
+        if pending and replica.trouble_at_s is not None:
+            replica.ask_for_trial(now_s)
         return None
 
-    def _after_transient(
-        self, request: Request, replica: Replica, outcome: Transient, now_s: float, draw: float
-    ) -> Decision:
-        if outcome.engine_died:
-            if request.suspect:
-                request.strikes += 1
-            request.suspect = True
-            if request.strikes < limits.STRIKES_MAX:
-                return self._again(request, now_s, draw, request.strikes, outcome.retry_after_s)
-            return self._finish(
-                request, Rejected("engine_crash", f"the engine died of it: {outcome.detail}")
-            )
-        request.tries += 1
-        if request.tries >= self._attempts_max:
-            return self._finish(request, final_failure(outcome))
-        step = request.tries if replica.budget.spend() else 64
-        return self._again(request, now_s, draw, step, outcome.retry_after_s)
+    def _scope_of_pending(self, replica: Replica) -> Scope | None:
+        for model in replica.models:
+            for run in self._by_model.get(model, ()):
+                if run.pending:
+                    return replica.scope(run.scope_key)
+        return None
 
-    def _after_our_queue(
-        self, request: Request, replica: Replica, outcome: Transient, now_s: float, draw: float
-    ) -> Decision:
-        """It waited behind our own calls: no try is charged, and the window is smaller from now on.
-        A replica that answered nobody meanwhile may not be well.
-        """
-        if replica.timeouts.is_silent_since(request.sent_at_s):
-            replica.circuit.failed(now_s, outcome.detail)
-        request.timeouts += 1
-        replica.timed_out(request.sent_at_s, now_s)
-        return self._again(request, now_s, draw, request.timeouts, None)
-
-    def _finish(self, request: Request, outcome: Succeeded | Rejected) -> Finish:
-        request.run.unfinished -= 1
-        return Finish(outcome)
-
-    def _again(
-        self, request: Request, now_s: float, draw: float, step: int, after_s: float | None
-    ) -> TryAgain:
-        at_s = now_s + max(backoff_s(step, draw), min(after_s or 0.0, limits.BACKOFF_CAP_S))
+    def _delay(self, request: Request, at_s: float) -> None:
         heapq.heappush(self._delayed, (at_s, next(self._order), request))
-        return TryAgain(at_s)
+
+    def _decide(self, now_s: float) -> None:
+        """Let those go on of which it is known by now whose fault their failure was."""
+        for request, decision in self._judge.decided(now_s):
+            self._delay(request, decision.at_s)
+        self._wake_delayed(now_s)
 
     def _wake_delayed(self, now_s: float) -> None:
         while self._delayed and self._delayed[0][0] <= now_s:
             request = heapq.heappop(self._delayed)[2]
             run = request.run
             if run.key in self.runs and self.runs[run.key] is run:
-                run.pending.appendleft(request)
+                run.pending.append(request)  # behind what has not failed
                 self.ready[run.lease.model] += 1
 
     def _detach(self, run: ChunkRun) -> None:
@@ -327,35 +257,27 @@ class Dispatch:
             del self._by_model[run.lease.model]
 
 
-def prompt_read(request: Request, replica: Replica, now_s: float) -> None:
-    """A first token came, or nothing more is to come; only the first word of it counts."""
-    if request.is_read is False:
-        request.is_read = True
-        replica.prompt_read(request.tokens, now_s)
+def _is_due(at_s: float | None, now_s: float) -> bool:
+    return at_s is not None and at_s <= now_s
 
 
-def cannot_watch(request: Request, replica: Replica) -> None:
-    """The call that was just taken is to be sent without anybody seeing its first token."""
-    if request.is_read is False:
-        request.is_read = None
-        replica.cannot_watch(request.tokens, request.sent_at_s)
-
-
-def _pop(run: ChunkRun, replica: Replica, allow_suspect: bool) -> Request | None:
-    """The chunk's next request, passing over suspects where one is in flight already, and prompts
-    that are too long for the replica at present.
-    """
-    tokens_max = replica.prompt_tokens_max
+def _pop(run: ChunkRun, replica: Replica) -> Request | None:
+    """The chunk's next request that may run on the replica at present."""
+    if not run.pending or replica.scope(run.scope_key).is_closed:
+        return None
     for _ in range(len(run.pending)):
         request = run.pending.popleft()
-        if (allow_suspect or not request.suspect) and request.tokens <= tokens_max:
+        if _may_run(request, replica):
             return request
         run.pending.append(request)
     return None
 
 
-def backoff_s(step: int, draw: float) -> float:
-    """Full jitter: uniform in [0, base * 2^step], capped. Step 0 means at once."""
-    if step <= 0:
-        return 0.0
-    return draw * min(limits.BACKOFF_CAP_S, limits.BACKOFF_BASE_S * 2.0 ** min(step, 32))
+def _may_run(request: Request, replica: Replica) -> bool:
+    if request.tokens > replica.prompt_tokens_max:
+        return False
+    if not request.has_failed:
+        return True
+    if replica.trouble_at_s is not None:
+        return False
+    return request.company == 0 or replica.suspects.admits(request)

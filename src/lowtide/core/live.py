@@ -132,6 +132,12 @@ def answer_of(reply: Reply, content_type: str = "application/json") -> LiveAnswe
     return LiveAnswer(status, "application/json", _in_envelope(status, body), reply.retry_after_s)
 
 
+def no_answer(detail: str) -> LiveAnswer:
+    """For the client of an engine whose 200 held no answer."""
+    message = f"The engine behind this model gave no answer: {detail}."
+    return LiveAnswer(502, "application/json", _envelope(502, message, code="engine_error"))
+
+
 def tokens_used(request: LiveRequest, body: bytes) -> int:
     """Of a complete, successful answer: what the engine reports, else an estimate."""
     try:

@@ -1,4 +1,4 @@
-"""One replica as the dispatcher sees it: window, pause, circuit breaker, retry budget.
+"""One replica as the dispatcher sees it: window, pause, health, retry budget.
 
 Pure: monotonic seconds go in, decisions come out. One worker owns a replica, so this state has one
 owner and needs no lock. The window is the least of four: what refusals and answers make of the
@@ -8,116 +8,19 @@ queue this replica's share of what is left. Source of the numbers: scheduling.md
 limits.py.
 """
 
-from collections import deque
 from collections.abc import Iterable, Sequence
-from typing import Literal
 
 from lowtide import limits
+from lowtide.core.circuit_breaker import Circuit, RetryBudget
+from lowtide.core.fault import FaultKind
 from lowtide.core.guard import Guard
 from lowtide.core.latency_window import LatencyWindow, work_of
+from lowtide.core.scope import Scope
 from lowtide.core.signals import OwnCall
+from lowtide.core.suspects import Cuts, Suspects
 from lowtide.core.timeouts import TimeoutBlame
 from lowtide.core.usage import Usage
 from lowtide.core.window import Bound, WindowController
-
-CircuitState = Literal["closed", "open", "half_open"]
-
-
-class Circuit:
-    """Stops calling an engine that fails, and probes with one request until it works again.
-
-    Opens after `CIRCUIT_FAILURES` failures in a row, or when more than `CIRCUIT_RATE` of the
-    calls of the last `CIRCUIT_RATE_SPAN_S` failed. While open nothing is sent; after a cool-down
-    that doubles up to `CIRCUIT_COOLDOWN_S_MAX` one probe goes out, and its outcome closes or
-    re-opens the circuit.
-    """
-
-    def __init__(self) -> None:
-        self.state: CircuitState = "closed"
-        self.opened_because = ""
-        self._in_a_row = 0
-        self._recent: deque[tuple[float, bool]] = deque()
-        self._recent_failures = 0
-        self._cooldown_s = limits.CIRCUIT_COOLDOWN_S
-        self._retry_at_s = 0.0
-
-    def admits(self, now_s: float) -> bool:
-        """Whether a call may be sent now. In half-open, only the one probe was admitted."""
-        if self.state == "closed":
-            return True
-        return self.state == "open" and now_s >= self._retry_at_s
-
-    def sent(self) -> None:
-        """A call was sent: from the open state it is the probe."""
-        if self.state == "open":
-            self.state = "half_open"
-
-    def succeeded(self, now_s: float) -> None:
-        """The engine answered as an engine should (to refuse the request is an answer)."""
-        self._in_a_row = 0
-        self._cooldown_s = limits.CIRCUIT_COOLDOWN_S
-        self.state = "closed"
-        self._remember(now_s, failed=False)
-
-    def failed(self, now_s: float, why: str) -> None:
-        """A transport failure, time-out or 5xx."""
-        self._in_a_row += 1
-        self._remember(now_s, failed=True)
-        if self.state == "half_open":
-            self._cooldown_s = min(limits.CIRCUIT_COOLDOWN_S_MAX, 2 * self._cooldown_s)
-            self._open(now_s, why)
-        elif self.state == "closed" and (self._in_a_row >= limits.CIRCUIT_FAILURES or self._rate()):
-            self._open(now_s, why)
-
-    def abandoned(self) -> None:
-        """We took a call back ourselves: if it was the probe, the next call is the probe."""
-        if self.state == "half_open":
-            self.state = "open"
-
-    @property
-    def retry_at_s(self) -> float | None:
-        """When an open circuit admits its probe; None when not open."""
-        return self._retry_at_s if self.state == "open" else None
-
-    def _open(self, now_s: float, why: str) -> None:
-        self.state = "open"
-        self.opened_because = why
-        self._retry_at_s = now_s + self._cooldown_s
-        self._recent.clear()
-        self._recent_failures = 0
-
-    def _remember(self, now_s: float, *, failed: bool) -> None:
-        if not failed and not self._recent_failures:
-            self._recent.clear()  # nothing but successes: nothing to weigh, and the fast path
-            return
-        self._recent.append((now_s, failed))
-        self._recent_failures += failed
-        while self._recent and self._recent[0][0] < now_s - limits.CIRCUIT_RATE_SPAN_S:
-            self._recent_failures -= self._recent.popleft()[1]
-
-    def _rate(self) -> bool:
-        calls = len(self._recent)
-        enough = calls >= limits.CIRCUIT_RATE_SAMPLES_MIN
-        return enough and self._recent_failures > limits.CIRCUIT_RATE * calls
-
-
-class RetryBudget:
-    """Retries may be a tenth of completions: a sick engine is not buried under repetitions."""
-
-    def __init__(self) -> None:
-        self._tokens = float(limits.RETRY_BUDGET_BURST)
-
-    def earn(self) -> None:
-        self._tokens = min(
-            float(limits.RETRY_BUDGET_BURST), self._tokens + limits.RETRY_BUDGET_RATIO
-        )
-
-    def spend(self) -> bool:
-        """Whether a retry is within the budget; takes it when it is."""
-        if self._tokens < 1.0:
-            return False
-        self._tokens -= 1.0
-        return True
 
 
 class Replica:
@@ -161,7 +64,6 @@ class Replica:
         self._unrefused = float(window)
         self.resize(float("-inf"))
         self.in_flight = 0
-        self.suspects_in_flight = 0
         self.alone = False
         """The one request in flight is to have no company."""
         self.owned_until_s = float("inf")
@@ -169,6 +71,21 @@ class Replica:
         else could send any."""
         self.circuit = Circuit()
         self.budget = RetryBudget()
+        self.scopes: dict[tuple[str, str], Scope] = {}
+        """By (model, endpoint); made when the first call is."""
+        self.suspects = Suspects()
+        self.cuts = Cuts()
+        self.trouble_at_s: float | None = None
+        """Since when connections fail or are cut, with no answer since."""
+        self.trial_at_s: float | None = None
+        """When a trial call is to show whether the trouble is over."""
+        self.trials_in_flight = 0
+        self.throttles = 0
+        """Refusals for want of room since the last answer."""
+        self.throttled_since_s: float | None = None
+        self.throttled_because = ""
+        self._is_starting = False
+        """It refuses calls as it loads its model, which tells nothing of its room."""
         self._shrunk_at_s = float("-inf")
         self._cut_at_s = float("-inf")
         self._paused_until_s = float("-inf")
@@ -267,6 +184,46 @@ class Replica:
         owned = now_s < self.owned_until_s
         return owned and now_s >= self._paused_until_s and self.circuit.admits(now_s)
 
+    def scope(self, key: tuple[str, str]) -> Scope:
+        """The scope of that (model, endpoint)."""
+        scope = self.scopes.get(key)
+        if scope is None:
+            scope = self.scopes[key] = Scope(*key)
+        return scope
+
+    @property
+    def models_taken(self) -> frozenset[str]:
+        """Models for which it takes calls: all but those whose every scope is held."""
+        held = {model for (model, _), scope in self.scopes.items() if scope.held is not None}
+        if not held:
+            return self.models
+        return self.models - (held - {m for (m, _), s in self.scopes.items() if s.held is None})
+
+    def is_alive(self, now_s: float) -> None:
+        """The engine answered, whatever it said: connections are well."""
+        self.circuit.succeeded(now_s)
+        if self.trouble_at_s is not None:
+            self.trouble_at_s = self.trial_at_s = None
+            self.suspects.settled()
+
+    def is_lost(self, why: str, now_s: float, kind: FaultKind) -> None:
+        """A connection was cut, or a proxy says that its own was."""
+        if self.trouble_at_s is None:
+            self.trouble_at_s = now_s
+        self.circuit.failed(now_s, why, kind)
+
+    def is_away(self, why: str, now_s: float, kind: FaultKind) -> None:
+        """No connection comes about, or what was cut before is cut still."""
+        self.is_lost(why, now_s, kind)
+        self.suspects.pardon()
+
+    def ask_for_trial(self, now_s: float) -> None:
+        """Something waits for this trouble to end, and nothing that may show that it has."""
+        if self.trouble_at_s is None or self.trials_in_flight or self.circuit.state == "half_open":
+            return
+        due_s = self.trouble_at_s + limits.TRIAL_PATIENCE_S if self.in_flight else now_s
+        self.trial_at_s = due_s if self.circuit.state == "closed" else self.circuit.retry_at_s
+
     @property
     def _is_told(self) -> bool:
         return self.controller is not None and self.controller.is_told
@@ -280,7 +237,7 @@ class Replica:
     @property
     def resumes_at_s(self) -> float | None:
         """When time alone opens the way again, or did: a pause that ends, a circuit's probe, a
-        prompt that was held back.
+        trial, a prompt that was held back.
         """
         paced_until_s = self.controller.pacer.opens_at_s if self.controller is not None else None
         times = (self.circuit.retry_at_s, self._paused_until_s, paced_until_s)
@@ -290,7 +247,6 @@ class Replica:
     def started(
         self,
         *,
-        suspect: bool,
         alone: bool = False,
         tokens: int = 0,
         now_s: float = 0.0,
@@ -303,17 +259,18 @@ class Replica:
         if self.controller is not None and self.controller.pacer.active:
             self.controller.pacer.sent(tokens, now_s, watched=watched)
         self.alone = alone
-        self.suspects_in_flight += suspect
         self.circuit.sent()
 
-    def ended(self, *, suspect: bool) -> None:
+    def ended(self) -> None:
         self.in_flight -= 1
         self.alone = False
-        self.suspects_in_flight -= suspect
 
     def answered(self, now_s: float) -> None:
         """A final answer came: the replica is well."""
-        self.circuit.succeeded(now_s)
+        self.is_alive(now_s)
+        self.throttles = 0
+        self.throttled_since_s = None
+        self._is_starting = False
         self.timeouts.answered_at_s = now_s
         self.budget.earn()
         self._pause_s = limits.THROTTLE_PAUSE_S
@@ -351,18 +308,27 @@ class Replica:
             self._unrefused = max(1.0, self.window * limits.TIMEOUT_SHRINK)
         self.resize(now_s)
 
-    def throttled(self, now_s: float, retry_after_s: float | None = None) -> None:
+    def throttled(
+        self, now_s: float, retry_after_s: float | None = None, why: str = "no room"
+    ) -> None:
         """Back-pressure: pause, and shrink the window, once per span; it grows back with answers.
 
         Without a pause every other waiting request would be sent at once to be refused as well.
         """
-        self.circuit.succeeded(now_s)
+        if self.trouble_at_s is not None:
+            self.suspects.pardon()  # it starts: its end was no request's doing
+            self._is_starting = True
+        self.is_alive(now_s)
+        if not self.throttles:
+            self.throttled_since_s = now_s
+        self.throttles += 1
+        self.throttled_because = why
         if retry_after_s is None and now_s >= self._paused_until_s:
             retry_after_s = self._pause_s
             self._pause_s = min(limits.THROTTLE_PAUSE_S_MAX, 2 * self._pause_s)
         pause_s = min(retry_after_s or 0.0, limits.BACKOFF_CAP_S)
         self._paused_until_s = max(self._paused_until_s, now_s + pause_s)
-        if now_s - self._shrunk_at_s >= limits.THROTTLE_SPAN_S:
+        if now_s - self._shrunk_at_s >= limits.THROTTLE_SPAN_S and not self._is_starting:
             self._shrunk_at_s = now_s
             self._unrefused = max(1.0, self.window * limits.THROTTLE_SHRINK)
             self.resize(now_s)

@@ -9,8 +9,11 @@ from typing import Final, Literal
 
 import msgspec
 
+from lowtide import limits
+from lowtide.core.fault import FAULTS, FaultKind
 from lowtide.core.progress import LIVE_LOAD
 from lowtide.core.replica import Replica
+from lowtide.core.scope import Scope
 
 Condition = Literal[
     "ready", "misconfigured", "unreachable", "failing", "overloaded", "asleep", "live_first"
@@ -23,27 +26,66 @@ room at present.
 
 
 class ReplicaState(msgspec.Struct, frozen=True):
-    """`since_s`: monotonic seconds at which the condition began, None while ready."""
+    """`since_s`: monotonic seconds at which the condition began, None while ready. `fault`: the
+    row of core/fault.py that it rests on, None where it rests on none."""
 
     condition: Condition = "ready"
     reason: str = ""
     public_reason: str = ""
     remedy: str = ""
     since_s: float | None = None
+    fault: FaultKind | None = None
 
 
 READY: Final = ReplicaState()
 
 
-def state_of(replica: Replica) -> ReplicaState:
-    """What holds batch calls back at this moment."""
-    if replica.circuit.state != "closed":
-        why = replica.circuit.opened_because
-        return ReplicaState("unreachable", f"{replica.url}: {why}", why)
+def state_of(replica: Replica, model: str | None = None) -> ReplicaState:
+    """What holds batch calls back at this moment; those for `model`, where one is named."""
+    circuit = replica.circuit
+    if circuit.state != "closed":
+        return _state(replica, circuit.kind, circuit.opened_because, circuit.opened_at_s)
+    scope = _held(replica, model)
+    if scope is not None and scope.held is not None:
+        what = f" ({scope.model}, {scope.endpoint})"
+        return _state(replica, scope.held, scope.detail, scope.held_since_s, what)
+    if replica.throttles >= limits.OVERLOAD_THROTTLES:
+        said = f"{replica.throttled_because}, {replica.throttles} times in a row"
+        return _state(replica, "overload", said, replica.throttled_since_s)
     controller = replica.controller
     if controller is not None and controller.signals.asleep:
-        return ReplicaState("asleep", f"{replica.url}: the engine sleeps", "the engine sleeps")
+        return ReplicaState("asleep", f"{replica.name}: the engine sleeps", "the engine sleeps")
     if controller is not None and controller.gives_way:
         why = f"{LIVE_LOAD} {100 * controller.live.load:.0f} %"
         return ReplicaState("live_first", why, why)
     return READY
+
+
+def _held(replica: Replica, model: str | None) -> Scope | None:
+    """The scope that has been held longest."""
+    held = [
+        scope
+        for scope in replica.scopes.values()
+        if scope.held is not None and model in (None, scope.model)
+    ]
+    return min(held, key=lambda scope: scope.held_since_s or 0.0, default=None)
+
+
+def _state(
+    replica: Replica, kind: FaultKind, said: str, since_s: float | None, what: str = ""
+) -> ReplicaState:
+    fault = FAULTS[kind]
+    told = f"the engine {fault.told}"
+    return ReplicaState(
+        _condition(kind), f"{replica.name}: {told}{what}: {said}", told, fault.remedy, since_s, kind
+    )
+
+
+def _condition(kind: FaultKind) -> Condition:
+    match FAULTS[kind].blame:
+        case "set-up":
+            return "misconfigured"
+        case "capacity":
+            return "overloaded"
+        case _:
+            return "unreachable" if kind in ("unreachable", "gateway") else "failing"

@@ -43,7 +43,9 @@ class _OutputDetails(msgspec.Struct):
     reasoning_tokens: int | None = None
 
 
-class _WireUsage(msgspec.Struct):
+class WireUsage(msgspec.Struct):
+    """`usage` of an answer as engines write it."""
+
     # Chat Completions, Completions and Embeddings
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
@@ -57,7 +59,7 @@ class _WireUsage(msgspec.Struct):
 
 
 class _Answer(msgspec.Struct):
-    usage: _WireUsage | None = None
+    usage: WireUsage | None = None
 
 
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
@@ -77,8 +79,11 @@ def usage_of(body: bytes) -> Usage | None:
     except msgspec.ValidationError:
         _object.decode(body)  # an object all the same? then only its usage is odd
         return None
-    if wire is None:
-        return None
+    return None if wire is None else usage_from(wire)
+
+
+def usage_from(wire: WireUsage) -> Usage:
+    """The same, whichever shape it had."""
     cached = wire.prompt_tokens_details or wire.input_tokens_details
     reasoning = wire.completion_tokens_details or wire.output_tokens_details
     input_tokens = _sane(wire.prompt_tokens or wire.input_tokens)

@@ -12,7 +12,7 @@ from functools import partial
 
 import msgspec
 
-from lowtide.core.dispatch import Request, cannot_watch
+from lowtide import limits
 from lowtide.core.line import (
     LineFormatError,
     RequestLine,
@@ -33,8 +33,11 @@ from lowtide.core.outcome import (
     error_message,
 )
 from lowtide.core.replica import Replica
+from lowtide.core.request import Request, cannot_watch
+from lowtide.core.scope import Scope
 from lowtide.core.segment import Finished
 from lowtide.core.streamed_answer import STREAM_FIELDS, is_plain
+from lowtide.core.trial_call import trial_body
 from lowtide.loops.watched import post_watched
 from lowtide.ports.engine import Engine, StreamingEngine
 
@@ -81,7 +84,7 @@ async def attempt(
         return "", Rejected("invalid_json_line", str(error))
     if isinstance(answer, NoReply) and answer.kind == "timeout":
         answer = _name_setting(answer, upstream.timeout_s)
-    return line.custom_id, classify(answer)
+    return line.custom_id, classify(answer, request.run.lease.endpoint)
 
 
 async def _send_watched(
@@ -124,6 +127,14 @@ def _name_setting(late: NoReply, timeout_s: float) -> NoReply:
     """Whoever reads of the time-out is told which setting it is, and where it stands."""
     where = f"attempt_timeout_s is {timeout_s:g} s, under [dispatch] or in the engine's [[replica]]"
     return NoReply("timeout", f"{late.detail}; {where}")
+
+
+async def attempt_trial(upstream: Upstream, scope: Scope) -> Outcome:
+    """What comes of the smallest call to that endpoint and model: whether the replica works."""
+    body = trial_body(scope.endpoint, upstream.engine_names.get(scope.model, scope.model))
+    timeout_s = min(limits.TRIAL_TIMEOUT_S, upstream.timeout_s)
+    answer = await upstream.engine.post(scope.endpoint.removeprefix("/v1"), body, timeout_s)
+    return classify(answer, scope.endpoint)
 
 
 def _path(request: Request) -> str:

@@ -16,8 +16,8 @@ import msgspec
 import structlog
 
 from lowtide import limits
-from lowtide.core.dispatch import Request
 from lowtide.core.replica import Replica
+from lowtide.core.request import Request
 from lowtide.core.signals import NO_LIVE, EngineSignals, LiveSeen, OwnCall
 from lowtide.core.window import WindowController
 from lowtide.ports.clock import Clock

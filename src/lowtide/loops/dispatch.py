@@ -13,16 +13,20 @@ import contextlib
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from functools import partial
+from typing import Any
 
 import msgspec
 import structlog
 
 from lowtide import limits
 from lowtide.core.chunk import ChunkKey
-from lowtide.core.dispatch import ChunkRun, Dispatch, Finish, Request, prompt_read
+from lowtide.core.dispatch import Dispatch
 from lowtide.core.outcome import Outcome
+from lowtide.core.request import ChunkRun, Request, prompt_read
+from lowtide.core.scope import Scope
 from lowtide.core.segment import Slice
-from lowtide.loops.attempt import Upstream, attempt, render
+from lowtide.core.verdict import Finish
+from lowtide.loops.attempt import Upstream, attempt, attempt_trial, render
 from lowtide.loops.commit import Committer, Leases
 from lowtide.loops.leasing import Leasing
 from lowtide.ports.clock import Clock
@@ -72,6 +76,7 @@ class Dispatcher:
         self._leasing = leasing
         self._slots: dict[asyncio.Task[None], _Slot] = {}
         self._slots_on: dict[str, dict[asyncio.Task[None], _Slot]] = {}
+        self._trials: set[asyncio.Task[Outcome]] = set()
         self._claiming = asyncio.Lock()
         self._uncommitted: dict[ChunkKey, int] = {}
         self._released: list[tuple[ChunkKey, int]] = []
@@ -113,7 +118,7 @@ class Dispatcher:
                 pass  # what a claim under way brings is given back below
         if self._slots:
             await asyncio.wait(list(self._slots), timeout=within_s)
-        await _cancel(self._slots)
+        await _cancel([*self._slots, *self._trials])
         for run in list(self._core.runs.values()):
             self._give_back(run)
 
@@ -192,7 +197,28 @@ class Dispatcher:
                 self._slots[task] = slot
                 self._slots_on.setdefault(slot.replica_name, {})[task] = slot
                 task.add_done_callback(partial(self._slot_ended, upstream))
+            while (scope := self._core.trial(upstream.replica, now_s)) is not None:
+                self._start_trial(upstream, scope)
         return now_s
+
+    def _start_trial(self, upstream: Upstream, scope: Scope) -> None:
+        """Beside the window: a full one delays no judgement."""
+        trial = asyncio.get_running_loop().create_task(attempt_trial(upstream, scope))
+        self._trials.add(trial)
+        trial.add_done_callback(partial(self._trial_ended, upstream, scope))
+
+    def _trial_ended(self, upstream: Upstream, scope: Scope, trial: asyncio.Task[Outcome]) -> None:
+        self._trials.discard(trial)
+        now_s, replica = self._clock.monotonic(), upstream.replica
+        if trial.cancelled():
+            self._core.trial_abandoned(replica, scope, now_s)
+            return
+        if (error := trial.exception()) is not None:
+            log.error("trial.failed", replica=replica.name, exc_info=error)
+            self._core.trial_abandoned(replica, scope, now_s)
+        else:
+            self._core.tried(replica, scope, trial.result(), now_s)
+        self.wake()
 
     async def _run(self, upstream: Upstream, slot: _Slot) -> None:
         """One place in a window: one request after another, until there is none."""
@@ -284,7 +310,7 @@ class Dispatcher:
                 task.cancel()
 
 
-async def _cancel(tasks: Iterable[asyncio.Task[None]]) -> None:
+async def _cancel(tasks: Iterable[asyncio.Task[Any]]) -> None:
     pending = list(tasks)
     for task in pending:
         task.cancel()

@@ -140,7 +140,8 @@ class Leasing:
             replica = upstream.replica
             if replica.takes_calls(now_s):
                 free = max(0, int(replica.window) - replica.in_flight)
-                places[replica.models] = places.get(replica.models, 0) + free
+                models = replica.models_taken
+                places[models] = places.get(models, 0) + free
         return places
 
     def _room_for_chunks(self) -> int:

@@ -15,15 +15,33 @@ from lowtide import limits
 from lowtide.core.affinity import choose
 from lowtide.core.catalogue import Catalogue
 from lowtide.core.errors import LowtideError
+from lowtide.core.fault import FAULTS
 from lowtide.core.line import LineFormatError
-from lowtide.core.live import LiveAnswer, LiveRequest, answer_of, read_live, tokens_used
-from lowtide.core.outcome import THROTTLE_STATUSES, NoReply, Reply
+from lowtide.core.live import (
+    LiveAnswer,
+    LiveRequest,
+    answer_of,
+    no_answer,
+    read_live,
+    tokens_used,
+)
+from lowtide.core.outcome import (
+    Failed,
+    Interrupted,
+    NoReply,
+    Outcome,
+    Rejected,
+    Reply,
+    Succeeded,
+    Throttled,
+    classify,
+)
 from lowtide.core.rate import RatePool, Verdict
 from lowtide.core.sse import CONTENT_TYPE, EventStream, error_event
 from lowtide.ports.clock import Clock
 from lowtide.ports.engine import ReplyStream
 from lowtide.service.limits import LimitService
-from lowtide.service.live_replica import LiveCall, LiveReplica
+from lowtide.service.live_replica import STREAM_BEGUN, LiveCall, LiveReplica
 
 
 class Admission(msgspec.Struct, frozen=True):
@@ -64,7 +82,7 @@ class LiveStream:
             block = await self._reply.read()
             if isinstance(block, NoReply):
                 self._is_over = True
-                self._call.failed(block.detail)
+                self._call.came_to(classify(block, self._call.endpoint))
                 return error_event(f"The engine broke off: {block.detail}", "engine_error")
             self._is_over = not block
             whole = self._events.feed(block) if block else self._events.finish()
@@ -145,33 +163,29 @@ class LiveService:
 
     async def _answer(self, admission: Admission, stack: AsyncExitStack) -> LiveAnswer | LiveStream:
         """The first answer worth passing on; else the last that came, else why none did."""
-        tried: list[LiveReplica] = []
-        refusal: LiveAnswer | None = None
-        failure: NoReply | None = None
-        breaks = 0
+        tried: list[_Tried] = []
         while len(tried) < limits.LIVE_ATTEMPTS_MAX:
-            live = self._choose(admission, tried)
+            live = self._choose(admission, [each.live for each in tried])
             if live is None:
                 break
-            tried.append(live)
-            answer = await self._attempt(live, admission, stack)
-            if isinstance(answer, NoReply):
-                failure = answer
-                breaks += answer.kind == "broken"
-                # Time is gone, or the next answer would be as large, or it kills what it meets.
-                if answer.kind in ("timeout", "oversize") or breaks >= limits.LIVE_BREAKS_MAX:
-                    break
-            elif isinstance(answer, LiveAnswer) and _is_worth_another(answer.status):
-                refusal = answer
-            else:
-                return answer
-        if refusal is not None:
-            return refusal
-        raise self._unavailable(admission, tried) if failure is None else _failed(failure)
+            latest = await self._attempt(live, admission, stack)
+            if latest.answer is not None and not latest.is_worth_another:
+                if latest.is_good:
+                    _refute(tried)
+                return latest.answer
+            tried.append(latest)
+            # Time is gone, or the next answer would be as large, or it kills what it meets.
+            breaks = sum(each.is_broken for each in tried)
+            if not latest.is_worth_another or breaks >= limits.LIVE_BREAKS_MAX:
+                break
+        for each in reversed(tried):
+            if each.answer is not None:
+                return each.answer
+        raise _failed(tried[-1].outcome) if tried else self._unavailable(admission)
 
     async def _attempt(
         self, live: LiveReplica, admission: Admission, stack: AsyncExitStack
-    ) -> LiveAnswer | LiveStream | NoReply:
+    ) -> "_Tried":
         """One call to one replica; a stream that has begun is left open on `stack`."""
         request = admission.request
         try:
@@ -183,34 +197,41 @@ class LiveService:
                 LiveCall(
                     live,
                     self._clock,
+                    live.replica.scope((admission.model, request.endpoint)),
                     input_tokens=request.input_tokens,
                     tokens=request.tokens,
                     streams=request.streams,
                 )
             )
             if not request.streams:
-                return _whole(call, await live.engine.post(request.path, body, live.timeout_s))
+                reply = await live.engine.post(request.path, body, live.timeout_s)
+                return _whole(live, call, reply)
             opening = live.engine.open_stream(request.path, body, live.timeout_s)
-            reply = await mine.enter_async_context(opening)
-            if isinstance(reply, NoReply):
-                return _whole(call, reply)
-            if reply.status >= 300 or not reply.content_type.startswith(CONTENT_TYPE):
-                return _whole(call, await _collected(reply), reply.content_type)
-            stream = LiveStream(reply, call)
+            coming = await mine.enter_async_context(opening)
+            if isinstance(coming, NoReply):
+                return _whole(live, call, coming)
+            if coming.status >= 300 or not coming.content_type.startswith(CONTENT_TYPE):
+                return _whole(live, call, await _collected(coming), coming.content_type)
+            stream = LiveStream(coming, call)
             broken = await stream.begin()
             if broken is not None:
-                return _whole(call, broken)
-            call.succeeded()
+                return _whole(live, call, broken)
+            call.begun()
             stack.push_async_exit(mine.pop_all())
-            return stream
+            return _Tried(live, call, STREAM_BEGUN, stream)
 
     def _choose(self, admission: Admission, tried: Sequence[LiveReplica]) -> LiveReplica | None:
         now_s = self._clock.monotonic()
+        key = (admission.model, admission.request.endpoint)
         able = [
             live
             for live in self._serving(admission.model)
-            if live not in tried and not live.is_full and live.replica.circuit.admits(now_s)
+            if live not in tried
+            and not live.is_full
+            and live.replica.circuit.admits(now_s)
+            and live.replica.scope(key).takes_live(now_s)
         ]
+        able = [live for live in able if live.replica.scope(key).held is None] or able
         if not able:
             return None
         names = [live.replica.name for live in able]
@@ -219,42 +240,77 @@ class LiveService:
     def _serving(self, model: str) -> list[LiveReplica]:
         return [live for live in self._replicas if model in live.replica.models]
 
-    def _unavailable(self, admission: Admission, tried: Sequence[LiveReplica]) -> LowtideError:
+    def _unavailable(self, admission: Admission) -> LowtideError:
         now_s = self._clock.monotonic()
         serving = self._serving(admission.model)
         waits = [
             at_s - now_s
             for live in serving
-            if (at_s := live.replica.circuit.retry_at_s) is not None and live not in tried
+            if (at_s := live.replica.circuit.retry_at_s) is not None
         ]
+        key = (admission.model, admission.request.endpoint)
+        held = [kind for live in serving if (kind := live.replica.scope(key).held) is not None]
         why = "none of its replicas answers" if serving else "no replica serves it"
         if any(live.is_full for live in serving):
             why = "its replicas are busy"
+        elif held:
+            why = f"the engine behind it {FAULTS[held[0]].told}; the operator has to mend that"
         wait_s = min(waits, default=float(limits.UNAVAILABLE_RETRY_AFTER_S))
         message = f"The model '{admission.model}' cannot be called right now: {why}."
         return _busy(message, max(limits.LIVE_BUSY_RETRY_AFTER_S, ceil(wait_s)))
 
 
-def _is_worth_another(status: int) -> bool:
-    """Whether another replica may do better: this one is full or ill, the request is well."""
-    return status >= 500 or status in THROTTLE_STATUSES
+class _Tried(msgspec.Struct, frozen=True, eq=False):
+    """What one replica made of the call. `answer` None: there is nothing to pass on."""
+
+    live: LiveReplica
+    call: LiveCall
+    outcome: Outcome
+    answer: LiveAnswer | LiveStream | None
+
+    @property
+    def is_good(self) -> bool:
+        return isinstance(self.outcome, Succeeded)
+
+    @property
+    def is_broken(self) -> bool:
+        """The engine may have died of it."""
+        return isinstance(self.outcome, Failed) and self.outcome.kind == "cut"
+
+    @property
+    def is_worth_another(self) -> bool:
+        """Whether another replica may do better: this one is full, ill or not set up right."""
+        match self.outcome:
+            case Succeeded() | Rejected() | Failed(kind="timeout"):
+                return False
+            case _:
+                return True
+
+
+def _refute(tried: Sequence[_Tried]) -> None:
+    """The request is well, as another replica has shown: whoever refused it is not."""
+    for each in tried:
+        if isinstance(each.outcome, Failed):
+            each.call.refuted(each.outcome)
 
 
 def _whole(
-    call: LiveCall, attempt: Reply | NoReply, content_type: str = "application/json"
-) -> LiveAnswer | NoReply:
-    """Tell the circuit what came of a call that is over, and shape it for the client."""
-    if isinstance(attempt, NoReply):
-        if attempt.kind == "oversize":
-            call.succeeded()  # it says more about the request than about the engine
-        else:
-            call.failed(attempt.detail)
-        return attempt
-    if attempt.status >= 500 and attempt.status not in THROTTLE_STATUSES:
-        call.failed(f"the engine answered {attempt.status}")
-    else:
-        call.succeeded()
-    return answer_of(attempt, content_type)
+    live: LiveReplica,
+    call: LiveCall,
+    attempt: Reply | NoReply,
+    content_type: str = "application/json",
+) -> _Tried:
+    """Tell the replica what came of a call that is over, and shape it for the client."""
+    outcome = classify(attempt, call.endpoint)
+    call.came_to(outcome)
+    answer: LiveAnswer | None = None
+    if isinstance(attempt, Reply):
+        answer = answer_of(attempt, content_type)
+        if isinstance(outcome, Succeeded):
+            answer = LiveAnswer(attempt.status, content_type, outcome.body)
+        elif isinstance(outcome, Failed) and attempt.status < 300:
+            answer = no_answer(outcome.detail)
+    return _Tried(live, call, outcome, answer)
 
 
 async def _collected(reply: ReplyStream) -> Reply | NoReply:
@@ -273,10 +329,14 @@ def _busy(message: str, wait_s: int) -> LowtideError:
     return LowtideError("model_unavailable", message, "model", retry_after_s=wait_s)
 
 
-def _failed(failure: NoReply) -> LowtideError:
-    if failure.kind == "timeout":
-        return LowtideError("engine_timeout", f"The engine did not answer: {failure.detail}.")
-    if failure.kind == "connect":
-        message = f"No replica of this model answers: {failure.detail}."
-        return _busy(message, limits.UNAVAILABLE_RETRY_AFTER_S)
-    return LowtideError("engine_error", f"The engine gave no answer: {failure.detail}.")
+def _failed(outcome: Outcome) -> LowtideError:
+    match outcome:
+        case Failed(kind="timeout", detail=detail):
+            return LowtideError("engine_timeout", f"The engine did not answer: {detail}.")
+        case Interrupted(detail=detail):
+            message = f"No replica of this model answers: {detail}."
+            return _busy(message, limits.UNAVAILABLE_RETRY_AFTER_S)
+        case Failed(detail=detail) | Rejected(message=detail) | Throttled(detail=detail):
+            return LowtideError("engine_error", f"The engine gave no answer: {detail}.")
+        case _:
+            raise AssertionError("a success is passed on")

@@ -1,17 +1,23 @@
 """A replica as the interactive door uses it, and one call to it.
 
 The door has connections of its own to each engine, beside the window: batch work cannot take them,
-and live calls do not count in the window. Both share the replica's circuit breaker, so that what
-one of them learns about an engine's health spares the other.
+and live calls do not count in the window. Both share the replica's circuit breaker and its scopes
+(core/scope.py), so that what one of them learns about an engine spares the other; but a live call
+is never held up by a doubt that the lines of a batch gave rise to.
 """
 
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 from lowtide import limits
+from lowtide.core.fault import FAULTS
+from lowtide.core.outcome import Failed, Interrupted, Outcome, Succeeded
 from lowtide.core.replica import Replica
+from lowtide.core.scope import Scope
 from lowtide.core.signals import LiveSeen
+from lowtide.core.usage import NO_USAGE
+from lowtide.core.verdict import heard_live
 from lowtide.ports.clock import Clock
 from lowtide.ports.engine import StreamingEngine
 
@@ -81,6 +87,7 @@ class LiveCall:
         self,
         live: LiveReplica,
         clock: Clock,
+        scope: Scope,
         *,
         input_tokens: int = 0,
         tokens: int = 0,
@@ -92,11 +99,17 @@ class LiveCall:
         self.streams = streams
         self._live = live
         self._clock = clock
+        self._scope = scope
+        self.endpoint = scope.endpoint
+        self._sent_at_s = 0.0
         self._is_told = False
 
     def __enter__(self) -> Self:
-        self._live.entered(self, self._clock.monotonic())
+        self._sent_at_s = self._clock.monotonic()
+        self._live.entered(self, self._sent_at_s)
         self._live.replica.circuit.sent()
+        if self._scope.held is not None:
+            self._scope.live_trial(self._sent_at_s)
         return self
 
     def __exit__(
@@ -110,14 +123,22 @@ class LiveCall:
         if not self._is_told:
             self._live.replica.circuit.abandoned()
 
-    def succeeded(self) -> None:
-        """The engine answered as an engine should; a refusal of the request is an answer, too."""
-        self._is_told = True
-        now_s = self._clock.monotonic()
-        self._live.begun(self, now_s)
-        self._live.replica.circuit.succeeded(now_s)
+    def begun(self) -> None:
+        """A stream has begun: the engine answers as an engine should."""
+        self.came_to(STREAM_BEGUN)
 
-    def failed(self, why: str) -> None:
-        """No answer, half an answer, or a 5xx."""
+    def came_to(self, outcome: Outcome) -> None:
+        """What came of it. Tells the replica, and that nobody waits for a first byte any more."""
         self._is_told = True
-        self._live.replica.circuit.failed(self._clock.monotonic(), why)
+        now_s, live = self._clock.monotonic(), self._live
+        if not isinstance(outcome, Interrupted | Failed):
+            live.begun(self, now_s)
+        heard_live(live.replica, self._scope, outcome, self._sent_at_s, now_s)
+
+    def refuted(self, outcome: Failed) -> None:
+        """Another replica has answered the request that this one refused: it is at fault."""
+        if FAULTS[outcome.kind].blame == "set-up":
+            self._scope.hold(outcome.kind, outcome.detail, self._clock.monotonic())
+
+
+STREAM_BEGUN: Final = Succeeded(200, b"", NO_USAGE)

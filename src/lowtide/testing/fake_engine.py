@@ -13,7 +13,11 @@ import msgspec
 from lowtide.core.outcome import Attempt, Reply
 from lowtide.testing.patience import PATIENCE_S
 
-ANSWER = Reply(200, b'{"object":"chat.completion","usage":{"prompt_tokens":3}}')
+ANSWER = Reply(
+    200,
+    b'{"object":"chat.completion","choices":[{"index":0,"message":{"content":"Hi"}}],'
+    b'"usage":{"prompt_tokens":3}}',
+)
 
 
 class Call(msgspec.Struct, eq=False):

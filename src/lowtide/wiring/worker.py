@@ -131,8 +131,8 @@ class Worker:
         status: dict[str, str | None] = {}
         for upstream in self._upstreams:
             replica = upstream.replica
-            why = state_of(replica).reason or None
             for model in replica.models:
+                why = state_of(replica, model).reason or None
                 status[model] = None if status.get(model, "") is None else why
         if self._committer.trouble is not None:
             return dict.fromkeys(status, f"results cannot be stored: {self._committer.trouble}")

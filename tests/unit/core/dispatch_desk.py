@@ -4,17 +4,19 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 
 from lowtide.core.chunk import NOTHING_DONE, ChunkKey, ChunkLease
-from lowtide.core.dispatch import ChunkRun, Dispatch, Request
-from lowtide.core.outcome import Interrupted, Rejected, Succeeded, Throttled, Transient
+from lowtide.core.dispatch import Dispatch
+from lowtide.core.outcome import Failed, Interrupted, Outcome, Rejected, Succeeded, Throttled
 from lowtide.core.replica import Replica
+from lowtide.core.request import ChunkRun, Request
 from lowtide.core.usage import NO_USAGE
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
 OK = Succeeded(200, b"{}", NO_USAGE)
 REFUSED = Rejected("request_rejected", "no", 400)
 BUSY = Throttled("no room")
-SERVER_ERROR = Transient("engine_error", "it answered 500", 500)
-DIED = Transient("engine_error", "the connection ended", engine_died=True)
+SERVER_ERROR = Failed("server_error", "it answered 500", 500)
+DIED = Failed("cut", "the connection ended")
+FORBIDDEN = Failed("forbidden", "not you", 403)
 UNREACHED = Interrupted("connection refused")
 
 
@@ -51,3 +53,14 @@ def take_all(core: Dispatch, from_replica: Replica, now_s: float = 0.0) -> list[
     while (request := core.take(from_replica, now_s)) is not None:
         taken.append(request)
     return taken
+
+
+def try_all(
+    core: Dispatch, at: Replica, now_s: float = 0.0, outcome: Outcome = OK
+) -> list[tuple[str, str]]:
+    """Send every trial that is due, and let that come of it; the scopes that were tried."""
+    tried = []
+    while (scope := core.trial(at, now_s)) is not None:
+        tried.append((scope.model, scope.endpoint))
+        core.tried(at, scope, outcome, now_s)
+    return tried

@@ -10,11 +10,13 @@ from dataclasses import dataclass, field
 
 from tests.unit.core import dispatch_desk
 
-from lowtide.core.dispatch import Dispatch, Finish, Request
+from lowtide.core.dispatch import Dispatch
 from lowtide.core.latency_window import LatencyWindow
-from lowtide.core.outcome import Outcome, Succeeded, Throttled, Transient
+from lowtide.core.outcome import Failed, Outcome, Succeeded, Throttled
 from lowtide.core.replica import Replica
+from lowtide.core.request import Request
 from lowtide.core.usage import Usage
+from lowtide.core.verdict import Finish
 
 Speed = Callable[[int, int], float]
 """(place in the queue, calls in it): work per second of the call at that place."""
@@ -152,6 +154,9 @@ class Engine:
     def _send(self) -> None:
         if not self.run.widths or self.run.window != self.replica.places:
             self.run.widths.append((self.now_s, self.replica.places))
+        while (scope := self.core.trial(self.replica, self.now_s)) is not None:
+            answer = Succeeded(200, b"{}", Usage())  # one token comes soon, whatever else runs
+            self.core.tried(self.replica, scope, answer, self.now_s)
         while (request := self.core.take(self.replica, self.now_s)) is not None:
             if self.room is not None and len(self.queue) >= self.room:
                 self.run.refusals += 1
@@ -165,7 +170,7 @@ class Engine:
             tokens = int(100 * self._size(call.request)) if self.tells else 0
             return Succeeded(200, b"{}", Usage(output_tokens=tokens))
         self.run.timeouts += 1
-        return Transient("timeout", "late")
+        return Failed("timeout", "late")
 
     def _settle(self, request: Request, outcome: Outcome) -> int:
         decision = self.core.settle(request, self.replica, outcome, self.now_s, 0.5)

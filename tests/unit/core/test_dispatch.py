@@ -1,13 +1,11 @@
 """core/dispatch.py: which request goes where, and what follows from its outcome."""
 
 from collections.abc import Sequence
-from random import Random
 
 import msgspec
 import pytest
 from dispatch_desk import (
     BUSY,
-    DIED,
     OK,
     REFUSED,
     SERVER_ERROR,
@@ -16,20 +14,23 @@ from dispatch_desk import (
     lease,
     replica,
     take_all,
+    try_all,
 )
 
 from lowtide import limits
 from lowtide.core.chunk import ChunkKey
-from lowtide.core.dispatch import Dispatch, Finish, Request, TryAgain, backoff_s
-from lowtide.core.outcome import Rejected, Throttled, Transient
+from lowtide.core.dispatch import Dispatch
+from lowtide.core.outcome import Failed, Rejected, Throttled
 from lowtide.core.replica import Replica
+from lowtide.core.request import Request
+from lowtide.core.verdict import Decision, Finish, InDoubt, TryAgain, backoff_s
 
 HALF = 0.5  # a draw
 
 
 def settle_all(
     core: Dispatch, at: Replica, requests: Sequence[Request], outcome: object, now_s: float = 0.0
-) -> list[Finish | TryAgain]:
+) -> list[Decision]:
     return [core.settle(request, at, outcome, now_s, HALF) for request in requests]  # type: ignore[arg-type]
 
 
@@ -139,27 +140,30 @@ def test_a_retry_after_is_waited_for_and_bounded() -> None:
 def test_a_failing_request_ends_after_its_tries_with_what_the_engine_said() -> None:
     core, one = Dispatch(attempts_max=3), replica(window=1)
     run = add(core, 1)
-    decisions: list[Finish | TryAgain] = []
+    decisions: list[Decision] = []
     now_s = 0.0
     while run.unfinished:
         now_s += 100.0
         decisions += settle_all(core, one, take_all(core, one, now_s), SERVER_ERROR, now_s)
-    assert [type(decision) for decision in decisions] == [TryAgain, TryAgain, Finish]
+        try_all(core, one, now_s)
+    assert [type(decision) for decision in decisions] == [InDoubt, InDoubt, Finish]
     assert decisions[-1] == Finish(Rejected("engine_error", "it answered 500", 500))
 
 
-def test_a_retry_goes_first_once_its_time_has_come_and_not_before() -> None:
+def test_a_retry_waits_its_time_and_goes_behind_what_has_not_failed() -> None:
     core, one = Dispatch(), replica(window=1)
-    add(core, 3)
+    add(core, 4)
     (request,) = take_all(core, one)
-    (decision,) = settle_all(core, one, [request], SERVER_ERROR)
-    assert isinstance(decision, TryAgain)
-    assert core.next_wake_s([one], 0.0) == decision.at_s
-    (other,) = take_all(core, one, decision.at_s - 0.01)
-    assert other.line == 2
-    settle_all(core, one, [other], OK)
-    (again,) = take_all(core, one, decision.at_s)
-    assert again is request
+    assert settle_all(core, one, [request], SERVER_ERROR) == [InDoubt()]
+    (other,) = take_all(core, one)
+    settle_all(core, one, [other], OK, 1.0)  # so the engine is well, and the failure its own
+    (third,) = take_all(core, one, 1.0)
+    assert (third.line, request.tries) == (3, 1)
+    settle_all(core, one, [third], OK, 50.0)
+    (fourth,) = take_all(core, one, 50.0)
+    assert fourth.line == 4
+    settle_all(core, one, [fourth], OK, 50.0)
+    assert take_all(core, one, 50.0) == [request]
 
 
 def test_back_off_is_drawn_between_nothing_and_a_bound_that_doubles_up_to_the_cap() -> None:
@@ -175,11 +179,14 @@ def test_beyond_the_retry_budget_retries_are_spread_over_the_whole_cap() -> None
     waits, now_s = [], 0.0
     for _ in range(limits.RETRY_BUDGET_BURST + 1):
         (request,) = take_all(core, one, now_s)
+        settle_all(core, one, [request], SERVER_ERROR, now_s)
         request.tries = 0
-        (decision,) = settle_all(core, one, [request], SERVER_ERROR, now_s)
-        assert isinstance(decision, TryAgain)
-        waits.append(decision.at_s - now_s)
-        now_s = decision.at_s + limits.CIRCUIT_COOLDOWN_S_MAX
+        try_all(core, one, now_s)
+        assert take_all(core, one, now_s) == []
+        wake_s = core.next_wake_s([one], now_s)
+        assert wake_s is not None
+        waits.append(wake_s - now_s)
+        now_s = wake_s
     assert waits[:-1] == pytest.approx([HALF] * limits.RETRY_BUDGET_BURST)
     assert waits[-1] == pytest.approx(HALF * limits.BACKOFF_CAP_S)
 
@@ -221,120 +228,6 @@ def test_without_chunks_there_is_nothing_to_wake_for() -> None:
     assert core.next_wake_s([down], 0.0) is None
 
 
-# ---- suspects ----
-
-
-def test_after_a_crash_those_in_flight_come_back_one_at_a_time() -> None:
-    core, one = Dispatch(), replica(window=4)
-    add(core, 4)
-    settle_all(core, one, take_all(core, one), DIED)
-    (first,) = take_all(core, one, 100.0)
-    assert first.suspect
-    assert take_all(core, one, 100.0) == []
-    settle_all(core, one, [first], OK, 100.0)
-    assert len(take_all(core, one, 100.0)) == 1
-
-
-def test_those_that_were_not_there_go_on_beside_a_suspect() -> None:
-    core, one = Dispatch(), replica(window=4)
-    add(core, 4)
-    settle_all(core, one, take_all(core, one), DIED)
-    add(core, 10, seq=1)
-    beside = take_all(core, one, 100.0)
-    assert len(beside) == 4
-    assert sum(request.suspect for request in beside) == 1
-
-
-def test_each_replica_may_try_a_suspect_of_its_own() -> None:
-    core = Dispatch()
-    a, b = replica("http://a"), replica("http://b")
-    add(core, 4)
-    settle_all(core, a, take_all(core, a), DIED)
-    assert (len(take_all(core, a, 100.0)), len(take_all(core, b, 100.0))) == (1, 1)
-
-
-def run_to_the_end(
-    core: Dispatch, at: Replica, killers: set[int], seed: int, calls_max: int = 20_000
-) -> dict[int, object]:
-    """Play an engine that dies of some lines, taking all that is in flight with it.
-
-    The worst case for the others: killers end before anybody else does. Returns the final outcome
-    by line.
-    """
-    random = Random(seed)
-    now_s, flying, ended = 0.0, [], {}
-    for _ in range(calls_max):
-        flying += take_all(core, at, now_s)
-        if not flying:
-            if not any(run.unfinished for run in core.runs.values()):
-                return ended
-            wake_s = core.next_wake_s([at], now_s)
-            assert wake_s is not None, "work is left and nothing will ever start it"
-            now_s = wake_s
-            continue
-        now_s += 0.01
-        quick = [place for place, request in enumerate(flying) if request.line in killers]
-        chosen = flying.pop(quick[0] if quick else random.randrange(len(flying)))
-        fallen = [chosen]
-        if chosen.line in killers:
-            fallen, flying = [chosen, *flying], []
-        outcome = DIED if chosen.line in killers else OK
-        random.shuffle(fallen)
-        for request in fallen:
-            decision = core.settle(request, at, outcome, now_s, random.random())
-            if isinstance(decision, Finish):
-                assert request.line not in ended, "finished twice"
-                ended[request.line] = decision.outcome
-    pytest.fail("it does not end")
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_a_request_that_always_kills_its_engine_ends_and_no_other_does(seed: int) -> None:
-    core, one = Dispatch(), replica(window=16)
-    add(core, 100)
-    ended = run_to_the_end(core, one, {50}, seed)
-    assert len(ended) == 100
-    poisoned = ended.pop(50)
-    assert isinstance(poisoned, Rejected)
-    assert poisoned.code == "engine_crash"
-    assert set(map(type, ended.values())) == {type(OK)}
-
-
-@pytest.mark.parametrize("window", [1, 4, 64])
-@pytest.mark.parametrize("seed", range(5))
-def test_many_killers_end_and_nobody_is_blamed_for_being_near_them(seed: int, window: int) -> None:
-    core, one = Dispatch(), replica(window=window)
-    killers = set(Random(seed).sample(range(1, 1001), 300))
-    core.add(lease(), [(n % 128, n + 1, b"x") for n in range(1000)])
-    ended = run_to_the_end(core, one, killers, seed)
-    assert {line for line, outcome in ended.items() if isinstance(outcome, Rejected)} == killers
-
-
-def test_a_request_on_trial_waits_until_it_is_alone_and_then_has_no_company() -> None:
-    core, one = Dispatch(), replica(window=4)
-    head = add(core, 6).pending[0]
-    head.suspect, head.strikes = True, limits.STRIKES_MAX - 2
-    (first, *others) = take_all(core, one)
-    settle_all(core, one, [first], DIED)
-    assert take_all(core, one, 100.0) == []
-    settle_all(core, one, others, OK, 100.0)
-    assert take_all(core, one, 100.0) == [first]
-    settle_all(core, one, [first], OK, 100.0)
-    assert len(take_all(core, one, 100.0)) == 2
-
-
-def test_a_killer_strikes_a_bounded_number_of_times() -> None:
-    core, one = Dispatch(), replica(window=1)
-    run = add(core, 1)
-    crashes, now_s = 0, 0.0
-    while run.unfinished:
-        now_s += 100.0
-        for request in take_all(core, one, now_s):
-            settle_all(core, one, [request], DIED, now_s)
-            crashes += 1
-    assert crashes == limits.STRIKES_MAX + 1  # at first everyone in flight is only suspected
-
-
 # ---- letting go ----
 
 
@@ -363,7 +256,7 @@ def test_a_removed_chunk_leaves_no_trace_and_its_delayed_retries_do_not_come_bac
     core, one = Dispatch(), replica(window=2)
     run = add(core, 5)
     (delayed, flying) = take_all(core, one)
-    settle_all(core, one, [delayed], SERVER_ERROR)
+    settle_all(core, one, [delayed], BUSY)
     assert core.remove(run.key) is run
     assert core.remove(run.key) is None
     assert (core.ready["m"], core.input_bytes, core.runs) == (0, 0, {})
@@ -394,13 +287,15 @@ def test_chunks_of_stopped_batches_are_found() -> None:
     assert core.of_batches(frozenset({"a"})) == [runs[0], runs[2]]
 
 
-def test_a_late_transport_failure_cannot_carry_over_its_wish_without_bound() -> None:
+def test_a_wish_for_a_pause_is_bounded_after_a_failure_too() -> None:
     core, one = Dispatch(), replica(window=1)
     add(core, 1)
     (request,) = take_all(core, one)
-    outcome: Transient = msgspec.structs.replace(SERVER_ERROR, retry_after_s=1e9)
-    (decision,) = settle_all(core, one, [request], outcome, 1.0)
-    assert decision == TryAgain(1.0 + limits.BACKOFF_CAP_S)
+    outcome: Failed = msgspec.structs.replace(SERVER_ERROR, retry_after_s=1e9)
+    settle_all(core, one, [request], outcome, 1.0)
+    try_all(core, one, 1.0)
+    assert take_all(core, one, 1.0) == []
+    assert core.next_wake_s([one], 1.0) == 1.0 + limits.BACKOFF_CAP_S
 
 
 def test_a_replica_that_is_forgotten_leaves_its_chunks_to_whoever_comes() -> None:

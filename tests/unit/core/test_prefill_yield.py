@@ -82,7 +82,7 @@ def test_a_replica_names_the_young_calls_that_give_way() -> None:
     controller.pacer.active = True
     calls = []
     for age_s, tokens in ((9.0, 500), (0.2, 1_000), (0.1, 2_000)):
-        replica.started(suspect=False, tokens=tokens, now_s=10.0 - age_s)
+        replica.started(tokens=tokens, now_s=10.0 - age_s)
         calls.append(OwnCall(age_s, tokens))
     given_way = replica.live_asked(300, calls, 10.0)
     assert [place for place, _ in given_way] == [2, 1]
@@ -126,7 +126,7 @@ def test_a_call_that_gave_way_often_enough_stays() -> None:
 def test_a_call_that_cannot_be_watched_is_owed_as_others_are() -> None:
     replica = watching()
     assert replica.controller is not None
-    replica.started(suspect=False, tokens=9_000, now_s=0.0, watched=True)
+    replica.started(tokens=9_000, now_s=0.0, watched=True)
     assert replica.controller.pacer.owed(100.0) == 9_000
     replica.cannot_watch(9_000, 0.0)
     assert replica.controller.pacer.owed(0.0) == 9_000
@@ -144,6 +144,6 @@ def test_calls_of_an_engine_that_does_not_tell_what_it_has_read_are_left_to_run(
     replica = Replica("u", frozenset({"m"}), 8, controller=WindowController())
     assert replica.controller is not None
     replica.controller.pacer.active = True
-    replica.started(suspect=False, tokens=50_000, now_s=9.9)
+    replica.started(tokens=50_000, now_s=9.9)
     assert replica.live_asked(300, [OwnCall(0.1, 50_000)], 10.0) == []
     assert not replica.takes_prompt(1000, 10.0), "but none follows before the live prompt is read"

@@ -119,11 +119,11 @@ def test_what_the_circuit_remembers_is_bounded_by_its_span() -> None:
 
 def test_a_replica_has_room_until_its_window_is_full() -> None:
     one = replica(window=2)
-    one.started(suspect=False)
+    one.started()
     assert one.has_room(0.0)
-    one.started(suspect=False)
+    one.started()
     assert not one.has_room(0.0)
-    one.ended(suspect=False)
+    one.ended()
     assert one.has_room(0.0)
 
 

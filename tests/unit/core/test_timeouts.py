@@ -1,15 +1,16 @@
 """Whose time-out it was, and what it costs."""
 
-from tests.unit.core.dispatch_desk import OK, add, replica, take_all
+from tests.unit.core.dispatch_desk import OK, add, replica, take_all, try_all
 from tests.unit.core.queue_models import Engine, servers
 
 from lowtide import limits
-from lowtide.core.dispatch import Dispatch, Finish, TryAgain
-from lowtide.core.outcome import Rejected, Transient
+from lowtide.core.dispatch import Dispatch
+from lowtide.core.outcome import Failed, Rejected
 from lowtide.core.replica import Replica
 from lowtide.core.timeouts import TimeoutBlame
+from lowtide.core.verdict import Decision, Finish, InDoubt, TryAgain
 
-LATE = Transient("timeout", "late")
+LATE = Failed("timeout", "late")
 
 
 def test_a_time_out_alone_is_the_requests_own() -> None:
@@ -38,7 +39,7 @@ def test_there_is_an_end_to_time_outs_that_cost_nothing() -> None:
     assert blame.is_own(10, 5.0, limits.TIMEOUTS_FREE_MAX)
 
 
-def _two_late(one: Replica) -> tuple[TryAgain | Finish, int]:
+def _two_late(one: Replica) -> tuple[Decision, int]:
     core = Dispatch()
     add(core, 2)
     first, second = take_all(core, one)
@@ -94,5 +95,9 @@ def test_the_last_time_out_is_what_the_line_fails_with() -> None:
     core, one = Dispatch(attempts_max=1), replica(window=1)
     add(core, 1)
     (request,) = take_all(core, one)
-    decision = core.settle(request, one, LATE, 600.0, 0.5)
+    assert core.settle(request, one, LATE, 600.0, 0.5) == InDoubt()
+    try_all(core, one, 600.0)  # a token comes in time: the request is too long
+    assert take_all(core, one, 600.0) == []  # but after a pause
+    assert take_all(core, one, 700.0) == [request]
+    decision = core.settle(request, one, LATE, 1300.0, 0.5)
     assert decision == Finish(Rejected("timeout", "late"))

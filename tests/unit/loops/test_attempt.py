@@ -8,8 +8,8 @@ import pytest
 from work_bench import upstream
 
 from lowtide.core.chunk import NOTHING_DONE, ChunkKey, ChunkLease
-from lowtide.core.dispatch import ChunkRun, Request
 from lowtide.core.outcome import NoReply, Rejected, Reply, Succeeded
+from lowtide.core.request import ChunkRun, Request
 from lowtide.core.usage import NO_USAGE
 from lowtide.loops.attempt import attempt, render
 from lowtide.testing.fake_engine import FakeEngine

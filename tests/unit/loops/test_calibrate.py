@@ -111,7 +111,7 @@ async def test_the_dispatcher_tells_of_successes_and_of_nothing_else(bench: Work
     await bench.batch(6)
     bench.engine.script.append(Reply(400, b'{"error": {"message": "too long"}}'))
     bench.engine.script.append(Reply(503, b""))
-    bench.engine.otherwise = Reply(200, b'{"usage": {"prompt_tokens": 7}}')
+    bench.engine.otherwise = Reply(200, b'{"choices": [{}], "usage": {"prompt_tokens": 7}}')
     await bench.work_off()
     assert [(model, tokens) for model, _, tokens in told] == [(MODEL, 7)] * 5
     assert all(json.loads(line)["body"]["messages"] for _, line, _ in told)

@@ -393,7 +393,7 @@ async def test_a_chunk_whose_lines_cannot_be_read_is_not_in_the_way_of_the_other
 
 async def test_a_store_that_refuses_a_claim_does_not_hold_back_retries(bench: WorkBench) -> None:
     await bench.batch(1)
-    bench.engine.script.append(Reply(500, b""))
+    bench.engine.script.append(Reply(429, b""))
     await bench.dispatch()
     await bench.flights_ended()
     bench.clock.advance(limits.BACKOFF_CAP_S)

@@ -9,8 +9,8 @@ import pytest
 from test_attempt import request
 from work_bench import upstream
 
-from lowtide.core.dispatch import Request
-from lowtide.core.outcome import Outcome, Rejected, Succeeded, Transient
+from lowtide.core.outcome import Failed, Outcome, Rejected, Succeeded
+from lowtide.core.request import Request
 from lowtide.core.window import WindowController
 from lowtide.engines.http_client import HttpEngine
 from lowtide.loops.attempt import Upstream, attempt
@@ -50,7 +50,7 @@ class Bench:
         self.replica.controller.pacer.active = True
         self.request: Request = request(LINE, "/v1/chat/completions")
         self.request.is_read = False
-        self.replica.started(suspect=False, tokens=9, watched=True)
+        self.replica.started(tokens=9, watched=True)
         self.read = asyncio.Event()
 
     async def send(self) -> Outcome:
@@ -103,7 +103,7 @@ async def test_a_refusal_is_a_refusal(bench: Bench) -> None:
 async def test_a_stream_that_breaks_off_is_tried_again_later(bench: Bench) -> None:
     bench.engine.script((HEAD, part(TOKEN), Cut.RESET))
     outcome = await bench.send()
-    assert isinstance(outcome, Transient)
+    assert isinstance(outcome, Failed)
     assert bench.replica.streams
 
 
@@ -151,7 +151,7 @@ async def test_an_answer_that_takes_too_long_is_given_up(bench: Bench) -> None:
     bench.upstream = msgspec.structs.replace(bench.upstream, timeout_s=0.05)
     bench.engine.script((HEAD, part(TOKEN), Cut.HANG))
     outcome = await bench.send()
-    assert isinstance(outcome, Transient)
+    assert isinstance(outcome, Failed)
     assert "0.05 s" in outcome.detail
 
 

@@ -147,4 +147,4 @@ class WorkBench:
 
 def many_bytes(share: float) -> bytes:
     """An answer of that share of SEGMENT_BYTES_MAX."""
-    return b'{"text":"%b"}' % (b"x" * int(limits.SEGMENT_BYTES_MAX * share))
+    return b'{"choices":[{"text":"%b"}]}' % (b"x" * int(limits.SEGMENT_BYTES_MAX * share))

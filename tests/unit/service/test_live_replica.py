@@ -6,7 +6,9 @@ import pytest
 from hand_clock import HandClock
 
 from lowtide import limits
+from lowtide.core.outcome import Failed, Interrupted, Rejected
 from lowtide.core.replica import Replica
+from lowtide.core.scope import Scope
 from lowtide.ports.engine import StreamingEngine
 from lowtide.service.live_replica import LiveCall, LiveReplica
 
@@ -22,24 +24,28 @@ def clock() -> HandClock:
     return HandClock()
 
 
+def scope_of(live: LiveReplica) -> Scope:
+    return live.replica.scope(("m", "/v1/chat/completions"))
+
+
 def fail(live: LiveReplica, clock: HandClock, times: int = limits.CIRCUIT_FAILURES) -> None:
     for _ in range(times):
-        with LiveCall(live, clock) as call:
-            call.failed("boom")
+        with LiveCall(live, clock, scope_of(live)) as call:
+            call.came_to(Interrupted("boom"))
 
 
 def test_a_call_is_in_flight_while_it_lasts_and_takes_no_place_in_the_window(
     live: LiveReplica, clock: HandClock
 ) -> None:
-    with LiveCall(live, clock) as call:
+    with LiveCall(live, clock, scope_of(live)) as call:
         assert (live.in_flight, live.replica.in_flight) == (1, 0)
         assert live.load == 1 / 4
-        call.succeeded()
+        call.begun()
     assert live.in_flight == 0
 
 
 def test_batch_calls_in_flight_are_load_too(live: LiveReplica) -> None:
-    live.replica.started(suspect=False)
+    live.replica.started()
     assert live.load == 1 / 4
 
 
@@ -57,9 +63,9 @@ def test_a_live_call_may_be_the_probe_that_closes_the_circuit(
     live: LiveReplica, clock: HandClock
 ) -> None:
     fail(live, clock)
-    with LiveCall(live, clock) as call:
+    with LiveCall(live, clock, scope_of(live)) as call:
         assert not live.replica.circuit.admits(clock.monotonic() + 60)  # one probe at a time
-        call.succeeded()
+        call.begun()
     assert live.replica.circuit.admits(clock.monotonic())
 
 
@@ -67,9 +73,35 @@ def test_a_probe_whose_client_left_says_nothing_of_the_engine(
     live: LiveReplica, clock: HandClock
 ) -> None:
     fail(live, clock)
-    with LiveCall(live, clock):
+    with LiveCall(live, clock, scope_of(live)):
         pass
     assert live.replica.circuit.state == "open"  # and the next call is the probe
+
+
+def test_errors_of_an_engine_that_answers_leave_its_circuit_closed(
+    live: LiveReplica, clock: HandClock
+) -> None:
+    for outcome in (Failed("server_error", "boom", 500), Rejected("request_rejected", "no", 400)):
+        for _ in range(50):
+            with LiveCall(live, clock, scope_of(live)) as call:
+                call.came_to(outcome)
+    assert live.replica.circuit.state == "closed"
+    assert scope_of(live).takes_live(clock.monotonic())
+
+
+def test_a_replica_that_refuses_what_another_answers_is_held_until_its_next_trial(
+    live: LiveReplica, clock: HandClock
+) -> None:
+    with LiveCall(live, clock, scope_of(live)) as call:
+        refusal = Failed("credentials", "Unauthorized", 401)
+        call.came_to(refusal)
+        call.refuted(refusal)
+    now_s = clock.monotonic()
+    assert not scope_of(live).takes_live(now_s)
+    assert scope_of(live).takes_live(now_s + limits.TRIAL_PAUSE_S_MAX)
+    with LiveCall(live, clock, scope_of(live)) as call:
+        call.begun()
+    assert scope_of(live).held is None
 
 
 # ---- what the control loop hears ----
@@ -79,20 +111,20 @@ def test_a_stream_that_waits_too_long_for_its_first_byte_is_in_need(
     live: LiveReplica, clock: HandClock
 ) -> None:
     with (
-        LiveCall(live, clock, tokens=400, streams=True) as call,
-        LiveCall(live, clock, tokens=400),
+        LiveCall(live, clock, scope_of(live), tokens=400, streams=True) as call,
+        LiveCall(live, clock, scope_of(live), tokens=400),
     ):
         assert live.seen(clock.monotonic(), 0.25).waiting == 0
         late_s = clock.monotonic() + 0.3
         seen = live.seen(late_s, 0.25)
         assert (seen.in_flight, seen.waiting) == (2, 1), "of the other one nobody can tell"
-        call.succeeded()
+        call.begun()
         assert live.seen(late_s, 0.25).waiting == 0
     assert live.seen(late_s, 0.25).in_flight == 0
 
 
 def test_one_that_waited_in_vain_is_in_need_no_more(live: LiveReplica, clock: HandClock) -> None:
-    with LiveCall(live, clock, streams=True):
+    with LiveCall(live, clock, scope_of(live), streams=True):
         pass
     assert live.seen(clock.monotonic() + 9.0, 0.25) == live.seen(clock.monotonic(), 0.25)
 
@@ -100,7 +132,7 @@ def test_one_that_waited_in_vain_is_in_need_no_more(live: LiveReplica, clock: Ha
 def test_each_call_is_announced_before_it_counts(live: LiveReplica, clock: HandClock) -> None:
     heard: list[tuple[int, int]] = []
     live.on_asked = lambda tokens, _: heard.append((tokens, live.in_flight))
-    with LiveCall(live, clock, input_tokens=70, tokens=300):
+    with LiveCall(live, clock, scope_of(live), input_tokens=70, tokens=300):
         pass
     assert heard == [(70, 0)]
 
@@ -109,6 +141,6 @@ def test_what_a_call_holds_is_learnt_from_those_that_came(
     live: LiveReplica, clock: HandClock
 ) -> None:
     for _ in range(200):
-        with LiveCall(live, clock, tokens=50) as call:
-            call.succeeded()
+        with LiveCall(live, clock, scope_of(live), tokens=50) as call:
+            call.begun()
     assert live.seen(clock.monotonic(), 0.25).tokens_each == pytest.approx(50, rel=0.01)

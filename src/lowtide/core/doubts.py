@@ -1,0 +1,66 @@
+"""Requests whose failure may be their own or their replica's, until something shows which.
+
+core/dispatch.py puts a request in when an attempt failed in a way that the table lets be judged
+(core/fault.py), and asks now and then what has been decided. Pure. Invariant: a request in here is
+neither pending nor in flight, and comes out exactly once, or its chunk is gone.
+"""
+
+from typing import Generic, TypeVar
+
+import msgspec
+
+from lowtide.core.outcome import Failed
+from lowtide.core.replica import Replica
+from lowtide.core.scope import Scope
+
+R = TypeVar("R")
+
+
+class Doubt(msgspec.Struct, Generic[R], frozen=True):
+    """`request` was sent to `replica` then, and failed then. `draw` is for its back-off."""
+
+    request: R
+    replica: Replica
+    scope: Scope
+    outcome: Failed
+    sent_at_s: float
+    failed_at_s: float
+    draw: float
+
+    @property
+    def is_own(self) -> bool:
+        """The failure is known to have been the request's."""
+        return self.scope.settles(self.outcome.kind, self.sent_at_s, self.failed_at_s)
+
+    @property
+    def is_replicas(self) -> bool:
+        """The failure is known to have been the replica's, or is not to be judged now: it is
+        away, and nothing will be known before it is back.
+        """
+        return self.scope.held is not None or self.replica.trouble_at_s is not None
+
+
+class Doubts(Generic[R]):
+    """All of one worker."""
+
+    def __init__(self) -> None:
+        self._open: list[Doubt[R]] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._open)
+
+    def add(self, doubt: Doubt[R]) -> None:
+        self._open.append(doubt)
+
+    def decided(self, now_s: float) -> list[Doubt[R]]:
+        """Takes out those that are known to be somebody's, and has the others looked into."""
+        still_open: list[Doubt[R]] = []
+        decided: list[Doubt[R]] = []
+        for doubt in self._open:
+            if doubt.is_own or doubt.is_replicas:
+                decided.append(doubt)
+            else:
+                doubt.scope.ask_if_nobody_did(now_s)
+                still_open.append(doubt)
+        self._open = still_open
+        return decided

@@ -296,6 +296,12 @@ REQUEST_BLOCK_BYTES: Final = 256 * KIB  # of a large request body per write; bou
 REQUEST_HEADS_MAX: Final = 64  # header blocks kept ready, one per path; an engine has about ten
 RETRY_AFTER_S_MAX: Final = 3600.0  # an engine that asks for more is asked again after this
 ENGINE_CLOSE_S: Final = 5.0  # wait for aborted connections to be gone
+ADDRESS_HEAD_START_S: Final = 0.25  # before a name's next address is tried beside it (RFC 8305)
+ADDRESS_DEMOTED_S: Final = 60.0  # an address that failed is tried after the others for so long
+ENGINE_ADDRESSES_MAX: Final = 8  # of one name that are tried; each is a socket
+PROXY_PORT: Final = 3128  # of a proxy whose address names none: Squid's
+KEY_READ_EVERY_S: Final = 1.0  # a file of a key, however many calls the engine refuses meanwhile
+API_KEY_BYTES_MAX: Final = 64 * KIB  # of a file that holds a key: above it, another file is meant
 TCP_KEEPALIVE_S: Final = 30  # a host that lost power is noticed in minutes, not after the attempt
 
 # ---- who owns a replica (ports/ownership.py) ----

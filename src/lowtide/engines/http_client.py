@@ -7,27 +7,34 @@ twice: only if a kept-alive connection ended at once and without a byte of an an
 """
 
 import asyncio
+import math
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
+import msgspec
+
 from lowtide.core.outcome import Attempt, NoReply
+from lowtide.engines.http_connect import Dialer
 from lowtide.engines.http_pool import ConnectionPool
 from lowtide.engines.http_protocol import STALE, Connection
-from lowtide.engines.http_request import RequestHeads, parse_url
+from lowtide.engines.http_request import Extras, RequestHeads, parse_proxy, parse_url
 from lowtide.engines.http_stream import HttpReplyStream
+from lowtide.engines.key_file import KeyFile
 from lowtide.limits import (
     CONNECT_TIMEOUT_S,
     CONNECTION_IDLE_S,
     CONNECTIONS_MAX,
+    KEY_READ_EVERY_S,
     REQUEST_BLOCK_BYTES,
 )
 
-_NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
+_NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
+_KEY_REFUSED: Final = frozenset({401, 403})
 
 
 def _utc_now() -> datetime:
@@ -41,8 +48,11 @@ class HttpEngine:
         self,
         url: str,
         *,
-        headers: Mapping[str, str] = _NO_HEADERS,
+        headers: Mapping[str, str] = _NOTHING,
         api_key: str | None = None,
+        key_file: KeyFile | None = None,
+        query: Mapping[str, str] = _NOTHING,
+        proxy: str | None = None,
         connections_max: int = CONNECTIONS_MAX,
         connect_timeout_s: float = CONNECT_TIMEOUT_S,
         idle_s: float = CONNECTION_IDLE_S,
@@ -51,17 +61,31 @@ class HttpEngine:
     ) -> None:
         """`verify`: check the certificate of an https engine, against this bundle if it is a path.
 
-        ValueError for a URL, header or bundle that cannot work. With https this reads certificates
-        from disk. `utc_now` is only asked when a reply carries a Retry-After date.
+        `key_file` stands for `api_key` and is read again when the engine refuses the key it had;
+        `query` goes with every request; `proxy` is `http://user:password@host:port`. ValueError for
+        a URL, header, key file or bundle that cannot work; no text has a secret in it. With https
+        this reads certificates from disk. `utc_now` is only asked when a reply carries a
+        Retry-After date.
         """
         if connections_max < 1:
             raise ValueError(f"connections_max must be at least 1, not {connections_max}")
         target = parse_url(url)
         self._url = target.url
-        self._heads = RequestHeads(target, headers, api_key)
+        self._target = target
+        self._key_file = key_file
+        self._key_read_at = -math.inf
+        self._key_turn = asyncio.Lock()
+        tls = _tls_context(verify) if target.tls else None
+        way = None if proxy is None else parse_proxy(proxy)
+        self._extras = Extras(
+            headers=headers,
+            api_key=api_key if key_file is None else key_file.read(),
+            query=query,
+            proxy=None if target.tls else way,
+        )
+        self._heads = RequestHeads(target, self._extras)
         self._pool = ConnectionPool(
-            target,
-            _tls_context(verify) if target.tls else None,
+            Dialer(target, tls, way),
             connections_max=connections_max,
             connect_timeout_s=connect_timeout_s,
             idle_s=idle_s,
@@ -80,14 +104,38 @@ class HttpEngine:
 
     async def post(self, path: str, body: bytes, timeout_s: float) -> Attempt:
         """POST JSON `body` to base URL + `path`; see the port. ValueError for a malformed path."""
+        used = self._extras.api_key
         head = b"%b%d\r\n\r\n" % (self._heads.post(path), len(body))
-        return await self._attempt(head, body, timeout_s)
+        attempt = await self._attempt(head, body, timeout_s)
+        if self._key_file is not None and await self._has_new_key(attempt, used):
+            head = b"%b%d\r\n\r\n" % (self._heads.post(path), len(body))
+            attempt = await self._attempt(head, body, timeout_s)
+        return attempt
+
+    def open_stream(
+        self, path: str, body: bytes, timeout_s: float
+    ) -> AbstractAsyncContextManager[HttpReplyStream | NoReply]:
+        """POST JSON `body`, the reply block by block; see the port. ValueError as `post`."""
+        if self._key_file is None:
+            return self._open_stream(path, body, timeout_s)
+        return self._open_stream_with_key(path, body, timeout_s)
 
     @asynccontextmanager
-    async def open_stream(
+    async def _open_stream_with_key(
         self, path: str, body: bytes, timeout_s: float
     ) -> AsyncIterator[HttpReplyStream | NoReply]:
-        """POST JSON `body`, the reply block by block; see the port. ValueError as `post`."""
+        used = self._extras.api_key
+        async with self._open_stream(path, body, timeout_s) as opened:
+            if not await self._has_new_key(opened, used):
+                yield opened
+                return
+        async with self._open_stream(path, body, timeout_s) as opened:
+            yield opened
+
+    @asynccontextmanager
+    async def _open_stream(
+        self, path: str, body: bytes, timeout_s: float
+    ) -> AsyncIterator[HttpReplyStream | NoReply]:
         head = b"%b%d\r\n\r\n" % (self._heads.post(path), len(body))
         deadline = asyncio.get_running_loop().time() + timeout_s
         connection: Connection | NoReply | None = self._pool.take()
@@ -110,11 +158,39 @@ class HttpEngine:
 
     async def get(self, path: str, timeout_s: float) -> Attempt:
         """GET base URL + `path`; see the port. ValueError for a malformed path."""
-        return await self._attempt(self._heads.get(path), b"", timeout_s)
+        used = self._extras.api_key
+        attempt = await self._attempt(self._heads.get(path), b"", timeout_s)
+        if self._key_file is not None and await self._has_new_key(attempt, used):
+            attempt = await self._attempt(self._heads.get(path), b"", timeout_s)
+        return attempt
 
     async def aclose(self) -> None:
         """Close all connections. Calls in flight end as `broken`, those that wait as `connect`."""
         await self._pool.aclose()
+
+    async def _has_new_key(self, answer: Attempt | HttpReplyStream, used: str | None) -> bool:
+        """Whether the engine refused the key `used`, and the file has another by now.
+
+        Calls that are refused together read the file once; it is not read more than once in
+        `KEY_READ_EVERY_S`, however many an engine refuses.
+        """
+        if isinstance(answer, NoReply) or answer.status not in _KEY_REFUSED:
+            return False
+        assert self._key_file is not None
+        async with self._key_turn:
+            now = asyncio.get_running_loop().time()
+            if self._extras.api_key == used and now - self._key_read_at >= KEY_READ_EVERY_S:
+                self._key_read_at = now
+                self._take_key(await self._key_file.read_now())
+            return self._extras.api_key != used
+
+    def _take_key(self, key: str | None) -> None:
+        """A file that is being written, or holds what is no key, leaves the key as it is."""
+        with suppress(ValueError):
+            if key is not None and key != self._extras.api_key:
+                extras = msgspec.structs.replace(self._extras, api_key=key)
+                self._heads = RequestHeads(self._target, extras)
+                self._extras = extras
 
     async def _attempt(self, head: bytes, body: bytes, timeout_s: float) -> Attempt:
         now = asyncio.get_running_loop().time()

@@ -7,14 +7,13 @@ newest connection is taken first: under less load the others go idle and are clo
 """
 
 import asyncio
-import ssl
 from collections import OrderedDict
 from collections.abc import Callable
 from datetime import datetime
 
 from lowtide.core.outcome import NoReply
+from lowtide.engines.http_connect import Dialer
 from lowtide.engines.http_protocol import Connection
-from lowtide.engines.http_request import Target
 from lowtide.limits import ENGINE_CLOSE_S
 
 _CLOSED = "the engine client is closed"
@@ -25,16 +24,14 @@ class ConnectionPool:
 
     def __init__(
         self,
-        target: Target,
-        tls: ssl.SSLContext | None,
+        dialer: Dialer,
         *,
         connections_max: int,
         connect_timeout_s: float,
         idle_s: float,
         utc_now: Callable[[], datetime],
     ) -> None:
-        self._target = target
-        self._tls = tls
+        self._dialer = dialer
         self._connections_max = connections_max
         self._connect_timeout_s = connect_timeout_s
         self._idle_s = idle_s
@@ -89,8 +86,7 @@ class ConnectionPool:
     async def connect(self, deadline: float) -> Connection | NoReply:
         """Open a connection in a slot the caller holds; without success the slot is given back."""
         loop = asyncio.get_running_loop()
-        target = self._target
-        connection = Connection(loop, self._utc_now, self._on_lost)
+        connection: Connection | None = None
         timeout = asyncio.timeout_at(min(deadline, loop.time() + self._connect_timeout_s))
         self._connecting.add(timeout)
         failure: str | None = "abandoned"
@@ -99,13 +95,7 @@ class ConnectionPool:
                 failure = _CLOSED
             else:
                 async with timeout:
-                    await loop.create_connection(
-                        lambda: connection,
-                        target.host,
-                        target.port,
-                        ssl=self._tls,
-                        server_hostname=target.host if self._tls else None,
-                    )
+                    connection = await self._dialer.open(self._make)
                 if self._is_closed:
                     failure = _CLOSED
                 else:
@@ -114,11 +104,12 @@ class ConnectionPool:
             failure = self._why_not(exc, timeout)
         finally:
             self._connecting.discard(timeout)
-            if failure is not None:
-                connection.abort()
+            if failure is not None or connection is None:
+                if connection is not None:
+                    connection.abort()
                 self._free_slot()
-        if failure is not None:
-            return NoReply("connect", f"no connection to {target.authority}: {failure}")
+        if failure is not None or connection is None:
+            return NoReply("connect", f"no connection to {self._dialer.name}: {failure}")
         self._open.add(connection)
         return connection
 
@@ -152,6 +143,9 @@ class ConnectionPool:
                 timeout.reschedule(now)
         if gone:
             await asyncio.wait(gone, timeout=ENGINE_CLOSE_S)
+
+    def _make(self) -> Connection:
+        return Connection(asyncio.get_running_loop(), self._utc_now, self._on_lost)
 
     def _why_not(self, exc: Exception, timeout: asyncio.Timeout) -> str:
         if self._is_closed:

@@ -5,14 +5,16 @@ It guards against header injection: nothing that an operator or a caller gives c
 """
 
 import re
+from base64 import b64encode
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Final
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, quote, unquote, urlencode, urlsplit
 
 import msgspec
 
 from lowtide import __version__
-from lowtide.limits import REQUEST_HEADS_MAX
+from lowtide.limits import PROXY_PORT, REQUEST_HEADS_MAX
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 5.6.2
 _PATH = re.compile(r"/[!-~]*")  # visible ASCII: nothing that could end the request line
@@ -42,26 +44,38 @@ class Target(msgspec.Struct, frozen=True):
     authority: str
     base_path: str
 
+    @property
+    def host_in_url(self) -> str:
+        """An IPv6 address in brackets."""
+        return f"[{self.host}]" if ":" in self.host else self.host
+
+
+class Proxy(msgspec.Struct, frozen=True):
+    """An HTTP proxy between us and an engine. `authorization` is its header's value, a secret."""
+
+    host: str
+    port: int
+    authority: str
+    authorization: str | None = None
+
+    def __repr__(self) -> str:
+        return f"Proxy({self.authority!r})"
+
 
 def parse_url(url: str) -> Target:
-    """Take an engine URL apart; ValueError with a clear text when it cannot be one."""
-    if _UNPRINTABLE.search(url):
-        raise ValueError(f"engine URL {url!r} contains a space or a control character")
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https"):
-        raise ValueError(f"engine URL {url!r} must start with http:// or https://")
-    if "@" in parts.netloc:  # not echoed: it may hold a password
-        raise ValueError("an engine URL must not hold user or password; use api_key or headers")
+    """Take an engine URL apart; ValueError with a clear text when it cannot be one.
+
+    No text has the URL in it, or a part of it: a mistaken one may hold a password anywhere.
+    """
+    parts = _split(url, "the engine URL", ("http", "https"))
+    if "@" in parts.netloc:
+        raise ValueError("the engine URL must not hold user or password; use api_key or headers")
     if parts.query or parts.fragment:
-        raise ValueError(f"engine URL {url!r} must not have a query or a fragment")
-    host = _host(url, parts)
-    try:
-        port = parts.port
-    except ValueError as exc:
-        raise ValueError(f"engine URL {url!r}: {exc}") from exc
+        raise ValueError("the engine URL must not have a query or a fragment; use query")
+    host, port = _host(parts, "the engine URL")
     base_path = parts.path.rstrip("/")
     if base_path and not _PATH.fullmatch(base_path):
-        raise ValueError(f"engine URL {url!r} has a path that is not plain ASCII")
+        raise ValueError("the engine URL has a path that is not plain ASCII")
     tls = parts.scheme == "https"
     shown = f"[{host}]" if ":" in host else host
     return Target(
@@ -74,22 +88,70 @@ def parse_url(url: str) -> Target:
     )
 
 
-def _host(url: str, parts: SplitResult) -> str:
+def parse_proxy(url: str) -> Proxy:
+    """Take `http://user:password@host:port` apart; ValueError as `parse_url`."""
+    parts = _split(url, "the proxy", ("http",))
+    if parts.path.rstrip("/") or parts.query or parts.fragment:
+        raise ValueError("the proxy must end after its port")
+    host, port = _host(parts, "the proxy")
+    credentials, at, _ = parts.netloc.rpartition("@")
+    shown = f"[{host}]" if ":" in host else host
+    return Proxy(
+        host=host,
+        port=port or PROXY_PORT,
+        authority=f"{shown}:{port or PROXY_PORT}",
+        authorization=basic(unquote(credentials)) if at else None,
+    )
+
+
+def _split(url: str, what: str, schemes: tuple[str, ...]) -> SplitResult:
+    if _UNPRINTABLE.search(url):
+        raise ValueError(f"{what} contains a space or a control character")
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # brackets that hold no IPv6 address; the text would tell what they hold
+        raise ValueError(f"{what} has brackets that hold no IPv6 address") from None
+    if parts.scheme not in schemes:
+        allowed = " or ".join(f"{scheme}://" for scheme in schemes)
+        raise ValueError(f"{what} must start with {allowed}")
+    return parts
+
+
+def _host(parts: SplitResult, what: str) -> tuple[str, int | None]:
     host = parts.hostname
     if not host:
-        raise ValueError(f"engine URL {url!r} names no host")
-    if host.isascii():
-        return host
+        raise ValueError(f"{what} names no host")
     try:
-        return host.encode("idna").decode("ascii")
-    except UnicodeError as exc:
-        raise ValueError(f"engine URL {url!r}: the host name is not valid: {exc}") from exc
+        port = parts.port
+    except ValueError:
+        raise ValueError(f"{what} has a port that is no number from 0 to 65535") from None
+    if host.isascii():
+        return host, port
+    try:
+        return host.encode("idna").decode("ascii"), port
+    except UnicodeError:
+        raise ValueError(f"{what} has a host name that is not valid") from None
+
+
+def basic(credentials: str) -> str:
+    """The value of an Authorization header for `user:password` (RFC 7617)."""
+    return f"Basic {b64encode(credentials.encode()).decode('ascii')}"
+
+
+class Extras(msgspec.Struct, frozen=True, kw_only=True):
+    """What goes with every request to one engine, beside the body."""
+
+    headers: Mapping[str, str] = MappingProxyType({})
+    api_key: str | None = None
+    query: Mapping[str, str] = MappingProxyType({})
+    proxy: Proxy | None = None
+    """A forward proxy that is told the whole address; None also where requests go by a tunnel."""
 
 
 class RequestHeads:
     """The header blocks for one engine, built on first use of a path and kept."""
 
-    def __init__(self, target: Target, headers: Mapping[str, str], api_key: str | None) -> None:
+    def __init__(self, target: Target, extras: Extras) -> None:
         """ValueError when a header or the key could not be sent as it is."""
         fields = {
             "host": ("Host", target.authority),
@@ -98,10 +160,13 @@ class RequestHeads:
             # Nothing to unpack: on a local network the CPU is dearer than the bytes.
             "accept-encoding": ("Accept-Encoding", "identity"),
         }
-        for name, value in _credentials(headers, api_key).items():
+        for name, value in _credentials(extras).items():
             _check_header(name, value)
             fields[name.lower()] = (name, value)
-        self._base_path = target.base_path
+        self._base = target.base_path
+        if extras.proxy is not None:  # absolute form (RFC 9112 3.2.2)
+            self._base = f"http://{target.authority}{target.base_path}"
+        self._query = f"?{urlencode(extras.query, quote_via=quote)}" if extras.query else ""
         post = {"content-type": ("Content-Type", "application/json")} | fields
         self._get_fields = _block(fields)
         self._post_fields = _block(post)
@@ -123,15 +188,18 @@ class RequestHeads:
     def _request_line(self, method: str, path: str) -> bytes:
         if not _PATH.fullmatch(path):
             raise ValueError(f"request path {path!r} must start with / and be plain ASCII")
-        return f"{method} {self._base_path}{path} HTTP/1.1\r\n".encode("ascii")
+        return f"{method} {self._base}{path}{self._query} HTTP/1.1\r\n".encode("ascii")
 
 
-def _credentials(headers: Mapping[str, str], api_key: str | None) -> dict[str, str]:
-    if api_key is None:
-        return dict(headers)
-    if any(name.lower() == "authorization" for name in headers):
+def _credentials(extras: Extras) -> dict[str, str]:
+    fields = dict(extras.headers)
+    if extras.proxy is not None and extras.proxy.authorization is not None:
+        fields["Proxy-Authorization"] = extras.proxy.authorization
+    if extras.api_key is None:
+        return fields
+    if any(name.lower() == "authorization" for name in fields):
         raise ValueError("give an engine either api_key or an Authorization header, not both")
-    return {**headers, "Authorization": f"Bearer {api_key}"}
+    return {**fields, "Authorization": f"Bearer {extras.api_key}"}
 
 
 def _check_header(name: str, value: str) -> None:

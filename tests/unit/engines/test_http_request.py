@@ -3,7 +3,7 @@
 import pytest
 
 from lowtide import __version__
-from lowtide.engines.http_request import RequestHeads, Target, parse_url
+from lowtide.engines.http_request import Extras, RequestHeads, Target, parse_proxy, parse_url
 from lowtide.limits import REQUEST_HEADS_MAX
 
 
@@ -43,14 +43,14 @@ def test_a_url_is_taken_apart(url: str, target: Target) -> None:
         ("127.0.0.1:9001/v1", "must start with http"),
         ("ftp://host/v1", "must start with http"),
         ("http:///v1", "names no host"),
-        ("http://host:99999/v1", "99999|range"),
-        ("http://host:eighty/v1", "eighty"),
+        ("http://host:99999/v1", "port that is no number"),
+        ("http://host:eighty/v1", "port that is no number"),
         ("http://host/v1?key=1", "query"),
         ("http://host/v1#top", "fragment"),
         ("http://host/v1\r\nX: y", "control character"),
         ("http://ho st/v1", "space"),
         ("http://host/vé", "plain ASCII"),
-        ("http://[::1/v1", "Invalid IPv6"),
+        ("http://[::1/v1", "brackets that hold no IPv6"),
     ],
 )
 def test_a_url_that_cannot_work_is_refused(url: str, message: str) -> None:
@@ -65,7 +65,8 @@ def test_credentials_in_a_url_are_refused_without_being_echoed() -> None:
 
 
 def heads(headers: dict[str, str] | None = None, api_key: str | None = None) -> RequestHeads:
-    return RequestHeads(parse_url("http://host:9/v1"), headers or {}, api_key)
+    extras = Extras(headers=headers or {}, api_key=api_key)
+    return RequestHeads(parse_url("http://host:9/v1"), extras)
 
 
 def test_a_post_head_is_complete_up_to_the_length() -> None:
@@ -141,3 +142,35 @@ def test_paths_without_end_do_not_fill_the_memory() -> None:
     for number in range(REQUEST_HEADS_MAX * 2):
         assert f"/v1/p{number} ".encode() in many.post(f"/p{number}")
     assert len(many._posts) == REQUEST_HEADS_MAX
+
+
+def test_the_query_goes_behind_every_path() -> None:
+    extras = Extras(query={"api-version": "2024-10-21", "x": "a b&c"})
+    several = RequestHeads(parse_url("http://host:9/v1"), extras)
+    first = b" /v1/chat/completions?api-version=2024-10-21&x=a%20b%26c HTTP/1.1\r\n"
+    assert several.post("/chat/completions").startswith(b"POST" + first)
+    assert several.get("/chat/completions").startswith(b"GET" + first)
+
+
+def test_a_forward_proxy_is_told_the_whole_address_and_its_credentials() -> None:
+    extras = Extras(proxy=parse_proxy("http://me:p%40ss@proxy"))
+    head = RequestHeads(parse_url("http://host:9/v1"), extras).get("/models")
+    assert head.startswith(b"GET http://host:9/v1/models HTTP/1.1\r\nHost: host:9\r\n")
+    assert b"\r\nProxy-Authorization: Basic bWU6cEBzcw==\r\n" in head
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("proxy:3128", "must start with http://"),
+        ("https://me:s3cret@proxy", "must start with http://"),
+        ("http://me:s3cret@proxy/path", "end after its port"),
+        ("http://me:s3cret@proxy:many", "port that is no number"),
+        ("http://me:s3cret@", "names no host"),
+    ],
+)
+def test_a_proxy_that_cannot_be_one_is_refused_without_being_echoed(url: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message) as caught:
+        parse_proxy(url)
+    assert "s3cret" not in str(caught.value)
+    assert "s3cret" not in repr(parse_proxy("http://me:s3cret@proxy"))

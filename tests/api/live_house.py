@@ -85,6 +85,7 @@ async def live_house(
                     client,
                     {MODEL: ENGINE_MODEL, PLAIN: PLAIN},
                     drop_fields,
+                    {},
                     attempt_s,
                 )
             )

@@ -1,5 +1,6 @@
 """Settings: where they come from, which of two wins, and what is refused."""
 
+import json
 import re
 from pathlib import Path
 
@@ -262,3 +263,30 @@ j = 2
         ("l", 1, "k"): 15,
         ("l", 1, "j"): 16,
     }
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ("api_key = 'k'\napi_key_env = 'K'", "api_key_env: goes not with api_key"),
+        ("api_key_file = 'k'\napi_key_env = 'K'", "api_key_env: goes not with api_key_file"),
+        ("ca_file = 'ca.pem'\nverify_tls = false", "ca_file: goes not with verify_tls"),
+        ("proxy = 'proxy:3128'", "proxy: must be an address that begins with http://"),
+        ("extra_body = { model = 'x' }", "extra_body: 'model' is the request's own"),
+        ("extra_body = 'x'", "extra_body: must be a table, not 'x'"),
+        ("query = { a = 1 }", "query: must be a table, each value text"),
+    ],
+)
+def test_keys_of_a_replica_that_do_not_go_together_are_refused(
+    tmp_path: Path, keys: str, words: str
+) -> None:
+    text = f"[[replica]]\nurl = 'http://h'\nmodels = ['m']\n{keys}\n"
+    with pytest.raises(ConfigError, match=re.escape(f"[[replica]] number 1: {words}")):
+        config.load(write(tmp_path / "l.toml", text), {})
+
+
+def test_numbers_in_the_extra_body_are_numbers_for_the_engine(tmp_path: Path) -> None:
+    text = "[[replica]]\nurl = 'http://h'\nmodels = ['m']\n"
+    text += "extra_body = { top_p = 0.5, nested = { list = [0.25] } }\n"
+    (replica,) = config.load(write(tmp_path / "l.toml", text), {}).replica
+    assert json.dumps(dict(replica.extra_body)) == '{"top_p": 0.5, "nested": {"list": [0.25]}}'

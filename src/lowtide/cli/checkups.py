@@ -27,13 +27,15 @@ from lowtide.cli.postgres_checkup import check_postgres
 from lowtide.cli.screen import human_bytes, human_seconds
 from lowtide.cli.serving import bind
 from lowtide.config import DEFAULT_FILE, SYSTEM_FILE, Replica, Settings
+from lowtide.config_sources import ConfigError
 from lowtide.core.outcome import NoReply, Reply, error_message
+from lowtide.core.shown_url import shown_url
 from lowtide.data_dir import LOCK_FILE, RESTORING_FILE, DataDirError, locked_data_dir
-from lowtide.engines.http_client import HttpEngine
 from lowtide.ports.blobs import BlobError
 from lowtide.store.compatibility import REMEDY, is_compatible, schema_refusal
 from lowtide.store.schema import HEAD
 from lowtide.wiring.database import is_single_machine
+from lowtide.wiring.engine_clients import engine_client
 
 _MODELS_SHOWN: Final = 5
 
@@ -173,17 +175,11 @@ async def check_replica(replica: Replica, engine_names: Mapping[str, str]) -> Fi
 
     `engine_names` maps a model to what its engine calls it, where that differs.
     """
-    name = f"replica {replica.url}"
+    name = f"replica {shown_url(replica.url)}"
     try:
-        engine = HttpEngine(
-            replica.url,
-            headers=replica.headers,
-            api_key=replica.api_key,
-            connections_max=1,
-            verify=replica.verify_tls,
-        )
-    except ValueError as error:
-        return Finding(name, "fail", str(error), "Correct its url or headers.")
+        engine = engine_client(replica, 1)
+    except ConfigError as error:
+        return Finding(name, "fail", str(error), "Correct this [[replica]].")
     wanted = [engine_names.get(model, model) for model in replica.models]
     started = time.monotonic()
     try:
@@ -192,8 +188,7 @@ async def check_replica(replica: Replica, engine_names: Mapping[str, str]) -> Fi
         await engine.aclose()
     match attempt:
         case NoReply(detail=detail):
-            remedy = "Is the engine running, and is the url right (most end in /v1)?"
-            return Finding(name, "fail", f"does not answer: {detail}", remedy)
+            return Finding(name, "fail", f"does not answer: {detail}", _way_remedy(detail))
         case Reply(status=401 | 403 as status):
             return Finding(name, "fail", f"answered {status}", "Set api_key of this [[replica]].")
         case Reply(status=200, body=body):
@@ -202,6 +197,21 @@ async def check_replica(replica: Replica, engine_names: Mapping[str, str]) -> Fi
         case Reply(status=status, body=body):
             what = f"answers, but GET /models gave {status} ({error_message(body) or 'no reason'})"
             return Finding(name, "warn", what, "Most engines want a url that ends in /v1.")
+
+
+def _way_remedy(detail: str) -> str:
+    """What would mend the way to an engine, by what the connection failed of."""
+    if "self-signed" in detail or "unable to get local issuer" in detail:
+        return "Name the authority of its certificate with ca_file."
+    if "certificate has expired" in detail:
+        return "The engine needs a new certificate."
+    if "CERTIFICATE_VERIFY_FAILED" in detail:
+        return "Use the name that its certificate has."
+    if "WRONG_VERSION_NUMBER" in detail or "record layer failure" in detail:
+        return "It speaks no TLS on this port: is the url http:// and not https://?"
+    if "through the proxy" in detail:
+        return "Check proxy, and that the proxy may reach the engine."
+    return "Is the engine running, and is the url right (most end in /v1)?"
 
 
 def _compare_models(name: str, wanted: list[str], body: bytes, took: str) -> Finding:

@@ -82,6 +82,8 @@ class Conversion:
     ) -> tuple[bool, Any]:
         if isinstance(raw, VariableText):
             raw = self._from_variable(kind, str(raw))
+        if Any in get_args(kind):
+            raw = _with_floats(raw)
         try:
             return True, msgspec.convert(raw, kind, strict=False, dec_hook=_path)
         except msgspec.ValidationError as error:
@@ -132,10 +134,12 @@ def _allowed(kind: Any, words: str) -> str:
     expected = _EXPECTED.search(words)
     if expected is None:
         return words.partition(" - at `")[0].removeprefix("Expected ")
-    inner = " - at `" in words and "$[" in words
     names = [part.strip() for part in expected[1].split("|")]
     shown = " or ".join(_WORDS.get(name, name) for name in names if name != "null")
-    return f"a list, each entry {shown}" if inner else shown
+    _, is_inner, where = words.partition(" - at `$")
+    if not is_inner:
+        return shown
+    return f"a {'list, each entry' if where[1:2].isdigit() else 'table, each value'} {shown}"
 
 
 def _choices(kind: Any) -> tuple[Any, ...]:
@@ -155,6 +159,18 @@ def _shown(raw: Any) -> str:
     elif isinstance(raw, list):
         return "a list"
     return text if len(text) <= _VALUE_CHARS_SHOWN else f"{text[:_VALUE_CHARS_SHOWN]}..."
+
+
+def _with_floats(raw: Any) -> Any:
+    """JSON for an engine, whose numbers are numbers; exact ones are for prices."""
+    match raw:
+        case Decimal():
+            return float(raw)
+        case dict():
+            return {name: _with_floats(value) for name, value in raw.items()}
+        case list():
+            return [_with_floats(value) for value in raw]
+    return raw
 
 
 def _path(kind: type, value: object) -> Path:

@@ -1,11 +1,15 @@
 """`[[replica]]`: an engine that serves models, and what its settings must be."""
 
 from collections.abc import Iterator, Mapping
-from typing import ClassVar, Literal
+from pathlib import Path
+from typing import Any, ClassVar, Final, Literal
 
 from lowtide import limits
 from lowtide.config.problems import Problem, unless
 from lowtide.config.sections import Section, is_http_url
+
+OWN_FIELDS: Final = frozenset({"input", "messages", "model", "prompt", "stream", "stream_options"})
+"""Fields of a body that make it this request and no other, or that Lowtide sets itself."""
 
 EngineKind = Literal["auto", "vllm", "sglang", "llamacpp", "tgi", "openai"]
 
@@ -13,7 +17,9 @@ EngineKind = Literal["auto", "vllm", "sglang", "llamacpp", "tgi", "openai"]
 class Replica(Section, frozen=True):
     """One engine URL that serves one or more models."""
 
-    SECRET_KEYS: ClassVar[frozenset[str]] = frozenset({"url", "api_key", "headers"})
+    SECRET_KEYS: ClassVar[frozenset[str]] = frozenset(
+        {"url", "api_key", "headers", "query", "proxy"}
+    )
 
     url: str
     models: tuple[str, ...]
@@ -28,11 +34,23 @@ class Replica(Section, frozen=True):
     ttft_slo_ms: int = limits.TTFT_SLO_MS
     itl_slo_ms: int = limits.ITL_SLO_MS
     api_key: str | None = None
+    api_key_file: Path | None = None
+    """Holds the key; read again when the engine refuses the one that it held."""
+    api_key_env: str | None = None
+    """The variable that holds the key."""
     headers: Mapping[str, str] = {}
+    query: Mapping[str, str] = {}
+    """Goes with every call, behind the path."""
+    extra_body: Mapping[str, Any] = {}
+    """Fields that are set in every request body."""
     engine: EngineKind = "auto"
     drop_fields: tuple[str, ...] = ()
     """Fields of a request body that this engine refuses; they are left out."""
     verify_tls: bool = True
+    ca_file: Path | None = None
+    """Certificates of authorities to trust instead of the system's."""
+    proxy: str | None = None
+    """`http://user:password@host:port`; None: calls go straight to the engine."""
     attempt_timeout_s: float | None = None
 
     def problems_at(self, place: int) -> Iterator[Problem]:
@@ -50,6 +68,19 @@ class Replica(Section, frozen=True):
             (*where, "window"),
             f"from 1 to {limits.WINDOW_MAX}, or left out",
         )
+        keys = [k for k in ("api_key", "api_key_file", "api_key_env") if getattr(self, k)]
+        if len(keys) > 1:
+            yield Problem((*where, keys[1]), f"goes not with {keys[0]}: give the key in one way")
+        if self.ca_file is not None and not self.verify_tls:
+            yield Problem((*where, "ca_file"), "goes not with verify_tls = false")
+        yield from unless(
+            self.proxy is None or self.proxy.startswith("http://"),
+            (*where, "proxy"),
+            "an address that begins with http://, as http://proxy.example.org:3128",
+        )
+        for name in OWN_FIELDS & self.extra_body.keys():
+            words = f"{name!r} is the request's own, and cannot be set for all"
+            yield Problem((*where, "extra_body"), words)
         for key in ("ttft_slo_ms", "itl_slo_ms"):
             yield from unless(getattr(self, key) > 0, (*where, key), "at least 1")
         yield from unless(

@@ -18,7 +18,6 @@ from lowtide.core.usage import UNREADABLE, usage_of
 from lowtide.limits import LIVE_OUTPUT_TOKENS_ASSUMED, LIVE_PREFIX_BYTES
 
 _EMBEDDINGS: Final = "/v1/embeddings"
-_NO_FIELDS: Final[Mapping[str, object]] = {}
 
 
 class LiveRequest(msgspec.Struct, frozen=True):
@@ -42,10 +41,12 @@ class LiveRequest(msgspec.Struct, frozen=True):
         """Under an engine's base URL."""
         return self.endpoint.removeprefix("/v1")
 
-    def for_engine(self, model: str | None, drop_fields: frozenset[str]) -> bytes:
-        """The body with the engine's name of the model; LineFormatError as `engine_body`."""
+    def for_engine(
+        self, model: str | None, drop_fields: frozenset[str], set_fields: Mapping[str, object]
+    ) -> bytes:
+        """The body as this engine is to get it, by its name of the model; see `engine_body`."""
         line = RequestLine("", self.body, self.model)
-        return engine_body(line, model=model, drop_fields=drop_fields, set_fields=_NO_FIELDS)
+        return engine_body(line, model=model, drop_fields=drop_fields, set_fields=set_fields)
 
 
 class _Wire(msgspec.Struct):

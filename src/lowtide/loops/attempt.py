@@ -56,6 +56,8 @@ class Upstream(msgspec.Struct, frozen=True):
     timeout_s: float
     streaming: StreamingEngine | None = None
     """The same engine, where it may be asked for streams."""
+    set_fields: Mapping[str, object] = _NO_FIELDS
+    """Set in every body, over what the request says."""
 
 
 OnRead = Callable[[Upstream, Request], None]
@@ -153,7 +155,7 @@ def _body(
         line,
         model=upstream.engine_names.get(request.run.lease.model),
         drop_fields=upstream.drop_fields | drop_fields,
-        set_fields=set_fields,
+        set_fields={**upstream.set_fields, **set_fields} if upstream.set_fields else set_fields,
     )
 
 

@@ -189,7 +189,9 @@ class LiveService:
         """One call to one replica; a stream that has begun is left open on `stack`."""
         request = admission.request
         try:
-            body = request.for_engine(live.engine_names.get(admission.model), live.drop_fields)
+            body = request.for_engine(
+                live.engine_names.get(admission.model), live.drop_fields, live.set_fields
+            )
         except LineFormatError as error:
             raise LowtideError("invalid_request", str(error)) from None
         async with AsyncExitStack() as mine:

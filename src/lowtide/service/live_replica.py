@@ -31,12 +31,14 @@ class LiveReplica:
         engine: StreamingEngine,
         engine_names: Mapping[str, str],
         drop_fields: frozenset[str],
+        set_fields: Mapping[str, object],
         timeout_s: float,
     ) -> None:
         self.replica = replica
         self.engine = engine
         self.engine_names = engine_names
         self.drop_fields = drop_fields
+        self.set_fields = set_fields
         self.timeout_s = timeout_s
         self.in_flight = 0
         self.on_asked: Callable[[int, float], None] = lambda *_: None

@@ -8,11 +8,11 @@ from lowtide.config import Replica as ReplicaSettings
 from lowtide.core.latency_window import LatencyWindow
 from lowtide.core.replica import Replica
 from lowtide.core.window import WindowController
-from lowtide.engines.http_client import HttpEngine
 from lowtide.engines.signals.probe import HttpProber
 from lowtide.loops.attempt import Upstream
 from lowtide.loops.control import Controlled
 from lowtide.service.live_replica import LiveReplica
+from lowtide.wiring.engine_clients import opened_client
 
 
 def window_max(settings: ReplicaSettings) -> int:
@@ -69,14 +69,7 @@ def _control(
 ) -> Controlled:
     controller = upstream.replica.controller
     assert controller is not None, "made by replica_of"
-    root = HttpEngine(
-        upstream.engine.url.removesuffix("/v1"),
-        headers=settings.headers,
-        api_key=settings.api_key,
-        connections_max=limits.CONTROL_CONNECTIONS,
-        verify=settings.verify_tls,
-    )
-    stack.push_async_callback(root.aclose)
+    root = opened_client(settings, limits.CONTROL_CONNECTIONS, stack, beside_v1=True)
     prober = HttpProber(
         root,
         upstream.engine,

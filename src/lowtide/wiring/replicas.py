@@ -15,14 +15,14 @@ import msgspec
 from lowtide import limits
 from lowtide.config import Replica as ReplicaSettings
 from lowtide.config import Settings, hours_by_model
-from lowtide.config_sources import ConfigError
 from lowtide.core.catalogue import Catalogue, ModelEntry
+from lowtide.core.streamed_answer import PLAIN_FIELDS
 from lowtide.engines.embedded import EmbeddedEngine
-from lowtide.engines.http_client import HttpEngine
 from lowtide.engines.model_source import resolve_model
 from lowtide.loops.attempt import Upstream
 from lowtide.service.live_replica import LiveReplica
 from lowtide.wiring.controls import replica_of, window_max
+from lowtide.wiring.engine_clients import opened_client
 
 CACHE_DIR = Path("~/.cache/lowtide").expanduser()
 """Where the demo model is written once for all data directories."""
@@ -92,7 +92,8 @@ async def open_upstreams(
 ) -> list[Upstream]:
     upstreams: list[Upstream] = []
     for replica in replicas:
-        engine = _engine(replica, window_max(replica) + limits.PROBE_CONNECTIONS, stack)
+        connections_max = window_max(replica) + limits.PROBE_CONNECTIONS
+        engine = opened_client(replica, connections_max, stack)
         models = frozenset(catalogue.names[name] for name in replica.models)
         timeout_s = replica.attempt_timeout_s or settings.dispatch.attempt_timeout_s
         upstreams.append(
@@ -101,26 +102,17 @@ async def open_upstreams(
                 engine=engine,
                 engine_names={model: catalogue.engine_name(model) for model in models},
                 drop_fields=frozenset(replica.drop_fields),
+                set_fields=replica.extra_body,
                 timeout_s=timeout_s,
-                streaming=engine if replica.watch_prompts else None,
+                streaming=engine if _may_watch(replica) else None,
             )
         )
     return upstreams
 
 
-def _engine(replica: ReplicaSettings, connections_max: int, stack: AsyncExitStack) -> HttpEngine:
-    try:
-        engine = HttpEngine(
-            replica.url,
-            headers=replica.headers,
-            api_key=replica.api_key,
-            connections_max=connections_max,
-            verify=replica.verify_tls,
-        )
-    except ValueError as error:
-        raise ConfigError(f"[[replica]] {replica.url}: {error}") from None
-    stack.push_async_callback(engine.aclose)
-    return engine
+def _may_watch(replica: ReplicaSettings) -> bool:
+    """A field that is set for all requests may make answers that no stream tells whole."""
+    return replica.watch_prompts and replica.extra_body.keys() <= PLAIN_FIELDS
 
 
 def open_doors(
@@ -130,9 +122,10 @@ def open_doors(
     return [
         LiveReplica(
             upstream.replica,
-            _engine(replica, _live_connections(replica), stack),
+            opened_client(replica, _live_connections(replica), stack),
             upstream.engine_names,
             upstream.drop_fields,
+            upstream.set_fields,
             upstream.timeout_s,
         )
         for replica, upstream in zip(replicas, upstreams, strict=True)

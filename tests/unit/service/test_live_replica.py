@@ -16,7 +16,7 @@ from lowtide.service.live_replica import LiveCall, LiveReplica
 @pytest.fixture
 def live() -> LiveReplica:
     replica = Replica("http://e/v1", frozenset({"m"}), 4)
-    return LiveReplica(replica, cast(StreamingEngine, None), {}, frozenset(), 1.0)
+    return LiveReplica(replica, cast(StreamingEngine, None), {}, frozenset(), {}, 1.0)
 
 
 @pytest.fixture

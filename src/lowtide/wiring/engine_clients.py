@@ -1,0 +1,63 @@
+"""From a `[[replica]]` to a client of its engine: address, key, certificates, proxy and query.
+
+Called for batch work, live calls and metrics, each by connections of its own, and by `doctor`.
+Invariant: no message has a secret of the settings in it.
+"""
+
+import os
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+
+from lowtide.config import Replica
+from lowtide.config_sources import ConfigError
+from lowtide.core.shown_url import shown_url
+from lowtide.engines.http_client import HttpEngine
+from lowtide.engines.key_file import KeyFile
+
+
+def engine_client(
+    replica: Replica,
+    connections_max: int,
+    *,
+    beside_v1: bool = False,
+    environ: Mapping[str, str] = os.environ,
+) -> HttpEngine:
+    """`beside_v1`: at the root of the engine, where its metrics are.
+
+    Reads the key and the certificates. Raises ConfigError, which says what would do.
+    """
+    verify = replica.verify_tls if replica.ca_file is None else str(replica.ca_file)
+    key_file = None if replica.api_key_file is None else KeyFile(replica.api_key_file)
+    url = replica.url.rstrip("/")
+    try:
+        return HttpEngine(
+            url.removesuffix("/v1") if beside_v1 else url,
+            headers=replica.headers,
+            api_key=_api_key(replica, environ),
+            key_file=key_file,
+            query=replica.query,
+            proxy=replica.proxy,
+            connections_max=connections_max,
+            verify=verify,
+        )
+    except ValueError as error:
+        raise ConfigError(f"[[replica]] {shown_url(replica.url)}: {error}") from None
+
+
+def opened_client(
+    replica: Replica, connections_max: int, stack: AsyncExitStack, *, beside_v1: bool = False
+) -> HttpEngine:
+    """The same; leaving `stack` closes it."""
+    client = engine_client(replica, connections_max, beside_v1=beside_v1)
+    stack.push_async_callback(client.aclose)
+    return client
+
+
+def _api_key(replica: Replica, environ: Mapping[str, str]) -> str | None:
+    name = replica.api_key_env
+    if name is None:
+        return replica.api_key
+    key = environ.get(name, "").strip()
+    if not key:
+        raise ValueError(f"api_key_env names the variable {name}, which is not set")
+    return key

@@ -199,7 +199,7 @@ def build(folder: Path, settings: Settings | None = None) -> Door:
         live=LiveService(CATALOGUE, [], clock, allowance),
         flex=FlexService(queue, store, blobs),
         background=BackgroundService(queue, store, blobs, clock),
-        readiness=Readiness(store.files, blobs, clock),
+        readiness=Readiness(store.files, store.check_writable, blobs, clock),
     )
     return Door(folder, services, store, clock)
 

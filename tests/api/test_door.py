@@ -26,6 +26,12 @@ def test_health_and_metrics_answer(door: Door) -> None:
     assert 'lowtide_http_requests_total{method="GET",status="404"}' in text
 
 
+@pytest.mark.parametrize("path", ["/health", "/ready", "/metrics"])
+def test_probes_may_ask_for_the_head_alone(door: Door, path: str) -> None:
+    answer = door.ask("HEAD", path)
+    assert (answer.status, answer.body) == (200, b"")
+
+
 def test_readiness_is_lost_with_the_storage_and_with_the_order_to_stop(
     door: Door, monkeypatch: pytest.MonkeyPatch
 ) -> None:

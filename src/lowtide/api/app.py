@@ -66,6 +66,9 @@ def create_app(services: Services | None) -> FastAPI:
     app.add_api_route(
         "/ready", ready, responses=public_refusals("storage_unavailable", "server_stopping")
     )
+    for path, route in (("/health", health), ("/ready", ready), ("/metrics", metrics.metrics)):
+        # What probes of balancers ask with; not in the document, where it would say nothing new.
+        app.add_api_route(path, route, methods=["HEAD"], include_in_schema=False)
     app.add_middleware(Guard)
     app.add_middleware(Mounts)
     if services is not None and services.settings.auth.mode == "open":

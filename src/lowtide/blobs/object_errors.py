@@ -16,6 +16,9 @@ from lowtide.ports.blobs import BlobExists, BlobNotFound, BlobsFull, BlobsUnavai
 # obstore has no error of its own for these; the texts are S3 error codes and HTTP 507.
 _FULL = ("QuotaExceeded", "InsufficientStorage", "507 Insufficient Storage", "XMinioStorageFull")
 
+# Where clouds keep what their own machines are given: asked when there are no credentials.
+_OF_THE_CLOUD = ("http://169.254.169.254", "http://metadata.google.internal", "token request")
+
 
 @contextmanager
 def translated(key: str, place: str) -> Iterator[None]:
@@ -28,19 +31,26 @@ def translated(key: str, place: str) -> Iterator[None]:
         raise BlobExists(f"{key} exists already") from error
     except (PermissionDeniedError, UnauthenticatedError) as error:
         raise BlobsUnavailable(
-            f"{place} refuses us at {key}: {_first_line(error)} Check the credentials and that they"
+            f"{place} refuses us at {key}: {first_line(error)} Check the credentials and that they"
             " allow reading, writing, listing and deleting there."
         ) from error
     except (BaseError, OSError) as error:
         text = str(error)
+        if any(mark in text for mark in _OF_THE_CLOUD):
+            raise BlobsUnavailable(
+                f"there are no credentials for {place}, and this machine has no role in a cloud"
+                " that would give some. For s3:// set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY,"
+                " or AWS_PROFILE; for gs:// GOOGLE_SERVICE_ACCOUNT; for az:// AZURE_STORAGE_ACCOUNT"
+                "_KEY."
+            ) from error
         if any(mark in text for mark in _FULL):
             raise BlobsFull(f"no room for {key} in {place}: raise its quota") from error
         raise BlobsUnavailable(
-            f"{place} failed at {key}: {_first_line(error)}."
+            f"{place} failed at {key}: {first_line(error)}."
             " Check blob_url and the way to the store."
         ) from error
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     """obstore adds a dump of its internals below the first line."""
     return (str(error).splitlines() or [type(error).__name__])[0]

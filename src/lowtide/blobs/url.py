@@ -3,18 +3,21 @@
 from datetime import timedelta
 from os import environ
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 from urllib.parse import unquote, urlsplit
 
 from lowtide import limits
+from lowtide.blobs.bucket_environment import check_endpoints, s3_profile
 from lowtide.blobs.folder_blobs import FolderBlobs
+from lowtide.core.shown_url import shown_url
 from lowtide.ports.blobs import Blobs, BlobsUnavailable
 
 if TYPE_CHECKING:
     from obstore.store import S3Config
 
 _S3 = {"s3", "s3a"}
-_BUCKETS = _S3 | {"gs", "az", "azure", "adl", "abfs", "abfss"}
+_AZURE = {"az", "azure", "adl", "abfs", "abfss"}
+_KINDS = {**dict.fromkeys(_S3, "s3"), **dict.fromkeys(_AZURE, "az"), "gs": "gs"}
 
 
 def open_blobs(url: str, folder: Path) -> Blobs:
@@ -29,9 +32,9 @@ def open_blobs(url: str, folder: Path) -> Blobs:
     if own is not None:
         return FolderBlobs(own)
     scheme = urlsplit(url).scheme
-    if scheme not in _BUCKETS:
+    if scheme not in _KINDS:
         raise ValueError(
-            f'blob_url {url!r} is not known: use "file", file:///absolute/path, or s3://, gs:// or'
+            'blob_url is not known: use "file", file:///absolute/path, or s3://, gs:// or'
             " az:// and a bucket"
         )
     return _open_bucket(url, scheme)
@@ -52,15 +55,18 @@ def _open_bucket(url: str, scheme: str) -> Blobs:
     from obstore.store import from_url
 
     from lowtide.blobs.object_blobs import ObjectBlobs
+    from lowtide.blobs.object_errors import first_line
 
     # How S3 itself publishes a staged blob only if its key is free; R2 has another, set by
     # environment.
-    on_s3 = scheme in _S3 and "AWS_COPY_IF_NOT_EXISTS" not in environ
-    config: S3Config | None = {"copy_if_not_exists": "multipart"} if on_s3 else None
+    check_endpoints(_KINDS[scheme], environ)
+    config: dict[str, str] = s3_profile(environ) if scheme in _S3 else {}
+    if scheme in _S3 and "AWS_COPY_IF_NOT_EXISTS" not in environ:
+        config["copy_if_not_exists"] = "multipart"
     try:
         store = from_url(
             url,
-            config=config,
+            config=cast("S3Config", config) or None,
             client_options={
                 # Plain HTTP only where the operator's endpoint says http://, as a local MinIO does.
                 "allow_http": True,
@@ -74,5 +80,7 @@ def _open_bucket(url: str, scheme: str) -> Blobs:
             },
         )
     except (BaseError, ValueError) as error:
-        raise BlobsUnavailable(f"cannot open blob_url {url!r}: {error}") from error
-    return ObjectBlobs(store, url)
+        raise BlobsUnavailable(
+            f"cannot open blob_url {shown_url(url)}: {first_line(error)}"
+        ) from error
+    return ObjectBlobs(store, shown_url(url))

@@ -6,6 +6,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from lowtide.cli.exits import CommandError
+from lowtide.core.shown_url import shown_url
 
 DEFAULT_SERVER: Final = "http://127.0.0.1:8000"
 _MOUNT = re.compile(r"(/(openai|together|anthropic))?(/v1)?/*$")
@@ -19,16 +20,21 @@ def server_address(text: str) -> str:
     address = text.strip()
     if "://" not in address:
         address = f"http://{address}"
-    parts = urlsplit(address)
     try:
+        parts = urlsplit(address)
         usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:  # a port that is no number
         usable = False
     if not usable:
         raise CommandError(
-            f"--server {text!r} is not an address.", f"For example: --server {DEFAULT_SERVER}"
+            f"--server {shown(text)} is not an address.", f"For example: --server {DEFAULT_SERVER}"
         )
     return _MOUNT.sub("", address)
+
+
+def shown(text: str) -> str:
+    """What was given as an address, as it may be repeated: not where it may hold a password."""
+    return shown_url(text) if "@" in text else repr(text)
 
 
 def is_this_machine(address: str) -> bool:

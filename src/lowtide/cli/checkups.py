@@ -144,7 +144,7 @@ async def check_blobs(settings: Settings) -> Finding:
         remedy = "Check server.blob_url, its credentials, and that writing is allowed."
         return Finding("blobs", "fail", str(error), remedy)
     took = human_seconds(time.monotonic() - started)
-    where = str(folder) if url == "file" else url
+    where = str(folder) if url == "file" else shown_url(url)
     return Finding("blobs", "ok", f"{where}: writes are create-only (probed in {took})")
 
 

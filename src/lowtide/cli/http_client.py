@@ -18,6 +18,7 @@ from lowtide import __version__, limits
 from lowtide.cli.address import is_this_machine
 from lowtide.cli.exits import CommandError
 from lowtide.cli.views import JsonObject
+from lowtide.core.shown_url import shown_url
 
 RETRIED_STATUSES: Final = frozenset({429, 502, 503, 504})
 
@@ -152,10 +153,12 @@ class HttpClient:
             " which needs none."
         )
         if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
-            return ServerGone(f"No server answers at {self.server}.", hint, code="no_server")
+            return ServerGone(
+                f"No server answers at {shown_url(self.server)}.", hint, code="no_server"
+            )
         detail = str(error) or type(error).__name__
         return ServerGone(
-            f"The connection to {self.server} broke: {detail}.", hint, code="no_server"
+            f"The connection to {shown_url(self.server)} broke: {detail}.", hint, code="no_server"
         )
 
     def _read(self, answer: httpx.Response) -> JsonObject:
@@ -193,8 +196,8 @@ class HttpClient:
         return ServerRefused(
             answer.status_code,
             "not_lowtide",
-            f"{answer.request.url} answered {answer.status_code} ({kind}), which is not what a"
-            " Lowtide server sends.",
+            f"{shown_url(str(answer.request.url))} answered {answer.status_code} ({kind}),"
+            " which is not what a Lowtide server sends.",
             "Check --server.",
         )
 

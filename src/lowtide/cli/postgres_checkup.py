@@ -16,10 +16,12 @@ async def check_postgres(settings: Settings) -> Finding:
     """Reachable, writable, at our schema, safe, and of the same mind about the time."""
     try:
         store = store_of(settings)
-    except ConfigError as error:
+    except (ConfigError, StoreError) as error:
         return Finding("store", "fail", str(error), "Correct server.database_url.")
     try:
         facts = await store.facts(SystemClock())
+        if not facts.is_standby:
+            await store.check_fit()
     except StoreError as error:
         remedy = "Check server.database_url, and that this machine may connect (pg_hba.conf)."
         return Finding("store", "fail", str(error), remedy)

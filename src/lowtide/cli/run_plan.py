@@ -16,7 +16,7 @@ import typer
 
 from lowtide import config, limits
 from lowtide.cli import exits
-from lowtide.cli.address import server_address
+from lowtide.cli.address import server_address, shown
 from lowtide.cli.bars import patient_bar
 from lowtide.cli.exits import CommandError
 from lowtide.cli.input_file import (
@@ -34,6 +34,7 @@ from lowtide.cli.validate import known_endpoint, show_failure
 from lowtide.config import Auth, Dispatch, Limits, Replica, Settings
 from lowtide.core.file import dialect_of_purpose
 from lowtide.core.plan import Plan
+from lowtide.core.shown_url import shown_url
 from lowtide.core.validation import ValidationFailure, ValidationRules
 
 if TYPE_CHECKING:
@@ -155,19 +156,23 @@ def _server_of(target: Target, settings: Settings) -> str | None:
 
 def _check_engine(url: str) -> None:
     """Whether somebody listens there; nothing is asked. Raises CommandError."""
-    parts = urlsplit(url)
     try:
+        parts = urlsplit(url)
         host, port = parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
+        usable = parts.scheme in ("http", "https") and bool(host) and "@" not in parts.netloc
     except ValueError:
-        host = None
-    if parts.scheme not in ("http", "https") or not host:
-        raise CommandError(f"--url {url!r} is not an address.", "Example: http://127.0.0.1:9001/v1")
+        usable = False
+    if not usable:
+        raise CommandError(
+            f"--url {shown(url)} is not an address.",
+            "Example: http://127.0.0.1:9001/v1; a key goes into [[replica]] of a settings file.",
+        )
     try:
         socket.create_connection((host, port), limits.CLIENT_CONNECT_TIMEOUT_S).close()
     except OSError as error:
         reason = error.strerror or str(error)
         raise CommandError(
-            f"No engine answers at {url}: {reason}.",
+            f"No engine answers at {shown_url(url)}: {reason}.",
             "Start it first. The same command goes on with a run that was begun.",
             code="no_engine",
         ) from None

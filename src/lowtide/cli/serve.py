@@ -58,7 +58,8 @@ def serve(
     bound = bind(settings.server.host, settings.server.port)
     server = msgspec.structs.replace(settings.server, port=bound.getsockname()[1])
     settings = msgspec.structs.replace(settings, server=server)
-    run_until_stopped(serve_body(settings, role, embedded, bound, as_json=as_json))
+    with bound:
+        run_until_stopped(serve_body(settings, role, embedded, bound, as_json=as_json))
 
 
 def worker(

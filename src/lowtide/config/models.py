@@ -41,7 +41,10 @@ def catalogue_place(name: str) -> Traversable | Path:
     place: Traversable | Path = SHIPPED_CATALOGUES / f"{name}.toml"
     if re.fullmatch(r"[\w-]+", name) and place.is_file():
         return place
-    return Path(name).expanduser()
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:  # this user has no home folder: said as "no such file"
+        return Path(name)
 
 
 def problems_of(models: Sequence[Model]) -> Iterator[Problem]:

@@ -15,14 +15,34 @@ _ADDRESS: Final = re.compile(
     r"(?P<rest>[?#][^@]*)?",
     re.IGNORECASE,
 )
+_HARMLESS: Final = frozenset({"host", "hostaddr", "port", "sslmode", "target_session_attrs"})
+"""Parameters of a database's address that say where it is."""
 _HIDDEN: Final = "(address not shown: it may hold a secret)"
 
 
 def shown_url(url: str) -> str:
-    """`https://***@host:1/v1?***`; a sentence in brackets where `url` is no sound address."""
+    """`https://me:***@host:1/v1?key=***`; words in brackets where `url` is no sound address."""
     found = _ADDRESS.fullmatch(url)
     if found is None or not (found["place"] or found["path"]):
         return _HIDDEN
-    user = "***@" if found["user"] is not None else ""
-    rest = f"{found['rest'][0]}***" if found["rest"] else ""
+    user = f"{_user(found['user'])}@" if found["user"] is not None else ""
+    rest = _rest(found["rest"] or "")
     return f"{found['scheme']}://{user}{found['place'] or ''}{found['path'] or ''}{rest}"
+
+
+def _user(credentials: str) -> str:
+    """A name that has a password behind it is shown; alone it may be a token."""
+    name, colon, _ = credentials.partition(":")
+    return f"{name}:***" if colon else "***"
+
+
+def _rest(rest: str) -> str:
+    """Parameters by their names; a fragment not at all."""
+    if not rest.startswith("?"):
+        return "#***" if rest else ""
+    fields = (field.partition("=") for field in rest[1:].split("&"))
+    shown = (
+        f"{name}={value if name in _HARMLESS else '***'}" if equals else "***"
+        for name, equals, value in fields
+    )
+    return f"?{'&'.join(shown)}"

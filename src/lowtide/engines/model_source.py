@@ -47,7 +47,7 @@ def resolve_model(spec: str, cache_dir: Path, *, hub: Hub | None = None) -> Reso
     `cache_dir` holds what Lowtide itself writes (the demo model); the hub keeps its own cache.
     Raises ModelSourceError.
     """
-    path = Path(spec).expanduser()
+    path = _expanded(spec)
     if spec == demo_model.MODEL_ID:
         return _demo(cache_dir)
     if path.is_file():
@@ -62,6 +62,14 @@ def resolve_model(spec: str, cache_dir: Path, *, hub: Hub | None = None) -> Reso
             " file, a hub id such as org/name or org/name:Q4_K_M, or demo",
         )
     return _from_hub(named["repo"], named["wanted"], hub or HuggingFaceHub())
+
+
+def _expanded(spec: str) -> Path:
+    """`~` stays as it is for a user who has no home folder."""
+    try:
+        return Path(spec).expanduser()
+    except RuntimeError:
+        return Path(spec)
 
 
 def _demo(cache_dir: Path) -> ResolvedModel:

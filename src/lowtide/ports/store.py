@@ -58,6 +58,10 @@ class StoreUnavailable(StoreError):
     """The database cannot be reached, is locked or refuses us; try again later."""
 
 
+class StoreReadOnly(StoreUnavailable):
+    """The database answers and takes no writes."""
+
+
 class UnknownCursor(LookupError):
     """The id behind which a page should begin names nothing of that project."""
 
@@ -379,6 +383,10 @@ class Store(Protocol):
 
     async def open(self) -> None:
         """Connect and bring the schema to head. Raises StoreError with what to do."""
+        ...
+
+    async def check_writable(self) -> None:
+        """Raises StoreReadOnly where a write would be refused; StoreError as all methods."""
         ...
 
     async def aclose(self) -> None: ...

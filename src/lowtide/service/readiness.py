@@ -1,5 +1,5 @@
-"""Whether this process should be sent requests: its database and object store answer, and nobody
-has told it to stop.
+"""Whether this process should be sent requests: its database and object store answer, the database
+takes writes, and nobody has told it to stop.
 
 `GET /ready` asks; load balancers and Kubernetes do so every few seconds, and anybody may. So one
 look at the storage serves whoever asks within `limits.READY_FRESH_S`, and what is told names no
@@ -7,7 +7,7 @@ address. Engines do not count: a batch waits for those without any harm.
 """
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import structlog
@@ -17,7 +17,7 @@ from lowtide.core.errors import LowtideError
 from lowtide.core.tenancy import DEFAULT_PROJECT
 from lowtide.ports.blobs import BlobError, BlobNotFound, Blobs
 from lowtide.ports.clock import Clock
-from lowtide.ports.store import FileStore, StoreError
+from lowtide.ports.store import FileStore, StoreError, StoreReadOnly
 
 log = structlog.get_logger(__name__)
 
@@ -28,8 +28,16 @@ _NOWHERE: Final = "probe/ready"
 class Readiness:
     """One instance per process."""
 
-    def __init__(self, files: FileStore, blobs: Blobs, clock: Clock) -> None:
+    def __init__(
+        self,
+        files: FileStore,
+        check_writable: Callable[[], Awaitable[None]],
+        blobs: Blobs,
+        clock: Clock,
+    ) -> None:
+        """`check_writable`: the store's, see its port."""
         self._files = files
+        self._check_writable = check_writable
         self._blobs = blobs
         self._clock = clock
         self._turn = asyncio.Lock()
@@ -50,9 +58,7 @@ class Readiness:
                 await self._look()
                 self._looked_at_s = self._clock.monotonic()
         if self._missing:
-            raise LowtideError(
-                "storage_unavailable", f"No answer from the {' and the '.join(self._missing)}."
-            )
+            raise LowtideError("storage_unavailable", " ".join(self._missing))
 
     def _is_stale(self) -> bool:
         at = self._looked_at_s
@@ -60,20 +66,27 @@ class Readiness:
 
     async def _look(self) -> None:
         found = await asyncio.gather(
-            _missing("database", self._files.get(DEFAULT_PROJECT, _NOWHERE)),
+            _missing("database", self._ask_database()),
             _missing("object store", self._blobs.size(_NOWHERE)),
         )
-        self._missing = tuple(name for name in found if name is not None)
+        self._missing = tuple(words for words in found if words is not None)
+
+    async def _ask_database(self) -> None:
+        await self._files.get(DEFAULT_PROJECT, _NOWHERE)
+        await self._check_writable()
 
 
 async def _missing(name: str, answer: Awaitable[object]) -> str | None:
-    """The name, if no answer came within `limits.READY_CHECK_S`; the log has the reason."""
+    """A sentence, if no good answer came within `limits.READY_CHECK_S`; the log has the reason."""
     try:
         async with asyncio.timeout(limits.READY_CHECK_S):
             await answer
     except BlobNotFound:
         return None
+    except StoreReadOnly as error:
+        log.warning("storage.missing", what=name, reason=str(error))
+        return f"The {name} takes no writes."
     except (StoreError, BlobError, TimeoutError) as error:
         log.warning("storage.missing", what=name, reason=str(error) or type(error).__name__)
-        return name
+        return f"No answer from the {name}."
     return None

@@ -20,10 +20,11 @@ from sqlalchemy import URL, exc, make_url
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 
+from lowtide.core.shown_url import shown_url
 from lowtide.limits import STORE_CONFLICT_TRIES_MAX, STORE_READERS, STORE_WRITER_WAIT_S
 from lowtide.ports.store import StoreError, StoreFull, StoreUnavailable, StoreValueError
 from lowtide.store.dialect import prepare_sqlite
-from lowtide.store.postgres import is_postgres, lost_track, open_pool, shown
+from lowtide.store.postgres import is_postgres, lost_track, open_pool
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -66,7 +67,7 @@ class Database:
         self._writer: AsyncEngine
         self._reader: AsyncEngine
         if self.is_postgres:
-            self.name = shown(url)
+            self.name = shown_url(url)
             self._writer = open_pool(url)
             self._reader = self._writer.execution_options(
                 isolation_level="REPEATABLE READ", postgresql_readonly=True

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
-from urllib.parse import parse_qsl, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
@@ -19,6 +19,21 @@ from lowtide.ports.store import StoreError, StoreUnavailable
 
 SCHEMES: Final = ("postgresql", "postgres", "postgresql+asyncpg")
 DRIVER: Final = "asyncpg"
+_ADDRESS: Final = (
+    "server.database_url is no address that the driver can read. Write special characters of user"
+    " and password as in URLs (@ is %40, / is %2F, # is %23, ? is %3F, % is %25, : is %3A), or give"
+    " the password in PGPASSWORD."
+)
+_NO_USER: Final = (
+    "server.database_url names no user, and the user of this process has no name on this machine:"
+    " name one in the address, or in PGUSER."
+)
+_POOLER_PARAMETERS: Final = (
+    "the address of the database is that of a pooler that refuses settings of a session. Name"
+    " PostgreSQL itself, or have PgBouncer run with pool_mode = session and"
+    " ignore_startup_parameters = statement_timeout,lock_timeout,jit,"
+    "idle_in_transaction_session_timeout."
+)
 _SETTINGS: Final = {
     "application_name": "lowtide",
     "statement_timeout": f"{int(limits.STORE_STATEMENT_S * 1000)}",
@@ -32,18 +47,6 @@ _SETTINGS: Final = {
 
 def is_postgres(url: str) -> bool:
     return url.startswith(tuple(f"{scheme}://" for scheme in SCHEMES))
-
-
-def shown(url: str) -> str:
-    """The address without its secrets."""
-    parts = urlsplit(url)
-    user, at, place = parts.netloc.rpartition("@")
-    name, colon, _ = user.partition(":")
-    query = "&".join(
-        f"{key}={'***' if 'pass' in key else value}" for key, value in parse_qsl(parts.query)
-    )
-    hidden = f"{name}:***" if colon else name
-    return urlunsplit((parts.scheme, f"{hidden}{at}{place}", parts.path, query, ""))
 
 
 def open_pool(url: str) -> AsyncEngine:
@@ -63,18 +66,24 @@ def connector(url: str) -> Callable[[], Awaitable[Any]]:
     """What opens one connection. It raises StoreUnavailable, or StoreError when asked wrongly."""
     import asyncpg  # type: ignore[import-untyped]
 
-    asked = dict(parse_qsl(urlsplit(url).query))
+    try:
+        asked = dict(parse_qsl(urlsplit(url).query))
+    except ValueError:  # brackets in a password
+        raise StoreError(_ADDRESS) from None
     settings = {key: value for key, value in _SETTINGS.items() if key not in asked}
     dsn = "postgresql://" + url.partition("://")[2]
 
     async def connect() -> Any:
         with driver_errors():
-            connection = await asyncpg.connect(
-                dsn,
-                timeout=limits.STORE_CONNECT_S,
-                command_timeout=limits.STORE_STATEMENT_S + limits.STORE_CONNECT_S,
-                server_settings=settings,
-            )
+            try:
+                connection = await asyncpg.connect(
+                    dsn,
+                    timeout=limits.STORE_CONNECT_S,
+                    command_timeout=limits.STORE_STATEMENT_S + limits.STORE_CONNECT_S,
+                    server_settings=settings,
+                )
+            except KeyError:  # the driver asks the system for the name of this process's user
+                raise StoreError(_NO_USER) from None
             _notice_silence(connection)
             return connection
 
@@ -105,8 +114,13 @@ def driver_errors() -> Iterator[None]:
 
     try:
         yield
-    except ValueError as error:  # in the address
-        raise StoreError(f"the database cannot be addressed: {error}") from error
+    except ValueError:  # in the address
+        # The driver's own words quote parts of the address, which may be of a password.
+        raise StoreError(_ADDRESS) from None
+    except asyncpg.ProtocolViolationError as error:
+        if "startup parameter" in str(error):
+            raise StoreError(_POOLER_PARAMETERS) from error
+        raise StoreUnavailable(f"the database cannot be reached: {error}") from error
     except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
         words = str(error) or f"no answer within {limits.STORE_CONNECT_S:g} s"
         raise StoreUnavailable(f"the database cannot be reached: {words}") from error

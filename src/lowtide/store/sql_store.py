@@ -21,6 +21,7 @@ from lowtide.ports.store import (
     LifecycleStore,
     ResultStore,
     StoreError,
+    StoreReadOnly,
     StoreUnavailable,
 )
 from lowtide.ports.uploads import UploadStore
@@ -34,6 +35,7 @@ from lowtide.store.dialect import make_sqlite_file
 from lowtide.store.engine import Database, mapped_errors
 from lowtide.store.facts import DatabaseFacts, facts_of
 from lowtide.store.files import SqlFiles
+from lowtide.store.fitness import check_fitness, check_writable
 from lowtide.store.flex import SqlFlex
 from lowtide.store.ledger import SqlLedger
 from lowtide.store.lifecycle import SqlLifecycle
@@ -136,13 +138,25 @@ class SqlStore:
             if file is not None:
                 with mapped_errors():
                     await asyncio.to_thread(make_sqlite_file, file)
+            await check_fitness(self._db)
             await bring_to_head(self._db)
+        except StoreReadOnly as error:
+            await self.aclose()
+            raise StoreError(f"cannot open the database {self._db.name}: {error}") from error
         except StoreUnavailable as error:
             await self.aclose()
             raise StoreError(
                 f"cannot open the database {self._db.name}: {error}. Check that it is there, that"
                 " this process may write to it, and that nothing else keeps it locked."
             ) from error
+
+    async def check_fit(self) -> None:
+        """Whether work could be done here; it need not be open. Raises StoreError."""
+        await check_fitness(self._db)
+
+    async def check_writable(self) -> None:
+        """Raises StoreReadOnly where a write would be refused, StoreUnavailable as usual."""
+        await check_writable(self._db)
 
     async def facts(self, clock: Clock) -> DatabaseFacts:
         """What the database says of itself; it need not be open. Raises StoreError."""

@@ -23,9 +23,9 @@ def store_of(settings: Settings) -> SqlStore:
     if is_single_machine(settings):
         return SqlStore.sqlite(settings.server.data_dir / "lowtide.db")
     if not is_postgres(url):
-        kind = url.partition(":")[0]
+        # Not shown: what is no address may be a password.
         raise ConfigError(
-            f"server.database_url: {kind!r} is not known. Use 'sqlite', or"
+            "server.database_url: that kind of database is not known. Use 'sqlite', or"
             " 'postgresql://user:password@host:5432/database'."
         )
     try:

@@ -5,6 +5,7 @@ replicas, by connections of their own, for the interactive door.
 """
 
 import asyncio
+import os
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -24,8 +25,16 @@ from lowtide.service.live_replica import LiveReplica
 from lowtide.wiring.controls import replica_of, window_max
 from lowtide.wiring.engine_clients import opened_client
 
-CACHE_DIR = Path("~/.cache/lowtide").expanduser()
-"""Where the demo model is written once for all data directories."""
+
+def _cache_dir(data_dir: Path) -> Path:
+    """Where the demo model is written once for all data directories; in this one for a user that
+    has no home folder, as a container's often has none."""
+    try:
+        home = Path.home()
+    except RuntimeError:
+        return data_dir / "cache"
+    usable = home.is_dir() and os.access(home, os.W_OK | os.X_OK)
+    return home / ".cache" / "lowtide" if usable else data_dir / "cache"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +59,7 @@ async def start_embedded(
 ) -> tuple[ReplicaSettings, ModelEntry]:
     """The embedded engine as a replica like any other, and its catalogue entry."""
     on_progress(f"getting the model {embedded.spec}")
-    model = await asyncio.to_thread(resolve_model, embedded.spec, CACHE_DIR)
+    model = await asyncio.to_thread(resolve_model, embedded.spec, _cache_dir(data_dir))
     on_progress(f"loading {model.path.name}")
     slots = embedded.slots or limits.EMBEDDED_SLOTS
     engine = EmbeddedEngine(

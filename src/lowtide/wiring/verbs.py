@@ -93,7 +93,7 @@ async def open_verbs(
         live=live,
         flex=flex,
         background=background,
-        readiness=Readiness(store.files, blobs, clock),
+        readiness=Readiness(store.files, store.check_writable, blobs, clock),
     )
 
 

@@ -10,12 +10,17 @@ from lowtide.core.shown_url import shown_url
     [
         ("http://127.0.0.1:9001/v1", "http://127.0.0.1:9001/v1"),
         ("https://[::1]:8000", "https://[::1]:8000"),
-        ("http://me:s3cret@host/v1", "http://***@host/v1"),
-        ("https://host/v1?key=s3cret", "https://host/v1?***"),
+        ("http://me:s3cret@host/v1", "http://me:***@host/v1"),
+        ("https://host/v1?key=s3cret", "https://host/v1?key=***"),
         ("s3://bucket/prefix", "s3://bucket/prefix"),
         ("file:///srv/blobs", "file:///srv/blobs"),
-        ("postgresql://u:s3cret@a:1,b:2/d?password=s3cret", "postgresql://***@a:1,b:2/d?***"),
-        ("postgresql:///d?host=/run&password=s3cret", "postgresql:///d?***"),
+        (
+            "postgresql://u:s3cret@a:1,b:2/d?password=s3cret",
+            "postgresql://u:***@a:1,b:2/d?password=***",
+        ),
+        ("postgresql:///d?host=/run&password=x", "postgresql:///d?host=/run&password=***"),
+        ("https://s3cret@host/v1?s3cret#x", "https://***@host/v1?***"),
+        ("https://host/v1#s3cret", "https://host/v1#***"),
     ],
 )
 def test_an_address_is_shown_without_what_may_be_secret(url: str, shown: str) -> None:

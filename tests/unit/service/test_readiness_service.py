@@ -10,7 +10,7 @@ from hand_clock import HandClock
 from lowtide import limits
 from lowtide.core.errors import LowtideError
 from lowtide.ports.blobs import Blobs, BlobsUnavailable
-from lowtide.ports.store import Store, StoreUnavailable
+from lowtide.ports.store import Store, StoreReadOnly, StoreUnavailable
 from lowtide.service.readiness import Readiness
 from lowtide.testing.faults import Faulty
 
@@ -21,7 +21,8 @@ class Places:
     def __init__(self, store: Store, blobs: Blobs, clock: HandClock) -> None:
         self.files = Faulty(store.files, ("get",))
         self.blobs = Faulty(blobs, ("size",))
-        self.readiness = Readiness(self.files, self.blobs, clock)
+        self.store = Faulty(store, ("check_writable",))
+        self.readiness = Readiness(self.files, self.store.check_writable, self.blobs, clock)
 
 
 @pytest.fixture
@@ -44,7 +45,7 @@ async def test_a_server_whose_storage_answers_is_ready(places: Places) -> None:
     [
         (True, False, "No answer from the database."),
         (False, True, "No answer from the object store."),
-        (True, True, "No answer from the database and the object store."),
+        (True, True, "No answer from the database. No answer from the object store."),
     ],
 )
 async def test_what_does_not_answer_is_named_to_all_and_explained_in_the_log(
@@ -59,6 +60,15 @@ async def test_what_does_not_answer_is_named_to_all_and_explained_in_the_log(
     assert (error.code, error.message) == ("storage_unavailable", told)
     assert all("secret refuses us" in log["reason"] for log in logs)
     assert len(logs) == database + bucket
+
+
+async def test_a_database_that_takes_no_writes_is_told_as_that(places: Places) -> None:
+    places.store.fail("check_writable", StoreReadOnly("it is a standby of secret"))
+    error = await refusal(places.readiness)
+    assert (error.code, error.message) == (
+        "storage_unavailable",
+        "The database takes no writes.",
+    )
 
 
 async def test_storage_that_hangs_is_not_waited_for(

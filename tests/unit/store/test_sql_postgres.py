@@ -19,10 +19,11 @@ from sqlalchemy.dialects import postgresql
 from lowtide import limits
 from lowtide.config import Server, Settings
 from lowtide.config_sources import ConfigError
-from lowtide.ports.store import StoreError, StoreFull, StoreUnavailable
+from lowtide.ports.store import StoreError, StoreFull, StoreReadOnly, StoreUnavailable
 from lowtide.store.claims import first_waiting
 from lowtide.store.engine import Database, StoreConflict, mapped_errors, transactional
-from lowtide.store.postgres import _SETTINGS, connector, shown
+from lowtide.store.fitness import is_pooled
+from lowtide.store.postgres import _SETTINGS, connector, driver_errors
 from lowtide.store.schema import HEAD, garbage, metadata
 from lowtide.store.sql_store import SqlStore
 from lowtide.system import SystemClock
@@ -189,8 +190,8 @@ async def test_who_is_always_in_the_way_is_told_so() -> None:
 
 def test_an_address_is_shown_without_its_secrets() -> None:
     url = "postgresql://me:secret@h1:5432,h2/db?sslmode=require&passfile=/f"
-    assert shown(url) == "postgresql://me:***@h1:5432,h2/db?sslmode=require&passfile=***"
-    assert shown("postgresql://h/db") == "postgresql://h/db"
+    shown = "postgresql://me:***@h1:5432,h2/db?sslmode=require&passfile=***"
+    assert Database(url).name == shown
 
 
 async def test_a_database_that_is_not_there_is_named_in_the_refusal(
@@ -208,10 +209,14 @@ async def test_a_server_that_is_not_there_is_named_in_the_refusal(tmp_path: Any)
     assert "secret" not in str(no.value)
 
 
-async def test_an_address_that_cannot_be_read_is_refused() -> None:
-    store = SqlStore("postgresql://h:port/db")
-    with pytest.raises(StoreError):
-        await store.open()
+@pytest.mark.parametrize(
+    "address", ["h:port/db", "u:pa55/w0rd@h/db", "u:pa55#w0rd@h/db", "u:[pa55]w0rd@h/db"]
+)
+async def test_an_address_that_cannot_be_read_is_refused_and_not_shown(address: str) -> None:
+    with pytest.raises(StoreError, match="special characters") as refused:
+        await SqlStore(f"postgresql://{address}").open()
+    assert "pa55" not in str(refused.value)
+    assert "w0rd" not in str(refused.value)
 
 
 @pytest.mark.parametrize("url", ["mysql://h/db", "postgres", "sqlite:///x"])
@@ -226,6 +231,87 @@ def test_a_missing_driver_is_named_with_the_command_that_installs_it(
     monkeypatch.setitem(__import__("sys").modules, "asyncpg", None)
     with pytest.raises(ConfigError, match=r"pip install 'lowtide\[postgres\]'"):
         store_of(Settings(server=Server(database_url="postgresql://h/db")))
+
+
+# ---- whether it is fit for work
+
+
+async def refused_at_the_start(url: str) -> str:
+    store = SqlStore(url)
+    with pytest.raises(StoreError) as refused:
+        await store.open()
+    return str(refused.value)
+
+
+async def test_a_database_that_cannot_hold_all_text_is_refused(postgres: PostgresServer) -> None:
+    create = "CREATE DATABASE latin ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0"
+    postgres.sql(create)
+    try:
+        told = await refused_at_the_start(postgres.url("latin"))
+    finally:
+        postgres.sql("DROP DATABASE latin WITH (FORCE)")
+    assert "has the encoding LATIN1" in told
+    assert "ENCODING 'UTF8'" in told
+
+
+async def test_a_database_that_takes_no_writes_is_refused(
+    postgres: PostgresServer, postgres_url: str
+) -> None:
+    url = f"{postgres_url}&default_transaction_read_only=on"
+    assert "the database is read-only" in await refused_at_the_start(url)
+    store = SqlStore(url)
+    with pytest.raises(StoreReadOnly):
+        await store.check_writable()
+    await store.aclose()
+
+
+class Session:
+    """A session that a pooler hands to one of its server processes, transaction by transaction."""
+
+    def __init__(self, pids: list[int]) -> None:
+        self.pids = pids
+        self.is_closed = False
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[None]:
+        yield
+
+    async def fetchval(self, _: str) -> int:
+        return self.pids.pop(0)
+
+    def terminate(self) -> None:
+        self.is_closed = True
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "pooled"),
+    [
+        ([7, 7, 7], [8, 8, 8], False),
+        ([7, 7, 7], [7, 7, 7], True),
+        ([7, 8, 7], [9, 9, 9], True),
+        ([7, 7, 7], [8, 8, 7], True),
+    ],
+)
+async def test_a_pooler_that_shares_sessions_is_found_by_its_server_processes(
+    first: list[int], second: list[int], pooled: bool
+) -> None:
+    sessions = [Session(first), Session(second)]
+    opening = iter(sessions)
+
+    async def connect() -> Session:
+        return next(opening)
+
+    assert await is_pooled(connect) is pooled
+    assert all(session.is_closed for session in sessions)
+
+
+async def test_a_server_that_is_asked_directly_shares_no_sessions(postgres_url: str) -> None:
+    assert not await is_pooled(connector(postgres_url))
+
+
+async def test_a_pooler_that_refuses_settings_is_told_with_what_to_set() -> None:
+    with pytest.raises(StoreError, match="ignore_startup_parameters"), driver_errors():
+        raise asyncpg.ProtocolViolationError("unsupported startup parameter: statement_timeout")
 
 
 # ---- what it says of itself

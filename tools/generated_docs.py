@@ -15,6 +15,7 @@ from typing import Any, Final, get_args
 import msgspec
 from markdown_table import table
 from operator_tables import BLOCKS_OF_OPERATORS, OPERATORS
+from outcome_tables import outcomes_page
 
 ROOT: Final = Path(__file__).parents[1]
 SRC: Final = ROOT / "src" / "lowtide"
@@ -247,6 +248,7 @@ PAGES: Final[Mapping[str, Callable[[], str]]] = {
     "docs/reference/modules.md": modules_page,
     "docs/reference/metrics.md": metrics_page,
     "docs/reference/cli.md": cli_page,
+    "docs/reference/outcomes.md": lambda: outcomes_page(MADE),
 }
 BLOCKS: Final[Mapping[tuple[str, str], Callable[[], str]]] = {
     ("docs/architecture.md", "states"): states_block,

@@ -20,6 +20,7 @@ from typing import Final, cast
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from lowtide.core.outcome import Attempt, NoReply, Reply
+from lowtide.engines.content_coding import Unpacker
 from lowtide.engines.http_stream import HttpReplyStream
 from lowtide.engines.retry_after import retry_after_s
 from lowtide.limits import (
@@ -66,6 +67,7 @@ class Connection(asyncio.Protocol):
         "_stream",
         "_timer",
         "_transport",
+        "_unpacker",
         "_utc_now",
         "_write_paused",
         "closed",
@@ -104,6 +106,7 @@ class Connection(asyncio.Protocol):
         self._head_bytes = 0
         self._framed = False  # the head says where the body ends
         self._content_type = b""
+        self._unpacker: Unpacker | None = None
         self._retry_after: bytes | None = None
         self._retry_after_ms: bytes | None = None
 
@@ -256,6 +259,8 @@ class Connection(asyncio.Protocol):
             self._framed = True
         elif name == b"content-type":
             self._content_type = value
+        elif name == b"content-encoding":
+            self._unpacker = Unpacker(value)
         elif name == b"retry-after":
             self._retry_after = value
         elif name == b"retry-after-ms":
@@ -268,6 +273,13 @@ class Connection(asyncio.Protocol):
 
     def on_body(self, data: bytes) -> None:
         self._body_seen_at = self._received
+        if self._unpacker is not None:
+            unpacked = self._unpacker.feed(data)
+            if not unpacked:
+                if unpacked is None:
+                    self._refuse(_OVERSIZE)
+                return
+            data = unpacked
         if self._stream is not None:
             self._stream.fed(data)
             return
@@ -300,6 +312,7 @@ class Connection(asyncio.Protocol):
         self._status = 0
         self._framed = False
         self._content_type = b""
+        self._unpacker = None
         self._retry_after = self._retry_after_ms = None
 
     def _refuse(self, why: NoReply) -> None:

@@ -1,6 +1,7 @@
 """One connection, without a network: bytes in, attempts out."""
 
 import asyncio
+import gzip
 import itertools
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -91,6 +92,16 @@ def test_a_reply_leaves_the_connection_ready_for_the_next(wire: Wire) -> None:
     assert wire.ask(OK).result() == Reply(200, b"ok")
     assert wire.connection.reusable
     assert wire.ask(reply(b"more", 400)).result() == Reply(400, b"more")
+
+
+@pytest.mark.parametrize("size", [10, 1_000])
+def test_a_reply_that_is_compressed_although_not_asked_is_read(wire: Wire, size: int) -> None:
+    body = gzip.compress(b'{"a": "b"}')
+    head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(body)
+    message = head + body
+    pieces = [message[at : at + size] for at in range(0, len(message), size)]
+    assert wire.ask(*pieces).result() == Reply(200, b'{"a": "b"}')
+    assert wire.ask(OK).result() == Reply(200, b"ok")
 
 
 def test_interim_responses_are_passed_over(wire: Wire) -> None:

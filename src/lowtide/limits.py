@@ -25,6 +25,8 @@ MODEL_ID_CHARS_MAX: Final = 512  # a hub id or a file path; it becomes a column 
 CUSTOM_ID_BYTES_KEPT: Final = 64  # to find duplicates; of a longer id its digest is kept
 LINE_ERRORS_KEPT: Final = 1_000  # bad lines reported one by one; the total counts the rest
 OUTPUT_TOKENS_MAX: Final = 10_000_000  # that a line's bound counts for; models end far below
+FORMAT_HEAD_BYTES: Final = 4 * KIB  # of a file, looked at to tell what it is if it is no JSONL
+LONG_PROMPTS_KEPT: Final = 5  # of a file, named in the warning; it counts the others
 MODELS_NAMED_IN_ERROR: Final = 5  # enough to spot a misspelling, short enough to read
 VALUE_CHARS_QUOTED: Final = 100  # of a submitter's own value, when a message repeats it
 

@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 from tenant_house import CHAT, House, Tenant, line
 
+from lowtide.core.catalogue import ModelEntry
+
 
 @pytest.fixture
 def tenant(house: House) -> Tenant:
@@ -32,13 +34,32 @@ def test_an_estimate_has_tokens_and_both_prices_and_creates_nothing(
     assert Decimal(model["live_amount"]) == live
     assert Decimal(model["amount"]) == Decimal(model["saved"]) == live / 2
     assert told["totals"] == {key: model[key] for key in told["totals"]}
-    assert (told["errors"], told["would_exceed"]) == (None, [])
+    assert (told["errors"], told["warnings"], told["would_exceed"]) == (None, None, [])
     assert tenant.ask("GET", "/v1/batches").json["data"] == []
 
     created = tenant.create(content)
     house.validate()
     shares = house.door.run(house.door.store.batches.models(created.json["id"]))
     assert shares["m"].input_tokens == model["input_tokens"]
+
+
+def test_a_prompt_beyond_the_context_is_a_warning_of_estimate_and_batch(
+    house: House, tenant: Tenant
+) -> None:
+    before = house.catalogue.entries.values()  # of all tests of this module
+    house.catalogue.replace([ModelEntry(id="m", context_length=100)])
+    words = [{"role": "user", "content": "many words " * 200}]
+    content = line(1) + line(2, messages=words)
+    try:
+        (warning,) = dry_run(tenant, content)["warnings"]["data"]
+    finally:
+        house.catalogue.replace(before)
+    assert (warning["code"], warning["line"], warning["param"]) == (
+        "context_exceeded",
+        2,
+        "body.messages",
+    )
+    assert "context of m, 100 tokens" in warning["message"]
 
 
 def test_a_bad_file_is_told_as_the_batch_would_be(house: House, tenant: Tenant) -> None:

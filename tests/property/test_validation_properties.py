@@ -51,7 +51,7 @@ def valid_files(draw: st.DrawFn) -> tuple[bytes, dict[str, list[str]]]:
     for custom_id in custom_ids:
         model = draw(st.sampled_from(["m", "org/é", "n"]))
         expected.setdefault(model, []).append(custom_id)
-        body = {"extra": draw(json_values), "model": model, "messages": [draw(json_values)]}
+        body = {"extra": draw(json_values), "model": model, "messages": [{"x": draw(json_values)}]}
         line = {"body": body, "custom_id": custom_id, "url": CHAT, "method": "POST"}
         out += draw(st.sampled_from([b"", b"\n", b" \t\r\n"]))
         out += json.dumps(line, ensure_ascii=draw(st.booleans())).encode()

@@ -34,6 +34,7 @@ def estimate_object(run: DryRun, draft: Draft) -> dict[str, Any]:
         },
         "errors": openai.errors(run.errors),
         "errors_total": run.errors_total,
+        "warnings": openai.errors(run.warnings),
         "would_exceed": [_exceeded(limit) for limit in run.exceeded],
     }
 

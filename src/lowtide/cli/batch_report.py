@@ -58,6 +58,7 @@ def show_batch(batch: BatchView) -> None:
         ("metadata", escape(", ".join(f"{k}={v}" for k, v in (batch.metadata or {}).items()))),
     ]
     screen.show_fields((name, value) for name, value in fields if value)
+    show_warnings(batch)
     show_line_errors(batch)
 
 
@@ -135,6 +136,17 @@ def show_line_errors(found: BatchView | EstimateView) -> None:
     more = total - min(len(found.errors.data), limits.LINE_ERRORS_SHOWN)
     if more > 0:
         screen.say(f"  [dim]and {screen.plural(more, 'more error')}.[/]")
+
+
+def show_warnings(found: BatchView | EstimateView) -> None:
+    """What validation found that stops nothing."""
+    for warning in found.warnings.data if found.warnings is not None else ():
+        screen.say("  " + warning_markup(warning))
+
+
+def warning_markup(warning: BatchErrorView) -> str:
+    """`warning: context_exceeded: The prompt of line 17 ...`."""
+    return f"[yellow]warning: {escape(warning.code or '')}:[/] {escape(warning.message)}"
 
 
 def line_error_markup(error: BatchErrorView) -> str:

@@ -6,7 +6,7 @@
 from rich.markup import escape
 
 from lowtide.cli import exits, screen
-from lowtide.cli.batch_report import show_line_errors
+from lowtide.cli.batch_report import show_line_errors, show_warnings
 from lowtide.cli.views import AmountsView, EstimateView, ExceededView
 
 
@@ -41,6 +41,7 @@ def show_estimate(estimate: EstimateView) -> None:
     if estimate.totals.live_amount:
         live, batch, saved = _prices(estimate.totals)
         screen.say(f"As a batch {batch}; live {live}. Saved: {saved}.")
+    show_warnings(estimate)
     for limit in estimate.would_exceed:
         screen.say(f"  [red]{escape(limit.code)}:[/] {escape(_exceeded(limit))}")
     if estimate.would_exceed:

@@ -15,7 +15,7 @@ import msgspec
 from lowtide import limits
 from lowtide.cli.exits import CommandError
 from lowtide.core.plan import Plan
-from lowtide.core.validation import ValidationFailure, ValidationRules, Validator
+from lowtide.core.validation import LineError, ValidationFailure, ValidationRules, Validator
 
 Purpose = Literal["batch", "batch-api"]
 DEFAULT_ENDPOINT: Final = "/v1/chat/completions"
@@ -28,6 +28,7 @@ class Inspection(msgspec.Struct, frozen=True):
     sha256: str
     bytes: int
     lines: int
+    warnings: tuple[LineError, ...] = ()
 
 
 class _FirstLine(msgspec.Struct):
@@ -90,7 +91,13 @@ def inspect(
             if advance is not None:
                 advance(validator.bytes_seen, total)
     result = validator.finish()
-    return Inspection(result, digest.hexdigest(), validator.bytes_seen, validator.lines_seen)
+    return Inspection(
+        result,
+        digest.hexdigest(),
+        validator.bytes_seen,
+        validator.lines_seen,
+        validator.warnings,
+    )
 
 
 def names_and_requests(plan: Plan) -> Mapping[str, int]:

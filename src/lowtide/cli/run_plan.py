@@ -13,9 +13,10 @@ from urllib.parse import urlsplit
 
 import msgspec
 import typer
+from rich.markup import escape
 
 from lowtide import config, limits
-from lowtide.cli import exits
+from lowtide.cli import exits, screen
 from lowtide.cli.address import server_address, shown
 from lowtide.cli.bars import patient_bar
 from lowtide.cli.exits import CommandError
@@ -30,7 +31,7 @@ from lowtide.cli.input_file import (
 )
 from lowtide.cli.outputs import writable_target
 from lowtide.cli.run_state import RunState
-from lowtide.cli.validate import known_endpoint, show_failure
+from lowtide.cli.validate import contexts_of, known_endpoint, show_failure
 from lowtide.config import Auth, Dispatch, Limits, Replica, Settings
 from lowtide.core.file import dialect_of_purpose
 from lowtide.core.plan import Plan
@@ -114,7 +115,7 @@ def plan_job(source: Path, endpoint: str | None, target: Target) -> Job:
         _check_engine(target.url)
     purpose = guess_purpose(source)
     path = known_endpoint(endpoint) if endpoint else guess_endpoint(source)
-    inspection = _inspect(source, purpose, path)
+    inspection = _inspect(source, purpose, path, settings)
     assert isinstance(inspection.result, Plan)
     names = tuple(names_and_requests(inspection.result))
     state = RunState(
@@ -178,18 +179,21 @@ def _check_engine(url: str) -> None:
         ) from None
 
 
-def _inspect(source: Path, purpose: Purpose, endpoint: str) -> Inspection:
+def _inspect(source: Path, purpose: Purpose, endpoint: str, settings: Settings) -> Inspection:
     """The input as the server will judge it. Shows what is bad, and ends the command with 3."""
     rules = ValidationRules(
         endpoint=known_endpoint(endpoint),
         dialect=dialect_of_purpose(purpose),
         requests_max=_ALL,
+        contexts=contexts_of(settings),
     )
     with patient_bar(f"checking {source.name}", limits.VALIDATE_PROGRESS_AFTER_S) as advance:
         inspection = inspect(source, rules, advance)
     if isinstance(inspection.result, ValidationFailure):
         show_failure(inspection.result)
         raise typer.Exit(exits.BATCH_FAILED)
+    for warning in inspection.warnings:
+        screen.note(f"[yellow]Warning:[/] {escape(warning.message)}")
     return inspection
 
 

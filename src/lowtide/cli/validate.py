@@ -13,7 +13,7 @@ from rich.markup import escape
 from lowtide import config, limits
 from lowtide.cli import exits, screen
 from lowtide.cli.bars import patient_bar
-from lowtide.cli.batch_report import line_error_markup
+from lowtide.cli.batch_report import line_error_markup, warning_markup
 from lowtide.cli.estimate import Estimate, ModelEstimate, estimate
 from lowtide.cli.input_file import (
     DEFAULT_ENDPOINT,
@@ -78,7 +78,13 @@ def rules_for(
         models=_accepted_names(settings),
         requests_max=settings.limits.requests_per_batch,
         line_bytes_max=settings.limits.line_bytes,
+        contexts=contexts_of(settings),
     )
+
+
+def contexts_of(settings: Settings) -> dict[str, int]:
+    """Tokens of prompt and answer together, of the models of which the settings say it."""
+    return {m.id: m.context_length for m in settings.model if m.context_length is not None}
 
 
 def known_endpoint(endpoint: str) -> str:
@@ -113,9 +119,17 @@ def _show(path: Path, inspection: Inspection, cost: Estimate, settings: Settings
         show_failure(inspection.result)
         return
     _show_models(cost)
+    show_inspection_warnings(inspection)
     if not too_large:
         requests = screen.plural(inspection.result.requests, "request")
         screen.say(f"[green]Good:[/] {requests} would run.")
+
+
+def show_inspection_warnings(inspection: Inspection) -> None:
+    """What stops nothing, and is better known before it runs."""
+    for warning in inspection.warnings:
+        shown = BatchErrorView(warning.code, warning.message, warning.line, warning.param)
+        screen.say("  " + warning_markup(shown))
 
 
 def show_failure(failure: ValidationFailure) -> None:
@@ -179,6 +193,7 @@ def _as_json(
         "valid": False,
         "errors": [],
         "errors_total": 0,
+        "warnings": msgspec.to_builtins(inspection.warnings),
         "models": {},
         "totals": None,
     }

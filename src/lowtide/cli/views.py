@@ -98,6 +98,7 @@ class BatchView(msgspec.Struct, frozen=True):
     eta_seconds: int | None = None
     feasibility: FeasibilityView | None = None
     errors_total: int | None = None
+    warnings: BatchErrorsView | None = None
     model: str | None = None
 
     @property
@@ -149,6 +150,7 @@ class EstimateView(msgspec.Struct, frozen=True):
     totals: AmountsView
     errors: BatchErrorsView | None = None
     errors_total: int = 0
+    warnings: BatchErrorsView | None = None
     would_exceed: tuple[ExceededView, ...] = ()
 
 

@@ -119,7 +119,7 @@ class Counts(msgspec.Struct, frozen=True):
 
 
 class BatchError(msgspec.Struct, frozen=True):
-    """One reason why validation failed; `line` counts from 1."""
+    """One reason why validation failed, or one of its warnings; `line` counts from 1."""
 
     code: str
     message: str
@@ -163,6 +163,8 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     usage: Usage = NO_USAGE
     errors: tuple[BatchError, ...] = ()
     errors_total: int = 0
+    warnings: tuple[BatchError, ...] = ()
+    """What validation found that stops nothing, and its submitter should know."""
     output_file_id: str | None = None
     error_file_id: str | None = None
     plan_key: str | None = None

@@ -45,7 +45,8 @@ class Catalogue:
 
     `names` maps every known name to its canonical id; `accepted` has those of them that a line may
     name. `prices` has every entry's prices by canonical id, `hours` when its batch work starts,
-    without the models that are always open.
+    without the models that are always open. `contexts`: tokens of prompt and answer together, of
+    the models of which they are known.
     """
 
     def __init__(
@@ -77,6 +78,9 @@ class Catalogue:
         self.accepted: Mapping[str, str] = MappingProxyType(accepted)
         self.prices: Mapping[str, ModelPrices] = MappingProxyType(prices)
         self.hours: Mapping[str, Hours] = hours
+        self.contexts: Mapping[str, int] = MappingProxyType(
+            {e.id: e.context_length for e in by_id.values() if e.context_length is not None}
+        )
 
     def get(self, name: str) -> ModelEntry | None:
         canonical = self.names.get(name)

@@ -7,11 +7,14 @@ that the fast path refuses always gets an error here.
 """
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Final
 
 import msgspec
 
 from lowtide import limits
+from lowtide.core.body_fields import BODY_FIELDS, Field
+from lowtide.core.json_faults import half_character, what_is_wrong
 from lowtide.core.line import Dialect
 
 PROMPT_FIELDS: Final[Mapping[str, str]] = {
@@ -45,6 +48,10 @@ class ValidationRules(msgspec.Struct, frozen=True):
     line_bytes_max: int = limits.LINE_BYTES_MAX
     custom_id_chars_max: int | None = None  # None: the dialect's own bound
     errors_kept: int = limits.LINE_ERRORS_KEPT
+    contexts: Mapping[str, int] = MappingProxyType({})
+    """Tokens that a prompt may have, by canonical model id, where they are known."""
+    checks_fields: bool = True
+    """False for a file that was validated before, perhaps by code with other rules."""
 
     @property
     def custom_id_chars(self) -> int:
@@ -62,7 +69,7 @@ class ValidationRules(msgspec.Struct, frozen=True):
 
 
 class LineError(msgspec.Struct, frozen=True):
-    """One problem of an input file; `line` counts from 1 and is None for the file as a whole."""
+    """One problem of an input file, or a warning; `line` counts from 1, None: the whole file."""
 
     code: str
     message: str
@@ -79,8 +86,10 @@ class Diagnosis(msgspec.Struct, frozen=True):
 
 _grammar = msgspec.json.Decoder(msgspec.Raw)
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_items = msgspec.json.Decoder(list[msgspec.Raw])
 _string = msgspec.json.Decoder(str)
 _boolean = msgspec.json.Decoder(bool)
+_any = msgspec.json.Decoder()
 
 
 class _Problem(Exception):
@@ -114,6 +123,10 @@ def diagnose(raw: bytes, line: int, rules: ValidationRules) -> Diagnosis:
         _check_model(body, rules)
         _check_prompt(body, PROMPT_FIELDS[rules.endpoint])
         _check_stream(body)
+        if rules.checks_fields:
+            if rules.endpoint == "/v1/responses":
+                _check_background(body)
+            _check_fields(body, BODY_FIELDS[rules.endpoint])
     except _Problem as problem:
         error = LineError(problem.code, problem.message, line, problem.param)
         return Diagnosis(error, custom_id)
@@ -135,7 +148,19 @@ def _read_object(raw: bytes) -> dict[str, msgspec.Raw]:
     except msgspec.ValidationError as error:  # before DecodeError, its base class
         raise _Problem("invalid_request", "A line must be a JSON object.") from error
     except msgspec.DecodeError as error:
-        raise _Problem("invalid_json_line", NOT_JSON) from error
+        raise _not_json(raw) from error
+
+
+def _not_json(raw: bytes) -> _Problem:
+    if (half := half_character(raw)) is not None:
+        message = (
+            f"This line has half a character: {half[0]} (byte {half[1]} of the line) is one half of"
+            " a surrogate pair without the other. Some program cut a text inside an emoji; write"
+            " whole characters."
+        )
+        return _Problem("invalid_request", message)
+    why = what_is_wrong(raw)
+    return _Problem("invalid_json_line", NOT_JSON if why is None else f"{NOT_JSON} {why}")
 
 
 def _custom_id(fields: Mapping[str, msgspec.Raw], rules: ValidationRules) -> str:
@@ -206,8 +231,16 @@ def _check_prompt(body: Mapping[str, msgspec.Raw], field: str) -> None:
     if field == "messages":
         if first != b"[":
             raise _Problem("invalid_request", f"'{param}' must be an array.", param)
+        _check_messages(body[field], param)
     elif first not in (b"[", b'"'):
         raise _Problem("invalid_request", f"'{param}' must be a string or an array.", param)
+
+
+def _check_messages(raw: msgspec.Raw, param: str) -> None:
+    for place, message in enumerate(_items.decode(raw)):
+        if not bytes(message).lstrip().startswith(b"{"):
+            place_param = f"{param}[{place}]"
+            raise _Problem("invalid_request", f"'{place_param}' must be an object.", place_param)
 
 
 def _check_stream(body: Mapping[str, msgspec.Raw]) -> None:
@@ -222,6 +255,35 @@ def _check_stream(body: Mapping[str, msgspec.Raw]) -> None:
     if stream:
         message = "'body.stream' must be false or absent: a batch returns whole answers."
         raise _Problem("invalid_request", message, "body.stream")
+
+
+def _check_background(body: Mapping[str, msgspec.Raw]) -> None:
+    """The answer to a background request is a receipt, and nobody would fetch what it is for."""
+    raw = _present(body, "background")
+    if raw is None or bytes(raw).strip() == b"false":
+        return
+    message = (
+        "'body.background' must be false or absent: a batch waits for the answer itself, and"
+        " returns it whole."
+    )
+    raise _Problem("background_not_supported", message, "body.background")
+
+
+def _check_fields(body: Mapping[str, msgspec.Raw], fields: Mapping[str, Field]) -> None:
+    for name, field in fields.items():
+        raw = _present(body, name)
+        if raw is None:
+            continue
+        param = f"body.{name}"
+        try:
+            fits = field.fits(_any.decode(raw))
+        except msgspec.DecodeError:  # its grammar was looked at before: a number beyond all types
+            message = f"'{param}' is a number out of range: it must be {field.words}."
+            raise _Problem("invalid_request", message, param) from None
+        if not fits:
+            value = _quoted(bytes(raw).decode(), mark="")
+            message = f"'{param}' must be {field.words}, not {value}."
+            raise _Problem("invalid_request", message, param)
 
 
 def _present(fields: Mapping[str, msgspec.Raw], name: str) -> msgspec.Raw | None:
@@ -255,8 +317,8 @@ def _members(raw: msgspec.Raw, param: str) -> dict[str, msgspec.Raw]:
         raise _Problem("invalid_request", f"'{param}' must be a JSON object.", param) from error
 
 
-def _quoted(text: str) -> str:
+def _quoted(text: str, mark: str = "'") -> str:
     """A submitter's own value inside a message, cut to a readable length."""
     if len(text) > limits.VALUE_CHARS_QUOTED:
         text = text[: limits.VALUE_CHARS_QUOTED] + "..."
-    return f"'{text}'"
+    return f"{mark}{text}{mark}"

@@ -1,12 +1,14 @@
 """One streaming pass over an input file: bytes in, a plan or the list of bad lines out.
 
 The validate loop (and `lowtide validate`, offline) feeds blocks of any size; nothing here does I/O.
-A good line costs one decode into a Struct that holds only the needed fields; a bad one goes to
-`diagnosis`. Invariants: how the file is cut into blocks never changes the result, no input raises,
-and memory is bounded by the plan, the kept errors, one partial line, and for each request a hundred
-bytes at most of what its custom_id and its prompt begin with.
+A good line costs one decode into a Struct that holds only the fields that are needed or checked
+(`body_fields`); a bad one goes to `diagnosis`, and a file of another kind to `file_format`.
+Invariants: how the file is cut into blocks never changes the result, no input raises, and memory
+is bounded by the plan, the kept errors, one partial line, and for each request a hundred bytes at
+most of what its custom_id and its prompt begin with.
 """
 
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from operator import attrgetter
 from types import MappingProxyType
@@ -16,8 +18,16 @@ import msgspec
 import numpy as np
 
 from lowtide import limits
+from lowtide.core.body_fields import has_misfit, line_type
 from lowtide.core.custom_ids import CustomIds
-from lowtide.core.diagnosis import LineError, ValidationRules, diagnose, duplicate
+from lowtide.core.diagnosis import (
+    PROMPT_FIELDS,
+    LineError,
+    ValidationRules,
+    diagnose,
+    duplicate,
+)
+from lowtide.core.file_format import FileFormat, head_of, recognise
 from lowtide.core.line import Dialect
 from lowtide.core.line_cutter import CutLine, LineCutter
 from lowtide.core.plan import Plan, build_plan, pack_record, read_places
@@ -38,72 +48,15 @@ class ValidationFailure(msgspec.Struct, frozen=True):
     lines: int
 
 
-class _Array(msgspec.Struct, array_like=True, gc=False):
-    """Any JSON array: without fields to fill, msgspec checks the elements and keeps none."""
+def _line_types(*, is_strict: bool) -> dict[str, Any]:
+    return {
+        endpoint: line_type(endpoint, PROMPT_FIELDS[endpoint], is_strict=is_strict)
+        for endpoint in PROMPT_FIELDS
+    }
 
 
-class _ChatBody(msgspec.Struct, gc=False):
-    model: str
-    messages: _Array
-    stream: bool | None = None
-    max_tokens: Any = None  # of any type, here and below: what it may be is the engine's to judge
-    max_completion_tokens: Any = None
-    n: Any = None
-
-
-class _CompletionBody(msgspec.Struct, gc=False):
-    model: str
-    prompt: str | _Array
-    stream: bool | None = None
-    max_tokens: Any = None
-    n: Any = None
-    best_of: Any = None
-
-
-class _InputBody(msgspec.Struct, gc=False):
-    model: str
-    input: str | _Array
-    stream: bool | None = None
-    max_output_tokens: Any = None
-
-
-class _ChatLine(msgspec.Struct, gc=False):
-    custom_id: str
-    body: _ChatBody
-    method: str | None = None
-    url: str | None = None
-
-
-class _CompletionLine(msgspec.Struct, gc=False):
-    custom_id: str
-    body: _CompletionBody
-    method: str | None = None
-    url: str | None = None
-
-
-class _InputLine(msgspec.Struct, gc=False):
-    custom_id: str
-    body: _InputBody
-    method: str | None = None
-    url: str | None = None
-
-
-_Line = _ChatLine | _CompletionLine | _InputLine
-_LINE_TYPES: Final[dict[str, type[_Line]]] = {
-    "/v1/chat/completions": _ChatLine,
-    "/v1/completions": _CompletionLine,
-    "/v1/embeddings": _InputLine,
-    "/v1/responses": _InputLine,
-}
-
-
-_PROMPT_FIELDS: Final = {
-    "/v1/chat/completions": b"messages",
-    "/v1/completions": b"prompt",
-    "/v1/embeddings": b"input",
-    "/v1/responses": b"input",
-}
-
+_LINE_TYPES: Final = _line_types(is_strict=True)
+_LOOSE_LINE_TYPES: Final = _line_types(is_strict=False)
 
 _OUTPUT_BOUNDS: Final[dict[str, Callable[[Any], Any]]] = {
     "/v1/chat/completions": lambda body: body.max_completion_tokens or body.max_tokens,
@@ -124,15 +77,26 @@ _ANSWERS: Final[dict[str, Callable[[Any], tuple[Any, ...]]]] = {
 
 class _Share:
     """One model's requests so far: their plan records, the bounds that they name for their answers,
-    what estimates their tokens, and what their prompts begin with.
+    what estimates their tokens, what their prompts begin with, and which are too long for it.
     """
 
-    def __init__(self, token_model: TokenModel, prompt_field: bytes) -> None:
+    def __init__(
+        self, token_model: TokenModel, prompt_field: bytes, context_tokens: int | None
+    ) -> None:
         self.records = bytearray()
+        self.context_tokens = sys.maxsize if context_tokens is None else context_tokens
+        self.long_prompts = 0
+        self.longest: list[tuple[int, int]] = []  # the first few: line, tokens
         self.output_tokens = 0
         self.estimate = LineEstimator(token_model).estimate
         self.sketch = PrefixSketch(prompt_field)
         self._sketched = 0  # bytes of `records`
+
+    def note_long(self, line: int, tokens: int) -> None:
+        """A prompt that the model cannot take whole, by the estimate."""
+        self.long_prompts += 1
+        if len(self.longest) < limits.LONG_PROMPTS_KEPT:
+            self.longest.append((line, tokens))
 
     def look_at_prompts(self, data: bytes, data_offset: int) -> None:
         """Once for each block: the lines recorded since the last time lie in `data`."""
@@ -159,6 +123,10 @@ class Validator:
         self._rules = rules
         self._cutter = LineCutter(rules.line_bytes_max)
         self._decode = msgspec.json.Decoder(_LINE_TYPES[rules.endpoint]).decode
+        self._decode_loosely = msgspec.json.Decoder(_LOOSE_LINE_TYPES[rules.endpoint]).decode
+        self._may_wait = rules.endpoint == "/v1/responses" and rules.checks_fields
+        self._head = b""
+        self._format: FileFormat | None = None
         self._output_bound = _OUTPUT_BOUNDS[rules.endpoint]
         self._answers = _ANSWERS[rules.endpoint]
         self._custom_id_chars = rules.custom_id_chars
@@ -182,11 +150,20 @@ class Validator:
         Takes time and transient memory in proportion to the block: VALIDATE_BLOCK_BYTES is meant.
         """
         self.bytes_seen += len(block)
-        if block:
+        if len(self._head) < limits.FORMAT_HEAD_BYTES:
+            self._head = head_of(self._head, bytes(block[: limits.FORMAT_HEAD_BYTES]))
+            if len(self._head) == limits.FORMAT_HEAD_BYTES:
+                self._format = recognise(self._head)
+        if block and self._format is None:
             self._take(self._cutter.cut(bytes(block)))
 
     def finish(self) -> Plan | ValidationFailure:
         """The result; the last line may lack its ending. Call once, after the last block."""
+        if self._format is None and len(self._head) < limits.FORMAT_HEAD_BYTES:
+            self._format = recognise(self._head)
+        if (known := self._format) is not None:
+            error = LineError("invalid_file_format", known.message, known.line, None)
+            return ValidationFailure((error,), 1, known.line)
         self._take(self._cutter.finish())
         self._report_duplicates()
         if self._requests > self._rules.requests_max:
@@ -232,16 +209,21 @@ class Validator:
                 asked = [n for n in self._answers(line.body) if n.__class__ is int and n > 1]
                 share.output_tokens += min(bound * max(asked, default=1), limits.OUTPUT_TOKENS_MAX)
             tokens = share.estimate(raw, offset)
+            if tokens > share.context_tokens:
+                share.note_long(number, tokens)
             share.records += pack_record(number, offset, len(raw), tokens)
         self._custom_ids.add(custom_ids, numbers)
         for share in self._shares.values():
             share.look_at_prompts(self._cutter.data, self._cutter.data_offset)
 
-    def _read(self, raw: memoryview) -> _Line | None:
-        """The fast path: the line if it keeps every rule that one line can keep, save the model's;
-        else None."""
+    def _read(self, raw: memoryview) -> Any:
+        """The line if it keeps every rule that one line can keep, save the model's; else None."""
         try:
             line = self._decode(raw)
+        except msgspec.ValidationError:
+            line = self._read_loosely(raw)
+            if line is None:
+                return None
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return None
         if self._strict:
@@ -249,9 +231,31 @@ class Validator:
         else:
             addressed = line.url is None or line.url == self._endpoint
         acceptable = (
-            addressed and not line.body.stream and 0 < len(line.custom_id) <= self._custom_id_chars
+            addressed
+            and not line.body.stream
+            and not (self._may_wait and line.body.background)
+            and 0 < len(line.custom_id) <= self._custom_id_chars
         )
         return line if acceptable else None
+
+    def _read_loosely(self, raw: memoryview) -> Any:
+        """A line whose usual fields have odd values, if an engine may take them (body_fields)."""
+        try:
+            line = self._decode_loosely(raw)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return None
+        checked = self._rules.checks_fields and has_misfit(self._endpoint, line.body)
+        return None if checked else line
+
+    @property
+    def warnings(self) -> tuple[LineError, ...]:
+        """What a plan does not say and its submitter should know, by model."""
+        param = f"body.{PROMPT_FIELDS[self._endpoint]}"
+        return tuple(
+            LineError("context_exceeded", _too_long(model, share), share.longest[0][0], param)
+            for model, share in self._shares.items()
+            if share.long_prompts
+        )
 
     def _share_of(self, name: str) -> _Share | None:
         """Where requests that name this model go; None when it is not accepted."""
@@ -260,7 +264,9 @@ class Validator:
             share = self._shares.get(model)
             if share is None:
                 share = self._shares[model] = _Share(
-                    self._token_models.get(model, UNTAUGHT), _PROMPT_FIELDS[self._endpoint]
+                    self._token_models.get(model, UNTAUGHT),
+                    PROMPT_FIELDS[self._endpoint].encode(),
+                    self._rules.contexts.get(model),
                 )
             self._shares_by_name[name] = share
         return share
@@ -300,3 +306,16 @@ class Validator:
         self._total_errors += len(repeated) - int(np.count_nonzero(known))
         errors |= {line: duplicate(line) for line in repeated[: self._rules.errors_kept].tolist()}
         self._errors = [errors[line] for line in sorted(errors)]
+
+
+def _too_long(model: str, share: _Share) -> str:
+    """One sentence on the prompts that the model has no room for."""
+    first = share.longest[0]
+    lines = ", ".join(str(line) for line, _ in share.longest)
+    more = share.long_prompts - len(share.longest)
+    where = f"line {lines}" if share.long_prompts == 1 else f"lines {lines}"
+    return (
+        f"The prompt of {where}{f' and {more:,} more' if more else ''} is longer than the context"
+        f" of {model}, {share.context_tokens:,} tokens; that of line {first[0]} has about"
+        f" {first[1]:,}. Engines refuse such requests or cut them."
+    )

@@ -6,7 +6,7 @@ passed.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from types import MappingProxyType
 
@@ -19,7 +19,7 @@ from lowtide.core.catalogue import Catalogue
 from lowtide.core.estimate import estimate
 from lowtide.core.plan import Plan
 from lowtide.core.token_model import TokenModel
-from lowtide.core.validation import ValidationFailure, ValidationRules, Validator
+from lowtide.core.validation import LineError, ValidationFailure, ValidationRules, Validator
 from lowtide.loops.tasks import TaskRenewal, Wake, let_go
 from lowtide.ports.blobs import BlobNotFound, Blobs
 from lowtide.ports.clock import Clock
@@ -80,7 +80,7 @@ class ValidateLoop:
 
     async def _validate(self, lease: TaskLease) -> None:
         try:
-            result = await self._read(lease)
+            result, warnings = await self._read(lease)
         except BlobNotFound:
             gone = BatchError(
                 "file_not_found", "The input file's content is gone. Upload it again."
@@ -93,10 +93,14 @@ class ValidateLoop:
             case ValidationFailure():
                 await self._reject(lease, result)
             case Plan():
-                await self._plan(lease, result)
+                await self._plan(lease, result, warnings)
 
-    async def _read(self, lease: TaskLease) -> Plan | ValidationFailure | None:
-        """Feed the whole file; None when the lease was lost or the batch cancelled meanwhile."""
+    async def _read(
+        self, lease: TaskLease
+    ) -> tuple[Plan | ValidationFailure | None, Sequence[BatchError]]:
+        """Feed the whole file; the result, None when the lease was lost or the batch cancelled
+        meanwhile, and the warnings.
+        """
         batch = lease.batch
         bounds = await self._bounds_of(batch.project_id)
         validator = Validator(
@@ -106,6 +110,7 @@ class ValidateLoop:
                 models=self._catalogue.accepted,
                 requests_max=bounds.requests_per_batch,
                 line_bytes_max=self._defaults.line_bytes,
+                contexts=self._catalogue.contexts,
             ),
             self._token_models,
         )
@@ -113,8 +118,9 @@ class ValidateLoop:
         async for block in self._blobs.stream(lease.input_key):
             validator.feed(block)
             if not await renewal.still_ours():
-                return None
-        return validator.finish()
+                return None, ()
+        result = validator.finish()
+        return result, _as_stored(validator.warnings)
 
     @property
     def _defaults(self) -> Limits:
@@ -135,7 +141,7 @@ class ValidateLoop:
             return None
         return BatchError("spend_cap_exceeded", spend_cap_message(budget, asked_pico))
 
-    async def _plan(self, lease: TaskLease, plan: Plan) -> None:
+    async def _plan(self, lease: TaskLease, plan: Plan, warnings: Sequence[BatchError]) -> None:
         project_id = lease.batch.project_id
         if (refusal := await self._over_budget(project_id, plan)) is not None:
             await self._refuse(lease, refusal)
@@ -150,6 +156,7 @@ class ValidateLoop:
             models=plan.models,
             enqueued_tokens_max=bounds.enqueued_tokens_per_model,
             now=self._clock.now(),
+            warnings=warnings,
         )
         if isinstance(done, TokenLimitReached):
             await self._blobs.delete(plan_key)
@@ -165,9 +172,13 @@ class ValidateLoop:
         log.info("batch.failed", batch=lease.batch.id, code=error.code)
 
     async def _reject(self, lease: TaskLease, failure: ValidationFailure) -> None:
-        errors = [BatchError(e.code, e.message, e.line, e.param) for e in failure.errors]
+        errors = _as_stored(failure.errors)
         await self._store.reject(lease, errors, failure.total_errors, self._clock.now())
         log.info("batch.failed", batch=lease.batch.id, errors=failure.total_errors)
+
+
+def _as_stored(found: Sequence[LineError]) -> list[BatchError]:
+    return [BatchError(e.code, e.message, e.line, e.param) for e in found]
 
 
 def _token_limit_message(reached: TokenLimitReached) -> str:

@@ -249,9 +249,10 @@ class LifecycleStore(Protocol):
         models: Mapping[str, ModelShare],
         enqueued_tokens_max: int,
         now: datetime,
+        warnings: Sequence[BatchError] = (),
     ) -> TokenLimitReached | bool:
-        """Event `planned`: insert the chunks, set total. True when done, False when the lease is
-        lost.
+        """Event `planned`: insert the chunks, set total and warnings. True when done, False when
+        the lease is lost.
 
         Over all unfinished batches of the organisation, the unsettled estimated input tokens of
         each model stay within `enqueued_tokens_max`; else nothing changes and TokenLimitReached is

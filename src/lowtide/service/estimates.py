@@ -5,7 +5,7 @@ the validate loop does to the same file, so a clean estimate is a batch that pas
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Final
 
@@ -19,7 +19,7 @@ from lowtide.core.estimate import Estimate, estimate
 from lowtide.core.file import File
 from lowtide.core.plan import ModelShare, Plan
 from lowtide.core.token_model import TokenModel
-from lowtide.core.validation import ValidationFailure, ValidationRules, Validator
+from lowtide.core.validation import LineError, ValidationFailure, ValidationRules, Validator
 from lowtide.ports.blobs import Blobs
 from lowtide.service.limits import EffectiveLimits, LimitService
 
@@ -42,6 +42,7 @@ class DryRun(msgspec.Struct, frozen=True, kw_only=True):
     errors: tuple[BatchError, ...] = ()
     errors_total: int = 0
     exceeded: tuple[Exceeded, ...] = ()
+    warnings: tuple[BatchError, ...] = ()
 
 
 class EstimateService:
@@ -66,21 +67,20 @@ class EstimateService:
         """Validate and price. Raises BlobNotFound when the file's bytes are gone."""
         bounds = await self._allowance.of(project_id)
         async with self._places:
-            result = await self._read(file, endpoint, bounds)
+            result, warnings = await self._read(file, endpoint, bounds)
         if isinstance(result, ValidationFailure):
-            errors = tuple(BatchError(e.code, e.message, e.line, e.param) for e in result.errors)
-            return DryRun(errors=errors, errors_total=result.total_errors)
+            return DryRun(errors=_as_shown(result.errors), errors_total=result.total_errors)
         priced = estimate(result.models, self._catalogue.prices)
         exceeded = [
             *_tokens_exceeded(bounds, result.models),
             *await self._spend_exceeded(project_id, priced),
             *await self._rate_exceeded(project_id, bounds),
         ]
-        return DryRun(estimate=priced, exceeded=tuple(exceeded))
+        return DryRun(estimate=priced, exceeded=tuple(exceeded), warnings=_as_shown(warnings))
 
     async def _read(
         self, file: File, endpoint: str, bounds: EffectiveLimits
-    ) -> Plan | ValidationFailure:
+    ) -> tuple[Plan | ValidationFailure, Sequence[LineError]]:
         validator = Validator(
             ValidationRules(
                 endpoint=endpoint,
@@ -88,13 +88,15 @@ class EstimateService:
                 models=self._catalogue.accepted,
                 requests_max=bounds.requests_per_batch,
                 line_bytes_max=self._allowance.defaults.line_bytes,
+                contexts=self._catalogue.contexts,
             ),
             self._token_models,
         )
         async for block in self._blobs.stream(file.blob_key):
             validator.feed(block)
             await asyncio.sleep(0)  # others are served between two blocks
-        return validator.finish()
+        result = validator.finish()
+        return result, validator.warnings
 
     async def _spend_exceeded(self, project_id: str, priced: Estimate) -> list[Exceeded]:
         budget = await self._allowance.budget(project_id)
@@ -126,6 +128,10 @@ class EstimateService:
                 )
             ]
         return []
+
+
+def _as_shown(found: Sequence[LineError]) -> tuple[BatchError, ...]:
+    return tuple(BatchError(e.code, e.message, e.line, e.param) for e in found)
 
 
 def _tokens_exceeded(bounds: EffectiveLimits, models: Mapping[str, ModelShare]) -> list[Exceeded]:

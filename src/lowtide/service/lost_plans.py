@@ -94,6 +94,7 @@ class LostPlans:
             models={**self._accepted, **{chunk.model: chunk.model for chunk in found.chunks}},
             requests_max=_NO_BOUND,
             line_bytes_max=self._line_bytes_max,
+            checks_fields=False,
         )
         validator = Validator(rules)
         try:

@@ -67,6 +67,7 @@ class SqlLifecycle:
         models: Mapping[str, ModelShare],
         enqueued_tokens_max: int,
         now: datetime,
+        warnings: Sequence[BatchError] = (),
     ) -> TokenLimitReached | bool:
         total = _planned_total(chunks, models)
         async with self._db.write() as conn:
@@ -81,6 +82,7 @@ class SqlLifecycle:
             values = {
                 "plan_key": plan_key,
                 "total": total,
+                "warnings": tuple(warnings),
                 "model": next(iter(models)) if len(models) == 1 else None,
                 "paused_reason": None if owner.paused_at is None else SPEND_CAP,
             }

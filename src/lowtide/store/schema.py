@@ -222,6 +222,7 @@ batches = Table(
     _text("flex", nullable=True),  # made of single calls, which wait for it or ask for it
     _at("answered_at"),  # the create; None where code of an earlier schema marked it
     _added_count("unreported"),  # answers without usable usage
+    Column("warnings", Json(tuple[BatchError, ...]), nullable=False, server_default="[]"),
     CheckConstraint("completed + failed <= total", name="batches_counts"),
 )
 Index("batches_page", batches.c.project_id, batches.c.created_at, batches.c.id)

@@ -1,5 +1,6 @@
 """`lowtide validate`: the server's verdict offline, with tokens and prices."""
 
+import gzip
 import json
 from decimal import Decimal
 from pathlib import Path
@@ -40,6 +41,32 @@ def test_bad_lines_are_listed_with_place_and_reason(run_main: Run, tmp_path: Pat
     assert "line 3: duplicate_custom_id" in outcome.out
     assert "line 4: missing_required_parameter: Missing required parameter: 'body'" in outcome.out
     assert "3 errors" in outcome.out
+
+
+def test_a_file_of_another_kind_is_called_by_its_name(run_main: Run, tmp_path: Path) -> None:
+    path = tmp_path / "b.jsonl.gz"
+    path.write_bytes(gzip.compress(line("a").encode()))
+    outcome = run_main("validate", path)
+    assert outcome.code == exits.BATCH_FAILED
+    assert "line 1: invalid_file_format: The file is compressed with gzip" in outcome.out
+    assert "1 error;" in outcome.out
+    outcome = run_main("run", path, "-o", tmp_path / "out.jsonl", "--model", "demo")
+    assert outcome.code == exits.BATCH_FAILED
+    assert "compressed with gzip" in outcome.out
+
+
+def test_a_prompt_beyond_the_context_is_a_warning(run_main: Run, tmp_path: Path) -> None:
+    settings = SETTINGS.replace("input_price", "context_length = 100\ninput_price")
+    (tmp_path / "lowtide.toml").write_text(settings)
+    words = [{"role": "user", "content": "many words " * 200}]
+    path = write(tmp_path, line("a"), line("b", messages=words))
+    outcome = run_main("validate", path)
+    assert outcome.code == exits.DONE
+    assert "warning: context_exceeded: The prompt of line 2" in outcome.out
+    assert "Good:" in outcome.out
+    answer = json.loads(run_main("validate", path, "--json").out)
+    assert answer["valid"]
+    assert [warning["line"] for warning in answer["warnings"]] == [2]
 
 
 def test_good_lines_are_counted_by_model(run_main: Run, tmp_path: Path) -> None:

@@ -133,12 +133,44 @@ def test_the_smallest_request_has_tokens() -> None:
         b"{",
         b'{"custom_id":"a",}',
         json.dumps(make()).encode() + b" x",
-        json.dumps(make(body_temperature=float("nan"))).encode(),
     ],
 )
 def test_a_line_that_is_not_json(line: bytes) -> None:
     text = "This line is not parseable as valid JSON."
     assert only_error(line) == LineError("invalid_json_line", text, 1, None)
+
+
+def test_a_line_that_is_not_json_says_why_where_that_is_known() -> None:
+    line = json.dumps(make(body_temperature=float("nan"))).encode()
+    error = only_error(line)
+    assert error.code == "invalid_json_line"
+    place = line.index(b"NaN") + 1
+    assert error.message == (
+        f"This line is not parseable as valid JSON. NaN (byte {place} of the line) is no JSON"
+        " value: write null or a number."
+    )
+
+
+def test_half_a_character_is_called_so_and_not_bad_json() -> None:
+    error = only_error(make(body_user="cut \ud83d"))
+    assert error.code == "invalid_request"
+    assert "surrogate pair" in error.message
+    assert "\\ud83d (byte " in error.message
+
+
+def test_prompts_longer_than_a_known_context_are_a_warning_and_no_error() -> None:
+    long = [{"role": "user", "content": "many words " * 200}]
+    rules = ValidationRules(
+        endpoint=CHAT, dialect="openai", models={"m": "M", "n": "N"}, contexts={"M": 100}
+    )
+    validator = Validator(rules)
+    lines = [make("short"), *(make(f"{n}", body_messages=long) for n in range(7))]
+    validator.feed(data_of(*lines, make("other", body_model="n", body_messages=long)))
+    assert isinstance(validator.finish(), Plan)
+    (warning,) = validator.warnings
+    assert (warning.code, warning.line, warning.param) == ("context_exceeded", 2, "body.messages")
+    assert "lines 2, 3, 4, 5, 6 and 2 more" in warning.message
+    assert "context of M, 100 tokens" in warning.message
 
 
 def test_invalid_utf8_is_found_in_fields_that_nobody_reads() -> None:

@@ -33,7 +33,7 @@ class Validation:
             bench.store.lifecycle,
             bench.blobs,  # type: ignore[arg-type]
             bench.clock,
-            Catalogue([ModelEntry(id=MODEL, aliases=("short",))]),
+            Catalogue([ModelEntry(id=MODEL, aliases=("short",), context_length=200)]),
             Limits(enqueued_tokens_per_model=1000),
             self.woken.append,
         )
@@ -93,6 +93,28 @@ async def test_an_alias_is_the_model_it_stands_for(
     await bench.work_off()
     assert (await bench.see(batch)).counts.completed == 3
     assert all(b'"model":"test-model"' in call.body for call in bench.engine.calls)
+
+
+async def test_a_prompt_beyond_the_context_is_a_warning_of_a_batch_that_runs(
+    bench: WorkBench, validation: Validation
+) -> None:
+    long = lines(2).replace(b'"hi"', b'"' + b"many words " * 300 + b'"', 1)
+    batch = await validation.batch(long)
+    await validation.tick()
+    seen = await bench.see(batch)
+    assert seen.status == "in_progress"
+    assert [(w.code, w.line) for w in seen.warnings] == [("context_exceeded", 1)]
+
+
+async def test_a_file_of_another_kind_fails_with_one_error_that_names_it(
+    bench: WorkBench, validation: Validation
+) -> None:
+    batch = await validation.batch(b"custom_id,prompt\n" + b"1,hello\n" * 100)
+    await validation.tick()
+    seen = await bench.see(batch)
+    assert (seen.status, seen.errors_total) == ("failed", 1)
+    assert [error.code for error in seen.errors] == ["invalid_file_format"]
+    assert "CSV" in seen.errors[0].message
 
 
 async def test_a_bad_file_fails_with_its_bad_lines_and_costs_nothing(

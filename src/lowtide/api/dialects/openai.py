@@ -42,6 +42,7 @@ def batch(batch: Batch, progress: Progress, cost: Cost) -> dict[str, Any]:
         "endpoint": batch.endpoint,
         "model": batch.model,
         "errors": errors(batch.errors),
+        "warnings": errors(batch.warnings),
         "input_file_id": batch.input_file_id,
         "completion_window": window(batch.completion_window_s),
         "status": STATUSES[batch.status],

@@ -55,6 +55,7 @@ def batch(batch: Batch, progress: Progress, cost: Cost) -> dict[str, Any]:
         "usage": openai.usage(batch.usage),
         "cost": money.cost(cost),
         "errors": openai.errors(batch.errors),
+        "warnings": openai.errors(batch.warnings),
         "metadata": dict(batch.metadata),
         "priority": batch.priority,
         "stage": progress.stage,

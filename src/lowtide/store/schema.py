@@ -53,13 +53,9 @@ def _text(name: str, **rest: Any) -> Column[str]:
     return Column(name, WORD, nullable=rest.pop("nullable", False), **rest)
 
 
-def _count(name: str) -> Column[int]:
-    return Column(name, BigInteger, nullable=False)
-
-
-def _added_count(name: str) -> Column[int]:
-    """A column that code of an earlier schema does not fill."""
-    return Column(name, BigInteger, nullable=False, server_default="0")
+def _count(name: str, default: str | None = None) -> Column[int]:
+    """With `default`: code of an earlier schema does not fill it."""
+    return Column(name, BigInteger, nullable=False, server_default=default)
 
 
 def _at(name: str, *, nullable: bool = True) -> Column[Any]:
@@ -221,7 +217,7 @@ batches = Table(
     Column("cost", Json(Cost)),  # the running sum of the batch's ledger entries
     _text("flex", nullable=True),  # made of single calls, which wait for it or ask for it
     _at("answered_at"),  # the create; None where code of an earlier schema marked it
-    _added_count("unreported"),  # answers without usable usage
+    _count("unreported", "0"),  # answers without usable usage
     Column("warnings", Json(tuple[BatchError, ...]), nullable=False, server_default="[]"),
     CheckConstraint("completed + failed <= total", name="batches_counts"),
 )
@@ -267,7 +263,7 @@ batch_models = Table(
     _count("output_tokens"),
     _count("reasoning_tokens"),
     Column("planned_cost", Float),  # the sum of its chunks' costs
-    _added_count("unreported"),
+    _count("unreported", "0"),
     CheckConstraint("completed + failed <= requests", name="batch_models_counts"),
 )
 
@@ -372,7 +368,7 @@ ledger = Table(
     _count("batch_output"),
     _text("discount"),  # decimal digits, exact
     _count("charge_pico"),
-    _added_count("unreported"),
+    _count("unreported", "0"),
 )
 Index("ledger_of", ledger.c.organization_id, ledger.c.at)
 

@@ -8,7 +8,6 @@ is bounded by the plan, the kept errors, one partial line, and for each request 
 most of what its custom_id and its prompt begin with.
 """
 
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from operator import attrgetter
 from types import MappingProxyType
@@ -38,6 +37,7 @@ from lowtide.core.token_sampling import LineEstimator
 __all__ = ["Dialect", "LineError", "ValidationFailure", "ValidationRules", "Validator"]
 
 _BLANK: Final = b" \t\r"
+_ENDLESS: Final = 1 << 62  # tokens: of a context that is not known
 
 
 class ValidationFailure(msgspec.Struct, frozen=True):
@@ -84,7 +84,7 @@ class _Share:
         self, token_model: TokenModel, prompt_field: bytes, context_tokens: int | None
     ) -> None:
         self.records = bytearray()
-        self.context_tokens = sys.maxsize if context_tokens is None else context_tokens
+        self.context_tokens = _ENDLESS if context_tokens is None else context_tokens
         self.long_prompts = 0
         self.longest: list[tuple[int, int]] = []  # the first few: line, tokens
         self.output_tokens = 0

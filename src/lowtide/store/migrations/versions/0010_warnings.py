@@ -1,13 +1,13 @@
 """Warnings of validation: what stops nothing, and a submitter should know.
 
-Only an addition: code of 0008 beside this one plans batches without warnings.
+Only an addition: code of 0009 beside this one plans batches without warnings.
 """
 
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0009"
-down_revision = "0008"
+revision = "0010"
+down_revision = "0009"
 
 
 def upgrade() -> None:

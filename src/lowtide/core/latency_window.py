@@ -37,11 +37,11 @@ class Level(msgspec.Struct, frozen=True):
 
     @property
     def needed(self) -> int:
-        """Answers that a refusal takes: more where they scatter, and two rounds at least, because
+        """Answers that a refusal takes: more where they scatter, and three rounds at least, because
         the first calls of a wider window wait for fewer than those after them.
         """
         scattered = min(limits.LEARN_ANSWERS_MAX, int(self.spread / limits.LEARN_VARIANCE))
-        return max(limits.LEARN_ANSWERS, 2 * self.width, scattered)
+        return max(limits.LEARN_ANSWERS, 3 * self.width, scattered)
 
     def gain_over(self, narrow: "Level") -> float:
         """How much of the throughput that so many more calls could bring they do bring: 1 where all
@@ -75,6 +75,8 @@ class LatencyWindow:
         self._hold_s = limits.LEARN_HOLD_S
         self._try_at_s = float("-inf")
         self._held = 0  # answers since the width was settled
+        self.rests_until_s = float("-inf")
+        """No answer needs to be handed over before."""
         self._cut_at_s = float("-inf")
         self._was_cut = False
         self._latency_s = 0.0  # of the last measure
@@ -108,6 +110,13 @@ class LatencyWindow:
             return
         self._cut_at_s, self._was_cut = now_s, True
         self._settle_at(max(1, self.width // 2), None, now_s)
+
+    def only_refused(self, now_s: float) -> None:
+        """Nothing but refusals of requests came of late. They are quick and say nothing of what the
+        engine can compute, so they widen the window a little and are no measure of it.
+        """
+        if self.width < min(limits.LEARN_REFUSED_MAX, self.width_max):
+            self._settle_at(min(self.width_max, limits.LEARN_STEP * self.width), None, now_s)
 
     # -- inside ------------------------------------------------------------------------------------
 
@@ -180,8 +189,9 @@ class LatencyWindow:
         self._held += level.answers
         is_due = now_s >= self._try_at_s and self._held >= limits.LEARN_HOLD_ANSWERS
         is_faster = level.speed >= limits.LEARN_CHANGED * known.speed
-        is_slower = level.speed * limits.LEARN_CHANGED <= known.speed
         is_harmless = level.latency_s <= limits.LEARN_HARMLESS_S
+        is_quick = level.latency_s <= limits.LEARN_QUICK_S
+        is_slower = level.speed * limits.LEARN_CHANGED <= known.speed and not is_quick
         if (is_slower or self._base is None) and not is_harmless and self.width > 2:
             self._narrow(level, now_s)
         elif self.width < self.width_max and (is_faster or is_harmless or is_due):
@@ -190,6 +200,7 @@ class LatencyWindow:
         else:
             self._base = known
             self._begin(now_s, level.needed)
+            self.rests_until_s = now_s + (limits.LEARN_REST_S if is_quick else 0.0)
 
     def _widen(
         self, level: Level, now_s: float, step: int, wanted: int = 0, *, is_due: bool = False
@@ -223,6 +234,7 @@ class LatencyWindow:
         """A new measure, of the calls sent from now on."""
         # A burst of answers is a burst of new calls: those a moment ago count as sent just now.
         self._since_s, self._wanted = since_s - 0.1 * self._latency_s, wanted
+        self.rests_until_s = since_s
         self._answers = 0
         self._work = self._call_s = self._each_s = self._each_squared = 0.0
 

@@ -60,8 +60,11 @@ class Replica:
         """This replica's share of what is left, once the queue behind it is empty."""
         self.learns = False
         self._goes_by_answers = False
+        self._refused = 0  # answers in a row that taught nothing
         self._spares_long = spares_long
         self._unrefused = float(window)
+        self.places = window
+        """Calls that may be in flight now: the window in whole calls, or this replica's share."""
         self.resize(float("-inf"))
         self.in_flight = 0
         self.alone = False
@@ -93,7 +96,7 @@ class Replica:
 
     def has_room(self, now_s: float) -> bool:
         """Whether one more request may be sent."""
-        free = not self.alone and self.in_flight < self._places
+        free = not self.alone and self.in_flight < self.places
         return free and self.takes_calls(now_s)
 
     def takes_prompt(self, tokens: int, now_s: float) -> bool:
@@ -162,14 +165,9 @@ class Replica:
         self._goes_by_answers = self.learned is not None and not self._is_told
         if self.learned is not None and self._goes_by_answers:
             self.window = min(self.window, float(self.learned.width))
-        self._places = int(self.window)
+        self.places = int(self.window)
         if self.guided is not None:
-            self._places = min(self._places, self.guided)
-
-    @property
-    def places(self) -> int:
-        """Calls that may be in flight now."""
-        return self._places
+            self.places = min(self.places, self.guided)
 
     @property
     def bound(self) -> Bound:
@@ -230,7 +228,11 @@ class Replica:
 
     @property
     def holds(self) -> float:
-        """Calls that the replica is taken to hold: the operator's bound, if it is one at all."""
+        """Calls that the replica is taken to hold: what was learned from its answers, else the
+        operator's bound, if it is one at all.
+        """
+        if self._goes_by_answers and self.learned is not None and self.learned.phase == "steady":
+            return self.window
         is_bound = self.window_max < limits.WINDOW_MAX
         return self.window_max if is_bound else max(float(limits.WINDOW_DEFAULT), self.window)
 
@@ -272,6 +274,11 @@ class Replica:
         self.throttled_since_s = None
         self._is_starting = False
         self.timeouts.answered_at_s = now_s
+        self._refused += 1
+        if self._refused >= limits.LEARN_ANSWERS and self.learned and self._goes_by_answers:
+            self._refused = 0
+            self.learned.only_refused(now_s)
+            self.resize(now_s)
         self.budget.earn()
         self._pause_s = limits.THROTTLE_PAUSE_S
         if self._unrefused < self.window_max:
@@ -283,9 +290,11 @@ class Replica:
         """A call that was sent then has succeeded and ended: what windows and the guard go by.
         `tokens` is its prompt as estimated.
         """
-        self.timeouts.succeeded(tokens, sent_at_s)
+        if self.timeouts.was_any:
+            self.timeouts.succeeded(tokens, sent_at_s)
+        self._refused = 0
         learned = self.learned
-        if learned is not None and self._goes_by_answers:
+        if learned is not None and self._goes_by_answers and now_s >= learned.rests_until_s:
             width = learned.width
             learned.answered(sent_at_s, now_s, work_of(usage), self.in_flight + 1)
             if learned.width != width:
@@ -301,6 +310,7 @@ class Replica:
         """A call waited behind our own ones until its time was up: fewer at a time. All that were
         sent before a cut are late for the same reason, so they count once.
         """
+        self.timeouts.was_any = True
         if self.learned is not None and self._goes_by_answers:
             self.learned.timed_out(sent_at_s, now_s)
         elif sent_at_s >= self._cut_at_s:

@@ -18,6 +18,8 @@ class TimeoutBlame:
     """What one replica's calls say about a time-out of one of them."""
 
     def __init__(self) -> None:
+        self.was_any = False
+        """Whether a call timed out in company: from then on `succeeded` is to be told."""
         self.crowded_at_s = float("-inf")
         """When a call was last sent while another one was in flight, or a live call came."""
         self.answered_at_s = float("-inf")

@@ -4,6 +4,7 @@ import random
 from itertools import pairwise
 
 import pytest
+from tests.unit.core import dispatch_desk
 from tests.unit.core.queue_models import Engine, batching, loading, servers, shared, unlimited
 
 from lowtide import limits
@@ -144,3 +145,24 @@ def test_refusals_are_tried_again_later_and_later() -> None:
     assert len(tries) >= 3
     assert gaps == sorted(gaps)
     assert max(gaps) <= limits.LEARN_HOLD_S_MAX + 100.0
+
+
+def test_a_bad_file_does_not_crawl_and_leaves_a_serial_engine_narrow() -> None:
+    engine = Engine(servers(1))
+    core, one = engine.core, engine.replica
+    dispatch_desk.add(core, 128, "bad")
+    for n in range(128):
+        request = core.take(one, 0.05 * n)
+        assert request is not None
+        core.settle(request, one, dispatch_desk.REFUSED, 0.05 * (n + 1), 0.5)
+    assert one.window == limits.LEARN_REFUSED_MAX
+    engine.now_s = 10.0
+    run = engine.work(200)
+    assert run.window <= 2
+
+
+def test_the_live_door_takes_a_learned_replica_to_hold_what_was_learned() -> None:
+    engine = Engine(servers(1))
+    assert engine.replica.holds == 64
+    engine.work(100)
+    assert engine.replica.holds == 2

@@ -216,6 +216,7 @@ WINDOW_DEFAULT: Final = 64  # of an engine that tells nothing about itself
 WINDOW_MAX: Final = 4096
 
 # ---- the window of an engine without metrics, learned from its answers ----
+LEARN_START: Final = 1  # what every engine takes
 LEARN_STEP: Final = 2  # times the window after a round of answers that were no slower
 LEARN_STEP_QUICK: Final = 4  # the same where answers come within LEARN_QUICK_S
 LEARN_QUICK_S: Final = 0.25  # so short a queue, fourfold, harms neither live calls nor time-outs

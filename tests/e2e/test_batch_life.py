@@ -29,6 +29,8 @@ from lowtide.testing.patience import PATIENCE_S
 from lowtide.testing.scripted_engine import Answer, Cut, chunked, completion, reply, throttled
 from lowtide.wiring import application
 
+pytestmark = pytest.mark.usefixtures("full_window")
+
 HANG: Answer = (Cut.HANG,)
 REFUSAL: Answer = (reply({"error": {"message": "too long", "type": "invalid_request_error"}}, 400),)
 

@@ -14,6 +14,8 @@ from lowtide.core.tenancy import DEFAULT_ORGANIZATION, OrganizationLimits
 from lowtide.testing.patience import PATIENCE_S
 from lowtide.testing.scripted_engine import Answer, Cut, reply
 
+pytestmark = pytest.mark.usefixtures("full_window")
+
 
 def rule(text: str, _: int) -> Answer | None:
     """Some texts hang, some are refused."""

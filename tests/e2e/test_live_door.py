@@ -16,6 +16,8 @@ from lowtide.config import Limits, Server, Settings
 from lowtide.testing.scripted_engine import Answer, Cut
 from lowtide.wiring import EmbeddedModel, open_application
 
+pytestmark = pytest.mark.usefixtures("full_window")
+
 WINDOW = 4
 CALLS = 5  # a minute: slow enough that none comes back while a test uses them up
 TOKENS = 2_000

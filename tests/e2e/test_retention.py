@@ -20,6 +20,8 @@ from lowtide.loops.housekeeping import SweepLoop
 from lowtide.testing.scripted_engine import completion, reply
 from lowtide.wiring import application
 
+pytestmark = pytest.mark.usefixtures("full_window")
+
 HOUR = timedelta(hours=1)
 LINES = 120
 

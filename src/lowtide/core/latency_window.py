@@ -62,7 +62,11 @@ class LatencyWindow:
     """The window of one replica. Call `answered` for each success."""
 
     def __init__(
-        self, width_max: int, *, timeout_s: float = limits.ATTEMPT_TIMEOUT_S, width: int = 1
+        self,
+        width_max: int,
+        *,
+        timeout_s: float = limits.ATTEMPT_TIMEOUT_S,
+        width: int = limits.LEARN_START,
     ) -> None:
         """`timeout_s` is what one call may take: no window is tried in which a call of the usual
         length would wait for as long behind our other calls.

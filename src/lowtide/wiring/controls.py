@@ -43,7 +43,7 @@ def replica_of(
         other.relaxed and served <= set(other.models) for other in pool
     )
     learned_max = limits.WINDOW_DEFAULT if settings.window is None else bound
-    learned = LatencyWindow(learned_max, timeout_s=timeout_s)
+    learned = LatencyWindow(learned_max, timeout_s=timeout_s, width=limits.LEARN_START)
     replica = Replica(
         url, models, bound, controller=controller, learned=learned, spares_long=spares_long
     )

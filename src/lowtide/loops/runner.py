@@ -1,7 +1,8 @@
 """The endless part of every loop, written once: wait, tick, back off after a failure, wake early.
 
-`Loops` owns one TaskGroup and thereby every task of the process. A loop that fails is logged and
-tried again; nothing a loop does can end the others. Called by wiring alone.
+`Loops` owns one TaskGroup and thereby every task of the process. A loop that fails is logged (how
+often, core/failures.py says) and tried again; nothing a loop does can end the others. Called by
+wiring alone.
 """
 
 import asyncio
@@ -13,7 +14,10 @@ from typing import Protocol, Self
 import structlog
 
 from lowtide import limits
+from lowtide.core.failures import Failures
+from lowtide.ports.blobs import BlobError
 from lowtide.ports.clock import Clock
+from lowtide.ports.store import StoreError
 
 log = structlog.get_logger(__name__)
 
@@ -30,9 +34,10 @@ class Loop(Protocol):
 
 
 class _Runner:
-    def __init__(self, loop: Loop, clock: Clock) -> None:
+    def __init__(self, loop: Loop, clock: Clock, troubles: Failures) -> None:
         self._loop = loop
         self._clock = clock
+        self._troubles = troubles
         self._woken = asyncio.Event()
         self._failures = 0
         self._finishing = False
@@ -62,19 +67,41 @@ class _Runner:
                 raise asyncio.CancelledError from error
             self._failures += 1
             delay_s = min(limits.LOOP_BACKOFF_S_MAX, 0.1 * 2.0 ** min(self._failures, 16))
+            self._tell_failure(error, delay_s)
+            await self._clock.sleep(delay_s)
+            return 0.0
+        if self._failures:
+            self._failures = 0
+            self._tell_recovery()
+        if again_at is None:
+            return None
+        return max(0.0, (again_at - self._clock.now()).total_seconds())
+
+    def _tell_failure(self, error: Exception, delay_s: float) -> None:
+        kind = _kind_of(error, self._loop.name)
+        line = self._troubles.failed(self._loop.name, kind, self._clock.monotonic())
+        if line is not None:
             log.warning(
                 "loop.failed",
                 loop=self._loop.name,
                 error=f"{type(error).__name__}: {error}",
                 retry_in_s=round(delay_s, 1),
-                exc_info=self._failures == 1,
+                failing=list(line.loops),
+                failures=line.failures,
+                for_s=round(line.for_s),
+                exc_info=line.is_first,
             )
-            await self._clock.sleep(delay_s)
-            return 0.0
-        self._failures = 0
-        if again_at is None:
-            return None
-        return max(0.0, (again_at - self._clock.now()).total_seconds())
+
+    def _tell_recovery(self) -> None:
+        line = self._troubles.worked(self._loop.name, self._clock.monotonic())
+        if line is not None:
+            log.info(
+                "loop.recovered",
+                after=line.kind,
+                loops=list(line.loops),
+                failures=line.failures,
+                for_s=round(line.for_s),
+            )
 
     async def _wait(self, delay_s: float | None) -> None:
         if delay_s is not None and delay_s <= 0:
@@ -87,11 +114,20 @@ class _Runner:
             pass
 
 
+def _kind_of(error: Exception, loop: str) -> str:
+    """What is shared fails for all loops at once, and is one trouble; anything else is a loop's."""
+    name = type(error).__name__
+    return name if isinstance(error, StoreError | BlobError) else f"{name} of {loop}"
+
+
 class Loops:
     """All loops of a process, started together and ended together."""
 
     def __init__(self, loops: Sequence[Loop], clock: Clock) -> None:
-        self._runners: Mapping[str, _Runner] = {loop.name: _Runner(loop, clock) for loop in loops}
+        troubles = Failures()
+        self._runners: Mapping[str, _Runner] = {
+            loop.name: _Runner(loop, clock, troubles) for loop in loops
+        }
         self._group = asyncio.TaskGroup()
         self._tasks: dict[str, asyncio.Task[None]] = {}
 

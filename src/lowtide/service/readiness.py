@@ -3,7 +3,8 @@ takes writes, and nobody has told it to stop.
 
 `GET /ready` asks; load balancers and Kubernetes do so every few seconds, and anybody may. So one
 look at the storage serves whoever asks within `limits.READY_FRESH_S`, and what is told names no
-address. Engines do not count: a batch waits for those without any harm.
+address; the log says the reason once, and later that the storage is back. Engines do not count: a
+batch waits for those without any harm.
 """
 
 import asyncio
@@ -42,7 +43,7 @@ class Readiness:
         self._clock = clock
         self._turn = asyncio.Lock()
         self._looked_at_s: float | None = None
-        self._missing: tuple[str, ...] = ()
+        self._missing: dict[str, str] = {}
         self._is_draining = False
 
     def begin_drain(self) -> None:
@@ -58,7 +59,7 @@ class Readiness:
                 await self._look()
                 self._looked_at_s = self._clock.monotonic()
         if self._missing:
-            raise LowtideError("storage_unavailable", " ".join(self._missing))
+            raise LowtideError("storage_unavailable", " ".join(self._missing.values()))
 
     def _is_stale(self) -> bool:
         at = self._looked_at_s
@@ -69,24 +70,28 @@ class Readiness:
             _missing("database", self._ask_database()),
             _missing("object store", self._blobs.size(_NOWHERE)),
         )
-        self._missing = tuple(words for words in found if words is not None)
+        missing = {name: trouble for name, trouble in found if trouble is not None}
+        for name in sorted(missing.keys() - self._missing.keys()):
+            log.warning("storage.missing", what=name, reason=missing[name][1])
+        for name in sorted(self._missing.keys() - missing.keys()):
+            log.info("storage.back", what=name)
+        self._missing = {name: words for name, (words, _) in missing.items()}
 
     async def _ask_database(self) -> None:
         await self._files.get(DEFAULT_PROJECT, _NOWHERE)
         await self._check_writable()
 
 
-async def _missing(name: str, answer: Awaitable[object]) -> str | None:
-    """A sentence, if no good answer came within `limits.READY_CHECK_S`; the log has the reason."""
+async def _missing(name: str, answer: Awaitable[object]) -> tuple[str, tuple[str, str] | None]:
+    """The name; with a sentence for all and the reason for the log, if no good answer came within
+    `limits.READY_CHECK_S`."""
     try:
         async with asyncio.timeout(limits.READY_CHECK_S):
             await answer
     except BlobNotFound:
-        return None
+        return name, None
     except StoreReadOnly as error:
-        log.warning("storage.missing", what=name, reason=str(error))
-        return f"The {name} takes no writes."
+        return name, (f"The {name} takes no writes.", str(error))
     except (StoreError, BlobError, TimeoutError) as error:
-        log.warning("storage.missing", what=name, reason=str(error) or type(error).__name__)
-        return f"No answer from the {name}."
-    return None
+        return name, (f"No answer from the {name}.", str(error) or type(error).__name__)
+    return name, None

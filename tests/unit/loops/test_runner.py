@@ -5,6 +5,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 
 import pytest
+import structlog
 
 from lowtide import limits
 from lowtide.loops.runner import Loops
@@ -244,3 +245,31 @@ async def test_a_tick_that_does_not_end_is_waited_for_no_longer_than_said() -> N
         await stuck.saw(1)
         async with asyncio.timeout(PATIENCE_S):
             await loops.finish("a", within_s=0.01)
+
+
+async def test_loops_that_fail_together_are_told_in_one_line_and_so_is_that_they_work_again() -> (
+    None
+):
+    clock = ManualClock()
+    away = True
+
+    def behave(_: int, __: datetime) -> None:
+        if away:
+            raise StoreUnavailable("the database is away")
+
+    loops = [Counting(name, behave) for name in ("a", "b", "c")]
+    with structlog.testing.capture_logs() as lines:
+        async with Loops(loops, clock):
+            for ticks in range(1, 20):
+                for loop in loops:
+                    await loop.saw(ticks)
+                away = ticks < 19
+                clock.advance(await _until_asleep(clock))
+            for loop in loops:
+                await loop.saw(20)
+            for _ in range(10):
+                await asyncio.sleep(0)
+    assert [line["event"] for line in lines] == ["loop.failed", "loop.recovered"]
+    assert lines[0]["error"] == "StoreUnavailable: the database is away"
+    assert lines[1]["loops"] == ["a", "b", "c"]
+    assert lines[1]["failures"] == 3 * 19

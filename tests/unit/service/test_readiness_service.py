@@ -71,6 +71,23 @@ async def test_a_database_that_takes_no_writes_is_told_as_that(places: Places) -
     )
 
 
+async def test_storage_that_stays_away_is_logged_once_and_once_when_it_is_back(
+    places: Places, clock: HandClock
+) -> None:
+    with structlog.testing.capture_logs() as logs:
+        for _ in range(20):
+            places.files.fail("get", StoreUnavailable("gone"))
+            await refusal(places.readiness)
+            clock.advance(limits.READY_FRESH_S)
+        await places.readiness.check()
+        clock.advance(limits.READY_FRESH_S)
+        await places.readiness.check()
+    assert [(log["event"], log["what"]) for log in logs] == [
+        ("storage.missing", "database"),
+        ("storage.back", "database"),
+    ]
+
+
 async def test_storage_that_hangs_is_not_waited_for(
     places: Places, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -123,7 +123,7 @@ ETA_SETTLED_MIN: Final = 5  # results before an estimate is given ...
 ETA_SHARE_MIN: Final = 0.01  # ... or this share of the batch, whichever comes first
 ETA_ELAPSED_S_MIN: Final = 5.0  # the first beat brings a lump; over less time the rate is noise
 ERRORS_IN_LIST: Final = 10  # of each batch in a list; retrieving it shows all that were kept
-VALIDATION_PATIENCE_S: Final = 60.0  # 100 MB validate in seconds; after this something is wrong
+VALIDATION_PATIENCE_S: Final = 10.0  # 100 MB validate in seconds; after this one wonders why not
 
 # ---- streams and memory ----
 STREAM_BLOCK_BYTES: Final = 256 * KIB  # one read or write of a file in flight; bounds server memory
@@ -388,6 +388,27 @@ BACKUP_ROUNDS_MAX: Final = 5  # over what the sweep took meanwhile; each is shor
 CARE_TRIES_MAX: Final = 3  # of a repair that a beat came before
 ORPHANS_DOUBTED_MAX: Final = 100_000  # keys remembered meanwhile, some 10 MB; more wait an hour
 FILE_TTL_S: Final = 30 * 24 * 3600
+
+# ---- what is seen of a running system ----
+REPORT_TICK_S: Final = 1.0  # how soon a change of a replica's state is logged and written
+REPORT_S: Final = 10.0  # between two reports of a worker that have nothing new
+REPORT_TTL_S: Final = 30.0  # then a worker is told as gone: three reports missed
+REPORT_KEEP_S: Final = 24 * 3600.0  # what a worker that died said last; a day to look for why
+REPORT_REPLICAS_MAX: Final = 1_000  # in a report, some 300 bytes each
+REPORT_MODELS_MAX: Final = 200  # of one replica in a report; adapters come by the hundred
+REPORT_BATCHES_MAX: Final = 200  # in a report; a worker holds chunks of far fewer
+REPORT_TEXT_CHARS_MAX: Final = 500  # of a reason: an HTML page is not one
+REASONS_JOINED_MAX: Final = 3  # of a model's replicas, in one sentence
+STANDING_FRESH_S: Final = 1.0  # whoever asks sooner hears of the same look at the reports
+BATCH_STILL_S: Final = 30.0  # nothing of a batch settled: it waits, and its reason is told
+BATCH_FAILURES_SPAN_S: Final = 60.0  # failed attempts of a batch that are told as its own fault
+BATCH_FAILURES_MIN: Final = 3  # fewer in that span are the noise of any engine
+REJECTED_LINE_S: Final = 60.0  # between two log lines about lines of one batch with one code
+REJECTED_CODES_MAX: Final = 20  # of one batch; an engine may make them up
+REPLICA_LINE_S: Final = 60.0  # per replica, on average, between log lines about its changes
+REPLICA_LINES_BURST: Final = 6  # ... and so many at once: lost, back, and twice again
+LINE_BOUND_KEYS_MAX: Final = 2_000  # things that log lines are counted for, some 200 bytes each
+REPLICA_LOST_S: Final = 5.0  # out for so long is lost; a restart of a connection pool is not
 
 # ---- the database ----
 STORE_BUSY_TIMEOUT_S: Final = 5.0  # wait for another process's write; a beat takes milliseconds

@@ -14,9 +14,9 @@ import structlog
 from lowtide import limits
 from lowtide.core.batch import error_file_id, output_file_id
 from lowtide.loops.tasks import TaskRenewal, let_go
-from lowtide.ports.blobs import Blobs
+from lowtide.ports.blobs import BlobError, Blobs
 from lowtide.ports.clock import Clock
-from lowtide.ports.store import LifecycleStore, ResultStore, TaskLease
+from lowtide.ports.store import LifecycleStore, ResultStore, StoreError, TaskLease
 from lowtide.service.assembly import Assembly
 
 log = structlog.get_logger(__name__)
@@ -43,6 +43,8 @@ class AssembleLoop:
         self._blobs = blobs
         self._clock = clock
         self._lease_ttl_s = lease_ttl_s
+        self.trouble: str | None = None
+        """Why the last files could not be written; None when they were."""
 
     async def tick(self, now: datetime) -> datetime | None:
         lease = await self._store.claim_assembly(self._worker_id, now, self._lease_ttl_s)
@@ -51,8 +53,11 @@ class AssembleLoop:
         try:
             await self._assemble(lease)
         except BaseException as error:
+            if isinstance(error, BlobError | StoreError):
+                self.trouble = str(error)
             await asyncio.shield(let_go(self._store, lease, self._clock, error))
             raise
+        self.trouble = None
         return now
 
     async def _assemble(self, lease: TaskLease) -> None:

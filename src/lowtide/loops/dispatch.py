@@ -19,13 +19,15 @@ import msgspec
 import structlog
 
 from lowtide import limits
+from lowtide.core.batch_watch import BatchWatch
 from lowtide.core.chunk import ChunkKey
 from lowtide.core.dispatch import Dispatch
-from lowtide.core.outcome import Outcome
+from lowtide.core.outcome import Failed, Outcome, Rejected, Succeeded
 from lowtide.core.request import ChunkRun, Request, prompt_read
 from lowtide.core.scope import Scope
 from lowtide.core.segment import Slice
-from lowtide.core.verdict import Finish
+from lowtide.core.tally import Tallies, Tally
+from lowtide.core.verdict import Decision, Finish
 from lowtide.loops.attempt import Upstream, attempt, attempt_trial, render
 from lowtide.loops.commit import Committer, Leases
 from lowtide.loops.leasing import Leasing
@@ -81,6 +83,8 @@ class Dispatcher:
         self._uncommitted: dict[ChunkKey, int] = {}
         self._released: list[tuple[ChunkKey, int]] = []
         self._draining = False
+        self.tallies = Tallies()
+        self.batch_watch = BatchWatch()
         self.wake: Callable[[], None] = lambda: None
 
     def announce(self) -> None:
@@ -159,6 +163,11 @@ class Dispatcher:
     # -- Holdings: what the committer asks and tells
     # -------------------------------------------------
 
+    @property
+    def leased_batches(self) -> frozenset[str]:
+        """The batches that this worker has chunks of."""
+        return frozenset(key.batch_id for key in self._core.runs)
+
     def held(self) -> tuple[tuple[ChunkKey, int], ...]:
         return tuple((run.key, run.lease.token) for run in self._core.runs.values())
 
@@ -167,7 +176,9 @@ class Dispatcher:
         return (*released, *self._leasing.take_unread())
 
     def committed(self, receipt: BeatReceipt, slices: tuple[Slice, ...], shown: Leases) -> None:
+        now_s = self._clock.monotonic()
         for piece in slices:
+            self.batch_watch.settled(piece.key.batch_id, now_s)
             if piece.key in self._uncommitted:
                 self._uncommitted[piece.key] -= piece.count
         for key, token in shown:
@@ -265,6 +276,8 @@ class Dispatcher:
         if upstream.replica.places > places:
             self.wake()  # the window grew: more may be sent at once
         run = request.run
+        if not isinstance(outcome, Succeeded):
+            self._note_failure(upstream, request, outcome, decision, now_s)
         if not isinstance(decision, Finish):
             self.wake()  # a retry has a time of its own
         elif self._core.runs.get(run.key) is run:
@@ -273,12 +286,35 @@ class Dispatcher:
             self._committer.add(run.key, run.lease.token, finished)
             self._leasing.count_finished()
             if finished.ok:
+                self._tally(upstream, run).add_success(finished.usage)
                 tokens = finished.usage.input_tokens
                 self._on_answer(run.lease.model, request.data, tokens, now_s)
             if run.unfinished == 0 and not any(r.unfinished for r in self._core.runs.values()):
                 self._committer.wake()  # nothing is left to wait for: no need to sit out the beat
         if self._leasing.is_low(run.lease.model, now_s):
             self.wake()
+
+    def _tally(self, upstream: Upstream, run: ChunkRun) -> Tally:
+        return self.tallies.of(upstream.replica.name, run.lease.model)
+
+    def _note_failure(
+        self,
+        upstream: Upstream,
+        request: Request,
+        outcome: Outcome,
+        decision: Decision,
+        now_s: float,
+    ) -> None:
+        """Count what is no good answer, and remember whose request it was."""
+        is_retried = not isinstance(decision, Finish)
+        run = request.run
+        self._tally(upstream, run).add_failure(outcome, is_retried=is_retried)
+        if isinstance(outcome, Failed) and is_retried:
+            self.batch_watch.failed(run.key.batch_id, f"{outcome.kind}: {outcome.detail}", now_s)
+        elif isinstance(decision, Finish) and isinstance(decision.outcome, Rejected):
+            final = decision.outcome
+            words = f"{final.code}: {final.message}"
+            self.batch_watch.rejected(run.key.batch_id, final.code, words, now_s)
 
     def _backed_up(self) -> bool:
         """Results cannot be written away fast enough: send no more until a beat succeeds."""

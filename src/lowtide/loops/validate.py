@@ -21,9 +21,9 @@ from lowtide.core.plan import Plan
 from lowtide.core.token_model import TokenModel
 from lowtide.core.validation import LineError, ValidationFailure, ValidationRules, Validator
 from lowtide.loops.tasks import TaskRenewal, Wake, let_go
-from lowtide.ports.blobs import BlobNotFound, Blobs
+from lowtide.ports.blobs import BlobError, BlobNotFound, Blobs
 from lowtide.ports.clock import Clock
-from lowtide.ports.store import LifecycleStore, TaskLease, TokenLimitReached
+from lowtide.ports.store import LifecycleStore, StoreError, TaskLease, TokenLimitReached
 from lowtide.service.limits import (
     EffectiveLimits,
     LimitService,
@@ -66,16 +66,26 @@ class ValidateLoop:
         self._token_models = token_models
         self._allowance = allowance
         self._lease_ttl_s = lease_ttl_s
+        self.validating: tuple[str, datetime] | None = None
+        """The batch whose file is being read, and since when."""
+        self.trouble: str | None = None
+        """Why the last file could not be read, nor judged; None when it was."""
 
     async def tick(self, now: datetime) -> datetime | None:
         lease = await self._store.claim_validation(self._worker_id, now, self._lease_ttl_s)
         if lease is None:
             return now + timedelta(seconds=limits.IDLE_POLL_S)
+        self.validating = (lease.batch.id, now)
         try:
             await self._validate(lease)
         except BaseException as error:
+            if isinstance(error, BlobError | StoreError):
+                self.trouble = str(error)
             await asyncio.shield(let_go(self._store, lease, self._clock, error))
             raise
+        finally:
+            self.validating = None
+        self.trouble = None
         return now
 
     async def _validate(self, lease: TaskLease) -> None:

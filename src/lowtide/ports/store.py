@@ -38,6 +38,7 @@ from lowtide.ports.ownership import OwnershipStore
 from lowtide.ports.uploads import UploadStore
 from lowtide.ports.wakeups import Wakeups
 from lowtide.ports.work import WorkStore
+from lowtide.ports.worker_reports import WorkerReportStore
 
 Order = Literal["asc", "desc"]
 
@@ -381,6 +382,8 @@ class Store(Protocol):
     def flex(self) -> FlexStore: ...
     @property
     def wakeups(self) -> Wakeups: ...
+    @property
+    def worker_reports(self) -> WorkerReportStore: ...
 
     async def open(self) -> None:
         """Connect and bring the schema to head. Raises StoreError with what to do."""

@@ -7,7 +7,7 @@ in the lines is none of its business: that is found by validation, and fails the
 call (protocol.md section 8).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Final, Literal
@@ -20,13 +20,9 @@ from lowtide.core.catalogue import Catalogue
 from lowtide.core.completion import UNKNOWN, Verdict, sentence
 from lowtide.core.errors import LowtideError
 from lowtide.core.ledger import Cost
-from lowtide.core.progress import (
-    NO_QUEUE,
-    NOTHING_FORESEEN,
-    Progress,
-    Queue,
-    progress_of,
-)
+from lowtide.core.progress import NOTHING_FORESEEN, Progress, progress_of
+from lowtide.core.standing import NOTHING_KNOWN, Standing
+from lowtide.core.waiting import NO_QUEUE, Queue, is_queued
 from lowtide.ports.clock import Clock, NewId
 from lowtide.ports.store import BatchRateReached, Store, UnknownCursor
 from lowtide.service.limits import LimitService, too_many_batches
@@ -38,8 +34,13 @@ NOTHING_SPENT: Final = Cost()
 Loop = Literal["validate", "dispatch", "assemble"]
 """What `wake` may be asked to nudge, so that nothing waits for the next poll."""
 
-ReplicaStatus = Callable[[], Mapping[str, str | None] | None]
-"""Models that a replica serves -> None, or why not at this moment; None: not known here."""
+Look = Callable[[], Awaitable[Standing]]
+"""What the workers say of themselves now; see service/standings.py."""
+
+
+async def nothing_known() -> Standing:
+    """Where nobody looks after workers."""
+    return NOTHING_KNOWN
 
 
 class Created(msgspec.Struct, frozen=True):
@@ -73,7 +74,7 @@ class BatchService:
         new_id: NewId,
         allowance: LimitService,
         wake: Callable[[Loop], None],
-        replica_status: ReplicaStatus = lambda: None,
+        standing: Look = nothing_known,
         prospects: Prospects | None = None,
     ) -> None:
         self._store = store
@@ -82,7 +83,7 @@ class BatchService:
         self._new_id = new_id
         self._allowance = allowance
         self._wake = wake
-        self._replica_status = replica_status
+        self._standing = standing
         self._prospects = prospects
 
     async def create(
@@ -175,14 +176,14 @@ class BatchService:
 
     async def progress(self, batches: Sequence[Batch]) -> list[Progress]:
         """Stage, estimate and reason of each. Queries grow with the models, not the batches."""
-        now, replicas = self._clock.now(), self._replica_status()
+        standing, now = await self._standing(), self._clock.now()
         foreseen = await self._prospects.of(batches) if self._prospects else {}
         queues: dict[str, Queue] = {}
         found = []
         for batch in batches:
             models = await self._models_of(batch, alone=len(batches) == 1)
             queue = NO_QUEUE
-            if batch.status == "in_progress" and not batch.counts.settled:
+            if batch.status == "in_progress" and is_queued(batch, standing):
                 queue = await self._queue(models, queues)
             bounds = await self._allowance.of(batch.project_id)
             found.append(
@@ -190,7 +191,7 @@ class BatchService:
                     batch,
                     now,
                     models=models,
-                    replicas=replicas,
+                    standing=standing,
                     queue=queue,
                     in_flight_max=bounds.requests_in_flight,
                     prospect=foreseen.get(batch.id, NOTHING_FORESEEN),

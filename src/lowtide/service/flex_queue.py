@@ -7,7 +7,7 @@ the lease that it is born with, so no call waits behind somebody's large file. I
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from datetime import timedelta
 from hashlib import sha256
 from types import MappingProxyType
@@ -28,7 +28,7 @@ from lowtide.core.validation import LineError, ValidationRules, Validator
 from lowtide.ports.blobs import Blobs
 from lowtide.ports.clock import Clock, NewId
 from lowtide.ports.store import Store, StoreError, TaskLease, TokenLimitReached
-from lowtide.service.batches import Loop, ReplicaStatus
+from lowtide.service.batches import Loop
 from lowtide.service.files import FileService
 from lowtide.service.limits import LimitService, spend_cap_message
 from lowtide.service.prospects import Prospects
@@ -55,6 +55,10 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
         return sha256(asked).hexdigest()
 
 
+ServedModels = Callable[[], Set[str] | None]
+"""Models that some replica serves; None: not known here."""
+
+
 class FlexQueue:
     """Makes batches of calls. `owner` holds them while they are made."""
 
@@ -71,7 +75,7 @@ class FlexQueue:
         *,
         owner: str,
         token_models: Mapping[str, TokenModel] = MappingProxyType({}),
-        replica_status: ReplicaStatus = lambda: None,
+        served_models: ServedModels = lambda: None,
         prospects: Prospects | None = None,
     ) -> None:
         self._store = store
@@ -84,7 +88,7 @@ class FlexQueue:
         self._wake = wake
         self._owner = owner
         self._token_models = token_models
-        self._replica_status = replica_status
+        self._served_models = served_models
         self._prospects = prospects
 
     @property
@@ -106,8 +110,8 @@ class FlexQueue:
     async def check_within(self, call: FlexCall, plan: Plan, wait_s: float) -> None:
         """Raises LowtideError `resource_unavailable` if the call cannot be run within that time,
         by what is known of its model's pool."""
-        status = self._replica_status()
-        if status is not None and not status.keys() >= plan.models.keys():
+        served = self._served_models()
+        if served is not None and not served >= plan.models.keys():
             raise unavailable(f"no replica serves the model '{call.model}'")
         if self._prospects is None:
             return

@@ -27,6 +27,7 @@ from lowtide.ports.store import (
 from lowtide.ports.uploads import UploadStore
 from lowtide.ports.wakeups import Wakeups
 from lowtide.ports.work import WorkStore
+from lowtide.ports.worker_reports import WorkerReportStore
 from lowtide.store.batches import SqlBatches
 from lowtide.store.calibrations import SqlCalibrations
 from lowtide.store.capacity import SqlCapacity
@@ -46,6 +47,7 @@ from lowtide.store.tenants import SqlTenants
 from lowtide.store.uploads import SqlUploads
 from lowtide.store.wakeups import SqlWakeups
 from lowtide.store.work import SqlWork
+from lowtide.store.worker_reports import SqlWorkerReports
 
 
 class SqlStore:
@@ -68,6 +70,7 @@ class SqlStore:
         self._uploads = SqlUploads(self._db)
         self._flex = SqlFlex(self._db)
         self._wakeups = SqlWakeups(self._db)
+        self._worker_reports = SqlWorkerReports(self._db)
 
     @classmethod
     def sqlite(cls, path: Path) -> "SqlStore":
@@ -130,6 +133,10 @@ class SqlStore:
     @property
     def wakeups(self) -> Wakeups:
         return self._wakeups
+
+    @property
+    def worker_reports(self) -> WorkerReportStore:
+        return self._worker_reports
 
     async def open(self) -> None:
         """Connect and bring the schema to head. Raises StoreError with what to do."""

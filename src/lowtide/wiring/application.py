@@ -95,8 +95,9 @@ async def open_application(
             await _take_over(store, worker_id)
         live = LiveService(catalogue, doors, clock, allowance)
         services = await open_verbs(
-            settings, data_dir, store, blobs, clock, catalogue, worker, allowance, live, stack
-        )
+            settings, data_dir, store, blobs, clock, catalogue, worker, allowance, live, stack,
+            works=role != "api",
+        )  # fmt: skip
         asgi = _door(services) if role != "worker" else None
         if role != "worker":
             holds = holding(settings, services.flex, store, clock, worker, alone=role == "api")

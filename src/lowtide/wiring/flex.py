@@ -1,6 +1,6 @@
 """Single calls at the batch price: their verbs, and the loops of a process with a door."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Set
 from contextlib import asynccontextmanager
 
 from lowtide.config import Settings
@@ -35,9 +35,9 @@ def flex_verbs(
     """For calls whose callers wait, and for those that are retrieved."""
     is_single = is_single_machine(settings)
 
-    def replica_status() -> dict[str, str | None] | None:
+    def served_models() -> Set[str] | None:
         # Among many, a process that lists no replica cannot say what the workers have.
-        return worker.replica_status() if worker.knows_replicas or is_single else None
+        return worker.served_models() if worker.knows_replicas or is_single else None
 
     queue = FlexQueue(
         store,
@@ -50,7 +50,7 @@ def flex_verbs(
         worker.wake,
         owner=worker.id,
         token_models=worker.token_models,
-        replica_status=replica_status,
+        served_models=served_models,
         prospects=Prospects(
             store.capacity,
             blobs,

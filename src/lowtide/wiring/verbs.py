@@ -22,6 +22,7 @@ from lowtide.service.readiness import Readiness
 from lowtide.service.results import ResultReader
 from lowtide.service.services import Services
 from lowtide.service.signing import UploadSigner, load_secret
+from lowtide.service.standings import Standings
 from lowtide.service.tenants import TenantService
 from lowtide.service.uploads import UploadService
 from lowtide.service.uploads_completion import Completions
@@ -44,8 +45,11 @@ async def open_verbs(
     allowance: LimitService,
     live: LiveService,
     stack: AsyncExitStack,
+    *,
+    works: bool,
 ) -> Services:
-    """Leaving `stack` writes down when keys were last used. Raises StoreError, OSError."""
+    """`works`: the worker runs in this process. Leaving `stack` writes down when keys were last
+    used. Raises StoreError, OSError."""
     access = Access(store.tenants, clock)
     stack.push_async_callback(access.flush)
     if settings.auth.mode == "keys" and not await store.tenants.keys():
@@ -68,7 +72,12 @@ async def open_verbs(
             new_id,
             allowance,
             worker.wake,
-            worker.replica_status,
+            Standings(
+                store.worker_reports,
+                clock,
+                worker.report if works else lambda: None,
+                lambda: catalogue.hours,
+            ).now,
             Prospects(
                 store.capacity,
                 blobs,

@@ -5,16 +5,19 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from datetime import datetime
 
 import structlog
 
 from lowtide import limits
 from lowtide.api.replica_metrics import ReplicaMetrics
 from lowtide.config import Settings
+from lowtide.core.batch_watch import BatchWatch
 from lowtide.core.catalogue import Catalogue
 from lowtide.core.dispatch import Dispatch
 from lowtide.core.replica import Replica
-from lowtide.core.replica_state import state_of
+from lowtide.core.tally import Tallies
+from lowtide.core.worker_report import WorkerReport
 from lowtide.loops.assemble import AssembleLoop
 from lowtide.loops.attempt import Upstream
 from lowtide.loops.budget import BudgetLoop
@@ -26,6 +29,7 @@ from lowtide.loops.housekeeping import ExpireLoop, SweepLoop
 from lowtide.loops.leasing import Leasing
 from lowtide.loops.listen import ListenLoop
 from lowtide.loops.ownership import OwnershipLoop
+from lowtide.loops.report import ReportLoop
 from lowtide.loops.runner import Loop, Loops
 from lowtide.loops.tasks import Wake
 from lowtide.loops.urgency import UrgencyLoop
@@ -80,18 +84,24 @@ class Worker:
             prices=lambda: catalogue.prices,
         )
         self._dispatcher = self._hands(settings, store, blobs, allowance, draw)
-        validate = ValidateLoop(
+        self._validate = ValidateLoop(
             worker_id, store.lifecycle, blobs, clock, catalogue, settings.limits, self.wake,
             token_models=self._calibrations.models,
             allowance=allowance,
             lease_ttl_s=ttl_s,
         )  # fmt: skip
+        self._assemble = AssembleLoop(
+            worker_id, store.lifecycle, store.results, blobs, clock, lease_ttl_s=ttl_s
+        )
+        self._report = ReportLoop(worker_id, store.worker_reports, clock, self)
         parts: list[Loop] = [
-            validate,
+            self._validate,
             self._dispatcher,
             self._committer,
             self._calibrations,
-            *_upkeep(worker_id, store, blobs, clock, self.wake, ttl_s),
+            self._assemble,
+            self._report,
+            *_upkeep(store, blobs, clock, self.wake),
             ControlLoop(
                 controlled,
                 self._dispatcher,
@@ -126,20 +136,43 @@ class Worker:
         """Whether any are listed here."""
         return bool(self._upstreams)
 
-    def replica_status(self) -> dict[str, str | None]:
-        """Models that some replica serves -> None, or why none of theirs takes calls now."""
-        status: dict[str, str | None] = {}
-        for upstream in self._upstreams:
-            replica = upstream.replica
-            for model in replica.models:
-                why = state_of(replica, model).reason or None
-                status[model] = None if status.get(model, "") is None else why
-        if self._committer.trouble is not None:
-            return dict.fromkeys(status, f"results cannot be stored: {self._committer.trouble}")
-        now = self._clock.now()
-        hours = self._catalogue.hours.items()
-        closed = {m: h.opens for m, h in hours if m in status and not h.is_open(now)}
-        return status | closed
+    def served_models(self) -> frozenset[str]:
+        """Of all replicas that are listed here."""
+        return frozenset(model for replica in self.replicas for model in replica.models)
+
+    def report(self) -> WorkerReport:
+        """What this worker says of itself now; it has to be running."""
+        return self._report.report()
+
+    # -- Workings: what the report is made of ------------------------------------------------------
+
+    @property
+    def replicas(self) -> Sequence[Replica]:
+        return [upstream.replica for upstream in self._upstreams]
+
+    @property
+    def tallies(self) -> Tallies:
+        return self._dispatcher.tallies
+
+    @property
+    def batch_watch(self) -> BatchWatch:
+        return self._dispatcher.batch_watch
+
+    @property
+    def leased_batches(self) -> frozenset[str]:
+        return self._dispatcher.leased_batches
+
+    @property
+    def results_trouble(self) -> str | None:
+        return self._committer.trouble or self._assemble.trouble
+
+    @property
+    def validation_trouble(self) -> str | None:
+        return self._validate.trouble
+
+    @property
+    def validating(self) -> tuple[str, datetime] | None:
+        return self._validate.validating
 
     def begin_drain(self) -> None:
         """Claim nothing more from now on; leaving `running` waits for what is in flight."""
@@ -153,6 +186,7 @@ class Worker:
     async def running(self) -> AsyncIterator[None]:
         """Run until left; then stop claiming, finish or give back, and commit what finished."""
         await self._calibrations.load()  # before a batch is validated
+        self._report.look(self._clock.monotonic())
         async with self._loops:
             try:
                 yield
@@ -177,6 +211,7 @@ class Worker:
         """Free what is held still: a claim that was cancelled on its way leased all the same."""
         if self._ownership is not None:
             await self._ownership.leave()
+        await self._report.leave()
         try:
             await self._work.release_worker(self.id)
         except StoreError as error:  # the leases will run out
@@ -228,14 +263,9 @@ class Worker:
         )
 
 
-def _upkeep(
-    worker_id: str, store: Store, blobs: Blobs, clock: Clock, wake: Wake, lease_ttl_s: float
-) -> list[Loop]:
-    """What follows the dispatch, what time alone makes due, and what other processes announce."""
+def _upkeep(store: Store, blobs: Blobs, clock: Clock, wake: Wake) -> list[Loop]:
+    """What time alone makes due, and what other processes announce."""
     return [
-        AssembleLoop(
-            worker_id, store.lifecycle, store.results, blobs, clock, lease_ttl_s=lease_ttl_s
-        ),
         ExpireLoop(store.lifecycle, store.work, wake),
         SweepLoop(store.results, blobs, clock),
         BudgetLoop(store.ledger, wake),

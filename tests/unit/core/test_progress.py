@@ -5,7 +5,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from lowtide.core.batch import Batch, Counts, Status
-from lowtide.core.progress import Queue, eta_s, progress_of, stage_of
+from lowtide.core.progress import eta_s, progress_of, stage_of
+from lowtide.core.standing import NOTHING_KNOWN, Hold, Standing
 
 START = datetime(2026, 11, 21, tzinfo=UTC)
 
@@ -74,55 +75,33 @@ def test_there_is_no_estimate_outside_of_processing() -> None:
     assert eta_s(batch("finalizing", 100), at(100)) is None
 
 
-def test_a_batch_that_moves_gives_no_reason() -> None:
-    queue = Queue(waiting=500, leased=9)
-    moving = progress_of(batch(settled=3), at(9), models=["m"], replicas={"m": None}, queue=queue)
-    assert moving.reason is None
-
-
-def test_its_own_requests_are_not_what_a_batch_waits_behind() -> None:
-    assert progress_of(batch(), at(1), queue=Queue(waiting=90, leased=10)).reason is None
-    reason = progress_of(batch(), at(1), queue=Queue(waiting=95, leased=12)).reason
-    assert reason == "Queued with 7 requests of other batches for the same models."
-
-
-def test_a_model_without_replica_is_a_reason_even_while_others_move() -> None:
-    progress = progress_of(
-        batch(settled=3), at(9), models=["m", "n"], replicas={"m": None, "n": "it is cooling down"}
-    )
-    assert progress.reason == "The model n is not available: it is cooling down."
-
-
-def test_where_nothing_is_known_of_replicas_nothing_is_said() -> None:
-    assert progress_of(batch(), at(1), models=["m"], replicas=None).reason is None
-
-
-def test_a_long_list_of_models_is_cut() -> None:
-    names = [f"m{i}" for i in range(8)]
-    reason = progress_of(batch(), at(1), models=names, replicas={}).reason
-    assert reason is not None
-    assert reason.endswith("No replica serves the model m4. And 3 more models.")
-
-
-def test_validation_that_does_not_start_is_a_reason_after_a_while() -> None:
-    assert progress_of(batch("validating"), at(59)).reason is None
-    assert "worker" in (progress_of(batch("validating"), at(60)).reason or "")
-
-
 @pytest.mark.parametrize("status", ["completed", "failed", "expired", "cancelled"])
 def test_a_batch_that_ended_waits_for_nothing(status: Status) -> None:
-    ended = progress_of(batch(status, 3), at(999), models=["m"], replicas={})
+    ended = progress_of(batch(status, 3), at(999), models=["m"], standing=Standing(live=("w",)))
     assert (ended.stage, ended.eta_s, ended.reason) == (None, None, None)
 
 
-# ---- live traffic ----
+def test_the_reason_is_the_one_for_tenants() -> None:
+    hold = Hold("unreachable", "http://10.0.0.1:8000/v1: refused", "refused")
+    standing = Standing(live=("w",), models={"m": hold})
+    told = progress_of(batch(), at(9), models=["m"], standing=standing)
+    assert told.reason == "The model m is not available: refused."
 
 
-def test_a_batch_that_waits_for_live_traffic_says_how_much_there_is() -> None:
-    told = progress_of(batch(), at(9), models=("m",), replicas={"m": "live load 82 %"})
-    assert told.reason == "The model m serves live traffic first: live load 82 %."
-
-
-def test_a_model_that_is_not_there_is_the_better_reason() -> None:
-    told = progress_of(batch(), at(9), models=("m", "n"), replicas={"m": "live load 82 %"})
-    assert told.reason == "No replica serves the model n."
+@pytest.mark.parametrize(
+    ("standing", "is_foreseen"),
+    [
+        (NOTHING_KNOWN, True),
+        (Standing(live=("w",), models={"m": None}), True),
+        (Standing(live=("w",), models={"m": Hold("live_first", "live load 9 %", "x")}), True),
+        (Standing(live=("w",), models={"m": Hold("closed", "opens 22:00", "x")}), True),
+        (Standing(live=("w",), models={"m": Hold("unreachable", "refused", "x")}), False),
+        (Standing(live=("w",), models={}), False),
+        (Standing(), False),
+    ],
+)
+def test_an_end_is_foreseen_where_what_holds_the_batch_passes_by_itself(
+    standing: Standing, is_foreseen: bool
+) -> None:
+    told = progress_of(batch(settled=11), at(100), models=["m"], standing=standing)
+    assert (told.eta_s is not None) == is_foreseen

@@ -1,7 +1,5 @@
 """The verbs on batches, over a real store."""
 
-from collections.abc import Mapping
-
 import msgspec
 import pytest
 from hand_clock import HandClock
@@ -12,6 +10,7 @@ from lowtide.core.batch import BatchError
 from lowtide.core.catalogue import Catalogue, ModelEntry
 from lowtide.core.errors import LowtideError
 from lowtide.core.file import File
+from lowtide.core.standing import NOTHING_KNOWN, Hold, Standing
 from lowtide.ports.store import Store
 from lowtide.service.batches import BatchService
 from lowtide.service.limits import LimitService
@@ -23,11 +22,11 @@ CHAT = "/v1/chat/completions"
 
 
 class Bench:
-    """A service, what it woke, and the replicas it is told of."""
+    """A service, what it woke, and the workers it is told of."""
 
     def __init__(self, store: Store, clock: HandClock) -> None:
         self.woken: list[str] = []
-        self.replicas: Mapping[str, str | None] | None = None
+        self.standing = NOTHING_KNOWN
         self._ids = 0
         self.verbs = BatchService(
             store,
@@ -36,8 +35,11 @@ class Bench:
             self._new_id,
             LimitService(store.tenants, store.ledger, clock, Settings().limits),
             self.woken.append,
-            lambda: self.replicas,
+            self._look,
         )
+
+    async def _look(self) -> Standing:
+        return self.standing
 
     def _new_id(self, prefix: str) -> str:
         self._ids += 1
@@ -308,7 +310,7 @@ async def test_a_batch_that_waits_behind_others_says_so(bench: Bench, worker: Ha
     await worker.plan()
     mine = (await bench.verbs.create(P, U, asked(await worker.upload(2)))).batch.id
     await worker.plan()
-    bench.replicas = {"test-model": None}
+    bench.standing = Standing(live=("w1",), models={"test-model": None})
     (progress,) = await bench.verbs.progress([await bench.verbs.get(P, mine)])
     assert progress.stage == "queuing"
     assert progress.reason == "Queued with 5 requests of other batches for the same models."
@@ -317,7 +319,8 @@ async def test_a_batch_that_waits_behind_others_says_so(bench: Bench, worker: Ha
 async def test_a_batch_whose_models_nobody_serves_says_so(bench: Bench, worker: HandWorker) -> None:
     mine = (await bench.verbs.create(P, U, asked(await worker.upload(3)))).batch.id
     await worker.plan({"big": 1, "small": 1, "fine": 1})
-    bench.replicas = {"small": "its engine does not answer", "fine": None}
+    silent = Hold("unreachable", "http://a:1: it does not answer", "its engine does not answer")
+    bench.standing = Standing(live=("w1",), models={"small": silent, "fine": None})
     batch = await bench.verbs.get(P, mine)
     assert batch.model is None
     (progress,) = await bench.verbs.progress([batch])

@@ -1,0 +1,26 @@
+"""The port to what workers report of themselves: the state of their replicas, and what they do.
+
+Same contract as ports/store.py: each method one transaction, foreign exceptions mapped. Nothing is
+decided by these records: losing one costs a reason that is a heartbeat late, never a result.
+"""
+
+from datetime import datetime
+from typing import Protocol
+
+from lowtide.core.worker_report import WorkerReport
+
+
+class WorkerReportStore(Protocol):
+    """The last report of each worker."""
+
+    async def write(self, report: WorkerReport, *, forget_before: datetime) -> None:
+        """Replace the worker's own report, and forget those of others from before that instant."""
+        ...
+
+    async def remove(self, worker_id: str) -> None:
+        """The worker has stopped, and says nothing any more."""
+        ...
+
+    async def all(self) -> list[WorkerReport]:
+        """One of each worker, also of those that have died since, by worker id."""
+        ...

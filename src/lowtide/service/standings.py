@@ -1,0 +1,70 @@
+"""What all workers say of themselves, as every process that answers for batches reads it.
+
+Called by service/batches.py for the reason of a batch. The reports are read at most once in
+`STANDING_FRESH_S`, however many clients watch; this process's own worker is asked itself, so that a
+server that is one process tells what is, not what was written. Invariant: while the store is away
+the last look stands, with its age counted.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+
+import msgspec
+
+from lowtide import limits
+from lowtide.core.opening import Hours
+from lowtide.core.standing import Hold, Standing, standing_of
+from lowtide.core.worker_report import WorkerReport
+from lowtide.ports.clock import Clock
+from lowtide.ports.store import StoreError
+from lowtide.ports.worker_reports import WorkerReportStore
+
+OwnReport = Callable[[], WorkerReport | None]
+"""What the worker of this process would report now; None where no worker runs in it."""
+
+
+class Standings:
+    """One instance per process."""
+
+    def __init__(
+        self,
+        store: WorkerReportStore,
+        clock: Clock,
+        own: OwnReport = lambda: None,
+        hours: Callable[[], Mapping[str, Hours]] = dict,
+    ) -> None:
+        """`hours`: when models take batch work; one that is missing always does."""
+        self._store = store
+        self._clock = clock
+        self._own = own
+        self._hours = hours
+        self._reports: list[WorkerReport] = []
+        self._read_at_s: float | None = None
+        self._reading = asyncio.Lock()
+
+    async def now(self) -> Standing:
+        """As far as it is known at this moment."""
+        async with self._reading:
+            if self._is_stale():
+                await self._read()
+        now, own = self._clock.now(), self._own()
+        reports = {report.worker_id: report for report in self._reports}
+        if own is not None:
+            reports[own.worker_id] = own
+        standing = standing_of(reports.values(), now)
+        closed = {
+            model: Hold("closed", hours.opens, hours.opens)
+            for model, hours in self._hours().items()
+            if model in standing.models and not hours.is_open(now)
+        }
+        return msgspec.structs.replace(standing, models={**standing.models, **closed})
+
+    def _is_stale(self) -> bool:
+        now_s, at_s = self._clock.monotonic(), self._read_at_s
+        return at_s is None or now_s - at_s >= limits.STANDING_FRESH_S
+
+    async def _read(self) -> None:
+        with suppress(StoreError):  # what was read last grows old, and says so
+            self._reports = await self._store.all()
+        self._read_at_s = self._clock.monotonic()

@@ -95,9 +95,8 @@ async def open_application(
             await _take_over(store, worker_id)
         live = LiveService(catalogue, doors, clock, allowance)
         services = await open_verbs(
-            settings, data_dir, store, blobs, clock, catalogue, worker, allowance, live, stack,
-            works=role != "api",
-        )  # fmt: skip
+            settings, data_dir, store, blobs, clock, catalogue, worker, allowance, live, stack
+        )
         asgi = _door(services) if role != "worker" else None
         if role != "worker":
             holds = holding(settings, services.flex, store, clock, worker, alone=role == "api")

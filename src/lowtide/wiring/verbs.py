@@ -45,11 +45,8 @@ async def open_verbs(
     allowance: LimitService,
     live: LiveService,
     stack: AsyncExitStack,
-    *,
-    works: bool,
 ) -> Services:
-    """`works`: the worker runs in this process. Leaving `stack` writes down when keys were last
-    used. Raises StoreError, OSError."""
+    """Leaving `stack` writes down when keys were last used. Raises StoreError, OSError."""
     access = Access(store.tenants, clock)
     stack.push_async_callback(access.flush)
     if settings.auth.mode == "keys" and not await store.tenants.keys():
@@ -75,7 +72,7 @@ async def open_verbs(
             Standings(
                 store.worker_reports,
                 clock,
-                worker.report if works else lambda: None,
+                worker.report,
                 lambda: catalogue.hours,
             ).now,
             Prospects(

@@ -114,6 +114,7 @@ class Worker:
         self._ownership = self._share(worker_id, store, shared, ttl_s) if shared else None
         self._loops = Loops([*parts, *([self._ownership] if self._ownership else [])], clock)
         self._drain: asyncio.Task[None] | None = None
+        self._is_running = False
         self._committer.holdings = self._dispatcher
         self.on_wake: Callable[[str], None] = lambda _: None
         """Told of every nudge: callers of this process may wait for what was done."""
@@ -140,9 +141,9 @@ class Worker:
         """Of all replicas that are listed here."""
         return frozenset(model for replica in self.replicas for model in replica.models)
 
-    def report(self) -> WorkerReport:
-        """What this worker says of itself now; it has to be running."""
-        return self._report.report()
+    def report(self) -> WorkerReport | None:
+        """What this worker says of itself now; None while it does not run."""
+        return self._report.report() if self._is_running else None
 
     # -- Workings: what the report is made of ------------------------------------------------------
 
@@ -188,6 +189,7 @@ class Worker:
         await self._calibrations.load()  # before a batch is validated
         self._report.look(self._clock.monotonic())
         async with self._loops:
+            self._is_running = True
             try:
                 yield
             finally:
@@ -211,6 +213,7 @@ class Worker:
         """Free what is held still: a claim that was cancelled on its way leased all the same."""
         if self._ownership is not None:
             await self._ownership.leave()
+        self._is_running = False
         await self._report.leave()
         try:
             await self._work.release_worker(self.id)

@@ -211,6 +211,7 @@ STRIKES_MAX: Final = 3  # times a request was alone under suspicion when its eng
 BACKOFF_BASE_S: Final = 0.5
 BACKOFF_CAP_S: Final = 60.0
 RETRY_BUDGET_RATIO: Final = 0.1  # retries per completed request, per replica
+RETRY_SPREAD_STEPS: Final = 4  # of back-off beyond the budget: up to 8 s for each retry
 RETRY_BUDGET_BURST: Final = 20  # retries allowed before the first completion
 WINDOW_DEFAULT: Final = 64  # of an engine that tells nothing about itself
 WINDOW_MAX: Final = 4096

@@ -249,9 +249,11 @@ def backoff_s(step: int, draw: float) -> float:
 def _retry(
     request: Request, replica: Replica, outcome: Failed, now_s: float, draw: float
 ) -> TryAgain:
-    """One failure of its own more. Beyond the budget, retries are spread over a minute."""
+    """One failure of its own more. Beyond the budget, retries are spread over a longer time; but
+    the engine is well, as others of the scope have shown, so not over so long a one.
+    """
     request.tries += 1
-    step = request.tries if replica.budget.spend() else 64
+    step = request.tries if replica.budget.spend() else limits.RETRY_SPREAD_STEPS
     return again(now_s, draw, step, outcome.retry_after_s)
 
 

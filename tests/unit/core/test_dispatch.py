@@ -173,7 +173,7 @@ def test_back_off_is_drawn_between_nothing_and_a_bound_that_doubles_up_to_the_ca
     assert backoff_s(1000, 1.0) == limits.BACKOFF_CAP_S
 
 
-def test_beyond_the_retry_budget_retries_are_spread_over_the_whole_cap() -> None:
+def test_beyond_the_retry_budget_retries_are_spread_over_a_longer_time() -> None:
     core, one = Dispatch(attempts_max=1000), replica(window=1)
     add(core, 1)
     waits, now_s = [], 0.0
@@ -188,7 +188,7 @@ def test_beyond_the_retry_budget_retries_are_spread_over_the_whole_cap() -> None
         waits.append(wake_s - now_s)
         now_s = wake_s
     assert waits[:-1] == pytest.approx([HALF] * limits.RETRY_BUDGET_BURST)
-    assert waits[-1] == pytest.approx(HALF * limits.BACKOFF_CAP_S)
+    assert waits[-1] == pytest.approx(backoff_s(limits.RETRY_SPREAD_STEPS, HALF))
 
 
 def test_a_request_that_never_reached_the_engine_waits_for_nothing_but_the_circuit() -> None:

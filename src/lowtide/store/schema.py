@@ -31,7 +31,7 @@ from lowtide.core.ledger import Cost
 from lowtide.core.tenancy import OrganizationLimits, Scope
 from lowtide.store.columns import WORD, Instant, Json
 
-HEAD: Final = "0010"
+HEAD: Final = "0011"
 """The revision that this code needs. Revisions are numbered, so a newer one is recognised."""
 
 metadata = MetaData()

@@ -1,13 +1,13 @@
 """What each worker last said of itself and its replicas.
 
-Only an addition: code of 0009 beside this one writes no report, and reads none.
+Only an addition: code of 0010 beside this one writes no report, and reads none.
 """
 
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0010"
-down_revision = "0009"
+revision = "0011"
+down_revision = "0010"
 
 # Compared byte by byte in PostgreSQL, too.
 WORD = sa.String().with_variant(sa.String(collation="C"), "postgresql")

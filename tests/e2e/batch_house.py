@@ -203,5 +203,5 @@ async def open_house(
     async with open_application(settings) as application:
         assert application.asgi is not None
         transport = httpx.ASGITransport(application.asgi)
-        async with httpx.AsyncClient(transport=transport, base_url="http://house") as http:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
             yield House(http)

@@ -70,7 +70,7 @@ async def keeping(
     async with application.open_application(settings) as running:
         assert running.asgi is not None
         transport = httpx.ASGITransport(running.asgi)
-        async with httpx.AsyncClient(transport=transport, base_url="http://house") as http:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
             yield Keeper(running, http, clock)
 
 

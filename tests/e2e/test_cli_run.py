@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import os
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -206,3 +208,42 @@ async def test_force_leaves_nothing_of_the_run_before(batch: Path, tmp_path: Pat
     assert code == 0
     assert len(custom_ids(tmp_path / "out.jsonl")) == LINES
     assert names_in(tmp_path) == ["batch.jsonl", "out.jsonl"]
+
+
+async def piped(given: Path, *arguments: str, cwd: Path) -> tuple[int, str, str]:
+    """Run a command with a file as its standard input."""
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("LOWTIDE_")}
+    with given.open("rb") as stream:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "lowtide",
+            *arguments,
+            cwd=cwd,
+            env=clean,
+            stdin=stream,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        out, err = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, out.decode(), err.decode()
+
+
+async def test_a_dash_is_standard_input_and_standard_output(tmp_path: Path) -> None:
+    lines = [request_line("good"), request_line("bad")]
+    given = write_lines(tmp_path / "given.jsonl", lines)
+    refusal = {"error": {"message": "\x1b[31mno", "code": "no"}}
+    async with ScriptedEngine(QUICK, (reply(refusal, 400),)) as engine:
+        arguments = ["run", "-", "-o", "-", "--window", "1", "--url", engine.url]
+        code, out, err = await piped(given, *arguments, cwd=tmp_path)
+        assert code == 1, err
+        assert len(out.splitlines()) == 1
+        assert json.loads(out)["response"]["status_code"] == 200
+        assert "1 succeeded, 1 failed" in err
+        assert "\x1b" not in err
+        assert len(custom_ids(tmp_path / "stdin.errors.jsonl")) == 1
+        assert names_in(tmp_path) == ["given.jsonl", "stdin.errors.jsonl"]
+        code, out, err = await piped(given, *arguments, "--json", cwd=tmp_path)
+    assert code == 2
+    assert "both write to standard output" in out

@@ -95,7 +95,7 @@ class _BatchProgress(Progress):
     def get_renderables(self) -> Iterable[RenderableType]:
         yield from super().get_renderables()
         if self.reason:
-            yield Text(self.reason, style="yellow", overflow="fold")
+            yield Text(screen.printable(self.reason), style="yellow", overflow="fold")
 
 
 class BatchBar:

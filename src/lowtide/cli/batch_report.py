@@ -185,7 +185,7 @@ def error_reasons(path: Path) -> list[str]:
         for raw in stream:
             try:
                 line = decode(raw)
-            except (msgspec.DecodeError, UnicodeDecodeError):
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                 line = _ErrorLine()
             code, message = _reason(line)
             counted[code] += 1

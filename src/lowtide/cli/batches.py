@@ -21,6 +21,8 @@ from lowtide.cli.options import (
 )
 from lowtide.cli.outputs import errors_beside, writable_target
 from lowtide.cli.results import collect, follow
+from lowtide.cli.screen import words_on_stderr
+from lowtide.cli.standard_streams import is_standard, refuse_json_beside_results
 from lowtide.cli.views import BatchView, EstimateView, JsonObject, read_view
 from lowtide.cli.watching import watch as wait_for
 
@@ -192,27 +194,36 @@ def results(
 
     Exit code: 0 all lines succeeded, 1 some failed, 3 the batch itself failed.
     """
-    writable_target(output)
-    error_path = writable_target(errors or errors_beside(output))
     check_id(batch_id, "batch")
-    with connect(server, api_key) as client:
+    refuse_json_beside_results(output, as_json=as_json)
+    to_stdout = is_standard(output)
+    named = Path(f"{batch_id}.jsonl") if to_stdout else writable_target(output)
+    error_path = writable_target(errors or errors_beside(named))
+    with words_on_stderr(when=to_stdout), connect(server, api_key) as client:
         if follow_on:
             answer = follow(client, batch_id, output, quiet=as_json)
         else:
             answer = client.batch(batch_id)
         batch = read_view(answer, BatchView)
-        found = collect(client, batch, output, error_path, quiet=as_json)
-    if as_json:
-        screen.emit_json(found | {"batch": answer})
-    elif batch.is_over:
-        show_end(batch, found)
-    else:
-        state = status_markup(batch.status)
-        screen.say(
-            f"The batch is {state}: {batch.counts.settled:,} of {batch.counts.total:,} requests"
-            f" done. Written: {found['output_lines']:,} results, {found['error_lines']:,} errors."
+        found = collect(
+            client, batch, output, error_path, quiet=as_json, has_output=follow_on and to_stdout
         )
+        if as_json:
+            screen.emit_json(found | {"batch": answer})
+        else:
+            _show_results(batch, found)
     raise typer.Exit(exit_code_of(batch) if batch.is_over else exits.DONE)
+
+
+def _show_results(batch: BatchView, found: JsonObject) -> None:
+    if batch.is_over:
+        show_end(batch, found)
+        return
+    screen.say(
+        f"The batch is {status_markup(batch.status)}: {batch.counts.settled:,} of"
+        f" {batch.counts.total:,} requests done. Written: {found['output_lines']:,} results,"
+        f" {found['error_lines']:,} errors."
+    )
 
 
 @app.command(epilog=examples("lowtide batches cancel batch_abc123"))

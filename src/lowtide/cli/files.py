@@ -20,6 +20,7 @@ from lowtide.cli.options import (
     examples,
 )
 from lowtide.cli.outputs import writable_target
+from lowtide.cli.standard_streams import input_file, is_standard
 from lowtide.cli.views import FileView, JsonObject, read_view
 
 app = typer.Typer(no_args_is_help=True, help="Files on a Lowtide server.", rich_markup_mode="rich")
@@ -42,9 +43,13 @@ def upload(
     as_json: JsonOption = False,
 ) -> None:
     """Upload a file of requests. Prints its id."""
-    readable_input(path)
-    with connect(server, api_key) as client, transfer_bar(f"uploading {path.name}") as advance:
-        answer = client.upload(path, purpose or guess_purpose(path), advance)
+    with input_file(path) as source:
+        readable_input(source)
+        with (
+            connect(server, api_key) as client,
+            transfer_bar(f"uploading {source.name}") as advance,
+        ):
+            answer = client.upload(source, purpose or guess_purpose(source), advance)
     if as_json:
         screen.emit_json(answer)
         return
@@ -134,6 +139,8 @@ def content(
 ) -> None:
     """Download a file's content."""
     check_id(file_id, "file")
+    if output is not None and is_standard(output):
+        output = None
     if output is not None:
         writable_target(output)
     elif as_json:

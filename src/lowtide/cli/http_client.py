@@ -192,6 +192,15 @@ class HttpClient:
         )
 
     def _stranger(self, answer: httpx.Response) -> ServerRefused:
+        if answer.status_code == 413:
+            return ServerRefused(
+                413,
+                "request_too_large",
+                f"Something before {self.server}, a proxy perhaps, takes no request of this size"
+                " (it answered 413).",
+                "Let it take larger ones (client_max_body_size in nginx), or name the server"
+                " itself with --server.",
+            )
         kind = answer.headers.get("content-type", "no content type").partition(";")[0]
         return ServerRefused(
             answer.status_code,

@@ -1,5 +1,8 @@
 """Fetching a batch's results: at its end, in between, or line by line while it runs."""
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -9,22 +12,34 @@ from rich.markup import escape
 from lowtide.cli import screen
 from lowtide.cli.bars import BatchBar, transfer_bar
 from lowtide.cli.client import ServerClient
+from lowtide.cli.standard_streams import is_standard
 from lowtide.cli.views import BatchView, JsonObject, read_view
 from lowtide.cli.watching import watch
 
 
 def collect(
-    client: ServerClient, batch: BatchView, output: Path, errors: Path, *, quiet: bool
+    client: ServerClient,
+    batch: BatchView,
+    output: Path,
+    errors: Path,
+    *,
+    quiet: bool,
+    has_output: bool = False,
 ) -> JsonObject:
-    """Download what the batch has; where it went, and how many lines there are.
+    """Download what the batch has; where it went, and how many lines there are. An `output` of `-`
+    is standard output; `has_output`: it has the lines already.
 
     A batch that ended without a single success leaves an empty output, so that whatever reads it
     next finds a file. A batch that failed validation leaves nothing.
     """
     found: JsonObject = {"output": None, "output_lines": 0, "errors": None, "error_lines": 0}
-    if batch.output_id is not None:
+    if has_output:
+        found |= {"output": str(output), "output_lines": batch.counts.completed}
+    elif batch.output_id is not None:
         found["output"] = str(output)
         found["output_lines"] = _fetch(client, batch.output_id, output, quiet)
+    elif is_standard(output):
+        pass
     elif batch.is_over and batch.status != "failed" and not output.exists():
         output.touch()
         found["output"] = str(output)
@@ -35,6 +50,10 @@ def collect(
 
 
 def _fetch(client: ServerClient, file_id: str, target: Path, quiet: bool) -> int:
+    if is_standard(target):
+        copied = client.copy(file_id, sys.stdout.buffer)
+        sys.stdout.buffer.flush()
+        return copied.lines
     if quiet:
         return client.download(file_id, target).lines
     with transfer_bar(f"downloading {target.name}") as advance:
@@ -46,13 +65,23 @@ def follow(client: ServerClient, batch_id: str, output: Path, *, quiet: bool) ->
 
     They come in the order in which they finished; `collect` then puts the file in input order.
     """
-    with output.open("wb") as stream, BatchBar(quiet=quiet) as bar:
+    with _opened(output) as stream, BatchBar(quiet=quiet) as bar:
         tail = _Tail(client, stream)
-        if not quiet:
+        if not quiet and not is_standard(output):
             screen.note(f"Lines are written to {escape(str(output))} as they finish.")
         answer = watch(client, batch_id, bar, on_change=tail.take)
         tail.take(answer, read_view(answer, BatchView))  # what a broken connection left out
         return answer
+
+
+@contextmanager
+def _opened(output: Path) -> Iterator[BinaryIO]:
+    if is_standard(output):
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
+    with output.open("wb") as stream:
+        yield stream
 
 
 class _Tail:

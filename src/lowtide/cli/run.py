@@ -6,9 +6,10 @@ it is done, so whatever ends the process, the same command goes on behind the la
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
@@ -25,6 +26,8 @@ from lowtide.cli.outputs import errors_beside, writable_target
 from lowtide.cli.results import collect
 from lowtide.cli.run_plan import Job, Target, check_paths, plan_job
 from lowtide.cli.run_state import RunFolder, RunState, check_same, hold
+from lowtide.cli.screen import words_on_stderr
+from lowtide.cli.standard_streams import input_file, is_standard, refuse_json_beside_results
 from lowtide.cli.views import BatchView, JsonObject, read_view
 from lowtide.cli.watching import watch
 
@@ -34,10 +37,16 @@ _LOCAL_OUTAGE_S_MAX = 0.0  # a server in this very process does not come back
 
 def run(
     source: Annotated[
-        Path, typer.Argument(metavar="INPUT.jsonl", help="One request a line.", show_default=False)
+        Path,
+        typer.Argument(
+            metavar="INPUT.jsonl", help="One request a line. -: standard input.", show_default=False
+        ),
     ],
     output: Annotated[
-        Path, typer.Option("-o", "--output", metavar="OUTPUT.jsonl", help="Where results go.")
+        Path,
+        typer.Option(
+            "-o", "--output", metavar="OUTPUT.jsonl", help="Where results go. -: standard output."
+        ),
     ],
     errors: Annotated[
         Path | None,
@@ -78,29 +87,50 @@ def run(
     Exit code: 0 all lines succeeded, 1 some failed, 2 usage, 3 the batch itself failed.
     """
     target = Target(model, url, server, window, config_file, api_key)
-    error_path = errors or errors_beside(writable_target(output))
-    check_paths(source, output, error_path)
-    paths = _Paths(source, output, error_path)
-    with hold(output) as folder:
-        job, state = _begin(paths, endpoint, target, folder, restart=restart, force=force)
-        with _place(job, folder, quiet=as_json) as client:
-            answer = _carry_through(client, job, folder, state, quiet=as_json)
-            batch = read_view(answer, BatchView)
-            _remove_stale(batch, paths)
-            found = collect(client, batch, output, error_path, quiet=as_json)
-        folder.remove()
-    if as_json:
-        screen.emit_json(found | {"batch": answer})
-    else:
-        show_end(batch, found)
+    refuse_json_beside_results(output, as_json=as_json)
+    to_stdout = is_standard(output)
+    with words_on_stderr(when=to_stdout), _paths(source, output, errors) as paths:
+        with hold(paths.held) as folder:
+            job, state = _begin(paths, endpoint, target, folder, restart=restart, force=force)
+            with _place(job, folder, quiet=as_json) as client:
+                answer = _carry_through(client, job, folder, state, quiet=as_json)
+                batch = read_view(answer, BatchView)
+                _remove_stale(batch, paths)
+                found = collect(client, batch, paths.output, paths.errors, quiet=as_json)
+            folder.remove()
+        if as_json:
+            screen.emit_json(found | {"batch": answer})
+        else:
+            show_end(batch, found)
     raise typer.Exit(exit_code_of(batch))
 
 
 @dataclass(frozen=True, slots=True)
 class _Paths:
+    """`held`: what the folder of the run is named after; `output`, or a file of its own where
+    results go to standard output: such a run cannot be gone on with.
+    """
+
     source: Path
     output: Path
     errors: Path
+    held: Path
+
+
+@contextmanager
+def _paths(source: Path, output: Path, errors: Path | None) -> Iterator[_Paths]:
+    """Where to read and to write, for as long as the context lasts. Raises CommandError."""
+    with ExitStack() as stack:
+        given = stack.enter_context(input_file(source))
+        if is_standard(output):
+            folder = stack.enter_context(TemporaryDirectory(prefix="lowtide-"))
+            held = Path(folder) / "results.jsonl"
+            beside = Path(f"{given.stem}.jsonl")  # in the working directory
+        else:
+            held = beside = writable_target(output)
+        error_path = errors or errors_beside(beside)
+        check_paths(given, held, error_path)
+        yield _Paths(given, output, error_path, held)
 
 
 def _begin(
@@ -115,12 +145,12 @@ def _begin(
     """The job, and where an earlier life of it left off. Raises CommandError."""
     before = None if restart else folder.recall()
     if before is None:
-        _refuse_to_replace((paths.output, paths.errors), force=force or restart)
+        _refuse_to_replace((paths.held, paths.errors), force=force or restart)
     job = plan_job(paths.source, endpoint, target)
     if before is None:
         _abandon(folder, job)
     else:
-        check_same(before, job.state, paths.output)
+        check_same(before, job.state, paths.held)
     if job.mapped is not None:
         screen.note(f"[yellow]Note:[/] {escape(job.mapped)}")
     return job, before or job.state
@@ -130,7 +160,7 @@ def _remove_stale(batch: BatchView, paths: _Paths) -> None:
     """Results of another run, that --force allowed to replace and that nothing will replace."""
     if batch.status == "failed":
         return
-    if batch.output_id is None:
+    if batch.output_id is None and not is_standard(paths.output):
         paths.output.unlink(missing_ok=True)
     if batch.error_id is None:
         paths.errors.unlink(missing_ok=True)

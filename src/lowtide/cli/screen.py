@@ -7,12 +7,13 @@ table becomes tab-separated lines, so that grep, cut and awk see whole values.
 
 import json
 import os
+import re
 import sys
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 from rich.console import Console, JustifyMethod
 from rich.markup import escape
@@ -31,9 +32,51 @@ OUT = _Console(highlight=False)
 ERR = _Console(stderr=True, highlight=False)
 
 
+_words_to = OUT
+
+
+@contextmanager
+def words_on_stderr(*, when: bool) -> Iterator[None]:
+    """Standard output belongs to results while this lasts; `say` goes to standard error."""
+    global _words_to
+    before = _words_to
+    _words_to = ERR if when else before
+    try:
+        yield
+    finally:
+        _words_to = before
+
+
+_UNPRINTABLE: Final = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+_IN_A_CELL: Final = re.compile("[\t\n]")
+_SHORT: Final = {"\t": "\\t", "\n": "\\n", "\r": "\\r", "\x1b": "\\x1b"}
+
+
+def printable(text: str) -> str:
+    """`text` with what would steer a terminal written out: escape codes, other control characters,
+    marks that turn the direction of writing; line ends and tabs stay.
+
+    Names, messages of engines and servers, and lines of files come from others.
+    """
+    return _UNPRINTABLE.sub(_written_out, text)
+
+
+def _written_out(found: re.Match[str]) -> str:
+    char = found[0]
+    code = ord(char)
+    return _SHORT.get(char) or (f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}")
+
+
+def _cell(text: str) -> str:
+    """A table's cell stays on its line and in its column."""
+    return _IN_A_CELL.sub(_written_out, printable(text))
+
+
 def say(text: str) -> None:
     """A line of result for people. `text` may hold rich markup; escape what comes from outside."""
-    OUT.print(text, soft_wrap=True)
+    _words_to.print(printable(text), soft_wrap=True)
 
 
 def note(text: str) -> None:
@@ -42,7 +85,7 @@ def note(text: str) -> None:
     Lost when standard error is full or gone: a note is never worth failing for.
     """
     with suppress(OSError):
-        ERR.print(text, soft_wrap=True)
+        ERR.print(printable(text), soft_wrap=True)
 
 
 def emit_json(value: Any) -> None:
@@ -67,7 +110,7 @@ def show_table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, number
     """
     if not OUT.is_terminal:
         for row in (headings, *rows):
-            sys.stdout.write("\t".join(row) + "\n")
+            sys.stdout.write("\t".join(map(_cell, row)) + "\n")
         return
     table = Table(box=None, header_style="bold", pad_edge=False)
     for place, heading in enumerate(headings):
@@ -76,7 +119,7 @@ def show_table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, number
         justify: JustifyMethod = "right" if is_number else "left"
         table.add_column(heading, no_wrap=is_whole, overflow="fold", justify=justify)
     for row in rows:
-        table.add_row(*map(escape, row))
+        table.add_row(*(escape(_cell(value)) for value in row))
     OUT.print(table)
 
 
@@ -88,7 +131,7 @@ def show_fields(fields: Iterable[tuple[str, str]]) -> None:
     pairs = list(fields)
     if OUT.is_terminal:
         for name, value in pairs:
-            grid.add_row(name, value)
+            grid.add_row(name, printable(value))
         OUT.print(grid)
         return
     for name, value in pairs:

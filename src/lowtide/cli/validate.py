@@ -24,6 +24,7 @@ from lowtide.cli.input_file import (
     readable_input,
 )
 from lowtide.cli.options import ConfigOption, JsonOption
+from lowtide.cli.standard_streams import input_file
 from lowtide.cli.views import BatchErrorView, JsonObject
 from lowtide.config import Settings
 from lowtide.core.file import dialect_of_purpose
@@ -50,11 +51,12 @@ def validate(
     Exit code: 0 the batch would run, 3 it would fail.
     """
     settings = config.load(config_file)
-    readable_input(path)
-    rules = rules_for(path, settings, endpoint, dialect)
-    with patient_bar(f"checking {path.name}", limits.VALIDATE_PROGRESS_AFTER_S) as advance:
-        inspection = inspect(path, rules, advance)
-    cost = estimate(path, rules.endpoint, inspection, settings)
+    with input_file(path) as source:
+        readable_input(source)
+        rules = rules_for(source, settings, endpoint, dialect)
+        with patient_bar(f"checking {source.name}", limits.VALIDATE_PROGRESS_AFTER_S) as advance:
+            inspection = inspect(source, rules, advance)
+        cost = estimate(source, rules.endpoint, inspection, settings)
     too_large = inspection.bytes > settings.limits.file_bytes
     if as_json:
         screen.emit_json(_as_json(path, rules, inspection, cost, settings))

@@ -116,6 +116,8 @@ class Limits(Section, frozen=True):
     """Requests of an organisation that may be at engines at one time; None: no bound."""
     infeasible: Literal["accept", "refuse"] = "accept"
     """A batch whose completion window cannot be kept, by what was learnt of its model's pool."""
+    missing_usage: Literal["estimate", "free"] = "estimate"
+    """What an answer without usable usage is charged as."""
     live_requests_per_minute: int | None = None
     """Interactive calls per key and model; None: no bound. Batch work does not count."""
     live_tokens_per_minute: int | None = None

@@ -11,6 +11,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from lowtide.core.ascii_json import one_line, quote
+from lowtide.core.usage import Usage
 
 ENDPOINTS: Final = frozenset(
     {"/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses"}
@@ -95,18 +96,37 @@ def engine_body(
 
 
 def render_success(
-    dialect: Dialect, request_id: str, custom_id: str, status: int, body: bytes
+    dialect: Dialect,
+    request_id: str,
+    custom_id: str,
+    status: int,
+    body: bytes,
+    charged: Usage | None = None,
 ) -> bytes:
-    """The output line of a request that was answered; `request_id` is the whole public id."""
+    """The output line of a request that was answered; `request_id` is the whole public id.
+    `charged`: what it is charged as, where its engine reported no usable usage.
+    """
     ident = quote(request_id)
     if dialect == "together":
-        return b'{"id":%b,"custom_id":%b,"response":{"status_code":%d,"body":%b}}\n' % (
+        line = b'{"id":%b,"custom_id":%b,"response":{"status_code":%d,"body":%b}}\n' % (
             ident,
             quote(custom_id),
             status,
             one_line(body),
         )
-    return _openai_response(ident, custom_id, status, one_line(body))
+    else:
+        line = _openai_response(ident, custom_id, status, one_line(body))
+    return line if charged is None else b"%b,%b}\n" % (line[:-2], _charged_member(charged))
+
+
+def _charged_member(charged: Usage) -> bytes:
+    """Says on the line that its tokens are not the engine's own count."""
+    source = b"estimate" if charged.input_tokens else b"free"
+    return b'"charged_usage":{"source":"%b","input_tokens":%d,"output_tokens":%d}' % (
+        source,
+        charged.input_tokens,
+        charged.output_tokens,
+    )
 
 
 def render_rejected(

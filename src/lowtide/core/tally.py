@@ -16,12 +16,15 @@ SUCCEEDED = "ok"
 
 
 class Tally(msgspec.Struct):
-    """Attempts of one model at one replica. `failed`: those without an answer, by code."""
+    """Attempts of one model at one replica. `failed`: those without an answer, by code;
+    `unreported`: answers without usable usage, whose tokens are an estimate.
+    """
 
     succeeded: int = 0
     input_tokens: int = 0
     cached_tokens: int = 0
     output_tokens: int = 0
+    unreported: int = 0
     retries: int = 0
     failed: dict[str, int] = msgspec.field(default_factory=dict)
 
@@ -31,6 +34,7 @@ class Tally(msgspec.Struct):
         self.input_tokens += usage.input_tokens
         self.cached_tokens += usage.cached_tokens
         self.output_tokens += usage.output_tokens
+        self.unreported += usage.unreported
 
     def add_failure(self, outcome: Outcome, *, is_retried: bool) -> None:
         """Any other outcome; `is_retried` when the request will be sent again."""

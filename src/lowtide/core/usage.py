@@ -33,6 +33,8 @@ class Usage(msgspec.Struct, frozen=True):
 
 
 NO_USAGE = Usage()
+UNREPORTED = Usage(unreported=1)
+"""One answer without usable usage, charged nothing."""
 
 
 class _InputDetails(msgspec.Struct):

@@ -172,7 +172,11 @@ def render(request: Request, custom_id: str, outcome: Succeeded | Rejected) -> F
     dialect = request.run.lease.dialect
     request_id = output_line_id(request.run.key.batch_id, request.line)
     if isinstance(outcome, Succeeded):
-        output = render_success(dialect, request_id, custom_id, outcome.status, outcome.body)
+        usage = outcome.usage
+        charged = usage if usage.unreported else None
+        output = render_success(
+            dialect, request_id, custom_id, outcome.status, outcome.body, charged
+        )
         return Finished(request.index, request.line, True, output, outcome.usage)
     output = render_rejected(
         dialect,

@@ -20,6 +20,7 @@ import structlog
 
 from lowtide import limits
 from lowtide.core.batch_watch import BatchWatch
+from lowtide.core.charged_usage import UsageMeter
 from lowtide.core.chunk import ChunkKey
 from lowtide.core.dispatch import Dispatch
 from lowtide.core.outcome import Failed, Outcome, Rejected, Succeeded
@@ -66,6 +67,7 @@ class Dispatcher:
         committer: Committer,
         *,
         on_answer: OnAnswer = lambda *_: None,
+        meter: UsageMeter | None = None,
     ) -> None:
         """`leasing` supplies `core`; both go by the same `upstreams`, which may change at run time.
         `draw` gives uniform numbers in [0, 1) for back-off."""
@@ -74,6 +76,7 @@ class Dispatcher:
         self._upstreams = upstreams
         self._committer = committer
         self._on_answer = on_answer
+        self._meter = meter or UsageMeter()
         self._core = core
         self._leasing = leasing
         self._slots: dict[asyncio.Task[None], _Slot] = {}
@@ -272,6 +275,8 @@ class Dispatcher:
     ) -> None:
         now_s = self._clock.monotonic()
         places = upstream.replica.places
+        if isinstance(outcome, Succeeded):
+            outcome = self._metered(upstream, request, outcome)
         decision = self._core.settle(request, upstream.replica, outcome, now_s, self._draw())
         if upstream.replica.places > places:
             self.wake()  # the window grew: more may be sent at once
@@ -287,7 +292,8 @@ class Dispatcher:
             self._leasing.count_finished()
             if finished.ok:
                 self._tally(upstream, run).add_success(finished.usage)
-                tokens = finished.usage.input_tokens
+                usage = finished.usage
+                tokens = 0 if usage.unreported else usage.input_tokens
                 self._on_answer(run.lease.model, request.data, tokens, now_s)
             if run.unfinished == 0 and not any(r.unfinished for r in self._core.runs.values()):
                 self._committer.wake()  # nothing is left to wait for: no need to sit out the beat
@@ -315,6 +321,17 @@ class Dispatcher:
             final = decision.outcome
             words = f"{final.code}: {final.message}"
             self.batch_watch.rejected(run.key.batch_id, final.code, words, now_s)
+
+    def _metered(self, upstream: Upstream, request: Request, outcome: Succeeded) -> Succeeded:
+        """The success with the usage that it is charged as."""
+        lease = request.run.lease
+        usage = self._meter.charged(
+            lease.endpoint, request.data, request.tokens, outcome.body, outcome.usage
+        )
+        if usage.unreported and not self._tally(upstream, request.run).unreported:
+            # Once: an engine that does so does so always.
+            log.warning("usage.unreported", replica=upstream.replica.name, model=lease.model)
+        return outcome if usage is outcome.usage else msgspec.structs.replace(outcome, usage=usage)
 
     def _backed_up(self) -> bool:
         """Results cannot be written away fast enough: send no more until a beat succeeds."""

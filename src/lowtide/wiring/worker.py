@@ -14,6 +14,7 @@ from lowtide.api.replica_metrics import ReplicaMetrics
 from lowtide.config import Settings
 from lowtide.core.batch_watch import BatchWatch
 from lowtide.core.catalogue import Catalogue
+from lowtide.core.charged_usage import UsageMeter
 from lowtide.core.dispatch import Dispatch
 from lowtide.core.replica import Replica
 from lowtide.core.tally import Tallies
@@ -248,6 +249,7 @@ class Worker:
             self._upstreams,
             self._committer,
             on_answer=self._calibrations.finished,
+            meter=UsageMeter(lambda: allowance.defaults.missing_usage),
         )
 
     def _share(

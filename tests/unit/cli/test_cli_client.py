@@ -185,3 +185,12 @@ def test_a_download_that_fails_leaves_the_old_file_alone(scripted: Make, tmp_pat
 
 def error(message: str, code: str | None = None) -> dict[str, object]:
     return {"error": {"message": message, "type": "t", "param": None, "code": code}}
+
+
+def test_a_proxy_that_takes_no_body_of_this_size_is_named(scripted: Make) -> None:
+    page = httpx.Response(413, html="<h1>413 Request Entity Too Large</h1>nginx")
+    with pytest.raises(ServerRefused) as refused:
+        scripted(page).client.create_batch("file-1", "/v1/chat/completions")
+    assert refused.value.code == "request_too_large"
+    assert "proxy" in refused.value.message
+    assert "client_max_body_size" in (refused.value.hint or "")

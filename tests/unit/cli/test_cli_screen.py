@@ -116,3 +116,30 @@ def test_reasons_are_counted_in_every_shape_of_error_line(tmp_path: Path) -> Non
         "1 x batch_expired: Too late. (custom_id a)",
         "1 x HTTP 400: Long (custom_id d)",
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("\x1b[31mred\x1b[0m", "\\x1b[31mred\\x1b[0m"),
+        ("over\rwritten", "over\\rwritten"),
+        ("bell\x07 null\x00 c1\x9b", "bell\\x07 null\\x00 c1\\x9b"),
+        ("\u202egnp.exe", "\\u202egnp.exe"),
+        ("half \ud83d", "half \\ud83d"),
+        ("line\nand\ttab, é 潮 🌊", "line\nand\ttab, é 潮 🌊"),
+    ],
+)
+def test_what_would_steer_a_terminal_is_written_out(text: str, shown: str) -> None:
+    assert screen.printable(text) == shown
+
+
+def test_everything_that_is_printed_is_written_out(capsys: pytest.CaptureFixture[str]) -> None:
+    foul = "a\x1b]0;title\x07b\tc\nd"
+    screen.say(foul)
+    screen.note(foul)
+    screen.show_fields([("name", foul)])
+    screen.show_table(("one", "two"), [(foul, "x")])
+    printed = capsys.readouterr()
+    assert "\x1b" not in printed.out + printed.err
+    assert "\x07" not in printed.out + printed.err
+    assert printed.out.splitlines()[-1] == "a\\x1b]0;title\\x07b\\tc\\nd\tx"

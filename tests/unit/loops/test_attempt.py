@@ -8,9 +8,10 @@ import pytest
 from work_bench import upstream
 
 from lowtide.core.chunk import NOTHING_DONE, ChunkKey, ChunkLease
+from lowtide.core.line import Dialect
 from lowtide.core.outcome import NoReply, Rejected, Reply, Succeeded
 from lowtide.core.request import ChunkRun, Request
-from lowtide.core.usage import NO_USAGE
+from lowtide.core.usage import NO_USAGE, Usage
 from lowtide.loops.attempt import attempt, render
 from lowtide.testing.fake_engine import FakeEngine
 
@@ -126,3 +127,18 @@ async def test_a_request_that_is_refused_either_way_keeps_the_priority_for_other
     assert isinstance(outcome, Rejected)
     assert len(engine.calls) == 2
     assert served.replica.priority == 100
+
+
+@pytest.mark.parametrize("dialect", ["openai", "together"])
+def test_a_line_whose_tokens_are_not_the_engines_own_count_says_so(dialect: Dialect) -> None:
+    asked = request()
+    asked.run.lease = msgspec.structs.replace(asked.run.lease, dialect=dialect)
+    guessed = Succeeded(200, b'{"x":1}', Usage(input_tokens=12, output_tokens=3, unreported=1))
+    line = json.loads(render(asked, "a", guessed).output)
+    assert line["charged_usage"] == {"source": "estimate", "input_tokens": 12, "output_tokens": 3}
+    assert line["response"]["body"] == {"x": 1}
+    free = Succeeded(200, b'{"x":1}', Usage(unreported=1))
+    line = json.loads(render(asked, "a", free).output)
+    assert line["charged_usage"] == {"source": "free", "input_tokens": 0, "output_tokens": 0}
+    told = Succeeded(200, b'{"x":1}', Usage(input_tokens=12, output_tokens=3))
+    assert "charged_usage" not in json.loads(render(asked, "a", told).output)

@@ -452,3 +452,20 @@ async def test_a_store_without_plan_and_input_is_taken_to_be_away(bench: WorkBen
     with pytest.raises(BlobNotFound):
         await bench.dispatch()
     assert (await bench.see(batch)).status == "in_progress"
+
+
+async def test_an_answer_without_usage_is_charged_an_estimate_and_marked(bench: WorkBench) -> None:
+    said = b'{"object":"chat.completion","choices":[{"index":0,"message":{"content":"Hi there"}}]}'
+    bench.engine.otherwise = Reply(200, said)
+    batch = await bench.batch(3)
+    await bench.work_off()
+    seen = await bench.see(batch)
+    assert seen.usage.unreported == 3
+    assert seen.usage.input_tokens > 0
+    assert seen.usage.output_tokens == 3 * 2
+    tally = bench.dispatcher.tallies.of(bench.replica.name, "test-model")
+    assert (tally.succeeded, tally.unreported) == (3, 3)
+    cost = (await bench.store.ledger.cost([batch.id]))[batch.id]
+    assert cost.usage == seen.usage
+    entries = await bench.store.ledger.entries(batch.id)
+    assert sum(entry.usage.unreported for entry in entries) == 3

@@ -318,6 +318,13 @@ OWNERSHIP_BEATS: Final = 4  # heartbeats per lease: three may fail before calls 
 OWNERSHIP_MARGIN: Final = 0.1  # of the lease: its owner stops by so much earlier than others count
 OWNERSHIP_GAP: Final = 0.5  # of the lease: whoever looked away for longer counts from the start
 OWNERSHIP_YIELD_S: Final = 30.0  # calls in flight on a replica that is given up; most end by then
+REPLICA_NAME_CHARS_MAX: Final = 100  # it stands in every log line and metric of the replica
+MODELS_LISTED_MAX: Final = 1_000  # of one engine's list; beyond it they are passed over, and said
+MODELS_SEEN_MAX: Final = 10_000  # known once; an installation with more has names from a loop
+MODELS_POLL_S: Final = 2.0  # an adapter that was loaded has work within seconds
+MODELS_START_S: Final = 2.0  # for engines to list their models before the server says it is ready
+REPLICA_LEAVE_S: Final = 30.0  # calls in flight on a replica that leaves; as pods have to end
+REPLICA_IDLE_POLL_S: Final = 0.05  # how late a replica that leaves is found idle
 OWNERSHIP_IDLE_POLL_S: Final = 0.05  # how late a replica to be given up is found idle
 
 # ---- the interactive door ----

@@ -80,7 +80,20 @@ def test_variables_of_the_command_line_are_no_settings() -> None:
         ),
         ("server = 5", "server: is a section: write [server]"),
         ("[replica]\nurl = 'http://h'", "line 1: replica: is a list: write [[replica]]"),
-        ("[[replica]]\nurl = 'http://h'", "line 1: [[replica]] number 1: needs the key models"),
+        ("[[replica]]\nurl = 'http://h'", "[[replica]] number 1: models: must be at least one"),
+        (
+            "[[replica]]\nurl = 'http://h'\nmodels = ['m']\nname = 'two words'",
+            "line 4: [[replica]] number 1: name: must be 1 to 100 letters, digits and signs",
+        ),
+        (
+            "[[replica]]\nurl = 'http://h/a'\nmodels = ['m']\n"
+            "[[replica]]\nurl = 'http://h/b'\nmodels = ['m']",
+            "[[replica]] number 2: name: 'h' is that of number 1, too: give each its own",
+        ),
+        (
+            "[[replica]]\nurl = 'http://h'\nnames = { m = '' }",
+            "[[replica]] number 1: names: must be a name in requests = the engine's own",
+        ),
         ("[[replica]]\nurl = 'http://h'\nmodels = 'm'", "models: must be a list, not 'm'"),
         ("[auth]\nmode = 'closed'", "auth.mode: must be 'open' or 'keys', not 'closed'"),
         ("[server]\nport = true", "server.port: must be a whole number, not true"),
@@ -142,9 +155,10 @@ def test_all_mistakes_are_told_at_once_each_with_its_place(tmp_path: Path) -> No
         "LOWTIDE_SERVER__METRICS_PORT: server.metrics_port: must be a whole number, not 'many'",
         f"{file} line 15: [[replica]] number 2: modls: there is no such key."
         " Did you mean 'models'?",
-        f"{file} line 14: [[replica]] number 2: needs the key models",
         "--port: server.port: must be a port from 0 to 65535",
         f"{file} line 6: dispatch.attempts_max: must be at least 1",
+        f'{file} line 14: [[replica]] number 2: models: must be at least one model id, or "*" for'
+        " all that the engine lists",
     ]
 
 

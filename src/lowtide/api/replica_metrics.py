@@ -1,5 +1,6 @@
 """What `/metrics` says of each replica: its window, why it is what it is, and what gave way."""
 
+from collections.abc import Iterable
 from typing import Final
 
 from prometheus_client import Counter, Gauge
@@ -54,12 +55,14 @@ class ReplicaMetrics:
     def __init__(self) -> None:
         self._revoked: dict[str, tuple[int, float]] = {}
         self._bounds: dict[str, str] = {}
+        self._shown: set[str] = set()
 
     def show(self, replica: Replica, is_owned: bool) -> None:
         """Called at each poll of its engine. Of a replica that another worker has, nothing is shown
         but that: it shows the rest.
         """
         name, controller = replica.name, replica.controller
+        self._shown.add(name)
         OWNED.labels(name).set(is_owned)
         if not is_owned:
             self._hide(name)
@@ -78,6 +81,14 @@ class ReplicaMetrics:
         REVOKED_CALLS.labels(name).inc(calls - calls_before)
         REVOKED_TOKENS.labels(name).inc(tokens - tokens_before)
         self._revoked[name] = calls, tokens
+
+    def keep(self, names: Iterable[str]) -> None:
+        """Replicas of other names have left: nothing is shown of them any more."""
+        for name in self._shown.difference(names):
+            self._hide(name)
+            self._revoked.pop(name, None)
+            self._shown.discard(name)
+            OWNED.remove(name)
 
     def _hide(self, name: str) -> None:
         if (bound := self._bounds.pop(name, None)) is not None:

@@ -16,7 +16,7 @@ from lowtide.ports.store import StoreError
 from lowtide.service.limits import month_of
 from lowtide.system import SystemClock
 from lowtide.wiring.database import is_single_machine, store_of
-from lowtide.wiring.replicas import catalogue_of
+from lowtide.wiring.engines import catalogue_from, resolve
 
 _FIRST_KEY = "`lowtide keys create NAME --scopes read,submit,admin` makes one."
 
@@ -76,8 +76,8 @@ async def _judge_caps(
 
 def check_prices(settings: Settings) -> list[Finding]:
     """Whether all that is served has a price, or nothing has."""
-    known = catalogue_of(settings, settings.replica, [])
-    served = {known.names[name] for replica in settings.replica for name in replica.models}
+    found = resolve(settings, settings.replica)
+    known, served = catalogue_from(settings, found), found.models
     priced = [model for model in known.entries if known.prices[model].live != FREE.live]
     free = sorted(served.difference(priced))
     if not served:

@@ -24,7 +24,7 @@ from lowtide.store.schema import HEAD
 from lowtide.store.sql_store import SqlStore
 from lowtide.system import SystemClock
 from lowtide.wiring.database import is_single_machine, store_of
-from lowtide.wiring.replicas import catalogue_of
+from lowtide.wiring.engines import catalogue_of
 
 _KEYS_SHOWN: Final = 3
 _KEPT_MAX: Final = 1_000
@@ -129,7 +129,7 @@ async def repair(
 ) -> Repairs:
     """Raises StoreError, BlobError; what was mended before stays mended."""
     repairs = Repairs()
-    accepted = catalogue_of(settings, settings.replica, []).names
+    accepted = catalogue_of(settings).names
     async with _opened(settings) as (store, blobs):
         mending = Mending(store, blobs, SystemClock(), accepted, settings.limits.line_bytes)
         care = Care(store, blobs, on_progress=on_progress)

@@ -22,7 +22,7 @@ async def check_fleet(settings: Settings) -> list[Finding]:
         return []
     finally:
         await store.aclose()
-    return [_judge(fleet, [shared_name(replica.url) for replica in settings.replica])]
+    return [_judge(fleet, [shared_name(replica) for replica in settings.replica])]
 
 
 def _judge(fleet: Fleet, names: Sequence[str]) -> Finding:
@@ -37,6 +37,6 @@ def _judge(fleet: Fleet, names: Sequence[str]) -> Finding:
     listed = {name for member in fleet.members for name in member.wants}
     unlisted = [name for name in names if name not in listed]
     if unlisted:
-        remedy = "Batches get nothing of it: list it in the settings of a worker and restart that."
+        remedy = "Batches get nothing of it: list it in the settings of a worker and reload."
         return Finding("workers", "warn", f"no worker lists {', '.join(unlisted)}; {what}", remedy)
     return Finding("workers", "ok", what)

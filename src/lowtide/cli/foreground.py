@@ -16,9 +16,13 @@ from rich.panel import Panel
 from lowtide import __version__
 from lowtide.cli import exits, screen
 from lowtide.cli.event_loop import new_event_loop
+from lowtide.cli.reloading import reloading
 from lowtide.config import Settings
 from lowtide.config.exposure import exposed_names
 from lowtide.wiring import Application, EmbeddedModel, Role, open_application
+
+ReadSettings = Callable[[], Settings]
+"""Raises ConfigError."""
 
 Body = Callable[["Stopper"], Coroutine[Any, Any, None]]
 
@@ -28,9 +32,11 @@ def serve_body(
     role: Role,
     embedded: EmbeddedModel | None,
     bound: socket.socket,
+    read_settings: ReadSettings,
     *,
     as_json: bool,
 ) -> Body:
+    """`read_settings` gives them as they are then, for a reload."""
     from lowtide.cli.serving import address_of, listening  # what a worker never does
 
     async def body(stopper: "Stopper") -> None:
@@ -38,7 +44,10 @@ def serve_body(
         async with opening as application:
             assert application.asgi is not None
             delay_s = settings.server.shutdown_delay_s
-            async with listening(application.asgi, bound, delay_s=delay_s) as serving:
+            async with (
+                reloading(stopper.reload_asked, read_settings, application),
+                listening(application.asgi, bound, delay_s=delay_s) as serving,
+            ):
                 _announce(address_of(bound), application, role, as_json=as_json)
                 await stopper.wait(serving)
                 application.begin_drain()
@@ -47,14 +56,24 @@ def serve_body(
     return body
 
 
-def work_body(settings: Settings, embedded: EmbeddedModel | None, *, as_json: bool) -> Body:
+def work_body(
+    settings: Settings,
+    embedded: EmbeddedModel | None,
+    read_settings: ReadSettings,
+    *,
+    as_json: bool,
+) -> Body:
+    """As `serve_body`, without a door."""
     from lowtide.cli.worker_metrics import shown_metrics
 
     async def body(stopper: "Stopper") -> None:
         opening = open_application(settings, role="worker", embedded=embedded, on_progress=_tell)
         shown = shown_metrics(settings.server.host, settings.server.metrics_port)
         with shown as metrics:
-            async with opening as application:
+            async with (
+                opening as application,
+                reloading(stopper.reload_asked, read_settings, application),
+            ):
                 _announce_worker(application, metrics, as_json=as_json)
                 await stopper.wait()
                 _tell("stopping: finishing what is in flight; Ctrl-C again stops at once")
@@ -71,6 +90,8 @@ class Stopper:
     def __init__(self, task: "asyncio.Task[None]") -> None:
         self._task = task
         self._asked = asyncio.Event()
+        self.reload_asked = asyncio.Event()
+        """Set by SIGHUP, which stops nothing."""
         self._is_waited_for = False
 
     def ask(self, exit_code: int) -> None:
@@ -94,8 +115,8 @@ class Stopper:
 
 
 def run_until_stopped(body: Body) -> None:
-    """Run `body` with SIGINT and SIGTERM led to its stopper. Raises KeyboardInterrupt for a start
-    that was abandoned."""
+    """Run `body` with SIGINT, SIGTERM and SIGHUP led to its stopper. Raises KeyboardInterrupt for a
+    start that was abandoned."""
 
     async def main() -> None:
         task = asyncio.current_task()
@@ -104,6 +125,7 @@ def run_until_stopped(body: Body) -> None:
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGINT, stopper.ask, exits.INTERRUPTED)
         loop.add_signal_handler(signal.SIGTERM, stopper.ask, exits.TERMINATED)
+        loop.add_signal_handler(signal.SIGHUP, stopper.reload_asked.set)
         await body(stopper)
 
     with asyncio.Runner(loop_factory=new_event_loop) as runner:

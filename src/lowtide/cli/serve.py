@@ -1,5 +1,7 @@
 """`lowtide serve` and `lowtide worker`: their options. What they do is in `foreground`."""
 
+import signal
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -9,6 +11,7 @@ import typer
 from lowtide.cli.logs import log_to_stderr
 from lowtide.cli.options import ConfigOption, JsonOption
 from lowtide.cli.settings import read_settings
+from lowtide.config import Settings
 
 
 def serve(
@@ -34,7 +37,8 @@ def serve(
     ] = "all",
     as_json: JsonOption = False,
 ) -> None:
-    """Start a server. Ctrl-C or SIGTERM stops it in good order; twice, at once.
+    """Start a server. Ctrl-C or SIGTERM stops it in good order; twice, at once. SIGHUP reads the
+    settings again.
 
     Settings come from the defaults, the file, LOWTIDE_* variables and these options, in that order.
     """
@@ -45,7 +49,9 @@ def serve(
         "server.port": port,
         "server.data_dir": str(data_dir) if data_dir else None,
     }
+    outlive_hangup()
     settings = read_settings(config_file, flags, always_say=True)
+    port_asked = settings.server.port
     from lowtide.cli.foreground import run_until_stopped, serve_body, work_body
     from lowtide.cli.serving import bind
     from lowtide.wiring import EmbeddedModel
@@ -53,13 +59,20 @@ def serve(
     embedded = EmbeddedModel(model, slots=slots) if model is not None else None
     log_to_stderr()
     if role == "worker":
-        run_until_stopped(work_body(settings, embedded, as_json=as_json))
+        again = partial(read_settings, config_file, flags)
+        run_until_stopped(work_body(settings, embedded, again, as_json=as_json))
         return
     bound = bind(settings.server.host, settings.server.port)
-    server = msgspec.structs.replace(settings.server, port=bound.getsockname()[1])
-    settings = msgspec.structs.replace(settings, server=server)
+    port_bound = bound.getsockname()[1]
+
+    def read_again() -> Settings:
+        fresh = read_settings(config_file, flags)
+        return _at_port(fresh, port_bound) if fresh.server.port == port_asked else fresh
+
+    settings = _at_port(settings, port_bound)
     with bound:
-        run_until_stopped(serve_body(settings, role, embedded, bound, as_json=as_json))
+        body = serve_body(settings, role, embedded, bound, read_again, as_json=as_json)
+        run_until_stopped(body)
 
 
 def worker(
@@ -74,5 +87,20 @@ def worker(
     from lowtide.cli.foreground import run_until_stopped, work_body
 
     log_to_stderr()
-    settings = read_settings(config_file, {"server.metrics_port": metrics_port}, always_say=True)
-    run_until_stopped(work_body(settings, None, as_json=as_json))
+    outlive_hangup()
+    flags = {"server.metrics_port": metrics_port}
+    settings = read_settings(config_file, flags, always_say=True)
+    again = partial(read_settings, config_file, flags)
+    run_until_stopped(work_body(settings, None, again, as_json=as_json))
+
+
+def outlive_hangup() -> None:
+    """SIGHUP asks for the settings to be read again, and never ends a server: until there is
+    somebody to ask, it is passed over."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+
+def _at_port(settings: Settings, port: int) -> Settings:
+    """With the port that is listened on, where any free one was asked for."""
+    server = msgspec.structs.replace(settings.server, port=port)
+    return msgspec.structs.replace(settings, server=server)

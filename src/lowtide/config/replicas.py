@@ -1,5 +1,6 @@
 """`[[replica]]`: an engine that serves models, and what its settings must be."""
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Final, Literal
@@ -7,6 +8,10 @@ from typing import Any, ClassVar, Final, Literal
 from lowtide import limits
 from lowtide.config.problems import Problem, unless
 from lowtide.config.sections import Section, is_http_url
+from lowtide.core.replica import name_of
+from lowtide.core.served_models import ALL
+
+_NAME = re.compile(rf"[!-~]{{1,{limits.REPLICA_NAME_CHARS_MAX}}}")
 
 OWN_FIELDS: Final = frozenset({"input", "messages", "model", "prompt", "stream", "stream_options"})
 """Fields of a body that make it this request and no other, or that Lowtide sets itself."""
@@ -22,7 +27,12 @@ class Replica(Section, frozen=True):
     )
 
     url: str
-    models: tuple[str, ...]
+    name: str | None = None
+    """What logs, metrics and other workers know it by; None: host and port."""
+    models: tuple[str, ...] = ()
+    """What requests may call its models; "*": whatever /v1/models lists, asked again and again."""
+    names: Mapping[str, str] = {}
+    """For models that this engine calls otherwise: the name in requests = the engine's own."""
     window: int | None = None
     """Batch calls in flight at most; None: as many as do well."""
     relaxed: bool = False
@@ -53,6 +63,11 @@ class Replica(Section, frozen=True):
     """`http://user:password@host:port`; None: calls go straight to the engine."""
     attempt_timeout_s: float | None = None
 
+    @property
+    def label(self) -> str:
+        """Its name, given or not."""
+        return self.name or name_of(self.url)
+
     def problems_at(self, place: int) -> Iterator[Problem]:
         """What makes no sense in it, as the entry number `place`, from 0."""
         where = ("replica", place)
@@ -62,7 +77,21 @@ class Replica(Section, frozen=True):
             (*where, "url"),
             "an address that begins with http:// or https:// and names a host",
         )
-        yield from unless(bool(self.models), (*where, "models"), "at least one model id")
+        yield from unless(
+            self.name is None or _NAME.fullmatch(self.name) is not None,
+            (*where, "name"),
+            f"1 to {limits.REPLICA_NAME_CHARS_MAX} letters, digits and signs, without spaces",
+        )
+        yield from unless(
+            bool(self.models or self.names) and all(self.models),
+            (*where, "models"),
+            'at least one model id, or "*" for all that the engine lists',
+        )
+        yield from unless(
+            ALL not in self.names and all(self.names) and all(self.names.values()),
+            (*where, "names"),
+            "a name in requests = the engine's own name, for each model that has two",
+        )
         yield from unless(
             self.window is None or 1 <= self.window <= limits.WINDOW_MAX,
             (*where, "window"),
@@ -97,3 +126,8 @@ def problems_between(replicas: tuple[Replica, ...]) -> Iterator[Problem]:
         if url in urls[:place]:
             words = f"is that of number {urls.index(url) + 1}: list it once, with all of its models"
             yield Problem(("replica", place, "url"), words)
+    names = [replica.label for replica in replicas]
+    for place, name in enumerate(names):
+        if name in names[:place] and urls[place] not in urls[:place]:
+            words = f"{name!r} is that of number {names.index(name) + 1}, too: give each its own"
+            yield Problem(("replica", place, "name"), words)

@@ -1,7 +1,7 @@
 """The models that this installation knows: ids, aliases, prices, and what the engines call them.
 
-wiring/models.py owns the one catalogue of a process and replaces its content when settings, engines
-or the table of seen models change; validation, prices, live routing and the model list read it.
+wiring/engines.py owns the one catalogue of a process and exchanges its content when settings,
+engines or the seen models change; validation, prices, live routing and the model list read it.
 Invariant: the mappings are replaced, never changed, so who took one has a consistent view.
 """
 
@@ -55,32 +55,29 @@ class Catalogue:
         served: Collection[str] | None = None,
         hours: Mapping[str, Hours] = MappingProxyType({}),
     ) -> None:
-        """As `replace`."""
-        self.replace(entries, served, hours)
+        """`served`: the canonical ids that lines may name; None: all of them.
 
-    def replace(
-        self,
-        entries: Iterable[ModelEntry],
-        served: Collection[str] | None = None,
-        hours: Mapping[str, Hours] = MappingProxyType({}),
-    ) -> None:
-        """From now on these models are known. `served`: the canonical ids that lines may name;
-        None: all of them.
-
-        Raises PriceError, naming the model; then nothing has changed.
+        Raises PriceError, naming the model.
         """
-        by_id = {entry.id: entry for entry in entries}
-        names = {name: entry.id for entry in by_id.values() for name in (entry.id, *entry.aliases)}
-        accepted = {n: m for n, m in names.items() if served is None or m in served}
-        prices = {entry.id: _prices(entry) for entry in by_id.values()}
-        self.entries: Mapping[str, ModelEntry] = MappingProxyType(by_id)
-        self.names: Mapping[str, str] = MappingProxyType(names)
-        self.accepted: Mapping[str, str] = MappingProxyType(accepted)
-        self.prices: Mapping[str, ModelPrices] = MappingProxyType(prices)
-        self.hours: Mapping[str, Hours] = hours
-        self.contexts: Mapping[str, int] = MappingProxyType(
-            {e.id: e.context_length for e in by_id.values() if e.context_length is not None}
+        self.entries: Mapping[str, ModelEntry] = MappingProxyType({e.id: e for e in entries})
+        self.names: Mapping[str, str] = MappingProxyType(
+            {name: e.id for e in self.entries.values() for name in (e.id, *e.aliases)}
         )
+        self.accepted: Mapping[str, str] = MappingProxyType(
+            {n: model for n, model in self.names.items() if served is None or model in served}
+        )
+        self.prices: Mapping[str, ModelPrices] = MappingProxyType(
+            {e.id: _prices(e) for e in self.entries.values()}
+        )
+        self.hours = hours
+        self.contexts: Mapping[str, int] = MappingProxyType(
+            {e.id: e.context_length for e in self.entries.values() if e.context_length is not None}
+        )
+
+    def adopt(self, fresh: "Catalogue") -> None:
+        """From now on what `fresh` knows; nothing of what was known before."""
+        self.entries, self.names, self.accepted = fresh.entries, fresh.names, fresh.accepted
+        self.prices, self.hours, self.contexts = fresh.prices, fresh.hours, fresh.contexts
 
     def get(self, name: str) -> ModelEntry | None:
         canonical = self.names.get(name)

@@ -86,6 +86,12 @@ class LatencyWindow:
         self._latency_s = 0.0  # of the last measure
         self._begin(float("-inf"), 1)
 
+    def adopt(self, fresh: "LatencyWindow") -> None:
+        """Go on with the bounds of `fresh`, and with the width that was learned, if it fits."""
+        self.width_max = fresh.width_max
+        self.width = min(self.width, self.width_max)
+        self._timeout_s = fresh._timeout_s
+
     def answered(self, sent_at_s: float, now_s: float, work: float, in_flight: int) -> None:
         """A call succeeded. `in_flight` counts it, and all others at that moment.
 

@@ -94,6 +94,25 @@ class Replica:
         self._paused_until_s = float("-inf")
         self._pause_s = limits.THROTTLE_PAUSE_S
 
+    def adopt(self, fresh: "Replica") -> None:
+        """Go on with the settings of `fresh`, another one under the same name, and with what was
+        learned here. Whatever was found wrong with the old way to call it counts no more.
+        """
+        was_bound_alone = self._unrefused >= self.window_max
+        self.url = fresh.url
+        self.streams = fresh.streams
+        self.window_max = fresh.window_max
+        self._unrefused = min(self._unrefused, float(fresh.window_max))
+        if was_bound_alone:
+            self._unrefused = float(fresh.window_max)
+        if self.controller is not None and fresh.controller is not None:
+            self.controller.adopt(fresh.controller)
+        if self.learned is not None and fresh.learned is not None:
+            self.learned.adopt(fresh.learned)
+        self._spares_long = fresh._spares_long
+        self.circuit = Circuit()
+        self.resize(float("-inf"))
+
     def has_room(self, now_s: float) -> bool:
         """Whether one more request may be sent."""
         free = not self.alone and self.in_flight < self.places

@@ -74,6 +74,19 @@ class WindowController:
         self._width_bound: Bound = "start"
         self._gaps_s: deque[float] = deque(maxlen=limits.GAPS_KEPT)
 
+    def adopt(self, fresh: "WindowController") -> None:
+        """Go on with the bounds of `fresh`; what was learned of the engine stays. A window that an
+        operator names is where it begins, so it is taken at once.
+        """
+        self.window_max = fresh.window_max
+        self._automatic = fresh._automatic
+        self._itl_slo_s = fresh._itl_slo_s
+        self._ttft_slo_s = fresh._ttft_slo_s
+        if not fresh._automatic:
+            self._width = fresh._width
+        if self.bound != "asleep":
+            self.window = max(1, min(self.window_max, int(self._width)))
+
     def finished(
         self, input_tokens: int, cached_tokens: int, output_tokens: int, elapsed_s: float
     ) -> None:

@@ -102,6 +102,11 @@ class HttpEngine:
         """Open connections, idle ones included."""
         return self._pool.connections_open
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether no call is in flight."""
+        return self._pool.is_idle
+
     async def post(self, path: str, body: bytes, timeout_s: float) -> Attempt:
         """POST JSON `body` to base URL + `path`; see the port. ValueError for a malformed path."""
         used = self._extras.api_key

@@ -49,6 +49,11 @@ class ConnectionPool:
         """Open connections, idle ones included."""
         return len(self._open)
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nobody uses, opens or waits for a connection."""
+        return self._slots_taken == len(self._idle) and not self._waiters
+
     def take(self) -> Connection | None:
         """The idle connection used last, if any."""
         while self._idle:

@@ -44,9 +44,9 @@ from lowtide.ports.engine import Engine, StreamingEngine
 _NO_FIELDS: Mapping[str, object] = {}
 
 
-class Upstream(msgspec.Struct, frozen=True):
+class Upstream(msgspec.Struct, eq=False):
     """A replica with what it takes to call it. `engine_names` maps model ids to the engine's
-    names.
+    names. loops/replica_set.py exchanges the parts: each attempt goes by those of its beginning.
     """
 
     replica: Replica

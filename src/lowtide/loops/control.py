@@ -62,6 +62,13 @@ class Controlled(msgspec.Struct, eq=False):
     known: Acquaintance | None = None
     probe_at_s: float = _NEVER
 
+    def adopt(self, fresh: "Controlled") -> None:
+        """The engine is called another way from now on, so it is to be looked at afresh."""
+        self.prober = fresh.prober
+        self.patience_s = fresh.patience_s
+        self.known = None
+        self.probe_at_s = _NEVER
+
 
 class ControlLoop:
     """Of all replicas of a worker."""
@@ -84,7 +91,11 @@ class ControlLoop:
         self._clock = clock
         self._on_look = on_look
         self._wake = wake
-        for each in controlled:
+        self.watch_doors()
+
+    def watch_doors(self) -> None:
+        """Hear of the live calls of all replicas, of those that have come since, too."""
+        for each in self._controlled:
             if each.door is not None:
                 each.door.on_asked = partial(self._live_asked, each)
 
@@ -96,12 +107,15 @@ class ControlLoop:
         readings = await asyncio.gather(*map(_read, ours))
         now_s = self._clock.monotonic()
         has_grown = False
+        there = list(self._controlled)
         for each, signals, own_max in zip(ours, readings, before, strict=True):
+            if each not in there:
+                continue  # it left while it was read
             window = each.replica.window
             self._steer(each, signals, own_max, now_s)
             has_grown = has_grown or each.replica.window > window
             self._on_look(each.replica, True)
-        for each in self._controlled:
+        for each in there:
             if each not in ours:
                 self._on_look(each.replica, False)
         if has_grown:
@@ -171,8 +185,11 @@ class AcquaintLoop:
         return now + timedelta(seconds=limits.PROBE_AGAIN_S)
 
     async def _look(self, each: Controlled) -> None:
-        found = await each.prober.probe()
+        prober = each.prober
+        found = await prober.probe()
         now_s = self._clock.monotonic()
+        if each.prober is not prober:
+            return  # its settings changed meanwhile: the next look asks by the new ones
         if found is None:
             each.probe_at_s = now_s + limits.PROBE_AGAIN_S
             return

@@ -88,6 +88,7 @@ class Dispatcher:
         self._draining = False
         self.tallies = Tallies()
         self.batch_watch = BatchWatch()
+        self._has_unserved = False
         self.wake: Callable[[], None] = lambda: None
 
     def announce(self) -> None:
@@ -97,6 +98,8 @@ class Dispatcher:
 
     async def tick(self, now: datetime) -> datetime | None:
         """Fill the windows, lease chunks where they could run dry, and fill again."""
+        if self._has_unserved:
+            self._give_back_unserved()
         now_s = self._fill()  # first, because retries are due even when nothing can be claimed
         came = False
         async with self._claiming:
@@ -146,6 +149,15 @@ class Dispatcher:
             self._give_back(held[key])
         if stranded:
             self._committer.wake()
+
+    def replicas_changed(self, touched: Iterable[str]) -> None:
+        """The replicas of these names have come, gone, or serve other models. Chunks that none of
+        ours can work on any more are given back, each when its last call has ended.
+        """
+        for name in touched:
+            self._core.forget(name)
+        self._has_unserved = True
+        self.announce()
 
     # -- what the control loop asks and tells
     # ------------------------------------------------------
@@ -348,6 +360,17 @@ class Dispatcher:
 
     # -- letting go
     # ----------------------------------------------------------------------------------
+
+    def _give_back_unserved(self) -> None:
+        models = frozenset().union(*(each.replica.models for each in self._upstreams))
+        unserved = [run for run in self._core.runs.values() if run.lease.model not in models]
+        at_work = {slot.request.run.key for slot in self._slots.values() if slot.in_flight}
+        self._has_unserved = bool(unserved)
+        for run in unserved:
+            if run.key not in at_work:
+                self._give_back(run)
+        if unserved:
+            self._committer.wake()
 
     def _give_back(self, run: ChunkRun) -> None:
         """Abort what is in flight of the chunk and release its lease with the next beat."""

@@ -62,11 +62,12 @@ class OwnershipLoop:
         self._worker_id = worker_id
         self._store = store
         self._clock = clock
-        self._shared = shared
+        self._shared = dict(shared)
         self._own = own
         self._hands = hands
         self._ttl_s = lease_ttl_s
         self._wants = frozenset(shared)
+        self._is_draining = False
         self._beat = 0
         self._watch = Watch()
         self._tokens: dict[str, int] = {}
@@ -81,8 +82,23 @@ class OwnershipLoop:
         """Workers or owners have changed: look at the next tick."""
         self._due_s = _NEVER
 
+    def replicas_changed(self, shared: Mapping[str, Replica], own: Sequence[Replica]) -> None:
+        """These are listed now. What is listed no more is given back once it is idle; what is new
+        takes no calls before it was claimed.
+        """
+        for name, replica in shared.items():
+            if name not in self._tokens or self._shared.get(name) is not replica:
+                replica.owned_until_s = _NEVER
+        kept = {name: self._shared[name] for name in self._tokens if name in self._shared}
+        self._shared = {**kept, **shared}
+        self._own = own
+        if not self._is_draining:
+            self._wants = frozenset(shared)
+        self.announce()
+
     def drain(self) -> None:
         """From the next tick on, give everything back as it falls idle."""
+        self._is_draining = True
         self._wants = frozenset()
         self.announce()
 
@@ -163,6 +179,8 @@ class OwnershipLoop:
         await self._store.release(self._worker_id, over)
         for name in over:
             del self._leaving[name], self._tokens[name]
+            if name not in self._wants and not self._is_draining:
+                del self._shared[name]  # listed no more
         log.info("replicas.released", names=sorted(over))
 
     def _models(self, without: Collection[str] = ()) -> frozenset[str]:

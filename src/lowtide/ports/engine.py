@@ -115,3 +115,12 @@ class Prober(Protocol):
     async def probe(self) -> Acquaintance | None:
         """None while the engine does not answer. Never raises; takes PROBE_S at most."""
         ...
+
+
+class ModelList(Protocol):
+    """What an engine says that it serves, LoRA adapters included, in its own words."""
+
+    async def read(self) -> tuple[str, ...] | None:
+        """None when the engine gives no list now. Never raises for anything the network or the
+        engine does, and takes CONTROL_READ_S at most."""
+        ...

@@ -47,6 +47,14 @@ class LiveReplica:
         self._unbegun: dict[LiveCall, float] = {}  # calls without a first byte; oldest first
         self._tokens_each = float(limits.LIVE_CALL_TOKENS)
 
+    def adopt(self, fresh: "LiveReplica") -> None:
+        """From the next call on by that one's engine and settings; calls in flight end as begun."""
+        self.engine = fresh.engine
+        self.engine_names = fresh.engine_names
+        self.drop_fields = fresh.drop_fields
+        self.set_fields = fresh.set_fields
+        self.timeout_s = fresh.timeout_s
+
     @property
     def load(self) -> float:
         """Live and batch calls in flight, as a share of what the replica is said to hold."""

@@ -1,14 +1,21 @@
 """One process of Lowtide: everything it is made of, opened in order and closed in reverse."""
 
+import asyncio
+import contextlib
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from lowtide import limits
 from lowtide.blobs.url import open_blobs
 from lowtide.config import Settings
+from lowtide.core.catalogue import Catalogue
 from lowtide.data_dir import locked_data_dir
+from lowtide.loops.models import ModelsLoop
+from lowtide.loops.replica_set import ReplicaSet
+from lowtide.loops.runner import Loops
 from lowtide.ports.blobs import Blobs
 from lowtide.ports.clock import Clock
 from lowtide.ports.store import Store
@@ -16,17 +23,12 @@ from lowtide.service.limits import LimitService
 from lowtide.service.live import LiveService
 from lowtide.service.services import Services
 from lowtide.system import SystemClock, new_id
-from lowtide.wiring.controls import open_controls
 from lowtide.wiring.database import check_server, is_single_machine, store_of
+from lowtide.wiring.engines import Engines
 from lowtide.wiring.flex import holding
-from lowtide.wiring.replicas import (
-    EmbeddedModel,
-    catalogue_of,
-    open_doors,
-    open_upstreams,
-    start_embedded,
-)
-from lowtide.wiring.sharing import shared_replicas
+from lowtide.wiring.open_replica import open_replica
+from lowtide.wiring.reload import Reload, Reloaded
+from lowtide.wiring.replicas import EmbeddedModel, start_embedded
 from lowtide.wiring.verbs import open_verbs
 from lowtide.wiring.worker import Worker
 
@@ -42,12 +44,19 @@ class Application:
 
     settings: Settings
     asgi: "FastAPI | None"
-    models: tuple[str, ...]
+    catalogue: Catalogue
     store: Store
     blobs: Blobs
     begin_drain: Callable[[], None]
     """Be ready for nothing and claim no more work; call it when asked to stop, so that the drain
     passes while the door closes."""
+    reload: Callable[[Settings], Reloaded]
+    """Go on with these settings; see wiring/reload.py."""
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Those known at present."""
+        return tuple(self.catalogue.entries)
 
 
 @asynccontextmanager
@@ -69,14 +78,14 @@ async def open_application(
         store = await _open_store(settings, clock, stack)
         blobs = open_blobs(settings.server.blob_url, data_dir / "blobs")
         await blobs.probe()
-        replicas, entries = list(settings.replica), []
+        own = None
         if embedded is not None:
-            replica, entry = await start_embedded(embedded, data_dir, stack, on_progress)
-            replicas.append(replica)
-            entries.append(entry)
-        catalogue = catalogue_of(settings, replicas, entries)
-        upstreams = await open_upstreams(settings, replicas, catalogue, stack)
-        doors = open_doors(replicas, upstreams, stack)
+            own = await start_embedded(embedded, data_dir, stack, on_progress)
+        replicas = ReplicaSet(open_replica, clock)
+        stack.push_async_callback(replicas.aclose)
+        catalogue = Catalogue()
+        engines = Engines(replicas, catalogue, own)
+        engines.configure(settings)
         worker_id = _worker_id(settings)
         allowance = LimitService(store.tenants, store.ledger, clock, settings.limits)
         worker = Worker(
@@ -85,19 +94,23 @@ async def open_application(
             blobs,
             clock,
             catalogue,
-            upstreams,
+            replicas.upstreams,
             worker_id,
             allowance,
-            shared=shared_replicas(settings, upstreams),
-            controlled=open_controls(replicas, upstreams, doors, stack),
+            shared=None if is_single_machine(settings) else replicas.shared,
+            controlled=replicas.controlled,
         )
+        replicas.follow(worker)
         if is_single_machine(settings):
             await _take_over(store, worker_id)
-        live = LiveService(catalogue, doors, clock, allowance)
+        live = LiveService(catalogue, replicas.live, clock, allowance)
         services = await open_verbs(
             settings, data_dir, store, blobs, clock, catalogue, worker, allowance, live, stack
         )
         asgi = _door(services) if role != "worker" else None
+        models = ModelsLoop(lambda: replicas.members, engines.listed)
+        await _first_lists(models, clock)
+        await stack.enter_async_context(Loops([models], clock))
         if role != "worker":
             holds = holding(settings, services.flex, store, clock, worker, alone=role == "api")
             await stack.enter_async_context(holds)
@@ -113,11 +126,19 @@ async def open_application(
         yield Application(
             settings=settings,
             asgi=asgi,
-            models=tuple(catalogue.entries),
+            catalogue=catalogue,
             store=store,
             blobs=blobs,
             begin_drain=begin_drain,
+            reload=Reload(settings, engines, allowance),
         )
+
+
+async def _first_lists(models: ModelsLoop, clock: Clock) -> None:
+    """What engines list decides what a batch may name: ask before the first one can come."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(limits.MODELS_START_S):
+            await models.tick(clock.now())
 
 
 def _door(services: Services) -> "FastAPI":

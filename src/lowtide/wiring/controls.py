@@ -1,18 +1,10 @@
-"""What steers each replica: its controller from the settings, and the readers of its engine."""
-
-from collections.abc import Sequence
-from contextlib import AsyncExitStack
+"""A replica with its window and controller, as the settings bound them."""
 
 from lowtide import limits
 from lowtide.config import Replica as ReplicaSettings
 from lowtide.core.latency_window import LatencyWindow
 from lowtide.core.replica import Replica
 from lowtide.core.window import WindowController
-from lowtide.engines.signals.probe import HttpProber
-from lowtide.loops.attempt import Upstream
-from lowtide.loops.control import Controlled
-from lowtide.service.live_replica import LiveReplica
-from lowtide.wiring.engine_clients import opened_client
 
 
 def window_max(settings: ReplicaSettings) -> int:
@@ -24,11 +16,12 @@ def replica_of(
     url: str,
     models: frozenset[str],
     settings: ReplicaSettings,
-    pool: Sequence[ReplicaSettings],
-    timeout_s: float = limits.ATTEMPT_TIMEOUT_S,
+    timeout_s: float,
+    *,
+    spares_long: bool,
 ) -> Replica:
-    """A replica with its controller. `pool` are all replicas: whether one of them is relaxed
-    decides whether this one is spared long prompts. `timeout_s` is what one attempt may take.
+    """`url` is the address as its engine client writes it, `timeout_s` what one attempt may take.
+    `spares_long`: see `Replica`.
     """
     bound = window_max(settings)
     controller = WindowController(
@@ -38,44 +31,15 @@ def replica_of(
         itl_slo_s=settings.itl_slo_ms / 1000,
         ttft_slo_s=settings.ttft_slo_ms / 1000,
     )
-    served = set(settings.models)
-    spares_long = not settings.relaxed and any(
-        other.relaxed and served <= set(other.models) for other in pool
-    )
     learned_max = limits.WINDOW_DEFAULT if settings.window is None else bound
-    learned = LatencyWindow(learned_max, timeout_s=timeout_s, width=limits.LEARN_START)
     replica = Replica(
-        url, models, bound, controller=controller, learned=learned, spares_long=spares_long
+        url,
+        models,
+        bound,
+        controller=controller,
+        learned=LatencyWindow(learned_max, timeout_s=timeout_s, width=limits.LEARN_START),
+        spares_long=spares_long,
+        name=settings.label,
     )
     replica.streams = settings.watch_prompts
     return replica
-
-
-def open_controls(
-    replicas: Sequence[ReplicaSettings],
-    upstreams: Sequence[Upstream],
-    doors: Sequence[LiveReplica],
-    stack: AsyncExitStack,
-) -> list[Controlled]:
-    """The three sequences name the same replicas in the same order."""
-    return [
-        _control(settings, upstream, door, stack)
-        for settings, upstream, door in zip(replicas, upstreams, doors, strict=True)
-    ]
-
-
-def _control(
-    settings: ReplicaSettings, upstream: Upstream, door: LiveReplica, stack: AsyncExitStack
-) -> Controlled:
-    controller = upstream.replica.controller
-    assert controller is not None, "made by replica_of"
-    root = opened_client(settings, limits.CONTROL_CONNECTIONS, stack, beside_v1=True)
-    prober = HttpProber(
-        root,
-        upstream.engine,
-        kind=settings.engine,
-        priority=settings.priority,
-        models=sorted(upstream.engine_names.values()),
-    )
-    patience_s = limits.LIVE_WAIT_SHARE * settings.ttft_slo_ms / 1000
-    return Controlled(upstream.replica, controller, prober, door, patience_s)

@@ -6,7 +6,6 @@ Invariant: no message has a secret of the settings in it.
 
 import os
 from collections.abc import Mapping
-from contextlib import AsyncExitStack
 
 from lowtide.config import Replica
 from lowtide.config_sources import ConfigError
@@ -42,15 +41,6 @@ def engine_client(
         )
     except ValueError as error:
         raise ConfigError(f"[[replica]] {shown_url(replica.url)}: {error}") from None
-
-
-def opened_client(
-    replica: Replica, connections_max: int, stack: AsyncExitStack, *, beside_v1: bool = False
-) -> HttpEngine:
-    """The same; leaving `stack` closes it."""
-    client = engine_client(replica, connections_max, beside_v1=beside_v1)
-    stack.push_async_callback(client.aclose)
-    return client
 
 
 def _api_key(replica: Replica, environ: Mapping[str, str]) -> str | None:

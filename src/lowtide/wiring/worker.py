@@ -3,7 +3,7 @@ the door."""
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 
@@ -30,6 +30,7 @@ from lowtide.loops.housekeeping import ExpireLoop, SweepLoop
 from lowtide.loops.leasing import Leasing
 from lowtide.loops.listen import ListenLoop
 from lowtide.loops.ownership import OwnershipLoop
+from lowtide.loops.replica_set import Member
 from lowtide.loops.report import ReportLoop
 from lowtide.loops.runner import Loop, Loops
 from lowtide.loops.tasks import Wake
@@ -63,8 +64,9 @@ class Worker:
         new_id: NewId = new_id,
         draw: Callable[[], float] = random.random,
     ) -> None:
-        """`shared` are those replicas of `upstreams` that other workers may list, too, by the name
-        that all use; `controlled` those whose windows follow their engines. `draw` gives uniform
+        """`upstreams` and `controlled`, those whose windows follow their engines, may change at run
+        time; then call `replicas_changed`. `shared` are those of `upstreams` that other workers may
+        list, too, by the name that all use; None where no other worker can. `draw` gives uniform
         numbers in [0, 1) for back-off."""
         ttl_s = settings.dispatch.lease_ttl_s
         self.id = worker_id
@@ -95,6 +97,8 @@ class Worker:
             worker_id, store.lifecycle, store.results, blobs, clock, lease_ttl_s=ttl_s
         )
         self._report = ReportLoop(worker_id, store.worker_reports, clock, self)
+        self._metrics = ReplicaMetrics()
+        self._control = self._steering(controlled)
         parts: list[Loop] = [
             self._validate,
             self._dispatcher,
@@ -103,16 +107,12 @@ class Worker:
             self._assemble,
             self._report,
             *_upkeep(store, blobs, clock, self.wake),
-            ControlLoop(
-                controlled,
-                self._dispatcher,
-                clock,
-                on_look=ReplicaMetrics().show,
-                wake=lambda: self._loops.wake("dispatch"),
-            ),
+            self._control,
             AcquaintLoop(controlled, clock),
         ]
-        self._ownership = self._share(worker_id, store, shared, ttl_s) if shared else None
+        self._ownership: OwnershipLoop | None = None
+        if shared is not None:
+            self._ownership = self._share(worker_id, store, shared, ttl_s)
         self._loops = Loops([*parts, *([self._ownership] if self._ownership else [])], clock)
         self._drain: asyncio.Task[None] | None = None
         self._is_running = False
@@ -132,6 +132,22 @@ class Worker:
         if name == "ownership" and self._ownership is not None:
             self._ownership.announce()
         self._loops.wake(name)
+
+    def replicas_changed(self, members: Sequence[Member], touched: Collection[str]) -> None:
+        """See `loops.replica_set.Follower`."""
+        self._control.watch_doors()
+        self._metrics.keep(member.replica.name for member in members)
+        self._dispatcher.replicas_changed(touched)
+        if self._ownership is not None:
+            shared = {m.shared_as: m.replica for m in members if m.shared_as is not None}
+            own = [member.replica for member in members if member.shared_as is None]
+            self._ownership.replicas_changed(shared, own)
+            self._loops.wake("ownership")
+        self._loops.wake("acquaint")
+
+    def take_back(self, replica_name: str) -> None:
+        """See `loops.replica_set.Follower`."""
+        self._dispatcher.revoke(replica_name, self._dispatcher.calls_on(replica_name))
 
     @property
     def knows_replicas(self) -> bool:
@@ -220,6 +236,15 @@ class Worker:
             await self._work.release_worker(self.id)
         except StoreError as error:  # the leases will run out
             log.warning("worker.not_released", error=str(error))
+
+    def _steering(self, controlled: Sequence[Controlled]) -> ControlLoop:
+        return ControlLoop(
+            controlled,
+            self._dispatcher,
+            self._clock,
+            on_look=self._metrics.show,
+            wake=lambda: self._loops.wake("dispatch"),
+        )
 
     def _hands(
         self,

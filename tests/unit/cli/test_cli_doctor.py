@@ -307,10 +307,10 @@ def test_workers_are_named_with_the_replicas_that_are_theirs(
     (tmp_path / "lowtide.toml").write_text(config)
     found = checks(run_main, code=1)  # the replica is not there
     assert (found["workers"]["verdict"], found["workers"]["what"]) == ("ok", "none runs at present")
-    beat(postgres_url, "w-1", "http://r1.invalid/v1")
+    beat(postgres_url, "w-1", "r1.invalid")
     one = checks(run_main, code=1)["workers"]
-    assert one["verdict"] == "warn" and "no worker lists http://r2.invalid/v1;" in one["what"]
-    beat(postgres_url, "w-2", "http://r1.invalid/v1", "http://r2.invalid/v1")
+    assert one["verdict"] == "warn" and "no worker lists r2.invalid;" in one["what"]
+    beat(postgres_url, "w-2", "r1.invalid", "r2.invalid")
     both = checks(run_main, code=1)["workers"]
     assert both["verdict"] == "ok"
-    assert both["what"] == "w-1: http://r1.invalid/v1; w-2: http://r2.invalid/v1"
+    assert both["what"] == "w-1: r1.invalid; w-2: r2.invalid"

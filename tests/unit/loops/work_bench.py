@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 from lowtide import limits
 from lowtide.core.batch import Batch
-from lowtide.core.current import Current
 from lowtide.core.dispatch import Dispatch
 from lowtide.core.opening import Hours
 from lowtide.core.replica import Replica
@@ -52,7 +51,7 @@ class WorkBench:
             "w", self.work, self.blobs, self._new_id, on_settled=lambda: self._wake("settled")
         )
         self.hours: dict[str, Hours] = {}
-        self.upstreams: Current[Upstream] = Current(upstreams or [self.upstream])
+        self.upstreams = [self.upstream] if upstreams is None else upstreams
         core = Dispatch()
         leasing = Leasing(
             "w",

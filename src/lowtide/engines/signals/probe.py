@@ -7,7 +7,7 @@ server does not schedule by it, so one is sent to see; SGLang declares it (sched
 that the engine goes by it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, Literal
 
 import msgspec
@@ -43,9 +43,9 @@ class HttpProber:
         *,
         kind: Kind | Literal["auto"],
         priority: int | Literal["auto", "none"],
-        models: Sequence[str],
+        models: Callable[[], Sequence[str]],
     ) -> None:
-        """`models` are the engine's own names of what it serves."""
+        """`models` gives the engine's own names of what it serves at present."""
         self._root = root
         self._engine = engine
         self._kind = kind
@@ -131,7 +131,10 @@ class HttpProber:
 
         What it refuses may be the endpoint, so all are tried that a model may have.
         """
-        for model in self._models[:1]:
+        models = self._models()
+        if not models:
+            return None  # nothing can be called yet
+        for model in models[:1]:
             for path, body in _CALLS:
                 call = msgspec.json.encode({"model": model, **body, "priority": priority})
                 answer = await self._engine.post(path, call, PROBE_S)

@@ -25,7 +25,7 @@ async def probing(
         server.pages = {path: (reply(page),) for path, page in pages.items()}
         root = HttpEngine(server.url.removesuffix("/v1"), connections_max=1)
         engine = HttpEngine(server.url, connections_max=1)
-        settings = {"kind": "auto", "priority": "auto", "models": ["m"]} | asked
+        settings = {"kind": "auto", "priority": "auto", "models": lambda: ["m"]} | asked
         yield HttpProber(root, engine, **settings), server
         await root.aclose()
         await engine.aclose()

@@ -1,0 +1,99 @@
+"""From one replica's settings to what it takes to call it: connections, window, readers.
+
+Called by loops/replica_set.py through `open_replica`. Batch work, live calls and the control loop
+have connections of their own each, so that none of them can take the others'.
+"""
+
+import msgspec
+
+from lowtide import limits
+from lowtide.config import Replica as ReplicaSettings
+from lowtide.core.replica_changes import ReplicaSpec
+from lowtide.core.served_models import ALL
+from lowtide.core.streamed_answer import PLAIN_FIELDS
+from lowtide.engines.http_client import HttpEngine
+from lowtide.engines.model_list import HttpModelList
+from lowtide.engines.signals.probe import HttpProber
+from lowtide.loops.attempt import Upstream
+from lowtide.loops.control import Controlled
+from lowtide.loops.replica_set import Member
+from lowtide.service.live_replica import LiveReplica
+from lowtide.wiring.controls import replica_of, window_max
+from lowtide.wiring.engine_clients import engine_client
+
+
+class Calling(msgspec.Struct, frozen=True):
+    """All that decides how a replica is called and steered; equal ones need nothing opened anew.
+
+    `spares_long`: another replica of its models is relaxed, so this one is spared long prompts
+    beside live traffic. `shared_as`: see `Member`.
+    """
+
+    settings: ReplicaSettings
+    timeout_s: float
+    spares_long: bool = False
+    shared_as: str | None = None
+
+
+def open_replica(spec: ReplicaSpec[Calling]) -> Member:
+    """Sends nothing. Raises ConfigError."""
+    calling, settings = spec.settings, spec.settings.settings
+    batch = engine_client(settings, window_max(settings) + limits.PROBE_CONNECTIONS)
+    models = frozenset(spec.engine_names)
+    replica = replica_of(
+        batch.url, models, settings, calling.timeout_s, spares_long=calling.spares_long
+    )
+    upstream = Upstream(
+        replica=replica,
+        engine=batch,
+        engine_names=spec.engine_names,
+        drop_fields=frozenset(settings.drop_fields),
+        timeout_s=calling.timeout_s,
+        streaming=batch if _may_watch(settings) else None,
+        set_fields=settings.extra_body,
+    )
+    live_engine = engine_client(settings, _live_connections(settings))
+    live = LiveReplica(
+        replica,
+        live_engine,
+        spec.engine_names,
+        upstream.drop_fields,
+        upstream.set_fields,
+        upstream.timeout_s,
+    )
+    root = engine_client(settings, limits.CONTROL_CONNECTIONS, beside_v1=True)
+    return Member(
+        upstream=upstream,
+        live=live,
+        controlled=_controlled(upstream, live, root, settings),
+        connections=(batch, live_engine, root),
+        shared_as=calling.shared_as,
+        model_list=HttpModelList(batch) if ALL in settings.models else None,
+    )
+
+
+def _controlled(
+    upstream: Upstream, live: LiveReplica, root: HttpEngine, settings: ReplicaSettings
+) -> Controlled:
+    controller = upstream.replica.controller
+    assert controller is not None, "made by replica_of"
+    prober = HttpProber(
+        root,
+        upstream.engine,
+        kind=settings.engine,
+        priority=settings.priority,
+        models=lambda: sorted(upstream.engine_names.values()),
+    )
+    patience_s = limits.LIVE_WAIT_SHARE * settings.ttft_slo_ms / 1000
+    return Controlled(upstream.replica, controller, prober, live, patience_s)
+
+
+def _may_watch(settings: ReplicaSettings) -> bool:
+    """A field that is set for all requests may make answers that no stream tells whole."""
+    return settings.watch_prompts and settings.extra_body.keys() <= PLAIN_FIELDS
+
+
+def _live_connections(settings: ReplicaSettings) -> int:
+    if settings.engine == "llamacpp":
+        return limits.LIVE_CONNECTIONS_LLAMACPP
+    return limits.LIVE_CONNECTIONS_MAX

@@ -1,0 +1,65 @@
+"""Goes on with settings that were read again, without a restart.
+
+The foreground (cli/foreground.py) calls it on SIGHUP, with settings that are valid in themselves.
+Invariant: all or nothing; what needs a restart is named and otherwise left as it was at start.
+"""
+
+from typing import Final
+
+import msgspec
+import structlog
+
+from lowtide.config import Settings
+from lowtide.core.reload import merged, unreloadable
+from lowtide.core.replica_changes import Changes
+from lowtide.service.limits import LimitService
+from lowtide.wiring.engines import Engines
+
+log = structlog.get_logger(__name__)
+
+RELOADABLE: Final = frozenset(
+    {
+        "replica",
+        "model",
+        "catalogue",
+        "limits",
+        "dispatch.hours",
+        "dispatch.timezone",
+        "dispatch.attempt_timeout_s",
+    }
+)
+"""What takes effect at once; anything else waits for a restart."""
+
+
+class Reloaded(msgspec.Struct, frozen=True):
+    """What came of it; `needs_restart` are the other keys that differ from those at start."""
+
+    replicas: Changes
+    needs_restart: tuple[str, ...]
+
+
+class Reload:
+    """Of one process."""
+
+    def __init__(self, settings: Settings, engines: Engines, allowance: LimitService) -> None:
+        self._settings = settings
+        self._engines = engines
+        self._allowance = allowance
+
+    def __call__(self, fresh: Settings) -> Reloaded:
+        """Raises ConfigError, PriceError; then everything is as before."""
+        settings = merged(self._settings, fresh, RELOADABLE)
+        needs_restart = unreloadable(self._settings, fresh, RELOADABLE)
+        replicas = self._engines.configure(settings)
+        self._allowance.reload(settings.limits)
+        self._settings = settings
+        log.info(
+            "settings.reloaded",
+            added=list(replicas.added),
+            removed=list(replicas.removed),
+            changed=[*replicas.changed, *replicas.renamed],
+            replicas=len(settings.replica),
+        )
+        if needs_restart:
+            log.warning("settings.need_restart", keys=list(needs_restart))
+        return Reloaded(replicas, needs_restart)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Literal
 
 from lowtide import limits
 from lowtide.blobs.url import open_blobs
-from lowtide.config import Settings
-from lowtide.core.catalogue import Catalogue
+from lowtide.config import Replica, Settings
+from lowtide.core.catalogue import Catalogue, ModelEntry
 from lowtide.data_dir import locked_data_dir
 from lowtide.loops.models import ModelsLoop
 from lowtide.loops.replica_set import ReplicaSet
@@ -81,11 +81,8 @@ async def open_application(
         own = None
         if embedded is not None:
             own = await start_embedded(embedded, data_dir, stack, on_progress)
-        replicas = ReplicaSet(open_replica, clock)
-        stack.push_async_callback(replicas.aclose)
-        catalogue = Catalogue()
-        engines = Engines(replicas, catalogue, own)
-        engines.configure(settings)
+        engines = _engines(settings, own, clock, stack)
+        replicas, catalogue = engines.replicas, engines.catalogue
         worker_id = _worker_id(settings)
         allowance = LimitService(store.tenants, store.ledger, clock, settings.limits)
         worker = Worker(
@@ -108,9 +105,7 @@ async def open_application(
             settings, data_dir, store, blobs, clock, catalogue, worker, allowance, live, stack
         )
         asgi = _door(services) if role != "worker" else None
-        models = ModelsLoop(lambda: replicas.members, engines.listed)
-        await _first_lists(models, clock)
-        await stack.enter_async_context(Loops([models], clock))
+        await stack.enter_async_context(await _listing(engines, clock))
         if role != "worker":
             holds = holding(settings, services.flex, store, clock, worker, alone=role == "api")
             await stack.enter_async_context(holds)
@@ -134,11 +129,29 @@ async def open_application(
         )
 
 
-async def _first_lists(models: ModelsLoop, clock: Clock) -> None:
-    """What engines list decides what a batch may name: ask before the first one can come."""
+def _engines(
+    settings: Settings,
+    embedded: tuple[Replica, ModelEntry] | None,
+    clock: Clock,
+    stack: AsyncExitStack,
+) -> Engines:
+    """Those of the settings and our own; nothing is sent to them yet."""
+    replicas = ReplicaSet(open_replica, clock)
+    stack.push_async_callback(replicas.aclose)
+    engines = Engines(replicas, Catalogue(), embedded)
+    engines.configure(settings)
+    return engines
+
+
+async def _listing(engines: Engines, clock: Clock) -> Loops:
+    """What polls engines for their models. They are asked once before the first batch can come, for
+    their answers decide what it may name.
+    """
+    models = ModelsLoop(lambda: engines.replicas.members, engines.listed)
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(limits.MODELS_START_S):
             await models.tick(clock.now())
+    return Loops([models], clock)
 
 
 def _door(services: Services) -> "FastAPI":

@@ -30,9 +30,11 @@ def register_profiles() -> None:
     draw_no_constants_of_loaded_modules()
 
 
-def examples(count: int) -> int:
-    """How many examples a test plays that asks for `count` instead of the usual hundred."""
-    return count * RANDOM_FACTOR if settings.get_current_profile_name() == RANDOM else count
+def examples(count: int, *, factor: int = RANDOM_FACTOR) -> int:
+    """How many examples a test plays that asks for `count` instead of the usual hundred. `factor`:
+    of a test whose examples are so dear that the usual factor would take an hour.
+    """
+    return count * factor if settings.get_current_profile_name() == RANDOM else count
 
 
 def unhurried(*also: HealthCheck) -> list[HealthCheck]:

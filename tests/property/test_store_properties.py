@@ -412,7 +412,7 @@ class WorkCycleOnPostgres(WorkCycle):
 
 
 _WALKS = settings(
-    max_examples=examples(50),
+    max_examples=examples(50, factor=4),
     stateful_step_count=25,
     suppress_health_check=unhurried(HealthCheck.filter_too_much),
 )
@@ -430,7 +430,7 @@ class TestWorkCycle(WorkCycle.TestCase):
 
 class TestWorkCycleOnPostgres(WorkCycleOnPostgres.TestCase):
     # Fewer walks: a round trip to a server costs more than a call, and the walk is the same.
-    settings = settings(_WALKS, max_examples=examples(12))
+    settings = settings(_WALKS, max_examples=examples(12, factor=4))
 
     @pytest.fixture(autouse=True)
     def on_this_server(self, postgres: PostgresServer) -> None:

@@ -39,6 +39,7 @@ class Dispatch:
         self._delayed: list[tuple[float, int, Request]] = []
         self._order = itertools.count()
         self._judge = Judge(attempts_max)
+        self._replicas: Sequence[Replica] = ()
         self.ready: dict[str, int] = {}
         """Requests that could be sent at once, by model."""
         self.input_bytes = 0
@@ -97,7 +98,7 @@ class Dispatch:
             self._decide(now_s)
         if not replica.has_room(now_s):
             return None
-        request = self._from_current(replica) or self._from_any(replica, now_s)
+        request = self._from_current(replica, now_s) or self._from_any(replica, now_s)
         if request is None:
             return None
         on_trial = request.on_trial
@@ -175,6 +176,7 @@ class Dispatch:
         """`is_dry`: nothing waits behind what is leased. Then no replica takes more than its share
         of that, so that the last requests do not all run on one (scheduling.md section 2(d)).
         """
+        self._replicas = replicas
         able = [replica for replica in replicas if replica.takes_calls(now_s)] if is_dry else []
         for replica in replicas:
             peers = [peer for peer in able if peer.models & replica.models]
@@ -205,10 +207,10 @@ class Dispatch:
 
     # -- inside ------------------------------------------------------------------------------------
 
-    def _from_current(self, replica: Replica) -> Request | None:
+    def _from_current(self, replica: Replica, now_s: float) -> Request | None:
         """The fast path: the chunk that this replica took from last."""
         run = self._current.get(replica.name)
-        return _pop(run, replica) if run is not None else None
+        return self._pop(run, replica, now_s) if run is not None else None
 
     def _from_any(self, replica: Replica, now_s: float) -> Request | None:
         """Its own other chunks, then unattached, then anybody's; about once in 128 requests."""
@@ -216,7 +218,7 @@ class Dispatch:
         usable = (run for model in replica.models for run in self._by_model.get(model, ()))
         pending = [run for run in usable if run.pending]
         for run in sorted(pending, key=lambda run: ranks.get(run.attached_to, 2)):
-            request = _pop(run, replica)
+            request = self._pop(run, replica, now_s)
             if request is not None:
                 self._current[replica.name] = run
                 if run.attached_to is None:
@@ -232,6 +234,31 @@ class Dispatch:
                 if run.pending:
                     return replica.scope(run.scope_key)
         return None
+
+    def _pop(self, run: ChunkRun, replica: Replica, now_s: float) -> Request | None:
+        """The chunk's next request that may run on the replica at present."""
+        if not run.pending or replica.scope(run.scope_key).is_closed:
+            return None
+        for _ in range(len(run.pending)):
+            request = run.pending.popleft()
+            if _may_run(request, replica) and not (
+                request.cut_at and self._is_better_elsewhere(request, replica, now_s)
+            ):
+                return request
+            run.pending.append(request)
+        return None
+
+    def _is_better_elsewhere(self, request: Request, replica: Replica, now_s: float) -> bool:
+        """Calls as long as this one are cut here, and there is a replica of which that is not
+        known: however often it were tried here, it would not be answered.
+        """
+        if replica.cuts.age_s is None or replica.name not in request.cut_at:
+            return False
+        model = request.run.lease.model
+        return any(
+            model in peer.models and peer.name not in request.cut_at and now_s < peer.owned_until_s
+            for peer in self._replicas
+        )
 
     def _delay(self, request: Request, at_s: float) -> None:
         heapq.heappush(self._delayed, (at_s, next(self._order), request))
@@ -259,18 +286,6 @@ class Dispatch:
 
 def _is_due(at_s: float | None, now_s: float) -> bool:
     return at_s is not None and at_s <= now_s
-
-
-def _pop(run: ChunkRun, replica: Replica) -> Request | None:
-    """The chunk's next request that may run on the replica at present."""
-    if not run.pending or replica.scope(run.scope_key).is_closed:
-        return None
-    for _ in range(len(run.pending)):
-        request = run.pending.popleft()
-        if _may_run(request, replica):
-            return request
-        run.pending.append(request)
-    return None
 
 
 def _may_run(request: Request, replica: Replica) -> bool:

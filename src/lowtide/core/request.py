@@ -34,6 +34,8 @@ class Request(msgspec.Struct, eq=False):
     is_read: bool | None = None
     yields: int = 0
     timeouts: int = 0
+    cut_at: tuple[str, ...] = ()
+    """Names of replicas before which something ends calls as long as this one."""
 
     @property
     def on_trial(self) -> bool:

@@ -162,6 +162,10 @@ class Judge:
         self, request: Request, replica: Replica, outcome: Failed, now_s: float, draw: float
     ) -> Decision:
         """Calls of this age are cut, whatever is in them: that is no trouble of the engine's."""
+        if replica.name not in request.cut_at:
+            request.cut_at = (*request.cut_at, replica.name)
+        if replica.circuit.state == "half_open":
+            replica.circuit.failed(now_s, outcome.detail, outcome.kind)
         if request.tries + 1 < self._attempts_max:
             return _retry(request, replica, outcome, now_s, draw)
         detail = f"{outcome.detail}. After {replica.cuts.age_s:.0f} s, as others: {CUT_BY_RULE}"

@@ -15,8 +15,15 @@ import msgspec
 from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from lowtide.core import outcome, verdict
+from lowtide.core.answer import GoodAnswer, read_answer
 from lowtide.core.chunk import NOTHING_DONE, ChunkKey, is_done, mark_done
+from lowtide.core.fault import FAULTS
+from lowtide.core.outcome import Failed
+from lowtide.core.replica import Replica
+from lowtide.core.scope import Scope
 from lowtide.core.segment import Slice
+from lowtide.core.usage import NO_USAGE
 from lowtide.loops import leasing
 from lowtide.loops.ownership import OwnershipLoop
 from lowtide.ports.work import Beat
@@ -75,6 +82,25 @@ def _believes_for_ever(loop: OwnershipLoop, tokens: dict[str, int], _until_s: fl
     _keep(loop, tokens, float("inf"))
 
 
+def _any_failure_is_the_engine_s(replica: Replica, failed: Failed, now_s: float) -> None:
+    replica.is_away(failed.detail, now_s, failed.kind)
+
+
+def _any_failure_is_the_line_s(_scope: Scope, *_what: object) -> bool:
+    return True
+
+
+def _whatever_comes_is_an_answer(endpoint: str, body: bytes) -> GoodAnswer:
+    read = read_answer(endpoint, body)
+    return read if isinstance(read, GoodAnswer) else GoodAnswer(body, NO_USAGE)
+
+
+_FAULTS_WITH_FINAL_401 = {
+    **FAULTS,
+    "credentials": msgspec.structs.replace(FAULTS["credentials"], blame="request"),
+    "forbidden": msgspec.structs.replace(FAULTS["forbidden"], blame="request"),
+}
+
 _SOON_S = 200.0
 """Of calm, after which sound seeds are over too, though nobody promises that."""
 
@@ -93,6 +119,14 @@ BUGS: Mapping[str, Callable[[], list[AbstractContextManager[Any]]]] = {
         patch.object(settlement, "_chunk_values", _released_chunk_forgets)
     ],
     "ownership-without-end": lambda: [patch.object(OwnershipLoop, "_keep", _believes_for_ever)],
+    "any-5xx-opens-the-circuit": lambda: [
+        patch.object(verdict, "_shows_life", _any_failure_is_the_engine_s)
+    ],
+    "401-is-final": lambda: [patch.object(outcome, "FAULTS", _FAULTS_WITH_FINAL_401)],
+    "no-trial-before-blame": lambda: [patch.object(Scope, "settles", _any_failure_is_the_line_s)],
+    "any-200-is-an-answer": lambda: [
+        patch.object(outcome, "read_answer", _whatever_comes_is_an_answer)
+    ],
 }
 
 

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
+PATIENCE_S = 3600.0
+"""Far more than they take beside others that want the same cores; a bug is found in seconds."""
 PROGRAM = Path(__file__).with_name("planted_bugs.py")
 
 
-@pytest.mark.timeout(480)
+@pytest.mark.timeout(PATIENCE_S)
 @pytest.mark.parametrize(
     ("bug", "seeds", "promise"),
     [
@@ -20,6 +22,10 @@ PROGRAM = Path(__file__).with_name("planted_bugs.py")
         ("recovery-runs-all-again", "0..60", "not over after"),
         ("recovery-forgets-bitmap", "0..60", "fell behind"),
         ("ownership-without-end", "0..60", "owned by"),
+        ("any-5xx-opens-the-circuit", "0..60", "duel: "),
+        ("401-is-final", "0..60", "burnt"),
+        ("no-trial-before-blame", "0..60", "burnt"),
+        ("any-200-is-an-answer", "0..60", "no engine said"),
     ],
 )
 def test_a_planted_bug_is_caught_by_a_few_seeds(bug: str, seeds: str, promise: str) -> None:
@@ -28,7 +34,7 @@ def test_a_planted_bug_is_caught_by_a_few_seeds(bug: str, seeds: str, promise: s
         env={**os.environ, "PYTHONHASHSEED": "0"},
         capture_output=True,
         text=True,
-        timeout=470,
+        timeout=PATIENCE_S,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -43,6 +43,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> None:
         return a_run(seed)
 
     monkeypatch.setattr(rounds, "play", play)
+    monkeypatch.setattr(rounds, "play_duel", play)
     monkeypatch.setattr(rounds, "PROGRESS_S", 0.0)
     monkeypatch.setenv("PYTHONHASHSEED", "0")
 

@@ -8,7 +8,7 @@ A trusted proxy is no stranger: its requests count for the address that it names
 """
 
 import asyncio
-import sys
+import resource
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
@@ -29,25 +29,14 @@ class StrangerBounds:
 
 def process_bounds() -> StrangerBounds:
     """As many as leave files for the callers who are known."""
-    share = max(limits.STRANGERS_MIN, _share_of_files())
-    in_all = min(limits.STRANGERS_MAX, share)
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    share = int(files * limits.STRANGERS_FILES_SHARE)
+    in_all = max(8, min(limits.STRANGERS_MAX, share))
     return StrangerBounds(
         per_address=min(limits.STRANGERS_PER_ADDRESS_MAX, in_all // 2),
         in_all=in_all,
-        burst=min(limits.STRANGERS_BURST_MAX, 2 * share),
+        burst=max(16, min(limits.STRANGERS_BURST_MAX, 2 * share)),
     )
-
-
-def _share_of_files() -> int:
-    """Of those that the process may have open."""
-    if sys.platform == "win32":
-        return limits.STRANGERS_MAX
-    import resource  # not on Windows
-
-    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    if files == resource.RLIM_INFINITY:
-        return limits.STRANGERS_BURST_MAX
-    return int(files * limits.STRANGERS_FILES_SHARE)
 
 
 class Connection(Protocol):

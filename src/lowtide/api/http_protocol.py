@@ -34,25 +34,6 @@ class _Refused(Exception):
 class BoundedHttpProtocol(HttpToolsProtocol):
     """One connection. `opened_at_s` and what is measured are in seconds of the loop."""
 
-    # Apart from uvicorn's attributes: CPython finds thirty of an object quickly, and no more.
-    __slots__ = (
-        "_dropped_bytes",
-        "_has_moved",
-        "_head_since_s",
-        "_is_proxy",
-        "_is_stranger",
-        "_moved_at_s",
-        "_others",
-        "_phase",
-        "_refusal",
-        "_refused_at_s",
-        "_span_bytes",
-        "_span_since_s",
-        "_unmoved_bytes",
-        "held_bytes",
-        "opened_at_s",
-    )
-
     def __init__(self, connections: Connections, **uvicorn_arguments: Any) -> None:
         super().__init__(**uvicorn_arguments)
         self.url = b""
@@ -96,17 +77,10 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if len(data) > limits.REQUEST_SLICE_BYTES or self._refused_at_s is not None:
-            self._feed_in_slices(memoryview(data))
-        elif self._phase == _IDLE:
-            self._phase = _HEAD
-            self._has_moved = False
-            HttpToolsProtocol.data_received(self, data)
-            if self._phase == _IDLE and not self._is_stranger:
-                return  # one whole request of somebody known: nothing to count
-            self._look_at(len(data))
-        else:
+        if len(data) <= limits.REQUEST_SLICE_BYTES and self._refused_at_s is None:
             self._feed(data, len(data))
+        else:
+            self._feed_in_slices(memoryview(data))
         if self._phase != _IDLE or self._is_stranger:
             self._take_note(len(data))
 
@@ -128,11 +102,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if self._phase == _IDLE:
             self._phase = _HEAD
         self._has_moved = False
-        HttpToolsProtocol.data_received(self, piece)  # type: ignore[arg-type]
-        self._look_at(size)
-
-    def _look_at(self, size: int) -> None:
-        """What came of the last piece: close where it was too much."""
+        super().data_received(piece)  # type: ignore[arg-type]
         if self._has_moved:
             self._unmoved_bytes = 0
         else:
@@ -171,10 +141,10 @@ class BoundedHttpProtocol(HttpToolsProtocol):
                 self._moved_at_s = now_s
         self._others.watch(self)
 
-    # ---- what the parser calls: each request, hence no `super()` ----
+    # ---- what the parser calls ----
 
     def on_message_begin(self) -> None:
-        HttpToolsProtocol.on_message_begin(self)
+        super().on_message_begin()
         self._phase = _HEAD
         self._dropped_bytes = 0
 
@@ -189,7 +159,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._name_client()
         if self._is_stranger:
             self.scope["state"]["connection"] = self
-        HttpToolsProtocol.on_headers_complete(self)
+        super().on_headers_complete()
         self.headers = []  # where trailers go; the request's own are in its scope
         self._has_moved = True
         self._phase = _BODY
@@ -200,12 +170,12 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._span_bytes += len(body)
         if self.cycle.response_complete:
             self._dropped_bytes += len(body)
-        HttpToolsProtocol.on_body(self, body)
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         self._has_moved = True
         self._phase = _IDLE
-        HttpToolsProtocol.on_message_complete(self)
+        super().on_message_complete()
 
     def on_response_complete(self) -> None:
         if self._is_stranger:
@@ -213,7 +183,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
                 self._others.remove(self)
             else:
                 self._others.hold(self, 0)
-        HttpToolsProtocol.on_response_complete(self)
+        super().on_response_complete()
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's signature
         """The parser stopped: at what is no HTTP, or where a callback refused."""

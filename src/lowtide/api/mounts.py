@@ -59,15 +59,6 @@ def canonical(path: str) -> tuple[str, Dialect | None]:
     return path, fixed
 
 
-def is_nobodys(path: str, query: bytes) -> bool:
-    """Whether there can be nothing of that name, whatever the routes are."""
-    if query and _NUL_ESCAPED in query:
-        return True
-    if path.isprintable() and "/." not in path:  # as nearly all are, and quickly seen
-        return False
-    return _NOBODYS.search(path) is not None
-
-
 class Mounts:
     """ASGI middleware: rewrites the path in the scope and notes the fixed dialect in its state."""
 
@@ -78,7 +69,7 @@ class Mounts:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        if is_nobodys(scope["path"], scope.get("query_string", b"")):
+        if _NOBODYS.search(scope["path"]) or _NUL_ESCAPED in scope.get("query_string", b""):
             await _NOBODYS_REFUSAL(scope, receive, send)
             return
         if _GLUED_URL.match(scope["path"]):

@@ -4,6 +4,7 @@ Looks at what lasts (rows, blobs) and at what clients saw, never into a process.
 batches have ended, and again when the sweeper has had its time.
 """
 
+import json
 import sqlite3
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -13,8 +14,9 @@ from lowtide.core.batch import TERMINAL, error_file_id, output_file_id
 from lowtide.core.money import ModelPrices
 from lowtide.core.usage import Usage
 from lowtide.testing.sim.client import Intention, fields_of
+from lowtide.testing.sim.evidence import Evidence
 from lowtide.testing.sim.memory_blobs import BlobDisk
-from lowtide.testing.sim.watch import Violation
+from lowtide.testing.sim.watch import Violation, Watch
 
 
 class Account:
@@ -26,7 +28,11 @@ class Account:
         disk: BlobDisk,
         answers: Mapping[str, list[Any]],
         prices: Mapping[str, ModelPrices],
+        evidence: Evidence,
+        watch: Watch,
     ) -> None:
+        self._watch = watch
+        self._evidence = evidence
         self._path = path
         self._disk = disk
         self._answers = answers
@@ -35,10 +41,12 @@ class Account:
     def settle(self, wishes: Sequence[Intention]) -> None:
         """All batches have ended, nothing was swept yet. Raises Violation."""
         rows = {row["id"]: row for row in self._rows("SELECT * FROM batches")}
-        require(len(rows) == len(wishes), f"{len(wishes)} batches wanted, {len(rows)} are there")
         for wish in wishes:
             assert wish.batch is not None
-            self._settle_one(wish, rows[wish.batch.id])
+            self._settle_one(wish, rows.pop(wish.batch.id))
+            for batch_id in self._earlier(wish, wish.batch.id, rows):
+                del rows[batch_id]
+        require(not rows, f"{len(rows)} batches are there that nobody wanted: {sorted(rows)}")
         left = self._rows("SELECT * FROM chunks WHERE state IN ('waiting', 'held', 'leased')")
         require(not left, f"chunks are left: {[tuple(row) for row in left]}")
         tasks = self._rows("SELECT id FROM batches WHERE task_expires_at IS NOT NULL")
@@ -47,6 +55,18 @@ class Account:
             "SELECT coalesce(sum(planned_tokens - settled_tokens), 0) FROM batch_models"
         )[0]
         require(enqueued == 0, f"{enqueued} tokens are still enqueued")
+
+    def _earlier(
+        self, wish: Intention, batch_id: str, rows: Mapping[str, sqlite3.Row]
+    ) -> list[str]:
+        """Batches of the same wish that were over when it was repeated: so it was another one."""
+        begun_s, ended_s = self._watch.begun_at_s[batch_id], self._watch.ended_at_s
+        return [
+            row["id"]
+            for row in rows.values()
+            if json.loads(row["metadata"])["intention"] == str(wish.number)
+            and ended_s.get(row["id"], float("inf")) <= begun_s
+        ]
 
     def swept(self) -> None:
         """The sweeper had its hour: blobs and rows name each other one to one."""
@@ -76,6 +96,7 @@ class Account:
         else:
             require(status != "completed", f"{batch_id} completed without a request")
         self._each_answer_was_said(wish, batch_id, output)
+        self._nothing_burnt(wish, batch_id, errors)
         self._charges_match(wish, row, output)
         if wish.reads:
             self._read_as_stored(wish, output_file_id(batch_id), output)
@@ -104,6 +125,16 @@ class Account:
             said = self._answers.get(wish.prompts[fields["custom_id"]], [])
             body = fields["response"]["body"]
             require(body in said, f"{batch_id}: no engine said {line!r}")
+
+    def _nothing_burnt(self, wish: Intention, batch_id: str, errors: list[bytes]) -> None:
+        """Whom the error file has was at fault himself."""
+        ended = []
+        for line in errors:
+            fields = fields_of(line)
+            error: dict[str, Any] = fields["error"] or {"code": fields["response"]["status_code"]}
+            ended.append((wish.prompts[fields["custom_id"]], str(error["code"])))
+        burnt = self._evidence.burnt(ended)
+        require(not burnt, f"{batch_id}: burnt {len(burnt)} lines, as {burnt[:5]}")
 
     def _charges_match(self, wish: Intention, row: sqlite3.Row, output: list[bytes]) -> None:
         total, charge = Usage(), 0

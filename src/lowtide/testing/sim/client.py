@@ -6,7 +6,8 @@ an SDK would. What it saw and what it asked for is what `account.py` holds the r
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from itertools import chain, repeat
 from random import Random
 from typing import Any, Final, Protocol, TypeVar
 
@@ -59,21 +60,16 @@ def draw_intention(scenario: Scenario, number: int, random: Random) -> Intention
     """What batch `number` of a world asks for."""
     prompts: dict[str, str] = {}
     models: dict[str, str] = {}
-    lines: list[str] = []
+    escaped: list[bool] = []
+    strange = Random(f"lines {scenario.seed} {number}")
     for line in range(1, random.randint(1, scenario.lines_max) + 1):
         custom_id = f"r-{line}"
         poison = " poison" if random.random() < scenario.poison else ""
-        prompts[custom_id] = f"b{number}-{line}{poison} " + "ü" * random.randrange(8)
+        marks = poison + scenario.field.marks(strange)
+        prompts[custom_id] = f"b{number}-{line}{marks} " + "ü" * random.randrange(8)
         models[custom_id] = f"m{random.randrange(scenario.models)}"
-        message = {"role": "user", "content": prompts[custom_id]}
-        body = {"model": models[custom_id], "messages": [message]}
-        request = {
-            "custom_id": custom_id,
-            "method": "POST",
-            "url": "/v1/chat/completions",
-            "body": body,
-        }
-        lines.append(json.dumps(request, ensure_ascii=random.random() < 0.5))
+        escaped.append(random.random() < 0.5)
+    lines = write_lines(prompts, models, escaped)
     valid = random.random() > 0.1
     if not valid:
         lines.insert(random.randrange(len(lines) + 1), '{"custom_id": "bad"')
@@ -94,6 +90,25 @@ def draw_intention(scenario: Scenario, number: int, random: Random) -> Intention
     )
 
 
+def write_lines(
+    prompts: Mapping[str, str], models: Mapping[str, str], escaped: Iterable[bool] = ()
+) -> list[str]:
+    """The lines of the file. `escaped`: of each, whether it is ASCII; all are by default."""
+    lines: list[str] = []
+    for (custom_id, prompt), ascii_only in zip(
+        prompts.items(), chain(escaped, repeat(True)), strict=False
+    ):
+        body = {"model": models[custom_id], "messages": [{"role": "user", "content": prompt}]}
+        request = {
+            "custom_id": custom_id,
+            "method": "POST",
+            "url": "/v1/chat/completions",
+            "body": body,
+        }
+        lines.append(json.dumps(request, ensure_ascii=ascii_only))
+    return lines
+
+
 class Door(Protocol):
     """Where clients knock."""
 
@@ -104,9 +119,19 @@ class Client:
     """Carries one intention through to its end."""
 
     def __init__(
-        self, intention: Intention, door: Door, random: Random, trace: Trace, *, patience_s: float
+        self,
+        intention: Intention,
+        door: Door,
+        random: Random,
+        trace: Trace,
+        *,
+        patience_s: float,
+        is_over: Callable[[str], bool],
     ) -> None:
-        """`patience_s` with one call, before it is made again."""
+        """`patience_s` with one call, before it is made again. `is_over`: whether a batch has
+        ended.
+        """
+        self._is_over = is_over
         self._patience_s = patience_s
         self._wish = intention
         self._door = door
@@ -120,8 +145,8 @@ class Client:
         file = await self._insist(uploader(wish.content, self._random.randint(1, 4)))
         wish.batch = await self._create(file.id)
         self._trace.note(f"batch {wish.number} is {wish.batch.id}")
-        if wish.repeats and (await self._create(file.id, again=True)).id != wish.batch.id:
-            raise Violation(f"batch {wish.number} was created twice by a repetition")
+        if wish.repeats:
+            await self._repeat(file.id)
         async with asyncio.TaskGroup() as group:
             if wish.deletes_input:
                 group.create_task(self._delete(file.id))
@@ -165,6 +190,14 @@ class Client:
             return created.batch
 
         return await self._insist(create)
+
+    async def _repeat(self, file_id: str) -> None:
+        """Create once more, as an SDK that got no answer. What was over by then was perhaps seen to
+        its end, so that this may be another wish."""
+        first = self._batch
+        self._wish.batch = await self._create(file_id, again=True)
+        if self._wish.batch.id != first.id and not self._is_over(first.id):
+            raise Violation(f"batch {self._wish.number} was created twice by a repetition")
 
     async def _delete(self, file_id: str) -> None:
         await asyncio.sleep(self._random.uniform(0.0, 10.0))

@@ -15,13 +15,17 @@ from typing import Any, Final
 import msgspec
 
 from lowtide.core.outcome import Attempt, NoReply, Reply
+from lowtide.testing.sim.evidence import Evidence
+from lowtide.testing.sim.field import FAILS, MISTAKEN, REPLIES, Ailment, answer_time_s, cut_after_s
 from lowtide.testing.sim.kinds import Fault
 from lowtide.testing.sim.process import PROCESS, Process
 from lowtide.testing.sim.scenario import Scenario
+from lowtide.testing.sim.serial_queue import SerialQueue
 from lowtide.testing.sim.trace import Trace
 
 _HANG_S: Final = 3600.0
-_MOODS: Final[Sequence[tuple[Fault, Attempt]]] = (
+_Mood = tuple[Fault, Attempt]
+_MOODS: Final[Sequence[_Mood]] = (
     (Fault.ENGINE_FAILED, Reply(500, b'{"error":{"message":"hiccup"}}')),
     (Fault.ENGINE_FAILED, Reply(500, b"<html>")),
     (Fault.ENGINE_RUBBISH, Reply(200, b"<html>rubbish</html>")),
@@ -40,8 +44,19 @@ class EngineMachine:
     """One engine, up or down."""
 
     def __init__(
-        self, name: str, scenario: Scenario, answers: dict[str, list[Any]], trace: Trace
+        self,
+        number: int,
+        scenario: Scenario,
+        answers: dict[str, list[Any]],
+        evidence: Evidence,
+        trace: Trace,
     ) -> None:
+        name = f"e{number}"
+        self._number = number
+        self._field = scenario.field
+        self._ailments = scenario.field.of(number)
+        self._attempt_timeout_s = scenario.attempt_timeout_s
+        self._evidence = evidence
         self._trace = trace
         self.url = f"http://{name}/v1"
         self.up = True
@@ -51,6 +66,8 @@ class EngineMachine:
         self._random = Random(f"engine {name} {scenario.seed}")
         self._answer_s = scenario.answer_s * self._random.choice([0.5, 1.0, 4.0])
         self._room = scenario.window * self._random.choice([1, 2, scenario.workers])
+        self._queue = SerialQueue() if number in scenario.field.serial else None
+        self._models = scenario.models
         self._callers: list[Process] = []
         self._answers = answers
 
@@ -65,28 +82,80 @@ class EngineMachine:
 
     def stop(self) -> None:
         """Calls in flight end unanswered."""
+        if self.in_flight:
+            self._trace.fault(Fault.RESTARTED_AT_WORK, self.url)
         self.up = False
         self.lives += 1
 
-    async def answer(self, body: bytes, caller: Process) -> Attempt:
+    async def answer(self, data: bytes, caller: Process) -> Attempt:
         """What comes of one call, however long it takes."""
+        body = msgspec.json.decode(data)
         if not self.up:
             self._trace.fault(Fault.ENGINE_UNREACHABLE, self.url)
             return NoReply("connect", "connection refused")
-        if self.in_flight >= self._room:
+        if (ailment := self._ailment(body["model"])) is not None:
+            self._trace.fault(ailment.kind, self.url)
+            return ailment.reply
+        if self.in_flight >= self._room and self._queue is None:
             self._trace.fault(Fault.ENGINE_FULL, self.url)
             after = self._random.choice([None, 0.2, 1.0])
             return Reply(self._random.choice([429, 503]), b'{"error":"full"}', after)
         self._callers.append(caller)
         try:
-            return await self._work(msgspec.json.decode(body))
+            return await self._take(body["messages"][-1]["content"], body["model"], caller)
         finally:
             self._callers.remove(caller)
 
-    async def _work(self, body: dict[str, Any]) -> Attempt:
-        life, prompt = self.lives, body["messages"][-1]["content"]
-        mood = self._mood() if self._random.random() < self.trouble else self._good
-        await asyncio.sleep(self._random.expovariate(1 / self._answer_s))
+    def page(self, path: str) -> Attempt:
+        """What a GET finds: health, or the list of models."""
+        if not self.up:
+            return NoReply("connect", "connection refused")
+        ailments = [each for each in self._ailing() if each.model is None]
+        if ailments and ailments[0].kind is not Fault.ERROR_IN_200:
+            return ailments[0].reply
+        if path != "/models":
+            return Reply(200, b"{}") if path == "/health" else Reply(404, b"{}")
+        missing = {each.model for each in self._ailing()}
+        served = [f"m{n}" for n in range(self._models) if f"m{n}" not in missing]
+        data = [{"id": model, "object": "model"} for model in served]
+        return Reply(200, msgspec.json.encode({"object": "list", "data": data}))
+
+    def _ailing(self) -> list[Ailment]:
+        now_s = asyncio.get_running_loop().time()
+        return [each for each in self._ailments if each.begins_s <= now_s < each.ends_s]
+
+    def _ailment(self, model: str) -> Ailment | None:
+        ailing = self._ailing() if self._ailments else []
+        return next((each for each in ailing if each.model in (None, model)), None)
+
+    async def _take(self, prompt: str, model: str, caller: Process) -> Attempt:
+        """Serve it; what came of it is written down if it may tell against its line."""
+        served = False
+        mood = self._mood() if self._random.random() < self.trouble else None
+        drawn_s = self._random.expovariate(1 / self._answer_s)
+        works_s = answer_time_s(self._field, self._number, prompt, drawn_s, self._attempt_timeout_s)
+        life = self.lives
+        try:
+            if self._queue is not None:
+                await self._queue.turn(caller, works_s)
+            served = True
+            return await self._serve(prompt, model, works_s, life, mood)
+        except asyncio.CancelledError:
+            if served:
+                self._evidence.failed[prompt] += 1
+            elif caller.alive:
+                self._trace.fault(Fault.QUEUE_TIMED_OUT, self.url)
+            raise
+
+    async def _serve(
+        self, prompt: str, model: str, works_s: float, life: int, mood: _Mood | None
+    ) -> Attempt:
+        cut_s = cut_after_s(self._field, self._number, self._attempt_timeout_s)
+        if cut_s is not None and works_s > cut_s:
+            await asyncio.sleep(cut_s)
+            self._trace.fault(Fault.BALANCER_CUT, self.url)
+            return NoReply("broken", "connection reset")
+        await asyncio.sleep(works_s)
         if "poison" in prompt and self.lives == life:
             self._trace.fault(Fault.ENGINE_CRASHED, self.url)
             self.stop()
@@ -94,23 +163,38 @@ class EngineMachine:
             loop.call_later(0.5, self.start, context=Context())  # not in its victim's process
         if self.lives != life:
             self._trace.fault(Fault.ENGINE_BROKE_OFF, self.url)
+            self._evidence.cut[prompt] += 1
             return NoReply("broken", "connection reset")
-        reply = mood(prompt, body["model"])
+        if mood is not None:
+            return await self._show(mood, prompt)
+        return self._own_failure(prompt) or self._good(prompt, model)
+
+    async def _show(self, mood: _Mood, prompt: str) -> Attempt:
+        kind, reply = mood
+        self._trace.fault(kind, self.url)
         if isinstance(reply, NoReply) and reply.kind == "timeout":
             await asyncio.sleep(_HANG_S)
+        if kind in (Fault.ENGINE_REFUSED, Fault.ENGINE_OVERSIZE):
+            self._evidence.refused[prompt] += 1
+        elif kind is not Fault.ENGINE_FULL:
+            self._evidence.failed[prompt] += 1
         return reply
+
+    def _own_failure(self, prompt: str) -> Attempt | None:
+        """Of a line that fails wherever it goes."""
+        if FAILS in prompt:
+            self._trace.fault(Fault.LINE_FAILED, self.url)
+            return self._field.failure
+        if MISTAKEN in prompt:
+            self._trace.fault(Fault.LINE_MISTAKEN, self.url)
+            return REPLIES[Fault.ERROR_IN_200][0]
+        return None
 
     def start(self) -> None:
         self.up = True
 
-    def _mood(self) -> Callable[[str, str], Attempt]:
-        kind, chosen = self._random.choice(_MOODS)
-
-        def show(_prompt: str, _model: str) -> Attempt:
-            self._trace.fault(kind, self.url)
-            return chosen
-
-        return show
+    def _mood(self) -> _Mood:
+        return self._random.choice(_MOODS)
 
     def _good(self, prompt: str, model: str) -> Attempt:
         self.answered += 1
@@ -153,7 +237,7 @@ class SimEngine:
         return reply
 
     async def get(self, path: str, timeout_s: float) -> Attempt:  # noqa: ARG002
-        return Reply(200, b"{}")
+        return self._machine.page(path)
 
     async def aclose(self) -> None:
         """Nothing is kept open."""

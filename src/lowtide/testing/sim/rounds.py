@@ -17,12 +17,15 @@ from typing import Final
 
 import msgspec
 
+from lowtide.testing.sim.duel import play_duel
 from lowtide.testing.sim.kinds import Fault
 from lowtide.testing.sim.stores import Stores, sim_folder
 from lowtide.testing.sim.world import Played, play
 
 PROGRESS_S: Final = 5.0
 _HOUR_S: Final = 3600.0
+DUEL_EVERY: Final = 4
+"""Seeds: each of these plays a duel as well, two small worlds in fair weather."""
 
 
 class Summary(msgspec.Struct):
@@ -87,10 +90,25 @@ class Player:
 
     def play(self, seed: int) -> Played:
         run = play(seed, self._stores, verbose=self._verbose)
+        if seed % DUEL_EVERY == 0 and run.broken is None:
+            run = _both(run, play_duel(seed, self._stores, verbose=self._verbose))
         if not self._frozen:
             gc.freeze()  # modules and compiled statements: not to be looked through each time
             self._frozen = True
         return run if run.broken else msgspec.structs.replace(run, trace=[])
+
+
+def _both(run: Played, duel: Played) -> Played:
+    """The run, with what was broken and met in its duel."""
+    return msgspec.structs.replace(
+        run,
+        broken=duel.broken,
+        faults={
+            kind: run.faults.get(kind, 0) + duel.faults.get(kind, 0)
+            for kind in (*run.faults, *duel.faults)
+        },
+        trace=duel.trace if duel.broken else run.trace,
+    )
 
 
 _player: Player

@@ -7,12 +7,13 @@ run, so that a small one reaches them all the time.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from random import Random
-from typing import Any
+from typing import Any, Final
 from unittest.mock import patch
 
 import msgspec
 
 from lowtide import limits
+from lowtide.testing.sim.field import CALM, Field, draw_field
 
 
 class Rates(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,6 +32,22 @@ class Rates(msgspec.Struct, frozen=True, kw_only=True):
     reply_late: float
     beat_doubled: float
     engine_trouble: float
+
+
+CLEAR_SKY: Final = Rates(
+    wait=0.0,
+    wait_s=0.0,
+    db_error=0.0,
+    db_late=0.0,
+    blob_error=0.0,
+    blob_late=0.0,
+    kill=0.0,
+    freeze=0.0,
+    reply_lost=0.0,
+    reply_late=0.0,
+    beat_doubled=0.0,
+    engine_trouble=0.0,
+)
 
 
 class Scenario(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,6 +76,9 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     answer_s: float
     poison: float
     rates: Rates
+    field: Field = CALM
+    storms: bool = True
+    """False: nothing befalls this world but what its lines and engines are."""
 
 
 def draw_scenario(seed: int) -> Scenario:
@@ -75,7 +95,7 @@ def draw_scenario(seed: int) -> Scenario:
     # So slow that kills and pauses find the work under way; trouble makes it last much longer.
     work_s = chaos_s * random.choice([0.05, 0.2, 0.5])
     answer_s = work_s * window * engines / max(1.0, batches * lines_max / 2)
-    return Scenario(
+    scenario = Scenario(
         seed=seed,
         workers=workers,
         together=workers == 1 or random.random() < 0.3,
@@ -109,6 +129,8 @@ def draw_scenario(seed: int) -> Scenario:
             engine_trouble=sometimes(0.02, 0.5),
         ),
     )
+    field = draw_field(seed, engines, scenario.models, chaos_s)
+    return msgspec.structs.replace(scenario, field=field)
 
 
 @contextmanager
@@ -126,6 +148,8 @@ def scaled_limits(scenario: Scenario) -> Iterator[None]:
         "ORPHAN_AGE_S": 120.0,
         "SEGMENTS_KEEP_S": 120.0,
         "ORPHAN_DOUBT_S": 3 * scenario.lease_ttl_s + 5.0,
+        "CUT_AGE_S_MIN": 0.2 * scenario.attempt_timeout_s,
+        "CUT_AGE_SLACK_S": 0.05 * scenario.attempt_timeout_s,
         "SWEEP_S": random.choice([3.0, 15.0, 60.0]),
         "IDLE_POLL_S": random.choice([1.5, 4.0]),
     }

@@ -72,6 +72,9 @@ class Watch:
         self._beats: dict[str, dict[ChunkKey, int]] = {}
         self._handed_out: set[tuple[ChunkKey, int]] = set()
         self.commits = 0
+        self.begun_at_s: dict[str, float] = {}
+        self.ended_at_s: dict[str, float] = {}
+        """Virtual second at which a batch was first seen, and came to its end, by id."""
         self.broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def close(self) -> None:
@@ -110,6 +113,7 @@ class Watch:
 
     def _look(self, row: tuple[Any, ...]) -> None:
         batch_id, status, swept_at = row[0], row[1], row[9]
+        self.begun_at_s.setdefault(batch_id, asyncio.get_running_loop().time())
         seen = self._seen.setdefault(batch_id, _Seen((batch_id, "validating", *row[2:])))
         if swept_at is not None or (seen.row == row and status in TERMINAL):
             return
@@ -119,6 +123,8 @@ class Watch:
         self._look_at_chunks(batch_id, seen)
         if seen.row != row:
             self._sums_agree(row, seen)
+            if status in TERMINAL:
+                self.ended_at_s.setdefault(batch_id, asyncio.get_running_loop().time())
         seen.row = row
 
     def _look_at_batch(self, before: tuple[Any, ...], row: tuple[Any, ...]) -> None:

@@ -20,6 +20,7 @@ from lowtide.testing.sim import inline_sqlite
 from lowtide.testing.sim.account import Account
 from lowtide.testing.sim.client import Client, Intention, draw_intention
 from lowtide.testing.sim.engines import EngineMachine
+from lowtide.testing.sim.evidence import Evidence
 from lowtide.testing.sim.faults import Faults
 from lowtide.testing.sim.house import Ground, House, SimClock, Unreachable
 from lowtide.testing.sim.loop import Stuck, VirtualLoop, virtual_loop
@@ -58,12 +59,22 @@ class Played(msgspec.Struct, frozen=True):
     digest: str
     """Equal for two runs that took the same steps."""
     trace: list[str]
+    took_s: Mapping[int, float] = {}
+    """By number of the batch: from its submitter's first call to its end; without those that have
+    none."""
 
 
 class World:
     """All that one run consists of."""
 
-    def __init__(self, scenario: Scenario, stores: Stores, trace: Trace) -> None:
+    def __init__(
+        self,
+        scenario: Scenario,
+        stores: Stores,
+        trace: Trace,
+        wishes: Sequence[Intention] | None = None,
+    ) -> None:
+        """`wishes` None: drawn from the seed."""
         self._scenario = scenario
         self._stores = stores
         self._trace = trace
@@ -71,6 +82,7 @@ class World:
         path = str(stores.path)
         disk = BlobDisk(SimClock(None).now)
         answers: dict[str, list[Any]] = {}
+        evidence = Evidence(scenario.field, scenario.engines, scenario.workers)
         watch = Watch(path, disk)
         self._ground = Ground(
             scenario=scenario,
@@ -79,24 +91,36 @@ class World:
             trace=trace,
             disk=disk,
             engines=[
-                EngineMachine(f"e{n}", scenario, answers, trace) for n in range(scenario.engines)
+                EngineMachine(n, scenario, answers, evidence, trace)
+                for n in range(scenario.engines)
             ],
             watch=watch,
             owners=Owners(trace, watch.fail),
         )
         inline_sqlite.gates[path] = self._ground.faults.database
         inline_sqlite.commits[path] = self._ground.watch.committed
-        self._account = Account(path, disk, answers, self._ground.catalogue.prices)
+        self._account = Account(path, disk, answers, self._ground.catalogue.prices, evidence, watch)
         self._houses: dict[int, House] = {}
         self._past: list[House] = []
         self._closing = False
-        self.wishes = [
-            draw_intention(scenario, number, self._random) for number in range(scenario.batches)
-        ]
+        if wishes is None:
+            numbers = range(scenario.batches)
+            wishes = [draw_intention(scenario, number, self._random) for number in numbers]
+        self.wishes = wishes
 
     @property
     def watch(self) -> Watch:
         return self._ground.watch
+
+    @property
+    def took_s(self) -> dict[int, float]:
+        """By number of the batch: from its submitter's first call to its end."""
+        ends = self.watch.ended_at_s
+        return {
+            wish.number: ends[wish.batch.id] - wish.begins_s
+            for wish in self.wishes
+            if wish.batch is not None and wish.batch.id in ends
+        }
 
     async def run(self) -> None:
         """The whole story. Raises Violation, Stuck."""
@@ -134,16 +158,21 @@ class World:
         clients = [asyncio.ensure_future(self._client_of(wish).run()) for wish in self.wishes]
         if scenario.storm_waits:
             await self._submitted()
-        await storm.blow(self._mostly_done)
+        if scenario.storms:
+            await storm.blow(self._mostly_done)
+        ails_s = max(0.0, scenario.field.mended_s - asyncio.get_running_loop().time())
         try:
-            async with asyncio.timeout(PATIENCE_S + storm.clocks_off_s):
+            async with asyncio.timeout(PATIENCE_S + storm.clocks_off_s + ails_s):
                 await asyncio.gather(*clients)
         except TimeoutError:
             ends = [(wish.number, wish.batch and wish.batch.status) for wish in self.wishes]
             raise Violation(f"not over after {PATIENCE_S} s of calm: {ends}") from None
         await self._stop(keepers)
         self._account.settle(self.wishes)
-        await self._sweep(storm.clocks_off_s)
+        if scenario.storms:
+            await self._sweep(storm.clocks_off_s)
+        else:
+            await self._stores.of(0).aclose()
 
     async def _submitted(self) -> None:
         while not all(wish.batch for wish in self.wishes):  # noqa: ASYNC110 - virtual: costs nothing
@@ -154,8 +183,14 @@ class World:
         return self.watch.settled >= _ENOUGH * lines
 
     def _client_of(self, wish: Intention) -> Client:
-        patience_s = self._scenario.patience_s
-        return Client(wish, self, self._random, self._trace, patience_s=patience_s)
+        return Client(
+            wish,
+            self,
+            self._random,
+            self._trace,
+            patience_s=self._scenario.patience_s,
+            is_over=self.watch.ended_at_s.__contains__,
+        )
 
     async def _keep_up(self, place: int) -> None:
         """A supervisor: starts the process again whenever it ends."""
@@ -210,7 +245,17 @@ class World:
 
 def play(seed: int, stores: Stores, *, verbose: bool = False) -> Played:
     """Run one seed to its end."""
-    scenario = draw_scenario(seed)
+    return play_world(draw_scenario(seed), stores, verbose=verbose)
+
+
+def play_world(
+    scenario: Scenario,
+    stores: Stores,
+    wishes: Sequence[Intention] | None = None,
+    *,
+    verbose: bool = False,
+) -> Played:
+    """Run one world to its end, with the batches that its seed draws, or these."""
     trace = Trace(str(stores.path.parent), verbose=verbose)
     loop = VirtualLoop()
     stores.renew()
@@ -218,7 +263,7 @@ def play(seed: int, stores: Stores, *, verbose: bool = False) -> Played:
     worlds: list[World] = []
 
     async def main() -> None:
-        worlds.append(World(scenario, stores, trace))
+        worlds.append(World(scenario, stores, trace, wishes))
         await worlds[0].run()
 
     with scaled_limits(scenario), trace.of_logs(), _no_garbage_collection():
@@ -232,20 +277,21 @@ def play(seed: int, stores: Stores, *, verbose: bool = False) -> Played:
             broken = f"these must not happen: {trace.alarms + loop.unhandled}"
         ended_s, steps = loop.time(), loop.steps
         loop.run_until_complete(worlds[0].bury())
-    wishes, commits = worlds[0].wishes, worlds[0].watch.commits
+    played, commits = worlds[0].wishes, worlds[0].watch.commits
     return Played(
-        seed=seed,
+        seed=scenario.seed,
         broken=broken,
         virtual_s=ended_s,
         steps=steps,
         commits=commits,
-        batches=len(wishes),
-        lines=sum(len(wish.prompts) for wish in wishes),
+        batches=len(played),
+        lines=sum(len(wish.prompts) for wish in played),
         counts=trace.counts,
         faults={kind.value: count for kind, count in trace.faults.items()},
         deaths=frozenset(trace.deaths),
         digest=trace.digest(ended_s, steps, commits, broken),
         trace=list(trace.lines),
+        took_s=worlds[0].took_s,
     )
 
 

@@ -3,6 +3,11 @@
 It answers each chat completion after a moment, with the prompt said back and a usage that follows
 from the prompt. Each call is appended to FILE the instant it has come in, as the monotonic clock of
 the machine and the prompt, in one write: what a killed engine had been asked is known all the same.
+
+While the file of `--condition` is there, every call gets the answer that it holds instead: a key
+that is refused, a gateway whose engine is away. And some prompts are of a kind of their own: those
+that end with ` fails` always draw 500, those that end with ` long` take seconds, and are cut off
+while the condition says so. None of these calls is written down: nothing was computed.
 """
 
 import argparse
@@ -12,9 +17,20 @@ import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from lowtide.testing.scripted_engine import Answer, ScriptedEngine, SeenRequest, completion, reply
+from lowtide.testing.scripted_engine import (
+    Answer,
+    Cut,
+    ScriptedEngine,
+    SeenRequest,
+    completion,
+    reply,
+)
+
+FAILS: Final = " fails"
+LONG: Final = " long"
+LONG_S: Final = 8.0
 
 
 def usage_of(text: str) -> dict[str, Any]:
@@ -36,16 +52,38 @@ def answer_of(text: str) -> Mapping[str, Any]:
 class CountedEngine(ScriptedEngine):
     """Listens on a port that is given, and writes down what it is asked."""
 
-    def __init__(self, host: str, port: int, calls: Path, delay_s: float) -> None:
+    def __init__(
+        self, host: str, port: int, calls: Path, delay_s: float, condition: Path | None = None
+    ) -> None:
         super().__init__(host=host)
+        self._condition = condition
         self._port = port
         self._delay_s = delay_s
         self._calls = os.open(calls, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
 
     def next_answer(self, request: SeenRequest) -> Answer:
-        text = json.loads(request.body)["messages"][-1]["content"]
+        condition = self._present_condition()
+        if "status" in condition:
+            kind = {"Content-Type": condition["type"]}
+            return (reply(condition["body"].encode(), condition["status"], kind),)
+        if request.method == "GET":
+            return (reply({"object": "list", "data": [{"id": "m", "object": "model"}]}),)
+        asked = json.loads(request.body)
+        text = asked["messages"][-1]["content"]
+        if text.endswith(FAILS):
+            return (self._delay_s, reply({"error": {"message": "internal error"}}, 500))
+        if text.endswith(LONG):
+            cut_s = condition.get("cut_after_s")
+            return (cut_s, Cut.RESET) if cut_s else (LONG_S, reply(answer_of(text)))
+        if "max_tokens" in asked:  # a trial: no line of a job has that field
+            return (self._delay_s, reply(answer_of(text)))
         os.write(self._calls, f"{time.monotonic():.6f} {text}\n".encode())
         return (self._delay_s, reply(answer_of(text)))
+
+    def _present_condition(self) -> dict[str, Any]:
+        if self._condition is None or not self._condition.exists():
+            return {}
+        return dict(json.loads(self._condition.read_text()))
 
 
 async def serve(engine: CountedEngine) -> None:
@@ -60,8 +98,10 @@ def main() -> None:
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--calls", type=Path, required=True)
     parser.add_argument("--delay", type=float, default=0.02)
+    parser.add_argument("--condition", type=Path)
     given = parser.parse_args()
-    asyncio.run(serve(CountedEngine(given.host, given.port, given.calls, given.delay)))
+    engine = CountedEngine(given.host, given.port, given.calls, given.delay, given.condition)
+    asyncio.run(serve(engine))
 
 
 if __name__ == "__main__":

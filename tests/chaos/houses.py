@@ -113,8 +113,14 @@ def add_engine(
     """Its URL, where its calls will be written, and its process."""
     calls = children.folder / f"{name}.calls"
     flags = ("--host", host, "--port", str(port), "--calls", calls, "--delay", str(delay_s))
+    flags += ("--condition", condition_of(children.folder, name))
     child = children.add(name, HERE / "engine.py", *flags, under=under)
     return f"http://{host}:{port}/v1", calls, child
+
+
+def condition_of(folder: Path, engine: str) -> Path:
+    """Where the engine looks for what is wrong with it at present."""
+    return folder / f"{engine}.condition"
 
 
 def add_engines(children: Children) -> tuple[list[Child], dict[str, str], CallLog]:

@@ -7,9 +7,10 @@ seed gives the same plan, not the same history.
 import asyncio
 import signal
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
+from types import MappingProxyType
 from typing import Any, Final
 
 from calls import repeats
@@ -21,6 +22,8 @@ from verdict import Verdict, judge
 from lowtide.testing.postgres import PostgresServer
 
 ROUND_S: Final = 120.0
+TRIED_AGAIN_S: Final = 600.0
+"""Longer, where lines fail: each is tried again, and more than a few are spread over minutes."""
 PHASE_S: Final = 20.0
 RESUMES_S: Final = 5.0
 """Seconds to resume on one machine; where a worker was lost, a lease time-out comes on top."""
@@ -62,15 +65,19 @@ async def play(
     random: Random,
     plague: "Plague | None" = None,
     sizes: tuple[int, int] = (150, 700),
+    marks: Mapping[str, float] = MappingProxyType({}),
 ) -> Round:
-    """Play one round; what is wrong stands in its verdict. `sizes` bound the lines of a batch."""
+    """Play one round; what is wrong stands in its verdict. `sizes` bound the lines of a batch,
+    `marks` say which share of them are of a kind of their own (engine.py).
+    """
     played, watch, begun = Round(house.name, number), Watch(), time.monotonic()
     house.calls.forget()
-    jobs = [_job(number, place, random, sizes) for place in range(random.randint(2, 3))]
+    jobs = [_job(number, place, random, sizes, marks) for place in range(random.randint(2, 3))]
     house.batches += len(jobs)
     client = Client(house.http, watch)
     try:
-        async with asyncio.timeout(ROUND_S), asyncio.TaskGroup() as group:
+        within_s = TRIED_AGAIN_S if marks else ROUND_S
+        async with asyncio.timeout(within_s), asyncio.TaskGroup() as group:
             for job in jobs:
                 group.create_task(_later(client, job, random.random() * 0.5))
             group.create_task((plague or _plague)(house, jobs, watch, random, played.faults))
@@ -84,9 +91,19 @@ async def play(
     return played
 
 
-def _job(number: int, place: int, random: Random, sizes: tuple[int, int]) -> Job:
+def _job(
+    number: int,
+    place: int,
+    random: Random,
+    sizes: tuple[int, int],
+    marks: Mapping[str, float],
+) -> Job:
     name = f"{random.randrange(1 << 32):08x}.{number}.{place}"
-    return Job(name, [f"{name}.{line}" for line in range(1, random.randint(*sizes) + 1)])
+    texts = [f"{name}.{line}" for line in range(1, random.randint(*sizes) + 1)]
+    for mark, share in marks.items():
+        for line in random.sample(range(len(texts)), int(share * len(texts))):
+            texts[line] = f"{name}.{line + 1}{mark}"
+    return Job(name, texts)
 
 
 async def _later(client: Client, job: Job, delay_s: float) -> None:

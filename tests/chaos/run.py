@@ -6,8 +6,10 @@
 Houses of real processes, over SQLite and over PostgreSQL with a bucket, run batches while the
 server, the API, workers, engines and PostgreSQL are killed or stopped at random moments; then hosts
 in network namespaces whose links are cut, slow or one-way; then disks that are full or read-only,
-and too few file descriptors. After each round every line must be there once and every pico-dollar
-accounted for. Progress goes to stderr, the tables to stdout. Exit code 1 if a round failed.
+and too few file descriptors; then engines whose key is refused, whose gateway is away, and the
+like, and lines that fail wherever they go. After each round every line must be there once, no good
+one among the errors, and every pico-dollar accounted for. Progress goes to stderr, the tables to
+stdout. Exit code 1 if a round failed.
 """
 
 import argparse
@@ -26,16 +28,22 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 
 import disks
+import field
 import links
 from figures import table, told
 from houses import House, fleet_house, sqlite_house
 from mounts import NotPossible
 from rounds import Plague, Round, play
 
-PARTS = ("sqlite", "fleet", "net", "disk")
-SCENARIOS = {"net": links.SCENARIOS, "disk": tuple(disks.SCENARIOS)}
+PARTS = ("sqlite", "fleet", "net", "disk", "field")
+SCENARIOS = {
+    "net": links.SCENARIOS,
+    "disk": tuple(disks.SCENARIOS),
+    "field": tuple(field.SCENARIOS),
+}
 SIZES = (500, 1200)
 """Lines of a batch in a scenario: it must not be over before its condition is."""
+NO_MARKS: Mapping[str, float] = {}
 ROUNDS_A_SCENARIO = 50
 """Of the rounds asked for: so many kills for one turn of each scenario."""
 KILLED = {"sqlite": sqlite_house, "fleet": fleet_house}
@@ -102,11 +110,30 @@ async def on_links(
     return rounds
 
 
+async def in_the_field(
+    seed: int, numbers: Iterable[int], names: Sequence[str], folder: Path
+) -> list[Round]:
+    """Each scenario as often as there are numbers, all in one house over SQLite."""
+    rounds: list[Round] = []
+    async with sqlite_house(folder) as house:
+        for name, number in product(names, numbers):
+            plague, marks = field.plague_of(name), field.SCENARIOS[name].marks
+            rounds.append(await _scenario("field", name, house, plague, seed, number, marks))
+    return rounds
+
+
 async def _scenario(
-    part: str, name: str, house: House, plague: Plague, seed: int, number: int
+    part: str,
+    name: str,
+    house: House,
+    plague: Plague,
+    seed: int,
+    number: int,
+    marks: Mapping[str, float] = NO_MARKS,
 ) -> Round:
     house.name = f"{part}:{name}"
-    played = await play(house, number, Random(f"{seed}/{name}/{number}"), plague, SIZES)
+    random = Random(f"{seed}/{name}/{number}")
+    played = await play(house, number, random, plague, SIZES, marks)
     report(played, f"--only {house.name} --seed {seed} --first {number} --rounds 1")
     return played
 
@@ -118,7 +145,7 @@ async def campaign(wanted: Wanted, seed: int, first: int, count: int, folder: Pa
     for place, part in enumerate(houses):
         share = count // len(houses) + (place < count % len(houses))
         rounds += await killed(part, seed, range(first, first + share), folder / part)
-    for part, play_all in (("net", on_links), ("disk", on_disks)):
+    for part, play_all in (("net", on_links), ("disk", on_disks), ("field", in_the_field)):
         if part in wanted:
             turns = range(first, first + max(1, count // ROUNDS_A_SCENARIO))
             names = wanted[part] or SCENARIOS[part]

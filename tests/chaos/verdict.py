@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from client import Job, Json
-from engine import usage_of
+from engine import FAILS, usage_of
 from houses import PRICES, House
 
 from lowtide.core.usage import Usage
@@ -57,6 +57,8 @@ def _judge_lines(verdict: Verdict, job: Job) -> None:
     verdict.must(job.batch["status"] == "completed", f"{job.name} is {job.batch['status']}")
     counts = {"total": size, "completed": len(job.output), "failed": len(job.errors)}
     verdict.must(job.batch["request_counts"] == counts, f"{job.name}: {job.batch}, not {counts}")
+    burnt = [line for line in job.errors if not job.texts[_place(line) - 1].endswith(FAILS)]
+    verdict.must(not burnt, f"{job.name}: {len(burnt)} good lines ended as errors: {burnt[:2]}")
     for file in (job.output, job.errors):
         in_file = [_place(line) for line in file]
         verdict.must(in_file == sorted(in_file), f"{job.name} is not in input order")

@@ -12,12 +12,10 @@ import shlex
 import shutil
 import sqlite3
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any, Final
-
-import msgspec
+from typing import Final
 
 from lowtide import limits
 from lowtide.blobs.url import open_blobs
@@ -29,8 +27,10 @@ from lowtide.cli.serving import bind
 from lowtide.config import DEFAULT_FILE, SYSTEM_FILE, Replica, Settings
 from lowtide.config_sources import ConfigError
 from lowtide.core.outcome import NoReply, Reply, error_message
+from lowtide.core.served_models import ALL
 from lowtide.core.shown_url import shown_url
 from lowtide.data_dir import LOCK_FILE, RESTORING_FILE, DataDirError, locked_data_dir
+from lowtide.engines.model_list import models_of
 from lowtide.ports.blobs import BlobError
 from lowtide.store.compatibility import REMEDY, is_compatible, schema_refusal
 from lowtide.store.schema import HEAD
@@ -180,7 +180,8 @@ async def check_replica(replica: Replica, engine_names: Mapping[str, str]) -> Fi
         engine = engine_client(replica, 1)
     except ConfigError as error:
         return Finding(name, "fail", str(error), "Correct this [[replica]].")
-    wanted = [engine_names.get(model, model) for model in replica.models]
+    named = {model: engine_names.get(model, model) for model in replica.models if model != ALL}
+    wanted = list(dict.fromkeys((named | dict(replica.names)).values()))
     started = time.monotonic()
     try:
         attempt = await engine.get("/models", limits.CONNECT_TIMEOUT_S)
@@ -215,29 +216,19 @@ def _way_remedy(detail: str) -> str:
 
 
 def _compare_models(name: str, wanted: list[str], body: bytes, took: str) -> Finding:
-    served = _served_models(body)
+    served = models_of(body)
     if served is None:
         what = f"answers in {took}, but its list of models cannot be read"
         return Finding(name, "warn", what, "Is it an OpenAI-compatible engine?")
     missing = [model for model in wanted if model not in served]
     if missing:
         what = f"answers in {took}, but serves {_listed(served)}, not {_listed(missing)}"
-        remedy = "Correct models, or name the engine's own word in engine_name of a [[model]]."
+        remedy = "Correct models, or give the engine's own word in names of this [[replica]]."
         return Finding(name, "warn", what, remedy)
-    return Finding(name, "ok", f"answers in {took}, serves {_listed(wanted)}")
+    return Finding(name, "ok", f"answers in {took}, serves {_listed(wanted or served)}")
 
 
-def _served_models(body: bytes) -> list[str] | None:
-    """The ids in an answer to GET /models: OpenAI's page, or Together's bare array."""
-    try:
-        answer: Any = msgspec.json.decode(body)
-        entries = answer["data"] if isinstance(answer, dict) else answer
-        return [str(entry["id"]) for entry in entries]
-    except (msgspec.DecodeError, UnicodeDecodeError, KeyError, TypeError):
-        return None
-
-
-def _listed(models: list[str]) -> str:
+def _listed(models: Sequence[str]) -> str:
     shown = ", ".join(models[:_MODELS_SHOWN]) or "no model"
     more = len(models) - _MODELS_SHOWN
     return f"{shown} and {more} more" if more > 0 else shown

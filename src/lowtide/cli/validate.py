@@ -30,6 +30,7 @@ from lowtide.config import Settings
 from lowtide.core.file import dialect_of_purpose
 from lowtide.core.line import ENDPOINTS
 from lowtide.core.money import dollars, dollars_text
+from lowtide.core.served_models import ALL
 from lowtide.core.validation import Dialect, ValidationFailure, ValidationRules
 
 
@@ -100,9 +101,11 @@ def known_endpoint(endpoint: str) -> str:
 
 
 def _accepted_names(settings: Settings) -> dict[str, str] | None:
-    if not settings.replica:
+    """None where that cannot be said here: an engine's own list decides, or there is none yet."""
+    served = [name for each in settings.replica for name in (*each.models, *each.names)]
+    if not served or ALL in served:
         return None
-    names = {name: name for replica in settings.replica for name in replica.models}
+    names = dict(zip(served, served, strict=True))
     for model in settings.model:
         names |= dict.fromkeys((model.id, *model.aliases), model.id)
     return names

@@ -61,3 +61,16 @@ def test_a_replica_that_nobody_steers_is_not_shown() -> None:
         REGISTRY.get_sample_value("lowtide_replica_in_flight", {"replica": "http://plain/v1"})
         is None
     )
+
+
+def test_of_a_replica_that_left_nothing_is_shown_any_more() -> None:
+    one = Replica(URL, frozenset({"m"}), 64, controller=WindowController(64, window_start=64))
+    metrics = ReplicaMetrics()
+    metrics.show(one, True)
+    metrics.keep(["shown"])
+    assert shown("owned") == 1
+    metrics.keep(["another"])
+    assert shown("owned") is None
+    assert shown("window", bound="start") is None
+    assert shown("in_flight") is None
+    metrics.keep([])

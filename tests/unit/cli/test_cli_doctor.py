@@ -216,6 +216,25 @@ async def test_replicas_are_asked_what_they_serve(
     assert (finding.verdict, words in finding.what) == (verdict, True), finding.what
 
 
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ({"models": ("*",)}, "serves theirs"),
+        ({"models": ("ours",), "names": {"ours": "theirs"}}, "serves theirs"),
+        ({"names": {"ours": "gone"}}, "serves theirs, not gone"),
+    ],
+)
+async def test_names_and_lists_of_a_replica_are_held_against_what_it_serves(
+    keys: dict[str, Any], words: str
+) -> None:
+    from lowtide.cli.checkups import check_replica
+    from lowtide.config import Replica
+
+    async with ScriptedEngine((reply(MODELS),)) as engine:
+        finding = await check_replica(Replica(url=engine.url, **keys), {})
+    assert words in finding.what
+
+
 async def test_a_replica_that_is_gone_fails() -> None:
     from lowtide.cli.checkups import check_replica
     from lowtide.config import Replica

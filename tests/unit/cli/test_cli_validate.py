@@ -6,6 +6,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import pytest
 from prompt import Run
 
 from lowtide.cli import exits
@@ -148,6 +149,16 @@ def test_with_replicas_only_their_models_are_good(run_main: Run, tmp_path: Path)
     outcome = run_main("validate", write(tmp_path, line("a")))
     assert outcome.code == exits.BATCH_FAILED
     assert "model_not_found" in outcome.out
+
+
+@pytest.mark.parametrize("keys", ['models = ["*"]', 'names = { big = "engine/big" }'])
+def test_where_an_engine_or_names_decide_the_models_these_are_good(
+    run_main: Run, tmp_path: Path, keys: str
+) -> None:
+    settings = f'[[replica]]\nurl = "http://127.0.0.1:9/v1"\n{keys}\n'
+    (tmp_path / "lowtide.toml").write_text(settings)
+    outcome = run_main("validate", write(tmp_path, line("a")))
+    assert outcome.code == 0, outcome.out
 
 
 def test_the_dialect_may_be_told(run_main: Run, tmp_path: Path) -> None:

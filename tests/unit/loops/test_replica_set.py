@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Collection, Iterable, Sequence
+from random import Random
 
 import pytest
 from work_bench import MODEL, WorkBench
@@ -250,3 +251,40 @@ async def test_closing_ends_those_that_are_leaving_too(bench: WorkBench, fleet: 
     assert a.closed and b.closed
     a.let_go(ANSWER)
     await bench.flights_ended()
+
+
+@pytest.mark.parametrize("seed", range(8))
+async def test_whatever_comes_and_goes_each_line_is_answered_once(
+    bench: WorkBench, fleet: Fleet, seed: int
+) -> None:
+    """Replicas are added, removed, moved and flap, drawn by the seed, while a batch is at work."""
+    random, lines = Random(seed), 60
+    batch = await bench.batch(lines)
+    for _ in range(30):
+        names = [name for name in "abc" if random.random() < 0.6]
+        at = random.choice(["", "", "moved"])
+        models = (MODEL,) if random.random() < 0.8 else (OTHER,)
+        fleet.apply(*names, at=f"{at}{random.randint(0, 1)}" if at else "", models=models)
+        bench.dispatcher.announce()
+        await bench.dispatch()
+        for engine in [engine for engines in fleet.engines.values() for engine in engines]:
+            for call in engine.waiting:
+                if random.random() < 0.3 and not call.answered.done():
+                    call.answered.set_result(ANSWER)
+        for _ in range(random.randint(0, 5)):
+            await asyncio.sleep(0)
+        bench.clock.advance(random.choice([0.05, 1.0, limits.REPLICA_LEAVE_S]))
+        await bench.beat()
+    fleet.apply("a", "b")
+    engines = [engine for engines in fleet.engines.values() for engine in engines]
+    for engine in engines:
+        engine.holds = False
+        engine.let_go()
+    await bench.work_off()
+    counts = (await bench.see(batch)).counts
+    assert (counts.completed, counts.failed) == (lines, 0)
+    answered = sum(len(engine.calls) - len(engine.cancelled) for engine in engines)
+    assert answered == lines, "no line is answered twice"
+    for engine in engines:
+        if engine not in (fleet.engine("a"), fleet.engine("b")):
+            await fleet.closes(engine)

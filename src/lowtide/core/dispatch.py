@@ -237,10 +237,13 @@ class Dispatch:
 
     def _pop(self, run: ChunkRun, replica: Replica, now_s: float) -> Request | None:
         """The chunk's next request that may run on the replica at present."""
-        if not run.pending or replica.scope(run.scope_key).is_closed:
+        scope = replica.scopes.get(run.scope_key)
+        if not run.pending or (scope is not None and scope.is_closed):
             return None
         for _ in range(len(run.pending)):
             request = run.pending.popleft()
+            if not request.has_failed and request.tokens <= replica.prompt_tokens_max:
+                return request
             if _may_run(request, replica) and not (
                 request.cut_at and self._is_better_elsewhere(request, replica, now_s)
             ):
@@ -291,8 +294,6 @@ def _is_due(at_s: float | None, now_s: float) -> bool:
 def _may_run(request: Request, replica: Replica) -> bool:
     if request.tokens > replica.prompt_tokens_max:
         return False
-    if not request.has_failed:
-        return True
     if replica.trouble_at_s is not None:
-        return False
+        return False  # what has failed is no probe
     return request.company == 0 or replica.suspects.admits(request)

@@ -313,6 +313,11 @@ KEY_READ_EVERY_S: Final = 1.0  # a file of a key, however many calls the engine 
 API_KEY_BYTES_MAX: Final = 64 * KIB  # of a file that holds a key: above it, another file is meant
 TCP_KEEPALIVE_S: Final = 30  # a host that lost power is noticed in minutes, not after the attempt
 
+# ---- open files of a process (core/open_files.py) ----
+OPEN_FILES_MAX: Final = 1_048_576  # that are asked for; more than all windows together need
+OPEN_FILES_KEPT: Final = 256  # for commits, uploads, the database, blobs and the log
+OPEN_FILES_KEPT_SHARE: Final = 0.25  # of a small limit
+
 # ---- who owns a replica (ports/ownership.py) ----
 OWNERSHIP_BEATS: Final = 4  # heartbeats per lease: three may fail before calls pause
 OWNERSHIP_MARGIN: Final = 0.1  # of the lease: its owner stops by so much earlier than others count

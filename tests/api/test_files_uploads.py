@@ -312,13 +312,13 @@ class WatchedIntakes:
 
     def __init__(self, door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
         self.began, self.over = threading.Event(), threading.Event()
-        self._open = door.services.files.intake
-        monkeypatch.setattr(door.services.files, "intake", self.intake)
+        self._open = door.services.files.receive
+        monkeypatch.setattr(door.services.files, "receive", self.receive)
 
     @asynccontextmanager
-    async def intake(self, file_id: str, bytes_max: int) -> AsyncIterator[Intake]:
+    async def receive(self, project_id: str, file_id: str, declared: int) -> AsyncIterator[Intake]:
         try:
-            async with self._open(file_id, bytes_max) as intake:
+            async with self._open(project_id, file_id, declared) as intake:
                 self.began.set()
                 yield intake
         finally:

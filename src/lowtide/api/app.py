@@ -70,7 +70,8 @@ def create_app(services: Services | None) -> FastAPI:
         # What probes of balancers ask with; not in the document, where it would say nothing new.
         app.add_api_route(path, route, methods=["HEAD"], include_in_schema=False)
     app.add_middleware(Guard)
-    app.add_middleware(Mounts)
+    prefix = "" if services is None else services.settings.server.path_prefix
+    app.add_middleware(Mounts, prefix=prefix)
     if services is not None and services.settings.auth.mode == "open":
         app.add_middleware(LocalCallersOnly, server=services.settings.server)
     app.add_middleware(Edge)

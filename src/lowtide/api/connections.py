@@ -8,7 +8,7 @@ A trusted proxy is no stranger: its requests count for the address that it names
 """
 
 import asyncio
-import resource
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
@@ -16,6 +16,7 @@ from typing import Protocol
 
 from lowtide import limits
 from lowtide.config.exposure import Network
+from lowtide.core.open_files import share_out
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,14 +30,28 @@ class StrangerBounds:
 
 def process_bounds() -> StrangerBounds:
     """As many as leave files for the callers who are known."""
-    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    share = int(files * limits.STRANGERS_FILES_SHARE)
-    in_all = max(8, min(limits.STRANGERS_MAX, share))
+    share = max(limits.STRANGERS_MIN, _share_of_files())
+    in_all = min(limits.STRANGERS_MAX, share)
     return StrangerBounds(
         per_address=min(limits.STRANGERS_PER_ADDRESS_MAX, in_all // 2),
         in_all=in_all,
-        burst=max(16, min(limits.STRANGERS_BURST_MAX, 2 * share)),
+        burst=min(limits.STRANGERS_BURST_MAX, 2 * share),
     )
+
+
+def _share_of_files() -> int:
+    """Of those that the process may have open."""
+    return int(_open_files() * limits.STRANGERS_FILES_SHARE)
+
+
+def _open_files() -> int:
+    """The limit of the process."""
+    if sys.platform == "win32":
+        return limits.OPEN_FILES_MAX
+    import resource  # not on Windows
+
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return limits.OPEN_FILES_MAX if files == resource.RLIM_INFINITY else files
 
 
 class Connection(Protocol):
@@ -69,6 +84,8 @@ class Connections:
         self, bounds: StrangerBounds | None = None, proxies: Iterable[Network] = ()
     ) -> None:
         self.held_bytes = 0
+        self.open_max = share_out(_open_files(), 1).callers
+        """Of all callers together, known ones and proxies included."""
         self._bounds = bounds or process_bounds()
         self._proxies = tuple(proxies)
         self._strangers: dict[Connection, str] = {}

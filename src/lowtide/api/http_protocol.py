@@ -61,13 +61,19 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         peer = self.client[0] if self.client else ""
         self.opened_at_s = self._head_since_s = self.loop.time()
         self._is_proxy = self._others.is_trusted(peer)
-        if self._is_proxy:
+        if len(self.connections) > self._others.open_max:
+            self._turn_away(transport)
+        elif self._is_proxy:
             self._others.watch(self)
         elif not self._others.add(self, peer, self.opened_at_s):
-            self._refused_at_s = self.opened_at_s
-            metrics.CONNECTIONS_ENDED.labels("room").inc()
-            transport.write(_written(*_BUSY))
-            transport.close()
+            self._turn_away(transport)
+
+    def _turn_away(self, transport: asyncio.Transport) -> None:
+        """There is no room for it: say so, and close it."""
+        self._refused_at_s = self.opened_at_s
+        metrics.CONNECTIONS_ENDED.labels("room").inc()
+        transport.write(_written(*_BUSY))
+        transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._others.forget(self)

@@ -59,23 +59,46 @@ def canonical(path: str) -> tuple[str, Dialect | None]:
     return path, fixed
 
 
+def is_nobodys(path: str, query: bytes) -> bool:
+    """Whether there can be nothing of that name, whatever the routes are."""
+    if query and _NUL_ESCAPED in query:
+        return True
+    if path.isprintable() and "/." not in path:  # as nearly all are, and quickly seen
+        return False
+    return _NOBODYS.search(path) is not None
+
+
+def without_prefix(path: str, prefix: str) -> str:
+    """The path below `server.path_prefix`; slashes before it may be doubled like all others."""
+    if not prefix:
+        return path
+    tidy = _SLASHES.sub("/", path)
+    if tidy == prefix:
+        return "/"
+    return tidy[len(prefix) :] if tidy.startswith(f"{prefix}/") else path
+
+
 class Mounts:
     """ASGI middleware: rewrites the path in the scope and notes the fixed dialect in its state."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, prefix: str = "") -> None:
+        """`prefix` before a path is taken away; a path without it is taken as it is, for proxies
+        may take it away themselves, and health checks come past them."""
         self._app = app
+        self._prefix = prefix
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        if _NOBODYS.search(scope["path"]) or _NUL_ESCAPED in scope.get("query_string", b""):
+        if is_nobodys(scope["path"], scope.get("query_string", b"")):
             await _NOBODYS_REFUSAL(scope, receive, send)
             return
-        if _GLUED_URL.match(scope["path"]):
+        asked = without_prefix(scope["path"], self._prefix)
+        if _GLUED_URL.match(asked):
             await _GLUED_REFUSAL(scope, receive, send)
             return
-        path, fixed = canonical(scope["path"])
+        path, fixed = canonical(asked)
         state = {**scope.get("state", {}), "fixed_dialect": fixed}
         rewritten = {**scope, "path": path, "raw_path": quote(path).encode(), "state": state}
         await self._app(rewritten, receive, send)

@@ -201,9 +201,10 @@ async def body_of(request: Request) -> AsyncIterator[bytes]:
 
 def public_base(request: Request) -> str:
     """Where clients reach this server: `server.public_url`, else what a proxy says, else Host."""
-    configured = services_of(request).settings.server.public_url
-    if configured:
-        return configured.rstrip("/")
+    server = services_of(request).settings.server
+    if server.public_url:
+        base = server.public_url.rstrip("/")
+        return base if base.endswith(server.path_prefix) else base + server.path_prefix
     headers = request.headers
     scheme = headers.get("x-forwarded-proto", "").partition(",")[0].strip().lower()
     if scheme not in ("http", "https"):
@@ -212,7 +213,7 @@ def public_base(request: Request) -> str:
     if not _HOST.fullmatch(host):
         address, port = request.scope["server"]
         host = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
-    return f"{scheme}://{host}"
+    return f"{scheme}://{host}{server.path_prefix}"
 
 
 def _field(request: Request, fields: Mapping[str, str], name: str) -> str | None:

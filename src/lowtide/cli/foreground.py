@@ -48,7 +48,8 @@ def serve_body(
                 reloading(stopper.reload_asked, read_settings, application),
                 listening(application.asgi, bound, delay_s=delay_s) as serving,
             ):
-                _announce(address_of(bound), application, role, as_json=as_json)
+                address = address_of(bound) + settings.server.path_prefix
+                _announce(address, application, role, as_json=as_json)
                 await stopper.wait(serving)
                 application.begin_drain()
                 _tell("stopping: finishing what is in flight; Ctrl-C again stops at once")

@@ -49,6 +49,8 @@ class Server(Section, frozen=True):
     """Origins of pages that may call this server from a browser."""
     trusted_proxies: tuple[str, ...] = ()
     """Addresses and networks of proxies whose X-Forwarded-For tells who calls."""
+    path_prefix: str = ""
+    """Stands before every path, as "/batch", where a proxy hands on a part of its host's paths."""
     data_dir: Path = Path("./lowtide-data")
     database_url: str = "sqlite"
     blob_url: str = "file"
@@ -76,6 +78,12 @@ class Server(Section, frozen=True):
             self.public_url is None or is_http_url(self.public_url),
             ("server", "public_url"),
             "an address that begins with http:// or https:// and names a host",
+        )
+        yield from unless(
+            not self.path_prefix or _PREFIX.fullmatch(self.path_prefix) is not None,
+            ("server", "path_prefix"),
+            "empty, or a path as '/batch': it begins with a slash, ends without one, and is none of"
+            " Lowtide's own (/v1, /openai, /together)",
         )
         yield from unless(
             self.upload_secret is None or len(self.upload_secret) >= limits.UPLOAD_SECRET_CHARS_MIN,
@@ -168,6 +176,7 @@ class Dispatch(Section, frozen=True):
         )
 
 
+_PREFIX: Final = re.compile(r"(?!/(?:v1|openai|together)(?:/|$))(?:/[\w~-][\w.~-]*)+", re.ASCII)
 _WINDOW = re.compile(r"(\d+)\s*([mhd])")
 _UNIT_S: Final = {"m": 60, "h": 3600, "d": 86400}
 _WINDOWS_ALLOWED: Final = "give hours or days from 1h to 7d, for example '24h'"

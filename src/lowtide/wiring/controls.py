@@ -7,31 +7,27 @@ from lowtide.core.replica import Replica
 from lowtide.core.window import WindowController
 
 
-def window_max(settings: ReplicaSettings) -> int:
-    """The operator's bound; where there is none, ours."""
-    return limits.WINDOW_MAX if settings.window is None else settings.window
-
-
 def replica_of(
     url: str,
     models: frozenset[str],
     settings: ReplicaSettings,
+    bound: int,
     timeout_s: float,
     *,
     spares_long: bool,
 ) -> Replica:
-    """`url` is the address as its engine client writes it, `timeout_s` what one attempt may take.
+    """`url` is the address as its engine client writes it, `timeout_s` what one attempt may take,
+    `bound` what its window may be at most.
     `spares_long`: see `Replica`.
     """
-    bound = window_max(settings)
     controller = WindowController(
         bound,
-        window_start=limits.WINDOW_START if settings.window is None else bound,
+        window_start=min(bound, limits.WINDOW_START) if settings.window is None else bound,
         is_automatic=settings.window is None,
         itl_slo_s=settings.itl_slo_ms / 1000,
         ttft_slo_s=settings.ttft_slo_ms / 1000,
     )
-    learned_max = limits.WINDOW_DEFAULT if settings.window is None else bound
+    learned_max = min(bound, limits.WINDOW_DEFAULT) if settings.window is None else bound
     replica = Replica(
         url,
         models,

@@ -15,10 +15,12 @@ from lowtide import limits
 from lowtide.config import Replica as ReplicaSettings
 from lowtide.config import Settings, hours_by_model
 from lowtide.core.catalogue import Catalogue, ModelEntry
+from lowtide.core.open_files import OpenFiles
 from lowtide.core.replica_changes import Changes, ReplicaSpec
 from lowtide.core.served_models import Offer, Served, served_models
 from lowtide.loops.replica_set import ReplicaSet
 from lowtide.wiring.database import is_single_machine
+from lowtide.wiring.open_files import files_for, live_within, tell_bound, window_within
 from lowtide.wiring.open_replica import Calling
 from lowtide.wiring.sharing import shared_name
 
@@ -47,7 +49,10 @@ class Engines:
 
         Raises ConfigError, PriceError; then nothing has changed.
         """
-        return self._apply(settings, self._with_embedded(settings.replica))
+        replicas = self._with_embedded(settings.replica)
+        changes = self._apply(settings, replicas)
+        tell_bound(replicas, files_for(len(replicas)))
+        return changes
 
     def apply(self, replicas: Sequence[ReplicaSettings]) -> Changes:
         """These replicas exist now. Raises as `configure`."""
@@ -87,8 +92,9 @@ class Engines:
         entries = [self._embedded[1]] if self._embedded is not None else []
         found = resolve(settings, replicas, entries, self._listed, self._seen)
         fresh = catalogue_from(settings, found)  # raises before anything has changed
+        files = files_for(len(replicas))
         specs = [
-            ReplicaSpec(replica.label, self._calling(replica, settings, replicas), names)
+            ReplicaSpec(replica.label, self._calling(replica, settings, replicas, files), names)
             for replica, names in zip(replicas, found.engine_names, strict=True)
         ]
         changes = self.replicas.apply(specs)
@@ -111,6 +117,7 @@ class Engines:
         replica: ReplicaSettings,
         settings: Settings,
         pool: Sequence[ReplicaSettings],
+        files: OpenFiles,
     ) -> Calling:
         served = set(replica.models)
         is_own = self._embedded is not None and replica is self._embedded[0]
@@ -118,6 +125,8 @@ class Engines:
         return Calling(
             replica,
             timeout_s=replica.attempt_timeout_s or settings.dispatch.attempt_timeout_s,
+            window_max=window_within(replica, files),
+            live_max=live_within(replica, files),
             spares_long=not replica.relaxed
             and any(each.relaxed and served <= set(each.models) for each in pool),
             shared_as=shared_name(replica) if is_shared else None,

@@ -18,7 +18,7 @@ from lowtide.loops.attempt import Upstream
 from lowtide.loops.control import Controlled
 from lowtide.loops.replica_set import Member
 from lowtide.service.live_replica import LiveReplica
-from lowtide.wiring.controls import replica_of, window_max
+from lowtide.wiring.controls import replica_of
 from lowtide.wiring.engine_clients import engine_client
 
 
@@ -26,11 +26,14 @@ class Calling(msgspec.Struct, frozen=True):
     """All that decides how a replica is called and steered; equal ones need nothing opened anew.
 
     `spares_long`: another replica of its models is relaxed, so this one is spared long prompts
-    beside live traffic. `shared_as`: see `Member`.
+    beside live traffic. `window_max` and `live_max`: calls in flight at most, as far as the limit
+    on open files allows. `shared_as`: see `Member`.
     """
 
     settings: ReplicaSettings
     timeout_s: float
+    window_max: int
+    live_max: int
     spares_long: bool = False
     shared_as: str | None = None
 
@@ -38,10 +41,15 @@ class Calling(msgspec.Struct, frozen=True):
 def open_replica(spec: ReplicaSpec[Calling]) -> Member:
     """Sends nothing. Raises ConfigError."""
     calling, settings = spec.settings, spec.settings.settings
-    batch = engine_client(settings, window_max(settings) + limits.PROBE_CONNECTIONS)
+    batch = engine_client(settings, calling.window_max + limits.PROBE_CONNECTIONS)
     models = frozenset(spec.engine_names)
     replica = replica_of(
-        batch.url, models, settings, calling.timeout_s, spares_long=calling.spares_long
+        batch.url,
+        models,
+        settings,
+        calling.window_max,
+        calling.timeout_s,
+        spares_long=calling.spares_long,
     )
     upstream = Upstream(
         replica=replica,
@@ -52,7 +60,7 @@ def open_replica(spec: ReplicaSpec[Calling]) -> Member:
         streaming=batch if _may_watch(settings) else None,
         set_fields=settings.extra_body,
     )
-    live_engine = engine_client(settings, _live_connections(settings))
+    live_engine = engine_client(settings, calling.live_max)
     live = LiveReplica(
         replica,
         live_engine,
@@ -91,9 +99,3 @@ def _controlled(
 def _may_watch(settings: ReplicaSettings) -> bool:
     """A field that is set for all requests may make answers that no stream tells whole."""
     return settings.watch_prompts and settings.extra_body.keys() <= PLAIN_FIELDS
-
-
-def _live_connections(settings: ReplicaSettings) -> int:
-    if settings.engine == "llamacpp":
-        return limits.LIVE_CONNECTIONS_LLAMACPP
-    return limits.LIVE_CONNECTIONS_MAX

@@ -328,6 +328,7 @@ REPLICA_NAME_CHARS_MAX: Final = 100  # it stands in every log line and metric of
 MODELS_LISTED_MAX: Final = 1_000  # of one engine's list; beyond it they are passed over, and said
 MODELS_SEEN_MAX: Final = 10_000  # known once; an installation with more has names from a loop
 MODELS_POLL_S: Final = 2.0  # an adapter that was loaded has work within seconds
+MODELS_SEEN_POLL_S: Final = 5.0  # a model that another process found may be named after this
 MODELS_START_S: Final = 2.0  # for engines to list their models before the server says it is ready
 REPLICA_LEAVE_S: Final = 30.0  # calls in flight on a replica that leaves; as pods have to end
 REPLICA_IDLE_POLL_S: Final = 0.05  # how late a replica that leaves is found idle

@@ -15,10 +15,11 @@ from lowtide.core.catalogue import Catalogue, ModelEntry
 from lowtide.data_dir import locked_data_dir
 from lowtide.loops.models import ModelsLoop
 from lowtide.loops.replica_set import ReplicaSet
-from lowtide.loops.runner import Loops
+from lowtide.loops.runner import Loop, Loops
+from lowtide.loops.seen_models import SeenModelsLoop
 from lowtide.ports.blobs import Blobs
 from lowtide.ports.clock import Clock
-from lowtide.ports.store import Store
+from lowtide.ports.store import Store, StoreError
 from lowtide.service.limits import LimitService
 from lowtide.service.live import LiveService
 from lowtide.service.services import Services
@@ -105,7 +106,7 @@ async def open_application(
             settings, data_dir, store, blobs, clock, catalogue, worker, allowance, live, stack
         )
         asgi = _door(services) if role != "worker" else None
-        await stack.enter_async_context(await _listing(engines, clock))
+        await stack.enter_async_context(await _listing(settings, engines, store, clock))
         if role != "worker":
             holds = holding(settings, services.flex, store, clock, worker, alone=role == "api")
             await stack.enter_async_context(holds)
@@ -143,15 +144,17 @@ def _engines(
     return engines
 
 
-async def _listing(engines: Engines, clock: Clock) -> Loops:
-    """What polls engines for their models. They are asked once before the first batch can come, for
-    their answers decide what it may name.
+async def _listing(settings: Settings, engines: Engines, store: Store, clock: Clock) -> Loops:
+    """What finds out which models there are, from our engines and from what other workers report.
+    All are asked once before the first batch can come, for their answers decide what it may name.
     """
-    models = ModelsLoop(lambda: engines.replicas.members, engines.listed)
-    with contextlib.suppress(TimeoutError):
+    parts: list[Loop] = [ModelsLoop(lambda: engines.replicas.members, engines.listed)]
+    if not is_single_machine(settings):
+        parts.append(SeenModelsLoop(store.worker_reports, engines.seen))
+    with contextlib.suppress(TimeoutError, StoreError):
         async with asyncio.timeout(limits.MODELS_START_S):
-            await models.tick(clock.now())
-    return Loops([models], clock)
+            await asyncio.gather(*(part.tick(clock.now()) for part in parts))
+    return Loops(parts, clock)
 
 
 def _door(services: Services) -> "FastAPI":

@@ -103,7 +103,6 @@ def open_bench(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]
             CATALOGUE,
             door.clock,
             new_id,
-            door.services.settings,
             allowance,
             lambda _: None,
         )

@@ -266,3 +266,16 @@ async def test_a_new_plan_is_estimated_by_the_answers_that_a_model_gave(world: W
     (part,) = (await world.store.capacity.capacity()).backlog
     planned = 10 * 100 + 10 * OUTPUT_COST * PER_ANSWER.output_tokens
     assert part.planned_cost == pytest.approx(planned)
+
+
+async def test_what_has_not_ended_is_counted_by_state_and_shown_by_what_is_due_first(
+    world: World,
+) -> None:
+    await world.completed()
+    first = await world.validating()
+    world.pass_time(10)
+    second = await world.validating()
+    found = await world.store.capacity.unfinished(10)
+    assert found.states == {"validating": (2, first.created_at)}
+    assert [batch.id for batch in found.batches] == [first.id, second.id]
+    assert [batch.id for batch in (await world.store.capacity.unfinished(1)).batches] == [first.id]

@@ -14,9 +14,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from lowtide import limits
 from lowtide.api import metrics
 from lowtide.api.errors import as_lowtide_error, envelope, error_response
+from lowtide.api.labels import Bounded
 from lowtide.core.errors import LowtideError
 
 _log = structlog.get_logger("lowtide.api")
+
+_METHODS: Final = Bounded(limits.METRIC_METHODS_MAX)
 
 _HEADERS: Final = [
     (
@@ -69,7 +72,7 @@ class Edge:
             # Else too late for an envelope: uvicorn closes the connection short of Content-Length,
             # so the client knows that what it has is not whole.
         finally:
-            metrics.REQUESTS.labels(scope["method"], status).inc()
+            metrics.REQUESTS.labels(_METHODS.of(scope["method"]), status).inc()
 
 
 def _known(error: Exception) -> LowtideError | None:

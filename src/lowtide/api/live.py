@@ -22,6 +22,7 @@ from lowtide.api.caller import identify, services_of
 from lowtide.api.errors import envelope, error_response
 from lowtide.api.flex import FlexDoor
 from lowtide.api.json_body import read_bounded
+from lowtide.api.labels import MODELS
 from lowtide.api.presence import while_present
 from lowtide.core.errors import LowtideError
 from lowtide.core.flex import read_flex
@@ -60,16 +61,16 @@ class LiveDoor:
         )
         headers = rate_headers(admission.verdict)
         if not admission.verdict.admitted:
-            metrics.LIVE_REQUESTS.labels(admission.model, 429).inc()
+            metrics.LIVE_REQUESTS.labels(MODELS.of(admission.model), 429).inc()
             refusal = _too_many(admission.model, admission.verdict, admission.request.tokens)
             await refusal(scope, receive, send)
             return
         exchange = _Exchange(admission, request, send, headers, began_s)
-        with metrics.LIVE_IN_FLIGHT.labels(admission.model).track_inprogress():
+        with metrics.LIVE_IN_FLIGHT.labels(MODELS.of(admission.model)).track_inprogress():
             try:
                 await while_present(receive, exchange.run)
             finally:
-                metrics.LIVE_REQUESTS.labels(admission.model, exchange.status).inc()
+                metrics.LIVE_REQUESTS.labels(MODELS.of(admission.model), exchange.status).inc()
 
 
 class _Exchange:
@@ -126,7 +127,7 @@ class _Exchange:
     async def _begin(self, status: int, fields: list[tuple[bytes, bytes]]) -> None:
         self.status = status
         waited_s = perf_counter() - self._began_s
-        metrics.LIVE_FIRST_BYTE.labels(self._admission.model).observe(waited_s)
+        metrics.LIVE_FIRST_BYTE.labels(MODELS.of(self._admission.model)).observe(waited_s)
         fields += [(name.encode(), value.encode()) for name, value in self._headers.items()]
         await self._send({"type": "http.response.start", "status": status, "headers": fields})
 

@@ -5,6 +5,7 @@ from typing import Final
 
 from prometheus_client import Counter, Gauge
 
+from lowtide.api.labels import REPLICAS
 from lowtide.core.replica import Replica
 
 WINDOW: Final = Gauge(
@@ -61,7 +62,7 @@ class ReplicaMetrics:
         """Called at each poll of its engine. Of a replica that another worker has, nothing is shown
         but that: it shows the rest.
         """
-        name, controller = replica.name, replica.controller
+        name, controller = REPLICAS.of(replica.name), replica.controller
         self._shown.add(name)
         OWNED.labels(name).set(is_owned)
         if not is_owned:
@@ -84,7 +85,7 @@ class ReplicaMetrics:
 
     def keep(self, names: Iterable[str]) -> None:
         """Replicas of other names have left: nothing is shown of them any more."""
-        for name in self._shown.difference(names):
+        for name in self._shown.difference(map(REPLICAS.of, names)):
             self._hide(name)
             self._revoked.pop(name, None)
             self._shown.discard(name)

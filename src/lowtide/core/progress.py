@@ -15,7 +15,7 @@ from lowtide import limits
 from lowtide.core.batch import TERMINAL, Batch
 from lowtide.core.completion import UNKNOWN, Verdict
 from lowtide.core.standing import NOTHING_KNOWN, Hold, Standing
-from lowtide.core.waiting import NO_QUEUE, PASSING, Queue, waiting
+from lowtide.core.waiting import NO_QUEUE, PASSING, Queue, Reason, waiting
 
 Stage = Literal["validation", "queuing", "processing", "aggregation"]
 """The words of the launch promise. A batch that ended is in no stage."""
@@ -33,13 +33,14 @@ _NO_REPLICA: Final = Hold("unserved", "no replica", "no replica")
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True):
-    """`eta_s` in seconds from now; `reason` a sentence for tenants why requests of the batch wait;
-    `verdict` whether its window can be kept."""
+    """`eta_s` in seconds from now; `reason` a sentence for tenants why requests of the batch wait,
+    `cause` the same with what operators may see; `verdict` whether its window can be kept."""
 
     stage: Stage | None = None
     eta_s: float | None = None
     completion_at: datetime | None = None
     reason: str | None = None
+    cause: Reason | None = None
     verdict: Verdict = UNKNOWN
 
 
@@ -66,12 +67,13 @@ def progress_of(
     models = tuple(models)
     stands = batch.paused_reason is not None or _is_unserved(models, standing)
     eta = None if stands else _end_s(batch, now, prospect, in_flight_max)
-    reason = waiting(batch, now, models, standing, queue, in_flight_max)
+    cause = waiting(batch, now, models, standing, queue, in_flight_max)
     return Progress(
         stage=stage_of(batch),
         eta_s=eta,
         completion_at=now + timedelta(seconds=eta) if eta is not None else None,
-        reason=reason.public if reason is not None else None,
+        reason=cause.public if cause is not None else None,
+        cause=cause,
         verdict=prospect.verdict,
     )
 

@@ -9,7 +9,7 @@ requests do, then whose turn it is. Invariants: while nothing of a batch moves t
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from types import MappingProxyType
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 
@@ -40,9 +40,17 @@ class Queue(msgspec.Struct, frozen=True):
 NO_QUEUE: Final = Queue()
 
 
+Kind = Literal[
+    "paused", "no_worker", "storage", "validation", "model", "live", "own_requests", "bound",
+    "queue", "silent",
+]  # fmt: skip
+"""What a reason is about, for whoever counts or compares: the words change, this does not."""
+
+
 class Reason(msgspec.Struct, frozen=True):
     """`full` is for operators; `since` when it began, where that is known."""
 
+    kind: Kind
     public: str
     full: str
     since: datetime | None = None
@@ -58,7 +66,7 @@ def waiting(
 ) -> Reason | None:
     """None for a batch that moves or has ended."""
     if batch.paused_reason is not None and batch.status == "in_progress":
-        return _alike(PAUSED[batch.paused_reason])
+        return _alike("paused", PAUSED[batch.paused_reason])
     if batch.status == "validating":
         return _without_worker(standing) or _unvalidated(batch, now, standing)
     if batch.status in ASSEMBLING:
@@ -77,8 +85,8 @@ def waiting(
     )
 
 
-def _alike(sentence: str, since: datetime | None = None) -> Reason:
-    return Reason(sentence, sentence, since)
+def _alike(kind: Kind, sentence: str, since: datetime | None = None) -> Reason:
+    return Reason(kind, sentence, sentence, since)
 
 
 def _without_worker(standing: Standing) -> Reason | None:
@@ -86,32 +94,38 @@ def _without_worker(standing: Standing) -> Reason | None:
     if not standing.is_known or standing.live:
         return None
     if not standing.gone:
-        return _alike("No worker is running, so nothing is done.")
+        return _alike("no_worker", "No worker is running, so nothing is done.")
     last = max(standing.gone.values())
-    return _alike(f"No worker is running: the last one was heard of at {told_at(last)}.", last)
+    sentence = f"No worker is running: the last one was heard of at {told_at(last)}."
+    return _alike("no_worker", sentence, last)
 
 
 def _unvalidated(batch: Batch, now: datetime, standing: Standing) -> Reason | None:
     if standing.validation_trouble:
         return Reason(
+            "storage",
             "The input file cannot be read: the server's storage does not answer.",
             f"The input file cannot be read: {standing.validation_trouble}",
         )
     if now - batch.created_at < timedelta(seconds=limits.VALIDATION_PATIENCE_S):
         return None
     if (since := standing.validating.get(batch.id)) is not None:
-        return _alike(f"The input file is being validated since {told_at(since)}.", since)
+        sentence = f"The input file is being validated since {told_at(since)}."
+        return _alike("validation", sentence, since)
     if standing.validating:
-        return _alike("The input file waits while those of other batches are validated.")
-    if standing.is_known:
-        return _alike("The input file waits to be validated.", batch.created_at)
-    return _alike("The input file still waits to be validated: is a worker running?")
+        sentence = "The input file waits while those of other batches are validated."
+    elif standing.is_known:
+        sentence = "The input file waits to be validated."
+    else:
+        sentence = "The input file still waits to be validated: is a worker running?"
+    return _alike("validation", sentence, batch.created_at)
 
 
 def _unstored(standing: Standing) -> Reason | None:
     if not standing.results_trouble:
         return None
     return Reason(
+        "storage",
         "Results cannot be stored: the server's storage does not take them."
         " Nothing is lost, and the batch goes on when it does.",
         f"Results cannot be stored: {standing.results_trouble}",
@@ -133,7 +147,7 @@ def _blocked(models: Iterable[str], standing: Standing) -> Reason | None:
             since += [] if hold.since is None else [hold.since]
     if not public:
         return None
-    return Reason(_few(public), _few(full), min(since, default=None))
+    return Reason("model", _few(public), _few(full), min(since, default=None))
 
 
 def _not_available(model: str, hold: Hold, why: str) -> str:
@@ -155,7 +169,7 @@ def _gives_way(models: Iterable[str], standing: Standing) -> Reason | None:
         if hold is not None and hold.condition == "live_first":
             begins = f"The model {model} serves live traffic first: "
             public = without_places(hold.public_reason)
-            return Reason(f"{begins}{public}.", f"{begins}{hold.reason}.", hold.since)
+            return Reason("live", f"{begins}{public}.", f"{begins}{hold.reason}.", hold.since)
     return None
 
 
@@ -175,8 +189,9 @@ def _harms_itself(batch: Batch, standing: Standing) -> Reason | None:
 
 def _of_words(what: str, words: str) -> Reason:
     if not words:
-        return _alike(f"{what}.")
+        return _alike("own_requests", f"{what}.")
     return Reason(
+        "own_requests",
         f"{what}; the last: {without_places(words).rstrip('.')}.",
         f"{what}; the last: {words.rstrip('.')}.",
     )
@@ -196,7 +211,8 @@ def _bounded(
     if in_flight_max is None or queue.leased < in_flight_max or not is_queued(batch, standing):
         return None
     return _alike(
-        f"Queued: the organization may have {in_flight_max} requests at engines at one time."
+        "bound",
+        f"Queued: the organization may have {in_flight_max} requests at engines at one time.",
     )
 
 
@@ -206,7 +222,8 @@ def _behind(batch: Batch, queue: Queue, standing: Standing) -> Reason | None:
     others = queue.waiting + queue.leased - left
     if others <= 0 or not is_queued(batch, standing):
         return None
-    return _alike(f"Queued with {others} requests of other batches for the same models.")
+    sentence = f"Queued with {others} requests of other batches for the same models."
+    return _alike("queue", sentence)
 
 
 def _still(batch: Batch, now: datetime, standing: Standing) -> Reason | None:
@@ -217,10 +234,10 @@ def _still(batch: Batch, now: datetime, standing: Standing) -> Reason | None:
         return None
     if known is not None:
         what = "Its requests are with the engine, which has answered none of them since"
-        return _alike(f"{what} {told_at(since)}.", since)
+        return _alike("silent", f"{what} {told_at(since)}.", since)
     if not standing.knows_all_batches:
         return None
-    return _alike(f"Queued since {told_at(since)}: no worker has taken it yet.", since)
+    return _alike("queue", f"Queued since {told_at(since)}: no worker has taken it yet.", since)
 
 
 def _moved_at(batch: Batch, known: BatchReport | None) -> datetime:

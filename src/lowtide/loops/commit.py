@@ -76,10 +76,12 @@ class Committer:
         lease_ttl_s: float = limits.LEASE_TTL_S,
         on_settled: Callable[[], None] = lambda: None,
         prices: Callable[[], Mapping[str, ModelPrices]] = dict,
+        monotonic: Callable[[], float] = lambda: 0.0,
     ) -> None:
         """`on_settled` is called when a beat completed or stopped a batch: assembly may begin.
 
-        `prices` gives what each model costs at the moment of a beat.
+        `prices` gives what each model costs at the moment of a beat; `monotonic` a clock's
+        seconds, to tell how long commits take.
         """
         self._worker_id = worker_id
         self._store = store
@@ -89,6 +91,7 @@ class Committer:
         self._lease_ttl_s = lease_ttl_s
         self._on_settled = on_settled
         self._prices = prices
+        self._monotonic = monotonic
         self._gathered: dict[tuple[ChunkKey, int], list[Finished]] = {}
         self._gathered_bytes = 0
         self._packed: _Packed | None = None
@@ -96,6 +99,9 @@ class Committer:
         self._beating = asyncio.Lock()
         self.holdings: Holdings | None = None
         self.wake: Callable[[], None] = lambda: None
+        self.on_commit: Callable[[float], None] = lambda _: None
+        """Told how many seconds each commit took."""
+        self.failures = 0
         self.trouble: str | None = None
         """Why results cannot be written at present; None when they can."""
 
@@ -116,11 +122,15 @@ class Committer:
     async def tick(self, now: datetime) -> datetime | None:
         """One beat. Raises what the ports raise; everything is kept for the next try."""
         async with self._beating:
+            begun_s = self._monotonic()
             try:
-                await self._beat(now)
+                did_commit = await self._beat(now)
             except (StoreError, BlobError) as error:
                 self.trouble = str(error)
+                self.failures += 1
                 raise
+            if did_commit:
+                self.on_commit(self._monotonic() - begun_s)
             self.trouble = None
         return now + timedelta(seconds=self._beat_s)
 
@@ -136,7 +146,8 @@ class Committer:
         except (StoreError, BlobError) as error:
             log.error("beat.given_up", bytes=self.uncommitted_bytes, error=str(error))
 
-    async def _beat(self, now: datetime) -> None:
+    async def _beat(self, now: datetime) -> bool:
+        """False where there was nothing to say to the store."""
         assert self.holdings is not None, "wired before the first tick"
         if self._packed is None:
             # What is released must not overtake its own outcomes, so it waits for a failed beat.
@@ -144,7 +155,7 @@ class Committer:
             self._released += self.holdings.take_released()
         packed, held = self._packed, self.holdings.held()
         if packed is None and not held and not self._released:
-            return
+            return False
         if packed is not None:
             await self._put(packed, now)
         receipt = await self._commit(packed, held, self._released, now)
@@ -156,6 +167,7 @@ class Committer:
             log.warning("beat.lost_chunks", chunks=len(receipt.lost))
         if receipt.settled or receipt.stopped or released:
             self._on_settled()
+        return True
 
     async def _commit(
         self, packed: _Packed | None, held: Leases, released: Leases, now: datetime

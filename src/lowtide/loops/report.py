@@ -6,7 +6,7 @@ that the worker lives. Invariant: this loop decides nothing about the work, and 
 stops neither log lines nor metrics.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Protocol
 
@@ -46,6 +46,10 @@ class Workings(Protocol):
     def validating(self) -> tuple[str, datetime] | None: ...
 
 
+OnLook = Callable[[Sequence[Look], Mapping[str, str]], None]
+"""Told of the replicas as they were seen, and the condition of each by its name."""
+
+
 class ReportLoop:
     """Of one worker."""
 
@@ -58,9 +62,9 @@ class ReportLoop:
         clock: Clock,
         workings: Workings,
         *,
-        on_look: Callable[[Workings, Sequence[Look]], None] = lambda *_: None,
+        on_look: OnLook = lambda *_: None,
     ) -> None:
-        """`on_look` is given what was seen at each tick: the metrics are made of it."""
+        """`on_look` is given what was seen: the metrics are made of it."""
         self._worker_id = worker_id
         self._store = store
         self._clock = clock
@@ -119,7 +123,7 @@ class ReportLoop:
             log.warning(**told) if event.reason else log.info(**told)
         for line in workings.batch_watch.take_rejected(now_s):
             log.warning("line.rejected", **msgspec.structs.asdict(line))
-        self._on_look(workings, self._looks)
+        self._on_look(self._looks, self._watch.conditions())
 
 
 def _look(replica: Replica, now_s: float) -> Look:

@@ -4,10 +4,12 @@ Paces and cells are learnt inside `WorkStore.commit_beat`; here they are read.
 """
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Protocol
 
 import msgspec
 
+from lowtide.core.batch import Batch
 from lowtide.core.completion import Backlog
 from lowtide.core.forecast import Cell, Pace
 
@@ -21,6 +23,14 @@ class Capacity(msgspec.Struct, frozen=True):
     urgent: Mapping[str, Sequence[str]] = {}
 
 
+class Unfinished(msgspec.Struct, frozen=True):
+    """Batches that have not ended: how many in each state, with the creation of the oldest; and
+    those that are due first."""
+
+    states: Mapping[str, tuple[int, datetime]]
+    batches: Sequence[Batch]
+
+
 class CapacityStore(Protocol):
     """What pools have to do, and what they get done."""
 
@@ -28,6 +38,13 @@ class CapacityStore(Protocol):
         """The backlog of all batches in progress, by batch and model, and what was learnt.
 
         Grows with the batches in progress, never with their chunks.
+        """
+        ...
+
+    async def unfinished(self, limit: int) -> Unfinished:
+        """Up to `limit` batches with rows; single calls (`Batch.flex`) are counted, not shown.
+
+        Grows with the batches that have not ended, never with those that have.
         """
         ...
 

@@ -4,18 +4,21 @@ Invariant: the urgent batches of a model are replaced as a whole, so claims neve
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Row, Select, delete, func, insert, select
 
+from lowtide.core.batch import TERMINAL, TRANSITIONS
 from lowtide.core.completion import Backlog
-from lowtide.ports.capacity import Capacity
+from lowtide.ports.capacity import Capacity, Unfinished
 from lowtide.store.dialect import lock_name
 from lowtide.store.engine import Database, transactional
 from lowtide.store.paces import all_cells, all_paces
-from lowtide.store.rows import usage_of_row
+from lowtide.store.rows import batch_of, usage_of_row
 from lowtide.store.schedule_tables import urgent_batches
 from lowtide.store.schema import batch_models, batches, organizations
+
+_UNFINISHED: Final = tuple(sorted(TRANSITIONS.keys() - TERMINAL))
 
 
 @transactional
@@ -37,6 +40,23 @@ class SqlCapacity:
                 await all_cells(conn),
                 urgent,
             )
+
+    async def unfinished(self, limit: int) -> Unfinished:
+        is_open = batches.c.status.in_(_UNFINISHED)
+        async with self._db.read() as conn:
+            counted = await conn.execute(
+                select(batches.c.status, func.count(), func.min(batches.c.created_at))
+                .where(is_open)
+                .group_by(batches.c.status)
+            )
+            states = {status: (number, oldest) for status, number, oldest in counted}
+            rows = await conn.execute(
+                select(batches)
+                .where(is_open, batches.c.flex.is_(None))
+                .order_by(batches.c.expires_at, batches.c.id)
+                .limit(limit)
+            )
+            return Unfinished(states, [batch_of(row) for row in rows])
 
     async def mark_urgent(self, model: str, batch_ids: Sequence[str]) -> None:
         rows = [

@@ -57,32 +57,34 @@ async def open_verbs(
     )
     completions = Completions(store.uploads, store.files, blobs, clock, new_id)
     stack.push_async_callback(completions.aclose)
+    batches = BatchService(
+        store,
+        catalogue,
+        clock,
+        new_id,
+        allowance,
+        worker.wake,
+        Standings(
+            store.worker_reports,
+            clock,
+            worker.report,
+            lambda: catalogue.hours,
+        ).now,
+        Prospects(
+            store.capacity,
+            blobs,
+            catalogue,
+            clock,
+            token_models=worker.token_models,
+        ),
+    )
+    worker.watch_batches(batches.progress)
     return Services(
         settings=settings,
         files=files,
         parts=UploadService(store.uploads, files, blobs, clock, new_id),
         completions=completions,
-        batches=BatchService(
-            store,
-            catalogue,
-            clock,
-            new_id,
-            allowance,
-            worker.wake,
-            Standings(
-                store.worker_reports,
-                clock,
-                worker.report,
-                lambda: catalogue.hours,
-            ).now,
-            Prospects(
-                store.capacity,
-                blobs,
-                catalogue,
-                clock,
-                token_models=worker.token_models,
-            ),
-        ),
+        batches=batches,
         models=ModelService(catalogue),
         results=ResultReader(store, blobs, clock),
         uploads=UploadSigner(_upload_secret(settings, data_dir)),

@@ -11,14 +11,17 @@ import structlog
 
 from lowtide import limits
 from lowtide.api.replica_metrics import ReplicaMetrics
+from lowtide.api.work_metrics import COMMIT_SECONDS, OverviewMetrics, WorkMetrics
 from lowtide.config import Settings
 from lowtide.core.batch_watch import BatchWatch
 from lowtide.core.catalogue import Catalogue
 from lowtide.core.charged_usage import UsageMeter
 from lowtide.core.dispatch import Dispatch
 from lowtide.core.replica import Replica
+from lowtide.core.replica_watch import Look
 from lowtide.core.tally import Tallies
 from lowtide.core.worker_report import WorkerReport
+from lowtide.engines.http_client import HttpEngine
 from lowtide.loops.assemble import AssembleLoop
 from lowtide.loops.attempt import Upstream
 from lowtide.loops.budget import BudgetLoop
@@ -29,6 +32,7 @@ from lowtide.loops.dispatch import Dispatcher
 from lowtide.loops.housekeeping import ExpireLoop, SweepLoop
 from lowtide.loops.leasing import Leasing
 from lowtide.loops.listen import ListenLoop
+from lowtide.loops.overview import OverviewLoop, ProgressOf
 from lowtide.loops.ownership import OwnershipLoop
 from lowtide.loops.replica_set import Member
 from lowtide.loops.report import ReportLoop
@@ -85,7 +89,10 @@ class Worker:
             lease_ttl_s=ttl_s,
             on_settled=lambda: self.wake("assemble"),
             prices=lambda: catalogue.prices,
+            monotonic=clock.monotonic,
         )
+        self._committer.on_commit = COMMIT_SECONDS.observe
+        self._work_metrics = WorkMetrics()
         self._dispatcher = self._hands(settings, store, blobs, allowance, draw)
         self._validate = ValidateLoop(
             worker_id, store.lifecycle, blobs, clock, catalogue, settings.limits, self.wake,
@@ -96,7 +103,12 @@ class Worker:
         self._assemble = AssembleLoop(
             worker_id, store.lifecycle, store.results, blobs, clock, lease_ttl_s=ttl_s
         )
-        self._report = ReportLoop(worker_id, store.worker_reports, clock, self)
+        self._report = ReportLoop(
+            worker_id, store.worker_reports, clock, self, on_look=self._show_metrics
+        )
+        self._overview = OverviewLoop(
+            worker_id, store.capacity, store.worker_reports, clock, OverviewMetrics().show
+        )
         self._metrics = ReplicaMetrics()
         self._control = self._steering(controlled)
         parts: list[Loop] = [
@@ -106,6 +118,7 @@ class Worker:
             self._calibrations,
             self._assemble,
             self._report,
+            self._overview,
             *_upkeep(store, blobs, clock, self.wake),
             self._control,
             AcquaintLoop(controlled, clock),
@@ -157,6 +170,20 @@ class Worker:
     def served_models(self) -> frozenset[str]:
         """Of all replicas that are listed here."""
         return frozenset(model for replica in self.replicas for model in replica.models)
+
+    def watch_batches(self, progress: ProgressOf) -> None:
+        """From now on log which batches wait, and count them; `progress` says why each does."""
+        self._overview.progress = progress
+
+    def _show_metrics(self, looks: Sequence[Look], conditions: Mapping[str, str]) -> None:
+        connections = {
+            upstream.replica.name: upstream.engine.connections_open
+            for upstream in self._upstreams
+            if isinstance(upstream.engine, HttpEngine)
+        }
+        self._work_metrics.show_replicas(looks, conditions, connections)
+        self._work_metrics.show_work(self.tallies)
+        self._work_metrics.show_commits(self._committer.failures, self._committer.uncommitted_bytes)
 
     def report(self) -> WorkerReport | None:
         """What this worker says of itself now; None while it does not run."""

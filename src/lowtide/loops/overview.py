@@ -1,0 +1,73 @@
+"""Every quarter of a minute: what all batches come to, for metrics, and which wait, for the log.
+
+One bounded look at the store, never a scan of its large tables; the decisions are
+`core.overview`'s. Every worker shows the same figures; of those that live, the first by its id
+writes the records about batches, so that a fleet says each thing once. Invariant: nothing is
+decided about the work.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime, timedelta
+
+import structlog
+
+from lowtide import limits
+from lowtide.core.batch import Batch
+from lowtide.core.overview import Overview, WaitingWatch, overview_of
+from lowtide.core.progress import Progress
+from lowtide.core.standing import split
+from lowtide.ports.capacity import CapacityStore
+from lowtide.ports.clock import Clock
+from lowtide.ports.worker_reports import WorkerReportStore
+
+log = structlog.get_logger(__name__)
+
+ProgressOf = Callable[[Sequence[Batch]], Awaitable[Sequence[Progress]]]
+"""How far batches are and why they wait, in their order: service/batches.py."""
+
+
+class OverviewLoop:
+    """One per worker."""
+
+    name = "overview"
+
+    def __init__(
+        self,
+        worker_id: str,
+        capacity: CapacityStore,
+        reports: WorkerReportStore,
+        clock: Clock,
+        on_look: Callable[[Overview], None] = lambda _: None,
+    ) -> None:
+        self._worker_id = worker_id
+        self._capacity = capacity
+        self._reports = reports
+        self._clock = clock
+        self._on_look = on_look
+        self._watch = WaitingWatch()
+        self.progress: ProgressOf | None = None
+        """Set by wiring, once the services are there; nothing is looked at before."""
+
+    async def tick(self, now: datetime) -> datetime | None:
+        again_at = now + timedelta(seconds=limits.OVERVIEW_S)
+        if self.progress is None:
+            return again_at
+        unfinished = await self._capacity.unfinished(limits.OVERVIEW_BATCHES_MAX)
+        found = await self._capacity.capacity()
+        progress = await self.progress(unfinished.batches)
+        self._on_look(overview_of(unfinished.states, found.backlog, progress, now))
+        events = self._watch.see(unfinished.batches, progress, now, self._clock.monotonic())
+        if events and await self._is_first(now):
+            for event in events:
+                log.info(
+                    event.event,
+                    batch=event.batch,
+                    reason=event.reason,
+                    since=event.since.isoformat(timespec="seconds"),
+                    left_out=event.left_out,
+                )
+        return again_at
+
+    async def _is_first(self, now: datetime) -> bool:
+        live, _ = split(await self._reports.all(), now)
+        return not live or live[0].worker_id == self._worker_id

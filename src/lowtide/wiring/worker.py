@@ -91,8 +91,6 @@ class Worker:
             prices=lambda: catalogue.prices,
             monotonic=clock.monotonic,
         )
-        self._committer.on_commit = COMMIT_SECONDS.observe
-        self._work_metrics = WorkMetrics()
         self._dispatcher = self._hands(settings, store, blobs, allowance, draw)
         self._validate = ValidateLoop(
             worker_id, store.lifecycle, blobs, clock, catalogue, settings.limits, self.wake,
@@ -103,12 +101,7 @@ class Worker:
         self._assemble = AssembleLoop(
             worker_id, store.lifecycle, store.results, blobs, clock, lease_ttl_s=ttl_s
         )
-        self._report = ReportLoop(
-            worker_id, store.worker_reports, clock, self, on_look=self._show_metrics
-        )
-        self._overview = OverviewLoop(
-            worker_id, store.capacity, store.worker_reports, clock, OverviewMetrics().show
-        )
+        self._report, self._overview = self._observing(store)
         self._metrics = ReplicaMetrics()
         self._control = self._steering(controlled)
         parts: list[Loop] = [
@@ -170,6 +163,17 @@ class Worker:
     def served_models(self) -> frozenset[str]:
         """Of all replicas that are listed here."""
         return frozenset(model for replica in self.replicas for model in replica.models)
+
+    def _observing(self, store: Store) -> tuple[ReportLoop, OverviewLoop]:
+        """What is seen of this worker, and of all batches."""
+        self._work_metrics = WorkMetrics()
+        self._committer.on_commit = COMMIT_SECONDS.observe
+        reports, clock = store.worker_reports, self._clock
+        show = OverviewMetrics().show
+        return (
+            ReportLoop(self.id, reports, clock, self, on_look=self._show_metrics),
+            OverviewLoop(self.id, store.capacity, reports, clock, show),
+        )
 
     def watch_batches(self, progress: ProgressOf) -> None:
         """From now on log which batches wait, and count them; `progress` says why each does."""

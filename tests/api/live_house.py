@@ -16,6 +16,7 @@ import httpx
 from api_door import Door, build, serve
 
 from lowtide.config import Limits, Server, Settings
+from lowtide.core.body_rules import rules_of
 from lowtide.core.catalogue import Catalogue, ModelEntry
 from lowtide.core.replica import Replica
 from lowtide.engines.http_client import HttpEngine
@@ -70,6 +71,7 @@ async def live_house(
     limits: Limits | None = None,
     attempt_s: float = ATTEMPT_S,
     drop_fields: frozenset[str] = frozenset(),
+    isolates_cache: bool = False,
 ) -> AsyncIterator[House]:
     """One replica of MODEL for each engine."""
     bounds = limits or Limits()
@@ -84,8 +86,7 @@ async def live_house(
                     Replica(client.url, frozenset({MODEL, PLAIN}), WINDOW),
                     client,
                     {MODEL: ENGINE_MODEL, PLAIN: PLAIN},
-                    drop_fields,
-                    {},
+                    rules_of(drop=drop_fields, isolates_cache=isolates_cache),
                     attempt_s,
                 )
             )

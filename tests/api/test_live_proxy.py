@@ -101,6 +101,36 @@ async def test_fields_that_the_engine_refuses_are_left_out(
     assert json.loads(engine.requests[0].body) == asked(seed=1) | {"model": ENGINE_MODEL}
 
 
+async def test_a_caller_cannot_overtake_others_in_the_engines_queue(
+    house: House, engine: ScriptedEngine
+) -> None:
+    await house.ask(priority=-1_000_000, seed=1)
+    assert json.loads(engine.requests[0].body) == asked(seed=1) | {"model": ENGINE_MODEL}
+
+
+async def test_a_prompt_cache_is_kept_apart_by_organization(
+    tmp_path: Path, engine: ScriptedEngine
+) -> None:
+    async with live_house(tmp_path, engine, isolates_cache=True) as house:
+        for _ in range(2):
+            await house.ask(cache_salt="guessed")
+        await house.ask()
+    salts = [json.loads(request.body)["cache_salt"] for request in engine.requests]
+    assert salts[0] == salts[1] != "guessed"
+    assert salts[2] not in salts[:2]
+
+
+async def test_a_response_is_neither_stored_at_the_engine_nor_continued_from_it(
+    house: House, engine: ScriptedEngine
+) -> None:
+    path, body = "/v1/responses", {"model": MODEL, "input": "x"}
+    await house.http.post(path, json=body | {"store": True})
+    assert json.loads(engine.requests[0].body)["store"] is False
+    refused = await house.http.post(path, json=body | {"previous_response_id": "resp_1"})
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "previous_response_id")
+    assert len(engine.requests) == 1
+
+
 async def test_a_stream_passes_byte_for_byte_and_event_by_event(
     house: House, engine: ScriptedEngine
 ) -> None:

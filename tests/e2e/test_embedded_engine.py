@@ -54,6 +54,12 @@ def chat(text: str, **fields: object) -> Body:
     return {"model": "demo", "messages": [{"role": "user", "content": text}], **fields}
 
 
+def command_line_of(pid: int) -> bytes:
+    """As every user of the machine sees it; empty where the system does not show it as a file."""
+    path = Path(f"/proc/{pid}/cmdline")
+    return path.read_bytes() if path.exists() else b""
+
+
 async def answer(http: httpx.AsyncClient, path: str, body: Body) -> Body:
     reply = await http.post(path, json=body)
     assert reply.status_code == 200, reply.text
@@ -174,6 +180,28 @@ async def test_health_and_metrics_are_there(engine: EmbeddedEngine) -> None:
         assert (await http.get(root + "/health")).json() == {"status": "ok"}
         metrics = (await http.get(root + "/metrics")).text
     assert "llamacpp:requests_processing" in metrics
+
+
+async def test_with_a_key_others_on_this_machine_cannot_call_it(
+    model_path: Path, tmp_path: Path
+) -> None:
+    engine = EmbeddedEngine(
+        model_path, model_id="demo", log_path=tmp_path / "engine.log", api_key="k" * 40
+    )
+    await engine.start()
+    try:
+        async with httpx.AsyncClient(
+            base_url=engine.url, timeout=PATIENCE_S, trust_env=False
+        ) as client:
+            stranger = await client.post("/chat/completions", json=chat("x", max_tokens=1))
+            assert stranger.status_code == 401
+            key = {"authorization": f"Bearer {'k' * 40}"}
+            ours = await client.post("/chat/completions", json=chat("x", max_tokens=1), headers=key)
+            assert ours.status_code == 200
+        assert engine.pid is not None
+        assert b"k" * 40 not in command_line_of(engine.pid)
+    finally:
+        await engine.aclose()
 
 
 # ---- many at once ----

@@ -56,6 +56,10 @@ class Replica(Section, frozen=True):
     engine: EngineKind = "auto"
     drop_fields: tuple[str, ...] = ()
     """Fields of a request body that this engine refuses; they are left out."""
+    allow_fields: tuple[str, ...] = ()
+    """Fields that callers may set although they act on others' calls as well."""
+    cache_salt: bool | Literal["auto"] = "auto"
+    """Whether the prompt cache is kept apart by organization; "auto": with keys, on vLLM."""
     verify_tls: bool = True
     ca_file: Path | None = None
     """Certificates of authorities to trust instead of the system's."""

@@ -165,6 +165,10 @@ BODY_FIELDS: Final[Mapping[str, Mapping[str, Field]]] = {
 }
 """Beside `model`, the prompt, and what a batch cannot have (stream, background)."""
 
+UNSUPPORTED_IN_RESPONSES: Final = ("background", "previous_response_id")
+"""Fields of /v1/responses that must not be set: nobody would fetch what the first is answered with,
+and the second names what no engine stores for us."""
+
 _PROMPT_TYPES: Final[Mapping[str, Any]] = {
     "messages": list[JsonObject],
     "prompt": str | JsonArray,
@@ -177,6 +181,7 @@ def line_type(endpoint: str, prompt_field: str, *, is_strict: bool) -> Any:
     """The Struct that a line of the endpoint is decoded into. With `is_strict` the fields of
     BODY_FIELDS and the messages have their types, else any value passes there.
     """
+    is_responses = endpoint == "/v1/responses"
     prompt_types = _PROMPT_TYPES if is_strict else _LOOSE_PROMPT_TYPES
     usual = [
         (name, field.type | None if is_strict else Any, None)
@@ -188,7 +193,7 @@ def line_type(endpoint: str, prompt_field: str, *, is_strict: bool) -> Any:
             ("model", str),
             (prompt_field, prompt_types[prompt_field]),
             ("stream", bool | None, None),
-            *([("background", Any, None)] if endpoint == "/v1/responses" else []),
+            *([(name, Any, None) for name in UNSUPPORTED_IN_RESPONSES] if is_responses else []),
             *usual,
         ],
         gc=False,

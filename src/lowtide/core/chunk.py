@@ -36,6 +36,7 @@ class ChunkLease(msgspec.Struct, frozen=True, kw_only=True):
     token: int
     expires_at: datetime
     project_id: str
+    organization_id: str = ""
     dialect: Dialect
     endpoint: str
     model: str

@@ -14,6 +14,7 @@ import msgspec
 
 from lowtide import limits
 from lowtide.core.body_fields import BODY_FIELDS, Field
+from lowtide.core.body_rules import NOT_CONTINUED
 from lowtide.core.json_faults import half_character, what_is_wrong
 from lowtide.core.line import Dialect
 
@@ -126,6 +127,7 @@ def diagnose(raw: bytes, line: int, rules: ValidationRules) -> Diagnosis:
         if rules.checks_fields:
             if rules.endpoint == "/v1/responses":
                 _check_background(body)
+                _check_continued(body)
             _check_fields(body, BODY_FIELDS[rules.endpoint])
     except _Problem as problem:
         error = LineError(problem.code, problem.message, line, problem.param)
@@ -267,6 +269,12 @@ def _check_background(body: Mapping[str, msgspec.Raw]) -> None:
         " returns it whole."
     )
     raise _Problem("background_not_supported", message, "body.background")
+
+
+def _check_continued(body: Mapping[str, msgspec.Raw]) -> None:
+    if _present(body, "previous_response_id") is not None:
+        param = "body.previous_response_id"
+        raise _Problem("invalid_request", f"'{param}' must be absent. {NOT_CONTINUED}", param)
 
 
 def _check_fields(body: Mapping[str, msgspec.Raw], fields: Mapping[str, Field]) -> None:

@@ -5,7 +5,8 @@ into the shapes of the two dialects (protocol.md sections 2.7 and 3.4). Invarian
 not change is sent byte for byte, and an output line is one line of ASCII that parses as JSON.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any, Final, Literal
 
 import msgspec
@@ -72,27 +73,44 @@ def engine_body(
     model: str | None,
     drop_fields: frozenset[str],
     set_fields: Mapping[str, Any],
+    salt: Callable[[bytes], str] | None = None,
 ) -> bytes:
-    """The body to send: `model` renamed (None keeps it), fields dropped, then fields set.
+    """The body to send: `model` renamed (None keeps it), fields dropped, then fields set. `salt`
+    makes its `cache_salt` of the one that it has, as JSON, empty for none.
 
     Values that stay are copied byte for byte, so large integers and long floats survive. Raises
     LineFormatError when the body is no JSON object.
     """
     renamed = model is not None and model != request.model
-    if not (renamed or drop_fields or set_fields):
+    changes = renamed or set_fields or salt is not None
+    if not (changes or _may_have(request.body, drop_fields)):
         return request.body
     try:
         fields = _fields.decode(request.body)
     except _UNREADABLE as error:
         raise LineFormatError(f"not a request body: {error}") from error
-    if not (renamed or set_fields or drop_fields & fields.keys()):
+    if not (changes or drop_fields & fields.keys()):
         return request.body
     values = {name: bytes(raw) for name, raw in fields.items() if name not in drop_fields}
     if model is not None and renamed:
         values["model"] = quote(model)
+    if salt is not None:
+        values["cache_salt"] = quote(salt(values.get("cache_salt", b"")))
     values.update((name, msgspec.json.encode(value)) for name, value in set_fields.items())
     members = b",".join(b"%b:%b" % (quote(name), value) for name, value in values.items())
     return b"{%b}" % members
+
+
+def _may_have(body: bytes, names: frozenset[str]) -> bool:
+    """Whether some field has one of the names: False is certain, and costs no parse. A name may be
+    spelled with escapes, so a body that has any of these may have them all.
+    """
+    return b"\\u" in body or any(name in body for name in _quoted(names))
+
+
+@lru_cache(maxsize=64)
+def _quoted(names: frozenset[str]) -> tuple[bytes, ...]:
+    return tuple(quote(name) for name in sorted(names))
 
 
 def render_success(

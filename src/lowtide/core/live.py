@@ -5,19 +5,20 @@ wherever model name and fields allow it. Every refusal of an engine reaches the 
 envelope that all SDKs read (protocol.md section 3.5).
 """
 
-from collections.abc import Mapping
 from typing import Final
 
 import msgspec
 
 from lowtide.core.ascii_json import quote
+from lowtide.core.body_rules import NOT_CONTINUED
 from lowtide.core.errors import LowtideError
-from lowtide.core.line import RequestLine, engine_body
+from lowtide.core.line import RequestLine
 from lowtide.core.outcome import Reply, error_message
 from lowtide.core.usage import UNREADABLE, usage_of
 from lowtide.limits import LIVE_OUTPUT_TOKENS_ASSUMED, LIVE_PREFIX_BYTES
 
 _EMBEDDINGS: Final = "/v1/embeddings"
+_RESPONSES: Final = "/v1/responses"
 
 
 class LiveRequest(msgspec.Struct, frozen=True):
@@ -41,12 +42,10 @@ class LiveRequest(msgspec.Struct, frozen=True):
         """Under an engine's base URL."""
         return self.endpoint.removeprefix("/v1")
 
-    def for_engine(
-        self, model: str | None, drop_fields: frozenset[str], set_fields: Mapping[str, object]
-    ) -> bytes:
-        """The body as this engine is to get it, by its name of the model; see `engine_body`."""
-        line = RequestLine("", self.body, self.model)
-        return engine_body(line, model=model, drop_fields=drop_fields, set_fields=set_fields)
+    @property
+    def line(self) -> RequestLine:
+        """As a batch would have it."""
+        return RequestLine("", self.body, self.model)
 
 
 class _Wire(msgspec.Struct):
@@ -62,6 +61,7 @@ class _Wire(msgspec.Struct):
     max_completion_tokens: msgspec.Raw = msgspec.Raw(b"")
     max_output_tokens: msgspec.Raw = msgspec.Raw(b"")
     n: msgspec.Raw = msgspec.Raw(b"")
+    previous_response_id: msgspec.Raw = msgspec.Raw(b"null")
 
 
 _wire = msgspec.json.Decoder(_Wire)
@@ -80,6 +80,8 @@ def read_live(endpoint: str, body: bytes) -> LiveRequest:
         raise LowtideError(
             "missing_required_parameter", "Missing required parameter: 'model'.", "model"
         )
+    if endpoint == _RESPONSES and bytes(wire.previous_response_id) != b"null":
+        raise LowtideError("invalid_request", NOT_CONTINUED, "previous_response_id")
     prompt = bytes(wire.messages) or bytes(wire.prompt)
     if not prompt:
         prompt = bytes(wire.instructions) + bytes(wire.input)

@@ -50,6 +50,8 @@ class Replica:
         self.learned = learned
         self.timeouts = TimeoutBlame()
         self.guard = Guard()
+        self.takes_cache_salt = False
+        """Whether its engine is known to separate its prompt cache by `cache_salt`."""
         self.priority: int | None = None
         """What this engine is to be sent as `priority` of batch calls."""
         self.streams = False

@@ -233,7 +233,10 @@ class Validator:
         acceptable = (
             addressed
             and not line.body.stream
-            and not (self._may_wait and line.body.background)
+            and not (
+                self._may_wait
+                and (line.body.background or line.body.previous_response_id is not None)
+            )
             and 0 < len(line.custom_id) <= self._custom_id_chars
         )
         return line if acceptable else None
@@ -319,3 +322,8 @@ def _too_long(model: str, share: _Share) -> str:
         f" of {model}, {share.context_tokens:,} tokens; that of line {first[0]} has about"
         f" {first[1]:,}. Engines refuse such requests or cut them."
     )
+
+
+def _is_unsupported(body: Any) -> bool:
+    """Whether a body of /v1/responses asks for what no batch can give."""
+    return bool(body.background) or body.previous_response_id is not None

@@ -108,8 +108,10 @@ class EmbeddedEngine:
         context: int | None = None,
         threads: int | None = None,
         embeddings: bool | None = None,
+        api_key: str | None = None,
     ) -> None:
-        """`context` is tokens per slot, at most the model's own. None is a choice made here.
+        """`api_key` is what callers need; None lets everybody on this machine call the engine.
+        `context` is tokens per slot, at most the model's own. None is a choice made here.
 
         `threads` None follows `threads_for`; `embeddings` None means: if the model is made for it.
         """
@@ -120,6 +122,7 @@ class EmbeddedEngine:
         self._context = context or limits.EMBEDDED_CONTEXT_TOKENS
         self._threads = threads
         self._embeddings = embeddings
+        self._api_key = api_key
         self._ready = asyncio.Event()
         self._port = 0
         self._reserved: socket.socket | None = None
@@ -192,6 +195,7 @@ class EmbeddedEngine:
             context=min(self._context, header.context_tokens),
             threads=self._threads or threads_for(model_bytes, os.cpu_count() or 1),
             pooling=pooling if serves_embeddings else None,
+            api_key=self._api_key,
         )
 
     def _error(self, code: str, message: str) -> EngineStartError:
@@ -219,7 +223,9 @@ class EmbeddedEngine:
         has_served = False
         try:
             while True:
-                end = await run_child(spec.command(self._port), log, self._serving)
+                end = await run_child(
+                    spec.command(self._port), log, self._serving, spec.environment
+                )
                 self._not_serving()
                 has_served = has_served or end.served_s is not None
                 match after_exit(end, failures, has_served=has_served):

@@ -28,6 +28,9 @@ POOL_AS_TRAINED: Final = "as_trained"  # the model names its own pooling
 POOL_MEAN: Final = "mean"  # it does not: take the mean over the input's tokens
 POOLINGS: Final = (POOL_AS_TRAINED, POOL_MEAN)
 
+KEY_VARIABLE: Final = "LOWTIDE_EMBEDDED_KEY"
+"""Holds the key that callers need; without it no key is asked for."""
+
 _HOST: Final = "127.0.0.1"
 _PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 
@@ -117,6 +120,8 @@ def _parameters(options: argparse.Namespace) -> Any:  # the library has no types
         # An embedding input must fit one physical batch; a chat prompt may take several.
         params.n_ubatch = min(options.context, limits.EMBEDDED_EMBEDDING_TOKENS)
         params.n_batch = params.n_ubatch
+    if key := os.environ.pop(KEY_VARIABLE, ""):
+        params.api_keys = [key]
     params.endpoint_metrics = True
     params.endpoint_slots = True
     params.cors_origins = ""  # no web page has business with it

@@ -9,9 +9,10 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 from lowtide import limits
@@ -32,6 +33,12 @@ class ChildSpec:
     context: int
     threads: int
     pooling: str | None  # one of embedded_child.POOLINGS; None serves no embeddings
+    api_key: str | None = None
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What the child is told beside its command line, which everybody can read."""
+        return {} if self.api_key is None else {child.KEY_VARIABLE: self.api_key}
 
     def command(self, port: int) -> list[str]:
         """The command line of a child that serves this on `port`."""
@@ -55,9 +62,13 @@ class ChildExit:
 
 
 async def run_child(
-    command: Sequence[str], log: BoundedLog, on_ready: Callable[[int], None]
+    command: Sequence[str],
+    log: BoundedLog,
+    on_ready: Callable[[int], None],
+    environment: Mapping[str, str] = MappingProxyType({}),
 ) -> ChildExit:
-    """Start `command`, call `on_ready(pid)` once it serves, return when it has ended.
+    """Start `command`, with `environment` beside our own variables, call `on_ready(pid)` once it
+    serves, return when it has ended.
 
     Cancelling this ends the child. Nothing is raised for what the child or the system does.
     """
@@ -68,7 +79,8 @@ async def run_child(
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
-            env=os.environ | {"GGML_NO_BACKTRACE": "1"},  # a crash would otherwise start a debugger
+            # Without backtraces: a crash would otherwise start a debugger.
+            env={**os.environ, "GGML_NO_BACKTRACE": "1", **environment},
             start_new_session=True,  # Ctrl-C is for the parent alone
         )
     except OSError as exc:  # no process or file handle left: may pass

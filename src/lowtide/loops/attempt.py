@@ -13,10 +13,10 @@ from functools import partial
 import msgspec
 
 from lowtide import limits
+from lowtide.core.body_rules import NO_FIELDS, BodyRules
 from lowtide.core.line import (
     LineFormatError,
     RequestLine,
-    engine_body,
     output_line_id,
     read_request,
     render_rejected,
@@ -41,8 +41,6 @@ from lowtide.core.trial_call import trial_body
 from lowtide.loops.watched import post_watched
 from lowtide.ports.engine import Engine, StreamingEngine
 
-_NO_FIELDS: Mapping[str, object] = {}
-
 
 class Upstream(msgspec.Struct, eq=False):
     """A replica with what it takes to call it. `engine_names` maps model ids to the engine's
@@ -52,12 +50,10 @@ class Upstream(msgspec.Struct, eq=False):
     replica: Replica
     engine: Engine
     engine_names: Mapping[str, str]
-    drop_fields: frozenset[str]
+    rules: BodyRules
     timeout_s: float
     streaming: StreamingEngine | None = None
     """The same engine, where it may be asked for streams."""
-    set_fields: Mapping[str, object] = _NO_FIELDS
-    """Set in every body, over what the request says."""
 
 
 OnRead = Callable[[Upstream, Request], None]
@@ -70,7 +66,7 @@ async def attempt(
     of a watched call.
     """
     priority = upstream.replica.priority
-    fields = _NO_FIELDS if priority is None else {"priority": priority}
+    fields = NO_FIELDS if priority is None else {"priority": priority}
     try:
         line = read_request(request.data)
         answer = None
@@ -118,7 +114,7 @@ async def _send_without_priority(
 ) -> Attempt:
     """An engine that takes the request without the priority it refused is sent none again."""
     replica = upstream.replica
-    body = _body(upstream, request, line, _NO_FIELDS, drop_fields=frozenset({"priority"}))
+    body = _body(upstream, request, line, NO_FIELDS, without=frozenset({"priority"}))
     answer = await upstream.engine.post(_path(request), body, upstream.timeout_s)
     if isinstance(answer, Reply) and answer.status < 300 and replica.priority == refused:
         replica.priority = None
@@ -148,14 +144,18 @@ def _body(
     request: Request,
     line: RequestLine,
     set_fields: Mapping[str, object],
-    drop_fields: frozenset[str] = frozenset(),
+    without: frozenset[str] = frozenset(),
 ) -> bytes:
-    """Raises LineFormatError. `drop_fields`: beside those that the engine never gets."""
-    return engine_body(
+    """Raises LineFormatError. `without`: beside what the engine never gets."""
+    lease = request.run.lease
+    return upstream.rules.body(
         line,
-        model=upstream.engine_names.get(request.run.lease.model),
-        drop_fields=upstream.drop_fields | drop_fields,
-        set_fields={**upstream.set_fields, **set_fields} if upstream.set_fields else set_fields,
+        lease.endpoint,
+        upstream.engine_names.get(lease.model),
+        lease.organization_id,
+        takes_salt=upstream.replica.takes_cache_salt,
+        set_fields=set_fields,
+        without=without,
     )
 
 

@@ -72,8 +72,7 @@ class Member(msgspec.Struct, eq=False):
         replica = self.replica
         self.upstream.engine = fresh.upstream.engine
         self.upstream.engine_names = fresh.upstream.engine_names
-        self.upstream.drop_fields = fresh.upstream.drop_fields
-        self.upstream.set_fields = fresh.upstream.set_fields
+        self.upstream.rules = fresh.upstream.rules
         self.upstream.timeout_s = fresh.upstream.timeout_s
         self.upstream.streaming = fresh.upstream.streaming
         if self.live is not None and fresh.live is not None:

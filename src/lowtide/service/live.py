@@ -49,6 +49,7 @@ class Admission(msgspec.Struct, frozen=True):
 
     request: LiveRequest
     model: str
+    organization_id: str
     key_id: str
     verdict: Verdict
 
@@ -131,10 +132,10 @@ class LiveService:
         model = self._catalogue.names.get(request.model)
         if model is None:
             raise LowtideError("model_not_found", f"No model named '{request.model}'.", "model")
-        allowance = (await self._allowance.of(project_id)).live
+        bounds = await self._allowance.of(project_id)
         now_s = self._clock.monotonic()
-        verdict = self._rates.admit(key_id, model, allowance, request.tokens, now_s)
-        return Admission(request, model, key_id, verdict)
+        verdict = self._rates.admit(key_id, model, bounds.live, request.tokens, now_s)
+        return Admission(request, model, bounds.organization_id, key_id, verdict)
 
     @asynccontextmanager
     async def open(self, admission: Admission) -> AsyncIterator[LiveAnswer | LiveStream]:
@@ -189,8 +190,12 @@ class LiveService:
         """One call to one replica; a stream that has begun is left open on `stack`."""
         request = admission.request
         try:
-            body = request.for_engine(
-                live.engine_names.get(admission.model), live.drop_fields, live.set_fields
+            body = live.rules.body(
+                request.line,
+                request.endpoint,
+                live.engine_names.get(admission.model),
+                admission.organization_id,
+                takes_salt=live.replica.takes_cache_salt,
             )
         except LineFormatError as error:
             raise LowtideError("invalid_request", str(error)) from None

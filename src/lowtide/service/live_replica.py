@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from lowtide import limits
+from lowtide.core.body_rules import BodyRules
 from lowtide.core.fault import FAULTS
 from lowtide.core.outcome import Failed, Interrupted, Outcome, Succeeded
 from lowtide.core.replica import Replica
@@ -30,15 +31,13 @@ class LiveReplica:
         replica: Replica,
         engine: StreamingEngine,
         engine_names: Mapping[str, str],
-        drop_fields: frozenset[str],
-        set_fields: Mapping[str, object],
+        rules: BodyRules,
         timeout_s: float,
     ) -> None:
         self.replica = replica
         self.engine = engine
         self.engine_names = engine_names
-        self.drop_fields = drop_fields
-        self.set_fields = set_fields
+        self.rules = rules
         self.timeout_s = timeout_s
         self.in_flight = 0
         self.on_asked: Callable[[int, float], None] = lambda *_: None
@@ -51,8 +50,7 @@ class LiveReplica:
         """From the next call on by that one's engine and settings; calls in flight end as begun."""
         self.engine = fresh.engine
         self.engine_names = fresh.engine_names
-        self.drop_fields = fresh.drop_fields
-        self.set_fields = fresh.set_fields
+        self.rules = fresh.rules
         self.timeout_s = fresh.timeout_s
 
     @property

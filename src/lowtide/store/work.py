@@ -109,6 +109,7 @@ def _lease(chunk: Row[Any], batch: Row[Any], expires_at: datetime) -> ChunkLease
         token=chunk.token + 1,
         expires_at=expires_at,
         project_id=batch.project_id,
+        organization_id=batch.organization_id,
         dialect=batch.dialect,
         endpoint=batch.endpoint,
         model=chunk.model,

@@ -130,7 +130,15 @@ class Engines:
             spares_long=not replica.relaxed
             and any(each.relaxed and served <= set(each.models) for each in pool),
             shared_as=shared_name(replica) if is_shared else None,
+            isolates_cache=_isolates_cache(replica, settings),
         )
+
+
+def _isolates_cache(replica: ReplicaSettings, settings: Settings) -> bool | None:
+    """Whether organizations share no prompt cache there; None: where the engine takes a salt."""
+    if replica.cache_salt != "auto":
+        return replica.cache_salt
+    return None if settings.auth.mode == "keys" else False
 
 
 def resolve(

@@ -8,6 +8,7 @@ import msgspec
 
 from lowtide import limits
 from lowtide.config import Replica as ReplicaSettings
+from lowtide.core.body_rules import rules_of
 from lowtide.core.replica_changes import ReplicaSpec
 from lowtide.core.served_models import ALL
 from lowtide.core.streamed_answer import PLAIN_FIELDS
@@ -36,6 +37,7 @@ class Calling(msgspec.Struct, frozen=True):
     live_max: int
     spares_long: bool = False
     shared_as: str | None = None
+    isolates_cache: bool | None = False
 
 
 def open_replica(spec: ReplicaSpec[Calling]) -> Member:
@@ -55,18 +57,21 @@ def open_replica(spec: ReplicaSpec[Calling]) -> Member:
         replica=replica,
         engine=batch,
         engine_names=spec.engine_names,
-        drop_fields=frozenset(settings.drop_fields),
+        rules=rules_of(
+            drop=frozenset(settings.drop_fields),
+            allow=frozenset(settings.allow_fields),
+            set_fields=settings.extra_body,
+            isolates_cache=calling.isolates_cache,
+        ),
         timeout_s=calling.timeout_s,
         streaming=batch if _may_watch(settings) else None,
-        set_fields=settings.extra_body,
     )
     live_engine = engine_client(settings, calling.live_max)
     live = LiveReplica(
         replica,
         live_engine,
         spec.engine_names,
-        upstream.drop_fields,
-        upstream.set_fields,
+        upstream.rules,
         upstream.timeout_s,
     )
     root = engine_client(settings, limits.CONTROL_CONNECTIONS, beside_v1=True)

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import secrets
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -50,6 +51,7 @@ async def start_embedded(
     model = await asyncio.to_thread(resolve_model, embedded.spec, _cache_dir(data_dir))
     on_progress(f"loading {model.path.name}")
     slots = embedded.slots or limits.EMBEDDED_SLOTS
+    key = secrets.token_urlsafe(32)  # other users of this machine would go round keys and limits
     engine = EmbeddedEngine(
         model.path,
         model_id=model.model_id,
@@ -57,8 +59,11 @@ async def start_embedded(
         slots=slots,
         threads=embedded.threads,
         context=model.context_tokens,
+        api_key=key,
     )
     url = await engine.start()
     stack.push_async_callback(engine.aclose)
-    replica = ReplicaSettings(url=url, models=(model.model_id,), window=slots, engine="llamacpp")
+    replica = ReplicaSettings(
+        url=url, models=(model.model_id,), window=slots, engine="llamacpp", api_key=key
+    )
     return replica, ModelEntry(id=model.model_id, aliases=embedded.aliases)

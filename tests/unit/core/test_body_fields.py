@@ -185,3 +185,13 @@ def test_a_file_of_bad_values_counts_them_all_and_no_odd_one() -> None:
     failure = validator.finish()
     assert isinstance(failure, ValidationFailure)
     assert (failure.total_errors, [error.line for error in failure.errors]) == (10, [1, 3, 5])
+
+
+def test_a_response_that_continues_another_is_refused_with_what_to_do() -> None:
+    error = result_of(RESPONSES, {"input": "i", "previous_response_id": "resp_1"})
+    assert isinstance(error, LineError)
+    assert (error.code, error.param) == ("invalid_request", "body.previous_response_id")
+    assert "whole conversation in 'input'" in error.message
+    for value in (None, ""):
+        made = result_of(RESPONSES, {"input": "i", "previous_response_id": value})
+        assert isinstance(made, Plan) == (value is None)

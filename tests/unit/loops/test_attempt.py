@@ -7,6 +7,7 @@ import msgspec
 import pytest
 from work_bench import upstream
 
+from lowtide.core.body_rules import rules_of
 from lowtide.core.chunk import NOTHING_DONE, ChunkKey, ChunkLease
 from lowtide.core.line import Dialect
 from lowtide.core.outcome import NoReply, Rejected, Reply, Succeeded
@@ -42,7 +43,7 @@ async def test_the_model_is_renamed_fields_are_dropped_and_the_rest_is_sent_as_w
     to = msgspec.structs.replace(
         upstream(engine),
         engine_names={"canonical": "engine-side"},
-        drop_fields=frozenset({"secret"}),
+        rules=rules_of(drop=frozenset({"secret"})),
     )
     custom_id, outcome = await attempt(to, request())
     assert custom_id == "r-1"

@@ -7,6 +7,7 @@ from datetime import timedelta
 from work_bench import MODEL, WorkBench
 
 from lowtide import limits
+from lowtide.core.body_rules import BodyRules
 from lowtide.core.replica import Replica
 from lowtide.core.signals import NO_LIVE, EngineSignals, LiveSeen
 from lowtide.core.window import WindowController
@@ -48,7 +49,7 @@ class ControlBench:
         controller = WindowController(window, window_start=window)
         self.controller = controller
         self.replica = Replica(bench.engine.url, frozenset({MODEL}), window, controller=controller)
-        upstream = Upstream(self.replica, bench.engine, {MODEL: MODEL}, frozenset(), 600.0)
+        upstream = Upstream(self.replica, bench.engine, {MODEL: MODEL}, BodyRules(), 600.0)
         bench.upstream = upstream
         bench.start([upstream])
         bench.engine.holds = True

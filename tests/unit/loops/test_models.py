@@ -3,6 +3,7 @@
 from datetime import UTC, datetime, timedelta
 
 from lowtide import limits
+from lowtide.core.body_rules import BodyRules
 from lowtide.core.replica import Replica
 from lowtide.loops.attempt import Upstream
 from lowtide.loops.models import ModelsLoop
@@ -26,7 +27,7 @@ class Lists:
 
 def member(name: str, lists: Lists | None) -> Member:
     replica = Replica("http://h/v1", frozenset(), 1, name=name)
-    upstream = Upstream(replica, FakeEngine(), {}, frozenset(), 1.0)
+    upstream = Upstream(replica, FakeEngine(), {}, BodyRules(), 1.0)
     return Member(upstream=upstream, model_list=lists)
 
 

@@ -8,6 +8,7 @@ import pytest
 from work_bench import MODEL, WorkBench
 
 from lowtide import limits
+from lowtide.core.body_rules import BodyRules
 from lowtide.core.outcome import NoReply
 from lowtide.core.replica import Replica
 from lowtide.core.replica_changes import ReplicaSpec
@@ -53,7 +54,7 @@ class Fleet:
         self.engines.setdefault(spec.name, []).append(engine)
         models = frozenset(spec.engine_names)
         replica = Replica(engine.url, models, 4, name=spec.name)
-        upstream = Upstream(replica, engine, spec.engine_names, frozenset(), 600.0)
+        upstream = Upstream(replica, engine, spec.engine_names, BodyRules(), 600.0)
         return Member(upstream=upstream, connections=(engine,))
 
     def replicas_changed(self, members: Sequence[Member], touched: Collection[str]) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from lowtide import limits
 from lowtide.core.batch import Batch
+from lowtide.core.body_rules import BodyRules
 from lowtide.core.dispatch import Dispatch
 from lowtide.core.opening import Hours
 from lowtide.core.replica import Replica
@@ -26,7 +27,7 @@ MODEL = "test-model"
 
 def upstream(engine: FakeEngine, window: int = 4, models: Sequence[str] = (MODEL,)) -> Upstream:
     replica = Replica(engine.url, frozenset(models), window)
-    return Upstream(replica, engine, {model: model for model in models}, frozenset(), 600.0)
+    return Upstream(replica, engine, {model: model for model in models}, BodyRules(), 600.0)
 
 
 class WorkBench:

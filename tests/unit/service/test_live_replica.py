@@ -6,6 +6,7 @@ import pytest
 from hand_clock import HandClock
 
 from lowtide import limits
+from lowtide.core.body_rules import BodyRules
 from lowtide.core.outcome import Failed, Interrupted, Rejected
 from lowtide.core.replica import Replica
 from lowtide.core.scope import Scope
@@ -16,7 +17,7 @@ from lowtide.service.live_replica import LiveCall, LiveReplica
 @pytest.fixture
 def live() -> LiveReplica:
     replica = Replica("http://e/v1", frozenset({"m"}), 4)
-    return LiveReplica(replica, cast(StreamingEngine, None), {}, frozenset(), {}, 1.0)
+    return LiveReplica(replica, cast(StreamingEngine, None), {}, BodyRules(), 1.0)
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from typing import Any, Final, TypeVar
 
 from lowtide import limits
 from lowtide.config import Dispatch, Settings
+from lowtide.core.body_rules import BodyRules
 from lowtide.core.catalogue import Catalogue, ModelEntry
 from lowtide.core.replica import Replica
 from lowtide.loops.attempt import Upstream
@@ -200,7 +201,7 @@ class House:
                 Replica(machine.url, frozenset(ground.catalogue.entries), scenario.window),
                 SimEngine(machine, ground.owners.called),
                 {},
-                frozenset(),
+                BodyRules(),
                 scenario.attempt_timeout_s,
             )
             for machine in ground.engines

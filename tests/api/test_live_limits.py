@@ -153,3 +153,19 @@ async def test_the_openai_sdk_waits_as_told_and_then_gets_its_answer(
             patient = client.with_options(max_retries=2)
             answer = await patient.chat.completions.create(model=MODEL, messages=messages)
             assert answer.choices[0].message.content == "ok"
+
+
+async def test_a_small_flex_call_is_read_though_the_live_limit_is_used_up(
+    tmp_path: Path, engine: ScriptedEngine
+) -> None:
+    bounds = Limits(live_requests_per_minute=1)
+    async with live_house(tmp_path, engine, limits=bounds) as house:
+        for name in (MODEL, PLAIN, "unserved"):
+            engine.script([reply(completion())])
+            await house.ask(model=name)
+        refused = await house.ask(model=MODEL)
+        flex = await house.ask(
+            "/v1/responses", model="nope", input="x", service_tier="flex", background=True
+        )
+    assert refused.status_code == 429
+    assert flex.status_code == 404, "it came as far as its model"

@@ -1,10 +1,11 @@
 """Contract of FileStore: rows, pages, one upload, and deletion that waits for its readers."""
 
+from contextlib import suppress
 from datetime import timedelta
 
 import pytest
 
-from lowtide.ports.store import StoreError, UnknownCursor
+from lowtide.ports.store import StoreError, StoreValueError, UnknownCursor
 from lowtide.testing.store_world import World
 
 
@@ -25,6 +26,13 @@ async def test_another_projects_file_is_unknown(world: World) -> None:
     assert await world.store.files.delete("p2", file.id, world.now) is False
     assert await world.store.files.get("p1", file.id) == file
     assert await world.store.files.page("p2", after=None, limit=10) == []
+
+
+async def test_an_id_with_nul_is_nobodys_and_no_outage(world: World) -> None:
+    """PostgreSQL cannot hold the character, SQLite can."""
+    with suppress(StoreValueError):
+        assert await world.store.files.get("p1", "file-a\0b") is None
+    assert await world.store.files.page("p1", after=None, limit=10) == []
 
 
 async def test_an_id_is_taken_once(world: World) -> None:

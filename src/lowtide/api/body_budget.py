@@ -25,15 +25,16 @@ def hold(request: HTTPConnection, amount: int) -> None:
     Raises LowtideError `rate_limit_exceeded` where it is the organization's own bodies that fill
     its room, `server_busy` where it is those of others.
     """
-    state = request.scope.get("state", {})
+    scope = request.scope
+    state = scope.get("state", {})
     caller: Caller | None = state.get("caller")
     if caller is None or not amount:
         return  # a public route keeps no body
-    budget: ByteBudget = request.app.state.json_bodies
+    budget: ByteBudget = scope["app"].state.json_bodies
     owner = caller.organization_id
     if budget.take(owner, amount):
         state["held_bytes"] = state.get("held_bytes", 0) + amount
-    elif budget.held_by(owner) > budget.total // 16:
+    elif 2 * budget.held_by(owner) >= budget.total - budget.held:
         raise LowtideError(
             "rate_limit_exceeded",
             f"The bodies of this organization's calls under way hold {budget.held_by(owner)} bytes"

@@ -83,10 +83,17 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if len(data) <= limits.REQUEST_SLICE_BYTES and self._refused_at_s is None:
-            self._feed(data, len(data))
-        else:
+        if len(data) > limits.REQUEST_SLICE_BYTES or self._refused_at_s is not None:
             self._feed_in_slices(memoryview(data))
+        elif self._phase == _IDLE:
+            self._phase = _HEAD
+            self._has_moved = False
+            HttpToolsProtocol.data_received(self, data)
+            if self._phase == _IDLE and not self._is_stranger:
+                return  # one whole request of somebody known: nothing to count
+            self._look_at(len(data))
+        else:
+            self._feed(data, len(data))
         if self._phase != _IDLE or self._is_stranger:
             self._take_note(len(data))
 
@@ -108,7 +115,11 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if self._phase == _IDLE:
             self._phase = _HEAD
         self._has_moved = False
-        super().data_received(piece)  # type: ignore[arg-type]
+        HttpToolsProtocol.data_received(self, piece)  # type: ignore[arg-type]
+        self._look_at(size)
+
+    def _look_at(self, size: int) -> None:
+        """What came of the last piece: close where it was too much."""
         if self._has_moved:
             self._unmoved_bytes = 0
         else:
@@ -147,10 +158,10 @@ class BoundedHttpProtocol(HttpToolsProtocol):
                 self._moved_at_s = now_s
         self._others.watch(self)
 
-    # ---- what the parser calls ----
+    # ---- what the parser calls: each request, hence no `super()` ----
 
     def on_message_begin(self) -> None:
-        super().on_message_begin()
+        HttpToolsProtocol.on_message_begin(self)
         self._phase = _HEAD
         self._dropped_bytes = 0
 
@@ -165,7 +176,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._name_client()
         if self._is_stranger:
             self.scope["state"]["connection"] = self
-        super().on_headers_complete()
+        HttpToolsProtocol.on_headers_complete(self)
         self.headers = []  # where trailers go; the request's own are in its scope
         self._has_moved = True
         self._phase = _BODY
@@ -176,12 +187,12 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._span_bytes += len(body)
         if self.cycle.response_complete:
             self._dropped_bytes += len(body)
-        super().on_body(body)
+        HttpToolsProtocol.on_body(self, body)
 
     def on_message_complete(self) -> None:
         self._has_moved = True
         self._phase = _IDLE
-        super().on_message_complete()
+        HttpToolsProtocol.on_message_complete(self)
 
     def on_response_complete(self) -> None:
         if self._is_stranger:
@@ -189,7 +200,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
                 self._others.remove(self)
             else:
                 self._others.hold(self, 0)
-        super().on_response_complete()
+        HttpToolsProtocol.on_response_complete(self)
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's signature
         """The parser stopped: at what is no HTTP, or where a callback refused."""

@@ -19,13 +19,15 @@ _NUL_ESCAPED: Final = b"\\u0000"
 _FIELD_AT_FAULT: Final = re.compile(r" - at `\$\.(\w+)")
 
 
-async def read_bounded(request: Request, bytes_max: int) -> bytes:
+async def read_bounded(request: Request, bytes_max: int, declared: int | None = None) -> bytes:
     """The whole body, within `JSON_BODY_S` of its first bytes; `body_budget` counts it.
+
+    `declared`: its `declared_length`, where the caller knows it already.
 
     Raises LowtideError `request_too_large` as soon as it is known to be larger, `request_timeout`,
     and what `body_budget.hold` raises; ClientDisconnect.
     """
-    if declared_length(request) > bytes_max:
+    if (declared_length(request) if declared is None else declared) > bytes_max:
         raise _too_large(bytes_max)
     body, is_whole = await _piece_of(request, 0, bytes_max)
     if is_whole:  # as nearly all are

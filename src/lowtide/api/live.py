@@ -21,7 +21,7 @@ from lowtide.api import metrics
 from lowtide.api.caller import identify, services_of
 from lowtide.api.errors import envelope, error_response
 from lowtide.api.flex import FlexDoor
-from lowtide.api.json_body import read_bounded
+from lowtide.api.json_body import declared_length, read_bounded
 from lowtide.api.labels import MODELS
 from lowtide.api.presence import while_present
 from lowtide.core.errors import LowtideError
@@ -45,14 +45,18 @@ class LiveDoor:
         request = Request(scope, receive, send)
         caller = identify(request)
         live = services_of(request).live
-        refused = await live.may_read(project_id=caller.project_id, key_id=caller.key_id)
-        if refused is not None:
-            await _too_many(None, refused, 0)(scope, receive, send)
-            return
-        try:
-            body = await read_bounded(request, limits.LIVE_BODY_BYTES_MAX)
-        finally:
-            live.has_read(caller.key_id)
+        declared = declared_length(request)
+        if 0 < declared <= limits.LIVE_BODY_SMALL_BYTES:
+            body = await read_bounded(request, limits.LIVE_BODY_BYTES_MAX, declared)
+        else:
+            refused = await live.may_read(project_id=caller.project_id, key_id=caller.key_id)
+            if refused is not None:
+                await _too_many(None, refused, 0)(scope, receive, send)
+                return
+            try:
+                body = await read_bounded(request, limits.LIVE_BODY_BYTES_MAX, declared)
+            finally:
+                live.has_read(caller.key_id)
         if (call := read_flex(self._endpoint, body)) is not None:
             await FlexDoor(call)(scope, receive, send)
             return

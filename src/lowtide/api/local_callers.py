@@ -140,10 +140,11 @@ def _foreign_origin(origin: str) -> LowtideError:
 
 
 def _foreign_page(site: bytes) -> LowtideError:
+    shown = site.decode("latin-1")[:_QUOTED_CHARS]
     return LowtideError(
         "origin_not_allowed",
         "This server asks for no keys (auth.mode = 'open'), so pages of other origins may not call"
-        f" it; the browser says of this call: Sec-Fetch-Site: {site.decode('latin-1')[:20]}. If the"
+        f" it; the browser says of this call: Sec-Fetch-Site: {shown}. If the"
         " page is yours, add its origin (scheme, host and port) to server.allowed_origins, and let"
         " it fetch with mode 'cors'.",
     )

@@ -83,6 +83,7 @@ class Desk:
     ) -> None:
         self.loop = ManualLoop()
         self.connections = Connections(bounds, networks_of(proxies))
+        self.connections._sweep_later = lambda: None  # type: ignore[method-assign]  # by hand
         self._config = uvicorn.Config(app, http="httptools", lifespan="off", log_config=None)
         self._config.load()
         self._state = uvicorn.Server(self._config).server_state

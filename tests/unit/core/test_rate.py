@@ -121,3 +121,41 @@ def test_a_correction_after_the_buckets_were_forgotten_is_passed_over() -> None:
     pool.admit("b", MODEL, bounds, 5, 0.0)
     pool.correct("a", MODEL, verdict, 100, 0.0)
     assert len(pool) == 1
+
+
+def test_before_a_body_is_read_the_requests_of_all_models_are_what_there_is() -> None:
+    pool = RatePool()
+    allowance = Allowance(requests_per_minute=1)
+    models = ("a", "b")
+    assert pool.may_read("k", models, allowance, 0.0) is None
+    assert pool.may_read("k", models, allowance, 0.0) is None
+    refused = pool.may_read("k", models, allowance, 0.0)
+    assert refused is not None, "two are being received, and there are no more"
+    assert not refused.admitted
+    assert refused.retry_after_s > 0
+    assert pool.may_read("other", models, allowance, 0.0) is None
+    pool.has_read("k")
+    assert pool.may_read("k", models, allowance, 0.0) is None
+    for _ in models:
+        pool.has_read("k")
+
+
+def test_a_key_whose_requests_are_used_up_learns_when_the_first_is_back() -> None:
+    pool = RatePool()
+    allowance = Allowance(requests_per_minute=1)
+    pool.admit("k", "a", allowance, 1, 0.0)
+    pool.admit("k", "b", allowance, 1, 30.0)
+    refused = pool.may_read("k", ("a", "b"), allowance, 40.0)
+    assert refused is not None
+    assert refused.retry_after_s == pytest.approx(20.0)
+    assert refused.requests is not None
+    assert refused.requests.remaining == 0
+    assert pool.may_read("k", ("a", "b"), allowance, 60.0) is None
+
+
+def test_where_there_is_no_limit_nothing_is_counted() -> None:
+    pool = RatePool()
+    for _ in range(3):
+        assert pool.may_read("k", ("a",), Allowance(tokens_per_minute=1), 0.0) is None
+    pool.has_read("k")
+    assert len(pool) == 0

@@ -100,6 +100,25 @@ async def test_the_cache_is_bounded_against_made_up_ids(
     assert bench.tenants.lookups == 11
 
 
+async def test_guessed_ids_push_no_key_out(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "KEY_CACHE_ENTRIES", 3)
+    monkeypatch.setattr(limits, "KEY_UNKNOWN_ENTRIES", 3)
+    made = await bench.key()
+    await bench.access.authenticate(made.credential)
+    for number in range(10):
+        assert await bench.is_refused(f"lt-made{number}-up")
+    lookups = bench.tenants.lookups
+    await bench.access.authenticate(made.credential)
+    assert bench.tenants.lookups == lookups
+
+
+async def test_a_key_made_after_a_guess_of_its_id_works_at_once(bench: Bench) -> None:
+    made = await bench.key()
+    bench.access._unknown[made.key.id] = bench.clock.monotonic()
+    bench.access.forget(made.key.id)
+    assert (await bench.access.authenticate(made.credential)).key.id == made.key.id
+
+
 @pytest.mark.parametrize(
     "credential",
     ["", "lt-", "lt--", "lt-a", "lt-a-", "lt--b", "lt-a-b-c", "LT-a-b", "lt-a-b\n", "lt-ä-b", " "],

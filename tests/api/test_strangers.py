@@ -1,0 +1,100 @@
+"""What a caller may take of a server, before its key is seen and with one."""
+
+import socket
+from contextlib import ExitStack
+from http.client import HTTPResponse
+from pathlib import Path
+
+import pytest
+from api_door import Answer, answer_of
+from structlog.testing import capture_logs
+from tenant_house import CHAT, House, Tenant, open_house
+
+from lowtide import limits
+from lowtide.config import Limits
+
+MIB = 1024 * 1024
+TRIES = 300
+PATIENCE_S = 60.0
+
+
+def begin(house: House, tenant: Tenant, length: int, sent: int) -> socket.socket:
+    """A live call whose body stops short."""
+    line = socket.create_connection(("127.0.0.1", house.door.port), timeout=PATIENCE_S)
+    line.sendall(
+        f"POST {CHAT} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {tenant.key}\r\n"
+        f"Content-Length: {length}\r\n\r\n".encode()
+    )
+    line.sendall(b" " * sent)
+    return line
+
+
+def answer(line: socket.socket) -> Answer:
+    response = HTTPResponse(line)
+    response.begin()
+    return answer_of(response)
+
+
+def until(tenant: Tenant, status: int) -> Answer:
+    """Ask until that is the answer: what other connections sent is read before long."""
+    for _ in range(TRIES):
+        found = tenant.ask("POST", CHAT, b" " * MIB)
+        if found.status == status:
+            return found
+    raise AssertionError(f"no answer was {status}")
+
+
+def test_bodies_in_memory_are_shared_and_nobody_takes_the_room_of_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "JSON_BODIES_BYTES_MAX", 6 * MIB)
+    with open_house(tmp_path) as house, ExitStack() as open_lines:
+        greedy, other = house.tenant("greedy"), house.tenant("other")
+        for _ in range(3):
+            line = begin(house, greedy, 4 * MIB, MIB)
+            open_lines.enter_context(line)
+        refused = until(greedy, 429)
+        assert refused.error["code"] == "rate_limit_exceeded"
+        assert int(refused.headers["retry-after"]) >= 1
+        assert other.ask("POST", CHAT, b" " * MIB).status == 400, "read, and no JSON object"
+        open_lines.close()
+        until(greedy, 400)
+
+
+def test_the_limit_of_calls_is_asked_before_the_body_is_read(tmp_path: Path) -> None:
+    with open_house(tmp_path, Limits(live_requests_per_minute=1)) as house:
+        tenant = house.tenant()
+        with begin(house, tenant, 16 * MIB, 1):
+            for _ in range(TRIES):
+                with begin(house, tenant, 16 * MIB, 0) as second:
+                    second.settimeout(0.2)
+                    try:
+                        refused = answer(second)
+                        break
+                    except TimeoutError:
+                        continue  # the first has not been read yet
+            assert refused.status == 429
+            assert refused.headers["x-ratelimit-limit-requests"] == "1"
+
+
+def test_wrong_keys_are_one_line_with_their_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_house(tmp_path) as house, capture_logs() as log:
+        with monkeypatch.context() as patch:
+            patch.setattr(limits, "REFUSAL_LOG_S", 1e9)
+            for number in range(40):
+                wrong = {"authorization": f"Bearer lt-guess{number}-x"}
+                assert house.door.ask("GET", "/v1/files", headers=wrong).status == 401
+        monkeypatch.setattr(limits, "REFUSAL_LOG_S", 0.0)
+        house.door.ask("GET", "/v1/files", headers=wrong)
+        lines = [(each["event"], each.get("count", 1)) for each in log]
+    assert lines == [("key.refused", 1), ("audit", 1), ("key.refused", 40), ("audit", 40)]
+
+
+def test_a_wrong_key_waits_for_no_body(tmp_path: Path) -> None:
+    with open_house(tmp_path) as house:
+        tenant = house.tenant()
+        tenant.key = "lt-wrong-x"
+        with begin(house, tenant, 16 * MIB, 10) as line:
+            assert answer(line).status == 401

@@ -34,6 +34,25 @@ class _Refused(Exception):
 class BoundedHttpProtocol(HttpToolsProtocol):
     """One connection. `opened_at_s` and what is measured are in seconds of the loop."""
 
+    # Apart from uvicorn's attributes: CPython finds thirty of an object quickly, and no more.
+    __slots__ = (
+        "_dropped_bytes",
+        "_has_moved",
+        "_head_since_s",
+        "_is_proxy",
+        "_is_stranger",
+        "_moved_at_s",
+        "_others",
+        "_phase",
+        "_refusal",
+        "_refused_at_s",
+        "_span_bytes",
+        "_span_since_s",
+        "_unmoved_bytes",
+        "held_bytes",
+        "opened_at_s",
+    )
+
     def __init__(self, connections: Connections, **uvicorn_arguments: Any) -> None:
         super().__init__(**uvicorn_arguments)
         self.url = b""

@@ -8,7 +8,6 @@ no more than `JSON_BODIES_BYTES_MAX` is held, and no organization takes the room
 
 from typing import TYPE_CHECKING
 
-from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
 from lowtide import limits
@@ -19,16 +18,15 @@ if TYPE_CHECKING:
     from lowtide.core.byte_budget import ByteBudget
 
 
-def hold(request: HTTPConnection, amount: int) -> None:
+def hold(scope: Scope, amount: int) -> None:
     """So many more bytes of the body are kept.
 
     Raises LowtideError `rate_limit_exceeded` where it is the organization's own bodies that fill
     its room, `server_busy` where it is those of others.
     """
-    scope = request.scope
     state = scope.get("state", {})
     caller: Caller | None = state.get("caller")
-    if caller is None or not amount:
+    if caller is None:
         return  # a public route keeps no body
     budget: ByteBudget = scope["app"].state.json_bodies
     owner = caller.organization_id

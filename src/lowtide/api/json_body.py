@@ -8,6 +8,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
+from starlette.types import Message
 
 from lowtide import limits
 from lowtide.api.body_budget import hold
@@ -29,16 +30,19 @@ async def read_bounded(request: Request, bytes_max: int, declared: int | None = 
     """
     if (declared_length(request) if declared is None else declared) > bytes_max:
         raise _too_large(bytes_max)
-    body, is_whole = await _piece_of(request, 0, bytes_max)
-    if is_whole:  # as nearly all are
+    message = await request.receive()
+    body = _bytes_in(message, request, bytes_max, bytes_max)
+    if not (is_going_on := message.get("more_body", False)):  # as with nearly all
         return body
-    pieces, length = [body], len(body)
+    pieces, left = [body], bytes_max - len(body)
     try:
         async with asyncio.timeout(limits.JSON_BODY_S):
-            while not is_whole:
-                body, is_whole = await _piece_of(request, length, bytes_max)
+            while is_going_on:
+                message = await request.receive()
+                body = _bytes_in(message, request, left, bytes_max)
+                is_going_on = message.get("more_body", False)
                 pieces.append(body)
-                length += len(body)
+                left -= len(body)
     except TimeoutError:
         raise LowtideError(
             "request_timeout",
@@ -47,16 +51,16 @@ async def read_bounded(request: Request, bytes_max: int, declared: int | None = 
     return b"".join(pieces)
 
 
-async def _piece_of(request: Request, before: int, bytes_max: int) -> tuple[bytes, bool]:
-    """The next bytes, and whether they are the last."""
-    message = await request.receive()
+def _bytes_in(message: Message, request: Request, left: int, bytes_max: int) -> bytes:
+    """The next bytes of the body, of which there may be `left` more."""
     if message["type"] != "http.request":
         raise ClientDisconnect
     body: bytes = message.get("body", b"")
-    if before + len(body) > bytes_max:
+    if len(body) > left:
         raise _too_large(bytes_max)
-    hold(request, len(body))
-    return body, not message.get("more_body", False)
+    if body:
+        hold(request.scope, len(body))
+    return body
 
 
 async def read_json(request: Request) -> dict[str, Any]:

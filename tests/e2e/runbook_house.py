@@ -63,7 +63,8 @@ class Site:
         config.write_text(
             f"[server]\nport = 0\ndata_dir = {json.dumps(str(self.folder / name))}\n"
             f"database_url = {json.dumps(self.database_url)}\n"
-            f"blob_url = {json.dumps(self.blob_url)}\nupload_secret = '{'s' * 32}'\n"
+            f"blob_url = {json.dumps(self.blob_url)}\n"
+            "upload_secret = '0f1e2d3c4b5a69788796a5b4c3d2e1f0'\n"
             f"[dispatch]\nbeat_s = {BEAT_S}\nlease_ttl_s = {LEASE_TTL_S}\n"
             f"[[model]]\nid = 'm'\ninput_price = {INPUT_PRICE}\noutput_price = {OUTPUT_PRICE}\n"
             f"{replicas}"

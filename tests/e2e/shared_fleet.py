@@ -99,7 +99,8 @@ class Machines:
             f"[server]\nport = 0\ndata_dir = {json.dumps(str(self.folder / name))}\n"
             f"database_url = {json.dumps(self.database_url)}\n"
             f"blob_url = {json.dumps((self.folder / 'shared blobs').as_uri())}\n"
-            f"upload_secret = '{'s' * 32}'\nshutdown_delay_s = {self._delay_s}\n"
+            "upload_secret = '0f1e2d3c4b5a69788796a5b4c3d2e1f0'\n"
+            f"shutdown_delay_s = {self._delay_s}\n"
             f"[dispatch]\nbeat_s = {BEAT_S}\nlease_ttl_s = {self._lease_ttl_s}\n{replicas}"
         )
         return config

@@ -19,6 +19,7 @@ from lowtide import __version__, config, limits
 from lowtide.api.app import create_app
 from lowtide.api.guard import is_public
 from lowtide.cli.commands import command_line
+from lowtide.config_sources import ConfigError
 from lowtide.service.services import Services
 
 DEPLOY = ROOT / "deploy"
@@ -28,6 +29,9 @@ FILES = sorted(path for path in DEPLOY.rglob("*") if path.is_file())
 STOP_S = 2 * limits.DRAIN_S + 5
 """The door and the calls in flight, then the last commit; and a margin."""
 PREFIX = "LOWTIDE_"
+OWN = "0f1e2d3c4b5a69788796a5b4c3d2e1f0"
+"""What an operator puts in the place of each example of a secret."""
+OWN_SECRET = {"LOWTIDE_SERVER__UPLOAD_SECRET": OWN}
 
 
 def yaml_of(path: Path) -> list[Any]:
@@ -77,12 +81,12 @@ def test_every_variable_of_ours_is_a_setting(path: Path) -> None:
 def environments() -> Iterator[tuple[str, Path, Mapping[str, str]]]:
     for name, each in OURS.items():
         yield f"compose {name}", DEPLOY / "lowtide.toml", IMAGE | filled(each["environment"])
-    yield "kubernetes", KUBERNETES / "lowtide.toml", IMAGE | SECRET["stringData"]
+    yield "kubernetes", KUBERNETES / "lowtide.toml", IMAGE | SECRET["stringData"] | OWN_SECRET
     yield "image alone", ROOT / "lowtide.example.toml", IMAGE
 
 
 def filled(environment: Mapping[str, str]) -> dict[str, str]:
-    return {name: re.sub(r"\$\{.*?\}", "x" * 40, value) for name, value in environment.items()}
+    return {name: re.sub(r"\$\{.*?\}", OWN, value) for name, value in environment.items()}
 
 
 @pytest.mark.parametrize(
@@ -102,6 +106,17 @@ def test_many_processes_have_one_database_one_bucket_and_one_secret(settings: Pa
     assert server.blob_url.startswith("s3://")
     assert server.upload_secret is not None
     assert "asyncpg==" in (ROOT / "requirements.txt").read_text(), "the image has the driver"
+
+
+def test_no_server_starts_with_the_secret_of_an_example() -> None:
+    example = re.search(
+        r'^# (upload_secret = ".+")$', (ROOT / "lowtide.example.toml").read_text(), re.M
+    )
+    assert example is not None
+    for secret in (example[1].split('"')[1], SECRET["stringData"]["LOWTIDE_SERVER__UPLOAD_SECRET"]):
+        with pytest.raises(ConfigError, match=r"UPLOAD_SECRET: .* is an example") as refused:
+            config.load(None, {"LOWTIDE_SERVER__UPLOAD_SECRET": secret})
+        assert secret not in str(refused.value)
 
 
 def test_every_variable_of_the_compose_file_is_in_the_example_of_its_environment() -> None:
@@ -232,6 +247,16 @@ def test_ports_agree() -> None:
     published = [spec for each in OURS.values() for spec in each.get("ports", ())]
     assert {spec.rpartition(":")[2] for spec in published} == {port}
     assert all(spec.startswith("127.0.0.1:") for spec in published)
+
+
+def test_workers_show_their_metrics_to_their_network_because_the_files_say_so() -> None:
+    assert config.Server().metrics_host == "127.0.0.1"
+    workers = [each for name, each in OURS.items() if name.startswith("worker")]
+    for words in (container(WORKER)["args"], *(each["command"] for each in workers)):
+        assert words[words.index("--metrics-host") + 1] == "0.0.0.0"
+        assert words[words.index("--metrics-port") + 1] == "9100"
+    assert container(WORKER)["ports"] == [{"name": "metrics", "containerPort": 9100}]
+    assert all("ports" not in each for each in workers), "not published on the machine"
 
 
 # ---- users and rights ----

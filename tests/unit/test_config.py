@@ -169,7 +169,7 @@ def test_an_empty_variable_counts_as_unset() -> None:
 
 @pytest.mark.parametrize("first", ["[", "{", "", '"'])
 def test_text_in_a_variable_is_taken_as_it_is(first: str) -> None:
-    secret = first + "x" * 40
+    secret = first + "0f1e2d3c4b5a69788796a5b4c3d2e1f0"
     settings = config.load(None, {"LOWTIDE_SERVER__UPLOAD_SECRET": secret + "\n"})
     assert settings.server.upload_secret == secret
 

@@ -69,7 +69,7 @@ def work_body(
 
     async def body(stopper: "Stopper") -> None:
         opening = open_application(settings, role="worker", embedded=embedded, on_progress=_tell)
-        shown = shown_metrics(settings.server.host, settings.server.metrics_port)
+        shown = shown_metrics(settings.server.metrics_host, settings.server.metrics_port)
         with shown as metrics:
             async with (
                 opening as application,

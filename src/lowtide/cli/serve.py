@@ -79,7 +79,10 @@ def worker(
     config_file: ConfigOption = None,
     metrics_port: Annotated[
         int | None,
-        typer.Option(min=0, max=65535, help="Show metrics there, at server.host, without a key."),
+        typer.Option(min=0, max=65535, help="Show metrics there, without a key; 0: any free port."),
+    ] = None,
+    metrics_host: Annotated[
+        str | None, typer.Option(help="Address of the metrics. Default: this machine only.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -88,7 +91,7 @@ def worker(
 
     log_to_stderr()
     outlive_hangup()
-    flags = {"server.metrics_port": metrics_port}
+    flags = {"server.metrics_port": metrics_port, "server.metrics_host": metrics_host}
     settings = read_settings(config_file, flags, always_say=True)
     again = partial(read_settings, config_file, flags)
     run_until_stopped(work_body(settings, None, again, as_json=as_json))

@@ -22,7 +22,7 @@ def shown_metrics(host: str, port: int | None) -> Iterator[str | None]:
     except OSError as error:
         raise exits.CommandError(
             f"Cannot show metrics on {host}:{port}: {error.strerror or error}.",
-            "Choose another server.metrics_port, or leave it out.",
+            "Choose another server.metrics_port or server.metrics_host, or leave the port out.",
             code="address",
         ) from None
     name = f"[{host}]" if ":" in host else host

@@ -13,6 +13,7 @@ import msgspec
 
 from lowtide import limits
 from lowtide.config import exposure
+from lowtide.config.placeholders import PLACEHOLDER_REFUSED, is_placeholder
 from lowtide.config.problems import Problem, unless
 from lowtide.config_sources import ConfigError
 
@@ -59,8 +60,10 @@ class Server(Section, frozen=True):
     `data_dir`, which one machine makes for itself."""
     shutdown_delay_s: float = 0.0
     """From SIGTERM, when `/ready` turns, to the moment from which no connection is accepted."""
+    metrics_host: str = "127.0.0.1"
+    """The address at which a worker shows its metrics, without a key."""
     metrics_port: int | None = None
-    """Where a worker shows its metrics, at `host`, to whoever reaches it; None: nowhere."""
+    """Where a worker shows its metrics, to whoever reaches `metrics_host`; None: nowhere."""
 
     def problems(self) -> Iterator[Problem]:
         yield from unless(0 <= self.port <= 65535, ("server", "port"), "a port from 0 to 65535")
@@ -90,6 +93,8 @@ class Server(Section, frozen=True):
             ("server", "upload_secret"),
             f"at least {limits.UPLOAD_SECRET_CHARS_MIN} characters, the same on every API machine",
         )
+        if is_placeholder(self.upload_secret or ""):
+            yield Problem(("server", "upload_secret"), PLACEHOLDER_REFUSED)
         yield from exposure.problems_of(
             self.allowed_hosts, self.allowed_origins, self.trusted_proxies
         )

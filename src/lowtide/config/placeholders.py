@@ -1,0 +1,36 @@
+"""Secrets that stand in an example, and are therefore known to everybody.
+
+Called by `sections` for the secret that signs upload addresses. Pure. Guards: a value copied from a
+manifest or a page of documentation starts no server, and the refusal does not repeat the value.
+"""
+
+from typing import Final
+
+_EXAMPLES: Final = frozenset(
+    {
+        "0123456789abcdef0123456789abcdef",  # lowtide.example.toml
+        "at-least-32-characters-the-same-for-every-pod",  # deploy/kubernetes
+    }
+)
+_WORDS: Final = (
+    *("changeme", "changethis", "replaceme", "replacethis", "placeholder", "example"),
+    *("atleast32", "yoursecret", "yourown", "uploadsecret", "notsosecret", "insecure"),
+)
+"""No random secret has one of these: the shortest has seven letters in a row."""
+_DISTINCT_MIN: Final = 6
+"""32 random decimal digits have fewer distinct ones in one of a hundred million secrets."""
+
+PLACEHOLDER_REFUSED: Final = (
+    "is an example or a placeholder, which everybody knows: whoever has it can sign upload"
+    " addresses. Make one of your own with `openssl rand -hex 24`"
+)
+
+
+def is_placeholder(secret: str) -> bool:
+    """Whether it was written to be replaced. False for the empty string, which is no secret."""
+    plain = "".join(char for char in secret.lower() if char.isalnum())
+    return bool(secret) and (
+        secret.lower() in _EXAMPLES
+        or len(set(secret)) < _DISTINCT_MIN
+        or any(word in plain for word in _WORDS)
+    )

@@ -15,12 +15,10 @@ import msgspec
 from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from lowtide.core import outcome, verdict
+from lowtide.core import outcome, progress
 from lowtide.core.answer import GoodAnswer, read_answer
 from lowtide.core.chunk import NOTHING_DONE, ChunkKey, is_done, mark_done
-from lowtide.core.fault import FAULTS
-from lowtide.core.outcome import Failed
-from lowtide.core.replica import Replica
+from lowtide.core.fault import FAULTS, FaultKind
 from lowtide.core.scope import Scope
 from lowtide.core.segment import Slice
 from lowtide.core.usage import NO_USAGE
@@ -30,7 +28,8 @@ from lowtide.ports.work import Beat
 from lowtide.store import beat as beat_module
 from lowtide.store import settlement
 from lowtide.store.settlement import Settlement, _Chunk
-from lowtide.testing.sim import world
+from lowtide.testing.sim import rounds, world
+from lowtide.testing.sim.duel import play_duel
 from lowtide.testing.sim.rounds import played
 
 _write = beat_module._write
@@ -82,8 +81,10 @@ def _believes_for_ever(loop: OwnershipLoop, tokens: dict[str, int], _until_s: fl
     _keep(loop, tokens, float("inf"))
 
 
-def _any_failure_is_the_engine_s(replica: Replica, failed: Failed, now_s: float) -> None:
-    replica.is_away(failed.detail, now_s, failed.kind)
+def _held_by_any_failure(
+    scope: Scope, kind: FaultKind, detail: str, now_s: float, **_what: bool
+) -> None:
+    scope.hold(kind, detail, now_s)
 
 
 def _any_failure_is_the_line_s(_scope: Scope, *_what: object) -> bool:
@@ -119,11 +120,14 @@ BUGS: Mapping[str, Callable[[], list[AbstractContextManager[Any]]]] = {
         patch.object(settlement, "_chunk_values", _released_chunk_forgets)
     ],
     "ownership-without-end": lambda: [patch.object(OwnershipLoop, "_keep", _believes_for_ever)],
-    "any-5xx-opens-the-circuit": lambda: [
-        patch.object(verdict, "_shows_life", _any_failure_is_the_engine_s)
+    "any-5xx-holds-all": lambda: [
+        patch.object(Scope, "failed", _held_by_any_failure),
+        patch.object(rounds, "play", play_duel),
+        patch.object(world, "PATIENCE_S", _SOON_S),
     ],
     "401-is-final": lambda: [patch.object(outcome, "FAULTS", _FAULTS_WITH_FINAL_401)],
     "no-trial-before-blame": lambda: [patch.object(Scope, "settles", _any_failure_is_the_line_s)],
+    "no-reason": lambda: [patch.object(progress, "waiting", lambda *_: None)],
     "any-200-is-an-answer": lambda: [
         patch.object(outcome, "read_answer", _whatever_comes_is_an_answer)
     ],
@@ -131,6 +135,11 @@ BUGS: Mapping[str, Callable[[], list[AbstractContextManager[Any]]]] = {
 
 
 BEGINS_WITH: Mapping[str, int] = {
+    "401-is-final": 24,
+    "no-trial-before-blame": 3,
+    "any-200-is-an-answer": 1,
+    "no-reason": 0,
+    "any-5xx-holds-all": 4,
     "fencing": 1,
     "recovery-runs-all-again": 11,
     "recovery-forgets-bitmap": 20,

@@ -22,9 +22,10 @@ PROGRAM = Path(__file__).with_name("planted_bugs.py")
         ("recovery-runs-all-again", "0..60", "not over after"),
         ("recovery-forgets-bitmap", "0..60", "fell behind"),
         ("ownership-without-end", "0..60", "owned by"),
-        ("any-5xx-opens-the-circuit", "0..60", "duel: "),
+        ("any-5xx-holds-all", "0..60", "duel: "),
         ("401-is-final", "0..60", "burnt"),
         ("no-trial-before-blame", "0..60", "burnt"),
+        ("no-reason", "0..60", "nothing says why"),
         ("any-200-is-an-answer", "0..60", "no engine said"),
     ],
 )

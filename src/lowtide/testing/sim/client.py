@@ -29,6 +29,8 @@ T = TypeVar("T")
 _PROJECT: Final = "proj_default"
 _TROUBLE = (Unreachable, StoreError, BlobError)
 _POLL_S: Final = 4.0
+STANDSTILL_S: Final = 40.0
+"""Virtual seconds in which no request of a batch moved, after which its object gives a reason."""
 
 
 class Intention(msgspec.Struct, kw_only=True):
@@ -127,10 +129,12 @@ class Client:
         *,
         patience_s: float,
         is_over: Callable[[str], bool],
+        stands_for_s: Callable[[str], float],
     ) -> None:
         """`patience_s` with one call, before it is made again. `is_over`: whether a batch has
-        ended.
+        ended. `stands_for_s`: since a request of a batch moved.
         """
+        self._stands_for_s = stands_for_s
         self._is_over = is_over
         self._patience_s = patience_s
         self._wish = intention
@@ -219,7 +223,7 @@ class Client:
     async def _follow(self) -> None:
         batch_id = self._batch.id
         while True:
-            seen = await self._insist(lambda house: house.batches.get(_PROJECT, batch_id))
+            seen = await self._insist(lambda house: self._look(house, batch_id))
             self._check_progress(self._batch, seen)
             self._wish.batch = seen
             if self._wish.reads and await self._read_along(seen) and seen.status in TERMINAL:
@@ -227,6 +231,20 @@ class Client:
             if not self._wish.reads and seen.status in TERMINAL:
                 return
             await asyncio.sleep(_POLL_S * self._random.random())
+
+    async def _look(self, house: House, batch_id: str) -> Batch:
+        """As a person does who watches: where nothing moves, there has to be a reason."""
+        seen = await house.batches.get(_PROJECT, batch_id)
+        stood_s = self._stands_for_s(batch_id)
+        if seen.status not in TERMINAL and stood_s >= STANDSTILL_S:
+            (progress,) = await house.batches.progress([seen])
+            if progress.reason is None and self._stands_for_s(batch_id) >= stood_s:
+                raise Violation(
+                    f"{batch_id} is {seen.status}, {seen.counts}, has not moved for"
+                    f" {stood_s:.0f} s, and nothing says why"
+                )
+            self._trace.count(f"reason: {progress.reason}")
+        return seen
 
     @property
     def _batch(self) -> Batch:

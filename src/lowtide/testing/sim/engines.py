@@ -198,7 +198,7 @@ class EngineMachine:
 
     def _good(self, prompt: str, model: str) -> Attempt:
         self.answered += 1
-        tokens = {"prompt_tokens": 5 + len(prompt), "completion_tokens": self._random.randint(0, 9)}
+        tokens = {"prompt_tokens": 5 + len(prompt), "completion_tokens": self._random.randint(1, 9)}
         cached = self._random.randint(0, 5)
         answer = {
             "id": f"{self.url} {self.answered}",

@@ -26,6 +26,7 @@ from lowtide.service.batches import BatchService
 from lowtide.service.files import FileService
 from lowtide.service.limits import LimitService
 from lowtide.service.results import ResultReader
+from lowtide.service.standings import Standings
 from lowtide.store.sql_store import SqlStore
 from lowtide.testing.sim.engines import EngineMachine, SimEngine
 from lowtide.testing.sim.faults import Faults
@@ -184,6 +185,9 @@ class House:
                 self._ground.new_id,
                 self.allowance,
                 worker.wake if worker else lambda _: None,
+                Standings(
+                    store.worker_reports, self.clock, worker.report if worker else lambda: None
+                ).now,
             )
             if self._ground.scenario.workers == 1 and self._loops:
                 await store.work.release_worker("local")

@@ -72,6 +72,9 @@ class Watch:
         self._beats: dict[str, dict[ChunkKey, int]] = {}
         self._handed_out: set[tuple[ChunkKey, int]] = set()
         self.commits = 0
+        self._moved_at_s: dict[str, float] = {}
+        self.started_at_s = 0.0
+        """When a process was last started."""
         self.begun_at_s: dict[str, float] = {}
         self.ended_at_s: dict[str, float] = {}
         """Virtual second at which a batch was first seen, and came to its end, by id."""
@@ -84,6 +87,11 @@ class Watch:
     def settled(self) -> int:
         """Lines that have an end, of all batches."""
         return sum(seen.row[3] + seen.row[4] for seen in self._seen.values())
+
+    def stands_for_s(self, batch_id: str) -> float:
+        """Since its row last changed, or a process started, which knows nothing of before."""
+        now_s = asyncio.get_running_loop().time()
+        return now_s - max(self._moved_at_s.get(batch_id, now_s), self.started_at_s)
 
     def beat(self, beat: Beat) -> None:
         """This is about to be committed, perhaps."""
@@ -123,8 +131,9 @@ class Watch:
         self._look_at_chunks(batch_id, seen)
         if seen.row != row:
             self._sums_agree(row, seen)
+            self._moved_at_s[batch_id] = asyncio.get_running_loop().time()
             if status in TERMINAL:
-                self.ended_at_s.setdefault(batch_id, asyncio.get_running_loop().time())
+                self.ended_at_s.setdefault(batch_id, self._moved_at_s[batch_id])
         seen.row = row
 
     def _look_at_batch(self, before: tuple[Any, ...], row: tuple[Any, ...]) -> None:

@@ -190,6 +190,7 @@ class World:
             self._trace,
             patience_s=self._scenario.patience_s,
             is_over=self.watch.ended_at_s.__contains__,
+            stands_for_s=self.watch.stands_for_s,
         )
 
     async def _keep_up(self, place: int) -> None:
@@ -201,6 +202,7 @@ class World:
             store = self._stores.of(place)
             house = House(self._ground, name, store, door=is_door, loops=place < scenario.workers)
             self._houses[place] = house
+            self.watch.started_at_s = asyncio.get_running_loop().time()
             await house.live()
             self._past.append(self._houses.pop(place))
             self._trace.note(f"{name} is gone")

@@ -12,10 +12,8 @@ import shlex
 import shutil
 import sqlite3
 import time
-from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Final
 
 from lowtide import limits
 from lowtide.blobs.url import open_blobs
@@ -24,20 +22,13 @@ from lowtide.cli.finding import Finding
 from lowtide.cli.postgres_checkup import check_postgres
 from lowtide.cli.screen import human_bytes, human_seconds
 from lowtide.cli.serving import bind
-from lowtide.config import DEFAULT_FILE, SYSTEM_FILE, Replica, Settings
-from lowtide.config_sources import ConfigError
-from lowtide.core.outcome import NoReply, Reply, error_message
-from lowtide.core.served_models import ALL
+from lowtide.config import DEFAULT_FILE, SYSTEM_FILE, Settings
 from lowtide.core.shown_url import shown_url
 from lowtide.data_dir import LOCK_FILE, RESTORING_FILE, DataDirError, locked_data_dir
-from lowtide.engines.model_list import models_of
 from lowtide.ports.blobs import BlobError
 from lowtide.store.compatibility import REMEDY, is_compatible, schema_refusal
 from lowtide.store.schema import HEAD
 from lowtide.wiring.database import is_single_machine
-from lowtide.wiring.engine_clients import engine_client
-
-_MODELS_SHOWN: Final = 5
 
 
 def check_config(settings: Settings, config_file: Path | None) -> Finding:
@@ -168,67 +159,3 @@ def check_embedded_engine() -> Finding:
         return Finding("engine", "warn", f"the embedded engine does not load: {error}", remedy)
     version = importlib.metadata.version(xllamacpp.__name__)
     return Finding("engine", "ok", f"embedded llama.cpp (xllamacpp {version}) loads")
-
-
-async def check_replica(replica: Replica, engine_names: Mapping[str, str]) -> Finding:
-    """It answers, takes our key, and serves the models it is configured for.
-
-    `engine_names` maps a model to what its engine calls it, where that differs.
-    """
-    name = f"replica {shown_url(replica.url)}"
-    try:
-        engine = engine_client(replica, 1)
-    except ConfigError as error:
-        return Finding(name, "fail", str(error), "Correct this [[replica]].")
-    named = {model: engine_names.get(model, model) for model in replica.models if model != ALL}
-    wanted = list(dict.fromkeys((named | dict(replica.names)).values()))
-    started = time.monotonic()
-    try:
-        attempt = await engine.get("/models", limits.CONNECT_TIMEOUT_S)
-    finally:
-        await engine.aclose()
-    match attempt:
-        case NoReply(detail=detail):
-            return Finding(name, "fail", f"does not answer: {detail}", _way_remedy(detail))
-        case Reply(status=401 | 403 as status):
-            return Finding(name, "fail", f"answered {status}", "Set api_key of this [[replica]].")
-        case Reply(status=200, body=body):
-            took = human_seconds(time.monotonic() - started)
-            return _compare_models(name, wanted, body, took)
-        case Reply(status=status, body=body):
-            what = f"answers, but GET /models gave {status} ({error_message(body) or 'no reason'})"
-            return Finding(name, "warn", what, "Most engines want a url that ends in /v1.")
-
-
-def _way_remedy(detail: str) -> str:
-    """What would mend the way to an engine, by what the connection failed of."""
-    if "self-signed" in detail or "unable to get local issuer" in detail:
-        return "Name the authority of its certificate with ca_file."
-    if "certificate has expired" in detail:
-        return "The engine needs a new certificate."
-    if "CERTIFICATE_VERIFY_FAILED" in detail:
-        return "Use the name that its certificate has."
-    if "WRONG_VERSION_NUMBER" in detail or "record layer failure" in detail:
-        return "It speaks no TLS on this port: is the url http:// and not https://?"
-    if "through the proxy" in detail:
-        return "Check proxy, and that the proxy may reach the engine."
-    return "Is the engine running, and is the url right (most end in /v1)?"
-
-
-def _compare_models(name: str, wanted: list[str], body: bytes, took: str) -> Finding:
-    served = models_of(body)
-    if served is None:
-        what = f"answers in {took}, but its list of models cannot be read"
-        return Finding(name, "warn", what, "Is it an OpenAI-compatible engine?")
-    missing = [model for model in wanted if model not in served]
-    if missing:
-        what = f"answers in {took}, but serves {_listed(served)}, not {_listed(missing)}"
-        remedy = "Correct models, or give the engine's own word in names of this [[replica]]."
-        return Finding(name, "warn", what, remedy)
-    return Finding(name, "ok", f"answers in {took}, serves {_listed(wanted or served)}")
-
-
-def _listed(models: Sequence[str]) -> str:
-    shown = ", ".join(models[:_MODELS_SHOWN]) or "no model"
-    more = len(models) - _MODELS_SHOWN
-    return f"{shown} and {more} more" if more > 0 else shown

@@ -181,7 +181,13 @@ def _mend(settings: Settings, wishes: Wishes) -> "Repairs":
 async def _examine(settings: Settings, config_file: Path | None) -> list[Finding]:
     """All checks, in the order in which trouble is best understood."""
     # Every adapter: slow to load, so not at the start.
-    from lowtide.cli import account_checkups, checkups, fleet_checkup
+    from lowtide.cli import (
+        account_checkups,
+        checkups,
+        fleet_checkup,
+        replica_checkups,
+        state_checkup,
+    )
     from lowtide.wiring.database import is_single_machine
 
     findings = [checkups.check_config(settings, config_file)]
@@ -192,6 +198,8 @@ async def _examine(settings: Settings, config_file: Path | None) -> list[Finding
         findings += [store, await checkups.check_blobs(settings)]
         if store.verdict == "ok":
             findings += await account_checkups.check_accounts(settings, datetime.now(UTC))
+        if store.verdict != "fail":
+            findings += await state_checkup.check_states(settings)
         if store.verdict != "fail" and not is_single_machine(settings):
             findings += await fleet_checkup.check_fleet(settings)
     findings += account_checkups.check_prices(settings)
@@ -204,7 +212,7 @@ async def _examine(settings: Settings, config_file: Path | None) -> list[Finding
         for name in (model.id, *model.aliases)
     }
     findings += await asyncio.gather(
-        *(checkups.check_replica(replica, names) for replica in settings.replica)
+        *(replica_checkups.check_replica(replica, names) for replica in settings.replica)
     )
     if not settings.replica:
         findings.append(NO_REPLICA)

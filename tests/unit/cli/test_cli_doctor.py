@@ -19,7 +19,6 @@ from lowtide.store.schema import HEAD
 from lowtide.store.sql_store import SqlStore
 from lowtide.testing.empty_database import place_empty_database
 from lowtide.testing.postgres import PostgresServer
-from lowtide.testing.scripted_engine import ScriptedEngine, reply
 
 
 def checks(run_main: Run, *arguments: str | Path, code: int) -> dict[str, dict[str, Any]]:
@@ -189,59 +188,6 @@ def test_models_that_cost_nothing_beside_others_that_do_are_a_warning(
     settings(tmp_path, text)
     prices = checks(run_main, code=1)["prices"]  # 1: nobody listens at the replica's address
     assert (prices["verdict"], words in prices["what"]) == (verdict, True), prices["what"]
-
-
-MODELS = {"object": "list", "data": [{"id": "theirs"}]}
-
-
-@pytest.mark.parametrize(
-    ("answer", "verdict", "words"),
-    [
-        (reply(MODELS), "ok", "serves theirs"),
-        (reply({"data": [{"id": "other"}]}), "warn", "serves other, not theirs"),
-        (reply({"oops": 1}), "warn", "cannot be read"),
-        (reply({"error": "key"}, 401), "fail", "answered 401"),
-        (reply({"detail": "Not Found"}, 404), "warn", "GET /models gave 404 (Not Found)"),
-    ],
-)
-async def test_replicas_are_asked_what_they_serve(
-    tmp_path: Path, answer: bytes, verdict: str, words: str
-) -> None:
-    from lowtide.cli.checkups import check_replica
-    from lowtide.config import Replica
-
-    async with ScriptedEngine((answer,)) as engine:
-        replica = Replica(url=engine.url, models=("ours",))
-        finding = await check_replica(replica, {"ours": "theirs"})
-    assert (finding.verdict, words in finding.what) == (verdict, True), finding.what
-
-
-@pytest.mark.parametrize(
-    ("keys", "words"),
-    [
-        ({"models": ("*",)}, "serves theirs"),
-        ({"models": ("ours",), "names": {"ours": "theirs"}}, "serves theirs"),
-        ({"names": {"ours": "gone"}}, "serves theirs, not gone"),
-    ],
-)
-async def test_names_and_lists_of_a_replica_are_held_against_what_it_serves(
-    keys: dict[str, Any], words: str
-) -> None:
-    from lowtide.cli.checkups import check_replica
-    from lowtide.config import Replica
-
-    async with ScriptedEngine((reply(MODELS),)) as engine:
-        finding = await check_replica(Replica(url=engine.url, **keys), {})
-    assert words in finding.what
-
-
-async def test_a_replica_that_is_gone_fails() -> None:
-    from lowtide.cli.checkups import check_replica
-    from lowtide.config import Replica
-
-    finding = await check_replica(Replica(url="http://127.0.0.1:9/v1", models=("m",)), {})
-    assert finding.verdict == "fail"
-    assert finding.remedy
 
 
 # ---- PostgreSQL

@@ -19,6 +19,7 @@ COMPLETION_WINDOW_S_MAX: Final = 7 * 24 * 3600
 
 # ---- one line ----
 LINE_BYTES_MAX: Final = 16 * MIB  # an inline image or two; above it a line would not fit a chunk
+BLANK_LINES_MAX: Final = 100_000  # of a file; twice its requests and more are no accident
 CUSTOM_ID_CHARS_MAX_TOGETHER: Final = 64  # protocol.md section 7
 CUSTOM_ID_CHARS_MAX: Final = 512  # OpenAI names no limit; this one keeps rows and logs readable
 MODEL_ID_CHARS_MAX: Final = 512  # a hub id or a file path; it becomes a column and a metric label
@@ -394,6 +395,8 @@ THROTTLE_PAUSE_S_MAX: Final = 5.0  # a full engine has room again within seconds
 
 # ---- keeping and sweeping ----
 ASSEMBLE_RUN_BYTES: Final = 4 * MIB  # result lines in memory while a file is assembled
+TASK_BYTES: Final = 64 * KIB  # that a validation or assembly costs beside its input's own
+TASK_SHORT_BYTES: Final = 8 * MIB  # of input, for the places that long files do not take
 TASK_RETRY_S: Final = 5.0  # before a batch whose validation or assembly failed is tried again
 REAP_POLL_S: Final = 2.0  # how late a lease that ran out is noticed
 REAP_GAP_S: Final = 10.0  # after which a process looks to its own leases before it takes others'

@@ -22,6 +22,51 @@ async def test_the_oldest_validating_batch_is_claimed_first_and_once(world: Worl
     assert [lease.batch.id if lease else None for lease in leases] == [older.id, younger.id, None]
 
 
+async def two_organizations(world: World) -> None:
+    """Projects p1 and p2, of different organizations."""
+    await world.project("p1")
+    await world.project("p2", (await world.organization()).id)
+
+
+async def test_a_batch_waits_behind_one_validation_of_another_organization(world: World) -> None:
+    await two_organizations(world)
+    many = [await world.validating(project="p1") for _ in range(12)]
+    store = world.store.lifecycle
+    under_way = await store.claim_validation("v", world.now, TTL_S)
+    world.pass_time(1)
+    late = await world.validating(project="p2")
+    following = await store.claim_validation("v", world.now, TTL_S)
+    rest = [await store.claim_validation("v", world.now, TTL_S) for _ in range(12)]
+    assert under_way is not None
+    assert under_way.batch.id == many[0].id
+    assert following is not None
+    assert following.batch.id == late.id
+    assert [lease.batch.id for lease in rest if lease] == [batch.id for batch in many[1:]]
+
+
+async def test_a_batch_waits_behind_one_assembly_of_another_organization(world: World) -> None:
+    await two_organizations(world)
+    for project in ("p1", "p1", "p1", "p2"):
+        batch = await world.running(project=project)
+        await world.settle(await world.claim_one())
+        world.pass_time(1)
+        last = batch
+    store = world.store.lifecycle
+    leases = [await store.claim_assembly("a", world.now, TTL_S) for _ in range(4)]
+    order = [lease.batch.project_id for lease in leases if lease]
+    assert order == ["p1", "p2", "p1", "p1"]
+    assert last.project_id == "p2"
+
+
+async def test_a_place_for_short_inputs_passes_long_ones_over(world: World) -> None:
+    long = await world.validating()
+    store = world.store.lifecycle
+    assert await store.claim_validation("v", world.now, TTL_S, bytes_max=999) is None
+    lease = await store.claim_validation("v", world.now, TTL_S, bytes_max=1000)
+    assert lease is not None
+    assert lease.batch.id == long.id
+
+
 async def test_claimers_of_a_task_at_once_get_it_once(world: World) -> None:
     await world.validating()
     store = world.store.lifecycle

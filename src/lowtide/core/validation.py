@@ -134,6 +134,8 @@ class Validator:
         self._strict = rules.dialect == "openai"
         self._token_models = token_models
         self._requests = 0  # lines that are not blank, good or bad
+        self._blanks_max = max(limits.BLANK_LINES_MAX, 2 * rules.requests_max)
+        self._is_blank = False  # more of its lines are blank than that
         self._custom_ids = CustomIds()
         self._shares: dict[str, _Share] = {}  # by canonical model id
         self._shares_by_name: dict[str, _Share] = {}  # the same, by every name seen
@@ -143,6 +145,12 @@ class Validator:
     @property
     def lines_seen(self) -> int:
         return self._cutter.lines
+
+    @property
+    def is_decided(self) -> bool:
+        """The rest of the file cannot change that it is refused, nor why: it need not be fed."""
+        too_many = self._requests > self._rules.requests_max
+        return too_many or self._is_blank or self._format is not None
 
     def feed(self, block: bytes | bytearray | memoryview) -> None:
         """Take the next bytes of the file, cut anywhere.
@@ -165,6 +173,10 @@ class Validator:
             error = LineError("invalid_file_format", known.message, known.line, None)
             return ValidationFailure((error,), 1, known.line)
         self._take(self._cutter.finish())
+        if self._is_blank:
+            message = f"The file has more than {self._blanks_max:,} blank lines. Leave them out."
+            error = LineError("invalid_file_format", message, None, None)
+            return ValidationFailure((error,), 1, self.lines_seen)
         self._report_duplicates()
         if self._requests > self._rules.requests_max:
             message = (
@@ -188,11 +200,13 @@ class Validator:
 
     def _take(self, lines: Iterator[CutLine]) -> None:
         """Plan or refuse each line; past the limit on requests, lines are only counted."""
-        requests_max = self._rules.requests_max
+        requests_max, blanks_max = self._rules.requests_max, self._blanks_max
         custom_ids: list[str] = []
         numbers: list[int] = []
         for number, offset, raw, utf8 in lines:
-            if self._requests > requests_max:
+            if number - self._requests > blanks_max:
+                self._look_for_blanks(number - 1)
+            if self._requests > requests_max or self._is_blank:
                 continue
             line = self._read(raw) if raw is not None and utf8 else None
             share = self._share_of(line.body.model) if line is not None else None
@@ -212,9 +226,15 @@ class Validator:
             if tokens > share.context_tokens:
                 share.note_long(number, tokens)
             share.records += pack_record(number, offset, len(raw), tokens)
+        self._look_for_blanks(self._cutter.lines)
         self._custom_ids.add(custom_ids, numbers)
         for share in self._shares.values():
             share.look_at_prompts(self._cutter.data, self._cutter.data_offset)
+
+    def _look_for_blanks(self, lines: int) -> None:
+        """Whether too many of the first `lines` are blank; not once the file is refused anyhow."""
+        if self._requests <= self._rules.requests_max:
+            self._is_blank |= lines - self._requests > self._blanks_max
 
     def _read(self, raw: memoryview) -> Any:
         """The line if it keeps every rule that one line can keep, save the model's; else None."""

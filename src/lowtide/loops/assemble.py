@@ -25,8 +25,6 @@ log = structlog.get_logger(__name__)
 class AssembleLoop:
     """Takes one batch at a time."""
 
-    name = "assemble"
-
     def __init__(
         self,
         worker_id: str,
@@ -36,18 +34,25 @@ class AssembleLoop:
         clock: Clock,
         *,
         lease_ttl_s: float = limits.LEASE_TTL_S,
+        name: str = "assemble",
+        bytes_max: int | None = None,
     ) -> None:
+        """`bytes_max`: it takes no batch with a larger input; None takes all."""
         self._worker_id = worker_id
         self._store = store
         self._results = results
         self._blobs = blobs
         self._clock = clock
         self._lease_ttl_s = lease_ttl_s
+        self.name = name
+        self._bytes_max = bytes_max
         self.trouble: str | None = None
         """Why the last files could not be written; None when they were."""
 
     async def tick(self, now: datetime) -> datetime | None:
-        lease = await self._store.claim_assembly(self._worker_id, now, self._lease_ttl_s)
+        lease = await self._store.claim_assembly(
+            self._worker_id, now, self._lease_ttl_s, bytes_max=self._bytes_max
+        )
         if lease is None:
             return now + timedelta(seconds=limits.IDLE_POLL_S)
         try:

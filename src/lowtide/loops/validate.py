@@ -35,9 +35,7 @@ log = structlog.get_logger(__name__)
 
 
 class ValidateLoop:
-    """Takes the oldest batch that waits for validation, one at a time."""
-
-    name = "validate"
+    """Takes one batch at a time, by organizations in turns as the store's claim has it."""
 
     def __init__(
         self,
@@ -52,9 +50,12 @@ class ValidateLoop:
         token_models: Mapping[str, TokenModel] = MappingProxyType({}),
         allowance: LimitService | None = None,
         lease_ttl_s: float = limits.LEASE_TTL_S,
+        name: str = "validate",
+        bytes_max: int | None = None,
     ) -> None:
         """`token_models` may change between ticks: estimates are made with what is there then.
         `allowance` knows what the batch's organisation may do; None: `bounds` hold for all.
+        `bytes_max`: it takes no batch with a larger input; None takes all.
         """
         self._worker_id = worker_id
         self._store = store
@@ -66,13 +67,17 @@ class ValidateLoop:
         self._token_models = token_models
         self._allowance = allowance
         self._lease_ttl_s = lease_ttl_s
+        self.name = name
+        self._bytes_max = bytes_max
         self.validating: tuple[str, datetime] | None = None
         """The batch whose file is being read, and since when."""
         self.trouble: str | None = None
         """Why the last file could not be read, nor judged; None when it was."""
 
     async def tick(self, now: datetime) -> datetime | None:
-        lease = await self._store.claim_validation(self._worker_id, now, self._lease_ttl_s)
+        lease = await self._store.claim_validation(
+            self._worker_id, now, self._lease_ttl_s, bytes_max=self._bytes_max
+        )
         if lease is None:
             return now + timedelta(seconds=limits.IDLE_POLL_S)
         self.validating = (lease.batch.id, now)
@@ -129,6 +134,8 @@ class ValidateLoop:
             validator.feed(block)
             if not await renewal.still_ours():
                 return None, ()
+            if validator.is_decided:
+                break
         result = validator.finish()
         return result, _as_stored(validator.warnings)
 

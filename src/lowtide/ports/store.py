@@ -222,14 +222,19 @@ class LifecycleStore(Protocol):
     """Validation, assembly, expiry: what moves a batch between its states."""
 
     async def claim_validation(
-        self, worker_id: str, now: datetime, ttl_s: float
+        self, worker_id: str, now: datetime, ttl_s: float, *, bytes_max: int | None = None
     ) -> TaskLease | None:
-        """The oldest batch that is `validating` and not leased."""
+        """A batch that is `validating` and not leased, whose input has at most `bytes_max`.
+
+        By organizations in turns: of the one that was given the least input lately, the oldest.
+        """
         ...
 
-    async def claim_assembly(self, worker_id: str, now: datetime, ttl_s: float) -> TaskLease | None:
+    async def claim_assembly(
+        self, worker_id: str, now: datetime, ttl_s: float, *, bytes_max: int | None = None
+    ) -> TaskLease | None:
         """A batch in a state of `core.batch.ASSEMBLING`, not leased, none of whose chunks is
-        leased.
+        leased. In turns as validation.
         """
         ...
 

@@ -1,7 +1,9 @@
 """`ports.store.LifecycleStore` over SQL: validation, assembly, expiry.
 
 Called by the loops of those names. Invariant: what a task lease's holder writes is guarded by the
-lease's token and by the state it was taken in, in the transaction that writes.
+lease's token and by the state it was taken in, in the transaction that writes. Tasks are claimed
+by organizations in turns, as far as this process has claimed them: a batch waits behind at most one
+unit of another organization's work in each process.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,8 +13,10 @@ from typing import Any
 from sqlalchemy import ColumnElement, Row, exists, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from lowtide import limits
 from lowtide.core.batch import ASSEMBLING, BatchError, sources_of
 from lowtide.core.plan import ChunkSpec, ModelShare
+from lowtide.core.task_turns import TaskTurns, Waiting
 from lowtide.ports.store import OutputInfo, TaskLease, TokenLimitReached
 from lowtide.store.engine import Database, transactional
 from lowtide.store.planning import insert_plan
@@ -32,16 +36,23 @@ class SqlLifecycle:
 
     def __init__(self, database: Database) -> None:
         self._db = database
+        self._validations = TaskTurns()
+        self._assemblies = TaskTurns()
 
     async def claim_validation(
-        self, worker_id: str, now: datetime, ttl_s: float
+        self, worker_id: str, now: datetime, ttl_s: float, *, bytes_max: int | None = None
     ) -> TaskLease | None:
-        return await self._claim(batches.c.status == "validating", worker_id, now, ttl_s)
+        ready = batches.c.status == "validating"
+        until = now + timedelta(seconds=ttl_s)
+        return await self._claim(ready, bytes_max, self._validations, worker_id, until)
 
-    async def claim_assembly(self, worker_id: str, now: datetime, ttl_s: float) -> TaskLease | None:
+    async def claim_assembly(
+        self, worker_id: str, now: datetime, ttl_s: float, *, bytes_max: int | None = None
+    ) -> TaskLease | None:
         running = exists().where(chunks.c.batch_id == batches.c.id, chunks.c.state == LEASED)
         ready = batches.c.status.in_(sorted(ASSEMBLING)) & ~running
-        return await self._claim(ready, worker_id, now, ttl_s)
+        until = now + timedelta(seconds=ttl_s)
+        return await self._claim(ready, bytes_max, self._assemblies, worker_id, until)
 
     async def renew_task(self, lease: TaskLease, now: datetime, ttl_s: float) -> bool:
         expires_at = now + timedelta(seconds=ttl_s)
@@ -155,30 +166,47 @@ class SqlLifecycle:
         return earliest
 
     async def _claim(
-        self, ready: ColumnElement[bool], worker_id: str, now: datetime, ttl_s: float
+        self,
+        ready: ColumnElement[bool],
+        bytes_max: int | None,
+        turns: TaskTurns,
+        worker_id: str,
+        until: datetime,
     ) -> TaskLease | None:
-        oldest = (
-            select(batches)
-            .where(ready, _NOT_LEASED)
-            .order_by(batches.c.created_at, batches.c.id)
-            .limit(1)
-            .with_for_update(key_share=True, skip_locked=True)
+        """The oldest batch of the organization whose turn it is, of those that are not leased."""
+        free = ready & _NOT_LEASED
+        if bytes_max is not None:
+            free &= batches.c.input_bytes <= bytes_max
+        waiting = (
+            select(batches.c.organization_id, func.min(batches.c.created_at))
+            .where(free)
+            .group_by(batches.c.organization_id)
         )
         async with self._db.write() as conn:
-            row = (await conn.execute(oldest)).one_or_none()
-            if row is None:
+            found = [Waiting(row[0], row[1]) for row in await conn.execute(waiting)]
+            if not found and bytes_max is None:
+                turns.rest()
+            for organization_id in turns.order(found):
+                row = await _oldest(conn, free & (batches.c.organization_id == organization_id))
+                if row is not None:  # else other processes have them all
+                    break
+            else:
                 return None
             token = row.task_token + 1
             await conn.execute(
                 update(batches)
                 .where(batches.c.id == row.id)
-                .values(
-                    task_owner=worker_id,
-                    task_token=token,
-                    task_expires_at=now + timedelta(seconds=ttl_s),
-                )
+                .values(task_owner=worker_id, task_token=token, task_expires_at=until)
             )
+        turns.charge(row.organization_id, row.input_bytes + limits.TASK_BYTES)
         return TaskLease(batch=batch_of(row), token=token, input_key=row.input_key)
+
+
+async def _oldest(conn: AsyncConnection, wanted: ColumnElement[bool]) -> Row[Any] | None:
+    """Locked; None when other transactions hold all of them."""
+    first = select(batches).where(wanted).order_by(batches.c.created_at, batches.c.id).limit(1)
+    found = await conn.execute(first.with_for_update(key_share=True, skip_locked=True))
+    return found.one_or_none()
 
 
 def _held(lease: TaskLease) -> tuple[ColumnElement[bool], ...]:

@@ -22,7 +22,6 @@ from lowtide.core.replica_watch import Look
 from lowtide.core.tally import Tallies
 from lowtide.core.worker_report import WorkerReport
 from lowtide.engines.http_client import HttpEngine
-from lowtide.loops.assemble import AssembleLoop
 from lowtide.loops.attempt import Upstream
 from lowtide.loops.budget import BudgetLoop
 from lowtide.loops.calibrate import Calibrations
@@ -39,12 +38,12 @@ from lowtide.loops.report import ReportLoop
 from lowtide.loops.runner import Loop, Loops
 from lowtide.loops.tasks import Wake
 from lowtide.loops.urgency import UrgencyLoop
-from lowtide.loops.validate import ValidateLoop
 from lowtide.ports.blobs import Blobs
 from lowtide.ports.clock import Clock, NewId
 from lowtide.ports.store import Store, StoreError
 from lowtide.service.limits import LimitService
 from lowtide.system import new_id
+from lowtide.wiring.task_places import PLACES, TaskPlaces
 
 log = structlog.get_logger(__name__)
 
@@ -92,24 +91,20 @@ class Worker:
             monotonic=clock.monotonic,
         )
         self._dispatcher = self._hands(settings, store, blobs, allowance, draw)
-        self._validate = ValidateLoop(
-            worker_id, store.lifecycle, blobs, clock, catalogue, settings.limits, self.wake,
+        self._tasks = TaskPlaces(
+            worker_id, store, blobs, clock, catalogue, settings.limits, self.wake,
             token_models=self._calibrations.models,
             allowance=allowance,
             lease_ttl_s=ttl_s,
         )  # fmt: skip
-        self._assemble = AssembleLoop(
-            worker_id, store.lifecycle, store.results, blobs, clock, lease_ttl_s=ttl_s
-        )
         self._report, self._overview = self._observing(store)
         self._metrics = ReplicaMetrics()
         self._control = self._steering(controlled)
         parts: list[Loop] = [
-            self._validate,
+            *self._tasks.loops,
             self._dispatcher,
             self._committer,
             self._calibrations,
-            self._assemble,
             self._report,
             self._overview,
             *_upkeep(store, blobs, clock, self.wake),
@@ -137,7 +132,8 @@ class Worker:
             return
         if name == "ownership" and self._ownership is not None:
             self._ownership.announce()
-        self._loops.wake(name)
+        for place in PLACES.get(name, (name,)):
+            self._loops.wake(place)
 
     def replicas_changed(self, members: Sequence[Member], touched: Collection[str]) -> None:
         """See `loops.replica_set.Follower`."""
@@ -213,15 +209,15 @@ class Worker:
 
     @property
     def results_trouble(self) -> str | None:
-        return self._committer.trouble or self._assemble.trouble
+        return self._committer.trouble or self._tasks.assembly_trouble
 
     @property
     def validation_trouble(self) -> str | None:
-        return self._validate.trouble
+        return self._tasks.validation_trouble
 
     @property
     def validating(self) -> tuple[str, datetime] | None:
-        return self._validate.validating
+        return self._tasks.validating
 
     def begin_drain(self) -> None:
         """Claim nothing more from now on; leaving `running` waits for what is in flight."""
@@ -254,7 +250,7 @@ class Worker:
         within_s = limits.DRAIN_S
         await asyncio.gather(
             self._dispatcher.drain(within_s),
-            self._loops.finish("validate", "assemble", within_s=within_s),
+            self._loops.finish(*self._tasks.names, within_s=within_s),
         )
 
     async def _give_up(self) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from lowtide import limits
 from lowtide.core.plan import Plan
-from lowtide.core.validation import ValidationRules, Validator
+from lowtide.core.validation import ValidationFailure, ValidationRules, Validator
 
 PROMPTS: dict[str, dict[str, Any]] = {
     "/v1/chat/completions": {"messages": []},
@@ -69,3 +69,50 @@ def test_each_model_has_its_own_sum() -> None:
         {"model": "a", "max_tokens": 2},
     )
     assert {name: share.output_tokens for name, share in plan.models.items()} == {"a": 3, "b": 10}
+
+
+BLANK_RULES = ValidationRules(endpoint="/v1/embeddings", dialect="together", requests_max=10)
+REQUEST = b'{"custom_id":"%d","body":{"model":"m","input":"i"}}\n'
+
+
+def verdict(content: bytes, block_bytes: int) -> tuple[Any, int]:
+    """The result, and how many bytes were read until it was known."""
+    validator, read = Validator(BLANK_RULES), 0
+    for start in range(0, len(content), block_bytes):
+        if validator.is_decided:
+            break
+        validator.feed(content[start : start + block_bytes])
+        read = min(len(content), start + block_bytes)
+    return validator.finish(), read
+
+
+@pytest.mark.parametrize("blank", [b"\n", b" \r\n"])
+@pytest.mark.parametrize("block_bytes", [7_919, 1 << 20])
+def test_a_file_of_blank_lines_is_refused_and_not_read_to_its_end(
+    monkeypatch: pytest.MonkeyPatch, blank: bytes, block_bytes: int
+) -> None:
+    monkeypatch.setattr(limits, "BLANK_LINES_MAX", 1_000)
+    content = REQUEST % 1 + b"no JSON\n" + blank * 500 + REQUEST % 2 + blank * 2_000_000
+    failure, read = verdict(content, block_bytes)
+    assert isinstance(failure, ValidationFailure)
+    assert [error.code for error in failure.errors] == ["invalid_file_format"]
+    assert "more than 1,000 blank lines" in failure.errors[0].message
+    assert read <= 2 * block_bytes
+
+
+def test_as_many_blank_lines_as_are_allowed_are_passed_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(limits, "BLANK_LINES_MAX", 1_000)
+    plan, _ = verdict(b"\n" * 400 + REQUEST % 1 + b"\n" * 600, 100)
+    assert isinstance(plan, Plan)
+    failure, _ = verdict(b"\n" * 400 + REQUEST % 1 + b"\n" * 601 + REQUEST % 1, 100)
+    assert isinstance(failure, ValidationFailure)
+
+
+def test_a_file_with_too_many_requests_is_not_read_to_its_end() -> None:
+    content = b"".join(REQUEST % number for number in range(100_000))
+    failure, read = verdict(content, 1_000)
+    assert isinstance(failure, ValidationFailure)
+    assert failure.errors[0].code == "too_many_tasks"
+    assert read <= 2_000

@@ -13,6 +13,7 @@ from lowtide.config import Limits
 from lowtide.core.batch import Batch
 from lowtide.core.catalogue import Catalogue, ModelEntry
 from lowtide.core.file import File
+from lowtide.core.validation import Validator
 from lowtide.loops.validate import ValidateLoop
 from lowtide.ports.blobs import BlobsFull
 from lowtide.testing.patience import PATIENCE_S
@@ -24,7 +25,7 @@ GOOD += b'"messages":[{"role":"user","content":"hi"}]}}\n'
 class Validation:
     """The loop with uploads of our own making."""
 
-    def __init__(self, bench: WorkBench) -> None:
+    def __init__(self, bench: WorkBench, bytes_max: int | None = None) -> None:
         self.bench = bench
         self.woken: list[str] = []
         self.files = 0
@@ -36,6 +37,7 @@ class Validation:
             Catalogue([ModelEntry(id=MODEL, aliases=("short",), context_length=200)]),
             Limits(enqueued_tokens_per_model=1000),
             self.woken.append,
+            bytes_max=bytes_max,
         )
 
     async def batch(self, content: bytes) -> Batch:
@@ -188,3 +190,29 @@ async def test_cancelled_in_the_middle_it_is_free_at_once_and_begins_again(
     monkeypatch.undo()
     await validation.tick()
     assert (await bench.see(batch)).counts.total == 3
+
+
+async def test_a_place_for_short_files_is_not_held_up_by_a_long_one(bench: WorkBench) -> None:
+    places = Validation(bench, bytes_max=1_000)
+    long = await places.batch(lines(100))
+    short = await places.batch(lines(1))
+    await places.tick()
+    await places.tick()
+    assert (await bench.see(short)).status == "in_progress"
+    assert (await bench.see(long)).status == "validating"
+
+
+async def test_a_file_of_blank_lines_is_read_no_further_than_needed(
+    bench: WorkBench, validation: Validation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "BLANK_LINES_MAX", 1_000)
+    batch = await validation.batch(b"\n" * 5_000_000)
+    blocks: list[int] = []
+    feed = Validator.feed
+    monkeypatch.setattr(
+        Validator, "feed", lambda self, block: (blocks.append(len(block)), feed(self, block))[1]
+    )
+    await validation.tick()
+    seen = await bench.see(batch)
+    assert (seen.status, seen.errors[0].code) == ("failed", "invalid_file_format")
+    assert len(blocks) == 1

@@ -1,0 +1,90 @@
+"""The places of a worker where batches are validated and where their results are assembled.
+
+Made by wiring/worker.py, two for each: one takes any batch, one only those with a short input, so
+that a short batch never waits behind a long one. Invariant: a nudge of a task reaches all its
+places.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Final
+
+from lowtide import limits
+from lowtide.config import Limits
+from lowtide.core.catalogue import Catalogue
+from lowtide.core.token_model import TokenModel
+from lowtide.loops.assemble import AssembleLoop
+from lowtide.loops.runner import Loop
+from lowtide.loops.tasks import Wake
+from lowtide.loops.validate import ValidateLoop
+from lowtide.ports.blobs import Blobs
+from lowtide.ports.clock import Clock
+from lowtide.ports.store import Store
+from lowtide.service.limits import LimitService
+
+PLACES: Final[Mapping[str, Mapping[str, int | None]]] = {
+    task: {task: None, f"{task}_short": limits.TASK_SHORT_BYTES}
+    for task in ("validate", "assemble")
+}
+"""By task, the loops of its places with the largest input that each takes."""
+
+
+class TaskPlaces:
+    """`loops` are to be run; what the worker's report says of them is read here."""
+
+    def __init__(
+        self,
+        worker_id: str,
+        store: Store,
+        blobs: Blobs,
+        clock: Clock,
+        catalogue: Catalogue,
+        bounds: Limits,
+        wake: Wake,
+        *,
+        token_models: Mapping[str, TokenModel],
+        allowance: LimitService,
+        lease_ttl_s: float,
+    ) -> None:
+        self._validating = [
+            ValidateLoop(
+                worker_id, store.lifecycle, blobs, clock, catalogue, bounds, wake,
+                token_models=token_models,
+                allowance=allowance,
+                lease_ttl_s=lease_ttl_s,
+                name=name,
+                bytes_max=bytes_max,
+            )
+            for name, bytes_max in PLACES["validate"].items()
+        ]  # fmt: skip
+        self._assembling = [
+            AssembleLoop(
+                worker_id, store.lifecycle, store.results, blobs, clock,
+                lease_ttl_s=lease_ttl_s,
+                name=name,
+                bytes_max=bytes_max,
+            )
+            for name, bytes_max in PLACES["assemble"].items()
+        ]  # fmt: skip
+
+    @property
+    def loops(self) -> list[Loop]:
+        return [*self._validating, *self._assembling]
+
+    @property
+    def names(self) -> list[str]:
+        return [loop.name for loop in self.loops]
+
+    @property
+    def validating(self) -> tuple[str, datetime] | None:
+        """The batch whose file has been read the longest, and since when."""
+        under_way = [loop.validating for loop in self._validating if loop.validating is not None]
+        return min(under_way, key=lambda each: each[1], default=None)
+
+    @property
+    def validation_trouble(self) -> str | None:
+        return next((loop.trouble for loop in self._validating if loop.trouble), None)
+
+    @property
+    def assembly_trouble(self) -> str | None:
+        return next((loop.trouble for loop in self._assembling if loop.trouble), None)

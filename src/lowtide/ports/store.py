@@ -233,9 +233,7 @@ class LifecycleStore(Protocol):
     async def claim_assembly(
         self, worker_id: str, now: datetime, ttl_s: float, *, bytes_max: int | None = None
     ) -> TaskLease | None:
-        """A batch in a state of `core.batch.ASSEMBLING`, not leased, none of whose chunks is
-        leased. In turns as validation.
-        """
+        """A batch in a state of `core.batch.ASSEMBLING`, no lease, no leased chunk; in turns."""
         ...
 
     async def renew_task(self, lease: TaskLease, now: datetime, ttl_s: float) -> bool:

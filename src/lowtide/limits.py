@@ -84,7 +84,6 @@ CONNECTION_LINGER_S: Final = 2.0  # for a refused caller to read why; then it is
 CONNECTION_LINGER_BYTES: Final = 1 * MIB  # that it may still send meanwhile
 STRANGERS_MIN: Final = 8  # however few files the process may open
 STRANGERS_MAX: Final = 512  # connections that have had no accepted request, in the process
-STRANGERS_MIN: Final = 8  # however few files the process may open
 STRANGERS_PER_ADDRESS_MAX: Final = 64  # of one address, or of one /64 of IPv6
 STRANGERS_GRACE_S: Final = 1.0  # in which a burst of good clients may be more than that
 STRANGERS_FILES_SHARE: Final = 0.25  # of the files that the process may open; at most twice that

@@ -29,6 +29,8 @@ class Circuit:
         self.kind: FaultKind = "unreachable"
         self.opened_at_s: float | None = None
         """Since when it has not been closed."""
+        self.is_calm = True
+        """Closed, and no failure lies behind it: a success tells nothing new."""
         self._in_a_row = 0
         self._recent: deque[tuple[float, bool]] = deque()
         self._recent_failures = 0
@@ -53,9 +55,11 @@ class Circuit:
         self.state = "closed"
         self.opened_at_s = None
         self._remember(now_s, failed=False)
+        self.is_calm = not self._recent_failures
 
     def failed(self, now_s: float, why: str, kind: FaultKind = "unreachable") -> None:
         """No connection came about, it was cut, or a proxy says that the engine is away."""
+        self.is_calm = False
         self._in_a_row += 1
         self._remember(now_s, failed=True)
         if self.state == "half_open":
@@ -105,9 +109,8 @@ class RetryBudget:
         self._tokens = float(limits.RETRY_BUDGET_BURST)
 
     def earn(self) -> None:
-        self._tokens = min(
-            float(limits.RETRY_BUDGET_BURST), self._tokens + limits.RETRY_BUDGET_RATIO
-        )
+        if self._tokens < limits.RETRY_BUDGET_BURST:
+            self._tokens += limits.RETRY_BUDGET_RATIO
 
     def spend(self) -> bool:
         """Whether a retry is within the budget; takes it when it is."""

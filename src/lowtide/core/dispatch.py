@@ -94,7 +94,7 @@ class Dispatch:
     def take(self, replica: Replica, now_s: float) -> Request | None:
         """The next request for this replica, counted as in flight on it; None if there is none."""
         self._wake_delayed(now_s)
-        if self._judge.has_doubts:
+        if self._judge.doubts.open:
             self._decide(now_s)
         if not replica.has_room(now_s):
             return None

@@ -44,23 +44,21 @@ class Doubts(Generic[R]):
     """All of one worker."""
 
     def __init__(self) -> None:
-        self._open: list[Doubt[R]] = []
-
-    def __bool__(self) -> bool:
-        return bool(self._open)
+        self.open: list[Doubt[R]] = []
+        """Those that are undecided, for a look that costs no call."""
 
     def add(self, doubt: Doubt[R]) -> None:
-        self._open.append(doubt)
+        self.open.append(doubt)
 
     def decided(self, now_s: float) -> list[Doubt[R]]:
         """Takes out those that are known to be somebody's, and has the others looked into."""
         still_open: list[Doubt[R]] = []
         decided: list[Doubt[R]] = []
-        for doubt in self._open:
+        for doubt in self.open:
             if doubt.is_own or doubt.is_replicas:
                 decided.append(doubt)
             else:
                 doubt.scope.ask_if_nobody_did(now_s)
                 still_open.append(doubt)
-        self._open = still_open
+        self.open = still_open
         return decided

@@ -290,7 +290,8 @@ class Replica:
 
     def answered(self, now_s: float) -> None:
         """A final answer came: the replica is well."""
-        self.is_alive(now_s)
+        if self.trouble_at_s is not None or not self.circuit.is_calm:
+            self.is_alive(now_s)
         self.throttles = 0
         self.throttled_since_s = None
         self._is_starting = False

@@ -85,19 +85,25 @@ def usage_of(body: bytes) -> Usage | None:
 
 
 def usage_from(wire: WireUsage) -> Usage:
-    """The same, whichever shape it had."""
-    cached = wire.prompt_tokens_details or wire.input_tokens_details
-    reasoning = wire.completion_tokens_details or wire.output_tokens_details
-    input_tokens = _sane(wire.prompt_tokens or wire.input_tokens)
-    output_tokens = _sane(wire.completion_tokens or wire.output_tokens)
+    """The same, whichever shape it had. Every answer comes by here."""
+    details = wire.prompt_tokens_details or wire.input_tokens_details
+    cached = (details.cached_tokens or 0) if details is not None else 0
+    output_details = wire.completion_tokens_details or wire.output_tokens_details
+    reasoning = (output_details.reasoning_tokens or 0) if output_details is not None else 0
+    tokens_in = wire.prompt_tokens or wire.input_tokens or 0
+    tokens_out = wire.completion_tokens or wire.output_tokens or 0
+    most = limits.USAGE_TOKENS_MAX
+    if not (0 <= cached <= tokens_in <= most and 0 <= reasoning <= tokens_out <= most):
+        tokens_in, tokens_out = _sane(tokens_in), _sane(tokens_out)
+        cached, reasoning = min(tokens_in, _sane(cached)), min(tokens_out, _sane(reasoning))
     return Usage(
-        input_tokens=input_tokens,
-        cached_tokens=min(input_tokens, _sane(cached.cached_tokens if cached else 0)),
-        output_tokens=output_tokens,
-        reasoning_tokens=min(output_tokens, _sane(reasoning.reasoning_tokens if reasoning else 0)),
+        input_tokens=tokens_in,
+        cached_tokens=cached,
+        output_tokens=tokens_out,
+        reasoning_tokens=reasoning,
     )
 
 
-def _sane(tokens: int | None) -> int:
+def _sane(tokens: int) -> int:
     """What a broken engine reports must neither make a charge negative nor overflow a sum."""
-    return min(max(0, tokens or 0), limits.USAGE_TOKENS_MAX)
+    return min(max(0, tokens), limits.USAGE_TOKENS_MAX)

@@ -59,11 +59,7 @@ class Judge:
 
     def __init__(self, attempts_max: int) -> None:
         self._attempts_max = attempts_max
-        self._doubts: Doubts[Request] = Doubts()
-
-    @property
-    def has_doubts(self) -> bool:
-        return bool(self._doubts)
+        self.doubts: Doubts[Request] = Doubts()
 
     def settle(
         self, request: Request, replica: Replica, outcome: Outcome, now_s: float, draw: float
@@ -104,7 +100,7 @@ class Judge:
 
     def decided(self, now_s: float) -> list[tuple[Request, TryAgain]]:
         """Requests of which it is known by now whose fault their failure was."""
-        return [(doubt.request, self._go_on(doubt, now_s)) for doubt in self._doubts.decided(now_s)]
+        return [(doubt.request, self._go_on(doubt, now_s)) for doubt in self.doubts.decided(now_s)]
 
     # -- inside ------------------------------------------------------------------------------------
 
@@ -122,7 +118,7 @@ class Judge:
             return Finish(final_failure(outcome))
         heard(replica, scope, outcome, now_s, is_first=not request.has_failed)
         request.has_failed = True
-        self._doubts.add(Doubt(request, replica, scope, outcome, request.sent_at_s, now_s, draw))
+        self.doubts.add(Doubt(request, replica, scope, outcome, request.sent_at_s, now_s, draw))
         return IN_DOUBT
 
     def _go_on(self, doubt: Doubt[Request], now_s: float) -> TryAgain:

@@ -19,6 +19,8 @@ COMPLETION_WINDOW_S_MAX: Final = 7 * 24 * 3600
 
 # ---- one line ----
 LINE_BYTES_MAX: Final = 16 * MIB  # an inline image or two; above it a line would not fit a chunk
+BODY_FIELDS_MAX: Final = 256  # top-level fields of a body; the APIs together know about 80
+BODY_OBJECTS_MAX: Final = 250_000  # opening braces in a body; each may cost an object when read
 BLANK_LINES_MAX: Final = 100_000  # of a file; twice its requests and more are no accident
 CUSTOM_ID_CHARS_MAX_TOGETHER: Final = 64  # protocol.md section 7
 CUSTOM_ID_CHARS_MAX: Final = 512  # OpenAI names no limit; this one keeps rows and logs readable
@@ -26,6 +28,7 @@ MODEL_ID_CHARS_MAX: Final = 512  # a hub id or a file path; it becomes a column 
 CUSTOM_ID_BYTES_KEPT: Final = 64  # to find duplicates; of a longer id its digest is kept
 LINE_ERRORS_KEPT: Final = 1_000  # bad lines reported one by one; the total counts the rest
 OUTPUT_TOKENS_MAX: Final = 10_000_000  # that a line's bound counts for; models end far below
+FAULT_BYTES_MAX: Final = 1 * MIB  # of a line that is no JSON, looked through for what is wrong
 FORMAT_HEAD_BYTES: Final = 4 * KIB  # of a file, looked at to tell what it is if it is no JSONL
 LONG_PROMPTS_KEPT: Final = 5  # of a file, named in the warning; it counts the others
 MODELS_NAMED_IN_ERROR: Final = 5  # enough to spot a misspelling, short enough to read

@@ -13,6 +13,7 @@ from typing import Final
 import msgspec
 
 from lowtide import limits
+from lowtide.core.body_bounds import body_excess
 from lowtide.core.body_fields import BODY_FIELDS, Field
 from lowtide.core.body_rules import NOT_CONTINUED
 from lowtide.core.json_faults import half_character, what_is_wrong
@@ -142,6 +143,7 @@ def diagnose(raw: bytes, line: int, rules: ValidationRules) -> Diagnosis:
 def _read_object(raw: bytes) -> dict[str, msgspec.Raw]:
     try:
         raw.decode("utf-8")
+        _require_bounded(raw, "The line")
         _grammar.decode(raw)
         return _fields.decode(raw)
     except UnicodeDecodeError as error:
@@ -153,7 +155,14 @@ def _read_object(raw: bytes) -> dict[str, msgspec.Raw]:
         raise _not_json(raw) from error
 
 
+def _require_bounded(raw: bytes, what: str, param: str | None = None) -> None:
+    if (excess := body_excess(raw)) is not None:
+        raise _Problem("invalid_request", f"{what} has {excess}.", param)
+
+
 def _not_json(raw: bytes) -> _Problem:
+    if len(raw) > limits.FAULT_BYTES_MAX:
+        return _Problem("invalid_json_line", NOT_JSON)
     if (half := half_character(raw)) is not None:
         message = (
             f"This line has half a character: {half[0]} (byte {half[1]} of the line) is one half of"
@@ -319,6 +328,7 @@ def _text(raw: msgspec.Raw, param: str) -> str:
 
 
 def _members(raw: msgspec.Raw, param: str) -> dict[str, msgspec.Raw]:
+    _require_bounded(bytes(raw), f"'{param}'", param)
     try:
         return _fields.decode(raw)
     except msgspec.ValidationError as error:

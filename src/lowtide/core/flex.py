@@ -12,6 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from lowtide.core.ascii_json import one_line, quote
+from lowtide.core.body_bounds import require_bounded
 from lowtide.core.errors import LowtideError
 from lowtide.core.live import LiveAnswer, answer_of
 from lowtide.core.outcome import Reply
@@ -68,6 +69,7 @@ def read_flex(endpoint: str, body: bytes) -> FlexCall | None:
         background = endpoint == _RESPONSES and bytes(asked.background) == b"true"
         if bytes(asked.service_tier) != b'"flex"' and not background:
             return None
+        require_bounded(body)
         fields = _fields.decode(body)
     except UNREADABLE:
         return None  # the live path says what is wrong with it

@@ -10,6 +10,7 @@ from typing import Final
 import msgspec
 
 from lowtide.core.ascii_json import quote
+from lowtide.core.body_bounds import require_bounded
 from lowtide.core.body_rules import NOT_CONTINUED
 from lowtide.core.errors import LowtideError
 from lowtide.core.line import RequestLine
@@ -69,6 +70,7 @@ _wire = msgspec.json.Decoder(_Wire)
 
 def read_live(endpoint: str, body: bytes) -> LiveRequest:
     """Raises LowtideError `invalid_request` or `missing_required_parameter`."""
+    require_bounded(body)
     try:
         wire = _wire.decode(body)
     except msgspec.ValidationError as error:

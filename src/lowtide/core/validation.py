@@ -17,6 +17,7 @@ import msgspec
 import numpy as np
 
 from lowtide import limits
+from lowtide.core.body_bounds import BOUNDED_BYTES, line_excess
 from lowtide.core.body_fields import has_misfit, line_type
 from lowtide.core.custom_ids import CustomIds
 from lowtide.core.diagnosis import (
@@ -258,6 +259,7 @@ class Validator:
                 and (line.body.background or line.body.previous_response_id is not None)
             )
             and 0 < len(line.custom_id) <= self._custom_id_chars
+            and (len(raw) <= BOUNDED_BYTES or line_excess(bytes(raw)) is None)
         )
         return line if acceptable else None
 

@@ -240,6 +240,17 @@ def states_block() -> str:
     return "\n".join([*lines, "```"]) + "\n"
 
 
+# ---- fields that are kept from engines ----------------------------------------------------------
+
+
+def reserved_block() -> str:
+    """The table in docs/how-to/hardening.md, from the one in core/body_rules.py."""
+    from lowtide.core.body_rules import RESERVED_FIELDS
+
+    rows = [[f"`{name}`", why] for name, why in RESERVED_FIELDS.items()]
+    return table(["field", "what it reaches"], rows) + "\n"
+
+
 # ---- writing and comparing ----------------------------------------------------------------------
 
 PAGES: Final[Mapping[str, Callable[[], str]]] = {
@@ -252,6 +263,7 @@ PAGES: Final[Mapping[str, Callable[[], str]]] = {
 }
 BLOCKS: Final[Mapping[tuple[str, str], Callable[[], str]]] = {
     ("docs/architecture.md", "states"): states_block,
+    ("docs/how-to/hardening.md", "reserved"): reserved_block,
     **{(OPERATORS, block): make for block, make in BLOCKS_OF_OPERATORS.items()},
 }
 

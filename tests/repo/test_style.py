@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tree import SRC, modules, shown
+from tree import ROOT, SRC, modules, shown
 
 MODULE_LINES_MAX = 400
 FUNCTION_LINES_MAX = 60
@@ -161,3 +161,9 @@ def test_no_test_sleeps_and_hopes() -> None:
         for line in sleeps_outside_of_loops(parsed(path))
     ]
     assert asleep == []
+
+
+def test_no_two_test_modules_have_one_name() -> None:
+    """pytest imports them by name alone, and refuses the second."""
+    names = [path.name for path in sorted((ROOT / "tests").rglob("test_*.py"))]
+    assert sorted(set(names)) == sorted(names)

@@ -50,7 +50,7 @@ def serve(
         "server.data_dir": str(data_dir) if data_dir else None,
     }
     outlive_hangup()
-    settings = read_settings(config_file, flags, always_say=True)
+    settings = read_settings(config_file, flags, always_say=not as_json)
     port_asked = settings.server.port
     from lowtide.cli.foreground import run_until_stopped, serve_body, work_body
     from lowtide.cli.serving import bind
@@ -92,7 +92,7 @@ def worker(
     log_to_stderr()
     outlive_hangup()
     flags = {"server.metrics_port": metrics_port, "server.metrics_host": metrics_host}
-    settings = read_settings(config_file, flags, always_say=True)
+    settings = read_settings(config_file, flags, always_say=not as_json)
     again = partial(read_settings, config_file, flags)
     run_until_stopped(work_body(settings, None, again, as_json=as_json))
 

@@ -241,6 +241,8 @@ def _still(batch: Batch, now: datetime, standing: Standing) -> Reason | None:
 
 
 def _moved_at(batch: Batch, known: BatchReport | None) -> datetime:
-    if known is not None:
+    if known is not None and batch.counts.settled:
         return known.moved_at
+    # A worker counts from its own beginning, and one that is restarted again and again would never
+    # have waited long.
     return batch.first_settled_at or batch.in_progress_at or batch.created_at

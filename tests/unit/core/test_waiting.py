@@ -237,6 +237,12 @@ def test_a_batch_whose_engine_is_silent_says_since_when() -> None:
     assert told.since == at(5)
 
 
+def test_workers_that_begin_again_and_again_hide_no_batch_of_which_nothing_settled() -> None:
+    told = reason_of(batch(), with_batch(moved_at=at(58)), after_s=60.0)
+    assert told is not None
+    assert "answered none of them" in told.public
+
+
 def test_a_batch_that_nobody_takes_says_so_after_a_while() -> None:
     assert reason_of(batch(), after_s=20.0) is None
     assert "no worker has taken it yet" in (public(reason_of(batch(), after_s=60.0)) or "")

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -24,6 +25,7 @@ from live_house import (
 )
 
 from lowtide import limits
+from lowtide.config import Limits
 from lowtide.testing.scripted_engine import Cut, ScriptedEngine, chunked, completion, reply
 
 
@@ -129,6 +131,23 @@ async def test_a_response_is_neither_stored_at_the_engine_nor_continued_from_it(
     refused = await house.http.post(path, json=body | {"previous_response_id": "resp_1"})
     assert (refused.status_code, refused.json()["error"]["param"]) == (400, "previous_response_id")
     assert len(engine.requests) == 1
+
+
+async def test_a_url_reaches_the_engine_only_as_the_operator_allows(
+    tmp_path: Path, engine: ScriptedEngine
+) -> None:
+    def about(url: str) -> list[dict[str, Any]]:
+        return [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": url}}]}]
+
+    async with live_house(tmp_path, engine, limits=Limits(media_urls=("example.org",))) as house:
+        for more in ({}, {"service_tier": "flex"}):
+            refused = await house.ask(messages=about("http://169.254.169.254/"), **more)
+            assert refused.status_code == 400
+            assert "data: URL" in refused.json()["error"]["message"]
+            assert "url" in refused.json()["error"]["param"]
+        for url in ("https://example.org/a.png", "data:image/png;base64,AA=="):
+            assert (await house.ask(messages=about(url))).status_code == 200
+    assert len(engine.requests) == 2
 
 
 async def test_a_stream_passes_byte_for_byte_and_event_by_event(

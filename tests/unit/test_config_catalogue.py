@@ -90,12 +90,24 @@ def test_prices_are_exact_wherever_they_come_from(tmp_path: Path, source: str) -
         ("[catalogue]\nfile = 'luanch'", "luanch: no such file"),
         ("[catalogue]\nunserved = 'explode'", "unserved"),
         ("[limits]\nbatches_per_hour = -1", "limits.batches_per_hour"),
+        ("[limits]\nmedia_urls = []", "limits.media_urls: must be 'pass', 'refuse', or a list"),
+        ("[limits]\nmedia_urls = ['https://a.org/x']", "limits.media_urls: must be 'pass'"),
+        ("[limits]\nmedia_urls = 'no'", "limits.media_urls: must be 'pass' or 'refuse'"),
         ("[server]\nupload_secret = 'short'", "server.upload_secret: must be at least 32"),
     ],
 )
 def test_what_cannot_be_is_refused_by_name(tmp_path: Path, text: str, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         load(tmp_path, text)
+
+
+def test_hosts_of_urls_are_given_in_a_file_or_as_json(tmp_path: Path) -> None:
+    text = "[limits]\nmedia_urls = ['a.org', '10.0.0.7:8080']"
+    hosts = ("a.org", "10.0.0.7:8080")
+    assert load(tmp_path, text).limits.media_urls == hosts
+    environ = {"LOWTIDE_LIMITS__MEDIA_URLS": '["a.org", "10.0.0.7:8080"]'}
+    assert config.load(None, environ).limits.media_urls == hosts
+    assert config.load(None, {"LOWTIDE_LIMITS__MEDIA_URLS": "refuse"}).limits.media_urls == "refuse"
 
 
 def test_keys_mode_is_allowed_on_any_host_and_open_mode_is_not(tmp_path: Path) -> None:

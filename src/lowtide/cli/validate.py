@@ -29,6 +29,7 @@ from lowtide.cli.views import BatchErrorView, JsonObject
 from lowtide.config import Settings
 from lowtide.core.file import dialect_of_purpose
 from lowtide.core.line import ENDPOINTS
+from lowtide.core.media_urls import media_rule
 from lowtide.core.money import dollars, dollars_text
 from lowtide.core.served_models import ALL
 from lowtide.core.validation import Dialect, ValidationFailure, ValidationRules
@@ -82,6 +83,7 @@ def rules_for(
         requests_max=settings.limits.requests_per_batch,
         line_bytes_max=settings.limits.line_bytes,
         contexts=contexts_of(settings),
+        media=media_rule(settings.limits.media_urls),
     )
 
 

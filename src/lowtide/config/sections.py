@@ -16,6 +16,7 @@ from lowtide.config import exposure
 from lowtide.config.placeholders import PLACEHOLDER_REFUSED, is_placeholder
 from lowtide.config.problems import Problem, unless
 from lowtide.config_sources import ConfigError
+from lowtide.core.media_urls import MediaSetting, is_host
 
 
 class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -127,6 +128,8 @@ class Limits(Section, frozen=True):
     """Bytes of files that an organisation may keep; None: no bound."""
     requests_in_flight: int | None = None
     """Requests of an organisation that may be at engines at one time; None: no bound."""
+    media_urls: MediaSetting = "pass"
+    """URLs in bodies that an engine would fetch: let through, refused, or those of these hosts."""
     infeasible: Literal["accept", "refuse"] = "accept"
     """A batch whose completion window cannot be kept, by what was learnt of its model's pool."""
     missing_usage: Literal["estimate", "free"] = "estimate"
@@ -150,6 +153,13 @@ class Limits(Section, frozen=True):
             value = getattr(self, key)
             yield from unless(
                 value is None or value > 0, ("limits", key), "at least 1, or left out"
+            )
+        if not isinstance(self.media_urls, str):
+            odd = [host for host in self.media_urls if not is_host(host)]
+            yield from unless(
+                not odd and len(self.media_urls) > 0,
+                ("limits", "media_urls"),
+                "'pass', 'refuse', or a list of hosts, as [\"images.example.org\"]",
             )
         if window_s(self.completion_window_default) is None:
             words = f"{self.completion_window_default!r}: {_WINDOWS_ALLOWED}"

@@ -18,6 +18,7 @@ from lowtide.core.body_fields import BODY_FIELDS, Field
 from lowtide.core.body_rules import NOT_CONTINUED
 from lowtide.core.json_faults import half_character, what_is_wrong
 from lowtide.core.line import Dialect
+from lowtide.core.media_urls import MediaRule
 
 PROMPT_FIELDS: Final[Mapping[str, str]] = {
     "/v1/chat/completions": "messages",
@@ -52,6 +53,8 @@ class ValidationRules(msgspec.Struct, frozen=True):
     errors_kept: int = limits.LINE_ERRORS_KEPT
     contexts: Mapping[str, int] = MappingProxyType({})
     """Tokens that a prompt may have, by canonical model id, where they are known."""
+    media: MediaRule | None = None
+    """Which URLs a body may have; None: any."""
     checks_fields: bool = True
     """False for a file that was validated before, perhaps by code with other rules."""
 
@@ -130,6 +133,8 @@ def diagnose(raw: bytes, line: int, rules: ValidationRules) -> Diagnosis:
                 _check_background(body)
                 _check_continued(body)
             _check_fields(body, BODY_FIELDS[rules.endpoint])
+        if rules.media is not None:
+            _check_media(bytes(fields["body"]), rules.media)
     except _Problem as problem:
         error = LineError(problem.code, problem.message, line, problem.param)
         return Diagnosis(error, custom_id)
@@ -301,6 +306,12 @@ def _check_fields(body: Mapping[str, msgspec.Raw], fields: Mapping[str, Field]) 
             value = _quoted(bytes(raw).decode(), mark="")
             message = f"'{param}' must be {field.words}, not {value}."
             raise _Problem("invalid_request", message, param)
+
+
+def _check_media(body: bytes, rule: MediaRule) -> None:
+    if (refusal := rule.refusal(body)) is not None:
+        name, message = refusal
+        raise _Problem("invalid_request", message, f"body.{name}")
 
 
 def _present(fields: Mapping[str, msgspec.Raw], name: str) -> msgspec.Raw | None:

@@ -46,11 +46,16 @@ class _Envelope(msgspec.Struct, gc=False):
     body: msgspec.Raw
 
 
+class _BodyAlone(msgspec.Struct, gc=False):
+    body: msgspec.Raw
+
+
 class _Body(msgspec.Struct, gc=False):
     model: str
 
 
 _envelope = msgspec.json.Decoder(_Envelope)
+_body_alone = msgspec.json.Decoder(_BodyAlone)
 _body = msgspec.json.Decoder(_Body)
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
@@ -65,6 +70,11 @@ def read_request(line: bytes) -> RequestLine:
         return RequestLine(envelope.custom_id, body, _body.decode(body).model)
     except _UNREADABLE as error:
         raise LineFormatError(f"not a request line: {error}") from error
+
+
+def body_of(line: bytes | memoryview) -> bytes:
+    """The body of a line that is known to have one, as dispatch will read it."""
+    return bytes(_body_alone.decode(line).body)
 
 
 def engine_body(

@@ -28,7 +28,7 @@ from lowtide.core.diagnosis import (
     duplicate,
 )
 from lowtide.core.file_format import FileFormat, head_of, recognise
-from lowtide.core.line import Dialect
+from lowtide.core.line import Dialect, body_of
 from lowtide.core.line_cutter import CutLine, LineCutter
 from lowtide.core.plan import Plan, build_plan, pack_record, read_places
 from lowtide.core.prefix import PrefixSketch
@@ -131,6 +131,7 @@ class Validator:
         self._output_bound = _OUTPUT_BOUNDS[rules.endpoint]
         self._answers = _ANSWERS[rules.endpoint]
         self._custom_id_chars = rules.custom_id_chars
+        self._media = rules.media
         self._endpoint = rules.endpoint
         self._strict = rules.dialect == "openai"
         self._token_models = token_models
@@ -261,6 +262,8 @@ class Validator:
             and 0 < len(line.custom_id) <= self._custom_id_chars
             and (len(raw) <= BOUNDED_BYTES or line_excess(bytes(raw)) is None)
         )
+        if acceptable and self._media is not None:
+            acceptable = self._media.refusal(body_of(raw)) is None
         return line if acceptable else None
 
     def _read_loosely(self, raw: memoryview) -> Any:

@@ -17,6 +17,7 @@ from lowtide.config import Limits
 from lowtide.core.batch import BatchError
 from lowtide.core.catalogue import Catalogue
 from lowtide.core.estimate import estimate
+from lowtide.core.media_urls import media_rule
 from lowtide.core.plan import Plan
 from lowtide.core.token_model import TokenModel
 from lowtide.core.validation import LineError, ValidationFailure, ValidationRules, Validator
@@ -126,6 +127,7 @@ class ValidateLoop:
                 requests_max=bounds.requests_per_batch,
                 line_bytes_max=self._defaults.line_bytes,
                 contexts=self._catalogue.contexts,
+                media=media_rule(self._defaults.media_urls),
             ),
             self._token_models,
         )

@@ -17,6 +17,7 @@ from lowtide.core.catalogue import Catalogue
 from lowtide.core.errors import LowtideError
 from lowtide.core.estimate import Estimate, estimate
 from lowtide.core.file import File
+from lowtide.core.media_urls import media_rule
 from lowtide.core.plan import ModelShare, Plan
 from lowtide.core.token_model import TokenModel
 from lowtide.core.validation import LineError, ValidationFailure, ValidationRules, Validator
@@ -89,6 +90,7 @@ class EstimateService:
                 requests_max=bounds.requests_per_batch,
                 line_bytes_max=self._allowance.defaults.line_bytes,
                 contexts=self._catalogue.contexts,
+                media=media_rule(self._allowance.defaults.media_urls),
             ),
             self._token_models,
         )

@@ -22,6 +22,7 @@ from lowtide.core.errors import LowtideError
 from lowtide.core.estimate import estimate
 from lowtide.core.file import File
 from lowtide.core.flex import FlexCall
+from lowtide.core.media_urls import media_rule
 from lowtide.core.plan import Plan
 from lowtide.core.token_model import TokenModel
 from lowtide.core.validation import LineError, ValidationRules, Validator
@@ -219,6 +220,7 @@ class FlexQueue:
             dialect="openai",
             models=self._catalogue.accepted,
             line_bytes_max=self._allowance.defaults.line_bytes,
+            media=media_rule(self._allowance.defaults.media_urls),
         )
         validator = Validator(rules, self._token_models)
         validator.feed(content)

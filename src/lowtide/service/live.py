@@ -25,6 +25,7 @@ from lowtide.core.live import (
     read_live,
     tokens_used,
 )
+from lowtide.core.media_urls import media_rule
 from lowtide.core.outcome import (
     Failed,
     Interrupted,
@@ -132,6 +133,9 @@ class LiveService:
         model = self._catalogue.names.get(request.model)
         if model is None:
             raise LowtideError("model_not_found", f"No model named '{request.model}'.", "model")
+        rule = media_rule(self._allowance.defaults.media_urls)
+        if rule is not None and (refusal := rule.refusal(body)) is not None:
+            raise LowtideError("invalid_request", refusal[1], refusal[0])
         bounds = await self._allowance.of(project_id)
         now_s = self._clock.monotonic()
         verdict = self._rates.admit(key_id, model, bounds.live, request.tokens, now_s)

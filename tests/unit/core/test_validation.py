@@ -5,11 +5,13 @@ import tracemalloc
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
 import pytest
 
 from lowtide import limits
 from lowtide.core.diagnosis import PROMPT_FIELDS
 from lowtide.core.line import ENDPOINTS
+from lowtide.core.media_urls import MediaSetting, media_rule
 from lowtide.core.plan import Plan, unpack_entries
 from lowtide.core.token_model import UNTAUGHT
 from lowtide.core.tokens import features_of_line
@@ -415,3 +417,18 @@ def test_only_so_many_errors_are_kept_but_all_are_counted() -> None:
 def test_an_unknown_endpoint_is_a_mistake_of_the_caller() -> None:
     with pytest.raises(KeyError):
         Validator(ValidationRules(endpoint="/v1/moderations", dialect="openai"))
+
+
+@pytest.mark.parametrize("setting", ["refuse", ("example.org",)])
+def test_a_url_that_may_not_be_there_is_an_error_of_its_line(setting: MediaSetting) -> None:
+    def line(custom_id: str, url: str) -> dict[str, Any]:
+        part = {"type": "image_url", "image_url": {"url": url}}
+        messages = [{"role": "user", "content": [part]}]
+        return make(custom_id, body={"model": "m", "messages": messages})
+
+    rules = msgspec.structs.replace(RULES, media=media_rule(setting))
+    lines = [line("a", "data:image/png;base64,AA=="), make("b"), line("c", "http://10.0.0.1/x")]
+    (error,) = errors_of(*lines, rules=rules)
+    assert (error.code, error.line, error.param) == ("invalid_request", 3, "body.url")
+    assert "data: URL" in error.message
+    assert isinstance(run(data_of(*lines)), Plan), "by default they go on to the engine"

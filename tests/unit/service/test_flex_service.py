@@ -42,7 +42,8 @@ class Desk:
 
     def __init__(self, store: Store, blobs: Blobs, clock: HandClock, **more: Any) -> None:
         self.store, self.blobs, self.clock = store, blobs, clock
-        allowance = LimitService(store.tenants, store.ledger, clock, Limits())
+        bounds = more.pop("bounds", Limits())
+        allowance = LimitService(store.tenants, store.ledger, clock, bounds)
         files = FileService(store.files, blobs, clock, new_id, allowance)
         self.woken = asyncio.Event()
         self.queue = FlexQueue(
@@ -209,6 +210,16 @@ async def test_more_callers_than_may_wait_are_told_so(
 ) -> None:
     monkeypatch.setattr(limits, "FLEX_HELD_MAX", 0)
     assert "too many calls wait" in (await refused(desk().hold())).message
+
+
+async def test_a_url_that_may_not_reach_the_engine_is_told_at_once(desk: Open) -> None:
+    house = desk(bounds=Limits(media_urls="refuse"))
+    part = {"type": "image_url", "image_url": {"url": "http://169.254.169.254/"}}
+    body = {"model": "m", "service_tier": "flex", "messages": [{"role": "user", "content": [part]}]}
+    asked = read_flex(CHAT, json.dumps(body).encode())
+    assert asked is not None
+    error = await refused(asyncio.create_task(house.flex.hold(DEFAULT_PROJECT, "key", asked)))
+    assert (error.code, error.param) == ("invalid_request", "url")
 
 
 async def test_a_queue_that_is_too_long_is_told_at_once(desk: Open) -> None:

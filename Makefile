@@ -94,7 +94,7 @@ test-real: $(VENV)/.ready-requirements-test ## run against Debian's PostgreSQL a
 test-chaos: $(VENV)/.ready-requirements-test ## kill, stop, cut off and starve real processes: make test-chaos ROUNDS=200 SEED=42
 	$(PY) tests/chaos/run.py --rounds $(ROUNDS) --seed $(SEED) $(CHAOS_ARGS)
 
-fuzz-api: $(FUZZ_VENV)/.ready-requirements-fuzz ## thousands of odd calls, made from the OpenAPI document
+fuzz-api: $(FUZZ_VENV)/.ready-requirements-fuzz ## thousands of odd calls, made from the OpenAPI document, beside another tenant
 	$(FUZZ_VENV)/bin/python tools/fuzz_api.py $(FUZZ_ARGS)
 
 pins: ## resolve pyproject.toml into the hashed requirement files (needs uv)

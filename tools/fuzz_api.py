@@ -1,9 +1,11 @@
 """Calls that nobody thought of, made from the OpenAPI document, against a running server.
 
-`make fuzz-api` runs schemathesis over every operation twice: in open mode, and in keys mode with an
-administrator's key. A case fails when the answer is a 5xx, a status or content type that the
-document does not name, or a body of another shape; the server's own count of its answers must have
-no 5xx, either. Seeded and bounded: --seed, --examples (per operation), --seconds (per mode).
+`make fuzz-api` runs schemathesis over every operation three times: in open mode, in keys mode with
+an administrator's key, and with a tenant's key and the ids of another tenant, which must be shown
+nothing and find all it has unchanged. A case fails when the answer is a 5xx, a status or content
+type that the document does not name, or a body of another shape; the server's own count of its
+answers must have no 5xx, either. Seeded and bounded: --seed, --examples (per operation), --seconds
+(per mode); --modes names some of the three.
 
 The engine behind the server always answers well, so that no 5xx is the engine's.
 """
@@ -11,16 +13,18 @@ The engine behind the server always answers well, so that no 5xx is the engine's
 import argparse
 import asyncio
 import json
+import os
 import re
 import sys
 import tempfile
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
+import fuzz_tenants
 import httpx
 
 from lowtide.testing.scripted_engine import Answer, ScriptedEngine, SeenRequest
@@ -34,7 +38,10 @@ CHECKS: Final = (
     "content_type_conformance",
     "response_schema_conformance",
 )
+FOREIGN_CHECK: Final = "nothing_of_another_tenant"
+MODES: Final = ("open", "keys", "tenants")
 MODEL: Final = "m"
+UNSERVED_MODEL: Final = "nowhere"
 Json = dict[str, Any]
 
 
@@ -77,11 +84,12 @@ async def serving(folder: Path, mode: str, engine_url: str) -> AsyncIterator[Ser
     config, log = folder / "lowtide.toml", folder / "server.log"
     config.write_text(
         f"[server]\nport = 0\ndata_dir = {json.dumps(str(folder / 'data'))}\n"
-        f'[auth]\nmode = "{mode}"\n[dispatch]\nbeat_s = 0.1\n'
+        f'[auth]\nmode = "{"open" if mode == "open" else "keys"}"\n[dispatch]\nbeat_s = 0.1\n'
         f'[[replica]]\nurl = "{engine_url}"\nmodels = ["{MODEL}"]\n'
         f'[[model]]\nid = "{MODEL}"\ninput_price = 0.5\noutput_price = 1.5\n'
+        f'[[model]]\nid = "{UNSERVED_MODEL}"\n'
     )
-    headers = {"authorization": f"Bearer {await admin_key(config)}"} if mode == "keys" else {}
+    headers = {} if mode == "open" else bearer(await admin_key(config))
     with log.open("wb") as errors:
         server = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "lowtide", "serve", "--config", str(config), "--json"),
@@ -95,6 +103,10 @@ async def serving(folder: Path, mode: str, engine_url: str) -> AsyncIterator[Ser
     finally:
         server.terminate()
         await server.wait()
+
+
+def bearer(key: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {key}"}
 
 
 async def admin_key(config: Path) -> str:
@@ -204,6 +216,8 @@ def _one_of(known: Sequence[str]) -> Json:
 
 async def fuzz(mode: str, arguments: argparse.Namespace, engine_url: str) -> Outcome:
     """Every operation of the document, in one mode."""
+    if mode == "tenants":
+        return await fuzz_two_tenants(arguments, engine_url)
     outcome = Outcome(mode)
     with tempfile.TemporaryDirectory(prefix="lowtide-fuzz-") as name:
         folder = Path(name)
@@ -224,6 +238,45 @@ async def fuzz(mode: str, arguments: argparse.Namespace, engine_url: str) -> Out
     return outcome
 
 
+async def fuzz_two_tenants(arguments: argparse.Namespace, engine_url: str) -> Outcome:
+    """Every operation with one tenant's key, about its own objects and those of another."""
+    outcome = Outcome("tenants")
+    with tempfile.TemporaryDirectory(prefix="lowtide-fuzz-") as name:
+        folder = Path(name)
+        async with AsyncExitStack() as stack:
+            server = await stack.enter_async_context(serving(folder, "tenants", engine_url))
+
+            async def client(headers: Mapping[str, str]) -> httpx.AsyncClient:
+                new = httpx.AsyncClient(
+                    base_url=server.address, headers=headers, trust_env=False, timeout=30
+                )
+                return await stack.enter_async_context(new)
+
+            admin = await client(server.headers)
+            keys = [bearer(await fuzz_tenants.new_key(admin, n)) for n in ("odd", "other")]
+            odd, other = [await client(each) for each in keys]
+            own = await fuzz_tenants.belongings(odd, MODEL, UNSERVED_MODEL, "of-the-odd-one")
+            foreign = await fuzz_tenants.belongings(
+                other, MODEL, UNSERVED_MODEL, fuzz_tenants.MARKER
+            )
+            before = await fuzz_tenants.look(other, foreign.paths)
+            document = (await admin.get("/openapi.json")).raise_for_status().json()
+            known = {n: [*own.known[n], *ids] for n, ids in foreign.known.items()}
+            (folder / "openapi.json").write_text(json.dumps(with_known(document, known)))
+            told = {"marker": fuzz_tenants.MARKER, "ids": foreign.ids}
+            (folder / "foreign.json").write_text(json.dumps(told))
+            caller = replace(server, headers=keys[0])
+            await run_schemathesis(folder, caller, arguments, outcome)
+            after = await fuzz_tenants.look(other, foreign.paths)
+            outcome.complaints += fuzz_tenants.differences(before, after)
+            if (wrong := await fuzz_tenants.finish_upload(other, foreign.known)) is not None:
+                outcome.complaints.append(wrong)
+            metrics = (await admin.get("/metrics")).raise_for_status().text
+        outcome.statuses.update(counted(metrics))
+        judge(outcome, operations_of(document), server.log.read_text())
+    return outcome
+
+
 async def run_schemathesis(
     folder: Path, server: Server, arguments: argparse.Namespace, outcome: Outcome
 ) -> None:
@@ -231,9 +284,15 @@ async def run_schemathesis(
     report = folder / "report.json"
     # Following links it may revoke the very key it calls with, so not in keys mode.
     phases = "examples,coverage,fuzzing" + (",stateful" if outcome.mode == "open" else "")
+    checks, environment = CHECKS, dict(os.environ)
+    if outcome.mode == "tenants":
+        checks = (*CHECKS, FOREIGN_CHECK)
+        environment["SCHEMATHESIS_HOOKS"] = "fuzz_tenant_check"
+        environment["PYTHONPATH"] = str(Path(__file__).parent)
+        environment["LOWTIDE_FUZZ_FOREIGN"] = str(folder / "foreign.json")
     command = [
         *("-m", "schemathesis.cli", "run", str(folder / "openapi.json"), "--url", server.address),
-        *("--checks", ",".join(CHECKS), "--phases", phases, "--continue-on-failure"),
+        *("--checks", ",".join(checks), "--phases", phases, "--continue-on-failure"),
         *("--seed", str(arguments.seed), "--max-examples", str(arguments.examples)),
         *("--no-shrink", "--warnings", "off", "--request-timeout", "30"),
         *("--report", "json", "--report-json-path", str(report)),
@@ -241,7 +300,11 @@ async def run_schemathesis(
     for name, value in server.headers.items():
         command += ["--header", f"{name}: {value}"]
     run = await asyncio.create_subprocess_exec(
-        sys.executable, *command, cwd=folder, stdout=asyncio.subprocess.PIPE, stderr=-2
+        *(sys.executable, *command),
+        cwd=folder,
+        env=environment,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
     )
     try:
         said, _ = await asyncio.wait_for(run.communicate(), arguments.seconds)
@@ -283,13 +346,13 @@ def judge(outcome: Outcome, operations: int, log: str) -> None:
         outcome.complaints.append(f"{outcome.operations} of {operations} operations were called")
 
 
-# ---- both ---------------------------------------------------------------------------------------
+# ---- all modes ----------------------------------------------------------------------------------
 
 
-async def both(arguments: argparse.Namespace) -> int:
+async def every_mode(arguments: argparse.Namespace) -> int:
     """Exit code: 0 when no case and no judgement failed."""
     async with ObligingEngine() as engine:
-        outcomes = [await fuzz(mode, arguments, engine.url) for mode in ("open", "keys")]
+        outcomes = [await fuzz(mode, arguments, engine.url) for mode in arguments.modes]
     for outcome in outcomes:
         statuses = ", ".join(f"{s}: {n}" for s, n in sorted(outcome.statuses.items()))
         print(f"{outcome.mode}: {outcome.operations} operations, {outcome.cases} cases; {statuses}")
@@ -309,8 +372,9 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--examples", type=int, default=40, help="generated cases per operation")
     parser.add_argument("--seconds", type=float, default=600.0, help="the most one mode may take")
+    parser.add_argument("--modes", nargs="+", choices=MODES, default=MODES)
     parser.add_argument("--cases", type=int, default=CASES_MIN, help="fewer in all are a failure")
-    return asyncio.run(both(parser.parse_args()))
+    return asyncio.run(every_mode(parser.parse_args()))
 
 
 if __name__ == "__main__":

@@ -53,6 +53,13 @@ def test_every_parameter_of_a_path_is_described_once(document: Json) -> None:
             assert sorted(in_path) == sorted(named), (method, path)
 
 
+def test_a_path_that_names_something_may_name_nothing(document: Json) -> None:
+    """At least an id with a control character in it does, whatever the route does with others."""
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            assert "{" not in path or "404" in operation["responses"], f"{method} {path}"
+
+
 def test_every_refusal_is_the_envelope_and_says_its_codes(document: Json) -> None:
     codes: dict[int, set[str]] = {status: set() for status in STATUS_OF.values()}
     for code, status in STATUS_OF.items():

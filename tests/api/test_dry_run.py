@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from tenant_house import CHAT, House, Tenant, line
 
-from lowtide.core.catalogue import ModelEntry
+from lowtide.core.catalogue import Catalogue, ModelEntry
 
 
 @pytest.fixture
@@ -46,14 +46,14 @@ def test_an_estimate_has_tokens_and_both_prices_and_creates_nothing(
 def test_a_prompt_beyond_the_context_is_a_warning_of_estimate_and_batch(
     house: House, tenant: Tenant
 ) -> None:
-    before = house.catalogue.entries.values()  # of all tests of this module
-    house.catalogue.replace([ModelEntry(id="m", context_length=100)])
+    before = Catalogue(list(house.catalogue.entries.values()))  # of all tests of this module
+    house.catalogue.adopt(Catalogue([ModelEntry(id="m", context_length=100)]))
     words = [{"role": "user", "content": "many words " * 200}]
     content = line(1) + line(2, messages=words)
     try:
         (warning,) = dry_run(tenant, content)["warnings"]["data"]
     finally:
-        house.catalogue.replace(before)
+        house.catalogue.adopt(before)
     assert (warning["code"], warning["line"], warning["param"]) == (
         "context_exceeded",
         2,

@@ -52,7 +52,12 @@ class FlexDoor:
     async def _held(self, request: Request) -> Response:
         caller, flex = identify(request), services_of(request).flex
         try:
-            answer = await flex.hold(caller.project_id, caller.user_id, self._call)
+            answer = await flex.hold(
+                caller.project_id,
+                caller.user_id,
+                self._call,
+                organization_id=caller.organization_id,
+            )
         except (LowtideError, StoreError, BlobError) as error:
             return _refusal(error)
         return _answer(answer)

@@ -176,7 +176,8 @@ async def complete(request: Request) -> Response:
     choice = Choice(
         numbers=tuple((c.part_number, c.etag.strip().strip('"').lower()) for c in asked.parts)
     )
-    file = await services_of(request).completions.complete(upload, choice)
+    owner = identify(request).organization_id
+    file = await services_of(request).completions.complete(upload, choice, owner)
     return json_response({"file": together_file(file)})
 
 

@@ -155,14 +155,14 @@ async def add_part(request: Request, upload_id: str) -> Response:
 )
 async def complete_upload(request: Request, upload_id: str) -> Response:
     """Put the parts together, in the order of `part_ids`."""
-    services, project_id = services_of(request), identify(request).project_id
-    upload = await services.parts.get(project_id, upload_id)
+    services, caller = services_of(request), identify(request)
+    upload = await services.parts.get(caller.project_id, upload_id)
     asked = as_struct(await read_json(request), AskedCompletion)
     if asked.part_ids is None:
         raise missing("part_ids")
     choice = Choice(ids=asked.part_ids, md5=(asked.md5 or "").strip().lower())
-    file = await services.completions.complete(upload, choice)
-    done = await services.parts.get(project_id, upload_id)
+    file = await services.completions.complete(upload, choice, caller.organization_id)
+    done = await services.parts.get(caller.project_id, upload_id)
     return json_response(upload_object(done, file))
 
 

@@ -1,9 +1,9 @@
-"""Bytes of memory that many owners share, so that none of them takes the room of all others.
+"""Bytes of memory, or places, that many owners share, so that none takes the room of all others.
 
-Called by the API for request bodies. Pure. Guards: what is held never exceeds the total, and an
-owner may hold at most as much as is left free (the "dynamic threshold" of Choudhury and Hahne,
-IEEE/ACM Trans. Networking 6(2), 1998): alone it gets half, beside k greedy ones there is always a
-share of 1/(k + 1) free for the next.
+Called by the API for request bodies, by the services for places of calls, each an amount of 1.
+Pure. Guards: what is held never exceeds the total, and an owner may hold at most as much as is left
+free (the "dynamic threshold" of Choudhury and Hahne, IEEE/ACM Trans. Networking 6(2), 1998): alone
+it gets half, beside k greedy ones there is always a share of 1/(k + 1) free for the next.
 """
 
 
@@ -20,6 +20,15 @@ class ByteBudget:
     def held_by(self, owner: str) -> int:
         """Bytes of one owner."""
         return self._by_owner.get(owner, 0)
+
+    @property
+    def is_full(self) -> bool:
+        """Nothing is left for anybody."""
+        return self.held >= self.total
+
+    def fits(self, owner: str, amount: int) -> bool:
+        """Whether `take` would say yes."""
+        return self._by_owner.get(owner, 0) + amount <= self.total - self.held
 
     def take(self, owner: str, amount: int) -> bool:
         """Whether the bytes may be kept. A refusal changes nothing."""

@@ -23,6 +23,7 @@ from lowtide.core.token_model import TokenModel
 from lowtide.core.validation import LineError, ValidationFailure, ValidationRules, Validator
 from lowtide.ports.blobs import Blobs
 from lowtide.service.limits import EffectiveLimits, LimitService
+from lowtide.service.turns import Turns
 
 
 class Exceeded(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,12 +63,12 @@ class EstimateService:
         self._catalogue = catalogue
         self._allowance = allowance
         self._token_models = token_models
-        self._places: Final = asyncio.Semaphore(limits.DRY_RUNS_AT_ONCE)
+        self._turns: Final = Turns(limits.DRY_RUNS_AT_ONCE)
 
     async def dry_run(self, project_id: str, file: File, endpoint: str) -> DryRun:
         """Validate and price. Raises BlobNotFound when the file's bytes are gone."""
         bounds = await self._allowance.of(project_id)
-        async with self._places:
+        async with self._turns.of(bounds.organization_id):
             result, warnings = await self._read(file, endpoint, bounds)
         if isinstance(result, ValidationFailure):
             return DryRun(errors=_as_shown(result.errors), errors_total=result.total_errors)

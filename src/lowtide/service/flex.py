@@ -14,6 +14,7 @@ from typing import Any
 
 from lowtide import limits
 from lowtide.core.batch import Batch, Status
+from lowtide.core.byte_budget import ByteBudget
 from lowtide.core.errors import LowtideError
 from lowtide.core.flex import FlexCall, Result, answer_to, read_result
 from lowtide.core.live import LiveAnswer
@@ -87,7 +88,7 @@ class FlexService:
         self._gathering: dict[Key, _Party] = {}
         self._parties: dict[str, _Party] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._held = 0
+        self._places = ByteBudget(limits.FLEX_HELD_MAX)
         self._draining = False
         self.wake: Callable[[], None] = lambda: None
         """Asks for a `look` soon."""
@@ -114,27 +115,23 @@ class FlexService:
                 while self._tasks:  # whoever makes a batch for nobody goes on to cancel it
                     await asyncio.wait(self._tasks)
 
-    async def hold(self, project_id: str, user_id: str, call: FlexCall) -> LiveAnswer:
+    async def hold(
+        self, project_id: str, user_id: str, call: FlexCall, *, organization_id: str
+    ) -> LiveAnswer:
         """The answer to a call, however long it takes up to `hold_s`.
 
         Cancelling this is the caller's leaving. Raises LowtideError, StoreError, BlobError.
         """
         if self._draining:
             raise _stopping()
-        if self._held >= limits.FLEX_HELD_MAX:
-            raise unavailable("too many calls wait already")
-        plan = await self._queue.check(project_id, call)
-        await self._queue.check_within(call, plan, self._hold_s)
-        party, held = self._join((project_id, user_id, call.endpoint), call)
-        self._held += 1
+        if not self._places.take(organization_id, 1):
+            raise self._no_place(organization_id)
         try:
-            async with asyncio.timeout(self._hold_s):
-                return await held.answer
-        except TimeoutError:
-            raise unavailable(f"its turn did not come within {self._hold_s / 60:g} min") from None
+            plan = await self._queue.check(project_id, call)
+            await self._queue.check_within(call, plan, self._hold_s)
+            return await self._wait((project_id, user_id, call.endpoint), call)
         finally:
-            self._held -= 1
-            self._leave(party, held)
+            self._places.give_back(organization_id, 1)
 
     async def look(self) -> bool:
         """Hand out what is there; whether anybody waits still. Raises StoreError, BlobError."""
@@ -148,6 +145,27 @@ class FlexService:
             if batch_id in found:  # one may have come meanwhile
                 await self._serve(party, found[batch_id])
         return True
+
+    async def _wait(self, key: Key, call: FlexCall) -> LiveAnswer:
+        party, held = self._join(key, call)
+        try:
+            async with asyncio.timeout(self._hold_s):
+                return await held.answer
+        except TimeoutError:
+            raise unavailable(f"its turn did not come within {self._hold_s / 60:g} min") from None
+        finally:
+            self._leave(party, held)
+
+    def _no_place(self, organization_id: str) -> LowtideError:
+        if self._places.is_full:
+            return unavailable("too many calls wait already")
+        return LowtideError(
+            "rate_limit_exceeded",
+            f"Too many flex calls of organization {organization_id} wait already: it may have as"
+            " many as are left free for others. Wait for answers before sending more, or send a"
+            " batch.",
+            retry_after_s=limits.FLEX_RETRY_AFTER_S,
+        )
 
     # -- a party's life ----------------------------------------------------------------------------
 

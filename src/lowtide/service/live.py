@@ -209,6 +209,7 @@ class LiveService:
                     live,
                     self._clock,
                     live.replica.scope((admission.model, request.endpoint)),
+                    organization_id=admission.organization_id,
                     input_tokens=request.input_tokens,
                     tokens=request.tokens,
                     streams=request.streams,
@@ -238,7 +239,7 @@ class LiveService:
             live
             for live in self._serving(admission.model)
             if live not in tried
-            and not live.is_full
+            and live.has_place(admission.organization_id)
             and live.replica.circuit.admits(now_s)
             and live.replica.scope(key).takes_live(now_s)
         ]
@@ -262,7 +263,10 @@ class LiveService:
         key = (admission.model, admission.request.endpoint)
         held = [kind for live in serving if (kind := live.replica.scope(key).held) is not None]
         why = "none of its replicas answers" if serving else "no replica serves it"
-        if any(live.is_full for live in serving):
+        without = [live for live in serving if not live.has_place(admission.organization_id)]
+        if without and not any(live.places.is_full for live in without):
+            raise _too_many_in_flight(admission)
+        if without:
             why = "its replicas are busy"
         elif held:
             why = f"the engine behind it {FAULTS[held[0]].told}; the operator has to mend that"
@@ -338,6 +342,16 @@ async def _collected(reply: ReplyStream) -> Reply | NoReply:
 
 def _busy(message: str, wait_s: int) -> LowtideError:
     return LowtideError("model_unavailable", message, "model", retry_after_s=wait_s)
+
+
+def _too_many_in_flight(admission: Admission) -> LowtideError:
+    return LowtideError(
+        "rate_limit_exceeded",
+        f"Too many live calls of organization {admission.organization_id} to"
+        f" '{admission.model}' are in flight: it may have as many as are left free for others."
+        " Wait for answers before sending more.",
+        retry_after_s=limits.LIVE_BUSY_RETRY_AFTER_S,
+    )
 
 
 def _failed(outcome: Outcome) -> LowtideError:

@@ -12,6 +12,7 @@ from typing import Final, Self
 
 from lowtide import limits
 from lowtide.core.body_rules import BodyRules
+from lowtide.core.byte_budget import ByteBudget
 from lowtide.core.fault import FAULTS
 from lowtide.core.outcome import Failed, Interrupted, Outcome, Succeeded
 from lowtide.core.replica import Replica
@@ -39,7 +40,8 @@ class LiveReplica:
         self.engine_names = engine_names
         self.rules = rules
         self.timeout_s = timeout_s
-        self.in_flight = 0
+        self.places = ByteBudget(limits.LIVE_IN_FLIGHT_MAX)
+        """Of calls in flight, by organization."""
         self.on_asked: Callable[[int, float], None] = lambda *_: None
         """Told of each call before it is sent: its prompt's tokens, monotonic seconds. The control
         loop takes batch prompts out of its way."""
@@ -52,6 +54,11 @@ class LiveReplica:
         self.engine_names = fresh.engine_names
         self.rules = fresh.rules
         self.timeout_s = fresh.timeout_s
+
+    @property
+    def in_flight(self) -> int:
+        """Live calls that wait for an answer or are getting one."""
+        return self.places.held
 
     @property
     def load(self) -> float:
@@ -73,7 +80,7 @@ class LiveReplica:
     def entered(self, call: "LiveCall", now_s: float) -> None:
         """A call is about to be sent."""
         self.on_asked(call.input_tokens, now_s)
-        self.in_flight += 1
+        self.places.take(call.organization_id, 1)
         self._unbegun[call] = now_s
         if call.tokens:
             self._tokens_each += limits.LIVE_CALL_WEIGHT * (call.tokens - self._tokens_each)
@@ -83,9 +90,14 @@ class LiveReplica:
         if self._unbegun.pop(call, None) is not None:
             self.replica.live_answered(call.input_tokens, now_s)
 
-    @property
-    def is_full(self) -> bool:
-        return self.in_flight >= limits.LIVE_IN_FLIGHT_MAX
+    def left(self, call: "LiveCall", now_s: float) -> None:
+        """A call is over."""
+        self.places.give_back(call.organization_id, 1)
+        self.begun(call, now_s)
+
+    def has_place(self, organization_id: str) -> bool:
+        """Whether one more call of the organization may be sent."""
+        return self.places.fits(organization_id, 1)
 
 
 class LiveCall:
@@ -97,11 +109,14 @@ class LiveCall:
         clock: Clock,
         scope: Scope,
         *,
+        organization_id: str = "",
         input_tokens: int = 0,
         tokens: int = 0,
         streams: bool = False,
     ) -> None:
-        """`input_tokens` of its prompt, `tokens` with the longest answer, both as estimated."""
+        """`organization_id` has a place there. `input_tokens` of its prompt, `tokens` with the
+        longest answer, both as estimated."""
+        self.organization_id = organization_id
         self.input_tokens = input_tokens
         self.tokens = tokens
         self.streams = streams
@@ -126,8 +141,7 @@ class LiveCall:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._live.in_flight -= 1
-        self._live.begun(self, self._clock.monotonic())
+        self._live.left(self, self._clock.monotonic())
         if not self._is_told:
             self._live.replica.circuit.abandoned()
 

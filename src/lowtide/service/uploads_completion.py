@@ -26,7 +26,9 @@ from lowtide.ports.store import FileStore, StoreError
 from lowtide.ports.uploads import UploadStore
 from lowtide.service.files import BLOB_FOLDER
 from lowtide.service.intake import Content, open_intake
+from lowtide.service.turns import Turns
 from lowtide.service.uploads import not_found
+from lowtide.service.wrong_digests import Found, WrongDigests, mismatch
 
 log = structlog.get_logger(__name__)
 
@@ -42,11 +44,12 @@ class Completions:
         self._blobs = blobs
         self._clock = clock
         self._new_id = new_id
-        self._turns = asyncio.Semaphore(limits.COMPLETIONS_AT_ONCE)
+        self._turns = Turns(limits.COMPLETIONS_AT_ONCE)
+        self._wrong = WrongDigests()
         self._running: dict[tuple[str, str], asyncio.Task[File]] = {}
 
-    async def complete(self, upload: Upload, choice: Choice) -> File:
-        """The upload's file. The same choice again gives the same file.
+    async def complete(self, upload: Upload, choice: Choice, owner: str) -> File:
+        """The upload's file. The same choice again gives the same file. `owner`: whose turn it is.
 
         Raises LowtideError: `invalid_request`, `upload_closed`, `upload_expired`; and
         `upload_completing` after `limits.COMPLETION_WAIT_S`, while it goes on.
@@ -54,7 +57,9 @@ class Completions:
         key = (upload.id, choice.digest)
         task = self._running.get(key)
         if task is None:
-            task = asyncio.create_task(self._complete(upload.id, choice), name=f"put {upload.id}")
+            task = asyncio.create_task(
+                self._complete(upload.id, choice, owner), name=f"put {upload.id}"
+            )
             self._running[key] = task
             task.add_done_callback(lambda done: self._forget(key, done))
         try:
@@ -85,7 +90,7 @@ class Completions:
         if not task.cancelled():
             task.exception()  # seen: perhaps nobody waits any more
 
-    async def _complete(self, upload_id: str, choice: Choice) -> File:
+    async def _complete(self, upload_id: str, choice: Choice, owner: str) -> File:
         while True:
             upload = await self._uploads.by_id(upload_id)
             if upload is None:
@@ -94,12 +99,16 @@ class Completions:
                 return await self._file_of(upload)
             if refusal := closed(upload, self._clock.now()):
                 raise refusal
-            async with self._turns:
+            self._wrong.check(upload, choice)
+            async with self._turns.of(owner):
                 now = self._clock.now()
                 token = await self._uploads.hold(upload_id, now, limits.LEASE_TTL_S)
                 if token is not None:
                     async with self._holding(upload, token):
-                        return await self._put_together(upload, token, choice)
+                        self._wrong.check(upload, choice)
+                        file = await self._put_together(upload, token, choice)
+                        self._wrong.forget(upload_id)
+                        return file
             await self._clock.sleep(limits.COMPLETION_POLL_S)  # another process is at it
 
     async def _put_together(self, upload: Upload, token: int, choice: Choice) -> File:
@@ -107,7 +116,7 @@ class Completions:
         # The upload is held: no part comes or goes any more.
         parts = choose(upload, await self._uploads.parts(upload.id), choice)
         try:
-            content = await self._compose(upload, parts, choice.md5)
+            content = await self._compose(upload, parts, choice)
         except BlobNotFound:
             raise await self._in_vain(upload, _part_lost(upload)) from None
         now = self._clock.now()
@@ -125,23 +134,32 @@ class Completions:
         )
         return file
 
-    async def _compose(self, upload: Upload, parts: Sequence[UploadPart], md5: str) -> Content:
+    async def _compose(
+        self, upload: Upload, parts: Sequence[UploadPart], choice: Choice
+    ) -> Content:
         """The bytes of the parts, one after another, as one blob."""
         key = f"{BLOB_FOLDER}/{upload.file_id}/{self._new_id('')}"
-        found = hashlib.md5(usedforsecurity=False)
+        md5 = hashlib.md5(usedforsecurity=False)
         async with open_intake(self._blobs, key, upload.bytes) as intake:
             for part in parts:
                 async for block in self._blobs.stream(part.blob_key):
                     await intake.write(block)
-                    if md5:
-                        found.update(block)
+                    if choice.md5:
+                        md5.update(block)
             # Refusals must come before the context is left: leaving it in peace keeps the bytes.
             content = intake.content
-            if upload.checksum not in ("", content.sha256):
-                raise _other_bytes("SHA-256", content.sha256, "checksum")
-            if md5 and md5 != found.hexdigest():
-                raise _other_bytes("MD5", found.hexdigest(), "md5")
+            found = Found(content.sha256, md5.hexdigest() if choice.md5 else "")
+            if (refusal := mismatch(upload, choice, found)) is not None:
+                if self._wrong.note(upload, choice, found) >= limits.COMPLETION_FAILURES_MAX:
+                    await self._end(upload)
+                raise refusal
         return content
+
+    async def _end(self, upload: Upload) -> None:
+        """Whoever sent it does not know what it sent: it is not read over and over."""
+        await self._uploads.cancel(upload.project_id, upload.id, self._clock.now())
+        self._wrong.forget(upload.id)
+        log.info("upload.cancelled", upload=upload.id, reason="wrong digests")
 
     @asynccontextmanager
     async def _holding(self, upload: Upload, token: int) -> AsyncIterator[None]:
@@ -191,15 +209,6 @@ def _file(upload: Upload, content: Content, now: datetime) -> File:
         lines=content.lines,
         sha256=content.sha256,
         blob_key=content.blob_key,
-    )
-
-
-def _other_bytes(kind: str, found: str, param: str) -> LowtideError:
-    return LowtideError(
-        "invalid_request",
-        f"The parts put together have the {kind} {found}, which is not the one that was given: a"
-        " part is missing, changed or in another place. The upload is as it was.",
-        param,
     )
 
 

@@ -60,8 +60,9 @@ class Desk:
         )
         self.flex = FlexService(self.queue, store, blobs, **({"gather_s": 0.0} | more))
 
-    def hold(self, text: str = "hi") -> "asyncio.Task[LiveAnswer]":
-        return asyncio.create_task(self.flex.hold(DEFAULT_PROJECT, "key", call(text)))
+    def hold(self, text: str = "hi", organization_id: str = "org") -> "asyncio.Task[LiveAnswer]":
+        held = self.flex.hold(DEFAULT_PROJECT, "key", call(text), organization_id=organization_id)
+        return asyncio.create_task(held)
 
     async def gathered(self, task: "asyncio.Task[LiveAnswer]") -> None:
         """Until a call is in a party: those held after it come after it."""
@@ -218,8 +219,27 @@ async def test_a_url_that_may_not_reach_the_engine_is_told_at_once(desk: Open) -
     body = {"model": "m", "service_tier": "flex", "messages": [{"role": "user", "content": [part]}]}
     asked = read_flex(CHAT, json.dumps(body).encode())
     assert asked is not None
-    error = await refused(asyncio.create_task(house.flex.hold(DEFAULT_PROJECT, "key", asked)))
+    held = house.flex.hold(DEFAULT_PROJECT, "key", asked, organization_id="org")
+    error = await refused(asyncio.create_task(held))
     assert (error.code, error.param) == ("invalid_request", "url")
+
+
+async def test_an_organization_whose_calls_wait_leaves_places_for_others(
+    desk: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "FLEX_HELD_MAX", 4)
+    house = desk()
+    mine = [house.hold(str(number), "org_a") for number in range(2)]
+    error = await refused(house.hold("more", "org_a"))
+    assert (error.code, error.retry_after_s) == ("rate_limit_exceeded", limits.FLEX_RETRY_AFTER_S)
+    assert "organization org_a" in error.message
+    other = house.hold("other", "org_b")
+    await asyncio.sleep(0)
+    assert not other.done()
+    for task in (*mine, other):
+        task.cancel()
+    await asyncio.gather(*mine, other, return_exceptions=True)
+    assert house.flex._places.held == 0
 
 
 async def test_a_queue_that_is_too_long_is_told_at_once(desk: Open) -> None:

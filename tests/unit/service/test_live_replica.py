@@ -1,5 +1,6 @@
 """A live call beside batch work: what it counts, and what it tells the shared circuit."""
 
+from contextlib import ExitStack
 from typing import cast
 
 import pytest
@@ -103,6 +104,22 @@ def test_a_replica_that_refuses_what_another_answers_is_held_until_its_next_tria
     with LiveCall(live, clock, scope_of(live)) as call:
         call.begun()
     assert scope_of(live).held is None
+
+
+def test_an_organization_leaves_places_for_others_and_gets_its_own_back(
+    clock: HandClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "LIVE_IN_FLIGHT_MAX", 6)
+    replica = Replica("http://e/v1", frozenset({"m"}), 4)
+    live = LiveReplica(replica, cast(StreamingEngine, None), {}, BodyRules(), 1.0)
+    with ExitStack() as calls:
+        for _ in range(3):
+            assert live.has_place("org_a")
+            calls.enter_context(LiveCall(live, clock, scope_of(live), organization_id="org_a"))
+        assert not live.has_place("org_a")
+        assert live.has_place("org_b")
+        assert not live.places.is_full
+    assert (live.in_flight, live.has_place("org_a")) == (0, True)
 
 
 # ---- what the control loop hears ----

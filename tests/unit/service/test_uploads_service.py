@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from lowtide import limits
@@ -119,7 +120,7 @@ async def bench(store: Store, tmp_path: Path) -> AsyncIterator[Bench]:
 
 async def test_a_file_is_its_parts_measured_in_one_pass(bench: Bench) -> None:
     upload, choice = await bench.upload()
-    file = await bench.completions.complete(upload, choice)
+    file = await bench.completions.complete(upload, choice, "org")
     assert (file.bytes, file.lines) == (len(DATA), 3)
     assert file.sha256 == hashlib.sha256(DATA).hexdigest()
     assert await bench.blobs.read(file.blob_key) == DATA
@@ -132,10 +133,12 @@ async def test_a_file_is_its_parts_measured_in_one_pass(bench: Bench) -> None:
 async def test_callers_that_come_back_join_the_completion_under_way(bench: Bench) -> None:
     upload, choice = await bench.upload()
     bench.blobs.go_on.clear()
-    first = asyncio.create_task(bench.completions.complete(upload, choice))
+    first = asyncio.create_task(bench.completions.complete(upload, choice, "org"))
     await bench.blobs.reading.wait()
     first.cancel()  # its client gave up
-    again = [asyncio.create_task(bench.completions.complete(upload, choice)) for _ in range(3)]
+    again = [
+        asyncio.create_task(bench.completions.complete(upload, choice, "org")) for _ in range(3)
+    ]
     await asyncio.sleep(0)
     bench.blobs.go_on.set()
     files = await asyncio.gather(*again)
@@ -148,9 +151,9 @@ async def test_callers_that_come_back_join_the_completion_under_way(bench: Bench
 async def test_a_caller_that_comes_to_another_process_waits_for_the_first(bench: Bench) -> None:
     upload, choice = await bench.upload()
     bench.blobs.go_on.clear()
-    first = asyncio.create_task(bench.completions.complete(upload, choice))
+    first = asyncio.create_task(bench.completions.complete(upload, choice, "org"))
     await bench.blobs.reading.wait()
-    second = asyncio.create_task(bench.process().complete(upload, choice))
+    second = asyncio.create_task(bench.process().complete(upload, choice, "org"))
     await bench.clock.slept(2)  # the renewal of the first, and the second's wait
     bench.blobs.go_on.set()
     file = await first
@@ -162,7 +165,7 @@ async def test_a_caller_that_comes_to_another_process_waits_for_the_first(bench:
 async def test_a_hold_is_renewed_as_long_as_it_takes(bench: Bench) -> None:
     upload, choice = await bench.upload()
     bench.blobs.go_on.clear()
-    first = asyncio.create_task(bench.completions.complete(upload, choice))
+    first = asyncio.create_task(bench.completions.complete(upload, choice, "org"))
     await bench.blobs.reading.wait()
     for times in range(1, 10):
         await bench.clock.slept(times)
@@ -176,7 +179,7 @@ async def test_a_hold_is_renewed_as_long_as_it_takes(bench: Bench) -> None:
 async def test_a_process_that_stops_leaves_the_upload_as_it_was(bench: Bench) -> None:
     upload, choice = await bench.upload()
     bench.blobs.go_on.clear()
-    first = asyncio.create_task(bench.completions.complete(upload, choice))
+    first = asyncio.create_task(bench.completions.complete(upload, choice, "org"))
     await bench.blobs.reading.wait()
     await bench.completions.aclose()
     with pytest.raises(LowtideError) as refused:
@@ -184,7 +187,7 @@ async def test_a_process_that_stops_leaves_the_upload_as_it_was(bench: Bench) ->
     assert refused.value.code == "server_stopping"
     assert bench.stored("files") == []
     bench.blobs.go_on.set()
-    assert (await bench.process().complete(upload, choice)).bytes == len(DATA), "at once"
+    assert (await bench.process().complete(upload, choice, "org")).bytes == len(DATA), "at once"
 
 
 async def test_after_a_crash_whoever_asks_completes_it_when_the_hold_has_run_out(
@@ -193,7 +196,7 @@ async def test_after_a_crash_whoever_asks_completes_it_when_the_hold_has_run_out
     upload, choice = await bench.upload()
     dead = await bench.store.uploads.hold(upload.id, bench.clock.now(), limits.LEASE_TTL_S)
     assert dead is not None
-    asked = asyncio.create_task(bench.completions.complete(upload, choice))
+    asked = asyncio.create_task(bench.completions.complete(upload, choice, "org"))
     await bench.clock.slept(1)
     bench.clock.advance(limits.LEASE_TTL_S)
     assert (await asked).bytes == len(DATA)
@@ -202,7 +205,7 @@ async def test_after_a_crash_whoever_asks_completes_it_when_the_hold_has_run_out
 async def test_an_upload_cancelled_while_it_is_put_together_becomes_no_file(bench: Bench) -> None:
     upload, choice = await bench.upload()
     bench.blobs.go_on.clear()
-    asked = asyncio.create_task(bench.completions.complete(upload, choice))
+    asked = asyncio.create_task(bench.completions.complete(upload, choice, "org"))
     await bench.blobs.reading.wait()
     await bench.uploads.cancel("p", upload.id)
     bench.blobs.go_on.set()
@@ -217,7 +220,7 @@ async def test_an_upload_cancelled_while_it_is_put_together_becomes_no_file(benc
 async def test_parts_swept_away_meanwhile_end_it_with_the_reason(bench: Bench) -> None:
     upload, choice = await bench.upload()
     bench.blobs.go_on.clear()
-    asked = asyncio.create_task(bench.completions.complete(upload, choice))
+    asked = asyncio.create_task(bench.completions.complete(upload, choice, "org"))
     await bench.blobs.reading.wait()
     await bench.uploads.cancel("p", upload.id)
     await bench.sweep()
@@ -232,17 +235,59 @@ async def test_a_part_whose_bytes_were_lost_is_told_so(bench: Bench) -> None:
     for path in bench.stored("parts"):
         path.unlink()
     with pytest.raises(LowtideError) as refused:
-        await bench.completions.complete(upload, choice)
+        await bench.completions.complete(upload, choice, "org")
     assert refused.value.code == "file_lost"
 
 
 async def test_a_checksum_that_the_bytes_do_not_have_makes_no_file(bench: Bench) -> None:
     upload, choice = await bench.upload(checksum="0" * 64)
     with pytest.raises(LowtideError, match="SHA-256") as refused:
-        await bench.completions.complete(upload, choice)
+        await bench.completions.complete(upload, choice, "org")
     assert refused.value.param == "checksum"
     assert bench.stored("files") == []
     assert len(bench.stored("parts")) == 2
+
+
+def with_md5(choice: Choice, md5: str) -> Choice:
+    return msgspec.structs.replace(choice, md5=md5)
+
+
+async def test_parts_known_to_be_others_are_not_read_again(bench: Bench) -> None:
+    upload, choice = await bench.upload()
+    for number in range(60):
+        with pytest.raises(LowtideError, match="MD5") as refused:
+            await bench.completions.complete(upload, with_md5(choice, f"{number:032x}"), "org")
+        assert refused.value.code == "invalid_request"
+    assert bench.blobs.reads == 2, "each part once"
+    right = with_md5(choice, hashlib.md5(DATA, usedforsecurity=False).hexdigest())
+    assert (await bench.completions.complete(upload, right, "org")).bytes == len(DATA)
+
+
+async def test_an_upload_that_was_read_in_vain_a_few_times_is_cancelled(bench: Bench) -> None:
+    pieces = [bytes([65 + number]) for number in range(limits.COMPLETION_FAILURES_MAX)]
+    upload, choice = await bench.upload(*pieces)
+    for turn in range(limits.COMPLETION_FAILURES_MAX):
+        turned = Choice(ids=choice.ids[turn:] + choice.ids[:turn], md5="0" * 32)
+        with pytest.raises(LowtideError, match="MD5"):
+            await bench.completions.complete(upload, turned, "org")
+    with pytest.raises(LowtideError, match="is cancelled") as refused:
+        await bench.completions.complete(upload, choice, "org")
+    assert refused.value.code == "upload_closed"
+
+
+async def test_a_completion_waits_for_none_of_another_organization(bench: Bench) -> None:
+    bench.blobs.go_on.clear()
+    theirs = [await bench.upload() for _ in range(6)]
+    held = [asyncio.create_task(bench.completions.complete(*each, "org_a")) for each in theirs]
+    mine = asyncio.create_task(bench.completions.complete(*await bench.upload(), "org_b"))
+    await bench.blobs.reading.wait()
+    async with asyncio.timeout(PATIENCE_S):
+        while bench.blobs.reads < limits.COMPLETIONS_AT_ONCE // 2 + 1:
+            assert not mine.done()
+            await asyncio.sleep(0)
+    bench.blobs.go_on.set()
+    assert (await mine).bytes == len(DATA)
+    await asyncio.gather(*held)
 
 
 async def test_a_commit_whose_answer_was_lost_is_found_by_the_repetition(
@@ -257,8 +302,8 @@ async def test_a_commit_whose_answer_was_lost_is_found_by_the_repetition(
 
     monkeypatch.setattr(bench.store.uploads, "complete", unheard)
     with pytest.raises(StoreUnavailable):
-        await bench.completions.complete(upload, choice)
-    file = await bench.completions.complete(upload, choice)
+        await bench.completions.complete(upload, choice, "org")
+    file = await bench.completions.complete(upload, choice, "org")
     assert await bench.blobs.read(file.blob_key) == DATA, "the blob was left alone"
 
 
@@ -267,7 +312,7 @@ async def test_a_store_that_is_away_while_the_hold_is_renewed_ends_nothing(
 ) -> None:
     upload, choice = await bench.upload()
     bench.blobs.go_on.clear()
-    asked = asyncio.create_task(bench.completions.complete(upload, choice))
+    asked = asyncio.create_task(bench.completions.complete(upload, choice, "org"))
     await bench.blobs.reading.wait()
     await bench.clock.slept(1)
 
@@ -288,18 +333,21 @@ async def test_a_caller_waits_within_bounds_and_the_work_goes_on(
     upload, choice = await bench.upload()
     bench.blobs.go_on.clear()
     with pytest.raises(LowtideError) as refused:
-        await bench.completions.complete(upload, choice)
+        await bench.completions.complete(upload, choice, "org")
     assert refused.value.code == "upload_completing"
     bench.blobs.go_on.set()
     monkeypatch.setattr(limits, "COMPLETION_WAIT_S", 30.0)
-    assert (await bench.completions.complete(upload, choice)).bytes == len(DATA)
+    assert (await bench.completions.complete(upload, choice, "org")).bytes == len(DATA)
     assert bench.blobs.reads == 2
 
 
 async def test_only_so_many_files_are_put_together_at_once(bench: Bench) -> None:
     bench.blobs.go_on.clear()
     begun = [await bench.upload(b"x") for _ in range(limits.COMPLETIONS_AT_ONCE + 2)]
-    asked = [asyncio.create_task(bench.completions.complete(*each)) for each in begun]
+    asked = [
+        asyncio.create_task(bench.completions.complete(*each, f"org{place % 3}"))
+        for place, each in enumerate(begun)
+    ]
     await bench.clock.slept(limits.COMPLETIONS_AT_ONCE)
     assert bench.blobs.reads <= limits.COMPLETIONS_AT_ONCE
     bench.blobs.go_on.set()
@@ -310,7 +358,7 @@ async def test_a_part_that_comes_too_late_leaves_no_bytes(bench: Bench) -> None:
     upload, choice = await bench.upload()
     async with bench.uploads.part(upload, 100) as intake:
         await intake.write(b"late")
-    await bench.completions.complete(upload, choice)
+    await bench.completions.complete(upload, choice, "org")
     with pytest.raises(LowtideError) as refused:
         await bench.uploads.keep_part(upload, intake)
     assert refused.value.code == "upload_closed"
@@ -323,7 +371,7 @@ async def test_a_part_that_comes_while_they_are_put_together_is_refused(bench: B
     async with bench.uploads.part(upload, 100) as intake:
         await intake.write(b"late")
     bench.blobs.go_on.clear()
-    asked = asyncio.create_task(bench.completions.complete(upload, choice))
+    asked = asyncio.create_task(bench.completions.complete(upload, choice, "org"))
     await bench.blobs.reading.wait()
     with pytest.raises(LowtideError, match="being put together"):
         await bench.uploads.keep_part(upload, intake)

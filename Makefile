@@ -30,9 +30,10 @@ export PYTHON
 # And one for the pictures of bench-live, which nothing else needs.
 PLOTS_VENV := .venvs/plots$(if $(PYTHON),-$(notdir $(PYTHON)))
 LIVE_ARGS ?=
+TENANTS_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-random sim sim-long check format docs bench bench-live big-files million-lines test-clients test-real test-chaos fuzz-api pins clean
+.PHONY: help run test test-random sim sim-long check format docs bench bench-live bench-tenants big-files million-lines test-clients test-real test-chaos fuzz-api pins clean
 
 help: ## list the targets
 	@awk -F ' *## *' '/^[a-z-]+:.*## / { sub(/:.*/, "", $$1); printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -81,6 +82,9 @@ big-files: $(VENV)/.ready-requirements-test ## five gigabytes in parts through b
 
 million-lines: $(VENV)/.ready-requirements-test ## a batch of a million lines, and the memory of every process (minutes)
 	$(PY) -m bench.million_lines
+
+bench-tenants: $(VENV)/.ready-requirements-test ## one good tenant among ten hostile ones, for ten minutes
+	$(PY) -m bench.hostile_tenants $(TENANTS_ARGS)
 
 bench-live: $(PLOTS_VENV)/.ready-requirements-plots ## batch beside live traffic, in virtual time: tables and pictures
 	$(PLOTS_VENV)/bin/python -m bench.live_traffic $(LIVE_ARGS)

@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+from bench.hostile_tenants import kept_section, with_section
 from bench.scheduling_tables import scheduling_tables
 
 RESULTS: Final = Path(__file__).with_name("RESULTS.md")
@@ -158,7 +159,7 @@ def main() -> None:
     text = report(*(run(name) for name in BENCHES))
     print(text)
     if write:
-        RESULTS.write_text(text)
+        RESULTS.write_text(with_section(text, kept_section(RESULTS.read_text())))
 
 
 if __name__ == "__main__":

@@ -5,16 +5,19 @@
 prints one JSON line, `{"host": ..., "port": ..., "url": ...}`, and serves until it is terminated or
 the pipe on its stdin closes. It answers POST on the four OpenAI generation paths with a body of
 about 300 bytes and usage, and GET /v1/models. Each answer is made in advance, so that the backend
-costs a fraction of what it measures. Of the request body it sees one thing: a chat with
-`"stream":true` in it (spelled so) is answered with events, one a word.
+costs a fraction of what it measures. Of the request body it sees two things: a chat with
+`"stream":true` in it (spelled so) is answered with events, one a word; and with `--ms-per-token` an
+answer takes as long as its `"max_tokens"` say, however many calls there are.
 """
 
 import argparse
 import asyncio
 import json
 import os
+import re
 import stat
 import sys
+from functools import partial
 from typing import Any, cast
 
 import httptools
@@ -89,6 +92,7 @@ def _event_wire() -> bytes:
 
 
 STREAM = _event_wire()
+MAX_TOKENS = re.compile(rb'"max_tokens": ?(\d{1,6})\b')
 WIRE = {path: _wire(b"200 OK", answer) for path, answer in _answers().items()}
 NOT_FOUND = _wire(b"404 Not Found", {"error": {"message": "no such path"}})
 
@@ -96,8 +100,9 @@ NOT_FOUND = _wire(b"404 Not Found", {"error": {"message": "no such path"}})
 class Backend(asyncio.Protocol):
     """One connection. Answers in order; with a delay, each answer waits on its own timer."""
 
-    def __init__(self, delay_s: float) -> None:
-        self._delay_s = delay_s
+    def __init__(self, delay_s: float, per_token_s: float) -> None:
+        self._delay_s = self._least_delay_s = delay_s
+        self._per_token_s = per_token_s
         self._loop = asyncio.get_running_loop()
         self._parser = httptools.HttpRequestParser(self)
         self._wire = NOT_FOUND
@@ -113,25 +118,33 @@ class Backend(asyncio.Protocol):
 
     def on_url(self, url: bytes) -> None:
         self._wire = WIRE.get(url, NOT_FOUND)
+        self._delay_s = self._least_delay_s
 
     def on_body(self, data: bytes) -> None:
         if b'"stream":true' in data:
             self._wire = STREAM
+        if self._per_token_s and (bound := MAX_TOKENS.search(data)):
+            self._delay_s = self._least_delay_s + int(bound[1]) * self._per_token_s
 
     def on_message_complete(self) -> None:
         if self._delay_s:
-            self._loop.call_later(self._delay_s, self._transport.write, self._wire)
+            self._loop.call_later(self._delay_s, self._answer_late, self._wire)
         else:
             self._transport.write(self._wire)
 
+    def _answer_late(self, wire: bytes) -> None:
+        if not self._transport.is_closing():
+            self._transport.write(wire)
 
-async def serve(host: str, port: int, delay_s: float) -> None:
+
+async def serve(host: str, port: int, delay_s: float, per_token_s: float = 0.0) -> None:
     """Serve for good; where stdin is a pipe, until it ends.
 
     So a backend started with `stdin=PIPE` never outlives the benchmark that started it.
     """
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: Backend(delay_s), host, port, backlog=4096)
+    made = partial(Backend, delay_s, per_token_s)
+    server = await loop.create_server(made, host, port, backlog=4096)
     bound = server.sockets[0].getsockname()[1]
     address = {"host": host, "port": bound, "url": f"http://{host}:{bound}/v1"}
     sys.stdout.write(json.dumps(address) + "\n")
@@ -150,8 +163,10 @@ def main() -> None:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--delay-ms", type=float, default=0.0, help="before each answer")
+    parser.add_argument("--ms-per-token", type=float, default=0.0, help="of max_tokens, besides")
     args = parser.parse_args()
-    uvloop.run(serve(args.host, args.port, args.delay_ms / 1000))
+    delays_s = args.delay_ms / 1000, args.ms_per_token / 1000
+    uvloop.run(serve(args.host, args.port, *delays_s))
 
 
 if __name__ == "__main__":

@@ -35,9 +35,10 @@ class Server:
 
 
 @contextmanager
-def backend(delay_ms: float = 0.0) -> Iterator[str]:
+def backend(delay_ms: float = 0.0, ms_per_token: float = 0.0) -> Iterator[str]:
     """The bench backend in a process of its own; its base URL."""
-    command = [sys.executable, "-m", "bench.backend", "--port", "0", "--delay-ms", str(delay_ms)]
+    command = [sys.executable, "-m", "bench.backend", "--port", "0"]
+    command += ["--delay-ms", str(delay_ms), "--ms-per-token", str(ms_per_token)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         try:
             yield first_line(process)["url"]

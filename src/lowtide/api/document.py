@@ -186,7 +186,6 @@ def _signed_upload() -> APIRoute:
             200: _ok("application/json", {"type": "object"}),
             **public_refusals(
                 "invalid_request",
-                "not_found",
                 "upload_busy",
                 "upload_interrupted",
                 "upload_invalid",

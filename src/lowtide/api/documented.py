@@ -75,7 +75,7 @@ def refusals(*codes: ErrorCode) -> dict[int | str, dict[str, Any]]:
 def public_refusals(*codes: ErrorCode) -> dict[int | str, dict[str, Any]]:
     """The same for a route that asks for no key and needs no storage."""
     by_status: dict[int, list[str]] = {}
-    for code in (*codes, *_OPEN_MODE):
+    for code in (*codes, *_OPEN_MODE, "not_found"):  # an address with a NUL is nobody's
         by_status.setdefault(STATUS_OF[code], []).append(f"`{code}`")
     descriptions = {status: ", ".join(dict.fromkeys(names)) for status, names in by_status.items()}
     return {

@@ -16,6 +16,7 @@ import msgspec
 from markdown_table import table
 from operator_tables import BLOCKS_OF_OPERATORS, OPERATORS
 from outcome_tables import outcomes_page
+from shared_things import SHARED, SHARED_ABOUT, SHARED_HEADING
 
 ROOT: Final = Path(__file__).parents[1]
 SRC: Final = ROOT / "src" / "lowtide"
@@ -106,7 +107,8 @@ def limits_page() -> str:
         "Every bound of the system, with its reason. Those that an operator may change are keys in"
     )
     about += " [settings](settings.md), of which these are the defaults."
-    parts = ["# Limits", MADE, about]
+    parts = ["# Limits", MADE, about, SHARED_HEADING, SHARED_ABOUT]
+    parts.append(table(("what is shared", "how it is divided", "who takes most meets"), SHARED))
     heading, rows = "", []
     for line in (SRC / "limits.py").read_text().splitlines():
         if title := re.fullmatch(r"# -+ (.+?) -+", line):

@@ -4,7 +4,8 @@ Bytes in are `uploads`, bytes out `downloads`; both are plain Starlette routes, 
 request handling costs more than the rest of a small upload together.
 """
 
-from typing import Annotated, Literal
+import asyncio
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
 from starlette.requests import Request
@@ -22,12 +23,14 @@ from lowtide.api.uploads import create_file, receive_signed
 
 router = APIRouter(tags=["files"])
 
+FileLimit = Annotated[int, Query(ge=1, le=limits.PAGE_SIZE_MAX_FILES)]
+
 
 @router.get("/v1/files", responses=refusals("invalid_request"))
 async def list_files(
     request: Request,
     after: str | None = None,
-    limit: Annotated[int, Query(ge=1, le=limits.PAGE_SIZE_MAX_FILES)] = limits.PAGE_SIZE_MAX_FILES,
+    limit: FileLimit = limits.PAGE_SIZE_DEFAULT_FILES,
     order: Literal["asc", "desc"] = "desc",
     purpose: str | None = None,
 ) -> Response:
@@ -39,7 +42,11 @@ async def list_files(
     page = await files.page(
         project_id, after=after, limit=limit, order=order, purpose=purpose or None
     )
-    data = [openai_file(file) for file in page.files]
+    data: list[dict[str, Any]] = []
+    while len(data) < len(page.files):
+        await asyncio.sleep(0)
+        step = page.files[len(data) : len(data) + limits.PAGE_STEP]
+        data += [openai_file(file) for file in step]
     return json_response(
         {
             "object": "list",

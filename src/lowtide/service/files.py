@@ -187,24 +187,31 @@ class FileService:
         project_id: str,
         *,
         after: str | None = None,
-        limit: int = limits.PAGE_SIZE_MAX_FILES,
+        limit: int = limits.PAGE_SIZE_DEFAULT_FILES,
         order: Order = "desc",
         purpose: str | None = None,
     ) -> FilePage:
         """Files by creation, beginning behind the id `after`. Raises LowtideError, also when
-        `after` is no file of the project.
+        `after` is no file of the project. In steps: others are served between them.
         """
         if not 1 <= limit <= limits.PAGE_SIZE_MAX_FILES:
             raise LowtideError(
                 "invalid_request", f"limit must be 1 to {limits.PAGE_SIZE_MAX_FILES}.", "limit"
             )
-        try:
-            found = await self._files.page(
-                project_id, after=after, limit=limit + 1, order=order, purpose=purpose
-            )
-        except UnknownCursor:
-            message = f"No file found with id '{after}'."
-            raise LowtideError("invalid_request", message, "after") from None
+        found: list[File] = []
+        while len(found) <= limit:
+            step = min(limit + 1 - len(found), limits.PAGE_STEP)
+            try:
+                more = await self._files.page(
+                    project_id, after=after, limit=step, order=order, purpose=purpose
+                )
+            except UnknownCursor:
+                message = f"No file found with id '{after}'."
+                raise LowtideError("invalid_request", message, "after") from None
+            found += more
+            if len(more) < step:
+                break
+            after = found[-1].id
         return FilePage(found[:limit], len(found) > limit)
 
     async def delete(self, project_id: str, file_id: str) -> None:

@@ -2,6 +2,7 @@
 
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hand_clock import HandClock
@@ -9,6 +10,7 @@ from hand_clock import HandClock
 from lowtide import limits
 from lowtide.config import Limits
 from lowtide.core.errors import LowtideError
+from lowtide.core.file import File
 from lowtide.ports.blobs import Blobs
 from lowtide.ports.store import Store
 from lowtide.service.files import (
@@ -97,6 +99,29 @@ async def test_a_page_knows_whether_another_follows(files: FileService, clock: H
     for limit in (0, limits.PAGE_SIZE_MAX_FILES + 1):
         with pytest.raises(LowtideError):
             await files.page("p", limit=limit)
+
+
+async def test_a_large_page_is_read_in_steps_between_which_others_get_their_turn(
+    files: FileService, clock: HandClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "PAGE_STEP", 2)
+    made = []
+    for _ in range(7):
+        made.append(await add(files))
+        await clock.sleep(1)
+    asked: list[int] = []
+    read = files._files.page
+
+    async def page(*args: Any, limit: int, **rest: Any) -> list[File]:
+        asked.append(limit)
+        return await read(*args, limit=limit, **rest)
+
+    monkeypatch.setattr(files._files, "page", page)
+    for limit, steps in ((7, [2, 2, 2, 2]), (6, [2, 2, 2, 1]), (3, [2, 2]), (2, [2, 1])):
+        asked.clear()
+        found = await files.page("p", limit=limit, order="asc")
+        assert ([file.id for file in found.files], found.has_more) == (made[:limit], limit < 7)
+        assert asked == steps
 
 
 async def test_files_expire_after_thirty_days(files: FileService, clock: HandClock) -> None:

@@ -1,0 +1,80 @@
+"""What all organizations share in a process, and how it is divided: a part of the page of limits.
+
+Read by generated_docs.py. Each row names the bounds by their names in limits.py.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+SHARED_HEADING: Final = "## What organizations share, and how it is divided"
+SHARED_ABOUT: Final = (
+    "One process serves all organizations. Where a row says *in turns*, whoever comes anew waits"
+    " for at most one unit of each other organization's work; where it says *as many as are free*,"
+    " one organization alone gets half, beside k greedy ones there is always a share of 1/(k + 1)"
+    " free for the next."
+)
+SHARED: Final[Sequence[Sequence[str]]] = [
+    (
+        "engines",
+        "in turns by weight, in units of work ([how](../decisions/0005-turns-and-deadlines.md));"
+        " `requests_in_flight` bounds one organization",
+        "its batches wait",
+    ),
+    (
+        "validation",
+        "in turns, by bytes of input; a unit is one file. A second place takes only files of up to"
+        " `TASK_SHORT_BYTES`. `BLANK_LINES_MAX`, `BODY_FIELDS_MAX` and `BODY_OBJECTS_MAX` bound"
+        " what a file costs",
+        "its batches stay `validating`",
+    ),
+    (
+        "assembly of results",
+        "in turns, by bytes of input; a unit is one batch. A second place as for validation",
+        "its batches stay `finalizing`",
+    ),
+    (
+        "completions of uploads",
+        "in turns; half of `COMPLETIONS_AT_ONCE` for one organization; a wrong digest is read once,"
+        " and `COMPLETION_FAILURES_MAX` of them end the upload",
+        "its completions wait; 400 at once for a digest known to be wrong",
+    ),
+    ("dry runs", "in turns; half of `DRY_RUNS_AT_ONCE` for one organization", "its dry runs wait"),
+    (
+        "places of live calls",
+        "as many as are free of `LIVE_IN_FLIGHT_MAX`, at each replica",
+        "429 with Retry-After; 503 where nothing is free for anybody",
+    ),
+    ("places of flex calls", "as many as are free of `FLEX_HELD_MAX`", "429 with Retry-After"),
+    (
+        "memory of bodies",
+        "as many bytes as are free of `JSON_BODIES_BYTES_MAX`; files pass in blocks of"
+        " `STREAM_BLOCK_BYTES`",
+        "429 with Retry-After",
+    ),
+    (
+        "listings",
+        "pages of `PAGE_SIZE_DEFAULT_FILES`; larger ones are read and shown in steps of"
+        " `PAGE_STEP`, and others are served between them",
+        "its lists take longer",
+    ),
+    (
+        "streams and downloads",
+        "a live stream has a place of a live call; downloads are not counted by organization, each"
+        " holds one block and goes at its reader's pace. Who takes nothing for `LIVE_STALL_S` of a"
+        " live stream is cut off",
+        "-",
+    ),
+    (
+        "database time",
+        "first come; not counted by organization. SQLite has one writer and `STORE_READERS`"
+        " readers, PostgreSQL `STORE_CONNECTIONS`; a statement of PostgreSQL ends after"
+        " `STORE_STATEMENT_S`",
+        "-",
+    ),
+    (
+        "log lines",
+        "not counted by organization: refusals of strangers are one line a `REFUSAL_LOG_S`, lines"
+        " about a batch's refused requests one a `REJECTED_LINE_S` and code",
+        "a count in place of lines",
+    ),
+]

@@ -20,6 +20,7 @@ COMPLETION_WINDOW_S_MAX: Final = 7 * 24 * 3600
 # ---- one line ----
 LINE_BYTES_MAX: Final = 16 * MIB  # an inline image or two; above it a line would not fit a chunk
 BODY_FIELDS_MAX: Final = 256  # top-level fields of a body; the APIs together know about 80
+MEDIA_WORK_MAX: Final = 150_000  # values of a body that is searched for URLs: 50 ms of the loop
 BODY_OBJECTS_MAX: Final = 250_000  # opening braces in a body; each may cost an object when read
 BLANK_LINES_MAX: Final = 100_000  # of a file; twice its requests and more are no accident
 CUSTOM_ID_CHARS_MAX_TOGETHER: Final = 64  # protocol.md section 7

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from lowtide.core.media_urls import MediaRule, is_host, media_rule
+from lowtide.limits import MEDIA_WORK_MAX
 
 PICTURE = "data:image/png;base64,iVBORw0KGgo="
 LISTED = media_rule(("images.example.org", "10.0.0.7:8080", "[fd00::7]"))
@@ -169,6 +170,18 @@ def test_a_byte_that_is_no_text_hides_no_url() -> None:
     body = picture("http://evil.org/").replace(b"What is it?", b"What is it\xff?")
     assert NONE.refusal(body) is not None
     assert LISTED.refusal(body) is not None
+
+
+@pytest.mark.parametrize("filling", [b"0,", b"[],", b"{},", b'"",'])
+def test_what_would_take_long_to_look_through_is_refused_unread(
+    filling: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = b'{"url": "data:,", "x": [%b0]}'
+    assert NONE.refusal(body % (filling * 1_000)) is None
+    monkeypatch.setattr(json, "JSONDecoder", None)
+    found = NONE.refusal(body % (filling * (MEDIA_WORK_MAX + 1)))
+    assert found is not None
+    assert "more values" in found[1]
 
 
 def test_numbers_of_any_length_are_passed_over() -> None:

@@ -113,6 +113,9 @@ class Replica:
             self.learned.adopt(fresh.learned)
         self._spares_long = fresh._spares_long
         self.circuit = Circuit()
+        for scope in self.scopes.values():
+            if scope.held is not None:  # what held it may be mended by what changed
+                scope.ask(float("-inf"))
         self.resize(float("-inf"))
 
     def has_room(self, now_s: float) -> bool:

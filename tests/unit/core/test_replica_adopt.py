@@ -50,3 +50,12 @@ def test_refusals_still_hold_a_window_that_its_bound_does_not() -> None:
     assert one.window == refused
     one.adopt(replica("http://a", 2))
     assert one.window <= 2
+
+
+def test_what_was_held_for_its_set_up_is_tried_at_once_when_that_changes() -> None:
+    one = replica("http://a", 64)
+    scope = one.scope(("m", "/v1/chat/completions"))
+    scope.hold("credentials", "401", 100.0)
+    assert scope.trial_at_s is not None and scope.trial_at_s > 100.0
+    one.adopt(replica("http://a", 64))
+    assert scope.trial_at_s is not None and scope.trial_at_s <= 100.0

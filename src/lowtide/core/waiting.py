@@ -42,7 +42,7 @@ NO_QUEUE: Final = Queue()
 
 Kind = Literal[
     "paused", "no_worker", "storage", "validation", "model", "live", "own_requests", "bound",
-    "queue", "silent",
+    "queue", "silent", "assembly",
 ]  # fmt: skip
 """What a reason is about, for whoever counts or compares: the words change, this does not."""
 
@@ -70,7 +70,7 @@ def waiting(
     if batch.status == "validating":
         return _without_worker(standing) or _unvalidated(batch, now, standing)
     if batch.status in ASSEMBLING:
-        return _without_worker(standing) or _unstored(standing)
+        return _without_worker(standing) or _unstored(standing) or _unassembled(batch, now)
     if batch.status != "in_progress":
         return None
     return (
@@ -130,6 +130,15 @@ def _unstored(standing: Standing) -> Reason | None:
         " Nothing is lost, and the batch goes on when it does.",
         f"Results cannot be stored: {standing.results_trouble}",
     )
+
+
+def _unassembled(batch: Batch, now: datetime) -> Reason | None:
+    """The last calls have to end, and the result files to be written; both may take a while."""
+    since = batch.finalizing_at or batch.cancelling_at or now
+    if _is_recent(since, now):
+        return None
+    sentence = f"Its last calls end and its result files are written since {told_at(since)}."
+    return _alike("assembly", sentence, since)
 
 
 def _blocked(models: Iterable[str], standing: Standing) -> Reason | None:
@@ -230,7 +239,7 @@ def _still(batch: Batch, now: datetime, standing: Standing) -> Reason | None:
     """Everything is well, and yet nothing came back for a while."""
     known = standing.batches.get(batch.id)
     since = _moved_at(batch, known)
-    if not standing.is_known or now - since < timedelta(seconds=limits.BATCH_STILL_S):
+    if not standing.is_known or _is_recent(since, now):
         return None
     if known is not None:
         what = "Its requests are with the engine, which has answered none of them since"
@@ -238,6 +247,11 @@ def _still(batch: Batch, now: datetime, standing: Standing) -> Reason | None:
     if not standing.knows_all_batches:
         return None
     return _alike("queue", f"Queued since {told_at(since)}: no worker has taken it yet.", since)
+
+
+def _is_recent(since: datetime, now: datetime) -> bool:
+    """An instant that lies ahead is of a process whose clock was wrong, and proves nothing."""
+    return timedelta(0) <= now - since < timedelta(seconds=limits.BATCH_STILL_S)
 
 
 def _moved_at(batch: Batch, known: BatchReport | None) -> datetime:

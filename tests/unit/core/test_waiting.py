@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 
+import msgspec
 import pytest
 
 from lowtide.core.batch import Batch, Counts, Status
@@ -235,6 +236,20 @@ def test_a_batch_whose_engine_is_silent_says_since_when() -> None:
         " 2026-11-21 00:00:05 UTC."
     )
     assert told.since == at(5)
+
+
+@pytest.mark.parametrize("status", ["finalizing", "expiring", "cancelling"])
+def test_a_batch_whose_results_take_long_to_write_says_since_when(status: Status) -> None:
+    field = "cancelling_at" if status == "cancelling" else "finalizing_at"
+    job = msgspec.structs.replace(batch(status), **{field: at(5)})
+    assert reason_of(job, after_s=20.0) is None
+    told = reason_of(job, after_s=60.0)
+    assert told is not None
+    assert (told.kind, told.since) == ("assembly", at(5))
+
+
+def test_an_instant_from_a_clock_that_was_ahead_hides_no_standstill() -> None:
+    assert reason_of(batch(completed=3), with_batch(moved_at=at(300)), after_s=60.0) is not None
 
 
 def test_workers_that_begin_again_and_again_hide_no_batch_of_which_nothing_settled() -> None:

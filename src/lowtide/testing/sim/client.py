@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
 
-from lowtide.core.batch import TERMINAL, Batch, error_file_id, output_file_id
+from lowtide.core.batch import TERMINAL, Batch, Status, error_file_id, output_file_id
 from lowtide.core.errors import LowtideError
 from lowtide.ports.blobs import BlobError
 from lowtide.ports.store import StoreError
@@ -135,6 +135,8 @@ class Client:
         ended. `stands_for_s`: since a request of a batch moved.
         """
         self._stands_for_s = stands_for_s
+        self._status: Status | None = None
+        self._status_since_s = 0.0
         self._is_over = is_over
         self._patience_s = patience_s
         self._wish = intention
@@ -233,9 +235,14 @@ class Client:
             await asyncio.sleep(_POLL_S * self._random.random())
 
     async def _look(self, house: House, batch_id: str) -> Batch:
-        """As a person does who watches: where nothing moves, there has to be a reason."""
+        """As a person does who watches: where nothing moves, there has to be a reason. A new state
+        is a move as well: a last outcome may wait long for its commit, and has a reason for that.
+        """
         seen = await house.batches.get(_PROJECT, batch_id)
-        stood_s = self._stands_for_s(batch_id)
+        now_s = asyncio.get_running_loop().time()
+        if seen.status != self._status:
+            self._status, self._status_since_s = seen.status, now_s
+        stood_s = min(self._stands_for_s(batch_id), now_s - self._status_since_s)
         if seen.status not in TERMINAL and stood_s >= STANDSTILL_S:
             (progress,) = await house.batches.progress([seen])
             if progress.reason is None and self._stands_for_s(batch_id) >= stood_s:

@@ -4,9 +4,10 @@
 
 `plan` is one line on standard input: the server's address, a key for each tenant, the model, and
 the most seconds that this may last. It ends with standard input, so it never outlives the bench,
-and prints one JSON line: what each tenant was answered, by status. Every rate and every number of
-things held is bounded (RATES), so that what is measured is how the server shares what it has, and
-not who sends more. It runs with a nice value of 10: the load takes what is left of the processor.
+and prints two JSON lines: that it is ready, and what each tenant was answered, by status. Every
+rate and every number of things held is bounded (RATES), so that what is measured is how the server
+shares what it has, and not who sends more. It runs with a nice value of 10: the load takes what is
+left of the processor.
 """
 
 import asyncio
@@ -217,8 +218,8 @@ async def at_rate(tenant: Tenant, rate: Rate, ends_s: float) -> None:
 async def run(plan: dict[str, Any], tenants: dict[str, Tenant]) -> None:
     ends_s = asyncio.get_running_loop().time() + plan["seconds"]
     async with asyncio.TaskGroup() as group:
-        for name, rate in RATES.items():
-            group.create_task(at_rate(tenants[name], rate, ends_s))
+        for name, tenant in tenants.items():
+            group.create_task(at_rate(tenant, RATES[name], ends_s))
 
 
 async def until_told(plan: dict[str, Any], stdin: asyncio.StreamReader) -> None:
@@ -237,6 +238,7 @@ async def until_told(plan: dict[str, Any], stdin: asyncio.StreamReader) -> None:
         )
         for name, key in plan["keys"].items()
     }
+    print(json.dumps({"ready": True}), flush=True)
     calling = asyncio.create_task(run(plan, tenants))
     ended = asyncio.create_task(stdin.read())
     await asyncio.wait({calling, ended}, return_when=asyncio.FIRST_COMPLETED)

@@ -1,13 +1,14 @@
 """One good tenant among ten hostile ones, on one real server: what the good one notices.
 
-    python -m bench.hostile_tenants [--seconds 600] [--write]
+    python -m bench.hostile_tenants [--seconds 600] [--only NAME ...] [--write]
 
 `make bench-tenants`. The good tenant has live calls, GETs and one batch after another; first alone
 for a fifth of the time (ten seconds at least), then beside the ten of `bench.hostile_callers`. Its
 calls begin at a fixed rate whether or not earlier ones ended, and each is timed from when it was
 due. The engine takes a millisecond for each token asked for and any number of calls, so what is
 measured is Lowtide. Server, engine, hostile and good callers are a process each, all on 127.0.0.1.
-`--write` puts the table into bench/RESULTS.md.
+`--only` lets some of the ten loose, to see which one it is. `--write` puts the table into
+bench/RESULTS.md.
 """
 
 import argparse
@@ -19,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -30,7 +31,7 @@ import httpx
 
 from bench.backend import MODEL
 from bench.hostile_callers import CHAT, RATES, line
-from bench.processes import Server, backend, serving
+from bench.processes import Server, backend, first_line, serving
 
 RESULTS: Final = Path(__file__).with_name("RESULTS.md")
 HEADING: Final = "## One good tenant among ten hostile ones"
@@ -183,6 +184,7 @@ def hostile(address: str, keys: dict[str, str], seconds: float) -> Iterator[dict
         assert process.stdin is not None
         process.stdin.write(json.dumps(plan).encode() + b"\n")
         process.stdin.flush()
+        first_line(process)  # its own start is not what is measured
         try:
             yield found
         finally:
@@ -207,7 +209,7 @@ async def measure(server: Server, good_key: str, keys: dict[str, str], seconds: 
     return alone, beside, answered
 
 
-def run(seconds: float) -> dict[str, Any]:
+def run(seconds: float, names: Sequence[str]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name, backend(ms_per_token=1.0) as url:
         folder = Path(name)
         admin_headers = {"authorization": f"Bearer {admin_key(folder)}"}
@@ -219,8 +221,8 @@ def run(seconds: float) -> dict[str, Any]:
             with httpx.Client(
                 base_url=server.address, headers=admin_headers, trust_env=False, timeout=60
             ) as admin:
-                good_key, *rest = [new_key(admin, each) for each in ("good", *RATES)]
-            keys = dict(zip(RATES, rest, strict=True))
+                good_key, *rest = [new_key(admin, each) for each in ("good", *names)]
+            keys = dict(zip(names, rest, strict=True))
             began = time.perf_counter()
             alone, beside, answered = asyncio.run(measure(server, good_key, keys, seconds))
             peak_mb = server.peak_memory_mb()
@@ -267,6 +269,7 @@ def section(figures: dict[str, Any]) -> str:
             f"| {name} | {rate.per_s:g} | {rate.at_once} | "
             f"{_counts(figures['hostile'].get(name, {}))} |"
             for name, rate in RATES.items()
+            if name in figures["hostile"]
         ),
         "",
     ]
@@ -292,9 +295,10 @@ def kept_section(text: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--seconds", type=float, default=600.0, help="beside the hostile ones")
+    parser.add_argument("--only", nargs="+", choices=RATES, default=list(RATES), metavar="NAME")
     parser.add_argument("--write", action="store_true", help="put the table into RESULTS.md")
     args = parser.parse_args()
-    figures = run(args.seconds)
+    figures = run(args.seconds, args.only)
     print(section(figures))
     print(json.dumps(figures))
     if args.write:

@@ -2,7 +2,8 @@
 
 core/dispatch.py puts a request in when an attempt failed in a way that the table lets be judged
 (core/fault.py), and asks now and then what has been decided. Pure. Invariant: a request in here is
-neither pending nor in flight, and comes out exactly once, or its chunk is gone.
+neither pending nor in flight, and comes out exactly once, or its chunk is gone; none waits for a
+replica that is called no more.
 """
 
 from typing import Generic, TypeVar
@@ -32,12 +33,15 @@ class Doubt(msgspec.Struct, Generic[R], frozen=True):
         """The failure is known to have been the request's."""
         return self.scope.settles(self.outcome.kind, self.sent_at_s, self.failed_at_s)
 
-    @property
-    def is_replicas(self) -> bool:
-        """The failure is known to have been the replica's, or is not to be judged now: it is
-        away, and nothing will be known before it is back.
+    def is_replicas(self, now_s: float) -> bool:
+        """The failure is known to have been the replica's, or is not to be judged now: the replica
+        is away, or is called by this worker no more, so nothing that will be seen here decides it.
         """
-        return self.scope.held is not None or self.replica.trouble_at_s is not None
+        return (
+            self.scope.held is not None
+            or self.replica.trouble_at_s is not None
+            or now_s >= self.replica.owned_until_s
+        )
 
 
 class Doubts(Generic[R]):
@@ -55,7 +59,7 @@ class Doubts(Generic[R]):
         still_open: list[Doubt[R]] = []
         decided: list[Doubt[R]] = []
         for doubt in self.open:
-            if doubt.is_own or doubt.is_replicas:
+            if doubt.is_own or doubt.is_replicas(now_s):
                 decided.append(doubt)
             else:
                 doubt.scope.ask_if_nobody_did(now_s)

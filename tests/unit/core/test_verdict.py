@@ -3,7 +3,17 @@
 from collections.abc import Callable
 
 import pytest
-from dispatch_desk import DIED, FORBIDDEN, OK, SERVER_ERROR, UNREACHED, add, replica, take_all
+from dispatch_desk import (
+    DIED,
+    FORBIDDEN,
+    OK,
+    SERVER_ERROR,
+    UNREACHED,
+    add,
+    replica,
+    take_all,
+    try_all,
+)
 from virtual_engine import TRIAL_S, Engine, Play, well
 
 from lowtide import limits
@@ -433,3 +443,39 @@ def test_a_replica_that_is_somebody_elses_is_tried_by_nobody_here() -> None:
     core.settle(bad, one, SERVER_ERROR, 1.0, 0.5)
     one.owned_until_s = 1.0
     assert core.trial(one, 1.0) is None
+
+
+def test_a_request_whose_replica_went_to_another_worker_runs_elsewhere_uncharged() -> None:
+    """Nobody here may try that replica any more, so nothing would ever decide."""
+    core, one, other = Dispatch(), replica(), replica("http://b")
+    add(core, 1)
+    (bad,) = take_all(core, one)
+    assert core.settle(bad, one, SERVER_ERROR, 1.0, 0.5) == InDoubt()
+    assert take_all(core, other, 1.1) == []
+    one.owned_until_s = 1.2
+    assert take_all(core, other, 1.2) == [bad]
+    assert bad.tries == 0
+
+
+def test_a_request_whose_replica_is_away_from_its_worker_for_a_moment_goes_on_there() -> None:
+    core, one = Dispatch(), replica()
+    add(core, 1)
+    (bad,) = take_all(core, one)
+    core.settle(bad, one, SERVER_ERROR, 1.0, 0.5)
+    one.owned_until_s = 1.1
+    assert take_all(core, one, 1.2) == []
+    one.owned_until_s = float("inf")
+    assert try_all(core, one, 1.3) == [("m", "/v1/chat/completions")]
+    assert take_all(core, one, 1.3) == [bad]
+    assert bad.tries == 0
+
+
+def test_what_was_decided_before_the_replica_went_is_charged_all_the_same() -> None:
+    core, one, other = Dispatch(), replica(window=2), replica("http://b")
+    add(core, 2)
+    (bad, good) = take_all(core, one)
+    core.settle(bad, one, SERVER_ERROR, 1.0, 0.5)
+    core.settle(good, one, OK, 1.1, 0.5)
+    one.owned_until_s = 1.1
+    take_all(core, other, 1.2)
+    assert bad.tries == 1

@@ -107,7 +107,7 @@ def _unvalidated(batch: Batch, now: datetime, standing: Standing) -> Reason | No
             "The input file cannot be read: the server's storage does not answer.",
             f"The input file cannot be read: {standing.validation_trouble}",
         )
-    if now - batch.created_at < timedelta(seconds=limits.VALIDATION_PATIENCE_S):
+    if _is_recent(batch.created_at, now, within_s=limits.VALIDATION_PATIENCE_S):
         return None
     if (since := standing.validating.get(batch.id)) is not None:
         sentence = f"The input file is being validated since {told_at(since)}."
@@ -249,9 +249,9 @@ def _still(batch: Batch, now: datetime, standing: Standing) -> Reason | None:
     return _alike("queue", f"Queued since {told_at(since)}: no worker has taken it yet.", since)
 
 
-def _is_recent(since: datetime, now: datetime) -> bool:
+def _is_recent(since: datetime, now: datetime, within_s: float = limits.BATCH_STILL_S) -> bool:
     """An instant that lies ahead is of a process whose clock was wrong, and proves nothing."""
-    return timedelta(0) <= now - since < timedelta(seconds=limits.BATCH_STILL_S)
+    return timedelta(0) <= now - since < timedelta(seconds=within_s)
 
 
 def _moved_at(batch: Batch, known: BatchReport | None) -> datetime:

@@ -252,6 +252,12 @@ def test_an_instant_from_a_clock_that_was_ahead_hides_no_standstill() -> None:
     assert reason_of(batch(completed=3), with_batch(moved_at=at(300)), after_s=60.0) is not None
 
 
+@pytest.mark.parametrize("status", ["validating", "finalizing", "cancelling"])
+def test_a_batch_dated_ahead_says_why_it_stands_in_every_state(status: Status) -> None:
+    ahead = {"created_at": at(300), "finalizing_at": at(300), "cancelling_at": at(300)}
+    assert reason_of(msgspec.structs.replace(batch(status), **ahead), after_s=60.0) is not None
+
+
 def test_workers_that_begin_again_and_again_hide_no_batch_of_which_nothing_settled() -> None:
     told = reason_of(batch(), with_batch(moved_at=at(58)), after_s=60.0)
     assert told is not None

@@ -7,12 +7,14 @@ an SDK would. What it saw and what it asked for is what `account.py` holds the r
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from datetime import datetime, timedelta
 from itertools import chain, repeat
 from random import Random
 from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
 
+from lowtide import limits
 from lowtide.core.batch import TERMINAL, Batch, Status, error_file_id, output_file_id
 from lowtide.core.errors import LowtideError
 from lowtide.ports.blobs import BlobError
@@ -245,7 +247,8 @@ class Client:
         stood_s = min(self._stands_for_s(batch_id), now_s - self._status_since_s)
         if seen.status not in TERMINAL and stood_s >= STANDSTILL_S:
             (progress,) = await house.batches.progress([seen])
-            if progress.reason is None and self._stands_for_s(batch_id) >= stood_s:
+            stands = self._stands_for_s(batch_id) >= stood_s
+            if progress.reason is None and stands and not _is_misdated(seen, house.clock.now()):
                 raise Violation(
                     f"{batch_id} is {seen.status}, {seen.counts}, has not moved for"
                     f" {stood_s:.0f} s, and nothing says why"
@@ -302,6 +305,22 @@ class Client:
         wish.offsets[file_id] = last_line
         if not incomplete:
             wish.complete.add(file_id)
+
+
+def _is_misdated(standing: Batch, now: datetime) -> bool:
+    """Whether an instant of a batch that stands seems so recent that none can have been written
+    then. A process whose clock was ahead dated it, and when the others' clocks get there, the batch
+    seems to have moved just now: for that while nobody who trusts its row can see that it stands.
+    """
+    dates = (
+        standing.created_at,
+        standing.in_progress_at,
+        standing.first_settled_at,
+        standing.finalizing_at,
+        standing.cancelling_at,
+    )
+    still = timedelta(seconds=limits.BATCH_STILL_S)
+    return any(date is not None and timedelta(0) <= now - date < still for date in dates)
 
 
 def fields_of(line: bytes) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from lowtide.testing.patience import PATIENCE_S
 ANSWER = Reply(
     200,
     b'{"object":"chat.completion","choices":[{"index":0,"message":{"content":"Hi"}}],'
-    b'"usage":{"prompt_tokens":3}}',
+    b'"usage":{"prompt_tokens":3,"completion_tokens":1}}',
 )
 
 

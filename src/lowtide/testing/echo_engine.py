@@ -9,6 +9,8 @@ full shape. The last user message, the prompt or the input decides:
     refuse WHY          400 with WHY as the message
     wait SECONDS TEXT   "echo: wait SECONDS TEXT", after so many seconds, or at once if it `hurries`
     TEXT                "echo: TEXT"
+
+A call without a model is refused with 400, as engines do, and not counted.
 """
 
 import asyncio
@@ -31,6 +33,10 @@ START_S: Final = PATIENCE_S
 """How long the engine may take to listen, or to stop, on a busy machine."""
 
 _CREATED: Final = 1767225600
+_NO_MODEL: Final = {
+    "message": "model is required", "type": "invalid_request_error", "param": "model",
+    "code": "missing_field",
+}  # fmt: skip
 
 
 class EchoEngine:
@@ -78,6 +84,8 @@ class EchoEngine:
     def _answering(self, shape: Any) -> Any:
         async def answer(request: Request) -> JSONResponse:
             body = await request.json()
+            if "model" not in body:
+                return JSONResponse({"error": _NO_MODEL}, 400)
             asked = _asked(body)
             self.calls[asked] += 1
             word, _, rest = asked.partition(" ")

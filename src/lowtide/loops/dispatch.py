@@ -81,7 +81,7 @@ class Dispatcher:
         self._leasing = leasing
         self._slots: dict[asyncio.Task[None], _Slot] = {}
         self._slots_on: dict[str, dict[asyncio.Task[None], _Slot]] = {}
-        self._trials: set[asyncio.Task[Outcome]] = set()
+        self._trials: set[asyncio.Task[Outcome | None]] = set()
         self._claiming = asyncio.Lock()
         self._uncommitted: dict[ChunkKey, int] = {}
         self._released: list[tuple[ChunkKey, int]] = []
@@ -159,8 +159,7 @@ class Dispatcher:
         self._has_unserved = True
         self.announce()
 
-    # -- what the control loop asks and tells
-    # ------------------------------------------------------
+    # -- what the control loop asks and tells ------------------------------------------------------
 
     def calls_on(self, replica_name: str) -> list[Request]:
         """The requests in flight on that replica."""
@@ -175,8 +174,7 @@ class Dispatcher:
                 slot.revoked = True
                 task.cancel()
 
-    # -- Holdings: what the committer asks and tells
-    # -------------------------------------------------
+    # -- Holdings: what the committer asks and tells -----------------------------------------------
 
     @property
     def leased_batches(self) -> frozenset[str]:
@@ -229,21 +227,29 @@ class Dispatcher:
 
     def _start_trial(self, upstream: Upstream, scope: Scope) -> None:
         """Beside the window: a full one delays no judgement."""
-        trial = asyncio.get_running_loop().create_task(attempt_trial(upstream, scope))
+        trial = asyncio.get_running_loop().create_task(self._try(upstream, scope))
         self._trials.add(trial)
         trial.add_done_callback(partial(self._trial_ended, upstream, scope))
 
-    def _trial_ended(self, upstream: Upstream, scope: Scope, trial: asyncio.Task[Outcome]) -> None:
+    async def _try(self, upstream: Upstream, scope: Scope) -> Outcome | None:
+        """None: the replica was ours no more when it could have been sent."""
+        if self._clock.monotonic() >= upstream.replica.owned_until_s:
+            return None
+        return await attempt_trial(upstream, scope)
+
+    def _trial_ended(
+        self, upstream: Upstream, scope: Scope, trial: asyncio.Task[Outcome | None]
+    ) -> None:
         self._trials.discard(trial)
         now_s, replica = self._clock.monotonic(), upstream.replica
-        if trial.cancelled():
-            self._core.trial_abandoned(replica, scope, now_s)
-            return
-        if (error := trial.exception()) is not None:
+        error = None if trial.cancelled() else trial.exception()
+        if error is not None:
             log.error("trial.failed", replica=replica.name, exc_info=error)
+        outcome = None if trial.cancelled() or error is not None else trial.result()
+        if outcome is None:
             self._core.trial_abandoned(replica, scope, now_s)
         else:
-            self._core.tried(replica, scope, trial.result(), now_s)
+            self._core.tried(replica, scope, outcome, now_s)
         self.wake()
 
     async def _run(self, upstream: Upstream, slot: _Slot) -> None:
@@ -358,8 +364,7 @@ class Dispatcher:
         delay_s = max(due_s - now_s, limits.TICK_S_MIN)
         return self._clock.now() + timedelta(seconds=delay_s)
 
-    # -- letting go
-    # ----------------------------------------------------------------------------------
+    # -- letting go --------------------------------------------------------------------------------
 
     def _give_back_unserved(self) -> None:
         models = frozenset().union(*(each.replica.models for each in self._upstreams))

@@ -320,6 +320,26 @@ async def test_a_request_taken_before_the_process_stood_still_is_not_sent_after_
     assert (await bench.see(batch)).counts.completed == 3
 
 
+async def test_a_trial_that_was_due_is_not_sent_after_the_ownership_has_ended(
+    bench: WorkBench,
+) -> None:
+    batch = await bench.batch(1)
+    bench.engine.script.append(Reply(500, b"{}"))
+    replica = bench.upstream.replica
+    await bench.dispatch()
+    await bench.flights_ended()
+    await bench.dispatch()
+    assert replica.trials_in_flight == 1
+    replica.owned_until_s = bench.clock.monotonic()
+    calls = len(bench.engine.calls)
+    await asyncio.wait(list(bench.dispatcher._trials))
+    await asyncio.sleep(0)  # its callbacks
+    assert (len(bench.engine.calls), replica.trials_in_flight) == (calls, 0)
+    replica.owned_until_s = float("inf")
+    await bench.work_off()
+    assert (await bench.see(batch)).counts.completed == 1
+
+
 # ---- drain ----
 
 

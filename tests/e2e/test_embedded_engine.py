@@ -346,23 +346,23 @@ async def test_a_start_that_is_cancelled_leaves_nothing_running(
 
 
 PARENT = """
-import asyncio, sys
+import asyncio, signal, sys
 from pathlib import Path
 from lowtide.engines.embedded import EmbeddedEngine
 
 async def main():
     engine = EmbeddedEngine(Path(sys.argv[1]), model_id="demo", log_path=Path(sys.argv[2]))
+    interrupted = asyncio.Event()
+    # As the command does: the handler of asyncio.run may run only when something else wakes the
+    # loop, if the signal comes at the instant at which the loop falls asleep.
+    asyncio.get_running_loop().add_signal_handler(signal.SIGINT, interrupted.set)
     await engine.start()
     print(engine.pid, flush=True)
-    try:
-        await asyncio.Event().wait()
-    finally:
-        await engine.aclose()
-
-try:
-    asyncio.run(main())
-except KeyboardInterrupt:
+    await interrupted.wait()
+    await engine.aclose()
     print("bye", flush=True)
+
+asyncio.run(main())
 """
 
 

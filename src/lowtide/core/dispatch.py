@@ -161,8 +161,7 @@ class Dispatch:
         """We took the call back ourselves (cancelled, lost, draining): no blame, no retry here."""
         prompt_read(request, replica, now_s)
         replica.ended()
-        if request.company:
-            replica.suspects.ended()
+        replica.suspects.ended(request)
         replica.circuit.abandoned()
 
     def put_back(self, request: Request) -> None:

@@ -12,10 +12,10 @@ from lowtide.core.replica import Replica
 class Request(msgspec.Struct, eq=False):
     """One request of a leased chunk. `data` is its line's bytes; `index` its bit in the chunk;
     `tokens` its prompt as estimated; `sent_at_s` the instant of its last `take`. `tries` and
-    `refusals` count failures that were its own; `company`, `was_pardoned` and `strikes` are for
-    core/suspects.py. `is_read`: whether the engine has read the prompt, as far as the call is
-    watched; `yields`: how often it was taken back because it had not; `timeouts`: those that
-    were none of its own (core/timeouts.py).
+    `refusals` count failures that were its own; `company`, `was_pardoned`, `strikes` and
+    `is_suspect_in_flight` are for core/suspects.py. `is_read`: whether the engine has read the
+    prompt, as far as the call is watched; `yields`: how often it was taken back because it had
+    not; `timeouts`: those that were none of its own (core/timeouts.py).
     """
 
     run: "ChunkRun"
@@ -31,6 +31,7 @@ class Request(msgspec.Struct, eq=False):
     company: int = 0
     was_pardoned: bool = False
     strikes: int = 0
+    is_suspect_in_flight: bool = False
     is_read: bool | None = None
     yields: int = 0
     timeouts: int = 0

@@ -25,11 +25,14 @@ from lowtide import limits
 class Suspect(Protocol):
     """What is remembered of a request. `company`: how many suspects may be in flight with it,
     itself counted; 0: it is none. `was_pardoned`: the next cut counts. `strikes`: its own deaths.
+    `is_suspect_in_flight`: it was sent as one, and is counted until that call ends, whatever it
+    is by then: the replica where it was cut may clear it while it runs at another.
     """
 
     company: int
     was_pardoned: bool
     strikes: int
+    is_suspect_in_flight: bool
     tries: int
 
 
@@ -53,17 +56,21 @@ class Suspects:
         """It is in flight now; `ended` is due in turn."""
         self._bound = min(self._bound, request.company) if self.in_flight else request.company
         self.in_flight += 1
+        request.is_suspect_in_flight = True
 
-    def ended(self) -> None:
-        self.in_flight -= 1
+    def ended(self, request: Suspect) -> None:
+        """Its call is over; nothing happens if it was sent as no suspect."""
+        if request.is_suspect_in_flight:
+            request.is_suspect_in_flight = False
+            self.in_flight -= 1
 
     def cut(self, request: Suspect, calls_in_flight: int) -> None:
         """It was cut. The first since `settled` tells how many calls there were at that instant."""
         if self._death is None:
             self._death = (calls_in_flight, self.in_flight)
         calls, suspects = self._death
+        self.ended(request)
         if request.company:
-            self.in_flight -= 1
             if suspects <= 1:
                 request.strikes += 1
             request.company = max(1, min(request.company, suspects // 2))

@@ -259,8 +259,7 @@ def _retry(
 
 def _ended(request: Request, replica: Replica) -> None:
     replica.ended()
-    if request.company:
-        replica.suspects.ended()
+    replica.suspects.ended(request)
 
 
 def _engine_lives(request: Request, replica: Replica) -> None:

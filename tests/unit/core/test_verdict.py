@@ -479,3 +479,23 @@ def test_what_was_decided_before_the_replica_went_is_charged_all_the_same() -> N
     one.owned_until_s = 1.1
     take_all(core, other, 1.2)
     assert bad.tries == 1
+
+
+@pytest.mark.parametrize("end", [OK, SERVER_ERROR, DIED, None])
+def test_a_suspect_that_is_cleared_while_it_runs_elsewhere_is_no_more_counted_there(
+    end: Outcome | None,
+) -> None:
+    """Else that replica would take no suspect for good."""
+    core, one, other = Dispatch(), replica(), replica("http://b")
+    add(core, 1)
+    (cut,) = take_all(core, one)
+    core.settle(cut, one, DIED, 1.0, 0.0)
+    assert take_all(core, other, 1.0) == [cut]
+    assert (cut.company, other.suspects.in_flight) == (1, 1)
+    one.is_away("connection refused", 1.1, "unreachable")
+    assert cut.company == 0
+    if end is None:
+        core.abandon(cut, other, 2.0)
+    else:
+        core.settle(cut, other, end, 2.0, 0.0)
+    assert other.suspects.in_flight == 0

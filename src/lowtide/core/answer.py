@@ -103,6 +103,8 @@ def _response_failure(answer: _Answer, body: bytes) -> NoAnswer | None:
             return NoAnswer("background", detail, body)
         case "failed" | "cancelled":
             return NoAnswer("bad_answer", f"the engine's response has {answer.status}", body)
+        case "incomplete":  # all its tokens went into reasoning: an answer, if a poor one
+            return None
         case _ if _is_there(answer.output):
             return None
     return NoAnswer("bad_answer", _LACKS % "output", body)

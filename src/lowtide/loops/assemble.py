@@ -13,10 +13,10 @@ import structlog
 
 from lowtide import limits
 from lowtide.core.batch import error_file_id, output_file_id
-from lowtide.loops.tasks import TaskRenewal, let_go
-from lowtide.ports.blobs import BlobError, Blobs
+from lowtide.loops.tasks import TaskRenewal, TaskTrouble, let_go
+from lowtide.ports.blobs import Blobs
 from lowtide.ports.clock import Clock
-from lowtide.ports.store import LifecycleStore, ResultStore, StoreError, TaskLease
+from lowtide.ports.store import LifecycleStore, ResultStore, TaskLease
 from lowtide.service.assembly import Assembly
 
 log = structlog.get_logger(__name__)
@@ -46,23 +46,27 @@ class AssembleLoop:
         self._lease_ttl_s = lease_ttl_s
         self.name = name
         self._bytes_max = bytes_max
-        self.trouble: str | None = None
+        self._trouble = TaskTrouble()
+
+    @property
+    def trouble(self) -> str | None:
         """Why the last files could not be written; None when they were."""
+        return self._trouble.text
 
     async def tick(self, now: datetime) -> datetime | None:
         lease = await self._store.claim_assembly(
             self._worker_id, now, self._lease_ttl_s, bytes_max=self._bytes_max
         )
         if lease is None:
+            self._trouble.found_nothing(now)
             return now + timedelta(seconds=limits.IDLE_POLL_S)
         try:
             await self._assemble(lease)
         except BaseException as error:
-            if isinstance(error, BlobError | StoreError):
-                self.trouble = str(error)
+            self._trouble.failed(error, now)
             await asyncio.shield(let_go(self._store, lease, self._clock, error))
             raise
-        self.trouble = None
+        self._trouble.succeeded()
         return now
 
     async def _assemble(self, lease: TaskLease) -> None:

@@ -2,15 +2,42 @@
 
 import asyncio
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 from lowtide import limits
+from lowtide.ports.blobs import BlobError
 from lowtide.ports.clock import Clock
-from lowtide.ports.store import LifecycleStore, TaskLease
+from lowtide.ports.store import LifecycleStore, StoreError, TaskLease
 from lowtide.ports.wakeups import Topic
 
 Wake = Callable[[Topic | Literal["sweep"]], None]
 """Nudges a loop of this process by name."""
+
+
+class TaskTrouble:
+    """Why a loop's last task failed: until a task succeeds, or nothing is left to be tried again.
+
+    Without the second, a worker whose failed task went to another one would tell of it for ever.
+    """
+
+    def __init__(self) -> None:
+        self.text: str | None = None
+        self._retry_at = datetime.min.replace(tzinfo=UTC)
+
+    def failed(self, error: BaseException, now: datetime) -> None:
+        """Only what the storage did is a trouble of the loop; the task is tried again later."""
+        if isinstance(error, BlobError | StoreError):
+            self.text = str(error)
+            self._retry_at = now + timedelta(seconds=limits.TASK_RETRY_S + limits.IDLE_POLL_S)
+
+    def succeeded(self) -> None:
+        self.text = None
+
+    def found_nothing(self, now: datetime) -> None:
+        """No task was to be had; a failed one would be, once its pause is over."""
+        if self.text is not None and now >= self._retry_at:
+            self.text = None
 
 
 class TaskRenewal:

@@ -21,10 +21,10 @@ from lowtide.core.media_urls import media_rule
 from lowtide.core.plan import Plan
 from lowtide.core.token_model import TokenModel
 from lowtide.core.validation import LineError, ValidationFailure, ValidationRules, Validator
-from lowtide.loops.tasks import TaskRenewal, Wake, let_go
-from lowtide.ports.blobs import BlobError, BlobNotFound, Blobs
+from lowtide.loops.tasks import TaskRenewal, TaskTrouble, Wake, let_go
+from lowtide.ports.blobs import BlobNotFound, Blobs
 from lowtide.ports.clock import Clock
-from lowtide.ports.store import LifecycleStore, StoreError, TaskLease, TokenLimitReached
+from lowtide.ports.store import LifecycleStore, TaskLease, TokenLimitReached
 from lowtide.service.limits import (
     EffectiveLimits,
     LimitService,
@@ -72,26 +72,30 @@ class ValidateLoop:
         self._bytes_max = bytes_max
         self.validating: tuple[str, datetime] | None = None
         """The batch whose file is being read, and since when."""
-        self.trouble: str | None = None
+        self._trouble = TaskTrouble()
+
+    @property
+    def trouble(self) -> str | None:
         """Why the last file could not be read, nor judged; None when it was."""
+        return self._trouble.text
 
     async def tick(self, now: datetime) -> datetime | None:
         lease = await self._store.claim_validation(
             self._worker_id, now, self._lease_ttl_s, bytes_max=self._bytes_max
         )
         if lease is None:
+            self._trouble.found_nothing(now)
             return now + timedelta(seconds=limits.IDLE_POLL_S)
         self.validating = (lease.batch.id, now)
         try:
             await self._validate(lease)
         except BaseException as error:
-            if isinstance(error, BlobError | StoreError):
-                self.trouble = str(error)
+            self._trouble.failed(error, now)
             await asyncio.shield(let_go(self._store, lease, self._clock, error))
             raise
         finally:
             self.validating = None
-        self.trouble = None
+        self._trouble.succeeded()
         return now
 
     async def _validate(self, lease: TaskLease) -> None:

@@ -155,6 +155,11 @@ def test_an_answer_is_a_success_with_its_bytes_and_usage() -> None:
     assert classify(Reply(200, said), RESPONSES) == Succeeded(200, said, NO_USAGE)
 
 
+def test_a_response_whose_tokens_all_went_into_reasoning_is_an_answer() -> None:
+    body = b'{"status":"incomplete","output":[],"usage":{"input_tokens":5,"output_tokens":64}}'
+    assert isinstance(classify(Reply(200, body), RESPONSES), Succeeded)
+
+
 @pytest.mark.parametrize("status", ["incomplete", "completed"])
 def test_a_response_that_ran_into_its_bound_is_an_answer(status: str) -> None:
     body = b'{"status":"%b","output":[{"type":"reasoning"}]}' % status.encode()

@@ -2,6 +2,7 @@
 
 import socket
 import threading
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -190,21 +191,24 @@ def test_an_address_is_good_once(door: Door) -> None:
 def test_of_two_puts_at_once_one_wins_whole(door: Door) -> None:
     file_id, path = announce(door)
     answers: dict[bytes, int] = {}
-    meet = threading.Barrier(2)
+    first, second, go_on = b"a" * 999, b"b" * 555, threading.Event()
 
-    def put(data: bytes) -> None:
-        def pieces() -> Iterator[bytes]:
-            yield data[:1]
-            meet.wait(PATIENCE_S)  # both are past the server's first look at the file
-            yield data[1:]
+    def pieces() -> Iterator[bytes]:
+        yield first[:1]
+        go_on.wait(PATIENCE_S)  # the second one comes while this one is under way
+        yield first[1:]
 
-        answers[data] = door.ask("PUT", path, pieces()).status
+    def put() -> None:
+        answers[first] = door.ask("PUT", path, pieces()).status
 
-    threads = [threading.Thread(target=put, args=(data,)) for data in (b"a" * 999, b"b" * 555)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(PATIENCE_S)
+    thread = threading.Thread(target=put)
+    thread.start()
+    while file_id not in door.services.files._receiving:
+        assert thread.is_alive(), answers
+        time.sleep(0.005)
+    answers[second] = door.ask("PUT", path, second).status
+    go_on.set()
+    thread.join(PATIENCE_S)
     assert sorted(answers.values()) == [200, 409], "one body at a time"
     (winner,) = [data for data, status in answers.items() if status == 200]
     assert door.ask("GET", f"/v1/files/{file_id}/content").body == winner

@@ -34,7 +34,7 @@ RESERVED_FIELDS: Final[Mapping[str, str]] = MappingProxyType(
     }
 )
 """Fields that act on the engine and on other callers rather than on this answer, with the reason.
-Sources: the request types of vLLM 0.32, SGLang 0.5 and llama.cpp's server."""
+Sources: the request types of vLLM, SGLang and llama.cpp's server."""
 
 _RESPONSES: Final = "/v1/responses"
 _SALTED: Final = frozenset({"/v1/chat/completions", "/v1/completions", _RESPONSES})

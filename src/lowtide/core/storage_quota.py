@@ -5,7 +5,7 @@ calls at one instant cannot pass the quota together; the services ask it before 
 that a refusal costs nobody an upload.
 """
 
-from typing import Final, Literal
+from typing import Literal
 
 import msgspec
 
@@ -29,9 +29,6 @@ class StorageQuota(msgspec.Struct, frozen=True, kw_only=True):
 
     bytes: int | None = None
     unfinished: int = limits.UNFINISHED_UPLOADS_MAX
-
-
-NO_QUOTA: Final = StorageQuota()
 
 
 class QuotaReached(Exception):

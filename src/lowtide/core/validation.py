@@ -255,10 +255,7 @@ class Validator:
         acceptable = (
             addressed
             and not line.body.stream
-            and not (
-                self._may_wait
-                and (line.body.background or line.body.previous_response_id is not None)
-            )
+            and not (self._may_wait and _is_unsupported(line.body))
             and 0 < len(line.custom_id) <= self._custom_id_chars
             and (len(raw) <= BOUNDED_BYTES or line_excess(bytes(raw)) is None)
         )

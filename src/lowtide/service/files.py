@@ -52,7 +52,7 @@ class FileService:
         self._clock = clock
         self._new_id = new_id
         self._allowance = allowance
-        self.storage = Storage(allowance)
+        self.storage = Storage(allowance, blobs)
         self._receiving: set[str] = set()
 
     def now(self) -> datetime:
@@ -124,12 +124,8 @@ class FileService:
         file = self._file(
             project_id, file_id, filename, purpose, expires_after_s, content, "uploaded"
         )
-        try:
-            async with self.storage.adding(project_id) as quota:
-                await self._files.add(file, quota)
-        except LowtideError:
-            await self._blobs.delete(content.blob_key)
-            raise
+        async with self.storage.adding(project_id, content.blob_key) as quota:
+            await self._files.add(file, quota)
         return file
 
     async def awaiting(self, file_id: str) -> File:
@@ -144,19 +140,15 @@ class FileService:
 
         Raises LowtideError `upload_invalid`, `storage_limit_exceeded`.
         """
-        try:
-            async with self.storage.adding(project_id) as quota:
-                filled = await self._files.mark_uploaded(
-                    file_id,
-                    bytes=content.bytes,
-                    lines=content.lines,
-                    sha256=content.sha256,
-                    blob_key=content.blob_key,
-                    quota=quota,
-                )
-        except LowtideError:
-            await self._blobs.delete(content.blob_key)
-            raise
+        async with self.storage.adding(project_id, content.blob_key) as quota:
+            filled = await self._files.mark_uploaded(
+                file_id,
+                bytes=content.bytes,
+                lines=content.lines,
+                sha256=content.sha256,
+                blob_key=content.blob_key,
+                quota=quota,
+            )
         if not filled:
             await self._blobs.delete(content.blob_key)  # another PUT was first; ours has no row
             raise _address_used()

@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager, contextmanager
 
 from lowtide.core.errors import LowtideError
 from lowtide.core.storage_quota import QuotaReached, StorageQuota, StorageUse, lacks
+from lowtide.ports.blobs import Blobs
 from lowtide.service.limits import LimitService
 
 
@@ -51,13 +52,10 @@ class Reservation:
 class Storage:
     """Quotas of all organizations, as far as this process sees them."""
 
-    def __init__(self, allowance: LimitService) -> None:
+    def __init__(self, allowance: LimitService, blobs: Blobs) -> None:
         self._allowance = allowance
+        self._blobs = blobs
         self._under_way: Counter[str] = Counter()
-
-    async def quota(self, project_id: str) -> StorageQuota:
-        """Of the project's organization."""
-        return StorageQuota(bytes=(await self._allowance.of(project_id)).stored_bytes)
 
     async def check(self, project_id: str, bytes: int) -> None:
         """So many more would fit now. Raises LowtideError `storage_limit_exceeded`."""
@@ -70,13 +68,12 @@ class Storage:
 
         Raises LowtideError `storage_limit_exceeded`, for what happens inside as well.
         """
-        bounds = await self._allowance.of(project_id)
-        quota = StorageQuota(bytes=bounds.stored_bytes)
+        organization_id, quota = await self._quota(project_id)
         use = StorageUse()
         if quota.bytes is not None:
-            use = await self._allowance.storage_use(bounds.organization_id)
-        reservation = Reservation(quota, use, self._under_way, bounds.organization_id)
-        with refusals(bounds.organization_id, quota):
+            use = await self._allowance.storage_use(organization_id)
+        reservation = Reservation(quota, use, self._under_way, organization_id)
+        with _refusals(organization_id, quota):
             try:
                 reservation.hold(bytes)
                 yield reservation
@@ -84,18 +81,27 @@ class Storage:
                 reservation.end()
 
     @asynccontextmanager
-    async def adding(self, project_id: str) -> AsyncIterator[StorageQuota]:
+    async def adding(self, project_id: str, blob_key: str = "") -> AsyncIterator[StorageQuota]:
         """The quota to hand to the store. Raises LowtideError `storage_limit_exceeded` when the
-        store finds it reached.
+        store finds it reached; then the bytes under `blob_key`, if any, are not kept.
         """
+        organization_id, quota = await self._quota(project_id)
+        try:
+            with _refusals(organization_id, quota):
+                yield quota
+        except LowtideError:
+            if blob_key:
+                await self._blobs.delete(blob_key)
+            raise
+
+    async def _quota(self, project_id: str) -> tuple[str, StorageQuota]:
+        """The project's organization, and what it may store."""
         bounds = await self._allowance.of(project_id)
-        quota = StorageQuota(bytes=bounds.stored_bytes)
-        with refusals(bounds.organization_id, quota):
-            yield quota
+        return bounds.organization_id, StorageQuota(bytes=bounds.stored_bytes)
 
 
 @contextmanager
-def refusals(organization_id: str, quota: StorageQuota) -> Iterator[None]:
+def _refusals(organization_id: str, quota: StorageQuota) -> Iterator[None]:
     """Say QuotaReached as a LowtideError, with what to do."""
     try:
         yield

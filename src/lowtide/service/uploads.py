@@ -191,12 +191,8 @@ class UploadService:
             blob_key=intake.blob_key,
             created_at=now,
         )
-        try:
-            async with self._files.storage.adding(upload.project_id) as quota:
-                answer = await self._uploads.add_part(part, now, quota)
-        except LowtideError:
-            await self._blobs.delete(part.blob_key)
-            raise
+        async with self._files.storage.adding(upload.project_id, part.blob_key) as quota:
+            answer = await self._uploads.add_part(part, now, quota)
         if answer == "kept":
             return part
         await self._blobs.delete(part.blob_key)

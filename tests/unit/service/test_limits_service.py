@@ -8,6 +8,7 @@ from hand_clock import HandClock
 from lowtide import limits
 from lowtide.config import Limits
 from lowtide.core.tenancy import DEFAULT_ORGANIZATION, DEFAULT_PROJECT, OrganizationLimits
+from lowtide.ports.blobs import Blobs
 from lowtide.ports.store import Store
 from lowtide.service.limits import Budget, LimitService, month_of, spend_cap_message
 from lowtide.service.storage import Storage
@@ -62,8 +63,8 @@ async def test_the_cache_is_bounded(
     assert len(allowance._known) == 2
 
 
-async def test_without_bounds_nothing_is_refused(allowance: LimitService) -> None:
-    await Storage(allowance).check(DEFAULT_PROJECT, 10**15)
+async def test_without_bounds_nothing_is_refused(allowance: LimitService, blobs: Blobs) -> None:
+    await Storage(allowance, blobs).check(DEFAULT_PROJECT, 10**15)
     await allowance.check_spend(DEFAULT_PROJECT)
     assert await allowance.budget(DEFAULT_PROJECT) is None
 

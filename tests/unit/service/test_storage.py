@@ -29,8 +29,8 @@ def test_what_is_lacking_is_named() -> None:
     assert lacks(StorageUse(bytes=40), quota, 0, 1) is None, "it adds no bytes"
 
 
-async def test_bodies_under_way_count_as_stored(allowance: LimitService) -> None:
-    storage = Storage(allowance)
+async def test_bodies_under_way_count_as_stored(allowance: LimitService, blobs: Blobs) -> None:
+    storage = Storage(allowance, blobs)
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(storage.reserved(DEFAULT_PROJECT, 600))
         with pytest.raises(LowtideError) as refused:
@@ -42,9 +42,9 @@ async def test_bodies_under_way_count_as_stored(allowance: LimitService) -> None
 
 
 async def test_a_body_that_declared_less_than_comes_is_counted_as_it_comes(
-    allowance: LimitService,
+    allowance: LimitService, blobs: Blobs
 ) -> None:
-    storage = Storage(allowance)
+    storage = Storage(allowance, blobs)
     with pytest.raises(LowtideError) as refused:
         async with storage.reserved(DEFAULT_PROJECT, 0) as reservation:
             for _ in range(20):

@@ -17,9 +17,10 @@ from lowtide.core.plan import ModelShare
 from lowtide.ports.store import BatchRateReached, QueueDepth
 from lowtide.store.dialect import lock_name
 from lowtide.store.engine import Database, transactional
+from lowtide.store.owners import owner_of
 from lowtide.store.paging import page
 from lowtide.store.rows import batch_of, batch_values
-from lowtide.store.schema import LEASED, batch_models, batches, chunks, files, projects
+from lowtide.store.schema import LEASED, batch_models, batches, chunks, files
 from lowtide.store.transitions import drop_unleased, take
 from lowtide.store.wakeups import announce
 
@@ -127,8 +128,7 @@ class SqlBatches:
 
 async def _check_rate(conn: AsyncConnection, batch: Batch, per_hour: int) -> None:
     """Raises BatchRateReached. One after another, so that creates at one instant see each other."""
-    owner = select(projects.c.organization_id).where(projects.c.id == batch.project_id)
-    organization_id = await conn.scalar(owner) or ""
+    organization_id = await owner_of(conn, batch.project_id) or ""
     await lock_name(conn, f"batches {organization_id}")
     since = batch.created_at - timedelta(seconds=limits.RATE_WINDOW_S)
     if await batches_created_since(conn, organization_id, since) >= per_hour:
@@ -151,9 +151,7 @@ async def insert_batch(
     conn: AsyncConnection, batch: Batch, digest: str, input_key: str, **more: Any
 ) -> None:
     """The row of a new batch, with its project's organisation, and `more` columns as they say."""
-    organization_id = await conn.scalar(
-        select(projects.c.organization_id).where(projects.c.id == batch.project_id)
-    )
+    organization_id = await owner_of(conn, batch.project_id)
     values = batch_values(batch) | _fresh(digest, input_key) | {"organization_id": organization_id}
     await conn.execute(insert(batches), values | more)
 

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lowtide.core.storage_quota import QuotaReached, StorageQuota, StorageUse, lacks
 from lowtide.store.dialect import lock_name
+from lowtide.store.owners import owner_of
 from lowtide.store.schema import NO_BLOB, PENDING, files, projects
 from lowtide.store.upload_tables import upload_parts, uploads
 
@@ -29,8 +30,7 @@ async def check_quota(
     """So many more may be added to the project. Raises QuotaReached; None as quota: no bound."""
     if quota is None or not (unfinished or (bytes and quota.bytes is not None)):
         return
-    owner = select(projects.c.organization_id).where(projects.c.id == project_id)
-    organization_id = await conn.scalar(owner) or ""
+    organization_id = await owner_of(conn, project_id) or ""
     await lock_name(conn, f"storage {organization_id}")
     use = await storage_use(conn, organization_id, measured=quota.bytes is not None)
     lack = lacks(use, quota, bytes, unfinished)

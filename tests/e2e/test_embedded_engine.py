@@ -193,8 +193,8 @@ async def test_with_a_key_others_on_this_machine_cannot_call_it(
         async with httpx.AsyncClient(
             base_url=engine.url, timeout=PATIENCE_S, trust_env=False
         ) as client:
-            stranger = await client.post("/chat/completions", json=chat("x", max_tokens=1))
-            assert stranger.status_code == 401
+            refused = await client.post("/chat/completions", json=chat("x", max_tokens=1))
+            assert refused.status_code == 401
             key = {"authorization": f"Bearer {'k' * 40}"}
             ours = await client.post("/chat/completions", json=chat("x", max_tokens=1), headers=key)
             assert ours.status_code == 200

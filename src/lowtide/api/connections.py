@@ -1,10 +1,11 @@
 """The connections of a process, and which of them may stay before anybody knows who calls.
 
-Called by `http_protocol`, once for each connection. A connection is a stranger's until a request on
-it was accepted (`guard` says so). Guards: strangers are bounded per address and in all, and so is
-what they have sent; the one that has waited longest goes first, so there is always room for the
-next caller and for health checks; and who is silent or slow is ended within a sweep of its bound.
-A trusted proxy is no stranger: its requests count for the address that it names.
+Called by `http_protocol`, once for each connection. A connection is unauthenticated until a request
+on it was accepted (`guard` says so). Guards: unauthenticated callers are bounded per address and in
+all, and so is what they have sent; the one that has waited longest goes first, so there is always
+room for the next caller and for health checks; and who is silent or slow is ended within a sweep of
+its bound.
+A trusted proxy is no such caller: its requests count for the address that it names.
 """
 
 import asyncio
@@ -20,7 +21,7 @@ from lowtide.core.open_files import share_out
 
 
 @dataclass(frozen=True, slots=True)
-class StrangerBounds:
+class UnauthenticatedBounds:
     """Connections: `per_address` and `in_all` of those older than the grace, `burst` of any age."""
 
     per_address: int
@@ -28,20 +29,20 @@ class StrangerBounds:
     burst: int
 
 
-def process_bounds() -> StrangerBounds:
+def process_bounds() -> UnauthenticatedBounds:
     """As many as leave files for the callers who are known."""
-    share = max(limits.STRANGERS_MIN, _share_of_files())
-    in_all = min(limits.STRANGERS_MAX, share)
-    return StrangerBounds(
-        per_address=min(limits.STRANGERS_PER_ADDRESS_MAX, in_all // 2),
+    share = max(limits.UNAUTHENTICATED_MIN, _share_of_files())
+    in_all = min(limits.UNAUTHENTICATED_MAX, share)
+    return UnauthenticatedBounds(
+        per_address=min(limits.UNAUTHENTICATED_PER_ADDRESS_MAX, in_all // 2),
         in_all=in_all,
-        burst=min(limits.STRANGERS_BURST_MAX, 2 * share),
+        burst=min(limits.UNAUTHENTICATED_BURST_MAX, 2 * share),
     )
 
 
 def _share_of_files() -> int:
     """Of those that the process may have open."""
-    return int(_open_files() * limits.STRANGERS_FILES_SHARE)
+    return int(_open_files() * limits.UNAUTHENTICATED_FILES_SHARE)
 
 
 def _open_files() -> int:
@@ -81,22 +82,22 @@ class Connections:
     """One per process. Times are the loop's, in seconds."""
 
     def __init__(
-        self, bounds: StrangerBounds | None = None, proxies: Iterable[Network] = ()
+        self, bounds: UnauthenticatedBounds | None = None, proxies: Iterable[Network] = ()
     ) -> None:
         self.held_bytes = 0
         self.open_max = share_out(_open_files(), 1).callers
         """Of all callers together, known ones and proxies included."""
         self._bounds = bounds or process_bounds()
         self._proxies = tuple(proxies)
-        self._strangers: dict[Connection, str] = {}
+        self._unauthenticated: dict[Connection, str] = {}
         self._by_address: dict[str, dict[Connection, None]] = {}
         self._watched: set[Connection] = set()
         self._is_congested = False
         self._is_sweeping = False
 
     def __len__(self) -> int:
-        """Strangers now."""
-        return len(self._strangers)
+        """Unauthenticated connections now."""
+        return len(self._unauthenticated)
 
     def is_trusted(self, address: str) -> bool:
         """Whether it is a trusted proxy's."""
@@ -120,23 +121,23 @@ class Connections:
         return peer
 
     def add(self, connection: Connection, address: str, now_s: float) -> bool:
-        """A stranger's connection, or a request of one through a proxy.
+        """An unauthenticated connection, or a request of one through a proxy.
 
         False: there is no room for it and nobody to end instead.
         """
         key = _shared(address)
         same = self._by_address.setdefault(key, {})
         self._make_room(same, self._bounds.per_address - 1, now_s)
-        self._make_room(self._strangers, self._bounds.in_all - 1, now_s)
-        if len(self._strangers) >= self._bounds.burst:
-            self._end_oldest(self._strangers, 1, None)
-        is_full = len(self._strangers) >= self._bounds.burst
+        self._make_room(self._unauthenticated, self._bounds.in_all - 1, now_s)
+        if len(self._unauthenticated) >= self._bounds.burst:
+            self._end_oldest(self._unauthenticated, 1, None)
+        is_full = len(self._unauthenticated) >= self._bounds.burst
         if is_full or len(same) >= self._bounds.burst // 2:
             if not same:
                 del self._by_address[key]
             return False
         self._by_address.setdefault(key, same)[connection] = None
-        self._strangers[connection] = key
+        self._unauthenticated[connection] = key
         if self._is_congested:
             connection.hold_back()
         self._sweep_later()
@@ -144,7 +145,7 @@ class Connections:
 
     def remove(self, connection: Connection) -> None:
         """It is known from here on, or gone."""
-        key = self._strangers.pop(connection, None)
+        key = self._unauthenticated.pop(connection, None)
         if key is None:
             return
         self.hold(connection, 0)
@@ -166,40 +167,42 @@ class Connections:
         self._watched.discard(connection)
 
     def hold(self, connection: Connection, held_bytes: int) -> None:
-        """What a stranger has sent and nobody has read or dropped."""
+        """What an unauthenticated caller has sent and nobody has read or dropped."""
         self.held_bytes += held_bytes - connection.held_bytes
         connection.held_bytes = held_bytes
-        if self.held_bytes > limits.STRANGERS_BYTES_MAX:
+        if self.held_bytes > limits.UNAUTHENTICATED_BYTES_MAX:
             self._relieve()
-        elif self._is_congested and self.held_bytes <= limits.STRANGERS_BYTES_MAX // 2:
+        elif self._is_congested and self.held_bytes <= limits.UNAUTHENTICATED_BYTES_MAX // 2:
             self._is_congested = False
-            for stranger in list(self._strangers):
-                stranger.go_on()
+            for each in list(self._unauthenticated):
+                each.go_on()
 
     def sweep(self, now_s: float) -> None:
         """End who is silent, slow or one too many."""
         self._watched = {each for each in list(self._watched) if each.check(now_s)}
-        for stranger in list(self._strangers):
-            stranger.check(now_s)
+        for each in list(self._unauthenticated):
+            each.check(now_s)
         for same in list(self._by_address.values()):
             self._make_room(same, self._bounds.per_address, now_s)
-        self._make_room(self._strangers, self._bounds.in_all, now_s)
+        self._make_room(self._unauthenticated, self._bounds.in_all, now_s)
         if self._is_congested:  # for a second: whoever is being looked up waits for the database
-            self._end_largest(list(self._strangers))
+            self._end_largest(list(self._unauthenticated))
 
     def _relieve(self) -> None:
-        """Read nothing more of strangers; end the largest heads, which could stay as they are."""
+        """Read nothing more of unauthenticated callers; end the largest heads, which could stay as
+        they are.
+        """
         if not self._is_congested:
             self._is_congested = True
-            for stranger in list(self._strangers):
-                stranger.hold_back()
-        self._end_largest([each for each in self._strangers if not each.is_answering])
+            for each in list(self._unauthenticated):
+                each.hold_back()
+        self._end_largest([each for each in self._unauthenticated if not each.is_answering])
 
     def _end_largest(self, among: list[Connection]) -> None:
         """Until the rest holds half of what is allowed."""
         left = sum(each.held_bytes for each in among)
         for each in sorted(among, key=lambda one: one.held_bytes, reverse=True):
-            if left <= limits.STRANGERS_BYTES_MAX // 2:
+            if left <= limits.UNAUTHENTICATED_BYTES_MAX // 2:
                 return
             left -= each.held_bytes
             self.remove(each)
@@ -208,7 +211,7 @@ class Connections:
     def _make_room(self, among: Mapping[Connection, object], most: int, now_s: float) -> None:
         excess = len(among) - most
         if excess > 0:
-            self._end_oldest(among, excess, now_s - limits.STRANGERS_GRACE_S)
+            self._end_oldest(among, excess, now_s - limits.UNAUTHENTICATED_GRACE_S)
 
     def _end_oldest(
         self,
@@ -236,7 +239,7 @@ class Connections:
     def _on_timer(self) -> None:
         self._is_sweeping = False
         self.sweep(asyncio.get_running_loop().time())
-        if self._watched or self._strangers:
+        if self._watched or self._unauthenticated:
             self._sweep_later()
 
 

@@ -37,7 +37,7 @@ class Guard:
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._strangers = LogRate()
+        self._refusals = LogRate()
 
     async def __call__(self, scope: Connection, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] in _PUBLIC:
@@ -68,10 +68,12 @@ class Guard:
                 self._record(scope, caller, status)
 
     def _record(self, scope: Connection, caller: Caller | None, status: int) -> None:
-        """Each call of somebody known; of strangers, who can call without end, one a second."""
+        """Each call of somebody known; of unauthenticated callers, who can call without end, one a
+        second.
+        """
         if caller is not None or status != 401:
             _record(scope, caller, status, 1)
-        elif count := self._strangers.due(asyncio.get_running_loop().time()):
+        elif count := self._refusals.due(asyncio.get_running_loop().time()):
             _record(scope, caller, status, count)
 
 

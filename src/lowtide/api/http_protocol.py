@@ -40,7 +40,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         "_has_moved",
         "_head_since_s",
         "_is_proxy",
-        "_is_stranger",
+        "_is_unauthenticated",
         "_moved_at_s",
         "_others",
         "_phase",
@@ -60,7 +60,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self.opened_at_s = 0.0
         self.held_bytes = 0
         self._others = connections
-        self._is_stranger = True
+        self._is_unauthenticated = True
         self._is_proxy = False
         self._phase = _IDLE
         self._has_moved = False  # the head ended, or a byte of the body came, in the last piece
@@ -108,12 +108,12 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._phase = _HEAD
             self._has_moved = False
             HttpToolsProtocol.data_received(self, data)
-            if self._phase == _IDLE and not self._is_stranger:
+            if self._phase == _IDLE and not self._is_unauthenticated:
                 return  # one whole request of somebody known: nothing to count
             self._look_at(len(data))
         else:
             self._feed(data, len(data))
-        if self._phase != _IDLE or self._is_stranger:
+        if self._phase != _IDLE or self._is_unauthenticated:
             self._take_note(len(data))
 
     def _feed_in_slices(self, data: memoryview) -> None:
@@ -155,9 +155,9 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self.transport.close()
 
     def _take_note(self, size: int) -> None:
-        """The request has not come whole, or comes from a stranger."""
+        """The request has not come whole, or comes from an unauthenticated caller."""
         is_answering = self.is_answering
-        if self._is_stranger and not self._is_proxy:
+        if self._is_unauthenticated and not self._is_proxy:
             if is_answering or self._phase == _HEAD:
                 fields = len(self.headers) if self._phase == _HEAD else 0
                 cost = fields * limits.REQUEST_HEADER_COST_BYTES
@@ -193,7 +193,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             raise _Refused
         if self._is_proxy:
             self._name_client()
-        if self._is_stranger:
+        if self._is_unauthenticated:
             self.scope["state"]["connection"] = self
         HttpToolsProtocol.on_headers_complete(self)
         self.headers = []  # where trailers go; the request's own are in its scope
@@ -214,7 +214,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         HttpToolsProtocol.on_message_complete(self)
 
     def on_response_complete(self) -> None:
-        if self._is_stranger:
+        if self._is_unauthenticated:
             if self._is_proxy:
                 self._others.remove(self)
             else:
@@ -229,8 +229,9 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def accept(self) -> None:
         """A request of this connection was accepted: whoever sends it is known."""
-        if self._is_stranger:
-            self._is_stranger = self._is_proxy  # behind a proxy the next one may be anybody's
+        if self._is_unauthenticated:
+            # Behind a proxy the next one may be anybody's.
+            self._is_unauthenticated = self._is_proxy
             self._others.remove(self)
 
     # ---- what `Connections` asks ----
@@ -297,7 +298,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def _name_client(self) -> None:
         """The proxy tells for whom it asks; that address counts as long as the call is strange."""
-        self._is_stranger = True
+        self._is_unauthenticated = True
         peer = self.client[0] if self.client else ""
         named = b",".join(value for name, value in self.headers if name == b"x-forwarded-for")
         client = self._others.client_behind(peer, named.decode("latin-1")) if named else peer

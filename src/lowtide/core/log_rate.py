@@ -1,4 +1,4 @@
-"""One log line for many events of a kind: strangers must not fill a disk.
+"""One log line for many events of a kind: unauthenticated callers must not fill a disk.
 
 Called where a refusal that needs no key is written down. Pure: monotonic seconds go in. Guards: at
 most one line in `REFUSAL_LOG_S`, and each event is counted in exactly one line.

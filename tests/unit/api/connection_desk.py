@@ -8,11 +8,11 @@ from typing import Any
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from lowtide.api.connections import Connections, StrangerBounds
+from lowtide.api.connections import Connections, UnauthenticatedBounds
 from lowtide.api.http_protocol import BoundedHttpProtocol
 from lowtide.config.exposure import networks_of
 
-ROOMY = StrangerBounds(per_address=1000, in_all=1000, burst=2000)
+ROOMY = UnauthenticatedBounds(per_address=1000, in_all=1000, burst=2000)
 
 
 class Transport:
@@ -78,7 +78,7 @@ class Desk:
     def __init__(
         self,
         app: ASGIApp,
-        bounds: StrangerBounds = ROOMY,
+        bounds: UnauthenticatedBounds = ROOMY,
         proxies: tuple[str, ...] = (),
     ) -> None:
         self.loop = ManualLoop()

@@ -10,15 +10,17 @@ from connection_desk import Desk, answering, settled, told, wire
 from starlette.types import Receive, Scope, Send
 
 from lowtide import limits
-from lowtide.api.connections import StrangerBounds
+from lowtide.api.connections import UnauthenticatedBounds
 from lowtide.api.http_protocol import BoundedHttpProtocol
 
 MIB = 1024 * 1024
 BLOCK = 64 * 1024
 SENT = 16 * MIB  # twice the bound: what does not grow until there does not grow any more
 HELD_MAX = 8 * MIB
-BOUNDS = StrangerBounds(
-    limits.STRANGERS_PER_ADDRESS_MAX, limits.STRANGERS_MAX, limits.STRANGERS_BURST_MAX
+BOUNDS = UnauthenticatedBounds(
+    limits.UNAUTHENTICATED_PER_ADDRESS_MAX,
+    limits.UNAUTHENTICATED_MAX,
+    limits.UNAUTHENTICATED_BURST_MAX,
 )
 GET = b"GET /health HTTP/1.1\r\nHost: x\r\n"
 POST = b"POST /v1/files HTTP/1.1\r\nHost: x\r\n"
@@ -114,7 +116,7 @@ async def test_anything_sent_before_a_key_is_seen_costs_less_than_8_mib(
     desk = Desk(app, BOUNDS)
     sent, most = await flood(desk, *FLOODS[name])
     assert most < HELD_MAX
-    assert desk.connections.held_bytes <= limits.STRANGERS_BYTES_MAX + 4 * BLOCK
+    assert desk.connections.held_bytes <= limits.UNAUTHENTICATED_BYTES_MAX + 4 * BLOCK
     await end(desk)
     assert sent > 0
 
@@ -134,7 +136,7 @@ async def test_many_connections_that_stop_half_way_hold_no_more_than_one(
     desk = Desk(waiting, BOUNDS)
     _, most = await flood(desk, head, b"a" * size, each=len(head) + size)
     assert most < HELD_MAX
-    assert desk.connections.held_bytes <= limits.STRANGERS_BYTES_MAX + BLOCK
+    assert desk.connections.held_bytes <= limits.UNAUTHENTICATED_BYTES_MAX + BLOCK
     await end(desk)
 
 
@@ -323,11 +325,11 @@ async def test_a_refused_body_is_dropped_up_to_a_bound_and_not_slowly() -> None:
 
 
 async def test_connections_of_one_address_are_bounded_and_the_oldest_goes() -> None:
-    desk = Desk(answering(), StrangerBounds(per_address=4, in_all=100, burst=200))
+    desk = Desk(answering(), UnauthenticatedBounds(per_address=4, in_all=100, burst=200))
     silent = []
     for _ in range(10):
         silent.append(desk.connect())
-        desk.loop.now_s += 2 * limits.STRANGERS_GRACE_S
+        desk.loop.now_s += 2 * limits.UNAUTHENTICATED_GRACE_S
     assert [wire(each).is_closed for each in silent] == [True] * 6 + [False] * 4
     other = desk.connect("10.0.0.2")
     other.data_received(GET + b"\r\n")
@@ -336,7 +338,7 @@ async def test_connections_of_one_address_are_bounded_and_the_oldest_goes() -> N
 
 
 async def test_however_many_are_silent_a_health_check_is_answered() -> None:
-    desk = Desk(answering(), StrangerBounds(per_address=4, in_all=20, burst=40))
+    desk = Desk(answering(), UnauthenticatedBounds(per_address=4, in_all=20, burst=40))
     for number in range(500):
         desk.connect(f"10.0.{number // 250}.{number % 250}")
     assert len(desk.connections) <= 40
@@ -345,12 +347,12 @@ async def test_however_many_are_silent_a_health_check_is_answered() -> None:
         probe.data_received(GET + b"\r\n")
         await settled()
         assert told(probe) == 200
-    await desk.pass_time(2 * limits.STRANGERS_GRACE_S)
+    await desk.pass_time(2 * limits.UNAUTHENTICATED_GRACE_S)
     assert len(desk.connections) <= 20
 
 
 async def test_a_burst_of_good_callers_from_one_address_loses_nobody() -> None:
-    desk = Desk(answering(accept=True), StrangerBounds(per_address=4, in_all=20, burst=400))
+    desk = Desk(answering(accept=True), UnauthenticatedBounds(per_address=4, in_all=20, burst=400))
     burst = [desk.connect() for _ in range(150)]
     for each in burst:
         each.data_received(GET + b"\r\n")
@@ -360,7 +362,7 @@ async def test_a_burst_of_good_callers_from_one_address_loses_nobody() -> None:
 
 
 async def test_where_everybody_is_being_answered_the_next_is_told_to_come_again() -> None:
-    desk = Desk(waiting, StrangerBounds(per_address=8, in_all=8, burst=16))
+    desk = Desk(waiting, UnauthenticatedBounds(per_address=8, in_all=8, burst=16))
     for number in range(16):
         desk.connect(f"10.0.0.{number}").data_received(GET + b"\r\n")
     late = desk.connect("10.0.1.1")
@@ -377,7 +379,7 @@ async def test_behind_a_trusted_proxy_the_named_address_counts_and_is_told() -> 
         clients.append(scope["client"][0])
         await waiting(scope, receive, send)
 
-    bounds = StrangerBounds(per_address=4, in_all=100, burst=8)
+    bounds = UnauthenticatedBounds(per_address=4, in_all=100, burst=8)
     desk = Desk(app, bounds, proxies=("10.0.0.0/24",))
 
     def call(forwarded: bytes, peer: str = "10.0.0.7") -> BoundedHttpProtocol:
@@ -398,7 +400,7 @@ async def test_behind_a_trusted_proxy_the_named_address_counts_and_is_told() -> 
 
 
 async def test_a_proxys_connections_are_nobodys_and_may_be_kept_ready() -> None:
-    desk = Desk(answering(accept=True), StrangerBounds(2, 4, 8), proxies=("10.0.0.7",))
+    desk = Desk(answering(accept=True), UnauthenticatedBounds(2, 4, 8), proxies=("10.0.0.7",))
     ready = [desk.connect("10.0.0.7") for _ in range(20)]
     await desk.pass_time(2 * limits.REQUEST_HEAD_S)
     for turn in range(2):

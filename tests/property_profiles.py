@@ -25,7 +25,7 @@ def register_profiles() -> None:
     bounds = settings(deadline=None, database=None, suppress_health_check=_PACE_OF_THE_MACHINE)
     settings.register_profile(REPEATABLE, bounds, derandomize=True)
     more = bounds.max_examples * RANDOM_FACTOR
-    # Said as well: on a build machine (CI=true) Hypothesis would otherwise take it to be repeatable.
+    # Said as well: on a build machine (CI=true) Hypothesis would otherwise repeat its draws.
     settings.register_profile(RANDOM, bounds, derandomize=False, max_examples=more, print_blob=True)
     settings.load_profile(REPEATABLE)
     draw_no_constants_of_loaded_modules()

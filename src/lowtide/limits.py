@@ -430,6 +430,7 @@ REPORT_MODELS_MAX: Final = 200  # of one replica in a report; adapters come by t
 REPORT_BATCHES_MAX: Final = 200  # in a report; a worker holds chunks of far fewer
 REPORT_TEXT_CHARS_MAX: Final = 500  # of a reason: an HTML page is not one
 REASONS_JOINED_MAX: Final = 3  # of a model's replicas, in one sentence
+CLOCKS_AGREE_S: Final = 2.0  # clocks of two machines that are off by less are taken as one
 STANDING_FRESH_S: Final = 1.0  # whoever asks sooner hears of the same look at the reports
 BATCH_STILL_S: Final = 30.0  # nothing of a batch settled: it waits, and its reason is told
 BATCH_FAILURES_SPAN_S: Final = 60.0  # failed attempts of a batch that are told as its own fault

@@ -51,12 +51,39 @@ async def test_a_repetition_of_a_create_that_got_no_answer_returns_its_batch(wor
     assert len(await world.store.batches.page("p1", after=None, limit=9)) == 1
 
 
-async def test_a_repetition_within_a_minute_of_the_answer_returns_its_batch(world: World) -> None:
+@pytest.mark.parametrize("after_s", [60, 61])
+async def test_a_repetition_within_a_minute_of_the_answer_returns_its_batch(
+    world: World, after_s: float
+) -> None:
     first = await create(world, "same")
     await world.store.batches.mark_answered(first.id, world.now)
-    world.pass_time(60)
+    world.pass_time(after_s)
+    assert ((await create(world, "same", repeat=True)).id == first.id) is (after_s <= 60)
+
+
+@pytest.mark.parametrize("how", ["add", "repeated"])
+async def test_who_has_repeated_a_create_has_not_heard_of_the_batch_until_it_is_answered_again(
+    world: World, how: str
+) -> None:
+    first = await create(world, "same")
+    await world.store.batches.mark_answered(first.id, world.now)
+    world.pass_time(50)
+    since = world.now - timedelta(seconds=600)
+    if how == "add":
+        await create(world, "same", repeat=True)
+    else:
+        await world.store.batches.repeated("p1", "same", since=since, now=world.now)
+    world.pass_time(500)
     assert (await create(world, "same", repeat=True)).id == first.id
-    world.pass_time(1)
+
+
+async def test_a_repetition_that_was_answered_is_doubted_no_longer_than_the_first(
+    world: World,
+) -> None:
+    first = await create(world, "same")
+    await create(world, "same", repeat=True)
+    await world.store.batches.mark_answered(first.id, world.now)
+    world.pass_time(61)
     assert (await create(world, "same", repeat=True)).id != first.id
 
 

@@ -7,6 +7,7 @@ stopped reporting is told as such, and nothing that it said counts as present.
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
+from lowtide import limits
 from lowtide.cli.finding import Finding
 from lowtide.config import Settings
 from lowtide.core.standing import split, told_at
@@ -44,6 +45,7 @@ def findings_of(reports: Sequence[WorkerReport], now: datetime) -> list[Finding]
         for report in gone
     ]
     for report in live:
+        found += _clock_ahead(report, now)
         troubles = {"results": report.results_trouble, "validation": report.validation_trouble}
         found += [
             Finding(f"worker {report.worker_id}", "fail", f"{what} stands still: {why}",
@@ -53,6 +55,21 @@ def findings_of(reports: Sequence[WorkerReport], now: datetime) -> list[Finding]
         ]  # fmt: skip
         found += [_replica(each) for each in report.replicas if each.is_owned]
     return found
+
+
+def _clock_ahead(report: WorkerReport, now: datetime) -> list[Finding]:
+    """One that lags shows as a worker that is gone."""
+    ahead_s = (report.seen_at - now).total_seconds()
+    if ahead_s <= limits.CLOCKS_AGREE_S:
+        return []
+    return [
+        Finding(
+            f"worker {report.worker_id}",
+            "warn",
+            f"its clock is {ahead_s:.0f} s or more ahead of this machine's",
+            "Let both machines follow the same time server; states are dated by these clocks.",
+        )
+    ]
 
 
 def _replica(report: ReplicaReport) -> Finding:

@@ -7,7 +7,7 @@ requests do, then whose turn it is. Invariants: while nothing of a batch moves t
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from types import MappingProxyType
 from typing import Final, Literal
 
@@ -250,8 +250,8 @@ def _still(batch: Batch, now: datetime, standing: Standing) -> Reason | None:
 
 
 def _is_recent(since: datetime, now: datetime, within_s: float = limits.BATCH_STILL_S) -> bool:
-    """An instant that lies ahead is of a process whose clock was wrong, and proves nothing."""
-    return timedelta(0) <= now - since < timedelta(seconds=within_s)
+    """An instant that lies far ahead is of a process whose clock was wrong, and proves nothing."""
+    return -limits.CLOCKS_AGREE_S <= (now - since).total_seconds() < within_s
 
 
 def _moved_at(batch: Batch, known: BatchReport | None) -> datetime:

@@ -15,6 +15,7 @@ from lowtide import limits
 from lowtide.core.batch import Batch
 from lowtide.core.overview import Overview, WaitingWatch, overview_of
 from lowtide.core.progress import Progress
+from lowtide.core.report_age import ReportAges
 from lowtide.core.standing import split
 from lowtide.ports.capacity import CapacityStore
 from lowtide.ports.clock import Clock
@@ -45,6 +46,7 @@ class OverviewLoop:
         self._clock = clock
         self._on_look = on_look
         self._watch = WaitingWatch()
+        self._ages = ReportAges()
         self.progress: ProgressOf | None = None
         """Set by wiring, once the services are there; nothing is looked at before."""
 
@@ -56,8 +58,10 @@ class OverviewLoop:
         found = await self._capacity.capacity()
         progress = await self.progress(unfinished.batches)
         self._on_look(overview_of(unfinished.states, found.backlog, progress, now))
-        events = self._watch.see(unfinished.batches, progress, now, self._clock.monotonic())
-        if events and await self._is_first(now):
+        now_s = self._clock.monotonic()
+        is_first = await self._is_first(now, now_s)
+        events = self._watch.see(unfinished.batches, progress, now, now_s)
+        if is_first:
             for event in events:
                 log.info(
                     event.event,
@@ -68,6 +72,9 @@ class OverviewLoop:
                 )
         return again_at
 
-    async def _is_first(self, now: datetime) -> bool:
-        live, _ = split(await self._reports.all(), now)
+    async def _is_first(self, now: datetime, now_s: float) -> bool:
+        """Asked at each look: of a report, only two looks tell how old it is."""
+        reports = await self._reports.all()
+        self._ages.see(reports, now, now_s)
+        live, _ = split(self._ages.dated(reports, now, now_s), now)
         return not live or live[0].worker_id == self._worker_id

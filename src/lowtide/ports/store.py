@@ -150,7 +150,8 @@ class BatchStore(Protocol):
         or after `since`, whose client may not know of it.
 
         That is one that was never marked as answered and was not cancelled; or one that still runs
-        and was marked less than ANSWER_DOUBTED_S before `now`. `digest` names what was asked.
+        and was marked less than ANSWER_DOUBTED_S before `now`. Who repeats has not heard of it, so
+        it counts as not answered until it is marked again. `digest` names what was asked.
         """
         ...
 

@@ -3,7 +3,8 @@
 Called by service/batches.py for the reason of a batch. The reports are read at most once in
 `STANDING_FRESH_S`, however many clients watch; this process's own worker is asked itself, so that a
 server that is one process tells what is, not what was written. Invariant: while the store is away
-the last look stands, with its age counted.
+the last look stands, with its age counted; how old a report is does not depend on its worker's
+clock.
 """
 
 import asyncio
@@ -14,6 +15,7 @@ import msgspec
 
 from lowtide import limits
 from lowtide.core.opening import Hours
+from lowtide.core.report_age import ReportAges
 from lowtide.core.standing import Hold, Standing, standing_of
 from lowtide.core.worker_report import WorkerReport
 from lowtide.ports.clock import Clock
@@ -40,6 +42,7 @@ class Standings:
         self._own = own
         self._hours = hours
         self._reports: list[WorkerReport] = []
+        self._ages = ReportAges()
         self._read_at_s: float | None = None
         self._reading = asyncio.Lock()
 
@@ -49,7 +52,8 @@ class Standings:
             if self._is_stale():
                 await self._read()
         now, own = self._clock.now(), self._own()
-        reports = {report.worker_id: report for report in self._reports}
+        read = self._ages.dated(self._reports, now, self._clock.monotonic())
+        reports = {report.worker_id: report for report in read}
         if own is not None:
             reports[own.worker_id] = own
         standing = standing_of(reports.values(), now)
@@ -67,4 +71,5 @@ class Standings:
     async def _read(self) -> None:
         with suppress(StoreError):  # what was read last grows old, and says so
             self._reports = await self._store.all()
+            self._ages.see(self._reports, self._clock.now(), self._clock.monotonic())
         self._read_at_s = self._clock.monotonic()

@@ -49,6 +49,7 @@ class SqlBatches:
                 meant = _repeated(batch.project_id, digest, since, batch.created_at)
                 row = (await conn.execute(meant)).one_or_none()
                 if row is not None:
+                    await _doubt_answer(conn, row)
                     return batch_of(row)
             if per_hour is not None:
                 await _check_rate(conn, batch, per_hour)
@@ -68,7 +69,12 @@ class SqlBatches:
         async with self._db.read() as conn:
             meant = _repeated(project_id, digest, since, now)
             row = (await conn.execute(meant)).one_or_none()
-        return None if row is None else batch_of(row)
+        if row is None:
+            return None
+        if row.answered:
+            async with self._db.write() as conn:
+                await _doubt_answer(conn, row)
+        return batch_of(row)
 
     async def mark_answered(self, batch_id: str, now: datetime) -> None:
         async with self._db.write() as conn:
@@ -182,6 +188,12 @@ def _repeated(project_id: str, digest: str, since: datetime, now: datetime) -> S
         .order_by(batches.c.created_at.desc(), batches.c.id.desc())
         .limit(1)
     )
+
+
+async def _doubt_answer(conn: AsyncConnection, row: Any) -> None:
+    """Record that the client has not heard of the batch: it would not have asked once more."""
+    if row.answered:
+        await conn.execute(update(batches).where(batches.c.id == row.id).values(answered=False))
 
 
 def _fresh(digest: str, input_key: str) -> dict[str, Any]:

@@ -57,6 +57,8 @@ async def open_verbs(
     )
     completions = Completions(store.uploads, store.files, blobs, clock, new_id)
     stack.push_async_callback(completions.aclose)
+    standings = Standings(store.worker_reports, clock, worker.report, lambda: catalogue.hours)
+    await standings.now()  # how old a report is shows from the second look on
     batches = BatchService(
         store,
         catalogue,
@@ -64,12 +66,7 @@ async def open_verbs(
         new_id,
         allowance,
         worker.wake,
-        Standings(
-            store.worker_reports,
-            clock,
-            worker.report,
-            lambda: catalogue.hours,
-        ).now,
+        standings.now,
         Prospects(
             store.capacity,
             blobs,

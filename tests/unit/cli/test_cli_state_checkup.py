@@ -45,6 +45,14 @@ def test_a_worker_that_died_is_told_and_what_it_said_is_not() -> None:
     assert "has not been heard of since" in found.what
 
 
+def test_a_worker_whose_clock_is_ahead_is_told_with_the_remedy() -> None:
+    (found,) = findings_of([report("w", age_s=-90.0)], NOW)
+    assert (found.name, found.verdict) == ("worker w", "warn")
+    assert "90 s or more ahead" in found.what
+    assert "time server" in found.remedy
+    assert findings_of([report("w", age_s=-1.0)], NOW) == []
+
+
 def test_what_stops_a_worker_fails() -> None:
     (found,) = findings_of([report("w", results_trouble="disk full")], NOW)
     assert (found.verdict, "disk full" in found.what) == ("fail", True)

@@ -248,6 +248,10 @@ def test_a_batch_whose_results_take_long_to_write_says_since_when(status: Status
     assert (told.kind, told.since) == ("assembly", at(5))
 
 
+def test_clocks_that_are_a_moment_apart_make_no_batch_stand() -> None:
+    assert reason_of(batch(completed=3), with_batch(moved_at=at(61.5)), after_s=60.0) is None
+
+
 def test_an_instant_from_a_clock_that_was_ahead_hides_no_standstill() -> None:
     assert reason_of(batch(completed=3), with_batch(moved_at=at(300)), after_s=60.0) is not None
 

@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 
+import msgspec
 import pytest
 from hand_clock import HandClock
 
@@ -58,6 +59,17 @@ async def test_a_worker_that_died_is_gone_after_its_time(place: Place, clock: Ha
     clock.advance(2.0)
     standing = await place.standings.now()
     assert (standing.live, list(standing.gone)) == ((), ["w1"])
+
+
+async def test_a_worker_that_died_while_its_clock_was_ahead_hides_nothing_for_longer(
+    place: Place, clock: HandClock
+) -> None:
+    ahead = msgspec.structs.replace(place.report("w1"), seen_at=clock.now() + timedelta(hours=1))
+    await place.store.write(ahead, forget_before=clock.now() - timedelta(days=1))
+    died_at = clock.now()
+    assert (await place.standings.now()).live == ("w1",)
+    clock.advance(31.0)
+    assert (await place.standings.now()).gone == {"w1": died_at}
 
 
 async def test_one_look_serves_all_who_ask_within_its_time(place: Place, clock: HandClock) -> None:

@@ -178,6 +178,10 @@ class House:
             store = self._store
             await store.open()
             worker = self._worker() if self._loops else None
+            standings = Standings(
+                store.worker_reports, self.clock, worker.report if worker else lambda: None
+            )
+            await standings.now()
             self.batches = BatchService(
                 store,
                 self._ground.catalogue,
@@ -185,9 +189,7 @@ class House:
                 self._ground.new_id,
                 self.allowance,
                 worker.wake if worker else lambda _: None,
-                Standings(
-                    store.worker_reports, self.clock, worker.report if worker else lambda: None
-                ).now,
+                standings.now,
             )
             if self._ground.scenario.workers == 1 and self._loops:
                 await store.work.release_worker("local")

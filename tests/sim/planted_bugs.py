@@ -87,6 +87,10 @@ def _held_by_any_failure(
     scope.hold(kind, detail, now_s)
 
 
+def _no_live_call_in_doubt(scope: Scope, _now_s: float) -> bool:
+    return scope.held is None and not scope.is_closed
+
+
 def _any_failure_is_the_line_s(_scope: Scope, *_what: object) -> bool:
     return True
 
@@ -125,6 +129,10 @@ BUGS: Mapping[str, Callable[[], list[AbstractContextManager[Any]]]] = {
         patch.object(rounds, "play", play_duel),
         patch.object(world, "PATIENCE_S", _SOON_S),
     ],
+    "a-doubt-holds-live-calls": lambda: [
+        patch.object(Scope, "takes_live", _no_live_call_in_doubt),
+        patch.object(rounds, "play", play_duel),
+    ],
     "401-is-final": lambda: [patch.object(outcome, "FAULTS", _FAULTS_WITH_FINAL_401)],
     "no-trial-before-blame": lambda: [patch.object(Scope, "settles", _any_failure_is_the_line_s)],
     "no-reason": lambda: [patch.object(progress, "waiting", lambda *_: None)],
@@ -140,6 +148,7 @@ BEGINS_WITH: Mapping[str, int] = {
     "any-200-is-an-answer": 1,
     "no-reason": 0,
     "any-5xx-holds-all": 4,
+    "a-doubt-holds-live-calls": 16,
     "fencing": 1,
     "recovery-runs-all-again": 11,
     "recovery-forgets-bitmap": 20,

@@ -24,6 +24,7 @@ PROGRAM = Path(__file__).with_name("planted_bugs.py")
         ("recovery-forgets-bitmap", "0..60", "fell behind"),
         ("ownership-without-end", "0..60", "owned by"),
         ("any-5xx-holds-all", "0..60", "duel: "),
+        ("a-doubt-holds-live-calls", "0..60", "live call [0-9]+ failed: model_unavailable"),
         ("401-is-final", "0..60", "burnt"),
         ("no-trial-before-blame", "0..60", "burnt|not over after"),
         ("no-reason", "0..60", "nothing says why"),

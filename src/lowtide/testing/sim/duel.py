@@ -2,7 +2,8 @@
 
 `play_duel(seed)` plays both in fair weather and in virtual time, and holds the second against the
 bound: less than twice the time alone, and two commit intervals. The bad batch has to end as well, a
-few minutes after the good one at the latest, and every line of both as it deserves (account.py).
+few minutes after the good one at the latest, and every line of both as it deserves (account.py). A
+user of live calls is there all the time, and none of them fails or waits (live_calls.py).
 """
 
 from random import Random
@@ -46,6 +47,7 @@ def draw_duel(seed: int) -> Scenario:
         poison=0.0,
         rates=CLEAR_SKY,
         field=Field(failure=random.choice(BAD_REPLIES)),
+        live_gap_s=random.choice([0.03, 0.3]),
         storms=False,
     )
 

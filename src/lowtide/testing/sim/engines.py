@@ -16,7 +16,15 @@ import msgspec
 
 from lowtide.core.outcome import Attempt, NoReply, Reply
 from lowtide.testing.sim.evidence import Evidence
-from lowtide.testing.sim.field import FAILS, MISTAKEN, REPLIES, Ailment, answer_time_s, cut_after_s
+from lowtide.testing.sim.field import (
+    FAILS,
+    LIVE,
+    MISTAKEN,
+    REPLIES,
+    Ailment,
+    answer_time_s,
+    cut_after_s,
+)
 from lowtide.testing.sim.kinds import Fault
 from lowtide.testing.sim.process import PROCESS, Process
 from lowtide.testing.sim.scenario import Scenario
@@ -96,13 +104,15 @@ class EngineMachine:
         if (ailment := self._ailment(body["model"])) is not None:
             self._trace.fault(ailment.kind, self.url)
             return ailment.reply
-        if self.in_flight >= self._room and self._queue is None:
+        prompt: str = body["messages"][-1]["content"]
+        is_full = self.in_flight >= self._room and not prompt.startswith(LIVE)
+        if is_full and self._queue is None:
             self._trace.fault(Fault.ENGINE_FULL, self.url)
             after = self._random.choice([None, 0.2, 1.0])
             return Reply(self._random.choice([429, 503]), b'{"error":"full"}', after)
         self._callers.append(caller)
         try:
-            return await self._take(body["messages"][-1]["content"], body["model"], caller)
+            return await self._take(prompt, body["model"], caller)
         finally:
             self._callers.remove(caller)
 

@@ -60,6 +60,8 @@ MISTAKEN: Final = " mistaken"
 """In a prompt: every engine answers it with 200 and an error object."""
 LONG: Final = " long"
 """In a prompt: its answer takes longer than a balancer allows, and less than an attempt may."""
+LIVE: Final = "live"
+"""How the prompt of a live call begins: engines have room for it, as with a priority."""
 _FAILURES: Final = (
     Reply(500, b'{"error":{"message":"internal error","type":"server_error"}}'),
     Reply(500, b"Internal Server Error"),

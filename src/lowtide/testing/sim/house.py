@@ -12,19 +12,23 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from random import Random
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 from lowtide import limits
 from lowtide.config import Dispatch, Settings
 from lowtide.core.body_rules import BodyRules
 from lowtide.core.catalogue import Catalogue, ModelEntry
+from lowtide.core.live import LiveAnswer
 from lowtide.core.replica import Replica
 from lowtide.loops.attempt import Upstream
 from lowtide.ports.blobs import BlobError
+from lowtide.ports.engine import StreamingEngine
 from lowtide.ports.store import StoreError
 from lowtide.service.batches import BatchService
 from lowtide.service.files import FileService
 from lowtide.service.limits import LimitService
+from lowtide.service.live import LiveService
+from lowtide.service.live_replica import LiveReplica
 from lowtide.service.results import ResultReader
 from lowtide.service.standings import Standings
 from lowtide.store.sql_store import SqlStore
@@ -115,6 +119,7 @@ class House:
         self.files = FileService(store.files, self.blobs, self.clock, ground.new_id, self.allowance)
         self.results = ResultReader(store, self.blobs, self.clock)
         self.batches: BatchService
+        self._live: LiveService
 
     async def live(self) -> None:
         """Start, run until told to stop or killed; returns when the process is gone."""
@@ -177,7 +182,9 @@ class House:
         async with AsyncExitStack() as stack:
             store = self._store
             await store.open()
-            worker = self._worker() if self._loops else None
+            upstreams = self._upstreams()
+            worker = self._worker(upstreams) if self._loops else None
+            self._live = self._live_service(upstreams)
             standings = Standings(
                 store.worker_reports, self.clock, worker.report if worker else lambda: None
             )
@@ -199,10 +206,17 @@ class House:
             await self._term.wait()
             self.up = False
 
-    def _worker(self) -> Worker:
+    async def answer_live(self, body: bytes) -> LiveAnswer:
+        """One live chat completion, not streamed. Raises LowtideError."""
+        live, endpoint = self._live, "/v1/chat/completions"
+        admitted = await live.admit(endpoint, body, project_id="proj_default", key_id="sim")
+        async with live.open(admitted) as answer:
+            assert isinstance(answer, LiveAnswer)
+            return answer
+
+    def _upstreams(self) -> list[Upstream]:
         ground, scenario = self._ground, self._ground.scenario
-        alone = scenario.workers == 1
-        upstreams = [
+        return [
             Upstream(
                 Replica(machine.url, frozenset(ground.catalogue.entries), scenario.window),
                 SimEngine(machine, ground.owners.called),
@@ -212,6 +226,25 @@ class House:
             )
             for machine in ground.engines
         ]
+
+    def _live_service(self, upstreams: Sequence[Upstream]) -> LiveService:
+        """On connections of its own, which nobody has to own."""
+        ground, timeout_s = self._ground, self._ground.scenario.attempt_timeout_s
+        replicas = [
+            LiveReplica(
+                upstream.replica,
+                cast("StreamingEngine", SimEngine(machine, lambda _: None)),  # none is streamed
+                {},
+                BodyRules(),
+                timeout_s,
+            )
+            for upstream, machine in zip(upstreams, ground.engines, strict=True)
+        ]
+        return LiveService(ground.catalogue, replicas, self.clock, self.allowance)
+
+    def _worker(self, upstreams: list[Upstream]) -> Worker:
+        ground, scenario = self._ground, self._ground.scenario
+        alone = scenario.workers == 1
         shared = None if alone else {each.replica.url: each.replica for each in upstreams}
         for replica in (shared or {}).values():
             ground.owners.list_shared(self.process, replica)

@@ -77,6 +77,8 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     poison: float
     rates: Rates
     field: Field = CALM
+    live_gap_s: float | None = None
+    """Between the live calls of one user; None: nobody makes any."""
     storms: bool = True
     """False: nothing befalls this world but what its lines and engines are."""
 

@@ -23,6 +23,7 @@ from lowtide.testing.sim.engines import EngineMachine
 from lowtide.testing.sim.evidence import Evidence
 from lowtide.testing.sim.faults import Faults
 from lowtide.testing.sim.house import Ground, House, SimClock, Unreachable
+from lowtide.testing.sim.live_calls import LiveCaller
 from lowtide.testing.sim.loop import Stuck, VirtualLoop, virtual_loop
 from lowtide.testing.sim.memory_blobs import BlobDisk, MemoryBlobs
 from lowtide.testing.sim.owners import Owners
@@ -160,6 +161,7 @@ class World:
             await self._submitted()
         if scenario.storms:
             await storm.blow(self._mostly_done)
+        live = asyncio.ensure_future(self._live_calls())
         ails_s = max(0.0, scenario.field.mended_s - asyncio.get_running_loop().time())
         try:
             async with asyncio.timeout(PATIENCE_S + storm.clocks_off_s + ails_s):
@@ -167,12 +169,18 @@ class World:
         except TimeoutError:
             ends = [(wish.number, wish.batch and wish.batch.status) for wish in self.wishes]
             raise Violation(f"not over after {PATIENCE_S} s of calm: {ends}") from None
+        live.cancel()
         await self._stop(keepers)
         self._account.settle(self.wishes)
         if scenario.storms:
             await self._sweep(storm.clocks_off_s)
         else:
             await self._stores.of(0).aclose()
+
+    async def _live_calls(self) -> None:
+        gap_s = self._scenario.live_gap_s
+        if gap_s is not None:
+            await LiveCaller(self, gap_s, self._trace, self.watch.fail).run()
 
     async def _submitted(self) -> None:
         while not all(wish.batch for wish in self.wishes):  # noqa: ASYNC110 - virtual: costs nothing

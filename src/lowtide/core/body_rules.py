@@ -39,6 +39,8 @@ Sources: the request types of vLLM, SGLang and llama.cpp's server."""
 _RESPONSES: Final = "/v1/responses"
 _SALTED: Final = frozenset({"/v1/chat/completions", "/v1/completions", _RESPONSES})
 NO_FIELDS: Final[Mapping[str, object]] = MappingProxyType({})
+_NOT_STORED: Final[Mapping[str, object]] = MappingProxyType({"store": False})
+"""What an engine stores, whoever has its id may continue: no tenant owns it there."""
 
 
 NOT_CONTINUED: Final = (
@@ -70,18 +72,18 @@ class BodyRules(msgspec.Struct, frozen=True):
         `set_fields` and `without` are those of this one call. Raises LineFormatError when the body
         is no JSON object.
         """
+        drop_fields = self.drop_fields | without if without else self.drop_fields
         fields = {**self.set_fields, **set_fields} if self.set_fields else set_fields
-        if (endpoint == _RESPONSES or b'"store"' in request.body) and (
-            "store" not in self.drop_fields
-        ):
-            # What an engine stores, whoever has its id may continue: no tenant owns it there.
-            fields = {**fields, "store": False}
+        stores = "store" not in drop_fields
+        if endpoint == _RESPONSES and stores:  # an engine stores these unless it is told not to
+            fields = {**fields, **_NOT_STORED}
         salts = takes_salt if self.isolates_cache is None else self.isolates_cache
         return engine_body(
             request,
             model=model,
-            drop_fields=self.drop_fields | without if without else self.drop_fields,
+            drop_fields=drop_fields,
             set_fields=fields,
+            replaced=_NOT_STORED if stores else NO_FIELDS,
             salt=partial(cache_salt, organization_id) if salts and endpoint in _SALTED else None,
         )
 

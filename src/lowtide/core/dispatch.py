@@ -236,13 +236,21 @@ class Dispatch:
 
     def _pop(self, run: ChunkRun, replica: Replica, now_s: float) -> Request | None:
         """The chunk's next request that may run on the replica at present."""
-        scope = replica.scopes.get(run.scope_key)
-        if not run.pending or (scope is not None and scope.is_closed):
+        if not run.pending:
             return None
+        scope = replica.scopes.get(run.scope_key)
+        if scope is not None and scope.is_closed:
+            return None
+        request = run.pending.popleft()
+        if not request.has_failed and request.tokens <= replica.prompt_tokens_max:
+            return request
+        run.pending.appendleft(request)
+        return self._search(run, replica, now_s)
+
+    def _search(self, run: ChunkRun, replica: Replica, now_s: float) -> Request | None:
+        """The first that may run there; those before it go behind the others."""
         for _ in range(len(run.pending)):
             request = run.pending.popleft()
-            if not request.has_failed and request.tokens <= replica.prompt_tokens_max:
-                return request
             if _may_run(request, replica) and not (
                 request.cut_at and self._is_better_elsewhere(request, replica, now_s)
             ):

@@ -5,7 +5,6 @@ into the shapes of the two dialects (protocol.md sections 2.7 and 3.4). Invarian
 not change is sent byte for byte, and an output line is one line of ASCII that parses as JSON.
 """
 
-import re
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any, Final, Literal
@@ -60,6 +59,7 @@ _body_alone = msgspec.json.Decoder(_BodyAlone)
 _body = msgspec.json.Decoder(_Body)
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
+_NOTHING: Final[Mapping[str, Any]] = {}
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
@@ -84,45 +84,62 @@ def engine_body(
     model: str | None,
     drop_fields: frozenset[str],
     set_fields: Mapping[str, Any],
+    replaced: Mapping[str, Any] = _NOTHING,
     salt: Callable[[bytes], str] | None = None,
 ) -> bytes:
-    """The body to send: `model` renamed (None keeps it), fields dropped, then fields set. `salt`
-    makes its `cache_salt` of the one that it has, as JSON, empty for none.
+    """The body to send: `model` renamed (None keeps it), fields dropped, then fields set. Those of
+    `replaced` get its value where the body has them. `salt` makes its `cache_salt` of the one that
+    it has, as JSON, empty for none.
 
     Values that stay are copied byte for byte, so large integers and long floats survive. Raises
     LineFormatError when the body is no JSON object.
     """
     renamed = model is not None and model != request.model
     changes = renamed or set_fields or salt is not None
-    if not (changes or _may_have(request.body, drop_fields)):
+    if not changes and not _has_any(request.body, drop_fields, frozenset(replaced)):
         return request.body
     try:
         fields = _fields.decode(request.body)
     except _UNREADABLE as error:
         raise LineFormatError(f"not a request body: {error}") from error
-    if not (changes or drop_fields & fields.keys()):
-        return request.body
     values = {name: bytes(raw) for name, raw in fields.items() if name not in drop_fields}
     if model is not None and renamed:
         values["model"] = quote(model)
     if salt is not None:
         values["cache_salt"] = quote(salt(values.get("cache_salt", b"")))
-    values.update((name, msgspec.json.encode(value)) for name, value in set_fields.items())
+    present = {name: value for name, value in replaced.items() if name in values}
+    for name, value in {**present, **set_fields}.items():
+        values[name] = msgspec.json.encode(value)
     members = b",".join(b"%b:%b" % (quote(name), value) for name, value in values.items())
     return b"{%b}" % members
 
 
-def _may_have(body: bytes, names: frozenset[str]) -> bool:
-    """Whether some field has one of the names: False is certain, and costs no parse. A name may be
-    spelled with escapes, so a body that has any of these may have them all.
+def _has_any(body: bytes, *names: frozenset[str]) -> bool:
+    """Whether the JSON object has a field with one of the names, however its name is spelled.
+
+    Runs for every request, so nothing but a struct of the names is made. Raises LineFormatError
+    when the body is no JSON object.
     """
-    return _any_of(names).search(body) is not None or b"\\u" in body
+    decoder, nothing = _finder(*names)
+    try:
+        return decoder.decode(body) != nothing
+    except _UNREADABLE as error:
+        raise LineFormatError(f"not a request body: {error}") from error
 
 
 @lru_cache(maxsize=64)
-def _any_of(names: frozenset[str]) -> re.Pattern[bytes]:
-    """One pass over a body, a tenth of the time of a search for each name."""
-    return re.compile(b"|".join(re.escape(quote(name)) for name in sorted(names)) or b"(?!)")
+def _finder(*names: frozenset[str]) -> tuple[msgspec.json.Decoder[msgspec.Struct], msgspec.Struct]:
+    """Reads the fields with these names, and what it reads where there are none."""
+    attributes = {
+        f"field_{place}": name for place, name in enumerate(sorted(frozenset().union(*names)))
+    }
+    found = msgspec.defstruct(
+        "_Found",
+        [(attribute, msgspec.Raw | msgspec.UnsetType, msgspec.UNSET) for attribute in attributes],
+        rename=attributes,
+        gc=False,
+    )
+    return msgspec.json.Decoder(found), found()
 
 
 def render_success(

@@ -57,6 +57,7 @@ class Leasing:
         self._announced = 0
         self._rate_per_s = 0.0
         self._claim_s = 0.0
+        self._claim_below = self._claim_threshold()
         self._finished = 0
         self._measured_at_s: float | None = None
         self._unread: list[tuple[ChunkKey, int]] = []
@@ -73,6 +74,7 @@ class Leasing:
         """So long it took to claim and to read: windows must not run dry meanwhile. The slowest of
         late counts, as a database that is slow now and then is when it matters."""
         self._claim_s = max(seconds, limits.CLAIM_FADE * self._claim_s)
+        self._claim_below = self._claim_threshold()
 
     def take_unread(self) -> list[tuple[ChunkKey, int]]:
         """Leases of chunks that a failed claim did not come to: to be given back."""
@@ -86,7 +88,7 @@ class Leasing:
 
     def is_low(self, model: str, now_s: float) -> bool:
         """Whether the supply for that model's replicas wants a claim now."""
-        return now_s >= self._dry_until_s and self._core.ready.get(model, 0) < self._ahead() / 2
+        return now_s >= self._dry_until_s and self._core.ready.get(model, 0) < self._claim_below
 
     async def claim(self, now: datetime, now_s: float) -> bool:
         """Lease and load what the windows could soon use; whether any chunk came.
@@ -115,18 +117,21 @@ class Leasing:
         hours = self._hours().get(model)
         return hours is None or hours.is_open(now)
 
-    def _ahead(self) -> float:
+    def _claim_threshold(self) -> float:
+        """With fewer requests ready than these, a claim is worth its cost: half of what is to be
+        ready. The number is kept, because it is compared with after each answer.
+        """
         ahead_s = limits.CLAIM_AHEAD_S + limits.CLAIM_AHEAD_CLAIMS * self._claim_s
         ahead = self._rate_per_s * min(ahead_s, limits.CLAIM_AHEAD_S_MAX)
-        return max(float(limits.CHUNK_REQUESTS_MAX), ahead)
+        return max(float(limits.CHUNK_REQUESTS_MAX), ahead) / 2
 
     def _wanted(self, now_s: float) -> list[tuple[list[str], int]]:
         """`(models, chunks)` to claim; replicas that serve the same models ask together."""
         wanted: list[tuple[list[str], int]] = []
         for models, places in self._free_places(now_s).items():
             ready = sum(self._core.ready.get(model, 0) for model in models)
-            short = places + self._ahead() - ready
-            if short < self._ahead() / 2:
+            short = places + 2 * self._claim_below - ready
+            if short < self._claim_below:
                 continue
             chunks = min(-int(-short // limits.CHUNK_REQUESTS_MAX), self._room_for_chunks())
             if chunks > 0:
@@ -201,4 +206,5 @@ class Leasing:
         if elapsed_s >= 0.2:
             sample = self._finished / elapsed_s
             self._rate_per_s += 0.5 * (sample - self._rate_per_s)
+            self._claim_below = self._claim_threshold()
             self._finished, self._measured_at_s = 0, now_s

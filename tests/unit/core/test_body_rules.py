@@ -43,6 +43,7 @@ def test_nothing_is_stored_at_an_engine() -> None:
     body = b'{"model":"m","input":"x"}'
     assert sent(BodyRules(), body, endpoint="/v1/responses")["store"] is False
     assert sent(BodyRules(), b'{"model":"m","store":true}')["store"] is False
+    assert sent(BodyRules(), b'{"model":"m","stor\\u0065":true}')["store"] is False
     assert "store" not in sent(BodyRules(), b'{"model":"m"}')
     refuses = rules_of(drop=frozenset({"store"}))
     assert "store" not in sent(refuses, b'{"model":"m","store":true}', endpoint="/v1/responses")

@@ -63,12 +63,14 @@ _NOTHING: Final[Mapping[str, Any]] = {}
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
-def read_request(line: bytes) -> RequestLine:
-    """Read a line that passed validation. Raises LineFormatError when it no longer would."""
+def read_request(line: bytes, model: str | None = None) -> RequestLine:
+    """Read a line that passed validation. Who knows its `model` from its plan spares a look at the
+    body, which `engine_body` takes anyway. Raises LineFormatError when the line is none any more.
+    """
     try:
         envelope = _envelope.decode(line)
         body = bytes(envelope.body)
-        return RequestLine(envelope.custom_id, body, _body.decode(body).model)
+        return RequestLine(envelope.custom_id, body, model or _body.decode(body).model)
     except _UNREADABLE as error:
         raise LineFormatError(f"not a request line: {error}") from error
 

@@ -11,7 +11,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from lowtide.core.answer import GoodAnswer, NoAnswer, read_answer
+from lowtide.core.answer import GoodAnswer, read_answer
 from lowtide.core.fault import FAULTS, FaultKind, fault_of_status, fault_of_transport
 from lowtide.core.usage import NO_USAGE, UNREADABLE, Usage
 
@@ -89,9 +89,9 @@ Outcome = Succeeded | Rejected | Throttled | Failed | Interrupted
 
 def classify(attempt: Attempt, endpoint: str) -> Outcome:
     """What the wire gave for a call to `endpoint` (`/v1/...`), as an outcome."""
+    if isinstance(attempt, Reply) and 200 <= attempt.status < 300:  # apart: it is nearly all
+        return _classify_success(attempt.status, attempt.body, endpoint)
     match attempt:
-        case Reply(status=status, body=body) if 200 <= status < 300:
-            return _classify_success(status, body, endpoint)
         case Reply(status=status, body=body, retry_after_s=after):
             words = words_of(body)
             message = error_message(body) or _page_title(body)
@@ -127,11 +127,13 @@ def _outcome(
 
 
 def _classify_success(status: int, body: bytes, endpoint: str) -> Outcome:
-    match read_answer(endpoint, body):
-        case GoodAnswer(body=answer, usage=usage):
-            return Succeeded(status, answer, usage if usage is not None else NO_USAGE)
-        case NoAnswer(kind=kind, detail=detail, body=said):
-            return _outcome(kind, detail, status, None if said is None else _json_or_none(said))
+    answer = read_answer(endpoint, body)
+    if isinstance(answer, GoodAnswer):
+        return Succeeded(status, answer.body, answer.usage or NO_USAGE)
+    said = answer.body
+    return _outcome(
+        answer.kind, answer.detail, status, None if said is None else _json_or_none(said)
+    )
 
 
 # ---- the words of an engine ----

@@ -65,17 +65,9 @@ class Judge:
         self, request: Request, replica: Replica, outcome: Outcome, now_s: float, draw: float
     ) -> Decision:
         """The call has ended; `draw` is uniform in [0, 1), for back-off."""
+        if isinstance(outcome, Succeeded):
+            return self._after_success(request, replica, outcome, now_s)
         match outcome:
-            case Succeeded(usage=usage):
-                _ended(request, replica)
-                replica.scope(request.run.scope_key).succeeded(request.sent_at_s, now_s)
-                if replica.trouble_at_s is not None:
-                    _engine_lives(request, replica)
-                if replica.cuts.age_s is not None:
-                    replica.cuts.outlived(now_s - request.sent_at_s)
-                replica.answered(now_s)
-                replica.learn(usage, request.tokens, request.sent_at_s, now_s)
-                return Finish(outcome)
             case Rejected():
                 _ended(request, replica)
                 replica.answered(now_s)
@@ -103,6 +95,19 @@ class Judge:
         return [(doubt.request, self._go_on(doubt, now_s)) for doubt in self.doubts.decided(now_s)]
 
     # -- inside ------------------------------------------------------------------------------------
+
+    def _after_success(
+        self, request: Request, replica: Replica, outcome: Succeeded, now_s: float
+    ) -> Finish:
+        _ended(request, replica)
+        replica.scope(request.run.scope_key).succeeded(request.sent_at_s, now_s)
+        if replica.trouble_at_s is not None:
+            _engine_lives(request, replica)
+        if replica.cuts.age_s is not None:
+            replica.cuts.outlived(now_s - request.sent_at_s)
+        replica.answered(now_s)
+        replica.learn(outcome.usage, request.tokens, request.sent_at_s, now_s)
+        return Finish(outcome)
 
     def _after_failure(
         self, request: Request, replica: Replica, outcome: Failed, now_s: float, draw: float

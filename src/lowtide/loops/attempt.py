@@ -68,7 +68,7 @@ async def attempt(
     priority = upstream.replica.priority
     fields = NO_FIELDS if priority is None else {"priority": priority}
     try:
-        line = read_request(request.data)
+        line = read_request(request.data, request.run.lease.model)
         answer = None
         if request.is_read is False:
             answer = await _send_watched(upstream, request, line, fields, on_read)

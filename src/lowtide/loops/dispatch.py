@@ -24,6 +24,7 @@ from lowtide.core.charged_usage import UsageMeter
 from lowtide.core.chunk import ChunkKey
 from lowtide.core.dispatch import Dispatch
 from lowtide.core.outcome import Failed, Outcome, Rejected, Succeeded
+from lowtide.core.replica import Replica
 from lowtide.core.request import ChunkRun, Request, prompt_read
 from lowtide.core.scope import Scope
 from lowtide.core.segment import Slice
@@ -255,17 +256,18 @@ class Dispatcher:
     async def _run(self, upstream: Upstream, slot: _Slot) -> None:
         """One place in a window: one request after another, until there is none."""
         request: Request | None = slot.request
+        now_s = self._clock.monotonic()
         while request is not None:
             slot.request, slot.in_flight = request, True
-            if self._clock.monotonic() >= upstream.replica.owned_until_s:
+            if now_s >= upstream.replica.owned_until_s:
                 slot.revoked = True  # the process stood still before it could send
                 return
             custom_id, outcome = await attempt(upstream, request, self._prompt_read)
             slot.in_flight = False
-            self._settle(upstream, request, custom_id, outcome)
+            now_s = self._clock.monotonic()
+            self._settle(upstream, request, custom_id, outcome, now_s)
             if self._draining or self._backed_up():
                 return
-            now_s = self._clock.monotonic()
             request = self._core.take(upstream.replica, now_s)
             if request is None and upstream.replica.is_paced(now_s):
                 self.wake()  # the next prompt has a time of its own
@@ -289,18 +291,18 @@ class Dispatcher:
         self.wake()
 
     def _settle(
-        self, upstream: Upstream, request: Request, custom_id: str, outcome: Outcome
+        self, upstream: Upstream, request: Request, custom_id: str, outcome: Outcome, now_s: float
     ) -> None:
-        now_s = self._clock.monotonic()
-        places = upstream.replica.places
+        replica, run = upstream.replica, request.run
+        tally = self.tallies.of(replica.name, run.lease.model)
         if isinstance(outcome, Succeeded):
-            outcome = self._metered(upstream, request, outcome)
-        decision = self._core.settle(request, upstream.replica, outcome, now_s, self._draw())
-        if upstream.replica.places > places:
+            outcome = self._metered(request, outcome, replica, tally)
+        places = replica.places
+        decision = self._core.settle(request, replica, outcome, now_s, self._draw())
+        if replica.places > places:
             self.wake()  # the window grew: more may be sent at once
-        run = request.run
         if not isinstance(outcome, Succeeded):
-            self._note_failure(upstream, request, outcome, decision, now_s)
+            self._note_failure(tally, request, outcome, decision, now_s)
         if not isinstance(decision, Finish):
             self.wake()  # a retry has a time of its own
         elif self._core.runs.get(run.key) is run:
@@ -309,8 +311,8 @@ class Dispatcher:
             self._committer.add(run.key, run.lease.token, finished)
             self._leasing.count_finished()
             if finished.ok:
-                self._tally(upstream, run).add_success(finished.usage)
                 usage = finished.usage
+                tally.add_success(usage)
                 tokens = 0 if usage.unreported else usage.input_tokens
                 self._on_answer(run.lease.model, request.data, tokens, now_s)
             if run.unfinished == 0 and not any(r.unfinished for r in self._core.runs.values()):
@@ -318,12 +320,9 @@ class Dispatcher:
         if self._leasing.is_low(run.lease.model, now_s):
             self.wake()
 
-    def _tally(self, upstream: Upstream, run: ChunkRun) -> Tally:
-        return self.tallies.of(upstream.replica.name, run.lease.model)
-
     def _note_failure(
         self,
-        upstream: Upstream,
+        tally: Tally,
         request: Request,
         outcome: Outcome,
         decision: Decision,
@@ -332,7 +331,7 @@ class Dispatcher:
         """Count what is no good answer, and remember whose request it was."""
         is_retried = not isinstance(decision, Finish)
         run = request.run
-        self._tally(upstream, run).add_failure(outcome, is_retried=is_retried)
+        tally.add_failure(outcome, is_retried=is_retried)
         if isinstance(outcome, Failed) and is_retried:
             self.batch_watch.failed(run.key.batch_id, f"{outcome.kind}: {outcome.detail}", now_s)
         elif isinstance(decision, Finish) and isinstance(decision.outcome, Rejected):
@@ -340,15 +339,17 @@ class Dispatcher:
             words = f"{final.code}: {final.message}"
             self.batch_watch.rejected(run.key.batch_id, final.code, words, now_s)
 
-    def _metered(self, upstream: Upstream, request: Request, outcome: Succeeded) -> Succeeded:
+    def _metered(
+        self, request: Request, outcome: Succeeded, replica: Replica, tally: Tally
+    ) -> Succeeded:
         """The success with the usage that it is charged as."""
         lease = request.run.lease
         usage = self._meter.charged(
             lease.endpoint, request.data, request.tokens, outcome.body, outcome.usage
         )
-        if usage.unreported and not self._tally(upstream, request.run).unreported:
+        if usage.unreported and not tally.unreported:
             # Once: an engine that does so does so always.
-            log.warning("usage.unreported", replica=upstream.replica.name, model=lease.model)
+            log.warning("usage.unreported", replica=replica.name, model=lease.model)
         return outcome if usage is outcome.usage else msgspec.structs.replace(outcome, usage=usage)
 
     def _backed_up(self) -> bool:

@@ -24,6 +24,11 @@ BOUNDS: Final[Mapping[str, tuple[str, str, str]]] = {
         "create",
         "Batches created in any 60 minutes; [single calls](flex.md) are none.",
     ),
+    "unfinished_batches": (
+        "rate_limit_exceeded",
+        "create",
+        "Batches and [background responses](flex.md) that have not ended.",
+    ),
     "stored_bytes": (
         "storage_limit_exceeded",
         "upload",
@@ -43,6 +48,11 @@ BOUNDS: Final[Mapping[str, tuple[str, str, str]]] = {
         "rate_limit_exceeded",
         "live call",
         "Tokens of those calls, input and output, for each key and model.",
+    ),
+    "control_calls_per_minute": (
+        "rate_limit_exceeded",
+        "any other call",
+        "Calls other than interactive ones; a list counts one more for each hundred rows.",
     ),
     "weight": (
         "",

@@ -21,6 +21,18 @@ SHARED: Final[Sequence[Sequence[str]]] = [
         "its batches wait",
     ),
     (
+        "batches that have not ended",
+        "`limits.unfinished_batches` for each organization, counted in the transaction that adds"
+        " one; background responses are such batches",
+        "429 with Retry-After",
+    ),
+    (
+        "calls other than interactive ones",
+        "a token bucket for each organization, `limits.control_calls_per_minute`; a list takes one"
+        " more for each `CONTROL_ROWS_PER_CALL` rows",
+        "429 with Retry-After",
+    ),
+    (
         "validation",
         "in turns, by bytes of input; a unit is one file. A second place takes only files of up to"
         " `TASK_SHORT_BYTES`. `BLANK_LINES_MAX`, `BODY_FIELDS_MAX` and `BODY_OBJECTS_MAX` bound"

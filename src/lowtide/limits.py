@@ -17,6 +17,10 @@ COMPLETION_WINDOW_S: Final = 24 * 3600
 COMPLETION_WINDOW_S_MIN: Final = 3600  # below an hour nothing can be promised on harvested capacity
 COMPLETION_WINDOW_S_MAX: Final = 7 * 24 * 3600
 
+UNFINISHED_BATCHES: Final = 10_000  # of one organization: 500 million requests; each costs a row
+CONTROL_CALLS_PER_MINUTE: Final = 6_000  # of one organization: 100 clients that poll each second
+CONTROL_ROWS_PER_CALL: Final = 100  # of a list, that cost as much as one more call
+
 # ---- one line ----
 LINE_BYTES_MAX: Final = 16 * MIB  # an inline image or two; above it a line would not fit a chunk
 BODY_FIELDS_MAX: Final = 256  # top-level fields of a body; the APIs together know about 80
@@ -359,6 +363,7 @@ LIVE_PREFIX_BYTES: Final = 1 * KIB  # of a prompt: what a replica is remembered 
 LIVE_EVENT_BYTES_MAX: Final = 64 * KIB  # a larger event of a stream is passed on in pieces
 LIVE_TAIL_BYTES: Final = 256 * KIB  # end of a stream kept to read its usage; /responses repeats all
 LIVE_OUTPUT_TOKENS_ASSUMED: Final = 256  # reserved for a request that bounds its answer nowhere
+CONTROL_BUCKETS_MAX: Final = 10_000  # organizations whose rate is remembered, 100 bytes each
 LIVE_BUCKETS_MAX: Final = 10_000  # rate limits remembered, one per key and model
 LIVE_DEBT_MINUTES_MAX: Final = 10  # what one call used above its estimate locks nobody out longer
 LIVE_BUSY_RETRY_AFTER_S: Final = 1  # a full replica has room again within a second

@@ -75,13 +75,19 @@ def test_a_bad_file_is_told_as_the_batch_would_be(house: House, tenant: Tenant) 
 
 
 def test_every_limit_that_would_be_passed_is_named(house: House, tenant: Tenant) -> None:
-    tenant.change(spend_cap=Decimal("0.0001"), enqueued_tokens_per_model=5, batches_per_hour=0)
+    tenant.change(
+        spend_cap=Decimal("0.0001"),
+        enqueued_tokens_per_model=5,
+        batches_per_hour=0,
+        unfinished_batches=0,
+    )
     told = dry_run(tenant, line(max_tokens=1000))
     exceeded = {limit["limit"]: limit for limit in told["would_exceed"]}
     assert {name: limit["code"] for name, limit in exceeded.items()} == {
         "enqueued_tokens_per_model": "token_limit_exceeded",
         "spend_cap": "spend_cap_exceeded",
         "batches_per_hour": "rate_limit_exceeded",
+        "unfinished_batches": "rate_limit_exceeded",
     }
     assert exceeded["spend_cap"]["allowed"] == "0.0001"
     assert exceeded["spend_cap"]["used"] == "0.00"

@@ -4,6 +4,7 @@ from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 
+import msgspec
 import openai
 import pytest
 from api_door import Answer
@@ -42,6 +43,77 @@ def test_batches_per_hour_are_refused_with_the_seconds_to_wait(house: House) -> 
     clock.shift += timedelta(seconds=wait_s)
     assert tenant.create(line()).status == 200
     assert tenant.create(line()).status == 429
+
+
+def test_unfinished_batches_are_bounded_until_one_has_ended(house: House) -> None:
+    tenant, other = house.tenant(), house.tenant()
+    tenant.change(unfinished_batches=2)
+    first = tenant.create(line()).json["id"]
+    assert tenant.create(line()).status == 200
+    refused = tenant.create(line())
+    assert (refused.status, refused.error["code"]) == (429, "rate_limit_exceeded")
+    assert refused.headers["retry-after"] == "60"
+    for words in (tenant.organization_id, "2 batches", "unfinished_batches", "cancel"):
+        assert words in refused.error["message"]
+    assert other.create(line()).status == 200
+    tenant.ask("POST", f"/v1/batches/{first}/cancel")
+    house.assemble()
+    assert tenant.create(line()).status == 200
+
+
+def test_background_responses_count_as_unfinished_batches(house: House) -> None:
+    tenant = house.tenant()
+    tenant.change(unfinished_batches=1)
+    call = {"model": "m", "input": "Hi", "background": True}
+    assert tenant.ask("POST", "/v1/responses", call).status == 200
+    before = house.door.blobs_on_disk()
+    refused = tenant.ask("POST", "/v1/responses", call)
+    assert (refused.status, refused.error["code"]) == (429, "rate_limit_exceeded")
+    assert refused.headers["retry-after"] == "60"
+    assert house.door.blobs_on_disk() == before
+    assert tenant.create(line()).status == 429
+
+
+def test_calls_that_are_not_interactive_have_a_rate_for_each_organization(house: House) -> None:
+    tenant, other = house.tenant(), house.tenant()
+    same = house.tenant(organization_id=tenant.organization_id)
+    tenant.change(control_calls_per_minute=3)
+    calls = [tenant.ask("GET", "/v1/whoami"), same.ask("GET", "/v1/files")]
+    calls += [tenant.ask("GET", "/v1/batches"), tenant.upload(line())]
+    assert [call.status for call in calls] == [200, 200, 200, 429]
+    refused = calls[-1]
+    assert refused.error["code"] == "rate_limit_exceeded"
+    for words in (tenant.organization_id, "3 per minute", "control_calls_per_minute", "again in"):
+        assert words in refused.error["message"]
+    wait_s = int(refused.headers["retry-after"])
+    assert 1 <= wait_s <= 20
+    assert other.ask("GET", "/v1/batches").status == 200
+    live = {"model": "m", "messages": [{"role": "user", "content": "Hi"}]}
+    assert tenant.ask("POST", CHAT, live).status != 429, "interactive calls have their own"
+    assert house.door.ask("GET", "/health").status == 200
+    house.door.clock.shift += timedelta(seconds=wait_s)
+    assert tenant.ask("GET", "/v1/whoami").status == 200
+
+
+def test_a_long_list_counts_as_more_than_one_call(house: House) -> None:
+    tenant = house.tenant()
+    tenant.change(control_calls_per_minute=5)
+    house.door.run(keep_files(house, tenant, 2 * limits.CONTROL_ROWS_PER_CALL))
+    shown = [tenant.ask("GET", "/v1/files?limit=50").status for _ in range(2)]
+    assert shown == [200, 200], "one call each"
+    whole = tenant.ask("GET", "/v1/files")
+    assert (whole.status, len(whole.json["data"])) == (200, 200)
+    refused = tenant.ask("GET", "/v1/whoami")
+    assert refused.status == 429, "three of five were left, and this one took them"
+    assert 1 <= int(refused.headers["retry-after"]) <= 12
+
+
+async def keep_files(house: House, tenant: Tenant, count: int) -> None:
+    """As that many uploads leave them."""
+    first = await tenant.worker.upload(1, model="m")
+    for number in range(1, count):
+        twin = msgspec.structs.replace(first, id=f"file-twin{number}")
+        await house.door.store.files.add(twin)
 
 
 def test_the_rate_of_one_organization_is_not_that_of_another(tmp_path: Path) -> None:

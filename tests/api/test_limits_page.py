@@ -45,7 +45,9 @@ PROVOKED: dict[str, tuple[int, Callable[[House, Tenant], str]]] = {
     "file_bytes": (10, lambda _, t: answered(t.upload(line()))),
     "enqueued_tokens_per_model": (1, lambda h, t: after_validation(h, t, line(text="a b " * 99))),
     "batches_per_hour": (0, lambda _, t: answered(t.create(line()))),
+    "unfinished_batches": (0, lambda _, t: answered(t.create(line()))),
     "stored_bytes": (10, lambda _, t: answered(t.upload(line()))),
+    "control_calls_per_minute": (0, lambda _, t: answered(t.ask("GET", "/v1/batches"))),
     "live_requests_per_minute": (1, lambda h, t: answered(second_live_call(h, t))),
     "live_tokens_per_minute": (60, lambda h, t: answered(second_live_call(h, t))),
 }

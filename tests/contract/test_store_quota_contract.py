@@ -6,10 +6,11 @@ from typing import Any
 import msgspec
 import pytest
 
+from lowtide.core.batch import Batch, Flex
+from lowtide.core.batch_quota import BatchQuota, BatchQuotaReached
 from lowtide.core.storage_quota import QuotaReached, StorageQuota
 from lowtide.core.tenancy import DEFAULT_ORGANIZATION
 from lowtide.core.upload import Upload, UploadPart
-from lowtide.ports.store import BatchRateReached
 from lowtide.testing.store_world import World
 
 TIGHT = StorageQuota(bytes=2500)
@@ -135,13 +136,61 @@ async def test_of_batches_created_at_one_instant_only_the_hours_share_is_kept(
     answers = await asyncio.gather(
         *(
             world.store.batches.add(
-                world.batch_record(file), digest="", repeat=False, since=world.now, per_hour=3
+                world.batch_record(file),
+                digest="",
+                repeat=False,
+                since=world.now,
+                quota=BatchQuota(per_hour=3),
             )
             for _ in range(12)
         ),
         return_exceptions=True,
     )
-    refused = [answer for answer in answers if isinstance(answer, BatchRateReached)]
-    assert len(refused) == 9
+    refused = [answer for answer in answers if isinstance(answer, BatchQuotaReached)]
+    assert [each.lack for each in refused] == ["hour"] * 9
     since = world.now.replace(minute=0)
     assert await world.store.tenants.batches_created_since(DEFAULT_ORGANIZATION, since) == 3
+
+
+async def test_of_batches_created_at_one_instant_only_so_many_are_unfinished(world: World) -> None:
+    file = await world.file(project="p1")
+    quota = BatchQuota(unfinished=3)
+
+    async def add() -> Batch:
+        record = world.batch_record(file)
+        return await world.store.batches.add(
+            record, digest="", repeat=False, since=world.now, quota=quota
+        )
+
+    answers = await asyncio.gather(*(add() for _ in range(12)), return_exceptions=True)
+    refused = [answer for answer in answers if isinstance(answer, BatchQuotaReached)]
+    assert [each.lack for each in refused] == ["unfinished"] * 9
+    unfinished = world.store.tenants.unfinished_batches
+    assert await unfinished(DEFAULT_ORGANIZATION, 99) == 3
+    assert await unfinished(DEFAULT_ORGANIZATION, 2) == 2, "counted no further than asked"
+    (first, *_) = (answer for answer in answers if isinstance(answer, Batch))
+    await world.store.batches.cancel("p1", first.id, world.now)
+    with pytest.raises(BatchQuotaReached):
+        await add()  # a batch that is being cancelled is work still
+    await world.assemble(first)
+    await add()
+
+
+async def test_background_responses_are_unfinished_batches_and_calls_that_wait_are_not(
+    world: World,
+) -> None:
+    two = BatchQuota(unfinished=2)
+
+    async def add(flex: Flex, quota: BatchQuota = two) -> None:
+        file = msgspec.structs.replace(
+            await world.file(project="p1"), id=world.fresh("file-"), flex=flex
+        )
+        batch = msgspec.structs.replace(world.batch_record(file), flex=flex)
+        await world.store.flex.add(file, batch, digest="", owner="d", ttl_s=60, quota=quota)
+
+    await add("background")
+    await add("held", BatchQuota())
+    await add("background")
+    with pytest.raises(BatchQuotaReached):
+        await add("background")
+    assert await world.store.tenants.unfinished_batches(DEFAULT_ORGANIZATION, 9) == 2

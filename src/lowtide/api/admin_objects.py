@@ -21,10 +21,12 @@ class LimitsObject(BaseModel):
     file_bytes: int | None
     enqueued_tokens_per_model: int | None
     batches_per_hour: int | None
+    unfinished_batches: int | None
     stored_bytes: int | None
     requests_in_flight: int | None
     live_requests_per_minute: int | None
     live_tokens_per_minute: int | None
+    control_calls_per_minute: int | None
     weight: int | None
 
 

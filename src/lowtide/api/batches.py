@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from lowtide import limits
-from lowtide.api.caller import identify, services_of
+from lowtide.api.caller import identify, note_rows, services_of
 from lowtide.api.dialects import openai, render_batch, together
 from lowtide.api.documented import json_body, refusals
 from lowtide.api.estimate_object import estimate_object
@@ -207,6 +207,7 @@ async def _render_list(
     request: Request, batches: Sequence[Batch], dialect: Dialect
 ) -> list[dict[str, Any]]:
     """All in the client's shape. Long error lists are cut: a page of them would be megabytes."""
+    note_rows(request, len(batches))
     service = services_of(request).batches
     progress, costs = await service.progress(batches), await service.costs(batches)
     kept, early_ids = limits.ERRORS_IN_LIST, _reads_early(request)

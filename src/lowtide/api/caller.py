@@ -6,6 +6,7 @@ an API key, which acts for one project within its scopes.
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -20,6 +21,7 @@ from lowtide.core.tenancy import (
     KeyOwner,
     Scope,
 )
+from lowtide.ports.store import StoreError
 
 if TYPE_CHECKING:
     from lowtide.service.services import Services
@@ -99,6 +101,21 @@ def require(caller: Caller, sufficient: Sequence[Scope]) -> None:
             "insufficient_scope",
             f"This call needs a key with the scope '{needs}'; this key has: {has}.",
         )
+
+
+async def check_rate(request: HTTPConnection, caller: Caller) -> None:
+    """Count a call that is not interactive. Raises LowtideError `rate_limit_exceeded`.
+
+    Where the limits cannot be read now, the call goes on: its verb says so, if it needs the store.
+    """
+    with suppress(StoreError):
+        await services_of(request).allowance.check_control_call(caller.project_id)
+
+
+def note_rows(request: HTTPConnection, rows: int) -> None:
+    """The answer lists so many, which counts as more than one call."""
+    organization_id = identify(request).organization_id
+    services_of(request).allowance.note_rows(organization_id, rows)
 
 
 def credential(request: HTTPConnection) -> str | None:

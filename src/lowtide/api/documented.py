@@ -32,6 +32,7 @@ _EVERYWHERE: tuple[ErrorCode, ...] = (
     "missing_api_key",
     "invalid_api_key",
     "insufficient_scope",
+    "rate_limit_exceeded",
     "storage_unavailable",
     "request_timeout",
     "server_busy",

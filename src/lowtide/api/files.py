@@ -13,7 +13,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from lowtide import limits
-from lowtide.api.caller import identify, services_of
+from lowtide.api.caller import identify, note_rows, services_of
 from lowtide.api.documented import refusals
 from lowtide.api.downloads import content
 from lowtide.api.file_objects import file_object, openai_file, together_file
@@ -38,10 +38,12 @@ async def list_files(
     project_id, files = identify(request).project_id, services_of(request).files
     if client_dialect(request) == "together":
         page = await files.page(project_id, limit=limits.BARE_LIST_MAX)
+        note_rows(request, len(page.files))
         return json_response({"object": "list", "data": [together_file(f) for f in page.files]})
     page = await files.page(
         project_id, after=after, limit=limit, order=order, purpose=purpose or None
     )
+    note_rows(request, len(page.files))
     data: list[dict[str, Any]] = []
     while len(data) < len(page.files):
         await asyncio.sleep(0)

@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Send
 from starlette.types import Scope as Connection
 
 from lowtide.api import body_budget
-from lowtide.api.caller import Caller, accept, admit, require
+from lowtide.api.caller import Caller, accept, admit, check_rate, require
 from lowtide.api.errors import STATUS_OF
 from lowtide.core.errors import LowtideError
 from lowtide.core.line import ENDPOINTS
@@ -58,6 +58,8 @@ class Guard:
                 scope["state"]["caller"] = caller
                 accept(scope)
                 require(caller, sufficient_scopes(scope["method"], scope["path"]))
+                if scope["path"] not in ENDPOINTS:  # interactive calls have limits of their own
+                    await check_rate(HTTPConnection(scope), caller)
             await self._app(scope, receive, watched)
         except LowtideError as error:
             status = status or STATUS_OF[error.code]

@@ -124,6 +124,8 @@ class Limits(Section, frozen=True):
     line_bytes: int = limits.LINE_BYTES_MAX
     batches_per_hour: int | None = None
     """Batches that an organisation may create in any 60 minutes; None: no bound."""
+    unfinished_batches: int = limits.UNFINISHED_BATCHES
+    """Batches and background responses of an organisation that may be unfinished at one time."""
     stored_bytes: int | None = None
     """Bytes of files that an organisation may keep; None: no bound."""
     requests_in_flight: int | None = None
@@ -139,12 +141,16 @@ class Limits(Section, frozen=True):
     live_tokens_per_minute: int | None = None
     """Tokens of interactive calls per key and model, input and output; None: no bound."""
 
+    control_calls_per_minute: int = limits.CONTROL_CALLS_PER_MINUTE
+    """Calls of an organisation other than interactive ones; a list counts a call more for each
+    hundred rows."""
+
     @property
     def completion_window_s(self) -> int:
         return parse_window(self.completion_window_default)
 
     def problems(self) -> Iterator[Problem]:
-        for key in ("requests_per_batch", "file_bytes", "line_bytes"):
+        for key in _COUNTS:
             yield from unless(getattr(self, key) > 0, ("limits", key), "at least 1")
         for key in ("batches_per_hour", "stored_bytes", "requests_in_flight"):
             value = getattr(self, key) or 0
@@ -191,6 +197,13 @@ class Dispatch(Section, frozen=True):
         )
 
 
+_COUNTS: Final = (
+    "requests_per_batch",
+    "file_bytes",
+    "line_bytes",
+    "unfinished_batches",
+    "control_calls_per_minute",
+)
 _PREFIX: Final = re.compile(r"(?!/(?:v1|openai|together)(?:/|$))(?:/[\w~-][\w.~-]*)+", re.ASCII)
 _WINDOW = re.compile(r"(\d+)\s*([mhd])")
 _UNIT_S: Final = {"m": 60, "h": 3600, "d": 86400}

@@ -26,10 +26,12 @@ class OrganizationLimits(msgspec.Struct, frozen=True, omit_defaults=True):
     file_bytes: int | None = None
     enqueued_tokens_per_model: int | None = None
     batches_per_hour: int | None = None
+    unfinished_batches: int | None = None
     stored_bytes: int | None = None
     requests_in_flight: int | None = None
     live_requests_per_minute: int | None = None
     live_tokens_per_minute: int | None = None
+    control_calls_per_minute: int | None = None
     weight: int | None = None
     """Its share of a pool beside others that have work, 1 unless given."""
 

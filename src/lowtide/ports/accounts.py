@@ -75,6 +75,10 @@ class TenantStore(Protocol):
         """Batches with `created_at >= since`, whatever became of them."""
         ...
 
+    async def unfinished_batches(self, organization_id: str, most: int) -> int:
+        """Batches and background responses that have not ended, counted up to `most`."""
+        ...
+
     async def storage_use(self, organization_id: str) -> StorageUse:
         """What its projects keep together (core/storage_quota.py)."""
         ...

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 
 from lowtide.core.batch import Batch
+from lowtide.core.batch_quota import NO_QUOTA, BatchQuota
 from lowtide.core.file import File
 
 if TYPE_CHECKING:
@@ -28,12 +29,19 @@ class FlexStore(Protocol):
     """What the verbs of single calls need beside the rest of the store."""
 
     async def add(
-        self, file: File, batch: Batch, *, digest: str, owner: str, now: datetime, ttl_s: float
+        self,
+        file: File,
+        batch: Batch,
+        *,
+        digest: str,
+        owner: str,
+        ttl_s: float,
+        quota: BatchQuota = NO_QUOTA,
     ) -> "TaskLease":
         """Insert an uploaded file and the batch over it, leased to `owner` for its validation.
 
         Whoever made it plans it at once; when that fails, a validation loop finds it once the
-        lease has ended.
+        lease has ended. Raises BatchQuotaReached, however many add at the same instant.
         """
         ...
 

@@ -26,6 +26,7 @@ from typing import Literal, Protocol
 import msgspec
 
 from lowtide.core.batch import Batch, BatchError
+from lowtide.core.batch_quota import NO_QUOTA, BatchQuota
 from lowtide.core.file import File
 from lowtide.core.plan import ChunkSpec, ModelShare
 from lowtide.core.storage_quota import StorageQuota
@@ -65,10 +66,6 @@ class StoreReadOnly(StoreUnavailable):
 
 class UnknownCursor(LookupError):
     """The id behind which a page should begin names nothing of that project."""
-
-
-class BatchRateReached(Exception):
-    """The organization has created as many batches within an hour as it may."""
 
 
 class FileStore(Protocol):
@@ -132,14 +129,13 @@ class BatchStore(Protocol):
         digest: str,
         repeat: bool,
         since: datetime,
-        per_hour: int | None = None,
+        quota: BatchQuota = NO_QUOTA,
     ) -> Batch:
         """Insert, unless `repeat` (the client says that it asks once more) and `repeated` finds
         the batch that was made for it; that one is returned then.
 
         Of identical repetitions at the same moment one inserts, and the others find its batch.
-        Raises BatchRateReached, however many add at the same instant, when the organization has
-        created `per_hour` batches within the hour before this one.
+        Raises BatchQuotaReached, however many add at the same instant.
         """
         ...
 

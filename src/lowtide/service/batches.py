@@ -16,6 +16,7 @@ import msgspec
 
 from lowtide import limits
 from lowtide.core.batch import Batch
+from lowtide.core.batch_quota import BatchQuotaReached
 from lowtide.core.catalogue import Catalogue
 from lowtide.core.completion import UNKNOWN, Verdict, sentence
 from lowtide.core.errors import LowtideError
@@ -24,7 +25,7 @@ from lowtide.core.progress import NOTHING_FORESEEN, Progress, progress_of
 from lowtide.core.standing import NOTHING_KNOWN, Standing
 from lowtide.core.waiting import NO_QUEUE, Queue, is_queued
 from lowtide.ports.clock import Clock, NewId
-from lowtide.ports.store import BatchRateReached, Store, UnknownCursor
+from lowtide.ports.store import Store, UnknownCursor
 from lowtide.service.limits import LimitService, too_many_batches
 from lowtide.service.new_batch import Draft, NewBatch, endpoint_of, require_input, window_of
 from lowtide.service.prospects import Prospects
@@ -120,10 +121,10 @@ class BatchService:
                 digest=_digest(batch),
                 repeat=repeat,
                 since=since,
-                per_hour=bounds.batches_per_hour,
+                quota=bounds.batch_quota,
             )
-        except BatchRateReached:  # others were quicker since it was looked
-            raise too_many_batches(bounds, limits.RETRY_AFTER_S_ADVISED) from None
+        except BatchQuotaReached as reached:
+            raise too_many_batches(bounds, reached.lack) from None
 
     async def check(self, project_id: str, asked: NewBatch) -> Draft:
         """Refuse what can be known to be wrong. Raises LowtideError with the parameter at fault."""

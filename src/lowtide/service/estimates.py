@@ -116,21 +116,23 @@ class EstimateService:
         ]
 
     async def _rate_exceeded(self, project_id: str, bounds: EffectiveLimits) -> list[Exceeded]:
-        if bounds.batches_per_hour is None:
-            return []
-        try:
-            await self._allowance.check_batches_per_hour(project_id)
-        except LowtideError as error:
-            return [
-                Exceeded(
-                    limit="batches_per_hour",
-                    code=error.code,
-                    allowed=bounds.batches_per_hour,
-                    used=bounds.batches_per_hour,
-                    asked=1,
+        found = []
+        for name, allowed, check in (
+            ("batches_per_hour", bounds.batches_per_hour, self._allowance.check_batches_per_hour),
+            (
+                "unfinished_batches",
+                bounds.unfinished_batches,
+                self._allowance.check_unfinished_batches,
+            ),
+        ):
+            try:
+                await check(project_id)
+            except LowtideError as error:
+                used = allowed or 0
+                found.append(
+                    Exceeded(limit=name, code=error.code, allowed=used, used=used, asked=1)
                 )
-            ]
-        return []
+        return found
 
 
 def _as_shown(found: Sequence[LineError]) -> tuple[BatchError, ...]:

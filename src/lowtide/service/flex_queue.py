@@ -17,6 +17,7 @@ import structlog
 
 from lowtide import limits
 from lowtide.core.batch import Batch, BatchError, Flex
+from lowtide.core.batch_quota import BatchQuota, BatchQuotaReached
 from lowtide.core.catalogue import Catalogue
 from lowtide.core.errors import LowtideError
 from lowtide.core.estimate import estimate
@@ -31,7 +32,7 @@ from lowtide.ports.clock import Clock, NewId
 from lowtide.ports.store import Store, StoreError, TaskLease, TokenLimitReached
 from lowtide.service.batches import Loop
 from lowtide.service.files import FileService
-from lowtide.service.limits import LimitService, spend_cap_message
+from lowtide.service.limits import LimitService, spend_cap_message, too_many_batches
 from lowtide.service.prospects import Prospects
 
 log = structlog.get_logger(__name__)
@@ -127,19 +128,14 @@ class FlexQueue:
         plan = self._plan(order.endpoint, content)
         await self._check_money(order.project_id, plan)
         await self._files.check_room(order.project_id, len(content))
+        if order.flex == "background":
+            await self._allowance.check_unfinished_batches(order.project_id)
         file, batch = self._records(order, content)
         plan_key = f"plans/{batch.id}-1"
         await asyncio.gather(
             self._blobs.put(file.blob_key, content), self._blobs.put(plan_key, plan.data)
         )
-        lease = await self._store.flex.add(
-            file,
-            batch,
-            digest=order.digest,
-            owner=self._owner,
-            now=batch.created_at,
-            ttl_s=limits.LEASE_TTL_S,
-        )
+        lease = await self._add(order, file, batch, plan_key)
         try:
             await self._begin(lease, plan_key, plan)
         except StoreError:
@@ -147,6 +143,23 @@ class FlexQueue:
             raise
         self._wake("dispatch")
         return batch
+
+    async def _add(self, order: Order, file: File, batch: Batch, plan_key: str) -> TaskLease:
+        """Calls whose callers wait have places of their own, so no number of batches."""
+        bounds = await self._allowance.of(order.project_id)
+        most = bounds.unfinished_batches if order.flex == "background" else None
+        try:
+            return await self._store.flex.add(
+                file,
+                batch,
+                digest=order.digest,
+                owner=self._owner,
+                ttl_s=limits.LEASE_TTL_S,
+                quota=BatchQuota(unfinished=most),
+            )
+        except BatchQuotaReached as reached:  # others were quicker since it was looked
+            await asyncio.gather(self._blobs.delete(file.blob_key), self._blobs.delete(plan_key))
+            raise too_many_batches(bounds, reached.lack) from None
 
     async def cancel(self, batch: Batch) -> None:
         """Stop it, as far as it can be: an engine that still answers has worked in vain."""

@@ -8,11 +8,14 @@ them, so that calls at one instant do not pass the last place together.
 
 from collections import OrderedDict
 from datetime import datetime, timedelta
+from math import ceil
 
 import msgspec
 
 from lowtide import limits
 from lowtide.config import Limits
+from lowtide.core.batch_quota import BatchLack, BatchQuota
+from lowtide.core.call_rate import CallRateLimiter
 from lowtide.core.errors import LowtideError
 from lowtide.core.money import dollars_text
 from lowtide.core.rate import Allowance
@@ -30,10 +33,16 @@ class EffectiveLimits(msgspec.Struct, frozen=True, kw_only=True):
     file_bytes: int
     enqueued_tokens_per_model: int
     batches_per_hour: int | None = None
+    unfinished_batches: int = limits.UNFINISHED_BATCHES
     stored_bytes: int | None = None
     requests_in_flight: int | None = None
     live: Allowance = Allowance()
+    control_calls_per_minute: int = limits.CONTROL_CALLS_PER_MINUTE
     spend_cap_pico: int | None = None
+
+    @property
+    def batch_quota(self) -> BatchQuota:
+        return BatchQuota(per_hour=self.batches_per_hour, unfinished=self.unfinished_batches)
 
 
 class Budget(msgspec.Struct, frozen=True):
@@ -58,6 +67,7 @@ class LimitService:
         self._clock = clock
         self.defaults = defaults
         self._known: OrderedDict[str, tuple[float, EffectiveLimits]] = OrderedDict()
+        self._calls = CallRateLimiter()
 
     async def of(self, project_id: str) -> EffectiveLimits:
         """As they are now, or were seconds ago."""
@@ -88,7 +98,29 @@ class LimitService:
             return
         wait_s = await self._wait_for_a_place(bounds.organization_id, limit)
         if wait_s is not None:
-            raise too_many_batches(bounds, wait_s)
+            raise too_many_batches(bounds, "hour", wait_s)
+
+    async def check_unfinished_batches(self, project_id: str) -> None:
+        """One more batch may be unfinished. Raises LowtideError `rate_limit_exceeded`."""
+        bounds = await self.of(project_id)
+        most = bounds.unfinished_batches
+        if await self._tenants.unfinished_batches(bounds.organization_id, most) >= most:
+            raise too_many_batches(bounds, "unfinished")
+
+    async def check_control_call(self, project_id: str) -> None:
+        """The organization may make a call that is not interactive, which is counted. Raises
+        LowtideError `rate_limit_exceeded`.
+        """
+        bounds = await self.of(project_id)
+        per_minute = bounds.control_calls_per_minute
+        wait_s = self._calls.take(bounds.organization_id, per_minute, self._clock.monotonic())
+        if wait_s:
+            raise too_many_calls(bounds, ceil(wait_s))
+
+    def note_rows(self, organization_id: str, rows: int) -> None:
+        """A call that was counted listed so many rows."""
+        if more := rows // limits.CONTROL_ROWS_PER_CALL:
+            self._calls.owe(organization_id, more, self._clock.monotonic())
 
     async def storage_use(self, organization_id: str) -> StorageUse:
         """What the organization keeps."""
@@ -148,21 +180,46 @@ def effective_limits(defaults: Limits, organization: Organization | None) -> Eff
         file_bytes=chosen("file_bytes") or 0,
         enqueued_tokens_per_model=chosen("enqueued_tokens_per_model") or 0,
         batches_per_hour=chosen("batches_per_hour"),
+        unfinished_batches=chosen("unfinished_batches") or 0,
         stored_bytes=chosen("stored_bytes"),
         requests_in_flight=chosen("requests_in_flight"),
         live=Allowance(chosen("live_requests_per_minute"), chosen("live_tokens_per_minute")),
+        control_calls_per_minute=chosen("control_calls_per_minute") or 0,
         spend_cap_pico=organization.spend_cap_pico if organization else None,
     )
 
 
-def too_many_batches(bounds: EffectiveLimits, wait_s: int) -> LowtideError:
-    """The refusal of a batch above `batches_per_hour`; `wait_s`: seconds until one may fit."""
+def too_many_batches(
+    bounds: EffectiveLimits, lack: BatchLack, wait_s: int = limits.RETRY_AFTER_S_ADVISED
+) -> LowtideError:
+    """The refusal of one more batch; `wait_s`: seconds until one may fit."""
+    if lack == "hour":
+        message = (
+            f"Rate limit reached for batches created by organization {bounds.organization_id}:"
+            f" {bounds.batches_per_hour} in any 60 minutes. Put more requests into each batch, or"
+            " try again later."
+        )
+    else:
+        message = (
+            f"Organization {bounds.organization_id} has {bounds.unfinished_batches} batches and"
+            " background responses that have not ended, which is as many as it may"
+            " (limits.unfinished_batches). Wait until some have ended, cancel those that are not"
+            " needed, or put more requests into each batch."
+        )
+    return LowtideError("rate_limit_exceeded", message, retry_after_s=wait_s)
+
+
+def too_many_calls(bounds: EffectiveLimits, wait_s: int) -> LowtideError:
+    """The refusal of a call above `control_calls_per_minute`."""
+    retry_after_s = min(wait_s, limits.RETRY_AFTER_S_ADVISED)
     return LowtideError(
         "rate_limit_exceeded",
-        f"Rate limit reached for batches created by organization {bounds.organization_id}:"
-        f" {bounds.batches_per_hour} in any 60 minutes. Put more requests into each batch, or try"
-        " again later.",
-        retry_after_s=wait_s,
+        f"Rate limit reached for calls of organization {bounds.organization_id} other than"
+        f" interactive ones: {bounds.control_calls_per_minute} per minute"
+        " (limits.control_calls_per_minute), of which a list takes one more for each"
+        f" {limits.CONTROL_ROWS_PER_CALL} rows. Try again in {retry_after_s} s; ask less often, or"
+        " for shorter lists.",
+        retry_after_s=retry_after_s,
     )
 
 

@@ -13,14 +13,15 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lowtide import limits
 from lowtide.core.batch import Batch, sources_of
+from lowtide.core.batch_quota import NO_QUOTA, BatchQuota, BatchQuotaReached
 from lowtide.core.plan import ModelShare
-from lowtide.ports.store import BatchRateReached, QueueDepth
+from lowtide.ports.store import QueueDepth
 from lowtide.store.dialect import lock_name
 from lowtide.store.engine import Database, transactional
 from lowtide.store.owners import owner_of
 from lowtide.store.paging import page
 from lowtide.store.rows import batch_of, batch_values
-from lowtide.store.schema import LEASED, batch_models, batches, chunks, files
+from lowtide.store.schema import BACKGROUND, LEASED, batch_models, batches, chunks, files
 from lowtide.store.transitions import drop_unleased, take
 from lowtide.store.wakeups import announce
 
@@ -41,7 +42,7 @@ class SqlBatches:
         digest: str,
         repeat: bool,
         since: datetime,
-        per_hour: int | None = None,
+        quota: BatchQuota = NO_QUOTA,
     ) -> Batch:
         async with self._db.write() as conn:
             if repeat:
@@ -51,8 +52,7 @@ class SqlBatches:
                 if row is not None:
                     await _doubt_answer(conn, row)
                     return batch_of(row)
-            if per_hour is not None:
-                await _check_rate(conn, batch, per_hour)
+            await check_batch_quota(conn, batch, quota)
             # Locked: who deletes the file meanwhile waits, and then sees that this batch reads it.
             input_key = await conn.scalar(
                 select(files.c.blob_key)
@@ -132,13 +132,37 @@ class SqlBatches:
         )
 
 
-async def _check_rate(conn: AsyncConnection, batch: Batch, per_hour: int) -> None:
-    """Raises BatchRateReached. One after another, so that creates at one instant see each other."""
+async def check_batch_quota(conn: AsyncConnection, batch: Batch, quota: BatchQuota) -> None:
+    """The batch may be added. Raises BatchQuotaReached. One after another, so that creates at one
+    instant see each other.
+    """
+    if quota == NO_QUOTA:
+        return
     organization_id = await owner_of(conn, batch.project_id) or ""
     await lock_name(conn, f"batches {organization_id}")
-    since = batch.created_at - timedelta(seconds=limits.RATE_WINDOW_S)
-    if await batches_created_since(conn, organization_id, since) >= per_hour:
-        raise BatchRateReached
+    if quota.per_hour is not None:
+        since = batch.created_at - timedelta(seconds=limits.RATE_WINDOW_S)
+        if await batches_created_since(conn, organization_id, since) >= quota.per_hour:
+            raise BatchQuotaReached("hour")
+    if quota.unfinished is not None:
+        count = await unfinished_batches(conn, organization_id, quota.unfinished)
+        if count >= quota.unfinished:
+            raise BatchQuotaReached("unfinished")
+
+
+async def unfinished_batches(conn: AsyncConnection, organization_id: str, most: int) -> int:
+    """Batches and background responses of an organization that have not ended, counted up to
+    `most`; those of calls whose callers wait are not counted."""
+    some = (
+        select(batches.c.id)
+        .where(
+            batches.c.organization_id == organization_id,
+            batches.c.ended_at.is_(None),
+            batches.c.flex.is_(None) | (batches.c.flex == BACKGROUND),
+        )
+        .limit(most)
+    )
+    return int(await conn.scalar(select(func.count()).select_from(some.subquery())) or 0)
 
 
 async def batches_created_since(

@@ -11,11 +11,12 @@ from datetime import datetime, timedelta
 from sqlalchemy import insert, select
 
 from lowtide.core.batch import Batch
+from lowtide.core.batch_quota import NO_QUOTA, BatchQuota
 from lowtide.core.file import File
 from lowtide.limits import STORE_KEYS_PER_STATEMENT
 from lowtide.ports.flex import Standing
 from lowtide.ports.store import TaskLease
-from lowtide.store.batches import insert_batch
+from lowtide.store.batches import check_batch_quota, insert_batch
 from lowtide.store.engine import Database, transactional
 from lowtide.store.rows import batch_of, file_values
 from lowtide.store.schema import HELD_CALLS, LEASED, batches, chunks, files
@@ -31,14 +32,22 @@ class SqlFlex:
         self._db = database
 
     async def add(
-        self, file: File, batch: Batch, *, digest: str, owner: str, now: datetime, ttl_s: float
+        self,
+        file: File,
+        batch: Batch,
+        *,
+        digest: str,
+        owner: str,
+        ttl_s: float,
+        quota: BatchQuota = NO_QUOTA,
     ) -> TaskLease:
         leased = {
             "task_owner": owner,
             "task_token": _FIRST_TOKEN,
-            "task_expires_at": now + timedelta(seconds=ttl_s),
+            "task_expires_at": batch.created_at + timedelta(seconds=ttl_s),
         }
         async with self._db.write() as conn:
+            await check_batch_quota(conn, batch, quota)
             await conn.execute(insert(files), file_values(file))
             await insert_batch(conn, batch, digest, file.blob_key, **leased)
         return TaskLease(batch=batch, token=_FIRST_TOKEN, input_key=file.blob_key)

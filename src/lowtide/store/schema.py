@@ -31,7 +31,7 @@ from lowtide.core.ledger import Cost
 from lowtide.core.tenancy import OrganizationLimits, Scope
 from lowtide.store.columns import WORD, Instant, Json
 
-HEAD: Final = "0011"
+HEAD: Final = "0012"
 """The revision that this code needs. Revisions are numbered, so a newer one is recognised."""
 
 metadata = MetaData()
@@ -47,6 +47,8 @@ NO_BLOB: Final = literal_column("''", String)
 """The key of a blob that is gone, or has not come."""
 HELD_CALLS: Final = literal_column("'held'", String)
 """Of batches that single calls are waiting for."""
+BACKGROUND: Final = literal_column("'background'", String)
+"""Of batches of one call that is retrieved later."""
 
 
 def _text(name: str, **rest: Any) -> Column[str]:
@@ -235,6 +237,13 @@ Index(
     batches.c.id,
     sqlite_where=(batches.c.flex == HELD_CALLS) & batches.c.ended_at.is_(None),
     postgresql_where=(batches.c.flex == HELD_CALLS) & batches.c.ended_at.is_(None),
+)
+Index(
+    "batches_unfinished",
+    batches.c.organization_id,
+    batches.c.flex,
+    sqlite_where=batches.c.ended_at.is_(None),
+    postgresql_where=batches.c.ended_at.is_(None),
 )
 Index("batches_of", batches.c.organization_id, batches.c.created_at)
 Index("batches_digest", batches.c.project_id, batches.c.digest, batches.c.created_at)

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lowtide.core.storage_quota import StorageUse
 from lowtide.core.tenancy import ApiKey, KeyOwner, Organization, OrganizationLimits, Project
-from lowtide.store.batches import batches_created_since
+from lowtide.store.batches import batches_created_since, unfinished_batches
 from lowtide.store.engine import Database, transactional
 from lowtide.store.rows import key_of, organization_of, organization_values, project_of
 from lowtide.store.schema import api_keys, organizations, projects
@@ -114,6 +114,10 @@ class SqlTenants:
     async def batches_created_since(self, organization_id: str, since: datetime) -> int:
         async with self._db.read() as conn:
             return await batches_created_since(conn, organization_id, since)
+
+    async def unfinished_batches(self, organization_id: str, most: int) -> int:
+        async with self._db.read() as conn:
+            return await unfinished_batches(conn, organization_id, most)
 
     async def storage_use(self, organization_id: str) -> StorageUse:
         async with self._db.read() as conn:

@@ -64,6 +64,13 @@ SHARED: Final[Sequence[Sequence[str]]] = [
         "429 with Retry-After",
     ),
     (
+        "memory of engines' replies",
+        "what is longer than `REPLY_UNCOUNTED_BYTES` takes as many bytes as are free of"
+        " `REPLIES_BYTES_MAX`, batch and live together; beyond that one reply after another is read"
+        " on, in turns. A stream that is passed on holds `LIVE_BUFFER_BYTES` and is not counted",
+        "its replies are read later",
+    ),
+    (
         "listings",
         "pages of `PAGE_SIZE_DEFAULT_FILES`; larger ones are read and shown in steps of"
         " `PAGE_STEP`, and others are served between them",

@@ -219,6 +219,9 @@ OUTPUT_SAMPLES_MIN: Final = 20  # answers of a model before their mean is believ
 CONNECT_TIMEOUT_S: Final = 10.0
 ATTEMPT_TIMEOUT_S: Final = 600.0  # SDK default for a live call
 REPLY_BYTES_MAX: Final = 64 * MIB  # a reply above this is an engine gone mad
+REPLIES_BYTES_MAX: Final = 128 * MIB  # of replies being read in one process; one organization
+# has half, beyond which its replies are read one after another
+REPLY_UNCOUNTED_BYTES: Final = 16 * KIB  # of one reply: nearly all are shorter
 USAGE_TEMPLATE_TOKENS_MAX: Final = 32_768  # that a template and tools add to a prompt, at most
 USAGE_MEDIA_TOKENS_MAX: Final = 50_000  # of one image, sound or file in a prompt
 USAGE_ANSWER_TOKENS_MAX: Final = 1_000_000  # of an answer that nothing bounds: a whole context

@@ -105,7 +105,9 @@ class _Exchange:
         except LowtideError as error:
             await self._refuse(error)
             return
-        await self._give(answer)
+        with live.memory(self._admission) as memory:
+            memory.keep(len(answer.body))
+            await self._give(answer)
 
     async def _give(self, answer: LiveAnswer) -> None:
         """A whole answer; by now the replica's place is free again."""

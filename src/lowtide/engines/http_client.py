@@ -19,6 +19,7 @@ from typing import Final
 import msgspec
 
 from lowtide.core.outcome import Attempt, NoReply
+from lowtide.core.reply_budget import ReplyBudget
 from lowtide.engines.http_connect import Dialer
 from lowtide.engines.http_pool import ConnectionPool
 from lowtide.engines.http_protocol import STALE, Connection
@@ -58,13 +59,15 @@ class HttpEngine:
         idle_s: float = CONNECTION_IDLE_S,
         verify: bool | str = True,
         utc_now: Callable[[], datetime] = _utc_now,
+        replies: ReplyBudget | None = None,
     ) -> None:
         """`verify`: check the certificate of an https engine, against this bundle if it is a path.
 
         `key_file` stands for `api_key` and is read again when the engine refuses the key it had;
         `query` goes with every request; `proxy` is `http://user:password@host:port`. ValueError for
         a URL, header, key file or bundle that cannot work; no text has a secret in it. With https
-        this reads certificates from disk. `utc_now` is only asked when a reply carries a
+        this reads certificates from disk. `replies` counts long replies; by default for this client
+        alone. `utc_now` is only asked when a reply carries a
         Retry-After date.
         """
         if connections_max < 1:
@@ -86,6 +89,7 @@ class HttpEngine:
         self._heads = RequestHeads(target, self._extras)
         self._pool = ConnectionPool(
             Dialer(target, tls, way),
+            ReplyBudget() if replies is None else replies,
             connections_max=connections_max,
             connect_timeout_s=connect_timeout_s,
             idle_s=idle_s,
@@ -107,14 +111,14 @@ class HttpEngine:
         """Whether no call is in flight."""
         return self._pool.is_idle
 
-    async def post(self, path: str, body: bytes, timeout_s: float) -> Attempt:
+    async def post(self, path: str, body: bytes, timeout_s: float, owner: str = "") -> Attempt:
         """POST JSON `body` to base URL + `path`; see the port. ValueError for a malformed path."""
         used = self._extras.api_key
         head = b"%b%d\r\n\r\n" % (self._heads.post(path), len(body))
-        attempt = await self._attempt(head, body, timeout_s)
+        attempt = await self._attempt(head, body, timeout_s, owner)
         if self._key_file is not None and await self._has_new_key(attempt, used):
             head = b"%b%d\r\n\r\n" % (self._heads.post(path), len(body))
-            attempt = await self._attempt(head, body, timeout_s)
+            attempt = await self._attempt(head, body, timeout_s, owner)
         return attempt
 
     def open_stream(
@@ -197,7 +201,9 @@ class HttpEngine:
                 self._heads = RequestHeads(self._target, extras)
                 self._extras = extras
 
-    async def _attempt(self, head: bytes, body: bytes, timeout_s: float) -> Attempt:
+    async def _attempt(
+        self, head: bytes, body: bytes, timeout_s: float, owner: str = ""
+    ) -> Attempt:
         now = asyncio.get_running_loop().time()
         deadline = now + timeout_s
         connection = self._pool.take()
@@ -207,15 +213,22 @@ class HttpEngine:
                 return obtained
             connection = obtained
             now = asyncio.get_running_loop().time()
-        attempt = await self._exchange(connection, head, body, now, deadline)
+        attempt = await self._exchange(connection, head, body, now, deadline, owner)
         if attempt is STALE:
-            return await self._send_again(head, body, deadline)
+            return await self._send_again(head, body, deadline, owner)
         return attempt
 
     async def _exchange(
-        self, connection: Connection, head: bytes, body: bytes, now: float, deadline: float
+        self,
+        connection: Connection,
+        head: bytes,
+        body: bytes,
+        now: float,
+        deadline: float,
+        owner: str,
     ) -> Attempt:
         attempt: Attempt | None = None
+        connection.hold.owner = owner
         answer = connection.expect(now, deadline)
         try:
             if len(body) <= REQUEST_BLOCK_BYTES:
@@ -230,12 +243,12 @@ class HttpEngine:
                 self._pool.release(connection)
         return attempt
 
-    async def _send_again(self, head: bytes, body: bytes, deadline: float) -> Attempt:
+    async def _send_again(self, head: bytes, body: bytes, deadline: float, owner: str) -> Attempt:
         connection = await self._pool.connect(deadline)
         if isinstance(connection, NoReply):
             return _died_since(connection)
         now = asyncio.get_running_loop().time()
-        return await self._exchange(connection, head, body, now, deadline)
+        return await self._exchange(connection, head, body, now, deadline, owner)
 
 
 async def _begin(

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from datetime import datetime
 
 from lowtide.core.outcome import NoReply
+from lowtide.core.reply_budget import ReplyBudget
 from lowtide.engines.http_connect import Dialer
 from lowtide.engines.http_protocol import Connection
 from lowtide.limits import ENGINE_CLOSE_S
@@ -25,6 +26,7 @@ class ConnectionPool:
     def __init__(
         self,
         dialer: Dialer,
+        replies: ReplyBudget,
         *,
         connections_max: int,
         connect_timeout_s: float,
@@ -32,6 +34,7 @@ class ConnectionPool:
         utc_now: Callable[[], datetime],
     ) -> None:
         self._dialer = dialer
+        self._replies = replies
         self._connections_max = connections_max
         self._connect_timeout_s = connect_timeout_s
         self._idle_s = idle_s
@@ -150,7 +153,7 @@ class ConnectionPool:
             await asyncio.wait(gone, timeout=ENGINE_CLOSE_S)
 
     def _make(self) -> Connection:
-        return Connection(asyncio.get_running_loop(), self._utc_now, self._on_lost)
+        return Connection(asyncio.get_running_loop(), self._utc_now, self._on_lost, self._replies)
 
     def _why_not(self, exc: Exception, timeout: asyncio.Timeout) -> str:
         if self._is_closed:

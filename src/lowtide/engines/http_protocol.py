@@ -20,6 +20,7 @@ from typing import Final, cast
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from lowtide.core.outcome import Attempt, NoReply, Reply
+from lowtide.core.reply_budget import ReplyBudget, ReplyHold
 from lowtide.engines.content_coding import Unpacker
 from lowtide.engines.http_stream import HttpReplyStream
 from lowtide.engines.retry_after import retry_after_s
@@ -27,6 +28,7 @@ from lowtide.limits import (
     KEEPALIVE_RACE_S,
     REPLY_BYTES_MAX,
     REPLY_HEADER_BYTES_MAX,
+    REPLY_UNCOUNTED_BYTES,
     REQUEST_BLOCK_BYTES,
     TCP_KEEPALIVE_S,
 )
@@ -71,6 +73,7 @@ class Connection(asyncio.Protocol):
         "_utc_now",
         "_write_paused",
         "closed",
+        "hold",
     )
 
     def __init__(
@@ -78,7 +81,9 @@ class Connection(asyncio.Protocol):
         loop: asyncio.AbstractEventLoop,
         utc_now: Callable[[], datetime],
         on_lost: Callable[["Connection"], None],
+        budget: ReplyBudget,
     ) -> None:
+        self.hold = ReplyHold(budget, self._pause_reading)  # its owner: whose reply comes next
         self.closed: asyncio.Future[None] = loop.create_future()
         self._loop = loop
         self._utc_now = utc_now
@@ -172,8 +177,8 @@ class Connection(asyncio.Protocol):
     def abort(self) -> None:
         """Close the socket at once. An exchange in progress, if any, gets no answer."""
         self._spent = True
-        self._answer = None
-        self._stream = None
+        self._answer = self._stream = None
+        self.hold.end()
         if self._transport is not None:
             self._transport.abort()
 
@@ -290,8 +295,10 @@ class Connection(asyncio.Protocol):
             body += data
         else:
             self._body = bytearray(body) + data
-        if len(self._body) > REPLY_BYTES_MAX:
-            self._refuse(_OVERSIZE)
+        if len(self._body) > REPLY_UNCOUNTED_BYTES:
+            if len(self._body) > REPLY_BYTES_MAX:
+                self._refuse(_OVERSIZE)
+            self.hold.reach(len(self._body))
 
     def on_message_complete(self) -> None:
         if self._result is not None:
@@ -339,14 +346,15 @@ class Connection(asyncio.Protocol):
             self._end_stream(self._stream, attempt)
         self._served += 1
         self._body = b""
+        self.hold.end()
         self._result = None
         self._wake_writer()
 
     def _end_stream(self, stream: HttpReplyStream, attempt: Attempt) -> None:
         self._stream = None
         stream.ended(attempt if isinstance(attempt, NoReply) else None)
-        if stream.is_paused:
-            self._pause_reading(False)  # the next exchange here is another reader's
+        if stream.is_paused:  # the next exchange here is another reader's
+            self._pause_reading(False)
 
     def _pause_reading(self, wanted: bool) -> None:
         transport = self._transport

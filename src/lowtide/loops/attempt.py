@@ -33,6 +33,7 @@ from lowtide.core.outcome import (
     error_message,
 )
 from lowtide.core.replica import Replica
+from lowtide.core.reply_budget import ReplyBudget
 from lowtide.core.request import Request, cannot_watch
 from lowtide.core.scope import Scope
 from lowtide.core.segment import Finished
@@ -40,6 +41,7 @@ from lowtide.core.streamed_answer import STREAM_FIELDS, is_plain
 from lowtide.core.trial_call import trial_body
 from lowtide.loops.watched import post_watched
 from lowtide.ports.engine import Engine, StreamingEngine
+from lowtide.service.reply_memory import ReplyMemory
 
 
 class Upstream(msgspec.Struct, eq=False):
@@ -54,6 +56,8 @@ class Upstream(msgspec.Struct, eq=False):
     timeout_s: float
     streaming: StreamingEngine | None = None
     """The same engine, where it may be asked for streams."""
+    replies: ReplyBudget = msgspec.field(default_factory=ReplyBudget)
+    """What long answers that come as streams share with all others of the process."""
 
 
 OnRead = Callable[[Upstream, Request], None]
@@ -74,7 +78,10 @@ async def attempt(
             answer = await _send_watched(upstream, request, line, fields, on_read)
         if answer is None:
             answer = await upstream.engine.post(
-                _path(request), _body(upstream, request, line, fields), upstream.timeout_s
+                _path(request),
+                _body(upstream, request, line, fields),
+                upstream.timeout_s,
+                request.run.lease.organization_id,
             )
         if priority is not None and _refuses(answer, "priorit"):
             answer = await _send_without_priority(upstream, request, line, priority)
@@ -96,13 +103,15 @@ async def _send_watched(
     if upstream.streaming is None or not is_plain(line.body):
         cannot_watch(request, upstream.replica)
         return None
-    answer = await post_watched(
-        upstream.streaming,
-        _path(request),
-        _body(upstream, request, line, {**STREAM_FIELDS, **fields}),
-        upstream.timeout_s,
-        partial(on_read, upstream, request),
-    )
+    with ReplyMemory(upstream.replies, request.run.lease.organization_id) as memory:
+        answer = await post_watched(
+            upstream.streaming,
+            _path(request),
+            _body(upstream, request, line, {**STREAM_FIELDS, **fields}),
+            upstream.timeout_s,
+            partial(on_read, upstream, request),
+            memory,
+        )
     if answer is None or _refuses(answer, "stream"):
         upstream.replica.streams = False
         return None
@@ -115,7 +124,8 @@ async def _send_without_priority(
     """An engine that takes the request without the priority it refused is sent none again."""
     replica = upstream.replica
     body = _body(upstream, request, line, NO_FIELDS, without=frozenset({"priority"}))
-    answer = await upstream.engine.post(_path(request), body, upstream.timeout_s)
+    owner = request.run.lease.organization_id
+    answer = await upstream.engine.post(_path(request), body, upstream.timeout_s, owner)
     if isinstance(answer, Reply) and answer.status < 300 and replica.priority == refused:
         replica.priority = None
     return answer

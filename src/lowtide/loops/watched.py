@@ -11,15 +11,21 @@ from lowtide.core.sse import CONTENT_TYPE
 from lowtide.core.streamed_answer import StreamedAnswer
 from lowtide.limits import REPLY_BYTES_MAX
 from lowtide.ports.engine import ReplyStream, StreamingEngine
+from lowtide.service.reply_memory import ReplyMemory
 
 _OVERSIZE = NoReply("oversize", f"the answer is larger than {REPLY_BYTES_MAX} bytes")
 
 
 async def post_watched(
-    engine: StreamingEngine, path: str, body: bytes, timeout_s: float, on_read: Callable[[], None]
+    engine: StreamingEngine,
+    path: str,
+    body: bytes,
+    timeout_s: float,
+    on_read: Callable[[], None],
+    memory: ReplyMemory,
 ) -> Attempt | None:
-    """`body` asks for a stream. `on_read` is called once, with the first token. None: the stream
-    was not one that can be put together.
+    """`body` asks for a stream. `on_read` is called once, with the first token; `memory` counts
+    what comes. None: the stream was not one that can be put together.
     """
     try:
         async with (
@@ -29,13 +35,15 @@ async def post_watched(
             if isinstance(reply, NoReply):
                 return reply
             if reply.status >= 300 or not reply.content_type.startswith(CONTENT_TYPE):
-                return await _read_whole(reply)
-            return await _read_stream(reply, on_read)
+                return await _read_whole(reply, memory)
+            return await _read_stream(reply, on_read, memory)
     except TimeoutError:
         return NoReply("timeout", f"no complete answer within {timeout_s:g} s")
 
 
-async def _read_stream(reply: ReplyStream, on_read: Callable[[], None]) -> Attempt | None:
+async def _read_stream(
+    reply: ReplyStream, on_read: Callable[[], None], memory: ReplyMemory
+) -> Attempt | None:
     answer = StreamedAnswer()
     while block := await reply.read():
         if isinstance(block, NoReply):
@@ -46,10 +54,11 @@ async def _read_stream(reply: ReplyStream, on_read: Callable[[], None]) -> Attem
             on_read()
         if answer.is_oversize:
             return _OVERSIZE
+        await memory.add(len(block))
     return answer.finish(reply.status)
 
 
-async def _read_whole(reply: ReplyStream) -> Attempt:
+async def _read_whole(reply: ReplyStream, memory: ReplyMemory) -> Attempt:
     """A refusal, or the answer of an engine that does not stream."""
     blocks: list[bytes] = []
     while block := await reply.read():
@@ -58,4 +67,5 @@ async def _read_whole(reply: ReplyStream) -> Attempt:
         blocks.append(block)
         if sum(map(len, blocks)) > REPLY_BYTES_MAX:
             return _OVERSIZE
+        await memory.add(len(block))
     return Reply(reply.status, b"".join(blocks), reply.retry_after_s)

@@ -8,6 +8,8 @@ Contract, held by every adapter:
   which the engine had already closed, with no byte of an answer received, is sent once more on a
   fresh connection before it counts as `broken`.
 - At most `connections_max` connections are open; a further `post` waits for one.
+- Long replies to `post` share a budget of memory by owner (core/reply_budget.py): one that is above
+  its share is read on when there is room, or when its turn comes.
 - `open_stream` keeps all of these, and leaving it before the end of the reply closes the connection
   at once. A reader that takes its time slows the engine down: what waits to be read is bounded.
 """
@@ -51,10 +53,11 @@ class Engine(Protocol):
         """The base URL, without a trailing slash."""
         ...
 
-    async def post(self, path: str, body: bytes, timeout_s: float) -> Attempt:
+    async def post(self, path: str, body: bytes, timeout_s: float, owner: str = "") -> Attempt:
         """POST JSON `body` to base URL + `path` (e.g. `/chat/completions`).
 
-        `timeout_s` bounds the whole attempt, connection included.
+        `timeout_s` bounds the whole attempt, connection included. `owner`: the organization whose
+        share of memory a long reply takes.
         """
         ...
 
@@ -70,7 +73,7 @@ class Engine(Protocol):
 class StreamingEngine(Protocol):
     """The same engine for the interactive door, which hands replies on while they come."""
 
-    async def post(self, path: str, body: bytes, timeout_s: float) -> Attempt:
+    async def post(self, path: str, body: bytes, timeout_s: float, owner: str = "") -> Attempt:
         """As `Engine.post`."""
         ...
 

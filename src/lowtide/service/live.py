@@ -38,11 +38,13 @@ from lowtide.core.outcome import (
     classify,
 )
 from lowtide.core.rate import RatePool, Verdict
+from lowtide.core.reply_budget import ReplyBudget
 from lowtide.core.sse import CONTENT_TYPE, EventStream, error_event
 from lowtide.ports.clock import Clock
 from lowtide.ports.engine import ReplyStream
 from lowtide.service.limits import LimitService
 from lowtide.service.live_replica import STREAM_BEGUN, LiveCall, LiveReplica
+from lowtide.service.reply_memory import ReplyMemory
 
 
 class Admission(msgspec.Struct, frozen=True):
@@ -107,12 +109,19 @@ class LiveService:
         replicas: Sequence[LiveReplica],
         clock: Clock,
         allowance: LimitService,
+        replies: ReplyBudget | None = None,
     ) -> None:
+        """`replies`: what the answers in memory share with all other replies of the process."""
         self._catalogue = catalogue
         self._replicas = replicas
         self._clock = clock
         self._allowance = allowance
         self._rates = RatePool()
+        self._replies = ReplyBudget() if replies is None else replies
+
+    def memory(self, admission: Admission) -> ReplyMemory:
+        """What an answer to the call takes of the memory for replies, while the context lasts."""
+        return ReplyMemory(self._replies, admission.organization_id)
 
     async def may_read(self, *, project_id: str, key_id: str) -> Verdict | None:
         """Whether the body of one more call may be read; None: yes, and then call `has_read`."""
@@ -216,14 +225,18 @@ class LiveService:
                 )
             )
             if not request.streams:
-                reply = await live.engine.post(request.path, body, live.timeout_s)
+                reply = await live.engine.post(
+                    request.path, body, live.timeout_s, admission.organization_id
+                )
                 return _whole(live, call, reply)
             opening = live.engine.open_stream(request.path, body, live.timeout_s)
             coming = await mine.enter_async_context(opening)
             if isinstance(coming, NoReply):
                 return _whole(live, call, coming)
             if coming.status >= 300 or not coming.content_type.startswith(CONTENT_TYPE):
-                return _whole(live, call, await _collected(coming), coming.content_type)
+                with self.memory(admission) as memory:
+                    reply = await _collected(coming, memory)
+                return _whole(live, call, reply, coming.content_type)
             stream = LiveStream(coming, call)
             broken = await stream.begin()
             if broken is not None:
@@ -328,7 +341,7 @@ def _whole(
     return _Tried(live, call, outcome, answer)
 
 
-async def _collected(reply: ReplyStream) -> Reply | NoReply:
+async def _collected(reply: ReplyStream, memory: ReplyMemory) -> Reply | NoReply:
     """A reply that is no stream of events, whole."""
     body = bytearray()
     while block := await reply.read():
@@ -337,6 +350,7 @@ async def _collected(reply: ReplyStream) -> Reply | NoReply:
         body += block
         if len(body) > limits.REPLY_BYTES_MAX:
             return NoReply("oversize", f"the answer is larger than {limits.REPLY_BYTES_MAX} bytes")
+        await memory.add(len(block))
     return Reply(reply.status, bytes(body), reply.retry_after_s)
 
 

@@ -46,7 +46,13 @@ class FakeEngine:
     def url(self) -> str:
         return self._url
 
-    async def post(self, path: str, body: bytes, timeout_s: float) -> Attempt:  # noqa: ARG002
+    async def post(
+        self,
+        path: str,
+        body: bytes,
+        timeout_s: float,  # noqa: ARG002
+        owner: str = "",  # noqa: ARG002
+    ) -> Attempt:
         call = Call(path, body, asyncio.get_running_loop().create_future())
         self.calls.append(call)
         self.waiting.append(call)

@@ -6,12 +6,14 @@ import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from lowtide import limits
 from lowtide.blobs.url import open_blobs
 from lowtide.config import Replica, Settings
 from lowtide.core.catalogue import Catalogue, ModelEntry
+from lowtide.core.reply_budget import ReplyBudget
 from lowtide.data_dir import locked_data_dir
 from lowtide.loops.models import ModelsLoop
 from lowtide.loops.replica_set import ReplicaSet
@@ -82,7 +84,8 @@ async def open_application(
         own = None
         if embedded is not None:
             own = await start_embedded(embedded, data_dir, stack, on_progress)
-        engines = _engines(settings, own, clock, stack)
+        replies = ReplyBudget()
+        engines = _engines(settings, own, clock, replies, stack)
         replicas, catalogue = engines.replicas, engines.catalogue
         worker_id = _worker_id(settings)
         allowance = LimitService(store.tenants, store.ledger, clock, settings.limits)
@@ -99,9 +102,10 @@ async def open_application(
             controlled=replicas.controlled,
         )
         replicas.follow(worker)
+        worker.share(replies)
         if is_single_machine(settings):
             await _take_over(store, worker_id)
-        live = LiveService(catalogue, replicas.live, clock, allowance)
+        live = LiveService(catalogue, replicas.live, clock, allowance, replies)
         services = await open_verbs(
             settings, data_dir, store, blobs, clock, catalogue, worker, allowance, live, stack
         )
@@ -134,10 +138,11 @@ def _engines(
     settings: Settings,
     embedded: tuple[Replica, ModelEntry] | None,
     clock: Clock,
+    replies: ReplyBudget,
     stack: AsyncExitStack,
 ) -> Engines:
     """Those of the settings and our own; nothing is sent to them yet."""
-    replicas = ReplicaSet(open_replica, clock)
+    replicas = ReplicaSet(partial(open_replica, replies=replies), clock)
     stack.push_async_callback(replicas.aclose)
     engines = Engines(replicas, Catalogue(), embedded)
     engines.configure(settings)

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 from lowtide.config import Replica
 from lowtide.config_sources import ConfigError
+from lowtide.core.reply_budget import ReplyBudget
 from lowtide.core.shown_url import shown_url
 from lowtide.engines.http_client import HttpEngine
 from lowtide.engines.key_file import KeyFile
@@ -19,9 +20,11 @@ def engine_client(
     connections_max: int,
     *,
     beside_v1: bool = False,
+    replies: ReplyBudget | None = None,
     environ: Mapping[str, str] = os.environ,
 ) -> HttpEngine:
-    """`beside_v1`: at the root of the engine, where its metrics are.
+    """`beside_v1`: at the root of the engine, where its metrics are. `replies`: what long
+    replies share with those of other clients.
 
     Reads the key and the certificates. Raises ConfigError, which says what would do.
     """
@@ -38,6 +41,7 @@ def engine_client(
             proxy=replica.proxy,
             connections_max=connections_max,
             verify=verify,
+            replies=replies,
         )
     except ValueError as error:
         raise ConfigError(f"[[replica]] {shown_url(replica.url)}: {error}") from None

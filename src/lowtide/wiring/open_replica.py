@@ -10,6 +10,7 @@ from lowtide import limits
 from lowtide.config import Replica as ReplicaSettings
 from lowtide.core.body_rules import rules_of
 from lowtide.core.replica_changes import ReplicaSpec
+from lowtide.core.reply_budget import ReplyBudget
 from lowtide.core.served_models import ALL
 from lowtide.core.streamed_answer import PLAIN_FIELDS
 from lowtide.engines.http_client import HttpEngine
@@ -40,10 +41,11 @@ class Calling(msgspec.Struct, frozen=True):
     isolates_cache: bool | None = False
 
 
-def open_replica(spec: ReplicaSpec[Calling]) -> Member:
-    """Sends nothing. Raises ConfigError."""
+def open_replica(spec: ReplicaSpec[Calling], replies: ReplyBudget | None = None) -> Member:
+    """`replies`: what its long replies share with all others. Sends nothing. Raises ConfigError."""
+    replies = replies or ReplyBudget()
     calling, settings = spec.settings, spec.settings.settings
-    batch = engine_client(settings, calling.window_max + limits.PROBE_CONNECTIONS)
+    batch = engine_client(settings, calling.window_max + limits.PROBE_CONNECTIONS, replies=replies)
     models = frozenset(spec.engine_names)
     replica = replica_of(
         batch.url,
@@ -65,8 +67,9 @@ def open_replica(spec: ReplicaSpec[Calling]) -> Member:
         ),
         timeout_s=calling.timeout_s,
         streaming=batch if _may_watch(settings) else None,
+        replies=replies,
     )
-    live_engine = engine_client(settings, calling.live_max)
+    live_engine = engine_client(settings, calling.live_max, replies=replies)
     live = LiveReplica(
         replica,
         live_engine,

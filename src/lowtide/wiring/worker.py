@@ -19,6 +19,7 @@ from lowtide.core.charged_usage import UsageMeter
 from lowtide.core.dispatch import Dispatch
 from lowtide.core.replica import Replica
 from lowtide.core.replica_watch import Look
+from lowtide.core.reply_budget import ReplyBudget
 from lowtide.core.tally import Tallies
 from lowtide.core.worker_report import WorkerReport
 from lowtide.engines.http_client import HttpEngine
@@ -170,6 +171,16 @@ class Worker:
             ReportLoop(self.id, reports, clock, self, on_look=self._show_metrics),
             OverviewLoop(self.id, store.capacity, reports, clock, show),
         )
+
+    def share(self, replies: ReplyBudget) -> None:
+        """Answers that no commit has stored yet take of the memory for replies."""
+        replies.backlog = lambda: self._committer.uncommitted_bytes
+
+        def committed(seconds: float) -> None:
+            COMMIT_SECONDS.observe(seconds)
+            replies.look()
+
+        self._committer.on_commit = committed
 
     def watch_batches(self, progress: ProgressOf) -> None:
         """From now on log which batches wait, and count them; `progress` says why each does."""

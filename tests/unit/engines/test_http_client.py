@@ -6,13 +6,15 @@ import socket
 import tracemalloc
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
+from typing import cast
 
 import pytest
 
 from lowtide.core.outcome import NoReply, Reply
+from lowtide.core.reply_budget import ReplyBudget, ReplyHold
 from lowtide.engines import http_protocol
 from lowtide.engines.http_client import HttpEngine
-from lowtide.limits import MIB, REQUEST_BLOCK_BYTES
+from lowtide.limits import KIB, MIB, REQUEST_BLOCK_BYTES
 from lowtide.testing.patience import PATIENCE_S
 from lowtide.testing.scripted_engine import Cut, ScriptedEngine, chunked, completion, reply
 
@@ -138,10 +140,33 @@ async def test_a_large_body_that_nobody_reads_can_be_given_up(
     assert upstream.requests == []
 
 
+async def test_long_replies_share_memory_by_owner_and_all_of_them_come(
+    upstream: ScriptedEngine,
+) -> None:
+    budget, size, most = ReplyBudget(2 * MIB), MIB // 2, 0
+    engine = HttpEngine(upstream.url, replies=budget)
+    grow = budget.grow
+
+    def watched(hold: ReplyHold, amount: int) -> None:
+        nonlocal most
+        grow(hold, amount)
+        most = max(most, budget.held)
+
+    budget.grow = watched  # type: ignore[method-assign]
+    upstream.script(*([reply(bytes(size))] for _ in range(17)))
+    posts = [engine.post("/x", b"", ATTEMPT_S, "a") for _ in range(16)]
+    answers = await asyncio.gather(*posts, engine.post("/x", b"", ATTEMPT_S, "b"))
+    assert [len(cast(Reply, answer).body) for answer in answers] == [size] * 17
+    assert budget.held == 0
+    assert size < most <= budget.total + size + 17 * 256 * KIB
+    await engine.aclose()
+
+
 async def test_a_reply_larger_than_the_bound_is_cut_off(
     engine: HttpEngine, upstream: ScriptedEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(http_protocol, "REPLY_BYTES_MAX", 1000)
+    monkeypatch.setattr(http_protocol, "REPLY_UNCOUNTED_BYTES", 500)
     upstream.script([chunked([bytes(600), bytes(600)]), Cut.HANG])
     attempt = await engine.post("/x", b"", ATTEMPT_S)
     assert isinstance(attempt, NoReply)

@@ -12,13 +12,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lowtide.core.outcome import Attempt, NoReply, Reply
+from lowtide.core.reply_budget import ReplyBudget, ReplyHold
 from lowtide.engines import http_protocol
 from lowtide.engines.http_protocol import STALE, Connection
-from lowtide.limits import KEEPALIVE_RACE_S, REPLY_BYTES_MAX, REPLY_HEADER_BYTES_MAX
+from lowtide.limits import (
+    KEEPALIVE_RACE_S,
+    REPLY_BYTES_MAX,
+    REPLY_HEADER_BYTES_MAX,
+    REPLY_UNCOUNTED_BYTES,
+)
 from lowtide.testing.scripted_engine import chunked, reply
 
 OK = reply(b"ok")
 FAR = 1e9
+BUDGET_BYTES = 1_000_000
 
 
 class FakeTransport(asyncio.Transport):
@@ -27,6 +34,13 @@ class FakeTransport(asyncio.Transport):
     def __init__(self) -> None:
         super().__init__()
         self.closed = False
+        self.is_reading = True
+
+    def pause_reading(self) -> None:
+        self.is_reading = False
+
+    def resume_reading(self) -> None:
+        self.is_reading = True
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         pass
@@ -53,8 +67,9 @@ class Wire:
         self.loop = loop
         self.transport = FakeTransport()
         self.lost: list[Connection] = []
+        self.budget = ReplyBudget(BUDGET_BYTES)
         self.connection = Connection(
-            loop, lambda: datetime(2026, 1, 1, tzinfo=UTC), self.lost.append
+            loop, lambda: datetime(2026, 1, 1, tzinfo=UTC), self.lost.append, self.budget
         )
         self.connection.connection_made(self.transport)
 
@@ -185,6 +200,7 @@ def test_a_body_that_grows_above_the_bound_is_oversize(
     wire: Wire, head: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(http_protocol, "REPLY_BYTES_MAX", 10)
+    monkeypatch.setattr(http_protocol, "REPLY_UNCOUNTED_BYTES", 5)
     part = b"6\r\n" if head.startswith(b"T") else b""
     end = b"\r\n" if head.startswith(b"T") else b""
     answer = wire.ask(b"HTTP/1.1 200 OK\r\n" + head + b"\r\n", part + b"123456" + end)
@@ -324,3 +340,52 @@ def test_no_bytes_whatsoever_can_raise(rubbish: bytes, with_head: bool) -> None:
         wire.close()
     finally:
         loop.close()
+
+
+HEAD_OF_HALF = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (BUDGET_BYTES // 2 + 2)
+
+
+def kept_by_others(wire: Wire) -> ReplyHold:
+    """Half of the budget: what is left to the connection under test."""
+    other = ReplyHold(wire.budget, lambda _: None)
+    other.owner = "other"
+    other.reach(BUDGET_BYTES // 2)
+    return other
+
+
+def test_a_long_reply_counts_until_it_is_whole(wire: Wire) -> None:
+    wire.connection.hold.owner = "a"
+    answer = wire.ask(HEAD_OF_HALF, bytes(REPLY_UNCOUNTED_BYTES))
+    assert wire.budget.held == 0
+    wire.connection.data_received(b"x")
+    assert wire.budget.held == REPLY_UNCOUNTED_BYTES + 1
+    wire.connection.data_received(bytes(BUDGET_BYTES // 2 + 1 - REPLY_UNCOUNTED_BYTES))
+    assert answer.done()
+    assert wire.budget.held == 0
+
+
+def test_above_its_owners_share_a_reply_is_read_when_there_is_room(wire: Wire) -> None:
+    others = kept_by_others(wire)
+    turn = ReplyHold(wire.budget, lambda _: None)
+    turn.owner = "other"
+    turn.reach(1)  # above their share: the turn is theirs
+    answer = wire.ask(HEAD_OF_HALF, bytes(BUDGET_BYTES // 3))
+    assert not wire.transport.is_reading
+    others.end()
+    assert wire.transport.is_reading
+    wire.connection.data_received(bytes(BUDGET_BYTES // 2 + 2 - BUDGET_BYTES // 3))
+    assert answer.done()
+    assert wire.connection.reusable
+    assert wire.transport.is_reading
+
+
+@pytest.mark.parametrize("end", ["abort", "lost"])
+def test_a_reply_that_waits_gives_its_bytes_back_when_its_call_ends(wire: Wire, end: str) -> None:
+    kept_by_others(wire)
+    wire.ask(HEAD_OF_HALF, bytes(BUDGET_BYTES // 3))
+    assert wire.budget.held > BUDGET_BYTES // 2
+    if end == "abort":
+        wire.connection.abort()
+    else:
+        wire.connection.connection_lost(None)
+    assert wire.budget.held == BUDGET_BYTES // 2

@@ -233,7 +233,13 @@ class SimEngine:
     def url(self) -> str:
         return self._machine.url
 
-    async def post(self, path: str, body: bytes, timeout_s: float) -> Attempt:  # noqa: ARG002
+    async def post(
+        self,
+        path: str,  # noqa: ARG002
+        body: bytes,
+        timeout_s: float,
+        owner: str = "",  # noqa: ARG002
+    ) -> Attempt:
         process = PROCESS.get()
         assert process is not None, "engines are called by workers"
         process.exit_if_dead()

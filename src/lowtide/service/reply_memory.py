@@ -1,0 +1,51 @@
+"""The budget of replies for those who await them: live answers, and streams that are put together.
+
+Called by service/live.py and loops/watched.py. The budget itself is core/reply_budget.py.
+"""
+
+import asyncio
+from types import TracebackType
+from typing import Self
+
+from lowtide import limits
+from lowtide.core.reply_budget import ReplyBudget, ReplyHold
+
+
+class ReplyMemory:
+    """A context for one reply, in which its bytes count."""
+
+    def __init__(self, budget: ReplyBudget, owner: str) -> None:
+        self._hold = ReplyHold(budget, self._pause)
+        self._hold.owner = owner
+        self._size = 0
+        self._may_go_on: asyncio.Event | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._hold.end()
+
+    def keep(self, size: int) -> None:
+        """The reply is whole and has so many bytes."""
+        if size > limits.REPLY_UNCOUNTED_BYTES:
+            self._hold.keep(size)
+
+    async def add(self, amount: int) -> None:
+        """So many bytes have come; wait until more may."""
+        self._size += amount
+        if self._size > limits.REPLY_UNCOUNTED_BYTES:
+            self._hold.reach(self._size)
+        if self._may_go_on is not None:
+            await self._may_go_on.wait()
+
+    def _pause(self, wanted: bool) -> None:
+        if wanted:
+            self._may_go_on = asyncio.Event()
+        elif self._may_go_on is not None:
+            self._may_go_on.set()

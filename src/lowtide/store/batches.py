@@ -21,7 +21,7 @@ from lowtide.store.engine import Database, transactional
 from lowtide.store.owners import owner_of
 from lowtide.store.paging import page
 from lowtide.store.rows import batch_of, batch_values
-from lowtide.store.schema import BACKGROUND, LEASED, batch_models, batches, chunks, files
+from lowtide.store.schema import LEASED, batch_models, batches, chunks, files
 from lowtide.store.transitions import drop_unleased, take
 from lowtide.store.wakeups import announce
 
@@ -158,7 +158,7 @@ async def unfinished_batches(conn: AsyncConnection, organization_id: str, most: 
         .where(
             batches.c.organization_id == organization_id,
             batches.c.ended_at.is_(None),
-            batches.c.flex.is_(None) | (batches.c.flex == BACKGROUND),
+            batches.c.flex.is_(None) | (batches.c.flex == "background"),
         )
         .limit(most)
     )

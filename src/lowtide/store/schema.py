@@ -15,6 +15,7 @@ from sqlalchemy import (
     Boolean,
     CheckConstraint,
     Column,
+    ColumnElement,
     Float,
     ForeignKey,
     Index,
@@ -47,8 +48,6 @@ NO_BLOB: Final = literal_column("''", String)
 """The key of a blob that is gone, or has not come."""
 HELD_CALLS: Final = literal_column("'held'", String)
 """Of batches that single calls are waiting for."""
-BACKGROUND: Final = literal_column("'background'", String)
-"""Of batches of one call that is retrieved later."""
 
 
 def _text(name: str, **rest: Any) -> Column[str]:
@@ -69,6 +68,11 @@ def _whole(name: str, *, nullable: bool) -> Column[Any]:
     return Column(name, Json(int), nullable=nullable)
 
 
+def _only(rows: ColumnElement[bool]) -> dict[str, Any]:
+    """Of an index that has these rows alone."""
+    return {"sqlite_where": rows, "postgresql_where": rows}
+
+
 organizations = Table(
     "organizations",
     metadata,
@@ -84,8 +88,7 @@ organizations = Table(
 Index(
     "organizations_bounded",
     organizations.c.id,
-    sqlite_where=organizations.c.requests_in_flight.is_not(None),
-    postgresql_where=organizations.c.requests_in_flight.is_not(None),
+    **_only(organizations.c.requests_in_flight.is_not(None)),
 )
 
 projects = Table(
@@ -140,8 +143,7 @@ Index(
     files.c.project_id,
     files.c.created_at,
     files.c.id,
-    sqlite_where=files.c.flex.is_(None),
-    postgresql_where=files.c.flex.is_(None),
+    **_only(files.c.flex.is_(None)),
 )
 Index("files_blob", files.c.blob_key)
 Index("files_expiry", files.c.expires_at)
@@ -150,21 +152,18 @@ Index(
     "files_stored",  # the sum of a project's bytes, read from the index alone
     files.c.project_id,
     files.c.bytes,
-    sqlite_where=files.c.deleted_at.is_(None),
-    postgresql_where=files.c.deleted_at.is_(None),
+    **_only(files.c.deleted_at.is_(None)),
 )
 Index(
     "files_pinned",  # deleted, and an unfinished batch reads them still
     files.c.project_id,
     files.c.bytes,
-    sqlite_where=files.c.deleted_at.is_not(None) & (files.c.blob_key != NO_BLOB),
-    postgresql_where=files.c.deleted_at.is_not(None) & (files.c.blob_key != NO_BLOB),
+    **_only(files.c.deleted_at.is_not(None) & (files.c.blob_key != NO_BLOB)),
 )
 Index(
     "files_announced",
     files.c.project_id,
-    sqlite_where=(files.c.status == PENDING) & files.c.deleted_at.is_(None),
-    postgresql_where=(files.c.status == PENDING) & files.c.deleted_at.is_(None),
+    **_only((files.c.status == PENDING) & files.c.deleted_at.is_(None)),
 )
 
 batches = Table(
@@ -229,21 +228,18 @@ Index(
     batches.c.project_id,
     batches.c.created_at,
     batches.c.id,
-    sqlite_where=batches.c.flex.is_(None),
-    postgresql_where=batches.c.flex.is_(None),
+    **_only(batches.c.flex.is_(None)),
 )
 Index(
     "batches_held",  # that calls wait for: a handful
     batches.c.id,
-    sqlite_where=(batches.c.flex == HELD_CALLS) & batches.c.ended_at.is_(None),
-    postgresql_where=(batches.c.flex == HELD_CALLS) & batches.c.ended_at.is_(None),
+    **_only((batches.c.flex == HELD_CALLS) & batches.c.ended_at.is_(None)),
 )
 Index(
     "batches_unfinished",
     batches.c.organization_id,
     batches.c.flex,
-    sqlite_where=batches.c.ended_at.is_(None),
-    postgresql_where=batches.c.ended_at.is_(None),
+    **_only(batches.c.ended_at.is_(None)),
 )
 Index("batches_of", batches.c.organization_id, batches.c.created_at)
 Index("batches_digest", batches.c.project_id, batches.c.digest, batches.c.created_at)
@@ -253,8 +249,7 @@ Index("batches_plan", batches.c.plan_key)
 Index(
     "batches_unswept",
     batches.c.ended_at,
-    sqlite_where=batches.c.swept_at.is_(None),
-    postgresql_where=batches.c.swept_at.is_(None),
+    **_only(batches.c.swept_at.is_(None)),
 )
 
 batch_models = Table(
@@ -313,22 +308,19 @@ Index(
     "chunks_waiting",
     chunks.c.model,
     *CLAIM_ORDER,
-    sqlite_where=chunks.c.state == WAITING,
-    postgresql_where=chunks.c.state == WAITING,
+    **_only(chunks.c.state == WAITING),
 )
 Index(
     "chunks_waiting_of",
     chunks.c.model,
     chunks.c.organization_id,
     *CLAIM_ORDER,
-    sqlite_where=chunks.c.state == WAITING,
-    postgresql_where=chunks.c.state == WAITING,
+    **_only(chunks.c.state == WAITING),
 )
 Index(
     "chunks_leased",
     chunks.c.lease_expires_at,
-    sqlite_where=chunks.c.state == LEASED,
-    postgresql_where=chunks.c.state == LEASED,
+    **_only(chunks.c.state == LEASED),
 )
 
 slices = Table(

@@ -5,9 +5,10 @@ from the prompt. Each call is appended to FILE the instant it has come in, as th
 the machine and the prompt, in one write: what a killed engine had been asked is known all the same.
 
 While the file of `--condition` is there, every call gets the answer that it holds instead: a key
-that is refused, a gateway whose engine is away. And some prompts are of a kind of their own: those
-that end with ` fails` always draw 500, those that end with ` long` take seconds, and are cut off
-while the condition says so. None of these calls is written down: nothing was computed.
+that is refused, a gateway whose engine is away; or it has one answer made at a time, and others
+wait for their turn or are refused. And some prompts are of a kind of their own: those that end with
+` fails` always draw 500, those that end with ` long` take seconds, and are cut off while the
+condition says so. None of these calls is written down: nothing was computed.
 """
 
 import argparse
@@ -59,6 +60,8 @@ class CountedEngine(ScriptedEngine):
         self._condition = condition
         self._port = port
         self._delay_s = delay_s
+        self._free_at_s = 0.0
+        """When a serial engine has answered all that it took."""
         self._calls = os.open(calls, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
 
     def next_answer(self, request: SeenRequest) -> Answer:
@@ -77,8 +80,23 @@ class CountedEngine(ScriptedEngine):
             return (cut_s, Cut.RESET) if cut_s else (LONG_S, reply(answer_of(text)))
         if "max_tokens" in asked:  # a trial: no line of a job has that field
             return (self._delay_s, reply(answer_of(text)))
+        delay_s = self._turn_s(condition, time.monotonic())
+        if delay_s is None:
+            return (reply({"error": {"message": "server busy, please try again"}}, 503),)
         os.write(self._calls, f"{time.monotonic():.6f} {text}\n".encode())
-        return (self._delay_s, reply(answer_of(text)))
+        return (delay_s, reply(answer_of(text)))
+
+    def _turn_s(self, condition: Mapping[str, Any], now_s: float) -> float | None:
+        """After how long a call of this moment is answered; None if another one is before it, and
+        the engine has no queue.
+        """
+        serial_s = condition.get("serial_s")
+        if serial_s is None:
+            return self._delay_s
+        if condition["busy"] == "refuse" and self._free_at_s > now_s:
+            return None
+        self._free_at_s = max(self._free_at_s, now_s) + serial_s
+        return self._free_at_s - now_s
 
     def _present_condition(self) -> dict[str, Any]:
         if self._condition is None or not self._condition.exists():

@@ -1,14 +1,18 @@
 """Engines as they are in the field, as real processes: what is wrong with them, until it is mended.
 
 Each scenario plants one condition at one engine or at both while batches run, and mends it after
-some seconds; some give the batches lines that fail wherever they go, or that take long. Afterwards
-no good line may have ended as an error, and no line but those may have (verdict.py).
+some seconds; some give the batches lines that fail wherever they go, or that take long. The name of
+each engine has two addresses of which the first is dead: it refuses, and in one scenario it is
+silent while the engines are started again. Afterwards no good line may have ended as an error, and
+no line but those may have (verdict.py).
 """
 
 import asyncio
 import json
+import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Final
@@ -16,10 +20,13 @@ from typing import Any, Final
 from client import Job, Watch, WrongAnswer
 from engine import FAILS, LONG
 from faults import Fault
-from houses import House, condition_of
-from rounds import HEARD_S, Plague
+from houses import DEAD_ADDRESS, House, condition_of
+from rounds import HEARD_S, Plague, restart
 
 GOING_S: Final = 30.0
+SERIAL_S: Final = 0.2
+"""What a serial engine takes for one answer: some seven times as long as the others."""
+DEAD: Final = "dead-address"
 _JSON: Final = "application/json"
 _PAGE: Final = "<html><head><title>%s</title></head><body>nginx</body></html>"
 
@@ -47,11 +54,16 @@ SCENARIOS: Final[Mapping[str, Condition]] = {
     "error-in-200": _says(200, '{"error":{"message":"CUDA error: out of memory"}}'),
     "lines-that-fail": Condition(None, {FAILS: 0.02}),
     "balancer": Condition({"cut_after_s": 6.0}, {LONG: 0.01}),
+    "serial-queue": Condition({"serial_s": SERIAL_S, "busy": "wait"}),
+    "serial-refusal": Condition({"serial_s": SERIAL_S, "busy": "refuse"}),
+    DEAD: Condition(None),
 }
 
 
 def plague_of(name: str) -> Plague:
     """The scenario `name`."""
+    if name == DEAD:
+        return _dead_address
     condition = SCENARIOS[name]
 
     async def plague(
@@ -79,3 +91,39 @@ def plague_of(name: str) -> Plague:
         faults.append(Fault(name, "+".join(ailing), at, "dispatch", mended_at, mended_at, until))
 
     return plague
+
+
+async def _dead_address(
+    house: House, jobs: Sequence[Job], watch: Watch, random: Random, faults: list[Fault]
+) -> None:
+    """While the first address of every engine swallows what is sent to it, one engine after the
+    other is killed and started again: each connection has to be opened anew, past that address.
+    """
+    if not await watch.until(lambda: any(job.settled > 20 for job in jobs), GOING_S):
+        raise WrongAnswer("nothing has settled")
+    with ExitStack() as stack:
+        for port in house.engine_ports.values():
+            stack.enter_context(silent(DEAD_ADDRESS, port))
+        engines = house.of_role("engine")
+        for engine in random.sample(engines, len(engines)):
+            faults.append(await restart(engine, "engine", "dispatch", random.random() * 0.3))
+            await asyncio.sleep(random.uniform(1.0, 2.0))
+
+
+@contextmanager
+def silent(host: str, port: int) -> Iterator[None]:
+    """Whoever connects there hears nothing: its queue is full, and the system drops what comes."""
+    with ExitStack() as stack:
+        listening = stack.enter_context(socket.socket())
+        listening.bind((host, port))
+        listening.listen(0)
+        for _ in range(4):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex((host, port))
+        asker = stack.enter_context(socket.socket())
+        asker.settimeout(0.2)
+        with suppress(TimeoutError):
+            asker.connect((host, port))
+            raise RuntimeError(f"{host} answers although its queue is full")
+        yield

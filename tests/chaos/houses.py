@@ -16,10 +16,12 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 import httpx
 from calls import CallLog
 from children import Child, Children, free_port
+from resolver import NAMES_VARIABLE
 
 from lowtide.core.money import model_prices
 from lowtide.testing.postgres import PostgresServer, running_postgres
@@ -36,6 +38,8 @@ _MODEL: Final = (
     "output_price = 0.654322\n"
 )
 HERE: Final = Path(__file__).parent
+DEAD_ADDRESS: Final = "127.0.0.2"
+"""Of this machine, and nobody listens there."""
 NOTICED_S: Final = 0.1
 """After which PostgreSQL has noticed that one of its processes was killed."""
 POSTGRES_S: Final = 30.0
@@ -55,6 +59,7 @@ class House:
     database: "Path | PostgresServer | None" = None
     batches: int = 0
     """That clients have created so far."""
+    engine_ports: dict[str, int] = field(default_factory=dict)
 
     def add(self, role: str, child: Child) -> Child:
         self.children[child.name] = child
@@ -139,21 +144,32 @@ def client_of(address: str, key: str = "") -> httpx.AsyncClient:
 
 @asynccontextmanager
 async def sqlite_house(
-    folder: Path, data: Path | None = None, blob_url: str = "file"
+    folder: Path, data: Path | None = None, blob_url: str = "file", *, by_name: bool = False
 ) -> AsyncIterator[House]:
-    """`data` is where the data directory lies, if not in `folder`."""
+    """`data` is where the data directory lies, if not in `folder`. `by_name`: each engine has a
+    name with two addresses, of which the first is dead.
+    """
     async with AsyncExitStack() as stack:
         children = await stack.enter_async_context(Children(folder))
         engines, urls, calls = add_engines(children)
+        ports = {name: urlsplit(url).port or 0 for name, url in urls.items()}
+        if by_name:
+            urls = {name: f"http://{name}.test:{port}/v1" for name, port in ports.items()}
         port = free_port()
         place = (data or folder) / "data"
         server = {"data_dir": str(place), "blob_url": blob_url}
         config = write_config(folder, "serve", urls, port=port, server=server)
         http = await stack.enter_async_context(client_of(f"http://127.0.0.1:{port}"))
-        house = House("sqlite", folder, http, calls, database=place / "lowtide.db")
+        database = place / "lowtide.db"
+        house = House("sqlite", folder, http, calls, database=database, engine_ports=ports)
         for engine in engines:
             await house.add("engine", engine).start()
-        serve = ("-m", "lowtide", "serve", "--config", config, "--json")
+        if by_name:
+            addresses = [DEAD_ADDRESS, "127.0.0.1"]
+            names = json.dumps({f"{name}.test": addresses for name in ports})
+            os.environ[NAMES_VARIABLE] = names
+        lowtide = (HERE / "resolver.py",) if by_name else ("-m", "lowtide")
+        serve = (*lowtide, "serve", "--config", config, "--json")
         await house.add("serve", children.add("serve", *serve)).start()
         yield house
 

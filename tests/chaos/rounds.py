@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from calls import repeats
+from children import Child
 from client import PHASES, Client, Job, Phase, Watch, WrongAnswer
 from faults import Fault, lay_repeats, time_resumption
 from houses import LEASE_TTL_S, House, kill_postgres
@@ -172,7 +173,11 @@ async def _strike(house: House, kind: str, phase: str, random: Random, rest_s: f
         until = on_at + HEARD_S
         is_one_of_many = victim.name != "serve"
         return Fault(kind, victim.name, at, phase, on_at, on_at, until, is_one_of_many)
-    victim = random.choice(house.of_role(kind))
+    return await restart(random.choice(house.of_role(kind)), kind, phase, rest_s)
+
+
+async def restart(victim: Child, kind: str, phase: str, rest_s: float) -> Fault:
+    """Kill a process, and start it again after `rest_s` seconds."""
     at = await victim.kill()
     await asyncio.sleep(rest_s)
     began_at = time.monotonic()

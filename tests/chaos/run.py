@@ -6,10 +6,10 @@
 Houses of real processes, over SQLite and over PostgreSQL with a bucket, run batches while the
 server, the API, workers, engines and PostgreSQL are killed or stopped at random moments; then hosts
 in network namespaces whose links are cut, slow or one-way; then disks that are full or read-only,
-and too few file descriptors; then engines whose key is refused, whose gateway is away, and the
-like, and lines that fail wherever they go. After each round every line must be there once, no good
-one among the errors, and every pico-dollar accounted for. Progress goes to stderr, the tables to
-stdout. Exit code 1 if a round failed.
+and too few file descriptors; then engines whose key is refused, whose gateway is away, that answer
+one call at a time, and the like, and lines that fail wherever they go. After each round every line
+must be there once, no good one among the errors, and every pico-dollar accounted for. Progress goes
+to stderr, the tables to stdout. Exit code 1 if a round failed.
 """
 
 import argparse
@@ -115,7 +115,7 @@ async def in_the_field(
 ) -> list[Round]:
     """Each scenario as often as there are numbers, all in one house over SQLite."""
     rounds: list[Round] = []
-    async with sqlite_house(folder) as house:
+    async with sqlite_house(folder, by_name=True) as house:
         for name, number in product(names, numbers):
             plague, marks = field.plague_of(name), field.SCENARIOS[name].marks
             rounds.append(await _scenario("field", name, house, plague, seed, number, marks))

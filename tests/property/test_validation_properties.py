@@ -100,9 +100,10 @@ def test_a_valid_file_reads_back_through_its_plan(case: tuple[bytes, dict[str, l
     requests = [
         read_request(data[entry.offset :][: entry.length]) for entry in unpack_entries(plan.data)
     ]
+    models = [json.loads(request.body)["model"] for request in requests]
     planned: dict[str, list[str]] = {}
-    for request in requests:
-        planned.setdefault(request.model, []).append(request.custom_id)
+    for model, request in zip(models, requests, strict=True):
+        planned.setdefault(model, []).append(request.custom_id)
     assert {name: sorted(ids) for name, ids in planned.items()} == {
         name: sorted(ids) for name, ids in expected.items()
     }
@@ -111,8 +112,7 @@ def test_a_valid_file_reads_back_through_its_plan(case: tuple[bytes, dict[str, l
         name: len(custom_ids) for name, custom_ids in expected.items()
     }
     for chunk in plan.chunks:
-        chunk_requests = requests[chunk.first : chunk.first + chunk.count]
-        assert {request.model for request in chunk_requests} == {chunk.model}
+        assert set(models[chunk.first : chunk.first + chunk.count]) == {chunk.model}
     assert sum(chunk.count for chunk in plan.chunks) == plan.requests
 
 

@@ -14,7 +14,7 @@ from typing import Final
 
 import msgspec
 
-from lowtide.core.line import RequestLine, engine_body
+from lowtide.core.line import engine_body
 
 RESERVED_FIELDS: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -58,7 +58,7 @@ class BodyRules(msgspec.Struct, frozen=True):
 
     def body(
         self,
-        request: RequestLine,
+        body: bytes,
         endpoint: str,
         model: str | None,
         organization_id: str,
@@ -67,7 +67,8 @@ class BodyRules(msgspec.Struct, frozen=True):
         set_fields: Mapping[str, object] = NO_FIELDS,
         without: frozenset[str] = frozenset(),
     ) -> bytes:
-        """The body to send, for a call of that organization; `model` as the engine names it.
+        """The body to send for `body`, of a call of that organization; `model` as the engine names
+        it.
 
         `set_fields` and `without` are those of this one call. Raises LineFormatError when the body
         is no JSON object.
@@ -79,7 +80,7 @@ class BodyRules(msgspec.Struct, frozen=True):
             fields = {**fields, **_NOT_STORED}
         salts = takes_salt if self.isolates_cache is None else self.isolates_cache
         return engine_body(
-            request,
+            body,
             model=model,
             drop_fields=drop_fields,
             set_fields=fields,

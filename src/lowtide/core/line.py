@@ -38,7 +38,6 @@ class RequestLine(msgspec.Struct, frozen=True):
 
     custom_id: str
     body: bytes
-    model: str
 
 
 class _Envelope(msgspec.Struct, gc=False):
@@ -50,27 +49,21 @@ class _BodyAlone(msgspec.Struct, gc=False):
     body: msgspec.Raw
 
 
-class _Body(msgspec.Struct, gc=False):
-    model: str
-
-
 _envelope = msgspec.json.Decoder(_Envelope)
 _body_alone = msgspec.json.Decoder(_BodyAlone)
-_body = msgspec.json.Decoder(_Body)
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 _NOTHING: Final[Mapping[str, Any]] = {}
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
-def read_request(line: bytes, model: str | None = None) -> RequestLine:
-    """Read a line that passed validation. Who knows its `model` from its plan spares a look at the
-    body, which `engine_body` takes anyway. Raises LineFormatError when the line is none any more.
+def read_request(line: bytes) -> RequestLine:
+    """Read a line that passed validation; `engine_body` reads its body. Raises LineFormatError when
+    it is no such line any more.
     """
     try:
         envelope = _envelope.decode(line)
-        body = bytes(envelope.body)
-        return RequestLine(envelope.custom_id, body, model or _body.decode(body).model)
+        return RequestLine(envelope.custom_id, bytes(envelope.body))
     except _UNREADABLE as error:
         raise LineFormatError(f"not a request line: {error}") from error
 
@@ -81,7 +74,7 @@ def body_of(line: bytes | memoryview) -> bytes:
 
 
 def engine_body(
-    request: RequestLine,
+    body: bytes,
     *,
     model: str | None,
     drop_fields: frozenset[str],
@@ -89,23 +82,22 @@ def engine_body(
     replaced: Mapping[str, Any] = _NOTHING,
     salt: Callable[[bytes], str] | None = None,
 ) -> bytes:
-    """The body to send: `model` renamed (None keeps it), fields dropped, then fields set. Those of
-    `replaced` get its value where the body has them. `salt` makes its `cache_salt` of the one that
-    it has, as JSON, empty for none.
+    """The body to send: with that `model` (None keeps its own), fields dropped, then fields set.
+    Those of `replaced` get its value where the body has them. `salt` makes its `cache_salt` of the
+    one that it has, as JSON, empty for none.
 
     Values that stay are copied byte for byte, so large integers and long floats survive. Raises
     LineFormatError when the body is no JSON object.
     """
-    renamed = model is not None and model != request.model
-    changes = renamed or set_fields or salt is not None
-    if not changes and not _has_any(request.body, drop_fields, frozenset(replaced)):
-        return request.body
+    changes = set_fields or salt is not None
+    if not changes and _is_fit(body, model, drop_fields, tuple(replaced)):
+        return body
     try:
-        fields = _fields.decode(request.body)
+        fields = _fields.decode(body)
     except _UNREADABLE as error:
         raise LineFormatError(f"not a request body: {error}") from error
     values = {name: bytes(raw) for name, raw in fields.items() if name not in drop_fields}
-    if model is not None and renamed:
+    if model is not None:
         values["model"] = quote(model)
     if salt is not None:
         values["cache_salt"] = quote(salt(values.get("cache_salt", b"")))
@@ -116,32 +108,35 @@ def engine_body(
     return b"{%b}" % members
 
 
-def _has_any(body: bytes, *names: frozenset[str]) -> bool:
-    """Whether the JSON object has a field with one of the names, however its name is spelled.
+def _is_fit(
+    body: bytes, model: str | None, dropped: frozenset[str], replaced: tuple[str, ...]
+) -> bool:
+    """Whether the JSON object is for that model, and has no field with one of the names, however it
+    is spelled. Raises LineFormatError when the body is no JSON object.
 
-    Runs for every request, so nothing but a struct of the names is made. Raises LineFormatError
-    when the body is no JSON object.
+    This runs for every request, so one decode into a struct of these fields tells both.
     """
-    decoder, nothing = _finder(*names)
+    decoder, fit = _fitting(model, dropped, replaced)
     try:
-        return decoder.decode(body) != nothing
+        return decoder.decode(body) == fit
     except _UNREADABLE as error:
         raise LineFormatError(f"not a request body: {error}") from error
 
 
-@lru_cache(maxsize=64)
-def _finder(*names: frozenset[str]) -> tuple[msgspec.json.Decoder[msgspec.Struct], msgspec.Struct]:
-    """Reads the fields with these names, and what it reads where there are none."""
-    attributes = {
-        f"field_{place}": name for place, name in enumerate(sorted(frozenset().union(*names)))
-    }
-    found = msgspec.defstruct(
-        "_Found",
-        [(attribute, msgspec.Raw | msgspec.UnsetType, msgspec.UNSET) for attribute in attributes],
-        rename=attributes,
-        gc=False,
-    )
-    return msgspec.json.Decoder(found), found()
+@lru_cache(maxsize=256)
+def _fitting(
+    model: str | None, dropped: frozenset[str], replaced: tuple[str, ...]
+) -> tuple[msgspec.json.Decoder[msgspec.Struct], msgspec.Struct]:
+    """Reads the fields with these names, and what it reads of a body that may go as it is."""
+    names = sorted(dropped.union(replaced))
+    attributes = {f"field_{place}": name for place, name in enumerate(names)}
+    fields: list[tuple[str, Any, Any]] = [
+        (attribute, msgspec.Raw | msgspec.UnsetType, msgspec.UNSET) for attribute in attributes
+    ]
+    wanted = {} if model is None or "model" in names else {"model": model}
+    fields += [(name, str, "") for name in wanted]
+    found = msgspec.defstruct("_Found", fields, rename=attributes, gc=False)
+    return msgspec.json.Decoder(found), found(**wanted)
 
 
 def render_success(

@@ -13,7 +13,6 @@ from lowtide.core.ascii_json import quote
 from lowtide.core.body_bounds import require_bounded
 from lowtide.core.body_rules import NOT_CONTINUED
 from lowtide.core.errors import LowtideError
-from lowtide.core.line import RequestLine
 from lowtide.core.outcome import Reply, error_message
 from lowtide.core.usage import UNREADABLE, usage_of
 from lowtide.limits import LIVE_OUTPUT_TOKENS_ASSUMED, LIVE_PREFIX_BYTES
@@ -42,11 +41,6 @@ class LiveRequest(msgspec.Struct, frozen=True):
     def path(self) -> str:
         """Under an engine's base URL."""
         return self.endpoint.removeprefix("/v1")
-
-    @property
-    def line(self) -> RequestLine:
-        """As a batch would have it."""
-        return RequestLine("", self.body, self.model)
 
 
 class _Wire(msgspec.Struct):

@@ -72,7 +72,7 @@ async def attempt(
     priority = upstream.replica.priority
     fields = NO_FIELDS if priority is None else {"priority": priority}
     try:
-        line = read_request(request.data, request.run.lease.model)
+        line = read_request(request.data)
         answer = None
         if request.is_read is False:
             answer = await _send_watched(upstream, request, line, fields, on_read)
@@ -159,7 +159,7 @@ def _body(
     """Raises LineFormatError. `without`: beside what the engine never gets."""
     lease = request.run.lease
     return upstream.rules.body(
-        line,
+        line.body,
         lease.endpoint,
         upstream.engine_names.get(lease.model),
         lease.organization_id,

@@ -204,7 +204,7 @@ class LiveService:
         request = admission.request
         try:
             body = live.rules.body(
-                request.line,
+                request.body,
                 request.endpoint,
                 live.engine_names.get(admission.model),
                 admission.organization_id,

@@ -6,15 +6,13 @@ import msgspec
 import pytest
 
 from lowtide.core.body_rules import RESERVED_FIELDS, BodyRules, cache_salt, rules_of
-from lowtide.core.line import RequestLine
 
 CHAT = "/v1/chat/completions"
 
 
 def sent(rules: BodyRules, body: bytes, organization: str = "org_a", **rest: Any) -> Any:
     endpoint = rest.pop("endpoint", CHAT)
-    line = RequestLine("", body, "m")
-    return msgspec.json.decode(rules.body(line, endpoint, "m", organization, **rest))
+    return msgspec.json.decode(rules.body(body, endpoint, "m", organization, **rest))
 
 
 @pytest.mark.parametrize("name", sorted(RESERVED_FIELDS))
@@ -33,10 +31,9 @@ def test_our_own_priority_is_sent_and_the_callers_is_not() -> None:
 
 def test_a_body_without_such_fields_is_sent_byte_for_byte() -> None:
     body = b'{"model": "m", "n": 1.10, "messages": [{"role": "user", "content": "\xc3\xa9 \\n"}]}'
-    line = RequestLine("", body, "m")
-    assert BodyRules().body(line, CHAT, "m", "org_a") is body
+    assert BodyRules().body(body, CHAT, "m", "org_a") is body
     escaped = b'{"model": "m", "prompt": "\\u00e9"}'
-    assert BodyRules().body(RequestLine("", escaped, "m"), CHAT, "m", "org_a") == escaped
+    assert BodyRules().body(escaped, CHAT, "m", "org_a") == escaped
 
 
 def test_nothing_is_stored_at_an_engine() -> None:

@@ -17,7 +17,6 @@ from lowtide.core.line import (
 
 NONE: frozenset[str] = frozenset()
 BODY = b'{ "model":"m","seed":123456789012345678901234567890,"t":0.10,"stream":false}'
-REQUEST = RequestLine("a", BODY, "m")
 
 
 def rejected(dialect: Any, status: int | None, body: bytes | None) -> Any:
@@ -31,12 +30,12 @@ def rejected(dialect: Any, status: int | None, body: bytes | None) -> Any:
 
 def test_a_line_is_read_with_its_body_byte_for_byte() -> None:
     line = b'{"custom_id":"\\u0061","method":"POST","body":' + BODY + b"}"
-    assert read_request(line) == REQUEST
+    assert read_request(line) == RequestLine("a", BODY)
 
 
 def test_the_last_of_two_values_for_a_field_counts() -> None:
     line = b'{"custom_id":"a","custom_id":"b","body":{"model":"x"},"body":{"model":"m"}}'
-    assert read_request(line) == RequestLine("b", b'{"model":"m"}', "m")
+    assert read_request(line) == RequestLine("b", b'{"model":"m"}')
 
 
 @pytest.mark.parametrize(
@@ -47,8 +46,6 @@ def test_the_last_of_two_values_for_a_field_counts() -> None:
         b"[]",
         b'{"custom_id":"a"}',
         b'{"custom_id":"\xff","body":{"model":"m"}}',
-        b'{"custom_id":"a","body":[]}',
-        b'{"custom_id":"a","body":{"model":null}}',
         b'{"custom_id":"a","body":' + b"[" * 100_000,
     ],
 )
@@ -60,26 +57,28 @@ def test_a_file_that_changed_beneath_us_is_noticed(line: bytes) -> None:
 @pytest.mark.parametrize("model", [None, "m"])
 def test_a_body_that_need_not_change_is_the_same_object(model: str | None) -> None:
     unused = frozenset({"logprobs"})
-    assert engine_body(REQUEST, model=model, drop_fields=NONE, set_fields={}) is BODY
-    assert engine_body(REQUEST, model=model, drop_fields=unused, set_fields={}) is BODY
+    assert engine_body(BODY, model=model, drop_fields=NONE, set_fields={}) is BODY
+    assert engine_body(BODY, model=model, drop_fields=unused, set_fields={}) is BODY
 
 
 def test_renaming_the_model_keeps_every_other_value_byte_for_byte() -> None:
-    body = engine_body(REQUEST, model='q"é', drop_fields=NONE, set_fields={})
+    body = engine_body(BODY, model='q"é', drop_fields=NONE, set_fields={})
     assert b'"seed":123456789012345678901234567890,"t":0.10' in body
     assert json.loads(body)["model"] == 'q"é'
 
 
 def test_fields_are_dropped_and_then_set() -> None:
     body = engine_body(
-        REQUEST, model=None, drop_fields=frozenset({"seed", "t"}), set_fields={"t": 1, "p": [5]}
+        BODY, model=None, drop_fields=frozenset({"seed", "t"}), set_fields={"t": 1, "p": [5]}
     )
     assert json.loads(body) == {"model": "m", "stream": False, "t": 1, "p": [5]}
 
 
-def test_a_body_that_is_no_object_cannot_be_changed() -> None:
+@pytest.mark.parametrize("body", [b"[]", b'{"model":', b'"model"'])
+@pytest.mark.parametrize("fields", [{}, {"p": 1}])
+def test_a_body_that_changed_beneath_us_is_noticed(body: bytes, fields: dict[str, int]) -> None:
     with pytest.raises(LineFormatError):
-        engine_body(RequestLine("a", b"[]", "m"), model="n", drop_fields=NONE, set_fields={})
+        engine_body(body, model="n", drop_fields=NONE, set_fields=fields)
 
 
 def test_a_success_has_the_shape_of_its_dialect() -> None:

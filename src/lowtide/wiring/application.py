@@ -81,7 +81,9 @@ async def open_application(
         store = await _open_store(settings, clock, stack)
         blobs = open_blobs(settings.server.blob_url, data_dir / "blobs")
         await blobs.probe()
-        own = embedded and await start_embedded(embedded, data_dir, stack, on_progress)
+        own = None
+        if embedded is not None:
+            own = await start_embedded(embedded, data_dir, stack, on_progress)
         replies = ReplyBudget()
         engines = _engines(settings, own, clock, replies, stack)
         replicas, catalogue = engines.replicas, engines.catalogue

@@ -81,9 +81,7 @@ async def open_application(
         store = await _open_store(settings, clock, stack)
         blobs = open_blobs(settings.server.blob_url, data_dir / "blobs")
         await blobs.probe()
-        own = None
-        if embedded is not None:
-            own = await start_embedded(embedded, data_dir, stack, on_progress)
+        own = await start_embedded(embedded, data_dir, stack, on_progress) if embedded else None
         replies = ReplyBudget()
         engines = _engines(settings, own, clock, replies, stack)
         replicas, catalogue = engines.replicas, engines.catalogue

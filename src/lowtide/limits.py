@@ -176,6 +176,8 @@ CALIBRATION_SAVE_S: Final = 30.0  # what a crash may forget is learnt again in a
 
 # ---- chunks, leases, the beat (design.md section 3) ----
 CHUNK_REQUESTS_MAX: Final = 128  # unit of scheduling; its finished lines fit a 16-byte bitmap
+CHUNK_KEEP_S: Final = 5.0  # without a replica that could go on with it: others may have one
+CHUNK_KEEP_CUT_S: Final = 600.0  # the same where its calls were cut: engines restart in minutes
 PREFIX_SHARE_MIN: Final = 0.05  # of a batch's bytes: below, sorting by prefix is not worth it
 PREFIX_MARKS_MAX: Final = 6_000_000  # eight bytes each: 48 MB; more are thinned out
 CHUNK_REQUESTS_FULL: Final = 96  # a chunk this long ends where a run of alike prompts begins

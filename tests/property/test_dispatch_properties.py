@@ -115,9 +115,9 @@ class DispatchMachine(RuleBasedStateMachine):
         replica, scope = self.trials.pop()
         outcome = data.draw(st.sampled_from([None, *OUTCOMES]))
         if outcome is None:
-            self.core.trial_abandoned(replica, scope, self.now_s)
+            self.core.trial_ended(replica, scope, None, self.now_s)
         else:
-            self.core.tried(replica, scope, outcome, self.now_s)
+            self.core.trial_ended(replica, scope, outcome, self.now_s)
 
     @precondition(lambda self: self.flying)
     @rule(data=st.data(), draw=st.floats(0, 0.999))
@@ -182,7 +182,7 @@ class DispatchMachine(RuleBasedStateMachine):
                 self.start_trials(which)
             were_tried = bool(self.trials)
             while self.trials:
-                self.core.tried(*self.trials.pop(), OK, self.now_s)
+                self.core.trial_ended(*self.trials.pop(), OK, self.now_s)
             self.windows_are_kept()
             self.counters_agree()
             if self.flying or were_tried:

@@ -2,10 +2,10 @@
 
 The pure heart of a worker. The shell (loops/dispatch.py) adds leased chunks, asks `take` for the
 next request whenever a replica has room, performs it, and hands the outcome to `settle`; the
-answer is a value: finish the request, or it waits in here and is tried again later. `trial` names a
-scope that a call of our own is to judge, and `tried` hears what came of it. Nothing here waits,
-reads a clock or draws a random number: `now_s` (monotonic seconds) and `draw` (uniform in [0, 1))
-are arguments.
+answer is a value: finish the request, or it waits in here and is tried again later. `trial` names
+a scope that a call of our own is to judge, and `trial_ended` hears what came of it. Nothing here
+waits, reads a clock or draws a random number: `now_s` (monotonic seconds) and `draw` (uniform in
+[0, 1)) are arguments.
 
 Locality: a replica keeps taking from the chunk it is attached to; a fresh chunk is attached to the
 replica that first finds nothing left; when no chunk is unattached it helps with somebody else's.
@@ -17,7 +17,7 @@ what has not, and is no probe of a replica in trouble.
 
 import heapq
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from lowtide import limits
 from lowtide.core.chunk import ChunkKey, ChunkLease
@@ -26,7 +26,8 @@ from lowtide.core.replica import Replica
 from lowtide.core.request import ChunkRun, Request, prompt_read
 from lowtide.core.scope import Scope
 from lowtide.core.streamed_answer import STREAMED_ENDPOINTS
-from lowtide.core.verdict import Decision, Finish, Judge, TryAgain, tried
+from lowtide.core.trials import begin_trial, end_trial
+from lowtide.core.verdict import Decision, Finish, Judge, TryAgain
 
 
 class Dispatch:
@@ -40,6 +41,8 @@ class Dispatch:
         self._order = itertools.count()
         self._judge = Judge(attempts_max)
         self._replicas: Sequence[Replica] = ()
+        self._stranded: dict[ChunkKey, float] = {}
+        """Since when no replica could go on with that chunk."""
         self.ready: dict[str, int] = {}
         """Requests that could be sent at once, by model."""
         self.input_bytes = 0
@@ -91,6 +94,29 @@ class Dispatch:
     def of_batches(self, batch_ids: frozenset[str]) -> list[ChunkRun]:
         return [run for run in self.runs.values() if run.key.batch_id in batch_ids]
 
+    def stranded(self, replicas: Sequence[Replica], now_s: float) -> list[ChunkRun]:
+        """Chunks that for `CHUNK_KEEP_S` none of these replicas could go on with, as their engines
+        are away or their set-up is at fault: other workers may be able to. Those with requests
+        that were cut stay for `CHUNK_KEEP_CUT_S`: elsewhere nobody would know of it, and one that
+        kills engines would kill one after another.
+        """
+        if not self.runs or all(replica.is_well for replica in replicas):
+            self._stranded.clear()
+            return []
+        since = {
+            key: self._stranded.get(key, now_s)
+            for key, run in self.runs.items()
+            if not any(_goes_on_with(replica, run, now_s) for replica in replicas)
+        }
+        self._stranded = since
+        due = {key for key, since_s in since.items() if now_s - since_s >= limits.CHUNK_KEEP_S}
+        if not due:
+            return []
+        waiting = itertools.chain(*(self.runs[key].pending for key in due), self._asleep())
+        cut = {each.run.key for each in waiting if each.was_cut}
+        given_up = {key for key in cut if now_s - since.get(key, now_s) >= limits.CHUNK_KEEP_CUT_S}
+        return [self.runs[key] for key in due - (cut - given_up)]
+
     def take(self, replica: Replica, now_s: float) -> Request | None:
         """The next request for this replica, counted as in flight on it; None if there is none."""
         self._wake_delayed(now_s)
@@ -128,34 +154,24 @@ class Dispatch:
         return decision
 
     def trial(self, replica: Replica, now_s: float) -> Scope | None:
-        """The scope that a trial call is to be sent for now, counted as under way; `tried` is due.
-
-        Either something is to be judged there, or the replica is in trouble and nothing waits that
-        has not failed yet: what has failed is no probe.
+        """The scope that a trial call is to be sent for now, counted as under way; `trial_ended` is
+        due. What has failed itself is no probe of a replica in trouble: this is.
         """
-        if now_s >= replica.owned_until_s or not replica.circuit.admits(now_s):
+        if not self.may_try(replica, now_s):
             return None
-        scope = next((s for s in replica.scopes.values() if _is_due(s.trial_at_s, now_s)), None)
-        if scope is None and _is_due(replica.trial_at_s, now_s):
-            scope = self._scope_of_pending(replica)
-        if scope is None:
-            return None
-        replica.trial_at_s = None
-        replica.trials_in_flight += 1
-        replica.circuit.sent()
-        scope.trial_sent(now_s)
-        return scope
+        if replica.trouble_at_s is not None and self._scope_of_pending(replica) is None:
+            replica.ask_for_trial(now_s)  # nothing else will show that it works again
+        return begin_trial(replica, now_s, self._scope_of_pending)
 
-    def tried(self, replica: Replica, scope: Scope, outcome: Outcome, now_s: float) -> None:
-        """What came of a trial call."""
-        replica.trials_in_flight -= 1
-        tried(replica, scope, outcome, now_s)
+    def may_try(self, replica: Replica, now_s: float) -> bool:
+        """Whether a trial may be sent there: to replicas that batch calls may be sent to."""
+        return now_s < replica.owned_until_s
 
-    def trial_abandoned(self, replica: Replica, scope: Scope, now_s: float) -> None:
-        """We took a trial call back ourselves."""
-        replica.trials_in_flight -= 1
-        replica.circuit.abandoned()
-        scope.trial_unclear(now_s)
+    def trial_ended(
+        self, replica: Replica, scope: Scope, outcome: Outcome | None, now_s: float
+    ) -> None:
+        """What came of a trial call; None: we took it back ourselves."""
+        end_trial(replica, scope, outcome, now_s)
 
     def abandon(self, request: Request, replica: Replica, now_s: float) -> None:
         """We took the call back ourselves (cancelled, lost, draining): no blame, no retry here."""
@@ -270,6 +286,10 @@ class Dispatch:
             for peer in self._replicas
         )
 
+    def _asleep(self) -> Iterator[Request]:
+        """Those that are tried again later."""
+        return (request for _, _, request in self._delayed)
+
     def _delay(self, request: Request, at_s: float) -> None:
         heapq.heappush(self._delayed, (at_s, next(self._order), request))
 
@@ -294,8 +314,11 @@ class Dispatch:
             del self._by_model[run.lease.model]
 
 
-def _is_due(at_s: float | None, now_s: float) -> bool:
-    return at_s is not None and at_s <= now_s
+def _goes_on_with(replica: Replica, run: ChunkRun, now_s: float) -> bool:
+    if run.lease.model not in replica.models or now_s >= replica.owned_until_s:
+        return False
+    scope = replica.scopes.get(run.scope_key)
+    return replica.circuit.state == "closed" and (scope is None or scope.held is None)
 
 
 def _may_run(request: Request, replica: Replica) -> bool:

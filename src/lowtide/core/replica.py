@@ -214,12 +214,21 @@ class Replica:
         return scope
 
     @property
-    def models_taken(self) -> frozenset[str]:
-        """Models for which it takes calls: all but those whose every scope is held."""
-        held = {model for (model, _), scope in self.scopes.items() if scope.held is not None}
-        if not held:
-            return self.models
-        return self.models - (held - {m for (m, _), s in self.scopes.items() if s.held is None})
+    def held_scopes(self) -> frozenset[tuple[str, str]]:
+        """(model, endpoint) of which it takes no calls, as somebody has to mend something first."""
+        return frozenset(key for key, scope in self.scopes.items() if scope.held is not None)
+
+    @property
+    def is_well(self) -> bool:
+        """Whether its engine is reached, and nothing of its set-up is known to be at fault."""
+        if self.circuit.state != "closed":
+            return False
+        return all(scope.held is None for scope in self.scopes.values())
+
+    def is_out(self, now_s: float) -> bool:
+        """Whether its engine cannot be reached, and has not been for longer than a hiccup."""
+        since_s = self.circuit.opened_at_s
+        return since_s is not None and now_s - since_s >= limits.CHUNK_KEEP_S
 
     def is_alive(self, now_s: float) -> None:
         """The engine answered, whatever it said: connections are well."""

@@ -43,6 +43,11 @@ class Request(msgspec.Struct, eq=False):
         """One more strike ends it: it runs alone, so that nobody is condemned for a neighbour."""
         return self.strikes >= limits.STRIKES_MAX - 1
 
+    @property
+    def was_cut(self) -> bool:
+        """Whether it was in flight when an engine died, and is not cleared of it."""
+        return self.company > 0 or self.strikes > 0 or self.was_pardoned
+
 
 class ChunkRun(msgspec.Struct, eq=False):
     """A leased chunk at work: what is pending, and how many of its requests are not finished."""

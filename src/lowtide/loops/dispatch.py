@@ -26,13 +26,13 @@ from lowtide.core.dispatch import Dispatch
 from lowtide.core.outcome import Failed, Outcome, Rejected, Succeeded
 from lowtide.core.replica import Replica
 from lowtide.core.request import ChunkRun, Request, prompt_read
-from lowtide.core.scope import Scope
 from lowtide.core.segment import Slice
 from lowtide.core.tally import Tallies, Tally
 from lowtide.core.verdict import Decision, Finish
-from lowtide.loops.attempt import Upstream, attempt, attempt_trial, render
+from lowtide.loops.attempt import Upstream, attempt, render
 from lowtide.loops.commit import Committer, Leases
 from lowtide.loops.leasing import Leasing
+from lowtide.loops.trials import Trials
 from lowtide.ports.clock import Clock
 from lowtide.ports.work import BeatReceipt
 
@@ -82,7 +82,7 @@ class Dispatcher:
         self._leasing = leasing
         self._slots: dict[asyncio.Task[None], _Slot] = {}
         self._slots_on: dict[str, dict[asyncio.Task[None], _Slot]] = {}
-        self._trials: set[asyncio.Task[Outcome | None]] = set()
+        self._trials = Trials(core, clock, lambda: self.wake())
         self._claiming = asyncio.Lock()
         self._uncommitted: dict[ChunkKey, int] = {}
         self._released: list[tuple[ChunkKey, int]] = []
@@ -101,6 +101,7 @@ class Dispatcher:
         """Fill the windows, lease chunks where they could run dry, and fill again."""
         if self._has_unserved:
             self._give_back_unserved()
+        self._give_back_stranded()
         now_s = self._fill()  # first, because retries are due even when nothing can be claimed
         came = False
         async with self._claiming:
@@ -129,7 +130,7 @@ class Dispatcher:
                 pass  # what a claim under way brings is given back below
         if self._slots:
             await asyncio.wait(list(self._slots), timeout=within_s)
-        await _cancel([*self._slots, *self._trials])
+        await asyncio.gather(_cancel(self._slots), self._trials.aclose())
         for run in list(self._core.runs.values()):
             self._give_back(run)
 
@@ -139,6 +140,7 @@ class Dispatcher:
         Calls still in flight on the lost ones are aborted, and their chunks given back, as is
         every chunk that no replica of ours can work on.
         """
+        self._trials.take_back(replica_names)
         held = self._core.runs
         stranded = {
             slot.request.run.key
@@ -222,36 +224,8 @@ class Dispatcher:
                 self._slots[task] = slot
                 self._slots_on.setdefault(slot.replica_name, {})[task] = slot
                 task.add_done_callback(partial(self._slot_ended, upstream))
-            while (scope := self._core.trial(upstream.replica, now_s)) is not None:
-                self._start_trial(upstream, scope)
+            self._trials.start(upstream, now_s)
         return now_s
-
-    def _start_trial(self, upstream: Upstream, scope: Scope) -> None:
-        """Beside the window: a full one delays no judgement."""
-        trial = asyncio.get_running_loop().create_task(self._try(upstream, scope))
-        self._trials.add(trial)
-        trial.add_done_callback(partial(self._trial_ended, upstream, scope))
-
-    async def _try(self, upstream: Upstream, scope: Scope) -> Outcome | None:
-        """None: the replica was ours no more when it could have been sent."""
-        if self._clock.monotonic() >= upstream.replica.owned_until_s:
-            return None
-        return await attempt_trial(upstream, scope)
-
-    def _trial_ended(
-        self, upstream: Upstream, scope: Scope, trial: asyncio.Task[Outcome | None]
-    ) -> None:
-        self._trials.discard(trial)
-        now_s, replica = self._clock.monotonic(), upstream.replica
-        error = None if trial.cancelled() else trial.exception()
-        if error is not None:
-            log.error("trial.failed", replica=replica.name, exc_info=error)
-        outcome = None if trial.cancelled() or error is not None else trial.result()
-        if outcome is None:
-            self._core.trial_abandoned(replica, scope, now_s)
-        else:
-            self._core.tried(replica, scope, outcome, now_s)
-        self.wake()
 
     async def _run(self, upstream: Upstream, slot: _Slot) -> None:
         """One place in a window: one request after another, until there is none."""
@@ -367,10 +341,25 @@ class Dispatcher:
 
     # -- letting go --------------------------------------------------------------------------------
 
+    def _give_back_stranded(self) -> None:
+        """What nobody here can go on with, others may."""
+        replicas = [upstream.replica for upstream in self._upstreams]
+        stranded = self._core.stranded(replicas, self._clock.monotonic())
+        at_work = self._at_work() if stranded else ()
+        idle = [run for run in stranded if run.key not in at_work]
+        for run in idle:
+            self._give_back(run)
+        if idle:
+            log.info("chunks.given_back", chunks=len(idle))
+            self._committer.wake()
+
+    def _at_work(self) -> set[ChunkKey]:
+        return {slot.request.run.key for slot in self._slots.values() if slot.in_flight}
+
     def _give_back_unserved(self) -> None:
         models = frozenset().union(*(each.replica.models for each in self._upstreams))
         unserved = [run for run in self._core.runs.values() if run.lease.model not in models]
-        at_work = {slot.request.run.key for slot in self._slots.values() if slot.in_flight}
+        at_work = self._at_work()
         self._has_unserved = bool(unserved)
         for run in unserved:
             if run.key not in at_work:

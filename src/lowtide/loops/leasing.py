@@ -24,6 +24,9 @@ from lowtide.ports.work import WorkStore
 LoseInput = Callable[[str, BatchError, datetime], Awaitable[object]]
 """`LifecycleStore.lose_input`."""
 
+_Takes = tuple[frozenset[str], frozenset[tuple[str, str]]]
+"""Models that are served, and of these the (model, endpoint) of which no calls are taken."""
+
 
 class Leasing:
     """Keeps `core` supplied with leased chunks."""
@@ -99,12 +102,12 @@ class Leasing:
             return False
         self._measure(now_s)
         came, short, announced = False, False, self._announced
-        for served, chunks in self._wanted(now_s):
-            models = [model for model in served if self._is_open(model, now)]
+        for (served, held), chunks in self._wanted(now_s):
+            models = sorted(model for model in served if self._is_open(model, now))
             if not models:
                 continue
             leases = await self._store.claim_chunks(
-                self._worker_id, models, chunks, now, self._lease_ttl_s, self._in_flight_max()
+                self._worker_id, models, chunks, now, self._lease_ttl_s, self._in_flight_max(), held
             )
             await self._load_all(leases, now)
             came = came or bool(leases)
@@ -125,28 +128,31 @@ class Leasing:
         ahead = self._rate_per_s * min(ahead_s, limits.CLAIM_AHEAD_S_MAX)
         return max(float(limits.CHUNK_REQUESTS_MAX), ahead) / 2
 
-    def _wanted(self, now_s: float) -> list[tuple[list[str], int]]:
-        """`(models, chunks)` to claim; replicas that serve the same models ask together."""
-        wanted: list[tuple[list[str], int]] = []
-        for models, places in self._free_places(now_s).items():
-            ready = sum(self._core.ready.get(model, 0) for model in models)
+    def _wanted(self, now_s: float) -> list[tuple[_Takes, int]]:
+        """What to claim, and how many chunks; replicas that take the same calls ask together."""
+        wanted: list[tuple[_Takes, int]] = []
+        for takes, places in self._free_places(now_s).items():
+            ready = sum(self._core.ready.get(model, 0) for model in takes[0])
             short = places + 2 * self._claim_below - ready
             if short < self._claim_below:
                 continue
             chunks = min(-int(-short // limits.CHUNK_REQUESTS_MAX), self._room_for_chunks())
             if chunks > 0:
-                wanted.append((sorted(models), min(chunks, limits.CLAIM_CHUNKS_MAX)))
+                wanted.append((takes, min(chunks, limits.CLAIM_CHUNKS_MAX)))
         return wanted
 
-    def _free_places(self, now_s: float) -> dict[frozenset[str], int]:
-        """Free places in the windows of the replicas that take calls, by the models they serve."""
-        places: dict[frozenset[str], int] = {}
+    def _free_places(self, now_s: float) -> dict[_Takes, int]:
+        """Free places in the windows of the replicas that take calls, by the calls that they take.
+
+        One whose engine has been away for a while takes none until a trial call is answered.
+        """
+        places: dict[_Takes, int] = {}
         for upstream in self._upstreams:
             replica = upstream.replica
-            if replica.takes_calls(now_s):
+            if replica.takes_calls(now_s) and not replica.is_out(now_s):
                 free = max(0, int(replica.window) - replica.in_flight)
-                models = replica.models_taken
-                places[models] = places.get(models, 0) + free
+                takes = (replica.models, replica.held_scopes)
+                places[takes] = places.get(takes, 0) + free
         return places
 
     def _room_for_chunks(self) -> int:

@@ -3,7 +3,7 @@
 The rules of fencing and exactly once that it keeps are written at the head of ports/store.py.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
@@ -58,8 +58,10 @@ class WorkStore(Protocol):
         now: datetime,
         ttl_s: float,
         in_flight_max: int | None = None,
+        without: Collection[tuple[str, str]] = (),
     ) -> list[ChunkLease]:
-        """Lease up to `limit` waiting chunks of batches in progress, for any of `models`.
+        """Lease up to `limit` waiting chunks of batches in progress, for any of `models`, but for
+        those of a (model, endpoint) of `without`, which nobody of ours could work on.
 
         Order: first the batches that are marked as urgent (ports/capacity.py), then turn by turn
         of the organisations: next is the one that was given the least work of these models over

@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import Row, Select, and_, exists, func, select
+from sqlalchemy import Row, Select, and_, exists, func, not_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lowtide import limits
@@ -29,6 +29,9 @@ from lowtide.store.turns import (
     tenants_of,
     waiting_organizations,
 )
+
+Scope = tuple[str, str]
+"""A model, and the endpoint (`/v1/...`) of a batch."""
 
 
 class _Bounds(msgspec.Struct, frozen=True):
@@ -47,8 +50,11 @@ class _Bounds(msgspec.Struct, frozen=True):
 class _Claim:
     """Chunks as they are taken, and the room that is left."""
 
-    def __init__(self, models: Sequence[str], limit: int, bounds: _Bounds) -> None:
+    def __init__(
+        self, models: Sequence[str], limit: int, bounds: _Bounds, without: Collection[Scope]
+    ) -> None:
         self.models = tuple(sorted(set(models)))
+        self.without = without
         self.taken: dict[tuple[str, int], Row[Any]] = {}
         self._limit = limit
         self._bounds = bounds
@@ -84,14 +90,18 @@ class _Claim:
 
 
 async def claimable(
-    conn: AsyncConnection, models: Sequence[str], limit: int, in_flight_max: int | None
+    conn: AsyncConnection,
+    models: Sequence[str],
+    limit: int,
+    in_flight_max: int | None,
+    without: Collection[Scope] = (),
 ) -> list[Row[Any]]:
-    """Up to `limit` waiting chunks, row-locked, in the order of claims.
+    """Up to `limit` waiting chunks, row-locked, in the order of claims; none of `without`.
 
     `in_flight_max` bounds the requests in flight of each organisation without a bound of its own.
     A bound is rounded up to a chunk.
     """
-    claim = _Claim(models, limit, await _bounds(conn, in_flight_max))
+    claim = _Claim(models, limit, await _bounds(conn, in_flight_max), without)
     if claim.models and limit > 0:
         await _take_urgent(conn, claim)
     floors = await _take_turns(conn, claim) if claim.models and claim.wanted else {}
@@ -101,9 +111,11 @@ async def claimable(
 
 
 async def _take_urgent(conn: AsyncConnection, claim: _Claim) -> None:
-    for row in (await conn.execute(urgent_waiting(claim.models, claim.wanted))).all():
+    urgent = urgent_waiting(claim.models, claim.wanted, claim.without)
+    for row in (await conn.execute(urgent)).all():
         if claim.wanted and not claim.is_full(row.organization_id):
-            queue = first_waiting(row.model, claim.wanted, row.organization_id, of_batch=row)
+            name = row.organization_id
+            queue = first_waiting(row.model, claim.wanted, name, claim.without, of_batch=row)
             claim.take((await conn.execute(queue)).all(), claim.wanted)
 
 
@@ -122,7 +134,7 @@ async def _take_turns(conn: AsyncConnection, claim: _Claim) -> Costs:
         most = claim.wanted if len(turns) == 1 else min(claim.wanted, limits.LOCALITY_CHUNKS)
         known = sum(row.organization_id == name for row in claim.taken.values())
         queues = [
-            (await conn.execute(first_waiting(model, known + most, name))).all()
+            (await conn.execute(first_waiting(model, known + most, name, claim.without))).all()
             for model in waiting[name]
         ]
         fresh = claim.take(list(heapq.merge(*queues, key=_claim_order)), most)
@@ -139,8 +151,9 @@ async def _tenants(
     """Whoever may come to its turn, and the models that it waits for."""
     if len(claim.models) == 1:
         # Each turn takes a chunk at least, so no more of them come to theirs than chunks are
-        # wanted; unless some of them run all they may.
-        most = limits.TENANTS_READ_MAX if claim.is_bounded else claim.wanted
+        # wanted; unless some of them run all they may, or wait for nothing that may be taken.
+        is_any_passed_over = claim.is_bounded or claim.without
+        most = limits.TENANTS_READ_MAX if is_any_passed_over else claim.wanted
         tenants = await first_tenants(conn, claim.models[0], most)
         return tenants, {name: [*claim.models] for name in tenants}
     waiting: dict[str, list[str]] = {}
@@ -170,10 +183,14 @@ def _floors(
 
 
 def first_waiting(
-    model: str, limit: int, organization_id: str, of_batch: Row[Any] | None = None
+    model: str,
+    limit: int,
+    organization_id: str,
+    without: Collection[Scope] = (),
+    of_batch: Row[Any] | None = None,
 ) -> Select[Any]:
     """The head of an organisation's queue for a model, row-locked, or of one of its batches: the
-    first entries of the index `chunks_waiting_of`."""
+    first entries of the index `chunks_waiting_of` that are not of `without`."""
     mine = [
         chunks.c.model == model,
         chunks.c.state == WAITING,
@@ -186,11 +203,17 @@ def first_waiting(
             chunks.c.batch_created_at == of_batch.created_at,
             chunks.c.batch_id == of_batch.id,
         ]
+    shut = [endpoint for of_model, endpoint in without if of_model == model]
+    if shut:  # the endpoint is the batch's: a look at its row for each chunk that is passed over
+        is_open = batches.c.endpoint.not_in(shut)
+        mine.append(exists().where(batches.c.id == chunks.c.batch_id, is_open))
     queue = select(chunks).where(*mine).order_by(*CLAIM_ORDER).limit(limit)
     return queue.with_for_update(key_share=True, skip_locked=True)
 
 
-def urgent_waiting(models: Collection[str], limit: int) -> Select[Any]:
+def urgent_waiting(
+    models: Collection[str], limit: int, without: Collection[Scope] = ()
+) -> Select[Any]:
     """Urgent batches with waiting chunks of these models: a step in `chunks_waiting_of` each."""
     waits = exists().where(
         chunks.c.model == urgent_batches.c.model,
@@ -201,11 +224,15 @@ def urgent_waiting(models: Collection[str], limit: int) -> Select[Any]:
         chunks.c.batch_created_at == batches.c.created_at,
         chunks.c.batch_id == batches.c.id,
     )
+    shut = [
+        not_(and_(urgent_batches.c.model == model, batches.c.endpoint == endpoint))
+        for model, endpoint in sorted(without)
+    ]
     columns = (batches.c.id, batches.c.organization_id, batches.c.priority)
     return (
         select(*columns, batches.c.expires_at, batches.c.created_at, urgent_batches.c.model)
         .join(batches, batches.c.id == urgent_batches.c.batch_id)
-        .where(and_(urgent_batches.c.model.in_(sorted(models)), waits))
+        .where(and_(urgent_batches.c.model.in_(sorted(models)), waits, *shut))
         .order_by(batches.c.expires_at, urgent_batches.c.place, batches.c.id)
         .limit(limit)
     )

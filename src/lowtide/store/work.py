@@ -5,7 +5,7 @@ workers get it; what is taken back waits again while its batch runs, is held whi
 and is dropped once it has left `in_progress`.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -47,11 +47,12 @@ class SqlWork:
         now: datetime,
         ttl_s: float,
         in_flight_max: int | None = None,
+        without: Collection[tuple[str, str]] = (),
     ) -> list[ChunkLease]:
         limit = min(limit, CLAIM_CHUNKS_MAX)
         expires_at = now + timedelta(seconds=ttl_s)
         async with self._db.write() as conn:
-            first = await claimable(conn, models, limit, in_flight_max)
+            first = await claimable(conn, models, limit, in_flight_max, without)
             if not first:
                 return []
             await begin_again(conn, {row.model for row in first}, now)

@@ -75,7 +75,14 @@ class HandWorker:
         await self._store.files.add(file)
         return file
 
-    async def submit(self, file: File, batch_id: str, *, user_id: str = "user_default") -> Batch:
+    async def submit(
+        self,
+        file: File,
+        batch_id: str,
+        *,
+        user_id: str = "user_default",
+        endpoint: str = "/v1/chat/completions",
+    ) -> Batch:
         """A batch of that file with an hour's window, waiting for validation."""
         now = self._clock.now()
         batch = Batch(
@@ -85,7 +92,7 @@ class HandWorker:
             dialect="openai",
             input_file_id=file.id,
             input_bytes=file.bytes,
-            endpoint="/v1/chat/completions",
+            endpoint=endpoint,
             completion_window_s=3600,
             created_at=now,
             expires_at=now + timedelta(hours=1),

@@ -105,6 +105,7 @@ class World:
         window_s: int = DAY_S,
         dialect: Dialect = "openai",
         output_expires_after_s: int | None = None,
+        endpoint: str = "/v1/chat/completions",
     ) -> Batch:
         return Batch(
             id=self.fresh("batch_"),
@@ -113,7 +114,7 @@ class World:
             dialect=dialect,
             input_file_id=file.id,
             input_bytes=file.bytes,
-            endpoint="/v1/chat/completions",
+            endpoint=endpoint,
             completion_window_s=window_s,
             metadata={"night": "first"},
             priority=priority,

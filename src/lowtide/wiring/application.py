@@ -19,6 +19,7 @@ from lowtide.loops.models import ModelsLoop
 from lowtide.loops.replica_set import ReplicaSet
 from lowtide.loops.runner import Loop, Loops
 from lowtide.loops.seen_models import SeenModelsLoop
+from lowtide.loops.trials import TrialLoop
 from lowtide.ports.blobs import Blobs
 from lowtide.ports.clock import Clock
 from lowtide.ports.store import Store, StoreError
@@ -29,7 +30,7 @@ from lowtide.system import SystemClock, new_id
 from lowtide.wiring.database import check_server, is_single_machine, store_of
 from lowtide.wiring.engines import Engines
 from lowtide.wiring.flex import holding
-from lowtide.wiring.open_replica import open_replica
+from lowtide.wiring.open_replica import Calling, open_replica
 from lowtide.wiring.reload import Reload, Reloaded
 from lowtide.wiring.replicas import EmbeddedModel, start_embedded
 from lowtide.wiring.verbs import open_verbs
@@ -110,6 +111,7 @@ async def open_application(
         asgi = _door(services) if role != "worker" else None
         await stack.enter_async_context(await _listing(settings, engines, store, clock))
         if role != "worker":
+            await stack.enter_async_context(_judging(replicas, clock, is_alone=role == "api"))
             holds = holding(settings, services.flex, store, clock, worker, alone=role == "api")
             await stack.enter_async_context(holds)
         if role != "api":
@@ -158,6 +160,19 @@ async def _listing(settings: Settings, engines: Engines, store: Store, clock: Cl
         async with asyncio.timeout(limits.MODELS_START_S):
             await asyncio.gather(*(part.tick(clock.now()) for part in parts))
     return Loops(parts, clock)
+
+
+@asynccontextmanager
+async def _judging(
+    replicas: ReplicaSet[Calling], clock: Clock, *, is_alone: bool
+) -> AsyncIterator[None]:
+    """What live calls fail with, where no dispatcher of this process calls the same replica."""
+    trials = TrialLoop(replicas.upstreams, clock, is_alone=is_alone)
+    async with Loops([trials], clock):
+        try:
+            yield
+        finally:
+            await trials.aclose()
 
 
 def _door(services: Services) -> "FastAPI":

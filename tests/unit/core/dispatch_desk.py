@@ -62,5 +62,5 @@ def try_all(
     tried = []
     while (scope := core.trial(at, now_s)) is not None:
         tried.append((scope.model, scope.endpoint))
-        core.tried(at, scope, outcome, now_s)
+        core.trial_ended(at, scope, outcome, now_s)
     return tried

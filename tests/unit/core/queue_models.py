@@ -156,7 +156,7 @@ class Engine:
             self.run.widths.append((self.now_s, self.replica.places))
         while (scope := self.core.trial(self.replica, self.now_s)) is not None:
             answer = Succeeded(200, b"{}", Usage())  # one token comes soon, whatever else runs
-            self.core.tried(self.replica, scope, answer, self.now_s)
+            self.core.trial_ended(self.replica, scope, answer, self.now_s)
         while (request := self.core.take(self.replica, self.now_s)) is not None:
             if self.room is not None and len(self.queue) >= self.room:
                 self.run.refusals += 1

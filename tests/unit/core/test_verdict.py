@@ -418,7 +418,7 @@ def test_a_trial_that_finds_no_room_decides_nothing() -> None:
     core.settle(bad, one, SERVER_ERROR, 1.0, 0.5)
     scope = core.trial(one, 1.0)
     assert scope is not None
-    core.tried(one, scope, Throttled("busy"), 1.1)
+    core.trial_ended(one, scope, Throttled("busy"), 1.1)
     assert (scope.held, bad.tries) == (None, 0)
     assert scope.trial_at_s is not None
 
@@ -430,7 +430,7 @@ def test_a_trial_that_is_called_off_is_sent_again() -> None:
     core.settle(bad, one, SERVER_ERROR, 1.0, 0.5)
     scope = core.trial(one, 1.0)
     assert scope is not None
-    core.trial_abandoned(one, scope, 1.1)
+    core.trial_ended(one, scope, None, 1.1)
     wake_s = core.next_wake_s([one], 1.1)
     assert wake_s is not None
     assert core.trial(one, wake_s) is scope

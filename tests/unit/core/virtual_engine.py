@@ -100,7 +100,7 @@ class Play:
 
     def _end(self, replica: Replica, what: Request | Scope, outcome: Outcome) -> None:
         if isinstance(what, Scope):
-            self.core.tried(replica, what, outcome, self.now_s)
+            self.core.trial_ended(replica, what, outcome, self.now_s)
             return
         decision = self.core.settle(what, replica, outcome, self.now_s, self._random.random())
         if isinstance(decision, Finish):

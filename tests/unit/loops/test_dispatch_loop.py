@@ -332,7 +332,7 @@ async def test_a_trial_that_was_due_is_not_sent_after_the_ownership_has_ended(
     assert replica.trials_in_flight == 1
     replica.owned_until_s = bench.clock.monotonic()
     calls = len(bench.engine.calls)
-    await asyncio.wait(list(bench.dispatcher._trials))
+    await asyncio.wait(list(bench.dispatcher._trials.under_way))
     await asyncio.sleep(0)  # its callbacks
     assert (len(bench.engine.calls), replica.trials_in_flight) == (calls, 0)
     replica.owned_until_s = float("inf")

@@ -23,6 +23,8 @@ from lowtide.testing.hand_worker import HandWorker
 from lowtide.testing.manual_clock import ManualClock
 
 MODEL = "test-model"
+CHAT = "/v1/chat/completions"
+EMBEDDINGS = "/v1/embeddings"
 
 
 def upstream(engine: FakeEngine, window: int = 4, models: Sequence[str] = (MODEL,)) -> Upstream:
@@ -75,10 +77,11 @@ class WorkBench:
     def replica(self) -> Replica:
         return self.upstream.replica
 
-    async def batch(self, requests: int) -> Batch:
+    async def batch(self, requests: int, endpoint: str = CHAT) -> Batch:
         """A batch in progress with that many requests."""
         self._ids += 1
-        batch = await self.hand.submit(await self.hand.upload(requests), f"batch_{self._ids}")
+        file = await self.hand.upload(requests)
+        batch = await self.hand.submit(file, f"batch_{self._ids}", endpoint=endpoint)
         await self.hand.plan()
         return batch
 
@@ -101,6 +104,19 @@ class WorkBench:
             while self.dispatcher._slots:
                 await asyncio.wait(list(self.dispatcher._slots))
                 await asyncio.sleep(0)  # their callbacks
+
+    async def pass_time(self, seconds: float) -> None:
+        """Ticks, beats and trials of so many seconds."""
+        end_s = self.clock.monotonic() + seconds
+        while self.clock.monotonic() < end_s:
+            await self.dispatch()
+            await self.flights_ended()
+            async with asyncio.timeout(PATIENCE_S):
+                while trials := list(self.dispatcher._trials.under_way):
+                    await asyncio.wait(trials)
+                    await asyncio.sleep(0)  # their callbacks
+            await self.beat()
+            self.clock.advance(0.5)
 
     async def work_off(self) -> None:
         """Dispatch and commit until nothing is left to lease."""

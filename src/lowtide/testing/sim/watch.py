@@ -8,7 +8,7 @@ ledger say the same. The first violation ends the run.
 
 import asyncio
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from copy import copy
 from datetime import datetime
 from typing import Any, Final, cast
@@ -218,8 +218,11 @@ class _WatchedWork:
         now: datetime,
         ttl_s: float,
         in_flight_max: int | None = None,
+        without: Collection[tuple[str, str]] = (),
     ) -> list[ChunkLease]:
-        leases = await self._work.claim_chunks(worker_id, models, limit, now, ttl_s, in_flight_max)
+        leases = await self._work.claim_chunks(
+            worker_id, models, limit, now, ttl_s, in_flight_max, without
+        )
         self._watch.leased(leases)
         return leases
 

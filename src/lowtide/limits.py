@@ -219,6 +219,8 @@ OUTPUT_SAMPLES_MIN: Final = 20  # answers of a model before their mean is believ
 
 # ---- one attempt, and many (scheduling.md section 2j) ----
 CONNECT_TIMEOUT_S: Final = 10.0
+TLS_HANDSHAKE_S: Final = 4.0  # of a connection that is open: a port without TLS never answers it
+TLS_GUESS_EVERY_S: Final = 60.0  # between handshakes that ask an engine that says nothing
 ATTEMPT_TIMEOUT_S: Final = 600.0  # SDK default for a live call
 REPLY_BYTES_MAX: Final = 64 * MIB  # a reply above this is an engine gone mad
 REPLIES_BYTES_MAX: Final = 128 * MIB  # of replies being read in one process; one organization
@@ -255,6 +257,7 @@ LEARN_CHANGED: Final = 1.5  # a call's speed against the one known: the engine i
 LEARN_HOLD_S: Final = 60.0  # before a wider window is tried again; doubles with each refusal
 LEARN_HOLD_ANSWERS: Final = 64  # the same, in answers: a try costs a few dozen
 LEARN_REFUSED_MAX: Final = 8  # reached by answers of 4xx alone: a bad file ends in minutes
+LEARN_SILENCE_S: Final = 30.0  # with calls in flight and no answer: one more shows if these hang
 LEARN_REST_S: Final = 1.0  # between two measures of quick answers, of which there are thousands
 LEARN_HOLD_S_MAX: Final = 900.0  # a slot more at the engine is found within a quarter of an hour
 TIMEOUT_SHRINK: Final = 0.5  # window of an engine with metrics after a time-out behind our calls
@@ -443,6 +446,7 @@ REASONS_JOINED_MAX: Final = 3  # of a model's replicas, in one sentence
 CLOCKS_AGREE_S: Final = 2.0  # clocks of two machines that are off by less are taken as one
 STANDING_FRESH_S: Final = 1.0  # whoever asks sooner hears of the same look at the reports
 BATCH_STILL_S: Final = 30.0  # nothing of a batch settled: it waits, and its reason is told
+BATCH_SILENT_S: Final = 3.0  # with the engine, and none of it back: told, as nothing moves yet
 BATCH_FAILURES_SPAN_S: Final = 60.0  # failed attempts of a batch that are told as its own fault
 BATCH_FAILURES_MIN: Final = 3  # fewer in that span are the noise of any engine
 METRIC_VALUES_MAX: Final = 500  # names of replicas, or of models, in metrics; the rest is "other"

@@ -20,7 +20,9 @@ from lowtide.core.fault import FAULTS, FaultKind, fault_of_status, fault_of_tran
 from lowtide.core.outcome import NoReply, Reply, words_of
 from lowtide.core.served_models import ALL
 from lowtide.core.shown_url import shown_url
+from lowtide.engines.http_connect import NO_HANDSHAKE
 from lowtide.engines.model_list import models_of
+from lowtide.engines.tls_guess import SPEAKS_TLS
 from lowtide.ports.engine import Engine
 from lowtide.wiring.engine_clients import engine_client
 
@@ -78,8 +80,10 @@ def _way_remedy(detail: str) -> str | None:
         return "The engine needs a new certificate."
     if "CERTIFICATE_VERIFY_FAILED" in detail:
         return "Use the name that its certificate has."
-    if "WRONG_VERSION_NUMBER" in detail or "record layer failure" in detail:
+    if any(words in detail for words in ("WRONG_VERSION", "record layer failure", NO_HANDSHAKE)):
         return "It speaks no TLS on this port: is the url http:// and not https://?"
+    if detail == SPEAKS_TLS.detail:
+        return "It speaks TLS on this port: the url has to begin with https://."
     if "through the proxy" in detail:
         return "Check proxy, and that the proxy may reach the engine."
     return None

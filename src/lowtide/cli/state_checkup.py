@@ -74,6 +74,8 @@ def _clock_ahead(report: WorkerReport, now: datetime) -> list[Finding]:
 
 def _replica(report: ReplicaReport) -> Finding:
     models = ", ".join(report.models[:5])
+    if report.endpoints:
+        models += f" at {', '.join(report.endpoints)}"
     name = f"state of {report.name}"
     if report.condition in _WELL:
         return Finding(name, "ok", f"{report.condition} for {models}")

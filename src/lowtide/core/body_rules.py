@@ -28,6 +28,7 @@ RESERVED_FIELDS: Final[Mapping[str, str]] = MappingProxyType(
         "bootstrap_room": "the same in SGLang",
         "data_parallel_rank": "which part of the engine works, past its own balance (SGLang)",
         "routed_dp_rank": "the same in newer SGLang",
+        "disagg_prefill_dp_rank": "the same for the engine that reads the prompt (SGLang)",
         "custom_logit_processor": "code that the engine runs, if started for that (SGLang)",
         "session_params": "conversations that the engine keeps (SGLang)",
         "id_slot": "which place of the engine works, and so whose cache is used (llama.cpp)",

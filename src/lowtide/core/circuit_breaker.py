@@ -25,7 +25,8 @@ class Circuit:
 
     def __init__(self) -> None:
         self.state: CircuitState = "closed"
-        self.opened_because = ""
+        self.because = ""
+        """What the last failure was, in words, and of which kind."""
         self.kind: FaultKind = "unreachable"
         self.opened_at_s: float | None = None
         """Since when it has not been closed."""
@@ -60,13 +61,14 @@ class Circuit:
     def failed(self, now_s: float, why: str, kind: FaultKind = "unreachable") -> None:
         """No connection came about, it was cut, or a proxy says that the engine is away."""
         self.is_calm = False
+        self.because, self.kind = why, kind
         self._in_a_row += 1
         self._remember(now_s, failed=True)
         if self.state == "half_open":
             self._cooldown_s = min(limits.CIRCUIT_COOLDOWN_S_MAX, 2 * self._cooldown_s)
-            self._open(now_s, why, kind)
+            self._open(now_s)
         elif self.state == "closed" and (self._in_a_row >= limits.CIRCUIT_FAILURES or self._rate()):
-            self._open(now_s, why, kind)
+            self._open(now_s)
 
     def abandoned(self) -> None:
         """We took a call back ourselves: if it was the probe, the next call is the probe."""
@@ -78,10 +80,8 @@ class Circuit:
         """When an open circuit admits its probe; None when not open."""
         return self._retry_at_s if self.state == "open" else None
 
-    def _open(self, now_s: float, why: str, kind: FaultKind) -> None:
+    def _open(self, now_s: float) -> None:
         self.state = "open"
-        self.opened_because = why
-        self.kind = kind
         self.opened_at_s = now_s if self.opened_at_s is None else self.opened_at_s
         self._retry_at_s = now_s + self._cooldown_s
         self._recent.clear()

@@ -266,6 +266,8 @@ _TLS_WORDS: Final = (
     "certificate",
     "ssl:",
     "tlsv1",
+    "tls handshake",
+    "speaks tls",
 )
 
 _BY_STATUS: Final[tuple[FaultKind, ...]] = tuple(

@@ -111,6 +111,13 @@ class LatencyWindow:
             if self._answers >= self._wanted:
                 self._measured(self._level(), now_s)
 
+    @property
+    def may_add_one(self) -> bool:
+        """Whether one more call would be answered in its time even by an engine that computes it
+        after those in flight, as far as the length of a call is known.
+        """
+        return 2 * self._latency_s <= self._timeout_s
+
     def timed_out(self, sent_at_s: float, now_s: float) -> None:
         """A call got no answer in its time, and had waited behind our own calls.
 

@@ -11,9 +11,10 @@ Pure; core/window.py steers the budget, core/dispatch.py asks before it sends.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from lowtide import limits
+from lowtide.core.signals import OwnCall
 
 _SEEK = 1.25
 
@@ -157,3 +158,18 @@ class PrefillPacer:
     def tightened(self) -> None:
         """Live traffic stutters."""
         self.budget = max(float(limits.PREFILL_TOKENS_MIN), 0.8 * self.budget)
+
+
+def beyond_the_least(calls: Iterable[tuple[int, OwnCall]]) -> list[tuple[int, int]]:
+    """(place, prompt tokens) of the calls, oldest first, that are known to be unread, but for those
+    that are over in so short a time that they are in nobody's way.
+    """
+    kept, back = 0, []
+    for place, call in calls:
+        if call.is_read is not False:
+            continue
+        if call.stays or kept + call.input_tokens <= limits.PREFILL_TOKENS_MIN:
+            kept += call.input_tokens
+        else:
+            back.append((place, call.input_tokens))
+    return back

@@ -65,7 +65,7 @@ def progress_of(
     organization may have at engines. `prospect` is what its pools' pace and backlog come to.
     """
     models = tuple(models)
-    stands = batch.paused_reason is not None or _is_unserved(models, standing)
+    stands = batch.paused_reason is not None or _is_unserved(models, batch.endpoint, standing)
     eta = None if stands else _end_s(batch, now, prospect, in_flight_max)
     cause = waiting(batch, now, models, standing, queue, in_flight_max)
     return Progress(
@@ -89,13 +89,16 @@ def stage_of(batch: Batch) -> Stage | None:
     return "aggregation"
 
 
-def _is_unserved(models: tuple[str, ...], standing: Standing) -> bool:
+def _is_unserved(models: tuple[str, ...], endpoint: str, standing: Standing) -> bool:
     """Some request cannot run, and nobody can say until when. Live load and hours pass."""
     if not standing.is_known:
         return False
     if not standing.live:
         return True
-    holds = (standing.models.get(model, _NO_REPLICA) for model in models)
+    holds = (
+        standing.hold_of(model, endpoint) if model in standing.models else _NO_REPLICA
+        for model in models
+    )
     return any(hold is not None and hold.condition not in PASSING for hold in holds)
 
 

@@ -8,13 +8,14 @@ queue this replica's share of what is left. Source of the numbers: scheduling.md
 limits.py.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from lowtide import limits
 from lowtide.core.circuit_breaker import Circuit, RetryBudget
 from lowtide.core.fault import FaultKind
 from lowtide.core.guard import Guard
 from lowtide.core.latency_window import LatencyWindow, work_of
+from lowtide.core.prefill import beyond_the_least
 from lowtide.core.scope import Scope
 from lowtide.core.signals import OwnCall
 from lowtide.core.suspects import Cuts, Suspects
@@ -67,8 +68,8 @@ class Replica:
         self._unrefused = float(window)
         self.places = window
         """Calls that may be in flight now: the window in whole calls, or this replica's share."""
-        self.resize(float("-inf"))
         self.in_flight = 0
+        self.resize(float("-inf"))
         self.alone = False
         """The one request in flight is to have no company."""
         self.owned_until_s = float("inf")
@@ -143,7 +144,7 @@ class Replica:
             return []
         pacer = self.controller.pacer
         young = sorted(range(len(calls)), key=lambda place: calls[place].age_s)
-        back = _beyond_the_least([(place, calls[place]) for place in reversed(young)])
+        back = beyond_the_least([(place, calls[place]) for place in reversed(young)])
         unknown = [
             place for place in young if calls[place].is_read is None and not calls[place].stays
         ]
@@ -189,9 +190,18 @@ class Replica:
         self._goes_by_answers = self.learned is not None and not self._is_told
         if self.learned is not None and self._goes_by_answers:
             self.window = min(self.window, float(self.learned.width))
-        self.places = int(self.window)
+        self.places = int(self.window) + self._is_stuck(now_s)
         if self.guided is not None:
             self.places = min(self.places, self.guided)
+
+    def _is_stuck(self, now_s: float) -> bool:
+        """Whether a narrow window that is to be learned is taken by calls that may hang: then one
+        call more shows whether the engine answers others.
+        """
+        if self.learned is None or not self._goes_by_answers or self.window >= self.window_max:
+            return False
+        is_silent = self.timeouts.silence_s(now_s) >= limits.LEARN_SILENCE_S
+        return is_silent and self.in_flight >= self.window and self.learned.may_add_one
 
     @property
     def bound(self) -> Bound:
@@ -291,6 +301,8 @@ class Replica:
         self.in_flight += 1
         if self.in_flight > 1:
             self.timeouts.crowded_at_s = now_s
+        else:
+            self.timeouts.busy_since_s = now_s
         if self.controller is not None and self.controller.pacer.active:
             self.controller.pacer.sent(tokens, now_s, watched=watched)
         self.alone = alone
@@ -381,18 +393,3 @@ class Replica:
 def name_of(url: str) -> str:
     """Host and port of an address, without what may be secret in it."""
     return url.partition("://")[2].partition("/")[0].rpartition("@")[2] or url
-
-
-def _beyond_the_least(calls: Iterable[tuple[int, OwnCall]]) -> list[tuple[int, int]]:
-    """(place, prompt tokens) of the calls, oldest first, that are known to be unread, but for those
-    that are over in so short a time that they are in nobody's way.
-    """
-    kept, back = 0, []
-    for place, call in calls:
-        if call.is_read is not False:
-            continue
-        if call.stays or kept + call.input_tokens <= limits.PREFILL_TOKENS_MIN:
-            kept += call.input_tokens
-        else:
-            back.append((place, call.input_tokens))
-    return back

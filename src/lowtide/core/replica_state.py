@@ -38,17 +38,27 @@ class ReplicaState(msgspec.Struct, frozen=True):
 
 
 READY: Final = ReplicaState()
+_NO_WAY: Final = frozenset({"unreachable", "tls"})
+"""No connection comes about, which the first failure shows; a cut one may be a single call's."""
 
 
-def state_of(replica: Replica, model: str | None = None) -> ReplicaState:
-    """What holds batch calls back at this moment; those for `model`, where one is named."""
+def state_of(
+    replica: Replica, model: str | None = None, endpoint: str | None = None
+) -> ReplicaState:
+    """What holds batch calls back at this moment.
+
+    Of the whole replica: the first thing that is wrong with it. For `model`, where one is named:
+    what holds calls to each of its endpoints that was ever called, or to `endpoint`.
+    """
     circuit = replica.circuit
     if circuit.state != "closed":
-        return _state(replica, circuit.kind, circuit.opened_because, circuit.opened_at_s)
-    scope = _held(replica, model)
+        return _state(replica, circuit.kind, circuit.because, circuit.opened_at_s)
+    scope = _held(replica, model, endpoint)
     if scope is not None and scope.held is not None:
         what = f" ({scope.model}, {scope.endpoint})"
         return _state(replica, scope.held, scope.detail, scope.held_since_s, what)
+    if replica.trouble_at_s is not None and circuit.kind in _NO_WAY:
+        return _state(replica, circuit.kind, circuit.because, replica.trouble_at_s)
     if replica.throttles >= limits.OVERLOAD_THROTTLES:
         said = f"{replica.throttled_because}, {replica.throttles} times in a row"
         return _state(replica, "overload", said, replica.throttled_since_s)
@@ -61,13 +71,23 @@ def state_of(replica: Replica, model: str | None = None) -> ReplicaState:
     return READY
 
 
-def _held(replica: Replica, model: str | None) -> Scope | None:
-    """The scope that has been held longest."""
-    held = [
+def held_endpoints(replica: Replica, model: str) -> tuple[str, ...]:
+    """Endpoints of that model that are held while others are not."""
+    scopes = [scope for scope in replica.scopes.values() if scope.model == model]
+    held = sorted(scope.endpoint for scope in scopes if scope.held is not None)
+    return tuple(held) if len(held) < len(scopes) else ()
+
+
+def _held(replica: Replica, model: str | None, endpoint: str | None) -> Scope | None:
+    """The scope that has been held longest, of those that are asked for."""
+    scopes = [
         scope
         for scope in replica.scopes.values()
-        if scope.held is not None and model in (None, scope.model)
+        if model in (None, scope.model) and endpoint in (None, scope.endpoint)
     ]
+    held = [scope for scope in scopes if scope.held is not None]
+    if model is not None and len(held) < len(scopes):
+        return None  # some calls for it pass
     return min(held, key=lambda scope: scope.held_since_s or 0.0, default=None)
 
 

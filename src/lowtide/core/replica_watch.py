@@ -41,13 +41,15 @@ class ReplicaEvent(msgspec.Struct, frozen=True, kw_only=True):
 
 class Look(msgspec.Struct, frozen=True, kw_only=True):
     """One replica at one moment: `state` is what `core.replica_state` says of the whole, `states`
-    of its models, `is_open` whether its circuit lets no calls pass."""
+    of its models, `calls` of (model, endpoint) where only some of a model's are held; `is_open`
+    whether its circuit lets no calls pass."""
 
     replica: Replica
     state: ReplicaState
     is_open: bool
     is_owned: bool = True
     states: Mapping[str, ReplicaState] = {}
+    calls: Mapping[tuple[str, str], ReplicaState] = {}
 
 
 class _Known(msgspec.Struct):
@@ -144,14 +146,21 @@ class ReplicaWatch:
 
 
 def _reports(look: Look, since_s: float, now: datetime, now_s: float) -> list[ReplicaReport]:
-    """One for each state that models of the replica are in: mostly one for all."""
-    models: dict[ReplicaState, list[str]] = {}
-    for model in sorted(look.replica.models)[: limits.REPORT_MODELS_MAX]:
-        models.setdefault(look.states.get(model, look.state), []).append(model)
+    """One for each state that models of the replica are in: mostly one for all. And one for each
+    state of single endpoints.
+    """
+    parts: dict[tuple[ReplicaState, tuple[str, ...]], list[str]] = {}
+    shown = sorted(look.replica.models)[: limits.REPORT_MODELS_MAX]
+    for model in shown:
+        parts.setdefault((look.states.get(model, look.state), ()), []).append(model)
+    for (model, endpoint), state in look.calls.items():
+        if model in shown:
+            parts.setdefault((state, (endpoint,)), []).append(model)
     return [
         ReplicaReport(
             name=look.replica.name,
-            models=tuple(names),
+            models=tuple(models),
+            endpoints=endpoints,
             condition=state.condition,
             reason=_short(state.reason),
             public_reason=_short(without_places(state.public_reason)),
@@ -159,7 +168,7 @@ def _reports(look: Look, since_s: float, now: datetime, now_s: float) -> list[Re
             since=_since(state, since_s, now, now_s),
             is_owned=look.is_owned,
         )
-        for state, names in models.items()
+        for (state, endpoints), models in parts.items()
     ]
 
 

@@ -36,7 +36,8 @@ class Hold(msgspec.Struct, frozen=True):
 class Standing(msgspec.Struct, frozen=True, kw_only=True):
     """Of all workers at one moment.
 
-    `models`: every model that some worker lists, with what holds it, None where nothing does.
+    `models`: every model that some worker lists, with what holds it, None where nothing does;
+    `calls`: what holds calls for a model to one endpoint, where it is not the whole model.
     `gone`: workers that have stopped reporting, with their last instant. `is_known` False: nobody
     has looked, and nothing follows from what is missing here.
     """
@@ -45,11 +46,16 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     live: tuple[str, ...] = ()
     gone: Mapping[str, datetime] = MappingProxyType({})
     models: Mapping[str, Hold | None] = MappingProxyType({})
+    calls: Mapping[tuple[str, str], Hold] = MappingProxyType({})
     results_trouble: str = ""
     validation_trouble: str = ""
     validating: Mapping[str, datetime] = MappingProxyType({})
     batches: Mapping[str, BatchReport] = MappingProxyType({})
     knows_all_batches: bool = False
+
+    def hold_of(self, model: str, endpoint: str) -> Hold | None:
+        """What holds such calls for one of `models`."""
+        return self.models[model] or self.calls.get((model, endpoint))
 
 
 NOTHING_KNOWN: Final = Standing(is_known=False)
@@ -62,6 +68,7 @@ def standing_of(reports: Iterable[WorkerReport], now: datetime) -> Standing:
         live=tuple(report.worker_id for report in live),
         gone={report.worker_id: report.seen_at for report in gone},
         models=_models(live, gone),
+        calls=_calls(live),
         results_trouble=_of_all(live, [report.results_trouble for report in live]),
         validation_trouble=_of_all(live, [report.validation_trouble for report in live]),
         validating={
@@ -111,7 +118,7 @@ def _batches(live: Iterable[WorkerReport]) -> dict[str, BatchReport]:
 def _models(live: Iterable[WorkerReport], gone: Iterable[WorkerReport]) -> dict[str, Hold | None]:
     serving: dict[str, list[ReplicaReport]] = {}
     for replica in _by_owner(live):
-        for model in replica.models:
+        for model in () if replica.endpoints else replica.models:
             serving.setdefault(model, []).append(replica)
     found = {model: _hold(replicas) for model, replicas in serving.items()}
     for report in gone:
@@ -120,6 +127,25 @@ def _models(live: Iterable[WorkerReport], gone: Iterable[WorkerReport]) -> dict[
         for replica in report.replicas:
             for model in replica.models:
                 found.setdefault(model, hold)
+    return found
+
+
+def _calls(live: Iterable[WorkerReport]) -> dict[tuple[str, str], Hold]:
+    """What holds single endpoints of models that are not held as a whole."""
+    told = _by_owner(live)
+    single = {
+        (model, endpoint) for each in told for model in each.models for endpoint in each.endpoints
+    }
+    found: dict[tuple[str, str], Hold] = {}
+    for model, endpoint in sorted(single):
+        nearest: dict[str, ReplicaReport] = {}
+        for each in told:
+            is_of_all = not each.endpoints and each.name not in nearest
+            if model in each.models and (is_of_all or endpoint in each.endpoints):
+                nearest[each.name] = each
+        hold = _hold(list(nearest.values()))
+        if hold is not None:
+            found[model, endpoint] = hold
     return found
 
 

@@ -73,10 +73,6 @@ class Tallies:
             tally = by_model[model] = Tally()
         return tally
 
-    def of_replica(self, replica: str) -> list[Tally]:
-        """Of all its models."""
-        return list(self._by_replica.get(replica, {}).values())
-
     def all(self) -> Iterator[tuple[str, str, Tally]]:
         """(replica, model, counts)."""
         for replica, by_model in self._by_replica.items():

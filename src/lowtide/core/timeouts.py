@@ -24,6 +24,8 @@ class TimeoutBlame:
         """When a call was last sent while another one was in flight, or a live call came."""
         self.answered_at_s = float("-inf")
         """When the last final answer came."""
+        self.busy_since_s = float("inf")
+        """When a call was last sent while none was in flight."""
         self._sent_at_s = [float("-inf")] * _SIZES
 
     def succeeded(self, tokens: int, sent_at_s: float) -> None:
@@ -40,6 +42,10 @@ class TimeoutBlame:
             return True
         overtaken = any(later > sent_at_s for later in self._sent_at_s[_size(tokens) :])
         return timeouts > 0 and overtaken
+
+    def silence_s(self, now_s: float) -> float:
+        """For how long there has been no answer, although calls were in flight."""
+        return now_s - max(self.busy_since_s, self.answered_at_s)
 
     def is_silent_since(self, sent_at_s: float) -> bool:
         """Whether the replica has answered nothing at all since then."""

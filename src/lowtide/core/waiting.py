@@ -76,7 +76,7 @@ def waiting(
     return (
         _without_worker(standing)
         or _unstored(standing)
-        or _blocked(models, standing)
+        or _blocked(models, batch.endpoint, standing)
         or _gives_way(models, standing)
         or _harms_itself(batch, standing)
         or _bounded(batch, queue, standing, in_flight_max)
@@ -141,8 +141,8 @@ def _unassembled(batch: Batch, now: datetime) -> Reason | None:
     return _alike("assembly", sentence, since)
 
 
-def _blocked(models: Iterable[str], standing: Standing) -> Reason | None:
-    """Requests for these models cannot run now, whatever the queue."""
+def _blocked(models: Iterable[str], endpoint: str, standing: Standing) -> Reason | None:
+    """Such requests for these models cannot run now, whatever the queue."""
     if not standing.is_known:
         return None
     public, full, since = [], [], []
@@ -150,7 +150,9 @@ def _blocked(models: Iterable[str], standing: Standing) -> Reason | None:
         if model not in standing.models:
             public.append(f"No replica serves the model {model}.")
             full.append(public[-1])
-        elif (hold := standing.models[model]) is not None and hold.condition != "live_first":
+        elif (hold := standing.hold_of(model, endpoint)) is not None and (
+            hold.condition != "live_first"
+        ):
             public.append(_not_available(model, hold, without_places(hold.public_reason)))
             full.append(_not_available(model, hold, hold.reason))
             since += [] if hold.since is None else [hold.since]
@@ -239,12 +241,13 @@ def _still(batch: Batch, now: datetime, standing: Standing) -> Reason | None:
     """Everything is well, and yet nothing came back for a while."""
     known = standing.batches.get(batch.id)
     since = _moved_at(batch, known)
-    if not standing.is_known or _is_recent(since, now):
+    patience_s = limits.BATCH_STILL_S if batch.counts.settled else limits.BATCH_SILENT_S
+    if not standing.is_known or _is_recent(since, now, within_s=patience_s):
         return None
     if known is not None:
         what = "Its requests are with the engine, which has answered none of them since"
         return _alike("silent", f"{what} {told_at(since)}.", since)
-    if not standing.knows_all_batches:
+    if not standing.knows_all_batches or _is_recent(since, now):
         return None
     return _alike("queue", f"Queued since {told_at(since)}: no worker has taken it yet.", since)
 

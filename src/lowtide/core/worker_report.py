@@ -15,11 +15,13 @@ class ReplicaReport(msgspec.Struct, frozen=True, kw_only=True):
     `core.replica_state.ReplicaState`, with an instant.
 
     `since`: when the condition began, None while ready. `is_owned`: whether this worker may send it
-    batch calls; of a replica that another one has, a worker knows little.
+    batch calls; of a replica that another one has, a worker knows little. `endpoints`: what is told
+    is of calls to these alone; empty: of all.
     """
 
     name: str
     models: tuple[str, ...] = ()
+    endpoints: tuple[str, ...] = ()
     condition: str = "ready"
     reason: str = ""
     public_reason: str = ""

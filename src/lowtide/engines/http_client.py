@@ -26,6 +26,7 @@ from lowtide.engines.http_protocol import STALE, Connection
 from lowtide.engines.http_request import Extras, RequestHeads, parse_proxy, parse_url
 from lowtide.engines.http_stream import HttpReplyStream
 from lowtide.engines.key_file import KeyFile
+from lowtide.engines.tls_guess import TlsGuess
 from lowtide.limits import (
     CONNECT_TIMEOUT_S,
     CONNECTION_IDLE_S,
@@ -87,6 +88,8 @@ class HttpEngine:
             proxy=None if target.tls else way,
         )
         self._heads = RequestHeads(target, self._extras)
+        self._has_answered = False
+        self._guess = TlsGuess(target) if tls is None and way is None else None
         self._pool = ConnectionPool(
             Dialer(target, tls, way),
             ReplyBudget() if replies is None else replies,
@@ -158,6 +161,8 @@ class HttpEngine:
                 opened = await _begin(connection, head, body, timeout_s, deadline)
                 if opened is connection:
                     opened = _died_since(connection)
+            if isinstance(opened, NoReply) and isinstance(connection, Connection):
+                opened = await self._explained(opened, connection)
             yield opened
         finally:
             # A reply that was not read to its end is still an open exchange, so this closes its
@@ -216,7 +221,16 @@ class HttpEngine:
         attempt = await self._exchange(connection, head, body, now, deadline, owner)
         if attempt is STALE:
             return await self._send_again(head, body, deadline, owner)
+        if isinstance(attempt, NoReply):
+            return await self._explained(attempt, connection)
+        self._has_answered = True
         return attempt
+
+    async def _explained(self, why: NoReply, connection: Connection) -> NoReply:
+        """An engine that hangs up without a word may speak TLS on this port."""
+        if self._guess is None or self._has_answered or not connection.was_silent:
+            return why
+        return await self._guess.explain(why) if why.kind == "broken" else why
 
     async def _exchange(
         self,

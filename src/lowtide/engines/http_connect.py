@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from ipaddress import ip_address
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, Final, Protocol, TypeVar, cast
 
 from lowtide.engines.http_request import Proxy, Target
 from lowtide.limits import (
@@ -23,6 +23,7 @@ from lowtide.limits import (
     ADDRESS_HEAD_START_S,
     ENGINE_ADDRESSES_MAX,
     REPLY_HEADER_BYTES_MAX,
+    TLS_HANDSHAKE_S,
 )
 
 Address = tuple[int, tuple[Any, ...]]
@@ -39,6 +40,8 @@ class Dialled(Protocol):
 
 
 D = TypeVar("D", bound=Dialled)
+NO_HANDSHAKE: Final = "connected, but no answer to the TLS handshake"
+"""Of a port that speaks no TLS and waits for more, or of an engine that is busy beyond measure."""
 Try = Coroutine[Any, Any, D]
 
 
@@ -121,11 +124,14 @@ class Dialer:
                     port,
                     ssl=self._tls,
                     server_hostname=self._target.host if self._tls is not None else None,
+                    ssl_handshake_timeout=TLS_HANDSHAKE_S if self._tls is not None else None,
                 )
             else:
                 await self._through(self._tunnel, connection, host, port)
-        except BaseException:
+        except BaseException as error:
             connection.abort()
+            if isinstance(error, ConnectionAbortedError) and "handshake" in str(error):
+                raise OSError(f"{NO_HANDSHAKE} within {TLS_HANDSHAKE_S:g} s") from error
             raise
         return connection
 
@@ -141,6 +147,7 @@ class Dialer:
                 cast(asyncio.Protocol, connection),
                 self._tls,
                 server_hostname=self._target.host,
+                ssl_handshake_timeout=TLS_HANDSHAKE_S,
             )
             if protected is None:
                 raise OSError("the proxy hung up")

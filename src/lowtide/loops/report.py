@@ -16,7 +16,7 @@ import structlog
 from lowtide import limits
 from lowtide.core.batch_watch import BatchWatch
 from lowtide.core.replica import Replica
-from lowtide.core.replica_state import state_of
+from lowtide.core.replica_state import held_endpoints, state_of
 from lowtide.core.replica_watch import Look, ReplicaWatch
 from lowtide.core.tally import Tallies
 from lowtide.core.worker_report import WorkerReport
@@ -128,13 +128,19 @@ class ReportLoop:
 
 def _look(replica: Replica, now_s: float) -> Look:
     state = state_of(replica)
-    states = {}
+    states, calls = {}, {}
     if state.condition != "ready":  # else no model of it is held
         states = {model: state_of(replica, model) for model in replica.models}
+        calls = {
+            (model, endpoint): state_of(replica, model, endpoint)
+            for model in replica.models
+            for endpoint in held_endpoints(replica, model)
+        }
     return Look(
         replica=replica,
         state=state,
         states=states,
+        calls=calls,
         is_open=replica.circuit.state != "closed",
         is_owned=now_s < replica.owned_until_s,
     )
@@ -142,7 +148,9 @@ def _look(replica: Replica, now_s: float) -> Look:
 
 def _news(report: WorkerReport) -> object:
     """What others should hear of at once; figures that move with every tick are none of it."""
-    replicas = [(each.name, each.condition, each.is_owned) for each in report.replicas]
+    replicas = [
+        (each.name, each.endpoints, each.condition, each.is_owned) for each in report.replicas
+    ]
     batches = [(each.id, each.failures > 0) for each in report.batches]
     troubles = (bool(report.results_trouble), bool(report.validation_trouble))
     return replicas, batches, troubles, report.validating, report.more_batches

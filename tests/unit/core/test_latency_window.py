@@ -8,7 +8,10 @@ from tests.unit.core import dispatch_desk
 from tests.unit.core.queue_models import Engine, batching, loading, servers, shared, unlimited
 
 from lowtide import limits
+from lowtide.core.dispatch import Dispatch
 from lowtide.core.latency_window import LatencyWindow, work_of
+from lowtide.core.replica import Replica
+from lowtide.core.request import Request
 from lowtide.core.usage import Usage
 
 _dice = random.Random(9)
@@ -166,3 +169,54 @@ def test_the_live_door_takes_a_learned_replica_to_hold_what_was_learned() -> Non
     assert engine.replica.holds == 64
     engine.work(100)
     assert engine.replica.holds == 2
+
+
+# ---- calls that hang ----
+
+
+def unlearned(window: int = 64, timeout_s: float = 600.0) -> Replica:
+    learned = LatencyWindow(window, timeout_s=timeout_s)
+    return Replica("http://a", frozenset({"m"}), window, learned=learned)
+
+
+def after(core: Dispatch, one: Replica, now_s: float) -> list[Request]:
+    core.guide([one], now_s, is_dry=False)
+    return dispatch_desk.take_all(core, one, now_s)
+
+
+def test_a_first_call_that_hangs_keeps_the_others_waiting_for_a_while_and_not_for_ever() -> None:
+    core, one = Dispatch(), unlearned()
+    dispatch_desk.add(core, 100)
+    (hanging,) = after(core, one, 0.0)
+    assert after(core, one, limits.LEARN_SILENCE_S - 1.0) == []
+    (second,) = after(core, one, limits.LEARN_SILENCE_S)
+    assert after(core, one, 10 * limits.LEARN_SILENCE_S) == [], "one is enough to show it"
+    now_s = limits.LEARN_SILENCE_S + 1.0
+    core.settle(second, one, dispatch_desk.OK, now_s, 0.5)
+    done = 1
+    while done < 99:
+        now_s += 1.0
+        taken = after(core, one, now_s)
+        assert taken, "the window grows past the one that hangs"
+        for request in taken:
+            core.settle(request, one, dispatch_desk.OK, now_s + 0.5, 0.5)
+        done += len(taken)
+    assert one.in_flight == 1
+    assert hanging.run.unfinished == 1
+    assert now_s < 90
+
+
+def test_a_window_of_the_operator_is_never_passed() -> None:
+    core, one = Dispatch(), unlearned(window=1)
+    dispatch_desk.add(core, 3)
+    assert len(after(core, one, 0.0)) == 1
+    assert after(core, one, 500.0) == []
+
+
+def test_where_calls_are_known_to_be_long_none_is_sent_beside_a_silent_one() -> None:
+    core, one = Dispatch(), unlearned(timeout_s=100.0)
+    dispatch_desk.add(core, 9)
+    (first,) = after(core, one, 0.0)
+    core.settle(first, one, dispatch_desk.OK, 60.0, 0.5)
+    assert len(after(core, one, 60.0)) == 1
+    assert after(core, one, 60.0 + limits.LEARN_SILENCE_S) == []

@@ -25,7 +25,7 @@ def test_the_circuit_opens_at_the_last_of_several_failures_in_a_row() -> None:
     assert circuit.admits(0.0)
     circuit.failed(0.0, "refused")
     assert not circuit.admits(0.0)
-    assert circuit.opened_because == "refused"
+    assert circuit.because == "refused"
 
 
 def test_an_answer_between_them_starts_the_count_again() -> None:

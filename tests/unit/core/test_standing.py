@@ -116,3 +116,23 @@ def test_all_batches_are_known_only_where_no_worker_left_any_out() -> None:
     assert standing_of([worker("w1"), worker("w2")], NOW).knows_all_batches
     assert not standing_of([worker("w1"), worker("w2", more_batches=True)], NOW).knows_all_batches
     assert not standing_of([], NOW).knows_all_batches
+
+
+def test_an_endpoint_is_held_for_its_own_calls_alone() -> None:
+    lacking = replica("a", "misconfigured", endpoints=("/v1/embeddings",))
+    standing = standing_of([worker("w", replica("a"), lacking)], NOW)
+    assert standing.models == {"m": None}
+    assert standing.hold_of("m", "/v1/chat/completions") is None
+    hold = standing.hold_of("m", "/v1/embeddings")
+    assert hold is not None
+    assert hold.condition == "misconfigured"
+
+
+def test_an_endpoint_that_another_replica_offers_is_not_held() -> None:
+    lacking = replica("a", "misconfigured", endpoints=("/v1/embeddings",))
+    standing = standing_of([worker("w", replica("a"), lacking, replica("b"))], NOW)
+    assert standing.hold_of("m", "/v1/embeddings") is None
+    away = worker("w", replica("a"), lacking, replica("b", "unreachable"))
+    hold = standing_of([away], NOW).hold_of("m", "/v1/embeddings")
+    assert hold is not None
+    assert hold.public_reason == "unreachable; misconfigured"

@@ -226,6 +226,14 @@ def test_a_batch_that_has_begun_and_is_nobody_s_turn_now_is_queued() -> None:
     assert "Queued with 412" in (public(reason_of(batch(completed=3), queue=queue)) or "")
 
 
+def test_what_holds_another_endpoint_is_no_reason() -> None:
+    hold = Hold("misconfigured", f"{INSIDE}: no route", "the engine does not offer this endpoint")
+    standing = msgspec.structs.replace(WELL, calls={("m", "/v1/embeddings"): hold})
+    assert reason_of(batch(), standing, after_s=2.0) is None
+    embeddings = msgspec.structs.replace(batch(), endpoint="/v1/embeddings")
+    assert "does not offer" in (public(reason_of(embeddings, standing, after_s=2.0)) or "")
+
+
 def test_a_batch_whose_engine_is_silent_says_since_when() -> None:
     silent = with_batch(moved_at=at(5))
     assert reason_of(batch(completed=3), silent, after_s=20.0) is None
@@ -236,6 +244,12 @@ def test_a_batch_whose_engine_is_silent_says_since_when() -> None:
         " 2026-11-21 00:00:05 UTC."
     )
     assert told.since == at(5)
+
+
+def test_a_batch_of_which_nothing_came_back_says_so_soon() -> None:
+    begun = with_batch(moved_at=at(2))
+    assert reason_of(batch(), begun, after_s=2.0) is None
+    assert "answered none" in (public(reason_of(batch(), begun, after_s=6.0)) or "")
 
 
 @pytest.mark.parametrize("status", ["finalizing", "expiring", "cancelling"])

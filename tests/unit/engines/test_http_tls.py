@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from lowtide.core.outcome import NoReply, Reply
+from lowtide.core.outcome import Interrupted, NoReply, Reply, classify
+from lowtide.engines import http_connect
 from lowtide.engines.http_client import HttpEngine
 from lowtide.testing.patience import PATIENCE_S
 from lowtide.testing.scripted_engine import Cut, ScriptedEngine
@@ -96,6 +97,86 @@ async def test_an_engine_that_speaks_no_tls_is_no_connection() -> None:
         attempt = await engine.post("/x", b"", ATTEMPT_S)
         assert isinstance(attempt, NoReply)
         assert attempt.kind == "connect"
+        await engine.aclose()
+
+
+async def test_a_port_that_never_answers_the_handshake_is_named_before_the_time_is_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(http_connect, "TLS_HANDSHAKE_S", 0.05)
+    gone = asyncio.Event()
+
+    async def waits_for_the_end_of_a_head(
+        reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        await reader.read()
+        writer.close()
+        gone.set()
+
+    server = await asyncio.start_server(waits_for_the_end_of_a_head, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    engine = HttpEngine(f"https://127.0.0.1:{port}/v1", connect_timeout_s=ATTEMPT_S)
+    attempt = await engine.post("/x", b"", ATTEMPT_S)
+    assert isinstance(attempt, NoReply)
+    assert http_connect.NO_HANDSHAKE in attempt.detail
+    assert kind_of(attempt) == "tls"
+    await gone.wait()
+    await engine.aclose()
+    server.close()
+    await server.wait_closed()
+
+
+# ---- TLS on a port that is called without ----
+
+
+def kind_of(attempt: Reply | NoReply) -> str:
+    """Nothing was read there, so it is as if no connection had come about."""
+    outcome = classify(attempt, "/v1/chat/completions")
+    assert isinstance(outcome, Interrupted), outcome
+    return outcome.kind
+
+
+@pytest.mark.parametrize("record", [b"\x15\x03\x01\x00\x02\x02\x16", b"\x15\x03\x03\x00\x02"])
+async def test_an_alert_in_answer_to_plain_http_is_told_as_tls(record: bytes) -> None:
+    async with ScriptedEngine([record]) as upstream:
+        engine = HttpEngine(upstream.url)
+        assert kind_of(await engine.post("/x", b"", ATTEMPT_S)) == "tls"
+        await engine.aclose()
+
+
+@needs_openssl
+async def test_a_tls_port_that_hangs_up_without_a_word_is_found_out_by_one_handshake(
+    server_tls: ssl.SSLContext,
+) -> None:
+    async with ScriptedEngine(tls=server_tls) as upstream:
+        engine = HttpEngine(upstream.url.replace("https:", "http:"))
+        assert kind_of(await engine.post("/x", b"", ATTEMPT_S)) == "tls"
+        assert upstream.connections_opened == 1
+        async with engine.open_stream("/x", b"", ATTEMPT_S) as opened:
+            assert isinstance(opened, NoReply)
+            assert kind_of(opened) == "tls"
+        assert kind_of(await engine.get("/models", ATTEMPT_S)) == "tls"
+        assert upstream.connections_opened == 1, "it is not asked each time"
+        assert upstream.requests == []
+        await engine.aclose()
+
+
+async def test_a_port_without_tls_that_hangs_up_is_a_cut_connection() -> None:
+    async with ScriptedEngine([Cut.CLOSE], [Cut.CLOSE]) as upstream:
+        engine = HttpEngine(upstream.url)
+        attempt = await engine.post("/x", b"", ATTEMPT_S)
+        assert isinstance(attempt, NoReply)
+        assert attempt.kind == "broken"
+        await engine.aclose()
+
+
+async def test_an_engine_that_has_answered_without_tls_is_not_asked_for_it() -> None:
+    last = b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\n{}"
+    async with ScriptedEngine([last], [Cut.CLOSE]) as upstream:
+        engine = HttpEngine(upstream.url)
+        assert isinstance(await engine.post("/x", b"", ATTEMPT_S), Reply)
+        assert isinstance(await engine.post("/x", b"", ATTEMPT_S), NoReply)
+        assert upstream.connections_opened == 2
         await engine.aclose()
 
 

@@ -166,3 +166,15 @@ async def test_a_worker_that_leaves_takes_its_report_along(yard: Yard) -> None:
     with structlog.testing.capture_logs() as lines:
         await yard.loop.leave()
     assert [line["event"] for line in lines] == ["report.not_removed"]
+
+
+async def test_an_endpoint_that_is_held_alone_is_told_of_its_own_calls(yard: Yard) -> None:
+    replica = yard.bench.replica
+    replica.scope((MODEL, "/v1/chat/completions")).succeeded(0.0, 1.0)
+    replica.scope((MODEL, "/v1/embeddings")).hold("path", "Not Found", 1.0)
+    await yard.tick()
+    standing = standing_of([await yard.written()], yard.bench.clock.now())
+    assert standing.models == {MODEL: None}
+    hold = standing.hold_of(MODEL, "/v1/embeddings")
+    assert hold is not None
+    assert hold.public_reason == "the engine does not offer this endpoint"

@@ -56,7 +56,7 @@ def test_live_failures_open_the_circuit_for_batch_work_and_leave_its_window_alon
 ) -> None:
     fail(live, clock)
     assert live.replica.circuit.state == "open"
-    assert live.replica.circuit.opened_because == "boom"
+    assert live.replica.circuit.because == "boom"
     assert not live.replica.has_room(clock.monotonic())
     assert live.replica.window == 4
 

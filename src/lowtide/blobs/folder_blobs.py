@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from stat import S_ISREG
+from stat import S_ISDIR, S_ISREG
 from typing import TypeVar
 
 from lowtide import limits
@@ -43,10 +43,16 @@ T = TypeVar("T")
 
 
 class FolderBlobs:
-    """Blobs as files under `folder`, which is created on the first write."""
+    """Blobs as files under `folder`, which is created on the first write.
+
+    A blob that is missing while the folder is another one than it was, since its file system was
+    unmounted or something stands in its place, is no lost blob: that is told as unavailable.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder.absolute()
+        self._inode: int | None = None
+        """Of the folder, when a blob was first found there."""
 
     async def put(self, key: str, data: bytes) -> None:
         staged = self._stage(key)
@@ -71,7 +77,7 @@ class FolderBlobs:
         path = self._path(key)
 
         def file_size() -> int:
-            with _opened(path, key) as fd:
+            with self._opened(path, key) as fd:
                 return os.fstat(fd).st_size
 
         return await self._in_thread(file_size, key)
@@ -81,7 +87,7 @@ class FolderBlobs:
         path = self._path(key)
 
         def read_range() -> bytes:
-            with _opened(path, key) as fd:
+            with self._opened(path, key) as fd:
                 return os.pread(fd, _clipped(fd, offset, length), offset)
 
         return await self._in_thread(read_range, key)
@@ -93,7 +99,7 @@ class FolderBlobs:
 
         def read_spans() -> list[bytes]:
             found = [b""] * len(ranges)
-            with _opened(path, key) as fd:
+            with self._opened(path, key) as fd:
                 for span in coalesce(ranges):
                     length = _clipped(fd, span.start, span.end - span.start)
                     data = os.pread(fd, length, span.start)
@@ -108,7 +114,7 @@ class FolderBlobs:
     ) -> AsyncIterator[bytes]:
         check_range(offset, length)
         path = self._path(key)
-        fd = await self._in_thread(lambda: _open(path, key), key, undo=os.close)
+        fd = await self._in_thread(lambda: self._open(path, key), key, undo=os.close)
         try:
             end = offset + _clipped(fd, offset, length)
             while offset < end:
@@ -183,6 +189,41 @@ class FolderBlobs:
                 asyncio.to_thread(work), undo and (lambda result: asyncio.to_thread(undo, result))
             )
 
+    def _open(self, path: Path, key: str) -> int:
+        """A descriptor to read the blob. Raises BlobNotFound, OSError."""
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            self._check_folder()
+            raise BlobNotFound(f"no blob {key}") from error
+        if S_ISREG(os.fstat(fd).st_mode):
+            if self._inode is None:
+                self._inode = self._folder.stat().st_ino
+            return fd
+        os.close(fd)
+        raise BlobNotFound(f"no blob {key}")  # the key names a folder of blobs
+
+    @contextmanager
+    def _opened(self, path: Path, key: str) -> Iterator[int]:
+        fd = self._open(path, key)
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+
+    def _check_folder(self) -> None:
+        """Raises OSError if blobs cannot be looked for."""
+        try:
+            found = self._folder.stat()
+        except FileNotFoundError:
+            if self._inode is None:
+                return  # nothing was ever written
+            raise
+        if not S_ISDIR(found.st_mode):
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        if self._inode not in (None, found.st_ino):
+            raise OSError("it is another folder than before: is its file system mounted?")
+
     @contextmanager
     def _translated(self, key: str) -> Iterator[None]:
         try:
@@ -201,27 +242,6 @@ class FolderBlobs:
                 " creatable, be writable for this user, and lie on a file system with hard links;"
                 " otherwise set server.data_dir to one that does."
             ) from error
-
-
-def _open(path: Path, key: str) -> int:
-    """A descriptor to read the blob. Raises BlobNotFound."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise BlobNotFound(f"no blob {key}") from error
-    if S_ISREG(os.fstat(fd).st_mode):
-        return fd
-    os.close(fd)
-    raise BlobNotFound(f"no blob {key}")  # the key names a folder of blobs
-
-
-@contextmanager
-def _opened(path: Path, key: str) -> Iterator[int]:
-    fd = _open(path, key)
-    try:
-        yield fd
-    finally:
-        os.close(fd)
 
 
 def _clipped(fd: int, offset: int, length: int | None) -> int:

@@ -128,7 +128,7 @@ class Dispatch:
         if request is None:
             return None
         on_trial = request.on_trial
-        if (on_trial and replica.in_flight) or not replica.takes_prompt(request.tokens, now_s):
+        if (on_trial and replica.calls) or not replica.takes_prompt(request.tokens, now_s):
             request.run.pending.appendleft(request)  # nothing else is sent until it has its turn
             return None
         self.ready[request.run.lease.model] -= 1

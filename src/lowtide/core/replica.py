@@ -119,6 +119,11 @@ class Replica:
                 scope.ask(float("-inf"))
         self.resize(float("-inf"))
 
+    @property
+    def calls(self) -> int:
+        """Of ours in flight there: batch calls, and trial calls, which are beside the window."""
+        return self.in_flight + self.trials_in_flight
+
     def has_room(self, now_s: float) -> bool:
         """Whether one more request may be sent."""
         free = not self.alone and self.in_flight < self.places

@@ -4,7 +4,8 @@ Where the engine understands it, the body gets the priority that puts batch work
 (ports/engine.py). An engine that was restarted without that refuses it: then the request goes out
 once more without, and so do all after it. A call that core.dispatch wants watched is streamed if
 its answer can be (core/streamed_answer.py); an engine whose stream does not tell the whole answer
-is sent the request again, and asked for no more streams.
+is sent the request again, and asked for no more streams. Invariant: nothing is sent again to a
+replica that went to another worker meanwhile.
 """
 
 from collections.abc import Callable, Mapping
@@ -63,11 +64,18 @@ class Upstream(msgspec.Struct, eq=False):
 OnRead = Callable[[Upstream, Request], None]
 
 
+class OwnershipLostError(Exception):
+    """The request would have to be sent again, and its replica may be called by us no more."""
+
+
 async def attempt(
-    upstream: Upstream, request: Request, on_read: OnRead = lambda *_: None
+    upstream: Upstream,
+    request: Request,
+    on_read: OnRead = lambda *_: None,
+    monotonic: Callable[[], float] = lambda: 0.0,
 ) -> tuple[str, Outcome]:
     """Send the request once; its custom_id and what came of it. `on_read` hears of the first token
-    of a watched call.
+    of a watched call; `monotonic` gives a clock's seconds. Raises OwnershipLostError.
     """
     priority = upstream.replica.priority
     fields = NO_FIELDS if priority is None else {"priority": priority}
@@ -76,6 +84,7 @@ async def attempt(
         answer = None
         if request.is_read is False:
             answer = await _send_watched(upstream, request, line, fields, on_read)
+            _check_owned(upstream, monotonic)
         if answer is None:
             answer = await upstream.engine.post(
                 _path(request),
@@ -84,6 +93,7 @@ async def attempt(
                 request.run.lease.organization_id,
             )
         if priority is not None and _refuses(answer, "priorit"):
+            _check_owned(upstream, monotonic)
             answer = await _send_without_priority(upstream, request, line, priority)
     except LineFormatError as error:
         return "", Rejected("invalid_json_line", str(error))
@@ -129,6 +139,11 @@ async def _send_without_priority(
     if isinstance(answer, Reply) and answer.status < 300 and replica.priority == refused:
         replica.priority = None
     return answer
+
+
+def _check_owned(upstream: Upstream, monotonic: Callable[[], float]) -> None:
+    if monotonic() >= upstream.replica.owned_until_s:
+        raise OwnershipLostError(upstream.replica.name)
 
 
 def _name_setting(late: NoReply, timeout_s: float) -> NoReply:

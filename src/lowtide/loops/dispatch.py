@@ -29,7 +29,7 @@ from lowtide.core.request import ChunkRun, Request, prompt_read
 from lowtide.core.segment import Slice
 from lowtide.core.tally import Tallies, Tally
 from lowtide.core.verdict import Decision, Finish
-from lowtide.loops.attempt import Upstream, attempt, render
+from lowtide.loops.attempt import OwnershipLostError, Upstream, attempt, render
 from lowtide.loops.commit import Committer, Leases
 from lowtide.loops.leasing import Leasing
 from lowtide.loops.trials import Trials
@@ -177,6 +177,11 @@ class Dispatcher:
                 slot.revoked = True
                 task.cancel()
 
+    def take_back(self, replica_name: str) -> None:
+        """Abort all calls there, trial calls as well; requests are next of their chunks again."""
+        self._trials.take_back({replica_name})
+        self.revoke(replica_name, self.calls_on(replica_name))
+
     # -- Holdings: what the committer asks and tells -----------------------------------------------
 
     @property
@@ -236,7 +241,13 @@ class Dispatcher:
             if now_s >= upstream.replica.owned_until_s:
                 slot.revoked = True  # the process stood still before it could send
                 return
-            custom_id, outcome = await attempt(upstream, request, self._prompt_read)
+            try:
+                custom_id, outcome = await attempt(
+                    upstream, request, self._prompt_read, self._clock.monotonic
+                )
+            except OwnershipLostError:
+                slot.revoked = True
+                return
             slot.in_flight = False
             now_s = self._clock.monotonic()
             self._settle(upstream, request, custom_id, outcome, now_s)

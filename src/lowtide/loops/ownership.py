@@ -170,7 +170,7 @@ class OwnershipLoop:
         over = {
             name: self._tokens[name]
             for name, until_s in self._leaving.items()
-            if not self._shared[name].in_flight or now_s >= until_s
+            if not self._shared[name].calls or now_s >= until_s
         }
         if not over:
             return

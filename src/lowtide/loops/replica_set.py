@@ -213,15 +213,15 @@ class ReplicaSet(Generic[S]):
         """Wait for its calls, within the bound; then take back what is left and close."""
         end_s = self._clock.monotonic() + limits.REPLICA_LEAVE_S
         while self._leaving.get(name) is member:
-            is_over = not member.replica.in_flight and _are_idle(member.connections)
+            is_over = not member.replica.calls and _are_idle(member.connections)
             if is_over or self._clock.monotonic() >= end_s:
                 break
             await self._clock.sleep(limits.REPLICA_IDLE_POLL_S)
         else:
             return  # it came back, with connections of its own
         del self._leaving[name]
-        if member.replica.in_flight:
-            log.info("replica.calls_taken_back", replica=name, calls=member.replica.in_flight)
+        if member.replica.calls:
+            log.info("replica.calls_taken_back", replica=name, calls=member.replica.calls)
             self._take_back(name)
         await _close_all(member.connections)
         log.info("replica.left", replica=name)

@@ -150,7 +150,7 @@ class Worker:
 
     def take_back(self, replica_name: str) -> None:
         """See `loops.replica_set.Follower`."""
-        self._dispatcher.revoke(replica_name, self._dispatcher.calls_on(replica_name))
+        self._dispatcher.take_back(replica_name)
 
     @property
     def knows_replicas(self) -> bool:

@@ -282,3 +282,27 @@ async def test_writing_and_sweeping_one_folder_at_once_loses_nothing(tmp_path: P
 
     await asyncio.gather(*(put_and_delete(worker) for worker in range(4)))
     assert files_under(tmp_path) == []
+
+
+async def test_a_folder_that_was_put_out_of_reach_has_lost_nothing(tmp_path: Path) -> None:
+    """What stands in its place may be a file, nothing, or an empty folder where none is mounted."""
+    folder, away = tmp_path / "blobs", tmp_path / "away"
+    blobs = FolderBlobs(folder)
+    await blobs.probe()
+    await blobs.put("files/a", b"1")
+    folder.rename(away)
+    with pytest.raises(BlobsUnavailable):
+        await blobs.read("files/a")
+    folder.write_bytes(b"a file")
+    with pytest.raises(BlobsUnavailable, match="Not a directory"):
+        await blobs.size("files/a")
+    folder.unlink()
+    folder.mkdir()
+    with pytest.raises(BlobsUnavailable, match="mounted"):
+        async for _ in blobs.stream("files/a"):
+            pass
+    folder.rmdir()
+    away.rename(folder)
+    assert await blobs.read("files/a") == b"1"
+    with pytest.raises(BlobNotFound):
+        await blobs.read("files/b")

@@ -13,7 +13,7 @@ from lowtide.core.line import Dialect
 from lowtide.core.outcome import NoReply, Rejected, Reply, Succeeded
 from lowtide.core.request import ChunkRun, Request
 from lowtide.core.usage import NO_USAGE, Usage
-from lowtide.loops.attempt import attempt, render
+from lowtide.loops.attempt import OwnershipLostError, attempt, render
 from lowtide.testing.fake_engine import FakeEngine
 
 LINE = b'{"custom_id": "r-1", "body": {"model": "alias", "n": 1.10, "secret": 1}}'
@@ -143,3 +143,21 @@ def test_a_line_whose_tokens_are_not_the_engines_own_count_says_so(dialect: Dial
     assert line["charged_usage"] == {"source": "free", "input_tokens": 0, "output_tokens": 0}
     told = Succeeded(200, b'{"x":1}', Usage(input_tokens=12, output_tokens=3))
     assert "charged_usage" not in json.loads(render(asked, "a", told).output)
+
+
+@pytest.mark.parametrize("priority", [None, 100])
+async def test_a_replica_of_another_worker_is_not_sent_the_request_again(
+    priority: int | None,
+) -> None:
+    """Its first answer came when the replica was ours no more."""
+    engine = FakeEngine(Reply(400, b'{"error": {"message": "priority is not supported"}}'))
+    to = upstream(engine)
+    to.replica.priority = priority
+    to.replica.owned_until_s = 10.0
+    if priority is None:
+        _, outcome = await attempt(to, request(), monotonic=lambda: 11.0)
+        assert isinstance(outcome, Rejected), "an answer is an answer, however late"
+    else:
+        with pytest.raises(OwnershipLostError):
+            await attempt(to, request(), monotonic=lambda: 11.0)
+    assert len(engine.calls) == 1

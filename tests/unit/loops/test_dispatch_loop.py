@@ -320,6 +320,41 @@ async def test_a_request_taken_before_the_process_stood_still_is_not_sent_after_
     assert (await bench.see(batch)).counts.completed == 3
 
 
+async def test_a_request_that_would_be_sent_again_goes_back_when_the_replica_is_another_s(
+    bench: WorkBench,
+) -> None:
+    batch = await bench.batch(1)
+    replica = bench.replica
+    replica.priority = 100
+    bench.engine.holds = True
+    await bench.dispatch()
+    await bench.engine.saw(lambda: bool(bench.engine.waiting))
+    replica.owned_until_s = bench.clock.monotonic()
+    bench.engine.let_go(Reply(400, b'{"error": {"message": "unknown field priority"}}'))
+    await bench.flights_ended()
+    assert len(bench.engine.calls) == 1
+    bench.engine.holds = False
+    replica.owned_until_s = float("inf")
+    await bench.work_off()
+    assert (await bench.see(batch)).counts.completed == 1
+
+
+async def test_trials_of_a_replica_that_is_given_up_are_taken_back(bench: WorkBench) -> None:
+    await bench.batch(1)
+    bench.engine.script.append(Reply(500, b"{}"))
+    await bench.dispatch()
+    await bench.flights_ended()
+    bench.engine.holds = True
+    await bench.dispatch()
+    await bench.engine.saw(lambda: bool(bench.engine.waiting))
+    assert (bench.replica.in_flight, bench.replica.calls) == (0, 1)
+    bench.dispatcher.retreat(frozenset({bench.replica.name}), frozenset({MODEL}))
+    await asyncio.wait(list(bench.dispatcher._trials.under_way))
+    await asyncio.sleep(0)  # its callbacks
+    assert (bench.replica.calls, len(bench.engine.cancelled)) == (0, 1)
+    await bench.dispatcher.drain(0.0)
+
+
 async def test_a_trial_that_was_due_is_not_sent_after_the_ownership_has_ended(
     bench: WorkBench,
 ) -> None:

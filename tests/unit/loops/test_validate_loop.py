@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from lowtide.core.catalogue import Catalogue, ModelEntry
 from lowtide.core.file import File
 from lowtide.core.validation import Validator
 from lowtide.loops.validate import ValidateLoop
-from lowtide.ports.blobs import BlobsFull
+from lowtide.ports.blobs import BlobsFull, BlobsUnavailable
 from lowtide.testing.patience import PATIENCE_S
 
 GOOD = b'{"custom_id":"r-%d","method":"POST","url":"/v1/chat/completions","body":{"model":"%s",'
@@ -152,6 +153,23 @@ async def test_a_file_whose_bytes_are_gone_fails_its_batch_and_says_so(
     await validation.tick()
     seen = await bench.see(batch)
     assert (seen.status, seen.errors[0].code) == ("failed", "file_not_found")
+
+
+async def test_a_batch_waits_while_something_stands_in_place_of_the_folder(
+    bench: WorkBench, validation: Validation, tmp_path: Path
+) -> None:
+    batch = await validation.batch(lines(3))
+    away = (tmp_path / "blobs").rename(tmp_path / "away")
+    (tmp_path / "blobs").write_bytes(b"a file")
+    with pytest.raises(BlobsUnavailable):
+        await validation.tick()
+    assert (await bench.see(batch)).status == "validating"
+    (tmp_path / "blobs").unlink()
+    away.rename(tmp_path / "blobs")
+    bench.clock.advance(limits.TASK_RETRY_S)
+    await bench.store.work.reap(bench.clock.now())
+    await validation.tick()
+    assert (await bench.see(batch)).status == "in_progress"
 
 
 async def test_a_batch_whose_plan_cannot_be_stored_is_not_in_the_way_of_the_next(

@@ -6,7 +6,9 @@ whole anew and applies it to the replica set and the catalogue together. Invaria
 applied changes neither of them.
 """
 
+import ssl
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import msgspec
 import structlog
@@ -43,14 +45,21 @@ class Engines:
         self._list: tuple[ReplicaSettings, ...] = ()
         self._listed: dict[str, tuple[str, ...]] = {}
         self._seen: dict[str, None] = {}
+        self._trusts: dict[str, tuple[int, ...]] = {}
 
     def configure(self, settings: Settings) -> Changes:
-        """These are the settings now, with their replicas, models and hours.
+        """These are the settings now, with their replicas, models and hours, and the certificates
+        that lie in the files which they name.
 
         Raises ConfigError, PriceError; then nothing has changed.
         """
         replicas = self._with_embedded(settings.replica)
-        changes = self._apply(settings, replicas)
+        before, self._trusts = self._trusts, {r.label: certificates_of(r) for r in replicas}
+        try:
+            changes = self._apply(settings, replicas)
+        except BaseException:
+            self._trusts = before
+            raise
         tell_bound(replicas, files_for(len(replicas)))
         return changes
 
@@ -131,7 +140,24 @@ class Engines:
             and any(each.relaxed and served <= set(each.models) for each in pool),
             shared_as=shared_name(replica) if is_shared else None,
             isolates_cache=_isolates_cache(replica, settings),
+            trusts=self._trusts.get(replica.label, ()),
         )
+
+
+def certificates_of(replica: ReplicaSettings) -> tuple[int, ...]:
+    """Tells apart the states of the file that the replica's certificate is checked against; empty
+    where none is, or it cannot be read, of which opening it will tell.
+    """
+    if not replica.url.startswith("https:") or not replica.verify_tls:
+        return ()
+    place = replica.ca_file or ssl.get_default_verify_paths().cafile
+    if place is None:
+        return ()
+    try:
+        found = Path(place).stat()
+    except OSError:
+        return ()
+    return found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def _isolates_cache(replica: ReplicaSettings, settings: Settings) -> bool | None:

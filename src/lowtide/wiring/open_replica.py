@@ -29,7 +29,8 @@ class Calling(msgspec.Struct, frozen=True):
 
     `spares_long`: another replica of its models is relaxed, so this one is spared long prompts
     beside live traffic. `window_max` and `live_max`: calls in flight at most, as far as the limit
-    on open files allows. `shared_as`: see `Member`.
+    on open files allows. `shared_as`: see `Member`. `trusts`: which state of a file of certificates
+    was read, so that another one is read anew.
     """
 
     settings: ReplicaSettings
@@ -39,6 +40,7 @@ class Calling(msgspec.Struct, frozen=True):
     spares_long: bool = False
     shared_as: str | None = None
     isolates_cache: bool | None = False
+    trusts: tuple[int, ...] = ()
 
 
 def open_replica(spec: ReplicaSpec[Calling], replies: ReplyBudget | None = None) -> Member:

@@ -2,8 +2,10 @@
 
 from collections.abc import AsyncIterator
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
+import certifi
 import pytest
 
 from lowtide import limits
@@ -162,3 +164,33 @@ async def test_a_list_of_models_is_read_as_engines_give_it(
         assert server.requests[0].path == "/v1/models"
         assert engine.is_idle
         await engine.aclose()
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Path:
+    path = tmp_path / "ca.pem"
+    path.write_bytes(Path(certifi.where()).read_bytes())
+    return path
+
+
+def renew(path: Path, more: bytes, *, is_good: bool = True) -> None:
+    path.write_bytes((Path(certifi.where()).read_bytes() if is_good else b"") + more)
+
+
+async def test_another_content_of_a_ca_file_is_read_when_the_settings_are(
+    engines: Engines, authority: Path
+) -> None:
+    trusting = Replica(url="https://a:1/v1", models=("m",), ca_file=authority)
+    settings = Settings(replica=(trusting, replica("b")))
+    engines.configure(settings)
+    assert engines.configure(settings).is_empty
+    renew(authority, b"# the same, renewed\n")
+    assert engines.configure(settings).changed == ("a:1",)
+    assert engines.configure(settings).is_empty
+    engines.listed("b:1", ("m",))
+    renew(authority, b"no certificate", is_good=False)
+    with pytest.raises(ConfigError, match="cannot read the certificate bundle"):
+        engines.configure(settings)
+    engines.listed("b:1", ("n",))
+    renew(authority, b"")
+    assert engines.configure(settings).changed == ("a:1",)

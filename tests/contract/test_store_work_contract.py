@@ -74,6 +74,14 @@ async def test_a_batch_that_is_not_in_progress_has_nothing_to_claim(world: World
     assert await world.store.work.waiting_models() == frozenset()
 
 
+async def test_named_models_are_those_of_all_batches_that_are_kept(world: World) -> None:
+    assert await world.store.work.named_models(9) == frozenset()
+    await world.completed()
+    await world.running(("a", 1), ("b", 1))
+    assert await world.store.work.named_models(9) == {"a", "b", "m"}
+    assert len(await world.store.work.named_models(2)) == 2
+
+
 async def test_waiting_models_are_those_that_a_claim_would_serve(world: World) -> None:
     await world.running(("a", 1), ("b", 1))
     assert await world.store.work.waiting_models() == {"a", "b"}

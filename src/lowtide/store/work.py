@@ -92,6 +92,11 @@ class SqlWork:
         async with self._db.read() as conn:
             return frozenset((await conn.scalars(select(planned.c.model).where(waiting))).all())
 
+    async def named_models(self, limit: int) -> frozenset[str]:
+        async with self._db.read() as conn:
+            named = select(batch_models.c.model).distinct().limit(limit)
+            return frozenset((await conn.scalars(named)).all())
+
 
 async def _leases(
     conn: AsyncConnection, claimed: Iterable[Row[Any]], expires_at: datetime

@@ -14,6 +14,7 @@ from lowtide.blobs.url import open_blobs
 from lowtide.config import Replica, Settings
 from lowtide.core.catalogue import Catalogue, ModelEntry
 from lowtide.core.reply_budget import ReplyBudget
+from lowtide.core.served_models import ALL
 from lowtide.data_dir import locked_data_dir
 from lowtide.loops.models import ModelsLoop
 from lowtide.loops.replica_set import ReplicaSet
@@ -109,7 +110,7 @@ async def open_application(
             settings, data_dir, store, blobs, clock, catalogue, worker, allowance, live, stack
         )
         asgi = _door(services) if role != "worker" else None
-        await stack.enter_async_context(await _listing(settings, engines, store, clock))
+        await stack.enter_async_context(await listing(settings, engines, store, clock))
         if role != "worker":
             await stack.enter_async_context(_judging(replicas, clock, is_alone=role == "api"))
             holds = holding(settings, services.flex, store, clock, worker, alone=role == "api")
@@ -149,13 +150,17 @@ def _engines(
     return engines
 
 
-async def _listing(settings: Settings, engines: Engines, store: Store, clock: Clock) -> Loops:
+async def listing(settings: Settings, engines: Engines, store: Store, clock: Clock) -> Loops:
     """What finds out which models there are, from our engines and from what other workers report.
     All are asked once before the first batch can come, for their answers decide what it may name.
     """
     parts: list[Loop] = [ModelsLoop(lambda: engines.replicas.members, engines.listed)]
     if not is_single_machine(settings):
         parts.append(SeenModelsLoop(store.worker_reports, engines.seen))
+    lists_none = not settings.replica and not is_single_machine(settings)
+    if lists_none or any(ALL in replica.models for replica in settings.replica):
+        # Engines tell what there is, and may be away now: what batches name was there once.
+        engines.seen(sorted(await store.work.named_models(limits.MODELS_SEEN_MAX)))
     with contextlib.suppress(TimeoutError, StoreError):
         async with asyncio.timeout(limits.MODELS_START_S):
             await asyncio.gather(*(part.tick(clock.now()) for part in parts))

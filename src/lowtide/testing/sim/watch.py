@@ -249,3 +249,6 @@ class _WatchedWork:
 
     async def waiting_models(self) -> frozenset[str]:
         return await self._work.waiting_models()
+
+    async def named_models(self, limit: int) -> frozenset[str]:
+        return await self._work.named_models(limit)

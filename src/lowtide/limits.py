@@ -220,6 +220,7 @@ OUTPUT_SAMPLES_MIN: Final = 20  # answers of a model before their mean is believ
 # ---- one attempt, and many (scheduling.md section 2j) ----
 CONNECT_TIMEOUT_S: Final = 10.0
 TLS_HANDSHAKE_S: Final = 4.0  # of a connection that is open: a port without TLS never answers it
+SECRET_CHARS_MIN: Final = 8  # of a key, header or query value that engines' words are searched for
 TLS_GUESS_EVERY_S: Final = 60.0  # between handshakes that ask an engine that says nothing
 ATTEMPT_TIMEOUT_S: Final = 600.0  # SDK default for a live call
 REPLY_BYTES_MAX: Final = 64 * MIB  # a reply above this is an engine gone mad

@@ -26,6 +26,7 @@ from lowtide.engines.http_protocol import STALE, Connection
 from lowtide.engines.http_request import Extras, RequestHeads, parse_proxy, parse_url
 from lowtide.engines.http_stream import HttpReplyStream
 from lowtide.engines.key_file import KeyFile
+from lowtide.engines.redaction import Redaction
 from lowtide.engines.tls_guess import TlsGuess
 from lowtide.limits import (
     CONNECT_TIMEOUT_S,
@@ -88,6 +89,8 @@ class HttpEngine:
             proxy=None if target.tls else way,
         )
         self._heads = RequestHeads(target, self._extras)
+        self._redaction = Redaction()
+        self._redaction.learn(self._extras)
         self._has_answered = False
         self._guess = TlsGuess(target) if tls is None and way is None else None
         self._pool = ConnectionPool(
@@ -161,7 +164,9 @@ class HttpEngine:
                 opened = await _begin(connection, head, body, timeout_s, deadline)
                 if opened is connection:
                     opened = _died_since(connection)
-            if isinstance(opened, NoReply) and isinstance(connection, Connection):
+            if isinstance(opened, HttpReplyStream):
+                opened.hide = self._redaction.hide
+            elif isinstance(connection, Connection):
                 opened = await self._explained(opened, connection)
             yield opened
         finally:
@@ -205,6 +210,7 @@ class HttpEngine:
                 extras = msgspec.structs.replace(self._extras, api_key=key)
                 self._heads = RequestHeads(self._target, extras)
                 self._extras = extras
+                self._redaction.learn(extras)
 
     async def _attempt(
         self, head: bytes, body: bytes, timeout_s: float, owner: str = ""
@@ -224,6 +230,9 @@ class HttpEngine:
         if isinstance(attempt, NoReply):
             return await self._explained(attempt, connection)
         self._has_answered = True
+        if attempt.status >= 300:
+            hidden = self._redaction.hide(attempt.body)
+            return msgspec.structs.replace(attempt, body=hidden)
         return attempt
 
     async def _explained(self, why: NoReply, connection: Connection) -> NoReply:

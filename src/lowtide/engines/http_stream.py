@@ -26,6 +26,7 @@ class HttpReplyStream:
         "_paused",
         "_waiter",
         "content_type",
+        "hide",
         "retry_after_s",
         "silence_s",
         "status",
@@ -37,6 +38,8 @@ class HttpReplyStream:
         self.status = 0
         self.content_type = ""
         self.retry_after_s: float | None = None
+        self.hide: Callable[[bytes], bytes] = bytes
+        """Takes our secrets out of what is no success."""
         self._opened = False
         self._ended = False
         self._end: NoReply | None = None
@@ -67,7 +70,7 @@ class HttpReplyStream:
         if self._paused and not self._ended:
             self._paused = False
             self._pause(False)
-        return block
+        return block if self.status < 300 else self.hide(block)
 
     # ---- for the connection ----
 

@@ -166,8 +166,8 @@ class HttpEngine:
                     opened = _died_since(connection)
             if isinstance(opened, HttpReplyStream):
                 opened.hide = self._redaction.hide
-            elif isinstance(connection, Connection):
-                opened = await self._explained(opened, connection)
+            else:
+                opened = await self._explained(opened)
             yield opened
         finally:
             # A reply that was not read to its end is still an open exchange, so this closes its
@@ -228,18 +228,18 @@ class HttpEngine:
         if attempt is STALE:
             return await self._send_again(head, body, deadline, owner)
         if isinstance(attempt, NoReply):
-            return await self._explained(attempt, connection)
+            return await self._explained(attempt)
         self._has_answered = True
         if attempt.status >= 300:
             hidden = self._redaction.hide(attempt.body)
             return msgspec.structs.replace(attempt, body=hidden)
         return attempt
 
-    async def _explained(self, why: NoReply, connection: Connection) -> NoReply:
-        """An engine that hangs up without a word may speak TLS on this port."""
-        if self._guess is None or self._has_answered or not connection.was_silent:
+    async def _explained(self, why: NoReply) -> NoReply:
+        """An engine that only ever hangs up may speak TLS on this port."""
+        if self._guess is None or self._has_answered or why.kind != "broken":
             return why
-        return await self._guess.explain(why) if why.kind == "broken" else why
+        return await self._guess.explain(why)
 
     async def _exchange(
         self,

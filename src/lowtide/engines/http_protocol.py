@@ -24,7 +24,7 @@ from lowtide.core.reply_budget import ReplyBudget, ReplyHold
 from lowtide.engines.content_coding import Unpacker
 from lowtide.engines.http_stream import HttpReplyStream
 from lowtide.engines.retry_after import retry_after_s
-from lowtide.engines.tls_guess import SPEAKS_TLS, is_tls_record
+from lowtide.engines.tls_guess import no_http
 from lowtide.limits import (
     KEEPALIVE_RACE_S,
     REPLY_BYTES_MAX,
@@ -38,9 +38,7 @@ STALE: Final = NoReply("broken", "the engine closed a kept-alive connection befo
 """Told apart by identity: the one failure after which the client sends a request again."""
 
 _OVERSIZE = NoReply("oversize", f"the answer is larger than {REPLY_BYTES_MAX} bytes")
-_OVERSIZE_HEAD = NoReply(
-    "oversize", f"the answer's headers are larger than {REPLY_HEADER_BYTES_MAX} bytes"
-)
+_OVERSIZE_HEAD = NoReply("oversize", f"its headers are larger than {REPLY_HEADER_BYTES_MAX} bytes")
 
 
 class Connection(asyncio.Protocol):
@@ -129,11 +127,6 @@ class Connection(asyncio.Protocol):
             and not transport.is_closing()
         )
 
-    @property
-    def was_silent(self) -> bool:
-        """Whether no byte has ever come back on it, and one exchange is over."""
-        return self._served == 1 and not self._received
-
     def expect(
         self, now: float, deadline: float, stream: HttpReplyStream | None = None
     ) -> asyncio.Future[Attempt]:
@@ -221,10 +214,8 @@ class Connection(asyncio.Protocol):
             self._parser.feed_data(data)
         except (HttpParserError, HttpParserUpgrade) as exc:
             self._spent = True
-            if self._received == len(data) and is_tls_record(data):
-                self._result = SPEAKS_TLS
-            elif self._result is None:
-                self._result = NoReply("broken", f"the engine spoke no HTTP: {exc}")
+            if self._result is None:
+                self._result = no_http(data, exc)
         if self._result is not None:
             self._settle(self._result)
         elif self._received - self._body_seen_at > REPLY_HEADER_BYTES_MAX:

@@ -3,8 +3,8 @@
 Some servers say so when plain HTTP comes: with an alert in a TLS record (RFC 8446 section 5.1), or
 with a 400 in plain HTTP, which core/fault.py knows. Others, as those built on OpenSSL and Python,
 hang up without a word; of these `TlsGuess` asks once in a while by a handshake. `HttpEngine` calls
-it where an engine that has never answered hung up without a byte. Invariant: an engine that has
-answered in plain HTTP is never asked.
+it where an engine that has never answered ends a connection. Invariant: an engine that has answered
+in plain HTTP is never asked.
 """
 
 import asyncio
@@ -25,9 +25,11 @@ _ALERT: Final = 0x15
 _HANDSHAKE: Final = 0x16
 
 
-def is_tls_record(data: bytes) -> bool:
-    """Whether the first bytes of an answer are a record of TLS."""
-    return len(data) > 2 and data[0] in (_ALERT, _HANDSHAKE) and data[1] == 3 and data[2] < 5
+def no_http(said: bytes, why: Exception) -> NoReply:
+    """What an answer is that begins with these bytes, which no parser of HTTP takes."""
+    if len(said) > 2 and said[0] in (_ALERT, _HANDSHAKE) and said[1] == 3 and said[2] < 5:
+        return SPEAKS_TLS
+    return NoReply("broken", f"the engine spoke no HTTP: {why}")
 
 
 class TlsGuess:

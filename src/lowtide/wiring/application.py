@@ -87,7 +87,6 @@ async def open_application(
         replies = ReplyBudget()
         engines = _engines(settings, own, clock, replies, stack)
         replicas, catalogue = engines.replicas, engines.catalogue
-        worker_id = _worker_id(settings)
         allowance = LimitService(store.tenants, store.ledger, clock, settings.limits)
         worker = Worker(
             settings,
@@ -96,7 +95,7 @@ async def open_application(
             clock,
             catalogue,
             replicas.upstreams,
-            worker_id,
+            _worker_id(settings),
             allowance,
             shared=None if is_single_machine(settings) else replicas.shared,
             controlled=replicas.controlled,
@@ -104,7 +103,7 @@ async def open_application(
         replicas.follow(worker)
         worker.share(replies)
         if is_single_machine(settings):
-            await _take_over(store, worker_id)
+            await _take_over(store, worker.id)
         live = LiveService(catalogue, replicas.live, clock, allowance, replies)
         services = await open_verbs(
             settings, data_dir, store, blobs, clock, catalogue, worker, allowance, live, stack

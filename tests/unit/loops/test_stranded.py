@@ -104,6 +104,6 @@ async def test_lines_that_an_engine_may_have_died_of_stay(bench: WorkBench) -> N
 class OnlyChat(FakeEngine):
     """Offers no embeddings."""
 
-    async def post(self, path: str, body: bytes, timeout_s: float) -> Any:
+    async def post(self, path: str, *rest: Any) -> Any:
         self.otherwise = ANSWER if path == CHAT.removeprefix("/v1") else NO_ENDPOINT
-        return await super().post(path, body, timeout_s)
+        return await super().post(path, *rest)

@@ -92,8 +92,8 @@ FAULTS: Final[Mapping[FaultKind, Fault]] = {
     "model": Fault(
         "set-up", True, "request_rejected", "a refusal that names the model",
         "does not serve this model",
-        "Compare the names in `/v1/models` of the engine with `models` of this replica and with"
-        " `engine_name`.",
+        "Compare the names in `/v1/models` of the engine with `models` and `names` of this replica,"
+        " and with `engine_name` of the model.",
     ),
     "quota": Fault(
         "set-up", True, "request_rejected", "429 or 403 for a quota that no waiting brings back",
@@ -108,7 +108,7 @@ FAULTS: Final[Mapping[FaultKind, Fault]] = {
     "tls": Fault(
         "set-up", True, "engine_error", "TLS on a plain port or the reverse, or a bad certificate",
         "cannot be spoken to over TLS as it is set up",
-        "Check http or https in `url` of this replica, and its certificate (`verify_tls`).",
+        "Check http or https in `url` of this replica, and its certificate (`ca_file`).",
     ),
     "server_error": Fault(
         "health", True, "engine_error", "500 and other 5xx, 409, 423 to 425",

@@ -64,6 +64,12 @@ SHARED: Final[Sequence[Sequence[str]]] = [
         "429 with Retry-After",
     ),
     (
+        "the processor, for bodies above `LARGE_BODY_BYTES`",
+        "in turns, in a thread of its own; a unit is one body, or the end of one line in"
+        " validation. `BODY_VALUES_MAX` bounds what is in it",
+        "its calls and batches wait",
+    ),
+    (
         "memory of engines' replies",
         "what is longer than `REPLY_UNCOUNTED_BYTES` takes as many bytes as are free of"
         " `REPLIES_BYTES_MAX`, batch and live together; beyond that one reply after another is read"

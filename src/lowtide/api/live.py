@@ -29,6 +29,7 @@ from lowtide.core.flex import read_flex
 from lowtide.core.live import LiveAnswer
 from lowtide.core.rate import Level, Verdict
 from lowtide.service.live import Admission, LiveStream
+from lowtide.service.off_loop import off_loop
 
 PATHS: Final = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses")
 
@@ -57,7 +58,8 @@ class LiveDoor:
                 body = await read_bounded(request, limits.LIVE_BODY_BYTES_MAX, declared)
             finally:
                 live.has_read(caller.key_id)
-        if (call := read_flex(self._endpoint, body)) is not None:
+        owner, size = caller.organization_id, len(body)
+        if (call := await off_loop(owner, size, read_flex, self._endpoint, body)) is not None:
             await FlexDoor(call)(scope, receive, send)
             return
         admission = await live.admit(

@@ -11,6 +11,8 @@ from json.encoder import encode_basestring_ascii
 
 import msgspec
 
+from lowtide.limits import ONE_LINE_CHARS
+
 _json = msgspec.json.Decoder(msgspec.Raw)
 
 
@@ -42,6 +44,12 @@ def _escape(body: bytes) -> bytes:
     escape that must stay, backslashes come in pairs, and pairs are taken from the left.
     """
     text = body.translate(None, b"\t").decode("utf-8", "replace")
+    pieces = (text[at : at + ONE_LINE_CHARS] for at in range(0, len(text), ONE_LINE_CHARS))
+    return b"".join(map(_escape_piece, pieces))
+
+
+def _escape_piece(text: str) -> bytes:
+    """Of JSON cut anywhere: each character is escaped, and undone, alone."""
     escaped = encode_basestring_ascii(text)[1:-1]
     return escaped.replace('\\"', '"').replace("\\\\", "\\").encode("ascii")
 

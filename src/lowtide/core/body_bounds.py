@@ -3,8 +3,8 @@
 Validation asks for lines; the doors of live and flex calls ask for bodies, before they read them.
 All later steps make a Python object for each top-level field of a body, and validation one for each
 message, so a body of a million of either would stop the event loop for seconds. Invariants: what
-passes has at most BODY_FIELDS_MAX fields and BODY_OBJECTS_MAX objects, and telling so costs less
-than reading the body, whose usual sizes need no decoding at all.
+passes has at most BODY_FIELDS_MAX fields, BODY_OBJECTS_MAX objects and BODY_VALUES_MAX values in
+lists, and telling so costs less than reading the body, whose usual sizes need no decoding at all.
 """
 
 from contextlib import suppress
@@ -58,6 +58,8 @@ def _excess(text: bytes, type: Any) -> str | None:
         return None
     if _count(text, b"{") > limits.BODY_OBJECTS_MAX:
         return f"more than {limits.BODY_OBJECTS_MAX:,} opening braces"
+    if len(text) > limits.BODY_VALUES_MAX and _count(text, b",") > limits.BODY_VALUES_MAX:
+        return f"more than {limits.BODY_VALUES_MAX:,} commas"
     if _count(text, b":") > limits.BODY_FIELDS_MAX and _has_many_fields(text, type):
         return f"more than {limits.BODY_FIELDS_MAX} fields at its top level"
     return None

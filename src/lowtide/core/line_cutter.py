@@ -32,6 +32,11 @@ class LineCutter:
         self._skipping = False  # inside a line that is too long to hold
         self._open = False  # the last byte was no line ending
 
+    @property
+    def held_bytes(self) -> int:
+        """Of the line whose end has not come yet."""
+        return len(self._held)
+
     def cut(self, block: bytes) -> Iterator[CutLine]:
         """Yield the lines that end in this block."""
         self._open = not block.endswith(b"\n")

@@ -23,7 +23,7 @@ from lowtide.limits import MEDIA_WORK_MAX
 MediaSetting = Literal["pass", "refuse"] | tuple[str, ...]
 """`pass`: bodies go on as they are. A list: only URLs of these hosts. `refuse`: none but data:."""
 
-_MAY_HAVE_ONE: Final = re.compile(rb"ur[il]|image|audio|video|file|data\"|\\u", re.IGNORECASE)
+_MARKS: Final = (b"url", b"uri", b"image", b"audio", b"video", b"file", b'data"', b"\\u")
 """What every body has that has such a member; most have none, and cost no parse."""
 _URL_NAME: Final = re.compile(r"ur[il]s?\s*\Z", re.IGNORECASE)
 _MEDIA_NAME: Final = re.compile(r"(?:image|audio|video|file|data)s?\s*\Z", re.IGNORECASE)
@@ -65,7 +65,8 @@ class MediaRule(msgspec.Struct, frozen=True):
         """The name of a member whose URL may not be there, and a sentence; None when there is none.
         A body that cannot be looked through has one, too: this comes after other checks of it.
         """
-        if _MAY_HAVE_ONE.search(body) is None:
+        lowered = body.lower()
+        if not any(mark in lowered for mark in _MARKS):
             return None
         if _work(body) > MEDIA_WORK_MAX:
             return "body", _TOO_MUCH

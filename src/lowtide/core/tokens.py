@@ -11,7 +11,7 @@ then encodes each run, so every ASCII class is counted twice: its characters and
 ASCII, the first byte of a UTF-8 character tells the script well enough.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import msgspec
@@ -104,6 +104,9 @@ def features_of_line(line: bytes | memoryview) -> Features:
         return Features((0.0, 0.0, 1.0, 0.0, *_measure(bytes(line))))
 
 
+_ITEMS: Final = 10_000
+
+
 class _Walk:
     """Collects the texts of a body and counts what is beside them."""
 
@@ -113,7 +116,20 @@ class _Walk:
 
     def prompt(self, prompt: _Prompt) -> None:
         """The `prompt` of a completion, or the `input` of embeddings and responses."""
-        for item in [prompt] if isinstance(prompt, str) else prompt:
+        if isinstance(prompt, str):
+            self.prompts += 1
+            self.texts.append(prompt)
+            return
+        for start in range(0, len(prompt), _ITEMS):
+            items = prompt[start : start + _ITEMS]
+            if set(map(type, items)) == {int}:  # a prompt of tokens may have a million
+                self.given += len(items)
+            else:
+                self.items(items)
+
+    def items(self, items: Sequence[str | int | list[int] | _Message]) -> None:
+        """Some of a prompt that is a list."""
+        for item in items:
             match item:
                 case str():
                     self.prompts += 1

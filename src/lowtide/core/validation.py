@@ -149,6 +149,11 @@ class Validator:
         return self._cutter.lines
 
     @property
+    def line_bytes(self) -> int:
+        """Of a line that has begun, and whose end was not fed yet."""
+        return self._cutter.held_bytes
+
+    @property
     def is_decided(self) -> bool:
         """The rest of the file cannot change that it is refused, nor why: it need not be fed."""
         too_many = self._requests > self._rules.requests_max

@@ -8,12 +8,14 @@ is sent the request again, and asked for no more streams. Invariant: nothing is 
 replica that went to another worker meanwhile.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
+from typing import Any, TypeVar
 
 import msgspec
 
 from lowtide import limits
+from lowtide.core.ascii_json import one_line
 from lowtide.core.body_rules import NO_FIELDS, BodyRules
 from lowtide.core.line import (
     LineFormatError,
@@ -42,6 +44,7 @@ from lowtide.core.streamed_answer import STREAM_FIELDS, is_plain
 from lowtide.core.trial_call import trial_body
 from lowtide.loops.watched import post_watched
 from lowtide.ports.engine import Engine, StreamingEngine
+from lowtide.service.off_loop import off_loop
 from lowtide.service.reply_memory import ReplyMemory
 
 
@@ -61,6 +64,7 @@ class Upstream(msgspec.Struct, eq=False):
     """What long answers that come as streams share with all others of the process."""
 
 
+Made = TypeVar("Made")
 OnRead = Callable[[Upstream, Request], None]
 
 
@@ -80,7 +84,11 @@ async def attempt(
     priority = upstream.replica.priority
     fields = NO_FIELDS if priority is None else {"priority": priority}
     try:
-        line = read_request(request.data)
+        if len(request.data) <= limits.LARGE_BODY_BYTES:
+            line, body = read_request(request.data), b""
+        else:
+            line, body = await _beside(request, len(request.data), _read, upstream, request, fields)
+            _check_owned(upstream, monotonic)
         answer = None
         if request.is_read is False:
             answer = await _send_watched(upstream, request, line, fields, on_read)
@@ -88,7 +96,7 @@ async def attempt(
         if answer is None:
             answer = await upstream.engine.post(
                 _path(request),
-                _body(upstream, request, line, fields),
+                body or _body(upstream, request, line, fields),
                 upstream.timeout_s,
                 request.run.lease.organization_id,
             )
@@ -99,7 +107,34 @@ async def attempt(
         return "", Rejected("invalid_json_line", str(error))
     if isinstance(answer, NoReply) and answer.kind == "timeout":
         answer = _name_setting(answer, upstream.timeout_s)
-    return line.custom_id, classify(answer, request.run.lease.endpoint)
+    endpoint = request.run.lease.endpoint
+    if isinstance(answer, Reply) and len(answer.body) > limits.LARGE_BODY_BYTES:
+        size = len(answer.body)
+        return line.custom_id, await _beside(request, size, _outcome_of_large, answer, endpoint)
+    return line.custom_id, classify(answer, endpoint)
+
+
+def _beside(
+    request: Request, size: int, function: Callable[..., Made], *args: Any
+) -> Awaitable[Made]:
+    """Done in a thread: what is large would keep the loop from all other work meanwhile."""
+    return off_loop(request.run.lease.organization_id, size, function, *args)
+
+
+def _read(
+    upstream: Upstream, request: Request, fields: Mapping[str, object]
+) -> tuple[RequestLine, bytes]:
+    """The line, and the body to send. Raises LineFormatError."""
+    line = read_request(request.data)
+    return line, _body(upstream, request, line, fields)
+
+
+def _outcome_of_large(answer: Reply, endpoint: str) -> Outcome:
+    """Its body as result lines have it, so that nothing is left to do about that."""
+    outcome = classify(answer, endpoint)
+    if isinstance(outcome, Succeeded):
+        return msgspec.structs.replace(outcome, body=one_line(outcome.body))
+    return outcome
 
 
 async def _send_watched(

@@ -31,6 +31,7 @@ from lowtide.service.limits import (
     effective_limits,
     spend_cap_message,
 )
+from lowtide.service.off_loop import off_loop
 
 log = structlog.get_logger(__name__)
 
@@ -135,14 +136,15 @@ class ValidateLoop:
             ),
             self._token_models,
         )
+        owner = bounds.organization_id
         renewal = TaskRenewal(self._store, lease, self._clock, self._lease_ttl_s)
         async for block in self._blobs.stream(lease.input_key):
-            validator.feed(block)
+            await off_loop(owner, validator.line_bytes + len(block), validator.feed, block)
             if not await renewal.still_ours():
                 return None, ()
             if validator.is_decided:
                 break
-        result = validator.finish()
+        result = await off_loop(owner, validator.line_bytes, validator.finish)
         return result, _as_stored(validator.warnings)
 
     @property

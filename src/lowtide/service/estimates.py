@@ -23,6 +23,7 @@ from lowtide.core.token_model import TokenModel
 from lowtide.core.validation import LineError, ValidationFailure, ValidationRules, Validator
 from lowtide.ports.blobs import Blobs
 from lowtide.service.limits import EffectiveLimits, LimitService
+from lowtide.service.off_loop import off_loop
 from lowtide.service.turns import Turns
 
 
@@ -96,9 +97,11 @@ class EstimateService:
             self._token_models,
         )
         async for block in self._blobs.stream(file.blob_key):
-            validator.feed(block)
+            size = validator.line_bytes + len(block)
+            await off_loop(bounds.organization_id, size, validator.feed, block)
             await asyncio.sleep(0)  # others are served between two blocks
-        result = validator.finish()
+        owner, size = bounds.organization_id, validator.line_bytes
+        result = await off_loop(owner, size, validator.finish)
         return result, validator.warnings
 
     async def _spend_exceeded(self, project_id: str, priced: Estimate) -> list[Exceeded]:

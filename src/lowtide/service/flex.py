@@ -178,7 +178,7 @@ class FlexService:
             loop.call_later(self._gather_s, self._send_off, party)
         party.calls.append(held)
         party.present.add(held)
-        party.bytes += sum(len(bytes(raw)) for raw in call.fields.values())
+        party.bytes += call.size
         if len(party.calls) == limits.FLEX_LINES_MAX or party.bytes >= limits.FLEX_GATHER_BYTES_MAX:
             self._send_off(party)
         return party, held

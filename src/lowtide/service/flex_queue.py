@@ -33,6 +33,7 @@ from lowtide.ports.store import Store, StoreError, TaskLease, TokenLimitReached
 from lowtide.service.batches import Loop
 from lowtide.service.files import FileService
 from lowtide.service.limits import LimitService, spend_cap_message, too_many_batches
+from lowtide.service.off_loop import off_loop
 from lowtide.service.prospects import Prospects
 
 log = structlog.get_logger(__name__)
@@ -50,11 +51,20 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     keep_s: int
 
     @property
+    def content(self) -> bytes:
+        """Of the input file."""
+        return content_of(self.calls)
+
+    @property
     def digest(self) -> str:
         """Names what was asked, so that a repetition can be told from another wish."""
-        lines = b"".join(call.line(number) for number, call in enumerate(self.calls, 1))
-        asked = f"{self.project_id} {self.flex}\n".encode() + lines
+        asked = f"{self.project_id} {self.flex}\n".encode() + self.content
         return sha256(asked).hexdigest()
+
+
+def content_of(calls: Sequence[FlexCall]) -> bytes:
+    """The lines of these calls."""
+    return b"".join(call.line(number) for number, call in enumerate(calls, 1))
 
 
 ServedModels = Callable[[], Set[str] | None]
@@ -105,7 +115,7 @@ class FlexQueue:
         """
         if call.model not in self._catalogue.names:
             raise LowtideError("model_not_found", f"No model named '{call.model}'.", "model")
-        plan = self._plan(call.endpoint, call.line(1))
+        plan, _ = await self._plan_beside(project_id, call.endpoint, [call])
         await self._check_money(project_id, plan)
         return plan
 
@@ -124,8 +134,7 @@ class FlexQueue:
 
     async def submit(self, order: Order) -> Batch:
         """The batch, in progress. Raises LowtideError, StoreError, BlobError."""
-        content = b"".join(call.line(number) for number, call in enumerate(order.calls, 1))
-        plan = self._plan(order.endpoint, content)
+        plan, content = await self._plan_beside(order.project_id, order.endpoint, order.calls)
         await self._check_money(order.project_id, plan)
         await self._files.check_room(order.project_id, len(content))
         if order.flex == "background":
@@ -225,6 +234,21 @@ class FlexQueue:
             flex=order.flex,
         )
         return file, batch
+
+    async def _plan_beside(
+        self, project_id: str, endpoint: str, calls: Sequence[FlexCall]
+    ) -> tuple[Plan, bytes]:
+        """As `_planned`, in a thread where the calls are large."""
+        size = sum(call.size for call in calls)
+        if size <= limits.LARGE_BODY_BYTES:
+            return self._planned(endpoint, calls)
+        owner = (await self._allowance.of(project_id)).organization_id
+        return await off_loop(owner, size, self._planned, endpoint, calls)
+
+    def _planned(self, endpoint: str, calls: Sequence[FlexCall]) -> tuple[Plan, bytes]:
+        """The plan of these calls, and the file that they make. Raises LowtideError."""
+        content = content_of(calls)
+        return self._plan(endpoint, content), content
 
     def _plan(self, endpoint: str, content: bytes) -> Plan:
         """Raises LowtideError for what validation finds."""

@@ -44,6 +44,7 @@ from lowtide.ports.clock import Clock
 from lowtide.ports.engine import ReplyStream
 from lowtide.service.limits import LimitService
 from lowtide.service.live_replica import STREAM_BEGUN, LiveCall, LiveReplica
+from lowtide.service.off_loop import off_loop
 from lowtide.service.reply_memory import ReplyMemory
 
 
@@ -138,14 +139,17 @@ class LiveService:
 
         Raises LowtideError `invalid_request`, `missing_required_parameter`, `model_not_found`.
         """
-        request = read_live(endpoint, body)
+        bounds = await self._allowance.of(project_id)
+        owner, size = bounds.organization_id, len(body)
+        request = await off_loop(owner, size, read_live, endpoint, body)
         model = self._catalogue.names.get(request.model)
         if model is None:
             raise LowtideError("model_not_found", f"No model named '{request.model}'.", "model")
         rule = media_rule(self._allowance.defaults.media_urls)
-        if rule is not None and (refusal := rule.refusal(body)) is not None:
-            raise LowtideError("invalid_request", refusal[1], refusal[0])
-        bounds = await self._allowance.of(project_id)
+        if rule is not None:
+            refusal = await off_loop(owner, size, rule.refusal, body)
+            if refusal is not None:
+                raise LowtideError("invalid_request", refusal[1], refusal[0])
         now_s = self._clock.monotonic()
         verdict = self._rates.admit(key_id, model, bounds.live, request.tokens, now_s)
         return Admission(request, model, bounds.organization_id, key_id, verdict)
@@ -203,12 +207,8 @@ class LiveService:
         """One call to one replica; a stream that has begun is left open on `stack`."""
         request = admission.request
         try:
-            body = live.rules.body(
-                request.body,
-                request.endpoint,
-                live.engine_names.get(admission.model),
-                admission.organization_id,
-                takes_salt=live.replica.takes_cache_salt,
+            body = await off_loop(
+                admission.organization_id, len(request.body), _body, live, admission
             )
         except LineFormatError as error:
             raise LowtideError("invalid_request", str(error)) from None
@@ -339,6 +339,18 @@ def _whole(
         elif isinstance(outcome, Failed) and attempt.status < 300:
             answer = no_answer(outcome.detail)
     return _Tried(live, call, outcome, answer)
+
+
+def _body(live: LiveReplica, admission: Admission) -> bytes:
+    """What the replica is sent. Raises LineFormatError."""
+    request = admission.request
+    return live.rules.body(
+        request.body,
+        request.endpoint,
+        live.engine_names.get(admission.model),
+        admission.organization_id,
+        takes_salt=live.replica.takes_cache_salt,
+    )
 
 
 async def _collected(reply: ReplyStream, memory: ReplyMemory) -> Reply | NoReply:

@@ -47,6 +47,8 @@ class Turns:
         self._busy[owner] -= 1
         if not self._busy[owner]:
             del self._busy[owner]
+        if owner in self._waiting:  # behind whoever came while it worked
+            self._waiting[owner] = self._waiting.pop(owner)
         self._call_next()
 
     def _call_next(self) -> None:

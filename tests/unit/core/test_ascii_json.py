@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from lowtide.core import ascii_json
 from lowtide.core.ascii_json import one_line, quote
 
 
@@ -57,3 +58,16 @@ def test_what_is_not_json_becomes_a_string(body: bytes) -> None:
 
 def test_quote_survives_lone_surrogates() -> None:
     assert quote('a"\ud800\u2028') == b'"a\\"\\ud800\\u2028"'
+
+
+@pytest.mark.parametrize("chars", [1, 2, 3, 7])
+def test_a_long_text_is_the_same_however_it_is_taken_in_pieces(
+    chars: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    value = ['\u00e9\\"\\\\\u6f22\U0001f600"', "\\u00e9", "\n\t\u2028", "\\" * 9 + "\u00e9"]
+    body = json.dumps(value, ensure_ascii=False).encode()
+    whole = one_line(body)
+    monkeypatch.setattr(ascii_json, "ONE_LINE_CHARS", chars)
+    assert one_line(body) == whole
+    assert json.loads(whole) == value
+    assert whole.isascii()

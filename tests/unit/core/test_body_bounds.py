@@ -53,6 +53,17 @@ def test_one_field_more_is_refused_at_every_door() -> None:
     assert "more than 256 fields" in error.message
 
 
+def test_more_values_than_a_prompt_may_have_tokens_are_refused_at_every_door() -> None:
+    numbers = b"0" + b",0" * (limits.BODY_VALUES_MAX + 1)
+    raw = b'{"model":"m","service_tier":"flex","messages":[],"x":[%b]}' % numbers
+    for read in (read_live, read_flex):
+        with pytest.raises(LowtideError, match="more than 2,000,000 commas"):
+            read(CHAT, raw)
+    failure = verdict(line(raw))
+    assert isinstance(failure, ValidationFailure)
+    assert "more than 2,000,000 commas" in failure.errors[0].message
+
+
 @pytest.mark.parametrize(
     "raw",
     [

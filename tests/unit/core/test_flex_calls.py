@@ -34,7 +34,7 @@ def test_other_calls_go_to_the_live_path(body: bytes) -> None:
     assert read_flex(CHAT, body) is None
 
 
-def test_a_line_has_the_body_without_what_is_ours_on_one_line_of_ascii() -> None:
+def test_a_line_has_the_body_without_what_is_ours_on_one_line() -> None:
     body = (
         b'{\n "model": "m",\r\n "service_tier": "flex", "seed": 12345678901234567890,\n'
         b' "stream": false, "messages": [{"role": "user",\n "content": "h\xc3\xa9"}]}'
@@ -42,7 +42,7 @@ def test_a_line_has_the_body_without_what_is_ours_on_one_line_of_ascii() -> None
     found = read_flex(CHAT, body)
     assert found is not None
     line = found.line(7)
-    assert line.isascii() and line.count(b"\n") == 1 and line.endswith(b"\n")
+    assert line.count(b"\n") == 1 and line.endswith(b"\n") and b"\r" not in line
     assert json.loads(line) == {
         "custom_id": "7",
         "method": "POST",

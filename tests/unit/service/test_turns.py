@@ -58,7 +58,7 @@ async def test_organizations_take_turns_however_many_units_each_has() -> None:
     await yard.come("a", *["a"] * 20, *["b"] * 2, "c")
     for _ in range(7):
         await yard.end_one()
-    assert yard.begun == ["a", "a", "b", "c", "a", "b", "a", "a"]
+    assert yard.begun == ["a", "b", "c", "a", "b", "a", "a", "a"]
 
 
 async def test_who_gives_up_waiting_or_is_cancelled_at_work_leaves_no_trace() -> None:

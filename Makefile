@@ -23,6 +23,8 @@ ROUNDS ?= 200
 CHAOS_ARGS ?=
 JOBS ?= 2
 FUZZ_ARGS ?=
+# A wheel to test instead of this tree: make test WHEEL=dist/lowtide-0.1.0-py3-none-any.whl
+export WHEEL
 # An environment of its own: schemathesis brings a plugin that every run of pytest would load.
 FUZZ_VENV := .venvs/fuzz$(if $(PYTHON),-$(notdir $(PYTHON)))
 export PYTHON
@@ -33,7 +35,7 @@ LIVE_ARGS ?=
 TENANTS_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-random sim sim-long check format docs bench bench-live bench-tenants big-files million-lines test-clients test-real test-chaos fuzz-api pins clean
+.PHONY: help run test test-random sim sim-long check format docs bench bench-live bench-tenants big-files million-lines test-clients test-real test-chaos fuzz-api pins wheel clean
 
 help: ## list the targets
 	@awk -F ' *## *' '/^[a-z-]+:.*## / { sub(/:.*/, "", $$1); printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -62,6 +64,7 @@ sim-long: $(VENV)/.ready-requirements-test ## play a thousand seeds: make sim-lo
 check: $(VENV)/.ready-requirements-dev ## style, types and import rules, without running tests
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+	$(VENV)/bin/typos
 	$(PY) -m mypy
 	$(VENV)/bin/lint-imports
 	$(PY) tools/check_deploy.py
@@ -103,6 +106,10 @@ fuzz-api: $(FUZZ_VENV)/.ready-requirements-fuzz ## thousands of odd calls, made 
 
 pins: ## resolve pyproject.toml into the hashed requirement files (needs uv)
 	@sh tools/pin.sh
+
+wheel: $(VENV)/.ready-requirements ## build the wheel that a release would have, into dist/
+	$(PY) -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+	@ls dist
 
 clean: ## remove what the targets made: environments, caches, the demo's results
 	rm -rf .venv .venvs demo-out build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -4,7 +4,8 @@
 #   sh tools/install.sh .venv requirements.txt
 #
 # Called by the Makefile. Uses $PYTHON, else the first suitable interpreter on the path. Installs
-# nothing that is not pinned by a hash, and nothing outside the environment.
+# nothing that is not pinned by a hash, and nothing outside the environment. With $WHEEL that wheel is
+# installed and not this tree, so that what is tested is what will be released.
 set -eu
 
 venv=$1
@@ -62,5 +63,10 @@ export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1
 "$venv/bin/python" -m pip install --quiet --require-hashes -r "$requirements" ||
     fail "pip could not install the packages; its last lines above say why." \
         "Without a network, a proxy or a package mirror is set in pip's own configuration."
+if [ -n "${WHEEL:-}" ]; then
+    "$venv/bin/python" -m pip install --quiet --no-deps --force-reinstall "$WHEEL" ||
+        fail "the wheel $WHEEL could not be installed into $venv."
+    exit
+fi
 "$venv/bin/python" -m pip install --quiet --no-deps --no-build-isolation --editable . ||
     fail "this tree could not be installed into $venv."

@@ -86,10 +86,9 @@ class Dispatcher:
         self._claiming = asyncio.Lock()
         self._uncommitted: dict[ChunkKey, int] = {}
         self._released: list[tuple[ChunkKey, int]] = []
-        self._draining = False
+        self._draining = self._has_unserved = False
         self.tallies = Tallies()
         self.batch_watch = BatchWatch()
-        self._has_unserved = False
         self.wake: Callable[[], None] = lambda: None
 
     def announce(self) -> None:
@@ -109,6 +108,8 @@ class Dispatcher:
                 came = await self._leasing.claim(now, now_s)
                 if came:
                     self._leasing.took(self._clock.monotonic() - now_s)
+                elif self._leasing.waits_for_commit:
+                    self._committer.wake()
         if self._draining or self._backed_up():
             return None  # a beat wakes us, or nothing does
         self._core.guide(

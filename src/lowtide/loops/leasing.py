@@ -64,6 +64,8 @@ class Leasing:
         self._finished = 0
         self._measured_at_s: float | None = None
         self._unread: list[tuple[ChunkKey, int]] = []
+        self.waits_for_commit = False
+        """Whether the last claim found no room in memory that a commit would give."""
 
     def announce(self) -> None:
         """There may be new work: claim at the next tick."""
@@ -131,12 +133,17 @@ class Leasing:
     def _wanted(self, now_s: float) -> list[tuple[_Takes, int]]:
         """What to claim, and how many chunks; replicas that take the same calls ask together."""
         wanted: list[tuple[_Takes, int]] = []
+        self.waits_for_commit = False
         for takes, places in self._free_places(now_s).items():
             ready = sum(self._core.ready.get(model, 0) for model in takes[0])
             short = places + 2 * self._claim_below - ready
             if short < self._claim_below:
                 continue
-            chunks = min(-int(-short // limits.CHUNK_REQUESTS_MAX), self._room_for_chunks())
+            room = self._room_for_chunks()
+            self.waits_for_commit |= room == 0 and not all(
+                run.unfinished for run in self._core.runs.values()
+            )
+            chunks = min(-int(-short // limits.CHUNK_REQUESTS_MAX), room)
             if chunks > 0:
                 wanted.append((takes, min(chunks, limits.CLAIM_CHUNKS_MAX)))
         return wanted

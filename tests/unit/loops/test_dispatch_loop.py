@@ -172,6 +172,24 @@ async def test_with_too_much_uncommitted_nothing_is_sent_until_a_beat_succeeds(
     assert sorted(await bench.committed_lines(batch)) == list(range(1, 31))
 
 
+async def test_windows_that_wait_for_memory_which_a_commit_frees_do_not_sit_out_the_beat(
+    bench: WorkBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await bench.batch(600)
+    monkeypatch.setattr(limits, "LEASED_INPUT_BYTES_MAX", 1)
+    bench.engine.script.append(Reply(500, b""))  # its chunk waits for the next try
+    await bench.dispatch()
+    assert bench.woken["commit"] == 0
+    await bench.flights_ended()
+    assert len(bench.engine.calls) == 256, "two chunks, as much as may be held"
+    await bench.dispatch()
+    assert bench.woken["commit"] == 1
+    await bench.beat()
+    await bench.dispatch()
+    assert bench.woken["commit"] == 1, "no commit gives room now"
+    await bench.dispatcher.drain(0.0)
+
+
 # ---- letting go ----
 
 

@@ -7,7 +7,7 @@ an SDK would. What it saw and what it asked for is what `account.py` holds the r
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 from itertools import chain, repeat
 from random import Random
 from typing import Any, Final, Protocol, TypeVar
@@ -319,8 +319,8 @@ def _is_misdated(standing: Batch, now: datetime) -> bool:
         standing.finalizing_at,
         standing.cancelling_at,
     )
-    still = timedelta(seconds=limits.BATCH_STILL_S)
-    return any(date is not None and timedelta(0) <= now - date < still for date in dates)
+    ages_s = [(now - date).total_seconds() for date in dates if date is not None]
+    return any(-limits.CLOCKS_AGREE_S <= age_s < limits.BATCH_STILL_S for age_s in ages_s)
 
 
 def fields_of(line: bytes) -> dict[str, Any]:

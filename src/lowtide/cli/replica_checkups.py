@@ -123,7 +123,8 @@ def _compare_models(name: str, wanted: Sequence[str], body: bytes, took: str) ->
         page = FAULTS["page"]
         what = f"answers in {took}, but its list of models cannot be read"
         return Finding(name, "fail", what, page.remedy)
-    missing = [model for model in wanted if model not in served]
+    # Ollama lists its models with their tags, and takes a bare name for the tag "latest".
+    missing = [m for m in wanted if m not in served and f"{m}:latest" not in served]
     if missing:
         what = f"answers in {took}, but serves {_listed(served)}, not {_listed(missing)}"
         remedy = "Correct models, or give the engine's own word in names of this [[replica]]."

@@ -28,6 +28,8 @@ async def finding_of(*answers: bytes) -> tuple[str, str, str]:
     ("answers", "verdict", "words", "remedy"),
     [
         ((reply(MODELS), EMPTY_REFUSED), "ok", "serves theirs", ""),
+        ((reply({"data": [{"id": "theirs:latest"}]}), EMPTY_REFUSED), "ok", "serves theirs", ""),
+        ((reply({"data": [{"id": "theirs:7b"}]}),), "fail", "serves theirs:7b, not", "models"),
         ((NOT_FOUND, EMPTY_REFUSED), "ok", "no list of models", ""),
         ((reply({"data": [{"id": "other"}]}),), "fail", "serves other, not theirs", "models"),
         ((reply({"oops": 1}),), "fail", "cannot be read", "host, port and path"),

@@ -7,6 +7,7 @@ has a body, a header or a key in it.
 """
 
 import asyncio
+from contextlib import AsyncExitStack
 from typing import Final
 
 import structlog
@@ -14,6 +15,7 @@ from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Send
 from starlette.types import Scope as Connection
 
+from lowtide import limits
 from lowtide.api import body_budget
 from lowtide.api.caller import Caller, accept, admit, check_rate, require
 from lowtide.api.errors import STATUS_OF
@@ -21,6 +23,7 @@ from lowtide.core.errors import LowtideError
 from lowtide.core.line import ENDPOINTS
 from lowtide.core.log_rate import LogRate
 from lowtide.core.tenancy import Scope
+from lowtide.service.turns import Turns
 
 log = structlog.get_logger("lowtide.audit")
 
@@ -38,6 +41,7 @@ class Guard:
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
         self._refusals = LogRate()
+        self._turns = Turns(limits.LOOKS_AT_ONCE)
 
     async def __call__(self, scope: Connection, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] in _PUBLIC:
@@ -60,6 +64,9 @@ class Guard:
                 require(caller, sufficient_scopes(scope["method"], scope["path"]))
                 if scope["path"] not in ENDPOINTS:  # interactive calls have limits of their own
                     await check_rate(HTTPConnection(scope), caller)
+                if _is_looking(scope):
+                    await self._look(caller.organization_id, scope, receive, watched)
+                    return
             await self._app(scope, receive, watched)
         except LowtideError as error:
             status = status or STATUS_OF[error.code]
@@ -68,6 +75,19 @@ class Guard:
             body_budget.release(scope)
             if _is_audited(scope, status):
                 self._record(scope, caller, status)
+
+    async def _look(self, owner: str, scope: Connection, receive: Receive, send: Send) -> None:
+        """Answer in its organization's turn, which is over when the answer begins: a client that
+        reads slowly holds up nobody.
+        """
+        async with AsyncExitStack() as turn:
+            await turn.enter_async_context(self._turns.of(owner))
+
+            async def begun(message: Message) -> None:
+                await turn.aclose()
+                await send(message)
+
+            await self._app(scope, receive, begun)
 
     def _record(self, scope: Connection, caller: Caller | None, status: int) -> None:
         """Each call of somebody known; of unauthenticated callers, who can call without end, one a
@@ -93,6 +113,12 @@ def sufficient_scopes(method: str, path: str) -> tuple[Scope, ...]:
     if any(path == prefix or path.startswith(f"{prefix}/") for prefix in _ADMIN):
         return ("admin",)
     return ("read",) if method in _LOOKING else ("submit",)
+
+
+def _is_looking(scope: Connection) -> bool:
+    """A call that reads from the database and has no body: retrieving, listing, usage."""
+    path: str = scope["path"]
+    return scope["method"] in _LOOKING and not path.endswith("/content") and path != "/metrics"
 
 
 def note_subject(request: HTTPConnection, subject: str) -> None:

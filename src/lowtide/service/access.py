@@ -22,6 +22,7 @@ from lowtide.core.tenancy import KeyOwner
 from lowtide.ports.accounts import TenantStore
 from lowtide.ports.clock import Clock
 from lowtide.ports.store import StoreError
+from lowtide.service.single_flight import SingleFlight
 
 Kept = TypeVar("Kept")
 
@@ -50,6 +51,8 @@ class Access:
         self._clock = clock
         self._known: OrderedDict[str, tuple[float, KeyOwner]] = OrderedDict()
         self._unknown: OrderedDict[str, float] = OrderedDict()
+        self._flights: SingleFlight[KeyOwner | None] = SingleFlight()
+        self._changes = 0
         self._refusals = LogRate()
         self._used_at: dict[str, datetime] = {}
         self._flush_at_s: float | None = None
@@ -81,6 +84,8 @@ class Access:
 
     def forget(self, key_id: str) -> None:
         """The key changed: look it up afresh."""
+        self._changes += 1
+        self._flights.forget(key_id)
         self._known.pop(key_id, None)
         self._unknown.pop(key_id, None)
 
@@ -112,7 +117,10 @@ class Access:
         looked_at_s = self._unknown.get(key_id)
         if looked_at_s is not None and now_s - looked_at_s < limits.KEY_CACHE_S:
             return None
-        owner = await self._tenants.key_owner(key_id)
+        changes = self._changes
+        owner = await self._flights.get(key_id, lambda: self._tenants.key_owner(key_id))
+        if changes != self._changes:
+            return owner  # perhaps as it was before a change: not to be remembered
         if owner is None:
             self._known.pop(key_id, None)
             _keep(self._unknown, key_id, now_s, limits.KEY_UNKNOWN_ENTRIES)

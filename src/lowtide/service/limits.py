@@ -23,6 +23,7 @@ from lowtide.core.storage_quota import StorageUse
 from lowtide.core.tenancy import DEFAULT_ORGANIZATION, Organization, OrganizationLimits
 from lowtide.ports.accounts import LedgerStore, TenantStore
 from lowtide.ports.clock import Clock
+from lowtide.service.single_flight import SingleFlight
 
 
 class EffectiveLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,6 +68,7 @@ class LimitService:
         self._clock = clock
         self.defaults = defaults
         self._known: OrderedDict[str, tuple[float, EffectiveLimits]] = OrderedDict()
+        self._flights: SingleFlight[EffectiveLimits] = SingleFlight()
         self._calls = CallRateLimiter()
 
     async def of(self, project_id: str) -> EffectiveLimits:
@@ -75,12 +77,7 @@ class LimitService:
         known = self._known.get(project_id)
         if known is not None and now_s - known[0] < limits.TENANT_CACHE_S:
             return known[1]
-        effective = await self._look_up(project_id)
-        self._known[project_id] = (now_s, effective)
-        self._known.move_to_end(project_id)
-        while len(self._known) > limits.TENANT_CACHE_ENTRIES:
-            self._known.popitem(last=False)
-        return effective
+        return await self._flights.get(project_id, lambda: self._look_up(project_id, now_s))
 
     def reload(self, defaults: Limits) -> None:
         """The settings were read again: from the next call on these are the defaults."""
@@ -89,7 +86,8 @@ class LimitService:
 
     def forget(self) -> None:
         """An organisation changed: look all of them up afresh."""
-        self._known.clear()
+        self._known = OrderedDict()  # another one: a look-up under way keeps what it finds there
+        self._flights.forget()
 
     async def check_batches_per_hour(self, project_id: str) -> None:
         """One more batch may be created. Raises LowtideError `rate_limit_exceeded`."""
@@ -141,10 +139,16 @@ class LimitService:
         if budget is not None and budget.spent_pico >= budget.cap_pico:
             raise LowtideError("spend_cap_exceeded", spend_cap_message(budget))
 
-    async def _look_up(self, project_id: str) -> EffectiveLimits:
+    async def _look_up(self, project_id: str, now_s: float) -> EffectiveLimits:
+        known = self._known
         project = await self._tenants.project(project_id)
         organization = project and await self._tenants.organization(project.organization_id)
-        return effective_limits(self.defaults, organization or None)
+        effective = effective_limits(self.defaults, organization or None)
+        known[project_id] = (now_s, effective)
+        known.move_to_end(project_id)
+        while len(known) > limits.TENANT_CACHE_ENTRIES:
+            known.popitem(last=False)
+        return effective
 
     async def _wait_for_a_place(self, organization_id: str, limit: int) -> int | None:
         """Seconds until fewer than `limit` batches lie within the last hour; None: they do now.

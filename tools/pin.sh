@@ -25,6 +25,7 @@ pin requirements-dev.txt --group test --group dev
 UV_ARGS=
 pin requirements-test.txt --group test --constraint requirements-dev.txt
 pin requirements.txt --constraint requirements-dev.txt
+pin requirements-tables.txt --extra tables --constraint requirements-dev.txt
 pin requirements-fuzz.txt --group fuzz --constraint requirements-dev.txt
 pin requirements-plots.txt --group plots --constraint requirements-dev.txt
-grep -c '==' requirements.txt requirements-test.txt requirements-dev.txt requirements-fuzz.txt requirements-plots.txt
+grep -c '==' requirements.txt requirements-tables.txt requirements-test.txt requirements-dev.txt requirements-fuzz.txt requirements-plots.txt

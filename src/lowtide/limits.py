@@ -527,3 +527,17 @@ VALIDATE_PROGRESS_AFTER_S: Final = 2.0  # below it a bar only flickers
 DISK_FREE_BYTES_LOW: Final = 1024 * MIB  # ten inputs of the largest size with their results
 DISK_FREE_BYTES_MIN: Final = 64 * MIB  # one uncommitted backlog
 LINE_ERRORS_SHOWN: Final = 20  # a screenful; --json has all that are kept
+
+# ---- tables (`lowtide run` on rows) ----
+TABLE_BATCH_ROWS: Final = 256  # read and joined together; rows with images have megabytes each
+TABLE_GROUP_ROWS: Final = 65_536  # of a Parquet row group or an Arrow batch that is written
+TABLE_GROUP_BYTES: Final = 16 * MIB  # ... or at so many bytes; held until then
+TABLE_ROW_BYTES_MAX: Final = 64 * MIB  # one row of JSONL; above it a file is no JSONL of rows
+CSV_FIELD_CHARS_MAX: Final = 16 * MIB  # one field: an unclosed quote must not swallow a whole file
+TABLE_FILES_MAX: Final = 10_000  # of one table; each is opened and looked through before a run
+TABLE_COLUMNS_MAX: Final = 10_000  # of JSONL rows; more are keys that should have been values
+TABLE_SAMPLE_MAX: Final = 1_000_000  # rows of a sample: their numbers are kept, 40 bytes each
+TABLE_IMAGE_BYTES_MAX: Final = 10 * MIB  # in base64 a third more, which still fits one line
+TABLE_ERROR_CHARS_MAX: Final = 500  # of `_error`: an engine may quote the whole prompt back
+TABLE_PARTS_IN_FLIGHT: Final = 4  # batches of one run at a time; more only lie in the queue
+TABLE_REQUESTS_SHOWN: Final = 3  # by --dry-run

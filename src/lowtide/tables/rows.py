@@ -1,0 +1,81 @@
+"""The rows that take part, one after another, with the values that requests are made of.
+
+Invariant: a cursor that is opened at a position gives the very rows that one which was read up to
+there would give next.
+"""
+
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+
+from lowtide.tables.json_text import is_json_field
+from lowtide.tables.reader import Table
+
+
+class Row(msgspec.Struct, frozen=True):
+    """One row that takes part: its number in the table from 0, the values that requests need, and
+    where relative paths in it start."""
+
+    number: int
+    values: Mapping[str, Any]
+    folder: Path | None
+
+
+class RowCursor:
+    """Reads `numbers[position:]` of a table, in order."""
+
+    def __init__(
+        self, table: Table, columns: Iterable[str], numbers: Sequence[int], position: int = 0
+    ) -> None:
+        """`numbers` rise. Only `columns` are read."""
+        wanted = set(columns)
+        self._columns = [name for name in table.schema.names if name in wanted]
+        self._rows = self._read(table, numbers, position)
+        self._kept: Row | None = None
+
+    def next(self) -> Row | None:
+        """The next row; None behind the last. Raises TableError."""
+        row, self._kept = self._kept, None
+        return row if row is not None else next(self._rows, None)
+
+    def put_back(self, row: Row) -> None:
+        """Give a row back, which `next` then gives again."""
+        self._kept = row
+
+    def _read(self, table: Table, numbers: Sequence[int], position: int) -> Iterator[Row]:
+        if position >= len(numbers):
+            return
+        # A file that is counted needs no column to be read; Arrow then gives rows without any.
+        columns = self._columns or table.schema.names[:1]
+        for file, number, batch in chosen_batches(table, columns, numbers, position):
+            json_names = [field.name for field in batch.schema if is_json_field(field)]
+            for place, values in enumerate(batch.to_pylist()):
+                for name in json_names:
+                    if values[name] is not None:
+                        values[name] = msgspec.json.decode(values[name])
+                yield Row(number[place], values, file.folder)
+
+
+def chosen_batches(
+    table: Table, columns: Sequence[str] | None, numbers: Sequence[int], position: int = 0
+) -> Iterator[tuple[Any, Sequence[int], pa.RecordBatch]]:
+    """Batches of the rows `numbers[position:]` alone, each with its file and its rows' numbers."""
+    if position >= len(numbers):
+        return
+    start = numbers[position]
+    for file, batch in table.batches(columns, start):
+        end = start + batch.num_rows
+        until = bisect_left(numbers, end, lo=position)
+        if until > position:
+            chosen = numbers[position:until]
+            if len(chosen) < batch.num_rows:
+                places = [number - start for number in chosen]
+                batch = batch.take(pa.array(places, pa.int64()))
+            yield file, chosen, batch
+        position, start = until, end
+        if position >= len(numbers):
+            return

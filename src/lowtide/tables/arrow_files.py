@@ -46,14 +46,14 @@ def parquet_batches(
     )
     try:
         yield from _after(batches, skip)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
+    except (pa.ArrowException, OSError) as error:
         raise _damaged(name, error) from None
 
 
 def _parquet(stream: BinaryIO, name: str) -> pq.ParquetFile:
     try:
         return pq.ParquetFile(stream, buffer_size=STREAM_BLOCK_BYTES, pre_buffer=False)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
+    except (pa.ArrowException, OSError) as error:
         raise _damaged(name, error) from None
 
 
@@ -62,7 +62,7 @@ def scan_arrow(stream: BinaryIO, name: str) -> tuple[pa.Schema, int]:
     schema, batches = _ipc(stream, name)
     try:
         return schema, sum(batch.num_rows for batch in batches)
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowException, OSError) as error:
         raise _damaged(name, error) from None
 
 
@@ -76,7 +76,7 @@ def arrow_batches(
             chosen = batch.select(list(columns))
             for start in range(0, chosen.num_rows, TABLE_BATCH_ROWS):
                 yield chosen.slice(start, TABLE_BATCH_ROWS)
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowException, OSError) as error:
         raise _damaged(name, error) from None
 
 
@@ -90,7 +90,7 @@ def _ipc(stream: BinaryIO, name: str) -> tuple[pa.Schema, Iterator[pa.RecordBatc
         return file.schema, (file.get_batch(n) for n in range(file.num_record_batches))
     try:
         reader = pa.ipc.open_stream(stream)
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowException, OSError) as error:
         raise _damaged(name, error) from None
     return reader.schema, iter(reader)
 

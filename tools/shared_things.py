@@ -83,23 +83,29 @@ SHARED: Final[Sequence[Sequence[str]]] = [
         "its lists take longer",
     ),
     (
-        "streams and downloads",
-        "a live stream has a place of a live call; downloads are not counted by organization, each"
-        " holds one block and goes at its reader's pace. Who takes nothing for `LIVE_STALL_S` of a"
-        " live stream is cut off",
-        "-",
+        "downloads",
+        "as many as are free of `DOWNLOADS_MAX`; each holds one block and goes at its reader's"
+        " pace",
+        "429 with Retry-After",
+    ),
+    (
+        "streams",
+        "a live stream has a place of a live call. Who takes nothing for `LIVE_STALL_S` is cut off",
+        "429 with Retry-After",
     ),
     (
         "database time",
-        "first come; not counted by organization. SQLite has one writer and `STORE_READERS`"
-        " readers, PostgreSQL `STORE_CONNECTIONS`; a statement of PostgreSQL ends after"
-        " `STORE_STATEMENT_S`",
-        "-",
+        "GETs in turns, half of `LOOKS_AT_ONCE` for one organization; limits and keys are looked"
+        " up once for all calls that need them. What changes something is first come, bounded by"
+        " `limits.control_calls_per_minute`: SQLite has one writer, PostgreSQL"
+        " `STORE_CONNECTIONS`, where a statement ends after `STORE_STATEMENT_S`",
+        "its GETs take longer",
     ),
     (
         "log lines",
-        "not counted by organization: refusals of strangers are one line a `REFUSAL_LOG_S`, lines"
-        " about a batch's refused requests one a `REJECTED_LINE_S` and code",
+        "not divided: one line for each call that changes something, so bounded by"
+        " `limits.control_calls_per_minute`; refusals of strangers are one a `REFUSAL_LOG_S`,"
+        " lines about a batch's refused requests one a `REJECTED_LINE_S` and code",
         "a count in place of lines",
     ),
 ]

@@ -375,6 +375,9 @@ LIVE_PREFIX_BYTES: Final = 1 * KIB  # of a prompt: what a replica is remembered 
 LIVE_EVENT_BYTES_MAX: Final = 64 * KIB  # a larger event of a stream is passed on in pieces
 LIVE_TAIL_BYTES: Final = 256 * KIB  # end of a stream kept to read its usage; /responses repeats all
 LIVE_OUTPUT_TOKENS_ASSUMED: Final = 256  # reserved for a request that bounds its answer nowhere
+DOWNLOADS_MAX: Final = 1_024  # in a process, half for one organization; a block and a connection
+# each, and a file that stays open as long as its reader takes
+DOWNLOADS_RETRY_AFTER_S: Final = 5
 LOOKS_AT_ONCE: Final = 8  # GETs that read the database, half for one organization; twice its
 # readers, so that these are never idle
 CONTROL_BUCKETS_MAX: Final = 10_000  # organizations whose rate is remembered, 100 bytes each

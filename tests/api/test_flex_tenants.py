@@ -1,9 +1,14 @@
 """Background responses of tenants: another project's id is an unknown one, and limits hold."""
 
 from datetime import timedelta
+from pathlib import Path
 
-from tenant_house import House
+import pytest
+from tenant_house import CHAT, House, open_house
 
+from lowtide import limits
+
+CALL = {"model": "m", "messages": [{"role": "user", "content": "Hi"}], "service_tier": "flex"}
 BODY = {"model": "m", "input": "hello", "background": True}
 
 
@@ -38,6 +43,23 @@ def test_single_calls_are_no_batches_of_the_hourly_limit(house: House) -> None:
     tenant = house.tenant()
     tenant.change(batches_per_hour=0)
     assert tenant.ask("POST", "/v1/responses", BODY).status == 200
+
+
+def test_an_organization_whose_calls_wait_is_told_so_and_when_to_try_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "FLEX_HELD_MAX", 4)
+    with open_house(tmp_path) as house:
+        tenant, places = house.tenant(), house.door.services.flex._places
+        assert places.take(tenant.organization_id, 2)
+        refused = tenant.ask("POST", CHAT, CALL)
+        places.take("another", 2)
+        full = tenant.ask("POST", CHAT, CALL)
+    assert (refused.status, refused.error["code"]) == (429, "rate_limit_exceeded")
+    assert tenant.organization_id in refused.error["message"]
+    assert refused.headers["retry-after"] == str(limits.FLEX_RETRY_AFTER_S)
+    assert (full.status, full.error["code"]) == (429, "resource_unavailable")
+    assert full.headers["retry-after"] == str(limits.FLEX_RETRY_AFTER_S)
 
 
 def test_enqueued_tokens_bound_single_calls_too(house: House) -> None:

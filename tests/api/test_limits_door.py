@@ -108,6 +108,34 @@ def test_a_long_list_counts_as_more_than_one_call(house: House) -> None:
     assert 1 <= int(refused.headers["retry-after"]) <= 12
 
 
+def test_a_download_without_a_free_place_is_told_so_and_when_to_try_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "DOWNLOADS_MAX", 0)
+    with open_house(tmp_path) as house:
+        tenant = house.tenant()
+        file_id = tenant.upload(line()).json["id"]
+        refused = tenant.ask("GET", f"/v1/files/{file_id}/content")
+    assert (refused.status, refused.error["code"]) == (429, "rate_limit_exceeded")
+    assert tenant.organization_id in refused.error["message"]
+    assert refused.headers["retry-after"] == str(limits.DOWNLOADS_RETRY_AFTER_S)
+
+
+def test_a_download_gives_its_place_back_however_it_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "DOWNLOADS_MAX", 8)
+    with open_house(tmp_path) as house:
+        tenant = house.tenant()
+        path = f"/v1/files/{tenant.upload(line()).json['id']}/content"
+        answers = [
+            tenant.ask(method, asked, **{"range": "bytes=0-1"} if number % 2 else {}).status
+            for number in range(10)
+            for method, asked in (("GET", path), ("HEAD", path), ("GET", "/v1/files/no/content"))
+        ]
+    assert set(answers) == {200, 206, 404}
+
+
 async def keep_files(house: House, tenant: Tenant, count: int) -> None:
     """As that many uploads leave them."""
     first = await tenant.worker.upload(1, model="m")

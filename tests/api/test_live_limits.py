@@ -13,7 +13,9 @@ import pytest
 from live_house import CHAT, MODEL, PLAIN, USAGE, House, asked, live_house, streamed
 
 from lowtide.config import Limits
+from lowtide.core.byte_budget import ByteBudget
 from lowtide.core.live import estimate_tokens
+from lowtide.core.tenancy import DEFAULT_ORGANIZATION
 from lowtide.testing.scripted_engine import Cut, ScriptedEngine, completion, reply
 
 HEADERS = ("limit", "remaining", "reset")
@@ -80,6 +82,28 @@ async def test_one_request_too_many_is_a_429_that_says_when(
     assert 1 <= int(refused.headers["retry-after"]) <= 30
     assert limits_of(refused, "requests")[:2] == ("2", "0")
     assert len(engine.requests) == 2
+
+
+async def test_an_organization_at_its_share_of_the_places_is_told_so_and_when_to_try_again(
+    tmp_path: Path, engine: ScriptedEngine
+) -> None:
+    async with live_house(tmp_path, engine) as house:
+        (replica,) = house.replicas
+        replica.places = ByteBudget(4)
+        assert replica.places.take(DEFAULT_ORGANIZATION, 2)
+        refused = await house.ask()
+        replica.places.take("another", 2)
+        full = await house.ask()
+        replica.places.give_back("another", 2)
+        replica.places.give_back(DEFAULT_ORGANIZATION, 1)
+        assert (await house.ask()).status_code == 200
+    assert refused.status_code == 429
+    assert refused.json()["error"]["code"] == "rate_limit_exceeded"
+    assert DEFAULT_ORGANIZATION in refused.json()["error"]["message"]
+    assert "Wait for answers" in refused.json()["error"]["message"]
+    assert refused.headers["retry-after"] == "1"
+    assert (full.status_code, full.json()["error"]["code"]) == (503, "model_unavailable")
+    assert int(full.headers["retry-after"]) >= 1
 
 
 async def test_after_the_time_told_the_next_request_passes(

@@ -90,6 +90,54 @@ async def test_what_a_worker_holds_of_a_paused_batch_is_charged_and_held(world: 
     assert (again.key, list(again.done[:1])) == (second.key, [0b111])
 
 
+async def test_the_cap_is_passed_by_no_more_than_was_leased_when_it_was_reached(
+    world: World,
+) -> None:
+    """Several workers, each with a call in flight for each request of its chunk, which all end
+    although the cap is reached; and each beat of theirs at the same instant."""
+    workers = ["w1", "w2", "w3", "w4"]
+    batches = [await world.running(*[("m", 4)] * 8) for _ in range(3)]
+    held = {worker: await world.claim_one(worker=worker) for worker in workers}
+    rounds = 0
+    while held:
+        rounds += 1
+        leased_before = sum(lease.count for lease in held.values())
+        spent_before = await world.store.ledger.spent_pico(DEFAULT_ORGANIZATION, world.now)
+        half = range(2) if rounds % 2 else range(2, 4)
+        await asyncio.gather(
+            *(
+                world.commit(outcomes(lease, half), held=[lease], worker=worker)
+                for worker, lease in held.items()
+            )
+        )
+        spent = await world.store.ledger.spent_pico(DEFAULT_ORGANIZATION, world.now)
+        if spent_before < 10 * PER_ANSWER_PICO <= spent:
+            unsettled = leased_before - (rounds % 2 == 0) * leased_before // 2
+            bound = spent_before + unsettled * PER_ANSWER_PICO
+        if rounds % 2 == 0:
+            claims = {worker: await world.claim(1, worker=worker) for worker in workers}
+            held = {worker: leases[0] for worker, leases in claims.items() if leases}
+    assert 10 * PER_ANSWER_PICO < spent <= bound <= (9 + 16) * PER_ANSWER_PICO
+    assert all([await is_paused(world, batch) for batch in batches])
+
+
+async def test_a_bound_on_requests_in_flight_bounds_how_far_the_cap_is_passed(
+    world: World,
+) -> None:
+    await world.store.tenants.change_organization(
+        DEFAULT_ORGANIZATION,
+        limits=OrganizationLimits(requests_in_flight=4),
+        spend_cap_pico=10 * PER_ANSWER_PICO,
+    )
+    await world.running(*[("m", 4)] * 12)
+    while leases := await world.claim():
+        assert sum(lease.count for lease in leases) <= 4
+        for lease in leases:
+            await world.settle(lease)
+    spent = await world.store.ledger.spent_pico(DEFAULT_ORGANIZATION, world.now)
+    assert spent == 12 * PER_ANSWER_PICO, "at most one answer less than the bound above the cap"
+
+
 async def test_a_worker_whose_own_batch_was_cheap_learns_of_the_pause_too(world: World) -> None:
     cheap = await world.running(("free", 4))
     held = await world.claim_one(worker="w2", models=("free",))

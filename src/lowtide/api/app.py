@@ -46,6 +46,7 @@ def create_app(services: Services | None) -> FastAPI:
     )
     app.state.services = services
     app.state.json_bodies = ByteBudget(limits.JSON_BODIES_BYTES_MAX)
+    app.state.downloads = ByteBudget(limits.DOWNLOADS_MAX)
     errors.install(app)
     app.router.routes.extend(live.ROUTES)  # first: each route before them costs a live call time
     for noun in (

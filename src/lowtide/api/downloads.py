@@ -1,11 +1,11 @@
 """`GET /v1/files/{id}/content`: bytes as they lie, whole, in ranges, or while they still grow.
 
 Guards: Content-Length is always sent (together 1.x asserts it, and it shows a cut connection for
-what it is), and a missing blob is an error answer, not a broken 200: the first block is read
-before the headers go out.
+what it is), a missing blob is an error answer, not a broken 200: the first block is read
+before the headers go out, and no organization takes all places.
 """
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from typing import cast
 from urllib.parse import quote
@@ -14,15 +14,54 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from lowtide import limits
 from lowtide.api.byte_range import parse_range
 from lowtide.api.caller import identify, services_of
 from lowtide.api.errors import error_response
+from lowtide.core.byte_budget import ByteBudget
 from lowtide.core.errors import LowtideError
 from lowtide.core.file import File
 
 
 async def content(request: Request) -> Response:
     """GET and HEAD. `?offset=N` and files that still grow go to the result reader (section 6)."""
+    places: ByteBudget = request.app.state.downloads
+    owner = identify(request).organization_id
+    if not places.take(owner, 1):
+        raise _no_place(owner)
+    try:
+        response = await _content(request)
+    except BaseException:
+        places.give_back(owner, 1)
+        raise
+    return _Placed(response, lambda: places.give_back(owner, 1))
+
+
+class _Placed(Response):
+    """An answer that has a place until it is over."""
+
+    def __init__(self, answer: Response, on_end: Callable[[], None]) -> None:
+        super().__init__(status_code=answer.status_code)
+        self._answer = answer
+        self._on_end = on_end
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self._answer(scope, receive, send)
+        finally:
+            self._on_end()
+
+
+def _no_place(owner: str) -> LowtideError:
+    return LowtideError(
+        "rate_limit_exceeded",
+        f"Too many downloads of organization {owner} are under way: it may have as many as are"
+        " left free for others. Finish some of them before beginning more.",
+        retry_after_s=limits.DOWNLOADS_RETRY_AFTER_S,
+    )
+
+
+async def _content(request: Request) -> Response:
     project_id = identify(request).project_id
     services = services_of(request)
     file = await services.files.get_ready(project_id, request.path_params["file_id"])

@@ -87,7 +87,7 @@ async def test_database_lost_and_restored_to_an_older_point(
         slices = f"SELECT count(*) FROM slices WHERE batch_id = '{batch['id']}'"
         async with asyncio.timeout(PATIENCE_S):  # one is lost below, and another is not
             while int(postgres.sql(slices, database=database)) < 2:
-                await asyncio.sleep(0.05)
+                await api.house.see(batch)
         postgres.tool("pg_dump", "-Fc", "-f", str(dump), "-d", shared.database_url)
         first = f"SELECT segment_key FROM slices WHERE batch_id = '{batch['id']}' ORDER BY seq"
         named = postgres.sql(f"{first} LIMIT 1", database=database).strip()

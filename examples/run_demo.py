@@ -15,13 +15,14 @@ import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).parent.resolve()
 INPUT = Path(os.path.relpath(HERE / "batch.jsonl"))
 OUT = Path("demo-out")
-RESULTS, SERVER_LOG = OUT / "results.jsonl", OUT / "server.log"
+RESULTS, ERRORS = OUT / "results.jsonl", OUT / "results.errors.jsonl"
+SERVER_LOG = OUT / "server.log"
 LOWTIDE = [sys.executable, "-m", "lowtide"]
-SHOWN = 6
 STOP_S = 20
 
 
@@ -30,26 +31,27 @@ def main() -> int:
         signal.SIGTERM, lambda *_: sys.exit(143)
     )  # so that the server is stopped then, too
     OUT.mkdir(exist_ok=True)
-    say("Starting Lowtide with its demo model ...")
+    say("Starting Lowtide with its demo model, SmolLM2-135M-Instruct (Apache-2.0) ...")
     with running_server() as address:
-        say(f"Lowtide listens on {address}. Now as a submitter would:")
+        say(f"Lowtide listens on {address}. Now the steps of somebody who has a batch:")
         os.environ["LOWTIDE_SERVER"] = address
         file_id = ask("files", "upload", str(INPUT))
         batch_id = ask("batches", "create", file_id)
         show("batches", "watch", batch_id)
         code = show("batches", "results", batch_id, "-o", str(RESULTS))
         if RESULTS.is_file() and code in (0, 1):
-            show_results()
+            show_answers()
+            show_errors()
         say("Stopping the server ...")
     say_goodbye()
-    return code
+    return 0 if code == 1 else code  # 1: some lines failed, and one is meant to
 
 
 @contextmanager
 def running_server() -> Iterator[str]:
     """The address of a server of our own: any free port, its data under `OUT`."""
     command = [*LOWTIDE, "serve", "--json", "--model", "demo", "--port", "0"]
-    command += ["--config", str(HERE / "demo.toml"), "--data-dir", str(OUT / "data")]
+    command += ["--data-dir", str(OUT / "data")]
     with SERVER_LOG.open("w") as log:
         # In a session of its own: Ctrl-C reaches us, and we stop the server in good order.
         server = subprocess.Popen(
@@ -93,34 +95,56 @@ def run(*arguments: str, output: int | None = None) -> "subprocess.CompletedProc
     return done
 
 
-def show_results() -> None:
-    """The first results beside what was asked, cut to the width of the terminal."""
-    with INPUT.open(encoding="utf-8") as lines:
-        asked = {line["custom_id"]: line["body"] for line in map(json.loads, lines)}
-    with RESULTS.open(encoding="utf-8") as lines:
-        results = [json.loads(line) for line in lines]
-    width = max(40, min(shutil.get_terminal_size().columns, 100) - 10)
-    say(f"\nThe first {min(SHOWN, len(results))} of {len(results)} results:")
-    for result in results[:SHOWN]:
-        body = result["response"]["body"]
-        tokens = body["usage"]["completion_tokens"]
-        say(f"\n  {result['custom_id']}  ({tokens} tokens)")
-        say(f"    asked   {one_line(asked[result['custom_id']]['messages'][-1]['content'], width)}")
-        say(f"    answer  {one_line(body['choices'][0]['message']['content'], width)}")
-    say("\nThe demo model has random weights: its answers are noise. Everything else here is real.")
+def show_answers() -> None:
+    """Each answer beside what was asked, as wide as the terminal."""
+    asked = {line["custom_id"]: line["body"] for line in lines_of(INPUT)}
+    results = lines_of(RESULTS)
+    say(f"\n{RESULTS}: {len(results)} answers, in the order of {INPUT}")
+    for result in results:
+        question = asked[result["custom_id"]]["messages"][-1]["content"]
+        answer = result["response"]["body"]["choices"][0]["message"]["content"]
+        say(f"\n  {result['custom_id']}")
+        say(block("asked", question))
+        say(block("answer", answer))
 
 
-def one_line(text: str, width: int) -> str:
-    """`text` without control characters, cut to `width`."""
+def show_errors() -> None:
+    """The lines that failed, each with its reason; the example has one, which fails on purpose."""
+    errors = lines_of(ERRORS) if ERRORS.is_file() else []
+    say(f"\n{ERRORS}: {len(errors)} failed (the example has a mistake in it, to show this file)")
+    for line in errors:
+        say(f"\n  {line['custom_id']}")
+        say(block("error", line["error"]["message"]))
+    say(
+        "\nThe demo model is real and tiny (135 million parameters). It sorts short texts, picks"
+        "\nout fields and shortens a message. It gets many facts and most sums wrong, and longer"
+        "\ntexts wander. An engine of your own answers better; all else works as just seen."
+    )
+
+
+def lines_of(path: Path) -> list[dict[str, Any]]:
+    with path.open(encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines]
+
+
+def block(name: str, text: str) -> str:
+    """`text` without line breaks and control characters, under a hanging `name`."""
     printable = "".join(c if c.isprintable() else " " for c in text)
-    return textwrap.shorten(printable, width - 8, placeholder=" ...")
+    width = max(40, min(shutil.get_terminal_size().columns, 100))
+    return textwrap.fill(
+        " ".join(printable.split()),
+        width,
+        initial_indent=f"    {name:<8}",
+        subsequent_indent=" " * 12,
+    )
 
 
 def say_goodbye() -> None:
     say(
         f"""
-Files    {RESULTS}   one line per request, in input order
-         {SERVER_LOG}      what the server said
+Files    {RESULTS}          the answers, one line per request
+         {ERRORS}   the requests that failed, with their reasons
+         {SERVER_LOG}             what the server said
 Next     .venv/bin/lowtide serve --model demo        a server that stays, on port 8000
          .venv/bin/lowtide run {INPUT} -o out.jsonl --model demo
                                                      all of the above in one command

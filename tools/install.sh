@@ -38,19 +38,21 @@ find_python() {
         if is_new_enough "$python"; then return; fi
     done
     found=$(version_of python3)
-    fail "Lowtide needs Python 3.11 or newer; python3 here is ${found:-missing}." \
-        "Install one, or name one that you have: make run PYTHON=/path/to/python3.12"
+    fail "Lowtide needs Python 3.11 or newer, and python3 here is ${found:-missing}: install one\
+ (on a Mac: brew install python), or name one that you have: make run PYTHON=/path/to/python3.12"
 }
 
 make_venv() {
     find_python
     echo "Making $venv with $python (Python $(version_of "$python"))"
+    # venv leaves half an environment where pip is not to be had, so that is asked first.
+    "$python" -c 'import venv, ensurepip' 2>/dev/null ||
+        fail "the venv module is missing (Debian and Ubuntu: sudo apt install\
+ python$(version_of "$python")-venv); install it and run the same command again."
     if ! said=$("$python" -m venv "$venv" 2>&1); then
         rm -rf "$venv"
         printf '%s\n' "$said" >&2
-        fail "this Python cannot make virtual environments." \
-            "On Debian and Ubuntu: sudo apt install python$(version_of "$python")-venv" \
-            "then run the same command again."
+        fail "this Python cannot make virtual environments; it says above why."
     fi
 }
 

@@ -5,7 +5,7 @@
 Live calls are streamed through Lowtide's door by a Poisson process: with no batch, beside a plain
 client that keeps a fixed number of calls in flight, and beside batches of Lowtide that do not run
 out. `--url` is an engine of yours that runs already; without it, the embedded llama.cpp with the
-demo model is started. Where engine, server and clients share one machine, read the ratios. Each
+random model is started. Where engine, server and clients share one machine, read the ratios. Each
 row has a server of its own. Prints a table, medians with least and most, and one JSON line.
 """
 
@@ -31,9 +31,9 @@ from bench.live_traffic.real_traffic import (
     live_calls,
     lowtide_batch,
 )
-from lowtide.engines.demo_model import MODEL_ID, demo_model
 from lowtide.engines.embedded import EmbeddedEngine
 from lowtide.engines.http_client import HttpEngine
+from lowtide.engines.random_model import MODEL_ID, random_model
 
 LOWTIDE: Final = "Lowtide"
 UNWATCHED: Final = "Lowtide, watch_prompts = false"
@@ -50,7 +50,7 @@ async def engine_of(asked: argparse.Namespace, folder: Path) -> AsyncIterator[Ta
     if asked.url:
         yield Target(asked.url, asked.model, asked.api_key)
         return
-    model = demo_model(folder / "demo.gguf")
+    model = random_model(folder / "random.gguf")
     engine = EmbeddedEngine(model, model_id=MODEL_ID, log_path=folder / "engine.log")
     try:
         yield Target(await engine.start(), MODEL_ID)

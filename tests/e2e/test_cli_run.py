@@ -24,7 +24,6 @@ from lowtide.testing.scripted_engine import Answer, ScriptedEngine, completion, 
 LINES = 200
 WINDOW = 8
 ANSWERED_FIRST = 40
-EXAMPLE = Path(__file__).parents[2] / "examples" / "batch.jsonl"
 QUICK: Answer = (reply(completion()),)
 
 
@@ -182,12 +181,14 @@ async def test_bad_lines_are_named_before_anything_runs(tmp_path: Path) -> None:
     assert names_in(tmp_path) == ["b.jsonl"]
 
 
-async def test_the_example_runs_on_the_demo_model(tmp_path: Path) -> None:
-    arguments: list[str | Path] = ["run", EXAMPLE, "-o", "out.jsonl", "--model", "demo"]
+async def test_a_model_of_our_own_answers_for_all_that_the_lines_name(tmp_path: Path) -> None:
+    lines = [request_line(f"r{n}", model=f"org/model-{n}") for n in range(3)]
+    batch = write_lines(tmp_path / "b.jsonl", lines)
+    arguments: list[str | Path] = ["run", batch, "-o", "out.jsonl", "--model", "random"]
     code, _, told = await lowtide(*arguments, cwd=tmp_path)
     assert code == 0
-    assert "demo answers for" in told and "deepseek-ai/DeepSeek-V3" in told
-    assert custom_ids(tmp_path / "out.jsonl") == custom_ids(EXAMPLE)
+    assert "random answers for" in told and "org/model-2" in told
+    assert custom_ids(tmp_path / "out.jsonl") == ["r0", "r1", "r2"]
     for line in read_lines(tmp_path / "out.jsonl"):
         assert line["response"]["body"]["choices"][0]["message"]["role"] == "assistant"
 

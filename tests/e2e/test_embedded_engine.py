@@ -1,4 +1,4 @@
-"""The embedded engine as it is: a real llama.cpp in a child process, serving the demo model."""
+"""The embedded engine as it is: a real llama.cpp in a child process, serving the random model."""
 
 import asyncio
 import json
@@ -17,8 +17,8 @@ import httpx
 import pytest
 
 from lowtide import limits
-from lowtide.engines.demo_model import CONTEXT_TOKENS, demo_model
 from lowtide.engines.embedded import EmbeddedEngine, EngineStartError
+from lowtide.engines.random_model import CONTEXT_TOKENS, random_model
 from lowtide.testing.patience import PATIENCE_S
 
 LONG = CONTEXT_TOKENS - 100
@@ -28,13 +28,13 @@ Body = dict[str, Any]
 
 @pytest.fixture(scope="module")
 def model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return demo_model(tmp_path_factory.mktemp("model") / "demo.gguf")
+    return random_model(tmp_path_factory.mktemp("model") / "random.gguf")
 
 
 @pytest.fixture
 async def engine(model_path: Path, tmp_path: Path) -> AsyncIterator[EmbeddedEngine]:
     engine = EmbeddedEngine(
-        model_path, model_id="demo", log_path=tmp_path / "engine.log", context=CONTEXT_TOKENS
+        model_path, model_id="random", log_path=tmp_path / "engine.log", context=CONTEXT_TOKENS
     )
     await engine.start()
     yield engine
@@ -51,7 +51,7 @@ async def http(engine: EmbeddedEngine) -> AsyncIterator[httpx.AsyncClient]:
 
 
 def chat(text: str, **fields: object) -> Body:
-    return {"model": "demo", "messages": [{"role": "user", "content": text}], **fields}
+    return {"model": "random", "messages": [{"role": "user", "content": text}], **fields}
 
 
 def command_line_of(pid: int) -> bytes:
@@ -141,7 +141,7 @@ async def test_completions_embeddings_and_responses_are_served_by_the_same_engin
     assert response["usage"]["output_tokens"] <= 9
 
 
-@pytest.mark.parametrize("name", ["demo", "meta-llama/Llama-3.3-70B", "any thing: at all"])
+@pytest.mark.parametrize("name", ["random", "meta-llama/Llama-3.3-70B", "any thing: at all"])
 async def test_the_model_that_a_request_names_is_not_looked_at(
     http: httpx.AsyncClient, name: str
 ) -> None:
@@ -186,7 +186,7 @@ async def test_with_a_key_others_on_this_machine_cannot_call_it(
     model_path: Path, tmp_path: Path
 ) -> None:
     engine = EmbeddedEngine(
-        model_path, model_id="demo", log_path=tmp_path / "engine.log", api_key="k" * 40
+        model_path, model_id="random", log_path=tmp_path / "engine.log", api_key="k" * 40
     )
     await engine.start()
     try:
@@ -351,7 +351,7 @@ from pathlib import Path
 from lowtide.engines.embedded import EmbeddedEngine
 
 async def main():
-    engine = EmbeddedEngine(Path(sys.argv[1]), model_id="demo", log_path=Path(sys.argv[2]))
+    engine = EmbeddedEngine(Path(sys.argv[1]), model_id="random", log_path=Path(sys.argv[2]))
     interrupted = asyncio.Event()
     # As the command does: the handler of asyncio.run may run only when something else wakes the
     # loop, if the signal comes at the instant at which the loop falls asleep.

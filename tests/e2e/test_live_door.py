@@ -108,10 +108,10 @@ async def test_live_calls_take_no_place_in_the_window(tmp_path: Path, engine: Ru
 
 
 @pytest.fixture
-async def demo(tmp_path: Path) -> AsyncIterator[str]:
-    """The address of a server with the demo model."""
+async def own_model(tmp_path: Path) -> AsyncIterator[str]:
+    """The address of a server with the random model."""
     settings = Settings(server=Server(data_dir=tmp_path))
-    embedded = EmbeddedModel("demo", threads=1)
+    embedded = EmbeddedModel("random", threads=1)
     bound = bind("127.0.0.1", 0)
     async with open_application(settings, embedded=embedded) as application:
         assert application.asgi is not None
@@ -119,13 +119,15 @@ async def demo(tmp_path: Path) -> AsyncIterator[str]:
             yield address_of(bound)
 
 
-async def test_the_openai_sdk_chats_with_the_embedded_engine_streamed_and_not(demo: str) -> None:
-    async with openai.AsyncOpenAI(api_key="k", base_url=f"{demo}/v1", max_retries=0) as client:
+async def test_the_openai_sdk_chats_with_the_embedded_engine_streamed_and_not(
+    random_model: str,
+) -> None:
+    async with openai.AsyncOpenAI(api_key="k", base_url=f"{own_model}/v1", max_retries=0) as client:
         answer = await client.chat.completions.create(
-            model="demo", messages=MESSAGES, max_tokens=12, seed=1, temperature=0
+            model="random", messages=MESSAGES, max_tokens=12, seed=1, temperature=0
         )
         stream = await client.chat.completions.create(
-            model="demo",
+            model="random",
             messages=MESSAGES,
             max_tokens=12,
             seed=1,
@@ -142,10 +144,10 @@ async def test_the_openai_sdk_chats_with_the_embedded_engine_streamed_and_not(de
     assert chunks[-1].usage.completion_tokens == answer.usage.completion_tokens
 
 
-async def test_the_together_sdk_streams_from_the_embedded_engine(demo: str) -> None:
-    async with together.AsyncTogether(api_key="k", base_url=demo, max_retries=0) as client:
+async def test_the_together_sdk_streams_from_the_embedded_engine(own_model: str) -> None:
+    async with together.AsyncTogether(api_key="k", base_url=own_model, max_retries=0) as client:
         stream = await client.chat.completions.create(
-            model="demo", messages=MESSAGES, max_tokens=12, stream=True
+            model="random", messages=MESSAGES, max_tokens=12, stream=True
         )
         chunks = [chunk async for chunk in stream]
     assert any(chunk.choices and chunk.choices[0].delta.content for chunk in chunks)

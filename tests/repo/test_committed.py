@@ -50,7 +50,7 @@ def test_nothing_generated_is_committed() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["requirements.txt", "requirements-test.txt", "requirements-dev.txt", "requirements-fuzz.txt"],
+    [f"requirements{kind}.txt" for kind in ("", "-test", "-dev", "-fuzz", "-demo")],
 )
 def test_every_pinned_package_has_its_hashes_and_no_address(name: str) -> None:
     text = (ROOT / name).read_text().replace("\\\n", "")

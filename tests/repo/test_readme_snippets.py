@@ -18,9 +18,11 @@ STOP_S = PATIENCE_S
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """`lowtide serve --model demo`, as the README starts it, on a free port."""
+    """As the README starts it, on a free port; here the random model answers to the name `demo`."""
     folder = tmp_path_factory.mktemp("server")
-    command = [sys.executable, "-m", "lowtide", "serve", "--model", "demo", "--port", "0", "--json"]
+    (folder / "lowtide.toml").write_text('[[model]]\nid = "random"\naliases = ["demo"]\n')
+    command = [sys.executable, "-m", "lowtide", "serve", "--model", "random", "--port", "0"]
+    command += ["--json", "--config", "lowtide.toml"]
     with (folder / "log").open("w") as log:
         server = subprocess.Popen(
             command, cwd=folder, stdout=subprocess.PIPE, stderr=log, text=True

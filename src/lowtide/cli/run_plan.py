@@ -150,7 +150,7 @@ def _server_of(target: Target, settings: Settings) -> str | None:
         return server_address(from_environment)
     raise CommandError(
         "Nothing says what is to answer the requests.",
-        "Give --model demo (a toy, to try it), --model FILE.gguf, --model org/name,"
+        "Give --model demo (a small model, to try it), --model FILE.gguf, --model org/name,"
         " --url http://host:port/v1 for an engine, or --server for a Lowtide.",
     )
 

@@ -83,7 +83,7 @@ def after_exit(end: ChildExit, failures: int, *, has_served: bool) -> Restart | 
 def threads_for(model_bytes: int, cpu_count: int) -> int:
     """Decoding threads: one for a toy model, otherwise half the CPUs.
 
-    Measured with the demo model on two CPUs: 11,500 tokens a second with one thread, 12,900 with
+    Measured with the random model on two CPUs: 11,500 tokens a second with one thread, 12,900 with
     two for 50% more CPU time. A real model is bound by memory bandwidth: hyper-threads add
     nothing.
     """

@@ -103,7 +103,7 @@ def _library() -> Any:
         raise ModelSourceError(
             "hub_not_installed",
             "downloading a model needs one more package: pip install 'lowtide[hub]'"
-            " (or give the path of a .gguf file, or --model demo)",
+            " (or give the path of a .gguf file, or --model random)",
         ) from exc
     return huggingface_hub
 
@@ -131,6 +131,6 @@ def _mapped(repo_id: str) -> Iterator[None]:
         raise ModelSourceError(
             "hub_unreachable",
             f"cannot reach the hub for {repo_id}, and it is not in the local cache ({exc})."
-            " Without a network, give the path of a .gguf file or --model demo;"
+            " Without a network, give the path of a .gguf file or --model random;"
             " models downloaded before are used from the cache",
         ) from exc

@@ -1,6 +1,6 @@
 """Turns what a person writes after `--model` into a GGUF file on this machine.
 
-Called by the CLI and `wiring` before the embedded engine starts. Understands `demo`, the path of a
+Called by `wiring` before the embedded engine starts. Understands `demo`, `random`, the path of a
 .gguf file, and a hub id (`org/name`, or `org/name:` with a file or quantisation). Invariant: a
 model that is returned is a file that exists with all of its parts; everything else is a
 ModelSourceError that says what was looked for and what to do.
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from lowtide.engines import demo_model
+from lowtide.engines import demo_model, random_model
 from lowtide.engines.gguf_header import GgufError, read_header
 from lowtide.engines.hub import Hub, HuggingFaceHub, ModelSourceError
 
@@ -44,12 +44,15 @@ class ResolvedModel:
 def resolve_model(spec: str, cache_dir: Path, *, hub: Hub | None = None) -> ResolvedModel:
     """Find or fetch the model that `spec` names. May download for a long time: call it in a thread.
 
-    `cache_dir` holds what Lowtide itself writes (the demo model); the hub keeps its own cache.
+    `cache_dir` holds what Lowtide itself keeps: `random`, and `demo`, which `demo_model.fetch` has
+    brought there; the hub keeps its own cache.
     Raises ModelSourceError.
     """
     path = _expanded(spec)
     if spec == demo_model.MODEL_ID:
         return _demo(cache_dir)
+    if spec == random_model.MODEL_ID:
+        return _random(cache_dir)
     if path.is_file():
         return _local(path)
     if path.is_dir():
@@ -73,14 +76,24 @@ def _expanded(spec: str) -> Path:
 
 
 def _demo(cache_dir: Path) -> ResolvedModel:
-    path = cache_dir / demo_model.FILE_NAME
+    path = demo_model.find(cache_dir)
+    if path is None:
+        raise ModelSourceError(
+            "model_not_found",
+            f"the demo model is not on this machine: {demo_model.INSTEAD}",
+        )
+    return ResolvedModel(path, demo_model.MODEL_ID, demo_model.CONTEXT_TOKENS)
+
+
+def _random(cache_dir: Path) -> ResolvedModel:
+    path = cache_dir / random_model.FILE_NAME
     try:
-        demo_model.demo_model(path)
+        random_model.random_model(path)
     except OSError as exc:
         raise ModelSourceError(
-            "model_not_found", f"cannot write the demo model to {path}: {exc.strerror}"
+            "model_not_found", f"cannot write the random model to {path}: {exc.strerror}"
         ) from exc
-    return ResolvedModel(path, demo_model.MODEL_ID, demo_model.CONTEXT_TOKENS)
+    return ResolvedModel(path, random_model.MODEL_ID, random_model.CONTEXT_TOKENS)
 
 
 def _local(path: Path) -> ResolvedModel:

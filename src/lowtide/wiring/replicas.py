@@ -11,12 +11,13 @@ from pathlib import Path
 from lowtide import limits
 from lowtide.config import Replica as ReplicaSettings
 from lowtide.core.catalogue import ModelEntry
+from lowtide.engines import demo_model
 from lowtide.engines.embedded import EmbeddedEngine
 from lowtide.engines.model_source import resolve_model
 
 
 def _cache_dir(data_dir: Path) -> Path:
-    """Where the demo model is written once for all data directories; in this one for a user that
+    """Where `demo` and `random` are kept once for all data directories; in this one for a user that
     has no home folder, as a container's often has none."""
     try:
         home = Path.home()
@@ -30,8 +31,8 @@ def _cache_dir(data_dir: Path) -> Path:
 class EmbeddedModel:
     """A model to serve from this process's own engine. None stands for a good choice.
 
-    `spec` is `demo`, a path to a GGUF file, or a hub id. `aliases` are further names that requests
-    may call it by.
+    `spec` is `demo`, `random`, a path to a GGUF file, or a hub id. `aliases` are further names
+    that requests may call it by.
     """
 
     spec: str
@@ -48,7 +49,10 @@ async def start_embedded(
 ) -> tuple[ReplicaSettings, ModelEntry]:
     """The embedded engine as a replica like any other, and its catalogue entry."""
     on_progress(f"getting the model {embedded.spec}")
-    model = await asyncio.to_thread(resolve_model, embedded.spec, _cache_dir(data_dir))
+    cache_dir = _cache_dir(data_dir)
+    if embedded.spec == demo_model.MODEL_ID:
+        await demo_model.fetch(cache_dir, on_progress)
+    model = await asyncio.to_thread(resolve_model, embedded.spec, cache_dir)
     on_progress(f"loading {model.path.name}")
     slots = embedded.slots or limits.EMBEDDED_SLOTS
     key = secrets.token_urlsafe(32)  # other users of this machine would go round keys and limits

@@ -91,7 +91,7 @@ def test_what_was_fetched_is_used_when_the_hub_is_gone(
 
 
 def test_without_a_network_it_is_said_what_to_do(nobody: str, tmp_path: Path) -> None:
-    with pytest.raises(ModelSourceError, match="--model demo") as caught:
+    with pytest.raises(ModelSourceError, match="--model random") as caught:
         HuggingFaceHub(endpoint=nobody, cache_dir=tmp_path).files(REPO)
     assert caught.value.code == "hub_unreachable"
 

@@ -44,16 +44,16 @@ def refusal(spec: str, cache: Path, hub: ShelfHub | None = None) -> ModelSourceE
     return caught.value
 
 
-def test_demo_is_written_into_the_cache_and_found_there_again(tmp_path: Path) -> None:
-    model = resolve_model("demo", tmp_path / "cache")
+def test_random_is_written_into_the_cache_and_found_there_again(tmp_path: Path) -> None:
+    model = resolve_model("random", tmp_path / "cache")
     assert model.path.parent == tmp_path / "cache"
-    assert model.model_id == "demo"
-    assert model == resolve_model("demo", tmp_path / "cache")
+    assert model.model_id == "random"
+    assert model == resolve_model("random", tmp_path / "cache")
 
 
 def test_a_cache_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("a file")
-    assert "cannot write the demo model" in refusal("demo", tmp_path / "cache").message
+    assert "cannot write the random model" in refusal("random", tmp_path / "cache").message
 
 
 def test_a_path_is_a_model_named_by_its_stem(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ def nobody(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("nobody")
-def test_without_a_home_the_demo_model_is_kept_with_the_data(tmp_path: Path) -> None:
+def test_without_a_home_the_cache_is_kept_with_the_data(tmp_path: Path) -> None:
     assert _cache_dir(tmp_path) == tmp_path / "cache"
 
 

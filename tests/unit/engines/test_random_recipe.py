@@ -1,4 +1,4 @@
-"""The recipe of the demo model: every byte has its token, and only printable ones are likely."""
+"""The recipe of the random model: every byte has its token, and only printable ones are likely."""
 
 from pathlib import Path
 
@@ -6,13 +6,13 @@ import gguf
 import numpy as np
 import pytest
 
-from lowtide.engines.demo_recipe import write_demo
+from lowtide.engines.random_recipe import write_random
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> gguf.GGUFReader:
-    path: Path = tmp_path_factory.mktemp("demo") / "demo.gguf"
-    write_demo(path)
+    path: Path = tmp_path_factory.mktemp("random") / "random.gguf"
+    write_random(path)
     return gguf.GGUFReader(path)
 
 

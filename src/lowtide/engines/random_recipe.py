@@ -1,6 +1,6 @@
-"""The recipe of the demo model: vocabulary, weights and chat template, written as a GGUF.
+"""The recipe of the random model: vocabulary, weights and chat template, written as a GGUF.
 
-Called by `demo_model` when there is no file yet; imports numpy and gguf, which is why it stands
+Called by `random_model` when there is no file yet; imports numpy and gguf, which is why it stands
 apart. A real llama-architecture model (two layers, half a megabyte) over a byte-level vocabulary:
 one token per byte of text. Its answers are noise, by design. Two invariants: the file is a
 function of `SEED` and this module alone; and only printable ASCII and the end token are ever
@@ -16,7 +16,7 @@ import gguf
 import numpy as np
 from numpy.typing import NDArray
 
-from lowtide.engines.demo_model import CONTEXT_TOKENS
+from lowtide.engines.random_model import CONTEXT_TOKENS
 
 SEED: Final = 20_240_607
 
@@ -48,11 +48,11 @@ _CHAT_TEMPLATE = (
 _Weights = NDArray[np.float32]
 
 
-def write_demo(path: Path) -> None:
+def write_random(path: Path) -> None:
     """Write the whole model to `path`. Raises OSError."""
     logging.getLogger("gguf").setLevel(logging.WARNING)  # it logs its plan at INFO for every file
     writer = gguf.GGUFWriter(path, "llama")
-    writer.add_name("Lowtide demo (random weights)")
+    writer.add_name("Lowtide (random weights)")
     writer.add_context_length(CONTEXT_TOKENS)
     writer.add_embedding_length(_EMBEDDING)
     writer.add_block_count(_LAYERS)

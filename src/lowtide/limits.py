@@ -543,4 +543,5 @@ TABLE_SAMPLE_MAX: Final = 1_000_000  # rows of a sample: their numbers are kept,
 TABLE_IMAGE_BYTES_MAX: Final = 10 * MIB  # in base64 a third more, which still fits one line
 TABLE_ERROR_CHARS_MAX: Final = 500  # of `_error`: an engine may quote the whole prompt back
 TABLE_PARTS_IN_FLIGHT: Final = 4  # batches of one run at a time; more only lie in the queue
+TABLE_ROOM_RETRY_S: Final = 60.0  # where others' batches take all room; each try leaves a batch
 TABLE_REQUESTS_SHOWN: Final = 3  # by --dry-run

@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,7 @@ LINES = 200
 WINDOW = 8
 ANSWERED_FIRST = 40
 QUICK: Answer = (reply(completion()),)
+Engine = partial(ScriptedEngine, models=())  # it has a list of models, and takes any name
 
 
 @pytest.fixture
@@ -39,7 +41,7 @@ class Gate:
     def __init__(self, answered_first: int = ANSWERED_FIRST) -> None:
         self.opened = asyncio.Event()
         first = [QUICK] * answered_first
-        self.engine = ScriptedEngine(*first, otherwise=(self.opened, *QUICK))
+        self.engine = Engine(*first, otherwise=(self.opened, *QUICK))
         self._reached = answered_first + 1
 
     async def is_reached(self) -> None:
@@ -54,7 +56,7 @@ def run_arguments(batch: Path, engine: ScriptedEngine) -> list[str | Path]:
 async def test_results_come_in_input_order_and_nothing_else_is_left(
     batch: Path, tmp_path: Path
 ) -> None:
-    async with ScriptedEngine(otherwise=QUICK) as engine:
+    async with Engine(otherwise=QUICK) as engine:
         code, out, _ = await lowtide(*run_arguments(batch, engine), cwd=tmp_path)
     assert code == 0
     assert custom_ids(tmp_path / "out.jsonl") == [f"req-{n}" for n in range(LINES)]
@@ -63,7 +65,7 @@ async def test_results_come_in_input_order_and_nothing_else_is_left(
 
 
 async def test_json_is_the_only_thing_on_standard_output(batch: Path, tmp_path: Path) -> None:
-    async with ScriptedEngine(otherwise=QUICK) as engine:
+    async with Engine(otherwise=QUICK) as engine:
         code, out, _ = await lowtide(*run_arguments(batch, engine), "--json", cwd=tmp_path)
     answer = json.loads(out)
     assert code == 0
@@ -75,7 +77,7 @@ async def test_failed_lines_go_to_the_error_file_and_the_exit_code_says_so(tmp_p
     batch = write_lines(tmp_path / "b.jsonl", [request_line("good"), request_line("bad")])
     refusal = {"error": {"message": "that prompt is too long", "code": "too_long"}}
 
-    async with ScriptedEngine(QUICK, (reply(refusal, 400),)) as engine:
+    async with Engine(QUICK, (reply(refusal, 400),)) as engine:
         arguments = run_arguments(batch, engine)
         code, out, _ = await lowtide(*arguments, "--window", "1", cwd=tmp_path)
     assert code == 1
@@ -172,7 +174,7 @@ async def test_two_runs_for_one_output_do_not_meet(batch: Path, tmp_path: Path) 
 async def test_bad_lines_are_named_before_anything_runs(tmp_path: Path) -> None:
     lines = [request_line("a"), {"custom_id": "b"}, request_line("a")]
     batch = write_lines(tmp_path / "b.jsonl", lines)
-    async with ScriptedEngine() as engine:
+    async with Engine() as engine:
         code, out, _ = await lowtide(*run_arguments(batch, engine), cwd=tmp_path)
         assert engine.requests == []
     assert code == 3
@@ -204,7 +206,7 @@ async def test_a_model_that_is_not_there_leaves_nothing_behind(batch: Path, tmp_
 async def test_force_leaves_nothing_of_the_run_before(batch: Path, tmp_path: Path) -> None:
     write_lines(tmp_path / "out.jsonl", [request_line("old")])
     write_lines(tmp_path / "out.errors.jsonl", [request_line("old")])
-    async with ScriptedEngine(otherwise=QUICK) as engine:
+    async with Engine(otherwise=QUICK) as engine:
         code, _, _ = await lowtide(*run_arguments(batch, engine), "--force", cwd=tmp_path)
     assert code == 0
     assert len(custom_ids(tmp_path / "out.jsonl")) == LINES
@@ -235,7 +237,7 @@ async def test_a_dash_is_standard_input_and_standard_output(tmp_path: Path) -> N
     lines = [request_line("good"), request_line("bad")]
     given = write_lines(tmp_path / "given.jsonl", lines)
     refusal = {"error": {"message": "\x1b[31mno", "code": "no"}}
-    async with ScriptedEngine(QUICK, (reply(refusal, 400),)) as engine:
+    async with Engine(QUICK, (reply(refusal, 400),)) as engine:
         arguments = ["run", "-", "-o", "-", "--window", "1", "--url", engine.url]
         code, out, err = await piped(given, *arguments, cwd=tmp_path)
         assert code == 1, err

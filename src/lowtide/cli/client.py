@@ -147,7 +147,12 @@ class ServerClient:
             last = answer.headers.get("x-last-line", "")
         return int(last) if last.isdigit() else lines
 
-    # ---- batches ----
+    # ---- models and batches ----
+
+    def models(self) -> tuple[str, ...]:
+        """The names by which requests may call the server's models."""
+        listed = self._http.call("GET", "/models").get("data", [])
+        return tuple(str(each["id"]) for each in listed)
 
     def create_batch(
         self,

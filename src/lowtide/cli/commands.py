@@ -40,6 +40,7 @@ COMMANDS: Final[Mapping[str, Place]] = MappingProxyType(
                 "lowtide run batch.jsonl -o results.jsonl --model demo",
                 "lowtide run batch.jsonl -o results.jsonl --url http://127.0.0.1:9001/v1",
                 "lowtide run batch.jsonl -o results.jsonl --server http://batch.example:8000",
+                "lowtide run reviews.csv -o out.csv --prompt 'Rate: {{ text }}' --model demo",
             ),
         ),
         "validate": Place(

@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -19,12 +19,18 @@ from lowtide.data_dir import DataDirError, locked_data_dir
 
 _STATE_FILE: Final = "run.json"
 _VERSION: Final = 1
+_State = TypeVar("_State", bound="KeptState")
 
 
-class RunState(msgspec.Struct, frozen=True, kw_only=True):
-    """A run as begun. `server` is None when it has its own; then `model` names what answers."""
+class KeptState(msgspec.Struct, frozen=True, kw_only=True):
+    """What the states of all kinds of runs have."""
 
     version: int = _VERSION
+
+
+class RunState(KeptState, frozen=True, kw_only=True):
+    """A run as begun. `server` is None when it has its own; then `model` names what answers."""
+
     input: str
     sha256: str
     endpoint: str
@@ -40,6 +46,7 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.data_dir = path / "data"
+        self.parts_dir = path / "parts"
         self.log_file = path / "logs" / "lowtide.log"
         self._state_file = path / _STATE_FILE
 
@@ -48,10 +55,11 @@ class RunFolder:
         """Whether there is anything to go on with."""
         return self._state_file.exists()
 
-    def recall(self) -> RunState | None:
-        """What an earlier life left; None when there was none. Raises CommandError."""
+    def recall(self, kind: type[_State]) -> _State | None:
+        """What an earlier life left; None when there was none. Raises CommandError, also for the
+        state of a run of another kind."""
         try:
-            state = msgspec.json.decode(self._state_file.read_bytes(), type=RunState)
+            state = msgspec.json.decode(self._state_file.read_bytes(), type=kind)
         except FileNotFoundError:
             return None
         except (msgspec.DecodeError, UnicodeDecodeError):
@@ -65,7 +73,7 @@ class RunFolder:
             )
         return state
 
-    def remember(self, state: RunState) -> None:
+    def remember(self, state: KeptState) -> None:
         """Write the state so that a crash leaves the old one or the new one."""
         part = self._state_file.with_suffix(".part")
         with part.open("wb") as stream:
@@ -77,7 +85,8 @@ class RunFolder:
     def clear(self) -> None:
         """Forget everything, but keep the lock."""
         self._state_file.unlink(missing_ok=True)
-        shutil.rmtree(self.data_dir, ignore_errors=True)
+        for folder in (self.data_dir, self.parts_dir):
+            shutil.rmtree(folder, ignore_errors=True)
 
     def remove(self) -> None:
         """The run is over and its results are in place."""

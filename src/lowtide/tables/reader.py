@@ -5,7 +5,7 @@
 Invariant: row numbers and columns are the same each time.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -46,8 +46,13 @@ class Table:
             first = 0
 
 
-def open_table(address: str, types: Mapping[str, str] | None = None) -> Table:
-    """Find and look through all files. `types`: by column, a word of `csv_rows.TYPES`.
+def open_table(
+    address: str,
+    types: Mapping[str, str] | None = None,
+    advance: Callable[[int, int], None] = lambda _done, _total: None,
+) -> Table:
+    """Find and look through all files. `types`: by column, a word of `csv_rows.TYPES`. `advance` is
+    told how many files are done, and of how many.
 
     Raises TableError for what cannot be read, and for files whose columns do not agree.
     """
@@ -57,7 +62,10 @@ def open_table(address: str, types: Mapping[str, str] | None = None) -> Table:
             f"--types is for CSV and TSV; {files[0].name} has types of its own.",
             "Leave it out.",
         )
-    scans = [_scan(file, types or {}) for file in files]
+    scans = []
+    for done, file in enumerate(files):
+        advance(done, len(files))
+        scans.append(_scan(file, types or {}))
     schema = scans[0][0]
     for file, (other, _) in zip(files[1:], scans[1:], strict=True):
         schema = _unified(schema, other, files[0].name, file.name)

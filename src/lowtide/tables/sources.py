@@ -198,3 +198,19 @@ def identity_of(files: Sequence[TableFile]) -> str:
     for file in files:
         digest.update(file.identify().encode() + b"\n")
     return digest.hexdigest()
+
+
+def exists(address: str) -> bool:
+    """Whether an object is there. Raises TableError where nobody can say."""
+    import obstore
+    from obstore.exceptions import BaseError
+    from obstore.store import from_url
+
+    parts = urlsplit(address)
+    try:
+        obstore.head(from_url(f"{parts.scheme}://{parts.netloc}"), parts.path.lstrip("/"))
+    except FileNotFoundError:
+        return False
+    except (BaseError, ValueError) as error:
+        raise _bucket_error(address, error) from None
+    return True

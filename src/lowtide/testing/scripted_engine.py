@@ -110,13 +110,18 @@ class ScriptedEngine:
         on_connect: Answer = (),
         tls: ssl.SSLContext | None = None,
         host: str = "127.0.0.1",
+        models: Sequence[str] | None = None,
     ) -> None:
-        """`on_connect` is played to each new connection before it has asked for anything."""
+        """`on_connect` is played to each new connection before it has asked for anything. `models`:
+        what /v1/models lists, beside the script; None: asking for them is a request like others.
+        """
         self.otherwise: Answer = (reply(completion()),) if otherwise is None else otherwise
         self.on_connect: Answer = on_connect
         self.requests: list[SeenRequest] = []
         self.pages: dict[str, Answer] = {}
-        """What lies beside /v1, by path."""
+        """What is answered beside the script, by path."""
+        if models is not None:
+            self.pages["/v1/models"] = (reply({"data": [{"id": name} for name in models]}),)
         self.looks: list[SeenRequest] = []
         self.abandoned: list[SeenRequest] = []
         """Requests whose connection ended before the answer was written."""
@@ -229,7 +234,8 @@ class ScriptedEngine:
 
     def answer_to(self, request: SeenRequest) -> Answer:
         """A page where one is asked for, else what comes next."""
-        if request.method != "GET" or request.path.startswith("/v1"):
+        is_page = request.path in self.pages or not request.path.startswith("/v1")
+        if request.method != "GET" or not is_page:
             return self.next_answer(request)
         self.looks.append(request)
         self.notify()

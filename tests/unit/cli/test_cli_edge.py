@@ -40,7 +40,7 @@ def test_the_version_is_told(run_main: Run) -> None:
         (["run", "b.jsonl", "-o", "b.jsonl"], "is the input itself"),
         (["run", "b.jsonl", "-o", "no/such/o.jsonl"], "does not exist"),
         (["run", "b.jsonl", "-o", "o.jsonl"], "Nothing says what is to answer"),
-        (["run", "b.jsonl", "-o", "o", "--model", "demo", "--url", "x"], "exclude each other"),
+        (["run", "b.jsonl", "-o", "o", "--server", "x", "--url", "x"], "exclude each other"),
         (["run", "b.jsonl", "-o", "o", "--url", "nonsense"], "is not an address"),
         (["run", "b.jsonl", "-o", "o", "--url", "http://127.0.0.1:9/v1"], "No engine answers"),
         (["run", "b.jsonl", "-o", "o", "--server", "x", "--window", "3"], "--window goes with"),

@@ -15,10 +15,10 @@ STATE = RunState(input="b.jsonl", sha256="aa", endpoint="/v1/chat/completions", 
 def test_what_is_remembered_is_recalled(tmp_path: Path) -> None:
     output = tmp_path / "out.jsonl"
     with hold(output) as folder:
-        assert folder.recall() is None
+        assert folder.recall(RunState) is None
         folder.remember(STATE)
     with hold(output) as folder:
-        assert folder.recall() == STATE
+        assert folder.recall(RunState) == STATE
 
 
 def test_a_run_that_began_nothing_leaves_no_folder(tmp_path: Path) -> None:
@@ -48,7 +48,7 @@ def test_a_damaged_state_offers_a_restart(tmp_path: Path) -> None:
         folder.remember(STATE)
         (folder.path / "run.json").write_text("{half")
         with pytest.raises(CommandError) as caught:
-            folder.recall()
+            folder.recall(RunState)
     assert "--restart" in str(caught.value.hint)
 
 
@@ -58,7 +58,7 @@ def test_the_state_of_another_version_is_not_guessed_at(tmp_path: Path) -> None:
         later = msgspec.to_builtins(STATE) | {"version": 2}
         (folder.path / "run.json").write_text(json.dumps(later))
         with pytest.raises(CommandError, match="another version"):
-            folder.recall()
+            folder.recall(RunState)
 
 
 @pytest.mark.parametrize(

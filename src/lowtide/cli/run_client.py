@@ -1,0 +1,60 @@
+"""A client for a run: of the server named, or of one of our own that lasts as long as the run.
+
+Both kinds of run, over lines and over rows, work through it. Invariant: a run that ends early says
+how to go on.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.markup import escape
+
+from lowtide.cli import exits, screen
+from lowtide.cli.client import ServerClient
+from lowtide.cli.http_client import ServerRefused
+from lowtide.cli.logs import log_to_file
+from lowtide.cli.options import connect
+from lowtide.cli.run_state import RunFolder
+from lowtide.cli.run_target import Answering
+
+
+@contextmanager
+def run_client(who: Answering, folder: RunFolder, *, quiet: bool) -> Iterator[ServerClient]:
+    """Says how to go on when the context ends early."""
+    if who.server is not None:
+        with connect(who.server, who.api_key) as client:
+            try:
+                yield client
+            except (KeyboardInterrupt, exits.Terminated):
+                screen.note(
+                    f"The batch goes on at {escape(who.server)}. The same command waits for"
+                    " it again and fetches the results."
+                )
+                raise
+        return
+    from lowtide.cli.local_server import LocalServer  # the whole server: slow to load
+
+    log_to_file(folder.log_file)
+
+    def tell(what: str) -> None:
+        if not quiet:
+            screen.note(f"[dim]{escape(what)}[/]")
+
+    def on_drain() -> None:
+        screen.note("Stopping: saving what is done. Ctrl-C again stops at once.")
+
+    settings = who.settings_in(folder.data_dir)
+    try:
+        with (
+            LocalServer(settings, who.embedded, on_progress=tell, on_drain=on_drain) as local,
+            connect(local.address, None) as client,
+        ):
+            yield client
+    except (KeyboardInterrupt, exits.Terminated):
+        if folder.has_begun:
+            screen.note(f"Kept in {escape(str(folder.path))}. The same command goes on from there.")
+        raise
+    except ServerRefused as error:
+        if error.status >= 500:
+            error.hint = f"Its log is {folder.log_file}."
+        raise

@@ -37,7 +37,7 @@ TENANTS_ARGS ?=
 .DEFAULT_GOAL := help
 # Two targets install into one environment.
 .NOTPARALLEL:
-.PHONY: help run test test-random sim sim-long check format docs bench bench-live bench-tenants big-files million-lines test-clients test-real test-chaos fuzz-api pins wheel clean
+.PHONY: help run test test-random sim sim-long check format docs bench bench-live bench-tenants big-files million-lines million-rows test-clients test-real test-chaos fuzz-api pins wheel clean
 
 help: ## list the targets
 	@awk -F ' *## *' '/^[a-z-]+:.*## / { sub(/:.*/, "", $$1); printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -89,6 +89,9 @@ big-files: $(VENV)/.ready-requirements-test ## five gigabytes in parts through b
 
 million-lines: $(VENV)/.ready-requirements-test ## a batch of a million lines, and the memory of every process (minutes)
 	$(PY) -m bench.million_lines
+
+million-rows: $(VENV)/.ready-requirements-test ## a table of a million rows, and the memory that it takes (minutes)
+	$(PY) -m bench.million_rows
 
 bench-tenants: $(VENV)/.ready-requirements-test ## one good tenant among ten hostile ones, for ten minutes
 	$(PY) -m bench.hostile_tenants $(TENANTS_ARGS)

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from lowtide.cli.options import ConfigOption, JsonOption, KeyOption
-from lowtide.cli.run_target import Manner, Target
+from lowtide.cli.run_target import RunOptions, Target
 from lowtide.cli.table_options import (
     AnswerColumnOption,
     DryRunOption,
@@ -125,7 +125,7 @@ def run(
         prefix=prefix,
         dry_run=dry_run,
     )
-    how = Manner(endpoint, restart=restart, force=force, as_json=as_json)
+    how = RunOptions(endpoint, restart=restart, force=force, as_json=as_json)
     if not is_table(source, options):
         from lowtide.cli.run_lines import run_lines
 

@@ -15,19 +15,19 @@ from lowtide.cli.http_client import ServerRefused
 from lowtide.cli.logs import log_to_file
 from lowtide.cli.options import connect
 from lowtide.cli.run_state import RunFolder
-from lowtide.cli.run_target import Answering
+from lowtide.cli.run_target import RunBackend
 
 
 @contextmanager
-def run_client(who: Answering, folder: RunFolder, *, quiet: bool) -> Iterator[ServerClient]:
+def run_client(backend: RunBackend, folder: RunFolder, *, quiet: bool) -> Iterator[ServerClient]:
     """Says how to go on when the context ends early."""
-    if who.server is not None:
-        with connect(who.server, who.api_key) as client:
+    if backend.server is not None:
+        with connect(backend.server, backend.api_key) as client:
             try:
                 yield client
             except (KeyboardInterrupt, exits.Terminated):
                 screen.note(
-                    f"The batch goes on at {escape(who.server)}. The same command waits for"
+                    f"The batch goes on at {escape(backend.server)}. The same command waits for"
                     " it again and fetches the results."
                 )
                 raise
@@ -43,10 +43,10 @@ def run_client(who: Answering, folder: RunFolder, *, quiet: bool) -> Iterator[Se
     def on_drain() -> None:
         screen.note("Stopping: saving what is done. Ctrl-C again stops at once.")
 
-    settings = who.settings_in(folder.data_dir)
+    settings = backend.settings_in(folder.data_dir)
     try:
         with (
-            LocalServer(settings, who.embedded, on_progress=tell, on_drain=on_drain) as local,
+            LocalServer(settings, backend.embedded, on_progress=tell, on_drain=on_drain) as local,
             connect(local.address, None) as client,
         ):
             yield client

@@ -26,7 +26,7 @@ from lowtide.cli.run_client import run_client
 from lowtide.cli.run_override import override_model
 from lowtide.cli.run_plan import Job, check_paths, plan_job
 from lowtide.cli.run_state import RunFolder, RunState, check_same, hold
-from lowtide.cli.run_target import Manner, Target
+from lowtide.cli.run_target import RunOptions, Target
 from lowtide.cli.screen import words_on_stderr
 from lowtide.cli.standard_streams import input_file, is_standard, refuse_json_beside_results
 from lowtide.cli.views import BatchView, JsonObject, read_view
@@ -36,7 +36,9 @@ _LOCAL_POLL_S_MAX = 1.0  # asking oneself costs nothing
 _LOCAL_OUTAGE_S_MAX = 0.0  # a server in this very process does not come back
 
 
-def run_lines(source: Path, output: Path, errors: Path | None, target: Target, how: Manner) -> None:
+def run_lines(
+    source: Path, output: Path, errors: Path | None, target: Target, how: RunOptions
+) -> None:
     """Ends with the exit code of the batch. Raises CommandError, ConfigError, typer.Exit."""
     refuse_json_beside_results(output, as_json=how.as_json)
     quiet = how.as_json
@@ -47,7 +49,7 @@ def run_lines(source: Path, output: Path, errors: Path | None, target: Target, h
     ):
         with hold(paths.held) as folder:
             job, state = _begin(paths, target, folder, how)
-            with run_client(job.who, folder, quiet=quiet) as client:
+            with run_client(job.backend, folder, quiet=quiet) as client:
                 answer = _carry_through(client, job, folder, state, quiet=quiet)
                 batch = read_view(answer, BatchView)
                 _remove_stale(batch, paths)
@@ -96,7 +98,9 @@ def _paths(source: Path, output: Path, errors: Path | None, model: str | None) -
         yield _Paths(given, output, error_path, held)
 
 
-def _begin(paths: _Paths, target: Target, folder: RunFolder, how: Manner) -> tuple[Job, RunState]:
+def _begin(
+    paths: _Paths, target: Target, folder: RunFolder, how: RunOptions
+) -> tuple[Job, RunState]:
     """The job, and where an earlier life of it left off. Raises CommandError."""
     before = None if how.restart else folder.recall(RunState)
     if before is None:
@@ -106,8 +110,8 @@ def _begin(paths: _Paths, target: Target, folder: RunFolder, how: Manner) -> tup
         _abandon(folder, job)
     else:
         check_same(before, job.state, paths.held)
-    if job.who.mapped is not None:
-        screen.note(f"[yellow]Note:[/] {escape(job.who.mapped)}")
+    if job.backend.mapped is not None:
+        screen.note(f"[yellow]Note:[/] {escape(job.backend.mapped)}")
     return job, before or job.state
 
 
@@ -139,7 +143,7 @@ def _abandon(folder: RunFolder, job: Job) -> None:
         state = None
     if state is not None and state.server is not None and state.batch_id is not None:
         try:
-            with connect(state.server, job.who.api_key) as client:
+            with connect(state.server, job.backend.api_key) as client:
                 client.cancel_batch(state.batch_id)
         except exits.CommandError as error:
             screen.note(
@@ -210,7 +214,10 @@ def _create(client: ServerClient, job: Job, state: RunState) -> str:
         if known.get("input_file_id") == state.file_id:
             return str(known["id"])
     created = client.create_batch(
-        state.file_id, state.endpoint, job.who.completion_window, {"lowtide_run": job.source.name}
+        state.file_id,
+        state.endpoint,
+        job.backend.completion_window,
+        {"lowtide_run": job.source.name},
     )
     note_window(read_view(created, BatchView))
     return str(created["id"])

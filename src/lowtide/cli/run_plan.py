@@ -25,7 +25,7 @@ from lowtide.cli.input_file import (
 )
 from lowtide.cli.outputs import writable_target
 from lowtide.cli.run_state import RunState
-from lowtide.cli.run_target import ALL, Answering, Target, answering, check_target
+from lowtide.cli.run_target import ALL, RunBackend, Target, check_target, resolve_backend
 from lowtide.cli.validate import contexts_of, known_endpoint, show_failure
 from lowtide.config import Settings
 from lowtide.core.file import dialect_of_purpose
@@ -40,7 +40,7 @@ class Job:
     source: Path
     purpose: Purpose
     state: RunState
-    who: Answering
+    backend: RunBackend
 
 
 def check_paths(source: Path, output: Path, errors: Path) -> None:
@@ -72,7 +72,7 @@ def plan_job(source: Path, endpoint: str | None, target: Target) -> Job:
         server=server,
         model=target.model,
     )
-    return Job(source, purpose, state, answering(target, settings, server, names))
+    return Job(source, purpose, state, resolve_backend(target, settings, server, names))
 
 
 def _inspect(source: Path, purpose: Purpose, endpoint: str, settings: Settings) -> Inspection:

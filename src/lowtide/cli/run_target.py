@@ -54,7 +54,7 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
-class Manner:
+class RunOptions:
     """The options that say how to run."""
 
     endpoint: str | None
@@ -64,7 +64,7 @@ class Manner:
 
 
 @dataclass(frozen=True, slots=True)
-class Answering:
+class RunBackend:
     """What was decided. `server` None: one of our own, with these settings."""
 
     server: str | None
@@ -107,13 +107,13 @@ def check_target(target: Target, settings: Settings) -> str | None:
     return server
 
 
-def answering(
+def resolve_backend(
     target: Target, settings: Settings, server: str | None, names: tuple[str, ...]
-) -> Answering:
+) -> RunBackend:
     """`names`: the models that requests name. Raises CommandError where the engine lists others."""
     if target.url is not None:
         _check_served(target, names)
-    return Answering(
+    return RunBackend(
         server=server,
         api_key=target.api_key,
         settings=_settings_for(settings, target, names),

@@ -25,7 +25,8 @@ from lowtide.cli.watching import pause_s
 from lowtide.tables.answers import merge_answers, write_answers
 from lowtide.tables.requests import PartBounds, read_index
 
-_TOO_LARGE: Final = frozenset({"too_many_tasks", "file_too_large", "request_too_large"})
+TOO_LARGE: Final = frozenset({"too_many_tasks", "file_too_large", "request_too_large"})
+"""What a server says of a file that it would never take; a smaller one it may."""
 _NO_ROOM: Final = frozenset({"token_limit_exceeded", "rate_limit_exceeded"})
 _FITS: Final = 0.9  # of a limit on tokens is aimed at: rows differ in length
 
@@ -92,7 +93,7 @@ class TableBatches:
         while True:
             progressed = self._submit_while_there_is_room()
             try:
-                progressed = self._look() or progressed
+                progressed = self._poll() or progressed
                 silent_s, outage = 0.0, ""
             except (ServerGone, ServerRefused) as error:
                 is_passing = isinstance(error, ServerGone) or error.status >= 500
@@ -148,10 +149,11 @@ class TableBatches:
             if part.file_id is None:
                 file = self._client.upload(files.requests, "batch")
                 part = self._record(msgspec.structs.replace(part, file_id=str(file["id"])))
+                files.requests.unlink()  # a million rows would lie on the disk twice
             batch_id = self._made_earlier(part) or self._create(part)
         except ServerRefused as error:
-            if error.code in _TOO_LARGE:
-                self._cut(part, part.lines // 2)
+            if error.code in TOO_LARGE:
+                self._split(part, part.lines // 2)
             elif error.code in _NO_ROOM or error.status == 429:
                 self._is_full, self._waits_for = True, error.message
             else:
@@ -174,7 +176,7 @@ class TableBatches:
         created = self._client.create_batch(part.file_id, self._endpoint, self._window, metadata)
         return str(created["id"])
 
-    def _cut(self, part: Part, lines: int) -> None:
+    def _split(self, part: Part, lines: int) -> None:
         """The server will never take so large a batch: its rows go into smaller ones."""
         if part.lines <= 1:
             raise CommandError(
@@ -183,11 +185,11 @@ class TableBatches:
                 code="row_too_large",
             )
         PartFiles(self._folder, part.first).remove_all_but_answers()
-        self._keep(self.state.without_part(part, max(1, lines)))
+        self._save(self.state.without_part(part, max(1, lines)))
 
     # ---- watching ----
 
-    def _look(self) -> bool:
+    def _poll(self) -> bool:
         """Ask after every batch that runs; whether one has ended."""
         ended = False
         for part in self._running():
@@ -200,18 +202,18 @@ class TableBatches:
             ended = True
             del self._counts[part.first]
             if batch.status == "failed":
-                self._take_back(part, batch)
+                self._handle_failure(part, batch)
             else:
                 self._is_full = False
                 self._finish(part, PartFiles(self._folder, part.first), batch)
         return ended
 
-    def _take_back(self, part: Part, batch: BatchView) -> None:
+    def _handle_failure(self, part: Part, batch: BatchView) -> None:
         """A batch that failed before anything ran. Raises CommandError unless it was too large."""
         error = batch.errors.data[0] if batch.errors and batch.errors.data else None
         code, message = (error.code, error.message) if error else (None, "it gives no reason")
-        if code in _TOO_LARGE:
-            self._cut(part, part.lines // 2)
+        if code in TOO_LARGE:
+            self._split(part, part.lines // 2)
             return
         if code not in _NO_ROOM:
             raise CommandError(
@@ -221,7 +223,7 @@ class TableBatches:
             )
         part = self._record(msgspec.structs.replace(part, batch_id=None))
         if (fitting := self._fitting_lines(part)) < part.lines:
-            self._cut(part, fitting)
+            self._split(part, fitting)
         else:
             self._is_full, self._waits_for = True, message
 
@@ -263,10 +265,10 @@ class TableBatches:
     # ---- keeping and showing ----
 
     def _record(self, part: Part) -> Part:
-        self._keep(self.state.with_part(part))
+        self._save(self.state.with_part(part))
         return part
 
-    def _keep(self, state: TableState) -> None:
+    def _save(self, state: TableState) -> None:
         self._folder.remember(state)
         self.state = state
 

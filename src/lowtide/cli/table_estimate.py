@@ -18,12 +18,13 @@ from rich.markup import escape
 from lowtide import limits
 from lowtide.cli import exits, screen
 from lowtide.cli.estimate import estimate
-from lowtide.cli.estimate_report import show_estimate
+from lowtide.cli.estimate_report import exit_code_of_estimate, show_estimate
+from lowtide.cli.http_client import ServerRefused
 from lowtide.cli.input_file import inspect
 from lowtide.cli.options import connect
 from lowtide.cli.run_state import RunFolder
 from lowtide.cli.run_target import ALL
-from lowtide.cli.table_batches import PartFiles
+from lowtide.cli.table_batches import TOO_LARGE, PartFiles
 from lowtide.cli.table_plan import PartWriter, TableJob
 from lowtide.cli.table_state import Part
 from lowtide.cli.validate import show_failure
@@ -37,42 +38,65 @@ _BOUNDS = ("max_tokens", "max_completion_tokens")
 
 
 def show_dry_run(job: TableJob, *, as_json: bool) -> None:
-    """Raises CommandError, and typer.Exit where the batch would fail."""
+    """Ends with 0 when it would run, 3 when it would not. Raises CommandError, typer.Exit."""
     with TemporaryDirectory(prefix="lowtide-") as name:
         files = PartFiles(RunFolder(Path(name)), 0)
-        bounds = PartBounds(limits.REQUESTS_PER_BATCH, limits.FILE_BYTES)
-        part = PartWriter(job)(0, len(job.numbers), bounds, files)
+        part, found = _first_part(job, files)
         with files.index.open("rb") as index:
             faults = [entry for entry in read_index(index) if entry.fault]
-        if not part.lines:
-            raise exits.CommandError(f"No row can be asked about: {faults[0].fault}")
         with files.requests.open("rb") as stream:
             shown = list(islice(stream, limits.TABLE_REQUESTS_SHOWN))
-        found = _scaled(_estimate(job, files), len(job.numbers) / part.rows)
+        found = _scaled(found, len(job.numbers) / part.rows)
     requests = [_shortened(msgspec.json.decode(line)) for line in shown]
     if as_json:
         screen.emit_json(_as_json(job, requests, found, len(faults)))
-        return
+        raise typer.Exit(exit_code_of_estimate(found))
     for request in requests:
         text = msgspec.json.format(msgspec.json.encode(request), indent=2).decode()
         screen.say(escape(text))
     _show(job, part, found)
     for fault in faults[: limits.LINE_ERRORS_SHOWN]:
         screen.say(f"  row {fault.number + 1:,}: [red]{escape(fault.fault or '')}[/]")
+    raise typer.Exit(exit_code_of_estimate(found))
 
 
-def _estimate(job: TableJob, files: PartFiles) -> EstimateView:
-    """Of the first part."""
-    if job.who.server is None:
-        return _judged_here(job, files.requests)
-    with connect(job.who.server, job.who.api_key) as client:
-        file_id = str(client.upload(files.requests, "batch")["id"])
+def _first_part(job: TableJob, files: PartFiles) -> tuple[Part, EstimateView]:
+    """As much of the table as one batch may hold, and what it comes to. Raises CommandError."""
+    requests_max = limits.REQUESTS_PER_BATCH
+    while True:
+        bounds = PartBounds(requests_max, limits.FILE_BYTES)
+        part = PartWriter(job)(0, len(job.numbers), bounds, files)
+        if not part.lines:
+            with files.index.open("rb") as index:
+                fault = next(read_index(index)).fault
+            raise exits.CommandError(f"No row can be asked about: {fault}")
+        found = _estimate(job, files.requests)
+        if found is not None:
+            return part, found
+        if part.lines == 1:
+            raise exits.CommandError("The server takes no batch with the first request alone.")
+        requests_max = part.lines // 2
+
+
+def _estimate(job: TableJob, requests: Path) -> EstimateView | None:
+    """None where the file has more than the server takes in one batch."""
+    if job.backend.server is None:
+        return _judged_here(job, requests)
+    with connect(job.backend.server, job.backend.api_key) as client:
+        try:
+            file_id = str(client.upload(requests, "batch")["id"])
+        except ServerRefused as error:
+            if error.code in TOO_LARGE:
+                return None
+            raise
         try:
             answer = client.create_batch(file_id, job.template.endpoint, dry_run=True)
         finally:
             client.delete_file(file_id)
     found = read_view(answer, EstimateView)
-    # What passes a limit is split by the run itself.
+    if found.errors is not None and any(e.code in TOO_LARGE for e in found.errors.data):
+        return None
+    # What else passes a limit is split by the run itself.
     return msgspec.structs.replace(found, would_exceed=())
 
 
@@ -82,7 +106,7 @@ def _judged_here(job: TableJob, path: Path) -> EstimateView:
     if isinstance(inspection.result, ValidationFailure):
         show_failure(inspection.result)
         raise typer.Exit(exits.BATCH_FAILED)
-    priced = estimate(path, job.template.endpoint, inspection, job.who.settings)
+    priced = estimate(path, job.template.endpoint, inspection, job.backend.settings)
     models = tuple(
         ModelEstimateView(
             model=name,

@@ -20,7 +20,7 @@ from lowtide.cli.counter import patient_counter
 from lowtide.cli.exits import CommandError
 from lowtide.cli.options import connect
 from lowtide.cli.outputs import writable_target
-from lowtide.cli.run_target import Answering, Target, answering, check_target, served_models
+from lowtide.cli.run_target import RunBackend, Target, check_target, resolve_backend, served_models
 from lowtide.cli.table_batches import PartFiles
 from lowtide.cli.table_options import (
     TableOptions,
@@ -74,7 +74,7 @@ class TableJob:
     output: str
     held: Path
     state: TableState
-    who: Answering
+    backend: RunBackend
 
 
 def plan_table(
@@ -99,19 +99,19 @@ def plan_table(
     columns = _columns_of(table, template, options)
     check_writable(kind, result_schema(table, columns))
     _check_ids(table, numbers, options.id_column)
-    who, model = _who(target)
+    backend, model = _backend_of(target)
     template = replace(template, model=model)
     state = TableState(
         table=source,
         identity=identity_of([file for file, _ in table.files]),
         rows=len(numbers),
         asked=_digests(options, template, prompt),
-        server=who.server,
+        server=backend.server,
         model=model,
         requests_max=limits.REQUESTS_PER_BATCH,
         bytes_max=limits.FILE_BYTES,
     )
-    return TableJob(table, numbers, template, columns, kind, output, held, state, who)
+    return TableJob(table, numbers, template, columns, kind, output, held, state, backend)
 
 
 def _output_of(output: str) -> tuple[Format, Path]:
@@ -180,12 +180,12 @@ def _check_ids(table: Table, numbers: Sequence[int], column: str | None) -> None
         )
 
 
-def _who(target: Target) -> tuple[Answering, str]:
+def _backend_of(target: Target) -> tuple[RunBackend, str]:
     """Who answers, and by which name the model is asked. Raises CommandError."""
     settings = config.load(target.config_file)
     server = check_target(target, settings)
     model = _model_name(target, settings, server)
-    return answering(target, settings, server, (model,)), model
+    return resolve_backend(target, settings, server, (model,)), model
 
 
 def _model_name(target: Target, settings: Settings, server: str | None) -> str:

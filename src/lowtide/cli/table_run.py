@@ -22,7 +22,7 @@ from lowtide.cli.counter import patient_counter
 from lowtide.cli.options import connect
 from lowtide.cli.run_client import run_client
 from lowtide.cli.run_state import RunFolder, hold
-from lowtide.cli.run_target import Manner, Target
+from lowtide.cli.run_target import RunOptions, Target
 from lowtide.cli.table_batches import PartFiles, TableBatches
 from lowtide.cli.table_estimate import show_dry_run
 from lowtide.cli.table_options import TableOptions
@@ -39,7 +39,9 @@ _LOCAL_OUTAGE_S_MAX = 0.0  # a server in this very process does not come back
 _REASONS_SHOWN = 3
 
 
-def run_table(source: str, output: str, options: TableOptions, target: Target, how: Manner) -> None:
+def run_table(
+    source: str, output: str, options: TableOptions, target: Target, how: RunOptions
+) -> None:
     """Ends with the exit code of a batch. Raises CommandError, ConfigError, typer.Exit."""
     with table_errors():
         job = plan_table(source, output, options, target, how.endpoint)
@@ -50,22 +52,22 @@ def run_table(source: str, output: str, options: TableOptions, target: Target, h
         state = _begin(job, folder, how)
         if not state.is_done:
             state = _run_batches(job, folder, state, quiet=how.as_json)
-        told = _Told(job)
+        counts = _RowCounts(job)
         with table_errors():
-            _write_output(job, folder, state, told)
+            _write_output(job, folder, state, counts)
         folder.remove()
-    _report(job, state, told, as_json=how.as_json)
+    _report(job, state, counts, as_json=how.as_json)
     is_whole = all(part.status == "completed" for part in state.parts)
-    failed = exits.SOME_LINES_FAILED if told.failed else exits.DONE
+    failed = exits.SOME_LINES_FAILED if counts.failed else exits.DONE
     raise typer.Exit(failed if is_whole else exits.BATCH_FAILED)
 
 
-def _begin(job: TableJob, folder: RunFolder, how: Manner) -> TableState:
+def _begin(job: TableJob, folder: RunFolder, how: RunOptions) -> TableState:
     before = None if how.restart else folder.recall(TableState)
     if before is None:
         with table_errors():
             _refuse_to_replace(job, force=how.force or how.restart)
-        _abandon(folder, job.who.api_key)
+        _abandon(folder, job.backend.api_key)
         return job.state
     check_same_table(before, job.state, job.output)
     done = sum(part.rows for part in before.parts if part.is_done)
@@ -75,13 +77,13 @@ def _begin(job: TableJob, folder: RunFolder, how: Manner) -> TableState:
 
 def _run_batches(job: TableJob, folder: RunFolder, state: TableState, *, quiet: bool) -> TableState:
     watching: dict[str, Any] = {}
-    if job.who.server is None:
+    if job.backend.server is None:
         watching = {
             "in_flight_max": _LOCAL_IN_FLIGHT,
             "poll_s_max": _LOCAL_POLL_S_MAX,
             "outage_s_max": _LOCAL_OUTAGE_S_MAX,
         }
-    with run_client(job.who, folder, quiet=quiet) as client, BatchBar(quiet=quiet) as bar:
+    with run_client(job.backend, folder, quiet=quiet) as client, BatchBar(quiet=quiet) as bar:
         folder.remember(state)  # from here on there is something to go on with
         batches = TableBatches(
             client,
@@ -90,7 +92,7 @@ def _run_batches(job: TableJob, folder: RunFolder, state: TableState, *, quiet: 
             PartWriter(job),
             bar,
             endpoint=job.template.endpoint,
-            window=job.who.completion_window,
+            window=job.backend.completion_window,
             **watching,
         )
         return batches.run()
@@ -132,7 +134,7 @@ def _abandon(folder: RunFolder, api_key: str | None) -> None:
     folder.clear()
 
 
-class _Told:
+class _RowCounts:
     """What the rows came to, counted as they are written: the schema judges answers then."""
 
     def __init__(self, job: TableJob) -> None:
@@ -144,7 +146,7 @@ class _Told:
     def failed(self) -> int:
         return self.reasons.total()
 
-    def see(self, answer: Answer) -> Answer:
+    def count(self, answer: Answer) -> Answer:
         error = self._columns.error_of(answer)
         if error is not None:
             reason = error.partition(". The answer: ")[0]
@@ -155,7 +157,7 @@ class _Told:
         return answer
 
 
-def _write_output(job: TableJob, folder: RunFolder, state: TableState, told: _Told) -> None:
+def _write_output(job: TableJob, folder: RunFolder, state: TableState, counts: _RowCounts) -> None:
     """Beside its place first, then under its name."""
     part = folder.path / "output.part"
     schema = result_schema(job.table, job.columns)
@@ -167,7 +169,7 @@ def _write_output(job: TableJob, folder: RunFolder, state: TableState, told: _To
         part.open("wb") as stream,
     ):
         writer = table_writer(job.kind, stream, schema)
-        seen = map(told.see, answers)
+        seen = map(counts.count, answers)
         for batch in joined_batches(job.table, job.numbers, job.columns, seen):
             writer.write(batch)
             written += batch.num_rows
@@ -185,9 +187,9 @@ def _answers(folder: RunFolder, state: TableState) -> Generator[Answer]:
             yield from read_answers(stream)
 
 
-def _report(job: TableJob, state: TableState, told: _Told, *, as_json: bool) -> None:
+def _report(job: TableJob, state: TableState, counts: _RowCounts, *, as_json: bool) -> None:
     totals = msgspec.structs.replace(
-        state.totals, succeeded=state.rows - told.failed, failed=told.failed
+        state.totals, succeeded=state.rows - counts.failed, failed=counts.failed
     )
     batches = [part.batch_id for part in state.parts if part.batch_id]
     if as_json:
@@ -206,10 +208,10 @@ def _report(job: TableJob, state: TableState, told: _Told, *, as_json: bool) -> 
         charged, live, less = map(screen.human_dollars, (totals.amount, totals.live_amount, saved))
         screen.say(f"  cost      {charged} (live {live}, saved {less})")
     screen.say(f"  results   {escape(job.output)}")
-    for reason, count in told.reasons.most_common(_REASONS_SHOWN):
-        example = f" (row {told.examples[reason]:,})"
+    for reason, count in counts.reasons.most_common(_REASONS_SHOWN):
+        example = f" (row {counts.examples[reason]:,})"
         screen.say(f"            [dim]{count:,} x {escape(reason + example)}[/]")
-    if len(told.reasons) > _REASONS_SHOWN:
+    if len(counts.reasons) > _REASONS_SHOWN:
         screen.say("            [dim]and others: see the column _error[/]")
 
 

@@ -109,7 +109,7 @@ def _damaged(name: str, error: Exception) -> TableError:
     return TableError(f"{name} cannot be read: {first}", code="damaged_table")
 
 
-class _Gathering:
+class _GroupBuffer:
     """Batches until they make a group."""
 
     def __init__(self, schema: pa.Schema) -> None:
@@ -139,14 +139,14 @@ class ParquetWriter:
 
     def __init__(self, stream: BinaryIO, schema: pa.Schema) -> None:
         self._writer = pq.ParquetWriter(stream, schema, compression="zstd")
-        self._gathering = _Gathering(schema)
+        self._buffer = _GroupBuffer(schema)
 
     def write(self, batch: pa.RecordBatch) -> None:
-        if (group := self._gathering.add(batch)) is not None:
+        if (group := self._buffer.add(batch)) is not None:
             self._writer.write_table(group)
 
     def close(self) -> None:
-        if (group := self._gathering.take()) is not None:
+        if (group := self._buffer.take()) is not None:
             self._writer.write_table(group)
         self._writer.close()
 
@@ -156,13 +156,13 @@ class ArrowWriter:
 
     def __init__(self, stream: BinaryIO, schema: pa.Schema) -> None:
         self._writer = pa.ipc.new_file(stream, schema)
-        self._gathering = _Gathering(schema)
+        self._buffer = _GroupBuffer(schema)
 
     def write(self, batch: pa.RecordBatch) -> None:
-        if (group := self._gathering.add(batch)) is not None:
+        if (group := self._buffer.add(batch)) is not None:
             self._writer.write_table(group.combine_chunks())
 
     def close(self) -> None:
-        if (group := self._gathering.take()) is not None:
+        if (group := self._buffer.take()) is not None:
             self._writer.write_table(group.combine_chunks())
         self._writer.close()

@@ -106,7 +106,9 @@ def _in_bucket(address: str) -> list[TableFile]:
             folder = key.rstrip("/") if plain == key else plain.rpartition("/")[0]
             listed = obstore.list(store, folder or None)
             found = [meta for page in listed for meta in page if _is_wanted(meta["path"], key)]
-    except (BaseError, ValueError) as error:
+    except FileNotFoundError:
+        return []
+    except (BaseError, OSError, ValueError) as error:
         raise _bucket_error(address, error) from None
     found.sort(key=lambda meta: meta["path"])
     base = f"{parts.scheme}://{parts.netloc}/"
@@ -138,11 +140,11 @@ class _RemoteReader(io.RawIOBase):
         import obstore
         from obstore.exceptions import BaseError
 
-        self._error = BaseError
+        self._errors = (BaseError, OSError)
         self._name = name
         try:
             self._reader = obstore.open_reader(store, path)  # type: ignore[arg-type]
-        except BaseError as error:
+        except (BaseError, OSError) as error:
             raise _bucket_error(name, error) from None
 
     def readable(self) -> bool:
@@ -160,7 +162,7 @@ class _RemoteReader(io.RawIOBase):
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
         try:
             block = self._reader.read(len(buffer))
-        except self._error as error:
+        except self._errors as error:
             raise _bucket_error(self._name, error) from None
         view = memoryview(block)
         buffer[: len(view)] = view
@@ -188,7 +190,7 @@ def upload(path: Path, address: str) -> None:
         store = from_url(f"{parts.scheme}://{parts.netloc}")
         with path.open("rb") as stream:
             obstore.put(store, parts.path.lstrip("/"), stream)
-    except (BaseError, ValueError) as error:
+    except (BaseError, OSError, ValueError) as error:
         raise _bucket_error(address, error) from None
 
 
@@ -211,6 +213,6 @@ def exists(address: str) -> bool:
         obstore.head(from_url(f"{parts.scheme}://{parts.netloc}"), parts.path.lstrip("/"))
     except FileNotFoundError:
         return False
-    except (BaseError, ValueError) as error:
+    except (BaseError, OSError, ValueError) as error:
         raise _bucket_error(address, error) from None
     return True

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 from command_line import Command, lowtide, names_in, reached, write_lines
@@ -150,3 +149,36 @@ async def test_a_file_that_names_other_models_is_not_spent(tmp_path: Path) -> No
         assert code == 0
         assert [json.loads(request.body)["model"] for request in engine.requests] == ["m"]
     assert names_in(tmp_path) == ["b.jsonl", "o.jsonl"]
+
+
+async def test_a_server_s_limits_split_the_rows_and_a_model_is_asked_whatever_lines_name(
+    tmp_path: Path,
+) -> None:
+    write_table(tmp_path / "t.csv", table(24))
+    body = {"model": "gpt-4o", "messages": [{"role": "user", "content": "hi"}]}
+    write_lines(tmp_path / "b.jsonl", [{"custom_id": "a", "body": body}])
+    async with Engine(otherwise=QUICK) as engine:
+        (tmp_path / "lowtide.toml").write_text(
+            "[limits]\nrequests_per_batch = 7\nenqueued_tokens_per_model = 120\n"
+            f'[[replica]]\nurl = "{engine.url}"\nmodels = ["m"]\n'
+            '[[model]]\nid = "m"\ninput_price = 1000\noutput_price = 1000\n'
+        )
+        server = await Command.start("serve", "--port", "0", "--json", cwd=tmp_path)
+        async with server:
+            address = (await server.printed_json())["address"]
+            arguments = ["run", "t.csv", "-o", "o.parquet", *PROMPT, "--server", address]
+            code, out, told = await lowtide(*arguments, "--dry-run", "--json", cwd=tmp_path)
+            assert code == 0, told
+            estimate = json.loads(out)["estimate"]
+            assert (estimate["requests"], len(engine.requests)) == (24, 0)
+            code, out, told = await lowtide(*arguments, "--json", cwd=tmp_path)
+            assert code == 0, told
+            arguments = ["run", "b.jsonl", "-o", "o.jsonl", "--server", address, "--model", "m"]
+            code, _, told = await lowtide(*arguments, cwd=tmp_path)
+            assert code == 0, told
+    found = json.loads(out)
+    assert (found["succeeded"], found["failed"]) == (24, 0)
+    assert len(found["batches"]) >= 4
+    assert float(found["live_amount"]) == 2 * float(found["amount"]) > 0
+    assert [row["id"] for row in rows_in(tmp_path / "o.parquet")] == [f"{n:03}" for n in range(24)]
+    assert len(engine.requests) == 25

@@ -363,10 +363,10 @@ OWNERSHIP_IDLE_POLL_S: Final = 0.05  # how late a replica to be given up is foun
 # ---- the interactive door ----
 LIVE_BODY_BYTES_MAX: Final = 16 * MIB  # as one line of a batch: an inline image or two
 LIVE_BUFFER_BYTES: Final = 64 * KIB  # of one reply, read from the engine and not yet by the client
-LIVE_CONNECTIONS_MAX: Final = 1_024  # per replica, beside the window: batch work cannot take them
+LIVE_CONNECTIONS_MAX: Final = 2_048  # per replica, beside the window: batch work cannot take them
 LIVE_CONNECTIONS_LLAMACPP: Final = 64  # its server needs a thread for each connection
-LIVE_IN_FLIGHT_MAX: Final = 4_096  # per replica, half of it for one organization; those above
-# its connections wait for one
+LIVE_IN_FLIGHT_MAX: Final = LIVE_CONNECTIONS_MAX  # per replica, half of it for one organization: so
+# the first call of another one finds a connection, however long those of the first may run
 LIVE_ATTEMPTS_MAX: Final = 3  # each on another replica, all before the first byte
 LIVE_BREAKS_MAX: Final = 2  # engines that may die under one request before it is given up
 LIVE_STALL_S: Final = 60.0  # a client that takes nothing for so long has left its answer behind

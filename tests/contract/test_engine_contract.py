@@ -98,7 +98,7 @@ async def test_no_answer_in_time_is_a_timeout_and_closes_the_connection(
         [b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n", Cut.CLOSE],
         [b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf", Cut.RESET],
         [b"SSH-2.0-OpenSSH_9.6\r\n"],
-        [b"\x16\x03\x01\x00\xa5\x01"],
+        [b"\x00\x01\x02\x03\r\n\r\n"],
     ],
 )
 async def test_half_an_answer_or_rubbish_is_broken(

@@ -121,7 +121,9 @@ async def test_a_waiter_whose_time_is_up_never_reached_the_engine(
 async def test_a_broken_connection_frees_its_place(
     narrow: HttpEngine, upstream: ScriptedEngine
 ) -> None:
-    upstream.script([Cut.CLOSE], [b"rubbish\r\n"], [Cut.RESET])
+    spoke_http = [reply({}, headers={"Connection": "close"}), Cut.CLOSE]
+    upstream.script(spoke_http, [Cut.CLOSE], [b"rubbish\r\n"], [Cut.RESET])
+    assert isinstance(await start(narrow, b"first"), Reply)  # so nobody asks whether it speaks TLS
     attempts = await asyncio.gather(*(start(narrow, b"%d" % number) for number in range(5)))
     assert [isinstance(attempt, Reply) for attempt in attempts] == [False] * 3 + [True] * 2
     assert upstream.connections_peak == 1

@@ -14,8 +14,10 @@ from urllib.parse import urlsplit
 import httpx
 import msgspec
 import typer
+from rich.markup import escape
 
 from lowtide import limits
+from lowtide.cli import screen
 from lowtide.cli.address import is_this_machine, server_address, shown
 from lowtide.cli.exits import CommandError
 from lowtide.config import Auth, Limits, Replica, Settings
@@ -174,7 +176,7 @@ def served_models(url: str, api_key: str | None) -> tuple[str, ...]:
             trust_env=not is_this_machine(url),
         )
         listed: Any = answer.json() if answer.status_code == 200 else None
-    except (httpx.HTTPError, ValueError):
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError):
         return ()
     data = listed.get("data") if isinstance(listed, dict) else listed
     entries = data if isinstance(data, list) else []
@@ -182,17 +184,29 @@ def served_models(url: str, api_key: str | None) -> tuple[str, ...]:
 
 
 def _check_served(target: Target, names: tuple[str, ...]) -> None:
-    """Refuse a file of requests that the engine would refuse one by one. Raises CommandError."""
+    """Refuse a file of requests that the engine would refuse one by one. Raises CommandError.
+
+    A model that was asked for by its option is only warned of: some engines take names that they do
+    not list.
+    """
     assert target.url is not None
     served = served_models(target.url, target.api_key)
-    others = [name for name in names if name not in served]
-    if served and others:
-        raise CommandError(
-            f"The engine at {shown_url(target.url)} does not list {_listed(others)};"
-            f" it lists {_listed(served)}.",
-            f"Give --model {served[0]} to ask that one, whatever the lines name.",
-            code="model_not_served",
-        )
+    known = {*served, *(name.removesuffix(":latest") for name in served)}  # as Ollama reads them
+    others = [name for name in names if name not in known]
+    if not served or not others:
+        return
+    message = (
+        f"The engine at {shown_url(target.url)} does not list {_listed(others)};"
+        f" it lists {_listed(served)}."
+    )
+    if target.model is not None:
+        screen.note(f"[yellow]Warning:[/] {escape(message)}")
+        return
+    raise CommandError(
+        message,
+        f"Give --model {served[0]} to ask that one, whatever the lines name.",
+        code="model_not_served",
+    )
 
 
 def _listed(names: list[str] | tuple[str, ...]) -> str:

@@ -64,15 +64,27 @@ def guess_endpoint(path: Path) -> str:
     return _first_line(path).url or DEFAULT_ENDPOINT
 
 
-def _first_line(path: Path) -> _FirstLine:
+def holds_rows(path: Path) -> bool:
+    """Whether the first line is an object that is plainly no request: a row of a table."""
+    try:
+        members = msgspec.json.decode(_first_text(path), type=dict[str, msgspec.Raw])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
+    return bool(members) and "body" not in members and "custom_id" not in members
+
+
+def _first_text(path: Path) -> bytes:
+    """The first line that is not blank; empty where there is none."""
     with path.open("rb") as stream:
         while line := stream.readline(limits.LINE_BYTES_MAX):
             if text := line.removeprefix(b"\xef\xbb\xbf").strip():
-                break
-        else:
-            return _FirstLine()
+                return text
+    return b""
+
+
+def _first_line(path: Path) -> _FirstLine:
     try:
-        return msgspec.json.decode(text, type=_FirstLine)
+        return msgspec.json.decode(_first_text(path), type=_FirstLine)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return _FirstLine()  # the validator will say what is wrong with it
 

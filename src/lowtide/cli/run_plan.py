@@ -19,6 +19,7 @@ from lowtide.cli.input_file import (
     Purpose,
     guess_endpoint,
     guess_purpose,
+    holds_rows,
     inspect,
     names_and_requests,
     readable_input,
@@ -87,6 +88,10 @@ def _inspect(source: Path, purpose: Purpose, endpoint: str, settings: Settings) 
         inspection = inspect(source, rules, advance)
     if isinstance(inspection.result, ValidationFailure):
         show_failure(inspection.result)
+        if holds_rows(source):
+            screen.note(
+                "Are these rows of a table? --prompt '... {{ column }} ...' asks about each."
+            )
         raise typer.Exit(exits.BATCH_FAILED)
     for warning in inspection.warnings:
         screen.note(f"[yellow]Warning:[/] {escape(warning.message)}")

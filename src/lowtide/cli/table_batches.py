@@ -215,13 +215,13 @@ class TableBatches:
         if code in TOO_LARGE:
             self._split(part, part.lines // 2)
             return
+        part = self._record(msgspec.structs.replace(part, batch_id=None))
         if code not in _NO_ROOM:
             raise CommandError(
                 f"The server refuses the requests: {message}",
-                "Nothing of this batch ran. Correct it and use --restart.",
+                "Nothing of this batch ran. The same command tries again; --restart begins anew.",
                 code=code or "batch_failed",
             )
-        part = self._record(msgspec.structs.replace(part, batch_id=None))
         if (fitting := self._fitting_lines(part)) < part.lines:
             self._split(part, fitting)
         else:

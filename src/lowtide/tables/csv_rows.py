@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from lowtide.limits import CSV_FIELD_CHARS_MAX, TABLE_BATCH_ROWS
 from lowtide.tables.errors import TableError
 from lowtide.tables.json_text import is_json_field, json_text
+from lowtide.tables.python_values import python_values
 
 TYPES: Final[Mapping[str, pa.DataType]] = {
     "text": pa.string(),
@@ -150,7 +151,7 @@ class CsvWriter:
 
     def write(self, batch: pa.RecordBatch) -> None:
         columns = [
-            map(shown, column.to_pylist())
+            map(shown, python_values(column, exact=True))
             for shown, column in zip(self._shown, batch.columns, strict=True)
         ]
         self._write.writerows(zip(*columns, strict=True))
@@ -179,7 +180,7 @@ def _shown_as(field: pa.Field) -> Callable[[Any], Any]:
     if pa.types.is_boolean(field.type):
         return lambda value: value if value is None else ("true" if value else "false")
     if pa.types.is_temporal(field.type) and not pa.types.is_duration(field.type):
-        return lambda value: value if value is None else value.isoformat()
+        return lambda value: value.isoformat() if hasattr(value, "isoformat") else value
     if pa.types.is_nested(field.type) and not is_json_field(field):
         return lambda value: value if value is None else json_text(value)
     return lambda value: value

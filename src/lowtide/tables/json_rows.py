@@ -15,6 +15,7 @@ import pyarrow as pa
 from lowtide.limits import TABLE_BATCH_ROWS, TABLE_COLUMNS_MAX, TABLE_ROW_BYTES_MAX
 from lowtide.tables.errors import TableError
 from lowtide.tables.json_text import is_json_field, json_bytes, json_field
+from lowtide.tables.python_values import python_values
 
 _INT64: Final = range(-(2**63), 2**63)
 _EXACT: Final = range(-(2**53), 2**53 + 1)
@@ -139,7 +140,7 @@ class JsonlWriter:
         columns = [
             [None if text is None else msgspec.Raw(text.encode()) for text in column.to_pylist()]
             if is_raw
-            else column.to_pylist()
+            else python_values(column, exact=True)
             for is_raw, column in zip(self._are_raw, batch.columns, strict=True)
         ]
         for values in zip(*columns, strict=True):

@@ -13,6 +13,7 @@ import msgspec
 import pyarrow as pa
 
 from lowtide.tables.json_text import is_json_field
+from lowtide.tables.python_values import python_values
 from lowtide.tables.reader import Table
 
 
@@ -52,12 +53,18 @@ class RowCursor:
         # A file that is counted needs no column to be read; Arrow then gives rows without any.
         columns = self._columns or table.schema.names[:1]
         for file, number, batch in chosen_batches(table, columns, numbers, position):
-            json_names = [field.name for field in batch.schema if is_json_field(field)]
-            for place, values in enumerate(batch.to_pylist()):
-                for name in json_names:
-                    if values[name] is not None:
-                        values[name] = msgspec.json.decode(values[name])
-                yield Row(number[place], values, file.folder)
+            names = batch.schema.names
+            values = zip(*map(_values, batch.schema, batch.columns), strict=True)
+            for place, row in enumerate(values):
+                yield Row(number[place], dict(zip(names, row, strict=True)), file.folder)
+
+
+def _values(field: pa.Field, column: pa.Array) -> list[Any]:
+    """As a template meets them."""
+    values = python_values(column, exact=False)
+    if not is_json_field(field):
+        return values
+    return [None if value is None else msgspec.json.decode(value) for value in values]
 
 
 def chosen_batches(

@@ -212,7 +212,9 @@ def test_a_row_that_alone_is_too_large_ends_the_run_with_its_number(folder: RunF
         batches_of(LimitedServer(tokens=TOKENS - 1), folder, fresh(10)).run()
 
 
-def test_another_refusal_ends_the_run_with_the_server_s_words(folder: RunFolder) -> None:
+def test_another_refusal_ends_the_run_in_the_server_s_words_and_may_be_tried_again(
+    folder: RunFolder,
+) -> None:
     server = LimitedServer()
     error = {"data": [{"code": "model_not_found", "message": "no such model"}]}
     made = server.create_batch
@@ -224,6 +226,10 @@ def test_another_refusal_ends_the_run_with_the_server_s_words(folder: RunFolder)
     server.create_batch = refuse  # type: ignore[method-assign]
     with pytest.raises(CommandError, match="no such model"):
         batches_of(server, folder, fresh(10)).run()
+    server.create_batch = made  # type: ignore[method-assign]
+    kept = folder.recall(TableState)
+    assert kept is not None
+    assert texts(folder, batches_of(server, folder, kept).run()) == expected(10)
 
 
 class Stopped(Exception):

@@ -75,6 +75,18 @@ def test_without_the_extra_a_sentence_says_what_to_install(
     assert "pip install 'lowtide[tables]'" in ended.err
 
 
+@pytest.mark.parametrize(
+    ("line", "is_row"), [('{"text": "a"}', True), ('{"custom_id": "a"}', False), ("[1]", False)]
+)
+def test_rows_that_were_given_as_requests_are_told_how_to_be_asked_about(
+    line: str, is_row: bool, run_main: Run, tmp_path: Path
+) -> None:
+    (tmp_path / "b.jsonl").write_text(line + "\n")
+    ended = run_main("run", "b.jsonl", "-o", "o.jsonl", "--model", "random")
+    assert ended.code == 3
+    assert ("--prompt" in ended.err) == is_row
+
+
 def test_which_runs_are_over_tables() -> None:
     plain, asked = TableOptions(), TableOptions(prompt="a")
     assert not is_table("b.jsonl", plain)

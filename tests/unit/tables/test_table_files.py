@@ -2,6 +2,7 @@
 
 import datetime
 import decimal
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from lowtide import limits
 from lowtide.tables.errors import TableError
 from lowtide.tables.formats import Format, format_of
 from lowtide.tables.reader import Table, open_table
+from lowtide.tables.rows import RowCursor
 from lowtide.tables.writers import check_writable, table_writer
 
 FORMATS: tuple[Format, ...] = ("csv", "tsv", "parquet", "jsonl", "arrow")
@@ -110,6 +112,39 @@ def test_bytes_cannot_go_to_csv_and_that_is_said_before_anything_runs() -> None:
     with pytest.raises(TableError, match="bytes in the column raw"):
         check_writable("csv", TYPED.schema)
     check_writable("parquet", TYPED.schema)
+
+
+NANOSECOND = pa.table(
+    {
+        "at": pa.array([1, 2_000], pa.timestamp("ns")),
+        "whole": pa.array([1_000, 2_000], pa.timestamp("ns")),
+        "zoned": pa.array([1_000, None], pa.timestamp("ns", "UTC")),
+        "clock": pa.array([1, 2], pa.time64("ns")),
+        "took": pa.array([1_500, 2_000], pa.duration("ns")),
+        "deep": pa.array([{"at": [1]}, None], pa.struct([("at", pa.list_(pa.timestamp("ns")))])),
+    }
+)
+
+
+def test_nanoseconds_are_written_as_text_where_python_cannot_hold_them(tmp_path: Path) -> None:
+    written(tmp_path / "t.jsonl", NANOSECOND)
+    rows = [json.loads(line) for line in (tmp_path / "t.jsonl").read_text().splitlines()]
+    assert rows[0]["at"] == "1970-01-01 00:00:00.000000001"
+    assert rows[0]["whole"] == "1970-01-01T00:00:00.000001"
+    assert rows[0]["zoned"] == "1970-01-01T00:00:00.000001Z"
+    assert rows[0]["clock"] == "00:00:00.000000001"
+    assert rows[0]["deep"] == {"at": ["1970-01-01T00:00:00"]}
+    text = written(tmp_path / "t.csv", NANOSECOND).read_text()
+    assert text.splitlines()[1].startswith("1970-01-01 00:00:00.000000001,1970-01-01T00:00:00.0000")
+
+
+def test_a_template_meets_times_that_python_can_hold(tmp_path: Path) -> None:
+    pq.write_table(NANOSECOND, tmp_path / "t.parquet")
+    table = open_table(str(tmp_path / "t.parquet"))
+    row = RowCursor(table, table.schema.names, range(2)).next()
+    assert row is not None
+    assert row.values["at"] == datetime.datetime(1970, 1, 1)
+    assert row.values["deep"] == {"at": [datetime.datetime(1970, 1, 1)]}
 
 
 # ---- CSV ----------------------------------------------------------------------------------------

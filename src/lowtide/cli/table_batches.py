@@ -19,39 +19,21 @@ from lowtide.cli.client import ServerClient
 from lowtide.cli.exits import CommandError
 from lowtide.cli.http_client import ServerGone, ServerRefused
 from lowtide.cli.run_state import RunFolder
-from lowtide.cli.table_state import Part, TableState, Totals
-from lowtide.cli.views import BatchView, CountsView, EstimateView, read_view
+from lowtide.cli.table_parts import PartFiles, batch_over, fetch_answers, fitting_lines
+from lowtide.cli.table_state import Part, TableState
+from lowtide.cli.views import BatchView, CountsView, read_view
 from lowtide.cli.watching import pause_s
-from lowtide.tables.answers import merge_answers, write_answers
-from lowtide.tables.requests import PartBounds, read_index
+from lowtide.tables.requests import PartBounds
 
 TOO_LARGE: Final = frozenset({"too_many_tasks", "file_too_large", "request_too_large"})
 """What a server says of a file that it would never take; a smaller one it may."""
 _NO_ROOM: Final = frozenset({"token_limit_exceeded", "rate_limit_exceeded"})
-_FITS: Final = 0.9  # of a limit on tokens is aimed at: rows differ in length
 
 
 class WritePart(Protocol):
     """Writes the requests of the rows from `first` on, but not behind `end`, within the bounds."""
 
-    def __call__(self, first: int, end: int, bounds: PartBounds, files: "PartFiles") -> Part: ...
-
-
-class PartFiles:
-    """Where a part's files lie."""
-
-    def __init__(self, folder: RunFolder, first: int) -> None:
-        parts = folder.parts_dir
-        parts.mkdir(exist_ok=True)
-        self.requests = parts / f"{first:012d}.requests.jsonl"
-        self.index = parts / f"{first:012d}.index.jsonl"
-        self.output = parts / f"{first:012d}.output.jsonl"
-        self.errors = parts / f"{first:012d}.errors.jsonl"
-        self.answers = parts / f"{first:012d}.answers.jsonl"
-
-    def remove_all_but_answers(self) -> None:
-        for path in (self.requests, self.index, self.output, self.errors):
-            path.unlink(missing_ok=True)
+    def __call__(self, first: int, end: int, bounds: PartBounds, files: PartFiles) -> Part: ...
 
 
 class TableBatches:
@@ -84,15 +66,17 @@ class TableBatches:
         self._outage_s_max = outage_s_max
         self._sleep = sleep
         self._counts: dict[int, CountsView] = {}  # of batches that run, by their first row
-        self._waits_for = ""
+        self._reasons: list[str] = []  # why they wait
         self._is_full = False  # the server took no more when it was last asked
+        self._full_reason = ""
 
     def run(self) -> TableState:
         """Until every row has its answer. Raises CommandError where the server refuses for good."""
         waited_s = silent_s = 0.0
         while True:
-            progressed = self._submit_while_there_is_room()
+            progressed = False
             try:
+                progressed = self._submit_while_there_is_room()
                 progressed = self._poll() or progressed
                 silent_s, outage = 0.0, ""
             except (ServerGone, ServerRefused) as error:
@@ -150,30 +134,23 @@ class TableBatches:
                 file = self._client.upload(files.requests, "batch")
                 part = self._record(msgspec.structs.replace(part, file_id=str(file["id"])))
                 files.requests.unlink()  # a million rows would lie on the disk twice
-            batch_id = self._made_earlier(part) or self._create(part)
+            assert part.file_id is not None
+            batch_id = batch_over(self._client, part.file_id) or self._create(part, part.file_id)
         except ServerRefused as error:
             if error.code in TOO_LARGE:
                 self._split(part, part.lines // 2)
             elif error.code in _NO_ROOM or error.status == 429:
-                self._is_full, self._waits_for = True, error.message
+                self._is_full, self._full_reason = True, error.message
             else:
                 raise
             return False
         self._record(msgspec.structs.replace(part, batch_id=batch_id))
         return True
 
-    def _made_earlier(self, part: Part) -> str | None:
-        """The batch that an earlier life made and could not record."""
-        for known in self._client.batches(limit=100).get("data", []):
-            if known.get("input_file_id") == part.file_id and known.get("status") != "failed":
-                return str(known["id"])
-        return None
-
-    def _create(self, part: Part) -> str:
-        assert part.file_id is not None
+    def _create(self, part: Part, file_id: str) -> str:
         rows = f"{part.first + 1}-{part.end}"
         metadata = {"lowtide_run": Path(self.state.table).name[:512], "rows": rows}
-        created = self._client.create_batch(part.file_id, self._endpoint, self._window, metadata)
+        created = self._client.create_batch(file_id, self._endpoint, self._window, metadata)
         return str(created["id"])
 
     def _split(self, part: Part, lines: int) -> None:
@@ -192,11 +169,12 @@ class TableBatches:
     def _poll(self) -> bool:
         """Ask after every batch that runs; whether one has ended."""
         ended = False
+        self._reasons.clear()
         for part in self._running():
-            assert part.batch_id is not None
-            batch = read_view(self._client.batch(part.batch_id), BatchView)
+            batch = self._batch_of(part)
             self._counts[part.first] = batch.counts
-            self._waits_for = batch.reason or ""
+            if batch.reason:
+                self._reasons.append(batch.reason)
             if not batch.is_over:
                 continue
             ended = True
@@ -207,6 +185,19 @@ class TableBatches:
                 self._is_full = False
                 self._finish(part, PartFiles(self._folder, part.first), batch)
         return ended
+
+    def _batch_of(self, part: Part) -> BatchView:
+        assert part.batch_id is not None
+        try:
+            return read_view(self._client.batch(part.batch_id), BatchView)
+        except ServerRefused as error:
+            if error.status != 404:
+                raise
+            raise CommandError(
+                f"The server does not know the batch {part.batch_id} any more.",
+                "Begin anew with --restart.",
+                code="batch_lost",
+            ) from None
 
     def _handle_failure(self, part: Part, batch: BatchView) -> None:
         """A batch that failed before anything ran. Raises CommandError unless it was too large."""
@@ -222,41 +213,14 @@ class TableBatches:
                 "Nothing of this batch ran. The same command tries again; --restart begins anew.",
                 code=code or "batch_failed",
             )
-        if (fitting := self._fitting_lines(part)) < part.lines:
+        fitting = fitting_lines(self._client, part, self._endpoint)
+        if fitting < part.lines:
             self._split(part, fitting)
         else:
-            self._is_full, self._waits_for = True, message
-
-    def _fitting_lines(self, part: Part) -> int:
-        """How many of its lines the server's limits would take if nothing else were there."""
-        assert part.file_id is not None
-        answer = self._client.create_batch(part.file_id, self._endpoint, dry_run=True)
-        fitting = part.lines
-        for limit in read_view(answer, EstimateView).would_exceed:
-            if limit.code == "token_limit_exceeded" and limit.allowed and limit.asked:
-                share = int(limit.allowed) / int(limit.asked)
-                fitting = min(fitting, int(part.lines * share * _FITS))
-        return fitting
+            self._is_full, self._full_reason = True, message
 
     def _finish(self, part: Part, files: PartFiles, batch: BatchView) -> None:
-        """Fetch the results, keep what the columns need of them, and forget the rest."""
-        for file_id, path in ((batch.output_id, files.output), (batch.error_id, files.errors)):
-            path.unlink(missing_ok=True)
-            if file_id is not None:
-                self._client.download(file_id, path)
-            else:
-                path.touch()
-        whole = files.answers.with_suffix(".part")
-        with (
-            files.index.open("rb") as index,
-            files.output.open("rb") as output,
-            files.errors.open("rb") as errors,
-            whole.open("wb") as stream,
-        ):
-            merged = merge_answers(read_index(index), output, errors)
-            count, failed = write_answers(merged, stream)
-        whole.replace(files.answers)
-        totals = _totals(batch, count - failed, failed)
+        totals = fetch_answers(self._client, batch, files)
         self._record(
             msgspec.structs.replace(part, is_done=True, status=batch.status, totals=totals)
         )
@@ -284,19 +248,6 @@ class TableBatches:
             id=Path(self.state.table).name,
             status="in_progress",
             request_counts=counts,
-            reason=self._waits_for or None,
+            reason=next(iter(self._reasons), self._full_reason if self._is_full else None),
         )
         self._bar.show(shown, outage)
-
-
-def _totals(batch: BatchView, succeeded: int, failed: int) -> Totals:
-    usage, cost = batch.usage, batch.cost
-    return Totals(
-        succeeded=succeeded,
-        failed=failed,
-        input_tokens=usage.input_tokens if usage else 0,
-        cached_tokens=usage.cached_tokens if usage else 0,
-        output_tokens=usage.output_tokens if usage else 0,
-        amount=cost.amount if cost else Totals().amount,
-        live_amount=cost.live_amount if cost else Totals().live_amount,
-    )

@@ -24,7 +24,8 @@ from lowtide.cli.input_file import inspect
 from lowtide.cli.options import connect
 from lowtide.cli.run_state import RunFolder
 from lowtide.cli.run_target import ALL
-from lowtide.cli.table_batches import TOO_LARGE, PartFiles
+from lowtide.cli.table_batches import TOO_LARGE
+from lowtide.cli.table_parts import PartFiles
 from lowtide.cli.table_plan import PartWriter, TableJob
 from lowtide.cli.table_state import Part
 from lowtide.cli.validate import show_failure

@@ -21,7 +21,6 @@ from lowtide.cli.exits import CommandError
 from lowtide.cli.options import connect
 from lowtide.cli.outputs import writable_target
 from lowtide.cli.run_target import RunBackend, Target, check_target, resolve_backend, served_models
-from lowtide.cli.table_batches import PartFiles
 from lowtide.cli.table_options import (
     TableOptions,
     read_params,
@@ -29,6 +28,7 @@ from lowtide.cli.table_options import (
     read_text,
     read_types,
 )
+from lowtide.cli.table_parts import PartFiles
 from lowtide.cli.table_state import Part, TableState
 from lowtide.config import Settings
 from lowtide.tables import sources

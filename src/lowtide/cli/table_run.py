@@ -23,9 +23,10 @@ from lowtide.cli.options import connect
 from lowtide.cli.run_client import run_client
 from lowtide.cli.run_state import RunFolder, hold
 from lowtide.cli.run_target import RunOptions, Target
-from lowtide.cli.table_batches import PartFiles, TableBatches
+from lowtide.cli.table_batches import TableBatches
 from lowtide.cli.table_estimate import show_dry_run
 from lowtide.cli.table_options import TableOptions
+from lowtide.cli.table_parts import PartFiles
 from lowtide.cli.table_plan import PartWriter, TableJob, plan_table, table_errors
 from lowtide.cli.table_state import TableState, Totals, check_same_table
 from lowtide.cli.views import JsonObject

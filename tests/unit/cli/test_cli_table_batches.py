@@ -13,7 +13,8 @@ from lowtide.cli.client import Copied, ServerClient
 from lowtide.cli.exits import CommandError
 from lowtide.cli.http_client import ServerRefused
 from lowtide.cli.run_state import RunFolder, hold
-from lowtide.cli.table_batches import PartFiles, TableBatches
+from lowtide.cli.table_batches import TableBatches
+from lowtide.cli.table_parts import PartFiles
 from lowtide.cli.table_state import Part, TableState
 from lowtide.cli.views import JsonObject
 from lowtide.tables.answers import read_answers
@@ -281,3 +282,30 @@ def test_a_server_that_is_away_for_a_while_is_waited_for(folder: RunFolder) -> N
     server.batch = away  # type: ignore[method-assign]
     state = batches_of(server, folder, fresh(8)).run()
     assert texts(folder, state) == expected(8)
+
+
+def test_a_server_that_forgot_a_batch_ends_the_run_with_what_to_do(folder: RunFolder) -> None:
+    server = LimitedServer()
+
+    def forget(_batch_id: str) -> JsonObject:
+        raise ServerRefused(404, "batch_not_found", "no such batch")
+
+    server.batch = forget  # type: ignore[method-assign]
+    with pytest.raises(CommandError, match="does not know the batch batch-0") as caught:
+        batches_of(server, folder, fresh(8)).run()
+    assert "--restart" in (caught.value.hint or "")
+
+
+def test_a_server_that_is_away_while_a_batch_is_made_is_waited_for(folder: RunFolder) -> None:
+    server = LimitedServer()
+    made, refusals = server.create_batch, [ServerRefused(502, "x", "away")] * 3
+
+    def away(*how: Any, **more: Any) -> JsonObject:
+        if refusals:
+            raise refusals.pop()
+        return made(*how, **more)
+
+    server.create_batch = away  # type: ignore[method-assign]
+    state = batches_of(server, folder, fresh(8)).run()
+    assert texts(folder, state) == expected(8)
+    assert len(server.files) == 1  # the file was not sent again

@@ -31,11 +31,20 @@ SPELLINGS = {
 
 
 def runtime() -> list[Requirement]:
-    """What requirements.txt installs on this machine."""
-    text = (ROOT / "requirements.txt").read_text().replace("\\\n", "")
+    """What is installed on this machine with every extra; requirements.txt is a part of it."""
+    text = (ROOT / "requirements-tables.txt").read_text().replace("\\\n", "")
     lines = [re.split(r"\s--hash=", line)[0].strip() for line in text.splitlines()]
     found = [Requirement(line) for line in lines if line]
     return [each for each in found if each.marker is None or each.marker.evaluate()]
+
+
+def test_a_server_and_a_submitter_with_tables_have_the_same_versions() -> None:
+    def pins(name: str) -> set[str]:
+        return set(re.findall(r"^\S+==\S+", (ROOT / name).read_text(), re.M))
+
+    more = pins("requirements-tables.txt") - pins("requirements.txt")
+    assert pins("requirements.txt") < pins("requirements-tables.txt")
+    assert {pin.partition("==")[0] for pin in more} == {"pyarrow", "jinja2"}
 
 
 def licences(of: Distribution) -> set[str]:

@@ -60,10 +60,10 @@ test-random: $(VENV)/.ready-requirements-test ## the property tests with fresh d
 	  --timeout $(RANDOM_S) --session-timeout $(RANDOM_S) $(PYTEST_ARGS)
 
 sim: $(VENV)/.ready-requirements-test ## play one seed of the simulated system: make sim SEED=42
-	$(PY) -m lowtide.testing.sim --seed $(SEED)
+	$(PY) -m testkit.sim --seed $(SEED)
 
 sim-long: $(VENV)/.ready-requirements-test ## play a thousand seeds: make sim-long JOBS=2
-	$(PY) -m lowtide.testing.sim --seeds $(SEEDS) --jobs $(JOBS)
+	$(PY) -m testkit.sim --seeds $(SEEDS) --jobs $(JOBS)
 
 check: $(VENV)/.ready-requirements-dev ## style, types and import rules, without running tests
 	$(PY) -m ruff check .
@@ -120,7 +120,7 @@ wheel: $(VENV)/.ready-requirements ## build the wheel that a release would have,
 
 clean: ## remove what the targets made: environments, caches, the demo's results
 	rm -rf .venv .venvs demo-out build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
-	find src tests bench tools examples -name __pycache__ -type d -prune -exec rm -rf {} +
+	find src testkit tests bench tools examples -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.ready-requirements-demo: requirements-demo.txt tools/install_demo.sh
 	@sh tools/install_demo.sh $(VENV) $<

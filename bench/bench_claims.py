@@ -22,16 +22,16 @@ from typing import Any, Final
 
 from sqlalchemy import insert, text
 
-from lowtide.core.batch import Batch
-from lowtide.core.chunk import NOTHING_DONE
-from lowtide.core.tenancy import Organization
+from lowtide.core.accounts.tenancy import Organization
+from lowtide.core.batches.batch import Batch
+from lowtide.core.batches.chunk import NOTHING_DONE
 from lowtide.limits import CHUNK_REQUESTS_MAX
-from lowtide.store.rows import USAGE_FIELDS, batch_values, organization_values
-from lowtide.store.schedule_tables import virtual_times
-from lowtide.store.schema import batch_models, batches, chunks, organizations
+from lowtide.store.schema.rows import USAGE_FIELDS, batch_values, organization_values
+from lowtide.store.schema.schedule_tables import virtual_times
+from lowtide.store.schema.tables import batch_models, batches, chunks, organizations
 from lowtide.store.sql_store import SqlStore
-from lowtide.testing.postgres import running_postgres
-from lowtide.testing.store_world import NOON, TTL_S
+from testkit.postgres import running_postgres
+from testkit.store_fixture import NOON, TTL_S
 
 SIZES: Final = (10, 1_000, 100_000, 1_000_000, 10_000_000)
 BATCHES_MAX: Final = 1_000

@@ -25,7 +25,7 @@ from typing import Any, Final
 
 import msgspec
 
-from lowtide.core.schedule import Entry, Scheduler
+from lowtide.core.scheduling.fair_queue import Entry, Scheduler
 
 START: Final = datetime(2026, 3, 2, tzinfo=UTC)
 HORIZON_S: Final = 7 * 24 * 3600.0

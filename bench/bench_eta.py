@@ -2,11 +2,12 @@
 
     python -m bench.bench_eta [--runs N]
 
-Each run is a pool in simulated time: the scheduler of core/schedule.py gives out pieces of 16
-requests to 16 lanes, and counters move as beats would move them. One batch is watched. At 25, 40,
-55, 70 and 85 % of its requests the estimate is made from what the store would know then
-(core/completion.py, core/forecast.py) and kept; when the batch is done, each is compared with the
-time that was really left. A run counts when all five are within a fifth. Kinds of runs:
+Each run is a pool in simulated time: the scheduler of core/scheduling/fair_queue.py gives out
+pieces of 16 requests to 16 lanes, and counters move as beats would move them. One batch is watched.
+At 25, 40, 55, 70 and 85 % of its requests the estimate is made from what the store would know then
+(core/scheduling/feasibility.py, core/scheduling/forecast.py) and kept; when the batch is done, each
+is compared with the time that was really left. A run counts when all five are within a fifth. Kinds
+of runs:
 
 steady      the pool alone, lengths of answers log-normal; their mean is learnt on the way
 heavy       the same with a tail (one answer in a hundred is twenty times as long)
@@ -30,9 +31,9 @@ from typing import Any, Final
 
 import msgspec
 
-from lowtide.core.completion import Backlog, finish_s
-from lowtide.core.forecast import Cell, Done, Pace, cell_of, outlook
-from lowtide.core.schedule import OUTPUT_COST, Entry, Scheduler
+from lowtide.core.scheduling.fair_queue import OUTPUT_COST, Entry, Scheduler
+from lowtide.core.scheduling.feasibility import Backlog, finish_s
+from lowtide.core.scheduling.forecast import Cell, Done, Pace, cell_of, outlook
 from lowtide.core.usage import Usage
 
 START: Final = datetime(2026, 3, 2, tzinfo=UTC)

@@ -17,8 +17,8 @@ from typing import Any
 
 import uvloop
 
-from lowtide.core.outcome import Reply
-from lowtide.engines.http_client import HttpEngine
+from lowtide.core.faults.outcome import Reply
+from lowtide.engines.http.client import HttpEngine
 
 BODY = json.dumps(
     {

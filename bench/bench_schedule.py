@@ -2,10 +2,10 @@
 
     python -m bench.bench_schedule
 
-The pure scheduler of core/schedule.py over 78,125 chunks and 100 replicas, drained to the end, with
-urgency looked at anew every 400 chunks (ten seconds of 100 replicas at 50 requests a second) and a
-correction for every chunk. The yardstick is a bare heap of as many batches that is popped and
-pushed once a chunk. The last line of stdout is the result as JSON.
+The pure scheduler of core/scheduling/fair_queue.py over 78,125 chunks and 100 replicas, drained to
+the end, with urgency looked at anew every 400 chunks (ten seconds of 100 replicas at 50 requests a
+second) and a correction for every chunk. The yardstick is a bare heap of as many batches that is
+popped and pushed once a chunk. The last line of stdout is the result as JSON.
 """
 
 import heapq
@@ -17,7 +17,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, Final
 
-from lowtide.core.schedule import Entry, Scheduler
+from lowtide.core.scheduling.fair_queue import Entry, Scheduler
 from lowtide.limits import CHUNK_REQUESTS_MAX
 
 START: Final = datetime(2026, 3, 1, tzinfo=UTC)

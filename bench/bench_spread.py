@@ -27,7 +27,7 @@ import asyncpg  # type: ignore[import-untyped]
 import httpx
 
 from bench.backend import MODEL, Backend
-from lowtide.testing.postgres import running_postgres
+from testkit.postgres import running_postgres
 
 WORKERS: Final = 4
 REPLICAS: Final = 8

@@ -25,9 +25,9 @@ from bench.token_corpus import (
     read_texts,
 )
 from bench.token_judges import is_inside, judges, prompt_tokens, run_inside
-from lowtide.core.token_model import UNTAUGHT, TokenModel
-from lowtide.core.token_sampling import LineEstimator
-from lowtide.core.tokens import features_of_line
+from lowtide.core.tokens.features import features_of_line
+from lowtide.core.tokens.sampler import LineEstimator
+from lowtide.core.tokens.token_model import UNTAUGHT, TokenModel
 
 LEARNT: Final = 500
 BATCH: Final = 1_000

@@ -14,8 +14,8 @@ from typing import Final
 import msgspec
 
 from lowtide import limits
-from lowtide.core.plan import Plan
-from lowtide.core.validation import ValidationRules, Validator
+from lowtide.core.batches.plan import Plan
+from lowtide.core.validation.validator import ValidationRules, Validator
 
 LINES: Final = 50_000
 LINE_BYTES: Final = 2_000

@@ -27,7 +27,7 @@ import httpx
 
 from bench.backend import MODEL
 from bench.processes import STOP_TIMEOUT_S, Server, backend, first_line
-from lowtide.testing.postgres import running_postgres
+from testkit.postgres import running_postgres
 
 PEAK_MB_MAX: Final = 300.0
 LINES: Final = 1_000_000

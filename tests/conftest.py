@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import pytest
 
 from lowtide.store.sql_store import SqlStore
-from lowtide.testing.postgres import PostgresMissing, PostgresServer, running_postgres
 from property_profiles import register_profiles
+from testkit.postgres import PostgresMissing, PostgresServer, running_postgres
 
 register_profiles()
 

@@ -27,7 +27,7 @@ from typing import Any, Final
 import fuzz_tenants
 import httpx
 
-from lowtide.testing.scripted_engine import Answer, ScriptedEngine, SeenRequest
+from testkit.scripted_engine import Answer, ScriptedEngine, SeenRequest
 
 CASES_MIN: Final = 2_000
 READY_S: Final = 60.0

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final, get_args
 
 import msgspec
+from architecture_tables import layers_block, rooms_block
 from markdown_table import table
 from operator_tables import BLOCKS_OF_OPERATORS, OPERATORS
 from outcome_tables import outcomes_page
@@ -232,8 +233,8 @@ def _parameter(parameter: Any) -> list[str]:
 
 
 def states_block() -> str:
-    """The diagram in docs/architecture.md, from the table in core/batch.py."""
-    from lowtide.core.batch import TERMINAL, TRANSITIONS
+    """The diagram in docs/architecture.md, from the table in core/batches/batch.py."""
+    from lowtide.core.batches.batch import TERMINAL, TRANSITIONS
 
     lines = ["```mermaid", "stateDiagram-v2", "    [*] --> validating"]
     for state, row in TRANSITIONS.items():
@@ -246,8 +247,8 @@ def states_block() -> str:
 
 
 def reserved_block() -> str:
-    """The table in docs/how-to/hardening.md, from the one in core/body_rules.py."""
-    from lowtide.core.body_rules import RESERVED_FIELDS
+    """The table in docs/how-to/hardening.md, from the one in core/bodies/body_rules.py."""
+    from lowtide.core.bodies.body_rules import RESERVED_FIELDS
 
     rows = [[f"`{name}`", why] for name, why in RESERVED_FIELDS.items()]
     return table(["field", "what it reaches"], rows) + "\n"
@@ -264,6 +265,8 @@ PAGES: Final[Mapping[str, Callable[[], str]]] = {
     "docs/reference/outcomes.md": lambda: outcomes_page(MADE),
 }
 BLOCKS: Final[Mapping[tuple[str, str], Callable[[], str]]] = {
+    ("docs/architecture.md", "layers"): layers_block,
+    ("docs/architecture.md", "rooms"): rooms_block,
     ("docs/architecture.md", "states"): states_block,
     ("docs/how-to/hardening.md", "reserved"): reserved_block,
     **{(OPERATORS, block): make for block, make in BLOCKS_OF_OPERATORS.items()},

@@ -78,9 +78,9 @@ KEPT: Final = (
 
 def bounds_block() -> str:
     """Every limit of an organisation: default, who tells of it, with which status."""
-    from lowtide.api.errors import STATUS_OF
+    from lowtide.api.http.errors import STATUS_OF
     from lowtide.config import Limits
-    from lowtide.core.tenancy import OrganizationLimits
+    from lowtide.core.accounts.tenancy import OrganizationLimits
 
     rows = []
     for name in OrganizationLimits.__struct_fields__:
@@ -112,7 +112,7 @@ def duration_words(seconds: float) -> str:
 def scopes_block() -> str:
     """What each scope opens, as the guard decides it for every documented operation."""
     from lowtide.api.app import create_app
-    from lowtide.api.guard import is_public, sufficient_scopes
+    from lowtide.api.middleware.auth import is_public, sufficient_scopes
 
     opened: dict[str, list[str]] = {}
     for path, row in create_app(None).openapi()["paths"].items():  # type: ignore[arg-type]
@@ -127,7 +127,7 @@ def price_block() -> str:
     """A worked example, computed by the code that charges."""
     from decimal import Decimal
 
-    from lowtide.core.money import dollars_text, model_prices
+    from lowtide.core.accounts.money import dollars_text, model_prices
     from lowtide.core.usage import Usage
 
     prices = model_prices(Decimal("0.88"), Decimal("0.44"), Decimal("0.88"), Decimal("0.5"))
@@ -141,7 +141,7 @@ def price_block() -> str:
 
 def audit_block() -> str:
     """The fields of an `audit` event, in the order in which guard.py writes them."""
-    tree = ast.parse((SRC / "api" / "guard.py").read_text())
+    tree = ast.parse((SRC / "api" / "middleware" / "auth.py").read_text())
     (call,) = (
         node
         for node in ast.walk(tree)

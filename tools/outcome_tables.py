@@ -1,4 +1,4 @@
-"""The page on outcomes, from the table in core/fault.py."""
+"""The page on outcomes, from the table in core/faults/fault.py."""
 
 from markdown_table import table
 
@@ -6,7 +6,7 @@ from markdown_table import table
 def outcomes_page(made: str) -> str:
     """docs/reference/outcomes.md: what comes back from an engine, whose fault that is, and what
     follows; the statuses; the words that tell more."""
-    from lowtide.core.fault import FAULTS, QUIRKS, STATUS_ROWS
+    from lowtide.core.faults.fault import FAULTS, QUIRKS, STATUS_ROWS
 
     parts = [
         "# What engines answer, and what follows",

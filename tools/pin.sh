@@ -2,7 +2,7 @@
 # Resolve pyproject.toml into the hashed requirement files, largest first, so that the
 # smaller ones hold the very same versions. Needs uv. Where packages come from is not written down:
 # that is the business of the machine that installs them. requirements-demo.txt is not made here: it
-# holds one package, whose file also has its SHA-256 in src/lowtide/engines/demo_model.py.
+# holds one package, whose file also has its SHA-256 in src/lowtide/engines/models/demo_model.py.
 #
 #   make pins                       keep the versions that still fit, resolve what is new
 #   make pins UV_ARGS=--upgrade     newest versions of everything

@@ -1,4 +1,4 @@
-"""Our rule: core.replica with its controller and guard, fed as the worker feeds them.
+"""Our rule: core.dispatch.replica with its controller and guard, fed as the worker feeds them.
 
 What the product cannot see is not used: first tokens of batch calls are seen beside live traffic,
 where the product streams them, and HOP_S late; the engine's numbers come twice a second, its
@@ -11,12 +11,12 @@ from typing import Final
 
 from bench.live_traffic.gateway import Rule
 from lowtide import limits
-from lowtide.core.replica import Replica
-from lowtide.core.signals import EngineSignals, LiveSeen, OwnCall
+from lowtide.core.capacity.engine_metrics import EngineSignals, LiveSeen, OwnCall
+from lowtide.core.capacity.window import WindowController
+from lowtide.core.dispatch.replica import Replica
 from lowtide.core.usage import Usage
-from lowtide.core.window import WindowController
-from lowtide.testing.engine_sim.engine import SimEngine, StepEvents
-from lowtide.testing.engine_sim.requests import SimRequest
+from lowtide.engine_sim.engine import SimEngine, StepEvents
+from lowtide.engine_sim.requests import SimRequest
 
 ITL_EDGES: Final = (
     *(0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5),

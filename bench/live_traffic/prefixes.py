@@ -1,8 +1,8 @@
 """Shared prefixes over eight replicas: the order of the plan and the places of chunks.
 
 Files of real lines go through the product's validation; the plan's order and chunks are what a
-worker then deals out with core.dispatch, over its real replicas. Prefix work is the prompt tokens
-that engines computed, over those of the trie (1.0: each distinct block once).
+worker then deals out with core.dispatch.dispatch, over its real replicas. Prefix work is the prompt
+tokens that engines computed, over those of the trie (1.0: each distinct block once).
 """
 
 import json
@@ -12,20 +12,20 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from lowtide.core.chunk import NOTHING_DONE, ChunkKey, ChunkLease
-from lowtide.core.dispatch import Dispatch
-from lowtide.core.outcome import Succeeded
-from lowtide.core.plan import Plan, unpack_entries
-from lowtide.core.replica import Replica
-from lowtide.core.request import Request
+from lowtide.core.batches.chunk import NOTHING_DONE, ChunkKey, ChunkLease
+from lowtide.core.batches.plan import Plan, unpack_entries
+from lowtide.core.dispatch.dispatch import Dispatch
+from lowtide.core.dispatch.replica import Replica
+from lowtide.core.dispatch.request import Request
+from lowtide.core.faults.outcome import Succeeded
 from lowtide.core.usage import NO_USAGE
-from lowtide.core.validation import ValidationRules, Validator
-from lowtide.testing.engine_sim.bound import demand_of, makespan_bound
-from lowtide.testing.engine_sim.engine import STEP_NOISE, SimEngine
-from lowtide.testing.engine_sim.profiles import PROFILES
-from lowtide.testing.engine_sim.requests import SimRequest
-from lowtide.testing.engine_sim.scheduler import SchedulerConfig
-from lowtide.testing.engine_sim.virtual import GatewayPolicy, VirtualWorld
+from lowtide.core.validation.validator import ValidationRules, Validator
+from lowtide.engine_sim.bound import demand_of, makespan_bound
+from lowtide.engine_sim.engine import STEP_NOISE, SimEngine
+from lowtide.engine_sim.profiles import PROFILES
+from lowtide.engine_sim.requests import SimRequest
+from lowtide.engine_sim.scheduler import SchedulerConfig
+from lowtide.engine_sim.virtual import GatewayPolicy, VirtualWorld
 
 REPLICAS: Final = 8
 WINDOW: Final = 128

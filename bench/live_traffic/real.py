@@ -31,9 +31,9 @@ from bench.live_traffic.real_traffic import (
     live_calls,
     lowtide_batch,
 )
-from lowtide.engines.embedded import EmbeddedEngine
-from lowtide.engines.http_client import HttpEngine
-from lowtide.engines.random_model import MODEL_ID, random_model
+from lowtide.engines.embedded.engine import EmbeddedEngine
+from lowtide.engines.http.client import HttpEngine
+from lowtide.engines.models.random_model import MODEL_ID, random_model
 
 LOWTIDE: Final = "Lowtide"
 UNWATCHED: Final = "Lowtide, watch_prompts = false"

@@ -17,10 +17,10 @@ from typing import Any, Final
 import httpx
 
 from bench.processes import serving
-from lowtide.core.outcome import NoReply, Reply
-from lowtide.core.streamed_answer import StreamedAnswer
+from lowtide.core.faults.outcome import NoReply, Reply
+from lowtide.core.faults.streamed_answer import StreamedAnswer
 from lowtide.core.usage import usage_of
-from lowtide.engines.http_client import HttpEngine
+from lowtide.engines.http.client import HttpEngine
 
 LINES: Final = 20_000
 CALL_S: Final = 120.0

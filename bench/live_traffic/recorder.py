@@ -11,8 +11,8 @@ from typing import Final
 
 import numpy as np
 
-from lowtide.testing.engine_sim.engine import StepEvents
-from lowtide.testing.engine_sim.requests import SimRequest
+from lowtide.engine_sim.engine import StepEvents
+from lowtide.engine_sim.requests import SimRequest
 
 WARM_UP_S: Final = 60.0
 

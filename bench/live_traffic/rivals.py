@@ -8,8 +8,8 @@ from collections import deque
 from collections.abc import Sequence
 
 from bench.live_traffic.gateway import Rule
-from lowtide.testing.engine_sim.engine import SimEngine
-from lowtide.testing.engine_sim.requests import SimRequest
+from lowtide.engine_sim.engine import SimEngine
+from lowtide.engine_sim.requests import SimRequest
 
 
 class NoBatch(Rule):

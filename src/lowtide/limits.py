@@ -340,7 +340,7 @@ KEY_READ_EVERY_S: Final = 1.0  # a file of a key, however many calls the engine 
 API_KEY_BYTES_MAX: Final = 64 * KIB  # of a file that holds a key: above it, another file is meant
 TCP_KEEPALIVE_S: Final = 30  # a host that lost power is noticed in minutes, not after the attempt
 
-# ---- open files of a process (core/open_files.py) ----
+# ---- open files of a process (core/replicas/open_files.py) ----
 OPEN_FILES_MAX: Final = 1_048_576  # that are asked for; more than all windows together need
 OPEN_FILES_KEPT: Final = 256  # for commits, uploads, the database, blobs and the log
 OPEN_FILES_KEPT_SHARE: Final = 0.25  # of a small limit
@@ -385,7 +385,7 @@ LIVE_BUCKETS_MAX: Final = 10_000  # rate limits remembered, one per key and mode
 LIVE_DEBT_MINUTES_MAX: Final = 10  # what one call used above its estimate locks nobody out longer
 LIVE_BUSY_RETRY_AFTER_S: Final = 1  # a full replica has room again within a second
 
-# ---- single calls at the batch price (service/flex.py) ----
+# ---- single calls at the batch price (service/live/flex.py) ----
 FLEX_GATHER_S: Final = 0.02  # calls that come together make one batch; nobody feels so short a wait
 FLEX_LINES_MAX: Final = CHUNK_REQUESTS_MAX  # of one gathered batch: it is one chunk
 FLEX_GATHER_BYTES_MAX: Final = 1 * MIB  # of lines; then it goes, so that no memory piles up

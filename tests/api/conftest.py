@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from api_door import Door, open_door
-from tenant_house import House, open_house
+from api_server import Door, open_door
+from tenant_env import House, open_house
 
 from lowtide.config import Limits, Server, Settings
 

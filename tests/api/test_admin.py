@@ -5,11 +5,11 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from api_door import Answer
+from api_server import Answer
 from fastapi.routing import APIRoute
-from tenant_house import EVERYTHING, House, Tenant
+from tenant_env import EVERYTHING, House, Tenant
 
-from lowtide.api.admin_objects import (
+from lowtide.api.accounts.admin_objects import (
     KeyList,
     KeyObject,
     LimitsObject,
@@ -20,7 +20,7 @@ from lowtide.api.admin_objects import (
     ProjectObject,
 )
 from lowtide.api.app import create_app
-from lowtide.core.tenancy import OrganizationLimits
+from lowtide.core.accounts.tenancy import OrganizationLimits
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
-from tenant_house import CHAT, EVERYTHING, House, line
+from tenant_env import CHAT, EVERYTHING, House, line
 
 from lowtide import limits
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import openai
 import pytest
-from batch_bench import CHAT, Bench, open_bench
+from batch_env import CHAT, Bench, open_bench
 
-from lowtide.core.batch import BatchError
+from lowtide.core.batches.batch import BatchError
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import together
-from batch_bench import CHAT, Bench, open_bench
+from batch_env import CHAT, Bench, open_bench
 
-from lowtide.core.batch import BatchError
+from lowtide.core.batches.batch import BatchError
 
 
 @pytest.fixture

@@ -10,11 +10,11 @@ from typing import Any
 import msgspec
 import openai.types
 import pytest
-from batch_bench import CHAT, Bench, open_bench
+from batch_env import CHAT, Bench, open_bench
 
 from lowtide import limits
-from lowtide.core.file import File
-from lowtide.testing.patience import PATIENCE_S
+from lowtide.core.files.file import File
+from testkit.patience import PATIENCE_S
 
 TOGETHER = {"user-agent": "Together/Python 3.1.1"}
 TOGETHER_1X = {"x-together-client-user-agent": "{}", "user-agent": "python-requests/2.32"}

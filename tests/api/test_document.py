@@ -4,12 +4,12 @@ import json
 from typing import Any
 
 import pytest
-from api_door import Door
+from api_server import Door
 from starlette.routing import Route
 
 from lowtide.api.app import create_app
-from lowtide.api.document import PLAIN_ROUTES
-from lowtide.api.errors import STATUS_OF
+from lowtide.api.http.errors import STATUS_OF
+from lowtide.api.openapi.document import PLAIN_ROUTES
 
 PUBLIC = {
     "/health",

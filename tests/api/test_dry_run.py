@@ -4,9 +4,9 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from tenant_house import CHAT, House, Tenant, line
+from tenant_env import CHAT, House, Tenant, line
 
-from lowtide.core.catalogue import Catalogue, ModelEntry
+from lowtide.core.accounts.catalogue import Catalogue, ModelEntry
 
 
 @pytest.fixture

@@ -11,12 +11,12 @@ from http.client import HTTPConnection, IncompleteRead
 from urllib.parse import quote
 
 import pytest
-from api_door import Door, form
+from api_server import Door, form
 
-from lowtide.core.file import File, FileStatus
+from lowtide.core.files.file import File, FileStatus
 from lowtide.ports.blobs import BlobsUnavailable
-from lowtide.service.results import PartialContent
-from lowtide.testing.patience import PATIENCE_S
+from lowtide.service.batches.results import PartialContent
+from testkit.patience import PATIENCE_S
 
 DATA = bytes(range(256)) * 4000 + b"\n"
 """About four blocks."""

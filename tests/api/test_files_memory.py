@@ -11,11 +11,11 @@ from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
-import api_door
+import api_server
 import pytest
 
 from lowtide import limits
-from lowtide.testing.patience import PATIENCE_S
+from testkit.patience import PATIENCE_S
 
 pytestmark = pytest.mark.skipif(
     not Path("/proc/self/clear_refs").exists(), reason="the peak of memory is read from Linux"
@@ -46,7 +46,7 @@ class Server:
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
-    command = [sys.executable, api_door.__file__, str(tmp_path)]
+    command = [sys.executable, api_server.__file__, str(tmp_path)]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     ) as child:
@@ -121,7 +121,7 @@ def test_a_hundred_megabytes_in_and_out_hardly_show(server: Server) -> None:
         response = connection.getresponse()
         return response.status, dict(response.getheaders()), response.read()
 
-    head, kind = api_door.form([("purpose", None, b"batch"), ("file", "x.jsonl", b"")])
+    head, kind = api_server.form([("purpose", None, b"batch"), ("file", "x.jsonl", b"")])
     cut = head.rindex(b"\r\n--edge--")
     head, tail = head[:cut], head[cut:]
     size = BLOCKS * len(BLOCK)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import openai
 import pytest
-from api_door import Door
+from api_server import Door
 from openai import AsyncOpenAI, OpenAI
 
 LINES = b'{"custom_id":"a","method":"POST","url":"/v1/chat/completions","body":{"model":"m"}}\n' * 3

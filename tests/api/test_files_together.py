@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import together
-from api_door import Door
+from api_server import Door
 from together import AsyncTogether, Together
 
 LINES = b'{"custom_id": "a", "body": {"model": "m"}}\n{"custom_id": "b", "body": {"model": "m"}}'

@@ -10,14 +10,14 @@ from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
-from api_door import Answer, Door, answer_of, form, open_door
+from api_server import Answer, Door, answer_of, form, open_door
 
 from lowtide import limits
 from lowtide.config import Server, Settings
 from lowtide.ports.blobs import BlobsFull
 from lowtide.ports.store import StoreUnavailable
-from lowtide.service.intake import Intake
-from lowtide.testing.patience import PATIENCE_S
+from lowtide.service.files.upload_writer import Intake
+from testkit.patience import PATIENCE_S
 
 LINES = b'{"custom_id":"a"}\n{"custom_id":"b"}\n'
 FORM = "application/x-www-form-urlencoded"

@@ -4,7 +4,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from tenant_house import CHAT, House, open_house
+from tenant_env import CHAT, House, open_house
 
 from lowtide import limits
 

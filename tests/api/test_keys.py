@@ -7,12 +7,12 @@ from datetime import timedelta
 import openai
 import pytest
 import together
-from api_door import Answer, Door
-from tenant_house import EVERYTHING, House, Tenant, line
+from api_server import Answer, Door
+from tenant_env import EVERYTHING, House, Tenant, line
 
 from lowtide import limits
 from lowtide.api.app import create_app
-from lowtide.service.access import Access
+from lowtide.service.accounts.authentication import Access
 
 
 def bearer(key: str) -> dict[str, str]:
@@ -207,7 +207,7 @@ def test_an_unknown_id_is_compared_like_a_known_one(
         compared.append((len(a), len(b)))
         return compare(a, b)
 
-    monkeypatch.setattr("lowtide.service.access.hmac.compare_digest", watched)
+    monkeypatch.setattr("lowtide.service.accounts.authentication.hmac.compare_digest", watched)
     for key in (tenant.key, f"lt-{tenant.key_id}-wrong", "lt-unknown-wrong"):
         whoami(house, key)
     assert compared == [(64, 64)] * 3

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from api_door import Answer
-from tenant_house import CHAT, House, Tenant, line
+from api_server import Answer
+from tenant_env import CHAT, House, Tenant, line
 
-from lowtide.core.tenancy import OrganizationLimits
+from lowtide.core.accounts.tenancy import OrganizationLimits
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "how-to" / "limits-and-money.md").read_text()
@@ -62,7 +62,7 @@ def test_a_client_sees_what_the_page_says(house: House, name: str) -> None:
 
 
 def test_only_what_makes_work_wait_ends_in_no_error() -> None:
-    """`test_limits_door.py` shows the reason for requests in flight; a weight decides whose turn
+    """`test_limits_http.py` shows the reason for requests in flight; a weight decides whose turn
     it is."""
     silent = {name for name in OrganizationLimits.__struct_fields__ if ROWS[name] == "-"}
     assert silent == {"requests_in_flight", "weight"}

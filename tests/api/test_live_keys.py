@@ -7,8 +7,8 @@ told and counted all the same.
 from pathlib import Path
 
 import pytest
-from api_door import Answer
-from tenant_house import CHAT, House, Tenant, open_house
+from api_server import Answer
+from tenant_env import CHAT, House, Tenant, open_house
 
 from lowtide.config import Limits
 

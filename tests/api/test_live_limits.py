@@ -10,13 +10,13 @@ from typing import Any
 import httpx
 import openai
 import pytest
-from live_house import CHAT, MODEL, PLAIN, USAGE, House, asked, live_house, streamed
+from live_env import CHAT, MODEL, PLAIN, USAGE, House, asked, live_house, streamed
 
 from lowtide.config import Limits
-from lowtide.core.byte_budget import ByteBudget
-from lowtide.core.live import estimate_tokens
-from lowtide.core.tenancy import DEFAULT_ORGANIZATION
-from lowtide.testing.scripted_engine import Cut, ScriptedEngine, completion, reply
+from lowtide.core.accounts.tenancy import DEFAULT_ORGANIZATION
+from lowtide.core.live.live import estimate_tokens
+from lowtide.core.scheduling.byte_budget import ByteBudget
+from testkit.scripted_engine import Cut, ScriptedEngine, completion, reply
 
 HEADERS = ("limit", "remaining", "reset")
 

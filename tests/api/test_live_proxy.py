@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
-from live_house import (
+from live_env import (
     CHAT,
     DONE,
     END,
@@ -26,7 +26,7 @@ from live_house import (
 
 from lowtide import limits
 from lowtide.config import Limits
-from lowtide.testing.scripted_engine import Cut, ScriptedEngine, chunked, completion, reply
+from testkit.scripted_engine import Cut, ScriptedEngine, chunked, completion, reply
 
 
 @pytest.fixture

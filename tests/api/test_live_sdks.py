@@ -7,9 +7,9 @@ from typing import Any
 import openai
 import pytest
 import together
-from live_house import MODEL, SSE_HEAD, USAGE, House, chunk_of, event, live_house, streamed, wire
+from live_env import MODEL, SSE_HEAD, USAGE, House, chunk_of, event, live_house, streamed, wire
 
-from lowtide.testing.scripted_engine import Cut, ScriptedEngine, completion, reply
+from testkit.scripted_engine import Cut, ScriptedEngine, completion, reply
 
 MESSAGES: Any = [{"role": "user", "content": "Hello"}]
 RESPONSE: dict[str, Any] = {

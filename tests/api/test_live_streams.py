@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
-from live_house import (
+from live_env import (
     CHAT,
     DONE,
     END,
@@ -23,7 +23,7 @@ from live_house import (
 
 from lowtide import limits
 from lowtide.limits import KIB, MIB
-from lowtide.testing.scripted_engine import Answer, Cut, ScriptedEngine, completion, reply
+from testkit.scripted_engine import Answer, Cut, ScriptedEngine, completion, reply
 
 ONE = event(chunk_of("one"))
 BROKEN: dict[str, Answer] = {

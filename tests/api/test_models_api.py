@@ -6,7 +6,7 @@ from pathlib import Path
 import openai
 import pytest
 import together
-from batch_bench import Bench, open_bench
+from batch_env import Bench, open_bench
 
 TOGETHER = {"user-agent": "Together/Python 2.42.0"}
 

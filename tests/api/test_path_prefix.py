@@ -3,13 +3,13 @@
 from pathlib import Path
 
 import pytest
-from api_door import open_door
+from api_server import open_door
 
 from lowtide import config
-from lowtide.api.mounts import without_prefix
-from lowtide.cli.address import server_address
+from lowtide.api.middleware.paths import without_prefix
+from lowtide.cli.client.address import server_address
 from lowtide.config import Server, Settings
-from lowtide.config_sources import ConfigError
+from lowtide.config.sources import ConfigError
 
 LINE = b'{"custom_id": "a", "body": {"model": "m", "messages": []}}\n'
 

@@ -7,12 +7,12 @@ from typing import Final
 from urllib.parse import unquote
 
 import pytest
-from api_door import Door
+from api_server import Door
 from starlette.types import ASGIApp, Message
-from tenant_house import EVERYTHING, House, open_house
+from tenant_env import EVERYTHING, House, open_house
 
 from lowtide.api.app import create_app
-from lowtide.api.guard import is_public, sufficient_scopes
+from lowtide.api.middleware.auth import is_public, sufficient_scopes
 
 SUFFIXES: Final = (
     "%0A",

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from lowtide.testing.live_server import LiveServer, live_server
-from lowtide.testing.patience import PATIENCE_S
+from testkit.live_server import LiveServer, live_server
+from testkit.patience import PATIENCE_S
 
 CLIENTS = Path(__file__).parents[1] / "clients"
 SNIPPET = CLIENTS / "scripts" / "seed_snippet.py"

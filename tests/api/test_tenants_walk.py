@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from tenant_house import CHAT, House, Tenant, line, open_house
+from tenant_env import CHAT, House, Tenant, line, open_house
 
 from lowtide.api.app import create_app
 

@@ -7,9 +7,9 @@ from http.client import HTTPResponse
 from pathlib import Path
 
 import pytest
-from api_door import Answer, answer_of
+from api_server import Answer, answer_of
 from structlog.testing import capture_logs
-from tenant_house import CHAT, House, Tenant, open_house
+from tenant_env import CHAT, House, Tenant, open_house
 
 from lowtide import limits
 from lowtide.config import Limits

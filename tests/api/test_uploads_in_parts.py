@@ -7,15 +7,15 @@ from typing import Any
 
 import openai
 import pytest
-from api_door import Door
+from api_server import Door
 from openai import AsyncOpenAI, OpenAI
-from tenant_house import CHAT, House, line
+from tenant_env import CHAT, House, line
 from together import AsyncTogether, Together
 from together.lib.resources import files as together_files
 
 from lowtide import limits
-from lowtide.cli.client import ServerClient
-from lowtide.cli.http_client import HttpClient
+from lowtide.cli.client.http_client import HttpClient
+from lowtide.cli.client.server_client import ServerClient
 
 PART = 40_000
 DATA = b"".join(line(number, text="x" * 3_000) for number in range(1, 41))[:-1]

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from api_door import Answer, Door, form, open_door
-from tenant_house import House
+from api_server import Answer, Door, form, open_door
+from tenant_env import House
 
 from lowtide import limits
 from lowtide.config import Limits, Server, Settings

@@ -17,7 +17,7 @@ import httpx
 from children import ChildFailed
 from client import Job, Watch, WrongAnswer
 from faults import Fault
-from houses import House, fleet_house, sqlite_house
+from installations import House, fleet_house, sqlite_house
 from mounts import ext4, filled, remount, tmpfs
 from rounds import Plague
 

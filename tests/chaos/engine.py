@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from lowtide.testing.scripted_engine import (
+from testkit.scripted_engine import (
     Answer,
     Cut,
     ScriptedEngine,

@@ -12,7 +12,7 @@ from typing import Final
 
 from calls import Call, Repeat
 from client import Watch
-from houses import BEAT_S, WINDOW
+from installations import BEAT_S, WINDOW
 
 SLOW_BEAT_S: Final = 0.8
 """What a beat's own writes, and the way of a signal, may take."""

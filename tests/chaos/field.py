@@ -20,7 +20,7 @@ from typing import Any, Final
 from client import Job, Watch, WrongAnswer
 from engine import FAILS, LONG
 from faults import Fault
-from houses import DEAD_ADDRESS, House, condition_of
+from installations import DEAD_ADDRESS, House, condition_of
 from rounds import HEARD_S, Plague, restart
 
 GOING_S: Final = 30.0

@@ -20,7 +20,7 @@ from calls import CallLog
 from children import Child, Children
 from client import Job, Watch, WrongAnswer
 from faults import SLOW_BEAT_S, Fault
-from houses import (
+from installations import (
     BEAT_S,
     LEASE_TTL_S,
     House,
@@ -29,14 +29,14 @@ from houses import (
     client_of,
     write_config,
 )
-from houses import (
+from installations import (
     HERE as SCRIPTS,
 )
 from rounds import Plague
 from switch import HERE, Switch
 
 from lowtide import limits
-from lowtide.testing.postgres import running_postgres
+from testkit.postgres import running_postgres
 
 HOSTS: Final = (HERE, "db", "api", "worker-1", "worker-2", "engine-1", "engine-2")
 PORT: Final = 8000

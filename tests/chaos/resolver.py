@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from lowtide.cli.app import main as command
-from lowtide.engines.http_connect import Address, Dialer, Resolve
+from lowtide.engines.http.connect import Address, Dialer, Resolve
 
 NAMES_VARIABLE: Final = "CHAOS_NAMES"
 

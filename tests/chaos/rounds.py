@@ -17,10 +17,10 @@ from calls import repeats
 from children import Child
 from client import PHASES, Client, Job, Phase, Watch, WrongAnswer
 from faults import Fault, lay_repeats, time_resumption
-from houses import LEASE_TTL_S, House, kill_postgres
+from installations import LEASE_TTL_S, House, kill_postgres
 from verdict import Verdict, judge
 
-from lowtide.testing.postgres import PostgresServer
+from testkit.postgres import PostgresServer
 
 ROUND_S: Final = 120.0
 TRIED_AGAIN_S: Final = 600.0

@@ -31,7 +31,7 @@ import disks
 import field
 import links
 from figures import table, told
-from houses import House, fleet_house, sqlite_house
+from installations import House, fleet_house, sqlite_house
 from mounts import NotPossible
 from rounds import Plague, Round, play
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from client import Job, Json
 from engine import FAILS, usage_of
-from houses import PRICES, House
+from installations import PRICES, House
 
 from lowtide.core.usage import Usage
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from environments import EnvironmentFailedError, NoRegistryError, environment
 
 from clients import CLIENTS, OURS, SCRIPTS, Client
-from lowtide.testing.live_server import live_server
+from testkit.live_server import live_server
 
 MODELS = ["deepseek-ai/DeepSeek-V3", "gpt-4o-mini"]
 BUILDERS = 2

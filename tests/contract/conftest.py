@@ -9,9 +9,9 @@ from engine_adapters import ADAPTERS
 from lowtide.ports.engine import Engine
 from lowtide.ports.store import Store
 from lowtide.store.sql_store import SqlStore
-from lowtide.testing.empty_database import place_empty_database
-from lowtide.testing.scripted_engine import ScriptedEngine
-from lowtide.testing.store_world import World
+from testkit.empty_database import place_empty_database
+from testkit.scripted_engine import ScriptedEngine
+from testkit.store_fixture import World
 
 
 @pytest.fixture

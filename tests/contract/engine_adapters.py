@@ -5,9 +5,9 @@ Another adapter joins by one more entry in `ADAPTERS`: a callable that makes an 
 
 from collections.abc import Awaitable, Callable
 
-from lowtide.engines.http_client import HttpEngine
+from lowtide.engines.http.client import HttpEngine
 from lowtide.ports.engine import Engine
-from lowtide.testing.patience import PATIENCE_S
+from testkit.patience import PATIENCE_S
 
 CONNECTIONS_MAX = 4
 ATTEMPT_S = PATIENCE_S

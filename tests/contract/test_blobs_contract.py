@@ -15,14 +15,14 @@ from urllib.request import Request, urlopen
 import pytest
 
 from lowtide import limits
-from lowtide.blobs import object_blobs
-from lowtide.blobs.folder_blobs import FolderBlobs
-from lowtide.blobs.object_blobs import ObjectBlobs
-from lowtide.blobs.publishing import by_put
+from lowtide.blobs.bucket import object_blobs
+from lowtide.blobs.bucket.object_blobs import ObjectBlobs
+from lowtide.blobs.bucket.publishing import by_put
+from lowtide.blobs.folder.folder_blobs import FolderBlobs
 from lowtide.blobs.url import open_blobs
 from lowtide.ports.blobs import BlobExists, BlobNotFound, Blobs
-from lowtide.testing.patience import PATIENCE_S
-from lowtide.testing.sim.memory_blobs import BlobDisk, MemoryBlobs
+from testkit.patience import PATIENCE_S
+from testkit.sim.memory_blobs import BlobDisk, MemoryBlobs
 
 LARGE = os.urandom(limits.BLOB_PART_BYTES * 2 + 12_345)
 

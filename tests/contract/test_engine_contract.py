@@ -6,9 +6,9 @@ import msgspec
 import pytest
 from engine_adapters import ADAPTERS, ATTEMPT_S, CONNECTIONS_MAX, SHORT_S, post
 
-from lowtide.core.outcome import NoReply, Reply
+from lowtide.core.faults.outcome import NoReply, Reply
 from lowtide.ports.engine import Engine
-from lowtide.testing.scripted_engine import Cut, ScriptedEngine, chunked, completion, reply
+from testkit.scripted_engine import Cut, ScriptedEngine, chunked, completion, reply
 
 
 async def test_the_url_has_no_trailing_slash(upstream: ScriptedEngine) -> None:

@@ -7,10 +7,10 @@ from typing import cast
 import pytest
 from engine_adapters import ATTEMPT_S, CHAT, CONNECTIONS_MAX, SHORT_S, post
 
-from lowtide.core.outcome import NoReply, Reply
+from lowtide.core.faults.outcome import NoReply, Reply
 from lowtide.limits import KIB, LIVE_BUFFER_BYTES
 from lowtide.ports.engine import Engine, ReplyStream, StreamingEngine
-from lowtide.testing.scripted_engine import Cut, ScriptedEngine, chunked, completion, reply
+from testkit.scripted_engine import Cut, ScriptedEngine, chunked, completion, reply
 
 Opened = AbstractAsyncContextManager[ReplyStream | NoReply]
 

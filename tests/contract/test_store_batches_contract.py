@@ -6,10 +6,10 @@ from datetime import timedelta
 import msgspec
 import pytest
 
-from lowtide.core.batch import Batch, BatchError
-from lowtide.core.plan import ModelShare
+from lowtide.core.batches.batch import Batch, BatchError
+from lowtide.core.batches.plan import ModelShare
 from lowtide.ports.store import UnknownCursor
-from lowtide.testing.store_world import World
+from testkit.store_fixture import World
 
 
 async def create(world: World, digest: str, *, repeat: bool = False, since_s: float = 600) -> Batch:

@@ -4,7 +4,7 @@ import asyncio
 
 from lowtide.ports.store import Store
 from lowtide.store.sql_store import SqlStore
-from lowtide.testing.store_world import World
+from testkit.store_fixture import World
 
 
 async def test_nothing_is_learnt_in_a_fresh_store(store: Store) -> None:

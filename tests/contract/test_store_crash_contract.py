@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from sqlalchemy import make_url
 
-from lowtide.core.batch import Batch, Counts
+from lowtide.core.batches.batch import Batch, Counts
 from lowtide.ports.store import StoreUnavailable
 from lowtide.store.sql_store import SqlStore
-from lowtide.testing.postgres import PostgresServer
-from lowtide.testing.store_world import TTL_S, World, keys, outcomes
+from testkit.postgres import PostgresServer
+from testkit.store_fixture import TTL_S, World, keys, outcomes
 
 
 def image_of(store_url: str, folder: Path) -> str:
@@ -167,7 +167,7 @@ async def test_a_second_process_goes_on_where_the_first_one_stopped(
 BEATS_UNTIL_KILLED = """
 import asyncio, sys
 from lowtide.store.sql_store import SqlStore
-from lowtide.testing.store_world import World, outcomes
+from testkit.store_fixture import World, outcomes
 
 async def main():
     store = SqlStore(sys.argv[1])

@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 
 from lowtide.ports.store import StoreError, StoreValueError, UnknownCursor
-from lowtide.testing.store_world import World
+from testkit.store_fixture import World
 
 
 async def garbage(world: World) -> set[str]:

@@ -4,10 +4,10 @@ from datetime import timedelta
 
 import msgspec
 
-from lowtide.core.batch import Flex
-from lowtide.core.file import File
-from lowtide.ports.store import TaskLease
-from lowtide.testing.store_world import TTL_S, World
+from lowtide.core.batches.batch import Flex
+from lowtide.core.files.file import File
+from lowtide.ports.work import TaskLease
+from testkit.store_fixture import TTL_S, World
 
 
 async def add(

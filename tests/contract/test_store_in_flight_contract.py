@@ -2,8 +2,8 @@
 
 import asyncio
 
-from lowtide.core.tenancy import DEFAULT_ORGANIZATION, OrganizationLimits
-from lowtide.testing.store_world import TTL_S, World, keys, outcomes
+from lowtide.core.accounts.tenancy import DEFAULT_ORGANIZATION, OrganizationLimits
+from testkit.store_fixture import TTL_S, World, keys, outcomes
 
 
 async def bound(world: World, organization_id: str, requests: int | None) -> None:

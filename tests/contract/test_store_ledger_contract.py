@@ -7,13 +7,13 @@ from decimal import Decimal
 import msgspec
 import pytest
 
-from lowtide.core.batch import Batch
-from lowtide.core.ledger import Cost, LedgerEntry, UsageRow
-from lowtide.core.money import FREE, ModelPrices, UnitPrices, model_prices
-from lowtide.core.segment import Slice
-from lowtide.core.tenancy import DEFAULT_ORGANIZATION
+from lowtide.core.accounts.ledger import Cost, LedgerEntry, UsageRow
+from lowtide.core.accounts.money import FREE, ModelPrices, UnitPrices, model_prices
+from lowtide.core.accounts.tenancy import DEFAULT_ORGANIZATION
+from lowtide.core.batches.batch import Batch
+from lowtide.core.batches.segment import Slice
 from lowtide.core.usage import NO_USAGE, Usage
-from lowtide.testing.store_world import NOON, PER_ANSWER, TTL_S, World, outcomes
+from testkit.store_fixture import NOON, PER_ANSWER, TTL_S, World, outcomes
 
 M = model_prices(Decimal("3"), Decimal("0.3"), Decimal("15"), Decimal("0.5"))
 N = model_prices(Decimal("0.18"), None, Decimal("0.59"), Decimal("0.25"))

@@ -5,10 +5,10 @@ from datetime import timedelta
 
 import pytest
 
-from lowtide.core.batch import INPUT_LOST, BatchError
+from lowtide.core.batches.batch import INPUT_LOST, BatchError
 from lowtide.limits import FILE_TTL_S
 from lowtide.ports.store import TokenLimitReached
-from lowtide.testing.store_world import TTL_S, World, outcomes, result_file
+from testkit.store_fixture import TTL_S, World, outcomes, result_file
 
 # ---- task leases
 

@@ -4,11 +4,11 @@ import asyncio
 
 import pytest
 
-from lowtide.core.ownership import Fleet, Member, Owner
+from lowtide.core.replicas.replica_assignment import Fleet, Member, Owner
 from lowtide.ports.ownership import OwnershipStore
 from lowtide.ports.store import Store
 from lowtide.store.sql_store import SqlStore
-from lowtide.testing.store_world import NOON
+from testkit.store_fixture import NOON
 
 R1, R2, R3 = "http://a:1/v1", "http://b:1/v1", "http://c:1/v1"
 

@@ -6,12 +6,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from lowtide.core.batch import Batch, Flex
-from lowtide.core.batch_quota import BatchQuota, BatchQuotaReached
-from lowtide.core.storage_quota import QuotaReached, StorageQuota
-from lowtide.core.tenancy import DEFAULT_ORGANIZATION
-from lowtide.core.upload import Upload, UploadPart
-from lowtide.testing.store_world import World
+from lowtide.core.accounts.batch_quota import BatchQuota, BatchQuotaReached
+from lowtide.core.accounts.tenancy import DEFAULT_ORGANIZATION
+from lowtide.core.batches.batch import Batch, Flex
+from lowtide.core.files.storage_quota import QuotaReached, StorageQuota
+from lowtide.core.files.upload import Upload, UploadPart
+from testkit.store_fixture import World
 
 TIGHT = StorageQuota(bytes=2500)
 

@@ -2,10 +2,10 @@
 
 from datetime import timedelta
 
-from lowtide.core.batch import Batch
-from lowtide.core.tenancy import DEFAULT_ORGANIZATION
+from lowtide.core.accounts.tenancy import DEFAULT_ORGANIZATION
+from lowtide.core.batches.batch import Batch
 from lowtide.limits import FILE_TTL_S
-from lowtide.testing.store_world import World, outcomes
+from testkit.store_fixture import World, outcomes
 
 KEEP_S = 3600.0
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Collection
 
-from lowtide.core.chunk import ChunkLease
-from lowtide.testing.store_world import TTL_S, World
+from lowtide.core.batches.chunk import ChunkLease
+from testkit.store_fixture import TTL_S, World
 
 CHAT = "/v1/chat/completions"
 EMBEDDINGS = "/v1/embeddings"

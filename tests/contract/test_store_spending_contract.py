@@ -7,10 +7,10 @@ from decimal import Decimal
 
 import pytest
 
-from lowtide.core.batch import Batch
-from lowtide.core.money import model_prices
-from lowtide.core.tenancy import DEFAULT_ORGANIZATION, OrganizationLimits
-from lowtide.testing.store_world import TTL_S, World, keys, outcomes
+from lowtide.core.accounts.money import model_prices
+from lowtide.core.accounts.tenancy import DEFAULT_ORGANIZATION, OrganizationLimits
+from lowtide.core.batches.batch import Batch
+from testkit.store_fixture import TTL_S, World, keys, outcomes
 
 PER_ANSWER_PICO = 10 * 500_000 + 5 * 500_000
 

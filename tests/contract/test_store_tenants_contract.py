@@ -7,18 +7,18 @@ from typing import Any
 import msgspec
 import pytest
 
-from lowtide.core.batch import Batch
-from lowtide.core.file import File
-from lowtide.core.tenancy import (
+from lowtide.core.accounts.tenancy import (
     DEFAULT_ORGANIZATION,
     DEFAULT_PROJECT,
     ApiKey,
     OrganizationLimits,
     Project,
 )
+from lowtide.core.batches.batch import Batch
+from lowtide.core.files.file import File
 from lowtide.ports import store as port
 from lowtide.ports.accounts import LedgerStore, TenantStore
-from lowtide.testing.store_world import World
+from testkit.store_fixture import World
 
 
 def key_of(world: World, project_id: str, **rest: Any) -> ApiKey:

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from lowtide import limits
-from lowtide.core.file import File
-from lowtide.core.upload import Upload, UploadPart
+from lowtide.core.files.file import File
+from lowtide.core.files.upload import Upload, UploadPart
 from lowtide.ports.store import StoreError
-from lowtide.testing.store_world import World
+from testkit.store_fixture import World
 
 TTL_S = 30.0
 

@@ -2,8 +2,8 @@
 
 import asyncio
 
-from lowtide.core.chunk import NOTHING_DONE, ChunkKey, mark_done
-from lowtide.testing.store_world import DAY_S, TTL_S, World, keys, outcomes
+from lowtide.core.batches.chunk import NOTHING_DONE, ChunkKey, mark_done
+from testkit.store_fixture import DAY_S, TTL_S, World, keys, outcomes
 
 
 async def test_a_lease_has_all_that_running_the_chunk_needs(world: World) -> None:

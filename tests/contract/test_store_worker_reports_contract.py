@@ -5,11 +5,11 @@ from datetime import timedelta
 
 import pytest
 
-from lowtide.core.worker_report import BatchReport, ReplicaReport, WorkerReport
+from lowtide.core.reporting.worker_report import BatchReport, ReplicaReport, WorkerReport
 from lowtide.ports.store import Store
 from lowtide.ports.worker_reports import WorkerReportStore
 from lowtide.store.sql_store import SqlStore
-from lowtide.testing.store_world import NOON
+from testkit.store_fixture import NOON
 
 LONG_AGO = NOON - timedelta(days=1)
 

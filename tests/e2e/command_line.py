@@ -10,9 +10,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
-from lowtide.testing import forked_command
-from lowtide.testing.patience import PATIENCE_S
-from lowtide.testing.scripted_engine import ScriptedEngine
+from testkit import forked_command
+from testkit.patience import PATIENCE_S
+from testkit.scripted_engine import ScriptedEngine
 
 
 def request_line(custom_id: str, text: str = "hello", model: str = "m") -> dict[str, Any]:

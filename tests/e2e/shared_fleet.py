@@ -17,11 +17,11 @@ from urllib.parse import urlsplit
 import httpx
 from command_line import PATIENCE_S, Command
 
-from lowtide.core.ownership import Fleet
-from lowtide.store.migrate import MIGRATIONS
-from lowtide.store.schema import HEAD
+from lowtide.core.replicas.replica_assignment import Fleet
+from lowtide.store.schema.migrate import MIGRATIONS
+from lowtide.store.schema.tables import HEAD
 from lowtide.store.sql_store import SqlStore
-from lowtide.testing.echo_engine import EchoEngine
+from testkit.echo_engine import EchoEngine
 
 BEAT_S = 0.2
 FALL = 3
@@ -43,10 +43,10 @@ def upgrade() -> None:
     op.create_table("regions", sa.Column("name", sa.String, primary_key=True))
 '''
 _HOOK = f"""import pathlib
-import lowtide.store.schema
-lowtide.store.schema.HEAD = "{NEWER_HEAD}"  # before anybody has read it
-import lowtide.store.migrate
-lowtide.store.migrate.MIGRATIONS = pathlib.Path(__file__).parent / "migrations"
+import lowtide.store.schema.tables
+lowtide.store.schema.tables.HEAD = "{NEWER_HEAD}"  # before anybody has read it
+import lowtide.store.schema.migrate
+lowtide.store.schema.migrate.MIGRATIONS = pathlib.Path(__file__).parent / "migrations"
 """
 
 

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 from command_line import PATIENCE_S, Command
-from runbook_house import Site, check_delivered, prompts
+from runbook_env import Site, check_delivered, prompts
 
-from lowtide.testing.echo_engine import EchoEngine, running_echo_engine
+from testkit.echo_engine import EchoEngine, running_echo_engine
 
 REQUESTS = 480  # at sixteen a second far more than the test needs, however slow the machine
 ANSWER_S = 0.25

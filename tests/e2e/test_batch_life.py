@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from batch_house import (
+from product_env import (
     House,
     RuledEngine,
     ShiftedClock,
@@ -24,10 +24,10 @@ from lowtide import limits
 from lowtide.blobs.url import open_blobs
 from lowtide.config import Limits
 from lowtide.ports.blobs import BlobsFull
-from lowtide.testing.faults import Faulty, faulty_blobs
-from lowtide.testing.patience import PATIENCE_S
-from lowtide.testing.scripted_engine import Answer, Cut, chunked, completion, reply, throttled
 from lowtide.wiring import application
+from testkit.faults import Faulty, faulty_blobs
+from testkit.patience import PATIENCE_S
+from testkit.scripted_engine import Answer, Cut, chunked, completion, reply, throttled
 
 pytestmark = pytest.mark.usefixtures("full_window")
 

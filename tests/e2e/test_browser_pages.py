@@ -18,7 +18,7 @@ from typing import Any, Final
 import httpx
 import pytest
 
-from lowtide.testing.live_server import LiveServer, live_server
+from testkit.live_server import LiveServer, live_server
 
 BROWSER: Final = shutil.which("chromium") or shutil.which("chromium-browser")
 BROWSER_S: Final = 120.0

@@ -12,9 +12,9 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from batch_house import House, RuledEngine, ask, open_house, place_of, replica
+from product_env import House, RuledEngine, ask, open_house, place_of, replica
 
-from lowtide.testing.scripted_engine import Answer, Cut, completion, reply, throttled
+from testkit.scripted_engine import Answer, Cut, completion, reply, throttled
 
 ROUNDS = int(os.environ.get("FAULT_ROUNDS", "1"))
 BATCHES = 6

@@ -20,7 +20,7 @@ from command_line import (
     write_lines,
 )
 
-from lowtide.testing.scripted_engine import Answer, ScriptedEngine, completion, reply
+from testkit.scripted_engine import Answer, ScriptedEngine, completion, reply
 
 LINES = 200
 WINDOW = 8

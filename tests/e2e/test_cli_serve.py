@@ -17,7 +17,7 @@ from command_line import (
     write_lines,
 )
 
-from lowtide.testing.scripted_engine import ScriptedEngine, completion, reply
+from testkit.scripted_engine import ScriptedEngine, completion, reply
 
 QUICK = (reply(completion()),)
 

@@ -12,9 +12,9 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from lowtide.engines import demo_model
-from lowtide.engines.embedded import EmbeddedEngine
-from lowtide.testing.patience import PATIENCE_S
+from lowtide.engines.embedded.engine import EmbeddedEngine
+from lowtide.engines.models import demo_model
+from testkit.patience import PATIENCE_S
 
 Body = dict[str, Any]
 

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import httpx
 import pytest
-from batch_house import House, asks
 from command_line import Command
+from product_env import House, asks
 
-from lowtide.testing.echo_engine import EchoEngine, running_echo_engine
-from lowtide.testing.patience import PATIENCE_S
+from testkit.echo_engine import EchoEngine, running_echo_engine
+from testkit.patience import PATIENCE_S
 
 DELAY_S = 5.0
 LIVE_S = 6.0

@@ -17,9 +17,9 @@ import httpx
 import pytest
 
 from lowtide import limits
-from lowtide.engines.embedded import EmbeddedEngine, EngineStartError
-from lowtide.engines.random_model import CONTEXT_TOKENS, random_model
-from lowtide.testing.patience import PATIENCE_S
+from lowtide.engines.embedded.engine import EmbeddedEngine, EngineStartError
+from lowtide.engines.models.random_model import CONTEXT_TOKENS, random_model
+from testkit.patience import PATIENCE_S
 
 LONG = CONTEXT_TOKENS - 100
 
@@ -348,7 +348,7 @@ async def test_a_start_that_is_cancelled_leaves_nothing_running(
 PARENT = """
 import asyncio, signal, sys
 from pathlib import Path
-from lowtide.engines.embedded import EmbeddedEngine
+from lowtide.engines.embedded.engine import EmbeddedEngine
 
 async def main():
     engine = EmbeddedEngine(Path(sys.argv[1]), model_id="random", log_path=Path(sys.argv[2]))

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from batch_house import CHAT, RuledEngine, asks, open_house, replica
+from product_env import CHAT, RuledEngine, asks, open_house, replica
 
 
 async def test_extra_fields_are_in_batch_requests_and_in_live_ones(tmp_path: Path) -> None:

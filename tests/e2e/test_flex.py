@@ -7,12 +7,12 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
-from batch_house import CHAT, RuledEngine
-from flex_house import PRICES, FlexHouse, open_flex
+from flex_env import PRICES, FlexHouse, open_flex
+from product_env import CHAT, RuledEngine
 
-from lowtide.core.tenancy import DEFAULT_ORGANIZATION, OrganizationLimits
-from lowtide.testing.patience import PATIENCE_S
-from lowtide.testing.scripted_engine import Answer, Cut, completion, reply
+from lowtide.core.accounts.tenancy import DEFAULT_ORGANIZATION, OrganizationLimits
+from testkit.patience import PATIENCE_S
+from testkit.scripted_engine import Answer, Cut, completion, reply
 
 pytestmark = pytest.mark.usefixtures("full_window")
 

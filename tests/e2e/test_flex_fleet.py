@@ -7,18 +7,18 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import batch_house
 import httpx
-from batch_house import CHAT
+import product_env
 from command_line import Command
+from product_env import CHAT
 
-from lowtide.testing.echo_engine import EchoEngine, running_echo_engine
-from lowtide.testing.patience import PATIENCE_S
+from testkit.echo_engine import EchoEngine, running_echo_engine
+from testkit.patience import PATIENCE_S
 
 
 def write_config(folder: Path, name: str, database_url: str, more: str) -> Path:
     config = folder / f"{name}.toml"
-    blob_url = batch_house.PLACES.get("blob_url", (folder / "shared blobs").as_uri())
+    blob_url = product_env.PLACES.get("blob_url", (folder / "shared blobs").as_uri())
     config.write_text(
         f"[server]\nport = 0\ndata_dir = {json.dumps(str(folder / name))}\n"
         f"database_url = {json.dumps(database_url)}\nblob_url = {json.dumps(blob_url)}\n"

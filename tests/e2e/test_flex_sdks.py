@@ -8,10 +8,10 @@ from typing import Any
 import openai
 import pytest
 import together
-from batch_house import PATIENCE_S
-from flex_house import FlexHouse, open_flex
+from flex_env import FlexHouse, open_flex
+from product_env import PATIENCE_S
 
-from lowtide.testing.echo_engine import EchoEngine, running_echo_engine
+from testkit.echo_engine import EchoEngine, running_echo_engine
 
 MESSAGES: Any = [{"role": "user", "content": "Hello"}]
 

@@ -13,13 +13,13 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import batch_house
 import httpx
-from batch_house import House, ask, place_of
+import product_env
 from command_line import Command
+from product_env import House, ask, place_of
 
-from lowtide.testing.echo_engine import EchoEngine, running_echo_engine
-from lowtide.testing.patience import PATIENCE_S
+from testkit.echo_engine import EchoEngine, running_echo_engine
+from testkit.patience import PATIENCE_S
 
 REQUESTS = 300
 WINDOW = 4
@@ -49,7 +49,7 @@ def write_config(
     folder: Path, name: str, database_url: str, engine: EchoEngine | None, lease_ttl_s: float
 ) -> Path:
     config = folder / f"{name}.toml"
-    blob_url = batch_house.PLACES.get("blob_url", (folder / "shared blobs").as_uri())
+    blob_url = product_env.PLACES.get("blob_url", (folder / "shared blobs").as_uri())
     replica = (
         f"[[replica]]\nurl = {json.dumps(engine.url)}\nmodels = ['m']\nwindow = {WINDOW}\n"
         if engine is not None

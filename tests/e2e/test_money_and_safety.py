@@ -10,11 +10,11 @@ from typing import Any
 
 import httpx
 import pytest
-from batch_house import CHAT, House, RuledEngine, ask, asks, replica
+from product_env import CHAT, House, RuledEngine, ask, asks, replica
 
 from lowtide.config import CatalogueFile, Dispatch, Model, Server, Settings
-from lowtide.testing.scripted_engine import ScriptedEngine
 from lowtide.wiring import open_application
+from testkit.scripted_engine import ScriptedEngine
 
 PRICES = {"input_price": Decimal("0.88"), "output_price": Decimal("1.76")}
 

@@ -12,7 +12,7 @@ import pytest
 from command_line import PATIENCE_S, Command, lowtide, request_line, write_lines
 
 from lowtide import limits
-from lowtide.testing.scripted_engine import ScriptedEngine, completion, reply
+from testkit.scripted_engine import ScriptedEngine, completion, reply
 
 SETTINGS = """
 [auth]

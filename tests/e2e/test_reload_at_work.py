@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from command_line import Command, custom_ids, lowtide, reached, request_line, write_lines
 
-from lowtide.testing.scripted_engine import ScriptedEngine, completion, reply
+from testkit.scripted_engine import ScriptedEngine, completion, reply
 
 QUICK = (reply(completion()),)
 

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
-from batch_house import House, ask, place_of
 from command_line import Command
+from product_env import House, ask, place_of
 from shared_fleet import Machines, Owners, stop
 
-from lowtide.testing.echo_engine import EchoEngine, running_echo_engine
-from lowtide.testing.patience import PATIENCE_S
+from testkit.echo_engine import EchoEngine, running_echo_engine
+from testkit.patience import PATIENCE_S
 
 REQUESTS = 300
 ANSWER_S = 0.05

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import httpx
 import pytest
-from batch_house import CHAT, House, Json, RuledEngine, ShiftedClock, ask, asks, replica
+from product_env import CHAT, House, Json, RuledEngine, ShiftedClock, ask, asks, replica
 
 from lowtide import limits
 from lowtide.config import Dispatch, Server, Settings
-from lowtide.loops.housekeeping import SweepLoop
-from lowtide.testing.scripted_engine import completion, reply
+from lowtide.loops.batches.housekeeping import SweepLoop
 from lowtide.wiring import application
+from testkit.scripted_engine import completion, reply
 
 pytestmark = pytest.mark.usefixtures("full_window")
 

@@ -16,9 +16,9 @@ from command_line import PATIENCE_S, lowtide
 from openai import AsyncOpenAI, DefaultAsyncHttpx2Client
 from shared_fleet import NEWER_HEAD, Balancer, Machines, Owners, stop
 
-from lowtide.store.schema import HEAD
-from lowtide.testing.echo_engine import EchoEngine, asks, running_echo_engine
-from lowtide.testing.postgres import PostgresServer
+from lowtide.store.schema.tables import HEAD
+from testkit.echo_engine import EchoEngine, asks, running_echo_engine
+from testkit.postgres import PostgresServer
 
 LONG, SHORT = 800, 12
 ANSWER_S = 0.2

@@ -15,7 +15,7 @@ from command_line import Command, lowtide, names_in, reached, write_lines
 from lowtide.tables.formats import format_of
 from lowtide.tables.reader import open_table
 from lowtide.tables.writers import table_writer
-from lowtide.testing.scripted_engine import Answer, ScriptedEngine, completion, reply
+from testkit.scripted_engine import Answer, ScriptedEngine, completion, reply
 
 ROWS = 60
 QUICK: Answer = (reply(completion("fine")),)

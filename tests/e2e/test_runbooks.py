@@ -16,12 +16,12 @@ from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
 import pytest
-from batch_house import Json
-from runbook_house import Life, Site, check_delivered, prompts
+from product_env import Json
+from runbook_env import Life, Site, check_delivered, prompts
 
-from lowtide.testing.echo_engine import EchoEngine, running_echo_engine
-from lowtide.testing.patience import PATIENCE_S
-from lowtide.testing.postgres import PostgresServer
+from testkit.echo_engine import EchoEngine, running_echo_engine
+from testkit.patience import PATIENCE_S
+from testkit.postgres import PostgresServer
 
 REQUESTS = 60
 ALL = Counter(ok=REQUESTS)

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 import structlog
-from batch_house import CHAT, House, Json, ask, open_house
+from product_env import CHAT, House, Json, ask, open_house
 
 from lowtide.config import Replica
-from lowtide.testing.patience import PATIENCE_S
-from lowtide.testing.scripted_engine import Answer, ScriptedEngine, SeenRequest, completion, reply
+from testkit.patience import PATIENCE_S
+from testkit.scripted_engine import Answer, ScriptedEngine, SeenRequest, completion, reply
 
 HIDDEN = "Hidden"
 KEY, TOKEN, QUERY = "sk-Hidden1-Hidden2", "Hidden3/Hidden4", "Hidden5+Hidden6"

@@ -14,10 +14,10 @@ from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
 import pytest
-from runbook_house import Site
+from runbook_env import Site
 
-from lowtide.testing.patience import PATIENCE_S
-from lowtide.testing.postgres import PostgresServer
+from testkit.patience import PATIENCE_S
+from testkit.postgres import PostgresServer
 
 
 @contextmanager

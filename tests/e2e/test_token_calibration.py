@@ -6,10 +6,10 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from batch_house import House, ask, open_house, replica
+from product_env import House, ask, open_house, replica
 
 from lowtide.store.sql_store import SqlStore
-from lowtide.testing.scripted_engine import (
+from testkit.scripted_engine import (
     Answer,
     ScriptedEngine,
     SeenRequest,

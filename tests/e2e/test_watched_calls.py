@@ -6,10 +6,10 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from batch_house import CHAT, House, RuledEngine, asks, open_house, prompt_of
+from product_env import CHAT, House, RuledEngine, asks, open_house, prompt_of
 
 from lowtide.config import Replica
-from lowtide.testing.scripted_engine import Answer, SeenRequest, completion, reply
+from testkit.scripted_engine import Answer, SeenRequest, completion, reply
 
 MODEL = "m"
 LIVE = "somebody waits"

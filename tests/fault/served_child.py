@@ -13,10 +13,10 @@ from typing import Any, Final
 
 import httpx
 
-from lowtide.core.money import model_prices
-from lowtide.testing import forked_command
-from lowtide.testing.patience import PATIENCE_S
-from lowtide.testing.scripted_engine import Answer, ScriptedEngine, SeenRequest, completion, reply
+from lowtide.core.accounts.money import model_prices
+from testkit import forked_command
+from testkit.patience import PATIENCE_S
+from testkit.scripted_engine import Answer, ScriptedEngine, SeenRequest, completion, reply
 
 READY_S: Final = PATIENCE_S
 WINDOW: Final = 16

@@ -14,9 +14,9 @@ import pytest
 from served_child import PRICES, WINDOW, Json, LoggingEngine, served
 
 from lowtide import limits
-from lowtide.core.money import dollars
+from lowtide.core.accounts.money import dollars
 from lowtide.core.usage import Usage
-from lowtide.testing.patience import PATIENCE_S
+from testkit.patience import PATIENCE_S
 
 ROUNDS = int(os.environ.get("FAULT_ROUNDS", "2"))
 KILLS = 3

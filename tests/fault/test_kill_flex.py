@@ -17,8 +17,8 @@ import pytest
 from served_child import PRICES, Json, Served, served
 
 from lowtide.core.usage import Usage
-from lowtide.testing.patience import PATIENCE_S
-from lowtide.testing.scripted_engine import Answer, Cut, ScriptedEngine, SeenRequest, reply
+from testkit.patience import PATIENCE_S
+from testkit.scripted_engine import Answer, Cut, ScriptedEngine, SeenRequest, reply
 
 USED = {"input_tokens": 12, "output_tokens": 7, "total_tokens": 19}
 OUTPUT = [{"type": "message", "content": [{"type": "output_text", "text": "thought"}]}]

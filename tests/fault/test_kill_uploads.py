@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from served_child import Served, served
 
-from lowtide.testing.patience import PATIENCE_S
-from lowtide.testing.scripted_engine import ScriptedEngine
+from testkit.patience import PATIENCE_S
+from testkit.scripted_engine import ScriptedEngine
 
 PARTS = 4
 PART = bytes(range(256)) * 4096 * 12

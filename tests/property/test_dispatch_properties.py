@@ -1,4 +1,4 @@
-"""core.dispatch.Dispatch against a model, step by random step.
+"""core.dispatch.dispatch.Dispatch against a model, step by random step.
 
 The model knows of each request whether it waits, flies, is delayed, is finished or gone with its
 chunk. Whatever happens: a request is in one place, finishes at most once, windows are kept, the
@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from lowtide import limits
-from lowtide.core.chunk import NOTHING_DONE, ChunkKey, ChunkLease
-from lowtide.core.dispatch import Dispatch
-from lowtide.core.outcome import Failed, Interrupted, Outcome, Rejected, Succeeded, Throttled
-from lowtide.core.replica import Replica
-from lowtide.core.request import ChunkRun, Request
-from lowtide.core.scope import Scope
+from lowtide.core.batches.chunk import NOTHING_DONE, ChunkKey, ChunkLease
+from lowtide.core.dispatch.dispatch import Dispatch
+from lowtide.core.dispatch.replica import Replica
+from lowtide.core.dispatch.request import ChunkRun, Request
+from lowtide.core.dispatch.verdict import Finish, TryAgain
+from lowtide.core.faults.outcome import Failed, Interrupted, Outcome, Rejected, Succeeded, Throttled
+from lowtide.core.faults.scope import Scope
 from lowtide.core.usage import NO_USAGE
-from lowtide.core.verdict import Finish, TryAgain
 from property_profiles import examples
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)

@@ -2,10 +2,10 @@
 
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.unit.core.queue_models import Engine, servers
 
-from lowtide.core.latency_window import LatencyWindow
-from lowtide.core.timeouts import TimeoutBlame
+from lowtide.core.capacity.latency_window import LatencyWindow
+from lowtide.core.faults.timeouts import TimeoutBlame
+from tests.unit.core.capacity.queue_models import Engine, servers
 
 latency = st.floats(0.0, 1e4)
 events = st.lists(

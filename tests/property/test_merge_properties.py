@@ -1,12 +1,13 @@
-"""core.merge.Merge and core.segment together: any set of beats, one ordered result file."""
+"""core.batches.merge.Merge and core.batches.segment together: any set of beats, one ordered result
+file."""
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lowtide.core.chunk import ChunkKey
-from lowtide.core.merge import INPUT, Merge
-from lowtide.core.plan import PlanEntry, pack_entries
-from lowtide.core.segment import Finished, encode_segment
+from lowtide.core.batches.chunk import ChunkKey
+from lowtide.core.batches.merge import INPUT, Merge
+from lowtide.core.batches.plan import PlanEntry, pack_entries
+from lowtide.core.batches.segment import Finished, encode_segment
 from property_profiles import examples
 
 

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lowtide.core.rate import MINUTE_S, Allowance, RatePool
+from lowtide.core.accounts.rate_limit import MINUTE_S, Allowance, RatePool
 
 CALLS = st.lists(
     st.tuples(

@@ -5,7 +5,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lowtide.core.sse import EventStream
+from lowtide.core.bodies.sse import EventStream
 
 # Without surrogates: half a character has no bytes, so that no network could carry it.
 CHARACTERS = st.characters(exclude_characters="\r\n", exclude_categories=["Cs"])

@@ -30,17 +30,17 @@ from hypothesis.stateful import (
 )
 from sqlalchemy import select
 
-from lowtide.core.batch import ASSEMBLING, Counts
-from lowtide.core.chunk import ChunkKey, ChunkLease, done_count, missing
-from lowtide.core.money import FREE, ModelPrices, UnitPrices
-from lowtide.core.tenancy import DEFAULT_ORGANIZATION, OrganizationLimits
+from lowtide.core.accounts.money import FREE, ModelPrices, UnitPrices
+from lowtide.core.accounts.tenancy import DEFAULT_ORGANIZATION, OrganizationLimits
+from lowtide.core.batches.batch import ASSEMBLING, Counts
+from lowtide.core.batches.chunk import ChunkKey, ChunkLease, done_count, missing
 from lowtide.ports.work import Beat
-from lowtide.store.schema import chunks
+from lowtide.store.schema.tables import chunks
 from lowtide.store.sql_store import SqlStore
-from lowtide.testing.postgres import PostgresServer
-from lowtide.testing.sim.stores import Stores, sim_folder
-from lowtide.testing.store_world import PER_ANSWER, TTL_S, World, outcomes
 from property_profiles import examples, unhurried
+from testkit.postgres import PostgresServer
+from testkit.sim.stores import Stores, sim_folder
+from testkit.store_fixture import PER_ANSWER, TTL_S, World, outcomes
 
 SIZES = (3, 1, 4)
 MODELS = ("m", "m", "n")

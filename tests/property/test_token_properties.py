@@ -6,8 +6,8 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lowtide.core.token_model import UNTAUGHT, TokenModel
-from lowtide.core.tokens import FEATURES, Features, features_of, features_of_line
+from lowtide.core.tokens.features import FEATURES, Features, features_of, features_of_line
+from lowtide.core.tokens.token_model import UNTAUGHT, TokenModel
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=300)
 COUNTS = st.floats(0, 1e9, allow_nan=False)

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lowtide.core.diagnosis import REPEATED, TOO_DEEP
-from lowtide.core.line import read_request, render_rejected, render_success
-from lowtide.core.plan import Plan, unpack_entries
-from lowtide.core.validation import ValidationFailure, ValidationRules, Validator
+from lowtide.core.batches.line import read_request, render_rejected, render_success
+from lowtide.core.batches.plan import Plan, unpack_entries
+from lowtide.core.validation.line_errors import REPEATED, TOO_DEEP
+from lowtide.core.validation.validator import ValidationFailure, ValidationRules, Validator
 
 CHAT = "/v1/chat/completions"
 MUTATIONS = 2_000

@@ -4,10 +4,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lowtide import limits
-from lowtide.core.guard import Guard
-from lowtide.core.lengths import Lengths
-from lowtide.core.signals import EngineSignals, LiveSeen, OwnCall
-from lowtide.core.window import WindowController
+from lowtide.core.capacity.engine_metrics import EngineSignals, LiveSeen, OwnCall
+from lowtide.core.capacity.output_lengths import Lengths
+from lowtide.core.capacity.preemption import Guard
+from lowtide.core.capacity.window import WindowController
 
 count = st.none() | st.integers(0, 5000)
 total = st.none() | st.floats(0, 1e9)

@@ -28,11 +28,11 @@ def pytest_configure() -> None:
 @pytest.fixture(autouse=True)
 def real_places(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     if os.environ.get("E2E_PLACES") == "real":
-        import batch_house
+        import product_env
 
         places = {
             "database_url": request.getfixturevalue("postgres_url"),
             "blob_url": f"s3://{BUCKET}/{secrets.token_hex(8)}",
         }
-        monkeypatch.setattr(batch_house, "PLACES", places)
+        monkeypatch.setattr(product_env, "PLACES", places)
     yield

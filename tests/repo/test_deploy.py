@@ -17,9 +17,9 @@ from tree import ROOT
 
 from lowtide import __version__, config, limits
 from lowtide.api.app import create_app
-from lowtide.api.guard import is_public
+from lowtide.api.middleware.auth import is_public
 from lowtide.cli.commands import command_line
-from lowtide.config_sources import ConfigError
+from lowtide.config.sources import ConfigError
 from lowtide.service.services import Services
 
 DEPLOY = ROOT / "deploy"

@@ -10,10 +10,10 @@ import pytest
 from tree import ROOT, SRC, modules, pages, shown
 
 from lowtide import config
-from lowtide.api.errors import STATUS_OF
+from lowtide.api.http.errors import STATUS_OF
+from lowtide.core.batches.line import UnexecutedCode
 from lowtide.core.errors import ErrorCode
-from lowtide.core.fault import FAULTS
-from lowtide.core.line import UnexecutedCode
+from lowtide.core.faults.fault import FAULTS
 
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
 FENCE = re.compile(r"^( *)```.*?^\1```$", re.M | re.S)

@@ -8,7 +8,7 @@ import pytest
 from tree import ROOT
 
 from lowtide.config import Model, Replica, Settings
-from lowtide.core.batch import TRANSITIONS
+from lowtide.core.batches.batch import TRANSITIONS
 
 
 def load() -> ModuleType:

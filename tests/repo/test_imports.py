@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from tree import ROOT, SRC
 
-from lowtide.testing.patience import PATIENCE_S
+from testkit.patience import PATIENCE_S
 
 LINT = [
     sys.executable,
@@ -39,22 +39,32 @@ def test_imports_point_inward() -> None:
 @pytest.mark.parametrize(
     ("module", "statement", "contract"),
     [
-        ("core/batch.py", "import time", "The core is pure"),
-        ("core/batch.py", "import structlog", "The core is pure"),
-        ("core/batch.py", "from lowtide.ports import clock", "Imports point inward"),
-        ("store/rows.py", "from lowtide.blobs import keys", "Imports point inward"),
-        ("store/rows.py", "from lowtide.service import files", "Adapters see ports"),
-        ("store/rows.py", "from lowtide import config", "Adapters see ports"),
-        ("loops/commit.py", "from lowtide.store import rows", "Imports point inward"),
-        ("loops/commit.py", "import sqlalchemy", "Foreign libraries"),
-        ("api/files.py", "from lowtide.engines import http_pool", "Imports point inward"),
-        ("service/files.py", "from lowtide import wiring", "Imports point inward"),
-        ("cli/serve.py", "from lowtide.testing.engine_sim import engine", "Nothing in production"),
+        ("core/batches/batch.py", "import time", "The core is pure"),
+        ("core/batches/batch.py", "import structlog", "The core is pure"),
+        ("core/batches/batch.py", "from lowtide.ports import clock", "Imports point inward"),
+        ("store/schema/rows.py", "from lowtide.blobs import keys", "Imports point inward"),
+        ("store/schema/rows.py", "from lowtide.service.files import files", "Adapters see ports"),
+        ("store/schema/rows.py", "from lowtide import config", "Adapters see ports"),
+        (
+            "loops/dispatch/commit.py",
+            "from lowtide.store.schema import rows",
+            "Imports point inward",
+        ),
+        ("loops/dispatch/commit.py", "import sqlalchemy", "Foreign libraries"),
+        ("api/files/files.py", "from lowtide.engines.http import pool", "Imports point inward"),
+        ("service/files/files.py", "from lowtide import wiring", "Imports point inward"),
+        ("cli/server/serve.py", "from testkit import fake_engine", "Nothing in production"),
         (
             "wiring/application.py",
-            "from lowtide.testing import scripted_engine",
+            "from testkit import scripted_engine",
             "Nothing in production",
         ),
+        (
+            "engine_sim/kv.py",
+            "from lowtide.core.batches import plan",
+            "The engine simulator stands alone",
+        ),
+        ("core/batches/plan.py", "from lowtide.core.reporting import progress", "The folders"),
     ],
 )
 def test_an_import_against_the_rules_is_found(

@@ -6,8 +6,8 @@ from typing import get_args, get_type_hints
 
 from tree import ROOT, SRC
 
-from lowtide.core.overview import WaitingEvent
-from lowtide.core.replica_watch import EventName
+from lowtide.core.reporting.overview import WaitingEvent
+from lowtide.core.reporting.replica_watch import EventName
 
 PAGE = ROOT / "docs" / "reference" / "log-events.md"
 FAMILIES = ("batch.", "circuit.", "line.", "loop.", "storage.")
@@ -18,8 +18,6 @@ def written() -> set[str]:
     """Names of events in calls of a logger, and those that the core decides on."""
     found = {*get_args(EventName), *get_args(get_type_hints(WaitingEvent)["event"])}
     for path in SRC.rglob("*.py"):
-        if "testing" in path.parts:
-            continue
         for node in ast.walk(ast.parse(path.read_text())):
             if _is_log_call(node):
                 constants = [n for n in ast.walk(node.args[0]) if isinstance(n, ast.Constant)]

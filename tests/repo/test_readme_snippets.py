@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from tree import ROOT
 
-from lowtide.testing.patience import PATIENCE_S
+from testkit.patience import PATIENCE_S
 
 PROMISED_ADDRESS = "http://127.0.0.1:8000"
 STOP_S = PATIENCE_S

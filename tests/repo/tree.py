@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 SRC = ROOT / "src" / "lowtide"
-CODE_FOLDERS = ("src", "tests", "bench", "tools", "examples")
+CODE_FOLDERS = ("src", "testkit", "tests", "bench", "tools", "examples")
 
 
 @cache

@@ -15,22 +15,23 @@ import msgspec
 from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from lowtide.core import outcome, progress
-from lowtide.core.answer import GoodAnswer, read_answer
-from lowtide.core.chunk import NOTHING_DONE, ChunkKey, is_done, mark_done
-from lowtide.core.fault import FAULTS, FaultKind
-from lowtide.core.scope import Scope
-from lowtide.core.segment import Slice
+from lowtide.core.batches.chunk import NOTHING_DONE, ChunkKey, is_done, mark_done
+from lowtide.core.batches.segment import Slice
+from lowtide.core.faults import outcome
+from lowtide.core.faults.answer import GoodAnswer, read_answer
+from lowtide.core.faults.fault import FAULTS, FaultKind
+from lowtide.core.faults.scope import Scope
+from lowtide.core.reporting import progress
 from lowtide.core.usage import NO_USAGE
-from lowtide.loops import leasing
-from lowtide.loops.ownership import OwnershipLoop
+from lowtide.loops.dispatch import leasing
+from lowtide.loops.replicas.ownership import OwnershipLoop
 from lowtide.ports.work import Beat
-from lowtide.store import beat as beat_module
-from lowtide.store import settlement
-from lowtide.store.settlement import Settlement, _Chunk
-from lowtide.testing.sim import rounds, world
-from lowtide.testing.sim.duel import play_duel
-from lowtide.testing.sim.rounds import played
+from lowtide.store.statements import group_commit as beat_module
+from lowtide.store.statements import settlement
+from lowtide.store.statements.settlement import Settlement, _Chunk
+from testkit.sim import rounds, simulation
+from testkit.sim.duel import play_duel
+from testkit.sim.rounds import played
 
 _write = beat_module._write
 _keep = OwnershipLoop._keep
@@ -118,7 +119,7 @@ BUGS: Mapping[str, Callable[[], list[AbstractContextManager[Any]]]] = {
     "commit-doubles-slices": lambda: [patch.object(beat_module, "_write", _write_slices_twice)],
     "recovery-runs-all-again": lambda: [
         patch.object(leasing, "missing", _everything_is_missing),
-        patch.object(world, "PATIENCE_S", _SOON_S),  # it spins: a quarter of an hour is dear
+        patch.object(simulation, "PATIENCE_S", _SOON_S),  # it spins: a quarter of an hour is dear
     ],
     "recovery-forgets-bitmap": lambda: [
         patch.object(settlement, "_chunk_values", _released_chunk_forgets)
@@ -127,7 +128,7 @@ BUGS: Mapping[str, Callable[[], list[AbstractContextManager[Any]]]] = {
     "any-5xx-holds-all": lambda: [
         patch.object(Scope, "failed", _held_by_any_failure),
         patch.object(rounds, "play", play_duel),
-        patch.object(world, "PATIENCE_S", _SOON_S),
+        patch.object(simulation, "PATIENCE_S", _SOON_S),
     ],
     "a-doubt-holds-live-calls": lambda: [
         patch.object(Scope, "takes_live", _no_live_call_in_doubt),

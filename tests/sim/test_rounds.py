@@ -7,12 +7,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from lowtide.testing.sim import __main__ as program
-from lowtide.testing.sim import rounds
-from lowtide.testing.sim.kinds import Fault
-from lowtide.testing.sim.rounds import Summary
-from lowtide.testing.sim.stores import Stores
-from lowtide.testing.sim.world import Played
+from testkit.sim import __main__ as program
+from testkit.sim import rounds
+from testkit.sim.fault_kinds import Fault
+from testkit.sim.rounds import Summary
+from testkit.sim.simulation import Played
+from testkit.sim.stores import Stores
 
 BROKEN_SEED = 5
 
@@ -28,7 +28,7 @@ def a_run(seed: int) -> Played:
         lines=30,
         counts={"batch.planned": 2},
         faults={Fault.KILLED.value: seed},
-        deaths=frozenset({f"loops/commit.py:{seed}"}),
+        deaths=frozenset({f"loops/dispatch/commit.py:{seed}"}),
         digest=f"{seed:064x}",
         trace=["    1.000 world    it begins"],
     )

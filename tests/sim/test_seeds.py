@@ -12,9 +12,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from lowtide.testing.sim.field import REPLIES
-from lowtide.testing.sim.kinds import Fault
-from lowtide.testing.sim.rounds import Summary
+from testkit.sim.fault_kinds import Fault
+from testkit.sim.field import REPLIES
+from testkit.sim.rounds import Summary
 
 SEEDS = int(os.environ.get("SIM_SEEDS", "50"))
 PATIENCE_S = 600 + 60 * SEEDS
@@ -30,7 +30,7 @@ DEATHS_MIN = 30
 def play(*flags: str, hash_seed: str = "random", timeout_s: float = PATIENCE_S) -> str:
     """What a run of the program says; it must end well."""
     done = subprocess.run(
-        [sys.executable, "-m", "lowtide.testing.sim", *flags],
+        [sys.executable, "-m", "testkit.sim", *flags],
         env={**os.environ, "PYTHONHASHSEED": hash_seed},
         capture_output=True,
         text=True,

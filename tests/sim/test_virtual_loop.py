@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from lowtide.testing.sim.loop import Stuck, VirtualLoop, virtual_loop
-from lowtide.testing.sim.process import PROCESS, Process
+from testkit.sim.loop import Stuck, VirtualLoop, virtual_loop
+from testkit.sim.process import PROCESS, Process
 
 DAY_S = 24 * 3600
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lowtide.blobs.folder_blobs import FolderBlobs
+from lowtide.blobs.folder.folder_blobs import FolderBlobs
 from lowtide.data_dir import DATABASE_FILE, locked_data_dir
 from lowtide.store.sql_store import SqlStore
 

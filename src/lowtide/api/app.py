@@ -5,30 +5,22 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from lowtide import __version__, limits
-from lowtide.api import (
-    admin,
-    batches,
-    errors,
-    files,
-    live,
-    metrics,
-    models,
-    multipart_uploads,
-    responses,
-    upload_parts,
-    usage,
-    whoami,
-)
-from lowtide.api.caller import services_of
-from lowtide.api.document import DocumentedApp
-from lowtide.api.documented import public_refusals
-from lowtide.api.edge import Edge
-from lowtide.api.guard import Guard
-from lowtide.api.json_body import json_response
-from lowtide.api.local_callers import LocalCallersOnly
-from lowtide.api.mounts import Mounts
-from lowtide.api.pages import AllowedPages
-from lowtide.core.byte_budget import ByteBudget
+from lowtide.api import metrics, models
+from lowtide.api.accounts import admin, usage, whoami
+from lowtide.api.batches import batches
+from lowtide.api.files import files, multipart_uploads, upload_parts
+from lowtide.api.http import errors
+from lowtide.api.http.json_body import json_response
+from lowtide.api.live import live, responses
+from lowtide.api.middleware.auth import Guard
+from lowtide.api.middleware.caller import services_of
+from lowtide.api.middleware.cors import AllowedPages
+from lowtide.api.middleware.local_callers import LocalCallersOnly
+from lowtide.api.middleware.paths import Mounts
+from lowtide.api.middleware.request_id import Edge
+from lowtide.api.openapi.document import DocumentedApp
+from lowtide.api.openapi.refusals import public_refusals
+from lowtide.core.scheduling.byte_budget import ByteBudget
 from lowtide.service.services import Services
 
 

@@ -4,11 +4,11 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from lowtide.api.caller import identify, services_of
 from lowtide.api.dialects import openai, together
-from lowtide.api.documented import refusals
-from lowtide.api.json_body import json_response
-from lowtide.api.mounts import client_dialect
+from lowtide.api.http.json_body import json_response
+from lowtide.api.middleware.caller import identify, services_of
+from lowtide.api.middleware.paths import client_dialect
+from lowtide.api.openapi.refusals import refusals
 from lowtide.core.errors import LowtideError
 
 router = APIRouter(tags=["models"])

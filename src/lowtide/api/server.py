@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, cast
 import uvicorn
 
 from lowtide import limits
-from lowtide.api.connections import Connections
-from lowtide.api.http_protocol import BoundedHttpProtocol
+from lowtide.api.http.bounded_protocol import BoundedHttpProtocol
+from lowtide.api.http.connections import Connections
 from lowtide.config.exposure import networks_of
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, cast
 from urllib.parse import unquote, urlsplit
 
 from lowtide import limits
-from lowtide.blobs.bucket_environment import check_endpoints, s3_profile
-from lowtide.blobs.folder_blobs import FolderBlobs
-from lowtide.core.shown_url import shown_url
+from lowtide.blobs.bucket.bucket_environment import check_endpoints, s3_profile
+from lowtide.blobs.folder.folder_blobs import FolderBlobs
+from lowtide.core.reporting.shown_url import shown_url
 from lowtide.ports.blobs import Blobs, BlobsUnavailable
 
 if TYPE_CHECKING:
@@ -54,8 +54,8 @@ def _open_bucket(url: str, scheme: str) -> Blobs:
     from obstore.exceptions import BaseError
     from obstore.store import from_url
 
-    from lowtide.blobs.object_blobs import ObjectBlobs
-    from lowtide.blobs.object_errors import first_line
+    from lowtide.blobs.bucket.object_blobs import ObjectBlobs
+    from lowtide.blobs.bucket.object_errors import first_line
 
     # How S3 itself publishes a staged blob only if its key is free; R2 has another, set by
     # environment.

@@ -14,8 +14,8 @@ from types import FrameType
 import typer
 from rich.markup import escape
 
-from lowtide.cli import exits, screen
 from lowtide.cli.commands import command_line
+from lowtide.cli.terminal import command_errors, console
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,41 +29,41 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with command.make_context("lowtide", given) as context:
             command.invoke(context)
         sys.stdout.flush()
-        return exits.DONE
+        return command_errors.DONE
     except typer.Exit as end:
         return end.exit_code
     except KeyboardInterrupt:
-        return exits.INTERRUPTED
-    except exits.Terminated:
-        return exits.TERMINATED
+        return command_errors.INTERRUPTED
+    except command_errors.Terminated:
+        return command_errors.TERMINATED
     except BrokenPipeError:
-        screen.hush()
-        return exits.BROKEN_PIPE
+        console.hush()
+        return command_errors.BROKEN_PIPE
     except Exception as error:  # noqa: BLE001 - see the module's docstring
         return _report(error, as_json="--json" in given)
 
 
 def _terminate(_signal: int, _frame: FrameType | None) -> None:
-    raise exits.Terminated
+    raise command_errors.Terminated
 
 
 def _report(error: Exception, *, as_json: bool) -> int:
     """Say what went wrong, on standard error, and as JSON on standard output where that is due."""
-    if exits.debugging():
+    if command_errors.debugging():
         traceback.print_exception(error)
-    failure = _usage_error(error) or exits.explain(error)
+    failure = _usage_error(error) or command_errors.explain(error)
     if not failure.message:  # `lowtide` alone: its help was printed already
         return failure.exit_code
-    screen.note(f"[bold red]Error:[/] {escape(failure.message)}")
+    console.note(f"[bold red]Error:[/] {escape(failure.message)}")
     if failure.hint:
-        screen.note(f"[dim]{escape(failure.hint)}[/]")
+        console.note(f"[dim]{escape(failure.hint)}[/]")
     if as_json:
-        sys.stdout.write(exits.as_json(failure) + "\n")
+        sys.stdout.write(command_errors.as_json(failure) + "\n")
         sys.stdout.flush()
     return failure.exit_code
 
 
-def _usage_error(error: Exception) -> exits.CommandError | None:
+def _usage_error(error: Exception) -> command_errors.CommandError | None:
     """What the parser of options complains about, with the help that would answer it."""
     if not isinstance(error, typer.TyperException):
         return None
@@ -71,4 +71,4 @@ def _usage_error(error: Exception) -> exits.CommandError | None:
     message = str(format_message() if format_message is not None else error)
     context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else "lowtide"
-    return exits.CommandError(message, f"`{path} --help` shows how it is used.")
+    return command_errors.CommandError(message, f"`{path} --help` shows how it is used.")

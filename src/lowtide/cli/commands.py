@@ -12,8 +12,8 @@ from typing import Annotated, Final, NamedTuple
 import typer
 
 from lowtide import __version__
-from lowtide.cli import screen
 from lowtide.cli.options import examples
+from lowtide.cli.terminal import console
 
 
 class Place(NamedTuple):
@@ -26,16 +26,16 @@ class Place(NamedTuple):
 COMMANDS: Final[Mapping[str, Place]] = MappingProxyType(
     {
         "serve": Place(
-            "serve",
+            "server.serve",
             (
                 "lowtide serve --model demo",
                 "lowtide serve --config lowtide.toml --port 9000",
                 "lowtide serve --port 0 --json",
             ),
         ),
-        "worker": Place("serve", ("lowtide worker --config lowtide.toml",)),
+        "worker": Place("server.serve", ("lowtide worker --config lowtide.toml",)),
         "run": Place(
-            "run",
+            "run.command",
             (
                 "lowtide run batch.jsonl -o results.jsonl --model demo",
                 "lowtide run batch.jsonl -o results.jsonl --url http://127.0.0.1:9001/v1",
@@ -44,11 +44,11 @@ COMMANDS: Final[Mapping[str, Place]] = MappingProxyType(
             ),
         ),
         "validate": Place(
-            "validate",
+            "batches.validate",
             ("lowtide validate batch.jsonl", "lowtide validate batch.jsonl --json | jq ."),
         ),
         "usage": Place(
-            "usage",
+            "accounts.usage",
             (
                 "lowtide usage",
                 "lowtide usage --since 2026-11-01 --until 2026-12-01 --by project",
@@ -56,21 +56,22 @@ COMMANDS: Final[Mapping[str, Place]] = MappingProxyType(
             ),
         ),
         "doctor": Place(
-            "doctor",
+            "doctor.command",
             ("lowtide doctor", "lowtide doctor --config lowtide.toml", "lowtide doctor --repair"),
         ),
         "backup": Place(
-            "backup",
+            "maintenance.backup",
             (
                 "lowtide backup /backup/lowtide/2026-11-21",
                 "lowtide backup /backup/lowtide/$(date +%F) --config lowtide.toml",
             ),
         ),
         "restore": Place(
-            "restore", ("lowtide restore /backup/lowtide/2026-11-21 --data-dir ./lowtide-data",)
+            "maintenance.restore",
+            ("lowtide restore /backup/lowtide/2026-11-21 --data-dir ./lowtide-data",),
         ),
         "simulate-engine": Place(
-            "simulate_engine",
+            "maintenance.simulate_engine",
             (
                 "lowtide simulate-engine --port 9001",
                 "lowtide simulate-engine --profile 70b-tp4-h100 --scheduling-policy priority",
@@ -78,11 +79,11 @@ COMMANDS: Final[Mapping[str, Place]] = MappingProxyType(
                 "lowtide simulate-engine --fault crash@30+5 --fault noise=0.03",
             ),
         ),
-        "files": Place("files"),
-        "batches": Place("batches"),
-        "keys": Place("keys"),
-        "projects": Place("projects"),
-        "orgs": Place("orgs"),
+        "files": Place("batches.files"),
+        "batches": Place("batches.batches"),
+        "keys": Place("accounts.keys"),
+        "projects": Place("accounts.projects"),
+        "orgs": Place("accounts.orgs"),
     }
 )
 
@@ -117,7 +118,7 @@ def _add(line: typer.Typer, name: str, place: Place) -> None:
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        screen.say(f"lowtide {__version__}")
+        console.say(f"lowtide {__version__}")
         raise typer.Exit
 
 

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lowtide.cli.address import DEFAULT_SERVER, server_address
+from lowtide.cli.client.address import DEFAULT_SERVER, server_address
 
 if TYPE_CHECKING:
-    from lowtide.cli.client import ServerClient
+    from lowtide.cli.client.server_client import ServerClient
 
 ServerOption = Annotated[
     str,
@@ -74,8 +74,10 @@ __all__ = [
 
 def connect(server: str, api_key: str | None) -> "ServerClient":
     """A client for what the two options say. Raises CommandError when the address is none."""
-    from lowtide.cli.client import ServerClient  # `serve` has these options' module, and no client
-    from lowtide.cli.http_client import HttpClient
+    from lowtide.cli.client.http_client import HttpClient
+    from lowtide.cli.client.server_client import (
+        ServerClient,  # `serve` has these options' module, and no client
+    )
 
     return ServerClient(HttpClient(server_address(server), api_key))
 

@@ -12,7 +12,7 @@ from typing import Any
 from rich.markup import escape
 
 from lowtide import config
-from lowtide.cli import screen
+from lowtide.cli.terminal import console
 from lowtide.config import Settings
 
 
@@ -26,8 +26,8 @@ def read_settings(
     file = config.settings_file(named, system=True)
     settings = config.load(file, flags=flags)
     if file is not None and (always_say or file == config.SYSTEM_FILE):
-        screen.note(f"[dim]settings: {escape(str(file))}[/]")
+        console.note(f"[dim]settings: {escape(str(file))}[/]")
     elif always_say:
         nowhere = f"no ./{config.DEFAULT_FILE} and no {config.SYSTEM_FILE}: the defaults"
-        screen.note(f"[dim]settings: {escape(nowhere)}[/]")
+        console.note(f"[dim]settings: {escape(nowhere)}[/]")
     return settings

@@ -14,7 +14,7 @@ import msgspec
 
 from lowtide.config.problems import Problem, nearest
 from lowtide.config.sections import Section
-from lowtide.config_sources import ARRAYS, KeyPath, VariableText
+from lowtide.config.sources import ARRAYS, KeyPath, VariableText
 
 Tree = TypeVar("Tree", bound=Section)
 

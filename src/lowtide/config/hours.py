@@ -1,16 +1,12 @@
 """Hours of the day for batch work: those of `[dispatch]`, and each model's own."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 from lowtide.config.models import Model
 from lowtide.config.problems import Problem
 from lowtide.config.sections import Dispatch
-from lowtide.core.opening import Hours, hours_of
-
-if TYPE_CHECKING:
-    from lowtide.config.settings import Settings
+from lowtide.core.scheduling.operating_hours import Hours, hours_of
 
 
 def problems_of(dispatch: Dispatch, models: Sequence[Model]) -> Iterator[Problem]:
@@ -35,9 +31,11 @@ def problems_of(dispatch: Dispatch, models: Sequence[Model]) -> Iterator[Problem
             yield Problem(path, str(error))
 
 
-def hours_by_model(settings: "Settings", models: Iterable[str]) -> dict[str, Hours]:
-    """Hours of those models that have any."""
-    own = {model.id: model.hours for model in settings.model}
-    words = {model: own.get(model) or settings.dispatch.hours for model in models}
-    zone = settings.dispatch.timezone
+def hours_by_model(
+    dispatch: Dispatch, models: Iterable[Model], ids: Iterable[str]
+) -> dict[str, Hours]:
+    """Hours of those models of `ids` that have any."""
+    own = {model.id: model.hours for model in models}
+    words = {model: own.get(model) or dispatch.hours for model in ids}
+    zone = dispatch.timezone
     return {model: hours_of(hours, zone) for model, hours in words.items() if hours is not None}

@@ -10,7 +10,7 @@ from typing import Final, Literal
 
 from lowtide.config.problems import Problem, unless
 from lowtide.config.sections import Section
-from lowtide.core.money import PriceError, model_prices
+from lowtide.core.accounts.money import PriceError, model_prices
 
 SHIPPED_CATALOGUES: Final = files("lowtide") / "catalogues"
 """A catalogue file given by a bare name is one of these."""

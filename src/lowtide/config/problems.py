@@ -10,7 +10,7 @@ from difflib import get_close_matches
 import msgspec
 
 from lowtide import limits
-from lowtide.config_sources import ConfigError, KeyPath, Sources
+from lowtide.config.sources import ConfigError, KeyPath, Sources
 
 
 class Problem(msgspec.Struct, frozen=True):

@@ -15,8 +15,8 @@ from lowtide import limits
 from lowtide.config import exposure
 from lowtide.config.placeholders import PLACEHOLDER_REFUSED, is_placeholder
 from lowtide.config.problems import Problem, unless
-from lowtide.config_sources import ConfigError
-from lowtide.core.media_urls import MediaSetting, is_host
+from lowtide.config.sources import ConfigError
+from lowtide.core.bodies.media_urls import MediaSetting, is_host
 
 
 class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -21,7 +21,7 @@ from lowtide.config.sections import (
     Section,
     Server,
 )
-from lowtide.config_sources import ARRAYS, ConfigError, Sources, variables
+from lowtide.config.sources import ARRAYS, ConfigError, Sources, variables
 
 DEFAULT_FILE: Final = "lowtide.toml"
 SYSTEM_FILE: Final = Path("/etc/lowtide/lowtide.toml")

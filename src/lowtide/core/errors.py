@@ -1,7 +1,7 @@
 """Domain errors: what a verb may refuse, with the words a client sees.
 
-A verb raises `LowtideError` with one of the codes below; `api/errors.py` holds the one table from
-code to HTTP status, the CLI prints message and code. Nothing here knows HTTP.
+A verb raises `LowtideError` with one of the codes below; `api/http/errors.py` holds the one table
+from code to HTTP status, the CLI prints message and code. Nothing here knows HTTP.
 """
 
 from typing import Literal

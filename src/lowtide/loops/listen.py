@@ -6,7 +6,7 @@ back-off stands between the attempts to hear it again, and the other loops poll 
 
 from datetime import datetime
 
-from lowtide.loops.tasks import Wake
+from lowtide.loops.batches.task_lease import Wake
 from lowtide.ports.wakeups import Wakeups
 
 

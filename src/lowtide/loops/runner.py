@@ -1,8 +1,8 @@
 """The endless part of every loop, written once: wait, tick, back off after a failure, wake early.
 
 `Loops` owns one TaskGroup and thereby every task of the process. A loop that fails is logged (how
-often, core/failures.py says) and tried again; nothing a loop does can end the others. Called by
-wiring alone.
+often, core/reporting/failures.py says) and tried again; nothing a loop does can end the others.
+Called by wiring alone.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from typing import Protocol, Self
 import structlog
 
 from lowtide import limits
-from lowtide.core.failures import Failures
+from lowtide.core.reporting.failures import Failures
 from lowtide.ports.blobs import BlobError
 from lowtide.ports.clock import Clock
 from lowtide.ports.store import StoreError

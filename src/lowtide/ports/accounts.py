@@ -6,7 +6,7 @@ exceptions mapped. Ledger entries are written by `WorkStore.commit_beat` alone a
 - **Charges.** In the transaction that stores a beat's results, each batch and model that had
   successes gets one entry: their tokens, at the prices that the beat carries. Failures, and what
   was dropped or refused, cost nothing. So the entries of a batch sum to the price of its successes;
-  what care takes back (ports/care.py) has a negative entry.
+  what care takes back (ports/integrity.py) has a negative entry.
 - **Spend cap.** The charge with which an organisation's sum of a calendar month (UTC, of
   `Beat.now`) reaches its cap pauses it, in that same transaction: its batches in progress get
   `paused_reason`, their waiting chunks are held, plans committed later are held from the start.
@@ -19,9 +19,15 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Literal, Protocol
 
-from lowtide.core.ledger import Cost, LedgerEntry, UsageRow
-from lowtide.core.storage_quota import StorageUse
-from lowtide.core.tenancy import ApiKey, KeyOwner, Organization, OrganizationLimits, Project
+from lowtide.core.accounts.ledger import Cost, LedgerEntry, UsageRow
+from lowtide.core.accounts.tenancy import (
+    ApiKey,
+    KeyOwner,
+    Organization,
+    OrganizationLimits,
+    Project,
+)
+from lowtide.core.files.storage_quota import StorageUse
 
 GroupBy = Literal["day", "model", "project"]
 
@@ -80,7 +86,7 @@ class TenantStore(Protocol):
         ...
 
     async def storage_use(self, organization_id: str) -> StorageUse:
-        """What its projects keep together (core/storage_quota.py)."""
+        """What its projects keep together (core/files/storage_quota.py)."""
         ...
 
 

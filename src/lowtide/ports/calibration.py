@@ -1,7 +1,8 @@
 """The port to what was learnt about models' tokenizers, kept so that a restart need not learn anew.
 
 Same contract as ports/store.py: each method one transaction, durable when it returns, foreign
-exceptions mapped. The bytes are `core.token_model.TokenModel`'s own; the store never reads them.
+exceptions mapped. The bytes are `core.tokens.token_model.TokenModel`'s own; the store never reads
+them.
 """
 
 from collections.abc import Mapping

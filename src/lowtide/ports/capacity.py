@@ -9,9 +9,9 @@ from typing import Protocol
 
 import msgspec
 
-from lowtide.core.batch import Batch
-from lowtide.core.completion import Backlog
-from lowtide.core.forecast import Cell, Pace
+from lowtide.core.batches.batch import Batch
+from lowtide.core.scheduling.feasibility import Backlog
+from lowtide.core.scheduling.forecast import Cell, Pace
 
 
 class Capacity(msgspec.Struct, frozen=True):

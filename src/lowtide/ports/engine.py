@@ -8,8 +8,8 @@ Contract, held by every adapter:
   which the engine had already closed, with no byte of an answer received, is sent once more on a
   fresh connection before it counts as `broken`.
 - At most `connections_max` connections are open; a further `post` waits for one.
-- Long replies to `post` share a budget of memory by owner (core/reply_budget.py): one that is above
-  its share is read on when there is room, or when its turn comes.
+- Long replies to `post` share a budget of memory by owner (core/scheduling/reply_budget.py): one
+  that is above its share is read on when there is room, or when its turn comes.
 - `open_stream` keeps all of these, and leaving it before the end of the reply closes the connection
   at once. A reader that takes its time slows the engine down: what waits to be read is bounded.
 """
@@ -19,8 +19,8 @@ from typing import Protocol
 
 import msgspec
 
-from lowtide.core.outcome import Attempt, NoReply
-from lowtide.core.signals import EngineSignals
+from lowtide.core.capacity.engine_metrics import EngineSignals
+from lowtide.core.faults.outcome import Attempt, NoReply
 
 
 class ReplyStream(Protocol):

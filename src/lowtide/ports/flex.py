@@ -1,4 +1,4 @@
-"""The port to batches that single calls became (service/flex.py).
+"""The port to batches that single calls became (service/live/flex.py).
 
 They are batches like all others, planned, leased, settled and charged by the same methods; here is
 only what is asked of them alone. Held by the store's contract suite.
@@ -6,16 +6,14 @@ only what is asked of them alone. Held by the store's contract suite.
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import msgspec
 
-from lowtide.core.batch import Batch
-from lowtide.core.batch_quota import NO_QUOTA, BatchQuota
-from lowtide.core.file import File
-
-if TYPE_CHECKING:
-    from lowtide.ports.store import TaskLease
+from lowtide.core.accounts.batch_quota import NO_QUOTA, BatchQuota
+from lowtide.core.batches.batch import Batch
+from lowtide.core.files.file import File
+from lowtide.ports.work import TaskLease
 
 
 class Standing(msgspec.Struct, frozen=True):
@@ -37,7 +35,7 @@ class FlexStore(Protocol):
         owner: str,
         ttl_s: float,
         quota: BatchQuota = NO_QUOTA,
-    ) -> "TaskLease":
+    ) -> TaskLease:
         """Insert an uploaded file and the batch over it, leased to `owner` for its validation.
 
         Whoever made it plans it at once; when that fails, a validation loop finds it once the

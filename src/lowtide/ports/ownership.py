@@ -21,7 +21,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Protocol
 
-from lowtide.core.ownership import Fleet, Member
+from lowtide.core.replicas.replica_assignment import Fleet, Member
 
 
 class OwnershipStore(Protocol):

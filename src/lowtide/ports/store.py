@@ -4,14 +4,14 @@ doubled".
 Contract, held by every adapter and checked by tests/contract/test_store_*.py:
 - Every method is one transaction: all of it happens or none of it.
 - When a method that writes has returned, what it wrote survives a crash of process and machine.
-- A batch changes state only along `core.batch.TRANSITIONS`, guarded by the state it is in.
+- A batch changes state only along `core.batches.batch.TRANSITIONS`, guarded by the state it is in.
 - **Fencing.** A lease is `(worker, token, expires_at)`. Whoever holds the current token may commit,
   even a little past `expires_at`; once a chunk was reaped or leased again, the old token commits
   nothing.
 - **Exactly once.** `commit_beat` stores a request's outcome only while its chunk is leased under
   the beat's token; bitmap, counters, usage and slices move in that same transaction. So results,
   counts and charges are exactly once, although inference is at least once.
-- Counters never fall (but by what is taken back as lost: ports/care.py), and a batch's slices
+- Counters never fall (but by what is taken back as lost: ports/integrity.py), and a batch's slices
   become visible in the order of their `seq`, without gaps.
 - Another project's id behaves as an unknown id.
 - Foreign exceptions never pass: StoreFull (no space), StoreUnavailable (locked, gone, refusing).
@@ -25,20 +25,20 @@ from typing import Literal, Protocol
 
 import msgspec
 
-from lowtide.core.batch import Batch, BatchError
-from lowtide.core.batch_quota import NO_QUOTA, BatchQuota
-from lowtide.core.file import File
-from lowtide.core.plan import ChunkSpec, ModelShare
-from lowtide.core.storage_quota import StorageQuota
+from lowtide.core.accounts.batch_quota import NO_QUOTA, BatchQuota
+from lowtide.core.batches.batch import Batch, BatchError
+from lowtide.core.batches.plan import ChunkSpec, ModelShare
+from lowtide.core.files.file import File
+from lowtide.core.files.storage_quota import StorageQuota
 from lowtide.ports.accounts import LedgerStore, TenantStore
 from lowtide.ports.calibration import CalibrationStore
 from lowtide.ports.capacity import CapacityStore
-from lowtide.ports.care import CareStore
 from lowtide.ports.flex import FlexStore
+from lowtide.ports.integrity import CareStore
 from lowtide.ports.ownership import OwnershipStore
 from lowtide.ports.uploads import UploadStore
 from lowtide.ports.wakeups import Wakeups
-from lowtide.ports.work import WorkStore
+from lowtide.ports.work import TaskLease, WorkStore
 from lowtide.ports.worker_reports import WorkerReportStore
 
 Order = Literal["asc", "desc"]
@@ -189,14 +189,6 @@ class QueueDepth(msgspec.Struct, frozen=True):
     batches: int
 
 
-class TaskLease(msgspec.Struct, frozen=True, kw_only=True):
-    """Ownership of a batch for validation or assembly, fenced like a chunk."""
-
-    batch: Batch
-    token: int
-    input_key: str
-
-
 class TokenLimitReached(msgspec.Struct, frozen=True):
     """Planning the batch would pass the bound on enqueued tokens of a model."""
 
@@ -230,7 +222,8 @@ class LifecycleStore(Protocol):
     async def claim_assembly(
         self, worker_id: str, now: datetime, ttl_s: float, *, bytes_max: int | None = None
     ) -> TaskLease | None:
-        """A batch in a state of `core.batch.ASSEMBLING`, no lease, no leased chunk; in turns."""
+        """A batch in a state of `core.batches.batch.ASSEMBLING`, no lease, no leased chunk; in
+        turns."""
         ...
 
     async def renew_task(self, lease: TaskLease, now: datetime, ttl_s: float) -> bool:

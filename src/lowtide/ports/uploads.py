@@ -18,9 +18,9 @@ exceptions mapped. Bytes are in the object store under `UploadPart.blob_key`.
 from datetime import datetime
 from typing import Literal, Protocol
 
-from lowtide.core.file import File
-from lowtide.core.storage_quota import StorageQuota
-from lowtide.core.upload import Upload, UploadPart
+from lowtide.core.files.file import File
+from lowtide.core.files.storage_quota import StorageQuota
+from lowtide.core.files.upload import Upload, UploadPart
 
 PartAnswer = Literal["kept", "closed", "full"]
 """closed: the upload takes no parts (any more). full: its parts would have more bytes

@@ -9,9 +9,18 @@ from typing import Protocol
 
 import msgspec
 
-from lowtide.core.chunk import ChunkKey, ChunkLease
-from lowtide.core.money import ModelPrices
-from lowtide.core.segment import Slice
+from lowtide.core.accounts.money import ModelPrices
+from lowtide.core.batches.batch import Batch
+from lowtide.core.batches.chunk import ChunkKey, ChunkLease
+from lowtide.core.batches.segment import Slice
+
+
+class TaskLease(msgspec.Struct, frozen=True, kw_only=True):
+    """Ownership of a batch for validation or assembly, fenced like a chunk."""
+
+    batch: Batch
+    token: int
+    input_key: str
 
 
 class Beat(msgspec.Struct, frozen=True, kw_only=True):

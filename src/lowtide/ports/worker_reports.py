@@ -7,7 +7,7 @@ decided by these records: losing one costs a reason that is a heartbeat late, ne
 from datetime import datetime
 from typing import Protocol
 
-from lowtide.core.worker_report import WorkerReport
+from lowtide.core.reporting.worker_report import WorkerReport
 
 
 class WorkerReportStore(Protocol):

@@ -5,7 +5,7 @@ Invariant: what is listed is what a line may name; both read the one catalogue t
 
 from collections.abc import Sequence
 
-from lowtide.core.catalogue import Catalogue, ModelEntry
+from lowtide.core.accounts.catalogue import Catalogue, ModelEntry
 from lowtide.core.errors import LowtideError
 
 

@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar
 from weakref import WeakKeyDictionary
 
 from lowtide import limits
-from lowtide.service.turns import Turns
+from lowtide.service.fair_places import Turns
 
 Made = TypeVar("Made")
 

@@ -14,8 +14,8 @@ from typing import Final
 import structlog
 
 from lowtide import limits
+from lowtide.core.accounts.tenancy import DEFAULT_PROJECT
 from lowtide.core.errors import LowtideError
-from lowtide.core.tenancy import DEFAULT_PROJECT
 from lowtide.ports.blobs import BlobError, BlobNotFound, Blobs
 from lowtide.ports.clock import Clock
 from lowtide.ports.store import FileStore, StoreError, StoreReadOnly

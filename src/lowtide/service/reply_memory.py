@@ -1,6 +1,7 @@
 """The budget of replies for those who await them: live answers, and streams that are put together.
 
-Called by service/live.py and loops/watched.py. The budget itself is core/reply_budget.py.
+Called by service/live/live.py and loops/dispatch/watched.py. The budget itself is
+core/scheduling/reply_budget.py.
 """
 
 import asyncio
@@ -8,7 +9,7 @@ from types import TracebackType
 from typing import Self
 
 from lowtide import limits
-from lowtide.core.reply_budget import ReplyBudget, ReplyHold
+from lowtide.core.scheduling.reply_budget import ReplyBudget, ReplyHold
 
 
 class ReplyMemory:

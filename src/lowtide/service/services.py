@@ -9,24 +9,24 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lowtide.config import Settings
-from lowtide.service.access import Access
-from lowtide.service.files import FileService
-from lowtide.service.limits import LimitService
+from lowtide.service.accounts.authentication import Access
+from lowtide.service.accounts.quotas import LimitService
+from lowtide.service.accounts.tenants import TenantService
+from lowtide.service.accounts.usage import UsageService
+from lowtide.service.files.files import FileService
+from lowtide.service.files.signing import UploadSigner
+from lowtide.service.files.uploads import UploadService
+from lowtide.service.files.uploads_completion import Completions
 from lowtide.service.readiness import Readiness
-from lowtide.service.signing import UploadSigner
-from lowtide.service.tenants import TenantService
-from lowtide.service.uploads import UploadService
-from lowtide.service.uploads_completion import Completions
-from lowtide.service.usage import UsageService
 
 if TYPE_CHECKING:
-    from lowtide.service.background import BackgroundService
-    from lowtide.service.batches import BatchService
-    from lowtide.service.estimates import EstimateService
-    from lowtide.service.flex import FlexService
-    from lowtide.service.live import LiveService
+    from lowtide.service.batches.batches import BatchService
+    from lowtide.service.batches.estimates import EstimateService
+    from lowtide.service.batches.results import ResultReader
+    from lowtide.service.live.background import BackgroundService
+    from lowtide.service.live.flex import FlexService
+    from lowtide.service.live.live import LiveService
     from lowtide.service.models import ModelService
-    from lowtide.service.results import ResultReader
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

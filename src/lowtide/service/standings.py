@@ -1,6 +1,6 @@
 """What all workers say of themselves, as every process that answers for batches reads it.
 
-Called by service/batches.py for the reason of a batch. The reports are read at most once in
+Called by service/batches/batches.py for the reason of a batch. The reports are read at most once in
 `STANDING_FRESH_S`, however many clients watch; this process's own worker is asked itself, so that a
 server that is one process tells what is, not what was written. Invariant: while the store is away
 the last look stands, with its age counted; how old a report is does not depend on its worker's
@@ -14,10 +14,10 @@ from contextlib import suppress
 import msgspec
 
 from lowtide import limits
-from lowtide.core.opening import Hours
-from lowtide.core.report_age import ReportAges
-from lowtide.core.standing import Hold, Standing, standing_of
-from lowtide.core.worker_report import WorkerReport
+from lowtide.core.reporting.report_age import ReportAges
+from lowtide.core.reporting.standing import Hold, Standing, standing_of
+from lowtide.core.reporting.worker_report import WorkerReport
+from lowtide.core.scheduling.operating_hours import Hours
 from lowtide.ports.clock import Clock
 from lowtide.ports.store import StoreError
 from lowtide.ports.worker_reports import WorkerReportStore

@@ -12,18 +12,18 @@ from sqlalchemy import Select, case, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lowtide import limits
-from lowtide.core.batch import Batch, sources_of
-from lowtide.core.batch_quota import NO_QUOTA, BatchQuota, BatchQuotaReached
-from lowtide.core.plan import ModelShare
+from lowtide.core.accounts.batch_quota import NO_QUOTA, BatchQuota, BatchQuotaReached
+from lowtide.core.batches.batch import Batch, sources_of
+from lowtide.core.batches.plan import ModelShare
 from lowtide.ports.store import QueueDepth
-from lowtide.store.dialect import lock_name
-from lowtide.store.engine import Database, transactional
-from lowtide.store.owners import owner_of
-from lowtide.store.paging import page
-from lowtide.store.rows import batch_of, batch_values
-from lowtide.store.schema import LEASED, batch_models, batches, chunks, files
-from lowtide.store.transitions import drop_unleased, take
-from lowtide.store.wakeups import announce
+from lowtide.store.connection.database import Database, transactional
+from lowtide.store.connection.dialect import lock_name
+from lowtide.store.connection.notify import announce
+from lowtide.store.schema.rows import batch_of, batch_values
+from lowtide.store.schema.tables import LEASED, batch_models, batches, chunks, files
+from lowtide.store.statements.owners import owner_of
+from lowtide.store.statements.paging import page
+from lowtide.store.statements.transitions import drop_unleased, take
 
 _RUNS = (batches.c.status == "in_progress") & batches.c.paused_reason.is_(None)
 

@@ -8,9 +8,9 @@ from datetime import datetime
 
 from sqlalchemy import insert, select, update
 
-from lowtide.store.dialect import lock_name
-from lowtide.store.engine import Database, transactional
-from lowtide.store.schema import token_models
+from lowtide.store.connection.database import Database, transactional
+from lowtide.store.connection.dialect import lock_name
+from lowtide.store.schema.tables import token_models
 
 
 @transactional

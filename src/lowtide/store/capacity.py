@@ -8,15 +8,15 @@ from typing import Any, Final
 
 from sqlalchemy import Row, Select, delete, func, insert, select
 
-from lowtide.core.batch import TERMINAL, TRANSITIONS
-from lowtide.core.completion import Backlog
+from lowtide.core.batches.batch import TERMINAL, TRANSITIONS
+from lowtide.core.scheduling.feasibility import Backlog
 from lowtide.ports.capacity import Capacity, Unfinished
-from lowtide.store.dialect import lock_name
-from lowtide.store.engine import Database, transactional
-from lowtide.store.paces import all_cells, all_paces
-from lowtide.store.rows import batch_of, usage_of_row
-from lowtide.store.schedule_tables import urgent_batches
-from lowtide.store.schema import batch_models, batches, organizations
+from lowtide.store.connection.database import Database, transactional
+from lowtide.store.connection.dialect import lock_name
+from lowtide.store.schema.rows import batch_of, usage_of_row
+from lowtide.store.schema.schedule_tables import urgent_batches
+from lowtide.store.schema.tables import batch_models, batches, organizations
+from lowtide.store.statements.throughput import all_cells, all_paces
 
 _UNFINISHED: Final = tuple(sorted(TRANSITIONS.keys() - TERMINAL))
 

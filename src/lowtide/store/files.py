@@ -9,15 +9,15 @@ from datetime import datetime
 
 from sqlalchemy import insert, select, update
 
-from lowtide.core.file import File
-from lowtide.core.storage_quota import StorageQuota
+from lowtide.core.files.file import File
+from lowtide.core.files.storage_quota import StorageQuota
 from lowtide.ports.store import Order
-from lowtide.store.disposal import dispose_alone, hide_files
-from lowtide.store.engine import Database, transactional
-from lowtide.store.paging import page
-from lowtide.store.rows import file_of, file_values
-from lowtide.store.schema import files
-from lowtide.store.storage_use import check_quota
+from lowtide.store.connection.database import Database, transactional
+from lowtide.store.schema.rows import file_of, file_values
+from lowtide.store.schema.tables import files
+from lowtide.store.statements.garbage import dispose_alone, hide_files
+from lowtide.store.statements.paging import page
+from lowtide.store.statements.storage_use import check_quota
 
 _VISIBLE = files.c.deleted_at.is_(None)
 

@@ -10,16 +10,16 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import insert, select
 
-from lowtide.core.batch import Batch
-from lowtide.core.batch_quota import NO_QUOTA, BatchQuota
-from lowtide.core.file import File
+from lowtide.core.accounts.batch_quota import NO_QUOTA, BatchQuota
+from lowtide.core.batches.batch import Batch
+from lowtide.core.files.file import File
 from lowtide.limits import STORE_KEYS_PER_STATEMENT
 from lowtide.ports.flex import Standing
-from lowtide.ports.store import TaskLease
+from lowtide.ports.work import TaskLease
 from lowtide.store.batches import check_batch_quota, insert_batch
-from lowtide.store.engine import Database, transactional
-from lowtide.store.rows import batch_of, file_values
-from lowtide.store.schema import HELD_CALLS, LEASED, batches, chunks, files
+from lowtide.store.connection.database import Database, transactional
+from lowtide.store.schema.rows import batch_of, file_values
+from lowtide.store.schema.tables import HELD_CALLS, LEASED, batches, chunks, files
 
 _FIRST_TOKEN = 1
 

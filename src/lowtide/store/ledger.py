@@ -13,13 +13,13 @@ from typing import Any, Final
 from sqlalchemy import BigInteger, ColumnElement, Row, Select, func, select, type_coerce
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from lowtide.core.ledger import Cost, LedgerEntry, UsageRow
-from lowtide.core.money import PICO_PER_DOLLAR
+from lowtide.core.accounts.ledger import Cost, LedgerEntry, UsageRow
+from lowtide.core.accounts.money import PICO_PER_DOLLAR
 from lowtide.ports.accounts import GroupBy
-from lowtide.store.engine import Database, transactional
-from lowtide.store.rows import USAGE_FIELDS, entry_of, prices_of_row, usage_of_row
-from lowtide.store.schema import batches, ledger, organizations, spend
-from lowtide.store.spending import month_of, resume_below_cap
+from lowtide.store.connection.database import Database, transactional
+from lowtide.store.schema.rows import USAGE_FIELDS, entry_of, prices_of_row, usage_of_row
+from lowtide.store.schema.tables import batches, ledger, organizations, spend
+from lowtide.store.statements.spending import month_of, resume_below_cap
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECONDS_PER_DAY: Final = 24 * 3600 * 10**6

@@ -14,18 +14,19 @@ from sqlalchemy import ColumnElement, Row, exists, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lowtide import limits
-from lowtide.core.batch import ASSEMBLING, BatchError, sources_of
-from lowtide.core.plan import ChunkSpec, ModelShare
-from lowtide.core.task_turns import TaskTurns, Waiting
-from lowtide.ports.store import OutputInfo, TaskLease, TokenLimitReached
-from lowtide.store.engine import Database, transactional
-from lowtide.store.planning import insert_plan
-from lowtide.store.result_files import finish_files
-from lowtide.store.rows import batch_of
-from lowtide.store.schema import LEASED, batch_models, batches, chunks
-from lowtide.store.spending import SPEND_CAP, lock_organizations
-from lowtide.store.transitions import drop_unleased, lock_batches, take
-from lowtide.store.wakeups import announce
+from lowtide.core.batches.batch import ASSEMBLING, BatchError, sources_of
+from lowtide.core.batches.plan import ChunkSpec, ModelShare
+from lowtide.core.scheduling.task_turns import TaskTurns, Waiting
+from lowtide.ports.store import OutputInfo, TokenLimitReached
+from lowtide.ports.work import TaskLease
+from lowtide.store.connection.database import Database, transactional
+from lowtide.store.connection.notify import announce
+from lowtide.store.schema.rows import batch_of
+from lowtide.store.schema.tables import LEASED, batch_models, batches, chunks
+from lowtide.store.statements.plan_rows import insert_plan
+from lowtide.store.statements.result_files import finish_files
+from lowtide.store.statements.spending import SPEND_CAP, lock_organizations
+from lowtide.store.statements.transitions import drop_unleased, lock_batches, take
 
 _NOT_LEASED = batches.c.task_expires_at.is_(None)
 

@@ -11,11 +11,11 @@ from datetime import datetime
 from sqlalchemy import delete, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from lowtide.core.ownership import Fleet, Member, Owner
-from lowtide.store.dialect import lock_name
-from lowtide.store.engine import Database, transactional
-from lowtide.store.fleet_tables import replicas, workers
-from lowtide.store.wakeups import announce
+from lowtide.core.replicas.replica_assignment import Fleet, Member, Owner
+from lowtide.store.connection.database import Database, transactional
+from lowtide.store.connection.dialect import lock_name
+from lowtide.store.connection.notify import announce
+from lowtide.store.schema.fleet_tables import replicas, workers
 
 _LOCK = "ownership"
 

@@ -13,16 +13,16 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lowtide.limits import STORE_KEYS_PER_STATEMENT
 from lowtide.ports.store import SliceRow
-from lowtide.store.disposal import (
+from lowtide.store.connection.database import Database, transactional
+from lowtide.store.schema.tables import batches, files, garbage, slices
+from lowtide.store.schema.upload_tables import upload_parts
+from lowtide.store.statements.garbage import (
     discard_blobs_of_files,
     discard_plans,
     discard_slices,
     dispose_alone,
     hide_files,
 )
-from lowtide.store.engine import Database, transactional
-from lowtide.store.schema import batches, files, garbage, slices
-from lowtide.store.upload_tables import upload_parts
 from lowtide.store.uploads import sweep_uploads
 
 _SLICE = tuple(slices.c[field] for field in SliceRow.__struct_fields__)

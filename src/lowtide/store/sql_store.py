@@ -11,9 +11,9 @@ from sqlalchemy import URL
 from lowtide.ports.accounts import LedgerStore, TenantStore
 from lowtide.ports.calibration import CalibrationStore
 from lowtide.ports.capacity import CapacityStore
-from lowtide.ports.care import CareStore
 from lowtide.ports.clock import Clock
 from lowtide.ports.flex import FlexStore
+from lowtide.ports.integrity import CareStore
 from lowtide.ports.ownership import OwnershipStore
 from lowtide.ports.store import (
     BatchStore,
@@ -31,21 +31,21 @@ from lowtide.ports.worker_reports import WorkerReportStore
 from lowtide.store.batches import SqlBatches
 from lowtide.store.calibrations import SqlCalibrations
 from lowtide.store.capacity import SqlCapacity
-from lowtide.store.care import SqlCare
-from lowtide.store.dialect import make_sqlite_file
-from lowtide.store.engine import Database, mapped_errors
-from lowtide.store.facts import DatabaseFacts, facts_of
+from lowtide.store.connection.database import Database, mapped_errors
+from lowtide.store.connection.dialect import make_sqlite_file
+from lowtide.store.connection.notify import SqlWakeups
 from lowtide.store.files import SqlFiles
-from lowtide.store.fitness import check_fitness, check_writable
 from lowtide.store.flex import SqlFlex
+from lowtide.store.integrity import SqlCare
 from lowtide.store.ledger import SqlLedger
 from lowtide.store.lifecycle import SqlLifecycle
-from lowtide.store.migrate import bring_to_head
 from lowtide.store.ownership import SqlOwnership
 from lowtide.store.results import SqlResults
+from lowtide.store.schema.fitness import check_fitness, check_writable
+from lowtide.store.schema.migrate import bring_to_head
+from lowtide.store.schema.server_info import DatabaseFacts, facts_of
 from lowtide.store.tenants import SqlTenants
 from lowtide.store.uploads import SqlUploads
-from lowtide.store.wakeups import SqlWakeups
 from lowtide.store.work import SqlWork
 from lowtide.store.worker_reports import SqlWorkerReports
 

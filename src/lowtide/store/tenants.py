@@ -12,14 +12,20 @@ from typing import Any
 from sqlalchemy import Row, Select, Table, bindparam, func, insert, literal, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from lowtide.core.storage_quota import StorageUse
-from lowtide.core.tenancy import ApiKey, KeyOwner, Organization, OrganizationLimits, Project
+from lowtide.core.accounts.tenancy import (
+    ApiKey,
+    KeyOwner,
+    Organization,
+    OrganizationLimits,
+    Project,
+)
+from lowtide.core.files.storage_quota import StorageUse
 from lowtide.store.batches import batches_created_since, unfinished_batches
-from lowtide.store.engine import Database, transactional
-from lowtide.store.rows import key_of, organization_of, organization_values, project_of
-from lowtide.store.schema import api_keys, organizations, projects
-from lowtide.store.spending import resume_below_cap
-from lowtide.store.storage_use import storage_use
+from lowtide.store.connection.database import Database, transactional
+from lowtide.store.schema.rows import key_of, organization_of, organization_values, project_of
+from lowtide.store.schema.tables import api_keys, organizations, projects
+from lowtide.store.statements.spending import resume_below_cap
+from lowtide.store.statements.storage_use import storage_use
 
 _TOUCH = (
     update(api_keys)

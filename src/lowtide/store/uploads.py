@@ -1,8 +1,8 @@
 """`ports.uploads.UploadStore` over SQL.
 
-Invariants: an upload leaves `pending` once, by `core.upload.step`; the rows of its parts go in that
-same transaction, and their blobs to the garbage; a part is added only to an upload that is pending,
-in time and not held.
+Invariants: an upload leaves `pending` once, by `core.files.upload.step`; the rows of its parts go
+in that same transaction, and their blobs to the garbage; a part is added only to an upload that is
+pending, in time and not held.
 """
 
 from collections.abc import Sequence
@@ -12,17 +12,17 @@ from typing import Any
 from sqlalchemy import Row, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from lowtide.core.file import File
-from lowtide.core.storage_quota import StorageQuota
-from lowtide.core.upload import Upload, UploadEvent, UploadPart, step
+from lowtide.core.files.file import File
+from lowtide.core.files.storage_quota import StorageQuota
+from lowtide.core.files.upload import Upload, UploadEvent, UploadPart, step
 from lowtide.limits import UPLOAD_PARTS_MAX
 from lowtide.ports.uploads import PartAnswer
-from lowtide.store.disposal import discard_parts, dispose_alone
-from lowtide.store.engine import Database, transactional
-from lowtide.store.rows import file_values
-from lowtide.store.schema import files
-from lowtide.store.storage_use import check_quota
-from lowtide.store.upload_tables import upload_parts, uploads
+from lowtide.store.connection.database import Database, transactional
+from lowtide.store.schema.rows import file_values
+from lowtide.store.schema.tables import files
+from lowtide.store.schema.upload_tables import upload_parts, uploads
+from lowtide.store.statements.garbage import discard_parts, dispose_alone
+from lowtide.store.statements.storage_use import check_quota
 
 _PENDING = uploads.c.ended_at.is_(None)
 

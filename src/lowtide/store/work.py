@@ -13,17 +13,17 @@ from sqlalchemy import ColumnElement, Row, bindparam, exists, select
 from sqlalchemy import update as sql_update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from lowtide.core.chunk import ChunkKey, ChunkLease
+from lowtide.core.batches.chunk import ChunkKey, ChunkLease
 from lowtide.limits import CLAIM_CHUNKS_MAX
 from lowtide.ports.work import Beat, BeatReceipt
-from lowtide.store.beat import commit
-from lowtide.store.claims import claimable
-from lowtide.store.engine import Database, transactional
-from lowtide.store.paces import begin_again
-from lowtide.store.schema import LEASED, WAITING, batch_models, batches, chunks
-from lowtide.store.transitions import freed_state_of_batch, lock_batches
-from lowtide.store.turns import charge, charges
-from lowtide.store.wakeups import announce
+from lowtide.store.connection.database import Database, transactional
+from lowtide.store.connection.notify import announce
+from lowtide.store.schema.tables import LEASED, WAITING, batch_models, batches, chunks
+from lowtide.store.statements.claims import claimable
+from lowtide.store.statements.fair_share import charge, charges
+from lowtide.store.statements.group_commit import commit
+from lowtide.store.statements.throughput import begin_again
+from lowtide.store.statements.transitions import freed_state_of_batch, lock_batches
 
 _LEASE = (
     sql_update(chunks)

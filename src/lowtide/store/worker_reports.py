@@ -1,6 +1,6 @@
 """`ports.worker_reports.WorkerReportStore` over SQL: a row per worker, its report as one value.
 
-The table belongs to the schema of schema.py. Invariant: a worker has one row, its last report.
+The table belongs to the schema of tables.py. Invariant: a worker has one row, its last report.
 """
 
 from datetime import datetime
@@ -8,11 +8,11 @@ from typing import Final
 
 from sqlalchemy import Column, Table, delete, insert, select, update
 
-from lowtide.core.worker_report import WorkerReport
-from lowtide.store.columns import WORD, Instant, Json
-from lowtide.store.dialect import lock_name
-from lowtide.store.engine import Database, transactional
-from lowtide.store.schema import metadata
+from lowtide.core.reporting.worker_report import WorkerReport
+from lowtide.store.connection.database import Database, transactional
+from lowtide.store.connection.dialect import lock_name
+from lowtide.store.schema.columns import WORD, Instant, Json
+from lowtide.store.schema.tables import metadata
 
 worker_reports: Final = Table(
     "worker_reports",

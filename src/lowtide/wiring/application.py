@@ -12,29 +12,29 @@ from typing import TYPE_CHECKING, Literal
 from lowtide import limits
 from lowtide.blobs.url import open_blobs
 from lowtide.config import Replica, Settings
-from lowtide.core.catalogue import Catalogue, ModelEntry
-from lowtide.core.reply_budget import ReplyBudget
-from lowtide.core.served_models import ALL
+from lowtide.core.accounts.catalogue import Catalogue, ModelEntry
+from lowtide.core.replicas.served_models import ALL
+from lowtide.core.scheduling.reply_budget import ReplyBudget
 from lowtide.data_dir import locked_data_dir
-from lowtide.loops.models import ModelsLoop
-from lowtide.loops.replica_set import ReplicaSet
+from lowtide.loops.dispatch.trials import TrialLoop
+from lowtide.loops.replicas.models import ModelsLoop
+from lowtide.loops.replicas.replica_set import ReplicaSet
+from lowtide.loops.replicas.seen_models import SeenModelsLoop
 from lowtide.loops.runner import Loop, Loops
-from lowtide.loops.seen_models import SeenModelsLoop
-from lowtide.loops.trials import TrialLoop
 from lowtide.ports.blobs import Blobs
 from lowtide.ports.clock import Clock
 from lowtide.ports.store import Store, StoreError
-from lowtide.service.limits import LimitService
-from lowtide.service.live import LiveService
+from lowtide.service.accounts.quotas import LimitService
+from lowtide.service.live.live import LiveService
 from lowtide.service.services import Services
 from lowtide.system import SystemClock, new_id
 from lowtide.wiring.database import check_server, is_single_machine, store_of
-from lowtide.wiring.engines import Engines
 from lowtide.wiring.flex import holding
-from lowtide.wiring.open_replica import Calling, open_replica
 from lowtide.wiring.reload import Reload, Reloaded
-from lowtide.wiring.replicas import EmbeddedModel, start_embedded
-from lowtide.wiring.verbs import open_verbs
+from lowtide.wiring.replicas.embedded import EmbeddedModel, start_embedded
+from lowtide.wiring.replicas.engines import Engines
+from lowtide.wiring.replicas.open_replica import Calling, open_replica
+from lowtide.wiring.services import open_verbs
 from lowtide.wiring.worker import Worker
 
 if TYPE_CHECKING:

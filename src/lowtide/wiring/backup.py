@@ -17,10 +17,15 @@ from pathlib import Path
 import msgspec
 
 from lowtide import __version__, limits
-from lowtide.blobs.folder_copy import FolderCopy, copy_private, digest_of, make_private_folder
+from lowtide.blobs.folder.folder_copy import (
+    FolderCopy,
+    copy_private,
+    digest_of,
+    make_private_folder,
+)
 from lowtide.blobs.url import folder_of
 from lowtide.config import Settings
-from lowtide.core.manifest import (
+from lowtide.core.integrity.backup_manifest import (
     LIST_FILE,
     MANIFEST_FILE,
     PARTIAL_FILE,
@@ -33,8 +38,8 @@ from lowtide.core.manifest import (
     read_list,
 )
 from lowtide.data_dir import DATABASE_FILE
-from lowtide.service.signing import SECRET_FILE
-from lowtide.store.sqlite_copy import NamedBlobs, copy_database, schema_of_file
+from lowtide.service.files.signing import SECRET_FILE
+from lowtide.store.connection.sqlite_copy import NamedBlobs, copy_database, schema_of_file
 from lowtide.wiring.database import is_single_machine
 
 BLOBS_FOLDER = "blobs"

@@ -4,10 +4,10 @@ import structlog
 
 from lowtide import limits
 from lowtide.config import Settings
-from lowtide.config_sources import ConfigError
+from lowtide.config.sources import ConfigError
 from lowtide.ports.clock import Clock
 from lowtide.ports.store import StoreError
-from lowtide.store.postgres import is_postgres
+from lowtide.store.connection.postgres import is_postgres
 from lowtide.store.sql_store import SqlStore
 
 log = structlog.get_logger(__name__)

@@ -4,19 +4,19 @@ from collections.abc import AsyncIterator, Set
 from contextlib import asynccontextmanager
 
 from lowtide.config import Settings
-from lowtide.core.catalogue import Catalogue
-from lowtide.loops.held import HeldLoop
+from lowtide.core.accounts.catalogue import Catalogue
 from lowtide.loops.listen import ListenLoop
+from lowtide.loops.live.flex_results import HeldLoop
 from lowtide.loops.runner import Loop, Loops
 from lowtide.ports.blobs import Blobs
 from lowtide.ports.clock import Clock
 from lowtide.ports.store import Store
-from lowtide.service.background import BackgroundService
-from lowtide.service.files import FileService
-from lowtide.service.flex import FlexService
-from lowtide.service.flex_queue import FlexQueue
-from lowtide.service.limits import LimitService
-from lowtide.service.prospects import Prospects
+from lowtide.service.accounts.quotas import LimitService
+from lowtide.service.batches.forecasts import Prospects
+from lowtide.service.files.files import FileService
+from lowtide.service.live.background import BackgroundService
+from lowtide.service.live.flex import FlexService
+from lowtide.service.live.flex_queue import FlexQueue
 from lowtide.system import new_id
 from lowtide.wiring.database import is_single_machine
 from lowtide.wiring.worker import Worker

@@ -11,7 +11,7 @@ import structlog
 
 from lowtide import limits
 from lowtide.config import Replica
-from lowtide.core.open_files import OpenFiles, share_out
+from lowtide.core.replicas.open_files import OpenFiles, share_out
 
 log = structlog.get_logger(__name__)
 

@@ -1,7 +1,8 @@
 """Goes on with settings that were read again, without a restart.
 
-The foreground (cli/foreground.py) calls it on SIGHUP, with settings that are valid in themselves.
-Invariant: all or nothing; what needs a restart is named and otherwise left as it was at start.
+The foreground (cli/server/foreground.py) calls it on SIGHUP, with settings that are valid in
+themselves. Invariant: all or nothing; what needs a restart is named and otherwise left as it was at
+start.
 """
 
 from typing import Final
@@ -10,10 +11,10 @@ import msgspec
 import structlog
 
 from lowtide.config import Settings
-from lowtide.core.reload import merged, unreloadable
-from lowtide.core.replica_changes import Changes
-from lowtide.service.limits import LimitService
-from lowtide.wiring.engines import Engines
+from lowtide.core.replicas.reload import merged, unreloadable
+from lowtide.core.replicas.replica_changes import Changes
+from lowtide.service.accounts.quotas import LimitService
+from lowtide.wiring.replicas.engines import Engines
 
 log = structlog.get_logger(__name__)
 

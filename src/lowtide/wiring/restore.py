@@ -14,9 +14,9 @@ from pathlib import Path
 
 import msgspec
 
-from lowtide.blobs.folder_copy import FolderCopy, copy_private, digest_of
+from lowtide.blobs.folder.folder_copy import FolderCopy, copy_private, digest_of
 from lowtide.config import Settings
-from lowtide.core.manifest import (
+from lowtide.core.integrity.backup_manifest import (
     LIST_FILE,
     PARTIAL_FILE,
     Manifest,
@@ -24,8 +24,8 @@ from lowtide.core.manifest import (
     read_list,
 )
 from lowtide.data_dir import DATABASE_FILE, LOCK_FILE, RESTORING_FILE, locked_data_dir
-from lowtide.service.signing import SECRET_FILE
-from lowtide.store.schema import HEAD
+from lowtide.service.files.signing import SECRET_FILE
+from lowtide.store.schema.tables import HEAD
 from lowtide.wiring.backup import (
     BLOBS_FOLDER,
     BackupError,

@@ -11,16 +11,16 @@ from typing import Final
 
 from lowtide import limits
 from lowtide.config import Limits
-from lowtide.core.catalogue import Catalogue
-from lowtide.core.token_model import TokenModel
-from lowtide.loops.assemble import AssembleLoop
+from lowtide.core.accounts.catalogue import Catalogue
+from lowtide.core.tokens.token_model import TokenModel
+from lowtide.loops.batches.assemble import AssembleLoop
+from lowtide.loops.batches.task_lease import Wake
+from lowtide.loops.batches.validate import ValidateLoop
 from lowtide.loops.runner import Loop
-from lowtide.loops.tasks import Wake
-from lowtide.loops.validate import ValidateLoop
 from lowtide.ports.blobs import Blobs
 from lowtide.ports.clock import Clock
 from lowtide.ports.store import Store
-from lowtide.service.limits import LimitService
+from lowtide.service.accounts.quotas import LimitService
 
 PLACES: Final[Mapping[str, Mapping[str, int | None]]] = {
     task: {task: None, f"{task}_short": limits.TASK_SHORT_BYTES}

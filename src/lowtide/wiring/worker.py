@@ -10,40 +10,40 @@ from datetime import datetime
 import structlog
 
 from lowtide import limits
-from lowtide.api.replica_metrics import ReplicaMetrics
-from lowtide.api.work_metrics import COMMIT_SECONDS, OverviewMetrics, WorkMetrics
 from lowtide.config import Settings
-from lowtide.core.batch_watch import BatchWatch
-from lowtide.core.catalogue import Catalogue
-from lowtide.core.charged_usage import UsageMeter
-from lowtide.core.dispatch import Dispatch
-from lowtide.core.replica import Replica
-from lowtide.core.replica_watch import Look
-from lowtide.core.reply_budget import ReplyBudget
-from lowtide.core.tally import Tallies
-from lowtide.core.worker_report import WorkerReport
-from lowtide.engines.http_client import HttpEngine
-from lowtide.loops.attempt import Upstream
-from lowtide.loops.budget import BudgetLoop
-from lowtide.loops.calibrate import Calibrations
-from lowtide.loops.commit import Committer
-from lowtide.loops.control import AcquaintLoop, Controlled, ControlLoop
-from lowtide.loops.dispatch import Dispatcher
-from lowtide.loops.housekeeping import ExpireLoop, SweepLoop
-from lowtide.loops.leasing import Leasing
+from lowtide.core.accounts.catalogue import Catalogue
+from lowtide.core.accounts.charged_usage import UsageMeter
+from lowtide.core.dispatch.dispatch import Dispatch
+from lowtide.core.dispatch.replica import Replica
+from lowtide.core.reporting.batch_watch import BatchWatch
+from lowtide.core.reporting.replica_watch import Look
+from lowtide.core.reporting.tally import Tallies
+from lowtide.core.reporting.worker_report import WorkerReport
+from lowtide.core.scheduling.reply_budget import ReplyBudget
+from lowtide.engines.http.client import HttpEngine
+from lowtide.loops.batches.housekeeping import ExpireLoop, SweepLoop
+from lowtide.loops.batches.overview import OverviewLoop, ProgressOf
+from lowtide.loops.batches.task_lease import Wake
+from lowtide.loops.batches.unpause import BudgetLoop
+from lowtide.loops.dispatch.attempt import Upstream
+from lowtide.loops.dispatch.commit import Committer
+from lowtide.loops.dispatch.dispatch import Dispatcher
+from lowtide.loops.dispatch.leasing import Leasing
 from lowtide.loops.listen import ListenLoop
-from lowtide.loops.overview import OverviewLoop, ProgressOf
-from lowtide.loops.ownership import OwnershipLoop
-from lowtide.loops.replica_set import Member
-from lowtide.loops.report import ReportLoop
+from lowtide.loops.replicas.ownership import OwnershipLoop
+from lowtide.loops.replicas.replica_set import Member
+from lowtide.loops.replicas.report import ReportLoop
+from lowtide.loops.replicas.window_control import AcquaintLoop, Controlled, ControlLoop
 from lowtide.loops.runner import Loop, Loops
-from lowtide.loops.tasks import Wake
-from lowtide.loops.urgency import UrgencyLoop
+from lowtide.loops.scheduling.calibrate import Calibrations
+from lowtide.loops.scheduling.urgency import UrgencyLoop
 from lowtide.ports.blobs import Blobs
 from lowtide.ports.clock import Clock, NewId
 from lowtide.ports.store import Store, StoreError
-from lowtide.service.limits import LimitService
+from lowtide.service.accounts.quotas import LimitService
 from lowtide.system import new_id
+from lowtide.telemetry.replica_metrics import ReplicaMetrics
+from lowtide.telemetry.work_metrics import COMMIT_SECONDS, OverviewMetrics, WorkMetrics
 from lowtide.wiring.task_places import PLACES, TaskPlaces
 
 log = structlog.get_logger(__name__)
@@ -137,7 +137,7 @@ class Worker:
             self._loops.wake(place)
 
     def replicas_changed(self, members: Sequence[Member], touched: Collection[str]) -> None:
-        """See `loops.replica_set.Follower`."""
+        """See `loops.replicas.replica_set.Follower`."""
         self._control.watch_doors()
         self._metrics.keep(member.replica.name for member in members)
         self._dispatcher.replicas_changed(touched)
@@ -149,7 +149,7 @@ class Worker:
         self._loops.wake("acquaint")
 
     def take_back(self, replica_name: str) -> None:
-        """See `loops.replica_set.Follower`."""
+        """See `loops.replicas.replica_set.Follower`."""
         self._dispatcher.take_back(replica_name)
 
     @property

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from lowtide.blobs.folder_blobs import FolderBlobs
-from lowtide.blobs.object_blobs import ObjectBlobs
+from lowtide.blobs.bucket.object_blobs import ObjectBlobs
+from lowtide.blobs.folder.folder_blobs import FolderBlobs
 from lowtide.blobs.url import open_blobs
 from lowtide.ports.blobs import BlobsUnavailable
 

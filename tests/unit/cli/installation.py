@@ -8,7 +8,7 @@ from typing import Any
 
 from prompt import Outcome, Run
 
-from lowtide.testing.live_server import live_server
+from testkit.live_server import live_server
 
 SIDES = ("database", "server")
 

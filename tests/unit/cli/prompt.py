@@ -6,8 +6,8 @@ from typing import Protocol
 
 import httpx
 
-from lowtide.cli.client import ServerClient
-from lowtide.cli.http_client import HttpClient
+from lowtide.cli.client.http_client import HttpClient
+from lowtide.cli.client.server_client import ServerClient
 
 Reply = httpx.Response | Exception
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from prompt import Run
 
-from lowtide.cli import app, exits, screen
-from lowtide.config_sources import ConfigError
+from lowtide.cli import app
+from lowtide.cli.terminal import command_errors, console
+from lowtide.config.sources import ConfigError
 from lowtide.core.errors import LowtideError
 from lowtide.ports.blobs import BlobsFull
 from lowtide.ports.store import StoreUnavailable
@@ -62,7 +63,7 @@ def test_wrong_use_is_one_sentence_and_exit_code_2(
     run_main: Run, batch: Path, arguments: list[str], words: str
 ) -> None:
     outcome = run_main(*arguments)
-    assert outcome.code == exits.USAGE
+    assert outcome.code == command_errors.USAGE
     assert words in outcome.err
     assert outcome.out == ""
     assert [path.name for path in Path.cwd().iterdir()] == ["b.jsonl"]
@@ -72,13 +73,13 @@ def test_json_makes_the_error_json_too(run_main: Run) -> None:
     outcome = run_main("files", "list", "--server", "http://127.0.0.1:9", "--json")
     answer = json.loads(outcome.out)
     assert answer["error"]["code"] == "no_server"
-    assert outcome.code == exits.USAGE
+    assert outcome.code == command_errors.USAGE
 
 
 def test_an_empty_input_is_refused(run_main: Run, tmp_path: Path) -> None:
     (tmp_path / "empty.jsonl").touch()
     outcome = run_main("run", "empty.jsonl", "-o", "o.jsonl", "--model", "demo")
-    assert outcome.code == exits.USAGE
+    assert outcome.code == command_errors.USAGE
     assert "is empty" in outcome.err
 
 
@@ -87,7 +88,7 @@ def test_an_output_that_is_there_is_not_replaced(
 ) -> None:
     (tmp_path / "o.jsonl").write_text("precious")
     outcome = run_main("run", batch, "-o", "o.jsonl", "--model", "demo")
-    assert outcome.code == exits.USAGE
+    assert outcome.code == command_errors.USAGE
     assert "--force" in outcome.err
     assert (tmp_path / "o.jsonl").read_text() == "precious"
 
@@ -106,7 +107,7 @@ def test_an_output_that_is_there_is_not_replaced(
     ],
 )
 def test_every_failure_has_words(error: Exception, code: str, words: str) -> None:
-    failure = exits.explain(error)
+    failure = command_errors.explain(error)
     assert failure.code == code
     assert words in failure.message
 
@@ -114,10 +115,10 @@ def test_every_failure_has_words(error: Exception, code: str, words: str) -> Non
 @pytest.mark.parametrize(
     ("raised", "code"),
     [
-        (KeyboardInterrupt(), exits.INTERRUPTED),
-        (exits.Terminated(), exits.TERMINATED),
-        (BrokenPipeError(), exits.BROKEN_PIPE),
-        (RuntimeError("surprise"), exits.USAGE),
+        (KeyboardInterrupt(), command_errors.INTERRUPTED),
+        (command_errors.Terminated(), command_errors.TERMINATED),
+        (BrokenPipeError(), command_errors.BROKEN_PIPE),
+        (RuntimeError("surprise"), command_errors.USAGE),
     ],
 )
 def test_whatever_a_command_raises_ends_in_an_exit_code(
@@ -126,8 +127,8 @@ def test_whatever_a_command_raises_ends_in_an_exit_code(
     def fail(*_: object) -> None:
         raise raised
 
-    monkeypatch.setattr("lowtide.cli.validate.inspect", fail)
-    monkeypatch.setattr(screen, "hush", lambda: None)
+    monkeypatch.setattr("lowtide.cli.batches.validate.inspect", fail)
+    monkeypatch.setattr(console, "hush", lambda: None)
     assert run_main("validate", batch).code == code
 
 
@@ -135,5 +136,5 @@ def test_debug_shows_where_it_happened(
     monkeypatch: pytest.MonkeyPatch, batch: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("LOWTIDE_DEBUG", "1")
-    assert app.main(["validate", "nope.jsonl"]) == exits.USAGE
+    assert app.main(["validate", "nope.jsonl"]) == command_errors.USAGE
     assert "Traceback" in capsys.readouterr().err

@@ -4,13 +4,13 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from work_bench import WorkBench
+from worker_env import WorkBench
 
 from lowtide.blobs.url import open_blobs
 from lowtide.ports.blobs import Blobs
 from lowtide.ports.store import Store
 from lowtide.store.sql_store import SqlStore
-from lowtide.testing.empty_database import place_empty_database
+from testkit.empty_database import place_empty_database
 
 
 @pytest.fixture

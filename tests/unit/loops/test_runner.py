@@ -10,8 +10,8 @@ import structlog
 from lowtide import limits
 from lowtide.loops.runner import Loops
 from lowtide.ports.store import StoreUnavailable
-from lowtide.testing.manual_clock import ManualClock
-from lowtide.testing.patience import PATIENCE_S
+from testkit.manual_clock import ManualClock
+from testkit.patience import PATIENCE_S
 
 
 class Counting:

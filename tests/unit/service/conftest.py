@@ -4,14 +4,14 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from hand_clock import HandClock
+from skipping_clock import HandClock
 
 from lowtide.blobs.url import open_blobs
 from lowtide.ports.blobs import Blobs
 from lowtide.ports.store import Store
 from lowtide.store.sql_store import SqlStore
-from lowtide.testing.empty_database import place_empty_database
-from lowtide.testing.hand_worker import HandWorker
+from testkit.empty_database import place_empty_database
+from testkit.manual_worker import HandWorker
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lowtide.core.catalogue import Catalogue, ModelEntry
+from lowtide.core.accounts.catalogue import Catalogue, ModelEntry
 from lowtide.core.errors import LowtideError
 from lowtide.service.models import ModelService
 

@@ -5,14 +5,14 @@ from typing import Any
 
 import pytest
 import structlog
-from hand_clock import HandClock
+from skipping_clock import HandClock
 
 from lowtide import limits
 from lowtide.core.errors import LowtideError
 from lowtide.ports.blobs import Blobs, BlobsUnavailable
 from lowtide.ports.store import Store, StoreReadOnly, StoreUnavailable
 from lowtide.service.readiness import Readiness
-from lowtide.testing.faults import Faulty
+from testkit.faults import Faulty
 
 
 class Places:

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from lowtide.core.reply_budget import ReplyBudget, ReplyHold
+from lowtide.core.scheduling.reply_budget import ReplyBudget, ReplyHold
 from lowtide.limits import REPLY_UNCOUNTED_BYTES
 from lowtide.service.reply_memory import ReplyMemory
 

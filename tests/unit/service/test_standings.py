@@ -4,14 +4,14 @@ from datetime import timedelta
 
 import msgspec
 import pytest
-from hand_clock import HandClock
+from skipping_clock import HandClock
 
 from lowtide import limits
-from lowtide.core.opening import hours_of
-from lowtide.core.worker_report import ReplicaReport, WorkerReport
+from lowtide.core.reporting.worker_report import ReplicaReport, WorkerReport
+from lowtide.core.scheduling.operating_hours import hours_of
 from lowtide.ports.store import Store, StoreUnavailable
 from lowtide.service.standings import Standings
-from lowtide.testing.faults import Faulty
+from testkit.faults import Faulty
 
 
 class Place:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from lowtide.store.engine import Database
-from lowtide.store.migrate import bring_to_head
+from lowtide.store.connection.database import Database
+from lowtide.store.schema.migrate import bring_to_head
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lowtide.core.diagnosis import ValidationRules
-from lowtide.core.plan import Plan
-from lowtide.core.validation import Validator
+from lowtide.core.batches.plan import Plan
+from lowtide.core.validation.line_errors import ValidationRules
+from lowtide.core.validation.validator import Validator
 from lowtide.tables.errors import TableError
 from lowtide.tables.prompts import Prompt, RowFault
 from lowtide.tables.reader import open_table

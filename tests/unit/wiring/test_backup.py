@@ -14,19 +14,19 @@ from typing import Any
 
 import pytest
 
-from lowtide.blobs import folder_copy
-from lowtide.blobs.folder_blobs import FolderBlobs
+from lowtide.blobs.folder import folder_copy
+from lowtide.blobs.folder.folder_blobs import FolderBlobs
 from lowtide.config import Server, Settings
-from lowtide.core.manifest import LIST_FILE, MANIFEST_FILE, PARTIAL_FILE
+from lowtide.core.integrity.backup_manifest import LIST_FILE, MANIFEST_FILE, PARTIAL_FILE
 from lowtide.data_dir import DATABASE_FILE, RESTORING_FILE, DataDirError, locked_data_dir
-from lowtide.service.signing import SECRET_FILE
+from lowtide.service.files.signing import SECRET_FILE
 from lowtide.store.sql_store import SqlStore
 from lowtide.system import SystemClock
-from lowtide.testing.empty_database import place_empty_database
-from lowtide.testing.hand_worker import HandWorker
 from lowtide.wiring import backup as backup_module
 from lowtide.wiring.backup import BackupError, make_backup
 from lowtide.wiring.restore import restore_backup
+from testkit.empty_database import place_empty_database
+from testkit.manual_worker import HandWorker
 
 
 class Installed:
@@ -219,7 +219,7 @@ async def _delete_second(store: SqlStore, _hand: HandWorker) -> None:
 
 
 def doctor_finds_nothing(data_dir: Path) -> bool:
-    from lowtide.service.care import Care
+    from lowtide.service.integrity.checker import Care
 
     async def look() -> bool:
         store = SqlStore.sqlite(data_dir / DATABASE_FILE)

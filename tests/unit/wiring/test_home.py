@@ -8,9 +8,9 @@ from typing import NoReturn
 import pytest
 
 from lowtide import config
-from lowtide.config_sources import ConfigError
-from lowtide.engines.model_source import ModelSourceError, resolve_model
-from lowtide.wiring.replicas import _cache_dir
+from lowtide.config.sources import ConfigError
+from lowtide.engines.models.source import ModelSourceError, resolve_model
+from lowtide.wiring.replicas.embedded import _cache_dir
 
 
 @pytest.fixture

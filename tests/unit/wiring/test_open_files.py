@@ -7,7 +7,7 @@ import pytest
 import structlog
 
 from lowtide.config import Replica
-from lowtide.core.open_files import share_out
+from lowtide.core.replicas.open_files import share_out
 from lowtide.wiring import open_files
 from lowtide.wiring.open_files import raise_limit, tell_bound, window_within
 

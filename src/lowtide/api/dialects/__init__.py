@@ -3,9 +3,9 @@
 from typing import Any
 
 from lowtide.api.dialects import openai, together
-from lowtide.core.batch import Batch, Dialect
-from lowtide.core.ledger import Cost
-from lowtide.core.progress import Progress
+from lowtide.core.accounts.ledger import Cost
+from lowtide.core.batches.batch import Batch, Dialect
+from lowtide.core.reporting.progress import Progress
 
 NOTHING_SPENT = Cost()
 

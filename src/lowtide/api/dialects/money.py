@@ -7,9 +7,9 @@ string, because a sum of money that went through a float is not one.
 from decimal import Decimal
 from typing import Any, Final
 
-from lowtide.core.catalogue import ModelEntry
-from lowtide.core.ledger import Cost
-from lowtide.core.money import dollars_text
+from lowtide.core.accounts.catalogue import ModelEntry
+from lowtide.core.accounts.ledger import Cost
+from lowtide.core.accounts.money import dollars_text
 from lowtide.core.usage import Usage
 
 CURRENCY: Final = "usd"

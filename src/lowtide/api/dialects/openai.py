@@ -12,11 +12,11 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from lowtide.api.dialects import money
-from lowtide.core.batch import TERMINAL, Batch, BatchError, Status
-from lowtide.core.catalogue import ModelEntry
-from lowtide.core.completion import Verdict
-from lowtide.core.ledger import Cost
-from lowtide.core.progress import Progress
+from lowtide.core.accounts.catalogue import ModelEntry
+from lowtide.core.accounts.ledger import Cost
+from lowtide.core.batches.batch import TERMINAL, Batch, BatchError, Status
+from lowtide.core.reporting.progress import Progress
+from lowtide.core.scheduling.feasibility import Verdict
 from lowtide.core.usage import Usage
 
 STATUSES: Final = MappingProxyType[Status, str](

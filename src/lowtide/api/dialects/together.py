@@ -11,10 +11,10 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from lowtide.api.dialects import money, openai
-from lowtide.core.batch import Batch, Status
-from lowtide.core.catalogue import ModelEntry
-from lowtide.core.ledger import Cost
-from lowtide.core.progress import Progress
+from lowtide.core.accounts.catalogue import ModelEntry
+from lowtide.core.accounts.ledger import Cost
+from lowtide.core.batches.batch import Batch, Status
+from lowtide.core.reporting.progress import Progress
 
 STATUSES: Final = MappingProxyType[Status, str](
     {

@@ -1,0 +1,255 @@
+"""The admin routes: organisations, projects, keys. `guard` lets only keys with the scope in.
+
+Bodies are read bounded and strictly: an unknown key is refused, because a misspelt limit that is
+passed over is a limit that does not hold.
+"""
+
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any, Final, TypeVar
+
+import msgspec
+from fastapi import APIRouter
+from msgspec import UNSET, UnsetType
+from starlette.requests import Request
+from starlette.responses import Response
+
+from lowtide.api.accounts.admin_objects import (
+    KeyList,
+    KeyObject,
+    NewKeyObject,
+    OrganizationList,
+    OrganizationObject,
+    ProjectList,
+    ProjectObject,
+    key_object,
+    limits_object,
+    list_object,
+    organization_object,
+    project_object,
+)
+from lowtide.api.http.json_body import as_struct, json_response, read_json
+from lowtide.api.middleware.auth import note_subject
+from lowtide.api.middleware.caller import services_of
+from lowtide.api.openapi.refusals import answers, json_body
+from lowtide.core.accounts.money import dollars
+from lowtide.core.accounts.tenancy import SCOPES, OrganizationLimits
+from lowtide.core.errors import LowtideError
+from lowtide.service.accounts.tenants import DEFAULT_SCOPES
+
+router = APIRouter(prefix="/v1/admin", tags=["admin"])
+
+Body = TypeVar("Body", bound=msgspec.Struct)
+
+
+class NewOrganization(msgspec.Struct, forbid_unknown_fields=True):
+    """`spend_cap`: dollars a calendar month, as a number or a decimal string."""
+
+    name: str
+    limits: dict[str, int | None] = {}
+    spend_cap: Decimal | None = None
+
+
+class OrganizationChange(msgspec.Struct, forbid_unknown_fields=True):
+    """What is left out stays; a limit of null is the default again, a cap of null is none."""
+
+    limits: dict[str, int | None] = {}
+    spend_cap: Decimal | UnsetType | None = UNSET
+
+
+class NewProject(msgspec.Struct, forbid_unknown_fields=True):
+    organization_id: str
+    name: str
+
+
+class NewApiKey(msgspec.Struct, forbid_unknown_fields=True):
+    """`expires_at` in unix seconds."""
+
+    project_id: str
+    name: str
+    scopes: list[str] = msgspec.field(default_factory=lambda: sorted(DEFAULT_SCOPES))
+    expires_at: int | None = None
+
+
+_LIMITS: Final = {
+    "type": "object",
+    "additionalProperties": False,
+    "properties": {
+        name: {"type": ["integer", "null"], "minimum": 0}
+        for name in OrganizationLimits.__struct_fields__
+    },
+}
+_NAME: Final = {"type": "string", "minLength": 1}
+_CAP: Final = {"type": ["string", "number", "null"]}
+
+
+def _object(required: tuple[str, ...], **properties: Any) -> dict[str, Any]:
+    """The schema of a request body."""
+    return json_body(
+        {
+            "type": "object",
+            "additionalProperties": False,
+            "properties": properties,
+            "required": list(required),
+        }
+    )
+
+
+@router.get("/organizations", responses=answers(OrganizationList))
+async def list_organizations(request: Request) -> Response:
+    found = await services_of(request).tenants.organizations()
+    return json_response(list_object([organization_object(each) for each in found]))
+
+
+@router.post(
+    "/organizations",
+    responses=answers(OrganizationObject, "invalid_request", "request_too_large", "storage_full"),
+    openapi_extra=_object(("name",), name=_NAME, limits=_LIMITS, spend_cap=_CAP),
+)
+async def create_organization(request: Request) -> Response:
+    asked = await _read(request, NewOrganization)
+    organization = await services_of(request).tenants.create_organization(
+        asked.name,
+        bounds=_changed(OrganizationLimits(), asked.limits),
+        spend_cap=asked.spend_cap,
+    )
+    note_subject(request, organization.id)
+    return json_response(organization_object(organization))
+
+
+@router.get(
+    "/organizations/{organization_id}",
+    responses=answers(OrganizationObject, "organization_not_found"),
+)
+async def retrieve_organization(request: Request, organization_id: str) -> Response:
+    found = await services_of(request).tenants.organization(organization_id)
+    return json_response(organization_object(found))
+
+
+@router.patch(
+    "/organizations/{organization_id}",
+    responses=answers(
+        OrganizationObject,
+        "invalid_request",
+        "organization_not_found",
+        "request_too_large",
+        "storage_full",
+    ),
+    openapi_extra=_object((), limits=_LIMITS, spend_cap=_CAP),
+)
+async def change_organization(request: Request, organization_id: str) -> Response:
+    """Change limits and cap; they hold for new calls within seconds."""
+    asked, services = await _read(request, OrganizationChange), services_of(request)
+    before = await services.tenants.organization(organization_id)
+    cap = asked.spend_cap
+    if isinstance(cap, UnsetType):
+        cap = _dollars(before.spend_cap_pico)
+    after = await services.tenants.change_organization(
+        organization_id, bounds=_changed(before.limits, asked.limits), spend_cap=cap
+    )
+    services.allowance.forget()
+    return json_response(organization_object(after))
+
+
+@router.get("/projects", responses=answers(ProjectList))
+async def list_projects(request: Request, organization_id: str | None = None) -> Response:
+    found = await services_of(request).tenants.projects(organization_id)
+    return json_response(list_object([project_object(each) for each in found]))
+
+
+@router.post(
+    "/projects",
+    responses=answers(
+        ProjectObject,
+        "invalid_request",
+        "organization_not_found",
+        "request_too_large",
+        "storage_full",
+    ),
+    openapi_extra=_object(
+        ("organization_id", "name"), organization_id={"type": "string"}, name=_NAME
+    ),
+)
+async def create_project(request: Request) -> Response:
+    asked = await _read(request, NewProject)
+    project = await services_of(request).tenants.create_project(asked.organization_id, asked.name)
+    note_subject(request, project.id)
+    return json_response(project_object(project))
+
+
+@router.get("/projects/{project_id}", responses=answers(ProjectObject, "project_not_found"))
+async def retrieve_project(request: Request, project_id: str) -> Response:
+    return json_response(project_object(await services_of(request).tenants.project(project_id)))
+
+
+@router.get("/keys", responses=answers(KeyList))
+async def list_keys(request: Request, project_id: str | None = None) -> Response:
+    """Newest first, revoked ones included."""
+    found = await services_of(request).tenants.keys(project_id)
+    return json_response(list_object([key_object(each) for each in found]))
+
+
+@router.post(
+    "/keys",
+    responses=answers(
+        NewKeyObject,
+        "invalid_request",
+        "project_not_found",
+        "request_too_large",
+        "storage_full",
+    ),
+    openapi_extra=_object(
+        ("project_id", "name"),
+        project_id={"type": "string"},
+        name=_NAME,
+        scopes={"type": "array", "minItems": 1, "items": {"enum": sorted(SCOPES)}},
+        expires_at={"type": ["integer", "null"]},
+    ),
+)
+async def create_key(request: Request) -> Response:
+    """The answer is the only place where the key stands."""
+    asked = await _read(request, NewApiKey)
+    made = await services_of(request).tenants.create_key(
+        asked.project_id,
+        asked.name,
+        scopes=asked.scopes,
+        expires_at=_instant(asked.expires_at),
+    )
+    note_subject(request, made.key.id)
+    return json_response({**key_object(made.key), "key": made.credential})
+
+
+@router.delete("/keys/{key_id}", responses=answers(KeyObject, "key_not_found", "storage_full"))
+async def revoke_key(request: Request, key_id: str) -> Response:
+    """Refuse the key from now on. It stays in the list, with the instant."""
+    return json_response(key_object(await services_of(request).tenants.revoke_key(key_id)))
+
+
+async def _read(request: Request, kind: type[Body]) -> Body:
+    return as_struct(await read_json(request), kind)
+
+
+def _changed(before: OrganizationLimits, changes: dict[str, int | None]) -> OrganizationLimits:
+    """Raises LowtideError for a limit that there is none of."""
+    for name in changes:
+        if name not in OrganizationLimits.__struct_fields__:
+            known = ", ".join(OrganizationLimits.__struct_fields__)
+            raise LowtideError(
+                "invalid_request", f"There is no limit '{name[:100]}'; there are {known}.", "limits"
+            )
+    return OrganizationLimits(**{**limits_object(before), **changes})
+
+
+def _dollars(cap_pico: int | None) -> Decimal | None:
+    return None if cap_pico is None else dollars(cap_pico)
+
+
+def _instant(unix_s: int | None) -> datetime | None:
+    if unix_s is None:
+        return None
+    try:
+        return datetime.fromtimestamp(unix_s, UTC)
+    except (OverflowError, OSError, ValueError):
+        raise LowtideError(
+            "invalid_request", "expires_at must be an instant in unix seconds.", "expires_at"
+        ) from None

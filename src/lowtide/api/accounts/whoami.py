@@ -1,0 +1,45 @@
+"""Who the caller is: every `together` command asks this first (protocol.md section 2.8).
+
+Two generations of the CLI read two schemas, one flat, one nested; the answer is both at once.
+`mounts` brings the other spellings of the path here.
+"""
+
+import re
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from lowtide.api.http.json_body import json_response
+from lowtide.api.middleware.caller import identify
+from lowtide.api.openapi.refusals import refusals
+
+router = APIRouter(tags=["whoami"])
+
+
+@router.get("/v1/whoami", responses=refusals())
+async def whoami(request: Request) -> Response:
+    """Key, person, project and organisation behind the credentials."""
+    caller = identify(request)
+    name, slug = caller.project_name, slug_of(caller.project_name)
+    return json_response(
+        {
+            "api_key_id": caller.key_id,
+            "organization_id": caller.organization_id,
+            "organization_name": caller.organization_name,
+            "project_id": caller.project_id,
+            "project_name": name,
+            "project_slug": slug,
+            "user_id": caller.user_id,
+            "type": "project_api_key",
+            "api_key": {"id": caller.key_id},
+            "project": {"id": caller.project_id, "slug": slug, "name": name},
+            "organization": {"id": caller.organization_id, "name": caller.organization_name},
+            "scopes": sorted(caller.scopes),
+        }
+    )
+
+
+def slug_of(name: str) -> str:
+    """The name as the CLI shows it in an address: lower case, words joined by dashes."""
+    return "-".join(re.findall(r"[a-z0-9]+", name.lower())) or "project"

@@ -1,0 +1,227 @@
+"""The batch routes: read what a client sent, call the verb, answer in the client's shape.
+
+Which shape: a collection follows the client, an existing batch follows how it was created, a
+fixed mount follows nobody (protocol.md section 1, rules 1, 2b, 2c, 2e). Guards: a create counts
+as answered only while its client is still connected, so that a repetition after a time-out finds
+the first batch.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from lowtide import limits
+from lowtide.api.batches.estimate_object import estimate_object
+from lowtide.api.dialects import openai, render_batch, together
+from lowtide.api.http.json_body import as_struct, json_response, read_json
+from lowtide.api.middleware.auth import note_subject
+from lowtide.api.middleware.caller import identify, note_rows, services_of
+from lowtide.api.middleware.paths import client_dialect, dialect_of, fixed_dialect
+from lowtide.api.openapi.refusals import json_body, refusals
+from lowtide.core.batches.batch import Batch, Dialect
+from lowtide.core.batches.line import ENDPOINTS
+from lowtide.core.errors import LowtideError
+from lowtide.core.scheduling.feasibility import Verdict
+from lowtide.service.batches.batches import Created
+from lowtide.service.batches.new_batch import NewBatch
+
+router = APIRouter(tags=["batches"])
+
+_RETRY_COUNT: Final = "x-stainless-retry-count"
+_EARLY_READER: Final = "BatchOpenAI/"
+EXISTING_HEADER: Final = "Lowtide-Existing-Batch"
+
+_FIELDS: Final = {
+    "input_file_id": {"type": "string"},
+    "endpoint": {"enum": sorted(ENDPOINTS)},
+    "completion_window": {"type": "string", "examples": ["24h"]},
+    "metadata": {"type": "object", "additionalProperties": {"type": "string"}},
+    "output_expires_after": {
+        "type": "object",
+        "properties": {"anchor": {"const": "created_at"}, "seconds": {"type": "integer"}},
+        "required": ["anchor", "seconds"],
+    },
+    "priority": {"type": "integer"},
+    "dry_run": {"type": "boolean"},
+}
+
+
+@router.post(
+    "/v1/batches",
+    responses={
+        201: {"description": "Created, for Together's clients"},
+        **refusals(
+            "invalid_request",
+            "missing_required_parameter",
+            "unsupported_endpoint",
+            "invalid_purpose",
+            "file_not_ready",
+            "file_not_found",
+            "file_expired",
+            "file_lost",
+            "request_too_large",
+            "rate_limit_exceeded",
+            "spend_cap_exceeded",
+            "window_infeasible",
+            "storage_full",
+        ),
+    },
+    openapi_extra=json_body(
+        {"type": "object", "properties": _FIELDS, "required": ["input_file_id"]}
+    ),
+)
+async def create(request: Request) -> Response:
+    """Create a batch over an uploaded file."""
+    caller, service = identify(request), services_of(request).batches
+    asked = parse_create(await read_json(request))
+    if asked.dry_run:
+        return await _estimate(request, asked)
+    repeat = _is_repetition(request)
+    created = await service.create(caller.project_id, caller.user_id, asked, repeat=repeat)
+    note_subject(request, created.batch.id)
+    response = await _created_answer(request, created)
+    if not await request.is_disconnected():
+        await service.mark_answered(created.batch.id)
+    return response
+
+
+@router.get(
+    "/v1/batches",
+    responses=refusals("invalid_request"),
+    openapi_extra={
+        "parameters": [
+            {"name": "after", "in": "query", "schema": {"type": "string"}},
+            {
+                "name": "limit",
+                "in": "query",
+                "schema": {
+                    "type": "integer",
+                    "minimum": 1,
+                    "maximum": limits.PAGE_SIZE_MAX_BATCHES,
+                },
+            },
+        ]
+    },
+)
+async def page(request: Request) -> Response:
+    """Batches, newest first: a page for OpenAI's clients, a bare array for Together's."""
+    caller, service = identify(request), services_of(request).batches
+    dialect = client_dialect(request)
+    if dialect == "together":
+        newest = await service.page(caller.project_id, limit=limits.BARE_LIST_MAX)
+        return json_response(await _render_list(request, newest.batches, dialect))
+    found = await service.page(
+        caller.project_id,
+        after=request.query_params.get("after") or None,
+        limit=_page_size(request.query_params.get("limit")),
+    )
+    rendered = await _render_list(request, found.batches, dialect)
+    return json_response(openai.batch_page(rendered, more=found.more))
+
+
+@router.get("/v1/batches/{batch_id}", responses=refusals("batch_not_found"))
+async def retrieve(request: Request, batch_id: str) -> Response:
+    """One batch: its state, counts, stage, and why it does not move."""
+    batch = await services_of(request).batches.get(identify(request).project_id, batch_id)
+    return await _answer(request, batch)
+
+
+@router.post(
+    "/v1/batches/{batch_id}/cancel",
+    responses=refusals("batch_not_found", "invalid_request", "storage_full"),
+)
+async def cancel(request: Request, batch_id: str) -> Response:
+    """Stop a batch; what finished is kept, and billed."""
+    batch = await services_of(request).batches.cancel(identify(request).project_id, batch_id)
+    return await _answer(request, batch)
+
+
+def _is_repetition(request: Request) -> bool:
+    """Whether the SDK says that it sends this once more, because it got no (good) answer."""
+    return request.headers.get(_RETRY_COUNT, "0").strip() not in ("", "0")
+
+
+def parse_create(body: dict[str, Any]) -> NewBatch:
+    """The fields of `body` that we know. Raises LowtideError naming the field of the wrong type."""
+    return as_struct(body, NewBatch)
+
+
+async def _created_answer(request: Request, created: Created) -> Response:
+    """On the shared /v1 one answer for both SDKs: OpenAI's fields, and `job` beside them."""
+    batch = created.batch
+    service = services_of(request).batches
+    (progress,), (cost,) = await service.progress([batch]), await service.costs([batch])
+    if progress.verdict.kept == "unknown":
+        progress = msgspec.structs.replace(progress, verdict=created.verdict)
+    flat = render_batch(batch, progress, "openai", cost)
+    job = together.created(render_batch(batch, progress, "together", cost), created.warning)
+    headers = _feasibility_header(progress.verdict) | _existing_header(created)
+    match fixed_dialect(request):
+        case "openai":
+            return json_response(flat, headers=headers)
+        case "together":
+            return json_response(job, 201, headers)
+        case None:
+            status = 201 if batch.dialect == "together" else 200
+            return json_response({**flat, **job}, status, headers)
+
+
+def _feasibility_header(verdict: Verdict) -> dict[str, str]:
+    """For clients whose objects drop what they do not know."""
+    return {} if verdict.kept == "unknown" else {"Lowtide-Feasibility": verdict.kept}
+
+
+def _existing_header(created: Created) -> dict[str, str]:
+    """Says that a repeated create was answered with the batch of an earlier one."""
+    return {EXISTING_HEADER: "true"} if created.existed else {}
+
+
+async def _answer(request: Request, batch: Batch) -> Response:
+    service = services_of(request).batches
+    (progress,), (cost,) = await service.progress([batch]), await service.costs([batch])
+    dialect = dialect_of(request, batch.dialect)
+    shown = render_batch(batch, progress, dialect, cost, early_ids=_reads_early(request))
+    return json_response(shown)
+
+
+def _reads_early(request: Request) -> bool:
+    """Whether the client takes `output_file_id` for what is finished by now: autobatcher does, and
+    reads partial results by it. All others take it for the whole result, as vendors set it.
+    """
+    return request.headers.get("user-agent", "").startswith(_EARLY_READER)
+
+
+async def _estimate(request: Request, asked: NewBatch) -> Response:
+    """Validate and price, create nothing."""
+    services, project_id = services_of(request), identify(request).project_id
+    draft = await services.batches.check(project_id, asked)
+    run = await services.estimates.dry_run(project_id, draft.file, draft.endpoint)
+    return json_response(estimate_object(run, draft))
+
+
+async def _render_list(
+    request: Request, batches: Sequence[Batch], dialect: Dialect
+) -> list[dict[str, Any]]:
+    """All in the client's shape. Long error lists are cut: a page of them would be megabytes."""
+    note_rows(request, len(batches))
+    service = services_of(request).batches
+    progress, costs = await service.progress(batches), await service.costs(batches)
+    kept, early_ids = limits.ERRORS_IN_LIST, _reads_early(request)
+    short = [msgspec.structs.replace(batch, errors=batch.errors[:kept]) for batch in batches]
+    return [
+        render_batch(batch, its_progress, dialect, its_cost, early_ids=early_ids)
+        for batch, its_progress, its_cost in zip(short, progress, costs, strict=True)
+    ]
+
+
+def _page_size(text: str | None) -> int:
+    high = limits.PAGE_SIZE_MAX_BATCHES
+    if text is None:
+        return limits.PAGE_SIZE_DEFAULT
+    if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= high):
+        raise LowtideError("invalid_request", f"limit must be from 1 to {high}.", "limit")
+    return int(text)

@@ -1,0 +1,1 @@
+"""The file and upload routes of both vendors."""

@@ -1,0 +1,64 @@
+"""A File as each vendor shows it (protocol.md sections 2.6 and 3.1)."""
+
+from typing import Any, Final
+
+from lowtide.core.batches.batch import Dialect
+from lowtide.core.files.file import File, FileStatus
+
+_TOGETHER_STATUS: Final[dict[FileStatus, str]] = {
+    "pending": "PENDING",
+    "growing": "RUNNING",
+    "uploaded": "COMPLETED",
+    "lost": "FAILED",
+}
+_OPENAI_STATUS: Final[dict[FileStatus, str]] = {
+    "pending": "uploaded",
+    "growing": "uploaded",
+    "uploaded": "processed",
+    "lost": "error",
+}
+_TOGETHER_TYPES: Final = frozenset({"jsonl", "parquet", "csv"})
+
+
+def file_object(file: File, dialect: Dialect) -> dict[str, Any]:
+    """The file in the shape of `dialect`."""
+    return together_file(file) if dialect == "together" else openai_file(file)
+
+
+def openai_file(file: File) -> dict[str, Any]:
+    """FileObject. `status` is `processed` as soon as the bytes are here.
+
+    It is deprecated, but `wait_for_processing` and curator wait for that word.
+    """
+    return {
+        "id": file.id,
+        "object": "file",
+        "bytes": file.bytes,
+        "created_at": int(file.created_at.timestamp()),
+        "expires_at": int(file.expires_at.timestamp()) if file.expires_at else None,
+        "filename": file.filename,
+        "purpose": file.purpose,
+        "status": _OPENAI_STATUS[file.status],
+        "status_details": "Its content was lost." if file.status == "lost" else None,
+    }
+
+
+def together_file(file: File) -> dict[str, Any]:
+    """FileResponse, with every purpose shown as `batch-api`.
+
+    together 1.x validates the purpose against its own enum, and one foreign word makes the whole
+    `files.list()` raise.
+    """
+    suffix = file.filename.rpartition(".")[2].lower()
+    return {
+        "id": file.id,
+        "object": "file",
+        "created_at": int(file.created_at.timestamp()),
+        "filename": file.filename,
+        "bytes": file.bytes,
+        "purpose": "batch-api",
+        "FileType": suffix if suffix in _TOGETHER_TYPES else "jsonl",
+        "Processed": file.status == "uploaded",
+        "LineCount": file.lines,
+        "processing_status": _TOGETHER_STATUS[file.status],
+    }

@@ -1,0 +1,224 @@
+"""Every way a file comes in: Together's announce-then-PUT, and forms that carry the bytes.
+
+Which one a `POST /v1/files` is, its content decides (protocol.md section 1, rule 2d): a form with
+a `file` part is a direct upload, one with `file_name` alone announces a PUT. Bodies are never
+whole in memory, and an upload that ends early leaves nothing behind.
+"""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack
+from datetime import datetime
+from typing import Final
+from urllib.parse import parse_qsl
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from lowtide import limits
+from lowtide.api.files.file_objects import file_object
+from lowtide.api.http.errors import as_lowtide_error, envelope
+from lowtide.api.http.json_body import declared_length, json_response, read_bounded
+from lowtide.api.http.multipart_form import boundary_of, read_form
+from lowtide.api.middleware.auth import note_subject
+from lowtide.api.middleware.caller import DEFAULT_CALLER, accept, identify, services_of
+from lowtide.api.middleware.paths import dialect_of
+from lowtide.core.errors import LowtideError
+from lowtide.ports.blobs import BlobError
+from lowtide.ports.store import StoreError
+from lowtide.service.files.files import (
+    checked_checksum,
+    checked_expiry,
+    checked_filename,
+    checked_purpose,
+)
+from lowtide.service.files.signing import UploadPermit
+from lowtide.service.files.upload_writer import Intake
+
+_HOST: Final = re.compile(r"[A-Za-z0-9._~-]+(:\d{1,5})?|\[[0-9A-Fa-f:.]+\](:\d{1,5})?")
+
+
+async def create_file(request: Request) -> Response:
+    """`POST /v1/files` and `/v1/files/upload`."""
+    caller = identify(request)
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind == "multipart/form-data":
+        return await _read_upload(request, caller.project_id)
+    if kind in ("application/x-www-form-urlencoded", ""):
+        body = await read_bounded(request, limits.FORM_FIELD_BYTES_MAX)
+        fields = dict(parse_qsl(body.decode("utf-8", "replace")))
+        return await _announce(request, caller.project_id, fields)
+    raise LowtideError(
+        "invalid_request",
+        f"Content-Type {kind} is no upload: send multipart/form-data with the parts 'purpose' and"
+        " 'file'.",
+    )
+
+
+async def receive_signed(request: Request) -> Response:
+    """`PUT /v1/uploads/signed/{file_id}`: the bytes of an announced file. No credentials arrive
+    here.
+
+    Answers exactly 200 or a 4xx: after a 5xx together 1.x sends an empty body to a broken address
+    (section 2.3), so that a PUT that failed once can never succeed.
+    """
+    try:
+        await _receive_signed(request)
+    except (StoreError, BlobError) as error:
+        known = as_lowtide_error(error)
+        assert known is not None, "every error of the ports is known"
+        return envelope(400, known.message, known.code)
+    return json_response({"id": request.path_params["file_id"], "object": "file"})
+
+
+async def _receive_signed(request: Request) -> None:
+    files = services_of(request).files
+    permit = await permit_of(request, request.path_params["file_id"])
+    project_id = (await files.awaiting(permit.subject)).project_id
+    async with files.receive(project_id, permit.subject, declared_length(request)) as intake:
+        async for piece in body_of(request):
+            await intake.write(piece)
+        if permit.checksum not in ("", intake.content.sha256):
+            raise LowtideError(
+                "upload_invalid",
+                "The bytes do not hash to the checksum that was announced, so nothing was kept:"
+                " the file changed during the upload. Upload it again.",
+                "checksum",
+            )
+    await files.fill(project_id, permit.subject, intake.content)
+
+
+async def permit_of(request: Request, subject: str) -> UploadPermit:
+    """What the signed address that was called allows. Raises LowtideError `upload_invalid`,
+    `upload_expired`.
+
+    Where keys are needed, an address is good only as long as the key that asked for it.
+    """
+    services, query = services_of(request), request.query_params
+    expires = query.get("expires", "")
+    permit = UploadPermit(
+        subject=subject,
+        expires=int(expires) if re.fullmatch("[0-9]{1,12}", expires) else 0,
+        checksum=query.get("checksum", ""),
+        key_id=query.get("key", ""),
+    )
+    services.uploads.check(permit, query.get("signature", ""), services.files.now())
+    needs_key = services.settings.auth.mode != "open"
+    if needs_key and not await services.access.holds(permit.key_id):
+        raise LowtideError(
+            "upload_invalid",
+            "The API key that asked for this upload address is revoked or expired; nothing was"
+            " kept. Upload again with a valid key.",
+        )
+    accept(request.scope)
+    return permit
+
+
+def signed_address(
+    request: Request, subject: str, since: datetime, checksum: str = "", ttl_s: int | None = None
+) -> str:
+    """An absolute address that takes the bytes of `subject` for `ttl_s` seconds from `since`."""
+    services, caller = services_of(request), identify(request)
+    key_id = "" if caller is DEFAULT_CALLER else caller.key_id
+    query = services.uploads.query(subject, since, checksum, ttl_s, key_id=key_id)
+    return f"{public_base(request)}/v1/uploads/signed/{subject}?{query}"
+
+
+async def _read_upload(request: Request, project_id: str) -> Response:
+    files = services_of(request).files
+    least = max(0, declared_length(request) - limits.UPLOAD_OVERHEAD_BYTES_MAX)
+    await files.check_room(project_id, least)
+    boundary = boundary_of(request.headers["content-type"])
+    file_id = files.new_file_id()
+    intake: Intake | None = None
+    async with AsyncExitStack() as stack:
+
+        async def open_file() -> Intake:
+            nonlocal intake
+            receiving = files.receive(project_id, file_id, least)
+            intake = await stack.enter_async_context(receiving)
+            return intake
+
+        form = await read_form(body_of(request), boundary, open_file)
+        if intake is None:
+            return await _announce(request, project_id, form.fields)
+        # Refusals must come before the stack is left: leaving it in peace keeps the bytes.
+        purpose = checked_purpose(_field(request, form.fields, "purpose"))
+        expires_after_s = _expiry(form.fields)
+    file = await files.keep(
+        project_id,
+        file_id,
+        intake.content,
+        filename=checked_filename(form.fields.get("file_name") or form.filename),
+        purpose=purpose,
+        expires_after_s=expires_after_s,
+    )
+    note_subject(request, file.id)
+    return json_response(file_object(file, dialect_of(request, file.dialect)))
+
+
+async def _announce(request: Request, project_id: str, fields: Mapping[str, str]) -> Response:
+    """Together's step 1: 302 with a signed absolute address. JS repeats the fields in the query."""
+    services = services_of(request)
+    file_name = _field(request, fields, "file_name")
+    if not file_name:
+        raise LowtideError(
+            "missing_required_parameter",
+            "Missing required parameter: 'file' (the bytes, as a form part), or 'file_name' to get"
+            " an address to send them to.",
+            "file",
+        )
+    await services.files.check_room(project_id, 0)
+    checksum = checked_checksum(_field(request, fields, "checksum"))
+    file = await services.files.announce(
+        project_id,
+        filename=checked_filename(file_name),
+        purpose=checked_purpose(_field(request, fields, "purpose")),
+        expires_after_s=_expiry(fields),
+    )
+    note_subject(request, file.id)
+    location = signed_address(request, file.id, file.created_at, checksum)
+    return Response(status_code=302, headers={"location": location, "x-together-file-id": file.id})
+
+
+async def body_of(request: Request) -> AsyncIterator[bytes]:
+    """The body piece by piece, as long as pieces come. Raises LowtideError `upload_interrupted`."""
+    stream = request.stream()
+    while True:
+        try:
+            async with asyncio.timeout(limits.UPLOAD_STALL_S):
+                piece = await anext(stream, None)
+        except TimeoutError:
+            raise LowtideError(
+                "upload_interrupted",
+                f"No byte arrived for {limits.UPLOAD_STALL_S:.0f} seconds; nothing was kept.",
+            ) from None
+        if piece is None:
+            return
+        yield piece
+
+
+def public_base(request: Request) -> str:
+    """Where clients reach this server: `server.public_url`, else what a proxy says, else Host."""
+    server = services_of(request).settings.server
+    if server.public_url:
+        base = server.public_url.rstrip("/")
+        return base if base.endswith(server.path_prefix) else base + server.path_prefix
+    headers = request.headers
+    scheme = headers.get("x-forwarded-proto", "").partition(",")[0].strip().lower()
+    if scheme not in ("http", "https"):
+        scheme = request.scope["scheme"]
+    host = headers.get("x-forwarded-host", "").partition(",")[0].strip() or headers.get("host", "")
+    if not _HOST.fullmatch(host):
+        address, port = request.scope["server"]
+        host = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+    return f"{scheme}://{host}{server.path_prefix}"
+
+
+def _field(request: Request, fields: Mapping[str, str], name: str) -> str | None:
+    return fields.get(name) or request.query_params.get(name)
+
+
+def _expiry(fields: Mapping[str, str]) -> int | None:
+    return checked_expiry(fields.get("expires_after[anchor]"), fields.get("expires_after[seconds]"))

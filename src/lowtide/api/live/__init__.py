@@ -1,0 +1,1 @@
+"""The routes of live calls, flex calls and background responses."""

@@ -1,0 +1,161 @@
+"""The middleware before the routes: who asks, may they, and a record that they did.
+
+Sees the canonical path (`mounts` runs first), so no spelling of a path goes round it, and refuses
+whatever is not named here: a route that somebody adds needs a key without doing anything for it.
+The record is the log event `audit`: who, what verb, which id, how it ended, from where. It never
+has a body, a header or a key in it.
+"""
+
+import asyncio
+from contextlib import AsyncExitStack
+from typing import Final
+
+import structlog
+from starlette.requests import HTTPConnection
+from starlette.types import ASGIApp, Message, Receive, Send
+from starlette.types import Scope as Connection
+
+from lowtide import limits
+from lowtide.api.http import body_budget
+from lowtide.api.http.errors import STATUS_OF
+from lowtide.api.middleware.caller import Caller, accept, admit, check_rate, require
+from lowtide.core.accounts.tenancy import Scope
+from lowtide.core.batches.line import ENDPOINTS
+from lowtide.core.errors import LowtideError
+from lowtide.core.reporting.log_rate import LogRate
+from lowtide.service.fair_places import Turns
+
+log = structlog.get_logger("lowtide.audit")
+
+_PUBLIC: Final = frozenset({"/health", "/ready", "/openapi.json"})
+_SIGNED: Final = "/v1/uploads/signed/"
+"""The signature is the permission: the SDKs send no key there (protocol.md section 2.3)."""
+_ADMIN: Final = ("/v1/admin", "/metrics")  # the metrics tell of every tenant's work
+_LOOKING: Final = frozenset({"GET", "HEAD"})
+_AUDITED_READS: Final = ("/v1/admin", "/v1/usage")
+
+
+class Guard:
+    """ASGI middleware. Every request that a route sees has `request.state.caller`."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self._refusals = LogRate()
+        self._turns = Turns(limits.LOOKS_AT_ONCE)
+
+    async def __call__(self, scope: Connection, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] in _PUBLIC:
+            await self._app(scope, receive, send)
+            return
+        status = 0
+
+        async def watched(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        caller: Caller | None = None
+        try:
+            if not is_public(scope["method"], scope["path"]):
+                caller = await admit(HTTPConnection(scope))
+                scope["state"]["caller"] = caller
+                accept(scope)
+                require(caller, sufficient_scopes(scope["method"], scope["path"]))
+                if scope["path"] not in ENDPOINTS:  # interactive calls have limits of their own
+                    await check_rate(HTTPConnection(scope), caller)
+                if _is_looking(scope):
+                    await self._look(caller.organization_id, scope, receive, watched)
+                    return
+            await self._app(scope, receive, watched)
+        except LowtideError as error:
+            status = status or STATUS_OF[error.code]
+            raise
+        finally:
+            body_budget.release(scope)
+            if _is_audited(scope, status):
+                self._record(scope, caller, status)
+
+    async def _look(self, owner: str, scope: Connection, receive: Receive, send: Send) -> None:
+        """Answer in its organization's turn, which is over when the answer begins: a client that
+        reads slowly holds up nobody.
+        """
+        async with AsyncExitStack() as turn:
+            await turn.enter_async_context(self._turns.of(owner))
+
+            async def begun(message: Message) -> None:
+                await turn.aclose()
+                await send(message)
+
+            await self._app(scope, receive, begun)
+
+    def _record(self, scope: Connection, caller: Caller | None, status: int) -> None:
+        """Each call of somebody known; of unauthenticated callers, who can call without end, one a
+        second.
+        """
+        if caller is not None or status != 401:
+            _record(scope, caller, status, 1)
+        elif count := self._refusals.due(asyncio.get_running_loop().time()):
+            _record(scope, caller, status, count)
+
+
+def is_public(method: str, path: str) -> bool:
+    """No key is asked for."""
+    return path in _PUBLIC or (method == "PUT" and path.startswith(_SIGNED))
+
+
+def sufficient_scopes(method: str, path: str) -> tuple[Scope, ...]:
+    """Any one of these will do; none given: any valid key, for every tool asks first who it is."""
+    if path == "/v1/whoami":
+        return ()
+    if path == "/v1/usage":
+        return ("read", "admin")  # an administrator's view of money reads no results
+    if any(path == prefix or path.startswith(f"{prefix}/") for prefix in _ADMIN):
+        return ("admin",)
+    return ("read",) if method in _LOOKING else ("submit",)
+
+
+def _is_looking(scope: Connection) -> bool:
+    """A call that reads from the database and has no body: retrieving, listing, usage."""
+    path: str = scope["path"]
+    return scope["method"] in _LOOKING and not path.endswith("/content") and path != "/metrics"
+
+
+def note_subject(request: HTTPConnection, subject: str) -> None:
+    """What a call made; for the record, where the path does not say it."""
+    request.state.subject = subject
+
+
+def _is_audited(scope: Connection, status: int) -> bool:
+    """What changes something, hands out results or an administrator's view, or was refused.
+
+    Polling is not, nor is each live call: they would bury the rest, and metrics count them.
+    """
+    method: str = scope["method"]
+    path: str = scope["path"]
+    return (
+        (method not in _LOOKING and path not in ENDPOINTS)
+        or status in (401, 403)
+        or path.endswith("/content")
+        or path.startswith(_AUDITED_READS)
+    )
+
+
+def _record(scope: Connection, caller: Caller | None, status: int, count: int) -> None:
+    """`status` 0: the client left, or the answer failed. `count`: calls, this one the last."""
+    endpoint, state, client = scope.get("endpoint"), scope["state"], scope.get("client")
+    noun = getattr(endpoint, "__module__", "").rpartition(".")[2]
+    subjects = scope.get("path_params") or {}
+    log.info(
+        "audit",
+        verb=f"{noun}.{endpoint.__name__}" if endpoint is not None else "unrouted",
+        method=scope["method"],
+        subject=state.get("subject") or next(iter(subjects.values()), None),
+        status=status,
+        key=caller.key_id if caller else None,
+        project=caller.project_id if caller else None,
+        organization=caller.organization_id if caller else None,
+        client=client[0] if client else None,
+        request_id=state.get("request_id"),
+        **({"count": count} if count > 1 else {}),
+    )

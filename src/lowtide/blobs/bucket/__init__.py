@@ -1,0 +1,1 @@
+"""The blobs port on a bucket: S3, Google Cloud Storage, Azure."""

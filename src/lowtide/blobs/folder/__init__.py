@@ -1,0 +1,1 @@
+"""The blobs port on a folder of this machine."""

@@ -1,0 +1,104 @@
+"""The operator's desk: what `keys`, `orgs`, `projects` and `usage` ask for, and who answers.
+
+An installation is administered in its own database (local_admin.py), which needs no server and so
+makes the very first key, or by a running server (remote_admin.py). Invariant: both answer with the
+objects of the server's admin and usage routes, so that a command, and a script that reads `--json`,
+cannot tell which it was.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from decimal import Decimal
+from typing import Protocol
+
+import msgspec
+from msgspec import UnsetType
+
+from lowtide import limits
+from lowtide.cli.client.objects import JsonObject
+from lowtide.cli.terminal.command_errors import CommandError
+from lowtide.ports.accounts import GroupBy
+
+Bounds = Mapping[str, int | None]
+"""Limits of an organisation by name; None: the default again."""
+
+Cap = Decimal | UnsetType | None
+"""Dollars a month; None: no cap; UNSET: as it is."""
+
+
+class UsageQuestion(msgspec.Struct, frozen=True, kw_only=True):
+    """Charges of `since <= t < until`; None: of this month, until now. The groups in order.
+
+    Without project and organisation: of all that whoever asks may see.
+    """
+
+    since: datetime | None
+    until: datetime | None
+    group_by: tuple[GroupBy, ...]
+    organization_id: str | None = None
+    project_id: str | None = None
+
+
+class Desk(Protocol):
+    """Raises LowtideError or ServerRefused for what cannot be done, with the same codes."""
+
+    @property
+    def change_delay_s(self) -> float:
+        """Seconds until a change made here is known to every process that serves."""
+        ...
+
+    def is_admin(self) -> bool:
+        """Whether the methods below other than `usage` are open to us."""
+        ...
+
+    def organizations(self) -> list[JsonObject]: ...
+
+    def create_organization(
+        self, name: str, bounds: Bounds, spend_cap: Decimal | None
+    ) -> JsonObject: ...
+
+    def change_organization(
+        self, organization_id: str, bounds: Bounds, spend_cap: Cap
+    ) -> JsonObject:
+        """Limits that `bounds` does not name stay as they are."""
+        ...
+
+    def projects(self, organization_id: str | None = None) -> list[JsonObject]: ...
+
+    def create_project(self, organization_id: str, name: str) -> JsonObject: ...
+
+    def keys(self, project_id: str | None = None) -> list[JsonObject]:
+        """Newest first, revoked ones included."""
+        ...
+
+    def create_key(
+        self, project_id: str, name: str, scopes: Sequence[str], expires_at: datetime | None
+    ) -> JsonObject:
+        """The only answer with the key itself, as `key`."""
+        ...
+
+    def revoke_key(self, key_id: str) -> JsonObject: ...
+
+    def usage(self, asked: UsageQuestion) -> JsonObject: ...
+
+
+def choose(noun: str, wanted: str, existing: Sequence[JsonObject]) -> str:
+    """The id of the project or organisation that `wanted` is the id or the name of.
+
+    Raises CommandError, which lists those that there are.
+    """
+    if any(entry["id"] == wanted for entry in existing):
+        return wanted
+    named = [str(entry["id"]) for entry in existing if entry["name"] == wanted]
+    if len(named) == 1:
+        return named[0]
+    if named:
+        raise CommandError(
+            f"{len(named)} {noun}s are called {wanted!r}.", f"Give the id: {', '.join(named)}"
+        )
+    shown = [f"{entry['id']} ({entry['name']})" for entry in existing[: limits.TENANTS_LISTED_MAX]]
+    more = len(existing) - len(shown)
+    listed = ", ".join(shown) + (f" and {more} more" if more else "")
+    raise CommandError(
+        f"There is no {noun} {wanted!r}.", f"There are: {listed}", code=f"{noun}_not_found"
+    )

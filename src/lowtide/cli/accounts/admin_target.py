@@ -1,0 +1,57 @@
+"""Which installation an operator's command is about, and the desk that stands there."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from lowtide.cli.accounts.admin_backend import Desk
+from lowtide.cli.client.address import server_address
+from lowtide.cli.client.http_client import HttpClient
+from lowtide.cli.settings import read_settings
+from lowtide.cli.terminal.command_errors import CommandError
+
+
+class Place(msgspec.Struct, frozen=True):
+    """Where the desk is, as the options of a command say."""
+
+    server: str | None
+    api_key: str | None
+    config_file: Path | None
+    data_dir: Path | None
+
+
+@contextmanager
+def open_desk(place: Place, *, may_found: bool = False) -> Iterator[Desk]:
+    """The desk of a server where one is named, else that of the installation on this machine.
+
+    `may_found`: make the installation's database if there is none yet. Raises CommandError.
+    """
+    server = _server_of(place)
+    if server is not None:
+        from lowtide.cli.accounts.remote_admin import RemoteDesk
+
+        with RemoteDesk(HttpClient(server_address(server), place.api_key)) as remote:
+            yield remote
+        return
+    flags = {"server.data_dir": str(place.data_dir) if place.data_dir else None}
+    settings = read_settings(place.config_file, flags)
+    from lowtide.cli.accounts.local_admin import LocalDesk  # the whole store: slow to load
+
+    with LocalDesk(settings, may_found=may_found) as local:
+        yield local
+
+
+def _server_of(place: Place) -> str | None:
+    """An option is stronger than the variable that names a server for all commands."""
+    if place.server is None or (place.config_file is None and place.data_dir is None):
+        return place.server
+    if place.server == os.environ.get("LOWTIDE_SERVER"):
+        return None
+    option = "--data-dir" if place.data_dir is not None else "--config"
+    raise CommandError(
+        f"--server and {option} exclude each other.",
+        f"A server has its own installation; {option} names one on this machine.",
+    )

@@ -1,0 +1,171 @@
+"""`lowtide keys`: create, list, revoke. A key is printed once, when it is made."""
+
+import re
+import time
+from datetime import UTC, datetime
+from typing import Annotated, Final
+
+import typer
+from rich.markup import escape
+
+from lowtide.cli.accounts.admin_backend import Desk, choose
+from lowtide.cli.accounts.admin_target import Place, open_desk
+from lowtide.cli.accounts.times import instant_ahead
+from lowtide.cli.client.http_client import ServerRefused
+from lowtide.cli.client.objects import KeyView, read_view
+from lowtide.cli.client.server_client import check_id
+from lowtide.cli.options import (
+    AdminKeyOption,
+    ConfigOption,
+    DataDirOption,
+    DeskServerOption,
+    JsonOption,
+    examples,
+)
+from lowtide.cli.terminal import console
+from lowtide.cli.terminal.command_errors import CommandError
+from lowtide.core.accounts.tenancy import DEFAULT_PROJECT
+from lowtide.core.errors import LowtideError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="API keys of an installation, for auth.mode = 'keys'.",
+    rich_markup_mode="rich",
+)
+
+_WHOLE_KEY: Final = re.compile(r"lt-([A-Za-z0-9]+)-[A-Za-z0-9]+")
+
+
+@app.command(
+    epilog=examples(
+        "lowtide keys create operator --scopes read,submit,admin",
+        "lowtide keys create nightly --project evals --expires 90d",
+        'LOWTIDE_API_KEY="$(lowtide keys create ci --quiet)" lowtide batches list',
+    )
+)
+def create(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What it is for, or who has it.")],
+    project: Annotated[
+        str, typer.Option(metavar="ID|NAME", help="The project that it acts for.")
+    ] = DEFAULT_PROJECT,
+    scopes: Annotated[
+        str,
+        typer.Option(
+            metavar="LIST",
+            help="read: see the project's work; submit: upload, run, cancel, delete;"
+            " admin: keys, projects, organizations. Each is given on its own.",
+        ),
+    ] = "read,submit",
+    expires: Annotated[
+        str | None,
+        typer.Option(metavar="30d|DATE", help="When it ends. Default: when it is revoked."),
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the key only.")] = False,
+    server: DeskServerOption = None,
+    api_key: AdminKeyOption = None,
+    config_file: ConfigOption = None,
+    data_dir: DataDirOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make an API key and print it: now, and never again. Only its hash is kept.
+
+    Without --server it works on the installation itself, which is how the first key is made.
+    """
+    expires_at = None
+    if expires is not None:
+        expires_at = instant_ahead(expires, "--expires", datetime.now(UTC))
+    asked_scopes = [scope.strip() for scope in scopes.split(",") if scope.strip()]
+    place = Place(server, api_key, config_file, data_dir)
+    with open_desk(place, may_found=True) as desk:
+        project_id = choose("project", project, desk.projects())
+        made = desk.create_key(project_id, name, asked_scopes, expires_at)
+    if as_json:
+        console.emit_json(made)
+        return
+    key = read_view(made, KeyView)
+    console.say(escape(key.key or ""))
+    if quiet:
+        return
+    end = f"until {console.human_instant(key.expires_at)}" if key.expires_at else "until revoked"
+    console.note(f"Key {key.id} for {escape(key.project_id)}: {', '.join(key.scopes)}, {end}.")
+    console.note("[yellow]It is shown only now:[/] keep it where secrets are kept.")
+
+
+@app.command(
+    "list", epilog=examples("lowtide keys list", "lowtide keys list --project evals --json")
+)
+def list_keys(
+    project: Annotated[
+        str | None, typer.Option(metavar="ID|NAME", help="Only keys of this project.")
+    ] = None,
+    server: DeskServerOption = None,
+    api_key: AdminKeyOption = None,
+    config_file: ConfigOption = None,
+    data_dir: DataDirOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List keys, newest first, revoked and expired ones included."""
+    with open_desk(Place(server, api_key, config_file, data_dir)) as desk:
+        project_id = choose("project", project, desk.projects()) if project else None
+        found = desk.keys(project_id)
+    if as_json:
+        console.emit_json({"object": "list", "data": found})
+        return
+    keys = [read_view(entry, KeyView) for entry in found]
+    console.show_table(
+        ("id", "name", "project", "scopes", "state", "last used"),
+        [
+            (
+                key.id,
+                key.name,
+                key.project_id,
+                ",".join(key.scopes),
+                _state(key),
+                console.human_day(key.last_used_at),
+            )
+            for key in keys
+        ],
+    )
+
+
+def _state(key: KeyView) -> str:
+    if key.revoked_at is not None:
+        return "revoked"
+    if key.expires_at is None:
+        return "valid"
+    return "expired" if key.expires_at <= time.time() else f"to {console.human_day(key.expires_at)}"
+
+
+@app.command(epilog=examples("lowtide keys revoke Zk3f9QpL0aXw"))
+def revoke(
+    key_id: Annotated[
+        str, typer.Argument(metavar="KEY_ID", help="From `keys list`; the key itself will do.")
+    ],
+    server: DeskServerOption = None,
+    api_key: AdminKeyOption = None,
+    config_file: ConfigOption = None,
+    data_dir: DataDirOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Refuse a key from now on. What it started goes on, and belongs to its project."""
+    whole = _WHOLE_KEY.fullmatch(key_id)
+    known_by = whole[1] if whole else check_id(key_id, "key")
+    with open_desk(Place(server, api_key, config_file, data_dir)) as desk:
+        revoked = _revoked(desk, known_by)
+        delay_s = desk.change_delay_s
+    if as_json:
+        console.emit_json(revoked)
+        return
+    key = read_view(revoked, KeyView)
+    when = f" A running server refuses it within {delay_s:.0f} s." if delay_s else ""
+    console.say(f"Revoked {escape(key.id)} ({escape(key.name)}).{when}")
+
+
+def _revoked(desk: Desk, key_id: str) -> dict[str, object]:
+    try:
+        return desk.revoke_key(key_id)
+    except (LowtideError, ServerRefused) as error:
+        if error.code != "key_not_found":
+            raise
+        hint = "`lowtide keys list` shows those that there are."
+        raise CommandError(error.message, hint, code=error.code) from None

@@ -1,0 +1,250 @@
+"""The operator's desk at the installation on this machine: its database (admin_backend.py is the
+contract).
+
+Works with or without a server running on it: SQLite's write-ahead log lets a second process read
+and write beside the first, each waiting its turn. Invariants: nothing is made by looking; a schema
+is only ever changed while no server has the data directory.
+"""
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Final, Self, TypeVar
+
+from msgspec import UNSET
+
+from lowtide import limits
+from lowtide.api.accounts.admin_objects import (
+    key_object,
+    limits_object,
+    organization_object,
+    project_object,
+)
+from lowtide.api.dialects import money
+from lowtide.cli.accounts.admin_backend import Bounds, Cap, UsageQuestion
+from lowtide.cli.client.objects import JsonObject
+from lowtide.cli.server.event_loop import new_event_loop
+from lowtide.cli.terminal.command_errors import CommandError
+from lowtide.config import Settings
+from lowtide.core.accounts.ledger import Cost, UsageRow
+from lowtide.core.accounts.money import dollars
+from lowtide.core.accounts.tenancy import OrganizationLimits
+from lowtide.data_dir import locked_data_dir
+from lowtide.service.accounts.authentication import Access
+from lowtide.service.accounts.tenants import TenantService
+from lowtide.service.accounts.usage import UsageReport, UsageService
+from lowtide.store.schema.tables import HEAD
+from lowtide.store.sql_store import SqlStore
+from lowtide.system import SystemClock, new_id
+from lowtide.wiring.database import is_single_machine, store_of
+
+_DATABASE: Final = "lowtide.db"
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Verbs:
+    """What the desk calls, over one open store."""
+
+    tenants: TenantService
+    usage: UsageService
+
+
+class LocalDesk:
+    """A context manager; entering opens the database. Raises CommandError, StoreError."""
+
+    change_delay_s = limits.KEY_CACHE_S
+
+    def __init__(self, settings: Settings, *, may_found: bool) -> None:
+        self._settings = settings
+        self._may_found = may_found
+        self._stack = AsyncExitStack()
+        self._runner = asyncio.Runner(loop_factory=new_event_loop)
+
+    def __enter__(self) -> Self:
+        try:
+            opening = open_verbs(self._settings, may_found=self._may_found)
+            self._verbs = self._run(self._stack.enter_async_context(opening))
+        except BaseException:
+            self._runner.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self._run(self._stack.aclose())
+        finally:
+            self._runner.close()
+
+    def is_admin(self) -> bool:
+        return True  # who can write the database needs no key
+
+    def organizations(self) -> list[JsonObject]:
+        return [organization_object(each) for each in self._run(self._tenants.organizations())]
+
+    def create_organization(
+        self, name: str, bounds: Bounds, spend_cap: Decimal | None
+    ) -> JsonObject:
+        made = self._tenants.create_organization(
+            name, bounds=OrganizationLimits(**bounds), spend_cap=spend_cap
+        )
+        return organization_object(self._run(made))
+
+    def change_organization(
+        self, organization_id: str, bounds: Bounds, spend_cap: Cap
+    ) -> JsonObject:
+        before = self._run(self._tenants.organization(organization_id))
+        if spend_cap is UNSET:
+            cap = before.spend_cap_pico
+            spend_cap = None if cap is None else dollars(cap)
+        changed = self._tenants.change_organization(
+            organization_id,
+            bounds=OrganizationLimits(**{**limits_object(before.limits), **bounds}),
+            spend_cap=spend_cap,
+        )
+        return organization_object(self._run(changed))
+
+    def projects(self, organization_id: str | None = None) -> list[JsonObject]:
+        return [project_object(each) for each in self._run(self._tenants.projects(organization_id))]
+
+    def create_project(self, organization_id: str, name: str) -> JsonObject:
+        return project_object(self._run(self._tenants.create_project(organization_id, name)))
+
+    def keys(self, project_id: str | None = None) -> list[JsonObject]:
+        return [key_object(each) for each in self._run(self._tenants.keys(project_id))]
+
+    def create_key(
+        self, project_id: str, name: str, scopes: Sequence[str], expires_at: datetime | None
+    ) -> JsonObject:
+        made = self._run(
+            self._tenants.create_key(project_id, name, scopes=scopes, expires_at=expires_at)
+        )
+        return {**key_object(made.key), "key": made.credential}
+
+    def revoke_key(self, key_id: str) -> JsonObject:
+        return key_object(self._run(self._tenants.revoke_key(key_id)))
+
+    def usage(self, asked: UsageQuestion) -> JsonObject:
+        report = self._verbs.usage.report(
+            since=asked.since,
+            until=asked.until,
+            group_by=asked.group_by,
+            organization_id=asked.organization_id,
+            project_id=asked.project_id,
+        )
+        return _usage_object(self._run(report))
+
+    @property
+    def _tenants(self) -> TenantService:
+        return self._verbs.tenants
+
+    def _run(self, asked: Coroutine[Any, Any, _T]) -> _T:
+        return self._runner.run(asked)
+
+
+@asynccontextmanager
+async def open_verbs(settings: Settings, *, may_found: bool) -> AsyncIterator[Verbs]:
+    """The verbs over the installation's database, which is closed at the end."""
+    store = store_of(settings)
+    if is_single_machine(settings):
+        database = settings.server.data_dir / _DATABASE
+        if not may_found and not database.exists():
+            raise _not_found(f"in {database.parent.absolute()}")
+        with _alone_to_upgrade(database):
+            await store.open()
+    else:
+        await _open_shared(store, may_found=may_found)
+    try:
+        yield verbs_over(store)
+    finally:
+        await store.aclose()
+
+
+def _not_found(where: str) -> CommandError:
+    return CommandError(
+        f"There is no installation {where}.",
+        "Name its settings with --config or its folder with --data-dir, or a server with"
+        " --server. `lowtide keys create` and `lowtide serve` make a new one.",
+        code="no_installation",
+    )
+
+
+async def _open_shared(store: SqlStore, *, may_found: bool) -> None:
+    """A database that servers elsewhere may be using: its schema is left as it is."""
+    try:
+        schema = (await store.facts(SystemClock())).schema
+        if schema is None and not may_found:
+            raise _not_found("in the database of server.database_url")
+        if schema is not None and schema < HEAD:
+            raise CommandError(
+                f"The database has schema {schema}, this version has {HEAD}.",
+                "Start a server of this version first: it brings the database up to date.",
+                code="old_schema",
+            )
+        await store.open()
+    except BaseException:
+        await store.aclose()
+        raise
+
+
+def verbs_over(store: SqlStore) -> Verbs:
+    clock = SystemClock()
+    access = Access(store.tenants, clock)
+    return Verbs(
+        TenantService(store.tenants, access, clock, new_id), UsageService(store.ledger, clock)
+    )
+
+
+@contextmanager
+def _alone_to_upgrade(database: Path) -> Iterator[None]:
+    """Hold the data directory while a schema of before is brought up to date.
+
+    Raises DataDirError when a server runs on it: its statements are those of the old schema.
+    """
+    if _version(database) in (None, HEAD):
+        yield
+        return
+    with locked_data_dir(database.parent):
+        yield
+
+
+def _version(database: Path) -> str | None:
+    """The schema's; None where there is none, or where only opening it will tell what is wrong."""
+    try:
+        uri = f"{database.absolute().as_uri()}?mode=ro"
+        with closing(sqlite3.connect(uri, uri=True)) as connection:
+            found = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+    except sqlite3.Error:
+        return None
+    return None if found is None else str(found[0])
+
+
+def _usage_object(report: UsageReport) -> JsonObject:
+    """As `GET /v1/usage` has it."""
+    return {
+        "object": "usage",
+        "since": report.since.isoformat(),
+        "until": report.until.isoformat(),
+        "group_by": list(report.group_by),
+        "data": [{**_groups(row), **_sums(row.cost)} for row in report.rows],
+        "total": _sums(report.total),
+    }
+
+
+def _groups(row: UsageRow) -> JsonObject:
+    day = row.day.isoformat() if row.day is not None else None
+    groups = {"day": day, "model": row.model, "project_id": row.project_id}
+    return {name: value for name, value in groups.items() if value is not None}
+
+
+def _sums(cost: Cost) -> JsonObject:
+    return {
+        "requests": cost.requests,
+        **money.tokens(cost.usage),
+        **money.amounts(cost.charge_pico, cost.live_pico),
+    }

@@ -1,0 +1,192 @@
+"""`lowtide orgs`: create, list, set. An organisation pays, and has limits and a spend cap."""
+
+from collections.abc import Sequence
+from decimal import Decimal, InvalidOperation
+from typing import Annotated
+
+import typer
+from msgspec import UNSET
+from rich.markup import escape
+
+from lowtide.cli.accounts.admin_backend import Bounds, Cap, choose
+from lowtide.cli.accounts.admin_target import Place, open_desk
+from lowtide.cli.client.objects import JsonObject, OrganizationView, read_view
+from lowtide.cli.options import (
+    AdminKeyOption,
+    ConfigOption,
+    DataDirOption,
+    DeskServerOption,
+    JsonOption,
+    examples,
+)
+from lowtide.cli.terminal import console
+from lowtide.cli.terminal.command_errors import CommandError
+from lowtide.core.accounts.tenancy import OrganizationLimits
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Organizations: who pays, what they may use and spend.",
+    rich_markup_mode="rich",
+)
+
+_LIMITS = ", ".join(OrganizationLimits.__struct_fields__)
+LimitOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=VALUE",
+        help=f"May be given for each of {_LIMITS}. The value default takes an own limit away.",
+    ),
+]
+CapOption = Annotated[
+    str | None,
+    typer.Option(metavar="DOLLARS|none", help="For batch work, in a calendar month (UTC)."),
+]
+
+
+@app.command(
+    epilog=examples(
+        "lowtide orgs create research --spend-cap 500",
+        "lowtide orgs create research --limit batches_per_hour=100",
+    )
+)
+def create(
+    name: Annotated[str, typer.Argument(metavar="NAME")],
+    limit: LimitOption = None,
+    spend_cap: CapOption = None,
+    server: DeskServerOption = None,
+    api_key: AdminKeyOption = None,
+    config_file: ConfigOption = None,
+    data_dir: DataDirOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make an organization. Prints its id. Limits that are not given are those of the settings."""
+    bounds, cap = _bounds(limit or []), _cap(spend_cap)
+    place = Place(server, api_key, config_file, data_dir)
+    with open_desk(place, may_found=True) as desk:
+        made = desk.create_organization(name, bounds, None if cap is UNSET else cap)
+    if as_json:
+        console.emit_json(made)
+        return
+    organization = read_view(made, OrganizationView)
+    console.say(escape(organization.id))
+    command = f"lowtide projects create NAME --org {escape(organization.id)}"
+    console.note(f"Next: [bold]{command}[/]")
+
+
+@app.command("list", epilog=examples("lowtide orgs list --json | jq '.data[].spend_cap'"))
+def list_organizations(
+    server: DeskServerOption = None,
+    api_key: AdminKeyOption = None,
+    config_file: ConfigOption = None,
+    data_dir: DataDirOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List organizations with their own limits and caps, the oldest first."""
+    with open_desk(Place(server, api_key, config_file, data_dir)) as desk:
+        found = desk.organizations()
+    if as_json:
+        console.emit_json({"object": "list", "data": found})
+        return
+    organizations = [read_view(entry, OrganizationView) for entry in found]
+    console.show_table(
+        ("id", "name", "spend cap", "limits", "created"),
+        [
+            (
+                organization.id,
+                organization.name,
+                _cap_text(organization),
+                _limits_text(organization) or "-",
+                console.human_instant(organization.created_at),
+            )
+            for organization in organizations
+        ],
+    )
+
+
+@app.command(
+    "set",
+    epilog=examples(
+        "lowtide orgs set research --spend-cap 750",
+        "lowtide orgs set org_default --limit requests_in_flight=200",
+        "lowtide orgs set research --spend-cap none --limit batches_per_hour=default",
+    ),
+)
+def change(
+    organization: Annotated[str, typer.Argument(metavar="ID|NAME")],
+    limit: LimitOption = None,
+    spend_cap: CapOption = None,
+    server: DeskServerOption = None,
+    api_key: AdminKeyOption = None,
+    config_file: ConfigOption = None,
+    data_dir: DataDirOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Change limits and spend cap; what is not named stays. A higher cap lets paused batches go
+    on."""
+    bounds, cap = _bounds(limit or []), _cap(spend_cap)
+    if not bounds and cap is UNSET:
+        raise typer.BadParameter("Give --limit or --spend-cap.")
+    with open_desk(Place(server, api_key, config_file, data_dir)) as desk:
+        organization_id = choose("organization", organization, desk.organizations())
+        changed = desk.change_organization(organization_id, bounds, cap)
+        delay_s = desk.change_delay_s
+    if as_json:
+        console.emit_json(changed)
+        return
+    _show(changed)
+    if delay_s:
+        console.note(f"[dim]A running server knows it within {delay_s:.0f} s.[/]")
+
+
+def _show(answer: JsonObject) -> None:
+    organization = read_view(answer, OrganizationView)
+    console.show_fields(
+        (
+            ("id", escape(organization.id)),
+            ("name", escape(organization.name)),
+            ("spend cap", _cap_text(organization)),
+            ("limits", _limits_text(organization) or "those of the settings"),
+        )
+    )
+
+
+def _cap_text(organization: OrganizationView) -> str:
+    cap = organization.spend_cap
+    return "none" if cap is None else f"{console.human_dollars(cap)} a month"
+
+
+def _limits_text(organization: OrganizationView) -> str:
+    own = {name: value for name, value in organization.limits.items() if value is not None}
+    return ", ".join(f"{name}={value}" for name, value in own.items())
+
+
+def _bounds(given: Sequence[str]) -> Bounds:
+    """`["batches_per_hour=100"]` -> what to change. Raises CommandError."""
+    bounds: dict[str, int | None] = {}
+    for text in given:
+        name, _, value = text.partition("=")
+        if name not in OrganizationLimits.__struct_fields__:
+            raise CommandError(f"There is no limit {name!r}.", f"There are: {_LIMITS}")
+        try:
+            bounds[name] = None if value == "default" else int(value)
+        except ValueError:
+            raise CommandError(
+                f"--limit {text!r}: give NAME=VALUE with a whole number, or the word default.",
+                f"For example: --limit {name}=1000",
+            ) from None
+    return bounds
+
+
+def _cap(text: str | None) -> Cap:
+    """Dollars; UNSET where the option was not given. Raises CommandError."""
+    if text is None:
+        return UNSET
+    if text == "none":
+        return None
+    try:
+        return Decimal(text.removeprefix("$"))
+    except InvalidOperation:
+        raise CommandError(
+            f"--spend-cap {text!r} is no amount of dollars.",
+            "For example: --spend-cap 500, or --spend-cap none",
+        ) from None

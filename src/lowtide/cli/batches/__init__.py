@@ -1,0 +1,1 @@
+"""Commands for files and batches: `files`, `batches`, `validate`, and their reports."""

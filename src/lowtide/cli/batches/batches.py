@@ -1,0 +1,249 @@
+"""`lowtide batches`: create, list, get, watch, results, cancel."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from lowtide.cli.batches.batch_report import (
+    exit_code_of,
+    note_window,
+    show_batch,
+    show_end,
+    status_markup,
+)
+from lowtide.cli.batches.estimate_report import exit_code_of_estimate, show_estimate
+from lowtide.cli.batches.outputs import errors_beside, writable_target
+from lowtide.cli.batches.results import collect, follow
+from lowtide.cli.client.objects import BatchView, EstimateView, JsonObject, read_view
+from lowtide.cli.client.server_client import check_id
+from lowtide.cli.client.wait import watch as wait_for
+from lowtide.cli.options import (
+    DEFAULT_SERVER,
+    JsonOption,
+    KeyOption,
+    ServerOption,
+    connect,
+    examples,
+)
+from lowtide.cli.terminal import command_errors, console
+from lowtide.cli.terminal.console import words_on_stderr
+from lowtide.cli.terminal.progress import BatchBar
+from lowtide.cli.terminal.standard_streams import is_standard, refuse_json_beside_results
+
+app = typer.Typer(
+    no_args_is_help=True, help="Batches on a Lowtide server.", rich_markup_mode="rich"
+)
+
+BatchId = Annotated[str, typer.Argument(metavar="BATCH_ID")]
+
+
+@app.command(
+    epilog=examples(
+        "lowtide batches create file-abc123",
+        "lowtide batches create file-abc123 --endpoint /v1/embeddings --metadata team=evals",
+        "lowtide batches create file-abc123 --dry-run",
+    )
+)
+def create(
+    file_id: Annotated[str, typer.Argument(metavar="FILE_ID", help="From `files upload`.")],
+    endpoint: Annotated[
+        str, typer.Option(metavar="PATH", help="Where every line's request goes.")
+    ] = "/v1/chat/completions",
+    completion_window: Annotated[
+        str | None, typer.Option(metavar="24h", help="Time until what is left expires.")
+    ] = None,
+    metadata: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="May be given up to 16 times.")
+    ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Start nothing: show the server's verdict and its price."),
+    ] = False,
+    server: ServerOption = DEFAULT_SERVER,
+    api_key: KeyOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Start a batch over an uploaded file. Prints its id.
+
+    With --dry-run, exit code: 0 it would run, 3 it would fail or pass a limit.
+    """
+    pairs = dict(_pair(text) for text in metadata or [])
+    with connect(server, api_key) as client:
+        answer = client.create_batch(
+            check_id(file_id, "file"), endpoint, completion_window, pairs or None, dry_run=dry_run
+        )
+    if as_json:
+        console.emit_json(answer)
+    if dry_run:
+        estimate = read_view(answer, EstimateView)
+        if not as_json:
+            show_estimate(estimate)
+        raise typer.Exit(exit_code_of_estimate(estimate))
+    if as_json:
+        return
+    batch = read_view(answer, BatchView)
+    console.say(batch.id)
+    note_window(batch)
+    console.note(f"Next: [bold]lowtide batches watch {escape(batch.id)}[/]")
+
+
+def _pair(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not (equals and key):
+        raise typer.BadParameter(f"--metadata {text!r}: give KEY=VALUE.")
+    return key, value
+
+
+@app.command("list", epilog=examples("lowtide batches list --limit 5"))
+def list_batches(
+    limit: Annotated[int, typer.Option(min=1, max=100, help="How many, newest first.")] = 20,
+    server: ServerOption = DEFAULT_SERVER,
+    api_key: KeyOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List batches, newest first."""
+    with connect(server, api_key) as client:
+        answer = client.batches(limit)
+    if as_json:
+        console.emit_json(answer)
+        return
+    batches = [read_view(entry, BatchView) for entry in answer.get("data", [])]
+    console.show_table(
+        ("id", "status", "done", "failed", "total", "created"),
+        [
+            (
+                batch.id,
+                batch.status,
+                str(batch.counts.settled),
+                str(batch.counts.failed),
+                str(batch.counts.total),
+                console.human_instant(batch.created_at),
+            )
+            for batch in batches
+        ],
+    )
+
+
+@app.command(epilog=examples("lowtide batches get batch_abc123 --json | jq .request_counts"))
+def get(
+    batch_id: BatchId,
+    server: ServerOption = DEFAULT_SERVER,
+    api_key: KeyOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show one batch as it is now."""
+    with connect(server, api_key) as client:
+        answer = client.batch(check_id(batch_id, "batch"))
+    if as_json:
+        console.emit_json(answer)
+        return
+    show_batch(read_view(answer, BatchView))
+
+
+@app.command(epilog=examples("lowtide batches watch batch_abc123 && echo all lines succeeded"))
+def watch(
+    batch_id: BatchId,
+    server: ServerOption = DEFAULT_SERVER,
+    api_key: KeyOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Wait for a batch with a progress bar. Ctrl-C stops the watching, not the batch.
+
+    With --json: one line for each change, the last one is the end.
+    Exit code: 0 all lines succeeded, 1 some failed, 3 the batch itself failed.
+    """
+
+    def tell(answer: JsonObject, _batch: BatchView) -> None:
+        if as_json:
+            console.emit_json_line(answer)
+
+    check_id(batch_id, "batch")
+    with connect(server, api_key) as client, BatchBar(quiet=as_json) as bar:
+        answer = wait_for(client, batch_id, bar, on_change=tell)
+    batch = read_view(answer, BatchView)
+    if not as_json:
+        show_end(batch)
+        if batch.output_id or batch.error_id:
+            command = f"lowtide batches results {escape(batch.id)} -o results.jsonl"
+            console.note(f"Next: [bold]{command}[/]")
+    raise typer.Exit(exit_code_of(batch))
+
+
+@app.command(
+    epilog=examples(
+        "lowtide batches results batch_abc123 -o results.jsonl",
+        "lowtide batches results batch_abc123 -o results.jsonl --follow",
+    )
+)
+def results(
+    batch_id: BatchId,
+    output: Annotated[
+        Path, typer.Option("-o", "--output", metavar="FILE", help="Where the results go.")
+    ],
+    errors: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Where failed lines go. Default: OUTPUT.errors.jsonl"),
+    ] = None,
+    follow_on: Annotated[
+        bool,
+        typer.Option(
+            "--follow", help="Write lines as they finish, in the order they do, until the end."
+        ),
+    ] = False,
+    server: ServerOption = DEFAULT_SERVER,
+    api_key: KeyOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Download results. Of a batch that still runs: what is finished by now.
+
+    Exit code: 0 all lines succeeded, 1 some failed, 3 the batch itself failed.
+    """
+    check_id(batch_id, "batch")
+    refuse_json_beside_results(output, as_json=as_json)
+    to_stdout = is_standard(output)
+    named = Path(f"{batch_id}.jsonl") if to_stdout else writable_target(output)
+    error_path = writable_target(errors or errors_beside(named))
+    with words_on_stderr(when=to_stdout), connect(server, api_key) as client:
+        if follow_on:
+            answer = follow(client, batch_id, output, quiet=as_json)
+        else:
+            answer = client.batch(batch_id)
+        batch = read_view(answer, BatchView)
+        found = collect(
+            client, batch, output, error_path, quiet=as_json, has_output=follow_on and to_stdout
+        )
+        if as_json:
+            console.emit_json(found | {"batch": answer})
+        else:
+            _show_results(batch, found)
+    raise typer.Exit(exit_code_of(batch) if batch.is_over else command_errors.DONE)
+
+
+def _show_results(batch: BatchView, found: JsonObject) -> None:
+    if batch.is_over:
+        show_end(batch, found)
+        return
+    console.say(
+        f"The batch is {status_markup(batch.status)}: {batch.counts.settled:,} of"
+        f" {batch.counts.total:,} requests done. Written: {found['output_lines']:,} results,"
+        f" {found['error_lines']:,} errors."
+    )
+
+
+@app.command(epilog=examples("lowtide batches cancel batch_abc123"))
+def cancel(
+    batch_id: BatchId,
+    server: ServerOption = DEFAULT_SERVER,
+    api_key: KeyOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Cancel a batch. What is finished stays, and can be downloaded."""
+    with connect(server, api_key) as client:
+        answer = client.cancel_batch(check_id(batch_id, "batch"))
+    if as_json:
+        console.emit_json(answer)
+        return
+    batch = read_view(answer, BatchView)
+    console.say(f"{escape(batch.id)} is {status_markup(batch.status)}.")

@@ -1,0 +1,174 @@
+"""`lowtide files`: upload, list, get, content, delete."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.markup import escape
+
+from lowtide.cli.batches.input_file import guess_purpose, readable_input
+from lowtide.cli.batches.outputs import writable_target
+from lowtide.cli.client.objects import FileView, JsonObject, read_view
+from lowtide.cli.client.server_client import check_id
+from lowtide.cli.options import (
+    DEFAULT_SERVER,
+    JsonOption,
+    KeyOption,
+    ServerOption,
+    connect,
+    examples,
+)
+from lowtide.cli.terminal import console
+from lowtide.cli.terminal.progress import transfer_bar
+from lowtide.cli.terminal.standard_streams import input_file, is_standard
+
+app = typer.Typer(no_args_is_help=True, help="Files on a Lowtide server.", rich_markup_mode="rich")
+
+FileId = Annotated[str, typer.Argument(metavar="FILE_ID")]
+
+
+@app.command(epilog=examples("lowtide files upload batch.jsonl"))
+def upload(
+    path: Annotated[Path, typer.Argument(metavar="FILE", help="A JSONL file of requests.")],
+    purpose: Annotated[
+        Literal["batch", "batch-api"] | None,
+        typer.Option(
+            help="batch: lines as OpenAI has them, with method and url; batch-api: as Together has"
+            " them. Default: what the first line looks like."
+        ),
+    ] = None,
+    server: ServerOption = DEFAULT_SERVER,
+    api_key: KeyOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Upload a file of requests. Prints its id."""
+    with input_file(path) as source:
+        readable_input(source)
+        with (
+            connect(server, api_key) as client,
+            transfer_bar(f"uploading {source.name}") as advance,
+        ):
+            answer = client.upload(source, purpose or guess_purpose(source), advance)
+    if as_json:
+        console.emit_json(answer)
+        return
+    file = read_view(answer, FileView)
+    console.say(file.id)
+    command = f"lowtide batches create {escape(file.id)}"
+    console.note(f"Uploaded {console.human_bytes(file.bytes)}. Next: [bold]{command}[/]")
+
+
+@app.command("list", epilog=examples("lowtide files list --limit 10"))
+def list_files(
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many, newest first.")] = 20,
+    purpose: Annotated[str | None, typer.Option(help="Only files of this purpose.")] = None,
+    server: ServerOption = DEFAULT_SERVER,
+    api_key: KeyOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List files, newest first."""
+    with connect(server, api_key) as client:
+        answer = client.files(limit, purpose)
+    if as_json:
+        console.emit_json(answer)
+        return
+    files = [read_view(entry, FileView) for entry in answer.get("data", [])]
+    console.show_table(
+        ("id", "name", "size", "purpose", "created"),
+        [
+            (
+                file.id,
+                file.filename,
+                console.human_bytes(file.bytes),
+                file.purpose,
+                console.human_instant(file.created_at),
+            )
+            for file in files
+        ],
+    )
+    if answer.get("has_more"):
+        console.note(f"[dim]There are more; --limit {limit * 5} shows them.[/]")
+
+
+@app.command(epilog=examples("lowtide files get file-abc123"))
+def get(
+    file_id: FileId,
+    server: ServerOption = DEFAULT_SERVER,
+    api_key: KeyOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show one file's record."""
+    with connect(server, api_key) as client:
+        answer = client.file(check_id(file_id, "file"))
+    if as_json:
+        console.emit_json(answer)
+        return
+    _show(answer)
+
+
+def _show(answer: JsonObject) -> None:
+    file = read_view(answer, FileView)
+    console.show_fields(
+        (
+            ("id", escape(file.id)),
+            ("name", escape(file.filename)),
+            ("size", f"{console.human_bytes(file.bytes)} ({file.bytes:,} bytes)"),
+            ("purpose", escape(file.purpose)),
+            ("created", console.human_instant(file.created_at)),
+            ("kept until", console.human_instant(file.expires_at)),
+        )
+    )
+
+
+@app.command(
+    epilog=examples(
+        "lowtide files content file-abc123 -o results.jsonl",
+        "lowtide files content file-abc123 | head -3",
+    )
+)
+def content(
+    file_id: FileId,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", metavar="FILE", help="Default: standard output."),
+    ] = None,
+    server: ServerOption = DEFAULT_SERVER,
+    api_key: KeyOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Download a file's content."""
+    check_id(file_id, "file")
+    if output is not None and is_standard(output):
+        output = None
+    if output is not None:
+        writable_target(output)
+    elif as_json:
+        raise typer.BadParameter("--json needs -o: the content itself would go to standard output.")
+    with connect(server, api_key) as client:
+        if output is None:
+            client.copy(file_id, sys.stdout.buffer)
+            sys.stdout.buffer.flush()
+            return
+        with transfer_bar(f"downloading {output.name}") as advance:
+            copied = client.download(file_id, output, advance)
+    if as_json:
+        console.emit_json({"id": file_id, "output": str(output), "bytes": copied.bytes})
+        return
+    console.note(f"Wrote {console.human_bytes(copied.bytes)} to {escape(str(output))}.")
+
+
+@app.command(epilog=examples("lowtide files delete file-abc123"))
+def delete(
+    file_id: FileId,
+    server: ServerOption = DEFAULT_SERVER,
+    api_key: KeyOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Delete a file. A batch that still reads it goes on undisturbed."""
+    with connect(server, api_key) as client:
+        answer = client.delete_file(check_id(file_id, "file"))
+    if as_json:
+        console.emit_json(answer)
+        return
+    console.say(f"Deleted {escape(file_id)}.")

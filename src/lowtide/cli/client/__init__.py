@@ -1,0 +1,1 @@
+"""The client that commands use to call a server."""

@@ -1,0 +1,66 @@
+"""Waiting for a batch: poll, show, come back when it is over.
+
+The pauses follow the batch: short at first and near the estimated end, longer the longer it runs.
+A server that goes away for a while (restart, upgrade) is waited for; the batch is safe there.
+"""
+
+import time
+from collections.abc import Callable
+
+from lowtide import limits
+from lowtide.cli.client.http_client import ServerGone, ServerRefused
+from lowtide.cli.client.objects import BatchView, JsonObject, read_view
+from lowtide.cli.client.server_client import ServerClient
+from lowtide.cli.terminal.progress import BatchBar
+
+OnChange = Callable[[JsonObject, BatchView], None]
+
+
+def pause_s(watched_s: float, eta_s: float | None, poll_s_max: float) -> float:
+    """Seconds until the next look, after `watched_s` of watching and with `eta_s` to go."""
+    pause = limits.WATCH_POLL_SHARE * watched_s
+    if eta_s is not None:
+        pause = min(pause, eta_s / 2)
+    return min(max(pause, limits.WATCH_POLL_S_MIN), poll_s_max)
+
+
+def watch(
+    client: ServerClient,
+    batch_id: str,
+    bar: BatchBar,
+    *,
+    on_change: OnChange | None = None,
+    poll_s_max: float = limits.WATCH_POLL_S_MAX,
+    outage_s_max: float = limits.WATCH_OUTAGE_S_MAX,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> JsonObject:
+    """Wait until the batch is over; the batch as the server tells it then.
+
+    `on_change` sees each answer that differs from the one before. Raises ServerGone when the server
+    stays away for longer than `outage_s_max`.
+    """
+    started = seen_at = clock()
+    answer = client.batch(batch_id)
+    batch = read_view(answer, BatchView)
+    told: JsonObject | None = None
+    outage = ""
+    while True:
+        eta_s = batch.eta_seconds if batch.eta_seconds is not None else bar.eta_s
+        bar.show(batch, outage)
+        if on_change is not None and answer != told and not outage:
+            on_change(answer, batch)
+            told = answer
+        if batch.is_over:
+            return answer
+        sleep(pause_s(clock() - started, eta_s, poll_s_max))
+        try:
+            answer = client.batch(batch_id)
+        except (ServerGone, ServerRefused) as error:
+            is_passing = isinstance(error, ServerGone) or error.status >= 500
+            if not is_passing or clock() - seen_at > outage_s_max:
+                raise
+            outage = "the server does not answer, waiting for it"
+            continue
+        seen_at, outage = clock(), ""
+        batch = read_view(answer, BatchView)

@@ -1,0 +1,1 @@
+"""`lowtide doctor`: its checks, each a function from settings to a finding."""

@@ -1,0 +1,161 @@
+"""The checks behind `lowtide doctor`, each a function from settings to a finding.
+
+A finding says what is and, where something is wrong, what would mend it. Invariant: nothing is
+changed. A data directory that is not there is not made, a database is not migrated; blobs are
+probed by a write that is taken back.
+"""
+
+import asyncio
+import importlib.metadata
+import os
+import shlex
+import shutil
+import sqlite3
+import time
+from contextlib import closing
+from pathlib import Path
+
+from lowtide import limits
+from lowtide.blobs.url import open_blobs
+from lowtide.cli.doctor.finding import Finding
+from lowtide.cli.doctor.postgres import check_postgres
+from lowtide.cli.server.listening import bind
+from lowtide.cli.terminal.command_errors import CommandError
+from lowtide.cli.terminal.console import human_bytes, human_seconds
+from lowtide.config import DEFAULT_FILE, SYSTEM_FILE, Settings
+from lowtide.core.reporting.shown_url import shown_url
+from lowtide.data_dir import LOCK_FILE, RESTORING_FILE, DataDirError, locked_data_dir
+from lowtide.ports.blobs import BlobError
+from lowtide.store.schema.compatibility import REMEDY, is_compatible, schema_refusal
+from lowtide.store.schema.tables import HEAD
+from lowtide.wiring.database import is_single_machine
+
+
+def check_config(settings: Settings, config_file: Path | None) -> Finding:
+    """Where the settings come from; that they are sound was checked by reading them."""
+    source = f"defaults; there is no ./{DEFAULT_FILE} and no {SYSTEM_FILE}"
+    if config_file is not None:
+        source = f"read from {config_file}"
+    models = sum(len(replica.models) for replica in settings.replica)
+    return Finding("config", "ok", f"{source}; {len(settings.replica)} replicas, {models} models")
+
+
+def check_data_dir(settings: Settings) -> list[Finding]:
+    """There or makeable, writable, with space, and whose."""
+    path = settings.server.data_dir.absolute()
+    place = path
+    while not place.exists():
+        place = place.parent
+    if not place.is_dir():
+        remedy = "Choose another with --data-dir or server.data_dir."
+        return [Finding("data dir", "fail", f"{place} is a file, not a folder", remedy)]
+    if not os.access(place, os.W_OK | os.X_OK):
+        remedy = "Make it writable for this user, or choose another with --data-dir."
+        return [Finding("data dir", "fail", f"{place} is not writable", remedy)]
+    found = Finding("data dir", "ok", f"{path}, writable")
+    if path != place:
+        found = Finding("data dir", "ok", f"{path} will be made at the first start")
+    elif mode := path.stat().st_mode & 0o077:
+        what = f"{path} is open to other users of this machine (mode {0o700 | mode:o})"
+        remedy = f"It holds every tenant's texts: chmod -R go= {shlex.quote(str(path))}"
+        found = Finding("data dir", "warn", what, remedy)
+    return [found, _check_space(place), *_check_lock(path)]
+
+
+def _check_space(place: Path) -> Finding:
+    free = shutil.disk_usage(place).free
+    what = f"{human_bytes(free)} free on the disk of the data dir"
+    remedy = "Make room: results that cannot be stored stop all work."
+    if free < limits.DISK_FREE_BYTES_MIN:
+        return Finding("space", "fail", what, remedy)
+    if free < limits.DISK_FREE_BYTES_LOW:
+        return Finding("space", "warn", what, remedy)
+    return Finding("space", "ok", what)
+
+
+def _check_lock(path: Path) -> list[Finding]:
+    if (path / RESTORING_FILE).exists():
+        what = f"{path} holds a restore that did not end"
+        remedy = "Run the same `lowtide restore` again; it goes on where it stopped."
+        return [Finding("lock", "fail", what, remedy)]
+    if not (path / LOCK_FILE).exists():
+        return []
+    try:
+        with locked_data_dir(path):
+            return [Finding("lock", "ok", "no Lowtide is running on this data dir")]
+    except DataDirError as error:
+        return [Finding("lock", "warn", str(error), "Fine, if that is the server you meant.")]
+
+
+async def check_store(settings: Settings) -> Finding:
+    """The database can be read, is whole, and has a schema that this version knows."""
+    if not is_single_machine(settings):
+        return await check_postgres(settings)
+    path = settings.server.data_dir.absolute() / "lowtide.db"
+    if not path.exists():
+        return Finding("store", "ok", "a new SQLite database will be made at the first start")
+    return await asyncio.to_thread(_check_sqlite, path)
+
+
+def _check_sqlite(path: Path) -> Finding:
+    try:
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
+            state = str(database.execute("PRAGMA quick_check(1)").fetchone()[0])
+            version = str(database.execute("SELECT version_num FROM alembic_version").fetchone()[0])
+            asks = "SELECT least_code FROM schema_compatibility"
+            least = database.execute(asks).fetchone() if version > HEAD else None
+    except sqlite3.Error as error:
+        remedy = "Restore a backup, or move the data dir away to begin anew."
+        return Finding("store", "fail", f"{path} cannot be read: {error}", remedy)
+    if state != "ok":
+        return Finding("store", "fail", f"{path} is damaged: {state}", "Restore a backup.")
+    what = f"SQLite, schema {version}"
+    if version > HEAD:
+        least_code = least[0] if least else None
+        if not is_compatible(least_code):
+            return Finding("store", "fail", schema_refusal(version, least_code), REMEDY)
+        what += f", newer than this version's {HEAD} and fit for it"
+    if version < HEAD:
+        remedy = "The next start will bring it up to date; back it up before."
+        return Finding("store", "warn", f"{what}, this version has {HEAD}", remedy)
+    return Finding("store", "ok", what)
+
+
+async def check_blobs(settings: Settings) -> Finding:
+    """Writing works and create-only is honoured."""
+    url, folder = settings.server.blob_url, settings.server.data_dir.absolute() / "blobs"
+    if url == "file" and not folder.exists():
+        return Finding("blobs", "ok", "a folder will be made at the first start")
+    started = time.monotonic()
+    try:
+        await open_blobs(url, folder).probe()
+    except ValueError as error:
+        return Finding("blobs", "fail", str(error), "Correct server.blob_url.")
+    except BlobError as error:
+        remedy = "Check server.blob_url, its credentials, and that writing is allowed."
+        return Finding("blobs", "fail", str(error), remedy)
+    took = human_seconds(time.monotonic() - started)
+    where = str(folder) if url == "file" else shown_url(url)
+    return Finding("blobs", "ok", f"{where}: writes are create-only (probed in {took})")
+
+
+def check_port(settings: Settings) -> Finding:
+    """Whether `serve` could listen."""
+    host, port = settings.server.host, settings.server.port
+    try:
+        bind(host, port).close()
+    except CommandError as error:
+        remedy = "A server that runs already? Else choose another with --port."
+        return Finding("port", "warn", error.message, remedy)
+    return Finding("port", "ok", f"{host} port {port} is free")
+
+
+def check_embedded_engine() -> Finding:
+    """The wheel behind --model can be loaded on this machine."""
+    try:
+        import xllamacpp  # type: ignore[import-untyped]
+    except (ImportError, OSError) as error:
+        remedy = "--model will not work; replicas are not affected. Install xllamacpp again."
+        return Finding("engine", "warn", f"the embedded engine does not load: {error}", remedy)
+    version = importlib.metadata.version(xllamacpp.__name__)
+    return Finding("engine", "ok", f"embedded llama.cpp (xllamacpp {version}) loads")

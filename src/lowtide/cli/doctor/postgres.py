@@ -1,0 +1,55 @@
+"""The check of `lowtide doctor` on a PostgreSQL (see checks.py). Nothing is changed."""
+
+from lowtide import limits
+from lowtide.cli.doctor.finding import Finding
+from lowtide.config import Settings
+from lowtide.config.sources import ConfigError
+from lowtide.ports.store import StoreError
+from lowtide.store.schema.compatibility import REMEDY, is_compatible, schema_refusal
+from lowtide.store.schema.server_info import DatabaseFacts
+from lowtide.store.schema.tables import HEAD
+from lowtide.system import SystemClock
+from lowtide.wiring.database import skew_refusal, store_of
+
+
+async def check_postgres(settings: Settings) -> Finding:
+    """Reachable, writable, at our schema, safe, and of the same mind about the time."""
+    try:
+        store = store_of(settings)
+    except (ConfigError, StoreError) as error:
+        return Finding("store", "fail", str(error), "Correct server.database_url.")
+    try:
+        facts = await store.facts(SystemClock())
+        if not facts.is_standby:
+            await store.check_fit()
+    except StoreError as error:
+        remedy = "Check server.database_url, and that this machine may connect (pg_hba.conf)."
+        return Finding("store", "fail", str(error), remedy)
+    finally:
+        await store.aclose()
+    return _judge(facts, settings.dispatch.lease_ttl_s)
+
+
+def _judge(facts: DatabaseFacts, lease_ttl_s: float) -> Finding:
+    """The gravest thing first."""
+    what = f"{facts.server}, {'empty' if facts.schema is None else f'schema {facts.schema}'}"
+    if facts.is_standby:
+        remedy = "Name the primary, or several hosts with ?target_session_attrs=read-write."
+        return Finding("store", "fail", f"{what}: a standby, which takes no writes", remedy)
+    refusal = skew_refusal(facts.clock_ahead_s, lease_ttl_s)
+    if refusal is not None:
+        return Finding("store", "fail", f"{what}: {refusal}", "Set the clock.")
+    if facts.schema is not None and facts.schema > HEAD:
+        if not is_compatible(facts.least_code):
+            return Finding("store", "fail", schema_refusal(facts.schema, facts.least_code), REMEDY)
+        what += f", newer than this version's {HEAD} and fit for it: an upgrade under way?"
+    if facts.schema is not None and facts.schema < HEAD:
+        remedy = "The next start will bring it up to date; back it up before."
+        return Finding("store", "warn", f"{what}, this version has {HEAD}", remedy)
+    if facts.unsafe:
+        remedy = "A crash of the database may lose results that were paid for: set them on."
+        return Finding("store", "warn", f"{what}, {', '.join(facts.unsafe)}", remedy)
+    if abs(facts.clock_ahead_s) > limits.STORE_CLOCK_SKEW_S:
+        what += f", its clock {-facts.clock_ahead_s:+.1f} s from ours"
+        return Finding("store", "warn", what, "Set the clocks by NTP: leases suffer.")
+    return Finding("store", "ok", what)

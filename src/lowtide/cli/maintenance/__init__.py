@@ -1,0 +1,1 @@
+"""`lowtide backup`, `lowtide restore` and `lowtide simulate-engine`."""

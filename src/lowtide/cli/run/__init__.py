@@ -1,0 +1,1 @@
+"""`lowtide run`: from an input file to its results in one command."""

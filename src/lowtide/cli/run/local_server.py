@@ -1,0 +1,126 @@
+"""A whole Lowtide inside `lowtide run`: on a free port of this machine, in a thread of its own.
+
+The command talks to it over HTTP like to any server, so that a run behaves the same either way.
+Leaving the context drains: what is in flight may finish within `limits.DRAIN_S`, and is committed.
+A process that dies instead loses what was in flight, nothing else.
+"""
+
+import asyncio
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable
+from types import FrameType, TracebackType
+from typing import Self
+
+import msgspec
+
+from lowtide.cli.client.http_client import ServerGone
+from lowtide.cli.server.event_loop import new_event_loop
+from lowtide.cli.server.listening import address_of, bind, listening
+from lowtide.cli.terminal import command_errors
+from lowtide.config import Settings
+from lowtide.wiring import EmbeddedModel, open_application
+
+
+class LocalServer:
+    """A context manager. Entering waits until it answers; raises what kept it from starting."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        embedded: EmbeddedModel | None,
+        *,
+        on_progress: Callable[[str], None],
+        on_drain: Callable[[], None],
+    ) -> None:
+        """`on_drain` is called when it begins to stop because somebody wants it to."""
+        self._settings = settings
+        self._embedded = embedded
+        self._on_progress = on_progress
+        self._on_drain = on_drain
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._stop: asyncio.Event | None = None
+        self._settled = threading.Event()
+        self._is_up = False
+        self._failure: BaseException | None = None
+        # A daemon: when the main thread gives up waiting, the process can end.
+        self._thread = threading.Thread(target=self._run, name="lowtide", daemon=True)
+        self.address = ""
+
+    def __enter__(self) -> Self:
+        bound = bind("127.0.0.1", 0)
+        self.address = address_of(bound)
+        self._bound = bound
+        self._thread.start()
+        try:
+            self._settled.wait()
+        except BaseException:  # Ctrl-C while a model loads
+            self._leave()
+            raise
+        if not self._is_up:
+            self._thread.join()
+            assert self._failure is not None
+            raise self._failure
+        return self
+
+    def __exit__(
+        self,
+        _kind: type[BaseException] | None,
+        error: BaseException | None,
+        _trace: TracebackType | None,
+    ) -> None:
+        if isinstance(error, KeyboardInterrupt | command_errors.Terminated):
+            self._on_drain()
+        self._leave()
+        if isinstance(error, ServerGone) and self._failure is not None:
+            raise self._failure from None  # why it is gone, rather than that it is
+
+    def _leave(self) -> None:
+        """Stop and wait for the end; a second Ctrl-C ends the process at once."""
+
+        def end_now(_signal: int, _frame: FrameType | None) -> None:
+            os._exit(command_errors.INTERRUPTED)
+
+        before = signal.signal(signal.SIGINT, end_now)
+        try:
+            if self._loop is not None and not self._loop.is_closed():
+                self._loop.call_soon_threadsafe(self._ask_to_stop)
+            self._thread.join()
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+    def _ask_to_stop(self) -> None:
+        if self._is_up and self._stop is not None:
+            self._stop.set()
+        elif self._task is not None:
+            self._task.cancel()
+
+    def _run(self) -> None:
+        try:
+            with asyncio.Runner(loop_factory=new_event_loop) as runner:
+                self._loop = runner.get_loop()
+                runner.run(self._serve(self._bound))
+        except BaseException as error:  # noqa: BLE001 - the main thread raises it
+            self._failure = error
+        finally:
+            self._settled.set()
+
+    async def _serve(self, bound: socket.socket) -> None:
+        self._task = asyncio.current_task()
+        self._stop = asyncio.Event()
+        server = msgspec.structs.replace(
+            self._settings.server, host="127.0.0.1", port=bound.getsockname()[1], public_url=None
+        )
+        settings = msgspec.structs.replace(self._settings, server=server)
+        opening = open_application(settings, embedded=self._embedded, on_progress=self._on_progress)
+        async with opening as application:
+            assert application.asgi is not None
+            async with listening(application.asgi, bound) as serving:
+                self._is_up = True
+                self._settled.set()
+                stop = asyncio.create_task(self._stop.wait())
+                await asyncio.wait({stop, serving}, return_when=asyncio.FIRST_COMPLETED)
+                stop.cancel()

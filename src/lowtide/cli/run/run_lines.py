@@ -1,0 +1,227 @@
+"""`lowtide run` on a file of requests: from the input to its results, with or without a server.
+
+The life of a run: check everything that can be checked, take the output's folder, find out how far
+an earlier life came, upload, create the batch, watch, download, forget. Each step is recorded once
+it is done, so whatever ends the process, the same command goes on behind the last one.
+"""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import typer
+from rich.markup import escape
+
+from lowtide.cli.batches.batch_report import exit_code_of, note_window, show_end
+from lowtide.cli.batches.outputs import errors_beside, writable_target
+from lowtide.cli.batches.results import collect
+from lowtide.cli.client.http_client import ServerRefused
+from lowtide.cli.client.objects import BatchView, JsonObject, read_view
+from lowtide.cli.client.server_client import ServerClient
+from lowtide.cli.client.wait import watch
+from lowtide.cli.options import connect
+from lowtide.cli.run.run_client import run_client
+from lowtide.cli.run.run_override import override_model
+from lowtide.cli.run.run_plan import Job, check_paths, plan_job
+from lowtide.cli.run.run_state import RunFolder, RunState, check_same, hold
+from lowtide.cli.run.run_target import RunOptions, Target
+from lowtide.cli.terminal import command_errors, console
+from lowtide.cli.terminal.console import words_on_stderr
+from lowtide.cli.terminal.progress import BatchBar, transfer_bar
+from lowtide.cli.terminal.standard_streams import (
+    input_file,
+    is_standard,
+    refuse_json_beside_results,
+)
+
+_LOCAL_POLL_S_MAX = 1.0  # asking oneself costs nothing
+_LOCAL_OUTAGE_S_MAX = 0.0  # a server in this very process does not come back
+
+
+def run_lines(
+    source: Path, output: Path, errors: Path | None, target: Target, how: RunOptions
+) -> None:
+    """Ends with the exit code of the batch. Raises CommandError, ConfigError, typer.Exit."""
+    refuse_json_beside_results(output, as_json=how.as_json)
+    quiet = how.as_json
+    to_stdout = is_standard(output)
+    with (
+        words_on_stderr(when=to_stdout),
+        _paths(source, output, errors, target.override) as paths,
+    ):
+        with hold(paths.held) as folder:
+            job, state = _begin(paths, target, folder, how)
+            with run_client(job.backend, folder, quiet=quiet) as client:
+                answer = _carry_through(client, job, folder, state, quiet=quiet)
+                batch = read_view(answer, BatchView)
+                _remove_stale(batch, paths)
+                found = collect(client, batch, paths.output, paths.errors, quiet=quiet)
+            folder.remove()
+        if how.as_json:
+            console.emit_json(found | {"batch": answer})
+        else:
+            show_end(batch, found)
+    raise typer.Exit(exit_code_of(batch))
+
+
+@dataclass(frozen=True, slots=True)
+class _Paths:
+    """`held`: what the folder of the run is named after; `output`, or a file of its own where
+    results go to standard output: such a run cannot be gone on with.
+    """
+
+    source: Path
+    output: Path
+    errors: Path
+    held: Path
+
+
+@contextmanager
+def _paths(source: Path, output: Path, errors: Path | None, model: str | None) -> Iterator[_Paths]:
+    """Where to read and to write, for as long as the context lasts. Raises CommandError.
+
+    `model`: to be asked by every line, which is read from a copy then.
+    """
+    with ExitStack() as stack:
+        given = stack.enter_context(input_file(source))
+        if is_standard(output):
+            folder = stack.enter_context(TemporaryDirectory(prefix="lowtide-"))
+            held = Path(folder) / "results.jsonl"
+            beside = Path(f"{given.stem}.jsonl")  # in the working directory
+        else:
+            held = beside = writable_target(output)
+        error_path = errors or errors_beside(beside)
+        check_paths(given, held, error_path)
+        if model is not None:
+            copies = stack.enter_context(TemporaryDirectory(prefix="lowtide-"))
+            copy = Path(copies) / given.name
+            override_model(given, copy, model)
+            given = copy
+        yield _Paths(given, output, error_path, held)
+
+
+def _begin(
+    paths: _Paths, target: Target, folder: RunFolder, how: RunOptions
+) -> tuple[Job, RunState]:
+    """The job, and where an earlier life of it left off. Raises CommandError."""
+    before = None if how.restart else folder.recall(RunState)
+    if before is None:
+        _refuse_to_replace((paths.held, paths.errors), force=how.force or how.restart)
+    job = plan_job(paths.source, how.endpoint, target)
+    if before is None:
+        _abandon(folder, job)
+    else:
+        check_same(before, job.state, paths.held)
+    if job.backend.mapped is not None:
+        console.note(f"[yellow]Note:[/] {escape(job.backend.mapped)}")
+    return job, before or job.state
+
+
+def _remove_stale(batch: BatchView, paths: _Paths) -> None:
+    """Results of another run, that --force allowed to replace and that nothing will replace."""
+    if batch.status == "failed":
+        return
+    if batch.output_id is None and not is_standard(paths.output):
+        paths.output.unlink(missing_ok=True)
+    if batch.error_id is None:
+        paths.errors.unlink(missing_ok=True)
+
+
+def _refuse_to_replace(paths: tuple[Path, ...], *, force: bool) -> None:
+    for path in paths:
+        if path.is_file() and not force:
+            raise command_errors.CommandError(
+                f"{path} is there already.",
+                "Choose another, or replace it with --force.",
+                code="output_exists",
+            )
+
+
+def _abandon(folder: RunFolder, job: Job) -> None:
+    """Clear what an earlier life left; a batch on a server is cancelled, if it can be."""
+    try:
+        state = folder.recall(RunState)
+    except command_errors.CommandError:
+        state = None
+    if state is not None and state.server is not None and state.batch_id is not None:
+        try:
+            with connect(state.server, job.backend.api_key) as client:
+                client.cancel_batch(state.batch_id)
+        except command_errors.CommandError as error:
+            console.note(
+                f"[yellow]The earlier batch {escape(state.batch_id)} on {escape(state.server)}"
+                f" could not be cancelled:[/] {escape(error.message)}"
+            )
+    folder.clear()
+
+
+def _carry_through(
+    client: ServerClient, job: Job, folder: RunFolder, state: RunState, *, quiet: bool
+) -> JsonObject:
+    """Upload, create and watch, leaving out what is done already. The batch at its end."""
+    state = _record(folder, state)  # from here on there is something to go on with
+    if state.file_id is None:
+        with transfer_bar(f"uploading {job.source.name}") as advance:
+            file = client.upload(job.source, job.purpose, advance)
+        state = _record(folder, state, file_id=str(file["id"]))
+    if state.batch_id is None:
+        state = _record(folder, state, batch_id=_create(client, job, state))
+    elif not quiet:
+        console.note(f"Going on with {escape(state.batch_id)}.")
+    assert state.batch_id is not None
+    is_local = job.state.server is None
+    try:
+        with BatchBar(quiet=quiet) as bar:
+            if is_local:
+                return watch(
+                    client,
+                    state.batch_id,
+                    bar,
+                    poll_s_max=_LOCAL_POLL_S_MAX,
+                    outage_s_max=_LOCAL_OUTAGE_S_MAX,
+                )
+            return watch(client, state.batch_id, bar)
+    except ServerRefused as error:
+        if error.status != 404:
+            raise
+        raise command_errors.CommandError(
+            f"The server does not know the batch {state.batch_id} any more.",
+            "Begin anew with --restart.",
+            code="batch_lost",
+        ) from None
+
+
+def _record(
+    folder: RunFolder, state: RunState, *, file_id: str | None = None, batch_id: str | None = None
+) -> RunState:
+    """Note a step that is done; from here on a new life begins behind it."""
+    state = RunState(
+        input=state.input,
+        sha256=state.sha256,
+        endpoint=state.endpoint,
+        server=state.server,
+        model=state.model,
+        file_id=file_id or state.file_id,
+        batch_id=batch_id or state.batch_id,
+    )
+    folder.remember(state)
+    return state
+
+
+def _create(client: ServerClient, job: Job, state: RunState) -> str:
+    """The batch over the uploaded file: the one that an earlier life made and could not record,
+    or a new one."""
+    assert state.file_id is not None
+    for known in client.batches(limit=100).get("data", []):
+        if known.get("input_file_id") == state.file_id:
+            return str(known["id"])
+    created = client.create_batch(
+        state.file_id,
+        state.endpoint,
+        job.backend.completion_window,
+        {"lowtide_run": job.source.name},
+    )
+    note_window(read_view(created, BatchView))
+    return str(created["id"])

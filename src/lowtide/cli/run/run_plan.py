@@ -1,0 +1,98 @@
+"""What a run is going to do, decided before anything is started or sent.
+
+Turns the options of `lowtide run` and a first pass over the input into a `Job`, or into an error
+that says what to change. Nothing here has an effect.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import typer
+from rich.markup import escape
+
+from lowtide import config, limits
+from lowtide.cli.batches.input_file import (
+    Inspection,
+    Purpose,
+    guess_endpoint,
+    guess_purpose,
+    holds_rows,
+    inspect,
+    names_and_requests,
+    readable_input,
+)
+from lowtide.cli.batches.outputs import writable_target
+from lowtide.cli.batches.validate import contexts_of, known_endpoint, show_failure
+from lowtide.cli.run.run_state import RunState
+from lowtide.cli.run.run_target import ALL, RunBackend, Target, check_target, resolve_backend
+from lowtide.cli.terminal import command_errors, console
+from lowtide.cli.terminal.command_errors import CommandError
+from lowtide.cli.terminal.progress import patient_bar
+from lowtide.config import Settings
+from lowtide.core.batches.plan import Plan
+from lowtide.core.files.file import dialect_of_purpose
+from lowtide.core.validation.validator import ValidationFailure, ValidationRules
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Everything a run needs to know. `state` is how it would be recorded at its start."""
+
+    source: Path
+    purpose: Purpose
+    state: RunState
+    backend: RunBackend
+
+
+def check_paths(source: Path, output: Path, errors: Path) -> None:
+    """Refuse what cannot be read or written. Raises CommandError."""
+    readable_input(source)
+    for target in (output, errors):
+        writable_target(target)
+        if target.exists() and target.samefile(source):
+            raise CommandError(f"{target} is the input itself.", "Choose another -o.")
+        if target.exists() and not target.is_file():
+            raise CommandError(f"{target} is no regular file.", "Choose a file with -o.")
+    if output.absolute() == errors.absolute():
+        raise CommandError("Results and errors cannot go to the same file.")
+
+
+def plan_job(source: Path, endpoint: str | None, target: Target) -> Job:
+    """Read the input and decide who answers. Raises CommandError, ConfigError, typer.Exit."""
+    settings = config.load(target.config_file)
+    server = check_target(target, settings)
+    purpose = guess_purpose(source)
+    path = known_endpoint(endpoint) if endpoint else guess_endpoint(source)
+    inspection = _inspect(source, purpose, path, settings)
+    assert isinstance(inspection.result, Plan)
+    names = tuple(names_and_requests(inspection.result))
+    state = RunState(
+        input=str(source),
+        sha256=inspection.sha256,
+        endpoint=path,
+        server=server,
+        model=target.model,
+    )
+    return Job(source, purpose, state, resolve_backend(target, settings, server, names))
+
+
+def _inspect(source: Path, purpose: Purpose, endpoint: str, settings: Settings) -> Inspection:
+    """The input as the server will judge it. Shows what is bad, and ends the command with 3."""
+    rules = ValidationRules(
+        endpoint=known_endpoint(endpoint),
+        dialect=dialect_of_purpose(purpose),
+        requests_max=ALL,
+        contexts=contexts_of(settings),
+    )
+    with patient_bar(f"checking {source.name}", limits.VALIDATE_PROGRESS_AFTER_S) as advance:
+        inspection = inspect(source, rules, advance)
+    if isinstance(inspection.result, ValidationFailure):
+        show_failure(inspection.result)
+        if holds_rows(source):
+            console.note(
+                "Are these rows of a table? --prompt '... {{ column }} ...' asks about each."
+            )
+        raise typer.Exit(command_errors.BATCH_FAILED)
+    for warning in inspection.warnings:
+        console.note(f"[yellow]Warning:[/] {escape(warning.message)}")
+    return inspection

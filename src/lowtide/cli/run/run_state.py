@@ -1,0 +1,146 @@
+"""What a run remembers between its lives: the folder `OUTPUT.lowtide`.
+
+It holds `run.json` (which input, which batch, where), the lock that keeps two runs from one output,
+and, for a run without a server, the server's own data. Invariant: a run goes on only with the input
+it was started with; the folder is gone once the results are in place.
+"""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final, TypeVar
+
+import msgspec
+
+from lowtide.cli.terminal.command_errors import CommandError
+from lowtide.data_dir import DataDirError, locked_data_dir
+
+_STATE_FILE: Final = "run.json"
+_VERSION: Final = 1
+_State = TypeVar("_State", bound="KeptState")
+
+
+class KeptState(msgspec.Struct, frozen=True, kw_only=True):
+    """What the states of all kinds of runs have."""
+
+    version: int = _VERSION
+
+
+class RunState(KeptState, frozen=True, kw_only=True):
+    """A run as begun. `server` is None when it has its own; then `model` names what answers."""
+
+    input: str
+    sha256: str
+    endpoint: str
+    server: str | None = None
+    model: str | None = None
+    file_id: str | None = None
+    batch_id: str | None = None
+
+
+class RunFolder:
+    """The folder, locked. Made by `hold`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.data_dir = path / "data"
+        self.parts_dir = path / "parts"
+        self.log_file = path / "logs" / "lowtide.log"
+        self._state_file = path / _STATE_FILE
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether there is anything to go on with."""
+        return self._state_file.exists()
+
+    def recall(self, kind: type[_State]) -> _State | None:
+        """What an earlier life left; None when there was none. Raises CommandError, also for the
+        state of a run of another kind."""
+        try:
+            state = msgspec.json.decode(self._state_file.read_bytes(), type=kind)
+        except FileNotFoundError:
+            return None
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            raise CommandError(
+                f"{self._state_file} cannot be understood.", "--restart begins anew."
+            ) from None
+        if state.version != _VERSION:
+            raise CommandError(
+                f"{self.path} was left by another version of Lowtide.",
+                "Finish the run with that version, or begin anew with --restart.",
+            )
+        return state
+
+    def remember(self, state: KeptState) -> None:
+        """Write the state so that a crash leaves the old one or the new one."""
+        part = self._state_file.with_suffix(".part")
+        with part.open("wb") as stream:
+            stream.write(msgspec.json.encode(state))
+            stream.flush()
+            os.fsync(stream.fileno())
+        part.replace(self._state_file)
+
+    def clear(self) -> None:
+        """Forget everything, but keep the lock."""
+        self._state_file.unlink(missing_ok=True)
+        for folder in (self.data_dir, self.parts_dir):
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def remove(self) -> None:
+        """The run is over and its results are in place."""
+        shutil.rmtree(self.path, ignore_errors=True)
+
+
+def folder_of(output: Path) -> Path:
+    """Where the run that writes `output` keeps its state."""
+    return output.with_name(f"{output.name}.lowtide")
+
+
+@contextmanager
+def hold(output: Path) -> Iterator[RunFolder]:
+    """The run's folder, made if need be, ours alone while the context lasts. Raises CommandError.
+
+    A folder that holds no state when the context ends is removed: nothing was begun.
+    """
+    path = folder_of(output)
+    try:
+        with locked_data_dir(path):
+            folder = RunFolder(path)
+            try:
+                yield folder
+            finally:
+                if not folder.has_begun:
+                    folder.remove()
+    except DataDirError as error:
+        if isinstance(error.__context__, BlockingIOError):
+            raise CommandError(
+                f"Another `lowtide run` is writing {output} at this moment.",
+                "Wait for it, or give this one another -o.",
+                code="run_in_progress",
+            ) from None
+        raise
+
+
+def check_same(state: RunState, asked: RunState, output: Path) -> None:
+    """Refuse to go on with another input, endpoint, server or model. Raises CommandError."""
+    changed = None
+    if state.sha256 != asked.sha256:
+        changed = f"the input {asked.input} is not what it was"
+    elif state.endpoint != asked.endpoint:
+        changed = f"its endpoint was {state.endpoint}, not {asked.endpoint}"
+    elif state.server != asked.server:
+        changed = f"it was begun {_place(state)}, not {_place(asked)}"
+    elif state.model != asked.model:
+        changed = f"its model was {state.model or 'behind --url'}, not {asked.model or '--url'}"
+    if changed is not None:
+        raise CommandError(
+            f"A run for {output} was begun earlier and is not finished, but {changed}.",
+            "Run the earlier command to go on, or add --restart to throw that run away.",
+            code="run_changed",
+        )
+
+
+def _place(state: RunState) -> str:
+    return f"on {state.server}" if state.server is not None else "on this machine"

@@ -1,0 +1,1 @@
+"""`lowtide serve` and `lowtide worker`."""

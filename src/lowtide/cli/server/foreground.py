@@ -1,0 +1,207 @@
+"""A Lowtide in the foreground: open, announce, wait for a signal, close in good order.
+
+The bodies of `lowtide serve` and `lowtide worker`.
+"""
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from rich.markup import escape
+from rich.panel import Panel
+
+from lowtide import __version__
+from lowtide.cli.server.event_loop import new_event_loop
+from lowtide.cli.server.reloading import reloading
+from lowtide.cli.terminal import command_errors, console
+from lowtide.config import Settings
+from lowtide.config.exposure import exposed_names
+from lowtide.wiring import Application, EmbeddedModel, Role, open_application
+
+ReadSettings = Callable[[], Settings]
+"""Raises ConfigError."""
+
+Body = Callable[["Stopper"], Coroutine[Any, Any, None]]
+
+
+def serve_body(
+    settings: Settings,
+    role: Role,
+    embedded: EmbeddedModel | None,
+    bound: socket.socket,
+    read_settings: ReadSettings,
+    *,
+    as_json: bool,
+) -> Body:
+    """`read_settings` gives them as they are then, for a reload."""
+    from lowtide.cli.server.listening import address_of, listening  # what a worker never does
+
+    async def body(stopper: "Stopper") -> None:
+        opening = open_application(settings, role=role, embedded=embedded, on_progress=_tell)
+        async with opening as application:
+            assert application.asgi is not None
+            delay_s = settings.server.shutdown_delay_s
+            async with (
+                reloading(stopper.reload_asked, read_settings, application),
+                listening(application.asgi, bound, delay_s=delay_s) as serving,
+            ):
+                address = address_of(bound) + settings.server.path_prefix
+                _announce(address, application, role, as_json=as_json)
+                await stopper.wait(serving)
+                application.begin_drain()
+                _tell("stopping: finishing what is in flight; Ctrl-C again stops at once")
+
+    return body
+
+
+def work_body(
+    settings: Settings,
+    embedded: EmbeddedModel | None,
+    read_settings: ReadSettings,
+    *,
+    as_json: bool,
+) -> Body:
+    """As `serve_body`, without a door."""
+    from lowtide.cli.server.worker_metrics import shown_metrics
+
+    async def body(stopper: "Stopper") -> None:
+        opening = open_application(settings, role="worker", embedded=embedded, on_progress=_tell)
+        shown = shown_metrics(settings.server.metrics_host, settings.server.metrics_port)
+        with shown as metrics:
+            async with (
+                opening as application,
+                reloading(stopper.reload_asked, read_settings, application),
+            ):
+                _announce_worker(application, metrics, as_json=as_json)
+                await stopper.wait()
+                _tell("stopping: finishing what is in flight; Ctrl-C again stops at once")
+
+    return body
+
+
+class Stopper:
+    """What a signal does: before `wait` it abandons the start, during it it ends the wait.
+
+    The second signal ends the process on the spot, which loses nothing that was committed.
+    """
+
+    def __init__(self, task: "asyncio.Task[None]") -> None:
+        self._task = task
+        self._asked = asyncio.Event()
+        self.reload_asked = asyncio.Event()
+        """Set by SIGHUP, which stops nothing."""
+        self._is_waited_for = False
+
+    def ask(self, exit_code: int) -> None:
+        if self._asked.is_set():
+            os._exit(exit_code)
+        self._asked.set()
+        if not self._is_waited_for:
+            self._task.cancel()
+
+    async def wait(self, serving: "asyncio.Task[None] | None" = None) -> None:
+        """Until a signal comes, or `serving` ends by itself, which raises what ended it."""
+        self._is_waited_for = True
+        asked = asyncio.create_task(self._asked.wait())
+        try:
+            watched = {asked} if serving is None else {asked, serving}
+            await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            asked.cancel()
+        if serving is not None and serving.done():
+            serving.result()
+
+
+def run_until_stopped(body: Body) -> None:
+    """Run `body` with SIGINT, SIGTERM and SIGHUP led to its stopper. Raises KeyboardInterrupt for a
+    start that was abandoned."""
+
+    async def main() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        stopper = Stopper(task)
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGINT, stopper.ask, command_errors.INTERRUPTED)
+        loop.add_signal_handler(signal.SIGTERM, stopper.ask, command_errors.TERMINATED)
+        loop.add_signal_handler(signal.SIGHUP, stopper.reload_asked.set)
+        await body(stopper)
+
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        try:
+            runner.run(main())
+        except asyncio.CancelledError:
+            raise KeyboardInterrupt from None
+
+
+def _tell(what: str) -> None:
+    console.note(f"[dim]{escape(what)}[/]")
+
+
+def exposed_without_keys(settings: Settings) -> str | None:
+    """What to tell somebody whose open server has names that others may know."""
+    server = settings.server
+    names = exposed_names(server.public_url, server.allowed_hosts)
+    if settings.auth.mode != "open" or not names:
+        return None
+    return (
+        f"No keys are asked for, and {', '.join(names)} may be known to others: whoever reaches it"
+        " can upload, run and read. For callers on other machines set auth.mode = 'keys'."
+    )
+
+
+def _models(application: Application) -> str:
+    return escape(", ".join(application.models)) or "no model"
+
+
+def _announce_worker(application: Application, metrics: str | None, *, as_json: bool) -> None:
+    if as_json:
+        told = {"pid": os.getpid(), "models": list(application.models)}
+        console.emit_json_line(told if metrics is None else told | {"metrics": metrics})
+        return
+    where = "" if metrics is None else f" Its metrics are at {escape(metrics)}."
+    console.note(f"This worker serves {_models(application)}.{where}")
+
+
+def _announce(address: str, application: Application, role: Role, *, as_json: bool) -> None:
+    """Where it listens and how to use it; one JSON line for scripts, which also learn the port."""
+    models = list(application.models)
+    if as_json:
+        console.emit_json_line({"address": address, "pid": os.getpid(), "models": models})
+        return
+    if not models and role == "all":
+        console.note(
+            "[yellow]No model is served yet:[/] batches will wait. Add a "
+            + escape("[[replica]]")
+            + " to lowtide.toml, or start with --model demo."
+        )
+    if (warning := exposed_without_keys(application.settings)) is not None:
+        console.note(f"[yellow]{escape(warning)}[/]")
+    if not console.OUT.is_terminal:
+        console.say(f"Lowtide {__version__} listens on {address} and serves {_models(application)}")
+        return
+    example = (
+        "[dim]# pip install together[/]\n"
+        f'client = Together(base_url="{address}", api_key="none")\n'
+        'file = client.files.upload("batch.jsonl", purpose="batch-api")\n'
+        "job = client.batches.create(input_file_id=file.id,\n"
+        '                            endpoint="/v1/chat/completions").job\n\n'
+        "[dim]# pip install openai[/]\n"
+        f'client = OpenAI(base_url="{address}/v1", api_key="none")\n'
+        'file = client.files.create(file=open("batch.jsonl", "rb"), purpose="batch")\n'
+        "batch = client.batches.create(input_file_id=file.id,\n"
+        '                              endpoint="/v1/chat/completions", completion_window="24h")'
+    )
+    facts = f"[bold]{address}[/]\nmodels  {_models(application)}\n"
+    facts += f"data    {escape(str(application.settings.server.data_dir))}\n\n"
+    console.OUT.print(
+        Panel(
+            facts + example,
+            title=f"Lowtide {__version__}",
+            subtitle="Ctrl-C stops",
+            expand=False,
+            border_style="cyan",
+        )
+    )

@@ -1,0 +1,166 @@
+"""The options of `lowtide run` that make it a run over the rows of a table, and when it is one."""
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import typer
+
+from lowtide.cli.terminal.command_errors import CommandError
+
+_TABLE_ENDINGS = (
+    ".csv", ".tsv", ".tab", ".parquet", ".pq", ".arrow", ".feather", ".ipc", ".ndjson"
+)  # fmt: skip
+"""Not .jsonl: that may be requests, and is rows where a prompt is given."""
+_PANEL = "Tables: rows in, rows out (needs lowtide[tables])"
+
+
+def _option(help_text: str, *names: str, metavar: str | None = None, **more: Any) -> Any:
+    return typer.Option(*names, help=help_text, metavar=metavar, rich_help_panel=_PANEL, **more)
+
+
+PromptOption = Annotated[
+    str | None, _option("What to ask about each row; {{ column }} is its value.", metavar="TEXT")
+]
+PromptFileOption = Annotated[Path | None, _option("The same from a file (Jinja2).", metavar="FILE")]
+SystemOption = Annotated[str | None, _option("System prompt, of the same kind.", metavar="TEXT")]
+SystemFileOption = Annotated[Path | None, _option("The same from a file.", metavar="FILE")]
+SchemaOption = Annotated[
+    Path | None,
+    _option("JSON schema of the answer; its fields become columns.", metavar="FILE"),
+]
+ImageColumnOption = Annotated[
+    str | None, _option("The column with an image: path, URL or bytes.", metavar="NAME")
+]
+IdColumnOption = Annotated[
+    str | None, _option("The column to take custom_id from.", metavar="NAME")
+]
+LimitOption = Annotated[int | None, _option("Only the first rows.", min=1)]
+SampleOption = Annotated[int | None, _option("Only so many rows, drawn evenly.", min=1)]
+DryRunOption = Annotated[
+    bool, _option("Show the first requests, tokens and price; run nothing.", "--dry-run")
+]
+TypesOption = Annotated[
+    str | None,
+    _option(
+        "Types of CSV columns: text (default), int, float, bool, date, timestamp.",
+        metavar="NAME=TYPE,...",
+    ),
+]
+ParamOption = Annotated[
+    list[str] | None,
+    _option("A field of every request, for example max_tokens=64.", metavar="NAME=VALUE"),
+]
+AnswerColumnOption = Annotated[
+    str | None, _option("Where the answer goes. Default: answer", metavar="NAME")
+]
+PrefixOption = Annotated[str, _option("Stands before the name of each new column.", metavar="TEXT")]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableOptions:
+    """As given. `params`: NAME=VALUE each."""
+
+    prompt: str | None = None
+    prompt_file: Path | None = None
+    system: str | None = None
+    system_file: Path | None = None
+    schema: Path | None = None
+    image_column: str | None = None
+    id_column: str | None = None
+    limit: int | None = None
+    sample: int | None = None
+    dry_run: bool = False
+    types: str | None = None
+    params: tuple[str, ...] = ()
+    answer_column: str | None = None
+    prefix: str = ""
+
+    @property
+    def is_used(self) -> bool:
+        """Whether one of them was given."""
+        return any(getattr(self, field.name) != field.default for field in fields(self))
+
+
+def is_table(source: str, options: TableOptions) -> bool:
+    """Whether a run is over rows rather than over lines that are requests."""
+    is_bucket = source.startswith(("s3://", "gs://"))
+    is_named_so = source.lower().endswith(_TABLE_ENDINGS)
+    return options.is_used or is_bucket or is_named_so
+
+
+def require_tables() -> None:
+    """Raises CommandError where the extra is not installed."""
+    try:
+        import jinja2  # noqa: F401
+        import pyarrow  # noqa: F401
+    except ImportError as error:
+        raise CommandError(
+            f"Tables need the extra `tables` ({error.name} is not installed).",
+            "pip install 'lowtide[tables]'",
+            code="missing_extra",
+        ) from None
+
+
+def read_types(text: str | None) -> dict[str, str]:
+    """`--types`: by column, the word for its type. Raises CommandError."""
+    from lowtide.tables.csv_rows import TYPES
+
+    found: dict[str, str] = {}
+    for pair in (text or "").split(","):
+        if not pair.strip():
+            continue
+        name, equals, kind = (part.strip() for part in pair.rpartition("="))
+        if not equals or kind not in TYPES:
+            raise CommandError(
+                f"--types: {pair.strip()!r} is no NAME=TYPE.", f"Types: {', '.join(TYPES)}"
+            )
+        found[name] = kind
+    return found
+
+
+def read_params(pairs: tuple[str, ...]) -> dict[str, Any]:
+    """`--param`: values are JSON, or text where they are none. Raises CommandError."""
+    found: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals or not name.strip():
+            raise CommandError(
+                f"--param {pair!r} is no NAME=VALUE.", "For example: --param max_tokens=64"
+            )
+        if name.strip() in ("model", "messages", "input"):
+            raise CommandError(
+                f"--param cannot set {name.strip()}.", "It comes from --model and --prompt."
+            )
+        try:
+            found[name.strip()] = msgspec.json.decode(text)
+        except msgspec.DecodeError:
+            found[name.strip()] = text
+    return found
+
+
+def read_text(text: str | None, path: Path | None, option: str) -> tuple[str, str] | None:
+    """A prompt and the option that it came by; None where neither is given. Raises CommandError."""
+    if text is not None and path is not None:
+        raise CommandError(f"{option} and {option}-file exclude each other.")
+    if path is None:
+        return None if text is None else (text, option)
+    try:
+        return path.read_text(encoding="utf-8"), f"{option}-file {path}"
+    except UnicodeDecodeError:
+        raise CommandError(f"{path} is no UTF-8 text.") from None
+
+
+def read_schema(path: Path | None) -> dict[str, Any] | None:
+    """`--schema`. Raises CommandError."""
+    if path is None:
+        return None
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise CommandError(
+            f"{path} is no JSON object: {error}.",
+            "It must hold one JSON schema.",
+            code="bad_schema",
+        ) from None

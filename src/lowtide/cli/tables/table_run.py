@@ -1,0 +1,233 @@
+"""`lowtide run` on a table: rows in, the same rows with answers out.
+
+The life of such a run is that of any: check all that can be checked, take the output's folder, find
+out how far an earlier life came, run the batches, write the output, forget. What is over when it is
+stopped stays in the folder, and the same command goes on behind it.
+"""
+
+from collections import Counter
+from collections.abc import Generator, Sequence
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import typer
+from rich.markup import escape
+
+from lowtide import limits
+from lowtide.cli.client.objects import JsonObject
+from lowtide.cli.options import connect
+from lowtide.cli.run.run_client import run_client
+from lowtide.cli.run.run_state import RunFolder, hold
+from lowtide.cli.run.run_target import RunOptions, Target
+from lowtide.cli.tables.table_batches import TableBatches
+from lowtide.cli.tables.table_estimate import show_dry_run
+from lowtide.cli.tables.table_options import TableOptions
+from lowtide.cli.tables.table_parts import PartFiles
+from lowtide.cli.tables.table_plan import PartWriter, TableJob, plan_table, table_errors
+from lowtide.cli.tables.table_state import TableState, Totals, check_same_table
+from lowtide.cli.terminal import command_errors, console
+from lowtide.cli.terminal.counter import patient_counter
+from lowtide.cli.terminal.progress import BatchBar
+from lowtide.tables import sources
+from lowtide.tables.answers import Answer, read_answers
+from lowtide.tables.writers import joined_batches, result_schema, table_writer
+
+_LOCAL_IN_FLIGHT = 2  # one that runs, and one that is checked meanwhile
+_LOCAL_POLL_S_MAX = 1.0  # asking oneself costs nothing
+_LOCAL_OUTAGE_S_MAX = 0.0  # a server in this very process does not come back
+_REASONS_SHOWN = 3
+
+
+def run_table(
+    source: str, output: str, options: TableOptions, target: Target, how: RunOptions
+) -> None:
+    """Ends with the exit code of a batch. Raises CommandError, ConfigError, typer.Exit."""
+    with table_errors():
+        job = plan_table(source, output, options, target, how.endpoint)
+    if options.dry_run:
+        show_dry_run(job, as_json=how.as_json)
+        return
+    with hold(job.held) as folder:
+        state = _begin(job, folder, how)
+        if not state.is_done:
+            state = _run_batches(job, folder, state, quiet=how.as_json)
+        counts = _RowCounts(job)
+        with table_errors():
+            _write_output(job, folder, state, counts)
+        folder.remove()
+    _report(job, state, counts, as_json=how.as_json)
+    is_whole = all(part.status == "completed" for part in state.parts)
+    failed = command_errors.SOME_LINES_FAILED if counts.failed else command_errors.DONE
+    raise typer.Exit(failed if is_whole else command_errors.BATCH_FAILED)
+
+
+def _begin(job: TableJob, folder: RunFolder, how: RunOptions) -> TableState:
+    before = None if how.restart else folder.recall(TableState)
+    if before is None:
+        with table_errors():
+            _refuse_to_replace(job, force=how.force or how.restart)
+        _abandon(folder, job.backend.api_key)
+        return job.state
+    check_same_table(before, job.state, job.output)
+    done = sum(part.rows for part in before.parts if part.is_done)
+    console.note(f"Going on: {done:,} of {before.rows:,} rows are done.")
+    return before
+
+
+def _run_batches(job: TableJob, folder: RunFolder, state: TableState, *, quiet: bool) -> TableState:
+    watching: dict[str, Any] = {}
+    if job.backend.server is None:
+        watching = {
+            "in_flight_max": _LOCAL_IN_FLIGHT,
+            "poll_s_max": _LOCAL_POLL_S_MAX,
+            "outage_s_max": _LOCAL_OUTAGE_S_MAX,
+        }
+    with run_client(job.backend, folder, quiet=quiet) as client, BatchBar(quiet=quiet) as bar:
+        folder.remember(state)  # from here on there is something to go on with
+        batches = TableBatches(
+            client,
+            folder,
+            state,
+            PartWriter(job),
+            bar,
+            endpoint=job.template.endpoint,
+            window=job.backend.completion_window,
+            **watching,
+        )
+        return batches.run()
+
+
+def _refuse_to_replace(job: TableJob, *, force: bool) -> None:
+    is_bucket = sources.is_bucket(job.output)
+    path = Path(job.output)
+    if not is_bucket and any(_is_same(file.name, path) for file, _ in job.table.files):
+        raise command_errors.CommandError(f"{path} is the table itself.", "Choose another -o.")
+    if (sources.exists(job.output) if is_bucket else path.is_file()) and not force:
+        raise command_errors.CommandError(
+            f"{job.output} is there already.",
+            "Choose another, or replace it with --force.",
+            code="output_exists",
+        )
+
+
+def _is_same(name: str, output: Path) -> bool:
+    return not sources.is_bucket(name) and output.exists() and output.samefile(name)
+
+
+def _abandon(folder: RunFolder, api_key: str | None) -> None:
+    """Clear what an earlier life left; batches on a server are cancelled, if they can be."""
+    state: TableState | None = None
+    with suppress(command_errors.CommandError):
+        state = folder.recall(TableState)
+    if state is not None and state.server is not None:
+        running = [p.batch_id for p in state.parts if p.batch_id and not p.is_done]
+        try:
+            with connect(state.server, api_key) as client:
+                for batch_id in running:
+                    client.cancel_batch(batch_id)
+        except command_errors.CommandError as error:
+            console.note(
+                f"[yellow]Batches of the earlier run on {escape(state.server)} could not be"
+                f" cancelled:[/] {escape(error.message)}"
+            )
+    folder.clear()
+
+
+class _RowCounts:
+    """What the rows came to, counted as they are written: the schema judges answers then."""
+
+    def __init__(self, job: TableJob) -> None:
+        self._columns = job.columns
+        self.reasons: Counter[str] = Counter()
+        self.examples: dict[str, int] = {}
+
+    @property
+    def failed(self) -> int:
+        return self.reasons.total()
+
+    def count(self, answer: Answer) -> Answer:
+        error = self._columns.error_of(answer)
+        if error is not None:
+            reason = error.partition(". The answer: ")[0]
+            if len(self.reasons) >= limits.LINE_ERRORS_KEPT:
+                reason = "other reasons"
+            self.reasons[reason] += 1
+            self.examples.setdefault(reason, answer.number + 1)
+        return answer
+
+
+def _write_output(job: TableJob, folder: RunFolder, state: TableState, counts: _RowCounts) -> None:
+    """Beside its place first, then under its name."""
+    part = folder.path / "output.part"
+    schema = result_schema(job.table, job.columns)
+    name = job.output.rpartition("/")[2]
+    written = 0
+    with (
+        closing(_answers(folder, state)) as answers,
+        patient_counter(f"writing {name}") as advance,
+        part.open("wb") as stream,
+    ):
+        writer = table_writer(job.kind, stream, schema)
+        seen = map(counts.count, answers)
+        for batch in joined_batches(job.table, job.numbers, job.columns, seen):
+            writer.write(batch)
+            written += batch.num_rows
+            advance(written, state.rows)
+        writer.close()
+    if sources.is_bucket(job.output):
+        sources.upload(part, job.output)
+    else:
+        part.replace(job.output)
+
+
+def _answers(folder: RunFolder, state: TableState) -> Generator[Answer]:
+    for part in state.parts:
+        with PartFiles(folder, part.first).answers.open("rb") as stream:
+            yield from read_answers(stream)
+
+
+def _report(job: TableJob, state: TableState, counts: _RowCounts, *, as_json: bool) -> None:
+    totals = msgspec.structs.replace(
+        state.totals, succeeded=state.rows - counts.failed, failed=counts.failed
+    )
+    batches = [part.batch_id for part in state.parts if part.batch_id]
+    if as_json:
+        console.emit_json(_as_json(job, state, totals, batches))
+        return
+    succeeded = f"[green]{totals.succeeded:,} succeeded[/]"
+    failed = f"[red]{totals.failed:,} failed[/]" if totals.failed else "none failed"
+    console.say(f"  rows      {state.rows:,}: {succeeded}, {failed}")
+    if len(batches) > 1:
+        console.say(f"  batches   {len(batches):,}")
+    if totals.input_tokens or totals.output_tokens:
+        cached = f" ({totals.cached_tokens:,} cached)" if totals.cached_tokens else ""
+        console.say(f"  tokens    {totals.input_tokens:,} in{cached}, {totals.output_tokens:,} out")
+    if totals.live_amount:
+        saved = totals.live_amount - totals.amount
+        charged, live, less = map(console.human_dollars, (totals.amount, totals.live_amount, saved))
+        console.say(f"  cost      {charged} (live {live}, saved {less})")
+    console.say(f"  results   {escape(job.output)}")
+    for reason, count in counts.reasons.most_common(_REASONS_SHOWN):
+        example = f" (row {counts.examples[reason]:,})"
+        console.say(f"            [dim]{count:,} x {escape(reason + example)}[/]")
+    if len(counts.reasons) > _REASONS_SHOWN:
+        console.say("            [dim]and others: see the column _error[/]")
+
+
+def _as_json(
+    job: TableJob, state: TableState, totals: Totals, batches: Sequence[str]
+) -> JsonObject:
+    return {
+        "output": job.output,
+        "rows": state.rows,
+        "succeeded": totals.succeeded,
+        "failed": totals.failed,
+        "input_tokens": totals.input_tokens,
+        "output_tokens": totals.output_tokens,
+        "amount": str(totals.amount),
+        "live_amount": str(totals.live_amount),
+        "batches": list(batches),
+        "columns": [field.name for field in job.columns.fields],
+    }

@@ -1,0 +1,1 @@
+"""Organizations, projects, prices, charges and rates."""

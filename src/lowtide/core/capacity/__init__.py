@@ -1,0 +1,1 @@
+"""How much a replica can take: its window, its prefill, and room for live calls."""

@@ -1,0 +1,112 @@
+"""The live traffic of one replica: how much there is, whether it waits, and what it usually takes.
+
+Some of it comes through our own door, some goes straight to the engine; the first kind we see call
+by call, the second kind is what the engine counts beyond our own calls. Asked by
+core/capacity/window.py, which makes room for it. Pure.
+"""
+
+import math
+
+from lowtide import limits
+from lowtide.core.capacity.engine_metrics import EngineSignals, LiveSeen
+from lowtide.core.capacity.output_lengths import BUCKETS, bucket_of
+
+
+class LiveTraffic:
+    """Fed at each poll."""
+
+    def __init__(self) -> None:
+        self.calls = 0.0
+        """Live calls at the engine, by whichever way they came."""
+        self.waiting = 0.0
+        """Those of them that wait to begin, as far as the engine's own numbers tell."""
+        self.load = 0.0
+        """The share of the engine that they take, from 0 to 1."""
+        self._strangers = 0.0
+        self._seen_at_s = float("-inf")
+        self._usual_share = UsualPeak()
+        self._usual_calls = UsualPeak()
+
+    def see(self, signals: EngineSignals, own: int, live: LiveSeen, now_s: float) -> None:
+        """`own` batch calls were in flight. Strangers are calls that are neither batch's nor the
+        door's. One poll alone may have seen our own calls come or go, so they count once two polls
+        agree.
+        """
+        waiting = signals.waiting or 0
+        strangers = max(0.0, float((signals.running or 0) + waiting - own))
+        confirmed, self._strangers = min(self._strangers, strangers), strangers
+        self.calls = max(float(live.in_flight), confirmed)
+        share = self.calls / (own + self.calls) if self.calls else 0.0
+        self.waiting = waiting * share  # nobody says whose the waiting calls are
+        of_seats = self.calls / signals.seats_max if signals.seats_max else None
+        of_kv = share * signals.kv_used if signals.kv_used is not None else None
+        told = [part for part in (of_seats, of_kv) if part is not None]
+        self.load = min(1.0, max(told, default=share))
+        if self.calls:
+            self._seen_at_s = now_s
+        if self.was_ever:
+            self._usual_share.see(of_kv or 0.0, now_s)
+            self._usual_calls.see(self.calls, now_s)
+
+    def see_silent(self, own: int, live: LiveSeen, now_s: float) -> None:
+        """The engine told nothing; what remains is the door's own view."""
+        self._strangers = self.waiting = 0.0
+        self.calls = float(live.in_flight)
+        self.load = live.in_flight / (live.in_flight + own) if live.in_flight else 0.0
+        if self.calls:
+            self._seen_at_s = now_s
+
+    @property
+    def was_ever(self) -> bool:
+        return self._seen_at_s > float("-inf")
+
+    def is_recent(self, now_s: float) -> bool:
+        return now_s - self._seen_at_s <= limits.LIVE_RECENT_S
+
+    @property
+    def kv_reserve(self) -> float:
+        """The share of KV to keep free for it (h_rt); 0 where there never was any."""
+        if not self.was_ever:
+            return 0.0
+        return min(limits.LIVE_SHARE_MAX, max(limits.LIVE_SHARE_MIN, self._usual_share.value))
+
+    def seat_reserve(self, seats: int) -> float:
+        """Of so many places, those to keep free for it; 0 where there never was any."""
+        if not self.was_ever:
+            return 0.0
+        least = min(limits.LIVE_SEATS_MIN, max(1, seats // 8))
+        return max(float(least), 1.5 * self._usual_calls.value)
+
+
+class UsualPeak:
+    """The size that something passes one time in twenty, as of the last hour.
+
+    Quarter-octave buckets from 0 to 88 whose weights fade over LIVE_MEMORY_S; more counts as 88.
+    """
+
+    _SCALE = 10_000.0  # so that shares are told apart from a ten-thousandth on
+
+    def __init__(self) -> None:
+        self._weights = [0.0] * BUCKETS
+        self._total = 0.0
+        self._seen_at_s: float | None = None
+
+    def see(self, value: float, now_s: float) -> None:
+        """One more look at it; the looks are about evenly spaced in time."""
+        if self._seen_at_s is not None:
+            fade = math.exp(-max(0.0, now_s - self._seen_at_s) / limits.LIVE_MEMORY_S)
+            self._weights = [fade * weight for weight in self._weights]
+            self._total *= fade
+        self._seen_at_s = now_s
+        self._weights[bucket_of(self._SCALE * value)] += 1.0
+        self._total += 1.0
+
+    @property
+    def value(self) -> float:
+        """The upper end of the bucket that the percentile lies in; 0 when nothing was seen."""
+        above = 0.0
+        for index in range(BUCKETS - 1, 0, -1):
+            above += self._weights[index]
+            if above > limits.LIVE_USUAL_SHARE * self._total:
+                return float(2.0 ** ((index + 1) / 4)) / self._SCALE
+        return 0.0

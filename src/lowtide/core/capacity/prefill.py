@@ -1,0 +1,175 @@
+"""How many prompt tokens of batch calls an engine may have before it that it has not read yet.
+
+Beside live traffic every long prompt in the queue is a delay that somebody feels, so batch calls
+are let through as the engine works them off: the next one goes out when nothing is owed, or when it
+fits the budget with what is (scheduling.md section 3, `outp`). A watched call, one whose first
+token is seen, has its prompt worked off at that instant, and while only watched ones are owed, a
+few of them may be whatever their length: so many keep the engine busy, and can be taken back in
+time. Other prompts are taken to be worked off at the best rate that the engine was seen to reach,
+and a quarter more, so that the rate can be found at all.
+Pure; core/capacity/window.py steers the budget, core/dispatch/dispatch.py asks before it sends.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+
+from lowtide import limits
+from lowtide.core.capacity.engine_metrics import OwnCall
+
+_SEEK = 1.25
+
+
+class PrefillPacer:
+    """Tokens owed to one replica. Asked only while `active`: without live traffic nobody waits."""
+
+    def __init__(self) -> None:
+        self.active = False
+        self.budget = float(limits.PREFILL_TOKENS_MAX)
+        self.opens_at_s = float("-inf")
+        """When the prompt that was last held back would fit, or is to be offered again."""
+        self._rate_per_s: float | None = None
+        self._learnt_at_s = 0.0
+        self._owed = 0.0
+        self._owed_at_s = 0.0
+        self._watched = 0
+        self._watched_calls = 0
+        self._read_until_s = float("-inf")
+        self._live_unread = 0
+        self._live_tokens = 0
+        self._live_read_at_s = float("-inf")
+
+    @property
+    def rate_per_s(self) -> float:
+        """Prompt tokens a second that the engine is taken to work off."""
+        best = limits.PREFILL_RATE_DEFAULT if self._rate_per_s is None else self._rate_per_s
+        return _SEEK * best
+
+    def owed(self, now_s: float) -> float:
+        """Prompt tokens sent that the engine has not worked off."""
+        drained = max(0.0, now_s - self._owed_at_s) * self.rate_per_s
+        return max(0.0, self._owed - drained) + self._watched
+
+    def admits(self, tokens: int, now_s: float) -> bool:
+        """Whether a prompt of that size may be sent now; if not, `opens_at_s` says when to ask."""
+        owed = self.owed(now_s)
+        if self._live_unread and now_s < self._live_read_at_s:
+            self.opens_at_s = self._live_read_at_s
+            return owed + tokens <= limits.PREFILL_TOKENS_MIN
+        if owed <= 0 or owed + tokens <= self.budget or self._may_watch_more(owed):
+            return True
+        excess = min(owed, owed + tokens - self.budget)
+        wait_s = min(limits.PREFILL_WAIT_S_MAX, excess / self.rate_per_s)
+        self.opens_at_s = now_s + max(limits.TICK_S_MIN, wait_s)
+        return False
+
+    def sent(self, tokens: int, now_s: float, *, watched: bool = False) -> None:
+        """A prompt is on its way. `watched`: the shell will say when its first token came."""
+        if watched:
+            self._watched += tokens
+            self._watched_calls += 1
+            return
+        self._read_until_s = max(now_s, self._read_until_s) + tokens / self._best_rate
+        self._owed = self.owed(now_s) - self._watched + tokens
+        self._owed_at_s = now_s
+
+    def read(self, tokens: int, now_s: float) -> None:
+        """The prompt of a watched call was read, or is not to be any more."""
+        self._watched -= tokens
+        self._watched_calls -= 1
+        if not self._live_unread:
+            self.opens_at_s = now_s
+
+    def _may_watch_more(self, owed: float) -> bool:
+        return owed <= self._watched and self._watched_calls < limits.PREFILL_WATCHED_CALLS
+
+    @property
+    def _best_rate(self) -> float:
+        return self.rate_per_s / _SEEK
+
+    def live_asked(self, tokens: int, now_s: float) -> None:
+        """A live call's prompt is on its way: nothing is sent before it is read, or was to be."""
+        self.active = True
+        self._live_unread += 1
+        self._live_tokens += tokens
+        begins_s = max(now_s, self._live_read_at_s)
+        self._live_read_at_s = min(
+            begins_s + tokens / self._best_rate, now_s + limits.PREFILL_WAIT_S_MAX
+        )
+        self._read_until_s = max(now_s, self._read_until_s) + tokens / self._best_rate
+
+    def live_answered(self, tokens: int, now_s: float) -> None:
+        """A live call that was asked has its first byte, or has ended."""
+        self._live_unread -= 1
+        self._live_tokens -= tokens
+        if not self._live_unread:
+            self.opens_at_s = self._live_read_at_s = now_s
+
+    def take_unread(self, prompts: Sequence[int], now_s: float) -> list[int]:
+        """Of the prompts, youngest first, that the engine has not read to the end: how much of each
+        is left. They are taken back.
+        """
+        left = max(0.0, self._read_until_s - now_s) * self._best_rate - self._live_tokens
+        taken: list[int] = []
+        for tokens in prompts:
+            if left < 1:
+                break
+            taken.append(int(min(tokens, left)))
+            left -= tokens
+        if taken:
+            self._owed = max(0.0, self.owed(now_s) - self._watched - sum(taken))
+            self._owed_at_s = now_s
+            self._read_until_s -= sum(taken) / self._best_rate
+        return taken
+
+    def told(self, waiting: float, reading: float, now_s: float) -> None:
+        """The engine tells that `waiting` prompt tokens wait and that it may be reading `reading`:
+        what we thought is owed is put between the first and the sum of both.
+        """
+        least, most = waiting, waiting + reading
+        self._owed = min(most, max(least, self.owed(now_s) - self._watched))
+        self._owed_at_s = now_s
+        ahead = self._live_tokens
+        left_s = max(0.0, self._read_until_s - now_s)
+        rate = self._best_rate
+        left_s = min((most + ahead) / rate, max((least + ahead) / rate, left_s))
+        self._read_until_s = now_s + left_s
+
+    def learn(self, tokens: float, elapsed_s: float, now_s: float) -> None:
+        """The engine read that many prompt tokens, cached ones aside, in the last `elapsed_s`."""
+        if tokens < limits.PREFILL_TOKENS_MIN or elapsed_s <= 0:
+            return  # an idle engine shows nothing of what it can do
+        rate = tokens / elapsed_s
+        if self._rate_per_s is not None:
+            age_s = max(0.0, now_s - self._learnt_at_s)
+            rate = max(rate, self._rate_per_s * math.exp(-age_s / limits.PREFILL_RATE_MEMORY_S))
+        owed = self.owed(now_s)
+        self._owed, self._owed_at_s = max(0.0, owed - self._watched), now_s
+        self._rate_per_s, self._learnt_at_s = rate, now_s
+
+    def keep_within(self, wait_s: float) -> None:
+        """Whatever the budget, what is owed is to be worked off in that time."""
+        readable = max(float(limits.PREFILL_TOKENS_MIN), wait_s * self.rate_per_s)
+        self.budget = min(self.budget, readable)
+
+    def eased(self) -> None:
+        """Live traffic does well: a little more may be owed."""
+        self.budget = min(float(limits.PREFILL_TOKENS_MAX), 1.03 * self.budget + 8)
+
+    def tightened(self) -> None:
+        """Live traffic stutters."""
+        self.budget = max(float(limits.PREFILL_TOKENS_MIN), 0.8 * self.budget)
+
+
+def beyond_the_least(calls: Iterable[tuple[int, OwnCall]]) -> list[tuple[int, int]]:
+    """(place, prompt tokens) of the calls, oldest first, that are known to be unread, but for those
+    that are over in so short a time that they are in nobody's way.
+    """
+    kept, back = 0, []
+    for place, call in calls:
+        if call.is_read is not False:
+            continue
+        if call.stays or kept + call.input_tokens <= limits.PREFILL_TOKENS_MIN:
+            kept += call.input_tokens
+        else:
+            back.append((place, call.input_tokens))
+    return back

@@ -1,0 +1,291 @@
+"""How many batch calls a replica should have in flight, and how fast prompts may follow each other.
+
+Twice a second the control loop hands over what the engine told, which batch calls are in flight and
+what the interactive door sees; out comes `window`. Three ceilings hold: the operator's, the KV
+memory that calls of the lengths seen will fill, and the seats that live traffic leaves. Below them
+the window grows while it is used and is cut when the engine preempts, queues our calls, or makes
+live traffic wait or stutter. An engine that has told nothing for more than STALE_POLLS polls is
+taken to be in trouble: the window halves at each further poll and does not grow. The formulas and
+numbers are those of scheduling.md sections 2(a) and 3. Pure: monotonic seconds in, decisions out.
+
+Invariant: 0 <= window <= window_max; 0 only while the engine sleeps.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+from typing import Literal
+
+from lowtide import limits
+from lowtide.core.capacity.batch_stats import OwnWork
+from lowtide.core.capacity.engine_metrics import (
+    NO_LIVE,
+    EngineSignals,
+    LiveSeen,
+    OwnCall,
+    SignalDelta,
+    delta,
+)
+from lowtide.core.capacity.live_traffic import LiveTraffic
+from lowtide.core.capacity.prefill import PrefillPacer
+
+Bound = Literal[
+    "operator",
+    "default",
+    "kv",
+    "seats",
+    "start",
+    "congestion",
+    "live",
+    "silence",
+    "asleep",
+    "answers",
+]
+"""What keeps the window from being larger. `default`: the engine tells nothing about itself;
+`start`: it is still growing for the first time; `answers`: a wider one was no faster."""
+
+_TELLS_NOTHING = EngineSignals()
+
+
+class WindowController:
+    """The window of one replica. Call `observe` at each poll, `finished` for each answer."""
+
+    def __init__(
+        self,
+        window_max: int = limits.WINDOW_MAX,
+        *,
+        window_start: int = limits.WINDOW_START,
+        is_automatic: bool = True,
+        itl_slo_s: float = limits.ITL_SLO_MS / 1000,
+        ttft_slo_s: float = limits.TTFT_SLO_MS / 1000,
+    ) -> None:
+        """`is_automatic`: the operator named no window, so an engine that tells nothing gets
+        WINDOW_DEFAULT at most. `ttft_slo_s` bounds how long what is owed may take to be read.
+        """
+        self.window_max = window_max
+        self.window = min(window_max, window_start)
+        self.bound: Bound = "start"
+        self.pacer = PrefillPacer()
+        self.work = OwnWork()
+        self.live = LiveTraffic()
+        self.polls_missed = 0
+        self.signals = _TELLS_NOTHING
+        """The last reading."""
+        self._told_at_s: float | None = None
+        self._repeats = 0
+        self._automatic = is_automatic
+        self._itl_slo_s = itl_slo_s
+        self._ttft_slo_s = ttft_slo_s
+        self._width = float(self.window)  # what growth and cuts alone make of it
+        self._slow_until = float("inf")
+        self._cut_at_s = float("-inf")
+        self._width_bound: Bound = "start"
+        self._gaps_s: deque[float] = deque(maxlen=limits.GAPS_KEPT)
+
+    def adopt(self, fresh: "WindowController") -> None:
+        """Go on with the bounds of `fresh`; what was learned of the engine stays. A window that an
+        operator names is where it begins, so it is taken at once.
+        """
+        self.window_max = fresh.window_max
+        self._automatic = fresh._automatic
+        self._itl_slo_s = fresh._itl_slo_s
+        self._ttft_slo_s = fresh._ttft_slo_s
+        if not fresh._automatic:
+            self._width = fresh._width
+        if self.bound != "asleep":
+            self.window = max(1, min(self.window_max, int(self._width)))
+
+    def finished(
+        self, input_tokens: int, cached_tokens: int, output_tokens: int, elapsed_s: float
+    ) -> None:
+        """A batch call was answered after `elapsed_s`, with the usage that the engine reported."""
+        self.work.finished(input_tokens, cached_tokens, output_tokens, elapsed_s)
+
+    def gap(self, gap_s: float) -> None:
+        """The pause between two tokens of a batch call that is streamed."""
+        self._gaps_s.append(gap_s)
+
+    def observe(
+        self,
+        signals: EngineSignals | None,
+        calls: Sequence[OwnCall],
+        now_s: float,
+        live: LiveSeen = NO_LIVE,
+        *,
+        own_max: int = 0,
+    ) -> None:
+        """A poll. `signals` None: the engine should have told and did not; an engine that never
+        tells gives EngineSignals(). `calls` are the batch calls in flight now, `own_max` how many
+        of them the engine may have counted when it told.
+        """
+        if signals is None or self._is_frozen(signals, calls):
+            self._missed(len(calls), now_s, live)
+            return
+        self.polls_missed = 0
+        elapsed_s = now_s - self._told_at_s if self._told_at_s is not None else 0.0
+        change = delta(self.signals, signals, elapsed_s)
+        self.signals, self._told_at_s = signals, now_s
+        self.live.see(signals, max(own_max, len(calls)), live, now_s)
+        self.work.polled(change, signals.running)
+        self._pace_prompts(change, calls, now_s)
+        self._steer(change, len(calls), live, now_s)
+        self._fit(calls)
+
+    def revoked(self, calls: int, in_flight: int, now_s: float) -> None:
+        """That many of `in_flight` calls were taken back: their places stay free for now."""
+        left = min(limits.WINDOW_CUT_REVOKED * self.window, float(in_flight - calls))
+        self._width = self._slow_until = max(float(self._floor), left)
+        self._cut_at_s, self._width_bound = now_s, "live"
+        if int(self._width) < self.window:
+            self.window, self.bound = int(self._width), "live"
+
+    @property
+    def is_told(self) -> bool:
+        """Whether the engine tells anything about itself."""
+        return self.signals is not _TELLS_NOTHING and self.signals != _TELLS_NOTHING
+
+    @property
+    def tells_prompts(self) -> bool:
+        """Whether the engine told just now which prompts wait, and how many it has read."""
+        signals = self.signals
+        knows = signals.waiting is not None and signals.prompt_tokens_total is not None
+        return knows and not self.polls_missed
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether the engine has been silent for too long to be trusted."""
+        return self.polls_missed > limits.STALE_POLLS
+
+    @property
+    def gives_way(self) -> bool:
+        """Whether live traffic is what keeps the window small."""
+        return self.live.calls > 0 and (
+            self.bound == "live" or self.live.load >= limits.LIVE_LOAD_HIGH
+        )
+
+    # -- inside ------------------------------------------------------------------------------------
+
+    @property
+    def _floor(self) -> int:
+        return min(limits.WINDOW_MIN, self.window_max)
+
+    def _is_frozen(self, signals: EngineSignals, calls: Sequence[OwnCall]) -> bool:
+        """An engine at work that keeps saying the same says nothing: an exporter that hangs, or
+        the engine itself. Only those are judged that count while a request runs.
+        """
+        counts = signals.preemptions_total is not None and signals.kv_used is not None
+        is_same = bool(calls) and counts and signals == self.signals
+        self._repeats = self._repeats + 1 if is_same else 0
+        return self._repeats > limits.FROZEN_POLLS
+
+    def _missed(self, own: int, now_s: float, live: LiveSeen) -> None:
+        self.polls_missed += 1
+        self.live.see_silent(own, live, now_s)
+        self.pacer.active = self.is_stale or self.live.is_recent(now_s)
+        if self.is_stale and self.bound != "asleep":
+            self._width = max(float(self._floor), self.window / 2)
+            self.window = min(self.window, int(self._width))
+            self.bound = self._width_bound = "silence"
+
+    def _pace_prompts(self, change: SignalDelta, calls: Sequence[OwnCall], now_s: float) -> None:
+        """What was owed must be read before a live call that comes now has waited too long."""
+        tokens = max(change.prompt_tokens - change.cached_tokens, self.work.take_read())
+        self.pacer.learn(tokens, change.elapsed_s, now_s)
+        self.pacer.active = self.live.is_recent(now_s)
+        if self.pacer.active:
+            self.pacer.told(*self._unread(calls), now_s)
+            self.pacer.keep_within(self._ttft_slo_s / 2)
+
+    def _unread(self, calls: Sequence[OwnCall]) -> tuple[float, float]:
+        """Tokens of our prompts that the engine has not begun, and of the next older one or two,
+        which it may be reading: the youngest are those that wait.
+        """
+        watched = sum(call.is_read is False for call in calls)
+        waiting = max(0, int((self.signals.waiting or 0) - self.live.waiting) - watched)
+        by_age = sorted(calls, key=lambda call: call.age_s)
+        young = [call.input_tokens for call in by_age if call.is_read is None]
+        return float(sum(young[:waiting])), float(sum(young[waiting : waiting + 2]))
+
+    def _steer(self, change: SignalDelta, own: int, live: LiveSeen, now_s: float) -> None:
+        """Cut, or grow if the window is used."""
+        p50_s, p99_s = self._gaps(change)
+        has_live = self.live.calls > 0
+        if self._is_congested(change):
+            if own <= limits.WINDOW_CUT_SHOWN * self.window:  # else the last cut is yet to show
+                self._cut(now_s, limits.WINDOW_CUT_EVERY_S, "congestion")
+        elif live.waiting or (has_live and _above(p50_s, limits.WINDOW_CUT * self._itl_slo_s)):
+            self._cut(now_s, limits.WINDOW_CUT_LIVE_EVERY_S, "live")
+        elif has_live and _above(p99_s, self._itl_slo_s):
+            self.pacer.tightened()
+        else:
+            self.pacer.eased()
+            if own >= self.window - 1 and int(self._width) <= self.window:
+                self._width += self._growth()
+
+    def _growth(self) -> float:
+        """Fast at first, but not far ahead of what is known about the lengths of answers: those
+        that have not ended yet may turn out to fill the memory.
+        """
+        known = float("inf")
+        if self.signals.kv_capacity_tokens is not None:
+            known = max(limits.WINDOW_UNKNOWN_MAX, limits.WINDOW_PER_KNOWN * self.work.known)
+        slow_start = self._width < min(self._slow_until, known)
+        if slow_start:
+            return min(limits.WINDOW_SLOW_START * self._width, known - self._width + 1.0)
+        if self._width < self._slow_until:
+            return 0.0
+        return max(1.0, limits.WINDOW_GROWTH * self._width)
+
+    def _gaps(self, change: SignalDelta) -> tuple[float | None, float | None]:
+        """p50 and p99 of the gaps between tokens since the last poll, from the best witness."""
+        if not self._gaps_s:
+            known = change.itl_p50_s is not None
+            return (change.itl_p50_s if known else self.work.token_gap_s), change.itl_p99_s
+        gaps = sorted(self._gaps_s)
+        self._gaps_s.clear()
+        return gaps[(len(gaps) - 1) // 2], gaps[(99 * len(gaps) - 1) // 100]
+
+    def _is_congested(self, change: SignalDelta) -> bool:
+        signals = self.signals
+        own_waiting = (signals.waiting or 0) - self.live.waiting
+        # Beside live traffic every prompt that waits is one that a live call may wait behind.
+        most = 1.0 if self.live.calls else max(limits.WAITING_MAX, 0.1 * (signals.running or 0))
+        queues = own_waiting > most
+        return queues or change.preemptions > 0 or (signals.kv_used or 0.0) > limits.KV_CONGESTED
+
+    def _cut(self, now_s: float, every_s: float, bound: Bound) -> None:
+        if now_s - self._cut_at_s >= every_s:
+            self._cut_at_s, self._width_bound = now_s, bound
+            self._width = max(float(self._floor), limits.WINDOW_CUT * self.window)
+            self._slow_until = self._width
+
+    def _fit(self, calls: Sequence[OwnCall]) -> None:
+        """The window is the least of what growth made of it and of the ceilings."""
+        if self.signals.asleep:
+            self.window, self.bound = 0, "asleep"
+            return
+        self._width = min(self._width, 2.0 * self.window_max)
+        ceiling, bound = min(
+            (self._width, self._width_bound),
+            (float(self.window_max), "operator"),
+            *self._ceilings(calls),
+            key=lambda pair: pair[0],
+        )
+        self.window, self.bound = max(1, int(ceiling)), bound
+
+    def _ceilings(self, calls: Sequence[OwnCall]) -> list[tuple[float, Bound]]:
+        """W_kv = κ·C·(1 - h) / (KV of a call), and W_seat, as far as the engine tells."""
+        ceilings: list[tuple[float, Bound]] = []
+        signals, held = self.signals, self.work.mean_held(calls)
+        if self._automatic and not self.is_told:
+            ceilings.append((float(limits.WINDOW_DEFAULT), "default"))
+        if signals.kv_capacity_tokens is not None and held is not None:
+            room = limits.WINDOW_KV_SHARE * (1 - self.live.kv_reserve) * signals.kv_capacity_tokens
+            ceilings.append((room / held, "kv"))
+        if signals.seats_max is not None:
+            seats = signals.seats_max
+            ceilings.append((seats - self.live.seat_reserve(seats), "seats"))
+        return ceilings
+
+
+def _above(value: float | None, bound: float) -> bool:
+    return value is not None and value > bound

@@ -1,0 +1,1 @@
+"""Which request goes next to which replica, and what follows from its outcome."""

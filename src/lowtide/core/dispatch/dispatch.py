@@ -1,0 +1,329 @@
+"""Which request goes next to which replica, and what follows from its outcome.
+
+The pure heart of a worker. The shell (loops/dispatch/dispatch.py) adds leased chunks, asks `take`
+for the next request whenever a replica has room, performs it, and hands the outcome to `settle`;
+the answer is a value: finish the request, or it waits in here and is tried again later. `trial`
+names a scope that a call of our own is to judge, and `trial_ended` hears what came of it. Nothing
+here waits, reads a clock or draws a random number: `now_s` (monotonic seconds) and `draw` (uniform
+in [0, 1)) are arguments.
+
+Locality: a replica keeps taking from the chunk it is attached to; a fresh chunk is attached to the
+replica that first finds nothing left; when no chunk is unattached it helps with somebody else's.
+
+Whose fault: a failure counts against a request only if it was the request's own, which
+core/dispatch/verdict.py finds out. Until then it costs no try. What failed goes behind
+what has not, and is no probe of a replica in trouble.
+"""
+
+import heapq
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+
+from lowtide import limits
+from lowtide.core.batches.chunk import ChunkKey, ChunkLease
+from lowtide.core.dispatch.replica import Replica
+from lowtide.core.dispatch.request import ChunkRun, Request, prompt_read
+from lowtide.core.dispatch.trials import begin_trial, end_trial
+from lowtide.core.dispatch.verdict import Decision, Finish, Judge, TryAgain
+from lowtide.core.faults.outcome import Outcome
+from lowtide.core.faults.scope import Scope
+from lowtide.core.faults.streamed_answer import STREAMED_ENDPOINTS
+
+
+class Dispatch:
+    """All leased chunks of one worker, by model, and the delayed retries."""
+
+    def __init__(self, *, attempts_max: int = limits.ATTEMPTS_MAX) -> None:
+        self.runs: dict[ChunkKey, ChunkRun] = {}
+        self._by_model: dict[str, list[ChunkRun]] = {}
+        self._current: dict[str, ChunkRun] = {}
+        self._delayed: list[tuple[float, int, Request]] = []
+        self._order = itertools.count()
+        self._judge = Judge(attempts_max)
+        self._replicas: Sequence[Replica] = ()
+        self._stranded: dict[ChunkKey, float] = {}
+        """Since when no replica could go on with that chunk."""
+        self.ready: dict[str, int] = {}
+        """Requests that could be sent at once, by model."""
+        self.input_bytes = 0
+
+    def add(
+        self,
+        lease: ChunkLease,
+        lines: Iterable[tuple[int, int, bytes]],
+        tokens: Iterable[int] = (),
+    ) -> ChunkRun:
+        """A chunk was leased; `lines` are `(index, line number, bytes)` of its missing requests,
+        `tokens` the estimates for their prompts, in the same order.
+
+        A run of an earlier lease of the same chunk ends: that lease was lost without our knowing,
+        as happens to a machine that slept.
+        """
+        self.remove(lease.key)
+        run = ChunkRun(lease, 0, 0, scope_key=(lease.model, lease.endpoint))
+        for (index, line, data), size in zip(
+            lines, itertools.chain(tokens, itertools.repeat(0)), strict=False
+        ):
+            run.pending.append(Request(run, index, line, data, size))
+            run.input_bytes += len(data)
+        run.unfinished = len(run.pending)
+        self.runs[lease.key] = run
+        self._by_model.setdefault(lease.model, []).append(run)
+        self.ready[lease.model] = self.ready.get(lease.model, 0) + run.unfinished
+        self.input_bytes += run.input_bytes
+        return run
+
+    def remove(self, key: ChunkKey) -> ChunkRun | None:
+        """The chunk is done, lost or given back; outcomes still to come for it are ignored."""
+        run = self.runs.pop(key, None)
+        if run is None:
+            return None
+        self.ready[run.lease.model] -= len(run.pending)
+        self.input_bytes -= run.input_bytes
+        run.pending.clear()
+        self._detach(run)
+        return run
+
+    def forget(self, replica_name: str) -> None:
+        """The replica has left, or serves other models: its next request is chosen afresh."""
+        self._current.pop(replica_name, None)
+        for run in self.runs.values():
+            if run.attached_to == replica_name:
+                run.attached_to = None
+
+    def of_batches(self, batch_ids: frozenset[str]) -> list[ChunkRun]:
+        return [run for run in self.runs.values() if run.key.batch_id in batch_ids]
+
+    def stranded(self, replicas: Sequence[Replica], now_s: float) -> list[ChunkRun]:
+        """Chunks that for `CHUNK_KEEP_S` none of these replicas could go on with, as their engines
+        are away or their set-up is at fault: other workers may be able to. Those with requests
+        that were cut stay for `CHUNK_KEEP_CUT_S`: elsewhere nobody would know of it, and one that
+        kills engines would kill one after another.
+        """
+        if not self.runs or all(replica.is_well for replica in replicas):
+            self._stranded.clear()
+            return []
+        since = {
+            key: self._stranded.get(key, now_s)
+            for key, run in self.runs.items()
+            if not any(_goes_on_with(replica, run, now_s) for replica in replicas)
+        }
+        self._stranded = since
+        due = {key for key, since_s in since.items() if now_s - since_s >= limits.CHUNK_KEEP_S}
+        if not due:
+            return []
+        waiting = itertools.chain(*(self.runs[key].pending for key in due), self._asleep())
+        cut = {each.run.key for each in waiting if each.was_cut}
+        given_up = {key for key in cut if now_s - since.get(key, now_s) >= limits.CHUNK_KEEP_CUT_S}
+        return [self.runs[key] for key in due - (cut - given_up)]
+
+    def take(self, replica: Replica, now_s: float) -> Request | None:
+        """The next request for this replica, counted as in flight on it; None if there is none."""
+        self._wake_delayed(now_s)
+        if self._judge.doubts.open:
+            self._decide(now_s)
+        if not replica.has_room(now_s):
+            return None
+        request = self._from_current(replica, now_s) or self._from_any(replica, now_s)
+        if request is None:
+            return None
+        on_trial = request.on_trial
+        if (on_trial and replica.calls) or not replica.takes_prompt(request.tokens, now_s):
+            request.run.pending.appendleft(request)  # nothing else is sent until it has its turn
+            return None
+        self.ready[request.run.lease.model] -= 1
+        request.sent_at_s = now_s
+        watched = replica.watches and request.run.lease.endpoint in STREAMED_ENDPOINTS
+        request.is_read = False if watched else None
+        if request.company:
+            replica.suspects.started(request)
+        replica.started(alone=on_trial, tokens=request.tokens, now_s=now_s, watched=watched)
+        return request
+
+    def settle(
+        self, request: Request, replica: Replica, outcome: Outcome, now_s: float, draw: float
+    ) -> Decision:
+        """What an attempt's outcome means for the request and for the replica."""
+        prompt_read(request, replica, now_s)
+        decision = self._judge.settle(request, replica, outcome, now_s, draw)
+        match decision:
+            case Finish():
+                request.run.unfinished -= 1
+            case TryAgain(at_s=at_s):
+                self._delay(request, at_s)
+        return decision
+
+    def trial(self, replica: Replica, now_s: float) -> Scope | None:
+        """The scope that a trial call is to be sent for now, counted as under way; `trial_ended` is
+        due. What has failed itself is no probe of a replica in trouble: this is.
+        """
+        if not self.may_try(replica, now_s):
+            return None
+        if replica.trouble_at_s is not None and self._scope_of_pending(replica) is None:
+            replica.ask_for_trial(now_s)  # nothing else will show that it works again
+        return begin_trial(replica, now_s, self._scope_of_pending)
+
+    def may_try(self, replica: Replica, now_s: float) -> bool:
+        """Whether a trial may be sent there: to replicas that batch calls may be sent to."""
+        return now_s < replica.owned_until_s
+
+    def trial_ended(
+        self, replica: Replica, scope: Scope, outcome: Outcome | None, now_s: float
+    ) -> None:
+        """What came of a trial call; None: we took it back ourselves."""
+        end_trial(replica, scope, outcome, now_s)
+
+    def abandon(self, request: Request, replica: Replica, now_s: float) -> None:
+        """We took the call back ourselves (cancelled, lost, draining): no blame, no retry here."""
+        prompt_read(request, replica, now_s)
+        replica.ended()
+        replica.suspects.ended(request)
+        replica.circuit.abandoned()
+
+    def put_back(self, request: Request) -> None:
+        """An abandoned request is the next of its chunk again, with no try charged."""
+        run = request.run
+        if self.runs.get(run.key) is run:
+            run.pending.appendleft(request)
+            self.ready[run.lease.model] += 1
+
+    def guide(self, replicas: Sequence[Replica], now_s: float, *, is_dry: bool) -> None:
+        """`is_dry`: nothing waits behind what is leased. Then no replica takes more than its share
+        of that, so that the last requests do not all run on one (scheduling.md section 2(d)).
+        """
+        self._replicas = replicas
+        able = [replica for replica in replicas if replica.takes_calls(now_s)] if is_dry else []
+        for replica in replicas:
+            peers = [peer for peer in able if peer.models & replica.models]
+            replica.guided = None
+            if len(peers) > 1 and replica.controller is not None:
+                models = frozenset().union(*(peer.models for peer in peers))
+                left = sum(self.ready.get(model, 0) for model in models)
+                left += sum(peer.in_flight for peer in peers)
+                replica.guided = max(1, -(-left // len(peers)))
+            replica.resize(now_s)
+
+    def next_wake_s(self, replicas: Iterable[Replica], now_s: float) -> float | None:
+        """When to ask `take` and `trial` again although nothing ended: a delayed retry, the end of
+        a pause, a circuit's probe, a trial.
+
+        `now_s` is when `take` last answered None: what was possible then, time will not change.
+        """
+        replicas = tuple(replicas)
+        times = [replica.resumes_at_s for replica in replicas] if self.runs else []
+        times += [
+            at_s
+            for replica in replicas
+            for at_s in (replica.trial_at_s, *(s.trial_at_s for s in replica.scopes.values()))
+        ]
+        if self._delayed:
+            times.append(self._delayed[0][0])
+        return min((time for time in times if time is not None and time > now_s), default=None)
+
+    # -- inside ------------------------------------------------------------------------------------
+
+    def _from_current(self, replica: Replica, now_s: float) -> Request | None:
+        """The fast path: the chunk that this replica took from last."""
+        run = self._current.get(replica.name)
+        return self._pop(run, replica, now_s) if run is not None else None
+
+    def _from_any(self, replica: Replica, now_s: float) -> Request | None:
+        """Its own other chunks, then unattached, then anybody's; about once in 128 requests."""
+        ranks = {replica.name: 0, None: 1}
+        usable = (run for model in replica.models for run in self._by_model.get(model, ()))
+        pending = [run for run in usable if run.pending]
+        for run in sorted(pending, key=lambda run: ranks.get(run.attached_to, 2)):
+            request = self._pop(run, replica, now_s)
+            if request is not None:
+                self._current[replica.name] = run
+                if run.attached_to is None:
+                    run.attached_to = replica.name
+                return request
+        if pending and replica.trouble_at_s is not None:
+            replica.ask_for_trial(now_s)
+        return None
+
+    def _scope_of_pending(self, replica: Replica) -> Scope | None:
+        for model in replica.models:
+            for run in self._by_model.get(model, ()):
+                if run.pending:
+                    return replica.scope(run.scope_key)
+        return None
+
+    def _pop(self, run: ChunkRun, replica: Replica, now_s: float) -> Request | None:
+        """The chunk's next request that may run on the replica at present."""
+        if not run.pending:
+            return None
+        scope = replica.scopes.get(run.scope_key)
+        if scope is not None and scope.is_closed:
+            return None
+        request = run.pending.popleft()
+        if not request.has_failed and request.tokens <= replica.prompt_tokens_max:
+            return request
+        run.pending.appendleft(request)
+        return self._search(run, replica, now_s)
+
+    def _search(self, run: ChunkRun, replica: Replica, now_s: float) -> Request | None:
+        """The first that may run there; those before it go behind the others."""
+        for _ in range(len(run.pending)):
+            request = run.pending.popleft()
+            if _may_run(request, replica) and not (
+                request.cut_at and self._is_better_elsewhere(request, replica, now_s)
+            ):
+                return request
+            run.pending.append(request)
+        return None
+
+    def _is_better_elsewhere(self, request: Request, replica: Replica, now_s: float) -> bool:
+        """Calls as long as this one are cut here, and there is a replica of which that is not
+        known: however often it were tried here, it would not be answered.
+        """
+        if replica.cuts.age_s is None or replica.name not in request.cut_at:
+            return False
+        model = request.run.lease.model
+        return any(
+            model in peer.models and peer.name not in request.cut_at and now_s < peer.owned_until_s
+            for peer in self._replicas
+        )
+
+    def _asleep(self) -> Iterator[Request]:
+        """Those that are tried again later."""
+        return (request for _, _, request in self._delayed)
+
+    def _delay(self, request: Request, at_s: float) -> None:
+        heapq.heappush(self._delayed, (at_s, next(self._order), request))
+
+    def _decide(self, now_s: float) -> None:
+        """Let those go on of which it is known by now whose fault their failure was."""
+        for request, decision in self._judge.decided(now_s):
+            self._delay(request, decision.at_s)
+        self._wake_delayed(now_s)
+
+    def _wake_delayed(self, now_s: float) -> None:
+        while self._delayed and self._delayed[0][0] <= now_s:
+            request = heapq.heappop(self._delayed)[2]
+            run = request.run
+            if run.key in self.runs and self.runs[run.key] is run:
+                run.pending.append(request)  # behind what has not failed
+                self.ready[run.lease.model] += 1
+
+    def _detach(self, run: ChunkRun) -> None:
+        runs = self._by_model[run.lease.model]
+        runs.remove(run)
+        if not runs:
+            del self._by_model[run.lease.model]
+
+
+def _goes_on_with(replica: Replica, run: ChunkRun, now_s: float) -> bool:
+    if run.lease.model not in replica.models or now_s >= replica.owned_until_s:
+        return False
+    scope = replica.scopes.get(run.scope_key)
+    return replica.circuit.state == "closed" and (scope is None or scope.held is None)
+
+
+def _may_run(request: Request, replica: Replica) -> bool:
+    if request.tokens > replica.prompt_tokens_max:
+        return False
+    if replica.trouble_at_s is not None:
+        return False  # what has failed is no probe
+    return request.company == 0 or replica.suspects.admits(request)

@@ -1,0 +1,400 @@
+"""One replica as the dispatcher sees it: window, pause, health, retry budget.
+
+Pure: monotonic seconds go in, decisions come out. One worker owns a replica, so this state has one
+owner and needs no lock. The window is the least of four: what refusals and answers make of the
+operator's bound, what the controller makes of the engine's metrics (core/capacity/window.py), what
+was learned from the answers of an engine without metrics (core/capacity/latency_window.py), and at
+the end of a queue this replica's share of what is left. Source of the numbers: scheduling.md
+section 2(j) and limits.py.
+"""
+
+from collections.abc import Sequence
+
+from lowtide import limits
+from lowtide.core.capacity.engine_metrics import OwnCall
+from lowtide.core.capacity.latency_window import LatencyWindow, work_of
+from lowtide.core.capacity.preemption import Guard
+from lowtide.core.capacity.prefill import beyond_the_least
+from lowtide.core.capacity.window import Bound, WindowController
+from lowtide.core.dispatch.suspects import Cuts, Suspects
+from lowtide.core.faults.circuit_breaker import Circuit, RetryBudget
+from lowtide.core.faults.fault import FaultKind
+from lowtide.core.faults.scope import Scope
+from lowtide.core.faults.timeouts import TimeoutBlame
+from lowtide.core.usage import Usage
+
+
+class Replica:
+    """Window, circuit and budget of one engine URL, and what is in flight on it."""
+
+    def __init__(
+        self,
+        url: str,
+        models: frozenset[str],
+        window: int,
+        *,
+        controller: WindowController | None = None,
+        learned: LatencyWindow | None = None,
+        spares_long: bool = False,
+        name: str | None = None,
+    ) -> None:
+        """`window` is the bound. Without a controller and what is `learned` from answers, nothing
+        but refusals and time-outs makes it smaller.
+        `spares_long`: long prompts have a better place than beside this one's live traffic.
+        `name` is what logs, metrics and other workers know the replica by; host:port by default.
+        """
+        self.url = url
+        self.name = name or name_of(url)
+        self.models = models
+        self.window_max = window
+        self.controller = controller
+        self.learned = learned
+        self.timeouts = TimeoutBlame()
+        self.guard = Guard()
+        self.takes_cache_salt = False
+        """Whether its engine is known to separate its prompt cache by `cache_salt`."""
+        self.priority: int | None = None
+        """What this engine is to be sent as `priority` of batch calls."""
+        self.streams = False
+        """Whether its engine is asked for streams, where these tell something."""
+        self.prompt_tokens_max = float("inf")
+        """A longer prompt is not sent here at present."""
+        self.guided: int | None = None
+        """This replica's share of what is left, once the queue behind it is empty."""
+        self.learns = False
+        self._goes_by_answers = False
+        self._refused = 0  # answers in a row that taught nothing
+        self._spares_long = spares_long
+        self._unrefused = float(window)
+        self.places = window
+        """Calls that may be in flight now: the window in whole calls, or this replica's share."""
+        self.in_flight = 0
+        self.resize(float("-inf"))
+        self.alone = False
+        """The one request in flight is to have no company."""
+        self.owned_until_s = float("inf")
+        """No batch call is sent from then on: loops/replicas/ownership.py moves it. Endless where
+        nobody else could send any."""
+        self.circuit = Circuit()
+        self.budget = RetryBudget()
+        self.scopes: dict[tuple[str, str], Scope] = {}
+        """By (model, endpoint); made when the first call is."""
+        self.suspects = Suspects()
+        self.cuts = Cuts()
+        self.trouble_at_s: float | None = None
+        """Since when connections fail or are cut, with no answer since."""
+        self.trial_at_s: float | None = None
+        """When a trial call is to show whether the trouble is over."""
+        self.trials_in_flight = 0
+        self.throttles = 0
+        """Refusals for want of room since the last answer."""
+        self.throttled_since_s: float | None = None
+        self.throttled_because = ""
+        self._is_starting = False
+        """It refuses calls as it loads its model, which tells nothing of its room."""
+        self._shrunk_at_s = float("-inf")
+        self._cut_at_s = float("-inf")
+        self._paused_until_s = float("-inf")
+        self._pause_s = limits.THROTTLE_PAUSE_S
+
+    def adopt(self, fresh: "Replica") -> None:
+        """Go on with the settings of `fresh`, another one under the same name, and with what was
+        learned here. Whatever was found wrong with the old way to call it counts no more.
+        """
+        was_bound_alone = self._unrefused >= self.window_max
+        self.url = fresh.url
+        self.streams = fresh.streams
+        self.window_max = fresh.window_max
+        self._unrefused = min(self._unrefused, float(fresh.window_max))
+        if was_bound_alone:
+            self._unrefused = float(fresh.window_max)
+        if self.controller is not None and fresh.controller is not None:
+            self.controller.adopt(fresh.controller)
+        if self.learned is not None and fresh.learned is not None:
+            self.learned.adopt(fresh.learned)
+        self._spares_long = fresh._spares_long
+        self.circuit = Circuit()
+        for scope in self.scopes.values():
+            if scope.held is not None:  # what held it may be mended by what changed
+                scope.ask(float("-inf"))
+        self.resize(float("-inf"))
+
+    @property
+    def calls(self) -> int:
+        """Of ours in flight there: batch calls, and trial calls, which are beside the window."""
+        return self.in_flight + self.trials_in_flight
+
+    def has_room(self, now_s: float) -> bool:
+        """Whether one more request may be sent."""
+        free = not self.alone and self.in_flight < self.places
+        return free and self.takes_calls(now_s)
+
+    def takes_prompt(self, tokens: int, now_s: float) -> bool:
+        """Whether a prompt of that size may follow those that the engine has not read yet."""
+        if self.controller is None or not self.controller.pacer.active:
+            return True
+        return self.controller.pacer.admits(tokens, now_s)
+
+    def is_paced(self, now_s: float) -> bool:
+        """Whether a prompt was held back, and for longer than now."""
+        return self.controller is not None and now_s < self.controller.pacer.opens_at_s
+
+    def live_asked(
+        self, tokens: int, calls: Sequence[OwnCall], now_s: float
+    ) -> list[tuple[int, int]]:
+        """A live call of so many prompt tokens is about to be sent here: (place, tokens unread) of
+        those of `calls` to take back for it, because their prompts are not read yet.
+        """
+        if self.controller is None:
+            return []
+        pacer = self.controller.pacer
+        young = sorted(range(len(calls)), key=lambda place: calls[place].age_s)
+        back = beyond_the_least([(place, calls[place]) for place in reversed(young)])
+        unknown = [
+            place for place in young if calls[place].is_read is None and not calls[place].stays
+        ]
+        if self.controller.tells_prompts:  # else what is unread is a guess, and work may be lost
+            left = pacer.take_unread([calls[place].input_tokens for place in unknown], now_s)
+            back.extend(zip(unknown, left, strict=False))
+        pacer.live_asked(tokens, now_s)
+        self.timeouts.crowded_at_s = now_s
+        return back
+
+    def live_answered(self, tokens: int, now_s: float) -> None:
+        """A live call has its first byte, or ended without one."""
+        if self.controller is not None:
+            self.controller.pacer.live_answered(tokens, now_s)
+
+    @property
+    def watches(self) -> bool:
+        """Whether it matters when the engine has read a prompt, as somebody may wait behind it,
+        and can be seen.
+        """
+        return self.streams and self.controller is not None and self.controller.pacer.active
+
+    def prompt_read(self, tokens: int, now_s: float) -> None:
+        """A watched call has its first token, or ended without one."""
+        if self.controller is not None:
+            self.controller.pacer.read(tokens, now_s)
+
+    def cannot_watch(self, tokens: int, now_s: float) -> None:
+        """The call that was started as a watched one is none."""
+        if self.controller is not None:
+            self.controller.pacer.read(tokens, now_s)
+            self.controller.pacer.sent(tokens, now_s)
+
+    def resize(self, now_s: float) -> None:
+        """Fit the window to what refusals, the controller and the end of the queue leave of it."""
+        self.window = self._unrefused
+        if self.controller is not None:
+            live = self.controller.live
+            self.window = min(self.window, float(self.controller.window))
+            self.learns = live.was_ever or self.controller.is_told
+            spares = self._spares_long and live.is_recent(now_s)
+            self.prompt_tokens_max = float(limits.LONG_PROMPT_TOKENS) if spares else float("inf")
+        self._goes_by_answers = self.learned is not None and not self._is_told
+        if self.learned is not None and self._goes_by_answers:
+            self.window = min(self.window, float(self.learned.width))
+        self.places = int(self.window) + self._is_stuck(now_s)
+        if self.guided is not None:
+            self.places = min(self.places, self.guided)
+
+    def _is_stuck(self, now_s: float) -> bool:
+        """Whether a narrow window that is to be learned is taken by calls that may hang: then one
+        call more shows whether the engine answers others.
+        """
+        if self.learned is None or not self._goes_by_answers or self.window >= self.window_max:
+            return False
+        is_silent = self.timeouts.silence_s(now_s) >= limits.LEARN_SILENCE_S
+        return is_silent and self.in_flight >= self.window and self.learned.may_add_one
+
+    @property
+    def bound(self) -> Bound:
+        """What keeps the window from being larger, as metrics name it."""
+        learned = self.learned
+        if learned is not None and self._goes_by_answers and learned.width <= self.window:
+            return "answers" if learned.width < learned.width_max else "operator"
+        return self.controller.bound if self.controller is not None else "operator"
+
+    def takes_calls(self, now_s: float) -> bool:
+        """Whether ownership, circuit and pause let batch calls pass; the window aside."""
+        owned = now_s < self.owned_until_s
+        return owned and now_s >= self._paused_until_s and self.circuit.admits(now_s)
+
+    def scope(self, key: tuple[str, str]) -> Scope:
+        """The scope of that (model, endpoint)."""
+        scope = self.scopes.get(key)
+        if scope is None:
+            scope = self.scopes[key] = Scope(*key)
+        return scope
+
+    @property
+    def held_scopes(self) -> frozenset[tuple[str, str]]:
+        """(model, endpoint) of which it takes no calls, as somebody has to mend something first."""
+        return frozenset(key for key, scope in self.scopes.items() if scope.held is not None)
+
+    @property
+    def is_well(self) -> bool:
+        """Whether its engine is reached, and nothing of its set-up is known to be at fault."""
+        if self.circuit.state != "closed":
+            return False
+        return all(scope.held is None for scope in self.scopes.values())
+
+    def is_out(self, now_s: float) -> bool:
+        """Whether its engine cannot be reached, and has not been for longer than a hiccup."""
+        since_s = self.circuit.opened_at_s
+        return since_s is not None and now_s - since_s >= limits.CHUNK_KEEP_S
+
+    def is_alive(self, now_s: float) -> None:
+        """The engine answered, whatever it said: connections are well."""
+        self.circuit.succeeded(now_s)
+        if self.trouble_at_s is not None:
+            self.trouble_at_s = self.trial_at_s = None
+            self.suspects.settled()
+
+    def is_lost(self, why: str, now_s: float, kind: FaultKind) -> None:
+        """A connection was cut, or a proxy says that its own was."""
+        if self.trouble_at_s is None:
+            self.trouble_at_s = now_s
+        self.circuit.failed(now_s, why, kind)
+
+    def is_away(self, why: str, now_s: float, kind: FaultKind) -> None:
+        """No connection comes about, or what was cut before is cut still."""
+        self.is_lost(why, now_s, kind)
+        self.suspects.pardon()
+
+    def ask_for_trial(self, now_s: float) -> None:
+        """Something waits for this trouble to end, and nothing that may show that it has."""
+        if self.trouble_at_s is None or self.trials_in_flight or self.circuit.state == "half_open":
+            return
+        due_s = self.trouble_at_s + limits.TRIAL_PATIENCE_S if self.in_flight else now_s
+        self.trial_at_s = due_s if self.circuit.state == "closed" else self.circuit.retry_at_s
+
+    @property
+    def _is_told(self) -> bool:
+        return self.controller is not None and self.controller.is_told
+
+    @property
+    def holds(self) -> float:
+        """Calls that the replica is taken to hold: what was learned from its answers, else the
+        operator's bound, if it is one at all.
+        """
+        if self._goes_by_answers and self.learned is not None and self.learned.phase == "steady":
+            return self.window
+        is_bound = self.window_max < limits.WINDOW_MAX
+        return self.window_max if is_bound else max(float(limits.WINDOW_DEFAULT), self.window)
+
+    @property
+    def resumes_at_s(self) -> float | None:
+        """When time alone opens the way again, or did: a pause that ends, a circuit's probe, a
+        trial, a prompt that was held back.
+        """
+        paced_until_s = self.controller.pacer.opens_at_s if self.controller is not None else None
+        times = (self.circuit.retry_at_s, self._paused_until_s, paced_until_s)
+        latest = max(time for time in times if time is not None)
+        return None if latest == float("-inf") else latest
+
+    def started(
+        self,
+        *,
+        alone: bool = False,
+        tokens: int = 0,
+        now_s: float = 0.0,
+        watched: bool = False,
+    ) -> None:
+        """A call is sent; `tokens` is its prompt as estimated. `watched`: `prompt_read` follows."""
+        self.in_flight += 1
+        if self.in_flight > 1:
+            self.timeouts.crowded_at_s = now_s
+        else:
+            self.timeouts.busy_since_s = now_s
+        if self.controller is not None and self.controller.pacer.active:
+            self.controller.pacer.sent(tokens, now_s, watched=watched)
+        self.alone = alone
+        self.circuit.sent()
+
+    def ended(self) -> None:
+        self.in_flight -= 1
+        self.alone = False
+
+    def answered(self, now_s: float) -> None:
+        """A final answer came: the replica is well."""
+        if self.trouble_at_s is not None or not self.circuit.is_calm:
+            self.is_alive(now_s)
+        self.throttles = 0
+        self.throttled_since_s = None
+        self._is_starting = False
+        self.timeouts.answered_at_s = now_s
+        self._refused += 1
+        if self._refused >= limits.LEARN_ANSWERS and self.learned and self._goes_by_answers:
+            self._refused = 0
+            self.learned.only_refused(now_s)
+            self.resize(now_s)
+        self.budget.earn()
+        self._pause_s = limits.THROTTLE_PAUSE_S
+        if self._unrefused < self.window_max:
+            grown = self._unrefused + 1.0 / max(1.0, self.window)
+            self._unrefused = min(float(self.window_max), grown)
+            self.resize(now_s)
+
+    def learn(self, usage: Usage, tokens: int, sent_at_s: float, now_s: float) -> None:
+        """A call that was sent then has succeeded and ended: what windows and the guard go by.
+        `tokens` is its prompt as estimated.
+        """
+        if self.timeouts.was_any:
+            self.timeouts.succeeded(tokens, sent_at_s)
+        self._refused = 0
+        learned = self.learned
+        if learned is not None and self._goes_by_answers and now_s >= learned.rests_until_s:
+            width = learned.width
+            learned.answered(sent_at_s, now_s, work_of(usage), self.in_flight + 1)
+            if learned.width != width:
+                self.resize(now_s)
+        if not self.learns or self.controller is None:
+            return
+        self.controller.finished(
+            usage.input_tokens, usage.cached_tokens, usage.output_tokens, now_s - sent_at_s
+        )
+        self.guard.finished(usage.total_tokens, now_s)
+
+    def timed_out(self, sent_at_s: float, now_s: float) -> None:
+        """A call waited behind our own ones until its time was up: fewer at a time. All that were
+        sent before a cut are late for the same reason, so they count once.
+        """
+        self.timeouts.was_any = True
+        if self.learned is not None and self._goes_by_answers:
+            self.learned.timed_out(sent_at_s, now_s)
+        elif sent_at_s >= self._cut_at_s:
+            self._cut_at_s = now_s
+            self._unrefused = max(1.0, self.window * limits.TIMEOUT_SHRINK)
+        self.resize(now_s)
+
+    def throttled(
+        self, now_s: float, retry_after_s: float | None = None, why: str = "no room"
+    ) -> None:
+        """Back-pressure: pause, and shrink the window, once per span; it grows back with answers.
+
+        Without a pause every other waiting request would be sent at once to be refused as well.
+        """
+        if self.trouble_at_s is not None:
+            self.suspects.pardon()  # it starts: its end was no request's doing
+            self._is_starting = True
+        self.is_alive(now_s)
+        if not self.throttles:
+            self.throttled_since_s = now_s
+        self.throttles += 1
+        self.throttled_because = why
+        if retry_after_s is None and now_s >= self._paused_until_s:
+            retry_after_s = self._pause_s
+            self._pause_s = min(limits.THROTTLE_PAUSE_S_MAX, 2 * self._pause_s)
+        pause_s = min(retry_after_s or 0.0, limits.BACKOFF_CAP_S)
+        self._paused_until_s = max(self._paused_until_s, now_s + pause_s)
+        if now_s - self._shrunk_at_s >= limits.THROTTLE_SPAN_S and not self._is_starting:
+            self._shrunk_at_s = now_s
+            self._unrefused = max(1.0, self.window * limits.THROTTLE_SHRINK)
+            self.resize(now_s)
+
+
+def name_of(url: str) -> str:
+    """Host and port of an address, without what may be secret in it."""
+    return url.partition("://")[2].partition("/")[0].rpartition("@")[2] or url

@@ -1,0 +1,79 @@
+"""One request of a leased chunk, and the chunk at work: what core/dispatch/dispatch.py moves
+about."""
+
+from collections import deque
+
+import msgspec
+
+from lowtide import limits
+from lowtide.core.batches.chunk import ChunkKey, ChunkLease
+from lowtide.core.dispatch.replica import Replica
+
+
+class Request(msgspec.Struct, eq=False):
+    """One request of a leased chunk. `data` is its line's bytes; `index` its bit in the chunk;
+    `tokens` its prompt as estimated; `sent_at_s` the instant of its last `take`. `tries` and
+    `refusals` count failures that were its own; `company`, `was_pardoned`, `strikes` and
+    `is_suspect_in_flight` are for core/dispatch/suspects.py. `is_read`: whether the engine has read
+    the prompt, as far as the call is watched; `yields`: how often it was taken back because it had
+    not; `timeouts`: those that were none of its own (core/faults/timeouts.py).
+    """
+
+    run: "ChunkRun"
+    index: int
+    line: int
+    data: bytes
+    tokens: int = 0
+    sent_at_s: float = 0.0
+    tries: int = 0
+    refusals: int = 0
+    throttles: int = 0
+    has_failed: bool = False
+    company: int = 0
+    was_pardoned: bool = False
+    strikes: int = 0
+    is_suspect_in_flight: bool = False
+    is_read: bool | None = None
+    yields: int = 0
+    timeouts: int = 0
+    cut_at: tuple[str, ...] = ()
+    """Names of replicas before which something ends calls as long as this one."""
+
+    @property
+    def on_trial(self) -> bool:
+        """One more strike ends it: it runs alone, so that nobody is condemned for a neighbour."""
+        return self.strikes >= limits.STRIKES_MAX - 1
+
+    @property
+    def was_cut(self) -> bool:
+        """Whether it was in flight when an engine died, and is not cleared of it."""
+        return self.company > 0 or self.strikes > 0 or self.was_pardoned
+
+
+class ChunkRun(msgspec.Struct, eq=False):
+    """A leased chunk at work: what is pending, and how many of its requests are not finished."""
+
+    lease: ChunkLease
+    unfinished: int
+    input_bytes: int
+    pending: deque[Request] = msgspec.field(default_factory=deque)
+    attached_to: str | None = None
+    scope_key: tuple[str, str] = ("", "")
+
+    @property
+    def key(self) -> ChunkKey:
+        return self.lease.key
+
+
+def prompt_read(request: Request, replica: Replica, now_s: float) -> None:
+    """A first token came, or nothing more is to come; only the first word of it counts."""
+    if request.is_read is False:
+        request.is_read = True
+        replica.prompt_read(request.tokens, now_s)
+
+
+def cannot_watch(request: Request, replica: Replica) -> None:
+    """The call that was just taken is to be sent without anybody seeing its first token."""
+    if request.is_read is False:
+        request.is_read = None
+        replica.cannot_watch(request.tokens, request.sent_at_s)

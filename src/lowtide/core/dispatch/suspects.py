@@ -1,0 +1,133 @@
+"""Which requests may have killed an engine, and how the one that did is found.
+
+When an engine dies, every call in flight is cut, and one of them may be why. They become suspects,
+and run again in companies of half as many: if the engine dies again, its company is halved again,
+until the culprit is the only suspect in flight, which is a strike; the deciding strike takes a
+request that was alone. A suspect that succeeds is finished, and so cleared.
+
+Most deaths are restarts, and no request's fault. Two signs tell them: no connection comes about
+afterwards (`pardon`: those cut for the first time are none), or a call that was in flight at that
+instant succeeds all the same (`acquit`: the engine lives, something between it and us cuts calls).
+Cuts of different calls at one age are a balancer's (`Cuts.age_s`).
+
+Pure; each core/dispatch/replica.py `Replica` has one `Suspects`, and core/dispatch/dispatch.py asks
+it. Invariant: nobody is condemned for a neighbour, and a cut of a call that was sent while the
+replica was in trouble already says nothing about its request.
+"""
+
+from collections import deque
+from itertools import pairwise
+from typing import Protocol
+
+from lowtide import limits
+
+
+class Suspect(Protocol):
+    """What is remembered of a request. `company`: how many suspects may be in flight with it,
+    itself counted; 0: it is none. `was_pardoned`: the next cut counts. `strikes`: its own deaths.
+    `is_suspect_in_flight`: it was sent as one, and is counted until that call ends, whatever it
+    is by then: the replica where it was cut may clear it while it runs at another.
+    """
+
+    company: int
+    was_pardoned: bool
+    strikes: int
+    is_suspect_in_flight: bool
+    tries: int
+
+
+class Suspects:
+    """Of one replica."""
+
+    def __init__(self) -> None:
+        self.in_flight = 0
+        self._bound = 0
+        self._fresh: list[Suspect] = []
+        self._death: tuple[int, int] | None = None  # calls and suspects in flight when it died
+        self._was_away = False
+
+    def admits(self, request: Suspect) -> bool:
+        """Whether it may join the suspects in flight."""
+        if not self.in_flight:
+            return True
+        return self.in_flight < min(self._bound, request.company)
+
+    def started(self, request: Suspect) -> None:
+        """It is in flight now; `ended` is due in turn."""
+        self._bound = min(self._bound, request.company) if self.in_flight else request.company
+        self.in_flight += 1
+        request.is_suspect_in_flight = True
+
+    def ended(self, request: Suspect) -> None:
+        """Its call is over; nothing happens if it was sent as no suspect."""
+        if request.is_suspect_in_flight:
+            request.is_suspect_in_flight = False
+            self.in_flight -= 1
+
+    def cut(self, request: Suspect, calls_in_flight: int) -> None:
+        """It was cut. The first since `settled` tells how many calls there were at that instant."""
+        if self._death is None:
+            self._death = (calls_in_flight, self.in_flight)
+        calls, suspects = self._death
+        self.ended(request)
+        if request.company:
+            if suspects <= 1:
+                request.strikes += 1
+            request.company = max(1, min(request.company, suspects // 2))
+            return
+        request.company = max(1, calls // 2)
+        self._fresh.append(request)
+        if self._was_away:
+            self.pardon()
+
+    def pardon(self) -> None:
+        """The engine is away: it was stopped or restarted, and cut its calls for that."""
+        self._was_away = True
+        for request in self._fresh:
+            if not request.was_pardoned:
+                request.was_pardoned = True
+                request.company = 0
+        self._fresh.clear()
+
+    def settled(self) -> None:
+        """The engine answers again: what follows is another story."""
+        self._fresh.clear()
+        self._death = None
+        self._was_away = False
+
+    def acquit(self) -> list[Suspect]:
+        """The engine lives: those that were cut are no suspects, but were cut each for itself."""
+        cleared, self._fresh = self._fresh, []
+        for request in cleared:
+            request.company = 0
+        return cleared
+
+
+class Cuts:
+    """At which ages calls were cut: many at one age, at different times, is a balancer's rule."""
+
+    def __init__(self) -> None:
+        self.age_s: float | None = None
+        """What something between us and the engine grants a call; None: nothing of the kind."""
+        self._last: deque[tuple[float, float]] = deque(maxlen=limits.CUTS_REMEMBERED)
+
+    def add(self, age_s: float, now_s: float) -> bool:
+        """Whether the cut of a call of that age belongs to such a rule."""
+        if age_s < limits.CUT_AGE_S_MIN:
+            return False
+        self._last.append((age_s, now_s))
+        alike = [at_s for age, at_s in self._last if abs(age - age_s) <= _slack_s(age_s)]
+        instants = 1 + sum(later - earlier > _slack_s(age_s) for earlier, later in pairwise(alike))
+        if instants >= limits.CUTS_ALIKE_MIN:
+            self.age_s = age_s
+        return self.age_s is not None and abs(self.age_s - age_s) <= _slack_s(age_s)
+
+    def outlived(self, age_s: float) -> None:
+        """A call took longer than the rule would grant: there is none (any more)."""
+        if self.age_s is not None and age_s > self.age_s + _slack_s(self.age_s):
+            self.age_s = None
+            self._last.clear()
+
+
+def _slack_s(age_s: float) -> float:
+    return max(limits.CUT_AGE_SLACK_S, limits.CUT_AGE_SLACK * age_s)

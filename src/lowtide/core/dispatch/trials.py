@@ -1,0 +1,81 @@
+"""Which trial call a replica is to get now, and what follows from its answer.
+
+Pure; loops/dispatch/trials.py sends them. A trial is for a scope (core/faults/scope.py) of which
+something is to be judged, or it shows whether a replica in trouble works again.
+core/dispatch/dispatch.py begins those of replicas that it sends batch calls to; `LiveTrials` those
+that a process knows from live calls alone. Invariant: what `begin_trial` gave is counted as under
+way until `end_trial`.
+"""
+
+from collections.abc import Callable
+
+from lowtide.core.dispatch.replica import Replica
+from lowtide.core.dispatch.verdict import tried
+from lowtide.core.faults.outcome import Outcome
+from lowtide.core.faults.scope import Scope
+
+Pending = Callable[[Replica], Scope | None]
+"""The scope of a request that waits for that replica; None: nothing does."""
+
+
+def begin_trial(replica: Replica, now_s: float, pending: Pending = lambda _: None) -> Scope | None:
+    """The scope that a trial call is to be sent for now, counted as under way.
+
+    Either something is to be judged there, or the replica is in trouble: then for what waits, or
+    else for what was answered last.
+    """
+    if not replica.circuit.admits(now_s):
+        return None
+    scope = next((s for s in replica.scopes.values() if _is_due(s.trial_at_s, now_s)), None)
+    if scope is None and _is_due(replica.trial_at_s, now_s):
+        scope = pending(replica) or max(
+            replica.scopes.values(), key=lambda scope: scope.answered_at_s, default=None
+        )
+    if scope is None:
+        return None
+    replica.trial_at_s = None
+    replica.trials_in_flight += 1
+    replica.circuit.sent()
+    scope.trial_sent(now_s)
+    return scope
+
+
+def end_trial(replica: Replica, scope: Scope, outcome: Outcome | None, now_s: float) -> None:
+    """What came of a trial call; None: we took it back ourselves."""
+    replica.trials_in_flight -= 1
+    if outcome is not None:
+        tried(replica, scope, outcome, now_s)
+        return
+    replica.circuit.abandoned()
+    scope.trial_unclear(now_s)
+
+
+class LiveTrials:
+    """For replicas that no dispatcher of this process sends calls to: it has none, or another
+    worker has the replica. Their live calls fail all the same, and nobody else sees them.
+    """
+
+    def __init__(self, *, is_alone: bool) -> None:
+        """`is_alone`: no dispatcher runs in this process."""
+        self._is_alone = is_alone
+
+    def trial(self, replica: Replica, now_s: float) -> Scope | None:
+        """As `begin_trial`."""
+        if not self.may_try(replica, now_s):
+            return None
+        replica.ask_for_trial(now_s)
+        return begin_trial(replica, now_s)
+
+    def may_try(self, replica: Replica, now_s: float) -> bool:
+        """Whether it is ours to send."""
+        return self._is_alone or now_s >= replica.owned_until_s
+
+    def trial_ended(
+        self, replica: Replica, scope: Scope, outcome: Outcome | None, now_s: float
+    ) -> None:
+        """As `end_trial`."""
+        end_trial(replica, scope, outcome, now_s)
+
+
+def _is_due(at_s: float | None, now_s: float) -> bool:
+    return at_s is not None and at_s <= now_s

@@ -1,0 +1,1 @@
+"""Files, uploads in parts, and the storage that they take."""

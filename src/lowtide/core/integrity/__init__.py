@@ -1,0 +1,1 @@
+"""What rows and blobs must agree on, and what a backup says of itself."""

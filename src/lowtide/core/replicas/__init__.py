@@ -1,0 +1,1 @@
+"""Which replicas exist, what they serve, and which worker owns them."""

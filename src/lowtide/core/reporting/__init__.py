@@ -1,0 +1,1 @@
+"""What tenants, logs and metrics are told about batches and replicas."""

@@ -1,0 +1,130 @@
+"""How far a batch is, when it will be done, and why it does not move (`core.reporting.waiting`).
+
+Pure; service/batches/batches.py gathers the facts and the dialects show the result, so that nobody
+stares at a batch that "stays at 0/15 for over an hour". Invariant: an estimate is given only when
+it rests on work that was done; where nothing is known the answer is None, never a guess.
+"""
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from typing import Final, Literal
+
+import msgspec
+
+from lowtide import limits
+from lowtide.core.batches.batch import TERMINAL, Batch
+from lowtide.core.reporting.standing import NOTHING_KNOWN, Hold, Standing
+from lowtide.core.reporting.waiting import NO_QUEUE, PASSING, Queue, Reason, waiting
+from lowtide.core.scheduling.feasibility import UNKNOWN, Verdict
+
+Stage = Literal["validation", "queuing", "processing", "aggregation"]
+"""The words of the launch promise. A batch that ended is in no stage."""
+
+
+class Prospect(msgspec.Struct, frozen=True):
+    """What is foreseen of a batch in progress. `eta_s` None: not foreseeable."""
+
+    eta_s: float | None = None
+    verdict: Verdict = UNKNOWN
+
+
+NOTHING_FORESEEN: Final = Prospect()
+_NO_REPLICA: Final = Hold("unserved", "no replica", "no replica")
+
+
+class Progress(msgspec.Struct, frozen=True, kw_only=True):
+    """`eta_s` in seconds from now; `reason` a sentence for tenants why requests of the batch wait,
+    `cause` the same with what operators may see; `verdict` whether its window can be kept."""
+
+    stage: Stage | None = None
+    eta_s: float | None = None
+    completion_at: datetime | None = None
+    reason: str | None = None
+    cause: Reason | None = None
+    verdict: Verdict = UNKNOWN
+
+
+LIVE_LOAD: Final = "live load"
+"""How the sentence begins that says of a model that live traffic goes first."""
+
+
+def progress_of(
+    batch: Batch,
+    now: datetime,
+    *,
+    models: Iterable[str] = (),
+    standing: Standing = NOTHING_KNOWN,
+    queue: Queue = NO_QUEUE,
+    in_flight_max: int | None = None,
+    prospect: Prospect = NOTHING_FORESEEN,
+) -> Progress:
+    """Everything above about `batch`.
+
+    `models` are the canonical ids its requests name, empty while unknown. `standing` is what the
+    workers report of themselves and their replicas. `in_flight_max` bounds what the batch's
+    organization may have at engines. `prospect` is what its pools' pace and backlog come to.
+    """
+    models = tuple(models)
+    stands = batch.paused_reason is not None or _is_unserved(models, batch.endpoint, standing)
+    eta = None if stands else _end_s(batch, now, prospect, in_flight_max)
+    cause = waiting(batch, now, models, standing, queue, in_flight_max)
+    return Progress(
+        stage=stage_of(batch),
+        eta_s=eta,
+        completion_at=now + timedelta(seconds=eta) if eta is not None else None,
+        reason=cause.public if cause is not None else None,
+        cause=cause,
+        verdict=prospect.verdict,
+    )
+
+
+def stage_of(batch: Batch) -> Stage | None:
+    """`queuing`: in progress, nothing settled yet. `aggregation`: result files are written."""
+    if batch.status in TERMINAL:
+        return None
+    if batch.status == "validating":
+        return "validation"
+    if batch.status == "in_progress":
+        return "processing" if batch.counts.settled else "queuing"
+    return "aggregation"
+
+
+def _is_unserved(models: tuple[str, ...], endpoint: str, standing: Standing) -> bool:
+    """Some request cannot run, and nobody can say until when. Live load and hours pass."""
+    if not standing.is_known:
+        return False
+    if not standing.live:
+        return True
+    holds = (
+        standing.hold_of(model, endpoint) if model in standing.models else _NO_REPLICA
+        for model in models
+    )
+    return any(hold is not None and hold.condition not in PASSING for hold in holds)
+
+
+def _end_s(
+    batch: Batch, now: datetime, prospect: Prospect, in_flight_max: int | None
+) -> float | None:
+    """What is foreseen of the pool, which knows the queue and the hours to come; else the batch's
+    own pace. A bound on what the organisation may run makes its own pace the better witness."""
+    own = eta_s(batch, now)
+    if prospect.eta_s is None or (own is not None and in_flight_max is not None):
+        return own
+    return prospect.eta_s
+
+
+def eta_s(batch: Batch, now: datetime) -> float | None:
+    """Seconds until the last request settles, at the mean rate since the first one did.
+
+    The time before the first result is left out: it was spent in the queue, and says nothing
+    about the pace. None before there is enough to go by, and outside of processing.
+    """
+    settled, total = batch.counts.settled, batch.counts.total
+    if batch.status != "in_progress" or batch.first_settled_at is None or settled < 2:
+        return None
+    if settled < limits.ETA_SETTLED_MIN and settled < limits.ETA_SHARE_MIN * total:
+        return None
+    elapsed = (now - batch.first_settled_at).total_seconds()
+    if elapsed < limits.ETA_ELAPSED_S_MIN:
+        return None
+    return (total - settled) * elapsed / (settled - 1)

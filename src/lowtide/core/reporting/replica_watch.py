@@ -1,0 +1,183 @@
+"""What changed about the replicas of a worker since it was looked at last, as values.
+
+Pure: states and counts go in once a second, events for the log and reports for the store come out
+(loops/replicas/report.py). Invariants: each change is told once; a replica that comes and goes is
+told of at most `REPLICA_LINES_BURST` times at once and then once in `REPLICA_LINE_S`, with the
+number of changes that were left out; a name stands for a replica, never its address.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Final, Literal
+
+import msgspec
+
+from lowtide import limits
+from lowtide.core.dispatch.replica import Replica
+from lowtide.core.reporting.line_bound import LineBound
+from lowtide.core.reporting.public_text import without_places
+from lowtide.core.reporting.replica_state import ReplicaState
+from lowtide.core.reporting.worker_report import ReplicaReport
+
+EventName = Literal["replica.lost", "replica.back", "circuit.opened", "circuit.closed"]
+
+_AT_ONCE: Final = frozenset({"misconfigured"})
+"""Lost without a wait: nothing but an operator ends it."""
+
+_WORKING: Final = frozenset({"ready", "live_first"})
+
+
+class ReplicaEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """A record for the log. `left_out`: changes of the replica that were not told before it."""
+
+    event: EventName
+    replica: str
+    condition: str = ""
+    reason: str = ""
+    remedy: str = ""
+    for_s: float = 0.0
+    left_out: int = 0
+
+
+class Look(msgspec.Struct, frozen=True, kw_only=True):
+    """One replica at one moment: `state` is what `core.reporting.replica_state` says of the whole,
+    `states` of its models, `calls` of (model, endpoint) where only some of a model's are held;
+    `is_open` whether its circuit lets no calls pass."""
+
+    replica: Replica
+    state: ReplicaState
+    is_open: bool
+    is_owned: bool = True
+    states: Mapping[str, ReplicaState] = {}
+    calls: Mapping[tuple[str, str], ReplicaState] = {}
+
+
+class _Known(msgspec.Struct):
+    condition: str = "ready"
+    since_s: float = 0.0
+    state: ReplicaState = ReplicaState()
+    is_lost: bool = False
+    lost_at_s: float = 0.0
+    is_open: bool = False
+    opened_at_s: float = 0.0
+
+
+class ReplicaWatch:
+    """The replicas of one worker."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, _Known] = {}
+        self._bound = LineBound(limits.REPLICA_LINE_S, limits.REPLICA_LINES_BURST)
+
+    def see(self, looks: Iterable[Look], now_s: float) -> list[ReplicaEvent]:
+        """The events since the last call. A replica that is not among `looks` is forgotten."""
+        known, events = self._known, []
+        self._known = {}
+        for look in looks:
+            name = look.replica.name
+            each = self._known[name] = known.get(name) or _Known(since_s=now_s)
+            state = look.state
+            if state.condition != each.condition:
+                each.condition, each.since_s = state.condition, now_s
+            if state.since_s is not None:
+                each.since_s = state.since_s
+            each.state = state
+            events += self._circuit(each, look, now_s)
+            events += self._lost(each, look, now_s)
+        return events
+
+    def reports(
+        self, looks: Sequence[Look], now: datetime, now_s: float
+    ) -> tuple[ReplicaReport, ...]:
+        """Of the replicas that `see` was called with, for the worker's report."""
+        return tuple(
+            report
+            for look in looks[: limits.REPORT_REPLICAS_MAX]
+            if (known := self._known.get(look.replica.name)) is not None
+            for report in _reports(look, known.since_s, now, now_s)
+        )
+
+    def conditions(self) -> Mapping[str, str]:
+        """By name, as last seen."""
+        return {name: known.condition for name, known in self._known.items()}
+
+    def _circuit(self, known: _Known, look: Look, now_s: float) -> list[ReplicaEvent]:
+        if look.is_open == known.is_open:
+            return []
+        known.is_open = look.is_open
+        if look.is_open:
+            known.opened_at_s = now_s
+            return self._told(known, look, "circuit.opened", 0.0, now_s)
+        return self._told(known, look, "circuit.closed", now_s - known.opened_at_s, now_s)
+
+    def _lost(self, known: _Known, look: Look, now_s: float) -> list[ReplicaEvent]:
+        """Lost once it has been out for a while, back once it works."""
+        is_out = known.condition not in _WORKING
+        waited_s = now_s - known.since_s
+        if is_out and not known.is_lost:
+            if waited_s < limits.REPLICA_LOST_S and known.condition not in _AT_ONCE:
+                return []
+            known.is_lost, known.lost_at_s = True, known.since_s
+            return self._told(known, look, "replica.lost", waited_s, now_s)
+        if known.is_lost and not is_out:
+            known.is_lost = False
+            return self._told(known, look, "replica.back", now_s - known.lost_at_s, now_s)
+        return []
+
+    def _told(
+        self, known: _Known, look: Look, event: EventName, for_s: float, now_s: float
+    ) -> list[ReplicaEvent]:
+        name = look.replica.name
+        left_out = self._bound.admit(f"{event.partition('.')[0]} {name}", now_s)
+        if left_out is None:
+            return []
+        state, is_bad = known.state, event in ("replica.lost", "circuit.opened")
+        return [
+            ReplicaEvent(
+                event=event,
+                replica=name,
+                condition=state.condition,
+                reason=_short(state.reason) if is_bad else "",
+                remedy=state.remedy if is_bad else "",
+                for_s=for_s,
+                left_out=left_out,
+            )
+        ]
+
+
+def _reports(look: Look, since_s: float, now: datetime, now_s: float) -> list[ReplicaReport]:
+    """One for each state that models of the replica are in: mostly one for all. And one for each
+    state of single endpoints.
+    """
+    parts: dict[tuple[ReplicaState, tuple[str, ...]], list[str]] = {}
+    shown = sorted(look.replica.models)[: limits.REPORT_MODELS_MAX]
+    for model in shown:
+        parts.setdefault((look.states.get(model, look.state), ()), []).append(model)
+    for (model, endpoint), state in look.calls.items():
+        if model in shown:
+            parts.setdefault((state, (endpoint,)), []).append(model)
+    return [
+        ReplicaReport(
+            name=look.replica.name,
+            models=tuple(models),
+            endpoints=endpoints,
+            condition=state.condition,
+            reason=_short(state.reason),
+            public_reason=_short(without_places(state.public_reason)),
+            remedy=state.remedy,
+            since=_since(state, since_s, now, now_s),
+            is_owned=look.is_owned,
+        )
+        for (state, endpoints), models in parts.items()
+    ]
+
+
+def _since(state: ReplicaState, since_s: float, now: datetime, now_s: float) -> datetime | None:
+    if state.condition == "ready":
+        return None
+    begun_s = since_s if state.since_s is None else state.since_s
+    return now - timedelta(seconds=max(0.0, now_s - begun_s))
+
+
+def _short(text: str) -> str:
+    return text[: limits.REPORT_TEXT_CHARS_MAX]

@@ -1,0 +1,265 @@
+"""Why a batch waits, as a sentence for its tenant and one for operators.
+
+Pure; called by `core.reporting.progress` with what is known of workers, replicas and queue. The
+gravest reason is told alone: what stops everything, then what stops a model, then what the batch's
+own requests do, then whose turn it is. Invariants: while nothing of a batch moves there is a
+reason; `public` names no address and no path, whatever engines and systems said.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from types import MappingProxyType
+from typing import Final, Literal
+
+import msgspec
+
+from lowtide import limits
+from lowtide.core.batches.batch import ASSEMBLING, Batch, PausedReason
+from lowtide.core.reporting.public_text import without_places
+from lowtide.core.reporting.standing import Hold, Standing, told_at
+from lowtide.core.reporting.worker_report import BatchReport
+
+PASSING: Final = frozenset({"live_first", "closed"})
+"""Conditions that pass by themselves, and are counted in what is foreseen."""
+
+PAUSED: Final[Mapping[PausedReason, str]] = MappingProxyType(
+    {
+        "spend_cap": "Paused: the organization has spent what its cap allows for this month."
+        " The batch goes on when the cap is raised or the next month begins.",
+    }
+)
+
+
+class Queue(msgspec.Struct, frozen=True):
+    """Unsettled requests over all batches for the models of one batch."""
+
+    waiting: int = 0
+    leased: int = 0
+
+
+NO_QUEUE: Final = Queue()
+
+
+Kind = Literal[
+    "paused", "no_worker", "storage", "validation", "model", "live", "own_requests", "bound",
+    "queue", "silent", "assembly",
+]  # fmt: skip
+"""What a reason is about, for whoever counts or compares: the words change, this does not."""
+
+
+class Reason(msgspec.Struct, frozen=True):
+    """`full` is for operators; `since` when it began, where that is known."""
+
+    kind: Kind
+    public: str
+    full: str
+    since: datetime | None = None
+
+
+def waiting(
+    batch: Batch,
+    now: datetime,
+    models: Sequence[str],
+    standing: Standing,
+    queue: Queue,
+    in_flight_max: int | None,
+) -> Reason | None:
+    """None for a batch that moves or has ended."""
+    if batch.paused_reason is not None and batch.status == "in_progress":
+        return _alike("paused", PAUSED[batch.paused_reason])
+    if batch.status == "validating":
+        return _without_worker(standing) or _unvalidated(batch, now, standing)
+    if batch.status in ASSEMBLING:
+        return _without_worker(standing) or _unstored(standing) or _unassembled(batch, now)
+    if batch.status != "in_progress":
+        return None
+    return (
+        _without_worker(standing)
+        or _unstored(standing)
+        or _blocked(models, batch.endpoint, standing)
+        or _gives_way(models, standing)
+        or _harms_itself(batch, standing)
+        or _bounded(batch, queue, standing, in_flight_max)
+        or _behind(batch, queue, standing)
+        or _still(batch, now, standing)
+    )
+
+
+def _alike(kind: Kind, sentence: str, since: datetime | None = None) -> Reason:
+    return Reason(kind, sentence, sentence, since)
+
+
+def _without_worker(standing: Standing) -> Reason | None:
+    """Nobody works on anything."""
+    if not standing.is_known or standing.live:
+        return None
+    if not standing.gone:
+        return _alike("no_worker", "No worker is running, so nothing is done.")
+    last = max(standing.gone.values())
+    sentence = f"No worker is running: the last one was heard of at {told_at(last)}."
+    return _alike("no_worker", sentence, last)
+
+
+def _unvalidated(batch: Batch, now: datetime, standing: Standing) -> Reason | None:
+    if standing.validation_trouble:
+        return Reason(
+            "storage",
+            "The input file cannot be read: the server's storage does not answer.",
+            f"The input file cannot be read: {standing.validation_trouble}",
+        )
+    if _is_recent(batch.created_at, now, within_s=limits.VALIDATION_PATIENCE_S):
+        return None
+    if (since := standing.validating.get(batch.id)) is not None:
+        sentence = f"The input file is being validated since {told_at(since)}."
+        return _alike("validation", sentence, since)
+    if standing.validating:
+        sentence = "The input file waits while those of other batches are validated."
+    elif standing.is_known:
+        sentence = "The input file waits to be validated."
+    else:
+        sentence = "The input file still waits to be validated: is a worker running?"
+    return _alike("validation", sentence, batch.created_at)
+
+
+def _unstored(standing: Standing) -> Reason | None:
+    if not standing.results_trouble:
+        return None
+    return Reason(
+        "storage",
+        "Results cannot be stored: the server's storage does not take them."
+        " Nothing is lost, and the batch goes on when it does.",
+        f"Results cannot be stored: {standing.results_trouble}",
+    )
+
+
+def _unassembled(batch: Batch, now: datetime) -> Reason | None:
+    """The last calls have to end, and the result files to be written; both may take a while."""
+    since = batch.finalizing_at or batch.cancelling_at or now
+    if _is_recent(since, now):
+        return None
+    sentence = f"Its last calls end and its result files are written since {told_at(since)}."
+    return _alike("assembly", sentence, since)
+
+
+def _blocked(models: Iterable[str], endpoint: str, standing: Standing) -> Reason | None:
+    """Such requests for these models cannot run now, whatever the queue."""
+    if not standing.is_known:
+        return None
+    public, full, since = [], [], []
+    for model in models:
+        if model not in standing.models:
+            public.append(f"No replica serves the model {model}.")
+            full.append(public[-1])
+        elif (hold := standing.hold_of(model, endpoint)) is not None and (
+            hold.condition != "live_first"
+        ):
+            public.append(_not_available(model, hold, without_places(hold.public_reason)))
+            full.append(_not_available(model, hold, hold.reason))
+            since += [] if hold.since is None else [hold.since]
+    if not public:
+        return None
+    return Reason("model", _few(public), _few(full), min(since, default=None))
+
+
+def _not_available(model: str, hold: Hold, why: str) -> str:
+    since = f" since {told_at(hold.since)}" if hold.since is not None else ""
+    return f"The model {model} is not available{since}: {why.rstrip('.')}."
+
+
+def _few(sentences: list[str]) -> str:
+    more = len(sentences) - limits.MODELS_NAMED_IN_ERROR
+    if more > 0:
+        sentences = [*sentences[: limits.MODELS_NAMED_IN_ERROR], f"And {more} more models."]
+    return " ".join(sentences)
+
+
+def _gives_way(models: Iterable[str], standing: Standing) -> Reason | None:
+    """Requests for these models run, but fewer at a time: live traffic goes first."""
+    for model in models:
+        hold = standing.models.get(model)
+        if hold is not None and hold.condition == "live_first":
+            begins = f"The model {model} serves live traffic first: "
+            public = without_places(hold.public_reason)
+            return Reason("live", f"{begins}{public}.", f"{begins}{hold.reason}.", hold.since)
+    return None
+
+
+def _harms_itself(batch: Batch, standing: Standing) -> Reason | None:
+    """The replicas are well, and the batch's own requests fail."""
+    known = standing.batches.get(batch.id)
+    words = known.last_failure if known is not None else ""
+    if known is not None and known.failures >= limits.BATCH_FAILURES_MIN:
+        what = f"{known.failures} attempts at requests of this batch failed lately, and are tried"
+        return _of_words(f"{what} again", words)
+    counts = batch.counts
+    if counts.failed >= limits.BATCH_FAILURES_MIN and counts.failed > counts.completed:
+        what = f"{counts.failed} of the {counts.settled} finished requests of this batch failed"
+        return _of_words(what, words)
+    return None
+
+
+def _of_words(what: str, words: str) -> Reason:
+    if not words:
+        return _alike("own_requests", f"{what}.")
+    return Reason(
+        "own_requests",
+        f"{what}; the last: {without_places(words).rstrip('.')}.",
+        f"{what}; the last: {words.rstrip('.')}.",
+    )
+
+
+def is_queued(batch: Batch, standing: Standing) -> bool:
+    """Nothing of it came back yet, or no worker has any of it at present."""
+    if not batch.counts.settled:
+        return True
+    return standing.knows_all_batches and batch.id not in standing.batches
+
+
+def _bounded(
+    batch: Batch, queue: Queue, standing: Standing, in_flight_max: int | None
+) -> Reason | None:
+    """As many requests as the organization may have are at engines; perhaps they are its own."""
+    if in_flight_max is None or queue.leased < in_flight_max or not is_queued(batch, standing):
+        return None
+    return _alike(
+        "bound",
+        f"Queued: the organization may have {in_flight_max} requests at engines at one time.",
+    )
+
+
+def _behind(batch: Batch, queue: Queue, standing: Standing) -> Reason | None:
+    """Others are in the queue."""
+    left = batch.counts.total - batch.counts.settled
+    others = queue.waiting + queue.leased - left
+    if others <= 0 or not is_queued(batch, standing):
+        return None
+    sentence = f"Queued with {others} requests of other batches for the same models."
+    return _alike("queue", sentence)
+
+
+def _still(batch: Batch, now: datetime, standing: Standing) -> Reason | None:
+    """Everything is well, and yet nothing came back for a while."""
+    known = standing.batches.get(batch.id)
+    since = _moved_at(batch, known)
+    patience_s = limits.BATCH_STILL_S if batch.counts.settled else limits.BATCH_SILENT_S
+    if not standing.is_known or _is_recent(since, now, within_s=patience_s):
+        return None
+    if known is not None:
+        what = "Its requests are with the engine, which has answered none of them since"
+        return _alike("silent", f"{what} {told_at(since)}.", since)
+    if not standing.knows_all_batches or _is_recent(since, now):
+        return None
+    return _alike("queue", f"Queued since {told_at(since)}: no worker has taken it yet.", since)
+
+
+def _is_recent(since: datetime, now: datetime, within_s: float = limits.BATCH_STILL_S) -> bool:
+    """An instant that lies far ahead is of a process whose clock was wrong, and proves nothing."""
+    return -limits.CLOCKS_AGREE_S <= (now - since).total_seconds() < within_s
+
+
+def _moved_at(batch: Batch, known: BatchReport | None) -> datetime:
+    if known is not None and batch.counts.settled:
+        return known.moved_at
+    # A worker counts from its own beginning, and one that is restarted again and again would never
+    # have waited long.
+    return batch.first_settled_at or batch.in_progress_at or batch.created_at

@@ -1,0 +1,65 @@
+"""What a worker tells of itself with its heartbeat, for every process that shares its store.
+
+loops/replicas/report.py makes and writes it, `core.reporting.standing` reads what all workers have
+written. Invariant: a report holds plain words and aware UTC instants, so a process of another
+version can read it; its lists are bounded (limits.py), however much a worker has.
+"""
+
+from datetime import datetime
+
+import msgspec
+
+
+class ReplicaReport(msgspec.Struct, frozen=True, kw_only=True):
+    """One replica as its worker sees it, or those models of it that are in one state:
+    `core.reporting.replica_state.ReplicaState`, with an instant.
+
+    `since`: when the condition began, None while ready. `is_owned`: whether this worker may send it
+    batch calls; of a replica that another one has, a worker knows little. `endpoints`: what is told
+    is of calls to these alone; empty: of all.
+    """
+
+    name: str
+    models: tuple[str, ...] = ()
+    endpoints: tuple[str, ...] = ()
+    condition: str = "ready"
+    reason: str = ""
+    public_reason: str = ""
+    remedy: str = ""
+    since: datetime | None = None
+    is_owned: bool = True
+
+
+class BatchReport(msgspec.Struct, frozen=True, kw_only=True):
+    """A batch that the worker has chunks of, or had a moment ago.
+
+    `moved_at`: when one of its requests settled last, or else the work on it began. `failures`:
+    attempts of its requests lately that failed by themselves; `last_failure` says how, in the
+    engine's words.
+    """
+
+    id: str
+    moved_at: datetime
+    failures: int = 0
+    last_failure: str = ""
+
+
+class WorkerReport(msgspec.Struct, frozen=True, kw_only=True):
+    """Of one worker at `seen_at`; from `ttl_s` after that on it says nothing about the present.
+
+    `results_trouble`: why results cannot be stored; `validation_trouble`: why no input file can be
+    read. Both are for operators, empty when all is well. `validating` is the batch whose file is
+    read, since when in `validating_since`. `batches` are all that it works on unless
+    `more_batches`.
+    """
+
+    worker_id: str
+    seen_at: datetime
+    ttl_s: float
+    replicas: tuple[ReplicaReport, ...] = ()
+    results_trouble: str = ""
+    validation_trouble: str = ""
+    validating: str | None = None
+    validating_since: datetime | None = None
+    batches: tuple[BatchReport, ...] = ()
+    more_batches: bool = False

@@ -1,0 +1,269 @@
+"""Which batch gives the next chunk: urgency, then locality, then weighted fairness, then deadline.
+
+Pure. `Turns` is fairness alone and orders the tenants of a claim in store/statements/claims.py,
+where indexes hold each tenant's queue; `urgent` decides in loops/forecast.py which batches go
+before all turns; `Scheduler` is the whole rule over a snapshot in memory, for simulation and
+benchmarks. Costs are in work units: an estimated input token is one, an output token `OUTPUT_COST`.
+Invariants: a tenant's virtual time never falls but by a correction, a tenant that comes back from
+idleness is lifted to the least of those at work, and a pick takes O(log tenants + log batches).
+"""
+
+import heapq
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime, timedelta
+from typing import Final
+
+import msgspec
+
+from lowtide import limits
+from lowtide.core.batches.plan import ChunkSpec, ModelShare
+from lowtide.core.usage import Usage
+
+OUTPUT_COST: Final = 4.0
+"""Work units of one generated token: decoding at a usual batch size costs a GPU about four times
+what prefilling a token does (scheduling.md 4.2; live prices say the same)."""
+
+CACHED_COST: Final = 0.1
+"""Work units of an input token that the engine had in its prefix cache."""
+
+Capacity = Callable[[datetime], float]
+"""Work units that the pool is expected to do from now until then."""
+
+
+def work_of(usage: Usage) -> float:
+    """Work units that answers took, by what the engine reported."""
+    fresh = usage.input_tokens - usage.cached_tokens
+    return fresh + CACHED_COST * usage.cached_tokens + OUTPUT_COST * usage.output_tokens
+
+
+def planned_cost(
+    spec: ChunkSpec, share: ModelShare, output_per_request: float | None, endpoint: str
+) -> float:
+    """Work units that a chunk is estimated to take, before any of its batch has run.
+
+    `output_per_request`: mean of the model's recent answers, None while unknown. Answers are no
+    longer than the lines allow on average; an embedding has none.
+    """
+    output = planned_output(share, output_per_request, endpoint)
+    return spec.input_tokens + OUTPUT_COST * output * spec.count
+
+
+def planned_output(share: ModelShare, output_per_request: float | None, endpoint: str) -> float:
+    """Tokens that an answer is estimated to have; see `planned_cost`."""
+    if endpoint == "/v1/embeddings":
+        return 0.0
+    output = limits.OUTPUT_TOKENS_ASSUMED if output_per_request is None else output_per_request
+    return min(output, share.output_tokens / share.requests) if share.output_tokens else output
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True):
+    """What one batch still wants of one model's pool: `chunks` that wait, `cost` in work units."""
+
+    batch_id: str
+    organization_id: str
+    priority: int
+    deadline_at: datetime
+    created_at: datetime
+    chunks: int
+    cost: float
+
+    @property
+    def order(self) -> tuple[int, datetime, datetime, str]:
+        """Within a tenant: priority, then the earliest deadline, then the oldest."""
+        return (-self.priority, self.deadline_at, self.created_at, self.batch_id)
+
+
+class Tenant(msgspec.Struct, frozen=True):
+    """An organisation in one pool: what it was given so far, over its weight."""
+
+    virtual_time: float = 0.0
+    weight: float = 1.0
+
+
+def urgent(
+    entries: Iterable[Entry],
+    capacity: Capacity,
+    *,
+    margin: float = limits.URGENT_MARGIN,
+    guard_s: float = limits.URGENT_GUARD_S,
+) -> list[Entry]:
+    """Batches that must go first, the earliest deadline first, or deadlines are missed.
+
+    A batch's latest start counts all work that is due no later: several batches of one hour each
+    cannot all begin an hour before a common deadline. The last deadline without slack decides, and
+    everything due by then is urgent. Work that cannot be done in time in any order is left out,
+    the largest first, which keeps the most deadlines (Moore and Hodgson): it gets its fair turn.
+    """
+    kept = _can_be_met(sorted(entries, key=lambda e: (e.deadline_at, e.order)), capacity)
+    work, last = 0.0, 0
+    for place, entry in enumerate(kept, start=1):
+        work += entry.cost
+        if work * (1.0 + margin) >= capacity(entry.deadline_at - timedelta(seconds=guard_s)):
+            last = place
+    return kept[:last]
+
+
+def _can_be_met(by_deadline: Sequence[Entry], capacity: Capacity) -> list[Entry]:
+    """The largest set of these that fits before their deadlines, in the order given."""
+    work = 0.0
+    largest: list[tuple[float, int]] = []
+    dropped: set[int] = set()
+    for place, entry in enumerate(by_deadline):
+        work += entry.cost
+        heapq.heappush(largest, (-entry.cost, place))
+        if work > capacity(entry.deadline_at):
+            cost, worst = heapq.heappop(largest)
+            work += cost
+            dropped.add(worst)
+    return [entry for place, entry in enumerate(by_deadline) if place not in dropped]
+
+
+class Turns:
+    """Weighted fair queueing over tenants: the least virtual time is next, ties by name."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, str]] = []
+        self._tenants: dict[str, Tenant] = {}
+
+    def __len__(self) -> int:
+        return len(self._tenants)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._tenants
+
+    def join(self, name: str, tenant: Tenant, *, lift: bool = False) -> None:
+        """From now on it has work. `lift`: it had none before, so it gets no credit for that."""
+        if lift and (first := self.first()) is not None:
+            floor = self._tenants[first].virtual_time
+            tenant = Tenant(max(tenant.virtual_time, floor), tenant.weight)
+        self._put(name, tenant)
+
+    def leave(self, name: str) -> Tenant:
+        """It has no work any more. Raises KeyError when it had none."""
+        return self._tenants.pop(name)
+
+    def first(self) -> str | None:
+        """Whose turn it is."""
+        while self._heap:
+            virtual_time, name = self._heap[0]
+            tenant = self._tenants.get(name)
+            if tenant is not None and tenant.virtual_time == virtual_time:
+                return name
+            heapq.heappop(self._heap)  # it left, or was charged since
+        return None
+
+    def charge(self, name: str, cost: float) -> None:
+        """It was given work of that cost; a correction may be negative."""
+        tenant = self._tenants[name]
+        self._put(name, Tenant(tenant.virtual_time + cost / tenant.weight, tenant.weight))
+
+    def _put(self, name: str, tenant: Tenant) -> None:
+        self._tenants[name] = tenant
+        heapq.heappush(self._heap, (tenant.virtual_time, name))
+
+
+class _Queued(msgspec.Struct, eq=False):
+    """An entry as chunks are taken from it."""
+
+    entry: Entry
+    chunks: int
+    cost: float
+
+    @property
+    def chunk_cost(self) -> float:
+        return self.cost / self.chunks
+
+
+class Scheduler:
+    """The whole rule, over the queue of one pool."""
+
+    def __init__(self, *, quantum_chunks: int = limits.LOCALITY_CHUNKS) -> None:
+        """`quantum_chunks`: how many chunks a lane takes from one batch before it asks whose turn
+        it is."""
+        self._quantum = quantum_chunks
+        self._turns = Turns()
+        self._idle: dict[str, Tenant] = {}
+        self._queued: dict[str, _Queued] = {}
+        self._by_tenant: dict[str, list[tuple[tuple[int, datetime, datetime, str], str]]] = {}
+        self._urgent: list[str] = []
+        self._stays: dict[int, tuple[str, int]] = {}
+
+    def add(self, entry: Entry, weight: float = 1.0) -> None:
+        """The batch has chunks to give. Its id is fresh."""
+        name = entry.organization_id
+        self._queued[entry.batch_id] = _Queued(entry, entry.chunks, entry.cost)
+        queue = self._by_tenant.setdefault(name, [])
+        if self._first_of(name) is None:
+            known = self._idle.pop(name, Tenant())
+            self._turns.join(name, Tenant(known.virtual_time, weight), lift=True)
+        heapq.heappush(queue, (entry.order, entry.batch_id))
+
+    def remove(self, batch_id: str) -> None:
+        """It was cancelled, expired or paused."""
+        queued = self._queued.pop(batch_id, None)
+        if queued is not None:
+            self._rest_if_idle(queued.entry.organization_id)
+
+    def correct(self, organization_id: str, cost: float) -> None:
+        """Work cost that much more than was charged for it, or less."""
+        idle = self._idle.get(organization_id)
+        if idle is None:
+            self._turns.charge(organization_id, cost)
+        else:
+            ahead = idle.virtual_time + cost / idle.weight
+            self._idle[organization_id] = Tenant(ahead, idle.weight)
+
+    def entries(self) -> list[Entry]:
+        """What is queued, as it is now."""
+        return [
+            msgspec.structs.replace(q.entry, chunks=q.chunks, cost=q.cost)
+            for q in self._queued.values()
+        ]
+
+    def hurry(self, capacity: Capacity) -> None:
+        """Find anew which batches are urgent: O(batches), every few seconds."""
+        self._urgent = [entry.batch_id for entry in urgent(self.entries(), capacity)]
+        self._urgent.reverse()
+
+    def pick(self, lane: int = 0) -> Entry | None:
+        """Take one chunk, for a lane (a replica); the batch that it belongs to, None when dry."""
+        batch_id = self._next(lane)
+        if batch_id is None:
+            return None
+        queued = self._queued[batch_id]
+        cost = queued.chunk_cost
+        queued.chunks -= 1
+        queued.cost -= cost
+        self._turns.charge(queued.entry.organization_id, cost)
+        if not queued.chunks:
+            del self._queued[batch_id]
+            self._rest_if_idle(queued.entry.organization_id)
+        return queued.entry
+
+    def _next(self, lane: int) -> str | None:
+        while self._urgent:
+            if self._urgent[-1] in self._queued:
+                return self._urgent[-1]
+            self._urgent.pop()
+        stay, left = self._stays.get(lane, ("", 0))
+        if left and stay in self._queued:
+            self._stays[lane] = (stay, left - 1)
+            return stay
+        name = self._turns.first()
+        found = self._first_of(name) if name is not None else None
+        if found is not None:
+            self._stays[lane] = (found, self._quantum - 1)
+        return found
+
+    def _first_of(self, name: str) -> str | None:
+        """The tenant's batch that is next, whether or not it is its turn."""
+        queue = self._by_tenant.get(name, [])
+        while queue:
+            if queue[0][1] in self._queued:
+                return queue[0][1]
+            heapq.heappop(queue)
+        return None
+
+    def _rest_if_idle(self, name: str) -> None:
+        if self._first_of(name) is None:
+            self._idle[name] = self._turns.leave(name)

@@ -1,0 +1,53 @@
+"""When batch work may start: an operator's hours of the day, in a zone of the operator's choice.
+
+Pure. config.py reads the words, loops/dispatch/leasing.py asks before it claims, the service gives
+the reason and counts closed hours out of what a pool will do. Invariant: hours are wall-clock
+times, so they stay where they are when clocks change; hours that end before they begin last over
+midnight.
+"""
+
+import re
+from datetime import datetime, time, timedelta
+from typing import Final
+from zoneinfo import ZoneInfo
+
+import msgspec
+
+_HOURS: Final = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)")
+_SHARE_STEP: Final = timedelta(minutes=5)
+
+
+class Hours(msgspec.Struct, frozen=True):
+    """From `begin` until `end`, every day, in `zone`."""
+
+    begin: time
+    end: time
+    zone: ZoneInfo
+
+    def is_open(self, now: datetime) -> bool:
+        at = now.astimezone(self.zone).time()
+        if self.begin < self.end:
+            return self.begin <= at < self.end
+        return at >= self.begin or at < self.end
+
+    def share_open(self, since: datetime, until: datetime) -> float:
+        """Of that span, to five minutes."""
+        steps = max(1, round((until - since) / _SHARE_STEP))
+        middle = since + _SHARE_STEP / 2
+        return sum(self.is_open(middle + n * _SHARE_STEP) for n in range(steps)) / steps
+
+    @property
+    def opens(self) -> str:
+        """For a reason: `window opens 22:00 (Europe/Berlin)`."""
+        zone = "" if self.zone.key == "UTC" else f" ({self.zone.key})"
+        return f"window opens {self.begin:%H:%M}{zone}"
+
+
+def hours_of(words: str, zone: str) -> Hours:
+    """`22:00-06:00` in an IANA time zone. Raises ValueError for words that say no hours, and
+    ZoneInfoNotFoundError (a KeyError) for an unknown zone."""
+    match = _HOURS.fullmatch(words.replace(" ", ""))
+    if match is None or match.group(1, 2) == match.group(3, 4):
+        raise ValueError(f"{words!r} is no span of hours: write for example '22:00-06:00'")
+    begin = time(int(match[1]), int(match[2]))
+    return Hours(begin, time(int(match[3]), int(match[4])), ZoneInfo(zone))

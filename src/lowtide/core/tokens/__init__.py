@@ -1,0 +1,1 @@
+"""Estimates of prompt tokens, learned from the usage that engines report."""

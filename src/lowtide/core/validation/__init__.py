@@ -1,0 +1,1 @@
+"""One streaming pass over an input file: its lines, their errors, and the plan."""

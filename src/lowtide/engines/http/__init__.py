@@ -1,0 +1,1 @@
+"""The HTTP client for engines: one HTTP/1.1 address behind `ports.engine.Engine`."""

@@ -1,0 +1,206 @@
+"""The connections to one engine: at most so many, reused newest first, waited for in order.
+
+A slot is the right to one connection. Each slot is held by an idle connection, by a call in flight,
+or by a waiter it was just handed to; `_slots_taken` counts them all and never passes
+`connections_max`. Waiters exist only while no connection is idle, so nobody overtakes them. The
+newest connection is taken first: under less load the others go idle and are closed after `idle_s`.
+"""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable
+from datetime import datetime
+
+from lowtide.core.faults.outcome import NoReply
+from lowtide.core.scheduling.reply_budget import ReplyBudget
+from lowtide.engines.http.connect import Dialer
+from lowtide.engines.http.connection import Connection
+from lowtide.limits import ENGINE_CLOSE_S
+
+_CLOSED = "the engine client is closed"
+
+
+class ConnectionPool:
+    """Hands out connections; every one taken or obtained must come back through `release`."""
+
+    def __init__(
+        self,
+        dialer: Dialer,
+        replies: ReplyBudget,
+        *,
+        connections_max: int,
+        connect_timeout_s: float,
+        idle_s: float,
+        utc_now: Callable[[], datetime],
+    ) -> None:
+        self._dialer = dialer
+        self._replies = replies
+        self._connections_max = connections_max
+        self._connect_timeout_s = connect_timeout_s
+        self._idle_s = idle_s
+        self._utc_now = utc_now
+        self._is_closed = False
+        self._slots_taken = 0
+        self._open: set[Connection] = set()
+        self._idle: dict[Connection, float] = {}  # since when, oldest first
+        self._idle_timer: asyncio.TimerHandle | None = None
+        self._waiters: OrderedDict[asyncio.Future[Connection | None], None] = OrderedDict()
+        self._connecting: set[asyncio.Timeout] = set()
+
+    @property
+    def connections_open(self) -> int:
+        """Open connections, idle ones included."""
+        return len(self._open)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nobody uses, opens or waits for a connection."""
+        return self._slots_taken == len(self._idle) and not self._waiters
+
+    def take(self) -> Connection | None:
+        """The idle connection used last, if any."""
+        while self._idle:
+            connection, _ = self._idle.popitem()
+            if connection.reusable:
+                return connection
+            self._free_slot()
+        return None
+
+    async def obtain(self, deadline: float) -> Connection | NoReply:
+        """A connection when `take` had none: a new one, or the next to come free."""
+        if self._is_closed:
+            return NoReply("connect", _CLOSED)
+        if self._slots_taken < self._connections_max:
+            self._slots_taken += 1
+            return await self.connect(deadline)
+        waiter: asyncio.Future[Connection | None] = asyncio.get_running_loop().create_future()
+        self._waiters[waiter] = None
+        try:
+            async with asyncio.timeout_at(deadline):
+                connection = await waiter
+        except TimeoutError:
+            self._leave(waiter)
+            return NoReply("connect", "no connection came free in the attempt's time")
+        except asyncio.CancelledError:
+            self._leave(waiter)
+            raise
+        if connection is None:
+            return await self.connect(deadline)
+        if connection.reusable:
+            return connection
+        connection.abort()  # closed by the engine since it was handed over; its slot is ours
+        return await self.connect(deadline)
+
+    async def connect(self, deadline: float) -> Connection | NoReply:
+        """Open a connection in a slot the caller holds; without success the slot is given back."""
+        loop = asyncio.get_running_loop()
+        connection: Connection | None = None
+        timeout = asyncio.timeout_at(min(deadline, loop.time() + self._connect_timeout_s))
+        self._connecting.add(timeout)
+        failure: str | None = "abandoned"
+        try:
+            if self._is_closed:
+                failure = _CLOSED
+            else:
+                async with timeout:
+                    connection = await self._dialer.open(self._make)
+                if self._is_closed:
+                    failure = _CLOSED
+                else:
+                    failure = None if connection.reusable else "it hung up at once"
+        except (OSError, UnicodeError) as exc:
+            failure = self._why_not(exc, timeout)
+        finally:
+            self._connecting.discard(timeout)
+            if failure is not None or connection is None:
+                if connection is not None:
+                    connection.abort()
+                self._free_slot()
+        if failure is not None or connection is None:
+            return NoReply("connect", f"no connection to {self._dialer.name}: {failure}")
+        self._open.add(connection)
+        return connection
+
+    def release(self, connection: Connection) -> None:
+        """Give back a connection: kept if it can serve again, closed if not."""
+        if not connection.reusable or self._is_closed:
+            connection.abort()
+            self._free_slot()
+        elif (waiter := self._next_waiter()) is not None:
+            waiter.set_result(connection)
+        else:
+            loop = asyncio.get_running_loop()
+            self._idle[connection] = loop.time()
+            if self._idle_timer is None:
+                self._idle_timer = loop.call_later(self._idle_s, self._close_idle)
+
+    async def aclose(self) -> None:
+        """Close every connection and turn every waiter away; returns when the sockets are gone."""
+        self._is_closed = True
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
+        gone = [connection.closed for connection in self._open]
+        for connection in list(self._open):
+            connection.fail(NoReply("broken", _CLOSED))
+        while (waiter := self._next_waiter()) is not None:
+            self._slots_taken += 1
+            waiter.set_result(None)
+        now = asyncio.get_running_loop().time()
+        for timeout in self._connecting:
+            if not timeout.expired():
+                timeout.reschedule(now)
+        if gone:
+            await asyncio.wait(gone, timeout=ENGINE_CLOSE_S)
+
+    def _make(self) -> Connection:
+        return Connection(asyncio.get_running_loop(), self._utc_now, self._on_lost, self._replies)
+
+    def _why_not(self, exc: Exception, timeout: asyncio.Timeout) -> str:
+        if self._is_closed:
+            return _CLOSED
+        if timeout.expired():
+            return "not answered in time"
+        return str(exc) or type(exc).__name__
+
+    def _next_waiter(self) -> asyncio.Future[Connection | None] | None:
+        while self._waiters:
+            waiter, _ = self._waiters.popitem(last=False)
+            if not waiter.done():
+                return waiter
+        return None
+
+    def _leave(self, waiter: asyncio.Future[Connection | None]) -> None:
+        """A waiter gives up; what was handed to it in the same moment goes to the next."""
+        self._waiters.pop(waiter, None)
+        if not waiter.done() or waiter.cancelled():
+            return
+        connection = waiter.result()
+        if connection is None:
+            self._free_slot()
+        else:
+            self.release(connection)
+
+    def _free_slot(self) -> None:
+        waiter = self._next_waiter()
+        if waiter is None:
+            self._slots_taken -= 1
+        else:
+            waiter.set_result(None)
+
+    def _on_lost(self, connection: Connection) -> None:
+        self._open.discard(connection)
+        if self._idle.pop(connection, None) is not None:
+            self._free_slot()
+
+    def _close_idle(self) -> None:
+        """Close what was idle for `idle_s`; asks to be called again while anything is idle."""
+        self._idle_timer = None
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        for connection, since in list(self._idle.items()):
+            if since + self._idle_s > now:
+                self._idle_timer = loop.call_at(since + self._idle_s, self._close_idle)
+                return
+            del self._idle[connection]
+            connection.abort()
+            self._free_slot()

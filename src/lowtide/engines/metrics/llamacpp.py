@@ -1,0 +1,52 @@
+"""What llama.cpp's server tells: /metrics (with --metrics), else /slots; /props for its slots.
+
+Each slot has its context reserved, so there is no KV memory to run out of: seats are the bound.
+"""
+
+from typing import Final
+
+import msgspec
+
+from lowtide.core.capacity.engine_metrics import EngineSignals
+from lowtide.engines.metrics.exposition import Exposition, Samples
+
+PAGE: Final = Exposition(
+    (
+        "llamacpp:requests_processing",
+        "llamacpp:requests_deferred",
+        "llamacpp:prompt_tokens",
+        "llamacpp:tokens_predicted",
+    )
+)
+
+
+class LlamacppProps(msgspec.Struct, frozen=True):
+    total_slots: int | None = None
+
+
+class Slot(msgspec.Struct, frozen=True):
+    """One of the list at /slots."""
+
+    is_processing: bool = False
+
+
+def signals_of(samples: Samples, props: LlamacppProps) -> EngineSignals | None:
+    """None when this is no page of llama.cpp."""
+    if not samples.series("llamacpp:requests_processing"):
+        return None
+    return EngineSignals(
+        running=samples.count("llamacpp:requests_processing"),
+        waiting=samples.count("llamacpp:requests_deferred"),
+        seats_max=props.total_slots,
+        prompt_tokens_total=samples.total("llamacpp:prompt_tokens"),
+        generation_tokens_total=samples.total("llamacpp:tokens_predicted"),
+    )
+
+
+def signals_of_slots(slots: list[Slot], props: LlamacppProps) -> EngineSignals | None:
+    """Who waits is not told there."""
+    if not slots:
+        return None
+    return EngineSignals(
+        running=sum(slot.is_processing for slot in slots), seats_max=props.total_slots or len(slots)
+    )

@@ -1,0 +1,85 @@
+"""What SGLang tells at /metrics (with --enable-metrics) and /get_server_info.
+
+It is the one engine that declares how it reads priorities, so what to send is decided here.
+"""
+
+from typing import Final
+
+import msgspec
+
+from lowtide.core.capacity.engine_metrics import EngineSignals
+from lowtide.engines.metrics.exposition import Exposition, Labels, Samples
+from lowtide.limits import PRIORITY_GAP_SGLANG
+
+_PREEMPTED: Final = ("sglang:num_retracted_requests", "sglang:num_retracted_reqs")
+
+PAGE: Final = Exposition(
+    (
+        "sglang:num_running_reqs",
+        "sglang:num_queue_reqs",
+        "sglang:token_usage",
+        "sglang:max_total_num_tokens",
+        *_PREEMPTED,
+        "sglang:prompt_tokens",
+        "sglang:generation_tokens",
+        "sglang:cached_tokens",
+        "sglang:inter_token_latency_seconds_bucket",
+    )
+)
+
+
+class SglangInfo(msgspec.Struct, frozen=True):
+    """The arguments that the server runs with, as far as they matter here."""
+
+    max_running_requests: int | None = None
+    max_total_num_tokens: int | None = None
+    enable_priority_scheduling: bool = False
+    schedule_low_priority_values_first: bool = False
+    default_priority_value: int | None = None
+    priority_scheduling_preemption_threshold: int = 10
+
+
+def signals_of(samples: Samples, info: SglangInfo) -> EngineSignals | None:
+    """None when this is no page of SGLang."""
+    samples.keep(_is_first_rank)
+    if not samples.series("sglang:num_running_reqs"):
+        return None
+    told = samples.count("sglang:max_total_num_tokens")
+    return EngineSignals(
+        running=samples.count("sglang:num_running_reqs"),
+        waiting=_waiting(samples),
+        kv_used=samples.mean("sglang:token_usage"),
+        kv_capacity_tokens=told or info.max_total_num_tokens,
+        seats_max=info.max_running_requests,
+        preemptions_total=samples.total(*_PREEMPTED),
+        prompt_tokens_total=samples.total("sglang:prompt_tokens"),
+        generation_tokens_total=samples.total("sglang:generation_tokens"),
+        cached_tokens_total=samples.total("sglang:cached_tokens"),
+        itl_buckets=samples.buckets("sglang:inter_token_latency_seconds"),
+    )
+
+
+def batch_priority(info: SglangInfo) -> int | None:
+    """A value that puts batch calls behind live ones, far enough for live ones to take their place.
+
+    None unless the server schedules by priority and gives calls without one a value: where it does
+    not, those are the last of all, and any value of ours would go before them.
+    """
+    if not info.enable_priority_scheduling or info.default_priority_value is None:
+        return None
+    gap = max(PRIORITY_GAP_SGLANG, info.priority_scheduling_preemption_threshold + 1)
+    sign = 1 if info.schedule_low_priority_values_first else -1
+    return info.default_priority_value + sign * gap
+
+
+def _waiting(samples: Samples) -> int | None:
+    """With priorities there is a sample for each, beside one without that has them all."""
+    series = samples.series("sglang:num_queue_reqs")
+    whole = [value for labels, value in series if not labels.get("priority")]
+    values = whole or [value for _, value in series]
+    return max(0, int(sum(values))) if values else None
+
+
+def _is_first_rank(labels: Labels) -> bool:
+    """All ranks of one tensor-parallel group tell the same; those of data-parallel ones do not."""
+    return bool(labels.get("dp_rank")) or labels.get("tp_rank", "0") in ("", "0")

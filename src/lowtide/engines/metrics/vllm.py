@@ -1,0 +1,77 @@
+"""What vLLM tells at /metrics. One sample for each `engine` where it runs data-parallel."""
+
+from typing import Final
+
+from lowtide.core.capacity.engine_metrics import EngineSignals
+from lowtide.engines.metrics.exposition import Exposition, Labels, Samples
+
+_KV_USED: Final = ("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc")
+_CACHED: Final = ("vllm:prompt_tokens_cached", "vllm:prefix_cache_hits")
+_GAPS: Final = ("vllm:inter_token_latency_seconds", "vllm:time_per_output_token_seconds")
+
+PAGE: Final = Exposition(
+    (
+        "vllm:num_requests_running",
+        "vllm:num_requests_waiting",
+        *_KV_USED,
+        "vllm:cache_config_info",
+        "vllm:num_preemptions",
+        "vllm:prompt_tokens",
+        "vllm:generation_tokens",
+        *_CACHED,
+        *(f"{name}_bucket" for name in _GAPS),
+        "vllm:engine_sleep_state",
+    )
+)
+
+
+def signals_of(samples: Samples) -> EngineSignals | None:
+    """None when this is no page of vLLM."""
+    if not samples.series("vllm:num_requests_running"):
+        return None
+    return EngineSignals(
+        running=samples.count("vllm:num_requests_running"),
+        waiting=samples.count("vllm:num_requests_waiting"),
+        kv_used=samples.mean(*_KV_USED),
+        kv_capacity_tokens=_kv_capacity(samples),
+        preemptions_total=samples.total("vllm:num_preemptions"),
+        prompt_tokens_total=samples.total("vllm:prompt_tokens"),
+        generation_tokens_total=samples.total("vllm:generation_tokens"),
+        cached_tokens_total=samples.total(*_CACHED),
+        itl_buckets=samples.buckets(*_GAPS),
+        asleep=_is_asleep(samples),
+    )
+
+
+def _kv_capacity(samples: Samples) -> int | None:
+    """Of all engines together; None from a server that has not counted its blocks.
+
+    `num_gpu_blocks` is the sum over the engines of a data-parallel server, told once for each of
+    them. `kv_cache_size_tokens`, which newer versions tell as well, is each engine's own, and right
+    for models whose layers do not all keep the same (seen in 0.32 with two engines).
+    """
+    own: dict[str, int] = {}
+    blocks_of_all = 0
+    for labels, _ in samples.series("vllm:cache_config_info"):
+        size = _whole(labels, "kv_cache_size_tokens")
+        if size:
+            own[labels.get("engine", "")] = size
+        blocks = _whole(labels, "num_gpu_blocks") * _whole(labels, "block_size")
+        blocks_of_all = max(blocks_of_all, blocks)
+    return sum(own.values()) or blocks_of_all or None
+
+
+def _whole(labels: Labels, name: str) -> int:
+    """0 for a label that is not there or says None."""
+    value = labels.get(name, "")
+    return int(value) if value.isdecimal() else 0
+
+
+def _is_asleep(samples: Samples) -> bool:
+    """Asleep when no engine behind the URL is awake; a vLLM that does not say is awake."""
+    awake = [
+        value
+        for labels, value in samples.series("vllm:engine_sleep_state")
+        if labels.get("sleep_state") == "awake"
+    ]
+    return bool(awake) and not any(awake)

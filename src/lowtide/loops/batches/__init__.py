@@ -1,0 +1,1 @@
+"""Loops for the life of a batch: validate, assemble, expire, sweep, unpause."""

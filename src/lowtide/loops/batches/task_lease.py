@@ -1,0 +1,76 @@
+"""What validation and assembly share: keeping a batch's lease, and letting go of it."""
+
+import asyncio
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Literal
+
+from lowtide import limits
+from lowtide.ports.blobs import BlobError
+from lowtide.ports.clock import Clock
+from lowtide.ports.store import LifecycleStore, StoreError
+from lowtide.ports.wakeups import Topic
+from lowtide.ports.work import TaskLease
+
+Wake = Callable[[Topic | Literal["sweep"]], None]
+"""Nudges a loop of this process by name."""
+
+
+class TaskTrouble:
+    """Why a loop's last task failed: until a task succeeds, or nothing is left to be tried again.
+
+    Without the second, a worker whose failed task went to another one would tell of it for ever.
+    """
+
+    def __init__(self) -> None:
+        self.text: str | None = None
+        self._retry_at = datetime.min.replace(tzinfo=UTC)
+
+    def failed(self, error: BaseException, now: datetime) -> None:
+        """Only what the storage did is a trouble of the loop; the task is tried again later."""
+        if isinstance(error, BlobError | StoreError):
+            self.text = str(error)
+            self._retry_at = now + timedelta(seconds=limits.TASK_RETRY_S + limits.IDLE_POLL_S)
+
+    def succeeded(self) -> None:
+        self.text = None
+
+    def found_nothing(self, now: datetime) -> None:
+        """No task was to be had; a failed one would be, once its pause is over."""
+        if self.text is not None and now >= self._retry_at:
+            self.text = None
+
+
+class TaskRenewal:
+    """Renews a task's lease when a third of it has passed."""
+
+    def __init__(
+        self, store: LifecycleStore, lease: TaskLease, clock: Clock, lease_ttl_s: float
+    ) -> None:
+        self._store = store
+        self._lease = lease
+        self._clock = clock
+        self._ttl_s = lease_ttl_s
+        self._renewed_at_s = clock.monotonic()
+
+    async def still_ours(self) -> bool:
+        """False when the lease was lost, or the batch has left the state it was claimed in."""
+        now_s = self._clock.monotonic()
+        if now_s - self._renewed_at_s < self._ttl_s / 3:
+            return True
+        self._renewed_at_s = now_s
+        return await self._store.renew_task(self._lease, self._clock.now(), self._ttl_s)
+
+
+async def let_go(
+    store: LifecycleStore, lease: TaskLease, clock: Clock, error: BaseException
+) -> None:
+    """End a task that did not come to its end. Cancelled: free at once, for whoever starts next.
+
+    Failed: kept a little longer, so that the batches behind it get their turn before it is tried
+    again. Claimed at once, a batch that always fails would be in everybody's way.
+    """
+    if isinstance(error, asyncio.CancelledError):
+        await store.release_task(lease)
+    else:
+        await store.renew_task(lease, clock.now(), limits.TASK_RETRY_S)

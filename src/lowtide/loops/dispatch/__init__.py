@@ -1,0 +1,1 @@
+"""Loops that run requests: lease, dispatch, attempt, commit."""

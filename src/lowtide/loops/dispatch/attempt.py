@@ -1,0 +1,251 @@
+"""One attempt at one request: line in, engine's answer as an outcome, output line out.
+
+Where the engine understands it, the body gets the priority that puts batch work behind live calls
+(ports/engine.py). An engine that was restarted without that refuses it: then the request goes out
+once more without, and so do all after it. A call that core.dispatch.dispatch wants watched is
+streamed if its answer can be (core/faults/streamed_answer.py); an engine whose stream does not tell
+the whole answer is sent the request again, and asked for no more streams. Invariant: nothing is
+sent again to a replica that went to another worker meanwhile.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+from typing import Any, TypeVar
+
+import msgspec
+
+from lowtide import limits
+from lowtide.core.ascii_json import one_line
+from lowtide.core.batches.line import (
+    LineFormatError,
+    RequestLine,
+    output_line_id,
+    read_request,
+    render_rejected,
+    render_success,
+)
+from lowtide.core.batches.segment import Finished
+from lowtide.core.bodies.body_rules import NO_FIELDS, BodyRules
+from lowtide.core.dispatch.replica import Replica
+from lowtide.core.dispatch.request import Request, cannot_watch
+from lowtide.core.faults.outcome import (
+    Attempt,
+    NoReply,
+    Outcome,
+    Rejected,
+    Reply,
+    Succeeded,
+    classify,
+    error_message,
+)
+from lowtide.core.faults.scope import Scope
+from lowtide.core.faults.streamed_answer import STREAM_FIELDS, is_plain
+from lowtide.core.faults.trial_call import trial_body
+from lowtide.core.scheduling.reply_budget import ReplyBudget
+from lowtide.loops.dispatch.watched import post_watched
+from lowtide.ports.engine import Engine, StreamingEngine
+from lowtide.service.off_loop import off_loop
+from lowtide.service.reply_memory import ReplyMemory
+
+
+class Upstream(msgspec.Struct, eq=False):
+    """A replica with what it takes to call it. `engine_names` maps model ids to the engine's
+    names. loops/replicas/replica_set.py exchanges the parts: each attempt goes by those of its
+    beginning.
+    """
+
+    replica: Replica
+    engine: Engine
+    engine_names: Mapping[str, str]
+    rules: BodyRules
+    timeout_s: float
+    streaming: StreamingEngine | None = None
+    """The same engine, where it may be asked for streams."""
+    replies: ReplyBudget = msgspec.field(default_factory=ReplyBudget)
+    """What long answers that come as streams share with all others of the process."""
+
+
+Made = TypeVar("Made")
+OnRead = Callable[[Upstream, Request], None]
+
+
+class OwnershipLostError(Exception):
+    """The request would have to be sent again, and its replica may be called by us no more."""
+
+
+async def attempt(
+    upstream: Upstream,
+    request: Request,
+    on_read: OnRead = lambda *_: None,
+    monotonic: Callable[[], float] = lambda: 0.0,
+) -> tuple[str, Outcome]:
+    """Send the request once; its custom_id and what came of it. `on_read` hears of the first token
+    of a watched call; `monotonic` gives a clock's seconds. Raises OwnershipLostError.
+    """
+    priority = upstream.replica.priority
+    fields = NO_FIELDS if priority is None else {"priority": priority}
+    try:
+        if len(request.data) <= limits.LARGE_BODY_BYTES:
+            line, body = read_request(request.data), b""
+        else:
+            line, body = await _beside(request, len(request.data), _read, upstream, request, fields)
+            _check_owned(upstream, monotonic)
+        answer = None
+        if request.is_read is False:
+            answer = await _send_watched(upstream, request, line, fields, on_read)
+            _check_owned(upstream, monotonic)
+        if answer is None:
+            answer = await upstream.engine.post(
+                _path(request),
+                body or _body(upstream, request, line, fields),
+                upstream.timeout_s,
+                request.run.lease.organization_id,
+            )
+        if priority is not None and _refuses(answer, "priorit"):
+            _check_owned(upstream, monotonic)
+            answer = await _send_without_priority(upstream, request, line, priority)
+    except LineFormatError as error:
+        return "", Rejected("invalid_json_line", str(error))
+    if isinstance(answer, NoReply) and answer.kind == "timeout":
+        answer = _name_setting(answer, upstream.timeout_s)
+    endpoint = request.run.lease.endpoint
+    if isinstance(answer, Reply) and len(answer.body) > limits.LARGE_BODY_BYTES:
+        size = len(answer.body)
+        return line.custom_id, await _beside(request, size, _outcome_of_large, answer, endpoint)
+    return line.custom_id, classify(answer, endpoint)
+
+
+def _beside(
+    request: Request, size: int, function: Callable[..., Made], *args: Any
+) -> Awaitable[Made]:
+    """Done in a thread: what is large would keep the loop from all other work meanwhile."""
+    return off_loop(request.run.lease.organization_id, size, function, *args)
+
+
+def _read(
+    upstream: Upstream, request: Request, fields: Mapping[str, object]
+) -> tuple[RequestLine, bytes]:
+    """The line, and the body to send. Raises LineFormatError."""
+    line = read_request(request.data)
+    return line, _body(upstream, request, line, fields)
+
+
+def _outcome_of_large(answer: Reply, endpoint: str) -> Outcome:
+    """Its body as result lines have it, so that nothing is left to do about that."""
+    outcome = classify(answer, endpoint)
+    if isinstance(outcome, Succeeded):
+        return msgspec.structs.replace(outcome, body=one_line(outcome.body))
+    return outcome
+
+
+async def _send_watched(
+    upstream: Upstream,
+    request: Request,
+    line: RequestLine,
+    fields: Mapping[str, object],
+    on_read: OnRead,
+) -> Attempt | None:
+    """None: the request is to be sent for a whole answer."""
+    if upstream.streaming is None or not is_plain(line.body):
+        cannot_watch(request, upstream.replica)
+        return None
+    with ReplyMemory(upstream.replies, request.run.lease.organization_id) as memory:
+        answer = await post_watched(
+            upstream.streaming,
+            _path(request),
+            _body(upstream, request, line, {**STREAM_FIELDS, **fields}),
+            upstream.timeout_s,
+            partial(on_read, upstream, request),
+            memory,
+        )
+    if answer is None or _refuses(answer, "stream"):
+        upstream.replica.streams = False
+        return None
+    return answer
+
+
+async def _send_without_priority(
+    upstream: Upstream, request: Request, line: RequestLine, refused: int
+) -> Attempt:
+    """An engine that takes the request without the priority it refused is sent none again."""
+    replica = upstream.replica
+    body = _body(upstream, request, line, NO_FIELDS, without=frozenset({"priority"}))
+    owner = request.run.lease.organization_id
+    answer = await upstream.engine.post(_path(request), body, upstream.timeout_s, owner)
+    if isinstance(answer, Reply) and answer.status < 300 and replica.priority == refused:
+        replica.priority = None
+    return answer
+
+
+def _check_owned(upstream: Upstream, monotonic: Callable[[], float]) -> None:
+    if monotonic() >= upstream.replica.owned_until_s:
+        raise OwnershipLostError(upstream.replica.name)
+
+
+def _name_setting(late: NoReply, timeout_s: float) -> NoReply:
+    """Whoever reads of the time-out is told which setting it is, and where it stands."""
+    where = f"attempt_timeout_s is {timeout_s:g} s, under [dispatch] or in the engine's [[replica]]"
+    return NoReply("timeout", f"{late.detail}; {where}")
+
+
+async def attempt_trial(upstream: Upstream, scope: Scope) -> Outcome:
+    """What comes of the smallest call to that endpoint and model: whether the replica works."""
+    body = trial_body(scope.endpoint, upstream.engine_names.get(scope.model, scope.model))
+    timeout_s = min(limits.TRIAL_TIMEOUT_S, upstream.timeout_s)
+    answer = await upstream.engine.post(scope.endpoint.removeprefix("/v1"), body, timeout_s)
+    return classify(answer, scope.endpoint)
+
+
+def _path(request: Request) -> str:
+    return request.run.lease.endpoint.removeprefix("/v1")
+
+
+def _body(
+    upstream: Upstream,
+    request: Request,
+    line: RequestLine,
+    set_fields: Mapping[str, object],
+    without: frozenset[str] = frozenset(),
+) -> bytes:
+    """Raises LineFormatError. `without`: beside what the engine never gets."""
+    lease = request.run.lease
+    return upstream.rules.body(
+        line.body,
+        lease.endpoint,
+        upstream.engine_names.get(lease.model),
+        lease.organization_id,
+        takes_salt=upstream.replica.takes_cache_salt,
+        set_fields=set_fields,
+        without=without,
+    )
+
+
+def _refuses(answer: Attempt, *words: str) -> bool:
+    """Whether the engine says that it does not take what one of the words begins."""
+    if not isinstance(answer, Reply) or answer.status not in (400, 422):
+        return False
+    message = (error_message(answer.body) or "").lower()
+    return any(word in message for word in words)
+
+
+def render(request: Request, custom_id: str, outcome: Succeeded | Rejected) -> Finished:
+    """The request's final outcome as it will stand in a result file."""
+    dialect = request.run.lease.dialect
+    request_id = output_line_id(request.run.key.batch_id, request.line)
+    if isinstance(outcome, Succeeded):
+        usage = outcome.usage
+        charged = usage if usage.unreported else None
+        output = render_success(
+            dialect, request_id, custom_id, outcome.status, outcome.body, charged
+        )
+        return Finished(request.index, request.line, True, output, outcome.usage)
+    output = render_rejected(
+        dialect,
+        request_id,
+        custom_id,
+        status=outcome.status,
+        body=outcome.body,
+        code=outcome.code,
+        message=outcome.message,
+    )
+    return Finished(request.index, request.line, False, output)

@@ -1,0 +1,213 @@
+"""The beat: about once a second, one segment and one transaction.
+
+Outcomes gather in memory; a tick packs them into a segment, stores it, and commits its slices, the
+finished chunks, counters, usage and lease renewals in one transaction that is fenced by the lease
+tokens (ports/store.py `commit_beat`). So a crash costs at most the calls in flight plus one beat,
+and database writes do not grow with the request rate.
+
+Invariant: an outcome leaves memory only after its transaction has returned, or when the store said
+that the chunk is not ours any more. When the bytes cannot be stored (disk full, bucket away),
+outcomes stay here, the same beat is tried again, and dispatch stops above
+`UNCOMMITTED_BYTES_MAX`.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
+from typing import Protocol
+
+import msgspec
+import structlog
+
+from lowtide import limits
+from lowtide.core.accounts.money import ModelPrices
+from lowtide.core.batches.chunk import ChunkKey
+from lowtide.core.batches.segment import Finished, Slice, encode_segment
+from lowtide.ports.blobs import BlobError, BlobExists, Blobs
+from lowtide.ports.clock import NewId
+from lowtide.ports.store import StoreError
+from lowtide.ports.work import Beat, BeatReceipt, WorkStore
+
+log = structlog.get_logger(__name__)
+
+Leases = tuple[tuple[ChunkKey, int], ...]
+"""Chunks with the token that each is leased under."""
+
+
+class Holdings(Protocol):
+    """What the committer asks of the dispatcher, and tells it."""
+
+    def held(self) -> Leases:
+        """Leases of all chunks at work, finished but uncommitted ones included."""
+        ...
+
+    def take_released(self) -> Leases:
+        """Leases to give back with this beat."""
+        ...
+
+    def committed(self, receipt: BeatReceipt, slices: tuple[Slice, ...], shown: Leases) -> None:
+        """The beat is durable; act on what it said. `shown` are the leases that it was about: one
+        that began while it was under way is none of them.
+        """
+        ...
+
+
+class _Packed(msgspec.Struct, frozen=True):
+    """A segment on its way: kept until its transaction has returned."""
+
+    key: str
+    data: bytes
+    slices: tuple[Slice, ...]
+
+
+class Committer:
+    """Gathers outcomes and commits them, one beat at a time."""
+
+    name = "commit"
+
+    def __init__(
+        self,
+        worker_id: str,
+        store: WorkStore,
+        blobs: Blobs,
+        new_id: NewId,
+        *,
+        beat_s: float = limits.BEAT_S,
+        lease_ttl_s: float = limits.LEASE_TTL_S,
+        on_settled: Callable[[], None] = lambda: None,
+        prices: Callable[[], Mapping[str, ModelPrices]] = dict,
+        monotonic: Callable[[], float] = lambda: 0.0,
+    ) -> None:
+        """`on_settled` is called when a beat completed or stopped a batch: assembly may begin.
+
+        `prices` gives what each model costs at the moment of a beat; `monotonic` a clock's
+        seconds, to tell how long commits take.
+        """
+        self._worker_id = worker_id
+        self._store = store
+        self._blobs = blobs
+        self._new_id = new_id
+        self._beat_s = beat_s
+        self._lease_ttl_s = lease_ttl_s
+        self._on_settled = on_settled
+        self._prices = prices
+        self._monotonic = monotonic
+        self._gathered: dict[tuple[ChunkKey, int], list[Finished]] = {}
+        self._gathered_bytes = 0
+        self._packed: _Packed | None = None
+        self._released: Leases = ()
+        self._beating = asyncio.Lock()
+        self.holdings: Holdings | None = None
+        self.wake: Callable[[], None] = lambda: None
+        self.on_commit: Callable[[float], None] = lambda _: None
+        """Told how many seconds each commit took."""
+        self.failures = 0
+        self.trouble: str | None = None
+        """Why results cannot be written at present; None when they can."""
+
+    @property
+    def uncommitted_bytes(self) -> int:
+        return self._gathered_bytes + (len(self._packed.data) if self._packed else 0)
+
+    def add(self, key: ChunkKey, token: int, finished: Finished) -> None:
+        """One more outcome, to be committed with the next beat."""
+        self._gathered.setdefault((key, token), []).append(finished)
+        before, self._gathered_bytes = (
+            self._gathered_bytes,
+            self._gathered_bytes + len(finished.output),
+        )
+        if before < limits.SEGMENT_BYTES_MAX <= self._gathered_bytes:
+            self.wake()
+
+    async def tick(self, now: datetime) -> datetime | None:
+        """One beat. Raises what the ports raise; everything is kept for the next try."""
+        async with self._beating:
+            begun_s = self._monotonic()
+            try:
+                did_commit = await self._beat(now)
+            except (StoreError, BlobError) as error:
+                self.trouble = str(error)
+                self.failures += 1
+                raise
+            if did_commit:
+                self.on_commit(self._monotonic() - begun_s)
+            self.trouble = None
+        return now + timedelta(seconds=self._beat_s)
+
+    async def finish(self, now: datetime) -> None:
+        """The last beats of a process, after its dispatcher has drained.
+
+        Two where one was interrupted or had failed: its remainder, then all that came since. What
+        cannot be stored is given up, and its requests run again elsewhere.
+        """
+        try:
+            for _ in range(1 if self._packed is None else 2):
+                await self.tick(now)
+        except (StoreError, BlobError) as error:
+            log.error("beat.given_up", bytes=self.uncommitted_bytes, error=str(error))
+
+    async def _beat(self, now: datetime) -> bool:
+        """False where there was nothing to say to the store."""
+        assert self.holdings is not None, "wired before the first tick"
+        if self._packed is None:
+            # What is released must not overtake its own outcomes, so it waits for a failed beat.
+            self._packed = self._pack()
+            self._released += self.holdings.take_released()
+        packed, held = self._packed, self.holdings.held()
+        if packed is None and not held and not self._released:
+            return False
+        if packed is not None:
+            await self._put(packed, now)
+        receipt = await self._commit(packed, held, self._released, now)
+        released, self._released, self._packed = self._released, (), None
+        slices = packed.slices if packed else ()
+        shown = (*held, *((piece.key, piece.token) for piece in slices))
+        self.holdings.committed(receipt, slices, shown)
+        if receipt.lost:
+            log.warning("beat.lost_chunks", chunks=len(receipt.lost))
+        if receipt.settled or receipt.stopped or released:
+            self._on_settled()
+        return True
+
+    async def _commit(
+        self, packed: _Packed | None, held: Leases, released: Leases, now: datetime
+    ) -> BeatReceipt:
+        return await self._store.commit_beat(
+            Beat(
+                worker_id=self._worker_id,
+                segment_key=packed.key if packed else None,
+                slices=packed.slices if packed else (),
+                held=held,
+                released=released,
+                now=now,
+                lease_ttl_s=self._lease_ttl_s,
+                prices=self._prices(),
+            )
+        )
+
+    async def _put(self, packed: _Packed, now: datetime) -> None:
+        try:
+            await self._blobs.put(packed.key, packed.data)
+        except BlobExists:
+            pass  # an earlier try stored it; the key is ours alone
+        except BlobError:
+            await self._renew(packed, now)
+            raise
+
+    async def _renew(self, packed: _Packed, now: datetime) -> None:
+        """Keep what we cannot store yet: a lease that runs out would drop its outcomes."""
+        assert self.holdings is not None
+        unstored = ((piece.key, piece.token) for piece in packed.slices)
+        held = (*self.holdings.held(), *self._released, *unstored, *self._gathered)
+        receipt = await self._commit(None, tuple(dict.fromkeys(held)), (), now)
+        self.holdings.committed(receipt, (), held)
+
+    def _pack(self) -> _Packed | None:
+        """All that gathered since the last beat."""
+        if not self._gathered:
+            return None
+        gathered, self._gathered, self._gathered_bytes = self._gathered, {}, 0
+        data, slices = encode_segment(
+            (key, token, finished) for (key, token), finished in gathered.items()
+        )
+        return _Packed(f"segments/{self._new_id('seg_')}", data, tuple(slices))

@@ -1,0 +1,400 @@
+"""Keeps every replica's window full: send, settle, hand over, send the next.
+
+The shell around `core.dispatch.dispatch.Dispatch`. Each place in a window is a slot, a task that
+performs one request after another until none is left. Final outcomes go to the committer; what a
+beat answers (lost, stopped, committed) comes back through `loops.dispatch.commit.Holdings`.
+
+Cancellation is two steps: stop claiming, then stop working. Cancelling a slot closes its upstream
+connection, which is what makes an engine stop generating.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Any
+
+import msgspec
+import structlog
+
+from lowtide import limits
+from lowtide.core.accounts.charged_usage import UsageMeter
+from lowtide.core.batches.chunk import ChunkKey
+from lowtide.core.batches.segment import Slice
+from lowtide.core.dispatch.dispatch import Dispatch
+from lowtide.core.dispatch.replica import Replica
+from lowtide.core.dispatch.request import ChunkRun, Request, prompt_read
+from lowtide.core.dispatch.verdict import Decision, Finish
+from lowtide.core.faults.outcome import Failed, Outcome, Rejected, Succeeded
+from lowtide.core.reporting.batch_watch import BatchWatch
+from lowtide.core.reporting.tally import Tallies, Tally
+from lowtide.loops.dispatch.attempt import OwnershipLostError, Upstream, attempt, render
+from lowtide.loops.dispatch.commit import Committer, Leases
+from lowtide.loops.dispatch.leasing import Leasing
+from lowtide.loops.dispatch.trials import Trials
+from lowtide.ports.clock import Clock
+from lowtide.ports.work import BeatReceipt
+
+log = structlog.get_logger(__name__)
+
+OnAnswer = Callable[[str, bytes, int, float], None]
+"""Told of each success: its model, its input line, its reported prompt tokens, monotonic seconds.
+"""
+
+
+class _Slot(msgspec.Struct, eq=False):
+    """What a task is busy with, and on which replica; `in_flight` from `take` until the outcome is
+    settled. A `revoked` request goes back to its chunk."""
+
+    request: Request
+    replica_name: str
+    in_flight: bool = True
+    revoked: bool = False
+
+
+class Dispatcher:
+    """A worker's hands."""
+
+    name = "dispatch"
+
+    def __init__(
+        self,
+        core: Dispatch,
+        leasing: Leasing,
+        clock: Clock,
+        draw: Callable[[], float],
+        upstreams: Sequence[Upstream],
+        committer: Committer,
+        *,
+        on_answer: OnAnswer = lambda *_: None,
+        meter: UsageMeter | None = None,
+    ) -> None:
+        """`leasing` supplies `core`; both go by the same `upstreams`, which may change at run time.
+        `draw` gives uniform numbers in [0, 1) for back-off."""
+        self._clock = clock
+        self._draw = draw
+        self._upstreams = upstreams
+        self._committer = committer
+        self._on_answer = on_answer
+        self._meter = meter or UsageMeter()
+        self._core = core
+        self._leasing = leasing
+        self._slots: dict[asyncio.Task[None], _Slot] = {}
+        self._slots_on: dict[str, dict[asyncio.Task[None], _Slot]] = {}
+        self._trials = Trials(core, clock, lambda: self.wake())
+        self._claiming = asyncio.Lock()
+        self._uncommitted: dict[ChunkKey, int] = {}
+        self._released: list[tuple[ChunkKey, int]] = []
+        self._draining = self._has_unserved = False
+        self.tallies = Tallies()
+        self.batch_watch = BatchWatch()
+        self.wake: Callable[[], None] = lambda: None
+
+    def announce(self) -> None:
+        """New work may wait in the store."""
+        self._leasing.announce()
+        self.wake()
+
+    async def tick(self, now: datetime) -> datetime | None:
+        """Fill the windows, lease chunks where they could run dry, and fill again."""
+        if self._has_unserved:
+            self._give_back_unserved()
+        self._give_back_stranded()
+        now_s = self._fill()  # first, because retries are due even when nothing can be claimed
+        came = False
+        async with self._claiming:
+            if not self._draining and not self._backed_up():
+                came = await self._leasing.claim(now, now_s)
+                if came:
+                    self._leasing.took(self._clock.monotonic() - now_s)
+                elif self._leasing.waits_for_commit:
+                    self._committer.wake()
+        if self._draining or self._backed_up():
+            return None  # a beat wakes us, or nothing does
+        self._core.guide(
+            [upstream.replica for upstream in self._upstreams],
+            now_s,
+            is_dry=now_s < self._leasing.dry_until_s,
+        )
+        now_s = self._fill() if came else now_s
+        return now if came else self._next_tick(now_s)
+
+    async def drain(self, within_s: float) -> None:
+        """Stop claiming, give calls in flight that long, then abort them and give all chunks back.
+
+        The caller runs one last beat afterwards.
+        """
+        self._draining = True
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within_s), self._claiming:
+                pass  # what a claim under way brings is given back below
+        if self._slots:
+            await asyncio.wait(list(self._slots), timeout=within_s)
+        await asyncio.gather(_cancel(self._slots), self._trials.aclose())
+        for run in list(self._core.runs.values()):
+            self._give_back(run)
+
+    def retreat(self, replica_names: frozenset[str], models: frozenset[str]) -> None:
+        """These replicas are this worker's no more; those it still has serve `models`.
+
+        Calls still in flight on the lost ones are aborted, and their chunks given back, as is
+        every chunk that no replica of ours can work on.
+        """
+        self._trials.take_back(replica_names)
+        held = self._core.runs
+        stranded = {
+            slot.request.run.key
+            for slot in self._slots.values()
+            if slot.in_flight and slot.replica_name in replica_names
+        }
+        stranded |= {key for key, run in held.items() if run.lease.model not in models}
+        for key in stranded & held.keys():
+            self._give_back(held[key])
+        if stranded:
+            self._committer.wake()
+
+    def replicas_changed(self, touched: Iterable[str]) -> None:
+        """The replicas of these names have come, gone, or serve other models. Chunks that none of
+        ours can work on any more are given back, each when its last call has ended.
+        """
+        for name in touched:
+            self._core.forget(name)
+        self._has_unserved = True
+        self.announce()
+
+    # -- what the control loop asks and tells ------------------------------------------------------
+
+    def calls_on(self, replica_name: str) -> list[Request]:
+        """The requests in flight on that replica."""
+        slots = self._slots_on.get(replica_name, {}).values()
+        return [slot.request for slot in slots if slot.in_flight and not slot.revoked]
+
+    def revoke(self, replica_name: str, requests: Sequence[Request]) -> None:
+        """Abort these calls; each request is the next of its chunk again, with no try charged."""
+        wanted = {id(request) for request in requests}
+        for task, slot in self._slots_on.get(replica_name, {}).items():
+            if slot.in_flight and id(slot.request) in wanted and not task.done():
+                slot.revoked = True
+                task.cancel()
+
+    def take_back(self, replica_name: str) -> None:
+        """Abort all calls there, trial calls as well; requests are next of their chunks again."""
+        self._trials.take_back({replica_name})
+        self.revoke(replica_name, self.calls_on(replica_name))
+
+    # -- Holdings: what the committer asks and tells -----------------------------------------------
+
+    @property
+    def leased_batches(self) -> frozenset[str]:
+        """The batches that this worker has chunks of."""
+        return frozenset(key.batch_id for key in self._core.runs)
+
+    def held(self) -> tuple[tuple[ChunkKey, int], ...]:
+        return tuple((run.key, run.lease.token) for run in self._core.runs.values())
+
+    def take_released(self) -> tuple[tuple[ChunkKey, int], ...]:
+        released, self._released = self._released, []
+        return (*released, *self._leasing.take_unread())
+
+    def committed(self, receipt: BeatReceipt, slices: tuple[Slice, ...], shown: Leases) -> None:
+        now_s = self._clock.monotonic()
+        for piece in slices:
+            self.batch_watch.settled(piece.key.batch_id, now_s)
+            if piece.key in self._uncommitted:
+                self._uncommitted[piece.key] -= piece.count
+        for key, token in shown:
+            run = self._core.runs.get(key)
+            if key in receipt.lost and (run is None or run.lease.token <= token):
+                self._drop(key)
+        for run in self._core.of_batches(receipt.stopped):
+            self._give_back(run)
+        for run in list(self._core.runs.values()):
+            if run.unfinished == 0 and not self._uncommitted.get(run.key):
+                self._drop(run.key)
+        if receipt.stopped:
+            self._committer.wake()
+        self.wake()
+
+    # -- sending -----------------------------------------------------------------------------------
+
+    def _fill(self) -> float:
+        """Start a slot for every free place that has a request waiting; the instant this was."""
+        now_s = self._clock.monotonic()
+        if self._draining or self._backed_up():
+            return now_s
+        for upstream in self._upstreams:
+            while (request := self._core.take(upstream.replica, now_s)) is not None:
+                slot = _Slot(request, upstream.replica.name)
+                task = asyncio.get_running_loop().create_task(self._run(upstream, slot))
+                self._slots[task] = slot
+                self._slots_on.setdefault(slot.replica_name, {})[task] = slot
+                task.add_done_callback(partial(self._slot_ended, upstream))
+            self._trials.start(upstream, now_s)
+        return now_s
+
+    async def _run(self, upstream: Upstream, slot: _Slot) -> None:
+        """One place in a window: one request after another, until there is none."""
+        request: Request | None = slot.request
+        now_s = self._clock.monotonic()
+        while request is not None:
+            slot.request, slot.in_flight = request, True
+            if now_s >= upstream.replica.owned_until_s:
+                slot.revoked = True  # the process stood still before it could send
+                return
+            try:
+                custom_id, outcome = await attempt(
+                    upstream, request, self._prompt_read, self._clock.monotonic
+                )
+            except OwnershipLostError:
+                slot.revoked = True
+                return
+            slot.in_flight = False
+            now_s = self._clock.monotonic()
+            self._settle(upstream, request, custom_id, outcome, now_s)
+            if self._draining or self._backed_up():
+                return
+            request = self._core.take(upstream.replica, now_s)
+            if request is None and upstream.replica.is_paced(now_s):
+                self.wake()  # the next prompt has a time of its own
+
+    def _slot_ended(self, upstream: Upstream, task: asyncio.Task[None]) -> None:
+        """Here and not in `_run`: a task that is cancelled before its first step never runs."""
+        slot = self._slots.pop(task)
+        del self._slots_on[slot.replica_name][task]
+        if slot.in_flight:
+            self._core.abandon(slot.request, upstream.replica, self._clock.monotonic())
+            if slot.revoked:
+                self._core.put_back(slot.request)
+            self.wake()  # its place is free
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("slot.failed", batch=slot.request.run.key.batch_id, exc_info=error)
+            self._give_back(slot.request.run)
+
+    def _prompt_read(self, upstream: Upstream, request: Request) -> None:
+        """The first token of a watched call is here: the next prompt may follow."""
+        prompt_read(request, upstream.replica, self._clock.monotonic())
+        self.wake()
+
+    def _settle(
+        self, upstream: Upstream, request: Request, custom_id: str, outcome: Outcome, now_s: float
+    ) -> None:
+        replica, run = upstream.replica, request.run
+        tally = self.tallies.of(replica.name, run.lease.model)
+        if isinstance(outcome, Succeeded):
+            outcome = self._metered(request, outcome, replica, tally)
+        places = replica.places
+        decision = self._core.settle(request, replica, outcome, now_s, self._draw())
+        if replica.places > places:
+            self.wake()  # the window grew: more may be sent at once
+        if not isinstance(outcome, Succeeded):
+            self._note_failure(tally, request, outcome, decision, now_s)
+        if not isinstance(decision, Finish):
+            self.wake()  # a retry has a time of its own
+        elif self._core.runs.get(run.key) is run:
+            finished = render(request, custom_id, decision.outcome)
+            self._uncommitted[run.key] = self._uncommitted.get(run.key, 0) + 1
+            self._committer.add(run.key, run.lease.token, finished)
+            self._leasing.count_finished()
+            if finished.ok:
+                usage = finished.usage
+                tally.add_success(usage)
+                tokens = 0 if usage.unreported else usage.input_tokens
+                self._on_answer(run.lease.model, request.data, tokens, now_s)
+            if run.unfinished == 0 and not any(r.unfinished for r in self._core.runs.values()):
+                self._committer.wake()  # nothing is left to wait for: no need to sit out the beat
+        if self._leasing.is_low(run.lease.model, now_s):
+            self.wake()
+
+    def _note_failure(
+        self,
+        tally: Tally,
+        request: Request,
+        outcome: Outcome,
+        decision: Decision,
+        now_s: float,
+    ) -> None:
+        """Count what is no good answer, and remember whose request it was."""
+        is_retried = not isinstance(decision, Finish)
+        run = request.run
+        tally.add_failure(outcome, is_retried=is_retried)
+        if isinstance(outcome, Failed) and is_retried:
+            self.batch_watch.failed(run.key.batch_id, f"{outcome.kind}: {outcome.detail}", now_s)
+        elif isinstance(decision, Finish) and isinstance(decision.outcome, Rejected):
+            final = decision.outcome
+            words = f"{final.code}: {final.message}"
+            self.batch_watch.rejected(run.key.batch_id, final.code, words, now_s)
+
+    def _metered(
+        self, request: Request, outcome: Succeeded, replica: Replica, tally: Tally
+    ) -> Succeeded:
+        """The success with the usage that it is charged as."""
+        lease = request.run.lease
+        usage = self._meter.charged(
+            lease.endpoint, request.data, request.tokens, outcome.body, outcome.usage
+        )
+        if usage.unreported and not tally.unreported:
+            # Once: an engine that does so does so always.
+            log.warning("usage.unreported", replica=replica.name, model=lease.model)
+        return outcome if usage is outcome.usage else msgspec.structs.replace(outcome, usage=usage)
+
+    def _backed_up(self) -> bool:
+        """Results cannot be written away fast enough: send no more until a beat succeeds."""
+        return self._committer.uncommitted_bytes >= limits.UNCOMMITTED_BYTES_MAX
+
+    def _next_tick(self, now_s: float) -> datetime | None:
+        retry_s = self._core.next_wake_s([u.replica for u in self._upstreams], now_s)
+        poll_s = max(self._leasing.dry_until_s, now_s + limits.TICK_S_MIN)
+        if self._leasing.dry_until_s < now_s:
+            poll_s = now_s + limits.IDLE_POLL_S
+        due_s = poll_s if retry_s is None else min(poll_s, retry_s)
+        delay_s = max(due_s - now_s, limits.TICK_S_MIN)
+        return self._clock.now() + timedelta(seconds=delay_s)
+
+    # -- letting go --------------------------------------------------------------------------------
+
+    def _give_back_stranded(self) -> None:
+        """What nobody here can go on with, others may."""
+        replicas = [upstream.replica for upstream in self._upstreams]
+        stranded = self._core.stranded(replicas, self._clock.monotonic())
+        at_work = self._at_work() if stranded else ()
+        idle = [run for run in stranded if run.key not in at_work]
+        for run in idle:
+            self._give_back(run)
+        if idle:
+            log.info("chunks.given_back", chunks=len(idle))
+            self._committer.wake()
+
+    def _at_work(self) -> set[ChunkKey]:
+        return {slot.request.run.key for slot in self._slots.values() if slot.in_flight}
+
+    def _give_back_unserved(self) -> None:
+        models = frozenset().union(*(each.replica.models for each in self._upstreams))
+        unserved = [run for run in self._core.runs.values() if run.lease.model not in models]
+        at_work = self._at_work()
+        self._has_unserved = bool(unserved)
+        for run in unserved:
+            if run.key not in at_work:
+                self._give_back(run)
+        if unserved:
+            self._committer.wake()
+
+    def _give_back(self, run: ChunkRun) -> None:
+        """Abort what is in flight of the chunk and release its lease with the next beat."""
+        self._drop(run.key)
+        self._released.append((run.key, run.lease.token))
+
+    def _drop(self, key: ChunkKey) -> None:
+        """The chunk is none of ours any more."""
+        self._core.remove(key)
+        self._uncommitted.pop(key, None)
+        for task, slot in self._slots.items():
+            if slot.request.run.key == key and not task.done():
+                task.cancel()
+
+
+async def _cancel(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    pending = list(tasks)
+    for task in pending:
+        task.cancel()
+    await asyncio.gather(*pending, return_exceptions=True)

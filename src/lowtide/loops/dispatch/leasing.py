@@ -1,0 +1,223 @@
+"""Leases chunks ahead of the windows, and reads their lines.
+
+How far ahead: about a second of work at the present rate, and more where claims take long; at
+least one chunk, and never more input in memory than `LEASED_INPUT_BYTES_MAX`. After a claim that
+found less than it asked for, the queue is dry: no more claims until somebody announces work or a
+poll is due. Called by loops/dispatch/dispatch.py.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import datetime
+
+from lowtide import limits
+from lowtide.core.batches.batch import INPUT_LOST, BatchError
+from lowtide.core.batches.chunk import ChunkKey, ChunkLease, missing
+from lowtide.core.batches.plan import RECORD_BYTES, unpack_entries
+from lowtide.core.dispatch.dispatch import Dispatch
+from lowtide.core.scheduling.operating_hours import Hours
+from lowtide.loops.dispatch.attempt import Upstream
+from lowtide.ports.blobs import BlobError, BlobNotFound, Blobs
+from lowtide.ports.store import StoreError
+from lowtide.ports.work import WorkStore
+
+LoseInput = Callable[[str, BatchError, datetime], Awaitable[object]]
+"""`LifecycleStore.lose_input`."""
+
+_Takes = tuple[frozenset[str], frozenset[tuple[str, str]]]
+"""Models that are served, and of these the (model, endpoint) of which no calls are taken."""
+
+
+class Leasing:
+    """Keeps `core` supplied with leased chunks."""
+
+    def __init__(
+        self,
+        worker_id: str,
+        store: WorkStore,
+        blobs: Blobs,
+        core: Dispatch,
+        upstreams: Sequence[Upstream],
+        lease_ttl_s: float,
+        *,
+        in_flight_max: Callable[[], int | None] = lambda: None,
+        lose_input: LoseInput | None = None,
+        hours: Callable[[], Mapping[str, Hours]] = dict,
+    ) -> None:
+        """`in_flight_max` and `hours` are asked at each claim: settings change at run time. Without
+        `lose_input`, a chunk without its input waits for its lease to run out. Models in `hours`
+        are claimed for in their hours alone."""
+        self._worker_id = worker_id
+        self._store = store
+        self._blobs = blobs
+        self._core = core
+        self._upstreams = upstreams
+        self._lease_ttl_s = lease_ttl_s
+        self._in_flight_max = in_flight_max
+        self._lose_input = lose_input
+        self._hours = hours
+        self._dry_until_s = float("-inf")
+        self._announced = 0
+        self._rate_per_s = 0.0
+        self._claim_s = 0.0
+        self._claim_below = self._claim_threshold()
+        self._finished = 0
+        self._measured_at_s: float | None = None
+        self._unread: list[tuple[ChunkKey, int]] = []
+        self.waits_for_commit = False
+        """Whether the last claim found no room in memory that a commit would give."""
+
+    def announce(self) -> None:
+        """There may be new work: claim at the next tick."""
+        self._dry_until_s = float("-inf")
+        self._announced += 1
+
+    def count_finished(self) -> None:
+        self._finished += 1
+
+    def took(self, seconds: float) -> None:
+        """So long it took to claim and to read: windows must not run dry meanwhile. The slowest of
+        late counts, as a database that is slow now and then is when it matters."""
+        self._claim_s = max(seconds, limits.CLAIM_FADE * self._claim_s)
+        self._claim_below = self._claim_threshold()
+
+    def take_unread(self) -> list[tuple[ChunkKey, int]]:
+        """Leases of chunks that a failed claim did not come to: to be given back."""
+        unread, self._unread = self._unread, []
+        return unread
+
+    @property
+    def dry_until_s(self) -> float:
+        """No claim makes sense before; in the past when the queue is not known to be dry."""
+        return self._dry_until_s
+
+    def is_low(self, model: str, now_s: float) -> bool:
+        """Whether the supply for that model's replicas wants a claim now."""
+        return now_s >= self._dry_until_s and self._core.ready.get(model, 0) < self._claim_below
+
+    async def claim(self, now: datetime, now_s: float) -> bool:
+        """Lease and load what the windows could soon use; whether any chunk came.
+
+        Raises BlobError when lines cannot be read, and StoreError.
+        """
+        if now_s < self._dry_until_s:
+            return False
+        self._measure(now_s)
+        came, short, announced = False, False, self._announced
+        for (served, held), chunks in self._wanted(now_s):
+            models = sorted(model for model in served if self._is_open(model, now))
+            if not models:
+                continue
+            leases = await self._store.claim_chunks(
+                self._worker_id, models, chunks, now, self._lease_ttl_s, self._in_flight_max(), held
+            )
+            await self._load_all(leases, now)
+            came = came or bool(leases)
+            short = short or len(leases) < chunks
+        if short and announced == self._announced:  # else something came while we looked
+            self._dry_until_s = now_s + limits.IDLE_POLL_S
+        return came
+
+    def _is_open(self, model: str, now: datetime) -> bool:
+        hours = self._hours().get(model)
+        return hours is None or hours.is_open(now)
+
+    def _claim_threshold(self) -> float:
+        """With fewer requests ready than these, a claim is worth its cost: half of what is to be
+        ready. The number is kept, because it is compared with after each answer.
+        """
+        ahead_s = limits.CLAIM_AHEAD_S + limits.CLAIM_AHEAD_CLAIMS * self._claim_s
+        ahead = self._rate_per_s * min(ahead_s, limits.CLAIM_AHEAD_S_MAX)
+        return max(float(limits.CHUNK_REQUESTS_MAX), ahead) / 2
+
+    def _wanted(self, now_s: float) -> list[tuple[_Takes, int]]:
+        """What to claim, and how many chunks; replicas that take the same calls ask together."""
+        wanted: list[tuple[_Takes, int]] = []
+        self.waits_for_commit = False
+        for takes, places in self._free_places(now_s).items():
+            ready = sum(self._core.ready.get(model, 0) for model in takes[0])
+            short = places + 2 * self._claim_below - ready
+            if short < self._claim_below:
+                continue
+            room = self._room_for_chunks()
+            self.waits_for_commit |= room == 0 and not all(
+                run.unfinished for run in self._core.runs.values()
+            )
+            chunks = min(-int(-short // limits.CHUNK_REQUESTS_MAX), room)
+            if chunks > 0:
+                wanted.append((takes, min(chunks, limits.CLAIM_CHUNKS_MAX)))
+        return wanted
+
+    def _free_places(self, now_s: float) -> dict[_Takes, int]:
+        """Free places in the windows of the replicas that take calls, by the calls that they take.
+
+        One whose engine has been away for a while takes none until a trial call is answered.
+        """
+        places: dict[_Takes, int] = {}
+        for upstream in self._upstreams:
+            replica = upstream.replica
+            if replica.takes_calls(now_s) and not replica.is_out(now_s):
+                free = max(0, int(replica.window) - replica.in_flight)
+                takes = (replica.models, replica.held_scopes)
+                places[takes] = places.get(takes, 0) + free
+        return places
+
+    def _room_for_chunks(self) -> int:
+        """How many more chunks, as large as those held, fit the bound on input in memory."""
+        held = len(self._core.runs)
+        if not held:
+            return 2
+        per_chunk = max(1, self._core.input_bytes // held)
+        return max(0, (limits.LEASED_INPUT_BYTES_MAX - self._core.input_bytes) // per_chunk)
+
+    async def _load_all(self, leases: Sequence[ChunkLease], now: datetime) -> None:
+        for place, lease in enumerate(leases):
+            try:
+                if not await self._load(lease, now):
+                    self._unread.append((lease.key, lease.token))  # it is nobody's next one
+            except (BlobError, StoreError):
+                # Its own lease is left to run out: given back, it would be the next one claimed,
+                # and nobody would ever get past it.
+                self._unread += [(left.key, left.token) for left in leases[place + 1 :]]
+                raise
+            except asyncio.CancelledError:
+                self._unread += [(left.key, left.token) for left in leases[place:]]
+                raise
+
+    async def _load(self, lease: ChunkLease, now: datetime) -> bool:
+        """Read the chunk's missing lines and hand them to the core.
+
+        False when the input is gone and its batch was ended for that. The plan was read from the
+        same store a moment before, so this is not a bucket or a folder that is away.
+        """
+        plan = unpack_entries(
+            await self._blobs.read(
+                lease.plan_key, lease.first * RECORD_BYTES, lease.count * RECORD_BYTES
+            )
+        )
+        wanted = [(index, plan[index]) for index in missing(lease.done, lease.count)]
+        ranges = [(entry.offset, entry.length) for _, entry in wanted]
+        try:
+            lines = await self._blobs.read_ranges(lease.input_key, ranges)
+        except BlobNotFound:
+            if self._lose_input is None:
+                raise
+            await self._lose_input(lease.key.batch_id, INPUT_LOST, now)
+            return False
+        self._core.add(
+            lease,
+            [(index, entry.line, line) for (index, entry), line in zip(wanted, lines, strict=True)],
+            [entry.input_tokens for _, entry in wanted],
+        )
+        return True
+
+    def _measure(self, now_s: float) -> None:
+        """Requests finished per second since the last claim, smoothed."""
+        if self._measured_at_s is None:
+            self._measured_at_s = now_s
+        elapsed_s = now_s - self._measured_at_s
+        if elapsed_s >= 0.2:
+            sample = self._finished / elapsed_s
+            self._rate_per_s += 0.5 * (sample - self._rate_per_s)
+            self._claim_below = self._claim_threshold()
+            self._finished, self._measured_at_s = 0, now_s

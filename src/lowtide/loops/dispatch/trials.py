@@ -1,0 +1,124 @@
+"""Trial calls: the smallest calls of our own, sent where nothing else shows whose fault it is.
+
+A `Judge` says when one is wanted (core/dispatch/trials.py), and hears what came of it. The
+dispatcher starts them beside its windows, so that a full one delays no judgement; `TrialLoop` is
+for what live calls alone have met, because a caller's call is no probe. Invariant: each
+trial that was begun is told of exactly once, taken back or not, and none is sent to a replica that
+is called by this process no more.
+"""
+
+import asyncio
+from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Protocol
+
+import structlog
+
+from lowtide import limits
+from lowtide.core.dispatch.replica import Replica
+from lowtide.core.dispatch.trials import LiveTrials
+from lowtide.core.faults.outcome import Outcome
+from lowtide.core.faults.scope import Scope
+from lowtide.loops.dispatch.attempt import Upstream, attempt_trial
+from lowtide.ports.clock import Clock
+
+log = structlog.get_logger(__name__)
+
+
+class Judge(Protocol):
+    """Who wants trials: `core.dispatch.dispatch.Dispatch`, or `core.dispatch.trials.LiveTrials`."""
+
+    def trial(self, replica: Replica, now_s: float) -> Scope | None:
+        """The scope to send one for now; `trial_ended` is due."""
+        ...
+
+    def may_try(self, replica: Replica, now_s: float) -> bool:
+        """Whether it may be sent still, after a delay."""
+        ...
+
+    def trial_ended(
+        self, replica: Replica, scope: Scope, outcome: Outcome | None, now_s: float
+    ) -> None:
+        """What came of it; None: it was taken back."""
+        ...
+
+
+class Trials:
+    """Those under way for one judge."""
+
+    def __init__(
+        self, judge: Judge, clock: Clock, on_ended: Callable[[], None] = lambda: None
+    ) -> None:
+        """`on_ended` is called after each: what it decided may let work go on."""
+        self._judge = judge
+        self._clock = clock
+        self._on_ended = on_ended
+        self.under_way: dict[asyncio.Task[Outcome | None], str] = {}
+        """With the name of the replica that each was sent to."""
+
+    def start(self, upstream: Upstream, now_s: float) -> None:
+        """Send all that are wanted of that replica now."""
+        while (scope := self._judge.trial(upstream.replica, now_s)) is not None:
+            trial = asyncio.get_running_loop().create_task(self._send(upstream, scope))
+            self.under_way[trial] = upstream.replica.name
+            trial.add_done_callback(partial(self._ended, upstream, scope))
+
+    def take_back(self, replica_names: Collection[str]) -> None:
+        """Those replicas are to be called by this process no more."""
+        for trial, name in self.under_way.items():
+            if name in replica_names:
+                trial.cancel()
+
+    async def aclose(self) -> None:
+        """Take all of them back."""
+        pending = list(self.under_way)
+        for trial in pending:
+            trial.cancel()
+        await asyncio.gather(*pending, return_exceptions=True)
+
+    async def _send(self, upstream: Upstream, scope: Scope) -> Outcome | None:
+        """None: the replica was ours no more when it could have been sent."""
+        if not self._judge.may_try(upstream.replica, self._clock.monotonic()):
+            return None
+        return await attempt_trial(upstream, scope)
+
+    def _ended(self, upstream: Upstream, scope: Scope, trial: asyncio.Task[Outcome | None]) -> None:
+        del self.under_way[trial]
+        now_s, replica = self._clock.monotonic(), upstream.replica
+        error = None if trial.cancelled() else trial.exception()
+        if error is not None:
+            log.error("trial.failed", replica=replica.name, exc_info=error)
+        outcome = None if trial.cancelled() or error is not None else trial.result()
+        self._judge.trial_ended(replica, scope, outcome, now_s)
+        self._on_ended()
+
+
+class TrialLoop:
+    """For the live calls of a process: what they fail with is judged by trials, where no dispatcher
+    of this process does so.
+    """
+
+    name = "trials"
+
+    def __init__(self, upstreams: Sequence[Upstream], clock: Clock, *, is_alone: bool) -> None:
+        """`upstreams` may change at run time. `is_alone`: no dispatcher runs in this process."""
+        self._upstreams = upstreams
+        self._clock = clock
+        self._trials = Trials(LiveTrials(is_alone=is_alone), clock)
+
+    async def tick(self, now: datetime) -> datetime | None:
+        """Send what is wanted; a live call may fail at any moment, so look again soon."""
+        now_s = self._clock.monotonic()
+        for upstream in self._upstreams:
+            self._trials.start(upstream, now_s)
+        return now + timedelta(seconds=limits.TRIAL_PATIENCE_S)
+
+    @property
+    def under_way(self) -> Mapping[asyncio.Task[Outcome | None], str]:
+        """See `Trials`."""
+        return self._trials.under_way
+
+    async def aclose(self) -> None:
+        """Take back what is under way."""
+        await self._trials.aclose()

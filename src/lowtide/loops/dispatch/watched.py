@@ -1,0 +1,72 @@
+"""A batch call whose answer is streamed, so that it is seen when the engine has read the prompt.
+
+What comes back is the attempt that `Engine.post` would have made of it. Called by
+loops/dispatch/attempt.py.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+from lowtide.core.bodies.sse import CONTENT_TYPE
+from lowtide.core.faults.outcome import Attempt, NoReply, Reply
+from lowtide.core.faults.streamed_answer import StreamedAnswer
+from lowtide.limits import REPLY_BYTES_MAX
+from lowtide.ports.engine import ReplyStream, StreamingEngine
+from lowtide.service.reply_memory import ReplyMemory
+
+_OVERSIZE = NoReply("oversize", f"the answer is larger than {REPLY_BYTES_MAX} bytes")
+
+
+async def post_watched(
+    engine: StreamingEngine,
+    path: str,
+    body: bytes,
+    timeout_s: float,
+    on_read: Callable[[], None],
+    memory: ReplyMemory,
+) -> Attempt | None:
+    """`body` asks for a stream. `on_read` is called once, with the first token; `memory` counts
+    what comes. None: the stream was not one that can be put together.
+    """
+    try:
+        async with (
+            asyncio.timeout(timeout_s),
+            engine.open_stream(path, body, timeout_s) as reply,
+        ):
+            if isinstance(reply, NoReply):
+                return reply
+            if reply.status >= 300 or not reply.content_type.startswith(CONTENT_TYPE):
+                return await _read_whole(reply, memory)
+            return await _read_stream(reply, on_read, memory)
+    except TimeoutError:
+        return NoReply("timeout", f"no complete answer within {timeout_s:g} s")
+
+
+async def _read_stream(
+    reply: ReplyStream, on_read: Callable[[], None], memory: ReplyMemory
+) -> Attempt | None:
+    answer = StreamedAnswer()
+    while block := await reply.read():
+        if isinstance(block, NoReply):
+            return block
+        had_begun = answer.has_begun
+        answer.feed(block)
+        if answer.has_begun and not had_begun:
+            on_read()
+        if answer.is_oversize:
+            return _OVERSIZE
+        await memory.add(len(block))
+    return answer.finish(reply.status)
+
+
+async def _read_whole(reply: ReplyStream, memory: ReplyMemory) -> Attempt:
+    """A refusal, or the answer of an engine that does not stream."""
+    blocks: list[bytes] = []
+    while block := await reply.read():
+        if isinstance(block, NoReply):
+            return block
+        blocks.append(block)
+        if sum(map(len, blocks)) > REPLY_BYTES_MAX:
+            return _OVERSIZE
+        await memory.add(len(block))
+    return Reply(reply.status, b"".join(blocks), reply.retry_after_s)

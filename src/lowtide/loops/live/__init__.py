@@ -1,0 +1,1 @@
+"""Loops for calls that wait for an answer from the batch queue."""

@@ -1,0 +1,53 @@
+"""Asks engines again and again which models they serve, LoRA adapters included.
+
+Only those replicas are asked whose settings leave it to the engine (`models = ["*"]`). It runs in
+every process that calls engines, for live calls as for batches. Invariant: an engine that does not
+answer keeps what it listed last; only its own word takes a model away.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+
+import structlog
+
+from lowtide import limits
+from lowtide.loops.replicas.replica_set import Member
+from lowtide.ports.engine import ModelList
+
+log = structlog.get_logger(__name__)
+
+OnListed = Callable[[str, tuple[str, ...]], None]
+"""Told of what an engine lists, by the name of its replica, at each answer."""
+
+
+class ModelsLoop:
+    """Of all replicas of a process."""
+
+    name = "models"
+
+    def __init__(self, members: Callable[[], Sequence[Member]], on_listed: OnListed) -> None:
+        self._members = members
+        self._on_listed = on_listed
+        self._cut: set[str] = set()
+
+    async def tick(self, now: datetime) -> datetime | None:
+        """One poll of all of them at once, so that a slow one keeps nobody waiting."""
+        asked = [(each, each.model_list) for each in self._members() if each.model_list is not None]
+        await asyncio.gather(*(self._ask(each, models) for each, models in asked))
+        return now + timedelta(seconds=limits.MODELS_POLL_S)
+
+    async def _ask(self, member: Member, models: ModelList) -> None:
+        listed = await models.read()
+        if listed is None or member.model_list is not models:
+            return  # no answer, or of an engine that it had before its settings changed
+        name = member.replica.name
+        if len(listed) > limits.MODELS_LISTED_MAX and name not in self._cut:
+            self._cut.add(name)
+            log.warning(
+                "replica.too_many_models",
+                replica=name,
+                models=len(listed),
+                served=limits.MODELS_LISTED_MAX,
+            )
+        self._on_listed(name, listed[: limits.MODELS_LISTED_MAX])

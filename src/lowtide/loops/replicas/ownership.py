@@ -1,0 +1,189 @@
+"""Keeps this worker's share of the replicas: heartbeat, look, decide, take and give back.
+
+Only where several processes may list one replica; elsewhere a replica is its process's for good.
+What is guaranteed stands in ports/ownership.py, the decision in
+core/replicas/replica_assignment.py. Here lies the worker's side of it: a replica takes calls
+(`Replica.owned_until_s`) only for the lease, less a margin, counted from before the heartbeat was
+sent that proved it ours. A replica that is to be another's gets no further call; it is released
+when the last call on it has ended, or, after `limits.OWNERSHIP_YIELD_S`, when that was aborted.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Protocol
+
+import structlog
+
+from lowtide import limits
+from lowtide.core.dispatch.replica import Replica
+from lowtide.core.replicas.replica_assignment import Fleet, Member, Watch, plan
+from lowtide.ports.clock import Clock
+from lowtide.ports.ownership import OwnershipStore
+from lowtide.ports.store import StoreError
+
+log = structlog.get_logger(__name__)
+
+_NEVER = float("-inf")
+_ROUNDING_S = 2e-6
+"""An instant is rounded to a microsecond: a tick just before the heartbeat is due would be asked
+for again at once, and again."""
+
+
+class Hands(Protocol):
+    """The dispatcher, as far as it hears of owners."""
+
+    def announce(self) -> None:
+        """More replicas take calls: look for work."""
+        ...
+
+    def retreat(self, replica_names: frozenset[str], models: frozenset[str]) -> None:
+        """These replicas are not ours any more; those that are serve `models`."""
+        ...
+
+
+class OwnershipLoop:
+    """One worker's part in the division of replicas."""
+
+    name = "ownership"
+
+    def __init__(
+        self,
+        worker_id: str,
+        store: OwnershipStore,
+        clock: Clock,
+        shared: Mapping[str, Replica],
+        own: Sequence[Replica],
+        hands: Hands,
+        *,
+        lease_ttl_s: float = limits.LEASE_TTL_S,
+    ) -> None:
+        """`shared` are the replicas that others may list, by the name that all of them use; `own`
+        those that nobody else can reach. None of `shared` takes calls before the first tick."""
+        self._worker_id = worker_id
+        self._store = store
+        self._clock = clock
+        self._shared = dict(shared)
+        self._own = own
+        self._hands = hands
+        self._ttl_s = lease_ttl_s
+        self._wants = frozenset(shared)
+        self._is_draining = False
+        self._beat = 0
+        self._watch = Watch()
+        self._tokens: dict[str, int] = {}
+        """Of what the store says is ours."""
+        self._leaving: dict[str, float] = {}
+        """What is ours still, takes no calls, and is released by then (monotonic seconds)."""
+        self._due_s = _NEVER
+        for replica in shared.values():
+            replica.owned_until_s = _NEVER
+
+    def announce(self) -> None:
+        """Workers or owners have changed: look at the next tick."""
+        self._due_s = _NEVER
+
+    def replicas_changed(self, shared: Mapping[str, Replica], own: Sequence[Replica]) -> None:
+        """These are listed now. What is listed no more is given back once it is idle; what is new
+        takes no calls before it was claimed.
+        """
+        for name, replica in shared.items():
+            if name not in self._tokens or self._shared.get(name) is not replica:
+                replica.owned_until_s = _NEVER
+        kept = {name: self._shared[name] for name in self._tokens if name in self._shared}
+        self._shared = {**kept, **shared}
+        self._own = own
+        if not self._is_draining:
+            self._wants = frozenset(shared)
+        self.announce()
+
+    def drain(self) -> None:
+        """From the next tick on, give everything back as it falls idle."""
+        self._is_draining = True
+        self._wants = frozenset()
+        self.announce()
+
+    async def tick(self, now: datetime) -> datetime | None:
+        """Release what has fallen idle; when a heartbeat is due, do it and act on what it shows."""
+        await self._release_idle()
+        if self._clock.monotonic() >= self._due_s:
+            await self._look(now)
+        wait_s = max(_ROUNDING_S, self._due_s - self._clock.monotonic())
+        if self._leaving:
+            wait_s = min(wait_s, limits.OWNERSHIP_IDLE_POLL_S)
+        return self._clock.now() + timedelta(seconds=wait_s)
+
+    async def leave(self) -> None:
+        """The worker has stopped: what is still its own is free at once."""
+        try:
+            await self._store.leave(self._worker_id)
+        except StoreError as error:  # the lease will run out
+            log.warning("ownership.not_given_up", error=str(error))
+
+    async def _look(self, now: datetime) -> None:
+        self._beat += 1
+        sent_s = self._clock.monotonic()
+        me = Member(self._worker_id, self._beat, self._ttl_s, self._wants)
+        fleet = await self._store.heartbeat(me, now)
+        seen_s = self._clock.monotonic()
+        self._watch = self._watch.look(fleet, seen_s, self._ttl_s * limits.OWNERSHIP_GAP)
+        moves = plan(self._worker_id, fleet, self._watch.gone(fleet))
+        self._due_s = min(
+            sent_s + self._ttl_s / limits.OWNERSHIP_BEATS, self._watch.next_end_s(fleet)
+        )
+        self._leaving = {
+            name: self._leaving.get(name, seen_s + limits.OWNERSHIP_YIELD_S)
+            for name in moves.give_back
+        }
+        until_s = sent_s + self._ttl_s * (1 - limits.OWNERSHIP_MARGIN)
+        self._keep(self._ours(fleet), until_s)
+        for member in moves.retire:
+            if await self._store.retire(member.worker_id, member.beat):
+                log.warning("worker.retired", worker=member.worker_id, lease_s=member.ttl_s)
+        if moves.claim:
+            claimed = await self._store.claim(self._worker_id, moves.claim, now)
+            self._keep({**self._tokens, **claimed}, until_s)
+
+    def _ours(self, fleet: Fleet) -> dict[str, int]:
+        owners = fleet.owners.items()
+        return {n: o.token for n, o in owners if o is not None and o.worker_id == self._worker_id}
+
+    def _keep(self, tokens: dict[str, int], until_s: float) -> None:
+        """These are ours until then; those that are leaving take no calls all the same."""
+        lost = self._tokens.keys() - tokens.keys()
+        gained = tokens.keys() - self._tokens.keys()
+        self._tokens = tokens
+        now_s = self._clock.monotonic()
+        resumed = False
+        for name, replica in self._shared.items():
+            usable = name in tokens and name not in self._leaving
+            resumed = resumed or (usable and replica.owned_until_s <= now_s < until_s)
+            replica.owned_until_s = until_s if usable else _NEVER
+        if gained or lost:
+            log.info("replicas.owned", gained=sorted(gained), lost=sorted(lost), all=len(tokens))
+        if lost:  # taken, not given: what is in flight there may end, as its chunks are still ours
+            self._hands.retreat(frozenset(), self._models())
+        if resumed:
+            self._hands.announce()
+
+    async def _release_idle(self) -> None:
+        now_s = self._clock.monotonic()
+        over = {
+            name: self._tokens[name]
+            for name, until_s in self._leaving.items()
+            if not self._shared[name].calls or now_s >= until_s
+        }
+        if not over:
+            return
+        names = frozenset(self._shared[name].name for name in over)
+        self._hands.retreat(names, self._models(without=over.keys()))
+        await self._store.release(self._worker_id, over)
+        for name in over:
+            del self._leaving[name], self._tokens[name]
+            if name not in self._wants and not self._is_draining:
+                del self._shared[name]  # listed no more
+        log.info("replicas.released", names=sorted(over))
+
+    def _models(self, without: Collection[str] = ()) -> frozenset[str]:
+        """What can be worked on with the replicas that are ours, but for those."""
+        ours = [self._shared[name] for name in self._tokens if name not in without]
+        return frozenset(model for each in (*ours, *self._own) for model in each.models)

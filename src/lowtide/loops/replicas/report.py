@@ -1,0 +1,160 @@
+"""Once a second: what changed about this worker's replicas and batches, for log, metrics and store.
+
+The shell around `core.reporting.replica_watch` and `core.reporting.batch_watch`. Changes are logged
+at once and written at once; with nothing new, the report is written every `REPORT_S`, so that every
+other process sees that the worker lives. Invariant: this loop decides nothing about the work, and a
+store that is away stops neither log lines nor metrics.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Protocol
+
+import msgspec
+import structlog
+
+from lowtide import limits
+from lowtide.core.dispatch.replica import Replica
+from lowtide.core.reporting.batch_watch import BatchWatch
+from lowtide.core.reporting.replica_state import held_endpoints, state_of
+from lowtide.core.reporting.replica_watch import Look, ReplicaWatch
+from lowtide.core.reporting.tally import Tallies
+from lowtide.core.reporting.worker_report import WorkerReport
+from lowtide.ports.clock import Clock
+from lowtide.ports.store import StoreError
+from lowtide.ports.worker_reports import WorkerReportStore
+
+log = structlog.get_logger(__name__)
+
+
+class Workings(Protocol):
+    """The other loops of the worker, as far as they tell how they fare."""
+
+    @property
+    def replicas(self) -> Sequence[Replica]: ...
+    @property
+    def tallies(self) -> Tallies: ...
+    @property
+    def batch_watch(self) -> BatchWatch: ...
+    @property
+    def leased_batches(self) -> frozenset[str]: ...
+    @property
+    def results_trouble(self) -> str | None: ...
+    @property
+    def validation_trouble(self) -> str | None: ...
+    @property
+    def validating(self) -> tuple[str, datetime] | None: ...
+
+
+OnLook = Callable[[Sequence[Look], Mapping[str, str]], None]
+"""Told of the replicas as they were seen, and the condition of each by its name."""
+
+
+class ReportLoop:
+    """Of one worker."""
+
+    name = "report"
+
+    def __init__(
+        self,
+        worker_id: str,
+        store: WorkerReportStore,
+        clock: Clock,
+        workings: Workings,
+        *,
+        on_look: OnLook = lambda *_: None,
+    ) -> None:
+        """`on_look` is given what was seen: the metrics are made of it."""
+        self._worker_id = worker_id
+        self._store = store
+        self._clock = clock
+        self._workings = workings
+        self._on_look = on_look
+        self._watch = ReplicaWatch()
+        self._looks: list[Look] = []
+        self._written: object = None
+        self._written_at_s = float("-inf")
+
+    async def tick(self, now: datetime) -> datetime | None:
+        now_s = self._clock.monotonic()
+        self.look(now_s)
+        report = self.report()
+        news = _news(report)
+        if news != self._written or now_s - self._written_at_s >= limits.REPORT_S:
+            forget_before = now - timedelta(seconds=limits.REPORT_KEEP_S)
+            await self._store.write(report, forget_before=forget_before)
+            self._written, self._written_at_s = news, now_s
+        return now + timedelta(seconds=limits.REPORT_TICK_S)
+
+    def report(self) -> WorkerReport:
+        """As things are now, of what the last tick saw of replicas."""
+        now, now_s = self._clock.now(), self._clock.monotonic()
+        workings = self._workings
+        validating, validating_since = workings.validating or (None, None)
+        return WorkerReport(
+            worker_id=self._worker_id,
+            seen_at=now,
+            ttl_s=limits.REPORT_TTL_S,
+            replicas=self._watch.reports(self._looks, now, now_s),
+            results_trouble=_short(workings.results_trouble),
+            validation_trouble=_short(workings.validation_trouble),
+            validating=validating,
+            validating_since=validating_since,
+            batches=workings.batch_watch.reports(now, now_s),
+            more_batches=workings.batch_watch.is_full,
+        )
+
+    async def leave(self) -> None:
+        """The worker has stopped: nothing that it said is true any more."""
+        try:
+            await self._store.remove(self._worker_id)
+        except StoreError as error:  # the others find it gone
+            log.warning("report.not_removed", error=str(error))
+
+    def look(self, now_s: float) -> None:
+        """See what is, log what changed. Also called before the first tick: a server answers for
+        its worker from the start."""
+        workings = self._workings
+        workings.batch_watch.see_leased(workings.leased_batches, now_s)
+        self._looks = [_look(replica, now_s) for replica in workings.replicas]
+        for event in self._watch.see(self._looks, now_s):
+            told = {k: v for k, v in msgspec.structs.asdict(event).items() if v}
+            told["for_s"] = round(event.for_s, 1)
+            log.warning(**told) if event.reason else log.info(**told)
+        for line in workings.batch_watch.take_rejected(now_s):
+            log.warning("line.rejected", **msgspec.structs.asdict(line))
+        self._on_look(self._looks, self._watch.conditions())
+
+
+def _look(replica: Replica, now_s: float) -> Look:
+    state = state_of(replica)
+    states, calls = {}, {}
+    if state.condition != "ready":  # else no model of it is held
+        states = {model: state_of(replica, model) for model in replica.models}
+        calls = {
+            (model, endpoint): state_of(replica, model, endpoint)
+            for model in replica.models
+            for endpoint in held_endpoints(replica, model)
+        }
+    return Look(
+        replica=replica,
+        state=state,
+        states=states,
+        calls=calls,
+        is_open=replica.circuit.state != "closed",
+        is_owned=now_s < replica.owned_until_s,
+    )
+
+
+def _news(report: WorkerReport) -> object:
+    """What others should hear of at once; figures that move with every tick are none of it."""
+    replicas = [
+        (each.name, each.endpoints, each.condition, each.is_owned) for each in report.replicas
+    ]
+    batches = [(each.id, each.failures > 0) for each in report.batches]
+    troubles = (bool(report.results_trouble), bool(report.validation_trouble))
+    return replicas, batches, troubles, report.validating, report.more_batches
+
+
+def _short(trouble: str | None) -> str:
+    return (trouble or "")[: limits.REPORT_TEXT_CHARS_MAX]

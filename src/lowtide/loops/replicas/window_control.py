@@ -1,0 +1,221 @@
+"""Twice a second: what each engine tells, what follows for its window, and which calls give way.
+
+The shell around core/capacity/window.py and core/capacity/preemption.py. All engines are read at
+once, each within a bound, so that a slow one keeps nobody waiting. What the interactive door sees
+of live traffic comes in as a function. `AcquaintLoop`, beside it, finds out what each engine is,
+and again when it has fallen silent or did not answer.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Protocol
+
+import msgspec
+import structlog
+
+from lowtide import limits
+from lowtide.core.capacity.engine_metrics import NO_LIVE, EngineSignals, LiveSeen, OwnCall
+from lowtide.core.capacity.window import WindowController
+from lowtide.core.dispatch.replica import Replica
+from lowtide.core.dispatch.request import Request
+from lowtide.ports.clock import Clock
+from lowtide.ports.engine import Acquaintance, Prober
+
+log = structlog.get_logger(__name__)
+
+_NEVER = float("-inf")
+
+
+class Hands(Protocol):
+    """The dispatcher, as far as it is told to let go."""
+
+    def calls_on(self, replica_name: str) -> Sequence[Request]:
+        """The requests in flight on that replica."""
+        ...
+
+    def revoke(self, replica_name: str, requests: Sequence[Request]) -> None:
+        """Abort these calls; their requests run again later."""
+        ...
+
+
+class Door(Protocol):
+    """The interactive door, as far as it sees live calls to one replica."""
+
+    on_asked: Callable[[int, float], None]
+    """To be told of each call before it is sent: its prompt's tokens, monotonic seconds."""
+
+    def seen(self, now_s: float, patience_s: float) -> LiveSeen:
+        """How many there are, and how many have waited longer than that for their first byte."""
+        ...
+
+
+class Controlled(msgspec.Struct, eq=False):
+    """A replica with its controller and what is known of its engine."""
+
+    replica: Replica
+    controller: WindowController
+    prober: Prober
+    door: Door | None = None
+    patience_s: float = limits.LIVE_WAIT_SHARE * limits.TTFT_SLO_MS / 1000
+    known: Acquaintance | None = None
+    probe_at_s: float = _NEVER
+
+    def adopt(self, fresh: "Controlled") -> None:
+        """The engine is called another way from now on, so it is to be looked at afresh."""
+        self.prober = fresh.prober
+        self.patience_s = fresh.patience_s
+        self.known = None
+        self.probe_at_s = _NEVER
+
+
+class ControlLoop:
+    """Of all replicas of a worker."""
+
+    name = "control"
+
+    def __init__(
+        self,
+        controlled: Sequence[Controlled],
+        hands: Hands,
+        clock: Clock,
+        *,
+        on_look: Callable[[Replica, bool], None] = lambda *_: None,
+        wake: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`on_look` is told of each replica at each poll, and whether it is ours; `wake` is called
+        when a window grew."""
+        self._controlled = controlled
+        self._hands = hands
+        self._clock = clock
+        self._on_look = on_look
+        self._wake = wake
+        self.watch_doors()
+
+    def watch_doors(self) -> None:
+        """Hear of the live calls of all replicas, of those that have come since, too."""
+        for each in self._controlled:
+            if each.door is not None:
+                each.door.on_asked = partial(self._live_asked, each)
+
+    async def tick(self, now: datetime) -> datetime | None:
+        """One poll of all that are ours: elsewhere the owner's calls would look like live ones."""
+        begun_s = self._clock.monotonic()
+        ours = [each for each in self._controlled if begun_s < each.replica.owned_until_s]
+        before = [each.replica.in_flight for each in ours]
+        readings = await asyncio.gather(*map(_read, ours))
+        now_s = self._clock.monotonic()
+        has_grown = False
+        there = list(self._controlled)
+        for each, signals, own_max in zip(ours, readings, before, strict=True):
+            if each not in there:
+                continue  # it left while it was read
+            window = each.replica.window
+            self._steer(each, signals, own_max, now_s)
+            has_grown = has_grown or each.replica.window > window
+            self._on_look(each.replica, True)
+        for each in there:
+            if each not in ours:
+                self._on_look(each.replica, False)
+        if has_grown:
+            self._wake()
+        return now + timedelta(seconds=limits.CONTROL_POLL_S)
+
+    def _steer(
+        self,
+        each: Controlled,
+        signals: EngineSignals | None,
+        own_max: int,
+        now_s: float,
+    ) -> None:
+        replica, controller = each.replica, each.controller
+        requests = self._hands.calls_on(replica.name)
+        calls = _own_calls(requests, now_s)
+        seen = each.door.seen(now_s, each.patience_s) if each.door is not None else NO_LIVE
+        controller.observe(signals, calls, now_s, seen, own_max=own_max)
+        outputs = list(controller.work.output_so_far(calls))
+        waiting = controller.live.waiting
+        chosen = replica.guard.revoke(signals, calls, outputs, seen, waiting, now_s)
+        if chosen:
+            controller.revoked(len(chosen), len(calls), now_s)
+            self._hands.revoke(replica.name, [requests[place] for place in chosen])
+            log.info("replica.gave_way", replica=replica.name, calls=len(chosen))
+        replica.resize(now_s)
+
+    def _live_asked(self, each: Controlled, tokens: int, now_s: float) -> None:
+        """A live call is about to be sent: batch prompts that are not read yet make way for it."""
+        replica = each.replica
+        requests = self._hands.calls_on(replica.name)
+        back = replica.live_asked(tokens, _own_calls(requests, now_s), now_s)
+        if not back:
+            return
+        for place, unread in back:
+            requests[place].yields += 1
+            if requests[place].is_read is None:
+                requests[place].tokens = unread  # the rest of the prompt is in the prefix cache
+        self._hands.revoke(replica.name, [requests[place] for place, _ in back])
+
+
+def _own_calls(requests: Sequence[Request], now_s: float) -> list[OwnCall]:
+    return [
+        OwnCall(
+            now_s - request.sent_at_s,
+            request.tokens,
+            is_read=request.is_read,
+            stays=request.yields >= limits.YIELDS_MAX,
+        )
+        for request in requests
+    ]
+
+
+class AcquaintLoop:
+    """Finds out what each engine is; until then its replica works as one that tells nothing."""
+
+    name = "acquaint"
+
+    def __init__(self, controlled: Sequence[Controlled], clock: Clock) -> None:
+        self._controlled = controlled
+        self._clock = clock
+
+    async def tick(self, now: datetime) -> datetime | None:
+        """Look at those that are due."""
+        now_s = self._clock.monotonic()
+        await asyncio.gather(*(self._look(each) for each in self._controlled if _due(each, now_s)))
+        return now + timedelta(seconds=limits.PROBE_AGAIN_S)
+
+    async def _look(self, each: Controlled) -> None:
+        prober = each.prober
+        found = await prober.probe()
+        now_s = self._clock.monotonic()
+        if each.prober is not prober:
+            return  # its settings changed meanwhile: the next look asks by the new ones
+        if found is None:
+            each.probe_at_s = now_s + limits.PROBE_AGAIN_S
+            return
+        tells = found.reader is not None or not found.is_complete
+        each.probe_at_s = now_s + (limits.PROBE_AGAIN_S if tells else limits.PROBE_SILENT_S)
+        each.replica.priority = found.priority
+        each.replica.takes_cache_salt = found.kind == "vllm"
+        if each.known is None or each.known.kind != found.kind:
+            log.info(
+                "replica.known",
+                replica=each.replica.name,
+                engine=found.kind,
+                tells=found.reader is not None,
+                priority=found.priority,
+            )
+        each.known = found
+
+
+def _due(each: Controlled, now_s: float) -> bool:
+    known = each.known
+    is_known = known is not None and known.reader is not None and known.is_complete
+    return now_s >= each.probe_at_s and not (is_known and not each.controller.is_stale)
+
+
+async def _read(each: Controlled) -> EngineSignals | None:
+    """An engine that is not known to tell anything is heard without a word of its own."""
+    if each.known is None or each.known.reader is None:
+        return EngineSignals()
+    return await each.known.reader.read()

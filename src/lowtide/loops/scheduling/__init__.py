@@ -1,0 +1,1 @@
+"""Loops that plan: which batches are urgent, and how many tokens a model makes of a prompt."""

@@ -1,0 +1,50 @@
+"""Finds the batches that must go first, or deadlines are missed.
+
+Every few seconds it reads the backlog and asks `core.scheduling.fair_queue.urgent` with each pool's
+outlook; the answer lies in the store, where every worker's claims see it. Invariant: a pool of
+which nothing is known has no urgent batch: a latest start needs a rate.
+"""
+
+from collections.abc import Callable, Iterable
+from datetime import datetime, timedelta
+from typing import Literal
+
+import structlog
+
+from lowtide import limits
+from lowtide.core.scheduling.fair_queue import urgent
+from lowtide.core.scheduling.feasibility import Backlog, pools
+from lowtide.core.scheduling.forecast import outlook
+from lowtide.ports.capacity import Capacity, CapacityStore
+
+log = structlog.get_logger(__name__)
+
+
+class UrgencyLoop:
+    """One per worker; they find the same, and write it only when it is news."""
+
+    name = "urgency"
+
+    def __init__(self, store: CapacityStore, wake: Callable[[Literal["dispatch"]], None]) -> None:
+        self._store = store
+        self._wake = wake
+
+    async def tick(self, now: datetime) -> datetime | None:
+        found = await self._store.capacity()
+        by_model = pools(found.backlog)
+        for model in sorted(by_model.keys() | found.urgent.keys()):
+            ids = urgent_of(model, by_model.get(model, ()), found, now)
+            if ids != list(found.urgent.get(model, ())):
+                await self._store.mark_urgent(model, ids)
+                log.info("batches.urgent", model=model, batches=len(ids))
+                self._wake("dispatch")
+        return now + timedelta(seconds=limits.URGENCY_S)
+
+
+def urgent_of(model: str, backlog: Iterable[Backlog], found: Capacity, now: datetime) -> list[str]:
+    """The urgent batches of one pool, the earliest deadline first."""
+    view = outlook(now, found.paces.get(model), found.cells.get(model, {}))
+    if view is None:
+        return []
+    entries = [part.entry() for part in backlog if not part.paused]
+    return [entry.batch_id for entry in urgent(entries, view.by)]

@@ -1,0 +1,1 @@
+"""Services for organizations, projects, keys, quotas and usage."""

@@ -1,0 +1,1 @@
+"""Services for batches: create, look up, cancel, estimate, read and assemble results."""

@@ -1,0 +1,150 @@
+"""A batch's result files out of its committed slices: merge the indices, stream the lines.
+
+Used by loops/batches/assemble.py, when a batch has ended, and by care.py, when a result file was
+lost later. Invariant: the bytes follow from slices, plan and input alone, so assembling again gives
+the same file.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from hashlib import sha256
+from itertools import groupby
+from typing import Final
+
+import structlog
+
+from lowtide import limits
+from lowtide.core.batches.batch import Batch, Status
+from lowtide.core.batches.line import (
+    LineFormatError,
+    UnexecutedCode,
+    output_line_id,
+    read_request,
+    render_unexecuted,
+)
+from lowtide.core.batches.merge import INPUT, Merge, ResultKind, Run
+from lowtide.core.batches.segment import INDEX_RECORD_BYTES
+from lowtide.ports.blobs import BlobNotFound, Blobs
+from lowtide.ports.store import OutputInfo, ResultStore, SliceRow
+
+log = structlog.get_logger(__name__)
+
+_SLICES_PER_PAGE = 500
+_UNEXECUTED: Final[Mapping[Status, UnexecutedCode]] = {
+    "cancelling": "batch_cancelled",
+    "cancelled": "batch_cancelled",
+    "expiring": "batch_expired",
+    "expired": "batch_expired",
+    # A batch whose requests all settled has none that never ran.
+    "finalizing": "input_lost",
+    "completed": "input_lost",
+}
+
+
+class Assembly:
+    """One batch on its way to its result files."""
+
+    def __init__(self, results: ResultStore, blobs: Blobs, batch: Batch, input_key: str) -> None:
+        self._results = results
+        self._blobs = blobs
+        self._batch = batch
+        self._input_key = input_key
+        self._merge = Merge()
+        self._segments: list[str] = []
+        self._numbers: dict[str, int] = {}
+        self.settled = 0
+        """Outcomes that were loaded."""
+
+    async def load(self) -> None:
+        """Read the indices of all slices. Raises BlobNotFound where a segment is gone."""
+        after = -1
+        while page := await self._results.slices(
+            self._batch.id, after_seq=after, limit=_SLICES_PER_PAGE
+        ):
+            for key, rows in groupby(page, key=lambda row: row.segment_key):
+                await self._load_indices(key, list(rows))
+            after = page[-1].seq
+
+    def add_unexecuted(self, plan: bytes) -> None:
+        """The requests of the plan that have no outcome go to the error file. After `load`."""
+        self._merge.add_unexecuted(plan)
+
+    def count(self, kind: ResultKind) -> int:
+        """Lines that this file will have. After all that is to be in it was added."""
+        lines = self._merge.count(kind)
+        if self._merge.doubled:
+            log.error("results.doubled", batch=self._batch.id, lines=self._merge.doubled)
+        return lines
+
+    async def write(
+        self,
+        kind: ResultKind,
+        key: str,
+        still_ours: Callable[[], Awaitable[bool]],
+        check: Callable[[OutputInfo], None] = lambda _: None,
+    ) -> OutputInfo | None:
+        """Stream one result file into the blob `key`; None when it would be empty.
+
+        `still_ours` is asked from time to time and keeps the lease. What `check` raises, when it
+        sees what was written, leaves no blob.
+        """
+        lines = self.count(kind)
+        if not lines:
+            return None
+        digest, size = sha256(), 0
+        async with self._blobs.write(key) as writer:
+            for run in self._merge.runs(kind, limits.ASSEMBLE_RUN_BYTES):
+                async for data in self._lines(run):
+                    digest.update(data)
+                    size += len(data)
+                    await writer.write(data)
+                await still_ours()  # finish() checks; here it only keeps the lease
+            info = OutputInfo(bytes=size, lines=lines, sha256=digest.hexdigest(), blob_key=key)
+            check(info)
+        return info
+
+    async def _load_indices(self, segment_key: str, rows: list[SliceRow]) -> None:
+        number = self._numbers.setdefault(segment_key, len(self._segments))
+        if number == len(self._segments):
+            self._segments.append(segment_key)
+        places = [index_place(row) for row in rows]
+        indices = await self._blobs.read_ranges(segment_key, places)
+        for row, index in zip(rows, indices, strict=True):
+            self._merge.add_slice(
+                number, row.offset, index, completed=row.completed, failed=row.failed
+            )
+            self.settled += row.completed + row.failed
+
+    async def _lines(self, run: Run) -> AsyncIterator[bytes]:
+        """The run's output lines, in order; each source is read once."""
+        found: dict[int, list[bytes]] = {}
+        for source in {place[1] for place in run.places}:
+            ranges = [(offset, length) for _, s, offset, length in run.places if s == source]
+            found[source] = (await self._read(source, ranges))[::-1]
+        for line, source, _, _ in run.places:
+            data = found[source].pop()
+            yield _unexecuted(self._batch, line, data) if source == INPUT else data
+
+    async def _read(self, source: int, ranges: list[tuple[int, int]]) -> list[bytes]:
+        if source != INPUT:
+            return await self._blobs.read_ranges(self._segments[source], ranges)
+        try:
+            return await self._blobs.read_ranges(self._input_key, ranges)
+        except BlobNotFound:
+            return [b""] * len(ranges)  # their ids still say which lines of the file they were
+
+
+def index_place(row: SliceRow) -> tuple[int, int]:
+    """Where the index of the slice lies in its segment: `(offset, length)`."""
+    start = row.offset + row.ok_bytes + row.failed_bytes
+    return start, (row.completed + row.failed) * INDEX_RECORD_BYTES
+
+
+def _unexecuted(batch: Batch, line: int, data: bytes) -> bytes:
+    """The error line of a request that never ran."""
+    try:
+        custom_id = read_request(data).custom_id
+    except LineFormatError:
+        custom_id = ""
+    return render_unexecuted(
+        batch.dialect, output_line_id(batch.id, line), custom_id, _UNEXECUTED[batch.status]
+    )

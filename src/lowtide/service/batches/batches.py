@@ -1,0 +1,278 @@
+"""The verbs on batches: create, get, page, cancel, and the progress of what they return.
+
+Called by the API's batch routes, the command line and the dashboard. Guards two promises:
+whatever can be known to be wrong when a batch is created is refused there, with the parameter at
+fault; and a client that repeats a create because it got no answer has one batch, not two. What is
+in the lines is none of its business: that is found by validation, and fails the batch, not the
+call (protocol.md section 8).
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime, timedelta
+from hashlib import sha256
+from typing import Final, Literal
+
+import msgspec
+
+from lowtide import limits
+from lowtide.core.accounts.batch_quota import BatchQuotaReached
+from lowtide.core.accounts.catalogue import Catalogue
+from lowtide.core.accounts.ledger import Cost
+from lowtide.core.batches.batch import Batch
+from lowtide.core.errors import LowtideError
+from lowtide.core.reporting.progress import NOTHING_FORESEEN, Progress, progress_of
+from lowtide.core.reporting.standing import NOTHING_KNOWN, Standing
+from lowtide.core.reporting.waiting import NO_QUEUE, Queue, is_queued
+from lowtide.core.scheduling.feasibility import UNKNOWN, Verdict, sentence
+from lowtide.ports.clock import Clock, NewId
+from lowtide.ports.store import Store, UnknownCursor
+from lowtide.service.accounts.quotas import LimitService, too_many_batches
+from lowtide.service.batches.forecasts import Prospects
+from lowtide.service.batches.new_batch import Draft, NewBatch, endpoint_of, require_input, window_of
+
+NOTHING_SPENT: Final = Cost()
+
+Loop = Literal["validate", "dispatch", "assemble"]
+"""What `wake` may be asked to nudge, so that nothing waits for the next poll."""
+
+Look = Callable[[], Awaitable[Standing]]
+"""What the workers say of themselves now; see service/standings.py."""
+
+
+async def nothing_known() -> Standing:
+    """Where nobody looks after workers."""
+    return NOTHING_KNOWN
+
+
+class Created(msgspec.Struct, frozen=True):
+    """The batch, and a sentence for the user where something asked for will not happen.
+
+    `verdict`: whether its window can be kept, by the first lines of its file. `existed`: it was
+    made by an earlier create, which this one repeats.
+    """
+
+    batch: Batch
+    warning: str | None = None
+    verdict: Verdict = UNKNOWN
+    existed: bool = False
+
+
+class Page(msgspec.Struct, frozen=True):
+    """Batches, newest first; `more` when older ones follow."""
+
+    batches: Sequence[Batch]
+    more: bool
+
+
+class BatchService:
+    """The verbs. `wake` nudges a loop of this process; losing a nudge costs a poll interval."""
+
+    def __init__(
+        self,
+        store: Store,
+        catalogue: Catalogue,
+        clock: Clock,
+        new_id: NewId,
+        allowance: LimitService,
+        wake: Callable[[Loop], None],
+        standing: Look = nothing_known,
+        prospects: Prospects | None = None,
+    ) -> None:
+        self._store = store
+        self._catalogue = catalogue
+        self._clock = clock
+        self._new_id = new_id
+        self._allowance = allowance
+        self._wake = wake
+        self._standing = standing
+        self._prospects = prospects
+
+    async def create(
+        self, project_id: str, user_id: str, asked: NewBatch, *, repeat: bool = False
+    ) -> Created:
+        """Record the batch and wake validation. `repeat`: the client says that it asks once more,
+        and means the batch that it was not told of, if there is one.
+
+        Raises LowtideError with the parameter at fault, or for a limit or cap that is reached.
+        """
+        draft = await self.check(project_id, asked)
+        batch = self._new_batch(project_id, user_id, asked, draft)
+        since = batch.created_at - timedelta(seconds=limits.REPEATED_POST_WINDOW_S)
+        stored = None
+        if repeat:  # looked for first: no limit may refuse what was accepted before
+            stored = await self._store.batches.repeated(
+                project_id, _digest(batch), since=since, now=batch.created_at
+            )
+        verdict = await self._foresee(draft)
+        if stored is None:
+            self._check_window(verdict)
+            await self._allowance.check_batches_per_hour(project_id)
+            await self._allowance.check_spend(project_id)
+            stored = await self._add(batch, repeat, since)
+        self._wake("validate")
+        warning = self._warning(asked, verdict)
+        return Created(stored, warning, verdict, existed=stored.id != batch.id)
+
+    async def _add(self, batch: Batch, repeat: bool, since: datetime) -> Batch:
+        bounds = await self._allowance.of(batch.project_id)
+        try:
+            return await self._store.batches.add(
+                batch,
+                digest=_digest(batch),
+                repeat=repeat,
+                since=since,
+                quota=bounds.batch_quota,
+            )
+        except BatchQuotaReached as reached:
+            raise too_many_batches(bounds, reached.lack) from None
+
+    async def check(self, project_id: str, asked: NewBatch) -> Draft:
+        """Refuse what can be known to be wrong. Raises LowtideError with the parameter at fault."""
+        window_s = window_of(asked, self._allowance.defaults.completion_window_s)
+        file = await self._store.files.get(project_id, asked.input_file_id or "")
+        if file is None:
+            message = f"No such File object: {asked.input_file_id}"
+            raise LowtideError("file_not_found", message, "input_file_id")
+        require_input(file, self._clock.now())
+        return Draft(file, endpoint_of(asked.endpoint, file), window_s)
+
+    async def mark_answered(self, batch_id: str) -> None:
+        """The client is there to hear the answer, so it will hardly ask once more."""
+        await self._store.batches.mark_answered(batch_id, self._clock.now())
+
+    async def get(self, project_id: str, batch_id: str) -> Batch:
+        """Raises LowtideError `batch_not_found`."""
+        batch = await self._store.batches.get(project_id, batch_id)
+        if batch is None:
+            raise _not_found(batch_id)
+        return batch
+
+    async def page(self, project_id: str, *, after: str | None = None, limit: int) -> Page:
+        """Up to `limit` batches, newest first, beginning behind the id `after`.
+
+        Raises LowtideError when `after` is no batch: an endless walk over a wrong cursor is worse.
+        """
+        try:
+            found = await self._store.batches.page(project_id, after=after, limit=limit + 1)
+        except UnknownCursor:
+            message = f"No batch found with id '{after}'."
+            raise LowtideError("invalid_request", message, "after") from None
+        return Page(found[:limit], more=len(found) > limit)
+
+    async def cancel(self, project_id: str, batch_id: str) -> Batch:
+        """Stop the batch; what finished is kept. One that is past cancelling comes back unchanged.
+
+        Raises LowtideError `batch_not_found`, or `invalid_request` when it ended otherwise.
+        """
+        batch = await self._store.batches.cancel(project_id, batch_id, self._clock.now())
+        if batch is None:
+            raise _not_found(batch_id)
+        if batch.status in ("completed", "failed", "expired"):
+            raise LowtideError(
+                "invalid_request", f"Batch '{batch_id}' is {batch.status} and cannot be cancelled."
+            )
+        self._wake("dispatch")
+        self._wake("assemble")
+        return batch
+
+    async def progress(self, batches: Sequence[Batch]) -> list[Progress]:
+        """Stage, estimate and reason of each. Queries grow with the models, not the batches."""
+        standing, now = await self._standing(), self._clock.now()
+        foreseen = await self._prospects.of(batches) if self._prospects else {}
+        queues: dict[str, Queue] = {}
+        found = []
+        for batch in batches:
+            models = await self._models_of(batch, alone=len(batches) == 1)
+            queue = NO_QUEUE
+            if batch.status == "in_progress" and is_queued(batch, standing):
+                queue = await self._queue(models, queues)
+            bounds = await self._allowance.of(batch.project_id)
+            found.append(
+                progress_of(
+                    batch,
+                    now,
+                    models=models,
+                    standing=standing,
+                    queue=queue,
+                    in_flight_max=bounds.requests_in_flight,
+                    prospect=foreseen.get(batch.id, NOTHING_FORESEEN),
+                )
+            )
+        return found
+
+    async def costs(self, batches: Sequence[Batch]) -> list[Cost]:
+        """What each was charged so far."""
+        known = await self._store.ledger.cost([batch.id for batch in batches])
+        return [known.get(batch.id, NOTHING_SPENT) for batch in batches]
+
+    def _new_batch(self, project_id: str, user_id: str, asked: NewBatch, draft: Draft) -> Batch:
+        now, expiry = self._clock.now(), asked.output_expires_after
+        return Batch(
+            id=self._new_id("batch_"),
+            project_id=project_id,
+            user_id=user_id,
+            dialect=draft.file.dialect,
+            input_file_id=draft.file.id,
+            input_bytes=draft.file.bytes,
+            endpoint=draft.endpoint,
+            completion_window_s=draft.window_s,
+            metadata=dict(asked.metadata or {}),
+            priority=asked.priority or 0,
+            output_expires_after_s=expiry.seconds if expiry else None,
+            created_at=now,
+            expires_at=now + timedelta(seconds=draft.window_s),
+        )
+
+    async def _models_of(self, batch: Batch, *, alone: bool) -> tuple[str, ...]:
+        """Those of a mixed batch cost a query, which a list of batches does without."""
+        if batch.status != "in_progress":
+            return ()
+        if batch.model is not None:
+            return (batch.model,)
+        return tuple(await self._store.batches.models(batch.id)) if alone else ()
+
+    async def _queue(self, models: Sequence[str], known: dict[str, Queue]) -> Queue:
+        for model in models:
+            if model not in known:
+                depth = await self._store.batches.queue(model)
+                known[model] = Queue(depth.waiting_requests, depth.leased_requests)
+        parts = [known[model] for model in models]
+        return Queue(sum(part.waiting for part in parts), sum(part.leased for part in parts))
+
+    async def _foresee(self, draft: Draft) -> Verdict:
+        if self._prospects is None:
+            return UNKNOWN
+        return await self._prospects.of_file(draft.file, draft.endpoint, draft.window_s)
+
+    def _check_window(self, verdict: Verdict) -> None:
+        """Raises LowtideError where windows that cannot be kept are refused."""
+        if verdict.kept == "infeasible" and self._allowance.defaults.infeasible == "refuse":
+            raise LowtideError("window_infeasible", sentence(verdict), "completion_window")
+
+    def _warning(self, asked: NewBatch, verdict: Verdict) -> str | None:
+        warnings = []
+        if verdict.reason is not None:
+            warnings.append(sentence(verdict))
+        if asked.model_id is not None:
+            warnings.append("model_id is not used: each line names its own model.")
+        if not self._catalogue.entries:
+            warnings.append("No replica is configured: validation will find no model to run on.")
+        return " ".join(warnings) or None
+
+
+def _digest(batch: Batch) -> str:
+    """Names what was asked, so that a repetition can be told from another wish."""
+    wish = (
+        batch.project_id,
+        batch.input_file_id,
+        batch.endpoint,
+        batch.completion_window_s,
+        sorted(batch.metadata.items()),
+        batch.priority,
+        batch.output_expires_after_s,
+    )
+    return sha256(msgspec.json.encode(wish)).hexdigest()
+
+
+def _not_found(batch_id: str) -> LowtideError:
+    return LowtideError("batch_not_found", f"No batch found with id '{batch_id}'.")

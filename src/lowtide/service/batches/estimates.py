@@ -1,0 +1,163 @@
+"""The estimate before submission: the real validation and the catalogue's prices, nothing created.
+
+Called for `POST /v1/batches` with `dry_run`. Invariant: what is read and how it is judged is what
+the validate loop does to the same file, so a clean estimate is a batch that passes validation.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Final
+
+import msgspec
+
+from lowtide import limits
+from lowtide.core.accounts.catalogue import Catalogue
+from lowtide.core.accounts.estimate import Estimate, estimate
+from lowtide.core.batches.batch import BatchError
+from lowtide.core.batches.plan import ModelShare, Plan
+from lowtide.core.bodies.media_urls import media_rule
+from lowtide.core.errors import LowtideError
+from lowtide.core.files.file import File
+from lowtide.core.tokens.token_model import TokenModel
+from lowtide.core.validation.validator import (
+    LineError,
+    ValidationFailure,
+    ValidationRules,
+    Validator,
+)
+from lowtide.ports.blobs import Blobs
+from lowtide.service.accounts.quotas import EffectiveLimits, LimitService
+from lowtide.service.fair_places import Turns
+from lowtide.service.off_loop import off_loop
+
+
+class Exceeded(msgspec.Struct, frozen=True, kw_only=True):
+    """A limit that the batch would pass. Spend in pico-dollars; `used` None: not known here."""
+
+    limit: str
+    code: str
+    allowed: int
+    used: int | None
+    asked: int
+    model: str | None = None
+
+
+class DryRun(msgspec.Struct, frozen=True, kw_only=True):
+    """What a batch over this file would come to, or why it would fail."""
+
+    estimate: Estimate = Estimate()
+    errors: tuple[BatchError, ...] = ()
+    errors_total: int = 0
+    exceeded: tuple[Exceeded, ...] = ()
+    warnings: tuple[BatchError, ...] = ()
+
+
+class EstimateService:
+    """Reads whole files, a few at a time."""
+
+    def __init__(
+        self,
+        blobs: Blobs,
+        catalogue: Catalogue,
+        allowance: LimitService,
+        *,
+        token_models: Mapping[str, TokenModel] = MappingProxyType({}),
+    ) -> None:
+        """`token_models` may change between calls, as the validate loop's may between ticks."""
+        self._blobs = blobs
+        self._catalogue = catalogue
+        self._allowance = allowance
+        self._token_models = token_models
+        self._turns: Final = Turns(limits.DRY_RUNS_AT_ONCE)
+
+    async def dry_run(self, project_id: str, file: File, endpoint: str) -> DryRun:
+        """Validate and price. Raises BlobNotFound when the file's bytes are gone."""
+        bounds = await self._allowance.of(project_id)
+        async with self._turns.of(bounds.organization_id):
+            result, warnings = await self._read(file, endpoint, bounds)
+        if isinstance(result, ValidationFailure):
+            return DryRun(errors=_as_shown(result.errors), errors_total=result.total_errors)
+        priced = estimate(result.models, self._catalogue.prices)
+        exceeded = [
+            *_tokens_exceeded(bounds, result.models),
+            *await self._spend_exceeded(project_id, priced),
+            *await self._rate_exceeded(project_id, bounds),
+        ]
+        return DryRun(estimate=priced, exceeded=tuple(exceeded), warnings=_as_shown(warnings))
+
+    async def _read(
+        self, file: File, endpoint: str, bounds: EffectiveLimits
+    ) -> tuple[Plan | ValidationFailure, Sequence[LineError]]:
+        validator = Validator(
+            ValidationRules(
+                endpoint=endpoint,
+                dialect=file.dialect,
+                models=self._catalogue.accepted,
+                requests_max=bounds.requests_per_batch,
+                line_bytes_max=self._allowance.defaults.line_bytes,
+                contexts=self._catalogue.contexts,
+                media=media_rule(self._allowance.defaults.media_urls),
+            ),
+            self._token_models,
+        )
+        async for block in self._blobs.stream(file.blob_key):
+            size = validator.line_bytes + len(block)
+            await off_loop(bounds.organization_id, size, validator.feed, block)
+            await asyncio.sleep(0)  # others are served between two blocks
+        owner, size = bounds.organization_id, validator.line_bytes
+        result = await off_loop(owner, size, validator.finish)
+        return result, validator.warnings
+
+    async def _spend_exceeded(self, project_id: str, priced: Estimate) -> list[Exceeded]:
+        budget = await self._allowance.budget(project_id)
+        if budget is None or priced.batch_pico <= budget.left_pico:
+            return []
+        return [
+            Exceeded(
+                limit="spend_cap",
+                code="spend_cap_exceeded",
+                allowed=budget.cap_pico,
+                used=budget.spent_pico,
+                asked=priced.batch_pico,
+            )
+        ]
+
+    async def _rate_exceeded(self, project_id: str, bounds: EffectiveLimits) -> list[Exceeded]:
+        found = []
+        for name, allowed, check in (
+            ("batches_per_hour", bounds.batches_per_hour, self._allowance.check_batches_per_hour),
+            (
+                "unfinished_batches",
+                bounds.unfinished_batches,
+                self._allowance.check_unfinished_batches,
+            ),
+        ):
+            try:
+                await check(project_id)
+            except LowtideError as error:
+                used = allowed or 0
+                found.append(
+                    Exceeded(limit=name, code=error.code, allowed=used, used=used, asked=1)
+                )
+        return found
+
+
+def _as_shown(found: Sequence[LineError]) -> tuple[BatchError, ...]:
+    return tuple(BatchError(e.code, e.message, e.line, e.param) for e in found)
+
+
+def _tokens_exceeded(bounds: EffectiveLimits, models: Mapping[str, ModelShare]) -> list[Exceeded]:
+    """Models that ask for more than may ever be enqueued; what is enqueued now will be gone."""
+    return [
+        Exceeded(
+            limit="enqueued_tokens_per_model",
+            code="token_limit_exceeded",
+            allowed=bounds.enqueued_tokens_per_model,
+            used=None,
+            asked=share.input_tokens,
+            model=model,
+        )
+        for model, share in models.items()
+        if share.input_tokens > bounds.enqueued_tokens_per_model
+    ]

@@ -1,0 +1,189 @@
+"""What can be foreseen: when batches will be done, and which completion windows can be kept.
+
+Called by service/batches/batches.py, for a batch that is about to be created and for those that
+run. The backlog and what was learnt are read at most once in `PROSPECTS_CACHE_S`, however many
+clients watch. Invariant: nothing is foreseen of a pool of which nothing is known, or of a file
+whose lines could not be read.
+"""
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
+from types import MappingProxyType
+
+from lowtide import limits
+from lowtide.core.accounts.catalogue import Catalogue
+from lowtide.core.batches.batch import Batch
+from lowtide.core.batches.plan import ModelShare, Plan
+from lowtide.core.files.file import File
+from lowtide.core.reporting.progress import Prospect
+from lowtide.core.scheduling.fair_queue import OUTPUT_COST, planned_output
+from lowtide.core.scheduling.feasibility import (
+    UNKNOWN,
+    Backlog,
+    Due,
+    Verdict,
+    finish_s,
+    judge,
+    pools,
+    worst,
+)
+from lowtide.core.scheduling.forecast import outlook
+from lowtide.core.scheduling.operating_hours import Hours
+from lowtide.core.tokens.token_model import TokenModel
+from lowtide.core.validation.validator import ValidationRules, Validator
+from lowtide.ports.blobs import BlobNotFound, Blobs
+from lowtide.ports.capacity import Capacity, CapacityStore
+from lowtide.ports.clock import Clock
+
+HoursOf = Mapping[str, Hours]
+"""By model: when its replicas take batch work; a model that is missing is always open."""
+
+
+class _Pool:
+    """What is foreseen of one model."""
+
+    def __init__(
+        self, now: datetime, capacity: Capacity, model: str, backlog: list[Backlog], hours: HoursOf
+    ) -> None:
+        known = (now, capacity.paces.get(model), capacity.cells.get(model, {}))
+        self.usual = outlook(*known, "p50", hours.get(model))
+        self.safe = outlook(*known, "p20", hours.get(model))
+        self.due = Due(backlog)
+        self.ends_s = finish_s(backlog, self.usual) if self.usual is not None else {}
+
+
+class _View:
+    """All pools at one moment; each is worked out when it is first asked for."""
+
+    def __init__(self, now: datetime, capacity: Capacity, hours: HoursOf) -> None:
+        self.at = now
+        self.capacity = capacity
+        self.parts: dict[str, list[Backlog]] = {}
+        for part in capacity.backlog:
+            self.parts.setdefault(part.batch_id, []).append(part)
+        self._backlog = pools(capacity.backlog)
+        self._hours = hours
+        self._pools: dict[str, _Pool] = {}
+
+    def pool(self, model: str) -> _Pool:
+        if model not in self._pools:
+            backlog = self._backlog.get(model, [])
+            self._pools[model] = _Pool(self.at, self.capacity, model, backlog, self._hours)
+        return self._pools[model]
+
+
+class Prospects:
+    """Looks ahead for one process."""
+
+    def __init__(
+        self,
+        store: CapacityStore,
+        blobs: Blobs,
+        catalogue: Catalogue,
+        clock: Clock,
+        *,
+        token_models: Mapping[str, TokenModel] = MappingProxyType({}),
+    ) -> None:
+        self._store = store
+        self._blobs = blobs
+        self._catalogue = catalogue
+        self._clock = clock
+        self._token_models = token_models
+        self._seen: tuple[float, _View] | None = None
+        self._looking = asyncio.Lock()
+
+    async def of(self, batches: Iterable[Batch]) -> dict[str, Prospect]:
+        """Of those that are in progress, by id."""
+        running = [batch.id for batch in batches if batch.status == "in_progress"]
+        if not running:
+            return {}
+        view = await self._look()
+        return {batch_id: _prospect(view.parts.get(batch_id, ()), view) for batch_id in running}
+
+    async def of_file(self, file: File, endpoint: str, window_s: int) -> Verdict:
+        """Whether a batch over that file could keep its window, were it created now.
+
+        The models and costs of the file are those of its first `FORESIGHT_BYTES`: what follows
+        validation is exact. Unknown where these have an error.
+        """
+        view = await self._look()
+        if not view.capacity.paces and not view.capacity.cells:
+            return UNKNOWN
+        plan = await self._sample(file, endpoint)
+        if plan is None:
+            return UNKNOWN
+        scale = file.bytes / sum(chunk.input_bytes + chunk.count for chunk in plan.chunks)
+        deadline_at = view.at + timedelta(seconds=window_s)
+        return worst(_verdicts(plan.models, endpoint, deadline_at, view, max(1.0, scale)))
+
+    async def of_plan(
+        self, models: Mapping[str, ModelShare], endpoint: str, deadline_at: datetime
+    ) -> Verdict:
+        """Whether that work could be done in time, were it planned now."""
+        view = await self._look()
+        if not view.capacity.paces and not view.capacity.cells:
+            return UNKNOWN
+        return worst(_verdicts(models, endpoint, deadline_at, view))
+
+    async def _sample(self, file: File, endpoint: str) -> Plan | None:
+        """The plan of the first lines."""
+        rules = ValidationRules(
+            endpoint=endpoint, dialect=file.dialect, models=self._catalogue.accepted
+        )
+        size = min(file.bytes, limits.FORESIGHT_BYTES)
+        try:
+            head = await self._blobs.read(file.blob_key, 0, size)
+        except BlobNotFound:
+            return None
+        if size < file.bytes:
+            head = head[: head.rfind(b"\n") + 1]
+        validator = Validator(rules, self._token_models)
+        validator.feed(head)
+        found = validator.finish()
+        return found if isinstance(found, Plan) else None
+
+    async def _look(self) -> _View:
+        async with self._looking:
+            now_s = self._clock.monotonic()
+            if self._seen is None or now_s - self._seen[0] >= limits.PROSPECTS_CACHE_S:
+                found = await self._store.capacity()
+                self._seen = (now_s, _View(self._clock.now(), found, self._catalogue.hours))
+            return self._seen[1]
+
+
+def _prospect(parts: Iterable[Backlog], view: _View) -> Prospect:
+    """A batch is done when the last of its models is."""
+    ends: list[float | None] = []
+    verdicts = []
+    for part in parts:
+        ends.append(view.pool(part.model).ends_s.get(part.batch_id))
+        verdicts.append(_judged(part.model, part.cost_left, part.deadline_at, view, counted=True))
+    known = [end for end in ends if end is not None]
+    eta_s = max(known) if known and len(known) == len(ends) else None
+    return Prospect(eta_s, worst(verdicts))
+
+
+def _verdicts(
+    models: Mapping[str, ModelShare],
+    endpoint: str,
+    deadline_at: datetime,
+    view: _View,
+    scale: float = 1.0,
+) -> list[Verdict]:
+    """Of each model's share of new work, which is `scale` times as large as said."""
+    verdicts = []
+    for model, share in models.items():
+        pace = view.capacity.paces.get(model)
+        learnt = pace.output_per_request if pace is not None else None
+        output = planned_output(share, learnt, endpoint)
+        cost = share.input_tokens + OUTPUT_COST * output * share.requests
+        verdicts.append(_judged(model, cost * scale, deadline_at, view, counted=False))
+    return verdicts
+
+
+def _judged(
+    model: str, cost: float, deadline_at: datetime, view: _View, *, counted: bool
+) -> Verdict:
+    pool = view.pool(model)
+    return judge(cost, deadline_at, view.at, pool.due, pool.usual, pool.safe, counted=counted)

@@ -1,0 +1,151 @@
+"""What a create request asks for, and the refusal of what can be known to be wrong with it.
+
+Called by service/batches/batches.py; the API's routes decode into `NewBatch`. Invariant: every
+refusal names the parameter at fault. What is in the lines is found by validation, and fails the
+batch, not the call (protocol.md section 8).
+"""
+
+from collections.abc import Mapping
+from datetime import datetime
+
+import msgspec
+
+from lowtide import limits
+from lowtide.config import parse_window
+from lowtide.config.sources import ConfigError
+from lowtide.core.batches.line import ENDPOINTS
+from lowtide.core.errors import LowtideError, file_lost
+from lowtide.core.files.file import PURPOSES, File
+
+
+class OutputExpiry(msgspec.Struct, frozen=True):
+    """How long result files are kept (protocol.md section 3.3)."""
+
+    anchor: str
+    seconds: int
+
+
+class NewBatch(msgspec.Struct, frozen=True, kw_only=True):
+    """A create request as sent; fields of other vendors are passed over. None: not given."""
+
+    input_file_id: str | None = None
+    endpoint: str | None = None
+    completion_window: str | None = None
+    metadata: Mapping[str, str] | None = None
+    output_expires_after: OutputExpiry | None = None
+    priority: int | None = None
+    model_id: str | None = None
+    dry_run: bool | None = None
+
+
+class Draft(msgspec.Struct, frozen=True):
+    """A create request whose values make sense."""
+
+    file: File
+    endpoint: str
+    window_s: int
+
+
+def window_of(asked: NewBatch, default_s: int) -> int:
+    """The completion window in seconds. Raises LowtideError for values that make no sense."""
+    if not asked.input_file_id:
+        raise missing("input_file_id")
+    _check_metadata(asked.metadata or {})
+    _check_output_expiry(asked.output_expires_after)
+    if asked.priority is not None and abs(asked.priority) > limits.PRIORITY_MAX:
+        raise LowtideError(
+            "invalid_request",
+            f"priority must be from -{limits.PRIORITY_MAX} to {limits.PRIORITY_MAX}.",
+            "priority",
+        )
+    if asked.completion_window is None:
+        return default_s
+    try:
+        return parse_window(asked.completion_window)
+    except ConfigError as error:
+        raise LowtideError("invalid_request", str(error), "completion_window") from None
+
+
+def require_input(file: File, now: datetime) -> None:
+    """A batch can read it. Raises LowtideError."""
+    if file.expires_at is not None and file.expires_at <= now:
+        raise LowtideError(
+            "file_expired",
+            f"File '{file.id}' expired at {file.expires_at:%Y-%m-%dT%H:%M:%SZ}. Upload it again;"
+            " expires_after says how long a file is kept.",
+            "input_file_id",
+        )
+    if file.purpose not in PURPOSES:
+        raise LowtideError(
+            "invalid_purpose",
+            f"File '{file.id}' has the purpose '{file.purpose}'; the input of a batch needs"
+            " 'batch' or 'batch-api'.",
+            "input_file_id",
+        )
+    if file.status == "lost":
+        raise file_lost(file.id, "input_file_id")
+    if file.status != "uploaded":
+        raise LowtideError(
+            "file_not_ready",
+            f"The content of file '{file.id}' has not been uploaded yet.",
+            "input_file_id",
+        )
+
+
+def endpoint_of(endpoint: str | None, file: File) -> str:
+    """As asked, if we have it. Together's launch example leaves it out and means chat."""
+    if not endpoint:
+        if file.dialect == "together":
+            return "/v1/chat/completions"
+        raise missing("endpoint")
+    if endpoint not in ENDPOINTS:
+        raise LowtideError(
+            "unsupported_endpoint",
+            f"The endpoint '{endpoint[: limits.VALUE_CHARS_QUOTED]}' is not supported in a batch."
+            f" Use one of: {', '.join(sorted(ENDPOINTS))}.",
+            "endpoint",
+        )
+    return endpoint
+
+
+def _check_metadata(metadata: Mapping[str, str]) -> None:
+    pairs, key_chars, value_chars = (
+        limits.METADATA_PAIRS_MAX,
+        limits.METADATA_KEY_CHARS_MAX,
+        limits.METADATA_VALUE_CHARS_MAX,
+    )
+    if len(metadata) > pairs:
+        raise LowtideError("invalid_request", f"metadata has more than {pairs} pairs.", "metadata")
+    for key, value in metadata.items():
+        if len(key) > key_chars:
+            message = (
+                f"A metadata key has more than {key_chars} characters: '{key[:key_chars]}...'."
+            )
+            raise LowtideError("invalid_request", message, "metadata")
+        if len(value) > value_chars:
+            message = f"The metadata value of '{key}' has more than {value_chars} characters."
+            raise LowtideError("invalid_request", message, "metadata")
+
+
+def _check_output_expiry(expiry: OutputExpiry | None) -> None:
+    if expiry is None:
+        return
+    if expiry.anchor != "created_at":
+        raise LowtideError(
+            "invalid_request",
+            "output_expires_after.anchor must be 'created_at'.",
+            "output_expires_after",
+        )
+    low, high = limits.OUTPUT_EXPIRES_AFTER_S_MIN, limits.FILE_TTL_S
+    if not low <= expiry.seconds <= high:
+        raise LowtideError(
+            "invalid_request",
+            f"output_expires_after.seconds must be from {low} to {high}.",
+            "output_expires_after",
+        )
+
+
+def missing(param: str) -> LowtideError:
+    return LowtideError(
+        "missing_required_parameter", f"Missing required parameter: '{param}'.", param
+    )

@@ -1,0 +1,1 @@
+"""Finds rows and blobs that disagree, and repairs them."""

@@ -1,0 +1,107 @@
+"""Mending: what is done about each kind of drift that care.py finds.
+
+Called by `lowtide doctor --repair`, one drift at a time. Safe beside running servers: rows change
+only through the ports, whose transactions are fenced, and blobs are only made under keys that a row
+names and that are free. Invariants: mending again what was mended does nothing; a request ends once
+and is charged once; nothing that could still be delivered is given up.
+"""
+
+from collections.abc import AsyncGenerator, Mapping
+from typing import assert_never
+
+import msgspec
+
+from lowtide import limits
+from lowtide.core.batches.batch import INPUT_LOST
+from lowtide.core.integrity.consistency import RESULT_FILE_LOST, Drift, Reference
+from lowtide.ports.blobs import Blobs
+from lowtide.ports.clock import Clock
+from lowtide.ports.store import Store
+from lowtide.service.integrity.checker import NEEDS, Care, size_or_none
+from lowtide.service.integrity.repair_plans import LostPlans
+from lowtide.service.integrity.repair_results import LostResults
+
+
+class Mended(msgspec.Struct, frozen=True, kw_only=True):
+    """What was done about a drift. `is_done` False: it has to be tried again later."""
+
+    drift: Drift
+    did: str
+    is_done: bool = True
+
+
+class Mending:
+    """The repairs, over the same store and blobs as the server's."""
+
+    def __init__(
+        self,
+        store: Store,
+        blobs: Blobs,
+        clock: Clock,
+        accepted: Mapping[str, str],
+        line_bytes_max: int = limits.LINE_BYTES_MAX,
+    ) -> None:
+        """`accepted`: the names of models that lines may use, to their canonical ids."""
+        self._store = store
+        self._blobs = blobs
+        self._clock = clock
+        self._plans = LostPlans(store, blobs, clock, accepted, line_bytes_max)
+        self._results = LostResults(store, blobs, clock, self._plans)
+
+    async def mend_all(self, care: Care, *, deep: bool = False) -> AsyncGenerator[Mended]:
+        """Look at everything again, and mend what is found, in the order in which it must be."""
+        for need in NEEDS:
+            async for drift in care.of_need(need, deep=deep):
+                yield await self.mend(drift)
+        async for drift in care.orphans():
+            yield await self.mend(drift)
+
+    async def mend(self, drift: Drift) -> Mended:
+        """Raises StoreError, BlobError."""
+        if not await self._stands(drift):
+            return Mended(drift=drift, did="was mended meanwhile, or is not needed any more")
+        did, is_done = await self._mend(drift)
+        return Mended(drift=drift, did=did, is_done=is_done)
+
+    async def _mend(self, drift: Drift) -> tuple[str, bool]:
+        reference = drift.reference
+        if reference is None:
+            await self._blobs.delete(drift.key)
+            return "deleted", True
+        match reference.need:
+            case "input":
+                return await self._end_readers(reference.key), True
+            case "upload":
+                return await self._lose_upload(reference), True
+            case "plan":
+                return await self._plans.mend(drift)
+            case "segment":
+                return await self._results.mend_segment(reference.key)
+            case "result":
+                return await self._results.mend_file(reference), True
+            case _:
+                assert_never(reference.need)
+
+    async def _stands(self, drift: Drift) -> bool:
+        reference = drift.reference
+        if reference is None:
+            return drift.key not in await self._store.results.known([drift.key])
+        if not await self._store.care.is_needed(reference):
+            return False
+        size = await size_or_none(self._blobs, drift.key)
+        return size is None or drift.trouble == "content" or not reference.fits(size)
+
+    async def _end_readers(self, input_key: str) -> str:
+        """Batches that cannot go on end with what they have."""
+        readers = await self._store.care.readers(input_key)
+        for batch_id in readers:
+            await self._store.lifecycle.lose_input(batch_id, INPUT_LOST, self._clock.now())
+        return f"ended with what they have: {', '.join(readers) or 'none'}"
+
+    async def _lose_upload(self, file: Reference) -> str:
+        readers = await self._store.care.readers(file.key)
+        did = "marked as lost"
+        if readers:
+            did += f"; {await self._end_readers(file.key)}"
+        await self._store.care.lose_file(file.owner, file.key, RESULT_FILE_LOST)
+        return did

@@ -1,0 +1,150 @@
+"""A plan that is gone: made again from the input, or replaced in a batch that runs no more.
+
+Called by repair.py and repair_results.py. Invariant: a plan that does not put the very same
+requests in the very same chunks never lies under the key of a batch that may still run.
+"""
+
+from collections.abc import Mapping
+from contextlib import suppress
+
+from lowtide.core.batches.batch import ASSEMBLING
+from lowtide.core.batches.plan import RECORD_BYTES, Plan, unpack_entries
+from lowtide.core.batches.segment import SegmentFormatError, decode_index
+from lowtide.core.integrity.consistency import (
+    PLAN_LOST,
+    Drift,
+    LinePlan,
+    bits_of_lines,
+    is_plan_of,
+    plan_of_numbers,
+    without_bits,
+)
+from lowtide.core.validation.validator import ValidationRules, Validator
+from lowtide.ports.blobs import BlobExists, BlobNotFound, Blobs
+from lowtide.ports.clock import Clock
+from lowtide.ports.integrity import CaredBatch
+from lowtide.ports.store import SliceRow, Store
+from lowtide.service.batches.assembly import index_place
+
+_NO_BOUND = 2**53
+
+
+class LostPlans:
+    """`accepted` and `line_bytes_max` are the validator's."""
+
+    def __init__(
+        self,
+        store: Store,
+        blobs: Blobs,
+        clock: Clock,
+        accepted: Mapping[str, str],
+        line_bytes_max: int,
+    ) -> None:
+        self._store = store
+        self._blobs = blobs
+        self._clock = clock
+        self._accepted = accepted
+        self._line_bytes_max = line_bytes_max
+
+    async def mend(self, drift: Drift) -> tuple[str, bool]:
+        """`(what was done, whether that is all)`."""
+        assert drift.reference is not None
+        found = await self._store.care.batch(drift.reference.owner)
+        if found is None:
+            return "its batch is gone", True
+        if found.batch.status == "in_progress":
+            data = await self.rebuilt(found.batch.id)
+            if data is not None:
+                await self._put(drift, data)
+                return f"made again from the input of {found.batch.id}", True
+            now = self._clock.now()
+            await self._store.lifecycle.lose_input(found.batch.id, PLAN_LOST, now)
+            found = await self._store.care.batch(found.batch.id) or found
+        if found.is_leased or found.batch.status not in ASSEMBLING:
+            return f"{found.batch.id} ends with what it has; its last leases must end first", False
+        await self._put(drift, await self._replacement(found))
+        return f"replaced, so that {found.batch.id} can end and list what never ran", True
+
+    async def rebuilt(self, batch_id: str) -> bytes | None:
+        """The batch's plan, by validating its input again; None when it comes out otherwise.
+
+        The chunks must agree, and every committed line must be where its bit says: another version
+        may put the same lines into another order.
+        """
+        lines = await self._settled(batch_id)  # before the chunks, so that their bits are all there
+        found = await self._store.care.batch(batch_id)
+        plan = None if found is None else await self._validated(found)
+        if found is None or plan is None or not is_plan_of(plan, found.chunks):
+            return None
+        try:
+            agree = all(
+                not any(without_bits(bits_of_lines(plan.data, chunk, mine), chunk.done))
+                for chunk in found.chunks
+                if (mine := lines.get(chunk.seq))
+            )
+        except KeyError:
+            return None
+        return plan.data if agree else None
+
+    async def _validated(self, found: CaredBatch) -> Plan | None:
+        rules = ValidationRules(
+            endpoint=found.batch.endpoint,
+            dialect=found.batch.dialect,
+            # What was accepted then is in the chunks, whatever the settings say now.
+            models={**self._accepted, **{chunk.model: chunk.model for chunk in found.chunks}},
+            requests_max=_NO_BOUND,
+            line_bytes_max=self._line_bytes_max,
+            checks_fields=False,
+        )
+        validator = Validator(rules)
+        try:
+            async for block in self._blobs.stream(found.input_key):
+                validator.feed(block)
+        except BlobNotFound:
+            return None
+        plan = validator.finish()
+        return plan if isinstance(plan, Plan) else None
+
+    async def by_line(self, input_key: str, total: int) -> bytes | None:
+        """A plan in the order of the file; None when the input is gone or is not `total` lines."""
+        plan = LinePlan(self._line_bytes_max)
+        try:
+            async for block in self._blobs.stream(input_key):
+                plan.feed(block)
+        except BlobNotFound:
+            return None
+        data = plan.finish()
+        return data if len(data) == total * RECORD_BYTES else None
+
+    async def _replacement(self, found: CaredBatch) -> bytes:
+        total = found.batch.counts.total
+        by_chunk = await self._settled(found.batch.id)
+        settled = {line for lines in by_chunk.values() for line in lines}
+        data = await self.by_line(found.input_key, total)
+        if data is not None and settled <= {entry.line for entry in unpack_entries(data)}:
+            return data
+        return plan_of_numbers(settled, total)
+
+    async def _settled(self, batch_id: str) -> dict[int, list[int]]:
+        """Line numbers of all outcomes that can be read, by chunk."""
+        lines: dict[int, list[int]] = {}
+        after = -1
+        while page := await self._store.results.slices(batch_id, after_seq=after):
+            for row in page:
+                with suppress(BlobNotFound, SegmentFormatError):  # these are taken back
+                    lines.setdefault(row.chunk_seq, []).extend(await lines_of(self._blobs, row))
+            after = page[-1].seq
+        return lines
+
+    async def _put(self, drift: Drift, data: bytes) -> None:
+        if drift.trouble != "missing":
+            await self._blobs.delete(drift.key)
+        with suppress(BlobExists):  # somebody mended it a moment before, from the same input
+            await self._blobs.put(drift.key, data)
+
+
+async def lines_of(blobs: Blobs, row: SliceRow) -> list[int]:
+    """The line numbers in a slice. Raises BlobNotFound, SegmentFormatError."""
+    index = await blobs.read(row.segment_key, *index_place(row))
+    entries = decode_index(index, offset=row.offset, completed=row.completed, failed=row.failed)
+    return [entry.line for entry in entries]

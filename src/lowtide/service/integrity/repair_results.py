@@ -1,0 +1,181 @@
+"""Results that are gone: segments are taken back and run again, result files assembled again.
+
+Called by repair.py. Invariant: what is taken back is exactly what cannot be read any more; a
+result file is only replaced by one with the same digest.
+"""
+
+from collections import defaultdict
+from collections.abc import Collection, Sequence
+from contextlib import suppress
+
+from lowtide import limits
+from lowtide.core.accounts.money import dollars_text
+from lowtide.core.batches.batch import output_file_id
+from lowtide.core.batches.merge import ResultKind
+from lowtide.core.batches.segment import SegmentFormatError
+from lowtide.core.integrity.consistency import (
+    PLAN_LOST,
+    RESULT_FILE_LOST,
+    Reference,
+    bits_of_lines,
+    without_bits,
+)
+from lowtide.ports.blobs import BlobExists, BlobNotFound, Blobs
+from lowtide.ports.clock import Clock
+from lowtide.ports.integrity import CaredBatch, TakenBack
+from lowtide.ports.store import OutputInfo, SliceRow, Store
+from lowtide.service.batches.assembly import Assembly, index_place
+from lowtide.service.integrity.checker import size_or_none
+from lowtide.service.integrity.repair_plans import LostPlans, lines_of
+
+MENDED = "-mended"
+"""Ends the key of a result file that was assembled again."""
+
+
+class _Unlike(Exception):
+    """What was assembled is not what the file was."""
+
+
+class LostResults:
+    """The two repairs."""
+
+    def __init__(self, store: Store, blobs: Blobs, clock: Clock, plans: LostPlans) -> None:
+        self._store = store
+        self._blobs = blobs
+        self._clock = clock
+        self._plans = plans
+
+    async def mend_segment(self, key: str) -> tuple[str, bool]:
+        """Every batch with slices there loses them, and whatever else of it is gone as well."""
+        told: list[str] = []
+        is_done = True
+        for batch_id in await self._store.care.holders(key):
+            taken = await self._take_back(batch_id)
+            is_done = is_done and taken is not None
+            told.append(f"{batch_id}: {_words(taken)}")
+        return "; ".join(told) or "no unfinished batch needs it", is_done
+
+    async def _take_back(self, batch_id: str) -> TakenBack | None:
+        """None when beats came between each time."""
+        for _ in range(limits.CARE_TRIES_MAX):
+            found = await self._store.care.batch(batch_id)
+            if found is None or found.batch.ended_at is not None:
+                return TakenBack(0, 0, False)
+            slices = await self._slices(batch_id)
+            lost = await self._lost_segments(slices)
+            if not lost:
+                return TakenBack(0, 0, False)
+            taken = await self._store.care.lose_results(
+                batch_id, lost, await self._bits(found, slices, lost), self._clock.now(), PLAN_LOST
+            )
+            if taken is not None:
+                return taken
+        return None
+
+    async def _slices(self, batch_id: str) -> list[SliceRow]:
+        found: list[SliceRow] = []
+        after = -1
+        while page := await self._store.results.slices(batch_id, after_seq=after):
+            found += page
+            after = page[-1].seq
+        return found
+
+    async def _lost_segments(self, slices: Sequence[SliceRow]) -> frozenset[str]:
+        """Segments that are gone, or end before the batch's last slice in them does."""
+        ends: dict[str, int] = defaultdict(int)
+        for row in slices:
+            ends[row.segment_key] = max(ends[row.segment_key], sum(index_place(row)))
+        lost = set()
+        for key, end in ends.items():
+            size = await size_or_none(self._blobs, key)
+            if size is None or size < end:
+                lost.add(key)
+        return frozenset(lost)
+
+    async def _bits(
+        self, found: CaredBatch, slices: Sequence[SliceRow], lost: Collection[str]
+    ) -> dict[int, bytes] | None:
+        """By chunk, the bits of the lost slices: those set, without those of the slices that are
+        left. None when there is no plan to tell a line's place by.
+        """
+        plan = await self._plan(found)
+        if plan is None:
+            return None
+        touched = {row.chunk_seq for row in slices if row.segment_key in lost}
+        left: dict[int, list[int]] = defaultdict(list)
+        try:
+            for row in slices:
+                if row.chunk_seq in touched and row.segment_key not in lost:
+                    left[row.chunk_seq] += await lines_of(self._blobs, row)
+            return {
+                chunk.seq: without_bits(chunk.done, bits_of_lines(plan, chunk, left[chunk.seq]))
+                for chunk in found.chunks
+                if chunk.seq in touched
+            }
+        except (KeyError, SegmentFormatError):
+            return None  # the plan is not the one that these chunks ran by
+
+    async def _plan(self, found: CaredBatch) -> bytes | None:
+        if found.batch.plan_key is None:
+            return None
+        try:
+            return await self._blobs.read(found.batch.plan_key)
+        except BlobNotFound:
+            return await self._plans.rebuilt(found.batch.id)
+
+    async def mend_file(self, file: Reference) -> str:
+        """Assemble it again; where that cannot be, mark it as lost."""
+        row = await self._store.files.by_id(file.owner)
+        batch_id = row.batch_id if row is not None else None
+        found = await self._store.care.batch(batch_id) if batch_id is not None else None
+        if found is not None and await self._assemble_again(found, file):
+            return f"assembled again from the segments of {found.batch.id}"
+        await self._store.care.lose_file(file.owner, file.key, RESULT_FILE_LOST)
+        return f"marked as lost, with its batch {batch_id}: its segments are gone, too"
+
+    async def _assemble_again(self, found: CaredBatch, file: Reference) -> bool:
+        kind: ResultKind = "output" if file.owner == output_file_id(found.batch.id) else "errors"
+        job = Assembly(self._store.results, self._blobs, found.batch, found.input_key)
+        key = f"{file.key.removesuffix(MENDED)}{MENDED}"
+        if key == file.key:
+            key += MENDED
+        try:
+            await job.load()
+            if kind == "errors" and job.settled < found.batch.counts.total:
+                job.add_unexecuted(await self._plan_of_ended(found))
+            if job.count(kind) != file.lines:
+                return False
+            await job.write(kind, key, _nobody_to_ask, lambda info: _check(info, file))
+        except (BlobNotFound, SegmentFormatError, _Unlike):
+            return False
+        except BlobExists:
+            pass  # an earlier repair checked it, and ended before it could say so
+        return await self._store.care.move_file(file.owner, file.key, key)
+
+    async def _plan_of_ended(self, found: CaredBatch) -> bytes:
+        """What never ran, in a batch whose plan was swept at its end. Raises BlobNotFound."""
+        if found.batch.plan_key is not None:
+            with suppress(BlobNotFound):
+                return await self._blobs.read(found.batch.plan_key)
+        data = await self._plans.by_line(found.input_key, found.batch.counts.total)
+        if data is None:
+            raise BlobNotFound(f"the input of {found.batch.id} is gone")
+        return data
+
+
+def _words(taken: TakenBack | None) -> str:
+    if taken is None:
+        return "its workers were faster each time; try again"
+    if not taken.requests:
+        return "nothing of it was lost"
+    what = f"{taken.requests} results taken back, with ${dollars_text(taken.charge_pico)}"
+    return f"{what}; they run again" if taken.runs_again else f"{what}; they are listed as not run"
+
+
+def _check(info: OutputInfo, file: Reference) -> None:
+    if (info.sha256, info.bytes) != (file.sha256, file.bytes):
+        raise _Unlike(file.key)
+
+
+async def _nobody_to_ask() -> bool:
+    return True

@@ -1,0 +1,1 @@
+"""Services for live calls, flex calls and background responses."""

@@ -1,0 +1,284 @@
+"""Single calls at the price of a batch, their callers waiting: gather, queue, hold, answer.
+
+Called by the live door for `service_tier: "flex"`. Calls of one key and endpoint that come within
+`FLEX_GATHER_S` become one batch (a party), which is planned, run, settled and charged like any
+other; `look`, ticked by loops/live/flex_results.py, hands each result to its caller as soon as a
+beat has made it durable. Invariants: a caller hears of an answer only after it is charged, exactly
+once; a party whose callers have all left is cancelled; nothing is held beyond `FLEX_HOLD_S`.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from typing import Any
+
+from lowtide import limits
+from lowtide.core.batches.batch import Batch, Status
+from lowtide.core.errors import LowtideError
+from lowtide.core.live.flex import FlexCall, Result, answer_to, read_result
+from lowtide.core.live.live import LiveAnswer
+from lowtide.core.scheduling.byte_budget import ByteBudget
+from lowtide.ports.blobs import BlobError, Blobs
+from lowtide.ports.flex import Standing
+from lowtide.ports.store import Store, StoreError
+from lowtide.service.live.flex_queue import FlexQueue, Order, unavailable
+
+Key = tuple[str, str, str]
+"""Project, user and endpoint: what the calls of one party have in common."""
+
+
+class _Held:
+    """A call and its caller."""
+
+    def __init__(self, call: FlexCall) -> None:
+        self.call = call
+        self.answer: asyncio.Future[LiveAnswer] = asyncio.get_running_loop().create_future()
+        self.answer.add_done_callback(_seen)
+
+    def fail(self, error: Exception) -> None:
+        if not self.answer.done():
+            self.answer.set_exception(error)
+
+    def succeed(self, result: Result) -> None:
+        if self.answer.done():
+            return
+        try:
+            self.answer.set_result(answer_to(self.call, result))
+        except LowtideError as error:
+            self.answer.set_exception(error)
+
+
+class _Party:
+    """Calls that became, or will become, one batch. Line numbers count its calls from 1."""
+
+    def __init__(self, key: Key) -> None:
+        self.key = key
+        self.calls: list[_Held] = []
+        self.present: set[_Held] = set()
+        self.bytes = 0
+        self.batch: Batch | None = None
+        self.slices_read = 0
+
+    @property
+    def waits(self) -> bool:
+        return any(not held.answer.done() for held in self.calls)
+
+    def fail(self, error: Exception) -> None:
+        for held in self.calls:
+            held.fail(error)
+
+
+class FlexService:
+    """One per process with a door; its callers' parties are its own."""
+
+    def __init__(
+        self,
+        queue: FlexQueue,
+        store: Store,
+        blobs: Blobs,
+        *,
+        hold_s: float = limits.FLEX_HOLD_S,
+        gather_s: float = limits.FLEX_GATHER_S,
+    ) -> None:
+        self._queue = queue
+        self._store = store
+        self._blobs = blobs
+        self._hold_s = hold_s
+        self._gather_s = gather_s
+        self._gathering: dict[Key, _Party] = {}
+        self._parties: dict[str, _Party] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._places = ByteBudget(limits.FLEX_HELD_MAX)
+        self._draining = False
+        self.wake: Callable[[], None] = lambda: None
+        """Asks for a `look` soon."""
+
+    async def forget_lost(self) -> None:
+        """Cancel what callers of an earlier process waited for: they have gone with it.
+
+        To be called only where no other process is: whose callers may be waiting there.
+        """
+        for batch in await self._store.flex.held():
+            await self._queue.cancel(batch)
+
+    def begin_drain(self) -> None:
+        """No call is held any more: those that are hear it, and their batches are cancelled."""
+        self._draining = True
+        for party in [*self._gathering.values(), *self._parties.values()]:
+            party.fail(_stopping())
+
+    async def aclose(self) -> None:
+        """Wait, not for long, until what callers left behind is cancelled."""
+        self.begin_drain()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(limits.DRAIN_S):
+                while self._tasks:  # whoever makes a batch for nobody goes on to cancel it
+                    await asyncio.wait(self._tasks)
+
+    async def hold(
+        self, project_id: str, user_id: str, call: FlexCall, *, organization_id: str
+    ) -> LiveAnswer:
+        """The answer to a call, however long it takes up to `hold_s`.
+
+        Cancelling this is the caller's leaving. Raises LowtideError, StoreError, BlobError.
+        """
+        if self._draining:
+            raise _stopping()
+        if not self._places.take(organization_id, 1):
+            raise self._no_place(organization_id)
+        try:
+            plan = await self._queue.check(project_id, call)
+            await self._queue.check_within(call, plan, self._hold_s)
+            return await self._wait((project_id, user_id, call.endpoint), call)
+        finally:
+            self._places.give_back(organization_id, 1)
+
+    async def look(self) -> bool:
+        """Hand out what is there; whether anybody waits still. Raises StoreError, BlobError."""
+        for batch_id, party in list(self._parties.items()):
+            if not party.waits:
+                del self._parties[batch_id]
+        if not self._parties:
+            return False
+        found = await self._store.flex.standing(list(self._parties))
+        for batch_id, party in list(self._parties.items()):
+            if batch_id in found:  # one may have come meanwhile
+                await self._serve(party, found[batch_id])
+        return True
+
+    async def _wait(self, key: Key, call: FlexCall) -> LiveAnswer:
+        party, held = self._join(key, call)
+        try:
+            async with asyncio.timeout(self._hold_s):
+                return await held.answer
+        except TimeoutError:
+            raise unavailable(f"its turn did not come within {self._hold_s / 60:g} min") from None
+        finally:
+            self._leave(party, held)
+
+    def _no_place(self, organization_id: str) -> LowtideError:
+        if self._places.is_full:
+            return unavailable("too many calls wait already")
+        return LowtideError(
+            "rate_limit_exceeded",
+            f"Too many flex calls of organization {organization_id} wait already: it may have as"
+            " many as are left free for others. Wait for answers before sending more, or send a"
+            " batch.",
+            retry_after_s=limits.FLEX_RETRY_AFTER_S,
+        )
+
+    # -- a party's life ----------------------------------------------------------------------------
+
+    def _join(self, key: Key, call: FlexCall) -> tuple[_Party, _Held]:
+        held = _Held(call)
+        party = self._gathering.get(key)
+        if party is None:
+            party = self._gathering[key] = _Party(key)
+            loop = asyncio.get_running_loop()
+            loop.call_later(self._gather_s, self._send_off, party)
+        party.calls.append(held)
+        party.present.add(held)
+        party.bytes += call.size
+        if len(party.calls) == limits.FLEX_LINES_MAX or party.bytes >= limits.FLEX_GATHER_BYTES_MAX:
+            self._send_off(party)
+        return party, held
+
+    def _leave(self, party: _Party, held: _Held) -> None:
+        party.present.discard(held)
+        held.answer.cancel()
+        if not party.present and party.batch is not None:
+            self._end(party)
+
+    def _end(self, party: _Party) -> None:
+        """Nobody is there any more. What was not answered is not to be run."""
+        assert party.batch is not None
+        self._parties.pop(party.batch.id, None)
+        if any(held.answer.cancelled() or held.answer.exception() for held in party.calls):
+            self._start(self._queue.cancel(party.batch))
+
+    def _send_off(self, party: _Party) -> None:
+        """It takes no more calls, and becomes a batch."""
+        if self._gathering.get(party.key) is not party:
+            return  # it was full before its time was over
+        del self._gathering[party.key]
+        party.calls = [held for held in party.calls if held in party.present]
+        if party.calls:
+            self._start(self._submit(party))
+
+    async def _submit(self, party: _Party) -> None:
+        project_id, user_id, endpoint = party.key
+        order = Order(
+            project_id=project_id,
+            user_id=user_id,
+            endpoint=endpoint,
+            flex="held",
+            calls=[held.call for held in party.calls],
+            window_s=int(limits.FLEX_HOLD_S),
+            keep_s=limits.FLEX_KEEP_S,
+        )
+        try:
+            party.batch = await self._queue.submit(order)
+        except (LowtideError, StoreError, BlobError) as error:
+            party.fail(error)
+            return
+        if not party.present:
+            self._end(party)
+            return
+        if self._draining:
+            party.fail(_stopping())
+        self._parties[party.batch.id] = party
+        self.wake()
+
+    async def _serve(self, party: _Party, standing: Standing) -> None:
+        batch = standing.batch
+        if standing.slices > party.slices_read:
+            await self._read(party, batch.id)
+        if batch.paused_reason is not None:
+            party.fail(
+                LowtideError("resource_unavailable", "The organization's spend cap is reached.")
+            )
+        elif (why := _ended(batch.status)) is not None:
+            party.fail(why)
+
+    async def _read(self, party: _Party, batch_id: str) -> None:
+        """Hand out the results of all slices that are new."""
+        rows = await self._store.results.slices(batch_id, after_seq=party.slices_read - 1)
+        for row in rows:
+            size = row.ok_bytes + row.failed_bytes
+            data = await self._blobs.read(row.segment_key, row.offset, size)
+            for line in data.splitlines():
+                result = read_result(line)
+                party.calls[result.number - 1].succeed(result)
+            party.slices_read = row.seq + 1
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _seen(answer: "asyncio.Future[LiveAnswer]") -> None:
+    """A caller that has left does not ask for it: that is no error that nobody heard of."""
+    if not answer.cancelled():
+        answer.exception()
+
+
+def _stopping() -> LowtideError:
+    return LowtideError(
+        "server_stopping",
+        "The server is being stopped. The call was not run and costs nothing: send it again.",
+        retry_after_s=limits.UNAVAILABLE_RETRY_AFTER_S,
+    )
+
+
+def _ended(status: Status) -> LowtideError | None:
+    """Why a call that has no result gets none any more; None while it may."""
+    match status:
+        case "validating" | "in_progress":
+            return None
+        case "expiring" | "expired":
+            return unavailable("its turn did not come in time")
+        case "cancelling" | "cancelled":
+            return unavailable("its batch was cancelled")
+        case _:
+            return LowtideError("engine_error", "The call was lost in the queue. Send it again.")

@@ -1,0 +1,393 @@
+"""The verbs of the interactive door: read a call, admit it, and open it on the best replica.
+
+The API's live routes call them, in this order. Guards: a call is sent again only before the first
+byte of its answer has gone out, each time to another replica; leaving the context of `open` ends
+the upstream call at once; and whatever ends it, the caller's tokens are corrected.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from math import ceil
+
+import msgspec
+
+from lowtide import limits
+from lowtide.core.accounts.catalogue import Catalogue
+from lowtide.core.accounts.rate_limit import RatePool, Verdict
+from lowtide.core.batches.line import LineFormatError
+from lowtide.core.bodies.media_urls import media_rule
+from lowtide.core.bodies.sse import CONTENT_TYPE, EventStream, error_event
+from lowtide.core.errors import LowtideError
+from lowtide.core.faults.fault import FAULTS
+from lowtide.core.faults.outcome import (
+    Failed,
+    Interrupted,
+    NoReply,
+    Outcome,
+    Rejected,
+    Reply,
+    Succeeded,
+    Throttled,
+    classify,
+)
+from lowtide.core.live.live import (
+    LiveAnswer,
+    LiveRequest,
+    answer_of,
+    no_answer,
+    read_live,
+    tokens_used,
+)
+from lowtide.core.live.routing import choose
+from lowtide.core.scheduling.reply_budget import ReplyBudget
+from lowtide.ports.clock import Clock
+from lowtide.ports.engine import ReplyStream
+from lowtide.service.accounts.quotas import LimitService
+from lowtide.service.live.live_replica import STREAM_BEGUN, LiveCall, LiveReplica
+from lowtide.service.off_loop import off_loop
+from lowtide.service.reply_memory import ReplyMemory
+
+
+class Admission(msgspec.Struct, frozen=True):
+    """A call with its canonical model, who asks, and whether the limits let it through."""
+
+    request: LiveRequest
+    model: str
+    organization_id: str
+    key_id: str
+    verdict: Verdict
+
+
+class LiveStream:
+    """An answer that comes as events. `read` gives whole events, and b"" at the end."""
+
+    def __init__(self, reply: ReplyStream, call: LiveCall) -> None:
+        self.status = reply.status
+        self.content_type = reply.content_type
+        self._reply = reply
+        self._call = call
+        self._events = EventStream()
+        self._first = b""
+        self._is_over = False
+
+    async def begin(self) -> NoReply | None:
+        """Wait for the first events; what came instead, while no client has seen any of it."""
+        while not self._first and not self._is_over:
+            block = await self._reply.read()
+            if isinstance(block, NoReply):
+                return block
+            self._is_over = not block
+            self._first = self._events.feed(block) if block else self._events.finish()
+        return None
+
+    async def read(self) -> bytes:
+        """The next events. A stream that breaks ends with an event that says so."""
+        whole, self._first = self._first, b""
+        while not whole and not self._is_over:
+            block = await self._reply.read()
+            if isinstance(block, NoReply):
+                self._is_over = True
+                self._call.came_to(classify(block, self._call.endpoint))
+                return error_event(f"The engine broke off: {block.detail}", "engine_error")
+            self._is_over = not block
+            whole = self._events.feed(block) if block else self._events.finish()
+        return whole
+
+    def tokens_used(self, request: LiveRequest) -> int:
+        """What the engine reported, else an estimate: engines send about a token an event."""
+        usage = self._events.usage()
+        if usage is not None:
+            return usage.total_tokens
+        return request.input_tokens + min(request.output_tokens, self._events.events)
+
+
+class LiveService:
+    """One per process; the rate pool is the process's own."""
+
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        replicas: Sequence[LiveReplica],
+        clock: Clock,
+        allowance: LimitService,
+        replies: ReplyBudget | None = None,
+    ) -> None:
+        """`replies`: what the answers in memory share with all other replies of the process."""
+        self._catalogue = catalogue
+        self._replicas = replicas
+        self._clock = clock
+        self._allowance = allowance
+        self._rates = RatePool()
+        self._replies = ReplyBudget() if replies is None else replies
+
+    def memory(self, admission: Admission) -> ReplyMemory:
+        """What an answer to the call takes of the memory for replies, while the context lasts."""
+        return ReplyMemory(self._replies, admission.organization_id)
+
+    async def may_read(self, *, project_id: str, key_id: str) -> Verdict | None:
+        """Whether the body of one more call may be read; None: yes, and then call `has_read`."""
+        allowance = (await self._allowance.of(project_id)).live
+        models = self._catalogue.entries
+        return self._rates.may_read(key_id, models, allowance, self._clock.monotonic())
+
+    def has_read(self, key_id: str) -> None:
+        """The body is there, or will not come."""
+        self._rates.has_read(key_id)
+
+    async def admit(self, endpoint: str, body: bytes, *, project_id: str, key_id: str) -> Admission:
+        """Read a call and hold it against the limits of its key and model.
+
+        Raises LowtideError `invalid_request`, `missing_required_parameter`, `model_not_found`.
+        """
+        bounds = await self._allowance.of(project_id)
+        owner, size = bounds.organization_id, len(body)
+        request = await off_loop(owner, size, read_live, endpoint, body)
+        model = self._catalogue.names.get(request.model)
+        if model is None:
+            raise LowtideError("model_not_found", f"No model named '{request.model}'.", "model")
+        rule = media_rule(self._allowance.defaults.media_urls)
+        if rule is not None:
+            refusal = await off_loop(owner, size, rule.refusal, body)
+            if refusal is not None:
+                raise LowtideError("invalid_request", refusal[1], refusal[0])
+        now_s = self._clock.monotonic()
+        verdict = self._rates.admit(key_id, model, bounds.live, request.tokens, now_s)
+        return Admission(request, model, bounds.organization_id, key_id, verdict)
+
+    @asynccontextmanager
+    async def open(self, admission: Admission) -> AsyncIterator[LiveAnswer | LiveStream]:
+        """Send an admitted call; the answer is good within the context.
+
+        Raises LowtideError `model_unavailable`, `engine_error`, `engine_timeout`.
+        """
+        request = admission.request
+        used = request.input_tokens  # a client that leaves before the answer has cost that much
+        answer: LiveAnswer | LiveStream | None = None
+        try:
+            async with AsyncExitStack() as stack:
+                answer = await self._answer(admission, stack)
+                yield answer
+        except LowtideError:
+            used = 0
+            raise
+        finally:
+            if isinstance(answer, LiveStream):
+                used = answer.tokens_used(request)
+            elif answer is not None:
+                used = tokens_used(request, answer.body) if answer.status < 300 else 0
+            self._rates.correct(
+                admission.key_id, admission.model, admission.verdict, used, self._clock.monotonic()
+            )
+
+    async def _answer(self, admission: Admission, stack: AsyncExitStack) -> LiveAnswer | LiveStream:
+        """The first answer worth passing on; else the last that came, else why none did."""
+        tried: list[_Tried] = []
+        while len(tried) < limits.LIVE_ATTEMPTS_MAX:
+            live = self._choose(admission, [each.live for each in tried])
+            if live is None:
+                break
+            latest = await self._attempt(live, admission, stack)
+            if latest.answer is not None and not latest.is_worth_another:
+                if latest.is_good:
+                    _refute(tried)
+                return latest.answer
+            tried.append(latest)
+            # Time is gone, or the next answer would be as large, or it kills what it meets.
+            breaks = sum(each.is_broken for each in tried)
+            if not latest.is_worth_another or breaks >= limits.LIVE_BREAKS_MAX:
+                break
+        for each in reversed(tried):
+            if each.answer is not None:
+                return each.answer
+        raise _failed(tried[-1].outcome) if tried else self._unavailable(admission)
+
+    async def _attempt(
+        self, live: LiveReplica, admission: Admission, stack: AsyncExitStack
+    ) -> "_Tried":
+        """One call to one replica; a stream that has begun is left open on `stack`."""
+        request = admission.request
+        try:
+            body = await off_loop(
+                admission.organization_id, len(request.body), _body, live, admission
+            )
+        except LineFormatError as error:
+            raise LowtideError("invalid_request", str(error)) from None
+        async with AsyncExitStack() as mine:
+            call = mine.enter_context(
+                LiveCall(
+                    live,
+                    self._clock,
+                    live.replica.scope((admission.model, request.endpoint)),
+                    organization_id=admission.organization_id,
+                    input_tokens=request.input_tokens,
+                    tokens=request.tokens,
+                    streams=request.streams,
+                )
+            )
+            if not request.streams:
+                reply = await live.engine.post(
+                    request.path, body, live.timeout_s, admission.organization_id
+                )
+                return _whole(live, call, reply)
+            opening = live.engine.open_stream(request.path, body, live.timeout_s)
+            coming = await mine.enter_async_context(opening)
+            if isinstance(coming, NoReply):
+                return _whole(live, call, coming)
+            if coming.status >= 300 or not coming.content_type.startswith(CONTENT_TYPE):
+                with self.memory(admission) as memory:
+                    reply = await _collected(coming, memory)
+                return _whole(live, call, reply, coming.content_type)
+            stream = LiveStream(coming, call)
+            broken = await stream.begin()
+            if broken is not None:
+                return _whole(live, call, broken)
+            call.begun()
+            stack.push_async_exit(mine.pop_all())
+            return _Tried(live, call, STREAM_BEGUN, stream)
+
+    def _choose(self, admission: Admission, tried: Sequence[LiveReplica]) -> LiveReplica | None:
+        now_s = self._clock.monotonic()
+        key = (admission.model, admission.request.endpoint)
+        able = [
+            live
+            for live in self._serving(admission.model)
+            if live not in tried
+            and live.has_place(admission.organization_id)
+            and live.replica.circuit.admits(now_s)
+            and live.replica.scope(key).takes_live(now_s)
+        ]
+        able = [live for live in able if live.replica.scope(key).held is None] or able
+        if not able:
+            return None
+        names = [live.replica.name for live in able]
+        return able[choose(names, [live.load for live in able], admission.request.prefix)]
+
+    def _serving(self, model: str) -> list[LiveReplica]:
+        return [live for live in self._replicas if model in live.replica.models]
+
+    def _unavailable(self, admission: Admission) -> LowtideError:
+        now_s = self._clock.monotonic()
+        serving = self._serving(admission.model)
+        waits = [
+            at_s - now_s
+            for live in serving
+            if (at_s := live.replica.circuit.retry_at_s) is not None
+        ]
+        key = (admission.model, admission.request.endpoint)
+        held = [kind for live in serving if (kind := live.replica.scope(key).held) is not None]
+        why = "none of its replicas answers" if serving else "no replica serves it"
+        without = [live for live in serving if not live.has_place(admission.organization_id)]
+        if without and not any(live.places.is_full for live in without):
+            raise _too_many_in_flight(admission)
+        if without:
+            why = "its replicas are busy"
+        elif held:
+            why = f"the engine behind it {FAULTS[held[0]].told}; the operator has to mend that"
+        wait_s = min(waits, default=float(limits.UNAVAILABLE_RETRY_AFTER_S))
+        message = f"The model '{admission.model}' cannot be called right now: {why}."
+        return _busy(message, max(limits.LIVE_BUSY_RETRY_AFTER_S, ceil(wait_s)))
+
+
+class _Tried(msgspec.Struct, frozen=True, eq=False):
+    """What one replica made of the call. `answer` None: there is nothing to pass on."""
+
+    live: LiveReplica
+    call: LiveCall
+    outcome: Outcome
+    answer: LiveAnswer | LiveStream | None
+
+    @property
+    def is_good(self) -> bool:
+        return isinstance(self.outcome, Succeeded)
+
+    @property
+    def is_broken(self) -> bool:
+        """The engine may have died of it."""
+        return isinstance(self.outcome, Failed) and self.outcome.kind == "cut"
+
+    @property
+    def is_worth_another(self) -> bool:
+        """Whether another replica may do better: this one is full, ill or not set up right."""
+        match self.outcome:
+            case Succeeded() | Rejected() | Failed(kind="timeout"):
+                return False
+            case _:
+                return True
+
+
+def _refute(tried: Sequence[_Tried]) -> None:
+    """The request is well, as another replica has shown: whoever refused it is not."""
+    for each in tried:
+        if isinstance(each.outcome, Failed):
+            each.call.refuted(each.outcome)
+
+
+def _whole(
+    live: LiveReplica,
+    call: LiveCall,
+    attempt: Reply | NoReply,
+    content_type: str = "application/json",
+) -> _Tried:
+    """Tell the replica what came of a call that is over, and shape it for the client."""
+    outcome = classify(attempt, call.endpoint)
+    call.came_to(outcome)
+    answer: LiveAnswer | None = None
+    if isinstance(attempt, Reply):
+        answer = answer_of(attempt, content_type)
+        if isinstance(outcome, Succeeded):
+            answer = LiveAnswer(attempt.status, content_type, outcome.body)
+        elif isinstance(outcome, Failed) and attempt.status < 300:
+            answer = no_answer(outcome.detail)
+    return _Tried(live, call, outcome, answer)
+
+
+def _body(live: LiveReplica, admission: Admission) -> bytes:
+    """What the replica is sent. Raises LineFormatError."""
+    request = admission.request
+    return live.rules.body(
+        request.body,
+        request.endpoint,
+        live.engine_names.get(admission.model),
+        admission.organization_id,
+        takes_salt=live.replica.takes_cache_salt,
+    )
+
+
+async def _collected(reply: ReplyStream, memory: ReplyMemory) -> Reply | NoReply:
+    """A reply that is no stream of events, whole."""
+    body = bytearray()
+    while block := await reply.read():
+        if isinstance(block, NoReply):
+            return block
+        body += block
+        if len(body) > limits.REPLY_BYTES_MAX:
+            return NoReply("oversize", f"the answer is larger than {limits.REPLY_BYTES_MAX} bytes")
+        await memory.add(len(block))
+    return Reply(reply.status, bytes(body), reply.retry_after_s)
+
+
+def _busy(message: str, wait_s: int) -> LowtideError:
+    return LowtideError("model_unavailable", message, "model", retry_after_s=wait_s)
+
+
+def _too_many_in_flight(admission: Admission) -> LowtideError:
+    return LowtideError(
+        "rate_limit_exceeded",
+        f"Too many live calls of organization {admission.organization_id} to"
+        f" '{admission.model}' are in flight: it may have as many as are left free for others."
+        " Wait for answers before sending more.",
+        retry_after_s=limits.LIVE_BUSY_RETRY_AFTER_S,
+    )
+
+
+def _failed(outcome: Outcome) -> LowtideError:
+    match outcome:
+        case Failed(kind="timeout", detail=detail):
+            return LowtideError("engine_timeout", f"The engine did not answer: {detail}.")
+        case Interrupted(detail=detail):
+            message = f"No replica of this model answers: {detail}."
+            return _busy(message, limits.UNAVAILABLE_RETRY_AFTER_S)
+        case Failed(detail=detail) | Rejected(message=detail) | Throttled(detail=detail):
+            return LowtideError("engine_error", f"The engine gave no answer: {detail}.")
+        case _:
+            raise AssertionError("a success is passed on")

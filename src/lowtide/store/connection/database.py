@@ -1,0 +1,209 @@
+"""Connections, transactions, and the border where the drivers' exceptions end.
+
+Every method of the adapter runs inside one `read()` or one `write()`, which is one transaction.
+SQLite has one writer connection, for which callers queue in order, and a few readers beside it;
+PostgreSQL has one pool for both. Invariant: nothing but StoreError and its two kinds leaves a
+transaction.
+"""
+
+import asyncio
+import errno
+import inspect
+import sqlite3
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from functools import wraps
+from pathlib import Path
+from typing import Any, Final, ParamSpec, TypeVar
+
+from sqlalchemy import URL, exc, make_url
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import AsyncAdaptedQueuePool
+
+from lowtide.core.reporting.shown_url import shown_url
+from lowtide.limits import STORE_CONFLICT_TRIES_MAX, STORE_READERS, STORE_WRITER_WAIT_S
+from lowtide.ports.store import StoreError, StoreFull, StoreUnavailable, StoreValueError
+from lowtide.store.connection.dialect import prepare_sqlite
+from lowtide.store.connection.postgres import is_postgres, lost_track, open_pool
+
+P = ParamSpec("P")
+T = TypeVar("T")
+Class = TypeVar("Class", bound=type)
+
+_NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+# SQLSTATEs of PostgreSQL (its manual, appendix A).
+_DISK_FULL: Final = "53100"
+_UNTOLD: Final = frozenset({"22021", "22P05"})  # characters that its encoding has not
+_CONFLICTS: Final = frozenset(
+    {
+        "40001",  # serialization_failure
+        "40P01",  # deadlock_detected
+        "0A000",  # a migration changed a table under a prepared statement
+    }
+)
+_PASSING: Final = (
+    "08",  # connection lost
+    "25006",  # read only: a standby, after a switch-over
+    "25P03",  # we were too slow inside a transaction
+    "40",  # rolled back
+    "53",  # out of memory, too many connections
+    "55P03",  # a lock was not to be had in time
+    "57",  # cancelled by a time-out, shutting down, starting up
+    "58",  # its disk failed it
+)
+
+
+class StoreConflict(StoreUnavailable):
+    """Two transactions stood in each other's way; this one was undone and may run again."""
+
+
+class Database:
+    """One database behind a reading and a writing side. `name` is its address without secrets."""
+
+    def __init__(self, url: str) -> None:
+        """Raises ModuleNotFoundError when the driver for `url` is not installed."""
+        self.url = url
+        self.is_postgres = is_postgres(url)
+        self._writer: AsyncEngine
+        self._reader: AsyncEngine
+        if self.is_postgres:
+            self.name = shown_url(url)
+            self._writer = open_pool(url)
+            self._reader = self._writer.execution_options(
+                isolation_level="REPEATABLE READ", postgresql_readonly=True
+            )
+        else:
+            place = make_url(url)
+            self.name = place.render_as_string(hide_password=True)
+            self._writer = _sqlite(place, writer=True)
+            self._reader = _sqlite(place, writer=False)
+
+    @property
+    def file(self) -> Path | None:
+        """Where SQLite keeps it."""
+        path = None if self.is_postgres else make_url(self.url).database
+        return Path(path) if path else None
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[AsyncConnection]:
+        """A transaction that sees one moment of the database and writes nothing."""
+        with mapped_errors():
+            async with self._reader.connect() as conn:
+                yield conn
+
+    @asynccontextmanager
+    async def write(self) -> AsyncIterator[AsyncConnection]:
+        """A transaction that is committed, durably, when the block ends well; undone otherwise.
+
+        On PostgreSQL each statement sees what was committed before it: lock first, in a statement
+        of its own, then read what the lock guards.
+        """
+        with mapped_errors():
+            async with self._writer.begin() as conn:
+                yield conn
+
+    async def aclose(self) -> None:
+        # The writer last: the last connection to leave folds the write-ahead log into the database.
+        await self._reader.dispose()
+        await self._writer.dispose()
+
+
+def _sqlite(url: URL, *, writer: bool) -> AsyncEngine:
+    engine = create_async_engine(
+        url,
+        poolclass=AsyncAdaptedQueuePool,
+        pool_size=1 if writer else STORE_READERS,
+        max_overflow=0,
+        pool_timeout=STORE_WRITER_WAIT_S,
+    )
+    prepare_sqlite(engine.sync_engine, writer=writer)
+    return engine
+
+
+def transactional(kind: Class) -> Class:
+    """Let each public method of the class, which is one transaction, run to its end.
+
+    Again after a conflict: the order in which rows are locked leaves few, as a pause of an
+    organisation locks its batches late, and migrations change tables under other processes. And
+    although its caller was cancelled, who then waits for the end: a driver that is cancelled
+    inside a statement leaves its connection behind, on SQLite with the lock that it held.
+    """
+    for name, method in list(vars(kind).items()):
+        if inspect.iscoroutinefunction(method) and not name.startswith("_"):
+            setattr(kind, name, _repeating(method))
+    return kind
+
+
+def _repeating(method: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
+    async def repeating(*args: P.args, **kwargs: P.kwargs) -> T:
+        for _ in range(STORE_CONFLICT_TRIES_MAX - 1):
+            try:
+                return await method(*args, **kwargs)
+            except StoreConflict:
+                continue  # the others' locks make it wait its turn
+        return await method(*args, **kwargs)
+
+    @wraps(method)
+    async def to_its_end(*args: P.args, **kwargs: P.kwargs) -> T:
+        return await _finish(asyncio.ensure_future(repeating(*args, **kwargs)))
+
+    return to_its_end
+
+
+async def _finish(transaction: "asyncio.Future[T]") -> T:
+    """Wait for it whatever comes; a cancellation of the caller is raised afterwards."""
+    cancelled: asyncio.CancelledError | None = None
+    while not transaction.done():
+        try:
+            await asyncio.wait([transaction])
+        except asyncio.CancelledError as caught:
+            cancelled = caught
+    if cancelled is None:
+        return transaction.result()
+    if not transaction.cancelled():
+        transaction.exception()  # seen: its caller has left, and nobody else asks
+    raise cancelled
+
+
+@contextmanager
+def mapped_errors() -> Iterator[None]:
+    """Turn what drivers raise into the port's errors; let everything else pass."""
+    try:
+        yield
+    except exc.DBAPIError as error:
+        raise _store_error(error, error.orig) from error
+    except (exc.TimeoutError, OSError, sqlite3.Error) as error:
+        raise _store_error(error, error) from error
+    except lost_track() as error:
+        raise StoreUnavailable(f"the database cannot be used now: {error}") from error
+
+
+def is_locked(error: StoreUnavailable) -> bool:
+    """Whether another process held SQLite's lock: the one case that passes within moments."""
+    cause = getattr(error.__cause__, "orig", None)
+    return getattr(cause, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
+
+
+def _store_error(error: Exception, cause: BaseException | None) -> StoreError:
+    words = str(cause or error) or type(error).__name__
+    state: Any = getattr(cause, "sqlstate", None) or ""
+    if _is_full(cause) or state == _DISK_FULL:
+        return StoreFull(f"no space left for the database: {words}")
+    if state in _UNTOLD:
+        return StoreValueError(f"the database cannot hold a value: {words}")
+    if state in _CONFLICTS:
+        return StoreConflict(f"the database undid the transaction: {words}")
+    if (
+        state.startswith(_PASSING)
+        or isinstance(cause, sqlite3.OperationalError | OSError)
+        or isinstance(error, exc.OperationalError | exc.InterfaceError | exc.TimeoutError)
+        or (isinstance(error, exc.DBAPIError) and error.connection_invalidated)
+    ):
+        return StoreUnavailable(f"the database cannot be used now: {words}")
+    return StoreError(f"the database refused: {words}")
+
+
+def _is_full(cause: BaseException | None) -> bool:
+    if isinstance(cause, OSError) and cause.errno in _NO_SPACE:
+        return True
+    return getattr(cause, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL

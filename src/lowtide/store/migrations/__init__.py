@@ -1,1 +1,0 @@
-"""The schema's history, one numbered revision a file; run by store/migrate.py."""

@@ -1,0 +1,1 @@
+"""The schema's history, one numbered revision a file; run by store/schema/migrate.py."""

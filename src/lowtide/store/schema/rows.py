@@ -1,0 +1,100 @@
+"""Rows to records and back.
+
+Used by every class of the adapter. Columns carry the names of the records' fields, so that a field
+without a column, or a column of the wrong name, fails in the first test that touches it.
+"""
+
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any, Final
+
+from sqlalchemy import Row
+
+from lowtide.core.accounts.ledger import LedgerEntry
+from lowtide.core.accounts.money import UnitPrices
+from lowtide.core.accounts.tenancy import ApiKey, Organization, Project
+from lowtide.core.batches.batch import Batch, Counts
+from lowtide.core.files.file import File
+from lowtide.core.usage import Usage
+
+USAGE_FIELDS: Final = Usage.__struct_fields__
+_COUNTS: Final = Counts.__struct_fields__
+_PRICES: Final = UnitPrices.__struct_fields__
+_ENTRY: Final = tuple(
+    field
+    for field in LedgerEntry.__struct_fields__
+    if field not in ("usage", "live_prices", "batch_prices", "discount")
+)
+_BATCH: Final = tuple(f for f in Batch.__struct_fields__ if f not in ("counts", "usage"))
+
+
+def batch_of(row: Row[Any]) -> Batch:
+    values = row._mapping
+    return Batch(
+        counts=Counts(**{field: values[field] for field in _COUNTS}),
+        usage=usage_of_row(values),
+        **{field: values[field] for field in _BATCH},
+    )
+
+
+def batch_values(batch: Batch) -> dict[str, Any]:
+    values = {field: getattr(batch, field) for field in _BATCH}
+    values |= {field: getattr(batch.counts, field) for field in _COUNTS}
+    return values | usage_values(batch.usage) | {"ended_at": batch.ended_at}
+
+
+def usage_of_row(values: Mapping[Any, Any]) -> Usage:
+    return Usage(**{field: values[field] for field in USAGE_FIELDS})
+
+
+def usage_values(usage: Usage) -> dict[str, Any]:
+    return {field: getattr(usage, field) for field in USAGE_FIELDS}
+
+
+def file_of(row: Row[Any]) -> File:
+    return File(**{field: row._mapping[field] for field in File.__struct_fields__})
+
+
+def file_values(file: File) -> dict[str, Any]:
+    return {field: getattr(file, field) for field in File.__struct_fields__}
+
+
+def entry_of(row: Row[Any]) -> LedgerEntry:
+    values = row._mapping
+    return LedgerEntry(
+        usage=usage_of_row(values),
+        live_prices=prices_of_row(values, "live"),
+        batch_prices=prices_of_row(values, "batch"),
+        discount=Decimal(values["discount"]),
+        **{field: values[field] for field in _ENTRY},
+    )
+
+
+def entry_values(entry: LedgerEntry) -> dict[str, Any]:
+    values = {field: getattr(entry, field) for field in _ENTRY}
+    values |= {f"live_{name}": getattr(entry.live_prices, name) for name in _PRICES}
+    values |= {f"batch_{name}": getattr(entry.batch_prices, name) for name in _PRICES}
+    return values | usage_values(entry.usage) | {"discount": str(entry.discount)}
+
+
+def prices_of_row(values: Mapping[Any, Any], kind: str) -> UnitPrices:
+    """`kind` is live or batch."""
+    return UnitPrices(**{name: values[f"{kind}_{name}"] for name in _PRICES})
+
+
+def organization_of(row: Row[Any]) -> Organization:
+    return Organization(**{f: row._mapping[f] for f in Organization.__struct_fields__})
+
+
+def organization_values(organization: Organization) -> dict[str, Any]:
+    values = {field: getattr(organization, field) for field in Organization.__struct_fields__}
+    bounds = organization.limits
+    return values | {"requests_in_flight": bounds.requests_in_flight, "weight": bounds.weight}
+
+
+def project_of(row: Row[Any]) -> Project:
+    return Project(**{field: row._mapping[field] for field in Project.__struct_fields__})
+
+
+def key_of(row: Row[Any]) -> ApiKey:
+    return ApiKey(**{field: row._mapping[field] for field in ApiKey.__struct_fields__})

@@ -1,0 +1,61 @@
+"""The tables of scheduling: whose turn it is, which batches go first, what pools get done.
+
+They belong to the schema of tables.py and share its rules. None of them is needed to know what a
+batch is or owes: losing a row costs fairness or a forecast, never a result.
+"""
+
+from typing import Any, Final
+
+from sqlalchemy import Column, Float, Integer, Table
+
+from lowtide.store.schema.columns import WORD, Instant
+from lowtide.store.schema.tables import metadata
+
+
+def _number(name: str) -> Column[float]:
+    return Column(name, Float, nullable=False)
+
+
+def _instant(name: str) -> Column[Any]:
+    return Column(name, Instant, nullable=False)
+
+
+virtual_times: Final = Table(
+    "virtual_times",
+    metadata,
+    Column("model", WORD, primary_key=True),
+    Column("organization_id", WORD, primary_key=True),
+    _number("virtual_time"),  # work units given, over the weight
+)
+
+urgent_batches: Final = Table(
+    "urgent_batches",
+    metadata,
+    Column("model", WORD, primary_key=True),
+    Column("batch_id", WORD, primary_key=True),
+    Column("place", Integer, nullable=False),  # 0 goes first
+)
+
+paces: Final = Table(
+    "paces",
+    metadata,
+    Column("model", WORD, primary_key=True),
+    _instant("at"),
+    _number("work"),  # this and what follows: see core.scheduling.forecast.Pace
+    _number("seconds"),
+    _number("requests"),
+    _number("output_tokens"),
+    _instant("hour_at"),
+    _number("hour_work"),
+    _number("hour_seconds"),
+)
+
+forecast_cells: Final = Table(
+    "forecast_cells",
+    metadata,
+    Column("model", WORD, primary_key=True),
+    Column("cell", Integer, primary_key=True, autoincrement=False),  # the hour of the week
+    _number("p20"),
+    _number("p50"),
+    Column("weeks", Integer, nullable=False),
+)

@@ -1,0 +1,55 @@
+"""What a beat charges: the decision, without a database.
+
+Called by settlement.py with what the beat adds to each batch and model. Invariants: one entry per
+batch and model that had successes, priced as of the beat; the sum on the batch's row is the sum of
+its entries.
+"""
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Row
+
+from lowtide.core.accounts.ledger import Cost, LedgerEntry
+from lowtide.core.accounts.money import FREE, ModelPrices
+from lowtide.core.usage import Usage
+
+
+def ledger_entry(
+    batch: Row[Any],
+    model: str,
+    requests: int,
+    usage: Usage,
+    prices: Mapping[str, ModelPrices],
+    at: datetime,
+) -> LedgerEntry:
+    """`requests` successes and their tokens, at the model's batch price.
+
+    The batch's counter of results numbers the entry: it grows with every beat that has any.
+    """
+    price = prices.get(model, FREE)
+    return LedgerEntry(
+        batch_id=batch.id,
+        model=model,
+        seq=batch.results_seq,
+        organization_id=batch.organization_id,
+        project_id=batch.project_id,
+        at=at,
+        requests=requests,
+        usage=usage,
+        live_prices=price.live,
+        batch_prices=price.batch,
+        discount=price.discount,
+        charge_pico=price.batch.charge(usage),
+    )
+
+
+def cost_of(entries: Iterable[LedgerEntry], before: Cost | None) -> Cost | None:
+    """The batch's running sum after those entries; None until there is one."""
+    total = before
+    for entry in entries:
+        live = entry.live_prices.charge(entry.usage)
+        more = Cost(entry.requests, entry.usage, entry.charge_pico, live)
+        total = more if total is None else total + more
+    return total

@@ -1,0 +1,260 @@
+"""Which chunks a claim takes: urgent batches first, then turn by turn, of no one more than it may.
+
+Called by work.py, inside its transaction. What is urgent was decided by loops/scheduling/urgency.py
+and lies in a table; whose turn it is `core.scheduling.fair_queue.Turns` decides from the
+organisations that wait and what they were given so far; the index `chunks_waiting_of` is the queue
+of each of them, in order. So a claim reads a row for each organisation that waits for the models,
+and the heads of the queues that it takes from: its cost grows with neither chunks nor batches.
+"""
+
+import heapq
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import msgspec
+from sqlalchemy import Row, Select, and_, exists, func, not_, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from lowtide import limits
+from lowtide.core.scheduling.fair_queue import Tenant, Turns
+from lowtide.store.connection.dialect import lock_name
+from lowtide.store.schema.schedule_tables import urgent_batches
+from lowtide.store.schema.tables import CLAIM_ORDER, LEASED, WAITING, batches, chunks, organizations
+from lowtide.store.statements.fair_share import (
+    Costs,
+    charge,
+    charges,
+    cost_left,
+    first_tenants,
+    tenants_of,
+    waiting_organizations,
+)
+
+Scope = tuple[str, str]
+"""A model, and the endpoint (`/v1/...`) of a batch."""
+
+
+class _Bounds(msgspec.Struct, frozen=True):
+    """Requests that organisations may have in flight, and that they have."""
+
+    default: int | None
+    own: Mapping[str, int]
+    in_flight: Mapping[str, int]
+
+    def room(self, organization_id: str) -> int | None:
+        """Requests it may still start; a chunk fits while that is above 0. None: no bound."""
+        bound = self.own.get(organization_id, self.default)
+        return None if bound is None else bound - self.in_flight.get(organization_id, 0)
+
+
+class _Claim:
+    """Chunks as they are taken, and the room that is left."""
+
+    def __init__(
+        self, models: Sequence[str], limit: int, bounds: _Bounds, without: Collection[Scope]
+    ) -> None:
+        self.models = tuple(sorted(set(models)))
+        self.without = without
+        self.taken: dict[tuple[str, int], Row[Any]] = {}
+        self._limit = limit
+        self._bounds = bounds
+        self._room: dict[str, int | None] = {}
+
+    @property
+    def is_bounded(self) -> bool:
+        """Whether anybody is."""
+        return self._bounds.default is not None or bool(self._bounds.own)
+
+    @property
+    def wanted(self) -> int:
+        return self._limit - len(self.taken)
+
+    def is_full(self, organization_id: str) -> bool:
+        room = self._room.setdefault(organization_id, self._bounds.room(organization_id))
+        return room is not None and room <= 0
+
+    def take(self, found: Sequence[Row[Any]], most: int) -> list[Row[Any]]:
+        """The first `most` of these that are wanted and fit."""
+        fresh: list[Row[Any]] = []
+        for row in found:
+            key, name = (row.batch_id, row.seq), row.organization_id
+            if len(fresh) == most or not self.wanted or self.is_full(name):
+                break
+            if key in self.taken:
+                continue
+            self.taken[key] = row
+            fresh.append(row)
+            if (room := self._room[name]) is not None:
+                self._room[name] = room - (row._mapping["count"] - row.settled)
+        return fresh
+
+
+async def claimable(
+    conn: AsyncConnection,
+    models: Sequence[str],
+    limit: int,
+    in_flight_max: int | None,
+    without: Collection[Scope] = (),
+) -> list[Row[Any]]:
+    """Up to `limit` waiting chunks, row-locked, in the order of claims; none of `without`.
+
+    `in_flight_max` bounds the requests in flight of each organisation without a bound of its own.
+    A bound is rounded up to a chunk.
+    """
+    claim = _Claim(models, limit, await _bounds(conn, in_flight_max), without)
+    if claim.models and limit > 0:
+        await _take_urgent(conn, claim)
+    floors = await _take_turns(conn, claim) if claim.models and claim.wanted else {}
+    taken = list(claim.taken.values())
+    await charge(conn, charges(taken), floors)
+    return taken
+
+
+async def _take_urgent(conn: AsyncConnection, claim: _Claim) -> None:
+    urgent = urgent_waiting(claim.models, claim.wanted, claim.without)
+    for row in (await conn.execute(urgent)).all():
+        if claim.wanted and not claim.is_full(row.organization_id):
+            name = row.organization_id
+            queue = first_waiting(row.model, claim.wanted, name, claim.without, of_batch=row)
+            claim.take((await conn.execute(queue)).all(), claim.wanted)
+
+
+async def _take_turns(conn: AsyncConnection, claim: _Claim) -> Costs:
+    """From the organisation whose turn it is, a few chunks at a time, until enough are taken.
+
+    The virtual times that organisations which are passed over are lifted to.
+    """
+    tenants, waiting = await _tenants(conn, claim)
+    turns = _turns({n: t for n, t in tenants.items() if not claim.is_full(n)})
+    floors = _floors(turns, tenants, waiting) if len(claim.models) == 1 else {}
+    for row in claim.taken.values():
+        if row.organization_id in turns:
+            turns.charge(row.organization_id, cost_left(row))
+    while claim.wanted and (name := turns.first()) is not None:
+        most = claim.wanted if len(turns) == 1 else min(claim.wanted, limits.LOCALITY_CHUNKS)
+        known = sum(row.organization_id == name for row in claim.taken.values())
+        queues = [
+            (await conn.execute(first_waiting(model, known + most, name, claim.without))).all()
+            for model in waiting[name]
+        ]
+        fresh = claim.take(list(heapq.merge(*queues, key=_claim_order)), most)
+        for row in fresh:
+            turns.charge(name, cost_left(row))
+        if len(fresh) < most:
+            turns.leave(name)
+    return floors
+
+
+async def _tenants(
+    conn: AsyncConnection, claim: _Claim
+) -> tuple[dict[str, Tenant], dict[str, list[str]]]:
+    """Whoever may come to its turn, and the models that it waits for."""
+    if len(claim.models) == 1:
+        # Each turn takes a chunk at least, so no more of them come to theirs than chunks are
+        # wanted; unless some of them run all they may, or wait for nothing that may be taken.
+        is_any_passed_over = claim.is_bounded or claim.without
+        most = limits.TENANTS_READ_MAX if is_any_passed_over else claim.wanted
+        tenants = await first_tenants(conn, claim.models[0], most)
+        return tenants, {name: [*claim.models] for name in tenants}
+    waiting: dict[str, list[str]] = {}
+    for model in claim.models:
+        for name in (await conn.scalars(waiting_organizations(model))).all():
+            waiting.setdefault(name, []).append(model)
+    return await tenants_of(conn, claim.models, waiting), waiting
+
+
+def _turns(tenants: Mapping[str, Tenant]) -> Turns:
+    turns = Turns()
+    for name, tenant in tenants.items():
+        turns.join(name, tenant)
+    return turns
+
+
+def _floors(
+    turns: Turns, tenants: Mapping[str, Tenant], waiting: Mapping[str, Collection[str]]
+) -> Costs:
+    """Whoever runs all it may is passed over, and gains no credit by that."""
+    first = turns.first()
+    if first is None:
+        return {}
+    floor = tenants[first].virtual_time
+    behind = (name for name in tenants if name not in turns and tenants[name].virtual_time < floor)
+    return {(model, name): floor for name in behind for model in waiting[name]}
+
+
+def first_waiting(
+    model: str,
+    limit: int,
+    organization_id: str,
+    without: Collection[Scope] = (),
+    of_batch: Row[Any] | None = None,
+) -> Select[Any]:
+    """The head of an organisation's queue for a model, row-locked, or of one of its batches: the
+    first entries of the index `chunks_waiting_of` that are not of `without`."""
+    mine = [
+        chunks.c.model == model,
+        chunks.c.state == WAITING,
+        chunks.c.organization_id == organization_id,
+    ]
+    if of_batch is not None:
+        mine += [
+            chunks.c.priority == of_batch.priority,
+            chunks.c.deadline_at == of_batch.expires_at,
+            chunks.c.batch_created_at == of_batch.created_at,
+            chunks.c.batch_id == of_batch.id,
+        ]
+    shut = [endpoint for of_model, endpoint in without if of_model == model]
+    if shut:  # the endpoint is the batch's: a look at its row for each chunk that is passed over
+        is_open = batches.c.endpoint.not_in(shut)
+        mine.append(exists().where(batches.c.id == chunks.c.batch_id, is_open))
+    queue = select(chunks).where(*mine).order_by(*CLAIM_ORDER).limit(limit)
+    return queue.with_for_update(key_share=True, skip_locked=True)
+
+
+def urgent_waiting(
+    models: Collection[str], limit: int, without: Collection[Scope] = ()
+) -> Select[Any]:
+    """Urgent batches with waiting chunks of these models: a step in `chunks_waiting_of` each."""
+    waits = exists().where(
+        chunks.c.model == urgent_batches.c.model,
+        chunks.c.state == WAITING,
+        chunks.c.organization_id == batches.c.organization_id,
+        chunks.c.priority == batches.c.priority,
+        chunks.c.deadline_at == batches.c.expires_at,
+        chunks.c.batch_created_at == batches.c.created_at,
+        chunks.c.batch_id == batches.c.id,
+    )
+    shut = [
+        not_(and_(urgent_batches.c.model == model, batches.c.endpoint == endpoint))
+        for model, endpoint in sorted(without)
+    ]
+    columns = (batches.c.id, batches.c.organization_id, batches.c.priority)
+    return (
+        select(*columns, batches.c.expires_at, batches.c.created_at, urgent_batches.c.model)
+        .join(batches, batches.c.id == urgent_batches.c.batch_id)
+        .where(and_(urgent_batches.c.model.in_(sorted(models)), waits, *shut))
+        .order_by(batches.c.expires_at, urgent_batches.c.place, batches.c.id)
+        .limit(limit)
+    )
+
+
+async def _bounds(conn: AsyncConnection, default: int | None) -> _Bounds:
+    """Read from the bounded organisations and the leased chunks; without bounds, from neither."""
+    bounded = select(organizations.c.id, organizations.c.requests_in_flight).where(
+        organizations.c.requests_in_flight.is_not(None)
+    )
+    own = {row.id: row.requests_in_flight for row in await conn.execute(bounded)}
+    if default is None and not own:
+        return _Bounds(None, {}, {})
+    await lock_name(conn, "claim")  # two claims at once would both find the same room
+    leased = (
+        select(chunks.c.organization_id, func.sum(chunks.c.count - chunks.c.settled))
+        .where(chunks.c.state == LEASED)
+        .group_by(chunks.c.organization_id)
+    )
+    in_flight = {row[0]: int(row[1]) for row in await conn.execute(leased)}
+    return _Bounds(default, own, in_flight)
+
+
+def _claim_order(row: Row[Any]) -> tuple[Any, ...]:
+    return (-row.priority, row.deadline_at, row.batch_created_at, row.batch_id, row.seq)

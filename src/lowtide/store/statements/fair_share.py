@@ -1,0 +1,219 @@
+"""Virtual time in the database: what each organisation was given of each model's pool.
+
+Called inside the transactions that move chunks: a claim charges what chunks are estimated to cost,
+a beat corrects it to what they did cost, whoever takes a chunk back takes the charge back. An
+organisation whose work begins (a plan, the end of a pause) is lifted to the least of those that are
+at work. Invariants: a leased chunk is charged for its unsettled requests, any other for none; rows
+are locked last, in order, so that no two transactions wait for each other.
+"""
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping
+from types import MappingProxyType
+from typing import Any, Final
+
+import msgspec
+from sqlalchemy import BindParameter, Integer, Row, Select, bindparam, func, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from lowtide.core.batches.chunk import ChunkKey
+from lowtide.core.scheduling.fair_queue import Tenant, work_of
+from lowtide.core.usage import Usage
+from lowtide.store.connection.dialect import insert_missing
+from lowtide.store.schema.columns import WORD
+from lowtide.store.schema.schedule_tables import virtual_times
+from lowtide.store.schema.tables import LEASED, WAITING, chunks, organizations
+from lowtide.store.statements.settlement import Settlement
+
+Costs = Mapping[tuple[str, str], float]
+"""Work units by (model, organisation); negative where charges are taken back."""
+
+
+def cost_per_request(chunk: Row[Any]) -> float:
+    """What a request of the chunk is estimated to cost."""
+    cost = chunk.input_tokens if chunk.cost is None else chunk.cost
+    per_request: float = cost / chunk._mapping["count"]  # a Row has a method of that name
+    return per_request
+
+
+def cost_left(chunk: Row[Any]) -> float:
+    """What the chunk's unsettled requests are estimated to cost."""
+    return cost_per_request(chunk) * int(chunk._mapping["count"] - chunk.settled)
+
+
+async def tenants_of(
+    conn: AsyncConnection, models: Collection[str], names: Collection[str]
+) -> dict[str, Tenant]:
+    """Those organisations, with what they were given of all these models together."""
+    found = await conn.execute(
+        select(organizations.c.id, organizations.c.weight, func.sum(virtual_times.c.virtual_time))
+        .outerjoin(
+            virtual_times,
+            (virtual_times.c.organization_id == organizations.c.id)
+            & virtual_times.c.model.in_(sorted(models)),
+        )
+        .where(organizations.c.id.in_(sorted(names)))
+        .group_by(organizations.c.id, organizations.c.weight)
+    )
+    return {row[0]: Tenant(float(row[2] or 0.0), float(row[1] or 1)) for row in found}
+
+
+def waiting_organizations(model: str | BindParameter[str]) -> Select[Any]:
+    """Organisations with waiting chunks of the model: one step in `chunks_waiting_of` for each."""
+    waiting = (chunks.c.model == model) & (chunks.c.state == WAITING)
+    least = (
+        select(chunks.c.organization_id).where(waiting).order_by(chunks.c.organization_id).limit(1)
+    )
+    found = select(least.scalar_subquery().label("id")).cte("found", recursive=True)
+    following = least.where(chunks.c.organization_id > found.c.id).scalar_subquery()
+    found = found.union_all(select(following).where(found.c.id.is_not(None)))
+    return select(found.c.id).where(found.c.id.is_not(None))
+
+
+def _first_tenants() -> Select[Any]:
+    """The statement of `first_tenants`, made once: making it costs more than running it."""
+    names = waiting_organizations(bindparam("of_model", type_=WORD)).subquery()
+    given = func.coalesce(virtual_times.c.virtual_time, 0.0)
+    return (
+        select(names.c.id, given, func.coalesce(organizations.c.weight, 1))
+        .join(organizations, organizations.c.id == names.c.id)
+        .outerjoin(
+            virtual_times,
+            (virtual_times.c.organization_id == names.c.id)
+            & (virtual_times.c.model == bindparam("of_model", type_=WORD)),
+        )
+        .order_by(given, names.c.id)
+        .limit(bindparam("most", type_=Integer))
+    )
+
+
+_FIRST_TENANTS: Final = _first_tenants()
+
+
+async def first_tenants(conn: AsyncConnection, model: str, most: int) -> dict[str, Tenant]:
+    """The organisations that wait for the model, those first that were given the least."""
+    found = await conn.execute(_FIRST_TENANTS, {"of_model": model, "most": most})
+    return {name: Tenant(float(given), float(weight)) for name, given, weight in found}
+
+
+async def charge(conn: AsyncConnection, costs: Costs, floors: Costs = MappingProxyType({})) -> None:
+    """Move the virtual times of those organisations by that work, over their weights, and lift
+    others to those floors."""
+    for key in sorted({key for key, cost in costs.items() if cost} | floors.keys()):
+        if cost := costs.get(key):
+            await _move(conn, key, cost)
+        if key in floors:
+            await _raise(conn, key, floors[key])
+
+
+def charges(rows: Iterable[Row[Any]]) -> dict[tuple[str, str], float]:
+    """What leasing these chunks is charged, which is what is taken back when they are not run."""
+    costs: dict[tuple[str, str], float] = defaultdict(float)
+    for row in rows:
+        costs[row.model, row.organization_id] += cost_left(row)
+    return costs
+
+
+async def lift(conn: AsyncConnection, organization_id: str, models: Iterable[str]) -> None:
+    """Its work on those models begins: what it did not use while it had none is no credit.
+
+    Called before its chunks wait. To the least of those at work, or where nobody is, to the most
+    that anybody was given: then all begin alike.
+    """
+    models = sorted(models)
+    await _begin(conn, [(model, organization_id) for model in models])
+    for model in models:
+        leased = select(chunks.c.organization_id).where(
+            chunks.c.model == model, chunks.c.state == LEASED
+        )
+        at_work = set((await conn.scalars(waiting_organizations(model))).all())
+        at_work |= set((await conn.scalars(leased.distinct())).all())
+        if organization_id not in at_work:
+            await _raise(conn, (model, organization_id), await _floor(conn, model, at_work))
+
+
+async def _floor(conn: AsyncConnection, model: str, at_work: Collection[str]) -> float:
+    given = await conn.execute(
+        select(virtual_times.c.organization_id, virtual_times.c.virtual_time).where(
+            virtual_times.c.model == model
+        )
+    )
+    known = {row[0]: float(row[1]) for row in given}
+    if at_work:
+        return min(known.get(name, 0.0) for name in at_work)
+    return max(known.values(), default=0.0)
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """What a beat settled of one model of one batch, in work units: as charged, and as it was."""
+
+    estimated: float
+    actual: float
+
+
+def outcomes(
+    settlement: Settlement, chunk_rows: Mapping[ChunkKey, Row[Any]]
+) -> dict[tuple[str, str], Outcome]:
+    """By (batch, model). An engine that reports no usage is believed to have taken the estimate."""
+    estimated: dict[tuple[str, str], float] = defaultdict(float)
+    for values in settlement.chunks:
+        row = chunk_rows[ChunkKey(values["of_batch"], values["of_seq"])]
+        settled = values["settled"] - row.settled
+        estimated[row.batch_id, row.model] += cost_per_request(row) * settled
+    found = {}
+    for values in settlement.models:
+        key = (values["of_batch"], values["of_model"])
+        usage = Usage(**{field: values[f"more_{field}"] for field in Usage.__struct_fields__})
+        unknown = values["more_completed"] and not usage.total_tokens
+        found[key] = Outcome(estimated[key], estimated[key] if unknown else work_of(usage))
+    return found
+
+
+def corrections(
+    settlement: Settlement,
+    chunk_rows: Mapping[ChunkKey, Row[Any]],
+    found: Mapping[tuple[str, str], Outcome],
+) -> Costs:
+    """What a beat's outcomes did cost beyond what was charged for them when they were claimed,
+    less the charges of requests that it gives back."""
+    costs: dict[tuple[str, str], float] = defaultdict(float)
+    owners: dict[str, str] = {}
+    for values in settlement.chunks:
+        row = chunk_rows[ChunkKey(values["of_batch"], values["of_seq"])]
+        owners[row.batch_id] = row.organization_id
+        if values["state"] not in ("leased", "done"):
+            left = row._mapping["count"] - values["settled"]
+            costs[row.model, row.organization_id] -= cost_per_request(row) * left
+    for (batch_id, model), outcome in found.items():
+        costs[model, owners[batch_id]] += outcome.actual - outcome.estimated
+    return costs
+
+
+async def _move(conn: AsyncConnection, key: tuple[str, str], cost: float) -> None:
+    model, organization_id = key
+    weight = select(func.coalesce(organizations.c.weight, 1))
+    weight = weight.where(organizations.c.id == organization_id)
+    move = (
+        update(virtual_times)
+        .filter_by(model=model, organization_id=organization_id)
+        .values(virtual_time=virtual_times.c.virtual_time + cost / weight.scalar_subquery())
+    )
+    if not (await conn.execute(move)).rowcount:
+        await _begin(conn, [key])
+        await conn.execute(move)
+
+
+async def _raise(conn: AsyncConnection, key: tuple[str, str], floor: float) -> None:
+    model, organization_id = key
+    await conn.execute(
+        update(virtual_times)
+        .filter_by(model=model, organization_id=organization_id)
+        .where(virtual_times.c.virtual_time < floor)
+        .values(virtual_time=floor)
+    )
+
+
+async def _begin(conn: AsyncConnection, keys: Collection[tuple[str, str]]) -> None:
+    """Make the rows that are missing: a new organisation was given nothing."""
+    rows = [{"model": model, "organization_id": name, "virtual_time": 0.0} for model, name in keys]
+    await insert_missing(conn, virtual_times, rows)

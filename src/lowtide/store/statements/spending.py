@@ -1,0 +1,154 @@
+"""What organisations have spent this month, and the pause of those that may spend no more.
+
+Called by group_commit.py (a charge may reach the cap), lifecycle.py (a plan of a paused
+organisation) and by the classes that lift a pause. Invariants: the sum of a month moves in the
+transaction that writes its ledger entries; while an organisation is paused, all its batches in
+progress are, and none of their chunks waits. An organisation's row is locked before any of its
+batches', so charges, plans and changes of a cap come one after another.
+"""
+
+from collections.abc import Collection, Iterable
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy import ColumnElement, Row, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from lowtide.core.accounts.ledger import LedgerEntry
+from lowtide.core.batches.batch import PausedReason
+from lowtide.store.connection.notify import announce
+from lowtide.store.schema.tables import HELD, WAITING, batches, chunks, organizations, spend
+from lowtide.store.statements.fair_share import lift
+from lowtide.store.statements.transitions import lock_batches
+
+SPEND_CAP: Final[PausedReason] = "spend_cap"
+
+
+def month_of(at: datetime) -> str:
+    """The calendar month in UTC that a charge counts for."""
+    return f"{at:%Y-%m}"
+
+
+async def lock_organizations(
+    conn: AsyncConnection, batch_ids: Collection[str], now: datetime
+) -> list[Row[Any]]:
+    """The organisations of those batches, each with `charge_pico`, its sum of this month so far.
+
+    They are held until the transaction ends.
+    """
+    if not batch_ids:
+        return []
+    owners = select(batches.c.organization_id).where(batches.c.id.in_(sorted(batch_ids)))
+    return await _locked_with_spend(conn, now, organizations.c.id.in_(owners))
+
+
+async def charge(
+    conn: AsyncConnection,
+    owners: Iterable[Row[Any]],
+    entries: Iterable[LedgerEntry],
+    now: datetime,
+) -> frozenset[str]:
+    """Add the entries to the month's sums; the organisations that are paused, now or already."""
+    more: dict[str, int] = {}
+    for entry in entries:
+        more[entry.organization_id] = more.get(entry.organization_id, 0) + entry.charge_pico
+    paused: set[str] = set()
+    for owner in owners:
+        if owner.paused_at is not None:
+            paused.add(owner.id)
+        if not more.get(owner.id):
+            continue
+        spent = (owner.charge_pico or 0) + more[owner.id]
+        await _put_spend(conn, owner, month_of(now), spent)
+        if owner.spend_cap_pico is not None and spent >= owner.spend_cap_pico:
+            paused.add(owner.id)
+            if owner.paused_at is None:
+                await _pause(conn, owner.id, now)
+    return frozenset(paused)
+
+
+async def resume_below_cap(
+    conn: AsyncConnection, now: datetime, *only: ColumnElement[bool]
+) -> list[str]:
+    """End the pause of organisations that spent less than their cap this month; batches that go on.
+
+    What their workers still hold ends as any lease does; what was held waits again.
+    """
+    paused = organizations.c.paused_at.is_not(None)
+    resumed: list[str] = []
+    for owner in await _locked_with_spend(conn, now, paused, *only):
+        if owner.spend_cap_pico is None or (owner.charge_pico or 0) < owner.spend_cap_pico:
+            resumed += await _resume(conn, owner.id)
+    return resumed
+
+
+async def _locked_with_spend(
+    conn: AsyncConnection, now: datetime, *which: ColumnElement[bool]
+) -> list[Row[Any]]:
+    # Two statements: while one waits for a lock, PostgreSQL keeps what it has read of other tables.
+    locked = await conn.scalars(
+        select(organizations.c.id)
+        .where(*which)
+        .order_by(organizations.c.id)
+        .with_for_update(key_share=True)
+    )
+    this_month = (spend.c.organization_id == organizations.c.id) & (spend.c.month == month_of(now))
+    found = await conn.execute(
+        select(organizations, spend.c.charge_pico)
+        .outerjoin(spend, this_month)
+        .where(organizations.c.id.in_(locked.all()))
+        .order_by(organizations.c.id)
+    )
+    return list(found)
+
+
+async def _put_spend(conn: AsyncConnection, owner: Row[Any], month: str, spent: int) -> None:
+    key = {"organization_id": owner.id, "month": month}
+    if owner.charge_pico is None:
+        await conn.execute(insert(spend).values(key | {"charge_pico": spent}))
+    else:
+        await conn.execute(update(spend).filter_by(**key).values(charge_pico=spent))
+
+
+async def _pause(conn: AsyncConnection, organization_id: str, now: datetime) -> None:
+    """Once a month at most; it costs what the organisation has queued."""
+    await conn.execute(
+        update(organizations).where(organizations.c.id == organization_id).values(paused_at=now)
+    )
+    running = (batches.c.organization_id == organization_id) & (batches.c.status == "in_progress")
+    ids = await _lock(conn, running)
+    await conn.execute(update(batches).where(running).values(paused_reason=SPEND_CAP))
+    await _move_chunks(conn, ids, WAITING, HELD)
+    await announce(conn, "commit")  # workers learn of it by their next beat
+
+
+async def _resume(conn: AsyncConnection, organization_id: str) -> list[str]:
+    await conn.execute(
+        update(organizations).where(organizations.c.id == organization_id).values(paused_at=None)
+    )
+    paused = (batches.c.organization_id == organization_id) & batches.c.paused_reason.is_not(None)
+    ids = await _lock(conn, paused)
+    held = select(chunks.c.model).where(chunks.c.batch_id.in_(ids), chunks.c.state == HELD)
+    models = (await conn.scalars(held.distinct())).all()
+    await lift(conn, organization_id, models)
+    await conn.execute(update(batches).where(paused).values(paused_reason=None))
+    await _move_chunks(conn, ids, HELD, WAITING)
+    await announce(conn, "dispatch")
+    return ids
+
+
+async def _lock(conn: AsyncConnection, which: ColumnElement[bool]) -> list[str]:
+    """The ids of those batches, which are held from now on."""
+    found = await lock_batches(conn, (await conn.scalars(select(batches.c.id).where(which))).all())
+    return list(found)
+
+
+async def _move_chunks(
+    conn: AsyncConnection, batch_ids: Iterable[str], before: ColumnElement[str], after: Any
+) -> None:
+    for batch_id in batch_ids:
+        await conn.execute(
+            update(chunks)
+            .where(chunks.c.batch_id == batch_id, chunks.c.state == before)
+            .values(state=after)
+        )

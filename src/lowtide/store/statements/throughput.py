@@ -1,0 +1,146 @@
+"""What pools get done, kept beside the beats that commit it: recent paces, and forecasts.
+
+Called inside the transactions of beats, claims and plans, and by capacity.py. Invariant: a model's
+row is locked while it is read and moved on, so the beats of many workers add up.
+"""
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Row, exists, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from lowtide.core.scheduling.forecast import Cell, Done, Hour, Pace
+from lowtide.limits import PACE_IDLE_S
+from lowtide.store.connection.dialect import insert_missing
+from lowtide.store.schema.schedule_tables import forecast_cells, paces
+from lowtide.store.schema.tables import LEASED, WAITING, chunks
+from lowtide.store.statements.fair_share import Outcome
+from lowtide.store.statements.settlement import Settlement
+
+
+async def keep_pace(
+    conn: AsyncConnection,
+    settlement: Settlement,
+    found: Mapping[tuple[str, str], Outcome],
+    now: datetime,
+) -> None:
+    """Count what a beat settled into its models' paces."""
+    done: dict[str, Done] = defaultdict(Done)
+    for values in settlement.models:
+        model = values["of_model"]
+        so_far = done[model]
+        done[model] = Done(
+            so_far.work + found[values["of_batch"], model].actual,
+            so_far.requests + values["more_completed"],
+            so_far.output_tokens + values["more_output_tokens"],
+        )
+    known = await _lock(conn, sorted(done))
+    for model, more in sorted(done.items()):
+        before = known.get(model)
+        if before is None:  # what was done until now began at an unknown time
+            await insert_missing(conn, paces, [{"model": model} | _values(Pace.begin(now))])
+            continue
+        waiting = exists().where(chunks.c.model == model, chunks.c.state == WAITING)
+        backlogged = bool(await conn.scalar(select(waiting)))
+        pace, closed = before.after(more, now, backlogged=backlogged)
+        await _save(conn, model, pace)
+        if closed is not None:
+            await _learn(conn, model, *closed)
+
+
+async def begin_again(conn: AsyncConnection, models: Collection[str], now: datetime) -> None:
+    """Chunks are about to be leased: where nothing of a model runs, its clock starts now."""
+    stale = now - timedelta(seconds=PACE_IDLE_S)
+    known = {
+        row.model: row.at
+        for row in await conn.execute(
+            select(paces.c.model, paces.c.at).where(paces.c.model.in_(sorted(models)))
+        )
+    }
+    for model in sorted(models):
+        if model not in known:
+            await insert_missing(conn, paces, [{"model": model} | _values(Pace.begin(now))])
+        elif known[model] < stale:
+            runs = exists().where(chunks.c.model == model, chunks.c.state == LEASED)
+            await conn.execute(
+                update(paces)
+                .where(paces.c.model == model, paces.c.at < stale, ~runs)
+                .values(at=now)
+            )
+
+
+async def all_paces(conn: AsyncConnection) -> dict[str, Pace]:
+    return {row.model: _pace_of(row) for row in await conn.execute(select(paces))}
+
+
+async def all_cells(conn: AsyncConnection) -> dict[str, dict[int, Cell]]:
+    found: dict[str, dict[int, Cell]] = defaultdict(dict)
+    for row in await conn.execute(select(forecast_cells)):
+        found[row.model][row.cell] = Cell(row.p20, row.p50, row.weeks)
+    return found
+
+
+async def output_per_request(conn: AsyncConnection, models: Iterable[str]) -> dict[str, float]:
+    """Mean output tokens of the recent answers of those models that have answered enough."""
+    rows = await conn.execute(select(paces).where(paces.c.model.in_(sorted(models))))
+    means = {row.model: _pace_of(row).output_per_request for row in rows}
+    return {model: mean for model, mean in means.items() if mean is not None}
+
+
+async def _lock(conn: AsyncConnection, models: Collection[str]) -> dict[str, Pace]:
+    if not models:
+        return {}
+    rows = await conn.execute(
+        select(paces)
+        .where(paces.c.model.in_(models))
+        .order_by(paces.c.model)
+        .with_for_update(key_share=True)
+    )
+    return {row.model: _pace_of(row) for row in rows}
+
+
+async def _save(conn: AsyncConnection, model: str, pace: Pace) -> None:
+    await conn.execute(update(paces).where(paces.c.model == model).values(_values(pace)))
+
+
+async def _learn(conn: AsyncConnection, model: str, cell: int, rate: float) -> None:
+    """An hour under load is over."""
+    this = (forecast_cells.c.model == model) & (forecast_cells.c.cell == cell)
+    row = (await conn.execute(select(forecast_cells).where(this))).one_or_none()
+    if row is None:
+        first = {"model": model, "cell": cell, "p20": rate, "p50": rate, "weeks": 1}
+        await insert_missing(conn, forecast_cells, [first])
+        return
+    learned = Cell(row.p20, row.p50, row.weeks).learned(rate)
+    await conn.execute(
+        update(forecast_cells)
+        .where(this)
+        .values(p20=learned.p20, p50=learned.p50, weeks=learned.weeks)
+    )
+
+
+def _pace_of(row: Row[Any]) -> Pace:
+    return Pace(
+        at=row.at,
+        work=row.work,
+        seconds=row.seconds,
+        requests=row.requests,
+        output_tokens=row.output_tokens,
+        hour=Hour(row.hour_at, row.hour_work, row.hour_seconds),
+    )
+
+
+def _values(pace: Pace) -> dict[str, Any]:
+    return {
+        "at": pace.at,
+        "work": pace.work,
+        "seconds": pace.seconds,
+        "requests": pace.requests,
+        "output_tokens": pace.output_tokens,
+        "hour_at": pace.hour.at,
+        "hour_work": pace.hour.work,
+        "hour_seconds": pace.hour.seconds,
+    }

@@ -1,1 +1,0 @@
-"""Doubles for tests: what stands in for the world. Shipped, never imported by production code."""

@@ -1,0 +1,1 @@
+"""From the settings of engines to replicas that can be called."""

@@ -1,0 +1,73 @@
+"""`--model`: an engine of this process's own, as a replica like any other."""
+
+import asyncio
+import os
+import secrets
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from lowtide import limits
+from lowtide.config import Replica as ReplicaSettings
+from lowtide.core.accounts.catalogue import ModelEntry
+from lowtide.engines.embedded.engine import EmbeddedEngine
+from lowtide.engines.models import demo_model
+from lowtide.engines.models.source import resolve_model
+
+
+def _cache_dir(data_dir: Path) -> Path:
+    """Where `demo` and `random` are kept once for all data directories; in this one for a user that
+    has no home folder, as a container's often has none."""
+    try:
+        home = Path.home()
+    except RuntimeError:
+        return data_dir / "cache"
+    usable = home.is_dir() and os.access(home, os.W_OK | os.X_OK)
+    return home / ".cache" / "lowtide" if usable else data_dir / "cache"
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddedModel:
+    """A model to serve from this process's own engine. None stands for a good choice.
+
+    `spec` is `demo`, `random`, a path to a GGUF file, or a hub id. `aliases` are further names
+    that requests may call it by.
+    """
+
+    spec: str
+    slots: int | None = None
+    threads: int | None = None
+    aliases: tuple[str, ...] = ()
+
+
+async def start_embedded(
+    embedded: EmbeddedModel,
+    data_dir: Path,
+    stack: AsyncExitStack,
+    on_progress: Callable[[str], None],
+) -> tuple[ReplicaSettings, ModelEntry]:
+    """The embedded engine as a replica like any other, and its catalogue entry."""
+    on_progress(f"getting the model {embedded.spec}")
+    cache_dir = _cache_dir(data_dir)
+    if embedded.spec == demo_model.MODEL_ID:
+        await demo_model.fetch(cache_dir, on_progress)
+    model = await asyncio.to_thread(resolve_model, embedded.spec, cache_dir)
+    on_progress(f"loading {model.path.name}")
+    slots = embedded.slots or limits.EMBEDDED_SLOTS
+    key = secrets.token_urlsafe(32)  # other users of this machine would go round keys and limits
+    engine = EmbeddedEngine(
+        model.path,
+        model_id=model.model_id,
+        log_path=data_dir / "logs" / "engine.log",
+        slots=slots,
+        threads=embedded.threads,
+        context=model.context_tokens,
+        api_key=key,
+    )
+    url = await engine.start()
+    stack.push_async_callback(engine.aclose)
+    replica = ReplicaSettings(
+        url=url, models=(model.model_id,), window=slots, engine="llamacpp", api_key=key
+    )
+    return replica, ModelEntry(id=model.model_id, aliases=embedded.aliases)

@@ -1,0 +1,200 @@
+"""The engines of a process: from settings and what engines list to replicas and the catalogue.
+
+`Engines` is asked whenever one of its three sources has changed: the settings (at start and when
+they are read again), the models that an engine lists, the models that were seen. It works out the
+whole anew and applies it to the replica set and the catalogue together. Invariant: what cannot be
+applied changes neither of them.
+"""
+
+import ssl
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import msgspec
+import structlog
+
+from lowtide import limits
+from lowtide.config import Replica as ReplicaSettings
+from lowtide.config import Settings, hours_by_model
+from lowtide.core.accounts.catalogue import Catalogue, ModelEntry
+from lowtide.core.replicas.open_files import OpenFiles
+from lowtide.core.replicas.replica_changes import Changes, ReplicaSpec
+from lowtide.core.replicas.served_models import Offer, Served, served_models
+from lowtide.loops.replicas.replica_set import ReplicaSet
+from lowtide.wiring.database import is_single_machine
+from lowtide.wiring.open_files import files_for, live_within, tell_bound, window_within
+from lowtide.wiring.replicas.open_replica import Calling
+from lowtide.wiring.replicas.sharing import shared_name
+
+log = structlog.get_logger(__name__)
+
+
+class Engines:
+    """One per process. `embedded` is this process's own engine, which no setting takes away."""
+
+    def __init__(
+        self,
+        replicas: ReplicaSet[Calling],
+        catalogue: Catalogue,
+        embedded: tuple[ReplicaSettings, ModelEntry] | None = None,
+    ) -> None:
+        self.replicas = replicas
+        self.catalogue = catalogue
+        self._embedded = embedded
+        self._settings = Settings()
+        self._list: tuple[ReplicaSettings, ...] = ()
+        self._listed: dict[str, tuple[str, ...]] = {}
+        self._seen: dict[str, None] = {}
+        self._trusts: dict[str, tuple[int, ...]] = {}
+
+    def configure(self, settings: Settings) -> Changes:
+        """These are the settings now, with their replicas, models and hours, and the certificates
+        that lie in the files which they name.
+
+        Raises ConfigError, PriceError; then nothing has changed.
+        """
+        replicas = self._with_embedded(settings.replica)
+        before, self._trusts = self._trusts, {r.label: certificates_of(r) for r in replicas}
+        try:
+            changes = self._apply(settings, replicas)
+        except BaseException:
+            self._trusts = before
+            raise
+        tell_bound(replicas, files_for(len(replicas)))
+        return changes
+
+    def apply(self, replicas: Sequence[ReplicaSettings]) -> Changes:
+        """These replicas exist now. Raises as `configure`."""
+        return self._apply(self._settings, self._with_embedded(replicas))
+
+    def listed(self, replica_name: str, models: tuple[str, ...]) -> None:
+        """The engine of that replica lists these models, in its own words."""
+        if self._listed.get(replica_name) == models:
+            return
+        before = self._listed.get(replica_name, ())
+        self._listed[replica_name] = models
+        self._apply(self._settings, self._list)
+        log.info(
+            "replica.models",
+            replica=replica_name,
+            more=_shown(name for name in models if name not in before),
+            fewer=_shown(name for name in before if name not in models),
+            all=len(models),
+        )
+
+    def seen(self, models: Iterable[str]) -> None:
+        """These were served once, by an engine of this installation: they stay known."""
+        fresh = [model for model in models if model not in self._seen]
+        if fresh:
+            self._remember(fresh)
+            self._apply(self._settings, self._list)
+
+    @property
+    def served(self) -> frozenset[str]:
+        """The models that some replica serves at present."""
+        return frozenset(m for each in self.replicas.members for m in each.replica.models)
+
+    def _with_embedded(self, replicas: Sequence[ReplicaSettings]) -> tuple[ReplicaSettings, ...]:
+        return (*replicas, *([self._embedded[0]] if self._embedded is not None else []))
+
+    def _apply(self, settings: Settings, replicas: tuple[ReplicaSettings, ...]) -> Changes:
+        entries = [self._embedded[1]] if self._embedded is not None else []
+        found = resolve(settings, replicas, entries, self._listed, self._seen)
+        fresh = catalogue_from(settings, found)  # raises before anything has changed
+        files = files_for(len(replicas))
+        specs = [
+            ReplicaSpec(replica.label, self._calling(replica, settings, replicas, files), names)
+            for replica, names in zip(replicas, found.engine_names, strict=True)
+        ]
+        changes = self.replicas.apply(specs)
+        self.catalogue.adopt(fresh)
+        self._settings, self._list = settings, replicas
+        names = {replica.label for replica in replicas}
+        self._listed = {name: models for name, models in self._listed.items() if name in names}
+        self._remember(found.models)
+        return changes
+
+    def _remember(self, models: Iterable[str]) -> None:
+        for model in models:
+            self._seen.pop(model, None)  # the one served last is forgotten last
+            self._seen[model] = None
+        while len(self._seen) > limits.MODELS_SEEN_MAX:
+            del self._seen[next(iter(self._seen))]
+
+    def _calling(
+        self,
+        replica: ReplicaSettings,
+        settings: Settings,
+        pool: Sequence[ReplicaSettings],
+        files: OpenFiles,
+    ) -> Calling:
+        served = set(replica.models)
+        is_own = self._embedded is not None and replica is self._embedded[0]
+        is_shared = not is_own and not is_single_machine(settings)
+        return Calling(
+            replica,
+            timeout_s=replica.attempt_timeout_s or settings.dispatch.attempt_timeout_s,
+            window_max=window_within(replica, files),
+            live_max=live_within(replica, files),
+            spares_long=not replica.relaxed
+            and any(each.relaxed and served <= set(each.models) for each in pool),
+            shared_as=shared_name(replica) if is_shared else None,
+            isolates_cache=_isolates_cache(replica, settings),
+            trusts=self._trusts.get(replica.label, ()),
+        )
+
+
+def certificates_of(replica: ReplicaSettings) -> tuple[int, ...]:
+    """Tells apart the states of the file that the replica's certificate is checked against; empty
+    where none is, or it cannot be read, of which opening it will tell.
+    """
+    if not replica.url.startswith("https:") or not replica.verify_tls:
+        return ()
+    place = replica.ca_file or ssl.get_default_verify_paths().cafile
+    if place is None:
+        return ()
+    try:
+        found = Path(place).stat()
+    except OSError:
+        return ()
+    return found.st_ino, found.st_mtime_ns, found.st_size
+
+
+def _isolates_cache(replica: ReplicaSettings, settings: Settings) -> bool | None:
+    """Whether organizations share no prompt cache there; None: where the engine takes a salt."""
+    if replica.cache_salt != "auto":
+        return replica.cache_salt
+    return None if settings.auth.mode == "keys" else False
+
+
+def resolve(
+    settings: Settings,
+    replicas: Sequence[ReplicaSettings],
+    entries: Sequence[ModelEntry] = (),
+    listed: dict[str, tuple[str, ...]] | None = None,
+    seen: Iterable[str] = (),
+) -> Served:
+    """The configured models, `entries` before them, and whatever else the replicas serve."""
+    configured = (ModelEntry(**msgspec.structs.asdict(model)) for model in settings.model)
+    offers = [
+        Offer(replica.models, replica.names, (listed or {}).get(replica.label, ()))
+        for replica in replicas
+    ]
+    return served_models([*entries, *configured], offers, seen)
+
+
+def catalogue_from(settings: Settings, found: Served) -> Catalogue:
+    """Raises PriceError."""
+    ids = [entry.id for entry in found.entries]
+    hours = hours_by_model(settings.dispatch, settings.model, ids)
+    served = None if settings.catalogue.unserved == "wait" else found.models
+    return Catalogue(found.entries, served, hours)
+
+
+def catalogue_of(settings: Settings) -> Catalogue:
+    """By the settings alone, for commands that ask no engine."""
+    return catalogue_from(settings, resolve(settings, settings.replica))
+
+
+def _shown(names: Iterable[str]) -> list[str]:
+    return sorted(names)[: limits.MODELS_NAMED_IN_ERROR]

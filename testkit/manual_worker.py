@@ -1,0 +1,223 @@
+"""A worker that does exactly what a test says: plans a batch, settles these lines, no more.
+
+Drives a real store and real blobs through the port, so that a test can look at a batch in any state
+without an engine, a loop or a wait. It answers with what a model would have said: `line 7`.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from hashlib import sha256
+from types import MappingProxyType
+
+import msgspec
+
+from lowtide.core.accounts.money import ModelPrices
+from lowtide.core.batches.batch import Batch, BatchError
+from lowtide.core.batches.chunk import ChunkLease
+from lowtide.core.batches.line import render_rejected, render_success
+from lowtide.core.batches.plan import ModelShare, PlanEntry, build_plan, pack_entries
+from lowtide.core.batches.segment import Finished, encode_segment
+from lowtide.core.files.file import File, dialect_of_purpose
+from lowtide.core.usage import Usage
+from lowtide.ports.blobs import Blobs
+from lowtide.ports.clock import Clock
+from lowtide.ports.store import Store
+from lowtide.ports.work import Beat, BeatReceipt, TaskLease
+
+WORKER_ID = "hand"
+LEASE_TTL_S = 3600.0
+USAGE = Usage(input_tokens=10, cached_tokens=4, output_tokens=3, reasoning_tokens=1)
+"""Of every success."""
+
+
+class HandWorker:
+    """One project's uploads, and the one worker there is."""
+
+    def __init__(
+        self,
+        store: Store,
+        blobs: Blobs,
+        clock: Clock,
+        project_id: str = "proj_default",
+        prices: Mapping[str, ModelPrices] = MappingProxyType({}),
+    ) -> None:
+        self._store = store
+        self._blobs = blobs
+        self._clock = clock
+        self._project_id = project_id
+        self._prices = prices
+        self._leases: dict[str, list[ChunkLease]] = defaultdict(list)
+        self._tag = "" if project_id == "proj_default" else f"-{project_id}"
+        self._beats = 0
+        self._files = 0
+
+    async def upload(
+        self, requests: int = 3, *, purpose: str = "batch", model: str = "test-model"
+    ) -> File:
+        """A complete input file of that many valid lines, with custom ids `r-1`, `r-2`, ..."""
+        self._files += 1
+        content = b"".join(_input_line(line, model) for line in range(1, requests + 1))
+        file = File(
+            id=f"file-in{self._files}{self._tag}",
+            project_id=self._project_id,
+            purpose=purpose,
+            filename="input.jsonl",
+            status="uploaded",
+            dialect=dialect_of_purpose(purpose),
+            created_at=self._clock.now(),
+            bytes=len(content),
+            lines=requests,
+            sha256=sha256(content).hexdigest(),
+            blob_key=f"inputs/in{self._files}{self._tag}",
+        )
+        await self._blobs.put(file.blob_key, content)
+        await self._store.files.add(file)
+        return file
+
+    async def submit(
+        self,
+        file: File,
+        batch_id: str,
+        *,
+        user_id: str = "user_default",
+        endpoint: str = "/v1/chat/completions",
+    ) -> Batch:
+        """A batch of that file with an hour's window, waiting for validation."""
+        now = self._clock.now()
+        batch = Batch(
+            id=batch_id,
+            project_id=self._project_id,
+            user_id=user_id,
+            dialect="openai",
+            input_file_id=file.id,
+            input_bytes=file.bytes,
+            endpoint=endpoint,
+            completion_window_s=3600,
+            created_at=now,
+            expires_at=now + timedelta(hours=1),
+        )
+        return await self._store.batches.add(batch, digest=batch_id, repeat=False, since=now)
+
+    async def plan(self, models: Mapping[str, int] | None = None) -> Batch:
+        """Validate the oldest batch that waits for it.
+
+        `models`: requests each, in the file's order; None: all are for `test-model`.
+        """
+        lease = await self._claim_validation()
+        content = await self._blobs.read(lease.input_key)
+        entries, offset = [], 0
+        for line, text in enumerate(content.splitlines(keepends=True), start=1):
+            entries.append(PlanEntry(line, offset, len(text) - 1, 10))
+            offset += len(text)
+        records, first = {}, 0
+        for model, count in (models or {"test-model": len(entries)}).items():
+            records[model] = pack_entries(entries[first : first + count])
+            first += count
+        plan = build_plan(records)
+        key = f"plans/{lease.batch.id}-{lease.token}"
+        await self._blobs.put(key, plan.data)
+        shares: Mapping[str, ModelShare] = plan.models
+        done = await self._store.lifecycle.commit_plan(
+            lease,
+            plan_key=key,
+            chunks=plan.chunks,
+            models=shares,
+            enqueued_tokens_max=10**9,
+            now=self._clock.now(),
+        )
+        assert done is True, done
+        return lease.batch
+
+    async def reject(self, errors: Sequence[BatchError], total: int) -> None:
+        """Fail the oldest batch that waits for validation."""
+        lease = await self._claim_validation()
+        assert await self._store.lifecycle.reject(lease, errors, total, self._clock.now())
+
+    async def lease(self, batch_id: str, models: Sequence[str] = ("test-model",)) -> None:
+        """Take all waiting chunks of those models, which must be this batch's."""
+        self._leases[batch_id] += await self._store.work.claim_chunks(
+            WORKER_ID, models, 1000, self._clock.now(), LEASE_TTL_S
+        )
+
+    async def settle(
+        self, batch_id: str, *, ok: Sequence[int] = (), bad: Sequence[int] = ()
+    ) -> BeatReceipt:
+        """One beat: those lines succeeded or failed, in that order; the other chunks are kept."""
+        if not self._leases[batch_id]:
+            await self.lease(batch_id)
+        chunks = []
+        for held in self._leases[batch_id]:
+            lines = range(held.first + 1, held.first + held.count + 1)
+            finished = [
+                Finished(line - lines.start, line, good, _output(held, line, good), _usage(good))
+                for good, these in ((True, ok), (False, bad))
+                for line in these
+                if line in lines
+            ]
+            if finished:
+                chunks.append((held.key, held.token, finished))
+        data, slices = encode_segment(chunks)
+        self._beats += 1
+        key = f"segments/{self._beats}{self._tag}"
+        await self._blobs.put(key, data)
+        return await self._store.work.commit_beat(
+            Beat(
+                worker_id=WORKER_ID,
+                segment_key=key,
+                slices=tuple(slices),
+                held=tuple((held.key, held.token) for held in self._leases[batch_id]),
+                released=(),
+                now=self._clock.now(),
+                lease_ttl_s=LEASE_TTL_S,
+                prices=self._prices,
+            )
+        )
+
+    async def let_go(self, batch_id: str) -> None:
+        """Give back what is leased, as a worker does when it hears that its batch was stopped."""
+        held = tuple((lease.key, lease.token) for lease in self._leases.pop(batch_id, []))
+        await self._store.work.commit_beat(
+            Beat(
+                worker_id=WORKER_ID,
+                segment_key=None,
+                slices=(),
+                held=(),
+                released=held,
+                now=self._clock.now(),
+                lease_ttl_s=LEASE_TTL_S,
+            )
+        )
+
+    async def _claim_validation(self) -> TaskLease:
+        lease = await self._store.lifecycle.claim_validation(
+            WORKER_ID, self._clock.now(), LEASE_TTL_S
+        )
+        assert lease is not None, "no batch waits for validation"
+        return lease
+
+
+def _input_line(line: int, model: str) -> bytes:
+    body = {"model": model, "messages": [{"role": "user", "content": f"line {line}"}]}
+    request = {"custom_id": f"r-{line}", "method": "POST", "url": "/v1/chat/completions"}
+    return msgspec.json.encode({**request, "body": body}) + b"\n"
+
+
+def _output(held: ChunkLease, line: int, good: bool) -> bytes:
+    request_id, custom_id = f"batch_req_{line}", f"r-{line}"
+    if good:
+        body = msgspec.json.encode({"model": held.model, "text": f"line {line}"})
+        return render_success(held.dialect, request_id, custom_id, 200, body)
+    return render_rejected(
+        held.dialect,
+        request_id,
+        custom_id,
+        status=400,
+        body=b'{"error":{"message":"no"}}',
+        code="request_rejected",
+        message="no",
+    )
+
+
+def _usage(good: bool) -> Usage:
+    return USAGE if good else Usage()

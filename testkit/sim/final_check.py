@@ -1,0 +1,189 @@
+"""The account at the end of a run: every line once, every answer said by an engine, all paid for.
+
+Looks at what lasts (rows, blobs) and at what clients saw, never into a process. Called when all
+batches have ended, and again when the sweeper has had its time.
+"""
+
+import json
+import sqlite3
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lowtide.core.accounts.money import ModelPrices
+from lowtide.core.batches.batch import TERMINAL, error_file_id, output_file_id
+from lowtide.core.usage import Usage
+from testkit.sim.client import Intention, fields_of
+from testkit.sim.evidence import Evidence
+from testkit.sim.invariants import Violation, Watch
+from testkit.sim.memory_blobs import BlobDisk
+
+
+class Account:
+    """Over one database and one disk."""
+
+    def __init__(
+        self,
+        path: str,
+        disk: BlobDisk,
+        answers: Mapping[str, list[Any]],
+        prices: Mapping[str, ModelPrices],
+        evidence: Evidence,
+        watch: Watch,
+    ) -> None:
+        self._watch = watch
+        self._evidence = evidence
+        self._path = path
+        self._disk = disk
+        self._answers = answers
+        self._prices = prices
+
+    def settle(self, wishes: Sequence[Intention]) -> None:
+        """All batches have ended, nothing was swept yet. Raises Violation."""
+        rows = {row["id"]: row for row in self._rows("SELECT * FROM batches")}
+        for wish in wishes:
+            assert wish.batch is not None
+            self._settle_one(wish, rows.pop(wish.batch.id))
+            for batch_id in self._earlier(wish, wish.batch.id, rows):
+                del rows[batch_id]
+        require(not rows, f"{len(rows)} batches are there that nobody wanted: {sorted(rows)}")
+        left = self._rows("SELECT * FROM chunks WHERE state IN ('waiting', 'held', 'leased')")
+        require(not left, f"chunks are left: {[tuple(row) for row in left]}")
+        tasks = self._rows("SELECT id FROM batches WHERE task_expires_at IS NOT NULL")
+        require(not tasks, f"tasks are leased: {[tuple(row) for row in tasks]}")
+        (enqueued,) = self._rows(
+            "SELECT coalesce(sum(planned_tokens - settled_tokens), 0) FROM batch_models"
+        )[0]
+        require(enqueued == 0, f"{enqueued} tokens are still enqueued")
+
+    def _earlier(
+        self, wish: Intention, batch_id: str, rows: Mapping[str, sqlite3.Row]
+    ) -> list[str]:
+        """Batches of the same wish that were over when it was repeated: so it was another one."""
+        begun_s, ended_s = self._watch.begun_at_s[batch_id], self._watch.ended_at_s
+        return [
+            row["id"]
+            for row in rows.values()
+            if json.loads(row["metadata"])["intention"] == str(wish.number)
+            and ended_s.get(row["id"], float("inf")) <= begun_s
+        ]
+
+    def swept(self) -> None:
+        """The sweeper had its hour: blobs and rows name each other one to one."""
+        named = {row[0] for row in self._rows("SELECT blob_key FROM files WHERE blob_key <> ''")}
+        there = set(self._disk.blobs)
+        require(named == there, f"orphans {there - named}, missing {named - there}")
+        require(not self._disk.staged, "writers left bytes behind")
+        for table in ("slices", "chunks", "garbage"):
+            rows = self._rows(f"SELECT * FROM {table}")
+            require(not rows, f"{table} has {len(rows)} rows left")
+
+    def emptied(self) -> None:
+        """Every file is past its life."""
+        require(not self._disk.blobs, f"blobs are kept for ever: {sorted(self._disk.blobs)}")
+
+    def _settle_one(self, wish: Intention, row: sqlite3.Row) -> None:
+        status, batch_id = row["status"], row["id"]
+        require(status in TERMINAL, f"{batch_id} is {status}")
+        require(status in _possible(wish), f"{batch_id} is {status}; it was {_possible(wish)}")
+        output = self._lines(output_file_id(batch_id))
+        errors = self._lines(error_file_id(batch_id))
+        counts = (row["total"], row["completed"], row["failed"])
+        sizes = (len(output) + len(errors), len(output), len(errors))
+        require(counts == sizes, f"{batch_id}: counts {counts}, lines {sizes}")
+        if row["total"]:
+            self._each_line_once(wish, batch_id, output, errors)
+        else:
+            require(status != "completed", f"{batch_id} completed without a request")
+        self._each_answer_was_said(wish, batch_id, output)
+        self._nothing_burnt(wish, batch_id, errors)
+        self._charges_match(wish, row, output)
+        if wish.reads:
+            self._read_as_stored(wish, output_file_id(batch_id), output)
+            self._read_as_stored(wish, error_file_id(batch_id), errors)
+
+    def _read_as_stored(self, wish: Intention, file_id: str, lines: list[bytes]) -> None:
+        """Who read along by offset saw each line once, in whatever order."""
+        read = Counter(wish.read.get(file_id, []))
+        require(read == Counter(lines), f"{file_id}: read along {read}, stored {lines}")
+
+    def _each_line_once(
+        self, wish: Intention, batch_id: str, output: list[bytes], errors: list[bytes]
+    ) -> None:
+        order = {custom_id: place for place, custom_id in enumerate(wish.prompts)}
+        ids = [[fields_of(line)["custom_id"] for line in lines] for lines in (output, errors)]
+        for found in ids:
+            places = [order[custom_id] for custom_id in found]
+            require(places == sorted(places), f"{batch_id}: out of order: {found}")
+        account = Counter(ids[0] + ids[1])
+        lost, doubled = set(order) - set(account), [i for i, n in account.items() if n > 1]
+        require(not lost and not doubled, f"{batch_id}: lost {lost}, doubled {doubled}")
+
+    def _each_answer_was_said(self, wish: Intention, batch_id: str, output: list[bytes]) -> None:
+        for line in output:
+            fields = fields_of(line)
+            said = self._answers.get(wish.prompts[fields["custom_id"]], [])
+            body = fields["response"]["body"]
+            require(body in said, f"{batch_id}: no engine said {line!r}")
+
+    def _nothing_burnt(self, wish: Intention, batch_id: str, errors: list[bytes]) -> None:
+        """Whom the error file has was at fault himself."""
+        ended = []
+        for line in errors:
+            fields = fields_of(line)
+            error: dict[str, Any] = fields["error"] or {"code": fields["response"]["status_code"]}
+            ended.append((wish.prompts[fields["custom_id"]], str(error["code"])))
+        burnt = self._evidence.burnt(ended)
+        require(not burnt, f"{batch_id}: burnt {len(burnt)} lines, as {burnt[:5]}")
+
+    def _charges_match(self, wish: Intention, row: sqlite3.Row, output: list[bytes]) -> None:
+        total, charge = Usage(), 0
+        for line in output:
+            fields = fields_of(line)
+            said = fields["response"]["body"]["usage"]
+            usage = Usage(
+                said["prompt_tokens"],
+                said["prompt_tokens_details"]["cached_tokens"],
+                said["completion_tokens"],
+            )
+            total += usage
+            charge += self._prices[wish.models[fields["custom_id"]]].batch.charge(usage)
+        counted = Usage(row["input_tokens"], row["cached_tokens"], row["output_tokens"])
+        require(counted == total, f"{row['id']}: usage {counted}, in the output {total}")
+        (charged,) = self._rows(
+            "SELECT coalesce(sum(charge_pico), 0) FROM ledger WHERE batch_id = ?", row["id"]
+        )[0]
+        require(charged == charge, f"{row['id']}: charged {charged}, the output costs {charge}")
+
+    def _lines(self, file_id: str) -> list[bytes]:
+        found = self._rows("SELECT * FROM files WHERE id = ?", file_id)
+        if not found:
+            return []
+        (file,) = found
+        require(file["status"] == "uploaded", f"{file_id} is {file['status']}")
+        data = self._disk.get(file["blob_key"])
+        lines = data.splitlines(keepends=True)
+        require((len(data), len(lines)) == (file["bytes"], file["lines"]), f"{file_id}: sizes")
+        return lines
+
+    def _rows(self, query: str, *values: Any) -> list[sqlite3.Row]:
+        with sqlite3.connect(self._path, isolation_level=None) as db:
+            db.row_factory = sqlite3.Row
+            rows = db.execute(query, values).fetchall()
+        db.close()
+        return rows
+
+
+def require(fact: bool, otherwise: str) -> None:
+    if not fact:
+        raise Violation(otherwise)
+
+
+def _possible(wish: Intention) -> set[str]:
+    """How this batch may have ended."""
+    ends = {"completed"} if wish.valid else {"failed"}
+    if wish.asked_to_cancel:
+        ends.add("cancelled")
+    if wish.window != "24h":
+        ends.add("expired")
+    return ends

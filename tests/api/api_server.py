@@ -1,0 +1,269 @@
+"""A real server for the tests of the HTTP door: uvicorn on 127.0.0.1, port 0, in its own thread.
+
+SQLite and a folder under the test's temporary directory; no loops and no engine, because the door
+needs none. `python api_server.py FOLDER` serves the same in a process of its own, for tests that
+measure memory.
+"""
+
+import asyncio
+import json
+import os
+import secrets
+import socket
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from http.client import HTTPConnection, HTTPResponse
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+
+from lowtide.api.app import create_app
+from lowtide.api.server import uvicorn_config
+from lowtide.blobs.url import open_blobs
+from lowtide.cli.server.event_loop import new_event_loop
+from lowtide.config import Limits, Server, Settings
+from lowtide.core.accounts.catalogue import Catalogue, ModelEntry
+from lowtide.service.accounts.authentication import Access
+from lowtide.service.accounts.quotas import LimitService
+from lowtide.service.accounts.tenants import TenantService
+from lowtide.service.accounts.usage import UsageService
+from lowtide.service.batches.batches import BatchService
+from lowtide.service.batches.estimates import EstimateService
+from lowtide.service.batches.results import ResultReader
+from lowtide.service.files.files import FileService
+from lowtide.service.files.signing import UploadSigner, load_secret
+from lowtide.service.files.uploads import UploadService
+from lowtide.service.files.uploads_completion import Completions
+from lowtide.service.live.background import BackgroundService
+from lowtide.service.live.flex import FlexService
+from lowtide.service.live.flex_queue import FlexQueue
+from lowtide.service.live.live import LiveService
+from lowtide.service.models import ModelService
+from lowtide.service.readiness import Readiness
+from lowtide.service.services import Services
+from lowtide.store.sql_store import SqlStore
+from testkit.empty_database import place_empty_database
+from testkit.patience import PATIENCE_S
+
+CATALOGUE = Catalogue(
+    [
+        ModelEntry(
+            id="m",
+            input_price=Decimal(1),
+            cached_input_price=Decimal("0.5"),
+            output_price=Decimal(2),
+        )
+    ]
+)
+
+
+class ShiftedClock:
+    """The machine's clock, moved by hand."""
+
+    def __init__(self) -> None:
+        self.shift = timedelta()
+
+    def now(self) -> datetime:
+        return datetime.now(UTC) + self.shift
+
+    def monotonic(self) -> float:
+        return asyncio.get_running_loop().time() + self.shift.total_seconds()
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+
+def new_id(prefix: str) -> str:
+    return prefix + secrets.token_hex(12)
+
+
+@dataclass
+class Answer:
+    """What a plain HTTP client saw."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        assert self.headers["content-type"] == "application/json"
+        return json.loads(self.body)
+
+    @property
+    def error(self) -> dict[str, Any]:
+        """The envelope, checked: exactly these four keys, string or null."""
+        error: dict[str, Any] = self.json["error"]
+        assert set(error) == {"message", "type", "param", "code"}
+        assert isinstance(error["message"], str)
+        assert error["message"]
+        assert isinstance(error["type"], str)
+        assert isinstance(error["code"], str | None)
+        assert isinstance(error["param"], str | None)
+        return error
+
+
+@dataclass
+class Door:
+    """A running server and what stands behind it."""
+
+    folder: Path
+    services: Services
+    store: SqlStore
+    clock: ShiftedClock
+    port: int = 0
+    _ready: threading.Event = field(default_factory=threading.Event)
+    loop: asyncio.AbstractEventLoop = field(init=False)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def ask(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        headers: dict[str, str] | None = None,
+    ) -> Answer:
+        """One request by a client without any SDK. An iterator of bytes is sent chunked."""
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_S)
+        try:
+            connection.request(
+                method, path, body, headers or {}, encode_chunked=hasattr(body, "__next__")
+            )
+            response = connection.getresponse()
+            return answer_of(response)
+        finally:
+            connection.close()
+
+    def blobs_on_disk(self) -> list[Path]:
+        """Every file of the object store, half-written ones too."""
+        return [path for path in (self.folder / "blobs").rglob("*") if path.is_file()]
+
+    def run(self, work: Any) -> Any:
+        """Await something in the server's loop, from the test's thread."""
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(timeout=PATIENCE_S)
+
+
+def answer_of(response: HTTPResponse) -> Answer:
+    headers = {name.lower(): value for name, value in response.getheaders()}
+    return Answer(response.status, headers, response.read())
+
+
+def form(parts: list[tuple[str, str | None, bytes]], boundary: str = "edge") -> tuple[bytes, str]:
+    """A multipart body of `(name, filename, data)` and its Content-Type."""
+    body = b""
+    for name, filename, data in parts:
+        named = f'; filename="{filename}"' if filename is not None else ""
+        head = f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"{named}\r\n\r\n'
+        body += head.encode() + data + b"\r\n"
+    return body + f"--{boundary}--\r\n".encode(), f"multipart/form-data; boundary={boundary}"
+
+
+def build(folder: Path, settings: Settings | None = None) -> Door:
+    """The verbs over fresh adapters in `folder`. Nothing is open yet."""
+    settings = settings or Settings(server=Server(data_dir=folder))
+    database = folder / "lowtide.sqlite"
+    if not database.exists():
+        place_empty_database(database)
+    store = SqlStore.sqlite(database)
+    blobs = open_blobs("file", folder / "blobs")
+    clock = ShiftedClock()
+    allowance = LimitService(store.tenants, store.ledger, clock, settings.limits)
+    access = Access(store.tenants, clock)
+    files = FileService(store.files, blobs, clock, new_id, allowance)
+    queue = FlexQueue(
+        store, blobs, CATALOGUE, clock, new_id, files, allowance, lambda _: None, owner="door"
+    )
+    services = Services(
+        settings=settings,
+        files=files,
+        parts=UploadService(store.uploads, files, blobs, clock, new_id),
+        completions=Completions(store.uploads, store.files, blobs, clock, new_id),
+        batches=BatchService(store, CATALOGUE, clock, new_id, allowance, lambda _: None),
+        models=ModelService(CATALOGUE),
+        results=ResultReader(store, blobs, clock),
+        uploads=UploadSigner(load_secret(folder)),
+        estimates=EstimateService(blobs, CATALOGUE, allowance),
+        access=access,
+        tenants=TenantService(store.tenants, access, clock, new_id),
+        allowance=allowance,
+        usage=UsageService(store.ledger, clock),
+        live=LiveService(CATALOGUE, [], clock, allowance),
+        flex=FlexService(queue, store, blobs),
+        background=BackgroundService(queue, store, blobs, clock),
+        readiness=Readiness(store.files, store.check_writable, blobs, clock),
+    )
+    return Door(folder, services, store, clock)
+
+
+async def serve(door: Door, stop: asyncio.Event) -> None:
+    """Serve until told to stop."""
+
+    class Announced(uvicorn.Server):
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            door._ready.set()
+
+    await door.store.open()
+    # Naming TCP matters: only then asyncio turns Nagle's delay off, which costs 40 ms an answer.
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.bind(("127.0.0.1", 0))
+    door.port = listener.getsockname()[1]
+    door.loop = asyncio.get_running_loop()
+    config = uvicorn_config(create_app(door.services), host="127.0.0.1", port=door.port)
+    config.timeout_graceful_shutdown = 1
+    server = Announced(config)
+    task = asyncio.ensure_future(server._serve([listener]))
+    try:
+        await asyncio.wait(
+            [task, asyncio.ensure_future(stop.wait())], return_when=asyncio.FIRST_COMPLETED
+        )
+    finally:
+        server.should_exit = True
+        await task
+        await door.services.completions.aclose()
+        await door.store.aclose()
+
+
+@contextmanager
+def open_door(folder: Path, settings: Settings | None = None) -> Iterator[Door]:
+    """A server in a thread of its own, so that synchronous clients can be used against it."""
+    door = build(folder, settings)
+    stop = asyncio.Event()
+    thread = threading.Thread(target=lambda: asyncio.run(serve(door, stop)), daemon=True)
+    thread.start()
+    assert door._ready.wait(PATIENCE_S), "the server did not start"
+    try:
+        yield door
+    finally:
+        door.loop.call_soon_threadsafe(stop.set)
+        thread.join(PATIENCE_S)
+        assert not thread.is_alive(), "the server did not stop"
+
+
+def main(folder: Path) -> None:
+    door = build(folder, Settings(server=Server(data_dir=folder), limits=Limits()))
+
+    async def announced() -> None:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        loop.add_reader(sys.stdin, stop.set)  # the parent closes it, or dies
+        serving = asyncio.ensure_future(serve(door, stop))
+        await asyncio.to_thread(door._ready.wait, 30)
+        print(f"{door.port} {os.getpid()}", flush=True)
+        await serving
+
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        runner.run(announced())
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,215 @@
+"""Names that were replaced stay away, a class name means one thing, no import goes in a circle."""
+
+import ast
+import io
+import re
+import tokenize
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import pytest
+from tree import CODE_FOLDERS, ROOT, SRC, modules, pages, shown
+
+GONE = frozenset(
+    [
+        "Acquaintance",
+        "AcquaintLoop",
+        "Beat",
+        "BeatReceipt",
+        "BudgetLoop",
+        "CareStore",
+        "CaredBatch",
+        "Completions",
+        "Controlled",
+        "Desk",
+        "Drift",
+        "EngineSignals",
+        "FlexDoor",
+        "GatheringWriter",
+        "HandClock",
+        "HandWorker",
+        "HeldLoop",
+        "Holdings",
+        "House",
+        "Intake",
+        "LimitService",
+        "LineCutter",
+        "LiveDoor",
+        "LocalDesk",
+        "LostPlans",
+        "LostResults",
+        "Mended",
+        "Mending",
+        "ModelShare",
+        "Mounts",
+        "OwnCall",
+        "OwnWork",
+        "Outlook",
+        "Prospects",
+        "RatePool",
+        "RemoteDesk",
+        "ServerGone",
+        "SignalDelta",
+        "SignalReader",
+        "SqlCare",
+        "Stopper",
+        "TakenBack",
+        "UNTAUGHT",
+        "Wishes",
+        "WorkBench",
+        "beat_s",
+        "begin_again",
+        "commit_beat",
+        "dispose_alone",
+        "hush",
+        "lost_track",
+        "may_found",
+        "open_desk",
+        "open_intake",
+        "open_verbs",
+        "patient_bar",
+        "patient_counter",
+        "while_present",
+    ]
+)
+"""Each has a word of the field in its place: the architecture page has them."""
+SPELLING = re.compile("organi" + "s", re.IGNORECASE)
+VAGUE_OR_GONE_FILES = frozenset(
+    [
+        "affinity",
+        "bars",
+        "care",
+        "checkups",
+        "completion",
+        "desk",
+        "drift",
+        "edge",
+        "exits",
+        "guard",
+        "held",
+        "house",
+        "lengths",
+        "mending",
+        "mounts",
+        "opening",
+        "own_work",
+        "paces",
+        "place",
+        "presence",
+        "prospects",
+        "rate",
+        "screen",
+        "signals",
+        "verbs",
+    ]
+)
+
+
+def names_in(text: str) -> set[str]:
+    """Identifiers of a Python text; what stands in strings and comments is no identifier."""
+    tokens = tokenize.generate_tokens(io.StringIO(text).readline)
+    return {token.string for token in tokens if token.type == tokenize.NAME}
+
+
+def test_names_that_were_replaced_do_not_return() -> None:
+    found = {shown(p): sorted(GONE & names_in(p.read_text())) for p in modules()}
+    assert {path: names for path, names in found.items() if names} == {}
+
+
+def test_a_replaced_name_is_recognised_in_code_and_only_there() -> None:
+    assert names_in("def f(beat_s): 'Desk'  # House\n") & GONE == {"beat_s"}
+
+
+def test_modules_have_no_name_that_was_replaced() -> None:
+    found = [shown(p) for p in SRC.rglob("*.py") if p.stem in VAGUE_OR_GONE_FILES]
+    assert found == []
+
+
+def test_organization_has_one_spelling() -> None:
+    texts = [*modules(), *pages(), ROOT / "lowtide.example.toml"]
+    assert [shown(p) for p in texts if SPELLING.search(p.read_text())] == []
+
+
+def classes_of(path: Path) -> list[str]:
+    """Public classes at the top of a module."""
+    body = ast.parse(path.read_text()).body
+    return [n.name for n in body if isinstance(n, ast.ClassDef) and not n.name.startswith("_")]
+
+
+def test_a_class_name_means_one_thing() -> None:
+    places: dict[str, list[str]] = defaultdict(list)
+    for path in modules("src", "testkit"):
+        for name in classes_of(path):
+            places[name].append(shown(path))
+    assert {name: paths for name, paths in places.items() if len(paths) > 1} == {}
+
+
+# ---- circles ------------------------------------------------------------------------------------
+
+
+def dotted(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    parts = parts[1:] if parts[0] == "src" else parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports_of(text: str, known: Iterable[str]) -> set[str]:
+    """Modules of `known` that a text imports, wherever: at the top, in a function, for types."""
+    found = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                found.add(inner if inner in known else node.module)
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+    return found & set(known)
+
+
+def circle(graph: Mapping[str, set[str]]) -> list[str]:
+    """One circle of imports; empty when there is none."""
+    done: set[str] = set()
+    way: list[str] = []
+
+    def visit(module: str) -> list[str]:
+        if module in way:
+            return way[way.index(module) :]
+        if module in done:
+            return []
+        way.append(module)
+        for other in sorted(graph.get(module, ())):
+            if found := visit(other):
+                return found
+        way.pop()
+        done.add(module)
+        return []
+
+    return next((found for module in sorted(graph) if (found := visit(module))), [])
+
+
+def test_no_module_imports_itself_through_others() -> None:
+    paths = {dotted(p): p for p in modules("src", "testkit")}
+    graph = {name: imports_of(p.read_text(), paths) - {name} for name, p in paths.items()}
+    assert len(graph) > 300
+    assert circle(graph) == []
+
+
+@pytest.mark.parametrize(
+    ("graph", "found"),
+    [
+        ({"a": {"b"}, "b": {"c"}, "c": set()}, []),
+        ({"a": {"b"}, "b": {"c"}, "c": {"b"}}, ["b", "c"]),
+    ],
+)
+def test_a_circle_of_imports_is_found(graph: dict[str, set[str]], found: list[str]) -> None:
+    assert circle(graph) == found
+
+
+def test_an_import_for_types_or_in_a_function_counts() -> None:
+    text = "if TYPE_CHECKING:\n    from m.a import X\ndef f():\n    from m import b\n"
+    assert imports_of(text, {"m", "m.a", "m.b", "m.c"}) == {"m.a", "m.b"}
+
+
+def test_every_folder_of_code_is_looked_at() -> None:
+    assert {path.relative_to(ROOT).parts[0] for path in modules()} == set(CODE_FOLDERS)

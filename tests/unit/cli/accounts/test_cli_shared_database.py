@@ -1,0 +1,50 @@
+"""The operator's commands on a PostgreSQL that servers elsewhere may be using."""
+
+import json
+from pathlib import Path
+
+import pytest
+from prompt import Run
+
+from lowtide.cli.terminal import command_errors
+from lowtide.store.schema.tables import HEAD
+from testkit.postgres import PostgresServer
+
+
+def use(url: str) -> None:
+    Path("lowtide.toml").write_text(f"[server]\ndatabase_url = {json.dumps(url)}\n")
+
+
+def test_a_key_made_in_one_place_is_listed_in_another(
+    run_main: Run, postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for machine in ("one", "two"):
+        (tmp_path / machine).mkdir()
+        monkeypatch.chdir(tmp_path / machine)
+        use(postgres_url)
+        if machine == "one":
+            assert run_main("keys", "create", "nightly").code == command_errors.DONE
+    assert "nightly" in run_main("keys", "list", "--json").out
+
+
+def test_looking_makes_nothing_in_an_empty_database(
+    run_main: Run, postgres: PostgresServer
+) -> None:
+    with postgres.database() as name:
+        use(postgres.url(name))
+        told = run_main("keys", "list")
+        assert told.code != command_errors.DONE and "no installation" in told.err
+        tables = "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'"
+        assert postgres.sql(tables, database=name) == "0\n"
+        assert run_main("keys", "create", "first").code == command_errors.DONE, "which founds one"
+
+
+def test_an_older_schema_is_left_to_the_servers(run_main: Run, postgres: PostgresServer) -> None:
+    with postgres.database("head") as name:
+        postgres.sql("UPDATE alembic_version SET version_num = '0001'", database=name)
+        use(postgres.url(name))
+        told = run_main("keys", "create", "late")
+        assert told.code != command_errors.DONE
+        assert "schema 0001" in told.err and HEAD in told.err and "Start a server" in told.err
+        seen = postgres.sql("SELECT version_num FROM alembic_version", database=name)
+        assert seen == "0001\n"

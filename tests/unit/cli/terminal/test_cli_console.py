@@ -1,0 +1,145 @@
+"""What is printed: values in human units, tables that can be cut, addresses as people paste."""
+
+from pathlib import Path
+
+import pytest
+
+from lowtide.cli.batches.batch_report import error_reasons, exit_code_of
+from lowtide.cli.batches.outputs import errors_beside
+from lowtide.cli.client.address import is_this_machine, server_address
+from lowtide.cli.client.objects import BatchView, CountsView
+from lowtide.cli.terminal import console
+from lowtide.cli.terminal.command_errors import CommandError
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "0 B"),
+        (1023, "1023 B"),
+        (1536, "1.5 KiB"),
+        (100 * 2**20, "100.0 MiB"),
+        (2**50, "1024.0 TiB"),
+    ],
+)
+def test_bytes_are_shown_in_the_unit_that_fits(count: int, text: str) -> None:
+    assert console.human_bytes(count) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.25, "250 ms"),
+        (12.34, "12.3 s"),
+        (245, "4 min 05 s"),
+        (12000, "3 h 20 min"),
+        (187200, "2 d 4 h"),
+    ],
+)
+def test_durations_are_shown_in_the_units_that_fit(seconds: float, text: str) -> None:
+    assert console.human_seconds(seconds) == text
+
+
+def test_a_table_off_a_terminal_is_tab_separated_and_never_cut(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    console.show_table(("id", "name"), [("x" * 300, "[bold]odd[/bold]")])
+    assert capsys.readouterr().out == "id\tname\n" + "x" * 300 + "\t[bold]odd[/bold]\n"
+
+
+@pytest.mark.parametrize(
+    ("given", "address"),
+    [
+        ("http://127.0.0.1:8000", "http://127.0.0.1:8000"),
+        ("127.0.0.1:8000", "http://127.0.0.1:8000"),
+        ("http://h:1/", "http://h:1"),
+        ("http://h:1/v1", "http://h:1"),
+        ("http://h:1/openai/v1/", "http://h:1"),
+        ("https://h/batch/together/v1", "https://h/batch"),
+        ("[::1]:8000", "http://[::1]:8000"),
+    ],
+)
+def test_addresses_as_people_paste_them(given: str, address: str) -> None:
+    assert server_address(given) == address
+
+
+@pytest.mark.parametrize("given", ["", "ftp://h", "http://", "http://h:port", "http://h:0"])
+def test_what_is_no_address(given: str) -> None:
+    with pytest.raises(CommandError):
+        server_address(given)
+
+
+def test_a_proxy_is_never_asked_for_this_machine() -> None:
+    assert is_this_machine("http://127.0.0.1:8000")
+    assert is_this_machine("http://[::1]:8000")
+    assert is_this_machine("http://localhost:8000")
+    assert not is_this_machine("http://10.0.0.1:8000")
+
+
+@pytest.mark.parametrize(
+    ("output", "errors"),
+    [
+        ("a/out.jsonl", "a/out.errors.jsonl"),
+        ("out", "out.errors.jsonl"),
+        ("o.txt", "o.txt.errors.jsonl"),
+    ],
+)
+def test_errors_go_beside_the_output(output: str, errors: str) -> None:
+    assert errors_beside(Path(output)) == Path(errors)
+
+
+@pytest.mark.parametrize(
+    ("status", "failed", "code"),
+    [
+        ("completed", 0, 0),
+        ("completed", 1, 1),
+        ("failed", 0, 3),
+        ("expired", 2, 3),
+        ("cancelled", 0, 3),
+    ],
+)
+def test_exit_codes_follow_the_batch(status: str, failed: int, code: int) -> None:
+    counts = CountsView(total=3, completed=1, failed=failed)
+    assert exit_code_of(BatchView(id="b", status=status, request_counts=counts)) == code
+
+
+def test_reasons_are_counted_in_every_shape_of_error_line(tmp_path: Path) -> None:
+    path = tmp_path / "errors.jsonl"
+    path.write_text(
+        '{"custom_id":"a","response":null,"error":{"code":"batch_expired","message":"Too late."}}\n'
+        '{"custom_id":"b","error":{"message":"Bad model","code":"invalid_model"}}\n'
+        '{"custom_id":"c","error":{"message":"Bad model","code":"invalid_model"}}\n'
+        '{"custom_id":"d","response":{"status_code":400,"body":{"error":{"message":"Long"}}}}\n'
+    )
+    assert error_reasons(path) == [
+        "2 x invalid_model: Bad model (custom_id b)",
+        "1 x batch_expired: Too late. (custom_id a)",
+        "1 x HTTP 400: Long (custom_id d)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("\x1b[31mred\x1b[0m", "\\x1b[31mred\\x1b[0m"),
+        ("over\rwritten", "over\\rwritten"),
+        ("bell\x07 null\x00 c1\x9b", "bell\\x07 null\\x00 c1\\x9b"),
+        ("\u202egnp.exe", "\\u202egnp.exe"),
+        ("half \ud83d", "half \\ud83d"),
+        ("line\nand\ttab, é 潮 🌊", "line\nand\ttab, é 潮 🌊"),
+    ],
+)
+def test_what_would_steer_a_terminal_is_written_out(text: str, shown: str) -> None:
+    assert console.printable(text) == shown
+
+
+def test_everything_that_is_printed_is_written_out(capsys: pytest.CaptureFixture[str]) -> None:
+    foul = "a\x1b]0;title\x07b\tc\nd"
+    console.say(foul)
+    console.note(foul)
+    console.show_fields([("name", foul)])
+    console.show_table(("one", "two"), [(foul, "x")])
+    printed = capsys.readouterr()
+    assert "\x1b" not in printed.out + printed.err
+    assert "\x07" not in printed.out + printed.err
+    assert printed.out.splitlines()[-1] == "a\\x1b]0;title\\x07b\\tc\\nd\tx"

@@ -1,0 +1,107 @@
+"""Stage, estimate and reason, decided from values alone."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from lowtide.core.batches.batch import Batch, Counts, Status
+from lowtide.core.reporting.progress import eta_s, progress_of, stage_of
+from lowtide.core.reporting.standing import NOTHING_KNOWN, Hold, Standing
+
+START = datetime(2026, 11, 21, tzinfo=UTC)
+
+
+def batch(status: Status = "in_progress", settled: int = 0, total: int = 100) -> Batch:
+    return Batch(
+        id="batch_1",
+        project_id="p",
+        user_id="u",
+        dialect="openai",
+        input_file_id="file-1",
+        input_bytes=1,
+        endpoint="/v1/chat/completions",
+        status=status,
+        completion_window_s=86400,
+        created_at=START,
+        expires_at=START + timedelta(days=1),
+        first_settled_at=START if settled else None,
+        counts=Counts(total=total, completed=settled),
+    )
+
+
+def at(seconds: float) -> datetime:
+    return START + timedelta(seconds=seconds)
+
+
+@pytest.mark.parametrize(
+    ("status", "settled", "stage"),
+    [
+        ("validating", 0, "validation"),
+        ("in_progress", 0, "queuing"),
+        ("in_progress", 1, "processing"),
+        ("finalizing", 100, "aggregation"),
+        ("expiring", 1, "aggregation"),
+        ("cancelling", 1, "aggregation"),
+        ("completed", 100, None),
+        ("failed", 0, None),
+        ("expired", 1, None),
+        ("cancelled", 1, None),
+    ],
+)
+def test_every_status_has_its_stage(status: Status, settled: int, stage: str | None) -> None:
+    assert stage_of(batch(status, settled)) == stage
+
+
+def test_the_estimate_goes_on_at_the_pace_so_far() -> None:
+    assert eta_s(batch(settled=11), at(100)) == pytest.approx(890.0)
+    progress = progress_of(batch(settled=11), at(100))
+    assert progress.completion_at == at(990)
+
+
+@pytest.mark.parametrize(
+    ("settled", "total", "seconds"),
+    [(0, 100, 100), (1, 100, 100), (4, 1000, 100), (50, 100, 4.9)],
+)
+def test_too_little_to_go_by_gives_no_estimate(settled: int, total: int, seconds: float) -> None:
+    assert eta_s(batch(settled=settled, total=total), at(seconds)) is None
+
+
+def test_a_small_share_is_enough_when_the_batch_is_small() -> None:
+    assert eta_s(batch(settled=2, total=200), at(10)) is not None
+    assert eta_s(batch(settled=5, total=1_000_000), at(10)) is not None
+
+
+def test_there_is_no_estimate_outside_of_processing() -> None:
+    assert eta_s(batch("finalizing", 100), at(100)) is None
+
+
+@pytest.mark.parametrize("status", ["completed", "failed", "expired", "cancelled"])
+def test_a_batch_that_ended_waits_for_nothing(status: Status) -> None:
+    ended = progress_of(batch(status, 3), at(999), models=["m"], standing=Standing(live=("w",)))
+    assert (ended.stage, ended.eta_s, ended.reason) == (None, None, None)
+
+
+def test_the_reason_is_the_one_for_tenants() -> None:
+    hold = Hold("unreachable", "http://10.0.0.1:8000/v1: refused", "refused")
+    standing = Standing(live=("w",), models={"m": hold})
+    told = progress_of(batch(), at(9), models=["m"], standing=standing)
+    assert told.reason == "The model m is not available: refused."
+
+
+@pytest.mark.parametrize(
+    ("standing", "is_foreseen"),
+    [
+        (NOTHING_KNOWN, True),
+        (Standing(live=("w",), models={"m": None}), True),
+        (Standing(live=("w",), models={"m": Hold("live_first", "live load 9 %", "x")}), True),
+        (Standing(live=("w",), models={"m": Hold("closed", "opens 22:00", "x")}), True),
+        (Standing(live=("w",), models={"m": Hold("unreachable", "refused", "x")}), False),
+        (Standing(live=("w",), models={}), False),
+        (Standing(), False),
+    ],
+)
+def test_an_end_is_foreseen_where_what_holds_the_batch_passes_by_itself(
+    standing: Standing, is_foreseen: bool
+) -> None:
+    told = progress_of(batch(settled=11), at(100), models=["m"], standing=standing)
+    assert (told.eta_s is not None) == is_foreseen

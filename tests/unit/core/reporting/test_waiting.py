@@ -1,0 +1,309 @@
+"""Why a batch waits: one sentence for its tenant, one for operators, each for the right cause."""
+
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+import pytest
+
+from lowtide.core.batches.batch import Batch, Counts, Status
+from lowtide.core.reporting.standing import NOTHING_KNOWN, Hold, Standing
+from lowtide.core.reporting.waiting import NO_QUEUE, Queue, Reason, waiting
+from lowtide.core.reporting.worker_report import BatchReport
+
+START = datetime(2026, 11, 21, tzinfo=UTC)
+WELL = Standing(live=("w1",), models={"m": None, "n": None}, knows_all_batches=True)
+INSIDE = "http://10.0.0.1:8000/v1: no connection to gpu-1.corp.example:8000"
+"""What an operator may read."""
+
+
+def at(seconds: float) -> datetime:
+    return START + timedelta(seconds=seconds)
+
+
+def batch(status: Status = "in_progress", completed: int = 0, failed: int = 0) -> Batch:
+    return Batch(
+        id="batch_1",
+        project_id="p",
+        user_id="u",
+        dialect="openai",
+        input_file_id="file-1",
+        input_bytes=1,
+        endpoint="/v1/chat/completions",
+        status=status,
+        completion_window_s=86400,
+        created_at=START,
+        in_progress_at=START,
+        expires_at=START + timedelta(days=1),
+        first_settled_at=START if completed or failed else None,
+        counts=Counts(total=100, completed=completed, failed=failed),
+    )
+
+
+def with_models(**models: Hold | None) -> Standing:
+    return Standing(live=("w1",), models=models, knows_all_batches=True)
+
+
+def with_batch(**fields: object) -> Standing:
+    known = BatchReport(id="batch_1", **{"moved_at": START, **fields})  # type: ignore[arg-type]
+    return Standing(
+        live=("w1",), models={"m": None}, batches={"batch_1": known}, knows_all_batches=True
+    )
+
+
+def reason_of(
+    job: Batch,
+    standing: Standing = WELL,
+    *,
+    after_s: float = 20.0,
+    models: tuple[str, ...] = ("m",),
+    queue: Queue = NO_QUEUE,
+    in_flight_max: int | None = None,
+) -> Reason | None:
+    found = waiting(job, at(after_s), models, standing, queue, in_flight_max)
+    if found is not None:
+        for inside in ("10.0.0.1", "gpu-1", "/srv", "http://"):
+            assert inside not in found.public
+    return found
+
+
+def public(reason: Reason | None) -> str | None:
+    return reason.public if reason is not None else None
+
+
+# ---- workers and storage ----
+
+
+@pytest.mark.parametrize("status", ["validating", "in_progress", "finalizing", "cancelling"])
+def test_no_worker_at_all_is_said_at_once_and_in_every_state(status: Status) -> None:
+    told = reason_of(batch(status), Standing(), after_s=0.0)
+    assert public(told) == "No worker is running, so nothing is done."
+
+
+def test_a_worker_that_died_is_told_with_its_last_sign_of_life() -> None:
+    told = reason_of(batch(), Standing(gone={"w1": at(-90), "w2": at(-40)}))
+    assert told is not None
+    assert told.public == (
+        "No worker is running: the last one was heard of at 2026-11-20 23:59:20 UTC."
+    )
+    assert told.since == at(-40)
+
+
+def test_storage_that_takes_no_results_is_told_without_its_path() -> None:
+    standing = Standing(live=("w1",), results_trouble="Not a directory: '/srv/lowtide/blobs/x'")
+    told = reason_of(batch(completed=50), standing)
+    assert told is not None
+    assert told.public.startswith("Results cannot be stored: the server's storage")
+    assert "/srv/lowtide/blobs/x" in told.full
+
+
+def test_storage_that_is_away_is_why_a_file_is_not_validated_though_a_worker_runs() -> None:
+    standing = Standing(live=("w1",), validation_trouble="the bucket at http://s3:9000 refuses")
+    told = reason_of(batch("validating"), standing, after_s=1.0)
+    assert told is not None
+    assert told.public == "The input file cannot be read: the server's storage does not answer."
+    assert "http://s3:9000" in told.full
+
+
+def test_a_file_that_is_being_validated_waits_for_nothing_at_first() -> None:
+    standing = Standing(live=("w1",), validating={"batch_1": at(1)})
+    assert reason_of(batch("validating"), standing, after_s=9.0) is None
+    assert public(reason_of(batch("validating"), standing, after_s=90.0)) == (
+        "The input file is being validated since 2026-11-21 00:00:01 UTC."
+    )
+
+
+def test_a_file_that_waits_behind_another_says_so() -> None:
+    standing = Standing(live=("w1",), validating={"batch_2": at(1)})
+    assert public(reason_of(batch("validating"), standing)) == (
+        "The input file waits while those of other batches are validated."
+    )
+
+
+def test_only_where_nothing_is_known_it_is_asked_whether_a_worker_runs() -> None:
+    assert "is a worker running?" in (public(reason_of(batch("validating"), NOTHING_KNOWN)) or "")
+    assert public(reason_of(batch("validating"))) == "The input file waits to be validated."
+
+
+# ---- models ----
+
+
+def test_a_model_that_is_held_is_a_reason_even_while_others_move() -> None:
+    hold = Hold("unreachable", INSIDE, "no connection to gpu-1.corp.example:8000", at(3))
+    told = reason_of(batch(completed=3), with_models(m=None, n=hold), models=("m", "n"))
+    assert told is not None
+    assert told.public == (
+        "The model n is not available since 2026-11-21 00:00:03 UTC: no connection to (address)."
+    )
+    assert INSIDE in told.full
+    assert told.since == at(3)
+
+
+def test_where_nothing_is_known_of_replicas_nothing_is_said() -> None:
+    assert reason_of(batch(), NOTHING_KNOWN) is None
+
+
+def test_a_long_list_of_models_is_cut() -> None:
+    told = public(reason_of(batch(), with_models(), models=tuple(f"m{i}" for i in range(8))))
+    assert told is not None
+    assert told.startswith("No replica serves the model m0.")
+    assert told.endswith("No replica serves the model m4. And 3 more models.")
+
+
+def test_a_batch_that_waits_for_live_traffic_says_how_much_there_is() -> None:
+    live = Hold("live_first", "live load 82 %", "live load 82 %")
+    assert public(reason_of(batch(), with_models(m=live))) == (
+        "The model m serves live traffic first: live load 82 %."
+    )
+    assert public(reason_of(batch(), with_models(m=live), models=("m", "n"))) == (
+        "No replica serves the model n."
+    )
+
+
+def test_hours_that_are_closed_are_told() -> None:
+    closed = Hold("closed", "window opens 22:00", "window opens 22:00")
+    assert public(reason_of(batch(), with_models(m=closed))) == (
+        "The model m is not available: window opens 22:00."
+    )
+
+
+# ---- the batch itself ----
+
+
+def test_a_batch_whose_own_requests_fail_is_told_so_with_the_engine_s_words() -> None:
+    failing = with_batch(failures=12, last_failure="engine_error: boom at http://10.0.0.1:8000")
+    told = reason_of(batch(), failing)
+    assert told is not None
+    assert told.public == (
+        "12 attempts at requests of this batch failed lately, and are tried again;"
+        " the last: engine_error: boom at (address)."
+    )
+    assert "10.0.0.1" in told.full
+
+
+def test_a_failure_now_and_then_is_no_reason() -> None:
+    assert reason_of(batch(completed=9), with_batch(failures=1, last_failure="timeout: x")) is None
+
+
+def test_a_batch_that_burns_is_told_so() -> None:
+    burning = with_batch(last_failure="invalid_request: no such field")
+    assert public(reason_of(batch(completed=2, failed=30), burning)) == (
+        "30 of the 32 finished requests of this batch failed;"
+        " the last: invalid_request: no such field."
+    )
+
+
+def test_what_holds_the_model_comes_before_what_the_batch_does() -> None:
+    failing = with_batch(failures=12, last_failure="engine_error: boom")
+    held = Standing(
+        live=("w1",), models={"m": Hold("failing", INSIDE, "boom")}, batches=failing.batches
+    )
+    assert (public(reason_of(batch(), held)) or "").startswith("The model m is not available")
+
+
+# ---- its turn ----
+
+
+def test_its_own_requests_are_not_what_a_batch_waits_behind() -> None:
+    assert reason_of(batch(), queue=Queue(waiting=90, leased=10)) is None
+    assert public(reason_of(batch(), queue=Queue(waiting=95, leased=12))) == (
+        "Queued with 7 requests of other batches for the same models."
+    )
+
+
+def test_a_bound_of_the_organization_is_told_before_the_queue() -> None:
+    told = reason_of(batch(), queue=Queue(waiting=95, leased=12), in_flight_max=12)
+    assert "may have 12 requests at engines" in (public(told) or "")
+
+
+def test_a_batch_that_moves_gives_no_reason() -> None:
+    queue = Queue(waiting=500, leased=9)
+    moving = with_batch(moved_at=at(15))
+    assert reason_of(batch(completed=3), moving, queue=queue) is None
+
+
+def test_a_batch_that_has_begun_and_is_nobody_s_turn_now_is_queued() -> None:
+    queue = Queue(waiting=500, leased=9)
+    assert "Queued with 412" in (public(reason_of(batch(completed=3), queue=queue)) or "")
+
+
+def test_what_holds_another_endpoint_is_no_reason() -> None:
+    hold = Hold("misconfigured", f"{INSIDE}: no route", "the engine does not offer this endpoint")
+    standing = msgspec.structs.replace(WELL, calls={("m", "/v1/embeddings"): hold})
+    assert reason_of(batch(), standing, after_s=2.0) is None
+    embeddings = msgspec.structs.replace(batch(), endpoint="/v1/embeddings")
+    assert "does not offer" in (public(reason_of(embeddings, standing, after_s=2.0)) or "")
+
+
+def test_a_batch_whose_engine_is_silent_says_since_when() -> None:
+    silent = with_batch(moved_at=at(5))
+    assert reason_of(batch(completed=3), silent, after_s=20.0) is None
+    told = reason_of(batch(completed=3), silent, after_s=60.0)
+    assert told is not None
+    assert told.public == (
+        "Its requests are with the engine, which has answered none of them since"
+        " 2026-11-21 00:00:05 UTC."
+    )
+    assert told.since == at(5)
+
+
+def test_a_batch_of_which_nothing_came_back_says_so_soon() -> None:
+    begun = with_batch(moved_at=at(2))
+    assert reason_of(batch(), begun, after_s=2.0) is None
+    assert "answered none" in (public(reason_of(batch(), begun, after_s=6.0)) or "")
+
+
+@pytest.mark.parametrize("status", ["finalizing", "expiring", "cancelling"])
+def test_a_batch_whose_results_take_long_to_write_says_since_when(status: Status) -> None:
+    field = "cancelling_at" if status == "cancelling" else "finalizing_at"
+    job = msgspec.structs.replace(batch(status), **{field: at(5)})
+    assert reason_of(job, after_s=20.0) is None
+    told = reason_of(job, after_s=60.0)
+    assert told is not None
+    assert (told.kind, told.since) == ("assembly", at(5))
+
+
+def test_clocks_that_are_a_moment_apart_make_no_batch_stand() -> None:
+    assert reason_of(batch(completed=3), with_batch(moved_at=at(61.5)), after_s=60.0) is None
+
+
+def test_an_instant_from_a_clock_that_was_ahead_hides_no_standstill() -> None:
+    assert reason_of(batch(completed=3), with_batch(moved_at=at(300)), after_s=60.0) is not None
+
+
+@pytest.mark.parametrize("status", ["validating", "finalizing", "cancelling"])
+def test_a_batch_dated_ahead_says_why_it_stands_in_every_state(status: Status) -> None:
+    ahead = {"created_at": at(300), "finalizing_at": at(300), "cancelling_at": at(300)}
+    assert reason_of(msgspec.structs.replace(batch(status), **ahead), after_s=60.0) is not None
+
+
+def test_workers_that_begin_again_and_again_hide_no_batch_of_which_nothing_settled() -> None:
+    told = reason_of(batch(), with_batch(moved_at=at(58)), after_s=60.0)
+    assert told is not None
+    assert "answered none of them" in told.public
+
+
+def test_a_batch_that_nobody_takes_says_so_after_a_while() -> None:
+    assert reason_of(batch(), after_s=20.0) is None
+    assert "no worker has taken it yet" in (public(reason_of(batch(), after_s=60.0)) or "")
+
+
+@pytest.mark.parametrize("settled", [0, 40])
+@pytest.mark.parametrize(
+    "standing",
+    [
+        Standing(),
+        Standing(gone={"w1": START}),
+        WELL,
+        Standing(live=("w1",), results_trouble="full"),
+        with_models(),
+        with_models(m=Hold("overloaded", "x", "x")),
+        with_batch(),
+    ],
+)
+def test_while_nothing_moves_there_is_a_reason(standing: Standing, settled: int) -> None:
+    assert reason_of(batch(completed=settled), standing, after_s=3600.0) is not None
+
+
+@pytest.mark.parametrize("status", ["completed", "failed", "expired", "cancelled"])
+def test_a_batch_that_ended_waits_for_nothing(status: Status) -> None:
+    assert reason_of(batch(status, 3), Standing()) is None

@@ -1,0 +1,55 @@
+"""Hours of the day in which batch work may start."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from lowtide.core.scheduling.operating_hours import hours_of
+
+DAY = datetime(2026, 11, 21, tzinfo=UTC)
+
+
+def at(hours: float) -> datetime:
+    return DAY + timedelta(hours=hours)
+
+
+@pytest.mark.parametrize(
+    ("words", "hour", "is_open"),
+    [
+        ("08:00-18:00", 7.99, False),
+        ("08:00-18:00", 8, True),
+        ("08:00-18:00", 17.99, True),
+        ("08:00-18:00", 18, False),
+        ("22:00-06:00", 21.99, False),
+        ("22:00-06:00", 22, True),
+        ("22:00-06:00", 3, True),
+        ("22:00-06:00", 6, False),
+        ("22:00 - 06:00", 6, False),
+    ],
+)
+def test_hours_begin_inclusively_and_may_last_over_midnight(
+    words: str, hour: float, is_open: bool
+) -> None:
+    assert hours_of(words, "UTC").is_open(at(hour)) == is_open
+
+
+def test_hours_are_those_of_the_zone_winter_and_summer() -> None:
+    hours = hours_of("22:00-06:00", "Europe/Berlin")
+    assert hours.is_open(datetime(2026, 1, 10, 21, tzinfo=UTC))
+    assert not hours.is_open(datetime(2026, 1, 10, 20, 59, tzinfo=UTC))
+    assert hours.is_open(datetime(2026, 7, 10, 20, tzinfo=UTC))
+    assert hours.opens == "window opens 22:00 (Europe/Berlin)"
+    assert hours_of("22:00-06:00", "UTC").opens == "window opens 22:00"
+
+
+@pytest.mark.parametrize("words", ["", "22-6", "24:00-06:00", "22:00-22:00", "22:60-06:00"])
+def test_words_that_say_no_hours_are_refused(words: str) -> None:
+    with pytest.raises(ValueError, match="22:00-06:00"):
+        hours_of(words, "UTC")
+
+
+def test_the_share_of_an_hour_that_is_open() -> None:
+    hours = hours_of("08:30-18:00", "UTC")
+    assert hours.share_open(at(8), at(9)) == 0.5
+    assert hours.share_open(at(9), at(10)) == 1.0
+    assert hours.share_open(at(7), at(8)) == 0.0

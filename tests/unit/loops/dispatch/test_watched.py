@@ -1,0 +1,166 @@
+"""loops/dispatch/watched.py and what loops/dispatch/attempt.py makes of it, over a real HTTP engine
+client."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+
+import msgspec
+import pytest
+from test_attempt import request
+from worker_env import upstream
+
+from lowtide.core.capacity.window import WindowController
+from lowtide.core.dispatch.request import Request
+from lowtide.core.faults.outcome import Failed, Outcome, Rejected, Succeeded
+from lowtide.engines.http.client import HttpEngine
+from lowtide.loops.dispatch.attempt import Upstream, attempt
+from testkit.fake_engine import FakeEngine
+from testkit.patience import PATIENCE_S
+from testkit.scripted_engine import Cut, ScriptedEngine, reply
+
+LINE = b'{"custom_id":"r","body":{"model":"m","messages":[],"max_tokens":4}}'
+HEAD = (
+    b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\n"
+    b"Transfer-Encoding: chunked\r\n\r\n"
+)
+TOKEN = b'data: {"choices":[{"index":0,"delta":{"content":"a"}}]}\n\n'
+END = (
+    b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\n'
+    b'data: {"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":1}}\n\ndata: [DONE]\n\n'
+)
+
+
+def part(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+LAST = b"0\r\n\r\n"
+
+
+class Bench:
+    """One watched request on its way to a scripted engine."""
+
+    def __init__(self, engine: ScriptedEngine, client: HttpEngine) -> None:
+        self.engine = engine
+        to = upstream(FakeEngine())
+        self.upstream: Upstream = msgspec.structs.replace(to, engine=client, streaming=client)
+        self.replica = self.upstream.replica
+        self.replica.streams = True
+        self.replica.controller = WindowController()
+        self.replica.controller.pacer.active = True
+        self.request: Request = request(LINE, "/v1/chat/completions")
+        self.request.is_read = False
+        self.replica.started(tokens=9, watched=True)
+        self.read = asyncio.Event()
+
+    async def send(self) -> Outcome:
+        def on_read(_: Upstream, read: Request) -> None:
+            assert read is self.request
+            assert not self.read.is_set(), "told once"
+            self.read.set()
+
+        async with asyncio.timeout(PATIENCE_S):
+            return (await attempt(self.upstream, self.request, on_read))[1]
+
+    def asked(self) -> list[dict[str, object]]:
+        return [json.loads(seen.body) for seen in self.engine.requests]
+
+
+@pytest.fixture
+async def bench() -> AsyncIterator[Bench]:
+    async with ScriptedEngine() as engine:
+        client = HttpEngine(engine.url)
+        yield Bench(engine, client)
+        await client.aclose()
+
+
+async def test_the_answer_is_whole_and_its_first_token_is_told_when_it_comes(bench: Bench) -> None:
+    rest = asyncio.Event()
+    bench.engine.script((HEAD, part(TOKEN), rest, part(TOKEN + END), LAST))
+    sent = asyncio.create_task(bench.send())
+    async with asyncio.timeout(PATIENCE_S):
+        await bench.read.wait()
+    assert not sent.done()
+    rest.set()
+    outcome = await sent
+    assert isinstance(outcome, Succeeded)
+    answer = json.loads(outcome.body)
+    assert answer["choices"][0]["message"]["content"] == "aa"
+    assert (outcome.usage.input_tokens, outcome.usage.output_tokens) == (3, 1)
+    (asked,) = bench.asked()
+    assert asked["stream"] is True
+    assert asked["stream_options"] == {"include_usage": True}
+
+
+async def test_a_refusal_is_a_refusal(bench: Bench) -> None:
+    bench.engine.script((reply(b'{"error":{"message":"too long"}}', 400),))
+    outcome = await bench.send()
+    assert isinstance(outcome, Rejected)
+    assert outcome.status == 400
+    assert len(bench.engine.requests) == 1
+
+
+async def test_a_stream_that_breaks_off_is_tried_again_later(bench: Bench) -> None:
+    bench.engine.script((HEAD, part(TOKEN), Cut.RESET))
+    outcome = await bench.send()
+    assert isinstance(outcome, Failed)
+    assert bench.replica.streams
+
+
+async def test_an_engine_that_answers_whole_all_the_same_is_understood(bench: Bench) -> None:
+    outcome = await bench.send()
+    assert isinstance(outcome, Succeeded)
+    assert not bench.read.is_set()
+
+
+async def test_a_stream_that_does_not_tell_all_is_asked_for_no_more(bench: Bench) -> None:
+    bench.engine.script((HEAD, part(TOKEN), part(b"data: [DONE]\n\n"), LAST))
+    outcome = await bench.send()
+    assert isinstance(outcome, Succeeded), "it was sent again, for a whole answer"
+    assert "stream" not in bench.asked()[1]
+    assert not bench.replica.streams
+    assert not bench.replica.watches
+
+
+async def test_an_engine_that_refuses_streams_is_asked_for_no_more(bench: Bench) -> None:
+    bench.engine.script((reply(b'{"error":{"message":"stream_options is unknown"}}', 422),))
+    assert isinstance(await bench.send(), Succeeded)
+    assert "stream_options" not in bench.asked()[1]
+    assert not bench.replica.streams
+
+
+async def test_an_engine_that_lost_its_priority_keeps_its_streams(bench: Bench) -> None:
+    refusal = (reply(b'{"error":{"message":"Priority is not enabled"}}', 400),)
+    bench.replica.priority = 100
+    bench.engine.script(refusal)
+    assert isinstance(await bench.send(), Succeeded)
+    assert bench.replica.priority is None
+    assert bench.replica.streams
+
+
+async def test_a_request_whose_stream_says_less_than_its_answer_is_not_streamed(
+    bench: Bench,
+) -> None:
+    bench.request.data = b'{"custom_id":"r","body":{"model":"m","messages":[],"n":2}}'
+    assert isinstance(await bench.send(), Succeeded)
+    assert "stream" not in bench.asked()[0]
+    assert bench.request.is_read is None
+
+
+async def test_an_answer_that_takes_too_long_is_given_up(bench: Bench) -> None:
+    bench.upstream = msgspec.structs.replace(bench.upstream, timeout_s=0.05)
+    bench.engine.script((HEAD, part(TOKEN), Cut.HANG))
+    outcome = await bench.send()
+    assert isinstance(outcome, Failed)
+    assert "0.05 s" in outcome.detail
+
+
+async def test_whoever_lets_go_closes_the_connection(bench: Bench) -> None:
+    bench.engine.script((HEAD, part(TOKEN), Cut.HANG))
+    sent = asyncio.create_task(bench.send())
+    async with asyncio.timeout(PATIENCE_S):
+        await bench.read.wait()
+    sent.cancel()
+    await asyncio.wait([sent])
+    await bench.engine.saw_abandoned(1)

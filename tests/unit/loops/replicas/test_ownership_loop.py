@@ -1,0 +1,242 @@
+"""A worker's part in the division of replicas: when it may send, and when it stops."""
+
+import asyncio
+import tempfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from ownership_env import TTL_S, Yard
+
+from lowtide import limits
+from lowtide.ports.store import StoreUnavailable
+from lowtide.store.sql_store import SqlStore
+from property_profiles import examples
+from testkit.empty_database import place_empty_database
+
+BELIEF_S = TTL_S * (1 - limits.OWNERSHIP_MARGIN)
+BEAT_S = TTL_S / limits.OWNERSHIP_BEATS
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[SqlStore]:
+    path = tmp_path / "lowtide.db"
+    place_empty_database(path)
+    store = SqlStore.sqlite(path)
+    await store.open()
+    yield store
+    await store.aclose()
+
+
+@pytest.fixture
+def yard(store: SqlStore) -> Yard:
+    return Yard(store.ownership)
+
+
+async def test_nothing_is_sent_before_the_first_tick_and_everything_after_it(yard: Yard) -> None:
+    a = yard.worker("a", begins_s=1000.0)
+    assert a.sends_to == set()
+    assert await a.tick() == pytest.approx(BEAT_S)
+    assert a.sends_to == {"r0", "r1"}
+    assert a.announced == 1, "the dispatcher looks for work at once"
+
+
+async def test_a_worker_stops_sending_before_its_lease_is_over(yard: Yard) -> None:
+    a = yard.worker("a")
+    await a.tick()
+    yard.at_s = BELIEF_S - 0.1
+    assert a.sends_to == {"r0", "r1"}
+    yard.at_s = BELIEF_S
+    assert a.sends_to == set()
+    await a.tick()
+    assert a.sends_to == {"r0", "r1"}, "nobody took them meanwhile"
+    assert a.announced == 2
+
+
+async def test_a_tick_just_before_the_heartbeat_is_due_is_not_asked_for_again_at_once(
+    yard: Yard,
+) -> None:
+    a = yard.worker("a")
+    await a.tick()
+    yard.at_s = BEAT_S - 1e-7  # less than an instant can say: the runner would spin
+    assert await a.tick() > 0
+
+
+async def test_a_heartbeat_that_failed_leaves_the_lease_to_run_out(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a = yard.worker("a")
+    await a.tick()
+    with monkeypatch.context() as patch:
+
+        async def away(*_: object) -> None:
+            raise StoreUnavailable("gone")
+
+        patch.setattr(yard.store, "heartbeat", away)
+        yard.at_s = BEAT_S
+        with pytest.raises(StoreUnavailable):
+            await a.tick()
+        assert a.sends_to == {"r0", "r1"}
+        yard.at_s = BELIEF_S
+        assert a.sends_to == set()
+    await a.tick()
+    assert a.sends_to == {"r0", "r1"}
+
+
+async def test_an_outage_of_the_database_makes_nobody_a_dead_worker(yard: Yard) -> None:
+    a, b = yard.worker("a"), yard.worker("b")
+    await yard.settle(a, b)
+    assert (len(a.sends_to), len(b.sends_to)) == (1, 1)
+    before = a.sends_to
+    await a.hear()  # it has seen b's last beat
+    yard.at_s += 20 * TTL_S
+    await a.tick()  # b was not able to beat, either
+    assert a.sends_to == before
+    assert len((await yard.store.fleet()).members) == 2
+
+
+async def test_a_new_worker_gets_a_replica_when_the_last_call_on_it_has_ended(yard: Yard) -> None:
+    a, b = yard.worker("a"), yard.worker("b")
+    await a.tick()
+    for replica in a.replicas.values():
+        replica.in_flight = 1
+    await b.tick()
+    assert b.sends_to == set()
+    soon_s = await a.hear()
+    assert soon_s <= limits.OWNERSHIP_IDLE_POLL_S
+    (kept,) = a.sends_to
+    (given,) = {"r0", "r1"} - {kept}
+    await b.hear()
+    assert b.sends_to == set(), "a call of a's is still in flight"
+
+    a.replicas[given].in_flight = 0
+    await a.tick()
+    await b.hear()
+    assert (a.sends_to, b.sends_to) == ({kept}, {given})
+    assert a.retreats == [(frozenset({given}), frozenset({f"of {kept}"}))]
+
+
+async def test_calls_that_do_not_end_are_aborted_after_a_bound(yard: Yard) -> None:
+    a, b = yard.worker("a"), yard.worker("b")
+    await a.tick()
+    for replica in a.replicas.values():
+        replica.in_flight = 1
+    await b.tick()
+    began_s = yard.at_s
+    while yard.at_s < began_s + limits.OWNERSHIP_YIELD_S:
+        await a.hear()
+        await b.hear()
+        assert (a.retreats, b.sends_to) == ([], set())
+        yard.at_s += BEAT_S
+    await a.hear()
+    ((urls, _),) = a.retreats
+    await b.hear()
+    assert b.sends_to == urls
+
+
+async def test_a_replica_is_used_again_when_who_was_to_have_it_has_left(yard: Yard) -> None:
+    a, b = yard.worker("a"), yard.worker("b")
+    await a.tick()
+    for replica in a.replicas.values():
+        replica.in_flight = 1
+    await b.tick()
+    await a.hear()
+    assert len(a.sends_to) == 1
+    await b.loop.leave()
+    await a.hear()
+    assert a.sends_to == {"r0", "r1"}
+    assert a.retreats == []
+
+
+async def test_a_dead_worker_s_replicas_are_taken_after_its_lease(yard: Yard) -> None:
+    a, b = yard.worker("a"), yard.worker("b", begins_s=5e6)
+    await yard.settle(a, b)
+    while yard.at_s < TTL_S:
+        assert (len(a.sends_to | b.sends_to), len(b.sends_to)) == (2 if a.sends_to else 1, 1)
+        again_s = await b.tick()
+        yard.at_s += again_s
+    await b.tick()
+    assert yard.at_s <= TTL_S + 0.001, "b looks again at the instant when the lease is over"
+    assert (a.sends_to, b.sends_to) == (set(), {"r0", "r1"})
+
+    await a.hear()
+    assert a.sends_to == set(), "it learns what it lost"
+    await yard.settle(a, b)
+    assert (len(a.sends_to), len(b.sends_to)) == (1, 1), "and gets its share again"
+
+
+async def test_a_worker_that_drains_gives_back_each_replica_as_it_falls_idle(yard: Yard) -> None:
+    a, b = yard.worker("a"), yard.worker("b", "r0", "r1", "r2")
+    await a.tick()
+    a.replicas["r1"].in_flight = 1
+    await b.tick()
+    a.loop.drain()
+    await a.tick()
+    assert a.sends_to == set()
+    await a.tick()
+    await b.hear()
+    assert b.sends_to == {"r0", "r2"}
+    await a.loop.leave()
+    await b.hear()
+    assert b.sends_to == {"r0", "r1", "r2"}
+
+
+async def test_a_worker_that_cannot_say_goodbye_leaves_all_the_same(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a = yard.worker("a")
+
+    async def away(*_: object) -> None:
+        raise StoreUnavailable("gone")
+
+    monkeypatch.setattr(yard.store, "leave", away)
+    await a.loop.leave()
+
+
+SPELL = st.tuples(
+    st.sampled_from(["a", "b", "c", "ab", "bc", "ac", "", "abc"]),  # who stands still
+    st.integers(1, 9),  # for so many rounds
+    st.sampled_from([0.05, 1.0, 5.0, 7.4, 12.0, 16.0]),  # of so many seconds
+    st.sampled_from(["", "a", "b", "c"]),  # whose calls do not end
+)
+
+
+@settings(max_examples=examples(60))
+@given(
+    st.lists(SPELL, min_size=3, max_size=8),
+    st.tuples(*[st.floats(0.96, 1.04)] * 3),
+    st.sampled_from(["abc", "cab", "bca"]),
+)
+def test_no_two_workers_ever_send_to_one_replica(
+    spells: list[tuple[str, int, float, str]], rates: tuple[float, float, float], order: str
+) -> None:
+    """Some stand still for minutes, and no clock agrees with another."""
+
+    async def play(path: Path) -> None:
+        store = SqlStore.sqlite(path)
+        await store.open()
+        yard = Yard(store.ownership)
+        names = ("r0", "r1", "r2")
+        workers = {
+            who: yard.worker(who, *names, begins_s=1e4 * place, rate=rate)
+            for place, (who, rate) in enumerate(zip("abc", rates, strict=True))
+        }
+        for still, rounds, round_s, busy in spells:
+            for _ in range(rounds):
+                for who in order:
+                    if who not in still:
+                        await workers[who].hear()
+                    for replica in workers[who].replicas.values():
+                        replica.in_flight = int(who in busy)
+                for _ in range(8):  # a belief may end within a round
+                    sending = [worker.sends_to for worker in workers.values()]
+                    assert sum(map(len, sending)) == len(set().union(*sending)), yard.at_s
+                    yard.at_s += round_s / 8
+        await store.aclose()
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "lowtide.db"
+        place_empty_database(path)
+        asyncio.run(play(path))

@@ -1,0 +1,159 @@
+"""Credentials in, key owners out, over a real store."""
+
+from datetime import timedelta
+
+import pytest
+from skipping_clock import HandClock
+
+from lowtide import limits
+from lowtide.core.accounts.tenancy import DEFAULT_PROJECT, KeyOwner
+from lowtide.core.errors import LowtideError
+from lowtide.ports.accounts import TenantStore
+from lowtide.ports.store import Store, StoreUnavailable
+from lowtide.service.accounts.authentication import Access, hash_secret
+from lowtide.service.accounts.tenants import NewKey, TenantService
+
+
+class CountedTenants:
+    """The store's tenants, counting look-ups; `away` makes writes fail."""
+
+    def __init__(self, tenants: TenantStore) -> None:
+        self._tenants = tenants
+        self.lookups = 0
+        self.away = False
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._tenants, name)
+
+    async def key_owner(self, key_id: str) -> KeyOwner | None:
+        self.lookups += 1
+        return await self._tenants.key_owner(key_id)
+
+    async def touch_keys(self, used_at: object) -> None:
+        if self.away:
+            raise StoreUnavailable("gone")
+        await self._tenants.touch_keys(used_at)  # type: ignore[arg-type]
+
+
+class Bench:
+    def __init__(self, store: Store, clock: HandClock) -> None:
+        self.clock = clock
+        self.store = store
+        self.tenants = CountedTenants(store.tenants)
+        self.access = Access(self.tenants, clock)  # type: ignore[arg-type]
+        self.verbs = TenantService(store.tenants, self.access, clock, lambda p: f"{p}x")
+
+    async def key(self, lifetime_s: float | None = None) -> NewKey:
+        expires_at = None
+        if lifetime_s is not None:
+            expires_at = self.clock.now() + timedelta(seconds=lifetime_s)
+        return await self.verbs.create_key(DEFAULT_PROJECT, "k", expires_at=expires_at)
+
+    async def is_refused(self, credential: str) -> bool:
+        try:
+            await self.access.authenticate(credential)
+        except LowtideError as error:
+            assert error.code == "invalid_api_key"
+            return True
+        return False
+
+
+@pytest.fixture
+def bench(store: Store, clock: HandClock) -> Bench:
+    return Bench(store, clock)
+
+
+async def test_a_key_is_looked_up_once_in_a_while(bench: Bench) -> None:
+    made = await bench.key()
+    for _ in range(100):
+        owner = await bench.access.authenticate(made.credential)
+    assert owner.project.id == DEFAULT_PROJECT
+    assert bench.tenants.lookups == 1
+    bench.clock.advance(limits.KEY_CACHE_S)
+    await bench.access.authenticate(made.credential)
+    assert bench.tenants.lookups == 2
+
+
+async def test_a_cached_key_ends_at_its_instant(bench: Bench) -> None:
+    made = await bench.key(lifetime_s=1.0)
+    assert not await bench.is_refused(made.credential)
+    bench.clock.advance(1.0)
+    assert await bench.is_refused(made.credential)
+    assert bench.tenants.lookups == 1
+
+
+async def test_a_key_is_good_at_once_after_its_id_was_guessed(bench: Bench) -> None:
+    made = await bench.key()
+    assert await bench.is_refused(f"lt-{made.key.id}-guess")
+    assert not await bench.is_refused(made.credential)
+
+
+async def test_the_cache_is_bounded_against_made_up_ids(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "KEY_UNKNOWN_ENTRIES", 3)
+    for number in range(10):
+        assert await bench.is_refused(f"lt-made{number}-up")
+    assert await bench.is_refused("lt-made9-up")
+    assert bench.tenants.lookups == 10
+    assert await bench.is_refused("lt-made0-up")
+    assert bench.tenants.lookups == 11
+
+
+async def test_guessed_ids_push_no_key_out(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "KEY_CACHE_ENTRIES", 3)
+    monkeypatch.setattr(limits, "KEY_UNKNOWN_ENTRIES", 3)
+    made = await bench.key()
+    await bench.access.authenticate(made.credential)
+    for number in range(10):
+        assert await bench.is_refused(f"lt-made{number}-up")
+    lookups = bench.tenants.lookups
+    await bench.access.authenticate(made.credential)
+    assert bench.tenants.lookups == lookups
+
+
+async def test_a_key_made_after_a_guess_of_its_id_works_at_once(bench: Bench) -> None:
+    made = await bench.key()
+    bench.access._unknown[made.key.id] = bench.clock.monotonic()
+    bench.access.forget(made.key.id)
+    assert (await bench.access.authenticate(made.credential)).key.id == made.key.id
+
+
+@pytest.mark.parametrize(
+    "credential",
+    ["", "lt-", "lt--", "lt-a", "lt-a-", "lt--b", "lt-a-b-c", "LT-a-b", "lt-a-b\n", "lt-ä-b", " "],
+)
+async def test_what_has_not_the_form_of_a_key_costs_no_look_up(
+    bench: Bench, credential: str
+) -> None:
+    assert await bench.is_refused(credential)
+    assert await bench.is_refused("lt-a-" + "b" * limits.KEY_CHARS_MAX)
+    assert bench.tenants.lookups == 0
+
+
+async def test_uses_are_written_in_one_go_and_survive_a_store_that_is_away(bench: Bench) -> None:
+    made = [await bench.key(), await bench.key()]
+
+    async def written() -> list[bool]:
+        keys = await bench.store.tenants.keys()
+        return sorted(key.last_used_at is not None for key in keys)
+
+    for each in made:
+        await bench.access.authenticate(each.credential)
+    bench.clock.advance(limits.KEY_TOUCH_S)
+    bench.tenants.away = True
+    await bench.access.authenticate(made[0].credential)
+    assert await written() == [False, False]
+    bench.tenants.away = False
+    await bench.access.flush()
+    assert await written() == [True, True]
+
+
+async def test_only_the_hash_of_a_secret_is_stored(bench: Bench) -> None:
+    made = await bench.key()
+    secret = made.credential.rpartition("-")[2]
+    owner = await bench.store.tenants.key_owner(made.key.id)
+    assert owner is not None
+    assert owner.key.secret_hash == hash_secret(secret)
+    assert secret not in repr(owner)
+    assert owner.key.hint == secret[-4:]

@@ -1,0 +1,156 @@
+"""What the verbs foresee of batches, over a real store that saw beats."""
+
+import pytest
+from skipping_clock import HandClock
+
+from lowtide.config import Limits, Settings
+from lowtide.core.accounts.catalogue import Catalogue, ModelEntry
+from lowtide.core.errors import LowtideError
+from lowtide.core.reporting.standing import Standing
+from lowtide.core.scheduling.fair_queue import work_of
+from lowtide.ports.blobs import Blobs
+from lowtide.ports.store import Store
+from lowtide.service.accounts.quotas import LimitService
+from lowtide.service.batches.batches import BatchService, Created
+from lowtide.service.batches.forecasts import Prospects
+from lowtide.service.batches.new_batch import NewBatch
+from testkit.manual_worker import USAGE, HandWorker
+
+P, U = "proj_default", "user_default"
+
+
+async def _well() -> Standing:
+    return Standing(live=("w1",), models={"test-model": None})
+
+
+class House:
+    """The verbs, and a pool that answers one request a second."""
+
+    def __init__(
+        self, store: Store, blobs: Blobs, clock: HandClock, worker: HandWorker, **bounds: str
+    ) -> None:
+        settings = Settings(limits=Limits(**bounds))  # type: ignore[arg-type]
+        catalogue = Catalogue([ModelEntry(id="test-model")])
+        self.clock, self.worker, self.ids = clock, worker, iter(range(1, 100))
+        self.verbs = BatchService(
+            store,
+            catalogue,
+            clock,
+            lambda prefix: f"{prefix}{next(self.ids):024d}",
+            LimitService(store.tenants, store.ledger, clock, settings.limits),
+            lambda _: None,
+            _well,
+            Prospects(store.capacity, blobs, catalogue, clock),
+        )
+
+    async def create(self, requests: int, **asked: str) -> Created:
+        file = await self.worker.upload(requests)
+        endpoint = "/v1/chat/completions"
+        new = NewBatch(input_file_id=file.id, endpoint=endpoint, **asked)  # type: ignore[arg-type]
+        return await self.verbs.create(P, U, new)
+
+    async def learn(self, requests: int = 120) -> None:
+        """One batch, settled a request a second."""
+        created = await self.create(requests)
+        await self.worker.plan()
+        await self.settle(created.batch.id, range(1, requests + 1))
+
+    async def settle(self, batch_id: str, lines: range) -> None:
+        for line in lines:
+            if line == lines.start:
+                await self.worker.lease(batch_id)
+            self.clock.advance(1)
+            await self.worker.settle(batch_id, ok=[line])
+        await self.worker.let_go(batch_id)
+
+
+@pytest.fixture
+def house(store: Store, blobs: Blobs, clock: HandClock, worker: HandWorker) -> House:
+    return House(store, blobs, clock, worker)
+
+
+async def test_nothing_is_foreseen_while_nothing_was_learnt(house: House) -> None:
+    created = await house.create(50)
+    assert (created.verdict.kept, created.warning) == ("unknown", None)
+    await house.worker.plan()
+    (progress,) = await house.verbs.progress([await house.verbs.get(P, created.batch.id)])
+    assert (progress.eta_s, progress.verdict.kept) == (None, "unknown")
+
+
+async def test_a_batch_that_fits_its_window_is_feasible_and_has_an_end(house: House) -> None:
+    await house.learn()
+    created = await house.create(60)
+    assert (created.verdict.kept, created.warning) == ("feasible", None)
+    await house.worker.plan()
+    house.clock.advance(3)
+    (progress,) = await house.verbs.progress([await house.verbs.get(P, created.batch.id)])
+    assert progress.verdict.kept == "feasible"
+    # Planned with 10 tokens of input a request, and answers as learnt: as USAGE, but uncached.
+    planned = 60 * (work_of(USAGE) + 10 - (6 + 0.1 * 4))
+    assert progress.eta_s == pytest.approx(planned / work_of(USAGE), rel=0.05)
+    assert progress.completion_at is not None
+
+
+async def test_a_window_that_cannot_be_kept_is_said_with_the_one_that_could(house: House) -> None:
+    await house.learn()
+    created = await house.create(20_000, completion_window="1h")
+    assert created.verdict.kept == "infeasible"
+    assert created.verdict.earliest_window_s is not None
+    assert created.verdict.earliest_window_s % 3600 == 0
+    assert created.warning is not None and "its window ends in 1 h" in created.warning
+    assert "The shortest completion window that could be kept" in created.warning
+
+
+async def test_what_others_have_queued_counts(house: House) -> None:
+    await house.learn()
+    await house.create(2500, completion_window="1h")
+    await house.worker.plan()
+    house.clock.advance(3)
+    created = await house.create(2500, completion_window="1h")
+    assert created.verdict.kept == "infeasible"
+    assert "With what is due before it" in (created.warning or "")
+
+
+async def test_an_installation_may_refuse_such_windows(
+    store: Store, blobs: Blobs, clock: HandClock, worker: HandWorker
+) -> None:
+    strict = House(store, blobs, clock, worker, infeasible="refuse")
+    await strict.learn()
+    with pytest.raises(LowtideError) as caught:
+        await strict.create(20_000, completion_window="1h")
+    assert (caught.value.code, caught.value.param) == ("window_infeasible", "completion_window")
+    assert (await strict.create(20_000, completion_window="7d")).verdict.kept == "feasible"
+
+
+async def test_the_end_of_a_batch_counts_those_before_it(house: House) -> None:
+    await house.learn()
+    first = await house.create(600, completion_window="1h")
+    await house.worker.plan()
+    second = await house.create(600)
+    await house.worker.plan()
+    house.clock.advance(3)
+    batches = [await house.verbs.get(P, made.batch.id) for made in (first, second)]
+    one, two = await house.verbs.progress(batches)
+    assert one.eta_s is not None and two.eta_s is not None
+    assert two.eta_s == pytest.approx(2 * one.eta_s, rel=0.01)
+    assert one.eta_s == pytest.approx(600, rel=0.3)
+
+
+async def test_the_end_comes_nearer_as_the_batch_goes_on(house: House) -> None:
+    await house.learn()
+    created = await house.create(128)
+    await house.worker.plan()
+    await house.settle(created.batch.id, range(1, 65))
+    house.clock.advance(3)
+    (progress,) = await house.verbs.progress([await house.verbs.get(P, created.batch.id)])
+    assert progress.eta_s == pytest.approx(64, rel=0.2)
+
+
+async def test_a_file_whose_first_lines_are_bad_is_left_to_validation(
+    house: House, store: Store
+) -> None:
+    await house.learn()
+    file = await house.worker.upload(30, model="unknown-model")
+    endpoint = "/v1/chat/completions"
+    created = await house.verbs.create(P, U, NewBatch(input_file_id=file.id, endpoint=endpoint))
+    assert created.verdict.kept == "unknown"

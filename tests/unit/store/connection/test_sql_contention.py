@@ -1,0 +1,113 @@
+"""Workers, clients and sweepers at once on one PostgreSQL: nobody waits in a circle, sums agree."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from random import Random
+
+import pytest
+
+from lowtide.core.accounts.money import ModelPrices, UnitPrices
+from lowtide.core.accounts.tenancy import OrganizationLimits
+from lowtide.core.batches.batch import Batch
+from lowtide.store.sql_store import SqlStore
+from testkit.patience import PATIENCE_S
+from testkit.postgres import PostgresServer
+from testkit.store_fixture import PER_ANSWER, TTL_S, World, outcomes
+
+WORKERS = 8
+ROUNDS = 25
+BATCHES = 12
+PRICE = UnitPrices(3, 2, 1)
+
+
+@pytest.fixture
+async def worlds(postgres_url: str) -> AsyncIterator[list[World]]:
+    """Two processes' views of one database."""
+    stores = [SqlStore(postgres_url), SqlStore(postgres_url)]
+    yield [World(store) for store in stores]
+    for store in stores:
+        await store.aclose()
+
+
+async def work(world: World, name: str, random: Random) -> None:
+    """Claim, beat, give back, now and then twice, and now and then from an old lease."""
+    old = []
+    for _ in range(ROUNDS):
+        leases = await world.claim(random.randrange(1, 6), worker=name)
+        random.shuffle(leases)
+        half = [outcomes(lease, range(2)) for lease in leases if lease.done[0] == 0]
+        beat = world.beat(*half, held=leases, worker=name)
+        for _ in range(random.randrange(1, 3)):
+            await world.store.work.commit_beat(beat)
+        rest = [outcomes(lease, range(2, 4)) for lease in leases[::2] if lease.done[0] == 0]
+        await world.commit(*rest, released=leases[1::2], worker=name)
+        await world.commit(held=[*old, *leases], worker=name)
+        old = leases
+
+
+async def trouble(world: World, batches: list[Batch], random: Random) -> None:
+    """What everybody else does to those batches meanwhile."""
+    store, now = world.store, world.now
+    for _ in range(ROUNDS):
+        match random.randrange(7):
+            case 0:
+                await store.batches.cancel("p1", random.choice(batches[:3]).id, now)
+            case 1:
+                await store.work.reap(now)
+            case 2:
+                await store.work.release_worker(f"w{random.randrange(WORKERS)}")
+            case 3:
+                await store.results.sweep(now, segments_keep_s=0)
+            case 4:
+                await store.lifecycle.expire_due(now)
+            case 5:
+                cap = random.choice([0, 100_000, None])
+                await store.tenants.change_organization(
+                    "org_default", limits=OrganizationLimits(), spend_cap_pico=cap
+                )
+            case 6:
+                if lease := await store.lifecycle.claim_assembly("a", now, TTL_S):
+                    await store.lifecycle.release_task(lease)
+        await store.ledger.unpause(now)
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+async def test_deadlocks_stay_rare_and_the_sums_agree(
+    worlds: list[World], postgres: PostgresServer, postgres_url: str, seed: int
+) -> None:
+    one, two = worlds
+    for world in worlds:
+        world.prices = {"m": ModelPrices(live=PRICE, batch=PRICE)}
+    batches = [await one.running(*[("m", 4)] * 30) for _ in range(BATCHES)]
+    two._number = one._number  # ids of segments are fresh over both
+    async with asyncio.timeout(PATIENCE_S), asyncio.TaskGroup() as everybody:
+        for number in range(WORKERS):
+            world = worlds[number % 2]
+            everybody.create_task(work(world, f"w{number}", Random(f"{seed} {number}")))
+        for number in range(2):
+            random = Random(f"{seed} trouble {number}")
+            everybody.create_task(trouble(worlds[number], batches, random))
+    charged = 0
+    for batch in batches:
+        seen = await one.see(batch)
+        rows = await one.store.results.slices(batch.id)
+        assert [row.seq for row in rows] == list(range(len(rows)))
+        assert sum(row.completed for row in rows) == seen.counts.completed
+        assert seen.usage.input_tokens == PER_ANSWER.input_tokens * seen.counts.completed
+        entries = await one.store.ledger.entries(batch.id)
+        assert sum(entry.requests for entry in entries) == seen.counts.completed
+        charged += sum(entry.charge_pico for entry in entries)
+    month = one.now.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    assert charged > 0
+    assert await one.store.ledger.spent_pico("org_default", month) == charged
+    # A pause locks its batches late, which is repeated when it must be; a random order gives six.
+    assert (await deadlocks(worlds, postgres, postgres_url)) <= 3
+
+
+async def deadlocks(worlds: list[World], postgres: PostgresServer, url: str) -> int:
+    """As the server has counted them; a connection tells its counts when it ends."""
+    for world in worlds:
+        await world.store.aclose()
+    name = url.partition("@/")[2].partition("?")[0]
+    stats = f"SELECT deadlocks FROM pg_stat_database WHERE datname = '{name}'"
+    return int(postgres.sql(stats))

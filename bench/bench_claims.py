@@ -5,7 +5,7 @@
 A claim takes two chunks, which is what a worker with a window of 64 asks for, and the next one
 takes the two after it: medians of CLAIMS of them, on a store as the product opens it (SQLite in a
 file with `synchronous=FULL`; PostgreSQL, that of the tests unless a URL is given). The queue has up
-to 1,000 batches of 100 organisations. The yardstick of the same run is the smallest transaction
+to 1,000 batches of 100 organizations. The yardstick of the same run is the smallest transaction
 that the store can commit. The last line of stdout is the result as JSON.
 """
 

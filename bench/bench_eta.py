@@ -3,17 +3,17 @@
     python -m bench.bench_eta [--runs N]
 
 Each run is a pool in simulated time: the scheduler of core/scheduling/fair_queue.py gives out
-pieces of 16 requests to 16 lanes, and counters move as beats would move them. One batch is watched.
-At 25, 40, 55, 70 and 85 % of its requests the estimate is made from what the store would know then
-(core/scheduling/feasibility.py, core/scheduling/forecast.py) and kept; when the batch is done, each
-is compared with the time that was really left. A run counts when all five are within a fifth. Kinds
-of runs:
+pieces of 16 requests to 16 lanes, and counters move as commits would move them. One batch is
+watched. At 25, 40, 55, 70 and 85 % of its requests the estimate is made from what the store would
+know then (core/scheduling/feasibility.py, core/scheduling/forecast.py) and kept; when the batch is
+done, each is compared with the time that was really left. A run counts when all five are within a
+fifth. Kinds of runs:
 
 steady      the pool alone, lengths of answers log-normal; their mean is learnt on the way
 heavy       the same with a tail (one answer in a hundred is twenty times as long)
 diurnal     capacity follows a day of live traffic; four weeks were learnt, this one differs
 unlearnt    the same, and nothing was learnt: only the recent pace is known
-competing   2 to 8 other batches of 1 to 4 organisations with weights
+competing   2 to 8 other batches of 1 to 4 organizations with weights
 arrivals    the same, and others come during the run, which nobody can foresee
 
 The last line of stdout is the result as JSON.
@@ -33,13 +33,19 @@ import msgspec
 
 from lowtide.core.scheduling.fair_queue import OUTPUT_COST, Entry, Scheduler
 from lowtide.core.scheduling.feasibility import Backlog, finish_s
-from lowtide.core.scheduling.forecast import Cell, Done, Pace, cell_of, outlook
+from lowtide.core.scheduling.forecast import (
+    Done,
+    HourOfWeek,
+    Throughput,
+    capacity_forecast,
+    cell_of,
+)
 from lowtide.core.usage import Usage
 
 START: Final = datetime(2026, 3, 2, tzinfo=UTC)
 LANES: Final = 16
 PIECE: Final = 16
-BEAT_S: Final = 5.0
+COMMIT_INTERVAL_S: Final = 5.0
 CHECKPOINTS: Final = (0.25, 0.40, 0.55, 0.70, 0.85)
 TOLERANCE: Final = 0.20
 KINDS: Final = ("steady", "heavy", "diurnal", "unlearnt", "competing", "arrivals")
@@ -94,8 +100,8 @@ class World:
     def __init__(self, kind: str, rng: random.Random) -> None:
         self.rng = rng
         self.begin_s = rng.uniform(0, 24) * 3600.0
-        self.pace = Pace.begin(self.now(0.0))
-        self.cells: dict[int, Cell] = {}
+        self.pace = Throughput.begin(self.now(0.0))
+        self.cells: dict[int, HourOfWeek] = {}
         self._rates = [RATE] * (24 * 30)
         if kind in ("diurnal", "unlearnt"):
             self._make_days(kind == "diurnal")
@@ -120,7 +126,7 @@ class World:
             return
         for cell in range(168):
             weeks = [RATE * shape[cell % 24] * math.exp(self.rng.gauss(0, 0.07)) for _ in range(4)]
-            known = Cell(weeks[0], weeks[0], 1)
+            known = HourOfWeek(weeks[0], weeks[0], 1)
             for week in weeks[1:]:
                 known = known.learned(week)
             self.cells[cell_of(START + timedelta(hours=cell))] = known
@@ -172,7 +178,7 @@ class World:
         arriving = sorted(self.batches, key=lambda batch: -batch.arrives_s)
         events: list[tuple[float, int, str]] = [(0.0, lane, "") for lane in range(LANES)]
         uses: dict[int, Usage] = {}
-        beat_s, done = BEAT_S, Done()
+        commit_interval_s, done = COMMIT_INTERVAL_S, Done()
         open_points = list(CHECKPOINTS)
         while True:
             at_s, lane, name = heapq.heappop(events)
@@ -201,9 +207,9 @@ class World:
                     ),
                     batch.weight,
                 )
-            if at_s >= beat_s:
+            if at_s >= commit_interval_s:
                 self.pace, _ = self.pace.after(done, self.now(at_s), backlogged=True)
-                done, beat_s = Done(), at_s + BEAT_S
+                done, commit_interval_s = Done(), at_s + COMMIT_INTERVAL_S
             while open_points and watched.settled >= open_points[0] * watched.requests:
                 self.estimates[open_points.pop(0)] = (at_s, self._estimate(watched, at_s))
             if watched.settled >= watched.requests:
@@ -221,7 +227,7 @@ class World:
             self.scheduler.correct(entry.organization_id, work - entry.cost / entry.chunks)
 
     def _estimate(self, watched: Batch, at_s: float) -> float | None:
-        view = outlook(self.now(at_s), self.pace, self.cells)
+        view = capacity_forecast(self.now(at_s), self.pace, self.cells)
         known = [
             batch.backlog()
             for batch in self.batches

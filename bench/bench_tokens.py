@@ -27,7 +27,7 @@ from bench.token_corpus import (
 from bench.token_judges import is_inside, judges, prompt_tokens, run_inside
 from lowtide.core.tokens.features import features_of_line
 from lowtide.core.tokens.sampler import LineEstimator
-from lowtide.core.tokens.token_model import UNTAUGHT, TokenModel
+from lowtide.core.tokens.token_model import UNTRAINED, TokenModel
 
 LEARNT: Final = 500
 BATCH: Final = 1_000
@@ -44,7 +44,7 @@ def to_line(request: Request, *, escaped: bool) -> bytes:
 
 def teach(requests: Sequence[Request], tokens: Sequence[int]) -> TokenModel:
     """Half of the lines escaped, half not, as they come."""
-    model = UNTAUGHT
+    model = UNTRAINED
     for number, (request, told) in enumerate(zip(requests, tokens, strict=True)):
         line = to_line(request, escaped=number % 2 == 0)
         model = model.learned(features_of_line(line), told)
@@ -79,7 +79,7 @@ def measure(texts: dict[str, str], count: Callable[[str], int]) -> Errors:
     estimators: dict[str, Callable[[Sequence[bytes]], int]] = {
         "learnt from 500": lambda lines: estimate(taught, lines),
         "learnt without code": lambda lines: estimate(lopsided, lines),
-        "learnt nothing": lambda lines: estimate(UNTAUGHT, lines),
+        "learnt nothing": lambda lines: estimate(UNTRAINED, lines),
         "four bytes a token": four_bytes_a_token,
     }
     errors: Errors = {name: {} for name in estimators}
@@ -101,9 +101,9 @@ def cpu_cost(texts: dict[str, str], rounds: int = 5) -> dict[str, float]:
     features = [features_of_line(line) for line in lines]
 
     def learn() -> None:
-        model = UNTAUGHT
+        model = UNTRAINED
         for each in features:
-            model = model.learned(each, round(UNTAUGHT.estimate(each)) + 1)
+            model = model.learned(each, round(UNTRAINED.estimate(each)) + 1)
 
     works = {"measure_us": lambda: [features_of_line(line) for line in lines], "learn_us": learn}
     costs = {"mean_line_bytes": statistics.mean(map(len, lines))}

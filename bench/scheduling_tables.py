@@ -22,7 +22,7 @@ def _decisions(found: dict[str, Any]) -> list[str]:
         "## A scheduling decision",
         "",
         f"The pure scheduler, drained: {found['batches']:,} batches, {found['tenants']} "
-        f"organisations, {found['replicas']} replicas, urgency looked at anew every 400 chunks and "
+        f"organizations, {found['replicas']} replicas, urgency looked at anew every 400 chunks and "
         "counted in. The yardstick pops and pushes a bare heap of as many batches: "
         f"{found['heap_us']:.2f} µs.",
         "",
@@ -41,9 +41,9 @@ def _claims(found: dict[str, Any]) -> list[str]:
     return [
         "## A claim in the database",
         "",
-        "Two chunks a claim, up to 1,000 batches of 100 organisations. The smallest transaction "
+        "Two chunks a claim, up to 1,000 batches of 100 organizations. The smallest transaction "
         "that the store can commit, in the same run, is the yardstick. What grows is the number of "
-        "organisations that wait (1 at the shortest queue, 100 at the longest), not the queue.",
+        "organizations that wait (1 at the shortest queue, 100 at the longest), not the queue.",
         "",
         "| database | requests queued | chunks | claim | p90 | smallest commit | ratio |",
         "|---|---|---|---|---|---|---|",
@@ -74,7 +74,7 @@ def _deadlines(found: dict[str, Any]) -> list[str]:
             for r in found["deadlines"]
         ),
         "",
-        f"Jain's index over 20 backlogged organisations, by weight: {found['jain_min']:.4f} at "
+        f"Jain's index over 20 backlogged organizations, by weight: {found['jain_min']:.4f} at "
         f"the end, {found['jain_worst_hour']:.4f} in the worst hour of all seeds.",
         "",
     ]

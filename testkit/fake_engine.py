@@ -20,7 +20,7 @@ ANSWER = Reply(
 )
 
 
-class Call(msgspec.Struct, eq=False):
+class FakeCall(msgspec.Struct, eq=False):
     """One `post` that waits for its answer, or had it."""
 
     path: str
@@ -36,9 +36,9 @@ class FakeEngine:
         self.script = deque(script)
         self.otherwise: Attempt = ANSWER
         self.holds = False
-        self.calls: list[Call] = []
-        self.waiting: list[Call] = []
-        self.cancelled: list[Call] = []
+        self.calls: list[FakeCall] = []
+        self.waiting: list[FakeCall] = []
+        self.cancelled: list[FakeCall] = []
         self.peak = 0
         self._changed = asyncio.Condition()
 
@@ -53,7 +53,7 @@ class FakeEngine:
         timeout_s: float,  # noqa: ARG002
         owner: str = "",  # noqa: ARG002
     ) -> Attempt:
-        call = Call(path, body, asyncio.get_running_loop().create_future())
+        call = FakeCall(path, body, asyncio.get_running_loop().create_future())
         self.calls.append(call)
         self.waiting.append(call)
         self.peak = max(self.peak, len(self.waiting))

@@ -3,7 +3,7 @@
 blobs = Faulty(real_blobs)
 blobs.fail("put", BlobsFull("no space"))            # the next put does nothing and raises
 blobs.fail("put", BlobsFull("no space"), times=3)
-store.fail("commit_beat", StoreUnavailable("gone"), after=True)   # done, but nobody hears it
+store.fail("commit_group", StoreUnavailable("gone"), after=True)   # done, but nobody hears it
 """
 
 from collections import Counter, defaultdict, deque
@@ -60,4 +60,4 @@ def faulty_blobs(blobs: Any) -> Faulty:
 
 def faulty_work(store: Any) -> Faulty:
     """The methods of `ports.store.WorkStore` may fail."""
-    return Faulty(store, ("claim_chunks", "commit_beat", "reap", "release_worker"))
+    return Faulty(store, ("claim_chunks", "commit_group", "reap", "release_worker"))

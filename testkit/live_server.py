@@ -39,11 +39,11 @@ class LiveServer:
 
 @contextmanager
 def live_server(
-    folder: Path, models: Sequence[str], *, beat_s: float = 0.1
+    folder: Path, models: Sequence[str], *, commit_interval_s: float = 0.1
 ) -> Iterator[LiveServer]:
     """Serve `models` from a fresh data directory in `folder`; `server.log` there is its stderr.
 
-    A beat shorter than the default one only saves time: a client's poll sees an end sooner.
+    A commit shorter than the default one only saves time: a client's poll sees an end sooner.
     """
     config = folder / "lowtide.toml"
     command = [sys.executable, "-m", "lowtide", "serve", "--config", str(config), "--json"]
@@ -51,7 +51,7 @@ def live_server(
     with running_echo_engine() as engine, log.open("wb") as stderr:
         config.write_text(
             f"[server]\nport = 0\ndata_dir = {json.dumps(str(folder / 'data'))}\n"
-            f"[dispatch]\nbeat_s = {beat_s}\n"
+            f"[dispatch]\ncommit_interval_s = {commit_interval_s}\n"
             f"[[replica]]\nurl = {json.dumps(engine.url)}\nmodels = {json.dumps(list(models))}\n"
             f"window = {WINDOW}\n"
         )

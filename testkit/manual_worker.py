@@ -16,14 +16,14 @@ from lowtide.core.accounts.money import ModelPrices
 from lowtide.core.batches.batch import Batch, BatchError
 from lowtide.core.batches.chunk import ChunkLease
 from lowtide.core.batches.line import render_rejected, render_success
-from lowtide.core.batches.plan import ModelShare, PlanEntry, build_plan, pack_entries
+from lowtide.core.batches.plan import ModelTotals, PlanEntry, build_plan, pack_entries
 from lowtide.core.batches.segment import Finished, encode_segment
 from lowtide.core.files.file import File, dialect_of_purpose
 from lowtide.core.usage import Usage
 from lowtide.ports.blobs import Blobs
 from lowtide.ports.clock import Clock
 from lowtide.ports.store import Store
-from lowtide.ports.work import Beat, BeatReceipt, TaskLease
+from lowtide.ports.work import CommitReceipt, GroupCommit, TaskLease
 
 WORKER_ID = "hand"
 LEASE_TTL_S = 3600.0
@@ -31,7 +31,7 @@ USAGE = Usage(input_tokens=10, cached_tokens=4, output_tokens=3, reasoning_token
 """Of every success."""
 
 
-class HandWorker:
+class ManualWorker:
     """One project's uploads, and the one worker there is."""
 
     def __init__(
@@ -117,7 +117,7 @@ class HandWorker:
         plan = build_plan(records)
         key = f"plans/{lease.batch.id}-{lease.token}"
         await self._blobs.put(key, plan.data)
-        shares: Mapping[str, ModelShare] = plan.models
+        shares: Mapping[str, ModelTotals] = plan.models
         done = await self._store.lifecycle.commit_plan(
             lease,
             plan_key=key,
@@ -142,8 +142,8 @@ class HandWorker:
 
     async def settle(
         self, batch_id: str, *, ok: Sequence[int] = (), bad: Sequence[int] = ()
-    ) -> BeatReceipt:
-        """One beat: those lines succeeded or failed, in that order; the other chunks are kept."""
+    ) -> CommitReceipt:
+        """One commit: those lines succeeded or failed, in that order; the other chunks are kept."""
         if not self._leases[batch_id]:
             await self.lease(batch_id)
         chunks = []
@@ -161,8 +161,8 @@ class HandWorker:
         self._beats += 1
         key = f"segments/{self._beats}{self._tag}"
         await self._blobs.put(key, data)
-        return await self._store.work.commit_beat(
-            Beat(
+        return await self._store.work.commit_group(
+            GroupCommit(
                 worker_id=WORKER_ID,
                 segment_key=key,
                 slices=tuple(slices),
@@ -177,8 +177,8 @@ class HandWorker:
     async def let_go(self, batch_id: str) -> None:
         """Give back what is leased, as a worker does when it hears that its batch was stopped."""
         held = tuple((lease.key, lease.token) for lease in self._leases.pop(batch_id, []))
-        await self._store.work.commit_beat(
-            Beat(
+        await self._store.work.commit_group(
+            GroupCommit(
                 worker_id=WORKER_ID,
                 segment_key=None,
                 slices=(),

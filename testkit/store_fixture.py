@@ -1,7 +1,7 @@
-"""What tests of a store say in one word: a file, a batch, a claim, a beat, an end.
+"""What tests of a store say in one word: a file, a batch, a claim, a commit, an end.
 
-Used by the store's contract suites and property tests. A `World` is one store and a hand-turned
-clock; its ids are numbered, so that a failure names what it means.
+Used by the store's contract suites and property tests. A `StoreFixture` is one store and a
+hand-turned clock; its ids are numbered, so that a failure names what it means.
 """
 
 import asyncio
@@ -14,12 +14,12 @@ from lowtide.core.accounts.money import ModelPrices
 from lowtide.core.accounts.tenancy import DEFAULT_ORGANIZATION, Organization, Project
 from lowtide.core.batches.batch import Batch, Dialect
 from lowtide.core.batches.chunk import ChunkKey, ChunkLease
-from lowtide.core.batches.plan import ChunkSpec, ModelShare
+from lowtide.core.batches.plan import ChunkSpec, ModelTotals
 from lowtide.core.batches.segment import Finished, Slice, encode_segment
 from lowtide.core.files.file import File
 from lowtide.core.usage import NO_USAGE, Usage
 from lowtide.ports.store import OutputInfo, Store, TokenLimitReached
-from lowtide.ports.work import Beat, BeatReceipt, TaskLease
+from lowtide.ports.work import CommitReceipt, GroupCommit, TaskLease
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 TTL_S = 30.0
@@ -27,7 +27,7 @@ DAY_S = 24 * 3600
 PER_ANSWER = Usage(input_tokens=10, cached_tokens=4, output_tokens=5, reasoning_tokens=2)
 
 
-class World:
+class StoreFixture:
     """One store, and the hands that turn it."""
 
     def __init__(self, store: Store) -> None:
@@ -135,13 +135,13 @@ class World:
     ) -> TokenLimitReached | bool:
         """Commit a plan of chunks given as (model, requests)."""
         specs: list[ChunkSpec] = []
-        shares: dict[str, ModelShare] = {}
+        shares: dict[str, ModelTotals] = {}
         first = 0
         for seq, (model, requests) in enumerate(chunks):
             tokens = requests * tokens_each
             specs.append(ChunkSpec(seq, model, first, requests, tokens, requests * 50))
-            before = shares.get(model, ModelShare(0, 0))
-            shares[model] = ModelShare(before.requests + requests, before.input_tokens + tokens)
+            before = shares.get(model, ModelTotals(0, 0))
+            shares[model] = ModelTotals(before.requests + requests, before.input_tokens + tokens)
             first += requests
         return await self.store.lifecycle.commit_plan(
             lease,
@@ -187,8 +187,8 @@ class World:
         held: Iterable[ChunkLease] = (),
         released: Iterable[ChunkLease] = (),
         worker: str = "w1",
-    ) -> Beat:
-        return Beat(
+    ) -> GroupCommit:
+        return GroupCommit(
             worker_id=worker,
             segment_key=(segment or self.fresh("segments/")) if slices else None,
             slices=slices,
@@ -199,10 +199,10 @@ class World:
             prices=self.prices,
         )
 
-    async def commit(self, *slices: Slice, **rest: Any) -> BeatReceipt:
-        return await self.store.work.commit_beat(self.beat(*slices, **rest))
+    async def commit(self, *slices: Slice, **rest: Any) -> CommitReceipt:
+        return await self.store.work.commit_group(self.beat(*slices, **rest))
 
-    async def settle(self, lease: ChunkLease, *, failed: int = 0) -> BeatReceipt:
+    async def settle(self, lease: ChunkLease, *, failed: int = 0) -> CommitReceipt:
         """Finish the whole chunk, its last `failed` requests with failures."""
         return await self.commit(outcomes(lease, failed=range(lease.count - failed, lease.count)))
 

@@ -84,7 +84,8 @@ async def serving(folder: Path, mode: str, engine_url: str) -> AsyncIterator[Ser
     config, log = folder / "lowtide.toml", folder / "server.log"
     config.write_text(
         f"[server]\nport = 0\ndata_dir = {json.dumps(str(folder / 'data'))}\n"
-        f'[auth]\nmode = "{"open" if mode == "open" else "keys"}"\n[dispatch]\nbeat_s = 0.1\n'
+        f'[auth]\nmode = "{"open" if mode == "open" else "keys"}"\n'
+        "[dispatch]\ncommit_interval_s = 0.1\n"
         f'[[replica]]\nurl = "{engine_url}"\nmodels = ["{MODEL}"]\n'
         f'[[model]]\nid = "{MODEL}"\ninput_price = 0.5\noutput_price = 1.5\n'
         f'[[model]]\nid = "{UNSERVED_MODEL}"\n'

@@ -77,15 +77,17 @@ KEPT: Final = (
 
 
 def bounds_block() -> str:
-    """Every limit of an organisation: default, who tells of it, with which status."""
+    """Every limit of an organization: default, who tells of it, with which status."""
     from lowtide.api.http.errors import STATUS_OF
-    from lowtide.config import Limits
+    from lowtide.config import LimitSettings
     from lowtide.core.accounts.tenancy import OrganizationLimits
 
     rows = []
     for name in OrganizationLimits.__struct_fields__:
         code, where, words = BOUNDS[name]
-        default = getattr(Limits(), name, 1)  # a weight has no setting: it compares organizations
+        default = getattr(
+            LimitSettings(), name, 1
+        )  # a weight has no setting: it compares organizations
         status = STATUS_OF.get(code)  # type: ignore[call-overload]
         answer = f"{status} `{code}`" if status else f"batch `failed`: `{code}`" if code else "-"
         shown = "none" if default is None else f"{default:,}"

@@ -11,7 +11,7 @@ from typing import Final
 
 from bench.live_traffic.gateway import Rule
 from lowtide import limits
-from lowtide.core.capacity.engine_metrics import EngineSignals, LiveSeen, OwnCall
+from lowtide.core.capacity.engine_metrics import BatchCall, EngineMetrics, LiveSeen
 from lowtide.core.capacity.window import WindowController
 from lowtide.core.dispatch.replica import Replica
 from lowtide.core.usage import Usage
@@ -138,9 +138,9 @@ class Ours(Rule):
         self.replica.resize(now)
         return [own[place] for place in chosen]
 
-    def _calls(self, own: Sequence[SimRequest], now: float) -> list[OwnCall]:
+    def _calls(self, own: Sequence[SimRequest], now: float) -> list[BatchCall]:
         return [
-            OwnCall(now - self._sent_at[call.id], self._unread(call), self._is_read.get(call.id))
+            BatchCall(now - self._sent_at[call.id], self._unread(call), self._is_read.get(call.id))
             for call in own
         ]
 
@@ -156,9 +156,9 @@ class Ours(Rule):
             return LiveSeen()
         return LiveSeen(len(each), waiting, sum(each) / len(each) + limits.LIVE_CALL_TOKENS / 4)
 
-    def _signals(self, engine: SimEngine) -> EngineSignals:
+    def _signals(self, engine: SimEngine) -> EngineMetrics:
         counters = engine.counters
-        return EngineSignals(
+        return EngineMetrics(
             running=engine.running,
             waiting=engine.waiting,
             kv_used=engine.kv_usage,

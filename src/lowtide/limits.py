@@ -127,8 +127,8 @@ HOSTS_SEEN_MAX: Final = 1_000  # Host headers of open mode whose verdict is reme
 KEY_TOUCH_S: Final = 60.0  # how stale `last_used_at` may be; one small write a minute
 TENANT_CACHE_S: Final = 5.0  # a changed limit or cap applies everywhere after this
 TENANT_CACHE_ENTRIES: Final = 10_000
-NAME_CHARS_MAX: Final = 200  # of organisations, projects and keys
-TENANT_WEIGHT_MAX: Final = 1_000  # of one organisation over another with the least weight
+NAME_CHARS_MAX: Final = 200  # of organizations, projects and keys
+TENANT_WEIGHT_MAX: Final = 1_000  # of one organization over another with the least weight
 TENANT_LIMIT_MAX: Final = 2**53  # a JSON number that every client reads exactly
 RATE_WINDOW_S: Final = 3600  # batches_per_hour counts those of the last 60 minutes
 RETRY_AFTER_S_ADVISED: Final = 60  # the SDKs wait no longer by themselves (protocol.md 2.1, 3)
@@ -139,7 +139,7 @@ SPEND_CAP_DOLLARS_MAX: Final = 1_000_000  # pico-dollars of it fit a 64-bit colu
 # ---- what a batch says about itself ----
 ETA_SETTLED_MIN: Final = 5  # results before an estimate is given ...
 ETA_SHARE_MIN: Final = 0.01  # ... or this share of the batch, whichever comes first
-ETA_ELAPSED_S_MIN: Final = 5.0  # the first beat brings a lump; over less time the rate is noise
+ETA_ELAPSED_S_MIN: Final = 5.0  # the first commit brings a lump; over less time the rate is noise
 ERRORS_IN_LIST: Final = 10  # of each batch in a list; retrieving it shows all that were kept
 VALIDATION_PATIENCE_S: Final = 10.0  # 100 MB validate in seconds; after this one wonders why not
 
@@ -177,7 +177,7 @@ TOKENS_BESIDE_TEXT_MAX: Final = 1_000_000  # the same for what is not text: temp
 TOKEN_MODEL_BYTES_MAX: Final = 64 * KIB  # one model's calibration as stored; it takes about 6 KiB
 CALIBRATION_SAVE_S: Final = 30.0  # what a crash may forget is learnt again in a minute
 
-# ---- chunks, leases, the beat (design.md section 3) ----
+# ---- chunks, leases, the commit (design.md section 3) ----
 CHUNK_REQUESTS_MAX: Final = 128  # unit of scheduling; its finished lines fit a 16-byte bitmap
 CHUNK_KEEP_S: Final = 5.0  # without a replica that could go on with it: others may have one
 CHUNK_KEEP_CUT_S: Final = 600.0  # the same where its calls were cut: engines restart in minutes
@@ -186,7 +186,7 @@ PREFIX_MARKS_MAX: Final = 6_000_000  # eight bytes each: 48 MB; more are thinned
 CHUNK_REQUESTS_FULL: Final = 96  # a chunk this long ends where a run of alike prompts begins
 CHUNK_BYTES_MAX: Final = 16 * MIB  # so that leased input in memory stays bounded with big lines
 LEASE_TTL_S: Final = 30.0  # a dead worker's chunks wait at most this long
-BEAT_S: Final = 1.0  # what a crash may cost on top of the calls in flight
+COMMIT_INTERVAL_S: Final = 1.0  # what a crash may cost on top of the calls in flight
 SEGMENT_BYTES_MAX: Final = 16 * MIB  # commit early at this size
 UNCOMMITTED_BYTES_MAX: Final = 64 * MIB  # stop dispatching when results cannot be written away
 CLAIM_CHUNKS_MAX: Final = 32  # per claim statement
@@ -199,7 +199,7 @@ TICK_S_MIN: Final = 0.005  # between two ticks of dispatch that only wait for a 
 LEASED_INPUT_BYTES_MAX: Final = 64 * MIB  # input lines a worker holds in memory
 
 # ---- whose turn it is, and what can be promised (scheduling.md sections 2e, 2f, 2i) ----
-TENANTS_READ_MAX: Final = 10_000  # organisations that one claim looks at, where some are bounded
+TENANTS_READ_MAX: Final = 10_000  # organizations that one claim looks at, where some are bounded
 LOCALITY_CHUNKS: Final = 4  # taken from one batch before the next tenant's turn: 512 requests
 URGENT_MARGIN: Final = (
     0.4  # of work: forecasts err for hours (bench_deadlines: 98 % at 0.15, 99.8 % at 0.4)
@@ -210,10 +210,10 @@ PACE_TAU_S: Final = (
     900.0  # memory of a pool's recent pace: bursts pass, an hour of the day does not
 )
 PACE_SECONDS_MIN: Final = 60.0  # of work seen before a pace is more than an accident
-PACE_IDLE_S: Final = 5.0  # without a beat; then a claim asks whether the pool stood still
+PACE_IDLE_S: Final = 5.0  # without a commit; then a claim asks whether the pool stood still
 CELL_EWMA: Final = 0.3  # weight of the last week in a cell of the forecast
 CELL_SECONDS_MIN: Final = 900.0  # of an hour under full load, to learn from it
-OUTLOOK_HOURS: Final = 28 * 24  # a batch that needs longer is not promised anything
+FORECAST_HOURS: Final = 28 * 24  # a batch that needs longer is not promised anything
 PACE_FADE_S: Final = 7200.0  # until the forecast counts for more than what was just seen
 PROSPECTS_CACHE_S: Final = 2.0  # what is foreseen may be this old, however many clients watch
 FORESIGHT_BYTES: Final = 256 * KIB  # of an input file, from which its work is foreseen at creation
@@ -346,7 +346,7 @@ OPEN_FILES_KEPT: Final = 256  # for commits, uploads, the database, blobs and th
 OPEN_FILES_KEPT_SHARE: Final = 0.25  # of a small limit
 
 # ---- who owns a replica (ports/ownership.py) ----
-OWNERSHIP_BEATS: Final = 4  # heartbeats per lease: three may fail before calls pause
+OWNERSHIP_HEARTBEATS: Final = 4  # heartbeats per lease: three may fail before calls pause
 OWNERSHIP_MARGIN: Final = 0.1  # of the lease: its owner stops by so much earlier than others count
 OWNERSHIP_GAP: Final = 0.5  # of the lease: whoever looked away for longer counts from the start
 OWNERSHIP_YIELD_S: Final = 30.0  # calls in flight on a replica that is given up; most end by then
@@ -391,7 +391,7 @@ FLEX_LINES_MAX: Final = CHUNK_REQUESTS_MAX  # of one gathered batch: it is one c
 FLEX_GATHER_BYTES_MAX: Final = 1 * MIB  # of lines; then it goes, so that no memory piles up
 FLEX_HOLD_S: Final = 900.0  # what OpenAI tells its clients to set as their time-out for flex
 FLEX_HELD_MAX: Final = 8_192  # per process, half for one organization; each holds a connection
-FLEX_LOOK_S: Final = 0.5  # between two looks for results that nobody announced; half a beat
+FLEX_LOOK_S: Final = 0.5  # between two looks for results that nobody announced; half a commit
 FLEX_KEEP_S: Final = 3600  # what a held call leaves behind: its caller has it, nobody can list it
 FLEX_PRIORITY: Final = PRIORITY_MAX + 1  # a caller waits: before all other batches of its tenant
 FLEX_RETRY_AFTER_S: Final = 30  # when a call found no capacity
@@ -435,10 +435,12 @@ BUDGET_POLL_S: Final = 5.0  # a raised spend cap lets paused batches go on after
 SEGMENTS_KEEP_S: Final = 3600.0  # so that a reader that follows `offset` can finish its walk
 ORPHAN_AGE_S: Final = 3600.0  # a blob nobody refers to after this long was left by a crash
 ORPHAN_DOUBT_S: Final = 300.0  # ... if nobody has by then, either; ten leases: its writer gave up
-CARE_PAGE: Final = 500  # rows compared with blobs at a time, and keys looked up
-CARE_LOOKS_AT_ONCE: Final = 16  # sizes asked for in flight: a bucket answers each in milliseconds
+INTEGRITY_PAGE: Final = 500  # rows compared with blobs at a time, and keys looked up
+INTEGRITY_CHECKS_AT_ONCE: Final = (
+    16  # sizes asked for in flight: a bucket answers each in milliseconds
+)
 BACKUP_ROUNDS_MAX: Final = 5  # over what the sweep took meanwhile; each is shorter than the last
-CARE_TRIES_MAX: Final = 3  # of a repair that a beat came before
+REPAIR_TRIES_MAX: Final = 3  # of a repair that a commit came before
 ORPHANS_DOUBTED_MAX: Final = 100_000  # keys remembered meanwhile, some 10 MB; more wait an hour
 FILE_TTL_S: Final = 30 * 24 * 3600
 
@@ -473,7 +475,7 @@ LINE_BOUND_KEYS_MAX: Final = 2_000  # things that log lines are counted for, som
 REPLICA_LOST_S: Final = 5.0  # out for so long is lost; a restart of a connection pool is not
 
 # ---- the database ----
-STORE_BUSY_TIMEOUT_S: Final = 5.0  # wait for another process's write; a beat takes milliseconds
+STORE_BUSY_TIMEOUT_S: Final = 5.0  # wait for another process's write; a commit takes milliseconds
 STORE_OPEN_RETRY_S: Final = 0.05  # between tries to open a file that another process is making
 STORE_WRITER_WAIT_S: Final = 30.0  # in our own queue for a connection, then StoreUnavailable
 STORE_READERS: Final = 4  # SQLite connections beside the writer; each is a thread
@@ -482,7 +484,7 @@ STORE_CONNECTIONS: Final = 10  # to PostgreSQL per process; its default serves a
 STORE_CONNECT_S: Final = 10.0  # to reach PostgreSQL
 STORE_STATEMENT_S: Final = 60.0  # one statement in PostgreSQL: a plan of a million lines takes few
 STORE_IDLE_S: Final = 5.0  # between statements of a transaction: who is gone holds locks no longer
-STORE_LOCK_S: Final = 10.0  # waiting for a row that another process holds; a beat takes 0.01 s
+STORE_LOCK_S: Final = 10.0  # waiting for a row that another process holds; a commit takes 0.01 s
 STORE_CONFLICT_TRIES_MAX: Final = 5  # of a transaction that another one stood in the way of
 STORE_CLOCK_SKEW_S: Final = 2.0  # between database and us: above it a warning, as leases suffer
 WAKEUPS_PROBE_S: Final = 15.0  # a listening connection that died unheard is found after this
@@ -493,7 +495,7 @@ READY_FRESH_S: Final = 1.0  # whoever asks /ready sooner hears the last answer: 
 READY_CHECK_S: Final = 2.0  # for database and bucket to answer; probes give up after five or so
 DRAIN_S: Final = 10.0  # SIGTERM to exit: finish or release within this
 SHUTDOWN_DELAY_S_MAX: Final = 60.0  # before that, for balancers to notice; supervisors kill later
-LOOP_BACKOFF_S_MAX: Final = 5.0  # between failed ticks; a beat that fails must still renew leases
+LOOP_BACKOFF_S_MAX: Final = 5.0  # between failed ticks; a commit that fails must still renew leases
 FAILURE_LINE_S: Final = 120.0  # between the first two log lines of one trouble; then it doubles
 FAILURE_LINE_S_MAX: Final = 1800.0  # ... up to this: whoever opens the log at noon finds a line
 EMBEDDED_START_TIMEOUT_S: Final = 120.0  # a large GGUF from a cold disk

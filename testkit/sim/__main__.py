@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from testkit.sim.rounds import Progress, Summary, played
+from testkit.sim.rounds import RunProgress, Summary, played
 from testkit.sim.simulation import Played
 
 TRACE_LINES_SHOWN = 60
@@ -47,7 +47,7 @@ def _range(text: str) -> tuple[int, int]:
 
 
 def _play_all(seeds: range, asked: argparse.Namespace) -> Summary:
-    summary, progress = Summary(), Progress(len(seeds))
+    summary, progress = Summary(), RunProgress(len(seeds))
     with played(seeds, jobs=min(asked.jobs, len(seeds)), verbose=asked.verbose) as runs:
         for run in runs:
             summary.add(run)

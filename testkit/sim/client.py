@@ -21,9 +21,9 @@ from lowtide.core.errors import LowtideError
 from lowtide.ports.blobs import BlobError
 from lowtide.ports.store import StoreError
 from lowtide.service.batches.new_batch import NewBatch
-from testkit.sim.fault_kinds import Fault
+from testkit.sim.fault_kinds import FaultKind
 from testkit.sim.invariants import Violation
-from testkit.sim.node import House, Unreachable, uploader
+from testkit.sim.node import Node, Unreachable, uploader
 from testkit.sim.scenario import Scenario
 from testkit.sim.trace import Trace
 
@@ -114,10 +114,10 @@ def write_lines(
     return lines
 
 
-class Door(Protocol):
+class ApiClient(Protocol):
     """Where clients knock."""
 
-    async def call(self, work: Callable[[House], Awaitable[T]]) -> T: ...
+    async def call(self, work: Callable[[Node], Awaitable[T]]) -> T: ...
 
 
 class Client:
@@ -126,7 +126,7 @@ class Client:
     def __init__(
         self,
         intention: Intention,
-        door: Door,
+        door: ApiClient,
         random: Random,
         trace: Trace,
         *,
@@ -163,7 +163,7 @@ class Client:
                 group.create_task(self._cancel(wish.cancels_after_s))
             group.create_task(self._follow())
 
-    async def _insist(self, work: Callable[[House], Awaitable[T]]) -> T:
+    async def _insist(self, work: Callable[[Node], Awaitable[T]]) -> T:
         """Until there is an answer."""
         while True:
             try:
@@ -172,13 +172,13 @@ class Client:
                 self._trace.count(f"client met {type(error).__name__}")
             await asyncio.sleep(self._random.uniform(0.2, 2.0))
 
-    async def _ask(self, work: Callable[[House], Awaitable[T]]) -> T:
+    async def _ask(self, work: Callable[[Node], Awaitable[T]]) -> T:
         """Once. Raises what `work` raises, and Unreachable."""
         try:
             async with asyncio.timeout(self._patience_s):
                 return await self._door.call(work)
         except TimeoutError:
-            self._trace.fault(Fault.CLIENT_GAVE_UP)
+            self._trace.fault(FaultKind.CLIENT_GAVE_UP)
             raise Unreachable("no answer in time") from None
 
     async def _create(self, file_id: str, *, again: bool = False) -> Batch:
@@ -191,7 +191,7 @@ class Client:
             priority=wish.priority,
         )
 
-        async def create(house: House) -> Batch:
+        async def create(house: Node) -> Batch:
             nonlocal repeat
             was_repeat, repeat = repeat, True
             created = await house.batches.create(_PROJECT, "sim", asked, repeat=was_repeat)
@@ -237,7 +237,7 @@ class Client:
                 return
             await asyncio.sleep(_POLL_S * self._random.random())
 
-    async def _look(self, house: House, batch_id: str) -> Batch:
+    async def _look(self, house: Node, batch_id: str) -> Batch:
         """As a person does who watches: where nothing moves, there has to be a reason. A new state
         is a move as well: a last outcome may wait long for its commit, and has a reason for that.
         """
@@ -281,7 +281,7 @@ class Client:
         wish = self._wish
         offset = wish.offsets.get(file_id, 0)
 
-        async def read(house: House) -> tuple[bytes, int, bool]:
+        async def read(house: Node) -> tuple[bytes, int, bool]:
             file = await house.files.get(_PROJECT, file_id)
             content = await house.results.open(_PROJECT, file, offset)
             body = b"".join([block async for block in content.body])

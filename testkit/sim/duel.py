@@ -14,7 +14,7 @@ import msgspec
 
 from lowtide.core.faults.outcome import Reply
 from testkit.sim.client import Intention, write_lines
-from testkit.sim.field import BAD_REPLIES, FAILS, Field
+from testkit.sim.field import BAD_REPLIES, FAILS, FieldConditions
 from testkit.sim.scenario import CLEAR_SKY, Scenario
 from testkit.sim.simulation import Played, play_world
 from testkit.sim.stores import Stores
@@ -41,13 +41,13 @@ def draw_duel(seed: int) -> Scenario:
         storm_waits=False,
         storm_gap_s=1.0,
         lease_ttl_s=10.0,
-        beat_s=random.choice([0.2, 1.0]),
+        commit_interval_s=random.choice([0.2, 1.0]),
         attempt_timeout_s=8.0,
         patience_s=600.0,
         answer_s=0.02,
         poison=0.0,
         rates=CLEAR_SKY,
-        field=Field(failure=random.choice(BAD_REPLIES)),
+        field=FieldConditions(failure=random.choice(BAD_REPLIES)),
         live_gap_s=random.choice([0.03, 0.3]),
         storms=False,
     )
@@ -78,7 +78,7 @@ def play_duel(seed: int, stores: Stores, *, verbose: bool = False) -> Played:
 def _judge(scenario: Scenario, alone: Played, beside: Played) -> str | None:
     """What the good batch was promised, if it did not get it."""
     alone_s, beside_s = alone.took_s[_GOOD], beside.took_s[_GOOD]
-    bound_s = 2 * alone_s + 2 * scenario.beat_s
+    bound_s = 2 * alone_s + 2 * scenario.commit_interval_s
     if beside_s >= bound_s:
         return (
             f"{scenario.lines_max} good lines took {alone_s:.2f} s alone, {beside_s:.2f} s beside"

@@ -1,9 +1,9 @@
 """Engines across a simulated network: they answer, refuse, hang, die, and send rubbish.
 
-An `EngineMachine` is shared by all workers; a `SimEngine` is one worker's client of it and keeps
-the contract of ports/engine.py. Each answer carries a number of its own and a drawn usage, and is
-remembered: so a checker knows whether a line in a result file was said by an engine, and what it
-may cost. Trouble is counted when the call that it befalls is heard of.
+An `EngineMachine` is shared by all workers; a `NetworkedEngine` is one worker's client of it and
+keeps the contract of ports/engine.py. Each answer carries a number of its own and a drawn usage,
+and is remembered: so a checker knows whether a line in a result file was said by an engine, and
+what it may cost. Trouble is counted when the call that it befalls is heard of.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ import msgspec
 
 from lowtide.core.faults.outcome import Attempt, NoReply, Reply
 from testkit.sim.evidence import Evidence
-from testkit.sim.fault_kinds import Fault
+from testkit.sim.fault_kinds import FaultKind
 from testkit.sim.field import (
     FAILS,
     LIVE,
@@ -32,19 +32,19 @@ from testkit.sim.serial_queue import SerialQueue
 from testkit.sim.trace import Trace
 
 _HANG_S: Final = 3600.0
-_Mood = tuple[Fault, Attempt]
+_Mood = tuple[FaultKind, Attempt]
 _MOODS: Final[Sequence[_Mood]] = (
-    (Fault.ENGINE_FAILED, Reply(500, b'{"error":{"message":"hiccup"}}')),
-    (Fault.ENGINE_FAILED, Reply(500, b"<html>")),
-    (Fault.ENGINE_RUBBISH, Reply(200, b"<html>rubbish</html>")),
-    (Fault.ENGINE_RUBBISH, Reply(200, b"[1, 2]")),
-    (Fault.ENGINE_HALF_REPLY, Reply(200, b'{"half": "an ans')),
-    (Fault.ENGINE_HALF_REPLY, NoReply("broken", "half a reply")),
-    (Fault.ENGINE_REFUSED, Reply(400, b'{"error":{"message":"bad request"}}')),
-    (Fault.ENGINE_FULL, Reply(429, b"", 0.5)),
-    (Fault.ENGINE_FULL, Reply(503, b"{}")),
-    (Fault.ENGINE_HUNG, NoReply("timeout", "no reply")),
-    (Fault.ENGINE_OVERSIZE, NoReply("oversize", "too large")),
+    (FaultKind.ENGINE_FAILED, Reply(500, b'{"error":{"message":"hiccup"}}')),
+    (FaultKind.ENGINE_FAILED, Reply(500, b"<html>")),
+    (FaultKind.ENGINE_RUBBISH, Reply(200, b"<html>rubbish</html>")),
+    (FaultKind.ENGINE_RUBBISH, Reply(200, b"[1, 2]")),
+    (FaultKind.ENGINE_HALF_REPLY, Reply(200, b'{"half": "an ans')),
+    (FaultKind.ENGINE_HALF_REPLY, NoReply("broken", "half a reply")),
+    (FaultKind.ENGINE_REFUSED, Reply(400, b'{"error":{"message":"bad request"}}')),
+    (FaultKind.ENGINE_FULL, Reply(429, b"", 0.5)),
+    (FaultKind.ENGINE_FULL, Reply(503, b"{}")),
+    (FaultKind.ENGINE_HUNG, NoReply("timeout", "no reply")),
+    (FaultKind.ENGINE_OVERSIZE, NoReply("oversize", "too large")),
 )
 
 
@@ -91,7 +91,7 @@ class EngineMachine:
     def stop(self) -> None:
         """Calls in flight end unanswered."""
         if self.in_flight:
-            self._trace.fault(Fault.RESTARTED_AT_WORK, self.url)
+            self._trace.fault(FaultKind.RESTARTED_AT_WORK, self.url)
         self.up = False
         self.lives += 1
 
@@ -99,7 +99,7 @@ class EngineMachine:
         """What comes of one call, however long it takes."""
         body = msgspec.json.decode(data)
         if not self.up:
-            self._trace.fault(Fault.ENGINE_UNREACHABLE, self.url)
+            self._trace.fault(FaultKind.ENGINE_UNREACHABLE, self.url)
             return NoReply("connect", "connection refused")
         if (ailment := self._ailment(body["model"])) is not None:
             self._trace.fault(ailment.kind, self.url)
@@ -107,7 +107,7 @@ class EngineMachine:
         prompt: str = body["messages"][-1]["content"]
         is_full = self.in_flight >= self._room and not prompt.startswith(LIVE)
         if is_full and self._queue is None:
-            self._trace.fault(Fault.ENGINE_FULL, self.url)
+            self._trace.fault(FaultKind.ENGINE_FULL, self.url)
             after = self._random.choice([None, 0.2, 1.0])
             return Reply(self._random.choice([429, 503]), b'{"error":"full"}', after)
         self._callers.append(caller)
@@ -121,7 +121,7 @@ class EngineMachine:
         if not self.up:
             return NoReply("connect", "connection refused")
         ailments = [each for each in self._ailing() if each.model is None]
-        if ailments and ailments[0].kind is not Fault.ERROR_IN_200:
+        if ailments and ailments[0].kind is not FaultKind.ERROR_IN_200:
             return ailments[0].reply
         if path != "/models":
             return Reply(200, b"{}") if path == "/health" else Reply(404, b"{}")
@@ -154,7 +154,7 @@ class EngineMachine:
             if served:
                 self._evidence.failed[prompt] += 1
             elif caller.alive:
-                self._trace.fault(Fault.QUEUE_TIMED_OUT, self.url)
+                self._trace.fault(FaultKind.QUEUE_TIMED_OUT, self.url)
             raise
 
     async def _serve(
@@ -163,16 +163,16 @@ class EngineMachine:
         cut_s = cut_after_s(self._field, self._number, self._attempt_timeout_s)
         if cut_s is not None and works_s > cut_s:
             await asyncio.sleep(cut_s)
-            self._trace.fault(Fault.BALANCER_CUT, self.url)
+            self._trace.fault(FaultKind.BALANCER_CUT, self.url)
             return NoReply("broken", "connection reset")
         await asyncio.sleep(works_s)
         if "poison" in prompt and self.lives == life:
-            self._trace.fault(Fault.ENGINE_CRASHED, self.url)
+            self._trace.fault(FaultKind.ENGINE_CRASHED, self.url)
             self.stop()
             loop = asyncio.get_running_loop()
             loop.call_later(0.5, self.start, context=Context())  # not in its victim's process
         if self.lives != life:
-            self._trace.fault(Fault.ENGINE_BROKE_OFF, self.url)
+            self._trace.fault(FaultKind.ENGINE_BROKE_OFF, self.url)
             self._evidence.cut[prompt] += 1
             return NoReply("broken", "connection reset")
         if mood is not None:
@@ -184,20 +184,20 @@ class EngineMachine:
         self._trace.fault(kind, self.url)
         if isinstance(reply, NoReply) and reply.kind == "timeout":
             await asyncio.sleep(_HANG_S)
-        if kind in (Fault.ENGINE_REFUSED, Fault.ENGINE_OVERSIZE):
+        if kind in (FaultKind.ENGINE_REFUSED, FaultKind.ENGINE_OVERSIZE):
             self._evidence.refused[prompt] += 1
-        elif kind is not Fault.ENGINE_FULL:
+        elif kind is not FaultKind.ENGINE_FULL:
             self._evidence.failed[prompt] += 1
         return reply
 
     def _own_failure(self, prompt: str) -> Attempt | None:
         """Of a line that fails wherever it goes."""
         if FAILS in prompt:
-            self._trace.fault(Fault.LINE_FAILED, self.url)
+            self._trace.fault(FaultKind.LINE_FAILED, self.url)
             return self._field.failure
         if MISTAKEN in prompt:
-            self._trace.fault(Fault.LINE_MISTAKEN, self.url)
-            return REPLIES[Fault.ERROR_IN_200][0]
+            self._trace.fault(FaultKind.LINE_MISTAKEN, self.url)
+            return REPLIES[FaultKind.ERROR_IN_200][0]
         return None
 
     def start(self) -> None:
@@ -221,7 +221,7 @@ class EngineMachine:
         return Reply(200, msgspec.json.encode(answer))
 
 
-class SimEngine:
+class NetworkedEngine:
     """One process's connections to an engine."""
 
     def __init__(self, machine: EngineMachine, called: Callable[[str], None]) -> None:

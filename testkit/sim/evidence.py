@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from lowtide import limits
-from testkit.sim.field import FAILS, LONG, MISTAKEN, Field
+from testkit.sim.field import FAILS, LONG, MISTAKEN, FieldConditions
 
 _OWN: Final = (FAILS, MISTAKEN, " poison")
 _FAILURES_MIN: Final = 2
@@ -22,7 +22,7 @@ _NOT_RUN: Final = frozenset({"batch_expired", "batch_cancelled"})
 class Evidence:
     """By prompt, which is of one line of one batch."""
 
-    def __init__(self, field: Field, engines: int, workers: int) -> None:
+    def __init__(self, field: FieldConditions, engines: int, workers: int) -> None:
         self.refused: Counter[str] = Counter()
         """Answers that name the content of the request, or are too large."""
         self.failed: Counter[str] = Counter()

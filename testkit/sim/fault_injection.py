@@ -9,11 +9,11 @@ from collections.abc import Callable, Sequence
 from random import Random
 
 from testkit.sim.engines import EngineMachine
-from testkit.sim.fault_kinds import Fault
-from testkit.sim.faults import Faults, Outage
+from testkit.sim.fault_kinds import FaultKind
+from testkit.sim.faults import Outage, PortFaults
 from testkit.sim.kill_points import waits_at
 from testkit.sim.loop import virtual_loop
-from testkit.sim.node import House
+from testkit.sim.node import Node
 from testkit.sim.scenario import Scenario
 from testkit.sim.trace import Trace
 
@@ -25,15 +25,15 @@ _STEPS_LEFT_MAX = 500
 STORM_MAX = 3
 
 
-class Storm:
+class FaultInjection:
     """`houses` gives the processes that live at this moment."""
 
     def __init__(
         self,
         scenario: Scenario,
-        houses: Callable[[], Sequence[House]],
+        houses: Callable[[], Sequence[Node]],
         engines: Sequence[EngineMachine],
-        faults: Faults,
+        faults: PortFaults,
         trace: Trace,
     ) -> None:
         self._scenario = scenario
@@ -59,7 +59,7 @@ class Storm:
         self._kinds = self._random.sample(kinds, self._random.randint(2, len(kinds)))
         self._kinds += self._random.choice([[self._pause] * 2, [self._kill_between_steps]])
 
-    async def blow(self, enough: Callable[[], bool]) -> None:
+    async def inject_faults(self, enough: Callable[[], bool]) -> None:
         """For `chaos_s`, and on until `enough`, within bounds."""
         self._trace.note("the storm begins")
         self._faults.calm = False
@@ -85,11 +85,11 @@ class Storm:
             house.process.skew_s = 0.0
             virtual_loop().thaw(house.process)
 
-    def _one(self) -> House | None:
+    def _one(self) -> Node | None:
         houses = self._houses()
         return self._random.choice(houses) if houses else None
 
-    def _busy(self) -> House | None:
+    def _busy(self) -> Node | None:
         """A process that has calls at an engine, if there is one."""
         busy = [
             house
@@ -100,7 +100,7 @@ class Storm:
 
     def _kill(self) -> None:
         if (house := self._one()) is not None:
-            self._trace.fault(Fault.KILLED, house.process.name)
+            self._trace.fault(FaultKind.KILLED, house.process.name)
             house.process.kill()
 
     def _kill_between_steps(self) -> None:
@@ -112,13 +112,13 @@ class Storm:
     def _tell_death(self) -> None:
         task = virtual_loop().task_of_step()
         where = waits_at(task) if task is not None else None
-        self._trace.fault(Fault.KILLED_BETWEEN_STEPS, where or "")
+        self._trace.fault(FaultKind.KILLED_BETWEEN_STEPS, where or "")
         if where is not None:
             self._trace.deaths.add(where)
 
     def _terminate(self) -> None:
         if (house := self._one()) is not None:
-            self._trace.fault(Fault.TERMINATED, house.process.name)
+            self._trace.fault(FaultKind.TERMINATED, house.process.name)
             house.terminate()
 
     def _pause(self) -> None:
@@ -126,7 +126,7 @@ class Storm:
         if (house := self._busy() or self._one()) is None or house.process.stopped:
             return
         seconds = self._scenario.lease_ttl_s * self._random.choice([0.1, 1.5, 4.0, 4.0])
-        self._trace.fault(Fault.PAUSED, f"{house.process.name} for {seconds:.1f} s")
+        self._trace.fault(FaultKind.PAUSED, f"{house.process.name} for {seconds:.1f} s")
         virtual_loop().freeze(house.process, seconds)
         self._lull_s = seconds * self._random.choice([0.0, 1.0, 1.0])
 
@@ -140,13 +140,13 @@ class Storm:
             jump_s = self._random.choice(_CLOCK_JUMP_S + leap) * self._random.choice([-1, 1])
             house.process.skew_s = jump_s
             self.clocks_off_s = max(self.clocks_off_s, abs(jump_s))
-            kind = Fault.CLOCK_LEAPT if abs(jump_s) == _CLOCK_LEAP_S else Fault.CLOCK_JUMPED
+            kind = FaultKind.CLOCK_LEAPT if abs(jump_s) == _CLOCK_LEAP_S else FaultKind.CLOCK_JUMPED
             self._trace.fault(kind, f"{house.process.name} by {jump_s} s")
 
     def _stop_engine(self) -> None:
         engine = self._random.choice(self._engines)
         engine.stop()
-        self._trace.fault(Fault.ENGINE_DIED, engine.url)
+        self._trace.fault(FaultKind.ENGINE_DIED, engine.url)
         seconds = self._random.choice([0.2, 2.0, 20.0])
         asyncio.get_running_loop().call_later(seconds, engine.start)
 

@@ -7,7 +7,7 @@ does happen within the seeds of the test command: a fault that never fires prove
 from enum import StrEnum
 
 
-class Fault(StrEnum):
+class FaultKind(StrEnum):
     """What befell a world."""
 
     KILLED = "process killed from outside"

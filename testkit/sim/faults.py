@@ -14,7 +14,7 @@ from typing import Final, Literal, NoReturn
 from lowtide import limits
 from lowtide.ports.blobs import BlobsFull, BlobsUnavailable
 from testkit.sim import inline_sqlite, memory_blobs
-from testkit.sim.fault_kinds import Fault
+from testkit.sim.fault_kinds import FaultKind
 from testkit.sim.kill_points import runs_at
 from testkit.sim.loop import virtual_loop
 from testkit.sim.process import PROCESS, Process
@@ -28,14 +28,14 @@ _WRITES: Final = ("INSERT", "UPDATE", "DELETE")
 _SLOW_S: Final = 1.0
 _RARE: Final = 4
 """By so much likelier is death, or an error, at what happens less often than a statement."""
-_DEATH: Final[dict[inline_sqlite.Moment, Fault]] = {
-    "db.statement": Fault.KILLED_AT_STATEMENT,
-    "db.commit": Fault.KILLED_AT_COMMIT,
-    "db.committed": Fault.KILLED_BEHIND_COMMIT,
+_DEATH: Final[dict[inline_sqlite.Moment, FaultKind]] = {
+    "db.statement": FaultKind.KILLED_AT_STATEMENT,
+    "db.commit": FaultKind.KILLED_AT_COMMIT,
+    "db.committed": FaultKind.KILLED_BEHIND_COMMIT,
 }
 
 
-class Faults:
+class PortFaults:
     """The weather of one world."""
 
     def __init__(self, scenario: Scenario, trace: Trace) -> None:
@@ -54,7 +54,7 @@ class Faults:
         self._until_s[outage] = asyncio.get_running_loop().time() + seconds
         self._trace.note(f"{outage} out for {seconds:.1f} s")
 
-    def tell(self, kind: Fault) -> None:
+    def tell(self, kind: FaultKind) -> None:
         """Of one that happened elsewhere."""
         self._trace.fault(kind)
 
@@ -75,26 +75,28 @@ class Faults:
         if moment != "db.committed":
             self._refuse(moment, statement, place)
         elif self.happens(self.rates.db_late):
-            self._trace.fault(Fault.COMMIT_UNHEARD)
+            self._trace.fault(FaultKind.COMMIT_UNHEARD)
             raise sqlite3.OperationalError("connection lost")
         if self.happens(self.rates.kill * (1 if moment == "db.statement" else _RARE)):
             return self._die(process, _DEATH[moment], place)
         if self._is_out("slow"):
-            self._trace.fault(Fault.DATABASE_SLOW, place)
+            self._trace.fault(FaultKind.DATABASE_SLOW, place)
             return asyncio.sleep(self._random.expovariate(1 / _SLOW_S))
         return self._wait()
 
     def _refuse(self, moment: inline_sqlite.Moment, statement: str, place: str) -> None:
         """Raises sqlite3.Error where nothing is to be done."""
         if self._is_out("database"):
-            self._trace.fault(Fault.DATABASE_AWAY, place)
+            self._trace.fault(FaultKind.DATABASE_AWAY, place)
             raise sqlite3.OperationalError("unable to open database file")
         if self._is_out("disk") and (moment == "db.commit" or statement.startswith(_WRITES)):
-            self._trace.fault(Fault.DATABASE_FULL, place)
+            self._trace.fault(FaultKind.DATABASE_FULL, place)
             self._raise_full()
         commit = moment == "db.commit"
         if self.happens(self.rates.db_error * (_RARE if commit else 1)):
-            self._trace.fault(Fault.COMMIT_FAILED if commit else Fault.STATEMENT_FAILED, place)
+            self._trace.fault(
+                FaultKind.COMMIT_FAILED if commit else FaultKind.STATEMENT_FAILED, place
+            )
             raise sqlite3.OperationalError("disk I/O error")
 
     async def blobs(self, moment: memory_blobs.Moment, key: str) -> None:
@@ -107,7 +109,7 @@ class Faults:
             return
         self._fail_blob(moment, f"{moment} {key}")
         if self.happens(self.rates.kill * _RARE):
-            await self._die(process, Fault.KILLED_AT_BLOB, f"{moment} {key}")
+            await self._die(process, FaultKind.KILLED_AT_BLOB, f"{moment} {key}")
         if moment == "blob.written" and self.happens(self.rates.freeze):
             self._freeze(process, key)
             await asyncio.sleep(0)
@@ -119,13 +121,13 @@ class Faults:
         """Raises BlobError."""
         done = moment in ("blob.written", "blob.deleted")
         if not done and self._is_out("blobs"):
-            self._trace.fault(Fault.BLOBS_AWAY, place)
+            self._trace.fault(FaultKind.BLOBS_AWAY, place)
             raise BlobsUnavailable("the bucket is away")
         if moment == "blob.write" and self._is_out("disk"):
-            self._trace.fault(Fault.BLOBS_FULL, place)
+            self._trace.fault(FaultKind.BLOBS_FULL, place)
             raise BlobsFull("no space left")
         if self.happens(self.rates.blob_late if done else self.rates.blob_error):
-            self._trace.fault(Fault.BLOB_UNHEARD if done else Fault.BLOB_REFUSED, place)
+            self._trace.fault(FaultKind.BLOB_UNHEARD if done else FaultKind.BLOB_REFUSED, place)
             raise BlobsUnavailable("answer lost" if done else "refused")
 
     def _is_out(self, outage: Outage) -> bool:
@@ -145,10 +147,10 @@ class Faults:
     def _freeze(self, process: Process, key: str) -> None:
         """Others take over what it has leased, and are at it when it wakes."""
         seconds = self._lease_ttl_s + limits.REAP_POLL_S + self._random.uniform(0.0, 5.0)
-        self._trace.fault(Fault.PAUSED_BEFORE_COMMIT, f"behind {key} for {seconds:.1f} s")
+        self._trace.fault(FaultKind.PAUSED_BEFORE_COMMIT, f"behind {key} for {seconds:.1f} s")
         virtual_loop().freeze(process, seconds)
 
-    async def _die(self, process: Process, kind: Fault, place: str) -> None:
+    async def _die(self, process: Process, kind: FaultKind, place: str) -> None:
         self._trace.fault(kind, place)
         if (where := runs_at()) is not None:
             self._trace.deaths.add(where)

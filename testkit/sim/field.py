@@ -15,38 +15,38 @@ from typing import Final
 import msgspec
 
 from lowtide.core.faults.outcome import Reply
-from testkit.sim.fault_kinds import Fault
+from testkit.sim.fault_kinds import FaultKind
 
 _PAGE: Final = b"<html><head><title>%s</title></head><body>nginx</body></html>"
-REPLIES: Final[Mapping[Fault, tuple[Reply, ...]]] = {
-    Fault.KEY_REFUSED: (
+REPLIES: Final[Mapping[FaultKind, tuple[Reply, ...]]] = {
+    FaultKind.KEY_REFUSED: (
         Reply(401, b'{"error":{"message":"Incorrect API key provided","code":"invalid_api_key"}}'),
         Reply(401, b'{"detail":"Unauthorized"}'),
         Reply(403, b'{"message":"Forbidden"}'),
         Reply(407, b""),
     ),
-    Fault.MODEL_UNKNOWN: (
+    FaultKind.MODEL_UNKNOWN: (
         Reply(404, b'{"object":"error","message":"The model `m` does not exist.","code":404}'),
         Reply(404, b'{"error":{"message":"model \'m\' not found, try pulling it first"}}'),
     ),
-    Fault.PATH_UNKNOWN: (
+    FaultKind.PATH_UNKNOWN: (
         Reply(404, b'{"detail":"Not Found"}'),
         Reply(404, _PAGE % b"404 Not Found"),
         Reply(405, b'{"detail":"Method Not Allowed"}'),
         Reply(301, b""),
         Reply(308, b""),
     ),
-    Fault.QUOTA_SPENT: (
+    FaultKind.QUOTA_SPENT: (
         Reply(402, b'{"error":{"message":"Payment required"}}'),
         Reply(429, b'{"error":{"message":"You exceeded your quota","code":"insufficient_quota"}}'),
     ),
-    Fault.PAGE_ANSWERED: (Reply(200, _PAGE % b"Sign in"), Reply(302, b"")),
-    Fault.GATEWAY_AWAY: (
+    FaultKind.PAGE_ANSWERED: (Reply(200, _PAGE % b"Sign in"), Reply(302, b"")),
+    FaultKind.GATEWAY_AWAY: (
         Reply(502, _PAGE % b"502 Bad Gateway"),
         Reply(504, _PAGE % b"504 Gateway Time-out"),
         Reply(503, _PAGE % b"503 Service Temporarily Unavailable"),
     ),
-    Fault.ERROR_IN_200: (
+    FaultKind.ERROR_IN_200: (
         Reply(200, b'{"error":{"message":"CUDA error: out of memory","code":500}}'),
         Reply(200, b'{"id":"x","object":"chat.completion","choices":[]}'),
         Reply(200, b""),
@@ -68,7 +68,7 @@ _FAILURES: Final = (
 )
 BAD_REPLIES: Final = (
     *_FAILURES,
-    REPLIES[Fault.ERROR_IN_200][0],
+    REPLIES[FaultKind.ERROR_IN_200][0],
     Reply(400, b'{"error":{"message":"the prompt is too long"}}'),
     Reply(403, b'{"error":{"message":"this content is not allowed"}}'),
     Reply(404, b'{"error":{"message":"file-7 was not found"}}'),
@@ -85,7 +85,7 @@ _USUAL_SHARE: Final = 0.1
 class Ailment(msgspec.Struct, frozen=True):
     """Of engine number `engine`; `model` None: of all models. Instants are virtual seconds."""
 
-    kind: Fault
+    kind: FaultKind
     engine: int
     begins_s: float
     ends_s: float
@@ -93,7 +93,7 @@ class Ailment(msgspec.Struct, frozen=True):
     model: str | None = None
 
 
-class Field(msgspec.Struct, frozen=True):
+class FieldConditions(msgspec.Struct, frozen=True):
     """What one world has of all this. `failing`, `mistaken` and `long` are chances of a line."""
 
     ailments: tuple[Ailment, ...] = ()
@@ -120,10 +120,10 @@ class Field(msgspec.Struct, frozen=True):
         return ""
 
 
-CALM: Final = Field()
+CALM: Final = FieldConditions()
 
 
-def draw_field(seed: int, engines: int, models: int, chaos_s: float) -> Field:
+def draw_field(seed: int, engines: int, models: int, chaos_s: float) -> FieldConditions:
     """Of a seed; nothing at all in a third of them."""
     random = Random(f"field {seed}")
     if random.random() < 0.33:
@@ -134,7 +134,7 @@ def draw_field(seed: int, engines: int, models: int, chaos_s: float) -> Field:
         return frozenset(n for n in range(engines) if random.random() < chance)
 
     balanced = some_engines(0.3)
-    return Field(
+    return FieldConditions(
         ailments=tuple(_draw_ailment(random, n, models, chaos_s) for n in ailing),
         serial=some_engines(0.25),
         balanced=balanced,
@@ -148,7 +148,7 @@ def draw_field(seed: int, engines: int, models: int, chaos_s: float) -> Field:
 def _draw_ailment(random: Random, engine: int, models: int, chaos_s: float) -> Ailment:
     kind = random.choice(list(REPLIES))
     begins_s = random.choice([0.0, random.uniform(0.0, chaos_s / 2)])
-    one_model = kind == Fault.MODEL_UNKNOWN
+    one_model = kind == FaultKind.MODEL_UNKNOWN
     return Ailment(
         kind=kind,
         engine=engine,
@@ -160,7 +160,7 @@ def _draw_ailment(random: Random, engine: int, models: int, chaos_s: float) -> A
 
 
 def answer_time_s(
-    field: Field, engine: int, prompt: str, drawn_s: float, attempt_timeout_s: float
+    field: FieldConditions, engine: int, prompt: str, drawn_s: float, attempt_timeout_s: float
 ) -> float:
     """How long the answer takes that took `drawn_s` at an engine of the usual kind."""
     if LONG in prompt:
@@ -170,6 +170,6 @@ def answer_time_s(
     return drawn_s
 
 
-def cut_after_s(field: Field, engine: int, attempt_timeout_s: float) -> float | None:
+def cut_after_s(field: FieldConditions, engine: int, attempt_timeout_s: float) -> float | None:
     """When a balancer before that engine ends a call; None: there is none."""
     return _CUT_SHARE * attempt_timeout_s if engine in field.balanced else None

@@ -15,11 +15,11 @@ from lowtide.core.batches.batch import TERMINAL, error_file_id, output_file_id
 from lowtide.core.usage import Usage
 from testkit.sim.client import Intention, fields_of
 from testkit.sim.evidence import Evidence
-from testkit.sim.invariants import Violation, Watch
+from testkit.sim.invariants import InvariantCheck, Violation
 from testkit.sim.memory_blobs import BlobDisk
 
 
-class Account:
+class FinalCheck:
     """Over one database and one disk."""
 
     def __init__(
@@ -29,7 +29,7 @@ class Account:
         answers: Mapping[str, list[Any]],
         prices: Mapping[str, ModelPrices],
         evidence: Evidence,
-        watch: Watch,
+        watch: InvariantCheck,
     ) -> None:
         self._watch = watch
         self._evidence = evidence

@@ -17,11 +17,11 @@ import msgspec
 
 from lowtide.core.batches.batch import TERMINAL, TRANSITIONS, Status
 from lowtide.core.batches.chunk import ChunkKey, ChunkLease
-from lowtide.ports.work import Beat, BeatReceipt, WorkStore
+from lowtide.ports.work import CommitReceipt, GroupCommit, WorkStore
 from lowtide.store.sql_store import SqlStore
 from lowtide.store.work import SqlWork
-from testkit.sim.fault_kinds import Fault
-from testkit.sim.faults import Faults
+from testkit.sim.fault_kinds import FaultKind
+from testkit.sim.faults import PortFaults
 from testkit.sim.memory_blobs import BlobDisk
 
 _BATCH: Final = (
@@ -62,7 +62,7 @@ class _Seen(msgspec.Struct):
     failed: int = 0
 
 
-class Watch:
+class InvariantCheck:
     """Looks at one database."""
 
     def __init__(self, path: str, disk: BlobDisk) -> None:
@@ -93,7 +93,7 @@ class Watch:
         now_s = asyncio.get_running_loop().time()
         return now_s - max(self._moved_at_s.get(batch_id, now_s), self.started_at_s)
 
-    def beat(self, beat: Beat) -> None:
+    def beat(self, beat: GroupCommit) -> None:
         """This is about to be committed, perhaps."""
         if beat.segment_key is not None:
             tokens = {piece.key: piece.token for piece in beat.slices}
@@ -196,19 +196,20 @@ class Watch:
             raise Violation(otherwise)
 
 
-def watched(store: SqlStore, watch: Watch, faults: Faults) -> SqlStore:
-    """The same store for a worker, whose beats and claims are seen; and some beats come twice."""
+def watched(store: SqlStore, watch: InvariantCheck, faults: PortFaults) -> SqlStore:
+    """The same store for a worker, whose commits and claims are seen; and some commits come
+    twice."""
     twin = copy(store)
     twin._work = cast("SqlWork", _WatchedWork(store.work, watch, faults))
     return twin
 
 
 class _WatchedWork:
-    def __init__(self, work: WorkStore, watch: Watch, faults: Faults) -> None:
+    def __init__(self, work: WorkStore, watch: InvariantCheck, faults: PortFaults) -> None:
         self._work = work
         self._watch = watch
         self._faults = faults
-        self._earlier: Beat | None = None
+        self._earlier: GroupCommit | None = None
 
     async def claim_chunks(
         self,
@@ -226,19 +227,19 @@ class _WatchedWork:
         self._watch.leased(leases)
         return leases
 
-    async def commit_beat(self, beat: Beat) -> BeatReceipt:
+    async def commit_group(self, beat: GroupCommit) -> CommitReceipt:
         """Once, or twice, as when a proxy repeats it; or an old one comes again, long after."""
         self._watch.beat(beat)
         if self._faults.happens(self._faults.rates.beat_doubled):
-            await self._work.commit_beat(beat)
-            self._faults.tell(Fault.BEAT_DOUBLED)
+            await self._work.commit_group(beat)
+            self._faults.tell(FaultKind.BEAT_DOUBLED)
         if self._earlier and self._faults.happens(self._faults.rates.beat_doubled):
-            await self._work.commit_beat(self._earlier)
-            self._faults.tell(Fault.BEAT_REPEATED_LATE)
+            await self._work.commit_group(self._earlier)
+            self._faults.tell(FaultKind.BEAT_REPEATED_LATE)
         self._earlier = beat
-        receipt = await self._work.commit_beat(beat)
+        receipt = await self._work.commit_group(beat)
         if receipt.lost & {piece.key for piece in beat.slices}:
-            self._faults.tell(Fault.LEASE_LOST)
+            self._faults.tell(FaultKind.LEASE_LOST)
         return receipt
 
     async def reap(self, now: datetime) -> int:

@@ -13,10 +13,10 @@ import msgspec
 
 from lowtide.core.errors import LowtideError
 from lowtide.core.live.live import LiveAnswer
-from testkit.sim.client import Door
+from testkit.sim.client import ApiClient
 from testkit.sim.field import LIVE
 from testkit.sim.invariants import Violation
-from testkit.sim.node import House, Unreachable
+from testkit.sim.node import Node, Unreachable
 from testkit.sim.trace import Trace
 
 ANSWERED_S: Final = 2.0
@@ -27,7 +27,7 @@ class LiveCaller:
     """One user who calls again and again."""
 
     def __init__(
-        self, door: Door, gap_s: float, trace: Trace, fail: Callable[[Violation], None]
+        self, door: ApiClient, gap_s: float, trace: Trace, fail: Callable[[Violation], None]
     ) -> None:
         """`gap_s` lies between an answer and the next call. `fail` is told of a broken promise."""
         self._door = door
@@ -49,7 +49,7 @@ class LiveCaller:
             {"model": "m0", "messages": [{"role": "user", "content": f"{LIVE}-{number}"}]}
         )
 
-        async def answer(house: House) -> LiveAnswer:
+        async def answer(house: Node) -> LiveAnswer:
             return await house.answer_live(body)
 
         begun_s = asyncio.get_running_loop().time()

@@ -1,6 +1,6 @@
 """One process of Lowtide: the verbs, the loops, or both, over this world's database and disk.
 
-A `House` is one life. It is wired as `wiring` does it: the same `Worker`, the same services, the
+A `Node` is one life. It is wired as `wiring` does it: the same `Worker`, the same services, the
 same order of start and stop. What differs is given from outside: clock, ids, chance, engines.
 """
 
@@ -15,7 +15,7 @@ from random import Random
 from typing import Any, Final, TypeVar, cast
 
 from lowtide import limits
-from lowtide.config import Dispatch, Settings
+from lowtide.config import DispatchSettings, Settings
 from lowtide.core.accounts.catalogue import Catalogue, ModelEntry
 from lowtide.core.bodies.body_rules import BodyRules
 from lowtide.core.dispatch.replica import Replica
@@ -24,7 +24,7 @@ from lowtide.loops.dispatch.attempt import Upstream
 from lowtide.ports.blobs import BlobError
 from lowtide.ports.engine import StreamingEngine
 from lowtide.ports.store import StoreError
-from lowtide.service.accounts.quotas import LimitService
+from lowtide.service.accounts.quotas import Quotas
 from lowtide.service.batches.batches import BatchService
 from lowtide.service.batches.results import ResultReader
 from lowtide.service.files.files import FileService
@@ -33,10 +33,10 @@ from lowtide.service.live.live_replica import LiveReplica
 from lowtide.service.standings import Standings
 from lowtide.store.sql_store import SqlStore
 from lowtide.wiring.worker import Worker
-from testkit.sim.engines import EngineMachine, SimEngine
-from testkit.sim.fault_kinds import Fault
-from testkit.sim.faults import Faults
-from testkit.sim.invariants import Violation, Watch, watched
+from testkit.sim.engines import EngineMachine, NetworkedEngine
+from testkit.sim.fault_kinds import FaultKind
+from testkit.sim.faults import PortFaults
+from testkit.sim.invariants import InvariantCheck, Violation, watched
 from testkit.sim.memory_blobs import BlobDisk, MemoryBlobs
 from testkit.sim.owners import Owners
 from testkit.sim.process import Process
@@ -77,11 +77,11 @@ class Ground:
 
     scenario: Scenario
     random: Random
-    faults: Faults
+    faults: PortFaults
     trace: Trace
     disk: BlobDisk
     engines: Sequence[EngineMachine]
-    watch: Watch
+    watch: InvariantCheck
     owners: Owners
 
     def new_id(self, prefix: str) -> str:
@@ -100,7 +100,7 @@ class Ground:
         )
 
 
-class House:
+class Node:
     """One life of a process. `services` are there once it is up."""
 
     def __init__(self, ground: Ground, name: str, store: SqlStore, *, door: bool, loops: bool):
@@ -115,7 +115,7 @@ class House:
         self.process.on_death.append(self._end)
         self.clock = SimClock(self.process)
         self.blobs = MemoryBlobs(ground.disk, ground.faults.blobs)
-        self.allowance = LimitService(store.tenants, store.ledger, self.clock, Settings().limits)
+        self.allowance = Quotas(store.tenants, store.ledger, self.clock, Settings().limits)
         self.files = FileService(store.files, self.blobs, self.clock, ground.new_id, self.allowance)
         self.results = ResultReader(store, self.blobs, self.clock)
         self.batches: BatchService
@@ -130,7 +130,7 @@ class House:
         """SIGTERM."""
         self._term.set()
 
-    async def call(self, work: Callable[["House"], Awaitable[T]]) -> T:
+    async def call(self, work: Callable[["Node"], Awaitable[T]]) -> T:
         """Do `work` in this process, for a client. Raises Unreachable, and what `work` raises.
 
         A client that gives up does not end the work: the process may never hear of it.
@@ -169,10 +169,10 @@ class House:
         """Over the network: it arrives, or late, or never."""
         faults, trace = self._ground.faults, self._ground.trace
         if faults.happens(faults.rates.reply_lost):
-            trace.fault(Fault.REPLY_LOST)
+            trace.fault(FaultKind.REPLY_LOST)
             hang_up()
         elif faults.happens(faults.rates.reply_late):
-            trace.fault(Fault.REPLY_LATE)
+            trace.fault(FaultKind.REPLY_LATE)
             after_s = self._ground.random.expovariate(1 / _REPLY_LATE_S)
             asyncio.get_running_loop().call_later(after_s, reply, context=Context())
         else:
@@ -219,7 +219,7 @@ class House:
         return [
             Upstream(
                 Replica(machine.url, frozenset(ground.catalogue.entries), scenario.window),
-                SimEngine(machine, ground.owners.called),
+                NetworkedEngine(machine, ground.owners.called),
                 {},
                 BodyRules(),
                 scenario.attempt_timeout_s,
@@ -233,7 +233,9 @@ class House:
         replicas = [
             LiveReplica(
                 upstream.replica,
-                cast("StreamingEngine", SimEngine(machine, lambda _: None)),  # none is streamed
+                cast(
+                    "StreamingEngine", NetworkedEngine(machine, lambda _: None)
+                ),  # none is streamed
                 {},
                 BodyRules(),
                 timeout_s,
@@ -248,7 +250,9 @@ class House:
         shared = None if alone else {each.replica.url: each.replica for each in upstreams}
         for replica in (shared or {}).values():
             ground.owners.list_shared(self.process, replica)
-        dispatch = Dispatch(lease_ttl_s=scenario.lease_ttl_s, beat_s=scenario.beat_s)
+        dispatch = DispatchSettings(
+            lease_ttl_s=scenario.lease_ttl_s, commit_interval_s=scenario.commit_interval_s
+        )
         return Worker(
             Settings(dispatch=dispatch),
             watched(self._store, ground.watch, ground.faults),
@@ -288,10 +292,10 @@ def _heard(task: "asyncio.Task[Any]") -> None:
         task.exception()
 
 
-def uploader(content: bytes, pieces: int) -> Callable[[House], Awaitable[Any]]:
+def uploader(content: bytes, pieces: int) -> Callable[[Node], Awaitable[Any]]:
     """The work of an upload, as the door does it."""
 
-    async def upload(house: House) -> Any:
+    async def upload(house: Node) -> Any:
         file_id = house.files.new_file_id()
         async with house.files.receive("proj_default", file_id, 0) as intake:
             size = max(1, len(content) // pieces)

@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable
 
 from lowtide.core.dispatch.replica import Replica
-from testkit.sim.fault_kinds import Fault
+from testkit.sim.fault_kinds import FaultKind
 from testkit.sim.invariants import Violation
 from testkit.sim.process import PROCESS, Process
 from testkit.sim.trace import Trace
@@ -44,6 +44,6 @@ class Owners:
         last = self._last.get(url, sender)
         if last is not sender:
             outlived = last.alive and last.stopped
-            kind = Fault.OWNER_OUTLIVED if outlived else Fault.OWNER_CHANGED
+            kind = FaultKind.OWNER_OUTLIVED if outlived else FaultKind.OWNER_CHANGED
             self._trace.fault(kind, f"{url} from {last.name} to {sender.name}")
         self._last[url] = sender

@@ -93,7 +93,7 @@ class Process:
         if not self.alive:
             raise asyncio.CancelledError
 
-    async def bury(self, release: Callable[["Process"], None]) -> None:
+    async def terminate(self, release: Callable[["Process"], None]) -> None:
         """When all is over: unwind what hangs, so that nothing of it outlives the run."""
         self.kill()
         self.buried = True

@@ -18,7 +18,7 @@ from typing import Final
 import msgspec
 
 from testkit.sim.duel import play_duel
-from testkit.sim.fault_kinds import Fault
+from testkit.sim.fault_kinds import FaultKind
 from testkit.sim.simulation import Played, play
 from testkit.sim.stores import Stores, sim_folder
 
@@ -39,8 +39,8 @@ class Summary(msgspec.Struct):
     batches: int = 0
     lines: int = 0
     deaths: set[str] = msgspec.field(default_factory=set)
-    faults: dict[str, int] = msgspec.field(default_factory=lambda: dict.fromkeys(Fault, 0))
-    seeds_with: dict[str, int] = msgspec.field(default_factory=lambda: dict.fromkeys(Fault, 0))
+    faults: dict[str, int] = msgspec.field(default_factory=lambda: dict.fromkeys(FaultKind, 0))
+    seeds_with: dict[str, int] = msgspec.field(default_factory=lambda: dict.fromkeys(FaultKind, 0))
     """By kind of fault: in how many seeds it happened."""
     broken: list[int] = msgspec.field(default_factory=list)
 
@@ -69,14 +69,14 @@ class Summary(msgspec.Struct):
             ("batches", f"{self.batches:,}"),
             ("lines", f"{self.lines:,}"),
             ("commits checked", f"{self.commits:,}"),
-            *((str(kind), f"{self._times(kind)}") for kind in Fault),
+            *((str(kind), f"{self._times(kind)}") for kind in FaultKind),
             ("awaits at which a process died", f"{len(self.deaths)} ({shares})"),
             ("broken", ", ".join(map(str, self.broken)) or "none"),
         ]
         width = max(len(name) for name, _ in rows)
         return "\n".join(f"{name:{width}}  {figure}" for name, figure in rows)
 
-    def _times(self, kind: Fault) -> str:
+    def _times(self, kind: FaultKind) -> str:
         return f"{self.faults[kind]:>7,} in {self.seeds_with[kind]:,} seeds"
 
 
@@ -138,7 +138,7 @@ def played(seeds: Sequence[int], *, jobs: int, verbose: bool) -> Iterator[Iterat
                 yield pool.imap_unordered(_play, seeds)
 
 
-class Progress:
+class RunProgress:
     """A line on stderr every few seconds, when there is something to wait for."""
 
     def __init__(self, seeds: int) -> None:

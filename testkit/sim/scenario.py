@@ -13,7 +13,7 @@ from unittest.mock import patch
 import msgspec
 
 from lowtide import limits
-from testkit.sim.field import CALM, Field, draw_field
+from testkit.sim.field import CALM, FieldConditions, draw_field
 
 
 class Rates(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,14 +69,14 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     """Until all batches are created: so that it finds them at work, not at the door."""
     storm_gap_s: float
     lease_ttl_s: float
-    beat_s: float
+    commit_interval_s: float
     attempt_timeout_s: float
     patience_s: float
     """Of a client with one call, before it gives up and asks again."""
     answer_s: float
     poison: float
     rates: Rates
-    field: Field = CALM
+    field: FieldConditions = CALM
     live_gap_s: float | None = None
     """Between the live calls of one user; None: nobody makes any."""
     storms: bool = True
@@ -111,7 +111,7 @@ def draw_scenario(seed: int) -> Scenario:
         storm_waits=random.random() < 0.6,
         storm_gap_s=random.choice([0.5, 2.0, 5.0]),
         lease_ttl_s=random.choice([2.0, 5.0, 10.0]),
-        beat_s=random.choice([0.2, 1.0]),
+        commit_interval_s=random.choice([0.2, 1.0]),
         attempt_timeout_s=random.choice([2.0, 8.0]),
         patience_s=random.choice([4.0, 15.0, 600.0]),
         answer_s=min(1.5, max(0.005, answer_s)),

@@ -20,14 +20,14 @@ from testkit.sim import inline_sqlite
 from testkit.sim.client import Client, Intention, draw_intention
 from testkit.sim.engines import EngineMachine
 from testkit.sim.evidence import Evidence
-from testkit.sim.fault_injection import Storm
-from testkit.sim.faults import Faults
-from testkit.sim.final_check import Account
-from testkit.sim.invariants import Violation, Watch
+from testkit.sim.fault_injection import FaultInjection
+from testkit.sim.faults import PortFaults
+from testkit.sim.final_check import FinalCheck
+from testkit.sim.invariants import InvariantCheck, Violation
 from testkit.sim.live_calls import LiveCaller
 from testkit.sim.loop import Stuck, VirtualLoop, virtual_loop
 from testkit.sim.memory_blobs import BlobDisk, MemoryBlobs
-from testkit.sim.node import Ground, House, SimClock, Unreachable
+from testkit.sim.node import Ground, Node, SimClock, Unreachable
 from testkit.sim.owners import Owners
 from testkit.sim.scenario import Scenario, draw_scenario, scaled_limits
 from testkit.sim.stores import Stores
@@ -65,7 +65,7 @@ class Played(msgspec.Struct, frozen=True):
     none."""
 
 
-class World:
+class Simulation:
     """All that one run consists of."""
 
     def __init__(
@@ -84,11 +84,11 @@ class World:
         disk = BlobDisk(SimClock(None).now)
         answers: dict[str, list[Any]] = {}
         evidence = Evidence(scenario.field, scenario.engines, scenario.workers)
-        watch = Watch(path, disk)
+        watch = InvariantCheck(path, disk)
         self._ground = Ground(
             scenario=scenario,
             random=Random(f"chance {scenario.seed}"),
-            faults=Faults(scenario, trace),
+            faults=PortFaults(scenario, trace),
             trace=trace,
             disk=disk,
             engines=[
@@ -100,9 +100,11 @@ class World:
         )
         inline_sqlite.gates[path] = self._ground.faults.database
         inline_sqlite.commits[path] = self._ground.watch.committed
-        self._account = Account(path, disk, answers, self._ground.catalogue.prices, evidence, watch)
-        self._houses: dict[int, House] = {}
-        self._past: list[House] = []
+        self._account = FinalCheck(
+            path, disk, answers, self._ground.catalogue.prices, evidence, watch
+        )
+        self._houses: dict[int, Node] = {}
+        self._past: list[Node] = []
         self._closing = False
         if wishes is None:
             numbers = range(scenario.batches)
@@ -110,7 +112,7 @@ class World:
         self.wishes = wishes
 
     @property
-    def watch(self) -> Watch:
+    def watch(self) -> InvariantCheck:
         return self._ground.watch
 
     @property
@@ -132,17 +134,17 @@ class World:
             broken.result()
         story.result()
 
-    async def bury(self) -> None:
+    async def terminate(self) -> None:
         """Unwind everything, alive or dead."""
         self._closing = True
         houses = (*self._past, *self._houses.values())
         for house in houses:
             house.process.kill()  # first all of them: one that spins would let no time pass
         for house in houses:
-            await house.process.bury(virtual_loop().release)
+            await house.process.terminate(virtual_loop().release)
         self.watch.close()
 
-    async def call(self, work: Callable[[House], Awaitable[T]]) -> T:
+    async def call(self, work: Callable[[Node], Awaitable[T]]) -> T:
         """The door: wherever it is, if it is up."""
         house = self._houses.get(0 if self._scenario.together else self._scenario.workers)
         if house is None:
@@ -151,7 +153,7 @@ class World:
 
     async def _story(self) -> None:
         scenario = self._scenario
-        storm = Storm(
+        storm = FaultInjection(
             scenario, self._living, self._ground.engines, self._ground.faults, self._trace
         )
         places = range(scenario.workers + (not scenario.together))
@@ -160,7 +162,7 @@ class World:
         if scenario.storm_waits:
             await self._submitted()
         if scenario.storms:
-            await storm.blow(self._mostly_done)
+            await storm.inject_faults(self._mostly_done)
         live = asyncio.ensure_future(self._live_calls())
         ails_s = max(0.0, scenario.field.mended_s - asyncio.get_running_loop().time())
         try:
@@ -208,7 +210,7 @@ class World:
         is_door = place == (0 if scenario.together else scenario.workers)
         while not self._closing:
             store = self._stores.of(place)
-            house = House(self._ground, name, store, door=is_door, loops=place < scenario.workers)
+            house = Node(self._ground, name, store, door=is_door, loops=place < scenario.workers)
             self._houses[place] = house
             self.watch.started_at_s = asyncio.get_running_loop().time()
             await house.live()
@@ -216,7 +218,7 @@ class World:
             self._trace.note(f"{name} is gone")
             await asyncio.sleep(self._random.choice([0.1, 0.3, 1.0, 1.5 * scenario.lease_ttl_s]))
 
-    def _living(self) -> list[House]:
+    def _living(self) -> list[Node]:
         return list(self._houses.values())
 
     async def _stop(self, keepers: Sequence["asyncio.Future[None]"]) -> None:
@@ -270,10 +272,10 @@ def play_world(
     loop = VirtualLoop()
     stores.renew()
     broken: str | None = None
-    worlds: list[World] = []
+    worlds: list[Simulation] = []
 
     async def main() -> None:
-        worlds.append(World(scenario, stores, trace, wishes))
+        worlds.append(Simulation(scenario, stores, trace, wishes))
         await worlds[0].run()
 
     with scaled_limits(scenario), trace.of_logs(), _no_garbage_collection():
@@ -286,7 +288,7 @@ def play_world(
         if broken is None and (trace.alarms or loop.unhandled):
             broken = f"these must not happen: {trace.alarms + loop.unhandled}"
         ended_s, steps = loop.time(), loop.steps
-        loop.run_until_complete(worlds[0].bury())
+        loop.run_until_complete(worlds[0].terminate())
     played, commits = worlds[0].wishes, worlds[0].watch.commits
     return Played(
         seed=scenario.seed,

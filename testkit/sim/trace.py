@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import structlog
 
-from testkit.sim.fault_kinds import Fault
+from testkit.sim.fault_kinds import FaultKind
 from testkit.sim.process import PROCESS
 
 LINES_KEPT: Final = 400
@@ -32,7 +32,7 @@ class Trace:
         self._hash = hashlib.sha256()
         self.lines: deque[str] = deque(maxlen=LINES_KEPT)
         self.counts: Counter[str] = Counter()
-        self.faults: Counter[Fault] = Counter()
+        self.faults: Counter[FaultKind] = Counter()
         self.deaths: set[str] = set()
         """Awaits (`kill_points.py`) at which a process was killed."""
         self.alarms: list[str] = []
@@ -52,7 +52,7 @@ class Trace:
     def count(self, what: str) -> None:
         self.counts[what] += 1
 
-    def fault(self, kind: Fault, where: str = "") -> None:
+    def fault(self, kind: FaultKind, where: str = "") -> None:
         """It has happened, just now."""
         self.faults[kind] += 1
         self.note(f"{kind}: {where}" if where else kind)

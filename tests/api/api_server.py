@@ -27,10 +27,10 @@ from lowtide.api.app import create_app
 from lowtide.api.server import uvicorn_config
 from lowtide.blobs.url import open_blobs
 from lowtide.cli.server.event_loop import new_event_loop
-from lowtide.config import Limits, Server, Settings
+from lowtide.config import LimitSettings, ServerSettings, Settings
 from lowtide.core.accounts.catalogue import Catalogue, ModelEntry
-from lowtide.service.accounts.authentication import Access
-from lowtide.service.accounts.quotas import LimitService
+from lowtide.service.accounts.authentication import Authenticator
+from lowtide.service.accounts.quotas import Quotas
 from lowtide.service.accounts.tenants import TenantService
 from lowtide.service.accounts.usage import UsageService
 from lowtide.service.batches.batches import BatchService
@@ -39,7 +39,7 @@ from lowtide.service.batches.results import ResultReader
 from lowtide.service.files.files import FileService
 from lowtide.service.files.signing import UploadSigner, load_secret
 from lowtide.service.files.uploads import UploadService
-from lowtide.service.files.uploads_completion import Completions
+from lowtide.service.files.uploads_completion import UploadCompleter
 from lowtide.service.live.background import BackgroundService
 from lowtide.service.live.flex import FlexService
 from lowtide.service.live.flex_queue import FlexQueue
@@ -110,7 +110,7 @@ class Answer:
 
 
 @dataclass
-class Door:
+class ApiServer:
     """A running server and what stands behind it."""
 
     folder: Path
@@ -167,17 +167,17 @@ def form(parts: list[tuple[str, str | None, bytes]], boundary: str = "edge") -> 
     return body + f"--{boundary}--\r\n".encode(), f"multipart/form-data; boundary={boundary}"
 
 
-def build(folder: Path, settings: Settings | None = None) -> Door:
+def build(folder: Path, settings: Settings | None = None) -> ApiServer:
     """The verbs over fresh adapters in `folder`. Nothing is open yet."""
-    settings = settings or Settings(server=Server(data_dir=folder))
+    settings = settings or Settings(server=ServerSettings(data_dir=folder))
     database = folder / "lowtide.sqlite"
     if not database.exists():
         place_empty_database(database)
     store = SqlStore.sqlite(database)
     blobs = open_blobs("file", folder / "blobs")
     clock = ShiftedClock()
-    allowance = LimitService(store.tenants, store.ledger, clock, settings.limits)
-    access = Access(store.tenants, clock)
+    allowance = Quotas(store.tenants, store.ledger, clock, settings.limits)
+    access = Authenticator(store.tenants, clock)
     files = FileService(store.files, blobs, clock, new_id, allowance)
     queue = FlexQueue(
         store, blobs, CATALOGUE, clock, new_id, files, allowance, lambda _: None, owner="door"
@@ -186,7 +186,7 @@ def build(folder: Path, settings: Settings | None = None) -> Door:
         settings=settings,
         files=files,
         parts=UploadService(store.uploads, files, blobs, clock, new_id),
-        completions=Completions(store.uploads, store.files, blobs, clock, new_id),
+        completions=UploadCompleter(store.uploads, store.files, blobs, clock, new_id),
         batches=BatchService(store, CATALOGUE, clock, new_id, allowance, lambda _: None),
         models=ModelService(CATALOGUE),
         results=ResultReader(store, blobs, clock),
@@ -201,24 +201,24 @@ def build(folder: Path, settings: Settings | None = None) -> Door:
         background=BackgroundService(queue, store, blobs, clock),
         readiness=Readiness(store.files, store.check_writable, blobs, clock),
     )
-    return Door(folder, services, store, clock)
+    return ApiServer(folder, services, store, clock)
 
 
-async def serve(door: Door, stop: asyncio.Event) -> None:
+async def serve(http_api: ApiServer, stop: asyncio.Event) -> None:
     """Serve until told to stop."""
 
     class Announced(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
-            door._ready.set()
+            http_api._ready.set()
 
-    await door.store.open()
+    await http_api.store.open()
     # Naming TCP matters: only then asyncio turns Nagle's delay off, which costs 40 ms an answer.
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.bind(("127.0.0.1", 0))
-    door.port = listener.getsockname()[1]
-    door.loop = asyncio.get_running_loop()
-    config = uvicorn_config(create_app(door.services), host="127.0.0.1", port=door.port)
+    http_api.port = listener.getsockname()[1]
+    http_api.loop = asyncio.get_running_loop()
+    config = uvicorn_config(create_app(http_api.services), host="127.0.0.1", port=http_api.port)
     config.timeout_graceful_shutdown = 1
     server = Announced(config)
     task = asyncio.ensure_future(server._serve([listener]))
@@ -229,36 +229,38 @@ async def serve(door: Door, stop: asyncio.Event) -> None:
     finally:
         server.should_exit = True
         await task
-        await door.services.completions.aclose()
-        await door.store.aclose()
+        await http_api.services.completions.aclose()
+        await http_api.store.aclose()
 
 
 @contextmanager
-def open_door(folder: Path, settings: Settings | None = None) -> Iterator[Door]:
+def open_door(folder: Path, settings: Settings | None = None) -> Iterator[ApiServer]:
     """A server in a thread of its own, so that synchronous clients can be used against it."""
-    door = build(folder, settings)
+    http_api = build(folder, settings)
     stop = asyncio.Event()
-    thread = threading.Thread(target=lambda: asyncio.run(serve(door, stop)), daemon=True)
+    thread = threading.Thread(target=lambda: asyncio.run(serve(http_api, stop)), daemon=True)
     thread.start()
-    assert door._ready.wait(PATIENCE_S), "the server did not start"
+    assert http_api._ready.wait(PATIENCE_S), "the server did not start"
     try:
-        yield door
+        yield http_api
     finally:
-        door.loop.call_soon_threadsafe(stop.set)
+        http_api.loop.call_soon_threadsafe(stop.set)
         thread.join(PATIENCE_S)
         assert not thread.is_alive(), "the server did not stop"
 
 
 def main(folder: Path) -> None:
-    door = build(folder, Settings(server=Server(data_dir=folder), limits=Limits()))
+    http_api = build(
+        folder, Settings(server=ServerSettings(data_dir=folder), limits=LimitSettings())
+    )
 
     async def announced() -> None:
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         loop.add_reader(sys.stdin, stop.set)  # the parent closes it, or dies
-        serving = asyncio.ensure_future(serve(door, stop))
-        await asyncio.to_thread(door._ready.wait, 30)
-        print(f"{door.port} {os.getpid()}", flush=True)
+        serving = asyncio.ensure_future(serve(http_api, stop))
+        await asyncio.to_thread(http_api._ready.wait, 30)
+        print(f"{http_api.port} {os.getpid()}", flush=True)
         await serving
 
     with asyncio.Runner(loop_factory=new_event_loop) as runner:

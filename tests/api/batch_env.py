@@ -11,7 +11,7 @@ from typing import Any
 import api_server
 import msgspec
 import pytest
-from api_server import Door, new_id, open_door
+from api_server import ApiServer, new_id, open_door
 
 from lowtide.blobs.url import open_blobs
 from lowtide.config import Settings
@@ -23,7 +23,7 @@ from lowtide.service.batches.batches import BatchService, Created
 from lowtide.service.batches.estimates import EstimateService
 from lowtide.service.batches.new_batch import NewBatch
 from lowtide.service.models import ModelService
-from testkit.manual_worker import HandWorker
+from testkit.manual_worker import ManualWorker
 
 CHAT = "/v1/chat/completions"
 CATALOGUE = Catalogue(
@@ -56,65 +56,65 @@ class HeldBatches(BatchService):
 
 
 @dataclass
-class Bench:
+class Env:
     """What a test needs beside the client under test."""
 
-    door: Door
-    worker: HandWorker
+    http_api: ApiServer
+    worker: ManualWorker
     batches: HeldBatches
 
     def upload(self, requests: int = 3, purpose: str = "batch") -> File:
-        file: File = self.door.run(self.worker.upload(requests, purpose=purpose))
+        file: File = self.http_api.run(self.worker.upload(requests, purpose=purpose))
         return file
 
     def plan(self) -> Batch:
-        batch: Batch = self.door.run(self.worker.plan())
+        batch: Batch = self.http_api.run(self.worker.plan())
         return batch
 
     def reject(self, errors: Sequence[BatchError], total: int) -> None:
-        self.door.run(self.worker.reject(errors, total))
+        self.http_api.run(self.worker.reject(errors, total))
 
     def settle(self, batch_id: str, ok: Sequence[int] = (), bad: Sequence[int] = ()) -> None:
-        self.door.run(self.worker.settle(batch_id, ok=ok, bad=bad))
+        self.http_api.run(self.worker.settle(batch_id, ok=ok, bad=bad))
 
     def assemble(self) -> None:
-        self.door.run(self._assemble())
+        self.http_api.run(self._assemble())
 
     def post(self, body: dict[str, Any], path: str = "/v1/batches", **headers: str) -> Any:
         """A create by a client without any SDK."""
-        return self.door.ask("POST", path, msgspec.json.encode(body), headers)
+        return self.http_api.ask("POST", path, msgspec.json.encode(body), headers)
 
     async def _assemble(self) -> None:
-        store, clock = self.door.store, self.door.clock
-        blobs = open_blobs("file", self.door.folder / "blobs")
+        store, clock = self.http_api.store, self.http_api.clock
+        blobs = open_blobs("file", self.http_api.folder / "blobs")
         loop = AssembleLoop("a", store.lifecycle, store.results, blobs, clock)
         await loop.tick(clock.now())
 
 
 @contextmanager
-def open_bench(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+def open_bench(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Env]:
     build = api_server.build
 
-    def furnished(folder: Path, settings: Settings | None = None) -> Door:
-        door = build(folder, settings)
-        allowance = door.services.allowance
+    def furnished(folder: Path, settings: Settings | None = None) -> ApiServer:
+        http_api = build(folder, settings)
+        allowance = http_api.services.allowance
         batches = HeldBatches(
-            door.store,
+            http_api.store,
             CATALOGUE,
-            door.clock,
+            http_api.clock,
             new_id,
             allowance,
             lambda _: None,
         )
         estimates = EstimateService(open_blobs("file", folder / "blobs"), CATALOGUE, allowance)
-        door.services = replace(
-            door.services, batches=batches, estimates=estimates, models=ModelService(CATALOGUE)
+        http_api.services = replace(
+            http_api.services, batches=batches, estimates=estimates, models=ModelService(CATALOGUE)
         )
-        return door
+        return http_api
 
     monkeypatch.setattr(api_server, "build", furnished)
-    with open_door(folder) as door:
+    with open_door(folder) as http_api:
         blobs = open_blobs("file", folder / "blobs")
-        batches = door.services.batches
+        batches = http_api.services.batches
         assert isinstance(batches, HeldBatches)
-        yield Bench(door, HandWorker(door.store, blobs, door.clock), batches)
+        yield Env(http_api, ManualWorker(http_api.store, blobs, http_api.clock), batches)

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from api_server import Door, open_door
-from tenant_env import House, open_house
+from api_server import ApiServer, open_door
+from tenant_env import Env, open_house
 
-from lowtide.config import Limits, Server, Settings
+from lowtide.config import LimitSettings, ServerSettings, Settings
 
 FILE_BYTES_MAX = 300_000
 """The bound of `small_door`: more than a block, so that a larger file is refused in mid-stream."""
@@ -19,21 +19,23 @@ def no_telemetry(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def door(tmp_path: Path) -> Iterator[Door]:
+def http_api(tmp_path: Path) -> Iterator[ApiServer]:
     with open_door(tmp_path) as running:
         yield running
 
 
 @pytest.fixture
-def small_door(tmp_path: Path) -> Iterator[Door]:
+def small_door(tmp_path: Path) -> Iterator[ApiServer]:
     """A server that takes files up to FILE_BYTES_MAX."""
-    settings = Settings(server=Server(data_dir=tmp_path), limits=Limits(file_bytes=FILE_BYTES_MAX))
+    settings = Settings(
+        server=ServerSettings(data_dir=tmp_path), limits=LimitSettings(file_bytes=FILE_BYTES_MAX)
+    )
     with open_door(tmp_path, settings) as running:
         yield running
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> Iterator[House]:
+def env(tmp_path: Path) -> Iterator[Env]:
     """A server that asks for keys."""
     with open_house(tmp_path) as running:
         yield running

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, Final
 
 import httpx
-from api_server import Door, build, serve
+from api_server import ApiServer, build, serve
 
-from lowtide.config import Limits, Server, Settings
+from lowtide.config import LimitSettings, ServerSettings, Settings
 from lowtide.core.accounts.catalogue import Catalogue, ModelEntry
 from lowtide.core.bodies.body_rules import rules_of
 from lowtide.core.dispatch.replica import Replica
@@ -48,17 +48,17 @@ SSE_HEAD: Final = (
 
 
 @dataclass
-class House:
+class Env:
     """A door, the engines behind it, and a client without any SDK."""
 
-    door: Door
+    http_api: ApiServer
     live: LiveService
     replicas: Sequence[LiveReplica]
     http: httpx.AsyncClient
 
     @property
     def url(self) -> str:
-        return self.door.url
+        return self.http_api.url
 
     async def ask(self, path: str = CHAT, **fields: Any) -> httpx.Response:
         return await self.http.post(path, json=asked(**fields))
@@ -68,14 +68,14 @@ class House:
 async def live_house(
     folder: Path,
     *engines: ScriptedEngine,
-    limits: Limits | None = None,
+    limits: LimitSettings | None = None,
     attempt_s: float = ATTEMPT_S,
     drop_fields: frozenset[str] = frozenset(),
     isolates_cache: bool = False,
-) -> AsyncIterator[House]:
+) -> AsyncIterator[Env]:
     """One replica of MODEL for each engine."""
-    bounds = limits or Limits()
-    door = build(folder, Settings(server=Server(data_dir=folder), limits=bounds))
+    bounds = limits or LimitSettings()
+    http_api = build(folder, Settings(server=ServerSettings(data_dir=folder), limits=bounds))
     async with AsyncExitStack() as stack:
         replicas = []
         for engine in engines:
@@ -90,17 +90,17 @@ async def live_house(
                     attempt_s,
                 )
             )
-        live = LiveService(CATALOGUE, replicas, door.clock, door.services.allowance)
-        door.services = replace(door.services, live=live, models=ModelService(CATALOGUE))
+        live = LiveService(CATALOGUE, replicas, http_api.clock, http_api.services.allowance)
+        http_api.services = replace(http_api.services, live=live, models=ModelService(CATALOGUE))
         stop = asyncio.Event()
-        serving = asyncio.create_task(serve(door, stop))
-        while not door._ready.is_set():
+        serving = asyncio.create_task(serve(http_api, stop))
+        while not http_api._ready.is_set():
             assert not serving.done(), serving.exception()
             await asyncio.sleep(0)
-        http = httpx.AsyncClient(base_url=door.url, timeout=ATTEMPT_S, trust_env=False)
+        http = httpx.AsyncClient(base_url=http_api.url, timeout=ATTEMPT_S, trust_env=False)
         stack.push_async_callback(http.aclose)
         try:
-            yield House(door, live, replicas, http)
+            yield Env(http_api, live, replicas, http)
         finally:
             await http.aclose()
             stop.set()

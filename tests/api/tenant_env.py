@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgspec
-from api_server import CATALOGUE, Answer, Door, form, open_door
+from api_server import CATALOGUE, Answer, ApiServer, form, open_door
 
 from lowtide.blobs.url import open_blobs
-from lowtide.config import Auth, Limits, Server, Settings
+from lowtide.config import AuthSettings, LimitSettings, ServerSettings, Settings
 from lowtide.core.accounts.catalogue import Catalogue
 from lowtide.core.accounts.tenancy import OrganizationLimits
 from lowtide.core.batches.batch import Batch
 from lowtide.loops.batches.assemble import AssembleLoop
 from lowtide.loops.batches.validate import ValidateLoop
-from testkit.manual_worker import HandWorker
+from testkit.manual_worker import ManualWorker
 
 CHAT: Final = "/v1/chat/completions"
 EVERYTHING = ("read", "submit", "admin")
@@ -25,21 +25,21 @@ EVERYTHING = ("read", "submit", "admin")
 
 @dataclass
 class Tenant:
-    """An organisation with one project and one key."""
+    """An organization with one project and one key."""
 
-    house: "House"
+    env: "Env"
     organization_id: str
     project_id: str
     key_id: str
     key: str
-    worker: HandWorker
+    worker: ManualWorker
 
     def ask(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
         """A call with the tenant's key; a body that is no bytes is sent as JSON."""
         if body is not None and not isinstance(body, bytes):
             body = msgspec.json.encode(body)
         named = {name.replace("_", "-"): value for name, value in headers.items()}
-        return self.house.door.ask(
+        return self.env.http_api.ask(
             method, path, body, {"authorization": f"Bearer {self.key}", **named}
         )
 
@@ -56,8 +56,8 @@ class Tenant:
 
     def change(self, spend_cap: Decimal | None = None, **limits: int) -> None:
         """Replace limits and cap, as an administrator would."""
-        services = self.house.door.services
-        self.house.door.run(
+        services = self.env.http_api.services
+        self.env.http_api.run(
             services.tenants.change_organization(
                 self.organization_id, bounds=OrganizationLimits(**limits), spend_cap=spend_cap
             )
@@ -66,10 +66,10 @@ class Tenant:
 
 
 @dataclass
-class House:
+class Env:
     """The door and what a test does behind it."""
 
-    door: Door
+    http_api: ApiServer
     catalogue: Catalogue = CATALOGUE
 
     def tenant(
@@ -78,62 +78,64 @@ class House:
         scopes: Sequence[str] = ("read", "submit"),
         organization_id: str | None = None,
     ) -> Tenant:
-        """A new organisation, unless one is named, with a new project and a new key."""
-        tenants, run = self.door.services.tenants, self.door.run
+        """A new organization, unless one is named, with a new project and a new key."""
+        tenants, run = self.http_api.services.tenants, self.http_api.run
         if organization_id is None:
             organization_id = run(tenants.create_organization(name)).id
         project = run(tenants.create_project(organization_id, name))
         made = run(tenants.create_key(project.id, name, scopes=scopes))
-        blobs = open_blobs("file", self.door.folder / "blobs")
-        worker = HandWorker(
-            self.door.store, blobs, self.door.clock, project.id, self.catalogue.prices
+        blobs = open_blobs("file", self.http_api.folder / "blobs")
+        worker = ManualWorker(
+            self.http_api.store, blobs, self.http_api.clock, project.id, self.catalogue.prices
         )
         return Tenant(self, organization_id, project.id, made.key.id, made.credential, worker)
 
     def validate(self) -> None:
         """What the validate loop would do now."""
-        self.door.run(self._validate())
+        self.http_api.run(self._validate())
 
     def assemble(self) -> None:
-        self.door.run(self._assemble())
+        self.http_api.run(self._assemble())
 
     def ended_batch(self, tenant: Tenant, requests: int = 3, model: str = "m") -> Batch:
         """A completed batch of the tenant whose last line failed."""
         batch = self.running_batch(tenant, requests, model)
         lines = list(range(1, requests + 1))
-        run = self.door.run
+        run = self.http_api.run
         run(tenant.worker.lease(batch.id, [model]))
         run(tenant.worker.settle(batch.id, ok=lines[:-1], bad=lines[-1:]))
         self.assemble()
-        ended: Batch = run(self.door.services.batches.get(tenant.project_id, batch.id))
+        ended: Batch = run(self.http_api.services.batches.get(tenant.project_id, batch.id))
         assert ended.status == "completed"
         return ended
 
     def running_batch(self, tenant: Tenant, requests: int = 3, model: str = "m") -> Batch:
-        file = self.door.run(tenant.worker.upload(requests, model=model))
+        file = self.http_api.run(tenant.worker.upload(requests, model=model))
         asked = {"input_file_id": file.id, "endpoint": CHAT}
         batch_id = tenant.ask("POST", "/v1/batches", asked).json["id"]
-        self.door.run(tenant.worker.plan({model: requests}))
-        batch: Batch = self.door.run(self.door.services.batches.get(tenant.project_id, batch_id))
+        self.http_api.run(tenant.worker.plan({model: requests}))
+        batch: Batch = self.http_api.run(
+            self.http_api.services.batches.get(tenant.project_id, batch_id)
+        )
         return batch
 
     async def _validate(self) -> None:
-        door = self.door
+        http_api = self.http_api
         loop = ValidateLoop(
             "v",
-            door.store.lifecycle,
-            open_blobs("file", door.folder / "blobs"),
-            door.clock,
+            http_api.store.lifecycle,
+            open_blobs("file", http_api.folder / "blobs"),
+            http_api.clock,
             self.catalogue,
-            door.services.settings.limits,
+            http_api.services.settings.limits,
             lambda _: None,
-            allowance=door.services.allowance,
+            allowance=http_api.services.allowance,
         )
-        await loop.tick(door.clock.now())
+        await loop.tick(http_api.clock.now())
 
     async def _assemble(self) -> None:
-        store, clock = self.door.store, self.door.clock
-        blobs = open_blobs("file", self.door.folder / "blobs")
+        store, clock = self.http_api.store, self.http_api.clock
+        blobs = open_blobs("file", self.http_api.folder / "blobs")
         await AssembleLoop("a", store.lifecycle, store.results, blobs, clock).tick(clock.now())
 
 
@@ -148,9 +150,11 @@ def line(number: int = 1, model: str = "m", text: str = "hello", **body: Any) ->
 
 
 @contextmanager
-def open_house(folder: Path, limits: Limits | None = None) -> Iterator[House]:
+def open_house(folder: Path, limits: LimitSettings | None = None) -> Iterator[Env]:
     settings = Settings(
-        server=Server(data_dir=folder), auth=Auth(mode="keys"), limits=limits or Limits()
+        server=ServerSettings(data_dir=folder),
+        auth=AuthSettings(mode="keys"),
+        limits=limits or LimitSettings(),
     )
-    with open_door(folder, settings) as door:
-        yield House(door)
+    with open_door(folder, settings) as http_api:
+        yield Env(http_api)

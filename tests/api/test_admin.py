@@ -1,4 +1,4 @@
-"""The admin routes: organisations, projects, keys, limits and caps, as the document says."""
+"""The admin routes: organizations, projects, keys, limits and caps, as the document says."""
 
 import json
 from datetime import timedelta
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from api_server import Answer
 from fastapi.routing import APIRoute
-from tenant_env import EVERYTHING, House, Tenant
+from tenant_env import EVERYTHING, Env, Tenant
 
 from lowtide.api.accounts.admin_objects import (
     KeyList,
@@ -24,8 +24,8 @@ from lowtide.core.accounts.tenancy import OrganizationLimits
 
 
 @pytest.fixture
-def admin(house: House) -> Tenant:
-    return house.tenant("root", scopes=EVERYTHING)
+def admin(env: Env) -> Tenant:
+    return env.tenant("root", scopes=EVERYTHING)
 
 
 def made(answer: Answer) -> dict[str, Any]:
@@ -34,9 +34,7 @@ def made(answer: Answer) -> dict[str, Any]:
     return told
 
 
-def test_an_organization_a_project_and_a_key_are_made_and_found(
-    house: House, admin: Tenant
-) -> None:
+def test_an_organization_a_project_and_a_key_are_made_and_found(env: Env, admin: Tenant) -> None:
     organization = made(
         admin.ask(
             "POST",
@@ -65,7 +63,7 @@ def test_an_organization_a_project_and_a_key_are_made_and_found(
     )
     NewKeyObject.model_validate(key, strict=True)
     assert key["key"].endswith(key["hint"])
-    told = house.door.ask("GET", "/v1/whoami", None, {"x-api-key": key["key"]}).json
+    told = env.http_api.ask("GET", "/v1/whoami", None, {"x-api-key": key["key"]}).json
     assert (told["project_id"], told["scopes"]) == (project["id"], ["read"])
 
     listed = admin.ask("GET", "/v1/admin/organizations")
@@ -93,8 +91,8 @@ def test_a_change_leaves_what_it_does_not_name(admin: Tenant) -> None:
     assert made(admin.ask("PATCH", path, {"spend_cap": None}))["spend_cap"] is None
 
 
-def test_a_changed_limit_holds_at_once_here(house: House, admin: Tenant) -> None:
-    tenant = house.tenant()
+def test_a_changed_limit_holds_at_once_here(env: Env, admin: Tenant) -> None:
+    tenant = env.tenant()
     assert tenant.upload(b"x" * 100).status == 200
     path = f"/v1/admin/organizations/{tenant.organization_id}"
     admin.ask("PATCH", path, {"limits": {"file_bytes": 50}})
@@ -158,14 +156,14 @@ def test_what_makes_no_sense_is_refused_with_its_code(
     assert (answer.status, answer.error["code"]) == (status, code or "invalid_request")
 
 
-def test_a_key_may_expire_and_stays_in_the_list_when_revoked(house: House, admin: Tenant) -> None:
-    soon = int((house.door.clock.now() + timedelta(hours=1)).timestamp())
+def test_a_key_may_expire_and_stays_in_the_list_when_revoked(env: Env, admin: Tenant) -> None:
+    soon = int((env.http_api.clock.now() + timedelta(hours=1)).timestamp())
     body = {"project_id": admin.project_id, "name": "soon", "expires_at": soon}
     key = made(admin.ask("POST", "/v1/admin/keys", body))
     assert (key["expires_at"], key["scopes"]) == (soon, ["read", "submit"])
     first = made(admin.ask("DELETE", f"/v1/admin/keys/{key['id']}"))
     KeyObject.model_validate(first, strict=True)
-    house.door.clock.shift = timedelta(seconds=30)
+    env.http_api.clock.shift = timedelta(seconds=30)
     assert admin.ask("DELETE", f"/v1/admin/keys/{key['id']}").json == first
     listed = admin.ask("GET", f"/v1/admin/keys?project_id={admin.project_id}").json["data"]
     assert {each["id"]: each["revoked_at"] is None for each in listed} == {
@@ -174,11 +172,11 @@ def test_a_key_may_expire_and_stays_in_the_list_when_revoked(house: House, admin
     }
 
 
-def test_the_document_has_every_admin_route_with_its_answers(house: House) -> None:
-    document = json.loads(house.door.ask("GET", "/openapi.json").body)
+def test_the_document_has_every_admin_route_with_its_answers(env: Env) -> None:
+    document = json.loads(env.http_api.ask("GET", "/openapi.json").body)
     routes = [
         route
-        for route in create_app(house.door.services).routes
+        for route in create_app(env.http_api.services).routes
         if isinstance(route, APIRoute) and route.path.startswith(("/v1/admin", "/v1/usage"))
     ]
     assert len(routes) >= 11

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
-from tenant_env import CHAT, EVERYTHING, House, line
+from tenant_env import CHAT, EVERYTHING, Env, line
 
 from lowtide import limits
 
@@ -19,14 +19,14 @@ def log() -> Iterator[Log]:
         yield captured
 
 
-def audits(house: House, log: Log) -> list[dict[str, Any]]:
+def audits(env: Env, log: Log) -> list[dict[str, Any]]:
     """The record of a call is written when its answer has been sent, which a client may outrun."""
-    house.door.run(asyncio.sleep(0))
+    env.http_api.run(asyncio.sleep(0))
     return [event for event in log if event["event"] == "audit"]
 
 
-def test_what_changes_something_is_recorded_with_who_and_which(house: House, log: Log) -> None:
-    tenant = house.tenant()
+def test_what_changes_something_is_recorded_with_who_and_which(env: Env, log: Log) -> None:
+    tenant = env.tenant()
     uploaded = tenant.upload(line())
     file_id = uploaded.json["id"]
     created = tenant.ask("POST", "/v1/batches", {"input_file_id": file_id, "endpoint": CHAT})
@@ -34,7 +34,7 @@ def test_what_changes_something_is_recorded_with_who_and_which(house: House, log
     tenant.ask("GET", f"/openai/v1/files/{file_id}/content")
     tenant.ask("POST", f"/together/v1/batches/{created.json['id']}/cancel")
     tenant.ask("DELETE", f"/v1/files/{file_id}")
-    records = audits(house, log)
+    records = audits(env, log)
     assert [(each["verb"], each["subject"], each["status"]) for each in records] == [
         ("uploads.create_file", file_id, 200),
         ("batches.create", created.json["id"], 200),
@@ -51,16 +51,16 @@ def test_what_changes_something_is_recorded_with_who_and_which(house: House, log
 
 
 def test_refusals_are_recorded_and_say_why_in_the_log_alone(
-    house: House, log: Log, monkeypatch: pytest.MonkeyPatch
+    env: Env, log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(limits, "REFUSAL_LOG_S", 0.0)
-    reader = house.tenant(scopes=("read",))
+    reader = env.tenant(scopes=("read",))
     reader.ask("POST", "/v1/batches", {})
-    house.door.ask("GET", "/v1/files")
-    run, tenants = house.door.run, house.door.services.tenants
+    env.http_api.ask("GET", "/v1/files")
+    run, tenants = env.http_api.run, env.http_api.services.tenants
     run(tenants.revoke_key(reader.key_id))
     reader.ask("GET", "/v1/files")
-    told = [(each["verb"], each["status"], each["key"]) for each in audits(house, log)]
+    told = [(each["verb"], each["status"], each["key"]) for each in audits(env, log)]
     assert told == [
         ("unrouted", 403, reader.key_id),
         ("unrouted", 401, None),
@@ -70,12 +70,12 @@ def test_refusals_are_recorded_and_say_why_in_the_log_alone(
     assert (why["key"], why["why"]) == (reader.key_id, "revoked")
 
 
-def test_an_administrators_look_is_recorded_too(house: House, log: Log) -> None:
-    admin = house.tenant(scopes=EVERYTHING)
+def test_an_administrators_look_is_recorded_too(env: Env, log: Log) -> None:
+    admin = env.tenant(scopes=EVERYTHING)
     admin.ask("GET", "/v1/admin/keys")
     made = admin.ask("POST", "/v1/admin/keys", {"project_id": admin.project_id, "name": "x"})
     admin.ask("DELETE", f"/v1/admin/keys/{made.json['id']}")
-    told = [(each["verb"], each["subject"]) for each in audits(house, log)]
+    told = [(each["verb"], each["subject"]) for each in audits(env, log)]
     assert told == [
         ("admin.list_keys", None),
         ("admin.create_key", made.json["id"]),
@@ -83,23 +83,23 @@ def test_an_administrators_look_is_recorded_too(house: House, log: Log) -> None:
     ]
 
 
-def test_no_secret_body_or_file_content_reaches_the_log(house: House, log: Log) -> None:
-    admin = house.tenant(scopes=EVERYTHING)
-    tenant = house.tenant()
+def test_no_secret_body_or_file_content_reaches_the_log(env: Env, log: Log) -> None:
+    admin = env.tenant(scopes=EVERYTHING)
+    tenant = env.tenant()
     made = admin.ask("POST", "/v1/admin/keys", {"project_id": admin.project_id, "name": "x"})
     prompt, odd = "the-prompt-nobody-may-read", "odd-header-value"
     created = tenant.create(
         line(text=prompt) + b"broken " + prompt.encode(), metadata={"k": prompt}
     )
-    house.validate()
-    house.ended_batch(tenant)
+    env.validate()
+    env.ended_batch(tenant)
     for path in ("/v1/files", "/v1/batches", f"/v1/batches/{created.json['id']}", "/v1/nothing"):
         tenant.ask("GET", path, x_odd=odd)
     tenant.ask("POST", "/v1/batches", prompt.encode(), content_type="application/json")
     tenant.ask("POST", "/v1/files", prompt.encode(), content_type="multipart/form-data")
     wrong = f"lt-{tenant.key_id}-{'W' * 40}"
-    house.door.ask("GET", "/v1/files", None, {"authorization": f"Bearer {wrong}"})
-    house.door.ask("POST", "/v1/files", None, {"x-api-key": "sk-of-another-service"})
+    env.http_api.ask("GET", "/v1/files", None, {"authorization": f"Bearer {wrong}"})
+    env.http_api.ask("POST", "/v1/files", None, {"x-api-key": "sk-of-another-service"})
     announced = tenant.ask(
         "POST",
         "/v1/files",
@@ -107,9 +107,9 @@ def test_no_secret_body_or_file_content_reaches_the_log(house: House, log: Log) 
         content_type="application/x-www-form-urlencoded",
     )
     address = announced.headers["location"]
-    house.door.ask("PUT", address.removeprefix(house.door.url), prompt.encode())
+    env.http_api.ask("PUT", address.removeprefix(env.http_api.url), prompt.encode())
     text = repr(log)
-    assert len(audits(house, log)) >= 9
+    assert len(audits(env, log)) >= 9
     signature = address.rpartition("signature=")[2]
     for key in (admin.key, tenant.key, made.json["key"], wrong):
         assert key not in text
@@ -126,21 +126,21 @@ def test_no_secret_body_or_file_content_reaches_the_log(house: House, log: Log) 
     ],
 )
 def test_addresses_and_headers_are_bounded_before_a_key_is_looked_at(
-    house: House, path: str, headers: dict[str, str], status: int
+    env: Env, path: str, headers: dict[str, str], status: int
 ) -> None:
-    assert house.door.ask("GET", path, None, headers).status == status
+    assert env.http_api.ask("GET", path, None, headers).status == status
 
 
-def test_a_control_request_is_bounded(house: House) -> None:
+def test_a_control_request_is_bounded(env: Env) -> None:
     body = b'{"metadata": "' + b"x" * limits.JSON_BODY_BYTES_MAX + b'"}'
     for path in ("/v1/batches", "/v1/admin/keys"):
-        answer = house.tenant(scopes=EVERYTHING).ask("POST", path, body)
+        answer = env.tenant(scopes=EVERYTHING).ask("POST", path, body)
         assert (answer.status, answer.error["code"]) == (413, "request_too_large")
 
 
-def test_live_calls_are_counted_and_only_refused_ones_recorded(house: House, log: Log) -> None:
+def test_live_calls_are_counted_and_only_refused_ones_recorded(env: Env, log: Log) -> None:
     body = {"model": "m", "messages": [{"role": "user", "content": "x"}]}
-    house.tenant().ask("POST", CHAT, body)
-    reader = house.tenant(scopes=("read",))
+    env.tenant().ask("POST", CHAT, body)
+    reader = env.tenant(scopes=("read",))
     assert reader.ask("POST", CHAT, body).status == 403
-    assert [(each["status"], each["key"]) for each in audits(house, log)] == [(403, reader.key_id)]
+    assert [(each["status"], each["key"]) for each in audits(env, log)] == [(403, reader.key_id)]

@@ -5,25 +5,25 @@ from pathlib import Path
 
 import openai
 import pytest
-from batch_env import CHAT, Bench, open_bench
+from batch_env import CHAT, Env, open_bench
 
 from lowtide.core.batches.batch import BatchError
 
 
 @pytest.fixture
-def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+def env(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Env]:
     with open_bench(tmp_path, monkeypatch) as running:
         yield running
 
 
 @pytest.fixture
-def client(bench: Bench) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(api_key="k", base_url=f"{bench.door.url}/v1", max_retries=0) as client:
+def client(env: Env) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(api_key="k", base_url=f"{env.http_api.url}/v1", max_retries=0) as client:
         yield client
 
 
-def test_a_batch_lives_from_create_to_completed(bench: Bench, client: openai.OpenAI) -> None:
-    file = bench.upload(3)
+def test_a_batch_lives_from_create_to_completed(env: Env, client: openai.OpenAI) -> None:
+    file = env.upload(3)
     batch = client.batches.create(
         input_file_id=file.id, endpoint=CHAT, completion_window="24h", metadata={"run": "1"}
     )
@@ -34,17 +34,17 @@ def test_a_batch_lives_from_create_to_completed(bench: Bench, client: openai.Ope
     assert batch.request_counts.total == 0
     assert batch.expires_at == batch.created_at + 86400
 
-    bench.plan()
-    bench.settle(batch.id, ok=[2], bad=[3])
+    env.plan()
+    env.settle(batch.id, ok=[2], bad=[3])
     batch = client.batches.retrieve(batch.id)
     assert batch.status == "in_progress"
     assert batch.request_counts is not None
     assert batch.request_counts.to_dict() == {"total": 3, "completed": 1, "failed": 1}
     assert batch.model == "test-model"
 
-    bench.settle(batch.id, ok=[1])
+    env.settle(batch.id, ok=[1])
     assert client.batches.retrieve(batch.id).status == "finalizing"
-    bench.assemble()
+    env.assemble()
     batch = client.batches.retrieve(batch.id)
     assert batch.status == "completed"
     assert batch.usage is not None
@@ -54,8 +54,8 @@ def test_a_batch_lives_from_create_to_completed(bench: Bench, client: openai.Ope
     assert client.files.content(batch.output_file_id).text.count("\n") == 2
 
 
-def test_a_list_is_walked_page_by_page_to_its_end(bench: Bench, client: openai.OpenAI) -> None:
-    file = bench.upload()
+def test_a_list_is_walked_page_by_page_to_its_end(env: Env, client: openai.OpenAI) -> None:
+    file = env.upload()
     ids = [
         client.batches.create(input_file_id=file.id, endpoint=CHAT, completion_window="24h").id
         for _ in range(7)
@@ -68,35 +68,35 @@ def test_a_list_is_walked_page_by_page_to_its_end(bench: Bench, client: openai.O
     assert page.has_more is False
 
 
-def test_cancel_answers_with_the_instant_of_the_cancel(bench: Bench, client: openai.OpenAI) -> None:
+def test_cancel_answers_with_the_instant_of_the_cancel(env: Env, client: openai.OpenAI) -> None:
     batch = client.batches.create(
-        input_file_id=bench.upload().id, endpoint=CHAT, completion_window="24h"
+        input_file_id=env.upload().id, endpoint=CHAT, completion_window="24h"
     )
     cancelled = client.batches.cancel(batch.id)
     assert cancelled.status == "cancelling"
     assert cancelled.cancelling_at
-    bench.assemble()
+    env.assemble()
     assert client.batches.cancel(batch.id).status == "cancelled"
 
 
-def test_a_completed_batch_cannot_be_cancelled(bench: Bench, client: openai.OpenAI) -> None:
+def test_a_completed_batch_cannot_be_cancelled(env: Env, client: openai.OpenAI) -> None:
     batch = client.batches.create(
-        input_file_id=bench.upload(1).id, endpoint=CHAT, completion_window="24h"
+        input_file_id=env.upload(1).id, endpoint=CHAT, completion_window="24h"
     )
-    bench.plan()
-    bench.settle(batch.id, ok=[1])
+    env.plan()
+    env.settle(batch.id, ok=[1])
     assert client.batches.cancel(batch.id).status == "finalizing"
-    bench.assemble()
+    env.assemble()
     with pytest.raises(openai.BadRequestError, match="is completed and cannot be cancelled"):
         client.batches.cancel(batch.id)
 
 
-def test_a_failed_batch_names_the_lines_at_fault(bench: Bench, client: openai.OpenAI) -> None:
+def test_a_failed_batch_names_the_lines_at_fault(env: Env, client: openai.OpenAI) -> None:
     batch = client.batches.create(
-        input_file_id=bench.upload().id, endpoint=CHAT, completion_window="24h"
+        input_file_id=env.upload().id, endpoint=CHAT, completion_window="24h"
     )
     errors = [BatchError("invalid_json_line", "Not JSON.", line) for line in range(1, 21)]
-    bench.reject(errors, 400)
+    env.reject(errors, 400)
     failed = client.batches.retrieve(batch.id)
     assert failed.status == "failed"
     assert failed.failed_at
@@ -122,12 +122,12 @@ def test_an_unknown_batch_is_not_found_by_its_id(client: openai.OpenAI) -> None:
         assert caught.value.code == "batch_not_found"
 
 
-def test_a_wrong_create_is_told_what_is_wrong(bench: Bench, client: openai.OpenAI) -> None:
+def test_a_wrong_create_is_told_what_is_wrong(env: Env, client: openai.OpenAI) -> None:
     with pytest.raises(openai.NotFoundError, match="No such File object: file-x"):
         client.batches.create(input_file_id="file-x", endpoint=CHAT, completion_window="24h")
     with pytest.raises(openai.BadRequestError) as caught:
         client.batches.create(
-            input_file_id=bench.upload().id, endpoint="/v1/moderations", completion_window="24h"
+            input_file_id=env.upload().id, endpoint="/v1/moderations", completion_window="24h"
         )
     assert (caught.value.param, caught.value.code) == ("endpoint", "unsupported_endpoint")
     with pytest.raises(openai.BadRequestError) as caught:
@@ -135,21 +135,21 @@ def test_a_wrong_create_is_told_what_is_wrong(bench: Bench, client: openai.OpenA
     assert caught.value.param == "limit"
 
 
-def test_a_retry_of_the_sdk_after_a_timeout_makes_one_batch(bench: Bench) -> None:
-    file = bench.upload()
-    bench.door.run(_arm(bench, 1))
+def test_a_retry_of_the_sdk_after_a_timeout_makes_one_batch(env: Env) -> None:
+    file = env.upload()
+    env.http_api.run(_arm(env, 1))
     with openai.OpenAI(
-        api_key="k", base_url=f"{bench.door.url}/v1", max_retries=5, timeout=2.0
+        api_key="k", base_url=f"{env.http_api.url}/v1", max_retries=5, timeout=2.0
     ) as client:
         batch = client.batches.create(input_file_id=file.id, endpoint=CHAT, completion_window="24h")
-    bench.door.run(_release(bench))
-    with openai.OpenAI(api_key="k", base_url=f"{bench.door.url}/v1", max_retries=0) as client:
+    env.http_api.run(_release(env))
+    with openai.OpenAI(api_key="k", base_url=f"{env.http_api.url}/v1", max_retries=0) as client:
         assert [b.id for b in client.batches.list()] == [batch.id]
 
 
-async def test_the_async_client_works_as_well(bench: Bench) -> None:
-    file_id = bench.upload(1).id
-    async with openai.AsyncOpenAI(api_key="k", base_url=f"{bench.door.url}/v1") as client:
+async def test_the_async_client_works_as_well(env: Env) -> None:
+    file_id = env.upload(1).id
+    async with openai.AsyncOpenAI(api_key="k", base_url=f"{env.http_api.url}/v1") as client:
         ids = [
             (
                 await client.batches.create(
@@ -165,9 +165,9 @@ async def test_the_async_client_works_as_well(bench: Bench) -> None:
             await client.batches.retrieve("batch_nope")
 
 
-async def _arm(bench: Bench, count: int) -> None:
-    bench.batches.arm(count)
+async def _arm(env: Env, count: int) -> None:
+    env.batches.arm(count)
 
 
-async def _release(bench: Bench) -> None:
-    bench.batches.release.set()
+async def _release(env: Env) -> None:
+    env.batches.release.set()

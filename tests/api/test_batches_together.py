@@ -6,33 +6,33 @@ from pathlib import Path
 
 import pytest
 import together
-from batch_env import CHAT, Bench, open_bench
+from batch_env import CHAT, Env, open_bench
 
 from lowtide.core.batches.batch import BatchError
 
 
 @pytest.fixture
-def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+def env(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Env]:
     with open_bench(tmp_path, monkeypatch) as running:
         yield running
 
 
 @pytest.fixture
-def client(bench: Bench) -> Iterator[together.Together]:
-    with together.Together(api_key="k", base_url=bench.door.url, max_retries=0) as client:
+def client(env: Env) -> Iterator[together.Together]:
+    with together.Together(api_key="k", base_url=env.http_api.url, max_retries=0) as client:
         yield client
 
 
-def create(bench: Bench, client: together.Together, requests: int = 3) -> str:
-    file = bench.upload(requests, purpose="batch-api")
+def create(env: Env, client: together.Together, requests: int = 3) -> str:
+    file = env.upload(requests, purpose="batch-api")
     job = client.batches.create(input_file_id=file.id, endpoint=CHAT).job
     assert job is not None
     assert job.id is not None
     return job.id
 
 
-def test_a_batch_lives_from_create_to_completed(bench: Bench, client: together.Together) -> None:
-    file = bench.upload(4, purpose="batch-api")
+def test_a_batch_lives_from_create_to_completed(env: Env, client: together.Together) -> None:
+    file = env.upload(4, purpose="batch-api")
     created = client.batches.create(
         input_file_id=file.id, endpoint=CHAT, completion_window="24h", priority=2
     )
@@ -47,15 +47,15 @@ def test_a_batch_lives_from_create_to_completed(bench: Bench, client: together.T
     assert job.job_deadline is not None
     assert job.job_deadline - job.created_at == timedelta(days=1)
 
-    bench.plan()
-    bench.settle(job.id, ok=[2], bad=[3])
+    env.plan()
+    env.settle(job.id, ok=[2], bad=[3])
     job = client.batches.retrieve(job.id)
     assert (job.status, job.progress, job.x_model_id) == ("IN_PROGRESS", 50.0, "test-model")
 
     assert job.id is not None
-    bench.settle(job.id, ok=[1, 4])
+    env.settle(job.id, ok=[1, 4])
     assert client.batches.retrieve(job.id).status == "IN_PROGRESS"
-    bench.assemble()
+    env.assemble()
     job = client.batches.retrieve(job.id)
     assert (job.status, job.progress) == ("COMPLETED", 100.0)
     assert job.completed_at is not None
@@ -65,51 +65,51 @@ def test_a_batch_lives_from_create_to_completed(bench: Bench, client: together.T
 
 
 def test_a_model_for_the_whole_batch_is_answered_with_a_warning(
-    bench: Bench, client: together.Together
+    env: Env, client: together.Together
 ) -> None:
-    file = bench.upload(purpose="batch-api")
+    file = env.upload(purpose="batch-api")
     created = client.batches.create(input_file_id=file.id, endpoint=CHAT, model_id="org/m-1")
     assert created.warning is not None
     assert "model_id" in created.warning
 
 
-def test_the_list_is_all_batches_newest_first(bench: Bench, client: together.Together) -> None:
-    ids = [create(bench, client) for _ in range(25)]
+def test_the_list_is_all_batches_newest_first(env: Env, client: together.Together) -> None:
+    ids = [create(env, client) for _ in range(25)]
     assert [job.id for job in client.batches.list()] == ids[::-1]
 
 
 def test_cancelling_is_in_progress_until_it_is_cancelled(
-    bench: Bench, client: together.Together
+    env: Env, client: together.Together
 ) -> None:
-    batch_id = create(bench, client)
+    batch_id = create(env, client)
     assert client.batches.cancel(batch_id).status == "IN_PROGRESS"
-    bench.assemble()
+    env.assemble()
     assert client.batches.retrieve(batch_id).status == "CANCELLED"
     assert client.batches.cancel(batch_id).status == "CANCELLED"
 
 
-def test_a_failed_batch_says_why_in_one_sentence(bench: Bench, client: together.Together) -> None:
-    batch_id = create(bench, client)
-    bench.reject([BatchError("duplicate_custom_id", "Twice.", 7, "custom_id")], 1)
+def test_a_failed_batch_says_why_in_one_sentence(env: Env, client: together.Together) -> None:
+    batch_id = create(env, client)
+    env.reject([BatchError("duplicate_custom_id", "Twice.", 7, "custom_id")], 1)
     job = client.batches.retrieve(batch_id)
     assert (job.status, job.error) == ("FAILED", "line 7: Twice.")
     with pytest.raises(together.BadRequestError, match="is failed and cannot be cancelled"):
         client.batches.cancel(batch_id)
 
 
-def test_refusals_carry_our_words(bench: Bench, client: together.Together) -> None:
+def test_refusals_carry_our_words(env: Env, client: together.Together) -> None:
     with pytest.raises(together.NotFoundError, match="No batch found with id 'batch_nope'"):
         client.batches.retrieve("batch_nope")
     with pytest.raises(together.NotFoundError, match="No such File object: file-x"):
         client.batches.create(input_file_id="file-x", endpoint=CHAT)
-    file_id = bench.upload(purpose="batch-api").id
+    file_id = env.upload(purpose="batch-api").id
     with pytest.raises(together.BadRequestError, match="/v1/embeddings"):
         client.batches.create(input_file_id=file_id, endpoint="/v1/audio/translations")
 
 
-async def test_the_async_client_works_as_well(bench: Bench) -> None:
-    file_id = bench.upload(1, purpose="batch-api").id
-    async with together.AsyncTogether(api_key="k", base_url=bench.door.url) as client:
+async def test_the_async_client_works_as_well(env: Env) -> None:
+    file_id = env.upload(1, purpose="batch-api").id
+    async with together.AsyncTogether(api_key="k", base_url=env.http_api.url) as client:
         job = (await client.batches.create(input_file_id=file_id, endpoint=CHAT)).job
         assert job is not None
         assert job.id is not None

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from api_server import Door
+from api_server import ApiServer
 from starlette.routing import Route
 
 from lowtide.api.app import create_app
@@ -21,14 +21,14 @@ Json = dict[str, Any]
 
 
 @pytest.fixture
-def document(door: Door) -> Json:
-    return dict(json.loads(door.ask("GET", "/openapi.json").body))
+def document(http_api: ApiServer) -> Json:
+    return dict(json.loads(http_api.ask("GET", "/openapi.json").body))
 
 
-def served(door: Door) -> set[tuple[str, str]]:
+def served(http_api: ApiServer) -> set[tuple[str, str]]:
     """Paths and methods that the application answers; HEAD only where it is named with GET."""
     found = set()
-    for route in create_app(door.services).routes:
+    for route in create_app(http_api.services).routes:
         assert isinstance(route, Route)
         path = route.path.replace(":path}", "}")
         methods = route.methods or set()
@@ -36,11 +36,11 @@ def served(door: Door) -> set[tuple[str, str]]:
     return found - {("/openapi.json", "GET")}
 
 
-def test_the_document_has_every_route_and_no_other(door: Door, document: Json) -> None:
+def test_the_document_has_every_route_and_no_other(http_api: ApiServer, document: Json) -> None:
     described = {
         (path, method.upper()) for path, row in document["paths"].items() for method in row
     }
-    assert described == served(door)
+    assert described == served(http_api)
     assert len(described) >= 36
 
 

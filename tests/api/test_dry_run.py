@@ -4,14 +4,14 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from tenant_env import CHAT, House, Tenant, line
+from tenant_env import CHAT, Env, Tenant, line
 
 from lowtide.core.accounts.catalogue import Catalogue, ModelEntry
 
 
 @pytest.fixture
-def tenant(house: House) -> Tenant:
-    return house.tenant()
+def tenant(env: Env) -> Tenant:
+    return env.tenant()
 
 
 def dry_run(tenant: Tenant, content: bytes, **fields: Any) -> dict[str, Any]:
@@ -23,7 +23,7 @@ def dry_run(tenant: Tenant, content: bytes, **fields: Any) -> dict[str, Any]:
 
 
 def test_an_estimate_has_tokens_and_both_prices_and_creates_nothing(
-    house: House, tenant: Tenant
+    env: Env, tenant: Tenant
 ) -> None:
     content = line(1, max_tokens=100) + line(2, max_completion_tokens=50) + line(3)
     told = dry_run(tenant, content)
@@ -38,22 +38,22 @@ def test_an_estimate_has_tokens_and_both_prices_and_creates_nothing(
     assert tenant.ask("GET", "/v1/batches").json["data"] == []
 
     created = tenant.create(content)
-    house.validate()
-    shares = house.door.run(house.door.store.batches.models(created.json["id"]))
+    env.validate()
+    shares = env.http_api.run(env.http_api.store.batches.models(created.json["id"]))
     assert shares["m"].input_tokens == model["input_tokens"]
 
 
 def test_a_prompt_beyond_the_context_is_a_warning_of_estimate_and_batch(
-    house: House, tenant: Tenant
+    env: Env, tenant: Tenant
 ) -> None:
-    before = Catalogue(list(house.catalogue.entries.values()))  # of all tests of this module
-    house.catalogue.adopt(Catalogue([ModelEntry(id="m", context_length=100)]))
+    before = Catalogue(list(env.catalogue.entries.values()))  # of all tests of this module
+    env.catalogue.adopt(Catalogue([ModelEntry(id="m", context_length=100)]))
     words = [{"role": "user", "content": "many words " * 200}]
     content = line(1) + line(2, messages=words)
     try:
         (warning,) = dry_run(tenant, content)["warnings"]["data"]
     finally:
-        house.catalogue.adopt(before)
+        env.catalogue.adopt(before)
     assert (warning["code"], warning["line"], warning["param"]) == (
         "context_exceeded",
         2,
@@ -62,19 +62,19 @@ def test_a_prompt_beyond_the_context_is_a_warning_of_estimate_and_batch(
     assert "context of m, 100 tokens" in warning["message"]
 
 
-def test_a_bad_file_is_told_as_the_batch_would_be(house: House, tenant: Tenant) -> None:
+def test_a_bad_file_is_told_as_the_batch_would_be(env: Env, tenant: Tenant) -> None:
     content = line(1) + b"not json\n" + line(1) + line(2, model="nope")
     told = dry_run(tenant, content)
     assert (told["requests"], told["models"]) == (0, [])
     created = tenant.create(content)
-    house.validate()
+    env.validate()
     failed = tenant.ask("GET", f"/v1/batches/{created.json['id']}").json
     assert told["errors"] == failed["errors"]
     assert [error["line"] for error in told["errors"]["data"]] == [2, 3, 4]
     assert told["errors_total"] == 3
 
 
-def test_every_limit_that_would_be_passed_is_named(house: House, tenant: Tenant) -> None:
+def test_every_limit_that_would_be_passed_is_named(env: Env, tenant: Tenant) -> None:
     tenant.change(
         spend_cap=Decimal("0.0001"),
         enqueued_tokens_per_model=5,

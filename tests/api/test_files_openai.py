@@ -6,21 +6,21 @@ from pathlib import Path
 
 import openai
 import pytest
-from api_server import Door
+from api_server import ApiServer
 from openai import AsyncOpenAI, OpenAI
 
 LINES = b'{"custom_id":"a","method":"POST","url":"/v1/chat/completions","body":{"model":"m"}}\n' * 3
 
 
 @pytest.fixture
-def client(door: Door) -> Iterator[OpenAI]:
-    with OpenAI(base_url=f"{door.url}/v1", api_key="k", max_retries=0) as running:
+def client(http_api: ApiServer) -> Iterator[OpenAI]:
+    with OpenAI(base_url=f"{http_api.url}/v1", api_key="k", max_retries=0) as running:
         yield running
 
 
 @pytest.fixture
-async def async_client(door: Door) -> AsyncIterator[AsyncOpenAI]:
-    async with AsyncOpenAI(base_url=f"{door.url}/v1", api_key="k", max_retries=0) as running:
+async def async_client(http_api: ApiServer) -> AsyncIterator[AsyncOpenAI]:
+    async with AsyncOpenAI(base_url=f"{http_api.url}/v1", api_key="k", max_retries=0) as running:
         yield running
 
 
@@ -79,9 +79,9 @@ def test_pages_follow_each_other_to_the_end(client: OpenAI) -> None:
         "/v1/files/multipart/abort",
     ],
 )
-def test_deep_json_is_refused_at_every_control_route(door: Door, path: str) -> None:
+def test_deep_json_is_refused_at_every_control_route(http_api: ApiServer, path: str) -> None:
     body = b'{"metadata":' + b"[" * 2000 + b"]" * 2000 + b"}"
-    answer = door.ask("POST", path, body, {"content-type": "application/json"})
+    answer = http_api.ask("POST", path, body, {"content-type": "application/json"})
     assert (answer.status, answer.error["code"]) == (400, "invalid_request")
     assert "nested too deeply" in answer.error["message"]
 
@@ -106,18 +106,18 @@ def test_refusals_name_the_parameter(client: OpenAI) -> None:
     assert client.files.list().data == []
 
 
-def test_a_file_past_its_expiry_is_gone(door: Door, client: OpenAI) -> None:
+def test_a_file_past_its_expiry_is_gone(http_api: ApiServer, client: OpenAI) -> None:
     file = client.files.create(
         file=("x", LINES),
         purpose="batch",
         expires_after={"anchor": "created_at", "seconds": 3600},
     )
-    door.clock.shift = type(door.clock.shift)(seconds=3601)
+    http_api.clock.shift = type(http_api.clock.shift)(seconds=3601)
     with pytest.raises(openai.NotFoundError):
         client.files.retrieve(file.id)
 
 
-def test_a_file_above_the_bound_is_refused_with_its_reason(small_door: Door) -> None:
+def test_a_file_above_the_bound_is_refused_with_its_reason(small_door: ApiServer) -> None:
     with OpenAI(base_url=f"{small_door.url}/v1", api_key="k", max_retries=0) as client:
         for size in (300_001, 3_000_000):
             with pytest.raises(openai.APIStatusError) as refused:

@@ -6,21 +6,21 @@ from pathlib import Path
 
 import pytest
 import together
-from api_server import Door
+from api_server import ApiServer
 from together import AsyncTogether, Together
 
 LINES = b'{"custom_id": "a", "body": {"model": "m"}}\n{"custom_id": "b", "body": {"model": "m"}}'
 
 
 @pytest.fixture
-def client(door: Door) -> Iterator[Together]:
-    with Together(base_url=door.url, api_key="k", max_retries=0) as running:
+def client(http_api: ApiServer) -> Iterator[Together]:
+    with Together(base_url=http_api.url, api_key="k", max_retries=0) as running:
         yield running
 
 
 @pytest.fixture
-async def async_client(door: Door) -> AsyncIterator[AsyncTogether]:
-    async with AsyncTogether(base_url=door.url, api_key="k", max_retries=0) as running:
+async def async_client(http_api: ApiServer) -> AsyncIterator[AsyncTogether]:
+    async with AsyncTogether(base_url=http_api.url, api_key="k", max_retries=0) as running:
         yield running
 
 
@@ -31,7 +31,9 @@ def jsonl(tmp_path: Path) -> Path:
     return path
 
 
-def test_upload_check_list_read_and_delete(door: Door, client: Together, jsonl: Path) -> None:
+def test_upload_check_list_read_and_delete(
+    http_api: ApiServer, client: Together, jsonl: Path
+) -> None:
     file = client.files.upload(file=jsonl, purpose="batch-api", check=True)
     assert file.filename == "batch.jsonl"
     assert file.bytes == len(LINES)
@@ -54,7 +56,7 @@ def test_upload_check_list_read_and_delete(door: Door, client: Together, jsonl: 
 
 
 async def test_the_asynchronous_client_does_the_same(
-    door: Door, async_client: AsyncTogether, jsonl: Path
+    http_api: ApiServer, async_client: AsyncTogether, jsonl: Path
 ) -> None:
     file = await async_client.files.upload(file=jsonl, purpose="batch-api", check=False)
     assert [found.id for found in (await async_client.files.list()).data] == [file.id]
@@ -81,21 +83,25 @@ def test_a_purpose_that_is_not_ours_is_refused_with_the_ones_that_are(
 
 
 @pytest.mark.parametrize("base", ["", "/together", "/v1", "/together/v1"])
-def test_every_base_address_that_people_set_works(door: Door, jsonl: Path, base: str) -> None:
-    with Together(base_url=door.url + base, api_key="k", max_retries=0) as client:
+def test_every_base_address_that_people_set_works(
+    http_api: ApiServer, jsonl: Path, base: str
+) -> None:
+    with Together(base_url=http_api.url + base, api_key="k", max_retries=0) as client:
         file = client.files.upload(file=jsonl, purpose="batch-api", check=False)
         assert [found.id for found in client.files.list().data] == [file.id]
 
 
-def test_the_list_has_no_purpose_that_together_1x_chokes_on(door: Door, client: Together) -> None:
+def test_the_list_has_no_purpose_that_together_1x_chokes_on(
+    http_api: ApiServer, client: Together
+) -> None:
     for purpose in ("batch", "batch-api"):
-        door.ask("POST", f"/v1/files?purpose={purpose}&file_name=x.jsonl")
+        http_api.ask("POST", f"/v1/files?purpose={purpose}&file_name=x.jsonl")
     assert {file.purpose for file in client.files.list().data} == {"batch-api"}
     assert len(client.files.list().data) == 2
 
 
 def test_a_file_above_the_bound_is_refused_with_its_reason(
-    small_door: Door, tmp_path: Path
+    small_door: ApiServer, tmp_path: Path
 ) -> None:
     big = tmp_path / "big.jsonl"
     big.write_bytes(b'{"a": 1}\n' * 400_000)
@@ -107,11 +113,11 @@ def test_a_file_above_the_bound_is_refused_with_its_reason(
     assert small_door.blobs_on_disk() == []
 
 
-def test_the_announced_checksum_is_held_against_the_bytes(door: Door) -> None:
+def test_the_announced_checksum_is_held_against_the_bytes(http_api: ApiServer) -> None:
     checksum = hashlib.sha256(LINES).hexdigest()
-    announced = door.ask("POST", f"/v1/files?purpose=batch-api&file_name=x&checksum={checksum}")
-    address = announced.headers["location"].removeprefix(door.url)
-    changed = door.ask("PUT", address, LINES + b"\n")
+    announced = http_api.ask("POST", f"/v1/files?purpose=batch-api&file_name=x&checksum={checksum}")
+    address = announced.headers["location"].removeprefix(http_api.url)
+    changed = http_api.ask("PUT", address, LINES + b"\n")
     assert (changed.status, changed.error["param"]) == (403, "checksum")
-    assert door.blobs_on_disk() == []
-    assert door.ask("PUT", address, LINES).status == 200
+    assert http_api.blobs_on_disk() == []
+    assert http_api.ask("PUT", address, LINES).status == 200

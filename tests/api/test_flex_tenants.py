@@ -4,7 +4,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from tenant_env import CHAT, House, open_house
+from tenant_env import CHAT, Env, open_house
 
 from lowtide import limits
 
@@ -12,8 +12,8 @@ CALL = {"model": "m", "messages": [{"role": "user", "content": "Hi"}], "service_
 BODY = {"model": "m", "input": "hello", "background": True}
 
 
-def test_another_project_s_response_is_an_unknown_one(house: House) -> None:
-    mine, other = house.tenant("acme"), house.tenant("other")
+def test_another_project_s_response_is_an_unknown_one(env: Env) -> None:
+    mine, other = env.tenant("acme"), env.tenant("other")
     made = mine.ask("POST", "/v1/responses", BODY)
     assert (made.status, made.json["status"]) == (200, "queued")
     path = f"/v1/responses/{made.json['id']}"
@@ -24,23 +24,23 @@ def test_another_project_s_response_is_an_unknown_one(house: House) -> None:
     assert mine.ask("GET", path).json["status"] == "queued"
 
 
-def test_an_ordinary_batch_is_no_response(house: House) -> None:
-    tenant = house.tenant()
-    batch = house.ended_batch(tenant)
+def test_an_ordinary_batch_is_no_response(env: Env) -> None:
+    tenant = env.tenant()
+    batch = env.ended_batch(tenant)
     place = f"/v1/responses/resp_{batch.id.removeprefix('batch_')}"
     assert tenant.ask("GET", place).status == 404
 
 
-def test_a_key_that_may_only_read_makes_and_cancels_none(house: House) -> None:
-    tenant = house.tenant(scopes=("submit", "read"))
-    reader = house.tenant("reader", scopes=("read",), organization_id=tenant.organization_id)
+def test_a_key_that_may_only_read_makes_and_cancels_none(env: Env) -> None:
+    tenant = env.tenant(scopes=("submit", "read"))
+    reader = env.tenant("reader", scopes=("read",), organization_id=tenant.organization_id)
     assert reader.ask("POST", "/v1/responses", BODY).status == 403
     assert reader.ask("POST", "/v1/responses/resp_1/cancel").status == 403
     assert reader.ask("GET", "/v1/responses/resp_1").status == 404
 
 
-def test_single_calls_are_no_batches_of_the_hourly_limit(house: House) -> None:
-    tenant = house.tenant()
+def test_single_calls_are_no_batches_of_the_hourly_limit(env: Env) -> None:
+    tenant = env.tenant()
     tenant.change(batches_per_hour=0)
     assert tenant.ask("POST", "/v1/responses", BODY).status == 200
 
@@ -49,8 +49,8 @@ def test_an_organization_whose_calls_wait_is_told_so_and_when_to_try_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(limits, "FLEX_HELD_MAX", 4)
-    with open_house(tmp_path) as house:
-        tenant, places = house.tenant(), house.door.services.flex._places
+    with open_house(tmp_path) as env:
+        tenant, places = env.tenant(), env.http_api.services.flex._places
         assert places.take(tenant.organization_id, 2)
         refused = tenant.ask("POST", CHAT, CALL)
         places.take("another", 2)
@@ -62,28 +62,28 @@ def test_an_organization_whose_calls_wait_is_told_so_and_when_to_try_again(
     assert full.headers["retry-after"] == str(limits.FLEX_RETRY_AFTER_S)
 
 
-def test_enqueued_tokens_bound_single_calls_too(house: House) -> None:
-    tenant = house.tenant()
+def test_enqueued_tokens_bound_single_calls_too(env: Env) -> None:
+    tenant = env.tenant()
     tenant.change(enqueued_tokens_per_model=1)
     refused = tenant.ask("POST", "/v1/responses", BODY)
     assert (refused.status, refused.error["code"]) == (429, "resource_unavailable")
     assert refused.headers["retry-after"] == "30"
 
 
-def test_the_storage_limit_bounds_single_calls_too(house: House) -> None:
-    tenant = house.tenant()
+def test_the_storage_limit_bounds_single_calls_too(env: Env) -> None:
+    tenant = env.tenant()
     tenant.change(stored_bytes=10)
     assert tenant.ask("POST", "/v1/responses", BODY).status == 413
 
 
-def test_a_response_ends_with_the_window_of_its_batch(house: House) -> None:
-    tenant = house.tenant()
+def test_a_response_ends_with_the_window_of_its_batch(env: Env) -> None:
+    tenant = env.tenant()
     made = tenant.ask("POST", "/v1/responses", BODY | {"instructions": "be brief"}).json
-    door = house.door
-    door.clock.shift += timedelta(hours=25)
-    door.run(door.store.lifecycle.expire_due(door.clock.now()))
+    http_api = env.http_api
+    http_api.clock.shift += timedelta(hours=25)
+    http_api.run(http_api.store.lifecycle.expire_due(http_api.clock.now()))
     seen = tenant.ask("GET", f"/v1/responses/{made['id']}").json
     assert (seen["status"], seen["instructions"]) == ("failed", "be brief")
     assert "completion window" in seen["error"]["message"]
-    door.clock.shift += timedelta(days=31)
+    http_api.clock.shift += timedelta(days=31)
     assert tenant.ask("GET", f"/v1/responses/{made['id']}").status == 404

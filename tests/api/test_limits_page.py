@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from api_server import Answer
-from tenant_env import CHAT, House, Tenant, line
+from tenant_env import CHAT, Env, Tenant, line
 
 from lowtide.core.accounts.tenancy import OrganizationLimits
 
@@ -22,25 +22,25 @@ def answered(answer: Answer) -> str:
     return f"{answer.status} `{answer.error['code']}`"
 
 
-def after_validation(house: House, tenant: Tenant, content: bytes) -> str:
+def after_validation(env: Env, tenant: Tenant, content: bytes) -> str:
     created = tenant.create(content)
-    house.validate()
+    env.validate()
     batch = tenant.ask("GET", f"/v1/batches/{created.json['id']}").json
     return f"batch `{batch['status']}`: `{batch['errors']['data'][0]['code']}`"
 
 
-def second_live_call(house: House, tenant: Tenant) -> Answer:
+def second_live_call(env: Env, tenant: Tenant) -> Answer:
     """While a first one is on its way: what that reserved is given back only with its answer."""
     body = {"model": "m", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 50}
-    house.door.run(
-        house.door.services.live.admit(
+    env.http_api.run(
+        env.http_api.services.live.admit(
             CHAT, msgspec.json.encode(body), project_id=tenant.project_id, key_id=tenant.key_id
         )
     )
     return tenant.ask("POST", CHAT, body)
 
 
-PROVOKED: dict[str, tuple[int, Callable[[House, Tenant], str]]] = {
+PROVOKED: dict[str, tuple[int, Callable[[Env, Tenant], str]]] = {
     "requests_per_batch": (1, lambda h, t: after_validation(h, t, line(1) + line(2))),
     "file_bytes": (10, lambda _, t: answered(t.upload(line()))),
     "enqueued_tokens_per_model": (1, lambda h, t: after_validation(h, t, line(text="a b " * 99))),
@@ -54,11 +54,11 @@ PROVOKED: dict[str, tuple[int, Callable[[House, Tenant], str]]] = {
 
 
 @pytest.mark.parametrize("name", PROVOKED)
-def test_a_client_sees_what_the_page_says(house: House, name: str) -> None:
+def test_a_client_sees_what_the_page_says(env: Env, name: str) -> None:
     bound, provoke = PROVOKED[name]
-    tenant = house.tenant()
+    tenant = env.tenant()
     tenant.change(**{name: bound})
-    assert provoke(house, tenant) == ROWS[name]
+    assert provoke(env, tenant) == ROWS[name]
 
 
 def test_only_what_makes_work_wait_ends_in_no_error() -> None:
@@ -69,10 +69,10 @@ def test_only_what_makes_work_wait_ends_in_no_error() -> None:
     assert silent | PROVOKED.keys() == set(OrganizationLimits.__struct_fields__)
 
 
-def test_a_spend_cap_refuses_as_the_page_says(house: House) -> None:
-    tenant = house.tenant()
+def test_a_spend_cap_refuses_as_the_page_says(env: Env) -> None:
+    tenant = env.tenant()
     tenant.change(spend_cap=Decimal("0.0001"))
-    told = after_validation(house, tenant, line(max_tokens=1000))
+    told = after_validation(env, tenant, line(max_tokens=1000))
     assert told == "batch `failed`: `spend_cap_exceeded`"
     tenant.change(spend_cap=Decimal(0))
     assert answered(tenant.create(line())) == "402 `spend_cap_exceeded`"

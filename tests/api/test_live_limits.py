@@ -10,9 +10,9 @@ from typing import Any
 import httpx
 import openai
 import pytest
-from live_env import CHAT, MODEL, PLAIN, USAGE, House, asked, live_house, streamed
+from live_env import CHAT, MODEL, PLAIN, USAGE, Env, asked, live_house, streamed
 
-from lowtide.config import Limits
+from lowtide.config import LimitSettings
 from lowtide.core.accounts.tenancy import DEFAULT_ORGANIZATION
 from lowtide.core.live.live import estimate_tokens
 from lowtide.core.scheduling.byte_budget import ByteBudget
@@ -35,25 +35,25 @@ def limits_of(answer: httpx.Response, noun: str) -> tuple[str, str, str]:
 async def test_without_limits_no_header_speaks_of_any(
     tmp_path: Path, engine: ScriptedEngine
 ) -> None:
-    async with live_house(tmp_path, engine) as house:
-        answer = await house.ask()
+    async with live_house(tmp_path, engine) as env:
+        answer = await env.ask()
     assert not [name for name in answer.headers if name.startswith("x-ratelimit")]
 
 
 async def test_every_answer_says_where_its_caller_stands(
     tmp_path: Path, engine: ScriptedEngine
 ) -> None:
-    bounds = Limits(live_requests_per_minute=60, live_tokens_per_minute=6_000)
-    async with live_house(tmp_path, engine, limits=bounds) as house:
+    bounds = LimitSettings(live_requests_per_minute=60, live_tokens_per_minute=6_000)
+    async with live_house(tmp_path, engine, limits=bounds) as env:
         _, steps = streamed("a")
         engine.script(
             [reply(completion())], steps, [reply({"error": "no"}, 400)], [b"HTTP", Cut.CLOSE]
         )
         answers = [
-            await house.ask(max_tokens=100),
-            await house.ask(max_tokens=100, stream=True),
-            await house.ask(max_tokens=100),
-            await house.ask(max_tokens=100),
+            await env.ask(max_tokens=100),
+            await env.ask(max_tokens=100, stream=True),
+            await env.ask(max_tokens=100),
+            await env.ask(max_tokens=100),
         ]
     assert [answer.status_code for answer in answers] == [200, 200, 400, 502]
     for number, answer in enumerate(answers, 1):
@@ -67,9 +67,9 @@ async def test_every_answer_says_where_its_caller_stands(
 async def test_one_request_too_many_is_a_429_that_says_when(
     tmp_path: Path, engine: ScriptedEngine
 ) -> None:
-    bounds = Limits(live_requests_per_minute=2)
-    async with live_house(tmp_path, engine, limits=bounds) as house:
-        answers = [await house.ask() for _ in range(3)]
+    bounds = LimitSettings(live_requests_per_minute=2)
+    async with live_house(tmp_path, engine, limits=bounds) as env:
+        answers = [await env.ask() for _ in range(3)]
     refused = answers[2]
     assert [answer.status_code for answer in answers] == [200, 200, 429]
     assert refused.json()["error"] | {"message": ""} == {
@@ -87,16 +87,16 @@ async def test_one_request_too_many_is_a_429_that_says_when(
 async def test_an_organization_at_its_share_of_the_places_is_told_so_and_when_to_try_again(
     tmp_path: Path, engine: ScriptedEngine
 ) -> None:
-    async with live_house(tmp_path, engine) as house:
-        (replica,) = house.replicas
+    async with live_house(tmp_path, engine) as env:
+        (replica,) = env.replicas
         replica.places = ByteBudget(4)
         assert replica.places.take(DEFAULT_ORGANIZATION, 2)
-        refused = await house.ask()
+        refused = await env.ask()
         replica.places.take("another", 2)
-        full = await house.ask()
+        full = await env.ask()
         replica.places.give_back("another", 2)
         replica.places.give_back(DEFAULT_ORGANIZATION, 1)
-        assert (await house.ask()).status_code == 200
+        assert (await env.ask()).status_code == 200
     assert refused.status_code == 429
     assert refused.json()["error"]["code"] == "rate_limit_exceeded"
     assert DEFAULT_ORGANIZATION in refused.json()["error"]["message"]
@@ -109,24 +109,28 @@ async def test_an_organization_at_its_share_of_the_places_is_told_so_and_when_to
 async def test_after_the_time_told_the_next_request_passes(
     tmp_path: Path, engine: ScriptedEngine
 ) -> None:
-    async with live_house(tmp_path, engine, limits=Limits(live_requests_per_minute=1)) as house:
-        assert (await house.ask()).status_code == 200
-        refused = await house.ask()
+    async with live_house(
+        tmp_path, engine, limits=LimitSettings(live_requests_per_minute=1)
+    ) as env:
+        assert (await env.ask()).status_code == 200
+        refused = await env.ask()
         assert refused.status_code == 429
-        turn(house, float(refused.headers["retry-after"]))
-        assert (await house.ask()).status_code == 200
+        turn(env, float(refused.headers["retry-after"]))
+        assert (await env.ask()).status_code == 200
 
 
-def turn(house: House, seconds: float) -> None:
-    house.door.clock.shift += type(house.door.clock.shift)(seconds=seconds)
+def turn(env: Env, seconds: float) -> None:
+    env.http_api.clock.shift += type(env.http_api.clock.shift)(seconds=seconds)
 
 
 async def test_models_have_limits_of_their_own(tmp_path: Path, engine: ScriptedEngine) -> None:
-    async with live_house(tmp_path, engine, limits=Limits(live_requests_per_minute=1)) as house:
+    async with live_house(
+        tmp_path, engine, limits=LimitSettings(live_requests_per_minute=1)
+    ) as env:
         for model in (MODEL, PLAIN):
-            answer = await house.http.post(CHAT, json=asked() | {"model": model})
+            answer = await env.http.post(CHAT, json=asked() | {"model": model})
             assert answer.status_code == 200
-        alias = await house.http.post(CHAT, json=asked() | {"model": "m"})
+        alias = await env.http.post(CHAT, json=asked() | {"model": "m"})
         assert alias.status_code == 429  # another name is no other model
 
 
@@ -135,16 +139,16 @@ async def test_models_have_limits_of_their_own(tmp_path: Path, engine: ScriptedE
 async def test_tokens_are_reserved_by_estimate_and_corrected_by_the_answer(
     tmp_path: Path, engine: ScriptedEngine, stream: bool, reported: bool
 ) -> None:
-    bounds = Limits(live_tokens_per_minute=10_000)
+    bounds = LimitSettings(live_tokens_per_minute=10_000)
     fields: dict[str, Any] = {"max_tokens": 1_000, "stream": stream}
     prompt = estimate_tokens(len(json.dumps(asked(**fields), separators=(",", ":"))))
     answer = completion() | {"usage": USAGE if reported else None}
     engine.script(streamed("a", "b", usage=reported)[1] if stream else [reply(answer)])
-    async with live_house(tmp_path, engine, limits=bounds) as house:
+    async with live_house(tmp_path, engine, limits=bounds) as env:
         began_s = time.monotonic()
-        first = await house.ask(**fields)
+        first = await env.ask(**fields)
         assert limits_of(first, "tokens")[1] == str(10_000 - prompt - 1_000)
-        second = await house.ask(**fields)
+        second = await env.ask(**fields)
         regained = 1 + (time.monotonic() - began_s) * 10_000 / 60
         used = 10_000 - int(limits_of(second, "tokens")[1]) - prompt - 1_000
     least = USAGE["total_tokens"] if reported else prompt + 1
@@ -157,18 +161,22 @@ async def test_a_call_that_came_to_nothing_costs_no_tokens(
     tmp_path: Path, engine: ScriptedEngine, answer: list[bytes | Cut]
 ) -> None:
     engine.script(answer)
-    async with live_house(tmp_path, engine, limits=Limits(live_tokens_per_minute=9_000)) as house:
-        first, second = await house.ask(), await house.ask()
+    async with live_house(
+        tmp_path, engine, limits=LimitSettings(live_tokens_per_minute=9_000)
+    ) as env:
+        first, second = await env.ask(), await env.ask()
     assert limits_of(first, "tokens")[1] == limits_of(second, "tokens")[1]
 
 
 async def test_the_openai_sdk_waits_as_told_and_then_gets_its_answer(
     tmp_path: Path, engine: ScriptedEngine
 ) -> None:
-    async with live_house(tmp_path, engine, limits=Limits(live_requests_per_minute=60)) as house:
-        await asyncio.gather(*(house.ask() for _ in range(60)))
+    async with live_house(
+        tmp_path, engine, limits=LimitSettings(live_requests_per_minute=60)
+    ) as env:
+        await asyncio.gather(*(env.ask() for _ in range(60)))
         async with openai.AsyncOpenAI(
-            api_key="k", base_url=f"{house.url}/v1", max_retries=0
+            api_key="k", base_url=f"{env.url}/v1", max_retries=0
         ) as client:
             messages: Any = asked()["messages"]
             with pytest.raises(openai.RateLimitError) as refused:
@@ -183,13 +191,13 @@ async def test_the_openai_sdk_waits_as_told_and_then_gets_its_answer(
 async def test_a_small_flex_call_is_read_though_the_live_limit_is_used_up(
     tmp_path: Path, engine: ScriptedEngine
 ) -> None:
-    bounds = Limits(live_requests_per_minute=1)
-    async with live_house(tmp_path, engine, limits=bounds) as house:
+    bounds = LimitSettings(live_requests_per_minute=1)
+    async with live_house(tmp_path, engine, limits=bounds) as env:
         for name in (MODEL, PLAIN, "unserved"):
             engine.script([reply(completion())])
-            await house.ask(model=name)
-        refused = await house.ask(model=MODEL)
-        flex = await house.ask(
+            await env.ask(model=name)
+        refused = await env.ask(model=MODEL)
+        flex = await env.ask(
             "/v1/responses", model="nope", input="x", service_tier="flex", background=True
         )
     assert refused.status_code == 429

@@ -7,7 +7,7 @@ from typing import Any
 import openai
 import pytest
 import together
-from live_env import MODEL, SSE_HEAD, USAGE, House, chunk_of, event, live_house, streamed, wire
+from live_env import MODEL, SSE_HEAD, USAGE, Env, chunk_of, event, live_house, streamed, wire
 
 from testkit.scripted_engine import Cut, ScriptedEngine, completion, reply
 
@@ -47,25 +47,25 @@ async def engine() -> AsyncIterator[ScriptedEngine]:
 
 
 @pytest.fixture
-async def house(tmp_path: Path, engine: ScriptedEngine) -> AsyncIterator[House]:
+async def env(tmp_path: Path, engine: ScriptedEngine) -> AsyncIterator[Env]:
     async with live_house(tmp_path, engine) as running:
         yield running
 
 
 @pytest.fixture(params=["/v1", "/openai/v1"])
-async def client(house: House, request: pytest.FixtureRequest) -> AsyncIterator[openai.AsyncOpenAI]:
+async def client(env: Env, request: pytest.FixtureRequest) -> AsyncIterator[openai.AsyncOpenAI]:
     async with openai.AsyncOpenAI(
-        api_key="k", base_url=f"{house.url}{request.param}", max_retries=0
+        api_key="k", base_url=f"{env.url}{request.param}", max_retries=0
     ) as sdk:
         yield sdk
 
 
 @pytest.fixture(params=["", "/together"])
 async def together_client(
-    house: House, request: pytest.FixtureRequest
+    env: Env, request: pytest.FixtureRequest
 ) -> AsyncIterator[together.AsyncTogether]:
     async with together.AsyncTogether(
-        api_key="k", base_url=f"{house.url}{request.param}", max_retries=0
+        api_key="k", base_url=f"{env.url}{request.param}", max_retries=0
     ) as sdk:
         yield sdk
 

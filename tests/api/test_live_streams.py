@@ -12,7 +12,7 @@ from live_env import (
     DONE,
     END,
     SSE_HEAD,
-    House,
+    Env,
     asked,
     chunk_of,
     event,
@@ -39,15 +39,15 @@ BROKEN: dict[str, Answer] = {
 
 
 @asynccontextmanager
-async def street(folder: Path, count: int) -> AsyncIterator[tuple[House, list[ScriptedEngine]]]:
+async def street(folder: Path, count: int) -> AsyncIterator[tuple[Env, list[ScriptedEngine]]]:
     """A house with that many engines."""
     async with AsyncExitStack() as stack:
         engines = [await stack.enter_async_context(ScriptedEngine()) for _ in range(count)]
         yield await stack.enter_async_context(live_house(folder, *engines)), engines
 
 
-async def read_stream(house: House) -> tuple[int, bytes]:
-    async with house.http.stream("POST", CHAT, json=asked(stream=True)) as answer:
+async def read_stream(env: Env) -> tuple[int, bytes]:
+    async with env.http.stream("POST", CHAT, json=asked(stream=True)) as answer:
         return answer.status_code, await answer.aread()
 
 
@@ -63,17 +63,17 @@ async def test_a_stream_that_breaks_before_its_first_event_is_begun_on_another_r
     tmp_path: Path, first: Answer
 ) -> None:
     whole, steps = streamed("a", "b")
-    async with street(tmp_path, 2) as (house, engines):
+    async with street(tmp_path, 2) as (env, engines):
         for engine in engines:
             engine.script(first, steps) if engine is engines[0] else engine.script(steps)
-        await make_first(house, engines)
-        assert await read_stream(house) == (200, whole)
+        await make_first(env, engines)
+        assert await read_stream(env) == (200, whole)
         assert called(engines) == [1, 1]
 
 
-async def make_first(house: House, engines: list[ScriptedEngine]) -> None:
+async def make_first(env: Env, engines: list[ScriptedEngine]) -> None:
     """Load every replica but the first, so that it is chosen."""
-    for live, engine in zip(house.replicas, engines, strict=True):
+    for live, engine in zip(env.replicas, engines, strict=True):
         assert live.replica.url == engine.url
         live.replica.in_flight = 0 if engine is engines[0] else 100
 
@@ -84,19 +84,19 @@ async def make_first(house: House, engines: list[ScriptedEngine]) -> None:
 async def test_a_whole_answer_that_does_not_come_is_asked_of_another_replica(
     tmp_path: Path, first: bytes | Cut
 ) -> None:
-    async with street(tmp_path, 2) as (house, engines):
+    async with street(tmp_path, 2) as (env, engines):
         engines[0].script([first])
-        await make_first(house, engines)
-        answer = await house.ask()
+        await make_first(env, engines)
+        answer = await env.ask()
         assert (answer.status_code, answer.json()) == (200, completion())
         assert called(engines) == [1, 1]
 
 
 async def test_a_replica_that_does_not_listen_is_passed_over(tmp_path: Path) -> None:
-    async with street(tmp_path, 2) as (house, engines):
-        await make_first(house, engines)
+    async with street(tmp_path, 2) as (env, engines):
+        await make_first(env, engines)
         await engines[0].stop()
-        assert (await house.ask()).status_code == 200
+        assert (await env.ask()).status_code == 200
         assert len(engines[1].requests) == 1
 
 
@@ -105,10 +105,10 @@ async def test_refusals_are_tried_elsewhere_a_bounded_number_of_times(
     tmp_path: Path, count: int, tries: int
 ) -> None:
     body = b'{"error":{"message":"full","type":"overloaded","param":null,"code":null}}'
-    async with street(tmp_path, count) as (house, engines):
+    async with street(tmp_path, count) as (env, engines):
         for engine in engines:
             engine.otherwise = [reply(body, 503, {"Retry-After": "9"})]
-        answer = await house.ask()
+        answer = await env.ask()
         assert (answer.status_code, answer.content) == (503, body)
         assert answer.headers["retry-after"] == "9"
         assert sum(called(engines)) == tries
@@ -117,20 +117,20 @@ async def test_refusals_are_tried_elsewhere_a_bounded_number_of_times(
 async def test_a_request_that_kills_engines_is_given_up_before_it_has_met_them_all(
     tmp_path: Path,
 ) -> None:
-    async with street(tmp_path, 4) as (house, engines):
+    async with street(tmp_path, 4) as (env, engines):
         for engine in engines:
             engine.otherwise = [Cut.RESET]
-        answer = await house.ask()
+        answer = await env.ask()
         assert answer.status_code == 502
         assert answer.json()["error"]["code"] == "engine_error"
         assert sum(called(engines)) == limits.LIVE_BREAKS_MAX
 
 
 async def test_a_refusal_of_the_request_is_final(tmp_path: Path) -> None:
-    async with street(tmp_path, 2) as (house, engines):
+    async with street(tmp_path, 2) as (env, engines):
         for engine in engines:
             engine.otherwise = [reply({"error": {"message": "no"}}, 400)]
-        assert (await house.ask()).status_code == 400
+        assert (await env.ask()).status_code == 400
         assert called(engines) == [0, 1]
 
 
@@ -141,11 +141,11 @@ async def test_a_refusal_of_the_request_is_final(tmp_path: Path) -> None:
 async def test_a_stream_that_breaks_later_ends_with_an_error_event_and_is_not_begun_again(
     tmp_path: Path, cut: Cut
 ) -> None:
-    async with street(tmp_path, 2) as (house, engines):
+    async with street(tmp_path, 2) as (env, engines):
         seen = asyncio.Event()
         engines[0].script([SSE_HEAD, wire(ONE), wire(b'data: {"half'), seen, cut])
-        await make_first(house, engines)
-        async with house.http.stream("POST", CHAT, json=asked(stream=True)) as answer:
+        await make_first(env, engines)
+        async with env.http.stream("POST", CHAT, json=asked(stream=True)) as answer:
             blocks = answer.aiter_raw()
             assert await anext(blocks) == ONE
             seen.set()
@@ -159,20 +159,20 @@ async def test_a_stream_that_breaks_later_ends_with_an_error_event_and_is_not_be
 async def test_an_engine_that_keeps_cutting_streams_off_is_not_called_for_a_while(
     tmp_path: Path,
 ) -> None:
-    async with street(tmp_path, 1) as (house, engines):
+    async with street(tmp_path, 1) as (env, engines):
         engines[0].otherwise = [SSE_HEAD, wire(ONE), Cut.CLOSE]
         for _ in range(limits.CIRCUIT_RATE_SAMPLES_MIN + 1):
-            await read_stream(house)
-        assert house.replicas[0].replica.circuit.state == "open"
+            await read_stream(env)
+        assert env.replicas[0].replica.circuit.state == "open"
         assert sum(called(engines)) <= limits.CIRCUIT_RATE_SAMPLES_MIN
 
 
 # ---- clients that leave or dawdle ----
 
 
-async def leave_after(house: House, engine: ScriptedEngine, received: bytes, stream: bool) -> None:
+async def leave_after(env: Env, engine: ScriptedEngine, received: bytes, stream: bool) -> None:
     """Call with a bare socket, and hang up once the answer holds `received`."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", house.door.port)
+    reader, writer = await asyncio.open_connection("127.0.0.1", env.http_api.port)
     body = json.dumps(asked(stream=stream)).encode()
     head = f"POST {CHAT} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
     writer.write(head.encode() + body)
@@ -197,13 +197,13 @@ async def leave_after(house: House, engine: ScriptedEngine, received: bytes, str
 async def test_a_client_that_leaves_aborts_the_call_upstream_at_once(
     tmp_path: Path, answer: Answer, received: bytes, stream: bool
 ) -> None:
-    async with street(tmp_path, 1) as (house, engines):
+    async with street(tmp_path, 1) as (env, engines):
         engines[0].script(answer)
-        await leave_after(house, engines[0], received, stream)
+        await leave_after(env, engines[0], received, stream)
         await engines[0].saw_abandoned(1)
-        assert house.replicas[0].in_flight == 0
-        assert house.replicas[0].replica.circuit.state == "closed"
-        assert (await house.ask()).status_code == 200
+        assert env.replicas[0].in_flight == 0
+        assert env.replicas[0].replica.circuit.state == "closed"
+        assert (await env.ask()).status_code == 200
 
 
 async def test_a_client_that_reads_slowly_slows_the_engine_and_fills_no_memory(
@@ -211,9 +211,11 @@ async def test_a_client_that_reads_slowly_slows_the_engine_and_fills_no_memory(
 ) -> None:
     count, text = 3_000, "x" * (16 * KIB)
     block = wire(event(chunk_of(text)))
-    async with street(tmp_path, 1) as (house, engines):
+    async with street(tmp_path, 1) as (env, engines):
         engines[0].script([SSE_HEAD, *([block] * count), wire(DONE), END])
-        reader, writer = await asyncio.open_connection("127.0.0.1", house.door.port, limit=16 * KIB)
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1", env.http_api.port, limit=16 * KIB
+        )
         body = json.dumps(asked(stream=True)).encode()
         head = f"POST {CHAT} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
         writer.write(head.encode() + body)

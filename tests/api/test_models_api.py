@@ -6,19 +6,19 @@ from pathlib import Path
 import openai
 import pytest
 import together
-from batch_env import Bench, open_bench
+from batch_env import Env, open_bench
 
 TOGETHER = {"user-agent": "Together/Python 2.42.0"}
 
 
 @pytest.fixture
-def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+def env(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Env]:
     with open_bench(tmp_path, monkeypatch) as running:
         yield running
 
 
-def test_openai_lists_and_retrieves_models(bench: Bench) -> None:
-    with openai.OpenAI(api_key="k", base_url=f"{bench.door.url}/v1") as client:
+def test_openai_lists_and_retrieves_models(env: Env) -> None:
+    with openai.OpenAI(api_key="k", base_url=f"{env.http_api.url}/v1") as client:
         assert [model.id for model in client.models.list()] == ["org/m-1", "test-model"]
         assert client.models.retrieve("org/m-1").owned_by == "org"
         assert client.models.retrieve("m").id == "org/m-1"
@@ -27,23 +27,23 @@ def test_openai_lists_and_retrieves_models(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("name", ["org/m-1", "org%2Fm-1"])
-def test_a_model_with_a_slash_is_found_raw_and_quoted(bench: Bench, name: str) -> None:
-    assert bench.door.ask("GET", f"/v1/models/{name}").json["id"] == "org/m-1"
+def test_a_model_with_a_slash_is_found_raw_and_quoted(env: Env, name: str) -> None:
+    assert env.http_api.ask("GET", f"/v1/models/{name}").json["id"] == "org/m-1"
 
 
-def test_together_before_3_reads_a_bare_array_with_prices(bench: Bench) -> None:
-    models = bench.door.ask("GET", "/v1/models", None, TOGETHER).json
+def test_together_before_3_reads_a_bare_array_with_prices(env: Env) -> None:
+    models = env.http_api.ask("GET", "/v1/models", None, TOGETHER).json
     assert isinstance(models, list)
     assert models[0]["pricing"]["input"] == 0.88
     assert models[0]["context_length"] == 4096
     assert all(set(model["pricing"]) >= {"hourly", "input", "output"} for model in models)
-    one = bench.door.ask("GET", "/v1/models/org/m-1", None, TOGETHER).json
+    one = env.http_api.ask("GET", "/v1/models/org/m-1", None, TOGETHER).json
     assert one["pricing"]["input"] == 0.88
 
 
-def test_together_3_lists_the_models_of_its_project(bench: Bench) -> None:
+def test_together_3_lists_the_models_of_its_project(env: Env) -> None:
     with together.Together(
-        api_key="k", base_url=bench.door.url, project_id="proj_default"
+        api_key="k", base_url=env.http_api.url, project_id="proj_default"
     ) as client:
         models = list(client.models.list())
     assert [model.name for model in models] == ["org/m-1", "test-model"]
@@ -53,8 +53,8 @@ def test_together_3_lists_the_models_of_its_project(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("path", ["/v1/whoami", "/v3/whoami", "/whoami", "/v1/v3/whoami"])
-def test_every_generation_of_the_cli_learns_who_it_is(bench: Bench, path: str) -> None:
-    told = bench.door.ask("GET", path).json
+def test_every_generation_of_the_cli_learns_who_it_is(env: Env, path: str) -> None:
+    told = env.http_api.ask("GET", path).json
     assert told["project_id"] == told["project"]["id"] == "proj_default"
     assert told["organization_id"] == told["organization"]["id"] == "org_default"
     assert told["api_key_id"] == told["api_key"]["id"]

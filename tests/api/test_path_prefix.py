@@ -8,7 +8,7 @@ from api_server import open_door
 from lowtide import config
 from lowtide.api.middleware.paths import without_prefix
 from lowtide.cli.client.address import server_address
-from lowtide.config import Server, Settings
+from lowtide.config import ServerSettings, Settings
 from lowtide.config.sources import ConfigError
 
 LINE = b'{"custom_id": "a", "body": {"model": "m", "messages": []}}\n'
@@ -49,20 +49,20 @@ def test_the_command_line_takes_a_server_with_a_path(address: str) -> None:
 def test_a_file_goes_up_and_down_below_the_prefix(
     tmp_path: Path, public_url: str | None, base: str | None
 ) -> None:
-    server = Server(data_dir=tmp_path, path_prefix="/batch", public_url=public_url)
-    with open_door(tmp_path, Settings(server=server)) as door:
-        announced = door.ask("POST", "/batch/v1/files?purpose=batch-api&file_name=x")
+    server = ServerSettings(data_dir=tmp_path, path_prefix="/batch", public_url=public_url)
+    with open_door(tmp_path, Settings(server=server)) as http_api:
+        announced = http_api.ask("POST", "/batch/v1/files?purpose=batch-api&file_name=x")
         address = announced.headers["location"]
-        here = base or f"{door.url}/batch"
+        here = base or f"{http_api.url}/batch"
         assert address.startswith(f"{here}/v1/uploads/signed/file-")
-        assert door.ask("PUT", f"/batch{address.removeprefix(here)}", LINE).status == 200
+        assert http_api.ask("PUT", f"/batch{address.removeprefix(here)}", LINE).status == 200
         file_id = announced.headers["x-together-file-id"]
         for prefix in ("/batch", "/batch/openai", ""):
-            content = door.ask("GET", f"{prefix}/v1/files/{file_id}/content")
+            content = http_api.ask("GET", f"{prefix}/v1/files/{file_id}/content")
             assert (content.status, content.body) == (200, LINE)
         for path in ("/batch/health", "/health", "/batch/ready"):
-            assert door.ask("GET", path).status == 200
-        assert door.ask("GET", "/other/health").status == 404
+            assert http_api.ask("GET", path).status == 200
+        assert http_api.ask("GET", "/other/health").status == 404
 
 
 @pytest.mark.parametrize("prefix", ["batch", "/batch/", "/", "/a b", "/v1", "/openai/x", "/../x"])

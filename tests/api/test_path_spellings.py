@@ -7,9 +7,9 @@ from typing import Final
 from urllib.parse import unquote
 
 import pytest
-from api_server import Door
+from api_server import ApiServer
 from starlette.types import ASGIApp, Message
-from tenant_env import EVERYTHING, House, open_house
+from tenant_env import EVERYTHING, Env, open_house
 
 from lowtide.api.app import create_app
 from lowtide.api.middleware.auth import is_public, sufficient_scopes
@@ -32,9 +32,9 @@ ADMIN_TEXTS: Final = (b"lowtide_http_requests_total", b'"scopes"', b'"organizati
 
 
 @pytest.fixture(scope="module")
-def walked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    with open_house(tmp_path_factory.mktemp("spellings")) as house:
-        yield house
+def walked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Env]:
+    with open_house(tmp_path_factory.mktemp("spellings")) as env:
+        yield env
 
 
 def spellings(path: str) -> Iterator[str]:
@@ -56,9 +56,9 @@ def spellings(path: str) -> Iterator[str]:
         yield f"{mount}{path}%0A"
 
 
-def routes(house: House) -> list[tuple[str, str]]:
+def routes(env: Env) -> list[tuple[str, str]]:
     found = []
-    for route in create_app(house.door.services).routes:
+    for route in create_app(env.http_api.services).routes:
         path = re.sub(r"\{[^}]+\}", "x", route.path)  # type: ignore[attr-defined]
         found += [(method, path) for method in sorted(route.methods or {"GET"})]  # type: ignore[attr-defined]
     assert len(found) > 30
@@ -98,16 +98,16 @@ async def statuses(app: ASGIApp, calls: list[tuple[str, str]], key: str | None) 
 
 @pytest.mark.parametrize("scopes", [(), ("read",), ("submit",), ("admin",)])
 def test_every_spelling_of_every_route_meets_the_same_guard(
-    walked: House, scopes: tuple[str, ...]
+    walked: Env, scopes: tuple[str, ...]
 ) -> None:
     """Answered as the plain path is, refused, or no route at all."""
     key = walked.tenant(scopes=scopes).key if scopes else None
-    app = create_app(walked.door.services)
+    app = create_app(walked.http_api.services)
     weak = []
     for method, path in routes(walked):
         odd = list(spellings(path))
         calls = [(method, path), *((method, each) for each in odd)]
-        plain, *answers = walked.door.run(statuses(app, calls, key))
+        plain, *answers = walked.http_api.run(statuses(app, calls, key))
         allowed = {401, 403, 404, 405} | ({plain} if plain not in (401, 403) else set())
         assert plain is not None
         weak += [
@@ -118,34 +118,36 @@ def test_every_spelling_of_every_route_meets_the_same_guard(
     assert weak == []
 
 
-def test_a_read_key_finds_no_way_to_what_is_the_administrators(walked: House) -> None:
+def test_a_read_key_finds_no_way_to_what_is_the_administrators(walked: Env) -> None:
     reader = {"authorization": f"Bearer {walked.tenant(scopes=('read',)).key}"}
     admin = walked.tenant(scopes=EVERYTHING)
     for path in ("/metrics", "/v1/admin/keys", "/v1/admin/organizations"):
         assert admin.ask("GET", path).status == 200
         for spelling in spellings(path):
-            answer = walked.door.ask("GET", spelling, headers=reader)
+            answer = walked.http_api.ask("GET", spelling, headers=reader)
             assert not any(text in answer.body for text in ADMIN_TEXTS), spelling
 
 
 @pytest.mark.parametrize("odd", ["%0A", "%00", "%0D", "%7F", "%1b", "%C2%85"])
-def test_a_control_character_in_a_path_is_not_found_for_anybody(door: Door, odd: str) -> None:
+def test_a_control_character_in_a_path_is_not_found_for_anybody(
+    http_api: ApiServer, odd: str
+) -> None:
     for path in (f"/metrics{odd}", f"/health{odd}", f"/v1/files/a{odd}b", f"/v1{odd}/files"):
-        answer = door.ask("GET", path)
+        answer = http_api.ask("GET", path)
         assert (answer.status, answer.error["code"]) == (404, "not_found"), path
 
 
-def test_nothing_is_put_by_way_of_a_signed_address_that_leads_elsewhere(walked: House) -> None:
+def test_nothing_is_put_by_way_of_a_signed_address_that_leads_elsewhere(walked: Env) -> None:
     for path in (
         "/v1/uploads/signed/../../admin/keys",
         "/v1/uploads/signed/%2e%2e/%2e%2e/admin/keys",
         "/v1/uploads/signed/x%0A",
         "/v1/uploads/signed/x/../../../files",
     ):
-        assert walked.door.ask("PUT", path, b"x").status in (401, 403, 404)
+        assert walked.http_api.ask("PUT", path, b"x").status in (401, 403, 404)
 
 
-def test_the_guard_reads_the_path_that_the_routes_match(walked: House) -> None:
+def test_the_guard_reads_the_path_that_the_routes_match(walked: Env) -> None:
     """Every route's own path, as the guard sees it, asks for the scope that its verb says."""
     for method, path in routes(walked):
         if is_public(method, path):
@@ -155,17 +157,17 @@ def test_the_guard_reads_the_path_that_the_routes_match(walked: House) -> None:
         assert ("admin" in needed) == (is_admins or path == "/v1/usage"), (method, path)
 
 
-def test_ids_with_nul_are_not_found_and_other_text_with_it_is_refused(door: Door) -> None:
+def test_ids_with_nul_are_not_found_and_other_text_with_it_is_refused(http_api: ApiServer) -> None:
     for path in ("/v1/files?after=a%00", "/v1/batches?after=%00", "/v1/files/a%00b/content"):
-        assert door.ask("GET", path).status == 404, path
+        assert http_api.ask("GET", path).status == 404, path
     body = b'{"input_file_id": "file-a\\u0000", "endpoint": "/v1/chat/completions"}'
-    answer = door.ask("POST", "/v1/batches", body)
+    answer = http_api.ask("POST", "/v1/batches", body)
     assert (answer.status, answer.error["code"]) == (404, "not_found")
     body = b'{"input_file_id": "file-a", "endpoint": "/v1/x", "metadata": {"k": ["\\u0000"]}}'
-    answer = door.ask("POST", "/v1/batches", body)
+    answer = http_api.ask("POST", "/v1/batches", body)
     assert (answer.status, answer.error["param"]) == (400, "metadata")
 
 
-def test_a_backslash_before_u0000_is_no_nul(door: Door, tmp_path: Path) -> None:
-    answer = door.ask("POST", "/v1/batches", b'{"input_file_id": "file-\\\\u0000"}')
+def test_a_backslash_before_u0000_is_no_nul(http_api: ApiServer, tmp_path: Path) -> None:
+    answer = http_api.ask("POST", "/v1/batches", b'{"input_file_id": "file-\\\\u0000"}')
     assert answer.error["code"] != "not_found"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from tenant_env import CHAT, House, Tenant, line, open_house
+from tenant_env import CHAT, Env, Tenant, line, open_house
 
 from lowtide.api.app import create_app
 
@@ -33,7 +33,7 @@ BODIES: Final[dict[str, tuple[bytes, str]]] = {
 class Neighbours:
     """Two tenants. `theirs`: by path parameter, every id that the first one has."""
 
-    house: House
+    env: Env
     owner: Tenant
     other: Tenant
     theirs: dict[str, list[str]]
@@ -48,13 +48,13 @@ class Neighbours:
 @pytest.fixture(scope="module")
 def neighbours(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Neighbours]:
     folder: Path = tmp_path_factory.mktemp("walk")
-    with open_house(folder) as house:
-        owner, other = house.tenant("Owner Limited"), house.tenant("Other Limited")
-        ended, running = house.ended_batch(owner), house.running_batch(owner)
-        run = house.door.run
+    with open_house(folder) as env:
+        owner, other = env.tenant("Owner Limited"), env.tenant("Other Limited")
+        ended, running = env.ended_batch(owner), env.running_batch(owner)
+        run = env.http_api.run
         run(owner.worker.lease(running.id, ["m"]))
         run(owner.worker.settle(running.id, ok=[1]))
-        running = run(house.door.services.batches.get(owner.project_id, running.id))
+        running = run(env.http_api.services.batches.get(owner.project_id, running.id))
         assert running.output_file_id
         pending = owner.ask(
             "POST", "/v1/files", BODIES["/v1/files"][0], content_type=BODIES["/v1/files"][1]
@@ -71,12 +71,12 @@ def neighbours(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Neighbours]
             "organization_id": [owner.organization_id],
             "key_id": [owner.key_id],
         }
-        yield Neighbours(house, owner, other, theirs)
+        yield Neighbours(env, owner, other, theirs)
 
 
 def routes(neighbours: Neighbours) -> Iterator[tuple[str, str]]:
     """Every method and path of the application."""
-    for route in create_app(neighbours.house.door.services).routes:
+    for route in create_app(neighbours.env.http_api.services).routes:
         for method in sorted(route.methods or {"GET"}):  # type: ignore[attr-defined]
             yield method, route.path  # type: ignore[attr-defined]
 
@@ -101,7 +101,7 @@ def test_the_owner_sees_what_the_walk_asks_for(neighbours: Neighbours) -> None:
 
 
 def test_another_tenants_id_is_an_unknown_id_on_every_route(neighbours: Neighbours) -> None:
-    walked, document = 0, neighbours.house.door.ask("GET", "/openapi.json").json
+    walked, document = 0, neighbours.env.http_api.ask("GET", "/openapi.json").json
     for method, path, _, theirs in walk(neighbours):
         for mount in MOUNTS:
             asked = neighbours.other.ask(method, mount + fill(path, theirs))
@@ -137,7 +137,7 @@ def test_what_names_no_id_shows_nothing_of_another_tenant(neighbours: Neighbours
 
 @pytest.mark.parametrize("agent", ["OpenAI/Python 3", "Together/Python 2"])
 def test_lists_and_sums_of_another_tenant_are_empty(neighbours: Neighbours, agent: str) -> None:
-    fresh = neighbours.house.tenant("Fresh Limited")
+    fresh = neighbours.env.tenant("Fresh Limited")
     for path in ("/v1/files", "/v1/batches", "/v1/usage", "/v1/usage?group_by=project"):
         listed = fresh.ask("GET", path, user_agent=agent).json
         assert (listed if isinstance(listed, list) else listed["data"]) == []
@@ -182,10 +182,10 @@ def test_usage_of_another_project_is_that_of_an_unknown_one(neighbours: Neighbou
 
 
 def test_another_key_of_the_project_sees_all_of_it(neighbours: Neighbours) -> None:
-    house, owner = neighbours.house, neighbours.owner
-    made = house.door.run(house.door.services.tenants.create_key(owner.project_id, "second"))
+    env, owner = neighbours.env, neighbours.owner
+    made = env.http_api.run(env.http_api.services.tenants.create_key(owner.project_id, "second"))
     second = Tenant(
-        house, owner.organization_id, owner.project_id, made.key.id, made.credential, owner.worker
+        env, owner.organization_id, owner.project_id, made.key.id, made.credential, owner.worker
     )
     assert second.ask("GET", "/v1/files").body == owner.ask("GET", "/v1/files").body
     assert second.upload(line()).status == 200

@@ -9,18 +9,18 @@ from pathlib import Path
 import pytest
 from api_server import Answer, answer_of
 from structlog.testing import capture_logs
-from tenant_env import CHAT, House, Tenant, open_house
+from tenant_env import CHAT, Env, Tenant, open_house
 
 from lowtide import limits
-from lowtide.config import Limits
+from lowtide.config import LimitSettings
 
 MIB = 1024 * 1024
 PATIENCE_S = 60.0
 
 
-def begin(house: House, tenant: Tenant, length: int, sent: int) -> socket.socket:
+def begin(env: Env, tenant: Tenant, length: int, sent: int) -> socket.socket:
     """A live call whose body stops short."""
-    line = socket.create_connection(("127.0.0.1", house.door.port), timeout=PATIENCE_S)
+    line = socket.create_connection(("127.0.0.1", env.http_api.port), timeout=PATIENCE_S)
     line.sendall(
         f"POST {CHAT} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {tenant.key}\r\n"
         f"Content-Length: {length}\r\n\r\n".encode()
@@ -48,9 +48,9 @@ def test_bodies_in_memory_are_shared_and_nobody_takes_the_room_of_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(limits, "JSON_BODIES_BYTES_MAX", 6 * MIB)
-    with open_house(tmp_path) as house, ExitStack() as open_lines:
-        greedy, other = house.tenant("greedy"), house.tenant("other")
-        lines = [open_lines.enter_context(begin(house, greedy, 4 * MIB, MIB)) for _ in range(6)]
+    with open_house(tmp_path) as env, ExitStack() as open_lines:
+        greedy, other = env.tenant("greedy"), env.tenant("other")
+        lines = [open_lines.enter_context(begin(env, greedy, 4 * MIB, MIB)) for _ in range(6)]
         for line in answered(lines, 3):  # six are sent, and half of the room is three
             refused = answer(line)
             assert (refused.status, refused.error["code"]) == (429, "rate_limit_exceeded")
@@ -61,10 +61,13 @@ def test_bodies_in_memory_are_shared_and_nobody_takes_the_room_of_others(
 
 
 def test_the_limit_of_calls_is_asked_before_the_body_is_read(tmp_path: Path) -> None:
-    with open_house(tmp_path, Limits(live_requests_per_minute=1)) as house, ExitStack() as lines:
-        tenant = house.tenant()
+    with (
+        open_house(tmp_path, LimitSettings(live_requests_per_minute=1)) as env,
+        ExitStack() as lines,
+    ):
+        tenant = env.tenant()
         # More than there are models, each of which has one call: nobody knows yet whose these are.
-        begun = [lines.enter_context(begin(house, tenant, 16 * MIB, 1)) for _ in range(8)]
+        begun = [lines.enter_context(begin(env, tenant, 16 * MIB, 1)) for _ in range(8)]
         refused = answer(answered(begun, 1)[0])
         assert refused.status == 429
         assert refused.headers["x-ratelimit-limit-requests"] == "1"
@@ -73,21 +76,21 @@ def test_the_limit_of_calls_is_asked_before_the_body_is_read(tmp_path: Path) -> 
 def test_wrong_keys_are_one_line_with_their_number(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with open_house(tmp_path) as house, capture_logs() as log:
+    with open_house(tmp_path) as env, capture_logs() as log:
         with monkeypatch.context() as patch:
             patch.setattr(limits, "REFUSAL_LOG_S", 1e9)
             for number in range(40):
                 wrong = {"authorization": f"Bearer lt-guess{number}-x"}
-                assert house.door.ask("GET", "/v1/files", headers=wrong).status == 401
+                assert env.http_api.ask("GET", "/v1/files", headers=wrong).status == 401
         monkeypatch.setattr(limits, "REFUSAL_LOG_S", 0.0)
-        house.door.ask("GET", "/v1/files", headers=wrong)
+        env.http_api.ask("GET", "/v1/files", headers=wrong)
         lines = [(each["event"], each.get("count", 1)) for each in log]
     assert lines == [("key.refused", 1), ("audit", 1), ("key.refused", 40), ("audit", 40)]
 
 
 def test_a_wrong_key_waits_for_no_body(tmp_path: Path) -> None:
-    with open_house(tmp_path) as house:
-        tenant = house.tenant()
+    with open_house(tmp_path) as env:
+        tenant = env.tenant()
         tenant.key = "lt-wrong-x"
-        with begin(house, tenant, 16 * MIB, 10) as line:
+        with begin(env, tenant, 16 * MIB, 10) as line:
             assert answer(line).status == 401

@@ -7,9 +7,9 @@ from typing import Any
 
 import openai
 import pytest
-from api_server import Door
+from api_server import ApiServer
 from openai import AsyncOpenAI, OpenAI
-from tenant_env import CHAT, House, line
+from tenant_env import CHAT, Env, line
 from together import AsyncTogether, Together
 from together.lib.resources import files as together_files
 
@@ -23,26 +23,26 @@ DATA = b"".join(line(number, text="x" * 3_000) for number in range(1, 41))[:-1]
 
 
 @pytest.fixture
-def openai_client(door: Door) -> Iterator[OpenAI]:
-    with OpenAI(base_url=f"{door.url}/v1", api_key="k", max_retries=0) as running:
+def openai_client(http_api: ApiServer) -> Iterator[OpenAI]:
+    with OpenAI(base_url=f"{http_api.url}/v1", api_key="k", max_retries=0) as running:
         yield running
 
 
 @pytest.fixture
-async def async_openai(door: Door) -> AsyncIterator[AsyncOpenAI]:
-    async with AsyncOpenAI(base_url=f"{door.url}/v1", api_key="k", max_retries=0) as running:
+async def async_openai(http_api: ApiServer) -> AsyncIterator[AsyncOpenAI]:
+    async with AsyncOpenAI(base_url=f"{http_api.url}/v1", api_key="k", max_retries=0) as running:
         yield running
 
 
 @pytest.fixture
-def together_client(door: Door) -> Iterator[Together]:
-    with Together(base_url=door.url, api_key="k", max_retries=0) as running:
+def together_client(http_api: ApiServer) -> Iterator[Together]:
+    with Together(base_url=http_api.url, api_key="k", max_retries=0) as running:
         yield running
 
 
 @pytest.fixture
-async def async_together(door: Door) -> AsyncIterator[AsyncTogether]:
-    async with AsyncTogether(base_url=door.url, api_key="k", max_retries=0) as running:
+async def async_together(http_api: ApiServer) -> AsyncIterator[AsyncTogether]:
+    async with AsyncTogether(base_url=http_api.url, api_key="k", max_retries=0) as running:
         yield running
 
 
@@ -60,22 +60,24 @@ def input_file(tmp_path: Path) -> Path:
     return path
 
 
-def check_stored(door: Door, file_id: str) -> None:
+def check_stored(http_api: ApiServer, file_id: str) -> None:
     """The file is whole, and nothing but it lies in the object store once a sweep has passed."""
-    assert door.ask("GET", f"/v1/files/{file_id}/content").body == DATA
-    (file,) = (f for f in door.run(door.store.files.page("proj_default", after=None, limit=9)))
+    assert http_api.ask("GET", f"/v1/files/{file_id}/content").body == DATA
+    (file,) = (
+        f for f in http_api.run(http_api.store.files.page("proj_default", after=None, limit=9))
+    )
     assert (file.id, file.bytes, file.lines) == (file_id, len(DATA), 40)
     assert file.sha256 == hashlib.sha256(DATA).hexdigest()
-    for key in door.run(door.store.results.garbage()):
-        (door.folder / "blobs" / key).unlink()
-    assert [path.parent.name for path in door.blobs_on_disk()] == [file_id]
+    for key in http_api.run(http_api.store.results.garbage()):
+        (http_api.folder / "blobs" / key).unlink()
+    assert [path.parent.name for path in http_api.blobs_on_disk()] == [file_id]
 
 
 # ---- OpenAI ----
 
 
 def test_openais_client_uploads_a_file_in_parts(
-    door: Door, openai_client: OpenAI, input_file: Path
+    http_api: ApiServer, openai_client: OpenAI, input_file: Path
 ) -> None:
     upload = openai_client.uploads.upload_file_chunked(
         file=input_file,
@@ -92,11 +94,11 @@ def test_openais_client_uploads_a_file_in_parts(
     assert (file.bytes, file.purpose, file.status) == (len(DATA), "batch", "processed")
     assert file.filename == upload.filename
     assert openai_client.files.retrieve(file.id).id == file.id
-    check_stored(door, file.id)
+    check_stored(http_api, file.id)
 
 
 async def test_openais_asynchronous_client_does_the_same(
-    door: Door, async_openai: AsyncOpenAI, input_file: Path
+    http_api: ApiServer, async_openai: AsyncOpenAI, input_file: Path
 ) -> None:
     upload = await async_openai.uploads.upload_file_chunked(
         file=DATA,
@@ -107,11 +109,11 @@ async def test_openais_asynchronous_client_does_the_same(
         part_size=PART,
     )
     assert upload.file is not None
-    check_stored(door, upload.file.id)
+    check_stored(http_api, upload.file.id)
 
 
 def test_parts_may_come_in_any_order_and_the_end_says_which(
-    door: Door, openai_client: OpenAI
+    http_api: ApiServer, openai_client: OpenAI
 ) -> None:
     uploads = openai_client.uploads
     upload = uploads.create(
@@ -130,11 +132,11 @@ def test_parts_may_come_in_any_order_and_the_end_says_which(
     done = uploads.complete(upload.id, part_ids=[first.id, last.id])
     assert done.file is not None
     assert done.file.expires_at == done.file.created_at + 7200
-    check_stored(door, done.file.id)
+    check_stored(http_api, done.file.id)
 
 
 def test_a_cancelled_upload_takes_nothing_and_leaves_nothing(
-    door: Door, openai_client: OpenAI
+    http_api: ApiServer, openai_client: OpenAI
 ) -> None:
     uploads = openai_client.uploads
     upload = uploads.create(bytes=9, filename="x", mime_type="text/plain", purpose="batch")
@@ -145,7 +147,7 @@ def test_a_cancelled_upload_takes_nothing_and_leaves_nothing(
     assert refused.value.code == "upload_closed"
     with pytest.raises(openai.BadRequestError):
         uploads.parts.create(upload.id, data=b"more")
-    assert len(door.run(door.store.results.garbage())) == 1
+    assert len(http_api.run(http_api.store.results.garbage())) == 1
 
 
 # ---- Together ----
@@ -153,57 +155,60 @@ def test_a_cancelled_upload_takes_nothing_and_leaves_nothing(
 
 @pytest.mark.usefixtures("small_parts")
 def test_togethers_client_uploads_a_file_in_parts(
-    door: Door, together_client: Together, input_file: Path
+    http_api: ApiServer, together_client: Together, input_file: Path
 ) -> None:
     file = together_client.files.upload(file=input_file, purpose="batch-api", check=False)
     assert (file.bytes, file.filename, file.purpose) == (len(DATA), input_file.name, "batch-api")
     assert together_client.files.retrieve(file.id).id == file.id
-    check_stored(door, file.id)
+    check_stored(http_api, file.id)
 
 
 @pytest.mark.usefixtures("small_parts")
 async def test_togethers_asynchronous_client_does_the_same(
-    door: Door, async_together: AsyncTogether, input_file: Path
+    http_api: ApiServer, async_together: AsyncTogether, input_file: Path
 ) -> None:
     file = await async_together.files.upload(file=input_file, purpose="batch-api", check=False)
-    check_stored(door, file.id)
+    check_stored(http_api, file.id)
 
 
 @pytest.mark.usefixtures("small_parts")
 def test_togethers_client_aborts_what_fails(
-    door: Door, together_client: Together, input_file: Path, monkeypatch: pytest.MonkeyPatch
+    http_api: ApiServer,
+    together_client: Together,
+    input_file: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     checksum = "0" * 64
     monkeypatch.setattr(together_files, "_calculate_file_checksum", lambda _: checksum)
     with pytest.raises(Exception, match="SHA-256"):
         together_client.files.upload(file=input_file, purpose="batch-api", check=False)
-    assert door.run(door.store.files.page("proj_default", after=None, limit=9)) == []
-    keys: list[str] = door.run(door.store.results.garbage())
+    assert http_api.run(http_api.store.files.page("proj_default", after=None, limit=9)) == []
+    keys: list[str] = http_api.run(http_api.store.results.garbage())
     assert len(keys) == 4, "the parts, aborted; the whole was never kept"
-    assert {f"{path.parent.parent.name}" for path in door.blobs_on_disk()} == {"parts"}
+    assert {f"{path.parent.parent.name}" for path in http_api.blobs_on_disk()} == {"parts"}
 
 
 # ---- our own ----
 
 
 def test_the_command_lines_client_uploads_a_large_file_in_parts(
-    door: Door, input_file: Path, monkeypatch: pytest.MonkeyPatch
+    http_api: ApiServer, input_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(limits, "CLIENT_PARTS_ABOVE_BYTES", PART)
     monkeypatch.setattr(limits, "UPLOAD_PART_BYTES_MAX", PART)
-    with ServerClient(HttpClient(door.url)) as client:
+    with ServerClient(HttpClient(http_api.url)) as client:
         file = client.upload(input_file, "batch")
     assert (file["bytes"], file["filename"]) == (len(DATA), input_file.name)
-    check_stored(door, file["id"])
+    check_stored(http_api, file["id"])
 
 
 # ---- what an upload in parts is good for ----
 
 
 @pytest.mark.usefixtures("small_parts")
-def test_a_batch_runs_over_a_file_that_came_in_parts(house: House, input_file: Path) -> None:
-    tenant = house.tenant()
-    url, key = house.door.url, tenant.key
+def test_a_batch_runs_over_a_file_that_came_in_parts(env: Env, input_file: Path) -> None:
+    tenant = env.tenant()
+    url, key = env.http_api.url, tenant.key
     with OpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0) as client:
         upload = client.uploads.upload_file_chunked(
             file=input_file, mime_type="application/jsonl", purpose="batch", part_size=PART
@@ -212,11 +217,11 @@ def test_a_batch_runs_over_a_file_that_came_in_parts(house: House, input_file: P
         batch = client.batches.create(
             input_file_id=upload.file.id, endpoint=CHAT, completion_window="24h"
         )
-        house.validate()
+        env.validate()
         seen = client.batches.retrieve(batch.id)
         assert (seen.status, seen.request_counts.total) == ("in_progress", 40)  # type: ignore[union-attr]
     with Together(base_url=url, api_key=key, max_retries=0) as other:
         file = other.files.upload(file=input_file, purpose="batch-api", check=False)
         made: Any = other.batches.create(input_file_id=file.id, endpoint=CHAT)
-        house.validate()
+        env.validate()
         assert other.batches.retrieve(made.job.id).status == "IN_PROGRESS"

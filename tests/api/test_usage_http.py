@@ -7,7 +7,7 @@ from decimal import Decimal
 
 import openai
 import pytest
-from tenant_env import EVERYTHING, House, Tenant
+from tenant_env import EVERYTHING, Env, Tenant
 
 from lowtide.api.accounts.usage import UsageObject
 from testkit.manual_worker import USAGE
@@ -21,15 +21,15 @@ LIVE = (
 
 
 @pytest.fixture
-def tenant(house: House) -> Tenant:
-    return house.tenant()
+def tenant(env: Env) -> Tenant:
+    return env.tenant()
 
 
 @pytest.mark.parametrize("mount", ["/openai", "/together"])
 def test_a_batch_shows_usage_and_cost_of_its_successes(
-    house: House, tenant: Tenant, mount: str
+    env: Env, tenant: Tenant, mount: str
 ) -> None:
-    batch = house.ended_batch(tenant, requests=5)
+    batch = env.ended_batch(tenant, requests=5)
     told = tenant.ask("GET", f"{mount}/v1/batches/{batch.id}").json
     assert told["request_counts"] == {"total": 5, "completed": 4, "failed": 1}
     assert told["usage"]["input_tokens"] == 4 * USAGE.input_tokens
@@ -46,9 +46,9 @@ def test_a_batch_shows_usage_and_cost_of_its_successes(
     assert in_list["cost"] == told["cost"]
 
 
-def test_an_sdk_carries_the_cost_along(house: House, tenant: Tenant) -> None:
-    batch = house.ended_batch(tenant)
-    with openai.OpenAI(api_key=tenant.key, base_url=f"{house.door.url}/v1") as client:
+def test_an_sdk_carries_the_cost_along(env: Env, tenant: Tenant) -> None:
+    batch = env.ended_batch(tenant)
+    with openai.OpenAI(api_key=tenant.key, base_url=f"{env.http_api.url}/v1") as client:
         told = client.batches.retrieve(batch.id)
     assert told.usage is not None
     assert told.usage.output_tokens == 2 * USAGE.output_tokens
@@ -56,29 +56,29 @@ def test_an_sdk_carries_the_cost_along(house: House, tenant: Tenant) -> None:
     assert Decimal(told.model_extra["cost"]["amount"]) == LIVE
 
 
-def test_a_batch_that_has_not_begun_cost_nothing(house: House, tenant: Tenant) -> None:
-    batch = house.running_batch(tenant)
+def test_a_batch_that_has_not_begun_cost_nothing(env: Env, tenant: Tenant) -> None:
+    batch = env.running_batch(tenant)
     cost = tenant.ask("GET", f"/v1/batches/{batch.id}").json["cost"]
     assert cost == {"currency": "usd", "amount": "0.00", "live_amount": "0.00", "saved": "0.00"}
 
 
-def test_usage_groups_by_day_model_and_project(house: House, tenant: Tenant) -> None:
-    same = house.tenant(organization_id=tenant.organization_id)
-    house.ended_batch(tenant, requests=3)
-    house.ended_batch(tenant, requests=4, model="m")
-    house.ended_batch(same, requests=2)
+def test_usage_groups_by_day_model_and_project(env: Env, tenant: Tenant) -> None:
+    same = env.tenant(organization_id=tenant.organization_id)
+    env.ended_batch(tenant, requests=3)
+    env.ended_batch(tenant, requests=4, model="m")
+    env.ended_batch(same, requests=2)
     told = tenant.ask("GET", "/v1/usage?group_by=day,model").json
     UsageObject.model_validate(told, strict=True)
     (row,) = told["data"]
     assert row["model"] == "m"
-    assert row["day"] == house.door.clock.now().date().isoformat()
+    assert row["day"] == env.http_api.clock.now().date().isoformat()
     assert row["requests"] == told["total"]["requests"] == 5
     assert Decimal(row["amount"]) == 5 * LIVE / 2
     assert Decimal(row["saved"]) == 5 * LIVE / 2
     assert "project_id" not in row
     assert tenant.ask("GET", "/v1/usage?group_by=").json["data"][0]["requests"] == 5
 
-    admin = house.tenant(scopes=EVERYTHING)
+    admin = env.tenant(scopes=EVERYTHING)
     path = f"/v1/usage?group_by=project&organization_id={tenant.organization_id}"
     rows = {row["project_id"]: row["requests"] for row in admin.ask("GET", path).json["data"]}
     assert rows == {tenant.project_id: 5, same.project_id: 1}
@@ -88,8 +88,8 @@ def test_usage_groups_by_day_model_and_project(house: House, tenant: Tenant) -> 
     assert admin.ask("GET", "/v1/usage").json["total"]["requests"] == 0
 
 
-def test_usage_as_csv_has_the_same_figures(house: House, tenant: Tenant) -> None:
-    house.ended_batch(tenant)
+def test_usage_as_csv_has_the_same_figures(env: Env, tenant: Tenant) -> None:
+    env.ended_batch(tenant)
     answer = tenant.ask("GET", "/v1/usage?format=csv&group_by=project,model,day")
     assert answer.headers["content-type"].startswith("text/csv")
     assert 'filename="usage-' in answer.headers["content-disposition"]
@@ -99,10 +99,10 @@ def test_usage_as_csv_has_the_same_figures(house: House, tenant: Tenant) -> None
     assert row["project_id"] == tenant.project_id
 
 
-def test_since_and_until_bound_the_report(house: House, tenant: Tenant) -> None:
-    house.ended_batch(tenant)
-    now = house.door.clock.now()
-    house.door.clock.shift = timedelta(minutes=2)
+def test_since_and_until_bound_the_report(env: Env, tenant: Tenant) -> None:
+    env.ended_batch(tenant)
+    now = env.http_api.clock.now()
+    env.http_api.clock.shift = timedelta(minutes=2)
     before, after = int(now.timestamp()) - 60, int(now.timestamp()) + 60
 
     def requests(query: str) -> int:
@@ -137,11 +137,11 @@ def test_a_report_that_makes_no_sense_names_the_parameter(
     assert answer.error["param"] == param
 
 
-def test_a_key_with_admin_alone_sees_usage_and_no_results(house: House) -> None:
-    admin = house.tenant(scopes=("admin",))
+def test_a_key_with_admin_alone_sees_usage_and_no_results(env: Env) -> None:
+    admin = env.tenant(scopes=("admin",))
     assert admin.ask("GET", "/v1/usage").status == 200
     assert admin.ask("GET", "/v1/files").status == 403
-    submitter = house.tenant(scopes=("submit",))
+    submitter = env.tenant(scopes=("submit",))
     refusal = submitter.ask("GET", "/v1/usage")
     assert refusal.status == 403
     assert "'read' or 'admin'" in refusal.json["error"]["message"]

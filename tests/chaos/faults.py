@@ -12,13 +12,13 @@ from typing import Final
 
 from calls import Call, Repeat
 from client import Watch
-from installations import BEAT_S, WINDOW
+from installations import COMMIT_INTERVAL_S, WINDOW
 
 SLOW_BEAT_S: Final = 0.8
-"""What a beat's own writes, and the way of a signal, may take."""
+"""What a commit's own writes, and the way of a signal, may take."""
 
 COMMITS_SEEN: Final = 8
-"""So many commits before a fault tell how long beats took then."""
+"""So many commits before a fault tell how long commits took then."""
 
 KILLS: Final = ("serve", "worker", "engine")
 
@@ -40,9 +40,9 @@ class Fault:
     """Whether other workers take over what this one held, once its leases are over."""
     again: int = 0
     one_beat: int = 0
-    """Calls that were in flight, or asked within one beat before."""
+    """Calls that were in flight, or asked within one commit before."""
     allowed: int = 0
-    """The same with what a beat's own writes take on a busy machine."""
+    """The same with what a commit's own writes take on a busy machine."""
     resumed_s: float | None = None
     starved_s: float = 0.0
     """The part of the start in which what was started waited for a processor that others had."""
@@ -83,9 +83,9 @@ def _count(fault: Fault, repeats: Sequence[Repeat], calls: Sequence[Call], watch
         fault.one_beat = fault.allowed = WINDOW
         return
     both = 2 * WINDOW
-    fault.one_beat = both + sum(0 <= age_s <= BEAT_S for age_s in before)
+    fault.one_beat = both + sum(0 <= age_s <= COMMIT_INTERVAL_S for age_s in before)
     after_s = max(0.0, fault.until - fault.at)
-    slow_s = BEAT_S + SLOW_BEAT_S + 2 * _beat_took_s(fault, calls, watch)
+    slow_s = COMMIT_INTERVAL_S + SLOW_BEAT_S + 2 * _beat_took_s(fault, calls, watch)
     fault.allowed = both + sum(-after_s <= age_s <= slow_s for age_s in before)
     if fault.is_for_others and repeats:
         fault.resumed_s = min(repeat.after.at for repeat in repeats) - fault.at

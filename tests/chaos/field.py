@@ -20,7 +20,7 @@ from typing import Any, Final
 from client import Job, Watch, WrongAnswer
 from engine import FAILS, LONG
 from faults import Fault
-from installations import DEAD_ADDRESS, House, condition_of
+from installations import DEAD_ADDRESS, Env, condition_of
 from rounds import HEARD_S, Plague, restart
 
 GOING_S: Final = 30.0
@@ -67,11 +67,11 @@ def plague_of(name: str) -> Plague:
     condition = SCENARIOS[name]
 
     async def plague(
-        house: House, jobs: Sequence[Job], watch: Watch, random: Random, faults: list[Fault]
+        env: Env, jobs: Sequence[Job], watch: Watch, random: Random, faults: list[Fault]
     ) -> None:
         if not await watch.until(lambda: any(job.settled > 20 for job in jobs), GOING_S):
             raise WrongAnswer("nothing has settled")
-        engines = [child.name for child in house.of_role("engine")]
+        engines = [child.name for child in env.of_role("engine")]
         ailing = random.sample(engines, random.randint(1, len(engines)))
         if name == "balancer":
             ailing = ailing[:1]  # or nobody could answer the long ones
@@ -80,12 +80,12 @@ def plague_of(name: str) -> Plague:
             return
         at = time.monotonic()
         for engine in ailing:
-            condition_of(house.folder, engine).write_text(json.dumps(condition.answer))
+            condition_of(env.folder, engine).write_text(json.dumps(condition.answer))
         try:
             await asyncio.sleep(rests_s)
         finally:
             for engine in ailing:
-                condition_of(house.folder, engine).unlink()
+                condition_of(env.folder, engine).unlink()
         mended_at = time.monotonic()
         until = mended_at + HEARD_S
         faults.append(Fault(name, "+".join(ailing), at, "dispatch", mended_at, mended_at, until))
@@ -94,7 +94,7 @@ def plague_of(name: str) -> Plague:
 
 
 async def _dead_address(
-    house: House, jobs: Sequence[Job], watch: Watch, random: Random, faults: list[Fault]
+    env: Env, jobs: Sequence[Job], watch: Watch, random: Random, faults: list[Fault]
 ) -> None:
     """While the first address of every engine swallows what is sent to it, one engine after the
     other is killed and started again: each connection has to be opened anew, past that address.
@@ -102,9 +102,9 @@ async def _dead_address(
     if not await watch.until(lambda: any(job.settled > 20 for job in jobs), GOING_S):
         raise WrongAnswer("nothing has settled")
     with ExitStack() as stack:
-        for port in house.engine_ports.values():
+        for port in env.engine_ports.values():
             stack.enter_context(silent(DEAD_ADDRESS, port))
-        engines = house.of_role("engine")
+        engines = env.of_role("engine")
         for engine in random.sample(engines, len(engines)):
             faults.append(await restart(engine, "engine", "dispatch", random.random() * 0.3))
             await asyncio.sleep(random.uniform(1.0, 2.0))

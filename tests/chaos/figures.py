@@ -14,7 +14,7 @@ def told(played: Round) -> str:
     faults = ", ".join(f"{fault.kind} in {fault.phase}" for fault in played.faults) or "no fault"
     fate = "ok" if played.verdict.good else "FAILED"
     return (
-        f"{played.house} {played.number}: {fate}, {played.verdict.lines} lines, {faults},"
+        f"{played.env} {played.number}: {fate}, {played.verdict.lines} lines, {faults},"
         f" {played.seconds:.1f} s"
     )
 
@@ -22,12 +22,12 @@ def told(played: Round) -> str:
 def table(rounds: Sequence[Round]) -> str:
     lines = ["| house | rounds | lines | lost | doubled | in the error file | answers of 5xx |"]
     lines.append("|---|---|---|---|---|---|---|")
-    for house in dict.fromkeys(each.house for each in rounds):
-        of_house = [each for each in rounds if each.house == house]
+    for env in dict.fromkeys(each.env for each in rounds):
+        of_house = [each for each in rounds if each.env == env]
         verdicts = [each.verdict for each in of_house]
         refusals: Counter[int] = sum((Counter(each.refusals) for each in of_house), Counter())
         lines.append(
-            f"| {house} | {len(of_house)} | {sum(v.lines for v in verdicts)}"
+            f"| {env} | {len(of_house)} | {sum(v.lines for v in verdicts)}"
             f" | {sum(v.lost for v in verdicts)} | {sum(v.doubled for v in verdicts)}"
             f" | {sum(v.failed for v in verdicts)} | {dict(refusals) or 'none'} |"
         )
@@ -38,13 +38,13 @@ def _by_kind(rounds: Sequence[Round]) -> list[str]:
     by_kind: dict[tuple[str, str], list[Fault]] = defaultdict(list)
     for each in rounds:
         for fault in each.faults:
-            by_kind[each.house, fault.kind].append(fault)
+            by_kind[each.env, fault.kind].append(fault)
     lines = [
         "| house | fault | count | run again: mean, max | in flight + one beat: mean, passed |"
         " seconds to resume: median, p95, max | the same on a processor of its own |",
         "|---|---|---|---|---|---|---|",
     ]
-    for (house, kind), faults in sorted(by_kind.items()):
+    for (env, kind), faults in sorted(by_kind.items()):
         again = [fault.again for fault in faults]
         beats = [fault.one_beat for fault in faults if fault.again]
         passed = sum(fault.again > fault.one_beat for fault in faults)
@@ -52,7 +52,7 @@ def _by_kind(rounds: Sequence[Round]) -> list[str]:
         took_s = sorted(seconds for seconds, _ in resumed)
         own_s = sorted(max(0.0, seconds - starved_s) for seconds, starved_s in resumed)
         lines.append(
-            f"| {house} | {kind} | {len(faults)} | {mean(again):.1f}, {max(again)}"
+            f"| {env} | {kind} | {len(faults)} | {mean(again):.1f}, {max(again)}"
             f" | {f'{mean(beats):.1f}, {passed}' if beats else '-'}"
             f" | {_spread(took_s)} | {_spread(own_s)} |"
         )

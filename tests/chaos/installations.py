@@ -27,7 +27,7 @@ from lowtide.core.accounts.money import model_prices
 from testkit.postgres import PostgresServer, running_postgres
 
 WINDOW: Final = 8
-BEAT_S: Final = 0.2
+COMMIT_INTERVAL_S: Final = 0.2
 LEASE_TTL_S: Final = 2.0
 ANSWER_S: Final = 0.03
 PRICES: Final = model_prices(
@@ -47,7 +47,7 @@ POSTGRES_S: Final = 30.0
 
 
 @dataclass(slots=True)
-class House:
+class Env:
     """What runs. `children` are those that may be killed, by name; `roles` say what each is."""
 
     name: str
@@ -102,7 +102,8 @@ def write_config(
     config = folder / f"{name}.toml"
     config.write_text(
         f"[server]\nport = {port}\n{written}[auth]\nmode = '{auth}'\n"
-        f"[dispatch]\nbeat_s = {BEAT_S}\nlease_ttl_s = {LEASE_TTL_S}\n{replicas}{_MODEL}"
+        f"[dispatch]\ncommit_interval_s = {COMMIT_INTERVAL_S}\nlease_ttl_s = {LEASE_TTL_S}\n"
+        f"{replicas}{_MODEL}"
     )
     return config
 
@@ -145,7 +146,7 @@ def client_of(address: str, key: str = "") -> httpx.AsyncClient:
 @asynccontextmanager
 async def sqlite_house(
     folder: Path, data: Path | None = None, blob_url: str = "file", *, by_name: bool = False
-) -> AsyncIterator[House]:
+) -> AsyncIterator[Env]:
     """`data` is where the data directory lies, if not in `folder`. `by_name`: each engine has a
     name with two addresses, of which the first is dead.
     """
@@ -161,21 +162,21 @@ async def sqlite_house(
         config = write_config(folder, "serve", urls, port=port, server=server)
         http = await stack.enter_async_context(client_of(f"http://127.0.0.1:{port}"))
         database = place / "lowtide.db"
-        house = House("sqlite", folder, http, calls, database=database, engine_ports=ports)
+        env = Env("sqlite", folder, http, calls, database=database, engine_ports=ports)
         for engine in engines:
-            await house.add("engine", engine).start()
+            await env.add("engine", engine).start()
         if by_name:
             addresses = [DEAD_ADDRESS, "127.0.0.1"]
             names = json.dumps({f"{name}.test": addresses for name in ports})
             os.environ[NAMES_VARIABLE] = names
         lowtide = (HERE / "resolver.py",) if by_name else ("-m", "lowtide")
         serve = (*lowtide, "serve", "--config", config, "--json")
-        await house.add("serve", children.add("serve", *serve)).start()
-        yield house
+        await env.add("serve", children.add("serve", *serve)).start()
+        yield env
 
 
 @asynccontextmanager
-async def fleet_house(folder: Path) -> AsyncIterator[House]:
+async def fleet_house(folder: Path) -> AsyncIterator[Env]:
     async with AsyncExitStack() as stack:
         postgres = await asyncio.to_thread(stack.enter_context, running_postgres())
         postgres.sql("CREATE DATABASE house")
@@ -187,17 +188,17 @@ async def fleet_house(folder: Path) -> AsyncIterator[House]:
         os.environ.update(bucket_environment(f"http://127.0.0.1:{bucket_port}"))
         server = {"database_url": postgres.url("house"), "blob_url": "s3://lowtide/house"}
         http = await stack.enter_async_context(client_of(f"http://127.0.0.1:{port}"))
-        house = House("fleet", folder, http, calls, database=postgres)
+        env = Env("fleet", folder, http, calls, database=postgres)
         for engine in engines:
-            await house.add("engine", engine).start()
+            await env.add("engine", engine).start()
         config = write_config(folder, "api", urls, port=port, server=server)
         serve = ("-m", "lowtide", "serve", "--role", "api", "--config", config, "--json")
-        await house.add("api", children.add("api", *serve)).start()
+        await env.add("api", children.add("api", *serve)).start()
         for name in ("worker-1", "worker-2"):
             config = write_config(folder, name, urls, server=server)
             work = ("-m", "lowtide", "worker", "--config", config, "--json")
-            await house.add("worker", children.add(name, *work)).start()
-        yield house
+            await env.add("worker", children.add(name, *work)).start()
+        yield env
 
 
 def bucket_environment(endpoint: str) -> dict[str, str]:

@@ -21,9 +21,9 @@ from children import Child, Children
 from client import Job, Watch, WrongAnswer
 from faults import SLOW_BEAT_S, Fault
 from installations import (
-    BEAT_S,
+    COMMIT_INTERVAL_S,
     LEASE_TTL_S,
-    House,
+    Env,
     add_engine,
     bucket_environment,
     client_of,
@@ -48,7 +48,7 @@ REFUSED_S: Final = 2 * limits.STORE_CONNECT_S + 5.0
 
 
 @asynccontextmanager
-async def net_house(folder: Path) -> AsyncIterator[tuple[House, Switch]]:
+async def net_house(folder: Path) -> AsyncIterator[tuple[Env, Switch]]:
     """The fleet, each process on its host. Raises NotPossible."""
     async with AsyncExitStack() as stack:
         switch = Switch(HOSTS)
@@ -66,8 +66,8 @@ async def net_house(folder: Path) -> AsyncIterator[tuple[House, Switch]]:
         place = ("--host", db, "--port", str(BUCKET_PORT))
         await on("db", "bucket", SCRIPTS / "bucket.py", *place).start()
         os.environ.update(bucket_environment(f"http://{db}:{BUCKET_PORT}"))
-        house = House("net", folder, client_of(""), CallLog({}), database=postgres)
-        urls = await _start_engines(children, house, switch)
+        env = Env("net", folder, client_of(""), CallLog({}), database=postgres)
+        urls = await _start_engines(children, env, switch)
         server = {
             "database_url": f"postgresql://lowtide@{db}:{POSTGRES_PORT}/house?sslmode=disable",
             "blob_url": "s3://lowtide/house",
@@ -77,24 +77,24 @@ async def net_house(folder: Path) -> AsyncIterator[tuple[House, Switch]]:
         make_key = ("-m", "lowtide", "keys", "create", "chaos", "--config", config, "--json")
         key = (await on("api", "key", *make_key).start())["key"]
         serve = ("-m", "lowtide", "serve", "--role", "api", "--config", config, "--json")
-        await house.add("api", on("api", "api", *serve)).start()
+        await env.add("api", on("api", "api", *serve)).start()
         for name in ("worker-1", "worker-2"):
             config = write_config(folder, name, urls, server=server)
             work = ("-m", "lowtide", "worker", "--config", config, "--json")
-            await house.add("worker", on(name, name, *work)).start()
-        house.http = await stack.enter_async_context(client_of(f"http://{api}:{PORT}", key))
-        yield house, switch
+            await env.add("worker", on(name, name, *work)).start()
+        env.http = await stack.enter_async_context(client_of(f"http://{api}:{PORT}", key))
+        yield env, switch
 
 
-async def _start_engines(children: Children, house: House, switch: Switch) -> dict[str, str]:
+async def _start_engines(children: Children, env: Env, switch: Switch) -> dict[str, str]:
     """Their URLs; the house hears what they are asked."""
     urls, files = {}, {}
     for name in ("engine-1", "engine-2"):
         urls[name], files[name], engine = add_engine(
             children, name, switch.address(name), PORT, under=switch.inside(name)
         )
-        await house.add("engine", engine).start()
-    house.calls = CallLog(files)
+        await env.add("engine", engine).start()
+    env.calls = CallLog(files)
     return urls
 
 
@@ -154,7 +154,7 @@ def plague_of(name: str, switch: Switch) -> Plague:
     harm, role = _HARMS[name]
 
     async def plague(
-        house: House, jobs: Sequence[Job], watch: Watch, random: Random, faults: list[Fault]
+        env: Env, jobs: Sequence[Job], watch: Watch, random: Random, faults: list[Fault]
     ) -> None:
         if not await watch.until(lambda: any(job.settled > 50 for job in jobs), GOING_S):
             raise WrongAnswer("nothing has settled")
@@ -164,12 +164,12 @@ def plague_of(name: str, switch: Switch) -> Plague:
         try:
             await asyncio.sleep(LEASE_TTL_S * (1.5 + random.random()))
             if name == "api-cut-from-db":
-                await _refuses_in_time(house)
+                await _refuses_in_time(env)
         finally:
             switch.heal()
         mended_at = time.monotonic()
         # What was sent waits for TCP to try again, at worst as long as the link was cut.
-        until = mended_at + (mended_at - at) + BEAT_S + SLOW_BEAT_S
+        until = mended_at + (mended_at - at) + COMMIT_INTERVAL_S + SLOW_BEAT_S
         others = role == "worker" and name != "slow"
         faults.append(
             Fault(name, host, at, "dispatch", mended_at, mended_at, until, is_for_others=others)
@@ -178,10 +178,10 @@ def plague_of(name: str, switch: Switch) -> Plague:
     return plague
 
 
-async def _refuses_in_time(house: House) -> None:
+async def _refuses_in_time(env: Env) -> None:
     """A door without its database says so, and says it before a client gives up."""
     try:
-        answer = await house.http.get("/v1/batches", timeout=REFUSED_S)
+        answer = await env.http.get("/v1/batches", timeout=REFUSED_S)
     except httpx.TransportError as error:
         raise WrongAnswer(f"the API without its database does not answer: {error!r}") from error
     if answer.status_code != 503:

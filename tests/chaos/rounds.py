@@ -17,7 +17,7 @@ from calls import repeats
 from children import Child
 from client import PHASES, Client, Job, Phase, Watch, WrongAnswer
 from faults import Fault, lay_repeats, time_resumption
-from installations import LEASE_TTL_S, House, kill_postgres
+from installations import LEASE_TTL_S, Env, kill_postgres
 from verdict import Verdict, judge
 
 from testkit.postgres import PostgresServer
@@ -30,7 +30,7 @@ RESUMES_S: Final = 5.0
 """Seconds to resume on one machine; where a worker was lost, a lease time-out comes on top."""
 
 HEARD_S: Final = 3.0
-"""Who was stopped past its lease hears by then, with its next beat, what it has lost."""
+"""Who was stopped past its lease hears by then, with its next commit, what it has lost."""
 
 SPREAD_S: Final[dict[Phase, float]] = {
     "upload": 0.03, "validation": 0.15, "dispatch": 2.0, "assembly": 0.1, "download": 0.03,
@@ -48,7 +48,7 @@ VICTIMS: Final = {
 class Round:
     """What a round came to."""
 
-    house: str
+    env: str
     number: int
     seconds: float = 0.0
     faults: list[Fault] = field(default_factory=list)
@@ -56,12 +56,12 @@ class Round:
     refusals: dict[int, int] = field(default_factory=dict)
 
 
-Plague = Callable[[House, Sequence[Job], Watch, Random, list[Fault]], Coroutine[Any, Any, None]]
+Plague = Callable[[Env, Sequence[Job], Watch, Random, list[Fault]], Coroutine[Any, Any, None]]
 """Does harm beside the jobs, mends it, and writes it down."""
 
 
 async def play(
-    house: House,
+    env: Env,
     number: int,
     random: Random,
     plague: "Plague | None" = None,
@@ -71,22 +71,22 @@ async def play(
     """Play one round; what is wrong stands in its verdict. `sizes` bound the lines of a batch,
     `marks` say which share of them are of a kind of their own (engine.py).
     """
-    played, watch, begun = Round(house.name, number), Watch(), time.monotonic()
-    house.calls.forget()
+    played, watch, begun = Round(env.name, number), Watch(), time.monotonic()
+    env.calls.forget()
     jobs = [_job(number, place, random, sizes, marks) for place in range(random.randint(2, 3))]
-    house.batches += len(jobs)
-    client = Client(house.http, watch)
+    env.batches += len(jobs)
+    client = Client(env.http, watch)
     try:
         within_s = TRIED_AGAIN_S if marks else ROUND_S
         async with asyncio.timeout(within_s), asyncio.TaskGroup() as group:
             for job in jobs:
                 group.create_task(_later(client, job, random.random() * 0.5))
-            group.create_task((plague or _plague)(house, jobs, watch, random, played.faults))
-        played.verdict = await judge(house, jobs)
+            group.create_task((plague or _plague)(env, jobs, watch, random, played.faults))
+        played.verdict = await judge(env, jobs)
     except* (WrongAnswer, TimeoutError, OSError, RuntimeError) as errors:
         phases = [(job.name, job.phase, job.settled, job.batch.get("status")) for job in jobs]
         played.verdict.wrong.append(f"{[repr(each) for each in errors.exceptions]} at {phases}")
-    _measure(house, played, watch)
+    _measure(env, played, watch)
     played.refusals = watch.refusals
     played.seconds = time.monotonic() - begun
     return played
@@ -112,8 +112,8 @@ async def _later(client: Client, job: Job, delay_s: float) -> None:
     await client.live(job)
 
 
-def _measure(house: House, played: Round, watch: Watch) -> None:
-    calls = house.calls.all()
+def _measure(env: Env, played: Round, watch: Watch) -> None:
+    calls = env.calls.all()
     unexplained = lay_repeats(repeats(calls), played.faults, calls, watch)
     must = played.verdict.must
     must(unexplained == 0, f"{unexplained} requests ran again and nothing had been killed")
@@ -137,11 +137,11 @@ def _measure(house: House, played: Round, watch: Watch) -> None:
 
 
 async def _plague(
-    house: House, jobs: Sequence[Job], watch: Watch, random: Random, faults: list[Fault]
+    env: Env, jobs: Sequence[Job], watch: Watch, random: Random, faults: list[Fault]
 ) -> None:
     """Plant the faults, one after the other, while something is under way."""
     for _ in range(random.choice((1, 1, 1, 2, 3))):
-        kind, phase = random.choice(VICTIMS[house.name]), random.choice(PHASES[:-1])
+        kind, phase = random.choice(VICTIMS[env.name]), random.choice(PHASES[:-1])
         wait_s, rest_s = random.random() * SPREAD_S[phase], random.random() * 0.3
         if random.random() < 0.4:
             phase = "dispatch"  # the longest, in life
@@ -155,25 +155,25 @@ async def _plague(
         if all(job.phase == "done" for job in jobs):
             return
         now = "+".join(sorted({job.phase for job in jobs if job.phase != "done"}))
-        faults.append(await _strike(house, kind, now, random, rest_s))
+        faults.append(await _strike(env, kind, now, random, rest_s))
 
 
-async def _strike(house: House, kind: str, phase: str, random: Random, rest_s: float) -> Fault:
+async def _strike(env: Env, kind: str, phase: str, random: Random, rest_s: float) -> Fault:
     """Do it, and mend it as an init system would: what is gone is started again after a moment."""
     if kind == "postgres":
-        assert isinstance(house.database, PostgresServer)
+        assert isinstance(env.database, PostgresServer)
         whole = random.random() < 0.6
-        at, back_at = await kill_postgres(house.database, whole=whole)
+        at, back_at = await kill_postgres(env.database, whole=whole)
         return Fault(kind, "all" if whole else "backend", at, phase, back_at, back_at)
     if kind == "stop":
-        victim = random.choice([*house.of_role("worker"), *house.of_role("serve")])
+        victim = random.choice([*env.of_role("worker"), *env.of_role("serve")])
         at = victim.send(signal.SIGSTOP)
         await asyncio.sleep(LEASE_TTL_S * (1.2 + random.random()))
         on_at = victim.send(signal.SIGCONT)
         until = on_at + HEARD_S
         is_one_of_many = victim.name != "serve"
         return Fault(kind, victim.name, at, phase, on_at, on_at, until, is_one_of_many)
-    return await restart(random.choice(house.of_role(kind)), kind, phase, rest_s)
+    return await restart(random.choice(env.of_role(kind)), kind, phase, rest_s)
 
 
 async def restart(victim: Child, kind: str, phase: str, rest_s: float) -> Fault:

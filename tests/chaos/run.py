@@ -31,7 +31,7 @@ import disks
 import field
 import links
 from figures import table, told
-from installations import House, fleet_house, sqlite_house
+from installations import Env, fleet_house, sqlite_house
 from mounts import NotPossible
 from rounds import Plague, Round, play
 
@@ -60,9 +60,9 @@ def say(words: str) -> None:
 async def killed(part: str, seed: int, numbers: Iterable[int], folder: Path) -> list[Round]:
     """Rounds of kills and stops in one house, which lives through all of them."""
     rounds: list[Round] = []
-    async with KILLED[part](folder) as house:
+    async with KILLED[part](folder) as env:
         for number in numbers:
-            played = await play(house, number, Random(f"{seed}/{part}/{number}"))
+            played = await play(env, number, Random(f"{seed}/{part}/{number}"))
             rounds.append(played)
             report(played, f"--only {part} --seed {seed} --first {number} --rounds 1")
             if sum(bool(each.verdict.wrong) for each in rounds) == GIVEN_UP:
@@ -88,8 +88,8 @@ async def on_disks(
         place = folder / f"{name}-{number}"
         place.mkdir()
         try:
-            async with disks.SCENARIOS[name](place) as (house, plague):
-                rounds.append(await _scenario("disk", name, house, plague, seed, number))
+            async with disks.SCENARIOS[name](place) as (env, plague):
+                rounds.append(await _scenario("disk", name, env, plague, seed, number))
         except NotPossible as missing:
             say(f"disk: {name} is left out: {missing}")
     return rounds
@@ -101,10 +101,10 @@ async def on_links(
     """Each scenario as often as there are numbers, all in one house of many hosts."""
     rounds: list[Round] = []
     try:
-        async with links.net_house(folder) as (house, switch):
+        async with links.net_house(folder) as (env, switch):
             for name, number in product(names, numbers):
                 plague = links.plague_of(name, switch)
-                rounds.append(await _scenario("net", name, house, plague, seed, number))
+                rounds.append(await _scenario("net", name, env, plague, seed, number))
     except NotPossible as missing:
         say(f"net is left out: {missing}")
     return rounds
@@ -115,26 +115,26 @@ async def in_the_field(
 ) -> list[Round]:
     """Each scenario as often as there are numbers, all in one house over SQLite."""
     rounds: list[Round] = []
-    async with sqlite_house(folder, by_name=True) as house:
+    async with sqlite_house(folder, by_name=True) as env:
         for name, number in product(names, numbers):
             plague, marks = field.plague_of(name), field.SCENARIOS[name].marks
-            rounds.append(await _scenario("field", name, house, plague, seed, number, marks))
+            rounds.append(await _scenario("field", name, env, plague, seed, number, marks))
     return rounds
 
 
 async def _scenario(
     part: str,
     name: str,
-    house: House,
+    env: Env,
     plague: Plague,
     seed: int,
     number: int,
     marks: Mapping[str, float] = NO_MARKS,
 ) -> Round:
-    house.name = f"{part}:{name}"
+    env.name = f"{part}:{name}"
     random = Random(f"{seed}/{name}/{number}")
-    played = await play(house, number, random, plague, SIZES, marks)
-    report(played, f"--only {house.name} --seed {seed} --first {number} --rounds 1")
+    played = await play(env, number, random, plague, SIZES, marks)
+    report(played, f"--only {env.name} --seed {seed} --first {number} --rounds 1")
     return played
 
 

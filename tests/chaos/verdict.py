@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from client import Job, Json
 from engine import FAILS, usage_of
-from installations import PRICES, House
+from installations import PRICES, Env
 
 from lowtide.core.usage import Usage
 
@@ -33,13 +33,13 @@ class Verdict:
             self.wrong.append(words)
 
 
-async def judge(house: House, jobs: Sequence[Job]) -> Verdict:
+async def judge(env: Env, jobs: Sequence[Job]) -> Verdict:
     """Of jobs that have all ended, in a house where nothing else runs."""
     verdict = Verdict()
     for job in jobs:
         _judge_lines(verdict, job)
-        await _judge_ledger(verdict, house, job)
-    await _judge_rest(verdict, house)
+        await _judge_ledger(verdict, env, job)
+    await _judge_rest(verdict, env)
     return verdict
 
 
@@ -72,8 +72,8 @@ def _judge_lines(verdict: Verdict, job: Job) -> None:
         )
 
 
-async def _judge_ledger(verdict: Verdict, house: House, job: Job) -> None:
-    entries = await house.query(
+async def _judge_ledger(verdict: Verdict, env: Env, job: Job) -> None:
+    entries = await env.query(
         "SELECT requests, input_tokens, cached_tokens, output_tokens, charge_pico FROM ledger"
         f" WHERE batch_id = '{job.batch['id']}'"
     )
@@ -83,7 +83,7 @@ async def _judge_ledger(verdict: Verdict, house: House, job: Job) -> None:
     verdict.must(charged == owed, f"{job.name}: charged {charged}, owed {owed} pico-dollars")
 
 
-async def _judge_rest(verdict: Verdict, house: House) -> None:
+async def _judge_rest(verdict: Verdict, env: Env) -> None:
     """Nothing is left over, and there are as many batches as were asked for."""
     for words, statement in (
         ("chunks left", "SELECT count(*) FROM chunks WHERE state IN ('waiting','held','leased')"),
@@ -97,10 +97,10 @@ async def _judge_rest(verdict: Verdict, house: House) -> None:
             "SELECT count(*) FROM batch_models WHERE completed + failed <> requests",
         ),
     ):
-        count = int((await house.query(statement))[0][0])
+        count = int((await env.query(statement))[0][0])
         verdict.must(count == 0, f"{count} {words}")
-    made = int((await house.query("SELECT count(*) FROM batches"))[0][0])
-    verdict.must(made == house.batches, f"{made} batches where {house.batches} were asked for")
+    made = int((await env.query("SELECT count(*) FROM batches"))[0][0])
+    verdict.must(made == env.batches, f"{made} batches where {env.batches} were asked for")
 
 
 def price_of(output: Iterable[Json]) -> int:

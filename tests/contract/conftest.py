@@ -11,7 +11,7 @@ from lowtide.ports.store import Store
 from lowtide.store.sql_store import SqlStore
 from testkit.empty_database import place_empty_database
 from testkit.scripted_engine import ScriptedEngine
-from testkit.store_fixture import World
+from testkit.store_fixture import StoreFixture
 
 
 @pytest.fixture
@@ -37,8 +37,8 @@ async def store(store_url: str) -> AsyncIterator[Store]:
 
 
 @pytest.fixture
-def world(store: Store) -> World:
-    return World(store)
+def world(store: Store) -> StoreFixture:
+    return StoreFixture(store)
 
 
 @pytest.fixture

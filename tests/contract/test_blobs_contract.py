@@ -17,7 +17,7 @@ import pytest
 from lowtide import limits
 from lowtide.blobs.bucket import object_blobs
 from lowtide.blobs.bucket.object_blobs import ObjectBlobs
-from lowtide.blobs.bucket.publishing import by_put
+from lowtide.blobs.bucket.publishing import publish_by_put
 from lowtide.blobs.folder.folder_blobs import FolderBlobs
 from lowtide.blobs.url import open_blobs
 from lowtide.ports.blobs import BlobExists, BlobNotFound, Blobs
@@ -61,7 +61,7 @@ def blobs(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
     }.items():
         monkeypatch.setenv(name, value)
     if request.param == "s3-by-put":  # as on a store that has no conditional copy
-        monkeypatch.setattr(object_blobs, "by_copy", by_put)
+        monkeypatch.setattr(object_blobs, "publish_by_copy", publish_by_put)
     return open_blobs(f"s3://lowtide/{secrets.token_hex(8)}", tmp_path)
 
 

@@ -7,18 +7,20 @@ import msgspec
 import pytest
 
 from lowtide.core.batches.batch import Batch, BatchError
-from lowtide.core.batches.plan import ModelShare
+from lowtide.core.batches.plan import ModelTotals
 from lowtide.ports.store import UnknownCursor
-from testkit.store_fixture import World
+from testkit.store_fixture import StoreFixture
 
 
-async def create(world: World, digest: str, *, repeat: bool = False, since_s: float = 600) -> Batch:
+async def create(
+    world: StoreFixture, digest: str, *, repeat: bool = False, since_s: float = 600
+) -> Batch:
     batch = world.batch_record(await world.file())
     since = world.now - timedelta(seconds=since_s)
     return await world.store.batches.add(batch, digest=digest, repeat=repeat, since=since)
 
 
-async def test_a_batch_comes_back_as_it_was_added(world: World) -> None:
+async def test_a_batch_comes_back_as_it_was_added(world: StoreFixture) -> None:
     batch = world.batch_record(
         await world.file(), priority=-3, dialect="together", output_expires_after_s=3600
     )
@@ -28,7 +30,7 @@ async def test_a_batch_comes_back_as_it_was_added(world: World) -> None:
     assert await world.store.batches.get("p1", batch.id) == batch
 
 
-async def test_another_projects_batch_is_unknown(world: World) -> None:
+async def test_another_projects_batch_is_unknown(world: StoreFixture) -> None:
     batch = await world.validating(project="p1")
     assert await world.store.batches.get("p2", batch.id) is None
     assert await world.store.batches.cancel("p2", batch.id, world.now) is None
@@ -39,12 +41,16 @@ async def test_another_projects_batch_is_unknown(world: World) -> None:
 # ---- repeated creates
 
 
-async def test_a_create_that_does_not_say_that_it_repeats_is_a_new_batch(world: World) -> None:
+async def test_a_create_that_does_not_say_that_it_repeats_is_a_new_batch(
+    world: StoreFixture,
+) -> None:
     first = await create(world, "same")
     assert (await create(world, "same")).id != first.id
 
 
-async def test_a_repetition_of_a_create_that_got_no_answer_returns_its_batch(world: World) -> None:
+async def test_a_repetition_of_a_create_that_got_no_answer_returns_its_batch(
+    world: StoreFixture,
+) -> None:
     first = await create(world, "same")
     world.pass_time(599)
     assert (await create(world, "same", repeat=True)).id == first.id
@@ -53,7 +59,7 @@ async def test_a_repetition_of_a_create_that_got_no_answer_returns_its_batch(wor
 
 @pytest.mark.parametrize("after_s", [60, 61])
 async def test_a_repetition_within_a_minute_of_the_answer_returns_its_batch(
-    world: World, after_s: float
+    world: StoreFixture, after_s: float
 ) -> None:
     first = await create(world, "same")
     await world.store.batches.mark_answered(first.id, world.now)
@@ -63,7 +69,7 @@ async def test_a_repetition_within_a_minute_of_the_answer_returns_its_batch(
 
 @pytest.mark.parametrize("how", ["add", "repeated"])
 async def test_who_has_repeated_a_create_has_not_heard_of_the_batch_until_it_is_answered_again(
-    world: World, how: str
+    world: StoreFixture, how: str
 ) -> None:
     first = await create(world, "same")
     await world.store.batches.mark_answered(first.id, world.now)
@@ -78,7 +84,7 @@ async def test_who_has_repeated_a_create_has_not_heard_of_the_batch_until_it_is_
 
 
 async def test_a_repetition_that_was_answered_is_doubted_no_longer_than_the_first(
-    world: World,
+    world: StoreFixture,
 ) -> None:
     first = await create(world, "same")
     await create(world, "same", repeat=True)
@@ -87,7 +93,9 @@ async def test_a_repetition_that_was_answered_is_doubted_no_longer_than_the_firs
     assert (await create(world, "same", repeat=True)).id != first.id
 
 
-async def test_a_batch_that_was_cancelled_is_never_what_a_repetition_means(world: World) -> None:
+async def test_a_batch_that_was_cancelled_is_never_what_a_repetition_means(
+    world: StoreFixture,
+) -> None:
     for is_answered in (True, False):
         first = await create(world, "same")
         if is_answered:
@@ -100,7 +108,7 @@ async def test_a_batch_that_was_cancelled_is_never_what_a_repetition_means(world
 
 @pytest.mark.parametrize("is_answered", [True, False])
 async def test_a_batch_that_has_ended_is_meant_only_if_its_client_never_heard_of_it(
-    world: World, is_answered: bool
+    world: StoreFixture, is_answered: bool
 ) -> None:
     first = await create(world, "same")
     if is_answered:
@@ -112,14 +120,14 @@ async def test_a_batch_that_has_ended_is_meant_only_if_its_client_never_heard_of
     assert (again.id == first.id) is not is_answered
 
 
-async def test_a_create_before_since_is_not_repeated(world: World) -> None:
+async def test_a_create_before_since_is_not_repeated(world: StoreFixture) -> None:
     first = await create(world, "same")
     world.pass_time(601)
     second = await create(world, "same", repeat=True)
     assert second.id != first.id
 
 
-async def test_other_digests_and_projects_are_no_repetition(world: World) -> None:
+async def test_other_digests_and_projects_are_no_repetition(world: StoreFixture) -> None:
     first = await create(world, "same")
     assert (await create(world, "other", repeat=True)).id != first.id
     foreign = world.batch_record(await world.file(project="p2"))
@@ -127,7 +135,7 @@ async def test_other_digests_and_projects_are_no_repetition(world: World) -> Non
     assert added.id == foreign.id
 
 
-async def test_what_a_repetition_means_is_known_before_it_is_added(world: World) -> None:
+async def test_what_a_repetition_means_is_known_before_it_is_added(world: StoreFixture) -> None:
     first = await create(world, "same")
     found = world.store.batches.repeated
     since = world.now - timedelta(seconds=600)
@@ -136,7 +144,7 @@ async def test_what_a_repetition_means_is_known_before_it_is_added(world: World)
     assert await found("p2", "same", since=since, now=world.now) is None
 
 
-async def test_identical_repetitions_at_once_make_one_batch(world: World) -> None:
+async def test_identical_repetitions_at_once_make_one_batch(world: StoreFixture) -> None:
     created = await asyncio.gather(*(create(world, "same", repeat=True) for _ in range(8)))
     assert len({batch.id for batch in created}) == 1
     assert len(await world.store.batches.page("p1", after=None, limit=9)) == 1
@@ -145,7 +153,7 @@ async def test_identical_repetitions_at_once_make_one_batch(world: World) -> Non
 # ---- pages
 
 
-async def test_pages_walk_newest_first_even_when_born_in_one_instant(world: World) -> None:
+async def test_pages_walk_newest_first_even_when_born_in_one_instant(world: StoreFixture) -> None:
     batches = [await world.validating() for _ in range(5)]
     world.pass_time(1)
     batches.append(await world.validating())
@@ -157,7 +165,7 @@ async def test_pages_walk_newest_first_even_when_born_in_one_instant(world: Worl
     assert walked == [batch.id for batch in reversed(batches)]
 
 
-async def test_a_page_behind_an_unknown_id_is_refused(world: World) -> None:
+async def test_a_page_behind_an_unknown_id_is_refused(world: StoreFixture) -> None:
     foreign = await world.validating(project="p2")
     await world.validating()
     for unknown in ("batch_unknown", foreign.id):
@@ -168,7 +176,7 @@ async def test_a_page_behind_an_unknown_id_is_refused(world: World) -> None:
 # ---- cancel
 
 
-async def test_cancel_while_validating(world: World) -> None:
+async def test_cancel_while_validating(world: StoreFixture) -> None:
     batch = await world.validating()
     lease = await world.validation(batch)
     world.pass_time(1)
@@ -181,7 +189,7 @@ async def test_cancel_while_validating(world: World) -> None:
     assert (ended.output_file_id, ended.error_file_id) == (None, None)
 
 
-async def test_cancel_while_in_progress_drops_what_waits(world: World) -> None:
+async def test_cancel_while_in_progress_drops_what_waits(world: StoreFixture) -> None:
     batch = await world.running(("m", 2), ("m", 2))
     seen = await world.store.batches.cancel("p1", batch.id, world.now)
     assert seen is not None
@@ -194,14 +202,14 @@ async def test_cancel_while_in_progress_drops_what_waits(world: World) -> None:
 
 @pytest.mark.parametrize("state", ["finalizing", "cancelling", "completed", "failed", "cancelled"])
 async def test_cancel_where_the_state_does_not_allow_it_changes_nothing(
-    world: World, state: str
+    world: StoreFixture, state: str
 ) -> None:
     batch = await in_state(world, state)
     world.pass_time(5)
     assert await world.store.batches.cancel("p1", batch.id, world.now) == batch
 
 
-async def in_state(world: World, state: str) -> Batch:
+async def in_state(world: StoreFixture, state: str) -> Batch:
     if state == "completed":
         return await world.completed()
     if state == "failed":
@@ -216,13 +224,13 @@ async def in_state(world: World, state: str) -> Batch:
     return await (world.assemble(batch) if state == "cancelled" else world.see(batch))
 
 
-async def test_cancel_of_an_unknown_batch_is_none(world: World) -> None:
+async def test_cancel_of_an_unknown_batch_is_none(world: StoreFixture) -> None:
     assert await world.store.batches.cancel("p1", "batch_unknown", world.now) is None
 
 
-async def test_models_are_as_planned_whatever_has_settled(world: World) -> None:
+async def test_models_are_as_planned_whatever_has_settled(world: StoreFixture) -> None:
     batch = await world.running(("a", 2), ("b", 3), ("a", 1))
-    planned = {"a": ModelShare(3, 300), "b": ModelShare(3, 300)}
+    planned = {"a": ModelTotals(3, 300), "b": ModelTotals(3, 300)}
     assert await world.store.batches.models(batch.id) == planned
     await world.settle(await world.claim_one(models=("b",)))
     assert await world.store.batches.models(batch.id) == planned

@@ -4,14 +4,14 @@ import asyncio
 
 from lowtide.ports.store import Store
 from lowtide.store.sql_store import SqlStore
-from testkit.store_fixture import World
+from testkit.store_fixture import StoreFixture
 
 
 async def test_nothing_is_learnt_in_a_fresh_store(store: Store) -> None:
     assert dict(await store.calibrations.load()) == {}
 
 
-async def test_the_last_save_of_each_model_is_what_loads(world: World) -> None:
+async def test_the_last_save_of_each_model_is_what_loads(world: StoreFixture) -> None:
     calibrations, now = world.store.calibrations, world.now
     await calibrations.save("a", b"\x00old", now)
     await calibrations.save("b/c", b"", now)
@@ -19,7 +19,9 @@ async def test_the_last_save_of_each_model_is_what_loads(world: World) -> None:
     assert dict(await calibrations.load()) == {"a": b"\xffnew", "b/c": b""}
 
 
-async def test_what_was_saved_is_there_for_another_process(store_url: str, world: World) -> None:
+async def test_what_was_saved_is_there_for_another_process(
+    store_url: str, world: StoreFixture
+) -> None:
     await world.store.calibrations.save("a", b"1", world.now)
     other = SqlStore(store_url)
     await other.open()
@@ -28,7 +30,7 @@ async def test_what_was_saved_is_there_for_another_process(store_url: str, world
 
 
 async def test_workers_that_save_a_new_model_together_both_succeed(
-    store_url: str, world: World
+    store_url: str, world: StoreFixture
 ) -> None:
     other = SqlStore(store_url)
     await other.open()

@@ -1,4 +1,4 @@
-"""Contract of WorkStore, the beat: exactly once, fenced, and all of it in one step."""
+"""Contract of WorkStore, the commit: exactly once, fenced, and all of it in one step."""
 
 import asyncio
 
@@ -7,15 +7,15 @@ import pytest
 from lowtide.core.batches.batch import Counts
 from lowtide.core.batches.chunk import ChunkKey
 from lowtide.core.usage import NO_USAGE, Usage
-from lowtide.ports.work import Beat
-from testkit.store_fixture import PER_ANSWER, TTL_S, World, keys, outcomes
+from lowtide.ports.work import GroupCommit
+from testkit.store_fixture import PER_ANSWER, TTL_S, StoreFixture, keys, outcomes
 
 
 def times(count: int) -> Usage:
     return sum([PER_ANSWER] * count, NO_USAGE)
 
 
-async def test_a_beat_moves_counts_usage_and_slices_together(world: World) -> None:
+async def test_a_beat_moves_counts_usage_and_slices_together(world: StoreFixture) -> None:
     batch = await world.running(("m", 4), ("m", 3))
     first, second = await world.claim()
     world.pass_time(2)
@@ -37,7 +37,9 @@ async def test_a_beat_moves_counts_usage_and_slices_together(world: World) -> No
     ]
 
 
-async def test_slices_are_numbered_without_gaps_and_sum_what_was_before(world: World) -> None:
+async def test_slices_are_numbered_without_gaps_and_sum_what_was_before(
+    world: StoreFixture,
+) -> None:
     batch = await world.running(("m", 4), ("m", 4))
     leases = await world.claim()
     for index in range(4):
@@ -54,7 +56,7 @@ async def test_slices_are_numbered_without_gaps_and_sum_what_was_before(world: W
     assert await world.store.results.slices("batch_unknown") == []
 
 
-async def test_one_beat_serves_several_batches_and_models(world: World) -> None:
+async def test_one_beat_serves_several_batches_and_models(world: StoreFixture) -> None:
     one = await world.running(("m", 2), ("n", 2))
     two = await world.running(("m", 1))
     leases = await world.claim(models=("m", "n"))
@@ -64,7 +66,7 @@ async def test_one_beat_serves_several_batches_and_models(world: World) -> None:
     assert (await world.see(two)).counts == Counts(1, 1, 0)
 
 
-async def test_a_batch_settles_with_its_last_request(world: World) -> None:
+async def test_a_batch_settles_with_its_last_request(world: StoreFixture) -> None:
     batch = await world.running(("m", 2), ("m", 2))
     first, second = await world.claim()
     assert (await world.settle(first)).settled == frozenset()
@@ -75,7 +77,9 @@ async def test_a_batch_settles_with_its_last_request(world: World) -> None:
     assert (seen.status, seen.finalizing_at) == ("finalizing", world.now)
 
 
-async def test_the_first_success_and_the_first_failure_make_the_files_visible(world: World) -> None:
+async def test_the_first_success_and_the_first_failure_make_the_files_visible(
+    world: StoreFixture,
+) -> None:
     batch = await world.running(dialect="together")
     lease = await world.claim_one()
     assert (batch.output_file_id, batch.error_file_id) == (None, None)
@@ -97,7 +101,7 @@ async def test_the_first_success_and_the_first_failure_make_the_files_visible(wo
 # ---- fencing
 
 
-async def test_a_reaped_lease_cannot_settle(world: World) -> None:
+async def test_a_reaped_lease_cannot_settle(world: StoreFixture) -> None:
     batch = await world.running()
     lease = await world.claim_one()
     world.pass_time(TTL_S)
@@ -108,7 +112,9 @@ async def test_a_reaped_lease_cannot_settle(world: World) -> None:
     assert await world.store.results.slices(batch.id) == []
 
 
-async def test_a_paused_worker_that_wakes_cannot_touch_what_another_owns(world: World) -> None:
+async def test_a_paused_worker_that_wakes_cannot_touch_what_another_owns(
+    world: StoreFixture,
+) -> None:
     batch = await world.running()
     paused = await world.claim_one(worker="w1")
     world.pass_time(TTL_S)
@@ -122,7 +128,7 @@ async def test_a_paused_worker_that_wakes_cannot_touch_what_another_owns(world: 
     assert receipt.settled == {batch.id}
 
 
-async def test_the_same_worker_with_an_older_token_commits_nothing(world: World) -> None:
+async def test_the_same_worker_with_an_older_token_commits_nothing(world: StoreFixture) -> None:
     batch = await world.running()
     old = await world.claim_one()
     world.pass_time(TTL_S)
@@ -134,7 +140,9 @@ async def test_the_same_worker_with_an_older_token_commits_nothing(world: World)
     assert (await world.settle(new)).settled == {batch.id}
 
 
-async def test_the_same_worker_does_not_own_a_chunk_under_its_older_token(world: World) -> None:
+async def test_the_same_worker_does_not_own_a_chunk_under_its_older_token(
+    world: StoreFixture,
+) -> None:
     await world.running()
     old = await world.claim_one()
     world.pass_time(TTL_S)
@@ -144,7 +152,7 @@ async def test_the_same_worker_does_not_own_a_chunk_under_its_older_token(world:
     assert (await world.settle(new)).lost == frozenset()
 
 
-async def test_a_token_in_the_wrong_hands_commits_nothing(world: World) -> None:
+async def test_a_token_in_the_wrong_hands_commits_nothing(world: StoreFixture) -> None:
     batch = await world.running()
     lease = await world.claim_one(worker="w1")
     receipt = await world.commit(outcomes(lease), held=[lease], worker="w2")
@@ -152,7 +160,7 @@ async def test_a_token_in_the_wrong_hands_commits_nothing(world: World) -> None:
     assert (await world.see(batch)).counts.settled == 0
 
 
-async def test_what_is_lost_does_not_hold_up_the_rest_of_the_beat(world: World) -> None:
+async def test_what_is_lost_does_not_hold_up_the_rest_of_the_beat(world: StoreFixture) -> None:
     batch = await world.running(("m", 2), ("m", 2))
     first, second = await world.claim()
     world.pass_time(TTL_S - 1)
@@ -164,9 +172,9 @@ async def test_what_is_lost_does_not_hold_up_the_rest_of_the_beat(world: World) 
     assert (await world.see(batch)).counts == Counts(4, 2, 0)
 
 
-async def test_an_unknown_chunk_is_lost(world: World) -> None:
+async def test_an_unknown_chunk_is_lost(world: StoreFixture) -> None:
     ghost = (ChunkKey("batch_ghost", 0), 1)
-    beat = Beat(
+    beat = GroupCommit(
         worker_id="w1",
         segment_key=None,
         slices=(),
@@ -175,10 +183,10 @@ async def test_an_unknown_chunk_is_lost(world: World) -> None:
         now=world.now,
         lease_ttl_s=TTL_S,
     )
-    assert (await world.store.work.commit_beat(beat)).lost == {ghost[0]}
+    assert (await world.store.work.commit_group(beat)).lost == {ghost[0]}
 
 
-async def test_an_empty_beat_changes_nothing(world: World) -> None:
+async def test_an_empty_beat_changes_nothing(world: StoreFixture) -> None:
     receipt = await world.commit()
     assert (receipt.lost, receipt.stopped, receipt.settled) == (set(), set(), set())
 
@@ -186,37 +194,39 @@ async def test_an_empty_beat_changes_nothing(world: World) -> None:
 # ---- exactly once
 
 
-async def test_a_repeated_beat_counts_once_and_takes_nothing_away(world: World) -> None:
+async def test_a_repeated_beat_counts_once_and_takes_nothing_away(world: StoreFixture) -> None:
     batch = await world.running()
     lease = await world.claim_one()
     beat = world.beat(outcomes(lease, [0, 1]), held=[lease])
-    await world.store.work.commit_beat(beat)
-    receipt = await world.store.work.commit_beat(beat)
+    await world.store.work.commit_group(beat)
+    receipt = await world.store.work.commit_group(beat)
     assert receipt.lost == frozenset()
     assert (await world.see(batch)).counts == Counts(4, 2, 0)
     assert (await world.see(batch)).usage == times(2)
     assert len(await world.store.results.slices(batch.id)) == 1
 
 
-async def test_a_repeated_last_beat_loses_nothing(world: World) -> None:
+async def test_a_repeated_last_beat_loses_nothing(world: StoreFixture) -> None:
     batch = await world.running()
     beat = world.beat(outcomes(await world.claim_one()))
-    assert (await world.store.work.commit_beat(beat)).settled == {batch.id}
-    receipt = await world.store.work.commit_beat(beat)
+    assert (await world.store.work.commit_group(beat)).settled == {batch.id}
+    receipt = await world.store.work.commit_group(beat)
     assert (receipt.lost, receipt.settled) == (set(), set())
     assert (await world.see(batch)).counts == Counts(4, 4, 0)
 
 
-async def test_the_same_beat_sent_many_times_at_once_counts_once(world: World) -> None:
+async def test_the_same_beat_sent_many_times_at_once_counts_once(world: StoreFixture) -> None:
     batch = await world.running()
     lease = await world.claim_one()
     beat = world.beat(outcomes(lease, [0, 1, 2]), held=[lease])
-    await asyncio.gather(*(world.store.work.commit_beat(beat) for _ in range(10)))
+    await asyncio.gather(*(world.store.work.commit_group(beat) for _ in range(10)))
     assert (await world.see(batch)).counts == Counts(4, 3, 0)
 
 
 @pytest.mark.parametrize("indices", [[1, 2], [0, 0], [9]])
-async def test_a_slice_that_cannot_be_is_refused_whole(world: World, indices: list[int]) -> None:
+async def test_a_slice_that_cannot_be_is_refused_whole(
+    world: StoreFixture, indices: list[int]
+) -> None:
     """A bit set before, a bit twice, a bit outside: fencing rules all of them out; counts stay."""
     batch = await world.running()
     lease = await world.claim_one()
@@ -230,7 +240,7 @@ async def test_a_slice_that_cannot_be_is_refused_whole(world: World, indices: li
     assert await world.store.work.reap(world.now) == 1, "what was refused is not renewed"
 
 
-async def test_counts_never_fall_while_workers_come_and_go(world: World) -> None:
+async def test_counts_never_fall_while_workers_come_and_go(world: StoreFixture) -> None:
     batch = await world.running(("m", 4), ("m", 4))
     before = Counts()
     for index in range(4):
@@ -250,7 +260,7 @@ async def test_counts_never_fall_while_workers_come_and_go(world: World) -> None
 # ---- giving back, stopping
 
 
-async def test_a_released_chunk_waits_again_with_its_bits(world: World) -> None:
+async def test_a_released_chunk_waits_again_with_its_bits(world: StoreFixture) -> None:
     await world.running()
     lease = await world.claim_one(worker="w1")
     await world.commit(outcomes(lease, [0]), released=[lease])
@@ -259,7 +269,7 @@ async def test_a_released_chunk_waits_again_with_its_bits(world: World) -> None:
     assert (await world.commit(outcomes(again, [1, 2, 3]), worker="w2")).settled
 
 
-async def test_a_done_chunk_is_never_claimed_again(world: World) -> None:
+async def test_a_done_chunk_is_never_claimed_again(world: StoreFixture) -> None:
     await world.running(("m", 2), ("m", 2))
     first, second = await world.claim()
     await world.commit(outcomes(first), held=[first, second])
@@ -270,7 +280,7 @@ async def test_a_done_chunk_is_never_claimed_again(world: World) -> None:
 
 @pytest.mark.parametrize("event", ["cancel", "expire"])
 async def test_a_stopped_batch_keeps_what_finished_and_nothing_more(
-    world: World, event: str
+    world: StoreFixture, event: str
 ) -> None:
     batch = await world.running(("m", 4), ("m", 4), window_s=3600)
     lease = await world.claim_one()
@@ -292,7 +302,9 @@ async def test_a_stopped_batch_keeps_what_finished_and_nothing_more(
     assert ended.counts == Counts(8, 3, 5)
 
 
-async def test_a_cancelled_batch_whose_last_request_settles_stays_cancelled(world: World) -> None:
+async def test_a_cancelled_batch_whose_last_request_settles_stays_cancelled(
+    world: StoreFixture,
+) -> None:
     batch = await world.running()
     lease = await world.claim_one()
     await world.store.batches.cancel("p1", batch.id, world.now)
@@ -302,7 +314,7 @@ async def test_a_cancelled_batch_whose_last_request_settles_stays_cancelled(worl
     assert (await world.assemble(batch)).status == "cancelled"
 
 
-async def test_cancel_and_the_last_beat_at_once_end_in_one_of_two_ways(world: World) -> None:
+async def test_cancel_and_the_last_beat_at_once_end_in_one_of_two_ways(world: StoreFixture) -> None:
     for _ in range(5):
         batch = await world.running()
         lease = await world.claim_one()

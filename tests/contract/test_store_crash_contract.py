@@ -14,7 +14,7 @@ from lowtide.core.batches.batch import Batch, Counts
 from lowtide.ports.store import StoreUnavailable
 from lowtide.store.sql_store import SqlStore
 from testkit.postgres import PostgresServer
-from testkit.store_fixture import TTL_S, World, keys, outcomes
+from testkit.store_fixture import TTL_S, StoreFixture, keys, outcomes
 
 
 def image_of(store_url: str, folder: Path) -> str:
@@ -44,15 +44,15 @@ def crash(store_url: str, request: pytest.FixtureRequest, tmp_path: Path) -> Cal
     return restart if store_url.startswith("postgresql") else image
 
 
-async def reopened(world: World, store_url: str) -> World:
+async def reopened(world: StoreFixture, store_url: str) -> StoreFixture:
     store = SqlStore(store_url)
     await store.open()
-    after = World(store)
+    after = StoreFixture(store)
     after.now = world.now
     return after
 
 
-async def check_sums(world: World, batch: Batch) -> Counts:
+async def check_sums(world: StoreFixture, batch: Batch) -> Counts:
     """Counts, usage and slices tell the same."""
     seen = await world.see(batch)
     rows = await world.store.results.slices(batch.id)
@@ -63,7 +63,9 @@ async def check_sums(world: World, batch: Batch) -> Counts:
     return seen.counts
 
 
-async def test_what_had_returned_survives_the_crash(world: World, crash: Callable[[], str]) -> None:
+async def test_what_had_returned_survives_the_crash(
+    world: StoreFixture, crash: Callable[[], str]
+) -> None:
     batch = await world.running(("m", 4), ("m", 2))
     first, second = await world.claim()
     await world.commit(outcomes(first, [0, 1], failed=[1]), held=[first, second])
@@ -84,13 +86,13 @@ async def test_what_had_returned_survives_the_crash(world: World, crash: Callabl
 
 @pytest.mark.parametrize("store_url", ["sqlite"], indirect=True)
 async def test_a_crash_amid_a_beat_leaves_none_of_it(
-    world: World, store_url: str, tmp_path_factory
+    world: StoreFixture, store_url: str, tmp_path_factory
 ) -> None:
-    """Images taken all through a large beat show the batch before it or after it."""
+    """Images taken all through a large commit show the batch before it or after it."""
     batch = await world.running(*[("m", 32)] * 20)
     leases = await world.claim()
     beat = world.beat(*(outcomes(lease, range(16)) for lease in leases), held=leases)
-    committing = asyncio.create_task(world.store.work.commit_beat(beat))
+    committing = asyncio.create_task(world.store.work.commit_group(beat))
     images = []
     while not committing.done():
         images.append(image_of(store_url, tmp_path_factory.mktemp("crashed")))
@@ -109,7 +111,7 @@ async def test_a_crash_amid_a_beat_leaves_none_of_it(
 
 @pytest.mark.parametrize("store_url", ["postgres"], indirect=True)
 async def test_a_server_that_crashes_amid_a_beat_keeps_all_or_none_of_it(
-    world: World, postgres: PostgresServer
+    world: StoreFixture, postgres: PostgresServer
 ) -> None:
     """The store stays open: it finds its connections dead and makes new ones."""
     batch = await world.running(*[("m", 32)] * 20)
@@ -117,7 +119,7 @@ async def test_a_server_that_crashes_amid_a_beat_keeps_all_or_none_of_it(
     for index, moments in enumerate((0, 20, 60, 120, 200, 300)):
         before = (await check_sums(world, batch)).settled
         beat = world.beat(*(outcomes(lease, [index]) for lease in leases), held=leases)
-        committing = asyncio.create_task(world.store.work.commit_beat(beat))
+        committing = asyncio.create_task(world.store.work.commit_group(beat))
         for _ in range(moments):
             await asyncio.sleep(0)
         postgres.kill()
@@ -125,13 +127,13 @@ async def test_a_server_that_crashes_amid_a_beat_keeps_all_or_none_of_it(
         postgres.start()
         settled = (await check_sums(world, batch)).settled
         assert settled in ((before, before + 20) if lost else (before + 20,))
-        assert not (await world.store.work.commit_beat(beat)).lost, "sent again as it was"
+        assert not (await world.store.work.commit_group(beat)).lost, "sent again as it was"
         assert (await check_sums(world, batch)).settled == before + 20
 
 
 @pytest.mark.parametrize("store_url", ["postgres"], indirect=True)
 async def test_while_its_server_is_away_a_store_says_so(
-    world: World, postgres: PostgresServer
+    world: StoreFixture, postgres: PostgresServer
 ) -> None:
     batch = await world.running()
     postgres.stop()
@@ -147,7 +149,7 @@ async def test_while_its_server_is_away_a_store_says_so(
 
 
 async def test_a_second_process_goes_on_where_the_first_one_stopped(
-    world: World, store_url: str
+    world: StoreFixture, store_url: str
 ) -> None:
     """The first store stays open, as a paused process would: fenced, not trusted to be gone."""
     batch = await world.running()
@@ -185,7 +187,7 @@ asyncio.run(main())
 
 
 async def test_killed_amid_its_beats_a_process_loses_none_that_had_returned(
-    world: World, store_url: str
+    world: StoreFixture, store_url: str
 ) -> None:
     child = await asyncio.create_subprocess_exec(
         sys.executable, "-c", BEATS_UNTIL_KILLED, store_url, stdout=subprocess.PIPE

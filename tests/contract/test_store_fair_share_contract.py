@@ -1,4 +1,4 @@
-"""Contract of claims between organisations: whose turn it is, and what a claim is charged."""
+"""Contract of claims between organizations: whose turn it is, and what a claim is charged."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -11,11 +11,11 @@ from lowtide.core.scheduling.fair_queue import OUTPUT_COST, work_of
 from lowtide.core.scheduling.forecast import cell_of
 from lowtide.core.usage import Usage
 from lowtide.limits import LOCALITY_CHUNKS, OUTPUT_TOKENS_ASSUMED
-from testkit.store_fixture import DAY_S, PER_ANSWER, TTL_S, World, keys, outcomes
+from testkit.store_fixture import DAY_S, PER_ANSWER, TTL_S, StoreFixture, keys, outcomes
 
 
-async def tenant(world: World, project: str, **bounds: int) -> str:
-    """A project of an organisation of its own."""
+async def tenant(world: StoreFixture, project: str, **bounds: int) -> str:
+    """A project of an organization of its own."""
     other = await world.organization(limits=OrganizationLimits(**bounds))
     return await world.project(project, other.id)
 
@@ -24,7 +24,7 @@ def by_project(leases: Sequence[ChunkLease]) -> Counter[str]:
     return Counter(lease.project_id for lease in leases)
 
 
-async def claimed(world: World, chunks: int, *, at_once: int = 1) -> Counter[str]:
+async def claimed(world: StoreFixture, chunks: int, *, at_once: int = 1) -> Counter[str]:
     """Claim that many, a few at a time, and count them by project."""
     counts: Counter[str] = Counter()
     for _ in range(chunks // at_once):
@@ -32,27 +32,27 @@ async def claimed(world: World, chunks: int, *, at_once: int = 1) -> Counter[str
     return counts
 
 
-async def test_organizations_with_work_share_a_pool_alike(world: World) -> None:
+async def test_organizations_with_work_share_a_pool_alike(world: StoreFixture) -> None:
     for project in ("a", "b", "c"):
         await world.running(*[("m", 2)] * 40, project=await tenant(world, project))
     assert await claimed(world, 30) == {"a": 10, "b": 10, "c": 10}
 
 
-async def test_a_late_deadline_or_a_low_priority_costs_no_turn(world: World) -> None:
-    """Priority and deadline order an organisation's own batches, never those of others."""
+async def test_a_late_deadline_or_a_low_priority_costs_no_turn(world: StoreFixture) -> None:
+    """Priority and deadline order an organization's own batches, never those of others."""
     urgent, modest = await tenant(world, "a"), await tenant(world, "b")
     await world.running(*[("m", 2)] * 40, project=urgent, priority=9)
     await world.running(*[("m", 2)] * 40, project=modest, window_s=7 * DAY_S)
     assert await claimed(world, 20) == {"a": 10, "b": 10}
 
 
-async def test_an_organization_gets_its_weight(world: World) -> None:
+async def test_an_organization_gets_its_weight(world: StoreFixture) -> None:
     await world.running(*[("m", 2)] * 60, project=await tenant(world, "a", weight=3))
     await world.running(*[("m", 2)] * 60, project=await tenant(world, "b"))
     assert await claimed(world, 40) == {"a": 30, "b": 10}
 
 
-async def test_a_changed_weight_applies_from_then_on(world: World) -> None:
+async def test_a_changed_weight_applies_from_then_on(world: StoreFixture) -> None:
     first = await world.organization()
     await world.running(*[("m", 2)] * 60, project=await world.project("a", first.id))
     await world.running(*[("m", 2)] * 60, project=await tenant(world, "b"))
@@ -63,7 +63,7 @@ async def test_a_changed_weight_applies_from_then_on(world: World) -> None:
     assert await claimed(world, 20) == {"a": 16, "b": 4}
 
 
-async def test_a_large_claim_goes_from_one_to_the_next_by_a_few_chunks(world: World) -> None:
+async def test_a_large_claim_goes_from_one_to_the_next_by_a_few_chunks(world: StoreFixture) -> None:
     await world.running(*[("m", 2)] * 40, project=await tenant(world, "a"))
     await world.running(*[("m", 2)] * 40, project=await tenant(world, "b"))
     leases = await world.claim(3 * LOCALITY_CHUNKS)
@@ -75,21 +75,21 @@ async def test_a_large_claim_goes_from_one_to_the_next_by_a_few_chunks(world: Wo
     ], "neighbours in the plan, which share prefixes, stay together"
 
 
-async def test_work_counts_and_not_requests(world: World) -> None:
+async def test_work_counts_and_not_requests(world: StoreFixture) -> None:
     large, small = await tenant(world, "a"), await tenant(world, "b")
     await world.running(*[("m", 8)] * 40, project=large)
     await world.running(*[("m", 2)] * 40, project=small)
     assert await claimed(world, 25) == {"a": 5, "b": 20}
 
 
-async def test_who_comes_late_gets_no_credit_for_that(world: World) -> None:
+async def test_who_comes_late_gets_no_credit_for_that(world: StoreFixture) -> None:
     await world.running(*[("m", 2)] * 60, project=await tenant(world, "a"))
     assert await claimed(world, 30) == {"a": 30}
     await world.running(*[("m", 2)] * 60, project=await tenant(world, "b"))
     assert await claimed(world, 10) == {"a": 5, "b": 5}
 
 
-async def test_who_comes_back_gets_no_credit_for_the_pause(world: World) -> None:
+async def test_who_comes_back_gets_no_credit_for_the_pause(world: StoreFixture) -> None:
     first, second = await tenant(world, "a"), await tenant(world, "b")
     await world.running(("m", 2), project=first)
     await world.running(*[("m", 2)] * 60, project=second)
@@ -101,7 +101,7 @@ async def test_who_comes_back_gets_no_credit_for_the_pause(world: World) -> None
     assert await claimed(world, 10) == {"a": 5, "b": 5}
 
 
-async def test_after_an_idle_time_all_begin_alike(world: World) -> None:
+async def test_after_an_idle_time_all_begin_alike(world: StoreFixture) -> None:
     first, second = await tenant(world, "a"), await tenant(world, "b")
     await world.running(*[("m", 2)] * 9, project=first)
     for lease in await world.claim():
@@ -111,7 +111,7 @@ async def test_after_an_idle_time_all_begin_alike(world: World) -> None:
     assert await claimed(world, 10) == {"a": 5, "b": 5}
 
 
-async def test_what_work_did_cost_counts_once_it_is_known(world: World) -> None:
+async def test_what_work_did_cost_counts_once_it_is_known(world: StoreFixture) -> None:
     """All were estimated alike; the answers of one are ten times as long."""
     long, short = await tenant(world, "a"), await tenant(world, "b")
     await world.running(*[("m", 1)] * 200, project=long)
@@ -125,7 +125,7 @@ async def test_what_work_did_cost_counts_once_it_is_known(world: World) -> None:
     assert 9 <= counts["b"] / counts["a"] <= 11, counts
 
 
-async def test_chunks_that_come_back_are_not_charged(world: World) -> None:
+async def test_chunks_that_come_back_are_not_charged(world: StoreFixture) -> None:
     first, second = await tenant(world, "a"), await tenant(world, "b")
     await world.running(*[("m", 4)] * 40, project=first)
     await world.running(*[("m", 4)] * 40, project=second)
@@ -138,7 +138,7 @@ async def test_chunks_that_come_back_are_not_charged(world: World) -> None:
     assert await claimed(world, 20) == {"a": 10, "b": 10}
 
 
-async def test_pools_do_not_count_for_each_other(world: World) -> None:
+async def test_pools_do_not_count_for_each_other(world: StoreFixture) -> None:
     both, one = await tenant(world, "a"), await tenant(world, "b")
     await world.running(*[("n", 2)] * 30, project=both)
     await world.claim(models=("n",))
@@ -147,7 +147,7 @@ async def test_pools_do_not_count_for_each_other(world: World) -> None:
     assert await claimed(world, 10) == {"a": 5, "b": 5}
 
 
-async def test_who_runs_all_it_may_gains_no_credit_meanwhile(world: World) -> None:
+async def test_who_runs_all_it_may_gains_no_credit_meanwhile(world: StoreFixture) -> None:
     bounded = await tenant(world, "a", requests_in_flight=2)
     await world.running(*[("m", 2)] * 60, project=bounded)
     await world.running(*[("m", 2)] * 60, project=await tenant(world, "b"))
@@ -159,7 +159,7 @@ async def test_who_runs_all_it_may_gains_no_credit_meanwhile(world: World) -> No
     assert by_project(more)["a"] == 1
 
 
-async def test_urgent_batches_go_before_all_turns_and_are_charged(world: World) -> None:
+async def test_urgent_batches_go_before_all_turns_and_are_charged(world: StoreFixture) -> None:
     first, second = await tenant(world, "a"), await tenant(world, "b")
     late = await world.running(*[("m", 2)] * 6, project=first, window_s=2 * DAY_S)
     soon = await world.running(*[("m", 2)] * 4, project=first, window_s=DAY_S)
@@ -172,7 +172,7 @@ async def test_urgent_batches_go_before_all_turns_and_are_charged(world: World) 
     assert await claimed(world, 10) == {"b": 10}, "what was urgent is made up for"
 
 
-async def test_the_mark_can_be_taken_away(world: World) -> None:
+async def test_the_mark_can_be_taken_away(world: StoreFixture) -> None:
     await world.running(*[("m", 2)] * 6, project=await tenant(world, "a"))
     batch = await world.running(*[("m", 2)] * 6, project=await tenant(world, "b"))
     await world.store.capacity.mark_urgent("m", [batch.id])
@@ -180,7 +180,7 @@ async def test_the_mark_can_be_taken_away(world: World) -> None:
     assert await claimed(world, 4) == {"a": 2, "b": 2}
 
 
-async def test_an_urgent_batch_keeps_its_organizations_bound(world: World) -> None:
+async def test_an_urgent_batch_keeps_its_organizations_bound(world: StoreFixture) -> None:
     batch = await world.running(
         *[("m", 2)] * 6, project=await tenant(world, "a", requests_in_flight=2)
     )
@@ -189,7 +189,7 @@ async def test_an_urgent_batch_keeps_its_organizations_bound(world: World) -> No
 
 
 async def test_a_batch_that_is_urgent_for_one_model_waits_its_turn_for_others(
-    world: World,
+    world: StoreFixture,
 ) -> None:
     batch = await world.running(("m", 1), ("n", 1), project=await tenant(world, "b"))
     first = await world.running(("n", 1), project=await tenant(world, "a"))
@@ -202,7 +202,7 @@ async def test_a_batch_that_is_urgent_for_one_model_waits_its_turn_for_others(
 # ---- the backlog, and what pools get done
 
 
-async def test_the_backlog_is_what_batches_in_progress_have_left(world: World) -> None:
+async def test_the_backlog_is_what_batches_in_progress_have_left(world: StoreFixture) -> None:
     await world.completed()
     project = await tenant(world, "a", weight=7)
     batch = await world.running(("m", 4), ("n", 3), project=project, priority=2)
@@ -219,7 +219,7 @@ async def test_the_backlog_is_what_batches_in_progress_have_left(world: World) -
     assert part.planned_cost == 400 + 4 * OUTPUT_COST * OUTPUT_TOKENS_ASSUMED
 
 
-async def test_a_pool_has_the_pace_that_its_beats_had(world: World) -> None:
+async def test_a_pool_has_the_pace_that_its_beats_had(world: StoreFixture) -> None:
     await world.running(*[("m", 10)] * 60)
     for _ in range(60):
         lease = await world.claim_one()
@@ -231,7 +231,7 @@ async def test_a_pool_has_the_pace_that_its_beats_had(world: World) -> None:
     assert pace.output_per_request == pytest.approx(PER_ANSWER.output_tokens)
 
 
-async def test_time_without_work_is_not_part_of_a_pace(world: World) -> None:
+async def test_time_without_work_is_not_part_of_a_pace(world: StoreFixture) -> None:
     await world.running(*[("m", 10)] * 80)
     for number in range(80):
         if number == 40:
@@ -244,7 +244,7 @@ async def test_time_without_work_is_not_part_of_a_pace(world: World) -> None:
     assert pace.rate == pytest.approx(10 * work_of(PER_ANSWER) / 2, rel=0.05)
 
 
-async def test_an_hour_under_load_teaches_its_cell_of_the_week(world: World) -> None:
+async def test_an_hour_under_load_teaches_its_cell_of_the_week(world: StoreFixture) -> None:
     await world.running(*[("m", 2)] * 200, window_s=7 * DAY_S)
     hour = cell_of(world.now)
     for _ in range(130):
@@ -257,7 +257,9 @@ async def test_an_hour_under_load_teaches_its_cell_of_the_week(world: World) -> 
     assert cells[hour].p50 == pytest.approx(2 * work_of(PER_ANSWER) / 30, rel=0.05)
 
 
-async def test_a_new_plan_is_estimated_by_the_answers_that_a_model_gave(world: World) -> None:
+async def test_a_new_plan_is_estimated_by_the_answers_that_a_model_gave(
+    world: StoreFixture,
+) -> None:
     await world.running(*[("m", 30)] * 2)
     for lease in await world.claim():
         world.pass_time(1)
@@ -269,7 +271,7 @@ async def test_a_new_plan_is_estimated_by_the_answers_that_a_model_gave(world: W
 
 
 async def test_what_has_not_ended_is_counted_by_state_and_shown_by_what_is_due_first(
-    world: World,
+    world: StoreFixture,
 ) -> None:
     await world.completed()
     first = await world.validating()

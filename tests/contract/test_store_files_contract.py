@@ -6,21 +6,21 @@ from datetime import timedelta
 import pytest
 
 from lowtide.ports.store import StoreError, StoreValueError, UnknownCursor
-from testkit.store_fixture import World
+from testkit.store_fixture import StoreFixture
 
 
-async def garbage(world: World) -> set[str]:
+async def garbage(world: StoreFixture) -> set[str]:
     return set(await world.store.results.garbage())
 
 
-async def test_a_file_comes_back_as_it_was_added(world: World) -> None:
+async def test_a_file_comes_back_as_it_was_added(world: StoreFixture) -> None:
     expires_at = world.now + timedelta(days=30, microseconds=1)
     file = await world.file(expires_at=expires_at)
     assert await world.store.files.get("p1", file.id) == file
     assert await world.store.files.by_id(file.id) == file
 
 
-async def test_another_projects_file_is_unknown(world: World) -> None:
+async def test_another_projects_file_is_unknown(world: StoreFixture) -> None:
     file = await world.file(project="p1")
     assert await world.store.files.get("p2", file.id) is None
     assert await world.store.files.delete("p2", file.id, world.now) is False
@@ -28,20 +28,20 @@ async def test_another_projects_file_is_unknown(world: World) -> None:
     assert await world.store.files.page("p2", after=None, limit=10) == []
 
 
-async def test_an_id_with_nul_is_nobodys_and_no_outage(world: World) -> None:
+async def test_an_id_with_nul_is_nobodys_and_no_outage(world: StoreFixture) -> None:
     """PostgreSQL cannot hold the character, SQLite can."""
     with suppress(StoreValueError):
         assert await world.store.files.get("p1", "file-a\0b") is None
     assert await world.store.files.page("p1", after=None, limit=10) == []
 
 
-async def test_an_id_is_taken_once(world: World) -> None:
+async def test_an_id_is_taken_once(world: StoreFixture) -> None:
     file = await world.file()
     with pytest.raises(StoreError):
         await world.store.files.add(file)
 
 
-async def test_pages_walk_all_files_in_both_orders(world: World) -> None:
+async def test_pages_walk_all_files_in_both_orders(world: StoreFixture) -> None:
     files = []
     for number in range(7):
         files.append(await world.file())
@@ -55,14 +55,14 @@ async def test_pages_walk_all_files_in_both_orders(world: World) -> None:
         assert walked == [file.id for file in (files if order == "asc" else files[::-1])]
 
 
-async def test_a_page_may_be_of_one_purpose(world: World) -> None:
+async def test_a_page_may_be_of_one_purpose(world: StoreFixture) -> None:
     await world.file(purpose="batch")
     other = await world.file(purpose="batch-api")
     page = await world.store.files.page("p1", after=None, limit=9, purpose="batch-api")
     assert page == [other]
 
 
-async def test_a_page_behind_an_unknown_id_is_refused(world: World) -> None:
+async def test_a_page_behind_an_unknown_id_is_refused(world: StoreFixture) -> None:
     foreign = await world.file(project="p2")
     await world.file()
     for unknown in ("file-unknown", foreign.id):
@@ -70,13 +70,13 @@ async def test_a_page_behind_an_unknown_id_is_refused(world: World) -> None:
             await world.store.files.page("p1", after=unknown, limit=9)
 
 
-async def test_a_page_begins_behind_a_file_deleted_meanwhile(world: World) -> None:
+async def test_a_page_begins_behind_a_file_deleted_meanwhile(world: StoreFixture) -> None:
     older, deleted = await world.file(), await world.file()
     await world.store.files.delete("p1", deleted.id, world.now)
     assert await world.store.files.page("p1", after=deleted.id, limit=9) == [older]
 
 
-async def test_an_upload_is_marked_once(world: World) -> None:
+async def test_an_upload_is_marked_once(world: StoreFixture) -> None:
     file = await world.file(pending=True)
     store = world.store.files
     assert await store.mark_uploaded(file.id, bytes=9, lines=1, sha256="aa", blob_key="files/k")
@@ -88,7 +88,7 @@ async def test_an_upload_is_marked_once(world: World) -> None:
     assert (seen.sha256, seen.blob_key) == ("aa", "files/k")
 
 
-async def test_a_deleted_file_takes_no_upload(world: World) -> None:
+async def test_a_deleted_file_takes_no_upload(world: StoreFixture) -> None:
     file = await world.file(pending=True)
     await world.store.files.delete("p1", file.id, world.now)
     assert not await world.store.files.mark_uploaded(
@@ -96,7 +96,7 @@ async def test_a_deleted_file_takes_no_upload(world: World) -> None:
     )
 
 
-async def test_a_deleted_file_is_hidden_and_its_blob_is_garbage(world: World) -> None:
+async def test_a_deleted_file_is_hidden_and_its_blob_is_garbage(world: StoreFixture) -> None:
     file = await world.file()
     assert await world.store.files.delete("p1", file.id, world.now) is True
     assert await world.store.files.delete("p1", file.id, world.now) is False
@@ -106,7 +106,9 @@ async def test_a_deleted_file_is_hidden_and_its_blob_is_garbage(world: World) ->
     assert await garbage(world) == {file.blob_key}
 
 
-async def test_an_input_is_kept_until_the_last_batch_that_reads_it_ends(world: World) -> None:
+async def test_an_input_is_kept_until_the_last_batch_that_reads_it_ends(
+    world: StoreFixture,
+) -> None:
     file = await world.file()
     one = await world.running(file=file)
     two = await world.validating(file=file)
@@ -125,7 +127,7 @@ async def test_an_input_is_kept_until_the_last_batch_that_reads_it_ends(world: W
     assert file.blob_key in await garbage(world)
 
 
-async def test_deleting_the_output_lets_go_of_the_slices_too(world: World) -> None:
+async def test_deleting_the_output_lets_go_of_the_slices_too(world: StoreFixture) -> None:
     batch = await world.completed(failed=1)
     (row,) = await world.store.results.slices(batch.id)
     assert await world.store.files.delete("p1", batch.output_file_id or "", world.now)

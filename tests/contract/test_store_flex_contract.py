@@ -7,11 +7,11 @@ import msgspec
 from lowtide.core.batches.batch import Flex
 from lowtide.core.files.file import File
 from lowtide.ports.work import TaskLease
-from testkit.store_fixture import TTL_S, World
+from testkit.store_fixture import TTL_S, StoreFixture
 
 
 async def add(
-    world: World, flex: Flex = "held", digest: str = "d", project: str = "p1"
+    world: StoreFixture, flex: Flex = "held", digest: str = "d", project: str = "p1"
 ) -> TaskLease:
     await world.project(project)
     file = File(
@@ -32,7 +32,7 @@ async def add(
     return await world.store.flex.add(file, batch, digest=digest, owner="door", ttl_s=TTL_S)
 
 
-async def test_no_list_shows_them_or_their_files(world: World) -> None:
+async def test_no_list_shows_them_or_their_files(world: StoreFixture) -> None:
     lease = await add(world)
     shown = await world.running()
     assert await world.plan(lease, ("m", 4)) is True
@@ -48,7 +48,7 @@ async def test_no_list_shows_them_or_their_files(world: World) -> None:
     assert await world.store.files.get("p1", ended.output_file_id) is not None
 
 
-async def test_one_is_held_by_its_maker_until_the_lease_ends(world: World) -> None:
+async def test_one_is_held_by_its_maker_until_the_lease_ends(world: StoreFixture) -> None:
     lease = await add(world)
     store = world.store
     assert await store.lifecycle.claim_validation("v", world.now, TTL_S) is None
@@ -60,14 +60,14 @@ async def test_one_is_held_by_its_maker_until_the_lease_ends(world: World) -> No
     assert await world.plan(lease, ("m", 1)) is False
 
 
-async def test_they_do_not_count_as_batches_created(world: World) -> None:
+async def test_they_do_not_count_as_batches_created(world: StoreFixture) -> None:
     await add(world)
     await world.validating()
     since = world.now - timedelta(hours=1)
     assert await world.store.tenants.batches_created_since("org_default", since) == 1
 
 
-async def test_the_standing_follows_the_slices(world: World) -> None:
+async def test_the_standing_follows_the_slices(world: StoreFixture) -> None:
     lease = await add(world)
     await world.plan(lease, ("m", 4))
     batch_id = lease.batch.id
@@ -78,7 +78,7 @@ async def test_the_standing_follows_the_slices(world: World) -> None:
     assert (found[batch_id].slices, found[batch_id].batch.status) == (1, "finalizing")
 
 
-async def test_one_is_leased_while_a_worker_has_it(world: World) -> None:
+async def test_one_is_leased_while_a_worker_has_it(world: StoreFixture) -> None:
     lease = await add(world)
     await world.plan(lease, ("m", 4))
     assert await world.store.flex.is_leased(lease.batch.id) is False
@@ -86,7 +86,7 @@ async def test_one_is_leased_while_a_worker_has_it(world: World) -> None:
     assert await world.store.flex.is_leased(lease.batch.id) is True
 
 
-async def test_the_held_ones_are_found_until_they_end(world: World) -> None:
+async def test_the_held_ones_are_found_until_they_end(world: StoreFixture) -> None:
     held = await add(world)
     await add(world, "background")
     await world.validating()
@@ -96,7 +96,7 @@ async def test_the_held_ones_are_found_until_they_end(world: World) -> None:
     assert await world.store.flex.held() == []
 
 
-async def test_only_an_unanswered_one_is_taken_for_a_repetition(world: World) -> None:
+async def test_only_an_unanswered_one_is_taken_for_a_repetition(world: StoreFixture) -> None:
     first = await add(world, "background", "same")
     since = world.now - timedelta(minutes=10)
     store = world.store

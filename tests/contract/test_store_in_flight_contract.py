@@ -3,10 +3,10 @@
 import asyncio
 
 from lowtide.core.accounts.tenancy import DEFAULT_ORGANIZATION, OrganizationLimits
-from testkit.store_fixture import TTL_S, World, keys, outcomes
+from testkit.store_fixture import TTL_S, StoreFixture, keys, outcomes
 
 
-async def bound(world: World, organization_id: str, requests: int | None) -> None:
+async def bound(world: StoreFixture, organization_id: str, requests: int | None) -> None:
     assert await world.store.tenants.change_organization(
         organization_id,
         limits=OrganizationLimits(requests_in_flight=requests),
@@ -14,7 +14,7 @@ async def bound(world: World, organization_id: str, requests: int | None) -> Non
     )
 
 
-async def test_an_organization_at_its_bound_gets_no_further_chunk(world: World) -> None:
+async def test_an_organization_at_its_bound_gets_no_further_chunk(world: StoreFixture) -> None:
     await bound(world, DEFAULT_ORGANIZATION, 20)
     await world.running(*[("m", 10)] * 5)
     leases = await world.claim()
@@ -25,13 +25,13 @@ async def test_an_organization_at_its_bound_gets_no_further_chunk(world: World) 
     assert await world.claim(worker="w2") == []
 
 
-async def test_a_bound_is_rounded_up_to_a_chunk(world: World) -> None:
+async def test_a_bound_is_rounded_up_to_a_chunk(world: StoreFixture) -> None:
     await bound(world, DEFAULT_ORGANIZATION, 11)
     await world.running(*[("m", 10)] * 5)
     assert len(await world.claim()) == 2
 
 
-async def test_a_bound_of_nothing_starts_nothing(world: World) -> None:
+async def test_a_bound_of_nothing_starts_nothing(world: StoreFixture) -> None:
     await bound(world, DEFAULT_ORGANIZATION, 0)
     await world.running()
     assert await world.claim() == []
@@ -39,7 +39,7 @@ async def test_a_bound_of_nothing_starts_nothing(world: World) -> None:
     assert len(await world.claim()) == 1
 
 
-async def test_nobody_waits_behind_an_organization_at_its_bound(world: World) -> None:
+async def test_nobody_waits_behind_an_organization_at_its_bound(world: StoreFixture) -> None:
     """Its chunks fill the head of the queue, many times what one claim reads."""
     await bound(world, DEFAULT_ORGANIZATION, 1)
     await world.running(*[("m", 1)] * 100, priority=9)
@@ -55,7 +55,9 @@ async def test_nobody_waits_behind_an_organization_at_its_bound(world: World) ->
     assert await world.claim() == []
 
 
-async def test_the_default_bound_is_for_organizations_without_their_own(world: World) -> None:
+async def test_the_default_bound_is_for_organizations_without_their_own(
+    world: StoreFixture,
+) -> None:
     other = await world.organization(limits=OrganizationLimits(requests_in_flight=3))
     await world.project("q1", other.id)
     default = await world.running(*[("m", 1)] * 9)
@@ -67,7 +69,7 @@ async def test_the_default_bound_is_for_organizations_without_their_own(world: W
     assert (batches.count(default.id), batches.count(own.id)) == (2, 3)
 
 
-async def test_a_bound_counts_all_models_and_workers(world: World) -> None:
+async def test_a_bound_counts_all_models_and_workers(world: StoreFixture) -> None:
     await bound(world, DEFAULT_ORGANIZATION, 4)
     await world.running(("a", 2), ("b", 2), ("a", 2), ("b", 2))
     assert len(await world.claim(1, models=("a",), worker="w1")) == 1
@@ -75,7 +77,7 @@ async def test_a_bound_counts_all_models_and_workers(world: World) -> None:
     assert await world.claim(models=("a", "b"), worker="w3") == []
 
 
-async def test_chunks_that_come_back_make_room(world: World) -> None:
+async def test_chunks_that_come_back_make_room(world: StoreFixture) -> None:
     await bound(world, DEFAULT_ORGANIZATION, 1)
     await world.running(("m", 1), ("m", 1))
     lease = await world.claim_one()
@@ -86,7 +88,7 @@ async def test_chunks_that_come_back_make_room(world: World) -> None:
     assert len(await world.claim(worker="w2")) == 1
 
 
-async def test_claimers_at_once_keep_a_bound_together(world: World) -> None:
+async def test_claimers_at_once_keep_a_bound_together(world: StoreFixture) -> None:
     await bound(world, DEFAULT_ORGANIZATION, 5)
     await world.running(*[("m", 1)] * 40)
     claims = [world.claim(3, worker=f"w{number}") for number in range(10)]

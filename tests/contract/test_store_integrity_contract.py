@@ -7,24 +7,24 @@ import pytest
 from lowtide.core.accounts.money import model_prices
 from lowtide.core.batches.batch import INPUT_LOST, Batch
 from lowtide.core.batches.chunk import ChunkLease, mark_done
-from lowtide.core.integrity.consistency import PLAN_LOST, RESULT_FILE_LOST, Need, Reference
+from lowtide.core.integrity.consistency import PLAN_LOST, RESULT_FILE_LOST, BlobRole, Reference
 from lowtide.core.usage import NO_USAGE
-from lowtide.ports.integrity import TakenBack
-from testkit.store_fixture import PER_ANSWER, World, outcomes
+from lowtide.ports.integrity import RevertedResults
+from testkit.store_fixture import PER_ANSWER, StoreFixture, outcomes
 
 PRICES = {"m": model_prices(Decimal(1), Decimal(1), Decimal(2), Decimal("0.5"))}
 PER_REQUEST_PICO = PRICES["m"].batch.charge(PER_ANSWER)
 
 
-async def references(world: World, need: Need) -> list[Reference]:
+async def references(world: StoreFixture, need: BlobRole) -> list[Reference]:
     return await world.store.care.references(need, after="", limit=100)
 
 
-async def keys(world: World, need: Need) -> list[str]:
+async def keys(world: StoreFixture, need: BlobRole) -> list[str]:
     return [reference.key for reference in await references(world, need)]
 
 
-async def two_segments(world: World) -> tuple[Batch, ChunkLease]:
+async def two_segments(world: StoreFixture) -> tuple[Batch, ChunkLease]:
     """A chunk of four: 0 and 1 (failed) in segments/a, 2 in segments/b, 3 not run."""
     world.prices = PRICES
     batch = await world.running(("m", 4))
@@ -38,7 +38,7 @@ def bits(*indices: int) -> bytes:
     return mark_done(bytes(16), indices)
 
 
-async def test_each_need_lists_the_blobs_of_the_rows_that_have_it(world: World) -> None:
+async def test_each_need_lists_the_blobs_of_the_rows_that_have_it(world: StoreFixture) -> None:
     batch, _ = await two_segments(world)
     assert await keys(world, "input") == await keys(world, "upload")
     (plan,) = await references(world, "plan")
@@ -47,7 +47,7 @@ async def test_each_need_lists_the_blobs_of_the_rows_that_have_it(world: World) 
     assert await keys(world, "result") == []
 
 
-async def test_a_page_begins_behind_the_key_that_it_is_given(world: World) -> None:
+async def test_a_page_begins_behind_the_key_that_it_is_given(world: StoreFixture) -> None:
     await two_segments(world)
     (first,) = await world.store.care.references("segment", after="", limit=1)
     (second,) = await world.store.care.references("segment", after=first.key, limit=1)
@@ -55,7 +55,7 @@ async def test_a_page_begins_behind_the_key_that_it_is_given(world: World) -> No
     assert await world.store.care.references("segment", after=second.key, limit=1) == []
 
 
-async def test_an_ended_batch_needs_its_result_files_and_nothing_else(world: World) -> None:
+async def test_an_ended_batch_needs_its_result_files_and_nothing_else(world: StoreFixture) -> None:
     batch = await world.completed(failed=1)
     assert await keys(world, "input") == await keys(world, "plan") == []
     assert await keys(world, "segment") == []
@@ -64,7 +64,7 @@ async def test_an_ended_batch_needs_its_result_files_and_nothing_else(world: Wor
     assert {(each.lines, each.sha256) for each in found} == {(3, "cd" * 32), (1, "cd" * 32)}
 
 
-async def test_a_reference_stands_until_its_row_lets_go(world: World) -> None:
+async def test_a_reference_stands_until_its_row_lets_go(world: StoreFixture) -> None:
     file = await world.file()
     (reference,) = await references(world, "upload")
     assert await world.store.care.is_needed(reference)
@@ -72,7 +72,7 @@ async def test_a_reference_stands_until_its_row_lets_go(world: World) -> None:
     assert not await world.store.care.is_needed(reference)
 
 
-async def test_readers_and_holders_are_the_batches_that_would_suffer(world: World) -> None:
+async def test_readers_and_holders_are_the_batches_that_would_suffer(world: StoreFixture) -> None:
     batch, _ = await two_segments(world)
     (key,) = await keys(world, "input")
     assert await world.store.care.readers(key) == [batch.id]
@@ -80,12 +80,14 @@ async def test_readers_and_holders_are_the_batches_that_would_suffer(world: Worl
     assert await world.store.care.holders("segments/z") == []
 
 
-async def test_lost_results_are_taken_back_to_the_last_token_and_dollar(world: World) -> None:
+async def test_lost_results_are_taken_back_to_the_last_token_and_dollar(
+    world: StoreFixture,
+) -> None:
     batch, lease = await two_segments(world)
     taken = await world.store.care.lose_results(
         batch.id, ["segments/a"], {lease.key.seq: bits(0, 1)}, world.now
     )
-    assert taken == TakenBack(2, PER_REQUEST_PICO, True)
+    assert taken == RevertedResults(2, PER_REQUEST_PICO, True)
     seen = await world.see(batch)
     assert (seen.status, seen.counts.completed, seen.counts.failed) == ("in_progress", 1, 0)
     assert seen.usage == PER_ANSWER
@@ -99,7 +101,7 @@ async def test_lost_results_are_taken_back_to_the_last_token_and_dollar(world: W
     assert spent == PER_REQUEST_PICO
 
 
-async def test_what_was_taken_back_runs_again_and_is_charged_once(world: World) -> None:
+async def test_what_was_taken_back_runs_again_and_is_charged_once(world: StoreFixture) -> None:
     batch, lease = await two_segments(world)
     await world.store.care.lose_results(
         batch.id, ["segments/a"], {lease.key.seq: bits(0, 1)}, world.now
@@ -117,7 +119,7 @@ async def test_what_was_taken_back_runs_again_and_is_charged_once(world: World) 
     assert (cost.requests, cost.charge_pico) == (3, 3 * PER_REQUEST_PICO)
 
 
-async def test_the_slices_that_are_left_count_without_the_lost_ones(world: World) -> None:
+async def test_the_slices_that_are_left_count_without_the_lost_ones(world: StoreFixture) -> None:
     batch, lease = await two_segments(world)
     await world.store.care.lose_results(
         batch.id, ["segments/a"], {lease.key.seq: bits(0, 1)}, world.now
@@ -131,7 +133,9 @@ async def test_the_slices_that_are_left_count_without_the_lost_ones(world: World
     assert len({row.seq for row in rows}) == 2
 
 
-async def test_a_settled_batch_goes_back_to_work_and_its_assembler_is_fenced(world: World) -> None:
+async def test_a_settled_batch_goes_back_to_work_and_its_assembler_is_fenced(
+    world: StoreFixture,
+) -> None:
     world.prices = PRICES
     batch = await world.running(("m", 4))
     lease = await world.claim_one()
@@ -140,7 +144,7 @@ async def test_a_settled_batch_goes_back_to_work_and_its_assembler_is_fenced(wor
     taken = await world.store.care.lose_results(
         batch.id, ["segments/a"], {lease.key.seq: bits(0, 1, 2, 3)}, world.now
     )
-    assert taken == TakenBack(4, 4 * PER_REQUEST_PICO, True)
+    assert taken == RevertedResults(4, 4 * PER_REQUEST_PICO, True)
     seen = await world.see(batch)
     assert (seen.status, seen.counts.settled, seen.usage) == ("in_progress", 0, NO_USAGE)
     assert seen.finalizing_at is None and seen.in_progress_at == batch.in_progress_at
@@ -154,7 +158,7 @@ async def test_a_settled_batch_goes_back_to_work_and_its_assembler_is_fenced(wor
 
 @pytest.mark.parametrize("wrong", [bits(0), bits(0, 3), bits(0, 1, 2)])
 async def test_bits_that_are_not_those_of_the_lost_slices_change_nothing(
-    world: World, wrong: bytes
+    world: StoreFixture, wrong: bytes
 ) -> None:
     batch, lease = await two_segments(world)
     before = await world.see(batch)
@@ -166,12 +170,12 @@ async def test_bits_that_are_not_those_of_the_lost_slices_change_nothing(
     assert await world.see(batch) == before
 
 
-async def test_without_bits_the_batch_ends_and_lists_what_was_lost(world: World) -> None:
+async def test_without_bits_the_batch_ends_and_lists_what_was_lost(world: StoreFixture) -> None:
     batch, lease = await two_segments(world)
     taken = await world.store.care.lose_results(
         batch.id, ["segments/a"], None, world.now, PLAN_LOST
     )
-    assert taken == TakenBack(2, PER_REQUEST_PICO, False)
+    assert taken == RevertedResults(2, PER_REQUEST_PICO, False)
     seen = await world.see(batch)
     assert (seen.status, [e.code for e in seen.errors]) == ("finalizing", ["plan_lost"])
     await world.commit(released=[lease])
@@ -179,18 +183,18 @@ async def test_without_bits_the_batch_ends_and_lists_what_was_lost(world: World)
     assert (ended.status, ended.counts.completed, ended.counts.failed) == ("completed", 1, 3)
 
 
-async def test_a_stopped_batch_stays_stopped_whatever_it_loses(world: World) -> None:
+async def test_a_stopped_batch_stays_stopped_whatever_it_loses(world: StoreFixture) -> None:
     batch, lease = await two_segments(world)
     await world.store.lifecycle.lose_input(batch.id, INPUT_LOST, world.now)
     taken = await world.store.care.lose_results(
         batch.id, ["segments/a"], {lease.key.seq: bits(0, 1)}, world.now
     )
-    assert taken == TakenBack(2, PER_REQUEST_PICO, False)
+    assert taken == RevertedResults(2, PER_REQUEST_PICO, False)
     assert [e.code for e in (await world.see(batch)).errors] == ["input_lost"]
     assert await world.claim() == []
 
 
-async def test_losing_twice_takes_back_once(world: World) -> None:
+async def test_losing_twice_takes_back_once(world: StoreFixture) -> None:
     batch, lease = await two_segments(world)
     lost = {lease.key.seq: bits(0, 1)}
     care = world.store.care
@@ -199,7 +203,7 @@ async def test_losing_twice_takes_back_once(world: World) -> None:
     assert (await world.see(batch)).counts.completed == 1
 
 
-async def test_an_ended_batch_loses_nothing(world: World) -> None:
+async def test_an_ended_batch_loses_nothing(world: StoreFixture) -> None:
     batch = await world.completed()
     (row,) = await world.store.results.slices(batch.id)
     care = world.store.care
@@ -207,7 +211,7 @@ async def test_an_ended_batch_loses_nothing(world: World) -> None:
     assert await world.see(batch) == batch
 
 
-async def test_a_lost_file_is_marked_once_and_its_batch_says_so(world: World) -> None:
+async def test_a_lost_file_is_marked_once_and_its_batch_says_so(world: StoreFixture) -> None:
     batch = await world.completed()
     (file,) = await references(world, "result")
     care = world.store.care
@@ -220,7 +224,7 @@ async def test_a_lost_file_is_marked_once_and_its_batch_says_so(world: World) ->
     assert await keys(world, "result") == []
 
 
-async def test_a_file_moves_to_another_key_once(world: World) -> None:
+async def test_a_file_moves_to_another_key_once(world: StoreFixture) -> None:
     await world.completed()
     (file,) = await references(world, "result")
     care = world.store.care

@@ -1,4 +1,4 @@
-"""Contract of the ledger: what a beat stores is charged, once, exactly, and nothing else is."""
+"""Contract of the ledger: what a commit stores is charged, once, exactly, and nothing else is."""
 
 import asyncio
 from datetime import UTC, date, datetime, timedelta
@@ -13,7 +13,7 @@ from lowtide.core.accounts.tenancy import DEFAULT_ORGANIZATION
 from lowtide.core.batches.batch import Batch
 from lowtide.core.batches.segment import Slice
 from lowtide.core.usage import NO_USAGE, Usage
-from testkit.store_fixture import NOON, PER_ANSWER, TTL_S, World, outcomes
+from testkit.store_fixture import NOON, PER_ANSWER, TTL_S, StoreFixture, outcomes
 
 M = model_prices(Decimal("3"), Decimal("0.3"), Decimal("15"), Decimal("0.5"))
 N = model_prices(Decimal("0.18"), None, Decimal("0.59"), Decimal("0.25"))
@@ -32,12 +32,12 @@ def cost(count: int, prices: ModelPrices = M) -> Cost:
 
 
 @pytest.fixture
-def world(world: World) -> World:
+def world(world: StoreFixture) -> StoreFixture:
     world.prices = {"m": M, "n": N}
     return world
 
 
-async def check_sums(world: World, batch: Batch) -> Cost:
+async def check_sums(world: StoreFixture, batch: Batch) -> Cost:
     """The running sum of the batch is the sum of its entries; the month's is that of all."""
     entries = await world.store.ledger.entries(batch.id)
     total = Cost()
@@ -53,7 +53,7 @@ async def check_sums(world: World, batch: Batch) -> Cost:
 # ---- what is charged
 
 
-async def test_a_beat_charges_each_model_of_each_batch_once(world: World) -> None:
+async def test_a_beat_charges_each_model_of_each_batch_once(world: StoreFixture) -> None:
     one = await world.running(("m", 4), ("n", 4), ("m", 4))
     two = await world.running(("m", 2), project="p2")
     leases = await world.claim(models=("m", "n"))
@@ -86,7 +86,9 @@ async def test_a_beat_charges_each_model_of_each_batch_once(world: World) -> Non
     assert (await check_sums(world, two)).charge_pico == 2 * PER_M
 
 
-async def test_each_beat_writes_its_own_entries_at_the_prices_of_its_moment(world: World) -> None:
+async def test_each_beat_writes_its_own_entries_at_the_prices_of_its_moment(
+    world: StoreFixture,
+) -> None:
     batch = await world.running(("m", 4))
     lease = await world.claim_one()
     await world.commit(outcomes(lease, [0, 1]), held=[lease])
@@ -104,7 +106,7 @@ async def test_each_beat_writes_its_own_entries_at_the_prices_of_its_moment(worl
     assert await check_sums(world, batch) == cost(2) + cost(1, N) + cost(1, FREE)
 
 
-async def test_failures_cost_nothing(world: World) -> None:
+async def test_failures_cost_nothing(world: StoreFixture) -> None:
     batch = await world.running(("m", 4))
     await world.settle(await world.claim_one(), failed=4)
     assert await world.store.ledger.entries(batch.id) == []
@@ -114,18 +116,18 @@ async def test_failures_cost_nothing(world: World) -> None:
     assert await world.store.ledger.spent_pico(DEFAULT_ORGANIZATION, NOON) == 0
 
 
-async def test_a_repeated_beat_is_charged_once(world: World) -> None:
+async def test_a_repeated_beat_is_charged_once(world: StoreFixture) -> None:
     batch = await world.running(("m", 4))
     lease = await world.claim_one()
     beat = world.beat(outcomes(lease, [0, 1]), held=[lease])
-    await asyncio.gather(*(world.store.work.commit_beat(beat) for _ in range(5)))
+    await asyncio.gather(*(world.store.work.commit_group(beat) for _ in range(5)))
     dearer = msgspec.structs.replace(beat, prices={"m": N})
-    await world.store.work.commit_beat(dearer)
+    await world.store.work.commit_group(dearer)
     assert await check_sums(world, batch) == cost(2)
     assert await world.store.ledger.spent_pico(DEFAULT_ORGANIZATION, NOON) == 2 * PER_M
 
 
-async def test_what_is_lost_or_refused_is_not_charged(world: World) -> None:
+async def test_what_is_lost_or_refused_is_not_charged(world: StoreFixture) -> None:
     batch = await world.running(("m", 4), ("m", 4))
     lost, lease = await world.claim()
     world.pass_time(TTL_S - 1)
@@ -139,7 +141,7 @@ async def test_what_is_lost_or_refused_is_not_charged(world: World) -> None:
 
 
 @pytest.mark.parametrize("event", ["cancel", "expire"])
-async def test_a_stopped_batch_pays_for_what_finished(world: World, event: str) -> None:
+async def test_a_stopped_batch_pays_for_what_finished(world: StoreFixture, event: str) -> None:
     batch = await world.running(("m", 4), ("m", 4), window_s=3600)
     lease = await world.claim_one()
     await world.commit(outcomes(lease, [0]), held=[lease])
@@ -154,7 +156,7 @@ async def test_a_stopped_batch_pays_for_what_finished(world: World, event: str) 
     assert ended.usage == times(2)
 
 
-async def test_charges_beyond_64_bits_stay_exact(world: World) -> None:
+async def test_charges_beyond_64_bits_stay_exact(world: StoreFixture) -> None:
     """9.2 million dollars in pico-dollars is where a database's whole numbers end."""
     dear = UnitPrices(input=3 * 10**16 + 1, cached=7, output=10**17 + 3)
     world.prices = {"m": ModelPrices(live=UnitPrices(2**62, 1, 2**62), batch=dear)}
@@ -180,13 +182,15 @@ async def test_charges_beyond_64_bits_stay_exact(world: World) -> None:
 # ---- sums
 
 
-async def spend(world: World, *, project: str = "p1", model: str = "m", requests: int = 1) -> None:
+async def spend(
+    world: StoreFixture, *, project: str = "p1", model: str = "m", requests: int = 1
+) -> None:
     """A batch of one chunk that succeeds."""
     await world.running((model, requests), project=project)
     await world.settle(await world.claim_one(models=(model,)))
 
 
-async def test_usage_is_summed_by_day_model_and_project(world: World) -> None:
+async def test_usage_is_summed_by_day_model_and_project(world: StoreFixture) -> None:
     await spend(world)
     await spend(world, project="p2", model="n", requests=2)
     world.now = datetime(2026, 3, 1, 23, 59, 59, 999_999, tzinfo=UTC)
@@ -214,7 +218,7 @@ async def test_usage_is_summed_by_day_model_and_project(world: World) -> None:
     ]
 
 
-async def test_usage_counts_from_since_until_before_until(world: World) -> None:
+async def test_usage_counts_from_since_until_before_until(world: StoreFixture) -> None:
     for _ in range(3):
         await spend(world)
         world.pass_time(60)
@@ -230,7 +234,7 @@ async def test_usage_counts_from_since_until_before_until(world: World) -> None:
     assert await usage(since=NOON + 3 * minute, until=NOON + 4 * minute, group_by=[]) == []
 
 
-async def test_usage_of_one_organization_is_not_anothers(world: World) -> None:
+async def test_usage_of_one_organization_is_not_anothers(world: StoreFixture) -> None:
     other = await world.organization()
     await world.project("q1", other.id)
     await spend(world)
@@ -244,7 +248,7 @@ async def test_usage_of_one_organization_is_not_anothers(world: World) -> None:
     assert len(await usage(**YEARS, group_by=["project"])) == 2
 
 
-async def test_what_was_spent_is_summed_from_any_instant(world: World) -> None:
+async def test_what_was_spent_is_summed_from_any_instant(world: StoreFixture) -> None:
     instants = [
         datetime(2026, 1, 31, 23, tzinfo=UTC),
         datetime(2026, 2, 1, tzinfo=UTC),
@@ -262,7 +266,7 @@ async def test_what_was_spent_is_summed_from_any_instant(world: World) -> None:
     assert await world.store.ledger.spent_pico("org_unknown", NOON) == 0
 
 
-async def test_an_answer_without_usage_is_an_entry_without_charge(world: World) -> None:
+async def test_an_answer_without_usage_is_an_entry_without_charge(world: StoreFixture) -> None:
     batch = await world.running(("m", 2))
     lease = await world.claim_one()
     silent = msgspec.structs.replace(outcomes(lease), usage=NO_USAGE)

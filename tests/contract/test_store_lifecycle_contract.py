@@ -8,12 +8,12 @@ import pytest
 from lowtide.core.batches.batch import INPUT_LOST, BatchError
 from lowtide.limits import FILE_TTL_S
 from lowtide.ports.store import TokenLimitReached
-from testkit.store_fixture import TTL_S, World, outcomes, result_file
+from testkit.store_fixture import TTL_S, StoreFixture, outcomes, result_file
 
 # ---- task leases
 
 
-async def test_the_oldest_validating_batch_is_claimed_first_and_once(world: World) -> None:
+async def test_the_oldest_validating_batch_is_claimed_first_and_once(world: StoreFixture) -> None:
     older = await world.validating()
     world.pass_time(1)
     younger = await world.validating()
@@ -22,13 +22,15 @@ async def test_the_oldest_validating_batch_is_claimed_first_and_once(world: Worl
     assert [lease.batch.id if lease else None for lease in leases] == [older.id, younger.id, None]
 
 
-async def two_organizations(world: World) -> None:
+async def two_organizations(world: StoreFixture) -> None:
     """Projects p1 and p2, of different organizations."""
     await world.project("p1")
     await world.project("p2", (await world.organization()).id)
 
 
-async def test_a_batch_waits_behind_one_validation_of_another_organization(world: World) -> None:
+async def test_a_batch_waits_behind_one_validation_of_another_organization(
+    world: StoreFixture,
+) -> None:
     await two_organizations(world)
     many = [await world.validating(project="p1") for _ in range(12)]
     store = world.store.lifecycle
@@ -44,7 +46,9 @@ async def test_a_batch_waits_behind_one_validation_of_another_organization(world
     assert [lease.batch.id for lease in rest if lease] == [batch.id for batch in many[1:]]
 
 
-async def test_a_batch_waits_behind_one_assembly_of_another_organization(world: World) -> None:
+async def test_a_batch_waits_behind_one_assembly_of_another_organization(
+    world: StoreFixture,
+) -> None:
     await two_organizations(world)
     for project in ("p1", "p1", "p1", "p2"):
         batch = await world.running(project=project)
@@ -58,7 +62,7 @@ async def test_a_batch_waits_behind_one_assembly_of_another_organization(world: 
     assert last.project_id == "p2"
 
 
-async def test_a_place_for_short_inputs_passes_long_ones_over(world: World) -> None:
+async def test_a_place_for_short_inputs_passes_long_ones_over(world: StoreFixture) -> None:
     long = await world.validating()
     store = world.store.lifecycle
     assert await store.claim_validation("v", world.now, TTL_S, bytes_max=999) is None
@@ -67,7 +71,7 @@ async def test_a_place_for_short_inputs_passes_long_ones_over(world: World) -> N
     assert lease.batch.id == long.id
 
 
-async def test_claimers_of_a_task_at_once_get_it_once(world: World) -> None:
+async def test_claimers_of_a_task_at_once_get_it_once(world: StoreFixture) -> None:
     await world.validating()
     store = world.store.lifecycle
     leases = await asyncio.gather(
@@ -76,7 +80,7 @@ async def test_claimers_of_a_task_at_once_get_it_once(world: World) -> None:
     assert sum(lease is not None for lease in leases) == 1
 
 
-async def test_a_released_task_goes_to_the_next_at_once(world: World) -> None:
+async def test_a_released_task_goes_to_the_next_at_once(world: StoreFixture) -> None:
     batch = await world.validating()
     lease = await world.validation(batch)
     await world.store.lifecycle.release_task(lease)
@@ -86,7 +90,7 @@ async def test_a_released_task_goes_to_the_next_at_once(world: World) -> None:
     assert await world.store.lifecycle.claim_validation("v", world.now, TTL_S) is None
 
 
-async def test_a_renewed_task_is_not_reaped(world: World) -> None:
+async def test_a_renewed_task_is_not_reaped(world: StoreFixture) -> None:
     batch = await world.validating()
     lease = await world.validation(batch)
     world.pass_time(TTL_S - 1)
@@ -98,7 +102,7 @@ async def test_a_renewed_task_is_not_reaped(world: World) -> None:
     assert await world.store.lifecycle.renew_task(lease, world.now, TTL_S) is False
 
 
-async def test_a_reaped_validator_can_neither_plan_nor_reject(world: World) -> None:
+async def test_a_reaped_validator_can_neither_plan_nor_reject(world: StoreFixture) -> None:
     batch = await world.validating()
     old = await world.validation(batch)
     world.pass_time(TTL_S)
@@ -111,7 +115,7 @@ async def test_a_reaped_validator_can_neither_plan_nor_reject(world: World) -> N
     assert await world.plan(new, ("m", 1)) is False, "a plan is committed once"
 
 
-async def test_a_task_of_a_batch_that_was_cancelled_cannot_be_renewed(world: World) -> None:
+async def test_a_task_of_a_batch_that_was_cancelled_cannot_be_renewed(world: StoreFixture) -> None:
     batch = await world.validating()
     lease = await world.validation(batch)
     await world.store.batches.cancel("p1", batch.id, world.now)
@@ -122,7 +126,7 @@ async def test_a_task_of_a_batch_that_was_cancelled_cannot_be_renewed(world: Wor
 # ---- plans
 
 
-async def test_a_committed_plan_starts_the_batch(world: World) -> None:
+async def test_a_committed_plan_starts_the_batch(world: StoreFixture) -> None:
     batch = await world.validating()
     lease = await world.validation(batch)
     world.pass_time(2)
@@ -133,17 +137,17 @@ async def test_a_committed_plan_starts_the_batch(world: World) -> None:
     assert seen.plan_key == f"plans/{batch.id}"
 
 
-async def test_a_batch_of_several_models_names_none(world: World) -> None:
+async def test_a_batch_of_several_models_names_none(world: StoreFixture) -> None:
     assert (await world.running(("a", 1), ("b", 1))).model is None
 
 
-async def test_a_plan_without_requests_is_refused(world: World) -> None:
+async def test_a_plan_without_requests_is_refused(world: StoreFixture) -> None:
     lease = await world.validation(await world.validating())
     with pytest.raises(ValueError, match="0 requests"):
         await world.plan(lease)
 
 
-async def test_a_rejected_batch_keeps_its_errors(world: World) -> None:
+async def test_a_rejected_batch_keeps_its_errors(world: StoreFixture) -> None:
     batch = await world.validating()
     lease = await world.validation(batch)
     errors = (
@@ -156,7 +160,7 @@ async def test_a_rejected_batch_keeps_its_errors(world: World) -> None:
     assert (seen.errors, seen.errors_total) == (errors, 1234)
 
 
-async def test_enqueued_tokens_are_bounded_per_model_and_organization(world: World) -> None:
+async def test_enqueued_tokens_are_bounded_per_model_and_organization(world: StoreFixture) -> None:
     other = await world.organization()
     await world.project("p3", other.id)
     await world.running(("a", 6), ("b", 1))
@@ -174,7 +178,7 @@ async def test_enqueued_tokens_are_bounded_per_model_and_organization(world: Wor
     assert await world.plan(foreign, ("a", 10), tokens_max=1000) is True
 
 
-async def test_settled_requests_make_room_under_the_token_limit(world: World) -> None:
+async def test_settled_requests_make_room_under_the_token_limit(world: StoreFixture) -> None:
     await world.running(("m", 10))
     lease = await world.claim_one()
     await world.commit(outcomes(lease, range(7), failed=[0]), held=[lease])
@@ -184,7 +188,7 @@ async def test_settled_requests_make_room_under_the_token_limit(world: World) ->
     assert await world.plan(blocked, ("m", 7), tokens_max=1000) is True
 
 
-async def test_estimates_that_do_not_divide_settle_to_nothing_left(world: World) -> None:
+async def test_estimates_that_do_not_divide_settle_to_nothing_left(world: StoreFixture) -> None:
     await world.running(("m", 3), ("m", 1))
     lease = await world.claim_one()
     for index in range(3):
@@ -194,7 +198,7 @@ async def test_estimates_that_do_not_divide_settle_to_nothing_left(world: World)
     assert reached == TokenLimitReached("m", 0, 100, 100)
 
 
-async def test_a_cancelled_batch_is_not_enqueued_any_more(world: World) -> None:
+async def test_a_cancelled_batch_is_not_enqueued_any_more(world: StoreFixture) -> None:
     batch = await world.running(("m", 10))
     await world.store.batches.cancel("p1", batch.id, world.now)
     lease = await world.validation(await world.validating())
@@ -204,7 +208,7 @@ async def test_a_cancelled_batch_is_not_enqueued_any_more(world: World) -> None:
 # ---- assembly
 
 
-async def test_assembly_completes_the_batch_and_its_files(world: World) -> None:
+async def test_assembly_completes_the_batch_and_its_files(world: StoreFixture) -> None:
     batch = await world.running()
     await world.settle(await world.claim_one(), failed=1)
     world.pass_time(7)
@@ -221,21 +225,21 @@ async def test_assembly_completes_the_batch_and_its_files(world: World) -> None:
         assert file.expires_at == world.now + timedelta(seconds=FILE_TTL_S)
 
 
-async def test_result_files_live_as_long_as_the_client_asked(world: World) -> None:
+async def test_result_files_live_as_long_as_the_client_asked(world: StoreFixture) -> None:
     ended = await world.completed(output_expires_after_s=3600)
     output = await world.store.files.get("p1", ended.output_file_id or "")
     assert output is not None
     assert output.expires_at == world.now + timedelta(hours=1)
 
 
-async def test_a_file_without_lines_has_no_row(world: World) -> None:
+async def test_a_file_without_lines_has_no_row(world: StoreFixture) -> None:
     ended = await world.completed()
     assert ended.error_file_id is None
     files = await world.store.files.page("p1", after=None, limit=9)
     assert [file.id for file in files if file.batch_id] == [ended.output_file_id]
 
 
-async def test_results_that_do_not_hold_each_request_once_are_refused(world: World) -> None:
+async def test_results_that_do_not_hold_each_request_once_are_refused(world: StoreFixture) -> None:
     batch = await world.running()
     await world.settle(await world.claim_one(), failed=1)
     lease = await world.assembly()
@@ -249,7 +253,7 @@ async def test_results_that_do_not_hold_each_request_once_are_refused(world: Wor
     assert (await world.see(batch)).status == "finalizing"
 
 
-async def test_an_assembler_that_lost_its_lease_finishes_nothing(world: World) -> None:
+async def test_an_assembler_that_lost_its_lease_finishes_nothing(world: StoreFixture) -> None:
     batch = await world.running()
     await world.settle(await world.claim_one())
     old = await world.assembly()
@@ -264,7 +268,7 @@ async def test_an_assembler_that_lost_its_lease_finishes_nothing(world: World) -
     assert await finish(new, output=output, errors=None, now=world.now) is False
 
 
-async def test_a_batch_is_not_assembled_while_it_runs(world: World) -> None:
+async def test_a_batch_is_not_assembled_while_it_runs(world: StoreFixture) -> None:
     await world.running()
     assert await world.store.lifecycle.claim_assembly("a", world.now, TTL_S) is None
 
@@ -272,7 +276,7 @@ async def test_a_batch_is_not_assembled_while_it_runs(world: World) -> None:
 # ---- expiry
 
 
-async def test_expiry_takes_what_is_due_and_only_that(world: World) -> None:
+async def test_expiry_takes_what_is_due_and_only_that(world: StoreFixture) -> None:
     due = await world.running(window_s=3600)
     unplanned = await world.validating(window_s=3600)
     later = await world.validating(window_s=7200)
@@ -287,7 +291,7 @@ async def test_expiry_takes_what_is_due_and_only_that(world: World) -> None:
     assert await world.store.lifecycle.expire_due(world.now) == []
 
 
-async def test_an_expired_batch_ends_with_the_rest_in_its_error_file(world: World) -> None:
+async def test_an_expired_batch_ends_with_the_rest_in_its_error_file(world: StoreFixture) -> None:
     batch = await world.running(("m", 2), ("m", 2), window_s=3600)
     await world.settle(await world.claim_one())
     world.pass_time(3600)
@@ -299,7 +303,7 @@ async def test_an_expired_batch_ends_with_the_rest_in_its_error_file(world: Worl
 
 
 @pytest.mark.parametrize("end", ["settled", "cancelled", "completed"])
-async def test_a_batch_past_running_does_not_expire(world: World, end: str) -> None:
+async def test_a_batch_past_running_does_not_expire(world: StoreFixture, end: str) -> None:
     if end == "completed":
         batch = await world.completed(window_s=3600)
     else:
@@ -315,7 +319,7 @@ async def test_a_batch_past_running_does_not_expire(world: World, end: str) -> N
     assert await world.see(batch) == batch
 
 
-async def test_a_batch_that_lost_its_input_ends_with_what_it_has(world: World) -> None:
+async def test_a_batch_that_lost_its_input_ends_with_what_it_has(world: StoreFixture) -> None:
     batch = await world.running(("m", 4), ("m", 4))
     lease = await world.claim_one()
     assert await world.store.lifecycle.lose_input(batch.id, INPUT_LOST, world.now)

@@ -11,17 +11,17 @@ from lowtide.core.accounts.tenancy import DEFAULT_ORGANIZATION
 from lowtide.core.batches.batch import Batch, Flex
 from lowtide.core.files.storage_quota import QuotaReached, StorageQuota
 from lowtide.core.files.upload import Upload, UploadPart
-from testkit.store_fixture import World
+from testkit.store_fixture import StoreFixture
 
 TIGHT = StorageQuota(bytes=2500)
 
 
-async def use(world: World) -> tuple[int, int]:
+async def use(world: StoreFixture) -> tuple[int, int]:
     found = await world.store.tenants.storage_use(DEFAULT_ORGANIZATION)
     return found.bytes, found.unfinished
 
 
-async def begun(world: World, **rest: Any) -> Upload:
+async def begun(world: StoreFixture, **rest: Any) -> Upload:
     await world.project("p1")
     return Upload(
         id=world.fresh("upload_"),
@@ -36,7 +36,7 @@ async def begun(world: World, **rest: Any) -> Upload:
     )
 
 
-def part(world: World, upload: Upload, size: int, number: int | None = None) -> UploadPart:
+def part(world: StoreFixture, upload: Upload, size: int, number: int | None = None) -> UploadPart:
     id = world.fresh("part_")
     return UploadPart(
         id=id,
@@ -49,7 +49,9 @@ def part(world: World, upload: Upload, size: int, number: int | None = None) -> 
     )
 
 
-async def test_of_files_added_at_one_instant_only_those_that_fit_are_kept(world: World) -> None:
+async def test_of_files_added_at_one_instant_only_those_that_fit_are_kept(
+    world: StoreFixture,
+) -> None:
     first = await world.file(project="p1")
     twins = [
         msgspec.structs.replace(first, id=f"file-twin{n}", blob_key=f"files/{n}") for n in range(8)
@@ -64,7 +66,7 @@ async def test_of_files_added_at_one_instant_only_those_that_fit_are_kept(world:
     assert (reached.lack, reached.use.bytes) == ("bytes", 2000)
 
 
-async def test_announced_files_get_bytes_only_within_the_quota(world: World) -> None:
+async def test_announced_files_get_bytes_only_within_the_quota(world: StoreFixture) -> None:
     files = [await world.file(project="p1", pending=True) for _ in range(4)]
     assert await use(world) == (0, 4)
     answers = await asyncio.gather(
@@ -80,7 +82,7 @@ async def test_announced_files_get_bytes_only_within_the_quota(world: World) -> 
     assert await use(world) == (2000, 2)
 
 
-async def test_announced_files_and_open_uploads_have_a_number(world: World) -> None:
+async def test_announced_files_and_open_uploads_have_a_number(world: StoreFixture) -> None:
     quota = StorageQuota(unfinished=2)
     upload = await begun(world)
     await world.store.uploads.add(upload, quota)
@@ -95,7 +97,7 @@ async def test_announced_files_and_open_uploads_have_a_number(world: World) -> N
     await world.store.files.add(twin, quota)
 
 
-async def test_a_deleted_file_counts_until_no_batch_reads_it(world: World) -> None:
+async def test_a_deleted_file_counts_until_no_batch_reads_it(world: StoreFixture) -> None:
     batch = await world.running(("m", 1), project="p1")
     await world.store.files.delete("p1", batch.input_file_id, world.now)
     assert await use(world) == (1000, 0)
@@ -105,7 +107,7 @@ async def test_a_deleted_file_counts_until_no_batch_reads_it(world: World) -> No
     assert (await use(world))[0] < 1000
 
 
-async def test_parts_beyond_what_was_announced_count_and_are_bounded(world: World) -> None:
+async def test_parts_beyond_what_was_announced_count_and_are_bounded(world: StoreFixture) -> None:
     upload = await begun(world)
     await world.store.uploads.add(upload, TIGHT)
     assert await use(world) == (100, 1)
@@ -120,7 +122,7 @@ async def test_parts_beyond_what_was_announced_count_and_are_bounded(world: Worl
     assert await use(world) == (2500, 1)
 
 
-async def test_a_part_sent_again_in_its_place_takes_no_more_room(world: World) -> None:
+async def test_a_part_sent_again_in_its_place_takes_no_more_room(world: StoreFixture) -> None:
     upload = await begun(world, bytes=2500, parts=1)
     await world.store.uploads.add(upload, TIGHT)
     for _ in range(5):
@@ -130,7 +132,7 @@ async def test_a_part_sent_again_in_its_place_takes_no_more_room(world: World) -
 
 
 async def test_of_batches_created_at_one_instant_only_the_hours_share_is_kept(
-    world: World,
+    world: StoreFixture,
 ) -> None:
     file = await world.file(project="p1")
     answers = await asyncio.gather(
@@ -152,7 +154,9 @@ async def test_of_batches_created_at_one_instant_only_the_hours_share_is_kept(
     assert await world.store.tenants.batches_created_since(DEFAULT_ORGANIZATION, since) == 3
 
 
-async def test_of_batches_created_at_one_instant_only_so_many_are_unfinished(world: World) -> None:
+async def test_of_batches_created_at_one_instant_only_so_many_are_unfinished(
+    world: StoreFixture,
+) -> None:
     file = await world.file(project="p1")
     quota = BatchQuota(unfinished=3)
 
@@ -177,7 +181,7 @@ async def test_of_batches_created_at_one_instant_only_so_many_are_unfinished(wor
 
 
 async def test_background_responses_are_unfinished_batches_and_calls_that_wait_are_not(
-    world: World,
+    world: StoreFixture,
 ) -> None:
     two = BatchQuota(unfinished=2)
 

@@ -5,12 +5,12 @@ from datetime import timedelta
 from lowtide.core.accounts.tenancy import DEFAULT_ORGANIZATION
 from lowtide.core.batches.batch import Batch
 from lowtide.limits import FILE_TTL_S
-from testkit.store_fixture import World, outcomes
+from testkit.store_fixture import StoreFixture, outcomes
 
 KEEP_S = 3600.0
 
 
-async def sweep(world: World, **rest) -> set[str]:
+async def sweep(world: StoreFixture, **rest) -> set[str]:
     """Sweep, and the keys that this added to the garbage."""
     before = set(await world.store.results.garbage(10_000))
     added = await world.store.results.sweep(world.now, segments_keep_s=KEEP_S, **rest)
@@ -19,7 +19,7 @@ async def sweep(world: World, **rest) -> set[str]:
     return fresh
 
 
-async def test_nothing_that_a_running_batch_needs_is_swept(world: World) -> None:
+async def test_nothing_that_a_running_batch_needs_is_swept(world: StoreFixture) -> None:
     file = await world.file(expires_at=world.now + timedelta(minutes=5))
     batch = await world.running(file=file, window_s=30 * 24 * 3600)
     lease = await world.claim_one()
@@ -32,7 +32,7 @@ async def test_nothing_that_a_running_batch_needs_is_swept(world: World) -> None
         assert await world.store.files.get("p1", file_id or "") is not None
 
 
-async def test_the_plan_goes_when_the_batch_ends_and_the_slices_later(world: World) -> None:
+async def test_the_plan_goes_when_the_batch_ends_and_the_slices_later(world: StoreFixture) -> None:
     batch = await world.completed()
     (row,) = await world.store.results.slices(batch.id)
     assert await sweep(world) == {f"plans/{batch.id}"}
@@ -45,7 +45,7 @@ async def test_the_plan_goes_when_the_batch_ends_and_the_slices_later(world: Wor
     assert await sweep(world) == set()
 
 
-async def test_a_segment_is_kept_while_another_batch_has_slices_in_it(world: World) -> None:
+async def test_a_segment_is_kept_while_another_batch_has_slices_in_it(world: StoreFixture) -> None:
     ended, running = await world.running(("m", 1)), await world.running(("m", 2))
     first, second = await world.claim()
     await world.commit(
@@ -62,7 +62,7 @@ async def test_a_segment_is_kept_while_another_batch_has_slices_in_it(world: Wor
     assert await sweep(world) == {f"plans/{running.id}", "segments/shared", "segments/last"}
 
 
-async def test_a_file_past_its_expiry_is_deleted(world: World) -> None:
+async def test_a_file_past_its_expiry_is_deleted(world: StoreFixture) -> None:
     file = await world.file(expires_at=world.now + timedelta(minutes=5))
     kept = await world.file(expires_at=world.now + timedelta(minutes=6))
     world.pass_time(300)
@@ -71,7 +71,7 @@ async def test_a_file_past_its_expiry_is_deleted(world: World) -> None:
     assert await world.store.files.get("p1", kept.id) == kept
 
 
-async def test_an_expired_input_is_kept_for_the_batch_that_reads_it(world: World) -> None:
+async def test_an_expired_input_is_kept_for_the_batch_that_reads_it(world: StoreFixture) -> None:
     file = await world.file(expires_at=world.now + timedelta(minutes=5))
     batch = await world.running(file=file)
     world.pass_time(300)
@@ -81,7 +81,7 @@ async def test_an_expired_input_is_kept_for_the_batch_that_reads_it(world: World
     assert await sweep(world) == {file.blob_key, f"plans/{batch.id}"}
 
 
-async def test_expired_results_go_with_their_blob(world: World) -> None:
+async def test_expired_results_go_with_their_blob(world: StoreFixture) -> None:
     batch = await world.completed(output_expires_after_s=7200)
     world.pass_time(7200)
     assert f"results/{batch.id}/out" in await sweep(world)
@@ -89,7 +89,7 @@ async def test_expired_results_go_with_their_blob(world: World) -> None:
     assert (await world.see(batch)).status == "completed"
 
 
-async def test_a_limited_sweep_gets_there_in_steps(world: World) -> None:
+async def test_a_limited_sweep_gets_there_in_steps(world: StoreFixture) -> None:
     for _ in range(3):
         await world.completed()
     world.pass_time(KEEP_S)
@@ -102,7 +102,9 @@ async def test_a_limited_sweep_gets_there_in_steps(world: World) -> None:
     assert steps == 3
 
 
-async def test_every_key_becomes_garbage_once_and_is_forgotten_when_deleted(world: World) -> None:
+async def test_every_key_becomes_garbage_once_and_is_forgotten_when_deleted(
+    world: StoreFixture,
+) -> None:
     files = [await world.file() for _ in range(3)]
     for file in files:
         await world.store.files.delete("p1", file.id, world.now)
@@ -115,7 +117,7 @@ async def test_every_key_becomes_garbage_once_and_is_forgotten_when_deleted(worl
     assert await sweep(world) == set()
 
 
-async def test_known_are_the_keys_that_rows_refer_to(world: World) -> None:
+async def test_known_are_the_keys_that_rows_refer_to(world: StoreFixture) -> None:
     deleted = await world.file()
     await world.store.files.delete("p1", deleted.id, world.now)
     batch = await world.running()
@@ -127,7 +129,7 @@ async def test_known_are_the_keys_that_rows_refer_to(world: World) -> None:
     assert await world.store.results.known([]) == frozenset()
 
 
-async def test_an_end_without_results_leaves_no_garbage_behind(world: World) -> None:
+async def test_an_end_without_results_leaves_no_garbage_behind(world: StoreFixture) -> None:
     batch = await world.validating()
     await world.store.batches.cancel("p1", batch.id, world.now)
     await world.assemble(batch)
@@ -139,7 +141,7 @@ async def test_an_end_without_results_leaves_no_garbage_behind(world: World) -> 
 
 
 async def test_when_all_has_expired_every_blob_was_garbage_and_no_row_names_one(
-    world: World,
+    world: StoreFixture,
 ) -> None:
     """Batches that ended in every way, their inputs and results: nothing is left on the disk."""
     blobs: set[str] = set()
@@ -191,7 +193,7 @@ async def test_when_all_has_expired_every_blob_was_garbage_and_no_row_names_one(
     assert use.bytes == 0
 
 
-async def test_deleting_input_and_results_gives_the_disk_back_at_once(world: World) -> None:
+async def test_deleting_input_and_results_gives_the_disk_back_at_once(world: StoreFixture) -> None:
     file = await world.file()
     batch = await world.running(("m", 2), file=file)
     lease = await world.claim_one()

@@ -1,4 +1,4 @@
-"""Contract of the spend cap: an organisation that reached it pauses, and goes on when it may."""
+"""Contract of the spend cap: an organization that reached it pauses, and goes on when it may."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -10,20 +10,20 @@ import pytest
 from lowtide.core.accounts.money import model_prices
 from lowtide.core.accounts.tenancy import DEFAULT_ORGANIZATION, OrganizationLimits
 from lowtide.core.batches.batch import Batch
-from testkit.store_fixture import TTL_S, World, keys, outcomes
+from testkit.store_fixture import TTL_S, StoreFixture, keys, outcomes
 
 PER_ANSWER_PICO = 10 * 500_000 + 5 * 500_000
 
 
 @pytest.fixture
-async def world(world: World) -> AsyncIterator[World]:
+async def world(world: StoreFixture) -> AsyncIterator[StoreFixture]:
     """One dollar per million tokens, halved; a cap of ten answers."""
     world.prices = {"m": model_prices(Decimal(1), None, Decimal(1), Decimal("0.5"))}
     await cap(world, 10)
     yield world
 
 
-async def cap(world: World, answers: int | None) -> None:
+async def cap(world: StoreFixture, answers: int | None) -> None:
     assert await world.store.tenants.change_organization(
         DEFAULT_ORGANIZATION,
         limits=OrganizationLimits(),
@@ -31,7 +31,7 @@ async def cap(world: World, answers: int | None) -> None:
     )
 
 
-async def paused(world: World) -> Batch:
+async def paused(world: StoreFixture) -> Batch:
     """A batch of three chunks of ten that has just reached the cap; no chunk of it is leased."""
     batch = await world.running(("m", 10), ("m", 10), ("m", 10))
     await world.settle(await world.claim_one())
@@ -40,7 +40,7 @@ async def paused(world: World) -> Batch:
     return seen
 
 
-async def is_paused(world: World, batch: Batch) -> bool:
+async def is_paused(world: StoreFixture, batch: Batch) -> bool:
     return (await world.see(batch)).paused_reason == "spend_cap"
 
 
@@ -48,7 +48,7 @@ async def is_paused(world: World, batch: Batch) -> bool:
 
 
 async def test_the_charge_that_reaches_the_cap_pauses_all_batches_of_the_organization(
-    world: World,
+    world: StoreFixture,
 ) -> None:
     other = await world.organization()
     await world.project("q1", other.id)
@@ -71,7 +71,9 @@ async def test_the_charge_that_reaches_the_cap_pauses_all_batches_of_the_organiz
     assert not await is_paused(world, foreign)
 
 
-async def test_what_a_worker_holds_of_a_paused_batch_is_charged_and_held(world: World) -> None:
+async def test_what_a_worker_holds_of_a_paused_batch_is_charged_and_held(
+    world: StoreFixture,
+) -> None:
     batch = await world.running(("m", 10), ("m", 10))
     first, second = await world.claim()
     receipt = await world.commit(outcomes(first), held=[second])
@@ -91,10 +93,10 @@ async def test_what_a_worker_holds_of_a_paused_batch_is_charged_and_held(world: 
 
 
 async def test_the_cap_is_passed_by_no_more_than_was_leased_when_it_was_reached(
-    world: World,
+    world: StoreFixture,
 ) -> None:
     """Several workers, each with a call in flight for each request of its chunk, which all end
-    although the cap is reached; and each beat of theirs at the same instant."""
+    although the cap is reached; and each commit of theirs at the same instant."""
     workers = ["w1", "w2", "w3", "w4"]
     batches = [await world.running(*[("m", 4)] * 8) for _ in range(3)]
     held = {worker: await world.claim_one(worker=worker) for worker in workers}
@@ -122,7 +124,7 @@ async def test_the_cap_is_passed_by_no_more_than_was_leased_when_it_was_reached(
 
 
 async def test_a_bound_on_requests_in_flight_bounds_how_far_the_cap_is_passed(
-    world: World,
+    world: StoreFixture,
 ) -> None:
     await world.store.tenants.change_organization(
         DEFAULT_ORGANIZATION,
@@ -138,7 +140,9 @@ async def test_a_bound_on_requests_in_flight_bounds_how_far_the_cap_is_passed(
     assert spent == 12 * PER_ANSWER_PICO, "at most one answer less than the bound above the cap"
 
 
-async def test_a_worker_whose_own_batch_was_cheap_learns_of_the_pause_too(world: World) -> None:
+async def test_a_worker_whose_own_batch_was_cheap_learns_of_the_pause_too(
+    world: StoreFixture,
+) -> None:
     cheap = await world.running(("free", 4))
     held = await world.claim_one(worker="w2", models=("free",))
     await paused(world)
@@ -148,7 +152,9 @@ async def test_a_worker_whose_own_batch_was_cheap_learns_of_the_pause_too(world:
 
 
 @pytest.mark.parametrize("end", ["reaped", "dead", "released with the charge"])
-async def test_chunks_of_a_paused_batch_that_come_back_are_held(world: World, end: str) -> None:
+async def test_chunks_of_a_paused_batch_that_come_back_are_held(
+    world: StoreFixture, end: str
+) -> None:
     batch = await world.running(("m", 10), ("m", 10))
     first, second = await world.claim()
     if end == "released with the charge":
@@ -167,7 +173,7 @@ async def test_chunks_of_a_paused_batch_that_come_back_are_held(world: World, en
     assert not await is_paused(world, batch)
 
 
-async def test_a_plan_of_a_paused_organization_is_held(world: World) -> None:
+async def test_a_plan_of_a_paused_organization_is_held(world: StoreFixture) -> None:
     await paused(world)
     late = await world.running(("m", 5))
     assert (late.status, late.paused_reason) == ("in_progress", "spend_cap")
@@ -176,7 +182,7 @@ async def test_a_plan_of_a_paused_organization_is_held(world: World) -> None:
     assert [lease.key.batch_id for lease in await world.claim()][-1] == late.id
 
 
-async def test_what_is_held_does_not_count_as_waiting(world: World) -> None:
+async def test_what_is_held_does_not_count_as_waiting(world: StoreFixture) -> None:
     await paused(world)
     depth = await world.store.batches.queue()
     assert (depth.waiting_requests, depth.leased_requests, depth.batches) == (0, 0, 0)
@@ -184,7 +190,7 @@ async def test_what_is_held_does_not_count_as_waiting(world: World) -> None:
     assert (await world.store.batches.queue()).waiting_requests == 20
 
 
-async def test_the_last_request_ends_a_batch_and_its_pause(world: World) -> None:
+async def test_the_last_request_ends_a_batch_and_its_pause(world: StoreFixture) -> None:
     batch = await world.running(("m", 10))
     receipt = await world.settle(await world.claim_one())
     assert receipt.settled == {batch.id}
@@ -194,7 +200,7 @@ async def test_the_last_request_ends_a_batch_and_its_pause(world: World) -> None
     assert (await world.assemble(batch)).status == "completed"
 
 
-async def test_a_paused_batch_settles_with_what_was_in_flight(world: World) -> None:
+async def test_a_paused_batch_settles_with_what_was_in_flight(world: StoreFixture) -> None:
     batch = await world.running(("m", 10), ("m", 1))
     first, second = await world.claim()
     await world.commit(outcomes(first), held=[second])
@@ -204,7 +210,7 @@ async def test_a_paused_batch_settles_with_what_was_in_flight(world: World) -> N
 
 
 @pytest.mark.parametrize("event", ["cancel", "expire"])
-async def test_a_paused_batch_can_be_stopped(world: World, event: str) -> None:
+async def test_a_paused_batch_can_be_stopped(world: StoreFixture, event: str) -> None:
     batch = await world.running(("m", 10), ("m", 10), ("m", 10), window_s=3600)
     first, second = await world.claim(2)
     await world.commit(outcomes(first), held=[second])
@@ -223,13 +229,13 @@ async def test_a_paused_batch_can_be_stopped(world: World, event: str) -> None:
     assert (ended.counts.completed, ended.counts.failed) == (11, 19)
 
 
-async def test_free_work_never_reaches_a_cap(world: World) -> None:
+async def test_free_work_never_reaches_a_cap(world: StoreFixture) -> None:
     batch = await world.running(("free", 10), ("free", 10))
     await world.settle(await world.claim_one(models=("free",)))
     assert not await is_paused(world, batch)
 
 
-async def test_charges_at_once_pause_once_and_sum_up(world: World) -> None:
+async def test_charges_at_once_pause_once_and_sum_up(world: StoreFixture) -> None:
     batch = await world.running(*[("m", 4)] * 8)
     leases = await world.claim()
     await asyncio.gather(*(world.commit(outcomes(lease)) for lease in leases))
@@ -241,7 +247,7 @@ async def test_charges_at_once_pause_once_and_sum_up(world: World) -> None:
 # ---- going on
 
 
-async def test_a_cap_that_rises_lets_batches_go_on(world: World) -> None:
+async def test_a_cap_that_rises_lets_batches_go_on(world: StoreFixture) -> None:
     batch = await paused(world)
     await cap(world, 10)
     assert await is_paused(world, batch), "it is not above what was spent"
@@ -250,7 +256,7 @@ async def test_a_cap_that_rises_lets_batches_go_on(world: World) -> None:
     assert len(await world.claim()) == 2
 
 
-async def test_a_new_month_lets_batches_go_on(world: World) -> None:
+async def test_a_new_month_lets_batches_go_on(world: StoreFixture) -> None:
     batch = await paused(world)
     world.now = datetime(2026, 3, 31, 23, 59, 59, tzinfo=UTC)
     assert await world.store.ledger.unpause(world.now) == []
@@ -263,7 +269,9 @@ async def test_a_new_month_lets_batches_go_on(world: World) -> None:
     assert await is_paused(world, batch), "the new month has the same cap"
 
 
-async def test_a_worker_that_still_holds_a_chunk_goes_on_after_the_pause(world: World) -> None:
+async def test_a_worker_that_still_holds_a_chunk_goes_on_after_the_pause(
+    world: StoreFixture,
+) -> None:
     batch = await world.running(("m", 10), ("m", 10))
     first, second = await world.claim()
     await world.commit(outcomes(first), held=[second])
@@ -272,7 +280,7 @@ async def test_a_worker_that_still_holds_a_chunk_goes_on_after_the_pause(world: 
     assert (await world.settle(second)).settled == {batch.id}
 
 
-async def test_unpausing_leaves_other_organizations_paused(world: World) -> None:
+async def test_unpausing_leaves_other_organizations_paused(world: StoreFixture) -> None:
     other = await world.organization(spend_cap_pico=PER_ANSWER_PICO)
     await world.project("q1", other.id)
     foreign = await world.running(("m", 1), ("m", 1), project="q1")
@@ -284,7 +292,9 @@ async def test_unpausing_leaves_other_organizations_paused(world: World) -> None
     assert await world.store.ledger.unpause(world.now) == []
 
 
-async def test_a_cap_below_what_was_spent_takes_effect_with_the_next_charge(world: World) -> None:
+async def test_a_cap_below_what_was_spent_takes_effect_with_the_next_charge(
+    world: StoreFixture,
+) -> None:
     batch = await world.running(("m", 5), ("m", 5))
     await world.settle(await world.claim_one())
     await cap(world, 3)

@@ -1,4 +1,4 @@
-"""Contract of TenantStore: organisations, projects, keys, and what each of them has used."""
+"""Contract of TenantStore: organizations, projects, keys, and what each of them has used."""
 
 import inspect
 from datetime import timedelta
@@ -18,10 +18,10 @@ from lowtide.core.batches.batch import Batch
 from lowtide.core.files.file import File
 from lowtide.ports import store as port
 from lowtide.ports.accounts import LedgerStore, TenantStore
-from testkit.store_fixture import World
+from testkit.store_fixture import StoreFixture
 
 
-def key_of(world: World, project_id: str, **rest: Any) -> ApiKey:
+def key_of(world: StoreFixture, project_id: str, **rest: Any) -> ApiKey:
     return ApiKey(
         id=world.fresh("key_"),
         project_id=project_id,
@@ -34,7 +34,7 @@ def key_of(world: World, project_id: str, **rest: Any) -> ApiKey:
     )
 
 
-async def test_a_fresh_store_has_the_default_organization_and_project(world: World) -> None:
+async def test_a_fresh_store_has_the_default_organization_and_project(world: StoreFixture) -> None:
     (organization,) = await world.store.tenants.organizations()
     (project,) = await world.store.tenants.projects()
     assert (organization.id, organization.name) == (DEFAULT_ORGANIZATION, "Default")
@@ -42,7 +42,7 @@ async def test_a_fresh_store_has_the_default_organization_and_project(world: Wor
     assert (project.id, project.organization_id) == (DEFAULT_PROJECT, DEFAULT_ORGANIZATION)
 
 
-async def test_an_organization_comes_back_as_it_was_added(world: World) -> None:
+async def test_an_organization_comes_back_as_it_was_added(world: StoreFixture) -> None:
     limits = OrganizationLimits(requests_per_batch=7, requests_in_flight=3, stored_bytes=2**60)
     added = await world.organization(limits=limits, spend_cap_pico=10**25)
     assert await world.store.tenants.organization(added.id) == added
@@ -53,7 +53,7 @@ async def test_an_organization_comes_back_as_it_was_added(world: World) -> None:
     ], "oldest first"
 
 
-async def test_changing_an_organization_replaces_limits_and_cap(world: World) -> None:
+async def test_changing_an_organization_replaces_limits_and_cap(world: StoreFixture) -> None:
     added = await world.organization(limits=OrganizationLimits(file_bytes=5), spend_cap_pico=3)
     limits = OrganizationLimits(batches_per_hour=9)
     change = world.store.tenants.change_organization
@@ -64,7 +64,7 @@ async def test_changing_an_organization_replaces_limits_and_cap(world: World) ->
     assert not await change("org_unknown", limits=limits, spend_cap_pico=1)
 
 
-async def test_a_project_needs_an_organization_and_a_key_a_project(world: World) -> None:
+async def test_a_project_needs_an_organization_and_a_key_a_project(world: StoreFixture) -> None:
     tenants = world.store.tenants
     orphan = Project(id="p9", organization_id="org_x", name="x", created_at=world.now)
     assert not await tenants.add_project(orphan)
@@ -73,7 +73,7 @@ async def test_a_project_needs_an_organization_and_a_key_a_project(world: World)
     assert await tenants.keys() == []
 
 
-async def test_projects_are_listed_by_organization(world: World) -> None:
+async def test_projects_are_listed_by_organization(world: StoreFixture) -> None:
     one, two = await world.organization(), await world.organization()
     for project, owner in (("p1", one), ("p2", two), ("p3", one)):
         await world.project(project, owner.id)
@@ -83,7 +83,7 @@ async def test_projects_are_listed_by_organization(world: World) -> None:
     assert await tenants.projects("org_unknown") == []
 
 
-async def test_a_key_comes_back_with_those_it_acts_for(world: World) -> None:
+async def test_a_key_comes_back_with_those_it_acts_for(world: StoreFixture) -> None:
     organization = await world.organization(spend_cap_pico=5)
     await world.project("p1", organization.id)
     key = key_of(world, "p1", expires_at=world.now + timedelta(days=1))
@@ -95,7 +95,7 @@ async def test_a_key_comes_back_with_those_it_acts_for(world: World) -> None:
     assert await world.store.tenants.key_owner("key_unknown") is None
 
 
-async def test_keys_are_listed_newest_first_with_the_revoked(world: World) -> None:
+async def test_keys_are_listed_newest_first_with_the_revoked(world: StoreFixture) -> None:
     keys = []
     for project in ("p1", "p2", "p1"):
         key = key_of(world, await world.project(project))
@@ -108,7 +108,7 @@ async def test_keys_are_listed_newest_first_with_the_revoked(world: World) -> No
     assert await world.store.tenants.keys("p9") == []
 
 
-async def test_a_key_is_revoked_once(world: World) -> None:
+async def test_a_key_is_revoked_once(world: StoreFixture) -> None:
     key = key_of(world, await world.project("p1"))
     await world.store.tenants.add_key(key)
     first = world.now
@@ -121,7 +121,7 @@ async def test_a_key_is_revoked_once(world: World) -> None:
     assert not await world.store.tenants.revoke_key("key_unknown", world.now)
 
 
-async def test_the_last_use_of_a_key_never_goes_back(world: World) -> None:
+async def test_the_last_use_of_a_key_never_goes_back(world: StoreFixture) -> None:
     await world.project("p1")
     one, two = key_of(world, "p1"), key_of(world, "p1")
     for key in (one, two):
@@ -138,7 +138,7 @@ async def test_the_last_use_of_a_key_never_goes_back(world: World) -> None:
 
 
 async def test_batches_created_are_counted_over_all_projects_of_an_organization(
-    world: World,
+    world: StoreFixture,
 ) -> None:
     other = await world.organization()
     await world.project("q1", other.id)
@@ -156,7 +156,7 @@ async def test_batches_created_are_counted_over_all_projects_of_an_organization(
     assert await count("org_unknown", since) == 0
 
 
-async def test_stored_bytes_are_those_of_files_that_are_not_deleted(world: World) -> None:
+async def test_stored_bytes_are_those_of_files_that_are_not_deleted(world: StoreFixture) -> None:
     other = await world.organization()
     await world.project("q1", other.id)
     gone = await world.file(project="p1")
@@ -199,21 +199,21 @@ def methods_with_a_project() -> set[str]:
     }
 
 
-async def files_behind(world: World, project_id: str, cursor: str) -> list[File]:
+async def files_behind(world: StoreFixture, project_id: str, cursor: str) -> list[File]:
     try:
         return await world.store.files.page(project_id, after=cursor, limit=9)
     except port.UnknownCursor:
         return []
 
 
-async def batches_behind(world: World, project_id: str, cursor: str) -> list[Batch]:
+async def batches_behind(world: StoreFixture, project_id: str, cursor: str) -> list[Batch]:
     try:
         return await world.store.batches.page(project_id, after=cursor, limit=9)
     except port.UnknownCursor:
         return []
 
 
-async def test_another_projects_ids_are_unknown_to_every_method(world: World) -> None:
+async def test_another_projects_ids_are_unknown_to_every_method(world: StoreFixture) -> None:
     await world.project("p2")
     await world.store.tenants.add_key(key_of(world, await world.project("p1")))
     batch = await world.completed(failed=1, project="p1")
@@ -239,7 +239,7 @@ async def test_another_projects_ids_are_unknown_to_every_method(world: World) ->
     assert await world.see(batch) == batch
 
 
-async def test_a_batch_of_a_project_that_nobody_made_is_refused(world: World) -> None:
+async def test_a_batch_of_a_project_that_nobody_made_is_refused(world: StoreFixture) -> None:
     record = world.batch_record(await world.file())
     stray = msgspec.structs.replace(record, project_id="p_nobody")
     with pytest.raises(port.StoreError, match="organization_id"):

@@ -10,12 +10,12 @@ from lowtide import limits
 from lowtide.core.files.file import File
 from lowtide.core.files.upload import Upload, UploadPart
 from lowtide.ports.store import StoreError
-from testkit.store_fixture import World
+from testkit.store_fixture import StoreFixture
 
 TTL_S = 30.0
 
 
-async def begun(world: World, *, project: str = "p1", parts: int = 0, **rest: Any) -> Upload:
+async def begun(world: StoreFixture, *, project: str = "p1", parts: int = 0, **rest: Any) -> Upload:
     await world.project(project)
     upload = Upload(
         id=world.fresh("upload_"),
@@ -33,7 +33,9 @@ async def begun(world: World, *, project: str = "p1", parts: int = 0, **rest: An
     return upload
 
 
-def part_of(world: World, upload: Upload, size: int = 50, number: int | None = None) -> UploadPart:
+def part_of(
+    world: StoreFixture, upload: Upload, size: int = 50, number: int | None = None
+) -> UploadPart:
     part_id = world.fresh("part_")
     return UploadPart(
         id=part_id,
@@ -47,14 +49,14 @@ def part_of(world: World, upload: Upload, size: int = 50, number: int | None = N
 
 
 async def add(
-    world: World, upload: Upload, size: int = 50, number: int | None = None
+    world: StoreFixture, upload: Upload, size: int = 50, number: int | None = None
 ) -> UploadPart:
     part = part_of(world, upload, size, number)
     assert await world.store.uploads.add_part(part, world.now) == "kept"
     return part
 
 
-def file_of(world: World, upload: Upload, key: str = "whole") -> File:
+def file_of(world: StoreFixture, upload: Upload, key: str = "whole") -> File:
     return File(
         id=upload.file_id,
         project_id=upload.project_id,
@@ -70,7 +72,7 @@ def file_of(world: World, upload: Upload, key: str = "whole") -> File:
     )
 
 
-async def completed(world: World, upload: Upload) -> File:
+async def completed(world: StoreFixture, upload: Upload) -> File:
     file = file_of(world, upload)
     token = await world.store.uploads.hold(upload.id, world.now, TTL_S)
     assert token is not None
@@ -78,15 +80,15 @@ async def completed(world: World, upload: Upload) -> File:
     return file
 
 
-async def garbage(world: World) -> set[str]:
+async def garbage(world: StoreFixture) -> set[str]:
     return set(await world.store.results.garbage())
 
 
-async def sweep(world: World) -> None:
+async def sweep(world: StoreFixture) -> None:
     await world.store.results.sweep(world.now, segments_keep_s=3600)
 
 
-async def test_an_upload_comes_back_as_it_was_added(world: World) -> None:
+async def test_an_upload_comes_back_as_it_was_added(world: StoreFixture) -> None:
     upload = await begun(world, parts=3, checksum="cd" * 32)
     assert await world.store.uploads.get("p1", upload.id) == upload
     assert await world.store.uploads.by_id(upload.id) == upload
@@ -96,7 +98,7 @@ async def test_an_upload_comes_back_as_it_was_added(world: World) -> None:
         await world.store.uploads.add(upload)
 
 
-async def test_parts_come_back_in_the_order_of_arrival(world: World) -> None:
+async def test_parts_come_back_in_the_order_of_arrival(world: StoreFixture) -> None:
     upload, other = await begun(world), await begun(world)
     parts = []
     for size in (30, 50, 20):
@@ -106,7 +108,7 @@ async def test_parts_come_back_in_the_order_of_arrival(world: World) -> None:
     assert await world.store.uploads.parts(upload.id) == parts
 
 
-async def test_a_numbered_part_sent_again_takes_the_place_of_the_first(world: World) -> None:
+async def test_a_numbered_part_sent_again_takes_the_place_of_the_first(world: StoreFixture) -> None:
     upload = await begun(world, parts=2)
     first = await add(world, upload, 60, number=1)
     second = await add(world, upload, 40, number=2)
@@ -115,7 +117,7 @@ async def test_a_numbered_part_sent_again_takes_the_place_of_the_first(world: Wo
     assert await garbage(world) == {first.blob_key}
 
 
-async def test_parts_have_no_more_bytes_than_there_is_room_for(world: World) -> None:
+async def test_parts_have_no_more_bytes_than_there_is_room_for(world: StoreFixture) -> None:
     numbered = await begun(world, parts=2)
     await add(world, numbered, 60, number=1)
     store = world.store.uploads
@@ -129,7 +131,7 @@ async def test_parts_have_no_more_bytes_than_there_is_room_for(world: World) -> 
     assert await garbage(world) == set(), "what was refused has no row; its sender deletes it"
 
 
-async def test_of_parts_that_arrive_at_once_none_passes_the_room(world: World) -> None:
+async def test_of_parts_that_arrive_at_once_none_passes_the_room(world: StoreFixture) -> None:
     upload = await begun(world, bytes=limits.UPLOAD_PART_BYTES_MAX)
     half = limits.UPLOAD_PART_BYTES_MAX // 2
     answers = await asyncio.gather(
@@ -138,7 +140,7 @@ async def test_of_parts_that_arrive_at_once_none_passes_the_room(world: World) -
     assert sorted(answers) == ["full"] * 4 + ["kept"] * 4
 
 
-async def test_a_number_sent_twice_at_once_is_one_part(world: World) -> None:
+async def test_a_number_sent_twice_at_once_is_one_part(world: StoreFixture) -> None:
     upload = await begun(world, parts=1)
     parts = [part_of(world, upload, 100, 1) for _ in range(5)]
     answers = await asyncio.gather(*(world.store.uploads.add_part(p, world.now) for p in parts))
@@ -147,7 +149,9 @@ async def test_a_number_sent_twice_at_once_is_one_part(world: World) -> None:
     assert await garbage(world) == {p.blob_key for p in parts} - {kept.blob_key}
 
 
-async def test_an_upload_that_is_held_takes_no_parts_and_no_second_holder(world: World) -> None:
+async def test_an_upload_that_is_held_takes_no_parts_and_no_second_holder(
+    world: StoreFixture,
+) -> None:
     upload, store = await begun(world), world.store.uploads
     token = await store.hold(upload.id, world.now, TTL_S)
     assert token is not None
@@ -162,7 +166,7 @@ async def test_an_upload_that_is_held_takes_no_parts_and_no_second_holder(world:
     assert await store.hold(upload.id, world.now, TTL_S) is not None
 
 
-async def test_a_hold_that_was_superseded_completes_nothing(world: World) -> None:
+async def test_a_hold_that_was_superseded_completes_nothing(world: StoreFixture) -> None:
     upload, store = await begun(world), world.store.uploads
     dead = await store.hold(upload.id, world.now, TTL_S)
     world.pass_time(TTL_S)
@@ -178,7 +182,7 @@ async def test_a_hold_that_was_superseded_completes_nothing(world: World) -> Non
     assert await store.complete(upload.id, alive, file_of(world, upload), "x", world.now)
 
 
-async def test_all_holds_can_be_given_up_at_once(world: World) -> None:
+async def test_all_holds_can_be_given_up_at_once(world: StoreFixture) -> None:
     store = world.store.uploads
     held = [await begun(world) for _ in range(2)]
     tokens = [await store.hold(upload.id, world.now, TTL_S) for upload in held]
@@ -191,7 +195,7 @@ async def test_all_holds_can_be_given_up_at_once(world: World) -> None:
     ), "superseded"
 
 
-async def test_a_completed_upload_is_a_file_and_its_parts_are_garbage(world: World) -> None:
+async def test_a_completed_upload_is_a_file_and_its_parts_are_garbage(world: StoreFixture) -> None:
     upload = await begun(world)
     parts = [await add(world, upload), await add(world, upload)]
     file = await completed(world, upload)
@@ -206,7 +210,7 @@ async def test_a_completed_upload_is_a_file_and_its_parts_are_garbage(world: Wor
     assert await world.store.uploads.add_part(part_of(world, upload), world.now) == "closed"
 
 
-async def test_of_two_completions_at_once_one_makes_the_file(world: World) -> None:
+async def test_of_two_completions_at_once_one_makes_the_file(world: StoreFixture) -> None:
     upload, store = await begun(world), world.store.uploads
     token = await store.hold(upload.id, world.now, TTL_S)
     assert token is not None
@@ -219,7 +223,9 @@ async def test_of_two_completions_at_once_one_makes_the_file(world: World) -> No
     assert sorted(done) == [False, False, True]
 
 
-async def test_a_cancelled_upload_lets_go_of_its_parts_and_stays_cancelled(world: World) -> None:
+async def test_a_cancelled_upload_lets_go_of_its_parts_and_stays_cancelled(
+    world: StoreFixture,
+) -> None:
     upload, store = await begun(world), world.store.uploads
     part = await add(world, upload)
     token = await store.hold(upload.id, world.now, TTL_S)
@@ -234,7 +240,7 @@ async def test_a_cancelled_upload_lets_go_of_its_parts_and_stays_cancelled(world
     assert await world.store.files.by_id(upload.file_id) is None
 
 
-async def test_cancelling_a_completed_upload_changes_nothing(world: World) -> None:
+async def test_cancelling_a_completed_upload_changes_nothing(world: StoreFixture) -> None:
     upload = await begun(world)
     file = await completed(world, upload)
     seen = await world.store.uploads.cancel("p1", upload.id, world.now)
@@ -243,7 +249,7 @@ async def test_cancelling_a_completed_upload_changes_nothing(world: World) -> No
     assert await world.store.files.get("p1", file.id) == file
 
 
-async def test_an_upload_past_its_time_expires_unless_it_is_held(world: World) -> None:
+async def test_an_upload_past_its_time_expires_unless_it_is_held(world: StoreFixture) -> None:
     upload, held, store = await begun(world), await begun(world), world.store.uploads
     part, other = await add(world, upload), await add(world, held)
     world.pass_time(3590)
@@ -261,7 +267,7 @@ async def test_an_upload_past_its_time_expires_unless_it_is_held(world: World) -
     assert await garbage(world) == {part.blob_key, other.blob_key}
 
 
-async def test_an_ended_upload_is_forgotten_after_a_while(world: World) -> None:
+async def test_an_ended_upload_is_forgotten_after_a_while(world: StoreFixture) -> None:
     upload = await begun(world)
     file = await completed(world, upload)
     world.pass_time(3599)
@@ -273,7 +279,9 @@ async def test_an_ended_upload_is_forgotten_after_a_while(world: World) -> None:
     assert await world.store.files.by_id(file.id) == file
 
 
-async def test_the_blobs_of_parts_are_known_as_long_as_anybody_needs_them(world: World) -> None:
+async def test_the_blobs_of_parts_are_known_as_long_as_anybody_needs_them(
+    world: StoreFixture,
+) -> None:
     upload = await begun(world)
     part = await add(world, upload)
     known = world.store.results.known
@@ -284,7 +292,7 @@ async def test_the_blobs_of_parts_are_known_as_long_as_anybody_needs_them(world:
     assert await known([part.blob_key]) == frozenset()
 
 
-async def test_what_pending_uploads_announce_counts_as_stored(world: World) -> None:
+async def test_what_pending_uploads_announce_counts_as_stored(world: StoreFixture) -> None:
     organization = await world.organization()
     await world.project("mine", organization.id)
 

@@ -13,7 +13,7 @@ import httpx
 from product_env import CHAT, PATIENCE_S, replica
 
 from lowtide.cli.server.listening import address_of, bind, listening
-from lowtide.config import Dispatch, Model, Server, Settings
+from lowtide.config import DispatchSettings, ModelSettings, ServerSettings, Settings
 from lowtide.core.accounts.ledger import Cost
 from lowtide.core.accounts.tenancy import DEFAULT_PROJECT
 from lowtide.core.batches.batch import Batch
@@ -27,7 +27,7 @@ PRICES: dict[str, Any] = {"input_price": Decimal(2), "output_price": Decimal(8)}
 
 
 @dataclass
-class FlexHouse:
+class FlexEnv:
     """A running server, seen from outside and from inside."""
 
     application: Application
@@ -76,13 +76,13 @@ class FlexHouse:
 
 @asynccontextmanager
 async def open_flex(
-    folder: Path, *engines: Any, models: tuple[Model, ...] = (), **more: Any
-) -> AsyncIterator[FlexHouse]:
+    folder: Path, *engines: Any, models: tuple[ModelSettings, ...] = (), **more: Any
+) -> AsyncIterator[FlexEnv]:
     settings = Settings(
-        server=Server(data_dir=folder / "data"),
-        dispatch=Dispatch(beat_s=0.05, attempts_max=1),
+        server=ServerSettings(data_dir=folder / "data"),
+        dispatch=DispatchSettings(commit_interval_s=0.05, attempts_max=1),
         replica=tuple(replica(engine) for engine in engines),
-        model=(Model(id="m", **PRICES), Model(id="unserved"), *models),
+        model=(ModelSettings(id="m", **PRICES), ModelSettings(id="unserved"), *models),
         **more,
     )
     bound = bind("127.0.0.1", 0)
@@ -91,4 +91,4 @@ async def open_flex(
         async with listening(application.asgi, bound):
             url = address_of(bound)
             async with httpx.AsyncClient(base_url=url, timeout=PATIENCE_S, trust_env=False) as http:
-                yield FlexHouse(application, url, http)
+                yield FlexEnv(application, url, http)

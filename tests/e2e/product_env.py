@@ -14,7 +14,13 @@ from typing import Any
 
 import httpx
 
-from lowtide.config import Dispatch, Limits, Replica, Server, Settings
+from lowtide.config import (
+    DispatchSettings,
+    LimitSettings,
+    ReplicaSettings,
+    ServerSettings,
+    Settings,
+)
 from lowtide.wiring import open_application
 from testkit.patience import PATIENCE_S
 from testkit.scripted_engine import (
@@ -75,7 +81,7 @@ class ShiftedClock:
         await asyncio.sleep(seconds)
 
 
-class House:
+class Env:
     """A running application and a client of it."""
 
     def __init__(self, http: httpx.AsyncClient) -> None:
@@ -178,30 +184,30 @@ def asks(count: int, **more: Any) -> list[Json]:
     return [ask(number, **more) for number in range(1, count + 1)]
 
 
-def replica(engine: ScriptedEngine, *models: str, **more: Any) -> Replica:
-    return Replica(url=engine.url, models=models or ("m",), **({"window": 8} | more))
+def replica(engine: ScriptedEngine, *models: str, **more: Any) -> ReplicaSettings:
+    return ReplicaSettings(url=engine.url, models=models or ("m",), **({"window": 8} | more))
 
 
 @asynccontextmanager
 async def open_house(
     folder: Path,
-    replicas: Sequence[Replica],
+    replicas: Sequence[ReplicaSettings],
     *,
-    limits: Limits | None = None,
+    limits: LimitSettings | None = None,
     attempt_timeout_s: float = 3600.0,
     attempts_max: int = 5,
-) -> AsyncIterator[House]:
+) -> AsyncIterator[Env]:
     """Beats are short, so that tests need not wait for them; calls that hang are not given up."""
     settings = Settings(
-        server=Server(data_dir=folder / "data", **PLACES),
-        dispatch=Dispatch(
-            beat_s=0.05, attempt_timeout_s=attempt_timeout_s, attempts_max=attempts_max
+        server=ServerSettings(data_dir=folder / "data", **PLACES),
+        dispatch=DispatchSettings(
+            commit_interval_s=0.05, attempt_timeout_s=attempt_timeout_s, attempts_max=attempts_max
         ),
-        limits=limits or Limits(),
+        limits=limits or LimitSettings(),
         replica=tuple(replicas),
     )
     async with open_application(settings) as application:
         assert application.asgi is not None
         transport = httpx.ASGITransport(application.asgi)
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
-            yield House(http)
+            yield Env(http)

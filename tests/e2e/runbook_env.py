@@ -15,11 +15,11 @@ from pathlib import Path
 
 import httpx
 from command_line import PATIENCE_S, Command, lowtide
-from product_env import ENDED, House, Json, ask, place_of
+from product_env import ENDED, Env, Json, ask, place_of
 
 from testkit.echo_engine import EchoEngine
 
-BEAT_S = 0.2
+COMMIT_INTERVAL_S = 0.2
 LEASE_TTL_S = 1.5
 WINDOW = 4
 INPUT_PRICE, OUTPUT_PRICE = Decimal("0.123456"), Decimal("0.654322")
@@ -65,7 +65,7 @@ class Site:
             f"database_url = {json.dumps(self.database_url)}\n"
             f"blob_url = {json.dumps(self.blob_url)}\n"
             "upload_secret = '0f1e2d3c4b5a69788796a5b4c3d2e1f0'\n"
-            f"[dispatch]\nbeat_s = {BEAT_S}\nlease_ttl_s = {LEASE_TTL_S}\n"
+            f"[dispatch]\ncommit_interval_s = {COMMIT_INTERVAL_S}\nlease_ttl_s = {LEASE_TTL_S}\n"
             f"[[model]]\nid = 'm'\ninput_price = {INPUT_PRICE}\noutput_price = {OUTPUT_PRICE}\n"
             f"{replicas}"
         )
@@ -86,7 +86,7 @@ class Site:
             async with httpx.AsyncClient(
                 base_url=address, timeout=PATIENCE_S, trust_env=False
             ) as http:
-                yield Life(command, House(http))
+                yield Life(command, Env(http))
 
     @asynccontextmanager
     async def working(self, name: str) -> AsyncIterator[Command]:
@@ -127,16 +127,16 @@ class Site:
 class Life:
     """One life of a server."""
 
-    def __init__(self, command: Command, house: House) -> None:
+    def __init__(self, command: Command, env: Env) -> None:
         self.command = command
-        self.house = house
+        self.env = env
 
     async def end(self, batch: Json) -> Json:
         """Wait for the end of the batch, through whatever makes counts fall or calls fail."""
         async with asyncio.timeout(PATIENCE_S):
             while True:
                 try:
-                    seen = await self.house.see(batch)
+                    seen = await self.env.see(batch)
                 except httpx.TransportError:
                     seen = {}
                 if seen.get("status") in ENDED:
@@ -149,14 +149,14 @@ def prompts(count: int, wait_s: float = 0.05) -> list[Json]:
     return [ask(number, f"wait {wait_s} q{number}") for number in range(1, count + 1)]
 
 
-async def check_delivered(house: House, batch: Json, total: int) -> Counter[str]:
+async def check_delivered(env: Env, batch: Json, total: int) -> Counter[str]:
     """Every line is in one of the two files, once, and what succeeded is charged once.
 
     How many lines ended in which way: `ok`, or the code of their error.
     """
-    seen = await house.see(batch)
-    output = await house.lines(seen["output_file_id"])
-    errors = await house.lines(seen["error_file_id"])
+    seen = await env.see(batch)
+    output = await env.lines(seen["output_file_id"])
+    errors = await env.lines(seen["error_file_id"])
     counts = seen["request_counts"]
     assert (counts["completed"], counts["failed"]) == (len(output), len(errors))
     places = [int(line["id"].rpartition("-")[2]) for line in (*output, *errors)]

@@ -23,7 +23,7 @@ from lowtide.store.schema.tables import HEAD
 from lowtide.store.sql_store import SqlStore
 from testkit.echo_engine import EchoEngine
 
-BEAT_S = 0.2
+COMMIT_INTERVAL_S = 0.2
 FALL = 3
 """Checks that must fail before a balancer sends nobody there any more."""
 WINDOW = 4
@@ -101,7 +101,8 @@ class Machines:
             f"blob_url = {json.dumps((self.folder / 'shared blobs').as_uri())}\n"
             "upload_secret = '0f1e2d3c4b5a69788796a5b4c3d2e1f0'\n"
             f"shutdown_delay_s = {self._delay_s}\n"
-            f"[dispatch]\nbeat_s = {BEAT_S}\nlease_ttl_s = {self._lease_ttl_s}\n{replicas}"
+            f"[dispatch]\ncommit_interval_s = {COMMIT_INTERVAL_S}\n"
+            f"lease_ttl_s = {self._lease_ttl_s}\n{replicas}"
         )
         return config
 

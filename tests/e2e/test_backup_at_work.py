@@ -36,19 +36,19 @@ async def test_a_backup_of_a_server_at_work_is_restored_and_goes_on(
     site = Site(tmp_path, [engine])
     backups = tmp_path / "backups"
     async with site.serving() as life:
-        house = life.house
-        done = await house.end(await house.start(prompts(5, 0.0)))
-        batch = await house.start(prompts(REQUESTS, ANSWER_S))
-        await house.until(batch, lambda seen: seen["request_counts"]["completed"] >= 8)
+        env = life.env
+        done = await env.end(await env.start(prompts(5, 0.0)))
+        batch = await env.start(prompts(REQUESTS, ANSWER_S))
+        await env.until(batch, lambda seen: seen["request_counts"]["completed"] >= 8)
         code, report, told = await site.run("backup", backups / "1")
         assert (code, report["missing"]) == (0, 0), told
-        await house.until(batch, lambda seen: seen["request_counts"]["completed"] >= 20)
+        await env.until(batch, lambda seen: seen["request_counts"]["completed"] >= 20)
         code, second, told = await site.run("backup", backups / "2")
         assert (code, second["base"], second["missing"]) == (0, str(backups / "1"), 0), told
         assert report["new"] == report["blobs"] and 0 < second["new"] < second["blobs"]
-        counts = (await house.see(batch))["request_counts"]
+        counts = (await env.see(batch))["request_counts"]
         more = counts["completed"] + 4
-        await house.until(batch, lambda seen: seen["request_counts"]["completed"] >= more)
+        await env.until(batch, lambda seen: seen["request_counts"]["completed"] >= more)
         life.command.send(signal.SIGKILL)  # the power goes
     asked_before = engine.calls.copy()
     shutil.rmtree(site.data_dir)
@@ -59,8 +59,8 @@ async def test_a_backup_of_a_server_at_work_is_restored_and_goes_on(
     assert (await site.run("restore", backups / "2"))[0] == 2, "the data directory is not empty now"
     async with site.serving() as life:
         ended = await life.end(batch)
-        assert await check_delivered(life.house, ended, REQUESTS) == Counter(ok=REQUESTS)
-        assert await check_delivered(life.house, done, 5) == Counter(ok=5)
+        assert await check_delivered(life.env, ended, REQUESTS) == Counter(ok=REQUESTS)
+        assert await check_delivered(life.env, done, 5) == Counter(ok=5)
         code, found = await site.doctor("--deep")
         assert code == 0 and found["drift"][0]["verdict"] == "ok"
     again = engine.calls - asked_before
@@ -74,9 +74,9 @@ async def test_a_backup_that_is_killed_at_any_moment_goes_on(
     dest = tmp_path / "backups" / "1"
     async with site.serving() as life:
         for _ in range(FILES):
-            await life.house.upload(prompts(1))
-        batch = await life.house.start(prompts(FEW))
-        await life.house.until(batch, lambda seen: seen["request_counts"]["completed"] >= 1)
+            await life.env.upload(prompts(1))
+        batch = await life.env.start(prompts(FEW))
+        await life.env.until(batch, lambda seen: seen["request_counts"]["completed"] >= 1)
         for seen in ("backup.partial", "lowtide.db.partial", "blobs.sha256.partial"):
             words = ("backup", dest, "--config", site.config())
             async with await Command.start(*words, cwd=tmp_path) as killed:
@@ -87,12 +87,12 @@ async def test_a_backup_that_is_killed_at_any_moment_goes_on(
             assert (code, answer["error"]["code"]) == (2, "partial"), told
             code, report, told = await site.run("backup", dest)
             assert (code, report["missing"]) == (0, 0), told
-        await life.house.end(batch)
+        await life.env.end(batch)
     shutil.rmtree(site.data_dir)
     assert (await site.run("restore", dest))[0] == 0
     async with site.serving() as life:
         ended = await life.end(batch)
-        assert await check_delivered(life.house, ended, FEW) == Counter(ok=FEW)
+        assert await check_delivered(life.env, ended, FEW) == Counter(ok=FEW)
         code, found = await site.doctor("--deep")
         assert code == 0 and found["drift"][0]["verdict"] == "ok"
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from product_env import House, RuledEngine, ask, open_house, place_of, replica
+from product_env import Env, RuledEngine, ask, open_house, place_of, replica
 
 from testkit.scripted_engine import Answer, Cut, completion, reply, throttled
 
@@ -38,15 +38,15 @@ def moody(random: Random) -> Callable[[str, int], Answer]:
     return rule
 
 
-async def life_of_a_batch(house: House, name: str, random: Random) -> None:
+async def life_of_a_batch(env: Env, name: str, random: Random) -> None:
     size = random.randrange(1, 300)
     lines = [ask(number, f"{name}-{number}") for number in range(1, size + 1)]
-    batch = await house.start(lines, priority=random.randrange(3))
+    batch = await env.start(lines, priority=random.randrange(3))
     if random.random() < 0.4:
         await asyncio.sleep(random.random())
-        await house.http.post(f"/v1/batches/{batch['id']}/cancel")
-    ended = await house.end(batch)
-    output, errors = await house.results(ended)
+        await env.http.post(f"/v1/batches/{batch['id']}/cancel")
+    ended = await env.end(batch)
+    output, errors = await env.results(ended)
     cancelled_unplanned = ended["status"] == "cancelled" and not ended["request_counts"]["total"]
     assert len(output) + len(errors) == (0 if cancelled_unplanned else size)
     for line in output:
@@ -68,11 +68,11 @@ async def test_whatever_happens_every_line_is_accounted_for_once(tmp_path: Path,
     random = Random(seed)
     async with RuledEngine(moody(random)) as frail, RuledEngine(moody(random)) as firm:
         replicas = [replica(frail, window=16), replica(firm, window=4)]
-        async with open_house(tmp_path, replicas, attempt_timeout_s=0.5) as house:
+        async with open_house(tmp_path, replicas, attempt_timeout_s=0.5) as env:
             flapping = asyncio.create_task(die_and_return(frail, random))
             async with asyncio.TaskGroup() as batches:
                 for number in range(BATCHES):
-                    batches.create_task(life_of_a_batch(house, f"b{number}", random))
+                    batches.create_task(life_of_a_batch(env, f"b{number}", random))
             flapping.cancel()
             with suppress(asyncio.CancelledError):
                 await flapping

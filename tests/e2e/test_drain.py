@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 from command_line import Command
-from product_env import House, asks
+from product_env import Env, asks
 
 from testkit.echo_engine import EchoEngine, running_echo_engine
 from testkit.patience import PATIENCE_S
@@ -43,7 +43,7 @@ async def test_a_door_that_is_told_to_stop_finishes_uploads_downloads_and_live_c
         command, address = await started(tmp_path, engine, postgres_url)
         async with command, httpx.AsyncClient(base_url=address, timeout=PATIENCE_S) as http:
             content = "".join(json.dumps(line) + "\n" for line in asks(LINES)).encode()
-            stored = await House(http).upload(asks(LINES))
+            stored = await Env(http).upload(asks(LINES))
             told, boundary = asyncio.Event(), "b0und"
             live = asyncio.create_task(_live(http, f"wait {LIVE_S} there"))
             upload = asyncio.create_task(

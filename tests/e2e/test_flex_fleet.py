@@ -22,7 +22,7 @@ def write_config(folder: Path, name: str, database_url: str, more: str) -> Path:
     config.write_text(
         f"[server]\nport = 0\ndata_dir = {json.dumps(str(folder / name))}\n"
         f"database_url = {json.dumps(database_url)}\nblob_url = {json.dumps(blob_url)}\n"
-        f"[dispatch]\nbeat_s = 0.2\nlease_ttl_s = 1.5\n[[model]]\nid = 'm'\n{more}"
+        f"[dispatch]\ncommit_interval_s = 0.2\nlease_ttl_s = 1.5\n[[model]]\nid = 'm'\n{more}"
     )
     return config
 

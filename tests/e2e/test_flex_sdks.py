@@ -8,7 +8,7 @@ from typing import Any
 import openai
 import pytest
 import together
-from flex_env import FlexHouse, open_flex
+from flex_env import FlexEnv, open_flex
 from product_env import PATIENCE_S
 
 from testkit.echo_engine import EchoEngine, running_echo_engine
@@ -23,14 +23,14 @@ def engine() -> Iterator[EchoEngine]:
 
 
 @pytest.fixture
-async def house(tmp_path: Path, engine: EchoEngine) -> AsyncIterator[FlexHouse]:
+async def env(tmp_path: Path, engine: EchoEngine) -> AsyncIterator[FlexEnv]:
     async with open_flex(tmp_path, engine) as running:
         yield running
 
 
 @pytest.fixture
-async def client(house: FlexHouse) -> AsyncIterator[openai.AsyncOpenAI]:
-    url = f"{house.url}/v1"
+async def client(env: FlexEnv) -> AsyncIterator[openai.AsyncOpenAI]:
+    url = f"{env.url}/v1"
     async with openai.AsyncOpenAI(api_key="k", base_url=url, max_retries=0) as sdk:
         yield sdk
 
@@ -86,18 +86,18 @@ async def test_openai_hears_that_there_is_no_capacity(client: openai.AsyncOpenAI
     assert refused.value.code == "resource_unavailable"
 
 
-async def test_together_chats_at_the_flex_tier(house: FlexHouse) -> None:
-    async with together.AsyncTogether(api_key="k", base_url=house.url, max_retries=0) as sdk:
+async def test_together_chats_at_the_flex_tier(env: FlexEnv) -> None:
+    async with together.AsyncTogether(api_key="k", base_url=env.url, max_retries=0) as sdk:
         answer = await sdk.chat.completions.create(
             model="m", messages=MESSAGES, extra_body={"service_tier": "flex"}
         )
     message = answer.choices[0].message
     assert message is not None and message.content == "echo: Hello"
-    assert (await house.batches())[0].flex == "held"
+    assert (await env.batches())[0].flex == "held"
 
 
 async def test_openai_makes_a_background_response_and_retrieves_it(
-    house: FlexHouse, client: openai.AsyncOpenAI
+    env: FlexEnv, client: openai.AsyncOpenAI
 ) -> None:
     made = await client.responses.create(
         model="m", input="Hello", background=True, metadata={"night": "first"}
@@ -108,20 +108,20 @@ async def test_openai_makes_a_background_response_and_retrieves_it(
     seen = await ended(client, made.id)
     assert (seen.id, seen.status, seen.output_text) == (made.id, "completed", "echo: Hello")
     assert (seen.background, seen.service_tier) == (True, "flex")
-    assert (await house.cost()).requests == 1
+    assert (await env.cost()).requests == 1
 
 
 async def test_openai_cancels_a_background_response(
-    house: FlexHouse, client: openai.AsyncOpenAI, engine: EchoEngine
+    env: FlexEnv, client: openai.AsyncOpenAI, engine: EchoEngine
 ) -> None:
     made = await client.responses.create(model="m", input="wait 60 long", background=True)
     await until(client, made.id, "in_progress")
     assert (await client.responses.cancel(made.id)).status == "cancelled"
     assert (await client.responses.cancel(made.id)).status == "cancelled"
     assert (await client.responses.retrieve(made.id)).status == "cancelled"
-    await house.until("cancelled")
+    await env.until("cancelled")
     assert (await client.responses.retrieve(made.id)).status == "cancelled"
-    assert (await house.cost()).requests == 0
+    assert (await env.cost()).requests == 0
 
 
 async def test_openai_cannot_cancel_what_is_completed(client: openai.AsyncOpenAI) -> None:
@@ -139,7 +139,7 @@ async def test_openai_hears_why_a_background_response_failed(client: openai.Asyn
 
 
 async def test_openai_deletes_a_background_response(
-    house: FlexHouse, client: openai.AsyncOpenAI
+    env: FlexEnv, client: openai.AsyncOpenAI
 ) -> None:
     made = await client.responses.create(model="m", input="x", background=True)
     await ended(client, made.id)
@@ -147,7 +147,7 @@ async def test_openai_deletes_a_background_response(
     for call in (client.responses.retrieve, client.responses.cancel, client.responses.delete):
         with pytest.raises(openai.NotFoundError):
             await call(made.id)
-    (batch,) = await house.batches()
+    (batch,) = await env.batches()
     assert batch.output_file_id is not None
     with pytest.raises(openai.NotFoundError):
         await client.files.content(batch.output_file_id)
@@ -165,18 +165,18 @@ async def test_openai_is_refused_what_no_background_response_has(
 
 
 async def test_a_repeated_background_call_is_the_one_that_got_no_answer(
-    house: FlexHouse, monkeypatch: pytest.MonkeyPatch
+    env: FlexEnv, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A client that has no answer asks again, and says so; one that has it asks for another."""
     again = {"x-stainless-retry-count": "1"}
     body = {"model": "m", "input": "x", "background": True}
-    first = (await house.http.post("/v1/responses", json=body)).json()
-    second = (await house.http.post("/v1/responses", json=body, headers=again)).json()
+    first = (await env.http.post("/v1/responses", json=body)).json()
+    second = (await env.http.post("/v1/responses", json=body, headers=again)).json()
     assert first["id"] != second["id"], "the first was answered"
-    store: Any = house.application.store
+    store: Any = env.application.store
     monkeypatch.setattr(store.batches, "mark_answered", lambda *_: asyncio.sleep(0))
-    lost = (await house.http.post("/v1/responses", json=body)).json()
-    found = (await house.http.post("/v1/responses", json=body, headers=again)).json()
-    another = (await house.http.post("/v1/responses", json=body)).json()
+    lost = (await env.http.post("/v1/responses", json=body)).json()
+    found = (await env.http.post("/v1/responses", json=body, headers=again)).json()
+    another = (await env.http.post("/v1/responses", json=body)).json()
     assert found["id"] == lost["id"]
     assert another["id"] != lost["id"]

@@ -12,7 +12,7 @@ import together
 from product_env import CHAT, RuledEngine, ask, asks, open_house, replica
 
 from lowtide.cli.server.listening import address_of, bind, listening
-from lowtide.config import Limits, Server, Settings
+from lowtide.config import LimitSettings, ServerSettings, Settings
 from lowtide.wiring import EmbeddedModel, open_application
 from testkit.scripted_engine import Answer, Cut
 
@@ -53,19 +53,19 @@ async def use_up(http: httpx.AsyncClient) -> list[tuple[int, str]]:
 async def test_no_amount_of_batch_work_changes_what_a_live_caller_may_do(
     tmp_path: Path, engine: RuledEngine
 ) -> None:
-    bounds = Limits(live_requests_per_minute=CALLS, live_tokens_per_minute=TOKENS)
+    bounds = LimitSettings(live_requests_per_minute=CALLS, live_tokens_per_minute=TOKENS)
     async with open_house(
         tmp_path / "idle", [replica(engine, window=WINDOW)], limits=bounds
-    ) as house:
-        alone = await use_up(house.http)
+    ) as env:
+        alone = await use_up(env.http)
     engine.rule, seen = holds_batch_work, len(engine.requests)
     async with open_house(
         tmp_path / "busy", [replica(engine, window=WINDOW)], limits=bounds
-    ) as house:
+    ) as env:
         for _ in range(5):
-            await house.start(asks(200))
+            await env.start(asks(200))
         await engine.saw(lambda: len(engine.requests) >= seen + WINDOW)  # the window is full
-        beside = await use_up(house.http)
+        beside = await use_up(env.http)
         engine.cut_connections()  # so that the end need not wait for calls that never end
     assert beside == alone
     assert [status for status, _ in alone].count(200) == CALLS
@@ -74,30 +74,30 @@ async def test_no_amount_of_batch_work_changes_what_a_live_caller_may_do(
 async def test_no_amount_of_live_traffic_changes_what_a_batch_may_do(
     tmp_path: Path, engine: RuledEngine
 ) -> None:
-    bounds = Limits(
+    bounds = LimitSettings(
         live_requests_per_minute=CALLS,
         live_tokens_per_minute=TOKENS,
         enqueued_tokens_per_model=10_000,
         batches_per_hour=2,
         requests_in_flight=WINDOW,
     )
-    async with open_house(tmp_path, [replica(engine, window=WINDOW)], limits=bounds) as house:
-        assert (await use_up(house.http))[-1][0] == 429
+    async with open_house(tmp_path, [replica(engine, window=WINDOW)], limits=bounds) as env:
+        assert (await use_up(env.http))[-1][0] == 429
         for _ in range(2):
-            batch = await house.start(asks(50))
-            assert (await house.end(batch))["status"] == "completed"
-            output, errors = await house.results(batch)
+            batch = await env.start(asks(50))
+            assert (await env.end(batch))["status"] == "completed"
+            output, errors = await env.results(batch)
             assert (len(output), errors) == (50, [])
-        assert (await call(house.http)).status_code == 429
+        assert (await call(env.http)).status_code == 429
 
 
 async def test_live_calls_take_no_place_in_the_window(tmp_path: Path, engine: RuledEngine) -> None:
     engine.rule = lambda text, _: (Cut.HANG,) if text.startswith("live") else None
-    async with open_house(tmp_path, [replica(engine, window=1)]) as house:
-        calls = [asyncio.create_task(call(house.http)) for _ in range(3)]
+    async with open_house(tmp_path, [replica(engine, window=1)]) as env:
+        calls = [asyncio.create_task(call(env.http)) for _ in range(3)]
         await engine.saw(lambda: engine.asked["live"] == 3)
-        batch = await house.start([ask(1), ask(2)])
-        assert (await house.end(batch))["status"] == "completed"
+        batch = await env.start([ask(1), ask(2)])
+        assert (await env.end(batch))["status"] == "completed"
         for held in calls:
             held.cancel()
         await asyncio.gather(*calls, return_exceptions=True)
@@ -110,7 +110,7 @@ async def test_live_calls_take_no_place_in_the_window(tmp_path: Path, engine: Ru
 @pytest.fixture
 async def own_model(tmp_path: Path) -> AsyncIterator[str]:
     """The address of a server with the random model."""
-    settings = Settings(server=Server(data_dir=tmp_path))
+    settings = Settings(server=ServerSettings(data_dir=tmp_path))
     embedded = EmbeddedModel("random", threads=1)
     bound = bind("127.0.0.1", 0)
     async with open_application(settings, embedded=embedded) as application:

@@ -16,7 +16,7 @@ from pathlib import Path
 import httpx
 import product_env
 from command_line import Command
-from product_env import House, ask, place_of
+from product_env import Env, ask, place_of
 
 from testkit.echo_engine import EchoEngine, running_echo_engine
 from testkit.patience import PATIENCE_S
@@ -24,7 +24,7 @@ from testkit.patience import PATIENCE_S
 REQUESTS = 300
 WINDOW = 4
 ANSWER_S = 0.05
-BEAT_S = 0.2
+COMMIT_INTERVAL_S = 0.2
 LEASE_TTL_S = 6.0
 PATIENT_TTL_S = 30.0
 """Of a lease that no slow machine outlasts."""
@@ -35,7 +35,7 @@ WORKERS = ("worker-1", "worker-2")
 class Fleet:
     """What runs. `engines` and `workers` go by the worker's name."""
 
-    house: House
+    env: Env
     api: Command
     workers: dict[str, Command]
     engines: dict[str, EchoEngine]
@@ -59,7 +59,7 @@ def write_config(
         f"[server]\nport = 0\ndata_dir = {json.dumps(str(folder / name))}\n"
         f"database_url = {json.dumps(database_url)}\n"
         f"blob_url = {json.dumps(blob_url)}\n"
-        f"[dispatch]\nbeat_s = {BEAT_S}\nlease_ttl_s = {lease_ttl_s}\n"
+        f"[dispatch]\ncommit_interval_s = {COMMIT_INTERVAL_S}\nlease_ttl_s = {lease_ttl_s}\n"
         f"[[model]]\nid = 'm'\n{replica}"
     )
     return config
@@ -87,7 +87,7 @@ async def running_fleet(
         http = await stack.enter_async_context(
             httpx.AsyncClient(base_url=address, timeout=PATIENCE_S)
         )
-        yield Fleet(House(http), api, workers, engines)
+        yield Fleet(Env(http), api, workers, engines)
 
 
 async def stop(command: Command) -> None:
@@ -99,17 +99,15 @@ async def stop(command: Command) -> None:
 async def test_a_killed_worker_costs_a_lease_and_no_line(tmp_path: Path, postgres_url: str) -> None:
     async with running_fleet(tmp_path, postgres_url) as fleet:
         lines = [ask(number, f"wait {ANSWER_S} q{number}") for number in range(1, REQUESTS + 1)]
-        batch = await fleet.house.start(lines)
+        batch = await fleet.env.start(lines)
 
-        seen = await fleet.house.until(
-            batch, lambda seen: seen["request_counts"]["completed"] >= 60
-        )
+        seen = await fleet.env.until(batch, lambda seen: seen["request_counts"]["completed"] >= 60)
         assert all(engine.calls for engine in fleet.engines.values()), "both workers work"
         fleet.workers["worker-1"].send(signal.SIGKILL)
         uncommitted = fleet.calls().total() - seen["request_counts"]["completed"]
 
-        ended = await fleet.house.end(batch)
-        output, errors = await fleet.house.results(ended)
+        ended = await fleet.env.end(batch)
+        output, errors = await fleet.env.results(ended)
         assert (ended["status"], len(errors)) == ("completed", 0)
         assert [place_of(line) for line in output] == list(range(1, REQUESTS + 1))
         for line in output:
@@ -131,11 +129,11 @@ async def test_a_worker_that_is_told_to_stop_gives_back_what_it_has_not_begun(
     """Nothing runs twice: what was in flight is finished, the rest goes on elsewhere at once."""
     async with running_fleet(tmp_path, postgres_url, PATIENT_TTL_S) as fleet:
         lines = [ask(number, f"wait {ANSWER_S} q{number}") for number in range(1, REQUESTS + 1)]
-        batch = await fleet.house.start(lines)
-        await fleet.house.until(batch, lambda seen: seen["request_counts"]["completed"] >= 60)
+        batch = await fleet.env.start(lines)
+        await fleet.env.until(batch, lambda seen: seen["request_counts"]["completed"] >= 60)
         await stop(fleet.workers["worker-1"])
-        ended = await fleet.house.end(batch)
-        output, _ = await fleet.house.results(ended)
+        ended = await fleet.env.end(batch)
+        output, _ = await fleet.env.results(ended)
         assert len(output) == REQUESTS
         assert set(fleet.calls().values()) == {1}
         await asyncio.gather(stop(fleet.workers["worker-2"]), stop(fleet.api))

@@ -18,7 +18,7 @@ SETTINGS = """
 [auth]
 mode = "keys"
 [dispatch]
-beat_s = 0.1
+commit_interval_s = 0.1
 [[replica]]
 url = "{url}"
 models = ["m"]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import httpx
 from command_line import Command
-from product_env import House, ask, place_of
+from product_env import Env, ask, place_of
 from shared_fleet import Machines, Owners, stop
 
 from testkit.echo_engine import EchoEngine, running_echo_engine
@@ -23,7 +23,7 @@ ANSWER_S = 0.05
 class Scene:
     """What runs: an API, and workers that all list `engines`."""
 
-    house: House
+    env: Env
     api: Command
     machines: Machines
     engines: list[EchoEngine]
@@ -50,7 +50,7 @@ async def scene(
             httpx.AsyncClient(base_url=address, timeout=PATIENCE_S)
         )
         owners = await stack.enter_async_context(Owners.watched(database_url))
-        yield Scene(House(http), api, machines, made, owners, stack)
+        yield Scene(Env(http), api, machines, made, owners, stack)
 
 
 def lines() -> list[dict[str, object]]:
@@ -64,17 +64,17 @@ async def test_a_worker_told_to_stop_hands_over_its_replicas_before_it_is_gone(
     async with scene(tmp_path, postgres_url, engines=2, lease_ttl_s=600.0) as seen:
         first = await seen.worker("worker-1")
         await seen.owners.until(lambda shares: [len(s) for s in shares.values()] == [2])
-        batch = await seen.house.start(lines())
-        await seen.house.until(batch, lambda now: now["request_counts"]["completed"] >= 30)
+        batch = await seen.env.start(lines())
+        await seen.env.until(batch, lambda now: now["request_counts"]["completed"] >= 30)
 
         second = await seen.worker("worker-2")
         await seen.owners.until(lambda shares: [len(s) for s in shares.values()] == [1, 1])
-        await seen.house.until(batch, lambda now: now["request_counts"]["completed"] >= 90)
+        await seen.env.until(batch, lambda now: now["request_counts"]["completed"] >= 90)
         await stop(first)
         await seen.owners.until(lambda shares: [len(s) for s in shares.values()] == [2])
 
-        ended = await seen.house.end(batch)
-        output, errors = await seen.house.results(ended)
+        ended = await seen.env.end(batch)
+        output, errors = await seen.env.results(ended)
         assert (ended["status"], len(output), len(errors)) == ("completed", REQUESTS, 0)
         assert set(seen.calls().values()) == {1}, "no call was dropped on the way"
         await stop(second)
@@ -89,15 +89,15 @@ async def test_a_killed_worker_s_replicas_are_taken_over_after_its_lease(
     async with scene(tmp_path, postgres_url, engines=3, lease_ttl_s=lease_ttl_s) as seen:
         workers = [await seen.worker(f"worker-{number}") for number in (1, 2)]
         await seen.owners.until(lambda shares: sorted(map(len, shares.values())) == [1, 2])
-        batch = await seen.house.start(lines())
-        await seen.house.until(batch, lambda now: now["request_counts"]["completed"] >= 60)
+        batch = await seen.env.start(lines())
+        await seen.env.until(batch, lambda now: now["request_counts"]["completed"] >= 60)
         assert all(engine.calls for engine in seen.engines), "all replicas work"
 
         workers[0].send(signal.SIGKILL)
         await seen.owners.until(lambda shares: [len(s) for s in shares.values()] == [3])
 
-        ended = await seen.house.end(batch)
-        output, errors = await seen.house.results(ended)
+        ended = await seen.env.end(batch)
+        output, errors = await seen.env.results(ended)
         assert (ended["status"], len(errors)) == ("completed", 0)
         assert [place_of(line) for line in output] == list(range(1, REQUESTS + 1))
         await stop(workers[1])

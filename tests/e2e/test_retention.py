@@ -12,10 +12,10 @@ from pathlib import Path
 
 import httpx
 import pytest
-from product_env import CHAT, House, Json, RuledEngine, ShiftedClock, ask, asks, replica
+from product_env import CHAT, Env, Json, RuledEngine, ShiftedClock, ask, asks, replica
 
 from lowtide import limits
-from lowtide.config import Dispatch, Server, Settings
+from lowtide.config import DispatchSettings, ServerSettings, Settings
 from lowtide.loops.batches.housekeeping import SweepLoop
 from lowtide.wiring import application
 from testkit.scripted_engine import completion, reply
@@ -32,7 +32,7 @@ class Keeper:
     def __init__(
         self, running: application.Application, http: httpx.AsyncClient, clock: ShiftedClock
     ) -> None:
-        self.house = House(http)
+        self.env = Env(http)
         self.clock = clock
         self._blobs = running.settings.server.data_dir / "blobs"
         self._sweep = SweepLoop(running.store.results, running.blobs, clock)
@@ -53,7 +53,7 @@ class Keeper:
         await self._sweep.tick(self.clock.now())
 
     async def status(self, file_id: str) -> int:
-        return (await self.house.http.get(f"/v1/files/{file_id}/content")).status_code
+        return (await self.env.http.get(f"/v1/files/{file_id}/content")).status_code
 
 
 @asynccontextmanager
@@ -63,8 +63,8 @@ async def keeping(
     clock = ShiftedClock()
     monkeypatch.setattr(application, "SystemClock", lambda: clock)
     settings = Settings(
-        server=Server(data_dir=folder / "data"),
-        dispatch=Dispatch(beat_s=0.05),
+        server=ServerSettings(data_dir=folder / "data"),
+        dispatch=DispatchSettings(commit_interval_s=0.05),
         replica=(replica(engine),),
     )
     async with application.open_application(settings) as running:
@@ -90,18 +90,18 @@ async def keeper(
         yield running
 
 
-async def upload(house: House, **fields: str) -> str:
+async def upload(env: Env, **fields: str) -> str:
     """The lines of a batch, as a file with these form fields."""
     content = "".join(json.dumps(line) + "\n" for line in asks(LINES)).encode()
-    sent = await house.http.post(
+    sent = await env.http.post(
         "/v1/files", data={"purpose": "batch", **fields}, files={"file": ("in.jsonl", content)}
     )
     assert sent.status_code == 200, sent.text
     return str(sent.json()["id"])
 
 
-async def ended(house: House, file_id: str, **fields: object) -> Json:
-    batch = await house.end(await house.create(file_id, CHAT, **fields))
+async def ended(env: Env, file_id: str, **fields: object) -> Json:
+    batch = await env.end(await env.create(file_id, CHAT, **fields))
     assert batch["status"] == "completed"
     assert batch["request_counts"] == {"total": LINES, "completed": 108, "failed": 12}
     return batch
@@ -116,9 +116,9 @@ async def test_files_go_when_their_own_time_is_over_and_the_disk_is_as_before(
 ) -> None:
     before = keeper.on_disk()
     form = {"expires_after[anchor]": "created_at", "expires_after[seconds]": "7200"}
-    input_id = await upload(keeper.house, **form)
+    input_id = await upload(keeper.env, **form)
     expiry = {"anchor": "created_at", "seconds": 3 * 3600}
-    batch = await ended(keeper.house, input_id, output_expires_after=expiry)
+    batch = await ended(keeper.env, input_id, output_expires_after=expiry)
     full = keeper.bytes_on_disk()
     assert full > sum(before.values()) + 2 * LINES * 100
     await keeper.sweep(HOUR)
@@ -135,7 +135,7 @@ async def test_without_an_expiry_of_their_own_files_are_kept_for_thirty_days(
     keeper: Keeper,
 ) -> None:
     before = keeper.on_disk()
-    batch = await ended(keeper.house, await upload(keeper.house))
+    batch = await ended(keeper.env, await upload(keeper.env))
     await keeper.sweep(timedelta(seconds=limits.FILE_TTL_S) - HOUR)
     assert [await keeper.status(file_id) for file_id in files_of(batch)] == [200, 200, 200]
     await keeper.sweep(HOUR)
@@ -147,9 +147,9 @@ async def test_what_is_deleted_at_once_is_off_the_disk_with_the_next_sweep(
     keeper: Keeper,
 ) -> None:
     before = keeper.on_disk()
-    batch = await ended(keeper.house, await upload(keeper.house))
+    batch = await ended(keeper.env, await upload(keeper.env))
     for file_id in files_of(batch):
-        deleted = await keeper.house.http.delete(f"/v1/files/{file_id}")
+        deleted = await keeper.env.http.delete(f"/v1/files/{file_id}")
         assert deleted.json() == {"id": file_id, "object": "file", "deleted": True}
         assert await keeper.status(file_id) == 404
     await keeper.sweep()
@@ -157,9 +157,9 @@ async def test_what_is_deleted_at_once_is_off_the_disk_with_the_next_sweep(
 
 
 async def test_the_batch_and_its_cost_outlive_its_files(keeper: Keeper) -> None:
-    batch = await ended(keeper.house, await upload(keeper.house))
+    batch = await ended(keeper.env, await upload(keeper.env))
     await keeper.sweep(timedelta(seconds=limits.FILE_TTL_S) + HOUR)
-    seen = await keeper.house.see(batch)
+    seen = await keeper.env.see(batch)
     assert seen["usage"] == batch["usage"]
     assert seen["cost"] == batch["cost"]
     assert seen["request_counts"] == batch["request_counts"]
@@ -170,13 +170,13 @@ async def test_an_input_deleted_under_a_running_batch_is_kept_until_the_batch_en
 ) -> None:
     before = keeper.on_disk()
     engine.rule = lambda *_: (0.01, reply(completion()))
-    file_id = await upload(keeper.house)
-    batch = await keeper.house.create(file_id)
+    file_id = await upload(keeper.env)
+    batch = await keeper.env.create(file_id)
     await engine.saw_requests(5)
-    assert (await keeper.house.http.delete(f"/v1/files/{file_id}")).status_code == 200
+    assert (await keeper.env.http.delete(f"/v1/files/{file_id}")).status_code == 200
     await keeper.sweep()
     assert any(name.startswith(f"files/{file_id}/") for name in keeper.on_disk())
-    output, errors = await keeper.house.results(await keeper.house.end(batch))
+    output, errors = await keeper.env.results(await keeper.env.end(batch))
     assert (len(output), errors) == (LINES, [])
     await keeper.sweep()
     assert not any(name.startswith(f"files/{file_id}/") for name in keeper.on_disk())
@@ -189,12 +189,12 @@ async def test_an_input_that_expires_under_a_running_batch_is_kept_until_the_bat
 ) -> None:
     engine.rule = lambda *_: (0.01, reply(completion()))
     form = {"expires_after[anchor]": "created_at", "expires_after[seconds]": "3600"}
-    file_id = await upload(keeper.house, **form)
-    batch = await keeper.house.create(file_id)
+    file_id = await upload(keeper.env, **form)
+    batch = await keeper.env.create(file_id)
     await engine.saw_requests(5)
     await keeper.sweep(HOUR)
     assert await keeper.status(file_id) == 404
-    output, _ = await keeper.house.results(await keeper.house.end(batch))
+    output, _ = await keeper.env.results(await keeper.env.end(batch))
     assert len(output) == LINES
 
 
@@ -203,11 +203,11 @@ async def test_a_cancelled_batch_and_a_failed_one_leave_nothing_behind(
 ) -> None:
     before = keeper.on_disk()
     engine.rule = lambda text, _: None if text == "q1" else (0.05, reply(completion()))
-    cancelled = await keeper.house.start(asks(LINES))
+    cancelled = await keeper.env.start(asks(LINES))
     await engine.saw_requests(2)
-    await keeper.house.cancel(cancelled)
-    await keeper.house.end(cancelled)
-    failed = await keeper.house.end(await keeper.house.start([ask(1), "{"]))
+    await keeper.env.cancel(cancelled)
+    await keeper.env.end(cancelled)
+    failed = await keeper.env.end(await keeper.env.start([ask(1), "{"]))
     assert failed["status"] == "failed"
     await keeper.sweep(timedelta(seconds=limits.FILE_TTL_S) + HOUR)
     assert keeper.on_disk() == before

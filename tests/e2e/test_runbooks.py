@@ -41,7 +41,7 @@ def shared(tmp_path: Path, engine: EchoEngine, postgres_url: str) -> Site:
 
 
 async def some_done(life: Life, batch: Json, count: int = 8) -> None:
-    await life.house.until(batch, lambda seen: seen["request_counts"]["completed"] >= count)
+    await life.env.until(batch, lambda seen: seen["request_counts"]["completed"] >= count)
 
 
 # ---- a process is lost ----
@@ -50,25 +50,25 @@ async def some_done(life: Life, batch: Json, count: int = 8) -> None:
 async def test_worker_lost(shared: Site, engine: EchoEngine) -> None:
     """Nothing to do: another one takes over within a lease."""
     async with shared.serving("api", "api") as api, shared.working("w1") as lost:
-        batch = await api.house.start(prompts(REQUESTS, 0.2))
+        batch = await api.env.start(prompts(REQUESTS, 0.2))
         await some_done(api, batch)
         lost.send(signal.SIGKILL)
         engine.hurries = True
         async with shared.working("w2"):
-            ended = await api.house.end(batch)
-            assert await check_delivered(api.house, ended, REQUESTS) == ALL
+            ended = await api.env.end(batch)
+            assert await check_delivered(api.env, ended, REQUESTS) == ALL
 
 
 async def test_api_lost(shared: Site) -> None:
     """Workers go on without it, and any other one answers for it."""
     async with shared.working("w1"):
         async with shared.serving("api-1", "api") as first:
-            batch = await first.house.start(prompts(REQUESTS))
+            batch = await first.env.start(prompts(REQUESTS))
             await some_done(first, batch, 1)
             first.command.send(signal.SIGKILL)
         async with shared.serving("api-2", "api") as second:
-            ended = await second.house.end(batch)
-            assert await check_delivered(second.house, ended, REQUESTS) == ALL
+            ended = await second.env.end(batch)
+            assert await check_delivered(second.env, ended, REQUESTS) == ALL
 
 
 # ---- the database is lost ----
@@ -81,20 +81,20 @@ async def test_database_lost_and_restored_to_an_older_point(
     database = urlsplit(shared.database_url).path.removeprefix("/")
     dump = tmp_path / "older.dump"
     async with shared.serving("api", "api") as api, shared.working("w1") as worker:
-        done = await api.house.end(await api.house.start(prompts(5, 0.0)))
-        batch = await api.house.start(prompts(REQUESTS, 0.2))
+        done = await api.env.end(await api.env.start(prompts(5, 0.0)))
+        batch = await api.env.start(prompts(REQUESTS, 0.2))
         await some_done(api, batch)
         slices = f"SELECT count(*) FROM slices WHERE batch_id = '{batch['id']}'"
         async with asyncio.timeout(PATIENCE_S):  # one is lost below, and another is not
             while int(postgres.sql(slices, database=database)) < 2:
-                await api.house.see(batch)
+                await api.env.see(batch)
         postgres.tool("pg_dump", "-Fc", "-f", str(dump), "-d", shared.database_url)
         first = f"SELECT segment_key FROM slices WHERE batch_id = '{batch['id']}' ORDER BY seq"
         named = postgres.sql(f"{first} LIMIT 1", database=database).strip()
         engine.hurries = True
-        await api.house.end(batch)
-        younger = await api.house.end(await api.house.start(prompts(3, 0.0)))
-        await api.house.http.delete(f"/v1/files/{done['output_file_id']}")
+        await api.env.end(batch)
+        younger = await api.env.end(await api.env.start(prompts(3, 0.0)))
+        await api.env.http.delete(f"/v1/files/{done['output_file_id']}")
         for process in (worker, api.command):
             process.send(signal.SIGKILL)
     folder = tmp_path / "blobs"
@@ -111,8 +111,8 @@ async def test_database_lost_and_restored_to_an_older_point(
     assert {repair["needed_as"] for repair in repairs} == {"plan", "segment"}
     async with shared.serving("api", "api") as api, shared.working("w1"):
         ended = await api.end(batch)
-        assert await check_delivered(api.house, ended, REQUESTS) == ALL
-        assert (await api.house.http.get(f"/v1/batches/{younger['id']}")).status_code == 404
+        assert await check_delivered(api.env, ended, REQUESTS) == ALL
+        assert (await api.env.http.get(f"/v1/batches/{younger['id']}")).status_code == 404
         async with asyncio.timeout(PATIENCE_S):
             while (await shared.doctor())[0] != 0:
                 pass
@@ -130,8 +130,8 @@ async def test_folder_damaged(tmp_path: Path, engine: EchoEngine) -> None:
     """A disk that lost some files of the embedded pair, while the server runs on."""
     site = Site(tmp_path, [engine])
     async with site.serving() as life:
-        done = await life.house.end(await life.house.start(prompts(5, 0.0)))
-        batch = await life.house.start(prompts(REQUESTS, 0.2))
+        done = await life.env.end(await life.env.start(prompts(5, 0.0)))
+        batch = await life.env.start(prompts(REQUESTS, 0.2))
         await some_done(life, batch)
         newest = max(site.blobs.glob("segments/*"), key=lambda path: path.stat().st_mtime)
         for lost in (*site.blobs.glob("results/*"), newest):
@@ -141,8 +141,8 @@ async def test_folder_damaged(tmp_path: Path, engine: EchoEngine) -> None:
         await site.mend()
         engine.hurries = True
         ended = await life.end(batch)
-        assert await check_delivered(life.house, ended, REQUESTS) == ALL
-        assert await check_delivered(life.house, done, 5) == Counter(ok=5)
+        assert await check_delivered(life.env, ended, REQUESTS) == ALL
+        assert await check_delivered(life.env, done, 5) == Counter(ok=5)
         assert (await site.doctor("--deep"))[0] == 0
 
 
@@ -150,7 +150,7 @@ async def test_folder_not_mounted(tmp_path: Path, engine: EchoEngine) -> None:
     """Nothing is given up for it, by the server or by doctor, and mounting it mends all."""
     site = Site(tmp_path, [engine])
     async with site.serving() as life:
-        batch = await life.house.start(prompts(REQUESTS))
+        batch = await life.env.start(prompts(REQUESTS))
         await some_done(life, batch, 1)
         life.command.send(signal.SIGKILL)
     away = site.blobs.rename(tmp_path / "away")
@@ -159,7 +159,7 @@ async def test_folder_not_mounted(tmp_path: Path, engine: EchoEngine) -> None:
     async with site.serving() as life:
         code, found = await site.doctor()
         assert code == 1 and "every blob" in found["drift"][0]["what"]
-        assert (await life.house.see(batch))["status"] == "in_progress"
+        assert (await life.env.see(batch))["status"] == "in_progress"
         life.command.send(signal.SIGKILL)
     for path in sorted(site.blobs.rglob("*"), reverse=True):
         path.rmdir()
@@ -167,7 +167,7 @@ async def test_folder_not_mounted(tmp_path: Path, engine: EchoEngine) -> None:
     away.rename(site.blobs)
     async with site.serving() as life:
         ended = await life.end(batch)
-        assert await check_delivered(life.house, ended, REQUESTS) == ALL
+        assert await check_delivered(life.env, ended, REQUESTS) == ALL
 
 
 @pytest.fixture
@@ -205,8 +205,8 @@ async def test_bucket_lost(
         },
     )
     async with site.serving("api", "api") as api, site.working("w1") as worker:
-        done = await api.house.end(await api.house.start(prompts(5, 0.0)))
-        batch = await api.house.start(prompts(REQUESTS, 0.2))
+        done = await api.env.end(await api.env.start(prompts(5, 0.0)))
+        batch = await api.env.start(prompts(REQUESTS, 0.2))
         await some_done(api, batch)
         for process in (worker, api.command):
             process.send(signal.SIGKILL)
@@ -217,11 +217,11 @@ async def test_bucket_lost(
         await mended(site)
         ended = await api.end(batch)
         assert ended["status"] == "completed" and ended["errors"]["data"][0]["code"] == "input_lost"
-        assert await check_delivered(api.house, ended, REQUESTS) == Counter(input_lost=REQUESTS)
-        lost = await api.house.http.get(f"/v1/files/{done['output_file_id']}/content")
+        assert await check_delivered(api.env, ended, REQUESTS) == Counter(input_lost=REQUESTS)
+        lost = await api.env.http.get(f"/v1/files/{done['output_file_id']}/content")
         assert (lost.status_code, lost.json()["error"]["code"]) == (410, "file_lost")
-        after = await api.house.end(await api.house.start(prompts(5, 0.0)))
-        assert await check_delivered(api.house, after, 5) == Counter(ok=5)
+        after = await api.env.end(await api.env.start(prompts(5, 0.0)))
+        assert await check_delivered(api.env, after, 5) == Counter(ok=5)
 
 
 async def mended(site: Site) -> None:
@@ -243,15 +243,15 @@ async def test_disk_full(tmp_path: Path, engine: EchoEngine) -> None:
     """Work waits, nothing is lost, and it goes on by itself when there is room."""
     site = Site(tmp_path, [engine])
     async with site.serving() as life:
-        batch = await life.house.start(prompts(REQUESTS, 0.1))
+        batch = await life.env.start(prompts(REQUESTS, 0.1))
         await some_done(life, batch, 4)
         pid = life.command.pid
         before = resource.prlimit(pid, resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
         stuck = "cannot be stored"
-        await life.house.until(batch, lambda seen: stuck in (seen["reason"] or ""))
+        await life.env.until(batch, lambda seen: stuck in (seen["reason"] or ""))
         resource.prlimit(pid, resource.RLIMIT_FSIZE, before)
         ended = await life.end(batch)
-        assert await check_delivered(life.house, ended, REQUESTS) == ALL
+        assert await check_delivered(life.env, ended, REQUESTS) == ALL
         assert (await site.doctor("--deep"))[0] == 0
 
 
@@ -262,11 +262,11 @@ async def test_engine_lost(tmp_path: Path) -> None:
         second = stack.enter_context(running_echo_engine())
         site = Site(tmp_path, [first, second])
         async with site.serving() as life:
-            batch = await life.house.start(prompts(REQUESTS, 0.1))
+            batch = await life.env.start(prompts(REQUESTS, 0.1))
             await some_done(life, batch)
             first.stop()
-            ended = await life.house.end(batch)
-            assert await check_delivered(life.house, ended, REQUESTS) == ALL
+            ended = await life.env.end(batch)
+            assert await check_delivered(life.env, ended, REQUESTS) == ALL
             code, found = await site.doctor("--quick")
             (dead,) = [f for name, (f,) in found.items() if name == f"replica {first.url}"]
             assert code == 1 and dead["verdict"] == "fail"

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 import structlog
-from product_env import CHAT, House, Json, ask, open_house
+from product_env import CHAT, Env, Json, ask, open_house
 
-from lowtide.config import Replica
+from lowtide.config import ReplicaSettings
 from testkit.patience import PATIENCE_S
 from testkit.scripted_engine import Answer, ScriptedEngine, SeenRequest, completion, reply
 
@@ -73,50 +73,50 @@ def refused() -> Iterator[int]:
 
 
 @pytest.fixture
-async def house(tmp_path: Path, refused: int, logged: io.StringIO) -> AsyncIterator[House]:
+async def env(tmp_path: Path, refused: int, logged: io.StringIO) -> AsyncIterator[Env]:
     away = f"http://127.0.0.1:{refused}/v1"
     proxy = f"http://me:{HIDDEN}7{HIDDEN}8@127.0.0.1:{refused}"
     async with AsyncExitStack() as stack:
         replicas = [
-            Replica(url=away, models=("away",), **SECRETS),
-            Replica(url=away, name="proxied", models=("proxied",), proxy=proxy, **SECRETS),
+            ReplicaSettings(url=away, models=("away",), **SECRETS),
+            ReplicaSettings(url=away, name="proxied", models=("proxied",), proxy=proxy, **SECRETS),
         ]
         for model, engine in ENGINES.items():
             await stack.enter_async_context(engine)
-            replicas.append(Replica(url=engine.url, name=model, models=(model,), **SECRETS))
+            replicas.append(ReplicaSettings(url=engine.url, name=model, models=(model,), **SECRETS))
         yield await stack.enter_async_context(open_house(tmp_path, replicas))
     assert HIDDEN not in logged.getvalue()
 
 
-async def explained(house: House, batch: Json) -> Json:
+async def explained(env: Env, batch: Json) -> Json:
     """The batch once it ended, or says why it waits."""
     async with asyncio.timeout(PATIENCE_S):
         while True:
-            seen = await house.see(batch)
+            seen = await env.see(batch)
             if seen["status"] in ("completed", "failed") or seen.get("reason"):
                 return seen
             await asyncio.sleep(0.05)  # as a client polls
 
 
 async def test_nothing_that_callers_read_and_nothing_in_the_log_has_a_secret(
-    house: House, logged: io.StringIO
+    env: Env, logged: io.StringIO
 ) -> None:
     read: list[str] = []
     models = [*ENGINES, "away", "proxied"]
-    batches = {m: await house.start([ask(1, model=m), ask(2, model=m)]) for m in models}
+    batches = {m: await env.start([ask(1, model=m), ask(2, model=m)]) for m in models}
     for model, batch in batches.items():
-        read.append(str(await explained(house, batch)))
+        read.append(str(await explained(env, batch)))
         for is_streamed in (False, True):
             body = {"model": model, "messages": [{"role": "user", "content": "x"}]}
-            live = await house.http.post(CHAT, json=body | {"stream": is_streamed})
+            live = await env.http.post(CHAT, json=body | {"stream": is_streamed})
             assert live.status_code >= 300
             read.append(f"{live.headers} {live.text}")
-    ended = await house.end(batches["picky"])
+    ended = await env.end(batches["picky"])
     assert ended["request_counts"]["failed"] == 2
-    read.append((await house.content(ended["error_file_id"])).decode())
+    read.append((await env.content(ended["error_file_id"])).decode())
     assert "You sent the key *** with *** to" in read[-1], "its words are kept"
     paths = ("/v1/batches", "/v1/models", "/v1/files", "/metrics", "/ready", "/health")
-    read += [(await house.http.get(path)).text for path in paths]
+    read += [(await env.http.get(path)).text for path in paths]
     assert not [text for text in read if HIDDEN in text]
     lost = [line for line in logged.getvalue().splitlines() if "replica.lost" in line]
     assert any("***" in line for line in lost), "the operator reads the engine's words"

@@ -6,7 +6,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from product_env import House, ask, open_house, replica
+from product_env import Env, ask, open_house, replica
 
 from lowtide.store.sql_store import SqlStore
 from testkit.scripted_engine import (
@@ -52,10 +52,10 @@ def chinese(draw: Random) -> str:
     return "".join(draw.choice(HAN) for _ in range(draw.randint(5, 400)))
 
 
-async def run_batch(house: House, texts: Sequence[str]) -> str:
+async def run_batch(env: Env, texts: Sequence[str]) -> str:
     lines = [ask(number, text) for number, text in enumerate(texts, start=1)]
-    batch = await house.start(lines)
-    ended = await house.end(batch)
+    batch = await env.start(lines)
+    ended = await env.end(batch)
     assert ended["request_counts"]["completed"] == len(texts)
     return str(batch["id"])
 
@@ -76,11 +76,11 @@ async def test_the_next_batch_is_planned_with_what_was_learnt_also_after_a_resta
     mixed = [draw.choice((english, chinese))(draw) for _ in range(500)]
     in_english = [english(draw) for _ in range(60)]
     in_chinese = [chinese(draw) for _ in range(60)]
-    async with open_house(tmp_path, [replica(engine)]) as house:
-        first = await run_batch(house, mixed)
-        second = await run_batch(house, in_chinese)
-    async with open_house(tmp_path, [replica(engine)]) as house:
-        third = await run_batch(house, in_english)
+    async with open_house(tmp_path, [replica(engine)]) as env:
+        first = await run_batch(env, mixed)
+        second = await run_batch(env, in_chinese)
+    async with open_house(tmp_path, [replica(engine)]) as env:
+        third = await run_batch(env, in_english)
     before, chinese_after, english_after = await planned(tmp_path, [first, second, third])
     assert abs(before / sum(map(tokens_of, mixed)) - 1) > 0.3, "nothing was known yet"
     assert chinese_after == pytest.approx(sum(map(tokens_of, in_chinese)), rel=0.1)

@@ -6,9 +6,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from product_env import CHAT, House, RuledEngine, asks, open_house, prompt_of
+from product_env import CHAT, Env, RuledEngine, asks, open_house, prompt_of
 
-from lowtide.config import Replica
+from lowtide.config import ReplicaSettings
 from testkit.scripted_engine import Answer, SeenRequest, completion, reply
 
 MODEL = "m"
@@ -49,28 +49,28 @@ def streamed(text: str) -> bytes:
 
 
 async def run_beside_a_live_call(
-    house: House, engine: StreamingEngine, lines: list[dict[str, Any]]
+    env: Env, engine: StreamingEngine, lines: list[dict[str, Any]]
 ) -> list[dict[str, Any]]:
     """The output lines of a batch that ran from beginning to end while a live call was held."""
     messages = [{"role": "user", "content": LIVE}]
-    live = asyncio.create_task(house.http.post(CHAT, json={"model": MODEL, "messages": messages}))
+    live = asyncio.create_task(env.http.post(CHAT, json={"model": MODEL, "messages": messages}))
     await engine.saw_requests(1)
-    ended = await house.end(await house.start(lines))
+    ended = await env.end(await env.start(lines))
     assert not live.done()
     engine.may_answer.set()
     assert (await live).json()["choices"][0]["message"]["content"] == "at last"
-    output, errors = await house.results(ended)
+    output, errors = await env.results(ended)
     assert errors == []
     return output
 
 
 async def test_results_are_the_same_whether_their_answers_were_streamed(tmp_path: Path) -> None:
     async with StreamingEngine() as engine:
-        replica = Replica(url=engine.url, models=(MODEL,))
-        async with open_house(tmp_path, [replica]) as house:
+        replica = ReplicaSettings(url=engine.url, models=(MODEL,))
+        async with open_house(tmp_path, [replica]) as env:
             lines = [*asks(30)]
             lines[4]["body"]["logprobs"] = True  # a stream would tell them piecemeal
-            output = await run_beside_a_live_call(house, engine, lines)
+            output = await run_beside_a_live_call(env, engine, lines)
     assert engine.kinds == {"streamed": 29, "whole": 2}, "the live call and one line"
     for number, line in enumerate(output, start=1):
         body = line["response"]["body"]
@@ -85,7 +85,7 @@ async def test_results_are_the_same_whether_their_answers_were_streamed(tmp_path
 
 async def test_an_operator_may_forbid_it(tmp_path: Path) -> None:
     async with StreamingEngine() as engine:
-        replica = Replica(url=engine.url, models=(MODEL,), watch_prompts=False)
-        async with open_house(tmp_path, [replica]) as house:
-            await run_beside_a_live_call(house, engine, [*asks(5)])
+        replica = ReplicaSettings(url=engine.url, models=(MODEL,), watch_prompts=False)
+        async with open_house(tmp_path, [replica]) as env:
+            await run_beside_a_live_call(env, engine, [*asks(5)])
     assert engine.kinds == {"whole": 6}

@@ -20,7 +20,7 @@ from testkit.scripted_engine import Answer, ScriptedEngine, SeenRequest, complet
 
 READY_S: Final = PATIENCE_S
 WINDOW: Final = 16
-BEAT_S: Final = 0.2
+COMMIT_INTERVAL_S: Final = 0.2
 LEASE_TTL_S: Final = 600.0
 """No test waits for its end: a server finds by itself what its former life held."""
 PRICES: Final = model_prices(
@@ -139,7 +139,7 @@ async def served(folder: Path, engine: ScriptedEngine) -> AsyncIterator[Served]:
     config = folder / "lowtide.toml"
     config.write_text(
         f"[server]\nport = 0\ndata_dir = {json.dumps(str(folder / 'data'))}\n"
-        f"[dispatch]\nbeat_s = {BEAT_S}\nlease_ttl_s = {LEASE_TTL_S}\n"
+        f"[dispatch]\ncommit_interval_s = {COMMIT_INTERVAL_S}\nlease_ttl_s = {LEASE_TTL_S}\n"
         f'[[replica]]\nurl = "{engine.url}"\nmodels = ["m"]\nwindow = {WINDOW}\n'
         '[[model]]\nid = "m"\ninput_price = 0.123456\ncached_input_price = 0.012346\n'
         "output_price = 0.654322\n"

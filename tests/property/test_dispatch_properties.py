@@ -154,7 +154,7 @@ class DispatchMachine(RuleBasedStateMachine):
             assert replica.suspects.in_flight == len(suspects)
             assert all(len(suspects) <= request.company for request in suspects)
             assert 1.0 <= replica.window <= replica.window_max
-            if any(request.on_trial for request in mine):
+            if any(request.must_run_alone for request in mine):
                 assert len(mine) == 1
 
     @invariant()

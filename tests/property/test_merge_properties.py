@@ -1,5 +1,5 @@
-"""core.batches.merge.Merge and core.batches.segment together: any set of beats, one ordered result
-file."""
+"""core.batches.merge.Merge and core.batches.segment together: any set of commits, one ordered
+result file."""
 
 from hypothesis import given, settings
 from hypothesis import strategies as st

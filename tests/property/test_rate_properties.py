@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lowtide.core.accounts.rate_limit import MINUTE_S, Allowance, RatePool
+from lowtide.core.accounts.rate_limit import MINUTE_S, Allowance, RateLimiter
 
 CALLS = st.lists(
     st.tuples(
@@ -20,7 +20,7 @@ LIMIT = st.integers(1, 200)
 def test_no_window_admits_more_than_its_share_and_a_minutes_worth(
     calls: list[tuple[float, int, float]], requests_max: int, tokens_max: int
 ) -> None:
-    pool, bounds = RatePool(), Allowance(requests_max, tokens_max)
+    pool, bounds = RateLimiter(), Allowance(requests_max, tokens_max)
     now_s, admitted = 0.0, [(0.0, 0.0)]
     for gap_s, tokens, _ in calls:
         now_s += gap_s
@@ -44,7 +44,7 @@ def test_no_window_admits_more_than_its_share_and_a_minutes_worth(
 def test_waiting_as_long_as_told_is_enough(
     calls: list[tuple[float, int, float]], tokens_max: int
 ) -> None:
-    pool, bounds = RatePool(), Allowance(tokens_per_minute=tokens_max)
+    pool, bounds = RateLimiter(), Allowance(tokens_per_minute=tokens_max)
     now_s = 0.0
     for gap_s, tokens, share in calls:
         now_s += gap_s
@@ -61,7 +61,7 @@ def test_what_is_used_in_the_long_run_stays_within_the_limit_and_the_last_call(
     calls: list[tuple[float, int, float]], tokens_max: int
 ) -> None:
     """Estimates may be wrong either way; debts are paid before anything else is let through."""
-    pool, bounds = RatePool(), Allowance(tokens_per_minute=tokens_max)
+    pool, bounds = RateLimiter(), Allowance(tokens_per_minute=tokens_max)
     now_s, used, last = 0.0, 0.0, 0
     for gap_s, tokens, share in calls:
         now_s += gap_s

@@ -1,10 +1,10 @@
 """The work cycle of one batch under any order of events, against a model that fits on a page.
 
-Workers claim, beat, repeat beats, pause, wake up late; leases run out; the process crashes; the
+Workers claim, commit, repeat commits, pause, wake up late; leases run out; the process crashes; the
 batch is cancelled or expires, is assembled; prices and the spend cap change. Whatever the order:
 each request's outcome is stored once, by whom the model says may store it; bitmap, counts, usage
 and slices agree; nothing falls; the ledger is the price of the stored successes, to the last digit;
-and nothing is begun for an organisation that has reached its cap.
+and nothing is begun for an organization that has reached its cap.
 
 SQLite runs in the caller's thread here, its files in memory where the system has such a folder: a
 walk is thousands of statements, and the contract suites have the driver's thread and the disk.
@@ -34,13 +34,13 @@ from lowtide.core.accounts.money import FREE, ModelPrices, UnitPrices
 from lowtide.core.accounts.tenancy import DEFAULT_ORGANIZATION, OrganizationLimits
 from lowtide.core.batches.batch import ASSEMBLING, Counts
 from lowtide.core.batches.chunk import ChunkKey, ChunkLease, done_count, missing
-from lowtide.ports.work import Beat
+from lowtide.ports.work import GroupCommit
 from lowtide.store.schema.tables import chunks
 from lowtide.store.sql_store import SqlStore
 from property_profiles import examples, unhurried
 from testkit.postgres import PostgresServer
 from testkit.sim.stores import Stores, sim_folder
-from testkit.store_fixture import PER_ANSWER, TTL_S, World, outcomes
+from testkit.store_fixture import PER_ANSWER, TTL_S, StoreFixture, outcomes
 
 SIZES = (3, 1, 4)
 MODELS = ("m", "m", "n")
@@ -61,7 +61,7 @@ class WorkCycle(RuleBasedStateMachine):
     """`done[seq]` are the stored indices, `owner[seq]` the (worker, token) that may store more."""
 
     leases: Bundle[tuple[str, ChunkLease]] = Bundle("leases")
-    beats: Bundle[Beat] = Bundle("beats")
+    beats: Bundle[GroupCommit] = Bundle("beats")
     stores: Stores
     """Kept from walk to walk: compiled statements are costly."""
 
@@ -71,7 +71,7 @@ class WorkCycle(RuleBasedStateMachine):
     def a_batch_in_progress(self, cap: int, limit: int, worker: str):
         self.make_database()
         self.runner = asyncio.Runner()
-        self.world = World(self.connected())
+        self.world = StoreFixture(self.connected())
         self.batch = self.runner.run(
             self.world.running(*zip(MODELS, SIZES, strict=True), window_s=7 * 24 * 3600)
         )
@@ -155,7 +155,7 @@ class WorkCycle(RuleBasedStateMachine):
         picks: dict[int, bool],
         prices: dict[str, ModelPrices],
         end: str,
-    ) -> Beat:
+    ) -> GroupCommit:
         """Finish what this lease has left of the picked requests, as a real worker would."""
         self.world.prices = prices
         worker, lease = held
@@ -183,10 +183,11 @@ class WorkCycle(RuleBasedStateMachine):
             self.beat((worker, lease), picks, prices, "forget")
 
     @rule(beat=beats)
-    def repeat_a_beat(self, beat: Beat) -> None:
-        """An old beat again: its outcomes are stored or refused by now, and stay what they are."""
+    def repeat_a_beat(self, beat: GroupCommit) -> None:
+        """An old commit again: its outcomes are stored or refused by now, and stay what they
+        are."""
         counts = self.runner.run(self.world.see(self.batch)).counts
-        receipt = self.runner.run(self.store.work.commit_beat(beat))
+        receipt = self.runner.run(self.store.work.commit_group(beat))
         assert self.runner.run(self.world.see(self.batch)).counts == counts
         assert receipt.settled == frozenset()
         self._after_release_or_renewal(beat)
@@ -325,11 +326,11 @@ class WorkCycle(RuleBasedStateMachine):
     def _owns(self, worker: str, lease: ChunkLease) -> bool:
         return self.owner[lease.key.seq] == (worker, lease.token)
 
-    def _commit(self, beat: Beat, lease: ChunkLease, picks: dict[int, bool]) -> None:
+    def _commit(self, beat: GroupCommit, lease: ChunkLease, picks: dict[int, bool]) -> None:
         seq = lease.key.seq
         owns = self._owns(beat.worker_id, lease)
         named = bool(beat.slices or beat.held or beat.released)
-        receipt = self.runner.run(self.store.work.commit_beat(beat))
+        receipt = self.runner.run(self.store.work.commit_group(beat))
         assert receipt.lost == ({lease.key} if named and not owns else set())
         if owns:
             self.done[seq] |= picks
@@ -341,7 +342,7 @@ class WorkCycle(RuleBasedStateMachine):
             assert receipt.settled == set()
         self._after_release_or_renewal(beat)
 
-    def _after_release_or_renewal(self, beat: Beat) -> None:
+    def _after_release_or_renewal(self, beat: GroupCommit) -> None:
         for seq, owner in enumerate(self.owner):
             entry = (ChunkKey(self.batch.id, seq), owner[1]) if owner else None
             if owner is None or entry is None or owner[0] != beat.worker_id:
@@ -352,7 +353,7 @@ class WorkCycle(RuleBasedStateMachine):
                 at = beat.now.timestamp() + TTL_S
                 self.expiry[seq] = type(beat.now).fromtimestamp(at, tz=beat.now.tzinfo)
 
-    def _charge(self, model: str, successes: int, beat: Beat) -> None:
+    def _charge(self, model: str, successes: int, beat: GroupCommit) -> None:
         price = beat.prices.get(model, FREE).batch
         charge = successes * price.charge(PER_ANSWER)
         self.charges[f"{beat.now:%Y-%m}", model] += charge

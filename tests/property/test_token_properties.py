@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lowtide.core.tokens.features import FEATURES, Features, features_of, features_of_line
-from lowtide.core.tokens.token_model import UNTAUGHT, TokenModel
+from lowtide.core.tokens.token_model import UNTRAINED, TokenModel
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=300)
 COUNTS = st.floats(0, 1e9, allow_nan=False)
@@ -25,7 +25,7 @@ def chat(text: str) -> bytes:
 
 
 def taught(history: list[tuple[Features, int]]) -> TokenModel:
-    model = UNTAUGHT
+    model = UNTRAINED
     for features, tokens in history:
         model = model.learned(features, tokens)
     return model

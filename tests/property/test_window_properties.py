@@ -4,15 +4,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lowtide import limits
-from lowtide.core.capacity.engine_metrics import EngineSignals, LiveSeen, OwnCall
-from lowtide.core.capacity.output_lengths import Lengths
-from lowtide.core.capacity.preemption import Guard
+from lowtide.core.capacity.engine_metrics import BatchCall, EngineMetrics, LiveSeen
+from lowtide.core.capacity.output_lengths import OutputLengths
+from lowtide.core.capacity.preemption import PreemptionPolicy
 from lowtide.core.capacity.window import WindowController
 
 count = st.none() | st.integers(0, 5000)
 total = st.none() | st.floats(0, 1e9)
 readings = st.builds(
-    EngineSignals,
+    EngineMetrics,
     running=count,
     waiting=count,
     kv_used=st.none() | st.floats(0, 1),
@@ -42,7 +42,7 @@ polls = st.lists(
 
 @given(polls, st.integers(1, limits.WINDOW_MAX), st.booleans())
 def test_the_window_keeps_its_bounds_and_silence_never_widens_it(
-    story: list[tuple[EngineSignals | None, bool, LiveSeen, float, list[tuple[int, int, float]]]],
+    story: list[tuple[EngineMetrics | None, bool, LiveSeen, float, list[tuple[int, int, float]]]],
     window_max: int,
     is_automatic: bool,
 ) -> None:
@@ -54,14 +54,14 @@ def test_the_window_keeps_its_bounds_and_silence_never_widens_it(
             controller.finished(tokens, tokens // 2, output, took_s)
         before = controller.window
         in_flight = controller.window if is_used else controller.window // 3
-        controller.observe(signals, [OwnCall(now_s / 2, 500)] * in_flight, now_s, live)
+        controller.observe(signals, [BatchCall(now_s / 2, 500)] * in_flight, now_s, live)
         assert 0 <= controller.window <= window_max
         assert controller.window > 0 or controller.signals.asleep
         assert 0.0 <= controller.live.load <= 1.0
         assert 0.0 <= controller.live.kv_reserve <= limits.LIVE_SHARE_MAX
         pacer = controller.pacer
         assert limits.PREFILL_TOKENS_MIN <= pacer.budget <= limits.PREFILL_TOKENS_MAX
-        assert pacer.owed(now_s) >= 0.0
+        assert pacer.outstanding_tokens(now_s) >= 0.0
         if signals is None:
             assert controller.window <= before
 
@@ -82,7 +82,7 @@ def test_the_window_keeps_its_bounds_and_silence_never_widens_it(
 def test_giving_way_never_costs_more_than_its_share(
     story: list[tuple[float, int, int, float, int, int]],
 ) -> None:
-    guard = Guard()
+    guard = PreemptionPolicy()
     now_s = 0.0
     work: list[tuple[float, float]] = []
     losses: list[tuple[float, float]] = []
@@ -90,7 +90,7 @@ def test_giving_way_never_costs_more_than_its_share(
         now_s += elapsed_s
         guard.finished(finished, now_s)
         work.append((now_s, finished))
-        calls = [OwnCall(float(n), prompt) for n in range(flying)]
+        calls = [BatchCall(float(n), prompt) for n in range(flying)]
         live = LiveSeen(waiting, waiting, 800.0)
         chosen = guard.revoke(None, calls, [output] * flying, live, 0.0, now_s)
         assert len(set(chosen)) == len(chosen)
@@ -110,7 +110,7 @@ def test_giving_way_never_costs_more_than_its_share(
     st.lists(st.floats(0, 10**6), max_size=50),
 )
 def test_shares_of_lengths_sum_to_one(ended: list[int], ages: list[float]) -> None:
-    known = Lengths()
+    known = OutputLengths()
     for length in ended:
         known.finished(length)
     shares = known._distribution(ages)

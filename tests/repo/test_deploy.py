@@ -250,7 +250,7 @@ def test_ports_agree() -> None:
 
 
 def test_workers_show_their_metrics_to_their_network_because_the_files_say_so() -> None:
-    assert config.Server().metrics_host == "127.0.0.1"
+    assert config.ServerSettings().metrics_host == "127.0.0.1"
     workers = [each for name, each in OURS.items() if name.startswith("worker")]
     for words in (container(WORKER)["args"], *(each["command"] for each in workers)):
         assert words[words.index("--metrics-host") + 1] == "0.0.0.0"

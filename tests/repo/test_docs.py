@@ -70,8 +70,8 @@ def test_every_key_of_the_example_settings_is_one_and_has_its_default() -> None:
     for section in ("server", "auth", "catalogue", "limits", "dispatch"):
         assert getattr(settings, section) == getattr(plain, section)
     (replica,), (model,) = settings.replica, settings.model
-    assert replica == config.Replica(url=replica.url, models=replica.models)
-    assert model.batch_discount == config.Model(id="m").batch_discount
+    assert replica == config.ReplicaSettings(url=replica.url, models=replica.models)
+    assert model.batch_discount == config.ModelSettings(id="m").batch_discount
 
 
 def test_every_commented_line_of_the_example_settings_would_be_accepted(tmp_path: Path) -> None:

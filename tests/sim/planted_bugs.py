@@ -25,7 +25,7 @@ from lowtide.core.reporting import progress
 from lowtide.core.usage import NO_USAGE
 from lowtide.loops.dispatch import leasing
 from lowtide.loops.replicas.ownership import OwnershipLoop
-from lowtide.ports.work import Beat
+from lowtide.ports.work import GroupCommit
 from lowtide.store.statements import group_commit as beat_module
 from lowtide.store.statements import settlement
 from lowtide.store.statements.settlement import Settlement, _Chunk
@@ -39,7 +39,7 @@ _chunk_values = settlement._chunk_values
 
 
 def _owned_whatever_the_token(
-    beat: Beat, rows: Mapping[ChunkKey, Row[Any]]
+    beat: GroupCommit, rows: Mapping[ChunkKey, Row[Any]]
 ) -> dict[ChunkKey, _Chunk]:
     return {
         key: _Chunk(row, row.done)
@@ -67,7 +67,9 @@ async def _write_slices_twice(conn: AsyncConnection, decided: Settlement) -> Non
     await _write(conn, msgspec.structs.replace(decided, slices=[*decided.slices, *again]))
 
 
-def _released_chunk_forgets(beat: Beat, key: ChunkKey, chunk: _Chunk, batch: Row[Any]) -> Any:
+def _released_chunk_forgets(
+    beat: GroupCommit, key: ChunkKey, chunk: _Chunk, batch: Row[Any]
+) -> Any:
     values = _chunk_values(beat, key, chunk, batch)
     if values["state"] == "waiting":
         values |= {"done": NOTHING_DONE, "settled": 0}

@@ -42,7 +42,7 @@ async def main() -> tuple[str | None, str | None]:
     process.spawn(live(), "live")
     await pass_time(1.0)
     assert not process.alive
-    await process.bury(virtual_loop().release)
+    await process.terminate(virtual_loop().release)
     return waiting.seen, told[0]
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from testkit.sim import __main__ as program
 from testkit.sim import rounds
-from testkit.sim.fault_kinds import Fault
+from testkit.sim.fault_kinds import FaultKind
 from testkit.sim.rounds import Summary
 from testkit.sim.simulation import Played
 from testkit.sim.stores import Stores
@@ -27,7 +27,7 @@ def a_run(seed: int) -> Played:
         batches=2,
         lines=30,
         counts={"batch.planned": 2},
-        faults={Fault.KILLED.value: seed},
+        faults={FaultKind.KILLED.value: seed},
         deaths=frozenset({f"loops/dispatch/commit.py:{seed}"}),
         digest=f"{seed:064x}",
         trace=["    1.000 world    it begins"],
@@ -79,11 +79,11 @@ def test_good_seeds_are_summed_up_and_progress_goes_to_stderr(
     said = capsys.readouterr()
     assert "2 of 4 seeds, " in said.err
     assert row(said.out, "virtual hours") == "2"
-    assert row(said.out, Fault.KILLED) == "6 in 4 seeds"
+    assert row(said.out, FaultKind.KILLED) == "6 in 4 seeds"
     assert row(said.out, "awaits at which a process died") == "4 (4 in loops)"
     summary = msgspec.json.decode(report.read_bytes(), type=Summary)
     assert (summary.seeds, summary.batches, summary.lines) == (4, 8, 120)
-    assert summary.faults[Fault.ENGINE_DIED] == 0
+    assert summary.faults[FaultKind.ENGINE_DIED] == 0
 
 
 @pytest.mark.usefixtures("scripted")
@@ -109,5 +109,5 @@ def test_a_summary_counts_in_how_many_seeds_a_fault_happened() -> None:
     for seed in (1, 2):
         summary.add(a_run(seed))
     summary.add(msgspec.structs.replace(a_run(3), faults={}))
-    assert summary.faults[Fault.KILLED] == 3
-    assert summary.seeds_with[Fault.KILLED] == 2
+    assert summary.faults[FaultKind.KILLED] == 3
+    assert summary.seeds_with[FaultKind.KILLED] == 2

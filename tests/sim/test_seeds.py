@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from testkit.sim.fault_kinds import Fault
+from testkit.sim.fault_kinds import FaultKind
 from testkit.sim.field import REPLIES
 from testkit.sim.rounds import Summary
 
@@ -21,7 +21,12 @@ PATIENCE_S = 600 + 60 * SEEDS
 """Far more than they take beside others that want the same cores; a seed that hangs must end."""
 TIMES_MIN = 3
 """Of each kind of fault, in the seeds of the test command."""
-IN_THE_FIELD = {*REPLIES, Fault.BALANCER_CUT, Fault.QUEUE_TIMED_OUT, Fault.LINE_MISTAKEN}
+IN_THE_FIELD = {
+    *REPLIES,
+    FaultKind.BALANCER_CUT,
+    FaultKind.QUEUE_TIMED_OUT,
+    FaultKind.LINE_MISTAKEN,
+}
 """Each of these is in few of so many seeds; all of them are in the hundreds of a long run."""
 DEATHS_MIN = 30
 """Different awaits of the product at which a process was killed, likewise."""
@@ -47,7 +52,7 @@ def test_every_seed_keeps_every_promise(tmp_path: Path) -> None:
     said = play(*("--seeds", f"0..{SEEDS}", "--jobs", "2", "--json", str(report)))
     summary = msgspec.json.decode(report.read_bytes(), type=Summary)
     assert (summary.seeds, summary.broken) == (SEEDS, [])
-    assert set(summary.faults) == set(Fault), "each kind is in the account, happened or not"
+    assert set(summary.faults) == set(FaultKind), "each kind is in the account, happened or not"
     if SEEDS >= 50:
         counts = summary.faults
         rare = {kind: n for kind, n in counts.items() if n < TIMES_MIN and kind not in IN_THE_FIELD}

@@ -64,7 +64,7 @@ def test_of_a_killed_process_nothing_runs_behind_the_await_it_was_at() -> None:
         process.kill()
         await pass_time(DAY_S)
         seen = list(log)
-        await process.bury(virtual_loop().release)
+        await process.terminate(virtual_loop().release)
         return seen
 
     assert run(main()) == ["step 0", "step 1"]
@@ -80,7 +80,7 @@ def test_a_process_dies_after_the_steps_that_it_has_left() -> None:
         process.spawn(visits(log, 0.0), "visits")
         await pass_time(1.0)
         seen = list(log)
-        await process.bury(virtual_loop().release)
+        await process.terminate(virtual_loop().release)
         return seen
 
     assert run(main()) == ["step 0", "step 1", "step 2"]

@@ -12,12 +12,12 @@ from lowtide.api.files import files, multipart_uploads, upload_parts
 from lowtide.api.http import errors
 from lowtide.api.http.json_body import json_response
 from lowtide.api.live import live, responses
-from lowtide.api.middleware.auth import Guard
+from lowtide.api.middleware.auth import AuthMiddleware
 from lowtide.api.middleware.caller import services_of
-from lowtide.api.middleware.cors import AllowedPages
+from lowtide.api.middleware.cors import CorsMiddleware
 from lowtide.api.middleware.local_callers import LocalCallersOnly
-from lowtide.api.middleware.paths import Mounts
-from lowtide.api.middleware.request_id import Edge
+from lowtide.api.middleware.paths import PathMiddleware
+from lowtide.api.middleware.request_id import RequestIdMiddleware
 from lowtide.api.openapi.document import DocumentedApp
 from lowtide.api.openapi.refusals import public_refusals
 from lowtide.core.scheduling.byte_budget import ByteBudget
@@ -62,14 +62,14 @@ def create_app(services: Services | None) -> FastAPI:
     for path, route in (("/health", health), ("/ready", ready), ("/metrics", metrics.metrics)):
         # What probes of balancers ask with; not in the document, where it would say nothing new.
         app.add_api_route(path, route, methods=["HEAD"], include_in_schema=False)
-    app.add_middleware(Guard)
+    app.add_middleware(AuthMiddleware)
     prefix = "" if services is None else services.settings.server.path_prefix
-    app.add_middleware(Mounts, prefix=prefix)
+    app.add_middleware(PathMiddleware, prefix=prefix)
     if services is not None and services.settings.auth.mode == "open":
         app.add_middleware(LocalCallersOnly, server=services.settings.server)
-    app.add_middleware(Edge)
+    app.add_middleware(RequestIdMiddleware)
     if services is not None and services.settings.server.allowed_origins:
-        app.add_middleware(AllowedPages, origins=services.settings.server.allowed_origins)
+        app.add_middleware(CorsMiddleware, origins=services.settings.server.allowed_origins)
     return app  # the middleware that is added last is the outermost
 
 

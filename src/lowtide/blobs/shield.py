@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-async def settle(
+async def shield_to_end(
     work: Coroutine[Any, Any, T], undo: Callable[[T], Coroutine[Any, Any, object]] | None = None
 ) -> T:
     """Await `work` to its end; when cancelled meanwhile, `undo` its result, then raise that."""
@@ -29,5 +29,5 @@ async def settle(
     # Asking for the exception also marks it as seen: the caller has left, nobody else will.
     succeeded = not task.cancelled() and task.exception() is None
     if succeeded and undo is not None:
-        await settle(undo(task.result()))
+        await shield_to_end(undo(task.result()))
     raise cancelled

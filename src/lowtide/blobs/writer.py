@@ -7,7 +7,7 @@ blocks are held, and a piece that is a block by itself passes through without a 
 from collections.abc import Awaitable, Callable
 
 
-class GatheringWriter:
+class BufferedBlobWriter:
     """Hands blocks of about `block_bytes` or more to `append`; the rest is for `take`."""
 
     def __init__(

@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except command_errors.Terminated:
         return command_errors.TERMINATED
     except BrokenPipeError:
-        console.hush()
+        console.close_stdout()
         return command_errors.BROKEN_PIPE
     except Exception as error:  # noqa: BLE001 - see the module's docstring
         return _report(error, as_json="--json" in given)
@@ -54,9 +54,9 @@ def _report(error: Exception, *, as_json: bool) -> int:
     failure = _usage_error(error) or command_errors.explain(error)
     if not failure.message:  # `lowtide` alone: its help was printed already
         return failure.exit_code
-    console.note(f"[bold red]Error:[/] {escape(failure.message)}")
+    console.info(f"[bold red]Error:[/] {escape(failure.message)}")
     if failure.hint:
-        console.note(f"[dim]{escape(failure.hint)}[/]")
+        console.info(f"[dim]{escape(failure.hint)}[/]")
     if as_json:
         sys.stdout.write(command_errors.as_json(failure) + "\n")
         sys.stdout.flush()

@@ -16,16 +16,16 @@ from lowtide.cli.options import examples
 from lowtide.cli.terminal import console
 
 
-class Place(NamedTuple):
+class CommandSpec(NamedTuple):
     """Where a command is: a function of its name in `module`; or a group, which has no examples."""
 
     module: str
     examples: tuple[str, ...] = ()
 
 
-COMMANDS: Final[Mapping[str, Place]] = MappingProxyType(
+COMMANDS: Final[Mapping[str, CommandSpec]] = MappingProxyType(
     {
-        "serve": Place(
+        "serve": CommandSpec(
             "server.serve",
             (
                 "lowtide serve --model demo",
@@ -33,8 +33,8 @@ COMMANDS: Final[Mapping[str, Place]] = MappingProxyType(
                 "lowtide serve --port 0 --json",
             ),
         ),
-        "worker": Place("server.serve", ("lowtide worker --config lowtide.toml",)),
-        "run": Place(
+        "worker": CommandSpec("server.serve", ("lowtide worker --config lowtide.toml",)),
+        "run": CommandSpec(
             "run.command",
             (
                 "lowtide run batch.jsonl -o results.jsonl --model demo",
@@ -43,11 +43,11 @@ COMMANDS: Final[Mapping[str, Place]] = MappingProxyType(
                 "lowtide run reviews.csv -o out.csv --prompt 'Rate: {{ text }}' --model demo",
             ),
         ),
-        "validate": Place(
+        "validate": CommandSpec(
             "batches.validate",
             ("lowtide validate batch.jsonl", "lowtide validate batch.jsonl --json | jq ."),
         ),
-        "usage": Place(
+        "usage": CommandSpec(
             "accounts.usage",
             (
                 "lowtide usage",
@@ -55,22 +55,22 @@ COMMANDS: Final[Mapping[str, Place]] = MappingProxyType(
                 "lowtide usage --since 90d --by day,model,project --csv > usage.csv",
             ),
         ),
-        "doctor": Place(
+        "doctor": CommandSpec(
             "doctor.command",
             ("lowtide doctor", "lowtide doctor --config lowtide.toml", "lowtide doctor --repair"),
         ),
-        "backup": Place(
+        "backup": CommandSpec(
             "maintenance.backup",
             (
                 "lowtide backup /backup/lowtide/2026-11-21",
                 "lowtide backup /backup/lowtide/$(date +%F) --config lowtide.toml",
             ),
         ),
-        "restore": Place(
+        "restore": CommandSpec(
             "maintenance.restore",
             ("lowtide restore /backup/lowtide/2026-11-21 --data-dir ./lowtide-data",),
         ),
-        "simulate-engine": Place(
+        "simulate-engine": CommandSpec(
             "maintenance.simulate_engine",
             (
                 "lowtide simulate-engine --port 9001",
@@ -79,11 +79,11 @@ COMMANDS: Final[Mapping[str, Place]] = MappingProxyType(
                 "lowtide simulate-engine --fault crash@30+5 --fault noise=0.03",
             ),
         ),
-        "files": Place("batches.files"),
-        "batches": Place("batches.batches"),
-        "keys": Place("accounts.keys"),
-        "projects": Place("accounts.projects"),
-        "orgs": Place("accounts.orgs"),
+        "files": CommandSpec("batches.files"),
+        "batches": CommandSpec("batches.batches"),
+        "keys": CommandSpec("accounts.keys"),
+        "projects": CommandSpec("accounts.projects"),
+        "orgs": CommandSpec("accounts.orgs"),
     }
 )
 
@@ -107,7 +107,7 @@ def command_line(word: str | None = None) -> typer.Typer:
     return line
 
 
-def _add(line: typer.Typer, name: str, place: Place) -> None:
+def _add(line: typer.Typer, name: str, place: CommandSpec) -> None:
     module = import_module(f"lowtide.cli.{place.module}")
     if place.examples:
         command = getattr(module, name.replace("-", "_"))
@@ -118,7 +118,7 @@ def _add(line: typer.Typer, name: str, place: Place) -> None:
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        console.say(f"lowtide {__version__}")
+        console.write(f"lowtide {__version__}")
         raise typer.Exit
 
 

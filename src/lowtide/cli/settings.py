@@ -26,8 +26,8 @@ def read_settings(
     file = config.settings_file(named, system=True)
     settings = config.load(file, flags=flags)
     if file is not None and (always_say or file == config.SYSTEM_FILE):
-        console.note(f"[dim]settings: {escape(str(file))}[/]")
+        console.info(f"[dim]settings: {escape(str(file))}[/]")
     elif always_say:
         nowhere = f"no ./{config.DEFAULT_FILE} and no {config.SYSTEM_FILE}: the defaults"
-        console.note(f"[dim]settings: {escape(nowhere)}[/]")
+        console.info(f"[dim]settings: {escape(nowhere)}[/]")
     return settings

@@ -7,14 +7,14 @@ on a guess.
 
 from lowtide.config.exposure import is_loopback
 from lowtide.config.hours import hours_by_model
-from lowtide.config.models import Model
-from lowtide.config.replicas import EngineKind, Replica
+from lowtide.config.models import ModelSettings
+from lowtide.config.replicas import EngineKind, ReplicaSettings
 from lowtide.config.sections import (
-    Auth,
-    CatalogueFile,
-    Dispatch,
-    Limits,
-    Server,
+    AuthSettings,
+    CatalogueSettings,
+    DispatchSettings,
+    LimitSettings,
+    ServerSettings,
     parse_window,
 )
 from lowtide.config.settings import (
@@ -29,14 +29,14 @@ from lowtide.config.settings import (
 __all__ = [
     "DEFAULT_FILE",
     "SYSTEM_FILE",
-    "Auth",
-    "CatalogueFile",
-    "Dispatch",
+    "AuthSettings",
+    "CatalogueSettings",
+    "DispatchSettings",
     "EngineKind",
-    "Limits",
-    "Model",
-    "Replica",
-    "Server",
+    "LimitSettings",
+    "ModelSettings",
+    "ReplicaSettings",
+    "ServerSettings",
     "Settings",
     "check",
     "hours_by_model",

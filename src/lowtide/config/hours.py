@@ -3,13 +3,13 @@
 from collections.abc import Iterable, Iterator, Sequence
 from zoneinfo import ZoneInfo
 
-from lowtide.config.models import Model
+from lowtide.config.models import ModelSettings
 from lowtide.config.problems import Problem
-from lowtide.config.sections import Dispatch
-from lowtide.core.scheduling.operating_hours import Hours, hours_of
+from lowtide.config.sections import DispatchSettings
+from lowtide.core.scheduling.operating_hours import OperatingHours, hours_of
 
 
-def problems_of(dispatch: Dispatch, models: Sequence[Model]) -> Iterator[Problem]:
+def problems_of(dispatch: DispatchSettings, models: Sequence[ModelSettings]) -> Iterator[Problem]:
     """Time zones that are not there, and hours that are none."""
     zone = dispatch.timezone
     try:
@@ -32,8 +32,8 @@ def problems_of(dispatch: Dispatch, models: Sequence[Model]) -> Iterator[Problem
 
 
 def hours_by_model(
-    dispatch: Dispatch, models: Iterable[Model], ids: Iterable[str]
-) -> dict[str, Hours]:
+    dispatch: DispatchSettings, models: Iterable[ModelSettings], ids: Iterable[str]
+) -> dict[str, OperatingHours]:
     """Hours of those models of `ids` that have any."""
     own = {model.id: model.hours for model in models}
     words = {model: own.get(model) or dispatch.hours for model in ids}

@@ -16,7 +16,7 @@ SHIPPED_CATALOGUES: Final = files("lowtide") / "catalogues"
 """A catalogue file given by a bare name is one of these."""
 
 
-class Model(Section, frozen=True):
+class ModelSettings(Section, frozen=True):
     """An entry of the catalogue. Prices are US dollars per million tokens, live, and exact."""
 
     id: str
@@ -47,7 +47,7 @@ def catalogue_place(name: str) -> Traversable | Path:
         return Path(name)
 
 
-def problems_of(models: Sequence[Model]) -> Iterator[Problem]:
+def problems_of(models: Sequence[ModelSettings]) -> Iterator[Problem]:
     """What makes no sense in the list. Entries are told by their ids."""
     seen: set[str] = set()
     for place, model in enumerate(models):
@@ -59,7 +59,7 @@ def problems_of(models: Sequence[Model]) -> Iterator[Problem]:
         yield from _prices(model, place)
 
 
-def _prices(model: Model, place: int) -> Iterator[Problem]:
+def _prices(model: ModelSettings, place: int) -> Iterator[Problem]:
     discount = model.batch_discount
     found = list(
         unless(

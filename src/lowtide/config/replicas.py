@@ -19,7 +19,7 @@ OWN_FIELDS: Final = frozenset({"input", "messages", "model", "prompt", "stream",
 EngineKind = Literal["auto", "vllm", "sglang", "llamacpp", "tgi", "openai"]
 
 
-class Replica(Section, frozen=True):
+class ReplicaSettings(Section, frozen=True):
     """One engine URL that serves one or more models."""
 
     SECRET_KEYS: ClassVar[frozenset[str]] = frozenset(
@@ -123,7 +123,7 @@ class Replica(Section, frozen=True):
         )
 
 
-def problems_between(replicas: tuple[Replica, ...]) -> Iterator[Problem]:
+def problems_between(replicas: tuple[ReplicaSettings, ...]) -> Iterator[Problem]:
     """What is wrong with the list as a whole."""
     urls = [replica.url.rstrip("/") for replica in replicas]
     for place, url in enumerate(urls):

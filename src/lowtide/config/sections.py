@@ -36,7 +36,7 @@ class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         yield from ()
 
 
-class Server(Section, frozen=True):
+class ServerSettings(Section, frozen=True):
     """Where Lowtide listens and where it keeps things."""
 
     SECRET_KEYS: ClassVar[frozenset[str]] = frozenset({"database_url", "blob_url", "upload_secret"})
@@ -101,11 +101,11 @@ class Server(Section, frozen=True):
         )
 
 
-class Auth(Section, frozen=True):
+class AuthSettings(Section, frozen=True):
     mode: Literal["open", "keys"] = "open"
 
 
-class CatalogueFile(Section, frozen=True):
+class CatalogueSettings(Section, frozen=True):
     """Models known beside those of `[[model]]`, and what becomes of those that nothing serves."""
 
     file: str | None = None
@@ -114,7 +114,7 @@ class CatalogueFile(Section, frozen=True):
     """A batch for a catalogued model that no replica serves: waits for one, or fails validation."""
 
 
-class Limits(Section, frozen=True):
+class LimitSettings(Section, frozen=True):
     """The defaults are the launch limits of the Together Batch API."""
 
     requests_per_batch: int = limits.REQUESTS_PER_BATCH
@@ -123,13 +123,13 @@ class Limits(Section, frozen=True):
     completion_window_default: str = "24h"
     line_bytes: int = limits.LINE_BYTES_MAX
     batches_per_hour: int | None = None
-    """Batches that an organisation may create in any 60 minutes; None: no bound."""
+    """Batches that an organization may create in any 60 minutes; None: no bound."""
     unfinished_batches: int = limits.UNFINISHED_BATCHES
-    """Batches and background responses of an organisation that may be unfinished at one time."""
+    """Batches and background responses of an organization that may be unfinished at one time."""
     stored_bytes: int | None = None
-    """Bytes of files that an organisation may keep; None: no bound."""
+    """Bytes of files that an organization may keep; None: no bound."""
     requests_in_flight: int | None = None
-    """Requests of an organisation that may be at engines at one time; None: no bound."""
+    """Requests of an organization that may be at engines at one time; None: no bound."""
     media_urls: MediaSetting = "pass"
     """URLs in bodies that an engine would fetch: let through, refused, or those of these hosts."""
     infeasible: Literal["accept", "refuse"] = "accept"
@@ -142,7 +142,7 @@ class Limits(Section, frozen=True):
     """Tokens of interactive calls per key and model, input and output; None: no bound."""
 
     control_calls_per_minute: int = limits.CONTROL_CALLS_PER_MINUTE
-    """Calls of an organisation other than interactive ones; a list counts a call more for each
+    """Calls of an organization other than interactive ones; a list counts a call more for each
     hundred rows."""
 
     @property
@@ -172,12 +172,12 @@ class Limits(Section, frozen=True):
             yield Problem(("limits", "completion_window_default"), words)
 
 
-class Dispatch(Section, frozen=True):
+class DispatchSettings(Section, frozen=True):
     """How requests are tried. Seconds unless the name says otherwise."""
 
     attempt_timeout_s: float = limits.ATTEMPT_TIMEOUT_S
     attempts_max: int = limits.ATTEMPTS_MAX
-    beat_s: float = limits.BEAT_S
+    commit_interval_s: float = limits.COMMIT_INTERVAL_S
     lease_ttl_s: float = limits.LEASE_TTL_S
     hours: str | None = None
     """When batch work starts, for example "22:00-06:00"; None: whenever there is room. A model's
@@ -189,11 +189,13 @@ class Dispatch(Section, frozen=True):
         key = "dispatch"
         yield from unless(self.attempts_max > 0, (key, "attempts_max"), "at least 1")
         yield from unless(self.attempt_timeout_s > 0, (key, "attempt_timeout_s"), "above 0")
-        yield from unless(0 < self.beat_s <= 60, (key, "beat_s"), "above 0, at most 60")
         yield from unless(
-            self.lease_ttl_s >= 3 * self.beat_s,
+            0 < self.commit_interval_s <= 60, (key, "commit_interval_s"), "above 0, at most 60"
+        )
+        yield from unless(
+            self.lease_ttl_s >= 3 * self.commit_interval_s,
             (key, "lease_ttl_s"),
-            "at least three beats, else a lease ends between renewals",
+            "at least three commits, else a lease ends between renewals",
         )
 
 

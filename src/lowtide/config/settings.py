@@ -10,16 +10,16 @@ import msgspec
 from lowtide.config import hours, models
 from lowtide.config.conversion import Conversion
 from lowtide.config.exposure import is_loopback
-from lowtide.config.models import Model
+from lowtide.config.models import ModelSettings
 from lowtide.config.problems import Problem, tell
-from lowtide.config.replicas import Replica, problems_between
+from lowtide.config.replicas import ReplicaSettings, problems_between
 from lowtide.config.sections import (
-    Auth,
-    CatalogueFile,
-    Dispatch,
-    Limits,
+    AuthSettings,
+    CatalogueSettings,
+    DispatchSettings,
+    LimitSettings,
     Section,
-    Server,
+    ServerSettings,
 )
 from lowtide.config.sources import ARRAYS, ConfigError, Sources, variables
 
@@ -30,13 +30,13 @@ SYSTEM_FILE: Final = Path("/etc/lowtide/lowtide.toml")
 class Settings(Section, frozen=True):
     """The whole tree."""
 
-    server: Server = Server()
-    auth: Auth = Auth()
-    catalogue: CatalogueFile = CatalogueFile()
-    limits: Limits = Limits()
-    dispatch: Dispatch = Dispatch()
-    replica: tuple[Replica, ...] = ()
-    model: tuple[Model, ...] = ()
+    server: ServerSettings = ServerSettings()
+    auth: AuthSettings = AuthSettings()
+    catalogue: CatalogueSettings = CatalogueSettings()
+    limits: LimitSettings = LimitSettings()
+    dispatch: DispatchSettings = DispatchSettings()
+    replica: tuple[ReplicaSettings, ...] = ()
+    model: tuple[ModelSettings, ...] = ()
 
     def problems(self) -> Iterator[Problem]:
         """What makes no sense in any section, and between them."""
@@ -139,16 +139,16 @@ def _known_sections() -> dict[str, tuple[str, ...]]:
     }
 
 
-def _with_catalogue(settings: Settings) -> tuple[Model, ...]:
+def _with_catalogue(settings: Settings) -> tuple[ModelSettings, ...]:
     """The models of the settings, then those of the catalogue file whose names they leave free."""
     if settings.catalogue.file is None:
         return settings.model
     sources = Sources(models.catalogue_place(settings.catalogue.file), "catalogue.file")
-    conversion = Conversion({"model": Model.__struct_fields__})
+    conversion = Conversion({"model": ModelSettings.__struct_fields__})
     for name in sources.tree:
         if name != "model":
             conversion.unknown_section(name, ("model",))
-    entries = conversion.table(Model, sources.tree.get("model", []), "model")
+    entries = conversion.table(ModelSettings, sources.tree.get("model", []), "model")
     found = [model for _, model in entries]
     problems = [*conversion.problems, *models.problems_of(found)]
     problems += hours.problems_of(settings.dispatch, found)

@@ -37,7 +37,7 @@ ErrorCode = Literal[
     "project_not_found",
     "key_not_found",
     "rate_limit_exceeded",
-    "storage_limit_exceeded",  # the organisation's share, as opposed to storage_full
+    "storage_limit_exceeded",  # the organization's share, as opposed to storage_full
     "spend_cap_exceeded",
     "window_infeasible",  # refused only where the settings say so
     "resource_unavailable",  # no batch capacity for a single call within the time that it may wait

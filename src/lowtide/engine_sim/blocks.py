@@ -7,15 +7,15 @@ from collections import deque
 from collections.abc import Hashable
 
 
-class Node:
+class CacheNode:
     """Consecutive blocks below the prefix that its ancestors make."""
 
     __slots__ = ("cached", "children", "held", "key", "parent", "spare", "users")
 
-    def __init__(self, parent: "Node | None", key: tuple[int, Hashable]) -> None:
+    def __init__(self, parent: "CacheNode | None", key: tuple[int, Hashable]) -> None:
         self.parent = parent
         self.key = key
-        self.children: dict[tuple[int, Hashable], Node] = {}
+        self.children: dict[tuple[int, Hashable], CacheNode] = {}
         self.cached = 0
         self.held = 0
         """Of the cached blocks, those in use: the longest of `users`."""
@@ -49,7 +49,7 @@ class Spare:
 
     __slots__ = ("blank", "end", "node", "start")
 
-    def __init__(self, node: Node | None, start: int, end: int, blank: int = 0) -> None:
+    def __init__(self, node: CacheNode | None, start: int, end: int, blank: int = 0) -> None:
         self.node = node
         self.start = start
         self.end = end

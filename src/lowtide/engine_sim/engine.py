@@ -13,7 +13,7 @@ from typing import Final
 from lowtide.engine_sim.kv import KvCache
 from lowtide.engine_sim.profiles import Profile, StepLoad
 from lowtide.engine_sim.requests import SimRequest, State
-from lowtide.engine_sim.scheduler import Plan, Scheduler, SchedulerConfig
+from lowtide.engine_sim.scheduler import SchedulerConfig, StepPlan, StepScheduler
 
 STEP_NOISE: Final = 0.03
 """Sigma of the lognormal factor that real steps vary by."""
@@ -83,12 +83,12 @@ class SimEngine:
         )
         self.counters = Counters()
         self.slowness = 1.0
-        self._scheduler = Scheduler(self.config, self.kv)
+        self._scheduler = StepScheduler(self.config, self.kv)
         self._noise = noise
         self._random = random.Random(seed)
         self._requests: dict[str | int, SimRequest] = {}
         self._submitted = 0
-        self._plan: Plan | None = None
+        self._plan: StepPlan | None = None
         self._events = StepEvents(0.0, 0.0, [], [])
 
     @property
@@ -197,7 +197,7 @@ class SimEngine:
         """A whole step at once; None when there is nothing to compute."""
         return None if self.begin_step(now) is None else self.end_step()
 
-    def _count_admissions(self, plan: Plan) -> None:
+    def _count_admissions(self, plan: StepPlan) -> None:
         self.counters.preemptions += len(plan.preempted)
         for request in plan.admitted:
             if not request.preemptions:

@@ -41,7 +41,7 @@ _KINDS: Final = MappingProxyType(
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class EngineFault:
     """One of the kinds above, from `start` to before `end`."""
 
     kind: str
@@ -53,7 +53,7 @@ class Fault:
         return self.start <= now < self.end
 
 
-class Faults:
+class EngineFaults:
     """All that were asked for."""
 
     def __init__(self, specs: tuple[str, ...] = ()) -> None:
@@ -67,11 +67,11 @@ class Faults:
     def is_on(self, kind: str, now: float) -> bool:
         return self.value(kind, now) is not None
 
-    def of_kind(self, kind: str) -> list[Fault]:
+    def of_kind(self, kind: str) -> list[EngineFault]:
         return [fault for fault in self._faults if fault.kind == kind]
 
 
-def parse_fault(spec: str) -> Fault:
+def parse_fault(spec: str) -> EngineFault:
     """Raises ValueError for a fault that is none."""
     match = _SPEC.fullmatch(spec)
     if match is None or match["kind"] not in _KINDS:
@@ -79,4 +79,4 @@ def parse_fault(spec: str) -> Fault:
     start = float(match["start"] or 0)
     end = start + float(match["for_s"]) if match["for_s"] else math.inf
     value = float(match["value"]) if match["value"] else _KINDS[match["kind"]]
-    return Fault(match["kind"], start, end, value)
+    return EngineFault(match["kind"], start, end, value)

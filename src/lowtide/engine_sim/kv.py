@@ -6,8 +6,8 @@ request frees its blocks from the tail, so a prefix outlives what follows it; on
 found, and the last token of a prompt is always computed.
 
 The means are different, for speed. Whoever uses a block uses all before it, and the tail goes
-first, so what is cached is always a tree of prefixes. A `Node` is a run of blocks (those that end
-inside one piece of a prompt) and everything is counted in ranges of a node: a request costs as
+first, so what is cached is always a tree of prefixes. A `CacheNode` is a run of blocks (those that
+end inside one piece of a prompt) and everything is counted in ranges of a node: a request costs as
 many operations as its prompt has pieces, not blocks. One thing differs: of two copies of a block
 that are both in use, only the first can be found, and it stays until the second one's user is done.
 """
@@ -16,10 +16,10 @@ from collections import deque
 from collections.abc import Hashable, Iterable
 from itertools import chain
 
-from lowtide.engine_sim.blocks import Node, Spare
+from lowtide.engine_sim.blocks import CacheNode, Spare
 from lowtide.engine_sim.requests import Piece, SimRequest
 
-Hits = list[tuple[Node, int]]
+Hits = list[tuple[CacheNode, int]]
 """Nodes from the root on, and how many blocks of each are found."""
 
 
@@ -31,7 +31,7 @@ class KvCache:
         self.blocks = tokens // block_tokens
         self.free = self.blocks
         self._finds_prefixes = finds_prefixes
-        self._root = Node(None, (0, None))
+        self._root = CacheNode(None, (0, None))
         self._queue = deque([Spare(None, 0, 0, self.blocks)])
 
     @property
@@ -141,7 +141,7 @@ class KvCache:
         """Drop all that is cached. Raises ValueError while blocks are in use, as vLLM refuses."""
         if self.free != self.blocks:
             raise ValueError("blocks are in use")
-        self._root = Node(None, (0, None))
+        self._root = CacheNode(None, (0, None))
         self._queue = deque([Spare(None, 0, 0, self.blocks)])
 
     def _pieces(self, request: SimRequest) -> Iterable[Piece]:
@@ -153,10 +153,10 @@ class KvCache:
     def _salted(self, segment: Hashable, position: int, request: SimRequest) -> Hashable:
         return segment if position or request.salt is None else (request.salt, segment)
 
-    def _descend(self, request: SimRequest, node: Node, key: tuple[int, Hashable]) -> None:
+    def _descend(self, request: SimRequest, node: CacheNode, key: tuple[int, Hashable]) -> None:
         child = node.children.get(key)
         if child is None:
-            child = node.children[key] = Node(node, key)
+            child = node.children[key] = CacheNode(node, key)
         child.users[0] = child.users.get(0, 0) + 1
         request.nodes.append(child)
         request.held.append(0)
@@ -177,7 +177,7 @@ class KvCache:
         node.move_user(held, wanted)
         request.held[depth] = wanted
 
-    def _touch(self, node: Node, blocks: int) -> None:
+    def _touch(self, node: CacheNode, blocks: int) -> None:
         """Take the first `blocks` of a node out of the queue of free ones."""
         while node.held < blocks:
             spare = node.spare[-1]
@@ -187,7 +187,7 @@ class KvCache:
             if spare.start == spare.end:
                 node.spare.pop()  # in the queue it stays, empty, and is passed over
 
-    def _prune(self, node: Node) -> None:
+    def _prune(self, node: CacheNode) -> None:
         while node.parent is not None and not (node.cached or node.users or node.children):
             if node.parent.children.get(node.key) is node:
                 del node.parent.children[node.key]

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from lowtide.engine_sim.engine import SimEngine
-from lowtide.engine_sim.faults import Faults
+from lowtide.engine_sim.faults import EngineFaults
 from lowtide.engine_sim.profiles import PROFILES
 from lowtide.engine_sim.scheduler import SchedulerConfig, sglang_config
 
@@ -51,7 +51,7 @@ class ServerOptions:
             raise ValueError(f"{self.profile!r} is no profile; there are {', '.join(PROFILES)}")
         if self.time_scale <= 0 or self.efficiency <= 0 or self.stream_interval < 1:
             raise ValueError("time scale, efficiency and stream interval must be above 0")
-        Faults(self.faults)
+        EngineFaults(self.faults)
         self.scheduler_config()
 
     @property
@@ -95,7 +95,7 @@ class ServerOptions:
         )
 
     def make_engine(self) -> SimEngine:
-        noise = Faults(self.faults).value("noise", 0.0) or 0.0
+        noise = EngineFaults(self.faults).value("noise", 0.0) or 0.0
         return SimEngine(
             replace(PROFILES[self.profile], efficiency=self.efficiency),
             self.scheduler_config(),

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from lowtide.engine_sim.engine import SimEngine, StepEvents
-from lowtide.engine_sim.faults import Faults
+from lowtide.engine_sim.faults import EngineFaults
 from lowtide.engine_sim.histograms import Latencies
 from lowtide.engine_sim.requests import SimRequest
 
@@ -96,7 +96,7 @@ class RealTimeEngine:
     def __init__(
         self,
         engine: SimEngine,
-        faults: Faults,
+        faults: EngineFaults,
         *,
         time_scale: float = 1.0,
         on_crash: Callable[[], None] = lambda: None,

@@ -10,7 +10,7 @@ import enum
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 
-from lowtide.engine_sim.blocks import Node
+from lowtide.engine_sim.blocks import CacheNode
 
 Piece = tuple[Hashable, int]
 
@@ -70,7 +70,7 @@ class SimRequest:
     made_offset: int = field(default=0, init=False)
     """Generated tokens less the engine's completed steps, while decoding: needs no update."""
     finish_step: int = field(default=0, init=False)
-    nodes: list[Node] = field(default_factory=list, init=False)
+    nodes: list[CacheNode] = field(default_factory=list, init=False)
     held: list[int] = field(default_factory=list, init=False)
     """Blocks of each of `nodes` that it uses, from the node's first."""
     doubles: int = field(default=0, init=False)

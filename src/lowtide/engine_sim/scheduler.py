@@ -62,7 +62,7 @@ def sglang_config(
 
 
 @dataclass(slots=True)
-class Plan:
+class StepPlan:
     """One step. Who leaves before it is over is taken out of it again."""
 
     decodes: int = 0
@@ -101,7 +101,7 @@ class Plan:
         )
 
 
-class Scheduler:
+class StepScheduler:
     """`waiting` and `running` are for reading; `running` is in order of admission."""
 
     def __init__(self, config: SchedulerConfig, kv: KvCache) -> None:
@@ -115,9 +115,9 @@ class Scheduler:
         self._watermark = int(config.watermark * kv.blocks)
         self._preempts_last = config.scheduling_policy != "priority" and config.retraction == "vllm"
 
-    def plan(self, now: float) -> Plan | None:
+    def plan(self, now: float) -> StepPlan | None:
         """The next step, for which blocks are taken; None when there is nothing to do."""
-        plan = Plan()
+        plan = StepPlan()
         while (lack := self._take_all(plan)) is not None:
             if lack == "blocks" and self._preempts_last:
                 # The same as walking: whoever comes before has what it needs, or preempts it too.
@@ -129,7 +129,7 @@ class Scheduler:
             self._admit(plan, now)
         return None if plan.is_empty else plan
 
-    def complete(self, plan: Plan) -> list[SimRequest]:
+    def complete(self, plan: StepPlan) -> list[SimRequest]:
         """Every request that got a token of its own in the step: those that decode on are left
         out. A request in it is FINISHED, or DECODING because its prompt was completed."""
         for request in plan.postponed:
@@ -156,7 +156,7 @@ class Scheduler:
             return self.decodes.made(request)
         return request.made
 
-    def abort(self, request: SimRequest, plan: Plan | None) -> None:
+    def abort(self, request: SimRequest, plan: StepPlan | None) -> None:
         """Forget a request that waits or runs; `plan` is the step under way, if any."""
         if request.state is State.WAITING:
             self.waiting.discard(request, State.ABORTED)
@@ -164,7 +164,7 @@ class Scheduler:
             self._leave(request, plan)
             request.state = State.ABORTED
 
-    def _take_all(self, plan: Plan) -> Literal["tokens", "blocks"] | None:
+    def _take_all(self, plan: StepPlan) -> Literal["tokens", "blocks"] | None:
         """Let all that run have what they want, if that can be told without looking at each; or
         say what there is too little of."""
         decodes = self.decodes
@@ -192,7 +192,7 @@ class Scheduler:
                 self._compute(plan, request, chunk)
         return None
 
-    def _walk(self, plan: Plan, now: float) -> None:
+    def _walk(self, plan: StepPlan, now: float) -> None:
         """The running requests one by one, with preemptions."""
         budget_max = self.config.max_num_batched_tokens
         plan.unreached = set(self.running)
@@ -210,7 +210,7 @@ class Scheduler:
         plan.unreached = None
         plan.is_dealt = True
 
-    def _grant(self, request: SimRequest, wanted: int, plan: Plan, now: float) -> bool:
+    def _grant(self, request: SimRequest, wanted: int, plan: StepPlan, now: float) -> bool:
         """Blocks for `wanted` more tokens, at the cost of others. False: it was the worst itself,
         and, as in vLLM, nobody after it is looked at in this step."""
         if request.state is State.DECODING:
@@ -232,7 +232,7 @@ class Scheduler:
             self._compute(plan, request, wanted)
         return True
 
-    def _admit(self, plan: Plan, now: float) -> None:
+    def _admit(self, plan: StepPlan, now: float) -> None:
         config, kv = self.config, self.kv
         if config.scheduling_policy == "lpm":
             self.waiting.order_by(lambda r: kv.find(r)[1])
@@ -257,7 +257,7 @@ class Scheduler:
             self._compute(plan, request, chunk)
             budget -= chunk
 
-    def _enter(self, request: SimRequest, known: int, plan: Plan, now: float) -> None:
+    def _enter(self, request: SimRequest, known: int, plan: StepPlan, now: float) -> None:
         request.state = State.PREFILLING
         request.computed = known
         if request.scheduled_at is None:
@@ -267,7 +267,7 @@ class Scheduler:
         self._prefilling[request] = None
         plan.admitted.append(request)
 
-    def _compute(self, plan: Plan, request: SimRequest, chunk: int) -> None:
+    def _compute(self, plan: StepPlan, request: SimRequest, chunk: int) -> None:
         """A chunk of a prompt. Its blocks can be found at once, even by others in this step."""
         before, after = request.computed, request.computed + chunk
         self.kv.take(self.kv.blocks_for(after) - self.kv.blocks_for(before))
@@ -276,7 +276,7 @@ class Scheduler:
         plan.prefills[request] = (before, chunk)
         plan.chunk_tokens += chunk
 
-    def _make_room(self, request: SimRequest, blocks: int, plan: Plan, now: float) -> bool:
+    def _make_room(self, request: SimRequest, blocks: int, plan: StepPlan, now: float) -> bool:
         """Preempt requests of lower rank until one has a seat and so many free blocks; nobody,
         when all of them together would not do."""
         if not self.config.preempts_for_rank:
@@ -307,7 +307,7 @@ class Scheduler:
             return max(self.running, key=lambda r: (r.priority, r.number))
         return next(reversed(self.running))
 
-    def _preempt(self, request: SimRequest, plan: Plan, now: float) -> None:
+    def _preempt(self, request: SimRequest, plan: StepPlan, now: float) -> None:
         """Free its blocks; it waits, and computes its prompt and what it generated again."""
         self._leave(request, plan)
         request.target = request.prompt_tokens + request.made
@@ -317,7 +317,7 @@ class Scheduler:
         self.waiting.put_back(request)
         plan.preempted.append(request)
 
-    def _leave(self, request: SimRequest, plan: Plan | None) -> None:
+    def _leave(self, request: SimRequest, plan: StepPlan | None) -> None:
         """Out of the running ones, the plan and the cache."""
         computed = self._computed(request, plan)
         if request.state is State.DECODING:
@@ -343,13 +343,13 @@ class Scheduler:
         del self.running[request]
         self.kv.release(request, computed, self.kv.blocks_for(computed))
 
-    def _advances(self, request: SimRequest, plan: Plan) -> bool:
+    def _advances(self, request: SimRequest, plan: StepPlan) -> bool:
         """Whether one that decodes has a token in this plan already."""
         if plan.is_dealt:
             return request not in plan.postponed
         return plan.unreached is not None and request not in plan.unreached
 
-    def _computed(self, request: SimRequest, plan: Plan | None) -> int:
+    def _computed(self, request: SimRequest, plan: StepPlan | None) -> int:
         """Tokens for which it has blocks: with a plan, those that this step computes as well."""
         if request.state is not State.DECODING:
             return request.computed

@@ -20,7 +20,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from lowtide.engine_sim import answers, asking
 from lowtide.engine_sim.exposition import exposition
-from lowtide.engine_sim.faults import Faults
+from lowtide.engine_sim.faults import EngineFaults
 from lowtide.engine_sim.operations import operation_routes
 from lowtide.engine_sim.options import ServerOptions
 from lowtide.engine_sim.realtime import Call, RealTimeEngine
@@ -51,7 +51,7 @@ class Simulator:
         self._stale = ""
 
     @property
-    def faults(self) -> Faults:
+    def faults(self) -> EngineFaults:
         return self.engine.faults
 
     async def generate(self, kind: asking.Kind, scope: Scope, receive: Receive, send: Send) -> None:
@@ -153,7 +153,7 @@ async def simulator(
     """The simulator and its ASGI application, while the context lasts."""
     engine = RealTimeEngine(
         options.make_engine(),
-        Faults(options.faults),
+        EngineFaults(options.faults),
         time_scale=options.time_scale,
         on_crash=lambda: cut(None),
     )

@@ -18,7 +18,7 @@ from lowtide.engine_sim.server import Simulator, simulator
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
+class ServedSimulator:
     """A simulated engine that can be called; `address` has no /v1."""
 
     address: str
@@ -61,7 +61,7 @@ class _Server(uvicorn.Server):
 @asynccontextmanager
 async def served(
     options: ServerOptions, bound: socket.socket | None = None
-) -> AsyncIterator[Served]:
+) -> AsyncIterator[ServedSimulator]:
     """Serve on a bound socket, or on a free port of 127.0.0.1. OSError when there is none."""
     listener = bound or socket.create_server(("127.0.0.1", 0))
     servers: list[_Server] = []
@@ -81,7 +81,7 @@ async def served(
         up = asyncio.create_task(server.is_up.wait())
         try:
             await asyncio.wait({up, serving}, return_when=asyncio.FIRST_COMPLETED)
-            yield Served(_address(listener), simulated)
+            yield ServedSimulator(_address(listener), simulated)
         finally:
             up.cancel()
             server.leave()

@@ -1,18 +1,18 @@
-"""The port to tenants and money: organisations, projects, keys; the ledger and its sums.
+"""The port to tenants and money: organizations, projects, keys; the ledger and its sums.
 
 Same contract as ports/store.py: each method one transaction, durable when it returns, foreign
-exceptions mapped. Ledger entries are written by `WorkStore.commit_beat` alone and never change.
+exceptions mapped. Ledger entries are written by `WorkStore.commit_group` alone and never change.
 
-- **Charges.** In the transaction that stores a beat's results, each batch and model that had
-  successes gets one entry: their tokens, at the prices that the beat carries. Failures, and what
+- **Charges.** In the transaction that stores a commit's results, each batch and model that had
+  successes gets one entry: their tokens, at the prices that the commit carries. Failures, and what
   was dropped or refused, cost nothing. So the entries of a batch sum to the price of its successes;
   what care takes back (ports/integrity.py) has a negative entry.
-- **Spend cap.** The charge with which an organisation's sum of a calendar month (UTC, of
+- **Spend cap.** The charge with which an organization's sum of a calendar month (UTC, of
   `Beat.now`) reaches its cap pauses it, in that same transaction: its batches in progress get
   `paused_reason`, their waiting chunks are held, plans committed later are held from the start.
   Workers learn of it as of a cancel (`BeatReceipt.stopped`), and what they give back, or lose, is
   held too. Results of calls that were in flight by then are stored and charged: a cap may be passed
-  by what all workers had in flight and one beat of finished work, and by no more.
+  by what all workers had in flight and one commit of finished work, and by no more.
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,7 +33,7 @@ GroupBy = Literal["day", "model", "project"]
 
 
 class TenantStore(Protocol):
-    """Organisations, projects and keys. A fresh database holds the default organisation and
+    """Organizations, projects and keys. A fresh database holds the default organization and
     project.
     """
 
@@ -50,7 +50,7 @@ class TenantStore(Protocol):
         ...
 
     async def add_project(self, project: Project) -> bool:
-        """False when the organisation is unknown."""
+        """False when the organization is unknown."""
         ...
 
     async def projects(self, organization_id: str | None = None) -> list[Project]: ...
@@ -118,7 +118,7 @@ class LedgerStore(Protocol):
         ...
 
     async def unpause(self, now: datetime) -> list[str]:
-        """Let batches go on whose organisation is below its cap again (raised, or a new month);
+        """Let batches go on whose organization is below its cap again (raised, or a new month);
         their ids. Held chunks wait again.
         """
         ...

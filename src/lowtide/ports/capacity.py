@@ -1,6 +1,6 @@
 """The port to what scheduling knows: the backlog of each pool, its pace, and what is urgent.
 
-Paces and cells are learnt inside `WorkStore.commit_beat`; here they are read.
+Paces and cells are learnt inside `WorkStore.commit_group`; here they are read.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,15 +11,15 @@ import msgspec
 
 from lowtide.core.batches.batch import Batch
 from lowtide.core.scheduling.feasibility import Backlog
-from lowtide.core.scheduling.forecast import Cell, Pace
+from lowtide.core.scheduling.forecast import HourOfWeek, Throughput
 
 
 class Capacity(msgspec.Struct, frozen=True):
     """All of it at one moment, by model; the backlog and what is urgent by batch."""
 
     backlog: Sequence[Backlog]
-    paces: Mapping[str, Pace]
-    cells: Mapping[str, Mapping[int, Cell]]
+    paces: Mapping[str, Throughput]
+    cells: Mapping[str, Mapping[int, HourOfWeek]]
     urgent: Mapping[str, Sequence[str]] = {}
 
 

@@ -19,7 +19,7 @@ from typing import Protocol
 
 import msgspec
 
-from lowtide.core.capacity.engine_metrics import EngineSignals
+from lowtide.core.capacity.engine_metrics import EngineMetrics
 from lowtide.core.faults.outcome import Attempt, NoReply
 
 
@@ -87,10 +87,10 @@ class StreamingEngine(Protocol):
         ...
 
 
-class SignalReader(Protocol):
+class MetricsReader(Protocol):
     """What an engine tells about itself, asked for twice a second."""
 
-    async def read(self) -> EngineSignals | None:
+    async def read(self) -> EngineMetrics | None:
         """One reading; None when the engine did not answer, or told nothing that can be read.
 
         Never raises for anything the network or the engine does, and takes CONTROL_READ_S at most.
@@ -98,7 +98,7 @@ class SignalReader(Protocol):
         ...
 
 
-class Acquaintance(msgspec.Struct, frozen=True):
+class EngineInfo(msgspec.Struct, frozen=True):
     """What was found out about an engine. `reader` None: it tells nothing about itself.
 
     `priority` is what to send as the `priority` of batch calls so that live ones go first; None:
@@ -106,7 +106,7 @@ class Acquaintance(msgspec.Struct, frozen=True):
     """
 
     kind: str
-    reader: SignalReader | None
+    reader: MetricsReader | None
     priority: int | None
     is_complete: bool = True
     """False: the engine was too busy to say whether it takes a priority; worth another look."""
@@ -115,7 +115,7 @@ class Acquaintance(msgspec.Struct, frozen=True):
 class Prober(Protocol):
     """Finds out what kind of engine answers at one URL."""
 
-    async def probe(self) -> Acquaintance | None:
+    async def probe(self) -> EngineInfo | None:
         """None while the engine does not answer. Never raises; takes PROBE_S at most."""
         ...
 

@@ -16,7 +16,7 @@ from lowtide.core.files.file import File
 from lowtide.ports.work import TaskLease
 
 
-class Standing(msgspec.Struct, frozen=True):
+class FlexStatus(msgspec.Struct, frozen=True):
     """A batch, and how many slices of results it has."""
 
     batch: Batch
@@ -48,7 +48,7 @@ class FlexStore(Protocol):
         its answer."""
         ...
 
-    async def standing(self, batch_ids: Sequence[str]) -> Mapping[str, Standing]:
+    async def standing(self, batch_ids: Sequence[str]) -> Mapping[str, FlexStatus]:
         """Of those that exist."""
         ...
 

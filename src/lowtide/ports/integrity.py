@@ -13,10 +13,10 @@ from typing import Protocol
 import msgspec
 
 from lowtide.core.batches.batch import Batch, BatchError
-from lowtide.core.integrity.consistency import ChunkRow, Need, Reference
+from lowtide.core.integrity.consistency import BlobRole, ChunkRow, Reference
 
 
-class CaredBatch(msgspec.Struct, frozen=True, kw_only=True):
+class BatchContents(msgspec.Struct, frozen=True, kw_only=True):
     """A batch with what its repair goes by."""
 
     batch: Batch
@@ -29,7 +29,7 @@ class CaredBatch(msgspec.Struct, frozen=True, kw_only=True):
         return any(chunk.state == "leased" for chunk in self.chunks)
 
 
-class TakenBack(msgspec.Struct, frozen=True):
+class RevertedResults(msgspec.Struct, frozen=True):
     """What a loss of results undid. `runs_again`: its requests wait to be run once more; else they
     are listed in the error file.
     """
@@ -39,10 +39,10 @@ class TakenBack(msgspec.Struct, frozen=True):
     runs_again: bool
 
 
-class CareStore(Protocol):
+class IntegrityStore(Protocol):
     """What `lowtide doctor` asks and tells the store."""
 
-    async def references(self, need: Need, *, after: str, limit: int) -> list[Reference]:
+    async def references(self, need: BlobRole, *, after: str, limit: int) -> list[Reference]:
         """Blobs needed for that, by key, beginning behind the key `after`."""
         ...
 
@@ -58,7 +58,7 @@ class CareStore(Protocol):
         """Unfinished batches with slices in this segment."""
         ...
 
-    async def batch(self, batch_id: str) -> CaredBatch | None:
+    async def batch(self, batch_id: str) -> BatchContents | None:
         """In any state; without chunks once they were swept."""
         ...
 
@@ -69,7 +69,7 @@ class CareStore(Protocol):
         bits: Mapping[int, bytes] | None,
         now: datetime,
         reason: BatchError | None = None,
-    ) -> TakenBack | None:
+    ) -> RevertedResults | None:
         """Take back all slices of the batch in those segments, which are gone.
 
         Slices go, counters and usage fall by what they held, and the ledger gets an entry that

@@ -7,7 +7,7 @@ monotonic clocks run at rates that differ by less than `limits.OWNERSHIP_MARGIN`
 no part. Why: a worker believes in what a heartbeat's answer shows as its own, counted from the
 moment *before* that heartbeat was sent, for its lease less the margin. A replica changes hands
 either when its owner has stopped sending and released it, or when its owner is retired; and
-`retire` succeeds only for the very beat that the retiring worker saw, after it was committed,
+`retire` succeeds only for the very heartbeat that the retiring worker saw, after it was committed,
 stand still for the whole lease. By then the owner has stopped believing. Its next heartbeat,
 however late, shows it what it lost.
 

@@ -8,8 +8,8 @@ Contract, held by every adapter and checked by tests/contract/test_store_*.py:
 - **Fencing.** A lease is `(worker, token, expires_at)`. Whoever holds the current token may commit,
   even a little past `expires_at`; once a chunk was reaped or leased again, the old token commits
   nothing.
-- **Exactly once.** `commit_beat` stores a request's outcome only while its chunk is leased under
-  the beat's token; bitmap, counters, usage and slices move in that same transaction. So results,
+- **Exactly once.** `commit_group` stores a request's outcome only while its chunk is leased under
+  the commit's token; bitmap, counters, usage and slices move in that same transaction. So results,
   counts and charges are exactly once, although inference is at least once.
 - Counters never fall (but by what is taken back as lost: ports/integrity.py), and a batch's slices
   become visible in the order of their `seq`, without gaps.
@@ -27,14 +27,14 @@ import msgspec
 
 from lowtide.core.accounts.batch_quota import NO_QUOTA, BatchQuota
 from lowtide.core.batches.batch import Batch, BatchError
-from lowtide.core.batches.plan import ChunkSpec, ModelShare
+from lowtide.core.batches.plan import ChunkSpec, ModelTotals
 from lowtide.core.files.file import File
 from lowtide.core.files.storage_quota import StorageQuota
 from lowtide.ports.accounts import LedgerStore, TenantStore
 from lowtide.ports.calibration import CalibrationStore
 from lowtide.ports.capacity import CapacityStore
 from lowtide.ports.flex import FlexStore
-from lowtide.ports.integrity import CareStore
+from lowtide.ports.integrity import IntegrityStore
 from lowtide.ports.ownership import OwnershipStore
 from lowtide.ports.uploads import UploadStore
 from lowtide.ports.wakeups import Wakeups
@@ -165,11 +165,11 @@ class BatchStore(Protocol):
         """Take the event `cancel` where the state allows it; the batch as it then is.
 
         Chunks that wait or are held are dropped in the same transaction; leased ones end with
-        their next beat.
+        their next commit.
         """
         ...
 
-    async def models(self, batch_id: str) -> Mapping[str, ModelShare]:
+    async def models(self, batch_id: str) -> Mapping[str, ModelTotals]:
         """Requests and estimated input tokens by model, as planned."""
         ...
 
@@ -240,7 +240,7 @@ class LifecycleStore(Protocol):
         *,
         plan_key: str,
         chunks: Sequence[ChunkSpec],
-        models: Mapping[str, ModelShare],
+        models: Mapping[str, ModelTotals],
         enqueued_tokens_max: int,
         now: datetime,
         warnings: Sequence[BatchError] = (),
@@ -248,9 +248,9 @@ class LifecycleStore(Protocol):
         """Event `planned`: insert the chunks, set total and warnings. True when done, False when
         the lease is lost.
 
-        Over all unfinished batches of the organisation, the unsettled estimated input tokens of
+        Over all unfinished batches of the organization, the unsettled estimated input tokens of
         each model stay within `enqueued_tokens_max`; else nothing changes and TokenLimitReached is
-        returned. The chunks of a paused organisation are held.
+        returned. The chunks of a paused organization are held.
         """
         ...
 
@@ -368,7 +368,7 @@ class Store(Protocol):
     @property
     def uploads(self) -> UploadStore: ...
     @property
-    def care(self) -> CareStore: ...
+    def care(self) -> IntegrityStore: ...
     @property
     def capacity(self) -> CapacityStore: ...
     @property

@@ -1,4 +1,5 @@
-"""The port to the queue as workers see it: leased chunks, and the beat that commits what they made.
+"""The port to the queue as workers see it: leased chunks, and the commit that commits what they
+made.
 
 The rules of fencing and exactly once that it keeps are written at the head of ports/store.py.
 """
@@ -23,13 +24,13 @@ class TaskLease(msgspec.Struct, frozen=True, kw_only=True):
     input_key: str
 
 
-class Beat(msgspec.Struct, frozen=True, kw_only=True):
+class GroupCommit(msgspec.Struct, frozen=True, kw_only=True):
     """A worker's group commit. `segment_key` is the blob that holds `slices`; None when there are
     none.
 
     `held` are all chunks the worker still works on, for renewal; `released` it gives back (drained,
-    stopped, or its replica is gone), after this beat's outcomes were counted. `prices`, by
-    model, are those of this moment: the beat's successes are charged by them, a model that is
+    stopped, or its replica is gone), after this commit's outcomes were counted. `prices`, by
+    model, are those of this moment: the commit's successes are charged by them, a model that is
     missing is free.
     """
 
@@ -43,12 +44,12 @@ class Beat(msgspec.Struct, frozen=True, kw_only=True):
     prices: Mapping[str, ModelPrices] = {}
 
 
-class BeatReceipt(msgspec.Struct, frozen=True, kw_only=True):
-    """What a beat came to.
+class CommitReceipt(msgspec.Struct, frozen=True, kw_only=True):
+    """What a commit came to.
 
-    `lost`: chunks of the beat that this worker does not own any more; their outcomes were dropped.
-    `stopped`: batches among the held chunks that must not go on (cancelled, expired, paused).
-    `settled`: batches that this beat completed (event `settled` was taken).
+    `lost`: chunks of the commit that this worker does not own any more; their outcomes were
+    dropped. `stopped`: batches among the held chunks that must not go on (cancelled, expired,
+    paused). `settled`: batches that this commit completed (event `settled` was taken).
     """
 
     lost: frozenset[ChunkKey]
@@ -57,7 +58,7 @@ class BeatReceipt(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WorkStore(Protocol):
-    """Chunks and beats, for workers."""
+    """Chunks and commits, for workers."""
 
     async def claim_chunks(
         self,
@@ -73,22 +74,22 @@ class WorkStore(Protocol):
         those of a (model, endpoint) of `without`, which nobody of ours could work on.
 
         Order: first the batches that are marked as urgent (ports/capacity.py), then turn by turn
-        of the organisations: next is the one that was given the least work of these models over
+        of the organizations: next is the one that was given the least work of these models over
         its weight (`OrganizationLimits.weight`), `LOCALITY_CHUNKS` at a time. Within an
-        organisation: batch priority (higher first), deadline, batch creation, seq. A lease is
-        charged its estimated work, a beat corrects that to what was reported, and what comes back
+        organization: batch priority (higher first), deadline, batch creation, seq. A lease is
+        charged its estimated work, a commit corrects that to what was reported, and what comes back
         unfinished is not charged; whose work begins is lifted to the least of those at work, so
         that idleness is no credit. Two claimers never get the same chunk. The cost grows with the
-        organisations that wait, not with chunks or batches.
+        organizations that wait, not with chunks or batches.
 
-        An organisation whose leased requests, not yet settled, have reached its bound
+        An organization whose leased requests, not yet settled, have reached its bound
         (`OrganizationLimits.requests_in_flight`, else `in_flight_max`; None: no bound) gets no
         further chunk. Its last one may pass the bound by up to a chunk.
         """
         ...
 
-    async def commit_beat(self, beat: Beat) -> BeatReceipt:
-        """See Beat and the exactly-once rule above. A chunk whose bits are all set is done.
+    async def commit_group(self, beat: GroupCommit) -> CommitReceipt:
+        """See Commit and the exactly-once rule above. A chunk whose bits are all set is done.
 
         When the last request of a batch in progress settles, the batch takes the event `settled`.
         The first success makes the batch's output file visible (`growing`), the first failure its

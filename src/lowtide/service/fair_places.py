@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 
-class Turns:
+class FairPlaces:
     """`places` in all. Waiting costs a future; cancelling a wait gives up the turn."""
 
     def __init__(self, places: int) -> None:

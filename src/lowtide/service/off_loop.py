@@ -13,12 +13,12 @@ from typing import Any, Final, TypeVar
 from weakref import WeakKeyDictionary
 
 from lowtide import limits
-from lowtide.service.fair_places import Turns
+from lowtide.service.fair_places import FairPlaces
 
 Made = TypeVar("Made")
 
 _thread: Final = ThreadPoolExecutor(1, "large-bodies")
-_turns: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, Turns]] = WeakKeyDictionary()
+_turns: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, FairPlaces]] = WeakKeyDictionary()
 
 
 async def off_loop(owner: str, size: int, function: Callable[..., Made], *args: Any) -> Made:
@@ -29,6 +29,6 @@ async def off_loop(owner: str, size: int, function: Callable[..., Made], *args: 
     if size <= limits.LARGE_BODY_BYTES:
         return function(*args)
     loop = asyncio.get_running_loop()
-    turns = _turns.setdefault(loop, Turns(1))
+    turns = _turns.setdefault(loop, FairPlaces(1))
     async with turns.of(owner):
         return await loop.run_in_executor(_thread, partial(function, *args))

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lowtide.config import Settings
-from lowtide.service.accounts.authentication import Access
-from lowtide.service.accounts.quotas import LimitService
+from lowtide.service.accounts.authentication import Authenticator
+from lowtide.service.accounts.quotas import Quotas
 from lowtide.service.accounts.tenants import TenantService
 from lowtide.service.accounts.usage import UsageService
 from lowtide.service.files.files import FileService
 from lowtide.service.files.signing import UploadSigner
 from lowtide.service.files.uploads import UploadService
-from lowtide.service.files.uploads_completion import Completions
+from lowtide.service.files.uploads_completion import UploadCompleter
 from lowtide.service.readiness import Readiness
 
 if TYPE_CHECKING:
@@ -40,11 +40,11 @@ class Services:
     results: ResultReader
     uploads: UploadSigner
     parts: UploadService
-    completions: Completions
+    completions: UploadCompleter
     estimates: EstimateService
-    access: Access
+    access: Authenticator
     tenants: TenantService
-    allowance: LimitService
+    allowance: Quotas
     usage: UsageService
     live: LiveService
     flex: FlexService

@@ -17,7 +17,7 @@ from lowtide import limits
 from lowtide.core.reporting.report_age import ReportAges
 from lowtide.core.reporting.standing import Hold, Standing, standing_of
 from lowtide.core.reporting.worker_report import WorkerReport
-from lowtide.core.scheduling.operating_hours import Hours
+from lowtide.core.scheduling.operating_hours import OperatingHours
 from lowtide.ports.clock import Clock
 from lowtide.ports.store import StoreError
 from lowtide.ports.worker_reports import WorkerReportStore
@@ -34,7 +34,7 @@ class Standings:
         store: WorkerReportStore,
         clock: Clock,
         own: OwnReport = lambda: None,
-        hours: Callable[[], Mapping[str, Hours]] = dict,
+        hours: Callable[[], Mapping[str, OperatingHours]] = dict,
     ) -> None:
         """`hours`: when models take batch work; one that is missing always does."""
         self._store = store

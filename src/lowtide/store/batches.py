@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from lowtide import limits
 from lowtide.core.accounts.batch_quota import NO_QUOTA, BatchQuota, BatchQuotaReached
 from lowtide.core.batches.batch import Batch, sources_of
-from lowtide.core.batches.plan import ModelShare
+from lowtide.core.batches.plan import ModelTotals
 from lowtide.ports.store import QueueDepth
 from lowtide.store.connection.database import Database, transactional
 from lowtide.store.connection.dialect import lock_name
@@ -115,11 +115,11 @@ class SqlBatches:
                 row = (await conn.execute(_own(project_id, batch_id))).one()
         return batch_of(row)
 
-    async def models(self, batch_id: str) -> Mapping[str, ModelShare]:
+    async def models(self, batch_id: str) -> Mapping[str, ModelTotals]:
         planned = select(batch_models).where(batch_models.c.batch_id == batch_id)
         async with self._db.read() as conn:
             rows = (await conn.execute(planned.order_by(batch_models.c.model))).all()
-        return {row.model: ModelShare(row.requests, row.planned_tokens) for row in rows}
+        return {row.model: ModelTotals(row.requests, row.planned_tokens) for row in rows}
 
     async def queue(self, model: str | None = None) -> QueueDepth:
         async with self._db.read() as conn:
@@ -180,7 +180,7 @@ async def batches_created_since(
 async def insert_batch(
     conn: AsyncConnection, batch: Batch, digest: str, input_key: str, **more: Any
 ) -> None:
-    """The row of a new batch, with its project's organisation, and `more` columns as they say."""
+    """The row of a new batch, with its project's organization, and `more` columns as they say."""
     organization_id = await owner_of(conn, batch.project_id)
     values = batch_values(batch) | _fresh(digest, input_key) | {"organization_id": organization_id}
     await conn.execute(insert(batches), values | more)

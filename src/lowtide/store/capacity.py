@@ -16,7 +16,7 @@ from lowtide.store.connection.dialect import lock_name
 from lowtide.store.schema.rows import batch_of, usage_of_row
 from lowtide.store.schema.schedule_tables import urgent_batches
 from lowtide.store.schema.tables import batch_models, batches, organizations
-from lowtide.store.statements.throughput import all_cells, all_paces
+from lowtide.store.statements.throughput import all_cells, all_throughputs
 
 _UNFINISHED: Final = tuple(sorted(TRANSITIONS.keys() - TERMINAL))
 
@@ -36,7 +36,7 @@ class SqlCapacity:
                 urgent.setdefault(row.model, []).append(row.batch_id)
             return Capacity(
                 [_backlog_of(row) for row in rows],
-                await all_paces(conn),
+                await all_throughputs(conn),
                 await all_cells(conn),
                 urgent,
             )

@@ -15,7 +15,7 @@ from lowtide.ports.store import Order
 from lowtide.store.connection.database import Database, transactional
 from lowtide.store.schema.rows import file_of, file_values
 from lowtide.store.schema.tables import files
-from lowtide.store.statements.garbage import dispose_alone, hide_files
+from lowtide.store.statements.garbage import hide_files, lock_garbage
 from lowtide.store.statements.paging import page
 from lowtide.store.statements.storage_use import check_quota
 
@@ -90,7 +90,7 @@ class SqlFiles:
 
     async def delete(self, project_id: str, file_id: str, now: datetime) -> bool:
         async with self._db.write() as conn:
-            await dispose_alone(conn)
+            await lock_garbage(conn)
             own = (files.c.id == file_id) & (files.c.project_id == project_id) & _VISIBLE
             if await conn.scalar(select(files.c.id).where(own)) is None:
                 return False

@@ -14,7 +14,7 @@ from lowtide.core.accounts.batch_quota import NO_QUOTA, BatchQuota
 from lowtide.core.batches.batch import Batch
 from lowtide.core.files.file import File
 from lowtide.limits import STORE_KEYS_PER_STATEMENT
-from lowtide.ports.flex import Standing
+from lowtide.ports.flex import FlexStatus
 from lowtide.ports.work import TaskLease
 from lowtide.store.batches import check_batch_quota, insert_batch
 from lowtide.store.connection.database import Database, transactional
@@ -68,14 +68,14 @@ class SqlFlex:
             row = (await conn.execute(newest)).one_or_none()
         return None if row is None else batch_of(row)
 
-    async def standing(self, batch_ids: Sequence[str]) -> Mapping[str, Standing]:
-        found: dict[str, Standing] = {}
+    async def standing(self, batch_ids: Sequence[str]) -> Mapping[str, FlexStatus]:
+        found: dict[str, FlexStatus] = {}
         ids, most = sorted(batch_ids), STORE_KEYS_PER_STATEMENT
         async with self._db.read() as conn:
             for first in range(0, len(ids), most):
                 some = select(batches).where(batches.c.id.in_(ids[first : first + most]))
                 for row in await conn.execute(some):
-                    found[row.id] = Standing(batch_of(row), row.results_seq)
+                    found[row.id] = FlexStatus(batch_of(row), row.results_seq)
         return found
 
     async def is_leased(self, batch_id: str) -> bool:

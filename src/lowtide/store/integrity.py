@@ -2,7 +2,7 @@
 taken.
 
 Called by service/integrity/checker.py, from `lowtide doctor`, beside running workers. Invariants:
-every change locks as the others do (organisation, batch, chunks) and is guarded by the batch's
+every change locks as the others do (organization, batch, chunks) and is guarded by the batch's
 state; what is taken back leaves bitmap, slices, counters, usage and ledger saying the same again.
 """
 
@@ -17,14 +17,14 @@ from lowtide.core.accounts.ledger import LedgerEntry
 from lowtide.core.batches.batch import ASSEMBLING, BatchError
 from lowtide.core.batches.plan import RECORD_BYTES
 from lowtide.core.batches.segment import INDEX_RECORD_BYTES
-from lowtide.core.integrity.consistency import ChunkRow, Need, Reference
-from lowtide.ports.integrity import CaredBatch, TakenBack
+from lowtide.core.integrity.consistency import BlobRole, ChunkRow, Reference
+from lowtide.ports.integrity import BatchContents, RevertedResults
 from lowtide.store.connection.database import Database, transactional
 from lowtide.store.connection.notify import announce
 from lowtide.store.schema.rows import batch_of, entry_of, entry_values
 from lowtide.store.schema.tables import batches, chunks, files, ledger, slices
 from lowtide.store.statements.group_commit import UPDATE_MODEL
-from lowtide.store.statements.loss import Loss, take_back
+from lowtide.store.statements.loss import Loss, revert_results
 from lowtide.store.statements.spending import charge, lock_organizations
 from lowtide.store.statements.transitions import lock_batches
 
@@ -40,13 +40,13 @@ _CHUNK: Final = tuple(chunks.c[field] for field in ChunkRow.__struct_fields__)
 
 
 @transactional
-class SqlCare:
+class SqlIntegrity:
     """What `lowtide doctor` asks and tells the store."""
 
     def __init__(self, database: Database) -> None:
         self._db = database
 
-    async def references(self, need: Need, *, after: str, limit: int) -> list[Reference]:
+    async def references(self, need: BlobRole, *, after: str, limit: int) -> list[Reference]:
         statement = _needed(need).where(_KEY[need] > after).order_by(_KEY[need]).limit(limit)
         async with self._db.read() as conn:
             return [Reference(need=need, **row._mapping) for row in await conn.execute(statement)]
@@ -68,7 +68,7 @@ class SqlCare:
         async with self._db.read() as conn:
             return list((await conn.scalars(unfinished.order_by(batches.c.id))).all())
 
-    async def batch(self, batch_id: str) -> CaredBatch | None:
+    async def batch(self, batch_id: str) -> BatchContents | None:
         mine = select(*_CHUNK).where(chunks.c.batch_id == batch_id).order_by(chunks.c.seq)
         async with self._db.read() as conn:
             found = await conn.execute(select(batches).where(batches.c.id == batch_id))
@@ -76,7 +76,7 @@ class SqlCare:
             if row is None:
                 return None
             rows = [ChunkRow(**chunk._mapping) for chunk in await conn.execute(mine)]
-        return CaredBatch(batch=batch_of(row), input_key=row.input_key, chunks=tuple(rows))
+        return BatchContents(batch=batch_of(row), input_key=row.input_key, chunks=tuple(rows))
 
     async def lose_results(
         self,
@@ -85,7 +85,7 @@ class SqlCare:
         bits: Mapping[int, bytes] | None,
         now: datetime,
         reason: BatchError | None = None,
-    ) -> TakenBack | None:
+    ) -> RevertedResults | None:
         async with self._db.write() as conn:
             owners = await lock_organizations(conn, [batch_id], now)
             row = (await lock_batches(conn, [batch_id])).get(batch_id)
@@ -94,7 +94,7 @@ class SqlCare:
             lost = await _slices_in(conn, batch_id, segments)
             chunk_rows = await _lock_chunks(conn, batch_id, lost)
             entries = await _entries_of(conn, lost)
-            loss = take_back(row, owners[0], chunk_rows, lost, entries, bits, now, reason)
+            loss = revert_results(row, owners[0], chunk_rows, lost, entries, bits, now, reason)
             if loss is None:
                 return None
             await _write(conn, row, loss)
@@ -162,7 +162,7 @@ def _files(*which: ColumnElement[bool]) -> Select[Any]:
     ).where(_COMPLETE, files.c.blob_key != "", *which)
 
 
-_KEY: Final[Mapping[Need, Any]] = {
+_KEY: Final[Mapping[BlobRole, Any]] = {
     "input": batches.c.input_key,
     "plan": batches.c.plan_key,
     "segment": slices.c.segment_key,
@@ -171,7 +171,7 @@ _KEY: Final[Mapping[Need, Any]] = {
 }
 
 
-def _needed(need: Need) -> Select[Any]:
+def _needed(need: BlobRole) -> Select[Any]:
     match need:
         case "input":
             return _inputs()
@@ -202,7 +202,7 @@ async def _lock_chunks(
 
 
 async def _entries_of(conn: AsyncConnection, lost: Sequence[Row[Any]]) -> list[LedgerEntry]:
-    """What those slices were charged: an entry bears the number of its beat's first slice."""
+    """What those slices were charged: an entry bears the number of its commit's first slice."""
     first: dict[str, int] = {}
     for row in lost:
         first.setdefault(row.segment_key, row.seq)

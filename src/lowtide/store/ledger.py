@@ -48,7 +48,7 @@ class SqlLedger:
         self._db = database
 
     async def cost(self, batch_ids: Sequence[str]) -> Mapping[str, Cost]:
-        # The running sum that each beat keeps: a batch that is polled has many thousand entries.
+        # The running sum that each commit keeps: a batch that is polled has many thousand entries.
         statement = select(batches.c.id, batches.c.cost).where(
             batches.c.id.in_(batch_ids), batches.c.cost.is_not(None)
         )

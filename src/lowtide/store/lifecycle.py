@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lowtide import limits
 from lowtide.core.batches.batch import ASSEMBLING, BatchError, sources_of
-from lowtide.core.batches.plan import ChunkSpec, ModelShare
+from lowtide.core.batches.plan import ChunkSpec, ModelTotals
 from lowtide.core.scheduling.task_turns import TaskTurns, Waiting
 from lowtide.ports.store import OutputInfo, TokenLimitReached
 from lowtide.ports.work import TaskLease
@@ -76,7 +76,7 @@ class SqlLifecycle:
         *,
         plan_key: str,
         chunks: Sequence[ChunkSpec],
-        models: Mapping[str, ModelShare],
+        models: Mapping[str, ModelTotals],
         enqueued_tokens_max: int,
         now: datetime,
         warnings: Sequence[BatchError] = (),
@@ -229,7 +229,7 @@ def _can_expire() -> ColumnElement[bool]:
     return batches.c.status.in_(sources_of("expire"))
 
 
-def _planned_total(specs: Sequence[ChunkSpec], models: Mapping[str, ModelShare]) -> int:
+def _planned_total(specs: Sequence[ChunkSpec], models: Mapping[str, ModelTotals]) -> int:
     """Raises ValueError for a plan without requests: it could never settle."""
     total = sum(spec.count for spec in specs)
     if total == 0 or total != sum(share.requests for share in models.values()):
@@ -238,7 +238,7 @@ def _planned_total(specs: Sequence[ChunkSpec], models: Mapping[str, ModelShare])
 
 
 async def _token_limit(
-    conn: AsyncConnection, organization_id: str, models: Mapping[str, ModelShare], limit: int
+    conn: AsyncConnection, organization_id: str, models: Mapping[str, ModelTotals], limit: int
 ) -> TokenLimitReached | None:
     """Only batches in progress have requests still to run: what was cancelled is not enqueued."""
     unsettled = func.sum(batch_models.c.planned_tokens - batch_models.c.settled_tokens)

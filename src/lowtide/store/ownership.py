@@ -95,7 +95,7 @@ async def _write_down(conn: AsyncConnection, member: Member, now: datetime) -> N
 
 
 async def _end(conn: AsyncConnection, worker_id: str, beat: int | None) -> bool:
-    """Of a membership, if its beat is still that one, or whatever it is."""
+    """Of a membership, if its heartbeat is still that one, or whatever it is."""
     await lock_name(conn, _LOCK)
     ended = delete(workers).where(workers.c.id == worker_id)
     if beat is not None:

@@ -20,8 +20,8 @@ from lowtide.store.statements.garbage import (
     discard_blobs_of_files,
     discard_plans,
     discard_slices,
-    dispose_alone,
     hide_files,
+    lock_garbage,
 )
 from lowtide.store.uploads import sweep_uploads
 
@@ -58,7 +58,7 @@ class SqlResults:
     async def sweep(self, now: datetime, *, segments_keep_s: float, limit: int = 1000) -> int:
         keep_since = now - timedelta(seconds=segments_keep_s)
         async with self._db.write() as conn:
-            await dispose_alone(conn)
+            await lock_garbage(conn)
             # Files first: they wait for the batches they lock. What comes after passes over those
             # that others hold, so that nobody waits for us who makes us wait.
             added = await _sweep_files(conn, now, keep_since, limit)

@@ -13,7 +13,7 @@ from lowtide.ports.calibration import CalibrationStore
 from lowtide.ports.capacity import CapacityStore
 from lowtide.ports.clock import Clock
 from lowtide.ports.flex import FlexStore
-from lowtide.ports.integrity import CareStore
+from lowtide.ports.integrity import IntegrityStore
 from lowtide.ports.ownership import OwnershipStore
 from lowtide.ports.store import (
     BatchStore,
@@ -36,7 +36,7 @@ from lowtide.store.connection.dialect import make_sqlite_file
 from lowtide.store.connection.notify import SqlWakeups
 from lowtide.store.files import SqlFiles
 from lowtide.store.flex import SqlFlex
-from lowtide.store.integrity import SqlCare
+from lowtide.store.integrity import SqlIntegrity
 from lowtide.store.ledger import SqlLedger
 from lowtide.store.lifecycle import SqlLifecycle
 from lowtide.store.ownership import SqlOwnership
@@ -66,7 +66,7 @@ class SqlStore:
         self._calibrations = SqlCalibrations(self._db)
         self._capacity = SqlCapacity(self._db)
         self._ownership = SqlOwnership(self._db)
-        self._care = SqlCare(self._db)
+        self._care = SqlIntegrity(self._db)
         self._uploads = SqlUploads(self._db)
         self._flex = SqlFlex(self._db)
         self._wakeups = SqlWakeups(self._db)
@@ -115,7 +115,7 @@ class SqlStore:
         return self._ownership
 
     @property
-    def care(self) -> CareStore:
+    def care(self) -> IntegrityStore:
         return self._care
 
     @property

@@ -1,7 +1,7 @@
-"""`ports.accounts.TenantStore` over SQL: organisations, projects and keys.
+"""`ports.accounts.TenantStore` over SQL: organizations, projects and keys.
 
 Called by the verbs that administer them and by the door's check of a key. Invariant: a project has
-an organisation and a key a project, always; nothing here is ever deleted, so what a ledger entry
+an organization and a key a project, always; nothing here is ever deleted, so what a ledger entry
 names stays known.
 """
 
@@ -37,7 +37,7 @@ _TOUCH = (
 
 @transactional
 class SqlTenants:
-    """Organisations, projects and keys."""
+    """Organizations, projects and keys."""
 
     def __init__(self, database: Database) -> None:
         self._db = database

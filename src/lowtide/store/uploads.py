@@ -21,7 +21,7 @@ from lowtide.store.connection.database import Database, transactional
 from lowtide.store.schema.rows import file_values
 from lowtide.store.schema.tables import files
 from lowtide.store.schema.upload_tables import upload_parts, uploads
-from lowtide.store.statements.garbage import discard_parts, dispose_alone
+from lowtide.store.statements.garbage import discard_parts, lock_garbage
 from lowtide.store.statements.storage_use import check_quota
 
 _PENDING = uploads.c.ended_at.is_(None)
@@ -55,7 +55,7 @@ class SqlUploads:
         self, part: UploadPart, now: datetime, quota: StorageQuota | None = None
     ) -> PartAnswer:
         async with self._db.write() as conn:
-            await dispose_alone(conn)
+            await lock_garbage(conn)
             row = await _locked(conn, part.upload_id)
             upload = None if row is None else _upload_of(row)
             if upload is None or not _takes_parts(upload, now):
@@ -127,7 +127,7 @@ class SqlUploads:
         self, upload_id: str, token: int, file: File, made_of: str, now: datetime
     ) -> bool:
         async with self._db.write() as conn:
-            await dispose_alone(conn)
+            await lock_garbage(conn)
             row = await _locked(conn, upload_id)
             if row is None or row.token != token or row.ended_at is not None:
                 return False
@@ -137,7 +137,7 @@ class SqlUploads:
 
     async def cancel(self, project_id: str, upload_id: str, now: datetime) -> Upload | None:
         async with self._db.write() as conn:
-            await dispose_alone(conn)
+            await lock_garbage(conn)
             row = await _locked(conn, upload_id)
             if row is None or row.project_id != project_id:
                 return None

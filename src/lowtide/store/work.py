@@ -1,4 +1,4 @@
-"""`ports.store.WorkStore` over SQL: chunks and beats, for workers.
+"""`ports.store.WorkStore` over SQL: chunks and commits, for workers.
 
 Invariants: a claim takes a chunk's row lock and raises its token in one transaction, so no two
 workers get it; what is taken back waits again while its batch runs, is held while that is paused,
@@ -15,14 +15,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lowtide.core.batches.chunk import ChunkKey, ChunkLease
 from lowtide.limits import CLAIM_CHUNKS_MAX
-from lowtide.ports.work import Beat, BeatReceipt
+from lowtide.ports.work import CommitReceipt, GroupCommit
 from lowtide.store.connection.database import Database, transactional
 from lowtide.store.connection.notify import announce
 from lowtide.store.schema.tables import LEASED, WAITING, batch_models, batches, chunks
 from lowtide.store.statements.claims import claimable
 from lowtide.store.statements.fair_share import charge, charges
 from lowtide.store.statements.group_commit import commit
-from lowtide.store.statements.throughput import begin_again
+from lowtide.store.statements.throughput import restart_clock
 from lowtide.store.statements.transitions import freed_state_of_batch, lock_batches
 
 _LEASE = (
@@ -34,7 +34,7 @@ _LEASE = (
 
 @transactional
 class SqlWork:
-    """Chunks and beats, for workers."""
+    """Chunks and commits, for workers."""
 
     def __init__(self, database: Database) -> None:
         self._db = database
@@ -55,7 +55,7 @@ class SqlWork:
             first = await claimable(conn, models, limit, in_flight_max, without)
             if not first:
                 return []
-            await begin_again(conn, {row.model for row in first}, now)
+            await restart_clock(conn, {row.model for row in first}, now)
             claimed = [
                 {"of_batch": row.batch_id, "of_seq": row.seq}
                 | {"worker_id": worker_id, "lease_expires_at": expires_at}
@@ -64,7 +64,7 @@ class SqlWork:
             await conn.execute(_LEASE, claimed)
             return await _leases(conn, first, expires_at)
 
-    async def commit_beat(self, beat: Beat) -> BeatReceipt:
+    async def commit_group(self, beat: GroupCommit) -> CommitReceipt:
         async with self._db.write() as conn:
             return await commit(conn, beat)
 

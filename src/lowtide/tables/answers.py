@@ -13,7 +13,7 @@ import msgspec
 
 from lowtide.limits import TABLE_ERROR_CHARS_MAX
 from lowtide.tables.json_text import json_bytes, json_text
-from lowtide.tables.requests import IndexEntry
+from lowtide.tables.requests import RowIndexEntry
 
 _ENDED_WITHOUT: Final = "The batch ended without an answer to this row."
 
@@ -71,7 +71,7 @@ _answer: Final = msgspec.json.Decoder(Answer)
 
 
 def merge_answers(
-    index: Iterable[IndexEntry], output: Iterable[bytes], errors: Iterable[bytes]
+    index: Iterable[RowIndexEntry], output: Iterable[bytes], errors: Iterable[bytes]
 ) -> Iterator[Answer]:
     """One answer for each entry. `output` and `errors`: the lines of the batch's two files."""
     succeeded, failed = map(_decoded, output), map(_decoded, errors)

@@ -112,7 +112,7 @@ class WrittenPart(msgspec.Struct, frozen=True):
     bytes: int
 
 
-class IndexEntry(msgspec.Struct, frozen=True, array_like=True):
+class RowIndexEntry(msgspec.Struct, frozen=True, array_like=True):
     """A row of a part: its number in the table, and the id of its line or why it has none."""
 
     number: int
@@ -135,22 +135,22 @@ def write_part(
         try:
             line = request_line(template, row.values, row.number, row.folder)
         except RowFault as fault:
-            entry = IndexEntry(row.number, None, str(fault))
+            entry = RowIndexEntry(row.number, None, str(fault))
         else:
             if written and size + len(line) > bounds.bytes:
                 rows.put_back(row)
                 break
             lines.write(line)
             written, size = written + 1, size + len(line)
-            entry = IndexEntry(row.number, custom_id(template, row.values, row.number), None)
+            entry = RowIndexEntry(row.number, custom_id(template, row.values, row.number), None)
         index.write(json_bytes(entry) + b"\n")
         taken += 1
     return WrittenPart(taken, written, size)
 
 
-_entry: Final = msgspec.json.Decoder(IndexEntry)
+_entry: Final = msgspec.json.Decoder(RowIndexEntry)
 
 
-def read_index(stream: BinaryIO) -> Iterator[IndexEntry]:
+def read_index(stream: BinaryIO) -> Iterator[RowIndexEntry]:
     """What `write_part` noted, in the order of rows."""
     return map(_entry.decode, stream)

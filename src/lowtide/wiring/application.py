@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from lowtide import limits
 from lowtide.blobs.url import open_blobs
-from lowtide.config import Replica, Settings
+from lowtide.config import ReplicaSettings, Settings
 from lowtide.core.accounts.catalogue import Catalogue, ModelEntry
 from lowtide.core.replicas.served_models import ALL
 from lowtide.core.scheduling.reply_budget import ReplyBudget
@@ -24,17 +24,17 @@ from lowtide.loops.runner import Loop, Loops
 from lowtide.ports.blobs import Blobs
 from lowtide.ports.clock import Clock
 from lowtide.ports.store import Store, StoreError
-from lowtide.service.accounts.quotas import LimitService
+from lowtide.service.accounts.quotas import Quotas
 from lowtide.service.live.live import LiveService
 from lowtide.service.services import Services
 from lowtide.system import SystemClock, new_id
 from lowtide.wiring.database import check_server, is_single_machine, store_of
-from lowtide.wiring.flex import holding
+from lowtide.wiring.flex import flex_results
 from lowtide.wiring.reload import Reload, Reloaded
 from lowtide.wiring.replicas.embedded import EmbeddedModel, start_embedded
 from lowtide.wiring.replicas.engines import Engines
 from lowtide.wiring.replicas.open_replica import Calling, open_replica
-from lowtide.wiring.services import open_verbs
+from lowtide.wiring.services import build_services
 from lowtide.wiring.worker import Worker
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ async def open_application(
         replies = ReplyBudget()
         engines = _engines(settings, own, clock, replies, stack)
         replicas, catalogue = engines.replicas, engines.catalogue
-        allowance = LimitService(store.tenants, store.ledger, clock, settings.limits)
+        allowance = Quotas(store.tenants, store.ledger, clock, settings.limits)
         worker = Worker(
             settings,
             store,
@@ -103,16 +103,16 @@ async def open_application(
         replicas.follow(worker)
         worker.share(replies)
         if is_single_machine(settings):
-            await _take_over(store, worker.id)
+            await _release_previous_process(store, worker.id)
         live = LiveService(catalogue, replicas.live, clock, allowance, replies)
-        services = await open_verbs(
+        services = await build_services(
             settings, data_dir, store, blobs, clock, catalogue, worker, allowance, live, stack
         )
         asgi = _door(services) if role != "worker" else None
         await stack.enter_async_context(await listing(settings, engines, store, clock))
         if role != "worker":
             await stack.enter_async_context(_judging(replicas, clock, is_alone=role == "api"))
-            holds = holding(settings, services.flex, store, clock, worker, alone=role == "api")
+            holds = flex_results(settings, services.flex, store, clock, worker, alone=role == "api")
             await stack.enter_async_context(holds)
         if role != "api":
             await stack.enter_async_context(worker.running())
@@ -136,7 +136,7 @@ async def open_application(
 
 def _engines(
     settings: Settings,
-    embedded: tuple[Replica, ModelEntry] | None,
+    embedded: tuple[ReplicaSettings, ModelEntry] | None,
     clock: Clock,
     replies: ReplyBudget,
     stack: AsyncExitStack,
@@ -194,7 +194,7 @@ async def _open_store(settings: Settings, clock: Clock, stack: AsyncExitStack) -
     return store
 
 
-async def _take_over(store: Store, worker_id: str) -> None:
+async def _release_previous_process(store: Store, worker_id: str) -> None:
     """What the former process held: the lock says that it is gone."""
     await store.work.release_worker(worker_id)
     await store.uploads.let_all_go()

@@ -258,7 +258,7 @@ def _bring(
             how = folder.bring(source, key)
         if how is None:
             tally.missing += 1
-            if len(tally.missing_keys) < limits.CARE_PAGE:
+            if len(tally.missing_keys) < limits.INTEGRITY_PAGE:
                 tally.missing_keys.append(key)
             return None
         tally.new += is_new

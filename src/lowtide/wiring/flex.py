@@ -6,13 +6,13 @@ from contextlib import asynccontextmanager
 from lowtide.config import Settings
 from lowtide.core.accounts.catalogue import Catalogue
 from lowtide.loops.listen import ListenLoop
-from lowtide.loops.live.flex_results import HeldLoop
+from lowtide.loops.live.flex_results import FlexResultsLoop
 from lowtide.loops.runner import Loop, Loops
 from lowtide.ports.blobs import Blobs
 from lowtide.ports.clock import Clock
 from lowtide.ports.store import Store
-from lowtide.service.accounts.quotas import LimitService
-from lowtide.service.batches.forecasts import Prospects
+from lowtide.service.accounts.quotas import Quotas
+from lowtide.service.batches.forecasts import Forecasts
 from lowtide.service.files.files import FileService
 from lowtide.service.live.background import BackgroundService
 from lowtide.service.live.flex import FlexService
@@ -22,7 +22,7 @@ from lowtide.wiring.database import is_single_machine
 from lowtide.wiring.worker import Worker
 
 
-def flex_verbs(
+def flex_services(
     settings: Settings,
     store: Store,
     blobs: Blobs,
@@ -30,7 +30,7 @@ def flex_verbs(
     catalogue: Catalogue,
     worker: Worker,
     files: FileService,
-    allowance: LimitService,
+    allowance: Quotas,
 ) -> tuple[FlexService, BackgroundService]:
     """For calls whose callers wait, and for those that are retrieved."""
     is_single = is_single_machine(settings)
@@ -51,7 +51,7 @@ def flex_verbs(
         owner=worker.id,
         token_models=worker.token_models,
         served_models=served_models,
-        prospects=Prospects(
+        prospects=Forecasts(
             store.capacity,
             blobs,
             catalogue,
@@ -63,7 +63,7 @@ def flex_verbs(
 
 
 @asynccontextmanager
-async def holding(
+async def flex_results(
     settings: Settings,
     flex: FlexService,
     store: Store,
@@ -79,7 +79,7 @@ async def holding(
     """
     if is_single_machine(settings):
         await flex.forget_lost()  # the lock says: that process is gone, and its callers with it
-    parts: list[Loop] = [HeldLoop(flex.look)]
+    parts: list[Loop] = [FlexResultsLoop(flex.look)]
     if alone:
         parts.append(ListenLoop(store.wakeups, lambda _: flex.wake()))
     loops = Loops(parts, clock)

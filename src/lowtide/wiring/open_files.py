@@ -10,7 +10,7 @@ import msgspec
 import structlog
 
 from lowtide import limits
-from lowtide.config import Replica
+from lowtide.config import ReplicaSettings
 from lowtide.core.replicas.open_files import OpenFiles, share_out
 
 log = structlog.get_logger(__name__)
@@ -43,20 +43,20 @@ def files_for(replicas: int) -> OpenFiles:
     return share_out(raise_limit(), replicas)
 
 
-def window_within(replica: Replica, files: OpenFiles) -> int:
+def window_within(replica: ReplicaSettings, files: OpenFiles) -> int:
     """Batch calls in flight at most: the operator's bound, or ours, as far as the limit allows."""
     asked = limits.WINDOW_MAX if replica.window is None else replica.window
     return max(1, min(asked, files.batch - limits.PROBE_CONNECTIONS))
 
 
-def live_within(replica: Replica, files: OpenFiles) -> int:
+def live_within(replica: ReplicaSettings, files: OpenFiles) -> int:
     """Connections for live calls at most."""
     is_llamacpp = replica.engine == "llamacpp"
     asked = limits.LIVE_CONNECTIONS_LLAMACPP if is_llamacpp else limits.LIVE_CONNECTIONS_MAX
     return min(asked, files.live)
 
 
-def tell_bound(replicas: tuple[Replica, ...], files: OpenFiles) -> None:
+def tell_bound(replicas: tuple[ReplicaSettings, ...], files: OpenFiles) -> None:
     """One word in the log where the limit makes windows, or the room for live calls, smaller."""
     bound = [replica for replica in replicas if _is_bound(replica, files)]
     if not bound:
@@ -71,6 +71,6 @@ def tell_bound(replicas: tuple[Replica, ...], files: OpenFiles) -> None:
     )
 
 
-def _is_bound(replica: Replica, files: OpenFiles) -> bool:
+def _is_bound(replica: ReplicaSettings, files: OpenFiles) -> bool:
     unbound = msgspec.structs.replace(files, batch=limits.OPEN_FILES_MAX)
     return window_within(replica, files) < window_within(replica, unbound)

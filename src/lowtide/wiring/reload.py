@@ -13,7 +13,7 @@ import structlog
 from lowtide.config import Settings
 from lowtide.core.replicas.reload import merged, unreloadable
 from lowtide.core.replicas.replica_changes import Changes
-from lowtide.service.accounts.quotas import LimitService
+from lowtide.service.accounts.quotas import Quotas
 from lowtide.wiring.replicas.engines import Engines
 
 log = structlog.get_logger(__name__)
@@ -42,7 +42,7 @@ class Reloaded(msgspec.Struct, frozen=True):
 class Reload:
     """Of one process."""
 
-    def __init__(self, settings: Settings, engines: Engines, allowance: LimitService) -> None:
+    def __init__(self, settings: Settings, engines: Engines, allowance: Quotas) -> None:
         self._settings = settings
         self._engines = engines
         self._allowance = allowance

@@ -10,31 +10,31 @@ from lowtide.core.accounts.catalogue import Catalogue
 from lowtide.ports.blobs import Blobs
 from lowtide.ports.clock import Clock
 from lowtide.ports.store import Store
-from lowtide.service.accounts.authentication import Access
-from lowtide.service.accounts.quotas import LimitService
+from lowtide.service.accounts.authentication import Authenticator
+from lowtide.service.accounts.quotas import Quotas
 from lowtide.service.accounts.tenants import TenantService
 from lowtide.service.accounts.usage import UsageService
 from lowtide.service.batches.batches import BatchService
 from lowtide.service.batches.estimates import EstimateService
-from lowtide.service.batches.forecasts import Prospects
+from lowtide.service.batches.forecasts import Forecasts
 from lowtide.service.batches.results import ResultReader
 from lowtide.service.files.files import FileService
 from lowtide.service.files.signing import UploadSigner, load_secret
 from lowtide.service.files.uploads import UploadService
-from lowtide.service.files.uploads_completion import Completions
+from lowtide.service.files.uploads_completion import UploadCompleter
 from lowtide.service.live.live import LiveService
 from lowtide.service.models import ModelService
 from lowtide.service.readiness import Readiness
 from lowtide.service.services import Services
 from lowtide.service.standings import Standings
 from lowtide.system import new_id
-from lowtide.wiring.flex import flex_verbs
+from lowtide.wiring.flex import flex_services
 from lowtide.wiring.worker import Worker
 
 log = structlog.get_logger(__name__)
 
 
-async def open_verbs(
+async def build_services(
     settings: Settings,
     data_dir: Path,
     store: Store,
@@ -42,20 +42,20 @@ async def open_verbs(
     clock: Clock,
     catalogue: Catalogue,
     worker: Worker,
-    allowance: LimitService,
+    allowance: Quotas,
     live: LiveService,
     stack: AsyncExitStack,
 ) -> Services:
     """Leaving `stack` writes down when keys were last used. Raises StoreError, OSError."""
-    access = Access(store.tenants, clock)
+    access = Authenticator(store.tenants, clock)
     stack.push_async_callback(access.flush)
     if settings.auth.mode == "keys" and not await store.tenants.keys():
         log.warning("keys.none", hint="nobody can call: make a key with `lowtide keys create`")
     files = FileService(store.files, blobs, clock, new_id, allowance)
-    flex, background = flex_verbs(
+    flex, background = flex_services(
         settings, store, blobs, clock, catalogue, worker, files, allowance
     )
-    completions = Completions(store.uploads, store.files, blobs, clock, new_id)
+    completions = UploadCompleter(store.uploads, store.files, blobs, clock, new_id)
     stack.push_async_callback(completions.aclose)
     standings = Standings(store.worker_reports, clock, worker.report, lambda: catalogue.hours)
     await standings.now()  # how old a report is shows from the second look on
@@ -67,7 +67,7 @@ async def open_verbs(
         allowance,
         worker.wake,
         standings.now,
-        Prospects(
+        Forecasts(
             store.capacity,
             blobs,
             catalogue,

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Final
 
 from lowtide import limits
-from lowtide.config import Limits
+from lowtide.config import LimitSettings
 from lowtide.core.accounts.catalogue import Catalogue
 from lowtide.core.tokens.token_model import TokenModel
 from lowtide.loops.batches.assemble import AssembleLoop
@@ -20,7 +20,7 @@ from lowtide.loops.runner import Loop
 from lowtide.ports.blobs import Blobs
 from lowtide.ports.clock import Clock
 from lowtide.ports.store import Store
-from lowtide.service.accounts.quotas import LimitService
+from lowtide.service.accounts.quotas import Quotas
 
 PLACES: Final[Mapping[str, Mapping[str, int | None]]] = {
     task: {task: None, f"{task}_short": limits.TASK_SHORT_BYTES}
@@ -39,11 +39,11 @@ class TaskPlaces:
         blobs: Blobs,
         clock: Clock,
         catalogue: Catalogue,
-        bounds: Limits,
+        bounds: LimitSettings,
         wake: Wake,
         *,
         token_models: Mapping[str, TokenModel],
-        allowance: LimitService,
+        allowance: Quotas,
         lease_ttl_s: float,
     ) -> None:
         self._validating = [

@@ -24,23 +24,23 @@ from lowtide.engines.http.client import HttpEngine
 from lowtide.loops.batches.housekeeping import ExpireLoop, SweepLoop
 from lowtide.loops.batches.overview import OverviewLoop, ProgressOf
 from lowtide.loops.batches.task_lease import Wake
-from lowtide.loops.batches.unpause import BudgetLoop
+from lowtide.loops.batches.unpause import UnpauseLoop
 from lowtide.loops.dispatch.attempt import Upstream
 from lowtide.loops.dispatch.commit import Committer
 from lowtide.loops.dispatch.dispatch import Dispatcher
 from lowtide.loops.dispatch.leasing import Leasing
 from lowtide.loops.listen import ListenLoop
 from lowtide.loops.replicas.ownership import OwnershipLoop
-from lowtide.loops.replicas.replica_set import Member
+from lowtide.loops.replicas.replica_set import ReplicaMember
 from lowtide.loops.replicas.report import ReportLoop
-from lowtide.loops.replicas.window_control import AcquaintLoop, Controlled, ControlLoop
+from lowtide.loops.replicas.window_control import ControlLoop, EngineProbeLoop, ReplicaControl
 from lowtide.loops.runner import Loop, Loops
 from lowtide.loops.scheduling.calibrate import Calibrations
 from lowtide.loops.scheduling.urgency import UrgencyLoop
 from lowtide.ports.blobs import Blobs
 from lowtide.ports.clock import Clock, NewId
 from lowtide.ports.store import Store, StoreError
-from lowtide.service.accounts.quotas import LimitService
+from lowtide.service.accounts.quotas import Quotas
 from lowtide.system import new_id
 from lowtide.telemetry.replica_metrics import ReplicaMetrics
 from lowtide.telemetry.work_metrics import COMMIT_SECONDS, OverviewMetrics, WorkMetrics
@@ -61,10 +61,10 @@ class Worker:
         catalogue: Catalogue,
         upstreams: Sequence[Upstream],
         worker_id: str,
-        allowance: LimitService,
+        allowance: Quotas,
         *,
         shared: Mapping[str, Replica] | None = None,
-        controlled: Sequence[Controlled] = (),
+        controlled: Sequence[ReplicaControl] = (),
         new_id: NewId = new_id,
         draw: Callable[[], float] = random.random,
     ) -> None:
@@ -85,7 +85,7 @@ class Worker:
             store.work,
             blobs,
             new_id,
-            beat_s=settings.dispatch.beat_s,
+            commit_interval_s=settings.dispatch.commit_interval_s,
             lease_ttl_s=ttl_s,
             on_settled=lambda: self.wake("assemble"),
             prices=lambda: catalogue.prices,
@@ -108,9 +108,9 @@ class Worker:
             self._calibrations,
             self._report,
             self._overview,
-            *_upkeep(store, blobs, clock, self.wake),
+            *_maintenance_loops(store, blobs, clock, self.wake),
             self._control,
-            AcquaintLoop(controlled, clock),
+            EngineProbeLoop(controlled, clock),
         ]
         self._ownership: OwnershipLoop | None = None
         if shared is not None:
@@ -136,7 +136,7 @@ class Worker:
         for place in PLACES.get(name, (name,)):
             self._loops.wake(place)
 
-    def replicas_changed(self, members: Sequence[Member], touched: Collection[str]) -> None:
+    def replicas_changed(self, members: Sequence[ReplicaMember], touched: Collection[str]) -> None:
         """See `loops.replicas.replica_set.Follower`."""
         self._control.watch_doors()
         self._metrics.keep(member.replica.name for member in members)
@@ -275,7 +275,7 @@ class Worker:
         except StoreError as error:  # the leases will run out
             log.warning("worker.not_released", error=str(error))
 
-    def _steering(self, controlled: Sequence[Controlled]) -> ControlLoop:
+    def _steering(self, controlled: Sequence[ReplicaControl]) -> ControlLoop:
         return ControlLoop(
             controlled,
             self._dispatcher,
@@ -289,7 +289,7 @@ class Worker:
         settings: Settings,
         store: Store,
         blobs: Blobs,
-        allowance: LimitService,
+        allowance: Quotas,
         draw: Callable[[], float],
     ) -> Dispatcher:
         core = Dispatch(attempts_max=settings.dispatch.attempts_max)
@@ -331,12 +331,12 @@ class Worker:
         )
 
 
-def _upkeep(store: Store, blobs: Blobs, clock: Clock, wake: Wake) -> list[Loop]:
+def _maintenance_loops(store: Store, blobs: Blobs, clock: Clock, wake: Wake) -> list[Loop]:
     """What time alone makes due, and what other processes announce."""
     return [
         ExpireLoop(store.lifecycle, store.work, wake),
         SweepLoop(store.results, blobs, clock),
-        BudgetLoop(store.ledger, wake),
+        UnpauseLoop(store.ledger, wake),
         UrgencyLoop(store.capacity, wake),
         ListenLoop(store.wakeups, wake),
     ]

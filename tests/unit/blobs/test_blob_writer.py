@@ -5,7 +5,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lowtide.blobs.writer import GatheringWriter
+from lowtide.blobs.writer import BufferedBlobWriter
 
 BLOCK = 100
 
@@ -17,7 +17,7 @@ async def test_blocks_and_rest_are_the_pieces_in_order(pieces: list[bytes]) -> N
     async def append(data: bytes | bytearray) -> None:
         blocks.append(bytes(data))
 
-    writer = GatheringWriter(append, BLOCK)
+    writer = BufferedBlobWriter(append, BLOCK)
     for piece in pieces:
         await writer.write(piece)
     rest = writer.take()
@@ -34,5 +34,5 @@ async def test_a_large_piece_passes_through_without_a_copy() -> None:
         passed.append(data)
 
     large = bytes(BLOCK * 3)
-    await GatheringWriter(append, BLOCK).write(large)
+    await BufferedBlobWriter(append, BLOCK).write(large)
     assert passed[0] is large

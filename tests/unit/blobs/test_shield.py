@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from lowtide.blobs.shield import settle
+from lowtide.blobs.shield import shield_to_end
 
 
 async def until_blocked(task: "asyncio.Task[object]") -> None:
@@ -17,9 +17,9 @@ async def test_the_result_and_the_error_of_the_work_come_through() -> None:
     async def fails() -> None:
         raise OSError("disk")
 
-    assert await settle(asyncio.sleep(0, "done")) == "done"
+    assert await shield_to_end(asyncio.sleep(0, "done")) == "done"
     with pytest.raises(OSError, match="disk"):
-        await settle(fails())
+        await shield_to_end(fails())
 
 
 async def test_repeated_cancels_wait_for_the_work_and_undo_its_result() -> None:
@@ -32,7 +32,7 @@ async def test_repeated_cancels_wait_for_the_work_and_undo_its_result() -> None:
     async def undo(result: str) -> None:
         undone.append(result)
 
-    task = asyncio.create_task(settle(work(), undo))
+    task = asyncio.create_task(shield_to_end(work(), undo))
     await until_blocked(task)
     task.cancel()
     await until_blocked(task)
@@ -54,7 +54,7 @@ async def test_a_cancel_outweighs_a_failure_and_there_is_nothing_to_undo() -> No
     async def undo(result: None) -> None:
         undone.append(result)
 
-    task = asyncio.create_task(settle(work(), undo))
+    task = asyncio.create_task(shield_to_end(work(), undo))
     await until_blocked(task)
     task.cancel()
     gate.set()

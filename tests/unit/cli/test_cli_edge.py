@@ -128,7 +128,7 @@ def test_whatever_a_command_raises_ends_in_an_exit_code(
         raise raised
 
     monkeypatch.setattr("lowtide.cli.batches.validate.inspect", fail)
-    monkeypatch.setattr(console, "hush", lambda: None)
+    monkeypatch.setattr(console, "close_stdout", lambda: None)
     assert run_main("validate", batch).code == code
 
 

@@ -18,11 +18,12 @@ def write(path: Path, text: str) -> Path:
 
 
 def test_flags_win_over_environment_over_file_over_defaults(tmp_path: Path) -> None:
-    file = write(tmp_path / "l.toml", "[server]\nport = 1\nhost = '::1'\n[dispatch]\nbeat_s = 2\n")
+    text = "[server]\nport = 1\nhost = '::1'\n[dispatch]\ncommit_interval_s = 2\n"
+    file = write(tmp_path / "l.toml", text)
     environ = {"LOWTIDE_SERVER__PORT": "2", "LOWTIDE_SERVER__HOST": "localhost"}
     settings = config.load(file, environ, {"server.port": 3})
     assert (settings.server.port, settings.server.host) == (3, "localhost")
-    assert (settings.dispatch.beat_s, settings.dispatch.attempts_max) == (2, 5)
+    assert (settings.dispatch.commit_interval_s, settings.dispatch.attempts_max) == (2, 5)
 
 
 @pytest.mark.parametrize("source", ["file", "environment", "flag"])
@@ -58,7 +59,7 @@ def test_variables_of_the_command_line_are_no_settings() -> None:
         ("[server]\nhost = '0.0.0.0'", "public address"),
         ("[server]\ndata_dir = 5", "server.data_dir: must be the path of a folder, not 5"),
         ("[limits]\ncompletion_window_default = '5m'", "from 1h to 7d"),
-        ("[dispatch]\nlease_ttl_s = 2", "at least three beats"),
+        ("[dispatch]\nlease_ttl_s = 2", "at least three commits"),
         (
             "[[replica]]\nurl = 'h:1'\nmodels = ['m']",
             "line 2: [[replica]] number 1: url: must be an address that begins with http",
@@ -113,8 +114,11 @@ def test_a_settings_file_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 def test_a_models_own_hours_go_before_those_of_all() -> None:
     settings = config.Settings(
-        dispatch=config.Dispatch(hours="22:00-06:00", timezone="Europe/Berlin"),
-        model=(config.Model(id="day", hours="09:00-17:00"), config.Model(id="night")),
+        dispatch=config.DispatchSettings(hours="22:00-06:00", timezone="Europe/Berlin"),
+        model=(
+            config.ModelSettings(id="day", hours="09:00-17:00"),
+            config.ModelSettings(id="night"),
+        ),
     )
     config.check(settings)
     hours = config.hours_by_model(settings.dispatch, settings.model, ["day", "night", "other"])
@@ -220,8 +224,10 @@ headers = ["{SECRET}"]
 
 def test_the_text_form_of_settings_hides_their_secrets() -> None:
     settings = config.Settings(
-        server=config.Server(database_url=f"postgresql://u:{SECRET}@h/d", upload_secret=SECRET * 3),
-        replica=(config.Replica(url="http://h", models=("m",), api_key=SECRET),),
+        server=config.ServerSettings(
+            database_url=f"postgresql://u:{SECRET}@h/d", upload_secret=SECRET * 3
+        ),
+        replica=(config.ReplicaSettings(url="http://h", models=("m",), api_key=SECRET),),
     )
     assert SECRET not in repr(settings)
     assert "port=8000" in repr(settings)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from lowtide.cli.server.foreground import exposed_without_keys
-from lowtide.config import Auth, Server, Settings, load
+from lowtide.config import AuthSettings, ServerSettings, Settings, load
 from lowtide.config.exposure import exposed_names, host_name, origin_of
 from lowtide.config.sources import ConfigError
 
@@ -91,9 +91,9 @@ def test_names_that_others_may_know_are_told(
     public_url: str | None, hosts: tuple[str, ...], names: list[str]
 ) -> None:
     assert exposed_names(public_url, hosts) == names
-    settings = Settings(server=Server(public_url=public_url, allowed_hosts=hosts))
+    settings = Settings(server=ServerSettings(public_url=public_url, allowed_hosts=hosts))
     told = exposed_without_keys(settings)
     assert (told is not None) == bool(names)
     assert all(name in (told or "") for name in names)
-    keys = Settings(server=settings.server, auth=Auth(mode="keys"))
+    keys = Settings(server=settings.server, auth=AuthSettings(mode="keys"))
     assert exposed_without_keys(keys) is None

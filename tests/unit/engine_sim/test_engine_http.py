@@ -13,7 +13,7 @@ from openai import AsyncOpenAI
 
 from lowtide.core.faults.outcome import NoReply, Reply
 from lowtide.engine_sim.options import ServerOptions
-from lowtide.engine_sim.serving import Served, served
+from lowtide.engine_sim.serving import ServedSimulator, served
 from lowtide.engine_sim.tokenizer import count_chat, count_text
 from lowtide.engines.http.client import HttpEngine
 from testkit.patience import PATIENCE_S
@@ -28,32 +28,32 @@ def options(**fields: Any) -> ServerOptions:
     return ServerOptions(**given)
 
 
-def client(engine: Served) -> Any:
+def client(engine: ServedSimulator) -> Any:
     """An AsyncOpenAI; Any, as its overloads do not take keyword arguments from a dict."""
     return AsyncOpenAI(base_url=engine.url, api_key="none", max_retries=0)
 
 
-async def chat(engine: Served, **fields: Any) -> Any:
+async def chat(engine: ServedSimulator, **fields: Any) -> Any:
     asked = {"model": MODEL, "messages": ASK, "max_tokens": 12} | fields
     async with client(engine) as ai:
         return await ai.chat.completions.create(**asked)
 
 
 @asynccontextmanager
-async def streamed(engine: Served, **fields: Any) -> AsyncIterator[Any]:
+async def streamed(engine: ServedSimulator, **fields: Any) -> AsyncIterator[Any]:
     asked = {"model": MODEL, "messages": ASK, "stream": True} | fields
     async with client(engine) as ai, await ai.chat.completions.create(**asked) as stream:
         yield stream
 
 
-async def get(engine: Served, path: str, status: int = 200) -> httpx.Response:
+async def get(engine: ServedSimulator, path: str, status: int = 200) -> httpx.Response:
     async with httpx.AsyncClient(base_url=engine.address, timeout=PATIENCE_S) as http:
         response = await http.get(path)
     assert response.status_code == status, response.text
     return response
 
 
-async def metrics(engine: Served) -> dict[str, float]:
+async def metrics(engine: ServedSimulator) -> dict[str, float]:
     """By name with the labels; histograms' buckets included."""
     lines = (await get(engine, "/metrics")).text.splitlines()
     return {
@@ -63,7 +63,7 @@ async def metrics(engine: Served) -> dict[str, float]:
     }
 
 
-async def until(engine: Served, *, running: int = 0, waiting: int = 0) -> None:
+async def until(engine: ServedSimulator, *, running: int = 0, waiting: int = 0) -> None:
     """Until the engine has so many requests; bounded."""
     async with asyncio.timeout(PATIENCE_S):
         sim = engine.simulator.engine.engine
@@ -209,7 +209,7 @@ async def test_metrics_have_vllms_names_and_count() -> None:
         assert 'block_size="16"' in config
 
 
-async def order_of_ends(engine: Served, asks: dict[str, dict[str, Any]]) -> list[str]:
+async def order_of_ends(engine: ServedSimulator, asks: dict[str, dict[str, Any]]) -> list[str]:
     """All wait before the engine looks at the first of them."""
     engine.simulator.engine.sleep(1)
     ended: list[str] = []

@@ -4,22 +4,22 @@ import math
 
 import pytest
 
-from lowtide.engine_sim.faults import Fault, Faults, parse_fault
+from lowtide.engine_sim.faults import EngineFault, EngineFaults, parse_fault
 
 
 @pytest.mark.parametrize(
     ("spec", "fault"),
     [
-        ("crash@30+5", Fault("crash", 30, 35, 0)),
-        ("slow@60+30=4.5", Fault("slow", 60, 90, 4.5)),
-        ("429@5", Fault("429", 5, math.inf, 0)),
-        ("stale-metrics", Fault("stale-metrics", 0, math.inf, 0)),
-        ("truncate=0.2", Fault("truncate", 0, math.inf, 0.2)),
-        ("noise", Fault("noise", 0, math.inf, 0.03)),
-        ("hang+2", Fault("hang", 0, 2, 0)),
+        ("crash@30+5", EngineFault("crash", 30, 35, 0)),
+        ("slow@60+30=4.5", EngineFault("slow", 60, 90, 4.5)),
+        ("429@5", EngineFault("429", 5, math.inf, 0)),
+        ("stale-metrics", EngineFault("stale-metrics", 0, math.inf, 0)),
+        ("truncate=0.2", EngineFault("truncate", 0, math.inf, 0.2)),
+        ("noise", EngineFault("noise", 0, math.inf, 0.03)),
+        ("hang+2", EngineFault("hang", 0, 2, 0)),
     ],
 )
-def test_a_fault_has_a_start_a_duration_and_a_value(spec: str, fault: Fault) -> None:
+def test_a_fault_has_a_start_a_duration_and_a_value(spec: str, fault: EngineFault) -> None:
     assert parse_fault(spec) == fault
 
 
@@ -30,6 +30,6 @@ def test_what_is_no_fault_is_refused(spec: str) -> None:
 
 
 def test_a_fault_is_on_from_its_start_to_before_its_end() -> None:
-    faults = Faults(("slow@10+5=2", "slow@20=3"))
+    faults = EngineFaults(("slow@10+5=2", "slow@20=3"))
     assert [faults.value("slow", at) for at in (9.9, 10, 14.9, 15, 20)] == [None, 2, 2, None, 3]
     assert not faults.is_on("hang", 12)

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from worker_env import WorkBench
+from worker_env import WorkerEnv
 
 from lowtide.blobs.url import open_blobs
 from lowtide.ports.blobs import Blobs
@@ -29,5 +29,5 @@ def blobs(tmp_path: Path) -> Blobs:
 
 
 @pytest.fixture
-def bench(store: Store, blobs: Blobs) -> WorkBench:
-    return WorkBench(store, blobs)
+def env(store: Store, blobs: Blobs) -> WorkerEnv:
+    return WorkerEnv(store, blobs)

@@ -9,7 +9,7 @@ from lowtide.core.batches.segment import decode_index
 from lowtide.core.bodies.body_rules import BodyRules
 from lowtide.core.dispatch.dispatch import Dispatch
 from lowtide.core.dispatch.replica import Replica
-from lowtide.core.scheduling.operating_hours import Hours
+from lowtide.core.scheduling.operating_hours import OperatingHours
 from lowtide.loops.batches.assemble import AssembleLoop
 from lowtide.loops.dispatch.attempt import Upstream
 from lowtide.loops.dispatch.commit import Committer
@@ -20,7 +20,7 @@ from lowtide.ports.store import Store
 from testkit.fake_engine import PATIENCE_S, FakeEngine
 from testkit.faults import faulty_blobs, faulty_work
 from testkit.manual_clock import ManualClock
-from testkit.manual_worker import HandWorker
+from testkit.manual_worker import ManualWorker
 
 MODEL = "test-model"
 CHAT = "/v1/chat/completions"
@@ -32,7 +32,7 @@ def upstream(engine: FakeEngine, window: int = 4, models: Sequence[str] = (MODEL
     return Upstream(replica, engine, {model: model for model in models}, BodyRules(), 600.0)
 
 
-class WorkBench:
+class WorkerEnv:
     """One worker, ticked by hand."""
 
     def __init__(self, store: Store, blobs: Blobs, window: int = 4) -> None:
@@ -43,7 +43,7 @@ class WorkBench:
         self.work = faulty_work(store.work)
         self.engine = FakeEngine()
         self.upstream = upstream(self.engine, window)
-        self.hand = HandWorker(store, blobs, self.clock)
+        self.hand = ManualWorker(store, blobs, self.clock)
         self.woken = {"commit": 0, "dispatch": 0, "settled": 0}
         self._ids = 0
         self.start()
@@ -53,7 +53,7 @@ class WorkBench:
         self.committer = Committer(
             "w", self.work, self.blobs, self._new_id, on_settled=lambda: self._wake("settled")
         )
-        self.hours: dict[str, Hours] = {}
+        self.hours: dict[str, OperatingHours] = {}
         self.upstreams = [self.upstream] if upstreams is None else upstreams
         core = Dispatch()
         leasing = Leasing(
@@ -106,7 +106,7 @@ class WorkBench:
                 await asyncio.sleep(0)  # their callbacks
 
     async def pass_time(self, seconds: float) -> None:
-        """Ticks, beats and trials of so many seconds."""
+        """Ticks, commits and trials of so many seconds."""
         end_s = self.clock.monotonic() + seconds
         while self.clock.monotonic() < end_s:
             await self.dispatch()

@@ -4,19 +4,19 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from skipping_clock import HandClock
+from skipping_clock import SkippingClock
 
 from lowtide.blobs.url import open_blobs
 from lowtide.ports.blobs import Blobs
 from lowtide.ports.store import Store
 from lowtide.store.sql_store import SqlStore
 from testkit.empty_database import place_empty_database
-from testkit.manual_worker import HandWorker
+from testkit.manual_worker import ManualWorker
 
 
 @pytest.fixture
-def clock() -> HandClock:
-    return HandClock()
+def clock() -> SkippingClock:
+    return SkippingClock()
 
 
 @pytest.fixture
@@ -35,5 +35,5 @@ def blobs(tmp_path: Path) -> Blobs:
 
 
 @pytest.fixture
-def worker(store: Store, blobs: Blobs, clock: HandClock) -> HandWorker:
-    return HandWorker(store, blobs, clock)
+def worker(store: Store, blobs: Blobs, clock: SkippingClock) -> ManualWorker:
+    return ManualWorker(store, blobs, clock)

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta
 
 
-class HandClock:
+class SkippingClock:
     def __init__(self) -> None:
         self._now = datetime(2026, 11, 21, 1, 4, 35, 123456, UTC)
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import structlog
-from skipping_clock import HandClock
+from skipping_clock import SkippingClock
 
 from lowtide import limits
 from lowtide.core.errors import LowtideError
@@ -18,7 +18,7 @@ from testkit.faults import Faulty
 class Places:
     """A real store and a real folder, each of which may be made to fail."""
 
-    def __init__(self, store: Store, blobs: Blobs, clock: HandClock) -> None:
+    def __init__(self, store: Store, blobs: Blobs, clock: SkippingClock) -> None:
         self.files = Faulty(store.files, ("get",))
         self.blobs = Faulty(blobs, ("size",))
         self.store = Faulty(store, ("check_writable",))
@@ -26,7 +26,7 @@ class Places:
 
 
 @pytest.fixture
-def places(store: Store, blobs: Blobs, clock: HandClock) -> Places:
+def places(store: Store, blobs: Blobs, clock: SkippingClock) -> Places:
     return Places(store, blobs, clock)
 
 
@@ -72,7 +72,7 @@ async def test_a_database_that_takes_no_writes_is_told_as_that(places: Places) -
 
 
 async def test_storage_that_stays_away_is_logged_once_and_once_when_it_is_back(
-    places: Places, clock: HandClock
+    places: Places, clock: SkippingClock
 ) -> None:
     with structlog.testing.capture_logs() as logs:
         for _ in range(20):
@@ -105,7 +105,7 @@ async def test_storage_that_hangs_is_not_waited_for(
 
 
 async def test_one_look_serves_all_who_ask_within_its_time(
-    places: Places, clock: HandClock
+    places: Places, clock: SkippingClock
 ) -> None:
     await asyncio.gather(*(places.readiness.check() for _ in range(50)))
     assert (places.files.calls["get"], places.blobs.calls["size"]) == (1, 1)

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import msgspec
 import pytest
-from skipping_clock import HandClock
+from skipping_clock import SkippingClock
 
 from lowtide import limits
 from lowtide.core.reporting.worker_report import ReplicaReport, WorkerReport
@@ -17,7 +17,7 @@ from testkit.faults import Faulty
 class Place:
     """A store of reports that counts who reads it."""
 
-    def __init__(self, store: Store, clock: HandClock) -> None:
+    def __init__(self, store: Store, clock: SkippingClock) -> None:
         self.clock = clock
         self.store = Faulty(store.worker_reports, ("all", "write"))
         self.standings = Standings(self.store, clock)
@@ -34,7 +34,7 @@ class Place:
 
 
 @pytest.fixture
-def place(store: Store, clock: HandClock) -> Place:
+def place(store: Store, clock: SkippingClock) -> Place:
     return Place(store, clock)
 
 
@@ -52,7 +52,9 @@ async def test_where_no_worker_has_written_none_is_running(place: Place) -> None
     assert (standing.live, standing.gone) == ((), {})
 
 
-async def test_a_worker_that_died_is_gone_after_its_time(place: Place, clock: HandClock) -> None:
+async def test_a_worker_that_died_is_gone_after_its_time(
+    place: Place, clock: SkippingClock
+) -> None:
     await place.write("w1")
     clock.advance(29.0)
     assert (await place.standings.now()).live == ("w1",)
@@ -62,7 +64,7 @@ async def test_a_worker_that_died_is_gone_after_its_time(place: Place, clock: Ha
 
 
 async def test_a_worker_that_died_while_its_clock_was_ahead_hides_nothing_for_longer(
-    place: Place, clock: HandClock
+    place: Place, clock: SkippingClock
 ) -> None:
     ahead = msgspec.structs.replace(place.report("w1"), seen_at=clock.now() + timedelta(hours=1))
     await place.store.write(ahead, forget_before=clock.now() - timedelta(days=1))
@@ -72,7 +74,9 @@ async def test_a_worker_that_died_while_its_clock_was_ahead_hides_nothing_for_lo
     assert (await place.standings.now()).gone == {"w1": died_at}
 
 
-async def test_one_look_serves_all_who_ask_within_its_time(place: Place, clock: HandClock) -> None:
+async def test_one_look_serves_all_who_ask_within_its_time(
+    place: Place, clock: SkippingClock
+) -> None:
     for _ in range(50):
         await place.standings.now()
     assert place.store.calls["all"] == 1
@@ -88,7 +92,7 @@ async def test_the_worker_of_this_process_is_asked_itself(place: Place) -> None:
 
 
 async def test_while_the_store_is_away_the_last_look_stands_and_grows_old(
-    place: Place, clock: HandClock
+    place: Place, clock: SkippingClock
 ) -> None:
     await place.write("w1")
     await place.standings.now()

@@ -11,7 +11,7 @@ import pytest
 from lowtide.tables.answers import Answer, merge_answers, read_answers, write_answers
 from lowtide.tables.errors import TableError
 from lowtide.tables.reader import open_table
-from lowtide.tables.requests import IndexEntry
+from lowtide.tables.requests import RowIndexEntry
 from lowtide.tables.result_columns import EMBEDDING_SCHEMA, ResultColumns
 from lowtide.tables.writers import joined_batches
 
@@ -43,8 +43,8 @@ def failed(custom_id: str, message: str) -> bytes:
     return json.dumps({"custom_id": custom_id, "response": None, "error": error}).encode()
 
 
-def entry(number: int, fault: str | None = None) -> IndexEntry:
-    return IndexEntry(number, None if fault else f"row-{number + 1}", fault)
+def entry(number: int, fault: str | None = None) -> RowIndexEntry:
+    return RowIndexEntry(number, None if fault else f"row-{number + 1}", fault)
 
 
 def test_each_row_of_a_part_gets_one_answer_in_order() -> None:

@@ -2,7 +2,7 @@
 
 from prometheus_client import REGISTRY
 
-from lowtide.core.capacity.engine_metrics import EngineSignals, LiveSeen
+from lowtide.core.capacity.engine_metrics import EngineMetrics, LiveSeen
 from lowtide.core.capacity.window import WindowController
 from lowtide.core.dispatch.replica import Replica
 from lowtide.telemetry.replica_metrics import ReplicaMetrics
@@ -18,14 +18,14 @@ def test_a_replica_shows_its_window_what_bounds_it_and_what_gave_way() -> None:
     controller = WindowController(64, window_start=64)
     one = Replica(URL, frozenset({"m"}), 64, controller=controller)
     metrics = ReplicaMetrics()
-    signals = EngineSignals(running=6, waiting=0, seats_max=12, kv_used=0.5)
+    signals = EngineMetrics(running=6, waiting=0, seats_max=12, kv_used=0.5)
     controller.observe(signals, [], 1.0)
     one.resize(1.0)
     metrics.show(one, True)
     assert shown("window", bound="seats") == 12
     assert shown("kv_used_ratio") == 0.5
     assert shown("polls_missed") == 0
-    controller.observe(EngineSignals(running=0, seats_max=100), [], 1.5, LiveSeen(in_flight=3))
+    controller.observe(EngineMetrics(running=0, seats_max=100), [], 1.5, LiveSeen(in_flight=3))
     controller.observe(None, [], 2.0, LiveSeen(in_flight=3))
     one.guard.revoked_total, one.guard.lost_tokens_total = 4, 800.0
     one.resize(2.0)

@@ -16,7 +16,7 @@ import pytest
 
 from lowtide.blobs.folder import folder_copy
 from lowtide.blobs.folder.folder_blobs import FolderBlobs
-from lowtide.config import Server, Settings
+from lowtide.config import ServerSettings, Settings
 from lowtide.core.integrity.backup_manifest import LIST_FILE, MANIFEST_FILE, PARTIAL_FILE
 from lowtide.data_dir import DATABASE_FILE, RESTORING_FILE, DataDirError, locked_data_dir
 from lowtide.service.files.signing import SECRET_FILE
@@ -26,7 +26,7 @@ from lowtide.wiring import backup as backup_module
 from lowtide.wiring.backup import BackupError, make_backup
 from lowtide.wiring.restore import restore_backup
 from testkit.empty_database import place_empty_database
-from testkit.manual_worker import HandWorker
+from testkit.manual_worker import ManualWorker
 
 
 class Installed:
@@ -35,16 +35,16 @@ class Installed:
     def __init__(self, data_dir: Path) -> None:
         self.data_dir = data_dir
         self.blobs = data_dir / "blobs"
-        self.settings = Settings(server=Server(data_dir=data_dir))
+        self.settings = Settings(server=ServerSettings(data_dir=data_dir))
         self._files = 0
         place_empty_database(data_dir / DATABASE_FILE)
         self.run(self._first)
 
-    def run(self, work: Callable[[SqlStore, HandWorker], Any]) -> None:
+    def run(self, work: Callable[[SqlStore, ManualWorker], Any]) -> None:
         async def with_store() -> None:
             store = SqlStore.sqlite(self.data_dir / DATABASE_FILE)
             await store.open()
-            hand = HandWorker(store, FolderBlobs(self.blobs), SystemClock())
+            hand = ManualWorker(store, FolderBlobs(self.blobs), SystemClock())
             hand._files = self._files  # ids go on where the last hand left them
             try:
                 await work(store, hand)
@@ -54,13 +54,13 @@ class Installed:
 
         asyncio.run(with_store())
 
-    async def _first(self, store: SqlStore, hand: HandWorker) -> None:
+    async def _first(self, store: SqlStore, hand: ManualWorker) -> None:
         await hand.submit(await hand.upload(10), "batch_1")
         await hand.plan()
         await hand.settle("batch_1", ok=[1, 2])
 
     def upload(self) -> None:
-        async def work(_store: SqlStore, hand: HandWorker) -> None:
+        async def work(_store: SqlStore, hand: ManualWorker) -> None:
             await hand.upload(3)
 
         self.run(work)
@@ -91,7 +91,7 @@ def dest(tmp_path: Path) -> Path:
 
 
 def restored(dest: Path, folder: Path) -> Path:
-    restore_backup(Settings(server=Server(data_dir=folder)), dest)
+    restore_backup(Settings(server=ServerSettings(data_dir=folder)), dest)
     return folder
 
 
@@ -214,18 +214,18 @@ def test_blobs_that_are_swept_meanwhile_lead_to_a_later_moment(
     assert doctor_finds_nothing(restored(dest, tmp_path / "again"))
 
 
-async def _delete_second(store: SqlStore, _hand: HandWorker) -> None:
+async def _delete_second(store: SqlStore, _hand: ManualWorker) -> None:
     assert await store.files.delete("proj_default", "file-in2", SystemClock().now())
 
 
 def doctor_finds_nothing(data_dir: Path) -> bool:
-    from lowtide.service.integrity.checker import Care
+    from lowtide.service.integrity.checker import ConsistencyChecker
 
     async def look() -> bool:
         store = SqlStore.sqlite(data_dir / DATABASE_FILE)
         await store.open()
-        care = Care(store, FolderBlobs(data_dir / "blobs"))
-        drifts = [drift async for drift in care.examine(deep=True)]
+        care = ConsistencyChecker(store, FolderBlobs(data_dir / "blobs"))
+        drifts = [drift async for drift in care.check_all(deep=True)]
         await store.aclose()
         return drifts == []
 
@@ -276,7 +276,7 @@ def test_a_backup_inside_the_data_directory_is_refused(installed: Installed) -> 
 def test_other_pairs_are_told_what_to_use_instead(
     tmp_path: Path, dest: Path, database_url: str, blob_url: str, what: str
 ) -> None:
-    server = Server(data_dir=tmp_path, database_url=database_url, blob_url=blob_url)
+    server = ServerSettings(data_dir=tmp_path, database_url=database_url, blob_url=blob_url)
     with pytest.raises(BackupError, match=what) as refusal:
         make_backup(Settings(server=server), dest)
     assert refusal.value.hint is not None
@@ -286,7 +286,7 @@ def test_other_pairs_are_told_what_to_use_instead(
 
 def test_without_a_database_there_is_nothing_to_back_up(tmp_path: Path, dest: Path) -> None:
     with pytest.raises(BackupError, match="nothing to back up"):
-        make_backup(Settings(server=Server(data_dir=tmp_path / "none")), dest)
+        make_backup(Settings(server=ServerSettings(data_dir=tmp_path / "none")), dest)
 
 
 # ---- backups that did not end ----
@@ -422,7 +422,7 @@ def test_a_restore_that_was_killed_goes_on_and_no_server_starts_before(
             raise Stopped
 
     with pytest.raises(Stopped):
-        restore_backup(Settings(server=Server(data_dir=again)), dest, stop)
+        restore_backup(Settings(server=ServerSettings(data_dir=again)), dest, stop)
     assert (again / RESTORING_FILE).exists() and not (again / DATABASE_FILE).exists()
     with pytest.raises(DataDirError, match="did not end"), locked_data_dir(again):
         pass
@@ -466,7 +466,7 @@ def test_nobody_else_may_read_what_is_backed_up_and_restored_whatever_the_umask(
             blob.chmod(0o600)  # as FolderBlobs makes them; a hard link has the mode of its source
     make_backup(installed.settings, dest)
     target = tmp_path / "restored"
-    restore_backup(Settings(server=Server(data_dir=target)), dest)
+    restore_backup(Settings(server=ServerSettings(data_dir=target)), dest)
     for top in (dest, target):
         for path in (top, *top.rglob("*")):
             assert not path.stat().st_mode & 0o077, path
@@ -489,5 +489,5 @@ def test_a_backup_with_a_link_in_it_is_refused_before_anything_is_restored(
     place.symlink_to(moved)
     target = tmp_path / "restored"
     with pytest.raises(BackupError, match="a link"):
-        restore_backup(Settings(server=Server(data_dir=target)), dest)
+        restore_backup(Settings(server=ServerSettings(data_dir=target)), dest)
     assert not target.exists()

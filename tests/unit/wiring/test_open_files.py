@@ -6,14 +6,14 @@ from typing import Any
 import pytest
 import structlog
 
-from lowtide.config import Replica
+from lowtide.config import ReplicaSettings
 from lowtide.core.replicas.open_files import share_out
 from lowtide.wiring import open_files
 from lowtide.wiring.open_files import raise_limit, tell_bound, window_within
 
 
-def replica(**more: Any) -> Replica:
-    return Replica(url="http://127.0.0.1:9/v1", models=("m",), **more)
+def replica(**more: Any) -> ReplicaSettings:
+    return ReplicaSettings(url="http://127.0.0.1:9/v1", models=("m",), **more)
 
 
 class Limit:

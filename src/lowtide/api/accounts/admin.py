@@ -1,4 +1,4 @@
-"""The admin routes: organisations, projects, keys. `guard` lets only keys with the scope in.
+"""The admin routes: organizations, projects, keys. `guard` lets only keys with the scope in.
 
 Bodies are read bounded and strictly: an unknown key is refused, because a misspelt limit that is
 passed over is a limit that does not hold.
@@ -29,7 +29,7 @@ from lowtide.api.accounts.admin_objects import (
     project_object,
 )
 from lowtide.api.http.json_body import as_struct, json_response, read_json
-from lowtide.api.middleware.auth import note_subject
+from lowtide.api.middleware.auth import set_audit_subject
 from lowtide.api.middleware.caller import services_of
 from lowtide.api.openapi.refusals import answers, json_body
 from lowtide.core.accounts.money import dollars
@@ -113,7 +113,7 @@ async def create_organization(request: Request) -> Response:
         bounds=_changed(OrganizationLimits(), asked.limits),
         spend_cap=asked.spend_cap,
     )
-    note_subject(request, organization.id)
+    set_audit_subject(request, organization.id)
     return json_response(organization_object(organization))
 
 
@@ -173,7 +173,7 @@ async def list_projects(request: Request, organization_id: str | None = None) ->
 async def create_project(request: Request) -> Response:
     asked = await _read(request, NewProject)
     project = await services_of(request).tenants.create_project(asked.organization_id, asked.name)
-    note_subject(request, project.id)
+    set_audit_subject(request, project.id)
     return json_response(project_object(project))
 
 
@@ -215,7 +215,7 @@ async def create_key(request: Request) -> Response:
         scopes=asked.scopes,
         expires_at=_instant(asked.expires_at),
     )
-    note_subject(request, made.key.id)
+    set_audit_subject(request, made.key.id)
     return json_response({**key_object(made.key), "key": made.credential})
 
 

@@ -1,4 +1,4 @@
-"""Organisations, projects and keys as the admin routes show them, and as the document says.
+"""Organizations, projects and keys as the admin routes show them, and as the document says.
 
 Instants are unix seconds, money is a decimal string in dollars. A secret is in one object only:
 the one that answers the creation of its key.

@@ -1,6 +1,6 @@
 """The usage report: what was used and charged, by day, model and project; JSON or CSV.
 
-A key sees its own project. With the scope `admin` it may name any project or organisation; to
+A key sees its own project. With the scope `admin` it may name any project or organization; to
 everybody else another project is an unknown one.
 """
 
@@ -27,7 +27,7 @@ from lowtide.service.accounts.usage import UsageReport
 router = APIRouter(tags=["usage"])
 
 ALL: Final = "all"
-"""As an organisation's id: every organisation."""
+"""As an organization's id: every organization."""
 
 
 class UsageAmounts(BaseModel):

@@ -19,7 +19,7 @@ router = APIRouter(tags=["whoami"])
 
 @router.get("/v1/whoami", responses=refusals())
 async def whoami(request: Request) -> Response:
-    """Key, person, project and organisation behind the credentials."""
+    """Key, person, project and organization behind the credentials."""
     caller = identify(request)
     name, slug = caller.project_name, slug_of(caller.project_name)
     return json_response(

@@ -18,14 +18,14 @@ from lowtide import limits
 from lowtide.api.batches.estimate_object import estimate_object
 from lowtide.api.dialects import openai, render_batch, together
 from lowtide.api.http.json_body import as_struct, json_response, read_json
-from lowtide.api.middleware.auth import note_subject
+from lowtide.api.middleware.auth import set_audit_subject
 from lowtide.api.middleware.caller import identify, note_rows, services_of
 from lowtide.api.middleware.paths import client_dialect, dialect_of, fixed_dialect
 from lowtide.api.openapi.refusals import json_body, refusals
 from lowtide.core.batches.batch import Batch, Dialect
 from lowtide.core.batches.line import ENDPOINTS
 from lowtide.core.errors import LowtideError
-from lowtide.core.scheduling.feasibility import Verdict
+from lowtide.core.scheduling.feasibility import Feasibility
 from lowtide.service.batches.batches import Created
 from lowtide.service.batches.new_batch import NewBatch
 
@@ -82,7 +82,7 @@ async def create(request: Request) -> Response:
         return await _estimate(request, asked)
     repeat = _is_repetition(request)
     created = await service.create(caller.project_id, caller.user_id, asked, repeat=repeat)
-    note_subject(request, created.batch.id)
+    set_audit_subject(request, created.batch.id)
     response = await _created_answer(request, created)
     if not await request.is_disconnected():
         await service.mark_answered(created.batch.id)
@@ -170,7 +170,7 @@ async def _created_answer(request: Request, created: Created) -> Response:
             return json_response({**flat, **job}, status, headers)
 
 
-def _feasibility_header(verdict: Verdict) -> dict[str, str]:
+def _feasibility_header(verdict: Feasibility) -> dict[str, str]:
     """For clients whose objects drop what they do not know."""
     return {} if verdict.kept == "unknown" else {"Lowtide-Feasibility": verdict.kept}
 

@@ -5,10 +5,10 @@ from typing import Any
 from lowtide.api.dialects import money, openai
 from lowtide.core.accounts.money import dollars_text
 from lowtide.service.batches.estimates import DryRun, Exceeded
-from lowtide.service.batches.new_batch import Draft
+from lowtide.service.batches.new_batch import CheckedBatchRequest
 
 
-def estimate_object(run: DryRun, draft: Draft) -> dict[str, Any]:
+def estimate_object(run: DryRun, draft: CheckedBatchRequest) -> dict[str, Any]:
     """Tokens in are estimates, tokens out the bounds that the lines name; `amount` is the batch's
     price, `live_amount` that of the same tokens live.
     """

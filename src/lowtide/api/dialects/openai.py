@@ -16,7 +16,7 @@ from lowtide.core.accounts.catalogue import ModelEntry
 from lowtide.core.accounts.ledger import Cost
 from lowtide.core.batches.batch import TERMINAL, Batch, BatchError, Status
 from lowtide.core.reporting.progress import Progress
-from lowtide.core.scheduling.feasibility import Verdict
+from lowtide.core.scheduling.feasibility import Feasibility
 from lowtide.core.usage import Usage
 
 STATUSES: Final = MappingProxyType[Status, str](
@@ -84,7 +84,7 @@ def result_files(batch: Batch) -> dict[str, str | None]:
     }
 
 
-def feasibility(verdict: Verdict) -> dict[str, Any] | None:
+def feasibility(verdict: Feasibility) -> dict[str, Any] | None:
     """Whether the completion window can be kept; null where nothing is known."""
     if verdict.kept == "unknown":
         return None
@@ -128,9 +128,9 @@ def model_list(entries: Sequence[ModelEntry]) -> dict[str, Any]:
 
 
 def publisher(entry: ModelEntry) -> str:
-    """The organisation in `org/name`; ours for a bare name."""
-    organisation, slash, _ = entry.id.partition("/")
-    return organisation if slash else "lowtide"
+    """The organization in `org/name`; ours for a bare name."""
+    organization, slash, _ = entry.id.partition("/")
+    return organization if slash else "lowtide"
 
 
 def errors(found: Sequence[BatchError]) -> dict[str, Any] | None:

@@ -15,7 +15,7 @@ from lowtide import limits
 from lowtide.api.files.file_objects import together_file
 from lowtide.api.files.uploads import body_of, permit_of, signed_address
 from lowtide.api.http.json_body import as_struct, declared_length, json_response, missing, read_json
-from lowtide.api.middleware.auth import note_subject
+from lowtide.api.middleware.auth import set_audit_subject
 from lowtide.api.middleware.caller import identify, services_of
 from lowtide.api.openapi.refusals import (
     UPLOAD_BEGINS,
@@ -109,7 +109,7 @@ async def initiate(request: Request) -> Response:
         checksum=checked_checksum(asked.checksum),
     )
     upload = await services.parts.begin(identify(request).project_id, new)
-    note_subject(request, upload.id)
+    set_audit_subject(request, upload.id)
     parts = [
         {"PartNumber": number, "URL": _address(request, upload, number), "Headers": {}}
         for number in range(1, count + 1)
@@ -206,7 +206,7 @@ async def abort(request: Request) -> Response:
 async def _upload(request: Request, asked: AskedEnd) -> Upload:
     if asked.upload_id is None:
         raise missing("upload_id")
-    note_subject(request, asked.upload_id)
+    set_audit_subject(request, asked.upload_id)
     upload = await services_of(request).parts.get(identify(request).project_id, asked.upload_id)
     if asked.file_id != upload.file_id:
         raise not_found(asked.upload_id)

@@ -16,7 +16,7 @@ from lowtide.api.files.file_objects import openai_file
 from lowtide.api.files.uploads import body_of
 from lowtide.api.http.json_body import as_struct, declared_length, json_response, missing, read_json
 from lowtide.api.http.multipart_form import boundary_of, read_form
-from lowtide.api.middleware.auth import note_subject
+from lowtide.api.middleware.auth import set_audit_subject
 from lowtide.api.middleware.caller import identify, services_of
 from lowtide.api.openapi.refusals import UPLOAD_BEGINS, UPLOAD_COMPLETES, json_body, refusals
 from lowtide.core.errors import LowtideError
@@ -100,7 +100,7 @@ async def create_upload(request: Request) -> Response:
         file_ttl_s=checked_expiry(expiry.anchor, str(expiry.seconds)) if expiry else None,
     )
     upload = await services_of(request).parts.begin(identify(request).project_id, new)
-    note_subject(request, upload.id)
+    set_audit_subject(request, upload.id)
     return json_response(upload_object(upload))
 
 

@@ -21,7 +21,7 @@ from lowtide.api.files.file_objects import file_object
 from lowtide.api.http.errors import as_lowtide_error, envelope
 from lowtide.api.http.json_body import declared_length, json_response, read_bounded
 from lowtide.api.http.multipart_form import boundary_of, read_form
-from lowtide.api.middleware.auth import note_subject
+from lowtide.api.middleware.auth import set_audit_subject
 from lowtide.api.middleware.caller import DEFAULT_CALLER, accept, identify, services_of
 from lowtide.api.middleware.paths import dialect_of
 from lowtide.core.errors import LowtideError
@@ -34,7 +34,7 @@ from lowtide.service.files.files import (
     checked_purpose,
 )
 from lowtide.service.files.signing import UploadPermit
-from lowtide.service.files.upload_writer import Intake
+from lowtide.service.files.upload_writer import UploadWriter
 
 _HOST: Final = re.compile(r"[A-Za-z0-9._~-]+(:\d{1,5})?|\[[0-9A-Fa-f:.]+\](:\d{1,5})?")
 
@@ -131,10 +131,10 @@ async def _read_upload(request: Request, project_id: str) -> Response:
     await files.check_room(project_id, least)
     boundary = boundary_of(request.headers["content-type"])
     file_id = files.new_file_id()
-    intake: Intake | None = None
+    intake: UploadWriter | None = None
     async with AsyncExitStack() as stack:
 
-        async def open_file() -> Intake:
+        async def open_file() -> UploadWriter:
             nonlocal intake
             receiving = files.receive(project_id, file_id, least)
             intake = await stack.enter_async_context(receiving)
@@ -154,7 +154,7 @@ async def _read_upload(request: Request, project_id: str) -> Response:
         purpose=purpose,
         expires_after_s=expires_after_s,
     )
-    note_subject(request, file.id)
+    set_audit_subject(request, file.id)
     return json_response(file_object(file, dialect_of(request, file.dialect)))
 
 
@@ -177,7 +177,7 @@ async def _announce(request: Request, project_id: str, fields: Mapping[str, str]
         purpose=checked_purpose(_field(request, fields, "purpose")),
         expires_after_s=_expiry(fields),
     )
-    note_subject(request, file.id)
+    set_audit_subject(request, file.id)
     location = signed_address(request, file.id, file.created_at, checksum)
     return Response(status_code=302, headers={"location": location, "x-together-file-id": file.id})
 

@@ -55,7 +55,7 @@ def _open_files() -> int:
     return limits.OPEN_FILES_MAX if files == resource.RLIM_INFINITY else files
 
 
-class Connection(Protocol):
+class ClientConnection(Protocol):
     """What is asked of a connection here."""
 
     opened_at_s: float
@@ -89,9 +89,9 @@ class Connections:
         """Of all callers together, known ones and proxies included."""
         self._bounds = bounds or process_bounds()
         self._proxies = tuple(proxies)
-        self._unauthenticated: dict[Connection, str] = {}
-        self._by_address: dict[str, dict[Connection, None]] = {}
-        self._watched: set[Connection] = set()
+        self._unauthenticated: dict[ClientConnection, str] = {}
+        self._by_address: dict[str, dict[ClientConnection, None]] = {}
+        self._watched: set[ClientConnection] = set()
         self._is_congested = False
         self._is_sweeping = False
 
@@ -120,7 +120,7 @@ class Connections:
                 break
         return peer
 
-    def add(self, connection: Connection, address: str, now_s: float) -> bool:
+    def add(self, connection: ClientConnection, address: str, now_s: float) -> bool:
         """An unauthenticated connection, or a request of one through a proxy.
 
         False: there is no room for it and nobody to end instead.
@@ -143,7 +143,7 @@ class Connections:
         self._sweep_later()
         return True
 
-    def remove(self, connection: Connection) -> None:
+    def remove(self, connection: ClientConnection) -> None:
         """It is known from here on, or gone."""
         key = self._unauthenticated.pop(connection, None)
         if key is None:
@@ -156,17 +156,17 @@ class Connections:
         if self._is_congested:
             connection.go_on()
 
-    def watch(self, connection: Connection) -> None:
+    def watch(self, connection: ClientConnection) -> None:
         """It is in the middle of a head or of a body: look to it until it is through."""
         self._watched.add(connection)
         self._sweep_later()
 
-    def forget(self, connection: Connection) -> None:
+    def forget(self, connection: ClientConnection) -> None:
         """It is closed."""
         self.remove(connection)
         self._watched.discard(connection)
 
-    def hold(self, connection: Connection, held_bytes: int) -> None:
+    def hold(self, connection: ClientConnection, held_bytes: int) -> None:
         """What an unauthenticated caller has sent and nobody has read or dropped."""
         self.held_bytes += held_bytes - connection.held_bytes
         connection.held_bytes = held_bytes
@@ -198,7 +198,7 @@ class Connections:
                 each.hold_back()
         self._end_largest([each for each in self._unauthenticated if not each.is_answering])
 
-    def _end_largest(self, among: list[Connection]) -> None:
+    def _end_largest(self, among: list[ClientConnection]) -> None:
         """Until the rest holds half of what is allowed."""
         left = sum(each.held_bytes for each in among)
         for each in sorted(among, key=lambda one: one.held_bytes, reverse=True):
@@ -208,19 +208,19 @@ class Connections:
             self.remove(each)
             each.abort()
 
-    def _make_room(self, among: Mapping[Connection, object], most: int, now_s: float) -> None:
+    def _make_room(self, among: Mapping[ClientConnection, object], most: int, now_s: float) -> None:
         excess = len(among) - most
         if excess > 0:
             self._end_oldest(among, excess, now_s - limits.UNAUTHENTICATED_GRACE_S)
 
     def _end_oldest(
         self,
-        among: Mapping[Connection, object],
+        among: Mapping[ClientConnection, object],
         count: int,
         opened_before_s: float | None,
     ) -> None:
         """End up to `count` that are not being answered."""
-        chosen: list[Connection] = []
+        chosen: list[ClientConnection] = []
         for each in among:
             is_young = opened_before_s is not None and each.opened_at_s > opened_before_s
             if is_young or len(chosen) == count:

@@ -7,7 +7,7 @@ from contextlib import suppress
 from starlette.types import Receive
 
 
-async def while_present(receive: Receive, run: Callable[[], Awaitable[None]]) -> None:
+async def run_until_disconnect(receive: Receive, run: Callable[[], Awaitable[None]]) -> None:
     """Run it until it is over, or its client has gone or stalled."""
     with suppress(TimeoutError):
         async with asyncio.timeout(None) as presence:

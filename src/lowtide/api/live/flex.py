@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from lowtide.api.http.disconnect import while_present
+from lowtide.api.http.disconnect import run_until_disconnect
 from lowtide.api.http.errors import as_lowtide_error, error_response
 from lowtide.api.middleware.caller import identify, services_of
 from lowtide.core.errors import LowtideError
@@ -23,7 +23,7 @@ from lowtide.telemetry import metrics
 RETRY_COUNT = "x-stainless-retry-count"
 
 
-class FlexDoor:
+class FlexEndpoint:
     """ASGI application for one call."""
 
     def __init__(self, call: FlexCall) -> None:
@@ -44,7 +44,7 @@ class FlexDoor:
 
         with metrics.FLEX_HELD.labels(self._call.endpoint).track_inprogress():
             try:
-                await while_present(receive, run)
+                await run_until_disconnect(receive, run)
             finally:
                 held_s = perf_counter() - began_s
                 metrics.FLEX_HELD_SECONDS.labels(self._status).observe(held_s)

@@ -17,16 +17,16 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from lowtide import limits
-from lowtide.api.http.disconnect import while_present
+from lowtide.api.http.disconnect import run_until_disconnect
 from lowtide.api.http.errors import envelope, error_response
 from lowtide.api.http.json_body import declared_length, read_bounded
-from lowtide.api.live.flex import FlexDoor
+from lowtide.api.live.flex import FlexEndpoint
 from lowtide.api.middleware.caller import identify, services_of
-from lowtide.core.accounts.rate_limit import Level, Verdict
+from lowtide.core.accounts.rate_limit import LimitStatus, RateDecision
 from lowtide.core.errors import LowtideError
 from lowtide.core.live.flex import read_flex
 from lowtide.core.live.live import LiveAnswer
-from lowtide.service.live.live import Admission, LiveStream
+from lowtide.service.live.live import AdmittedCall, LiveStream
 from lowtide.service.off_loop import off_loop
 from lowtide.telemetry import metrics
 from lowtide.telemetry.labels import MODELS
@@ -34,7 +34,7 @@ from lowtide.telemetry.labels import MODELS
 PATHS: Final = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses")
 
 
-class LiveDoor:
+class LiveEndpoint:
     """ASGI application for one endpoint; `__name__` is what it is called in logs."""
 
     def __init__(self, endpoint: str) -> None:
@@ -60,7 +60,7 @@ class LiveDoor:
                 live.has_read(caller.key_id)
         owner, size = caller.organization_id, len(body)
         if (call := await off_loop(owner, size, read_flex, self._endpoint, body)) is not None:
-            await FlexDoor(call)(scope, receive, send)
+            await FlexEndpoint(call)(scope, receive, send)
             return
         admission = await live.admit(
             self._endpoint, body, project_id=caller.project_id, key_id=caller.key_id
@@ -71,20 +71,20 @@ class LiveDoor:
             refusal = _too_many(admission.model, admission.verdict, admission.request.tokens)
             await refusal(scope, receive, send)
             return
-        exchange = _Exchange(admission, request, send, headers, began_s)
+        exchange = _LiveResponse(admission, request, send, headers, began_s)
         with metrics.LIVE_IN_FLIGHT.labels(MODELS.of(admission.model)).track_inprogress():
             try:
-                await while_present(receive, exchange.run)
+                await run_until_disconnect(receive, exchange.run)
             finally:
                 metrics.LIVE_REQUESTS.labels(MODELS.of(admission.model), exchange.status).inc()
 
 
-class _Exchange:
+class _LiveResponse:
     """One admitted call; `status` 0 until an answer has begun."""
 
     def __init__(
         self,
-        admission: Admission,
+        admission: AdmittedCall,
         request: Request,
         send: Send,
         headers: Mapping[str, str],
@@ -151,7 +151,7 @@ class _Exchange:
         await response(request.scope, request.receive, self._send)
 
 
-def _too_many(model: str | None, verdict: Verdict, asked: int) -> Response:
+def _too_many(model: str | None, verdict: RateDecision, asked: int) -> Response:
     """429, with the limit that is in the way. Retry-After as every SDK obeys it: at most 60 s.
 
     `model` None: refused before the body was read, because every model's requests are used up.
@@ -179,7 +179,7 @@ def _too_many(model: str | None, verdict: Verdict, asked: int) -> Response:
     )
 
 
-def rate_headers(verdict: Verdict) -> dict[str, str]:
+def rate_headers(verdict: RateDecision) -> dict[str, str]:
     """Where the caller stands, as OpenAI's clients know it; nothing where there is no limit."""
     headers: dict[str, str] = {}
     for name, level in (("requests", verdict.requests), ("tokens", verdict.tokens)):
@@ -188,7 +188,7 @@ def rate_headers(verdict: Verdict) -> dict[str, str]:
     return headers
 
 
-def _shown(name: str, level: Level) -> dict[str, str]:
+def _shown(name: str, level: LimitStatus) -> dict[str, str]:
     return {
         f"x-ratelimit-limit-{name}": str(level.limit),
         f"x-ratelimit-remaining-{name}": str(level.remaining),
@@ -206,4 +206,4 @@ def duration(seconds: float) -> str:
     return f"{int(minutes)}m{text}" if minutes else text
 
 
-ROUTES: Final = [Route(path, LiveDoor(path), methods=["POST"]) for path in PATHS]
+ROUTES: Final = [Route(path, LiveEndpoint(path), methods=["POST"]) for path in PATHS]

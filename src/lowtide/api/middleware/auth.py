@@ -23,7 +23,7 @@ from lowtide.core.accounts.tenancy import Scope
 from lowtide.core.batches.line import ENDPOINTS
 from lowtide.core.errors import LowtideError
 from lowtide.core.reporting.log_rate import LogRate
-from lowtide.service.fair_places import Turns
+from lowtide.service.fair_places import FairPlaces
 
 log = structlog.get_logger("lowtide.audit")
 
@@ -35,13 +35,13 @@ _LOOKING: Final = frozenset({"GET", "HEAD"})
 _AUDITED_READS: Final = ("/v1/admin", "/v1/usage")
 
 
-class Guard:
+class AuthMiddleware:
     """ASGI middleware. Every request that a route sees has `request.state.caller`."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
         self._refusals = LogRate()
-        self._turns = Turns(limits.LOOKS_AT_ONCE)
+        self._turns = FairPlaces(limits.LOOKS_AT_ONCE)
 
     async def __call__(self, scope: Connection, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] in _PUBLIC:
@@ -121,7 +121,7 @@ def _is_looking(scope: Connection) -> bool:
     return scope["method"] in _LOOKING and not path.endswith("/content") and path != "/metrics"
 
 
-def note_subject(request: HTTPConnection, subject: str) -> None:
+def set_audit_subject(request: HTTPConnection, subject: str) -> None:
     """What a call made; for the record, where the path does not say it."""
     request.state.subject = subject
 

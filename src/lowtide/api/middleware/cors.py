@@ -20,7 +20,7 @@ _METHODS: Final = b"GET, HEAD, POST, PUT, PATCH, DELETE"
 _PREFLIGHT_S: Final = b"600"
 
 
-class AllowedPages:
+class CorsMiddleware:
     """ASGI middleware: CORS for the origins of a setting."""
 
     def __init__(self, app: ASGIApp, origins: Sequence[str]) -> None:

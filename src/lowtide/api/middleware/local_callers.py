@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from lowtide import limits
 from lowtide.api.http.errors import error_response
-from lowtide.config import Server
+from lowtide.config import ServerSettings
 from lowtide.config.exposure import host_name, origin_of
 from lowtide.core.errors import LowtideError
 from lowtide.core.reporting.log_rate import LogRate
@@ -31,7 +31,7 @@ _QUOTED_CHARS: Final = limits.VALUE_CHARS_QUOTED
 class LocalCallersOnly:
     """ASGI middleware of open mode."""
 
-    def __init__(self, app: ASGIApp, server: Server) -> None:
+    def __init__(self, app: ASGIApp, server: ServerSettings) -> None:
         self._app = app
         self._policy = OpenModePolicy(server)
         self._refusals = LogRate()
@@ -53,7 +53,7 @@ class LocalCallersOnly:
 class OpenModePolicy:
     """Who may call without a key. Pure but for what it remembers of Host headers."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: ServerSettings) -> None:
         public = origin_of(server.public_url) if server.public_url else None
         names = [*server.allowed_hosts, server.host]
         if public is not None:

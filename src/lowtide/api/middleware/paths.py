@@ -41,7 +41,7 @@ _NOBODYS: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]|/\.\.?(?:/|\Z)")
 _NUL_ESCAPED: Final = b"%00"
 
 
-def canonical(path: str) -> tuple[str, Dialect | None]:
+def canonical_path(path: str) -> tuple[str, Dialect | None]:
     """The path as the routes have it, and the dialect that its mount fixes, if it has one."""
     path = _SLASHES.sub("/", path)
     if len(path) > 1:
@@ -78,7 +78,7 @@ def without_prefix(path: str, prefix: str) -> str:
     return tidy[len(prefix) :] if tidy.startswith(f"{prefix}/") else path
 
 
-class Mounts:
+class PathMiddleware:
     """ASGI middleware: rewrites the path in the scope and notes the fixed dialect in its state."""
 
     def __init__(self, app: ASGIApp, prefix: str = "") -> None:
@@ -98,7 +98,7 @@ class Mounts:
         if _GLUED_URL.match(asked):
             await _GLUED_REFUSAL(scope, receive, send)
             return
-        path, fixed = canonical(asked)
+        path, fixed = canonical_path(asked)
         state = {**scope.get("state", {}), "fixed_dialect": fixed}
         rewritten = {**scope, "path": path, "raw_path": quote(path).encode(), "state": state}
         await self._app(rewritten, receive, send)

@@ -30,7 +30,7 @@ _HEADERS: Final = [
 ]
 
 
-class Edge:
+class RequestIdMiddleware:
     """ASGI middleware. Guards: every answer has `x-request-id`, no exception leaves."""
 
     def __init__(self, app: ASGIApp) -> None:

@@ -19,13 +19,13 @@ import structlog
 
 from lowtide import limits
 from lowtide.blobs.bucket.object_errors import translated
-from lowtide.blobs.bucket.publishing import Publish, by_copy, by_put, can_put
+from lowtide.blobs.bucket.publishing import Publish, can_put, publish_by_copy, publish_by_put
 from lowtide.blobs.bucket.staged_object import STAGING_FOLDER, StagedObject, remove
 from lowtide.blobs.keys import check_key, check_prefix, check_range
 from lowtide.blobs.probe import probe_create_only
 from lowtide.blobs.ranges import Span, coalesce, slices
-from lowtide.blobs.shield import settle
-from lowtide.blobs.writer import GatheringWriter
+from lowtide.blobs.shield import shield_to_end
+from lowtide.blobs.writer import BufferedBlobWriter
 from lowtide.ports.blobs import BlobError, BlobInfo, BlobsUnavailable, BlobWriter
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class ObjectBlobs:
     def __init__(self, store: "ObjectStore", place: str) -> None:
         self._store = store
         self._place = place
-        self._publish: Publish = by_copy
+        self._publish: Publish = publish_by_copy
         # Not the loop's own pool: a bucket that hangs must not hold up the rest of the process.
         self._threads = ThreadPoolExecutor(limits.BLOB_THREADS, "bucket")
 
@@ -54,7 +54,7 @@ class ObjectBlobs:
     async def write(self, key: str, *, is_fresh: bool = False) -> AsyncIterator[BlobWriter]:
         publish = None if is_fresh else self._publish
         staged = StagedObject(self._store, check_key(key), publish)
-        writer = GatheringWriter(
+        writer = BufferedBlobWriter(
             lambda data: self._write(key, lambda: staged.append(data)), limits.BLOB_PART_BYTES
         )
         try:
@@ -131,12 +131,12 @@ class ObjectBlobs:
         """Also settles how large blobs are published here: in the first way that is create-only."""
         await probe_create_only(self, self._place, [self.put])
         try:
-            await self._probe_publishing(by_copy)
+            await self._probe_publishing(publish_by_copy)
         except BlobError as error:
             if not can_put(self._store):
                 raise
             log.info("bucket.publish_by_put", place=self._place, why=str(error))
-            await self._probe_publishing(by_put)
+            await self._probe_publishing(publish_by_put)
 
     async def _probe_publishing(self, publish: Publish) -> None:
         self._publish = publish
@@ -185,4 +185,4 @@ class ObjectBlobs:
             if undo is not None:
                 await self._call(key, lambda: undo(result))
 
-        return await settle(self._call(key, work), undo_result)
+        return await shield_to_end(self._call(key, work), undo_result)

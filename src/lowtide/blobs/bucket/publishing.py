@@ -1,10 +1,10 @@
 """The two ways in which a staged object becomes the object that readers see, both create-only.
 
-`by_copy` is how Amazon S3, GCS and Azure do it: the store copies, on the condition that the key is
-free. Some stores take that condition and ignore it, or know no such copy (Ceph's gateway up to
-version 16 at least), and honour it on a plain put: there `by_put` reads the staged bytes and puts
-them in one request, which costs the traffic twice and has S3's bound of 5 GiB. ObjectBlobs finds
-out at start which of the two a bucket keeps. Both block: they run in threads.
+`publish_by_copy` is how Amazon S3, GCS and Azure do it: the store copies, on the condition that the
+key is free. Some stores take that condition and ignore it, or know no such copy (Ceph's gateway up
+to version 16 at least), and honour it on a plain put: there `publish_by_put` reads the staged bytes
+and puts them in one request, which costs the traffic twice and has S3's bound of 5 GiB. ObjectBlobs
+finds out at start which of the two a bucket keeps. Both block: they run in threads.
 """
 
 import http.client
@@ -28,11 +28,11 @@ Publish = Callable[["ObjectStore", str, str], None]
 _TAKEN: Final = frozenset({409, 412})  # 409: two such writes at once, and the other one won
 
 
-def by_copy(store: "ObjectStore", staging: str, key: str) -> None:
+def publish_by_copy(store: "ObjectStore", staging: str, key: str) -> None:
     obstore.copy(store, staging, key, overwrite=False)
 
 
-def by_put(store: "ObjectStore", staging: str, key: str) -> None:
+def publish_by_put(store: "ObjectStore", staging: str, key: str) -> None:
     """obstore holds what it puts in memory, so the request is our own, under a signed address."""
     if not can_put(store):
         raise OSError("no signed address to put to")
@@ -62,7 +62,7 @@ def by_put(store: "ObjectStore", staging: str, key: str) -> None:
 
 
 def can_put(store: "ObjectStore") -> "TypeGuard[S3Store]":
-    """Whether `by_put` may be tried: only S3 and its like are known to need it."""
+    """Whether `publish_by_put` may be tried: only S3 and its like are known to need it."""
     from obstore.store import S3Store
 
     return isinstance(store, S3Store)

@@ -15,7 +15,7 @@ import obstore
 from obstore.exceptions import BaseError
 
 from lowtide import limits
-from lowtide.blobs.bucket.publishing import Publish, by_copy, refuse_taken
+from lowtide.blobs.bucket.publishing import Publish, publish_by_copy, refuse_taken
 
 if TYPE_CHECKING:
     from obstore import WritableFile
@@ -31,7 +31,9 @@ class _Abandoned(Exception):
 class StagedObject:
     """Becomes the object `key` of `store` in `finish`. `publish` None: the key is fresh."""
 
-    def __init__(self, store: "ObjectStore", key: str, publish: Publish | None = by_copy) -> None:
+    def __init__(
+        self, store: "ObjectStore", key: str, publish: Publish | None = publish_by_copy
+    ) -> None:
         self._store = store
         self._key = key
         self._publish = publish

@@ -25,8 +25,8 @@ from lowtide.blobs.folder.staged_file import StagedFile, remove_empty_folders
 from lowtide.blobs.keys import check_key, check_prefix, check_range
 from lowtide.blobs.probe import probe_create_only
 from lowtide.blobs.ranges import coalesce, slices
-from lowtide.blobs.shield import settle
-from lowtide.blobs.writer import GatheringWriter
+from lowtide.blobs.shield import shield_to_end
+from lowtide.blobs.writer import BufferedBlobWriter
 from lowtide.ports.blobs import (
     BlobExists,
     BlobInfo,
@@ -61,7 +61,7 @@ class FolderBlobs:
     @asynccontextmanager
     async def write(self, key: str, *, is_fresh: bool = False) -> AsyncIterator[BlobWriter]:  # noqa: ARG002
         staged = self._stage(key)
-        writer = GatheringWriter(
+        writer = BufferedBlobWriter(
             lambda data: self._in_thread(lambda: staged.append(data), key),
             limits.STREAM_BLOCK_BYTES,
         )
@@ -185,7 +185,7 @@ class FolderBlobs:
     ) -> T:
         """Blocking work to its end, with the operating system's errors in the port's words."""
         with self._translated(key):
-            return await settle(
+            return await shield_to_end(
                 asyncio.to_thread(work), undo and (lambda result: asyncio.to_thread(undo, result))
             )
 

@@ -79,7 +79,7 @@ class FolderCopy:
     def _make_folder(self, folder: Path) -> None:
         if folder not in self._made:
             make_private_folder(folder)
-            if len(self._made) >= limits.CARE_PAGE:
+            if len(self._made) >= limits.INTEGRITY_PAGE:
                 self._made.clear()
             self._made.add(folder)
 

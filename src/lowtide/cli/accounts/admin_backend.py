@@ -20,7 +20,7 @@ from lowtide.cli.terminal.command_errors import CommandError
 from lowtide.ports.accounts import GroupBy
 
 Bounds = Mapping[str, int | None]
-"""Limits of an organisation by name; None: the default again."""
+"""Limits of an organization by name; None: the default again."""
 
 Cap = Decimal | UnsetType | None
 """Dollars a month; None: no cap; UNSET: as it is."""
@@ -29,7 +29,7 @@ Cap = Decimal | UnsetType | None
 class UsageQuestion(msgspec.Struct, frozen=True, kw_only=True):
     """Charges of `since <= t < until`; None: of this month, until now. The groups in order.
 
-    Without project and organisation: of all that whoever asks may see.
+    Without project and organization: of all that whoever asks may see.
     """
 
     since: datetime | None
@@ -39,7 +39,7 @@ class UsageQuestion(msgspec.Struct, frozen=True, kw_only=True):
     project_id: str | None = None
 
 
-class Desk(Protocol):
+class AdminBackend(Protocol):
     """Raises LowtideError or ServerRefused for what cannot be done, with the same codes."""
 
     @property
@@ -82,8 +82,8 @@ class Desk(Protocol):
     def usage(self, asked: UsageQuestion) -> JsonObject: ...
 
 
-def choose(noun: str, wanted: str, existing: Sequence[JsonObject]) -> str:
-    """The id of the project or organisation that `wanted` is the id or the name of.
+def choose_named(noun: str, wanted: str, existing: Sequence[JsonObject]) -> str:
+    """The id of the project or organization that `wanted` is the id or the name of.
 
     Raises CommandError, which lists those that there are.
     """

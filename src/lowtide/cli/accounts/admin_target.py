@@ -7,14 +7,14 @@ from pathlib import Path
 
 import msgspec
 
-from lowtide.cli.accounts.admin_backend import Desk
+from lowtide.cli.accounts.admin_backend import AdminBackend
 from lowtide.cli.client.address import server_address
 from lowtide.cli.client.http_client import HttpClient
 from lowtide.cli.settings import read_settings
 from lowtide.cli.terminal.command_errors import CommandError
 
 
-class Place(msgspec.Struct, frozen=True):
+class AdminTarget(msgspec.Struct, frozen=True):
     """Where the desk is, as the options of a command say."""
 
     server: str | None
@@ -24,27 +24,27 @@ class Place(msgspec.Struct, frozen=True):
 
 
 @contextmanager
-def open_desk(place: Place, *, may_found: bool = False) -> Iterator[Desk]:
+def open_admin(place: AdminTarget, *, may_create: bool = False) -> Iterator[AdminBackend]:
     """The desk of a server where one is named, else that of the installation on this machine.
 
-    `may_found`: make the installation's database if there is none yet. Raises CommandError.
+    `may_create`: make the installation's database if there is none yet. Raises CommandError.
     """
     server = _server_of(place)
     if server is not None:
-        from lowtide.cli.accounts.remote_admin import RemoteDesk
+        from lowtide.cli.accounts.remote_admin import RemoteAdmin
 
-        with RemoteDesk(HttpClient(server_address(server), place.api_key)) as remote:
+        with RemoteAdmin(HttpClient(server_address(server), place.api_key)) as remote:
             yield remote
         return
     flags = {"server.data_dir": str(place.data_dir) if place.data_dir else None}
     settings = read_settings(place.config_file, flags)
-    from lowtide.cli.accounts.local_admin import LocalDesk  # the whole store: slow to load
+    from lowtide.cli.accounts.local_admin import LocalAdmin  # the whole store: slow to load
 
-    with LocalDesk(settings, may_found=may_found) as local:
+    with LocalAdmin(settings, may_create=may_create) as local:
         yield local
 
 
-def _server_of(place: Place) -> str | None:
+def _server_of(place: AdminTarget) -> str | None:
     """An option is stronger than the variable that names a server for all commands."""
     if place.server is None or (place.config_file is None and place.data_dir is None):
         return place.server

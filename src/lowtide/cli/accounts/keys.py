@@ -8,8 +8,8 @@ from typing import Annotated, Final
 import typer
 from rich.markup import escape
 
-from lowtide.cli.accounts.admin_backend import Desk, choose
-from lowtide.cli.accounts.admin_target import Place, open_desk
+from lowtide.cli.accounts.admin_backend import AdminBackend, choose_named
+from lowtide.cli.accounts.admin_target import AdminTarget, open_admin
 from lowtide.cli.accounts.times import instant_ahead
 from lowtide.cli.client.http_client import ServerRefused
 from lowtide.cli.client.objects import KeyView, read_view
@@ -75,20 +75,20 @@ def create(
     if expires is not None:
         expires_at = instant_ahead(expires, "--expires", datetime.now(UTC))
     asked_scopes = [scope.strip() for scope in scopes.split(",") if scope.strip()]
-    place = Place(server, api_key, config_file, data_dir)
-    with open_desk(place, may_found=True) as desk:
-        project_id = choose("project", project, desk.projects())
-        made = desk.create_key(project_id, name, asked_scopes, expires_at)
+    place = AdminTarget(server, api_key, config_file, data_dir)
+    with open_admin(place, may_create=True) as backend:
+        project_id = choose_named("project", project, backend.projects())
+        made = backend.create_key(project_id, name, asked_scopes, expires_at)
     if as_json:
         console.emit_json(made)
         return
     key = read_view(made, KeyView)
-    console.say(escape(key.key or ""))
+    console.write(escape(key.key or ""))
     if quiet:
         return
     end = f"until {console.human_instant(key.expires_at)}" if key.expires_at else "until revoked"
-    console.note(f"Key {key.id} for {escape(key.project_id)}: {', '.join(key.scopes)}, {end}.")
-    console.note("[yellow]It is shown only now:[/] keep it where secrets are kept.")
+    console.info(f"Key {key.id} for {escape(key.project_id)}: {', '.join(key.scopes)}, {end}.")
+    console.info("[yellow]It is shown only now:[/] keep it where secrets are kept.")
 
 
 @app.command(
@@ -105,9 +105,9 @@ def list_keys(
     as_json: JsonOption = False,
 ) -> None:
     """List keys, newest first, revoked and expired ones included."""
-    with open_desk(Place(server, api_key, config_file, data_dir)) as desk:
-        project_id = choose("project", project, desk.projects()) if project else None
-        found = desk.keys(project_id)
+    with open_admin(AdminTarget(server, api_key, config_file, data_dir)) as backend:
+        project_id = choose_named("project", project, backend.projects()) if project else None
+        found = backend.keys(project_id)
     if as_json:
         console.emit_json({"object": "list", "data": found})
         return
@@ -150,20 +150,20 @@ def revoke(
     """Refuse a key from now on. What it started goes on, and belongs to its project."""
     whole = _WHOLE_KEY.fullmatch(key_id)
     known_by = whole[1] if whole else check_id(key_id, "key")
-    with open_desk(Place(server, api_key, config_file, data_dir)) as desk:
-        revoked = _revoked(desk, known_by)
-        delay_s = desk.change_delay_s
+    with open_admin(AdminTarget(server, api_key, config_file, data_dir)) as backend:
+        revoked = _revoked(backend, known_by)
+        delay_s = backend.change_delay_s
     if as_json:
         console.emit_json(revoked)
         return
     key = read_view(revoked, KeyView)
     when = f" A running server refuses it within {delay_s:.0f} s." if delay_s else ""
-    console.say(f"Revoked {escape(key.id)} ({escape(key.name)}).{when}")
+    console.write(f"Revoked {escape(key.id)} ({escape(key.name)}).{when}")
 
 
-def _revoked(desk: Desk, key_id: str) -> dict[str, object]:
+def _revoked(backend: AdminBackend, key_id: str) -> dict[str, object]:
     try:
-        return desk.revoke_key(key_id)
+        return backend.revoke_key(key_id)
     except (LowtideError, ServerRefused) as error:
         if error.code != "key_not_found":
             raise

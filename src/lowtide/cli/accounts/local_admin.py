@@ -35,7 +35,7 @@ from lowtide.core.accounts.ledger import Cost, UsageRow
 from lowtide.core.accounts.money import dollars
 from lowtide.core.accounts.tenancy import OrganizationLimits
 from lowtide.data_dir import locked_data_dir
-from lowtide.service.accounts.authentication import Access
+from lowtide.service.accounts.authentication import Authenticator
 from lowtide.service.accounts.tenants import TenantService
 from lowtide.service.accounts.usage import UsageReport, UsageService
 from lowtide.store.schema.tables import HEAD
@@ -48,27 +48,27 @@ _T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
-class Verbs:
+class AdminServices:
     """What the desk calls, over one open store."""
 
     tenants: TenantService
     usage: UsageService
 
 
-class LocalDesk:
+class LocalAdmin:
     """A context manager; entering opens the database. Raises CommandError, StoreError."""
 
     change_delay_s = limits.KEY_CACHE_S
 
-    def __init__(self, settings: Settings, *, may_found: bool) -> None:
+    def __init__(self, settings: Settings, *, may_create: bool) -> None:
         self._settings = settings
-        self._may_found = may_found
+        self._may_found = may_create
         self._stack = AsyncExitStack()
         self._runner = asyncio.Runner(loop_factory=new_event_loop)
 
     def __enter__(self) -> Self:
         try:
-            opening = open_verbs(self._settings, may_found=self._may_found)
+            opening = open_admin_services(self._settings, may_create=self._may_found)
             self._verbs = self._run(self._stack.enter_async_context(opening))
         except BaseException:
             self._runner.close()
@@ -148,19 +148,21 @@ class LocalDesk:
 
 
 @asynccontextmanager
-async def open_verbs(settings: Settings, *, may_found: bool) -> AsyncIterator[Verbs]:
+async def open_admin_services(
+    settings: Settings, *, may_create: bool
+) -> AsyncIterator[AdminServices]:
     """The verbs over the installation's database, which is closed at the end."""
     store = store_of(settings)
     if is_single_machine(settings):
         database = settings.server.data_dir / _DATABASE
-        if not may_found and not database.exists():
+        if not may_create and not database.exists():
             raise _not_found(f"in {database.parent.absolute()}")
         with _alone_to_upgrade(database):
             await store.open()
     else:
-        await _open_shared(store, may_found=may_found)
+        await _open_shared(store, may_create=may_create)
     try:
-        yield verbs_over(store)
+        yield services_over(store)
     finally:
         await store.aclose()
 
@@ -174,11 +176,11 @@ def _not_found(where: str) -> CommandError:
     )
 
 
-async def _open_shared(store: SqlStore, *, may_found: bool) -> None:
+async def _open_shared(store: SqlStore, *, may_create: bool) -> None:
     """A database that servers elsewhere may be using: its schema is left as it is."""
     try:
         schema = (await store.facts(SystemClock())).schema
-        if schema is None and not may_found:
+        if schema is None and not may_create:
             raise _not_found("in the database of server.database_url")
         if schema is not None and schema < HEAD:
             raise CommandError(
@@ -192,10 +194,10 @@ async def _open_shared(store: SqlStore, *, may_found: bool) -> None:
         raise
 
 
-def verbs_over(store: SqlStore) -> Verbs:
+def services_over(store: SqlStore) -> AdminServices:
     clock = SystemClock()
-    access = Access(store.tenants, clock)
-    return Verbs(
+    access = Authenticator(store.tenants, clock)
+    return AdminServices(
         TenantService(store.tenants, access, clock, new_id), UsageService(store.ledger, clock)
     )
 

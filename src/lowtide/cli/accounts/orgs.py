@@ -1,4 +1,4 @@
-"""`lowtide orgs`: create, list, set. An organisation pays, and has limits and a spend cap."""
+"""`lowtide orgs`: create, list, set. An organization pays, and has limits and a spend cap."""
 
 from collections.abc import Sequence
 from decimal import Decimal, InvalidOperation
@@ -8,8 +8,8 @@ import typer
 from msgspec import UNSET
 from rich.markup import escape
 
-from lowtide.cli.accounts.admin_backend import Bounds, Cap, choose
-from lowtide.cli.accounts.admin_target import Place, open_desk
+from lowtide.cli.accounts.admin_backend import Bounds, Cap, choose_named
+from lowtide.cli.accounts.admin_target import AdminTarget, open_admin
 from lowtide.cli.client.objects import JsonObject, OrganizationView, read_view
 from lowtide.cli.options import (
     AdminKeyOption,
@@ -61,16 +61,16 @@ def create(
 ) -> None:
     """Make an organization. Prints its id. Limits that are not given are those of the settings."""
     bounds, cap = _bounds(limit or []), _cap(spend_cap)
-    place = Place(server, api_key, config_file, data_dir)
-    with open_desk(place, may_found=True) as desk:
-        made = desk.create_organization(name, bounds, None if cap is UNSET else cap)
+    place = AdminTarget(server, api_key, config_file, data_dir)
+    with open_admin(place, may_create=True) as backend:
+        made = backend.create_organization(name, bounds, None if cap is UNSET else cap)
     if as_json:
         console.emit_json(made)
         return
     organization = read_view(made, OrganizationView)
-    console.say(escape(organization.id))
+    console.write(escape(organization.id))
     command = f"lowtide projects create NAME --org {escape(organization.id)}"
-    console.note(f"Next: [bold]{command}[/]")
+    console.info(f"Next: [bold]{command}[/]")
 
 
 @app.command("list", epilog=examples("lowtide orgs list --json | jq '.data[].spend_cap'"))
@@ -82,8 +82,8 @@ def list_organizations(
     as_json: JsonOption = False,
 ) -> None:
     """List organizations with their own limits and caps, the oldest first."""
-    with open_desk(Place(server, api_key, config_file, data_dir)) as desk:
-        found = desk.organizations()
+    with open_admin(AdminTarget(server, api_key, config_file, data_dir)) as backend:
+        found = backend.organizations()
     if as_json:
         console.emit_json({"object": "list", "data": found})
         return
@@ -126,16 +126,16 @@ def change(
     bounds, cap = _bounds(limit or []), _cap(spend_cap)
     if not bounds and cap is UNSET:
         raise typer.BadParameter("Give --limit or --spend-cap.")
-    with open_desk(Place(server, api_key, config_file, data_dir)) as desk:
-        organization_id = choose("organization", organization, desk.organizations())
-        changed = desk.change_organization(organization_id, bounds, cap)
-        delay_s = desk.change_delay_s
+    with open_admin(AdminTarget(server, api_key, config_file, data_dir)) as backend:
+        organization_id = choose_named("organization", organization, backend.organizations())
+        changed = backend.change_organization(organization_id, bounds, cap)
+        delay_s = backend.change_delay_s
     if as_json:
         console.emit_json(changed)
         return
     _show(changed)
     if delay_s:
-        console.note(f"[dim]A running server knows it within {delay_s:.0f} s.[/]")
+        console.info(f"[dim]A running server knows it within {delay_s:.0f} s.[/]")
 
 
 def _show(answer: JsonObject) -> None:

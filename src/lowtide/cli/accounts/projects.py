@@ -5,8 +5,8 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from lowtide.cli.accounts.admin_backend import choose
-from lowtide.cli.accounts.admin_target import Place, open_desk
+from lowtide.cli.accounts.admin_backend import choose_named
+from lowtide.cli.accounts.admin_target import AdminTarget, open_admin
 from lowtide.cli.client.objects import ProjectView, read_view
 from lowtide.cli.options import (
     AdminKeyOption,
@@ -41,17 +41,17 @@ def create(
     as_json: JsonOption = False,
 ) -> None:
     """Make a project. Prints its id."""
-    place = Place(server, api_key, config_file, data_dir)
-    with open_desk(place, may_found=True) as desk:
-        organization_id = choose("organization", organization, desk.organizations())
-        made = desk.create_project(organization_id, name)
+    place = AdminTarget(server, api_key, config_file, data_dir)
+    with open_admin(place, may_create=True) as backend:
+        organization_id = choose_named("organization", organization, backend.organizations())
+        made = backend.create_project(organization_id, name)
     if as_json:
         console.emit_json(made)
         return
     project = read_view(made, ProjectView)
-    console.say(escape(project.id))
+    console.write(escape(project.id))
     command = f"lowtide keys create NAME --project {escape(project.id)}"
-    console.note(f"Next: [bold]{command}[/]")
+    console.info(f"Next: [bold]{command}[/]")
 
 
 @app.command(
@@ -69,11 +69,11 @@ def list_projects(
     as_json: JsonOption = False,
 ) -> None:
     """List projects, the oldest first."""
-    with open_desk(Place(server, api_key, config_file, data_dir)) as desk:
+    with open_admin(AdminTarget(server, api_key, config_file, data_dir)) as backend:
         organization_id = None
         if organization:
-            organization_id = choose("organization", organization, desk.organizations())
-        found = desk.projects(organization_id)
+            organization_id = choose_named("organization", organization, backend.organizations())
+        found = backend.projects(organization_id)
     if as_json:
         console.emit_json({"object": "list", "data": found})
         return

@@ -19,7 +19,7 @@ from lowtide.cli.terminal.command_errors import CommandError
 _ALL: Final = "all"
 
 
-class RemoteDesk:
+class RemoteAdmin:
     """One server. A context manager; closes its connections."""
 
     change_delay_s = 0.0  # in the process that answers, which is most often the only one

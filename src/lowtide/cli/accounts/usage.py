@@ -13,8 +13,8 @@ from typing import Annotated, Any, Final, get_args
 import msgspec
 import typer
 
-from lowtide.cli.accounts.admin_backend import Desk, UsageQuestion, choose
-from lowtide.cli.accounts.admin_target import Place, open_desk
+from lowtide.cli.accounts.admin_backend import AdminBackend, UsageQuestion, choose_named
+from lowtide.cli.accounts.admin_target import AdminTarget, open_admin
 from lowtide.cli.accounts.times import instant_back
 from lowtide.cli.client.objects import AmountsView, JsonObject, read_view
 from lowtide.cli.options import (
@@ -90,8 +90,8 @@ def usage(
         organization_id=organization,
         project_id=project,
     )
-    with open_desk(Place(server, api_key, config_file, data_dir)) as desk:
-        answer = desk.usage(_with_ids(asked, desk))
+    with open_admin(AdminTarget(server, api_key, config_file, data_dir)) as backend:
+        answer = backend.usage(_with_ids(asked, backend))
     if as_json:
         console.emit_json(answer)
         return
@@ -111,15 +111,15 @@ def _groups(by: str) -> tuple[GroupBy, ...]:
     return tuple(group for group in _GROUPS if group in named)
 
 
-def _with_ids(asked: UsageQuestion, desk: Desk) -> UsageQuestion:
+def _with_ids(asked: UsageQuestion, backend: AdminBackend) -> UsageQuestion:
     """Names turned into ids; only an administrator may see which there are."""
-    if (asked.organization_id is None and asked.project_id is None) or not desk.is_admin():
+    if (asked.organization_id is None and asked.project_id is None) or not backend.is_admin():
         return asked
     organization, project = asked.organization_id, asked.project_id
     if organization is not None:
-        organization = choose("organization", organization, desk.organizations())
+        organization = choose_named("organization", organization, backend.organizations())
     if project is not None:
-        project = choose("project", project, desk.projects(organization))
+        project = choose_named("project", project, backend.projects(organization))
     return msgspec.structs.replace(asked, organization_id=organization, project_id=project)
 
 
@@ -145,7 +145,7 @@ def _show(report: UsageReportView) -> None:
     elif not rows:
         rows = [_sums(report.total)]
     console.show_table((*groups, *_HEADINGS), rows, numbers=len(_HEADINGS))
-    console.note(f"[dim]{_instant(report.since)} to {_instant(report.until)} UTC[/]")
+    console.info(f"[dim]{_instant(report.since)} to {_instant(report.until)} UTC[/]")
 
 
 def _total_label(groups: Sequence[str]) -> tuple[str, ...]:

@@ -65,7 +65,7 @@ def show_batch(batch: BatchView) -> None:
 def note_window(batch: BatchView) -> None:
     """A window that may not be kept is said when the batch is made, not when it has expired."""
     if _window(batch):
-        console.note(f"[yellow]Completion window:[/] {_window(batch)}")
+        console.info(f"[yellow]Completion window:[/] {_window(batch)}")
 
 
 def _window(batch: BatchView) -> str:
@@ -85,28 +85,28 @@ def show_end(batch: BatchView, found: JsonObject | None = None) -> None:
     took = ""
     if batch.ended_at and batch.created_at:
         took = f" in {console.human_seconds(max(batch.ended_at - batch.created_at, 1))}"
-    console.say(f"The batch {escape(batch.id)} is {status_markup(batch.status)}{took}.")
+    console.write(f"The batch {escape(batch.id)} is {status_markup(batch.status)}{took}.")
     if batch.status == "failed":
         show_line_errors(batch)
         return
     succeeded = f"[green]{counts.completed:,} succeeded[/]"
     failed = f"[red]{counts.failed:,} failed[/]" if counts.failed else "none failed"
-    console.say(f"  requests  {counts.total:,}: {succeeded}, {failed}")
+    console.write(f"  requests  {counts.total:,}: {succeeded}, {failed}")
     if _tokens(batch):
-        console.say(f"  tokens    {_tokens(batch)}")
+        console.write(f"  tokens    {_tokens(batch)}")
     if _cost(batch):
-        console.say(f"  cost      {_cost(batch)}")
+        console.write(f"  cost      {_cost(batch)}")
     if found is not None:
         _show_files(found)
 
 
 def _show_files(found: JsonObject) -> None:
     if found["output"]:
-        console.say(f"  results   {escape(found['output'])}")
+        console.write(f"  results   {escape(found['output'])}")
     if found["errors"]:
-        console.say(f"  errors    {escape(found['errors'])}")
+        console.write(f"  errors    {escape(found['errors'])}")
         for reason in error_reasons(Path(found["errors"])):
-            console.say(f"            [dim]{escape(reason)}[/]")
+            console.write(f"            [dim]{escape(reason)}[/]")
 
 
 def _tokens(batch: BatchView) -> str:
@@ -132,16 +132,16 @@ def show_line_errors(found: BatchView | EstimateView) -> None:
         return
     total = found.errors_total or len(found.errors.data)
     for error in found.errors.data[: limits.LINE_ERRORS_SHOWN]:
-        console.say("  " + line_error_markup(error))
+        console.write("  " + line_error_markup(error))
     more = total - min(len(found.errors.data), limits.LINE_ERRORS_SHOWN)
     if more > 0:
-        console.say(f"  [dim]and {console.plural(more, 'more error')}.[/]")
+        console.write(f"  [dim]and {console.plural(more, 'more error')}.[/]")
 
 
 def show_warnings(found: BatchView | EstimateView) -> None:
     """What validation found that stops nothing."""
     for warning in found.warnings.data if found.warnings is not None else ():
-        console.say("  " + warning_markup(warning))
+        console.write("  " + warning_markup(warning))
 
 
 def warning_markup(warning: BatchErrorView) -> str:

@@ -84,9 +84,9 @@ def create(
     if as_json:
         return
     batch = read_view(answer, BatchView)
-    console.say(batch.id)
+    console.write(batch.id)
     note_window(batch)
-    console.note(f"Next: [bold]lowtide batches watch {escape(batch.id)}[/]")
+    console.info(f"Next: [bold]lowtide batches watch {escape(batch.id)}[/]")
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -167,7 +167,7 @@ def watch(
         show_end(batch)
         if batch.output_id or batch.error_id:
             command = f"lowtide batches results {escape(batch.id)} -o results.jsonl"
-            console.note(f"Next: [bold]{command}[/]")
+            console.info(f"Next: [bold]{command}[/]")
     raise typer.Exit(exit_code_of(batch))
 
 
@@ -225,7 +225,7 @@ def _show_results(batch: BatchView, found: JsonObject) -> None:
     if batch.is_over:
         show_end(batch, found)
         return
-    console.say(
+    console.write(
         f"The batch is {status_markup(batch.status)}: {batch.counts.settled:,} of"
         f" {batch.counts.total:,} requests done. Written: {found['output_lines']:,} results,"
         f" {found['error_lines']:,} errors."
@@ -246,4 +246,4 @@ def cancel(
         console.emit_json(answer)
         return
     batch = read_view(answer, BatchView)
-    console.say(f"{escape(batch.id)} is {status_markup(batch.status)}.")
+    console.write(f"{escape(batch.id)} is {status_markup(batch.status)}.")

@@ -15,11 +15,11 @@ from lowtide.config import Settings
 from lowtide.core.accounts import estimate as core
 from lowtide.core.accounts.catalogue import Catalogue, ModelEntry
 from lowtide.core.accounts.money import UnitPrices
-from lowtide.core.batches.plan import ModelShare, Plan, unpack_entries
+from lowtide.core.batches.plan import ModelTotals, Plan, unpack_entries
 from lowtide.core.validation.validator import ValidationFailure
 
 
-class ModelEstimate(msgspec.Struct, frozen=True, kw_only=True):
+class OfflineModelEstimate(msgspec.Struct, frozen=True, kw_only=True):
     """Tokens and pico-dollars for one model. `has_price`: whether the settings name one."""
 
     requests: int
@@ -31,8 +31,8 @@ class ModelEstimate(msgspec.Struct, frozen=True, kw_only=True):
     batch_pico: int
 
 
-class Estimate(msgspec.Struct, frozen=True):
-    models: Mapping[str, ModelEstimate]
+class OfflineEstimate(msgspec.Struct, frozen=True):
+    models: Mapping[str, OfflineModelEstimate]
 
     @property
     def live_pico(self) -> int:
@@ -66,10 +66,12 @@ class _Line(msgspec.Struct):
 _decode = msgspec.json.Decoder(_Line).decode
 
 
-def estimate(path: Path, endpoint: str, inspection: Inspection, settings: Settings) -> Estimate:
+def estimate(
+    path: Path, endpoint: str, inspection: Inspection, settings: Settings
+) -> OfflineEstimate:
     """Read the bounds that the lines name. Empty for a file that would fail."""
     if isinstance(inspection.result, ValidationFailure):
-        return Estimate({})
+        return OfflineEstimate({})
     plan = inspection.result
     puts_out_tokens = endpoint != "/v1/embeddings"
     nothing = dict.fromkeys(plan.models, (0, True))
@@ -81,12 +83,12 @@ def estimate(path: Path, endpoint: str, inspection: Inspection, settings: Settin
         if (entry := catalogue.get(name)) is not None
     }
     shares = {
-        name: ModelShare(share.requests, share.input_tokens, bounds[name][0])
+        name: ModelTotals(share.requests, share.input_tokens, bounds[name][0])
         for name, share in plan.models.items()
     }
-    return Estimate(
+    return OfflineEstimate(
         {
-            priced.model: ModelEstimate(
+            priced.model: OfflineModelEstimate(
                 requests=priced.requests,
                 input_tokens=priced.input_tokens,
                 output_tokens_max=priced.output_tokens_max,

@@ -21,7 +21,7 @@ def show_estimate(estimate: EstimateView) -> None:
     if estimate.errors is not None:
         show_line_errors(estimate)
         errors = console.plural(estimate.errors_total or len(estimate.errors.data), "error")
-        console.say(f"[red]Bad:[/] {errors}; the batch would fail before anything runs.")
+        console.write(f"[red]Bad:[/] {errors}; the batch would fail before anything runs.")
         return
     headings = ("model", "requests", "in (about)", "out (at most)")
     console.show_table(
@@ -40,14 +40,14 @@ def show_estimate(estimate: EstimateView) -> None:
     )
     if estimate.totals.live_amount:
         live, batch, saved = _prices(estimate.totals)
-        console.say(f"As a batch {batch}; live {live}. Saved: {saved}.")
+        console.write(f"As a batch {batch}; live {live}. Saved: {saved}.")
     show_warnings(estimate)
     for limit in estimate.would_exceed:
-        console.say(f"  [red]{escape(limit.code)}:[/] {escape(_exceeded(limit))}")
+        console.write(f"  [red]{escape(limit.code)}:[/] {escape(_exceeded(limit))}")
     if estimate.would_exceed:
-        console.say("[red]It would be refused as it is.[/]")
+        console.write("[red]It would be refused as it is.[/]")
     else:
-        console.say(f"[green]Good:[/] {console.plural(estimate.requests, 'request')} would run.")
+        console.write(f"[green]Good:[/] {console.plural(estimate.requests, 'request')} would run.")
 
 
 def _prices(amounts: AmountsView) -> tuple[str, str, str]:

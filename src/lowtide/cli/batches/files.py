@@ -54,9 +54,9 @@ def upload(
         console.emit_json(answer)
         return
     file = read_view(answer, FileView)
-    console.say(file.id)
+    console.write(file.id)
     command = f"lowtide batches create {escape(file.id)}"
-    console.note(f"Uploaded {console.human_bytes(file.bytes)}. Next: [bold]{command}[/]")
+    console.info(f"Uploaded {console.human_bytes(file.bytes)}. Next: [bold]{command}[/]")
 
 
 @app.command("list", epilog=examples("lowtide files list --limit 10"))
@@ -88,7 +88,7 @@ def list_files(
         ],
     )
     if answer.get("has_more"):
-        console.note(f"[dim]There are more; --limit {limit * 5} shows them.[/]")
+        console.info(f"[dim]There are more; --limit {limit * 5} shows them.[/]")
 
 
 @app.command(epilog=examples("lowtide files get file-abc123"))
@@ -155,7 +155,7 @@ def content(
     if as_json:
         console.emit_json({"id": file_id, "output": str(output), "bytes": copied.bytes})
         return
-    console.note(f"Wrote {console.human_bytes(copied.bytes)} to {escape(str(output))}.")
+    console.info(f"Wrote {console.human_bytes(copied.bytes)} to {escape(str(output))}.")
 
 
 @app.command(epilog=examples("lowtide files delete file-abc123"))
@@ -171,4 +171,4 @@ def delete(
     if as_json:
         console.emit_json(answer)
         return
-    console.say(f"Deleted {escape(file_id)}.")
+    console.write(f"Deleted {escape(file_id)}.")

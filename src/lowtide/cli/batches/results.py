@@ -68,7 +68,7 @@ def follow(client: ServerClient, batch_id: str, output: Path, *, quiet: bool) ->
     with _opened(output) as stream, BatchBar(quiet=quiet) as bar:
         tail = _Tail(client, stream)
         if not quiet and not is_standard(output):
-            console.note(f"Lines are written to {escape(str(output))} as they finish.")
+            console.info(f"Lines are written to {escape(str(output))} as they finish.")
         answer = watch(client, batch_id, bar, on_change=tail.take)
         tail.take(answer, read_view(answer, BatchView))  # what a broken connection left out
         return answer

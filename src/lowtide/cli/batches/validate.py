@@ -12,7 +12,7 @@ from rich.markup import escape
 
 from lowtide import config, limits
 from lowtide.cli.batches.batch_report import line_error_markup, warning_markup
-from lowtide.cli.batches.estimate import Estimate, ModelEstimate, estimate
+from lowtide.cli.batches.estimate import OfflineEstimate, OfflineModelEstimate, estimate
 from lowtide.cli.batches.input_file import (
     DEFAULT_ENDPOINT,
     Inspection,
@@ -24,7 +24,7 @@ from lowtide.cli.batches.input_file import (
 from lowtide.cli.client.objects import BatchErrorView, JsonObject
 from lowtide.cli.options import ConfigOption, JsonOption
 from lowtide.cli.terminal import command_errors, console
-from lowtide.cli.terminal.progress import patient_bar
+from lowtide.cli.terminal.progress import delayed_bar
 from lowtide.cli.terminal.standard_streams import input_file
 from lowtide.config import Settings
 from lowtide.core.accounts.money import dollars, dollars_text
@@ -56,7 +56,7 @@ def validate(
     with input_file(path) as source:
         readable_input(source)
         rules = rules_for(source, settings, endpoint, dialect)
-        with patient_bar(f"checking {source.name}", limits.VALIDATE_PROGRESS_AFTER_S) as advance:
+        with delayed_bar(f"checking {source.name}", limits.VALIDATE_PROGRESS_AFTER_S) as advance:
             inspection = inspect(source, rules, advance)
         cost = estimate(source, rules.endpoint, inspection, settings)
     too_large = inspection.bytes > settings.limits.file_bytes
@@ -113,15 +113,15 @@ def _accepted_names(settings: Settings) -> dict[str, str] | None:
     return names
 
 
-def _show(path: Path, inspection: Inspection, cost: Estimate, settings: Settings) -> None:
-    console.say(
+def _show(path: Path, inspection: Inspection, cost: OfflineEstimate, settings: Settings) -> None:
+    console.write(
         f"[bold]{escape(str(path))}[/]: {console.plural(inspection.lines, 'line')},"
         f" {console.human_bytes(inspection.bytes)}"
     )
     too_large = inspection.bytes > settings.limits.file_bytes
     if too_large:
         limit = console.human_bytes(settings.limits.file_bytes)
-        console.say(f"  [red]file_too_large:[/] a file may have {limit}. Split it into several.")
+        console.write(f"  [red]file_too_large:[/] a file may have {limit}. Split it into several.")
     if isinstance(inspection.result, ValidationFailure):
         show_failure(inspection.result)
         return
@@ -129,29 +129,29 @@ def _show(path: Path, inspection: Inspection, cost: Estimate, settings: Settings
     show_inspection_warnings(inspection)
     if not too_large:
         requests = console.plural(inspection.result.requests, "request")
-        console.say(f"[green]Good:[/] {requests} would run.")
+        console.write(f"[green]Good:[/] {requests} would run.")
 
 
 def show_inspection_warnings(inspection: Inspection) -> None:
     """What stops nothing, and is better known before it runs."""
     for warning in inspection.warnings:
         shown = BatchErrorView(warning.code, warning.message, warning.line, warning.param)
-        console.say("  " + warning_markup(shown))
+        console.write("  " + warning_markup(shown))
 
 
 def show_failure(failure: ValidationFailure) -> None:
     """The bad lines, a line each, and how many there are."""
     for error in failure.errors[: limits.LINE_ERRORS_SHOWN]:
         shown = BatchErrorView(error.code, error.message, error.line, error.param)
-        console.say("  " + line_error_markup(shown))
+        console.write("  " + line_error_markup(shown))
     more = failure.total_errors - min(len(failure.errors), limits.LINE_ERRORS_SHOWN)
     if more > 0:
-        console.say(f"  [dim]and {console.plural(more, 'more error')}; --json lists them.[/]")
+        console.write(f"  [dim]and {console.plural(more, 'more error')}; --json lists them.[/]")
     errors = console.plural(failure.total_errors, "error")
-    console.say(f"[red]Bad:[/] {errors}; the batch would fail before anything runs.")
+    console.write(f"[red]Bad:[/] {errors}; the batch would fail before anything runs.")
 
 
-def _show_models(cost: Estimate) -> None:
+def _show_models(cost: OfflineEstimate) -> None:
     rows = [
         (
             model,
@@ -170,10 +170,10 @@ def _show_models(cost: Estimate) -> None:
         batch, live = _dollars(cost.batch_pico), _dollars(cost.live_pico)
         saved = _dollars(cost.live_pico - cost.batch_pico)
         most = "at most " if cost.is_bounded else "more than "
-        console.say(f"As a batch {most}{batch}; live {live}. Saved: {saved}.")
+        console.write(f"As a batch {most}{batch}; live {live}. Saved: {saved}.")
 
 
-def _price(pico: int, share: ModelEstimate) -> str:
+def _price(pico: int, share: OfflineModelEstimate) -> str:
     if not share.has_price:
         return "-"
     return ("" if share.is_bounded else "from ") + _dollars(pico)
@@ -187,7 +187,7 @@ def _as_json(
     path: Path,
     rules: ValidationRules,
     inspection: Inspection,
-    cost: Estimate,
+    cost: OfflineEstimate,
     settings: Settings,
 ) -> JsonObject:
     answer: JsonObject = {
@@ -215,7 +215,7 @@ def _as_json(
     return answer | {"valid": True, "models": models, "totals": _amounts(cost)}
 
 
-def _model_json(share: ModelEstimate) -> JsonObject:
+def _model_json(share: OfflineModelEstimate) -> JsonObject:
     return {
         "requests": share.requests,
         "input_tokens": share.input_tokens,
@@ -225,7 +225,7 @@ def _model_json(share: ModelEstimate) -> JsonObject:
     }
 
 
-def _amounts(cost: Estimate | ModelEstimate) -> JsonObject:
+def _amounts(cost: OfflineEstimate | OfflineModelEstimate) -> JsonObject:
     """Exact, under the names that a server's estimate has; null where no price is known."""
     pico = (cost.batch_pico, cost.live_pico, cost.live_pico - cost.batch_pico)
     texts = [dollars_text(amount) if cost.has_price else None for amount in pico]

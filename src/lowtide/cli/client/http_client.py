@@ -40,7 +40,7 @@ class ServerRefused(CommandError):
         self.retry_after_s = retry_after_s
 
 
-class ServerGone(CommandError):
+class ServerUnreachable(CommandError):
     """No answer came: nobody listens there, or the connection broke every time."""
 
 
@@ -87,7 +87,7 @@ class HttpClient:
     ) -> JsonObject:
         """A JSON answer. `content` makes the body anew for each try.
 
-        Raises ServerRefused for an error answer, ServerGone when none came.
+        Raises ServerRefused for an error answer, ServerUnreachable when none came.
         """
         for tried in itertools.count():
             sent = dict(headers or {})
@@ -147,17 +147,17 @@ class HttpClient:
             raise self._gone(error) from None
         self._sleep(_pause_s(tried))
 
-    def _gone(self, error: httpx.TransportError) -> ServerGone:
+    def _gone(self, error: httpx.TransportError) -> ServerUnreachable:
         hint = (
             "Start one with `lowtide serve`, name another with --server, or use `lowtide run`,"
             " which needs none."
         )
         if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
-            return ServerGone(
+            return ServerUnreachable(
                 f"No server answers at {shown_url(self.server)}.", hint, code="no_server"
             )
         detail = str(error) or type(error).__name__
-        return ServerGone(
+        return ServerUnreachable(
             f"The connection to {shown_url(self.server)} broke: {detail}.", hint, code="no_server"
         )
 
@@ -168,9 +168,9 @@ class HttpClient:
         try:
             parsed = answer.json()
         except ValueError:
-            raise self._stranger(answer) from None
+            raise self._not_lowtide(answer) from None
         if not isinstance(parsed, dict):
-            raise self._stranger(answer)
+            raise self._not_lowtide(answer)
         return parsed
 
     def _refusal(self, answer: httpx.Response) -> ServerRefused:
@@ -178,7 +178,7 @@ class HttpClient:
             error = answer.json()["error"]
             message, code = str(error["message"]), error.get("code") or error.get("type")
         except (ValueError, KeyError, TypeError, AttributeError):
-            return self._stranger(answer)
+            return self._not_lowtide(answer)
         hint = None
         if answer.status_code == 401:
             hint = "Give the key with --api-key or LOWTIDE_API_KEY."
@@ -191,7 +191,7 @@ class HttpClient:
             retry_after_s=float(after) if after.isdigit() else None,
         )
 
-    def _stranger(self, answer: httpx.Response) -> ServerRefused:
+    def _not_lowtide(self, answer: httpx.Response) -> ServerRefused:
         if answer.status_code == 413:
             return ServerRefused(
                 413,

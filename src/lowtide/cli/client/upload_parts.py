@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from lowtide import limits
-from lowtide.cli.client.http_client import HttpClient, ServerGone, ServerRefused
+from lowtide.cli.client.http_client import HttpClient, ServerRefused, ServerUnreachable
 from lowtide.cli.client.multipart import FileForm
 from lowtide.cli.client.objects import JsonObject
 from lowtide.cli.terminal.command_errors import CommandError
@@ -44,7 +44,7 @@ def upload_in_parts(
         ]
         # Asked again after a time-out, the server goes on where it is.
         done = http.call("POST", f"/uploads/{upload_id}/complete", json={"part_ids": parts})
-    except ServerGone:
+    except ServerUnreachable:
         raise
     except BaseException:
         with suppress(CommandError):

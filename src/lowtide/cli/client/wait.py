@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 
 from lowtide import limits
-from lowtide.cli.client.http_client import ServerGone, ServerRefused
+from lowtide.cli.client.http_client import ServerRefused, ServerUnreachable
 from lowtide.cli.client.objects import BatchView, JsonObject, read_view
 from lowtide.cli.client.server_client import ServerClient
 from lowtide.cli.terminal.progress import BatchBar
@@ -37,8 +37,8 @@ def watch(
 ) -> JsonObject:
     """Wait until the batch is over; the batch as the server tells it then.
 
-    `on_change` sees each answer that differs from the one before. Raises ServerGone when the server
-    stays away for longer than `outage_s_max`.
+    `on_change` sees each answer that differs from the one before. Raises ServerUnreachable when the
+    server stays away for longer than `outage_s_max`.
     """
     started = seen_at = clock()
     answer = client.batch(batch_id)
@@ -56,8 +56,8 @@ def watch(
         sleep(pause_s(clock() - started, eta_s, poll_s_max))
         try:
             answer = client.batch(batch_id)
-        except (ServerGone, ServerRefused) as error:
-            is_passing = isinstance(error, ServerGone) or error.status >= 500
+        except (ServerUnreachable, ServerRefused) as error:
+            is_passing = isinstance(error, ServerUnreachable) or error.status >= 500
             if not is_passing or clock() - seen_at > outage_s_max:
                 raise
             outage = "the server does not answer, waiting for it"

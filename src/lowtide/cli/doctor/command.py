@@ -19,7 +19,7 @@ from lowtide import config
 from lowtide.cli.doctor.finding import NO_REPLICA, Finding
 from lowtide.cli.options import ConfigOption, JsonOption
 from lowtide.cli.terminal import command_errors, console
-from lowtide.cli.terminal.counter import patient_counter
+from lowtide.cli.terminal.counter import delayed_counter
 from lowtide.config import Settings
 from lowtide.config.sources import ConfigError
 from lowtide.ports.blobs import BlobError
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _MARKS: Final = {"ok": "[green]ok  [/]", "warn": "[yellow]warn[/]", "fail": "[bold red]FAIL[/]"}
 
 
-class Wishes(msgspec.Struct, frozen=True, kw_only=True):
+class DoctorOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What the options ask of the comparison of rows and blobs."""
 
     repair: bool
@@ -68,7 +68,7 @@ def doctor(
 
     Exit code: 0 nothing failed, 1 something did.
     """
-    wishes = Wishes(
+    wishes = DoctorOptions(
         repair=repair, yes=yes, deep=deep, quick=quick, accept_loss=accept_loss, as_json=as_json
     )
     _check_wishes(wishes)
@@ -90,7 +90,7 @@ def doctor(
     raise typer.Exit(1 if failed else command_errors.DONE)
 
 
-def _check_wishes(wishes: Wishes) -> None:
+def _check_wishes(wishes: DoctorOptions) -> None:
     if wishes.quick and (wishes.repair or wishes.deep):
         raise typer.BadParameter("--quick leaves out what --repair and --deep are about.")
     if (wishes.yes or wishes.accept_loss) and not wishes.repair:
@@ -100,7 +100,7 @@ def _check_wishes(wishes: Wishes) -> None:
 
 
 def _examine_and_mend(
-    settings: Settings, config_file: Path | None, wishes: Wishes
+    settings: Settings, config_file: Path | None, wishes: DoctorOptions
 ) -> "tuple[list[Finding], Repairs | None]":
     """All findings; after a repair, those of a second look."""
     findings = asyncio.run(_examine(settings, config_file))
@@ -127,11 +127,11 @@ def _examine_and_mend(
     return [*findings, *found], repairs
 
 
-def _look(settings: Settings, wishes: Wishes) -> "DriftReport | Finding":
+def _look(settings: Settings, wishes: DoctorOptions) -> "DriftReport | Finding":
     from lowtide.cli.doctor import integrity
 
     try:
-        with patient_counter("comparing rows and blobs") as advance:
+        with delayed_counter("comparing rows and blobs") as advance:
             return asyncio.run(
                 integrity.look(settings, deep=wishes.deep, on_progress=lambda n: advance(n, None))
             )
@@ -139,7 +139,7 @@ def _look(settings: Settings, wishes: Wishes) -> "DriftReport | Finding":
         return Finding("drift", "fail", f"rows and blobs cannot be compared: {error}")
 
 
-def _ask(report: "DriftReport", wishes: Wishes) -> None:
+def _ask(report: "DriftReport", wishes: DoctorOptions) -> None:
     """Raises CommandError where the answer is no."""
     if report.all_missing and not wishes.accept_loss:
         raise command_errors.CommandError(
@@ -152,20 +152,20 @@ def _ask(report: "DriftReport", wishes: Wishes) -> None:
     if wishes.yes:
         return
     for finding in report.findings:
-        console.note(f"{escape(finding.what)}\n  [dim]{escape(finding.remedy)}[/]")
+        console.info(f"{escape(finding.what)}\n  [dim]{escape(finding.remedy)}[/]")
     if not typer.confirm("Repair this now?", err=True):
         raise command_errors.CommandError("Nothing was changed.", code="not_confirmed")
 
 
-def _mend(settings: Settings, wishes: Wishes) -> "Repairs":
+def _mend(settings: Settings, wishes: DoctorOptions) -> "Repairs":
     from lowtide.cli.doctor import integrity
-    from lowtide.service.integrity.repair import Mended
+    from lowtide.service.integrity.repair import RepairResult
 
-    def tell(mended: Mended) -> None:
+    def tell(mended: RepairResult) -> None:
         if not wishes.as_json:
-            console.note(f"{escape(mended.drift.key)}: {escape(mended.did)}")
+            console.info(f"{escape(mended.drift.key)}: {escape(mended.did)}")
 
-    with patient_counter("mending") as advance:
+    with delayed_counter("mending") as advance:
         return asyncio.run(
             integrity.repair(
                 settings,
@@ -224,9 +224,9 @@ def _show(findings: Sequence[Finding], took_s: float) -> None:
     width = max(len(finding.name) for finding in findings)
     for finding in findings:
         name = f"[bold]{escape(finding.name):{width}}[/]"
-        console.say(f"{_MARKS[finding.verdict]}  {name}  {escape(finding.what)}")
+        console.write(f"{_MARKS[finding.verdict]}  {name}  {escape(finding.what)}")
         if finding.remedy:
-            console.say(f"{'':{width + 8}}[dim]{escape(finding.remedy)}[/]")
+            console.write(f"{'':{width + 8}}[dim]{escape(finding.remedy)}[/]")
     failed = sum(finding.verdict == "fail" for finding in findings)
     warned = sum(finding.verdict == "warn" for finding in findings)
     if failed:
@@ -235,4 +235,4 @@ def _show(findings: Sequence[Finding], took_s: float) -> None:
         verdict = f"[yellow]Works, with {console.plural(warned, 'warning')}.[/]"
     else:
         verdict = "[green]All is well.[/]"
-    console.say(f"{verdict} [dim]({console.human_seconds(took_s)})[/]")
+    console.write(f"{verdict} [dim]({console.human_seconds(took_s)})[/]")

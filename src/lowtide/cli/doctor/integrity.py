@@ -16,11 +16,11 @@ from lowtide.blobs.url import open_blobs
 from lowtide.cli.doctor.finding import Finding
 from lowtide.cli.terminal.console import human_bytes, plural
 from lowtide.config import Settings
-from lowtide.core.integrity.consistency import Drift
+from lowtide.core.integrity.consistency import Inconsistency
 from lowtide.data_dir import DATABASE_FILE
 from lowtide.ports.blobs import Blobs
-from lowtide.service.integrity.checker import Care
-from lowtide.service.integrity.repair import Mended, Mending
+from lowtide.service.integrity.checker import ConsistencyChecker
+from lowtide.service.integrity.repair import Repairer, RepairResult
 from lowtide.store.schema.tables import HEAD
 from lowtide.store.sql_store import SqlStore
 from lowtide.system import SystemClock
@@ -53,9 +53,9 @@ class Kind(msgspec.Struct):
     count: int = 0
     bytes: int = 0
     keys: list[str] = msgspec.field(default_factory=list)
-    first: Drift | None = None
+    first: Inconsistency | None = None
 
-    def add(self, drift: Drift) -> None:
+    def add(self, drift: Inconsistency) -> None:
         self.count += 1
         self.bytes += drift.bytes
         self.first = self.first or drift
@@ -92,7 +92,7 @@ class DriftReport(msgspec.Struct):
 class Repairs(msgspec.Struct):
     """What was done. `told` has the first of them."""
 
-    told: list[Mended] = msgspec.field(default_factory=list)
+    told: list[RepairResult] = msgspec.field(default_factory=list)
     done: Counter[str] = msgspec.field(default_factory=Counter)
     waiting: int = 0
 
@@ -114,9 +114,9 @@ async def can_look(settings: Settings) -> bool:
 async def look(settings: Settings, *, deep: bool, on_progress: OnProgress) -> DriftReport:
     """Raises StoreError, BlobError."""
     async with _opened(settings) as (store, blobs):
-        care = Care(store, blobs, on_progress=on_progress)
+        care = ConsistencyChecker(store, blobs, on_progress=on_progress)
         kinds: dict[str, Kind] = {}
-        async for drift in care.examine(deep=deep):
+        async for drift in care.check_all(deep=deep):
             kinds.setdefault(drift.kind, Kind()).add(drift)
         return DriftReport(kinds, care.checked, care.missing)
 
@@ -126,14 +126,14 @@ async def repair(
     *,
     deep: bool,
     on_progress: OnProgress,
-    on_mended: Callable[[Mended], None],
+    on_mended: Callable[[RepairResult], None],
 ) -> Repairs:
     """Raises StoreError, BlobError; what was mended before stays mended."""
     repairs = Repairs()
     accepted = catalogue_of(settings).names
     async with _opened(settings) as (store, blobs):
-        mending = Mending(store, blobs, SystemClock(), accepted, settings.limits.line_bytes)
-        care = Care(store, blobs, on_progress=on_progress)
+        mending = Repairer(store, blobs, SystemClock(), accepted, settings.limits.line_bytes)
+        care = ConsistencyChecker(store, blobs, on_progress=on_progress)
         async for mended in mending.mend_all(care, deep=deep):
             on_mended(mended)
             repairs.done[mended.drift.kind] += mended.is_done
@@ -143,7 +143,7 @@ async def repair(
     return repairs
 
 
-def mended_object(mended: Mended) -> dict[str, Any]:
+def mended_object(mended: RepairResult) -> dict[str, Any]:
     """One repair, for --json."""
     reference = mended.drift.reference
     return {

@@ -14,7 +14,7 @@ import msgspec
 from lowtide import limits
 from lowtide.cli.doctor.finding import Finding
 from lowtide.cli.terminal.console import human_seconds
-from lowtide.config import Replica
+from lowtide.config import ReplicaSettings
 from lowtide.config.sources import ConfigError
 from lowtide.core.faults.fault import FAULTS, FaultKind, fault_of_status, fault_of_transport
 from lowtide.core.faults.outcome import NoReply, Reply, words_of
@@ -34,7 +34,7 @@ _PROBES: Final = ("/chat/completions", "/completions", "/embeddings")
 """Where an empty request is sent, until one of them is there."""
 
 
-async def check_replica(replica: Replica, engine_names: Mapping[str, str]) -> Finding:
+async def check_replica(replica: ReplicaSettings, engine_names: Mapping[str, str]) -> Finding:
     """It answers, takes our key where work will go, and serves the models it is configured for.
 
     `engine_names` maps a model to what its engine calls it, where that differs.

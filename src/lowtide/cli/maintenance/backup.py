@@ -9,7 +9,7 @@ from rich.markup import escape
 from lowtide.cli.options import ConfigOption, DataDirOption, JsonOption
 from lowtide.cli.settings import read_settings
 from lowtide.cli.terminal import command_errors, console
-from lowtide.cli.terminal.counter import patient_counter
+from lowtide.cli.terminal.counter import delayed_counter
 
 
 def backup(
@@ -29,7 +29,7 @@ def backup(
     from lowtide.wiring.backup import BackupError, make_backup
 
     try:
-        with patient_counter("backing up") as advance:
+        with delayed_counter("backing up") as advance:
             report = make_backup(settings, dest, lambda _what, done, of: advance(done, of))
     except BackupError as error:
         raise command_errors.CommandError(error.message, error.hint, code=error.code) from None
@@ -55,9 +55,9 @@ def backup(
         new = ""
         if report.base is not None:
             new = f"; {report.new:,} new, the rest shared with {report.base}"
-        console.say(escape(f"{report.path}: {blobs}, {size}{new}"))
+        console.write(escape(f"{report.path}: {blobs}, {size}{new}"))
     if manifest.missing:
-        console.note(
+        console.info(
             f"[yellow]{console.plural(manifest.missing, 'blob')} that the database names were not"
             " there.[/] [dim]`lowtide doctor` says which, and mends it.[/]"
         )

@@ -9,7 +9,7 @@ from rich.markup import escape
 from lowtide.cli.options import ConfigOption, DataDirOption, JsonOption
 from lowtide.cli.settings import read_settings
 from lowtide.cli.terminal import command_errors, console
-from lowtide.cli.terminal.counter import patient_counter
+from lowtide.cli.terminal.counter import delayed_counter
 
 
 def restore(
@@ -28,7 +28,7 @@ def restore(
     from lowtide.wiring.restore import restore_backup
 
     try:
-        with patient_counter("restoring") as advance:
+        with delayed_counter("restoring") as advance:
             report = restore_backup(settings, source, lambda _what, done, of: advance(done, of))
     except BackupError as error:
         raise command_errors.CommandError(error.message, error.hint, code=error.code) from None
@@ -47,11 +47,11 @@ def restore(
         return
     when = console.human_instant(int(manifest.created_at.timestamp()))
     blobs = console.plural(manifest.blobs, "blob")
-    console.say(
+    console.write(
         escape(f"{report.data_dir}: as of {when}, {blobs}. `lowtide serve` goes on from there.")
     )
     if manifest.missing:
-        console.note(
+        console.info(
             f"[yellow]{console.plural(manifest.missing, 'blob')} were missing when it was made.[/]"
             " [dim]`lowtide doctor --repair` mends that.[/]"
         )

@@ -14,7 +14,7 @@ from lowtide.cli.options import JsonOption
 from lowtide.cli.terminal import console
 
 if TYPE_CHECKING:
-    from lowtide.cli.server.foreground import Body, Stopper
+    from lowtide.cli.server.foreground import Body, StopSignal
     from lowtide.engine_sim.options import ServerOptions
     from lowtide.engine_sim.realtime import Lateness
 
@@ -104,7 +104,7 @@ def simulate_engine(
 
 
 def _body(options: "ServerOptions", bound: socket.socket, *, as_json: bool) -> "Body":
-    async def body(stopper: "Stopper") -> None:
+    async def body(stopper: "StopSignal") -> None:
         from lowtide.engine_sim.serving import served
 
         async with served(options, bound) as engine:
@@ -119,8 +119,8 @@ def _announce(url: str, options: "ServerOptions", *, as_json: bool) -> None:
     if as_json:
         console.emit_json_line({"url": url, "pid": os.getpid(), "model": options.served_model})
         return
-    console.say(f"A simulated {options.face} ({options.profile}) listens on {url}")
-    console.note(
+    console.write(f"A simulated {options.face} ({options.profile}) listens on {url}")
+    console.info(
         f"[dim]model {escape(options.served_model)}; as a replica in lowtide.toml:[/]\n"
         + escape(f'[[replica]]\nurl = "{url}"\nmodels = ["{options.served_model}"]')
     )
@@ -128,8 +128,8 @@ def _announce(url: str, options: "ServerOptions", *, as_json: bool) -> None:
 
 def _sum_up(lateness: "Lateness") -> None:
     worst_ms = 1e3 * lateness.worst_s
-    console.note(
+    console.info(
         f"[dim]{lateness.steps:,} steps, {lateness.late:,} late, worst {worst_ms:.0f} ms[/]"
     )
     if not lateness.is_valid:
-        console.note("[yellow]This machine was too busy: do not trust figures from this run.[/]")
+        console.info("[yellow]This machine was too busy: do not trust figures from this run.[/]")

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from lowtide.cli.options import ConfigOption, JsonOption, KeyOption
-from lowtide.cli.run.run_target import RunOptions, Target
+from lowtide.cli.run.run_target import RunOptions, RunTarget
 from lowtide.cli.tables.table_options import (
     AnswerColumnOption,
     DryRunOption,
@@ -108,7 +108,7 @@ def run(
     them. After Ctrl-C or a crash, the same command goes on where it stopped.
     Exit code: 0 all lines succeeded, 1 some failed, 2 usage, 3 the batch itself failed.
     """
-    target = Target(model, url, server, window, config_file, api_key)
+    target = RunTarget(model, url, server, window, config_file, api_key)
     options = TableOptions(
         prompt=prompt,
         prompt_file=prompt_file,

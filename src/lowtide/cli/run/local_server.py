@@ -16,7 +16,7 @@ from typing import Self
 
 import msgspec
 
-from lowtide.cli.client.http_client import ServerGone
+from lowtide.cli.client.http_client import ServerUnreachable
 from lowtide.cli.server.event_loop import new_event_loop
 from lowtide.cli.server.listening import address_of, bind, listening
 from lowtide.cli.terminal import command_errors
@@ -75,7 +75,7 @@ class LocalServer:
         if isinstance(error, KeyboardInterrupt | command_errors.Terminated):
             self._on_drain()
         self._leave()
-        if isinstance(error, ServerGone) and self._failure is not None:
+        if isinstance(error, ServerUnreachable) and self._failure is not None:
             raise self._failure from None  # why it is gone, rather than that it is
 
     def _leave(self) -> None:

@@ -26,7 +26,7 @@ def run_client(backend: RunBackend, folder: RunFolder, *, quiet: bool) -> Iterat
             try:
                 yield client
             except (KeyboardInterrupt, command_errors.Terminated):
-                console.note(
+                console.info(
                     f"The batch goes on at {escape(backend.server)}. The same command waits for"
                     " it again and fetches the results."
                 )
@@ -38,10 +38,10 @@ def run_client(backend: RunBackend, folder: RunFolder, *, quiet: bool) -> Iterat
 
     def tell(what: str) -> None:
         if not quiet:
-            console.note(f"[dim]{escape(what)}[/]")
+            console.info(f"[dim]{escape(what)}[/]")
 
     def on_drain() -> None:
-        console.note("Stopping: saving what is done. Ctrl-C again stops at once.")
+        console.info("Stopping: saving what is done. Ctrl-C again stops at once.")
 
     settings = backend.settings_in(folder.data_dir)
     try:
@@ -52,7 +52,7 @@ def run_client(backend: RunBackend, folder: RunFolder, *, quiet: bool) -> Iterat
             yield client
     except (KeyboardInterrupt, command_errors.Terminated):
         if folder.has_begun:
-            console.note(
+            console.info(
                 f"Kept in {escape(str(folder.path))}. The same command goes on from there."
             )
         raise

@@ -25,8 +25,8 @@ from lowtide.cli.options import connect
 from lowtide.cli.run.run_client import run_client
 from lowtide.cli.run.run_override import override_model
 from lowtide.cli.run.run_plan import Job, check_paths, plan_job
-from lowtide.cli.run.run_state import RunFolder, RunState, check_same, hold
-from lowtide.cli.run.run_target import RunOptions, Target
+from lowtide.cli.run.run_state import RunFolder, RunState, check_same, lock
+from lowtide.cli.run.run_target import RunOptions, RunTarget
 from lowtide.cli.terminal import command_errors, console
 from lowtide.cli.terminal.console import words_on_stderr
 from lowtide.cli.terminal.progress import BatchBar, transfer_bar
@@ -41,7 +41,7 @@ _LOCAL_OUTAGE_S_MAX = 0.0  # a server in this very process does not come back
 
 
 def run_lines(
-    source: Path, output: Path, errors: Path | None, target: Target, how: RunOptions
+    source: Path, output: Path, errors: Path | None, target: RunTarget, how: RunOptions
 ) -> None:
     """Ends with the exit code of the batch. Raises CommandError, ConfigError, typer.Exit."""
     refuse_json_beside_results(output, as_json=how.as_json)
@@ -51,10 +51,10 @@ def run_lines(
         words_on_stderr(when=to_stdout),
         _paths(source, output, errors, target.override) as paths,
     ):
-        with hold(paths.held) as folder:
+        with lock(paths.held) as folder:
             job, state = _begin(paths, target, folder, how)
             with run_client(job.backend, folder, quiet=quiet) as client:
-                answer = _carry_through(client, job, folder, state, quiet=quiet)
+                answer = _run_batch(client, job, folder, state, quiet=quiet)
                 batch = read_view(answer, BatchView)
                 _remove_stale(batch, paths)
                 found = collect(client, batch, paths.output, paths.errors, quiet=quiet)
@@ -103,19 +103,19 @@ def _paths(source: Path, output: Path, errors: Path | None, model: str | None) -
 
 
 def _begin(
-    paths: _Paths, target: Target, folder: RunFolder, how: RunOptions
+    paths: _Paths, target: RunTarget, folder: RunFolder, how: RunOptions
 ) -> tuple[Job, RunState]:
     """The job, and where an earlier life of it left off. Raises CommandError."""
-    before = None if how.restart else folder.recall(RunState)
+    before = None if how.restart else folder.load(RunState)
     if before is None:
         _refuse_to_replace((paths.held, paths.errors), force=how.force or how.restart)
     job = plan_job(paths.source, how.endpoint, target)
     if before is None:
-        _abandon(folder, job)
+        _discard_previous(folder, job)
     else:
         check_same(before, job.state, paths.held)
     if job.backend.mapped is not None:
-        console.note(f"[yellow]Note:[/] {escape(job.backend.mapped)}")
+        console.info(f"[yellow]Note:[/] {escape(job.backend.mapped)}")
     return job, before or job.state
 
 
@@ -139,10 +139,10 @@ def _refuse_to_replace(paths: tuple[Path, ...], *, force: bool) -> None:
             )
 
 
-def _abandon(folder: RunFolder, job: Job) -> None:
+def _discard_previous(folder: RunFolder, job: Job) -> None:
     """Clear what an earlier life left; a batch on a server is cancelled, if it can be."""
     try:
-        state = folder.recall(RunState)
+        state = folder.load(RunState)
     except command_errors.CommandError:
         state = None
     if state is not None and state.server is not None and state.batch_id is not None:
@@ -150,14 +150,14 @@ def _abandon(folder: RunFolder, job: Job) -> None:
             with connect(state.server, job.backend.api_key) as client:
                 client.cancel_batch(state.batch_id)
         except command_errors.CommandError as error:
-            console.note(
+            console.info(
                 f"[yellow]The earlier batch {escape(state.batch_id)} on {escape(state.server)}"
                 f" could not be cancelled:[/] {escape(error.message)}"
             )
     folder.clear()
 
 
-def _carry_through(
+def _run_batch(
     client: ServerClient, job: Job, folder: RunFolder, state: RunState, *, quiet: bool
 ) -> JsonObject:
     """Upload, create and watch, leaving out what is done already. The batch at its end."""
@@ -169,7 +169,7 @@ def _carry_through(
     if state.batch_id is None:
         state = _record(folder, state, batch_id=_create(client, job, state))
     elif not quiet:
-        console.note(f"Going on with {escape(state.batch_id)}.")
+        console.info(f"Going on with {escape(state.batch_id)}.")
     assert state.batch_id is not None
     is_local = job.state.server is None
     try:
@@ -206,7 +206,7 @@ def _record(
         file_id=file_id or state.file_id,
         batch_id=batch_id or state.batch_id,
     )
-    folder.remember(state)
+    folder.save(state)
     return state
 
 

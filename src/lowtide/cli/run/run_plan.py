@@ -24,10 +24,10 @@ from lowtide.cli.batches.input_file import (
 from lowtide.cli.batches.outputs import writable_target
 from lowtide.cli.batches.validate import contexts_of, known_endpoint, show_failure
 from lowtide.cli.run.run_state import RunState
-from lowtide.cli.run.run_target import ALL, RunBackend, Target, check_target, resolve_backend
+from lowtide.cli.run.run_target import ALL, RunBackend, RunTarget, check_target, resolve_backend
 from lowtide.cli.terminal import command_errors, console
 from lowtide.cli.terminal.command_errors import CommandError
-from lowtide.cli.terminal.progress import patient_bar
+from lowtide.cli.terminal.progress import delayed_bar
 from lowtide.config import Settings
 from lowtide.core.batches.plan import Plan
 from lowtide.core.files.file import dialect_of_purpose
@@ -57,7 +57,7 @@ def check_paths(source: Path, output: Path, errors: Path) -> None:
         raise CommandError("Results and errors cannot go to the same file.")
 
 
-def plan_job(source: Path, endpoint: str | None, target: Target) -> Job:
+def plan_job(source: Path, endpoint: str | None, target: RunTarget) -> Job:
     """Read the input and decide who answers. Raises CommandError, ConfigError, typer.Exit."""
     settings = config.load(target.config_file)
     server = check_target(target, settings)
@@ -84,15 +84,15 @@ def _inspect(source: Path, purpose: Purpose, endpoint: str, settings: Settings) 
         requests_max=ALL,
         contexts=contexts_of(settings),
     )
-    with patient_bar(f"checking {source.name}", limits.VALIDATE_PROGRESS_AFTER_S) as advance:
+    with delayed_bar(f"checking {source.name}", limits.VALIDATE_PROGRESS_AFTER_S) as advance:
         inspection = inspect(source, rules, advance)
     if isinstance(inspection.result, ValidationFailure):
         show_failure(inspection.result)
         if holds_rows(source):
-            console.note(
+            console.info(
                 "Are these rows of a table? --prompt '... {{ column }} ...' asks about each."
             )
         raise typer.Exit(command_errors.BATCH_FAILED)
     for warning in inspection.warnings:
-        console.note(f"[yellow]Warning:[/] {escape(warning.message)}")
+        console.info(f"[yellow]Warning:[/] {escape(warning.message)}")
     return inspection

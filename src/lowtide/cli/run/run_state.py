@@ -41,7 +41,7 @@ class RunState(KeptState, frozen=True, kw_only=True):
 
 
 class RunFolder:
-    """The folder, locked. Made by `hold`."""
+    """The folder, locked. Made by `lock`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -55,7 +55,7 @@ class RunFolder:
         """Whether there is anything to go on with."""
         return self._state_file.exists()
 
-    def recall(self, kind: type[_State]) -> _State | None:
+    def load(self, kind: type[_State]) -> _State | None:
         """What an earlier life left; None when there was none. Raises CommandError, also for the
         state of a run of another kind."""
         try:
@@ -73,7 +73,7 @@ class RunFolder:
             )
         return state
 
-    def remember(self, state: KeptState) -> None:
+    def save(self, state: KeptState) -> None:
         """Write the state so that a crash leaves the old one or the new one."""
         part = self._state_file.with_suffix(".part")
         with part.open("wb") as stream:
@@ -99,7 +99,7 @@ def folder_of(output: Path) -> Path:
 
 
 @contextmanager
-def hold(output: Path) -> Iterator[RunFolder]:
+def lock(output: Path) -> Iterator[RunFolder]:
     """The run's folder, made if need be, ours alone while the context lasts. Raises CommandError.
 
     A folder that holds no state when the context ends is removed: nothing was begun.

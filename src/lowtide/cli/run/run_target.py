@@ -20,7 +20,7 @@ from lowtide import limits
 from lowtide.cli.client.address import is_this_machine, server_address, shown
 from lowtide.cli.terminal import console
 from lowtide.cli.terminal.command_errors import CommandError
-from lowtide.config import Auth, Limits, Replica, Settings
+from lowtide.config import AuthSettings, LimitSettings, ReplicaSettings, Settings
 from lowtide.core.reporting.shown_url import shown_url
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ _NAMES_SHOWN: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class RunTarget:
     """The options that say who answers."""
 
     model: str | None
@@ -94,7 +94,7 @@ class RunBackend:
         return f"{self.embedded.spec} answers for {_listed(self.embedded.aliases)}."
 
 
-def check_target(target: Target, settings: Settings) -> str | None:
+def check_target(target: RunTarget, settings: Settings) -> str | None:
     """The server to hand the work to; None when a server of our own is to do it.
 
     Raises CommandError when nothing says who answers, or no engine is there; typer.BadParameter.
@@ -110,7 +110,7 @@ def check_target(target: Target, settings: Settings) -> str | None:
 
 
 def resolve_backend(
-    target: Target, settings: Settings, server: str | None, names: tuple[str, ...]
+    target: RunTarget, settings: Settings, server: str | None, names: tuple[str, ...]
 ) -> RunBackend:
     """`names`: the models that requests name. Raises CommandError where the engine lists others."""
     if target.url is not None:
@@ -123,7 +123,7 @@ def resolve_backend(
     )
 
 
-def _server_of(target: Target, settings: Settings) -> str | None:
+def _server_of(target: RunTarget, settings: Settings) -> str | None:
     if target.server is not None:
         return server_address(target.server)
     if target.model is not None or target.url is not None or settings.replica:
@@ -183,7 +183,7 @@ def served_models(url: str, api_key: str | None) -> tuple[str, ...]:
     return tuple(str(each["id"]) for each in entries if isinstance(each, dict) and each.get("id"))
 
 
-def _check_served(target: Target, names: tuple[str, ...]) -> None:
+def _check_served(target: RunTarget, names: tuple[str, ...]) -> None:
     """Refuse a file of requests that the engine would refuse one by one. Raises CommandError.
 
     A model that was asked for by its option is only warned of: some engines take names that they do
@@ -200,7 +200,7 @@ def _check_served(target: Target, names: tuple[str, ...]) -> None:
         f" it lists {_listed(served)}."
     )
     if target.model is not None:
-        console.note(f"[yellow]Warning:[/] {escape(message)}")
+        console.info(f"[yellow]Warning:[/] {escape(message)}")
         return
     raise CommandError(
         message,
@@ -214,16 +214,18 @@ def _listed(names: list[str] | tuple[str, ...]) -> str:
     return ", ".join(names[:_NAMES_SHOWN]) + more
 
 
-def _settings_for(settings: Settings, target: Target, names: tuple[str, ...]) -> Settings:
+def _settings_for(settings: Settings, target: RunTarget, names: tuple[str, ...]) -> Settings:
     """What a server of our own is started with: who answers, and no limit but the machine's."""
     replicas = settings.replica
     if target.url is not None:
-        replicas = (Replica(url=_engine_url(target.url), models=names, api_key=target.api_key),)
+        replicas = (
+            ReplicaSettings(url=_engine_url(target.url), models=names, api_key=target.api_key),
+        )
     elif target.model is not None:
         replicas = ()
     if target.window is not None:
         replicas = tuple(msgspec.structs.replace(r, window=target.window) for r in replicas)
-    unlimited = Limits(
+    unlimited = LimitSettings(
         requests_per_batch=ALL,
         file_bytes=ALL,
         enqueued_tokens_per_model=ALL,
@@ -233,14 +235,14 @@ def _settings_for(settings: Settings, target: Target, names: tuple[str, ...]) ->
     has_own_models = target.model is None and target.url is None
     return msgspec.structs.replace(
         settings,
-        auth=Auth(),
+        auth=AuthSettings(),
         limits=unlimited,
         replica=replicas,
         model=settings.model if has_own_models else (),
     )
 
 
-def _embedded_for(target: Target, names: tuple[str, ...]) -> "EmbeddedModel | None":
+def _embedded_for(target: RunTarget, names: tuple[str, ...]) -> "EmbeddedModel | None":
     """The model of our own, under every name that the input calls it by."""
     if not target.is_embedded or target.model is None:
         return None

@@ -24,7 +24,7 @@ from lowtide.wiring import Application, EmbeddedModel, Role, open_application
 ReadSettings = Callable[[], Settings]
 """Raises ConfigError."""
 
-Body = Callable[["Stopper"], Coroutine[Any, Any, None]]
+Body = Callable[["StopSignal"], Coroutine[Any, Any, None]]
 
 
 def serve_body(
@@ -39,7 +39,7 @@ def serve_body(
     """`read_settings` gives them as they are then, for a reload."""
     from lowtide.cli.server.listening import address_of, listening  # what a worker never does
 
-    async def body(stopper: "Stopper") -> None:
+    async def body(stopper: "StopSignal") -> None:
         opening = open_application(settings, role=role, embedded=embedded, on_progress=_tell)
         async with opening as application:
             assert application.asgi is not None
@@ -67,7 +67,7 @@ def work_body(
     """As `serve_body`, without a door."""
     from lowtide.cli.server.worker_metrics import shown_metrics
 
-    async def body(stopper: "Stopper") -> None:
+    async def body(stopper: "StopSignal") -> None:
         opening = open_application(settings, role="worker", embedded=embedded, on_progress=_tell)
         shown = shown_metrics(settings.server.metrics_host, settings.server.metrics_port)
         with shown as metrics:
@@ -82,7 +82,7 @@ def work_body(
     return body
 
 
-class Stopper:
+class StopSignal:
     """What a signal does: before `wait` it abandons the start, during it it ends the wait.
 
     The second signal ends the process on the spot, which loses nothing that was committed.
@@ -122,7 +122,7 @@ def run_until_stopped(body: Body) -> None:
     async def main() -> None:
         task = asyncio.current_task()
         assert task is not None
-        stopper = Stopper(task)
+        stopper = StopSignal(task)
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGINT, stopper.ask, command_errors.INTERRUPTED)
         loop.add_signal_handler(signal.SIGTERM, stopper.ask, command_errors.TERMINATED)
@@ -137,7 +137,7 @@ def run_until_stopped(body: Body) -> None:
 
 
 def _tell(what: str) -> None:
-    console.note(f"[dim]{escape(what)}[/]")
+    console.info(f"[dim]{escape(what)}[/]")
 
 
 def exposed_without_keys(settings: Settings) -> str | None:
@@ -162,7 +162,7 @@ def _announce_worker(application: Application, metrics: str | None, *, as_json: 
         console.emit_json_line(told if metrics is None else told | {"metrics": metrics})
         return
     where = "" if metrics is None else f" Its metrics are at {escape(metrics)}."
-    console.note(f"This worker serves {_models(application)}.{where}")
+    console.info(f"This worker serves {_models(application)}.{where}")
 
 
 def _announce(address: str, application: Application, role: Role, *, as_json: bool) -> None:
@@ -172,15 +172,17 @@ def _announce(address: str, application: Application, role: Role, *, as_json: bo
         console.emit_json_line({"address": address, "pid": os.getpid(), "models": models})
         return
     if not models and role == "all":
-        console.note(
+        console.info(
             "[yellow]No model is served yet:[/] batches will wait. Add a "
             + escape("[[replica]]")
             + " to lowtide.toml, or start with --model demo."
         )
     if (warning := exposed_without_keys(application.settings)) is not None:
-        console.note(f"[yellow]{escape(warning)}[/]")
+        console.info(f"[yellow]{escape(warning)}[/]")
     if not console.OUT.is_terminal:
-        console.say(f"Lowtide {__version__} listens on {address} and serves {_models(application)}")
+        console.write(
+            f"Lowtide {__version__} listens on {address} and serves {_models(application)}"
+        )
         return
     example = (
         "[dim]# pip install together[/]\n"

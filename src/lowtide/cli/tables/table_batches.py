@@ -14,7 +14,7 @@ from typing import Final, Protocol
 import msgspec
 
 from lowtide import limits
-from lowtide.cli.client.http_client import ServerGone, ServerRefused
+from lowtide.cli.client.http_client import ServerRefused, ServerUnreachable
 from lowtide.cli.client.objects import BatchView, CountsView, read_view
 from lowtide.cli.client.server_client import ServerClient
 from lowtide.cli.client.wait import pause_s
@@ -79,8 +79,8 @@ class TableBatches:
                 progressed = self._submit_while_there_is_room()
                 progressed = self._poll() or progressed
                 silent_s, outage = 0.0, ""
-            except (ServerGone, ServerRefused) as error:
-                is_passing = isinstance(error, ServerGone) or error.status >= 500
+            except (ServerUnreachable, ServerRefused) as error:
+                is_passing = isinstance(error, ServerUnreachable) or error.status >= 500
                 if not is_passing or silent_s > self._outage_s_max:
                     raise
                 outage = "the server does not answer, waiting for it"
@@ -233,7 +233,7 @@ class TableBatches:
         return part
 
     def _save(self, state: TableState) -> None:
-        self._folder.remember(state)
+        self._folder.save(state)
         self.state = state
 
     def _show(self, outage: str) -> None:

@@ -60,10 +60,10 @@ def show_dry_run(job: TableJob, *, as_json: bool) -> None:
         raise typer.Exit(exit_code_of_estimate(found))
     for request in requests:
         text = msgspec.json.format(msgspec.json.encode(request), indent=2).decode()
-        console.say(escape(text))
+        console.write(escape(text))
     _show(job, part, found)
     for fault in faults[: limits.LINE_ERRORS_SHOWN]:
-        console.say(f"  row {fault.number + 1:,}: [red]{escape(fault.fault or '')}[/]")
+        console.write(f"  row {fault.number + 1:,}: [red]{escape(fault.fault or '')}[/]")
     raise typer.Exit(exit_code_of_estimate(found))
 
 
@@ -175,9 +175,9 @@ def _shortened(value: Any) -> Any:
 def _show(job: TableJob, part: Part, found: EstimateView) -> None:
     show_estimate(found)
     if part.rows < len(job.numbers):
-        console.say(f"Estimated from the first {part.rows:,} of {len(job.numbers):,} rows.")
+        console.write(f"Estimated from the first {part.rows:,} of {len(job.numbers):,} rows.")
     if job.template.endpoint == CHAT and not any(job.template.params.get(n) for n in _BOUNDS):
-        console.say(
+        console.write(
             "Nothing bounds the answers (for example --param max_tokens=200), so their tokens and"
             " price are not in this."
         )

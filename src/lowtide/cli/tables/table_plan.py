@@ -20,7 +20,7 @@ from lowtide.cli.batches.outputs import writable_target
 from lowtide.cli.options import connect
 from lowtide.cli.run.run_target import (
     RunBackend,
-    Target,
+    RunTarget,
     check_target,
     resolve_backend,
     served_models,
@@ -35,7 +35,7 @@ from lowtide.cli.tables.table_options import (
 from lowtide.cli.tables.table_parts import PartFiles
 from lowtide.cli.tables.table_state import Part, TableState
 from lowtide.cli.terminal.command_errors import CommandError
-from lowtide.cli.terminal.counter import patient_counter
+from lowtide.cli.terminal.counter import delayed_counter
 from lowtide.config import Settings
 from lowtide.tables import sources
 from lowtide.tables.errors import TableError
@@ -84,7 +84,7 @@ class TableJob:
 
 
 def plan_table(
-    source: str, output: str, options: TableOptions, target: Target, endpoint: str | None
+    source: str, output: str, options: TableOptions, target: RunTarget, endpoint: str | None
 ) -> TableJob:
     """Raises CommandError, ConfigError, typer.BadParameter."""
     if "-" in (source, output):
@@ -128,7 +128,7 @@ def _output_of(output: str) -> tuple[Format, Path]:
 
 
 def _rows_of(source: str, options: TableOptions) -> tuple[Table, Sequence[int]]:
-    with patient_counter(f"reading {source}") as advance:
+    with delayed_counter(f"reading {source}") as advance:
         table = open_table(source, read_types(options.types), advance)
     numbers = select_rows(table.rows, options.limit, options.sample)
     if not numbers:
@@ -186,7 +186,7 @@ def _check_ids(table: Table, numbers: Sequence[int], column: str | None) -> None
         )
 
 
-def _backend_of(target: Target) -> tuple[RunBackend, str]:
+def _backend_of(target: RunTarget) -> tuple[RunBackend, str]:
     """Who answers, and by which name the model is asked. Raises CommandError."""
     settings = config.load(target.config_file)
     server = check_target(target, settings)
@@ -194,7 +194,7 @@ def _backend_of(target: Target) -> tuple[RunBackend, str]:
     return resolve_backend(target, settings, server, (model,)), model
 
 
-def _model_name(target: Target, settings: Settings, server: str | None) -> str:
+def _model_name(target: RunTarget, settings: Settings, server: str | None) -> str:
     if target.model is not None:
         # A path would be an odd name for a model; the file's own name says as much.
         is_path = target.is_embedded and target.model.endswith(".gguf")

@@ -19,8 +19,8 @@ from lowtide import limits
 from lowtide.cli.client.objects import JsonObject
 from lowtide.cli.options import connect
 from lowtide.cli.run.run_client import run_client
-from lowtide.cli.run.run_state import RunFolder, hold
-from lowtide.cli.run.run_target import RunOptions, Target
+from lowtide.cli.run.run_state import RunFolder, lock
+from lowtide.cli.run.run_target import RunOptions, RunTarget
 from lowtide.cli.tables.table_batches import TableBatches
 from lowtide.cli.tables.table_estimate import show_dry_run
 from lowtide.cli.tables.table_options import TableOptions
@@ -28,7 +28,7 @@ from lowtide.cli.tables.table_parts import PartFiles
 from lowtide.cli.tables.table_plan import PartWriter, TableJob, plan_table, table_errors
 from lowtide.cli.tables.table_state import TableState, Totals, check_same_table
 from lowtide.cli.terminal import command_errors, console
-from lowtide.cli.terminal.counter import patient_counter
+from lowtide.cli.terminal.counter import delayed_counter
 from lowtide.cli.terminal.progress import BatchBar
 from lowtide.tables import sources
 from lowtide.tables.answers import Answer, read_answers
@@ -41,7 +41,7 @@ _REASONS_SHOWN = 3
 
 
 def run_table(
-    source: str, output: str, options: TableOptions, target: Target, how: RunOptions
+    source: str, output: str, options: TableOptions, target: RunTarget, how: RunOptions
 ) -> None:
     """Ends with the exit code of a batch. Raises CommandError, ConfigError, typer.Exit."""
     with table_errors():
@@ -49,7 +49,7 @@ def run_table(
     if options.dry_run:
         show_dry_run(job, as_json=how.as_json)
         return
-    with hold(job.held) as folder:
+    with lock(job.held) as folder:
         state = _begin(job, folder, how)
         if not state.is_done:
             state = _run_batches(job, folder, state, quiet=how.as_json)
@@ -64,7 +64,7 @@ def run_table(
 
 
 def _begin(job: TableJob, folder: RunFolder, how: RunOptions) -> TableState:
-    before = None if how.restart else folder.recall(TableState)
+    before = None if how.restart else folder.load(TableState)
     if before is None:
         with table_errors():
             _refuse_to_replace(job, force=how.force or how.restart)
@@ -72,7 +72,7 @@ def _begin(job: TableJob, folder: RunFolder, how: RunOptions) -> TableState:
         return job.state
     check_same_table(before, job.state, job.output)
     done = sum(part.rows for part in before.parts if part.is_done)
-    console.note(f"Going on: {done:,} of {before.rows:,} rows are done.")
+    console.info(f"Going on: {done:,} of {before.rows:,} rows are done.")
     return before
 
 
@@ -85,7 +85,7 @@ def _run_batches(job: TableJob, folder: RunFolder, state: TableState, *, quiet: 
             "outage_s_max": _LOCAL_OUTAGE_S_MAX,
         }
     with run_client(job.backend, folder, quiet=quiet) as client, BatchBar(quiet=quiet) as bar:
-        folder.remember(state)  # from here on there is something to go on with
+        folder.save(state)  # from here on there is something to go on with
         batches = TableBatches(
             client,
             folder,
@@ -120,7 +120,7 @@ def _abandon(folder: RunFolder, api_key: str | None) -> None:
     """Clear what an earlier life left; batches on a server are cancelled, if they can be."""
     state: TableState | None = None
     with suppress(command_errors.CommandError):
-        state = folder.recall(TableState)
+        state = folder.load(TableState)
     if state is not None and state.server is not None:
         running = [p.batch_id for p in state.parts if p.batch_id and not p.is_done]
         try:
@@ -128,7 +128,7 @@ def _abandon(folder: RunFolder, api_key: str | None) -> None:
                 for batch_id in running:
                     client.cancel_batch(batch_id)
         except command_errors.CommandError as error:
-            console.note(
+            console.info(
                 f"[yellow]Batches of the earlier run on {escape(state.server)} could not be"
                 f" cancelled:[/] {escape(error.message)}"
             )
@@ -166,7 +166,7 @@ def _write_output(job: TableJob, folder: RunFolder, state: TableState, counts: _
     written = 0
     with (
         closing(_answers(folder, state)) as answers,
-        patient_counter(f"writing {name}") as advance,
+        delayed_counter(f"writing {name}") as advance,
         part.open("wb") as stream,
     ):
         writer = table_writer(job.kind, stream, schema)
@@ -198,22 +198,24 @@ def _report(job: TableJob, state: TableState, counts: _RowCounts, *, as_json: bo
         return
     succeeded = f"[green]{totals.succeeded:,} succeeded[/]"
     failed = f"[red]{totals.failed:,} failed[/]" if totals.failed else "none failed"
-    console.say(f"  rows      {state.rows:,}: {succeeded}, {failed}")
+    console.write(f"  rows      {state.rows:,}: {succeeded}, {failed}")
     if len(batches) > 1:
-        console.say(f"  batches   {len(batches):,}")
+        console.write(f"  batches   {len(batches):,}")
     if totals.input_tokens or totals.output_tokens:
         cached = f" ({totals.cached_tokens:,} cached)" if totals.cached_tokens else ""
-        console.say(f"  tokens    {totals.input_tokens:,} in{cached}, {totals.output_tokens:,} out")
+        console.write(
+            f"  tokens    {totals.input_tokens:,} in{cached}, {totals.output_tokens:,} out"
+        )
     if totals.live_amount:
         saved = totals.live_amount - totals.amount
         charged, live, less = map(console.human_dollars, (totals.amount, totals.live_amount, saved))
-        console.say(f"  cost      {charged} (live {live}, saved {less})")
-    console.say(f"  results   {escape(job.output)}")
+        console.write(f"  cost      {charged} (live {live}, saved {less})")
+    console.write(f"  results   {escape(job.output)}")
     for reason, count in counts.reasons.most_common(_REASONS_SHOWN):
         example = f" (row {counts.examples[reason]:,})"
-        console.say(f"            [dim]{count:,} x {escape(reason + example)}[/]")
+        console.write(f"            [dim]{count:,} x {escape(reason + example)}[/]")
     if len(counts.reasons) > _REASONS_SHOWN:
-        console.say("            [dim]and others: see the column _error[/]")
+        console.write("            [dim]and others: see the column _error[/]")
 
 
 def _as_json(

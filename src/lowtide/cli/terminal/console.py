@@ -37,7 +37,7 @@ _words_to = OUT
 
 @contextmanager
 def words_on_stderr(*, when: bool) -> Iterator[None]:
-    """Standard output belongs to results while this lasts; `say` goes to standard error."""
+    """Standard output belongs to results while this lasts; `write` goes to standard error."""
     global _words_to
     before = _words_to
     _words_to = ERR if when else before
@@ -74,12 +74,12 @@ def _cell(text: str) -> str:
     return _IN_A_CELL.sub(_written_out, printable(text))
 
 
-def say(text: str) -> None:
+def write(text: str) -> None:
     """A line of result for people. `text` may hold rich markup; escape what comes from outside."""
     _words_to.print(printable(text), soft_wrap=True)
 
 
-def note(text: str) -> None:
+def info(text: str) -> None:
     """A line beside the result. `text` may hold rich markup; escape what comes from outside.
 
     Lost when standard error is full or gone: a note is never worth failing for.
@@ -135,7 +135,7 @@ def show_fields(fields: Iterable[tuple[str, str]]) -> None:
         OUT.print(grid)
         return
     for name, value in pairs:
-        say(f"{name}: {value}")
+        write(f"{name}: {value}")
 
 
 def is_live() -> bool:
@@ -143,7 +143,7 @@ def is_live() -> bool:
     return ERR.is_terminal and not ERR.is_dumb_terminal
 
 
-def hush() -> None:
+def close_stdout() -> None:
     """Send what is left of standard output nowhere: its reader is gone, and exit stays quiet."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, sys.stdout.fileno())

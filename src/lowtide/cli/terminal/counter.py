@@ -15,7 +15,7 @@ from lowtide.limits import VALIDATE_PROGRESS_AFTER_S
 
 
 @contextmanager
-def patient_counter(what: str) -> Iterator[Callable[[int, int | None], None]]:
+def delayed_counter(what: str) -> Iterator[Callable[[int, int | None], None]]:
     """The yielded function takes how many are done, and of how many where that is known."""
     started = time.monotonic()
     with ExitStack() as stack:

@@ -61,7 +61,7 @@ def transfer_bar(what: str) -> Iterator[Callable[[int, int | None], None]]:
 
 
 @contextmanager
-def patient_bar(what: str, after_s: float) -> Iterator[Callable[[int, int], None]]:
+def delayed_bar(what: str, after_s: float) -> Iterator[Callable[[int, int], None]]:
     """A bar for work that is mostly over before it is worth one: appears after `after_s`."""
     started = time.monotonic()
     with ExitStack() as stack:
@@ -164,4 +164,4 @@ class BatchBar:
         if self._quiet or story == self._told:
             return
         self._told = story
-        console.note(f"batch {escape(batch.id)}: {escape(story)}")
+        console.info(f"batch {escape(batch.id)}: {escape(story)}")

@@ -12,7 +12,7 @@ from types import MappingProxyType
 import msgspec
 
 from lowtide.core.accounts.money import ModelPrices, PriceError, model_prices
-from lowtide.core.scheduling.operating_hours import Hours
+from lowtide.core.scheduling.operating_hours import OperatingHours
 
 
 class ModelEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,7 +53,7 @@ class Catalogue:
         self,
         entries: Iterable[ModelEntry] = (),
         served: Collection[str] | None = None,
-        hours: Mapping[str, Hours] = MappingProxyType({}),
+        hours: Mapping[str, OperatingHours] = MappingProxyType({}),
     ) -> None:
         """`served`: the canonical ids that lines may name; None: all of them.
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import msgspec
 
 from lowtide.core.accounts.money import FREE, ModelPrices
-from lowtide.core.batches.plan import ModelShare
+from lowtide.core.batches.plan import ModelTotals
 from lowtide.core.usage import Usage
 
 
@@ -51,14 +51,14 @@ class Estimate(msgspec.Struct, frozen=True):
         return sum(model.batch_pico for model in self.models)
 
 
-def estimate(models: Mapping[str, ModelShare], prices: Mapping[str, ModelPrices]) -> Estimate:
+def estimate(models: Mapping[str, ModelTotals], prices: Mapping[str, ModelPrices]) -> Estimate:
     """A model without prices is free."""
     return Estimate(
         tuple(_of_model(model, share, prices.get(model, FREE)) for model, share in models.items())
     )
 
 
-def _of_model(model: str, share: ModelShare, prices: ModelPrices) -> ModelEstimate:
+def _of_model(model: str, share: ModelTotals, prices: ModelPrices) -> ModelEstimate:
     tokens = Usage(input_tokens=share.input_tokens, output_tokens=share.output_tokens)
     return ModelEstimate(
         model=model,

@@ -1,8 +1,8 @@
 """The ledger: what was charged, for which tokens, at which prices, entry by entry.
 
-An entry is written in the transaction of the beat that stored the results it is for, and never
-changes: one per beat, batch and model. Results whose bytes were lost are taken back by an entry of
-their own, negative in everything but the prices; what runs again is charged anew. Invariant: for
+An entry is written in the transaction of the commit that stored the results it is for, and never
+changes: one per commit, batch and model. Results whose bytes were lost are taken back by an entry
+of their own, negative in everything but the prices; what runs again is charged anew. Invariant: for
 every batch, the sum of its entries is the price of the successes in its output file.
 """
 

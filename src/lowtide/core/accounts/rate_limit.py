@@ -27,7 +27,7 @@ class Allowance(msgspec.Struct, frozen=True):
         return self.requests_per_minute is None and self.tokens_per_minute is None
 
 
-class Level(msgspec.Struct, frozen=True):
+class LimitStatus(msgspec.Struct, frozen=True):
     """One limit as its caller is told: what is left, and in how many seconds all of it is back."""
 
     limit: int
@@ -35,14 +35,14 @@ class Level(msgspec.Struct, frozen=True):
     reset_s: float
 
 
-class Verdict(msgspec.Struct, frozen=True):
+class RateDecision(msgspec.Struct, frozen=True):
     """Whether a call may go ahead. `retry_after_s` is 0 for one that may."""
 
     admitted: bool
     reserved_tokens: int
     retry_after_s: float
-    requests: Level | None
-    tokens: Level | None
+    requests: LimitStatus | None
+    tokens: LimitStatus | None
 
 
 class Bucket:
@@ -82,8 +82,8 @@ class Bucket:
             self.capacity = capacity
             self._level = min(float(capacity), level)
 
-    def shown(self, now_s: float) -> Level:
-        return Level(
+    def shown(self, now_s: float) -> LimitStatus:
+        return LimitStatus(
             self.capacity,
             max(0, int(self.level(now_s))),
             self.wait_s(self.capacity, now_s),
@@ -113,7 +113,7 @@ def _fitted(bucket: Bucket | None, limit: int | None, now_s: float) -> Bucket | 
     return bucket
 
 
-class RatePool:
+class RateLimiter:
     """The buckets in use, least recently used first; at most `buckets_max` pairs are kept.
 
     One that is forgotten begins full again, so the bound must be above the keys that are busy
@@ -130,7 +130,7 @@ class RatePool:
 
     def may_read(
         self, key_id: str, models: Collection[str], allowance: Allowance, now_s: float
-    ) -> Verdict | None:
+    ) -> RateDecision | None:
         """Whether one more call, whose body and so whose model is not known yet, may go ahead.
 
         None: yes, and it is counted until `has_read`. A verdict: no model has a request left for
@@ -161,14 +161,14 @@ class RatePool:
 
     def _soonest(
         self, key_id: str, models: Collection[str], allowance: Allowance, now_s: float
-    ) -> Verdict:
+    ) -> RateDecision:
         pairs = [self._pair(key_id, model) for model in models]
         for pair in pairs:
             pair.fit(allowance, now_s)
         waits = [pair.requests.wait_s(1, now_s) for pair in pairs if pair.requests is not None]
         wait_s = min(waits, default=0.0)
         pair = pairs[waits.index(wait_s)] if waits else _Pair()
-        return Verdict(
+        return RateDecision(
             admitted=False,
             reserved_tokens=0,
             retry_after_s=wait_s or MINUTE_S / (allowance.requests_per_minute or 1),
@@ -178,14 +178,14 @@ class RatePool:
 
     def admit(
         self, key_id: str, model: str, allowance: Allowance, tokens: int, now_s: float
-    ) -> Verdict:
+    ) -> RateDecision:
         """Take one request and the `tokens` it may need, both or neither.
 
         A call that could need more than a minute's worth waits for a full bucket, not for ever;
         what it really used is then owed.
         """
         if allowance.is_unlimited:
-            return Verdict(True, 0, 0.0, None, None)
+            return RateDecision(True, 0, 0.0, None, None)
         pair = self._pair(key_id, model)
         pair.fit(allowance, now_s)
         reserved = 0 if pair.tokens is None else min(tokens, pair.tokens.capacity)
@@ -195,7 +195,7 @@ class RatePool:
             for bucket, amount in takes:
                 if bucket is not None:
                     bucket.take(amount, now_s)
-        return Verdict(
+        return RateDecision(
             admitted=wait_s == 0,
             reserved_tokens=reserved if wait_s == 0 else 0,
             retry_after_s=wait_s,
@@ -203,7 +203,9 @@ class RatePool:
             tokens=pair.tokens.shown(now_s) if pair.tokens else None,
         )
 
-    def correct(self, key_id: str, model: str, verdict: Verdict, used: int, now_s: float) -> None:
+    def correct(
+        self, key_id: str, model: str, verdict: RateDecision, used: int, now_s: float
+    ) -> None:
         """A call that was admitted has ended, having used so many tokens."""
         pair = self._pairs.get((key_id, model))
         if pair is not None and pair.tokens is not None and verdict.tokens is not None:

@@ -1,6 +1,6 @@
-"""Who may do what: organisations, their projects, and the API keys of a project.
+"""Who may do what: organizations, their projects, and the API keys of a project.
 
-An organisation pays and has limits; a project owns files, batches and results; a key acts for one
+An organization pays and has limits; a project owns files, batches and results; a key acts for one
 project within its scopes. Nothing here holds a key's secret: only its SHA-256.
 """
 
@@ -11,7 +11,7 @@ import msgspec
 
 Scope = Literal["read", "submit", "admin"]
 """read: look at everything of the project. submit: upload, create, cancel, delete, call models.
-admin: organisations, projects, keys, and the usage of all of them. Each is given on its own."""
+admin: organizations, projects, keys, and the usage of all of them. Each is given on its own."""
 
 SCOPES: Final[frozenset[Scope]] = frozenset(get_args(Scope))
 
@@ -72,7 +72,7 @@ class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class KeyOwner(msgspec.Struct, frozen=True):
-    """A key with the project and organisation that it acts for."""
+    """A key with the project and organization that it acts for."""
 
     key: ApiKey
     project: Project

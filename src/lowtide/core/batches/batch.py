@@ -38,7 +38,7 @@ it has; without a part of its results it runs that part again."""
 Dialect = Literal["openai", "together"]
 
 PausedReason = Literal["spend_cap"]
-"""spend_cap: the organisation has spent what it may in this calendar month."""
+"""spend_cap: the organization has spent what it may in this calendar month."""
 
 
 def _table() -> Mapping[Status, Mapping[Event, Status]]:

@@ -12,7 +12,7 @@ from typing import Final, Literal
 import msgspec
 import numpy as np
 
-from lowtide.core.batches.plan import PLAN_DTYPE, RECORD_BYTES, Places
+from lowtide.core.batches.plan import PLAN_DTYPE, RECORD_BYTES, RecordArray
 from lowtide.core.batches.segment import INDEX_RECORD_BYTES, SegmentFormatError
 
 INPUT: Final = -1
@@ -36,8 +36,8 @@ class Merge:
     """The places of all outcomes of one batch. `source` numbers name segments, in any numbering."""
 
     def __init__(self) -> None:
-        self._parts: list[Places] = []
-        self._places: Places | None = None
+        self._parts: list[RecordArray] = []
+        self._places: RecordArray | None = None
         self.doubled = 0
         """Outcomes passed over because their line had one already; above 0 means a bug elsewhere.
         """
@@ -92,7 +92,7 @@ class Merge:
             yield Run(list(zip(*columns, strict=True)))
             start, before = stop, int(ends[stop - 1])
 
-    def _sorted(self) -> Places:
+    def _sorted(self) -> RecordArray:
         if self._places is None:
             merged = np.concatenate(self._parts) if self._parts else np.empty(0, _PLACE)
             self._parts = []  # before the sort, which takes as much again

@@ -23,7 +23,7 @@ RECORD_BYTES: Final = _RECORD.size
 PLAN_DTYPE: Final = np.dtype(
     [("line", "<u4"), ("offset", "<u8"), ("length", "<u4"), ("tokens", "<u4")]
 )
-Places = npt.NDArray[Any]
+RecordArray = npt.NDArray[Any]
 
 pack_record = _RECORD.pack
 """One entry as bytes, from its four numbers: what the validator's inner loop calls."""
@@ -57,7 +57,7 @@ class ChunkSpec(msgspec.Struct, frozen=True):
     input_bytes: int
 
 
-class ModelShare(msgspec.Struct, frozen=True):
+class ModelTotals(msgspec.Struct, frozen=True):
     """What one model has to do in a batch.
 
     `output_tokens` is the sum of the bounds that its lines name; lines that name none add nothing.
@@ -73,7 +73,7 @@ class Plan(msgspec.Struct, frozen=True):
 
     data: bytes
     chunks: tuple[ChunkSpec, ...]
-    models: Mapping[str, ModelShare]
+    models: Mapping[str, ModelTotals]
 
     @property
     def requests(self) -> int:
@@ -94,7 +94,7 @@ def unpack_entries(data: bytes) -> list[PlanEntry]:
     return [PlanEntry(*record) for record in _RECORD.iter_unpack(data)]
 
 
-def read_places(records: bytes | bytearray, start: int) -> Places:
+def read_places(records: bytes | bytearray, start: int) -> RecordArray:
     """The records from byte `start` on as an array with the fields of PlanEntry; a copy."""
     return np.frombuffer(bytes(memoryview(records)[start:]), PLAN_DTYPE)
 
@@ -110,7 +110,7 @@ def build_plan(
     packed. `output_tokens`: by model, the sum of the bounds that its lines name.
     """
     chunks: list[ChunkSpec] = []
-    models: dict[str, ModelShare] = {}
+    models: dict[str, ModelTotals] = {}
     laid: list[bytes | bytearray] = []
     first = 0
     for model, packed in records_by_model.items():
@@ -122,7 +122,7 @@ def build_plan(
             chunks.append(ChunkSpec(len(chunks), model, first, count, chunk_tokens, chunk_bytes))
             first += count
             tokens += chunk_tokens
-        models[model] = ModelShare(
+        models[model] = ModelTotals(
             len(records) // RECORD_BYTES, tokens, output_tokens.get(model, 0)
         )
     return Plan(b"".join(laid), tuple(chunks), models)

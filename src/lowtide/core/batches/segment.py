@@ -1,4 +1,4 @@
-"""A segment: the immutable blob with the outcomes that one worker finished during one beat.
+"""A segment: the immutable blob with the outcomes that one worker finished during one commit.
 
 Layout: one slice per chunk, one after another. A slice is `[successes][failures][index]`: output
 lines as they will stand in the result files, successes first, each in the order they finished;
@@ -36,7 +36,7 @@ class Finished(msgspec.Struct, frozen=True):
 
 
 class Slice(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a chunk's outcomes of one beat lie in a segment, and what they sum to."""
+    """Where a chunk's outcomes of one commit lie in a segment, and what they sum to."""
 
     key: ChunkKey
     token: int

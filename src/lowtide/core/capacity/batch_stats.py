@@ -7,19 +7,19 @@ memory a call takes on average. Pure; the cost per answer is a logarithm and a f
 from collections.abc import Iterable, Sequence
 
 from lowtide import limits
-from lowtide.core.capacity.engine_metrics import OwnCall, SignalDelta
-from lowtide.core.capacity.output_lengths import Lengths
+from lowtide.core.capacity.engine_metrics import BatchCall, MetricsDelta
+from lowtide.core.capacity.output_lengths import OutputLengths
 
 _PACE_TOKENS_MIN = 16  # a shorter answer's time says more about its prompt
 _PACE_MEMORY = 0.05
 _BLINK_S = 0.001  # a shorter time says nothing about an engine, and keeps paces finite
 
 
-class OwnWork:
+class BatchStats:
     """Batch calls of one replica."""
 
     def __init__(self) -> None:
-        self.lengths = Lengths()
+        self.lengths = OutputLengths()
         self._pace = 0.0
         self._engine_pace = 0.0
         self._ran = 0
@@ -41,7 +41,7 @@ class OwnWork:
             pace = output_tokens / max(_BLINK_S, elapsed_s)
             self._pace += (pace - self._pace) * (_PACE_MEMORY if self._pace else 1.0)
 
-    def polled(self, change: SignalDelta, running: int | None) -> None:
+    def polled(self, change: MetricsDelta, running: int | None) -> None:
         """What the engine generated since the last poll, shared among those that it ran.
 
         Of two polls the one that saw more counts: a wave of answers may have just ended.
@@ -73,12 +73,12 @@ class OwnWork:
         """
         return 1.0 / self._pace if self._pace else None
 
-    def output_so_far(self, calls: Iterable[OwnCall]) -> Iterable[float]:
+    def output_so_far(self, calls: Iterable[BatchCall]) -> Iterable[float]:
         """Tokens that each call is likely to have written."""
         pace = self.pace or limits.PACE_DEFAULT
         return (pace * call.age_s for call in calls)
 
-    def mean_held(self, calls: Sequence[OwnCall]) -> float | None:
+    def mean_held(self, calls: Sequence[BatchCall]) -> float | None:
         """KV tokens that a call holds on average over its life; None while nothing is known.
 
         E[in] - E[hit] + E[out²] / 2E[out], with prompts from what engines reported, or from the

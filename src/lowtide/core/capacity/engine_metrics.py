@@ -1,6 +1,6 @@
 """What an engine says about itself at one instant, and what two such instants say together.
 
-Readers (engines/signals) fill `EngineSignals` from an engine's metrics; the window controller and
+Readers (engines/signals) fill `EngineMetrics` from an engine's metrics; the window controller and
 the guard act on it. Every field may be None: an engine that does not tell is no engine at rest, and
 nothing here turns "not told" into a number. Names and meaning: scheduling.md section 2(a).
 """
@@ -16,7 +16,7 @@ Buckets = tuple[tuple[float, float], ...]
 """
 
 
-class EngineSignals(msgspec.Struct, frozen=True, kw_only=True):
+class EngineMetrics(msgspec.Struct, frozen=True, kw_only=True):
     """One reading. Totals count since the engine's start and fall back to 0 with it."""
 
     running: int | None = None
@@ -35,7 +35,7 @@ class EngineSignals(msgspec.Struct, frozen=True, kw_only=True):
     asleep: bool = False
 
 
-class OwnCall(msgspec.Struct, frozen=True):
+class BatchCall(msgspec.Struct, frozen=True):
     """A batch call in flight: seconds since it was sent, and its prompt as estimated. `is_read`:
     whether the engine has read that; None where nobody can tell. `stays`: it made way often enough.
     """
@@ -59,7 +59,7 @@ class LiveSeen(msgspec.Struct, frozen=True):
 NO_LIVE: Final = LiveSeen()
 
 
-class SignalDelta(msgspec.Struct, frozen=True, kw_only=True):
+class MetricsDelta(msgspec.Struct, frozen=True, kw_only=True):
     """What happened between two readings `elapsed_s` apart. Tokens are 0 where not told."""
 
     elapsed_s: float
@@ -72,10 +72,10 @@ class SignalDelta(msgspec.Struct, frozen=True, kw_only=True):
     itl_p99_s: float | None = None
 
 
-def delta(before: EngineSignals, after: EngineSignals, elapsed_s: float) -> SignalDelta:
+def metrics_delta(before: EngineMetrics, after: EngineMetrics, elapsed_s: float) -> MetricsDelta:
     """Counters that fell were reset by a restart: then `after` alone is what happened."""
     gaps = _gaps(before.itl_buckets, after.itl_buckets)
-    return SignalDelta(
+    return MetricsDelta(
         elapsed_s=elapsed_s,
         preemptions=_grown(before.preemptions_total, after.preemptions_total),
         prompt_tokens=_grown(before.prompt_tokens_total, after.prompt_tokens_total),

@@ -8,7 +8,7 @@ core/capacity/window.py, which makes room for it. Pure.
 import math
 
 from lowtide import limits
-from lowtide.core.capacity.engine_metrics import EngineSignals, LiveSeen
+from lowtide.core.capacity.engine_metrics import EngineMetrics, LiveSeen
 from lowtide.core.capacity.output_lengths import BUCKETS, bucket_of
 
 
@@ -27,7 +27,7 @@ class LiveTraffic:
         self._usual_share = UsualPeak()
         self._usual_calls = UsualPeak()
 
-    def see(self, signals: EngineSignals, own: int, live: LiveSeen, now_s: float) -> None:
+    def see(self, signals: EngineMetrics, own: int, live: LiveSeen, now_s: float) -> None:
         """`own` batch calls were in flight. Strangers are calls that are neither batch's nor the
         door's. One poll alone may have seen our own calls come or go, so they count once two polls
         agree.

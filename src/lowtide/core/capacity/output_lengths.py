@@ -33,7 +33,7 @@ class LengthStats(msgspec.Struct, frozen=True):
         return self.mean_square / (2 * self.mean)
 
 
-class Lengths:
+class OutputLengths:
     """Output lengths of one replica's own calls."""
 
     def __init__(self) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import msgspec
 
 from lowtide import limits
-from lowtide.core.capacity.engine_metrics import EngineSignals, LiveSeen, OwnCall
+from lowtide.core.capacity.engine_metrics import BatchCall, EngineMetrics, LiveSeen
 
 _SPANS = 20  # pieces of REVOKED_SPAN_S that are forgotten one by one
 
@@ -26,7 +26,7 @@ class _Span(msgspec.Struct):
     lost: float = 0.0
 
 
-class Guard:
+class PreemptionPolicy:
     """Of one replica. Call `revoke` at each poll, `finished` for each answer."""
 
     def __init__(self) -> None:
@@ -41,8 +41,8 @@ class Guard:
 
     def revoke(
         self,
-        signals: EngineSignals | None,
-        calls: Sequence[OwnCall],
+        signals: EngineMetrics | None,
+        calls: Sequence[BatchCall],
         outputs: Sequence[float],
         live: LiveSeen,
         told_waiting: float,
@@ -78,7 +78,9 @@ class Guard:
         finished, lost = self._recent(now_s)
         return lost / (finished + lost) if lost else 0.0
 
-    def _may_lose(self, calls: Sequence[OwnCall], outputs: Sequence[float], now_s: float) -> float:
+    def _may_lose(
+        self, calls: Sequence[BatchCall], outputs: Sequence[float], now_s: float
+    ) -> float:
         """Tokens. What is in flight is work as well: else nothing could be taken back at first."""
         finished, lost = self._recent(now_s)
         at_work = sum(call.input_tokens for call in calls) + sum(outputs)
@@ -101,7 +103,7 @@ class Guard:
         return self._spans[-1]
 
 
-def _is_full(signals: EngineSignals | None) -> bool:
+def _is_full(signals: EngineMetrics | None) -> bool:
     """Whether memory or seats are what live calls wait for. Where the engine tells neither, their
     waiting is all there is to go by.
     """

@@ -14,7 +14,7 @@ import math
 from collections.abc import Iterable, Sequence
 
 from lowtide import limits
-from lowtide.core.capacity.engine_metrics import OwnCall
+from lowtide.core.capacity.engine_metrics import BatchCall
 
 _SEEK = 1.25
 
@@ -44,14 +44,14 @@ class PrefillPacer:
         best = limits.PREFILL_RATE_DEFAULT if self._rate_per_s is None else self._rate_per_s
         return _SEEK * best
 
-    def owed(self, now_s: float) -> float:
+    def outstanding_tokens(self, now_s: float) -> float:
         """Prompt tokens sent that the engine has not worked off."""
         drained = max(0.0, now_s - self._owed_at_s) * self.rate_per_s
         return max(0.0, self._owed - drained) + self._watched
 
     def admits(self, tokens: int, now_s: float) -> bool:
         """Whether a prompt of that size may be sent now; if not, `opens_at_s` says when to ask."""
-        owed = self.owed(now_s)
+        owed = self.outstanding_tokens(now_s)
         if self._live_unread and now_s < self._live_read_at_s:
             self.opens_at_s = self._live_read_at_s
             return owed + tokens <= limits.PREFILL_TOKENS_MIN
@@ -69,7 +69,7 @@ class PrefillPacer:
             self._watched_calls += 1
             return
         self._read_until_s = max(now_s, self._read_until_s) + tokens / self._best_rate
-        self._owed = self.owed(now_s) - self._watched + tokens
+        self._owed = self.outstanding_tokens(now_s) - self._watched + tokens
         self._owed_at_s = now_s
 
     def read(self, tokens: int, now_s: float) -> None:
@@ -116,7 +116,7 @@ class PrefillPacer:
             taken.append(int(min(tokens, left)))
             left -= tokens
         if taken:
-            self._owed = max(0.0, self.owed(now_s) - self._watched - sum(taken))
+            self._owed = max(0.0, self.outstanding_tokens(now_s) - self._watched - sum(taken))
             self._owed_at_s = now_s
             self._read_until_s -= sum(taken) / self._best_rate
         return taken
@@ -126,7 +126,7 @@ class PrefillPacer:
         what we thought is owed is put between the first and the sum of both.
         """
         least, most = waiting, waiting + reading
-        self._owed = min(most, max(least, self.owed(now_s) - self._watched))
+        self._owed = min(most, max(least, self.outstanding_tokens(now_s) - self._watched))
         self._owed_at_s = now_s
         ahead = self._live_tokens
         left_s = max(0.0, self._read_until_s - now_s)
@@ -142,7 +142,7 @@ class PrefillPacer:
         if self._rate_per_s is not None:
             age_s = max(0.0, now_s - self._learnt_at_s)
             rate = max(rate, self._rate_per_s * math.exp(-age_s / limits.PREFILL_RATE_MEMORY_S))
-        owed = self.owed(now_s)
+        owed = self.outstanding_tokens(now_s)
         self._owed, self._owed_at_s = max(0.0, owed - self._watched), now_s
         self._rate_per_s, self._learnt_at_s = rate, now_s
 
@@ -151,16 +151,16 @@ class PrefillPacer:
         readable = max(float(limits.PREFILL_TOKENS_MIN), wait_s * self.rate_per_s)
         self.budget = min(self.budget, readable)
 
-    def eased(self) -> None:
+    def increase(self) -> None:
         """Live traffic does well: a little more may be owed."""
         self.budget = min(float(limits.PREFILL_TOKENS_MAX), 1.03 * self.budget + 8)
 
-    def tightened(self) -> None:
+    def decrease(self) -> None:
         """Live traffic stutters."""
         self.budget = max(float(limits.PREFILL_TOKENS_MIN), 0.8 * self.budget)
 
 
-def beyond_the_least(calls: Iterable[tuple[int, OwnCall]]) -> list[tuple[int, int]]:
+def beyond_the_least(calls: Iterable[tuple[int, BatchCall]]) -> list[tuple[int, int]]:
     """(place, prompt tokens) of the calls, oldest first, that are known to be unread, but for those
     that are over in so short a time that they are in nobody's way.
     """

@@ -16,14 +16,14 @@ from collections.abc import Sequence
 from typing import Literal
 
 from lowtide import limits
-from lowtide.core.capacity.batch_stats import OwnWork
+from lowtide.core.capacity.batch_stats import BatchStats
 from lowtide.core.capacity.engine_metrics import (
     NO_LIVE,
-    EngineSignals,
+    BatchCall,
+    EngineMetrics,
     LiveSeen,
-    OwnCall,
-    SignalDelta,
-    delta,
+    MetricsDelta,
+    metrics_delta,
 )
 from lowtide.core.capacity.live_traffic import LiveTraffic
 from lowtide.core.capacity.prefill import PrefillPacer
@@ -43,7 +43,7 @@ Bound = Literal[
 """What keeps the window from being larger. `default`: the engine tells nothing about itself;
 `start`: it is still growing for the first time; `answers`: a wider one was no faster."""
 
-_TELLS_NOTHING = EngineSignals()
+_TELLS_NOTHING = EngineMetrics()
 
 
 class WindowController:
@@ -65,7 +65,7 @@ class WindowController:
         self.window = min(window_max, window_start)
         self.bound: Bound = "start"
         self.pacer = PrefillPacer()
-        self.work = OwnWork()
+        self.work = BatchStats()
         self.live = LiveTraffic()
         self.polls_missed = 0
         self.signals = _TELLS_NOTHING
@@ -106,15 +106,15 @@ class WindowController:
 
     def observe(
         self,
-        signals: EngineSignals | None,
-        calls: Sequence[OwnCall],
+        signals: EngineMetrics | None,
+        calls: Sequence[BatchCall],
         now_s: float,
         live: LiveSeen = NO_LIVE,
         *,
         own_max: int = 0,
     ) -> None:
         """A poll. `signals` None: the engine should have told and did not; an engine that never
-        tells gives EngineSignals(). `calls` are the batch calls in flight now, `own_max` how many
+        tells gives EngineMetrics(). `calls` are the batch calls in flight now, `own_max` how many
         of them the engine may have counted when it told.
         """
         if signals is None or self._is_frozen(signals, calls):
@@ -122,7 +122,7 @@ class WindowController:
             return
         self.polls_missed = 0
         elapsed_s = now_s - self._told_at_s if self._told_at_s is not None else 0.0
-        change = delta(self.signals, signals, elapsed_s)
+        change = metrics_delta(self.signals, signals, elapsed_s)
         self.signals, self._told_at_s = signals, now_s
         self.live.see(signals, max(own_max, len(calls)), live, now_s)
         self.work.polled(change, signals.running)
@@ -168,7 +168,7 @@ class WindowController:
     def _floor(self) -> int:
         return min(limits.WINDOW_MIN, self.window_max)
 
-    def _is_frozen(self, signals: EngineSignals, calls: Sequence[OwnCall]) -> bool:
+    def _is_frozen(self, signals: EngineMetrics, calls: Sequence[BatchCall]) -> bool:
         """An engine at work that keeps saying the same says nothing: an exporter that hangs, or
         the engine itself. Only those are judged that count while a request runs.
         """
@@ -186,7 +186,7 @@ class WindowController:
             self.window = min(self.window, int(self._width))
             self.bound = self._width_bound = "silence"
 
-    def _pace_prompts(self, change: SignalDelta, calls: Sequence[OwnCall], now_s: float) -> None:
+    def _pace_prompts(self, change: MetricsDelta, calls: Sequence[BatchCall], now_s: float) -> None:
         """What was owed must be read before a live call that comes now has waited too long."""
         tokens = max(change.prompt_tokens - change.cached_tokens, self.work.take_read())
         self.pacer.learn(tokens, change.elapsed_s, now_s)
@@ -195,7 +195,7 @@ class WindowController:
             self.pacer.told(*self._unread(calls), now_s)
             self.pacer.keep_within(self._ttft_slo_s / 2)
 
-    def _unread(self, calls: Sequence[OwnCall]) -> tuple[float, float]:
+    def _unread(self, calls: Sequence[BatchCall]) -> tuple[float, float]:
         """Tokens of our prompts that the engine has not begun, and of the next older one or two,
         which it may be reading: the youngest are those that wait.
         """
@@ -205,7 +205,7 @@ class WindowController:
         young = [call.input_tokens for call in by_age if call.is_read is None]
         return float(sum(young[:waiting])), float(sum(young[waiting : waiting + 2]))
 
-    def _steer(self, change: SignalDelta, own: int, live: LiveSeen, now_s: float) -> None:
+    def _steer(self, change: MetricsDelta, own: int, live: LiveSeen, now_s: float) -> None:
         """Cut, or grow if the window is used."""
         p50_s, p99_s = self._gaps(change)
         has_live = self.live.calls > 0
@@ -215,9 +215,9 @@ class WindowController:
         elif live.waiting or (has_live and _above(p50_s, limits.WINDOW_CUT * self._itl_slo_s)):
             self._cut(now_s, limits.WINDOW_CUT_LIVE_EVERY_S, "live")
         elif has_live and _above(p99_s, self._itl_slo_s):
-            self.pacer.tightened()
+            self.pacer.decrease()
         else:
-            self.pacer.eased()
+            self.pacer.increase()
             if own >= self.window - 1 and int(self._width) <= self.window:
                 self._width += self._growth()
 
@@ -235,7 +235,7 @@ class WindowController:
             return 0.0
         return max(1.0, limits.WINDOW_GROWTH * self._width)
 
-    def _gaps(self, change: SignalDelta) -> tuple[float | None, float | None]:
+    def _gaps(self, change: MetricsDelta) -> tuple[float | None, float | None]:
         """p50 and p99 of the gaps between tokens since the last poll, from the best witness."""
         if not self._gaps_s:
             known = change.itl_p50_s is not None
@@ -244,7 +244,7 @@ class WindowController:
         self._gaps_s.clear()
         return gaps[(len(gaps) - 1) // 2], gaps[(99 * len(gaps) - 1) // 100]
 
-    def _is_congested(self, change: SignalDelta) -> bool:
+    def _is_congested(self, change: MetricsDelta) -> bool:
         signals = self.signals
         own_waiting = (signals.waiting or 0) - self.live.waiting
         # Beside live traffic every prompt that waits is one that a live call may wait behind.
@@ -258,7 +258,7 @@ class WindowController:
             self._width = max(float(self._floor), limits.WINDOW_CUT * self.window)
             self._slow_until = self._width
 
-    def _fit(self, calls: Sequence[OwnCall]) -> None:
+    def _fit(self, calls: Sequence[BatchCall]) -> None:
         """The window is the least of what growth made of it and of the ceilings."""
         if self.signals.asleep:
             self.window, self.bound = 0, "asleep"
@@ -272,7 +272,7 @@ class WindowController:
         )
         self.window, self.bound = max(1, int(ceiling)), bound
 
-    def _ceilings(self, calls: Sequence[OwnCall]) -> list[tuple[float, Bound]]:
+    def _ceilings(self, calls: Sequence[BatchCall]) -> list[tuple[float, Bound]]:
         """W_kv = κ·C·(1 - h) / (KV of a call), and W_seat, as far as the engine tells."""
         ceilings: list[tuple[float, Bound]] = []
         signals, held = self.signals, self.work.mean_held(calls)

@@ -24,7 +24,7 @@ from lowtide.core.batches.chunk import ChunkKey, ChunkLease
 from lowtide.core.dispatch.replica import Replica
 from lowtide.core.dispatch.request import ChunkRun, Request, prompt_read
 from lowtide.core.dispatch.trials import begin_trial, end_trial
-from lowtide.core.dispatch.verdict import Decision, Finish, Judge, TryAgain
+from lowtide.core.dispatch.verdict import Decision, Finish, OutcomeRules, TryAgain
 from lowtide.core.faults.outcome import Outcome
 from lowtide.core.faults.scope import Scope
 from lowtide.core.faults.streamed_answer import STREAMED_ENDPOINTS
@@ -39,7 +39,7 @@ class Dispatch:
         self._current: dict[str, ChunkRun] = {}
         self._delayed: list[tuple[float, int, Request]] = []
         self._order = itertools.count()
-        self._judge = Judge(attempts_max)
+        self._judge = OutcomeRules(attempts_max)
         self._replicas: Sequence[Replica] = ()
         self._stranded: dict[ChunkKey, float] = {}
         """Since when no replica could go on with that chunk."""
@@ -127,7 +127,7 @@ class Dispatch:
         request = self._from_current(replica, now_s) or self._from_any(replica, now_s)
         if request is None:
             return None
-        on_trial = request.on_trial
+        on_trial = request.must_run_alone
         if (on_trial and replica.calls) or not replica.takes_prompt(request.tokens, now_s):
             request.run.pending.appendleft(request)  # nothing else is sent until it has its turn
             return None
@@ -187,7 +187,7 @@ class Dispatch:
             run.pending.appendleft(request)
             self.ready[run.lease.model] += 1
 
-    def guide(self, replicas: Sequence[Replica], now_s: float, *, is_dry: bool) -> None:
+    def spread_remaining(self, replicas: Sequence[Replica], now_s: float, *, is_dry: bool) -> None:
         """`is_dry`: nothing waits behind what is leased. Then no replica takes more than its share
         of that, so that the last requests do not all run on one (scheduling.md section 2(d)).
         """
@@ -195,12 +195,12 @@ class Dispatch:
         able = [replica for replica in replicas if replica.takes_calls(now_s)] if is_dry else []
         for replica in replicas:
             peers = [peer for peer in able if peer.models & replica.models]
-            replica.guided = None
+            replica.drain_share = None
             if len(peers) > 1 and replica.controller is not None:
                 models = frozenset().union(*(peer.models for peer in peers))
                 left = sum(self.ready.get(model, 0) for model in models)
                 left += sum(peer.in_flight for peer in peers)
-                replica.guided = max(1, -(-left // len(peers)))
+                replica.drain_share = max(1, -(-left // len(peers)))
             replica.resize(now_s)
 
     def next_wake_s(self, replicas: Iterable[Replica], now_s: float) -> float | None:

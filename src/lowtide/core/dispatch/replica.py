@@ -11,9 +11,9 @@ section 2(j) and limits.py.
 from collections.abc import Sequence
 
 from lowtide import limits
-from lowtide.core.capacity.engine_metrics import OwnCall
+from lowtide.core.capacity.engine_metrics import BatchCall
 from lowtide.core.capacity.latency_window import LatencyWindow, work_of
-from lowtide.core.capacity.preemption import Guard
+from lowtide.core.capacity.preemption import PreemptionPolicy
 from lowtide.core.capacity.prefill import beyond_the_least
 from lowtide.core.capacity.window import Bound, WindowController
 from lowtide.core.dispatch.suspects import Cuts, Suspects
@@ -50,7 +50,7 @@ class Replica:
         self.controller = controller
         self.learned = learned
         self.timeouts = TimeoutBlame()
-        self.guard = Guard()
+        self.guard = PreemptionPolicy()
         self.takes_cache_salt = False
         """Whether its engine is known to separate its prompt cache by `cache_salt`."""
         self.priority: int | None = None
@@ -59,9 +59,9 @@ class Replica:
         """Whether its engine is asked for streams, where these tell something."""
         self.prompt_tokens_max = float("inf")
         """A longer prompt is not sent here at present."""
-        self.guided: int | None = None
+        self.drain_share: int | None = None
         """This replica's share of what is left, once the queue behind it is empty."""
-        self.learns = False
+        self.collects_stats = False
         self._goes_by_answers = False
         self._refused = 0  # answers in a row that taught nothing
         self._spares_long = spares_long
@@ -140,7 +140,7 @@ class Replica:
         return self.controller is not None and now_s < self.controller.pacer.opens_at_s
 
     def live_asked(
-        self, tokens: int, calls: Sequence[OwnCall], now_s: float
+        self, tokens: int, calls: Sequence[BatchCall], now_s: float
     ) -> list[tuple[int, int]]:
         """A live call of so many prompt tokens is about to be sent here: (place, tokens unread) of
         those of `calls` to take back for it, because their prompts are not read yet.
@@ -189,15 +189,15 @@ class Replica:
         if self.controller is not None:
             live = self.controller.live
             self.window = min(self.window, float(self.controller.window))
-            self.learns = live.was_ever or self.controller.is_told
+            self.collects_stats = live.was_ever or self.controller.is_told
             spares = self._spares_long and live.is_recent(now_s)
             self.prompt_tokens_max = float(limits.LONG_PROMPT_TOKENS) if spares else float("inf")
         self._goes_by_answers = self.learned is not None and not self._is_told
         if self.learned is not None and self._goes_by_answers:
             self.window = min(self.window, float(self.learned.width))
         self.places = int(self.window) + self._is_stuck(now_s)
-        if self.guided is not None:
-            self.places = min(self.places, self.guided)
+        if self.drain_share is not None:
+            self.places = min(self.places, self.drain_share)
 
     def _is_stuck(self, now_s: float) -> bool:
         """Whether a narrow window that is to be learned is taken by calls that may hang: then one
@@ -350,7 +350,7 @@ class Replica:
             learned.answered(sent_at_s, now_s, work_of(usage), self.in_flight + 1)
             if learned.width != width:
                 self.resize(now_s)
-        if not self.learns or self.controller is None:
+        if not self.collects_stats or self.controller is None:
             return
         self.controller.finished(
             usage.input_tokens, usage.cached_tokens, usage.output_tokens, now_s - sent_at_s

@@ -40,7 +40,7 @@ class Request(msgspec.Struct, eq=False):
     """Names of replicas before which something ends calls as long as this one."""
 
     @property
-    def on_trial(self) -> bool:
+    def must_run_alone(self) -> bool:
         """One more strike ends it: it runs alone, so that nobody is condemned for a neighbour."""
         return self.strikes >= limits.STRIKES_MAX - 1
 

@@ -54,7 +54,7 @@ CUT_BY_RULE: Final = (
 )
 
 
-class Judge:
+class OutcomeRules:
     """Of one worker: decides for each request, and keeps those in doubt."""
 
     def __init__(self, attempts_max: int) -> None:

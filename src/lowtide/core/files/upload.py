@@ -116,7 +116,7 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
         return sha256(msgspec.json.encode(self)).hexdigest()
 
 
-def choose(upload: Upload, parts: Sequence[UploadPart], choice: Choice) -> list[UploadPart]:
+def choose_parts(upload: Upload, parts: Sequence[UploadPart], choice: Choice) -> list[UploadPart]:
     """The parts in the order of the file. Raises LowtideError `invalid_request`."""
     chosen = _by_number(upload, parts, choice) if upload.parts else _by_id(upload, parts, choice)
     held = sum(part.bytes for part in chosen)

@@ -13,14 +13,14 @@ import numpy as np
 from lowtide.core.batches.batch import BatchError
 from lowtide.core.batches.chunk import NOTHING_DONE, mark_done
 from lowtide.core.batches.plan import RECORD_BYTES, ChunkSpec, Plan, pack_record, unpack_entries
-from lowtide.core.validation.line_splitter import LineCutter
+from lowtide.core.validation.line_splitter import LineSplitter
 
-Need = Literal["input", "upload", "plan", "segment", "result"]
+BlobRole = Literal["input", "upload", "plan", "segment", "result"]
 """What a row needs a blob for. input: of a batch in progress. upload: of a file that a client sent.
 plan: of a batch with requests that have no outcome yet. segment: of slices of an unfinished batch.
 result: an output or error file."""
 
-Trouble = Literal["missing", "size", "content", "orphan"]
+ProblemKind = Literal["missing", "size", "content", "orphan"]
 """size: not as many bytes as the row says. content: the right size and another digest or number of
 lines. orphan: no row knows the blob."""
 
@@ -43,7 +43,7 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
     known of files alone.
     """
 
-    need: Need
+    need: BlobRole
     key: str
     owner: str = ""
     bytes: int
@@ -54,13 +54,13 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
         return size >= self.bytes if self.need == "segment" else size == self.bytes
 
 
-class Drift(msgspec.Struct, frozen=True, kw_only=True):
+class Inconsistency(msgspec.Struct, frozen=True, kw_only=True):
     """One blob out of step with the rows; `reference` is None for an orphan.
 
     `bytes`: of the blob as it lies there; 0 when it is missing.
     """
 
-    trouble: Trouble
+    trouble: ProblemKind
     key: str
     bytes: int = 0
     reference: Reference | None = None
@@ -71,14 +71,14 @@ class Drift(msgspec.Struct, frozen=True, kw_only=True):
         return self.trouble if self.reference is None else f"{self.trouble} {self.reference.need}"
 
 
-def compare(references: Iterable[Reference], sizes: Mapping[str, int]) -> Iterator[Drift]:
+def compare(references: Iterable[Reference], sizes: Mapping[str, int]) -> Iterator[Inconsistency]:
     """Where blobs and rows disagree; `sizes` has those of the blobs that are there."""
     for reference in references:
         size = sizes.get(reference.key)
         if size is None:
-            yield Drift(trouble="missing", key=reference.key, reference=reference)
+            yield Inconsistency(trouble="missing", key=reference.key, reference=reference)
         elif not reference.fits(size):
-            yield Drift(trouble="size", key=reference.key, bytes=size, reference=reference)
+            yield Inconsistency(trouble="size", key=reference.key, bytes=size, reference=reference)
 
 
 class ChunkRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -112,7 +112,7 @@ class LinePlan:
     """
 
     def __init__(self, line_bytes_max: int) -> None:
-        self._cutter = LineCutter(line_bytes_max)
+        self._cutter = LineSplitter(line_bytes_max)
         self._records = bytearray()
 
     def feed(self, block: bytes) -> None:

@@ -12,7 +12,7 @@ from hashlib import blake2b
 from lowtide.limits import LIVE_LOAD_TOLERANCE
 
 
-def choose(names: Sequence[str], loads: Sequence[float], prefix: bytes) -> int:
+def choose_replica(names: Sequence[str], loads: Sequence[float], prefix: bytes) -> int:
     """Index of the replica to call; `loads` are calls in flight as a share of the window.
 
     ValueError without any replica. With no prefix the least loaded wins, the first of equals.

@@ -50,13 +50,13 @@ class Sighting(msgspec.Struct, frozen=True):
     since_s: float
 
 
-class Watch(msgspec.Struct, frozen=True):
+class MembershipView(msgspec.Struct, frozen=True):
     """What one worker remembers of the others' heartbeats."""
 
     sightings: Mapping[str, Sighting] = {}
     looked_at_s: float = float("-inf")
 
-    def look(self, fleet: Fleet, now_s: float, gap_s_max: float) -> "Watch":
+    def look(self, fleet: Fleet, now_s: float, gap_s_max: float) -> "MembershipView":
         """Remember what `fleet`, read just before `now_s`, shows.
 
         After a gap of more than `gap_s_max` all sightings begin anew: while the database is away
@@ -68,7 +68,7 @@ class Watch(msgspec.Struct, frozen=True):
             known = before.get(member.worker_id)
             is_known = known is not None and known.beat == member.beat
             seen[member.worker_id] = known if known and is_known else Sighting(member.beat, now_s)
-        return Watch(seen, now_s)
+        return MembershipView(seen, now_s)
 
     def gone(self, fleet: Fleet) -> tuple[Member, ...]:
         """The workers of `fleet`, which was looked at last, whose lease has run out."""

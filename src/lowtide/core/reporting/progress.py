@@ -15,7 +15,7 @@ from lowtide import limits
 from lowtide.core.batches.batch import TERMINAL, Batch
 from lowtide.core.reporting.standing import NOTHING_KNOWN, Hold, Standing
 from lowtide.core.reporting.waiting import NO_QUEUE, PASSING, Queue, Reason, waiting
-from lowtide.core.scheduling.feasibility import UNKNOWN, Verdict
+from lowtide.core.scheduling.feasibility import UNKNOWN, Feasibility
 
 Stage = Literal["validation", "queuing", "processing", "aggregation"]
 """The words of the launch promise. A batch that ended is in no stage."""
@@ -25,7 +25,7 @@ class Prospect(msgspec.Struct, frozen=True):
     """What is foreseen of a batch in progress. `eta_s` None: not foreseeable."""
 
     eta_s: float | None = None
-    verdict: Verdict = UNKNOWN
+    verdict: Feasibility = UNKNOWN
 
 
 NOTHING_FORESEEN: Final = Prospect()
@@ -41,7 +41,7 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     completion_at: datetime | None = None
     reason: str | None = None
     cause: Reason | None = None
-    verdict: Verdict = UNKNOWN
+    verdict: Feasibility = UNKNOWN
 
 
 LIVE_LOAD: Final = "live load"
@@ -106,7 +106,7 @@ def _end_s(
     batch: Batch, now: datetime, prospect: Prospect, in_flight_max: int | None
 ) -> float | None:
     """What is foreseen of the pool, which knows the queue and the hours to come; else the batch's
-    own pace. A bound on what the organisation may run makes its own pace the better witness."""
+    own pace. A bound on what the organization may run makes its own pace the better witness."""
     own = eta_s(batch, now)
     if prospect.eta_s is None or (own is not None and in_flight_max is not None):
         return own

@@ -1,11 +1,12 @@
 """Which batch gives the next chunk: urgency, then locality, then weighted fairness, then deadline.
 
-Pure. `Turns` is fairness alone and orders the tenants of a claim in store/statements/claims.py,
-where indexes hold each tenant's queue; `urgent` decides in loops/forecast.py which batches go
-before all turns; `Scheduler` is the whole rule over a snapshot in memory, for simulation and
-benchmarks. Costs are in work units: an estimated input token is one, an output token `OUTPUT_COST`.
-Invariants: a tenant's virtual time never falls but by a correction, a tenant that comes back from
-idleness is lifted to the least of those at work, and a pick takes O(log tenants + log batches).
+Pure. `WeightedFairQueue` is fairness alone and orders the tenants of a claim in
+store/statements/claims.py, where indexes hold each tenant's queue; `urgent` decides in
+loops/forecast.py which batches go before all turns; `Scheduler` is the whole rule over a snapshot
+in memory, for simulation and benchmarks. Costs are in work units: an estimated input token is one,
+an output token `OUTPUT_COST`. Invariants: a tenant's virtual time never falls but by a correction,
+a tenant that comes back from idleness is lifted to the least of those at work, and a pick takes
+O(log tenants + log batches).
 """
 
 import heapq
@@ -16,7 +17,7 @@ from typing import Final
 import msgspec
 
 from lowtide import limits
-from lowtide.core.batches.plan import ChunkSpec, ModelShare
+from lowtide.core.batches.plan import ChunkSpec, ModelTotals
 from lowtide.core.usage import Usage
 
 OUTPUT_COST: Final = 4.0
@@ -37,7 +38,7 @@ def work_of(usage: Usage) -> float:
 
 
 def planned_cost(
-    spec: ChunkSpec, share: ModelShare, output_per_request: float | None, endpoint: str
+    spec: ChunkSpec, share: ModelTotals, output_per_request: float | None, endpoint: str
 ) -> float:
     """Work units that a chunk is estimated to take, before any of its batch has run.
 
@@ -48,7 +49,7 @@ def planned_cost(
     return spec.input_tokens + OUTPUT_COST * output * spec.count
 
 
-def planned_output(share: ModelShare, output_per_request: float | None, endpoint: str) -> float:
+def planned_output(share: ModelTotals, output_per_request: float | None, endpoint: str) -> float:
     """Tokens that an answer is estimated to have; see `planned_cost`."""
     if endpoint == "/v1/embeddings":
         return 0.0
@@ -74,7 +75,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Tenant(msgspec.Struct, frozen=True):
-    """An organisation in one pool: what it was given so far, over its weight."""
+    """An organization in one pool: what it was given so far, over its weight."""
 
     virtual_time: float = 0.0
     weight: float = 1.0
@@ -118,7 +119,7 @@ def _can_be_met(by_deadline: Sequence[Entry], capacity: Capacity) -> list[Entry]
     return [entry for place, entry in enumerate(by_deadline) if place not in dropped]
 
 
-class Turns:
+class WeightedFairQueue:
     """Weighted fair queueing over tenants: the least virtual time is next, ties by name."""
 
     def __init__(self) -> None:
@@ -181,7 +182,7 @@ class Scheduler:
         """`quantum_chunks`: how many chunks a lane takes from one batch before it asks whose turn
         it is."""
         self._quantum = quantum_chunks
-        self._turns = Turns()
+        self._turns = WeightedFairQueue()
         self._idle: dict[str, Tenant] = {}
         self._queued: dict[str, _Queued] = {}
         self._by_tenant: dict[str, list[tuple[tuple[int, datetime, datetime, str], str]]] = {}

@@ -1,10 +1,11 @@
 """When the batches of a pool will be done, and which completion windows can be kept.
 
 Pure. The service asks with the pool's backlog and its outlook; loops/scheduling/urgency.py takes
-the backlog as the scheduler's entries. `finish_s` plays the queue forward as a fluid: organisations
-share the pool by weight, each works its own batches off in their order. `judge` asks the other
-question, whether a deadline can be kept at all, which is earliest deadline first. Invariants: what
-was learnt in a batch itself counts more with each of its answers; no promise without an outlook.
+the backlog as the scheduler's entries. `finish_s` plays the queue forward as a fluid: organizations
+share the pool by weight, each works its own batches off in their order. `assess_window` asks the
+other question, whether a deadline can be kept at all, which is earliest deadline first. Invariants:
+what was learnt in a batch itself counts more with each of its answers; no promise without an
+outlook.
 """
 
 from bisect import bisect_right
@@ -17,7 +18,7 @@ import msgspec
 
 from lowtide import limits
 from lowtide.core.scheduling.fair_queue import Entry, work_of
-from lowtide.core.scheduling.forecast import Outlook
+from lowtide.core.scheduling.forecast import CapacityForecast
 from lowtide.core.usage import NO_USAGE, Usage
 
 HOUR_S: Final = 3600
@@ -81,11 +82,11 @@ class Backlog(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-def finish_s(backlog: Iterable[Backlog], outlook: Outlook) -> dict[str, float | None]:
+def finish_s(backlog: Iterable[Backlog], outlook: CapacityForecast) -> dict[str, float | None]:
     """Seconds until each batch of one pool is done, if nothing else comes; None: not foreseeable.
 
-    With T organisations and B batches O(B log B): in units of virtual time, in which every
-    organisation gets its weight, each batch's end is known at once; then virtual time is turned
+    With T organizations and B batches O(B log B): in units of virtual time, in which every
+    organization gets its weight, each batch's end is known at once; then virtual time is turned
     into work, and work into seconds.
     """
     queues: dict[str, list[Backlog]] = {}
@@ -110,7 +111,7 @@ def finish_s(backlog: Iterable[Backlog], outlook: Outlook) -> dict[str, float | 
     return found
 
 
-class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+class Feasibility(msgspec.Struct, frozen=True, kw_only=True):
     """Whether a completion window can be kept; `earliest_window_s`: the shortest that could be."""
 
     kept: Kept = "unknown"
@@ -118,7 +119,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     earliest_window_s: int | None = None
 
 
-UNKNOWN: Final = Verdict()
+UNKNOWN: Final = Feasibility()
 
 
 class Due:
@@ -133,16 +134,16 @@ class Due:
         return self.sums[bisect_right(self.deadlines, at)]
 
 
-def judge(
+def assess_window(
     cost: float,
     deadline_at: datetime,
     now: datetime,
     due: Due,
-    usual: Outlook | None,
-    safe: Outlook | None,
+    usual: CapacityForecast | None,
+    safe: CapacityForecast | None,
     *,
     counted: bool = False,
-) -> Verdict:
+) -> Feasibility:
     """Can work of that `cost` be done by `deadline_at`, with what is due before it?
 
     `usual` and `safe` are the outlooks at p50 and p20. `counted`: the work is in `due` already,
@@ -161,15 +162,15 @@ def judge(
         kept = "at_risk"
         reason = "The capacity before the window ends is promised to other batches."
     else:
-        return Verdict(kept="feasible")
-    return Verdict(
+        return Feasibility(kept="feasible")
+    return Feasibility(
         kept=kept,
         reason=reason,
         earliest_window_s=None if counted else _earliest_window_s(cost, now, due, safe),
     )
 
 
-def worst(verdicts: Iterable[Verdict]) -> Verdict:
+def combine(verdicts: Iterable[Feasibility]) -> Feasibility:
     """Of the models of one batch: the batch is done when the last of them is."""
     ranked: tuple[Kept, ...] = ("feasible", "unknown", "at_risk", "infeasible")
     found = list(verdicts)
@@ -182,7 +183,7 @@ def worst(verdicts: Iterable[Verdict]) -> Verdict:
     return msgspec.structs.replace(least, earliest_window_s=window_s)
 
 
-def _displaces(cost: float, deadline_at: datetime, due: Due, safe: Outlook) -> bool:
+def _displaces(cost: float, deadline_at: datetime, due: Due, safe: CapacityForecast) -> bool:
     """Whether a deadline after this one could be kept without the new work, and not with it."""
     later = bisect_right(due.deadlines, deadline_at)
     return any(
@@ -191,7 +192,7 @@ def _displaces(cost: float, deadline_at: datetime, due: Due, safe: Outlook) -> b
     )
 
 
-def _earliest_window_s(cost: float, now: datetime, due: Due, safe: Outlook) -> int | None:
+def _earliest_window_s(cost: float, now: datetime, due: Due, safe: CapacityForecast) -> int | None:
     """The shortest window in whole hours that is feasible; None: not even the longest."""
     for hours in range(1, limits.COMPLETION_WINDOW_S_MAX // HOUR_S + 1):
         deadline_at = now + timedelta(hours=hours)
@@ -201,7 +202,9 @@ def _earliest_window_s(cost: float, now: datetime, due: Due, safe: Outlook) -> i
     return None
 
 
-def _why(cost: float, before: float, deadline_at: datetime, now: datetime, usual: Outlook) -> str:
+def _why(
+    cost: float, before: float, deadline_at: datetime, now: datetime, usual: CapacityForecast
+) -> str:
     alone_s, all_s = usual.seconds_for(cost), usual.seconds_for(cost + before)
     window_s = max(0.0, (deadline_at - now).total_seconds())
     alone = "more than four weeks" if alone_s is None else duration(alone_s)
@@ -213,7 +216,7 @@ def _why(cost: float, before: float, deadline_at: datetime, now: datetime, usual
     )
 
 
-def sentence(verdict: Verdict) -> str:
+def sentence(verdict: Feasibility) -> str:
     """The reason, and the way out."""
     if verdict.earliest_window_s is None:
         return verdict.reason or ""

@@ -1,10 +1,11 @@
-"""What a pool gets done: learnt from committed beats, and laid out for the hours to come.
+"""What a pool gets done: learnt from committed commits, and laid out for the hours to come.
 
-Pure. store/harvests.py feeds a `Pace` with what each beat committed and keeps the `Cell`s that full
-hours leave behind, one for each hour of the week; loops/scheduling/urgency.py,
-service/batches/batches.py and service/feasibility.py ask an `Outlook` how much will be done by
-when. Everything is in the work units of core/scheduling/fair_queue.py. Invariant: where nothing was
-learnt there is no outlook, never a guess; only time in which work was there to do counts.
+Pure. store/harvests.py feeds a `Throughput` with what each commit committed and keeps the
+`HourOfWeek`s that full hours leave behind, one for each hour of the week;
+loops/scheduling/urgency.py, service/batches/batches.py and service/feasibility.py ask an
+`CapacityForecast` how much will be done by when. Everything is in the work units of
+core/scheduling/fair_queue.py. Invariant: where nothing was learnt there is no outlook, never a
+guess; only time in which work was there to do counts.
 """
 
 import math
@@ -17,7 +18,7 @@ from typing import Final, Literal
 import msgspec
 
 from lowtide import limits
-from lowtide.core.scheduling.operating_hours import Hours
+from lowtide.core.scheduling.operating_hours import OperatingHours
 
 HOUR_S: Final = 3600.0
 CELLS: Final = 168
@@ -27,19 +28,19 @@ Quantile = Literal["p20", "p50"]
 """p20 is reached in four weeks of five."""
 
 
-class Cell(msgspec.Struct, frozen=True):
+class HourOfWeek(msgspec.Struct, frozen=True):
     """Work units a second in one hour of the week, over the weeks."""
 
     p20: float
     p50: float
     weeks: int
 
-    def learned(self, rate: float) -> "Cell":
+    def learned(self, rate: float) -> "HourOfWeek":
         """After one more week. A week below p20 moves it four times as far as one above."""
         gap = rate - self.p20
         step = limits.CELL_EWMA * (gap if gap < 0 else gap / 4)
         p50 = self.p50 + limits.CELL_EWMA * (rate - self.p50)
-        return Cell(min(self.p20 + step, p50), p50, self.weeks + 1)
+        return HourOfWeek(min(self.p20 + step, p50), p50, self.weeks + 1)
 
 
 class Hour(msgspec.Struct, frozen=True):
@@ -56,14 +57,14 @@ class Hour(msgspec.Struct, frozen=True):
 
 
 class Done(msgspec.Struct, frozen=True):
-    """What a beat committed for one model."""
+    """What a commit committed for one model."""
 
     work: float = 0.0
     requests: int = 0
     output_tokens: int = 0
 
 
-class Pace(msgspec.Struct, frozen=True, kw_only=True):
+class Throughput(msgspec.Struct, frozen=True, kw_only=True):
     """A pool's recent past, as sums in which the older counts less (`PACE_TAU_S`)."""
 
     at: datetime
@@ -74,7 +75,7 @@ class Pace(msgspec.Struct, frozen=True, kw_only=True):
     hour: Hour
 
     @classmethod
-    def begin(cls, now: datetime) -> "Pace":
+    def begin(cls, now: datetime) -> "Throughput":
         return cls(at=now, hour=Hour(hour_of(now)))
 
     @property
@@ -90,8 +91,8 @@ class Pace(msgspec.Struct, frozen=True, kw_only=True):
 
     def after(
         self, done: Done, now: datetime, *, backlogged: bool
-    ) -> tuple["Pace", tuple[int, float] | None]:
-        """The pace after a beat, and `(cell, rate)` of the hour that this beat closed.
+    ) -> tuple["Throughput", tuple[int, float] | None]:
+        """The pace after a commit, and `(cell, rate)` of the hour that this commit closed.
 
         `backlogged`: chunks still wait, so that the pool, and not its users, set the pace.
         """
@@ -103,7 +104,7 @@ class Pace(msgspec.Struct, frozen=True, kw_only=True):
             hour = Hour(hour_of(now))
         if backlogged:
             hour = Hour(hour.at, hour.work + done.work, hour.seconds + elapsed)
-        pace = Pace(
+        pace = Throughput(
             at=max(now, self.at),
             work=self.work * keep + done.work,
             seconds=self.seconds * keep + elapsed,
@@ -113,16 +114,16 @@ class Pace(msgspec.Struct, frozen=True, kw_only=True):
         )
         return pace, closed
 
-    def rested(self, now: datetime) -> "Pace":
+    def rested(self, now: datetime) -> "Throughput":
         """The pool had nothing to do until now: that time says nothing about its pace."""
         return msgspec.structs.replace(self, at=max(now, self.at))
 
 
-class Outlook:
+class CapacityForecast:
     """Work that a pool will do, hour by hour from now on."""
 
     def __init__(self, now: datetime, rates: list[float]) -> None:
-        """`rates`: work units a second in each hour of `OUTLOOK_HOURS`, the first cut by `now`."""
+        """`rates`: work units a second in each hour of `FORECAST_HOURS`, the first cut by `now`."""
         self._now = now
         first_s = HOUR_S - (now - hour_of(now)).total_seconds()
         lengths = [first_s, *[HOUR_S] * (len(rates) - 1)]
@@ -149,13 +150,13 @@ class Outlook:
         return self._ends[place - 1] + share * (self._ends[place] - self._ends[place - 1])
 
 
-def outlook(
+def capacity_forecast(
     now: datetime,
-    pace: Pace | None,
-    cells: Mapping[int, Cell],
+    pace: Throughput | None,
+    cells: Mapping[int, HourOfWeek],
     quantile: Quantile = "p50",
-    hours: Hours | None = None,
-) -> Outlook | None:
+    hours: OperatingHours | None = None,
+) -> CapacityForecast | None:
     """What the pool will do; None while nothing is known of it.
 
     An hour of the week that was never under load takes the mean of the same hour of other days,
@@ -168,27 +169,27 @@ def outlook(
     if hours is not None:
         shares = _open_shares(now, hours)
         rates = [rate * shares[n % 24 or 24 * (n > 0)] for n, rate in enumerate(rates)]
-    return Outlook(now, rates) if any(rates) else None
+    return CapacityForecast(now, rates) if any(rates) else None
 
 
 def _rates(
-    now: datetime, pace: Pace | None, recent: float | None, known: Mapping[int, float]
+    now: datetime, pace: Throughput | None, recent: float | None, known: Mapping[int, float]
 ) -> list[float]:
     """Work units a second, hour by hour."""
     if not known:
-        return [recent or 0.0] * limits.OUTLOOK_HOURS
+        return [recent or 0.0] * limits.FORECAST_HOURS
     usual = _filled(known)
     here = usual[cell_of(now)]
     ratio = recent / here if recent and here > 0 and _is_fresh(pace, now) else 1.0
     first = cell_of(now)
     rates = []
-    for ahead in range(limits.OUTLOOK_HOURS):
+    for ahead in range(limits.FORECAST_HOURS):
         faded = 1.0 + (ratio - 1.0) * math.exp(-ahead * HOUR_S / limits.PACE_FADE_S)
         rates.append(usual[(first + ahead) % CELLS] * faded)
     return rates
 
 
-def _open_shares(now: datetime, hours: Hours) -> list[float]:
+def _open_shares(now: datetime, hours: OperatingHours) -> list[float]:
     """Of the rest of this hour, and of the 24 that follow, which stand for all days."""
     full = [hour_of(now) + timedelta(hours=n + 1) for n in range(25)]
     return [hours.share_open(now, full[0]), *map(hours.share_open, full, full[1:])]
@@ -205,7 +206,7 @@ def cell_of(at: datetime) -> int:
     return at.weekday() * 24 + at.hour
 
 
-def _is_fresh(pace: Pace | None, now: datetime) -> bool:
+def _is_fresh(pace: Throughput | None, now: datetime) -> bool:
     return pace is not None and (now - pace.at).total_seconds() < limits.PACE_TAU_S
 
 

@@ -17,7 +17,7 @@ _HOURS: Final = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)
 _SHARE_STEP: Final = timedelta(minutes=5)
 
 
-class Hours(msgspec.Struct, frozen=True):
+class OperatingHours(msgspec.Struct, frozen=True):
     """From `begin` until `end`, every day, in `zone`."""
 
     begin: time
@@ -43,11 +43,11 @@ class Hours(msgspec.Struct, frozen=True):
         return f"window opens {self.begin:%H:%M}{zone}"
 
 
-def hours_of(words: str, zone: str) -> Hours:
+def hours_of(words: str, zone: str) -> OperatingHours:
     """`22:00-06:00` in an IANA time zone. Raises ValueError for words that say no hours, and
     ZoneInfoNotFoundError (a KeyError) for an unknown zone."""
     match = _HOURS.fullmatch(words.replace(" ", ""))
     if match is None or match.group(1, 2) == match.group(3, 4):
         raise ValueError(f"{words!r} is no span of hours: write for example '22:00-06:00'")
     begin = time(int(match[1]), int(match[2]))
-    return Hours(begin, time(int(match[3]), int(match[4])), ZoneInfo(zone))
+    return OperatingHours(begin, time(int(match[3]), int(match[4])), ZoneInfo(zone))

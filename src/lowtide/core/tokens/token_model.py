@@ -143,7 +143,7 @@ class TokenModel(msgspec.Struct, frozen=True):
         return msgspec.structs.replace(self, anchors=self.weights, gram=gram, moment=moment)
 
 
-UNTAUGHT: Final = TokenModel()
+UNTRAINED: Final = TokenModel()
 """What holds for a model of which no engine has reported anything yet."""
 
 _decoder = msgspec.msgpack.Decoder(TokenModel)

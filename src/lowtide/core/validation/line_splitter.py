@@ -18,7 +18,7 @@ CutLine = tuple[int, int, memoryview | None, bool]
 long), and whether they are UTF-8. A bare tuple, because this is the innermost loop."""
 
 
-class LineCutter:
+class LineSplitter:
     """Exhaust what `cut` returns before the next call. `lines` counts every physical line."""
 
     def __init__(self, line_bytes_max: int) -> None:

@@ -24,7 +24,7 @@ from lowtide.core.bodies.body_bounds import BOUNDED_BYTES, line_excess
 from lowtide.core.bodies.body_fields import has_misfit, line_type
 from lowtide.core.files.file_format import FileFormat, head_of, recognise
 from lowtide.core.tokens.sampler import LineEstimator
-from lowtide.core.tokens.token_model import UNTAUGHT, TokenModel
+from lowtide.core.tokens.token_model import UNTRAINED, TokenModel
 from lowtide.core.validation.duplicate_ids import CustomIds
 from lowtide.core.validation.line_errors import (
     PROMPT_FIELDS,
@@ -33,7 +33,7 @@ from lowtide.core.validation.line_errors import (
     diagnose,
     duplicate,
 )
-from lowtide.core.validation.line_splitter import CutLine, LineCutter
+from lowtide.core.validation.line_splitter import CutLine, LineSplitter
 
 __all__ = ["Dialect", "LineError", "ValidationFailure", "ValidationRules", "Validator"]
 
@@ -122,7 +122,7 @@ class Validator:
         """
         self.bytes_seen = 0
         self._rules = rules
-        self._cutter = LineCutter(rules.line_bytes_max)
+        self._cutter = LineSplitter(rules.line_bytes_max)
         self._decode = msgspec.json.Decoder(_LINE_TYPES[rules.endpoint]).decode
         self._decode_loosely = msgspec.json.Decoder(_LOOSE_LINE_TYPES[rules.endpoint]).decode
         self._may_wait = rules.endpoint == "/v1/responses" and rules.checks_fields
@@ -294,7 +294,7 @@ class Validator:
             share = self._shares.get(model)
             if share is None:
                 share = self._shares[model] = _Share(
-                    self._token_models.get(model, UNTAUGHT),
+                    self._token_models.get(model, UNTRAINED),
                     PROMPT_FIELDS[self._endpoint].encode(),
                     self._rules.contexts.get(model),
                 )

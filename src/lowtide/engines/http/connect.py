@@ -17,7 +17,7 @@ from contextlib import suppress
 from ipaddress import ip_address
 from typing import Any, Final, Protocol, TypeVar, cast
 
-from lowtide.engines.http.request import Proxy, Target
+from lowtide.engines.http.request import EngineAddress, Proxy
 from lowtide.limits import (
     ADDRESS_DEMOTED_S,
     ADDRESS_HEAD_START_S,
@@ -56,7 +56,7 @@ class Dialer:
 
     def __init__(
         self,
-        target: Target,
+        target: EngineAddress,
         tls: ssl.SSLContext | None,
         proxy: Proxy | None = None,
         *,
@@ -190,7 +190,7 @@ class _Tunnel(asyncio.Protocol):
         self._answered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._transport: asyncio.Transport | None = None
 
-    async def establish(self, target: Target, proxy: Proxy) -> None:
+    async def establish(self, target: EngineAddress, proxy: Proxy) -> None:
         """Raises OSError where the proxy opens no tunnel."""
         place = f"{target.host_in_url}:{target.port}"
         lines = [f"CONNECT {place} HTTP/1.1", f"Host: {place}"]

@@ -34,7 +34,7 @@ _OURS: Final = frozenset(
 """Headers that decide how a message is framed; the client alone sets them."""
 
 
-class Target(msgspec.Struct, frozen=True):
+class EngineAddress(msgspec.Struct, frozen=True):
     """An engine URL taken apart. `authority` is the value of the Host header."""
 
     url: str
@@ -62,7 +62,7 @@ class Proxy(msgspec.Struct, frozen=True):
         return f"Proxy({self.authority!r})"
 
 
-def parse_url(url: str) -> Target:
+def parse_url(url: str) -> EngineAddress:
     """Take an engine URL apart; ValueError with a clear text when it cannot be one.
 
     No text has the URL in it, or a part of it: a mistaken one may hold a password anywhere.
@@ -78,7 +78,7 @@ def parse_url(url: str) -> Target:
         raise ValueError("the engine URL has a path that is not plain ASCII")
     tls = parts.scheme == "https"
     shown = f"[{host}]" if ":" in host else host
-    return Target(
+    return EngineAddress(
         url=url.rstrip("/"),
         tls=tls,
         host=host,
@@ -151,7 +151,7 @@ class Extras(msgspec.Struct, frozen=True, kw_only=True):
 class RequestHeads:
     """The header blocks for one engine, built on first use of a path and kept."""
 
-    def __init__(self, target: Target, extras: Extras) -> None:
+    def __init__(self, target: EngineAddress, extras: Extras) -> None:
         """ValueError when a header or the key could not be sent as it is."""
         fields = {
             "host": ("Host", target.authority),

@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import Final
 
 from lowtide.core.faults.outcome import NoReply
-from lowtide.engines.http.request import Target
+from lowtide.engines.http.request import EngineAddress
 from lowtide.limits import TLS_GUESS_EVERY_S, TLS_HANDSHAKE_S
 
 SPEAKS_TLS: Final = NoReply(
@@ -35,7 +35,7 @@ def no_http(said: bytes, why: Exception) -> NoReply:
 class TlsGuess:
     """Of one engine that is called without TLS."""
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: EngineAddress) -> None:
         self._target = target
         self._asked_at_s = float("-inf")
         self._speaks_tls = False

@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-from lowtide.core.capacity.engine_metrics import EngineSignals
+from lowtide.core.capacity.engine_metrics import EngineMetrics
 from lowtide.engines.metrics.exposition import Exposition, Samples
 
 PAGE: Final = Exposition(
@@ -30,11 +30,11 @@ class Slot(msgspec.Struct, frozen=True):
     is_processing: bool = False
 
 
-def signals_of(samples: Samples, props: LlamacppProps) -> EngineSignals | None:
+def signals_of(samples: Samples, props: LlamacppProps) -> EngineMetrics | None:
     """None when this is no page of llama.cpp."""
     if not samples.series("llamacpp:requests_processing"):
         return None
-    return EngineSignals(
+    return EngineMetrics(
         running=samples.count("llamacpp:requests_processing"),
         waiting=samples.count("llamacpp:requests_deferred"),
         seats_max=props.total_slots,
@@ -43,10 +43,10 @@ def signals_of(samples: Samples, props: LlamacppProps) -> EngineSignals | None:
     )
 
 
-def signals_of_slots(slots: list[Slot], props: LlamacppProps) -> EngineSignals | None:
+def signals_of_slots(slots: list[Slot], props: LlamacppProps) -> EngineMetrics | None:
     """Who waits is not told there."""
     if not slots:
         return None
-    return EngineSignals(
+    return EngineMetrics(
         running=sum(slot.is_processing for slot in slots), seats_max=props.total_slots or len(slots)
     )

@@ -17,7 +17,7 @@ from lowtide.engines.metrics import llamacpp, sglang, tgi, vllm
 from lowtide.engines.metrics.exposition import Exposition
 from lowtide.engines.metrics.readers import PageReader, SignalsOf, SlotsReader, json_of
 from lowtide.limits import BATCH_PRIORITY_VLLM, CONTROL_READ_S, PROBE_S
-from lowtide.ports.engine import Acquaintance, Engine, SignalReader
+from lowtide.ports.engine import Engine, EngineInfo, MetricsReader
 
 Kind = Literal["vllm", "sglang", "tgi", "llamacpp", "openai"]
 
@@ -52,7 +52,7 @@ class HttpProber:
         self._priority = priority
         self._models = models
 
-    async def probe(self) -> Acquaintance | None:
+    async def probe(self) -> EngineInfo | None:
         """See `ports.engine.Prober`."""
         if self._kind == "openai":
             return self._found("openai", None, None)  # perhaps a stranger's: not one call too many
@@ -85,29 +85,29 @@ class HttpProber:
             return "sglang"
         return "vllm" if await json_of(self._root, "/version", _Version) is not None else "openai"
 
-    async def _vllm(self, *, has_page: bool) -> Acquaintance:
+    async def _vllm(self, *, has_page: bool) -> EngineInfo:
         reader = self._reader(vllm.PAGE, vllm.signals_of, has_page)
         if self._priority != "auto":
             return self._found("vllm", reader, None)
         takes = await self._try_priority(BATCH_PRIORITY_VLLM)
         priority = BATCH_PRIORITY_VLLM if takes else None
-        return Acquaintance("vllm", reader, priority, is_complete=takes is not None)
+        return EngineInfo("vllm", reader, priority, is_complete=takes is not None)
 
-    async def _sglang(self, *, has_page: bool) -> Acquaintance:
+    async def _sglang(self, *, has_page: bool) -> EngineInfo:
         info = await json_of(self._root, "/get_server_info", sglang.SglangInfo)
         known = info or sglang.SglangInfo()
         reader = self._reader(sglang.PAGE, lambda page: sglang.signals_of(page, known), has_page)
         return self._found("sglang", reader, sglang.batch_priority(known))
 
-    async def _tgi(self, *, has_page: bool) -> Acquaintance:
+    async def _tgi(self, *, has_page: bool) -> EngineInfo:
         info = await json_of(self._root, "/info", tgi.TgiInfo) or tgi.TgiInfo()
         reader = self._reader(tgi.PAGE, lambda page: tgi.signals_of(page, info), has_page)
         return self._found("tgi", reader, None)
 
-    async def _llamacpp(self, *, has_page: bool) -> Acquaintance:
+    async def _llamacpp(self, *, has_page: bool) -> EngineInfo:
         props = await json_of(self._root, "/props", llamacpp.LlamacppProps)
         known = props or llamacpp.LlamacppProps()
-        reader: SignalReader | None = SlotsReader(self._root, known)
+        reader: MetricsReader | None = SlotsReader(self._root, known)
         if has_page:
             reader = self._reader(
                 llamacpp.PAGE, lambda page: llamacpp.signals_of(page, known), has_page
@@ -119,12 +119,12 @@ class HttpProber:
     def _reader(self, page: Exposition, signals_of: SignalsOf, has_page: bool) -> PageReader | None:
         return PageReader(self._root, page, signals_of) if has_page else None
 
-    def _found(self, kind: str, reader: SignalReader | None, priority: int | None) -> Acquaintance:
+    def _found(self, kind: str, reader: MetricsReader | None, priority: int | None) -> EngineInfo:
         if isinstance(self._priority, int):
             priority = self._priority
         elif self._priority == "none":
             priority = None
-        return Acquaintance(kind, reader, priority)
+        return EngineInfo(kind, reader, priority)
 
     async def _try_priority(self, priority: int) -> bool | None:
         """Whether a call with that priority is taken; None when the engine has no answer now.

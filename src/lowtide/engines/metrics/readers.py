@@ -5,7 +5,7 @@ from typing import TypeVar
 
 import msgspec
 
-from lowtide.core.capacity.engine_metrics import EngineSignals
+from lowtide.core.capacity.engine_metrics import EngineMetrics
 from lowtide.core.faults.outcome import Reply
 from lowtide.core.usage import UNREADABLE
 from lowtide.engines.metrics import llamacpp
@@ -14,7 +14,7 @@ from lowtide.limits import CONTROL_READ_S
 from lowtide.ports.engine import Engine
 
 Kind = TypeVar("Kind")
-SignalsOf = Callable[[Samples], EngineSignals | None]
+SignalsOf = Callable[[Samples], EngineMetrics | None]
 
 
 async def page_of(engine: Engine, path: str) -> bytes | None:
@@ -47,7 +47,7 @@ class PageReader:
         self._page = page
         self._signals_of = signals_of
 
-    async def read(self) -> EngineSignals | None:
+    async def read(self) -> EngineMetrics | None:
         body = await page_of(self._engine, "/metrics")
         return None if body is None else self._signals_of(self._page.read(body))
 
@@ -59,6 +59,6 @@ class SlotsReader:
         self._engine = engine
         self._props = props
 
-    async def read(self) -> EngineSignals | None:
+    async def read(self) -> EngineMetrics | None:
         slots = await json_of(self._engine, "/slots", list[llamacpp.Slot])
         return None if slots is None else llamacpp.signals_of_slots(slots, self._props)

@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-from lowtide.core.capacity.engine_metrics import EngineSignals
+from lowtide.core.capacity.engine_metrics import EngineMetrics
 from lowtide.engines.metrics.exposition import Exposition, Labels, Samples
 from lowtide.limits import PRIORITY_GAP_SGLANG
 
@@ -39,13 +39,13 @@ class SglangInfo(msgspec.Struct, frozen=True):
     priority_scheduling_preemption_threshold: int = 10
 
 
-def signals_of(samples: Samples, info: SglangInfo) -> EngineSignals | None:
+def signals_of(samples: Samples, info: SglangInfo) -> EngineMetrics | None:
     """None when this is no page of SGLang."""
     samples.keep(_is_first_rank)
     if not samples.series("sglang:num_running_reqs"):
         return None
     told = samples.count("sglang:max_total_num_tokens")
-    return EngineSignals(
+    return EngineMetrics(
         running=samples.count("sglang:num_running_reqs"),
         waiting=_waiting(samples),
         kv_used=samples.mean("sglang:token_usage"),

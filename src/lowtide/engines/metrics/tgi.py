@@ -4,7 +4,7 @@ from typing import Final
 
 import msgspec
 
-from lowtide.core.capacity.engine_metrics import EngineSignals
+from lowtide.core.capacity.engine_metrics import EngineMetrics
 from lowtide.engines.metrics.exposition import Exposition, Samples
 
 PAGE: Final = Exposition(
@@ -26,12 +26,12 @@ class TgiInfo(msgspec.Struct, frozen=True):
     max_batch_size: int | None = None
 
 
-def signals_of(samples: Samples, info: TgiInfo) -> EngineSignals | None:
+def signals_of(samples: Samples, info: TgiInfo) -> EngineMetrics | None:
     """None when this is no page of TGI. A gauge that was never set is not on it: nothing ran."""
     if not samples.series("tgi_queue_size"):
         return None
     capacity, planned = info.max_batch_total_tokens, samples.total("tgi_batch_current_max_tokens")
-    return EngineSignals(
+    return EngineMetrics(
         running=samples.count("tgi_batch_current_size") or 0,
         waiting=samples.count("tgi_queue_size"),
         kv_used=min(1.0, (planned or 0.0) / capacity) if capacity else None,

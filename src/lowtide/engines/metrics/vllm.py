@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from lowtide.core.capacity.engine_metrics import EngineSignals
+from lowtide.core.capacity.engine_metrics import EngineMetrics
 from lowtide.engines.metrics.exposition import Exposition, Labels, Samples
 
 _KV_USED: Final = ("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc")
@@ -25,11 +25,11 @@ PAGE: Final = Exposition(
 )
 
 
-def signals_of(samples: Samples) -> EngineSignals | None:
+def signals_of(samples: Samples) -> EngineMetrics | None:
     """None when this is no page of vLLM."""
     if not samples.series("vllm:num_requests_running"):
         return None
-    return EngineSignals(
+    return EngineMetrics(
         running=samples.count("vllm:num_requests_running"),
         waiting=samples.count("vllm:num_requests_waiting"),
         kv_used=samples.mean(*_KV_USED),

@@ -13,7 +13,7 @@ import structlog
 
 from lowtide import limits
 from lowtide.core.batches.batch import error_file_id, output_file_id
-from lowtide.loops.batches.task_lease import TaskRenewal, TaskTrouble, let_go
+from lowtide.loops.batches.task_lease import TaskRenewal, TaskTrouble, end_task_lease
 from lowtide.ports.blobs import Blobs
 from lowtide.ports.clock import Clock
 from lowtide.ports.store import LifecycleStore, ResultStore
@@ -65,7 +65,7 @@ class AssembleLoop:
             await self._assemble(lease)
         except BaseException as error:
             self._trouble.failed(error, now)
-            await asyncio.shield(let_go(self._store, lease, self._clock, error))
+            await asyncio.shield(end_task_lease(self._store, lease, self._clock, error))
             raise
         self._trouble.succeeded()
         return now
@@ -79,8 +79,8 @@ class AssembleLoop:
         renewal = TaskRenewal(self._store, lease, self._clock, self._lease_ttl_s)
         output_key = f"results/{output_file_id(batch.id)}-{lease.token}"
         errors_key = f"results/{error_file_id(batch.id)}-{lease.token}"
-        output = await job.write("output", output_key, renewal.still_ours)
-        errors = await job.write("errors", errors_key, renewal.still_ours)
+        output = await job.write("output", output_key, renewal.renew_if_due)
+        errors = await job.write("errors", errors_key, renewal.renew_if_due)
         done = await self._store.finish(lease, output=output, errors=errors, now=self._clock.now())
         log.info(
             "batch.assembled" if done else "assembly.given_up",

@@ -27,7 +27,7 @@ class ExpireLoop:
     """Batches past their window, leases past their end.
 
     A process that stood still, or whose clock was set forward, finds its own leases past their end.
-    So after a gap its beat goes first, which renews them: nothing of its work is run again.
+    So after a gap its commit goes first, which renews them: nothing of its work is run again.
     """
 
     name = "expire"

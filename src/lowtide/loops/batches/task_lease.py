@@ -53,7 +53,7 @@ class TaskRenewal:
         self._ttl_s = lease_ttl_s
         self._renewed_at_s = clock.monotonic()
 
-    async def still_ours(self) -> bool:
+    async def renew_if_due(self) -> bool:
         """False when the lease was lost, or the batch has left the state it was claimed in."""
         now_s = self._clock.monotonic()
         if now_s - self._renewed_at_s < self._ttl_s / 3:
@@ -62,7 +62,7 @@ class TaskRenewal:
         return await self._store.renew_task(self._lease, self._clock.now(), self._ttl_s)
 
 
-async def let_go(
+async def end_task_lease(
     store: LifecycleStore, lease: TaskLease, clock: Clock, error: BaseException
 ) -> None:
     """End a task that did not come to its end. Cancelled: free at once, for whoever starts next.

@@ -1,6 +1,6 @@
 """Batches that waited for money go on: a cap was raised, or a new month began.
 
-The store pauses a batch in the transaction of the beat that reached its organisation's cap; this
+The store pauses a batch in the transaction of the commit that reached its organization's cap; this
 loop asks it now and then which of them may run again.
 """
 
@@ -15,7 +15,7 @@ from lowtide.ports.accounts import LedgerStore
 log = structlog.get_logger(__name__)
 
 
-class BudgetLoop:
+class UnpauseLoop:
     """Unpauses what is below its cap again."""
 
     name = "budget"

@@ -13,7 +13,7 @@ from types import MappingProxyType
 import structlog
 
 from lowtide import limits
-from lowtide.config import Limits
+from lowtide.config import LimitSettings
 from lowtide.core.accounts.catalogue import Catalogue
 from lowtide.core.accounts.estimate import estimate
 from lowtide.core.batches.batch import BatchError
@@ -26,14 +26,14 @@ from lowtide.core.validation.validator import (
     ValidationRules,
     Validator,
 )
-from lowtide.loops.batches.task_lease import TaskRenewal, TaskTrouble, Wake, let_go
+from lowtide.loops.batches.task_lease import TaskRenewal, TaskTrouble, Wake, end_task_lease
 from lowtide.ports.blobs import BlobNotFound, Blobs
 from lowtide.ports.clock import Clock
 from lowtide.ports.store import LifecycleStore, TokenLimitReached
 from lowtide.ports.work import TaskLease
 from lowtide.service.accounts.quotas import (
     EffectiveLimits,
-    LimitService,
+    Quotas,
     effective_limits,
     spend_cap_message,
 )
@@ -52,17 +52,17 @@ class ValidateLoop:
         blobs: Blobs,
         clock: Clock,
         catalogue: Catalogue,
-        bounds: Limits,
+        bounds: LimitSettings,
         wake: Wake,
         *,
         token_models: Mapping[str, TokenModel] = MappingProxyType({}),
-        allowance: LimitService | None = None,
+        allowance: Quotas | None = None,
         lease_ttl_s: float = limits.LEASE_TTL_S,
         name: str = "validate",
         bytes_max: int | None = None,
     ) -> None:
         """`token_models` may change between ticks: estimates are made with what is there then.
-        `allowance` knows what the batch's organisation may do; None: `bounds` hold for all.
+        `allowance` knows what the batch's organization may do; None: `bounds` hold for all.
         `bytes_max`: it takes no batch with a larger input; None takes all.
         """
         self._worker_id = worker_id
@@ -98,7 +98,7 @@ class ValidateLoop:
             await self._validate(lease)
         except BaseException as error:
             self._trouble.failed(error, now)
-            await asyncio.shield(let_go(self._store, lease, self._clock, error))
+            await asyncio.shield(end_task_lease(self._store, lease, self._clock, error))
             raise
         finally:
             self.validating = None
@@ -146,7 +146,7 @@ class ValidateLoop:
         renewal = TaskRenewal(self._store, lease, self._clock, self._lease_ttl_s)
         async for block in self._blobs.stream(lease.input_key):
             await off_loop(owner, validator.line_bytes + len(block), validator.feed, block)
-            if not await renewal.still_ours():
+            if not await renewal.renew_if_due():
                 return None, ()
             if validator.is_decided:
                 break
@@ -154,7 +154,7 @@ class ValidateLoop:
         return result, _as_stored(validator.warnings)
 
     @property
-    def _defaults(self) -> Limits:
+    def _defaults(self) -> LimitSettings:
         return self._bounds if self._allowance is None else self._allowance.defaults
 
     async def _bounds_of(self, project_id: str) -> EffectiveLimits:
@@ -198,7 +198,7 @@ class ValidateLoop:
             self._wake("dispatch")
 
     async def _refuse(self, lease: TaskLease, error: BatchError) -> None:
-        """The lines are good; a limit of the organisation is in the way."""
+        """The lines are good; a limit of the organization is in the way."""
         await self._store.reject(lease, [error], 1, self._clock.now())
         log.info("batch.failed", batch=lease.batch.id, code=error.code)
 

@@ -1,13 +1,13 @@
-"""The beat: about once a second, one segment and one transaction.
+"""The commit: about once a second, one segment and one transaction.
 
 Outcomes gather in memory; a tick packs them into a segment, stores it, and commits its slices, the
 finished chunks, counters, usage and lease renewals in one transaction that is fenced by the lease
-tokens (ports/store.py `commit_beat`). So a crash costs at most the calls in flight plus one beat,
-and database writes do not grow with the request rate.
+tokens (ports/store.py `commit_group`). So a crash costs at most the calls in flight plus one
+commit, and database writes do not grow with the request rate.
 
 Invariant: an outcome leaves memory only after its transaction has returned, or when the store said
 that the chunk is not ours any more. When the bytes cannot be stored (disk full, bucket away),
-outcomes stay here, the same beat is tried again, and dispatch stops above
+outcomes stay here, the same commit is tried again, and dispatch stops above
 `UNCOMMITTED_BYTES_MAX`.
 """
 
@@ -26,7 +26,7 @@ from lowtide.core.batches.segment import Finished, Slice, encode_segment
 from lowtide.ports.blobs import BlobError, BlobExists, Blobs
 from lowtide.ports.clock import NewId
 from lowtide.ports.store import StoreError
-from lowtide.ports.work import Beat, BeatReceipt, WorkStore
+from lowtide.ports.work import CommitReceipt, GroupCommit, WorkStore
 
 log = structlog.get_logger(__name__)
 
@@ -34,7 +34,7 @@ Leases = tuple[tuple[ChunkKey, int], ...]
 """Chunks with the token that each is leased under."""
 
 
-class Holdings(Protocol):
+class LeaseHolder(Protocol):
     """What the committer asks of the dispatcher, and tells it."""
 
     def held(self) -> Leases:
@@ -45,8 +45,8 @@ class Holdings(Protocol):
         """Leases to give back with this beat."""
         ...
 
-    def committed(self, receipt: BeatReceipt, slices: tuple[Slice, ...], shown: Leases) -> None:
-        """The beat is durable; act on what it said. `shown` are the leases that it was about: one
+    def committed(self, receipt: CommitReceipt, slices: tuple[Slice, ...], shown: Leases) -> None:
+        """The commit is durable; act on what it said. `shown` are the leases that it was about: one
         that began while it was under way is none of them.
         """
         ...
@@ -61,7 +61,7 @@ class _Packed(msgspec.Struct, frozen=True):
 
 
 class Committer:
-    """Gathers outcomes and commits them, one beat at a time."""
+    """Gathers outcomes and commits them, one commit at a time."""
 
     name = "commit"
 
@@ -72,22 +72,22 @@ class Committer:
         blobs: Blobs,
         new_id: NewId,
         *,
-        beat_s: float = limits.BEAT_S,
+        commit_interval_s: float = limits.COMMIT_INTERVAL_S,
         lease_ttl_s: float = limits.LEASE_TTL_S,
         on_settled: Callable[[], None] = lambda: None,
         prices: Callable[[], Mapping[str, ModelPrices]] = dict,
         monotonic: Callable[[], float] = lambda: 0.0,
     ) -> None:
-        """`on_settled` is called when a beat completed or stopped a batch: assembly may begin.
+        """`on_settled` is called when a commit completed or stopped a batch: assembly may begin.
 
-        `prices` gives what each model costs at the moment of a beat; `monotonic` a clock's
+        `prices` gives what each model costs at the moment of a commit; `monotonic` a clock's
         seconds, to tell how long commits take.
         """
         self._worker_id = worker_id
         self._store = store
         self._blobs = blobs
         self._new_id = new_id
-        self._beat_s = beat_s
+        self._beat_s = commit_interval_s
         self._lease_ttl_s = lease_ttl_s
         self._on_settled = on_settled
         self._prices = prices
@@ -97,7 +97,7 @@ class Committer:
         self._packed: _Packed | None = None
         self._released: Leases = ()
         self._beating = asyncio.Lock()
-        self.holdings: Holdings | None = None
+        self.holdings: LeaseHolder | None = None
         self.wake: Callable[[], None] = lambda: None
         self.on_commit: Callable[[float], None] = lambda _: None
         """Told how many seconds each commit took."""
@@ -120,7 +120,7 @@ class Committer:
             self.wake()
 
     async def tick(self, now: datetime) -> datetime | None:
-        """One beat. Raises what the ports raise; everything is kept for the next try."""
+        """One commit. Raises what the ports raise; everything is kept for the next try."""
         async with self._beating:
             begun_s = self._monotonic()
             try:
@@ -135,7 +135,7 @@ class Committer:
         return now + timedelta(seconds=self._beat_s)
 
     async def finish(self, now: datetime) -> None:
-        """The last beats of a process, after its dispatcher has drained.
+        """The last commits of a process, after its dispatcher has drained.
 
         Two where one was interrupted or had failed: its remainder, then all that came since. What
         cannot be stored is given up, and its requests run again elsewhere.
@@ -144,13 +144,13 @@ class Committer:
             for _ in range(1 if self._packed is None else 2):
                 await self.tick(now)
         except (StoreError, BlobError) as error:
-            log.error("beat.given_up", bytes=self.uncommitted_bytes, error=str(error))
+            log.error("commit.given_up", bytes=self.uncommitted_bytes, error=str(error))
 
     async def _beat(self, now: datetime) -> bool:
         """False where there was nothing to say to the store."""
         assert self.holdings is not None, "wired before the first tick"
         if self._packed is None:
-            # What is released must not overtake its own outcomes, so it waits for a failed beat.
+            # What is released must not overtake its own outcomes, so it waits for a failed commit.
             self._packed = self._pack()
             self._released += self.holdings.take_released()
         packed, held = self._packed, self.holdings.held()
@@ -164,16 +164,16 @@ class Committer:
         shown = (*held, *((piece.key, piece.token) for piece in slices))
         self.holdings.committed(receipt, slices, shown)
         if receipt.lost:
-            log.warning("beat.lost_chunks", chunks=len(receipt.lost))
+            log.warning("commit.lost_chunks", chunks=len(receipt.lost))
         if receipt.settled or receipt.stopped or released:
             self._on_settled()
         return True
 
     async def _commit(
         self, packed: _Packed | None, held: Leases, released: Leases, now: datetime
-    ) -> BeatReceipt:
-        return await self._store.commit_beat(
-            Beat(
+    ) -> CommitReceipt:
+        return await self._store.commit_group(
+            GroupCommit(
                 worker_id=self._worker_id,
                 segment_key=packed.key if packed else None,
                 slices=packed.slices if packed else (),

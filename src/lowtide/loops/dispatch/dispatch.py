@@ -2,7 +2,7 @@
 
 The shell around `core.dispatch.dispatch.Dispatch`. Each place in a window is a slot, a task that
 performs one request after another until none is left. Final outcomes go to the committer; what a
-beat answers (lost, stopped, committed) comes back through `loops.dispatch.commit.Holdings`.
+commit answers (lost, stopped, committed) comes back through `loops.dispatch.commit.Holdings`.
 
 Cancellation is two steps: stop claiming, then stop working. Cancelling a slot closes its upstream
 connection, which is what makes an engine stop generating.
@@ -34,7 +34,7 @@ from lowtide.loops.dispatch.commit import Committer, Leases
 from lowtide.loops.dispatch.leasing import Leasing
 from lowtide.loops.dispatch.trials import Trials
 from lowtide.ports.clock import Clock
-from lowtide.ports.work import BeatReceipt
+from lowtide.ports.work import CommitReceipt
 
 log = structlog.get_logger(__name__)
 
@@ -111,8 +111,8 @@ class Dispatcher:
                 elif self._leasing.waits_for_commit:
                     self._committer.wake()
         if self._draining or self._backed_up():
-            return None  # a beat wakes us, or nothing does
-        self._core.guide(
+            return None  # a commit wakes us, or nothing does
+        self._core.spread_remaining(
             [upstream.replica for upstream in self._upstreams],
             now_s,
             is_dry=now_s < self._leasing.dry_until_s,
@@ -123,7 +123,7 @@ class Dispatcher:
     async def drain(self, within_s: float) -> None:
         """Stop claiming, give calls in flight that long, then abort them and give all chunks back.
 
-        The caller runs one last beat afterwards.
+        The caller runs one last commit afterwards.
         """
         self._draining = True
         with contextlib.suppress(TimeoutError):
@@ -135,7 +135,7 @@ class Dispatcher:
         for run in list(self._core.runs.values()):
             self._give_back(run)
 
-    def retreat(self, replica_names: frozenset[str], models: frozenset[str]) -> None:
+    def release_replicas(self, replica_names: frozenset[str], models: frozenset[str]) -> None:
         """These replicas are this worker's no more; those it still has serve `models`.
 
         Calls still in flight on the lost ones are aborted, and their chunks given back, as is
@@ -197,7 +197,7 @@ class Dispatcher:
         released, self._released = self._released, []
         return (*released, *self._leasing.take_unread())
 
-    def committed(self, receipt: BeatReceipt, slices: tuple[Slice, ...], shown: Leases) -> None:
+    def committed(self, receipt: CommitReceipt, slices: tuple[Slice, ...], shown: Leases) -> None:
         now_s = self._clock.monotonic()
         for piece in slices:
             self.batch_watch.settled(piece.key.batch_id, now_s)
@@ -302,8 +302,8 @@ class Dispatcher:
                 tokens = 0 if usage.unreported else usage.input_tokens
                 self._on_answer(run.lease.model, request.data, tokens, now_s)
             if run.unfinished == 0 and not any(r.unfinished for r in self._core.runs.values()):
-                self._committer.wake()  # nothing is left to wait for: no need to sit out the beat
-        if self._leasing.is_low(run.lease.model, now_s):
+                self._committer.wake()  # nothing is left to wait for: no need to sit out the commit
+        if self._leasing.needs_claim(run.lease.model, now_s):
             self.wake()
 
     def _note_failure(
@@ -339,7 +339,7 @@ class Dispatcher:
         return outcome if usage is outcome.usage else msgspec.structs.replace(outcome, usage=usage)
 
     def _backed_up(self) -> bool:
-        """Results cannot be written away fast enough: send no more until a beat succeeds."""
+        """Results cannot be written away fast enough: send no more until a commit succeeds."""
         return self._committer.uncommitted_bytes >= limits.UNCOMMITTED_BYTES_MAX
 
     def _next_tick(self, now_s: float) -> datetime | None:

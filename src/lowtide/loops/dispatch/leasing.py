@@ -15,7 +15,7 @@ from lowtide.core.batches.batch import INPUT_LOST, BatchError
 from lowtide.core.batches.chunk import ChunkKey, ChunkLease, missing
 from lowtide.core.batches.plan import RECORD_BYTES, unpack_entries
 from lowtide.core.dispatch.dispatch import Dispatch
-from lowtide.core.scheduling.operating_hours import Hours
+from lowtide.core.scheduling.operating_hours import OperatingHours
 from lowtide.loops.dispatch.attempt import Upstream
 from lowtide.ports.blobs import BlobError, BlobNotFound, Blobs
 from lowtide.ports.store import StoreError
@@ -42,7 +42,7 @@ class Leasing:
         *,
         in_flight_max: Callable[[], int | None] = lambda: None,
         lose_input: LoseInput | None = None,
-        hours: Callable[[], Mapping[str, Hours]] = dict,
+        hours: Callable[[], Mapping[str, OperatingHours]] = dict,
     ) -> None:
         """`in_flight_max` and `hours` are asked at each claim: settings change at run time. Without
         `lose_input`, a chunk without its input waits for its lease to run out. Models in `hours`
@@ -91,7 +91,7 @@ class Leasing:
         """No claim makes sense before; in the past when the queue is not known to be dry."""
         return self._dry_until_s
 
-    def is_low(self, model: str, now_s: float) -> bool:
+    def needs_claim(self, model: str, now_s: float) -> bool:
         """Whether the supply for that model's replicas wants a claim now."""
         return now_s >= self._dry_until_s and self._core.ready.get(model, 0) < self._claim_below
 

@@ -1,7 +1,7 @@
 """Looks for the results that held calls wait for.
 
-Woken when a beat settled a batch, here or, over PostgreSQL's NOTIFY, in another process; polls
-while anybody waits, because a beat that settles a part of a batch wakes nobody.
+Woken when a commit settled a batch, here or, over PostgreSQL's NOTIFY, in another process; polls
+while anybody waits, because a commit that settles a part of a batch wakes nobody.
 """
 
 from collections.abc import Awaitable, Callable
@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from lowtide import limits
 
 
-class HeldLoop:
+class FlexResultsLoop:
     """Runs in every process that has a door."""
 
     name = "held"

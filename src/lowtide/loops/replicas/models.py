@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 import structlog
 
 from lowtide import limits
-from lowtide.loops.replicas.replica_set import Member
+from lowtide.loops.replicas.replica_set import ReplicaMember
 from lowtide.ports.engine import ModelList
 
 log = structlog.get_logger(__name__)
@@ -26,7 +26,7 @@ class ModelsLoop:
 
     name = "models"
 
-    def __init__(self, members: Callable[[], Sequence[Member]], on_listed: OnListed) -> None:
+    def __init__(self, members: Callable[[], Sequence[ReplicaMember]], on_listed: OnListed) -> None:
         self._members = members
         self._on_listed = on_listed
         self._cut: set[str] = set()
@@ -37,7 +37,7 @@ class ModelsLoop:
         await asyncio.gather(*(self._ask(each, models) for each, models in asked))
         return now + timedelta(seconds=limits.MODELS_POLL_S)
 
-    async def _ask(self, member: Member, models: ModelList) -> None:
+    async def _ask(self, member: ReplicaMember, models: ModelList) -> None:
         listed = await models.read()
         if listed is None or member.model_list is not models:
             return  # no answer, or of an engine that it had before its settings changed

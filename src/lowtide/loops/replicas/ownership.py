@@ -16,7 +16,7 @@ import structlog
 
 from lowtide import limits
 from lowtide.core.dispatch.replica import Replica
-from lowtide.core.replicas.replica_assignment import Fleet, Member, Watch, plan
+from lowtide.core.replicas.replica_assignment import Fleet, Member, MembershipView, plan
 from lowtide.ports.clock import Clock
 from lowtide.ports.ownership import OwnershipStore
 from lowtide.ports.store import StoreError
@@ -29,14 +29,14 @@ _ROUNDING_S = 2e-6
 for again at once, and again."""
 
 
-class Hands(Protocol):
+class WorkSource(Protocol):
     """The dispatcher, as far as it hears of owners."""
 
     def announce(self) -> None:
         """More replicas take calls: look for work."""
         ...
 
-    def retreat(self, replica_names: frozenset[str], models: frozenset[str]) -> None:
+    def release_replicas(self, replica_names: frozenset[str], models: frozenset[str]) -> None:
         """These replicas are not ours any more; those that are serve `models`."""
         ...
 
@@ -53,7 +53,7 @@ class OwnershipLoop:
         clock: Clock,
         shared: Mapping[str, Replica],
         own: Sequence[Replica],
-        hands: Hands,
+        hands: WorkSource,
         *,
         lease_ttl_s: float = limits.LEASE_TTL_S,
     ) -> None:
@@ -69,7 +69,7 @@ class OwnershipLoop:
         self._wants = frozenset(shared)
         self._is_draining = False
         self._beat = 0
-        self._watch = Watch()
+        self._watch = MembershipView()
         self._tokens: dict[str, int] = {}
         """Of what the store says is ours."""
         self._leaving: dict[str, float] = {}
@@ -128,7 +128,7 @@ class OwnershipLoop:
         self._watch = self._watch.look(fleet, seen_s, self._ttl_s * limits.OWNERSHIP_GAP)
         moves = plan(self._worker_id, fleet, self._watch.gone(fleet))
         self._due_s = min(
-            sent_s + self._ttl_s / limits.OWNERSHIP_BEATS, self._watch.next_end_s(fleet)
+            sent_s + self._ttl_s / limits.OWNERSHIP_HEARTBEATS, self._watch.next_end_s(fleet)
         )
         self._leaving = {
             name: self._leaving.get(name, seen_s + limits.OWNERSHIP_YIELD_S)
@@ -161,7 +161,7 @@ class OwnershipLoop:
         if gained or lost:
             log.info("replicas.owned", gained=sorted(gained), lost=sorted(lost), all=len(tokens))
         if lost:  # taken, not given: what is in flight there may end, as its chunks are still ours
-            self._hands.retreat(frozenset(), self._models())
+            self._hands.release_replicas(frozenset(), self._models())
         if resumed:
             self._hands.announce()
 
@@ -175,7 +175,7 @@ class OwnershipLoop:
         if not over:
             return
         names = frozenset(self._shared[name].name for name in over)
-        self._hands.retreat(names, self._models(without=over.keys()))
+        self._hands.release_replicas(names, self._models(without=over.keys()))
         await self._store.release(self._worker_id, over)
         for name in over:
             del self._leaving[name], self._tokens[name]

@@ -24,7 +24,7 @@ from lowtide.core.dispatch.replica import Replica
 from lowtide.core.replicas.current import Current
 from lowtide.core.replicas.replica_changes import Changes, ReplicaSpec, changes_between
 from lowtide.loops.dispatch.attempt import Upstream
-from lowtide.loops.replicas.window_control import Controlled
+from lowtide.loops.replicas.window_control import ReplicaControl
 from lowtide.ports.clock import Clock
 from lowtide.ports.engine import ModelList
 from lowtide.service.live.live_replica import LiveReplica
@@ -39,7 +39,7 @@ _NEVER = float("-inf")
 _ALWAYS = float("inf")
 
 
-class Connections(Protocol):
+class ReplicaConnections(Protocol):
     """The connections of one client to one engine."""
 
     @property
@@ -50,7 +50,7 @@ class Connections(Protocol):
     async def aclose(self) -> None: ...
 
 
-class Member(msgspec.Struct, eq=False):
+class ReplicaMember(msgspec.Struct, eq=False):
     """One replica with all that this process has of it. `shared_as`: the name by which other
     workers that list it know it; None where it is this process's alone. `model_list`: where the
     engine is to be asked which models it serves.
@@ -58,8 +58,8 @@ class Member(msgspec.Struct, eq=False):
 
     upstream: Upstream
     live: LiveReplica | None = None
-    controlled: Controlled | None = None
-    connections: tuple[Connections, ...] = ()
+    controlled: ReplicaControl | None = None
+    connections: tuple[ReplicaConnections, ...] = ()
     shared_as: str | None = None
     model_list: ModelList | None = None
 
@@ -67,7 +67,7 @@ class Member(msgspec.Struct, eq=False):
     def replica(self) -> Replica:
         return self.upstream.replica
 
-    def adopt(self, fresh: "Member") -> tuple[Connections, ...]:
+    def adopt(self, fresh: "ReplicaMember") -> tuple[ReplicaConnections, ...]:
         """Go on with what was opened for other settings; the connections to be closed."""
         replica = self.replica
         self.upstream.engine = fresh.upstream.engine
@@ -96,7 +96,7 @@ class Member(msgspec.Struct, eq=False):
 class Opener(Protocol[S]):
     """Makes what it takes to call a replica; nothing is sent."""
 
-    def __call__(self, spec: ReplicaSpec[S]) -> Member:
+    def __call__(self, spec: ReplicaSpec[S]) -> ReplicaMember:
         """Raises ConfigError for settings that cannot work."""
         ...
 
@@ -104,7 +104,7 @@ class Opener(Protocol[S]):
 class Follower(Protocol):
     """Who has something to do when the set has changed: the worker of this process."""
 
-    def replicas_changed(self, members: Sequence[Member], touched: Collection[str]) -> None:
+    def replicas_changed(self, members: Sequence[ReplicaMember], touched: Collection[str]) -> None:
         """These exist now; those that are `touched` have come, gone, or serve other models."""
         ...
 
@@ -119,17 +119,17 @@ class ReplicaSet(Generic[S]):
     def __init__(self, open_replica: Opener[S], clock: Clock) -> None:
         self.upstreams: Current[Upstream] = Current()
         self.live: Current[LiveReplica] = Current()
-        self.controlled: Current[Controlled] = Current()
+        self.controlled: Current[ReplicaControl] = Current()
         self._open = open_replica
         self._clock = clock
         self._specs: tuple[ReplicaSpec[S], ...] = ()
-        self._members: dict[str, Member] = {}
-        self._leaving: dict[str, Member] = {}
+        self._members: dict[str, ReplicaMember] = {}
+        self._leaving: dict[str, ReplicaMember] = {}
         self._followers: list[Follower] = []
-        self._closing: dict[asyncio.Task[None], tuple[Connections, ...]] = {}
+        self._closing: dict[asyncio.Task[None], tuple[ReplicaConnections, ...]] = {}
 
     @property
-    def members(self) -> tuple[Member, ...]:
+    def members(self) -> tuple[ReplicaMember, ...]:
         """In the order of the list."""
         return tuple(self._members.values())
 
@@ -148,7 +148,7 @@ class ReplicaSet(Generic[S]):
         changes = changes_between(self._specs, wanted)
         specs = {spec.name: spec for spec in wanted}
         fresh = self._open_all([specs[name] for name in (*changes.added, *changes.changed)])
-        members: dict[str, Member] = {}
+        members: dict[str, ReplicaMember] = {}
         for spec in wanted:
             member = self._members.get(spec.name)
             if member is None:
@@ -183,11 +183,11 @@ class ReplicaSet(Generic[S]):
             left += member.connections
         await asyncio.gather(*(each.aclose() for each in left))
 
-    def _open_all(self, specs: Sequence[ReplicaSpec[S]]) -> dict[str, Member]:
+    def _open_all(self, specs: Sequence[ReplicaSpec[S]]) -> dict[str, ReplicaMember]:
         # Nothing is connected before the first call, so there is nothing to undo where one fails.
         return {spec.name: self._open(spec) for spec in specs}
 
-    def _exchange(self, member: Member, fresh: Member) -> None:
+    def _exchange(self, member: ReplicaMember, fresh: ReplicaMember) -> None:
         """The replica is called another way from now on; calls under way end the old way."""
         replica = member.replica
         has_moved = replica.url != fresh.replica.url
@@ -197,19 +197,19 @@ class ReplicaSet(Generic[S]):
             self._take_back(replica.name)
         self._spawn(self._close(old, within_s), old)
 
-    def _come_back(self, name: str) -> Member | None:
+    def _come_back(self, name: str) -> ReplicaMember | None:
         """One that was about to leave: it is given new connections, its old ones end in peace."""
         member = self._leaving.pop(name, None)
         if member is not None:  # one that is shared has to be claimed again
             member.replica.owned_until_s = _NEVER if member.shared_as else _ALWAYS
         return member
 
-    def _let_leave(self, name: str, member: Member) -> None:
+    def _let_leave(self, name: str, member: ReplicaMember) -> None:
         member.replica.owned_until_s = _NEVER
         self._leaving[name] = member
         self._spawn(self._leave(name, member), member.connections)
 
-    async def _leave(self, name: str, member: Member) -> None:
+    async def _leave(self, name: str, member: ReplicaMember) -> None:
         """Wait for its calls, within the bound; then take back what is left and close."""
         end_s = self._clock.monotonic() + limits.REPLICA_LEAVE_S
         while self._leaving.get(name) is member:
@@ -226,7 +226,7 @@ class ReplicaSet(Generic[S]):
         await _close_all(member.connections)
         log.info("replica.left", replica=name)
 
-    async def _close(self, connections: tuple[Connections, ...], within_s: float) -> None:
+    async def _close(self, connections: tuple[ReplicaConnections, ...], within_s: float) -> None:
         end_s = self._clock.monotonic() + within_s
         while not _are_idle(connections) and self._clock.monotonic() < end_s:
             await self._clock.sleep(limits.REPLICA_IDLE_POLL_S)
@@ -236,15 +236,15 @@ class ReplicaSet(Generic[S]):
         for follower in self._followers:
             follower.take_back(replica_name)
 
-    def _spawn(self, work: _Work, connections: tuple[Connections, ...]) -> None:
+    def _spawn(self, work: _Work, connections: tuple[ReplicaConnections, ...]) -> None:
         task = asyncio.get_running_loop().create_task(work, name="replica leaves")
         self._closing[task] = connections
         task.add_done_callback(lambda done: self._closing.pop(done, None))
 
 
-def _are_idle(connections: Iterable[Connections]) -> bool:
+def _are_idle(connections: Iterable[ReplicaConnections]) -> bool:
     return all(each.is_idle for each in connections)
 
 
-async def _close_all(connections: Iterable[Connections]) -> None:
+async def _close_all(connections: Iterable[ReplicaConnections]) -> None:
     await asyncio.gather(*(each.aclose() for each in connections))

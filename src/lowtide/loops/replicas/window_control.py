@@ -2,7 +2,7 @@
 
 The shell around core/capacity/window.py and core/capacity/preemption.py. All engines are read at
 once, each within a bound, so that a slow one keeps nobody waiting. What the interactive door sees
-of live traffic comes in as a function. `AcquaintLoop`, beside it, finds out what each engine is,
+of live traffic comes in as a function. `EngineProbeLoop`, beside it, finds out what each engine is,
 and again when it has fallen silent or did not answer.
 """
 
@@ -16,19 +16,19 @@ import msgspec
 import structlog
 
 from lowtide import limits
-from lowtide.core.capacity.engine_metrics import NO_LIVE, EngineSignals, LiveSeen, OwnCall
+from lowtide.core.capacity.engine_metrics import NO_LIVE, BatchCall, EngineMetrics, LiveSeen
 from lowtide.core.capacity.window import WindowController
 from lowtide.core.dispatch.replica import Replica
 from lowtide.core.dispatch.request import Request
 from lowtide.ports.clock import Clock
-from lowtide.ports.engine import Acquaintance, Prober
+from lowtide.ports.engine import EngineInfo, Prober
 
 log = structlog.get_logger(__name__)
 
 _NEVER = float("-inf")
 
 
-class Hands(Protocol):
+class InFlightCalls(Protocol):
     """The dispatcher, as far as it is told to let go."""
 
     def calls_on(self, replica_name: str) -> Sequence[Request]:
@@ -40,7 +40,7 @@ class Hands(Protocol):
         ...
 
 
-class Door(Protocol):
+class LiveCallSource(Protocol):
     """The interactive door, as far as it sees live calls to one replica."""
 
     on_asked: Callable[[int, float], None]
@@ -51,18 +51,18 @@ class Door(Protocol):
         ...
 
 
-class Controlled(msgspec.Struct, eq=False):
+class ReplicaControl(msgspec.Struct, eq=False):
     """A replica with its controller and what is known of its engine."""
 
     replica: Replica
     controller: WindowController
     prober: Prober
-    door: Door | None = None
+    door: LiveCallSource | None = None
     patience_s: float = limits.LIVE_WAIT_SHARE * limits.TTFT_SLO_MS / 1000
-    known: Acquaintance | None = None
+    known: EngineInfo | None = None
     probe_at_s: float = _NEVER
 
-    def adopt(self, fresh: "Controlled") -> None:
+    def adopt(self, fresh: "ReplicaControl") -> None:
         """The engine is called another way from now on, so it is to be looked at afresh."""
         self.prober = fresh.prober
         self.patience_s = fresh.patience_s
@@ -77,8 +77,8 @@ class ControlLoop:
 
     def __init__(
         self,
-        controlled: Sequence[Controlled],
-        hands: Hands,
+        controlled: Sequence[ReplicaControl],
+        hands: InFlightCalls,
         clock: Clock,
         *,
         on_look: Callable[[Replica, bool], None] = lambda *_: None,
@@ -124,8 +124,8 @@ class ControlLoop:
 
     def _steer(
         self,
-        each: Controlled,
-        signals: EngineSignals | None,
+        each: ReplicaControl,
+        signals: EngineMetrics | None,
         own_max: int,
         now_s: float,
     ) -> None:
@@ -140,10 +140,10 @@ class ControlLoop:
         if chosen:
             controller.revoked(len(chosen), len(calls), now_s)
             self._hands.revoke(replica.name, [requests[place] for place in chosen])
-            log.info("replica.gave_way", replica=replica.name, calls=len(chosen))
+            log.info("replica.preempted", replica=replica.name, calls=len(chosen))
         replica.resize(now_s)
 
-    def _live_asked(self, each: Controlled, tokens: int, now_s: float) -> None:
+    def _live_asked(self, each: ReplicaControl, tokens: int, now_s: float) -> None:
         """A live call is about to be sent: batch prompts that are not read yet make way for it."""
         replica = each.replica
         requests = self._hands.calls_on(replica.name)
@@ -157,9 +157,9 @@ class ControlLoop:
         self._hands.revoke(replica.name, [requests[place] for place, _ in back])
 
 
-def _own_calls(requests: Sequence[Request], now_s: float) -> list[OwnCall]:
+def _own_calls(requests: Sequence[Request], now_s: float) -> list[BatchCall]:
     return [
-        OwnCall(
+        BatchCall(
             now_s - request.sent_at_s,
             request.tokens,
             is_read=request.is_read,
@@ -169,12 +169,12 @@ def _own_calls(requests: Sequence[Request], now_s: float) -> list[OwnCall]:
     ]
 
 
-class AcquaintLoop:
+class EngineProbeLoop:
     """Finds out what each engine is; until then its replica works as one that tells nothing."""
 
     name = "acquaint"
 
-    def __init__(self, controlled: Sequence[Controlled], clock: Clock) -> None:
+    def __init__(self, controlled: Sequence[ReplicaControl], clock: Clock) -> None:
         self._controlled = controlled
         self._clock = clock
 
@@ -184,7 +184,7 @@ class AcquaintLoop:
         await asyncio.gather(*(self._look(each) for each in self._controlled if _due(each, now_s)))
         return now + timedelta(seconds=limits.PROBE_AGAIN_S)
 
-    async def _look(self, each: Controlled) -> None:
+    async def _look(self, each: ReplicaControl) -> None:
         prober = each.prober
         found = await prober.probe()
         now_s = self._clock.monotonic()
@@ -208,14 +208,14 @@ class AcquaintLoop:
         each.known = found
 
 
-def _due(each: Controlled, now_s: float) -> bool:
+def _due(each: ReplicaControl, now_s: float) -> bool:
     known = each.known
     is_known = known is not None and known.reader is not None and known.is_complete
     return now_s >= each.probe_at_s and not (is_known and not each.controller.is_stale)
 
 
-async def _read(each: Controlled) -> EngineSignals | None:
+async def _read(each: ReplicaControl) -> EngineMetrics | None:
     """An engine that is not known to tell anything is heard without a word of its own."""
     if each.known is None or each.known.reader is None:
-        return EngineSignals()
+        return EngineMetrics()
     return await each.known.reader.read()

@@ -14,7 +14,7 @@ import structlog
 
 from lowtide import limits
 from lowtide.core.tokens.features import features_of_line
-from lowtide.core.tokens.token_model import UNTAUGHT, TokenModel, TokenModelError
+from lowtide.core.tokens.token_model import UNTRAINED, TokenModel, TokenModelError
 from lowtide.ports.calibration import CalibrationStore
 from lowtide.ports.store import StoreError
 
@@ -42,7 +42,7 @@ class Calibrations:
         """
         if now_s < self._due_s.get(model, now_s) or prompt_tokens <= 0:
             return
-        before = self._models.get(model, UNTAUGHT)
+        before = self._models.get(model, UNTRAINED)
         if before.seen >= limits.TOKENS_LEARN_ALL:
             self._due_s[model] = now_s + limits.TOKENS_LEARN_GAP_S
         learned = before.learned(features_of_line(line), prompt_tokens)

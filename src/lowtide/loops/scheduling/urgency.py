@@ -14,7 +14,7 @@ import structlog
 from lowtide import limits
 from lowtide.core.scheduling.fair_queue import urgent
 from lowtide.core.scheduling.feasibility import Backlog, pools
-from lowtide.core.scheduling.forecast import outlook
+from lowtide.core.scheduling.forecast import capacity_forecast
 from lowtide.ports.capacity import Capacity, CapacityStore
 
 log = structlog.get_logger(__name__)
@@ -43,7 +43,7 @@ class UrgencyLoop:
 
 def urgent_of(model: str, backlog: Iterable[Backlog], found: Capacity, now: datetime) -> list[str]:
     """The urgent batches of one pool, the earliest deadline first."""
-    view = outlook(now, found.paces.get(model), found.cells.get(model, {}))
+    view = capacity_forecast(now, found.paces.get(model), found.cells.get(model, {}))
     if view is None:
         return []
     entries = [part.entry() for part in backlog if not part.paused]

@@ -43,7 +43,7 @@ def spell_key(key_id: str, secret: str) -> str:
     return f"lt-{key_id}-{secret}"
 
 
-class Access:
+class Authenticator:
     """Credentials in, key owners out."""
 
     def __init__(self, tenants: TenantStore, clock: Clock) -> None:

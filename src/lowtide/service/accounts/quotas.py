@@ -1,4 +1,4 @@
-"""What an organisation may do: the configured defaults with its overrides, and what it used so far.
+"""What an organization may do: the configured defaults with its overrides, and what it used so far.
 
 The door asks before it takes a file or a batch, validation before it plans one. Limits are looked
 up by project and remembered for `TENANT_CACHE_S`; what was used is read afresh each time. What is
@@ -13,7 +13,7 @@ from math import ceil
 import msgspec
 
 from lowtide import limits
-from lowtide.config import Limits
+from lowtide.config import LimitSettings
 from lowtide.core.accounts.batch_quota import BatchLack, BatchQuota
 from lowtide.core.accounts.call_rate import CallRateLimiter
 from lowtide.core.accounts.money import dollars_text
@@ -27,7 +27,7 @@ from lowtide.service.single_flight import SingleFlight
 
 
 class EffectiveLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """Of one organisation. None: no bound. `spend_cap_pico`: pico-dollars a calendar month."""
+    """Of one organization. None: no bound. `spend_cap_pico`: pico-dollars a calendar month."""
 
     organization_id: str
     requests_per_batch: int
@@ -57,11 +57,11 @@ class Budget(msgspec.Struct, frozen=True):
         return max(0, self.cap_pico - self.spent_pico)
 
 
-class LimitService:
-    """The limits of every project's organisation, and the checks against them."""
+class Quotas:
+    """The limits of every project's organization, and the checks against them."""
 
     def __init__(
-        self, tenants: TenantStore, ledger: LedgerStore, clock: Clock, defaults: Limits
+        self, tenants: TenantStore, ledger: LedgerStore, clock: Clock, defaults: LimitSettings
     ) -> None:
         self._tenants = tenants
         self._ledger = ledger
@@ -79,13 +79,13 @@ class LimitService:
             return known[1]
         return await self._flights.get(project_id, lambda: self._look_up(project_id, now_s))
 
-    def reload(self, defaults: Limits) -> None:
+    def reload(self, defaults: LimitSettings) -> None:
         """The settings were read again: from the next call on these are the defaults."""
         self.defaults = defaults
         self.forget()
 
     def forget(self) -> None:
-        """An organisation changed: look all of them up afresh."""
+        """An organization changed: look all of them up afresh."""
         self._known = OrderedDict()  # another one: a look-up under way keeps what it finds there
         self._flights.forget()
 
@@ -170,8 +170,8 @@ class LimitService:
         return high
 
 
-def effective_limits(defaults: Limits, organization: Organization | None) -> EffectiveLimits:
-    """The defaults, where the organisation has nothing of its own."""
+def effective_limits(defaults: LimitSettings, organization: Organization | None) -> EffectiveLimits:
+    """The defaults, where the organization has nothing of its own."""
     own = organization.limits if organization else OrganizationLimits()
 
     def chosen(name: str) -> int | None:

@@ -1,4 +1,4 @@
-"""The verbs on organisations, projects and keys: create, look up, change, revoke.
+"""The verbs on organizations, projects and keys: create, look up, change, revoke.
 
 Called by the admin routes and the command line. Guards: a key's secret leaves here once, in the
 answer to its creation, and only its hash is stored; ids are ours, names are the caller's.
@@ -26,7 +26,7 @@ from lowtide.core.accounts.tenancy import (
 from lowtide.core.errors import LowtideError
 from lowtide.ports.accounts import TenantStore
 from lowtide.ports.clock import Clock, NewId
-from lowtide.service.accounts.authentication import Access, hash_secret, spell_key
+from lowtide.service.accounts.authentication import Authenticator, hash_secret, spell_key
 
 _ALPHABET: Final = string.ascii_letters + string.digits
 DEFAULT_SCOPES: Final[frozenset[Scope]] = frozenset({"read", "submit"})
@@ -42,7 +42,9 @@ class NewKey(msgspec.Struct, frozen=True):
 class TenantService:
     """Tenants of the whole installation; who may call these is the door's to check."""
 
-    def __init__(self, tenants: TenantStore, access: Access, clock: Clock, new_id: NewId) -> None:
+    def __init__(
+        self, tenants: TenantStore, access: Authenticator, clock: Clock, new_id: NewId
+    ) -> None:
         self._tenants = tenants
         self._access = access
         self._clock = clock

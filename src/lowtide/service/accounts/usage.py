@@ -1,4 +1,4 @@
-"""Usage reports: sums over the ledger, for one project, one organisation, or all.
+"""Usage reports: sums over the ledger, for one project, one organization, or all.
 
 Called by the usage route and the command line; who may see whose is the door's to check.
 """

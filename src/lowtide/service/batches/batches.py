@@ -23,12 +23,18 @@ from lowtide.core.errors import LowtideError
 from lowtide.core.reporting.progress import NOTHING_FORESEEN, Progress, progress_of
 from lowtide.core.reporting.standing import NOTHING_KNOWN, Standing
 from lowtide.core.reporting.waiting import NO_QUEUE, Queue, is_queued
-from lowtide.core.scheduling.feasibility import UNKNOWN, Verdict, sentence
+from lowtide.core.scheduling.feasibility import UNKNOWN, Feasibility, sentence
 from lowtide.ports.clock import Clock, NewId
 from lowtide.ports.store import Store, UnknownCursor
-from lowtide.service.accounts.quotas import LimitService, too_many_batches
-from lowtide.service.batches.forecasts import Prospects
-from lowtide.service.batches.new_batch import Draft, NewBatch, endpoint_of, require_input, window_of
+from lowtide.service.accounts.quotas import Quotas, too_many_batches
+from lowtide.service.batches.forecasts import Forecasts
+from lowtide.service.batches.new_batch import (
+    CheckedBatchRequest,
+    NewBatch,
+    check_endpoint,
+    check_input,
+    check_window,
+)
 
 NOTHING_SPENT: Final = Cost()
 
@@ -53,7 +59,7 @@ class Created(msgspec.Struct, frozen=True):
 
     batch: Batch
     warning: str | None = None
-    verdict: Verdict = UNKNOWN
+    verdict: Feasibility = UNKNOWN
     existed: bool = False
 
 
@@ -73,10 +79,10 @@ class BatchService:
         catalogue: Catalogue,
         clock: Clock,
         new_id: NewId,
-        allowance: LimitService,
+        allowance: Quotas,
         wake: Callable[[Loop], None],
         standing: Look = nothing_known,
-        prospects: Prospects | None = None,
+        prospects: Forecasts | None = None,
     ) -> None:
         self._store = store
         self._catalogue = catalogue
@@ -126,15 +132,15 @@ class BatchService:
         except BatchQuotaReached as reached:
             raise too_many_batches(bounds, reached.lack) from None
 
-    async def check(self, project_id: str, asked: NewBatch) -> Draft:
+    async def check(self, project_id: str, asked: NewBatch) -> CheckedBatchRequest:
         """Refuse what can be known to be wrong. Raises LowtideError with the parameter at fault."""
-        window_s = window_of(asked, self._allowance.defaults.completion_window_s)
+        window_s = check_window(asked, self._allowance.defaults.completion_window_s)
         file = await self._store.files.get(project_id, asked.input_file_id or "")
         if file is None:
             message = f"No such File object: {asked.input_file_id}"
             raise LowtideError("file_not_found", message, "input_file_id")
-        require_input(file, self._clock.now())
-        return Draft(file, endpoint_of(asked.endpoint, file), window_s)
+        check_input(file, self._clock.now())
+        return CheckedBatchRequest(file, check_endpoint(asked.endpoint, file), window_s)
 
     async def mark_answered(self, batch_id: str) -> None:
         """The client is there to hear the answer, so it will hardly ask once more."""
@@ -205,7 +211,9 @@ class BatchService:
         known = await self._store.ledger.cost([batch.id for batch in batches])
         return [known.get(batch.id, NOTHING_SPENT) for batch in batches]
 
-    def _new_batch(self, project_id: str, user_id: str, asked: NewBatch, draft: Draft) -> Batch:
+    def _new_batch(
+        self, project_id: str, user_id: str, asked: NewBatch, draft: CheckedBatchRequest
+    ) -> Batch:
         now, expiry = self._clock.now(), asked.output_expires_after
         return Batch(
             id=self._new_id("batch_"),
@@ -239,17 +247,17 @@ class BatchService:
         parts = [known[model] for model in models]
         return Queue(sum(part.waiting for part in parts), sum(part.leased for part in parts))
 
-    async def _foresee(self, draft: Draft) -> Verdict:
+    async def _foresee(self, draft: CheckedBatchRequest) -> Feasibility:
         if self._prospects is None:
             return UNKNOWN
-        return await self._prospects.of_file(draft.file, draft.endpoint, draft.window_s)
+        return await self._prospects.for_file(draft.file, draft.endpoint, draft.window_s)
 
-    def _check_window(self, verdict: Verdict) -> None:
+    def _check_window(self, verdict: Feasibility) -> None:
         """Raises LowtideError where windows that cannot be kept are refused."""
         if verdict.kept == "infeasible" and self._allowance.defaults.infeasible == "refuse":
             raise LowtideError("window_infeasible", sentence(verdict), "completion_window")
 
-    def _warning(self, asked: NewBatch, verdict: Verdict) -> str | None:
+    def _warning(self, asked: NewBatch, verdict: Feasibility) -> str | None:
         warnings = []
         if verdict.reason is not None:
             warnings.append(sentence(verdict))

@@ -15,7 +15,7 @@ from lowtide import limits
 from lowtide.core.accounts.catalogue import Catalogue
 from lowtide.core.accounts.estimate import Estimate, estimate
 from lowtide.core.batches.batch import BatchError
-from lowtide.core.batches.plan import ModelShare, Plan
+from lowtide.core.batches.plan import ModelTotals, Plan
 from lowtide.core.bodies.media_urls import media_rule
 from lowtide.core.errors import LowtideError
 from lowtide.core.files.file import File
@@ -27,8 +27,8 @@ from lowtide.core.validation.validator import (
     Validator,
 )
 from lowtide.ports.blobs import Blobs
-from lowtide.service.accounts.quotas import EffectiveLimits, LimitService
-from lowtide.service.fair_places import Turns
+from lowtide.service.accounts.quotas import EffectiveLimits, Quotas
+from lowtide.service.fair_places import FairPlaces
 from lowtide.service.off_loop import off_loop
 
 
@@ -60,7 +60,7 @@ class EstimateService:
         self,
         blobs: Blobs,
         catalogue: Catalogue,
-        allowance: LimitService,
+        allowance: Quotas,
         *,
         token_models: Mapping[str, TokenModel] = MappingProxyType({}),
     ) -> None:
@@ -69,7 +69,7 @@ class EstimateService:
         self._catalogue = catalogue
         self._allowance = allowance
         self._token_models = token_models
-        self._turns: Final = Turns(limits.DRY_RUNS_AT_ONCE)
+        self._turns: Final = FairPlaces(limits.DRY_RUNS_AT_ONCE)
 
     async def dry_run(self, project_id: str, file: File, endpoint: str) -> DryRun:
         """Validate and price. Raises BlobNotFound when the file's bytes are gone."""
@@ -147,7 +147,7 @@ def _as_shown(found: Sequence[LineError]) -> tuple[BatchError, ...]:
     return tuple(BatchError(e.code, e.message, e.line, e.param) for e in found)
 
 
-def _tokens_exceeded(bounds: EffectiveLimits, models: Mapping[str, ModelShare]) -> list[Exceeded]:
+def _tokens_exceeded(bounds: EffectiveLimits, models: Mapping[str, ModelTotals]) -> list[Exceeded]:
     """Models that ask for more than may ever be enqueued; what is enqueued now will be gone."""
     return [
         Exceeded(

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from lowtide import limits
 from lowtide.core.accounts.catalogue import Catalogue
 from lowtide.core.batches.batch import Batch
-from lowtide.core.batches.plan import ModelShare, Plan
+from lowtide.core.batches.plan import ModelTotals, Plan
 from lowtide.core.files.file import File
 from lowtide.core.reporting.progress import Prospect
 from lowtide.core.scheduling.fair_queue import OUTPUT_COST, planned_output
@@ -22,21 +22,21 @@ from lowtide.core.scheduling.feasibility import (
     UNKNOWN,
     Backlog,
     Due,
-    Verdict,
+    Feasibility,
+    assess_window,
+    combine,
     finish_s,
-    judge,
     pools,
-    worst,
 )
-from lowtide.core.scheduling.forecast import outlook
-from lowtide.core.scheduling.operating_hours import Hours
+from lowtide.core.scheduling.forecast import capacity_forecast
+from lowtide.core.scheduling.operating_hours import OperatingHours
 from lowtide.core.tokens.token_model import TokenModel
 from lowtide.core.validation.validator import ValidationRules, Validator
 from lowtide.ports.blobs import BlobNotFound, Blobs
 from lowtide.ports.capacity import Capacity, CapacityStore
 from lowtide.ports.clock import Clock
 
-HoursOf = Mapping[str, Hours]
+HoursOf = Mapping[str, OperatingHours]
 """By model: when its replicas take batch work; a model that is missing is always open."""
 
 
@@ -47,8 +47,8 @@ class _Pool:
         self, now: datetime, capacity: Capacity, model: str, backlog: list[Backlog], hours: HoursOf
     ) -> None:
         known = (now, capacity.paces.get(model), capacity.cells.get(model, {}))
-        self.usual = outlook(*known, "p50", hours.get(model))
-        self.safe = outlook(*known, "p20", hours.get(model))
+        self.usual = capacity_forecast(*known, "p50", hours.get(model))
+        self.safe = capacity_forecast(*known, "p20", hours.get(model))
         self.due = Due(backlog)
         self.ends_s = finish_s(backlog, self.usual) if self.usual is not None else {}
 
@@ -73,7 +73,7 @@ class _View:
         return self._pools[model]
 
 
-class Prospects:
+class Forecasts:
     """Looks ahead for one process."""
 
     def __init__(
@@ -101,7 +101,7 @@ class Prospects:
         view = await self._look()
         return {batch_id: _prospect(view.parts.get(batch_id, ()), view) for batch_id in running}
 
-    async def of_file(self, file: File, endpoint: str, window_s: int) -> Verdict:
+    async def for_file(self, file: File, endpoint: str, window_s: int) -> Feasibility:
         """Whether a batch over that file could keep its window, were it created now.
 
         The models and costs of the file are those of its first `FORESIGHT_BYTES`: what follows
@@ -115,16 +115,16 @@ class Prospects:
             return UNKNOWN
         scale = file.bytes / sum(chunk.input_bytes + chunk.count for chunk in plan.chunks)
         deadline_at = view.at + timedelta(seconds=window_s)
-        return worst(_verdicts(plan.models, endpoint, deadline_at, view, max(1.0, scale)))
+        return combine(_verdicts(plan.models, endpoint, deadline_at, view, max(1.0, scale)))
 
     async def of_plan(
-        self, models: Mapping[str, ModelShare], endpoint: str, deadline_at: datetime
-    ) -> Verdict:
+        self, models: Mapping[str, ModelTotals], endpoint: str, deadline_at: datetime
+    ) -> Feasibility:
         """Whether that work could be done in time, were it planned now."""
         view = await self._look()
         if not view.capacity.paces and not view.capacity.cells:
             return UNKNOWN
-        return worst(_verdicts(models, endpoint, deadline_at, view))
+        return combine(_verdicts(models, endpoint, deadline_at, view))
 
     async def _sample(self, file: File, endpoint: str) -> Plan | None:
         """The plan of the first lines."""
@@ -161,16 +161,16 @@ def _prospect(parts: Iterable[Backlog], view: _View) -> Prospect:
         verdicts.append(_judged(part.model, part.cost_left, part.deadline_at, view, counted=True))
     known = [end for end in ends if end is not None]
     eta_s = max(known) if known and len(known) == len(ends) else None
-    return Prospect(eta_s, worst(verdicts))
+    return Prospect(eta_s, combine(verdicts))
 
 
 def _verdicts(
-    models: Mapping[str, ModelShare],
+    models: Mapping[str, ModelTotals],
     endpoint: str,
     deadline_at: datetime,
     view: _View,
     scale: float = 1.0,
-) -> list[Verdict]:
+) -> list[Feasibility]:
     """Of each model's share of new work, which is `scale` times as large as said."""
     verdicts = []
     for model, share in models.items():
@@ -184,6 +184,8 @@ def _verdicts(
 
 def _judged(
     model: str, cost: float, deadline_at: datetime, view: _View, *, counted: bool
-) -> Verdict:
+) -> Feasibility:
     pool = view.pool(model)
-    return judge(cost, deadline_at, view.at, pool.due, pool.usual, pool.safe, counted=counted)
+    return assess_window(
+        cost, deadline_at, view.at, pool.due, pool.usual, pool.safe, counted=counted
+    )

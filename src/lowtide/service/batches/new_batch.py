@@ -38,7 +38,7 @@ class NewBatch(msgspec.Struct, frozen=True, kw_only=True):
     dry_run: bool | None = None
 
 
-class Draft(msgspec.Struct, frozen=True):
+class CheckedBatchRequest(msgspec.Struct, frozen=True):
     """A create request whose values make sense."""
 
     file: File
@@ -46,7 +46,7 @@ class Draft(msgspec.Struct, frozen=True):
     window_s: int
 
 
-def window_of(asked: NewBatch, default_s: int) -> int:
+def check_window(asked: NewBatch, default_s: int) -> int:
     """The completion window in seconds. Raises LowtideError for values that make no sense."""
     if not asked.input_file_id:
         raise missing("input_file_id")
@@ -66,7 +66,7 @@ def window_of(asked: NewBatch, default_s: int) -> int:
         raise LowtideError("invalid_request", str(error), "completion_window") from None
 
 
-def require_input(file: File, now: datetime) -> None:
+def check_input(file: File, now: datetime) -> None:
     """A batch can read it. Raises LowtideError."""
     if file.expires_at is not None and file.expires_at <= now:
         raise LowtideError(
@@ -92,7 +92,7 @@ def require_input(file: File, now: datetime) -> None:
         )
 
 
-def endpoint_of(endpoint: str | None, file: File) -> str:
+def check_endpoint(endpoint: str | None, file: File) -> str:
     """As asked, if we have it. Together's launch example leaves it out and means chat."""
     if not endpoint:
         if file.dialect == "together":

@@ -91,7 +91,7 @@ class ResultReader:
             return PartialContent(_nothing(), 0, False, file.lines)
         if finished and await self._ended_long_ago(project_id, file.batch_id):
             return self._assembled(file, skip)
-        side = _Side(file)
+        side = _ResultKind(file)
         seen = await self._snapshot(side, skip)
         if not finished:
             return PartialContent(self._committed(side, seen), seen.bytes_left, True, seen.lines)
@@ -121,7 +121,7 @@ class ResultReader:
             )
         return PartialContent(self._stream(file.blob_key), file.bytes, False, file.lines)
 
-    async def _snapshot(self, side: "_Side", skip: int) -> _Snapshot:
+    async def _snapshot(self, side: "_ResultKind", skip: int) -> _Snapshot:
         lines = bytes_left = 0
         first: SliceRow | None = None
         first_skip = 0
@@ -152,7 +152,7 @@ class ResultReader:
                 yield row
             after_seq = rows[-1].seq
 
-    async def _behind(self, side: "_Side", row: SliceRow, skip: int) -> _Range:
+    async def _behind(self, side: "_ResultKind", row: SliceRow, skip: int) -> _Range:
         """The range of `row` without its first `skip` lines; its index says where they end."""
         whole = side.range(row)
         if not skip:
@@ -167,7 +167,7 @@ class ResultReader:
         start = [entry for entry in entries if entry.ok == side.ok][skip].offset
         return _Range(whole.key, start, whole.offset + whole.length - start)
 
-    async def _committed(self, side: "_Side", seen: _Snapshot) -> AsyncGenerator[bytes]:
+    async def _committed(self, side: "_ResultKind", seen: _Snapshot) -> AsyncGenerator[bytes]:
         """The bytes of the snapshot. Small neighbours are read together, large slices streamed."""
         group: list[_Range] = []
         async for part in self._ranges(side, seen):
@@ -182,7 +182,7 @@ class ResultReader:
             async for data in blocks:
                 yield data
 
-    async def _ranges(self, side: "_Side", seen: _Snapshot) -> AsyncIterator[_Range]:
+    async def _ranges(self, side: "_ResultKind", seen: _Snapshot) -> AsyncIterator[_Range]:
         if seen.first is None:
             return
         yield seen.first
@@ -203,28 +203,28 @@ class ResultReader:
                 yield data
 
     async def _both(
-        self, side: "_Side", seen: _Snapshot, file: File, rest_skip: int
+        self, side: "_ResultKind", seen: _Snapshot, file: File, rest_skip: int
     ) -> AsyncGenerator[bytes]:
         async with aclosing(self._committed(side, seen)) as blocks:
             async for data in blocks:
                 yield data
         if seen.lines < file.lines:
-            async with aclosing(self._never_run(file, rest_skip)) as lines:
+            async with aclosing(self._unexecuted_lines(file, rest_skip)) as lines:
                 async for line in lines:
                     yield line
 
     async def _measure_never_run(
-        self, side: "_Side", seen: _Snapshot, file: File, skip: int
+        self, side: "_ResultKind", seen: _Snapshot, file: File, skip: int
     ) -> tuple[int, int]:
         """(error lines that no segment holds, their bytes without the first `skip`)."""
         lines = size = 0
         if seen.lines < file.lines and not side.ok:
-            async for line in self._never_run(file, 0):
+            async for line in self._unexecuted_lines(file, 0):
                 lines += 1
                 size += len(line) if lines > skip else 0
         return lines, size
 
-    async def _never_run(self, file: File, skip: int) -> AsyncGenerator[bytes]:
+    async def _unexecuted_lines(self, file: File, skip: int) -> AsyncGenerator[bytes]:
         """Lines of the assembled error file that no segment holds, without the first `skip`."""
         async with aclosing(_lines(self._stream(file.blob_key))) as lines:
             async for line in lines:
@@ -242,7 +242,7 @@ class ResultReader:
         return cast("AsyncGenerator[bytes]", self._blobs.stream(key, offset, length))
 
 
-class _Side:
+class _ResultKind:
     """Which half of each slice belongs to a result file: the successes or the failures."""
 
     def __init__(self, file: File) -> None:

@@ -18,9 +18,9 @@ from lowtide.core.files.file import PURPOSES, File, FileStatus, dialect_of_purpo
 from lowtide.ports.blobs import Blobs
 from lowtide.ports.clock import Clock, NewId
 from lowtide.ports.store import FileStore, Order, UnknownCursor
-from lowtide.service.accounts.quotas import LimitService
+from lowtide.service.accounts.quotas import Quotas
 from lowtide.service.files.storage import Storage
-from lowtide.service.files.upload_writer import Content, Intake, open_intake, too_large
+from lowtide.service.files.upload_writer import Content, UploadWriter, open_upload, too_large
 
 BLOB_FOLDER: Final = "files"
 """Uploads lie under `files/{file id}/{random}`, so that two PUTs to one address never meet."""
@@ -45,7 +45,7 @@ class FileService:
         blobs: Blobs,
         clock: Clock,
         new_id: NewId,
-        allowance: LimitService,
+        allowance: Quotas,
     ) -> None:
         self._files = files
         self._blobs = blobs
@@ -88,7 +88,9 @@ class FileService:
         await self.storage.check(project_id, bytes)
 
     @asynccontextmanager
-    async def receive(self, project_id: str, file_id: str, declared: int) -> AsyncIterator[Intake]:
+    async def receive(
+        self, project_id: str, file_id: str, declared: int
+    ) -> AsyncIterator[UploadWriter]:
         """Take bytes for a file, `declared` of them if that is known, else 0. Nothing is kept when
         the context is left by an exception.
 
@@ -102,7 +104,7 @@ class FileService:
         with one_body_at_a_time(self._receiving, file_id):
             async with (
                 self.storage.reserved(project_id, declared) as reservation,
-                open_intake(self._blobs, key, bytes_max, reservation.arrived) as intake,
+                open_upload(self._blobs, key, bytes_max, reservation.arrived) as intake,
             ):
                 yield intake
 

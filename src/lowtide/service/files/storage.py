@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager, contextmanager
 from lowtide.core.errors import LowtideError
 from lowtide.core.files.storage_quota import QuotaReached, StorageQuota, StorageUse, lacks
 from lowtide.ports.blobs import Blobs
-from lowtide.service.accounts.quotas import LimitService
+from lowtide.service.accounts.quotas import Quotas
 
 
 class Reservation:
@@ -52,7 +52,7 @@ class Reservation:
 class Storage:
     """Quotas of all organizations, as far as this process sees them."""
 
-    def __init__(self, allowance: LimitService, blobs: Blobs) -> None:
+    def __init__(self, allowance: Quotas, blobs: Blobs) -> None:
         self._allowance = allowance
         self._blobs = blobs
         self._under_way: Counter[str] = Counter()

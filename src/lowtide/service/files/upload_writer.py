@@ -26,7 +26,7 @@ class Content(msgspec.Struct, frozen=True, kw_only=True):
     blob_key: str
 
 
-class Intake:
+class UploadWriter:
     """A blob being filled. `content` is the measure of what was written so far."""
 
     def __init__(
@@ -70,12 +70,12 @@ class Intake:
 
 
 @asynccontextmanager
-async def open_intake(
+async def open_upload(
     blobs: Blobs, key: str, bytes_max: int, on_bytes: Callable[[int], None] = lambda _: None
-) -> AsyncIterator[Intake]:
+) -> AsyncIterator[UploadWriter]:
     """An Intake under a fresh `key`; the blob is durable once the context is left in peace."""
     async with blobs.write(key, is_fresh=True) as writer:
-        yield Intake(writer, key, bytes_max, on_bytes)
+        yield UploadWriter(writer, key, bytes_max, on_bytes)
 
 
 def too_large(bytes_max: int) -> LowtideError:

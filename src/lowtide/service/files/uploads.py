@@ -2,7 +2,7 @@
 
 Called by both vendors' doors. Guards: a part counts when its bytes are durable and its row is
 written, in that order; what is refused leaves no bytes behind; an upload that is begun has a place
-within the organisation's limits, which holds until it ends.
+within the organization's limits, which holds until it ends.
 """
 
 import hashlib

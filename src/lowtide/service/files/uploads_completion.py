@@ -19,21 +19,21 @@ import structlog
 from lowtide import limits
 from lowtide.core.errors import LowtideError
 from lowtide.core.files.file import File, dialect_of_purpose
-from lowtide.core.files.upload import Choice, Upload, UploadPart, choose, closed
+from lowtide.core.files.upload import Choice, Upload, UploadPart, choose_parts, closed
 from lowtide.ports.blobs import BlobNotFound, Blobs
 from lowtide.ports.clock import Clock, NewId
 from lowtide.ports.store import FileStore, StoreError
 from lowtide.ports.uploads import UploadStore
-from lowtide.service.fair_places import Turns
+from lowtide.service.fair_places import FairPlaces
 from lowtide.service.files.files import BLOB_FOLDER
-from lowtide.service.files.upload_writer import Content, open_intake
+from lowtide.service.files.upload_writer import Content, open_upload
 from lowtide.service.files.uploads import not_found
 from lowtide.service.files.wrong_digests import Found, WrongDigests, mismatch
 
 log = structlog.get_logger(__name__)
 
 
-class Completions:
+class UploadCompleter:
     """The completions of one process. Leave it with `aclose`."""
 
     def __init__(
@@ -44,7 +44,7 @@ class Completions:
         self._blobs = blobs
         self._clock = clock
         self._new_id = new_id
-        self._turns = Turns(limits.COMPLETIONS_AT_ONCE)
+        self._turns = FairPlaces(limits.COMPLETIONS_AT_ONCE)
         self._wrong = WrongDigests()
         self._running: dict[tuple[str, str], asyncio.Task[File]] = {}
 
@@ -114,7 +114,7 @@ class Completions:
     async def _put_together(self, upload: Upload, token: int, choice: Choice) -> File:
         began_s = self._clock.monotonic()
         # The upload is held: no part comes or goes any more.
-        parts = choose(upload, await self._uploads.parts(upload.id), choice)
+        parts = choose_parts(upload, await self._uploads.parts(upload.id), choice)
         try:
             content = await self._compose(upload, parts, choice)
         except BlobNotFound:
@@ -140,7 +140,7 @@ class Completions:
         """The bytes of the parts, one after another, as one blob."""
         key = f"{BLOB_FOLDER}/{upload.file_id}/{self._new_id('')}"
         md5 = hashlib.md5(usedforsecurity=False)
-        async with open_intake(self._blobs, key, upload.bytes) as intake:
+        async with open_upload(self._blobs, key, upload.bytes) as intake:
             for part in parts:
                 async for block in self._blobs.stream(part.blob_key):
                     await intake.write(block)

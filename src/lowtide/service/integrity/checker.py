@@ -14,18 +14,18 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from lowtide import limits
-from lowtide.core.integrity.consistency import Drift, Need, Reference, compare
+from lowtide.core.integrity.consistency import BlobRole, Inconsistency, Reference, compare
 from lowtide.ports.blobs import FOLDERS, BlobInfo, BlobNotFound, Blobs
 from lowtide.ports.store import Store
 
-NEEDS: Final[tuple[Need, ...]] = ("input", "upload", "plan", "segment", "plan", "result")
+NEEDS: Final[tuple[BlobRole, ...]] = ("input", "upload", "plan", "segment", "plan", "result")
 """In the order of repair. Plans twice: results that are taken back may leave a stopped batch with
 requests that never ran, and those need a plan to be listed by."""
 
 OnProgress = Callable[[int], None]
 
 
-class Care:
+class ConsistencyChecker:
     """One look at everything. `checked` counts the blobs that were looked for, `missing` those of
     them that were not there.
     """
@@ -36,25 +36,29 @@ class Care:
         self._blobs = blobs
         self._on_progress = on_progress
         self._looked = 0
-        self._turns = asyncio.Semaphore(limits.CARE_LOOKS_AT_ONCE)
+        self._turns = asyncio.Semaphore(limits.INTEGRITY_CHECKS_AT_ONCE)
         self.checked = 0
         self.missing = 0
 
-    async def examine(self, *, deep: bool = False) -> AsyncGenerator[Drift]:
+    async def check_all(self, *, deep: bool = False) -> AsyncGenerator[Inconsistency]:
         """All drift, one after another. `deep` also reads every file, for digest and lines.
 
         Raises StoreError, BlobError.
         """
         for need in dict.fromkeys(NEEDS):
-            async for drift in self.of_need(need, deep=deep):
+            async for drift in self.check_role(need, deep=deep):
                 yield drift
         async for drift in self.orphans():
             yield drift
 
-    async def of_need(self, need: Need, *, deep: bool = False) -> AsyncGenerator[Drift]:
+    async def check_role(
+        self, need: BlobRole, *, deep: bool = False
+    ) -> AsyncGenerator[Inconsistency]:
         """Drift of the blobs that rows need for that."""
         after = ""
-        while page := await self._store.care.references(need, after=after, limit=limits.CARE_PAGE):
+        while page := await self._store.care.references(
+            need, after=after, limit=limits.INTEGRITY_PAGE
+        ):
             sizes = await self._sizes([reference.key for reference in page])
             wanting = list(compare(page, sizes))
             if deep:
@@ -68,7 +72,7 @@ class Care:
             self._advance(len(page))
             self.checked += len(page)
 
-    async def orphans(self) -> AsyncGenerator[Drift]:
+    async def orphans(self) -> AsyncGenerator[Inconsistency]:
         """Blobs that no row knows and that are older than a crash's leftovers may be.
 
         Their age is told by the object store's own clock, which stamped them.
@@ -81,20 +85,20 @@ class Care:
                     before = await self._now_of_blobs() - timedelta(seconds=limits.ORPHAN_AGE_S)
                 if info.modified_at < before:
                     old.append(info)
-                if len(old) >= limits.CARE_PAGE:
+                if len(old) >= limits.INTEGRITY_PAGE:
                     for drift in await self._unknown(old):
                         yield drift
                     old = []
             for drift in await self._unknown(old):
                 yield drift
 
-    async def _unknown(self, old: Sequence[BlobInfo]) -> list[Drift]:
+    async def _unknown(self, old: Sequence[BlobInfo]) -> list[Inconsistency]:
         if not old:
             return []
         known = await self._store.results.known([info.key for info in old])
         self._advance(len(old))
         unknown = [info for info in old if info.key not in known]
-        return [Drift(trouble="orphan", key=info.key, bytes=info.bytes) for info in unknown]
+        return [Inconsistency(trouble="orphan", key=info.key, bytes=info.bytes) for info in unknown]
 
     async def _now_of_blobs(self) -> datetime:
         key = f"probe/{secrets.token_hex(8)}"
@@ -113,11 +117,13 @@ class Care:
         async with self._turns:
             return await size_or_none(self._blobs, key)
 
-    async def _unlike(self, page: Sequence[Reference], passed: frozenset[str]) -> list[Drift]:
+    async def _unlike(
+        self, page: Sequence[Reference], passed: frozenset[str]
+    ) -> list[Inconsistency]:
         """Files of the right size whose content is not what was stored."""
         files = [each for each in page if each.sha256 and each.key not in passed]
         return [
-            Drift(trouble="content", key=each.key, bytes=each.bytes, reference=each)
+            Inconsistency(trouble="content", key=each.key, bytes=each.bytes, reference=each)
             for each in files
             if not await self._is_whole(each)
         ]

@@ -13,24 +13,24 @@ import msgspec
 
 from lowtide import limits
 from lowtide.core.batches.batch import INPUT_LOST
-from lowtide.core.integrity.consistency import RESULT_FILE_LOST, Drift, Reference
+from lowtide.core.integrity.consistency import RESULT_FILE_LOST, Inconsistency, Reference
 from lowtide.ports.blobs import Blobs
 from lowtide.ports.clock import Clock
 from lowtide.ports.store import Store
-from lowtide.service.integrity.checker import NEEDS, Care, size_or_none
-from lowtide.service.integrity.repair_plans import LostPlans
-from lowtide.service.integrity.repair_results import LostResults
+from lowtide.service.integrity.checker import NEEDS, ConsistencyChecker, size_or_none
+from lowtide.service.integrity.repair_plans import PlanRepair
+from lowtide.service.integrity.repair_results import ResultRepair
 
 
-class Mended(msgspec.Struct, frozen=True, kw_only=True):
+class RepairResult(msgspec.Struct, frozen=True, kw_only=True):
     """What was done about a drift. `is_done` False: it has to be tried again later."""
 
-    drift: Drift
+    drift: Inconsistency
     did: str
     is_done: bool = True
 
 
-class Mending:
+class Repairer:
     """The repairs, over the same store and blobs as the server's."""
 
     def __init__(
@@ -45,25 +45,27 @@ class Mending:
         self._store = store
         self._blobs = blobs
         self._clock = clock
-        self._plans = LostPlans(store, blobs, clock, accepted, line_bytes_max)
-        self._results = LostResults(store, blobs, clock, self._plans)
+        self._plans = PlanRepair(store, blobs, clock, accepted, line_bytes_max)
+        self._results = ResultRepair(store, blobs, clock, self._plans)
 
-    async def mend_all(self, care: Care, *, deep: bool = False) -> AsyncGenerator[Mended]:
+    async def mend_all(
+        self, care: ConsistencyChecker, *, deep: bool = False
+    ) -> AsyncGenerator[RepairResult]:
         """Look at everything again, and mend what is found, in the order in which it must be."""
         for need in NEEDS:
-            async for drift in care.of_need(need, deep=deep):
+            async for drift in care.check_role(need, deep=deep):
                 yield await self.mend(drift)
         async for drift in care.orphans():
             yield await self.mend(drift)
 
-    async def mend(self, drift: Drift) -> Mended:
+    async def mend(self, drift: Inconsistency) -> RepairResult:
         """Raises StoreError, BlobError."""
         if not await self._stands(drift):
-            return Mended(drift=drift, did="was mended meanwhile, or is not needed any more")
+            return RepairResult(drift=drift, did="was mended meanwhile, or is not needed any more")
         did, is_done = await self._mend(drift)
-        return Mended(drift=drift, did=did, is_done=is_done)
+        return RepairResult(drift=drift, did=did, is_done=is_done)
 
-    async def _mend(self, drift: Drift) -> tuple[str, bool]:
+    async def _mend(self, drift: Inconsistency) -> tuple[str, bool]:
         reference = drift.reference
         if reference is None:
             await self._blobs.delete(drift.key)
@@ -82,7 +84,7 @@ class Mending:
             case _:
                 assert_never(reference.need)
 
-    async def _stands(self, drift: Drift) -> bool:
+    async def _stands(self, drift: Inconsistency) -> bool:
         reference = drift.reference
         if reference is None:
             return drift.key not in await self._store.results.known([drift.key])

@@ -12,7 +12,7 @@ from lowtide.core.batches.plan import RECORD_BYTES, Plan, unpack_entries
 from lowtide.core.batches.segment import SegmentFormatError, decode_index
 from lowtide.core.integrity.consistency import (
     PLAN_LOST,
-    Drift,
+    Inconsistency,
     LinePlan,
     bits_of_lines,
     is_plan_of,
@@ -22,14 +22,14 @@ from lowtide.core.integrity.consistency import (
 from lowtide.core.validation.validator import ValidationRules, Validator
 from lowtide.ports.blobs import BlobExists, BlobNotFound, Blobs
 from lowtide.ports.clock import Clock
-from lowtide.ports.integrity import CaredBatch
+from lowtide.ports.integrity import BatchContents
 from lowtide.ports.store import SliceRow, Store
 from lowtide.service.batches.assembly import index_place
 
 _NO_BOUND = 2**53
 
 
-class LostPlans:
+class PlanRepair:
     """`accepted` and `line_bytes_max` are the validator's."""
 
     def __init__(
@@ -46,7 +46,7 @@ class LostPlans:
         self._accepted = accepted
         self._line_bytes_max = line_bytes_max
 
-    async def mend(self, drift: Drift) -> tuple[str, bool]:
+    async def mend(self, drift: Inconsistency) -> tuple[str, bool]:
         """`(what was done, whether that is all)`."""
         assert drift.reference is not None
         found = await self._store.care.batch(drift.reference.owner)
@@ -86,7 +86,7 @@ class LostPlans:
             return None
         return plan.data if agree else None
 
-    async def _validated(self, found: CaredBatch) -> Plan | None:
+    async def _validated(self, found: BatchContents) -> Plan | None:
         rules = ValidationRules(
             endpoint=found.batch.endpoint,
             dialect=found.batch.dialect,
@@ -116,7 +116,7 @@ class LostPlans:
         data = plan.finish()
         return data if len(data) == total * RECORD_BYTES else None
 
-    async def _replacement(self, found: CaredBatch) -> bytes:
+    async def _replacement(self, found: BatchContents) -> bytes:
         total = found.batch.counts.total
         by_chunk = await self._settled(found.batch.id)
         settled = {line for lines in by_chunk.values() for line in lines}
@@ -136,7 +136,7 @@ class LostPlans:
             after = page[-1].seq
         return lines
 
-    async def _put(self, drift: Drift, data: bytes) -> None:
+    async def _put(self, drift: Inconsistency, data: bytes) -> None:
         if drift.trouble != "missing":
             await self._blobs.delete(drift.key)
         with suppress(BlobExists):  # somebody mended it a moment before, from the same input

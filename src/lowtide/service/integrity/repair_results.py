@@ -22,11 +22,11 @@ from lowtide.core.integrity.consistency import (
 )
 from lowtide.ports.blobs import BlobExists, BlobNotFound, Blobs
 from lowtide.ports.clock import Clock
-from lowtide.ports.integrity import CaredBatch, TakenBack
+from lowtide.ports.integrity import BatchContents, RevertedResults
 from lowtide.ports.store import OutputInfo, SliceRow, Store
 from lowtide.service.batches.assembly import Assembly, index_place
 from lowtide.service.integrity.checker import size_or_none
-from lowtide.service.integrity.repair_plans import LostPlans, lines_of
+from lowtide.service.integrity.repair_plans import PlanRepair, lines_of
 
 MENDED = "-mended"
 """Ends the key of a result file that was assembled again."""
@@ -36,10 +36,10 @@ class _Unlike(Exception):
     """What was assembled is not what the file was."""
 
 
-class LostResults:
+class ResultRepair:
     """The two repairs."""
 
-    def __init__(self, store: Store, blobs: Blobs, clock: Clock, plans: LostPlans) -> None:
+    def __init__(self, store: Store, blobs: Blobs, clock: Clock, plans: PlanRepair) -> None:
         self._store = store
         self._blobs = blobs
         self._clock = clock
@@ -55,16 +55,16 @@ class LostResults:
             told.append(f"{batch_id}: {_words(taken)}")
         return "; ".join(told) or "no unfinished batch needs it", is_done
 
-    async def _take_back(self, batch_id: str) -> TakenBack | None:
-        """None when beats came between each time."""
-        for _ in range(limits.CARE_TRIES_MAX):
+    async def _take_back(self, batch_id: str) -> RevertedResults | None:
+        """None when commits came between each time."""
+        for _ in range(limits.REPAIR_TRIES_MAX):
             found = await self._store.care.batch(batch_id)
             if found is None or found.batch.ended_at is not None:
-                return TakenBack(0, 0, False)
+                return RevertedResults(0, 0, False)
             slices = await self._slices(batch_id)
             lost = await self._lost_segments(slices)
             if not lost:
-                return TakenBack(0, 0, False)
+                return RevertedResults(0, 0, False)
             taken = await self._store.care.lose_results(
                 batch_id, lost, await self._bits(found, slices, lost), self._clock.now(), PLAN_LOST
             )
@@ -93,7 +93,7 @@ class LostResults:
         return frozenset(lost)
 
     async def _bits(
-        self, found: CaredBatch, slices: Sequence[SliceRow], lost: Collection[str]
+        self, found: BatchContents, slices: Sequence[SliceRow], lost: Collection[str]
     ) -> dict[int, bytes] | None:
         """By chunk, the bits of the lost slices: those set, without those of the slices that are
         left. None when there is no plan to tell a line's place by.
@@ -115,7 +115,7 @@ class LostResults:
         except (KeyError, SegmentFormatError):
             return None  # the plan is not the one that these chunks ran by
 
-    async def _plan(self, found: CaredBatch) -> bytes | None:
+    async def _plan(self, found: BatchContents) -> bytes | None:
         if found.batch.plan_key is None:
             return None
         try:
@@ -133,7 +133,7 @@ class LostResults:
         await self._store.care.lose_file(file.owner, file.key, RESULT_FILE_LOST)
         return f"marked as lost, with its batch {batch_id}: its segments are gone, too"
 
-    async def _assemble_again(self, found: CaredBatch, file: Reference) -> bool:
+    async def _assemble_again(self, found: BatchContents, file: Reference) -> bool:
         kind: ResultKind = "output" if file.owner == output_file_id(found.batch.id) else "errors"
         job = Assembly(self._store.results, self._blobs, found.batch, found.input_key)
         key = f"{file.key.removesuffix(MENDED)}{MENDED}"
@@ -152,7 +152,7 @@ class LostResults:
             pass  # an earlier repair checked it, and ended before it could say so
         return await self._store.care.move_file(file.owner, file.key, key)
 
-    async def _plan_of_ended(self, found: CaredBatch) -> bytes:
+    async def _plan_of_ended(self, found: BatchContents) -> bytes:
         """What never ran, in a batch whose plan was swept at its end. Raises BlobNotFound."""
         if found.batch.plan_key is not None:
             with suppress(BlobNotFound):
@@ -163,7 +163,7 @@ class LostResults:
         return data
 
 
-def _words(taken: TakenBack | None) -> str:
+def _words(taken: RevertedResults | None) -> str:
     if taken is None:
         return "its workers were faster each time; try again"
     if not taken.requests:

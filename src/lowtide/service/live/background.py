@@ -28,7 +28,7 @@ from lowtide.core.live.live import answer_of
 from lowtide.ports.blobs import BlobNotFound, Blobs
 from lowtide.ports.clock import Clock
 from lowtide.ports.store import Store
-from lowtide.service.live.flex_queue import FlexQueue, Order
+from lowtide.service.live.flex_queue import FlexQueue, FlexSubmission
 
 _NO_FIELDS: Mapping[str, msgspec.Raw] = {}
 
@@ -51,7 +51,7 @@ class BackgroundService:
         told of, if there is one. Raises LowtideError, StoreError, BlobError.
         """
         await self._queue.check(project_id, call)
-        order = Order(
+        order = FlexSubmission(
             project_id=project_id,
             user_id=user_id,
             endpoint=call.endpoint,
@@ -107,7 +107,7 @@ class BackgroundService:
                 return batch, source
         raise LowtideError("response_not_found", f"No response found with id '{response_id}'.")
 
-    async def _unanswered(self, order: Order) -> Batch | None:
+    async def _unanswered(self, order: FlexSubmission) -> Batch | None:
         since = self._clock.now() - timedelta(seconds=limits.REPEATED_POST_WINDOW_S)
         return await self._store.flex.unanswered(order.project_id, order.digest, since)
 

@@ -3,8 +3,9 @@
 Called by the live door for `service_tier: "flex"`. Calls of one key and endpoint that come within
 `FLEX_GATHER_S` become one batch (a party), which is planned, run, settled and charged like any
 other; `look`, ticked by loops/live/flex_results.py, hands each result to its caller as soon as a
-beat has made it durable. Invariants: a caller hears of an answer only after it is charged, exactly
-once; a party whose callers have all left is cancelled; nothing is held beyond `FLEX_HOLD_S`.
+commit has made it durable. Invariants: a caller hears of an answer only after it is charged,
+exactly once; a party whose callers have all left is cancelled; nothing is held beyond
+`FLEX_HOLD_S`.
 """
 
 import asyncio
@@ -19,15 +20,15 @@ from lowtide.core.live.flex import FlexCall, Result, answer_to, read_result
 from lowtide.core.live.live import LiveAnswer
 from lowtide.core.scheduling.byte_budget import ByteBudget
 from lowtide.ports.blobs import BlobError, Blobs
-from lowtide.ports.flex import Standing
+from lowtide.ports.flex import FlexStatus
 from lowtide.ports.store import Store, StoreError
-from lowtide.service.live.flex_queue import FlexQueue, Order, unavailable
+from lowtide.service.live.flex_queue import FlexQueue, FlexSubmission, unavailable
 
 Key = tuple[str, str, str]
 """Project, user and endpoint: what the calls of one party have in common."""
 
 
-class _Held:
+class _WaitingCall:
     """A call and its caller."""
 
     def __init__(self, call: FlexCall) -> None:
@@ -48,13 +49,13 @@ class _Held:
             self.answer.set_exception(error)
 
 
-class _Party:
+class _CallGroup:
     """Calls that became, or will become, one batch. Line numbers count its calls from 1."""
 
     def __init__(self, key: Key) -> None:
         self.key = key
-        self.calls: list[_Held] = []
-        self.present: set[_Held] = set()
+        self.calls: list[_WaitingCall] = []
+        self.present: set[_WaitingCall] = set()
         self.bytes = 0
         self.batch: Batch | None = None
         self.slices_read = 0
@@ -85,8 +86,8 @@ class FlexService:
         self._blobs = blobs
         self._hold_s = hold_s
         self._gather_s = gather_s
-        self._gathering: dict[Key, _Party] = {}
-        self._parties: dict[str, _Party] = {}
+        self._gathering: dict[Key, _CallGroup] = {}
+        self._parties: dict[str, _CallGroup] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._places = ByteBudget(limits.FLEX_HELD_MAX)
         self._draining = False
@@ -169,34 +170,34 @@ class FlexService:
 
     # -- a party's life ----------------------------------------------------------------------------
 
-    def _join(self, key: Key, call: FlexCall) -> tuple[_Party, _Held]:
-        held = _Held(call)
+    def _join(self, key: Key, call: FlexCall) -> tuple[_CallGroup, _WaitingCall]:
+        held = _WaitingCall(call)
         party = self._gathering.get(key)
         if party is None:
-            party = self._gathering[key] = _Party(key)
+            party = self._gathering[key] = _CallGroup(key)
             loop = asyncio.get_running_loop()
-            loop.call_later(self._gather_s, self._send_off, party)
+            loop.call_later(self._gather_s, self._submit_group, party)
         party.calls.append(held)
         party.present.add(held)
         party.bytes += call.size
         if len(party.calls) == limits.FLEX_LINES_MAX or party.bytes >= limits.FLEX_GATHER_BYTES_MAX:
-            self._send_off(party)
+            self._submit_group(party)
         return party, held
 
-    def _leave(self, party: _Party, held: _Held) -> None:
+    def _leave(self, party: _CallGroup, held: _WaitingCall) -> None:
         party.present.discard(held)
         held.answer.cancel()
         if not party.present and party.batch is not None:
             self._end(party)
 
-    def _end(self, party: _Party) -> None:
+    def _end(self, party: _CallGroup) -> None:
         """Nobody is there any more. What was not answered is not to be run."""
         assert party.batch is not None
         self._parties.pop(party.batch.id, None)
         if any(held.answer.cancelled() or held.answer.exception() for held in party.calls):
             self._start(self._queue.cancel(party.batch))
 
-    def _send_off(self, party: _Party) -> None:
+    def _submit_group(self, party: _CallGroup) -> None:
         """It takes no more calls, and becomes a batch."""
         if self._gathering.get(party.key) is not party:
             return  # it was full before its time was over
@@ -205,9 +206,9 @@ class FlexService:
         if party.calls:
             self._start(self._submit(party))
 
-    async def _submit(self, party: _Party) -> None:
+    async def _submit(self, party: _CallGroup) -> None:
         project_id, user_id, endpoint = party.key
-        order = Order(
+        order = FlexSubmission(
             project_id=project_id,
             user_id=user_id,
             endpoint=endpoint,
@@ -229,7 +230,7 @@ class FlexService:
         self._parties[party.batch.id] = party
         self.wake()
 
-    async def _serve(self, party: _Party, standing: Standing) -> None:
+    async def _serve(self, party: _CallGroup, standing: FlexStatus) -> None:
         batch = standing.batch
         if standing.slices > party.slices_read:
             await self._read(party, batch.id)
@@ -240,7 +241,7 @@ class FlexService:
         elif (why := _ended(batch.status)) is not None:
             party.fail(why)
 
-    async def _read(self, party: _Party, batch_id: str) -> None:
+    async def _read(self, party: _CallGroup, batch_id: str) -> None:
         """Hand out the results of all slices that are new."""
         rows = await self._store.results.slices(batch_id, after_seq=party.slices_read - 1)
         for row in rows:

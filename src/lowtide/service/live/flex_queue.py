@@ -31,16 +31,16 @@ from lowtide.ports.blobs import Blobs
 from lowtide.ports.clock import Clock, NewId
 from lowtide.ports.store import Store, StoreError, TokenLimitReached
 from lowtide.ports.work import TaskLease
-from lowtide.service.accounts.quotas import LimitService, spend_cap_message, too_many_batches
+from lowtide.service.accounts.quotas import Quotas, spend_cap_message, too_many_batches
 from lowtide.service.batches.batches import Loop
-from lowtide.service.batches.forecasts import Prospects
+from lowtide.service.batches.forecasts import Forecasts
 from lowtide.service.files.files import FileService
 from lowtide.service.off_loop import off_loop
 
 log = structlog.get_logger(__name__)
 
 
-class Order(msgspec.Struct, frozen=True, kw_only=True):
+class FlexSubmission(msgspec.Struct, frozen=True, kw_only=True):
     """Calls to make one batch of: of one project, key and endpoint."""
 
     project_id: str
@@ -83,13 +83,13 @@ class FlexQueue:
         clock: Clock,
         new_id: NewId,
         files: FileService,
-        allowance: LimitService,
+        allowance: Quotas,
         wake: Callable[[Loop], None],
         *,
         owner: str,
         token_models: Mapping[str, TokenModel] = MappingProxyType({}),
         served_models: ServedModels = lambda: None,
-        prospects: Prospects | None = None,
+        prospects: Forecasts | None = None,
     ) -> None:
         self._store = store
         self._blobs = blobs
@@ -133,7 +133,7 @@ class FlexQueue:
         if verdict.kept == "infeasible":
             raise unavailable(f"the queue is longer than {wait_s / 60:.0f} minutes")
 
-    async def submit(self, order: Order) -> Batch:
+    async def submit(self, order: FlexSubmission) -> Batch:
         """The batch, in progress. Raises LowtideError, StoreError, BlobError."""
         plan, content = await self._plan_beside(order.project_id, order.endpoint, order.calls)
         await self._check_money(order.project_id, plan)
@@ -154,7 +154,9 @@ class FlexQueue:
         self._wake("dispatch")
         return batch
 
-    async def _add(self, order: Order, file: File, batch: Batch, plan_key: str) -> TaskLease:
+    async def _add(
+        self, order: FlexSubmission, file: File, batch: Batch, plan_key: str
+    ) -> TaskLease:
         """Calls whose callers wait have places of their own, so no number of batches."""
         bounds = await self._allowance.of(order.project_id)
         most = bounds.unfinished_batches if order.flex == "background" else None
@@ -202,7 +204,7 @@ class FlexQueue:
                 f"{done.enqueued:,} tokens of {done.model} are enqueued, of {done.limit:,} at most"
             )
 
-    def _records(self, order: Order, content: bytes) -> tuple[File, Batch]:
+    def _records(self, order: FlexSubmission, content: bytes) -> tuple[File, Batch]:
         now, file_id = self._clock.now(), self._files.new_file_id()
         file = File(
             id=file_id,

@@ -13,7 +13,7 @@ import msgspec
 
 from lowtide import limits
 from lowtide.core.accounts.catalogue import Catalogue
-from lowtide.core.accounts.rate_limit import RatePool, Verdict
+from lowtide.core.accounts.rate_limit import RateDecision, RateLimiter
 from lowtide.core.batches.line import LineFormatError
 from lowtide.core.bodies.media_urls import media_rule
 from lowtide.core.bodies.sse import CONTENT_TYPE, EventStream, error_event
@@ -38,24 +38,24 @@ from lowtide.core.live.live import (
     read_live,
     tokens_used,
 )
-from lowtide.core.live.routing import choose
+from lowtide.core.live.routing import choose_replica
 from lowtide.core.scheduling.reply_budget import ReplyBudget
 from lowtide.ports.clock import Clock
 from lowtide.ports.engine import ReplyStream
-from lowtide.service.accounts.quotas import LimitService
+from lowtide.service.accounts.quotas import Quotas
 from lowtide.service.live.live_replica import STREAM_BEGUN, LiveCall, LiveReplica
 from lowtide.service.off_loop import off_loop
 from lowtide.service.reply_memory import ReplyMemory
 
 
-class Admission(msgspec.Struct, frozen=True):
+class AdmittedCall(msgspec.Struct, frozen=True):
     """A call with its canonical model, who asks, and whether the limits let it through."""
 
     request: LiveRequest
     model: str
     organization_id: str
     key_id: str
-    verdict: Verdict
+    verdict: RateDecision
 
 
 class LiveStream:
@@ -109,7 +109,7 @@ class LiveService:
         catalogue: Catalogue,
         replicas: Sequence[LiveReplica],
         clock: Clock,
-        allowance: LimitService,
+        allowance: Quotas,
         replies: ReplyBudget | None = None,
     ) -> None:
         """`replies`: what the answers in memory share with all other replies of the process."""
@@ -117,14 +117,14 @@ class LiveService:
         self._replicas = replicas
         self._clock = clock
         self._allowance = allowance
-        self._rates = RatePool()
+        self._rates = RateLimiter()
         self._replies = ReplyBudget() if replies is None else replies
 
-    def memory(self, admission: Admission) -> ReplyMemory:
+    def memory(self, admission: AdmittedCall) -> ReplyMemory:
         """What an answer to the call takes of the memory for replies, while the context lasts."""
         return ReplyMemory(self._replies, admission.organization_id)
 
-    async def may_read(self, *, project_id: str, key_id: str) -> Verdict | None:
+    async def may_read(self, *, project_id: str, key_id: str) -> RateDecision | None:
         """Whether the body of one more call may be read; None: yes, and then call `has_read`."""
         allowance = (await self._allowance.of(project_id)).live
         models = self._catalogue.entries
@@ -134,7 +134,9 @@ class LiveService:
         """The body is there, or will not come."""
         self._rates.has_read(key_id)
 
-    async def admit(self, endpoint: str, body: bytes, *, project_id: str, key_id: str) -> Admission:
+    async def admit(
+        self, endpoint: str, body: bytes, *, project_id: str, key_id: str
+    ) -> AdmittedCall:
         """Read a call and hold it against the limits of its key and model.
 
         Raises LowtideError `invalid_request`, `missing_required_parameter`, `model_not_found`.
@@ -152,10 +154,10 @@ class LiveService:
                 raise LowtideError("invalid_request", refusal[1], refusal[0])
         now_s = self._clock.monotonic()
         verdict = self._rates.admit(key_id, model, bounds.live, request.tokens, now_s)
-        return Admission(request, model, bounds.organization_id, key_id, verdict)
+        return AdmittedCall(request, model, bounds.organization_id, key_id, verdict)
 
     @asynccontextmanager
-    async def open(self, admission: Admission) -> AsyncIterator[LiveAnswer | LiveStream]:
+    async def open(self, admission: AdmittedCall) -> AsyncIterator[LiveAnswer | LiveStream]:
         """Send an admitted call; the answer is good within the context.
 
         Raises LowtideError `model_unavailable`, `engine_error`, `engine_timeout`.
@@ -179,7 +181,9 @@ class LiveService:
                 admission.key_id, admission.model, admission.verdict, used, self._clock.monotonic()
             )
 
-    async def _answer(self, admission: Admission, stack: AsyncExitStack) -> LiveAnswer | LiveStream:
+    async def _answer(
+        self, admission: AdmittedCall, stack: AsyncExitStack
+    ) -> LiveAnswer | LiveStream:
         """The first answer worth passing on; else the last that came, else why none did."""
         tried: list[_Tried] = []
         while len(tried) < limits.LIVE_ATTEMPTS_MAX:
@@ -202,7 +206,7 @@ class LiveService:
         raise _failed(tried[-1].outcome) if tried else self._unavailable(admission)
 
     async def _attempt(
-        self, live: LiveReplica, admission: Admission, stack: AsyncExitStack
+        self, live: LiveReplica, admission: AdmittedCall, stack: AsyncExitStack
     ) -> "_Tried":
         """One call to one replica; a stream that has begun is left open on `stack`."""
         request = admission.request
@@ -245,7 +249,7 @@ class LiveService:
             stack.push_async_exit(mine.pop_all())
             return _Tried(live, call, STREAM_BEGUN, stream)
 
-    def _choose(self, admission: Admission, tried: Sequence[LiveReplica]) -> LiveReplica | None:
+    def _choose(self, admission: AdmittedCall, tried: Sequence[LiveReplica]) -> LiveReplica | None:
         now_s = self._clock.monotonic()
         key = (admission.model, admission.request.endpoint)
         able = [
@@ -260,12 +264,12 @@ class LiveService:
         if not able:
             return None
         names = [live.replica.name for live in able]
-        return able[choose(names, [live.load for live in able], admission.request.prefix)]
+        return able[choose_replica(names, [live.load for live in able], admission.request.prefix)]
 
     def _serving(self, model: str) -> list[LiveReplica]:
         return [live for live in self._replicas if model in live.replica.models]
 
-    def _unavailable(self, admission: Admission) -> LowtideError:
+    def _unavailable(self, admission: AdmittedCall) -> LowtideError:
         now_s = self._clock.monotonic()
         serving = self._serving(admission.model)
         waits = [
@@ -341,7 +345,7 @@ def _whole(
     return _Tried(live, call, outcome, answer)
 
 
-def _body(live: LiveReplica, admission: Admission) -> bytes:
+def _body(live: LiveReplica, admission: AdmittedCall) -> bytes:
     """What the replica is sent. Raises LineFormatError."""
     request = admission.request
     return live.rules.body(
@@ -370,7 +374,7 @@ def _busy(message: str, wait_s: int) -> LowtideError:
     return LowtideError("model_unavailable", message, "model", retry_after_s=wait_s)
 
 
-def _too_many_in_flight(admission: Admission) -> LowtideError:
+def _too_many_in_flight(admission: AdmittedCall) -> LowtideError:
     return LowtideError(
         "rate_limit_exceeded",
         f"Too many live calls of organization {admission.organization_id} to"

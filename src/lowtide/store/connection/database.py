@@ -24,7 +24,7 @@ from lowtide.core.reporting.shown_url import shown_url
 from lowtide.limits import STORE_CONFLICT_TRIES_MAX, STORE_READERS, STORE_WRITER_WAIT_S
 from lowtide.ports.store import StoreError, StoreFull, StoreUnavailable, StoreValueError
 from lowtide.store.connection.dialect import prepare_sqlite
-from lowtide.store.connection.postgres import is_postgres, lost_track, open_pool
+from lowtide.store.connection.postgres import driver_state_errors, is_postgres, open_pool
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -124,7 +124,7 @@ def transactional(kind: Class) -> Class:
     """Let each public method of the class, which is one transaction, run to its end.
 
     Again after a conflict: the order in which rows are locked leaves few, as a pause of an
-    organisation locks its batches late, and migrations change tables under other processes. And
+    organization locks its batches late, and migrations change tables under other processes. And
     although its caller was cancelled, who then waits for the end: a driver that is cancelled
     inside a statement leaves its connection behind, on SQLite with the lock that it held.
     """
@@ -174,7 +174,7 @@ def mapped_errors() -> Iterator[None]:
         raise _store_error(error, error.orig) from error
     except (exc.TimeoutError, OSError, sqlite3.Error) as error:
         raise _store_error(error, error) from error
-    except lost_track() as error:
+    except driver_state_errors() as error:
         raise StoreUnavailable(f"the database cannot be used now: {error}") from error
 
 

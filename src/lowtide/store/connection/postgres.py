@@ -100,7 +100,7 @@ def _notice_silence(connection: Any) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, option, int(limits.STORE_CONNECT_S * 1000))
 
 
-def lost_track() -> tuple[type[Exception], ...]:
+def driver_state_errors() -> tuple[type[Exception], ...]:
     """What the driver raises, past SQLAlchemy, when the server ends a connection just as a
     statement is sent on it; nothing where the driver was never loaded."""
     driver = sys.modules.get(DRIVER)

@@ -1,9 +1,9 @@
 """The tables. Statements are built from them; the migrations make them; a test holds the two equal.
 
-Words are those of design.md. What is denormalised onto chunks (organisation, model, priority,
+Words are those of design.md. What is denormalised onto chunks (organization, model, priority,
 deadline, creation) is there for one reason: the index `chunks_waiting` is the queue itself, so a
-claim reads its first entries and never sorts. `chunks_waiting_of` is the queue organisation by
-organisation, which claims read; `chunks_waiting` that of all, which tells what waits. What decides
+claim reads its first entries and never sorts. `chunks_waiting_of` is the queue organization by
+organization, which claims read; `chunks_waiting` that of all, which tells what waits. What decides
 whose turn it is lies in schedule_tables.py. Invariant: a chunk waits only while its batch is in
 progress and not paused.
 """

@@ -1,8 +1,8 @@
-"""What a beat charges: the decision, without a database.
+"""What a commit charges: the decision, without a database.
 
-Called by settlement.py with what the beat adds to each batch and model. Invariants: one entry per
-batch and model that had successes, priced as of the beat; the sum on the batch's row is the sum of
-its entries.
+Called by settlement.py with what the commit adds to each batch and model. Invariants: one entry per
+batch and model that had successes, priced as of the commit; the sum on the batch's row is the sum
+of its entries.
 """
 
 from collections.abc import Iterable, Mapping
@@ -26,7 +26,7 @@ def ledger_entry(
 ) -> LedgerEntry:
     """`requests` successes and their tokens, at the model's batch price.
 
-    The batch's counter of results numbers the entry: it grows with every beat that has any.
+    The batch's counter of results numbers the entry: it grows with every commit that has any.
     """
     price = prices.get(model, FREE)
     return LedgerEntry(

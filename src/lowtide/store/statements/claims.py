@@ -2,8 +2,8 @@
 
 Called by work.py, inside its transaction. What is urgent was decided by loops/scheduling/urgency.py
 and lies in a table; whose turn it is `core.scheduling.fair_queue.Turns` decides from the
-organisations that wait and what they were given so far; the index `chunks_waiting_of` is the queue
-of each of them, in order. So a claim reads a row for each organisation that waits for the models,
+organizations that wait and what they were given so far; the index `chunks_waiting_of` is the queue
+of each of them, in order. So a claim reads a row for each organization that waits for the models,
 and the heads of the queues that it takes from: its cost grows with neither chunks nor batches.
 """
 
@@ -16,7 +16,7 @@ from sqlalchemy import Row, Select, and_, exists, func, not_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lowtide import limits
-from lowtide.core.scheduling.fair_queue import Tenant, Turns
+from lowtide.core.scheduling.fair_queue import Tenant, WeightedFairQueue
 from lowtide.store.connection.dialect import lock_name
 from lowtide.store.schema.schedule_tables import urgent_batches
 from lowtide.store.schema.tables import CLAIM_ORDER, LEASED, WAITING, batches, chunks, organizations
@@ -35,7 +35,7 @@ Scope = tuple[str, str]
 
 
 class _Bounds(msgspec.Struct, frozen=True):
-    """Requests that organisations may have in flight, and that they have."""
+    """Requests that organizations may have in flight, and that they have."""
 
     default: int | None
     own: Mapping[str, int]
@@ -98,7 +98,7 @@ async def claimable(
 ) -> list[Row[Any]]:
     """Up to `limit` waiting chunks, row-locked, in the order of claims; none of `without`.
 
-    `in_flight_max` bounds the requests in flight of each organisation without a bound of its own.
+    `in_flight_max` bounds the requests in flight of each organization without a bound of its own.
     A bound is rounded up to a chunk.
     """
     claim = _Claim(models, limit, await _bounds(conn, in_flight_max), without)
@@ -120,9 +120,9 @@ async def _take_urgent(conn: AsyncConnection, claim: _Claim) -> None:
 
 
 async def _take_turns(conn: AsyncConnection, claim: _Claim) -> Costs:
-    """From the organisation whose turn it is, a few chunks at a time, until enough are taken.
+    """From the organization whose turn it is, a few chunks at a time, until enough are taken.
 
-    The virtual times that organisations which are passed over are lifted to.
+    The virtual times that organizations which are passed over are lifted to.
     """
     tenants, waiting = await _tenants(conn, claim)
     turns = _turns({n: t for n, t in tenants.items() if not claim.is_full(n)})
@@ -163,15 +163,15 @@ async def _tenants(
     return await tenants_of(conn, claim.models, waiting), waiting
 
 
-def _turns(tenants: Mapping[str, Tenant]) -> Turns:
-    turns = Turns()
+def _turns(tenants: Mapping[str, Tenant]) -> WeightedFairQueue:
+    turns = WeightedFairQueue()
     for name, tenant in tenants.items():
         turns.join(name, tenant)
     return turns
 
 
 def _floors(
-    turns: Turns, tenants: Mapping[str, Tenant], waiting: Mapping[str, Collection[str]]
+    turns: WeightedFairQueue, tenants: Mapping[str, Tenant], waiting: Mapping[str, Collection[str]]
 ) -> Costs:
     """Whoever runs all it may is passed over, and gains no credit by that."""
     first = turns.first()
@@ -189,7 +189,7 @@ def first_waiting(
     without: Collection[Scope] = (),
     of_batch: Row[Any] | None = None,
 ) -> Select[Any]:
-    """The head of an organisation's queue for a model, row-locked, or of one of its batches: the
+    """The head of an organization's queue for a model, row-locked, or of one of its batches: the
     first entries of the index `chunks_waiting_of` that are not of `without`."""
     mine = [
         chunks.c.model == model,
@@ -239,7 +239,7 @@ def urgent_waiting(
 
 
 async def _bounds(conn: AsyncConnection, default: int | None) -> _Bounds:
-    """Read from the bounded organisations and the leased chunks; without bounds, from neither."""
+    """Read from the bounded organizations and the leased chunks; without bounds, from neither."""
     bounded = select(organizations.c.id, organizations.c.requests_in_flight).where(
         organizations.c.requests_in_flight.is_not(None)
     )

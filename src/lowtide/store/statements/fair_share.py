@@ -1,8 +1,8 @@
-"""Virtual time in the database: what each organisation was given of each model's pool.
+"""Virtual time in the database: what each organization was given of each model's pool.
 
 Called inside the transactions that move chunks: a claim charges what chunks are estimated to cost,
-a beat corrects it to what they did cost, whoever takes a chunk back takes the charge back. An
-organisation whose work begins (a plan, the end of a pause) is lifted to the least of those that are
+a commit corrects it to what they did cost, whoever takes a chunk back takes the charge back. An
+organization whose work begins (a plan, the end of a pause) is lifted to the least of those that are
 at work. Invariants: a leased chunk is charged for its unsettled requests, any other for none; rows
 are locked last, in order, so that no two transactions wait for each other.
 """
@@ -26,7 +26,7 @@ from lowtide.store.schema.tables import LEASED, WAITING, chunks, organizations
 from lowtide.store.statements.settlement import Settlement
 
 Costs = Mapping[tuple[str, str], float]
-"""Work units by (model, organisation); negative where charges are taken back."""
+"""Work units by (model, organization); negative where charges are taken back."""
 
 
 def cost_per_request(chunk: Row[Any]) -> float:
@@ -44,7 +44,7 @@ def cost_left(chunk: Row[Any]) -> float:
 async def tenants_of(
     conn: AsyncConnection, models: Collection[str], names: Collection[str]
 ) -> dict[str, Tenant]:
-    """Those organisations, with what they were given of all these models together."""
+    """Those organizations, with what they were given of all these models together."""
     found = await conn.execute(
         select(organizations.c.id, organizations.c.weight, func.sum(virtual_times.c.virtual_time))
         .outerjoin(
@@ -59,7 +59,7 @@ async def tenants_of(
 
 
 def waiting_organizations(model: str | BindParameter[str]) -> Select[Any]:
-    """Organisations with waiting chunks of the model: one step in `chunks_waiting_of` for each."""
+    """Organizations with waiting chunks of the model: one step in `chunks_waiting_of` for each."""
     waiting = (chunks.c.model == model) & (chunks.c.state == WAITING)
     least = (
         select(chunks.c.organization_id).where(waiting).order_by(chunks.c.organization_id).limit(1)
@@ -91,13 +91,13 @@ _FIRST_TENANTS: Final = _first_tenants()
 
 
 async def first_tenants(conn: AsyncConnection, model: str, most: int) -> dict[str, Tenant]:
-    """The organisations that wait for the model, those first that were given the least."""
+    """The organizations that wait for the model, those first that were given the least."""
     found = await conn.execute(_FIRST_TENANTS, {"of_model": model, "most": most})
     return {name: Tenant(float(given), float(weight)) for name, given, weight in found}
 
 
 async def charge(conn: AsyncConnection, costs: Costs, floors: Costs = MappingProxyType({})) -> None:
-    """Move the virtual times of those organisations by that work, over their weights, and lift
+    """Move the virtual times of those organizations by that work, over their weights, and lift
     others to those floors."""
     for key in sorted({key for key, cost in costs.items() if cost} | floors.keys()):
         if cost := costs.get(key):
@@ -144,8 +144,8 @@ async def _floor(conn: AsyncConnection, model: str, at_work: Collection[str]) ->
     return max(known.values(), default=0.0)
 
 
-class Outcome(msgspec.Struct, frozen=True):
-    """What a beat settled of one model of one batch, in work units: as charged, and as it was."""
+class SettledWork(msgspec.Struct, frozen=True):
+    """What a commit settled of one model of one batch, in work units: as charged, and as it was."""
 
     estimated: float
     actual: float
@@ -153,7 +153,7 @@ class Outcome(msgspec.Struct, frozen=True):
 
 def outcomes(
     settlement: Settlement, chunk_rows: Mapping[ChunkKey, Row[Any]]
-) -> dict[tuple[str, str], Outcome]:
+) -> dict[tuple[str, str], SettledWork]:
     """By (batch, model). An engine that reports no usage is believed to have taken the estimate."""
     estimated: dict[tuple[str, str], float] = defaultdict(float)
     for values in settlement.chunks:
@@ -165,16 +165,16 @@ def outcomes(
         key = (values["of_batch"], values["of_model"])
         usage = Usage(**{field: values[f"more_{field}"] for field in Usage.__struct_fields__})
         unknown = values["more_completed"] and not usage.total_tokens
-        found[key] = Outcome(estimated[key], estimated[key] if unknown else work_of(usage))
+        found[key] = SettledWork(estimated[key], estimated[key] if unknown else work_of(usage))
     return found
 
 
 def corrections(
     settlement: Settlement,
     chunk_rows: Mapping[ChunkKey, Row[Any]],
-    found: Mapping[tuple[str, str], Outcome],
+    found: Mapping[tuple[str, str], SettledWork],
 ) -> Costs:
-    """What a beat's outcomes did cost beyond what was charged for them when they were claimed,
+    """What a commit's outcomes did cost beyond what was charged for them when they were claimed,
     less the charges of requests that it gives back."""
     costs: dict[tuple[str, str], float] = defaultdict(float)
     owners: dict[str, str] = {}
@@ -214,6 +214,6 @@ async def _raise(conn: AsyncConnection, key: tuple[str, str], floor: float) -> N
 
 
 async def _begin(conn: AsyncConnection, keys: Collection[tuple[str, str]]) -> None:
-    """Make the rows that are missing: a new organisation was given nothing."""
+    """Make the rows that are missing: a new organization was given nothing."""
     rows = [{"model": model, "organization_id": name, "virtual_time": 0.0} for model, name in keys]
     await insert_missing(conn, virtual_times, rows)

@@ -32,7 +32,7 @@ from lowtide.store.statements.transitions import lock_batches
 _UNFINISHED = batches.c.ended_at.is_(None)
 
 
-async def dispose_alone(conn: AsyncConnection) -> None:
+async def lock_garbage(conn: AsyncConnection) -> None:
     """The first thing that a transaction does which lets go of blobs."""
     await lock_name(conn, "disposal")
 

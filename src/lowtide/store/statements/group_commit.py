@@ -1,8 +1,8 @@
 """A worker's group commit: one transaction, the same handful of statements however much finished.
 
-Called by work.py. Read what the beat touches, under lock; decide, in plain values
+Called by work.py. Read what the commit touches, under lock; decide, in plain values
 (`settlement.py`); write. Invariant: bitmap, slices, counters, usage, files, charges and state move
-together, and only for chunks that are leased under the beat's token.
+together, and only for chunks that are leased under the commit's token.
 """
 
 from collections import defaultdict
@@ -15,14 +15,14 @@ from sqlalchemy import Row, Select, and_, bindparam, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lowtide.core.batches.chunk import ChunkKey
-from lowtide.ports.work import Beat, BeatReceipt
+from lowtide.ports.work import CommitReceipt, GroupCommit
 from lowtide.store.connection.notify import announce
 from lowtide.store.schema.rows import entry_values, file_values
 from lowtide.store.schema.tables import batch_models, batches, chunks, files, ledger, slices
 from lowtide.store.statements import fair_share
 from lowtide.store.statements.settlement import MODEL_SUMS, Settlement, keys_of, settle
 from lowtide.store.statements.spending import charge, lock_organizations
-from lowtide.store.statements.throughput import keep_pace
+from lowtide.store.statements.throughput import record_throughput
 from lowtide.store.statements.transitions import lock_batches
 
 _UPDATE_CHUNK: Final = (
@@ -39,8 +39,8 @@ UPDATE_MODEL: Final = (
 )
 
 
-async def commit(conn: AsyncConnection, beat: Beat) -> BeatReceipt:
-    """Store the beat's outcomes, exactly once; see the port."""
+async def commit(conn: AsyncConnection, beat: GroupCommit) -> CommitReceipt:
+    """Store the commit's outcomes, exactly once; see the port."""
     keys = keys_of(beat)
     owners = await lock_organizations(conn, {piece.key.batch_id for piece in beat.slices}, beat.now)
     batch_rows = await lock_batches(conn, {key.batch_id for key in keys})
@@ -63,19 +63,19 @@ async def _account(
     chunk_rows: Mapping[ChunkKey, Row[Any]],
     now: datetime,
 ) -> None:
-    """What the outcomes cost: for the turns of their organisations, and the pace of the pools."""
+    """What the outcomes cost: for the turns of their organizations, and the pace of the pools."""
     found = fair_share.outcomes(settlement, chunk_rows)
-    await keep_pace(conn, settlement, found, now)
+    await record_throughput(conn, settlement, found, now)
     await fair_share.charge(conn, fair_share.corrections(settlement, chunk_rows, found))
 
 
 def _stopping(
-    receipt: BeatReceipt,
-    beat: Beat,
+    receipt: CommitReceipt,
+    beat: GroupCommit,
     batch_rows: Mapping[str, Row[Any]],
     paused: Collection[str],
-) -> BeatReceipt:
-    """The receipt, which also stops the held batches of organisations that this beat paused."""
+) -> CommitReceipt:
+    """The receipt, which also stops the held batches of organizations that this commit paused."""
     held = {key.batch_id for key, _ in beat.held if key not in receipt.lost}
     more = {batch_id for batch_id in held if batch_rows[batch_id].organization_id in paused}
     return msgspec.structs.replace(receipt, stopped=receipt.stopped | more)
@@ -105,8 +105,8 @@ def chunks_by_key(keys: Collection[ChunkKey]) -> Select[Any]:
     return select(chunks).where(or_(*these)).order_by(chunks.c.batch_id, chunks.c.seq)
 
 
-async def _stored(conn: AsyncConnection, beat: Beat) -> frozenset[ChunkKey]:
-    """Chunks whose slices of this very segment are stored already: the beat is a repetition."""
+async def _stored(conn: AsyncConnection, beat: GroupCommit) -> frozenset[ChunkKey]:
+    """Chunks whose slices of this very segment are stored already: the commit is a repetition."""
     if beat.segment_key is None:
         return frozenset()
     found = await conn.execute(

@@ -18,7 +18,7 @@ from lowtide.core.batches.batch import INPUT_LOST, BatchError
 from lowtide.core.batches.chunk import done_count
 from lowtide.core.integrity.consistency import PLAN_LOST, without_bits
 from lowtide.core.usage import NO_USAGE, Usage
-from lowtide.ports.integrity import TakenBack
+from lowtide.ports.integrity import RevertedResults
 from lowtide.store.schema.rows import usage_of_row, usage_values
 from lowtide.store.statements.charging import cost_of
 from lowtide.store.statements.spending import SPEND_CAP
@@ -41,10 +41,10 @@ class Loss(msgspec.Struct, frozen=True, kw_only=True):
     ledger: list[LedgerEntry]
     emptied: list[str]
     drops: bool
-    taken_back: TakenBack
+    taken_back: RevertedResults
 
 
-def take_back(
+def revert_results(
     batch: Row[Any],
     owner: Row[Any],
     chunk_rows: Sequence[Row[Any]],
@@ -66,7 +66,7 @@ def take_back(
     undone = [_undo(entry, batch.results_seq + n, now) for n, entry in enumerate(entries)]
     values = _sums(batch, lost, undone) | {"results_seq": batch.results_seq + len(undone)}
     emptied = _emptied(batch, values)
-    values |= emptied | _course(batch, again, stopped, paused, now, reason)
+    values |= emptied | _state_after_loss(batch, again, stopped, paused, now, reason)
     return Loss(
         batch=values,
         chunks=[_chunk_values(row, cleared.get(row.seq), again, paused) for row in chunk_rows],
@@ -75,7 +75,7 @@ def take_back(
         ledger=undone,
         emptied=[getattr(batch, name) for name in emptied],
         drops=batch.status == "in_progress" and not again,
-        taken_back=TakenBack(
+        taken_back=RevertedResults(
             sum(row.completed + row.failed for row in lost),
             -sum(entry.charge_pico for entry in undone),
             again,
@@ -135,7 +135,8 @@ def _sums(
 
 
 def _emptied(batch: Row[Any], values: Mapping[str, Any]) -> dict[str, None]:
-    """Columns of growing result files without a line: the next beat that has one makes it anew."""
+    """Columns of growing result files without a line: the next commit that has one makes it
+    anew."""
     sides = (("completed", "output_file_id"), ("failed", "error_file_id"))
     return {
         column: None
@@ -144,7 +145,7 @@ def _emptied(batch: Row[Any], values: Mapping[str, Any]) -> dict[str, None]:
     }
 
 
-def _course(
+def _state_after_loss(
     batch: Row[Any],
     again: bool,
     stopped: bool,

@@ -12,7 +12,7 @@ from sqlalchemy import Row, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lowtide.core.batches.chunk import NOTHING_DONE
-from lowtide.core.batches.plan import ChunkSpec, ModelShare
+from lowtide.core.batches.plan import ChunkSpec, ModelTotals
 from lowtide.core.scheduling.fair_queue import planned_cost
 from lowtide.store.schema.rows import USAGE_FIELDS
 from lowtide.store.schema.tables import batch_models, chunks
@@ -24,11 +24,11 @@ async def insert_plan(
     conn: AsyncConnection,
     row: Row[Any],
     specs: Sequence[ChunkSpec],
-    models: Mapping[str, ModelShare],
+    models: Mapping[str, ModelTotals],
     *,
     held: bool,
 ) -> None:
-    """Queue the chunks of the locked batch `row`; `held`: its organisation is paused."""
+    """Queue the chunks of the locked batch `row`; `held`: its organization is paused."""
     await lift(conn, row.organization_id, models)
     learnt = await output_per_request(conn, models)
     values = [
@@ -44,7 +44,7 @@ async def insert_plan(
     await conn.execute(insert(chunks), values)
 
 
-def _share_values(row: Row[Any], model: str, share: ModelShare, cost: float) -> dict[str, Any]:
+def _share_values(row: Row[Any], model: str, share: ModelTotals, cost: float) -> dict[str, Any]:
     nothing = dict.fromkeys(("settled_tokens", "completed", "failed", *USAGE_FIELDS), 0)
     return nothing | {
         "batch_id": row.id,

@@ -1,9 +1,9 @@
-"""What organisations have spent this month, and the pause of those that may spend no more.
+"""What organizations have spent this month, and the pause of those that may spend no more.
 
 Called by group_commit.py (a charge may reach the cap), lifecycle.py (a plan of a paused
-organisation) and by the classes that lift a pause. Invariants: the sum of a month moves in the
-transaction that writes its ledger entries; while an organisation is paused, all its batches in
-progress are, and none of their chunks waits. An organisation's row is locked before any of its
+organization) and by the classes that lift a pause. Invariants: the sum of a month moves in the
+transaction that writes its ledger entries; while an organization is paused, all its batches in
+progress are, and none of their chunks waits. An organization's row is locked before any of its
 batches', so charges, plans and changes of a cap come one after another.
 """
 
@@ -32,7 +32,7 @@ def month_of(at: datetime) -> str:
 async def lock_organizations(
     conn: AsyncConnection, batch_ids: Collection[str], now: datetime
 ) -> list[Row[Any]]:
-    """The organisations of those batches, each with `charge_pico`, its sum of this month so far.
+    """The organizations of those batches, each with `charge_pico`, its sum of this month so far.
 
     They are held until the transaction ends.
     """
@@ -48,7 +48,7 @@ async def charge(
     entries: Iterable[LedgerEntry],
     now: datetime,
 ) -> frozenset[str]:
-    """Add the entries to the month's sums; the organisations that are paused, now or already."""
+    """Add the entries to the month's sums; the organizations that are paused, now or already."""
     more: dict[str, int] = {}
     for entry in entries:
         more[entry.organization_id] = more.get(entry.organization_id, 0) + entry.charge_pico
@@ -70,7 +70,7 @@ async def charge(
 async def resume_below_cap(
     conn: AsyncConnection, now: datetime, *only: ColumnElement[bool]
 ) -> list[str]:
-    """End the pause of organisations that spent less than their cap this month; batches that go on.
+    """End the pause of organizations that spent less than their cap this month; batches that go on.
 
     What their workers still hold ends as any lease does; what was held waits again.
     """
@@ -111,7 +111,7 @@ async def _put_spend(conn: AsyncConnection, owner: Row[Any], month: str, spent: 
 
 
 async def _pause(conn: AsyncConnection, organization_id: str, now: datetime) -> None:
-    """Once a month at most; it costs what the organisation has queued."""
+    """Once a month at most; it costs what the organization has queued."""
     await conn.execute(
         update(organizations).where(organizations.c.id == organization_id).values(paused_at=now)
     )
@@ -119,7 +119,7 @@ async def _pause(conn: AsyncConnection, organization_id: str, now: datetime) -> 
     ids = await _lock(conn, running)
     await conn.execute(update(batches).where(running).values(paused_reason=SPEND_CAP))
     await _move_chunks(conn, ids, WAITING, HELD)
-    await announce(conn, "commit")  # workers learn of it by their next beat
+    await announce(conn, "commit")  # workers learn of it by their next commit
 
 
 async def _resume(conn: AsyncConnection, organization_id: str) -> list[str]:

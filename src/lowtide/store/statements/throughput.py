@@ -1,7 +1,7 @@
-"""What pools get done, kept beside the beats that commit it: recent paces, and forecasts.
+"""What pools get done, kept beside the commits that commit it: recent paces, and forecasts.
 
-Called inside the transactions of beats, claims and plans, and by capacity.py. Invariant: a model's
-row is locked while it is read and moved on, so the beats of many workers add up.
+Called inside the transactions of commits, claims and plans, and by capacity.py. Invariant: a
+model's row is locked while it is read and moved on, so the commits of many workers add up.
 """
 
 from collections import defaultdict
@@ -12,22 +12,22 @@ from typing import Any
 from sqlalchemy import Row, exists, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from lowtide.core.scheduling.forecast import Cell, Done, Hour, Pace
+from lowtide.core.scheduling.forecast import Done, Hour, HourOfWeek, Throughput
 from lowtide.limits import PACE_IDLE_S
 from lowtide.store.connection.dialect import insert_missing
 from lowtide.store.schema.schedule_tables import forecast_cells, paces
 from lowtide.store.schema.tables import LEASED, WAITING, chunks
-from lowtide.store.statements.fair_share import Outcome
+from lowtide.store.statements.fair_share import SettledWork
 from lowtide.store.statements.settlement import Settlement
 
 
-async def keep_pace(
+async def record_throughput(
     conn: AsyncConnection,
     settlement: Settlement,
-    found: Mapping[tuple[str, str], Outcome],
+    found: Mapping[tuple[str, str], SettledWork],
     now: datetime,
 ) -> None:
-    """Count what a beat settled into its models' paces."""
+    """Count what a commit settled into its models' paces."""
     done: dict[str, Done] = defaultdict(Done)
     for values in settlement.models:
         model = values["of_model"]
@@ -41,7 +41,7 @@ async def keep_pace(
     for model, more in sorted(done.items()):
         before = known.get(model)
         if before is None:  # what was done until now began at an unknown time
-            await insert_missing(conn, paces, [{"model": model} | _values(Pace.begin(now))])
+            await insert_missing(conn, paces, [{"model": model} | _values(Throughput.begin(now))])
             continue
         waiting = exists().where(chunks.c.model == model, chunks.c.state == WAITING)
         backlogged = bool(await conn.scalar(select(waiting)))
@@ -51,7 +51,7 @@ async def keep_pace(
             await _learn(conn, model, *closed)
 
 
-async def begin_again(conn: AsyncConnection, models: Collection[str], now: datetime) -> None:
+async def restart_clock(conn: AsyncConnection, models: Collection[str], now: datetime) -> None:
     """Chunks are about to be leased: where nothing of a model runs, its clock starts now."""
     stale = now - timedelta(seconds=PACE_IDLE_S)
     known = {
@@ -62,7 +62,7 @@ async def begin_again(conn: AsyncConnection, models: Collection[str], now: datet
     }
     for model in sorted(models):
         if model not in known:
-            await insert_missing(conn, paces, [{"model": model} | _values(Pace.begin(now))])
+            await insert_missing(conn, paces, [{"model": model} | _values(Throughput.begin(now))])
         elif known[model] < stale:
             runs = exists().where(chunks.c.model == model, chunks.c.state == LEASED)
             await conn.execute(
@@ -72,14 +72,14 @@ async def begin_again(conn: AsyncConnection, models: Collection[str], now: datet
             )
 
 
-async def all_paces(conn: AsyncConnection) -> dict[str, Pace]:
+async def all_throughputs(conn: AsyncConnection) -> dict[str, Throughput]:
     return {row.model: _pace_of(row) for row in await conn.execute(select(paces))}
 
 
-async def all_cells(conn: AsyncConnection) -> dict[str, dict[int, Cell]]:
-    found: dict[str, dict[int, Cell]] = defaultdict(dict)
+async def all_cells(conn: AsyncConnection) -> dict[str, dict[int, HourOfWeek]]:
+    found: dict[str, dict[int, HourOfWeek]] = defaultdict(dict)
     for row in await conn.execute(select(forecast_cells)):
-        found[row.model][row.cell] = Cell(row.p20, row.p50, row.weeks)
+        found[row.model][row.cell] = HourOfWeek(row.p20, row.p50, row.weeks)
     return found
 
 
@@ -90,7 +90,7 @@ async def output_per_request(conn: AsyncConnection, models: Iterable[str]) -> di
     return {model: mean for model, mean in means.items() if mean is not None}
 
 
-async def _lock(conn: AsyncConnection, models: Collection[str]) -> dict[str, Pace]:
+async def _lock(conn: AsyncConnection, models: Collection[str]) -> dict[str, Throughput]:
     if not models:
         return {}
     rows = await conn.execute(
@@ -102,7 +102,7 @@ async def _lock(conn: AsyncConnection, models: Collection[str]) -> dict[str, Pac
     return {row.model: _pace_of(row) for row in rows}
 
 
-async def _save(conn: AsyncConnection, model: str, pace: Pace) -> None:
+async def _save(conn: AsyncConnection, model: str, pace: Throughput) -> None:
     await conn.execute(update(paces).where(paces.c.model == model).values(_values(pace)))
 
 
@@ -114,7 +114,7 @@ async def _learn(conn: AsyncConnection, model: str, cell: int, rate: float) -> N
         first = {"model": model, "cell": cell, "p20": rate, "p50": rate, "weeks": 1}
         await insert_missing(conn, forecast_cells, [first])
         return
-    learned = Cell(row.p20, row.p50, row.weeks).learned(rate)
+    learned = HourOfWeek(row.p20, row.p50, row.weeks).learned(rate)
     await conn.execute(
         update(forecast_cells)
         .where(this)
@@ -122,8 +122,8 @@ async def _learn(conn: AsyncConnection, model: str, cell: int, rate: float) -> N
     )
 
 
-def _pace_of(row: Row[Any]) -> Pace:
-    return Pace(
+def _pace_of(row: Row[Any]) -> Throughput:
+    return Throughput(
         at=row.at,
         work=row.work,
         seconds=row.seconds,
@@ -133,7 +133,7 @@ def _pace_of(row: Row[Any]) -> Pace:
     )
 
 
-def _values(pace: Pace) -> dict[str, Any]:
+def _values(pace: Throughput) -> dict[str, Any]:
     return {
         "at": pace.at,
         "work": pace.work,

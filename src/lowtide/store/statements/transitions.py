@@ -3,7 +3,7 @@
 Called by batches.py, lifecycle.py, group_commit.py and spending.py, inside their transactions.
 Invariants: the state comes from `core.batches.batch.step` alone; leaving a state ends the task
 lease that was taken in it, and the pause; a batch that leaves `in_progress` takes its waiting and
-held chunks out of the queue in the same transaction. Rows are locked organisation first, then
+held chunks out of the queue in the same transaction. Rows are locked organization first, then
 batch, then its chunks, everywhere: so no two transactions wait for each other.
 """
 

@@ -1,7 +1,7 @@
 """A replica with its window and controller, as the settings bound them."""
 
 from lowtide import limits
-from lowtide.config import Replica as ReplicaSettings
+from lowtide.config import ReplicaSettings as ReplicaSettings
 from lowtide.core.capacity.latency_window import LatencyWindow
 from lowtide.core.capacity.window import WindowController
 from lowtide.core.dispatch.replica import Replica

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lowtide import limits
-from lowtide.config import Replica as ReplicaSettings
+from lowtide.config import ReplicaSettings as ReplicaSettings
 from lowtide.core.accounts.catalogue import ModelEntry
 from lowtide.engines.embedded.engine import EmbeddedEngine
 from lowtide.engines.models import demo_model

@@ -7,7 +7,7 @@ Invariant: no message has a secret of the settings in it.
 import os
 from collections.abc import Mapping
 
-from lowtide.config import Replica
+from lowtide.config import ReplicaSettings
 from lowtide.config.sources import ConfigError
 from lowtide.core.reporting.shown_url import shown_url
 from lowtide.core.scheduling.reply_budget import ReplyBudget
@@ -16,7 +16,7 @@ from lowtide.engines.http.key_file import KeyFile
 
 
 def engine_client(
-    replica: Replica,
+    replica: ReplicaSettings,
     connections_max: int,
     *,
     beside_v1: bool = False,
@@ -47,7 +47,7 @@ def engine_client(
         raise ConfigError(f"[[replica]] {shown_url(replica.url)}: {error}") from None
 
 
-def _api_key(replica: Replica, environ: Mapping[str, str]) -> str | None:
+def _api_key(replica: ReplicaSettings, environ: Mapping[str, str]) -> str | None:
     name = replica.api_key_env
     if name is None:
         return replica.api_key

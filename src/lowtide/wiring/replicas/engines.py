@@ -14,7 +14,7 @@ import msgspec
 import structlog
 
 from lowtide import limits
-from lowtide.config import Replica as ReplicaSettings
+from lowtide.config import ReplicaSettings as ReplicaSettings
 from lowtide.config import Settings, hours_by_model
 from lowtide.core.accounts.catalogue import Catalogue, ModelEntry
 from lowtide.core.replicas.open_files import OpenFiles

@@ -7,7 +7,7 @@ control loop have connections of their own each, so that none of them can take t
 import msgspec
 
 from lowtide import limits
-from lowtide.config import Replica as ReplicaSettings
+from lowtide.config import ReplicaSettings as ReplicaSettings
 from lowtide.core.bodies.body_rules import rules_of
 from lowtide.core.faults.streamed_answer import PLAIN_FIELDS
 from lowtide.core.replicas.replica_changes import ReplicaSpec
@@ -17,8 +17,8 @@ from lowtide.engines.http.client import HttpEngine
 from lowtide.engines.metrics.probe import HttpProber
 from lowtide.engines.models.model_list import HttpModelList
 from lowtide.loops.dispatch.attempt import Upstream
-from lowtide.loops.replicas.replica_set import Member
-from lowtide.loops.replicas.window_control import Controlled
+from lowtide.loops.replicas.replica_set import ReplicaMember
+from lowtide.loops.replicas.window_control import ReplicaControl
 from lowtide.service.live.live_replica import LiveReplica
 from lowtide.wiring.replicas.controls import replica_of
 from lowtide.wiring.replicas.engine_clients import engine_client
@@ -29,8 +29,8 @@ class Calling(msgspec.Struct, frozen=True):
 
     `spares_long`: another replica of its models is relaxed, so this one is spared long prompts
     beside live traffic. `window_max` and `live_max`: calls in flight at most, as far as the limit
-    on open files allows. `shared_as`: see `Member`. `trusts`: which state of a file of certificates
-    was read, so that another one is read anew.
+    on open files allows. `shared_as`: see `ReplicaMember`. `trusts`: which state of a file of
+    certificates was read, so that another one is read anew.
     """
 
     settings: ReplicaSettings
@@ -43,7 +43,7 @@ class Calling(msgspec.Struct, frozen=True):
     trusts: tuple[int, ...] = ()
 
 
-def open_replica(spec: ReplicaSpec[Calling], replies: ReplyBudget | None = None) -> Member:
+def open_replica(spec: ReplicaSpec[Calling], replies: ReplyBudget | None = None) -> ReplicaMember:
     """`replies`: what its long replies share with all others. Sends nothing. Raises ConfigError."""
     replies = replies or ReplyBudget()
     calling, settings = spec.settings, spec.settings.settings
@@ -80,7 +80,7 @@ def open_replica(spec: ReplicaSpec[Calling], replies: ReplyBudget | None = None)
         upstream.timeout_s,
     )
     root = engine_client(settings, limits.CONTROL_CONNECTIONS, beside_v1=True)
-    return Member(
+    return ReplicaMember(
         upstream=upstream,
         live=live,
         controlled=_controlled(upstream, live, root, settings),
@@ -92,7 +92,7 @@ def open_replica(spec: ReplicaSpec[Calling], replies: ReplyBudget | None = None)
 
 def _controlled(
     upstream: Upstream, live: LiveReplica, root: HttpEngine, settings: ReplicaSettings
-) -> Controlled:
+) -> ReplicaControl:
     controller = upstream.replica.controller
     assert controller is not None, "made by replica_of"
     prober = HttpProber(
@@ -103,7 +103,7 @@ def _controlled(
         models=lambda: sorted(upstream.engine_names.values()),
     )
     patience_s = limits.LIVE_WAIT_SHARE * settings.ttft_slo_ms / 1000
-    return Controlled(upstream.replica, controller, prober, live, patience_s)
+    return ReplicaControl(upstream.replica, controller, prober, live, patience_s)
 
 
 def _may_watch(settings: ReplicaSettings) -> bool:

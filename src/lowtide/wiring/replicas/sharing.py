@@ -3,7 +3,7 @@
 import socket
 from urllib.parse import urlsplit
 
-from lowtide.config import Replica as ReplicaSettings
+from lowtide.config import ReplicaSettings as ReplicaSettings
 from lowtide.config import is_loopback
 
 

@@ -72,7 +72,7 @@ class ManualLoop:
         return asyncio.get_running_loop().call_later(delay_s, call)
 
 
-class Desk:
+class ConnectionEnv:
     """One process: an application, and connections to it."""
 
     def __init__(

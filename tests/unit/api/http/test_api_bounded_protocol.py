@@ -6,7 +6,7 @@ import tracemalloc
 from collections.abc import Callable, Iterator
 
 import pytest
-from connection_cases import Desk, answering, settled, told, wire
+from connection_cases import ConnectionEnv, answering, settled, told, wire
 from starlette.types import Receive, Scope, Send
 
 from lowtide import limits
@@ -48,7 +48,7 @@ FLOODS: dict[str, tuple[bytes, bytes]] = {
 }
 
 
-async def flood(desk: Desk, head: bytes, block: bytes, each: int = SENT) -> tuple[int, int]:
+async def flood(env: ConnectionEnv, head: bytes, block: bytes, each: int = SENT) -> tuple[int, int]:
     """Send it all, on as many connections as it takes, as a caller does that ignores answers.
 
     Returns the bytes that were taken from it, and the most that was held at one time.
@@ -59,7 +59,7 @@ async def flood(desk: Desk, head: bytes, block: bytes, each: int = SENT) -> tupl
         before, _ = tracemalloc.get_traced_memory()
         sent = connected = 0
         while sent < SENT and connected < 300:
-            protocol = desk.connect(f"10.0.0.{connected % 16}")
+            protocol = env.connect(f"10.0.0.{connected % 16}")
             connected += 1
             pieces, of_this = iter_from(head, block), 0
             while of_this < each and sent < SENT and takes(protocol):
@@ -69,7 +69,7 @@ async def flood(desk: Desk, head: bytes, block: bytes, each: int = SENT) -> tupl
                 of_this += len(piece)
                 await asyncio.sleep(0)
             sent += 0 if of_this == each else BLOCK  # what lies in the socket and is not read
-            await desk.pass_time(0.02)
+            await env.pass_time(0.02)
         _, most = tracemalloc.get_traced_memory()
         return sent, most - before
     finally:
@@ -92,7 +92,7 @@ async def waiting(scope: Scope, receive: Receive, send: Send) -> None:
     await asyncio.Event().wait()
 
 
-async def end(desk: Desk) -> None:
+async def end(env: ConnectionEnv) -> None:
     """No task of the application is left."""
     for task in asyncio.all_tasks() - {asyncio.current_task()}:
         task.cancel()
@@ -113,11 +113,11 @@ async def end(desk: Desk) -> None:
 async def test_anything_sent_before_a_key_is_seen_costs_less_than_8_mib(
     name: str, app: Callable[..., None]
 ) -> None:
-    desk = Desk(app, BOUNDS)
-    sent, most = await flood(desk, *FLOODS[name])
+    env = ConnectionEnv(app, BOUNDS)
+    sent, most = await flood(env, *FLOODS[name])
     assert most < HELD_MAX
-    assert desk.connections.held_bytes <= limits.UNAUTHENTICATED_BYTES_MAX + 4 * BLOCK
-    await end(desk)
+    assert env.connections.held_bytes <= limits.UNAUTHENTICATED_BYTES_MAX + 4 * BLOCK
+    await end(env)
     assert sent > 0
 
 
@@ -133,11 +133,11 @@ async def test_anything_sent_before_a_key_is_seen_costs_less_than_8_mib(
 async def test_many_connections_that_stop_half_way_hold_no_more_than_one(
     head: bytes, size: int
 ) -> None:
-    desk = Desk(waiting, BOUNDS)
-    _, most = await flood(desk, head, b"a" * size, each=len(head) + size)
+    env = ConnectionEnv(waiting, BOUNDS)
+    _, most = await flood(env, head, b"a" * size, each=len(head) + size)
     assert most < HELD_MAX
-    assert desk.connections.held_bytes <= limits.UNAUTHENTICATED_BYTES_MAX + BLOCK
-    await end(desk)
+    assert env.connections.held_bytes <= limits.UNAUTHENTICATED_BYTES_MAX + BLOCK
+    await end(env)
 
 
 @pytest.mark.parametrize(
@@ -153,8 +153,8 @@ async def test_many_connections_that_stop_half_way_hold_no_more_than_one(
 async def test_a_refusal_is_told_in_the_envelope_and_the_connection_ends(
     head: bytes, block: bytes, status: int
 ) -> None:
-    desk = Desk(waiting)
-    protocol = desk.connect()
+    env = ConnectionEnv(waiting)
+    protocol = env.connect()
     protocol.data_received(head)
     for _ in range(200):
         if told(protocol) is None:
@@ -167,16 +167,16 @@ async def test_a_refusal_is_told_in_the_envelope_and_the_connection_ends(
     before = len(written)
     protocol.data_received(GET + b"\r\n")
     assert len(wire(protocol).written) == before, "what comes behind is no request"
-    await desk.pass_time(limits.CONNECTION_LINGER_S)
+    await env.pass_time(limits.CONNECTION_LINGER_S)
     assert wire(protocol).is_closed
-    await end(desk)
+    await end(env)
 
 
 async def test_heads_and_bodies_of_good_callers_pass_in_any_pieces() -> None:
-    desk = Desk(answering(accept=True, read=True))
+    env = ConnectionEnv(answering(accept=True, read=True))
     message = GET.replace(b"GET", b"POST") + b"Content-Length: 100000\r\n\r\n" + b"b" * 100_000
     for step in (7, 1000, 16 * 1024, 16 * 1024 + 1, len(message)):
-        protocol = desk.connect()
+        protocol = env.connect()
         for turn in range(3):  # kept alive
             for place in range(0, len(message), step):
                 protocol.data_received(message[place : place + step])
@@ -184,7 +184,7 @@ async def test_heads_and_bodies_of_good_callers_pass_in_any_pieces() -> None:
                     await settled()
             await settled()
             assert bytes(wire(protocol).written).count(b"HTTP/1.1 200") == turn + 1
-    assert len(desk.connections) == 0, "they are known"
+    assert len(env.connections) == 0, "they are known"
 
 
 async def test_trailers_are_dropped_and_change_no_header() -> None:
@@ -194,8 +194,8 @@ async def test_trailers_are_dropped_and_change_no_header() -> None:
         await answering(read=True)(scope, receive, send)
         seen.append(scope["headers"])
 
-    desk = Desk(app)
-    protocol = desk.connect()
+    env = ConnectionEnv(app)
+    protocol = env.connect()
     protocol.data_received(CHUNKED + b"1\r\na\r\n0\r\nHost: evil\r\nAuthorization: x\r\n\r\n")
     await settled()
     assert seen == [[(b"host", b"x"), (b"transfer-encoding", b"chunked")]]
@@ -203,42 +203,42 @@ async def test_trailers_are_dropped_and_change_no_header() -> None:
 
 @pytest.mark.parametrize("first", [b"", b"GET /health HTTP/1.1\r\nHos"])
 async def test_whoever_says_nothing_or_half_a_head_is_ended_in_seconds(first: bytes) -> None:
-    desk = Desk(answering())
-    protocol = desk.connect()
+    env = ConnectionEnv(answering())
+    protocol = env.connect()
     if first:
         protocol.data_received(first)
-    await desk.pass_time(limits.REQUEST_HEAD_S - 1)
+    await env.pass_time(limits.REQUEST_HEAD_S - 1)
     assert not wire(protocol).is_closed
-    await desk.pass_time(3 + limits.CONNECTION_LINGER_S)
+    await env.pass_time(3 + limits.CONNECTION_LINGER_S)
     assert wire(protocol).is_closed
     assert told(protocol) == (408 if first else None)
 
 
 async def test_a_known_caller_has_as_long_for_each_head_and_any_time_between() -> None:
-    desk = Desk(answering(accept=True))
-    protocol = desk.connect()
+    env = ConnectionEnv(answering(accept=True))
+    protocol = env.connect()
     for _ in range(3):
         protocol.data_received(GET)
-        await desk.pass_time(limits.REQUEST_HEAD_S - 2)
+        await env.pass_time(limits.REQUEST_HEAD_S - 2)
         protocol.data_received(b"\r\n")
         await settled()
         assert told(protocol) == 200
-        await desk.pass_time(5 * limits.REQUEST_HEAD_S)
+        await env.pass_time(5 * limits.REQUEST_HEAD_S)
         assert not wire(protocol).is_closed
     protocol.data_received(GET)
-    await desk.pass_time(limits.REQUEST_HEAD_S + 1)
+    await env.pass_time(limits.REQUEST_HEAD_S + 1)
     assert told(protocol) == 408
 
 
 async def slow_upload(rate: int, every_s: float, seconds: float) -> BoundedHttpProtocol:
     """A body of an accepted caller, so many bytes a second in pieces."""
-    desk = Desk(answering(accept=True, read=True))
-    protocol = desk.connect()
+    env = ConnectionEnv(answering(accept=True, read=True))
+    protocol = env.connect()
     protocol.data_received(POST + b"Content-Length: 99999999\r\n\r\n")
     await settled()
     passed_s = 0.0
     while passed_s < seconds and told(protocol) is None:
-        await desk.pass_time(every_s)
+        await env.pass_time(every_s)
         passed_s += every_s
         if told(protocol) is None:
             protocol.data_received(b"a" * int(rate * every_s))
@@ -270,10 +270,10 @@ async def test_a_body_that_stops_short_is_ended_and_its_request_learns_it() -> N
             if messages[-1] == "http.disconnect":
                 return
 
-    desk = Desk(app)
-    protocol = desk.connect()
+    env = ConnectionEnv(app)
+    protocol = env.connect()
     protocol.data_received(POST + b"Content-Length: 1000\r\n\r\n" + b"a" * 999)
-    await desk.pass_time(limits.BODY_STALL_S + 2)
+    await env.pass_time(limits.BODY_STALL_S + 2)
     assert told(protocol) == 408
     assert messages == ["http.request", "http.disconnect"]
 
@@ -284,10 +284,10 @@ async def test_time_in_which_the_application_does_not_read_is_not_the_callers() 
     async def hold() -> None:
         await go_on.wait()
 
-    desk = Desk(answering(read=True, before=hold))
-    protocol = desk.connect()
+    env = ConnectionEnv(answering(read=True, before=hold))
+    protocol = env.connect()
     protocol.data_received(POST + b"Content-Length: 300000\r\n\r\n" + b"a" * 100_000)
-    await desk.pass_time(10 * limits.BODY_STALL_S)
+    await env.pass_time(10 * limits.BODY_STALL_S)
     assert not wire(protocol).is_reading
     assert told(protocol) is None
     go_on.set()
@@ -303,10 +303,10 @@ async def test_whoever_waits_for_100_continue_is_not_slow() -> None:
     async def hold() -> None:
         await go_on.wait()
 
-    desk = Desk(answering(accept=True, read=True, before=hold))
-    protocol = desk.connect()
+    env = ConnectionEnv(answering(accept=True, read=True, before=hold))
+    protocol = env.connect()
     protocol.data_received(POST + b"Expect: 100-continue\r\nContent-Length: 1\r\n\r\n")
-    await desk.pass_time(3 * limits.BODY_STALL_S)
+    await env.pass_time(3 * limits.BODY_STALL_S)
     assert told(protocol) is None
     go_on.set()
     await settled()
@@ -314,62 +314,64 @@ async def test_whoever_waits_for_100_continue_is_not_slow() -> None:
 
 
 async def test_a_refused_body_is_dropped_up_to_a_bound_and_not_slowly() -> None:
-    desk = Desk(answering(401))
-    protocol = desk.connect()
+    env = ConnectionEnv(answering(401))
+    protocol = env.connect()
     protocol.data_received(POST + b"Content-Length: 99999999\r\n\r\n" + b"a" * 1000)
     await settled()
     assert told(protocol) == 401
     assert wire(protocol).is_reading, "so that the caller comes to read the answer"
-    await desk.pass_time(limits.BODY_STALL_S + 2)
+    await env.pass_time(limits.BODY_STALL_S + 2)
     assert wire(protocol).is_closed
 
 
 async def test_connections_of_one_address_are_bounded_and_the_oldest_goes() -> None:
-    desk = Desk(answering(), UnauthenticatedBounds(per_address=4, in_all=100, burst=200))
+    env = ConnectionEnv(answering(), UnauthenticatedBounds(per_address=4, in_all=100, burst=200))
     silent = []
     for _ in range(10):
-        silent.append(desk.connect())
-        desk.loop.now_s += 2 * limits.UNAUTHENTICATED_GRACE_S
+        silent.append(env.connect())
+        env.loop.now_s += 2 * limits.UNAUTHENTICATED_GRACE_S
     assert [wire(each).is_closed for each in silent] == [True] * 6 + [False] * 4
-    other = desk.connect("10.0.0.2")
+    other = env.connect("10.0.0.2")
     other.data_received(GET + b"\r\n")
     await settled()
     assert told(other) == 200
 
 
 async def test_however_many_are_silent_a_health_check_is_answered() -> None:
-    desk = Desk(answering(), UnauthenticatedBounds(per_address=4, in_all=20, burst=40))
+    env = ConnectionEnv(answering(), UnauthenticatedBounds(per_address=4, in_all=20, burst=40))
     for number in range(500):
-        desk.connect(f"10.0.{number // 250}.{number % 250}")
-    assert len(desk.connections) <= 40
+        env.connect(f"10.0.{number // 250}.{number % 250}")
+    assert len(env.connections) <= 40
     for _ in range(3):
-        probe = desk.connect("10.9.9.9")
+        probe = env.connect("10.9.9.9")
         probe.data_received(GET + b"\r\n")
         await settled()
         assert told(probe) == 200
-    await desk.pass_time(2 * limits.UNAUTHENTICATED_GRACE_S)
-    assert len(desk.connections) <= 20
+    await env.pass_time(2 * limits.UNAUTHENTICATED_GRACE_S)
+    assert len(env.connections) <= 20
 
 
 async def test_a_burst_of_good_callers_from_one_address_loses_nobody() -> None:
-    desk = Desk(answering(accept=True), UnauthenticatedBounds(per_address=4, in_all=20, burst=400))
-    burst = [desk.connect() for _ in range(150)]
+    env = ConnectionEnv(
+        answering(accept=True), UnauthenticatedBounds(per_address=4, in_all=20, burst=400)
+    )
+    burst = [env.connect() for _ in range(150)]
     for each in burst:
         each.data_received(GET + b"\r\n")
     await settled()
     assert {told(each) for each in burst} == {200}
-    assert len(desk.connections) == 0
+    assert len(env.connections) == 0
 
 
 async def test_where_everybody_is_being_answered_the_next_is_told_to_come_again() -> None:
-    desk = Desk(waiting, UnauthenticatedBounds(per_address=8, in_all=8, burst=16))
+    env = ConnectionEnv(waiting, UnauthenticatedBounds(per_address=8, in_all=8, burst=16))
     for number in range(16):
-        desk.connect(f"10.0.0.{number}").data_received(GET + b"\r\n")
-    late = desk.connect("10.0.1.1")
+        env.connect(f"10.0.0.{number}").data_received(GET + b"\r\n")
+    late = env.connect("10.0.1.1")
     assert told(late) == 503
     assert b"retry-after" in bytes(wire(late).written)
     assert wire(late).is_closed
-    await end(desk)
+    await end(env)
 
 
 async def test_behind_a_trusted_proxy_the_named_address_counts_and_is_told() -> None:
@@ -380,10 +382,10 @@ async def test_behind_a_trusted_proxy_the_named_address_counts_and_is_told() -> 
         await waiting(scope, receive, send)
 
     bounds = UnauthenticatedBounds(per_address=4, in_all=100, burst=8)
-    desk = Desk(app, bounds, proxies=("10.0.0.0/24",))
+    env = ConnectionEnv(app, bounds, proxies=("10.0.0.0/24",))
 
     def call(forwarded: bytes, peer: str = "10.0.0.7") -> BoundedHttpProtocol:
-        protocol = desk.connect(peer)
+        protocol = env.connect(peer)
         protocol.data_received(GET + b"X-Forwarded-For: " + forwarded + b"\r\n\r\n")
         return protocol
 
@@ -396,17 +398,19 @@ async def test_behind_a_trusted_proxy_the_named_address_counts_and_is_told() -> 
     call(b"7.7.7.7", peer="6.6.6.6")
     await settled()
     assert clients[-1] == "6.6.6.6", "whoever is no proxy names nobody"
-    await end(desk)
+    await end(env)
 
 
 async def test_a_proxys_connections_are_nobodys_and_may_be_kept_ready() -> None:
-    desk = Desk(answering(accept=True), UnauthenticatedBounds(2, 4, 8), proxies=("10.0.0.7",))
-    ready = [desk.connect("10.0.0.7") for _ in range(20)]
-    await desk.pass_time(2 * limits.REQUEST_HEAD_S)
+    env = ConnectionEnv(
+        answering(accept=True), UnauthenticatedBounds(2, 4, 8), proxies=("10.0.0.7",)
+    )
+    ready = [env.connect("10.0.0.7") for _ in range(20)]
+    await env.pass_time(2 * limits.REQUEST_HEAD_S)
     for turn in range(2):
         for each in ready:
             each.data_received(GET + b"X-Forwarded-For: 9.9.9.%d\r\n\r\n" % turn)
             await settled()
             assert told(each) == 200
-    assert len(desk.connections) == 0
+    assert len(env.connections) == 0
     assert not any(wire(each).is_closed for each in ready)

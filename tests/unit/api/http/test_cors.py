@@ -5,8 +5,8 @@ from typing import Any
 from connection_cases import answering
 from starlette.types import ASGIApp, Message
 
-from lowtide.api.middleware.cors import AllowedPages
-from lowtide.config import Server, Settings
+from lowtide.api.middleware.cors import CorsMiddleware
+from lowtide.config import ServerSettings, Settings
 
 PAGE = "http://localhost:3000"
 
@@ -29,7 +29,7 @@ async def ask(app: ASGIApp, method: str = "GET", **headers: str) -> tuple[int, d
 
 async def test_a_page_of_an_allowed_origin_may_read_answers_and_refusals() -> None:
     for status in (200, 401):
-        app = AllowedPages(answering(status), [f"{PAGE}"])
+        app = CorsMiddleware(answering(status), [f"{PAGE}"])
         answered, headers = await ask(app, origin=PAGE)
         assert answered == status
         assert headers["access-control-allow-origin"] == PAGE
@@ -37,7 +37,7 @@ async def test_a_page_of_an_allowed_origin_may_read_answers_and_refusals() -> No
 
 
 async def test_a_preflight_of_an_allowed_origin_is_answered() -> None:
-    app = AllowedPages(answering(500), [PAGE])
+    app = CorsMiddleware(answering(500), [PAGE])
     asked = {
         "access_control_request_method": "POST",
         "access_control_request_headers": "authorization,content-type",
@@ -50,8 +50,8 @@ async def test_a_preflight_of_an_allowed_origin_is_answered() -> None:
 
 
 async def test_no_other_origin_is_named_and_never_a_star() -> None:
-    app = AllowedPages(answering(), [PAGE])
+    app = CorsMiddleware(answering(), [PAGE])
     for origin in ("http://localhost:3001", "https://localhost:3000", "null", ""):
         _, headers = await ask(app, origin=origin)
         assert "access-control-allow-origin" not in headers
-    assert Settings(server=Server()).server.allowed_origins == ()
+    assert Settings(server=ServerSettings()).server.allowed_origins == ()

@@ -3,7 +3,7 @@
 import pytest
 
 from lowtide.api.live.live import duration, rate_headers
-from lowtide.core.accounts.rate_limit import Level, Verdict
+from lowtide.core.accounts.rate_limit import LimitStatus, RateDecision
 
 
 @pytest.mark.parametrize(
@@ -27,8 +27,8 @@ def test_a_time_is_written_as_clients_read_it_and_never_too_short(
 
 
 def test_only_limits_that_exist_are_told() -> None:
-    assert rate_headers(Verdict(True, 0, 0.0, None, None)) == {}
-    assert rate_headers(Verdict(True, 0, 0.0, Level(60, 59, 1.0), None)) == {
+    assert rate_headers(RateDecision(True, 0, 0.0, None, None)) == {}
+    assert rate_headers(RateDecision(True, 0, 0.0, LimitStatus(60, 59, 1.0), None)) == {
         "x-ratelimit-limit-requests": "60",
         "x-ratelimit-remaining-requests": "59",
         "x-ratelimit-reset-requests": "1s",

@@ -10,7 +10,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from lowtide import limits
 from lowtide.api.middleware import auth as guard_module
-from lowtide.api.middleware.auth import Guard
+from lowtide.api.middleware.auth import AuthMiddleware
 from lowtide.api.middleware.caller import DEFAULT_CALLER, Caller
 
 
@@ -56,7 +56,9 @@ def database(monkeypatch: pytest.MonkeyPatch) -> Database:
     return Database()
 
 
-def call(guard: Guard, owner: str, send: Send = taken, **more: Any) -> "asyncio.Task[None]":
+def call(
+    guard: AuthMiddleware, owner: str, send: Send = taken, **more: Any
+) -> "asyncio.Task[None]":
     scope = {
         "type": "http",
         "method": "GET",
@@ -73,7 +75,7 @@ def call(guard: Guard, owner: str, send: Send = taken, **more: Any) -> "asyncio.
 
 
 async def test_a_newcomer_waits_for_one_call_of_each_other_organization(database: Database) -> None:
-    guard = Guard(database)
+    guard = AuthMiddleware(database)
     calls = [call(guard, owner) for _ in range(50) for owner in ("a", "b", "c")]
     await settle()
     assert len(database.begun) == limits.LOOKS_AT_ONCE
@@ -95,7 +97,7 @@ async def test_a_newcomer_waits_for_one_call_of_each_other_organization(database
 
 
 async def test_a_client_that_reads_slowly_has_no_turn_any_more(database: Database) -> None:
-    guard, stuck = Guard(database), asyncio.Event()
+    guard, stuck = AuthMiddleware(database), asyncio.Event()
 
     async def slow(_: Message) -> None:
         await stuck.wait()
@@ -113,7 +115,7 @@ async def test_a_client_that_reads_slowly_has_no_turn_any_more(database: Databas
 
 @pytest.mark.parametrize("other", [{"method": "POST"}, {"path": "/v1/files/f/content"}])
 async def test_uploads_and_downloads_take_no_turn(database: Database, other: Any) -> None:
-    guard = Guard(database)
+    guard = AuthMiddleware(database)
     calls = [call(guard, "a", **other) for _ in range(3 * limits.LOOKS_AT_ONCE)]
     await settle()
     assert len(database.begun) == len(calls)
@@ -123,7 +125,7 @@ async def test_uploads_and_downloads_take_no_turn(database: Database, other: Any
 
 
 async def test_a_caller_that_leaves_gives_its_turn_back(database: Database) -> None:
-    guard = Guard(database)
+    guard = AuthMiddleware(database)
     calls = [call(guard, owner) for owner in "ab" for _ in range(limits.LOOKS_AT_ONCE)]
     await settle()
     for each in calls:

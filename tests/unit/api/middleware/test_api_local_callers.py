@@ -3,15 +3,15 @@
 import pytest
 
 from lowtide.api.middleware.local_callers import OpenModePolicy
-from lowtide.config import Server
+from lowtide.config import ServerSettings
 
 HERE = "localhost:8000"
 
 
-def asked(method: str = "POST", server: Server | None = None, **headers: str) -> str | None:
+def asked(method: str = "POST", server: ServerSettings | None = None, **headers: str) -> str | None:
     """The code of the refusal; None where the call may go on."""
     raw = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
-    refusal = OpenModePolicy(server or Server()).refusal(method, "http", raw)
+    refusal = OpenModePolicy(server or ServerSettings()).refusal(method, "http", raw)
     return refusal.code if refusal else None
 
 
@@ -38,7 +38,7 @@ def test_any_other_name_is_refused(host: str) -> None:
 
 
 def test_no_host_and_two_of_them_are_refused() -> None:
-    policy = OpenModePolicy(Server())
+    policy = OpenModePolicy(ServerSettings())
     for hosts in ([], [b"localhost", b"evil.example"], [b"localhost", b"localhost"]):
         refusal = policy.refusal("GET", "http", [(b"host", each) for each in hosts])
         assert refusal is not None
@@ -46,7 +46,7 @@ def test_no_host_and_two_of_them_are_refused() -> None:
 
 
 def test_public_url_the_listening_address_and_allowed_hosts_are_names_of_ours() -> None:
-    server = Server(
+    server = ServerSettings(
         host="::1", public_url="https://batch.example:444/x", allowed_hosts=("Dev.local:1",)
     )
     for host in ("batch.example", "batch.example:9", "[::1]:8000", "dev.local:8000", "dev.local"):
@@ -91,7 +91,7 @@ def test_a_link_to_us_may_be_followed_and_nothing_but_a_link() -> None:
 
 
 def test_an_allowed_origin_may_call() -> None:
-    server = Server(allowed_origins=("http://localhost:3000",))
+    server = ServerSettings(allowed_origins=("http://localhost:3000",))
     page = {"origin": "http://localhost:3000", "sec_fetch_site": "same-site"}
     assert asked(server=server, host=HERE, **page) is None
     assert asked(server=server, host="evil.example", **page) == "host_not_allowed"
@@ -99,7 +99,7 @@ def test_an_allowed_origin_may_call() -> None:
 
 
 def test_a_refusal_says_which_setting_to_set() -> None:
-    policy = OpenModePolicy(Server())
+    policy = OpenModePolicy(ServerSettings())
     host = policy.refusal("GET", "http", [(b"host", b"box.lan")])
     origin = policy.refusal("GET", "http", [(b"host", b"localhost"), (b"origin", b"http://x")])
     assert host is not None

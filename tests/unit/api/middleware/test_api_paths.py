@@ -5,8 +5,8 @@ from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
 from lowtide.api.middleware.paths import (
-    Mounts,
-    canonical,
+    PathMiddleware,
+    canonical_path,
     client_dialect,
     dialect_of,
     fixed_dialect,
@@ -42,8 +42,8 @@ from lowtide.core.batches.batch import Dialect
     ],
 )
 def test_each_spelling_of_a_path_has_one_route(asked: str, path: str, fixed: str | None) -> None:
-    assert canonical(asked) == (path, fixed)
-    assert canonical(path) == (path, None), "and what a route has is left alone"
+    assert canonical_path(asked) == (path, fixed)
+    assert canonical_path(path) == (path, None), "and what a route has is left alone"
 
 
 def request(fixed: Dialect | None = None, **headers: str) -> Request:
@@ -74,7 +74,7 @@ async def refused(path: str) -> bool:
     async def send(message: object) -> None:
         answered.append(message)
 
-    await Mounts(app)({"type": "http", "path": path, "headers": []}, None, send)  # type: ignore[arg-type]
+    await PathMiddleware(app)({"type": "http", "path": path, "headers": []}, None, send)  # type: ignore[arg-type]
     assert bool(reached) is not bool(answered)
     return not reached
 

@@ -10,7 +10,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
-from lowtide.api.middleware.request_id import Edge
+from lowtide.api.middleware.request_id import RequestIdMiddleware
 from lowtide.ports.blobs import BlobsUnavailable
 
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
@@ -34,7 +34,7 @@ async def run(app: App, headers: list[tuple[bytes, bytes]] | None = None) -> lis
         "query_string": b"",
         "headers": headers or [],
     }
-    await Edge(app)(scope, receive, send)
+    await RequestIdMiddleware(app)(scope, receive, send)
     return sent
 
 

@@ -12,7 +12,7 @@ from obstore.store import MemoryStore, ObjectStore, from_url
 
 from lowtide import limits
 from lowtide.blobs.bucket.object_blobs import ObjectBlobs
-from lowtide.blobs.bucket.publishing import by_put
+from lowtide.blobs.bucket.publishing import publish_by_put
 from lowtide.ports.blobs import BlobError, BlobExists, BlobsUnavailable
 
 LARGE = os.urandom(limits.BLOB_PART_BYTES * 2 + 12_345)
@@ -93,7 +93,7 @@ async def test_a_bucket_that_keeps_neither_way_is_refused(
 ) -> None:
     monkeypatch.setattr(obstore, "copy", replaces)
     monkeypatch.setattr(
-        "lowtide.blobs.bucket.object_blobs.by_put",
+        "lowtide.blobs.bucket.object_blobs.publish_by_put",
         lambda store, source, to: replaces(store, source, to, overwrite=True),
     )
     blobs = ObjectBlobs(bucket, "a careless bucket")
@@ -107,9 +107,9 @@ async def test_what_a_put_is_refused_for_is_told(endpoint: str, bucket: ObjectSt
     obstore.put(bucket, "staged", LARGE)
     elsewhere = open_bucket(endpoint, "s3://nowhere/x")
     with pytest.raises(FileNotFoundError):
-        by_put(elsewhere, "staged", "a")
+        publish_by_put(elsewhere, "staged", "a")
     with pytest.raises(OSError, match="no signed address"):
-        by_put(MemoryStore(), "staged", "a")
+        publish_by_put(MemoryStore(), "staged", "a")
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_an_answer_to_a_put_is_the_key_taken_or_a_failure(
     line = Line(status)
     monkeypatch.setattr("lowtide.blobs.bucket.publishing._connect", lambda *_: line)
     with pytest.raises(raised, match=told):
-        by_put(bucket, "staged", "a")
+        publish_by_put(bucket, "staged", "a")
     assert line.sent == LARGE
     assert line.headers == {"Content-Length": str(len(LARGE)), "If-None-Match": "*"}
     assert line.is_closed

@@ -20,7 +20,7 @@ from lowtide.cli.terminal import command_errors
 from lowtide.core.accounts.tenancy import DEFAULT_PROJECT
 from lowtide.core.errors import LowtideError
 from lowtide.data_dir import locked_data_dir
-from lowtide.service.accounts.authentication import Access
+from lowtide.service.accounts.authentication import Authenticator
 from lowtide.service.accounts.tenants import DEFAULT_SCOPES
 from lowtide.store.schema.migrate import MIGRATIONS
 from lowtide.store.schema.tables import HEAD
@@ -53,7 +53,7 @@ def is_accepted(data_dir: Path, credential: str) -> bool:
         store = SqlStore.sqlite(data_dir / "lowtide.db")
         await store.open()
         try:
-            await Access(store.tenants, SystemClock()).authenticate(credential)
+            await Authenticator(store.tenants, SystemClock()).authenticate(credential)
         except LowtideError as error:
             assert error.code == "invalid_api_key"
             return False

@@ -20,7 +20,7 @@ from lowtide.cli.terminal import command_errors, console
 from lowtide.core.accounts.money import model_prices
 from lowtide.store.sql_store import SqlStore
 from testkit.empty_database import place_empty_database
-from testkit.store_fixture import PER_ANSWER, World
+from testkit.store_fixture import PER_ANSWER, StoreFixture
 
 OCTOBER = datetime(2026, 10, 31, 23, 59, tzinfo=UTC)
 NOVEMBER = datetime(2026, 11, 1, 0, 0, tzinfo=UTC)
@@ -32,11 +32,11 @@ SPAN = ("--since", "2026-10-01", "--until", "2026-12-01")
 
 
 async def _fill(database: Path) -> None:
-    """Two days, two models, two organisations with a project each: 4 answers a batch."""
+    """Two days, two models, two organizations with a project each: 4 answers a batch."""
     place_empty_database(database)
     store = SqlStore.sqlite(database)
     await store.open()
-    world = World(store)
+    world = StoreFixture(store)
     world.prices = {"m": PRICES, "n": PRICES}
     research = await world.organization()
     await world.project("proj_research", research.id)

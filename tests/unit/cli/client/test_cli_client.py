@@ -10,7 +10,7 @@ import pytest
 from prompt import Make
 
 from lowtide import limits
-from lowtide.cli.client.http_client import ServerGone, ServerRefused
+from lowtide.cli.client.http_client import ServerRefused, ServerUnreachable
 from lowtide.cli.terminal.command_errors import CommandError
 
 
@@ -64,7 +64,7 @@ def test_a_refusal_is_not_repeated(scripted: Make) -> None:
 
 def test_a_server_that_was_never_there_is_told_at_once(scripted: Make) -> None:
     server = scripted(httpx.ConnectError("refused"))
-    with pytest.raises(ServerGone) as caught:
+    with pytest.raises(ServerUnreachable) as caught:
         server.client.batch("b")
     assert "lowtide serve" in str(caught.value.hint)
     assert server.pauses == []
@@ -177,7 +177,7 @@ def test_a_download_that_fails_leaves_the_old_file_alone(scripted: Make, tmp_pat
     target = tmp_path / "out.jsonl"
     target.write_text("old")
     broken = [httpx.Response(200, stream=Broken(b"")) for _ in range(limits.CLIENT_TRIES_MAX)]
-    with pytest.raises(ServerGone):
+    with pytest.raises(ServerUnreachable):
         scripted(*broken).client.download("file-1", target)
     assert target.read_text() == "old"
     assert list(tmp_path.iterdir()) == [target]

@@ -8,7 +8,7 @@ import pytest
 from prompt import Make, Scripted
 
 from lowtide import limits
-from lowtide.cli.client.http_client import ServerGone, ServerRefused
+from lowtide.cli.client.http_client import ServerRefused, ServerUnreachable
 from lowtide.cli.terminal.command_errors import CommandError
 
 BEGUN = httpx.Response(200, json={"id": "upload_1"})
@@ -111,7 +111,7 @@ def test_a_file_that_shrinks_meanwhile_is_given_up(scripted: Make, path: Path) -
 
 def test_a_server_that_is_gone_is_not_asked_to_cancel(scripted: Make, path: Path) -> None:
     server = scripted(BEGUN, *[httpx.ConnectError("gone")] * limits.CLIENT_TRIES_MAX)
-    with pytest.raises(ServerGone):
+    with pytest.raises(ServerUnreachable):
         server.client.upload(path, "batch")
     assert "/uploads/upload_1/cancel" not in sent(server)
 

@@ -7,7 +7,7 @@ import pytest
 from prompt import Make, Scripted
 
 from lowtide import limits
-from lowtide.cli.client.http_client import ServerGone, ServerRefused
+from lowtide.cli.client.http_client import ServerRefused, ServerUnreachable
 from lowtide.cli.client.objects import BatchView, JsonObject
 from lowtide.cli.client.wait import pause_s, watch
 from lowtide.cli.terminal.progress import BatchBar
@@ -73,7 +73,7 @@ def test_a_server_that_restarts_is_waited_for(scripted: Make) -> None:
 def test_a_server_that_stays_away_is_an_error(scripted: Make) -> None:
     refused = [httpx.ConnectError("refused")] * (limits.CLIENT_TRIES_MAX * 20)
     server = scripted(answer("in_progress"), *refused)
-    with pytest.raises(ServerGone):
+    with pytest.raises(ServerUnreachable):
         follow(server, Clock(), outage_s_max=2.0)
 
 

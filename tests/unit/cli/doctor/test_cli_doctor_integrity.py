@@ -13,12 +13,12 @@ from lowtide.blobs.folder.folder_blobs import FolderBlobs
 from lowtide.store.sql_store import SqlStore
 from lowtide.system import SystemClock
 from testkit.empty_database import place_empty_database
-from testkit.manual_worker import HandWorker
+from testkit.manual_worker import ManualWorker
 
 
 @pytest.fixture
 def blobs(tmp_path: Path) -> Path:
-    """The blobs of an installation in ./lowtide-data: a batch with two beats of results."""
+    """The blobs of an installation in ./lowtide-data: a batch with two commits of results."""
     asyncio.run(_install(tmp_path / "lowtide-data"))
     return tmp_path / "lowtide-data" / "blobs"
 
@@ -27,7 +27,7 @@ async def _install(data_dir: Path) -> None:
     place_empty_database(data_dir / "lowtide.db")
     store = SqlStore.sqlite(data_dir / "lowtide.db")
     await store.open()
-    hand = HandWorker(store, FolderBlobs(data_dir / "blobs"), SystemClock())
+    hand = ManualWorker(store, FolderBlobs(data_dir / "blobs"), SystemClock())
     batch = await hand.submit(await hand.upload(10), "batch_1")
     await hand.plan()
     await hand.settle(batch.id, ok=[1, 2, 3])

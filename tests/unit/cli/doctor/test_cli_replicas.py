@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from lowtide.cli.doctor.replicas import check_replica
-from lowtide.config import Replica
+from lowtide.config import ReplicaSettings
 from testkit.scripted_engine import ScriptedEngine, reply
 
 MODELS = {"object": "list", "data": [{"id": "theirs"}]}
@@ -18,7 +18,8 @@ PAGE = reply(b"<html><title>Welcome to nginx!</title></html>", 200)
 async def finding_of(*answers: bytes) -> tuple[str, str, str]:
     async with ScriptedEngine(*((answer,) for answer in answers)) as engine:
         finding = await check_replica(
-            Replica(url=engine.url, models=("ours",), api_key="sk-very-secret"), {"ours": "theirs"}
+            ReplicaSettings(url=engine.url, models=("ours",), api_key="sk-very-secret"),
+            {"ours": "theirs"},
         )
     assert "sk-very-secret" not in finding.what + finding.remedy
     return finding.verdict, finding.what, finding.remedy
@@ -59,13 +60,16 @@ async def test_what_an_engine_answers_decides(
 @pytest.mark.parametrize(
     ("replica", "words"),
     [
-        (Replica(url="http://unset", models=("*",)), "serves theirs"),
-        (Replica(url="http://unset", models=("ours",), names={"ours": "theirs"}), "serves theirs"),
-        (Replica(url="http://unset", names={"ours": "gone"}), "serves theirs, not gone"),
+        (ReplicaSettings(url="http://unset", models=("*",)), "serves theirs"),
+        (
+            ReplicaSettings(url="http://unset", models=("ours",), names={"ours": "theirs"}),
+            "serves theirs",
+        ),
+        (ReplicaSettings(url="http://unset", names={"ours": "gone"}), "serves theirs, not gone"),
     ],
 )
 async def test_names_and_lists_of_a_replica_are_held_against_what_it_serves(
-    replica: Replica, words: str
+    replica: ReplicaSettings, words: str
 ) -> None:
     async with ScriptedEngine((reply(MODELS),), (EMPTY_REFUSED,)) as engine:
         finding = await check_replica(msgspec.structs.replace(replica, url=engine.url), {})
@@ -73,7 +77,7 @@ async def test_names_and_lists_of_a_replica_are_held_against_what_it_serves(
 
 
 async def test_a_replica_that_is_gone_fails_with_a_remedy() -> None:
-    finding = await check_replica(Replica(url="http://127.0.0.1:9/v1", models=("m",)), {})
+    finding = await check_replica(ReplicaSettings(url="http://127.0.0.1:9/v1", models=("m",)), {})
     assert finding.verdict == "fail"
     assert finding.remedy.startswith("Start the engine")
 
@@ -85,7 +89,7 @@ async def test_tls_asked_of_a_plain_port_is_called_that() -> None:
 
     async with await asyncio.start_server(refuse, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
-        replica = Replica(url=f"https://127.0.0.1:{port}/v1", models=("m",))
+        replica = ReplicaSettings(url=f"https://127.0.0.1:{port}/v1", models=("m",))
         finding = await check_replica(replica, {})
     assert finding.verdict == "fail"
     assert "http:// and not https://" in finding.remedy

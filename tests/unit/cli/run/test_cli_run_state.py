@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from lowtide.cli.run.run_state import RunState, check_same, folder_of, hold
+from lowtide.cli.run.run_state import RunState, check_same, folder_of, lock
 from lowtide.cli.terminal.command_errors import CommandError
 
 STATE = RunState(input="b.jsonl", sha256="aa", endpoint="/v1/chat/completions", model="demo")
@@ -14,51 +14,51 @@ STATE = RunState(input="b.jsonl", sha256="aa", endpoint="/v1/chat/completions", 
 
 def test_what_is_remembered_is_recalled(tmp_path: Path) -> None:
     output = tmp_path / "out.jsonl"
-    with hold(output) as folder:
-        assert folder.recall(RunState) is None
-        folder.remember(STATE)
-    with hold(output) as folder:
-        assert folder.recall(RunState) == STATE
+    with lock(output) as folder:
+        assert folder.load(RunState) is None
+        folder.save(STATE)
+    with lock(output) as folder:
+        assert folder.load(RunState) == STATE
 
 
 def test_a_run_that_began_nothing_leaves_no_folder(tmp_path: Path) -> None:
-    with hold(tmp_path / "out.jsonl"):
+    with lock(tmp_path / "out.jsonl"):
         pass
     assert list(tmp_path.iterdir()) == []
 
 
 def test_one_output_has_one_run(tmp_path: Path) -> None:
     output = tmp_path / "out.jsonl"
-    with hold(output), pytest.raises(CommandError) as caught, hold(output):
+    with lock(output), pytest.raises(CommandError) as caught, lock(output):
         pass
     assert caught.value.code == "run_in_progress"
 
 
 def test_the_lock_ends_with_the_run(tmp_path: Path) -> None:
     output = tmp_path / "out.jsonl"
-    with hold(output) as folder:
-        folder.remember(STATE)
-    with hold(output):
+    with lock(output) as folder:
+        folder.save(STATE)
+    with lock(output):
         pass
 
 
 def test_a_damaged_state_offers_a_restart(tmp_path: Path) -> None:
     output = tmp_path / "out.jsonl"
-    with hold(output) as folder:
-        folder.remember(STATE)
+    with lock(output) as folder:
+        folder.save(STATE)
         (folder.path / "run.json").write_text("{half")
         with pytest.raises(CommandError) as caught:
-            folder.recall(RunState)
+            folder.load(RunState)
     assert "--restart" in str(caught.value.hint)
 
 
 def test_the_state_of_another_version_is_not_guessed_at(tmp_path: Path) -> None:
     output = tmp_path / "out.jsonl"
-    with hold(output) as folder:
+    with lock(output) as folder:
         later = msgspec.to_builtins(STATE) | {"version": 2}
         (folder.path / "run.json").write_text(json.dumps(later))
         with pytest.raises(CommandError, match="another version"):
-            folder.recall(RunState)
+            folder.load(RunState)
 
 
 @pytest.mark.parametrize(

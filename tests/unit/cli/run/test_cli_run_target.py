@@ -8,9 +8,9 @@ import pytest
 from prompt import Run
 
 from lowtide.cli.run import run_target
-from lowtide.cli.run.run_target import Target, check_target, resolve_backend, served_models
+from lowtide.cli.run.run_target import RunTarget, check_target, resolve_backend, served_models
 from lowtide.cli.terminal.command_errors import CommandError
-from lowtide.config import Replica, Settings
+from lowtide.config import ReplicaSettings, Settings
 
 URL = "http://127.0.0.1:9001/v1"
 
@@ -23,9 +23,9 @@ def listed(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return answers
 
 
-def target(**given: Any) -> Target:
+def target(**given: Any) -> RunTarget:
     names = ("model", "url", "server", "window", "config_file", "api_key")
-    return Target(**(dict.fromkeys(names) | given))
+    return RunTarget(**(dict.fromkeys(names) | given))
 
 
 def lists(*names: str) -> httpx.Response:
@@ -67,7 +67,7 @@ def test_names_that_the_engine_lists_are_sent_to_it(
 ) -> None:
     listed.append(lists("a", "llama3:latest"))
     backend = resolve_backend(target(url=URL), Settings(), None, names)
-    assert backend.settings.replica == (Replica(url=URL, models=names),)
+    assert backend.settings.replica == (ReplicaSettings(url=URL, models=names),)
     assert backend.embedded is None
 
 

@@ -11,7 +11,7 @@ from lowtide import limits
 from lowtide.cli.client.http_client import ServerRefused
 from lowtide.cli.client.objects import JsonObject
 from lowtide.cli.client.server_client import Copied, ServerClient
-from lowtide.cli.run.run_state import RunFolder, hold
+from lowtide.cli.run.run_state import RunFolder, lock
 from lowtide.cli.tables.table_batches import TableBatches
 from lowtide.cli.tables.table_parts import PartFiles
 from lowtide.cli.tables.table_state import Part, TableState
@@ -19,7 +19,7 @@ from lowtide.cli.terminal.command_errors import CommandError
 from lowtide.cli.terminal.progress import BatchBar
 from lowtide.tables.answers import read_answers
 from lowtide.tables.json_text import json_bytes
-from lowtide.tables.requests import IndexEntry, PartBounds
+from lowtide.tables.requests import PartBounds, RowIndexEntry
 
 TOKENS = 10  # of each line
 
@@ -110,7 +110,9 @@ def write_part(first: int, end: int, bounds: PartBounds, files: PartFiles) -> Pa
     with files.requests.open("w") as stream:
         while row < end and lines < bounds.requests:
             is_bad = row % 5 == 4
-            entries.append(IndexEntry(row, None if is_bad else f"r{row}", "no" if is_bad else None))
+            entries.append(
+                RowIndexEntry(row, None if is_bad else f"r{row}", "no" if is_bad else None)
+            )
             if not is_bad:
                 stream.write(json.dumps({"custom_id": f"r{row}"}) + "\n")
                 lines += 1
@@ -121,7 +123,7 @@ def write_part(first: int, end: int, bounds: PartBounds, files: PartFiles) -> Pa
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[RunFolder]:
-    with hold(tmp_path / "out.csv") as held:
+    with lock(tmp_path / "out.csv") as held:
         yield held
 
 
@@ -228,7 +230,7 @@ def test_another_refusal_ends_the_run_in_the_server_s_words_and_may_be_tried_aga
     with pytest.raises(CommandError, match="no such model"):
         batches_of(server, folder, fresh(10)).run()
     server.create_batch = made  # type: ignore[method-assign]
-    kept = folder.recall(TableState)
+    kept = folder.load(TableState)
     assert kept is not None
     assert texts(folder, batches_of(server, folder, kept).run()) == expected(10)
 
@@ -250,7 +252,7 @@ def test_a_run_that_is_stopped_at_any_moment_goes_on_without_running_a_row_twice
 
     with pytest.raises(Stopped):
         batches_of(server, folder, fresh(60), stop_after).run()
-    kept = folder.recall(TableState)
+    kept = folder.load(TableState)
     assert kept is not None
     state = batches_of(server, folder, kept).run()
     assert texts(folder, state) == expected(60)

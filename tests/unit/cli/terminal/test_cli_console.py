@@ -135,8 +135,8 @@ def test_what_would_steer_a_terminal_is_written_out(text: str, shown: str) -> No
 
 def test_everything_that_is_printed_is_written_out(capsys: pytest.CaptureFixture[str]) -> None:
     foul = "a\x1b]0;title\x07b\tc\nd"
-    console.say(foul)
-    console.note(foul)
+    console.write(foul)
+    console.info(foul)
     console.show_fields([("name", foul)])
     console.show_table(("one", "two"), [(foul, "x")])
     printed = capsys.readouterr()

@@ -6,7 +6,7 @@ from lowtide import limits
 from lowtide.core.batches.plan import (
     RECORD_BYTES,
     ChunkSpec,
-    ModelShare,
+    ModelTotals,
     PlanEntry,
     PlanError,
     build_plan,
@@ -66,5 +66,5 @@ def test_chunks_never_mix_models_and_shares_add_up() -> None:
         ChunkSpec(1, "a", 2, 1, 7, 10),
     )
     assert list(plan.models) == ["b", "a"]
-    assert plan.models == {"b": ModelShare(2, 6), "a": ModelShare(1, 7)}
+    assert plan.models == {"b": ModelTotals(2, 6), "a": ModelTotals(1, 7)}
     assert plan.requests == 3

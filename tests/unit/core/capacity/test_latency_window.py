@@ -187,7 +187,7 @@ def unlearned(window: int = 64, timeout_s: float = 600.0) -> Replica:
 
 
 def after(core: Dispatch, one: Replica, now_s: float) -> list[Request]:
-    core.guide([one], now_s, is_dry=False)
+    core.spread_remaining([one], now_s, is_dry=False)
     return dispatch_cases.take_all(core, one, now_s)
 
 

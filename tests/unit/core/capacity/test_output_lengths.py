@@ -5,11 +5,11 @@ import random
 import pytest
 
 from lowtide import limits
-from lowtide.core.capacity.output_lengths import Lengths, bucket_of
+from lowtide.core.capacity.output_lengths import OutputLengths, bucket_of
 
 
-def learnt(*lengths: int) -> Lengths:
-    known = Lengths()
+def learnt(*lengths: int) -> OutputLengths:
+    known = OutputLengths()
     for length in lengths:
         known.finished(length)
     return known
@@ -31,9 +31,9 @@ def product_limit(ended: list[int], ages: list[float]) -> dict[int, float]:
 
 
 def test_nothing_is_known_of_no_answers() -> None:
-    assert Lengths().stats() is None
-    assert Lengths().quantile(0.5) is None
-    assert Lengths().stats([0.0, 0.0]) is None
+    assert OutputLengths().stats() is None
+    assert OutputLengths().quantile(0.5) is None
+    assert OutputLengths().stats([0.0, 0.0]) is None
 
 
 def test_equal_answers_have_that_length_within_a_bucket() -> None:
@@ -71,7 +71,7 @@ def test_the_long_answers_under_way_are_not_forgotten() -> None:
 
 
 def test_calls_that_only_run_are_expected_to_run_as_long_again() -> None:
-    stats = Lengths().stats([100.0, 400.0])
+    stats = OutputLengths().stats([100.0, 400.0])
     assert stats is not None
     assert stats.mean == pytest.approx(800.0)
 

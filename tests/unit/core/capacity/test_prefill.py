@@ -25,16 +25,16 @@ def test_what_is_owed_is_worked_off_at_the_rate_of_the_engine() -> None:
     pacer.learn(10_000, 0.5, 0.0)
     pacer.sent(8000, 0.0)
     assert pacer.rate_per_s == pytest.approx(1.25 * 20_000)
-    assert pacer.owed(0.2) == pytest.approx(8000 - 5000)
-    assert pacer.owed(10.0) == 0.0
+    assert pacer.outstanding_tokens(0.2) == pytest.approx(8000 - 5000)
+    assert pacer.outstanding_tokens(10.0) == 0.0
 
 
 def test_a_watched_prompt_is_owed_until_its_first_token() -> None:
     pacer = PrefillPacer()
     pacer.sent(9000, 0.0, watched=True)
-    assert pacer.owed(1000.0) == 9000
+    assert pacer.outstanding_tokens(1000.0) == 9000
     pacer.read(9000, 1000.0)
-    assert pacer.owed(1000.0) == 0
+    assert pacer.outstanding_tokens(1000.0) == 0
     assert pacer.opens_at_s == 1000.0, "whoever was held back asks again"
 
 
@@ -95,10 +95,10 @@ def test_a_rate_that_pacing_itself_keeps_low_is_found_within_seconds() -> None:
 def test_the_budget_keeps_its_bounds_whatever_happens() -> None:
     pacer = PrefillPacer()
     for _ in range(100):
-        pacer.tightened()
+        pacer.decrease()
     assert pacer.budget == limits.PREFILL_TOKENS_MIN
     for _ in range(1000):
-        pacer.eased()
+        pacer.increase()
     assert pacer.budget == limits.PREFILL_TOKENS_MAX
     pacer.keep_within(0.0)
     assert pacer.budget == limits.PREFILL_TOKENS_MIN

@@ -2,7 +2,7 @@
 once."""
 
 from lowtide import limits
-from lowtide.core.capacity.engine_metrics import EngineSignals, OwnCall
+from lowtide.core.capacity.engine_metrics import BatchCall, EngineMetrics
 from lowtide.core.capacity.prefill import PrefillPacer
 from lowtide.core.capacity.window import WindowController
 from lowtide.core.dispatch.replica import Replica
@@ -51,7 +51,7 @@ def test_what_was_taken_back_is_owed_no_more() -> None:
     pacer = PrefillPacer()
     pacer.sent(3_000, 0.0)
     pacer.take_unread([3_000], 0.0)
-    assert pacer.owed(0.0) == 0
+    assert pacer.outstanding_tokens(0.0) == 0
     assert pacer.take_unread([3_000], 0.0) == []
 
 
@@ -64,7 +64,7 @@ def test_a_live_prompt_is_not_one_of_ours() -> None:
 def test_the_engine_knows_better_what_waits() -> None:
     pacer = PrefillPacer()
     pacer.told(4_000.0, 500.0, 0.0)
-    assert pacer.owed(0.0) == 4_000
+    assert pacer.outstanding_tokens(0.0) == 4_000
     assert sum(pacer.take_unread([2_000, 2_000], 0.0)) == 4_000
 
 
@@ -72,19 +72,19 @@ def test_the_engine_knows_better_what_is_read() -> None:
     pacer = PrefillPacer()
     pacer.sent(50_000, 0.0)
     pacer.told(0.0, 700.0, 0.0)
-    assert pacer.owed(0.0) == 700
+    assert pacer.outstanding_tokens(0.0) == 700
 
 
 def test_a_replica_names_the_young_calls_that_give_way() -> None:
     replica = Replica("u", frozenset({"m"}), 8, controller=WindowController())
     controller = replica.controller
     assert controller is not None
-    controller.observe(EngineSignals(running=0, waiting=0, prompt_tokens_total=0.0), [], 0.0)
+    controller.observe(EngineMetrics(running=0, waiting=0, prompt_tokens_total=0.0), [], 0.0)
     controller.pacer.active = True
     calls = []
     for age_s, tokens in ((9.0, 500), (0.2, 1_000), (0.1, 2_000)):
         replica.started(tokens=tokens, now_s=10.0 - age_s)
-        calls.append(OwnCall(age_s, tokens))
+        calls.append(BatchCall(age_s, tokens))
     given_way = replica.live_asked(300, calls, 10.0)
     assert [place for place, _ in given_way] == [2, 1]
     assert given_way[0][1] == 2_000
@@ -94,8 +94,8 @@ def test_a_replica_names_the_young_calls_that_give_way() -> None:
     assert replica.takes_prompt(1000, 10.1)
 
 
-def watched(*ages_and_tokens: tuple[float, int], **more: bool) -> list[OwnCall]:
-    return [OwnCall(age_s, tokens, is_read=False, **more) for age_s, tokens in ages_and_tokens]
+def watched(*ages_and_tokens: tuple[float, int], **more: bool) -> list[BatchCall]:
+    return [BatchCall(age_s, tokens, is_read=False, **more) for age_s, tokens in ages_and_tokens]
 
 
 def watching() -> Replica:
@@ -109,7 +109,11 @@ def watching() -> Replica:
 
 
 def test_what_is_known_to_be_unread_gives_way_whatever_the_engine_tells() -> None:
-    calls = [*watched((0.3, 900), (0.1, 800)), OwnCall(0.2, 700, is_read=True), OwnCall(0.1, 600)]
+    calls = [
+        *watched((0.3, 900), (0.1, 800)),
+        BatchCall(0.2, 700, is_read=True),
+        BatchCall(0.1, 600),
+    ]
     assert watching().live_asked(300, calls, 10.0) == [(0, 900), (1, 800)]
 
 
@@ -128,15 +132,15 @@ def test_a_call_that_cannot_be_watched_is_owed_as_others_are() -> None:
     replica = watching()
     assert replica.controller is not None
     replica.started(tokens=9_000, now_s=0.0, watched=True)
-    assert replica.controller.pacer.owed(100.0) == 9_000
+    assert replica.controller.pacer.outstanding_tokens(100.0) == 9_000
     replica.cannot_watch(9_000, 0.0)
-    assert replica.controller.pacer.owed(0.0) == 9_000
-    assert replica.controller.pacer.owed(100.0) == 0
+    assert replica.controller.pacer.outstanding_tokens(0.0) == 9_000
+    assert replica.controller.pacer.outstanding_tokens(100.0) == 0
 
 
 def test_a_replica_without_a_controller_keeps_its_calls() -> None:
     replica = Replica("u", frozenset({"m"}), 8)
-    assert replica.live_asked(300, [OwnCall(0.0, 10)], 0.0) == []
+    assert replica.live_asked(300, [BatchCall(0.0, 10)], 0.0) == []
     replica.live_answered(300, 1.0)
     assert replica.takes_prompt(100, 1.0)
 
@@ -146,5 +150,5 @@ def test_calls_of_an_engine_that_does_not_tell_what_it_has_read_are_left_to_run(
     assert replica.controller is not None
     replica.controller.pacer.active = True
     replica.started(tokens=50_000, now_s=9.9)
-    assert replica.live_asked(300, [OwnCall(0.1, 50_000)], 10.0) == []
+    assert replica.live_asked(300, [BatchCall(0.1, 50_000)], 10.0) == []
     assert not replica.takes_prompt(1000, 10.0), "but none follows before the live prompt is read"

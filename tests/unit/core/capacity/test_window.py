@@ -3,7 +3,7 @@
 import pytest
 
 from lowtide import limits
-from lowtide.core.capacity.engine_metrics import EngineSignals, LiveSeen, OwnCall
+from lowtide.core.capacity.engine_metrics import BatchCall, EngineMetrics, LiveSeen
 from lowtide.core.capacity.window import WindowController
 
 INF = float("inf")
@@ -16,12 +16,12 @@ class Ground:
         self.controller = controller
         self.now_s = 100.0
 
-    def calls(self) -> list[OwnCall]:
-        return [OwnCall(1.0, 100)] * self.controller.window
+    def calls(self) -> list[BatchCall]:
+        return [BatchCall(1.0, 100)] * self.controller.window
 
     def poll(
         self,
-        signals: EngineSignals | None = EngineSignals(),  # noqa: B008 - frozen
+        signals: EngineMetrics | None = EngineMetrics(),  # noqa: B008 - frozen
         polls: int = 1,
         live: LiveSeen = LiveSeen(),  # noqa: B008 - frozen
     ) -> int:
@@ -31,8 +31,8 @@ class Ground:
         return self.controller.window
 
 
-def busy(own: int, live: int = 0, **rest: object) -> EngineSignals:
-    return EngineSignals(running=own + live, waiting=0, **rest)  # type: ignore[arg-type]
+def busy(own: int, live: int = 0, **rest: object) -> EngineMetrics:
+    return EngineMetrics(running=own + live, waiting=0, **rest)  # type: ignore[arg-type]
 
 
 def test_an_operators_window_of_a_silent_engine_is_that_window() -> None:
@@ -67,8 +67,8 @@ def test_what_prompts_share_is_not_held_twice() -> None:
 
 def test_long_answers_under_way_narrow_the_window_before_any_has_finished() -> None:
     controller = WindowController(2048, window_start=512)
-    calls = [OwnCall(60.0, 200)] * 512
-    signals = EngineSignals(running=512, waiting=0, kv_capacity_tokens=430_000)
+    calls = [BatchCall(60.0, 200)] * 512
+    signals = EngineMetrics(running=512, waiting=0, kv_capacity_tokens=430_000)
     controller.observe(signals, calls, 1.0)
     assert controller.bound == "kv"
     assert controller.window < 300
@@ -77,7 +77,7 @@ def test_long_answers_under_way_narrow_the_window_before_any_has_finished() -> N
 def test_a_window_that_is_not_used_does_not_grow() -> None:
     controller = WindowController(1000)
     for poll in range(20):
-        controller.observe(EngineSignals(running=3), [OwnCall(1.0, 10)] * 3, float(poll))
+        controller.observe(EngineMetrics(running=3), [BatchCall(1.0, 10)] * 3, float(poll))
     assert controller.window == limits.WINDOW_START
 
 
@@ -90,7 +90,7 @@ def test_preemptions_cut_the_window_once_in_five_seconds() -> None:
 
 
 def test_memory_that_is_full_and_a_queue_of_our_own_cut_the_window() -> None:
-    for signals in (busy(100, kv_used=0.98), EngineSignals(running=60, waiting=40)):
+    for signals in (busy(100, kv_used=0.98), EngineMetrics(running=60, waiting=40)):
         ground = Ground(WindowController(100, window_start=100))
         assert ground.poll(signals) == 85
 
@@ -232,19 +232,19 @@ def test_a_window_does_not_outgrow_what_is_known_of_lengths() -> None:
 def test_a_window_is_not_cut_again_before_the_last_cut_shows() -> None:
     ground = Ground(WindowController(100, window_start=100))
     full = busy(100, kv_capacity_tokens=100_000, kv_used=0.99)
-    ground.controller.observe(full, [OwnCall(1.0, 100)] * 100, 0.0)
-    ground.controller.observe(full, [OwnCall(1.0, 100)] * 100, 10.0)
+    ground.controller.observe(full, [BatchCall(1.0, 100)] * 100, 0.0)
+    ground.controller.observe(full, [BatchCall(1.0, 100)] * 100, 10.0)
     cut = ground.controller.window
     assert cut < 100
     for poll in range(20):
-        ground.controller.observe(full, [OwnCall(1.0, 100)] * 100, 20.0 + 10 * poll)
+        ground.controller.observe(full, [BatchCall(1.0, 100)] * 100, 20.0 + 10 * poll)
     assert ground.controller.window == cut
 
 
 def test_a_wave_of_answers_that_has_just_ended_makes_no_call_look_fast() -> None:
     controller = WindowController(2048, window_start=100)
     told = busy(100, generation_tokens_total=0, kv_capacity_tokens=100_000)
-    controller.observe(told, [OwnCall(1.0, 100)] * 100, 1.0)
+    controller.observe(told, [BatchCall(1.0, 100)] * 100, 1.0)
     told = busy(1, generation_tokens_total=1500, kv_capacity_tokens=100_000)
-    controller.observe(told, [OwnCall(1.0, 100)] * 100, 1.5)
+    controller.observe(told, [BatchCall(1.0, 100)] * 100, 1.5)
     assert controller.work.pace == pytest.approx(30.0)

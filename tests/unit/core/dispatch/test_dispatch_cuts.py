@@ -26,7 +26,7 @@ def cut_until_the_rule_is_known(core: Dispatch, at: Replica) -> tuple[Request, f
 
 def test_a_request_that_a_rule_cut_waits_for_a_replica_without_such_a_rule() -> None:
     core, cutting, free = Dispatch(), replica("http://a", window=1), replica("http://b", window=1)
-    core.guide([cutting, free], 0.0, is_dry=False)
+    core.spread_remaining([cutting, free], 0.0, is_dry=False)
     add(core, 1)
     request, now_s = cut_until_the_rule_is_known(core, cutting)
     assert core.take(cutting, now_s) is None
@@ -38,7 +38,7 @@ def test_where_no_other_replica_takes_its_model_it_is_tried_again_in_its_place()
     core, cutting = Dispatch(), replica("http://a", window=1)
     other, lost = replica("http://b", models=["n"]), replica("http://c")
     lost.owned_until_s = 0.0  # another worker's
-    core.guide([cutting, other, lost], 0.0, is_dry=False)
+    core.spread_remaining([cutting, other, lost], 0.0, is_dry=False)
     add(core, 1)
     request, now_s = cut_until_the_rule_is_known(core, cutting)
     assert core.take(cutting, now_s) is request
@@ -46,7 +46,7 @@ def test_where_no_other_replica_takes_its_model_it_is_tried_again_in_its_place()
 
 def test_once_a_call_has_outlived_the_rule_its_requests_come_back() -> None:
     core, cutting, free = Dispatch(), replica("http://a", window=2), replica("http://b")
-    core.guide([cutting, free], 0.0, is_dry=False)
+    core.spread_remaining([cutting, free], 0.0, is_dry=False)
     add(core, 1)
     request, now_s = cut_until_the_rule_is_known(core, cutting)
     cutting.cuts.outlived(2 * CUT_AGE_S)

@@ -1,7 +1,7 @@
 """A replica whose settings change while it is at work."""
 
 from lowtide import limits
-from lowtide.core.capacity.engine_metrics import EngineSignals
+from lowtide.core.capacity.engine_metrics import EngineMetrics
 from lowtide.core.capacity.latency_window import LatencyWindow
 from lowtide.core.capacity.window import WindowController
 from lowtide.core.dispatch.replica import Replica
@@ -26,7 +26,7 @@ def test_a_narrower_window_holds_at_once_and_a_wider_one_is_grown_into() -> None
 def test_what_was_learned_of_the_engine_stays_at_a_new_address() -> None:
     one = replica("http://a", 64)
     assert one.controller is not None
-    one.controller.observe(EngineSignals(running=1, waiting=0, seats_max=5), [], 1.0)
+    one.controller.observe(EngineMetrics(running=1, waiting=0, seats_max=5), [], 1.0)
     one.in_flight = 3
     one.adopt(replica("http://b", 64))
     assert (one.url, one.name, one.in_flight) == ("http://b", "r", 3)

@@ -24,7 +24,7 @@ from lowtide.core.dispatch.request import Request
 from lowtide.core.dispatch.verdict import Finish, InDoubt
 from lowtide.core.faults.outcome import Failed, Outcome, Rejected, Throttled
 
-COMMIT_S = limits.BEAT_S
+COMMIT_S = limits.COMMIT_INTERVAL_S
 GATEWAY = Failed("gateway", "502 Bad Gateway", 502)
 LOADING = Throttled("Loading model")
 

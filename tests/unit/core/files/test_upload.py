@@ -15,7 +15,7 @@ from lowtide.core.files.upload import (
     UploadEvent,
     UploadPart,
     UploadStatus,
-    choose,
+    choose_parts,
     closed,
     step,
 )
@@ -52,7 +52,7 @@ def part(id: str, size: int = 5, number: int | None = None) -> UploadPart:
 
 def refusal(one: Upload, parts: list[UploadPart], choice: Choice) -> str:
     with pytest.raises(LowtideError) as caught:
-        choose(one, parts, choice)
+        choose_parts(one, parts, choice)
     assert caught.value.code == "invalid_request"
     return caught.value.message
 
@@ -69,13 +69,13 @@ def test_only_a_pending_upload_can_end_and_it_can_end_in_three_ways() -> None:
 
 def test_parts_named_by_id_come_in_the_order_of_the_names() -> None:
     parts = [part("a"), part("b"), part("unused")]
-    assert choose(upload(), parts, Choice(ids=("b", "a"))) == [parts[1], parts[0]]
+    assert choose_parts(upload(), parts, Choice(ids=("b", "a"))) == [parts[1], parts[0]]
 
 
 def test_parts_named_by_number_come_in_the_order_of_the_numbers() -> None:
     parts = [part("b", number=2), part("a", number=1)]
     choice = Choice(numbers=((2, '"B5"'), (1, "a5")))
-    assert choose(upload(parts=2), parts, choice) == [parts[1], parts[0]]
+    assert choose_parts(upload(parts=2), parts, choice) == [parts[1], parts[0]]
 
 
 @pytest.mark.parametrize(

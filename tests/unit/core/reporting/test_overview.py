@@ -9,7 +9,7 @@ from lowtide.core.batches.batch import Batch
 from lowtide.core.reporting.overview import WaitingEvent, WaitingWatch, overview_of
 from lowtide.core.reporting.progress import Progress
 from lowtide.core.reporting.waiting import Kind, Reason
-from lowtide.core.scheduling.feasibility import Backlog, Verdict
+from lowtide.core.scheduling.feasibility import Backlog, Feasibility
 
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
 MOVING = Progress()
@@ -87,7 +87,7 @@ def test_figures_are_summed_by_model_state_and_kind() -> None:
             planned_tokens=10 * requests, settled_tokens=10 * settled,
         )  # fmt: skip
 
-    late = msgspec.structs.replace(waits(), verdict=Verdict(kept="infeasible"))
+    late = msgspec.structs.replace(waits(), verdict=Feasibility(kept="infeasible"))
     found = overview_of(
         {"in_progress": (2, at(-90))},
         [part("m", 100, 40), part("m", 10, 0), part("n", 5, 5)],

@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lowtide.core.batches.plan import ChunkSpec, ModelShare
+from lowtide.core.batches.plan import ChunkSpec, ModelTotals
 from lowtide.core.scheduling.fair_queue import (
     OUTPUT_COST,
     Capacity,
     Entry,
     Scheduler,
     Tenant,
-    Turns,
+    WeightedFairQueue,
     planned_cost,
     urgent,
     work_of,
@@ -110,7 +110,7 @@ def test_urgent_batches_fit_before_their_deadlines(
 
 
 def test_the_least_virtual_time_is_next_and_ties_go_by_name() -> None:
-    turns = Turns()
+    turns = WeightedFairQueue()
     turns.join("b", Tenant())
     turns.join("a", Tenant())
     assert turns.first() == "a"
@@ -119,7 +119,7 @@ def test_the_least_virtual_time_is_next_and_ties_go_by_name() -> None:
 
 
 def test_who_left_has_no_turn_and_nobody_is_first_of_none() -> None:
-    turns = Turns()
+    turns = WeightedFairQueue()
     assert turns.first() is None
     turns.join("a", Tenant(5.0))
     assert turns.leave("a") == Tenant(5.0)
@@ -131,7 +131,7 @@ def test_who_left_has_no_turn_and_nobody_is_first_of_none() -> None:
 @given(st.lists(st.integers(1, 5), min_size=2, max_size=8), st.integers(0, 1000))
 def test_shares_follow_the_weights_whatever_the_chunks_cost(weights: list[int], seed: int) -> None:
     rng = random.Random(seed)
-    turns, given_work = Turns(), dict.fromkeys(map(str, range(len(weights))), 0.0)
+    turns, given_work = WeightedFairQueue(), dict.fromkeys(map(str, range(len(weights))), 0.0)
     for n, weight in enumerate(weights):
         turns.join(str(n), Tenant(weight=weight))
     largest = 20.0
@@ -250,5 +250,5 @@ def test_a_plan_expects_answers_as_learnt_and_as_the_lines_allow(
     endpoint: str, learnt: float | None, bound: int, output: float
 ) -> None:
     spec = ChunkSpec(0, "m", 0, 4, 100, 1000)
-    share = ModelShare(requests=10, input_tokens=250, output_tokens=bound)
+    share = ModelTotals(requests=10, input_tokens=250, output_tokens=bound)
     assert planned_cost(spec, share, learnt, endpoint) == 100 + OUTPUT_COST * output * 4

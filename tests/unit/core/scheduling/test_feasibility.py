@@ -10,21 +10,21 @@ from lowtide.core.scheduling.feasibility import (
     UNKNOWN,
     Backlog,
     Due,
-    Verdict,
+    Feasibility,
+    assess_window,
+    combine,
     duration,
     finish_s,
-    judge,
     sentence,
-    worst,
 )
-from lowtide.core.scheduling.forecast import Outlook
+from lowtide.core.scheduling.forecast import CapacityForecast
 from lowtide.core.usage import Usage
-from lowtide.limits import OUTLOOK_HOURS, OUTPUT_SAMPLES_MIN
+from lowtide.limits import FORECAST_HOURS, OUTPUT_SAMPLES_MIN
 
 NOW = datetime(2026, 11, 21, 8, tzinfo=UTC)
-STEADY = Outlook(NOW, [1.0] * OUTLOOK_HOURS)
+STEADY = CapacityForecast(NOW, [1.0] * FORECAST_HOURS)
 """A work unit a second."""
-HALF = Outlook(NOW, [0.5] * OUTLOOK_HOURS)
+HALF = CapacityForecast(NOW, [0.5] * FORECAST_HOURS)
 
 
 def part(
@@ -113,16 +113,18 @@ def test_the_work_of_all_is_done_when_the_last_is() -> None:
 # ---- which windows can be kept
 
 
-def verdict(cost: float, hours: float, *others: Backlog, safe: Outlook = STEADY) -> Verdict:
-    return judge(cost, NOW + timedelta(hours=hours), NOW, Due(others), STEADY, safe)
+def verdict(
+    cost: float, hours: float, *others: Backlog, safe: CapacityForecast = STEADY
+) -> Feasibility:
+    return assess_window(cost, NOW + timedelta(hours=hours), NOW, Due(others), STEADY, safe)
 
 
 def test_nothing_known_promises_nothing() -> None:
-    assert judge(1.0, NOW, NOW, Due(), None, None) is UNKNOWN
+    assert assess_window(1.0, NOW, NOW, Due(), None, None) is UNKNOWN
 
 
 def test_a_window_with_room_is_feasible() -> None:
-    assert verdict(3600, 2) == Verdict(kept="feasible")
+    assert verdict(3600, 2) == Feasibility(kept="feasible")
 
 
 def test_a_window_that_is_too_short_names_the_shortest_that_is_not() -> None:
@@ -164,18 +166,18 @@ def test_a_batch_that_no_window_fits_has_no_earliest() -> None:
 def test_a_batch_that_runs_is_not_counted_twice() -> None:
     own = part("a", cost=3600, hours=1.5)
     deadline_at = own.deadline_at
-    found = judge(own.cost_left, deadline_at, NOW, Due([own]), STEADY, STEADY, counted=True)
+    found = assess_window(own.cost_left, deadline_at, NOW, Due([own]), STEADY, STEADY, counted=True)
     assert found.kept == "feasible"
 
 
 def test_the_worst_of_the_models_counts_and_the_longest_window() -> None:
-    late = Verdict(kept="infeasible", reason="late", earliest_window_s=7200)
-    later = Verdict(kept="at_risk", reason="later", earliest_window_s=10_800)
-    found = worst([Verdict(kept="feasible"), later, late])
+    late = Feasibility(kept="infeasible", reason="late", earliest_window_s=7200)
+    later = Feasibility(kept="at_risk", reason="later", earliest_window_s=10_800)
+    found = combine([Feasibility(kept="feasible"), later, late])
     assert (found.kept, found.reason, found.earliest_window_s) == ("infeasible", "late", 10_800)
-    hopeless = worst([Verdict(kept="infeasible", reason="never"), later])
+    hopeless = combine([Feasibility(kept="infeasible", reason="never"), later])
     assert hopeless.earliest_window_s is None
-    assert worst([]) is UNKNOWN
+    assert combine([]) is UNKNOWN
 
 
 @pytest.mark.parametrize(

@@ -6,14 +6,14 @@ import pytest
 
 from lowtide import limits
 from lowtide.core.scheduling.forecast import (
-    Cell,
+    CapacityForecast,
     Done,
     Hour,
-    Outlook,
-    Pace,
+    HourOfWeek,
+    Throughput,
+    capacity_forecast,
     cell_of,
     hour_of,
-    outlook,
 )
 from lowtide.core.scheduling.operating_hours import hours_of
 
@@ -21,9 +21,9 @@ MONDAY = datetime(2026, 11, 16, tzinfo=UTC)
 NOW = MONDAY + timedelta(hours=9, minutes=30)
 
 
-def driven(rate: float, seconds: float, since: datetime = NOW) -> Pace:
-    """A pool that did `rate` work units a second for that long, a beat every ten seconds."""
-    pace = Pace.begin(since)
+def driven(rate: float, seconds: float, since: datetime = NOW) -> Throughput:
+    """A pool that did `rate` work units a second for that long, a commit every ten seconds."""
+    pace = Throughput.begin(since)
     for n in range(1, int(seconds // 10) + 1):
         done = Done(rate * 10, requests=2, output_tokens=100)
         pace, _ = pace.after(done, since + timedelta(seconds=10 * n), backlogged=True)
@@ -66,7 +66,7 @@ def test_an_hour_that_closes_teaches_its_cell() -> None:
 
 
 def test_an_hour_with_little_to_do_teaches_nothing() -> None:
-    pace = Pace.begin(NOW)
+    pace = Throughput.begin(NOW)
     for n in range(1, 170):
         now = NOW + timedelta(seconds=10 * n)
         pace, _ = pace.after(Done(500.0), now, backlogged=n < 40)
@@ -82,7 +82,7 @@ def test_clocks_that_differ_cannot_turn_a_pace_back() -> None:
 
 def test_p20_lies_where_four_weeks_of_five_are_above() -> None:
     rates = [100, 90, 110, 60, 105] * 40
-    cell = Cell(100, 100, 1)
+    cell = HourOfWeek(100, 100, 1)
     for rate in rates:
         cell = cell.learned(rate)
     assert 65 < cell.p20 < 92 < cell.p50 < 102
@@ -101,20 +101,20 @@ def test_cells_are_the_hours_of_the_week(at: datetime, cell: int) -> None:
 
 
 def test_nothing_learnt_is_no_outlook() -> None:
-    assert outlook(NOW, None, {}) is None
-    assert outlook(NOW, Pace.begin(NOW), {}) is None
-    assert outlook(NOW, None, {3: Cell(0.0, 0.0, 1)}) is None
+    assert capacity_forecast(NOW, None, {}) is None
+    assert capacity_forecast(NOW, Throughput.begin(NOW), {}) is None
+    assert capacity_forecast(NOW, None, {3: HourOfWeek(0.0, 0.0, 1)}) is None
 
 
 def test_a_pace_alone_goes_on() -> None:
-    view = outlook(NOW, driven(50, 600), {})
+    view = capacity_forecast(NOW, driven(50, 600), {})
     assert view is not None
     assert view.by(NOW + timedelta(hours=2)) == pytest.approx(50 * 7200)
     assert view.seconds_for(50 * 7200) == pytest.approx(7200)
 
 
 def test_by_and_seconds_for_are_each_others_inverse() -> None:
-    view = Outlook(NOW, [10.0, 0.0, 30.0, 5.0] * 50)
+    view = CapacityForecast(NOW, [10.0, 0.0, 30.0, 5.0] * 50)
     for seconds in (1, 1000, 1800, 5000, 20_000):
         work = view.by(NOW + timedelta(seconds=seconds))
         back = view.seconds_for(work)
@@ -126,17 +126,19 @@ def test_by_and_seconds_for_are_each_others_inverse() -> None:
 
 
 def test_cells_give_each_hour_its_own_rate() -> None:
-    cells = {cell: Cell(8.0, 10.0 if cell % 24 < 12 else 40.0, 4) for cell in range(168)}
-    view = outlook(MONDAY, None, cells)
+    cells = {cell: HourOfWeek(8.0, 10.0 if cell % 24 < 12 else 40.0, 4) for cell in range(168)}
+    view = capacity_forecast(MONDAY, None, cells)
     assert view is not None
     assert view.by(MONDAY + timedelta(hours=12)) == pytest.approx(12 * 3600 * 10)
     assert view.by(MONDAY + timedelta(hours=24)) == pytest.approx(12 * 3600 * 50)
-    safe = outlook(MONDAY, None, cells, "p20")
+    safe = capacity_forecast(MONDAY, None, cells, "p20")
     assert safe is not None and safe.by(MONDAY + timedelta(hours=24)) == pytest.approx(86400 * 8)
 
 
 def test_an_hour_never_seen_is_taken_for_that_of_other_days_else_for_the_mean() -> None:
-    view = outlook(MONDAY, None, {24: Cell(20.0, 20.0, 1), 25: Cell(40.0, 40.0, 1)})
+    view = capacity_forecast(
+        MONDAY, None, {24: HourOfWeek(20.0, 20.0, 1), 25: HourOfWeek(40.0, 40.0, 1)}
+    )
     assert view is not None
     assert view.by(MONDAY + timedelta(hours=1)) == pytest.approx(3600 * 20)
     assert view.by(MONDAY + timedelta(hours=2)) == pytest.approx(3600 * 60)
@@ -144,20 +146,20 @@ def test_an_hour_never_seen_is_taken_for_that_of_other_days_else_for_the_mean() 
 
 
 def test_what_was_just_seen_counts_now_and_fades() -> None:
-    cells = {cell: Cell(100.0, 100.0, 9) for cell in range(168)}
+    cells = {cell: HourOfWeek(100.0, 100.0, 9) for cell in range(168)}
     pace = driven(50, 1200)
-    view = outlook(pace.at, pace, cells)
+    view = capacity_forecast(pace.at, pace, cells)
     assert view is not None
     assert view.rate == pytest.approx(50, rel=0.01)
     day, two = (view.by(pace.at + timedelta(hours=h)) for h in (24, 48))
     assert (two - day) / 86400 == pytest.approx(100, rel=0.01)
-    old = outlook(pace.at + timedelta(hours=5), pace, cells)
+    old = capacity_forecast(pace.at + timedelta(hours=5), pace, cells)
     assert old is not None and old.rate == pytest.approx(100), "a pace of this morning is history"
 
 
 def test_closed_hours_do_no_work() -> None:
-    pace = Pace(at=NOW, work=6000.0, seconds=600.0, hour=Hour(hour_of(NOW)))
-    view = outlook(NOW, pace, {}, "p50", hours_of("22:00-06:00", "UTC"))
+    pace = Throughput(at=NOW, work=6000.0, seconds=600.0, hour=Hour(hour_of(NOW)))
+    view = capacity_forecast(NOW, pace, {}, "p50", hours_of("22:00-06:00", "UTC"))
     assert view is not None
     assert view.by(MONDAY + timedelta(hours=22)) == 0
     assert view.by(MONDAY + timedelta(hours=30)) == pytest.approx(8 * 3600 * 10)

@@ -10,7 +10,7 @@ from lowtide import limits
 from lowtide.core.tokens import sampler
 from lowtide.core.tokens.features import Features, features_of_line
 from lowtide.core.tokens.sampler import LineEstimator
-from lowtide.core.tokens.token_model import UNTAUGHT
+from lowtide.core.tokens.token_model import UNTRAINED
 
 ENGLISH = "The tide goes out twice a day; nobody asks it to. "
 CHINESE = "潮水每天退去两次，没有人要求它这样做。"
@@ -38,7 +38,7 @@ def make_picture(draw: random.Random) -> bytes:
 
 
 def estimates(lines: list[bytes]) -> list[int]:
-    estimator = LineEstimator(UNTAUGHT)
+    estimator = LineEstimator(UNTRAINED)
     offset, tokens = 0, []
     for each in lines:
         tokens.append(estimator.estimate(each, offset))
@@ -47,7 +47,7 @@ def estimates(lines: list[bytes]) -> list[int]:
 
 
 def exact(lines: list[bytes]) -> int:
-    return sum(round(UNTAUGHT.estimate(features_of_line(each))) for each in lines)
+    return sum(round(UNTRAINED.estimate(features_of_line(each))) for each in lines)
 
 
 MAKERS = (make_english, make_chinese, make_picture)

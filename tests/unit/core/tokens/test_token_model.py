@@ -8,7 +8,7 @@ import pytest
 
 from lowtide import limits
 from lowtide.core.tokens.features import FEATURES, Features
-from lowtide.core.tokens.token_model import UNTAUGHT, TokenModel, TokenModelError
+from lowtide.core.tokens.token_model import UNTRAINED, TokenModel, TokenModelError
 
 INDEX = {name: index for index, name in enumerate(FEATURES)}
 
@@ -46,7 +46,7 @@ def requests(seed: int, count: int) -> list[Features]:
     return [draw.choice(kinds)(draw, draw.randint(10, 2_000)) for _ in range(count)]
 
 
-def taught(reports: list[tuple[Features, int]], model: TokenModel = UNTAUGHT) -> TokenModel:
+def taught(reports: list[tuple[Features, int]], model: TokenModel = UNTRAINED) -> TokenModel:
     for told, tokens in reports:
         model = model.learned(told, tokens)
     return model
@@ -67,7 +67,7 @@ def batch_of(kind: object, seed: int = 9) -> list[Features]:
 def test_500_mixed_requests_teach_a_tokenizer_that_the_prior_misses(kind: str) -> None:
     model = taught([(told, linear(told)) for told in requests(1, 500)])
     batch = batch_of(kind)
-    assert error_over(UNTAUGHT, batch) > 0.2
+    assert error_over(UNTRAINED, batch) > 0.2
     assert error_over(model, batch) < 0.03
 
 
@@ -98,15 +98,15 @@ def test_what_is_not_seen_for_long_is_not_forgotten() -> None:
 
 def test_token_ids_are_added_and_teach_nothing() -> None:
     told = features(given=700)
-    assert UNTAUGHT.estimate(told) == 700
-    assert UNTAUGHT.learned(told, 700) is UNTAUGHT
+    assert UNTRAINED.estimate(told) == 700
+    assert UNTRAINED.learned(told, 700) is UNTRAINED
     plain, beside = features(han=100), features(han=100, given=700)
-    assert UNTAUGHT.learned(beside, 790) == UNTAUGHT.learned(plain, 90)
+    assert UNTRAINED.learned(beside, 790) == UNTRAINED.learned(plain, 90)
 
 
 @pytest.mark.parametrize("tokens", [0, -1, -(10**30), 10**7, 10**400])
 def test_a_report_that_no_tokenizer_could_give_is_ignored(tokens: int) -> None:
-    assert UNTAUGHT.learned(features(chats=1, words=50), tokens) is UNTAUGHT
+    assert UNTRAINED.learned(features(chats=1, words=50), tokens) is UNTRAINED
 
 
 def test_the_bytes_of_a_model_give_it_back() -> None:
@@ -121,12 +121,12 @@ def test_the_bytes_of_a_model_give_it_back() -> None:
     [
         {"version": 2},
         {"weights": (1.0,)},
-        {"weights": (-1.0, *UNTAUGHT.weights[1:])},
-        {"anchors": (1e9, *UNTAUGHT.anchors[1:])},
-        {"gram": UNTAUGHT.gram[1:]},
-        {"gram": (UNTAUGHT.gram[0][1:], *UNTAUGHT.gram[1:])},
-        {"gram": ((-1.0, *UNTAUGHT.gram[0][1:]), *UNTAUGHT.gram[1:])},
-        {"moment": (float("nan"), *UNTAUGHT.moment[1:])},
+        {"weights": (-1.0, *UNTRAINED.weights[1:])},
+        {"anchors": (1e9, *UNTRAINED.anchors[1:])},
+        {"gram": UNTRAINED.gram[1:]},
+        {"gram": (UNTRAINED.gram[0][1:], *UNTRAINED.gram[1:])},
+        {"gram": ((-1.0, *UNTRAINED.gram[0][1:]), *UNTRAINED.gram[1:])},
+        {"moment": (float("nan"), *UNTRAINED.moment[1:])},
         {"spread": float("inf")},
         {"spread": 0.0},
         {"seen": -1},
@@ -134,12 +134,12 @@ def test_the_bytes_of_a_model_give_it_back() -> None:
     ],
 )
 def test_damaged_bytes_are_refused(damage: dict[str, object]) -> None:
-    fields = msgspec.structs.asdict(UNTAUGHT) | damage
+    fields = msgspec.structs.asdict(UNTRAINED) | damage
     with pytest.raises(TokenModelError):
         TokenModel.from_bytes(msgspec.msgpack.encode(fields))
 
 
-@pytest.mark.parametrize("data", [b"", b"\xc1", b"[]", UNTAUGHT.to_bytes()[:-1]])
+@pytest.mark.parametrize("data", [b"", b"\xc1", b"[]", UNTRAINED.to_bytes()[:-1]])
 def test_foreign_bytes_are_refused(data: bytes) -> None:
     with pytest.raises(TokenModelError):
         TokenModel.from_bytes(data)

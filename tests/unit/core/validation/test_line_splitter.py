@@ -1,10 +1,10 @@
 """core/validation/line_splitter.py: physical lines out of blocks."""
 
-from lowtide.core.validation.line_splitter import LineCutter
+from lowtide.core.validation.line_splitter import LineSplitter
 
 
 def cut(*blocks: bytes, line_bytes_max: int = 100) -> list[tuple[int, int, bytes | None, bool]]:
-    cutter = LineCutter(line_bytes_max)
+    cutter = LineSplitter(line_bytes_max)
     found = [line for block in blocks if block for line in cutter.cut(block)]
     found += cutter.finish()
     return [
@@ -37,7 +37,7 @@ def test_a_character_split_between_blocks_is_whole_again() -> None:
 
 
 def test_a_long_line_is_dropped_not_held() -> None:
-    cutter = LineCutter(10)
+    cutter = LineSplitter(10)
     for _ in range(50):
         assert list(cutter.cut(b"x" * 10)) == []
         assert len(cutter._held) <= 14
@@ -55,7 +55,7 @@ def test_offsets_go_on_after_a_skipped_line() -> None:
 
 
 def test_a_last_line_without_ending_counts() -> None:
-    cutter = LineCutter(10)
+    cutter = LineSplitter(10)
     assert list(cutter.cut(b"a\n\nb")) != []
     assert [bytes(raw or b"") for _, _, raw, _ in cutter.finish()] == [b"b"]
     assert cutter.lines == 3

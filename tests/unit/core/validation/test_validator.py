@@ -14,7 +14,7 @@ from lowtide.core.batches.line import ENDPOINTS
 from lowtide.core.batches.plan import Plan, unpack_entries
 from lowtide.core.bodies.media_urls import MediaSetting, media_rule
 from lowtide.core.tokens.features import features_of_line
-from lowtide.core.tokens.token_model import UNTAUGHT
+from lowtide.core.tokens.token_model import UNTRAINED
 from lowtide.core.validation.line_errors import PROMPT_FIELDS
 from lowtide.core.validation.validator import (
     _LINE_TYPES,
@@ -110,7 +110,7 @@ def test_tokens_are_estimated_with_what_was_learnt_of_the_canonical_model() -> N
         body_pad="not of the prompt", body_messages=[{"role": "user", "content": "潮" * 90}]
     )
     features = features_of_line(json.dumps(line).encode())
-    model = UNTAUGHT
+    model = UNTRAINED
     for _ in range(200):
         model = model.learned(features, 300)
     rules = ValidationRules(endpoint=CHAT, dialect="openai", models={"m": "M"})
@@ -120,7 +120,7 @@ def test_tokens_are_estimated_with_what_was_learnt_of_the_canonical_model() -> N
     assert isinstance(plan, Plan)
     assert plan.models["M"].input_tokens == pytest.approx(300, rel=0.02)
     untaught = plan_of(line).models["m"].input_tokens
-    assert untaught == round(UNTAUGHT.estimate(features))
+    assert untaught == round(UNTRAINED.estimate(features))
     assert unpack_entries(plan.data)[0].input_tokens == plan.models["M"].input_tokens
 
 

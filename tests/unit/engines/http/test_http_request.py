@@ -3,7 +3,7 @@
 import pytest
 
 from lowtide import __version__
-from lowtide.engines.http.request import Extras, RequestHeads, Target, parse_proxy, parse_url
+from lowtide.engines.http.request import EngineAddress, Extras, RequestHeads, parse_proxy, parse_url
 from lowtide.limits import REQUEST_HEADS_MAX
 
 
@@ -12,17 +12,25 @@ from lowtide.limits import REQUEST_HEADS_MAX
     [
         (
             "http://127.0.0.1:9001/v1",
-            Target("http://127.0.0.1:9001/v1", False, "127.0.0.1", 9001, "127.0.0.1:9001", "/v1"),
+            EngineAddress(
+                "http://127.0.0.1:9001/v1", False, "127.0.0.1", 9001, "127.0.0.1:9001", "/v1"
+            ),
         ),
         (
             "http://gpu.local/v1/",
-            Target("http://gpu.local/v1", False, "gpu.local", 80, "gpu.local", "/v1"),
+            EngineAddress("http://gpu.local/v1", False, "gpu.local", 80, "gpu.local", "/v1"),
         ),
-        ("https://a.example", Target("https://a.example", True, "a.example", 443, "a.example", "")),
-        ("http://[::1]:8000", Target("http://[::1]:8000", False, "::1", 8000, "[::1]:8000", "")),
+        (
+            "https://a.example",
+            EngineAddress("https://a.example", True, "a.example", 443, "a.example", ""),
+        ),
+        (
+            "http://[::1]:8000",
+            EngineAddress("http://[::1]:8000", False, "::1", 8000, "[::1]:8000", ""),
+        ),
         (
             "http://bücher.example/",
-            Target(
+            EngineAddress(
                 "http://bücher.example",
                 False,
                 "xn--bcher-kva.example",
@@ -33,7 +41,7 @@ from lowtide.limits import REQUEST_HEADS_MAX
         ),
     ],
 )
-def test_a_url_is_taken_apart(url: str, target: Target) -> None:
+def test_a_url_is_taken_apart(url: str, target: EngineAddress) -> None:
     assert parse_url(url) == target
 
 

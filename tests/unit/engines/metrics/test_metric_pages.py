@@ -3,14 +3,14 @@
 import engine_pages
 import pytest
 
-from lowtide.core.capacity.engine_metrics import EngineSignals
+from lowtide.core.capacity.engine_metrics import EngineMetrics
 from lowtide.engines.metrics import llamacpp, sglang, tgi, vllm
 
 INF = float("inf")
 
 
 def test_vllm_tells_all_there_is() -> None:
-    assert vllm.signals_of(vllm.PAGE.read(engine_pages.VLLM)) == EngineSignals(
+    assert vllm.signals_of(vllm.PAGE.read(engine_pages.VLLM)) == EngineMetrics(
         running=37,
         waiting=4,
         kv_used=0.6125,
@@ -59,7 +59,7 @@ def test_a_vllm_whose_engines_all_sleep_is_asleep() -> None:
 
 def test_sglang_tells_all_there_is() -> None:
     info = sglang.SglangInfo(max_running_requests=256, max_total_num_tokens=1)
-    assert sglang.signals_of(sglang.PAGE.read(engine_pages.SGLANG), info) == EngineSignals(
+    assert sglang.signals_of(sglang.PAGE.read(engine_pages.SGLANG), info) == EngineMetrics(
         running=21,
         waiting=5,
         kv_used=0.44,
@@ -113,7 +113,7 @@ def test_sglang_gets_a_priority_behind_that_of_live_calls_only_where_they_have_o
 def test_tgi_tells_its_share_of_the_tokens_that_it_plans_with() -> None:
     info = tgi.TgiInfo(max_batch_total_tokens=60_000, max_batch_size=64)
     told = tgi.signals_of(tgi.PAGE.read(engine_pages.TGI), info)
-    assert told == EngineSignals(
+    assert told == EngineMetrics(
         running=14,
         waiting=6,
         kv_used=0.4,
@@ -134,7 +134,7 @@ def test_an_idle_tgi_without_gauges_of_a_batch_runs_nothing() -> None:
 def test_llamacpp_tells_its_slots() -> None:
     props = llamacpp.LlamacppProps(total_slots=4)
     told = llamacpp.signals_of(llamacpp.PAGE.read(engine_pages.LLAMACPP), props)
-    assert told == EngineSignals(
+    assert told == EngineMetrics(
         running=3,
         waiting=2,
         seats_max=4,
@@ -142,7 +142,7 @@ def test_llamacpp_tells_its_slots() -> None:
         generation_tokens_total=2048,
     )
     slots = [llamacpp.Slot(is_processing=busy) for busy in (True, False, True)]
-    assert llamacpp.signals_of_slots(slots, llamacpp.LlamacppProps()) == EngineSignals(
+    assert llamacpp.signals_of_slots(slots, llamacpp.LlamacppProps()) == EngineMetrics(
         running=2, seats_max=3
     )
 

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from worker_env import WorkBench
+from worker_env import WorkerEnv
 
 from lowtide import limits
 from lowtide.loops.batches.housekeeping import ExpireLoop, SweepLoop
@@ -18,106 +18,106 @@ class Woken:
         self.names.append(name)
 
 
-def expire_loop(bench: WorkBench) -> tuple[ExpireLoop, Woken]:
+def expire_loop(env: WorkerEnv) -> tuple[ExpireLoop, Woken]:
     woken = Woken()
-    return ExpireLoop(bench.store.lifecycle, bench.work, woken), woken  # type: ignore[arg-type]
+    return ExpireLoop(env.store.lifecycle, env.work, woken), woken  # type: ignore[arg-type]
 
 
-async def test_a_window_that_is_over_stops_its_batch_at_the_next_beat(bench: WorkBench) -> None:
-    batch = await bench.batch(200)
-    loop, woken = expire_loop(bench)
-    bench.engine.holds = True
-    await bench.dispatch()
-    await bench.engine.saw(lambda: len(bench.engine.waiting) == 4)
-    bench.clock.advance(3590)
-    await bench.beat()
-    due = await loop.tick(bench.clock.now())
-    assert due is not None and due - bench.clock.now() == timedelta(seconds=limits.REAP_POLL_S)
-    now = bench.clock.advance(9)
+async def test_a_window_that_is_over_stops_its_batch_at_the_next_beat(env: WorkerEnv) -> None:
+    batch = await env.batch(200)
+    loop, woken = expire_loop(env)
+    env.engine.holds = True
+    await env.dispatch()
+    await env.engine.saw(lambda: len(env.engine.waiting) == 4)
+    env.clock.advance(3590)
+    await env.beat()
+    due = await loop.tick(env.clock.now())
+    assert due is not None and due - env.clock.now() == timedelta(seconds=limits.REAP_POLL_S)
+    now = env.clock.advance(9)
     assert await loop.tick(now) == now + timedelta(seconds=1), "at the very end of the window"
-    await loop.tick(bench.clock.advance(1))
+    await loop.tick(env.clock.advance(1))
     assert woken.names == ["commit", "assemble"]
-    assert (await bench.see(batch)).status == "expiring"
-    await bench.beat()
-    await bench.flights_ended()
-    assert len(bench.engine.cancelled) == 4
+    assert (await env.see(batch)).status == "expiring"
+    await env.beat()
+    await env.flights_ended()
+    assert len(env.engine.cancelled) == 4
 
 
-async def test_a_lease_that_ran_out_is_work_for_the_next(bench: WorkBench) -> None:
-    await bench.batch(5)
-    loop, woken = expire_loop(bench)
-    bench.engine.holds = True
-    await bench.dispatch()
-    bench.clock.advance(limits.LEASE_TTL_S - 1)
-    await loop.tick(bench.clock.now())
+async def test_a_lease_that_ran_out_is_work_for_the_next(env: WorkerEnv) -> None:
+    await env.batch(5)
+    loop, woken = expire_loop(env)
+    env.engine.holds = True
+    await env.dispatch()
+    env.clock.advance(limits.LEASE_TTL_S - 1)
+    await loop.tick(env.clock.now())
     assert woken.names == []
-    await loop.tick(bench.clock.advance(1))
+    await loop.tick(env.clock.advance(1))
     assert woken.names == ["dispatch", "assemble"]
-    await bench.dispatcher.drain(0.0)
+    await env.dispatcher.drain(0.0)
 
 
-async def test_whoever_stood_still_beats_before_it_reaps_its_own_leases(bench: WorkBench) -> None:
-    batch = await bench.batch(5)
-    loop, woken = expire_loop(bench)
-    bench.engine.holds = True
-    await bench.dispatch()
-    await loop.tick(bench.clock.now())
-    bench.clock.advance(10 * limits.LEASE_TTL_S)
-    await loop.tick(bench.clock.now())
+async def test_whoever_stood_still_beats_before_it_reaps_its_own_leases(env: WorkerEnv) -> None:
+    batch = await env.batch(5)
+    loop, woken = expire_loop(env)
+    env.engine.holds = True
+    await env.dispatch()
+    await loop.tick(env.clock.now())
+    env.clock.advance(10 * limits.LEASE_TTL_S)
+    await loop.tick(env.clock.now())
     assert woken.names == ["commit"]
-    await bench.beat()
-    await loop.tick(bench.clock.advance(limits.REAP_POLL_S))
+    await env.beat()
+    await loop.tick(env.clock.advance(limits.REAP_POLL_S))
     assert woken.names == ["commit"], "the leases were renewed"
-    bench.engine.holds = False
-    bench.engine.let_go()
-    await bench.work_off()
-    assert len(bench.engine.calls) == 5, "no request was sent again"
-    assert (await bench.see(batch)).status in ("finalizing", "completed")
+    env.engine.holds = False
+    env.engine.let_go()
+    await env.work_off()
+    assert len(env.engine.calls) == 5, "no request was sent again"
+    assert (await env.see(batch)).status in ("finalizing", "completed")
 
 
-async def test_blobs_that_no_row_knows_go_after_an_hour_and_not_before(bench: WorkBench) -> None:
-    batch = await bench.batch(5)
-    await bench.work_off()
-    await bench.real_blobs.put("segments/orphan", b"x")
-    (row,) = await bench.store.results.slices(batch.id)
-    sweep = SweepLoop(bench.store.results, bench.real_blobs, bench.clock)
-    info = [info async for info in bench.real_blobs.list("segments/")]
+async def test_blobs_that_no_row_knows_go_after_an_hour_and_not_before(env: WorkerEnv) -> None:
+    batch = await env.batch(5)
+    await env.work_off()
+    await env.real_blobs.put("segments/orphan", b"x")
+    (row,) = await env.store.results.slices(batch.id)
+    sweep = SweepLoop(env.store.results, env.real_blobs, env.clock)
+    info = [info async for info in env.real_blobs.list("segments/")]
     written_at = max(entry.modified_at for entry in info)
     await sweep.tick(written_at + timedelta(seconds=limits.ORPHAN_AGE_S - 60))
-    assert await bench.real_blobs.size("segments/orphan") == 1
-    bench.clock.advance(limits.ORPHAN_AGE_S)
+    assert await env.real_blobs.size("segments/orphan") == 1
+    env.clock.advance(limits.ORPHAN_AGE_S)
     old = written_at + timedelta(seconds=2 * limits.ORPHAN_AGE_S)
     await sweep.tick(old)
-    assert await bench.real_blobs.size("segments/orphan") == 1, "in doubt"
-    bench.clock.advance(limits.ORPHAN_DOUBT_S)
+    assert await env.real_blobs.size("segments/orphan") == 1, "in doubt"
+    env.clock.advance(limits.ORPHAN_DOUBT_S)
     await sweep.tick(old)
     with pytest.raises(BlobNotFound):
-        await bench.real_blobs.size("segments/orphan")
-    assert await bench.real_blobs.size(row.segment_key) > 0, "known, and kept"
+        await env.real_blobs.size("segments/orphan")
+    assert await env.real_blobs.size(row.segment_key) > 0, "known, and kept"
 
 
 async def test_a_clock_two_hours_fast_does_not_sweep_a_segment_before_its_commit(
-    bench: WorkBench,
+    env: WorkerEnv,
 ) -> None:
     """A segment is put, swept by another worker, committed: its lines were lost (seed 64)."""
-    await bench.real_blobs.put("segments/fresh", b"x")
-    sweep = SweepLoop(bench.store.results, bench.real_blobs, bench.clock)
+    await env.real_blobs.put("segments/fresh", b"x")
+    sweep = SweepLoop(env.store.results, env.real_blobs, env.clock)
     fast = datetime.now(UTC) + timedelta(hours=2)
     for _ in range(3):
         await sweep.tick(fast)
-        bench.clock.advance(limits.ORPHAN_DOUBT_S / 4)
-    assert await bench.real_blobs.size("segments/fresh") == 1
+        env.clock.advance(limits.ORPHAN_DOUBT_S / 4)
+    assert await env.real_blobs.size("segments/fresh") == 1
 
 
-async def test_a_sweep_that_fails_half_way_is_finished_by_the_next(bench: WorkBench) -> None:
-    file = await bench.hand.upload(3)
-    assert await bench.store.files.delete("proj_default", file.id, bench.clock.now())
-    sweep = SweepLoop(bench.store.results, bench.blobs, bench.clock)  # type: ignore[arg-type]
-    bench.blobs.fail("delete", BlobsUnavailable("away"))
+async def test_a_sweep_that_fails_half_way_is_finished_by_the_next(env: WorkerEnv) -> None:
+    file = await env.hand.upload(3)
+    assert await env.store.files.delete("proj_default", file.id, env.clock.now())
+    sweep = SweepLoop(env.store.results, env.blobs, env.clock)  # type: ignore[arg-type]
+    env.blobs.fail("delete", BlobsUnavailable("away"))
     with pytest.raises(BlobsUnavailable):
-        await sweep.tick(bench.clock.now())
-    assert await bench.real_blobs.size(file.blob_key) > 0
-    await sweep.tick(bench.clock.now())
+        await sweep.tick(env.clock.now())
+    assert await env.real_blobs.size(file.blob_key) > 0
+    await sweep.tick(env.clock.now())
     with pytest.raises(BlobNotFound):
-        await bench.real_blobs.size(file.blob_key)
-    assert await bench.store.results.garbage() == []
+        await env.real_blobs.size(file.blob_key)
+    assert await env.store.results.garbage() == []

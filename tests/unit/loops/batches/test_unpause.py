@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta
 
 from lowtide import limits
-from lowtide.loops.batches.unpause import BudgetLoop
+from lowtide.loops.batches.unpause import UnpauseLoop
 
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
 
@@ -20,7 +20,7 @@ class Ledger:
 
 async def test_work_is_looked_for_only_when_a_batch_goes_on() -> None:
     ledger, woken = Ledger(), list[str]()
-    loop = BudgetLoop(ledger, woken.append)  # type: ignore[arg-type]
+    loop = UnpauseLoop(ledger, woken.append)  # type: ignore[arg-type]
     assert await loop.tick(NOW) == NOW + timedelta(seconds=limits.BUDGET_POLL_S)
     assert woken == []
     ledger.paused = ["batch_1"]

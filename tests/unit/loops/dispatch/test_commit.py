@@ -1,9 +1,9 @@
-"""loops/dispatch/commit.py: the beat, and that no outcome leaves memory too early."""
+"""loops/dispatch/commit.py: the commit, and that no outcome leaves memory too early."""
 
 import asyncio
 
 import pytest
-from worker_env import WorkBench, many_bytes
+from worker_env import WorkerEnv, many_bytes
 
 from lowtide import limits
 from lowtide.core.faults.outcome import Reply
@@ -16,171 +16,171 @@ GONE = StoreUnavailable("connection lost")
 
 
 async def test_a_beat_without_anything_to_say_touches_neither_store_nor_blobs(
-    bench: WorkBench,
+    env: WorkerEnv,
 ) -> None:
-    await bench.beat()
-    assert not bench.work.calls and not bench.blobs.calls
+    await env.beat()
+    assert not env.work.calls and not env.blobs.calls
 
 
-async def test_a_beat_stores_one_segment_and_counts_what_is_in_it(bench: WorkBench) -> None:
-    batch = await bench.batch(10)
-    bench.engine.script.extend([Reply(400, b'{"error":{"message":"no"}}')] * 3)
-    await bench.dispatch()
-    await bench.flights_ended()
-    await bench.beat()
-    seen = await bench.see(batch)
+async def test_a_beat_stores_one_segment_and_counts_what_is_in_it(env: WorkerEnv) -> None:
+    batch = await env.batch(10)
+    env.engine.script.extend([Reply(400, b'{"error":{"message":"no"}}')] * 3)
+    await env.dispatch()
+    await env.flights_ended()
+    await env.beat()
+    seen = await env.see(batch)
     assert (seen.counts.completed, seen.counts.failed, seen.status) == (7, 3, "finalizing")
     assert seen.usage.input_tokens == 7 * 3
-    assert bench.blobs.calls["put"] == bench.work.calls["commit_beat"] == 1
-    assert bench.woken["settled"] == 1
-    assert bench.dispatcher.held() == ()
+    assert env.blobs.calls["put"] == env.work.calls["commit_group"] == 1
+    assert env.woken["settled"] == 1
+    assert env.dispatcher.held() == ()
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["not stored", "stored all the same"])
 async def test_a_segment_that_could_not_be_stored_is_stored_by_the_next_beat(
-    bench: WorkBench, after: bool
+    env: WorkerEnv, after: bool
 ) -> None:
-    batch = await bench.batch(10)
-    await bench.dispatch()
-    await bench.flights_ended()
-    bench.blobs.fail("put", FULL, times=3, after=after)
+    batch = await env.batch(10)
+    await env.dispatch()
+    await env.flights_ended()
+    env.blobs.fail("put", FULL, times=3, after=after)
     for _ in range(1 if after else 3):
         with pytest.raises(BlobsFull):
-            await bench.beat()
-        assert bench.committer.trouble == "no space left"
-        assert bench.committer.uncommitted_bytes > 0
-    bench.blobs.heal()
-    await bench.beat()
-    assert bench.committer.trouble is None
-    assert bench.committer.uncommitted_bytes == 0
-    assert sorted(await bench.committed_lines(batch)) == list(range(1, 11))
-    assert (await bench.see(batch)).counts.completed == 10
+            await env.beat()
+        assert env.committer.trouble == "no space left"
+        assert env.committer.uncommitted_bytes > 0
+    env.blobs.heal()
+    await env.beat()
+    assert env.committer.trouble is None
+    assert env.committer.uncommitted_bytes == 0
+    assert sorted(await env.committed_lines(batch)) == list(range(1, 11))
+    assert (await env.see(batch)).counts.completed == 10
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["not committed", "committed all the same"])
 async def test_a_commit_of_unknown_result_is_repeated_and_counts_once(
-    bench: WorkBench, after: bool
+    env: WorkerEnv, after: bool
 ) -> None:
-    batch = await bench.batch(10)
-    await bench.dispatch()
-    await bench.flights_ended()
-    bench.work.fail("commit_beat", GONE, after=after)
+    batch = await env.batch(10)
+    await env.dispatch()
+    await env.flights_ended()
+    env.work.fail("commit_group", GONE, after=after)
     with pytest.raises(StoreUnavailable):
-        await bench.beat()
-    await bench.beat()
-    assert sorted(await bench.committed_lines(batch)) == list(range(1, 11))
-    seen = await bench.see(batch)
+        await env.beat()
+    await env.beat()
+    assert sorted(await env.committed_lines(batch)) == list(range(1, 11))
+    seen = await env.see(batch)
     assert (seen.counts.completed, seen.usage.input_tokens) == (10, 30)
-    assert bench.dispatcher.held() == ()
+    assert env.dispatcher.held() == ()
 
 
-async def test_what_finishes_while_a_beat_fails_goes_with_the_one_after(bench: WorkBench) -> None:
-    batch = await bench.batch(8)
-    bench.engine.holds = True
-    await bench.dispatch()
-    await bench.engine.saw(lambda: len(bench.engine.waiting) == 4)
-    bench.engine.let_go()
-    await bench.engine.saw(lambda: len(bench.engine.calls) == 8)
-    bench.work.fail("commit_beat", GONE, after=True)
+async def test_what_finishes_while_a_beat_fails_goes_with_the_one_after(env: WorkerEnv) -> None:
+    batch = await env.batch(8)
+    env.engine.holds = True
+    await env.dispatch()
+    await env.engine.saw(lambda: len(env.engine.waiting) == 4)
+    env.engine.let_go()
+    await env.engine.saw(lambda: len(env.engine.calls) == 8)
+    env.work.fail("commit_group", GONE, after=True)
     with pytest.raises(StoreUnavailable):
-        await bench.beat()
-    bench.engine.let_go()
-    await bench.flights_ended()
-    await bench.beat()
-    assert (await bench.see(batch)).counts.completed == 4
-    await bench.beat()
-    assert sorted(await bench.committed_lines(batch)) == list(range(1, 9))
-    assert (await bench.see(batch)).status == "finalizing"
+        await env.beat()
+    env.engine.let_go()
+    await env.flights_ended()
+    await env.beat()
+    assert (await env.see(batch)).counts.completed == 4
+    await env.beat()
+    assert sorted(await env.committed_lines(batch)) == list(range(1, 9))
+    assert (await env.see(batch)).status == "finalizing"
 
 
-async def test_a_lease_is_kept_while_its_outcomes_cannot_be_stored(bench: WorkBench) -> None:
-    batch = await bench.batch(10)
-    await bench.dispatch()
-    await bench.flights_ended()
-    bench.blobs.fail("put", FULL, times=100)
+async def test_a_lease_is_kept_while_its_outcomes_cannot_be_stored(env: WorkerEnv) -> None:
+    batch = await env.batch(10)
+    await env.dispatch()
+    await env.flights_ended()
+    env.blobs.fail("put", FULL, times=100)
     for _ in range(12):
-        bench.clock.advance(limits.LOOP_BACKOFF_S_MAX)  # twice the lease's length in the end
+        env.clock.advance(limits.LOOP_BACKOFF_S_MAX)  # twice the lease's length in the end
         with pytest.raises(BlobsFull):
-            await bench.beat()
-        assert await bench.store.work.reap(bench.clock.now()) == 0
-    bench.blobs.heal()
-    await bench.beat()
-    assert sorted(await bench.committed_lines(batch)) == list(range(1, 11))
-    assert len(bench.engine.calls) == 10, "every request ran once"
+            await env.beat()
+        assert await env.store.work.reap(env.clock.now()) == 0
+    env.blobs.heal()
+    await env.beat()
+    assert sorted(await env.committed_lines(batch)) == list(range(1, 11))
+    assert len(env.engine.calls) == 10, "every request ran once"
 
 
-async def test_a_failed_beat_still_hears_that_a_batch_was_cancelled(bench: WorkBench) -> None:
-    batch = await bench.batch(10)
-    bench.engine.holds = True
-    await bench.dispatch()
-    await bench.engine.saw(lambda: len(bench.engine.waiting) == 4)
-    bench.engine.waiting[0].answered.set_result(ANSWER)
-    await bench.engine.saw(lambda: len(bench.engine.calls) == 5)
-    await bench.store.batches.cancel(batch.project_id, batch.id, bench.clock.now())
-    bench.blobs.fail("put", FULL)
+async def test_a_failed_beat_still_hears_that_a_batch_was_cancelled(env: WorkerEnv) -> None:
+    batch = await env.batch(10)
+    env.engine.holds = True
+    await env.dispatch()
+    await env.engine.saw(lambda: len(env.engine.waiting) == 4)
+    env.engine.waiting[0].answered.set_result(ANSWER)
+    await env.engine.saw(lambda: len(env.engine.calls) == 5)
+    await env.store.batches.cancel(batch.project_id, batch.id, env.clock.now())
+    env.blobs.fail("put", FULL)
     with pytest.raises(BlobsFull):
-        await bench.beat()
-    await bench.flights_ended()
-    assert len(bench.engine.cancelled) == 4
-    assert bench.dispatcher.held() == ()
-    await bench.beat()
-    await bench.beat()
-    assert await bench.committed_lines(batch) == [1]
-    assert await bench.store.lifecycle.claim_assembly("a", bench.clock.now(), 30.0) is not None
+        await env.beat()
+    await env.flights_ended()
+    assert len(env.engine.cancelled) == 4
+    assert env.dispatcher.held() == ()
+    await env.beat()
+    await env.beat()
+    assert await env.committed_lines(batch) == [1]
+    assert await env.store.lifecycle.claim_assembly("a", env.clock.now(), 30.0) is not None
 
 
-async def test_a_chunk_is_not_released_before_its_outcomes_are_counted(bench: WorkBench) -> None:
-    """An outcome that came after a failed beat's segment must not be overtaken by the release."""
-    batch = await bench.batch(10)
-    bench.engine.holds = True
-    await bench.dispatch()
-    await bench.engine.saw(lambda: len(bench.engine.waiting) == 4)
-    bench.engine.let_go()
-    await bench.engine.saw(lambda: len(bench.engine.calls) == 8)
-    bench.work.fail("commit_beat", GONE)
+async def test_a_chunk_is_not_released_before_its_outcomes_are_counted(env: WorkerEnv) -> None:
+    """An outcome that came after a failed commit's segment must not be overtaken by the release."""
+    batch = await env.batch(10)
+    env.engine.holds = True
+    await env.dispatch()
+    await env.engine.saw(lambda: len(env.engine.waiting) == 4)
+    env.engine.let_go()
+    await env.engine.saw(lambda: len(env.engine.calls) == 8)
+    env.work.fail("commit_group", GONE)
     with pytest.raises(StoreUnavailable):
-        await bench.beat()
-    bench.engine.let_go()
-    await bench.engine.saw(lambda: len(bench.engine.calls) == 10)
-    await bench.dispatcher.drain(0.0)
-    await bench.committer.finish(bench.clock.now())
-    assert sorted(await bench.committed_lines(batch)) == list(range(1, 9))
+        await env.beat()
+    env.engine.let_go()
+    await env.engine.saw(lambda: len(env.engine.calls) == 10)
+    await env.dispatcher.drain(0.0)
+    await env.committer.finish(env.clock.now())
+    assert sorted(await env.committed_lines(batch)) == list(range(1, 9))
 
 
-async def test_the_last_beats_give_up_what_cannot_be_stored_and_say_so(bench: WorkBench) -> None:
-    batch = await bench.batch(10)
-    await bench.dispatch()
-    await bench.flights_ended()
-    bench.blobs.fail("put", FULL)
-    await bench.dispatcher.drain(0.0)
-    await bench.committer.finish(bench.clock.now())
-    assert await bench.committed_lines(batch) == []
-    assert bench.committer.uncommitted_bytes > 0
+async def test_the_last_beats_give_up_what_cannot_be_stored_and_say_so(env: WorkerEnv) -> None:
+    batch = await env.batch(10)
+    await env.dispatch()
+    await env.flights_ended()
+    env.blobs.fail("put", FULL)
+    await env.dispatcher.drain(0.0)
+    await env.committer.finish(env.clock.now())
+    assert await env.committed_lines(batch) == []
+    assert env.committer.uncommitted_bytes > 0
 
 
-async def test_a_segment_of_full_size_is_not_left_to_wait_for_the_beat(bench: WorkBench) -> None:
-    await bench.batch(2)
-    bench.engine.otherwise = Reply(200, many_bytes(0.6))
-    await bench.dispatch()
-    await bench.flights_ended()
-    assert bench.woken["commit"] >= 1
+async def test_a_segment_of_full_size_is_not_left_to_wait_for_the_beat(env: WorkerEnv) -> None:
+    await env.batch(2)
+    env.engine.otherwise = Reply(200, many_bytes(0.6))
+    await env.dispatch()
+    await env.flights_ended()
+    assert env.woken["commit"] >= 1
 
 
-async def test_a_small_outcome_waits_for_the_beat(bench: WorkBench) -> None:
-    await bench.batch(200)
-    bench.engine.holds = True
-    await bench.dispatch()
-    await bench.engine.saw(lambda: len(bench.engine.waiting) == 4)
-    bench.engine.let_go()
-    await bench.engine.saw(lambda: len(bench.engine.calls) == 8)
-    assert bench.woken["commit"] == 0
-    await bench.dispatcher.drain(0.0)
+async def test_a_small_outcome_waits_for_the_beat(env: WorkerEnv) -> None:
+    await env.batch(200)
+    env.engine.holds = True
+    await env.dispatch()
+    await env.engine.saw(lambda: len(env.engine.waiting) == 4)
+    env.engine.let_go()
+    await env.engine.saw(lambda: len(env.engine.calls) == 8)
+    assert env.woken["commit"] == 0
+    await env.dispatcher.drain(0.0)
 
 
-async def test_two_beats_never_run_at_once(bench: WorkBench) -> None:
-    batch = await bench.batch(10)
-    await bench.dispatch()
-    await bench.flights_ended()
-    await asyncio.gather(bench.beat(), bench.beat(), bench.beat())
-    assert sorted(await bench.committed_lines(batch)) == list(range(1, 11))
-    assert bench.blobs.calls["put"] == 1
+async def test_two_beats_never_run_at_once(env: WorkerEnv) -> None:
+    batch = await env.batch(10)
+    await env.dispatch()
+    await env.flights_ended()
+    await asyncio.gather(env.beat(), env.beat(), env.beat())
+    assert sorted(await env.committed_lines(batch)) == list(range(1, 11))
+    assert env.blobs.calls["put"] == 1

@@ -1,6 +1,6 @@
 """How far ahead of its windows a worker leases."""
 
-from worker_env import MODEL, WorkBench
+from worker_env import MODEL, WorkerEnv
 
 from lowtide.core.dispatch.dispatch import Dispatch
 from lowtide.loops.dispatch.leasing import Leasing
@@ -8,44 +8,44 @@ from lowtide.loops.dispatch.leasing import Leasing
 FAR_S = 100.0
 
 
-async def leasing_at(bench: WorkBench, core: Dispatch, rate_per_s: int) -> Leasing:
+async def leasing_at(env: WorkerEnv, core: Dispatch, rate_per_s: int) -> Leasing:
     """One that has seen so many requests finish each second."""
-    leasing = Leasing("w", bench.store.work, bench.real_blobs, core, [bench.upstream], 30.0)
-    await leasing.claim(bench.clock.now(), 0.0)
+    leasing = Leasing("w", env.store.work, env.real_blobs, core, [env.upstream], 30.0)
+    await leasing.claim(env.clock.now(), 0.0)
     for second in range(1, 20):
         for _ in range(rate_per_s):
             leasing.count_finished()
         leasing.announce()
-        await leasing.claim(bench.clock.now(), float(second))
+        await leasing.claim(env.clock.now(), float(second))
     return leasing
 
 
-async def test_half_a_second_of_work_is_low_where_claims_are_quick(bench: WorkBench) -> None:
+async def test_half_a_second_of_work_is_low_where_claims_are_quick(env: WorkerEnv) -> None:
     core = Dispatch()
-    leasing = await leasing_at(bench, core, 1000)
+    leasing = await leasing_at(env, core, 1000)
     leasing.took(0.01)
     core.ready[MODEL] = 550
-    assert not leasing.is_low(MODEL, FAR_S)
+    assert not leasing.needs_claim(MODEL, FAR_S)
     core.ready[MODEL] = 450
-    assert leasing.is_low(MODEL, FAR_S)
+    assert leasing.needs_claim(MODEL, FAR_S)
 
 
-async def test_more_is_leased_ahead_where_claims_take_long(bench: WorkBench) -> None:
+async def test_more_is_leased_ahead_where_claims_take_long(env: WorkerEnv) -> None:
     """While one takes a second, the windows work off a thousand requests."""
     core = Dispatch()
-    leasing = await leasing_at(bench, core, 1000)
+    leasing = await leasing_at(env, core, 1000)
     core.ready[MODEL] = 2000
-    assert not leasing.is_low(MODEL, FAR_S)
+    assert not leasing.needs_claim(MODEL, FAR_S)
     leasing.took(1.0)
-    assert leasing.is_low(MODEL, FAR_S)
+    assert leasing.needs_claim(MODEL, FAR_S)
     for _ in range(20):
         leasing.took(0.01)
-    assert not leasing.is_low(MODEL, FAR_S), "it was slow for a while, long ago"
+    assert not leasing.needs_claim(MODEL, FAR_S), "it was slow for a while, long ago"
 
 
-async def test_what_is_leased_ahead_has_a_bound_however_slow_claims_are(bench: WorkBench) -> None:
+async def test_what_is_leased_ahead_has_a_bound_however_slow_claims_are(env: WorkerEnv) -> None:
     core = Dispatch()
-    leasing = await leasing_at(bench, core, 1000)
+    leasing = await leasing_at(env, core, 1000)
     leasing.took(3600.0)
     core.ready[MODEL] = 5100
-    assert not leasing.is_low(MODEL, FAR_S)
+    assert not leasing.needs_claim(MODEL, FAR_S)

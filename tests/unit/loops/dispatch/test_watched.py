@@ -38,7 +38,7 @@ def part(data: bytes) -> bytes:
 LAST = b"0\r\n\r\n"
 
 
-class Bench:
+class Env:
     """One watched request on its way to a scripted engine."""
 
     def __init__(self, engine: ScriptedEngine, client: HttpEngine) -> None:
@@ -68,19 +68,19 @@ class Bench:
 
 
 @pytest.fixture
-async def bench() -> AsyncIterator[Bench]:
+async def env() -> AsyncIterator[Env]:
     async with ScriptedEngine() as engine:
         client = HttpEngine(engine.url)
-        yield Bench(engine, client)
+        yield Env(engine, client)
         await client.aclose()
 
 
-async def test_the_answer_is_whole_and_its_first_token_is_told_when_it_comes(bench: Bench) -> None:
+async def test_the_answer_is_whole_and_its_first_token_is_told_when_it_comes(env: Env) -> None:
     rest = asyncio.Event()
-    bench.engine.script((HEAD, part(TOKEN), rest, part(TOKEN + END), LAST))
-    sent = asyncio.create_task(bench.send())
+    env.engine.script((HEAD, part(TOKEN), rest, part(TOKEN + END), LAST))
+    sent = asyncio.create_task(env.send())
     async with asyncio.timeout(PATIENCE_S):
-        await bench.read.wait()
+        await env.read.wait()
     assert not sent.done()
     rest.set()
     outcome = await sent
@@ -88,79 +88,79 @@ async def test_the_answer_is_whole_and_its_first_token_is_told_when_it_comes(ben
     answer = json.loads(outcome.body)
     assert answer["choices"][0]["message"]["content"] == "aa"
     assert (outcome.usage.input_tokens, outcome.usage.output_tokens) == (3, 1)
-    (asked,) = bench.asked()
+    (asked,) = env.asked()
     assert asked["stream"] is True
     assert asked["stream_options"] == {"include_usage": True}
 
 
-async def test_a_refusal_is_a_refusal(bench: Bench) -> None:
-    bench.engine.script((reply(b'{"error":{"message":"too long"}}', 400),))
-    outcome = await bench.send()
+async def test_a_refusal_is_a_refusal(env: Env) -> None:
+    env.engine.script((reply(b'{"error":{"message":"too long"}}', 400),))
+    outcome = await env.send()
     assert isinstance(outcome, Rejected)
     assert outcome.status == 400
-    assert len(bench.engine.requests) == 1
+    assert len(env.engine.requests) == 1
 
 
-async def test_a_stream_that_breaks_off_is_tried_again_later(bench: Bench) -> None:
-    bench.engine.script((HEAD, part(TOKEN), Cut.RESET))
-    outcome = await bench.send()
+async def test_a_stream_that_breaks_off_is_tried_again_later(env: Env) -> None:
+    env.engine.script((HEAD, part(TOKEN), Cut.RESET))
+    outcome = await env.send()
     assert isinstance(outcome, Failed)
-    assert bench.replica.streams
+    assert env.replica.streams
 
 
-async def test_an_engine_that_answers_whole_all_the_same_is_understood(bench: Bench) -> None:
-    outcome = await bench.send()
+async def test_an_engine_that_answers_whole_all_the_same_is_understood(env: Env) -> None:
+    outcome = await env.send()
     assert isinstance(outcome, Succeeded)
-    assert not bench.read.is_set()
+    assert not env.read.is_set()
 
 
-async def test_a_stream_that_does_not_tell_all_is_asked_for_no_more(bench: Bench) -> None:
-    bench.engine.script((HEAD, part(TOKEN), part(b"data: [DONE]\n\n"), LAST))
-    outcome = await bench.send()
+async def test_a_stream_that_does_not_tell_all_is_asked_for_no_more(env: Env) -> None:
+    env.engine.script((HEAD, part(TOKEN), part(b"data: [DONE]\n\n"), LAST))
+    outcome = await env.send()
     assert isinstance(outcome, Succeeded), "it was sent again, for a whole answer"
-    assert "stream" not in bench.asked()[1]
-    assert not bench.replica.streams
-    assert not bench.replica.watches
+    assert "stream" not in env.asked()[1]
+    assert not env.replica.streams
+    assert not env.replica.watches
 
 
-async def test_an_engine_that_refuses_streams_is_asked_for_no_more(bench: Bench) -> None:
-    bench.engine.script((reply(b'{"error":{"message":"stream_options is unknown"}}', 422),))
-    assert isinstance(await bench.send(), Succeeded)
-    assert "stream_options" not in bench.asked()[1]
-    assert not bench.replica.streams
+async def test_an_engine_that_refuses_streams_is_asked_for_no_more(env: Env) -> None:
+    env.engine.script((reply(b'{"error":{"message":"stream_options is unknown"}}', 422),))
+    assert isinstance(await env.send(), Succeeded)
+    assert "stream_options" not in env.asked()[1]
+    assert not env.replica.streams
 
 
-async def test_an_engine_that_lost_its_priority_keeps_its_streams(bench: Bench) -> None:
+async def test_an_engine_that_lost_its_priority_keeps_its_streams(env: Env) -> None:
     refusal = (reply(b'{"error":{"message":"Priority is not enabled"}}', 400),)
-    bench.replica.priority = 100
-    bench.engine.script(refusal)
-    assert isinstance(await bench.send(), Succeeded)
-    assert bench.replica.priority is None
-    assert bench.replica.streams
+    env.replica.priority = 100
+    env.engine.script(refusal)
+    assert isinstance(await env.send(), Succeeded)
+    assert env.replica.priority is None
+    assert env.replica.streams
 
 
 async def test_a_request_whose_stream_says_less_than_its_answer_is_not_streamed(
-    bench: Bench,
+    env: Env,
 ) -> None:
-    bench.request.data = b'{"custom_id":"r","body":{"model":"m","messages":[],"n":2}}'
-    assert isinstance(await bench.send(), Succeeded)
-    assert "stream" not in bench.asked()[0]
-    assert bench.request.is_read is None
+    env.request.data = b'{"custom_id":"r","body":{"model":"m","messages":[],"n":2}}'
+    assert isinstance(await env.send(), Succeeded)
+    assert "stream" not in env.asked()[0]
+    assert env.request.is_read is None
 
 
-async def test_an_answer_that_takes_too_long_is_given_up(bench: Bench) -> None:
-    bench.upstream = msgspec.structs.replace(bench.upstream, timeout_s=0.05)
-    bench.engine.script((HEAD, part(TOKEN), Cut.HANG))
-    outcome = await bench.send()
+async def test_an_answer_that_takes_too_long_is_given_up(env: Env) -> None:
+    env.upstream = msgspec.structs.replace(env.upstream, timeout_s=0.05)
+    env.engine.script((HEAD, part(TOKEN), Cut.HANG))
+    outcome = await env.send()
     assert isinstance(outcome, Failed)
     assert "0.05 s" in outcome.detail
 
 
-async def test_whoever_lets_go_closes_the_connection(bench: Bench) -> None:
-    bench.engine.script((HEAD, part(TOKEN), Cut.HANG))
-    sent = asyncio.create_task(bench.send())
+async def test_whoever_lets_go_closes_the_connection(env: Env) -> None:
+    env.engine.script((HEAD, part(TOKEN), Cut.HANG))
+    sent = asyncio.create_task(env.send())
     async with asyncio.timeout(PATIENCE_S):
-        await bench.read.wait()
+        await env.read.wait()
     sent.cancel()
     await asyncio.wait([sent])
-    await bench.engine.saw_abandoned(1)
+    await env.engine.saw_abandoned(1)

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta
 
 from lowtide import limits
-from lowtide.loops.live.flex_results import HeldLoop
+from lowtide.loops.live.flex_results import FlexResultsLoop
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -14,6 +14,6 @@ async def test_it_looks_again_while_anybody_waits_and_rests_otherwise() -> None:
     async def look() -> bool:
         return waiting.pop(0)
 
-    loop = HeldLoop(look)
+    loop = FlexResultsLoop(look)
     assert await loop.tick(NOON) == NOON + timedelta(seconds=limits.FLEX_LOOK_S)
     assert await loop.tick(NOON) is None

@@ -13,8 +13,8 @@ NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
 class Turned:
     """A clock that begins anywhere and runs at a rate of its own (ports/clock.py)."""
 
-    def __init__(self, yard: "Yard", begins_s: float, rate: float) -> None:
-        self._yard = yard
+    def __init__(self, harness: "Fleet", begins_s: float, rate: float) -> None:
+        self._yard = harness
         self._begins_s = begins_s
         self._rate = rate
 
@@ -32,21 +32,21 @@ class Worker:
     """A loop and the hands that it moves."""
 
     def __init__(
-        self, yard: "Yard", worker_id: str, names: tuple[str, ...], begins_s: float, rate: float
+        self, harness: "Fleet", worker_id: str, names: tuple[str, ...], begins_s: float, rate: float
     ) -> None:
         self.id = worker_id
-        self.clock = Turned(yard, begins_s, rate)
+        self.clock = Turned(harness, begins_s, rate)
         self.replicas = {name: Replica(name, frozenset({f"of {name}"}), 4) for name in names}
         self.announced = 0
         self.retreats: list[tuple[frozenset[str], frozenset[str]]] = []
         self.loop = OwnershipLoop(
-            worker_id, yard.store, self.clock, self.replicas, (), self, lease_ttl_s=TTL_S
+            worker_id, harness.store, self.clock, self.replicas, (), self, lease_ttl_s=TTL_S
         )
 
     def announce(self) -> None:
         self.announced += 1
 
-    def retreat(self, replica_names: frozenset[str], models: frozenset[str]) -> None:
+    def release_replicas(self, replica_names: frozenset[str], models: frozenset[str]) -> None:
         self.retreats.append((replica_names, models))
         for name in replica_names:
             self.replicas[name].in_flight = 0
@@ -68,7 +68,7 @@ class Worker:
         return await self.tick()
 
 
-class Yard:
+class Fleet:
     """`at_s` is the time that is really passing."""
 
     def __init__(self, store: OwnershipStore) -> None:

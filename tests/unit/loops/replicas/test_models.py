@@ -7,7 +7,7 @@ from lowtide.core.bodies.body_rules import BodyRules
 from lowtide.core.dispatch.replica import Replica
 from lowtide.loops.dispatch.attempt import Upstream
 from lowtide.loops.replicas.models import ModelsLoop
-from lowtide.loops.replicas.replica_set import Member
+from lowtide.loops.replicas.replica_set import ReplicaMember
 from testkit.fake_engine import FakeEngine
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -25,10 +25,10 @@ class Lists:
         return self.models
 
 
-def member(name: str, lists: Lists | None) -> Member:
+def member(name: str, lists: Lists | None) -> ReplicaMember:
     replica = Replica("http://h/v1", frozenset(), 1, name=name)
     upstream = Upstream(replica, FakeEngine(), {}, BodyRules(), 1.0)
-    return Member(upstream=upstream, model_list=lists)
+    return ReplicaMember(upstream=upstream, model_list=lists)
 
 
 async def test_those_that_are_to_be_asked_are_and_the_others_are_not() -> None:

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from ownership_env import Worker, Yard
+from ownership_env import Fleet, Worker
 
 from lowtide.core.dispatch.replica import Replica
 from lowtide.store.sql_store import SqlStore
@@ -12,12 +12,12 @@ from testkit.empty_database import place_empty_database
 
 
 @pytest.fixture
-async def yard(tmp_path: Path) -> AsyncIterator[Yard]:
+async def harness(tmp_path: Path) -> AsyncIterator[Fleet]:
     path = tmp_path / "lowtide.db"
     place_empty_database(path)
     store = SqlStore.sqlite(path)
     await store.open()
-    yield Yard(store.ownership)
+    yield Fleet(store.ownership)
     await store.aclose()
 
 
@@ -29,8 +29,8 @@ def relist(worker: Worker, *names: str) -> None:
     worker.loop.replicas_changed({name: worker.replicas[name] for name in names}, ())
 
 
-async def test_a_replica_that_is_listed_later_is_used_once_it_was_claimed(yard: Yard) -> None:
-    a = yard.worker("a", "r0")
+async def test_a_replica_that_is_listed_later_is_used_once_it_was_claimed(harness: Fleet) -> None:
+    a = harness.worker("a", "r0")
     await a.tick()
     relist(a, "r0", "r1")
     assert a.sends_to == {"r0"}, "another worker may have it"
@@ -39,8 +39,10 @@ async def test_a_replica_that_is_listed_later_is_used_once_it_was_claimed(yard: 
     assert a.announced == 2
 
 
-async def test_a_replica_that_is_listed_no_more_is_given_back_once_it_is_idle(yard: Yard) -> None:
-    a, b = yard.worker("a", "r0", "r1"), yard.worker("b", "r1")
+async def test_a_replica_that_is_listed_no_more_is_given_back_once_it_is_idle(
+    harness: Fleet,
+) -> None:
+    a, b = harness.worker("a", "r0", "r1"), harness.worker("b", "r1")
     await a.tick()
     a.replicas["r1"].in_flight = 1
     relist(a, "r0")
@@ -54,8 +56,8 @@ async def test_a_replica_that_is_listed_no_more_is_given_back_once_it_is_idle(ya
     assert a.retreats == [(frozenset({"r1"}), frozenset({"of r0"}))]
 
 
-async def test_one_that_comes_back_before_it_was_given_back_is_used_again(yard: Yard) -> None:
-    a = yard.worker("a", "r0")
+async def test_one_that_comes_back_before_it_was_given_back_is_used_again(harness: Fleet) -> None:
+    a = harness.worker("a", "r0")
     await a.tick()
     a.replicas["r0"].in_flight = 1
     relist(a)
@@ -66,8 +68,8 @@ async def test_one_that_comes_back_before_it_was_given_back_is_used_again(yard: 
     assert a.sends_to == {"r0"} and a.retreats == []
 
 
-async def test_a_worker_that_drains_claims_nothing_of_a_new_list(yard: Yard) -> None:
-    a = yard.worker("a", "r0")
+async def test_a_worker_that_drains_claims_nothing_of_a_new_list(harness: Fleet) -> None:
+    a = harness.worker("a", "r0")
     await a.tick()
     a.loop.drain()
     relist(a, "r0", "r1")

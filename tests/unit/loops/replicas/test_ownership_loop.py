@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ownership_env import TTL_S, Yard
+from ownership_env import TTL_S, Fleet
 
 from lowtide import limits
 from lowtide.ports.store import StoreUnavailable
@@ -17,7 +17,7 @@ from property_profiles import examples
 from testkit.empty_database import place_empty_database
 
 BELIEF_S = TTL_S * (1 - limits.OWNERSHIP_MARGIN)
-BEAT_S = TTL_S / limits.OWNERSHIP_BEATS
+COMMIT_INTERVAL_S = TTL_S / limits.OWNERSHIP_HEARTBEATS
 
 
 @pytest.fixture
@@ -31,24 +31,26 @@ async def store(tmp_path: Path) -> AsyncIterator[SqlStore]:
 
 
 @pytest.fixture
-def yard(store: SqlStore) -> Yard:
-    return Yard(store.ownership)
+def harness(store: SqlStore) -> Fleet:
+    return Fleet(store.ownership)
 
 
-async def test_nothing_is_sent_before_the_first_tick_and_everything_after_it(yard: Yard) -> None:
-    a = yard.worker("a", begins_s=1000.0)
+async def test_nothing_is_sent_before_the_first_tick_and_everything_after_it(
+    harness: Fleet,
+) -> None:
+    a = harness.worker("a", begins_s=1000.0)
     assert a.sends_to == set()
-    assert await a.tick() == pytest.approx(BEAT_S)
+    assert await a.tick() == pytest.approx(COMMIT_INTERVAL_S)
     assert a.sends_to == {"r0", "r1"}
     assert a.announced == 1, "the dispatcher looks for work at once"
 
 
-async def test_a_worker_stops_sending_before_its_lease_is_over(yard: Yard) -> None:
-    a = yard.worker("a")
+async def test_a_worker_stops_sending_before_its_lease_is_over(harness: Fleet) -> None:
+    a = harness.worker("a")
     await a.tick()
-    yard.at_s = BELIEF_S - 0.1
+    harness.at_s = BELIEF_S - 0.1
     assert a.sends_to == {"r0", "r1"}
-    yard.at_s = BELIEF_S
+    harness.at_s = BELIEF_S
     assert a.sends_to == set()
     await a.tick()
     assert a.sends_to == {"r0", "r1"}, "nobody took them meanwhile"
@@ -56,49 +58,51 @@ async def test_a_worker_stops_sending_before_its_lease_is_over(yard: Yard) -> No
 
 
 async def test_a_tick_just_before_the_heartbeat_is_due_is_not_asked_for_again_at_once(
-    yard: Yard,
+    harness: Fleet,
 ) -> None:
-    a = yard.worker("a")
+    a = harness.worker("a")
     await a.tick()
-    yard.at_s = BEAT_S - 1e-7  # less than an instant can say: the runner would spin
+    harness.at_s = COMMIT_INTERVAL_S - 1e-7  # less than an instant can say: the runner would spin
     assert await a.tick() > 0
 
 
 async def test_a_heartbeat_that_failed_leaves_the_lease_to_run_out(
-    yard: Yard, monkeypatch: pytest.MonkeyPatch
+    harness: Fleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    a = yard.worker("a")
+    a = harness.worker("a")
     await a.tick()
     with monkeypatch.context() as patch:
 
         async def away(*_: object) -> None:
             raise StoreUnavailable("gone")
 
-        patch.setattr(yard.store, "heartbeat", away)
-        yard.at_s = BEAT_S
+        patch.setattr(harness.store, "heartbeat", away)
+        harness.at_s = COMMIT_INTERVAL_S
         with pytest.raises(StoreUnavailable):
             await a.tick()
         assert a.sends_to == {"r0", "r1"}
-        yard.at_s = BELIEF_S
+        harness.at_s = BELIEF_S
         assert a.sends_to == set()
     await a.tick()
     assert a.sends_to == {"r0", "r1"}
 
 
-async def test_an_outage_of_the_database_makes_nobody_a_dead_worker(yard: Yard) -> None:
-    a, b = yard.worker("a"), yard.worker("b")
-    await yard.settle(a, b)
+async def test_an_outage_of_the_database_makes_nobody_a_dead_worker(harness: Fleet) -> None:
+    a, b = harness.worker("a"), harness.worker("b")
+    await harness.settle(a, b)
     assert (len(a.sends_to), len(b.sends_to)) == (1, 1)
     before = a.sends_to
-    await a.hear()  # it has seen b's last beat
-    yard.at_s += 20 * TTL_S
+    await a.hear()  # it has seen b's last commit
+    harness.at_s += 20 * TTL_S
     await a.tick()  # b was not able to beat, either
     assert a.sends_to == before
-    assert len((await yard.store.fleet()).members) == 2
+    assert len((await harness.store.fleet()).members) == 2
 
 
-async def test_a_new_worker_gets_a_replica_when_the_last_call_on_it_has_ended(yard: Yard) -> None:
-    a, b = yard.worker("a"), yard.worker("b")
+async def test_a_new_worker_gets_a_replica_when_the_last_call_on_it_has_ended(
+    harness: Fleet,
+) -> None:
+    a, b = harness.worker("a"), harness.worker("b")
     await a.tick()
     for replica in a.replicas.values():
         replica.in_flight = 1
@@ -118,26 +122,26 @@ async def test_a_new_worker_gets_a_replica_when_the_last_call_on_it_has_ended(ya
     assert a.retreats == [(frozenset({given}), frozenset({f"of {kept}"}))]
 
 
-async def test_calls_that_do_not_end_are_aborted_after_a_bound(yard: Yard) -> None:
-    a, b = yard.worker("a"), yard.worker("b")
+async def test_calls_that_do_not_end_are_aborted_after_a_bound(harness: Fleet) -> None:
+    a, b = harness.worker("a"), harness.worker("b")
     await a.tick()
     for replica in a.replicas.values():
         replica.in_flight = 1
     await b.tick()
-    began_s = yard.at_s
-    while yard.at_s < began_s + limits.OWNERSHIP_YIELD_S:
+    began_s = harness.at_s
+    while harness.at_s < began_s + limits.OWNERSHIP_YIELD_S:
         await a.hear()
         await b.hear()
         assert (a.retreats, b.sends_to) == ([], set())
-        yard.at_s += BEAT_S
+        harness.at_s += COMMIT_INTERVAL_S
     await a.hear()
     ((urls, _),) = a.retreats
     await b.hear()
     assert b.sends_to == urls
 
 
-async def test_a_replica_is_used_again_when_who_was_to_have_it_has_left(yard: Yard) -> None:
-    a, b = yard.worker("a"), yard.worker("b")
+async def test_a_replica_is_used_again_when_who_was_to_have_it_has_left(harness: Fleet) -> None:
+    a, b = harness.worker("a"), harness.worker("b")
     await a.tick()
     for replica in a.replicas.values():
         replica.in_flight = 1
@@ -150,25 +154,27 @@ async def test_a_replica_is_used_again_when_who_was_to_have_it_has_left(yard: Ya
     assert a.retreats == []
 
 
-async def test_a_dead_worker_s_replicas_are_taken_after_its_lease(yard: Yard) -> None:
-    a, b = yard.worker("a"), yard.worker("b", begins_s=5e6)
-    await yard.settle(a, b)
-    while yard.at_s < TTL_S:
+async def test_a_dead_worker_s_replicas_are_taken_after_its_lease(harness: Fleet) -> None:
+    a, b = harness.worker("a"), harness.worker("b", begins_s=5e6)
+    await harness.settle(a, b)
+    while harness.at_s < TTL_S:
         assert (len(a.sends_to | b.sends_to), len(b.sends_to)) == (2 if a.sends_to else 1, 1)
         again_s = await b.tick()
-        yard.at_s += again_s
+        harness.at_s += again_s
     await b.tick()
-    assert yard.at_s <= TTL_S + 0.001, "b looks again at the instant when the lease is over"
+    assert harness.at_s <= TTL_S + 0.001, "b looks again at the instant when the lease is over"
     assert (a.sends_to, b.sends_to) == (set(), {"r0", "r1"})
 
     await a.hear()
     assert a.sends_to == set(), "it learns what it lost"
-    await yard.settle(a, b)
+    await harness.settle(a, b)
     assert (len(a.sends_to), len(b.sends_to)) == (1, 1), "and gets its share again"
 
 
-async def test_a_worker_that_drains_gives_back_each_replica_as_it_falls_idle(yard: Yard) -> None:
-    a, b = yard.worker("a"), yard.worker("b", "r0", "r1", "r2")
+async def test_a_worker_that_drains_gives_back_each_replica_as_it_falls_idle(
+    harness: Fleet,
+) -> None:
+    a, b = harness.worker("a"), harness.worker("b", "r0", "r1", "r2")
     await a.tick()
     a.replicas["r1"].in_flight = 1
     await b.tick()
@@ -184,14 +190,14 @@ async def test_a_worker_that_drains_gives_back_each_replica_as_it_falls_idle(yar
 
 
 async def test_a_worker_that_cannot_say_goodbye_leaves_all_the_same(
-    yard: Yard, monkeypatch: pytest.MonkeyPatch
+    harness: Fleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    a = yard.worker("a")
+    a = harness.worker("a")
 
     async def away(*_: object) -> None:
         raise StoreUnavailable("gone")
 
-    monkeypatch.setattr(yard.store, "leave", away)
+    monkeypatch.setattr(harness.store, "leave", away)
     await a.loop.leave()
 
 
@@ -217,10 +223,10 @@ def test_no_two_workers_ever_send_to_one_replica(
     async def play(path: Path) -> None:
         store = SqlStore.sqlite(path)
         await store.open()
-        yard = Yard(store.ownership)
+        harness = Fleet(store.ownership)
         names = ("r0", "r1", "r2")
         workers = {
-            who: yard.worker(who, *names, begins_s=1e4 * place, rate=rate)
+            who: harness.worker(who, *names, begins_s=1e4 * place, rate=rate)
             for place, (who, rate) in enumerate(zip("abc", rates, strict=True))
         }
         for still, rounds, round_s, busy in spells:
@@ -232,8 +238,8 @@ def test_no_two_workers_ever_send_to_one_replica(
                         replica.in_flight = int(who in busy)
                 for _ in range(8):  # a belief may end within a round
                     sending = [worker.sends_to for worker in workers.values()]
-                    assert sum(map(len, sending)) == len(set().union(*sending)), yard.at_s
-                    yard.at_s += round_s / 8
+                    assert sum(map(len, sending)) == len(set().union(*sending)), harness.at_s
+                    harness.at_s += round_s / 8
         await store.aclose()
 
     with tempfile.TemporaryDirectory() as folder:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Sequence
 from random import Random
 
 import pytest
-from worker_env import MODEL, WorkBench
+from worker_env import MODEL, WorkerEnv
 
 from lowtide import limits
 from lowtide.core.bodies.body_rules import BodyRules
@@ -14,7 +14,7 @@ from lowtide.core.dispatch.replica import Replica
 from lowtide.core.faults.outcome import NoReply
 from lowtide.core.replicas.replica_changes import ReplicaSpec
 from lowtide.loops.dispatch.attempt import Upstream
-from lowtide.loops.replicas.replica_set import Member, ReplicaSet
+from lowtide.loops.replicas.replica_set import ReplicaMember, ReplicaSet
 from testkit.fake_engine import ANSWER, FakeEngine
 from testkit.patience import PATIENCE_S
 
@@ -39,15 +39,15 @@ class Fleet:
     """A worker's dispatcher over a set whose engines are made by the test. The settings of a
     replica are its address, or None for one that cannot be opened."""
 
-    def __init__(self, bench: WorkBench) -> None:
-        self.bench = bench
+    def __init__(self, env: WorkerEnv) -> None:
+        self.env = env
         self.engines: dict[str, list[Engine]] = {}
         self.touched: list[set[str]] = []
-        self.set: ReplicaSet[str | None] = ReplicaSet(self._open, bench.clock)
-        bench.start(self.set.upstreams)
+        self.set: ReplicaSet[str | None] = ReplicaSet(self._open, env.clock)
+        env.start(self.set.upstreams)
         self.set.follow(self)
 
-    def _open(self, spec: ReplicaSpec[str | None]) -> Member:
+    def _open(self, spec: ReplicaSpec[str | None]) -> ReplicaMember:
         if spec.settings is None:
             raise ValueError(f"{spec.name} cannot be opened")
         engine = Engine(url=f"http://{spec.settings}/v1")
@@ -56,15 +56,15 @@ class Fleet:
         models = frozenset(spec.engine_names)
         replica = Replica(engine.url, models, 4, name=spec.name)
         upstream = Upstream(replica, engine, spec.engine_names, BodyRules(), 600.0)
-        return Member(upstream=upstream, connections=(engine,))
+        return ReplicaMember(upstream=upstream, connections=(engine,))
 
-    def replicas_changed(self, members: Sequence[Member], touched: Collection[str]) -> None:
+    def replicas_changed(self, members: Sequence[ReplicaMember], touched: Collection[str]) -> None:
         assert [each.replica for each in members] == [u.replica for u in self.set.upstreams]
         self.touched.append(set(touched))
-        self.bench.dispatcher.replicas_changed(touched)
+        self.env.dispatcher.replicas_changed(touched)
 
     def take_back(self, replica_name: str) -> None:
-        dispatcher = self.bench.dispatcher
+        dispatcher = self.env.dispatcher
         dispatcher.revoke(replica_name, dispatcher.calls_on(replica_name))
 
     def apply(self, *names: str, models: Iterable[str] = (MODEL,), at: str = "") -> None:
@@ -79,36 +79,34 @@ class Fleet:
         async with asyncio.timeout(PATIENCE_S):
             while not engine.closed:
                 await asyncio.sleep(0)
-                self.bench.clock.advance(limits.REPLICA_IDLE_POLL_S)
+                self.env.clock.advance(limits.REPLICA_IDLE_POLL_S)
 
 
 @pytest.fixture
-def fleet(bench: WorkBench) -> Fleet:
-    return Fleet(bench)
+def fleet(env: WorkerEnv) -> Fleet:
+    return Fleet(env)
 
 
-async def test_a_replica_that_comes_has_work_at_the_next_tick(
-    bench: WorkBench, fleet: Fleet
-) -> None:
+async def test_a_replica_that_comes_has_work_at_the_next_tick(env: WorkerEnv, fleet: Fleet) -> None:
     fleet.apply()
-    batch = await bench.batch(3)
-    await bench.dispatch()
+    batch = await env.batch(3)
+    await env.dispatch()
     fleet.apply("a")
-    await bench.dispatch()
+    await env.dispatch()
     await fleet.engine("a").saw(lambda: len(fleet.engine("a").calls) == 3)
     fleet.engine("a").let_go()
-    await bench.flights_ended()
-    await bench.beat()
-    assert (await bench.see(batch)).counts.completed == 3
+    await env.flights_ended()
+    await env.beat()
+    assert (await env.see(batch)).counts.completed == 3
     assert fleet.touched == [{"a"}]
 
 
 async def test_one_that_leaves_gets_no_call_more_and_may_end_those_it_has(
-    bench: WorkBench, fleet: Fleet
+    env: WorkerEnv, fleet: Fleet
 ) -> None:
     fleet.apply("a", "b")
-    batch = await bench.batch(20)
-    await bench.dispatch()
+    batch = await env.batch(20)
+    await env.dispatch()
     leaving = fleet.engine("a")
     await leaving.saw(lambda: len(leaving.calls) == 4)
     fleet.apply("b")
@@ -117,79 +115,79 @@ async def test_one_that_leaves_gets_no_call_more_and_may_end_those_it_has(
     assert len(leaving.calls) == 4 and not leaving.cancelled
     fleet.engine("b").holds = False
     fleet.engine("b").let_go()
-    await bench.work_off()
-    counts = (await bench.see(batch)).counts
+    await env.work_off()
+    counts = (await env.see(batch)).counts
     assert (counts.completed, counts.failed) == (20, 0)
     assert len(leaving.calls) + len(fleet.engine("b").calls) == 20, "nothing was sent twice"
 
 
 async def test_calls_that_outlast_the_bound_are_taken_back_and_run_elsewhere(
-    bench: WorkBench, fleet: Fleet
+    env: WorkerEnv, fleet: Fleet
 ) -> None:
     fleet.apply("a")
-    batch = await bench.batch(4)
-    await bench.dispatch()
+    batch = await env.batch(4)
+    await env.dispatch()
     stuck = fleet.engine("a")
     await stuck.saw(lambda: len(stuck.calls) == 4)
-    requests = bench.dispatcher.calls_on("a")
+    requests = env.dispatcher.calls_on("a")
     fleet.apply("b")
-    bench.clock.advance(limits.REPLICA_LEAVE_S - 1)
+    env.clock.advance(limits.REPLICA_LEAVE_S - 1)
     await asyncio.sleep(0)
     assert not stuck.closed
     await fleet.closes(stuck)
     assert len(stuck.cancelled) == 4
     assert [(request.tries, request.strikes) for request in requests] == [(0, 0)] * 4
     fleet.engine("b").holds = False
-    await bench.work_off()
-    assert (await bench.see(batch)).counts.completed == 4
+    await env.work_off()
+    assert (await env.see(batch)).counts.completed == 4
     assert len(fleet.engine("b").calls) == 4
 
 
 async def test_one_that_comes_back_before_it_has_left_is_the_same_replica(
-    bench: WorkBench, fleet: Fleet
+    env: WorkerEnv, fleet: Fleet
 ) -> None:
     """Flapping: its window and its calls in flight go on counting."""
     fleet.apply("a")
-    await bench.batch(12)
-    await bench.dispatch()
+    await env.batch(12)
+    await env.dispatch()
     first = fleet.engine("a")
     await first.saw(lambda: len(first.calls) == 4)
     (replica,) = (each.replica for each in fleet.set.upstreams)
     for _ in range(5):
         fleet.apply()
-        await bench.dispatch()
+        await env.dispatch()
         fleet.apply("a")
-        await bench.dispatch()
+        await env.dispatch()
     assert [each.replica for each in fleet.set.upstreams] == [replica]
     assert replica.in_flight == 4
     assert sum(len(engine.waiting) for engine in fleet.engines["a"]) == 4
     for engine in fleet.engines["a"]:
         engine.holds = False
         engine.let_go()
-    await bench.work_off()
+    await env.work_off()
     assert sum(len(engine.calls) for engine in fleet.engines["a"]) == 12
     for engine in fleet.engines["a"][:-1]:
         await fleet.closes(engine)
 
 
 async def test_a_moved_replica_is_called_at_its_new_address_with_no_try_charged(
-    bench: WorkBench, fleet: Fleet
+    env: WorkerEnv, fleet: Fleet
 ) -> None:
     fleet.apply("a", at="old")
-    batch = await bench.batch(4)
-    await bench.dispatch()
+    batch = await env.batch(4)
+    await env.dispatch()
     old = fleet.engine("a")
     await old.saw(lambda: len(old.calls) == 4)
-    requests = bench.dispatcher.calls_on("a")
+    requests = env.dispatcher.calls_on("a")
     (upstream,) = fleet.set.upstreams
     fleet.apply("a", at="new")
     assert fleet.set.upstreams[0] is upstream
     await fleet.closes(old)
     assert len(old.cancelled) == 4
     fleet.engine("a").holds = False
-    await bench.work_off()
+    await env.work_off()
     assert [request.tries for request in requests] == [0] * 4
-    assert (await bench.see(batch)).counts.completed == 4
+    assert (await env.see(batch)).counts.completed == 4
     assert upstream.replica.url == "http://new/v1"
 
 
@@ -207,26 +205,26 @@ async def test_a_key_that_was_changed_opens_a_circuit_that_the_old_one_had_close
 
 
 async def test_a_model_that_vanishes_is_sent_nothing_more_and_its_chunk_given_back(
-    bench: WorkBench, fleet: Fleet
+    env: WorkerEnv, fleet: Fleet
 ) -> None:
     fleet.apply("a", models=(MODEL, OTHER))
-    batch = await bench.batch(10)
-    await bench.dispatch()
+    batch = await env.batch(10)
+    await env.dispatch()
     engine = fleet.engine("a")
     await engine.saw(lambda: len(engine.calls) == 4)
     fleet.apply("a", models=(OTHER,))
-    await bench.dispatch()
-    assert bench.dispatcher.held(), "calls in flight end first"
+    await env.dispatch()
+    assert env.dispatcher.held(), "calls in flight end first"
     engine.let_go()
-    await bench.flights_ended()
-    await bench.dispatch()
-    await bench.beat()
-    assert len(engine.calls) == 4 and not bench.dispatcher.held()
-    assert (await bench.see(batch)).counts.completed == 4
+    await env.flights_ended()
+    await env.dispatch()
+    await env.beat()
+    assert len(engine.calls) == 4 and not env.dispatcher.held()
+    assert (await env.see(batch)).counts.completed == 4
     engine.holds = False
     fleet.apply("a", models=(MODEL,))
-    await bench.work_off()
-    assert (await bench.see(batch)).counts.completed == 10
+    await env.work_off()
+    assert (await env.see(batch)).counts.completed == 10
     assert len(engine.calls) == 10
     assert fleet.engines["a"] == [engine], "other models need no other connections"
 
@@ -243,47 +241,47 @@ async def test_a_list_with_a_replica_that_cannot_be_opened_changes_nothing(fleet
     assert len(fleet.engines["a"]) == 1 and fleet.touched == told, "and it is still as it was"
 
 
-async def test_closing_ends_those_that_are_leaving_too(bench: WorkBench, fleet: Fleet) -> None:
+async def test_closing_ends_those_that_are_leaving_too(env: WorkerEnv, fleet: Fleet) -> None:
     fleet.apply("a", "b")
-    await bench.batch(1)
-    await bench.dispatch()
+    await env.batch(1)
+    await env.dispatch()
     a, b = fleet.engine("a"), fleet.engine("b")
     fleet.apply("b")
     await fleet.set.aclose()
     assert a.closed and b.closed
     a.let_go(ANSWER)
-    await bench.flights_ended()
+    await env.flights_ended()
 
 
 @pytest.mark.parametrize("seed", range(8))
 async def test_whatever_comes_and_goes_each_line_is_answered_once(
-    bench: WorkBench, fleet: Fleet, seed: int
+    env: WorkerEnv, fleet: Fleet, seed: int
 ) -> None:
     """Replicas are added, removed, moved and flap, drawn by the seed, while a batch is at work."""
     random, lines = Random(seed), 60
-    batch = await bench.batch(lines)
+    batch = await env.batch(lines)
     for _ in range(30):
         names = [name for name in "abc" if random.random() < 0.6]
         at = random.choice(["", "", "moved"])
         models = (MODEL,) if random.random() < 0.8 else (OTHER,)
         fleet.apply(*names, at=f"{at}{random.randint(0, 1)}" if at else "", models=models)
-        bench.dispatcher.announce()
-        await bench.dispatch()
+        env.dispatcher.announce()
+        await env.dispatch()
         for engine in [engine for engines in fleet.engines.values() for engine in engines]:
             for call in engine.waiting:
                 if random.random() < 0.3 and not call.answered.done():
                     call.answered.set_result(ANSWER)
         for _ in range(random.randint(0, 5)):
             await asyncio.sleep(0)
-        bench.clock.advance(random.choice([0.05, 1.0, limits.REPLICA_LEAVE_S]))
-        await bench.beat()
+        env.clock.advance(random.choice([0.05, 1.0, limits.REPLICA_LEAVE_S]))
+        await env.beat()
     fleet.apply("a", "b")
     engines = [engine for engines in fleet.engines.values() for engine in engines]
     for engine in engines:
         engine.holds = False
         engine.let_go()
-    await bench.work_off()
-    counts = (await bench.see(batch)).counts
+    await env.work_off()
+    counts = (await env.see(batch)).counts
     assert (counts.completed, counts.failed) == (lines, 0)
     answered = sum(len(engine.calls) - len(engine.cancelled) for engine in engines)
     assert answered == lines, "no line is answered twice"

@@ -4,35 +4,35 @@ import asyncio
 from collections.abc import Callable
 from datetime import timedelta
 
-from worker_env import MODEL, WorkBench
+from worker_env import MODEL, WorkerEnv
 
 from lowtide import limits
 from lowtide.core.bodies.body_rules import BodyRules
-from lowtide.core.capacity.engine_metrics import NO_LIVE, EngineSignals, LiveSeen
+from lowtide.core.capacity.engine_metrics import NO_LIVE, EngineMetrics, LiveSeen
 from lowtide.core.capacity.window import WindowController
 from lowtide.core.dispatch.replica import Replica
 from lowtide.loops.dispatch.attempt import Upstream
-from lowtide.loops.replicas.window_control import AcquaintLoop, Controlled, ControlLoop
-from lowtide.ports.engine import Acquaintance
+from lowtide.loops.replicas.window_control import ControlLoop, EngineProbeLoop, ReplicaControl
+from lowtide.ports.engine import EngineInfo
 from testkit.fake_engine import PATIENCE_S
 
-FULL = EngineSignals(running=8, waiting=1, seats_max=8)
+FULL = EngineMetrics(running=8, waiting=1, seats_max=8)
 
 
 class Told:
     """An engine's word, the door's view and a prober, all in the test's hands."""
 
     def __init__(self) -> None:
-        self.signals: EngineSignals | None = EngineSignals(running=0, waiting=0)
+        self.signals: EngineMetrics | None = EngineMetrics(running=0, waiting=0)
         self.live = NO_LIVE
-        self.found: Acquaintance | None = Acquaintance("vllm", self, 100)
+        self.found: EngineInfo | None = EngineInfo("vllm", self, 100)
         self.probes = 0
         self.on_asked: Callable[[int, float], None] = lambda *_: None
 
-    async def read(self) -> EngineSignals | None:
+    async def read(self) -> EngineMetrics | None:
         return self.signals
 
-    async def probe(self) -> Acquaintance | None:
+    async def probe(self) -> EngineInfo | None:
         self.probes += 1
         return self.found
 
@@ -43,39 +43,39 @@ class Told:
 class ControlBench:
     """A work bench whose one replica is controlled."""
 
-    def __init__(self, bench: WorkBench, window: int = 8) -> None:
-        self.bench = bench
+    def __init__(self, env: WorkerEnv, window: int = 8) -> None:
+        self.env = env
         self.told = Told()
         controller = WindowController(window, window_start=window)
         self.controller = controller
-        self.replica = Replica(bench.engine.url, frozenset({MODEL}), window, controller=controller)
-        upstream = Upstream(self.replica, bench.engine, {MODEL: MODEL}, BodyRules(), 600.0)
-        bench.upstream = upstream
-        bench.start([upstream])
-        bench.engine.holds = True
-        self.each = Controlled(self.replica, controller, self.told, self.told)
+        self.replica = Replica(env.engine.url, frozenset({MODEL}), window, controller=controller)
+        upstream = Upstream(self.replica, env.engine, {MODEL: MODEL}, BodyRules(), 600.0)
+        env.upstream = upstream
+        env.start([upstream])
+        env.engine.holds = True
+        self.each = ReplicaControl(self.replica, controller, self.told, self.told)
         self.looks: list[tuple[Replica, bool]] = []
         self.woken = 0
         self.control = ControlLoop(
             [self.each],
-            bench.dispatcher,
-            bench.clock,
+            env.dispatcher,
+            env.clock,
             on_look=lambda replica, is_ours: self.looks.append((replica, is_ours)),
             wake=self._wake,
         )
-        self.acquaint = AcquaintLoop([self.each], bench.clock)
+        self.acquaint = EngineProbeLoop([self.each], env.clock)
 
     async def poll(self, polls: int = 1) -> None:
         for _ in range(polls):
-            self.bench.clock.advance(limits.CONTROL_POLL_S)
-            await self.control.tick(self.bench.clock.now())
+            self.env.clock.advance(limits.CONTROL_POLL_S)
+            await self.control.tick(self.env.clock.now())
 
     async def meet(self) -> None:
-        await self.acquaint.tick(self.bench.clock.now())
+        await self.acquaint.tick(self.env.clock.now())
 
     async def saw_aborted(self, calls: int) -> None:
         """That many calls were taken back; wait until their slots are gone."""
-        revoked = [task for task, slot in self.bench.dispatcher._slots.items() if slot.revoked]
+        revoked = [task for task, slot in self.env.dispatcher._slots.items() if slot.revoked]
         assert len(revoked) == calls
         await asyncio.wait(revoked, timeout=PATIENCE_S)
         await asyncio.sleep(0)  # their callbacks
@@ -84,43 +84,43 @@ class ControlBench:
         self.woken += 1
 
 
-async def test_the_window_follows_what_the_engine_tells(bench: WorkBench) -> None:
-    ground = ControlBench(bench)
+async def test_the_window_follows_what_the_engine_tells(env: WorkerEnv) -> None:
+    ground = ControlBench(env)
     await ground.meet()
-    ground.told.signals = EngineSignals(running=0, waiting=0, seats_max=3)
+    ground.told.signals = EngineMetrics(running=0, waiting=0, seats_max=3)
     await ground.poll()
     assert ground.replica.window == 3
     assert ground.looks == [(ground.replica, True)]
-    ground.told.signals = EngineSignals(running=0, waiting=0, seats_max=8)
+    ground.told.signals = EngineMetrics(running=0, waiting=0, seats_max=8)
     await ground.poll()
     assert ground.replica.window == 8
     assert ground.woken == 1, "only a window that grew gives the dispatcher something to do"
 
 
-async def test_a_poll_is_due_twice_a_second(bench: WorkBench) -> None:
-    ground = ControlBench(bench)
-    now = bench.clock.now()
+async def test_a_poll_is_due_twice_a_second(env: WorkerEnv) -> None:
+    ground = ControlBench(env)
+    now = env.clock.now()
     assert await ground.control.tick(now) == now + timedelta(seconds=limits.CONTROL_POLL_S)
 
 
-async def test_an_engine_that_is_not_known_keeps_the_operators_window(bench: WorkBench) -> None:
-    ground = ControlBench(bench)
+async def test_an_engine_that_is_not_known_keeps_the_operators_window(env: WorkerEnv) -> None:
+    ground = ControlBench(env)
     ground.told.signals = None
     await ground.poll(20)
     assert ground.replica.window == 8
 
 
 async def test_an_engine_that_falls_silent_loses_its_window_and_is_looked_at_again(
-    bench: WorkBench,
+    env: WorkerEnv,
 ) -> None:
-    ground = ControlBench(bench)
+    ground = ControlBench(env)
     await ground.meet()
     ground.told.signals = None
     await ground.poll(limits.STALE_POLLS + 3)
     assert ground.replica.window == limits.WINDOW_MIN
     assert ground.told.probes == 1
-    bench.clock.advance(limits.PROBE_AGAIN_S)
-    ground.told.found = Acquaintance("openai", None, None)
+    env.clock.advance(limits.PROBE_AGAIN_S)
+    ground.told.found = EngineInfo("openai", None, None)
     await ground.meet()
     assert ground.told.probes == 2
     assert ground.replica.priority is None
@@ -129,34 +129,34 @@ async def test_an_engine_that_falls_silent_loses_its_window_and_is_looked_at_aga
 
 
 async def test_a_known_engine_is_not_looked_at_again_and_an_absent_one_is(
-    bench: WorkBench,
+    env: WorkerEnv,
 ) -> None:
-    ground = ControlBench(bench)
+    ground = ControlBench(env)
     ground.told.found = None
     await ground.meet()
     await ground.meet()
     assert ground.told.probes == 1
-    bench.clock.advance(limits.PROBE_AGAIN_S)
-    ground.told.found = Acquaintance("vllm", ground.told, None, is_complete=False)
+    env.clock.advance(limits.PROBE_AGAIN_S)
+    ground.told.found = EngineInfo("vllm", ground.told, None, is_complete=False)
     await ground.meet()
-    bench.clock.advance(limits.PROBE_AGAIN_S)
-    ground.told.found = Acquaintance("vllm", ground.told, 100)
+    env.clock.advance(limits.PROBE_AGAIN_S)
+    ground.told.found = EngineInfo("vllm", ground.told, 100)
     await ground.meet()
     assert (ground.told.probes, ground.replica.priority) == (3, 100)
-    bench.clock.advance(1000.0)
+    env.clock.advance(1000.0)
     await ground.meet()
     assert ground.told.probes == 3
 
 
 async def test_live_calls_that_wait_before_a_full_engine_get_the_place_of_the_youngest(
-    bench: WorkBench,
+    env: WorkerEnv,
 ) -> None:
-    ground = ControlBench(bench)
-    batch = await bench.batch(40)
+    ground = ControlBench(env)
+    batch = await env.batch(40)
     await ground.meet()
-    ground.replica.guard.finished(1_000_000, bench.clock.monotonic())
-    await bench.dispatch()
-    await bench.engine.saw(lambda: len(bench.engine.waiting) == 8)
+    ground.replica.guard.finished(1_000_000, env.clock.monotonic())
+    await env.dispatch()
+    await env.engine.saw(lambda: len(env.engine.waiting) == 8)
     ground.told.signals = FULL
     ground.told.live = LiveSeen(in_flight=2, waiting=2, tokens_each=1.0)
     await ground.poll()
@@ -164,75 +164,75 @@ async def test_live_calls_that_wait_before_a_full_engine_get_the_place_of_the_yo
     assert ground.replica.in_flight == 6
     assert ground.replica.window <= 6, "their places stay free"
     assert ground.replica.guard.revoked_total == 2
-    aborted = {call.body for call in bench.engine.cancelled}
+    aborted = {call.body for call in env.engine.cancelled}
     ground.told.live = NO_LIVE
-    ground.told.signals = EngineSignals(running=6, waiting=0, seats_max=8)
-    bench.engine.holds = False
-    bench.engine.let_go()
+    ground.told.signals = EngineMetrics(running=6, waiting=0, seats_max=8)
+    env.engine.holds = False
+    env.engine.let_go()
     for _ in range(20):
         await ground.poll()
-        await bench.work_off()
-    assert (await bench.see(batch)).counts.completed == 40
-    assert sorted(await bench.committed_lines(batch)) == list(range(1, 41))
-    again = [call.body for call in bench.engine.calls if call.body in aborted]
+        await env.work_off()
+    assert (await env.see(batch)).counts.completed == 40
+    assert sorted(await env.committed_lines(batch)) == list(range(1, 41))
+    again = [call.body for call in env.engine.calls if call.body in aborted]
     assert len(again) == 4, "each of the two was sent twice"
 
 
-async def test_another_workers_replica_is_left_alone(bench: WorkBench) -> None:
-    ground = ControlBench(bench)
+async def test_another_workers_replica_is_left_alone(env: WorkerEnv) -> None:
+    ground = ControlBench(env)
     await ground.meet()
-    ground.replica.owned_until_s = bench.clock.monotonic()
-    ground.told.signals = EngineSignals(running=500, waiting=0, seats_max=2)
+    ground.replica.owned_until_s = env.clock.monotonic()
+    ground.told.signals = EngineMetrics(running=500, waiting=0, seats_max=2)
     await ground.poll(5)
     assert ground.replica.window == 8
     assert set(ground.looks) == {(ground.replica, False)}
 
 
 async def test_prompts_that_are_not_read_yet_make_way_for_a_live_call_at_once(
-    bench: WorkBench,
+    env: WorkerEnv,
 ) -> None:
-    ground = ControlBench(bench)
-    await bench.batch(40)
+    ground = ControlBench(env)
+    await env.batch(40)
     await ground.meet()
-    ground.told.signals = EngineSignals(running=0, waiting=0, prompt_tokens_total=0.0)
+    ground.told.signals = EngineMetrics(running=0, waiting=0, prompt_tokens_total=0.0)
     await ground.poll()
-    await bench.dispatch()
-    await bench.engine.saw(lambda: len(bench.engine.waiting) == 8)
-    requests = bench.dispatcher.calls_on(ground.replica.name)
+    await env.dispatch()
+    await env.engine.saw(lambda: len(env.engine.waiting) == 8)
+    requests = env.dispatcher.calls_on(ground.replica.name)
     for request in requests:
         request.tokens = 20_000
-        ground.controller.pacer.sent(request.tokens, bench.clock.monotonic())
-    ground.told.on_asked(500, bench.clock.monotonic())
+        ground.controller.pacer.sent(request.tokens, env.clock.monotonic())
+    ground.told.on_asked(500, env.clock.monotonic())
     await ground.saw_aborted(8)
     assert ground.replica.in_flight == 0
     assert all(request.tries == 0 for request in requests)
-    await bench.dispatch()
+    await env.dispatch()
     assert ground.replica.in_flight == 0, "nothing is sent before the live prompt is read"
-    ground.replica.live_answered(500, bench.clock.monotonic())
-    await bench.dispatch()
+    ground.replica.live_answered(500, env.clock.monotonic())
+    await env.dispatch()
     assert ground.replica.in_flight > 0
-    await bench.dispatcher.drain(0.0)
+    await env.dispatcher.drain(0.0)
 
 
 async def test_a_watched_call_makes_way_until_its_first_token_and_not_for_ever(
-    bench: WorkBench,
+    env: WorkerEnv,
 ) -> None:
-    ground = ControlBench(bench)
-    await bench.batch(40)
+    ground = ControlBench(env)
+    await env.batch(40)
     await ground.meet()
     ground.replica.streams = True
     ground.controller.pacer.active = True
-    await bench.dispatch()
-    await bench.engine.saw(lambda: len(bench.engine.waiting) > 0)
-    read, unread, tired = bench.dispatcher.calls_on(ground.replica.name)[:3]
+    await env.dispatch()
+    await env.engine.saw(lambda: len(env.engine.waiting) > 0)
+    read, unread, tired = env.dispatcher.calls_on(ground.replica.name)[:3]
     for request in (read, unread, tired):
         ground.replica.prompt_read(request.tokens, 0.0)
         request.tokens, request.is_read = 9_000, False
         ground.controller.pacer.sent(9_000, 0.0, watched=True)
     read.is_read = True
     tired.yields = limits.YIELDS_MAX
-    ground.told.on_asked(500, bench.clock.monotonic())
+    ground.told.on_asked(500, env.clock.monotonic())
     await ground.saw_aborted(1)
     assert (read.yields, unread.yields, tired.yields) == (0, 1, limits.YIELDS_MAX)
     assert unread.tries == 0
-    await bench.dispatcher.drain(0.0)
+    await env.dispatcher.drain(0.0)

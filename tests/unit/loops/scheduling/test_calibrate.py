@@ -4,12 +4,12 @@ learnt."""
 import json
 
 import pytest
-from worker_env import MODEL, WorkBench
+from worker_env import MODEL, WorkerEnv
 
 from lowtide import limits
 from lowtide.core.faults.outcome import Reply
 from lowtide.core.tokens.features import features_of_line
-from lowtide.core.tokens.token_model import UNTAUGHT, TokenModel
+from lowtide.core.tokens.token_model import UNTRAINED, TokenModel
 from lowtide.loops.scheduling.calibrate import Calibrations
 from lowtide.ports.store import Store, StoreUnavailable
 from testkit.faults import Faulty
@@ -25,7 +25,7 @@ def taught(calibrations: Calibrations, times: int, tokens: int = 250, model: str
 
 
 def estimate(calibrations: Calibrations, model: str = "m") -> float:
-    return calibrations.models.get(model, UNTAUGHT).estimate(features_of_line(LINE))
+    return calibrations.models.get(model, UNTRAINED).estimate(features_of_line(LINE))
 
 
 @pytest.fixture
@@ -106,13 +106,13 @@ async def test_what_cannot_be_read_is_learnt_anew(store: Store) -> None:
     assert TokenModel.from_bytes((await store.calibrations.load())["m"]).seen == 3
 
 
-async def test_the_dispatcher_tells_of_successes_and_of_nothing_else(bench: WorkBench) -> None:
+async def test_the_dispatcher_tells_of_successes_and_of_nothing_else(env: WorkerEnv) -> None:
     told: list[tuple[str, bytes, int]] = []
-    bench.dispatcher._on_answer = lambda *answer: told.append(answer[:3])
-    await bench.batch(6)
-    bench.engine.script.append(Reply(400, b'{"error": {"message": "too long"}}'))
-    bench.engine.script.append(Reply(503, b""))
-    bench.engine.otherwise = Reply(200, b'{"choices": [{}], "usage": {"prompt_tokens": 7}}')
-    await bench.work_off()
+    env.dispatcher._on_answer = lambda *answer: told.append(answer[:3])
+    await env.batch(6)
+    env.engine.script.append(Reply(400, b'{"error": {"message": "too long"}}'))
+    env.engine.script.append(Reply(503, b""))
+    env.engine.otherwise = Reply(200, b'{"choices": [{}], "usage": {"prompt_tokens": 7}}')
+    await env.work_off()
     assert [(model, tokens) for model, _, tokens in told] == [(MODEL, 7)] * 5
     assert all(json.loads(line)["body"]["messages"] for _, line, _ in told)

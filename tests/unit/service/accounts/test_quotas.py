@@ -1,27 +1,25 @@
-"""What an organisation may do, from defaults and overrides."""
+"""What an organization may do, from defaults and overrides."""
 
 from datetime import UTC, datetime
 
 import pytest
-from skipping_clock import HandClock
+from skipping_clock import SkippingClock
 
 from lowtide import limits
-from lowtide.config import Limits
+from lowtide.config import LimitSettings
 from lowtide.core.accounts.tenancy import DEFAULT_ORGANIZATION, DEFAULT_PROJECT, OrganizationLimits
 from lowtide.ports.blobs import Blobs
 from lowtide.ports.store import Store
-from lowtide.service.accounts.quotas import Budget, LimitService, month_of, spend_cap_message
+from lowtide.service.accounts.quotas import Budget, Quotas, month_of, spend_cap_message
 from lowtide.service.files.storage import Storage
 
 
 @pytest.fixture
-def allowance(store: Store, clock: HandClock) -> LimitService:
-    return LimitService(store.tenants, store.ledger, clock, Limits(batches_per_hour=9))
+def allowance(store: Store, clock: SkippingClock) -> Quotas:
+    return Quotas(store.tenants, store.ledger, clock, LimitSettings(batches_per_hour=9))
 
 
-async def test_an_override_wins_and_the_rest_stays_default(
-    allowance: LimitService, store: Store
-) -> None:
+async def test_an_override_wins_and_the_rest_stays_default(allowance: Quotas, store: Store) -> None:
     await store.tenants.change_organization(
         DEFAULT_ORGANIZATION, limits=OrganizationLimits(file_bytes=0), spend_cap_pico=5
     )
@@ -32,7 +30,7 @@ async def test_an_override_wins_and_the_rest_stays_default(
 
 
 async def test_a_change_is_seen_after_seconds_and_at_once_when_told(
-    allowance: LimitService, store: Store, clock: HandClock
+    allowance: Quotas, store: Store, clock: SkippingClock
 ) -> None:
     async def change(file_bytes: int) -> None:
         await store.tenants.change_organization(
@@ -54,16 +52,14 @@ async def test_a_change_is_seen_after_seconds_and_at_once_when_told(
     assert await seen() == 2
 
 
-async def test_the_cache_is_bounded(
-    allowance: LimitService, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_the_cache_is_bounded(allowance: Quotas, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "TENANT_CACHE_ENTRIES", 2)
     for number in range(5):
         assert (await allowance.of(f"proj_{number}")).batches_per_hour == 9
     assert len(allowance._known) == 2
 
 
-async def test_without_bounds_nothing_is_refused(allowance: LimitService, blobs: Blobs) -> None:
+async def test_without_bounds_nothing_is_refused(allowance: Quotas, blobs: Blobs) -> None:
     await Storage(allowance, blobs).check(DEFAULT_PROJECT, 10**15)
     await allowance.check_spend(DEFAULT_PROJECT)
     assert await allowance.budget(DEFAULT_PROJECT) is None
@@ -84,13 +80,13 @@ def test_a_month_begins_at_its_first_instant() -> None:
 
 
 async def test_defaults_that_were_read_again_hold_at_once_beside_the_overrides(
-    allowance: LimitService, store: Store
+    allowance: Quotas, store: Store
 ) -> None:
     await store.tenants.change_organization(
         DEFAULT_ORGANIZATION, limits=OrganizationLimits(file_bytes=7), spend_cap_pico=None
     )
     assert (await allowance.of(DEFAULT_PROJECT)).batches_per_hour == 9
-    allowance.reload(Limits(batches_per_hour=3, file_bytes=100))
+    allowance.reload(LimitSettings(batches_per_hour=3, file_bytes=100))
     bounds = await allowance.of(DEFAULT_PROJECT)
     assert (bounds.batches_per_hour, bounds.file_bytes) == (3, 7)
     assert allowance.defaults.batches_per_hour == 3

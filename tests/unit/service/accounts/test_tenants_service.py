@@ -4,20 +4,20 @@ from decimal import Decimal
 from itertools import count
 
 import pytest
-from skipping_clock import HandClock
+from skipping_clock import SkippingClock
 
 from lowtide import limits
 from lowtide.core.accounts.tenancy import DEFAULT_PROJECT, SCOPES, OrganizationLimits
 from lowtide.core.errors import LowtideError
 from lowtide.ports.store import Store
-from lowtide.service.accounts.authentication import Access
+from lowtide.service.accounts.authentication import Authenticator
 from lowtide.service.accounts.tenants import DEFAULT_SCOPES, TenantService
 
 
 @pytest.fixture
-def verbs(store: Store, clock: HandClock) -> TenantService:
+def verbs(store: Store, clock: SkippingClock) -> TenantService:
     numbers = count(1)
-    access = Access(store.tenants, clock)
+    access = Authenticator(store.tenants, clock)
     return TenantService(store.tenants, access, clock, lambda p: f"{p}{next(numbers)}")
 
 
@@ -65,7 +65,7 @@ async def test_limits_are_bounded_and_stored(verbs: TenantService) -> None:
 
 
 async def test_revoking_twice_keeps_the_first_instant(
-    verbs: TenantService, clock: HandClock
+    verbs: TenantService, clock: SkippingClock
 ) -> None:
     made = await verbs.create_key(DEFAULT_PROJECT, "k")
     first = await verbs.revoke_key(made.key.id)

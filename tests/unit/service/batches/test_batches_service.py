@@ -2,7 +2,7 @@
 
 import msgspec
 import pytest
-from skipping_clock import HandClock
+from skipping_clock import SkippingClock
 
 from lowtide import limits
 from lowtide.config import Settings
@@ -12,19 +12,19 @@ from lowtide.core.errors import LowtideError
 from lowtide.core.files.file import File
 from lowtide.core.reporting.standing import NOTHING_KNOWN, Hold, Standing
 from lowtide.ports.store import Store
-from lowtide.service.accounts.quotas import LimitService
+from lowtide.service.accounts.quotas import Quotas
 from lowtide.service.batches.batches import BatchService
 from lowtide.service.batches.new_batch import NewBatch, OutputExpiry
-from testkit.manual_worker import HandWorker
+from testkit.manual_worker import ManualWorker
 
 P, U = "proj_default", "user_default"
 CHAT = "/v1/chat/completions"
 
 
-class Bench:
+class Env:
     """A service, what it woke, and the workers it is told of."""
 
-    def __init__(self, store: Store, clock: HandClock) -> None:
+    def __init__(self, store: Store, clock: SkippingClock) -> None:
         self.woken: list[str] = []
         self.standing = NOTHING_KNOWN
         self._ids = 0
@@ -33,7 +33,7 @@ class Bench:
             Catalogue([ModelEntry(id="test-model")]),
             clock,
             self._new_id,
-            LimitService(store.tenants, store.ledger, clock, Settings().limits),
+            Quotas(store.tenants, store.ledger, clock, Settings().limits),
             self.woken.append,
             self._look,
         )
@@ -47,8 +47,8 @@ class Bench:
 
 
 @pytest.fixture
-def bench(store: Store, clock: HandClock) -> Bench:
-    return Bench(store, clock)
+def env(store: Store, clock: SkippingClock) -> Env:
+    return Env(store, clock)
 
 
 def asked(file: File, **fields: object) -> NewBatch:
@@ -62,59 +62,57 @@ async def refusal(verbs: BatchService, new: NewBatch) -> LowtideError:
 
 
 async def test_a_new_batch_is_validating_and_wakes_validation(
-    bench: Bench, worker: HandWorker, clock: HandClock
+    env: Env, worker: ManualWorker, clock: SkippingClock
 ) -> None:
     file = await worker.upload(2)
-    created = await bench.verbs.create(P, U, asked(file, metadata={"a": "b"}, priority=3))
+    created = await env.verbs.create(P, U, asked(file, metadata={"a": "b"}, priority=3))
     batch = created.batch
     assert (batch.status, batch.dialect, batch.endpoint) == ("validating", "openai", CHAT)
     assert (batch.input_bytes, batch.metadata, batch.priority) == (file.bytes, {"a": "b"}, 3)
     assert (batch.expires_at - clock.now()).total_seconds() == 24 * 3600
     assert created.warning is None
-    assert bench.woken == ["validate"]
-    assert await bench.verbs.get(P, batch.id) == batch
+    assert env.woken == ["validate"]
+    assert await env.verbs.get(P, batch.id) == batch
 
 
-async def test_the_purpose_of_the_input_decides_the_dialect(
-    bench: Bench, worker: HandWorker
-) -> None:
+async def test_the_purpose_of_the_input_decides_the_dialect(env: Env, worker: ManualWorker) -> None:
     file = await worker.upload(purpose="batch-api")
-    assert (await bench.verbs.create(P, U, asked(file))).batch.dialect == "together"
+    assert (await env.verbs.create(P, U, asked(file))).batch.dialect == "together"
 
 
-async def test_together_may_leave_the_endpoint_out(bench: Bench, worker: HandWorker) -> None:
+async def test_together_may_leave_the_endpoint_out(env: Env, worker: ManualWorker) -> None:
     file = await worker.upload(purpose="batch-api")
-    created = await bench.verbs.create(P, U, NewBatch(input_file_id=file.id))
+    created = await env.verbs.create(P, U, NewBatch(input_file_id=file.id))
     assert created.batch.endpoint == CHAT
 
 
-async def test_a_window_of_days_is_taken(bench: Bench, worker: HandWorker) -> None:
-    created = await bench.verbs.create(P, U, asked(await worker.upload(), completion_window="7d"))
+async def test_a_window_of_days_is_taken(env: Env, worker: ManualWorker) -> None:
+    created = await env.verbs.create(P, U, asked(await worker.upload(), completion_window="7d"))
     assert created.batch.completion_window_s == 7 * 86400
 
 
-async def test_what_is_not_used_is_said(bench: Bench, worker: HandWorker) -> None:
-    created = await bench.verbs.create(P, U, asked(await worker.upload(), model_id="x"))
+async def test_what_is_not_used_is_said(env: Env, worker: ManualWorker) -> None:
+    created = await env.verbs.create(P, U, asked(await worker.upload(), model_id="x"))
     assert created.warning is not None
     assert "model_id" in created.warning
 
 
 async def test_a_file_that_is_missing_unknown_or_of_another_project_is_refused(
-    bench: Bench, worker: HandWorker
+    env: Env, worker: ManualWorker
 ) -> None:
-    error = await refusal(bench.verbs, NewBatch(endpoint=CHAT))
+    error = await refusal(env.verbs, NewBatch(endpoint=CHAT))
     assert (error.code, error.param) == ("missing_required_parameter", "input_file_id")
     assert error.message == "Missing required parameter: 'input_file_id'."
-    error = await refusal(bench.verbs, NewBatch(input_file_id="file-x", endpoint=CHAT))
+    error = await refusal(env.verbs, NewBatch(input_file_id="file-x", endpoint=CHAT))
     assert (error.code, error.param) == ("file_not_found", "input_file_id")
     file = await worker.upload()
     with pytest.raises(LowtideError) as caught:
-        await bench.verbs.create("proj_other", U, asked(file))
+        await env.verbs.create("proj_other", U, asked(file))
     assert caught.value.code == "file_not_found"
 
 
 async def test_a_file_without_content_or_with_results_is_refused(
-    bench: Bench, store: Store, clock: HandClock
+    env: Env, store: Store, clock: SkippingClock
 ) -> None:
     pending = File(
         id="file-p",
@@ -126,19 +124,19 @@ async def test_a_file_without_content_or_with_results_is_refused(
         created_at=clock.now(),
     )
     await store.files.add(pending)
-    error = await refusal(bench.verbs, asked(pending))
+    error = await refusal(env.verbs, asked(pending))
     assert (error.code, error.param) == ("file_not_ready", "input_file_id")
 
 
 async def test_the_results_of_a_batch_are_no_input(
-    bench: Bench, worker: HandWorker, store: Store
+    env: Env, worker: ManualWorker, store: Store
 ) -> None:
-    created = await bench.verbs.create(P, U, asked(await worker.upload(1)))
+    created = await env.verbs.create(P, U, asked(await worker.upload(1)))
     await worker.plan()
     await worker.settle(created.batch.id, ok=[1])
-    output = (await bench.verbs.get(P, created.batch.id)).output_file_id
+    output = (await env.verbs.get(P, created.batch.id)).output_file_id
     assert output is not None
-    error = await refusal(bench.verbs, NewBatch(input_file_id=output, endpoint=CHAT))
+    error = await refusal(env.verbs, NewBatch(input_file_id=output, endpoint=CHAT))
     assert (error.code, error.param) == ("invalid_purpose", "input_file_id")
 
 
@@ -171,71 +169,71 @@ async def test_the_results_of_a_batch_are_no_input(
     ],
 )
 async def test_a_value_that_makes_no_sense_is_refused_by_name(
-    bench: Bench, worker: HandWorker, fields: dict[str, object], code: str, param: str
+    env: Env, worker: ManualWorker, fields: dict[str, object], code: str, param: str
 ) -> None:
     file = await worker.upload()
     values: dict[str, object] = {"input_file_id": file.id, "endpoint": CHAT, **fields}
-    error = await refusal(bench.verbs, NewBatch(**values))  # type: ignore[arg-type]
+    error = await refusal(env.verbs, NewBatch(**values))  # type: ignore[arg-type]
     assert (error.code, error.param) == (code, param)
-    assert bench.woken == []
+    assert env.woken == []
 
 
-async def test_the_bounds_themselves_are_allowed(bench: Bench, worker: HandWorker) -> None:
+async def test_the_bounds_themselves_are_allowed(env: Env, worker: ManualWorker) -> None:
     metadata = {f"{i:02d}".ljust(64, "k"): "v" * 512 for i in range(16)}
     for seconds in (3600, 2592000):
         expiry = OutputExpiry("created_at", seconds)
         new = asked(await worker.upload(), metadata=metadata, output_expires_after=expiry)
-        assert (await bench.verbs.create(P, U, new)).batch.output_expires_after_s == seconds
+        assert (await env.verbs.create(P, U, new)).batch.output_expires_after_s == seconds
 
 
 async def test_an_unsupported_endpoint_names_the_supported_ones(
-    bench: Bench, worker: HandWorker
+    env: Env, worker: ManualWorker
 ) -> None:
     file = await worker.upload()
-    error = await refusal(bench.verbs, NewBatch(input_file_id=file.id, endpoint="/v1/x"))
+    error = await refusal(env.verbs, NewBatch(input_file_id=file.id, endpoint="/v1/x"))
     for endpoint in (CHAT, "/v1/completions", "/v1/embeddings", "/v1/responses"):
         assert endpoint in error.message
 
 
 async def test_a_create_without_an_answer_and_its_repetition_are_one_batch(
-    bench: Bench, worker: HandWorker
+    env: Env, worker: ManualWorker
 ) -> None:
     new = asked(await worker.upload())
-    first = await bench.verbs.create(P, U, new)
-    again = await bench.verbs.create(P, U, new, repeat=True)
+    first = await env.verbs.create(P, U, new)
+    again = await env.verbs.create(P, U, new, repeat=True)
     assert again.batch.id == first.batch.id
     assert (first.existed, again.existed) == (False, True)
 
 
 async def test_two_creates_that_repeat_nothing_are_two_batches(
-    bench: Bench, worker: HandWorker
+    env: Env, worker: ManualWorker
 ) -> None:
     new = asked(await worker.upload())
-    first, second = await bench.verbs.create(P, U, new), await bench.verbs.create(P, U, new)
+    first, second = await env.verbs.create(P, U, new), await env.verbs.create(P, U, new)
     assert second.batch.id != first.batch.id
     assert not second.existed
 
 
 async def test_a_client_that_says_it_repeats_gets_a_batch_answered_a_moment_ago(
-    bench: Bench, worker: HandWorker, clock: HandClock
+    env: Env, worker: ManualWorker, clock: SkippingClock
 ) -> None:
     new = asked(await worker.upload())
-    first = await bench.verbs.create(P, U, new)
-    await bench.verbs.mark_answered(first.batch.id)
-    assert (await bench.verbs.create(P, U, new, repeat=True)).batch.id == first.batch.id
-    await bench.verbs.mark_answered(first.batch.id)
+    first = await env.verbs.create(P, U, new)
+    await env.verbs.mark_answered(first.batch.id)
+    assert (await env.verbs.create(P, U, new, repeat=True)).batch.id == first.batch.id
+    await env.verbs.mark_answered(first.batch.id)
     clock.advance(limits.ANSWER_DOUBTED_S + 1)
-    assert (await bench.verbs.create(P, U, new, repeat=True)).batch.id != first.batch.id
+    assert (await env.verbs.create(P, U, new, repeat=True)).batch.id != first.batch.id
 
 
 async def test_a_file_past_its_expiry_is_refused_as_expired(
-    bench: Bench, worker: HandWorker, store: Store, clock: HandClock
+    env: Env, worker: ManualWorker, store: Store, clock: SkippingClock
 ) -> None:
     kept = await worker.upload()
     file = msgspec.structs.replace(kept, id="file-old", expires_at=clock.now())
     await store.files.add(file)
     with pytest.raises(LowtideError) as refused:
-        await bench.verbs.create(P, U, asked(file))
+        await env.verbs.create(P, U, asked(file))
     assert (refused.value.code, refused.value.param) == ("file_expired", "input_file_id")
     assert "Upload it again" in refused.value.message
 
@@ -244,102 +242,100 @@ async def test_a_file_past_its_expiry_is_refused_as_expired(
     "other", [{"priority": 1}, {"metadata": {"run": "2"}}, {"completion_window": "48h"}]
 )
 async def test_another_wish_is_never_taken_for_a_repetition(
-    bench: Bench, worker: HandWorker, other: dict[str, object]
+    env: Env, worker: ManualWorker, other: dict[str, object]
 ) -> None:
     file = await worker.upload()
-    first = await bench.verbs.create(P, U, asked(file))
-    second = await bench.verbs.create(P, U, asked(file, **other), repeat=True)
+    first = await env.verbs.create(P, U, asked(file))
+    second = await env.verbs.create(P, U, asked(file, **other), repeat=True)
     assert second.batch.id != first.batch.id
 
 
 async def test_pages_walk_from_the_newest_to_the_oldest(
-    bench: Bench, worker: HandWorker, clock: HandClock
+    env: Env, worker: ManualWorker, clock: SkippingClock
 ) -> None:
     ids = []
     for _ in range(5):
-        ids.append((await bench.verbs.create(P, U, asked(await worker.upload()))).batch.id)
+        ids.append((await env.verbs.create(P, U, asked(await worker.upload()))).batch.id)
         clock.advance(1)
     seen: list[str] = []
     after, more = None, True
     while more:
-        page = await bench.verbs.page(P, after=after, limit=2)
+        page = await env.verbs.page(P, after=after, limit=2)
         seen += [batch.id for batch in page.batches]
         after, more = seen[-1], page.more
     assert seen == ids[::-1]
 
 
-async def test_a_page_behind_an_unknown_batch_is_refused(bench: Bench) -> None:
+async def test_a_page_behind_an_unknown_batch_is_refused(env: Env) -> None:
     with pytest.raises(LowtideError) as caught:
-        await bench.verbs.page(P, after="batch_x", limit=2)
+        await env.verbs.page(P, after="batch_x", limit=2)
     assert (caught.value.code, caught.value.param) == ("invalid_request", "after")
 
 
-async def test_cancel_stops_a_batch_and_wakes_who_must_know(
-    bench: Bench, worker: HandWorker
-) -> None:
-    created = await bench.verbs.create(P, U, asked(await worker.upload()))
-    bench.woken.clear()
-    batch = await bench.verbs.cancel(P, created.batch.id)
+async def test_cancel_stops_a_batch_and_wakes_who_must_know(env: Env, worker: ManualWorker) -> None:
+    created = await env.verbs.create(P, U, asked(await worker.upload()))
+    env.woken.clear()
+    batch = await env.verbs.cancel(P, created.batch.id)
     assert batch.status == "cancelling"
     assert batch.cancelling_at is not None
-    assert bench.woken == ["dispatch", "assemble"]
-    assert await bench.verbs.cancel(P, batch.id) == batch
+    assert env.woken == ["dispatch", "assemble"]
+    assert await env.verbs.cancel(P, batch.id) == batch
 
 
 async def test_a_batch_that_ended_otherwise_cannot_be_cancelled(
-    bench: Bench, worker: HandWorker
+    env: Env, worker: ManualWorker
 ) -> None:
-    created = await bench.verbs.create(P, U, asked(await worker.upload()))
+    created = await env.verbs.create(P, U, asked(await worker.upload()))
     await worker.reject([BatchError("invalid_json_line", "no", 1)], 1)
     with pytest.raises(LowtideError) as caught:
-        await bench.verbs.cancel(P, created.batch.id)
+        await env.verbs.cancel(P, created.batch.id)
     assert caught.value.code == "invalid_request"
     assert "failed" in caught.value.message
 
 
-async def test_the_batch_of_another_project_is_unknown(bench: Bench, worker: HandWorker) -> None:
-    created = await bench.verbs.create(P, U, asked(await worker.upload()))
-    for verb in (bench.verbs.get, bench.verbs.cancel):
+async def test_the_batch_of_another_project_is_unknown(env: Env, worker: ManualWorker) -> None:
+    created = await env.verbs.create(P, U, asked(await worker.upload()))
+    for verb in (env.verbs.get, env.verbs.cancel):
         with pytest.raises(LowtideError) as caught:
             await verb("proj_other", created.batch.id)
         assert caught.value.code == "batch_not_found"
         assert created.batch.id in caught.value.message
 
 
-async def test_a_batch_that_waits_behind_others_says_so(bench: Bench, worker: HandWorker) -> None:
-    await bench.verbs.create(P, U, asked(await worker.upload(5)))
+async def test_a_batch_that_waits_behind_others_says_so(env: Env, worker: ManualWorker) -> None:
+    await env.verbs.create(P, U, asked(await worker.upload(5)))
     await worker.plan()
-    mine = (await bench.verbs.create(P, U, asked(await worker.upload(2)))).batch.id
+    mine = (await env.verbs.create(P, U, asked(await worker.upload(2)))).batch.id
     await worker.plan()
-    bench.standing = Standing(live=("w1",), models={"test-model": None})
-    (progress,) = await bench.verbs.progress([await bench.verbs.get(P, mine)])
+    env.standing = Standing(live=("w1",), models={"test-model": None})
+    (progress,) = await env.verbs.progress([await env.verbs.get(P, mine)])
     assert progress.stage == "queuing"
     assert progress.reason == "Queued with 5 requests of other batches for the same models."
 
 
-async def test_a_batch_whose_models_nobody_serves_says_so(bench: Bench, worker: HandWorker) -> None:
-    mine = (await bench.verbs.create(P, U, asked(await worker.upload(3)))).batch.id
+async def test_a_batch_whose_models_nobody_serves_says_so(env: Env, worker: ManualWorker) -> None:
+    mine = (await env.verbs.create(P, U, asked(await worker.upload(3)))).batch.id
     await worker.plan({"big": 1, "small": 1, "fine": 1})
     silent = Hold("unreachable", "http://a:1: it does not answer", "its engine does not answer")
-    bench.standing = Standing(live=("w1",), models={"small": silent, "fine": None})
-    batch = await bench.verbs.get(P, mine)
+    env.standing = Standing(live=("w1",), models={"small": silent, "fine": None})
+    batch = await env.verbs.get(P, mine)
     assert batch.model is None
-    (progress,) = await bench.verbs.progress([batch])
+    (progress,) = await env.verbs.progress([batch])
     assert progress.reason == (
         "No replica serves the model big."
         " The model small is not available: its engine does not answer."
     )
 
 
-async def test_progress_of_many_keeps_their_order(bench: Bench, worker: HandWorker) -> None:
+async def test_progress_of_many_keeps_their_order(env: Env, worker: ManualWorker) -> None:
     for _ in range(2):
-        await bench.verbs.create(P, U, asked(await worker.upload(2)))
+        await env.verbs.create(P, U, asked(await worker.upload(2)))
     first = await worker.plan()
-    page = await bench.verbs.page(P, limit=10)
+    page = await env.verbs.page(P, limit=10)
     progress = dict(
         zip(
             [batch.id for batch in page.batches],
-            await bench.verbs.progress(page.batches),
+            await env.verbs.progress(page.batches),
             strict=True,
         )
     )

@@ -1,20 +1,20 @@
-"""What the verbs foresee of batches, over a real store that saw beats."""
+"""What the verbs foresee of batches, over a real store that saw commits."""
 
 import pytest
-from skipping_clock import HandClock
+from skipping_clock import SkippingClock
 
-from lowtide.config import Limits, Settings
+from lowtide.config import LimitSettings, Settings
 from lowtide.core.accounts.catalogue import Catalogue, ModelEntry
 from lowtide.core.errors import LowtideError
 from lowtide.core.reporting.standing import Standing
 from lowtide.core.scheduling.fair_queue import work_of
 from lowtide.ports.blobs import Blobs
 from lowtide.ports.store import Store
-from lowtide.service.accounts.quotas import LimitService
+from lowtide.service.accounts.quotas import Quotas
 from lowtide.service.batches.batches import BatchService, Created
-from lowtide.service.batches.forecasts import Prospects
+from lowtide.service.batches.forecasts import Forecasts
 from lowtide.service.batches.new_batch import NewBatch
-from testkit.manual_worker import USAGE, HandWorker
+from testkit.manual_worker import USAGE, ManualWorker
 
 P, U = "proj_default", "user_default"
 
@@ -23,13 +23,13 @@ async def _well() -> Standing:
     return Standing(live=("w1",), models={"test-model": None})
 
 
-class House:
+class Env:
     """The verbs, and a pool that answers one request a second."""
 
     def __init__(
-        self, store: Store, blobs: Blobs, clock: HandClock, worker: HandWorker, **bounds: str
+        self, store: Store, blobs: Blobs, clock: SkippingClock, worker: ManualWorker, **bounds: str
     ) -> None:
-        settings = Settings(limits=Limits(**bounds))  # type: ignore[arg-type]
+        settings = Settings(limits=LimitSettings(**bounds))  # type: ignore[arg-type]
         catalogue = Catalogue([ModelEntry(id="test-model")])
         self.clock, self.worker, self.ids = clock, worker, iter(range(1, 100))
         self.verbs = BatchService(
@@ -37,10 +37,10 @@ class House:
             catalogue,
             clock,
             lambda prefix: f"{prefix}{next(self.ids):024d}",
-            LimitService(store.tenants, store.ledger, clock, settings.limits),
+            Quotas(store.tenants, store.ledger, clock, settings.limits),
             lambda _: None,
             _well,
-            Prospects(store.capacity, blobs, catalogue, clock),
+            Forecasts(store.capacity, blobs, catalogue, clock),
         )
 
     async def create(self, requests: int, **asked: str) -> Created:
@@ -65,25 +65,25 @@ class House:
 
 
 @pytest.fixture
-def house(store: Store, blobs: Blobs, clock: HandClock, worker: HandWorker) -> House:
-    return House(store, blobs, clock, worker)
+def env(store: Store, blobs: Blobs, clock: SkippingClock, worker: ManualWorker) -> Env:
+    return Env(store, blobs, clock, worker)
 
 
-async def test_nothing_is_foreseen_while_nothing_was_learnt(house: House) -> None:
-    created = await house.create(50)
+async def test_nothing_is_foreseen_while_nothing_was_learnt(env: Env) -> None:
+    created = await env.create(50)
     assert (created.verdict.kept, created.warning) == ("unknown", None)
-    await house.worker.plan()
-    (progress,) = await house.verbs.progress([await house.verbs.get(P, created.batch.id)])
+    await env.worker.plan()
+    (progress,) = await env.verbs.progress([await env.verbs.get(P, created.batch.id)])
     assert (progress.eta_s, progress.verdict.kept) == (None, "unknown")
 
 
-async def test_a_batch_that_fits_its_window_is_feasible_and_has_an_end(house: House) -> None:
-    await house.learn()
-    created = await house.create(60)
+async def test_a_batch_that_fits_its_window_is_feasible_and_has_an_end(env: Env) -> None:
+    await env.learn()
+    created = await env.create(60)
     assert (created.verdict.kept, created.warning) == ("feasible", None)
-    await house.worker.plan()
-    house.clock.advance(3)
-    (progress,) = await house.verbs.progress([await house.verbs.get(P, created.batch.id)])
+    await env.worker.plan()
+    env.clock.advance(3)
+    (progress,) = await env.verbs.progress([await env.verbs.get(P, created.batch.id)])
     assert progress.verdict.kept == "feasible"
     # Planned with 10 tokens of input a request, and answers as learnt: as USAGE, but uncached.
     planned = 60 * (work_of(USAGE) + 10 - (6 + 0.1 * 4))
@@ -91,9 +91,9 @@ async def test_a_batch_that_fits_its_window_is_feasible_and_has_an_end(house: Ho
     assert progress.completion_at is not None
 
 
-async def test_a_window_that_cannot_be_kept_is_said_with_the_one_that_could(house: House) -> None:
-    await house.learn()
-    created = await house.create(20_000, completion_window="1h")
+async def test_a_window_that_cannot_be_kept_is_said_with_the_one_that_could(env: Env) -> None:
+    await env.learn()
+    created = await env.create(20_000, completion_window="1h")
     assert created.verdict.kept == "infeasible"
     assert created.verdict.earliest_window_s is not None
     assert created.verdict.earliest_window_s % 3600 == 0
@@ -101,20 +101,20 @@ async def test_a_window_that_cannot_be_kept_is_said_with_the_one_that_could(hous
     assert "The shortest completion window that could be kept" in created.warning
 
 
-async def test_what_others_have_queued_counts(house: House) -> None:
-    await house.learn()
-    await house.create(2500, completion_window="1h")
-    await house.worker.plan()
-    house.clock.advance(3)
-    created = await house.create(2500, completion_window="1h")
+async def test_what_others_have_queued_counts(env: Env) -> None:
+    await env.learn()
+    await env.create(2500, completion_window="1h")
+    await env.worker.plan()
+    env.clock.advance(3)
+    created = await env.create(2500, completion_window="1h")
     assert created.verdict.kept == "infeasible"
     assert "With what is due before it" in (created.warning or "")
 
 
 async def test_an_installation_may_refuse_such_windows(
-    store: Store, blobs: Blobs, clock: HandClock, worker: HandWorker
+    store: Store, blobs: Blobs, clock: SkippingClock, worker: ManualWorker
 ) -> None:
-    strict = House(store, blobs, clock, worker, infeasible="refuse")
+    strict = Env(store, blobs, clock, worker, infeasible="refuse")
     await strict.learn()
     with pytest.raises(LowtideError) as caught:
         await strict.create(20_000, completion_window="1h")
@@ -122,35 +122,35 @@ async def test_an_installation_may_refuse_such_windows(
     assert (await strict.create(20_000, completion_window="7d")).verdict.kept == "feasible"
 
 
-async def test_the_end_of_a_batch_counts_those_before_it(house: House) -> None:
-    await house.learn()
-    first = await house.create(600, completion_window="1h")
-    await house.worker.plan()
-    second = await house.create(600)
-    await house.worker.plan()
-    house.clock.advance(3)
-    batches = [await house.verbs.get(P, made.batch.id) for made in (first, second)]
-    one, two = await house.verbs.progress(batches)
+async def test_the_end_of_a_batch_counts_those_before_it(env: Env) -> None:
+    await env.learn()
+    first = await env.create(600, completion_window="1h")
+    await env.worker.plan()
+    second = await env.create(600)
+    await env.worker.plan()
+    env.clock.advance(3)
+    batches = [await env.verbs.get(P, made.batch.id) for made in (first, second)]
+    one, two = await env.verbs.progress(batches)
     assert one.eta_s is not None and two.eta_s is not None
     assert two.eta_s == pytest.approx(2 * one.eta_s, rel=0.01)
     assert one.eta_s == pytest.approx(600, rel=0.3)
 
 
-async def test_the_end_comes_nearer_as_the_batch_goes_on(house: House) -> None:
-    await house.learn()
-    created = await house.create(128)
-    await house.worker.plan()
-    await house.settle(created.batch.id, range(1, 65))
-    house.clock.advance(3)
-    (progress,) = await house.verbs.progress([await house.verbs.get(P, created.batch.id)])
+async def test_the_end_comes_nearer_as_the_batch_goes_on(env: Env) -> None:
+    await env.learn()
+    created = await env.create(128)
+    await env.worker.plan()
+    await env.settle(created.batch.id, range(1, 65))
+    env.clock.advance(3)
+    (progress,) = await env.verbs.progress([await env.verbs.get(P, created.batch.id)])
     assert progress.eta_s == pytest.approx(64, rel=0.2)
 
 
 async def test_a_file_whose_first_lines_are_bad_is_left_to_validation(
-    house: House, store: Store
+    env: Env, store: Store
 ) -> None:
-    await house.learn()
-    file = await house.worker.upload(30, model="unknown-model")
+    await env.learn()
+    file = await env.worker.upload(30, model="unknown-model")
     endpoint = "/v1/chat/completions"
-    created = await house.verbs.create(P, U, NewBatch(input_file_id=file.id, endpoint=endpoint))
+    created = await env.verbs.create(P, U, NewBatch(input_file_id=file.id, endpoint=endpoint))
     assert created.verdict.kept == "unknown"

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from skipping_clock import HandClock
+from skipping_clock import SkippingClock
 
 from lowtide import limits
 from lowtide.config import Settings
@@ -15,11 +15,11 @@ from lowtide.core.files.file import File
 from lowtide.loops.batches.assemble import AssembleLoop
 from lowtide.ports.blobs import Blobs
 from lowtide.ports.store import Store
-from lowtide.service.accounts.quotas import LimitService
+from lowtide.service.accounts.quotas import Quotas
 from lowtide.service.batches.batches import BatchService
 from lowtide.service.batches.new_batch import NewBatch
 from lowtide.service.batches.results import PartialContent, ResultReader
-from testkit.manual_worker import HandWorker
+from testkit.manual_worker import ManualWorker
 
 P, U = "proj_default", "user_default"
 
@@ -27,10 +27,12 @@ P, U = "proj_default", "user_default"
 class Run:
     """One batch, its worker, and a reader of its results."""
 
-    def __init__(self, store: Store, blobs: Blobs, clock: HandClock, worker: HandWorker) -> None:
+    def __init__(
+        self, store: Store, blobs: Blobs, clock: SkippingClock, worker: ManualWorker
+    ) -> None:
         self.store, self.blobs, self.clock, self.worker = store, blobs, clock, worker
         self.reader = ResultReader(store, blobs, clock)
-        allowance = LimitService(store.tenants, store.ledger, clock, Settings().limits)
+        allowance = Quotas(store.tenants, store.ledger, clock, Settings().limits)
         self.verbs = BatchService(
             store,
             Catalogue([]),
@@ -77,7 +79,7 @@ async def lines_of(content: PartialContent) -> list[int]:
 
 
 @pytest.fixture
-def run(store: Store, blobs: Blobs, clock: HandClock, worker: HandWorker) -> Run:
+def run(store: Store, blobs: Blobs, clock: SkippingClock, worker: ManualWorker) -> Run:
     return Run(store, blobs, clock, worker)
 
 

@@ -5,15 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from skipping_clock import HandClock
+from skipping_clock import SkippingClock
 
 from lowtide import limits
-from lowtide.config import Limits
+from lowtide.config import LimitSettings
 from lowtide.core.errors import LowtideError
 from lowtide.core.files.file import File
 from lowtide.ports.blobs import Blobs
 from lowtide.ports.store import Store
-from lowtide.service.accounts.quotas import LimitService
+from lowtide.service.accounts.quotas import Quotas
 from lowtide.service.files.files import (
     FileService,
     checked_checksum,
@@ -24,9 +24,9 @@ from lowtide.service.files.files import (
 
 
 @pytest.fixture
-def files(store: Store, blobs: Blobs, clock: HandClock) -> FileService:
+def files(store: Store, blobs: Blobs, clock: SkippingClock) -> FileService:
     numbers = count(1)
-    allowance = LimitService(store.tenants, store.ledger, clock, Limits())
+    allowance = Quotas(store.tenants, store.ledger, clock, LimitSettings())
     return FileService(
         store.files, blobs, clock, lambda prefix: f"{prefix}{next(numbers):024d}", allowance
     )
@@ -85,7 +85,9 @@ async def test_an_abandoned_intake_leaves_no_blob(files: FileService, tmp_path: 
     assert stored(tmp_path / "blobs") == []
 
 
-async def test_a_page_knows_whether_another_follows(files: FileService, clock: HandClock) -> None:
+async def test_a_page_knows_whether_another_follows(
+    files: FileService, clock: SkippingClock
+) -> None:
     made = []
     for _ in range(4):
         made.append(await add(files))
@@ -102,7 +104,7 @@ async def test_a_page_knows_whether_another_follows(files: FileService, clock: H
 
 
 async def test_a_large_page_is_read_in_steps_between_which_others_get_their_turn(
-    files: FileService, clock: HandClock, monkeypatch: pytest.MonkeyPatch
+    files: FileService, clock: SkippingClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(limits, "PAGE_STEP", 2)
     made = []
@@ -124,7 +126,7 @@ async def test_a_large_page_is_read_in_steps_between_which_others_get_their_turn
         assert asked == steps
 
 
-async def test_files_expire_after_thirty_days(files: FileService, clock: HandClock) -> None:
+async def test_files_expire_after_thirty_days(files: FileService, clock: SkippingClock) -> None:
     file_id = await add(files)
     await clock.sleep(limits.FILE_TTL_S - 1)
     assert (await files.get("p", file_id)).expires_at is not None

@@ -3,22 +3,22 @@
 from contextlib import AsyncExitStack
 
 import pytest
-from skipping_clock import HandClock
+from skipping_clock import SkippingClock
 
-from lowtide.config import Limits
+from lowtide.config import LimitSettings
 from lowtide.core.accounts.tenancy import DEFAULT_PROJECT
 from lowtide.core.errors import LowtideError
 from lowtide.core.files.storage_quota import StorageQuota, StorageUse, lacks
 from lowtide.ports.blobs import Blobs
 from lowtide.ports.store import Store
-from lowtide.service.accounts.quotas import LimitService
+from lowtide.service.accounts.quotas import Quotas
 from lowtide.service.files.files import FileService
 from lowtide.service.files.storage import Storage
 
 
 @pytest.fixture
-def allowance(store: Store, clock: HandClock) -> LimitService:
-    return LimitService(store.tenants, store.ledger, clock, Limits(stored_bytes=1000))
+def allowance(store: Store, clock: SkippingClock) -> Quotas:
+    return Quotas(store.tenants, store.ledger, clock, LimitSettings(stored_bytes=1000))
 
 
 def test_what_is_lacking_is_named() -> None:
@@ -29,7 +29,7 @@ def test_what_is_lacking_is_named() -> None:
     assert lacks(StorageUse(bytes=40), quota, 0, 1) is None, "it adds no bytes"
 
 
-async def test_bodies_under_way_count_as_stored(allowance: LimitService, blobs: Blobs) -> None:
+async def test_bodies_under_way_count_as_stored(allowance: Quotas, blobs: Blobs) -> None:
     storage = Storage(allowance, blobs)
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(storage.reserved(DEFAULT_PROJECT, 600))
@@ -42,7 +42,7 @@ async def test_bodies_under_way_count_as_stored(allowance: LimitService, blobs: 
 
 
 async def test_a_body_that_declared_less_than_comes_is_counted_as_it_comes(
-    allowance: LimitService, blobs: Blobs
+    allowance: Quotas, blobs: Blobs
 ) -> None:
     storage = Storage(allowance, blobs)
     with pytest.raises(LowtideError) as refused:
@@ -54,7 +54,7 @@ async def test_a_body_that_declared_less_than_comes_is_counted_as_it_comes(
 
 
 async def test_one_announced_file_takes_one_body_at_a_time(
-    allowance: LimitService, store: Store, blobs: Blobs, clock: HandClock
+    allowance: Quotas, store: Store, blobs: Blobs, clock: SkippingClock
 ) -> None:
     files = FileService(store.files, blobs, clock, lambda prefix: f"{prefix}1", allowance)
     async with files.receive(DEFAULT_PROJECT, "file-a", 10):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from lowtide.blobs.url import open_blobs
 from lowtide.core.errors import LowtideError
 from lowtide.ports.blobs import BlobNotFound
-from lowtide.service.files.upload_writer import Intake, open_intake
+from lowtide.service.files.upload_writer import UploadWriter, open_upload
 
 
 class Writer:
@@ -27,7 +27,7 @@ async def test_bytes_lines_and_hash_are_of_the_whole_however_it_came(
     pieces: Sequence[bytes],
 ) -> None:
     writer = Writer()
-    intake = Intake(writer, "key", 10_000)
+    intake = UploadWriter(writer, "key", 10_000)
     for piece in pieces:
         await intake.write(piece)
     whole = b"".join(pieces)
@@ -49,12 +49,12 @@ async def test_a_file_at_the_bound_is_taken_and_one_byte_more_leaves_nothing(
     tmp_path: Path,
 ) -> None:
     blobs = open_blobs("file", tmp_path)
-    async with open_intake(blobs, "files/a", 10) as intake:
+    async with open_upload(blobs, "files/a", 10) as intake:
         await intake.write(b"12345")
         await intake.write(b"67890")
     assert await blobs.size("files/a") == 10
     with pytest.raises(LowtideError) as refused:
-        async with open_intake(blobs, "files/b", 10) as intake:
+        async with open_upload(blobs, "files/b", 10) as intake:
             await intake.write(b"12345678")
             await intake.write(b"901")
     assert refused.value.code == "file_too_large"

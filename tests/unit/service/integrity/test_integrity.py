@@ -18,12 +18,12 @@ from lowtide.core.batches.chunk import done_count, missing
 from lowtide.core.batches.plan import Plan
 from lowtide.core.validation.validator import ValidationRules, Validator
 from lowtide.loops.batches.assemble import AssembleLoop
-from lowtide.service.integrity.checker import Care
-from lowtide.service.integrity.repair import Mended, Mending
+from lowtide.service.integrity.checker import ConsistencyChecker
+from lowtide.service.integrity.repair import Repairer, RepairResult
 from lowtide.store.sql_store import SqlStore
 from testkit.empty_database import place_empty_database
 from testkit.manual_clock import ManualClock
-from testkit.manual_worker import USAGE, HandWorker
+from testkit.manual_worker import USAGE, ManualWorker
 
 MODEL = "test-model"
 PRICES = {MODEL: model_prices(Decimal(1), Decimal(1), Decimal(2), Decimal("0.5"))}
@@ -38,7 +38,7 @@ class Ward:
         self.folder = folder
         self.blobs = FolderBlobs(folder)
         self.clock = ManualClock()
-        self.hand = HandWorker(store, self.blobs, self.clock, prices=PRICES)
+        self.hand = ManualWorker(store, self.blobs, self.clock, prices=PRICES)
 
     async def batch(self, requests: int = 4) -> Batch:
         """In progress, planned as the validate loop does it."""
@@ -86,11 +86,14 @@ class Ward:
         os.utime(self.folder / key, (at, at))
 
     async def found(self, *, deep: bool = False) -> list[str]:
-        return [drift.kind async for drift in Care(self.store, self.blobs).examine(deep=deep)]
+        return [
+            drift.kind
+            async for drift in ConsistencyChecker(self.store, self.blobs).check_all(deep=deep)
+        ]
 
-    async def mend(self, *, deep: bool = False) -> list[Mended]:
-        mending = Mending(self.store, self.blobs, self.clock, {MODEL: MODEL})
-        care = Care(self.store, self.blobs)
+    async def mend(self, *, deep: bool = False) -> list[RepairResult]:
+        mending = Repairer(self.store, self.blobs, self.clock, {MODEL: MODEL})
+        care = ConsistencyChecker(self.store, self.blobs)
         return [mended async for mended in mending.mend_all(care, deep=deep)]
 
     async def go_on(self, batch: Batch) -> None:
@@ -139,8 +142,8 @@ async def test_a_whole_installation_has_no_drift_and_nothing_to_mend(ward: Ward)
     done = await ward.batch(3)
     await ward.hand.settle(done.id, ok=[1, 2, 3])
     await ward.assemble()
-    care = Care(ward.store, ward.blobs)
-    assert [drift async for drift in care.examine(deep=True)] == []
+    care = ConsistencyChecker(ward.store, ward.blobs)
+    assert [drift async for drift in care.check_all(deep=True)] == []
     assert (care.checked, care.missing) == (6, 0)
     assert await ward.mend(deep=True) == []
 
@@ -397,11 +400,11 @@ async def test_old_blobs_that_no_row_knows_are_deleted_and_young_ones_kept(ward:
 
 
 async def test_pages_are_walked_to_their_end(ward: Ward, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "CARE_PAGE", 2)
+    monkeypatch.setattr(limits, "INTEGRITY_PAGE", 2)
     for _ in range(5):
         await ward.hand.upload(1)
     for number in (2, 5):
         ward.lose(f"inputs/in{number}")
-    care = Care(ward.store, ward.blobs)
-    assert [drift.key async for drift in care.examine()] == ["inputs/in2", "inputs/in5"]
+    care = ConsistencyChecker(ward.store, ward.blobs)
+    assert [drift.key async for drift in care.check_all()] == ["inputs/in2", "inputs/in5"]
     assert (care.checked, care.missing) == (5, 2)

@@ -8,10 +8,10 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from skipping_clock import HandClock
+from skipping_clock import SkippingClock
 
 from lowtide import limits
-from lowtide.config import Limits
+from lowtide.config import LimitSettings
 from lowtide.core.accounts.catalogue import Catalogue, ModelEntry
 from lowtide.core.accounts.money import model_prices
 from lowtide.core.accounts.tenancy import DEFAULT_ORGANIZATION, DEFAULT_PROJECT, OrganizationLimits
@@ -21,12 +21,12 @@ from lowtide.core.batches.segment import Finished, encode_segment
 from lowtide.core.errors import LowtideError
 from lowtide.core.live.flex import FlexCall, read_flex
 from lowtide.core.live.live import LiveAnswer
-from lowtide.core.scheduling.feasibility import Verdict
+from lowtide.core.scheduling.feasibility import Feasibility
 from lowtide.core.usage import Usage
 from lowtide.ports.blobs import BlobError, Blobs
 from lowtide.ports.store import Store
-from lowtide.ports.work import Beat
-from lowtide.service.accounts.quotas import LimitService
+from lowtide.ports.work import GroupCommit
+from lowtide.service.accounts.quotas import Quotas
 from lowtide.service.files.files import FileService
 from lowtide.service.live.flex import FlexService
 from lowtide.service.live.flex_queue import FlexQueue
@@ -37,13 +37,13 @@ CHAT = "/v1/chat/completions"
 PRICES = {"m": model_prices(Decimal(1), None, Decimal(1), Decimal("0.5"))}
 
 
-class Desk:
+class FlexServiceEnv:
     """The service, and a worker's hands behind it."""
 
-    def __init__(self, store: Store, blobs: Blobs, clock: HandClock, **more: Any) -> None:
+    def __init__(self, store: Store, blobs: Blobs, clock: SkippingClock, **more: Any) -> None:
         self.store, self.blobs, self.clock = store, blobs, clock
-        bounds = more.pop("bounds", Limits())
-        allowance = LimitService(store.tenants, store.ledger, clock, bounds)
+        bounds = more.pop("bounds", LimitSettings())
+        allowance = Quotas(store.tenants, store.ledger, clock, bounds)
         files = FileService(store.files, blobs, clock, new_id, allowance)
         self.woken = asyncio.Event()
         self.queue = FlexQueue(
@@ -97,8 +97,8 @@ class Desk:
         data, slices = encode_segment([(lease.key, lease.token, finished)])
         key = f"segments/{new_id('seg_')}"
         await self.blobs.put(key, data)
-        await self.store.work.commit_beat(
-            Beat(
+        await self.store.work.commit_group(
+            GroupCommit(
                 worker_id="w",
                 segment_key=key,
                 slices=tuple(slices),
@@ -111,20 +111,20 @@ class Desk:
         )
 
 
-Open = Callable[..., Desk]
+Open = Callable[..., FlexServiceEnv]
 
 
 @pytest.fixture
-async def desk(store: Store, blobs: Blobs, clock: HandClock) -> AsyncIterator[Open]:
-    made: list[Desk] = []
+async def service_env(store: Store, blobs: Blobs, clock: SkippingClock) -> AsyncIterator[Open]:
+    made: list[FlexServiceEnv] = []
 
-    def make(**more: Any) -> Desk:
-        made.append(Desk(store, blobs, clock, **more))
+    def make(**more: Any) -> FlexServiceEnv:
+        made.append(FlexServiceEnv(store, blobs, clock, **more))
         return made[-1]
 
     yield make
-    for house in made:
-        await house.flex.aclose()
+    for env in made:
+        await env.flex.aclose()
 
 
 @pytest.fixture
@@ -149,155 +149,155 @@ async def refused(task: "asyncio.Task[LiveAnswer]") -> LowtideError:
 
 
 async def test_each_caller_gets_its_line_as_soon_as_it_is_committed(
-    desk: Open, in_twos: dict[str, Any]
+    service_env: Open, in_twos: dict[str, Any]
 ) -> None:
-    house = desk(**in_twos)
-    first = house.hold("a")
-    await house.gathered(first)
-    second = house.hold("b")
-    batch = await house.submitted()
+    env = service_env(**in_twos)
+    first = env.hold("a")
+    await env.gathered(first)
+    second = env.hold("b")
+    batch = await env.submitted()
     assert batch.counts.total == 2
-    lease = await house.lease()
-    await house.settle(lease, [2])
-    assert await house.flex.look() is True
+    lease = await env.lease()
+    await env.settle(lease, [2])
+    assert await env.flex.look() is True
     assert (await second).body == b'{"line":2,"service_tier":"flex"}'
     assert not first.done()
-    await house.settle(lease, [1])
-    await house.flex.look()
+    await env.settle(lease, [1])
+    await env.flex.look()
     assert (await first).body == b'{"line":1,"service_tier":"flex"}'
-    assert await house.flex.look() is False
+    assert await env.flex.look() is False
 
 
-async def test_a_call_is_held_no_longer_than_its_bound_and_not_run_after(desk: Open) -> None:
-    house = desk(hold_s=0.05)
-    error = await refused(house.hold())
+async def test_a_call_is_held_no_longer_than_its_bound_and_not_run_after(service_env: Open) -> None:
+    env = service_env(hold_s=0.05)
+    error = await refused(env.hold())
     assert (error.code, error.retry_after_s) == ("resource_unavailable", limits.FLEX_RETRY_AFTER_S)
     assert "Try again later, or send it without service_tier" in error.message
-    await house.flex.aclose()
-    batches = await house.store.flex.held()
+    await env.flex.aclose()
+    batches = await env.store.flex.held()
     assert [batch.status for batch in batches] == ["cancelling"]
-    assert await house.store.work.claim_chunks("w", ["m"], 1, house.clock.now(), 30.0) == []
+    assert await env.store.work.claim_chunks("w", ["m"], 1, env.clock.now(), 30.0) == []
 
 
 async def test_a_full_party_does_not_wait_for_more(
-    desk: Open, monkeypatch: pytest.MonkeyPatch
+    service_env: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(limits, "FLEX_LINES_MAX", 3)
-    house = desk(gather_s=1000.0)
-    calls = [house.hold(str(number)) for number in range(4)]
-    assert (await house.submitted()).counts.total == 3
-    assert sum(len(party.calls) for party in house.flex._gathering.values()) <= 1
-    house.flex.begin_drain()
+    env = service_env(gather_s=1000.0)
+    calls = [env.hold(str(number)) for number in range(4)]
+    assert (await env.submitted()).counts.total == 3
+    assert sum(len(party.calls) for party in env.flex._gathering.values()) <= 1
+    env.flex.begin_drain()
     assert {(await refused(each)).code for each in calls} == {"server_stopping"}
 
 
 async def test_a_caller_that_leaves_before_the_party_goes_is_no_part_of_it(
-    desk: Open, in_twos: dict[str, Any]
+    service_env: Open, in_twos: dict[str, Any]
 ) -> None:
-    house = desk(**in_twos)
-    leaving = house.hold("left")
-    await house.gathered(leaving)
+    env = service_env(**in_twos)
+    leaving = env.hold("left")
+    await env.gathered(leaving)
     leaving.cancel()
     await asyncio.wait([leaving])
-    staying = house.hold("stays")
-    assert (await house.submitted()).counts.total == 1
-    await house.settle(await house.lease(), [1])
-    await house.flex.look()
+    staying = env.hold("stays")
+    assert (await env.submitted()).counts.total == 1
+    await env.settle(await env.lease(), [1])
+    await env.flex.look()
     assert (await staying).status == 200
 
 
 async def test_more_callers_than_may_wait_are_told_so(
-    desk: Open, monkeypatch: pytest.MonkeyPatch
+    service_env: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(limits, "FLEX_HELD_MAX", 0)
-    assert "too many calls wait" in (await refused(desk().hold())).message
+    assert "too many calls wait" in (await refused(service_env().hold())).message
 
 
-async def test_a_url_that_may_not_reach_the_engine_is_told_at_once(desk: Open) -> None:
-    house = desk(bounds=Limits(media_urls="refuse"))
+async def test_a_url_that_may_not_reach_the_engine_is_told_at_once(service_env: Open) -> None:
+    env = service_env(bounds=LimitSettings(media_urls="refuse"))
     part = {"type": "image_url", "image_url": {"url": "http://169.254.169.254/"}}
     body = {"model": "m", "service_tier": "flex", "messages": [{"role": "user", "content": [part]}]}
     asked = read_flex(CHAT, json.dumps(body).encode())
     assert asked is not None
-    held = house.flex.hold(DEFAULT_PROJECT, "key", asked, organization_id="org")
+    held = env.flex.hold(DEFAULT_PROJECT, "key", asked, organization_id="org")
     error = await refused(asyncio.create_task(held))
     assert (error.code, error.param) == ("invalid_request", "url")
 
 
 async def test_an_organization_whose_calls_wait_leaves_places_for_others(
-    desk: Open, monkeypatch: pytest.MonkeyPatch
+    service_env: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(limits, "FLEX_HELD_MAX", 4)
-    house = desk()
-    mine = [house.hold(str(number), "org_a") for number in range(2)]
-    error = await refused(house.hold("more", "org_a"))
+    env = service_env()
+    mine = [env.hold(str(number), "org_a") for number in range(2)]
+    error = await refused(env.hold("more", "org_a"))
     assert (error.code, error.retry_after_s) == ("rate_limit_exceeded", limits.FLEX_RETRY_AFTER_S)
     assert "organization org_a" in error.message
-    other = house.hold("other", "org_b")
+    other = env.hold("other", "org_b")
     await asyncio.sleep(0)
     assert not other.done()
     for task in (*mine, other):
         task.cancel()
     await asyncio.gather(*mine, other, return_exceptions=True)
-    assert house.flex._places.held == 0
+    assert env.flex._places.held == 0
 
 
-async def test_a_queue_that_is_too_long_is_told_at_once(desk: Open) -> None:
-    async def of_plan(*_: Any) -> Verdict:
-        return Verdict(kept="infeasible")
+async def test_a_queue_that_is_too_long_is_told_at_once(service_env: Open) -> None:
+    async def of_plan(*_: Any) -> Feasibility:
+        return Feasibility(kept="infeasible")
 
-    house = desk(prospects=cast("Any", SimpleNamespace(of_plan=of_plan)))
-    assert "longer than 15 minutes" in (await refused(house.hold())).message
-    assert await house.store.flex.held() == []
+    env = service_env(prospects=cast("Any", SimpleNamespace(of_plan=of_plan)))
+    assert "longer than 15 minutes" in (await refused(env.hold())).message
+    assert await env.store.flex.held() == []
 
 
 async def test_a_cap_that_is_reached_meanwhile_lets_callers_go(
-    desk: Open, in_twos: dict[str, Any]
+    service_env: Open, in_twos: dict[str, Any]
 ) -> None:
-    house = desk(**in_twos)
-    held, other = house.hold(), house.hold()
-    await house.submitted()
-    await house.store.tenants.change_organization(
+    env = service_env(**in_twos)
+    held, other = env.hold(), env.hold()
+    await env.submitted()
+    await env.store.tenants.change_organization(
         DEFAULT_ORGANIZATION, limits=OrganizationLimits(), spend_cap_pico=1
     )
-    await house.settle(await house.lease(), [1])
-    await house.flex.look()
+    await env.settle(await env.lease(), [1])
+    await env.flex.look()
     await asyncio.wait([held, other])
     (error,) = [task.exception() for task in (held, other) if task.exception()]
     assert isinstance(error, LowtideError)
     assert (error.code, error.retry_after_s) == ("resource_unavailable", None)
 
 
-async def test_a_window_that_ended_lets_callers_go(desk: Open) -> None:
-    house = desk()
-    held = house.hold()
-    await house.submitted()
-    house.clock.advance(limits.FLEX_HOLD_S)
-    await house.store.lifecycle.expire_due(house.clock.now())
-    await house.flex.look()
+async def test_a_window_that_ended_lets_callers_go(service_env: Open) -> None:
+    env = service_env()
+    held = env.hold()
+    await env.submitted()
+    env.clock.advance(limits.FLEX_HOLD_S)
+    await env.store.lifecycle.expire_due(env.clock.now())
+    await env.flex.look()
     assert "its turn did not come" in (await refused(held)).message
 
 
 async def test_bytes_that_cannot_be_stored_are_every_caller_s_error(
-    desk: Open, monkeypatch: pytest.MonkeyPatch
+    service_env: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    house = desk()
+    env = service_env()
 
     async def put(key: str, data: bytes) -> None:
         raise BlobError("away")
 
-    monkeypatch.setattr(house.blobs, "put", put)
-    calls = [house.hold(), house.hold()]
+    monkeypatch.setattr(env.blobs, "put", put)
+    calls = [env.hold(), env.hold()]
     for each in calls:
         with pytest.raises(BlobError):
             await each
-    assert await house.store.flex.held() == []
+    assert await env.store.flex.held() == []
 
 
-async def test_what_an_earlier_process_held_is_cancelled(desk: Open) -> None:
-    earlier = desk()
+async def test_what_an_earlier_process_held_is_cancelled(service_env: Open) -> None:
+    earlier = service_env()
     held = earlier.hold()
     await earlier.submitted()
-    await desk().flex.forget_lost()
+    await service_env().flex.forget_lost()
     await earlier.flex.look()
     assert "was cancelled" in (await refused(held)).message

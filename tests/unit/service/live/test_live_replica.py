@@ -4,7 +4,7 @@ from contextlib import ExitStack
 from typing import cast
 
 import pytest
-from skipping_clock import HandClock
+from skipping_clock import SkippingClock
 
 from lowtide import limits
 from lowtide.core.bodies.body_rules import BodyRules
@@ -22,22 +22,22 @@ def live() -> LiveReplica:
 
 
 @pytest.fixture
-def clock() -> HandClock:
-    return HandClock()
+def clock() -> SkippingClock:
+    return SkippingClock()
 
 
 def scope_of(live: LiveReplica) -> Scope:
     return live.replica.scope(("m", "/v1/chat/completions"))
 
 
-def fail(live: LiveReplica, clock: HandClock, times: int = limits.CIRCUIT_FAILURES) -> None:
+def fail(live: LiveReplica, clock: SkippingClock, times: int = limits.CIRCUIT_FAILURES) -> None:
     for _ in range(times):
         with LiveCall(live, clock, scope_of(live)) as call:
             call.came_to(Interrupted("boom"))
 
 
 def test_a_call_is_in_flight_while_it_lasts_and_takes_no_place_in_the_window(
-    live: LiveReplica, clock: HandClock
+    live: LiveReplica, clock: SkippingClock
 ) -> None:
     with LiveCall(live, clock, scope_of(live)) as call:
         assert (live.in_flight, live.replica.in_flight) == (1, 0)
@@ -52,7 +52,7 @@ def test_batch_calls_in_flight_are_load_too(live: LiveReplica) -> None:
 
 
 def test_live_failures_open_the_circuit_for_batch_work_and_leave_its_window_alone(
-    live: LiveReplica, clock: HandClock
+    live: LiveReplica, clock: SkippingClock
 ) -> None:
     fail(live, clock)
     assert live.replica.circuit.state == "open"
@@ -62,7 +62,7 @@ def test_live_failures_open_the_circuit_for_batch_work_and_leave_its_window_alon
 
 
 def test_a_live_call_may_be_the_probe_that_closes_the_circuit(
-    live: LiveReplica, clock: HandClock
+    live: LiveReplica, clock: SkippingClock
 ) -> None:
     fail(live, clock)
     with LiveCall(live, clock, scope_of(live)) as call:
@@ -72,7 +72,7 @@ def test_a_live_call_may_be_the_probe_that_closes_the_circuit(
 
 
 def test_a_probe_whose_client_left_says_nothing_of_the_engine(
-    live: LiveReplica, clock: HandClock
+    live: LiveReplica, clock: SkippingClock
 ) -> None:
     fail(live, clock)
     with LiveCall(live, clock, scope_of(live)):
@@ -81,7 +81,7 @@ def test_a_probe_whose_client_left_says_nothing_of_the_engine(
 
 
 def test_errors_of_an_engine_that_answers_leave_its_circuit_closed(
-    live: LiveReplica, clock: HandClock
+    live: LiveReplica, clock: SkippingClock
 ) -> None:
     for outcome in (Failed("server_error", "boom", 500), Rejected("request_rejected", "no", 400)):
         for _ in range(50):
@@ -92,7 +92,7 @@ def test_errors_of_an_engine_that_answers_leave_its_circuit_closed(
 
 
 def test_a_replica_that_refuses_what_another_answers_is_held_until_its_next_trial(
-    live: LiveReplica, clock: HandClock
+    live: LiveReplica, clock: SkippingClock
 ) -> None:
     with LiveCall(live, clock, scope_of(live)) as call:
         refusal = Failed("credentials", "Unauthorized", 401)
@@ -107,7 +107,7 @@ def test_a_replica_that_refuses_what_another_answers_is_held_until_its_next_tria
 
 
 def test_an_organization_leaves_places_for_others_and_gets_its_own_back(
-    clock: HandClock, monkeypatch: pytest.MonkeyPatch
+    clock: SkippingClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(limits, "LIVE_IN_FLIGHT_MAX", 6)
     replica = Replica("http://e/v1", frozenset({"m"}), 4)
@@ -126,7 +126,7 @@ def test_an_organization_leaves_places_for_others_and_gets_its_own_back(
 
 
 def test_a_stream_that_waits_too_long_for_its_first_byte_is_in_need(
-    live: LiveReplica, clock: HandClock
+    live: LiveReplica, clock: SkippingClock
 ) -> None:
     with (
         LiveCall(live, clock, scope_of(live), tokens=400, streams=True) as call,
@@ -141,13 +141,15 @@ def test_a_stream_that_waits_too_long_for_its_first_byte_is_in_need(
     assert live.seen(late_s, 0.25).in_flight == 0
 
 
-def test_one_that_waited_in_vain_is_in_need_no_more(live: LiveReplica, clock: HandClock) -> None:
+def test_one_that_waited_in_vain_is_in_need_no_more(
+    live: LiveReplica, clock: SkippingClock
+) -> None:
     with LiveCall(live, clock, scope_of(live), streams=True):
         pass
     assert live.seen(clock.monotonic() + 9.0, 0.25) == live.seen(clock.monotonic(), 0.25)
 
 
-def test_each_call_is_announced_before_it_counts(live: LiveReplica, clock: HandClock) -> None:
+def test_each_call_is_announced_before_it_counts(live: LiveReplica, clock: SkippingClock) -> None:
     heard: list[tuple[int, int]] = []
     live.on_asked = lambda tokens, _: heard.append((tokens, live.in_flight))
     with LiveCall(live, clock, scope_of(live), input_tokens=70, tokens=300):
@@ -156,7 +158,7 @@ def test_each_call_is_announced_before_it_counts(live: LiveReplica, clock: HandC
 
 
 def test_what_a_call_holds_is_learnt_from_those_that_came(
-    live: LiveReplica, clock: HandClock
+    live: LiveReplica, clock: SkippingClock
 ) -> None:
     for _ in range(200):
         with LiveCall(live, clock, scope_of(live), tokens=50) as call:

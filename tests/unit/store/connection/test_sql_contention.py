@@ -12,7 +12,7 @@ from lowtide.core.batches.batch import Batch
 from lowtide.store.sql_store import SqlStore
 from testkit.patience import PATIENCE_S
 from testkit.postgres import PostgresServer
-from testkit.store_fixture import PER_ANSWER, TTL_S, World, outcomes
+from testkit.store_fixture import PER_ANSWER, TTL_S, StoreFixture, outcomes
 
 WORKERS = 8
 ROUNDS = 25
@@ -21,16 +21,16 @@ PRICE = UnitPrices(3, 2, 1)
 
 
 @pytest.fixture
-async def worlds(postgres_url: str) -> AsyncIterator[list[World]]:
+async def worlds(postgres_url: str) -> AsyncIterator[list[StoreFixture]]:
     """Two processes' views of one database."""
     stores = [SqlStore(postgres_url), SqlStore(postgres_url)]
-    yield [World(store) for store in stores]
+    yield [StoreFixture(store) for store in stores]
     for store in stores:
         await store.aclose()
 
 
-async def work(world: World, name: str, random: Random) -> None:
-    """Claim, beat, give back, now and then twice, and now and then from an old lease."""
+async def work(world: StoreFixture, name: str, random: Random) -> None:
+    """Claim, commit, give back, now and then twice, and now and then from an old lease."""
     old = []
     for _ in range(ROUNDS):
         leases = await world.claim(random.randrange(1, 6), worker=name)
@@ -38,14 +38,14 @@ async def work(world: World, name: str, random: Random) -> None:
         half = [outcomes(lease, range(2)) for lease in leases if lease.done[0] == 0]
         beat = world.beat(*half, held=leases, worker=name)
         for _ in range(random.randrange(1, 3)):
-            await world.store.work.commit_beat(beat)
+            await world.store.work.commit_group(beat)
         rest = [outcomes(lease, range(2, 4)) for lease in leases[::2] if lease.done[0] == 0]
         await world.commit(*rest, released=leases[1::2], worker=name)
         await world.commit(held=[*old, *leases], worker=name)
         old = leases
 
 
-async def trouble(world: World, batches: list[Batch], random: Random) -> None:
+async def trouble(world: StoreFixture, batches: list[Batch], random: Random) -> None:
     """What everybody else does to those batches meanwhile."""
     store, now = world.store, world.now
     for _ in range(ROUNDS):
@@ -73,7 +73,7 @@ async def trouble(world: World, batches: list[Batch], random: Random) -> None:
 
 @pytest.mark.parametrize("seed", [1, 2])
 async def test_deadlocks_stay_rare_and_the_sums_agree(
-    worlds: list[World], postgres: PostgresServer, postgres_url: str, seed: int
+    worlds: list[StoreFixture], postgres: PostgresServer, postgres_url: str, seed: int
 ) -> None:
     one, two = worlds
     for world in worlds:
@@ -104,7 +104,7 @@ async def test_deadlocks_stay_rare_and_the_sums_agree(
     assert (await deadlocks(worlds, postgres, postgres_url)) <= 3
 
 
-async def deadlocks(worlds: list[World], postgres: PostgresServer, url: str) -> int:
+async def deadlocks(worlds: list[StoreFixture], postgres: PostgresServer, url: str) -> int:
     """As the server has counted them; a connection tells its counts when it ends."""
     for world in worlds:
         await world.store.aclose()

@@ -15,7 +15,7 @@ from lowtide.store.connection.notify import announce
 from lowtide.store.sql_store import SqlStore
 from testkit.patience import PATIENCE_S
 from testkit.postgres import PostgresServer
-from testkit.store_fixture import DAY_S, NOON, TTL_S, World, outcomes
+from testkit.store_fixture import DAY_S, NOON, TTL_S, StoreFixture, outcomes
 
 
 class Ear:
@@ -54,14 +54,14 @@ async def listening(url: str) -> AsyncIterator[Ear]:
 
 
 @pytest.fixture
-async def world(postgres_url: str) -> AsyncIterator[World]:
+async def world(postgres_url: str) -> AsyncIterator[StoreFixture]:
     store = SqlStore(postgres_url)
-    yield World(store)
+    yield StoreFixture(store)
     await store.aclose()
 
 
 async def test_every_step_of_a_batch_wakes_who_takes_the_next(
-    world: World, postgres_url: str
+    world: StoreFixture, postgres_url: str
 ) -> None:
     async with listening(postgres_url) as ear:
         batch = await world.validating()
@@ -80,7 +80,7 @@ async def test_every_step_of_a_batch_wakes_who_takes_the_next(
 
 
 async def test_what_ends_a_batch_early_wakes_workers_and_assemblers(
-    world: World, postgres_url: str
+    world: StoreFixture, postgres_url: str
 ) -> None:
     cancelled = await world.running()
     await world.claim()
@@ -152,7 +152,9 @@ async def test_the_loop_listens_anew_while_there_is_somebody_to_hear() -> None:
     assert woken == ["validate", "validate"]
 
 
-async def test_one_beat_of_many_says_each_thing_once(world: World, postgres_url: str) -> None:
+async def test_one_beat_of_many_says_each_thing_once(
+    world: StoreFixture, postgres_url: str
+) -> None:
     """PostgreSQL folds what one transaction repeats: a nudge is a nudge."""
     await world.running(("m", 4), ("m", 4), ("m", 4))
     leases = await world.claim()

@@ -17,7 +17,7 @@ from sqlalchemy import Connection, Select, insert, select, text
 from sqlalchemy.dialects import postgresql
 
 from lowtide import limits
-from lowtide.config import Server, Settings
+from lowtide.config import ServerSettings, Settings
 from lowtide.config.sources import ConfigError
 from lowtide.ports.store import StoreError, StoreFull, StoreReadOnly, StoreUnavailable
 from lowtide.store.connection.database import Database, StoreConflict, mapped_errors, transactional
@@ -222,7 +222,7 @@ async def test_an_address_that_cannot_be_read_is_refused_and_not_shown(address: 
 @pytest.mark.parametrize("url", ["mysql://h/db", "postgres", "sqlite:///x"])
 def test_another_kind_of_database_is_a_mistake_in_the_settings(url: str) -> None:
     with pytest.raises(ConfigError, match="database_url"):
-        store_of(Settings(server=Server(database_url=url)))
+        store_of(Settings(server=ServerSettings(database_url=url)))
 
 
 def test_a_missing_driver_is_named_with_the_command_that_installs_it(
@@ -230,7 +230,7 @@ def test_a_missing_driver_is_named_with_the_command_that_installs_it(
 ) -> None:
     monkeypatch.setitem(__import__("sys").modules, "asyncpg", None)
     with pytest.raises(ConfigError, match=r"pip install 'lowtide\[postgres\]'"):
-        store_of(Settings(server=Server(database_url="postgresql://h/db")))
+        store_of(Settings(server=ServerSettings(database_url="postgresql://h/db")))
 
 
 # ---- whether it is fit for work

@@ -18,7 +18,7 @@ from lowtide.store.connection.database import Database
 from lowtide.store.schema.migrate import MIGRATIONS
 from lowtide.store.sql_store import SqlStore
 from testkit.postgres import PostgresServer
-from testkit.store_fixture import NOON, TTL_S, World, outcomes
+from testkit.store_fixture import NOON, TTL_S, StoreFixture, outcomes
 
 NOON_US = int(NOON.timestamp() * 1_000_000)
 FILLED_BY_0001 = f"""
@@ -110,7 +110,7 @@ async def test_no_row_is_lost_on_the_way_to_head(filled: str) -> None:
 async def test_a_batch_begun_under_0001_runs_on_and_is_charged_from_there(filled: str) -> None:
     store = SqlStore(filled)
     await store.open()
-    world = World(store)
+    world = StoreFixture(store)
     prices = UnitPrices(3, 2, 1)
     world.prices = {"m": ModelPrices(live=prices, batch=prices)}
     batch = await store.batches.get("proj_default", "batch_1")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lowtide.config import Replica
+from lowtide.config import ReplicaSettings
 from lowtide.config.sources import ConfigError
 from lowtide.wiring.replicas.engine_clients import engine_client
 from testkit.patience import PATIENCE_S
@@ -22,11 +22,13 @@ async def upstream() -> AsyncIterator[ScriptedEngine]:
         yield scripted
 
 
-def replica(url: str = "http://127.0.0.1:9/v1", **more: Any) -> Replica:
-    return Replica(url=url, models=("m",), **more)
+def replica(url: str = "http://127.0.0.1:9/v1", **more: Any) -> ReplicaSettings:
+    return ReplicaSettings(url=url, models=("m",), **more)
 
 
-async def authorization(settings: Replica, upstream: ScriptedEngine, **environ: str) -> str | None:
+async def authorization(
+    settings: ReplicaSettings, upstream: ScriptedEngine, **environ: str
+) -> str | None:
     client = engine_client(settings, 1, environ=environ)
     await client.post("/chat/completions", b"{}", PATIENCE_S)
     await client.aclose()

@@ -9,7 +9,13 @@ import certifi
 import pytest
 
 from lowtide import limits
-from lowtide.config import CatalogueFile, Model, Replica, Server, Settings
+from lowtide.config import (
+    CatalogueSettings,
+    ModelSettings,
+    ReplicaSettings,
+    ServerSettings,
+    Settings,
+)
 from lowtide.config.sources import ConfigError
 from lowtide.core.accounts.catalogue import Catalogue, ModelEntry
 from lowtide.engines.http.client import HttpEngine
@@ -21,7 +27,7 @@ from lowtide.wiring.replicas.engines import Engines
 from lowtide.wiring.replicas.open_replica import open_replica
 from testkit.scripted_engine import ScriptedEngine, reply
 
-OWN = Replica(url="http://127.0.0.1:9/v1", models=("own",))
+OWN = ReplicaSettings(url="http://127.0.0.1:9/v1", models=("own",))
 
 
 @pytest.fixture
@@ -31,8 +37,8 @@ async def engines() -> AsyncIterator[Engines]:
     await replicas.aclose()
 
 
-def replica(host: str = "a", *models: str, **more: Any) -> Replica:
-    return Replica(url=f"http://{host}:1/v1", models=models or ("m",), **more)
+def replica(host: str = "a", *models: str, **more: Any) -> ReplicaSettings:
+    return ReplicaSettings(url=f"http://{host}:1/v1", models=models or ("m",), **more)
 
 
 def names(engines: Engines) -> dict[str, dict[str, str]]:
@@ -40,7 +46,7 @@ def names(engines: Engines) -> dict[str, dict[str, str]]:
 
 
 async def test_settings_make_replicas_models_prices_and_hours(engines: Engines) -> None:
-    model = Model(
+    model = ModelSettings(
         id="big", aliases=("b",), engine_name="x/big", hours="22:00-06:00", input_price=Decimal(3)
     )
     engines.configure(Settings(model=(model,), replica=(replica("a", "b", "m"),)))
@@ -48,7 +54,8 @@ async def test_settings_make_replicas_models_prices_and_hours(engines: Engines) 
     assert dict(engines.catalogue.names) == {"big": "big", "b": "big", "m": "m"}
     assert list(engines.catalogue.hours) == ["big"]
     dear = Settings(
-        model=(Model(id="big", aliases=("b",), input_price=Decimal(9)),), replica=(replica(),)
+        model=(ModelSettings(id="big", aliases=("b",), input_price=Decimal(9)),),
+        replica=(replica(),),
     )
     before = engines.catalogue.prices["big"]
     engines.configure(dear)
@@ -79,7 +86,7 @@ async def test_a_list_goes_with_its_replica(engines: Engines) -> None:
 async def test_models_that_nothing_serves_are_refused_where_the_settings_say_so(
     engines: Engines,
 ) -> None:
-    refuse = CatalogueFile(unserved="refuse")
+    refuse = CatalogueSettings(unserved="refuse")
     engines.configure(Settings(catalogue=refuse, replica=(replica("a", "m", "n"),)))
     engines.configure(Settings(catalogue=refuse, replica=(replica("a", "n"),)))
     assert set(engines.catalogue.accepted) == {"n"}
@@ -114,7 +121,9 @@ async def test_another_window_takes_effect_on_the_replica_that_is_there(engines:
 
 async def test_the_embedded_engine_stays_whatever_the_settings_say() -> None:
     replicas = ReplicaSet(open_replica, SystemClock())
-    shared = Settings(server=Server(database_url="postgresql://h/d"), replica=(replica("a"),))
+    shared = Settings(
+        server=ServerSettings(database_url="postgresql://h/d"), replica=(replica("a"),)
+    )
     engines = Engines(replicas, Catalogue(), (OWN, ModelEntry(id="own", aliases=("o",))))
     engines.configure(shared)
     assert engines.served == {"m", "own"}
@@ -180,7 +189,7 @@ def renew(path: Path, more: bytes, *, is_good: bool = True) -> None:
 async def test_another_content_of_a_ca_file_is_read_when_the_settings_are(
     engines: Engines, authority: Path
 ) -> None:
-    trusting = Replica(url="https://a:1/v1", models=("m",), ca_file=authority)
+    trusting = ReplicaSettings(url="https://a:1/v1", models=("m",), ca_file=authority)
     settings = Settings(replica=(trusting, replica("b")))
     engines.configure(settings)
     assert engines.configure(settings).is_empty

@@ -6,7 +6,7 @@ from typing import Any, cast
 import pytest
 
 from lowtide import limits
-from lowtide.config import Replica, Settings
+from lowtide.config import ReplicaSettings, Settings
 from lowtide.core.accounts.catalogue import Catalogue
 from lowtide.loops.replicas.replica_set import ReplicaSet
 from lowtide.ports.store import Store
@@ -41,7 +41,7 @@ async def engines() -> AsyncIterator[Engines]:
 async def test_what_batches_name_is_known_while_an_engine_that_listed_it_is_away(
     engines: Engines, models: tuple[str, ...], *, known: bool
 ) -> None:
-    settings = Settings(replica=(Replica(url=AWAY, models=models),))
+    settings = Settings(replica=(ReplicaSettings(url=AWAY, models=models),))
     engines.configure(settings)
     store: Any = StoreWithBatches()
     await listing(settings, engines, cast(Store, store), SystemClock())

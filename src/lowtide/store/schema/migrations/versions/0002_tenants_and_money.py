@@ -1,7 +1,7 @@
-"""Tenants and money: organisations, projects, keys; the ledger; batches that can be held.
+"""Tenants and money: organizations, projects, keys; the ledger; batches that can be held.
 
 What is there stays: every project that has files or batches becomes one of the default
-organisation. `batches` and `chunks` get columns and a state more, for which SQLite wants the tables
+organization. `batches` and `chunks` get columns and a state more, for which SQLite wants the tables
 made anew, and with them those that refer to them.
 """
 

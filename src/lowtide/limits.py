@@ -391,7 +391,9 @@ FLEX_LINES_MAX: Final = CHUNK_REQUESTS_MAX  # of one gathered batch: it is one c
 FLEX_GATHER_BYTES_MAX: Final = 1 * MIB  # of lines; then it goes, so that no memory piles up
 FLEX_HOLD_S: Final = 900.0  # what OpenAI tells its clients to set as their time-out for flex
 FLEX_HELD_MAX: Final = 8_192  # per process, half for one organization; each holds a connection
-FLEX_LOOK_S: Final = 0.5  # between two looks for results that nobody announced; half a commit
+FLEX_LOOK_S: Final = (
+    0.5  # between two looks for results that nobody announced; half of a commit interval
+)
 FLEX_KEEP_S: Final = 3600  # what a held call leaves behind: its caller has it, nobody can list it
 FLEX_PRIORITY: Final = PRIORITY_MAX + 1  # a caller waits: before all other batches of its tenant
 FLEX_RETRY_AFTER_S: Final = 30  # when a call found no capacity
@@ -436,8 +438,8 @@ SEGMENTS_KEEP_S: Final = 3600.0  # so that a reader that follows `offset` can fi
 ORPHAN_AGE_S: Final = 3600.0  # a blob nobody refers to after this long was left by a crash
 ORPHAN_DOUBT_S: Final = 300.0  # ... if nobody has by then, either; ten leases: its writer gave up
 INTEGRITY_PAGE: Final = 500  # rows compared with blobs at a time, and keys looked up
-INTEGRITY_CHECKS_AT_ONCE: Final = (
-    16  # sizes asked for in flight: a bucket answers each in milliseconds
+INTEGRITY_CHECKS_MAX: Final = (
+    16  # sizes asked for at one time: a bucket takes milliseconds for each
 )
 BACKUP_ROUNDS_MAX: Final = 5  # over what the sweep took meanwhile; each is shorter than the last
 REPAIR_TRIES_MAX: Final = 3  # of a repair that a commit came before

@@ -169,12 +169,12 @@ async def test_a_second_process_goes_on_where_the_first_one_stopped(
 BEATS_UNTIL_KILLED = """
 import asyncio, sys
 from lowtide.store.sql_store import SqlStore
-from testkit.store_fixture import World, outcomes
+from testkit.store_fixture import StoreFixture, outcomes
 
 async def main():
     store = SqlStore(sys.argv[1])
     await store.open()
-    world = World(store)
+    world = StoreFixture(store)
     batch = await world.running(*[("m", 100)] * 8)
     leases = await world.claim()
     print(batch.id, flush=True)

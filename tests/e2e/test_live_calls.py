@@ -120,7 +120,7 @@ async def own_model(tmp_path: Path) -> AsyncIterator[str]:
 
 
 async def test_the_openai_sdk_chats_with_the_embedded_engine_streamed_and_not(
-    random_model: str,
+    own_model: str,
 ) -> None:
     async with openai.AsyncOpenAI(api_key="k", base_url=f"{own_model}/v1", max_retries=0) as client:
         answer = await client.chat.completions.create(

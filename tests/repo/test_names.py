@@ -213,3 +213,16 @@ def test_an_import_for_types_or_in_a_function_counts() -> None:
 
 def test_every_folder_of_code_is_looked_at() -> None:
     assert {path.relative_to(ROOT).parts[0] for path in modules()} == set(CODE_FOLDERS)
+
+
+# ---- references ---------------------------------------------------------------------------------
+
+
+def test_every_module_that_a_page_or_a_docstring_names_is_there() -> None:
+    rings = "|".join(sorted(path.name for path in SRC.iterdir() if path.is_dir()))
+    named = re.compile(rf"(?<![\w/.-])(?:{rings})(?:/\w+)+\.py\b")
+    texts = [*modules("src", "testkit"), *pages()]
+    missing = {
+        shown(p): [m for m in named.findall(p.read_text()) if not (SRC / m).exists()] for p in texts
+    }
+    assert {path: names for path, names in missing.items() if names} == {}

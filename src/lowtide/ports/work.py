@@ -1,5 +1,5 @@
-"""The port to the queue as workers see it: leased chunks, and the commit that commits what they
-made.
+"""The port to the queue as workers see it: leased chunks, and the group commit that stores what
+they made.
 
 The rules of fencing and exactly once that it keeps are written at the head of ports/store.py.
 """

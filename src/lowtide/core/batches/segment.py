@@ -1,4 +1,4 @@
-"""A segment: the immutable blob with the outcomes that one worker finished during one commit.
+"""A segment: the immutable blob with the outcomes that one worker finished between two commits.
 
 Layout: one slice per chunk, one after another. A slice is `[successes][failures][index]`: output
 lines as they will stand in the result files, successes first, each in the order they finished;

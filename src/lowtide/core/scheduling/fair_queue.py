@@ -2,11 +2,11 @@
 
 Pure. `WeightedFairQueue` is fairness alone and orders the tenants of a claim in
 store/statements/claims.py, where indexes hold each tenant's queue; `urgent` decides in
-loops/forecast.py which batches go before all turns; `Scheduler` is the whole rule over a snapshot
-in memory, for simulation and benchmarks. Costs are in work units: an estimated input token is one,
-an output token `OUTPUT_COST`. Invariants: a tenant's virtual time never falls but by a correction,
-a tenant that comes back from idleness is lifted to the least of those at work, and a pick takes
-O(log tenants + log batches).
+loops/scheduling/urgency.py which batches go before all turns; `Scheduler` is the whole rule over a
+snapshot in memory, for simulation and benchmarks. Costs are in work units: an estimated input token
+is one, an output token `OUTPUT_COST`. Invariants: a tenant's virtual time never falls but by a
+correction, a tenant that comes back from idleness is lifted to the least of those at work, and a
+pick takes O(log tenants + log batches).
 """
 
 import heapq

@@ -1,10 +1,10 @@
 """Finds out what an engine is: its kind, how it tells about itself, and what to send as priority.
 
-A few GETs, and for vLLM one call of a single token, once for each replica; loops/acquaint.py asks
-again while an engine does not answer. vLLM's schema says that a priority raises an error where the
-server does not schedule by it, so one is sent to see; SGLang declares it (scheduling.md 1.4). vLLM
-0.32 takes one all the same and ignores it, which does no harm: that a priority is sent is no proof
-that the engine goes by it.
+A few GETs, and for vLLM one call of a single token, once for each replica;
+loops/replicas/window_control.py asks again while an engine does not answer. vLLM's schema says that
+a priority raises an error where the server does not schedule by it, so one is sent to see; SGLang
+declares it (scheduling.md 1.4). vLLM 0.32 takes one all the same and ignores it, which does no
+harm: that a priority is sent is no proof that the engine goes by it.
 """
 
 from collections.abc import Callable, Sequence

@@ -36,7 +36,7 @@ class ConsistencyChecker:
         self._blobs = blobs
         self._on_progress = on_progress
         self._looked = 0
-        self._turns = asyncio.Semaphore(limits.INTEGRITY_CHECKS_AT_ONCE)
+        self._turns = asyncio.Semaphore(limits.INTEGRITY_CHECKS_MAX)
         self.checked = 0
         self.missing = 0
 

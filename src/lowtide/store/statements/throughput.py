@@ -1,4 +1,4 @@
-"""What pools get done, kept beside the commits that commit it: recent paces, and forecasts.
+"""What pools get done, kept in the transaction of each commit: recent paces, and forecasts.
 
 Called inside the transactions of commits, claims and plans, and by capacity.py. Invariant: a
 model's row is locked while it is read and moved on, so the commits of many workers add up.

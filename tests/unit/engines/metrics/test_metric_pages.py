@@ -1,4 +1,4 @@
-"""engines/signals/{vllm,sglang,tgi,llamacpp}.py: what their pages say."""
+"""engines/metrics/{vllm,sglang,tgi,llamacpp}.py: what their pages say."""
 
 import engine_pages
 import pytest

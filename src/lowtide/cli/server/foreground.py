@@ -19,6 +19,7 @@ from lowtide.cli.server.reloading import reloading
 from lowtide.cli.terminal import command_errors, console
 from lowtide.config import Settings
 from lowtide.config.exposure import exposed_names
+from lowtide.system import spare_collections
 from lowtide.wiring import Application, EmbeddedModel, Role, open_application
 
 ReadSettings = Callable[[], Settings]
@@ -50,6 +51,7 @@ def serve_body(
             ):
                 address = address_of(bound) + settings.server.path_prefix
                 _announce(address, application, role, as_json=as_json)
+                spare_collections()
                 await stopper.wait(serving)
                 application.begin_drain()
                 _tell("stopping: finishing what is in flight; Ctrl-C again stops at once")
@@ -76,6 +78,7 @@ def work_body(
                 reloading(stopper.reload_asked, read_settings, application),
             ):
                 _announce_worker(application, metrics, as_json=as_json)
+                spare_collections()
                 await stopper.wait()
                 _tell("stopping: finishing what is in flight; Ctrl-C again stops at once")
 

@@ -50,7 +50,7 @@ run: $(VENV)/.ready-requirements $(VENV)/.ready-requirements-demo ## set up, sta
 # Without the demo model, for example with no network, the tests that speak of content are skipped.
 test: $(VENV)/.ready-requirements-test ## the whole test suite
 	@$(MAKE) --no-print-directory $(VENV)/.ready-requirements-demo || true
-	$(PY) -m pytest -n auto --maxprocesses 8 --dist loadfile $(PYTEST_ARGS)
+	$(PY) -m pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 test-random: $(VENV)/.ready-requirements-test ## the property tests with fresh draws, twenty times as many: make test-random SEED=42
 	@seed=$(or $(TOLD_SEED),$$($(PY) -c 'import secrets; print(secrets.randbelow(2**32))')); \

@@ -8,9 +8,9 @@ exceptions mapped. Ledger entries are written by `WorkStore.commit_group` alone 
   was dropped or refused, cost nothing. So the entries of a batch sum to the price of its successes;
   what care takes back (ports/integrity.py) has a negative entry.
 - **Spend cap.** The charge with which an organization's sum of a calendar month (UTC, of
-  `Beat.now`) reaches its cap pauses it, in that same transaction: its batches in progress get
-  `paused_reason`, their waiting chunks are held, plans committed later are held from the start.
-  Workers learn of it as of a cancel (`BeatReceipt.stopped`), and what they give back, or lose, is
+  `GroupCommit.now`) reaches its cap pauses it, in that same transaction: its batches in progress
+  get `paused_reason`, their waiting chunks are held, plans committed later are held from the start.
+  Workers learn of it as of a cancel (`CommitReceipt.stopped`), and what they give back, or lose, is
   held too. Results of calls that were in flight by then are stored and charged: a cap may be passed
   by what all workers had in flight and one commit of finished work, and by no more.
 """

@@ -88,7 +88,7 @@ class WorkStore(Protocol):
         """
         ...
 
-    async def commit_group(self, beat: GroupCommit) -> CommitReceipt:
+    async def commit_group(self, group: GroupCommit) -> CommitReceipt:
         """See Commit and the exactly-once rule above. A chunk whose bits are all set is done.
 
         When the last request of a batch in progress settles, the batch takes the event `settled`.

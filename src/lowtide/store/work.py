@@ -64,9 +64,9 @@ class SqlWork:
             await conn.execute(_LEASE, claimed)
             return await _leases(conn, first, expires_at)
 
-    async def commit_group(self, beat: GroupCommit) -> CommitReceipt:
+    async def commit_group(self, group: GroupCommit) -> CommitReceipt:
         async with self._db.write() as conn:
-            return await commit(conn, beat)
+            return await commit(conn, group)
 
     async def reap(self, now: datetime) -> int:
         async with self._db.write() as conn:

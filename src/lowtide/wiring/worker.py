@@ -125,7 +125,7 @@ class Worker:
         self._dispatcher.wake = lambda: self._loops.wake("dispatch")
 
     def wake(self, name: str) -> None:
-        """Nudge a loop. New work and cancelled work both reach the dispatcher through a beat."""
+        """Nudge a loop. New work and cancelled work both reach the dispatcher through a commit."""
         self.on_wake(name)
         if name == "dispatch":
             self._dispatcher.announce()

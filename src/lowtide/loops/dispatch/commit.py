@@ -42,7 +42,7 @@ class LeaseHolder(Protocol):
         ...
 
     def take_released(self) -> Leases:
-        """Leases to give back with this beat."""
+        """Leases to give back with this commit."""
         ...
 
     def committed(self, receipt: CommitReceipt, slices: tuple[Slice, ...], shown: Leases) -> None:
@@ -87,7 +87,7 @@ class Committer:
         self._store = store
         self._blobs = blobs
         self._new_id = new_id
-        self._beat_s = commit_interval_s
+        self._interval_s = commit_interval_s
         self._lease_ttl_s = lease_ttl_s
         self._on_settled = on_settled
         self._prices = prices
@@ -96,7 +96,7 @@ class Committer:
         self._gathered_bytes = 0
         self._packed: _Packed | None = None
         self._released: Leases = ()
-        self._beating = asyncio.Lock()
+        self._committing = asyncio.Lock()
         self.holdings: LeaseHolder | None = None
         self.wake: Callable[[], None] = lambda: None
         self.on_commit: Callable[[float], None] = lambda _: None
@@ -110,7 +110,7 @@ class Committer:
         return self._gathered_bytes + (len(self._packed.data) if self._packed else 0)
 
     def add(self, key: ChunkKey, token: int, finished: Finished) -> None:
-        """One more outcome, to be committed with the next beat."""
+        """One more outcome, to be committed with the next commit."""
         self._gathered.setdefault((key, token), []).append(finished)
         before, self._gathered_bytes = (
             self._gathered_bytes,
@@ -121,10 +121,10 @@ class Committer:
 
     async def tick(self, now: datetime) -> datetime | None:
         """One commit. Raises what the ports raise; everything is kept for the next try."""
-        async with self._beating:
+        async with self._committing:
             begun_s = self._monotonic()
             try:
-                did_commit = await self._beat(now)
+                did_commit = await self._commit_gathered(now)
             except (StoreError, BlobError) as error:
                 self.trouble = str(error)
                 self.failures += 1
@@ -132,7 +132,7 @@ class Committer:
             if did_commit:
                 self.on_commit(self._monotonic() - begun_s)
             self.trouble = None
-        return now + timedelta(seconds=self._beat_s)
+        return now + timedelta(seconds=self._interval_s)
 
     async def finish(self, now: datetime) -> None:
         """The last commits of a process, after its dispatcher has drained.
@@ -146,7 +146,7 @@ class Committer:
         except (StoreError, BlobError) as error:
             log.error("commit.given_up", bytes=self.uncommitted_bytes, error=str(error))
 
-    async def _beat(self, now: datetime) -> bool:
+    async def _commit_gathered(self, now: datetime) -> bool:
         """False where there was nothing to say to the store."""
         assert self.holdings is not None, "wired before the first tick"
         if self._packed is None:
@@ -203,7 +203,7 @@ class Committer:
         self.holdings.committed(receipt, (), held)
 
     def _pack(self) -> _Packed | None:
-        """All that gathered since the last beat."""
+        """All that gathered since the last commit."""
         if not self._gathered:
             return None
         gathered, self._gathered, self._gathered_bytes = self._gathered, {}, 0

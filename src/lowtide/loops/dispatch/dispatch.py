@@ -302,7 +302,7 @@ class Dispatcher:
                 tokens = 0 if usage.unreported else usage.input_tokens
                 self._on_answer(run.lease.model, request.data, tokens, now_s)
             if run.unfinished == 0 and not any(r.unfinished for r in self._core.runs.values()):
-                self._committer.wake()  # nothing is left to wait for: no need to sit out the commit
+                self._committer.wake()  # nothing is left to wait for, so the interval need not end
         if self._leasing.needs_claim(run.lease.model, now_s):
             self.wake()
 
@@ -380,7 +380,7 @@ class Dispatcher:
             self._committer.wake()
 
     def _give_back(self, run: ChunkRun) -> None:
-        """Abort what is in flight of the chunk and release its lease with the next beat."""
+        """Abort what is in flight of the chunk and release its lease with the next commit."""
         self._drop(run.key)
         self._released.append((run.key, run.lease.token))
 

@@ -39,22 +39,24 @@ UPDATE_MODEL: Final = (
 )
 
 
-async def commit(conn: AsyncConnection, beat: GroupCommit) -> CommitReceipt:
+async def commit(conn: AsyncConnection, group: GroupCommit) -> CommitReceipt:
     """Store the commit's outcomes, exactly once; see the port."""
-    keys = keys_of(beat)
-    owners = await lock_organizations(conn, {piece.key.batch_id for piece in beat.slices}, beat.now)
+    keys = keys_of(group)
+    owners = await lock_organizations(
+        conn, {piece.key.batch_id for piece in group.slices}, group.now
+    )
     batch_rows = await lock_batches(conn, {key.batch_id for key in keys})
     chunk_rows = await _lock_chunks(conn, keys)
-    stored = await _stored(conn, beat)
-    settlement = settle(beat, chunk_rows, batch_rows, stored)
+    stored = await _stored(conn, group)
+    settlement = settle(group, chunk_rows, batch_rows, stored)
     await _write(conn, settlement)
-    paused = await charge(conn, owners, settlement.ledger, beat.now)
-    await _account(conn, settlement, chunk_rows, beat.now)
-    if settlement.receipt.settled or beat.released:
+    paused = await charge(conn, owners, settlement.ledger, group.now)
+    await _account(conn, settlement, chunk_rows, group.now)
+    if settlement.receipt.settled or group.released:
         await announce(conn, "assemble")
-    if beat.released:
+    if group.released:
         await announce(conn, "dispatch")
-    return _stopping(settlement.receipt, beat, batch_rows, paused)
+    return _stopping(settlement.receipt, group, batch_rows, paused)
 
 
 async def _account(
@@ -71,12 +73,12 @@ async def _account(
 
 def _stopping(
     receipt: CommitReceipt,
-    beat: GroupCommit,
+    group: GroupCommit,
     batch_rows: Mapping[str, Row[Any]],
     paused: Collection[str],
 ) -> CommitReceipt:
     """The receipt, which also stops the held batches of organizations that this commit paused."""
-    held = {key.batch_id for key, _ in beat.held if key not in receipt.lost}
+    held = {key.batch_id for key, _ in group.held if key not in receipt.lost}
     more = {batch_id for batch_id in held if batch_rows[batch_id].organization_id in paused}
     return msgspec.structs.replace(receipt, stopped=receipt.stopped | more)
 
@@ -105,13 +107,13 @@ def chunks_by_key(keys: Collection[ChunkKey]) -> Select[Any]:
     return select(chunks).where(or_(*these)).order_by(chunks.c.batch_id, chunks.c.seq)
 
 
-async def _stored(conn: AsyncConnection, beat: GroupCommit) -> frozenset[ChunkKey]:
+async def _stored(conn: AsyncConnection, group: GroupCommit) -> frozenset[ChunkKey]:
     """Chunks whose slices of this very segment are stored already: the commit is a repetition."""
-    if beat.segment_key is None:
+    if group.segment_key is None:
         return frozenset()
     found = await conn.execute(
         select(slices.c.batch_id, slices.c.chunk_seq).where(
-            slices.c.segment_key == beat.segment_key
+            slices.c.segment_key == group.segment_key
         )
     )
     return frozenset(ChunkKey(row.batch_id, row.chunk_seq) for row in found)

@@ -188,7 +188,7 @@ def _model_values(
     undone: Sequence[LedgerEntry],
     cleared: Mapping[int, bytes],
 ) -> list[dict[str, Any]]:
-    """What each model's sums change by, in the words of `beat.UPDATE_MODEL`."""
+    """What each model's sums change by, in the words of `group_commit.UPDATE_MODEL`."""
     model_of = {row.seq: row.model for row in chunk_rows}
     counts: dict[str, list[int]] = defaultdict(lambda: [0, 0, 0])
     usage: dict[str, Usage] = defaultdict(lambda: NO_USAGE)

@@ -6,16 +6,40 @@ how to go on.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Final
 
 from rich.markup import escape
 
 from lowtide.cli.client.http_client import ServerRefused
 from lowtide.cli.client.server_client import ServerClient
 from lowtide.cli.options import connect
-from lowtide.cli.run.run_state import RunFolder
+from lowtide.cli.run.run_state import KeptState, RunFolder
 from lowtide.cli.run.run_target import RunBackend
 from lowtide.cli.server.logs import log_to_file
 from lowtide.cli.terminal import command_errors, console
+
+LOCAL_POLL_S_MAX: Final = 1.0  # asking oneself costs nothing
+LOCAL_OUTAGE_S_MAX: Final = 0.0  # a server in this very process does not come back
+
+
+def discard_previous(folder: RunFolder, kind: type[KeptState], api_key: str | None) -> None:
+    """Clear what an earlier life left; its batches on a server are cancelled, if they can be."""
+    try:
+        state = folder.load(kind)
+    except command_errors.CommandError:
+        state = None
+    if state is not None and state.server is not None and state.unfinished:
+        batch_id = state.unfinished[0]
+        try:
+            with connect(state.server, api_key) as client:
+                for batch_id in state.unfinished:
+                    client.cancel_batch(batch_id)
+        except command_errors.CommandError as error:
+            console.info(
+                f"[yellow]The earlier batch {escape(batch_id)} on {escape(state.server)}"
+                f" could not be cancelled:[/] {escape(error.message)}"
+            )
+    folder.clear()
 
 
 @contextmanager

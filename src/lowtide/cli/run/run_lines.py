@@ -21,11 +21,15 @@ from lowtide.cli.client.http_client import ServerRefused
 from lowtide.cli.client.objects import BatchView, JsonObject, read_view
 from lowtide.cli.client.server_client import ServerClient
 from lowtide.cli.client.wait import watch
-from lowtide.cli.options import connect
-from lowtide.cli.run.run_client import run_client
+from lowtide.cli.run.run_client import (
+    LOCAL_OUTAGE_S_MAX,
+    LOCAL_POLL_S_MAX,
+    discard_previous,
+    run_client,
+)
 from lowtide.cli.run.run_override import override_model
 from lowtide.cli.run.run_plan import Job, check_paths, plan_job
-from lowtide.cli.run.run_state import RunFolder, RunState, check_same, lock
+from lowtide.cli.run.run_state import RunFolder, RunState, check_same, lock, refuse_to_replace
 from lowtide.cli.run.run_target import RunOptions, RunTarget
 from lowtide.cli.terminal import command_errors, console
 from lowtide.cli.terminal.console import words_on_stderr
@@ -35,9 +39,6 @@ from lowtide.cli.terminal.standard_streams import (
     is_standard,
     refuse_json_beside_results,
 )
-
-_LOCAL_POLL_S_MAX = 1.0  # asking oneself costs nothing
-_LOCAL_OUTAGE_S_MAX = 0.0  # a server in this very process does not come back
 
 
 def run_lines(
@@ -108,10 +109,11 @@ def _begin(
     """The job, and where an earlier life of it left off. Raises CommandError."""
     before = None if how.restart else folder.load(RunState)
     if before is None:
-        _refuse_to_replace((paths.held, paths.errors), force=how.force or how.restart)
+        for path in (paths.held, paths.errors):
+            refuse_to_replace(path, is_there=path.is_file(), force=how.force or how.restart)
     job = plan_job(paths.source, how.endpoint, target)
     if before is None:
-        _discard_previous(folder, job)
+        discard_previous(folder, RunState, job.backend.api_key)
     else:
         check_same(before, job.state, paths.held)
     if job.backend.mapped is not None:
@@ -127,34 +129,6 @@ def _remove_stale(batch: BatchView, paths: _Paths) -> None:
         paths.output.unlink(missing_ok=True)
     if batch.error_id is None:
         paths.errors.unlink(missing_ok=True)
-
-
-def _refuse_to_replace(paths: tuple[Path, ...], *, force: bool) -> None:
-    for path in paths:
-        if path.is_file() and not force:
-            raise command_errors.CommandError(
-                f"{path} is there already.",
-                "Choose another, or replace it with --force.",
-                code="output_exists",
-            )
-
-
-def _discard_previous(folder: RunFolder, job: Job) -> None:
-    """Clear what an earlier life left; a batch on a server is cancelled, if it can be."""
-    try:
-        state = folder.load(RunState)
-    except command_errors.CommandError:
-        state = None
-    if state is not None and state.server is not None and state.batch_id is not None:
-        try:
-            with connect(state.server, job.backend.api_key) as client:
-                client.cancel_batch(state.batch_id)
-        except command_errors.CommandError as error:
-            console.info(
-                f"[yellow]The earlier batch {escape(state.batch_id)} on {escape(state.server)}"
-                f" could not be cancelled:[/] {escape(error.message)}"
-            )
-    folder.clear()
 
 
 def _run_batch(
@@ -179,8 +153,8 @@ def _run_batch(
                     client,
                     state.batch_id,
                     bar,
-                    poll_s_max=_LOCAL_POLL_S_MAX,
-                    outage_s_max=_LOCAL_OUTAGE_S_MAX,
+                    poll_s_max=LOCAL_POLL_S_MAX,
+                    outage_s_max=LOCAL_OUTAGE_S_MAX,
                 )
             return watch(client, state.batch_id, bar)
     except ServerRefused as error:

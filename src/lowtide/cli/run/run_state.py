@@ -23,21 +23,35 @@ _State = TypeVar("_State", bound="KeptState")
 
 
 class KeptState(msgspec.Struct, frozen=True, kw_only=True):
-    """What the states of all kinds of runs have."""
+    """What the states of all kinds of runs have. `server` is None when the run has its own."""
 
     version: int = _VERSION
+    server: str | None = None
+
+    @property
+    def unfinished(self) -> tuple[str, ...]:
+        """The batches that may still run."""
+        return ()
+
+    @property
+    def place(self) -> str:
+        """Where the batches run, in words."""
+        return f"on {self.server}" if self.server is not None else "on this machine"
 
 
 class RunState(KeptState, frozen=True, kw_only=True):
-    """A run as begun. `server` is None when it has its own; then `model` names what answers."""
+    """A run as begun. Without a server, `model` names what answers."""
 
     input: str
     sha256: str
     endpoint: str
-    server: str | None = None
     model: str | None = None
     file_id: str | None = None
     batch_id: str | None = None
+
+    @property
+    def unfinished(self) -> tuple[str, ...]:
+        return () if self.batch_id is None else (self.batch_id,)
 
 
 class RunFolder:
@@ -131,9 +145,14 @@ def check_same(state: RunState, asked: RunState, output: Path) -> None:
     elif state.endpoint != asked.endpoint:
         changed = f"its endpoint was {state.endpoint}, not {asked.endpoint}"
     elif state.server != asked.server:
-        changed = f"it was begun {_place(state)}, not {_place(asked)}"
+        changed = f"it was begun {state.place}, not {asked.place}"
     elif state.model != asked.model:
         changed = f"its model was {state.model or 'behind --url'}, not {asked.model or '--url'}"
+    refuse_changed(output, changed)
+
+
+def refuse_changed(output: Path | str, changed: str | None) -> None:
+    """Raises CommandError where something that the run was begun with has `changed`, in words."""
     if changed is not None:
         raise CommandError(
             f"A run for {output} was begun earlier and is not finished, but {changed}.",
@@ -142,5 +161,11 @@ def check_same(state: RunState, asked: RunState, output: Path) -> None:
         )
 
 
-def _place(state: RunState) -> str:
-    return f"on {state.server}" if state.server is not None else "on this machine"
+def refuse_to_replace(output: Path | str, *, is_there: bool, force: bool) -> None:
+    """Raises CommandError where `output` is there and may not be replaced."""
+    if is_there and not force:
+        raise CommandError(
+            f"{output} is there already.",
+            "Choose another, or replace it with --force.",
+            code="output_exists",
+        )

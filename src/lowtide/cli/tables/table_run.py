@@ -7,7 +7,7 @@ stopped stays in the folder, and the same command goes on behind it.
 
 from collections import Counter
 from collections.abc import Generator, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,13 @@ from rich.markup import escape
 
 from lowtide import limits
 from lowtide.cli.client.objects import JsonObject
-from lowtide.cli.options import connect
-from lowtide.cli.run.run_client import run_client
-from lowtide.cli.run.run_state import RunFolder, lock
+from lowtide.cli.run.run_client import (
+    LOCAL_OUTAGE_S_MAX,
+    LOCAL_POLL_S_MAX,
+    discard_previous,
+    run_client,
+)
+from lowtide.cli.run.run_state import RunFolder, lock, refuse_to_replace
 from lowtide.cli.run.run_target import RunOptions, RunTarget
 from lowtide.cli.tables.table_batches import TableBatches
 from lowtide.cli.tables.table_estimate import show_dry_run
@@ -35,8 +39,6 @@ from lowtide.tables.answers import Answer, read_answers
 from lowtide.tables.writers import joined_batches, result_schema, table_writer
 
 _LOCAL_IN_FLIGHT = 2  # one that runs, and one that is checked meanwhile
-_LOCAL_POLL_S_MAX = 1.0  # asking oneself costs nothing
-_LOCAL_OUTAGE_S_MAX = 0.0  # a server in this very process does not come back
 _REASONS_SHOWN = 3
 
 
@@ -68,7 +70,7 @@ def _begin(job: TableJob, folder: RunFolder, how: RunOptions) -> TableState:
     if before is None:
         with table_errors():
             _refuse_to_replace(job, force=how.force or how.restart)
-        _abandon(folder, job.backend.api_key)
+        discard_previous(folder, TableState, job.backend.api_key)
         return job.state
     check_same_table(before, job.state, job.output)
     done = sum(part.rows for part in before.parts if part.is_done)
@@ -81,8 +83,8 @@ def _run_batches(job: TableJob, folder: RunFolder, state: TableState, *, quiet: 
     if job.backend.server is None:
         watching = {
             "in_flight_max": _LOCAL_IN_FLIGHT,
-            "poll_s_max": _LOCAL_POLL_S_MAX,
-            "outage_s_max": _LOCAL_OUTAGE_S_MAX,
+            "poll_s_max": LOCAL_POLL_S_MAX,
+            "outage_s_max": LOCAL_OUTAGE_S_MAX,
         }
     with run_client(job.backend, folder, quiet=quiet) as client, BatchBar(quiet=quiet) as bar:
         folder.save(state)  # from here on there is something to go on with
@@ -104,35 +106,12 @@ def _refuse_to_replace(job: TableJob, *, force: bool) -> None:
     path = Path(job.output)
     if not is_bucket and any(_is_same(file.name, path) for file, _ in job.table.files):
         raise command_errors.CommandError(f"{path} is the table itself.", "Choose another -o.")
-    if (sources.exists(job.output) if is_bucket else path.is_file()) and not force:
-        raise command_errors.CommandError(
-            f"{job.output} is there already.",
-            "Choose another, or replace it with --force.",
-            code="output_exists",
-        )
+    is_there = sources.exists(job.output) if is_bucket else path.is_file()
+    refuse_to_replace(job.output, is_there=is_there, force=force)
 
 
 def _is_same(name: str, output: Path) -> bool:
     return not sources.is_bucket(name) and output.exists() and output.samefile(name)
-
-
-def _abandon(folder: RunFolder, api_key: str | None) -> None:
-    """Clear what an earlier life left; batches on a server are cancelled, if they can be."""
-    state: TableState | None = None
-    with suppress(command_errors.CommandError):
-        state = folder.load(TableState)
-    if state is not None and state.server is not None:
-        running = [p.batch_id for p in state.parts if p.batch_id and not p.is_done]
-        try:
-            with connect(state.server, api_key) as client:
-                for batch_id in running:
-                    client.cancel_batch(batch_id)
-        except command_errors.CommandError as error:
-            console.info(
-                f"[yellow]Batches of the earlier run on {escape(state.server)} could not be"
-                f" cancelled:[/] {escape(error.message)}"
-            )
-    folder.clear()
 
 
 class _RowCounts:

@@ -10,8 +10,7 @@ from decimal import Decimal
 
 import msgspec
 
-from lowtide.cli.run.run_state import KeptState
-from lowtide.cli.terminal.command_errors import CommandError
+from lowtide.cli.run.run_state import KeptState, refuse_changed
 
 
 class Totals(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,11 +56,14 @@ class TableState(KeptState, frozen=True, kw_only=True):
     identity: str
     rows: int
     asked: dict[str, str]
-    server: str | None = None
     model: str
     requests_max: int
     bytes_max: int
     parts: tuple[Part, ...] = ()
+
+    @property
+    def unfinished(self) -> tuple[str, ...]:
+        return tuple(p.batch_id for p in self.parts if p.batch_id and not p.is_done)
 
     @property
     def is_done(self) -> bool:
@@ -103,20 +105,11 @@ def check_same_table(state: TableState, asked: TableState, output: str) -> None:
     if state.identity != asked.identity:
         changed = f"the table {asked.table} is not what it was"
     elif state.server != asked.server:
-        changed = f"it was begun {_place(state)}, not {_place(asked)}"
+        changed = f"it was begun {state.place}, not {asked.place}"
     elif state.model != asked.model:
         changed = f"its model was {state.model}, not {asked.model}"
     else:
         options = [name for name, digest in asked.asked.items() if state.asked.get(name) != digest]
         if options or state.rows != asked.rows:
             changed = f"{', '.join(options) or '--limit'} was different then"
-    if changed is not None:
-        raise CommandError(
-            f"A run for {output} was begun earlier and is not finished, but {changed}.",
-            "Run the earlier command to go on, or add --restart to throw that run away.",
-            code="run_changed",
-        )
-
-
-def _place(state: TableState) -> str:
-    return f"on {state.server}" if state.server is not None else "on this machine"
+    refuse_changed(output, changed)

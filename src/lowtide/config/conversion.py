@@ -12,9 +12,10 @@ from typing import Any, Final, TypeVar, get_args, get_origin
 
 import msgspec
 
+from lowtide.config.placeholders import holds_template
 from lowtide.config.problems import Problem, nearest
 from lowtide.config.sections import Section
-from lowtide.config.sources import ARRAYS, KeyPath, VariableText
+from lowtide.config.sources import ARRAYS, ENV_PREFIX, KeyPath, VariableText
 
 Tree = TypeVar("Tree", bound=Section)
 
@@ -80,15 +81,20 @@ class Conversion:
     def _value(
         self, kind: Any, raw: Any, path: KeyPath, section: type[Section]
     ) -> tuple[bool, Any]:
-        if isinstance(raw, VariableText):
+        is_typed = not isinstance(raw, VariableText)
+        if not is_typed:
             raw = self._from_variable(kind, str(raw))
         if Any in get_args(kind):
             raw = _with_floats(raw)
+        elif holds_template(raw):
+            self._find(path, _template_refused(path, section))
+            return False, None
         try:
-            return True, msgspec.convert(raw, kind, strict=False, dec_hook=_path)
+            return True, msgspec.convert(raw, kind, strict=is_typed, dec_hook=_path)
         except msgspec.ValidationError as error:
             shown = "" if path[-1] in section.SECRET_KEYS else f", not {_shown(raw)}"
-            self._find(path, f"must be {_allowed(kind, str(error))}{shown}")
+            hint = ": leave out the quotes" if is_typed and _is_quoted(kind, raw) else ""
+            self._find(path, f"must be {_allowed(kind, str(error))}{shown}{hint}")
             return False, None
 
     def _from_variable(self, kind: Any, text: str) -> Any:
@@ -125,6 +131,30 @@ def _is_text(kind: Any) -> bool:
     return kinds <= {str, Path}
 
 
+def _is_quoted(kind: Any, raw: Any) -> bool:
+    """Whether it is right but for being text, as "8000" for a port."""
+    if not isinstance(raw, str):
+        return False
+    try:
+        msgspec.convert(raw, kind, strict=False, dec_hook=_path)
+    except msgspec.ValidationError:
+        return False
+    return True
+
+
+def _template_refused(path: KeyPath, section: type[Section]) -> str:
+    """What to do instead of a `${NAME}` that nothing fills in. The value may be a secret."""
+    key = path[-1]
+    if f"{key}_env" in section.__struct_fields__:
+        remedy = f'give the name of the variable as {key}_env = "NAME"'
+    elif len(path) == 2 and path[0] not in ARRAYS:
+        variable = f"{ENV_PREFIX}{path[0]}__{key}".upper()
+        remedy = f"set the variable {variable} instead"
+    else:
+        remedy = "write the value itself"
+    return f"has a variable or template in it that nothing has filled in: {remedy}"
+
+
 def _allowed(kind: Any, words: str) -> str:
     choices = _choices(kind)
     others = [k for k in get_args(kind) if k is not type(None) and get_origin(k) is None]
@@ -132,6 +162,8 @@ def _allowed(kind: Any, words: str) -> str:
         shown = " or ".join(repr(choice) for choice in choices)
         return f"{shown}, or a whole number" if int in others else shown
     expected = _EXPECTED.search(words)
+    if words.startswith("Invalid decimal"):
+        return "a number"
     if expected is None:
         return words.partition(" - at `")[0].removeprefix("Expected ")
     names = [part.strip() for part in expected[1].split("|")]

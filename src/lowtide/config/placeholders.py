@@ -1,10 +1,12 @@
-"""Secrets that stand in an example, and are therefore known to everybody.
+"""Values that were written to be replaced: secrets of an example, and templates nobody filled in.
 
-Called by `sections` for the secret that signs upload addresses. Pure. Guards: a value copied from a
-manifest or a page of documentation starts no server, and the refusal does not repeat the value.
+Called by `sections` for the secret that signs upload addresses, and by `conversion` for every
+value. Pure. Guards: a value copied from a manifest or a page of documentation starts no server, and
+the refusal does not repeat the value.
 """
 
-from typing import Final
+import re
+from typing import Any, Final
 
 _EXAMPLES: Final = frozenset(
     {
@@ -34,3 +36,21 @@ def is_placeholder(secret: str) -> bool:
         or len(set(secret)) < _DISTINCT_MIN
         or any(word in plain for word in _WORDS)
     )
+
+
+_TEMPLATE: Final = re.compile(
+    r"\$\{[A-Za-z_]\w*[^}]*\}|\$\([A-Za-z_]\w*\)|\{\{.*?\}\}|^\$[A-Z_][A-Z0-9_]*$", re.ASCII
+)
+"""`${NAME}` and `$NAME` of shells, `$(NAME)` of Kubernetes, `{{ name }}` of Helm and Ansible."""
+
+
+def holds_template(value: Any) -> bool:
+    """Whether a text in it names a variable to be filled in. Lowtide itself fills in none."""
+    match value:
+        case str():
+            return _TEMPLATE.search(value) is not None
+        case dict():
+            return any(holds_template(inner) for inner in value.values())
+        case list() | tuple():
+            return any(holds_template(inner) for inner in value)
+    return False

@@ -18,6 +18,8 @@ class Problem(msgspec.Struct, frozen=True):
 
     path: KeyPath
     words: str
+    place: str | None = None
+    """The variable or line; None: where the value that counts is from."""
 
 
 def tell(problems: Sequence[Problem], sources: Sources | None) -> None:
@@ -34,7 +36,9 @@ def tell(problems: Sequence[Problem], sources: Sources | None) -> None:
 
 
 def _line(problem: Problem, sources: Sources | None) -> str:
-    place = sources.place_of(problem.path) if sources is not None else ""
+    place = problem.place
+    if place is None:
+        place = sources.place_of(problem.path) if sources is not None else ""
     return ": ".join(part for part in (place, dotted(problem.path), problem.words) if part)
 
 

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Final, Literal
+from urllib.parse import urlsplit
 
 from lowtide import limits
 from lowtide.config.problems import Problem, unless
@@ -15,6 +16,8 @@ _NAME = re.compile(rf"[!-~]{{1,{limits.REPLICA_NAME_CHARS_MAX}}}")
 
 OWN_FIELDS: Final = frozenset({"input", "messages", "model", "prompt", "stream", "stream_options"})
 """Fields of a body that make it this request and no other, or that Lowtide sets itself."""
+
+_PORTS: Final = {"http": 80, "https": 443}
 
 EngineKind = Literal["auto", "vllm", "sglang", "llamacpp", "tgi", "openai"]
 
@@ -125,7 +128,7 @@ class ReplicaSettings(Section, frozen=True):
 
 def problems_between(replicas: tuple[ReplicaSettings, ...]) -> Iterator[Problem]:
     """What is wrong with the list as a whole."""
-    urls = [replica.url.rstrip("/") for replica in replicas]
+    urls = [_address(replica.url) for replica in replicas]
     for place, url in enumerate(urls):
         if url in urls[:place]:
             words = f"is that of number {urls.index(url) + 1}: list it once, with all of its models"
@@ -135,3 +138,15 @@ def problems_between(replicas: tuple[ReplicaSettings, ...]) -> Iterator[Problem]
         if name in names[:place] and urls[place] not in urls[:place]:
             words = f"{name!r} is that of number {names.index(name) + 1}, too: give each its own"
             yield Problem(("replica", place, "name"), words)
+
+
+def _address(url: str) -> str:
+    """One spelling of the addresses that are certainly the same: letters of scheme and host, the
+    port that goes without saying, `localhost`, slashes at the end. No name is looked up."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port or _PORTS.get(parts.scheme)
+    except ValueError:  # said when the engine is made
+        return url
+    host = "127.0.0.1" if parts.hostname == "localhost" else parts.hostname
+    return f"{parts.scheme}://{host}:{port}{parts.path.rstrip('/')}?{parts.query}"

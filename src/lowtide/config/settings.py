@@ -92,6 +92,7 @@ def load(
     conversion = Conversion(_known_sections())
     settings, places = _settings(sources.tree, conversion)
     problems = [*conversion.problems, *_moved(settings.problems(), places)]
+    problems += _overridden(sources)
     tell(problems, sources)
     return msgspec.structs.replace(settings, model=_with_catalogue(settings))
 
@@ -120,6 +121,19 @@ def _settings(
             if section is not None:
                 given[name] = section
     return Settings(**given), places
+
+
+def _overridden(sources: Sources) -> Iterator[Problem]:
+    """Values of the wrong type that do not count today: they would when the stronger one goes."""
+    for path, value, name in sources.overridden:
+        conversion = Conversion(_known_sections())
+        tree = value
+        for step in reversed(path):
+            tree = {step: tree}
+        _settings(tree, conversion)
+        for problem in conversion.problems:
+            place = name or sources.line_of(problem.path)
+            yield Problem(problem.path, problem.words, place)
 
 
 def _moved(problems: Iterator[Problem], places: Mapping[str, tuple[int, ...]]) -> Iterator[Problem]:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 ENV_PREFIX: Final = "LOWTIDE_"
 ARRAYS: Final = frozenset({"replica", "model"})
@@ -29,6 +29,15 @@ class VariableText(str):
     __slots__ = ()
 
 
+class Overridden(NamedTuple):
+    """A value that does not count, because a stronger source has the same key."""
+
+    path: KeyPath
+    value: Any
+    name: str | None
+    """The variable that it is from; None: the file."""
+
+
 class Sources:
     """One tree out of several sources, and where each of its values came from."""
 
@@ -38,6 +47,8 @@ class Sources:
         self._file = None if file is None else str(file)
         self._lines: Mapping[KeyPath, int] = {}
         self._names: dict[KeyPath, str] = {}
+        self.overridden: list[Overridden] = []
+        """Values that another source has set anew."""
         if file is not None:
             text = _text_of(file, named_by)
             try:
@@ -61,6 +72,9 @@ class Sources:
                     f" give the whole list as {ENV_PREFIX}{step.upper()}, in JSON."
                 )
             tree = branch
+        if path[-1] in tree:
+            before = self._names.get(tuple(path))
+            self.overridden.append(Overridden(tuple(path), tree[path[-1]], before))
         tree[path[-1]] = value
         self._names[tuple(path)] = name
 
@@ -70,11 +84,17 @@ class Sources:
         for known in above:
             if (name := self._names.get(known)) is not None:
                 return name
-        for known in above:
-            if (line := self._lines.get(known)) is not None:
-                return f"{self._file} line {line}"
+        if line := self.line_of(path):
+            return line
         below = (name for at, name in self._names.items() if at[: len(path)] == path)
         return next(below, self._file or "" if path[0] in self.tree else "")
+
+    def line_of(self, path: KeyPath) -> str:
+        """The file and line of a value, whatever has overridden it; empty if it is not there."""
+        for known in (path[:end] for end in range(len(path), 0, -1)):
+            if (line := self._lines.get(known)) is not None:
+                return f"{self._file} line {line}"
+        return ""
 
 
 def _text_of(file: Path | Traversable, named_by: str) -> str:

@@ -98,6 +98,20 @@ def test_variables_of_the_command_line_are_no_settings() -> None:
         ("[[replica]]\nurl = 'http://h'\nmodels = 'm'", "models: must be a list, not 'm'"),
         ("[auth]\nmode = 'closed'", "auth.mode: must be 'open' or 'keys', not 'closed'"),
         ("[server]\nport = true", "server.port: must be a whole number, not true"),
+        (
+            "[server]\nport = '8000'",
+            "line 2: server.port: must be a whole number, not '8000': leave out the quotes",
+        ),
+        (
+            "[[replica]]\nurl = 'http://h'\nmodels = ['m']\nwindow = '32'",
+            "line 4: [[replica]] number 1: window: must be a whole number, not '32': leave out the"
+            " quotes",
+        ),
+        (
+            "[[replica]]\nurl = 'http://h'\nmodels = ['m']\nverify_tls = 'false'",
+            "verify_tls: must be true or false, not 'false': leave out the quotes",
+        ),
+        ("[[model]]\nid = 'm'\ninput_price = 'cheap'", "must be a number, not 'cheap'"),
     ],
 )
 def test_a_bad_setting_is_refused_with_its_key(tmp_path: Path, text: str, words: str) -> None:
@@ -164,6 +178,70 @@ def test_all_mistakes_are_told_at_once_each_with_its_place(tmp_path: Path) -> No
         f'{file} line 14: [[replica]] number 2: models: must be at least one model id, or "*" for'
         " all that the engine lists",
     ]
+
+
+def test_a_number_in_a_variable_is_text_by_nature() -> None:
+    environ = {
+        "LOWTIDE_SERVER__PORT": "81",
+        "LOWTIDE_DISPATCH__ATTEMPT_TIMEOUT_S": "2.5",
+        "LOWTIDE_LIMITS__BATCHES_PER_HOUR": "7",
+    }
+    settings = config.load(None, environ)
+    assert (settings.server.port, settings.dispatch.attempt_timeout_s) == (81, 2.5)
+    assert settings.limits.batches_per_hour == 7
+
+
+def test_a_value_of_the_wrong_type_is_refused_also_where_another_source_overrides_it(
+    tmp_path: Path,
+) -> None:
+    file = write(tmp_path / "l.toml", "[server]\nhost = '::1'\nport = true\n")
+    with pytest.raises(ConfigError) as refused:
+        config.load(file, {"LOWTIDE_SERVER__PORT": "eighty"}, {"server.port": 0})
+    assert str(refused.value).splitlines() == [
+        "2 mistakes in the settings:",
+        f"{file} line 3: server.port: must be a whole number, not true",
+        "LOWTIDE_SERVER__PORT: server.port: must be a whole number, not 'eighty'",
+    ]
+
+
+def test_a_list_that_a_variable_overrides_is_told_by_its_lines(tmp_path: Path) -> None:
+    file = write(tmp_path / "l.toml", "[[replica]]\nurl = 'http://h'\nmodels = 'm'\n")
+    environ = {"LOWTIDE_REPLICA": '[{"url": "http://g", "models": ["m"]}]'}
+    with pytest.raises(ConfigError, match="line 3: ") as refused:
+        config.load(file, environ)
+    assert str(refused.value).endswith("models: must be a list, not 'm'")
+
+
+def test_a_host_that_a_flag_overrides_is_not_held_against_the_other_settings(
+    tmp_path: Path,
+) -> None:
+    file = write(tmp_path / "l.toml", "[server]\nhost = '0.0.0.0'\n")
+    settings = config.load(file, {}, {"server.host": "127.0.0.1"})
+    assert settings.server.host == "127.0.0.1"
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("http://127.0.0.1:9/v1", "http://localhost:9/v1"),
+        ("http://engine:9/v1", "HTTP://Engine:9/v1/"),
+        ("http://engine/v1", "http://engine:80/v1"),
+        ("https://engine/v1", "https://engine:443/v1"),
+    ],
+)
+def test_one_address_in_two_spellings_is_one_engine(tmp_path: Path, one: str, other: str) -> None:
+    text = "".join(f"[[replica]]\nurl = '{url}'\nmodels = ['m']\n" for url in (one, other))
+    with pytest.raises(ConfigError) as refused:
+        config.load(write(tmp_path / "l.toml", text), {})
+    assert "line 5: [[replica]] number 2: url: is that of number 1" in str(refused.value)
+
+
+def test_addresses_that_differ_are_engines_of_their_own(tmp_path: Path) -> None:
+    urls = ("http://h:1/v1", "http://h:2/v1", "https://h:2", "http://[::1]:1/v1", "http://h:1/w?a")
+    text = "".join(
+        f"[[replica]]\nname = 'r{n}'\nurl = '{url}'\nmodels = ['m']\n" for n, url in enumerate(urls)
+    )
+    assert len(config.load(write(tmp_path / "l.toml", text), {}).replica) == len(urls)
 
 
 def test_an_empty_variable_counts_as_unset() -> None:

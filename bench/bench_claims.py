@@ -86,7 +86,7 @@ def _batch(n: int, tenants: int, count: int) -> dict[str, Any]:
         expires_at=NOON + timedelta(hours=1 + n % 168),
         plan_key="plans/1",
     )
-    own = {"digest": f"d{n}", "input_key": "files/1", "answered": True, "results_seq": 0}
+    own = {"digest": f"d{n}", "input_key": "files/1", "answered_at": NOON, "results_seq": 0}
     own |= {"task_token": 0, "organization_id": f"org_{n % tenants}"}
     return batch_values(record) | own | {"total": count * CHUNK_REQUESTS_MAX}
 

@@ -47,7 +47,7 @@ class FinalCheck:
             for batch_id in self._earlier(wish, wish.batch.id, rows):
                 del rows[batch_id]
         require(not rows, f"{len(rows)} batches are there that nobody wanted: {sorted(rows)}")
-        left = self._rows("SELECT * FROM chunks WHERE state IN ('waiting', 'held', 'leased')")
+        left = self._rows("SELECT * FROM chunks WHERE state IN ('waiting', 'paused', 'leased')")
         require(not left, f"chunks are left: {[tuple(row) for row in left]}")
         tasks = self._rows("SELECT id FROM batches WHERE task_expires_at IS NOT NULL")
         require(not tasks, f"tasks are leased: {[tuple(row) for row in tasks]}")

@@ -86,7 +86,7 @@ async def _judge_ledger(verdict: Verdict, env: Env, job: Job) -> None:
 async def _judge_rest(verdict: Verdict, env: Env) -> None:
     """Nothing is left over, and there are as many batches as were asked for."""
     for words, statement in (
-        ("chunks left", "SELECT count(*) FROM chunks WHERE state IN ('waiting','held','leased')"),
+        ("chunks left", "SELECT count(*) FROM chunks WHERE state IN ('waiting','paused','leased')"),
         (
             "tokens enqueued",
             "SELECT count(*) FROM batch_models JOIN batches ON id = batch_id"

@@ -11,7 +11,7 @@ from testkit.store_fixture import TTL_S, StoreFixture
 
 
 async def add(
-    world: StoreFixture, flex: Flex = "held", digest: str = "d", project: str = "p1"
+    world: StoreFixture, flex: Flex = "awaited", digest: str = "d", project: str = "p1"
 ) -> TaskLease:
     await world.project(project)
     file = File(
@@ -56,7 +56,7 @@ async def test_one_is_held_by_its_maker_until_the_lease_ends(world: StoreFixture
     await store.work.reap(world.now)
     again = await store.lifecycle.claim_validation("v", world.now, TTL_S)
     assert again is not None and again.batch.id == lease.batch.id
-    assert again.batch.flex == "held"
+    assert again.batch.flex == "awaited"
     assert await world.plan(lease, ("m", 1)) is False
 
 
@@ -90,10 +90,10 @@ async def test_the_held_ones_are_found_until_they_end(world: StoreFixture) -> No
     held = await add(world)
     await add(world, "background")
     await world.validating()
-    assert [batch.id for batch in await world.store.flex.held()] == [held.batch.id]
+    assert [batch.id for batch in await world.store.flex.awaited()] == [held.batch.id]
     await world.store.batches.cancel("p1", held.batch.id, world.now)
     await world.assemble(held.batch)
-    assert await world.store.flex.held() == []
+    assert await world.store.flex.awaited() == []
 
 
 async def test_only_an_unanswered_one_is_taken_for_a_repetition(world: StoreFixture) -> None:

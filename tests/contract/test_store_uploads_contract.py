@@ -202,8 +202,8 @@ async def test_a_completed_upload_is_a_file_and_its_parts_are_garbage(world: Sto
     assert await world.store.files.get("p1", upload.file_id) == file
     seen = await world.store.uploads.get("p1", upload.id)
     assert seen is not None
-    assert (seen.status, seen.ended_at, seen.made_of) == ("completed", world.now, "how")
-    assert seen.completing_until is None
+    assert (seen.status, seen.ended_at, seen.choice_digest) == ("completed", world.now, "how")
+    assert seen.completion_expires_at is None
     assert await world.store.uploads.parts(upload.id) == []
     assert await garbage(world) == {part.blob_key for part in parts}
     assert await world.store.uploads.hold(upload.id, world.now, TTL_S) is None

@@ -6,7 +6,6 @@ Lowtide that is one revision ahead.
 
 import asyncio
 import json
-import shutil
 import signal
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -18,33 +17,17 @@ import httpx
 from command_line import PATIENCE_S, Command
 
 from lowtide.core.replicas.replica_assignment import Fleet
-from lowtide.store.schema.migrate import MIGRATIONS
-from lowtide.store.schema.tables import HEAD
 from lowtide.store.sql_store import SqlStore
 from testkit.echo_engine import EchoEngine
+from testkit.next_version import NEXT_HEAD, write_next_migrations
 
 COMMIT_INTERVAL_S = 0.2
 FALL = 3
 """Checks that must fail before a balancer sends nobody there any more."""
 WINDOW = 4
-NEWER_HEAD = f"{int(HEAD) + 1:04d}"
-_EXPANDING = f'''"""A revision that only adds: to a table in use, and a table."""
-
-import sqlalchemy as sa
-from alembic import op
-
-revision = "{NEWER_HEAD}"
-down_revision = "{HEAD}"
-
-
-def upgrade() -> None:
-    op.add_column("batches", sa.Column("region", sa.String))
-    op.add_column("files", sa.Column("tier", sa.String, nullable=False, server_default="hot"))
-    op.create_table("regions", sa.Column("name", sa.String, primary_key=True))
-'''
 _HOOK = f"""import pathlib
 import lowtide.store.schema.tables
-lowtide.store.schema.tables.HEAD = "{NEWER_HEAD}"  # before anybody has read it
+lowtide.store.schema.tables.HEAD = "{NEXT_HEAD}"  # before anybody has read it
 import lowtide.store.schema.migrate
 lowtide.store.schema.migrate.MIGRATIONS = pathlib.Path(__file__).parent / "migrations"
 """
@@ -112,9 +95,7 @@ class Machines:
             return {}
         if self._newer is None:
             self._newer = self.folder / "newer"
-            shutil.copytree(MIGRATIONS, self._newer / "migrations")
-            revision = self._newer / "migrations" / "versions" / f"{NEWER_HEAD}_regions.py"
-            revision.write_text(_EXPANDING)
+            write_next_migrations(self._newer)
             (self._newer / "sitecustomize.py").write_text(_HOOK)
         return {"PYTHONPATH": str(self._newer)}
 

@@ -93,7 +93,7 @@ async def test_together_chats_at_the_flex_tier(env: FlexEnv) -> None:
         )
     message = answer.choices[0].message
     assert message is not None and message.content == "echo: Hello"
-    assert (await env.batches())[0].flex == "held"
+    assert (await env.batches())[0].flex == "awaited"
 
 
 async def test_openai_makes_a_background_response_and_retrieves_it(

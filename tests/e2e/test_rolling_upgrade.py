@@ -14,10 +14,11 @@ from typing import Any
 
 from command_line import PATIENCE_S, lowtide
 from openai import AsyncOpenAI, DefaultAsyncHttpx2Client
-from shared_fleet import NEWER_HEAD, Balancer, Machines, Owners, stop
+from shared_fleet import Balancer, Machines, Owners, stop
 
 from lowtide.store.schema.tables import HEAD
 from testkit.echo_engine import EchoEngine, asks, running_echo_engine
+from testkit.next_version import NEXT_HEAD
 from testkit.postgres import PostgresServer
 
 LONG, SHORT = 800, 12
@@ -135,7 +136,7 @@ async def test_no_call_fails_and_no_line_is_lost_while_every_process_is_replaced
                 await owners.until(lambda shares: [len(s) for s in shares.values()] == [2, 2])
             name = postgres_url.partition("?")[0].rpartition("/")[2]
             version = "SELECT version_num FROM alembic_version"
-            assert postgres.sql(version, database=name) == f"{NEWER_HEAD}\n"
+            assert postgres.sql(version, database=name) == f"{NEXT_HEAD}\n"
 
             # The old version may still start: a machine that comes back in the middle of it all.
             late = await stack.enter_async_context(await machines.worker("old-3"))

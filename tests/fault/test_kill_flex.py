@@ -103,5 +103,5 @@ async def test_what_callers_waited_for_is_not_run_once_they_died_with_the_server
             assert (await ended(server, made["id"]))["status"] == "completed"
         assert engine.asked == ["held", "next"]
     ends = rows(tmp_path, "SELECT flex, status FROM batches ORDER BY flex")
-    assert ends == [("background", "completed"), ("held", "cancelled")]
+    assert ends == [("awaited", "cancelled"), ("background", "completed")]
     assert rows(tmp_path, "SELECT sum(requests) FROM ledger") == [(1,)]

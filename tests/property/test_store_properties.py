@@ -371,7 +371,7 @@ class WorkCycle(RuleBasedStateMachine):
     def _unleased_state(self) -> str:
         if self.status != "in_progress":
             return "dropped"
-        return "waiting" if self.paused_at is None else "held"
+        return "waiting" if self.paused_at is None else "paused"
 
     async def _states(self) -> list[str]:
         async with self.store._db.read() as conn:

@@ -27,6 +27,7 @@ GONE = frozenset(
         "EngineSignals",
         "FlexDoor",
         "GatheringWriter",
+        "HELD_CALLS",
         "HandClock",
         "HandWorker",
         "HeldLoop",

@@ -56,6 +56,6 @@ class FlexStore(Protocol):
         """Whether a worker has a chunk of it."""
         ...
 
-    async def held(self) -> list[Batch]:
+    async def awaited(self) -> list[Batch]:
         """Batches not ended that calls waited for, in any process."""
         ...

@@ -31,8 +31,8 @@ class OwnershipStore(Protocol):
         """Write down that the worker lives, and what it wants; the fleet as it is then.
 
         The first one makes it a member; so does one after it was retired, with nothing of its own
-        left. `member.beat` is greater than in any earlier call for this worker. `now` is shown to
-        people and decides nothing.
+        left. `member.heartbeat` is greater than in any earlier call for this worker. `now` is shown
+        to people and decides nothing.
         """
         ...
 
@@ -45,9 +45,11 @@ class OwnershipStore(Protocol):
         """Give up the replicas that are the worker's under these tokens; others stay as is."""
         ...
 
-    async def retire(self, worker_id: str, beat: int) -> bool:
-        """End the membership of a worker whose last heartbeat is still `beat`, and free what it
-        owned. False when it has beaten since, or is no member: nothing is done."""
+    async def retire(self, worker_id: str, heartbeat: int) -> bool:
+        """End the membership of a worker whose last heartbeat is this one; free what it owned.
+
+        False when a later one has come, or it is no member: nothing is done.
+        """
         ...
 
     async def leave(self, worker_id: str) -> None:

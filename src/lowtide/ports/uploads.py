@@ -74,7 +74,7 @@ class UploadStore(Protocol):
         ...
 
     async def complete(
-        self, upload_id: str, token: int, file: File, made_of: str, now: datetime
+        self, upload_id: str, token: int, file: File, choice_digest: str, now: datetime
     ) -> bool:
         """Event `complete`: insert `file`, let go of the parts. False when the hold was lost."""
         ...

@@ -71,7 +71,7 @@ class SqlBatches:
             row = (await conn.execute(meant)).one_or_none()
         if row is None:
             return None
-        if row.answered:
+        if row.answered_at is not None:
             async with self._db.write() as conn:
                 await _doubt_answer(conn, row)
         return batch_of(row)
@@ -79,9 +79,7 @@ class SqlBatches:
     async def mark_answered(self, batch_id: str, now: datetime) -> None:
         async with self._db.write() as conn:
             await conn.execute(
-                update(batches)
-                .where(batches.c.id == batch_id)
-                .values(answered=True, answered_at=now)
+                update(batches).where(batches.c.id == batch_id).values(answered_at=now)
             )
 
     async def get(self, project_id: str, batch_id: str) -> Batch | None:
@@ -197,7 +195,7 @@ def _repeated(project_id: str, digest: str, since: datetime, now: datetime) -> S
     wanted: a create that looks like theirs is a new wish.
     """
     doubted = now - timedelta(seconds=limits.ANSWER_DOUBTED_S)
-    unheard = batches.c.answered.is_(False) & batches.c.status.not_in(("cancelling", "cancelled"))
+    unheard = batches.c.answered_at.is_(None) & batches.c.status.not_in(("cancelling", "cancelled"))
     perhaps_unheard = (batches.c.answered_at >= doubted) & batches.c.status.in_(
         ("validating", "in_progress", "finalizing")
     )
@@ -216,8 +214,8 @@ def _repeated(project_id: str, digest: str, since: datetime, now: datetime) -> S
 
 async def _doubt_answer(conn: AsyncConnection, row: Any) -> None:
     """Record that the client has not heard of the batch: it would not have asked once more."""
-    if row.answered:
-        await conn.execute(update(batches).where(batches.c.id == row.id).values(answered=False))
+    if row.answered_at is not None:
+        await conn.execute(update(batches).where(batches.c.id == row.id).values(answered_at=None))
 
 
 def _fresh(digest: str, input_key: str) -> dict[str, Any]:
@@ -225,7 +223,6 @@ def _fresh(digest: str, input_key: str) -> dict[str, Any]:
     return {
         "digest": digest,
         "input_key": input_key,
-        "answered": False,
         "results_seq": 0,
         "task_token": 0,
     }

@@ -32,7 +32,9 @@ class SqlCapacity:
         async with self._db.read() as conn:
             rows = (await conn.execute(unsettled())).all()
             urgent: dict[str, list[str]] = {}
-            for row in await conn.execute(select(urgent_batches).order_by(urgent_batches.c.place)):
+            for row in await conn.execute(
+                select(urgent_batches).order_by(urgent_batches.c.position)
+            ):
                 urgent.setdefault(row.model, []).append(row.batch_id)
             return Capacity(
                 [_backlog_of(row) for row in rows],
@@ -60,8 +62,8 @@ class SqlCapacity:
 
     async def mark_urgent(self, model: str, batch_ids: Sequence[str]) -> None:
         rows = [
-            {"model": model, "batch_id": batch_id, "place": place}
-            for place, batch_id in enumerate(batch_ids)
+            {"model": model, "batch_id": batch_id, "position": position}
+            for position, batch_id in enumerate(batch_ids)
         ]
         async with self._db.write() as conn:
             await lock_name(conn, f"urgent {model}")

@@ -19,7 +19,7 @@ from lowtide.ports.work import TaskLease
 from lowtide.store.batches import check_batch_quota, insert_batch
 from lowtide.store.connection.database import Database, transactional
 from lowtide.store.schema.rows import batch_of, file_values
-from lowtide.store.schema.tables import HELD_CALLS, LEASED, batches, chunks, files
+from lowtide.store.schema.tables import AWAITED, LEASED, batches, chunks, files
 
 _FIRST_TOKEN = 1
 
@@ -59,7 +59,7 @@ class SqlFlex:
                 batches.c.project_id == project_id,
                 batches.c.digest == digest,
                 batches.c.created_at >= since,
-                batches.c.answered.is_(False),
+                batches.c.answered_at.is_(None),
             )
             .order_by(batches.c.created_at.desc(), batches.c.id.desc())
             .limit(1)
@@ -83,8 +83,8 @@ class SqlFlex:
         async with self._db.read() as conn:
             return await conn.scalar(leased.limit(1)) is not None
 
-    async def held(self) -> list[Batch]:
-        waiting = select(batches).where(batches.c.flex == HELD_CALLS, batches.c.ended_at.is_(None))
+    async def awaited(self) -> list[Batch]:
+        waiting = select(batches).where(batches.c.flex == AWAITED, batches.c.ended_at.is_(None))
         async with self._db.read() as conn:
             rows = (await conn.execute(waiting.order_by(batches.c.id))).all()
         return [batch_of(row) for row in rows]

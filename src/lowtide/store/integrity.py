@@ -221,7 +221,7 @@ async def _write(conn: AsyncConnection, row: Row[Any], loss: Loss) -> None:
         this = (chunks.c.batch_id == row.id) & (chunks.c.seq == seq)
         await conn.execute(update(chunks).where(this).values(values))
     if loss.drops:
-        unleased = chunks.c.state.in_(("waiting", "held"))
+        unleased = chunks.c.state.in_(("waiting", "paused"))
         await conn.execute(
             update(chunks).where(chunks.c.batch_id == row.id, unleased).values(state="dropped")
         )

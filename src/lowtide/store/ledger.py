@@ -104,7 +104,10 @@ def usage_statement(
     organization_id: str | None,
     project_id: str | None,
 ) -> Select[Any]:
-    """Sums by the groups and, within them, by live price; read along the index `ledger_of`."""
+    """Sums by the groups and, within them, by live price.
+
+    Read along the index `ledger_by_organization`.
+    """
     groups = [_GROUPS[name] for name in group_by]
     where = [ledger.c.at >= since, ledger.c.at < until]
     if organization_id is None:

@@ -99,7 +99,7 @@ class SqlLifecycle:
                 "paused_reason": None if owner.paused_at is None else SPEND_CAP,
             }
             await take(conn, row, "planned", now, **values)
-            await insert_plan(conn, row, chunks, models, held=owner.paused_at is not None)
+            await insert_plan(conn, row, chunks, models, is_paused=owner.paused_at is not None)
             await announce(conn, "dispatch")
         return True
 

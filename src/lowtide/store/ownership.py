@@ -66,9 +66,9 @@ class SqlOwnership:
                 )
                 await announce(conn, "ownership")
 
-    async def retire(self, worker_id: str, beat: int) -> bool:
+    async def retire(self, worker_id: str, heartbeat: int) -> bool:
         async with self._db.write() as conn:
-            return await _end(conn, worker_id, beat)
+            return await _end(conn, worker_id, heartbeat)
 
     async def leave(self, worker_id: str) -> None:
         async with self._db.write() as conn:
@@ -81,7 +81,7 @@ class SqlOwnership:
 
 async def _write_down(conn: AsyncConnection, member: Member, now: datetime) -> None:
     values = {
-        "beat": member.beat,
+        "heartbeat": member.heartbeat,
         "ttl_ms": round(member.ttl_s * 1000),
         "wants": tuple(sorted(member.wants)),
         "seen_at": now,
@@ -94,12 +94,12 @@ async def _write_down(conn: AsyncConnection, member: Member, now: datetime) -> N
         await announce(conn, "ownership")
 
 
-async def _end(conn: AsyncConnection, worker_id: str, beat: int | None) -> bool:
+async def _end(conn: AsyncConnection, worker_id: str, heartbeat: int | None) -> bool:
     """Of a membership, if its heartbeat is still that one, or whatever it is."""
     await lock_name(conn, _LOCK)
     ended = delete(workers).where(workers.c.id == worker_id)
-    if beat is not None:
-        ended = ended.where(workers.c.beat == beat)
+    if heartbeat is not None:
+        ended = ended.where(workers.c.heartbeat == heartbeat)
     if not (await conn.execute(ended)).rowcount:
         return False
     await conn.execute(
@@ -117,7 +117,7 @@ async def _end(conn: AsyncConnection, worker_id: str, beat: int | None) -> bool:
 
 async def _fleet(conn: AsyncConnection) -> Fleet:
     members = [
-        Member(row.id, row.beat, row.ttl_ms / 1000, frozenset(row.wants))
+        Member(row.id, row.heartbeat, row.ttl_ms / 1000, frozenset(row.wants))
         for row in await conn.execute(select(workers).order_by(workers.c.id))
     ]
     wanted = frozenset[str]().union(*(member.wants for member in members))

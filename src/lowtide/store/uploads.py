@@ -89,12 +89,14 @@ class SqlUploads:
             ]
 
     async def hold(self, upload_id: str, now: datetime, ttl_s: float) -> int | None:
-        free = uploads.c.completing_until.is_(None) | (uploads.c.completing_until <= now)
+        free = uploads.c.completion_expires_at.is_(None) | (uploads.c.completion_expires_at <= now)
         async with self._db.write() as conn:
             held = await conn.execute(
                 update(uploads)
                 .where(uploads.c.id == upload_id, _PENDING, uploads.c.expires_at > now, free)
-                .values(token=uploads.c.token + 1, completing_until=now + timedelta(seconds=ttl_s))
+                .values(
+                    token=uploads.c.token + 1, completion_expires_at=now + timedelta(seconds=ttl_s)
+                )
                 .returning(uploads.c.token)
             )
             token: int | None = held.scalar_one_or_none()
@@ -105,7 +107,7 @@ class SqlUploads:
             kept = await conn.execute(
                 update(uploads)
                 .where(uploads.c.id == upload_id, uploads.c.token == token, _PENDING)
-                .values(completing_until=now + timedelta(seconds=ttl_s))
+                .values(completion_expires_at=now + timedelta(seconds=ttl_s))
             )
         return kept.rowcount == 1
 
@@ -114,17 +116,19 @@ class SqlUploads:
             await conn.execute(
                 update(uploads)
                 .where(uploads.c.id == upload_id, uploads.c.token == token, _PENDING)
-                .values(completing_until=None)
+                .values(completion_expires_at=None)
             )
 
     async def let_all_go(self) -> int:
-        held = uploads.c.completing_until.is_not(None)
+        held = uploads.c.completion_expires_at.is_not(None)
         async with self._db.write() as conn:
-            freed = await conn.execute(update(uploads).where(held).values(completing_until=None))
+            freed = await conn.execute(
+                update(uploads).where(held).values(completion_expires_at=None)
+            )
         return freed.rowcount
 
     async def complete(
-        self, upload_id: str, token: int, file: File, made_of: str, now: datetime
+        self, upload_id: str, token: int, file: File, choice_digest: str, now: datetime
     ) -> bool:
         async with self._db.write() as conn:
             await lock_garbage(conn)
@@ -132,7 +136,7 @@ class SqlUploads:
             if row is None or row.token != token or row.ended_at is not None:
                 return False
             await conn.execute(insert(files), file_values(file))
-            await _take(conn, [row], "complete", now, made_of=made_of)
+            await _take(conn, [row], "complete", now, choice_digest=choice_digest)
         return True
 
     async def cancel(self, project_id: str, upload_id: str, now: datetime) -> Upload | None:
@@ -155,7 +159,7 @@ async def sweep_uploads(
 
     Called by results.py inside the transaction of its sweep, which disposes alone.
     """
-    free = uploads.c.completing_until.is_(None) | (uploads.c.completing_until <= now)
+    free = uploads.c.completion_expires_at.is_(None) | (uploads.c.completion_expires_at <= now)
     due = (
         select(uploads)
         .where(_PENDING, uploads.c.expires_at <= now, free)
@@ -181,7 +185,7 @@ async def _take(
         return 0
     ids = [row.id for row in rows]
     (after,) = {step(row.status, event) for row in rows}
-    ended = {"status": after, "ended_at": now, "completing_until": None}
+    ended = {"status": after, "ended_at": now, "completion_expires_at": None}
     await conn.execute(update(uploads).where(uploads.c.id.in_(ids)).values(ended | more))
     return await discard_parts(conn, upload_parts.c.upload_id.in_(ids), now)
 

@@ -83,7 +83,7 @@ async def flex_results(
     if alone:
         parts.append(ListenLoop(store.wakeups, lambda _: flex.wake()))
     loops = Loops(parts, clock)
-    flex.wake = lambda: loops.wake("held")
+    flex.wake = lambda: loops.wake("flex-results")
     worker.on_wake = lambda name: flex.wake() if name == "assemble" else None
     async with loops:
         try:

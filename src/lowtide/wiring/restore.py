@@ -25,6 +25,7 @@ from lowtide.core.integrity.backup_manifest import (
 )
 from lowtide.data_dir import DATABASE_FILE, LOCK_FILE, RESTORING_FILE, locked_data_dir
 from lowtide.service.files.signing import SECRET_FILE
+from lowtide.store.schema.compatibility import FIRST
 from lowtide.store.schema.tables import HEAD
 from lowtide.wiring.backup import (
     BLOBS_FOLDER,
@@ -80,11 +81,12 @@ def _manifest_of(source: Path) -> Manifest:
         raise BackupError(f"{source} cannot be restored: {error}.") from None
     if manifest is None:
         raise _no_backup(source)
-    if manifest.schema > HEAD:
+    if not FIRST <= manifest.schema <= HEAD:
+        is_newer = manifest.schema > HEAD
         raise BackupError(
             f"{source} was made by Lowtide {manifest.lowtide} with schema {manifest.schema}; this"
-            f" version knows up to {HEAD}.",
-            f"Install Lowtide {manifest.lowtide} or newer.",
+            f" version knows {FIRST} to {HEAD}.",
+            f"Install {'that Lowtide or a newer one' if is_newer else 'the Lowtide that made it'}.",
         )
     return manifest
 

@@ -20,6 +20,7 @@ from lowtide.config import ServerSettings, Settings
 from lowtide.core.integrity.backup_manifest import LIST_FILE, MANIFEST_FILE, PARTIAL_FILE
 from lowtide.data_dir import DATABASE_FILE, RESTORING_FILE, DataDirError, locked_data_dir
 from lowtide.service.files.signing import SECRET_FILE
+from lowtide.store.schema.tables import HEAD
 from lowtide.store.sql_store import SqlStore
 from lowtide.system import SystemClock
 from lowtide.wiring import backup as backup_module
@@ -401,14 +402,15 @@ def test_a_folder_that_is_no_backup_is_named_with_the_newest_one_in_it(
     assert refusal_of(tmp_path / "nowhere", tmp_path / "again").hint is None
 
 
-def test_a_backup_of_a_newer_schema_is_refused(
-    installed: Installed, dest: Path, tmp_path: Path
+@pytest.mark.parametrize(("schema", "needed"), [("9999", "a newer one"), ("0012", "that made it")])
+def test_a_backup_of_a_schema_that_is_not_known_is_refused(
+    installed: Installed, dest: Path, tmp_path: Path, schema: str, needed: str
 ) -> None:
     make_backup(installed.settings, dest)
     text = (dest / MANIFEST_FILE).read_text()
-    schema = text.partition('"schema": "')[2][:4]
-    (dest / MANIFEST_FILE).write_text(text.replace(f'"schema": "{schema}"', '"schema": "9999"'))
-    assert "9999" in refusal_of(dest, tmp_path / "again").message
+    (dest / MANIFEST_FILE).write_text(text.replace(f'"schema": "{HEAD}"', f'"schema": "{schema}"'))
+    refusal = refusal_of(dest, tmp_path / "again")
+    assert schema in refusal.message and needed in (refusal.hint or "")
 
 
 def test_a_restore_that_was_killed_goes_on_and_no_server_starts_before(

@@ -38,6 +38,7 @@ from lowtide.data_dir import locked_data_dir
 from lowtide.service.accounts.authentication import Authenticator
 from lowtide.service.accounts.tenants import TenantService
 from lowtide.service.accounts.usage import UsageReport, UsageService
+from lowtide.store.schema.compatibility import FIRST
 from lowtide.store.schema.tables import HEAD
 from lowtide.store.sql_store import SqlStore
 from lowtide.system import SystemClock, new_id
@@ -182,7 +183,7 @@ async def _open_shared(store: SqlStore, *, may_create: bool) -> None:
         schema = (await store.facts(SystemClock())).schema
         if schema is None and not may_create:
             raise _not_found("in the database of server.database_url")
-        if schema is not None and schema < HEAD:
+        if schema is not None and FIRST <= schema < HEAD:
             raise CommandError(
                 f"The database has schema {schema}, this version has {HEAD}.",
                 "Start a server of this version first: it brings the database up to date.",

@@ -26,7 +26,7 @@ from lowtide.config import DEFAULT_FILE, SYSTEM_FILE, Settings
 from lowtide.core.reporting.shown_url import shown_url
 from lowtide.data_dir import LOCK_FILE, RESTORING_FILE, DataDirError, locked_data_dir
 from lowtide.ports.blobs import BlobError
-from lowtide.store.schema.compatibility import REMEDY, is_compatible, schema_refusal
+from lowtide.store.schema.compatibility import refusal
 from lowtide.store.schema.tables import HEAD
 from lowtide.wiring.database import is_single_machine
 
@@ -110,10 +110,10 @@ def _check_sqlite(path: Path) -> Finding:
     if state != "ok":
         return Finding("store", "fail", f"{path} is damaged: {state}", "Restore a backup.")
     what = f"SQLite, schema {version}"
+    refused = refusal(version, least[0] if least else None)
+    if refused is not None:
+        return Finding("store", "fail", refused.what, refused.remedy)
     if version > HEAD:
-        least_code = least[0] if least else None
-        if not is_compatible(least_code):
-            return Finding("store", "fail", schema_refusal(version, least_code), REMEDY)
         what += f", newer than this version's {HEAD} and fit for it"
     if version < HEAD:
         remedy = "The next start will bring it up to date; back it up before."

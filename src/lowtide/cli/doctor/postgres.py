@@ -5,7 +5,7 @@ from lowtide.cli.doctor.finding import Finding
 from lowtide.config import Settings
 from lowtide.config.sources import ConfigError
 from lowtide.ports.store import StoreError
-from lowtide.store.schema.compatibility import REMEDY, is_compatible, schema_refusal
+from lowtide.store.schema.compatibility import refusal
 from lowtide.store.schema.server_info import DatabaseFacts
 from lowtide.store.schema.tables import HEAD
 from lowtide.system import SystemClock
@@ -36,12 +36,14 @@ def _judge(facts: DatabaseFacts, lease_ttl_s: float) -> Finding:
     if facts.is_standby:
         remedy = "Name the primary, or several hosts with ?target_session_attrs=read-write."
         return Finding("store", "fail", f"{what}: a standby, which takes no writes", remedy)
-    refusal = skew_refusal(facts.clock_ahead_s, lease_ttl_s)
-    if refusal is not None:
-        return Finding("store", "fail", f"{what}: {refusal}", "Set the clock.")
+    skewed = skew_refusal(facts.clock_ahead_s, lease_ttl_s)
+    if skewed is not None:
+        return Finding("store", "fail", f"{what}: {skewed}", "Set the clock.")
+    if facts.schema is not None:
+        refused = refusal(facts.schema, facts.least_code)
+        if refused is not None:
+            return Finding("store", "fail", refused.what, refused.remedy)
     if facts.schema is not None and facts.schema > HEAD:
-        if not is_compatible(facts.least_code):
-            return Finding("store", "fail", schema_refusal(facts.schema, facts.least_code), REMEDY)
         what += f", newer than this version's {HEAD} and fit for it: an upgrade under way?"
     if facts.schema is not None and facts.schema < HEAD:
         remedy = "The next start will bring it up to date; back it up before."

@@ -96,8 +96,8 @@ def sources_of(event: Event) -> tuple[Status, ...]:
     return tuple(state for state, row in TRANSITIONS.items() if event in row)
 
 
-Flex = Literal["held", "background"]
-"""A batch that a single call became, at the price of a batch (service/live/flex.py). held: its
+Flex = Literal["awaited", "background"]
+"""A batch that a single call became, at the price of a batch (service/live/flex.py). awaited: its
 callers wait on their connections. background: one Responses call, to be retrieved."""
 
 

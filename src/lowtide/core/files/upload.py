@@ -70,9 +70,9 @@ class Upload(msgspec.Struct, frozen=True, kw_only=True):
     created_at: datetime
     expires_at: datetime
     ended_at: datetime | None = None
-    completing_until: datetime | None = None
+    completion_expires_at: datetime | None = None
     """While this lies ahead somebody puts the parts together, and the upload takes no others."""
-    made_of: str = ""
+    choice_digest: str = ""
     """The digest of the choice it was completed with, so that a repetition is recognised."""
 
     @property
@@ -87,7 +87,7 @@ class Upload(msgspec.Struct, frozen=True, kw_only=True):
         return self.bytes + max(self.bytes, limits.UPLOAD_PART_BYTES_MAX)
 
     def is_completing(self, now: datetime) -> bool:
-        return self.completing_until is not None and now < self.completing_until
+        return self.completion_expires_at is not None and now < self.completion_expires_at
 
 
 class UploadPart(msgspec.Struct, frozen=True, kw_only=True):

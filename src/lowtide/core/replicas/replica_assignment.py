@@ -21,10 +21,13 @@ _NOBODY: Final = frozenset[str]()
 
 
 class Member(msgspec.Struct, frozen=True):
-    """A worker as its last heartbeat left it. `beat` grows with each one; `wants` are replicas."""
+    """A worker as its last heartbeat left it.
+
+    `heartbeat` grows with each one; `wants` are names of replicas.
+    """
 
     worker_id: str
-    beat: int
+    heartbeat: int
     ttl_s: float
     wants: frozenset[str]
 
@@ -46,7 +49,7 @@ class Fleet(msgspec.Struct, frozen=True):
 class Sighting(msgspec.Struct, frozen=True):
     """A heartbeat, and since when (monotonic seconds) no later one was seen."""
 
-    beat: int
+    heartbeat: int
     since_s: float
 
 
@@ -66,8 +69,10 @@ class MembershipView(msgspec.Struct, frozen=True):
         seen: dict[str, Sighting] = {}
         for member in fleet.members:
             known = before.get(member.worker_id)
-            is_known = known is not None and known.beat == member.beat
-            seen[member.worker_id] = known if known and is_known else Sighting(member.beat, now_s)
+            is_known = known is not None and known.heartbeat == member.heartbeat
+            seen[member.worker_id] = (
+                known if known and is_known else Sighting(member.heartbeat, now_s)
+            )
         return MembershipView(seen, now_s)
 
     def gone(self, fleet: Fleet) -> tuple[Member, ...]:

@@ -42,13 +42,13 @@ class Backlog(msgspec.Struct, frozen=True, kw_only=True):
     settled: int = 0
     planned_tokens: int = 0
     settled_tokens: int = 0
-    planned_cost: float | None = None
+    planned_cost: float
     usage: Usage = NO_USAGE
 
     @property
     def planned(self) -> float:
         """Work units of the whole, as estimated before it ran."""
-        return self.planned_cost or float(self.planned_tokens) or float(self.requests)
+        return self.planned_cost or float(self.requests)
 
     @property
     def share_left(self) -> float:

@@ -13,7 +13,7 @@ from lowtide import limits
 class FlexResultsLoop:
     """Runs in every process that has a door."""
 
-    name = "held"
+    name = "flex-results"
 
     def __init__(self, look: Callable[[], Awaitable[bool]]) -> None:
         """`look` hands out what is there, and says whether anybody waits still."""

@@ -68,7 +68,7 @@ class OwnershipLoop:
         self._ttl_s = lease_ttl_s
         self._wants = frozenset(shared)
         self._is_draining = False
-        self._beat = 0
+        self._heartbeat = 0
         self._watch = MembershipView()
         self._tokens: dict[str, int] = {}
         """Of what the store says is ours."""
@@ -120,9 +120,9 @@ class OwnershipLoop:
             log.warning("ownership.not_given_up", error=str(error))
 
     async def _look(self, now: datetime) -> None:
-        self._beat += 1
+        self._heartbeat += 1
         sent_s = self._clock.monotonic()
-        me = Member(self._worker_id, self._beat, self._ttl_s, self._wants)
+        me = Member(self._worker_id, self._heartbeat, self._ttl_s, self._wants)
         fleet = await self._store.heartbeat(me, now)
         seen_s = self._clock.monotonic()
         self._watch = self._watch.look(fleet, seen_s, self._ttl_s * limits.OWNERSHIP_GAP)
@@ -137,7 +137,7 @@ class OwnershipLoop:
         until_s = sent_s + self._ttl_s * (1 - limits.OWNERSHIP_MARGIN)
         self._keep(self._ours(fleet), until_s)
         for member in moves.retire:
-            if await self._store.retire(member.worker_id, member.beat):
+            if await self._store.retire(member.worker_id, member.heartbeat):
                 log.warning("worker.retired", worker=member.worker_id, lease_s=member.ttl_s)
         if moves.claim:
             claimed = await self._store.claim(self._worker_id, moves.claim, now)

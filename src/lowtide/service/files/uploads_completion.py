@@ -95,7 +95,7 @@ class UploadCompleter:
             upload = await self._uploads.by_id(upload_id)
             if upload is None:
                 raise not_found(upload_id)
-            if upload.status == "completed" and upload.made_of == choice.digest:
+            if upload.status == "completed" and upload.choice_digest == choice.digest:
                 return await self._file_of(upload)
             if refusal := closed(upload, self._clock.now()):
                 raise refusal

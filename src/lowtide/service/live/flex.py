@@ -99,7 +99,7 @@ class FlexService:
 
         To be called only where no other process is: whose callers may be waiting there.
         """
-        for batch in await self._store.flex.held():
+        for batch in await self._store.flex.awaited():
             await self._queue.cancel(batch)
 
     def begin_drain(self) -> None:
@@ -212,7 +212,7 @@ class FlexService:
             project_id=project_id,
             user_id=user_id,
             endpoint=endpoint,
-            flex="held",
+            flex="awaited",
             calls=[held.call for held in party.calls],
             window_s=int(limits.FLEX_HOLD_S),
             keep_s=limits.FLEX_KEEP_S,

@@ -9,7 +9,7 @@ workers = Table(
     "workers",
     metadata,
     Column("id", WORD, primary_key=True),
-    Column("beat", BigInteger, nullable=False),
+    Column("heartbeat", BigInteger, nullable=False),
     Column("ttl_ms", BigInteger, nullable=False),
     Column("wants", Json(tuple[str, ...]), nullable=False),  # names of replicas
     Column("seen_at", Instant, nullable=False),

@@ -17,13 +17,7 @@ from lowtide.limits import STORE_BUSY_TIMEOUT_S, STORE_OPEN_RETRY_S
 from lowtide.ports.store import StoreError, StoreUnavailable
 from lowtide.store.connection.database import Database, StoreConflict, is_locked
 from lowtide.store.connection.dialect import lock_name, wait_patiently
-from lowtide.store.schema.compatibility import (
-    REMEDY,
-    declare,
-    is_compatible,
-    least_code_of,
-    schema_refusal,
-)
+from lowtide.store.schema.compatibility import declare, least_code_of, refusal
 from lowtide.store.schema.tables import HEAD
 
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
@@ -31,7 +25,7 @@ _VERSION = table("alembic_version", column("version_num", String))
 
 
 async def bring_to_head(database: Database) -> None:
-    """Raises StoreError when the database is newer than this code, and does not say it may run.
+    """Raises StoreError where this code may not work on the database (compatibility.py).
 
     Tries again while the database is locked: processes that make one SQLite file together meet in
     its switch to the write-ahead log, which SQLite refuses at once instead of waiting. And when it
@@ -56,12 +50,12 @@ async def _bring_to_head(database: Database) -> None:
         version = await schema_of(conn)
         if version == HEAD:
             return
-        if version is not None and version > HEAD:
-            least_code = await least_code_of(conn)
-            if is_compatible(least_code):
-                return
-            raise StoreError(f"{schema_refusal(version, least_code)}. {REMEDY}")
-        await conn.run_sync(_upgrade)
+        if version is not None:
+            refused = refusal(version, await least_code_of(conn))
+            if refused is not None:
+                raise StoreError(str(refused))
+        if version is None or version < HEAD:
+            await conn.run_sync(_upgrade)
 
 
 async def schema_of(conn: AsyncConnection) -> str | None:

@@ -33,15 +33,15 @@ urgent_batches: Final = Table(
     metadata,
     Column("model", WORD, primary_key=True),
     Column("batch_id", WORD, primary_key=True),
-    Column("place", Integer, nullable=False),  # 0 goes first
+    Column("position", Integer, nullable=False),  # 0 goes first
 )
 
-paces: Final = Table(
-    "paces",
+throughputs: Final = Table(
+    "throughputs",
     metadata,
     Column("model", WORD, primary_key=True),
     _instant("at"),
-    _number("work"),  # this and what follows: see core.scheduling.forecast.Pace
+    _number("work"),  # this and what follows: see core.scheduling.forecast.Throughput
     _number("seconds"),
     _number("requests"),
     _number("output_tokens"),
@@ -50,11 +50,11 @@ paces: Final = Table(
     _number("hour_seconds"),
 )
 
-forecast_cells: Final = Table(
-    "forecast_cells",
+forecast_hours: Final = Table(
+    "forecast_hours",
     metadata,
     Column("model", WORD, primary_key=True),
-    Column("cell", Integer, primary_key=True, autoincrement=False),  # the hour of the week
+    Column("hour_of_week", Integer, primary_key=True, autoincrement=False),
     _number("p20"),
     _number("p50"),
     Column("weeks", Integer, nullable=False),

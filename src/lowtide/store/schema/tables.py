@@ -2,7 +2,7 @@
 
 Words are those of design.md. What is denormalised onto chunks (organization, model, priority,
 deadline, creation) is there for one reason: the index `chunks_waiting` is the queue itself, so a
-claim reads its first entries and never sorts. `chunks_waiting_of` is the queue organization by
+claim reads its first entries and never sorts. `chunks_waiting_by_organization` is the queue of each
 organization, which claims read; `chunks_waiting` that of all, which tells what waits. What decides
 whose turn it is lies in schedule_tables.py. Invariant: a chunk waits only while its batch is in
 progress and not paused.
@@ -12,7 +12,6 @@ from typing import Any, Final
 
 from sqlalchemy import (
     BigInteger,
-    Boolean,
     CheckConstraint,
     Column,
     ColumnElement,
@@ -32,7 +31,7 @@ from lowtide.core.accounts.tenancy import OrganizationLimits, Scope
 from lowtide.core.batches.batch import BatchError
 from lowtide.store.schema.columns import WORD, Instant, Json
 
-HEAD: Final = "0012"
+HEAD: Final = "0013"
 """The revision that this code needs. Revisions are numbered, so a newer one is recognised."""
 
 metadata = MetaData()
@@ -40,13 +39,13 @@ metadata = MetaData()
 # Written out in the statements, not bound: neither database uses a partial index for a parameter.
 WAITING: Final = literal_column("'waiting'", String)
 LEASED: Final = literal_column("'leased'", String)
-HELD: Final = literal_column("'held'", String)
+PAUSED: Final = literal_column("'paused'", String)
 """Would wait, if its batch were not paused."""
 PENDING: Final = literal_column("'pending'", String)
 """An announced file without bytes."""
 NO_BLOB: Final = literal_column("''", String)
 """The key of a blob that is gone, or has not come."""
-HELD_CALLS: Final = literal_column("'held'", String)
+AWAITED: Final = literal_column("'awaited'", String)
 """Of batches that single calls are waiting for."""
 
 
@@ -54,9 +53,8 @@ def _text(name: str, **rest: Any) -> Column[str]:
     return Column(name, WORD, nullable=rest.pop("nullable", False), **rest)
 
 
-def _count(name: str, default: str | None = None) -> Column[int]:
-    """With `default`: code of an earlier schema does not fill it."""
-    return Column(name, BigInteger, nullable=False, server_default=default)
+def _count(name: str) -> Column[int]:
+    return Column(name, BigInteger, nullable=False)
 
 
 def _at(name: str, *, nullable: bool = True) -> Column[Any]:
@@ -99,7 +97,7 @@ projects = Table(
     _text("name"),
     _at("created_at", nullable=False),
 )
-Index("projects_of", projects.c.organization_id, projects.c.created_at)
+Index("projects_by_organization", projects.c.organization_id, projects.c.created_at)
 
 api_keys = Table(
     "api_keys",
@@ -115,7 +113,7 @@ api_keys = Table(
     _at("revoked_at"),
     _at("last_used_at"),
 )
-Index("api_keys_of", api_keys.c.project_id, api_keys.c.created_at)
+Index("api_keys_by_project", api_keys.c.project_id, api_keys.c.created_at)
 
 
 files = Table(
@@ -208,7 +206,6 @@ batches = Table(
     _text("plan_key", nullable=True),
     _text("model", nullable=True),
     _text("digest"),
-    Column("answered", Boolean, nullable=False),
     _count("results_seq"),  # the seq of the next slice
     _text("task_owner", nullable=True),
     _count("task_token"),
@@ -217,9 +214,9 @@ batches = Table(
     _text("paused_reason", nullable=True),  # only while in progress
     Column("cost", Json(Cost)),  # the running sum of the batch's ledger entries
     _text("flex", nullable=True),  # made of single calls, which wait for it or ask for it
-    _at("answered_at"),  # the create; None where code of an earlier schema marked it
-    _count("unreported", "0"),  # answers without usable usage
-    Column("warnings", Json(tuple[BatchError, ...]), nullable=False, server_default="[]"),
+    _at("answered_at"),  # the create; None: its client may not have heard of it
+    _count("unreported"),  # answers without usable usage
+    Column("warnings", Json(tuple[BatchError, ...]), nullable=False),
     CheckConstraint("completed + failed <= total", name="batches_counts"),
 )
 Index("batches_page", batches.c.project_id, batches.c.created_at, batches.c.id)
@@ -231,9 +228,9 @@ Index(
     **_only(batches.c.flex.is_(None)),
 )
 Index(
-    "batches_held",  # that calls wait for: a handful
+    "batches_awaited",  # that calls wait for: a handful
     batches.c.id,
-    **_only((batches.c.flex == HELD_CALLS) & batches.c.ended_at.is_(None)),
+    **_only((batches.c.flex == AWAITED) & batches.c.ended_at.is_(None)),
 )
 Index(
     "batches_unfinished",
@@ -241,7 +238,7 @@ Index(
     batches.c.flex,
     **_only(batches.c.ended_at.is_(None)),
 )
-Index("batches_of", batches.c.organization_id, batches.c.created_at)
+Index("batches_by_organization", batches.c.organization_id, batches.c.created_at)
 Index("batches_digest", batches.c.project_id, batches.c.digest, batches.c.created_at)
 Index("batches_status", batches.c.status, batches.c.expires_at)
 Index("batches_input", batches.c.input_file_id)
@@ -266,8 +263,8 @@ batch_models = Table(
     _count("cached_tokens"),
     _count("output_tokens"),
     _count("reasoning_tokens"),
-    Column("planned_cost", Float),  # the sum of its chunks' costs
-    _count("unreported", "0"),
+    Column("planned_cost", Float, nullable=False),  # the sum of its chunks' costs
+    _count("unreported"),
     CheckConstraint("completed + failed <= requests", name="batch_models_counts"),
 )
 
@@ -291,9 +288,9 @@ chunks = Table(
     _text("worker_id", nullable=True),
     _count("token"),
     _at("lease_expires_at"),
-    Column("cost", Float),  # work units, estimated when it was planned; None: its input tokens
+    Column("cost", Float, nullable=False),  # work units, estimated when it was planned
     CheckConstraint(
-        "state IN ('waiting', 'held', 'leased', 'done', 'dropped')", name="chunks_state"
+        "state IN ('waiting', 'paused', 'leased', 'done', 'dropped')", name="chunks_state"
     ),
     CheckConstraint("settled <= count", name="chunks_settled"),
 )
@@ -311,7 +308,7 @@ Index(
     **_only(chunks.c.state == WAITING),
 )
 Index(
-    "chunks_waiting_of",
+    "chunks_waiting_by_organization",
     chunks.c.model,
     chunks.c.organization_id,
     *CLAIM_ORDER,
@@ -369,9 +366,9 @@ ledger = Table(
     _count("batch_output"),
     _text("discount"),  # decimal digits, exact
     _count("charge_pico"),
-    _count("unreported", "0"),
+    _count("unreported"),
 )
-Index("ledger_of", ledger.c.organization_id, ledger.c.at)
+Index("ledger_by_organization", ledger.c.organization_id, ledger.c.at)
 
 spend = Table(
     "spend",

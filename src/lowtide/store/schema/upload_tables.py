@@ -37,8 +37,8 @@ uploads: Final = Table(
     _at("expires_at", nullable=False),
     _at("ended_at", nullable=True),
     _count("token"),
-    _at("completing_until", nullable=True),  # None: nobody holds it
-    _text("made_of"),
+    _at("completion_expires_at", nullable=True),  # None: nobody holds it
+    _text("choice_digest"),
 )
 Index(
     "uploads_pending",  # what is due, and with `bytes` what is promised
@@ -61,5 +61,5 @@ upload_parts: Final = Table(
     _text("blob_key"),
     _at("created_at", nullable=False),
 )
-Index("upload_parts_of", upload_parts.c.upload_id, upload_parts.c.number, unique=True)
+Index("upload_parts_by_number", upload_parts.c.upload_id, upload_parts.c.number, unique=True)
 Index("upload_parts_blob", upload_parts.c.blob_key)

@@ -1,10 +1,11 @@
 """Which chunks a claim takes: urgent batches first, then turn by turn, of no one more than it may.
 
 Called by work.py, inside its transaction. What is urgent was decided by loops/scheduling/urgency.py
-and lies in a table; whose turn it is `core.scheduling.fair_queue.Turns` decides from the
-organizations that wait and what they were given so far; the index `chunks_waiting_of` is the queue
-of each of them, in order. So a claim reads a row for each organization that waits for the models,
-and the heads of the queues that it takes from: its cost grows with neither chunks nor batches.
+and lies in a table; whose turn it is `WeightedFairQueue` of core/scheduling decides from the
+organizations that wait and what they were given so far; the index `chunks_waiting_by_organization`
+is the queue of each of them, in order. So a claim reads a row for each organization that waits for
+the models, and the heads of the queues that it takes from: its cost grows with neither chunks nor
+batches.
 """
 
 import heapq
@@ -190,7 +191,7 @@ def first_waiting(
     of_batch: Row[Any] | None = None,
 ) -> Select[Any]:
     """The head of an organization's queue for a model, row-locked, or of one of its batches: the
-    first entries of the index `chunks_waiting_of` that are not of `without`."""
+    first entries of the index `chunks_waiting_by_organization` that are not of `without`."""
     mine = [
         chunks.c.model == model,
         chunks.c.state == WAITING,
@@ -214,7 +215,10 @@ def first_waiting(
 def urgent_waiting(
     models: Collection[str], limit: int, without: Collection[Scope] = ()
 ) -> Select[Any]:
-    """Urgent batches with waiting chunks of these models: a step in `chunks_waiting_of` each."""
+    """Urgent batches with waiting chunks of these models.
+
+    A step in `chunks_waiting_by_organization` each.
+    """
     waits = exists().where(
         chunks.c.model == urgent_batches.c.model,
         chunks.c.state == WAITING,
@@ -233,7 +237,7 @@ def urgent_waiting(
         select(*columns, batches.c.expires_at, batches.c.created_at, urgent_batches.c.model)
         .join(batches, batches.c.id == urgent_batches.c.batch_id)
         .where(and_(urgent_batches.c.model.in_(sorted(models)), waits, *shut))
-        .order_by(batches.c.expires_at, urgent_batches.c.place, batches.c.id)
+        .order_by(batches.c.expires_at, urgent_batches.c.position, batches.c.id)
         .limit(limit)
     )
 

@@ -31,8 +31,7 @@ Costs = Mapping[tuple[str, str], float]
 
 def cost_per_request(chunk: Row[Any]) -> float:
     """What a request of the chunk is estimated to cost."""
-    cost = chunk.input_tokens if chunk.cost is None else chunk.cost
-    per_request: float = cost / chunk._mapping["count"]  # a Row has a method of that name
+    per_request: float = chunk.cost / chunk._mapping["count"]  # a Row has a method of that name
     return per_request
 
 
@@ -59,7 +58,10 @@ async def tenants_of(
 
 
 def waiting_organizations(model: str | BindParameter[str]) -> Select[Any]:
-    """Organizations with waiting chunks of the model: one step in `chunks_waiting_of` for each."""
+    """Organizations with waiting chunks of the model.
+
+    One step in `chunks_waiting_by_organization` for each.
+    """
     waiting = (chunks.c.model == model) & (chunks.c.state == WAITING)
     least = (
         select(chunks.c.organization_id).where(waiting).order_by(chunks.c.organization_id).limit(1)

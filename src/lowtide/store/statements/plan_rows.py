@@ -26,13 +26,13 @@ async def insert_plan(
     specs: Sequence[ChunkSpec],
     models: Mapping[str, ModelTotals],
     *,
-    held: bool,
+    is_paused: bool,
 ) -> None:
-    """Queue the chunks of the locked batch `row`; `held`: its organization is paused."""
+    """Queue the chunks of the locked batch `row`; `is_paused`: its organization is paused."""
     await lift(conn, row.organization_id, models)
     learnt = await output_per_request(conn, models)
     values = [
-        _chunk_values(row, spec, held)
+        _chunk_values(row, spec, is_paused)
         | {"cost": planned_cost(spec, models[spec.model], learnt.get(spec.model), row.endpoint)}
         for spec in specs
     ]
@@ -55,12 +55,12 @@ def _share_values(row: Row[Any], model: str, share: ModelTotals, cost: float) ->
     }
 
 
-def _chunk_values(row: Row[Any], spec: ChunkSpec, held: bool) -> dict[str, Any]:
+def _chunk_values(row: Row[Any], spec: ChunkSpec, is_paused: bool) -> dict[str, Any]:
     return {
         "batch_id": row.id,
         "seq": spec.seq,
         "organization_id": row.organization_id,
-        "state": "held" if held else "waiting",
+        "state": "paused" if is_paused else "waiting",
         "model": spec.model,
         "priority": row.priority,
         "deadline_at": row.expires_at,

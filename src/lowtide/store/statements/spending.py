@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from lowtide.core.accounts.ledger import LedgerEntry
 from lowtide.core.batches.batch import PausedReason
 from lowtide.store.connection.notify import announce
-from lowtide.store.schema.tables import HELD, WAITING, batches, chunks, organizations, spend
+from lowtide.store.schema.tables import PAUSED, WAITING, batches, chunks, organizations, spend
 from lowtide.store.statements.fair_share import lift
 from lowtide.store.statements.transitions import lock_batches
 
@@ -72,7 +72,7 @@ async def resume_below_cap(
 ) -> list[str]:
     """End the pause of organizations that spent less than their cap this month; batches that go on.
 
-    What their workers still hold ends as any lease does; what was held waits again.
+    What their workers still hold ends as any lease does; what was paused waits again.
     """
     paused = organizations.c.paused_at.is_not(None)
     resumed: list[str] = []
@@ -118,7 +118,7 @@ async def _pause(conn: AsyncConnection, organization_id: str, now: datetime) -> 
     running = (batches.c.organization_id == organization_id) & (batches.c.status == "in_progress")
     ids = await _lock(conn, running)
     await conn.execute(update(batches).where(running).values(paused_reason=SPEND_CAP))
-    await _move_chunks(conn, ids, WAITING, HELD)
+    await _move_chunks(conn, ids, WAITING, PAUSED)
     await announce(conn, "commit")  # workers learn of it by their next commit
 
 
@@ -128,11 +128,11 @@ async def _resume(conn: AsyncConnection, organization_id: str) -> list[str]:
     )
     paused = (batches.c.organization_id == organization_id) & batches.c.paused_reason.is_not(None)
     ids = await _lock(conn, paused)
-    held = select(chunks.c.model).where(chunks.c.batch_id.in_(ids), chunks.c.state == HELD)
+    held = select(chunks.c.model).where(chunks.c.batch_id.in_(ids), chunks.c.state == PAUSED)
     models = (await conn.scalars(held.distinct())).all()
     await lift(conn, organization_id, models)
     await conn.execute(update(batches).where(paused).values(paused_reason=None))
-    await _move_chunks(conn, ids, HELD, WAITING)
+    await _move_chunks(conn, ids, PAUSED, WAITING)
     await announce(conn, "dispatch")
     return ids
 

@@ -1,4 +1,4 @@
-"""What pools get done, kept in the transaction of each commit: recent paces, and forecasts.
+"""What pools get done, kept in the transaction of each commit: recent throughputs, and forecasts.
 
 Called inside the transactions of commits, claims and plans, and by capacity.py. Invariant: a
 model's row is locked while it is read and moved on, so the commits of many workers add up.
@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from lowtide.core.scheduling.forecast import Done, Hour, HourOfWeek, Throughput
 from lowtide.limits import PACE_IDLE_S
 from lowtide.store.connection.dialect import insert_missing
-from lowtide.store.schema.schedule_tables import forecast_cells, paces
+from lowtide.store.schema.schedule_tables import forecast_hours, throughputs
 from lowtide.store.schema.tables import LEASED, WAITING, chunks
 from lowtide.store.statements.fair_share import SettledWork
 from lowtide.store.statements.settlement import Settlement
@@ -27,7 +27,7 @@ async def record_throughput(
     found: Mapping[tuple[str, str], SettledWork],
     now: datetime,
 ) -> None:
-    """Count what a commit settled into its models' paces."""
+    """Count what a commit settled into its models' throughputs."""
     done: dict[str, Done] = defaultdict(Done)
     for values in settlement.models:
         model = values["of_model"]
@@ -41,7 +41,9 @@ async def record_throughput(
     for model, more in sorted(done.items()):
         before = known.get(model)
         if before is None:  # what was done until now began at an unknown time
-            await insert_missing(conn, paces, [{"model": model} | _values(Throughput.begin(now))])
+            await insert_missing(
+                conn, throughputs, [{"model": model} | _values(Throughput.begin(now))]
+            )
             continue
         waiting = exists().where(chunks.c.model == model, chunks.c.state == WAITING)
         backlogged = bool(await conn.scalar(select(waiting)))
@@ -57,35 +59,39 @@ async def restart_clock(conn: AsyncConnection, models: Collection[str], now: dat
     known = {
         row.model: row.at
         for row in await conn.execute(
-            select(paces.c.model, paces.c.at).where(paces.c.model.in_(sorted(models)))
+            select(throughputs.c.model, throughputs.c.at).where(
+                throughputs.c.model.in_(sorted(models))
+            )
         )
     }
     for model in sorted(models):
         if model not in known:
-            await insert_missing(conn, paces, [{"model": model} | _values(Throughput.begin(now))])
+            await insert_missing(
+                conn, throughputs, [{"model": model} | _values(Throughput.begin(now))]
+            )
         elif known[model] < stale:
             runs = exists().where(chunks.c.model == model, chunks.c.state == LEASED)
             await conn.execute(
-                update(paces)
-                .where(paces.c.model == model, paces.c.at < stale, ~runs)
+                update(throughputs)
+                .where(throughputs.c.model == model, throughputs.c.at < stale, ~runs)
                 .values(at=now)
             )
 
 
 async def all_throughputs(conn: AsyncConnection) -> dict[str, Throughput]:
-    return {row.model: _pace_of(row) for row in await conn.execute(select(paces))}
+    return {row.model: _pace_of(row) for row in await conn.execute(select(throughputs))}
 
 
 async def all_cells(conn: AsyncConnection) -> dict[str, dict[int, HourOfWeek]]:
     found: dict[str, dict[int, HourOfWeek]] = defaultdict(dict)
-    for row in await conn.execute(select(forecast_cells)):
-        found[row.model][row.cell] = HourOfWeek(row.p20, row.p50, row.weeks)
+    for row in await conn.execute(select(forecast_hours)):
+        found[row.model][row.hour_of_week] = HourOfWeek(row.p20, row.p50, row.weeks)
     return found
 
 
 async def output_per_request(conn: AsyncConnection, models: Iterable[str]) -> dict[str, float]:
     """Mean output tokens of the recent answers of those models that have answered enough."""
-    rows = await conn.execute(select(paces).where(paces.c.model.in_(sorted(models))))
+    rows = await conn.execute(select(throughputs).where(throughputs.c.model.in_(sorted(models))))
     means = {row.model: _pace_of(row).output_per_request for row in rows}
     return {model: mean for model, mean in means.items() if mean is not None}
 
@@ -94,29 +100,31 @@ async def _lock(conn: AsyncConnection, models: Collection[str]) -> dict[str, Thr
     if not models:
         return {}
     rows = await conn.execute(
-        select(paces)
-        .where(paces.c.model.in_(models))
-        .order_by(paces.c.model)
+        select(throughputs)
+        .where(throughputs.c.model.in_(models))
+        .order_by(throughputs.c.model)
         .with_for_update(key_share=True)
     )
     return {row.model: _pace_of(row) for row in rows}
 
 
 async def _save(conn: AsyncConnection, model: str, pace: Throughput) -> None:
-    await conn.execute(update(paces).where(paces.c.model == model).values(_values(pace)))
+    await conn.execute(
+        update(throughputs).where(throughputs.c.model == model).values(_values(pace))
+    )
 
 
 async def _learn(conn: AsyncConnection, model: str, cell: int, rate: float) -> None:
     """An hour under load is over."""
-    this = (forecast_cells.c.model == model) & (forecast_cells.c.cell == cell)
-    row = (await conn.execute(select(forecast_cells).where(this))).one_or_none()
+    this = (forecast_hours.c.model == model) & (forecast_hours.c.hour_of_week == cell)
+    row = (await conn.execute(select(forecast_hours).where(this))).one_or_none()
     if row is None:
-        first = {"model": model, "cell": cell, "p20": rate, "p50": rate, "weeks": 1}
-        await insert_missing(conn, forecast_cells, [first])
+        first = {"model": model, "hour_of_week": cell, "p20": rate, "p50": rate, "weeks": 1}
+        await insert_missing(conn, forecast_hours, [first])
         return
     learned = HourOfWeek(row.p20, row.p50, row.weeks).learned(rate)
     await conn.execute(
-        update(forecast_cells)
+        update(forecast_hours)
         .where(this)
         .values(p20=learned.p20, p50=learned.p50, weeks=learned.weeks)
     )

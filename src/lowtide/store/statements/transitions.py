@@ -3,7 +3,7 @@
 Called by batches.py, lifecycle.py, group_commit.py and spending.py, inside their transactions.
 Invariants: the state comes from `core.batches.batch.step` alone; leaving a state ends the task
 lease that was taken in it, and the pause; a batch that leaves `in_progress` takes its waiting and
-held chunks out of the queue in the same transaction. Rows are locked organization first, then
+paused chunks out of the queue in the same transaction. Rows are locked organization first, then
 batch, then its chunks, everywhere: so no two transactions wait for each other.
 """
 
@@ -15,7 +15,7 @@ from sqlalchemy import ColumnElement, Row, String, case, literal, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lowtide.core.batches.batch import INSTANT_OF, TERMINAL, Event, Status, step
-from lowtide.store.schema.tables import HELD, WAITING, batches, chunks
+from lowtide.store.schema.tables import PAUSED, WAITING, batches, chunks
 
 
 async def lock_batches(conn: AsyncConnection, ids: Collection[str]) -> dict[str, Row[Any]]:
@@ -52,8 +52,8 @@ async def take(
 
 
 async def drop_unleased(conn: AsyncConnection, batch_id: str) -> None:
-    """Take the batch's waiting and held chunks out of the queue, for good."""
-    unleased = (chunks.c.state == WAITING) | (chunks.c.state == HELD)
+    """Take the batch's waiting and paused chunks out of the queue, for good."""
+    unleased = (chunks.c.state == WAITING) | (chunks.c.state == PAUSED)
     await conn.execute(
         update(chunks).where(chunks.c.batch_id == batch_id, unleased).values(state="dropped")
     )
@@ -63,7 +63,7 @@ def freed_state(status: Status, paused_reason: str | None) -> str:
     """What becomes of an unfinished chunk when its lease ends."""
     if status != "in_progress":
         return "dropped"
-    return "waiting" if paused_reason is None else "held"
+    return "waiting" if paused_reason is None else "paused"
 
 
 def freed_state_of_batch() -> ColumnElement[str]:
@@ -73,6 +73,6 @@ def freed_state_of_batch() -> ColumnElement[str]:
     may_hold = select(batches.c.id).where(running)
     return case(
         (chunks.c.batch_id.in_(may_wait), literal("waiting", String)),
-        (chunks.c.batch_id.in_(may_hold), literal("held", String)),
+        (chunks.c.batch_id.in_(may_hold), literal("paused", String)),
         else_="dropped",
     )

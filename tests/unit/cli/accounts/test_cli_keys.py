@@ -9,11 +9,8 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from alembic import command
-from alembic.config import Config
 from installation import SIDES, Installation, Prompt, running_installation
 from prompt import Run
-from sqlalchemy import create_engine
 
 from lowtide import limits
 from lowtide.cli.terminal import command_errors
@@ -22,10 +19,11 @@ from lowtide.core.errors import LowtideError
 from lowtide.data_dir import locked_data_dir
 from lowtide.service.accounts.authentication import Authenticator
 from lowtide.service.accounts.tenants import DEFAULT_SCOPES
-from lowtide.store.schema.migrate import MIGRATIONS
 from lowtide.store.schema.tables import HEAD
 from lowtide.store.sql_store import SqlStore
 from lowtide.system import SystemClock
+from testkit.empty_database import place_empty_database
+from testkit.next_version import NEXT_HEAD, next_version
 
 
 @pytest.fixture(scope="module")
@@ -295,18 +293,12 @@ def test_the_variable_names_a_server(run_main: Run, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.fixture
-def old_database(tmp_path: Path) -> Path:
-    """As the Lowtide before this one left it."""
-    (tmp_path / "d").mkdir()
+def old_database(tmp_path: Path) -> Iterator[Path]:
+    """As the Lowtide before this one left it: what runs here is the next version."""
     path = tmp_path / "d" / "lowtide.db"
-    migrations = Config()
-    migrations.set_main_option("script_location", str(MIGRATIONS))
-    engine = create_engine(f"sqlite:///{path}")
-    with engine.begin() as connection:
-        migrations.attributes["connection"] = connection
-        command.upgrade(migrations, f"{HEAD}-1")
-    engine.dispose()
-    return path
+    place_empty_database(path)
+    with next_version(tmp_path / "next"):
+        yield path
 
 
 def version(database: Path) -> str:
@@ -324,13 +316,13 @@ def test_an_old_schema_is_not_changed_under_a_running_server(
     assert outcome.code == command_errors.USAGE
     assert "in use by another Lowtide" in outcome.err
     assert version(old_database) == before
-    assert before != HEAD
+    assert before == HEAD
 
 
 def test_an_old_schema_is_brought_up_to_date_where_nothing_runs(
     alone: Prompt, old_database: Path
 ) -> None:
     assert alone("keys", "create", "one").code == command_errors.DONE
-    assert version(old_database) == HEAD
+    assert version(old_database) == NEXT_HEAD
     with locked_data_dir(old_database.parent):
         assert alone("keys", "create", "two").code == command_errors.DONE

@@ -8,6 +8,7 @@ from prompt import Run
 
 from lowtide.cli.terminal import command_errors
 from lowtide.store.schema.tables import HEAD
+from testkit.next_version import NEXT_HEAD, next_version
 from testkit.postgres import PostgresServer
 
 
@@ -39,12 +40,14 @@ def test_looking_makes_nothing_in_an_empty_database(
         assert run_main("keys", "create", "first").code == command_errors.DONE, "which founds one"
 
 
-def test_an_older_schema_is_left_to_the_servers(run_main: Run, postgres: PostgresServer) -> None:
-    with postgres.database("head") as name:
-        postgres.sql("UPDATE alembic_version SET version_num = '0001'", database=name)
+def test_an_older_schema_is_left_to_the_servers(
+    run_main: Run, postgres: PostgresServer, tmp_path: Path
+) -> None:
+    with postgres.database("head") as name, next_version(tmp_path / "next"):
         use(postgres.url(name))
         told = run_main("keys", "create", "late")
         assert told.code != command_errors.DONE
-        assert "schema 0001" in told.err and HEAD in told.err and "Start a server" in told.err
+        assert f"schema {HEAD}" in told.err and NEXT_HEAD in told.err
+        assert "Start a server" in told.err
         seen = postgres.sql("SELECT version_num FROM alembic_version", database=name)
-        assert seen == "0001\n"
+        assert seen == f"{HEAD}\n"

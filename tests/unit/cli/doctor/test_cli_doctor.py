@@ -18,6 +18,7 @@ from lowtide.data_dir import locked_data_dir
 from lowtide.store.schema.tables import HEAD
 from lowtide.store.sql_store import SqlStore
 from testkit.empty_database import place_empty_database
+from testkit.next_version import next_version
 from testkit.postgres import PostgresServer
 
 
@@ -95,7 +96,7 @@ def test_a_running_server_is_a_warning(run_main: Run, tmp_path: Path) -> None:
 
 SCHEMAS = [
     (HEAD, HEAD, "ok"),
-    ("0000", HEAD, "warn"),
+    ("0012", HEAD, "fail"),  # of a development version
     ("9999", HEAD, "ok"),  # a rolling upgrade: it says that we may go on
     ("9999", "9998", "fail"),
 ]
@@ -109,6 +110,17 @@ def test_the_schema_is_compared_and_left_alone(
     before = path.read_bytes()
     found = checks(run_main, "--data-dir", "d", code=1 if verdict == "fail" else 0)
     assert found["store"]["verdict"] == verdict
+    assert path.read_bytes() == before
+
+
+def test_a_schema_that_the_next_start_brings_up_to_date_is_a_warning(
+    run_main: Run, tmp_path: Path
+) -> None:
+    path = database(tmp_path / "d", HEAD)
+    before = path.read_bytes()
+    with next_version(tmp_path / "next"):
+        found = checks(run_main, "--data-dir", "d", code=0)
+    assert found["store"]["verdict"] == "warn" and "next start" in found["store"]["remedy"]
     assert path.read_bytes() == before
 
 

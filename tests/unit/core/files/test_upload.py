@@ -141,5 +141,5 @@ def test_what_has_ended_says_how() -> None:
         assert refused is not None
         assert refused.code == "upload_closed"
         assert word in refused.message
-    assert upload(completing_until=NOON).is_completing(NOON) is False
-    assert upload(completing_until=NOON + timedelta(seconds=1)).is_completing(NOON)
+    assert upload(completion_expires_at=NOON).is_completing(NOON) is False
+    assert upload(completion_expires_at=NOON + timedelta(seconds=1)).is_completing(NOON)

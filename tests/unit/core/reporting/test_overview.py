@@ -84,7 +84,7 @@ def test_figures_are_summed_by_model_state_and_kind() -> None:
         return Backlog(
             batch_id="b", model=model, organization_id="o", deadline_at=NOW, created_at=NOW,
             requests=requests, settled=settled,
-            planned_tokens=10 * requests, settled_tokens=10 * settled,
+            planned_tokens=10 * requests, settled_tokens=10 * settled, planned_cost=10.0,
         )  # fmt: skip
 
     late = msgspec.structs.replace(waits(), verdict=Feasibility(kept="infeasible"))

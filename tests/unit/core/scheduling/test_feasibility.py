@@ -66,9 +66,9 @@ def test_an_engine_that_reports_no_usage_is_taken_at_the_estimate() -> None:
     assert part("a", settled=50, settled_tokens=500).cost_left == pytest.approx(1800)
 
 
-def test_a_plan_of_an_older_version_counts_by_tokens_or_requests() -> None:
-    old = part("a", cost=0.0, settled=50, settled_tokens=250)
-    assert old.cost_left == pytest.approx(750)
+def test_a_plan_that_is_estimated_to_cost_nothing_counts_its_requests() -> None:
+    free = part("a", cost=0.0, settled=50, settled_tokens=250)
+    assert free.cost_left == pytest.approx(75)
 
 
 def test_what_is_settled_costs_nothing_more() -> None:

@@ -76,7 +76,7 @@ class FlexServiceEnv:
         async with asyncio.timeout(PATIENCE_S):
             await self.woken.wait()
         self.woken.clear()
-        return (await self.store.flex.held())[-1]
+        return (await self.store.flex.awaited())[-1]
 
     async def lease(self) -> Any:
         now = self.clock.now()
@@ -174,7 +174,7 @@ async def test_a_call_is_held_no_longer_than_its_bound_and_not_run_after(service
     assert (error.code, error.retry_after_s) == ("resource_unavailable", limits.FLEX_RETRY_AFTER_S)
     assert "Try again later, or send it without service_tier" in error.message
     await env.flex.aclose()
-    batches = await env.store.flex.held()
+    batches = await env.store.flex.awaited()
     assert [batch.status for batch in batches] == ["cancelling"]
     assert await env.store.work.claim_chunks("w", ["m"], 1, env.clock.now(), 30.0) == []
 
@@ -248,7 +248,7 @@ async def test_a_queue_that_is_too_long_is_told_at_once(service_env: Open) -> No
 
     env = service_env(prospects=cast("Any", SimpleNamespace(of_plan=of_plan)))
     assert "longer than 15 minutes" in (await refused(env.hold())).message
-    assert await env.store.flex.held() == []
+    assert await env.store.flex.awaited() == []
 
 
 async def test_a_cap_that_is_reached_meanwhile_lets_callers_go(
@@ -291,7 +291,7 @@ async def test_bytes_that_cannot_be_stored_are_every_caller_s_error(
     for each in calls:
         with pytest.raises(BlobError):
             await each
-    assert await env.store.flex.held() == []
+    assert await env.store.flex.awaited() == []
 
 
 async def test_what_an_earlier_process_held_is_cancelled(service_env: Open) -> None:

@@ -37,7 +37,8 @@ FILL = f"""
 INSERT INTO batches SELECT (jsonb_populate_record(null::batches, to_jsonb(b) || jsonb_build_object(
     'id', 'batch_' || n))).* FROM batches b, generate_series(1, 99) n WHERE b.id = 'batch_0';
 INSERT INTO chunks SELECT b.id, s, 'org_' || (s % 5), 'waiting', 'm' || (s % 4), 0, b.expires_at,
-    b.created_at, s * 128, 128, 1000, 1000, decode(repeat('00', 16), 'hex'), 0, NULL, 0, NULL
+    b.created_at, s * 128, 128, 1000, 1000, decode(repeat('00', 16), 'hex'), 0, NULL, 0, NULL,
+    128
     FROM batches b, generate_series(0, {CHUNKS // 100 - 1}) s;
 ANALYZE
 """
@@ -45,9 +46,9 @@ ONE_BATCH = """
 INSERT INTO batches (id, organization_id, project_id, user_id, dialect, input_file_id, input_bytes,
     input_key, endpoint, status, completion_window_s, metadata, priority, created_at, expires_at,
     total, completed, failed, input_tokens, cached_tokens, output_tokens, reasoning_tokens, errors,
-    errors_total, digest, answered, results_seq, task_token)
+    errors_total, digest, results_seq, task_token, unreported, warnings)
 VALUES ('batch_0', 'org_default', 'p', 'u', 'openai', 'f', 1, 'k', '/v1/chat/completions',
-    'in_progress', 86400, '{}', 0, 1, 2, 128000, 0, 0, 0, 0, 0, 0, '[]', 0, 'd', true, 0, 0)
+    'in_progress', 86400, '{}', 0, 1, 2, 128000, 0, 0, 0, 0, 0, 0, '[]', 0, 'd', 0, 0, 0, '[]')
 """
 
 
@@ -75,7 +76,7 @@ async def test_a_claim_reads_the_head_of_the_queue_and_sorts_nothing(
     name = postgres_url.partition("@/")[2].partition("?")[0]
     postgres.sql(ONE_BATCH, *FILL.split(";"), database=name)
     plan = await explained(database, first_waiting("m1", 32, "org_1"))
-    assert "Index Scan using chunks_waiting_of on chunks" in plan, plan
+    assert "Index Scan using chunks_waiting_by_organization on chunks" in plan, plan
     assert "Sort" not in plan and "Seq Scan" not in plan, plan
 
 

@@ -18,6 +18,7 @@ from alembic.script import ScriptDirectory
 from lowtide.ports.store import StoreError
 from lowtide.store.connection.database import Database
 from lowtide.store.schema.columns import Instant
+from lowtide.store.schema.compatibility import FIRST
 from lowtide.store.schema.migrate import MIGRATIONS
 from lowtide.store.schema.tables import HEAD, metadata
 from lowtide.store.sql_store import SqlStore
@@ -56,7 +57,8 @@ def test_the_head_in_code_is_the_newest_revision() -> None:
     script = ScriptDirectory.from_config(config)
     assert script.get_current_head() == HEAD
     revisions = sorted(revision.revision for revision in script.walk_revisions())
-    assert revisions == [f"{number:04d}" for number in range(1, len(revisions) + 1)]
+    first = int(FIRST)
+    assert revisions == [f"{number:04d}" for number in range(first, first + len(revisions))]
 
 
 async def test_a_database_newer_than_the_code_is_refused_and_left_alone(path: Path) -> None:

@@ -35,7 +35,9 @@ def scans(plan: Iterable[str]) -> list[str]:
 
 
 async def test_a_claim_of_one_organization_reads_its_part_of_the_queue(database: Database) -> None:
-    by_organization = "SEARCH chunks USING INDEX chunks_waiting_of (model=? AND organization_id=?)"
+    by_organization = (
+        "SEARCH chunks USING INDEX chunks_waiting_by_organization (model=? AND organization_id=?)"
+    )
     for _ in range(2):
         plan = await query_plan(database, first_waiting("m", 32, "org"))
         assert plan == [by_organization]
@@ -46,7 +48,7 @@ async def test_a_claim_of_one_organization_reads_its_part_of_the_queue(database:
 async def test_finding_organizations_that_wait_takes_a_step_for_each(database: Database) -> None:
     plan = await query_plan(database, waiting_organizations("m"))
     reads = [line for line in plan if "chunks" in line]
-    first = "SEARCH chunks USING INDEX chunks_waiting_of (model=?)"
+    first = "SEARCH chunks USING INDEX chunks_waiting_by_organization (model=?)"
     following = first.replace("(model=?)", "(model=? AND organization_id>?)")
     assert reads == [first, following], plan
 
@@ -101,7 +103,10 @@ async def test_an_urgent_batch_with_nothing_waiting_costs_a_step_of_the_index(
     for _ in range(2):
         plan = await query_plan(database, urgent_waiting(["m"], 32))
         reads = [line for line in plan if " chunks" in line]
-        assert len(reads) == 1 and "INDEX chunks_waiting_of (model=? AND organiz" in reads[0], plan
+        assert (
+            len(reads) == 1
+            and "INDEX chunks_waiting_by_organization (model=? AND organiz" in reads[0]
+        ), plan
         assert "batch_id=?" in reads[0], plan
         async with database.write() as conn:
             await conn.execute(text("ANALYZE"))

@@ -21,6 +21,15 @@ SHARED: Final[Sequence[Sequence[str]]] = [
         "its batches wait",
     ),
     (
+        "places at a replica",
+        "each place that comes free goes to the organization that holds the fewest there over its"
+        " weight, so a unit is one request, and calls that take long hold no more than a share;"
+        " nobody keeps a place free. What a worker has leased ahead is all organizations': within"
+        " `SUPPLY_LOOK_S` of its announcement about `SUPPLY_LOW` requests of who has nothing ready"
+        " are added, up to `SUPPLY_AHEAD` requests of all. Urgent batches go first",
+        "its batches wait",
+    ),
+    (
         "batches that have not ended",
         "`limits.unfinished_batches` for each organization, counted in the transaction that adds"
         " one; background responses are such batches",

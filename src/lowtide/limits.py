@@ -197,6 +197,12 @@ CLAIM_FADE: Final = 0.8  # from claim to claim, of how long the slowest took
 IDLE_POLL_S: Final = 1.0  # look for work that nobody announced (another process, a reaped lease)
 TICK_S_MIN: Final = 0.005  # between two ticks of dispatch that only wait for a retry
 LEASED_INPUT_BYTES_MAX: Final = 64 * MIB  # input lines a worker holds in memory
+SUPPLY_LOW: Final = (
+    CHUNK_REQUESTS_MAX // 2
+)  # requests of one organization: below it, more is looked for
+SUPPLY_AHEAD: Final = 4 * CHUNK_REQUESTS_MAX  # of all, besides CLAIM_AHEAD_S: as idle workers wait
+SUPPLY_LOOK_S: Final = 0.1  # between two looks for organizations of which nothing is leased
+SUPPLY_BYTES_MAX: Final = 64 * MIB  # of their lines, beside what others have in memory
 
 # ---- whose turn it is, and what can be promised (scheduling.md sections 2e, 2f, 2i) ----
 TENANTS_READ_MAX: Final = 10_000  # organizations that one claim looks at, where some are bounded

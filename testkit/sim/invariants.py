@@ -220,9 +220,10 @@ class _WatchedWork:
         ttl_s: float,
         in_flight_max: int | None = None,
         without: Collection[tuple[str, str]] = (),
+        supplied: Collection[str] = (),
     ) -> list[ChunkLease]:
         leases = await self._work.claim_chunks(
-            worker_id, models, limit, now, ttl_s, in_flight_max, without
+            worker_id, models, limit, now, ttl_s, in_flight_max, without, supplied
         )
         self._watch.leased(leases)
         return leases

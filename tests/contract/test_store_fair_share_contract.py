@@ -10,7 +10,12 @@ from lowtide.core.batches.chunk import ChunkLease
 from lowtide.core.scheduling.fair_queue import OUTPUT_COST, work_of
 from lowtide.core.scheduling.forecast import cell_of
 from lowtide.core.usage import Usage
-from lowtide.limits import LOCALITY_CHUNKS, OUTPUT_TOKENS_ASSUMED
+from lowtide.limits import (
+    CHUNK_REQUESTS_MAX,
+    LOCALITY_CHUNKS,
+    OUTPUT_TOKENS_ASSUMED,
+    SUPPLY_LOW,
+)
 from testkit.store_fixture import DAY_S, PER_ANSWER, TTL_S, StoreFixture, keys, outcomes
 
 
@@ -281,3 +286,84 @@ async def test_what_has_not_ended_is_counted_by_state_and_shown_by_what_is_due_f
     assert found.states == {"validating": (2, first.created_at)}
     assert [batch.id for batch in found.batches] == [first.id, second.id]
     assert [batch.id for batch in (await world.store.capacity.unfinished(1)).batches] == [first.id]
+
+
+# ---- a worker that has enough of some
+
+
+async def beside(world: StoreFixture, *projects: str, limit: int = 4) -> list[ChunkLease]:
+    """A claim of a worker that has enough of those projects' organizations."""
+    found = [await world.store.tenants.project(project) for project in projects]
+    supplied = {project.organization_id for project in found if project is not None}
+    assert len(supplied) == len(projects)
+    return await world.store.work.claim_chunks(
+        "w1", ("m",), limit, world.now, TTL_S, supplied=supplied
+    )
+
+
+async def test_a_worker_that_has_enough_of_one_gets_a_chunk_of_each_other(
+    world: StoreFixture,
+) -> None:
+    for name in ("a", "b", "c"):
+        await world.running(*[("m", SUPPLY_LOW)] * 9, project=await tenant(world, name))
+    await world.claim(9)
+    assert by_project(await beside(world, "a")) == {"b": 1, "c": 1}
+
+
+async def test_small_chunks_come_several_at_a_time(world: StoreFixture) -> None:
+    for name in ("a", "b"):
+        await world.running(*[("m", SUPPLY_LOW // 2)] * 9, project=await tenant(world, name))
+    await world.claim(1)
+    assert by_project(await beside(world, "a", limit=9)) == {"b": 2}
+
+
+async def test_such_a_claim_takes_no_more_than_it_asks_for(world: StoreFixture) -> None:
+    for name in ("a", "b", "c", "d"):
+        await world.running(*[("m", SUPPLY_LOW)] * 9, project=await tenant(world, name))
+    await world.claim(4)
+    assert len(await beside(world, "a", limit=2)) == 2
+
+
+async def test_an_organization_that_comes_anew_is_leased_beside_one_that_was_overestimated(
+    world: StoreFixture,
+) -> None:
+    """Commits take back what the first was charged too much, so it seems to be behind."""
+    await world.running(*[("m", 4)] * 40, project=await tenant(world, "a"))
+    leases = await world.claim(2)
+    await world.running(("m", 4), project=await tenant(world, "b"))
+    for lease in leases:
+        await world.settle(lease)
+    assert by_project(await beside(world, "a")) == {"b": 1}
+
+
+async def test_whoever_is_a_unit_of_work_ahead_waits_for_its_turn(world: StoreFixture) -> None:
+    await world.running(*[("m", SUPPLY_LOW)] * 40, project=await tenant(world, "a"))
+    await world.running(*[("m", SUPPLY_LOW)] * 40, project=await tenant(world, "b"))
+    unit = LOCALITY_CHUNKS * CHUNK_REQUESTS_MAX // SUPPLY_LOW
+    got = [len(await beside(world, "a")) for _ in range(unit + 3)]
+    assert got == [1] * (unit + 1) + [0, 0]
+    await world.claim(1)  # the other's turn
+    assert by_project(await beside(world, "a")) == {"b": 1}
+
+
+async def test_nobody_is_leased_beside_an_urgent_batch_of_who_has_enough(
+    world: StoreFixture,
+) -> None:
+    batch = await world.running(*[("m", 2)] * 9, project=await tenant(world, "a"))
+    await world.running(*[("m", 2)] * 9, project=await tenant(world, "b"))
+    await world.store.capacity.mark_urgent("m", [batch.id])
+    assert await beside(world, "a") == []
+    assert by_project(await beside(world, "b", limit=1)) == {"a": 1}
+
+
+async def test_an_organizations_bound_holds_beside_others_as_well(world: StoreFixture) -> None:
+    await world.running(*[("m", 2)] * 9, project=await tenant(world, "a"))
+    await world.running(*[("m", 2)] * 9, project=await tenant(world, "b", requests_in_flight=2))
+    assert by_project(await beside(world, "a")) == {"b": 1}
+    assert await beside(world, "a") == []
+
+
+async def test_a_lease_tells_its_organizations_weight(world: StoreFixture) -> None:
+    await world.running(("m", 2), project=await tenant(world, "a", weight=3))
+    await world.running(("m", 2), project=await tenant(world, "b"))
+    assert {lease.project_id: lease.weight for lease in await world.claim()} == {"a": 3, "b": 1}

@@ -5,6 +5,7 @@ chunk. Whatever happens: a request is in one place, finishes at most once, windo
 counters agree, and once engines answer again everything that is left can be finished.
 """
 
+from collections import Counter
 from datetime import UTC, datetime
 
 from hypothesis import settings
@@ -47,6 +48,7 @@ def lease(seq: int, model: str, token: int) -> ChunkLease:
         token=token,
         expires_at=NOON,
         project_id="p",
+        organization_id=f"o{seq % 3}",
         dialect="openai",
         endpoint="/v1/chat/completions",
         model=model,
@@ -150,6 +152,10 @@ class DispatchMachine(RuleBasedStateMachine):
         for replica in self.replicas:
             mine = [request for request, at in self.flying if at is replica]
             assert replica.in_flight == len(mine) <= replica.window_max
+            shares = self.core._turns._shares.get(replica.name, {})
+            assert {name: share.in_flight for name, share in shares.items() if share.in_flight} == (
+                Counter(request.run.lease.organization_id for request in mine)
+            )
             suspects = [request for request in mine if request.company]
             assert replica.suspects.in_flight == len(suspects)
             assert all(len(suspects) <= request.company for request in suspects)
@@ -169,7 +175,8 @@ class DispatchMachine(RuleBasedStateMachine):
             assert run.unfinished == self.size[run.key] - self.done[run.key]
         assert {m: self.core.ready.get(m, 0) for m in MODELS} == pending
         assert self.core.input_bytes == sum(run.input_bytes for run in self.core.runs.values())
-        listed = [run for runs in self.core._by_model.values() for run in runs]
+        owners = self.core._by_model.values()
+        listed = [run for each in owners for runs in each.values() for run in runs]
         assert sorted(map(id, listed)) == sorted(map(id, self.core.runs.values()))
 
     def teardown(self) -> None:

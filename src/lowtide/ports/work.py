@@ -69,6 +69,7 @@ class WorkStore(Protocol):
         ttl_s: float,
         in_flight_max: int | None = None,
         without: Collection[tuple[str, str]] = (),
+        supplied: Collection[str] = (),
     ) -> list[ChunkLease]:
         """Lease up to `limit` waiting chunks of batches in progress, for any of `models`, but for
         those of a (model, endpoint) of `without`, which nobody of ours could work on.
@@ -85,6 +86,11 @@ class WorkStore(Protocol):
         An organization whose leased requests, not yet settled, have reached its bound
         (`OrganizationLimits.requests_in_flight`, else `in_flight_max`; None: no bound) gets no
         further chunk. Its last one may pass the bound by up to a chunk.
+
+        `supplied`: organizations of which the worker has enough. If it names any, only others get
+        chunks, about `SUPPLY_LOW` requests each: those that were given no more than a unit of work
+        (`LOCALITY_CHUNKS` full chunks) beyond the first of `supplied` that waits for more, and none
+        while an urgent batch of one of `supplied` waits.
         """
         ...
 

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, bindparam, exists, select
+from sqlalchemy import ColumnElement, Row, bindparam, exists, func, select
 from sqlalchemy import update as sql_update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -18,8 +18,15 @@ from lowtide.limits import CLAIM_CHUNKS_MAX
 from lowtide.ports.work import CommitReceipt, GroupCommit
 from lowtide.store.connection.database import Database, transactional
 from lowtide.store.connection.notify import announce
-from lowtide.store.schema.tables import LEASED, WAITING, batch_models, batches, chunks
-from lowtide.store.statements.claims import claimable
+from lowtide.store.schema.tables import (
+    LEASED,
+    WAITING,
+    batch_models,
+    batches,
+    chunks,
+    organizations,
+)
+from lowtide.store.statements.claims import claimable, claimable_beside
 from lowtide.store.statements.fair_share import charge, charges
 from lowtide.store.statements.group_commit import commit
 from lowtide.store.statements.throughput import restart_clock
@@ -48,11 +55,16 @@ class SqlWork:
         ttl_s: float,
         in_flight_max: int | None = None,
         without: Collection[tuple[str, str]] = (),
+        supplied: Collection[str] = (),
     ) -> list[ChunkLease]:
         limit = min(limit, CLAIM_CHUNKS_MAX)
         expires_at = now + timedelta(seconds=ttl_s)
         async with self._db.write() as conn:
-            first = await claimable(conn, models, limit, in_flight_max, without)
+            bounds = (models, limit, in_flight_max, without)
+            if supplied:
+                first = await claimable_beside(conn, *bounds, supplied)
+            else:
+                first = await claimable(conn, *bounds)
             if not first:
                 return []
             await restart_clock(conn, {row.model for row in first}, now)
@@ -102,8 +114,11 @@ async def _leases(
     conn: AsyncConnection, claimed: Iterable[Row[Any]], expires_at: datetime
 ) -> list[ChunkLease]:
     claimed = list(claimed)
+    weight = func.coalesce(organizations.c.weight, 1).label("weight")
     found = await conn.execute(
-        select(batches).where(batches.c.id.in_(sorted({row.batch_id for row in claimed})))
+        select(batches, weight)
+        .outerjoin(organizations, organizations.c.id == batches.c.organization_id)
+        .where(batches.c.id.in_(sorted({row.batch_id for row in claimed})))
     )
     batch = {row.id: row for row in found}
     return [_lease(row, batch[row.batch_id], expires_at) for row in claimed]
@@ -116,6 +131,7 @@ def _lease(chunk: Row[Any], batch: Row[Any], expires_at: datetime) -> ChunkLease
         expires_at=expires_at,
         project_id=batch.project_id,
         organization_id=batch.organization_id,
+        weight=float(batch.weight),
         dialect=batch.dialect,
         endpoint=batch.endpoint,
         model=chunk.model,

@@ -28,8 +28,9 @@ class ChunkKey(msgspec.Struct, frozen=True, order=True):
 class ChunkLease(msgspec.Struct, frozen=True, kw_only=True):
     """A worker's fenced, time-limited ownership of a chunk, with all that running it needs.
 
-    `token` grows with every lease of the chunk and fences what the holder may commit. `first` and
-    `count` are places in the plan; bit i of `done` is the plan entry `first + i`.
+    `token` grows with every lease of the chunk and fences what the holder may commit. `weight` is
+    the organization's at that instant. `first` and `count` are places in the plan; bit i of `done`
+    is the plan entry `first + i`.
     """
 
     key: ChunkKey
@@ -37,6 +38,7 @@ class ChunkLease(msgspec.Struct, frozen=True, kw_only=True):
     expires_at: datetime
     project_id: str
     organization_id: str = ""
+    weight: float = 1.0
     dialect: Dialect
     endpoint: str
     model: str

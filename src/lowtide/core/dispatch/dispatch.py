@@ -9,6 +9,8 @@ in [0, 1)) are arguments.
 
 Locality: a replica keeps taking from the chunk it is attached to; a fresh chunk is attached to the
 replica that first finds nothing left; when no chunk is unattached it helps with somebody else's.
+Among organizations, places at a replica go by turns (core/dispatch/place_turns.py), and locality
+decides among the chunks of the one whose turn it is.
 
 Whose fault: a failure counts against a request only if it was the request's own, which
 core/dispatch/verdict.py finds out. Until then it costs no try. What failed goes behind
@@ -21,6 +23,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from lowtide import limits
 from lowtide.core.batches.chunk import ChunkKey, ChunkLease
+from lowtide.core.dispatch.place_turns import PlaceTurns
 from lowtide.core.dispatch.replica import Replica
 from lowtide.core.dispatch.request import ChunkRun, Request, prompt_read
 from lowtide.core.dispatch.trials import begin_trial, end_trial
@@ -35,7 +38,8 @@ class Dispatch:
 
     def __init__(self, *, attempts_max: int = limits.ATTEMPTS_MAX) -> None:
         self.runs: dict[ChunkKey, ChunkRun] = {}
-        self._by_model: dict[str, list[ChunkRun]] = {}
+        self._by_model: dict[str, dict[str, list[ChunkRun]]] = {}
+        self._turns = PlaceTurns()
         self._current: dict[str, ChunkRun] = {}
         self._delayed: list[tuple[float, int, Request]] = []
         self._order = itertools.count()
@@ -45,6 +49,9 @@ class Dispatch:
         """Since when no replica could go on with that chunk."""
         self.ready: dict[str, int] = {}
         """Requests that could be sent at once, by model."""
+        self.runs_short = False
+        """An organization has little left to send, while others have more: whoever leases looks
+        for its next chunk, and sets this back."""
         self.input_bytes = 0
 
     def add(
@@ -68,7 +75,9 @@ class Dispatch:
             run.input_bytes += len(data)
         run.unfinished = len(run.pending)
         self.runs[lease.key] = run
-        self._by_model.setdefault(lease.model, []).append(run)
+        owners = self._by_model.setdefault(lease.model, {})
+        owners.setdefault(lease.organization_id, []).append(run)
+        self._turns.added(lease.organization_id, lease.weight)
         self.ready[lease.model] = self.ready.get(lease.model, 0) + run.unfinished
         self.input_bytes += run.input_bytes
         return run
@@ -87,9 +96,18 @@ class Dispatch:
     def forget(self, replica_name: str) -> None:
         """The replica has left, or serves other models: its next request is chosen afresh."""
         self._current.pop(replica_name, None)
+        self._turns.forget(replica_name)
         for run in self.runs.values():
             if run.attached_to == replica_name:
                 run.attached_to = None
+
+    def supplied(self, models: Iterable[str], at_least: int) -> frozenset[str]:
+        """Organizations of which so many requests for these models could be sent at once."""
+        ready: dict[str, int] = {}
+        for model in models:
+            for name, runs in self._by_model.get(model, {}).items():
+                ready[name] = ready.get(name, 0) + sum(len(run.pending) for run in runs)
+        return frozenset(name for name, count in ready.items() if count >= at_least)
 
     def of_batches(self, batch_ids: frozenset[str]) -> list[ChunkRun]:
         return [run for run in self.runs.values() if run.key.batch_id in batch_ids]
@@ -119,21 +137,24 @@ class Dispatch:
 
     def take(self, replica: Replica, now_s: float) -> Request | None:
         """The next request for this replica, counted as in flight on it; None if there is none."""
-        self._wake_delayed(now_s)
+        if self._delayed:
+            self._wake_delayed(now_s)
         if self._judge.doubts.open:
             self._decide(now_s)
         if not replica.has_room(now_s):
             return None
-        request = self._from_current(replica, now_s) or self._from_any(replica, now_s)
-        if request is None:
+        request = None if self._turns.is_shared else self._from_current(replica, now_s)
+        if request is None and (request := self._from_any(replica, now_s)) is None:
             return None
         on_trial = request.must_run_alone
         if (on_trial and replica.calls) or not replica.takes_prompt(request.tokens, now_s):
             request.run.pending.appendleft(request)  # nothing else is sent until it has its turn
             return None
-        self.ready[request.run.lease.model] -= 1
+        lease = request.run.lease
+        self.ready[lease.model] -= 1
+        request.share = self._turns.took(replica.name, lease.organization_id)
         request.sent_at_s = now_s
-        watched = replica.watches and request.run.lease.endpoint in STREAMED_ENDPOINTS
+        watched = replica.watches and lease.endpoint in STREAMED_ENDPOINTS
         request.is_read = False if watched else None
         if request.company:
             replica.suspects.started(request)
@@ -145,6 +166,7 @@ class Dispatch:
     ) -> Decision:
         """What an attempt's outcome means for the request and for the replica."""
         prompt_read(request, replica, now_s)
+        request.share.in_flight -= 1
         decision = self._judge.settle(request, replica, outcome, now_s, draw)
         match decision:
             case Finish():
@@ -176,6 +198,7 @@ class Dispatch:
     def abandon(self, request: Request, replica: Replica, now_s: float) -> None:
         """We took the call back ourselves (cancelled, lost, draining): no blame, no retry here."""
         prompt_read(request, replica, now_s)
+        request.share.in_flight -= 1
         replica.ended()
         replica.suspects.ended(request)
         replica.circuit.abandoned()
@@ -228,26 +251,48 @@ class Dispatch:
         return self._pop(run, replica, now_s) if run is not None else None
 
     def _from_any(self, replica: Replica, now_s: float) -> Request | None:
-        """Its own other chunks, then unattached, then anybody's; about once in 128 requests."""
+        """Of the organization whose turn it is: the replica's own chunks, then unattached, then
+        anybody's. With one organization about once in 128 requests.
+        """
         ranks = {replica.name: 0, None: 1}
-        usable = (run for model in replica.models for run in self._by_model.get(model, ()))
-        pending = [run for run in usable if run.pending]
-        for run in sorted(pending, key=lambda run: ranks.get(run.attached_to, 2)):
-            request = self._pop(run, replica, now_s)
-            if request is not None:
-                self._current[replica.name] = run
-                if run.attached_to is None:
-                    run.attached_to = replica.name
-                return request
-        if pending and replica.trouble_at_s is not None:
+        is_any_pending = False
+        for organization_id in self._turns.order(replica.name):
+            pending = self._pending(replica, organization_id)
+            is_any_pending = is_any_pending or bool(pending)
+            for run in sorted(pending, key=lambda run: ranks.get(run.attached_to, 2)):
+                request = self._pop(run, replica, now_s)
+                if request is not None:
+                    self._current[replica.name] = run
+                    if run.attached_to is None:
+                        run.attached_to = replica.name
+                    if self._turns.is_shared and len(run.pending) < limits.SUPPLY_LOW:
+                        self._look_at_supply(pending)
+                    return request
+        if is_any_pending and replica.trouble_at_s is not None:
             replica.ask_for_trial(now_s)
         return None
 
+    def _pending(self, replica: Replica, organization_id: str) -> list[ChunkRun]:
+        """The organization's chunks that have something to send to that replica."""
+        return [
+            run
+            for model in replica.models
+            for run in self._by_model.get(model, {}).get(organization_id, ())
+            if run.pending
+        ]
+
+    def _look_at_supply(self, runs: Iterable[ChunkRun]) -> None:
+        """A request was just taken from one of these, which are all that their owner has."""
+        left = sum(len(run.pending) for run in runs)
+        if left == limits.SUPPLY_LOW - 1 or not left:  # once on its way down, and at its end
+            self.runs_short = True
+
     def _scope_of_pending(self, replica: Replica) -> Scope | None:
         for model in replica.models:
-            for run in self._by_model.get(model, ()):
-                if run.pending:
-                    return replica.scope(run.scope_key)
+            for runs in self._by_model.get(model, {}).values():
+                for run in runs:
+                    if run.pending:
+                        return replica.scope(run.scope_key)
         return None
 
     def _pop(self, run: ChunkRun, replica: Replica, now_s: float) -> Request | None:
@@ -308,10 +353,14 @@ class Dispatch:
                 self.ready[run.lease.model] += 1
 
     def _detach(self, run: ChunkRun) -> None:
-        runs = self._by_model[run.lease.model]
-        runs.remove(run)
-        if not runs:
-            del self._by_model[run.lease.model]
+        model, organization_id = run.lease.model, run.lease.organization_id
+        owners = self._by_model[model]
+        owners[organization_id].remove(run)
+        if not owners[organization_id]:
+            del owners[organization_id]
+        if not owners:
+            del self._by_model[model]
+        self._turns.removed(organization_id)
 
 
 def _goes_on_with(replica: Replica, run: ChunkRun, now_s: float) -> bool:

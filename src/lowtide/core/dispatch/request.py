@@ -2,12 +2,17 @@
 about."""
 
 from collections import deque
+from typing import Final
 
 import msgspec
 
 from lowtide import limits
 from lowtide.core.batches.chunk import ChunkKey, ChunkLease
+from lowtide.core.dispatch.place_turns import PlaceShare
 from lowtide.core.dispatch.replica import Replica
+
+_NOWHERE: Final = PlaceShare()
+"""Of requests that were not taken yet."""
 
 
 class Request(msgspec.Struct, eq=False):
@@ -36,6 +41,8 @@ class Request(msgspec.Struct, eq=False):
     is_read: bool | None = None
     yields: int = 0
     timeouts: int = 0
+    share: PlaceShare = _NOWHERE
+    """Where its last `take` is counted until that call ends."""
     cut_at: tuple[str, ...] = ()
     """Names of replicas before which something ends calls as long as this one."""
 

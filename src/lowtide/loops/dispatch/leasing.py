@@ -3,11 +3,16 @@
 How far ahead: about a second of work at the present rate, and more where claims take long; at
 least one chunk, and never more input in memory than `LEASED_INPUT_BYTES_MAX`. After a claim that
 found less than it asked for, the queue is dry: no more claims until somebody announces work or a
-poll is due. Called by loops/dispatch/dispatch.py.
+poll is due.
+
+What is leased ahead may be one organization's alone. So when work is announced, when an
+organization's part runs short, and at each poll, a second claim looks for chunks of those that have
+little or nothing ready here; their places at replicas are core/dispatch/place_turns.py's matter.
+Called by loops/dispatch/dispatch.py.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import datetime
 
 from lowtide import limits
@@ -64,6 +69,9 @@ class Leasing:
         self._finished = 0
         self._measured_at_s: float | None = None
         self._unread: list[tuple[ChunkKey, int]] = []
+        self._looks_for_others = False
+        self._looked_at_s = float("-inf")
+        self._claimed_at_s = float("-inf")
         self.waits_for_commit = False
         """Whether the last claim found no room in memory that a commit would give."""
 
@@ -71,6 +79,7 @@ class Leasing:
         """There may be new work: claim at the next tick."""
         self._dry_until_s = float("-inf")
         self._announced += 1
+        self._looks_for_others = True
 
     def count_finished(self) -> None:
         self._finished += 1
@@ -93,7 +102,16 @@ class Leasing:
 
     def needs_claim(self, model: str, now_s: float) -> bool:
         """Whether the supply for that model's replicas wants a claim now."""
-        return now_s >= self._dry_until_s and self._core.ready.get(model, 0) < self._claim_below
+        if now_s < self._dry_until_s:
+            return False
+        return self._core.ready.get(model, 0) < self._claim_below or self._core.runs_short
+
+    @property
+    def looks_at_s(self) -> float:
+        """When a claim looks for other organizations' chunks, whatever is ready."""
+        if self._looks_for_others:
+            return self._looked_at_s + limits.SUPPLY_LOOK_S
+        return max(self._looked_at_s, self._claimed_at_s) + limits.IDLE_POLL_S
 
     async def claim(self, now: datetime, now_s: float) -> bool:
         """Lease and load what the windows could soon use; whether any chunk came.
@@ -104,23 +122,58 @@ class Leasing:
             return False
         self._measure(now_s)
         came, short, announced = False, False, self._announced
-        for (served, held), chunks in self._wanted(now_s):
-            models = sorted(model for model in served if self._is_open(model, now))
-            if not models:
-                continue
-            leases = await self._store.claim_chunks(
-                self._worker_id, models, chunks, now, self._lease_ttl_s, self._in_flight_max(), held
-            )
-            await self._load_all(leases, now)
-            came = came or bool(leases)
-            short = short or len(leases) < chunks
+        for takes, chunks in self._wanted(now_s):
+            if models := self._open_models(takes, now):
+                leases = await self._lease(models, takes, chunks, now)
+                came = came or bool(leases)
+                short = short or len(leases) < chunks
+                self._claimed_at_s = now_s
         if short and announced == self._announced:  # else something came while we looked
             self._dry_until_s = now_s + limits.IDLE_POLL_S
+        return await self._claim_for_others(now, now_s) or came
+
+    async def _claim_for_others(self, now: datetime, now_s: float) -> bool:
+        """Lease chunks of organizations that have little ready here, where others have enough."""
+        if self._core.runs_short:
+            self._looks_for_others, self._core.runs_short = True, False
+        if now_s < max(self.looks_at_s, self._dry_until_s):
+            return False
+        self._looked_at_s, self._looks_for_others = now_s, False
+        came = False
+        for takes in self._free_places(now_s):
+            models = self._open_models(takes, now)
+            supplied = self._core.supplied(models, limits.SUPPLY_LOW)
+            chunks = self._room_for_others(models) if supplied else 0
+            if chunks > 0:
+                came = bool(await self._lease(models, takes, chunks, now, supplied)) or came
+        self._looks_for_others = self._looks_for_others or came  # perhaps there are more
         return came
 
-    def _is_open(self, model: str, now: datetime) -> bool:
-        hours = self._hours().get(model)
-        return hours is None or hours.is_open(now)
+    async def _lease(
+        self,
+        models: Sequence[str],
+        takes: _Takes,
+        chunks: int,
+        now: datetime,
+        supplied: Collection[str] = (),
+    ) -> Sequence[ChunkLease]:
+        leases = await self._store.claim_chunks(
+            self._worker_id,
+            models,
+            chunks,
+            now,
+            self._lease_ttl_s,
+            self._in_flight_max(),
+            takes[1],
+            supplied,
+        )
+        await self._load_all(leases, now)
+        return leases
+
+    def _open_models(self, takes: _Takes, now: datetime) -> list[str]:
+        """Of those models, the ones in their hours."""
+        hours = self._hours()
+        return sorted(m for m in takes[0] if (of := hours.get(m)) is None or of.is_open(now))
 
     def _claim_threshold(self) -> float:
         """With fewer requests ready than these, a claim is worth its cost: half of what is to be
@@ -139,7 +192,7 @@ class Leasing:
             short = places + 2 * self._claim_below - ready
             if short < self._claim_below:
                 continue
-            room = self._room_for_chunks()
+            room = self._room_for_chunks(limits.LEASED_INPUT_BYTES_MAX)
             self.waits_for_commit |= room == 0 and not all(
                 run.unfinished for run in self._core.runs.values()
             )
@@ -162,13 +215,24 @@ class Leasing:
                 places[takes] = places.get(takes, 0) + free
         return places
 
-    def _room_for_chunks(self) -> int:
+    def _room_for_chunks(self, bytes_max: int) -> int:
         """How many more chunks, as large as those held, fit the bound on input in memory."""
         held = len(self._core.runs)
         if not held:
             return 2
         per_chunk = max(1, self._core.input_bytes // held)
-        return max(0, (limits.LEASED_INPUT_BYTES_MAX - self._core.input_bytes) // per_chunk)
+        return max(0, (bytes_max - self._core.input_bytes) // per_chunk)
+
+    def _room_for_others(self, models: Collection[str]) -> int:
+        """How many chunks of organizations that have little ready may come on top."""
+        ready = sum(self._core.ready.get(model, 0) for model in models)
+        ahead = limits.SUPPLY_AHEAD + 2 * self._claim_below - ready
+        in_memory = limits.LEASED_INPUT_BYTES_MAX + limits.SUPPLY_BYTES_MAX
+        return min(
+            -int(-ahead // limits.CHUNK_REQUESTS_MAX),
+            self._room_for_chunks(in_memory),
+            limits.CLAIM_CHUNKS_MAX,
+        )
 
     async def _load_all(self, leases: Sequence[ChunkLease], now: datetime) -> None:
         for place, lease in enumerate(leases):

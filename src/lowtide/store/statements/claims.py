@@ -10,6 +10,7 @@ batches.
 
 import heapq
 from collections.abc import Collection, Mapping, Sequence
+from itertools import accumulate
 from typing import Any
 
 import msgspec
@@ -26,6 +27,7 @@ from lowtide.store.statements.fair_share import (
     charge,
     charges,
     cost_left,
+    cost_per_request,
     first_tenants,
     tenants_of,
     waiting_organizations,
@@ -111,6 +113,64 @@ async def claimable(
     return taken
 
 
+async def claimable_beside(
+    conn: AsyncConnection,
+    models: Sequence[str],
+    limit: int,
+    in_flight_max: int | None,
+    without: Collection[Scope],
+    supplied: Collection[str],
+) -> list[Row[Any]]:
+    """As `claimable`, for a worker that has enough of the organizations `supplied`: as much as
+    `SUPPLY_LOW` requests of each other one. An urgent batch of one that is supplied goes before
+    them, and one that was given more than a unit of work beyond what they were waits for its turn.
+    """
+    claim = _Claim(models, limit, await _bounds(conn, in_flight_max), without)
+    if not claim.models or limit <= 0:
+        return []
+    urgent = (await conn.execute(urgent_waiting(claim.models, limit, without))).all()
+    if any(row.organization_id in supplied for row in urgent):
+        return []
+    await _take_urgent(conn, claim)
+    tenants, waiting = await _tenants(conn, claim, beside=len(supplied))
+    may_begin = await _may_begin_by(conn, claim, tenants, waiting, supplied)
+    ranked = sorted(tenants, key=lambda name: (tenants[name].virtual_time, name))
+    for name in ranked:
+        if name in supplied or claim.is_full(name):
+            continue
+        if not claim.wanted or tenants[name].virtual_time > may_begin:
+            break
+        found = await _queue_of(conn, claim, name, waiting[name], len(claim.taken) + claim.wanted)
+        requests = accumulate(row._mapping["count"] - row.settled for row in found)
+        claim.take(found, 1 + sum(total < limits.SUPPLY_LOW for total in requests))
+    taken = list(claim.taken.values())
+    await charge(conn, charges(taken))
+    return taken
+
+
+async def _may_begin_by(
+    conn: AsyncConnection,
+    claim: _Claim,
+    tenants: Mapping[str, Tenant],
+    waiting: Mapping[str, Collection[str]],
+    supplied: Collection[str],
+) -> float:
+    """The virtual time up to which others may be given work: a unit beyond the first of those
+    supplied that waits for more. What it has leased is charged by estimates that commits correct,
+    so whoever just began may seem to be ahead of it.
+    """
+    in_turn = [name for name in tenants if name in supplied and not claim.is_full(name)]
+    if not in_turn:
+        return float("inf")
+    first = min(in_turn, key=lambda name: tenants[name].virtual_time)
+    head = await _queue_of(conn, claim, first, waiting[first], 1)
+    if not head:  # another worker claims it at this instant
+        return float("inf")
+    requests = limits.LOCALITY_CHUNKS * limits.CHUNK_REQUESTS_MAX
+    unit = requests * cost_per_request(head[0])
+    return tenants[first].virtual_time + unit / tenants[first].weight
+
+
 async def _take_urgent(conn: AsyncConnection, claim: _Claim) -> None:
     urgent = urgent_waiting(claim.models, claim.wanted, claim.without)
     for row in (await conn.execute(urgent)).all():
@@ -134,11 +194,7 @@ async def _take_turns(conn: AsyncConnection, claim: _Claim) -> Costs:
     while claim.wanted and (name := turns.first()) is not None:
         most = claim.wanted if len(turns) == 1 else min(claim.wanted, limits.LOCALITY_CHUNKS)
         known = sum(row.organization_id == name for row in claim.taken.values())
-        queues = [
-            (await conn.execute(first_waiting(model, known + most, name, claim.without))).all()
-            for model in waiting[name]
-        ]
-        fresh = claim.take(list(heapq.merge(*queues, key=_claim_order)), most)
+        fresh = claim.take(await _queue_of(conn, claim, name, waiting[name], known + most), most)
         for row in fresh:
             turns.charge(name, cost_left(row))
         if len(fresh) < most:
@@ -146,15 +202,27 @@ async def _take_turns(conn: AsyncConnection, claim: _Claim) -> Costs:
     return floors
 
 
+async def _queue_of(
+    conn: AsyncConnection, claim: _Claim, name: str, models: Collection[str], most: int
+) -> list[Row[Any]]:
+    """The first of the organization's chunks that wait for these models, row-locked."""
+    queues = [
+        (await conn.execute(first_waiting(model, most, name, claim.without))).all()
+        for model in models
+    ]
+    return list(heapq.merge(*queues, key=_claim_order))
+
+
 async def _tenants(
-    conn: AsyncConnection, claim: _Claim
+    conn: AsyncConnection, claim: _Claim, beside: int = 0
 ) -> tuple[dict[str, Tenant], dict[str, list[str]]]:
-    """Whoever may come to its turn, and the models that it waits for."""
+    """Whoever may come to its turn, and the models that it waits for. `beside`: so many more that
+    will be passed over."""
     if len(claim.models) == 1:
         # Each turn takes a chunk at least, so no more of them come to theirs than chunks are
         # wanted; unless some of them run all they may, or wait for nothing that may be taken.
         is_any_passed_over = claim.is_bounded or claim.without
-        most = limits.TENANTS_READ_MAX if is_any_passed_over else claim.wanted
+        most = limits.TENANTS_READ_MAX if is_any_passed_over else claim.wanted + beside
         tenants = await first_tenants(conn, claim.models[0], most)
         return tenants, {name: [*claim.models] for name in tenants}
     waiting: dict[str, list[str]] = {}

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from typing import Any
 
 from lowtide.core.batches.chunk import NOTHING_DONE, ChunkKey, ChunkLease
 from lowtide.core.dispatch.dispatch import Dispatch
@@ -20,12 +21,22 @@ FORBIDDEN = Failed("forbidden", "not you", 403)
 UNREACHED = Interrupted("connection refused")
 
 
-def lease(batch: str = "b", seq: int = 0, *, model: str = "m", token: int = 1) -> ChunkLease:
+def lease(
+    batch: str = "b",
+    seq: int = 0,
+    *,
+    model: str = "m",
+    token: int = 1,
+    owner: str = "o",
+    weight: float = 1.0,
+) -> ChunkLease:
     return ChunkLease(
         key=ChunkKey(batch, seq),
         token=token,
         expires_at=NOON,
         project_id="p",
+        organization_id=owner,
+        weight=weight,
         dialect="openai",
         endpoint="/v1/chat/completions",
         model=model,
@@ -38,7 +49,7 @@ def lease(batch: str = "b", seq: int = 0, *, model: str = "m", token: int = 1) -
     )
 
 
-def add(core: Dispatch, count: int, batch: str = "b", seq: int = 0, **rest: str) -> ChunkRun:
+def add(core: Dispatch, count: int, batch: str = "b", seq: int = 0, **rest: Any) -> ChunkRun:
     """A chunk of that many requests; line `n` holds the bytes `line n`."""
     lines = [(n, n + 1, b"line %d" % (n + 1)) for n in range(count)]
     return core.add(lease(batch, seq, **rest), lines)

@@ -34,6 +34,7 @@ _NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 # SQLSTATEs of PostgreSQL (its manual, appendix A).
 _DISK_FULL: Final = "53100"
 _UNTOLD: Final = frozenset({"22021", "22P05"})  # characters that its encoding has not
+_NO_RIGHT: Final = "42501"
 _CONFLICTS: Final = frozenset(
     {
         "40001",  # serialization_failure
@@ -55,6 +56,10 @@ _PASSING: Final = (
 
 class StoreConflict(StoreUnavailable):
     """Two transactions stood in each other's way; this one was undone and may run again."""
+
+
+class StoreCut(StoreUnavailable):
+    """The connection was lost before a commit was asked for: nothing of the transaction is kept."""
 
 
 class Database:
@@ -89,7 +94,8 @@ class Database:
         """A transaction that sees one moment of the database and writes nothing."""
         with mapped_errors():
             async with self._reader.connect() as conn:
-                yield conn
+                with _cut_told():
+                    yield conn
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncConnection]:
@@ -100,7 +106,8 @@ class Database:
         """
         with mapped_errors():
             async with self._writer.begin() as conn:
-                yield conn
+                with _cut_told():  # not around the end: whether a commit got there is not known
+                    yield conn
 
     async def aclose(self) -> None:
         # The writer last: the last connection to leave folds the write-ahead log into the database.
@@ -124,9 +131,11 @@ def transactional(kind: Class) -> Class:
     """Let each public method of the class, which is one transaction, run to its end.
 
     Again after a conflict: the order in which rows are locked leaves few, as a pause of an
-    organization locks its batches late, and migrations change tables under other processes. And
-    although its caller was cancelled, who then waits for the end: a driver that is cancelled
-    inside a statement leaves its connection behind, on SQLite with the lock that it held.
+    organization locks its batches late, and migrations change tables under other processes. Once
+    more where its connection was lost before the commit: PostgreSQL ends the sessions of a process
+    that stood still inside a transaction, and administrators end them, too. And although its caller
+    was cancelled, who then waits for the end: a driver that is cancelled inside a statement leaves
+    its connection behind, on SQLite with the lock that it held.
     """
     for name, method in list(vars(kind).items()):
         if inspect.iscoroutinefunction(method) and not name.startswith("_"):
@@ -136,11 +145,16 @@ def transactional(kind: Class) -> Class:
 
 def _repeating(method: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
     async def repeating(*args: P.args, **kwargs: P.kwargs) -> T:
+        was_cut = False
         for _ in range(STORE_CONFLICT_TRIES_MAX - 1):
             try:
                 return await method(*args, **kwargs)
             except StoreConflict:
                 continue  # the others' locks make it wait its turn
+            except StoreCut:
+                if was_cut:
+                    raise  # the database is away, and not only this session
+                was_cut = True
         return await method(*args, **kwargs)
 
     @wraps(method)
@@ -178,6 +192,28 @@ def mapped_errors() -> Iterator[None]:
         raise StoreUnavailable(f"the database cannot be used now: {error}") from error
 
 
+@contextmanager
+def _cut_told() -> Iterator[None]:
+    """Raise StoreCut for a connection that the other side ended; let everything else pass."""
+    try:
+        yield
+    except exc.DBAPIError as error:
+        is_cut = error.connection_invalidated or _has_cause(error.orig, driver_state_errors())
+        # Where nobody answered, another try would wait as long again, and the caller with it.
+        if is_cut and not _has_cause(error.orig, (TimeoutError,)):
+            raise StoreCut(f"the database ended the session: {error.orig}") from error
+        raise
+    except driver_state_errors() as error:
+        raise StoreCut(f"the database ended the session: {error}") from error
+
+
+def _has_cause(error: BaseException | None, kinds: tuple[type[Exception], ...]) -> bool:
+    """Whether it, or what it came from, is one of those."""
+    while error is not None and not isinstance(error, kinds):
+        error = error.__cause__
+    return error is not None
+
+
 def is_locked(error: StoreUnavailable) -> bool:
     """Whether another process held SQLite's lock: the one case that passes within moments."""
     cause = getattr(error.__cause__, "orig", None)
@@ -200,6 +236,11 @@ def _store_error(error: Exception, cause: BaseException | None) -> StoreError:
         or (isinstance(error, exc.DBAPIError) and error.connection_invalidated)
     ):
         return StoreUnavailable(f"the database cannot be used now: {words}")
+    if state == _NO_RIGHT:
+        words += (
+            ". Grant it to the user that server.database_url names: it must own its tables and may"
+            " create more, as after GRANT USAGE, CREATE ON SCHEMA public"
+        )
     return StoreError(f"the database refused: {words}")
 
 

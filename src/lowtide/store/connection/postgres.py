@@ -5,9 +5,10 @@ whole, as `psql` takes it (`sslmode`, several hosts, `passfile`...): the driver 
 Invariant: nothing here runs on SQLite, and the driver is imported only when it is wanted.
 """
 
+import os
 import socket
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlsplit
@@ -24,6 +25,22 @@ _ADDRESS: Final = (
     " and password as in URLs (@ is %40, / is %2F, # is %23, ? is %3F, % is %25, : is %3A), or give"
     " the password in PGPASSWORD."
 )
+_NOT_THE_ADDRESS: Final = (
+    (
+        "root certificate file",
+        "server.database_url asks for the database's certificate to be checked (sslmode), and the"
+        " file of authorities to trust is not there or cannot be read: name it with"
+        " sslrootcert=/path/to/ca.pem in the address, or put it at ~/.postgresql/root.crt.",
+    ),
+    (
+        "`sslmode` parameter",
+        "sslmode in server.database_url must be disable, allow, prefer, require, verify-ca or"
+        " verify-full.",
+    ),
+)
+"""What the driver says of an address that it could read, and what we say: its own words quote parts
+of the address, which may be of a password."""
+_FILES: Final[tuple[str, ...]] = ("sslrootcert", "sslcert", "sslkey", "sslcrl")
 _NO_USER: Final = (
     "server.database_url names no user, and the user of this process has no name on this machine:"
     " name one in the address, or in PGUSER."
@@ -73,7 +90,10 @@ def connector(url: str) -> Callable[[], Awaitable[Any]]:
     settings = {key: value for key, value in _SETTINGS.items() if key not in asked}
     dsn = "postgresql://" + url.partition("://")[2]
 
+    files = {key: asked[key] for key in _FILES if key in asked}
+
     async def connect() -> Any:
+        _check_readable(files)
         with driver_errors():
             try:
                 connection = await asyncpg.connect(
@@ -88,6 +108,15 @@ def connector(url: str) -> Callable[[], Awaitable[Any]]:
             return connection
 
     return connect
+
+
+def _check_readable(files: Mapping[str, str]) -> None:
+    """Raises StoreError. The driver would say "No such file" of a missing one, as of a socket."""
+    for key, path in files.items():
+        if path != "system" and not os.access(path, os.R_OK):
+            raise StoreError(
+                f"the file that server.database_url names as {key} is not there or cannot be read"
+            )
 
 
 def _notice_silence(connection: Any) -> None:
@@ -114,9 +143,9 @@ def driver_errors() -> Iterator[None]:
 
     try:
         yield
-    except ValueError:  # in the address
-        # The driver's own words quote parts of the address, which may be of a password.
-        raise StoreError(_ADDRESS) from None
+    except ValueError as error:  # in the address
+        known = (words for sign, words in _NOT_THE_ADDRESS if sign in str(error))
+        raise StoreError(next(known, _ADDRESS)) from None
     except asyncpg.ProtocolViolationError as error:
         if "startup parameter" in str(error):
             raise StoreError(_POOLER_PARAMETERS) from error

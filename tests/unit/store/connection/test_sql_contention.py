@@ -45,11 +45,13 @@ async def work(world: StoreFixture, name: str, random: Random) -> None:
         old = leases
 
 
-async def trouble(world: StoreFixture, batches: list[Batch], random: Random) -> None:
-    """What everybody else does to those batches meanwhile."""
+async def trouble(
+    world: StoreFixture, batches: list[Batch], random: Random, *, pauses: bool
+) -> None:
+    """What everybody else does to those batches meanwhile, which may be a pause by a spend cap."""
     store, now = world.store, world.now
     for _ in range(ROUNDS):
-        match random.randrange(7):
+        match random.randrange(7 if pauses else 6):
             case 0:
                 await store.batches.cancel("p1", random.choice(batches[:3]).id, now)
             case 1:
@@ -61,20 +63,33 @@ async def trouble(world: StoreFixture, batches: list[Batch], random: Random) -> 
             case 4:
                 await store.lifecycle.expire_due(now)
             case 5:
+                if lease := await store.lifecycle.claim_assembly("a", now, TTL_S):
+                    await store.lifecycle.release_task(lease)
+            case 6:
                 cap = random.choice([0, 100_000, None])
                 await store.tenants.change_organization(
                     "org_default", limits=OrganizationLimits(), spend_cap_pico=cap
                 )
-            case 6:
-                if lease := await store.lifecycle.claim_assembly("a", now, TTL_S):
-                    await store.lifecycle.release_task(lease)
         await store.ledger.unpause(now)
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-async def test_deadlocks_stay_rare_and_the_sums_agree(
+async def test_nobody_waits_in_a_circle_and_the_sums_agree(
     worlds: list[StoreFixture], postgres: PostgresServer, postgres_url: str, seed: int
 ) -> None:
+    await everybody_at_once(worlds, seed, pauses=False)
+    assert await deadlocks(worlds, postgres, postgres_url) == 0
+
+
+async def test_the_sums_agree_where_a_pause_locks_its_batches_late(
+    worlds: list[StoreFixture],
+) -> None:
+    # It meets others' locks in the other order now and then, and is repeated: how often is chance.
+    await everybody_at_once(worlds, 1, pauses=True)
+
+
+async def everybody_at_once(worlds: list[StoreFixture], seed: int, *, pauses: bool) -> None:
+    """Workers and trouble on one set of batches; afterwards every sum must agree."""
     one, two = worlds
     for world in worlds:
         world.prices = {"m": ModelPrices(live=PRICE, batch=PRICE)}
@@ -86,7 +101,7 @@ async def test_deadlocks_stay_rare_and_the_sums_agree(
             everybody.create_task(work(world, f"w{number}", Random(f"{seed} {number}")))
         for number in range(2):
             random = Random(f"{seed} trouble {number}")
-            everybody.create_task(trouble(worlds[number], batches, random))
+            everybody.create_task(trouble(worlds[number], batches, random, pauses=pauses))
     charged = 0
     for batch in batches:
         seen = await one.see(batch)
@@ -100,8 +115,6 @@ async def test_deadlocks_stay_rare_and_the_sums_agree(
     month = one.now.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
     assert charged > 0
     assert await one.store.ledger.spent_pico("org_default", month) == charged
-    # A pause locks its batches late, which is repeated when it must be; a random order gives six.
-    assert (await deadlocks(worlds, postgres, postgres_url)) <= 3
 
 
 async def deadlocks(worlds: list[StoreFixture], postgres: PostgresServer, url: str) -> int:

@@ -6,6 +6,7 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -13,14 +14,22 @@ import asyncpg
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import Connection, Select, insert, select, text
+from sqlalchemy import Connection, Select, exc, insert, select, text
 from sqlalchemy.dialects import postgresql
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lowtide import limits
 from lowtide.config import ServerSettings, Settings
 from lowtide.config.sources import ConfigError
 from lowtide.ports.store import StoreError, StoreFull, StoreReadOnly, StoreUnavailable
-from lowtide.store.connection.database import Database, StoreConflict, mapped_errors, transactional
+from lowtide.store.connection.database import (
+    Database,
+    StoreConflict,
+    StoreCut,
+    _cut_told,
+    mapped_errors,
+    transactional,
+)
 from lowtide.store.connection.postgres import _SETTINGS, connector, driver_errors
 from lowtide.store.schema.fitness import is_pooled
 from lowtide.store.schema.tables import HEAD, garbage, metadata
@@ -186,6 +195,114 @@ async def test_who_is_always_in_the_way_is_told_so() -> None:
     assert hopeless.tries == 5
 
 
+@transactional
+class Slow:
+    """A transaction whose process stands still between two statements, `stalls` times."""
+
+    def __init__(self, database: Database, stalls: int) -> None:
+        self._db = database
+        self._stalls = stalls
+        self.tries = 0
+
+    async def write(self) -> None:
+        async with self._db.write() as conn:
+            await conn.execute(text("INSERT INTO projects VALUES ('p', 'org_default', 'p', 0)"))
+            await self._stall(conn)
+
+    async def read(self) -> int:
+        async with self._db.read() as conn:
+            await self._stall(conn)
+            count = text("SELECT count(*) FROM projects WHERE id = 'p'")
+            return int((await conn.scalar(count)) or 0)
+
+    async def _stall(self, conn: AsyncConnection) -> None:
+        self.tries += 1
+        if self.tries <= self._stalls:
+            # As the server does to a session that is idle inside a transaction.
+            await conn.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
+
+
+@pytest.mark.parametrize("method", ["write", "read"])
+async def test_a_transaction_whose_session_was_ended_runs_once_more(
+    database: Database, method: str
+) -> None:
+    slow = Slow(database, stalls=1)
+    await getattr(slow, method)()
+    assert slow.tries == 2
+    assert await Slow(database, stalls=0).read() == (1 if method == "write" else 0)
+
+
+async def test_a_session_that_is_ended_again_and_again_is_told(database: Database) -> None:
+    slow = Slow(database, stalls=9)
+    with pytest.raises(StoreUnavailable, match="ended the session"):
+        await slow.write()
+    assert slow.tries == 2
+
+
+async def test_a_process_that_stood_still_inside_a_transaction_runs_it_once_more(
+    database: Database, postgres: PostgresServer
+) -> None:
+    @transactional
+    class Still:
+        tries = 0
+
+        async def go(self) -> int:
+            self.tries += 1
+            async with database.read() as conn:
+                pid = await conn.scalar(text("SELECT pg_backend_pid()"))
+                gone = f"SELECT 1 FROM pg_stat_activity WHERE pid = {pid}"
+                if (
+                    self.tries == 1
+                ):  # nothing of this process runs until the server has lost patience
+                    while postgres.sql(gone):
+                        pass
+                else:
+                    await conn.execute(text("SET idle_in_transaction_session_timeout = 0"))
+                return int((await conn.scalar(text("SELECT 1"))) or 0)
+
+    still = Still()
+    assert await still.go() == 1
+    assert still.tries == 2
+
+
+async def test_a_connection_that_is_lost_at_the_commit_is_not_tried_again(
+    database: Database, postgres: PostgresServer
+) -> None:
+    @transactional
+    class Unsure:
+        tries = 0
+
+        async def go(self) -> None:
+            self.tries += 1
+            async with database.write() as conn:
+                pid = await conn.scalar(text("SELECT pg_backend_pid()"))
+                postgres.sql(f"SELECT pg_terminate_backend({pid}, 60000)")
+
+    unsure = Unsure()
+    with pytest.raises(StoreUnavailable) as told:
+        await unsure.go()
+    assert type(told.value) is StoreUnavailable
+    assert unsure.tries == 1
+
+
+async def test_a_network_that_swallows_all_is_not_waited_for_twice() -> None:
+    silence = asyncpg.ConnectionDoesNotExistError("connection was closed in the middle")
+    silence.__cause__ = TimeoutError(110, "Connection timed out")
+    orig = Exception("as SQLAlchemy wraps it")
+    orig.__cause__ = silence
+    with pytest.raises(exc.DBAPIError), _cut_told():
+        raise exc.DBAPIError("SELECT 1", {}, orig, connection_invalidated=True)
+    silence.__cause__ = ConnectionResetError()
+    with pytest.raises(StoreCut), _cut_told():
+        raise exc.DBAPIError("SELECT 1", {}, orig, connection_invalidated=True)
+    orig.__cause__ = asyncpg.InternalClientError("another operation (2) is in progress")
+    with pytest.raises(StoreCut), _cut_told():
+        raise exc.DBAPIError("SELECT 1", {}, orig)
+    orig.__cause__ = asyncpg.UniqueViolationError("twice")
+    with pytest.raises(exc.DBAPIError), _cut_told():
+        raise exc.DBAPIError("SELECT 1", {}, orig)
+
+
 # ---- addresses
 
 
@@ -218,6 +335,25 @@ async def test_an_address_that_cannot_be_read_is_refused_and_not_shown(address: 
         await SqlStore(f"postgresql://{address}").open()
     assert "pa55" not in str(refused.value)
     assert "w0rd" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("query", "words"),
+    [
+        ("sslmode=verify-full", "the file of authorities to trust"),
+        ("sslmode=verify-full&sslrootcert=/pa55/w0rd", "names as sslrootcert is not there"),
+        ("sslmode=require&sslkey=/pa55/w0rd", "names as sslkey is not there"),
+        ("sslmode=pa55w0rd", "sslmode in server.database_url must be disable, allow"),
+    ],
+)
+async def test_what_is_wrong_beside_the_address_is_not_called_the_address(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, query: str, words: str
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    told = await refused_at_the_start(f"postgresql://u@127.0.0.1:9/db?{query}")
+    assert words in told
+    assert "special characters" not in told
+    assert "pa55" not in told and "w0rd" not in told
 
 
 @pytest.mark.parametrize("url", ["mysql://h/db", "postgres", "sqlite:///x"])
@@ -264,6 +400,18 @@ async def test_a_database_that_takes_no_writes_is_refused(
     with pytest.raises(StoreReadOnly):
         await store.check_writable()
     await store.aclose()
+
+
+async def test_a_user_that_may_create_no_tables_is_refused_with_what_to_grant(
+    postgres: PostgresServer,
+) -> None:
+    postgres.sql("CREATE ROLE weak LOGIN")
+    try:
+        with postgres.database() as name:
+            url = postgres.url(name).replace(f"//{USER}@", "//weak@")
+            assert "GRANT USAGE, CREATE ON SCHEMA" in await refused_at_the_start(url)
+    finally:
+        postgres.sql("DROP ROLE weak")
 
 
 class Session:

@@ -5,7 +5,7 @@ import msgspec
 from lowtide import limits
 
 
-class Usage(msgspec.Struct, frozen=True):
+class Usage(msgspec.Struct, frozen=True, gc=False):
     """Tokens. `cached_tokens` is part of `input_tokens`, `reasoning_tokens` of `output_tokens`.
 
     `unreported`: of the answers summed here, those whose engine reported no usable usage. Their
@@ -45,7 +45,7 @@ class _OutputDetails(msgspec.Struct):
     reasoning_tokens: int | None = None
 
 
-class WireUsage(msgspec.Struct):
+class WireUsage(msgspec.Struct, gc=False):
     """`usage` of an answer as engines write it."""
 
     # Chat Completions, Completions and Embeddings
@@ -86,13 +86,17 @@ def usage_of(body: bytes) -> Usage | None:
 
 def usage_from(wire: WireUsage) -> Usage:
     """The same, whichever shape it had. Every answer comes by here."""
+    most = limits.USAGE_TOKENS_MAX
+    tokens_in, tokens_out = wire.prompt_tokens, wire.completion_tokens
+    if tokens_in and tokens_out and 0 < tokens_in <= most and 0 < tokens_out <= most:
+        if wire.prompt_tokens_details is None and wire.completion_tokens_details is None:
+            return Usage(tokens_in, 0, tokens_out)
     details = wire.prompt_tokens_details or wire.input_tokens_details
     cached = (details.cached_tokens or 0) if details is not None else 0
     output_details = wire.completion_tokens_details or wire.output_tokens_details
     reasoning = (output_details.reasoning_tokens or 0) if output_details is not None else 0
     tokens_in = wire.prompt_tokens or wire.input_tokens or 0
     tokens_out = wire.completion_tokens or wire.output_tokens or 0
-    most = limits.USAGE_TOKENS_MAX
     if not (0 <= cached <= tokens_in <= most and 0 <= reasoning <= tokens_out <= most):
         tokens_in, tokens_out = _sane(tokens_in), _sane(tokens_out)
         cached, reasoning = min(tokens_in, _sane(cached)), min(tokens_out, _sane(reasoning))

@@ -33,7 +33,7 @@ class LineFormatError(ValueError):
     """A planned line is not what validation saw: the file changed beneath us."""
 
 
-class RequestLine(msgspec.Struct, frozen=True):
+class RequestLine(msgspec.Struct, frozen=True, gc=False):
     """What dispatch needs of a line; `body` is the raw JSON object as the submitter wrote it."""
 
     custom_id: str
@@ -89,8 +89,7 @@ def engine_body(
     Values that stay are copied byte for byte, so large integers and long floats survive. Raises
     LineFormatError when the body is no JSON object.
     """
-    changes = set_fields or salt is not None
-    if not changes and _is_fit(body, model, drop_fields, tuple(replaced)):
+    if salt is None and not set_fields and _is_fit(body, model, drop_fields, tuple(replaced)):
         return body
     try:
         fields = _fields.decode(body)

@@ -23,7 +23,7 @@ _RECORD = struct.Struct("<II")
 INDEX_RECORD_BYTES = _RECORD.size
 
 
-class Finished(msgspec.Struct, frozen=True):
+class Finished(msgspec.Struct, frozen=True, gc=False):
     """One request's final outcome: `index` in its chunk, `line` in its file, `output` the JSONL
     line.
     """

@@ -53,6 +53,8 @@ class Dispatch:
         """An organization has little left to send, while others have more: whoever leases looks
         for its next chunk, and sets this back."""
         self.input_bytes = 0
+        self.finished = 0
+        """Requests with a final outcome, ever."""
 
     def add(
         self,
@@ -67,7 +69,7 @@ class Dispatch:
         as happens to a machine that slept.
         """
         self.remove(lease.key)
-        run = ChunkRun(lease, 0, 0, scope_key=(lease.model, lease.endpoint))
+        run = ChunkRun(lease, lease.key, scope_key=(lease.model, lease.endpoint))
         for (index, line, data), size in zip(
             lines, itertools.chain(tokens, itertools.repeat(0)), strict=False
         ):
@@ -87,6 +89,7 @@ class Dispatch:
         run = self.runs.pop(key, None)
         if run is None:
             return None
+        run.is_held = False
         self.ready[run.lease.model] -= len(run.pending)
         self.input_bytes -= run.input_bytes
         run.pending.clear()
@@ -143,7 +146,10 @@ class Dispatch:
             self._decide(now_s)
         if not replica.has_room(now_s):
             return None
-        request = None if self._turns.is_shared else self._from_current(replica, now_s)
+        request = None
+        if not self._turns.is_shared:  # the fast path: the chunk that it took from last
+            run = self._current.get(replica.name)
+            request = self._pop(run, replica, now_s) if run is not None else None
         if request is None and (request := self._from_any(replica, now_s)) is None:
             return None
         on_trial = request.must_run_alone
@@ -165,14 +171,15 @@ class Dispatch:
         self, request: Request, replica: Replica, outcome: Outcome, now_s: float, draw: float
     ) -> Decision:
         """What an attempt's outcome means for the request and for the replica."""
-        prompt_read(request, replica, now_s)
+        if request.is_read is False:
+            prompt_read(request, replica, now_s)
         request.share.in_flight -= 1
         decision = self._judge.settle(request, replica, outcome, now_s, draw)
-        match decision:
-            case Finish():
-                request.run.unfinished -= 1
-            case TryAgain(at_s=at_s):
-                self._delay(request, at_s)
+        if isinstance(decision, Finish):
+            request.run.unfinished -= 1
+            self.finished += 1
+        elif isinstance(decision, TryAgain):
+            self._delay(request, decision.at_s)
         return decision
 
     def trial(self, replica: Replica, now_s: float) -> Scope | None:
@@ -206,7 +213,7 @@ class Dispatch:
     def put_back(self, request: Request) -> None:
         """An abandoned request is the next of its chunk again, with no try charged."""
         run = request.run
-        if self.runs.get(run.key) is run:
+        if run.is_held:
             run.pending.appendleft(request)
             self.ready[run.lease.model] += 1
 
@@ -244,11 +251,6 @@ class Dispatch:
         return min((time for time in times if time is not None and time > now_s), default=None)
 
     # -- inside ------------------------------------------------------------------------------------
-
-    def _from_current(self, replica: Replica, now_s: float) -> Request | None:
-        """The fast path: the chunk that this replica took from last."""
-        run = self._current.get(replica.name)
-        return self._pop(run, replica, now_s) if run is not None else None
 
     def _from_any(self, replica: Replica, now_s: float) -> Request | None:
         """Of the organization whose turn it is: the replica's own chunks, then unattached, then
@@ -348,7 +350,7 @@ class Dispatch:
         while self._delayed and self._delayed[0][0] <= now_s:
             request = heapq.heappop(self._delayed)[2]
             run = request.run
-            if run.key in self.runs and self.runs[run.key] is run:
+            if run.is_held:
                 run.pending.append(request)  # behind what has not failed
                 self.ready[run.lease.model] += 1
 

@@ -126,8 +126,9 @@ class Replica:
 
     def has_room(self, now_s: float) -> bool:
         """Whether one more request may be sent."""
-        free = not self.alone and self.in_flight < self.places
-        return free and self.takes_calls(now_s)
+        if self.alone or self.in_flight >= self.places:
+            return False
+        return self.takes_calls(now_s)
 
     def takes_prompt(self, tokens: int, now_s: float) -> bool:
         """Whether a prompt of that size may follow those that the engine has not read yet."""
@@ -218,8 +219,9 @@ class Replica:
 
     def takes_calls(self, now_s: float) -> bool:
         """Whether ownership, circuit and pause let batch calls pass; the window aside."""
-        owned = now_s < self.owned_until_s
-        return owned and now_s >= self._paused_until_s and self.circuit.admits(now_s)
+        if self.circuit.state != "closed" and not self.circuit.admits(now_s):
+            return False
+        return self._paused_until_s <= now_s < self.owned_until_s
 
     def scope(self, key: tuple[str, str]) -> Scope:
         """The scope of that (model, endpoint)."""
@@ -311,7 +313,8 @@ class Replica:
         if self.controller is not None and self.controller.pacer.active:
             self.controller.pacer.sent(tokens, now_s, watched=watched)
         self.alone = alone
-        self.circuit.sent()
+        if self.circuit.state != "closed":
+            self.circuit.sent()
 
     def ended(self) -> None:
         self.in_flight -= 1
@@ -321,8 +324,9 @@ class Replica:
         """A final answer came: the replica is well."""
         if self.trouble_at_s is not None or not self.circuit.is_calm:
             self.is_alive(now_s)
-        self.throttles = 0
-        self.throttled_since_s = None
+        if self.throttles:
+            self.throttles = 0
+            self.throttled_since_s = None
         self._is_starting = False
         self.timeouts.answered_at_s = now_s
         self._refused += 1
@@ -330,7 +334,8 @@ class Replica:
             self._refused = 0
             self.learned.only_refused(now_s)
             self.resize(now_s)
-        self.budget.earn()
+        if not self.budget.is_full:
+            self.budget.earn()
         self._pause_s = limits.THROTTLE_PAUSE_S
         if self._unrefused < self.window_max:
             grown = self._unrefused + 1.0 / max(1.0, self.window)

@@ -58,18 +58,18 @@ class Request(msgspec.Struct, eq=False):
 
 
 class ChunkRun(msgspec.Struct, eq=False):
-    """A leased chunk at work: what is pending, and how many of its requests are not finished."""
+    """A leased chunk at work: what is pending, how many of its requests are not finished, and how
+    many outcomes are finished but not committed. `is_held` until `Dispatch.remove`."""
 
     lease: ChunkLease
-    unfinished: int
-    input_bytes: int
+    key: ChunkKey
+    unfinished: int = 0
+    uncommitted: int = 0
+    input_bytes: int = 0
+    is_held: bool = True
     pending: deque[Request] = msgspec.field(default_factory=deque)
     attached_to: str | None = None
     scope_key: tuple[str, str] = ("", "")
-
-    @property
-    def key(self) -> ChunkKey:
-        return self.lease.key
 
 
 def prompt_read(request: Request, replica: Replica, now_s: float) -> None:

@@ -28,7 +28,7 @@ from lowtide.core.faults.outcome import (
 from lowtide.core.faults.scope import Scope
 
 
-class Finish(msgspec.Struct, frozen=True):
+class Finish(msgspec.Struct, frozen=True, gc=False):
     """The request is settled with this final outcome."""
 
     outcome: Succeeded | Rejected
@@ -99,7 +99,9 @@ class OutcomeRules:
     def _after_success(
         self, request: Request, replica: Replica, outcome: Succeeded, now_s: float
     ) -> Finish:
-        _ended(request, replica)
+        replica.ended()
+        if request.is_suspect_in_flight:
+            replica.suspects.ended(request)
         replica.scope(request.run.scope_key).succeeded(request.sent_at_s, now_s)
         if replica.trouble_at_s is not None:
             _engine_lives(request, replica)

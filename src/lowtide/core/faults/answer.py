@@ -16,7 +16,7 @@ from lowtide.core.faults.fault import FaultKind, fault_of_status
 from lowtide.core.usage import UNREADABLE, Usage, WireUsage, usage_from
 
 
-class GoodAnswer(msgspec.Struct, frozen=True):
+class GoodAnswer(msgspec.Struct, frozen=True, gc=False):
     """`body` is strict JSON. `usage` None: the engine reported none."""
 
     body: bytes

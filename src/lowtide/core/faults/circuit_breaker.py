@@ -107,14 +107,18 @@ class RetryBudget:
 
     def __init__(self) -> None:
         self._tokens = float(limits.RETRY_BUDGET_BURST)
+        self.is_full = True
+        """Nothing more can be earned."""
 
     def earn(self) -> None:
-        if self._tokens < limits.RETRY_BUDGET_BURST:
+        if not self.is_full:
             self._tokens += limits.RETRY_BUDGET_RATIO
+            self.is_full = self._tokens >= limits.RETRY_BUDGET_BURST
 
     def spend(self) -> bool:
         """Whether a retry is within the budget; takes it when it is."""
         if self._tokens < 1.0:
             return False
         self._tokens -= 1.0
+        self.is_full = False
         return True

@@ -16,7 +16,7 @@ from lowtide.core.faults.fault import FAULTS, FaultKind, fault_of_status, fault_
 from lowtide.core.usage import NO_USAGE, UNREADABLE, Usage
 
 
-class Reply(msgspec.Struct, frozen=True):
+class Reply(msgspec.Struct, frozen=True, gc=False):
     """A complete HTTP answer of an engine. `body` is as received, not yet checked to be JSON."""
 
     status: int
@@ -27,7 +27,7 @@ class Reply(msgspec.Struct, frozen=True):
 NoReplyKind = Literal["connect", "timeout", "broken", "oversize"]
 
 
-class NoReply(msgspec.Struct, frozen=True):
+class NoReply(msgspec.Struct, frozen=True, gc=False):
     """No complete answer came.
 
     connect:  the request was never sent (refused, DNS, TLS, connect time-out).
@@ -43,7 +43,7 @@ class NoReply(msgspec.Struct, frozen=True):
 Attempt = Reply | NoReply
 
 
-class Succeeded(msgspec.Struct, frozen=True):
+class Succeeded(msgspec.Struct, frozen=True, gc=False):
     """Final: a 2xx that holds an answer. Billed. `body` is strict JSON."""
 
     status: int

@@ -9,12 +9,12 @@ twice: only if a kept-alive connection ended at once and without a byte of an an
 import asyncio
 import math
 import ssl
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -117,15 +117,25 @@ class HttpEngine:
         """Whether no call is in flight."""
         return self._pool.is_idle
 
-    async def post(self, path: str, body: bytes, timeout_s: float, owner: str = "") -> Attempt:
+    def post(
+        self, path: str, body: bytes, timeout_s: float, owner: str = ""
+    ) -> Coroutine[Any, Any, Attempt]:
         """POST JSON `body` to base URL + `path`; see the port. ValueError for a malformed path."""
+        if self._key_file is None:
+            return self._attempt(self._post_head(path, body), body, timeout_s, owner)
+        return self._post_with_key(path, body, timeout_s, owner)
+
+    async def _post_with_key(
+        self, path: str, body: bytes, timeout_s: float, owner: str
+    ) -> Attempt:
         used = self._extras.api_key
-        head = b"%b%d\r\n\r\n" % (self._heads.post(path), len(body))
-        attempt = await self._attempt(head, body, timeout_s, owner)
-        if self._key_file is not None and await self._has_new_key(attempt, used):
-            head = b"%b%d\r\n\r\n" % (self._heads.post(path), len(body))
-            attempt = await self._attempt(head, body, timeout_s, owner)
+        attempt = await self._attempt(self._post_head(path, body), body, timeout_s, owner)
+        if await self._has_new_key(attempt, used):
+            return await self._attempt(self._post_head(path, body), body, timeout_s, owner)
         return attempt
+
+    def _post_head(self, path: str, body: bytes) -> bytes:
+        return b"%b%d\r\n\r\n" % (self._heads.post(path), len(body))
 
     def open_stream(
         self, path: str, body: bytes, timeout_s: float
@@ -151,7 +161,7 @@ class HttpEngine:
     async def _open_stream(
         self, path: str, body: bytes, timeout_s: float
     ) -> AsyncIterator[HttpReplyStream | NoReply]:
-        head = b"%b%d\r\n\r\n" % (self._heads.post(path), len(body))
+        head = self._post_head(path, body)
         deadline = asyncio.get_running_loop().time() + timeout_s
         connection: Connection | NoReply | None = self._pool.take()
         if connection is None:
@@ -215,18 +225,38 @@ class HttpEngine:
     async def _attempt(
         self, head: bytes, body: bytes, timeout_s: float, owner: str = ""
     ) -> Attempt:
-        now = asyncio.get_running_loop().time()
+        """One exchange, or two where the first one's connection had been closed before it."""
+        loop = asyncio.get_running_loop()
+        now = loop.time()
         deadline = now + timeout_s
         connection = self._pool.take()
         if connection is None:
             obtained = await self._pool.obtain(deadline)
             if isinstance(obtained, NoReply):
                 return obtained
-            connection = obtained
-            now = asyncio.get_running_loop().time()
-        attempt = await self._exchange(connection, head, body, now, deadline, owner)
-        if attempt is STALE:
-            return await self._send_again(head, body, deadline, owner)
+            connection, now = obtained, loop.time()
+        while True:
+            attempt: Attempt = STALE
+            connection.hold.owner = owner
+            answer = connection.expect(now, deadline)
+            try:
+                if len(body) <= REQUEST_BLOCK_BYTES:
+                    connection.write(head + body)
+                else:
+                    await connection.write_blocks(head, body)
+                attempt = await answer
+            except BaseException:
+                # The exchange is still open, so this closes the connection, which is what makes
+                # the engine stop.
+                self._pool.release(connection)
+                raise
+            if attempt is not STALE:
+                break
+            obtained = await self._pool.connect(deadline)  # the slot stayed ours for this
+            if isinstance(obtained, NoReply):
+                return _died_since(obtained)
+            connection, now = obtained, loop.time()
+        self._pool.release(connection)
         if isinstance(attempt, NoReply):
             return await self._explained(attempt)
         self._has_answered = True
@@ -240,38 +270,6 @@ class HttpEngine:
         if self._guess is None or self._has_answered or why.kind != "broken":
             return why
         return await self._guess.explain(why)
-
-    async def _exchange(
-        self,
-        connection: Connection,
-        head: bytes,
-        body: bytes,
-        now: float,
-        deadline: float,
-        owner: str,
-    ) -> Attempt:
-        attempt: Attempt | None = None
-        connection.hold.owner = owner
-        answer = connection.expect(now, deadline)
-        try:
-            if len(body) <= REQUEST_BLOCK_BYTES:
-                connection.write(head + body)
-            else:
-                await connection.write_blocks(head, body)
-            attempt = await answer
-        finally:
-            # Cancelled: the exchange is still open, so this closes the connection, which is what
-            # makes the engine stop. Stale: the slot stays ours, for the second try.
-            if attempt is not STALE:
-                self._pool.release(connection)
-        return attempt
-
-    async def _send_again(self, head: bytes, body: bytes, deadline: float, owner: str) -> Attempt:
-        connection = await self._pool.connect(deadline)
-        if isinstance(connection, NoReply):
-            return _died_since(connection)
-        now = asyncio.get_running_loop().time()
-        return await self._exchange(connection, head, body, now, deadline, owner)
 
 
 async def _begin(

@@ -37,6 +37,16 @@ from lowtide.limits import (
 STALE: Final = NoReply("broken", "the engine closed a kept-alive connection before any answer")
 """Told apart by identity: the one failure after which the client sends a request again."""
 
+_HEADERS_READ: Final = frozenset(
+    {
+        b"content-length",
+        b"transfer-encoding",
+        b"content-type",
+        b"content-encoding",
+        b"retry-after",
+        b"retry-after-ms",
+    }
+)
 _OVERSIZE = NoReply("oversize", f"the answer is larger than {REPLY_BYTES_MAX} bytes")
 _OVERSIZE_HEAD = NoReply("oversize", f"its headers are larger than {REPLY_HEADER_BYTES_MAX} bytes")
 
@@ -51,7 +61,6 @@ class Connection(asyncio.Protocol):
         "_content_type",
         "_deadline",
         "_framed",
-        "_head_bytes",
         "_loop",
         "_on_lost",
         "_parser",
@@ -107,7 +116,6 @@ class Connection(asyncio.Protocol):
         self._body: bytes | bytearray = b""
         self._received = 0
         self._body_seen_at = 0  # value of _received when body bytes last came
-        self._head_bytes = 0
         self._framed = False  # the head says where the body ends
         self._content_type = b""
         self._unpacker: Unpacker | None = None
@@ -117,15 +125,15 @@ class Connection(asyncio.Protocol):
     # ---- for the pool and the client ----
 
     @property
+    def is_clean(self) -> bool:
+        """True when no exchange is open here, and the last one ended as it should."""
+        return self._answer is None and not self._spent
+
+    @property
     def reusable(self) -> bool:
-        """True when another exchange may begin here."""
+        """True when another exchange may begin here: it is clean, and its socket is open."""
         transport = self._transport
-        return (
-            self._answer is None
-            and not self._spent
-            and transport is not None
-            and not transport.is_closing()
-        )
+        return self.is_clean and transport is not None and not transport.is_closing()
 
     def expect(
         self, now: float, deadline: float, stream: HttpReplyStream | None = None
@@ -204,6 +212,10 @@ class Connection(asyncio.Protocol):
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, TCP_KEEPALIVE_S)
 
     def data_received(self, data: bytes) -> None:
+        if len(data) > REPLY_HEADER_BYTES_MAX:  # so that a long head cannot hide in a long block
+            for start in range(0, len(data), REPLY_HEADER_BYTES_MAX):
+                self.data_received(data[start : start + REPLY_HEADER_BYTES_MAX])
+            return
         if self._answer is None:
             self.abort()  # nobody asked: whatever comes next could not be trusted either
             return
@@ -218,7 +230,7 @@ class Connection(asyncio.Protocol):
                 self._result = no_http(data, exc)
         if self._result is not None:
             self._settle(self._result)
-        elif self._received - self._body_seen_at > REPLY_HEADER_BYTES_MAX:
+        elif self._received - self._body_seen_at >= REPLY_HEADER_BYTES_MAX:
             # Heads, trailers and chunk extensions without end: the parser would keep them all.
             self.fail(_OVERSIZE_HEAD)
 
@@ -249,12 +261,9 @@ class Connection(asyncio.Protocol):
             self._spent = True  # a second answer behind the first
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._head_bytes += len(name) + len(value) + 4
-        if self._head_bytes > REPLY_HEADER_BYTES_MAX:
-            self._refuse(_OVERSIZE_HEAD)
-        if self._status:
-            return  # a trailer
         name = name.lower()
+        if name not in _HEADERS_READ or self._status:  # with a status it is a trailer
+            return
         if name == b"content-length":
             self._framed = True
             if len(value) > 18 or int(value) > REPLY_BYTES_MAX:
@@ -345,9 +354,11 @@ class Connection(asyncio.Protocol):
             self._end_stream(self._stream, attempt)
         self._served += 1
         self._body = b""
-        self.hold.end()
+        if self.hold.bytes:
+            self.hold.end()
         self._result = None
-        self._wake_writer()
+        if self._resume is not None:
+            self._wake_writer()
 
     def _end_stream(self, stream: HttpReplyStream, attempt: Attempt) -> None:
         self._stream = None

@@ -123,7 +123,7 @@ class ConnectionPool:
 
     def release(self, connection: Connection) -> None:
         """Give back a connection: kept if it can serve again, closed if not."""
-        if not connection.reusable or self._is_closed:
+        if not connection.is_clean or self._is_closed:
             connection.abort()
             self._free_slot()
         elif (waiter := self._next_waiter()) is not None:

@@ -82,6 +82,7 @@ async def attempt(
     """Send the request once; its custom_id and what came of it. `on_read` hears of the first token
     of a watched call; `monotonic` gives a clock's seconds. Raises OwnershipLostError.
     """
+    lease = request.run.lease
     priority = upstream.replica.priority
     fields = NO_FIELDS if priority is None else {"priority": priority}
     try:
@@ -96,23 +97,23 @@ async def attempt(
             _check_owned(upstream, monotonic)
         if answer is None:
             answer = await upstream.engine.post(
-                _path(request),
+                lease.endpoint.removeprefix("/v1"),
                 body or _body(upstream, request, line, fields),
                 upstream.timeout_s,
-                request.run.lease.organization_id,
+                lease.organization_id,
             )
         if priority is not None and _refuses(answer, "priorit"):
             _check_owned(upstream, monotonic)
             answer = await _send_without_priority(upstream, request, line, priority)
     except LineFormatError as error:
         return "", Rejected("invalid_json_line", str(error))
-    if isinstance(answer, NoReply) and answer.kind == "timeout":
-        answer = _name_setting(answer, upstream.timeout_s)
-    endpoint = request.run.lease.endpoint
-    if isinstance(answer, Reply) and len(answer.body) > limits.LARGE_BODY_BYTES:
-        size = len(answer.body)
-        return line.custom_id, await _beside(request, size, _outcome_of_large, answer, endpoint)
-    return line.custom_id, classify(answer, endpoint)
+    if isinstance(answer, NoReply):
+        if answer.kind == "timeout":
+            answer = _name_setting(answer, upstream.timeout_s)
+    elif (size := len(answer.body)) > limits.LARGE_BODY_BYTES:
+        judged = _beside(request, size, _outcome_of_large, answer, lease.endpoint)
+        return line.custom_id, await judged
+    return line.custom_id, classify(answer, lease.endpoint)
 
 
 def _beside(

@@ -21,7 +21,7 @@ import structlog
 from lowtide import limits
 from lowtide.core.accounts.charged_usage import UsageMeter
 from lowtide.core.batches.chunk import ChunkKey
-from lowtide.core.batches.segment import Slice
+from lowtide.core.batches.segment import Finished, Slice
 from lowtide.core.dispatch.dispatch import Dispatch
 from lowtide.core.dispatch.replica import Replica
 from lowtide.core.dispatch.request import ChunkRun, Request, prompt_read
@@ -84,7 +84,6 @@ class Dispatcher:
         self._slots_on: dict[str, dict[asyncio.Task[None], _Slot]] = {}
         self._trials = Trials(core, clock, lambda: self.wake())
         self._claiming = asyncio.Lock()
-        self._uncommitted: dict[ChunkKey, int] = {}
         self._released: list[tuple[ChunkKey, int]] = []
         self._draining = self._has_unserved = False
         self.tallies = Tallies()
@@ -201,8 +200,9 @@ class Dispatcher:
         now_s = self._clock.monotonic()
         for piece in slices:
             self.batch_watch.settled(piece.key.batch_id, now_s)
-            if piece.key in self._uncommitted:
-                self._uncommitted[piece.key] -= piece.count
+            run = self._core.runs.get(piece.key)
+            if run is not None and run.lease.token == piece.token:
+                run.uncommitted -= piece.count
         for key, token in shown:
             run = self._core.runs.get(key)
             if key in receipt.lost and (run is None or run.lease.token <= token):
@@ -210,7 +210,7 @@ class Dispatcher:
         for run in self._core.of_batches(receipt.stopped):
             self._give_back(run)
         for run in list(self._core.runs.values()):
-            if run.unfinished == 0 and not self._uncommitted.get(run.key):
+            if run.unfinished == 0 and not run.uncommitted:
                 self._drop(run.key)
         if receipt.stopped:
             self._committer.wake()
@@ -279,32 +279,35 @@ class Dispatcher:
     def _settle(
         self, upstream: Upstream, request: Request, custom_id: str, outcome: Outcome, now_s: float
     ) -> None:
-        replica, run = upstream.replica, request.run
-        tally = self.tallies.of(replica.name, run.lease.model)
+        replica, lease = upstream.replica, request.run.lease
+        tally = self.tallies.of(replica.name, lease.model)
+        places = replica.places
         if isinstance(outcome, Succeeded):
             outcome = self._metered(request, outcome, replica, tally)
-        places = replica.places
         decision = self._core.settle(request, replica, outcome, now_s, self._draw())
-        if replica.places > places:
-            self.wake()  # the window grew: more may be sent at once
         if not isinstance(outcome, Succeeded):
             self._note_failure(tally, request, outcome, decision, now_s)
+        if replica.places > places:
+            self.wake()  # the window grew: more may be sent at once
         if not isinstance(decision, Finish):
             self.wake()  # a retry has a time of its own
-        elif self._core.runs.get(run.key) is run:
-            finished = render(request, custom_id, decision.outcome)
-            self._uncommitted[run.key] = self._uncommitted.get(run.key, 0) + 1
-            self._committer.add(run.key, run.lease.token, finished)
-            self._leasing.count_finished()
-            if finished.ok:
-                usage = finished.usage
-                tally.add_success(usage)
-                tokens = 0 if usage.unreported else usage.input_tokens
-                self._on_answer(run.lease.model, request.data, tokens, now_s)
-            if run.unfinished == 0 and not any(r.unfinished for r in self._core.runs.values()):
-                self._committer.wake()  # nothing is left to wait for, so the interval need not end
-        if self._leasing.needs_claim(run.lease.model, now_s):
+        elif request.run.is_held:
+            self._finish(request, render(request, custom_id, decision.outcome), tally, now_s)
+        if self._leasing.needs_claim(lease.model, now_s):
             self.wake()
+
+    def _finish(self, request: Request, finished: Finished, tally: Tally, now_s: float) -> None:
+        """Hand the final outcome of a request to the committer."""
+        run = request.run
+        run.uncommitted += 1
+        self._committer.add(run.key, run.lease.token, finished)
+        if finished.ok:
+            usage = finished.usage
+            tally.add_success(usage)
+            tokens = 0 if usage.unreported else usage.input_tokens
+            self._on_answer(run.lease.model, request.data, tokens, now_s)
+        if run.unfinished == 0 and not any(r.unfinished for r in self._core.runs.values()):
+            self._committer.wake()  # nothing is left to wait for, so the interval need not end
 
     def _note_failure(
         self,
@@ -387,7 +390,6 @@ class Dispatcher:
     def _drop(self, key: ChunkKey) -> None:
         """The chunk is none of ours any more."""
         self._core.remove(key)
-        self._uncommitted.pop(key, None)
         for task, slot in self._slots.items():
             if slot.request.run.key == key and not task.done():
                 task.cancel()

@@ -66,7 +66,7 @@ class Leasing:
         self._rate_per_s = 0.0
         self._claim_s = 0.0
         self._claim_below = self._claim_threshold()
-        self._finished = 0
+        self._finished = core.finished
         self._measured_at_s: float | None = None
         self._unread: list[tuple[ChunkKey, int]] = []
         self._looks_for_others = False
@@ -80,9 +80,6 @@ class Leasing:
         self._dry_until_s = float("-inf")
         self._announced += 1
         self._looks_for_others = True
-
-    def count_finished(self) -> None:
-        self._finished += 1
 
     def took(self, seconds: float) -> None:
         """So long it took to claim and to read: windows must not run dry meanwhile. The slowest of
@@ -281,7 +278,7 @@ class Leasing:
             self._measured_at_s = now_s
         elapsed_s = now_s - self._measured_at_s
         if elapsed_s >= 0.2:
-            sample = self._finished / elapsed_s
+            sample = (self._core.finished - self._finished) / elapsed_s
             self._rate_per_s += 0.5 * (sample - self._rate_per_s)
             self._claim_below = self._claim_threshold()
-            self._finished, self._measured_at_s = 0, now_s
+            self._finished, self._measured_at_s = self._core.finished, now_s

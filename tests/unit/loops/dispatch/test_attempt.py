@@ -35,7 +35,7 @@ def request(data: bytes = LINE, endpoint: str = "/v1/completions") -> Request:
         input_key="",
         deadline_at=datetime(2026, 11, 21, tzinfo=UTC),
     )
-    return Request(ChunkRun(lease, 1, len(data)), 0, 5, data)
+    return Request(ChunkRun(lease, lease.key, 1), 0, 5, data)
 
 
 async def test_the_model_is_renamed_fields_are_dropped_and_the_rest_is_sent_as_written() -> None:

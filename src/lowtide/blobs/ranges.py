@@ -26,20 +26,18 @@ def coalesce(ranges: Sequence[tuple[int, int]]) -> list[Span]:
     within `limits.BLOB_SPAN_BYTES_MAX`; a range longer than that has a span of its own.
     """
     spans: list[Span] = []
-    for position in sorted(range(len(ranges)), key=lambda index: ranges[index]):
+    reached = gap_end = span_end = -1  # of the last span: its end, and how far it may still grow
+    for position in sorted(range(len(ranges)), key=ranges.__getitem__):
         start, length = ranges[position]
         end = start + length
-        if spans and _joins(spans[-1], start, end):
-            spans[-1].end = max(spans[-1].end, end)
-        else:
+        if start >= gap_end or max(reached, end) > span_end:
             spans.append(Span(start, end))
+            reached, span_end = end, start + limits.BLOB_SPAN_BYTES_MAX
+        elif end > reached:
+            spans[-1].end = reached = end
+        gap_end = reached + limits.BLOB_RANGE_GAP_BYTES
         spans[-1].members.append(position)
     return spans
-
-
-def _joins(span: Span, start: int, end: int) -> bool:
-    near = start - span.end < limits.BLOB_RANGE_GAP_BYTES
-    return near and max(span.end, end) - span.start <= limits.BLOB_SPAN_BYTES_MAX
 
 
 def slices(

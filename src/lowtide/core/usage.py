@@ -88,9 +88,9 @@ def usage_from(wire: WireUsage) -> Usage:
     """The same, whichever shape it had. Every answer comes by here."""
     most = limits.USAGE_TOKENS_MAX
     tokens_in, tokens_out = wire.prompt_tokens, wire.completion_tokens
-    if tokens_in and tokens_out and 0 < tokens_in <= most and 0 < tokens_out <= most:
-        if wire.prompt_tokens_details is None and wire.completion_tokens_details is None:
-            return Usage(tokens_in, 0, tokens_out)
+    plain = wire.prompt_tokens_details is None and wire.completion_tokens_details is None
+    if plain and tokens_in and tokens_out and 0 < tokens_in <= most and 0 < tokens_out <= most:
+        return Usage(tokens_in, 0, tokens_out)
     details = wire.prompt_tokens_details or wire.input_tokens_details
     cached = (details.cached_tokens or 0) if details is not None else 0
     output_details = wire.completion_tokens_details or wire.output_tokens_details

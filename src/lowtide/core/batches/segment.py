@@ -119,8 +119,11 @@ def decode_index(data: bytes, *, offset: int, completed: int, failed: int) -> li
 
 
 def _sum_usage(finished: Iterable[Finished]) -> Usage:
-    total = NO_USAGE
-    for item in finished:
-        if item.ok:
-            total = total + item.usage
-    return total
+    usages = [item.usage for item in finished if item.ok]
+    return Usage(
+        sum(usage.input_tokens for usage in usages),
+        sum(usage.cached_tokens for usage in usages),
+        sum(usage.output_tokens for usage in usages),
+        sum(usage.reasoning_tokens for usage in usages),
+        sum(usage.unreported for usage in usages),
+    )

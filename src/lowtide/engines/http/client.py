@@ -125,9 +125,7 @@ class HttpEngine:
             return self._attempt(self._post_head(path, body), body, timeout_s, owner)
         return self._post_with_key(path, body, timeout_s, owner)
 
-    async def _post_with_key(
-        self, path: str, body: bytes, timeout_s: float, owner: str
-    ) -> Attempt:
+    async def _post_with_key(self, path: str, body: bytes, timeout_s: float, owner: str) -> Attempt:
         used = self._extras.api_key
         attempt = await self._attempt(self._post_head(path, body), body, timeout_s, owner)
         if await self._has_new_key(attempt, used):

@@ -15,7 +15,7 @@ import msgspec
 from sqlalchemy import Row
 
 from lowtide.core.accounts.ledger import LedgerEntry
-from lowtide.core.batches.chunk import ChunkKey, done_count, is_done, mark_done
+from lowtide.core.batches.chunk import ChunkKey, done_count, mark_done
 from lowtide.core.batches.segment import Slice
 from lowtide.core.files.file import File
 from lowtide.core.usage import NO_USAGE, Usage
@@ -151,15 +151,15 @@ def _accept(chunk: _Chunk, piece: Slice) -> bool:
     """Set the slice's bits. A slice that repeats a bit cannot be, and is refused with its chunk."""
     if piece.token != chunk.row.token:
         return False  # outcomes of an earlier lease of the same worker
-    indices = set(piece.indices)
-    if (
-        chunk.refused
-        or len(indices) != piece.count
-        or not all(0 <= i < chunk.count and not is_done(chunk.done, i) for i in indices)
-    ):
+    fits = not piece.indices or (min(piece.indices) >= 0 and max(piece.indices) < chunk.count)
+    if chunk.refused or not fits:
         chunk.refused = True
         return False
-    chunk.done = mark_done(chunk.done, indices)
+    done = mark_done(chunk.done, piece.indices)
+    if done_count(done) != chunk.settled + piece.count:  # some bit was set before, or twice
+        chunk.refused = True
+        return False
+    chunk.done = done
     return True
 
 

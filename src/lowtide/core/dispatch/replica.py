@@ -126,9 +126,7 @@ class Replica:
 
     def has_room(self, now_s: float) -> bool:
         """Whether one more request may be sent."""
-        if self.alone or self.in_flight >= self.places:
-            return False
-        return self.takes_calls(now_s)
+        return self.in_flight < self.places and not self.alone and self.takes_calls(now_s)
 
     def takes_prompt(self, tokens: int, now_s: float) -> bool:
         """Whether a prompt of that size may follow those that the engine has not read yet."""
@@ -219,9 +217,8 @@ class Replica:
 
     def takes_calls(self, now_s: float) -> bool:
         """Whether ownership, circuit and pause let batch calls pass; the window aside."""
-        if self.circuit.state != "closed" and not self.circuit.admits(now_s):
-            return False
-        return self._paused_until_s <= now_s < self.owned_until_s
+        is_ours_to_call = self._paused_until_s <= now_s < self.owned_until_s
+        return is_ours_to_call and (self.circuit.state == "closed" or self.circuit.admits(now_s))
 
     def scope(self, key: tuple[str, str]) -> Scope:
         """The scope of that (model, endpoint)."""
@@ -317,16 +314,14 @@ class Replica:
             self.circuit.sent()
 
     def ended(self) -> None:
-        self.in_flight -= 1
-        self.alone = False
+        self.in_flight, self.alone = self.in_flight - 1, False
 
     def answered(self, now_s: float) -> None:
         """A final answer came: the replica is well."""
         if self.trouble_at_s is not None or not self.circuit.is_calm:
             self.is_alive(now_s)
         if self.throttles:
-            self.throttles = 0
-            self.throttled_since_s = None
+            self.throttles, self.throttled_since_s = 0, None
         self._is_starting = False
         self.timeouts.answered_at_s = now_s
         self._refused += 1

@@ -5,9 +5,7 @@ future, and never raises for what the network does: each way an exchange can end
 reply that is to be handed on while it comes goes into the exchange's `HttpReplyStream` instead. It
 guards the invariant that a reply belongs to the request it is handed to: a connection that received
 a byte nobody asked for, or that ended an exchange in any way but cleanly, is spent and never used
-again.
-
-The pool owns connections and the client drives them; see `http_pool` and `http_client`.
+again. pool.py owns connections, and client.py drives them.
 """
 
 import asyncio
@@ -37,16 +35,8 @@ from lowtide.limits import (
 STALE: Final = NoReply("broken", "the engine closed a kept-alive connection before any answer")
 """Told apart by identity: the one failure after which the client sends a request again."""
 
-_HEADERS_READ: Final = frozenset(
-    {
-        b"content-length",
-        b"transfer-encoding",
-        b"content-type",
-        b"content-encoding",
-        b"retry-after",
-        b"retry-after-ms",
-    }
-)
+_READ = b"content-length content-type transfer-encoding content-encoding retry-after retry-after-ms"
+_HEADERS_READ: Final = frozenset(_READ.split())
 _OVERSIZE = NoReply("oversize", f"the answer is larger than {REPLY_BYTES_MAX} bytes")
 _OVERSIZE_HEAD = NoReply("oversize", f"its headers are larger than {REPLY_HEADER_BYTES_MAX} bytes")
 
@@ -126,12 +116,12 @@ class Connection(asyncio.Protocol):
 
     @property
     def is_clean(self) -> bool:
-        """True when no exchange is open here, and the last one ended as it should."""
+        """No exchange is open here, and the last one ended as it should."""
         return self._answer is None and not self._spent
 
     @property
     def reusable(self) -> bool:
-        """True when another exchange may begin here: it is clean, and its socket is open."""
+        """Another exchange may begin here: it is clean, and its socket is open."""
         transport = self._transport
         return self.is_clean and transport is not None and not transport.is_closing()
 
@@ -205,16 +195,15 @@ class Connection(asyncio.Protocol):
         sock = transport.get_extra_info("socket")
         if sock is None:
             return
-        # The socket may be gone already; its loss is reported by connection_lost.
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # it may be gone: connection_lost tells of that
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             if hasattr(socket, "TCP_KEEPIDLE"):
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, TCP_KEEPALIVE_S)
 
     def data_received(self, data: bytes) -> None:
-        if len(data) > REPLY_HEADER_BYTES_MAX:  # so that a long head cannot hide in a long block
-            for start in range(0, len(data), REPLY_HEADER_BYTES_MAX):
-                self.data_received(data[start : start + REPLY_HEADER_BYTES_MAX])
+        if len(data) > (most := REPLY_HEADER_BYTES_MAX):  # no long head hides in a long block
+            for start in range(0, len(data), most):
+                self.data_received(data[start : start + most])
             return
         if self._answer is None:
             self.abort()  # nobody asked: whatever comes next could not be trusted either
@@ -396,8 +385,8 @@ class Connection(asyncio.Protocol):
         """The engine will send no more: what does that make of the exchange in progress?"""
         if self._answer is None:
             return
-        if exc is None and self._status and not self._framed:
-            self._settle(self._reply())  # HTTP/1.0: the close marks the end of the body
+        if exc is None and self._status and not self._framed:  # HTTP/1.0 ends bodies so
+            self._settle(self._reply())
         elif not self._received and self._lost_the_race():
             self._settle(STALE)
         else:

@@ -39,8 +39,7 @@ from lowtide.ports.work import CommitReceipt
 log = structlog.get_logger(__name__)
 
 OnAnswer = Callable[[str, bytes, int, float], None]
-"""Told of each success: its model, its input line, its reported prompt tokens, monotonic seconds.
-"""
+"""Told of each success: its model, input line, reported prompt tokens, monotonic seconds."""
 
 
 class _Slot(msgspec.Struct, eq=False):
@@ -280,8 +279,8 @@ class Dispatcher:
         self, upstream: Upstream, request: Request, custom_id: str, outcome: Outcome, now_s: float
     ) -> None:
         replica, lease = upstream.replica, request.run.lease
-        tally = self.tallies.of(replica.name, lease.model)
         places = replica.places
+        tally = self.tallies.of(replica.name, lease.model)
         if isinstance(outcome, Succeeded):
             outcome = self._metered(request, outcome, replica, tally)
         decision = self._core.settle(request, replica, outcome, now_s, self._draw())
@@ -302,8 +301,7 @@ class Dispatcher:
         run.uncommitted += 1
         self._committer.add(run.key, run.lease.token, finished)
         if finished.ok:
-            usage = finished.usage
-            tally.add_success(usage)
+            tally.add_success(usage := finished.usage)
             tokens = 0 if usage.unreported else usage.input_tokens
             self._on_answer(run.lease.model, request.data, tokens, now_s)
         if run.unfinished == 0 and not any(r.unfinished for r in self._core.runs.values()):

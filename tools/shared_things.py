@@ -65,6 +65,12 @@ SHARED: Final[Sequence[Sequence[str]]] = [
         "as many as are free of `LIVE_IN_FLIGHT_MAX`, at each replica",
         "429 with Retry-After; 503 where nothing is free for anybody",
     ),
+    (
+        "connections to an engine",
+        "where calls wait for one, it goes to the organization that holds the fewest; a unit is"
+        " one call",
+        "its calls wait",
+    ),
     ("places of flex calls", "as many as are free of `FLEX_HELD_MAX`", "429 with Retry-After"),
     (
         "memory of bodies",

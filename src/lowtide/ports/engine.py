@@ -7,7 +7,8 @@ Contract, held by every adapter:
 - Connections are kept alive and reused. A request that was written to a kept-alive connection
   which the engine had already closed, with no byte of an answer received, is sent once more on a
   fresh connection before it counts as `broken`.
-- At most `connections_max` connections are open; a further `post` waits for one.
+- At most `connections_max` connections are open; a further `post` waits for one. Owners that wait
+  have turns: next is the one that holds the fewest.
 - Long replies to `post` share a budget of memory by owner (core/scheduling/reply_budget.py): one
   that is above its share is read on when there is room, or when its turn comes.
 - `open_stream` keeps all of these, and leaving it before the end of the reply closes the connection
@@ -57,7 +58,7 @@ class Engine(Protocol):
         """POST JSON `body` to base URL + `path` (e.g. `/chat/completions`).
 
         `timeout_s` bounds the whole attempt, connection included. `owner`: the organization whose
-        share of memory a long reply takes.
+        share of memory a long reply takes, and whose turn it is where calls wait for a connection.
         """
         ...
 
@@ -78,11 +79,12 @@ class StreamingEngine(Protocol):
         ...
 
     def open_stream(
-        self, path: str, body: bytes, timeout_s: float
+        self, path: str, body: bytes, timeout_s: float, owner: str = ""
     ) -> AbstractAsyncContextManager[ReplyStream | NoReply]:
         """POST JSON `body`; the reply as soon as its head is there, or why it does not come.
 
-        `timeout_s` bounds the wait for the head, connection included, and then each silence.
+        `timeout_s` bounds the wait for the head, connection included, and then each silence;
+        `owner` as for `post`.
         """
         ...
 

@@ -18,6 +18,7 @@ class ReplyMemory:
     def __init__(self, budget: ReplyBudget, owner: str) -> None:
         self._hold = ReplyHold(budget, self._pause)
         self._hold.owner = owner
+        self.owner = owner
         self._size = 0
         self._may_go_on: asyncio.Event | None = None
 

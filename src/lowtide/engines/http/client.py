@@ -136,40 +136,40 @@ class HttpEngine:
         return b"%b%d\r\n\r\n" % (self._heads.post(path), len(body))
 
     def open_stream(
-        self, path: str, body: bytes, timeout_s: float
+        self, path: str, body: bytes, timeout_s: float, owner: str = ""
     ) -> AbstractAsyncContextManager[HttpReplyStream | NoReply]:
         """POST JSON `body`, the reply block by block; see the port. ValueError as `post`."""
         if self._key_file is None:
-            return self._open_stream(path, body, timeout_s)
-        return self._open_stream_with_key(path, body, timeout_s)
+            return self._open_stream(path, body, timeout_s, owner)
+        return self._open_stream_with_key(path, body, timeout_s, owner)
 
     @asynccontextmanager
     async def _open_stream_with_key(
-        self, path: str, body: bytes, timeout_s: float
+        self, path: str, body: bytes, timeout_s: float, owner: str
     ) -> AsyncIterator[HttpReplyStream | NoReply]:
         used = self._extras.api_key
-        async with self._open_stream(path, body, timeout_s) as opened:
+        async with self._open_stream(path, body, timeout_s, owner) as opened:
             if not await self._has_new_key(opened, used):
                 yield opened
                 return
-        async with self._open_stream(path, body, timeout_s) as opened:
+        async with self._open_stream(path, body, timeout_s, owner) as opened:
             yield opened
 
     @asynccontextmanager
     async def _open_stream(
-        self, path: str, body: bytes, timeout_s: float
+        self, path: str, body: bytes, timeout_s: float, owner: str
     ) -> AsyncIterator[HttpReplyStream | NoReply]:
         head = self._post_head(path, body)
         deadline = asyncio.get_running_loop().time() + timeout_s
         connection: Connection | NoReply | None = self._pool.take()
         if connection is None:
-            connection = await self._pool.obtain(deadline)
+            connection = await self._pool.obtain(deadline, owner)
         try:
-            opened = await _begin(connection, head, body, timeout_s, deadline)
+            opened = await _begin(connection, head, body, timeout_s, deadline, owner)
             if opened is STALE:
                 connection = None  # gone; its slot is taken over, or given back, by `connect`
                 connection = await self._pool.connect(deadline)
-                opened = await _begin(connection, head, body, timeout_s, deadline)
+                opened = await _begin(connection, head, body, timeout_s, deadline, owner)
                 if opened is connection:
                     opened = _died_since(connection)
             if isinstance(opened, HttpReplyStream):
@@ -229,7 +229,7 @@ class HttpEngine:
         deadline = now + timeout_s
         connection = self._pool.take()
         if connection is None:
-            obtained = await self._pool.obtain(deadline)
+            obtained = await self._pool.obtain(deadline, owner)
             if isinstance(obtained, NoReply):
                 return obtained
             connection, now = obtained, loop.time()
@@ -271,12 +271,18 @@ class HttpEngine:
 
 
 async def _begin(
-    connection: Connection | NoReply, head: bytes, body: bytes, silence_s: float, deadline: float
+    connection: Connection | NoReply,
+    head: bytes,
+    body: bytes,
+    silence_s: float,
+    deadline: float,
+    owner: str,
 ) -> HttpReplyStream | NoReply:
     """Send the request and wait for the head of its reply."""
     if isinstance(connection, NoReply):
         return connection
     stream = HttpReplyStream(silence_s)
+    connection.hold.owner = owner
     connection.expect(asyncio.get_running_loop().time(), deadline, stream)
     if len(body) <= REQUEST_BLOCK_BYTES:
         connection.write(head + body)

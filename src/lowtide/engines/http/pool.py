@@ -1,13 +1,14 @@
-"""The connections to one engine: at most so many, reused newest first, waited for in order.
+"""The connections to one engine: at most so many, reused newest first, waited for in turns.
 
 A slot is the right to one connection. Each slot is held by an idle connection, by a call in flight,
 or by a waiter it was just handed to; `_slots_taken` counts them all and never passes
 `connections_max`. Waiters exist only while no connection is idle, so nobody overtakes them. The
 newest connection is taken first: under less load the others go idle and are closed after `idle_s`.
+Whose turn it is among those that wait is engines/http/waiters.py's matter.
 """
 
 import asyncio
-from collections import OrderedDict
+from collections import Counter
 from collections.abc import Callable
 from datetime import datetime
 
@@ -15,6 +16,7 @@ from lowtide.core.faults.outcome import NoReply
 from lowtide.core.scheduling.reply_budget import ReplyBudget
 from lowtide.engines.http.connect import Dialer
 from lowtide.engines.http.connection import Connection
+from lowtide.engines.http.waiters import Waiter, Waiters
 from lowtide.limits import ENGINE_CLOSE_S
 
 _CLOSED = "the engine client is closed"
@@ -44,7 +46,7 @@ class ConnectionPool:
         self._open: set[Connection] = set()
         self._idle: dict[Connection, float] = {}  # since when, oldest first
         self._idle_timer: asyncio.TimerHandle | None = None
-        self._waiters: OrderedDict[asyncio.Future[Connection | None], None] = OrderedDict()
+        self._waiters = Waiters()
         self._connecting: set[asyncio.Timeout] = set()
 
     @property
@@ -66,30 +68,33 @@ class ConnectionPool:
             self._free_slot()
         return None
 
-    async def obtain(self, deadline: float) -> Connection | NoReply:
-        """A connection when `take` had none: a new one, or the next to come free."""
+    async def obtain(self, deadline: float, owner: str = "") -> Connection | NoReply:
+        """A connection when `take` had none: a new one, or the next to come free that is the turn
+        of `owner`, an organization."""
         if self._is_closed:
             return NoReply("connect", _CLOSED)
         if self._slots_taken < self._connections_max:
             self._slots_taken += 1
             return await self.connect(deadline)
-        waiter: asyncio.Future[Connection | None] = asyncio.get_running_loop().create_future()
-        self._waiters[waiter] = None
+        waiter = self._waiters.add(owner)
         try:
             async with asyncio.timeout_at(deadline):
                 connection = await waiter
         except TimeoutError:
-            self._leave(waiter)
+            self._leave(owner, waiter)
             return NoReply("connect", "no connection came free in the attempt's time")
         except asyncio.CancelledError:
-            self._leave(waiter)
+            self._leave(owner, waiter)
             raise
-        if connection is None:
+        try:
+            if connection is None:
+                return await self.connect(deadline)
+            if connection.reusable:
+                return connection
+            connection.abort()  # closed by the engine since it was handed over; its slot is ours
             return await self.connect(deadline)
-        if connection.reusable:
-            return connection
-        connection.abort()  # closed by the engine since it was handed over; its slot is ours
-        return await self.connect(deadline)
+        finally:
+            self._waiters.joined(owner)
 
     async def connect(self, deadline: float) -> Connection | NoReply:
         """Open a connection in a slot the caller holds; without success the slot is given back."""
@@ -125,10 +130,8 @@ class ConnectionPool:
         """Give back a connection: kept if it can serve again, closed if not."""
         if not connection.is_clean or self._is_closed:
             connection.abort()
-            self._free_slot()
-        elif (waiter := self._next_waiter()) is not None:
-            waiter.set_result(connection)
-        else:
+            self._free_slot(connection)
+        elif not self._call_next(connection, freed=connection):
             loop = asyncio.get_running_loop()
             self._idle[connection] = loop.time()
             if self._idle_timer is None:
@@ -142,9 +145,8 @@ class ConnectionPool:
         gone = [connection.closed for connection in self._open]
         for connection in list(self._open):
             connection.fail(NoReply("broken", _CLOSED))
-        while (waiter := self._next_waiter()) is not None:
+        while self._call_next():
             self._slots_taken += 1
-            waiter.set_result(None)
         now = asyncio.get_running_loop().time()
         for timeout in self._connecting:
             if not timeout.expired():
@@ -162,30 +164,32 @@ class ConnectionPool:
             return "not answered in time"
         return str(exc) or type(exc).__name__
 
-    def _next_waiter(self) -> asyncio.Future[Connection | None] | None:
-        while self._waiters:
-            waiter, _ = self._waiters.popitem(last=False)
-            if not waiter.done():
-                return waiter
-        return None
+    def _call_next(
+        self, connection: Connection | None = None, freed: Connection | None = None
+    ) -> bool:
+        """Give a connection, or a slot, to the waiter whose turn it is; whether there is one.
+        `freed` is nobody's any more."""
+        return self._waiters.call_next(connection, lambda: self._held_without(freed))
 
-    def _leave(self, waiter: asyncio.Future[Connection | None]) -> None:
+    def _held_without(self, freed: Connection | None) -> Counter[str]:
+        """Connections in use by organization. Nothing is idle while anybody waits."""
+        return Counter(each.hold.owner for each in self._open if each is not freed)
+
+    def _leave(self, owner: str, waiter: Waiter) -> None:
         """A waiter gives up; what was handed to it in the same moment goes to the next."""
-        self._waiters.pop(waiter, None)
+        self._waiters.leave(owner, waiter)
         if not waiter.done() or waiter.cancelled():
             return
+        self._waiters.joined(owner)
         connection = waiter.result()
         if connection is None:
             self._free_slot()
         else:
             self.release(connection)
 
-    def _free_slot(self) -> None:
-        waiter = self._next_waiter()
-        if waiter is None:
+    def _free_slot(self, freed: Connection | None = None) -> None:
+        if not self._call_next(freed=freed):
             self._slots_taken -= 1
-        else:
-            waiter.set_result(None)
 
     def _on_lost(self, connection: Connection) -> None:
         self._open.discard(connection)

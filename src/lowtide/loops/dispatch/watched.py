@@ -31,7 +31,7 @@ async def post_watched(
     try:
         async with (
             asyncio.timeout(timeout_s),
-            engine.open_stream(path, body, timeout_s) as reply,
+            engine.open_stream(path, body, timeout_s, memory.owner) as reply,
         ):
             if isinstance(reply, NoReply):
                 return reply

@@ -233,7 +233,8 @@ class LiveService:
                     request.path, body, live.timeout_s, admission.organization_id
                 )
                 return _whole(live, call, reply)
-            opening = live.engine.open_stream(request.path, body, live.timeout_s)
+            owner = admission.organization_id
+            opening = live.engine.open_stream(request.path, body, live.timeout_s, owner)
             coming = await mine.enter_async_context(opening)
             if isinstance(coming, NoReply):
                 return _whole(live, call, coming)

@@ -31,8 +31,10 @@ async def narrow(upstream: ScriptedEngine) -> AsyncIterator[HttpEngine]:
     await engine.aclose()
 
 
-def start(engine: HttpEngine, body: bytes, timeout_s: float = ATTEMPT_S) -> asyncio.Task[Attempt]:
-    return asyncio.ensure_future(engine.post("/x", body, timeout_s))
+def start(
+    engine: HttpEngine, body: bytes, timeout_s: float = ATTEMPT_S, owner: str = ""
+) -> asyncio.Task[Attempt]:
+    return asyncio.ensure_future(engine.post("/x", body, timeout_s, owner))
 
 
 async def occupied(
@@ -68,6 +70,48 @@ async def test_calls_wait_in_the_order_they_came(
     await asyncio.gather(first, *others)
     assert [seen.body for seen in upstream.requests] == [b"first", b"0", b"1", b"2", b"3", b"4"]
     assert upstream.connections_opened == 1
+
+
+async def test_whoever_holds_the_fewest_connections_is_next(upstream: ScriptedEngine) -> None:
+    """A holds both and has twenty calls waiting; those of B that came last wait for one of each."""
+    engine = HttpEngine(upstream.url, connections_max=2)
+    gates = [asyncio.Event() for _ in range(2)]
+    upstream.script(*([gate, OK] for gate in gates))
+    calls = [start(engine, b"held", owner="A") for _ in gates]
+    await upstream.saw_requests(2)
+    upstream.script([asyncio.Event(), OK])  # B's first stays with its connection
+    calls += [start(engine, b"A%d" % number, owner="A") for number in range(20)]
+    calls += [start(engine, b"B%d" % number, owner="B") for number in range(3)]
+    await queued(engine, 23)
+    gates[0].set()
+    await upstream.saw_requests(3)
+    gates[1].set()
+    await upstream.saw_requests(24)
+    bodies = [seen.body for seen in upstream.requests]
+    assert bodies[2:5] == [b"B0", b"A0", b"A1"], "one of each, then whoever holds nothing"
+    await engine.aclose()
+    await asyncio.gather(*calls)
+
+
+async def test_streams_wait_for_their_turn_like_other_calls(
+    narrow: HttpEngine, upstream: ScriptedEngine
+) -> None:
+    first, gate = await occupied(narrow, upstream)
+    order: list[bytes] = []
+
+    async def stream(owner: str, body: bytes) -> None:
+        async with narrow.open_stream("/x", body, ATTEMPT_S, owner) as opened:
+            assert not isinstance(opened, NoReply)
+            order.append(body)
+            while await opened.read():
+                pass
+
+    streams = [asyncio.ensure_future(stream("A", b"A%d" % number)) for number in range(3)]
+    streams += [asyncio.ensure_future(stream("B", b"B0"))]
+    await queued(narrow, 4)
+    gate.set()
+    await asyncio.gather(first, *streams)
+    assert order == [b"A0", b"B0", b"A1", b"A2"]
 
 
 async def test_a_waiter_that_is_cancelled_does_not_cost_a_connection(

@@ -88,9 +88,9 @@ class WorkStore(Protocol):
         further chunk. Its last one may pass the bound by up to a chunk.
 
         `supplied`: organizations of which the worker has enough. If it names any, only others get
-        chunks, about `SUPPLY_LOW` requests each: those that were given no more than a unit of work
-        (`LOCALITY_CHUNKS` full chunks) beyond the first of `supplied` that waits for more, and none
-        while an urgent batch of one of `supplied` waits.
+        chunks, about `SUPPLY_LOW` requests each, who was given the least first; and nobody does
+        while an urgent batch of one of `supplied` waits. Places at replicas are divided while they
+        are held (core/dispatch/place_turns.py), so this moves nobody's share beyond its own.
         """
         ...
 

@@ -27,7 +27,6 @@ from lowtide.store.statements.fair_share import (
     charge,
     charges,
     cost_left,
-    cost_per_request,
     first_tenants,
     tenants_of,
     waiting_organizations,
@@ -122,8 +121,8 @@ async def claimable_beside(
     supplied: Collection[str],
 ) -> list[Row[Any]]:
     """As `claimable`, for a worker that has enough of the organizations `supplied`: as much as
-    `SUPPLY_LOW` requests of each other one. An urgent batch of one that is supplied goes before
-    them, and one that was given more than a unit of work beyond what they were waits for its turn.
+    `SUPPLY_LOW` requests of each other one, who was given the least first, and none while an
+    urgent batch of one that is supplied waits.
     """
     claim = _Claim(models, limit, await _bounds(conn, in_flight_max), without)
     if not claim.models or limit <= 0:
@@ -133,42 +132,16 @@ async def claimable_beside(
         return []
     await _take_urgent(conn, claim)
     tenants, waiting = await _tenants(conn, claim, beside=len(supplied))
-    may_begin = await _may_begin_by(conn, claim, tenants, waiting, supplied)
     ranked = sorted(tenants, key=lambda name: (tenants[name].virtual_time, name))
     for name in ranked:
-        if name in supplied or claim.is_full(name):
+        if name in supplied or claim.is_full(name) or not claim.wanted:
             continue
-        if not claim.wanted or tenants[name].virtual_time > may_begin:
-            break
         found = await _queue_of(conn, claim, name, waiting[name], len(claim.taken) + claim.wanted)
         requests = accumulate(row._mapping["count"] - row.settled for row in found)
         claim.take(found, 1 + sum(total < limits.SUPPLY_LOW for total in requests))
     taken = list(claim.taken.values())
     await charge(conn, charges(taken))
     return taken
-
-
-async def _may_begin_by(
-    conn: AsyncConnection,
-    claim: _Claim,
-    tenants: Mapping[str, Tenant],
-    waiting: Mapping[str, Collection[str]],
-    supplied: Collection[str],
-) -> float:
-    """The virtual time up to which others may be given work: a unit beyond the first of those
-    supplied that waits for more. What it has leased is charged by estimates that commits correct,
-    so whoever just began may seem to be ahead of it.
-    """
-    in_turn = [name for name in tenants if name in supplied and not claim.is_full(name)]
-    if not in_turn:
-        return float("inf")
-    first = min(in_turn, key=lambda name: tenants[name].virtual_time)
-    head = await _queue_of(conn, claim, first, waiting[first], 1)
-    if not head:  # another worker claims it at this instant
-        return float("inf")
-    requests = limits.LOCALITY_CHUNKS * limits.CHUNK_REQUESTS_MAX
-    unit = requests * cost_per_request(head[0])
-    return tenants[first].virtual_time + unit / tenants[first].weight
 
 
 async def _take_urgent(conn: AsyncConnection, claim: _Claim) -> None:

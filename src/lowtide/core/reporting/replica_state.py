@@ -52,7 +52,9 @@ def state_of(
     """
     circuit = replica.circuit
     if circuit.state != "closed":
-        return _state(replica, circuit.kind, circuit.because, circuit.opened_at_s)
+        # It opens at the fifth failure: the trouble began with the first.
+        begun_s = circuit.opened_at_s if replica.trouble_at_s is None else replica.trouble_at_s
+        return _state(replica, circuit.kind, circuit.because, begun_s)
     scope = _held(replica, model, endpoint)
     if scope is not None and scope.held is not None:
         what = f" ({scope.model}, {scope.endpoint})"

@@ -55,6 +55,19 @@ def test_that_no_connection_comes_about_is_told_at_the_first_time() -> None:
     assert state_of(replica) == READY
 
 
+def test_trouble_goes_on_since_its_first_failure_when_the_circuit_opens() -> None:
+    replica = Replica("http://10.0.0.1:8000/v1", frozenset({"m"}), 4)
+    told = set()
+    for second in range(3, 20):
+        replica.is_away("no answer to the TLS handshake", float(second), "tls")
+        told.add(state_of(replica, "m").since_s)
+    assert replica.circuit.state == "open"
+    assert told == {3.0}
+    replica.is_alive(20.0)
+    replica.is_away("refused", 21.0, "unreachable")
+    assert state_of(replica).since_s == 21.0
+
+
 def test_one_call_that_was_cut_holds_nothing() -> None:
     replica = Replica("http://10.0.0.1:8000/v1", frozenset({"m"}), 4)
     replica.is_lost("reset", 3.0, "cut")

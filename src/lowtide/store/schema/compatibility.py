@@ -23,7 +23,7 @@ FIRST: Final = "0013"
 """The first schema. Development versions had those below, which nothing brings up to date."""
 
 
-class Refusal(msgspec.Struct, frozen=True):
+class SchemaRefusal(msgspec.Struct, frozen=True):
     """Why this code does not work on a database, and what to do about it; for people."""
 
     what: str
@@ -42,10 +42,10 @@ async def least_code_of(conn: AsyncConnection) -> str | None:
     return found
 
 
-def refusal(schema: str, least_code: str | None) -> Refusal | None:
+def refusal(schema: str, least_code: str | None) -> SchemaRefusal | None:
     """None: this code may work on a database with `schema`, once that is at HEAD or later."""
     if schema < FIRST:
-        return Refusal(
+        return SchemaRefusal(
             f"the database has schema {schema}, of a development version of Lowtide from before"
             f" the first schema ({FIRST}), and cannot be brought up to date",
             "Begin with an empty one (another server.data_dir or server.database_url); the"
@@ -54,7 +54,7 @@ def refusal(schema: str, least_code: str | None) -> Refusal | None:
     if schema <= HEAD or (least_code is not None and least_code <= HEAD):
         return None
     needed = f"code for schema {least_code} or later" if least_code else f"code for {schema}"
-    return Refusal(
+    return SchemaRefusal(
         f"the database has schema {schema}, which a newer Lowtide made and which needs {needed};"
         f" this Lowtide knows up to {HEAD}",
         "Install that newer Lowtide here, or restore a backup from before.",

@@ -21,8 +21,8 @@ from bench.scheduling_tables import scheduling_tables
 
 RESULTS: Final = Path(__file__).with_name("RESULTS.md")
 BENCHES: Final = (
-    "bench_http_client", "bench_validate", "bench_end_to_end", "bench_live_door",
-    "bench_engine_sim", "bench_schedule", "bench_claims", "bench_deadlines", "bench_eta",
+    "bench_http_client", "bench_validate", "bench_end_to_end", "bench_live_calls",
+    "bench_engine_sim", "bench_claims", "bench_deadlines", "bench_eta",
 )  # fmt: skip
 
 

@@ -13,7 +13,6 @@ MIB: Final = 1024 * KIB
 REQUESTS_PER_BATCH: Final = 50_000
 FILE_BYTES: Final = 100 * MIB
 ENQUEUED_TOKENS_PER_MODEL: Final = 10_000_000
-COMPLETION_WINDOW_S: Final = 24 * 3600
 COMPLETION_WINDOW_S_MIN: Final = 3600  # below an hour nothing can be promised on harvested capacity
 COMPLETION_WINDOW_S_MAX: Final = 7 * 24 * 3600
 
@@ -174,7 +173,6 @@ TOKENS_FADE_EVERY: Final = 1_024  # requests learnt from; then older ones count 
 TOKENS_LEVERAGE_MAX: Final = 4_096  # tokens above which a longer prompt teaches no more than this
 TOKENS_PER_BYTE_MAX: Final = 4  # a report above this share of a request is no measurement
 TOKENS_BESIDE_TEXT_MAX: Final = 1_000_000  # the same for what is not text: templates, images
-TOKEN_MODEL_BYTES_MAX: Final = 64 * KIB  # one model's calibration as stored; it takes about 6 KiB
 CALIBRATION_SAVE_S: Final = 30.0  # what a crash may forget is learnt again in a minute
 
 # ---- chunks, leases, the commit (design.md section 3) ----
@@ -289,7 +287,6 @@ WINDOW_CUT_LIVE_EVERY_S: Final = 1.0  # somebody waits
 KV_FULL: Final = 0.93  # of KV in use: a live prompt may find no place
 KV_CONGESTED: Final = 0.97  # of KV in use: the next tokens will have no place
 WAITING_MAX: Final = 4.0  # own calls that may wait in an engine, or a tenth of those that run
-GAPS_KEPT: Final = 256  # of streamed tokens between two polls: enough for a 99th percentile
 LIVE_LOAD_HIGH: Final = 0.25  # of an engine: from here on a batch is told that it gives way
 CONTROL_POLL_S: Final = 0.5  # bursts of live traffic are answered within this
 CONTROL_READ_S: Final = 1.0  # for an engine to tell; a slower one counts as silent

@@ -249,8 +249,5 @@ class _WatchedWork:
     async def release_worker(self, worker_id: str) -> int:
         return await self._work.release_worker(worker_id)
 
-    async def waiting_models(self) -> frozenset[str]:
-        return await self._work.waiting_models()
-
     async def named_models(self, limit: int) -> frozenset[str]:
         return await self._work.named_models(limit)

@@ -167,7 +167,6 @@ async def test_chunks_of_a_paused_batch_that_come_back_are_held(
     if end == "dead":
         assert await world.store.work.release_worker("w1") == 1
     assert await world.claim(worker="w2") == []
-    assert await world.store.work.waiting_models() == frozenset()
     await cap(world, None)
     assert keys(await world.claim(worker="w2")) == [second.key]
     assert not await is_paused(world, batch)

@@ -73,7 +73,6 @@ async def test_a_batch_that_is_not_in_progress_has_nothing_to_claim(world: Store
     await world.store.batches.cancel("p1", cancelled.id, world.now)
     await world.validating()
     assert await world.claim() == []
-    assert await world.store.work.waiting_models() == frozenset()
 
 
 async def test_named_models_are_those_of_all_batches_that_are_kept(world: StoreFixture) -> None:
@@ -82,13 +81,6 @@ async def test_named_models_are_those_of_all_batches_that_are_kept(world: StoreF
     await world.running(("a", 1), ("b", 1))
     assert await world.store.work.named_models(9) == {"a", "b", "m"}
     assert len(await world.store.work.named_models(2)) == 2
-
-
-async def test_waiting_models_are_those_that_a_claim_would_serve(world: StoreFixture) -> None:
-    await world.running(("a", 1), ("b", 1))
-    assert await world.store.work.waiting_models() == {"a", "b"}
-    await world.claim(models=("a",))
-    assert await world.store.work.waiting_models() == {"b"}
 
 
 async def test_a_reaped_chunk_goes_to_the_next_worker_with_a_new_token(world: StoreFixture) -> None:

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +64,14 @@ async def answer(http: httpx.AsyncClient, path: str, body: Body) -> Body:
     assert reply.status_code == 200, reply.text
     parsed: Body = json.loads(reply.content.decode("utf-8", errors="strict"))
     return parsed
+
+
+async def serves(http: httpx.AsyncClient) -> bool:
+    """Whether a child answers now."""
+    try:
+        return (await http.get("/models")).status_code == 200
+    except httpx.TransportError:
+        return False
 
 
 def wait_gone(pid: int) -> None:
@@ -289,12 +296,10 @@ async def test_a_killed_child_is_replaced_at_the_same_url(
         with pytest.raises(httpx.TransportError):
             await running
         async with asyncio.timeout(PATIENCE_S):
-            while engine.pid == pid:  # the engine has not heard of it yet
-                with suppress(httpx.TransportError):
-                    await http.get("/models")
-        await engine.wait_ready(PATIENCE_S)
+            while engine.pid == pid or not await serves(http):
+                pass
         assert await answer(http, "/chat/completions", chat("hi", max_tokens=2))
-    assert (engine.url, engine.restarts) == (url, 2)
+    assert engine.url == url
     assert engine.pid != first
 
 
@@ -330,7 +335,7 @@ async def test_a_truncated_model_is_refused_quickly_with_the_reason(
     assert str(error.log_path) in error.message
     assert "corrupted or incomplete" in error.log_path.read_text()
     assert "Traceback" not in error.log_path.read_text()
-    assert (engine.pid, engine.restarts) == (None, 0)
+    assert engine.pid is None
 
 
 async def test_a_start_that_is_cancelled_leaves_nothing_running(
@@ -341,8 +346,6 @@ async def test_a_start_that_is_cancelled_leaves_nothing_running(
         async with asyncio.timeout(0.01):
             await engine.start()
     assert engine.pid is None
-    with pytest.raises(TimeoutError):
-        await engine.wait_ready(0.01)
 
 
 PARENT = """

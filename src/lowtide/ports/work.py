@@ -111,10 +111,6 @@ class WorkStore(Protocol):
         """Take back at once all that a worker, known to be dead, held."""
         ...
 
-    async def waiting_models(self) -> frozenset[str]:
-        """Models that have waiting chunks in batches in progress."""
-        ...
-
     async def named_models(self, limit: int) -> frozenset[str]:
         """Models that requests of any batch name, as far as batches are kept; so many at most."""
         ...

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, bindparam, exists, func, select
+from sqlalchemy import ColumnElement, Row, bindparam, func, select
 from sqlalchemy import update as sql_update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -20,7 +20,6 @@ from lowtide.store.connection.database import Database, transactional
 from lowtide.store.connection.notify import announce
 from lowtide.store.schema.tables import (
     LEASED,
-    WAITING,
     batch_models,
     batches,
     chunks,
@@ -91,18 +90,6 @@ class SqlWork:
             return await _take_back(
                 conn, chunks.c.worker_id == worker_id, batches.c.task_owner == worker_id
             )
-
-    async def waiting_models(self) -> frozenset[str]:
-        planned = (
-            select(batch_models.c.model)
-            .join(batches, batches.c.id == batch_models.c.batch_id)
-            .where(batches.c.status == "in_progress")
-            .distinct()
-            .subquery()
-        )
-        waiting = exists().where(chunks.c.model == planned.c.model, chunks.c.state == WAITING)
-        async with self._db.read() as conn:
-            return frozenset((await conn.scalars(select(planned.c.model).where(waiting))).all())
 
     async def named_models(self, limit: int) -> frozenset[str]:
         async with self._db.read() as conn:

@@ -49,10 +49,6 @@ class Cost(msgspec.Struct, frozen=True):
             self.live_pico + other.live_pico,
         )
 
-    @property
-    def saved_pico(self) -> int:
-        return self.live_pico - self.charge_pico
-
 
 class UsageRow(msgspec.Struct, frozen=True):
     """One line of a usage report; the keys not grouped by are None."""

@@ -49,10 +49,6 @@ class Slice(msgspec.Struct, frozen=True, kw_only=True):
     usage: Usage
 
     @property
-    def index_offset(self) -> int:
-        return self.offset + self.ok_bytes + self.failed_bytes
-
-    @property
     def count(self) -> int:
         return self.completed + self.failed
 

@@ -60,16 +60,6 @@ class OutputLengths:
             square += share * length * length
         return LengthStats(mean, square) if mean else None
 
-    def quantile(self, share: float, ages: Iterable[float] = ()) -> float | None:
-        """The length that this share of answers does not pass; None when nothing is known."""
-        shares = self._distribution(ages)
-        below = 0.0
-        for length, mass in shares:
-            below += mass
-            if below >= share - 1e-12:
-                return length
-        return shares[-1][0] if shares else None
-
     def _distribution(self, ages: Iterable[float]) -> list[tuple[float, float]]:
         """(length, share) with shares that sum to one; empty when nothing is known.
 

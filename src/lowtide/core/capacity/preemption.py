@@ -73,11 +73,6 @@ class PreemptionPolicy:
         self.lost_tokens_total += freed
         return chosen
 
-    def lost_share(self, now_s: float) -> float:
-        """Lost tokens of the last REVOKED_SPAN_S, as a share of all finished and lost ones."""
-        finished, lost = self._recent(now_s)
-        return lost / (finished + lost) if lost else 0.0
-
     def _may_lose(
         self, calls: Sequence[BatchCall], outputs: Sequence[float], now_s: float
     ) -> float:

@@ -11,7 +11,6 @@ numbers are those of scheduling.md sections 2(a) and 3. Pure: monotonic seconds 
 Invariant: 0 <= window <= window_max; 0 only while the engine sleeps.
 """
 
-from collections import deque
 from collections.abc import Sequence
 from typing import Literal
 
@@ -79,7 +78,6 @@ class WindowController:
         self._slow_until = float("inf")
         self._cut_at_s = float("-inf")
         self._width_bound: Bound = "start"
-        self._gaps_s: deque[float] = deque(maxlen=limits.GAPS_KEPT)
 
     def adopt(self, fresh: "WindowController") -> None:
         """Go on with the bounds of `fresh`; what was learned of the engine stays. A window that an
@@ -99,10 +97,6 @@ class WindowController:
     ) -> None:
         """A batch call was answered after `elapsed_s`, with the usage that the engine reported."""
         self.work.finished(input_tokens, cached_tokens, output_tokens, elapsed_s)
-
-    def gap(self, gap_s: float) -> None:
-        """The pause between two tokens of a batch call that is streamed."""
-        self._gaps_s.append(gap_s)
 
     def observe(
         self,
@@ -207,14 +201,15 @@ class WindowController:
 
     def _steer(self, change: MetricsDelta, own: int, live: LiveSeen, now_s: float) -> None:
         """Cut, or grow if the window is used."""
-        p50_s, p99_s = self._gaps(change)
+        is_told = change.itl_p50_s is not None  # else the mean of our own answers stands for it
+        p50_s = change.itl_p50_s if is_told else self.work.token_gap_s
         has_live = self.live.calls > 0
         if self._is_congested(change):
             if own <= limits.WINDOW_CUT_SHOWN * self.window:  # else the last cut is yet to show
                 self._cut(now_s, limits.WINDOW_CUT_EVERY_S, "congestion")
         elif live.waiting or (has_live and _above(p50_s, limits.WINDOW_CUT * self._itl_slo_s)):
             self._cut(now_s, limits.WINDOW_CUT_LIVE_EVERY_S, "live")
-        elif has_live and _above(p99_s, self._itl_slo_s):
+        elif has_live and _above(change.itl_p99_s, self._itl_slo_s):
             self.pacer.decrease()
         else:
             self.pacer.increase()
@@ -234,15 +229,6 @@ class WindowController:
         if self._width < self._slow_until:
             return 0.0
         return max(1.0, limits.WINDOW_GROWTH * self._width)
-
-    def _gaps(self, change: MetricsDelta) -> tuple[float | None, float | None]:
-        """p50 and p99 of the gaps between tokens since the last poll, from the best witness."""
-        if not self._gaps_s:
-            known = change.itl_p50_s is not None
-            return (change.itl_p50_s if known else self.work.token_gap_s), change.itl_p99_s
-        gaps = sorted(self._gaps_s)
-        self._gaps_s.clear()
-        return gaps[(len(gaps) - 1) // 2], gaps[(99 * len(gaps) - 1) // 100]
 
     def _is_congested(self, change: MetricsDelta) -> bool:
         signals = self.signals

@@ -2,11 +2,9 @@
 
 Pure. `WeightedFairQueue` is fairness alone and orders the tenants of a claim in
 store/statements/claims.py, where indexes hold each tenant's queue; `urgent` decides in
-loops/scheduling/urgency.py which batches go before all turns; `Scheduler` is the whole rule over a
-snapshot in memory, for simulation and benchmarks. Costs are in work units: an estimated input token
-is one, an output token `OUTPUT_COST`. Invariants: a tenant's virtual time never falls but by a
-correction, a tenant that comes back from idleness is lifted to the least of those at work, and a
-pick takes O(log tenants + log batches).
+loops/scheduling/urgency.py which batches go before all turns. Costs are in work units: an estimated
+input token is one, an output token `OUTPUT_COST`. Invariants: a tenant's virtual time never falls
+but by a correction, and a turn takes O(log tenants).
 """
 
 import heapq
@@ -58,14 +56,13 @@ def planned_output(share: ModelTotals, output_per_request: float | None, endpoin
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
-    """What one batch still wants of one model's pool: `chunks` that wait, `cost` in work units."""
+    """What one batch still wants of one model's pool; `cost` in work units."""
 
     batch_id: str
     organization_id: str
     priority: int
     deadline_at: datetime
     created_at: datetime
-    chunks: int
     cost: float
 
     @property
@@ -132,11 +129,8 @@ class WeightedFairQueue:
     def __contains__(self, name: str) -> bool:
         return name in self._tenants
 
-    def join(self, name: str, tenant: Tenant, *, lift: bool = False) -> None:
-        """From now on it has work. `lift`: it had none before, so it gets no credit for that."""
-        if lift and (first := self.first()) is not None:
-            floor = self._tenants[first].virtual_time
-            tenant = Tenant(max(tenant.virtual_time, floor), tenant.weight)
+    def join(self, name: str, tenant: Tenant) -> None:
+        """Adds a tenant that has waiting work."""
         self._put(name, tenant)
 
     def leave(self, name: str) -> Tenant:
@@ -161,110 +155,3 @@ class WeightedFairQueue:
     def _put(self, name: str, tenant: Tenant) -> None:
         self._tenants[name] = tenant
         heapq.heappush(self._heap, (tenant.virtual_time, name))
-
-
-class _Queued(msgspec.Struct, eq=False):
-    """An entry as chunks are taken from it."""
-
-    entry: Entry
-    chunks: int
-    cost: float
-
-    @property
-    def chunk_cost(self) -> float:
-        return self.cost / self.chunks
-
-
-class Scheduler:
-    """The whole rule, over the queue of one pool."""
-
-    def __init__(self, *, quantum_chunks: int = limits.LOCALITY_CHUNKS) -> None:
-        """`quantum_chunks`: how many chunks a lane takes from one batch before it asks whose turn
-        it is."""
-        self._quantum = quantum_chunks
-        self._turns = WeightedFairQueue()
-        self._idle: dict[str, Tenant] = {}
-        self._queued: dict[str, _Queued] = {}
-        self._by_tenant: dict[str, list[tuple[tuple[int, datetime, datetime, str], str]]] = {}
-        self._urgent: list[str] = []
-        self._stays: dict[int, tuple[str, int]] = {}
-
-    def add(self, entry: Entry, weight: float = 1.0) -> None:
-        """The batch has chunks to give. Its id is fresh."""
-        name = entry.organization_id
-        self._queued[entry.batch_id] = _Queued(entry, entry.chunks, entry.cost)
-        queue = self._by_tenant.setdefault(name, [])
-        if self._first_of(name) is None:
-            known = self._idle.pop(name, Tenant())
-            self._turns.join(name, Tenant(known.virtual_time, weight), lift=True)
-        heapq.heappush(queue, (entry.order, entry.batch_id))
-
-    def remove(self, batch_id: str) -> None:
-        """It was cancelled, expired or paused."""
-        queued = self._queued.pop(batch_id, None)
-        if queued is not None:
-            self._rest_if_idle(queued.entry.organization_id)
-
-    def correct(self, organization_id: str, cost: float) -> None:
-        """Work cost that much more than was charged for it, or less."""
-        idle = self._idle.get(organization_id)
-        if idle is None:
-            self._turns.charge(organization_id, cost)
-        else:
-            ahead = idle.virtual_time + cost / idle.weight
-            self._idle[organization_id] = Tenant(ahead, idle.weight)
-
-    def entries(self) -> list[Entry]:
-        """What is queued, as it is now."""
-        return [
-            msgspec.structs.replace(q.entry, chunks=q.chunks, cost=q.cost)
-            for q in self._queued.values()
-        ]
-
-    def hurry(self, capacity: Capacity) -> None:
-        """Find anew which batches are urgent: O(batches), every few seconds."""
-        self._urgent = [entry.batch_id for entry in urgent(self.entries(), capacity)]
-        self._urgent.reverse()
-
-    def pick(self, lane: int = 0) -> Entry | None:
-        """Take one chunk, for a lane (a replica); the batch that it belongs to, None when dry."""
-        batch_id = self._next(lane)
-        if batch_id is None:
-            return None
-        queued = self._queued[batch_id]
-        cost = queued.chunk_cost
-        queued.chunks -= 1
-        queued.cost -= cost
-        self._turns.charge(queued.entry.organization_id, cost)
-        if not queued.chunks:
-            del self._queued[batch_id]
-            self._rest_if_idle(queued.entry.organization_id)
-        return queued.entry
-
-    def _next(self, lane: int) -> str | None:
-        while self._urgent:
-            if self._urgent[-1] in self._queued:
-                return self._urgent[-1]
-            self._urgent.pop()
-        stay, left = self._stays.get(lane, ("", 0))
-        if left and stay in self._queued:
-            self._stays[lane] = (stay, left - 1)
-            return stay
-        name = self._turns.first()
-        found = self._first_of(name) if name is not None else None
-        if found is not None:
-            self._stays[lane] = (found, self._quantum - 1)
-        return found
-
-    def _first_of(self, name: str) -> str | None:
-        """The tenant's batch that is next, whether or not it is its turn."""
-        queue = self._by_tenant.get(name, [])
-        while queue:
-            if queue[0][1] in self._queued:
-                return queue[0][1]
-            heapq.heappop(queue)
-        return None
-
-    def _rest_if_idle(self, name: str) -> None:
-        if self._first_of(name) is None:
-            self._idle[name] = self._turns.leave(name)

@@ -70,14 +70,12 @@ class Backlog(msgspec.Struct, frozen=True, kw_only=True):
 
     def entry(self) -> Entry:
         """The same for the scheduler's decisions."""
-        left = self.requests - self.settled
         return Entry(
             batch_id=self.batch_id,
             organization_id=self.organization_id,
             priority=self.priority,
             deadline_at=self.deadline_at,
             created_at=self.created_at,
-            chunks=max(1, left // limits.CHUNK_REQUESTS_MAX),
             cost=self.cost_left,
         )
 

@@ -114,10 +114,6 @@ class Throughput(msgspec.Struct, frozen=True, kw_only=True):
         )
         return pace, closed
 
-    def rested(self, now: datetime) -> "Throughput":
-        """The pool had nothing to do until now: that time says nothing about its pace."""
-        return msgspec.structs.replace(self, at=max(now, self.at))
-
 
 class CapacityForecast:
     """Work that a pool will do, hour by hour from now on."""

@@ -88,14 +88,6 @@ _line = msgspec.json.Decoder(_Line)
 _UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
-def features_of(body: bytes | memoryview) -> Features:
-    """Measure a request body. What is no body of a known shape counts as one prompt of text."""
-    try:
-        return _measure_body(_body.decode(body))
-    except _UNREADABLE:
-        return Features((0.0, 0.0, 1.0, 0.0, *_measure(bytes(body))))
-
-
 def features_of_line(line: bytes | memoryview) -> Features:
     """Measure the body of a whole input line."""
     try:

@@ -128,7 +128,6 @@ class EmbeddedEngine:
         self._reserved: socket.socket | None = None
         self._supervisor: asyncio.Task[None] | None = None
         self._pid: int | None = None
-        self._restarts = 0
 
     @property
     def url(self) -> str:
@@ -139,11 +138,6 @@ class EmbeddedEngine:
     def pid(self) -> int | None:
         """Process id of the child that serves; None while none does."""
         return self._pid
-
-    @property
-    def restarts(self) -> int:
-        """How often the child was started again after it had ended by itself."""
-        return self._restarts
 
     async def start(self) -> str:
         """Start the child, wait until it serves, return the base URL.
@@ -163,11 +157,6 @@ class EmbeddedEngine:
                 await self._supervisor  # raises
             undo.pop_all()
         return self.url
-
-    async def wait_ready(self, timeout_s: float) -> None:
-        """Wait until a child serves; returns at once when one does. Raises TimeoutError."""
-        async with asyncio.timeout(timeout_s):
-            await self._ready.wait()
 
     async def aclose(self) -> None:
         """End the child and wait for its end. Calls in flight break. Safe to call twice."""
@@ -236,7 +225,6 @@ class EmbeddedEngine:
                         if not has_served and end.code == child.PORT_TAKEN:
                             self._reserve_port()  # nobody knows the old one yet
                         await asyncio.sleep(delay_s)
-                        self._restarts += 1
         finally:
             self._not_serving()
             log.close()

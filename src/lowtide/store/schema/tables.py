@@ -1,10 +1,9 @@
 """The tables. Statements are built from them; the migrations make them; a test holds the two equal.
 
 Words are those of design.md. What is denormalised onto chunks (organization, model, priority,
-deadline, creation) is there for one reason: the index `chunks_waiting` is the queue itself, so a
-claim reads its first entries and never sorts. `chunks_waiting_by_organization` is the queue of each
-organization, which claims read; `chunks_waiting` that of all, which tells what waits. What decides
-whose turn it is lies in schedule_tables.py. Invariant: a chunk waits only while its batch is in
+deadline, creation) is there for one reason: the index `chunks_waiting_by_organization` is the queue
+of each organization, so a claim reads its first entries and never sorts. What decides whose turn it
+is lies in schedule_tables.py. Invariant: a chunk waits only while its batch is in
 progress and not paused.
 """
 
@@ -300,12 +299,6 @@ CLAIM_ORDER: Final = (
     chunks.c.batch_created_at,
     chunks.c.batch_id,
     chunks.c.seq,
-)
-Index(
-    "chunks_waiting",
-    chunks.c.model,
-    *CLAIM_ORDER,
-    **_only(chunks.c.state == WAITING),
 )
 Index(
     "chunks_waiting_by_organization",

@@ -8,14 +8,19 @@ import pytest
 from lowtide.core.batches.chunk import ChunkKey
 from lowtide.core.batches.merge import INPUT, Merge
 from lowtide.core.batches.plan import PlanEntry, pack_entries
-from lowtide.core.batches.segment import Finished, SegmentFormatError, encode_segment
+from lowtide.core.batches.segment import Finished, SegmentFormatError, Slice, encode_segment
+
+
+def index_offset(piece: Slice) -> int:
+    """Where the index begins, behind the lines."""
+    return piece.offset + piece.ok_bytes + piece.failed_bytes
 
 
 def add_beat(merge: Merge, source: int, *outcomes: tuple[int, bool, bytes]) -> bytes:
     """One segment with one slice of `(line, ok, output)`; its bytes."""
     finished = [Finished(i, line, ok, out) for i, (line, ok, out) in enumerate(outcomes)]
     data, (piece,) = encode_segment([(ChunkKey("b", 0), 1, finished)])
-    index = data[piece.index_offset :]
+    index = data[index_offset(piece) :]
     merge.add_slice(source, 0, index, completed=piece.completed, failed=piece.failed)
     return data
 
@@ -80,7 +85,7 @@ def test_offsets_beyond_four_gigabytes_are_kept() -> None:
     merge = Merge()
     offset = 5 * 2**30
     data, (piece,) = encode_segment([(ChunkKey("b", 0), 1, [Finished(0, 1, True, b"one\n")])])
-    merge.add_slice(0, offset, data[piece.index_offset :], completed=1, failed=0)
+    merge.add_slice(0, offset, data[index_offset(piece) :], completed=1, failed=0)
     (run,) = merge.runs("output", 100)
     assert run.places == [(1, 0, offset, 4)]
 

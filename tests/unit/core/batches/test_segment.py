@@ -3,10 +3,21 @@
 import pytest
 
 from lowtide.core.batches.chunk import ChunkKey
-from lowtide.core.batches.segment import Finished, SegmentFormatError, decode_index, encode_segment
+from lowtide.core.batches.segment import (
+    Finished,
+    SegmentFormatError,
+    Slice,
+    decode_index,
+    encode_segment,
+)
 from lowtide.core.usage import NO_USAGE, Usage
 
 A, B = ChunkKey("a", 0), ChunkKey("b", 7)
+
+
+def index_offset(piece: Slice) -> int:
+    """Where the index begins, behind the lines."""
+    return piece.offset + piece.ok_bytes + piece.failed_bytes
 
 
 def test_an_empty_beat_has_no_bytes_and_no_slices() -> None:
@@ -20,7 +31,7 @@ def test_a_slice_holds_successes_then_failures_then_their_index() -> None:
         Finished(2, 3, True, b"yes 3, longer\n", Usage(7, 0, 3, 1)),
     ]
     data, (piece,) = encode_segment([(A, 9, finished)])
-    assert data[: piece.index_offset] == b"yes 1\nyes 3, longer\nno 4\n"
+    assert data[: index_offset(piece)] == b"yes 1\nyes 3, longer\nno 4\n"
     assert (piece.key, piece.token, piece.offset) == (A, 9, 0)
     assert (piece.completed, piece.failed, piece.count) == (2, 1, 3)
     assert (piece.ok_bytes, piece.failed_bytes) == (20, 5)
@@ -34,7 +45,7 @@ def test_the_index_says_where_every_line_lies() -> None:
     data, slices = encode_segment([(A, 1, first), (B, 2, second)])
     found = {}
     for piece in slices:
-        index = data[piece.index_offset : piece.index_offset + 8 * piece.count]
+        index = data[index_offset(piece) : index_offset(piece) + 8 * piece.count]
         for entry in decode_index(
             index, offset=piece.offset, completed=piece.completed, failed=piece.failed
         ):

@@ -32,7 +32,6 @@ def product_limit(ended: list[int], ages: list[float]) -> dict[int, float]:
 
 def test_nothing_is_known_of_no_answers() -> None:
     assert OutputLengths().stats() is None
-    assert OutputLengths().quantile(0.5) is None
     assert OutputLengths().stats([0.0, 0.0]) is None
 
 
@@ -79,13 +78,6 @@ def test_calls_that_only_run_are_expected_to_run_as_long_again() -> None:
 def test_a_call_shorter_than_all_that_finished_changes_nothing() -> None:
     known = learnt(1000, 1100)
     assert known.stats([5.0]) == known.stats()
-
-
-def test_quantiles_rise_with_their_share() -> None:
-    known = learnt(*range(1, 1001))
-    values = [known.quantile(share) for share in (0.1, 0.5, 0.9, 1.0)]
-    assert values == sorted(values, key=lambda value: value or 0.0)
-    assert values[1] == pytest.approx(500, rel=0.15)
 
 
 def test_a_new_kind_of_answers_takes_over() -> None:

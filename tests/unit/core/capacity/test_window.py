@@ -35,6 +35,12 @@ def busy(own: int, live: int = 0, **rest: object) -> EngineMetrics:
     return EngineMetrics(running=own + live, waiting=0, **rest)  # type: ignore[arg-type]
 
 
+def pauses(polls: int, *, slow: int) -> tuple[tuple[float, float], ...]:
+    """A hundred gaps between tokens in each poll, as the engine counts them: `slow` ones of 0.4 s,
+    and the others short."""
+    return ((0.03, (100.0 - slow) * polls), (0.4, 100.0 * polls), (INF, 100.0 * polls))
+
+
 def test_an_operators_window_of_a_silent_engine_is_that_window() -> None:
     ground = Ground(WindowController(64, window_start=64, is_automatic=False))
     assert ground.poll(polls=50) == 64
@@ -115,19 +121,16 @@ def test_slow_tokens_beside_live_calls_cut_the_window_each_second() -> None:
 
 def test_slow_tokens_disturb_nobody_without_live_calls() -> None:
     ground = Ground(WindowController(100, window_start=100))
-    for _ in range(9):
-        for _ in range(20):
-            ground.controller.gap(0.4)
-        ground.poll(busy(100))
+    for polls in range(1, 10):
+        ground.poll(busy(100, itl_buckets=pauses(polls, slow=100)))
     assert ground.controller.window == 100
 
 
 def test_rare_stutters_tighten_the_budget_of_prompts_and_leave_the_window() -> None:
     ground = Ground(WindowController(100, window_start=100))
-    for _ in range(10):
-        for n in range(100):
-            ground.controller.gap(0.2 if n < 3 else 0.02)
-        ground.poll(busy(100), live=LiveSeen(in_flight=5))
+    for polls in range(1, 11):
+        pauses_so_far = pauses(polls, slow=3)
+        ground.poll(busy(100, itl_buckets=pauses_so_far), live=LiveSeen(in_flight=5))
     assert ground.controller.window == 100
     assert ground.controller.pacer.budget < 0.5 * limits.PREFILL_TOKENS_MAX
     assert ground.controller.pacer.active

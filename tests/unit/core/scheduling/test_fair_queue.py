@@ -1,7 +1,6 @@
 """Urgency, turns and the whole rule, decided from values alone."""
 
 import random
-from collections import Counter
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -13,7 +12,6 @@ from lowtide.core.scheduling.fair_queue import (
     OUTPUT_COST,
     Capacity,
     Entry,
-    Scheduler,
     Tenant,
     WeightedFairQueue,
     planned_cost,
@@ -33,7 +31,6 @@ def entry(id: str, org: str = "o", *, hours: float = 24, cost: float = 100.0, **
         priority=rest.get("priority", 0),
         deadline_at=NOW + timedelta(hours=hours),
         created_at=NOW,
-        chunks=rest.get("chunks", 10),
         cost=cost,
     )
 
@@ -143,89 +140,6 @@ def test_shares_follow_the_weights_whatever_the_chunks_cost(weights: list[int], 
         turns.charge(name, cost)
     shares = [given_work[str(n)] / weight for n, weight in enumerate(weights)]
     assert max(shares) - min(shares) <= largest, "a chunk apart at most"
-
-
-# ---- the whole rule
-
-
-def drained(scheduler: Scheduler, picks: int, lane: int = 0) -> list[str]:
-    found = [scheduler.pick(lane) for _ in range(picks)]
-    return [picked.batch_id for picked in found if picked is not None]
-
-
-def test_within_a_tenant_priority_then_deadline_then_age_decide() -> None:
-    scheduler = Scheduler()
-    scheduler.add(entry("late", hours=48, chunks=1))
-    scheduler.add(entry("soon", hours=2, chunks=1))
-    scheduler.add(entry("first", hours=99, priority=1, chunks=1))
-    assert drained(scheduler, 4) == ["first", "soon", "late"]
-
-
-def test_a_lane_stays_with_a_batch_for_its_quantum() -> None:
-    scheduler = Scheduler(quantum_chunks=3)
-    scheduler.add(entry("a", "o1"))
-    scheduler.add(entry("b", "o2"))
-    assert drained(scheduler, 9) == ["a"] * 3 + ["b"] * 3 + ["a"] * 3
-
-
-def test_lanes_have_quanta_of_their_own() -> None:
-    scheduler = Scheduler(quantum_chunks=2)
-    scheduler.add(entry("a", "o1"))
-    scheduler.add(entry("b", "o2"))
-    picked = [scheduler.pick(lane) for lane in (0, 1, 0, 1)]
-    assert [p.batch_id for p in picked if p] == ["a", "b", "a", "b"]
-
-
-def test_urgent_batches_come_before_turns_and_quanta() -> None:
-    scheduler = Scheduler()
-    scheduler.add(entry("a", "o1"))
-    scheduler.add(entry("due", "o2", hours=1, chunks=2))
-    assert drained(scheduler, 1) == ["a"]
-    scheduler.hurry(steady(130))
-    assert drained(scheduler, 3) == ["due", "due", "a"]
-
-
-def test_an_idle_tenant_comes_back_without_credit() -> None:
-    scheduler = Scheduler(quantum_chunks=1)
-    scheduler.add(entry("a", "o1", chunks=1, cost=1))
-    scheduler.add(entry("b", "o2", chunks=100, cost=100))
-    assert drained(scheduler, 51).count("b") == 50
-    scheduler.add(entry("c", "o1", chunks=100, cost=100))
-    assert Counter(drained(scheduler, 20)) == {"b": 10, "c": 10}
-
-
-def test_a_correction_moves_a_tenant_back_or_ahead() -> None:
-    scheduler = Scheduler(quantum_chunks=1)
-    scheduler.add(entry("a", "o1", chunks=100, cost=100))
-    scheduler.add(entry("b", "o2", chunks=100, cost=100))
-    scheduler.correct("o1", 5.0)
-    assert drained(scheduler, 6) == ["b"] * 5 + ["a"]
-
-
-def test_a_removed_batch_gives_nothing() -> None:
-    scheduler = Scheduler()
-    scheduler.add(entry("a", "o1"))
-    scheduler.pick()
-    scheduler.remove("a")
-    scheduler.remove("unknown")
-    assert scheduler.pick() is None
-    scheduler.correct("o1", 3.0)
-    scheduler.add(entry("b", "o1"))
-    assert drained(scheduler, 1) == ["b"]
-
-
-def test_all_chunks_are_given_once() -> None:
-    rng = random.Random(3)
-    scheduler, sizes = Scheduler(), {}
-    for n in range(60):
-        sizes[f"b{n}"] = rng.randint(1, 30)
-        scheduler.add(entry(f"b{n}", f"o{n % 7}", hours=rng.uniform(1, 50), chunks=sizes[f"b{n}"]))
-    picked: Counter[str] = Counter()
-    while (found := scheduler.pick(rng.randrange(5))) is not None:
-        picked[found.batch_id] += 1
-        if rng.random() < 0.05:
-            scheduler.hurry(steady(100))
-    assert picked == sizes
 
 
 # ---- what work costs

@@ -44,13 +44,6 @@ def test_a_pace_follows_a_change_within_its_memory() -> None:
     assert pace.rate is not None and pace.rate < 20
 
 
-def test_rest_is_no_part_of_a_pace() -> None:
-    pace = driven(50, 600)
-    later = pace.at + timedelta(hours=3)
-    pace, _ = pace.rested(later).after(Done(500.0), later + timedelta(seconds=10), backlogged=True)
-    assert pace.rate == pytest.approx(50, rel=0.01)
-
-
 def test_answers_are_believed_when_there_are_enough() -> None:
     assert driven(50, 90).output_per_request is None
     assert driven(50, 300).output_per_request == pytest.approx(50)

@@ -7,11 +7,15 @@ from typing import Any
 import pytest
 
 from lowtide import limits
-from lowtide.core.tokens.features import FEATURES, Features, features_of, features_of_line
+from lowtide.core.tokens.features import FEATURES, Features, features_of_line
 
 ENGLISH = "The tide goes out twice a day; nobody asks it to, and it takes 12 hours."
 CODE = 'def ebbFlow(x):\n    if x > 1024:\n        return "low"\n\treturn None\n'
 CHINESE = "潮水每天退去两次，没有人要求它这样做。「安静」"
+
+
+def features_of(body: bytes) -> Features:
+    return features_of_line(b'{"body": %b}' % body)
 
 
 def of_body(body: dict[str, Any]) -> Features:
@@ -135,7 +139,7 @@ def test_the_responses_endpoint_reads_its_own_shapes() -> None:
     ],
 )
 def test_nothing_raises_and_all_is_counted(body: bytes) -> None:
-    for features in (features_of(body), features_of_line(b'{"body": %b}' % body)):
+    for features in (features_of_line(body), features_of(body)):
         assert len(features.counts) == len(FEATURES)
         assert all(count >= 0 for count in features.counts)
 

@@ -270,10 +270,8 @@ def _make_work() -> None:
     )
     _index("chunks_leased", "chunks", ["lease_expires_at"], only="state = 'leased'")
     order = [sa.text("priority DESC"), "deadline_at", "batch_created_at", "batch_id", "seq"]
-    waiting = "state = 'waiting'"
-    _index("chunks_waiting", "chunks", ["model", *order], only=waiting)
-    by_organization = ["model", "organization_id", *order]
-    _index("chunks_waiting_by_organization", "chunks", by_organization, only=waiting)
+    queue = ["model", "organization_id", *order]
+    _index("chunks_waiting_by_organization", "chunks", queue, only="state = 'waiting'")
     op.create_table(
         "slices",
         sa.Column("batch_id", WORD, sa.ForeignKey("batches.id"), primary_key=True),

@@ -7,7 +7,7 @@ be made into a request takes no line and has a fault instead.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final, Protocol
 
 import msgspec
 
@@ -15,7 +15,7 @@ from lowtide.limits import CUSTOM_ID_CHARS_MAX, LINE_BYTES_MAX
 from lowtide.tables.images import image_url
 from lowtide.tables.json_text import json_bytes
 from lowtide.tables.prompts import Prompt, RowFault
-from lowtide.tables.rows import RowCursor
+from lowtide.tables.rows import Row
 
 CHAT: Final = "/v1/chat/completions"
 EMBEDDINGS: Final = "/v1/embeddings"
@@ -62,14 +62,16 @@ def request_line(
 
     Raises RowFault.
     """
-    line = json_bytes(
-        {
-            "custom_id": custom_id(template, row, number),
-            "method": "POST",
-            "url": template.endpoint,
-            "body": _body(template, row, folder),
-        }
-    )
+    request = {
+        "custom_id": custom_id(template, row, number),
+        "method": "POST",
+        "url": template.endpoint,
+        "body": _body(template, row, folder),
+    }
+    try:
+        line = json_bytes(request)
+    except UnicodeEncodeError:  # half of a surrogate pair, which Python's own text can hold
+        raise RowFault("The request has text that is no Unicode, and cannot be sent.") from None
     if len(line) >= LINE_BYTES_MAX:
         raise RowFault(f"The request has {len(line):,} bytes; {LINE_BYTES_MAX:,} is the most.")
     return line + b"\n"
@@ -120,9 +122,17 @@ class RowIndexEntry(msgspec.Struct, frozen=True, array_like=True):
     fault: str | None
 
 
+class RowSource(Protocol):
+    """Rows one after another, of a table's files (`rows.RowCursor`) or of a caller's memory."""
+
+    def next(self) -> Row | None: ...
+
+    def put_back(self, row: Row) -> None: ...
+
+
 def write_part(
     template: RequestTemplate,
-    rows: RowCursor,
+    rows: RowSource,
     bounds: PartBounds,
     lines: BinaryIO,
     index: BinaryIO,

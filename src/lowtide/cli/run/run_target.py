@@ -18,6 +18,7 @@ from rich.markup import escape
 
 from lowtide import limits
 from lowtide.cli.client.address import is_this_machine, server_address, shown
+from lowtide.cli.options import connect
 from lowtide.cli.terminal import console
 from lowtide.cli.terminal.command_errors import CommandError
 from lowtide.config import AuthSettings, LimitSettings, ReplicaSettings, Settings
@@ -121,6 +122,30 @@ def resolve_backend(
         settings=_settings_for(settings, target, names),
         embedded=_embedded_for(target, names),
     )
+
+
+def model_asked(target: RunTarget, settings: Settings, server: str | None) -> str:
+    """The name by which the rows of a table ask for their model. Raises CommandError where nothing
+    says which one, and there is not just one."""
+    if target.model is not None:
+        # A path would be an odd name for a model; the file's own name says as much.
+        is_path = target.is_embedded and target.model.endswith(".gguf")
+        return Path(target.model).stem if is_path else target.model
+    if target.url is not None:
+        known = served_models(target.url, target.api_key)
+    elif server is not None:
+        with connect(server, target.api_key) as client:
+            known = client.models()
+    else:
+        served = (name for each in settings.replica for name in (*each.models, *each.names))
+        known = tuple(dict.fromkeys(name for name in served if name != "*"))
+    if len(known) != 1:
+        raise CommandError(
+            "Nothing says which model is to answer.",
+            f"Give --model: {', '.join(known)}" if known else "Give --model NAME.",
+            code="missing_model",
+        )
+    return known[0]
 
 
 def _server_of(target: RunTarget, settings: Settings) -> str | None:

@@ -22,7 +22,6 @@ from lowtide.cli.run.run_state import RunFolder
 from lowtide.cli.tables.table_parts import PartFiles, batch_over, fetch_answers, fitting_lines
 from lowtide.cli.tables.table_state import Part, TableState
 from lowtide.cli.terminal.command_errors import CommandError
-from lowtide.cli.terminal.progress import BatchBar
 from lowtide.tables.requests import PartBounds
 
 TOO_LARGE: Final = frozenset({"too_many_tasks", "file_too_large", "request_too_large"})
@@ -36,6 +35,15 @@ class WritePart(Protocol):
     def __call__(self, first: int, end: int, bounds: PartBounds, files: PartFiles) -> Part: ...
 
 
+class RunBar(Protocol):
+    """Shows how far the run is: `cli.terminal.progress.BatchBar`, or a notebook's."""
+
+    @property
+    def eta_s(self) -> float | None: ...
+
+    def show(self, batch: BatchView, outage: str = "") -> None: ...
+
+
 class TableBatches:
     """One run's batches."""
 
@@ -45,7 +53,7 @@ class TableBatches:
         folder: RunFolder,
         state: TableState,
         write_part: WritePart,
-        bar: BatchBar,
+        bar: RunBar,
         *,
         endpoint: str,
         window: str | None,

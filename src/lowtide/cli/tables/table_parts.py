@@ -3,13 +3,14 @@
 `table_batches` decides when. Invariant: a part's answers appear in their file whole or not at all.
 """
 
+from collections.abc import Generator
 from typing import Final
 
 from lowtide.cli.client.objects import BatchView, EstimateView, read_view
 from lowtide.cli.client.server_client import ServerClient
 from lowtide.cli.run.run_state import RunFolder
-from lowtide.cli.tables.table_state import Part, Totals
-from lowtide.tables.answers import merge_answers, write_answers
+from lowtide.cli.tables.table_state import Part, TableState, Totals
+from lowtide.tables.answers import Answer, merge_answers, read_answers, write_answers
 from lowtide.tables.requests import read_index
 
 _FITS: Final = 0.9  # of a limit on tokens is aimed at: rows differ in length
@@ -30,6 +31,13 @@ class PartFiles:
     def remove_all_but_answers(self) -> None:
         for path in (self.requests, self.index, self.output, self.errors):
             path.unlink(missing_ok=True)
+
+
+def read_run(folder: RunFolder, state: TableState) -> Generator[Answer]:
+    """The answers of all parts, which are done, in the order of rows."""
+    for part in state.parts:
+        with PartFiles(folder, part.first).answers.open("rb") as stream:
+            yield from read_answers(stream)
 
 
 def batch_over(client: ServerClient, file_id: str) -> str | None:

@@ -17,13 +17,12 @@ import msgspec
 
 from lowtide import config, limits
 from lowtide.cli.batches.outputs import writable_target
-from lowtide.cli.options import connect
 from lowtide.cli.run.run_target import (
     RunBackend,
     RunTarget,
     check_target,
+    model_asked,
     resolve_backend,
-    served_models,
 )
 from lowtide.cli.tables.table_options import (
     TableOptions,
@@ -36,7 +35,6 @@ from lowtide.cli.tables.table_parts import PartFiles
 from lowtide.cli.tables.table_state import Part, TableState
 from lowtide.cli.terminal.command_errors import CommandError
 from lowtide.cli.terminal.counter import delayed_counter
-from lowtide.config import Settings
 from lowtide.tables import sources
 from lowtide.tables.errors import TableError
 from lowtide.tables.formats import Format, format_of
@@ -190,30 +188,8 @@ def _backend_of(target: RunTarget) -> tuple[RunBackend, str]:
     """Who answers, and by which name the model is asked. Raises CommandError."""
     settings = config.load(target.config_file)
     server = check_target(target, settings)
-    model = _model_name(target, settings, server)
+    model = model_asked(target, settings, server)
     return resolve_backend(target, settings, server, (model,)), model
-
-
-def _model_name(target: RunTarget, settings: Settings, server: str | None) -> str:
-    if target.model is not None:
-        # A path would be an odd name for a model; the file's own name says as much.
-        is_path = target.is_embedded and target.model.endswith(".gguf")
-        return Path(target.model).stem if is_path else target.model
-    if target.url is not None:
-        known = served_models(target.url, target.api_key)
-    elif server is not None:
-        with connect(server, target.api_key) as client:
-            known = client.models()
-    else:
-        served = (name for each in settings.replica for name in (*each.models, *each.names))
-        known = tuple(dict.fromkeys(name for name in served if name != "*"))
-    if len(known) != 1:
-        raise CommandError(
-            "Nothing says which model is to answer.",
-            f"Give --model: {', '.join(known)}" if known else "Give --model NAME.",
-            code="missing_model",
-        )
-    return known[0]
 
 
 def _digests(

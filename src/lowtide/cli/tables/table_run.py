@@ -5,8 +5,7 @@ out how far an earlier life came, run the batches, write the output, forget. Wha
 stopped stays in the folder, and the same command goes on behind it.
 """
 
-from collections import Counter
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,6 @@ import msgspec
 import typer
 from rich.markup import escape
 
-from lowtide import limits
 from lowtide.cli.client.objects import JsonObject
 from lowtide.cli.run.run_client import (
     LOCAL_OUTAGE_S_MAX,
@@ -25,17 +23,17 @@ from lowtide.cli.run.run_client import (
 )
 from lowtide.cli.run.run_state import RunFolder, lock, refuse_to_replace
 from lowtide.cli.run.run_target import RunOptions, RunTarget
+from lowtide.cli.tables.row_counts import RowCounts
 from lowtide.cli.tables.table_batches import TableBatches
 from lowtide.cli.tables.table_estimate import show_dry_run
 from lowtide.cli.tables.table_options import TableOptions
-from lowtide.cli.tables.table_parts import PartFiles
+from lowtide.cli.tables.table_parts import read_run
 from lowtide.cli.tables.table_plan import PartWriter, TableJob, plan_table, table_errors
 from lowtide.cli.tables.table_state import TableState, Totals, check_same_table
 from lowtide.cli.terminal import command_errors, console
 from lowtide.cli.terminal.counter import delayed_counter
 from lowtide.cli.terminal.progress import BatchBar
 from lowtide.tables import sources
-from lowtide.tables.answers import Answer, read_answers
 from lowtide.tables.writers import joined_batches, result_schema, table_writer
 
 _LOCAL_IN_FLIGHT = 2  # one that runs, and one that is checked meanwhile
@@ -55,7 +53,7 @@ def run_table(
         state = _begin(job, folder, how)
         if not state.is_done:
             state = _run_batches(job, folder, state, quiet=how.as_json)
-        counts = _RowCounts(job)
+        counts = RowCounts(job.columns)
         with table_errors():
             _write_output(job, folder, state, counts)
         folder.remove()
@@ -114,37 +112,14 @@ def _is_same(name: str, output: Path) -> bool:
     return not sources.is_bucket(name) and output.exists() and output.samefile(name)
 
 
-class _RowCounts:
-    """What the rows came to, counted as they are written: the schema judges answers then."""
-
-    def __init__(self, job: TableJob) -> None:
-        self._columns = job.columns
-        self.reasons: Counter[str] = Counter()
-        self.examples: dict[str, int] = {}
-
-    @property
-    def failed(self) -> int:
-        return self.reasons.total()
-
-    def count(self, answer: Answer) -> Answer:
-        error = self._columns.error_of(answer)
-        if error is not None:
-            reason = error.partition(". The answer: ")[0]
-            if len(self.reasons) >= limits.LINE_ERRORS_KEPT:
-                reason = "other reasons"
-            self.reasons[reason] += 1
-            self.examples.setdefault(reason, answer.number + 1)
-        return answer
-
-
-def _write_output(job: TableJob, folder: RunFolder, state: TableState, counts: _RowCounts) -> None:
+def _write_output(job: TableJob, folder: RunFolder, state: TableState, counts: RowCounts) -> None:
     """Beside its place first, then under its name."""
     part = folder.path / "output.part"
     schema = result_schema(job.table, job.columns)
     name = job.output.rpartition("/")[2]
     written = 0
     with (
-        closing(_answers(folder, state)) as answers,
+        closing(read_run(folder, state)) as answers,
         delayed_counter(f"writing {name}") as advance,
         part.open("wb") as stream,
     ):
@@ -161,13 +136,7 @@ def _write_output(job: TableJob, folder: RunFolder, state: TableState, counts: _
         part.replace(job.output)
 
 
-def _answers(folder: RunFolder, state: TableState) -> Generator[Answer]:
-    for part in state.parts:
-        with PartFiles(folder, part.first).answers.open("rb") as stream:
-            yield from read_answers(stream)
-
-
-def _report(job: TableJob, state: TableState, counts: _RowCounts, *, as_json: bool) -> None:
+def _report(job: TableJob, state: TableState, counts: RowCounts, *, as_json: bool) -> None:
     totals = msgspec.structs.replace(
         state.totals, succeeded=state.rows - counts.failed, failed=counts.failed
     )

@@ -147,6 +147,25 @@ class ServerClient:
             last = answer.headers.get("x-last-line", "")
         return int(last) if last.isdigit() else lines
 
+    def lines_from(self, file_id: str, offset: int) -> Iterator[bytes]:
+        """The result lines after the first `offset`, whole, as far as they are committed; a broken
+        connection is gone on with. The caller counts them, and asks again with that for more.
+        """
+        tried, seen = 0, offset
+        while True:
+            before = seen
+            try:
+                params = {"offset": seen}
+                with self._http.streaming(f"/files/{file_id}/content", params=params) as answer:
+                    for line in whole_lines(answer.iter_bytes()):
+                        seen += 1
+                        yield line
+                return
+            except (httpx.TransportError, ServerRefused) as error:
+                tried = 0 if seen > before else tried
+                self._http.wait_to_retry(tried, error)
+                tried += 1
+
     # ---- models and batches ----
 
     def models(self) -> tuple[str, ...]:
@@ -181,6 +200,17 @@ class ServerClient:
 
     def cancel_batch(self, batch_id: str) -> JsonObject:
         return self._http.call("POST", f"/batches/{batch_id}/cancel")
+
+
+def whole_lines(blocks: Iterator[bytes]) -> Iterator[bytes]:
+    """Lines without their ends; what a broken stream leaves of one is dropped."""
+    rest = bytearray()
+    for block in blocks:
+        first, *others = block.split(b"\n")
+        rest += first
+        for line in others:
+            yield bytes(rest)
+            rest = bytearray(line)
 
 
 def _umask() -> int:

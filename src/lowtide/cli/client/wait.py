@@ -5,7 +5,8 @@ A server that goes away for a while (restart, upgrade) is waited for; the batch 
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from lowtide import limits
 from lowtide.cli.client.http_client import ServerRefused, ServerUnreachable
@@ -24,36 +25,32 @@ def pause_s(watched_s: float, eta_s: float | None, poll_s_max: float) -> float:
     return min(max(pause, limits.WATCH_POLL_S_MIN), poll_s_max)
 
 
-def watch(
+def polled(
     client: ServerClient,
     batch_id: str,
-    bar: BatchBar,
     *,
-    on_change: OnChange | None = None,
+    eta_s: Callable[[], float | None] = lambda: None,
     poll_s_max: float = limits.WATCH_POLL_S_MAX,
     outage_s_max: float = limits.WATCH_OUTAGE_S_MAX,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
-) -> JsonObject:
-    """Wait until the batch is over; the batch as the server tells it then.
+) -> Iterator[tuple[JsonObject, BatchView, str]]:
+    """The batch each time it was asked about, until it is over; the last text says why what is
+    known may be old, and is empty while the server answers.
 
-    `on_change` sees each answer that differs from the one before. Raises ServerUnreachable when the
-    server stays away for longer than `outage_s_max`.
+    `eta_s`: what the caller makes of the time left, where the server does not say. Raises
+    ServerUnreachable when the server stays away for longer than `outage_s_max`.
     """
     started = seen_at = clock()
     answer = client.batch(batch_id)
-    batch = read_view(answer, BatchView)
-    told: JsonObject | None = None
     outage = ""
     while True:
-        eta_s = batch.eta_seconds if batch.eta_seconds is not None else bar.eta_s
-        bar.show(batch, outage)
-        if on_change is not None and answer != told and not outage:
-            on_change(answer, batch)
-            told = answer
+        batch = read_view(answer, BatchView)
+        yield answer, batch, outage
         if batch.is_over:
-            return answer
-        sleep(pause_s(clock() - started, eta_s, poll_s_max))
+            return
+        left_s = batch.eta_seconds if batch.eta_seconds is not None else eta_s()
+        sleep(pause_s(clock() - started, left_s, poll_s_max))
         try:
             answer = client.batch(batch_id)
         except (ServerUnreachable, ServerRefused) as error:
@@ -63,4 +60,25 @@ def watch(
             outage = "the server does not answer, waiting for it"
             continue
         seen_at, outage = clock(), ""
-        batch = read_view(answer, BatchView)
+
+
+def watch(
+    client: ServerClient,
+    batch_id: str,
+    bar: BatchBar,
+    *,
+    on_change: OnChange | None = None,
+    **polling: Any,
+) -> JsonObject:
+    """Wait until the batch is over; the batch as the server tells it then.
+
+    `on_change` sees each answer that differs from the one before. `polling`, errors: as `polled`.
+    """
+    told: JsonObject | None = None
+    answer: JsonObject = {}
+    for answer, batch, outage in polled(client, batch_id, eta_s=lambda: bar.eta_s, **polling):
+        bar.show(batch, outage)
+        if on_change is not None and answer != told and not outage:
+            on_change(answer, batch)
+            told = answer
+    return answer

@@ -1,6 +1,7 @@
-"""A whole Lowtide inside `lowtide run`: on a free port of this machine, in a thread of its own.
+"""A whole Lowtide inside `lowtide run` or a Python program: on a free port of this machine, in a
+thread of its own.
 
-The command talks to it over HTTP like to any server, so that a run behaves the same either way.
+The caller talks to it over HTTP like to any server, so that a run behaves the same either way.
 Leaving the context drains: what is in flight may finish within `limits.DRAIN_S`, and is committed.
 A process that dies instead loses what was in flight, nothing else.
 """
@@ -11,6 +12,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType, TracebackType
 from typing import Self
 
@@ -34,12 +36,17 @@ class LocalServer:
         *,
         on_progress: Callable[[str], None],
         on_drain: Callable[[], None],
+        is_whole_process: bool = True,
     ) -> None:
-        """`on_drain` is called when it begins to stop because somebody wants it to."""
+        """`on_drain` is called when it begins to stop because somebody wants it to.
+
+        `is_whole_process`: a second Ctrl-C may end the process; else it only cuts the drain short.
+        """
         self._settings = settings
         self._embedded = embedded
         self._on_progress = on_progress
         self._on_drain = on_drain
+        self._is_whole_process = is_whole_process
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None
         self._stop: asyncio.Event | None = None
@@ -79,24 +86,37 @@ class LocalServer:
             raise self._failure from None  # why it is gone, rather than that it is
 
     def _leave(self) -> None:
-        """Stop and wait for the end; a second Ctrl-C ends the process at once."""
+        """Stop and wait for the end; a second Ctrl-C stops at once."""
 
         def end_now(_signal: int, _frame: FrameType | None) -> None:
-            os._exit(command_errors.INTERRUPTED)
+            if self._is_whole_process:
+                os._exit(command_errors.INTERRUPTED)
+            self._call(self._cancel)
 
-        before = signal.signal(signal.SIGINT, end_now)
+        is_main = threading.current_thread() is threading.main_thread()  # signals come to no other
+        before = signal.signal(signal.SIGINT, end_now) if is_main else None
         try:
-            if self._loop is not None and not self._loop.is_closed():
-                self._loop.call_soon_threadsafe(self._ask_to_stop)
+            self._call(self._ask_to_stop)
             self._thread.join()
         finally:
-            signal.signal(signal.SIGINT, before)
+            if is_main:
+                signal.signal(signal.SIGINT, before)
+
+    def _call(self, what: Callable[[], None]) -> None:
+        """In the thread of the server, if that still runs."""
+        with suppress(RuntimeError):  # its loop was closed meanwhile
+            if self._loop is not None:
+                self._loop.call_soon_threadsafe(what)
+
+    def _cancel(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
 
     def _ask_to_stop(self) -> None:
         if self._is_up and self._stop is not None:
             self._stop.set()
-        elif self._task is not None:
-            self._task.cancel()
+        else:
+            self._cancel()
 
     def _run(self) -> None:
         try:

@@ -5,7 +5,9 @@ Never standard output, which belongs to results.
 
 import logging
 import sys
-from contextlib import suppress
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -27,6 +29,36 @@ def log_to_file(path: Path) -> None:
     _configure(path.open("a", encoding="utf-8", buffering=1), for_people=False)
 
 
+_borrowed = threading.Lock()
+_borrowers: list[TextIO] = []
+_lent: dict[str, Any] = {}
+
+
+@contextmanager
+def log_beside_a_program(path: Path) -> Iterator[None]:
+    """As `log_to_file`, in the process of somebody else's program and only while this lasts: the
+    program's `logging` is left alone, and its `structlog` is given back as it was.
+
+    Of several at once, the one that began last takes the records of all.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8", buffering=1) as stream:
+        with _borrowed:
+            if not _borrowers:
+                _lent.update(structlog.get_config())
+            _borrowers.append(stream)
+            _configure_structlog(stream, for_people=False)
+        try:
+            yield
+        finally:
+            with _borrowed:
+                _borrowers.remove(stream)
+                if _borrowers:
+                    _configure_structlog(_borrowers[-1], for_people=False)
+                else:
+                    structlog.configure(**_lent)
+
+
 class _Unbreakable:
     """A stream whose failures are nobody's business: a server does not stop over a full log."""
 
@@ -44,6 +76,11 @@ class _Unbreakable:
 
 
 def _configure(stream: Any, *, for_people: bool) -> None:
+    _configure_structlog(stream, for_people=for_people)
+    logging.basicConfig(stream=stream, level=logging.WARNING, force=True)
+
+
+def _configure_structlog(stream: Any, *, for_people: bool) -> None:
     renderer: Any = structlog.processors.JSONRenderer()
     if for_people:
         renderer = structlog.dev.ConsoleRenderer()
@@ -60,4 +97,3 @@ def _configure(stream: Any, *, for_people: bool) -> None:
         logger_factory=structlog.PrintLoggerFactory(stream),
         cache_logger_on_first_use=False,
     )
-    logging.basicConfig(stream=stream, level=logging.WARNING, force=True)

@@ -16,7 +16,8 @@ import pyarrow.compute as pc
 
 from lowtide.limits import CSV_FIELD_CHARS_MAX, TABLE_BATCH_ROWS
 from lowtide.tables.errors import TableError
-from lowtide.tables.json_text import is_json_field, json_text
+from lowtide.tables.json_fields import is_json_field
+from lowtide.tables.json_text import json_text
 from lowtide.tables.python_values import python_values
 
 TYPES: Final[Mapping[str, pa.DataType]] = {

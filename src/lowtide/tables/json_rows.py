@@ -14,7 +14,8 @@ import pyarrow as pa
 
 from lowtide.limits import TABLE_BATCH_ROWS, TABLE_COLUMNS_MAX, TABLE_ROW_BYTES_MAX
 from lowtide.tables.errors import TableError
-from lowtide.tables.json_text import is_json_field, json_bytes, json_field
+from lowtide.tables.json_fields import is_json_field, json_field
+from lowtide.tables.json_text import json_bytes
 from lowtide.tables.python_values import python_values
 
 _INT64: Final = range(-(2**63), 2**63)

@@ -13,8 +13,8 @@ import pyarrow as pa
 from lowtide.tables import csv_rows
 from lowtide.tables.arrow_files import arrow_batches, parquet_batches, scan_arrow, scan_parquet
 from lowtide.tables.errors import TableError
+from lowtide.tables.json_fields import is_json_field, json_field
 from lowtide.tables.json_rows import json_batches, scan_rows
-from lowtide.tables.json_text import is_json_field, json_field
 from lowtide.tables.sources import TableFile, find_files
 
 

@@ -7,7 +7,7 @@ be made into a request takes no line and has a fault instead.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, Final, Protocol
+from typing import Any, BinaryIO, Final
 
 import msgspec
 
@@ -15,7 +15,7 @@ from lowtide.limits import CUSTOM_ID_CHARS_MAX, LINE_BYTES_MAX
 from lowtide.tables.images import image_url
 from lowtide.tables.json_text import json_bytes
 from lowtide.tables.prompts import Prompt, RowFault
-from lowtide.tables.rows import Row
+from lowtide.tables.rows import RowQueue
 
 CHAT: Final = "/v1/chat/completions"
 EMBEDDINGS: Final = "/v1/embeddings"
@@ -122,17 +122,9 @@ class RowIndexEntry(msgspec.Struct, frozen=True, array_like=True):
     fault: str | None
 
 
-class RowSource(Protocol):
-    """Rows one after another, of a table's files (`rows.RowCursor`) or of a caller's memory."""
-
-    def next(self) -> Row | None: ...
-
-    def put_back(self, row: Row) -> None: ...
-
-
 def write_part(
     template: RequestTemplate,
-    rows: RowSource,
+    rows: RowQueue,
     bounds: PartBounds,
     lines: BinaryIO,
     index: BinaryIO,

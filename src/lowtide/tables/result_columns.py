@@ -16,7 +16,8 @@ import pyarrow as pa
 from lowtide.limits import TABLE_ERROR_CHARS_MAX
 from lowtide.tables.answers import Answer
 from lowtide.tables.errors import TableError
-from lowtide.tables.json_text import is_json_field, json_field, json_text
+from lowtide.tables.json_fields import is_json_field, json_field
+from lowtide.tables.json_text import json_text
 
 ERROR: Final = "_error"
 FINISH_REASON: Final = "_finish_reason"
@@ -35,6 +36,12 @@ _REFERENCES_MAX: Final = 16  # one behind another; a schema that refers to itsel
 
 class Misfit(Exception):
     """A value that is not what its column holds."""
+
+
+def misfit_text(why: str, answer: Answer) -> str:
+    """What `_error` says of an answer that is not what was asked for."""
+    cut = " It was cut short: allow more tokens." * (answer.finish_reason == "length")
+    return f"{why}.{cut} The answer: {answer.text}"[:TABLE_ERROR_CHARS_MAX]
 
 
 class ResultColumns:
@@ -98,8 +105,7 @@ class ResultColumns:
             try:
                 values = self._values(answer.text)
             except Misfit as misfit:
-                cut = " It was cut short: allow more tokens." * (answer.finish_reason == "length")
-                error = f"{misfit}.{cut} The answer: {answer.text}"[:TABLE_ERROR_CHARS_MAX]
+                error = misfit_text(str(misfit), answer)
         return [*values, error, answer.finish_reason, answer.tokens]
 
     def error_of(self, answer: Answer) -> str | None:

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 
-from lowtide.tables.json_text import is_json_field
+from lowtide.tables.json_fields import is_json_field
 from lowtide.tables.python_values import python_values
 from lowtide.tables.reader import Table
 
@@ -26,16 +26,11 @@ class Row(msgspec.Struct, frozen=True):
     folder: Path | None
 
 
-class RowCursor:
-    """Reads `numbers[position:]` of a table, in order."""
+class RowQueue:
+    """Rows one after another, of which the last may be given back."""
 
-    def __init__(
-        self, table: Table, columns: Iterable[str], numbers: Sequence[int], position: int = 0
-    ) -> None:
-        """`numbers` rise. Only `columns` are read."""
-        wanted = set(columns)
-        self._columns = [name for name in table.schema.names if name in wanted]
-        self._rows = self._read(table, numbers, position)
+    def __init__(self, rows: Iterator[Row]) -> None:
+        self._rows = rows
         self._kept: Row | None = None
 
     def next(self) -> Row | None:
@@ -46,6 +41,18 @@ class RowCursor:
     def put_back(self, row: Row) -> None:
         """Give a row back, which `next` then gives again."""
         self._kept = row
+
+
+class RowCursor(RowQueue):
+    """Reads `numbers[position:]` of a table, in order."""
+
+    def __init__(
+        self, table: Table, columns: Iterable[str], numbers: Sequence[int], position: int = 0
+    ) -> None:
+        """`numbers` rise. Only `columns` are read."""
+        wanted = set(columns)
+        self._columns = [name for name in table.schema.names if name in wanted]
+        super().__init__(self._read(table, numbers, position))
 
     def _read(self, table: Table, numbers: Sequence[int], position: int) -> Iterator[Row]:
         if position >= len(numbers):

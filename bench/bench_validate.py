@@ -15,7 +15,8 @@ import msgspec
 
 from lowtide import limits
 from lowtide.core.batches.plan import Plan
-from lowtide.core.validation.validator import ValidationRules, Validator
+from lowtide.core.validation.rules import ValidationRules
+from lowtide.core.validation.validator import Validator
 
 LINES: Final = 50_000
 LINE_BYTES: Final = 2_000

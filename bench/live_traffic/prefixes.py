@@ -19,7 +19,8 @@ from lowtide.core.dispatch.replica import Replica
 from lowtide.core.dispatch.request import Request
 from lowtide.core.faults.outcome import Succeeded
 from lowtide.core.usage import NO_USAGE
-from lowtide.core.validation.validator import ValidationRules, Validator
+from lowtide.core.validation.rules import ValidationRules
+from lowtide.core.validation.validator import Validator
 from lowtide.engine_sim.bound import demand_of, makespan_bound
 from lowtide.engine_sim.engine import STEP_NOISE, SimEngine
 from lowtide.engine_sim.profiles import PROFILES

@@ -29,6 +29,7 @@ from lowtide.blobs.url import open_blobs
 from lowtide.cli.server.event_loop import new_event_loop
 from lowtide.config import LimitSettings, ServerSettings, Settings
 from lowtide.core.accounts.catalogue import Catalogue, ModelEntry
+from lowtide.core.validation.planner import Planner
 from lowtide.service.accounts.authentication import Authenticator
 from lowtide.service.accounts.quotas import Quotas
 from lowtide.service.accounts.tenants import TenantService
@@ -177,10 +178,20 @@ def build(folder: Path, settings: Settings | None = None) -> ApiServer:
     blobs = open_blobs("file", folder / "blobs")
     clock = ShiftedClock()
     allowance = Quotas(store.tenants, store.ledger, clock, settings.limits)
+    planner = Planner(CATALOGUE, lambda: allowance.defaults)
     access = Authenticator(store.tenants, clock)
     files = FileService(store.files, blobs, clock, new_id, allowance)
     queue = FlexQueue(
-        store, blobs, CATALOGUE, clock, new_id, files, allowance, lambda _: None, owner="door"
+        store,
+        blobs,
+        CATALOGUE,
+        planner,
+        clock,
+        new_id,
+        files,
+        allowance,
+        lambda _: None,
+        owner="door",
     )
     services = Services(
         settings=settings,
@@ -191,7 +202,7 @@ def build(folder: Path, settings: Settings | None = None) -> ApiServer:
         models=ModelService(CATALOGUE),
         results=ResultReader(store, blobs, clock),
         uploads=UploadSigner(load_secret(folder)),
-        estimates=EstimateService(blobs, CATALOGUE, allowance),
+        estimates=EstimateService(blobs, planner, allowance),
         access=access,
         tenants=TenantService(store.tenants, access, clock, new_id),
         allowance=allowance,

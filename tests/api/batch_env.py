@@ -18,6 +18,7 @@ from lowtide.config import Settings
 from lowtide.core.accounts.catalogue import Catalogue, ModelEntry
 from lowtide.core.batches.batch import Batch, BatchError
 from lowtide.core.files.file import File
+from lowtide.core.validation.planner import Planner
 from lowtide.loops.batches.assemble import AssembleLoop
 from lowtide.service.batches.batches import BatchService, Created
 from lowtide.service.batches.estimates import EstimateService
@@ -106,7 +107,11 @@ def open_bench(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Env]:
             allowance,
             lambda _: None,
         )
-        estimates = EstimateService(open_blobs("file", folder / "blobs"), CATALOGUE, allowance)
+        estimates = EstimateService(
+            open_blobs("file", folder / "blobs"),
+            Planner(CATALOGUE, lambda: allowance.defaults),
+            allowance,
+        )
         http_api.services = replace(
             http_api.services, batches=batches, estimates=estimates, models=ModelService(CATALOGUE)
         )

@@ -15,6 +15,7 @@ from lowtide.config import AuthSettings, LimitSettings, ServerSettings, Settings
 from lowtide.core.accounts.catalogue import Catalogue
 from lowtide.core.accounts.tenancy import OrganizationLimits
 from lowtide.core.batches.batch import Batch
+from lowtide.core.validation.planner import Planner
 from lowtide.loops.batches.assemble import AssembleLoop
 from lowtide.loops.batches.validate import ValidateLoop
 from testkit.manual_worker import ManualWorker
@@ -126,10 +127,9 @@ class Env:
             http_api.store.lifecycle,
             open_blobs("file", http_api.folder / "blobs"),
             http_api.clock,
-            self.catalogue,
-            http_api.services.settings.limits,
+            Planner(self.catalogue, lambda: http_api.services.allowance.defaults),
+            http_api.services.allowance,
             lambda _: None,
-            allowance=http_api.services.allowance,
         )
         await loop.tick(http_api.clock.now())
 

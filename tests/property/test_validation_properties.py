@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from lowtide.core.batches.line import read_request, render_rejected, render_success
 from lowtide.core.batches.plan import Plan, unpack_entries
 from lowtide.core.validation.line_errors import REPEATED, TOO_DEEP
-from lowtide.core.validation.validator import ValidationFailure, ValidationRules, Validator
+from lowtide.core.validation.rules import ValidationRules
+from lowtide.core.validation.validator import ValidationFailure, Validator
 
 CHAT = "/v1/chat/completions"
 MUTATIONS = 2_000

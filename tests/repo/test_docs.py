@@ -130,7 +130,7 @@ def test_the_codes_of_failed_validation_are_those_of_the_code() -> None:
     warned = set(documented["Warnings of validation"])
     lost = set(documented["In a batch that lost data"])
     assert not failed & lost
-    assert failed | warned | lost == codes_given_to("LineError", "_Problem", "BatchError")
+    assert failed | warned | lost == codes_given_to("BatchError", "_Problem", "BatchError")
 
 
 def test_the_codes_of_error_files_are_those_of_the_code() -> None:

@@ -16,7 +16,7 @@ from lowtide.config import exposure
 from lowtide.config.placeholders import PLACEHOLDER_REFUSED, is_placeholder
 from lowtide.config.problems import Problem, unless
 from lowtide.config.sources import ConfigError
-from lowtide.core.bodies.media_urls import MediaSetting, is_host
+from lowtide.core.bodies.media_urls import MediaRule, MediaSetting, is_host, media_rule
 
 
 class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -144,6 +144,10 @@ class LimitSettings(Section, frozen=True):
     control_calls_per_minute: int = limits.CONTROL_CALLS_PER_MINUTE
     """Calls of an organization other than interactive ones; a list counts a call more for each
     hundred rows."""
+
+    @property
+    def media_rule(self) -> MediaRule | None:
+        return media_rule(self.media_urls)
 
     @property
     def completion_window_s(self) -> int:

@@ -43,20 +43,20 @@ def flex_services(
         store,
         blobs,
         catalogue,
+        worker.planner,
         clock,
         new_id,
         files,
         allowance,
         worker.wake,
         owner=worker.id,
-        token_models=worker.token_models,
         served_models=served_models,
         prospects=Forecasts(
             store.capacity,
             blobs,
             catalogue,
             clock,
-            token_models=worker.token_models,
+            worker.planner,
         ),
     )
     return FlexService(queue, store, blobs), BackgroundService(queue, store, blobs, clock)

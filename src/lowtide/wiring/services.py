@@ -72,7 +72,7 @@ async def build_services(
             blobs,
             catalogue,
             clock,
-            token_models=worker.token_models,
+            worker.planner,
         ),
     )
     worker.watch_batches(batches.progress)
@@ -85,12 +85,7 @@ async def build_services(
         models=ModelService(catalogue),
         results=ResultReader(store, blobs, clock),
         uploads=UploadSigner(_upload_secret(settings, data_dir)),
-        estimates=EstimateService(
-            blobs,
-            catalogue,
-            allowance,
-            token_models=worker.token_models,
-        ),
+        estimates=EstimateService(blobs, worker.planner, allowance),
         access=access,
         tenants=TenantService(store.tenants, access, clock, new_id),
         allowance=allowance,

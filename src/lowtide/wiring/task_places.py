@@ -10,9 +10,7 @@ from datetime import datetime
 from typing import Final
 
 from lowtide import limits
-from lowtide.config import LimitSettings
-from lowtide.core.accounts.catalogue import Catalogue
-from lowtide.core.tokens.token_model import TokenModel
+from lowtide.core.validation.planner import Planner
 from lowtide.loops.batches.assemble import AssembleLoop
 from lowtide.loops.batches.task_lease import Wake
 from lowtide.loops.batches.validate import ValidateLoop
@@ -38,19 +36,15 @@ class TaskPlaces:
         store: Store,
         blobs: Blobs,
         clock: Clock,
-        catalogue: Catalogue,
-        bounds: LimitSettings,
+        planner: Planner,
+        allowance: Quotas,
         wake: Wake,
         *,
-        token_models: Mapping[str, TokenModel],
-        allowance: Quotas,
         lease_ttl_s: float,
     ) -> None:
         self._validating = [
             ValidateLoop(
-                worker_id, store.lifecycle, blobs, clock, catalogue, bounds, wake,
-                token_models=token_models,
-                allowance=allowance,
+                worker_id, store.lifecycle, blobs, clock, planner, allowance, wake,
                 lease_ttl_s=lease_ttl_s,
                 name=name,
                 bytes_max=bytes_max,

@@ -20,6 +20,7 @@ from lowtide.core.reporting.replica_watch import Look
 from lowtide.core.reporting.tally import Tallies
 from lowtide.core.reporting.worker_report import WorkerReport
 from lowtide.core.scheduling.reply_budget import ReplyBudget
+from lowtide.core.validation.planner import Planner
 from lowtide.engines.http.client import HttpEngine
 from lowtide.loops.batches.housekeeping import ExpireLoop, SweepLoop
 from lowtide.loops.batches.overview import OverviewLoop, ProgressOf
@@ -79,7 +80,7 @@ class Worker:
         self._upstreams = upstreams
         self._catalogue = catalogue
         self._calibrations = Calibrations(store.calibrations)
-        self.token_models = self._calibrations.models
+        self.planner = Planner(catalogue, lambda: allowance.defaults, self._calibrations.models)
         self._committer = Committer(
             worker_id,
             store.work,
@@ -93,9 +94,7 @@ class Worker:
         )
         self._dispatcher = self._hands(settings, store, blobs, allowance, draw)
         self._tasks = TaskPlaces(
-            worker_id, store, blobs, clock, catalogue, settings.limits, self.wake,
-            token_models=self._calibrations.models,
-            allowance=allowance,
+            worker_id, store, blobs, clock, self.planner, allowance, self.wake,
             lease_ttl_s=ttl_s,
         )  # fmt: skip
         self._report, self._overview = self._observing(store)

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from lowtide.core.batches.plan import Plan
-from lowtide.core.validation.line_errors import ValidationRules
+from lowtide.core.validation.rules import ValidationRules
 from lowtide.core.validation.validator import Validator
 from lowtide.tables.errors import TableError
 from lowtide.tables.prompts import Prompt, RowFault

@@ -14,13 +14,9 @@ import msgspec
 
 from lowtide import limits
 from lowtide.cli.terminal.command_errors import CommandError
+from lowtide.core.batches.batch import BatchError
 from lowtide.core.batches.plan import Plan
-from lowtide.core.validation.validator import (
-    LineError,
-    ValidationFailure,
-    ValidationRules,
-    Validator,
-)
+from lowtide.core.validation.validator import ValidationFailure, Validator
 
 Purpose = Literal["batch", "batch-api"]
 DEFAULT_ENDPOINT: Final = "/v1/chat/completions"
@@ -33,7 +29,10 @@ class Inspection(msgspec.Struct, frozen=True):
     sha256: str
     bytes: int
     lines: int
-    warnings: tuple[LineError, ...] = ()
+
+    @property
+    def warnings(self) -> tuple[BatchError, ...]:
+        return self.result.warnings if isinstance(self.result, Plan) else ()
 
 
 class _FirstLine(msgspec.Struct):
@@ -95,10 +94,9 @@ def _first_line(path: Path) -> _FirstLine:
 
 
 def inspect(
-    path: Path, rules: ValidationRules, advance: Callable[[int, int], None] | None = None
+    path: Path, validator: Validator, advance: Callable[[int, int], None] | None = None
 ) -> Inspection:
     """Read the whole file once. `advance` is called with bytes done and bytes in all."""
-    validator = Validator(rules)
     digest = hashlib.sha256()
     total = path.stat().st_size
     with path.open("rb") as stream:
@@ -113,7 +111,6 @@ def inspect(
         digest.hexdigest(),
         validator.bytes_seen,
         validator.lines_seen,
-        validator.warnings,
     )
 
 

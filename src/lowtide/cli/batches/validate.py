@@ -12,7 +12,6 @@ from rich.markup import escape
 
 from lowtide import config, limits
 from lowtide.cli.batches.batch_report import line_error_markup, warning_markup
-from lowtide.cli.batches.estimate import OfflineEstimate, OfflineModelEstimate, estimate
 from lowtide.cli.batches.input_file import (
     DEFAULT_ENDPOINT,
     Inspection,
@@ -27,12 +26,14 @@ from lowtide.cli.terminal import command_errors, console
 from lowtide.cli.terminal.progress import delayed_bar
 from lowtide.cli.terminal.standard_streams import input_file
 from lowtide.config import Settings
+from lowtide.core.accounts.estimate import Estimate, ModelEstimate
 from lowtide.core.accounts.money import dollars, dollars_text
-from lowtide.core.batches.line import ENDPOINTS
-from lowtide.core.bodies.media_urls import media_rule
+from lowtide.core.batches.line import ENDPOINTS, Dialect
 from lowtide.core.files.file import dialect_of_purpose
 from lowtide.core.replicas.served_models import ALL
-from lowtide.core.validation.validator import Dialect, ValidationFailure, ValidationRules
+from lowtide.core.validation.planner import Planner
+from lowtide.core.validation.validator import ValidationFailure
+from lowtide.service.catalogue import catalogue_of
 
 
 def validate(
@@ -55,41 +56,32 @@ def validate(
     settings = config.load(config_file)
     with input_file(path) as source:
         readable_input(source)
-        rules = rules_for(source, settings, endpoint, dialect)
+        chosen = known_endpoint(endpoint) if endpoint else guess_endpoint(source)
+        judged = chosen if chosen in ENDPOINTS else DEFAULT_ENDPOINT
+        spoken = dialect or dialect_of_purpose(guess_purpose(source))
+        planner = offline_planner(settings)
+        validator = planner.begin(
+            judged,
+            spoken,
+            settings.limits.requests_per_batch,
+            takes_any_model=not _are_models_known(settings),
+        )
         with delayed_bar(f"checking {source.name}", limits.VALIDATE_PROGRESS_AFTER_S) as advance:
-            inspection = inspect(source, rules, advance)
-        cost = estimate(source, rules.endpoint, inspection, settings)
+            inspection = inspect(source, validator, advance)
+    result = inspection.result
+    cost = Estimate() if isinstance(result, ValidationFailure) else planner.price(result)
     too_large = inspection.bytes > settings.limits.file_bytes
     if as_json:
-        console.emit_json(_as_json(path, rules, inspection, cost, settings))
+        console.emit_json(_as_json(path, judged, spoken, inspection, cost, settings))
     else:
         _show(path, inspection, cost, settings)
     failed = too_large or isinstance(inspection.result, ValidationFailure)
     raise typer.Exit(command_errors.BATCH_FAILED if failed else command_errors.DONE)
 
 
-def rules_for(
-    path: Path, settings: Settings, endpoint: str | None, dialect: Dialect | None
-) -> ValidationRules:
-    """What the server would hold this file to. Raises CommandError for an unknown endpoint.
-
-    Without replicas in the settings any model is accepted: nobody knows here what will be served.
-    """
-    chosen = known_endpoint(endpoint) if endpoint else guess_endpoint(path)
-    return ValidationRules(
-        endpoint=chosen if chosen in ENDPOINTS else DEFAULT_ENDPOINT,
-        dialect=dialect or dialect_of_purpose(guess_purpose(path)),
-        models=_accepted_names(settings),
-        requests_max=settings.limits.requests_per_batch,
-        line_bytes_max=settings.limits.line_bytes,
-        contexts=contexts_of(settings),
-        media=media_rule(settings.limits.media_urls),
-    )
-
-
-def contexts_of(settings: Settings) -> dict[str, int]:
-    """Tokens of prompt and answer together, of the models of which the settings say it."""
-    return {m.id: m.context_length for m in settings.model if m.context_length is not None}
+def offline_planner(settings: Settings) -> Planner:
+    """What a server with these settings would hold a file to."""
+    return Planner(catalogue_of(settings), lambda: settings.limits)
 
 
 def known_endpoint(endpoint: str) -> str:
@@ -102,18 +94,13 @@ def known_endpoint(endpoint: str) -> str:
     return endpoint
 
 
-def _accepted_names(settings: Settings) -> dict[str, str] | None:
-    """None where that cannot be said here: an engine's own list decides, or there is none yet."""
+def _are_models_known(settings: Settings) -> bool:
+    """False where an engine's own list decides what is served, or there is no engine yet."""
     served = [name for each in settings.replica for name in (*each.models, *each.names)]
-    if not served or ALL in served:
-        return None
-    names = dict(zip(served, served, strict=True))
-    for model in settings.model:
-        names |= dict.fromkeys((model.id, *model.aliases), model.id)
-    return names
+    return bool(served) and ALL not in served
 
 
-def _show(path: Path, inspection: Inspection, cost: OfflineEstimate, settings: Settings) -> None:
+def _show(path: Path, inspection: Inspection, cost: Estimate, settings: Settings) -> None:
     console.write(
         f"[bold]{escape(str(path))}[/]: {console.plural(inspection.lines, 'line')},"
         f" {console.human_bytes(inspection.bytes)}"
@@ -151,10 +138,10 @@ def show_failure(failure: ValidationFailure) -> None:
     console.write(f"[red]Bad:[/] {errors}; the batch would fail before anything runs.")
 
 
-def _show_models(cost: OfflineEstimate) -> None:
+def _show_models(cost: Estimate) -> None:
     rows = [
         (
-            model,
+            share.model,
             f"{share.requests:,}",
             f"{share.input_tokens:,}",
             f"{share.output_tokens_max:,}" if share.is_bounded else "?",
@@ -162,7 +149,7 @@ def _show_models(cost: OfflineEstimate) -> None:
             _price(share.batch_pico, share),
             _price(share.live_pico - share.batch_pico, share),
         )
-        for model, share in cost.models.items()
+        for share in cost.models
     ]
     headings = ("model", "requests", "in (about)", "out (at most)")
     console.show_table((*headings, "live", "batch", "saved"), rows, numbers=6)
@@ -173,7 +160,7 @@ def _show_models(cost: OfflineEstimate) -> None:
         console.write(f"As a batch {most}{batch}; live {live}. Saved: {saved}.")
 
 
-def _price(pico: int, share: OfflineModelEstimate) -> str:
+def _price(pico: int, share: ModelEstimate) -> str:
     if not share.has_price:
         return "-"
     return ("" if share.is_bounded else "from ") + _dollars(pico)
@@ -185,9 +172,10 @@ def _dollars(pico: int) -> str:
 
 def _as_json(
     path: Path,
-    rules: ValidationRules,
+    endpoint: str,
+    dialect: Dialect,
     inspection: Inspection,
-    cost: OfflineEstimate,
+    cost: Estimate,
     settings: Settings,
 ) -> JsonObject:
     answer: JsonObject = {
@@ -195,8 +183,8 @@ def _as_json(
         "bytes": inspection.bytes,
         "lines": inspection.lines,
         "sha256": inspection.sha256,
-        "endpoint": rules.endpoint,
-        "dialect": rules.dialect,
+        "endpoint": endpoint,
+        "dialect": dialect,
         "valid": False,
         "errors": [],
         "errors_total": 0,
@@ -211,11 +199,11 @@ def _as_json(
         message = f"The file is larger than {settings.limits.file_bytes} bytes."
         error = {"code": "file_too_large", "message": message, "line": None, "param": None}
         return answer | {"errors": [error], "errors_total": 1}
-    models = {name: _model_json(share) for name, share in cost.models.items()}
+    models = {share.model: _model_json(share) for share in cost.models}
     return answer | {"valid": True, "models": models, "totals": _amounts(cost)}
 
 
-def _model_json(share: OfflineModelEstimate) -> JsonObject:
+def _model_json(share: ModelEstimate) -> JsonObject:
     return {
         "requests": share.requests,
         "input_tokens": share.input_tokens,
@@ -225,7 +213,7 @@ def _model_json(share: OfflineModelEstimate) -> JsonObject:
     }
 
 
-def _amounts(cost: OfflineEstimate | OfflineModelEstimate) -> JsonObject:
+def _amounts(cost: Estimate | ModelEstimate) -> JsonObject:
     """Exact, under the names that a server's estimate has; null where no price is known."""
     pico = (cost.batch_pico, cost.live_pico, cost.live_pico - cost.batch_pico)
     texts = [dollars_text(amount) if cost.has_price else None for amount in pico]

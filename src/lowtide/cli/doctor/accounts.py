@@ -14,9 +14,9 @@ from lowtide.core.accounts.tenancy import ApiKey, Organization
 from lowtide.ports.accounts import LedgerStore
 from lowtide.ports.store import StoreError
 from lowtide.service.accounts.quotas import month_of
+from lowtide.service.catalogue import catalogue_from, resolve
 from lowtide.system import SystemClock
 from lowtide.wiring.database import is_single_machine, store_of
-from lowtide.wiring.replicas.engines import catalogue_from, resolve
 
 _FIRST_KEY = "`lowtide keys create NAME --scopes read,submit,admin` makes one."
 

@@ -17,15 +17,16 @@ from lowtide.cli.doctor.finding import Finding
 from lowtide.cli.terminal.console import human_bytes, plural
 from lowtide.config import Settings
 from lowtide.core.integrity.consistency import Inconsistency
+from lowtide.core.validation.planner import Planner
 from lowtide.data_dir import DATABASE_FILE
 from lowtide.ports.blobs import Blobs
+from lowtide.service.catalogue import catalogue_of
 from lowtide.service.integrity.checker import ConsistencyChecker
 from lowtide.service.integrity.repair import Repairer, RepairResult
 from lowtide.store.schema.tables import HEAD
 from lowtide.store.sql_store import SqlStore
 from lowtide.system import SystemClock
 from lowtide.wiring.database import is_single_machine, store_of
-from lowtide.wiring.replicas.engines import catalogue_of
 
 _KEYS_SHOWN: Final = 3
 _KEPT_MAX: Final = 1_000
@@ -130,9 +131,9 @@ async def repair(
 ) -> Repairs:
     """Raises StoreError, BlobError; what was mended before stays mended."""
     repairs = Repairs()
-    accepted = catalogue_of(settings).names
+    planner = Planner(catalogue_of(settings), lambda: settings.limits)
     async with _opened(settings) as (store, blobs):
-        mending = Repairer(store, blobs, SystemClock(), accepted, settings.limits.line_bytes)
+        mending = Repairer(store, blobs, SystemClock(), planner, settings.limits.line_bytes)
         care = ConsistencyChecker(store, blobs, on_progress=on_progress)
         async for mended in mending.mend_all(care, deep=deep):
             on_mended(mended)

@@ -7,6 +7,7 @@ that says what to change. Nothing here has an effect.
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import typer
 from rich.markup import escape
 
@@ -22,16 +23,16 @@ from lowtide.cli.batches.input_file import (
     readable_input,
 )
 from lowtide.cli.batches.outputs import writable_target
-from lowtide.cli.batches.validate import contexts_of, known_endpoint, show_failure
+from lowtide.cli.batches.validate import known_endpoint, offline_planner, show_failure
 from lowtide.cli.run.run_state import RunState
 from lowtide.cli.run.run_target import ALL, RunBackend, RunTarget, check_target, resolve_backend
 from lowtide.cli.terminal import command_errors, console
 from lowtide.cli.terminal.command_errors import CommandError
 from lowtide.cli.terminal.progress import delayed_bar
-from lowtide.config import Settings
+from lowtide.config import LimitSettings, Settings
 from lowtide.core.batches.plan import Plan
 from lowtide.core.files.file import dialect_of_purpose
-from lowtide.core.validation.validator import ValidationFailure, ValidationRules
+from lowtide.core.validation.validator import ValidationFailure
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,7 @@ def plan_job(source: Path, endpoint: str | None, target: RunTarget) -> Job:
     server = check_target(target, settings)
     purpose = guess_purpose(source)
     path = known_endpoint(endpoint) if endpoint else guess_endpoint(source)
-    inspection = _inspect(source, purpose, path, settings)
+    inspection = _inspect(source, purpose, path, _as_judged(settings, server))
     assert isinstance(inspection.result, Plan)
     names = tuple(names_and_requests(inspection.result))
     state = RunState(
@@ -76,16 +77,19 @@ def plan_job(source: Path, endpoint: str | None, target: RunTarget) -> Job:
     return Job(source, purpose, state, resolve_backend(target, settings, server, names))
 
 
+def _as_judged(settings: Settings, server: str | None) -> Settings:
+    """The settings as far as they hold for lines: those of another server are not known here."""
+    line_bytes = limits.LINE_BYTES_MAX if server is not None else settings.limits.line_bytes
+    return msgspec.structs.replace(settings, limits=LimitSettings(line_bytes=line_bytes))
+
+
 def _inspect(source: Path, purpose: Purpose, endpoint: str, settings: Settings) -> Inspection:
     """The input as the server will judge it. Shows what is bad, and ends the command with 3."""
-    rules = ValidationRules(
-        endpoint=known_endpoint(endpoint),
-        dialect=dialect_of_purpose(purpose),
-        requests_max=ALL,
-        contexts=contexts_of(settings),
+    validator = offline_planner(settings).begin(
+        known_endpoint(endpoint), dialect_of_purpose(purpose), ALL, takes_any_model=True
     )
     with delayed_bar(f"checking {source.name}", limits.VALIDATE_PROGRESS_AFTER_S) as advance:
-        inspection = inspect(source, rules, advance)
+        inspection = inspect(source, validator, advance)
     if isinstance(inspection.result, ValidationFailure):
         show_failure(inspection.result)
         if holds_rows(source):

@@ -16,10 +16,9 @@ import typer
 from rich.markup import escape
 
 from lowtide import limits
-from lowtide.cli.batches.estimate import estimate
 from lowtide.cli.batches.estimate_report import exit_code_of_estimate, show_estimate
 from lowtide.cli.batches.input_file import inspect
-from lowtide.cli.batches.validate import show_failure
+from lowtide.cli.batches.validate import offline_planner, show_failure
 from lowtide.cli.client.http_client import ServerRefused
 from lowtide.cli.client.objects import (
     AmountsView,
@@ -37,7 +36,7 @@ from lowtide.cli.tables.table_plan import PartWriter, TableJob
 from lowtide.cli.tables.table_state import Part
 from lowtide.cli.terminal import command_errors, console
 from lowtide.core.accounts.money import dollars
-from lowtide.core.validation.validator import ValidationFailure, ValidationRules
+from lowtide.core.validation.validator import ValidationFailure
 from lowtide.tables.requests import CHAT, PartBounds, read_index
 
 _TEXT_CHARS_SHOWN = 1_000  # of one text in a request; an image has megabytes
@@ -110,15 +109,16 @@ def _estimate(job: TableJob, requests: Path) -> EstimateView | None:
 
 
 def _judged_here(job: TableJob, path: Path) -> EstimateView:
-    rules = ValidationRules(endpoint=job.template.endpoint, dialect="openai", requests_max=ALL)
-    inspection = inspect(path, rules)
-    if isinstance(inspection.result, ValidationFailure):
-        show_failure(inspection.result)
+    planner = offline_planner(job.backend.settings)
+    validator = planner.begin(job.template.endpoint, "openai", ALL, takes_any_model=True)
+    result = inspect(path, validator).result
+    if isinstance(result, ValidationFailure):
+        show_failure(result)
         raise typer.Exit(command_errors.BATCH_FAILED)
-    priced = estimate(path, job.template.endpoint, inspection, job.backend.settings)
+    priced = planner.price(result)
     models = tuple(
         ModelEstimateView(
-            model=name,
+            model=share.model,
             requests=share.requests,
             input_tokens=share.input_tokens,
             output_tokens_max=share.output_tokens_max,
@@ -126,14 +126,14 @@ def _judged_here(job: TableJob, path: Path) -> EstimateView:
             live_amount=dollars(share.live_pico),
             saved=dollars(share.live_pico - share.batch_pico),
         )
-        for name, share in priced.models.items()
+        for share in priced.models
     )
     totals = AmountsView(
         dollars(priced.batch_pico),
         dollars(priced.live_pico),
         dollars(priced.live_pico - priced.batch_pico),
     )
-    return EstimateView(sum(model.requests for model in models), models, totals)
+    return EstimateView(priced.requests, models, totals)
 
 
 def _scaled(found: EstimateView, factor: float) -> EstimateView:

@@ -13,6 +13,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from lowtide import limits
+from lowtide.core.bodies.output_bound import FIELDS, answers, output_bound
 from lowtide.core.live.live import estimate_tokens
 from lowtide.core.tokens.features import FEATURES, features_of_line
 from lowtide.core.usage import UNREADABLE, UNREPORTED, Usage
@@ -59,7 +60,7 @@ def is_sensible(usage: Usage, endpoint: str, line: bytes, body: bytes) -> bool:
     if not usage.output_tokens:
         return endpoint == _EMBEDDINGS or not _text_bytes(body)
     spoken = limits.TOKENS_PER_BYTE_MAX * len(body)
-    return usage.output_tokens <= max(spoken, _output_tokens_max(line))
+    return usage.output_tokens <= max(spoken, _output_tokens_max(endpoint, line))
 
 
 def estimated(endpoint: str, line: bytes, prompt_tokens: int, body: bytes) -> Usage:
@@ -68,7 +69,7 @@ def estimated(endpoint: str, line: bytes, prompt_tokens: int, body: bytes) -> Us
     """
     output_tokens = 0
     if endpoint != _EMBEDDINGS:
-        output_tokens = min(estimate_tokens(_text_bytes(body)), _output_tokens_max(line))
+        output_tokens = min(estimate_tokens(_text_bytes(body)), _output_tokens_max(endpoint, line))
     return Usage(input_tokens=max(1, prompt_tokens), output_tokens=output_tokens, unreported=1)
 
 
@@ -82,36 +83,19 @@ def _input_tokens_max(line: bytes) -> int:
     return text + limits.USAGE_TEMPLATE_TOKENS_MAX + media + features.given
 
 
-class _Bounds(msgspec.Struct):
-    max_completion_tokens: Any = None
-    max_output_tokens: Any = None
-    max_tokens: Any = None
-    n: Any = None
-    best_of: Any = None
+_Bounds: Final = msgspec.defstruct("_Bounds", [(name, Any, None) for name in FIELDS])
+_Line: Final = msgspec.defstruct("_Line", [("body", _Bounds)])
+_line: Final[msgspec.json.Decoder[Any]] = msgspec.json.Decoder(_Line)
 
 
-class _Line(msgspec.Struct):
-    body: _Bounds
-
-
-_line = msgspec.json.Decoder(_Line)
-
-
-def _output_tokens_max(line: bytes) -> int:
+def _output_tokens_max(endpoint: str, line: bytes) -> int:
     """Of all answers to the request together."""
     try:
         body = _line.decode(line).body
     except UNREADABLE:
         return limits.USAGE_ANSWER_TOKENS_MAX
-    bounds = (body.max_completion_tokens, body.max_output_tokens, body.max_tokens)
-    each = next((count for bound in bounds if (count := _count(bound))), None)
-    answers = max(1, _count(body.n), _count(body.best_of))
-    return answers * (limits.USAGE_ANSWER_TOKENS_MAX if each is None else each)
-
-
-def _count(value: object) -> int:
-    is_count = isinstance(value, int | float) and 0 < value <= limits.USAGE_TOKENS_MAX
-    return int(value) if is_count and isinstance(value, int | float) else 0
+    bound = output_bound(endpoint, body)
+    return answers(endpoint, body) * limits.USAGE_ANSWER_TOKENS_MAX if bound is None else bound
 
 
 class _Message(msgspec.Struct):

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lowtide import limits
+from lowtide.core.batches.batch import BatchError
 from lowtide.core.batches.prefix import RunOrder
 
 _RECORD: Final = struct.Struct("<IQII")  # line, offset, length, input_tokens
@@ -60,20 +61,25 @@ class ChunkSpec(msgspec.Struct, frozen=True):
 class ModelTotals(msgspec.Struct, frozen=True):
     """What one model has to do in a batch.
 
-    `output_tokens` is the sum of the bounds that its lines name; lines that name none add nothing.
+    `output_tokens` is the sum of the bounds that its lines name; `unbounded` lines name none, and
+    add nothing.
     """
 
     requests: int
     input_tokens: int
     output_tokens: int = 0
+    unbounded: int = 0
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """Packed records in execution order, their chunks, and each model's share."""
+    """Packed records in execution order, their chunks, and each model's share. `warnings`: what
+    stops nothing, and the submitter should know.
+    """
 
     data: bytes
     chunks: tuple[ChunkSpec, ...]
     models: Mapping[str, ModelTotals]
+    warnings: tuple[BatchError, ...] = ()
 
     @property
     def requests(self) -> int:
@@ -101,13 +107,14 @@ def read_places(records: bytes | bytearray, start: int) -> RecordArray:
 
 def build_plan(
     records_by_model: Mapping[str, bytes | bytearray],
-    output_tokens: Mapping[str, int] = MappingProxyType({}),
+    bounds: Mapping[str, tuple[int, int]] = MappingProxyType({}),
     orders: Mapping[str, RunOrder] = MappingProxyType({}),
+    warnings: tuple[BatchError, ...] = (),
 ) -> Plan:
     """Lay the models' packed records end to end and cut them into chunks.
 
     Models come in the order of the mapping; their records as `orders` says, else as they were
-    packed. `output_tokens`: by model, the sum of the bounds that its lines name.
+    packed. `bounds`: by model, `output_tokens` and `unbounded` of ModelTotals.
     """
     chunks: list[ChunkSpec] = []
     models: dict[str, ModelTotals] = {}
@@ -123,9 +130,9 @@ def build_plan(
             first += count
             tokens += chunk_tokens
         models[model] = ModelTotals(
-            len(records) // RECORD_BYTES, tokens, output_tokens.get(model, 0)
+            len(records) // RECORD_BYTES, tokens, *bounds.get(model, (0, 0))
         )
-    return Plan(b"".join(laid), tuple(chunks), models)
+    return Plan(b"".join(laid), tuple(chunks), models, warnings)
 
 
 def _reordered(records: bytes | bytearray, order: RunOrder) -> bytes:

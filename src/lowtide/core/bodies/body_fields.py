@@ -37,7 +37,7 @@ class Field(msgspec.Struct, frozen=True):
     words: str
 
 
-def _number_of(value: object) -> float | None:
+def number_of(value: object) -> float | None:
     """The number that a value is, or that its text is to pydantic; None for any other value."""
     if isinstance(value, int | float):
         return value
@@ -51,7 +51,7 @@ def _number_of(value: object) -> float | None:
 
 def _whole(low: float, words: str) -> Field:
     def fits(value: object) -> bool:
-        number = _number_of(value)
+        number = number_of(value)
         if isinstance(number, float) and not number.is_integer():
             return False
         return number is not None and number >= low
@@ -62,7 +62,7 @@ def _whole(low: float, words: str) -> Field:
 
 def _number(low: float, high: float, words: str) -> Field:
     def fits(value: object) -> bool:
-        number = _number_of(value)
+        number = number_of(value)
         if isinstance(number, float) and not math.isfinite(number):
             return False
         return number is not None and low <= number <= high

@@ -7,26 +7,18 @@ that the fast path refuses always gets an error here.
 """
 
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Final
 
 import msgspec
 
 from lowtide import limits
-from lowtide.core.batches.line import Dialect
+from lowtide.core.batches.batch import BatchError
 from lowtide.core.bodies.body_bounds import body_excess
 from lowtide.core.bodies.body_fields import BODY_FIELDS, Field
 from lowtide.core.bodies.body_rules import NOT_CONTINUED
 from lowtide.core.bodies.json_faults import half_character, what_is_wrong
 from lowtide.core.bodies.media_urls import MediaRule
-
-PROMPT_FIELDS: Final[Mapping[str, str]] = {
-    "/v1/chat/completions": "messages",
-    "/v1/completions": "prompt",
-    "/v1/embeddings": "input",
-    "/v1/responses": "input",
-}
-"""The one body field besides `model` that an endpoint cannot do without."""
+from lowtide.core.validation.rules import PROMPT_FIELDS, ValidationRules
 
 NOT_JSON: Final = "This line is not parseable as valid JSON."
 TOO_DEEP: Final = "This line is nested too deeply."
@@ -37,55 +29,10 @@ DUPLICATE: Final = (
 )
 
 
-class ValidationRules(msgspec.Struct, frozen=True):
-    """What a batch's lines are held to.
-
-    `models` maps every accepted name (aliases and the canonical ids themselves) to a canonical
-    model id; None accepts any model under its own name.
-    """
-
-    endpoint: str
-    dialect: Dialect
-    models: Mapping[str, str] | None = None
-    requests_max: int = limits.REQUESTS_PER_BATCH
-    line_bytes_max: int = limits.LINE_BYTES_MAX
-    custom_id_chars_max: int | None = None  # None: the dialect's own bound
-    errors_kept: int = limits.LINE_ERRORS_KEPT
-    contexts: Mapping[str, int] = MappingProxyType({})
-    """Tokens that a prompt may have, by canonical model id, where they are known."""
-    media: MediaRule | None = None
-    """Which URLs a body may have; None: any."""
-    checks_fields: bool = True
-    """False for a file that was validated before, perhaps by code with other rules."""
-
-    @property
-    def custom_id_chars(self) -> int:
-        if self.custom_id_chars_max is not None:
-            return self.custom_id_chars_max
-        if self.dialect == "together":
-            return limits.CUSTOM_ID_CHARS_MAX_TOGETHER
-        return limits.CUSTOM_ID_CHARS_MAX
-
-    def resolve(self, model: str) -> str | None:
-        """The canonical id that `model` stands for, or None when it is not accepted."""
-        if self.models is not None:
-            return self.models.get(model)
-        return model if 0 < len(model) <= limits.MODEL_ID_CHARS_MAX else None
-
-
-class LineError(msgspec.Struct, frozen=True):
-    """One problem of an input file, or a warning; `line` counts from 1, None: the whole file."""
-
-    code: str
-    message: str
-    line: int | None
-    param: str | None
-
-
 class Diagnosis(msgspec.Struct, frozen=True):
     """The first problem of a line, and its custom_id where that much was read and in order."""
 
-    error: LineError
+    error: BatchError
     custom_id: str | None = None
 
 
@@ -107,9 +54,9 @@ class _Problem(Exception):
         self.param = param
 
 
-def duplicate(line: int) -> LineError:
+def duplicate(line: int) -> BatchError:
     """The error of a line whose custom_id an earlier line has."""
-    return LineError("duplicate_custom_id", DUPLICATE, line, "custom_id")
+    return BatchError("duplicate_custom_id", DUPLICATE, line, "custom_id")
 
 
 def diagnose(raw: bytes, line: int, rules: ValidationRules) -> Diagnosis:
@@ -136,13 +83,13 @@ def diagnose(raw: bytes, line: int, rules: ValidationRules) -> Diagnosis:
         if rules.media is not None:
             _check_media(bytes(fields["body"]), rules.media)
     except _Problem as problem:
-        error = LineError(problem.code, problem.message, line, problem.param)
+        error = BatchError(problem.code, problem.message, line, problem.param)
         return Diagnosis(error, custom_id)
     except RecursionError:
-        return Diagnosis(LineError("invalid_request", TOO_DEEP, line, None), custom_id)
+        return Diagnosis(BatchError("invalid_request", TOO_DEEP, line, None), custom_id)
     # Each field read alone keeps the rules. The fast path also trips over the first of two values
     # given for one field, where reading a field alone finds the second.
-    return Diagnosis(LineError("invalid_request", REPEATED, line, None), custom_id)
+    return Diagnosis(BatchError("invalid_request", REPEATED, line, None), custom_id)
 
 
 def _read_object(raw: bytes) -> dict[str, msgspec.Raw]:

@@ -2,14 +2,13 @@
 
 The validate loop (and `lowtide validate`, offline) feeds blocks of any size; nothing here does I/O.
 A good line costs one decode into a Struct that holds only the fields that are needed or checked
-(`body_fields`); a bad one goes to `diagnosis`, and a file of another kind to `file_format`.
+(`body_fields`); a bad one goes to `line_errors`, and a file of another kind to `file_format`.
 Invariants: how the file is cut into blocks never changes the result, no input raises, and memory
 is bounded by the plan, the kept errors, one partial line, and for each request a hundred bytes at
 most of what its custom_id and its prompt begin with.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from operator import attrgetter
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -17,25 +16,20 @@ import msgspec
 import numpy as np
 
 from lowtide import limits
-from lowtide.core.batches.line import Dialect, body_of
+from lowtide.core.batches.batch import BatchError
+from lowtide.core.batches.line import body_of
 from lowtide.core.batches.plan import Plan, build_plan, pack_record, read_places
 from lowtide.core.batches.prefix import PrefixSketch
 from lowtide.core.bodies.body_bounds import BOUNDED_BYTES, line_excess
 from lowtide.core.bodies.body_fields import has_misfit, line_type
+from lowtide.core.bodies.output_bound import output_bound
 from lowtide.core.files.file_format import FileFormat, head_of, recognise
 from lowtide.core.tokens.sampler import LineEstimator
 from lowtide.core.tokens.token_model import UNTRAINED, TokenModel
 from lowtide.core.validation.duplicate_ids import CustomIds
-from lowtide.core.validation.line_errors import (
-    PROMPT_FIELDS,
-    LineError,
-    ValidationRules,
-    diagnose,
-    duplicate,
-)
+from lowtide.core.validation.line_errors import diagnose, duplicate
 from lowtide.core.validation.line_splitter import CutLine, LineSplitter
-
-__all__ = ["Dialect", "LineError", "ValidationFailure", "ValidationRules", "Validator"]
+from lowtide.core.validation.rules import PROMPT_FIELDS, ValidationRules
 
 _BLANK: Final = b" \t\r"
 _ENDLESS: Final = 1 << 62  # tokens: of a context that is not known
@@ -44,7 +38,7 @@ _ENDLESS: Final = 1 << 62  # tokens: of a context that is not known
 class ValidationFailure(msgspec.Struct, frozen=True):
     """Why a file cannot run: the first errors in file order, how many there are, lines seen."""
 
-    errors: tuple[LineError, ...]
+    errors: tuple[BatchError, ...]
     total_errors: int
     lines: int
 
@@ -58,22 +52,6 @@ def _line_types(*, is_strict: bool) -> dict[str, Any]:
 
 _LINE_TYPES: Final = _line_types(is_strict=True)
 _LOOSE_LINE_TYPES: Final = _line_types(is_strict=False)
-
-_OUTPUT_BOUNDS: Final[dict[str, Callable[[Any], Any]]] = {
-    "/v1/chat/completions": lambda body: body.max_completion_tokens or body.max_tokens,
-    "/v1/completions": attrgetter("max_tokens"),
-    "/v1/embeddings": lambda _: None,
-    "/v1/responses": attrgetter("max_output_tokens"),
-}
-"""What a body says about the tokens of one answer, which a spend cap is checked against."""
-
-_ANSWERS: Final[dict[str, Callable[[Any], tuple[Any, ...]]]] = {
-    "/v1/chat/completions": lambda body: (body.n,),
-    "/v1/completions": lambda body: (body.n, body.best_of),
-    "/v1/embeddings": lambda _: (),
-    "/v1/responses": lambda _: (),
-}
-"""Where a body says how many answers are generated for it; the largest counts."""
 
 
 class _Share:
@@ -89,6 +67,7 @@ class _Share:
         self.long_prompts = 0
         self.longest: list[tuple[int, int]] = []  # the first few: line, tokens
         self.output_tokens = 0
+        self.unbounded = 0  # requests that name no bound
         self.estimate = LineEstimator(token_model).estimate
         self.sketch = PrefixSketch(prompt_field)
         self._sketched = 0  # bytes of `records`
@@ -128,8 +107,6 @@ class Validator:
         self._may_wait = rules.endpoint == "/v1/responses" and rules.checks_fields
         self._head = b""
         self._format: FileFormat | None = None
-        self._output_bound = _OUTPUT_BOUNDS[rules.endpoint]
-        self._answers = _ANSWERS[rules.endpoint]
         self._custom_id_chars = rules.custom_id_chars
         self._media = rules.media
         self._endpoint = rules.endpoint
@@ -141,7 +118,7 @@ class Validator:
         self._custom_ids = CustomIds()
         self._shares: dict[str, _Share] = {}  # by canonical model id
         self._shares_by_name: dict[str, _Share] = {}  # the same, by every name seen
-        self._errors: list[LineError] = []
+        self._errors: list[BatchError] = []
         self._total_errors = 0
 
     @property
@@ -177,12 +154,12 @@ class Validator:
         if self._format is None and len(self._head) < limits.FORMAT_HEAD_BYTES:
             self._format = recognise(self._head)
         if (known := self._format) is not None:
-            error = LineError("invalid_file_format", known.message, known.line, None)
+            error = BatchError("invalid_file_format", known.message, known.line, None)
             return ValidationFailure((error,), 1, known.line)
         self._take(self._cutter.finish())
         if self._is_blank:
             message = f"The file has more than {self._blanks_max:,} blank lines. Leave them out."
-            error = LineError("invalid_file_format", message, None, None)
+            error = BatchError("invalid_file_format", message, None, None)
             return ValidationFailure((error,), 1, self.lines_seen)
         self._report_duplicates()
         if self._requests > self._rules.requests_max:
@@ -190,10 +167,10 @@ class Validator:
                 f"The file has more than {self._rules.requests_max:,} requests, which is the limit "
                 "for one batch. Split it into several files."
             )
-            self._errors.insert(0, LineError("too_many_tasks", message, None, None))
+            self._errors.insert(0, BatchError("too_many_tasks", message, None, None))
             self._total_errors += 1
         elif not self._requests:
-            self._errors.append(LineError("empty_file", "The file has no requests.", None, None))
+            self._errors.append(BatchError("empty_file", "The file has no requests.", None, None))
             self._total_errors += 1
         if self._total_errors:
             errors = tuple(self._errors[: self._rules.errors_kept])
@@ -201,8 +178,16 @@ class Validator:
         orders = {model: share.sketch.order() for model, share in self._shares.items()}
         return build_plan(
             {model: share.records for model, share in self._shares.items()},
-            {model: share.output_tokens for model, share in self._shares.items()},
+            {
+                model: (share.output_tokens, share.unbounded)
+                for model, share in self._shares.items()
+            },
             {model: order for model, order in orders.items() if order is not None},
+            tuple(
+                _too_long(model, share, f"body.{PROMPT_FIELDS[self._endpoint]}")
+                for model, share in self._shares.items()
+                if share.long_prompts
+            ),
         )
 
     def _take(self, lines: Iterator[CutLine]) -> None:
@@ -225,10 +210,10 @@ class Validator:
             self._requests += 1
             custom_ids.append(line.custom_id)
             numbers.append(number)
-            bound = self._output_bound(line.body)
-            if bound.__class__ is int and bound > 0:
-                asked = [n for n in self._answers(line.body) if n.__class__ is int and n > 1]
-                share.output_tokens += min(bound * max(asked, default=1), limits.OUTPUT_TOKENS_MAX)
+            if (bound := output_bound(self._endpoint, line.body)) is None:
+                share.unbounded += 1
+            else:
+                share.output_tokens += bound
             tokens = share.estimate(raw, offset)
             if tokens > share.context_tokens:
                 share.note_long(number, tokens)
@@ -277,16 +262,6 @@ class Validator:
         checked = self._rules.checks_fields and has_misfit(self._endpoint, line.body)
         return None if checked else line
 
-    @property
-    def warnings(self) -> tuple[LineError, ...]:
-        """What a plan does not say and its submitter should know, by model."""
-        param = f"body.{PROMPT_FIELDS[self._endpoint]}"
-        return tuple(
-            LineError("context_exceeded", _too_long(model, share), share.longest[0][0], param)
-            for model, share in self._shares.items()
-            if share.long_prompts
-        )
-
     def _share_of(self, name: str) -> _Share | None:
         """Where requests that name this model go; None when it is not accepted."""
         share = self._shares_by_name.get(name)
@@ -319,7 +294,7 @@ class Validator:
             return None
         if text is None:
             message = f"This line is longer than {self._rules.line_bytes_max:,} bytes."
-            self._errors.append(LineError("invalid_request", message, number, None))
+            self._errors.append(BatchError("invalid_request", message, number, None))
             return None
         diagnosis = diagnose(text, number, self._rules)
         self._errors.append(diagnosis.error)
@@ -338,17 +313,18 @@ class Validator:
         self._errors = [errors[line] for line in sorted(errors)]
 
 
-def _too_long(model: str, share: _Share) -> str:
-    """One sentence on the prompts that the model has no room for."""
+def _too_long(model: str, share: _Share, param: str) -> BatchError:
+    """The warning of prompts that the model has no room for, at the first of them."""
     first = share.longest[0]
     lines = ", ".join(str(line) for line, _ in share.longest)
     more = share.long_prompts - len(share.longest)
     where = f"line {lines}" if share.long_prompts == 1 else f"lines {lines}"
-    return (
+    message = (
         f"The prompt of {where}{f' and {more:,} more' if more else ''} is longer than the context"
         f" of {model}, {share.context_tokens:,} tokens; that of line {first[0]} has about"
         f" {first[1]:,}. Engines refuse such requests or cut them."
     )
+    return BatchError("context_exceeded", message, first[0], param)
 
 
 def _is_unsupported(body: Any) -> bool:

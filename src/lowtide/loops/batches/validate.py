@@ -1,43 +1,27 @@
 """Validation: one streaming pass over a new batch's file, then its plan, or the list of bad lines.
 
-The rules are `core.validation.validator`; this loop reads, feeds, stores the plan and commits the
+The rules are those of `core.validation.planner`; this loop reads, stores the plan and commits the
 result under the task's lease. Nothing is dispatched, and nothing spent, before the whole file has
 passed.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from types import MappingProxyType
 
 import structlog
 
 from lowtide import limits
-from lowtide.config import LimitSettings
-from lowtide.core.accounts.catalogue import Catalogue
-from lowtide.core.accounts.estimate import estimate
 from lowtide.core.batches.batch import BatchError
 from lowtide.core.batches.plan import Plan
-from lowtide.core.bodies.media_urls import media_rule
-from lowtide.core.tokens.token_model import TokenModel
-from lowtide.core.validation.validator import (
-    LineError,
-    ValidationFailure,
-    ValidationRules,
-    Validator,
-)
+from lowtide.core.validation.planner import Planner
+from lowtide.core.validation.validator import ValidationFailure
 from lowtide.loops.batches.task_lease import TaskRenewal, TaskTrouble, Wake, end_task_lease
 from lowtide.ports.blobs import BlobNotFound, Blobs
 from lowtide.ports.clock import Clock
 from lowtide.ports.store import LifecycleStore, TokenLimitReached
 from lowtide.ports.work import TaskLease
-from lowtide.service.accounts.quotas import (
-    EffectiveLimits,
-    Quotas,
-    effective_limits,
-    spend_cap_message,
-)
-from lowtide.service.off_loop import off_loop
+from lowtide.service.accounts.quotas import Quotas, spend_cap_message
+from lowtide.service.batches.plan_file import plan_file
 
 log = structlog.get_logger(__name__)
 
@@ -51,29 +35,24 @@ class ValidateLoop:
         store: LifecycleStore,
         blobs: Blobs,
         clock: Clock,
-        catalogue: Catalogue,
-        bounds: LimitSettings,
+        planner: Planner,
+        allowance: Quotas,
         wake: Wake,
         *,
-        token_models: Mapping[str, TokenModel] = MappingProxyType({}),
-        allowance: Quotas | None = None,
         lease_ttl_s: float = limits.LEASE_TTL_S,
         name: str = "validate",
         bytes_max: int | None = None,
     ) -> None:
-        """`token_models` may change between ticks: estimates are made with what is there then.
-        `allowance` knows what the batch's organization may do; None: `bounds` hold for all.
-        `bytes_max`: it takes no batch with a larger input; None takes all.
+        """`allowance` knows what the batch's organization may do. `bytes_max`: it takes no batch
+        with a larger input; None takes all.
         """
         self._worker_id = worker_id
         self._store = store
         self._blobs = blobs
         self._clock = clock
-        self._catalogue = catalogue
-        self._bounds = bounds
-        self._wake = wake
-        self._token_models = token_models
+        self._planner = planner
         self._allowance = allowance
+        self._wake = wake
         self._lease_ttl_s = lease_ttl_s
         self.name = name
         self._bytes_max = bytes_max
@@ -107,7 +86,7 @@ class ValidateLoop:
 
     async def _validate(self, lease: TaskLease) -> None:
         try:
-            result, warnings = await self._read(lease)
+            result = await self._read(lease)
         except BlobNotFound:
             gone = BatchError(
                 "file_not_found", "The input file's content is gone. Upload it again."
@@ -120,64 +99,26 @@ class ValidateLoop:
             case ValidationFailure():
                 await self._reject(lease, result)
             case Plan():
-                await self._plan(lease, result, warnings)
+                await self._plan(lease, result)
 
-    async def _read(
-        self, lease: TaskLease
-    ) -> tuple[Plan | ValidationFailure | None, Sequence[BatchError]]:
-        """Feed the whole file; the result, None when the lease was lost or the batch cancelled
-        meanwhile, and the warnings.
-        """
+    async def _read(self, lease: TaskLease) -> Plan | ValidationFailure | None:
+        """None when the lease was lost or the batch cancelled meanwhile."""
         batch = lease.batch
-        bounds = await self._bounds_of(batch.project_id)
-        validator = Validator(
-            ValidationRules(
-                endpoint=batch.endpoint,
-                dialect=batch.dialect,
-                models=self._catalogue.accepted,
-                requests_max=bounds.requests_per_batch,
-                line_bytes_max=self._defaults.line_bytes,
-                contexts=self._catalogue.contexts,
-                media=media_rule(self._defaults.media_urls),
-            ),
-            self._token_models,
-        )
-        owner = bounds.organization_id
+        bounds = await self._allowance.of(batch.project_id)
+        validator = self._planner.begin(batch.endpoint, batch.dialect, bounds.requests_per_batch)
         renewal = TaskRenewal(self._store, lease, self._clock, self._lease_ttl_s)
-        async for block in self._blobs.stream(lease.input_key):
-            await off_loop(owner, validator.line_bytes + len(block), validator.feed, block)
-            if not await renewal.renew_if_due():
-                return None, ()
-            if validator.is_decided:
-                break
-        result = await off_loop(owner, validator.line_bytes, validator.finish)
-        return result, _as_stored(validator.warnings)
+        return await plan_file(
+            validator, self._blobs, lease.input_key, bounds.organization_id, renewal.renew_if_due
+        )
 
-    @property
-    def _defaults(self) -> LimitSettings:
-        return self._bounds if self._allowance is None else self._allowance.defaults
-
-    async def _bounds_of(self, project_id: str) -> EffectiveLimits:
-        if self._allowance is None:
-            return effective_limits(self._bounds, None)
-        return await self._allowance.of(project_id)
-
-    async def _over_budget(self, project_id: str, plan: Plan) -> BatchError | None:
-        """What the batch may cost at most, as far as its lines say, must fit under the cap."""
-        budget = await self._allowance.budget(project_id) if self._allowance else None
-        if budget is None:
-            return None
-        asked_pico = estimate(plan.models, self._catalogue.prices).batch_pico
-        if budget.spent_pico + asked_pico <= budget.cap_pico:
-            return None
-        return BatchError("spend_cap_exceeded", spend_cap_message(budget, asked_pico))
-
-    async def _plan(self, lease: TaskLease, plan: Plan, warnings: Sequence[BatchError]) -> None:
+    async def _plan(self, lease: TaskLease, plan: Plan) -> None:
         project_id = lease.batch.project_id
-        if (refusal := await self._over_budget(project_id, plan)) is not None:
-            await self._refuse(lease, refusal)
+        cost_pico = self._planner.price(plan).batch_pico
+        if (passed := await self._allowance.passed_budget(project_id, cost_pico)) is not None:
+            message = spend_cap_message(passed, cost_pico)
+            await self._refuse(lease, BatchError("spend_cap_exceeded", message))
             return
-        bounds = await self._bounds_of(project_id)
+        bounds = await self._allowance.of(project_id)
         plan_key = f"plans/{lease.batch.id}-{lease.token}"
         await self._blobs.put(plan_key, plan.data)
         done = await self._store.commit_plan(
@@ -187,7 +128,7 @@ class ValidateLoop:
             models=plan.models,
             enqueued_tokens_max=bounds.enqueued_tokens_per_model,
             now=self._clock.now(),
-            warnings=warnings,
+            warnings=plan.warnings,
         )
         if isinstance(done, TokenLimitReached):
             await self._blobs.delete(plan_key)
@@ -203,13 +144,9 @@ class ValidateLoop:
         log.info("batch.failed", batch=lease.batch.id, code=error.code)
 
     async def _reject(self, lease: TaskLease, failure: ValidationFailure) -> None:
-        errors = _as_stored(failure.errors)
-        await self._store.reject(lease, errors, failure.total_errors, self._clock.now())
+        now = self._clock.now()
+        await self._store.reject(lease, failure.errors, failure.total_errors, now)
         log.info("batch.failed", batch=lease.batch.id, errors=failure.total_errors)
-
-
-def _as_stored(found: Sequence[LineError]) -> list[BatchError]:
-    return [BatchError(e.code, e.message, e.line, e.param) for e in found]
 
 
 def _token_limit_message(reached: TokenLimitReached) -> str:

@@ -53,8 +53,12 @@ class Budget(msgspec.Struct, frozen=True):
     spent_pico: int
 
     @property
-    def left_pico(self) -> int:
-        return max(0, self.cap_pico - self.spent_pico)
+    def is_spent(self) -> bool:
+        return self.spent_pico >= self.cap_pico
+
+    def covers(self, cost_pico: int) -> bool:
+        """Whether work that costs so much at most fits under the cap."""
+        return self.spent_pico + cost_pico <= self.cap_pico
 
 
 class Quotas:
@@ -133,10 +137,15 @@ class Quotas:
         spent = await self._ledger.spent_pico(bounds.organization_id, since)
         return Budget(bounds.spend_cap_pico, spent)
 
+    async def passed_budget(self, project_id: str, cost_pico: int) -> Budget | None:
+        """The budget that work which costs so much would pass; None where it would not."""
+        budget = await self.budget(project_id)
+        return None if budget is None or budget.covers(cost_pico) else budget
+
     async def check_spend(self, project_id: str) -> None:
         """Some of the cap is left. Raises LowtideError `spend_cap_exceeded`."""
         budget = await self.budget(project_id)
-        if budget is not None and budget.spent_pico >= budget.cap_pico:
+        if budget is not None and budget.is_spent:
             raise LowtideError("spend_cap_exceeded", spend_cap_message(budget))
 
     async def _look_up(self, project_id: str, now_s: float) -> EffectiveLimits:

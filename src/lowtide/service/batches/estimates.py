@@ -4,32 +4,23 @@ Called for `POST /v1/batches` with `dry_run`. Invariant: what is read and how it
 the validate loop does to the same file, so a clean estimate is a batch that passes validation.
 """
 
-import asyncio
-from collections.abc import Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Mapping
 from typing import Final
 
 import msgspec
 
 from lowtide import limits
-from lowtide.core.accounts.catalogue import Catalogue
-from lowtide.core.accounts.estimate import Estimate, estimate
+from lowtide.core.accounts.estimate import Estimate
 from lowtide.core.batches.batch import BatchError
-from lowtide.core.batches.plan import ModelTotals, Plan
-from lowtide.core.bodies.media_urls import media_rule
+from lowtide.core.batches.plan import ModelTotals
 from lowtide.core.errors import LowtideError
 from lowtide.core.files.file import File
-from lowtide.core.tokens.token_model import TokenModel
-from lowtide.core.validation.validator import (
-    LineError,
-    ValidationFailure,
-    ValidationRules,
-    Validator,
-)
+from lowtide.core.validation.planner import Planner
+from lowtide.core.validation.validator import ValidationFailure
 from lowtide.ports.blobs import Blobs
 from lowtide.service.accounts.quotas import EffectiveLimits, Quotas
+from lowtide.service.batches.plan_file import plan_file
 from lowtide.service.fair_places import FairPlaces
-from lowtide.service.off_loop import off_loop
 
 
 class Exceeded(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,59 +50,35 @@ class EstimateService:
     def __init__(
         self,
         blobs: Blobs,
-        catalogue: Catalogue,
+        planner: Planner,
         allowance: Quotas,
-        *,
-        token_models: Mapping[str, TokenModel] = MappingProxyType({}),
     ) -> None:
-        """`token_models` may change between calls, as the validate loop's may between ticks."""
         self._blobs = blobs
-        self._catalogue = catalogue
+        self._planner = planner
         self._allowance = allowance
-        self._token_models = token_models
         self._turns: Final = FairPlaces(limits.DRY_RUNS_AT_ONCE)
 
     async def dry_run(self, project_id: str, file: File, endpoint: str) -> DryRun:
         """Validate and price. Raises BlobNotFound when the file's bytes are gone."""
         bounds = await self._allowance.of(project_id)
         async with self._turns.of(bounds.organization_id):
-            result, warnings = await self._read(file, endpoint, bounds)
+            validator = self._planner.begin(endpoint, file.dialect, bounds.requests_per_batch)
+            owner = bounds.organization_id
+            result = await plan_file(validator, self._blobs, file.blob_key, owner)
+        assert result is not None
         if isinstance(result, ValidationFailure):
-            return DryRun(errors=_as_shown(result.errors), errors_total=result.total_errors)
-        priced = estimate(result.models, self._catalogue.prices)
+            return DryRun(errors=result.errors, errors_total=result.total_errors)
+        priced = self._planner.price(result)
         exceeded = [
             *_tokens_exceeded(bounds, result.models),
             *await self._spend_exceeded(project_id, priced),
             *await self._rate_exceeded(project_id, bounds),
         ]
-        return DryRun(estimate=priced, exceeded=tuple(exceeded), warnings=_as_shown(warnings))
-
-    async def _read(
-        self, file: File, endpoint: str, bounds: EffectiveLimits
-    ) -> tuple[Plan | ValidationFailure, Sequence[LineError]]:
-        validator = Validator(
-            ValidationRules(
-                endpoint=endpoint,
-                dialect=file.dialect,
-                models=self._catalogue.accepted,
-                requests_max=bounds.requests_per_batch,
-                line_bytes_max=self._allowance.defaults.line_bytes,
-                contexts=self._catalogue.contexts,
-                media=media_rule(self._allowance.defaults.media_urls),
-            ),
-            self._token_models,
-        )
-        async for block in self._blobs.stream(file.blob_key):
-            size = validator.line_bytes + len(block)
-            await off_loop(bounds.organization_id, size, validator.feed, block)
-            await asyncio.sleep(0)  # others are served between two blocks
-        owner, size = bounds.organization_id, validator.line_bytes
-        result = await off_loop(owner, size, validator.finish)
-        return result, validator.warnings
+        return DryRun(estimate=priced, exceeded=tuple(exceeded), warnings=result.warnings)
 
     async def _spend_exceeded(self, project_id: str, priced: Estimate) -> list[Exceeded]:
-        budget = await self._allowance.budget(project_id)
-        if budget is None or priced.batch_pico <= budget.left_pico:
+        budget = await self._allowance.passed_budget(project_id, priced.batch_pico)
+        if budget is None:
             return []
         return [
             Exceeded(
@@ -141,10 +108,6 @@ class EstimateService:
                     Exceeded(limit=name, code=error.code, allowed=used, used=used, asked=1)
                 )
         return found
-
-
-def _as_shown(found: Sequence[LineError]) -> tuple[BatchError, ...]:
-    return tuple(BatchError(e.code, e.message, e.line, e.param) for e in found)
 
 
 def _tokens_exceeded(bounds: EffectiveLimits, models: Mapping[str, ModelTotals]) -> list[Exceeded]:

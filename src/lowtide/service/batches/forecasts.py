@@ -9,7 +9,6 @@ whose lines could not be read.
 import asyncio
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
-from types import MappingProxyType
 
 from lowtide import limits
 from lowtide.core.accounts.catalogue import Catalogue
@@ -30,8 +29,7 @@ from lowtide.core.scheduling.feasibility import (
 )
 from lowtide.core.scheduling.forecast import capacity_forecast
 from lowtide.core.scheduling.operating_hours import OperatingHours
-from lowtide.core.tokens.token_model import TokenModel
-from lowtide.core.validation.validator import ValidationRules, Validator
+from lowtide.core.validation.planner import Planner
 from lowtide.ports.blobs import BlobNotFound, Blobs
 from lowtide.ports.capacity import Capacity, CapacityStore
 from lowtide.ports.clock import Clock
@@ -82,14 +80,13 @@ class Forecasts:
         blobs: Blobs,
         catalogue: Catalogue,
         clock: Clock,
-        *,
-        token_models: Mapping[str, TokenModel] = MappingProxyType({}),
+        planner: Planner,
     ) -> None:
         self._store = store
         self._blobs = blobs
         self._catalogue = catalogue
         self._clock = clock
-        self._token_models = token_models
+        self._planner = planner
         self._seen: tuple[float, _View] | None = None
         self._looking = asyncio.Lock()
 
@@ -128,9 +125,6 @@ class Forecasts:
 
     async def _sample(self, file: File, endpoint: str) -> Plan | None:
         """The plan of the first lines."""
-        rules = ValidationRules(
-            endpoint=endpoint, dialect=file.dialect, models=self._catalogue.accepted
-        )
         size = min(file.bytes, limits.FORESIGHT_BYTES)
         try:
             head = await self._blobs.read(file.blob_key, 0, size)
@@ -138,9 +132,7 @@ class Forecasts:
             return None
         if size < file.bytes:
             head = head[: head.rfind(b"\n") + 1]
-        validator = Validator(rules, self._token_models)
-        validator.feed(head)
-        found = validator.finish()
+        found = self._planner.plan(head, endpoint, file.dialect)
         return found if isinstance(found, Plan) else None
 
     async def _look(self) -> _View:

@@ -6,7 +6,7 @@ names and that are free. Invariants: mending again what was mended does nothing;
 and is charged once; nothing that could still be delivered is given up.
 """
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator
 from typing import assert_never
 
 import msgspec
@@ -14,6 +14,7 @@ import msgspec
 from lowtide import limits
 from lowtide.core.batches.batch import INPUT_LOST
 from lowtide.core.integrity.consistency import RESULT_FILE_LOST, Inconsistency, Reference
+from lowtide.core.validation.planner import Planner
 from lowtide.ports.blobs import Blobs
 from lowtide.ports.clock import Clock
 from lowtide.ports.store import Store
@@ -38,14 +39,14 @@ class Repairer:
         store: Store,
         blobs: Blobs,
         clock: Clock,
-        accepted: Mapping[str, str],
+        planner: Planner,
         line_bytes_max: int = limits.LINE_BYTES_MAX,
     ) -> None:
-        """`accepted`: the names of models that lines may use, to their canonical ids."""
+        """`planner` is the server's."""
         self._store = store
         self._blobs = blobs
         self._clock = clock
-        self._plans = PlanRepair(store, blobs, clock, accepted, line_bytes_max)
+        self._plans = PlanRepair(store, blobs, clock, planner, line_bytes_max)
         self._results = ResultRepair(store, blobs, clock, self._plans)
 
     async def mend_all(

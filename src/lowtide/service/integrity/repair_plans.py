@@ -4,7 +4,6 @@ Called by repair.py and repair_results.py. Invariant: a plan that does not put t
 requests in the very same chunks never lies under the key of a batch that may still run.
 """
 
-from collections.abc import Mapping
 from contextlib import suppress
 
 from lowtide.core.batches.batch import ASSEMBLING
@@ -19,31 +18,30 @@ from lowtide.core.integrity.consistency import (
     plan_of_numbers,
     without_bits,
 )
-from lowtide.core.validation.validator import ValidationRules, Validator
+from lowtide.core.validation.planner import Planner
 from lowtide.ports.blobs import BlobExists, BlobNotFound, Blobs
 from lowtide.ports.clock import Clock
 from lowtide.ports.integrity import BatchContents
 from lowtide.ports.store import SliceRow, Store
 from lowtide.service.batches.assembly import index_place
-
-_NO_BOUND = 2**53
+from lowtide.service.batches.plan_file import plan_file
 
 
 class PlanRepair:
-    """`accepted` and `line_bytes_max` are the validator's."""
+    """`planner` is the validation's, `line_bytes_max` what its lines may have."""
 
     def __init__(
         self,
         store: Store,
         blobs: Blobs,
         clock: Clock,
-        accepted: Mapping[str, str],
+        planner: Planner,
         line_bytes_max: int,
     ) -> None:
         self._store = store
         self._blobs = blobs
         self._clock = clock
-        self._accepted = accepted
+        self._planner = planner
         self._line_bytes_max = line_bytes_max
 
     async def mend(self, drift: Inconsistency) -> tuple[str, bool]:
@@ -87,22 +85,13 @@ class PlanRepair:
         return plan.data if agree else None
 
     async def _validated(self, found: BatchContents) -> Plan | None:
-        rules = ValidationRules(
-            endpoint=found.batch.endpoint,
-            dialect=found.batch.dialect,
-            # What was accepted then is in the chunks, whatever the settings say now.
-            models={**self._accepted, **{chunk.model: chunk.model for chunk in found.chunks}},
-            requests_max=_NO_BOUND,
-            line_bytes_max=self._line_bytes_max,
-            checks_fields=False,
-        )
-        validator = Validator(rules)
+        # What was accepted then is in the chunks, whatever the settings say now.
+        models = {chunk.model: chunk.model for chunk in found.chunks}
+        validator = self._planner.begin_again(found.batch.endpoint, found.batch.dialect, models)
         try:
-            async for block in self._blobs.stream(found.input_key):
-                validator.feed(block)
+            plan = await plan_file(validator, self._blobs, found.input_key, found.batch.project_id)
         except BlobNotFound:
             return None
-        plan = validator.finish()
         return plan if isinstance(plan, Plan) else None
 
     async def by_line(self, input_key: str, total: int) -> bytes | None:

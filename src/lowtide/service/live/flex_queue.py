@@ -7,10 +7,9 @@ when `submit` fails, nothing of the batch runs that could still be stopped.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Sequence, Set
 from datetime import timedelta
 from hashlib import sha256
-from types import MappingProxyType
 
 import msgspec
 import structlog
@@ -18,15 +17,12 @@ import structlog
 from lowtide import limits
 from lowtide.core.accounts.batch_quota import BatchQuota, BatchQuotaReached
 from lowtide.core.accounts.catalogue import Catalogue
-from lowtide.core.accounts.estimate import estimate
 from lowtide.core.batches.batch import Batch, BatchError, Flex
 from lowtide.core.batches.plan import Plan
-from lowtide.core.bodies.media_urls import media_rule
 from lowtide.core.errors import LowtideError
 from lowtide.core.files.file import File
 from lowtide.core.live.flex import FlexCall
-from lowtide.core.tokens.token_model import TokenModel
-from lowtide.core.validation.validator import LineError, ValidationRules, Validator
+from lowtide.core.validation.planner import Planner
 from lowtide.ports.blobs import Blobs
 from lowtide.ports.clock import Clock, NewId
 from lowtide.ports.store import Store, StoreError, TokenLimitReached
@@ -80,6 +76,7 @@ class FlexQueue:
         store: Store,
         blobs: Blobs,
         catalogue: Catalogue,
+        planner: Planner,
         clock: Clock,
         new_id: NewId,
         files: FileService,
@@ -87,20 +84,19 @@ class FlexQueue:
         wake: Callable[[Loop], None],
         *,
         owner: str,
-        token_models: Mapping[str, TokenModel] = MappingProxyType({}),
         served_models: ServedModels = lambda: None,
         prospects: Forecasts | None = None,
     ) -> None:
         self._store = store
         self._blobs = blobs
         self._catalogue = catalogue
+        self._planner = planner
         self._clock = clock
         self._new_id = new_id
         self._files = files
         self._allowance = allowance
         self._wake = wake
         self._owner = owner
-        self._token_models = token_models
         self._served_models = served_models
         self._prospects = prospects
 
@@ -255,27 +251,16 @@ class FlexQueue:
 
     def _plan(self, endpoint: str, content: bytes) -> Plan:
         """Raises LowtideError for what validation finds."""
-        rules = ValidationRules(
-            endpoint=endpoint,
-            dialect="openai",
-            models=self._catalogue.accepted,
-            line_bytes_max=self._allowance.defaults.line_bytes,
-            media=media_rule(self._allowance.defaults.media_urls),
-        )
-        validator = Validator(rules, self._token_models)
-        validator.feed(content)
-        found = validator.finish()
+        found = self._planner.plan(content, endpoint, "openai")
         if isinstance(found, Plan):
             return found
         raise _refusal(found.errors[0])
 
     async def _check_money(self, project_id: str, plan: Plan) -> None:
         """What the calls may cost at most, as far as they say, must fit under the cap."""
+        cost_pico = self._planner.price(plan).batch_pico
         budget = await self._allowance.budget(project_id)
-        if budget is None:
-            return
-        asked_pico = estimate(plan.models, self._catalogue.prices).batch_pico
-        if budget.spent_pico >= budget.cap_pico or budget.spent_pico + asked_pico > budget.cap_pico:
+        if budget is not None and (budget.is_spent or not budget.covers(cost_pico)):
             raise LowtideError("resource_unavailable", spend_cap_message(budget))
 
 
@@ -289,7 +274,7 @@ def unavailable(why: str) -> LowtideError:
     )
 
 
-def _refusal(error: LineError) -> LowtideError:
+def _refusal(error: BatchError) -> LowtideError:
     """What validation says of a line, said of a call."""
     param = error.param.removeprefix("body.") if error.param else None
     return LowtideError("invalid_request", error.message, param)

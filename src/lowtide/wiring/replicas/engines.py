@@ -10,17 +10,16 @@ import ssl
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import msgspec
 import structlog
 
 from lowtide import limits
 from lowtide.config import ReplicaSettings as ReplicaSettings
-from lowtide.config import Settings, hours_by_model
+from lowtide.config import Settings
 from lowtide.core.accounts.catalogue import Catalogue, ModelEntry
 from lowtide.core.replicas.open_files import OpenFiles
 from lowtide.core.replicas.replica_changes import Changes, ReplicaSpec
-from lowtide.core.replicas.served_models import Offer, Served, served_models
 from lowtide.loops.replicas.replica_set import ReplicaSet
+from lowtide.service.catalogue import catalogue_from, resolve
 from lowtide.wiring.database import is_single_machine
 from lowtide.wiring.open_files import files_for, live_within, tell_bound, window_within
 from lowtide.wiring.replicas.open_replica import Calling
@@ -165,35 +164,6 @@ def _isolates_cache(replica: ReplicaSettings, settings: Settings) -> bool | None
     if replica.cache_salt != "auto":
         return replica.cache_salt
     return None if settings.auth.mode == "keys" else False
-
-
-def resolve(
-    settings: Settings,
-    replicas: Sequence[ReplicaSettings],
-    entries: Sequence[ModelEntry] = (),
-    listed: dict[str, tuple[str, ...]] | None = None,
-    seen: Iterable[str] = (),
-) -> Served:
-    """The configured models, `entries` before them, and whatever else the replicas serve."""
-    configured = (ModelEntry(**msgspec.structs.asdict(model)) for model in settings.model)
-    offers = [
-        Offer(replica.models, replica.names, (listed or {}).get(replica.label, ()))
-        for replica in replicas
-    ]
-    return served_models([*entries, *configured], offers, seen)
-
-
-def catalogue_from(settings: Settings, found: Served) -> Catalogue:
-    """Raises PriceError."""
-    ids = [entry.id for entry in found.entries]
-    hours = hours_by_model(settings.dispatch, settings.model, ids)
-    served = None if settings.catalogue.unserved == "wait" else found.models
-    return Catalogue(found.entries, served, hours)
-
-
-def catalogue_of(settings: Settings) -> Catalogue:
-    """By the settings alone, for commands that ask no engine."""
-    return catalogue_from(settings, resolve(settings, settings.replica))
 
 
 def _shown(names: Iterable[str]) -> list[str]:

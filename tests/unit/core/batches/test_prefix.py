@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from lowtide import limits
 from lowtide.core.batches.plan import Plan, unpack_entries
 from lowtide.core.batches.prefix import PrefixSketch, RunOrder
-from lowtide.core.validation.validator import ValidationRules, Validator
+from lowtide.core.validation.rules import ValidationRules
+from lowtide.core.validation.validator import Validator
 
 DOCUMENT_CHARS = 4_000
 

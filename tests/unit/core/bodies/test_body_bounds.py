@@ -13,7 +13,8 @@ from lowtide.core.bodies.body_bounds import BOUNDED_BYTES, body_excess, line_exc
 from lowtide.core.errors import LowtideError
 from lowtide.core.live.flex import read_flex
 from lowtide.core.live.live import read_live
-from lowtide.core.validation.validator import ValidationFailure, ValidationRules, Validator
+from lowtide.core.validation.rules import ValidationRules
+from lowtide.core.validation.validator import ValidationFailure, Validator
 
 CHAT = "/v1/chat/completions"
 KNOWN: dict[str, Any] = {"model": "m", "messages": [], "service_tier": "flex"}

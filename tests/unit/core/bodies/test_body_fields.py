@@ -7,15 +7,12 @@ from typing import Any
 import msgspec
 import pytest
 
+from lowtide.core.batches.batch import BatchError
 from lowtide.core.batches.line import ENDPOINTS
 from lowtide.core.batches.plan import Plan
 from lowtide.core.bodies.body_fields import BODY_FIELDS, has_misfit, line_type
-from lowtide.core.validation.validator import (
-    LineError,
-    ValidationFailure,
-    ValidationRules,
-    Validator,
-)
+from lowtide.core.validation.rules import ValidationRules
+from lowtide.core.validation.validator import ValidationFailure, Validator
 
 CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES = (
     "/v1/chat/completions",
@@ -35,7 +32,7 @@ ODD: list[Any] = [
 ]  # fmt: skip
 
 
-def result_of(endpoint: str, body: dict[str, Any] | bytes, **rules: Any) -> Plan | LineError:
+def result_of(endpoint: str, body: dict[str, Any] | bytes, **rules: Any) -> Plan | BatchError:
     validator = Validator(ValidationRules(endpoint=endpoint, dialect="together", **rules))
     raw = body if isinstance(body, bytes) else json.dumps({"model": "m", **body}).encode()
     validator.feed(b'{"custom_id":"a","body":%b}\n' % raw)
@@ -90,10 +87,10 @@ def test_what_no_engine_takes_is_an_error_of_its_line(
     endpoint: str, field: str, value: Any
 ) -> None:
     error = result_of(endpoint, {**PROMPTS[endpoint], field: value})
-    assert isinstance(error, LineError)
+    assert isinstance(error, BatchError)
     words = BODY_FIELDS[endpoint][field].words
     text = f"'body.{field}' must be {words}, not {json.dumps(value)}."
-    assert error == LineError("invalid_request", text, 1, f"body.{field}")
+    assert error == BatchError("invalid_request", text, 1, f"body.{field}")
 
 
 @pytest.mark.parametrize(
@@ -126,7 +123,7 @@ def test_a_number_out_of_range_is_called_so(number: str) -> None:
     for field in ("max_tokens", "temperature", "n"):
         raw = f'{{"model":"m","messages":[],"{field}":{number}}}'.encode()
         error = result_of(CHAT, raw)
-        assert isinstance(error, LineError)
+        assert isinstance(error, BatchError)
         assert error.param == f"body.{field}"
         assert f"'body.{field}' is a number out of range" in error.message
 
@@ -134,14 +131,14 @@ def test_a_number_out_of_range_is_called_so(number: str) -> None:
 @pytest.mark.parametrize("element", ["hi", 7, None, []])
 def test_messages_are_objects(element: Any) -> None:
     error = result_of(CHAT, {"messages": [PROMPTS[CHAT]["messages"][0], element]})
-    assert isinstance(error, LineError)
+    assert isinstance(error, BatchError)
     assert error.param == "body.messages[1]"
     assert error.message == "'body.messages[1]' must be an object."
 
 
 def test_a_response_in_the_background_is_refused_by_its_own_code() -> None:
     error = result_of(RESPONSES, {"input": "i", "background": True})
-    assert isinstance(error, LineError)
+    assert isinstance(error, BatchError)
     assert (error.code, error.param) == ("background_not_supported", "body.background")
     for value in (False, None):
         assert isinstance(result_of(RESPONSES, {"input": "i", "background": value}), Plan)
@@ -195,7 +192,7 @@ def test_a_file_of_bad_values_counts_them_all_and_no_odd_one() -> None:
 
 def test_a_response_that_continues_another_is_refused_with_what_to_do() -> None:
     error = result_of(RESPONSES, {"input": "i", "previous_response_id": "resp_1"})
-    assert isinstance(error, LineError)
+    assert isinstance(error, BatchError)
     assert (error.code, error.param) == ("invalid_request", "body.previous_response_id")
     assert "whole conversation in 'input'" in error.message
     for value in (None, ""):

@@ -8,14 +8,11 @@ import zipfile
 import pytest
 
 from lowtide import limits
+from lowtide.core.batches.batch import BatchError
 from lowtide.core.batches.plan import Plan
 from lowtide.core.files.file_format import recognise
-from lowtide.core.validation.validator import (
-    LineError,
-    ValidationFailure,
-    ValidationRules,
-    Validator,
-)
+from lowtide.core.validation.rules import ValidationRules
+from lowtide.core.validation.validator import ValidationFailure, Validator
 
 CHAT = "/v1/chat/completions"
 REQUEST = {
@@ -122,5 +119,5 @@ def test_only_the_beginning_is_looked_at() -> None:
     many = b"[" + b",".join([LINE] * 100) + b"]"
     failure = run(many)
     assert isinstance(failure, ValidationFailure)
-    assert isinstance(failure.errors[0], LineError)
+    assert isinstance(failure.errors[0], BatchError)
     assert "JSON array" in failure.errors[0].message

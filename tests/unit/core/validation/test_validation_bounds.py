@@ -7,7 +7,8 @@ import pytest
 
 from lowtide import limits
 from lowtide.core.batches.plan import Plan
-from lowtide.core.validation.validator import ValidationFailure, ValidationRules, Validator
+from lowtide.core.validation.rules import ValidationRules
+from lowtide.core.validation.validator import ValidationFailure, Validator
 
 PROMPTS: dict[str, dict[str, Any]] = {
     "/v1/chat/completions": {"messages": []},
@@ -37,8 +38,8 @@ def planned(endpoint: str, *bodies: dict[str, Any]) -> Plan:
         ("/v1/chat/completions", {"max_tokens": None, "max_completion_tokens": None}, 0),
         ("/v1/chat/completions", {"max_output_tokens": 9}, 0),
         ("/v1/chat/completions", {"max_tokens": 7, "n": 3}, 21),
-        ("/v1/chat/completions", {"max_tokens": 7, "n": "3"}, 7),
-        ("/v1/chat/completions", {"max_tokens": 7, "n": 3.0}, 7),
+        ("/v1/chat/completions", {"max_tokens": 7, "n": "3"}, 21),
+        ("/v1/chat/completions", {"max_tokens": 7, "n": 3.0}, 21),
         ("/v1/chat/completions", {"n": 3}, 0),
         ("/v1/completions", {"max_tokens": 7}, 7),
         ("/v1/completions", {"max_tokens": 7, "n": 2, "best_of": 5}, 35),
@@ -54,11 +55,26 @@ def test_each_endpoint_reads_its_own_bound(endpoint: str, body: dict[str, Any], 
     assert plan.models["m"].output_tokens == 2 * bound
 
 
-@pytest.mark.parametrize("odd", ["7", 7.0, -1, 0, True, 1e300])
-def test_an_odd_bound_is_left_to_the_engine(odd: Any) -> None:
+@pytest.mark.parametrize("odd", [-1, 0, "-1", None])
+def test_what_is_no_number_from_one_up_bounds_nothing(odd: Any) -> None:
     plan = planned("/v1/chat/completions", {"max_tokens": odd}, {"max_tokens": 5})
     assert plan.requests == 2
     assert plan.models["m"].output_tokens == 5
+    assert plan.models["m"].unbounded == 1
+
+
+@pytest.mark.parametrize(
+    ("number", "tokens"), [("7", 7), (7.0, 7), (True, 1), (1e300, limits.OUTPUT_TOKENS_MAX)]
+)
+def test_a_bound_counts_as_engines_read_numbers(number: Any, tokens: int) -> None:
+    plan = planned("/v1/chat/completions", {"max_tokens": number}, {"max_tokens": 5})
+    assert plan.models["m"].output_tokens == tokens + 5
+    assert plan.models["m"].unbounded == 0
+
+
+def test_embeddings_are_bounded_and_put_out_nothing() -> None:
+    share = planned("/v1/embeddings", {}, {"max_tokens": 9}).models["m"]
+    assert (share.output_tokens, share.unbounded) == (0, 0)
 
 
 def test_each_model_has_its_own_sum() -> None:

@@ -10,19 +10,14 @@ import msgspec
 import pytest
 
 from lowtide import limits
+from lowtide.core.batches.batch import BatchError
 from lowtide.core.batches.line import ENDPOINTS
 from lowtide.core.batches.plan import Plan, unpack_entries
 from lowtide.core.bodies.media_urls import MediaSetting, media_rule
 from lowtide.core.tokens.features import features_of_line
 from lowtide.core.tokens.token_model import UNTRAINED
-from lowtide.core.validation.line_errors import PROMPT_FIELDS
-from lowtide.core.validation.validator import (
-    _LINE_TYPES,
-    LineError,
-    ValidationFailure,
-    ValidationRules,
-    Validator,
-)
+from lowtide.core.validation.rules import PROMPT_FIELDS, ValidationRules
+from lowtide.core.validation.validator import _LINE_TYPES, ValidationFailure, Validator
 
 CHAT = "/v1/chat/completions"
 RULES = ValidationRules(endpoint=CHAT, dialect="openai")
@@ -56,13 +51,13 @@ def run(data: bytes, rules: ValidationRules = RULES) -> Plan | ValidationFailure
     return validator.finish()
 
 
-def errors_of(*lines: Any, rules: ValidationRules = RULES) -> tuple[LineError, ...]:
+def errors_of(*lines: Any, rules: ValidationRules = RULES) -> tuple[BatchError, ...]:
     result = run(data_of(*lines), rules)
     assert isinstance(result, ValidationFailure), result
     return result.errors
 
 
-def only_error(line: Any, rules: ValidationRules = RULES) -> LineError:
+def only_error(line: Any, rules: ValidationRules = RULES) -> BatchError:
     (error,) = errors_of(line, rules=rules)
     return error
 
@@ -140,7 +135,7 @@ def test_the_smallest_request_has_tokens() -> None:
 )
 def test_a_line_that_is_not_json(line: bytes) -> None:
     text = "This line is not parseable as valid JSON."
-    assert only_error(line) == LineError("invalid_json_line", text, 1, None)
+    assert only_error(line) == BatchError("invalid_json_line", text, 1, None)
 
 
 def test_a_line_that_is_not_json_says_why_where_that_is_known() -> None:
@@ -169,8 +164,9 @@ def test_prompts_longer_than_a_known_context_are_a_warning_and_no_error() -> Non
     validator = Validator(rules)
     lines = [make("short"), *(make(f"{n}", body_messages=long) for n in range(7))]
     validator.feed(data_of(*lines, make("other", body_model="n", body_messages=long)))
-    assert isinstance(validator.finish(), Plan)
-    (warning,) = validator.warnings
+    plan = validator.finish()
+    assert isinstance(plan, Plan)
+    (warning,) = plan.warnings
     assert (warning.code, warning.line, warning.param) == ("context_exceeded", 2, "body.messages")
     assert "lines 2, 3, 4, 5, 6 and 2 more" in warning.message
     assert "context of M, 100 tokens" in warning.message
@@ -187,7 +183,7 @@ def test_invalid_utf8_is_found_in_fields_that_nobody_reads() -> None:
 
 @pytest.mark.parametrize("line", [b"[]", b'"a"', b"1", b"null", b"true"])
 def test_a_line_that_is_no_object(line: bytes) -> None:
-    assert only_error(line) == LineError(
+    assert only_error(line) == BatchError(
         "invalid_request", "A line must be a JSON object.", 1, None
     )
 
@@ -209,7 +205,7 @@ def test_a_line_that_is_no_object(line: bytes) -> None:
 )
 def test_a_missing_parameter_is_named(changes: Mapping[str, Any], param: str) -> None:
     text = f"Missing required parameter: '{param}'."
-    assert only_error(make(**changes)) == LineError("missing_required_parameter", text, 1, param)
+    assert only_error(make(**changes)) == BatchError("missing_required_parameter", text, 1, param)
 
 
 @pytest.mark.parametrize(
@@ -245,7 +241,7 @@ def test_a_missing_parameter_is_named(changes: Mapping[str, Any], param: str) ->
     ],
 )
 def test_a_wrong_value_is_named(changes: Mapping[str, Any], param: str, text: str) -> None:
-    assert only_error(make(**changes)) == LineError("invalid_request", text, 1, param)
+    assert only_error(make(**changes)) == BatchError("invalid_request", text, 1, param)
 
 
 @pytest.mark.parametrize("stream", [False, None])
@@ -257,7 +253,7 @@ def test_a_stream_that_is_off_is_accepted(stream: bool | None) -> None:
 @pytest.mark.parametrize("rules", [RULES, TOGETHER])
 def test_a_url_must_be_the_endpoint_exactly(url: str, rules: ValidationRules) -> None:
     text = f"The url '{url}' of this request is not the endpoint of its batch, '{CHAT}'."
-    assert only_error(make(url=url), rules) == LineError("url_mismatch", text, 1, "url")
+    assert only_error(make(url=url), rules) == BatchError("url_mismatch", text, 1, "url")
 
 
 def test_together_lines_need_neither_method_nor_url() -> None:
@@ -316,8 +312,8 @@ def test_a_duplicate_is_found_even_when_the_first_use_was_bad() -> None:
         "The custom_id for this request is a duplicate of another request. The custom_id "
         "parameter must be unique for each request in a batch."
     )
-    assert first == LineError("duplicate_custom_id", text, 3, "custom_id")
-    assert second == LineError("duplicate_custom_id", text, 4, "custom_id")
+    assert first == BatchError("duplicate_custom_id", text, 3, "custom_id")
+    assert second == BatchError("duplicate_custom_id", text, 4, "custom_id")
 
 
 def test_a_duplicate_is_told_of_before_what_else_is_wrong_with_its_line() -> None:
@@ -370,7 +366,7 @@ def test_a_repeated_field_counts_by_its_last_value() -> None:
 def test_nesting_without_end_is_refused() -> None:
     deep = json.dumps(make(body_x="DEEP")).replace('"DEEP"', "[" * 50_000 + "]" * 50_000)
     error = only_error(deep.encode())
-    assert error == LineError("invalid_request", "This line is nested too deeply.", 1, None)
+    assert error == BatchError("invalid_request", "This line is nested too deeply.", 1, None)
 
 
 def test_a_line_above_the_limit_is_refused_and_the_next_one_read() -> None:
@@ -382,7 +378,7 @@ def test_a_line_above_the_limit_is_refused_and_the_next_one_read() -> None:
     result = validator.finish()
     assert isinstance(result, ValidationFailure)
     text = "This line is longer than 200 bytes."
-    assert result.errors[0] == LineError("invalid_request", text, 1, None)
+    assert result.errors[0] == BatchError("invalid_request", text, 1, None)
     assert (result.errors[1].line, result.total_errors, result.lines) == (3, 2, 3)
 
 
@@ -390,7 +386,7 @@ def test_a_line_above_the_limit_is_refused_and_the_next_one_read() -> None:
 def test_a_file_without_requests_is_empty(data: bytes) -> None:
     result = run(data)
     assert isinstance(result, ValidationFailure)
-    assert result.errors == (LineError("empty_file", "The file has no requests.", None, None),)
+    assert result.errors == (BatchError("empty_file", "The file has no requests.", None, None),)
 
 
 def test_as_many_requests_as_allowed_are_accepted_and_one_more_is_not() -> None:
@@ -403,7 +399,7 @@ def test_as_many_requests_as_allowed_are_accepted_and_one_more_is_not() -> None:
         "The file has more than 3 requests, which is the limit for one batch. "
         "Split it into several files."
     )
-    assert result.errors == (LineError("too_many_tasks", text, None, None),)
+    assert result.errors == (BatchError("too_many_tasks", text, None, None),)
     assert (result.total_errors, result.lines) == (1, 7)
 
 

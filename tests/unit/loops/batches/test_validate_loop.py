@@ -14,9 +14,11 @@ from lowtide.config import LimitSettings
 from lowtide.core.accounts.catalogue import Catalogue, ModelEntry
 from lowtide.core.batches.batch import Batch
 from lowtide.core.files.file import File
+from lowtide.core.validation.planner import Planner
 from lowtide.core.validation.validator import Validator
 from lowtide.loops.batches.validate import ValidateLoop
 from lowtide.ports.blobs import BlobsFull, BlobsUnavailable
+from lowtide.service.accounts.quotas import Quotas
 from testkit.patience import PATIENCE_S
 
 GOOD = b'{"custom_id":"r-%d","method":"POST","url":"/v1/chat/completions","body":{"model":"%s",'
@@ -30,13 +32,17 @@ class Validation:
         self.env = env
         self.woken: list[str] = []
         self.files = 0
+        bounds = LimitSettings(enqueued_tokens_per_model=1000)
         self.loop = ValidateLoop(
             "w",
             env.store.lifecycle,
             env.blobs,  # type: ignore[arg-type]
             env.clock,
-            Catalogue([ModelEntry(id=MODEL, aliases=("short",), context_length=200)]),
-            LimitSettings(enqueued_tokens_per_model=1000),
+            Planner(
+                Catalogue([ModelEntry(id=MODEL, aliases=("short",), context_length=200)]),
+                lambda: bounds,
+            ),
+            Quotas(env.store.tenants, env.store.ledger, env.clock, bounds),
             self.woken.append,
             bytes_max=bytes_max,
         )

@@ -66,8 +66,9 @@ async def test_without_bounds_nothing_is_refused(allowance: Quotas, blobs: Blobs
 
 
 def test_a_budget_never_leaves_less_than_nothing() -> None:
-    assert Budget(cap_pico=5, spent_pico=7).left_pico == 0
-    assert Budget(cap_pico=7, spent_pico=5).left_pico == 2
+    assert not Budget(cap_pico=5, spent_pico=7).covers(0)
+    assert Budget(cap_pico=7, spent_pico=5).covers(2)
+    assert not Budget(cap_pico=7, spent_pico=5).covers(3)
 
 
 def test_the_message_names_cap_spent_and_estimate() -> None:

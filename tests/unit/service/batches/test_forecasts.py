@@ -8,6 +8,7 @@ from lowtide.core.accounts.catalogue import Catalogue, ModelEntry
 from lowtide.core.errors import LowtideError
 from lowtide.core.reporting.standing import Standing
 from lowtide.core.scheduling.fair_queue import work_of
+from lowtide.core.validation.planner import Planner
 from lowtide.ports.blobs import Blobs
 from lowtide.ports.store import Store
 from lowtide.service.accounts.quotas import Quotas
@@ -40,7 +41,9 @@ class Env:
             Quotas(store.tenants, store.ledger, clock, settings.limits),
             lambda _: None,
             _well,
-            Forecasts(store.capacity, blobs, catalogue, clock),
+            Forecasts(
+                store.capacity, blobs, catalogue, clock, Planner(catalogue, lambda: settings.limits)
+            ),
         )
 
     async def create(self, requests: int, **asked: str) -> Created:

@@ -12,11 +12,13 @@ import pytest
 
 from lowtide import limits
 from lowtide.blobs.folder.folder_blobs import FolderBlobs
+from lowtide.config import LimitSettings
+from lowtide.core.accounts.catalogue import Catalogue, ModelEntry
 from lowtide.core.accounts.money import model_prices
 from lowtide.core.batches.batch import Batch
 from lowtide.core.batches.chunk import done_count, missing
 from lowtide.core.batches.plan import Plan
-from lowtide.core.validation.validator import ValidationRules, Validator
+from lowtide.core.validation.planner import Planner
 from lowtide.loops.batches.assemble import AssembleLoop
 from lowtide.service.integrity.checker import ConsistencyChecker
 from lowtide.service.integrity.repair import Repairer, RepairResult
@@ -28,6 +30,9 @@ from testkit.manual_worker import USAGE, ManualWorker
 MODEL = "test-model"
 PRICES = {MODEL: model_prices(Decimal(1), Decimal(1), Decimal(2), Decimal("0.5"))}
 PER_REQUEST_PICO = PRICES[MODEL].batch.charge(USAGE)
+
+
+PLANNER = Planner(Catalogue([ModelEntry(id=MODEL)]), LimitSettings)
 
 
 class Ward:
@@ -50,11 +55,8 @@ class Ward:
     async def _plan(self) -> None:
         lease = await self.store.lifecycle.claim_validation("v", self.clock.now(), 60)
         assert lease is not None
-        validator = Validator(
-            ValidationRules("/v1/chat/completions", "openai", {MODEL: MODEL}, 10**6)
-        )
-        validator.feed(await self.blobs.read(lease.input_key))
-        plan = validator.finish()
+        content = await self.blobs.read(lease.input_key)
+        plan = PLANNER.plan(content, "/v1/chat/completions", "openai")
         assert isinstance(plan, Plan)
         key = f"plans/{lease.batch.id}-{lease.token}"
         await self.blobs.put(key, plan.data)
@@ -92,7 +94,7 @@ class Ward:
         ]
 
     async def mend(self, *, deep: bool = False) -> list[RepairResult]:
-        mending = Repairer(self.store, self.blobs, self.clock, {MODEL: MODEL})
+        mending = Repairer(self.store, self.blobs, self.clock, PLANNER)
         care = ConsistencyChecker(self.store, self.blobs)
         return [mended async for mended in mending.mend_all(care, deep=deep)]
 

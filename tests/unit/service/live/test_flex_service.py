@@ -23,6 +23,7 @@ from lowtide.core.live.flex import FlexCall, read_flex
 from lowtide.core.live.live import LiveAnswer
 from lowtide.core.scheduling.feasibility import Feasibility
 from lowtide.core.usage import Usage
+from lowtide.core.validation.planner import Planner
 from lowtide.ports.blobs import BlobError, Blobs
 from lowtide.ports.store import Store
 from lowtide.ports.work import GroupCommit
@@ -46,10 +47,12 @@ class FlexServiceEnv:
         allowance = Quotas(store.tenants, store.ledger, clock, bounds)
         files = FileService(store.files, blobs, clock, new_id, allowance)
         self.woken = asyncio.Event()
+        catalogue = Catalogue([ModelEntry(id="m")])
         self.queue = FlexQueue(
             store,
             blobs,
-            Catalogue([ModelEntry(id="m")]),
+            catalogue,
+            Planner(catalogue, lambda: allowance.defaults),
             clock,
             new_id,
             files,

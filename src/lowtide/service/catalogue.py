@@ -1,0 +1,42 @@
+"""From the settings, and what engines list, to the catalogue.
+
+wiring/replicas/engines.py calls it whenever one of them changes; commands that ask no engine call
+`catalogue_of`.
+"""
+
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from lowtide.config import ReplicaSettings, Settings, hours_by_model
+from lowtide.core.accounts.catalogue import Catalogue, ModelEntry
+from lowtide.core.replicas.served_models import Offer, Served, served_models
+
+
+def resolve(
+    settings: Settings,
+    replicas: Sequence[ReplicaSettings],
+    entries: Sequence[ModelEntry] = (),
+    listed: dict[str, tuple[str, ...]] | None = None,
+    seen: Iterable[str] = (),
+) -> Served:
+    """The configured models, `entries` before them, and whatever else the replicas serve."""
+    configured = (ModelEntry(**msgspec.structs.asdict(model)) for model in settings.model)
+    offers = [
+        Offer(replica.models, replica.names, (listed or {}).get(replica.label, ()))
+        for replica in replicas
+    ]
+    return served_models([*entries, *configured], offers, seen)
+
+
+def catalogue_from(settings: Settings, found: Served) -> Catalogue:
+    """Raises PriceError."""
+    ids = [entry.id for entry in found.entries]
+    hours = hours_by_model(settings.dispatch, settings.model, ids)
+    served = None if settings.catalogue.unserved == "wait" else found.models
+    return Catalogue(found.entries, served, hours)
+
+
+def catalogue_of(settings: Settings) -> Catalogue:
+    """By the settings alone, for commands that ask no engine."""
+    return catalogue_from(settings, resolve(settings, settings.replica))

@@ -1,6 +1,6 @@
 """Batches through the Together SDK, as it is installed."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -8,7 +8,9 @@ import pytest
 import together
 from batch_env import CHAT, Env, open_bench
 
-from lowtide.core.batches.batch import BatchError
+from lowtide import limits
+from lowtide.core.batches.batch import Batch, BatchError
+from lowtide.core.reporting.progress import Progress
 
 
 @pytest.fixture
@@ -86,6 +88,22 @@ def test_cancelling_is_in_progress_until_it_is_cancelled(
     env.assemble()
     assert client.batches.retrieve(batch_id).status == "CANCELLED"
     assert client.batches.cancel(batch_id).status == "CANCELLED"
+
+
+def test_a_long_list_is_made_in_steps(
+    env: Env, client: together.Together, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "PAGE_STEP_BATCHES", 2)
+    ids = [create(env, client, requests=1) for _ in range(5)]
+    steps, progress = [], env.batches.progress
+
+    async def counted(batches: Sequence[Batch]) -> list[Progress]:
+        steps.append(len(batches))
+        return await progress(batches)
+
+    monkeypatch.setattr(env.batches, "progress", counted)
+    assert [job.id for job in client.batches.list()] == ids[::-1]
+    assert steps == [2, 2, 1]
 
 
 def test_a_failed_batch_says_why_in_one_sentence(env: Env, client: together.Together) -> None:

@@ -6,6 +6,7 @@ as answered only while its client is still connected, so that a repetition after
 the first batch.
 """
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -206,8 +207,20 @@ async def _estimate(request: Request, asked: NewBatch) -> Response:
 async def _render_list(
     request: Request, batches: Sequence[Batch], dialect: Dialect
 ) -> list[dict[str, Any]]:
-    """All in the client's shape. Long error lists are cut: a page of them would be megabytes."""
+    """All in the client's shape, in steps: others are served between them."""
     note_rows(request, len(batches))
+    rendered: list[dict[str, Any]] = []
+    while len(rendered) < len(batches):
+        await asyncio.sleep(0)
+        step = batches[len(rendered) : len(rendered) + limits.PAGE_STEP_BATCHES]
+        rendered += await _render_step(request, step, dialect)
+    return rendered
+
+
+async def _render_step(
+    request: Request, batches: Sequence[Batch], dialect: Dialect
+) -> list[dict[str, Any]]:
+    """Long error lists are cut: a page of them would be megabytes."""
     service = services_of(request).batches
     progress, costs = await service.progress(batches), await service.costs(batches)
     kept, early_ids = limits.ERRORS_IN_LIST, _reads_early(request)

@@ -24,6 +24,9 @@ _RESPONSES: Final = "/v1/responses"
 _OURS: Final = ("service_tier", "background", "stream", "stream_options")
 """Fields that say how to answer, which is not the engine's to know."""
 _TIMEOUT_CODES: Final = frozenset({"timeout"})
+_NULL: Final = msgspec.Raw(b"null")
+_EMPTY: Final = frozenset({b"", b"null", b'""', b"[]", b"{}", b"false", b"0"})
+"""Values of a message that its chunk leaves out."""
 
 
 class FlexCall(msgspec.Struct, frozen=True, kw_only=True):
@@ -184,41 +187,85 @@ def _object(values: Mapping[str, bytes]) -> bytes:
     return b"{%b}" % b",".join(b"%b:%b" % (quote(name), value) for name, value in values.items())
 
 
+class _Choice(msgspec.Struct):
+    """What an engine means by a field is not looked at: no object is made for anything within."""
+
+    index: msgspec.Raw = msgspec.Raw(b"0")
+    message: msgspec.Raw = _NULL
+    logprobs: msgspec.Raw = _NULL
+    finish_reason: msgspec.Raw = _NULL
+
+
+class _Completion(msgspec.Struct):
+    id: msgspec.Raw = _NULL
+    created: msgspec.Raw = _NULL
+    model: msgspec.Raw = _NULL
+    service_tier: msgspec.Raw = _NULL
+    usage: msgspec.Raw = _NULL
+    choices: msgspec.Raw = _NULL
+
+
+_completion = msgspec.json.Decoder(_Completion)
+_choice = msgspec.json.Decoder(_Choice)
+_items = msgspec.json.Decoder(list[msgspec.Raw])
+
+
 def events_of(call: FlexCall, body: bytes) -> bytes:
     """A finished chat completion as the stream of events that its client asked for.
 
     One chunk has each choice whole, the next one ends it, as OpenAI's own streams do; usage comes
     last, for clients that asked for it.
     """
-    answer = msgspec.json.decode(body)
-    head = {name: answer.get(name) for name in ("id", "created", "model", "service_tier")}
-    head["object"] = "chat.completion.chunk"
-    choices = [choice for choice in answer.get("choices") or [] if isinstance(choice, dict)]
+    answer = _completion.decode(body)
+    head: dict[str, Any] = {
+        "id": answer.id,
+        "created": answer.created,
+        "model": answer.model,
+        "service_tier": answer.service_tier,
+        "object": "chat.completion.chunk",
+    }
+    choices = [_choice.decode(raw) for raw in _objects_in(answer.choices)]
     chunks = [
         *(head | {"choices": [_opening(choice)]} for choice in choices),
         *(head | {"choices": [_ending(choice)]} for choice in choices),
     ]
     if _wants_usage(call):
-        chunks.append(head | {"choices": [], "usage": answer.get("usage")})
+        chunks.append(head | {"choices": [], "usage": answer.usage})
     events = [b"data: %b\n\n" % msgspec.json.encode(chunk) for chunk in chunks]
     return b"".join(events) + b"data: [DONE]\n\n"
 
 
-def _opening(choice: dict[str, Any]) -> dict[str, Any]:
-    delta = {name: value for name, value in (choice.get("message") or {}).items() if value}
+def _opening(choice: _Choice) -> dict[str, Any]:
+    message = _fields.decode(choice.message) if _is_object(choice.message) else {}
+    delta: dict[str, Any] = {
+        name: value for name, value in message.items() if bytes(value) not in _EMPTY
+    }
     if calls := delta.get("tool_calls"):
-        delta["tool_calls"] = [{"index": place, **call} for place, call in enumerate(calls)]
+        numbered = enumerate(map(_fields.decode, _objects_in(calls)))
+        delta["tool_calls"] = [{"index": place, **tool} for place, tool in numbered]
     return {
-        "index": choice.get("index", 0),
+        "index": choice.index,
         "delta": delta,
-        "logprobs": choice.get("logprobs"),
+        "logprobs": choice.logprobs,
         "finish_reason": None,
     }
 
 
-def _ending(choice: dict[str, Any]) -> dict[str, Any]:
-    reason = choice.get("finish_reason") or "stop"
-    return {"index": choice.get("index", 0), "delta": {}, "finish_reason": reason}
+def _objects_in(raw: msgspec.Raw) -> list[msgspec.Raw]:
+    """The objects of a JSON list; of anything else none."""
+    return (
+        list(filter(_is_object, _items.decode(raw))) if bytes(memoryview(raw)[:1]) == b"[" else []
+    )
+
+
+def _is_object(raw: msgspec.Raw) -> bool:
+    return bytes(memoryview(raw)[:1]) == b"{"
+
+
+def _ending(choice: _Choice) -> dict[str, Any]:
+    is_told = bytes(choice.finish_reason) not in _EMPTY
+    reason = choice.finish_reason if is_told else "stop"
+    return {"index": choice.index, "delta": {}, "finish_reason": reason}
 
 
 def _wants_usage(call: FlexCall) -> bool:

@@ -157,12 +157,20 @@ class BatchService:
         """Up to `limit` batches, newest first, beginning behind the id `after`.
 
         Raises LowtideError when `after` is no batch: an endless walk over a wrong cursor is worse.
+        In steps: others are served between them.
         """
-        try:
-            found = await self._store.batches.page(project_id, after=after, limit=limit + 1)
-        except UnknownCursor:
-            message = f"No batch found with id '{after}'."
-            raise LowtideError("invalid_request", message, "after") from None
+        found: list[Batch] = []
+        while len(found) <= limit:
+            step = min(limit + 1 - len(found), limits.PAGE_STEP_BATCHES)
+            try:
+                more = await self._store.batches.page(project_id, after=after, limit=step)
+            except UnknownCursor:
+                message = f"No batch found with id '{after}'."
+                raise LowtideError("invalid_request", message, "after") from None
+            found += more
+            if len(more) < step:
+                break
+            after = found[-1].id
         return Page(found[:limit], more=len(found) > limit)
 
     async def cancel(self, project_id: str, batch_id: str) -> Batch:

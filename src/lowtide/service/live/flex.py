@@ -9,20 +9,21 @@ exactly once; a party whose callers have all left is cancelled; nothing is held 
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from typing import Any
 
 from lowtide import limits
 from lowtide.core.batches.batch import Batch, Status
 from lowtide.core.errors import LowtideError
-from lowtide.core.live.flex import FlexCall, Result, answer_to, read_result
+from lowtide.core.live.flex import FlexCall, answer_to, read_result
 from lowtide.core.live.live import LiveAnswer
 from lowtide.core.scheduling.byte_budget import ByteBudget
 from lowtide.ports.blobs import BlobError, Blobs
 from lowtide.ports.flex import FlexStatus
 from lowtide.ports.store import Store, StoreError
 from lowtide.service.live.flex_queue import FlexQueue, FlexSubmission, unavailable
+from lowtide.service.off_loop import off_loop
 
 Key = tuple[str, str, str]
 """Project, user and endpoint: what the calls of one party have in common."""
@@ -31,8 +32,9 @@ Key = tuple[str, str, str]
 class _WaitingCall:
     """A call and its caller."""
 
-    def __init__(self, call: FlexCall) -> None:
+    def __init__(self, call: FlexCall, organization_id: str) -> None:
         self.call = call
+        self.organization_id = organization_id
         self.answer: asyncio.Future[LiveAnswer] = asyncio.get_running_loop().create_future()
         self.answer.add_done_callback(_seen)
 
@@ -40,13 +42,11 @@ class _WaitingCall:
         if not self.answer.done():
             self.answer.set_exception(error)
 
-    def succeed(self, result: Result) -> None:
-        if self.answer.done():
-            return
-        try:
-            self.answer.set_result(answer_to(self.call, result))
-        except LowtideError as error:
-            self.answer.set_exception(error)
+    def end(self, outcome: LiveAnswer | LowtideError) -> None:
+        if isinstance(outcome, LowtideError):
+            self.fail(outcome)
+        elif not self.answer.done():
+            self.answer.set_result(outcome)
 
 
 class _CallGroup:
@@ -130,7 +130,8 @@ class FlexService:
         try:
             plan = await self._queue.check(project_id, call)
             await self._queue.check_within(call, plan, self._hold_s)
-            return await self._wait((project_id, user_id, call.endpoint), call)
+            held = _WaitingCall(call, organization_id)
+            return await self._wait((project_id, user_id, call.endpoint), held)
         finally:
             self._places.give_back(organization_id, 1)
 
@@ -147,8 +148,8 @@ class FlexService:
                 await self._serve(party, found[batch_id])
         return True
 
-    async def _wait(self, key: Key, call: FlexCall) -> LiveAnswer:
-        party, held = self._join(key, call)
+    async def _wait(self, key: Key, held: _WaitingCall) -> LiveAnswer:
+        party = self._join(key, held)
         try:
             async with asyncio.timeout(self._hold_s):
                 return await held.answer
@@ -170,8 +171,7 @@ class FlexService:
 
     # -- a party's life ----------------------------------------------------------------------------
 
-    def _join(self, key: Key, call: FlexCall) -> tuple[_CallGroup, _WaitingCall]:
-        held = _WaitingCall(call)
+    def _join(self, key: Key, held: _WaitingCall) -> _CallGroup:
         party = self._gathering.get(key)
         if party is None:
             party = self._gathering[key] = _CallGroup(key)
@@ -179,10 +179,10 @@ class FlexService:
             loop.call_later(self._gather_s, self._submit_group, party)
         party.calls.append(held)
         party.present.add(held)
-        party.bytes += call.size
+        party.bytes += held.call.size
         if len(party.calls) == limits.FLEX_LINES_MAX or party.bytes >= limits.FLEX_GATHER_BYTES_MAX:
             self._submit_group(party)
-        return party, held
+        return party
 
     def _leave(self, party: _CallGroup, held: _WaitingCall) -> None:
         party.present.discard(held)
@@ -244,18 +244,29 @@ class FlexService:
     async def _read(self, party: _CallGroup, batch_id: str) -> None:
         """Hand out the results of all slices that are new."""
         rows = await self._store.results.slices(batch_id, after_seq=party.slices_read - 1)
+        calls = [held.call for held in party.calls]
         for row in rows:
             size = row.ok_bytes + row.failed_bytes
             data = await self._blobs.read(row.segment_key, row.offset, size)
             for line in data.splitlines():
-                result = read_result(line)
-                party.calls[result.number - 1].succeed(result)
+                owner = party.calls[0].organization_id
+                number, outcome = await off_loop(owner, len(line), _read_line, calls, line)
+                party.calls[number - 1].end(outcome)
             party.slices_read = row.seq + 1
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _read_line(calls: Sequence[FlexCall], line: bytes) -> tuple[int, LiveAnswer | LowtideError]:
+    """A result line: the number of its call, and what its caller hears."""
+    result = read_result(line)
+    try:
+        return result.number, answer_to(calls[result.number - 1], result)
+    except LowtideError as error:
+        return result.number, error
 
 
 def _seen(answer: "asyncio.Future[LiveAnswer]") -> None:

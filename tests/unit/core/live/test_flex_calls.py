@@ -126,3 +126,37 @@ def test_a_streamed_chat_has_its_tool_calls_and_its_end() -> None:
 
 def test_fields_that_are_set_keep_their_places() -> None:
     assert with_fields(b'{"a": 1, "b":2}', {"a": "x", "c": None}) == b'{"a":"x","b":2,"c":null}'
+
+
+def streamed(body: bytes, **fields: object) -> list[bytes]:
+    line = b'{"custom_id":"1","response":{"status_code":200,"body":%b}}' % body
+    events = answer_to(call(stream=True, **fields), read_result(line)).body.split(b"\n\n")
+    return [event.removeprefix(b"data: ") for event in events[:-2]]
+
+
+def test_a_streamed_chat_has_what_the_engine_wrote_byte_for_byte() -> None:
+    """No object is made for what is within a field: a logprobs of a million values is one copy."""
+    body = (
+        b'{"id":"a","created":1.0e0,"choices":[{"index":1e0,"logprobs":{"a":[1.10,2.50]},'
+        b'"message":{"role":"assistant","content":"hi","refusal":null},"finish_reason":"stop"}],'
+        b'"usage":{"total_tokens":3.0}}'
+    )
+    first, last, usage = streamed(body, stream_options={"include_usage": True})
+    assert b'"logprobs":{"a":[1.10,2.50]}' in first
+    assert b'"delta":{"role":"assistant","content":"hi"}' in first
+    assert b'"index":1e0' in first and b'"index":1e0' in last
+    assert b'"created":1.0e0' in usage and b'"usage":{"total_tokens":3.0}' in usage
+
+
+@pytest.mark.parametrize(
+    ("choices", "chunks"),
+    [
+        (b'[null,1,"x",{"index":0}]', 2),
+        (b"null", 0),
+        (b'"none"', 0),
+        (b'[{"message":"text"}]', 2),
+        (b'[{"message":{"tool_calls":"x"}}]', 2),
+    ],
+)
+def test_odd_choices_are_streamed_as_far_as_they_go(choices: bytes, chunks: int) -> None:
+    assert len(streamed(b'{"id":"a","choices":%b}' % choices)) == chunks

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from decimal import Decimal
 from types import SimpleNamespace
@@ -19,7 +20,7 @@ from lowtide.core.batches.batch import Batch
 from lowtide.core.batches.line import render_success
 from lowtide.core.batches.segment import Finished, encode_segment
 from lowtide.core.errors import LowtideError
-from lowtide.core.live.flex import FlexCall, read_flex
+from lowtide.core.live.flex import FlexCall, Result, answer_to, read_flex
 from lowtide.core.live.live import LiveAnswer
 from lowtide.core.scheduling.feasibility import Feasibility
 from lowtide.core.usage import Usage
@@ -29,6 +30,7 @@ from lowtide.ports.store import Store
 from lowtide.ports.work import GroupCommit
 from lowtide.service.accounts.quotas import Quotas
 from lowtide.service.files.files import FileService
+from lowtide.service.live import flex as flex_service
 from lowtide.service.live.flex import FlexService
 from lowtide.service.live.flex_queue import FlexQueue
 from lowtide.system import new_id
@@ -86,13 +88,13 @@ class FlexServiceEnv:
         (lease,) = await self.store.work.claim_chunks("w", ["m"], 1, now, 30.0)
         return lease
 
-    async def settle(self, lease: Any, lines: Sequence[int]) -> None:
+    async def settle(self, lease: Any, lines: Sequence[int], body: bytes | None = None) -> None:
         finished = [
             Finished(
                 index=line - 1,
                 line=line,
                 ok=True,
-                output=render_success("openai", "x", str(line), 200, b'{"line":%d}' % line),
+                output=render_success("openai", "x", str(line), 200, body or b'{"line":%d}' % line),
                 usage=Usage(input_tokens=1, output_tokens=1),
             )
             for line in lines
@@ -304,3 +306,27 @@ async def test_what_an_earlier_process_held_is_cancelled(service_env: Open) -> N
     await service_env().flex.forget_lost()
     await earlier.flex.look()
     assert "was cancelled" in (await refused(held)).message
+
+
+async def test_large_answers_are_put_together_beside_the_event_loop(
+    service_env: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reading one line of megabytes, and writing it anew, would stop all other calls."""
+    threads: dict[int, int] = {}
+
+    def answered(call: FlexCall, result: Result) -> LiveAnswer:
+        threads[result.number] = threading.get_ident()
+        return answer_to(call, result)
+
+    monkeypatch.setattr(flex_service, "answer_to", answered)
+    env = service_env(gather_s=0.01)
+    small, large = env.hold("a"), env.hold("b")
+    await env.submitted()
+    lease = await env.lease()
+    await env.settle(lease, [1])
+    text = b'{"text":"%b"}' % (b"x" * limits.LARGE_BODY_BYTES)
+    await env.settle(lease, [2], text)
+    await env.flex.look()
+    assert (await small).body == b'{"line":1,"service_tier":"flex"}'
+    assert (await large).body == text[:-1] + b',"service_tier":"flex"}'
+    assert threads[1] == threading.get_ident() != threads[2]

@@ -1,6 +1,7 @@
 """The contract of `ports.ownership.OwnershipStore`."""
 
 import asyncio
+from datetime import timedelta
 
 import pytest
 
@@ -8,7 +9,7 @@ from lowtide.core.replicas.replica_assignment import Fleet, Member, Owner
 from lowtide.ports.ownership import OwnershipStore
 from lowtide.ports.store import Store
 from lowtide.store.sql_store import SqlStore
-from testkit.store_fixture import NOON
+from testkit.store_fixture import NOON, TTL_S, StoreFixture, outcomes
 
 R1, R2, R3 = "http://a:1/v1", "http://b:1/v1", "http://c:1/v1"
 
@@ -107,6 +108,31 @@ async def test_a_retired_worker_finds_that_it_has_lost_everything(
     await ownership.release("w1", {R1: 1, R2: 1})
     seen = await ownership.heartbeat(member("w1", 2), NOON)
     assert seen.owners == {R1: Owner("w2", 2), R2: None}
+
+
+async def test_the_leases_of_a_retired_worker_end_whatever_its_clock_said(
+    store: Store, world: StoreFixture
+) -> None:
+    ahead = world.now + timedelta(days=1)
+    await world.running(("m", 4), ("m", 4))
+    waiting = await world.validating()
+    for worker in ("w1", "w2"):
+        await store.ownership.heartbeat(member(worker), world.now)
+    (dead,) = await store.work.claim_chunks("w1", ["m"], 1, ahead, TTL_S)
+    alive = await world.claim_one(worker="w2")
+    task = await store.lifecycle.claim_validation("w1", ahead, TTL_S)
+    assert task is not None and task.batch.id == waiting.id
+    assert await store.work.reap(world.now) == 0
+    assert not await store.ownership.retire("w1", 9), "not the heartbeat that was seen"
+    assert await world.claim(worker="w2") == []
+
+    assert await store.ownership.retire("w1", 1)
+    again = await world.claim_one(worker="w2")
+    assert (again.key, again.token) == (dead.key, dead.token + 1)
+    assert (await world.validation(waiting)).token == task.token + 1
+    assert not await store.lifecycle.renew_task(task, ahead, TTL_S)
+    assert (await world.commit(outcomes(dead, [0]))).lost == {dead.key}
+    assert (await world.commit(held=[alive], worker="w2")).lost == frozenset()
 
 
 async def test_who_leaves_frees_what_it_owned(ownership: OwnershipStore) -> None:

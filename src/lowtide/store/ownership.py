@@ -16,6 +16,7 @@ from lowtide.store.connection.database import Database, transactional
 from lowtide.store.connection.dialect import lock_name
 from lowtide.store.connection.notify import announce
 from lowtide.store.schema.fleet_tables import replicas, workers
+from lowtide.store.statements.leases import take_back, worker_leases
 
 _LOCK = "ownership"
 
@@ -68,7 +69,10 @@ class SqlOwnership:
 
     async def retire(self, worker_id: str, heartbeat: int) -> bool:
         async with self._db.write() as conn:
-            return await _end(conn, worker_id, heartbeat)
+            is_ended = await _end(conn, worker_id, heartbeat)
+            if is_ended:  # its clock dated its leases, and may have been far ahead
+                await take_back(conn, *worker_leases(worker_id))
+            return is_ended
 
     async def leave(self, worker_id: str) -> None:
         async with self._db.write() as conn:

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, bindparam, func, select
+from sqlalchemy import Row, bindparam, func, select
 from sqlalchemy import update as sql_update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -17,19 +17,16 @@ from lowtide.core.batches.chunk import ChunkKey, ChunkLease
 from lowtide.limits import CLAIM_CHUNKS_MAX
 from lowtide.ports.work import CommitReceipt, GroupCommit
 from lowtide.store.connection.database import Database, transactional
-from lowtide.store.connection.notify import announce
 from lowtide.store.schema.tables import (
-    LEASED,
     batch_models,
     batches,
     chunks,
     organizations,
 )
 from lowtide.store.statements.claims import claimable, claimable_beside
-from lowtide.store.statements.fair_share import charge, charges
 from lowtide.store.statements.group_commit import commit
+from lowtide.store.statements.leases import take_back, worker_leases
 from lowtide.store.statements.throughput import restart_clock
-from lowtide.store.statements.transitions import freed_state_of_batch, lock_batches
 
 _LEASE = (
     sql_update(chunks)
@@ -81,15 +78,13 @@ class SqlWork:
 
     async def reap(self, now: datetime) -> int:
         async with self._db.write() as conn:
-            return await _take_back(
+            return await take_back(
                 conn, chunks.c.lease_expires_at <= now, batches.c.task_expires_at <= now
             )
 
     async def release_worker(self, worker_id: str) -> int:
         async with self._db.write() as conn:
-            return await _take_back(
-                conn, chunks.c.worker_id == worker_id, batches.c.task_owner == worker_id
-            )
+            return await take_back(conn, *worker_leases(worker_id))
 
     async def named_models(self, limit: int) -> frozenset[str]:
         async with self._db.read() as conn:
@@ -129,29 +124,3 @@ def _lease(chunk: Row[Any], batch: Row[Any], expires_at: datetime) -> ChunkLease
         input_key=batch.input_key,
         deadline_at=chunk.deadline_at,
     )
-
-
-async def _take_back(
-    conn: AsyncConnection, chunk_where: ColumnElement[bool], task_where: ColumnElement[bool]
-) -> int:
-    """End those leases; how many. A token that is not current any more commits nothing."""
-    mine = chunk_where & (chunks.c.state == LEASED)
-    tasks = task_where & batches.c.task_expires_at.is_not(None)
-    owners = select(chunks.c.batch_id).where(mine).union(select(batches.c.id).where(tasks))
-    locked = sorted(await lock_batches(conn, (await conn.scalars(owners)).all()))
-    if not locked:
-        return 0
-    held = select(chunks).where(mine, chunks.c.batch_id.in_(locked)).with_for_update(key_share=True)
-    refunds = charges((await conn.execute(held)).all())
-    free = {"state": freed_state_of_batch(), "worker_id": None, "lease_expires_at": None}
-    freed = await conn.execute(
-        sql_update(chunks).where(mine, chunks.c.batch_id.in_(locked)).values(free)
-    )
-    ended = await conn.execute(
-        sql_update(batches)
-        .where(tasks, batches.c.id.in_(locked))
-        .values(task_owner=None, task_expires_at=None)
-    )
-    await charge(conn, {key: -cost for key, cost in refunds.items()})
-    await announce(conn, "validate", "dispatch", "assemble")
-    return freed.rowcount + ended.rowcount

@@ -49,7 +49,8 @@ class OwnershipStore(Protocol):
         """End the membership of a worker whose last heartbeat is this one; free what it owned.
 
         Its leases of chunks and tasks are taken back as well: they run out at a date by its own
-        clock, which may have been far ahead. False when a later one has come, or it is no member: nothing is done.
+        clock, which may have been far ahead. False when a later one has come, or it is no member:
+        nothing is done.
         """
         ...
 

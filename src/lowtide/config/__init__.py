@@ -15,7 +15,6 @@ from lowtide.config.sections import (
     DispatchSettings,
     LimitSettings,
     ServerSettings,
-    parse_window,
 )
 from lowtide.config.settings import (
     DEFAULT_FILE,
@@ -42,6 +41,5 @@ __all__ = [
     "hours_by_model",
     "is_loopback",
     "load",
-    "parse_window",
     "settings_file",
 ]

@@ -3,14 +3,19 @@
 import re
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
+from functools import cached_property
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Final, Literal
 
+import msgspec
+
 from lowtide.config.problems import Problem, unless
 from lowtide.config.sections import Section
-from lowtide.core.accounts.money import PriceError, model_prices
+from lowtide.core.accounts.catalogue import ModelEntry
+from lowtide.core.accounts.money import PriceError
+from lowtide.core.scheduling.operating_hours import Span, span_of
 
 SHIPPED_CATALOGUES: Final = files("lowtide") / "catalogues"
 """A catalogue file given by a bare name is one of these."""
@@ -34,6 +39,18 @@ class ModelSettings(Section, frozen=True):
     """The share that a batch does not pay."""
     hours: str | None = None
     """When its batch work starts; None: the hours of [dispatch]."""
+
+    @cached_property
+    def entry(self) -> ModelEntry:
+        """What is kept of it in the catalogue."""
+        fields = msgspec.structs.asdict(self)
+        del fields["hours"]
+        return ModelEntry(**fields)
+
+    @cached_property
+    def span(self) -> Span | None:
+        """Of its hours. Raises ValueError for words that say none."""
+        return None if self.hours is None else span_of(self.hours)
 
 
 def catalogue_place(name: str) -> Traversable | Path:
@@ -79,8 +96,6 @@ def _prices(model: ModelSettings, place: int) -> Iterator[Problem]:
     if found:
         return
     try:
-        model_prices(
-            model.input_price, model.cached_input_price, model.output_price, model.batch_discount
-        )
+        _ = model.entry.prices
     except PriceError as error:
-        yield Problem(("model", place), f"{model.id}: {error}")
+        yield Problem(("model", place), str(error))

@@ -6,8 +6,10 @@ must never be shown.
 
 import re
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import ClassVar, Final, Literal
+from zoneinfo import ZoneInfo
 
 import msgspec
 
@@ -15,12 +17,15 @@ from lowtide import limits
 from lowtide.config import exposure
 from lowtide.config.placeholders import PLACEHOLDER_REFUSED, is_placeholder
 from lowtide.config.problems import Problem, unless
-from lowtide.config.sources import ConfigError
+from lowtide.core.batches.completion_window import window_s
 from lowtide.core.bodies.media_urls import MediaRule, MediaSetting, is_host, media_rule
+from lowtide.core.scheduling.operating_hours import Span, span_of
 
 
-class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A table of settings. Its text form hides what is secret."""
+class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, dict=True):
+    """A table of settings. Its text form hides what is secret. What its words stand for is parsed
+    once, by the check, and kept in cached properties.
+    """
 
     SECRET_KEYS: ClassVar[frozenset[str]] = frozenset()
 
@@ -145,13 +150,13 @@ class LimitSettings(Section, frozen=True):
     """Calls of an organization other than interactive ones; a list counts a call more for each
     hundred rows."""
 
-    @property
+    @cached_property
     def media_rule(self) -> MediaRule | None:
         return media_rule(self.media_urls)
 
-    @property
+    @cached_property
     def completion_window_s(self) -> int:
-        return parse_window(self.completion_window_default)
+        return window_s(self.completion_window_default)
 
     def problems(self) -> Iterator[Problem]:
         for key in _COUNTS:
@@ -171,9 +176,10 @@ class LimitSettings(Section, frozen=True):
                 ("limits", "media_urls"),
                 "'pass', 'refuse', or a list of hosts, as [\"images.example.org\"]",
             )
-        if window_s(self.completion_window_default) is None:
-            words = f"{self.completion_window_default!r}: {_WINDOWS_ALLOWED}"
-            yield Problem(("limits", "completion_window_default"), words)
+        try:
+            _ = self.completion_window_s
+        except ValueError as error:
+            yield Problem(("limits", "completion_window_default"), str(error))
 
 
 class DispatchSettings(Section, frozen=True):
@@ -188,6 +194,16 @@ class DispatchSettings(Section, frozen=True):
     own hours go before these."""
     timezone: str = "UTC"
     """Of all hours: an IANA name, as "Europe/Berlin"."""
+
+    @cached_property
+    def zone(self) -> ZoneInfo:
+        """Raises KeyError, ValueError, OSError where there is no such zone."""
+        return ZoneInfo(self.timezone)
+
+    @cached_property
+    def span(self) -> Span | None:
+        """Of its hours. Raises ValueError for words that say none."""
+        return None if self.hours is None else span_of(self.hours)
 
     def problems(self) -> Iterator[Problem]:
         key = "dispatch"
@@ -211,25 +227,6 @@ _COUNTS: Final = (
     "control_calls_per_minute",
 )
 _PREFIX: Final = re.compile(r"(?!/(?:v1|openai|together)(?:/|$))(?:/[\w~-][\w.~-]*)+", re.ASCII)
-_WINDOW = re.compile(r"(\d+)\s*([mhd])")
-_UNIT_S: Final = {"m": 60, "h": 3600, "d": 86400}
-_WINDOWS_ALLOWED: Final = "give hours or days from 1h to 7d, for example '24h'"
-
-
-def window_s(text: str) -> int | None:
-    """Seconds of `24h`, `90m`, `7d`; None outside the bounds of `limits`."""
-    match = _WINDOW.fullmatch(text.strip())
-    seconds = int(match[1]) * _UNIT_S[match[2]] if match else 0
-    low, high = limits.COMPLETION_WINDOW_S_MIN, limits.COMPLETION_WINDOW_S_MAX
-    return seconds if low <= seconds <= high else None
-
-
-def parse_window(text: str, key: str = "completion_window") -> int:
-    """Seconds of `24h`, `90m`, `7d`. Raises ConfigError outside the bounds of `limits`."""
-    seconds = window_s(text)
-    if seconds is None:
-        raise ConfigError(f"{key} = {text!r}: {_WINDOWS_ALLOWED}")
-    return seconds
 
 
 def is_http_url(url: str) -> bool:

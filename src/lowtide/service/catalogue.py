@@ -6,8 +6,6 @@ wiring/replicas/engines.py calls it whenever one of them changes; commands that 
 
 from collections.abc import Iterable, Sequence
 
-import msgspec
-
 from lowtide.config import ReplicaSettings, Settings, hours_by_model
 from lowtide.core.accounts.catalogue import Catalogue, ModelEntry
 from lowtide.core.replicas.served_models import Offer, Served, served_models
@@ -21,7 +19,7 @@ def resolve(
     seen: Iterable[str] = (),
 ) -> Served:
     """The configured models, `entries` before them, and whatever else the replicas serve."""
-    configured = (ModelEntry(**msgspec.structs.asdict(model)) for model in settings.model)
+    configured = (model.entry for model in settings.model)
     offers = [
         Offer(replica.models, replica.names, (listed or {}).get(replica.label, ()))
         for replica in replicas

@@ -1,6 +1,7 @@
 """What a process knows of workers, its own and others'."""
 
 from datetime import timedelta
+from zoneinfo import ZoneInfo
 
 import msgspec
 import pytest
@@ -8,7 +9,7 @@ from skipping_clock import SkippingClock
 
 from lowtide import limits
 from lowtide.core.reporting.worker_report import ReplicaReport, WorkerReport
-from lowtide.core.scheduling.operating_hours import hours_of
+from lowtide.core.scheduling.operating_hours import OperatingHours, span_of
 from lowtide.ports.store import Store, StoreUnavailable
 from lowtide.service.standings import Standings
 from testkit.faults import Faulty
@@ -105,7 +106,7 @@ async def test_while_the_store_is_away_the_last_look_stands_and_grows_old(
 
 async def test_hours_that_are_closed_hold_a_model(place: Place) -> None:
     await place.write("w1")
-    closed = hours_of("22:00-23:00", "UTC")
+    closed = OperatingHours(*span_of("22:00-23:00"), ZoneInfo("UTC"))
     hours = {"m": closed, "unserved": closed}
     standings = Standings(place.store, place.clock, hours=lambda: hours)
     models = (await standings.now()).models

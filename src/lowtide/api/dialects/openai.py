@@ -163,7 +163,9 @@ def usage(used: Usage) -> dict[str, Any]:
 
 
 def window(window_s: int) -> str:
-    """Seconds as `24h`, `7d`, `90m`, which `config.parse_window` reads; a day is `24h`."""
+    """Seconds as `24h`, `7d`, `90m`, as core/batches/completion_window.py reads them; a day
+    is `24h`.
+    """
     if window_s % 86400 == 0 and window_s > 86400:
         return f"{window_s // 86400}d"
     return f"{window_s // 3600}h" if window_s % 3600 == 0 else f"{window_s // 60}m"

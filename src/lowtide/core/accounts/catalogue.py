@@ -7,6 +7,7 @@ read it. Invariant: the mappings are replaced, never changed, so who took one ha
 
 from collections.abc import Collection, Iterable, Mapping
 from decimal import Decimal
+from functools import cached_property
 from types import MappingProxyType
 
 import msgspec
@@ -15,11 +16,10 @@ from lowtide.core.accounts.money import ModelPrices, PriceError, model_prices
 from lowtide.core.scheduling.operating_hours import OperatingHours
 
 
-class ModelEntry(msgspec.Struct, frozen=True, kw_only=True):
+class ModelEntry(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """One model. Prices are US dollars per million tokens, live.
 
-    `batch_discount` is the share that a batch does not pay; `hours` when its batch work starts, in
-    the words of the settings.
+    `batch_discount` is the share that a batch does not pay.
     """
 
     id: str
@@ -32,12 +32,21 @@ class ModelEntry(msgspec.Struct, frozen=True, kw_only=True):
     cached_input_price: Decimal | None = None
     output_price: Decimal = Decimal(0)
     batch_discount: Decimal = Decimal("0.5")
-    hours: str | None = None
 
     @property
     def cached_price(self) -> Decimal:
         """Of cached input tokens: the input price unless another one is given."""
         return self.input_price if self.cached_input_price is None else self.cached_input_price
+
+    @cached_property
+    def prices(self) -> ModelPrices:
+        """Exact. Raises PriceError, naming the model."""
+        try:
+            return model_prices(
+                self.input_price, self.cached_input_price, self.output_price, self.batch_discount
+            )
+        except PriceError as error:
+            raise PriceError(f"{self.id}: {error}") from None
 
 
 class Catalogue:
@@ -67,7 +76,7 @@ class Catalogue:
             {n: model for n, model in self.names.items() if served is None or model in served}
         )
         self.prices: Mapping[str, ModelPrices] = MappingProxyType(
-            {e.id: _prices(e) for e in self.entries.values()}
+            {e.id: e.prices for e in self.entries.values()}
         )
         self.hours = hours
         self.contexts: Mapping[str, int] = MappingProxyType(
@@ -87,12 +96,3 @@ class Catalogue:
         """What to write into the request body for the canonical id `model`."""
         entry = self.entries.get(model)
         return entry.engine_name or entry.id if entry else model
-
-
-def _prices(entry: ModelEntry) -> ModelPrices:
-    try:
-        return model_prices(
-            entry.input_price, entry.cached_input_price, entry.output_price, entry.batch_discount
-        )
-    except PriceError as error:
-        raise PriceError(f"{entry.id}: {error}") from None

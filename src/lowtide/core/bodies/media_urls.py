@@ -13,7 +13,6 @@ Which members: those whose name ends in url, urls, uri or uris (`image_url`, `ur
 import json
 import re
 from collections.abc import Iterator
-from functools import lru_cache
 from typing import Any, Final, Literal
 
 import msgspec
@@ -136,7 +135,6 @@ def _texts(value: object, name: str) -> Iterator[str]:
             yield text
 
 
-@lru_cache(maxsize=8)
 def media_rule(setting: MediaSetting) -> MediaRule | None:
     """The rule that a setting stands for; None where everything passes."""
     if setting == "pass":

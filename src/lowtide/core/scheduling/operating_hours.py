@@ -1,7 +1,7 @@
 """When batch work may start: an operator's hours of the day, in a zone of the operator's choice.
 
-Pure. config.py reads the words, loops/dispatch/leasing.py asks before it claims, the service gives
-the reason and counts closed hours out of what a pool will do. Invariant: hours are wall-clock
+Pure. The settings hold the words, loops/dispatch/leasing.py asks before it claims, the service
+gives the reason and counts closed hours out of what a pool will do. Invariant: hours are wall-clock
 times, so they stay where they are when clocks change; hours that end before they begin last over
 midnight.
 """
@@ -43,11 +43,13 @@ class OperatingHours(msgspec.Struct, frozen=True):
         return f"window opens {self.begin:%H:%M}{zone}"
 
 
-def hours_of(words: str, zone: str) -> OperatingHours:
-    """`22:00-06:00` in an IANA time zone. Raises ValueError for words that say no hours, and
-    ZoneInfoNotFoundError (a KeyError) for an unknown zone."""
+Span = tuple[time, time]
+"""Begin and end."""
+
+
+def span_of(words: str) -> Span:
+    """`22:00-06:00`. Raises ValueError for words that say no hours."""
     match = _HOURS.fullmatch(words.replace(" ", ""))
     if match is None or match.group(1, 2) == match.group(3, 4):
         raise ValueError(f"{words!r} is no span of hours: write for example '22:00-06:00'")
-    begin = time(int(match[1]), int(match[2]))
-    return OperatingHours(begin, time(int(match[3]), int(match[4])), ZoneInfo(zone))
+    return time(int(match[1]), int(match[2])), time(int(match[3]), int(match[4]))

@@ -70,7 +70,7 @@ class Planner:
         )
         return Validator(rules, self._token_models)
 
-    def begin_again(self, endpoint: str, dialect: Dialect, models: Mapping[str, str]) -> Validator:
+    def begin_repair(self, endpoint: str, dialect: Dialect, models: Mapping[str, str]) -> Validator:
         """For a file that passed before, perhaps by other rules. `models` were accepted then, and
         count whatever is known today.
         """

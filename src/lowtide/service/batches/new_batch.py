@@ -11,8 +11,7 @@ from datetime import datetime
 import msgspec
 
 from lowtide import limits
-from lowtide.config import parse_window
-from lowtide.config.sources import ConfigError
+from lowtide.core.batches.completion_window import window_s
 from lowtide.core.batches.line import ENDPOINTS
 from lowtide.core.errors import LowtideError, file_lost
 from lowtide.core.files.file import PURPOSES, File
@@ -61,9 +60,10 @@ def check_window(asked: NewBatch, default_s: int) -> int:
     if asked.completion_window is None:
         return default_s
     try:
-        return parse_window(asked.completion_window)
-    except ConfigError as error:
-        raise LowtideError("invalid_request", str(error), "completion_window") from None
+        return window_s(asked.completion_window)
+    except ValueError as error:
+        message = f"completion_window = {error}"
+        raise LowtideError("invalid_request", message, "completion_window") from None
 
 
 def check_input(file: File, now: datetime) -> None:

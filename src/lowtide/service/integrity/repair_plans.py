@@ -87,7 +87,7 @@ class PlanRepair:
     async def _validated(self, found: BatchContents) -> Plan | None:
         # What was accepted then is in the chunks, whatever the settings say now.
         models = {chunk.model: chunk.model for chunk in found.chunks}
-        validator = self._planner.begin_again(found.batch.endpoint, found.batch.dialect, models)
+        validator = self._planner.begin_repair(found.batch.endpoint, found.batch.dialect, models)
         try:
             plan = await plan_file(validator, self._blobs, found.input_key, found.batch.project_id)
         except BlobNotFound:

@@ -15,7 +15,6 @@ from lowtide import limits
 from lowtide.core.accounts.catalogue import Catalogue
 from lowtide.core.accounts.rate_limit import RateDecision, RateLimiter
 from lowtide.core.batches.line import LineFormatError
-from lowtide.core.bodies.media_urls import media_rule
 from lowtide.core.bodies.sse import CONTENT_TYPE, EventStream, error_event
 from lowtide.core.errors import LowtideError
 from lowtide.core.faults.fault import FAULTS
@@ -147,7 +146,7 @@ class LiveService:
         model = self._catalogue.names.get(request.model)
         if model is None:
             raise LowtideError("model_not_found", f"No model named '{request.model}'.", "model")
-        rule = media_rule(self._allowance.defaults.media_urls)
+        rule = self._allowance.defaults.media_rule
         if rule is not None:
             refusal = await off_loop(owner, size, rule.refusal, body)
             if refusal is not None:

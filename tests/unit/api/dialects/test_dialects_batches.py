@@ -12,9 +12,9 @@ import together.types
 from lowtide.api.dialects import openai as openai_shape
 from lowtide.api.dialects import render_batch
 from lowtide.api.dialects import together as together_shape
-from lowtide.config import parse_window
 from lowtide.core.accounts.catalogue import ModelEntry
 from lowtide.core.batches.batch import TERMINAL, Batch, BatchError, Counts, Status
+from lowtide.core.batches.completion_window import window_s
 from lowtide.core.reporting.progress import Progress
 from lowtide.core.usage import Usage
 
@@ -166,7 +166,7 @@ def test_both_tell_stage_reason_and_estimate(dialect: str) -> None:
 )
 def test_a_window_reads_back_as_it_is_written(seconds: int, text: str) -> None:
     assert openai_shape.window(seconds) == text
-    assert parse_window(text) == seconds
+    assert window_s(text) == seconds
 
 
 def test_a_page_always_says_whether_more_follows() -> None:

@@ -1,6 +1,7 @@
 """Paces, cells and outlooks: what a pool gets done, learnt from what it did."""
 
 from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -15,7 +16,7 @@ from lowtide.core.scheduling.forecast import (
     cell_of,
     hour_of,
 )
-from lowtide.core.scheduling.operating_hours import hours_of
+from lowtide.core.scheduling.operating_hours import OperatingHours, span_of
 
 MONDAY = datetime(2026, 11, 16, tzinfo=UTC)
 NOW = MONDAY + timedelta(hours=9, minutes=30)
@@ -152,7 +153,9 @@ def test_what_was_just_seen_counts_now_and_fades() -> None:
 
 def test_closed_hours_do_no_work() -> None:
     pace = Throughput(at=NOW, work=6000.0, seconds=600.0, hour=Hour(hour_of(NOW)))
-    view = capacity_forecast(NOW, pace, {}, "p50", hours_of("22:00-06:00", "UTC"))
+    view = capacity_forecast(
+        NOW, pace, {}, "p50", OperatingHours(*span_of("22:00-06:00"), ZoneInfo("UTC"))
+    )
     assert view is not None
     assert view.by(MONDAY + timedelta(hours=22)) == 0
     assert view.by(MONDAY + timedelta(hours=30)) == pytest.approx(8 * 3600 * 10)

@@ -1,10 +1,11 @@
 """Hours of the day in which batch work may start."""
 
 from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
 
 import pytest
 
-from lowtide.core.scheduling.operating_hours import hours_of
+from lowtide.core.scheduling.operating_hours import OperatingHours, span_of
 
 DAY = datetime(2026, 11, 21, tzinfo=UTC)
 
@@ -30,26 +31,26 @@ def at(hours: float) -> datetime:
 def test_hours_begin_inclusively_and_may_last_over_midnight(
     words: str, hour: float, is_open: bool
 ) -> None:
-    assert hours_of(words, "UTC").is_open(at(hour)) == is_open
+    assert OperatingHours(*span_of(words), ZoneInfo("UTC")).is_open(at(hour)) == is_open
 
 
 def test_hours_are_those_of_the_zone_winter_and_summer() -> None:
-    hours = hours_of("22:00-06:00", "Europe/Berlin")
+    hours = OperatingHours(*span_of("22:00-06:00"), ZoneInfo("Europe/Berlin"))
     assert hours.is_open(datetime(2026, 1, 10, 21, tzinfo=UTC))
     assert not hours.is_open(datetime(2026, 1, 10, 20, 59, tzinfo=UTC))
     assert hours.is_open(datetime(2026, 7, 10, 20, tzinfo=UTC))
     assert hours.opens == "window opens 22:00 (Europe/Berlin)"
-    assert hours_of("22:00-06:00", "UTC").opens == "window opens 22:00"
+    assert OperatingHours(*span_of("22:00-06:00"), ZoneInfo("UTC")).opens == "window opens 22:00"
 
 
 @pytest.mark.parametrize("words", ["", "22-6", "24:00-06:00", "22:00-22:00", "22:60-06:00"])
 def test_words_that_say_no_hours_are_refused(words: str) -> None:
     with pytest.raises(ValueError, match="22:00-06:00"):
-        hours_of(words, "UTC")
+        OperatingHours(*span_of(words), ZoneInfo("UTC"))
 
 
 def test_the_share_of_an_hour_that_is_open() -> None:
-    hours = hours_of("08:30-18:00", "UTC")
+    hours = OperatingHours(*span_of("08:30-18:00"), ZoneInfo("UTC"))
     assert hours.share_open(at(8), at(9)) == 0.5
     assert hours.share_open(at(9), at(10)) == 1.0
     assert hours.share_open(at(7), at(8)) == 0.0

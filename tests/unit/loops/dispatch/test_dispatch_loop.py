@@ -2,6 +2,7 @@
 
 import asyncio
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from worker_env import MODEL, WorkerEnv, many_bytes, upstream
@@ -10,7 +11,7 @@ from lowtide import limits
 from lowtide.core.batches.batch import Batch
 from lowtide.core.batches.chunk import ChunkLease
 from lowtide.core.faults.outcome import NoReply, Reply
-from lowtide.core.scheduling.operating_hours import hours_of
+from lowtide.core.scheduling.operating_hours import OperatingHours, span_of
 from lowtide.ports.blobs import BlobNotFound, BlobsUnavailable
 from lowtide.ports.store import StoreUnavailable
 from testkit.fake_engine import ANSWER, FakeEngine
@@ -53,7 +54,7 @@ async def test_an_idle_worker_asks_again_after_the_poll_and_not_before(env: Work
 async def test_batch_work_starts_in_its_hours_alone(env: WorkerEnv) -> None:
     """The bench begins at 01:04."""
     batch = await env.batch(3)
-    env.hours[MODEL] = hours_of("02:00-03:00", "UTC")
+    env.hours[MODEL] = OperatingHours(*span_of("02:00-03:00"), ZoneInfo("UTC"))
     await env.dispatch()
     assert not env.engine.calls
     env.clock.advance(3600)

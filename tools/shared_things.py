@@ -66,6 +66,13 @@ SHARED: Final[Sequence[Sequence[str]]] = [
         "429 with Retry-After; 503 where nothing is free for anybody",
     ),
     (
+        "connections of callers",
+        "as many as are free of a quarter of the files that the process may open; strangers have"
+        " the bounds `UNAUTHENTICATED_*`, and the oldest of them goes when room is short. A trusted"
+        " proxy's are not divided",
+        "429 with Retry-After",
+    ),
+    (
         "connections to an engine",
         "where calls wait for one, it goes to the organization that holds the fewest; a unit is"
         " one call",

@@ -97,6 +97,7 @@ BODY_RATE_SPAN_S: Final = 60.0  # over which that rate holds, so that a pause ha
 CONNECTION_SWEEP_S: Final = 1.0  # how late a silent or slow caller is noticed
 CONNECTION_LINGER_S: Final = 2.0  # for a refused caller to read why; then it is cut off
 CONNECTION_LINGER_BYTES: Final = 1 * MIB  # that it may still send meanwhile
+CONNECTIONS_RETRY_AFTER_S: Final = 5  # calls end, and idle connections are closed
 UNAUTHENTICATED_MIN: Final = 8  # however few files the process may open
 UNAUTHENTICATED_MAX: Final = 512  # connections that have had no accepted request, in the process
 UNAUTHENTICATED_PER_ADDRESS_MAX: Final = 64  # of one address, or of one /64 of IPv6

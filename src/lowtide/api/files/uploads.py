@@ -111,7 +111,7 @@ async def permit_of(request: Request, subject: str) -> UploadPermit:
             "The API key that asked for this upload address is revoked or expired; nothing was"
             " kept. Upload again with a valid key.",
         )
-    accept(request.scope)
+    accept(request.scope, f"key {permit.key_id}")  # an address tells no more of its owner
     return permit
 
 

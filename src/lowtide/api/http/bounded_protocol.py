@@ -43,6 +43,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         "_is_unauthenticated",
         "_moved_at_s",
         "_others",
+        "_owner",
         "_phase",
         "_refusal",
         "_refused_at_s",
@@ -62,6 +63,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._others = connections
         self._is_unauthenticated = True
         self._is_proxy = False
+        self._owner: str | None = None
         self._phase = _IDLE
         self._has_moved = False  # the head ended, or a byte of the body came, in the last piece
         self._unmoved_bytes = 0  # of a head, of trailers or of framing, since then
@@ -80,7 +82,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         peer = self.client[0] if self.client else ""
         self.opened_at_s = self._head_since_s = self.loop.time()
         self._is_proxy = self._others.is_trusted(peer)
-        if len(self.connections) > self._others.open_max:
+        is_full = len(self.connections) > self._others.open_max
+        if is_full and not self._others.end_one(self.opened_at_s):
             self._turn_away(transport)
         elif self._is_proxy:
             self._others.watch(self)
@@ -96,6 +99,9 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._others.forget(self)
+        if self._owner is not None:
+            self._others.leave(self._owner)
+            self._owner = None
         if self.scope is not None:
             self.scope["state"].pop("connection", None)  # else they would hold each other
         self.pipeline.clear()
@@ -227,12 +233,20 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     # ---- what the application says ----
 
-    def accept(self) -> None:
-        """A request of this connection was accepted: whoever sends it is known."""
-        if self._is_unauthenticated:
-            # Behind a proxy the next one may be anybody's.
-            self._is_unauthenticated = self._is_proxy
+    def accept(self, owner: str) -> bool:
+        """A request of this connection was accepted: whoever sends it is known, and the connection
+        is that organization's. False: it has as many as it may.
+        """
+        if not self._is_unauthenticated:
+            return True
+        if self._is_proxy:  # the next one may be anybody's
             self._others.remove(self)
+            return True
+        if not self._others.admit(self, owner):
+            return False
+        self._is_unauthenticated = False
+        self._owner = owner
+        return True
 
     # ---- what `Connections` asks ----
 

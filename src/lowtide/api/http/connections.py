@@ -4,7 +4,7 @@ Called by `http_protocol`, once for each connection. A connection is unauthentic
 on it was accepted (`guard` says so). Guards: unauthenticated callers are bounded per address and in
 all, and so is what they have sent; the one that has waited longest goes first, so there is always
 room for the next caller and for health checks; and who is silent or slow is ended within a sweep of
-its bound.
+its bound. Those of known callers are shared by organization: one may have as many as are left free.
 A trusted proxy is no such caller: its requests count for the address that it names.
 """
 
@@ -18,6 +18,7 @@ from typing import Protocol
 from lowtide import limits
 from lowtide.config.exposure import Network
 from lowtide.core.replicas.open_files import share_out
+from lowtide.core.scheduling.byte_budget import ByteBudget
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +88,7 @@ class Connections:
         self.held_bytes = 0
         self.open_max = share_out(_open_files(), 1).callers
         """Of all callers together, known ones and proxies included."""
+        self._places = ByteBudget(self.open_max)
         self._bounds = bounds or process_bounds()
         self._proxies = tuple(proxies)
         self._unauthenticated: dict[ClientConnection, str] = {}
@@ -155,6 +157,25 @@ class Connections:
             del self._by_address[key]
         if self._is_congested:
             connection.go_on()
+
+    def admit(self, connection: ClientConnection, owner: str) -> bool:
+        """It is an organization's from here on, until `leave`. False: that one has as many as are
+        left free for others, and the connection stays a stranger's.
+        """
+        if not self._places.take(owner, 1):
+            return False
+        self.remove(connection)
+        return True
+
+    def leave(self, owner: str) -> None:
+        """A connection of the organization is closed."""
+        self._places.give_back(owner, 1)
+
+    def end_one(self, now_s: float) -> bool:
+        """Whether there was a stranger to end, past its grace, in favour of whoever comes now."""
+        before = len(self._unauthenticated)
+        self._end_oldest(self._unauthenticated, 1, now_s - limits.UNAUTHENTICATED_GRACE_S)
+        return len(self._unauthenticated) < before
 
     def watch(self, connection: ClientConnection) -> None:
         """It is in the middle of a head or of a body: look to it until it is through."""

@@ -60,7 +60,7 @@ class AuthMiddleware:
             if not is_public(scope["method"], scope["path"]):
                 caller = await admit(HTTPConnection(scope))
                 scope["state"]["caller"] = caller
-                accept(scope)
+                accept(scope, caller.organization_id)
                 require(caller, sufficient_scopes(scope["method"], scope["path"]))
                 if scope["path"] not in ENDPOINTS:  # interactive calls have limits of their own
                     await check_rate(HTTPConnection(scope), caller)

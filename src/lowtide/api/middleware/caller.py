@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from starlette.requests import HTTPConnection
 from starlette.types import Scope as ASGIScope
 
+from lowtide import limits
 from lowtide.core.accounts.tenancy import (
     DEFAULT_ORGANIZATION,
     DEFAULT_PROJECT,
@@ -71,11 +72,18 @@ async def admit(request: HTTPConnection) -> Caller:
     return caller_of(await services.access.authenticate(key))
 
 
-def accept(scope: ASGIScope) -> None:
-    """Tell the connection that its caller is known, where it has not been told yet."""
+def accept(scope: ASGIScope, owner: str) -> None:
+    """Tell the connection whose it is, where it has not been told yet. Raises LowtideError for an
+    organization that has as many connections as are left free for others.
+    """
     connection = scope["state"].get("connection")
-    if connection is not None:
-        connection.accept()
+    if connection is not None and not connection.accept(owner):
+        raise LowtideError(
+            "rate_limit_exceeded",
+            "This organization has too many connections open here: it may have as many as are left"
+            " free for others. Close some, or send more calls on each.",
+            retry_after_s=limits.CONNECTIONS_RETRY_AFTER_S,
+        )
 
 
 def caller_of(owner: KeyOwner) -> Caller:

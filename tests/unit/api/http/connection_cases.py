@@ -140,7 +140,7 @@ def answering(
         if before is not None:
             await before()
         if accept:
-            scope["state"]["connection"].accept() if "connection" in scope["state"] else None
+            scope["state"]["connection"].accept("A") if "connection" in scope["state"] else None
         if read:
             while (message := await receive())["type"] == "http.request":
                 if not message["more_body"]:

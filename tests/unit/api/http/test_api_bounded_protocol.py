@@ -4,14 +4,19 @@ import asyncio
 import gc
 import tracemalloc
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from connection_cases import ConnectionEnv, answering, settled, told, wire
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from lowtide import limits
+from lowtide.api.http import connections
 from lowtide.api.http.bounded_protocol import BoundedHttpProtocol
 from lowtide.api.http.connections import UnauthenticatedBounds
+from lowtide.api.middleware.caller import accept
+from lowtide.core.errors import LowtideError
+from lowtide.core.replicas.open_files import OpenFiles
 
 MIB = 1024 * 1024
 BLOCK = 64 * 1024
@@ -264,7 +269,7 @@ async def test_a_body_that_stops_short_is_ended_and_its_request_learns_it() -> N
     messages = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        scope["state"]["connection"].accept()
+        scope["state"]["connection"].accept("A")
         while True:
             messages.append((await receive())["type"])
             if messages[-1] == "http.disconnect":
@@ -372,6 +377,69 @@ async def test_where_everybody_is_being_answered_the_next_is_told_to_come_again(
     assert b"retry-after" in bytes(wire(late).written)
     assert wire(late).is_closed
     await end(env)
+
+
+async def owned(scope: Scope, receive: Receive, send: Send) -> None:
+    """The path names the organization; 429 where it may have no more connections."""
+    try:
+        accept(scope, scope["path"])
+        status = 200
+    except LowtideError as error:
+        assert error.code == "rate_limit_exceeded" and error.retry_after_s
+        status = 429
+    await answering(status)(scope, receive, send)
+
+
+async def asked(env: ConnectionEnv, owner: bytes, peer: str = "10.0.0.1") -> BoundedHttpProtocol:
+    """A new connection, and one request on it."""
+    protocol = env.connect(peer)
+    protocol.data_received(b"GET /" + owner + b" HTTP/1.1\r\nHost: x\r\n\r\n")
+    await settled()
+    return protocol
+
+
+def small(app: ASGIApp, **more: Any) -> ConnectionEnv:
+    """A process with room for eight callers."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(connections, "share_out", lambda *_: OpenFiles(1, 1, 8))
+        return ConnectionEnv(app, **more)
+
+
+async def test_an_organization_with_many_connections_leaves_room_for_others() -> None:
+    env = small(owned)
+    mine = [await asked(env, b"A") for _ in range(6)]
+    assert [told(each) for each in mine] == [200] * 4 + [429] * 2
+    assert told(await asked(env, b"B")) == 200
+    mine[0].connection_lost(None)
+    assert told(await asked(env, b"A")) == 200
+    assert told(await asked(env, b"A")) == 429, "as many as are left free"
+
+
+async def test_a_known_connection_is_counted_once_and_a_proxys_never() -> None:
+    env = small(owned)
+    mine = await asked(env, b"A")
+    for _ in range(20):
+        mine.data_received(b"GET /A HTTP/1.1\r\nHost: x\r\n\r\n")
+        await settled()
+        assert told(mine) == 200
+    behind = small(owned, proxies=("10.0.0.0/8",))
+    assert [told(await asked(behind, b"A")) for _ in range(8)] == [200] * 8
+
+
+async def test_strangers_that_are_silent_make_room_for_whoever_comes() -> None:
+    env = small(answering(200))
+    silent = [env.connect(f"10.0.0.{number}") for number in range(8)]
+    await env.pass_time(limits.UNAUTHENTICATED_GRACE_S + 1)
+    late = await asked(env, b"health", "10.0.1.1")
+    assert told(late) == 200
+    assert [wire(each).is_closed for each in silent] == [True] + [False] * 7
+
+
+async def test_a_burst_beyond_all_room_is_told_to_come_again() -> None:
+    env = small(answering(200))
+    for number in range(8):
+        env.connect(f"10.0.0.{number}")
+    assert told(env.connect("10.0.1.1")) == 503
 
 
 async def test_behind_a_trusted_proxy_the_named_address_counts_and_is_told() -> None:

@@ -524,6 +524,7 @@ GGUF_ARRAY_BYTES_MAX: Final = 64 * MIB  # the same for an array of numbers
 
 # ---- the command line ----
 CLIENT_CONNECT_TIMEOUT_S: Final = 5.0  # a server that is there answers at once
+LOCAL_ENGINE_LOOK_S: Final = 2.0  # one that runs on this machine answers at once, if it is not busy
 CLIENT_READ_TIMEOUT_S: Final = 60.0  # between two pieces of an answer
 CLIENT_PARTS_ABOVE_BYTES: Final = 512 * MIB  # a file that is worth sending part by part
 CLIENT_TRIES_MAX: Final = 6  # of one call; with the back-off below about half a minute

@@ -15,6 +15,7 @@ import typer
 from rich.markup import escape
 
 from lowtide.cli.commands import command_line
+from lowtide.cli.suggestions import suggestion
 from lowtide.cli.terminal import command_errors, console
 
 
@@ -71,4 +72,7 @@ def _usage_error(error: Exception) -> command_errors.CommandError | None:
     message = str(format_message() if format_message is not None else error)
     context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else "lowtide"
+    known = getattr(context.command, "commands", {}) if context is not None else {}
+    if message.startswith("No such command") and (meant := suggestion(message, known)):
+        return command_errors.CommandError(message, f"Did you mean `{path} {meant}`?")
     return command_errors.CommandError(message, f"`{path} --help` shows how it is used.")

@@ -4,7 +4,8 @@
 asked for, or all are shown; so a command starts without what only the others need.
 """
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from types import MappingProxyType
 from typing import Annotated, Final, NamedTuple
@@ -33,6 +34,7 @@ COMMANDS: Final[Mapping[str, CommandSpec]] = MappingProxyType(
                 "lowtide serve --port 0 --json",
             ),
         ),
+        "init": CommandSpec("server.init", ("lowtide init", "lowtide init --config batch.toml")),
         "worker": CommandSpec("server.serve", ("lowtide worker --config lowtide.toml",)),
         "run": CommandSpec(
             "run.command",
@@ -111,9 +113,17 @@ def _add(line: typer.Typer, name: str, place: CommandSpec) -> None:
     module = import_module(f"lowtide.cli.{place.module}")
     if place.examples:
         command = getattr(module, name.replace("-", "_"))
-        line.command(name, epilog=examples(*place.examples))(command)
-    else:
-        line.add_typer(module.app, name=name)
+        line.command(name, help=_flowing(command), epilog=examples(*place.examples))(command)
+        return
+    for each in module.app.registered_commands:
+        each.help = each.help or _flowing(each.callback)
+    line.add_typer(module.app, name=name)
+
+
+def _flowing(command: Callable[..., object]) -> str:
+    """Returns the docstring with one line for each paragraph: the terminal breaks the lines."""
+    paragraphs = (inspect.getdoc(command) or "").split("\n\n")
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
 
 
 def _print_version(wanted: bool) -> None:

@@ -34,6 +34,9 @@ def test_the_version_is_told(run_main: Run) -> None:
     ("arguments", "words"),
     [
         (["frobnicate"], "No such command"),
+        (["batches", "show", "x"], "Did you mean `lowtide batches get`?"),
+        (["organisations"], "Did you mean `lowtide orgs`?"),
+        (["batches", "create", "nope.jsonl"], "nope.jsonl: no such file"),
         (["run"], "Missing argument"),
         (["run", "nope.jsonl", "-o", "o.jsonl"], "nope.jsonl: no such file"),
         (["run", ".", "-o", "o.jsonl"], "is a folder"),

@@ -22,7 +22,7 @@ from lowtide.cli.options import (
     JsonOption,
     examples,
 )
-from lowtide.cli.terminal import console
+from lowtide.cli.terminal import console, table, units
 from lowtide.cli.terminal.command_errors import CommandError
 from lowtide.core.accounts.tenancy import DEFAULT_PROJECT
 from lowtide.core.errors import LowtideError
@@ -86,7 +86,7 @@ def create(
     console.write(escape(key.key or ""))
     if quiet:
         return
-    end = f"until {console.human_instant(key.expires_at)}" if key.expires_at else "until revoked"
+    end = f"until {units.human_instant(key.expires_at)}" if key.expires_at else "until revoked"
     console.info(f"Key {key.id} for {escape(key.project_id)}: {', '.join(key.scopes)}, {end}.")
     console.info("[yellow]It is shown only now:[/] keep it where secrets are kept.")
 
@@ -112,8 +112,15 @@ def list_keys(
         console.emit_json({"object": "list", "data": found})
         return
     keys = [read_view(entry, KeyView) for entry in found]
-    console.show_table(
-        ("id", "name", "project", "scopes", "state", "last used"),
+    table.show_table(
+        (
+            table.whole("id"),
+            table.name("name"),
+            table.whole("project"),
+            table.Column("scopes"),
+            table.whole("state"),
+            table.whole("last used"),
+        ),
         [
             (
                 key.id,
@@ -121,7 +128,7 @@ def list_keys(
                 key.project_id,
                 ",".join(key.scopes),
                 _state(key),
-                console.human_day(key.last_used_at),
+                units.human_day(key.last_used_at),
             )
             for key in keys
         ],
@@ -133,7 +140,7 @@ def _state(key: KeyView) -> str:
         return "revoked"
     if key.expires_at is None:
         return "valid"
-    return "expired" if key.expires_at <= time.time() else f"to {console.human_day(key.expires_at)}"
+    return "expired" if key.expires_at <= time.time() else f"to {units.human_day(key.expires_at)}"
 
 
 @app.command(epilog=examples("lowtide keys revoke Zk3f9QpL0aXw"))

@@ -19,7 +19,7 @@ from lowtide.cli.options import (
     JsonOption,
     examples,
 )
-from lowtide.cli.terminal import console
+from lowtide.cli.terminal import console, table, units
 from lowtide.cli.terminal.command_errors import CommandError
 from lowtide.core.accounts.tenancy import OrganizationLimits
 
@@ -88,15 +88,21 @@ def list_organizations(
         console.emit_json({"object": "list", "data": found})
         return
     organizations = [read_view(entry, OrganizationView) for entry in found]
-    console.show_table(
-        ("id", "name", "spend cap", "limits", "created"),
+    table.show_table(
+        (
+            table.whole("id"),
+            table.name("name"),
+            table.number("spend cap"),
+            table.Column("limits"),
+            table.whole("created"),
+        ),
         [
             (
                 organization.id,
                 organization.name,
                 _cap_text(organization),
                 _limits_text(organization) or "-",
-                console.human_instant(organization.created_at),
+                units.human_instant(organization.created_at),
             )
             for organization in organizations
         ],
@@ -140,7 +146,7 @@ def change(
 
 def _show(answer: JsonObject) -> None:
     organization = read_view(answer, OrganizationView)
-    console.show_fields(
+    table.show_fields(
         (
             ("id", escape(organization.id)),
             ("name", escape(organization.name)),
@@ -152,7 +158,7 @@ def _show(answer: JsonObject) -> None:
 
 def _cap_text(organization: OrganizationView) -> str:
     cap = organization.spend_cap
-    return "none" if cap is None else f"{console.human_dollars(cap)} a month"
+    return "none" if cap is None else f"{units.human_dollars(cap)} a month"
 
 
 def _limits_text(organization: OrganizationView) -> str:

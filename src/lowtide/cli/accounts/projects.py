@@ -16,7 +16,7 @@ from lowtide.cli.options import (
     JsonOption,
     examples,
 )
-from lowtide.cli.terminal import console
+from lowtide.cli.terminal import console, table, units
 from lowtide.core.accounts.tenancy import DEFAULT_ORGANIZATION
 
 app = typer.Typer(
@@ -78,14 +78,19 @@ def list_projects(
         console.emit_json({"object": "list", "data": found})
         return
     projects = [read_view(entry, ProjectView) for entry in found]
-    console.show_table(
-        ("id", "name", "organization", "created"),
+    table.show_table(
+        (
+            table.whole("id"),
+            table.name("name"),
+            table.whole("organization"),
+            table.whole("created"),
+        ),
         [
             (
                 project.id,
                 project.name,
                 project.organization_id,
-                console.human_instant(project.created_at),
+                units.human_instant(project.created_at),
             )
             for project in projects
         ],

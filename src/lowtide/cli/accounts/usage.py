@@ -24,7 +24,7 @@ from lowtide.cli.options import (
     JsonOption,
     KeyOption,
 )
-from lowtide.cli.terminal import console
+from lowtide.cli.terminal import console, table, units
 from lowtide.cli.terminal.command_errors import CommandError
 from lowtide.ports.accounts import GroupBy
 
@@ -137,6 +137,10 @@ def _write_csv(report: UsageReportView) -> None:
     sys.stdout.flush()
 
 
+def _group_column(group: str) -> table.Column:
+    return table.whole(group) if group == "day" else table.name(group)
+
+
 def _show(report: UsageReportView) -> None:
     groups = _columns(report)
     rows = [(*(str(row.get(name) or "-") for name in groups), *_sums(row)) for row in report.data]
@@ -144,7 +148,8 @@ def _show(report: UsageReportView) -> None:
         rows.append((*_total_label(groups), *_sums(report.total)))
     elif not rows:
         rows = [_sums(report.total)]
-    console.show_table((*groups, *_HEADINGS), rows, numbers=len(_HEADINGS))
+    columns = (*map(_group_column, groups), *map(table.number, _HEADINGS))
+    table.show_table(columns, rows)
     console.info(f"[dim]{_instant(report.since)} to {_instant(report.until)} UTC[/]")
 
 
@@ -156,7 +161,7 @@ def _sums(row: JsonObject) -> tuple[str, ...]:
     sums = read_view(row, SumsView)
     counts = (sums.requests, sums.input_tokens, sums.cached_tokens, sums.output_tokens)
     amounts: tuple[Decimal, ...] = (sums.amount, sums.live_amount, sums.saved)
-    return (*(f"{count:,}" for count in counts), *map(console.human_dollars, amounts))
+    return (*(f"{count:,}" for count in counts), *map(units.human_dollars, amounts))
 
 
 def _instant(at: datetime) -> str:

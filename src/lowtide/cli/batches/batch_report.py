@@ -1,6 +1,8 @@
 """A batch in words: its record, how it ended, what went wrong with which lines."""
 
+import re
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -9,7 +11,7 @@ from rich.markup import escape
 
 from lowtide import limits
 from lowtide.cli.client.objects import BatchErrorView, BatchView, EstimateView, JsonObject
-from lowtide.cli.terminal import command_errors, console
+from lowtide.cli.terminal import command_errors, console, table, units
 
 _COLOURS: Final = {
     "completed": "green",
@@ -18,7 +20,10 @@ _COLOURS: Final = {
     "cancelled": "yellow",
     "cancelling": "yellow",
 }
-_REASONS_SHOWN: Final = 3
+_REASONS_SHOWN: Final = 4
+_NUMBERS: Final = re.compile(r"\d+")
+_LABEL_COLUMNS: Final = 12
+_LINES_NAMED: Final = 5
 
 
 def status_markup(status: str) -> str:
@@ -35,15 +40,13 @@ def exit_code_of(batch: BatchView) -> int:
 
 def show_batch(batch: BatchView) -> None:
     """The record, a field a line; what is not set is left out."""
-    counts = batch.counts
     stage = f" ({batch.stage})" if batch.stage else ""
-    requests = f"{counts.settled:,} of {counts.total:,} done, {counts.failed:,} failed"
     fields = [
         ("id", escape(batch.id)),
         ("status", status_markup(batch.status) + stage),
         ("waits for", escape(batch.reason or "")),
-        ("requests", requests),
-        ("done in about", console.human_seconds(batch.eta_seconds) if batch.eta_seconds else ""),
+        ("requests", counts_of(batch)),
+        ("done in about", units.human_seconds(batch.eta_seconds) if batch.eta_seconds else ""),
         ("window", _window(batch)),
         ("tokens", _tokens(batch)),
         ("cost", _cost(batch)),
@@ -52,12 +55,12 @@ def show_batch(batch: BatchView) -> None:
         ("input file", escape(batch.input_file_id)),
         ("output file", escape(batch.output_id or "")),
         ("error file", escape(batch.error_id or "")),
-        ("created", console.human_instant(batch.created_at)),
-        ("ended", console.human_instant(batch.ended_at) if batch.ended_at else ""),
-        ("expires", "" if batch.ended_at else console.human_instant(batch.expires_at)),
+        ("created", units.human_instant(batch.created_at)),
+        ("ended", units.human_instant(batch.ended_at) if batch.ended_at else ""),
+        ("expires", "" if batch.ended_at else units.human_instant(batch.expires_at)),
         ("metadata", escape(", ".join(f"{k}={v}" for k, v in (batch.metadata or {}).items()))),
     ]
-    console.show_fields((name, value) for name, value in fields if value)
+    table.show_fields((name, value) for name, value in fields if value)
     show_warnings(batch)
     show_line_errors(batch)
 
@@ -81,32 +84,45 @@ def _window(batch: BatchView) -> str:
 
 def show_end(batch: BatchView, found: JsonObject | None = None) -> None:
     """How a batch ended. `found` is what `results.collect` wrote, where it did."""
-    counts = batch.counts
     took = ""
     if batch.ended_at and batch.created_at:
-        took = f" in {console.human_seconds(max(batch.ended_at - batch.created_at, 1))}"
+        took = f" in {units.human_seconds(max(batch.ended_at - batch.created_at, 1))}"
     console.write(f"The batch {escape(batch.id)} is {status_markup(batch.status)}{took}.")
     if batch.status == "failed":
         show_line_errors(batch)
         return
-    succeeded = f"[green]{counts.completed:,} succeeded[/]"
-    failed = f"[red]{counts.failed:,} failed[/]" if counts.failed else "none failed"
-    console.write(f"  requests  {counts.total:,}: {succeeded}, {failed}")
-    if _tokens(batch):
-        console.write(f"  tokens    {_tokens(batch)}")
-    if _cost(batch):
-        console.write(f"  cost      {_cost(batch)}")
+    _show_part("requests", counts_of(batch))
+    _show_part("tokens", _tokens(batch))
+    _show_part("cost", _cost(batch))
     if found is not None:
         _show_files(found)
 
 
+def _show_part(label: str, words: str) -> None:
+    """A line of the end of a batch; nothing without words."""
+    if words:
+        console.write(f"  {label:8}  {words}", hanging=_LABEL_COLUMNS)
+
+
+def counts_of(batch: BatchView) -> str:
+    """`200: 190 succeeded, 7 failed, 3 not run`, as markup; of a batch that still runs those that
+    are left are `to go`."""
+    counts = batch.counts
+    if not counts.total:
+        return "none were run" if batch.is_over else "not counted yet"
+    words = [f"[green]{counts.completed:,} succeeded[/]"]
+    words.append(f"[red]{counts.failed:,} failed[/]" if counts.failed else "none failed")
+    if counts.not_run:
+        words.append(f"{counts.not_run:,} {'not run' if batch.is_over else 'to go'}")
+    return f"{counts.total:,}: {', '.join(words)}"
+
+
 def _show_files(found: JsonObject) -> None:
-    if found["output"]:
-        console.write(f"  results   {escape(found['output'])}")
+    _show_part("results", escape(found["output"] or ""))
     if found["errors"]:
-        console.write(f"  errors    {escape(found['errors'])}")
+        _show_part("errors", escape(found["errors"]))
         for reason in error_reasons(Path(found["errors"])):
-            console.write(f"            [dim]{escape(reason)}[/]")
+            console.write(f"{'':{_LABEL_COLUMNS}}[dim]{escape(reason)}[/]")
 
 
 def _tokens(batch: BatchView) -> str:
@@ -122,20 +138,28 @@ def _cost(batch: BatchView) -> str:
     cost = batch.cost
     if cost is None or not cost.live_amount:
         return ""
-    charged, live, saved = map(console.human_dollars, (cost.amount, cost.live_amount, cost.saved))
+    charged, live, saved = map(units.human_dollars, (cost.amount, cost.live_amount, cost.saved))
     return f"{charged} (live {live}, saved {saved})"
 
 
 def show_line_errors(found: BatchView | EstimateView) -> None:
-    """Why validation failed, a line each, up to a screenful."""
-    if found.errors is None:
-        return
-    total = found.errors_total or len(found.errors.data)
-    for error in found.errors.data[: limits.LINE_ERRORS_SHOWN]:
-        console.write("  " + line_error_markup(error))
-    more = total - min(len(found.errors.data), limits.LINE_ERRORS_SHOWN)
+    """Why validation failed: errors that say the same together, up to a screenful."""
+    if found.errors is not None:
+        show_grouped(found.errors.data, found.errors_total or len(found.errors.data))
+
+
+def show_grouped(errors: Sequence[BatchErrorView], total: int) -> None:
+    """Prints bad lines, those with the same words together. `total` counts those that are not in
+    `errors` as well."""
+    groups: dict[tuple[str | None, str, str | None], list[BatchErrorView]] = {}
+    for error in errors:
+        groups.setdefault((error.code, error.message, error.param), []).append(error)
+    shown = list(groups.values())[: limits.LINE_ERRORS_SHOWN]
+    for group in shown:
+        console.write("  " + line_error_markup(group[0], [each.line for each in group]))
+    more = total - sum(map(len, shown))
     if more > 0:
-        console.write(f"  [dim]and {console.plural(more, 'more error')}.[/]")
+        console.write(f"  [dim]and {units.plural(more, 'more error')}; --json lists them.[/]")
 
 
 def show_warnings(found: BatchView | EstimateView) -> None:
@@ -149,9 +173,13 @@ def warning_markup(warning: BatchErrorView) -> str:
     return f"[yellow]warning: {escape(warning.code or '')}:[/] {escape(warning.message)}"
 
 
-def line_error_markup(error: BatchErrorView) -> str:
-    """`line 17: missing_required_parameter: Missing ... (body.model)`."""
-    place = f"[bold]line {error.line}:[/] " if error.line is not None else ""
+def line_error_markup(error: BatchErrorView, lines: Sequence[int | None]) -> str:
+    """`line 17: missing_required_parameter: Missing ... (body.model)`, or `lines 3, 5 and 40 more:`
+    and the same."""
+    numbers = [str(line) for line in lines if line is not None]
+    named, rest = numbers[:_LINES_NAMED], len(numbers) - _LINES_NAMED
+    text = ", ".join(named) + (f" and {rest:,} more" if rest > 0 else "")
+    place = f"[bold]line{'s' if len(numbers) > 1 else ''} {text}:[/] " if numbers else ""
     param = f" [dim]({escape(error.param)})[/]" if error.param else ""
     return f"{place}[red]{escape(error.code or 'error')}:[/] {escape(error.message)}{param}"
 
@@ -177,9 +205,12 @@ class _ErrorLine(msgspec.Struct):
 
 
 def error_reasons(path: Path) -> list[str]:
-    """The most frequent reasons in an error file, each with a count and one line as example."""
-    counted: Counter[str] = Counter()
-    examples: dict[str, str] = {}
+    """The most frequent reasons in an error file, each with a count and one line as example.
+
+    Messages that differ in their numbers alone are one reason.
+    """
+    counted: Counter[tuple[str, str]] = Counter()
+    examples: dict[tuple[str, str], str] = {}
     decode = msgspec.json.Decoder(_ErrorLine).decode
     with path.open("rb") as stream:
         for raw in stream:
@@ -188,10 +219,11 @@ def error_reasons(path: Path) -> list[str]:
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                 line = _ErrorLine()
             code, message = _reason(line)
-            counted[code] += 1
-            examples.setdefault(code, f"{message} (custom_id {line.custom_id})")
+            reason = (code, _NUMBERS.sub("#", message))
+            counted[reason] += 1
+            examples.setdefault(reason, f"{message} (custom_id {line.custom_id})")
     shown = counted.most_common(_REASONS_SHOWN)
-    reasons = [f"{count:,} x {code}: {examples[code]}" for code, count in shown]
+    reasons = [f"{count:,} x {reason[0]}: {examples[reason]}" for reason, count in shown]
     if len(counted) > len(shown):
         reasons.append(f"and {len(counted) - len(shown):,} other reasons")
     return reasons

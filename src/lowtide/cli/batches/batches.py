@@ -7,6 +7,7 @@ import typer
 from rich.markup import escape
 
 from lowtide.cli.batches.batch_report import (
+    counts_of,
     exit_code_of,
     note_window,
     show_batch,
@@ -14,6 +15,7 @@ from lowtide.cli.batches.batch_report import (
     status_markup,
 )
 from lowtide.cli.batches.estimate_report import exit_code_of_estimate, show_estimate
+from lowtide.cli.batches.files import upload_file
 from lowtide.cli.batches.outputs import errors_beside, writable_target
 from lowtide.cli.batches.results import collect, follow
 from lowtide.cli.client.objects import BatchView, EstimateView, JsonObject, read_view
@@ -27,7 +29,7 @@ from lowtide.cli.options import (
     connect,
     examples,
 )
-from lowtide.cli.terminal import command_errors, console
+from lowtide.cli.terminal import command_errors, console, table, units
 from lowtide.cli.terminal.console import words_on_stderr
 from lowtide.cli.terminal.progress import BatchBar
 from lowtide.cli.terminal.standard_streams import is_standard, refuse_json_beside_results
@@ -41,13 +43,20 @@ BatchId = Annotated[str, typer.Argument(metavar="BATCH_ID")]
 
 @app.command(
     epilog=examples(
-        "lowtide batches create file-abc123",
+        "lowtide batches create batch.jsonl",
         "lowtide batches create file-abc123 --endpoint /v1/embeddings --metadata team=evals",
         "lowtide batches create file-abc123 --dry-run",
     )
 )
 def create(
-    file_id: Annotated[str, typer.Argument(metavar="FILE_ID", help="From `files upload`.")],
+    file: Annotated[
+        str,
+        typer.Argument(
+            metavar="FILE",
+            help="A JSONL file of requests, which is uploaded first; - for standard input; or the"
+            " id that `files upload` printed.",
+        ),
+    ],
     endpoint: Annotated[
         str, typer.Option(metavar="PATH", help="Where every line's request goes.")
     ] = "/v1/chat/completions",
@@ -65,14 +74,15 @@ def create(
     api_key: KeyOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Start a batch over an uploaded file. Prints its id.
+    """Start a batch over a file, here or uploaded before. Prints its id.
 
     With --dry-run, exit code: 0 it would run, 3 it would fail or pass a limit.
     """
     pairs = dict(_pair(text) for text in metadata or [])
     with connect(server, api_key) as client:
+        file_id = upload_file(client, Path(file)) if _is_path(file) else check_id(file, "file")
         answer = client.create_batch(
-            check_id(file_id, "file"), endpoint, completion_window, pairs or None, dry_run=dry_run
+            file_id, endpoint, completion_window, pairs or None, dry_run=dry_run
         )
     if as_json:
         console.emit_json(answer)
@@ -87,6 +97,12 @@ def create(
     console.write(batch.id)
     note_window(batch)
     console.info(f"Next: [bold]lowtide batches watch {escape(batch.id)}[/]")
+
+
+def _is_path(file: str) -> bool:
+    """Whether a file is meant, rather than the id of one. Ids have neither a dot nor a slash."""
+    path = Path(file)
+    return is_standard(path) or path.exists() or bool(path.suffix) or len(path.parts) > 1
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -110,16 +126,23 @@ def list_batches(
         console.emit_json(answer)
         return
     batches = [read_view(entry, BatchView) for entry in answer.get("data", [])]
-    console.show_table(
-        ("id", "status", "done", "failed", "total", "created"),
+    narrow = console.is_narrow()
+    shown_time = units.human_age if narrow else units.human_instant
+    table.show_table(
+        (
+            table.whole("id"),
+            table.whole("status"),
+            *map(table.number, ("succeeded", "failed", "not run")),
+            table.whole("age" if narrow else "created"),
+        ),
         [
             (
                 batch.id,
                 batch.status,
-                str(batch.counts.settled),
-                str(batch.counts.failed),
-                str(batch.counts.total),
-                console.human_instant(batch.created_at),
+                f"{batch.counts.completed:,}",
+                f"{batch.counts.failed:,}",
+                f"{batch.counts.not_run:,}",
+                shown_time(batch.created_at),
             )
             for batch in batches
         ],
@@ -226,9 +249,9 @@ def _show_results(batch: BatchView, found: JsonObject) -> None:
         show_end(batch, found)
         return
     console.write(
-        f"The batch is {status_markup(batch.status)}: {batch.counts.settled:,} of"
-        f" {batch.counts.total:,} requests done. Written: {found['output_lines']:,} results,"
-        f" {found['error_lines']:,} errors."
+        f"The batch is {status_markup(batch.status)}: {counts_of(batch)}."
+        f" Written: {units.plural(found['output_lines'], 'result')},"
+        f" {units.plural(found['error_lines'], 'error')}."
     )
 
 

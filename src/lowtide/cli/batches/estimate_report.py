@@ -3,11 +3,18 @@
 `batches create --dry-run` prints it. `lowtide validate` is the same without a server.
 """
 
+from typing import Final
+
 from rich.markup import escape
 
 from lowtide.cli.batches.batch_report import show_line_errors, show_warnings
 from lowtide.cli.client.objects import AmountsView, EstimateView, ExceededView
-from lowtide.cli.terminal import command_errors, console
+from lowtide.cli.terminal import command_errors, console, table, units
+
+ESTIMATE_COLUMNS: Final = (
+    table.name("model"),
+    *map(table.number, ("requests", "in (about)", "out (at most)", "live", "batch", "saved")),
+)
 
 
 def exit_code_of_estimate(estimate: EstimateView) -> int:
@@ -20,12 +27,11 @@ def show_estimate(estimate: EstimateView) -> None:
     """Prices, then limits that the batch would pass, then the verdict."""
     if estimate.errors is not None:
         show_line_errors(estimate)
-        errors = console.plural(estimate.errors_total or len(estimate.errors.data), "error")
+        errors = units.plural(estimate.errors_total or len(estimate.errors.data), "error")
         console.write(f"[red]Bad:[/] {errors}; the batch would fail before anything runs.")
         return
-    headings = ("model", "requests", "in (about)", "out (at most)")
-    console.show_table(
-        (*headings, "live", "batch", "saved"),
+    table.show_table(
+        ESTIMATE_COLUMNS,
         [
             (
                 model.model,
@@ -36,7 +42,6 @@ def show_estimate(estimate: EstimateView) -> None:
             )
             for model in estimate.models
         ],
-        numbers=6,
     )
     if estimate.totals.live_amount:
         live, batch, saved = _prices(estimate.totals)
@@ -47,7 +52,7 @@ def show_estimate(estimate: EstimateView) -> None:
     if estimate.would_exceed:
         console.write("[red]It would be refused as it is.[/]")
     else:
-        console.write(f"[green]Good:[/] {console.plural(estimate.requests, 'request')} would run.")
+        console.write(f"[green]Good:[/] {units.plural(estimate.requests, 'request')} would run.")
 
 
 def _prices(amounts: AmountsView) -> tuple[str, str, str]:
@@ -55,7 +60,7 @@ def _prices(amounts: AmountsView) -> tuple[str, str, str]:
     if not amounts.live_amount:
         return "-", "-", "-"
     live, batch, saved = amounts.live_amount, amounts.amount, amounts.saved
-    return console.human_dollars(live), console.human_dollars(batch), console.human_dollars(saved)
+    return units.human_dollars(live), units.human_dollars(batch), units.human_dollars(saved)
 
 
 def _exceeded(limit: ExceededView) -> str:

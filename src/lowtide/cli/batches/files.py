@@ -10,7 +10,7 @@ from rich.markup import escape
 from lowtide.cli.batches.input_file import guess_purpose, readable_input
 from lowtide.cli.batches.outputs import writable_target
 from lowtide.cli.client.objects import FileView, JsonObject, read_view
-from lowtide.cli.client.server_client import check_id
+from lowtide.cli.client.server_client import ServerClient, check_id
 from lowtide.cli.options import (
     DEFAULT_SERVER,
     JsonOption,
@@ -19,7 +19,7 @@ from lowtide.cli.options import (
     connect,
     examples,
 )
-from lowtide.cli.terminal import console
+from lowtide.cli.terminal import console, table, units
 from lowtide.cli.terminal.progress import transfer_bar
 from lowtide.cli.terminal.standard_streams import input_file, is_standard
 
@@ -43,20 +43,28 @@ def upload(
     as_json: JsonOption = False,
 ) -> None:
     """Upload a file of requests. Prints its id."""
-    with input_file(path) as source:
-        readable_input(source)
-        with (
-            connect(server, api_key) as client,
-            transfer_bar(f"uploading {source.name}") as advance,
-        ):
-            answer = client.upload(source, purpose or guess_purpose(source), advance)
+    with connect(server, api_key) as client:
+        answer = _upload(client, path, purpose)
     if as_json:
         console.emit_json(answer)
         return
     file = read_view(answer, FileView)
     console.write(file.id)
     command = f"lowtide batches create {escape(file.id)}"
-    console.info(f"Uploaded {console.human_bytes(file.bytes)}. Next: [bold]{command}[/]")
+    console.info(f"Uploaded {units.human_bytes(file.bytes)}. Next: [bold]{command}[/]")
+
+
+def upload_file(client: ServerClient, path: Path) -> str:
+    """Uploads a file of requests and returns its id; `-` is standard input. Raises CommandError for
+    a file that cannot be read."""
+    return read_view(_upload(client, path, None), FileView).id
+
+
+def _upload(client: ServerClient, path: Path, purpose: str | None) -> JsonObject:
+    with input_file(path) as source:
+        readable_input(source)
+        with transfer_bar(f"uploading {source.name}") as advance:
+            return client.upload(source, purpose or guess_purpose(source), advance)
 
 
 @app.command("list", epilog=examples("lowtide files list --limit 10"))
@@ -74,15 +82,23 @@ def list_files(
         console.emit_json(answer)
         return
     files = [read_view(entry, FileView) for entry in answer.get("data", [])]
-    console.show_table(
-        ("id", "name", "size", "purpose", "created"),
+    narrow = console.is_narrow()
+    shown_time = units.human_age if narrow else units.human_instant
+    table.show_table(
+        (
+            table.whole("id"),
+            table.name("name"),
+            table.number("size"),
+            table.whole("purpose"),
+            table.whole("age" if narrow else "created"),
+        ),
         [
             (
                 file.id,
                 file.filename,
-                console.human_bytes(file.bytes),
+                units.human_bytes(file.bytes),
                 file.purpose,
-                console.human_instant(file.created_at),
+                shown_time(file.created_at),
             )
             for file in files
         ],
@@ -109,14 +125,14 @@ def get(
 
 def _show(answer: JsonObject) -> None:
     file = read_view(answer, FileView)
-    console.show_fields(
+    table.show_fields(
         (
             ("id", escape(file.id)),
             ("name", escape(file.filename)),
-            ("size", f"{console.human_bytes(file.bytes)} ({file.bytes:,} bytes)"),
+            ("size", f"{units.human_bytes(file.bytes)} ({file.bytes:,} bytes)"),
             ("purpose", escape(file.purpose)),
-            ("created", console.human_instant(file.created_at)),
-            ("kept until", console.human_instant(file.expires_at)),
+            ("created", units.human_instant(file.created_at)),
+            ("kept until", units.human_instant(file.expires_at)),
         )
     )
 
@@ -155,7 +171,7 @@ def content(
     if as_json:
         console.emit_json({"id": file_id, "output": str(output), "bytes": copied.bytes})
         return
-    console.info(f"Wrote {console.human_bytes(copied.bytes)} to {escape(str(output))}.")
+    console.info(f"Wrote {units.human_bytes(copied.bytes)} to {escape(str(output))}.")
 
 
 @app.command(epilog=examples("lowtide files delete file-abc123"))

@@ -11,7 +11,8 @@ import typer
 from rich.markup import escape
 
 from lowtide import config, limits
-from lowtide.cli.batches.batch_report import line_error_markup, warning_markup
+from lowtide.cli.batches.batch_report import show_grouped, warning_markup
+from lowtide.cli.batches.estimate_report import ESTIMATE_COLUMNS
 from lowtide.cli.batches.input_file import (
     DEFAULT_ENDPOINT,
     Inspection,
@@ -22,7 +23,7 @@ from lowtide.cli.batches.input_file import (
 )
 from lowtide.cli.client.objects import BatchErrorView, JsonObject
 from lowtide.cli.options import ConfigOption, JsonOption
-from lowtide.cli.terminal import command_errors, console
+from lowtide.cli.terminal import command_errors, console, table, units
 from lowtide.cli.terminal.progress import delayed_bar
 from lowtide.cli.terminal.standard_streams import input_file
 from lowtide.config import Settings
@@ -102,12 +103,12 @@ def _are_models_known(settings: Settings) -> bool:
 
 def _show(path: Path, inspection: Inspection, cost: Estimate, settings: Settings) -> None:
     console.write(
-        f"[bold]{escape(str(path))}[/]: {console.plural(inspection.lines, 'line')},"
-        f" {console.human_bytes(inspection.bytes)}"
+        f"[bold]{escape(str(path))}[/]: {units.plural(inspection.lines, 'line')},"
+        f" {units.human_bytes(inspection.bytes)}"
     )
     too_large = inspection.bytes > settings.limits.file_bytes
     if too_large:
-        limit = console.human_bytes(settings.limits.file_bytes)
+        limit = units.human_bytes(settings.limits.file_bytes)
         console.write(f"  [red]file_too_large:[/] a file may have {limit}. Split it into several.")
     if isinstance(inspection.result, ValidationFailure):
         show_failure(inspection.result)
@@ -115,7 +116,7 @@ def _show(path: Path, inspection: Inspection, cost: Estimate, settings: Settings
     _show_models(cost)
     show_inspection_warnings(inspection)
     if not too_large:
-        requests = console.plural(inspection.result.requests, "request")
+        requests = units.plural(inspection.result.requests, "request")
         console.write(f"[green]Good:[/] {requests} would run.")
 
 
@@ -127,15 +128,11 @@ def show_inspection_warnings(inspection: Inspection) -> None:
 
 
 def show_failure(failure: ValidationFailure) -> None:
-    """The bad lines, a line each, and how many there are."""
-    for error in failure.errors[: limits.LINE_ERRORS_SHOWN]:
-        shown = BatchErrorView(error.code, error.message, error.line, error.param)
-        console.write("  " + line_error_markup(shown))
-    more = failure.total_errors - min(len(failure.errors), limits.LINE_ERRORS_SHOWN)
-    if more > 0:
-        console.write(f"  [dim]and {console.plural(more, 'more error')}; --json lists them.[/]")
-    errors = console.plural(failure.total_errors, "error")
-    console.write(f"[red]Bad:[/] {errors}; the batch would fail before anything runs.")
+    """The bad lines, and how many there are."""
+    errors = [BatchErrorView(e.code, e.message, e.line, e.param) for e in failure.errors]
+    show_grouped(errors, failure.total_errors)
+    count = units.plural(failure.total_errors, "error")
+    console.write(f"[red]Bad:[/] {count}; the batch would fail before anything runs.")
 
 
 def _show_models(cost: Estimate) -> None:
@@ -151,8 +148,7 @@ def _show_models(cost: Estimate) -> None:
         )
         for share in cost.models
     ]
-    headings = ("model", "requests", "in (about)", "out (at most)")
-    console.show_table((*headings, "live", "batch", "saved"), rows, numbers=6)
+    table.show_table(ESTIMATE_COLUMNS, rows)
     if cost.has_price:
         batch, live = _dollars(cost.batch_pico), _dollars(cost.live_pico)
         saved = _dollars(cost.live_pico - cost.batch_pico)
@@ -167,7 +163,7 @@ def _price(pico: int, share: ModelEstimate) -> str:
 
 
 def _dollars(pico: int) -> str:
-    return console.human_dollars(dollars(pico))
+    return units.human_dollars(dollars(pico))
 
 
 def _as_json(

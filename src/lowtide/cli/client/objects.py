@@ -27,6 +27,10 @@ class CountsView(msgspec.Struct, frozen=True):
     def settled(self) -> int:
         return self.completed + self.failed
 
+    @property
+    def not_run(self) -> int:
+        return max(0, self.total - self.settled)
+
 
 class InputDetailsView(msgspec.Struct, frozen=True):
     cached_tokens: int = 0

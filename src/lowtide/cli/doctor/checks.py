@@ -21,7 +21,7 @@ from lowtide.cli.doctor.finding import Finding
 from lowtide.cli.doctor.postgres import check_postgres
 from lowtide.cli.server.listening import bind
 from lowtide.cli.terminal.command_errors import CommandError
-from lowtide.cli.terminal.console import human_bytes, human_seconds
+from lowtide.cli.terminal.units import human_bytes, human_seconds, plural
 from lowtide.config import DEFAULT_FILE, SYSTEM_FILE, Settings
 from lowtide.core.reporting.shown_url import shown_url
 from lowtide.data_dir import LOCK_FILE, RESTORING_FILE, DataDirError, locked_data_dir
@@ -36,8 +36,9 @@ def check_config(settings: Settings, config_file: Path | None) -> Finding:
     source = f"defaults; there is no ./{DEFAULT_FILE} and no {SYSTEM_FILE}"
     if config_file is not None:
         source = f"read from {config_file}"
-    models = sum(len(replica.models) for replica in settings.replica)
-    return Finding("config", "ok", f"{source}; {len(settings.replica)} replicas, {models} models")
+    replicas = plural(len(settings.replica), "replica")
+    models = plural(sum(len(replica.models) for replica in settings.replica), "model")
+    return Finding("config", "ok", f"{source}; {replicas}, {models}")
 
 
 def check_data_dir(settings: Settings) -> list[Finding]:

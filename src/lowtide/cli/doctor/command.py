@@ -18,7 +18,7 @@ from rich.markup import escape
 from lowtide import config
 from lowtide.cli.doctor.finding import NO_REPLICA, Finding
 from lowtide.cli.options import ConfigOption, JsonOption
-from lowtide.cli.terminal import command_errors, console
+from lowtide.cli.terminal import command_errors, console, units
 from lowtide.cli.terminal.counter import delayed_counter
 from lowtide.config import Settings
 from lowtide.config.sources import ConfigError
@@ -28,6 +28,7 @@ from lowtide.ports.store import StoreError
 if TYPE_CHECKING:
     from lowtide.cli.doctor.integrity import DriftReport, Repairs
 
+_NAME_COLUMNS_MAX: Final = 22
 _MARKS: Final = {"ok": "[green]ok  [/]", "warn": "[yellow]warn[/]", "fail": "[bold red]FAIL[/]"}
 
 
@@ -122,7 +123,7 @@ def _examine_and_mend(
     again = _look(settings, wishes)
     found = [again] if isinstance(again, Finding) else again.findings
     if repairs.waiting:
-        what = f"{console.plural(repairs.waiting, 'repair')} must wait for leases to end"
+        what = f"{units.plural(repairs.waiting, 'repair')} must wait for leases to end"
         found.append(Finding("repair", "warn", what, "Run it again in a minute."))
     return [*findings, *found], repairs
 
@@ -143,7 +144,7 @@ def _ask(report: "DriftReport", wishes: DoctorOptions) -> None:
     """Raises CommandError where the answer is no."""
     if report.all_missing and not wishes.accept_loss:
         raise command_errors.CommandError(
-            f"None of {console.plural(report.checked, 'blob')} that rows need is there: this looks"
+            f"None of {units.plural(report.checked, 'blob')} that rows need is there: this looks"
             " like another folder or bucket than the server's. Nothing was changed.",
             "Check server.blob_url and that it is mounted. If the blobs are truly gone, add"
             " --accept-loss.",
@@ -221,18 +222,20 @@ def _emit(findings: Sequence[Finding], repairs: "Repairs | None", failed: bool) 
 
 
 def _show(findings: Sequence[Finding], took_s: float) -> None:
-    width = max(len(finding.name) for finding in findings)
+    width = min(max(len(finding.name) for finding in findings), _NAME_COLUMNS_MAX)
     for finding in findings:
         name = f"[bold]{escape(finding.name):{width}}[/]"
-        console.write(f"{_MARKS[finding.verdict]}  {name}  {escape(finding.what)}")
+        column = width + 8
+        words = f"{_MARKS[finding.verdict]}  {name}  {escape(finding.what)}"
+        console.write(words, hanging=column)
         if finding.remedy:
-            console.write(f"{'':{width + 8}}[dim]{escape(finding.remedy)}[/]")
+            console.write(f"{'':{column}}[dim]{escape(finding.remedy)}[/]", hanging=column)
     failed = sum(finding.verdict == "fail" for finding in findings)
     warned = sum(finding.verdict == "warn" for finding in findings)
     if failed:
-        verdict = f"[red]{console.plural(failed, 'check')} failed.[/]"
+        verdict = f"[red]{units.plural(failed, 'check')} failed.[/]"
     elif warned:
-        verdict = f"[yellow]Works, with {console.plural(warned, 'warning')}.[/]"
+        verdict = f"[yellow]Works, with {units.plural(warned, 'warning')}.[/]"
     else:
         verdict = "[green]All is well.[/]"
-    console.write(f"{verdict} [dim]({console.human_seconds(took_s)})[/]")
+    console.write(f"{verdict} [dim]({units.human_seconds(took_s)})[/]")

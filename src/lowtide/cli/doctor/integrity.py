@@ -14,7 +14,7 @@ import msgspec
 
 from lowtide.blobs.url import open_blobs
 from lowtide.cli.doctor.finding import Finding
-from lowtide.cli.terminal.console import human_bytes, plural
+from lowtide.cli.terminal.units import human_bytes, plural
 from lowtide.config import Settings
 from lowtide.core.integrity.consistency import Inconsistency
 from lowtide.core.validation.planner import Planner

@@ -13,7 +13,7 @@ import msgspec
 
 from lowtide import limits
 from lowtide.cli.doctor.finding import Finding
-from lowtide.cli.terminal.console import human_seconds
+from lowtide.cli.terminal.units import human_seconds
 from lowtide.config import ReplicaSettings
 from lowtide.config.sources import ConfigError
 from lowtide.core.faults.fault import FAULTS, FaultKind, fault_of_status, fault_of_transport

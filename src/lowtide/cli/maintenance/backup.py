@@ -8,7 +8,7 @@ from rich.markup import escape
 
 from lowtide.cli.options import ConfigOption, DataDirOption, JsonOption
 from lowtide.cli.settings import read_settings
-from lowtide.cli.terminal import command_errors, console
+from lowtide.cli.terminal import command_errors, console, units
 from lowtide.cli.terminal.counter import delayed_counter
 
 
@@ -50,15 +50,15 @@ def backup(
             }
         )
     else:
-        size = console.human_bytes(manifest.blob_bytes + manifest.database_bytes)
-        blobs = console.plural(manifest.blobs, "blob")
+        size = units.human_bytes(manifest.blob_bytes + manifest.database_bytes)
+        blobs = units.plural(manifest.blobs, "blob")
         new = ""
         if report.base is not None:
             new = f"; {report.new:,} new, the rest shared with {report.base}"
         console.write(escape(f"{report.path}: {blobs}, {size}{new}"))
     if manifest.missing:
         console.info(
-            f"[yellow]{console.plural(manifest.missing, 'blob')} that the database names were not"
+            f"[yellow]{units.plural(manifest.missing, 'blob')} that the database names were not"
             " there.[/] [dim]`lowtide doctor` says which, and mends it.[/]"
         )
         raise typer.Exit(command_errors.SOME_LINES_FAILED)

@@ -8,7 +8,7 @@ from rich.markup import escape
 
 from lowtide.cli.options import ConfigOption, DataDirOption, JsonOption
 from lowtide.cli.settings import read_settings
-from lowtide.cli.terminal import command_errors, console
+from lowtide.cli.terminal import command_errors, console, units
 from lowtide.cli.terminal.counter import delayed_counter
 
 
@@ -45,13 +45,13 @@ def restore(
             }
         )
         return
-    when = console.human_instant(int(manifest.created_at.timestamp()))
-    blobs = console.plural(manifest.blobs, "blob")
+    when = units.human_instant(int(manifest.created_at.timestamp()))
+    blobs = units.plural(manifest.blobs, "blob")
     console.write(
         escape(f"{report.data_dir}: as of {when}, {blobs}. `lowtide serve` goes on from there.")
     )
     if manifest.missing:
         console.info(
-            f"[yellow]{console.plural(manifest.missing, 'blob')} were missing when it was made.[/]"
+            f"[yellow]{units.plural(manifest.missing, 'blob')} were missing when it was made.[/]"
             " [dim]`lowtide doctor --repair` mends that.[/]"
         )

@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.panel import Panel
 
 from lowtide import __version__
+from lowtide.cli.client.address import DEFAULT_SERVER
 from lowtide.cli.server.event_loop import new_event_loop
 from lowtide.cli.server.reloading import reloading
 from lowtide.cli.terminal import command_errors, console
@@ -187,7 +188,9 @@ def _announce(address: str, application: Application, role: Role, *, as_json: bo
             f"Lowtide {__version__} listens on {address} and serves {_models(application)}"
         )
         return
+    named = "" if address == DEFAULT_SERVER else f" --server {address}"
     example = (
+        f"lowtide batches create batch.jsonl{named}\n\n"
         "[dim]# pip install together[/]\n"
         f'client = Together(base_url="{address}", api_key="none")\n'
         'file = client.files.upload("batch.jsonl", purpose="batch-api")\n'

@@ -30,7 +30,7 @@ from lowtide.cli.tables.table_options import TableOptions
 from lowtide.cli.tables.table_parts import read_run
 from lowtide.cli.tables.table_plan import PartWriter, TableJob, plan_table, table_errors
 from lowtide.cli.tables.table_state import TableState, Totals, check_same_table
-from lowtide.cli.terminal import command_errors, console
+from lowtide.cli.terminal import command_errors, console, units
 from lowtide.cli.terminal.counter import delayed_counter
 from lowtide.cli.terminal.progress import BatchBar
 from lowtide.tables import sources
@@ -156,7 +156,7 @@ def _report(job: TableJob, state: TableState, counts: RowCounts, *, as_json: boo
         )
     if totals.live_amount:
         saved = totals.live_amount - totals.amount
-        charged, live, less = map(console.human_dollars, (totals.amount, totals.live_amount, saved))
+        charged, live, less = map(units.human_dollars, (totals.amount, totals.live_amount, saved))
         console.write(f"  cost      {charged} (live {live}, saved {less})")
     console.write(f"  results   {escape(job.output)}")
     for reason, count in counts.reasons.most_common(_REASONS_SHOWN):

@@ -16,7 +16,7 @@ from installation import SIDES, Installation, Prompt, running_installation
 from prompt import Run
 
 from lowtide.cli.batches import batches
-from lowtide.cli.terminal import command_errors, console
+from lowtide.cli.terminal import command_errors, units
 from lowtide.core.accounts.money import model_prices
 from lowtide.store.sql_store import SqlStore
 from testkit.empty_database import place_empty_database
@@ -119,7 +119,7 @@ def test_a_table_ends_in_the_total(ask: Prompt) -> None:
         ["2026-11-01", "n", "4"],
         ["total", "", "16"],
     ]
-    dollars = [console.human_dollars(16 * EACH * share) for share in (1, 2, 1)]
+    dollars = [units.human_dollars(16 * EACH * share) for share in (1, 2, 1)]
     assert table[-1][-3:] == dollars
     assert "2026-10-01 00:00 to 2026-12-01 00:00 UTC" in outcome.err
 
@@ -173,7 +173,7 @@ def test_what_makes_no_sense_is_refused(
     ],
 )
 def test_small_amounts_keep_two_digits(amount: str, text: str) -> None:
-    assert console.human_dollars(Decimal(amount)) == text
+    assert units.human_dollars(Decimal(amount)) == text
 
 
 # ---- a batch, and one that is not created yet

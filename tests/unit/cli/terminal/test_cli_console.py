@@ -8,7 +8,7 @@ from lowtide.cli.batches.batch_report import error_reasons, exit_code_of
 from lowtide.cli.batches.outputs import errors_beside
 from lowtide.cli.client.address import is_this_machine, server_address
 from lowtide.cli.client.objects import BatchView, CountsView
-from lowtide.cli.terminal import console
+from lowtide.cli.terminal import console, table, units
 from lowtide.cli.terminal.command_errors import CommandError
 
 
@@ -23,7 +23,7 @@ from lowtide.cli.terminal.command_errors import CommandError
     ],
 )
 def test_bytes_are_shown_in_the_unit_that_fits(count: int, text: str) -> None:
-    assert console.human_bytes(count) == text
+    assert units.human_bytes(count) == text
 
 
 @pytest.mark.parametrize(
@@ -37,13 +37,13 @@ def test_bytes_are_shown_in_the_unit_that_fits(count: int, text: str) -> None:
     ],
 )
 def test_durations_are_shown_in_the_units_that_fit(seconds: float, text: str) -> None:
-    assert console.human_seconds(seconds) == text
+    assert units.human_seconds(seconds) == text
 
 
 def test_a_table_off_a_terminal_is_tab_separated_and_never_cut(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    console.show_table(("id", "name"), [("x" * 300, "[bold]odd[/bold]")])
+    table.show_table((table.whole("id"), table.name("name")), [("x" * 300, "[bold]odd[/bold]")])
     assert capsys.readouterr().out == "id\tname\n" + "x" * 300 + "\t[bold]odd[/bold]\n"
 
 
@@ -137,8 +137,8 @@ def test_everything_that_is_printed_is_written_out(capsys: pytest.CaptureFixture
     foul = "a\x1b]0;title\x07b\tc\nd"
     console.write(foul)
     console.info(foul)
-    console.show_fields([("name", foul)])
-    console.show_table(("one", "two"), [(foul, "x")])
+    table.show_fields([("name", foul)])
+    table.show_table((table.whole("one"), table.name("two")), [(foul, "x")])
     printed = capsys.readouterr()
     assert "\x1b" not in printed.out + printed.err
     assert "\x07" not in printed.out + printed.err

@@ -1,0 +1,106 @@
+"""What a person sees on a terminal of some width: where lines break, and what never does."""
+
+import io
+
+import pytest
+
+from lowtide.cli.batches.batch_report import counts_of, line_error_markup
+from lowtide.cli.client.objects import BatchErrorView, BatchView, CountsView
+from lowtide.cli.suggestions import suggestion
+from lowtide.cli.terminal import console, table, units
+
+FILE_ID = "file-out-f089fe04c91a8d9fb7a4f2d4"
+
+
+class Screen:
+    """A terminal of some width, and the lines on it."""
+
+    def __init__(self, width: int) -> None:
+        self._shown = io.StringIO()
+        self.console = console._Console(
+            file=self._shown, force_terminal=True, width=width, color_system=None, highlight=False
+        )
+
+    @property
+    def lines(self) -> list[str]:
+        return [line.rstrip() for line in self._shown.getvalue().splitlines()]
+
+
+@pytest.fixture
+def screen(monkeypatch: pytest.MonkeyPatch) -> Screen:
+    made = Screen(60)
+    monkeypatch.setattr(console, "OUT", made.console)
+    monkeypatch.setattr(console, "_words_to", made.console)
+    monkeypatch.setattr(table, "OUT", made.console)
+    return made
+
+
+def test_long_lines_break_between_words_and_go_on_further_right(screen: Screen) -> None:
+    console.write("  line 4: invalid_request: 'body.temperature' must be a number from 0 up")
+    assert screen.lines == [
+        "  line 4: invalid_request: 'body.temperature' must be a",
+        "    number from 0 up",
+    ]
+
+
+def test_a_label_keeps_its_column_to_itself(screen: Screen) -> None:
+    console.write(f"  results  {'word ' * 13}{FILE_ID}", hanging=11)
+    first, *others = screen.lines
+    assert first.startswith("  results  word")
+    assert all(line[:12].strip() == line[11:12] for line in others)
+    assert others[-1].endswith(FILE_ID)
+
+
+def test_what_fits_is_left_as_it_is(screen: Screen) -> None:
+    console.write("[bold]a[/]\n  b")
+    assert screen.lines == ["a", "  b"]
+
+
+def test_names_are_cut_where_ids_and_numbers_need_the_room(screen: Screen) -> None:
+    columns = (table.whole("id"), table.name("name"), table.number("size"))
+    table.show_table(columns, [(FILE_ID, "reviews of the third quarter.jsonl", "40.1 MiB")])
+    heading, row = screen.lines
+    assert row.startswith(FILE_ID)
+    assert row.endswith("40.1 MiB")
+    assert "…" in row
+    assert heading.endswith("size")
+
+
+def test_an_empty_table_says_so(screen: Screen) -> None:
+    table.show_table((table.whole("id"),), [])
+    assert screen.lines == ["id", "none"]
+
+
+def test_counts_say_what_succeeded_failed_and_never_ran() -> None:
+    counts = CountsView(total=200, completed=190, failed=7)
+    over = BatchView(id="b", status="expired", request_counts=counts)
+    assert counts_of(over) == "200: [green]190 succeeded[/], [red]7 failed[/], 3 not run"
+    running = BatchView(id="b", status="in_progress", request_counts=counts)
+    assert counts_of(running).endswith("3 to go")
+
+
+def test_lines_with_the_same_error_are_named_together() -> None:
+    error = BatchErrorView("invalid_request", "Too hot.", 3, None)
+    words = line_error_markup(error, list(range(3, 12)))
+    assert words == "[bold]lines 3, 4, 5, 6, 7 and 4 more:[/] [red]invalid_request:[/] Too hot."
+
+
+@pytest.mark.parametrize(
+    ("seconds", "age"), [(5, "5 s"), (59, "59 s"), (150, "2 min"), (7300, "2 h"), (200_000, "2 d")]
+)
+def test_ages_have_one_unit(monkeypatch: pytest.MonkeyPatch, seconds: int, age: str) -> None:
+    monkeypatch.setattr(units.time, "time", lambda: 1_000_000.0)
+    assert units.human_age(1_000_000 - seconds) == age
+
+
+def test_instants_have_their_zone() -> None:
+    assert len(units.human_instant(1_800_000_000).split(" ")) == 3
+    assert units.human_instant(None) == "-"
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"), [("show", "get"), ("lst", "list"), ("cancle", "cancel"), ("xyzzy", None)]
+)
+def test_a_wrong_word_finds_the_command_that_was_meant(word: str, meant: str | None) -> None:
+    known = ("create", "list", "get", "watch", "results", "cancel")
+    assert suggestion(f"No such command '{word}'.", known) == meant

@@ -41,7 +41,6 @@ _OTHER_NAMES: Final = MappingProxyType(
         "project": "projects",
         "org": "orgs",
         "organizations": "orgs",
-        "organisations": "orgs",
         "costs": "usage",
         "billing": "usage",
         "simulate": "simulate-engine",

@@ -35,7 +35,7 @@ def test_the_version_is_told(run_main: Run) -> None:
     [
         (["frobnicate"], "No such command"),
         (["batches", "show", "x"], "Did you mean `lowtide batches get`?"),
-        (["organisations"], "Did you mean `lowtide orgs`?"),
+        (["organizations"], "Did you mean `lowtide orgs`?"),
         (["batches", "create", "nope.jsonl"], "nope.jsonl: no such file"),
         (["run"], "Missing argument"),
         (["run", "nope.jsonl", "-o", "o.jsonl"], "nope.jsonl: no such file"),

@@ -194,8 +194,8 @@ class Client:
         async def create(house: Node) -> Batch:
             nonlocal repeat
             was_repeat, repeat = repeat, True
-            created = await house.batches.create(_PROJECT, "sim", asked, repeat=was_repeat)
-            await house.batches.mark_answered(created.batch.id)
+            created = await house.services.batches.create(_PROJECT, "sim", asked, repeat=was_repeat)
+            await house.services.batches.mark_answered(created.batch.id)
             return created.batch
 
         return await self._insist(create)
@@ -211,7 +211,7 @@ class Client:
     async def _delete(self, file_id: str) -> None:
         await asyncio.sleep(self._random.uniform(0.0, 10.0))
         try:
-            await self._insist(lambda house: house.files.delete(_PROJECT, file_id))
+            await self._insist(lambda house: house.services.files.delete(_PROJECT, file_id))
         except LowtideError as error:  # an earlier try did it, unheard
             if error.code != "file_not_found":
                 raise
@@ -221,7 +221,7 @@ class Client:
         batch_id = self._batch.id
         self._wish.asked_to_cancel = True
         try:
-            await self._insist(lambda house: house.batches.cancel(_PROJECT, batch_id))
+            await self._insist(lambda house: house.services.batches.cancel(_PROJECT, batch_id))
         except LowtideError as error:
             self._trace.note(f"cancel refused: {error}")
 
@@ -241,13 +241,13 @@ class Client:
         """As a person does who watches: where nothing moves, there has to be a reason. A new state
         is a move as well: a last outcome may wait long for its commit, and has a reason for that.
         """
-        seen = await house.batches.get(_PROJECT, batch_id)
+        seen = await house.services.batches.get(_PROJECT, batch_id)
         now_s = asyncio.get_running_loop().time()
         if seen.status != self._status:
             self._status, self._status_since_s = seen.status, now_s
         stood_s = min(self._stands_for_s(batch_id), now_s - self._status_since_s)
         if seen.status not in TERMINAL and stood_s >= STANDSTILL_S:
-            (progress,) = await house.batches.progress([seen])
+            (progress,) = await house.services.batches.progress([seen])
             stands = self._stands_for_s(batch_id) >= stood_s
             if progress.reason is None and stands and not _is_misdated(seen, house.clock.now()):
                 raise Violation(
@@ -282,8 +282,8 @@ class Client:
         offset = wish.offsets.get(file_id, 0)
 
         async def read(house: Node) -> tuple[bytes, int, bool]:
-            file = await house.files.get(_PROJECT, file_id)
-            content = await house.results.open(_PROJECT, file, offset)
+            file = await house.services.files.get(_PROJECT, file_id)
+            content = await house.services.results.open(_PROJECT, file, offset)
             body = b"".join([block async for block in content.body])
             if len(body) != content.bytes:
                 raise Violation(f"{file_id}: {content.bytes} bytes announced, {len(body)} came")

@@ -23,15 +23,13 @@ from lowtide.core.live.live import LiveAnswer
 from lowtide.loops.dispatch.attempt import Upstream
 from lowtide.ports.blobs import BlobError
 from lowtide.ports.engine import StreamingEngine
-from lowtide.ports.store import StoreError
-from lowtide.service.accounts.quotas import Quotas
-from lowtide.service.batches.batches import BatchService
-from lowtide.service.batches.results import ResultReader
-from lowtide.service.files.files import FileService
+from lowtide.ports.store import Store, StoreError
 from lowtide.service.live.live import LiveService
 from lowtide.service.live.live_replica import LiveReplica
-from lowtide.service.standings import Standings
+from lowtide.service.services import Services
 from lowtide.store.sql_store import SqlStore
+from lowtide.wiring.parts import Parts, parts_of
+from lowtide.wiring.services import NoWorker, build_services, standings_of
 from lowtide.wiring.worker import Worker
 from testkit.sim.engines import EngineMachine, NetworkedEngine
 from testkit.sim.fault_kinds import FaultKind
@@ -115,11 +113,7 @@ class Node:
         self.process.on_death.append(self._end)
         self.clock = SimClock(self.process)
         self.blobs = MemoryBlobs(ground.disk, ground.faults.blobs)
-        self.allowance = Quotas(store.tenants, store.ledger, self.clock, Settings().limits)
-        self.files = FileService(store.files, self.blobs, self.clock, ground.new_id, self.allowance)
-        self.results = ResultReader(store, self.blobs, self.clock)
-        self.batches: BatchService
-        self._live: LiveService
+        self.services: Services
 
     async def live(self) -> None:
         """Start, run until told to stop or killed; returns when the process is gone."""
@@ -184,20 +178,16 @@ class Node:
             await store.open()
             upstreams = self._upstreams()
             worker = self._worker(upstreams) if self._loops else None
-            self._live = self._live_service(upstreams)
-            standings = Standings(
-                store.worker_reports, self.clock, worker.report if worker else lambda: None
+            parts = self._parts(store)
+            standings = standings_of(parts, worker or NoWorker(self.process.name))
+            self.services = build_services(
+                parts,
+                worker or NoWorker(self.process.name),
+                self._live_service(upstreams, parts),
+                standings,
+                b"",
             )
             await standings.now()
-            self.batches = BatchService(
-                store,
-                self._ground.catalogue,
-                self.clock,
-                self._ground.new_id,
-                self.allowance,
-                worker.wake if worker else lambda _: None,
-                standings.now,
-            )
             if self._ground.scenario.workers == 1 and self._loops:
                 await store.work.release_worker("local")
             if worker is not None:
@@ -208,7 +198,7 @@ class Node:
 
     async def answer_live(self, body: bytes) -> LiveAnswer:
         """One live chat completion, not streamed. Raises LowtideError."""
-        live, endpoint = self._live, "/v1/chat/completions"
+        live, endpoint = self.services.live, "/v1/chat/completions"
         admitted = await live.admit(endpoint, body, project_id="proj_default", key_id="sim")
         async with live.open(admitted) as answer:
             assert isinstance(answer, LiveAnswer)
@@ -227,7 +217,15 @@ class Node:
             for machine in ground.engines
         ]
 
-    def _live_service(self, upstreams: Sequence[Upstream]) -> LiveService:
+    def _parts(self, store: Store) -> Parts:
+        ground, scenario = self._ground, self._ground.scenario
+        dispatch = DispatchSettings(
+            lease_ttl_s=scenario.lease_ttl_s, commit_interval_s=scenario.commit_interval_s
+        )
+        settings = Settings(dispatch=dispatch)
+        return parts_of(settings, store, self.blobs, self.clock, ground.catalogue, ground.new_id)
+
+    def _live_service(self, upstreams: Sequence[Upstream], parts: Parts) -> LiveService:
         """On connections of its own, which nobody has to own."""
         ground, timeout_s = self._ground, self._ground.scenario.attempt_timeout_s
         replicas = [
@@ -242,7 +240,7 @@ class Node:
             )
             for upstream, machine in zip(upstreams, ground.engines, strict=True)
         ]
-        return LiveService(ground.catalogue, replicas, self.clock, self.allowance)
+        return LiveService(parts.catalogue, replicas, self.clock, parts.quotas)
 
     def _worker(self, upstreams: list[Upstream]) -> Worker:
         ground, scenario = self._ground, self._ground.scenario
@@ -250,20 +248,11 @@ class Node:
         shared = None if alone else {each.replica.url: each.replica for each in upstreams}
         for replica in (shared or {}).values():
             ground.owners.list_shared(self.process, replica)
-        dispatch = DispatchSettings(
-            lease_ttl_s=scenario.lease_ttl_s, commit_interval_s=scenario.commit_interval_s
-        )
         return Worker(
-            Settings(dispatch=dispatch),
-            watched(self._store, ground.watch, ground.faults),
-            self.blobs,
-            self.clock,
-            ground.catalogue,
+            self._parts(watched(self._store, ground.watch, ground.faults)),
             upstreams,
             "local" if alone else ground.new_id(f"{self.process.name}-"),
-            self.allowance,
             shared=shared,
-            new_id=ground.new_id,
             draw=ground.random.random,
         )
 
@@ -296,12 +285,12 @@ def uploader(content: bytes, pieces: int) -> Callable[[Node], Awaitable[Any]]:
     """The work of an upload, as the door does it."""
 
     async def upload(house: Node) -> Any:
-        file_id = house.files.new_file_id()
-        async with house.files.receive("proj_default", file_id, 0) as intake:
+        file_id = house.services.files.new_file_id()
+        async with house.services.files.receive("proj_default", file_id, 0) as intake:
             size = max(1, len(content) // pieces)
             for start in range(0, len(content), size):
                 await intake.write(content[start : start + size])
-        return await house.files.keep(
+        return await house.services.files.keep(
             "proj_default", file_id, intake.content, filename="in.jsonl", purpose="batch"
         )
 

@@ -29,26 +29,11 @@ from lowtide.blobs.url import open_blobs
 from lowtide.cli.server.event_loop import new_event_loop
 from lowtide.config import LimitSettings, ServerSettings, Settings
 from lowtide.core.accounts.catalogue import Catalogue, ModelEntry
-from lowtide.core.validation.planner import Planner
-from lowtide.service.accounts.authentication import Authenticator
-from lowtide.service.accounts.quotas import Quotas
-from lowtide.service.accounts.tenants import TenantService
-from lowtide.service.accounts.usage import UsageService
-from lowtide.service.batches.batches import BatchService
-from lowtide.service.batches.estimates import EstimateService
-from lowtide.service.batches.results import ResultReader
-from lowtide.service.files.files import FileService
-from lowtide.service.files.signing import UploadSigner, load_secret
-from lowtide.service.files.uploads import UploadService
-from lowtide.service.files.uploads_completion import UploadCompleter
-from lowtide.service.live.background import BackgroundService
-from lowtide.service.live.flex import FlexService
-from lowtide.service.live.flex_queue import FlexQueue
 from lowtide.service.live.live import LiveService
-from lowtide.service.models import ModelService
-from lowtide.service.readiness import Readiness
 from lowtide.service.services import Services
 from lowtide.store.sql_store import SqlStore
+from lowtide.wiring.parts import parts_of
+from lowtide.wiring.services import NoWorker, build_services, standings_of, upload_secret
 from testkit.empty_database import place_empty_database
 from testkit.patience import PATIENCE_S
 
@@ -168,50 +153,20 @@ def form(parts: list[tuple[str, str | None, bytes]], boundary: str = "edge") -> 
     return body + f"--{boundary}--\r\n".encode(), f"multipart/form-data; boundary={boundary}"
 
 
-def build(folder: Path, settings: Settings | None = None) -> ApiServer:
-    """The verbs over fresh adapters in `folder`. Nothing is open yet."""
+def build(
+    folder: Path, settings: Settings | None = None, catalogue: Catalogue = CATALOGUE
+) -> ApiServer:
+    """The services over fresh adapters in `folder`. Nothing is open yet."""
     settings = settings or Settings(server=ServerSettings(data_dir=folder))
     database = folder / "lowtide.sqlite"
     if not database.exists():
         place_empty_database(database)
     store = SqlStore.sqlite(database)
-    blobs = open_blobs("file", folder / "blobs")
-    clock = ShiftedClock()
-    allowance = Quotas(store.tenants, store.ledger, clock, settings.limits)
-    planner = Planner(CATALOGUE, lambda: allowance.defaults)
-    access = Authenticator(store.tenants, clock)
-    files = FileService(store.files, blobs, clock, new_id, allowance)
-    queue = FlexQueue(
-        store,
-        blobs,
-        CATALOGUE,
-        planner,
-        clock,
-        new_id,
-        files,
-        allowance,
-        lambda _: None,
-        owner="door",
-    )
-    services = Services(
-        settings=settings,
-        files=files,
-        parts=UploadService(store.uploads, files, blobs, clock, new_id),
-        completions=UploadCompleter(store.uploads, store.files, blobs, clock, new_id),
-        batches=BatchService(store, CATALOGUE, clock, new_id, allowance, lambda _: None),
-        models=ModelService(CATALOGUE),
-        results=ResultReader(store, blobs, clock),
-        uploads=UploadSigner(load_secret(folder)),
-        estimates=EstimateService(blobs, planner, allowance),
-        access=access,
-        tenants=TenantService(store.tenants, access, clock, new_id),
-        allowance=allowance,
-        usage=UsageService(store.ledger, clock),
-        live=LiveService(CATALOGUE, [], clock, allowance),
-        flex=FlexService(queue, store, blobs),
-        background=BackgroundService(queue, store, blobs, clock),
-        readiness=Readiness(store.files, store.check_writable, blobs, clock),
-    )
+    clock, worker = ShiftedClock(), NoWorker("door")
+    parts = parts_of(settings, store, open_blobs("file", folder / "blobs"), clock, catalogue)
+    live = LiveService(catalogue, [], clock, parts.quotas)
+    standings = standings_of(parts, worker)
+    services = build_services(parts, worker, live, standings, upload_secret(settings, folder))
     return ApiServer(folder, services, store, clock)
 
 

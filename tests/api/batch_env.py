@@ -3,27 +3,23 @@
 import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import api_server
 import msgspec
 import pytest
-from api_server import ApiServer, new_id, open_door
+from api_server import ApiServer, open_door
 
 from lowtide.blobs.url import open_blobs
-from lowtide.config import Settings
 from lowtide.core.accounts.catalogue import Catalogue, ModelEntry
 from lowtide.core.batches.batch import Batch, BatchError
 from lowtide.core.files.file import File
-from lowtide.core.validation.planner import Planner
 from lowtide.loops.batches.assemble import AssembleLoop
 from lowtide.service.batches.batches import BatchService, Created
-from lowtide.service.batches.estimates import EstimateService
-from lowtide.service.batches.new_batch import NewBatch
-from lowtide.service.models import ModelService
 from testkit.manual_worker import ManualWorker
 
 CHAT = "/v1/chat/completions"
@@ -35,20 +31,20 @@ CATALOGUE = Catalogue(
 )
 
 
-class HeldBatches(BatchService):
+class HeldCreates:
     """Holds up the answer to the next `hold` creates, after their batch was stored."""
 
-    hold = 0
+    def __init__(self, batches: BatchService) -> None:
+        self._create = batches.create
+        self.hold = 0
 
     def arm(self, count: int) -> None:
         self.hold = count
         self.stored = asyncio.Event()
         self.release = asyncio.Event()
 
-    async def create(
-        self, project_id: str, user_id: str, asked: NewBatch, *, repeat: bool = False
-    ) -> Created:
-        created = await super().create(project_id, user_id, asked, repeat=repeat)
+    async def create(self, *args: Any, **named: Any) -> Created:
+        created = await self._create(*args, **named)
         if self.hold:
             self.hold -= 1
             self.stored.set()
@@ -62,7 +58,7 @@ class Env:
 
     http_api: ApiServer
     worker: ManualWorker
-    batches: HeldBatches
+    batches: HeldCreates
 
     def upload(self, requests: int = 3, purpose: str = "batch") -> File:
         file: File = self.http_api.run(self.worker.upload(requests, purpose=purpose))
@@ -94,32 +90,10 @@ class Env:
 
 @contextmanager
 def open_bench(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Env]:
-    build = api_server.build
-
-    def furnished(folder: Path, settings: Settings | None = None) -> ApiServer:
-        http_api = build(folder, settings)
-        allowance = http_api.services.allowance
-        batches = HeldBatches(
-            http_api.store,
-            CATALOGUE,
-            http_api.clock,
-            new_id,
-            allowance,
-            lambda _: None,
-        )
-        estimates = EstimateService(
-            open_blobs("file", folder / "blobs"),
-            Planner(CATALOGUE, lambda: allowance.defaults),
-            allowance,
-        )
-        http_api.services = replace(
-            http_api.services, batches=batches, estimates=estimates, models=ModelService(CATALOGUE)
-        )
-        return http_api
-
-    monkeypatch.setattr(api_server, "build", furnished)
+    monkeypatch.setattr(api_server, "build", partial(api_server.build, catalogue=CATALOGUE))
     with open_door(folder) as http_api:
         blobs = open_blobs("file", folder / "blobs")
         batches = http_api.services.batches
-        assert isinstance(batches, HeldBatches)
-        yield Env(http_api, ManualWorker(http_api.store, blobs, http_api.clock), batches)
+        held = HeldCreates(batches)
+        monkeypatch.setattr(batches, "create", held.create)
+        yield Env(http_api, ManualWorker(http_api.store, blobs, http_api.clock), held)

@@ -22,7 +22,6 @@ from lowtide.core.dispatch.replica import Replica
 from lowtide.engines.http.client import HttpEngine
 from lowtide.service.live.live import LiveService
 from lowtide.service.live.live_replica import LiveReplica
-from lowtide.service.models import ModelService
 from testkit.patience import PATIENCE_S
 from testkit.scripted_engine import ScriptedEngine
 
@@ -75,7 +74,9 @@ async def live_house(
 ) -> AsyncIterator[Env]:
     """One replica of MODEL for each engine."""
     bounds = limits or LimitSettings()
-    http_api = build(folder, Settings(server=ServerSettings(data_dir=folder), limits=bounds))
+    http_api = build(
+        folder, Settings(server=ServerSettings(data_dir=folder), limits=bounds), CATALOGUE
+    )
     async with AsyncExitStack() as stack:
         replicas = []
         for engine in engines:
@@ -91,7 +92,7 @@ async def live_house(
                 )
             )
         live = LiveService(CATALOGUE, replicas, http_api.clock, http_api.services.allowance)
-        http_api.services = replace(http_api.services, live=live, models=ModelService(CATALOGUE))
+        http_api.services = replace(http_api.services, live=live)
         stop = asyncio.Event()
         serving = asyncio.create_task(serve(http_api, stop))
         while not http_api._ready.is_set():

@@ -7,7 +7,10 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
+
+import structlog
 
 from lowtide import limits
 from lowtide.blobs.url import open_blobs
@@ -24,21 +27,23 @@ from lowtide.loops.runner import Loop, Loops
 from lowtide.ports.blobs import Blobs
 from lowtide.ports.clock import Clock
 from lowtide.ports.store import Store, StoreError
-from lowtide.service.accounts.quotas import Quotas
 from lowtide.service.live.live import LiveService
 from lowtide.service.services import Services
 from lowtide.system import SystemClock, new_id
 from lowtide.wiring.database import check_server, is_single_machine, store_of
 from lowtide.wiring.flex import flex_results
+from lowtide.wiring.parts import Parts, parts_of
 from lowtide.wiring.reload import Reload, Reloaded
 from lowtide.wiring.replicas.embedded import EmbeddedModel, start_embedded
 from lowtide.wiring.replicas.engines import Engines
 from lowtide.wiring.replicas.open_replica import Calling, open_replica
-from lowtide.wiring.services import build_services
+from lowtide.wiring.services import build_services, standings_of, upload_secret
 from lowtide.wiring.worker import Worker
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
+
+log = structlog.get_logger(__name__)
 
 Role = Literal["all", "api", "worker"]
 
@@ -87,16 +92,11 @@ async def open_application(
         replies = ReplyBudget()
         engines = _engines(settings, own, clock, replies, stack)
         replicas, catalogue = engines.replicas, engines.catalogue
-        allowance = Quotas(store.tenants, store.ledger, clock, settings.limits)
+        parts = parts_of(settings, store, blobs, clock, catalogue)
         worker = Worker(
-            settings,
-            store,
-            blobs,
-            clock,
-            catalogue,
+            parts,
             replicas.upstreams,
             _worker_id(settings),
-            allowance,
             shared=None if is_single_machine(settings) else replicas.shared,
             controlled=replicas.controlled,
         )
@@ -104,10 +104,9 @@ async def open_application(
         worker.share(replies)
         if is_single_machine(settings):
             await _release_previous_process(store, worker.id)
-        live = LiveService(catalogue, replicas.live, clock, allowance, replies)
-        services = await build_services(
-            settings, data_dir, store, blobs, clock, catalogue, worker, allowance, live, stack
-        )
+        live = LiveService(catalogue, replicas.live, clock, parts.quotas, replies)
+        services = await _services(parts, worker, live, data_dir, stack)
+        worker.watch_batches(services.batches.progress)
         asgi = _door(services) if role != "worker" else None
         await stack.enter_async_context(await listing(settings, engines, store, clock))
         if role != "worker":
@@ -130,8 +129,24 @@ async def open_application(
             store=store,
             blobs=blobs,
             begin_drain=begin_drain,
-            reload=Reload(settings, engines, allowance),
+            reload=Reload(settings, engines, parts.quotas),
         )
+
+
+async def _services(
+    parts: Parts, worker: Worker, live: LiveService, data_dir: Path, stack: AsyncExitStack
+) -> Services:
+    """Leaving `stack` writes down when keys were last used. Raises StoreError, OSError."""
+    standings = standings_of(parts, worker)
+    services = build_services(
+        parts, worker, live, standings, upload_secret(parts.settings, data_dir)
+    )
+    stack.push_async_callback(services.access.flush)
+    stack.push_async_callback(services.completions.aclose)
+    await standings.now()
+    if parts.settings.auth.mode == "keys" and not await parts.store.tenants.keys():
+        log.warning("keys.none", hint="nobody can call: make a key with `lowtide keys create`")
+    return services
 
 
 def _engines(

@@ -1,17 +1,16 @@
-"""The verbs of a process, each given the ports and the other verbs that it needs."""
+"""The services of a process, each given the ports and the other services that it needs.
 
-from contextlib import AsyncExitStack
+This is the one place where they are built: for the product, for the tests of the HTTP API, and for
+the simulator, which differ in `parts` and in the worker beside.
+"""
+
+from collections.abc import Set
 from pathlib import Path
-
-import structlog
+from typing import Protocol
 
 from lowtide.config import Settings
-from lowtide.core.accounts.catalogue import Catalogue
-from lowtide.ports.blobs import Blobs
-from lowtide.ports.clock import Clock
-from lowtide.ports.store import Store
+from lowtide.core.reporting.worker_report import WorkerReport
 from lowtide.service.accounts.authentication import Authenticator
-from lowtide.service.accounts.quotas import Quotas
 from lowtide.service.accounts.tenants import TenantService
 from lowtide.service.accounts.usage import UsageService
 from lowtide.service.batches.batches import BatchService
@@ -22,82 +21,110 @@ from lowtide.service.files.files import FileService
 from lowtide.service.files.signing import UploadSigner, load_secret
 from lowtide.service.files.uploads import UploadService
 from lowtide.service.files.uploads_completion import UploadCompleter
+from lowtide.service.live.background import BackgroundService
+from lowtide.service.live.flex import FlexService
+from lowtide.service.live.flex_queue import FlexQueue
 from lowtide.service.live.live import LiveService
 from lowtide.service.models import ModelService
 from lowtide.service.readiness import Readiness
 from lowtide.service.services import Services
 from lowtide.service.standings import Standings
-from lowtide.system import new_id
-from lowtide.wiring.flex import flex_services
-from lowtide.wiring.worker import Worker
-
-log = structlog.get_logger(__name__)
+from lowtide.wiring.parts import Parts
 
 
-async def build_services(
-    settings: Settings,
-    data_dir: Path,
-    store: Store,
-    blobs: Blobs,
-    clock: Clock,
-    catalogue: Catalogue,
-    worker: Worker,
-    allowance: Quotas,
-    live: LiveService,
-    stack: AsyncExitStack,
+class LocalWorker(Protocol):
+    """What services ask of the loops of their own process; `wiring.worker.Worker` is one."""
+
+    @property
+    def id(self) -> str: ...
+
+    def wake(self, name: str) -> None:
+        """Nudge a loop; it may be lost."""
+
+    def report(self) -> WorkerReport | None:
+        """What it says of itself now; None while it does not run."""
+
+    def served_models(self) -> Set[str] | None:
+        """Those of the replicas that are listed here; None where that is not known here."""
+
+
+class NoWorker:
+    """Stands in a process without loops."""
+
+    def __init__(self, worker_id: str) -> None:
+        self.id = worker_id
+
+    def wake(self, name: str) -> None:
+        """Nobody is there."""
+
+    def report(self) -> WorkerReport | None:
+        return None
+
+    def served_models(self) -> Set[str] | None:
+        return None
+
+
+def standings_of(parts: Parts, worker: LocalWorker) -> Standings:
+    """How old a report is shows from the second look on, so take one before the first call."""
+    reports, catalogue = parts.store.worker_reports, parts.catalogue
+    return Standings(reports, parts.clock, worker.report, lambda: catalogue.hours)
+
+
+def build_services(
+    parts: Parts, worker: LocalWorker, live: LiveService, standings: Standings, secret: bytes
 ) -> Services:
-    """Leaving `stack` writes down when keys were last used. Raises StoreError, OSError."""
+    """`secret` signs upload addresses. Before the process ends, `access` is to be flushed and
+    `completions` closed.
+    """
+    store, blobs, clock, new_id = parts.store, parts.blobs, parts.clock, parts.new_id
     access = Authenticator(store.tenants, clock)
-    stack.push_async_callback(access.flush)
-    if settings.auth.mode == "keys" and not await store.tenants.keys():
-        log.warning("keys.none", hint="nobody can call: make a key with `lowtide keys create`")
-    files = FileService(store.files, blobs, clock, new_id, allowance)
-    flex, background = flex_services(
-        settings, store, blobs, clock, catalogue, worker, files, allowance
-    )
-    completions = UploadCompleter(store.uploads, store.files, blobs, clock, new_id)
-    stack.push_async_callback(completions.aclose)
-    standings = Standings(store.worker_reports, clock, worker.report, lambda: catalogue.hours)
-    await standings.now()  # how old a report is shows from the second look on
-    batches = BatchService(
+    files = FileService(store.files, blobs, clock, new_id, parts.quotas)
+    forecasts = Forecasts(store.capacity, blobs, parts.catalogue, clock, parts.planner)
+    queue = FlexQueue(
         store,
-        catalogue,
+        blobs,
+        parts.catalogue,
+        parts.planner,
         clock,
         new_id,
-        allowance,
+        files,
+        parts.quotas,
         worker.wake,
-        standings.now,
-        Forecasts(
-            store.capacity,
-            blobs,
-            catalogue,
-            clock,
-            worker.planner,
-        ),
+        owner=worker.id,
+        served_models=worker.served_models,
+        prospects=forecasts,
     )
-    worker.watch_batches(batches.progress)
     return Services(
-        settings=settings,
+        settings=parts.settings,
         files=files,
         parts=UploadService(store.uploads, files, blobs, clock, new_id),
-        completions=completions,
-        batches=batches,
-        models=ModelService(catalogue),
+        completions=UploadCompleter(store.uploads, store.files, blobs, clock, new_id),
+        batches=BatchService(
+            store,
+            parts.catalogue,
+            clock,
+            new_id,
+            parts.quotas,
+            worker.wake,
+            standings.now,
+            forecasts,
+        ),
+        models=ModelService(parts.catalogue),
         results=ResultReader(store, blobs, clock),
-        uploads=UploadSigner(_upload_secret(settings, data_dir)),
-        estimates=EstimateService(blobs, worker.planner, allowance),
+        uploads=UploadSigner(secret),
+        estimates=EstimateService(blobs, parts.planner, parts.quotas),
         access=access,
         tenants=TenantService(store.tenants, access, clock, new_id),
-        allowance=allowance,
+        allowance=parts.quotas,
         usage=UsageService(store.ledger, clock),
         live=live,
-        flex=flex,
-        background=background,
+        flex=FlexService(queue, store, blobs),
+        background=BackgroundService(queue, store, blobs, clock),
         readiness=Readiness(store.files, store.check_writable, blobs, clock),
     )
 
 
-def _upload_secret(settings: Settings, data_dir: Path) -> bytes:
+def upload_secret(settings: Settings, data_dir: Path) -> bytes:
     """What signs upload addresses: the configured secret of many machines, or this folder's own."""
     configured = settings.server.upload_secret
     return load_secret(data_dir) if configured is None else configured.encode()

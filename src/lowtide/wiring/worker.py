@@ -10,8 +10,6 @@ from datetime import datetime
 import structlog
 
 from lowtide import limits
-from lowtide.config import Settings
-from lowtide.core.accounts.catalogue import Catalogue
 from lowtide.core.accounts.charged_usage import UsageMeter
 from lowtide.core.dispatch.dispatch import Dispatch
 from lowtide.core.dispatch.replica import Replica
@@ -20,7 +18,6 @@ from lowtide.core.reporting.replica_watch import Look
 from lowtide.core.reporting.tally import Tallies
 from lowtide.core.reporting.worker_report import WorkerReport
 from lowtide.core.scheduling.reply_budget import ReplyBudget
-from lowtide.core.validation.planner import Planner
 from lowtide.engines.http.client import HttpEngine
 from lowtide.loops.batches.housekeeping import ExpireLoop, SweepLoop
 from lowtide.loops.batches.overview import OverviewLoop, ProgressOf
@@ -36,15 +33,13 @@ from lowtide.loops.replicas.replica_set import ReplicaMember
 from lowtide.loops.replicas.report import ReportLoop
 from lowtide.loops.replicas.window_control import ControlLoop, EngineProbeLoop, ReplicaControl
 from lowtide.loops.runner import Loop, Loops
-from lowtide.loops.scheduling.calibrate import Calibrations
 from lowtide.loops.scheduling.urgency import UrgencyLoop
 from lowtide.ports.blobs import Blobs
-from lowtide.ports.clock import Clock, NewId
+from lowtide.ports.clock import Clock
 from lowtide.ports.store import Store, StoreError
-from lowtide.service.accounts.quotas import Quotas
-from lowtide.system import new_id
 from lowtide.telemetry.replica_metrics import ReplicaMetrics
 from lowtide.telemetry.work_metrics import COMMIT_SECONDS, OverviewMetrics, WorkMetrics
+from lowtide.wiring.parts import Parts
 from lowtide.wiring.task_places import PLACES, TaskPlaces
 
 log = structlog.get_logger(__name__)
@@ -55,52 +50,46 @@ class Worker:
 
     def __init__(
         self,
-        settings: Settings,
-        store: Store,
-        blobs: Blobs,
-        clock: Clock,
-        catalogue: Catalogue,
+        parts: Parts,
         upstreams: Sequence[Upstream],
         worker_id: str,
-        allowance: Quotas,
         *,
         shared: Mapping[str, Replica] | None = None,
         controlled: Sequence[ReplicaControl] = (),
-        new_id: NewId = new_id,
         draw: Callable[[], float] = random.random,
     ) -> None:
         """`upstreams` and `controlled`, those whose windows follow their engines, may change at run
         time; then call `replicas_changed`. `shared` are those of `upstreams` that other workers may
         list, too, by the name that all use; None where no other worker can. `draw` gives uniform
         numbers in [0, 1) for back-off."""
-        ttl_s = settings.dispatch.lease_ttl_s
+        store, blobs, clock = parts.store, parts.blobs, parts.clock
+        dispatch = parts.settings.dispatch
         self.id = worker_id
         self._work = store.work
         self._clock = clock
         self._upstreams = upstreams
-        self._catalogue = catalogue
-        self._calibrations = Calibrations(store.calibrations)
-        self.planner = Planner(catalogue, lambda: allowance.defaults, self._calibrations.models)
+        self._lists_all = shared is None
+        self._calibrations = parts.calibrations
         self._committer = Committer(
             worker_id,
             store.work,
             blobs,
-            new_id,
-            commit_interval_s=settings.dispatch.commit_interval_s,
-            lease_ttl_s=ttl_s,
+            parts.new_id,
+            commit_interval_s=dispatch.commit_interval_s,
+            lease_ttl_s=dispatch.lease_ttl_s,
             on_settled=lambda: self.wake("assemble"),
-            prices=lambda: catalogue.prices,
+            prices=lambda: parts.catalogue.prices,
             monotonic=clock.monotonic,
         )
-        self._dispatcher = self._hands(settings, store, blobs, allowance, draw)
+        self._dispatcher = self._hands(parts, draw)
         self._tasks = TaskPlaces(
-            worker_id, store, blobs, clock, self.planner, allowance, self.wake,
-            lease_ttl_s=ttl_s,
+            worker_id, store, blobs, clock, parts.planner, parts.quotas, self.wake,
+            lease_ttl_s=dispatch.lease_ttl_s,
         )  # fmt: skip
         self._report, self._overview = self._observing(store)
         self._metrics = ReplicaMetrics()
         self._control = self._steering(controlled)
-        parts: list[Loop] = [
+        loops: list[Loop] = [
             *self._tasks.loops,
             self._dispatcher,
             self._committer,
@@ -113,8 +102,8 @@ class Worker:
         ]
         self._ownership: OwnershipLoop | None = None
         if shared is not None:
-            self._ownership = self._share(worker_id, store, shared, ttl_s)
-        self._loops = Loops([*parts, *([self._ownership] if self._ownership else [])], clock)
+            self._ownership = self._share(worker_id, store, shared, dispatch.lease_ttl_s)
+        self._loops = Loops([*loops, *([self._ownership] if self._ownership else [])], clock)
         self._drain: asyncio.Task[None] | None = None
         self._is_running = False
         self._committer.holdings = self._dispatcher
@@ -151,13 +140,12 @@ class Worker:
         """See `loops.replicas.replica_set.Follower`."""
         self._dispatcher.take_back(replica_name)
 
-    @property
-    def knows_replicas(self) -> bool:
-        """Whether any are listed here."""
-        return bool(self._upstreams)
-
-    def served_models(self) -> frozenset[str]:
-        """Of all replicas that are listed here."""
+    def served_models(self) -> frozenset[str] | None:
+        """Of all replicas that are listed here; None where none is, and other workers may have
+        some.
+        """
+        if not self._upstreams and not self._lists_all:
+            return None
         return frozenset(model for replica in self.replicas for model in replica.models)
 
     def _observing(self, store: Store) -> tuple[ReportLoop, OverviewLoop]:
@@ -283,25 +271,19 @@ class Worker:
             wake=lambda: self._loops.wake("dispatch"),
         )
 
-    def _hands(
-        self,
-        settings: Settings,
-        store: Store,
-        blobs: Blobs,
-        allowance: Quotas,
-        draw: Callable[[], float],
-    ) -> Dispatcher:
-        core = Dispatch(attempts_max=settings.dispatch.attempts_max)
+    def _hands(self, parts: Parts, draw: Callable[[], float]) -> Dispatcher:
+        dispatch, quotas = parts.settings.dispatch, parts.quotas
+        core = Dispatch(attempts_max=dispatch.attempts_max)
         leasing = Leasing(
             self.id,
-            store.work,
-            blobs,
+            parts.store.work,
+            parts.blobs,
             core,
             self._upstreams,
-            settings.dispatch.lease_ttl_s,
-            in_flight_max=lambda: allowance.defaults.requests_in_flight,
-            lose_input=store.lifecycle.lose_input,
-            hours=lambda: self._catalogue.hours,
+            dispatch.lease_ttl_s,
+            in_flight_max=lambda: quotas.defaults.requests_in_flight,
+            lose_input=parts.store.lifecycle.lose_input,
+            hours=lambda: parts.catalogue.hours,
         )
         return Dispatcher(
             core,
@@ -311,7 +293,7 @@ class Worker:
             self._upstreams,
             self._committer,
             on_answer=self._calibrations.finished,
-            meter=UsageMeter(lambda: allowance.defaults.missing_usage),
+            meter=UsageMeter(lambda: quotas.defaults.missing_usage),
         )
 
     def _share(

@@ -23,10 +23,10 @@ from lowtide.core.batches.batch import Batch
 from lowtide.core.batches.chunk import ChunkLease
 from lowtide.core.batches.plan import ChunkSpec, ModelTotals
 from lowtide.core.batches.segment import Slice
+from lowtide.core.execution.records import GroupCommit
 from lowtide.core.scheduling.forecast import HourOfWeek
 from lowtide.core.usage import Usage
 from lowtide.loops.scheduling.urgency import UrgencyLoop
-from lowtide.ports.work import GroupCommit
 from lowtide.store.schema.schedule_tables import forecast_hours
 from lowtide.store.sql_store import SqlStore
 from testkit.sim import inline_sqlite

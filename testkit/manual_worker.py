@@ -18,12 +18,13 @@ from lowtide.core.batches.chunk import ChunkLease
 from lowtide.core.batches.line import render_rejected, render_success
 from lowtide.core.batches.plan import ModelTotals, PlanEntry, build_plan, pack_entries
 from lowtide.core.batches.segment import Finished, encode_segment
+from lowtide.core.execution.records import CommitReceipt, GroupCommit
 from lowtide.core.files.file import File, dialect_of_purpose
 from lowtide.core.usage import Usage
 from lowtide.ports.blobs import Blobs
 from lowtide.ports.clock import Clock
 from lowtide.ports.store import Store
-from lowtide.ports.work import CommitReceipt, GroupCommit, TaskLease
+from lowtide.ports.work import TaskLease
 
 WORKER_ID = "hand"
 LEASE_TTL_S = 3600.0

@@ -16,10 +16,11 @@ from lowtide.core.batches.batch import Batch, Dialect
 from lowtide.core.batches.chunk import ChunkKey, ChunkLease
 from lowtide.core.batches.plan import ChunkSpec, ModelTotals
 from lowtide.core.batches.segment import Finished, Slice, encode_segment
+from lowtide.core.execution.records import CommitReceipt, GroupCommit
 from lowtide.core.files.file import File
 from lowtide.core.usage import NO_USAGE, Usage
 from lowtide.ports.store import OutputInfo, Store, TokenLimitReached
-from lowtide.ports.work import CommitReceipt, GroupCommit, TaskLease
+from lowtide.ports.work import TaskLease
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 TTL_S = 30.0

@@ -17,7 +17,8 @@ import msgspec
 
 from lowtide.core.batches.batch import TERMINAL, TRANSITIONS, Status
 from lowtide.core.batches.chunk import ChunkKey, ChunkLease
-from lowtide.ports.work import CommitReceipt, GroupCommit, WorkStore
+from lowtide.core.execution.records import CommitReceipt, GroupCommit
+from lowtide.ports.work import WorkStore
 from lowtide.store.sql_store import SqlStore
 from lowtide.store.work import SqlWork
 from testkit.sim.fault_kinds import FaultKind

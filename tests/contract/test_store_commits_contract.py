@@ -6,8 +6,8 @@ import pytest
 
 from lowtide.core.batches.batch import Counts
 from lowtide.core.batches.chunk import ChunkKey
+from lowtide.core.execution.records import GroupCommit
 from lowtide.core.usage import NO_USAGE, Usage
-from lowtide.ports.work import GroupCommit
 from testkit.store_fixture import PER_ANSWER, TTL_S, StoreFixture, keys, outcomes
 
 

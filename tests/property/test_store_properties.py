@@ -34,7 +34,7 @@ from lowtide.core.accounts.money import FREE, ModelPrices, UnitPrices
 from lowtide.core.accounts.tenancy import DEFAULT_ORGANIZATION, OrganizationLimits
 from lowtide.core.batches.batch import ASSEMBLING, Counts
 from lowtide.core.batches.chunk import ChunkKey, ChunkLease, done_count, missing
-from lowtide.ports.work import GroupCommit
+from lowtide.core.execution.records import GroupCommit
 from lowtide.store.schema.tables import chunks
 from lowtide.store.sql_store import SqlStore
 from property_profiles import examples, unhurried

@@ -12,11 +12,19 @@ from typing import Any
 from unittest.mock import patch
 
 import msgspec
-from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from lowtide.core.batches.chunk import NOTHING_DONE, ChunkKey, is_done, mark_done
+from lowtide.core.batches.chunk import NOTHING_DONE, ChunkKey, done_count, is_done, mark_done
 from lowtide.core.batches.segment import Slice
+from lowtide.core.execution import settlement
+from lowtide.core.execution.records import (
+    BatchRecord,
+    ChunkRecord,
+    GroupCommit,
+    SettledChunk,
+    Settlement,
+)
+from lowtide.core.execution.settlement import _Chunk
 from lowtide.core.faults import outcome
 from lowtide.core.faults.answer import GoodAnswer, read_answer
 from lowtide.core.faults.fault import FAULTS, FaultKind
@@ -25,26 +33,23 @@ from lowtide.core.reporting import progress
 from lowtide.core.usage import NO_USAGE
 from lowtide.loops.dispatch import leasing
 from lowtide.loops.replicas.ownership import OwnershipLoop
-from lowtide.ports.work import GroupCommit
 from lowtide.store.statements import group_commit as beat_module
-from lowtide.store.statements import settlement
-from lowtide.store.statements.settlement import Settlement, _Chunk
 from testkit.sim import rounds, simulation
 from testkit.sim.duel import play_duel
 from testkit.sim.rounds import played
 
 _write = beat_module._write
 _keep = OwnershipLoop._keep
-_chunk_values = settlement._chunk_values
+_settled_chunk = settlement._settled_chunk
 
 
 def _owned_whatever_the_token(
-    beat: GroupCommit, rows: Mapping[ChunkKey, Row[Any]]
+    beat: GroupCommit, chunks: Mapping[ChunkKey, ChunkRecord]
 ) -> dict[ChunkKey, _Chunk]:
     return {
-        key: _Chunk(row, row.done)
-        for key, _ in settlement._claims(beat)
-        if (row := rows.get(key)) is not None and row.state == "leased"
+        key: _Chunk(record, record.done, record.settled)
+        for key, _ in beat.claims
+        if (record := chunks.get(key)) is not None and record.state == "leased"
     }
 
 
@@ -54,26 +59,33 @@ def _accept_whatever_the_token(chunk: _Chunk, piece: Slice) -> bool:
         chunk.refused = True
         return False
     chunk.done = mark_done(chunk.done, indices)
+    chunk.settled = done_count(chunk.done)
     return True
 
 
-async def _write_without_slices(conn: AsyncConnection, decided: Settlement) -> None:
+async def _write_without_slices(
+    conn: AsyncConnection, decided: Settlement, beat: GroupCommit
+) -> None:
     """Bitmap and counters move; the slices are left for later, and later never comes."""
-    await _write(conn, msgspec.structs.replace(decided, slices=[]))
+    await _write(conn, msgspec.structs.replace(decided, slices=[]), beat)
 
 
-async def _write_slices_twice(conn: AsyncConnection, decided: Settlement) -> None:
-    again = [row | {"seq": row["seq"] + len(decided.slices)} for row in decided.slices]
-    await _write(conn, msgspec.structs.replace(decided, slices=[*decided.slices, *again]))
+async def _write_slices_twice(
+    conn: AsyncConnection, decided: Settlement, beat: GroupCommit
+) -> None:
+    again = [
+        msgspec.structs.replace(each, seq=each.seq + len(decided.slices)) for each in decided.slices
+    ]
+    await _write(conn, msgspec.structs.replace(decided, slices=[*decided.slices, *again]), beat)
 
 
 def _released_chunk_forgets(
-    beat: GroupCommit, key: ChunkKey, chunk: _Chunk, batch: Row[Any]
-) -> Any:
-    values = _chunk_values(beat, key, chunk, batch)
-    if values["state"] == "waiting":
-        values |= {"done": NOTHING_DONE, "settled": 0}
-    return values
+    beat: GroupCommit, key: ChunkKey, chunk: _Chunk, batch: BatchRecord
+) -> SettledChunk:
+    left = _settled_chunk(beat, key, chunk, batch)
+    if left.state == "waiting":
+        return msgspec.structs.replace(left, done=NOTHING_DONE, settled=0)
+    return left
 
 
 def _everything_is_missing(_done: bytes, count: int) -> Iterator[int]:
@@ -124,7 +136,7 @@ BUGS: Mapping[str, Callable[[], list[AbstractContextManager[Any]]]] = {
         patch.object(simulation, "PATIENCE_S", _SOON_S),  # it spins: a quarter of an hour is dear
     ],
     "recovery-forgets-bitmap": lambda: [
-        patch.object(settlement, "_chunk_values", _released_chunk_forgets)
+        patch.object(settlement, "_settled_chunk", _released_chunk_forgets)
     ],
     "ownership-without-end": lambda: [patch.object(OwnershipLoop, "_keep", _believes_for_ever)],
     "any-5xx-holds-all": lambda: [

@@ -28,6 +28,7 @@ import msgspec
 from lowtide.core.accounts.batch_quota import NO_QUOTA, BatchQuota
 from lowtide.core.batches.batch import Batch, BatchError
 from lowtide.core.batches.plan import ChunkSpec, ModelTotals
+from lowtide.core.execution.records import StoredSlice
 from lowtide.core.files.file import File
 from lowtide.core.files.storage_quota import StorageQuota
 from lowtide.ports.accounts import LedgerStore, TenantStore
@@ -294,30 +295,12 @@ class LifecycleStore(Protocol):
         ...
 
 
-class SliceRow(msgspec.Struct, frozen=True, kw_only=True):
-    """A committed slice. `completed_before` counts the batch's successes in slices of smaller
-    `seq`.
-    """
-
-    batch_id: str
-    seq: int
-    chunk_seq: int
-    segment_key: str
-    offset: int
-    ok_bytes: int
-    failed_bytes: int
-    completed: int
-    failed: int
-    completed_before: int
-    failed_before: int
-
-
 class ResultStore(Protocol):
     """Committed slices, for readers and the assembler; and what may be swept."""
 
     async def slices(
         self, batch_id: str, *, after_seq: int = -1, limit: int = 1000
-    ) -> list[SliceRow]:
+    ) -> list[StoredSlice]:
         """In the order of `seq`."""
         ...
 

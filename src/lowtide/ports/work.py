@@ -4,16 +4,15 @@ they made.
 The rules of fencing and exactly once that it keeps are written at the head of ports/store.py.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Protocol
 
 import msgspec
 
-from lowtide.core.accounts.money import ModelPrices
 from lowtide.core.batches.batch import Batch
-from lowtide.core.batches.chunk import ChunkKey, ChunkLease
-from lowtide.core.batches.segment import Slice
+from lowtide.core.batches.chunk import ChunkLease
+from lowtide.core.execution.records import CommitReceipt, GroupCommit
 
 
 class TaskLease(msgspec.Struct, frozen=True, kw_only=True):
@@ -22,39 +21,6 @@ class TaskLease(msgspec.Struct, frozen=True, kw_only=True):
     batch: Batch
     token: int
     input_key: str
-
-
-class GroupCommit(msgspec.Struct, frozen=True, kw_only=True):
-    """A worker's group commit. `segment_key` is the blob that holds `slices`; None when there are
-    none.
-
-    `held` are all chunks the worker still works on, for renewal; `released` it gives back (drained,
-    stopped, or its replica is gone), after this commit's outcomes were counted. `prices`, by
-    model, are those of this moment: the commit's successes are charged by them, a model that is
-    missing is free.
-    """
-
-    worker_id: str
-    segment_key: str | None
-    slices: tuple[Slice, ...]
-    held: tuple[tuple[ChunkKey, int], ...]
-    released: tuple[tuple[ChunkKey, int], ...]
-    now: datetime
-    lease_ttl_s: float
-    prices: Mapping[str, ModelPrices] = {}
-
-
-class CommitReceipt(msgspec.Struct, frozen=True, kw_only=True):
-    """What a commit came to.
-
-    `lost`: chunks of the commit that this worker does not own any more; their outcomes were
-    dropped. `stopped`: batches among the held chunks that must not go on (cancelled, expired,
-    paused). `settled`: batches that this commit completed (event `settled` was taken).
-    """
-
-    lost: frozenset[ChunkKey]
-    stopped: frozenset[str]
-    settled: frozenset[str]
 
 
 class WorkStore(Protocol):

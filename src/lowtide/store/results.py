@@ -11,8 +11,8 @@ from datetime import datetime, timedelta
 from sqlalchemy import delete, exists, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from lowtide.core.execution.records import StoredSlice
 from lowtide.limits import STORE_KEYS_PER_STATEMENT
-from lowtide.ports.store import SliceRow
 from lowtide.store.connection.database import Database, transactional
 from lowtide.store.schema.tables import batches, files, garbage, slices
 from lowtide.store.schema.upload_tables import upload_parts
@@ -25,7 +25,7 @@ from lowtide.store.statements.garbage import (
 )
 from lowtide.store.uploads import sweep_uploads
 
-_SLICE = tuple(slices.c[field] for field in SliceRow.__struct_fields__)
+_SLICE = tuple(slices.c[field] for field in StoredSlice.__struct_fields__)
 KEEPS_BLOB = (
     files.c.blob_key,
     upload_parts.c.blob_key,
@@ -45,7 +45,7 @@ class SqlResults:
 
     async def slices(
         self, batch_id: str, *, after_seq: int = -1, limit: int = 1000
-    ) -> list[SliceRow]:
+    ) -> list[StoredSlice]:
         statement = (
             select(*_SLICE)
             .where(slices.c.batch_id == batch_id, slices.c.seq > after_seq)
@@ -53,7 +53,7 @@ class SqlResults:
             .limit(limit)
         )
         async with self._db.read() as conn:
-            return [SliceRow(**row._mapping) for row in await conn.execute(statement)]
+            return [StoredSlice(**row._mapping) for row in await conn.execute(statement)]
 
     async def sweep(self, now: datetime, *, segments_keep_s: float, limit: int = 1000) -> int:
         keep_since = now - timedelta(seconds=segments_keep_s)

@@ -14,8 +14,8 @@ from sqlalchemy import update as sql_update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lowtide.core.batches.chunk import ChunkKey, ChunkLease
+from lowtide.core.execution.records import CommitReceipt, GroupCommit
 from lowtide.limits import CLAIM_CHUNKS_MAX
-from lowtide.ports.work import CommitReceipt, GroupCommit
 from lowtide.store.connection.database import Database, transactional
 from lowtide.store.schema.tables import (
     batch_models,

@@ -8,14 +8,18 @@ result is gone), and results for a set bit are never stored.
 
 from collections.abc import Iterable, Iterator
 from datetime import datetime
+from typing import Literal
 
 import msgspec
 
-from lowtide.core.batches.batch import Dialect
+from lowtide.core.batches.batch import Dialect, Status
 from lowtide.limits import CHUNK_REQUESTS_MAX
 
 DONE_BYTES = CHUNK_REQUESTS_MAX // 8
 NOTHING_DONE = bytes(DONE_BYTES)
+
+
+ChunkState = Literal["waiting", "paused", "leased", "done", "dropped"]
 
 
 class ChunkKey(msgspec.Struct, frozen=True, order=True):
@@ -48,6 +52,13 @@ class ChunkLease(msgspec.Struct, frozen=True, kw_only=True):
     plan_key: str
     input_key: str
     deadline_at: datetime
+
+
+def freed_state(status: Status, paused_reason: str | None) -> ChunkState:
+    """What becomes of an unfinished chunk when its lease ends."""
+    if status != "in_progress":
+        return "dropped"
+    return "waiting" if paused_reason is None else "paused"
 
 
 def mark_done(done: bytes, indices: Iterable[int]) -> bytes:

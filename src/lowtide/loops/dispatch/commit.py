@@ -23,10 +23,11 @@ from lowtide import limits
 from lowtide.core.accounts.money import ModelPrices
 from lowtide.core.batches.chunk import ChunkKey
 from lowtide.core.batches.segment import Finished, Slice, encode_segment
+from lowtide.core.execution.records import CommitReceipt, GroupCommit
 from lowtide.ports.blobs import BlobError, BlobExists, Blobs
 from lowtide.ports.clock import NewId
 from lowtide.ports.store import StoreError
-from lowtide.ports.work import CommitReceipt, GroupCommit, WorkStore
+from lowtide.ports.work import WorkStore
 
 log = structlog.get_logger(__name__)
 

@@ -26,6 +26,7 @@ from lowtide.core.dispatch.dispatch import Dispatch
 from lowtide.core.dispatch.replica import Replica
 from lowtide.core.dispatch.request import ChunkRun, Request, prompt_read
 from lowtide.core.dispatch.verdict import Decision, Finish
+from lowtide.core.execution.records import CommitReceipt
 from lowtide.core.faults.outcome import Failed, Outcome, Rejected, Succeeded
 from lowtide.core.reporting.batch_watch import BatchWatch
 from lowtide.core.reporting.tally import Tallies, Tally
@@ -34,7 +35,6 @@ from lowtide.loops.dispatch.commit import Committer, Leases
 from lowtide.loops.dispatch.leasing import Leasing
 from lowtide.loops.dispatch.trials import Trials
 from lowtide.ports.clock import Clock
-from lowtide.ports.work import CommitReceipt
 
 log = structlog.get_logger(__name__)
 

@@ -23,8 +23,9 @@ from lowtide.core.batches.line import (
 )
 from lowtide.core.batches.merge import INPUT, Merge, ResultKind, Run
 from lowtide.core.batches.segment import INDEX_RECORD_BYTES
+from lowtide.core.execution.records import StoredSlice
 from lowtide.ports.blobs import BlobNotFound, Blobs
-from lowtide.ports.store import OutputInfo, ResultStore, SliceRow
+from lowtide.ports.store import OutputInfo, ResultStore
 
 log = structlog.get_logger(__name__)
 
@@ -103,7 +104,7 @@ class Assembly:
             check(info)
         return info
 
-    async def _load_indices(self, segment_key: str, rows: list[SliceRow]) -> None:
+    async def _load_indices(self, segment_key: str, rows: list[StoredSlice]) -> None:
         number = self._numbers.setdefault(segment_key, len(self._segments))
         if number == len(self._segments):
             self._segments.append(segment_key)
@@ -142,7 +143,7 @@ def _joined(lines: Iterator[bytes]) -> Iterator[bytes]:
         yield piece
 
 
-def index_place(row: SliceRow) -> tuple[int, int]:
+def index_place(row: StoredSlice) -> tuple[int, int]:
     """Where the index of the slice lies in its segment: `(offset, length)`."""
     start = row.offset + row.ok_bytes + row.failed_bytes
     return start, (row.completed + row.failed) * INDEX_RECORD_BYTES

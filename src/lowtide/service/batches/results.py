@@ -23,10 +23,11 @@ from lowtide.core.batches.batch import output_file_id
 from lowtide.core.batches.line import UnexecutedCode
 from lowtide.core.batches.segment import INDEX_RECORD_BYTES, decode_index
 from lowtide.core.errors import LowtideError
+from lowtide.core.execution.records import StoredSlice
 from lowtide.core.files.file import File
 from lowtide.ports.blobs import Blobs
 from lowtide.ports.clock import Clock
-from lowtide.ports.store import SliceRow, Store
+from lowtide.ports.store import Store
 
 NEVER_RUN: Final = frozenset(get_args(UnexecutedCode))
 """Codes that only the assembler writes."""
@@ -123,7 +124,7 @@ class ResultReader:
 
     async def _snapshot(self, side: "_ResultKind", skip: int) -> _Snapshot:
         lines = bytes_left = 0
-        first: SliceRow | None = None
+        first: StoredSlice | None = None
         first_skip = 0
         last_seq = -1
         async for row in self._slices(side.batch_id):
@@ -144,7 +145,7 @@ class ResultReader:
             bytes_left=bytes_left,
         )
 
-    async def _slices(self, batch_id: str, after_seq: int = -1) -> AsyncIterator[SliceRow]:
+    async def _slices(self, batch_id: str, after_seq: int = -1) -> AsyncIterator[StoredSlice]:
         while rows := await self._store.results.slices(
             batch_id, after_seq=after_seq, limit=limits.SLICES_PAGE
         ):
@@ -152,7 +153,7 @@ class ResultReader:
                 yield row
             after_seq = rows[-1].seq
 
-    async def _behind(self, side: "_ResultKind", row: SliceRow, skip: int) -> _Range:
+    async def _behind(self, side: "_ResultKind", row: StoredSlice, skip: int) -> _Range:
         """The range of `row` without its first `skip` lines; its index says where they end."""
         whole = side.range(row)
         if not skip:
@@ -250,10 +251,10 @@ class _ResultKind:
         self.batch_id = file.batch_id
         self.ok = file.id == output_file_id(file.batch_id)
 
-    def lines(self, row: SliceRow) -> int:
+    def lines(self, row: StoredSlice) -> int:
         return row.completed if self.ok else row.failed
 
-    def range(self, row: SliceRow) -> _Range:
+    def range(self, row: StoredSlice) -> _Range:
         if self.ok:
             return _Range(row.segment_key, row.offset, row.ok_bytes)
         return _Range(row.segment_key, row.offset + row.ok_bytes, row.failed_bytes)

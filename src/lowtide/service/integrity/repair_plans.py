@@ -9,6 +9,7 @@ from contextlib import suppress
 from lowtide.core.batches.batch import ASSEMBLING
 from lowtide.core.batches.plan import RECORD_BYTES, Plan, unpack_entries
 from lowtide.core.batches.segment import SegmentFormatError, decode_index
+from lowtide.core.execution.records import StoredSlice
 from lowtide.core.integrity.consistency import (
     PLAN_LOST,
     Inconsistency,
@@ -22,7 +23,7 @@ from lowtide.core.validation.planner import Planner
 from lowtide.ports.blobs import BlobExists, BlobNotFound, Blobs
 from lowtide.ports.clock import Clock
 from lowtide.ports.integrity import BatchContents
-from lowtide.ports.store import SliceRow, Store
+from lowtide.ports.store import Store
 from lowtide.service.batches.assembly import index_place
 from lowtide.service.batches.plan_file import plan_file
 
@@ -132,7 +133,7 @@ class PlanRepair:
             await self._blobs.put(drift.key, data)
 
 
-async def lines_of(blobs: Blobs, row: SliceRow) -> list[int]:
+async def lines_of(blobs: Blobs, row: StoredSlice) -> list[int]:
     """The line numbers in a slice. Raises BlobNotFound, SegmentFormatError."""
     index = await blobs.read(row.segment_key, *index_place(row))
     entries = decode_index(index, offset=row.offset, completed=row.completed, failed=row.failed)

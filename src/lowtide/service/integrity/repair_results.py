@@ -13,6 +13,7 @@ from lowtide.core.accounts.money import dollars_text
 from lowtide.core.batches.batch import output_file_id
 from lowtide.core.batches.merge import ResultKind
 from lowtide.core.batches.segment import SegmentFormatError
+from lowtide.core.execution.records import StoredSlice
 from lowtide.core.integrity.consistency import (
     PLAN_LOST,
     RESULT_FILE_LOST,
@@ -23,7 +24,7 @@ from lowtide.core.integrity.consistency import (
 from lowtide.ports.blobs import BlobExists, BlobNotFound, Blobs
 from lowtide.ports.clock import Clock
 from lowtide.ports.integrity import BatchContents, RevertedResults
-from lowtide.ports.store import OutputInfo, SliceRow, Store
+from lowtide.ports.store import OutputInfo, Store
 from lowtide.service.batches.assembly import Assembly, index_place
 from lowtide.service.integrity.checker import size_or_none
 from lowtide.service.integrity.repair_plans import PlanRepair, lines_of
@@ -72,15 +73,15 @@ class ResultRepair:
                 return taken
         return None
 
-    async def _slices(self, batch_id: str) -> list[SliceRow]:
-        found: list[SliceRow] = []
+    async def _slices(self, batch_id: str) -> list[StoredSlice]:
+        found: list[StoredSlice] = []
         after = -1
         while page := await self._store.results.slices(batch_id, after_seq=after):
             found += page
             after = page[-1].seq
         return found
 
-    async def _lost_segments(self, slices: Sequence[SliceRow]) -> frozenset[str]:
+    async def _lost_segments(self, slices: Sequence[StoredSlice]) -> frozenset[str]:
         """Segments that are gone, or end before the batch's last slice in them does."""
         ends: dict[str, int] = defaultdict(int)
         for row in slices:
@@ -93,7 +94,7 @@ class ResultRepair:
         return frozenset(lost)
 
     async def _bits(
-        self, found: BatchContents, slices: Sequence[SliceRow], lost: Collection[str]
+        self, found: BatchContents, slices: Sequence[StoredSlice], lost: Collection[str]
     ) -> dict[int, bytes] | None:
         """By chunk, the bits of the lost slices: those set, without those of the slices that are
         left. None when there is no plan to tell a line's place by.

@@ -12,18 +12,14 @@ from collections.abc import Collection, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
-import msgspec
 from sqlalchemy import BindParameter, Integer, Row, Select, bindparam, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from lowtide.core.batches.chunk import ChunkKey
-from lowtide.core.scheduling.fair_queue import Tenant, work_of
-from lowtide.core.usage import Usage
+from lowtide.core.scheduling.fair_queue import Tenant
 from lowtide.store.connection.dialect import insert_missing
 from lowtide.store.schema.columns import WORD
 from lowtide.store.schema.schedule_tables import virtual_times
 from lowtide.store.schema.tables import LEASED, WAITING, chunks, organizations
-from lowtide.store.statements.settlement import Settlement
 
 Costs = Mapping[tuple[str, str], float]
 """Work units by (model, organization); negative where charges are taken back."""
@@ -144,51 +140,6 @@ async def _floor(conn: AsyncConnection, model: str, at_work: Collection[str]) ->
     if at_work:
         return min(known.get(name, 0.0) for name in at_work)
     return max(known.values(), default=0.0)
-
-
-class SettledWork(msgspec.Struct, frozen=True):
-    """What a commit settled of one model of one batch, in work units: as charged, and as it was."""
-
-    estimated: float
-    actual: float
-
-
-def outcomes(
-    settlement: Settlement, chunk_rows: Mapping[ChunkKey, Row[Any]]
-) -> dict[tuple[str, str], SettledWork]:
-    """By (batch, model). An engine that reports no usage is believed to have taken the estimate."""
-    estimated: dict[tuple[str, str], float] = defaultdict(float)
-    for values in settlement.chunks:
-        row = chunk_rows[ChunkKey(values["of_batch"], values["of_seq"])]
-        settled = values["settled"] - row.settled
-        estimated[row.batch_id, row.model] += cost_per_request(row) * settled
-    found = {}
-    for values in settlement.models:
-        key = (values["of_batch"], values["of_model"])
-        usage = Usage(**{field: values[f"more_{field}"] for field in Usage.__struct_fields__})
-        unknown = values["more_completed"] and not usage.total_tokens
-        found[key] = SettledWork(estimated[key], estimated[key] if unknown else work_of(usage))
-    return found
-
-
-def corrections(
-    settlement: Settlement,
-    chunk_rows: Mapping[ChunkKey, Row[Any]],
-    found: Mapping[tuple[str, str], SettledWork],
-) -> Costs:
-    """What a commit's outcomes did cost beyond what was charged for them when they were claimed,
-    less the charges of requests that it gives back."""
-    costs: dict[tuple[str, str], float] = defaultdict(float)
-    owners: dict[str, str] = {}
-    for values in settlement.chunks:
-        row = chunk_rows[ChunkKey(values["of_batch"], values["of_seq"])]
-        owners[row.batch_id] = row.organization_id
-        if values["state"] not in ("leased", "done"):
-            left = row._mapping["count"] - values["settled"]
-            costs[row.model, row.organization_id] -= cost_per_request(row) * left
-    for (batch_id, model), outcome in found.items():
-        costs[model, owners[batch_id]] += outcome.actual - outcome.estimated
-    return costs
 
 
 async def _move(conn: AsyncConnection, key: tuple[str, str], cost: float) -> None:

@@ -15,14 +15,14 @@ from sqlalchemy import Row
 
 from lowtide.core.accounts.ledger import LedgerEntry
 from lowtide.core.batches.batch import INPUT_LOST, BatchError
-from lowtide.core.batches.chunk import done_count
+from lowtide.core.batches.chunk import done_count, freed_state
+from lowtide.core.execution.charging import cost_of
 from lowtide.core.integrity.consistency import PLAN_LOST, without_bits
 from lowtide.core.usage import NO_USAGE, Usage
 from lowtide.ports.integrity import RevertedResults
 from lowtide.store.schema.rows import usage_of_row, usage_values
-from lowtide.store.statements.charging import cost_of
 from lowtide.store.statements.spending import SPEND_CAP
-from lowtide.store.statements.transitions import event_values, freed_state
+from lowtide.store.statements.transitions import event_values
 
 _ENDS: Final = frozenset((INPUT_LOST.code, PLAN_LOST.code))
 

@@ -1,8 +1,8 @@
 """The rows of a batch's two result files, from their first line to the assembled whole.
 
-Called by group_commit.py (a file starts to grow) and lifecycle.py (it is finished). Invariant: a
-batch has at most one output and one error file, under ids known from the start, and neither without
-a line.
+Called by lifecycle.py when a file is finished; that it starts to grow is decided with the commit.
+Invariant: a batch has at most one output and one error file, under ids known from the start, and
+neither without a line.
 """
 
 from datetime import datetime, timedelta
@@ -12,21 +12,12 @@ from sqlalchemy import delete, insert, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lowtide.core.batches.batch import Batch, error_file_id, output_file_id
+from lowtide.core.batches.result_files import growing_errors, growing_output
 from lowtide.core.files.file import File
 from lowtide.limits import FILE_TTL_S
 from lowtide.ports.store import OutputInfo
 from lowtide.store.schema.rows import file_values
 from lowtide.store.schema.tables import files
-
-
-def growing_output(batch: Batch, now: datetime) -> File:
-    """The output file of a batch that has its first success."""
-    return _growing(batch, output_file_id(batch.id), f"{batch.id}_output.jsonl", now)
-
-
-def growing_errors(batch: Batch, now: datetime) -> File:
-    """The error file of a batch that has its first failure."""
-    return _growing(batch, error_file_id(batch.id), f"{batch.id}_errors.jsonl", now)
 
 
 async def finish_files(
@@ -47,20 +38,6 @@ async def finish_files(
         "output_file_id": None if output is None else output_file_id(batch.id),
         "error_file_id": None if errors is None else error_file_id(batch.id),
     }
-
-
-def _growing(batch: Batch, file_id: str, filename: str, now: datetime) -> File:
-    return File(
-        id=file_id,
-        project_id=batch.project_id,
-        purpose="batch_output",
-        filename=filename,
-        status="growing",
-        dialect=batch.dialect,
-        created_at=now,
-        batch_id=batch.id,
-        flex=batch.flex,
-    )
 
 
 async def _finish(

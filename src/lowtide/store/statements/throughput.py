@@ -12,13 +12,13 @@ from typing import Any
 from sqlalchemy import Row, exists, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from lowtide.core.execution.records import Settlement
+from lowtide.core.execution.settled_work import SettledWork
 from lowtide.core.scheduling.forecast import Done, Hour, HourOfWeek, Throughput
 from lowtide.limits import PACE_IDLE_S
 from lowtide.store.connection.dialect import insert_missing
 from lowtide.store.schema.schedule_tables import forecast_hours, throughputs
 from lowtide.store.schema.tables import LEASED, WAITING, chunks
-from lowtide.store.statements.fair_share import SettledWork
-from lowtide.store.statements.settlement import Settlement
 
 
 async def record_throughput(
@@ -29,13 +29,12 @@ async def record_throughput(
 ) -> None:
     """Count what a commit settled into its models' throughputs."""
     done: dict[str, Done] = defaultdict(Done)
-    for values in settlement.models:
-        model = values["of_model"]
+    for (batch_id, model), settled in settlement.models.items():
         so_far = done[model]
         done[model] = Done(
-            so_far.work + found[values["of_batch"], model].actual,
-            so_far.requests + values["more_completed"],
-            so_far.output_tokens + values["more_output_tokens"],
+            so_far.work + found[batch_id, model].actual,
+            so_far.requests + settled.completed,
+            so_far.output_tokens + settled.usage.output_tokens,
         )
     known = await _lock(conn, sorted(done))
     for model, more in sorted(done.items()):

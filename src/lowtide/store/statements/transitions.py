@@ -59,15 +59,8 @@ async def drop_unleased(conn: AsyncConnection, batch_id: str) -> None:
     )
 
 
-def freed_state(status: Status, paused_reason: str | None) -> str:
-    """What becomes of an unfinished chunk when its lease ends."""
-    if status != "in_progress":
-        return "dropped"
-    return "waiting" if paused_reason is None else "paused"
-
-
 def freed_state_of_batch() -> ColumnElement[str]:
-    """The same in SQL, for a row of chunks."""
+    """`core.batches.chunk.freed_state` in SQL, for a row of chunks."""
     running = batches.c.status == "in_progress"
     may_wait = select(batches.c.id).where(running, batches.c.paused_reason.is_(None))
     may_hold = select(batches.c.id).where(running)

@@ -20,6 +20,7 @@ from lowtide.core.batches.batch import Batch
 from lowtide.core.batches.line import render_success
 from lowtide.core.batches.segment import Finished, encode_segment
 from lowtide.core.errors import LowtideError
+from lowtide.core.execution.records import GroupCommit
 from lowtide.core.live.flex import FlexCall, Result, answer_to, read_flex
 from lowtide.core.live.live import LiveAnswer
 from lowtide.core.scheduling.feasibility import Feasibility
@@ -27,7 +28,6 @@ from lowtide.core.usage import Usage
 from lowtide.core.validation.planner import Planner
 from lowtide.ports.blobs import BlobError, Blobs
 from lowtide.ports.store import Store
-from lowtide.ports.work import GroupCommit
 from lowtide.service.accounts.quotas import Quotas
 from lowtide.service.files.files import FileService
 from lowtide.service.live import flex as flex_service

@@ -1,4 +1,4 @@
-"""What a commit charges: the decision, without a database.
+"""What a commit charges.
 
 Called by settlement.py with what the commit adds to each batch and model. Invariants: one entry per
 batch and model that had successes, priced as of the commit; the sum on the batch's row is the sum
@@ -7,41 +7,37 @@ of its entries.
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Any
-
-from sqlalchemy import Row
 
 from lowtide.core.accounts.ledger import Cost, LedgerEntry
 from lowtide.core.accounts.money import FREE, ModelPrices
-from lowtide.core.usage import Usage
+from lowtide.core.execution.records import BatchRecord, SettledModel
 
 
 def ledger_entry(
-    batch: Row[Any],
+    record: BatchRecord,
     model: str,
-    requests: int,
-    usage: Usage,
+    settled: SettledModel,
     prices: Mapping[str, ModelPrices],
     at: datetime,
 ) -> LedgerEntry:
-    """`requests` successes and their tokens, at the model's batch price.
+    """The successes and their tokens, at the model's batch price.
 
     The batch's counter of results numbers the entry: it grows with every commit that has any.
     """
     price = prices.get(model, FREE)
     return LedgerEntry(
-        batch_id=batch.id,
+        batch_id=record.batch.id,
         model=model,
-        seq=batch.results_seq,
-        organization_id=batch.organization_id,
-        project_id=batch.project_id,
+        seq=record.results_seq,
+        organization_id=record.organization_id,
+        project_id=record.batch.project_id,
         at=at,
-        requests=requests,
-        usage=usage,
+        requests=settled.completed,
+        usage=settled.usage,
         live_prices=price.live,
         batch_prices=price.batch,
         discount=price.discount,
-        charge_pico=price.batch.charge(usage),
+        charge_pico=price.batch.charge(settled.usage),
     )
 
 

@@ -555,3 +555,4 @@ TABLE_ERROR_CHARS_MAX: Final = 500  # of `_error`: an engine may quote the whole
 TABLE_PARTS_IN_FLIGHT: Final = 4  # batches of one run at a time; more only lie in the queue
 TABLE_ROOM_RETRY_S: Final = 60.0  # where others' batches take all room; each try leaves a batch
 TABLE_REQUESTS_SHOWN: Final = 3  # by --dry-run
+MAP_RUN_KEPT_S: Final = 30.0 * 86_400  # an unfinished `lowtide.map` that nobody went on with

@@ -64,6 +64,7 @@ class Prompt:
                 "Put the text into the prompt itself.",
                 code="bad_template",
             )
+        self.text = text
         self.columns = _columns_of(tree, columns, option)
 
     def render(self, row: Mapping[str, Any]) -> str:

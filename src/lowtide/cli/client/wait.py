@@ -6,15 +6,23 @@ A server that goes away for a while (restart, upgrade) is waited for; the batch 
 
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Protocol
 
 from lowtide import limits
 from lowtide.cli.client.http_client import ServerRefused, ServerUnreachable
 from lowtide.cli.client.objects import BatchView, JsonObject, read_view
 from lowtide.cli.client.server_client import ServerClient
-from lowtide.cli.terminal.progress import BatchBar
 
 OnChange = Callable[[JsonObject, BatchView], None]
+
+
+class RunBar(Protocol):
+    """Shows how far something is: `cli.terminal.progress.BatchBar`, or a notebook's."""
+
+    @property
+    def eta_s(self) -> float | None: ...
+
+    def show(self, batch: BatchView, outage: str = "") -> None: ...
 
 
 def pause_s(watched_s: float, eta_s: float | None, poll_s_max: float) -> float:
@@ -65,7 +73,7 @@ def polled(
 def watch(
     client: ServerClient,
     batch_id: str,
-    bar: BatchBar,
+    bar: RunBar,
     *,
     on_change: OnChange | None = None,
     **polling: Any,

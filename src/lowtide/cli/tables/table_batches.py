@@ -17,7 +17,7 @@ from lowtide import limits
 from lowtide.cli.client.http_client import ServerRefused, ServerUnreachable
 from lowtide.cli.client.objects import BatchView, CountsView, read_view
 from lowtide.cli.client.server_client import ServerClient
-from lowtide.cli.client.wait import pause_s
+from lowtide.cli.client.wait import RunBar, pause_s
 from lowtide.cli.run.run_state import RunFolder
 from lowtide.cli.tables.table_parts import PartFiles, batch_over, fetch_answers, fitting_lines
 from lowtide.cli.tables.table_state import Part, TableState
@@ -33,15 +33,6 @@ class WritePart(Protocol):
     """Writes the requests of the rows from `first` on, but not behind `end`, within the bounds."""
 
     def __call__(self, first: int, end: int, bounds: PartBounds, files: PartFiles) -> Part: ...
-
-
-class RunBar(Protocol):
-    """Shows how far the run is: `cli.terminal.progress.BatchBar`, or a notebook's."""
-
-    @property
-    def eta_s(self) -> float | None: ...
-
-    def show(self, batch: BatchView, outage: str = "") -> None: ...
 
 
 class TableBatches:

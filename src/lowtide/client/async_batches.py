@@ -1,0 +1,120 @@
+"""`lowtide.AsyncClient`: `lowtide.Client` for programs that go on meanwhile.
+
+Public. Each call is one of `Client`, made in a thread. Invariant: an iteration that is left, or a
+call that is cancelled while it waits for a batch, stops waiting at once.
+"""
+
+import asyncio
+import os
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from types import TracebackType
+from typing import Any, Final, Self, TypeVar
+
+from lowtide.client.batches import Client
+from lowtide.client.objects import Batch, Result
+from lowtide.client.stopping import StopSignal
+
+_Item = TypeVar("_Item")
+_END: Final = object()
+
+
+class AsyncClient:
+    """One server. An asynchronous context manager. Arguments and errors are those of `Client`."""
+
+    def __init__(self, server: str | None = None, *, api_key: str | None = None) -> None:
+        self._server = server
+        self._api_key = api_key
+        self._client = Client(server, api_key=api_key)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        _kind: type[BaseException] | None,
+        _error: BaseException | None,
+        _trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        await asyncio.to_thread(self._client.close)
+
+    async def models(self) -> tuple[str, ...]:
+        return await asyncio.to_thread(self._client.models)
+
+    async def submit(
+        self,
+        requests: str | os.PathLike[str] | Iterable[Mapping[str, Any]],
+        *,
+        endpoint: str | None = None,
+        completion_window: str = "24h",
+        metadata: Mapping[str, str] | None = None,
+    ) -> Batch:
+        return await asyncio.to_thread(
+            self._client.submit,
+            requests,
+            endpoint=endpoint,
+            completion_window=completion_window,
+            metadata=metadata,
+        )
+
+    async def get(self, batch: Batch | str) -> Batch:
+        return await asyncio.to_thread(self._client.get, batch)
+
+    async def list(self, limit: int = 20) -> tuple[Batch, ...]:
+        return await asyncio.to_thread(self._client.list, limit)
+
+    async def cancel(self, batch: Batch | str) -> Batch:
+        return await asyncio.to_thread(self._client.cancel, batch)
+
+    async def wait(self, batch: Batch | str, *, progress: bool = True) -> Batch:
+        stop = StopSignal()
+
+        def work() -> Batch | None:
+            with suppress(KeyboardInterrupt), self._waiting(stop) as client:
+                return client.wait(batch, progress=progress)
+            return None
+
+        task = asyncio.ensure_future(asyncio.to_thread(work))
+        try:
+            found = await asyncio.shield(task)
+        except asyncio.CancelledError:
+            stop.request()
+            await asyncio.wait({task})
+            raise
+        assert found is not None
+        return found
+
+    def watch(self, batch: Batch | str) -> AsyncIterator[Batch]:
+        return self._iterate(lambda client: client.watch(batch))
+
+    def results(self, batch: Batch | str) -> AsyncIterator[Result]:
+        return self._iterate(lambda client: client.results(batch))
+
+    def _waiting(self, stop: StopSignal) -> Client:
+        """A client of its own for one who waits, and may be told to stop."""
+        return Client(self._server, api_key=self._api_key, sleep=stop.pause)
+
+    async def _iterate(self, begin: Callable[[Client], Iterator[_Item]]) -> AsyncGenerator[_Item]:
+        stop = StopSignal()
+        with self._waiting(stop) as client:
+            items = begin(client)
+
+            def step() -> Any:
+                with suppress(KeyboardInterrupt):
+                    return next(items, _END)
+                return _END
+
+            while True:
+                task = asyncio.ensure_future(asyncio.to_thread(step))
+                try:
+                    item = await asyncio.shield(task)
+                except asyncio.CancelledError:
+                    stop.request()
+                    await asyncio.wait({task})
+                    raise
+                if item is _END:
+                    return
+                yield item

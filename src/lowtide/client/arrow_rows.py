@@ -66,5 +66,9 @@ class DatasetRows:
     def joined(self, fields: Sequence[pa.Field], arrays: Sequence[pa.ChunkedArray]) -> Any:
         import datasets
 
+        if not len(self):  # joining leaves out what has no rows, with its columns
+            return datasets.Dataset(
+                ArrowRows(self._dataset.with_format("arrow")[:]).joined(fields, arrays)
+            )
         added = datasets.Dataset(pa.Table.from_arrays(list(arrays), schema=pa.schema(fields)))
         return datasets.concatenate_datasets([self._dataset, added], axis=1)

@@ -7,13 +7,12 @@ call that is cancelled while it waits for a batch, stops waiting at once.
 import asyncio
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, Self, TypeVar, cast
 
 from lowtide.client.batches import Client
 from lowtide.client.objects import Batch, Result
-from lowtide.client.stopping import StopSignal
+from lowtide.client.stopping import StopSignal, in_thread
 
 _Item = TypeVar("_Item")
 _END: Final = object()
@@ -71,21 +70,8 @@ class AsyncClient:
 
     async def wait(self, batch: Batch | str, *, progress: bool = True) -> Batch:
         stop = StopSignal()
-
-        def work() -> Batch | None:
-            with suppress(KeyboardInterrupt), self._waiting(stop) as client:
-                return client.wait(batch, progress=progress)
-            return None
-
-        task = asyncio.ensure_future(asyncio.to_thread(work))
-        try:
-            found = await asyncio.shield(task)
-        except asyncio.CancelledError:
-            stop.request()
-            await asyncio.wait({task})
-            raise
-        assert found is not None
-        return found
+        with self._waiting(stop) as client:
+            return await in_thread(lambda: client.wait(batch, progress=progress), stop)
 
     def watch(self, batch: Batch | str) -> AsyncIterator[Batch]:
         return self._iterate(lambda client: client.watch(batch))
@@ -102,19 +88,5 @@ class AsyncClient:
         with self._waiting(stop) as client:
             items = begin(client)
 
-            def step() -> Any:
-                with suppress(KeyboardInterrupt):
-                    return next(items, _END)
-                return _END
-
-            while True:
-                task = asyncio.ensure_future(asyncio.to_thread(step))
-                try:
-                    item = await asyncio.shield(task)
-                except asyncio.CancelledError:
-                    stop.request()
-                    await asyncio.wait({task})
-                    raise
-                if item is _END:
-                    return
-                yield item
+            while (item := await in_thread(lambda: next(items, _END), stop)) is not _END:
+                yield cast(_Item, item)

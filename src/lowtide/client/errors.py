@@ -9,13 +9,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
-_OPTION: Final = re.compile(r"--([a-z][a-z-]*)")
+_OPTION: Final = re.compile(r"--([a-z][a-z-]*)(?: (?=[A-Z'\"]|http|demo|org/|result_))?")
+"""An option, and the space before its value where it has one."""
 _PHRASES: Final = (
     ("--restart", "fresh=True"),
     ("Check --server", "Check server="),
     ("The same command", "The same call"),
     ("the same command", "the same call"),
-    (", or use `lowtide run`, which needs none", ""),
+    (
+        ", name another with --server, or use `lowtide run`, which needs none",
+        ", or name another with server=",
+    ),
 )
 """What the command line says, and Python instead; what is left of options becomes `name=`."""
 _MESSAGES: Final = {

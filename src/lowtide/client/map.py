@@ -3,8 +3,6 @@
 Public; `lowtide` hands them out. The work is done in `map_run`.
 """
 
-import asyncio
-import functools
 import os
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar, Unpack, overload
@@ -112,25 +110,11 @@ async def amap(rows: Any, *, prompt: str, **arguments: Unpack[MapArguments]) -> 
     The work is done in a thread. Cancelling stops it as Ctrl-C stops `map`: what is done is kept,
     which may take some seconds, and the same call goes on from there.
     """
-    from lowtide.client.stopping import StopSignal
+    from lowtide.client.stopping import StopSignal, in_thread
 
     stop = StopSignal()
-    work = functools.partial(_run_or_stop, rows, {"prompt": prompt, **arguments}, stop)
-    task = asyncio.ensure_future(asyncio.to_thread(work))
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        stop.request()
-        await asyncio.wait({task})
-        raise
-
-
-def _run_or_stop(rows: Any, given: Mapping[str, Any], stop: "StopSignal") -> Any:
-    """None where it was stopped: nobody waits for the result then."""
-    try:
-        return _run(rows, given, stop)
-    except KeyboardInterrupt:
-        return None
+    given = {"prompt": prompt, **arguments}
+    return await in_thread(lambda: _run(rows, given, stop), stop)
 
 
 def _run(rows: Any, given: Mapping[str, Any], stop: "StopSignal | None") -> Any:

@@ -1,6 +1,15 @@
-"""Stopping a run that works in another thread, as Ctrl-C stops one in the main thread."""
+"""Stopping a run that works in another thread, as Ctrl-C stops one in the main thread.
 
+`amap` and `AsyncClient` work this way. Invariant: whoever is cancelled leaves no thread behind that
+goes on waiting.
+"""
+
+import asyncio
 import threading
+from collections.abc import Callable
+from typing import TypeVar, cast
+
+_Found = TypeVar("_Found")
 
 
 class StopSignal:
@@ -17,3 +26,24 @@ class StopSignal:
         """Raises KeyboardInterrupt once the stop is requested."""
         if self._asked.wait(seconds):
             raise KeyboardInterrupt
+
+
+async def in_thread(work: Callable[[], _Found], stop: StopSignal) -> _Found:
+    """What `work` returns or raises, done in a thread. Cancelling requests `stop`, and is over when
+    the work is."""
+
+    def run() -> _Found | None:
+        try:
+            return work()
+        except KeyboardInterrupt:  # only after `request`: nobody waits for a result any more
+            return None
+
+    task = asyncio.ensure_future(asyncio.to_thread(run))
+    try:
+        return cast(_Found, await asyncio.shield(task))
+    except asyncio.CancelledError:
+        stop.request()
+        await asyncio.wait({task})
+        if not task.cancelled():
+            task.exception()  # it was asked for, so asyncio does not complain
+        raise

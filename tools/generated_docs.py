@@ -17,6 +17,7 @@ from architecture_tables import layers_block, rooms_block
 from markdown_table import table
 from operator_tables import BLOCKS_OF_OPERATORS, OPERATORS
 from outcome_tables import outcomes_page
+from python_reference import python_page
 from shared_things import SHARED, SHARED_ABOUT, SHARED_HEADING
 
 ROOT: Final = Path(__file__).parents[1]
@@ -263,6 +264,7 @@ PAGES: Final[Mapping[str, Callable[[], str]]] = {
     "docs/reference/metrics.md": metrics_page,
     "docs/reference/cli.md": cli_page,
     "docs/reference/outcomes.md": lambda: outcomes_page(MADE),
+    "docs/reference/python.md": lambda: python_page(MADE),
 }
 BLOCKS: Final[Mapping[tuple[str, str], Callable[[], str]]] = {
     ("docs/architecture.md", "layers"): layers_block,

@@ -3,6 +3,7 @@
 Public; `lowtide` hands them out. The work is done in `map_run`.
 """
 
+import inspect
 import os
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar, Unpack, overload
@@ -115,6 +116,9 @@ async def amap(rows: Any, *, prompt: str, **arguments: Unpack[MapArguments]) -> 
     stop = StopSignal()
     given = {"prompt": prompt, **arguments}
     return await in_thread(lambda: _run(rows, given, stop), stop)
+
+
+amap.__signature__ = inspect.signature(map)  # type: ignore[attr-defined] # what help() shows
 
 
 def _run(rows: Any, given: Mapping[str, Any], stop: "StopSignal | None") -> Any:

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from lowtide.cli.client.objects import BatchView, CountsView
-from lowtide.cli.terminal.console import human_seconds
+from lowtide.cli.terminal.units import human_seconds
 
 _SPEED_SPAN_S: Final = 30.0  # rate and time left are of the last half minute, as in a terminal
 _BAR: Final = (

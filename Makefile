@@ -37,7 +37,7 @@ TENANTS_ARGS ?=
 .DEFAULT_GOAL := help
 # Two targets install into one environment.
 .NOTPARALLEL:
-.PHONY: help run test test-random sim sim-long check format docs bench bench-live bench-tenants big-files million-lines million-rows test-clients test-real test-chaos fuzz-api pins wheel clean
+.PHONY: help run test test-random sim sim-long check format docs bench bench-live bench-tenants big-files million-lines million-rows test-clients test-cookbook test-real test-chaos fuzz-api pins wheel clean
 
 help: ## list the targets
 	@awk -F ' *## *' '/^[a-z-]+:.*## / { sub(/:.*/, "", $$1); printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -101,6 +101,10 @@ bench-live: $(PLOTS_VENV)/.ready-requirements-plots ## batch beside live traffic
 
 test-clients: $(VENV)/.ready-requirements-test ## run against older and newer client libraries (downloads them)
 	$(PY) tests/clients/run.py
+
+# What `make test` does with the random model, with the real one, and the answers on the pages compared.
+test-cookbook: $(VENV)/.ready-requirements-test $(VENV)/.ready-requirements-demo ## follow the pages of the cookbook with the demo model (minutes)
+	COOKBOOK_MODEL=demo $(PY) -m pytest tests/docs/test_cookbook.py $(PYTEST_ARGS)
 
 test-real: $(VENV)/.ready-requirements-test ## run against Debian's PostgreSQL and Ceph's S3 gateway (installs them)
 	$(PY) tests/real/run.py $(PYTEST_ARGS)

@@ -1,0 +1,85 @@
+"""The cookbook's pages run as they stand: each in a fresh folder, block by block.
+
+`make test` runs them on the random model, which takes seconds and shows that every command and
+script works. `make test-cookbook` sets COOKBOOK_MODEL=demo, and then the answers on the pages are
+compared, too. One server serves all pages that start it as the cookbook does; the others start
+their own.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from page_blocks import PYTHON, blocks_of
+from page_session import ROOT, Session
+
+from testkit.patience import PATIENCE_S
+
+MODEL = os.environ.get("COOKBOOK_MODEL", "random")
+COOKBOOK = ROOT / "docs" / "cookbook"
+SCRIPTS = ROOT / "examples" / "cookbook"
+PAGES = sorted(COOKBOOK.glob("*.md"))
+SERVER = "lowtide serve --model demo"
+
+
+@pytest.fixture(scope="module")
+def server_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """The server that most pages start. The random model answers to the name `demo`, too."""
+    folder = tmp_path_factory.mktemp("server")
+    (folder / "lowtide.toml").write_text('[[model]]\nid = "random"\naliases = ["demo"]\n')
+    command = [sys.executable, "-m", "lowtide", "serve", "--model", MODEL, "--port", "0", "--json"]
+    command += ["--config", "lowtide.toml"] if MODEL == "random" else []
+    with (folder / "log").open("w") as log:
+        server = subprocess.Popen(
+            command, cwd=folder, stdout=subprocess.PIPE, stderr=log, text=True
+        )
+    try:
+        assert server.stdout is not None
+        announcement = server.stdout.readline()
+        assert announcement, (folder / "log").read_text()
+        yield int(json.loads(announcement)["address"].rpartition(":")[2])
+    finally:
+        server.terminate()
+        server.communicate(timeout=PATIENCE_S)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+async def test_the_page_can_be_followed(page: Path, server_port: int, tmp_path: Path) -> None:
+    async with Session(tmp_path, MODEL, {SERVER: server_port}) as session:
+        await session.follow(page)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_output_on_a_page_says_how_far_it_holds(page: Path) -> None:
+    outputs = [block for block in blocks_of(page.read_text()) if block.language == "text"]
+    assert [block.line for block in outputs if not block.mark.startswith("prints")] == []
+
+
+def test_every_script_of_the_cookbook_is_run_by_a_page() -> None:
+    run = "".join(
+        block.text
+        for page in PAGES
+        for block in blocks_of(page.read_text())
+        if block.runs or block.mark == "in the background"
+    )
+    scripts = {f"examples/cookbook/{path.name}" for path in SCRIPTS.glob("*.py")}
+    assert {script for script in scripts if f"python {script}" not in run} == set()
+
+
+def test_the_index_of_the_cookbook_has_every_recipe() -> None:
+    index = (COOKBOOK / "README.md").read_text()
+    assert [page.name for page in PAGES if f"({page.name})" not in index] == ["README.md"]
+
+
+def test_python_on_a_page_stands_in_a_script_that_runs() -> None:
+    loose = [
+        f"{page.name}:{block.line}"
+        for page in PAGES
+        for block in blocks_of(page.read_text())
+        if block.language in PYTHON and not (block.runs or block.mark.startswith("excerpt of "))
+    ]
+    assert loose == []

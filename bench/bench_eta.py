@@ -35,12 +35,14 @@ from typing import Any, Final
 import msgspec
 
 from bench.store_queue import StoreQueue, Work, slice_of
+from lowtide.config import Settings
 from lowtide.core.accounts.catalogue import Catalogue
 from lowtide.core.batches.batch import Batch
 from lowtide.core.batches.chunk import ChunkKey, ChunkLease
 from lowtide.core.scheduling.fair_queue import OUTPUT_COST
 from lowtide.core.scheduling.forecast import HourOfWeek, cell_of
 from lowtide.core.usage import Usage
+from lowtide.core.validation.planner import Planner
 from lowtide.limits import CHUNK_REQUESTS_MAX
 from lowtide.service.batches.forecasts import Forecasts
 from testkit.manual_clock import ManualClock
@@ -194,8 +196,14 @@ class _Run:
         self._world = world
         self._queue = queue
         self._by_id = {batch.id: batch for batch in world.batches}
-        blobs, clock = MemoryBlobs(BlobDisk()), world.clock
-        self._forecasts = Forecasts(queue.store.capacity, blobs, Catalogue(), clock)
+        blobs, clock, catalogue = MemoryBlobs(BlobDisk()), world.clock, Catalogue()
+        self._forecasts = Forecasts(
+            queue.store.capacity,
+            blobs,
+            catalogue,
+            clock,
+            Planner(catalogue, lambda: Settings().limits),
+        )
         self._begin_s = clock.monotonic()
         self._pieces: list[tuple[float, int, InHand, int, Usage]] = []
         self._order = 0

@@ -113,11 +113,11 @@ def duration_words(seconds: float) -> str:
 
 def scopes_block() -> str:
     """What each scope opens, as the guard decides it for every documented operation."""
-    from lowtide.api.app import create_app
+    from lowtide.api.app import openapi_document
     from lowtide.api.middleware.auth import is_public, sufficient_scopes
 
     opened: dict[str, list[str]] = {}
-    for path, row in create_app(None).openapi()["paths"].items():  # type: ignore[arg-type]
+    for path, row in openapi_document()["paths"].items():
         for method in map(str.upper, row):
             scopes = " or ".join(f"`{scope}`" for scope in sufficient_scopes(method, path))
             needed = "no key" if is_public(method, path) else scopes or "any key"

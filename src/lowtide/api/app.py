@@ -1,8 +1,14 @@
 """The ASGI application: every noun's routes, behind the middlewares that shape path and answer."""
 
-from fastapi import FastAPI
+from collections.abc import Awaitable, Callable
+from functools import cache
+from typing import Any, Final
+
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Route
 
 from lowtide import __version__, limits
 from lowtide.api import metrics, models
@@ -18,68 +24,93 @@ from lowtide.api.middleware.cors import CorsMiddleware
 from lowtide.api.middleware.local_callers import LocalCallersOnly
 from lowtide.api.middleware.paths import PathMiddleware
 from lowtide.api.middleware.request_id import RequestIdMiddleware
-from lowtide.api.openapi.document import DocumentedApp
-from lowtide.api.openapi.refusals import public_refusals
+from lowtide.api.objects.errors import StatusObject
+from lowtide.api.openapi.answers import answer, public_refusals
+from lowtide.api.openapi.document import document
+from lowtide.api.openapi.routes import Routes
 from lowtide.core.scheduling.byte_budget import ByteBudget
 from lowtide.service.services import Services
 
-
-def create_app(services: Services | None) -> FastAPI:
-    """The door for one set of verbs. Serve it with `api.server.uvicorn_config`.
-
-    Without verbs it only describes itself.
-    """
-    app = DocumentedApp(
-        title="Lowtide",
-        version=__version__,
-        docs_url=None,  # these two pages load scripts from the internet
-        redoc_url=None,
-        redirect_slashes=False,  # a redirected POST loses its body; `mounts` takes the slash away
-    )
-    app.state.services = services
-    app.state.json_bodies = ByteBudget(limits.JSON_BODIES_BYTES_MAX)
-    app.state.downloads = ByteBudget(limits.DOWNLOADS_MAX)
-    errors.install(app)
-    app.router.routes.extend(live.ROUTES)  # first: each route before them costs a live call time
-    for noun in (
-        files,
-        upload_parts,
-        multipart_uploads,
-        batches,
-        responses,
-        models,
-        usage,
-        whoami,
-        admin,
-        metrics,
-    ):
-        # One flat list rather than nested routers, so that a 405 can tell all methods of its path.
-        app.router.routes.extend(noun.router.routes)
-    app.add_api_route("/health", health, responses=public_refusals())
-    app.add_api_route(
-        "/ready", ready, responses=public_refusals("storage_unavailable", "server_stopping")
-    )
-    for path, route in (("/health", health), ("/ready", ready), ("/metrics", metrics.metrics)):
-        # What probes of balancers ask with; not in the document, where it would say nothing new.
-        app.add_api_route(path, route, methods=["HEAD"], include_in_schema=False)
-    app.add_middleware(AuthMiddleware)
-    prefix = "" if services is None else services.settings.server.path_prefix
-    app.add_middleware(PathMiddleware, prefix=prefix)
-    if services is not None and services.settings.auth.mode == "open":
-        app.add_middleware(LocalCallersOnly, server=services.settings.server)
-    app.add_middleware(RequestIdMiddleware)
-    if services is not None and services.settings.server.allowed_origins:
-        app.add_middleware(CorsMiddleware, origins=services.settings.server.allowed_origins)
-    return app  # the middleware that is added last is the outermost
+probes = Routes("probes")
 
 
-async def health() -> Response:
+@probes.add("GET", "/health", {200: answer(StatusObject), **public_refusals()})
+async def health(_: Request) -> Response:
     """The process answers: a server that does not should be restarted. Whether it can work is what
     `/ready` tells; whether engines answer is the business of the metrics."""
-    return json_response({"status": "ok"})
+    return json_response(StatusObject("ok"))
 
 
+@probes.add(
+    "GET",
+    "/ready",
+    {
+        200: answer(StatusObject),
+        **public_refusals("storage_unavailable", "server_stopping"),
+    },
+)
 async def ready(request: Request) -> Response:
     """Database and object store answer, and the server is not stopping: send it requests."""
     await services_of(request).readiness.check()
-    return json_response({"status": "ready"})
+    return json_response(StatusObject("ready"))
+
+
+NOUNS: Final = (
+    files.routes,
+    upload_parts.routes,
+    multipart_uploads.routes,
+    batches.routes,
+    responses.routes,
+    models.routes,
+    usage.routes,
+    whoami.routes,
+    admin.routes,
+    metrics.routes,
+    probes,
+)
+
+
+def create_app(services: Services | None) -> Starlette:
+    """The HTTP API over one set of services. Serve it with `api.server.uvicorn_config`.
+
+    Without services it only describes itself.
+    """
+    prefix = "" if services is None else services.settings.server.path_prefix
+    middleware = [Middleware(PathMiddleware, prefix=prefix), Middleware(AuthMiddleware)]
+    if services is not None and services.settings.auth.mode == "open":
+        middleware.insert(0, Middleware(LocalCallersOnly, server=services.settings.server))
+    middleware.insert(0, Middleware(RequestIdMiddleware))
+    if services is not None and services.settings.server.allowed_origins:
+        origins = services.settings.server.allowed_origins
+        middleware.insert(0, Middleware(CorsMiddleware, origins=origins))
+    # Live calls first: each route before them costs one time.
+    routes = [*live.ROUTES, *(route for noun in NOUNS for route in noun.served)]
+    for path, probe in (("/health", health), ("/ready", ready), ("/metrics", metrics.metrics)):
+        # What probes of balancers ask with; not in the document, where it would say nothing new.
+        routes.append(Route(path, probe, methods=["HEAD"]))
+    routes.append(_get("/openapi.json", openapi))
+    app = Starlette(
+        routes=routes, middleware=middleware, exception_handlers=errors.exception_handlers()
+    )
+    app.router.redirect_slashes = False  # a redirected POST loses its body; paths.py takes it away
+    app.state.services = services
+    app.state.json_bodies = ByteBudget(limits.JSON_BODIES_BYTES_MAX)
+    app.state.downloads = ByteBudget(limits.DOWNLOADS_MAX)
+    return app
+
+
+@cache
+def openapi_document() -> dict[str, Any]:
+    """Of every application: which routes there are depends on no setting."""
+    return document(__version__, [each for noun in NOUNS for each in noun.operations])
+
+
+async def openapi(_: Request) -> Response:
+    """`GET /openapi.json`, made when it is asked for the first time."""
+    return json_response(openapi_document())
+
+
+def _get(path: str, endpoint: Callable[[Request], Awaitable[Response]]) -> Route:
+    route = Route(path, endpoint, methods=["GET"])
+    route.methods = {"GET"}
+    return route

@@ -3,19 +3,17 @@
 The metrics themselves are in `telemetry`.
 """
 
-from fastapi import APIRouter
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
+from starlette.requests import Request
 from starlette.responses import Response
 
-from lowtide.api.openapi.refusals import refusals
+from lowtide.api.openapi.answers import content, refusals
+from lowtide.api.openapi.routes import Routes
 
-router = APIRouter()
+routes = Routes("metrics")
 
 
-@router.get(
-    "/metrics",
-    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **refusals()},
-    response_class=Response,
-)
-async def metrics() -> Response:
+@routes.add("GET", "/metrics", {200: content("text/plain", {"type": "string"}), **refusals()})
+async def metrics(_: Request) -> Response:
+    """The metrics of this process."""
     return Response(generate_latest(REGISTRY), headers={"content-type": CONTENT_TYPE_LATEST})

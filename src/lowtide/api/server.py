@@ -12,10 +12,10 @@ from lowtide.api.http.connections import Connections
 from lowtide.config.exposure import networks_of
 
 if TYPE_CHECKING:
-    from fastapi import FastAPI
+    from starlette.applications import Starlette
 
 
-def uvicorn_config(app: "FastAPI", *, host: str = "127.0.0.1", port: int = 0) -> uvicorn.Config:
+def uvicorn_config(app: "Starlette", *, host: str = "127.0.0.1", port: int = 0) -> uvicorn.Config:
     """Parser and loop in C, bounds on what callers send, a bounded goodbye, and no access log.
 
     Metrics count what the log would tell, and the addresses of signed uploads must not be in one.

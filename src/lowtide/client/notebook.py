@@ -14,7 +14,8 @@ from importlib import import_module
 from types import TracebackType
 from typing import Any, Final, Self
 
-from lowtide.cli.client.objects import BatchView, CountsView
+from lowtide.api.objects.batches import CountsObject
+from lowtide.cli.client.objects import BatchView
 from lowtide.cli.terminal.units import human_seconds
 
 _SPEED_SPAN_S: Final = 30.0  # rate and time left are of the last half minute, as in a terminal
@@ -71,7 +72,7 @@ class NotebookBar:
             self._drawn = text
             self._draw(text, 100 * counts.settled / (counts.total or 1))
 
-    def _rate(self, counts: CountsView) -> float:
+    def _rate(self, counts: CountsObject) -> float:
         """Rows a second lately; sets the time left."""
         now = self._clock()
         self._seen.append((now, counts.settled))

@@ -11,7 +11,8 @@ from typing import Any
 
 import msgspec
 
-from lowtide.cli.client.objects import BatchErrorView, BatchView, JsonObject, read_view
+from lowtide.api.objects.batches import LineErrorObject
+from lowtide.cli.client.objects import TERMINAL, BatchView, JsonObject, read_view
 from lowtide.tables.result_lines import read_result
 
 
@@ -57,7 +58,7 @@ class Batch:
     @property
     def is_over(self) -> bool:
         """Whether nothing changes any more."""
-        return BatchView(id=self.id, status=self.status).is_over
+        return self.status in TERMINAL
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +104,7 @@ def batch_of(answer: JsonObject) -> Batch:
     )
 
 
-def _line_error(view: BatchErrorView) -> LineError:
+def _line_error(view: LineErrorObject) -> LineError:
     return LineError(view.code or "error", view.message, view.line, view.param)
 
 

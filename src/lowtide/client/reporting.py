@@ -11,7 +11,8 @@ from typing import Final, Self
 
 from rich.markup import escape
 
-from lowtide.cli.client.objects import BatchView, CountsView
+from lowtide.api.objects.batches import CountsObject
+from lowtide.cli.client.objects import BatchView
 from lowtide.cli.tables.row_counts import RowCounts
 from lowtide.cli.terminal import console
 from lowtide.cli.terminal.progress import BatchBar
@@ -28,7 +29,7 @@ class Reporter:
         self._quiet = quiet
         self._bar: BatchBar | NotebookBar | None = None
         self._stack = ExitStack()
-        self.counts = CountsView()
+        self.counts = CountsObject()
 
     def say(self, text: str) -> None:
         """One sentence for the person who waits."""

@@ -41,7 +41,7 @@ from lowtide.wiring.services import build_services, standings_of, upload_secret
 from lowtide.wiring.worker import Worker
 
 if TYPE_CHECKING:
-    from fastapi import FastAPI
+    from starlette.applications import Starlette
 
 log = structlog.get_logger(__name__)
 
@@ -53,7 +53,7 @@ class Application:
     """A running Lowtide. `asgi` is None in a process that has no door (`--role worker`)."""
 
     settings: Settings
-    asgi: "FastAPI | None"
+    asgi: "Starlette | None"
     catalogue: Catalogue
     store: Store
     blobs: Blobs
@@ -194,7 +194,7 @@ async def _judging(
             await trials.aclose()
 
 
-def _door(services: Services) -> "FastAPI":
+def _door(services: Services) -> "Starlette":
     # Here, for it is a third of what a process loads, and a worker or a command has no door.
     from lowtide.api.app import create_app
 

@@ -9,12 +9,20 @@ from decimal import Decimal
 from typing import Any, Final, TypeVar
 
 import msgspec
-from fastapi import APIRouter
 from msgspec import UNSET, UnsetType
 from starlette.requests import Request
 from starlette.responses import Response
 
 from lowtide.api.accounts.admin_objects import (
+    key_object,
+    new_key_object,
+    organization_object,
+    project_object,
+)
+from lowtide.api.http.json_body import as_struct, json_response, read_json
+from lowtide.api.middleware.auth import set_audit_subject
+from lowtide.api.middleware.caller import services_of
+from lowtide.api.objects.accounts import (
     KeyList,
     KeyObject,
     NewKeyObject,
@@ -22,22 +30,16 @@ from lowtide.api.accounts.admin_objects import (
     OrganizationObject,
     ProjectList,
     ProjectObject,
-    key_object,
-    limits_object,
-    list_object,
-    organization_object,
-    project_object,
 )
-from lowtide.api.http.json_body import as_struct, json_response, read_json
-from lowtide.api.middleware.auth import set_audit_subject
-from lowtide.api.middleware.caller import services_of
-from lowtide.api.openapi.refusals import answers, json_body
+from lowtide.api.openapi.answers import answers, json_body
+from lowtide.api.openapi.routes import Routes, read_query
+from lowtide.api.openapi.schemas import parameters_of
 from lowtide.core.accounts.money import dollars
 from lowtide.core.accounts.tenancy import SCOPES, OrganizationLimits
 from lowtide.core.errors import LowtideError
 from lowtide.service.accounts.tenants import DEFAULT_SCOPES
 
-router = APIRouter(prefix="/v1/admin", tags=["admin"])
+routes = Routes("admin", prefix="/v1/admin")
 
 Body = TypeVar("Body", bound=msgspec.Struct)
 
@@ -95,16 +97,17 @@ def _object(required: tuple[str, ...], **properties: Any) -> dict[str, Any]:
     )
 
 
-@router.get("/organizations", responses=answers(OrganizationList))
+@routes.add("GET", "/organizations", answers(OrganizationList))
 async def list_organizations(request: Request) -> Response:
     found = await services_of(request).tenants.organizations()
-    return json_response(list_object([organization_object(each) for each in found]))
+    return json_response(OrganizationList(data=[organization_object(each) for each in found]))
 
 
-@router.post(
+@routes.add(
+    "POST",
     "/organizations",
-    responses=answers(OrganizationObject, "invalid_request", "request_too_large", "storage_full"),
-    openapi_extra=_object(("name",), name=_NAME, limits=_LIMITS, spend_cap=_CAP),
+    answers(OrganizationObject, "invalid_request", "request_too_large", "storage_full"),
+    requestBody=_object(("name",), name=_NAME, limits=_LIMITS, spend_cap=_CAP),
 )
 async def create_organization(request: Request) -> Response:
     asked = await _read(request, NewOrganization)
@@ -117,25 +120,27 @@ async def create_organization(request: Request) -> Response:
     return json_response(organization_object(organization))
 
 
-@router.get(
+@routes.add(
+    "GET",
     "/organizations/{organization_id}",
-    responses=answers(OrganizationObject, "organization_not_found"),
+    answers(OrganizationObject, "organization_not_found"),
 )
 async def retrieve_organization(request: Request, organization_id: str) -> Response:
     found = await services_of(request).tenants.organization(organization_id)
     return json_response(organization_object(found))
 
 
-@router.patch(
+@routes.add(
+    "PATCH",
     "/organizations/{organization_id}",
-    responses=answers(
+    answers(
         OrganizationObject,
         "invalid_request",
         "organization_not_found",
         "request_too_large",
         "storage_full",
     ),
-    openapi_extra=_object((), limits=_LIMITS, spend_cap=_CAP),
+    requestBody=_object((), limits=_LIMITS, spend_cap=_CAP),
 )
 async def change_organization(request: Request, organization_id: str) -> Response:
     """Change limits and cap; they hold for new calls within seconds."""
@@ -151,22 +156,30 @@ async def change_organization(request: Request, organization_id: str) -> Respons
     return json_response(organization_object(after))
 
 
-@router.get("/projects", responses=answers(ProjectList))
-async def list_projects(request: Request, organization_id: str | None = None) -> Response:
-    found = await services_of(request).tenants.projects(organization_id)
-    return json_response(list_object([project_object(each) for each in found]))
+class ListProjects(msgspec.Struct, frozen=True):
+    """The query of a list."""
+
+    organization_id: str | UnsetType = UNSET
 
 
-@router.post(
+@routes.add("GET", "/projects", answers(ProjectList), parameters=parameters_of(ListProjects))
+async def list_projects(request: Request) -> Response:
+    asked = read_query(request, ListProjects).organization_id
+    found = await services_of(request).tenants.projects(None if asked is UNSET else asked)
+    return json_response(ProjectList(data=[project_object(each) for each in found]))
+
+
+@routes.add(
+    "POST",
     "/projects",
-    responses=answers(
+    answers(
         ProjectObject,
         "invalid_request",
         "organization_not_found",
         "request_too_large",
         "storage_full",
     ),
-    openapi_extra=_object(
+    requestBody=_object(
         ("organization_id", "name"), organization_id={"type": "string"}, name=_NAME
     ),
 )
@@ -177,28 +190,36 @@ async def create_project(request: Request) -> Response:
     return json_response(project_object(project))
 
 
-@router.get("/projects/{project_id}", responses=answers(ProjectObject, "project_not_found"))
+@routes.add("GET", "/projects/{project_id}", answers(ProjectObject, "project_not_found"))
 async def retrieve_project(request: Request, project_id: str) -> Response:
     return json_response(project_object(await services_of(request).tenants.project(project_id)))
 
 
-@router.get("/keys", responses=answers(KeyList))
-async def list_keys(request: Request, project_id: str | None = None) -> Response:
+class ListKeys(msgspec.Struct, frozen=True):
+    """The query of a list."""
+
+    project_id: str | UnsetType = UNSET
+
+
+@routes.add("GET", "/keys", answers(KeyList), parameters=parameters_of(ListKeys))
+async def list_keys(request: Request) -> Response:
     """Newest first, revoked ones included."""
-    found = await services_of(request).tenants.keys(project_id)
-    return json_response(list_object([key_object(each) for each in found]))
+    asked = read_query(request, ListKeys).project_id
+    found = await services_of(request).tenants.keys(None if asked is UNSET else asked)
+    return json_response(KeyList(data=[key_object(each) for each in found]))
 
 
-@router.post(
+@routes.add(
+    "POST",
     "/keys",
-    responses=answers(
+    answers(
         NewKeyObject,
         "invalid_request",
         "project_not_found",
         "request_too_large",
         "storage_full",
     ),
-    openapi_extra=_object(
+    requestBody=_object(
         ("project_id", "name"),
         project_id={"type": "string"},
         name=_NAME,
@@ -216,10 +237,10 @@ async def create_key(request: Request) -> Response:
         expires_at=_instant(asked.expires_at),
     )
     set_audit_subject(request, made.key.id)
-    return json_response({**key_object(made.key), "key": made.credential})
+    return json_response(new_key_object(made.key, made.credential))
 
 
-@router.delete("/keys/{key_id}", responses=answers(KeyObject, "key_not_found", "storage_full"))
+@routes.add("DELETE", "/keys/{key_id}", answers(KeyObject, "key_not_found", "storage_full"))
 async def revoke_key(request: Request, key_id: str) -> Response:
     """Refuse the key from now on. It stays in the list, with the instant."""
     return json_response(key_object(await services_of(request).tenants.revoke_key(key_id)))
@@ -237,7 +258,7 @@ def _changed(before: OrganizationLimits, changes: dict[str, int | None]) -> Orga
             raise LowtideError(
                 "invalid_request", f"There is no limit '{name[:100]}'; there are {known}.", "limits"
             )
-    return OrganizationLimits(**{**limits_object(before), **changes})
+    return msgspec.structs.replace(before, **changes)
 
 
 def _dollars(cap_pico: int | None) -> Decimal | None:

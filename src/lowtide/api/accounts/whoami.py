@@ -6,37 +6,44 @@ Two generations of the CLI read two schemas, one flat, one nested; the answer is
 
 import re
 
-from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
 from lowtide.api.http.json_body import json_response
 from lowtide.api.middleware.caller import identify
-from lowtide.api.openapi.refusals import refusals
+from lowtide.api.objects.models import (
+    WhoamiKey,
+    WhoamiObject,
+    WhoamiOrganization,
+    WhoamiProject,
+)
+from lowtide.api.openapi.answers import answers
+from lowtide.api.openapi.routes import Routes
 
-router = APIRouter(tags=["whoami"])
+routes = Routes("whoami")
 
 
-@router.get("/v1/whoami", responses=refusals())
+@routes.add("GET", "/v1/whoami", answers(WhoamiObject))
 async def whoami(request: Request) -> Response:
     """Key, person, project and organization behind the credentials."""
     caller = identify(request)
     name, slug = caller.project_name, slug_of(caller.project_name)
     return json_response(
-        {
-            "api_key_id": caller.key_id,
-            "organization_id": caller.organization_id,
-            "organization_name": caller.organization_name,
-            "project_id": caller.project_id,
-            "project_name": name,
-            "project_slug": slug,
-            "user_id": caller.user_id,
-            "type": "project_api_key",
-            "api_key": {"id": caller.key_id},
-            "project": {"id": caller.project_id, "slug": slug, "name": name},
-            "organization": {"id": caller.organization_id, "name": caller.organization_name},
-            "scopes": sorted(caller.scopes),
-        }
+        WhoamiObject(
+            api_key_id=caller.key_id,
+            organization_id=caller.organization_id,
+            organization_name=caller.organization_name,
+            project_id=caller.project_id,
+            project_name=name,
+            project_slug=slug,
+            user_id=caller.user_id,
+            api_key=WhoamiKey(caller.key_id),
+            project=WhoamiProject(id=caller.project_id, slug=slug, name=name),
+            organization=WhoamiOrganization(
+                id=caller.organization_id, name=caller.organization_name
+            ),
+            scopes=sorted(caller.scopes),
+        )
     )
 
 

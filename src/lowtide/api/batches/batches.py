@@ -8,10 +8,9 @@ the first batch.
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
-from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -22,15 +21,24 @@ from lowtide.api.http.json_body import as_struct, json_response, read_json
 from lowtide.api.middleware.auth import set_audit_subject
 from lowtide.api.middleware.caller import identify, note_rows, services_of
 from lowtide.api.middleware.paths import client_dialect, dialect_of, fixed_dialect
-from lowtide.api.openapi.refusals import json_body, refusals
+from lowtide.api.objects.batches import (
+    BatchJob,
+    BatchObject,
+    BatchPage,
+    CreatedBatch,
+    CreatedJob,
+    EstimateObject,
+)
+from lowtide.api.openapi.answers import answer, answers, json_body, refusals
+from lowtide.api.openapi.routes import Routes, read_query
+from lowtide.api.openapi.schemas import parameters_of
 from lowtide.core.batches.batch import Batch, Dialect
 from lowtide.core.batches.line import ENDPOINTS
-from lowtide.core.errors import LowtideError
 from lowtide.core.scheduling.feasibility import Feasibility
 from lowtide.service.batches.batches import Created
 from lowtide.service.batches.new_batch import NewBatch
 
-router = APIRouter(tags=["batches"])
+routes = Routes("batches")
 
 _RETRY_COUNT: Final = "x-stainless-retry-count"
 _EARLY_READER: Final = "BatchOpenAI/"
@@ -51,10 +59,21 @@ _FIELDS: Final = {
 }
 
 
-@router.post(
+class ListBatches(msgspec.Struct, frozen=True):
+    """The query of a list."""
+
+    after: str = ""
+    limit: Annotated[int, msgspec.Meta(ge=1, le=limits.PAGE_SIZE_MAX_BATCHES)] = (
+        limits.PAGE_SIZE_DEFAULT
+    )
+
+
+@routes.add(
+    "POST",
     "/v1/batches",
-    responses={
-        201: {"description": "Created, for Together's clients"},
+    {
+        200: answer((CreatedBatch, BatchObject, EstimateObject)),
+        201: answer((CreatedBatch, CreatedJob), "Created, for Together's clients"),
         **refusals(
             "invalid_request",
             "missing_required_parameter",
@@ -71,9 +90,7 @@ _FIELDS: Final = {
             "storage_full",
         ),
     },
-    openapi_extra=json_body(
-        {"type": "object", "properties": _FIELDS, "required": ["input_file_id"]}
-    ),
+    requestBody=json_body({"type": "object", "properties": _FIELDS, "required": ["input_file_id"]}),
 )
 async def create(request: Request) -> Response:
     """Create a batch over an uploaded file."""
@@ -90,23 +107,11 @@ async def create(request: Request) -> Response:
     return response
 
 
-@router.get(
+@routes.add(
+    "GET",
     "/v1/batches",
-    responses=refusals("invalid_request"),
-    openapi_extra={
-        "parameters": [
-            {"name": "after", "in": "query", "schema": {"type": "string"}},
-            {
-                "name": "limit",
-                "in": "query",
-                "schema": {
-                    "type": "integer",
-                    "minimum": 1,
-                    "maximum": limits.PAGE_SIZE_MAX_BATCHES,
-                },
-            },
-        ]
-    },
+    answers((BatchPage, list[BatchJob]), "invalid_request"),
+    parameters=parameters_of(ListBatches),
 )
 async def page(request: Request) -> Response:
     """Batches, newest first: a page for OpenAI's clients, a bare array for Together's."""
@@ -115,25 +120,23 @@ async def page(request: Request) -> Response:
     if dialect == "together":
         newest = await service.page(caller.project_id, limit=limits.BARE_LIST_MAX)
         return json_response(await _render_list(request, newest.batches, dialect))
-    found = await service.page(
-        caller.project_id,
-        after=request.query_params.get("after") or None,
-        limit=_page_size(request.query_params.get("limit")),
-    )
+    asked = read_query(request, ListBatches)
+    found = await service.page(caller.project_id, after=asked.after or None, limit=asked.limit)
     rendered = await _render_list(request, found.batches, dialect)
     return json_response(openai.batch_page(rendered, more=found.more))
 
 
-@router.get("/v1/batches/{batch_id}", responses=refusals("batch_not_found"))
+@routes.add("GET", "/v1/batches/{batch_id}", answers((BatchObject, BatchJob), "batch_not_found"))
 async def retrieve(request: Request, batch_id: str) -> Response:
     """One batch: its state, counts, stage, and why it does not move."""
     batch = await services_of(request).batches.get(identify(request).project_id, batch_id)
     return await _answer(request, batch)
 
 
-@router.post(
+@routes.add(
+    "POST",
     "/v1/batches/{batch_id}/cancel",
-    responses=refusals("batch_not_found", "invalid_request", "storage_full"),
+    answers((BatchObject, BatchJob), "batch_not_found", "invalid_request", "storage_full"),
 )
 async def cancel(request: Request, batch_id: str) -> Response:
     """Stop a batch; what finished is kept, and billed."""
@@ -158,8 +161,8 @@ async def _created_answer(request: Request, created: Created) -> Response:
     (progress,), (cost,) = await service.progress([batch]), await service.costs([batch])
     if progress.verdict.kept == "unknown":
         progress = msgspec.structs.replace(progress, verdict=created.verdict)
-    flat = render_batch(batch, progress, "openai", cost)
-    job = together.created(render_batch(batch, progress, "together", cost), created.warning)
+    flat = openai.batch(batch, progress, cost)
+    job = together.created(together.batch(batch, progress, cost), created.warning)
     headers = _feasibility_header(progress.verdict) | _existing_header(created)
     match fixed_dialect(request):
         case "openai":
@@ -168,7 +171,8 @@ async def _created_answer(request: Request, created: Created) -> Response:
             return json_response(job, 201, headers)
         case None:
             status = 201 if batch.dialect == "together" else 200
-            return json_response({**flat, **job}, status, headers)
+            both = CreatedBatch(**msgspec.structs.asdict(flat), job=job.job, warning=job.warning)
+            return json_response(both, status, headers)
 
 
 def _feasibility_header(verdict: Feasibility) -> dict[str, str]:
@@ -204,12 +208,10 @@ async def _estimate(request: Request, asked: NewBatch) -> Response:
     return json_response(estimate_object(run, draft))
 
 
-async def _render_list(
-    request: Request, batches: Sequence[Batch], dialect: Dialect
-) -> list[dict[str, Any]]:
+async def _render_list(request: Request, batches: Sequence[Batch], dialect: Dialect) -> list[Any]:
     """All in the client's shape, in steps: others are served between them."""
     note_rows(request, len(batches))
-    rendered: list[dict[str, Any]] = []
+    rendered: list[BatchObject | BatchJob] = []
     while len(rendered) < len(batches):
         await asyncio.sleep(0)
         step = batches[len(rendered) : len(rendered) + limits.PAGE_STEP_BATCHES]
@@ -219,7 +221,7 @@ async def _render_list(
 
 async def _render_step(
     request: Request, batches: Sequence[Batch], dialect: Dialect
-) -> list[dict[str, Any]]:
+) -> list[BatchObject | BatchJob]:
     """Long error lists are cut: a page of them would be megabytes."""
     service = services_of(request).batches
     progress, costs = await service.progress(batches), await service.costs(batches)
@@ -229,12 +231,3 @@ async def _render_step(
         render_batch(batch, its_progress, dialect, its_cost, early_ids=early_ids)
         for batch, its_progress, its_cost in zip(short, progress, costs, strict=True)
     ]
-
-
-def _page_size(text: str | None) -> int:
-    high = limits.PAGE_SIZE_MAX_BATCHES
-    if text is None:
-        return limits.PAGE_SIZE_DEFAULT
-    if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= high):
-        raise LowtideError("invalid_request", f"limit must be from 1 to {high}.", "limit")
-    return int(text)

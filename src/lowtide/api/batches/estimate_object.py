@@ -1,56 +1,60 @@
 """The answer to a dry run: ours alone, the same for every client."""
 
-from typing import Any
-
 from lowtide.api.dialects import money, openai
+from lowtide.api.objects.batches import (
+    EstimateObject,
+    ExceededObject,
+    ModelEstimateObject,
+    TotalsObject,
+)
 from lowtide.core.accounts.money import dollars_text
 from lowtide.service.batches.estimates import DryRun, Exceeded
 from lowtide.service.batches.new_batch import CheckedBatchRequest
 
 
-def estimate_object(run: DryRun, draft: CheckedBatchRequest) -> dict[str, Any]:
+def estimate_object(run: DryRun, draft: CheckedBatchRequest) -> EstimateObject:
     """Tokens in are estimates, tokens out the bounds that the lines name; `amount` is the batch's
     price, `live_amount` that of the same tokens live.
     """
-    return {
-        "object": "batch.estimate",
-        "input_file_id": draft.file.id,
-        "endpoint": draft.endpoint,
-        "requests": run.estimate.requests,
-        "models": [
-            {
-                "model": model.model,
-                "requests": model.requests,
-                "input_tokens": model.input_tokens,
-                "output_tokens_max": model.output_tokens_max,
-                **money.amounts(model.batch_pico, model.live_pico),
-            }
-            for model in run.estimate.models
-        ],
-        "totals": {
-            "input_tokens": run.estimate.input_tokens,
-            "output_tokens_max": run.estimate.output_tokens_max,
-            **money.amounts(run.estimate.batch_pico, run.estimate.live_pico),
-        },
-        "errors": openai.errors(run.errors),
-        "errors_total": run.errors_total,
-        "warnings": openai.errors(run.warnings),
-        "would_exceed": [_exceeded(limit) for limit in run.exceeded],
-    }
+    estimate = run.estimate
+    return EstimateObject(
+        input_file_id=draft.file.id,
+        endpoint=draft.endpoint,
+        requests=estimate.requests,
+        models=tuple(
+            ModelEstimateObject(
+                model=model.model,
+                requests=model.requests,
+                input_tokens=model.input_tokens,
+                output_tokens_max=model.output_tokens_max,
+                **money.amount_fields(model.batch_pico, model.live_pico),
+            )
+            for model in estimate.models
+        ),
+        totals=TotalsObject(
+            input_tokens=estimate.input_tokens,
+            output_tokens_max=estimate.output_tokens_max,
+            **money.amount_fields(estimate.batch_pico, estimate.live_pico),
+        ),
+        errors=openai.errors(run.errors),
+        errors_total=run.errors_total,
+        warnings=openai.errors(run.warnings),
+        would_exceed=tuple(_exceeded(limit) for limit in run.exceeded),
+    )
 
 
-def _exceeded(limit: Exceeded) -> dict[str, Any]:
+def _exceeded(limit: Exceeded) -> ExceededObject:
     """Money as decimal strings in dollars, everything else as whole numbers."""
     is_money = limit.limit == "spend_cap"
 
     def shown(value: int | None) -> int | str | None:
         return dollars_text(value) if is_money and value is not None else value
 
-    return {
-        "limit": limit.limit,
-        "code": limit.code,
-        "model": limit.model,
-        "allowed": shown(limit.allowed),
-        "used": shown(limit.used),
-        "asked": shown(limit.asked),
-    }
+    return ExceededObject(
+        limit=limit.limit,
+        code=limit.code,
+        model=limit.model,
+        allowed=shown(limit.allowed),
+        used=shown(limit.used),
+        asked=shown(limit.asked),
+    )

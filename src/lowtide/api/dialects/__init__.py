@@ -1,8 +1,9 @@
 """One Batch in each vendor's shape: the choice of the shape, and nothing else."""
 
-from typing import Any
+import msgspec
 
 from lowtide.api.dialects import openai, together
+from lowtide.api.objects.batches import BatchJob, BatchObject
 from lowtide.core.accounts.ledger import Cost
 from lowtide.core.batches.batch import Batch, Dialect
 from lowtide.core.reporting.progress import Progress
@@ -17,12 +18,13 @@ def render_batch(
     cost: Cost = NOTHING_SPENT,
     *,
     early_ids: bool = False,
-) -> dict[str, Any]:
+) -> BatchObject | BatchJob:
     """`batch` as the SDKs of `dialect` read it. `early_ids`: with the ids of its result files
     under their usual names while it runs, too.
     """
     shape = together.batch if dialect == "together" else openai.batch
-    shown = shape(batch, progress, cost)
+    shown: BatchObject | BatchJob = shape(batch, progress, cost)
     if early_ids:
-        shown |= {"output_file_id": batch.output_file_id, "error_file_id": batch.error_file_id}
+        ids = {"output_file_id": batch.output_file_id, "error_file_id": batch.error_file_id}
+        shown = msgspec.structs.replace(shown, **ids)
     return shown

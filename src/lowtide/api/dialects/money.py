@@ -1,26 +1,34 @@
-"""Prices and costs as answers show them, in every dialect alike.
-
-Prices are JSON numbers, because Together's clients read numbers; what was charged is a decimal
-string, because a sum of money that went through a float is not one.
-"""
+"""Prices and costs made into the objects that answers show (api/objects/amounts.py)."""
 
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any
 
+from lowtide.api.objects.amounts import (
+    AmountsObject,
+    PriceObject,
+    PricingObject,
+    TogetherPricing,
+)
 from lowtide.core.accounts.catalogue import ModelEntry
 from lowtide.core.accounts.ledger import Cost
 from lowtide.core.accounts.money import dollars_text
 from lowtide.core.usage import Usage
 
-CURRENCY: Final = "usd"
 
-
-def pricing(entry: ModelEntry) -> dict[str, Any]:
+def pricing(entry: ModelEntry) -> PricingObject:
     """Live, in dollars per million tokens; under `batch` what a batch pays."""
-    paid = 1 - entry.batch_discount
+    return PricingObject(**_pricing(entry))
+
+
+def together_pricing(entry: ModelEntry) -> TogetherPricing:
+    """The same as Together's clients read it."""
+    return TogetherPricing(**_pricing(entry))
+
+
+def _pricing(entry: ModelEntry) -> dict[str, Any]:
     return {
         **_prices(entry, Decimal(1)),
-        "batch": _prices(entry, paid),
+        "batch": PriceObject(**_prices(entry, 1 - entry.batch_discount)),
         "batch_discount": float(entry.batch_discount),
     }
 
@@ -33,15 +41,19 @@ def _prices(entry: ModelEntry, share: Decimal) -> dict[str, float]:
     }
 
 
-def cost(spent: Cost) -> dict[str, str]:
+def cost(spent: Cost) -> AmountsObject:
     """What was charged, and what the same tokens would have cost live."""
     return amounts(spent.charge_pico, spent.live_pico)
 
 
-def amounts(charge_pico: int, live_pico: int) -> dict[str, str]:
+def amounts(charge_pico: int, live_pico: int) -> AmountsObject:
     """Pico-dollars as decimal strings in dollars."""
+    return AmountsObject(**amount_fields(charge_pico, live_pico))
+
+
+def amount_fields(charge_pico: int, live_pico: int) -> dict[str, str]:
+    """The fields of AmountsObject, for objects that have others besides."""
     return {
-        "currency": CURRENCY,
         "amount": dollars_text(charge_pico),
         "live_amount": dollars_text(live_pico),
         "saved": dollars_text(live_pico - charge_pico),

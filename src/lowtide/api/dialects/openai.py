@@ -9,9 +9,25 @@ of those.
 from collections.abc import Sequence
 from datetime import datetime
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Final
+
+from msgspec import UNSET, UnsetType
 
 from lowtide.api.dialects import money
+from lowtide.api.objects.batches import (
+    BatchObject,
+    BatchPage,
+    BatchStatus,
+    BatchUsage,
+    CountsObject,
+    FeasibilityObject,
+    InputTokensDetails,
+    LineErrorList,
+    LineErrorObject,
+    OutputTokensDetails,
+    ResultFiles,
+)
+from lowtide.api.objects.models import ModelListObject, ModelObject
 from lowtide.core.accounts.catalogue import ModelEntry
 from lowtide.core.accounts.ledger import Cost
 from lowtide.core.batches.batch import TERMINAL, Batch, BatchError, Status
@@ -19,7 +35,7 @@ from lowtide.core.reporting.progress import Progress
 from lowtide.core.scheduling.feasibility import Feasibility
 from lowtide.core.usage import Usage
 
-STATUSES: Final = MappingProxyType[Status, str](
+STATUSES: Final = MappingProxyType[Status, BatchStatus](
     {
         "validating": "validating",
         "in_progress": "in_progress",
@@ -34,97 +50,94 @@ STATUSES: Final = MappingProxyType[Status, str](
 )
 
 
-def batch(batch: Batch, progress: Progress, cost: Cost) -> dict[str, Any]:
+def batch(batch: Batch, progress: Progress, cost: Cost) -> BatchObject:
     """The Batch object: lowercase status, times in unix seconds."""
-    return {
-        "id": batch.id,
-        "object": "batch",
-        "endpoint": batch.endpoint,
-        "model": batch.model,
-        "errors": errors(batch.errors),
-        "warnings": errors(batch.warnings),
-        "input_file_id": batch.input_file_id,
-        "completion_window": window(batch.completion_window_s),
-        "status": STATUSES[batch.status],
-        **result_files(batch),
-        "created_at": unix(batch.created_at),
-        "in_progress_at": unix(batch.in_progress_at),
-        "expires_at": unix(batch.expires_at),
-        "finalizing_at": unix(batch.finalizing_at),
-        "completed_at": unix(batch.completed_at),
-        "failed_at": unix(batch.failed_at),
-        "expired_at": unix(batch.expired_at),
-        "cancelling_at": unix(batch.cancelling_at),
-        "cancelled_at": unix(batch.cancelled_at),
-        "request_counts": request_counts(batch),
-        "usage": usage(batch.usage),
-        "cost": money.cost(cost),
-        "metadata": dict(batch.metadata),
-        "priority": batch.priority,
-        "stage": progress.stage,
-        "reason": progress.reason,
-        "eta_seconds": seconds(progress.eta_s),
-        "estimated_completion_at": unix(progress.completion_at),
-        "feasibility": feasibility(progress.verdict),
-        **errors_total(batch),
-    }
+    ids = result_files(batch)
+    return BatchObject(
+        id=batch.id,
+        endpoint=batch.endpoint,
+        model=batch.model,
+        errors=errors(batch.errors),
+        warnings=errors(batch.warnings),
+        input_file_id=batch.input_file_id,
+        completion_window=window(batch.completion_window_s),
+        status=STATUSES[batch.status],
+        output_file_id=ids.output_file_id,
+        error_file_id=ids.error_file_id,
+        partial_output_file_id=ids.partial_output_file_id,
+        partial_error_file_id=ids.partial_error_file_id,
+        created_at=unix(batch.created_at),
+        in_progress_at=unix(batch.in_progress_at),
+        expires_at=unix(batch.expires_at),
+        finalizing_at=unix(batch.finalizing_at),
+        completed_at=unix(batch.completed_at),
+        failed_at=unix(batch.failed_at),
+        expired_at=unix(batch.expired_at),
+        cancelling_at=unix(batch.cancelling_at),
+        cancelled_at=unix(batch.cancelled_at),
+        request_counts=request_counts(batch),
+        usage=usage(batch.usage),
+        cost=money.cost(cost),
+        metadata=dict(batch.metadata),
+        priority=batch.priority,
+        stage=progress.stage,
+        reason=progress.reason,
+        eta_seconds=seconds(progress.eta_s),
+        estimated_completion_at=unix(progress.completion_at),
+        feasibility=feasibility(progress.verdict),
+        errors_total=errors_total(batch),
+    )
 
 
-def result_files(batch: Batch) -> dict[str, str | None]:
+def result_files(batch: Batch) -> ResultFiles:
     """The ids of the result files, under the usual names once the batch has ended and they are
     whole; before that as partial files. Scripts poll until `output_file_id` is set, and then read.
     """
-    ids = (batch.output_file_id, batch.error_file_id)
-    whole, partial = (ids, (None, None)) if batch.status in TERMINAL else ((None, None), ids)
-    return {
-        "output_file_id": whole[0],
-        "error_file_id": whole[1],
-        "partial_output_file_id": partial[0],
-        "partial_error_file_id": partial[1],
-    }
+    if batch.status in TERMINAL:
+        return ResultFiles(output_file_id=batch.output_file_id, error_file_id=batch.error_file_id)
+    return ResultFiles(
+        partial_output_file_id=batch.output_file_id, partial_error_file_id=batch.error_file_id
+    )
 
 
-def feasibility(verdict: Feasibility) -> dict[str, Any] | None:
+def feasibility(verdict: Feasibility) -> FeasibilityObject | None:
     """Whether the completion window can be kept; null where nothing is known."""
     if verdict.kept == "unknown":
         return None
     earliest_s = verdict.earliest_window_s
-    return {
-        "verdict": verdict.kept,
-        "reason": verdict.reason,
-        "earliest_completion_window": window(earliest_s) if earliest_s is not None else None,
-    }
+    return FeasibilityObject(
+        verdict=verdict.kept,
+        reason=verdict.reason,
+        earliest_completion_window=window(earliest_s) if earliest_s is not None else None,
+    )
 
 
-def batch_page(batches: Sequence[dict[str, Any]], *, more: bool) -> dict[str, Any]:
+def batch_page(batches: Sequence[BatchObject], *, more: bool) -> BatchPage:
     """A page of rendered batches. `has_more` always: without it the SDKs' cursor walks for ever."""
-    return {
-        "object": "list",
-        "data": list(batches),
-        "first_id": batches[0]["id"] if batches else None,
-        "last_id": batches[-1]["id"] if batches else None,
-        "has_more": more,
-    }
+    return BatchPage(
+        data=list(batches),
+        first_id=batches[0].id if batches else None,
+        last_id=batches[-1].id if batches else None,
+        has_more=more,
+    )
 
 
-def model(entry: ModelEntry) -> dict[str, Any]:
+def model(entry: ModelEntry) -> ModelObject:
     """The Model object, and its prices. `created` is not known of a served model; 0 rather than a
     wrong date.
     """
-    return {
-        "id": entry.id,
-        "object": "model",
-        "created": 0,
-        "owned_by": publisher(entry),
-        "type": entry.type,
-        "size": entry.size,
-        "context_length": entry.context_length,
-        "pricing": money.pricing(entry),
-    }
+    return ModelObject(
+        id=entry.id,
+        owned_by=publisher(entry),
+        type=entry.type,
+        size=entry.size,
+        context_length=entry.context_length,
+        pricing=money.pricing(entry),
+    )
 
 
-def model_list(entries: Sequence[ModelEntry]) -> dict[str, Any]:
-    return {"object": "list", "data": [model(entry) for entry in entries]}
+def model_list(entries: Sequence[ModelEntry]) -> ModelListObject:
+    return ModelListObject(data=[model(entry) for entry in entries])
 
 
 def publisher(entry: ModelEntry) -> str:
@@ -133,33 +146,34 @@ def publisher(entry: ModelEntry) -> str:
     return organization if slash else "lowtide"
 
 
-def errors(found: Sequence[BatchError]) -> dict[str, Any] | None:
+def errors(found: Sequence[BatchError]) -> LineErrorList | None:
     if not found:
         return None
-    data = [{"code": e.code, "message": e.message, "line": e.line, "param": e.param} for e in found]
-    return {"object": "list", "data": data}
+    data = tuple(
+        LineErrorObject(code=e.code, message=e.message, line=e.line, param=e.param) for e in found
+    )
+    return LineErrorList(data=data)
 
 
-def errors_total(batch: Batch) -> dict[str, int]:
+def errors_total(batch: Batch) -> int | UnsetType:
     """Only where more lines are bad than are listed."""
-    more = batch.errors_total > len(batch.errors)
-    return {"errors_total": batch.errors_total} if more else {}
+    return batch.errors_total if batch.errors_total > len(batch.errors) else UNSET
 
 
-def request_counts(batch: Batch) -> dict[str, int]:
+def request_counts(batch: Batch) -> CountsObject:
     counts = batch.counts
-    return {"total": counts.total, "completed": counts.completed, "failed": counts.failed}
+    return CountsObject(total=counts.total, completed=counts.completed, failed=counts.failed)
 
 
-def usage(used: Usage) -> dict[str, Any]:
-    return {
-        "input_tokens": used.input_tokens,
-        "input_tokens_details": {"cached_tokens": used.cached_tokens},
-        "output_tokens": used.output_tokens,
-        "output_tokens_details": {"reasoning_tokens": used.reasoning_tokens},
-        "total_tokens": used.total_tokens,
-        "unreported_requests": used.unreported,
-    }
+def usage(used: Usage) -> BatchUsage:
+    return BatchUsage(
+        input_tokens=used.input_tokens,
+        input_tokens_details=InputTokensDetails(cached_tokens=used.cached_tokens),
+        output_tokens=used.output_tokens,
+        output_tokens_details=OutputTokensDetails(reasoning_tokens=used.reasoning_tokens),
+        total_tokens=used.total_tokens,
+        unreported_requests=used.unreported,
+    )
 
 
 def window(window_s: int) -> str:

@@ -10,13 +10,17 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any, Final
 
+from msgspec import UNSET
+
 from lowtide.api.dialects import money, openai
+from lowtide.api.objects.batches import BatchJob, CreatedJob, JobStatus
+from lowtide.api.objects.models import ModelWeights, ProjectModel, TogetherModel
 from lowtide.core.accounts.catalogue import ModelEntry
 from lowtide.core.accounts.ledger import Cost
 from lowtide.core.batches.batch import Batch, Status
 from lowtide.core.reporting.progress import Progress
 
-STATUSES: Final = MappingProxyType[Status, str](
+STATUSES: Final = MappingProxyType[Status, JobStatus](
     {
         "validating": "VALIDATING",
         "in_progress": "IN_PROGRESS",
@@ -31,45 +35,49 @@ STATUSES: Final = MappingProxyType[Status, str](
 )
 
 
-def batch(batch: Batch, progress: Progress, cost: Cost) -> dict[str, Any]:
+def batch(batch: Batch, progress: Progress, cost: Cost) -> BatchJob:
     """The BatchJob object: upper-case status, ISO-8601 times, progress in percent."""
-    return {
-        "id": batch.id,
-        "user_id": batch.user_id,
-        "input_file_id": batch.input_file_id,
-        "file_size_bytes": batch.input_bytes,
-        "status": STATUSES[batch.status],
-        "job_deadline": iso(batch.expires_at),
-        "created_at": iso(batch.created_at),
-        "endpoint": batch.endpoint,
-        "progress": round(batch.counts.percent, 2),
-        "model_id": batch.model,
-        **openai.result_files(batch),
-        "error": error(batch),
-        "completed_at": iso(batch.completed_at),
-        "completion_window": openai.window(batch.completion_window_s),
-        "in_progress_at": iso(batch.in_progress_at),
-        "cancelling_at": iso(batch.cancelling_at),
-        "ended_at": iso(batch.ended_at),
-        "request_counts": openai.request_counts(batch),
-        "usage": openai.usage(batch.usage),
-        "cost": money.cost(cost),
-        "errors": openai.errors(batch.errors),
-        "warnings": openai.errors(batch.warnings),
-        "metadata": dict(batch.metadata),
-        "priority": batch.priority,
-        "stage": progress.stage,
-        "reason": progress.reason,
-        "eta_seconds": openai.seconds(progress.eta_s),
-        "estimated_completion_at": iso(progress.completion_at),
-        "feasibility": openai.feasibility(progress.verdict),
-        **openai.errors_total(batch),
-    }
+    ids = openai.result_files(batch)
+    return BatchJob(
+        id=batch.id,
+        user_id=batch.user_id,
+        input_file_id=batch.input_file_id,
+        file_size_bytes=batch.input_bytes,
+        status=STATUSES[batch.status],
+        job_deadline=_iso(batch.expires_at),
+        created_at=_iso(batch.created_at),
+        endpoint=batch.endpoint,
+        progress=round(batch.counts.percent, 2),
+        model_id=batch.model,
+        output_file_id=ids.output_file_id,
+        error_file_id=ids.error_file_id,
+        partial_output_file_id=ids.partial_output_file_id,
+        partial_error_file_id=ids.partial_error_file_id,
+        error=error(batch),
+        completed_at=iso(batch.completed_at),
+        completion_window=openai.window(batch.completion_window_s),
+        in_progress_at=iso(batch.in_progress_at),
+        cancelling_at=iso(batch.cancelling_at),
+        ended_at=iso(batch.ended_at),
+        request_counts=openai.request_counts(batch),
+        usage=openai.usage(batch.usage),
+        cost=money.cost(cost),
+        errors=openai.errors(batch.errors),
+        warnings=openai.errors(batch.warnings),
+        metadata=dict(batch.metadata),
+        priority=batch.priority,
+        stage=progress.stage,
+        reason=progress.reason,
+        eta_seconds=openai.seconds(progress.eta_s),
+        estimated_completion_at=iso(progress.completion_at),
+        feasibility=openai.feasibility(progress.verdict),
+        errors_total=openai.errors_total(batch),
+    )
 
 
-def created(job: dict[str, Any], warning: str | None) -> dict[str, Any]:
+def created(job: BatchJob, warning: str | None) -> CreatedJob:
     """The create answer around a rendered job; the CLI shows `warning` after it submitted."""
-    return {"job": job, **({"warning": warning} if warning else {})}
+    return CreatedJob(job=job, warning=warning or UNSET)
 
 
 def error(batch: Batch) -> str | None:
@@ -83,48 +91,44 @@ def error(batch: Batch) -> str | None:
     return f"{where}{first.message}{rest}"
 
 
-def model(entry: ModelEntry) -> dict[str, Any]:
+def model(entry: ModelEntry) -> TogetherModel:
     """An entry of the model list. Prices in dollars per million tokens, live."""
+    return TogetherModel(**_model(entry))
+
+
+def _model(entry: ModelEntry) -> dict[str, Any]:
     return {
         "id": entry.id,
-        "object": "model",
-        "created": 0,
         "type": entry.type,
         "display_name": entry.id.rpartition("/")[2],
         "organization": openai.publisher(entry),
-        "link": None,
-        "license": None,
         "context_length": entry.context_length,
-        "pricing": {
-            "hourly": 0.0,
-            "base": 0.0,
-            "finetune": 0.0,
-            **money.pricing(entry),
-        },
+        "pricing": money.together_pricing(entry),
         "size": entry.size,
         "batch_discount": float(entry.batch_discount),
     }
 
 
-def model_list(entries: Sequence[ModelEntry]) -> list[dict[str, Any]]:
+def model_list(entries: Sequence[ModelEntry]) -> list[TogetherModel]:
     return [model(entry) for entry in entries]
 
 
-def project_model(entry: ModelEntry, *, project_id: str, organization_id: str) -> dict[str, Any]:
+def project_model(entry: ModelEntry, *, project_id: str, organization_id: str) -> ProjectModel:
     """A model as `models.list()` of together 3.x reads it, from /v2/projects/{id}/models."""
     length = entry.context_length
-    return {
-        **model(entry),
-        "name": entry.id,
-        "projectId": project_id,
-        "organizationId": organization_id,
-        "visibility": "VISIBILITY_INTERNAL",
-        "weights": {"contextLength": str(length) if length is not None else None},
-    }
+    return ProjectModel(
+        **_model(entry),
+        name=entry.id,
+        project_id=project_id,
+        organization_id=organization_id,
+        weights=ModelWeights(context_length=str(length) if length is not None else None),
+    )
 
 
 def iso(instant: datetime | None) -> str | None:
+    return None if instant is None else _iso(instant)
+
+
+def _iso(instant: datetime) -> str:
     """`2026-11-21T01:04:35.123456Z`."""
-    if instant is None:
-        return None
     return instant.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

@@ -23,14 +23,14 @@ from lowtide.core.files.file import File
 from lowtide.core.scheduling.byte_budget import ByteBudget
 
 
-async def content(request: Request) -> Response:
+async def content(request: Request, file_id: str) -> Response:
     """GET and HEAD. `?offset=N` and files that still grow go to the result reader (section 6)."""
     places: ByteBudget = request.app.state.downloads
     owner = identify(request).organization_id
     if not places.take(owner, 1):
         raise _no_place(owner)
     try:
-        response = await _content(request)
+        response = await _content(request, file_id)
     except BaseException:
         places.give_back(owner, 1)
         raise
@@ -61,10 +61,10 @@ def _no_place(owner: str) -> LowtideError:
     )
 
 
-async def _content(request: Request) -> Response:
+async def _content(request: Request, file_id: str) -> Response:
     project_id = identify(request).project_id
     services = services_of(request)
-    file = await services.files.get_ready(project_id, request.path_params["file_id"])
+    file = await services.files.get_ready(project_id, file_id)
     offset = _offset(request)
     if file.status != "growing" and offset is None:
         return await _finished(request, file)

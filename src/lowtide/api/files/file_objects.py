@@ -1,11 +1,12 @@
 """A File as each vendor shows it (protocol.md sections 2.6 and 3.1)."""
 
-from typing import Any, Final
+from typing import Final
 
+from lowtide.api.objects.files import FileObject, TogetherFile, TogetherStatus
 from lowtide.core.batches.batch import Dialect
 from lowtide.core.files.file import File, FileStatus
 
-_TOGETHER_STATUS: Final[dict[FileStatus, str]] = {
+_TOGETHER_STATUS: Final[dict[FileStatus, TogetherStatus]] = {
     "pending": "PENDING",
     "growing": "RUNNING",
     "uploaded": "COMPLETED",
@@ -20,45 +21,43 @@ _OPENAI_STATUS: Final[dict[FileStatus, str]] = {
 _TOGETHER_TYPES: Final = frozenset({"jsonl", "parquet", "csv"})
 
 
-def file_object(file: File, dialect: Dialect) -> dict[str, Any]:
+def file_object(file: File, dialect: Dialect) -> FileObject | TogetherFile:
     """The file in the shape of `dialect`."""
     return together_file(file) if dialect == "together" else openai_file(file)
 
 
-def openai_file(file: File) -> dict[str, Any]:
+def openai_file(file: File) -> FileObject:
     """FileObject. `status` is `processed` as soon as the bytes are here.
 
     It is deprecated, but `wait_for_processing` and curator wait for that word.
     """
-    return {
-        "id": file.id,
-        "object": "file",
-        "bytes": file.bytes,
-        "created_at": int(file.created_at.timestamp()),
-        "expires_at": int(file.expires_at.timestamp()) if file.expires_at else None,
-        "filename": file.filename,
-        "purpose": file.purpose,
-        "status": _OPENAI_STATUS[file.status],
-        "status_details": "Its content was lost." if file.status == "lost" else None,
-    }
+    return FileObject(
+        id=file.id,
+        bytes=file.bytes,
+        created_at=int(file.created_at.timestamp()),
+        expires_at=int(file.expires_at.timestamp()) if file.expires_at else None,
+        filename=file.filename,
+        purpose=file.purpose,
+        status=_OPENAI_STATUS[file.status],
+        status_details="Its content was lost." if file.status == "lost" else None,
+    )
 
 
-def together_file(file: File) -> dict[str, Any]:
+def together_file(file: File) -> TogetherFile:
     """FileResponse, with every purpose shown as `batch-api`.
 
     together 1.x validates the purpose against its own enum, and one foreign word makes the whole
     `files.list()` raise.
     """
     suffix = file.filename.rpartition(".")[2].lower()
-    return {
-        "id": file.id,
-        "object": "file",
-        "created_at": int(file.created_at.timestamp()),
-        "filename": file.filename,
-        "bytes": file.bytes,
-        "purpose": "batch-api",
-        "FileType": suffix if suffix in _TOGETHER_TYPES else "jsonl",
-        "Processed": file.status == "uploaded",
-        "LineCount": file.lines,
-        "processing_status": _TOGETHER_STATUS[file.status],
-    }
+    return TogetherFile(
+        id=file.id,
+        created_at=int(file.created_at.timestamp()),
+        filename=file.filename,
+        bytes=file.bytes,
+        purpose="batch-api",
+        file_type=suffix if suffix in _TOGETHER_TYPES else "jsonl",
+        is_processed=file.status == "uploaded",
+        line_count=file.lines,
+        processing_status=_TOGETHER_STATUS[file.status],
+    )

@@ -7,7 +7,6 @@ the ETag of each at the end. A part that fails ends the upload: the client abort
 from typing import Final
 
 import msgspec
-from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -17,20 +16,31 @@ from lowtide.api.files.uploads import body_of, permit_of, signed_address
 from lowtide.api.http.json_body import as_struct, declared_length, json_response, missing, read_json
 from lowtide.api.middleware.auth import set_audit_subject
 from lowtide.api.middleware.caller import identify, services_of
-from lowtide.api.openapi.refusals import (
+from lowtide.api.objects.files import (
+    AbortedMultipart,
+    BegunMultipart,
+    CompletedMultipart,
+    PartAddress,
+    ReceivedPart,
+)
+from lowtide.api.openapi.answers import (
+    OCTETS,
     UPLOAD_BEGINS,
     UPLOAD_COMPLETES,
+    answer,
+    answers,
+    body,
     json_body,
     public_refusals,
-    refusals,
 )
+from lowtide.api.openapi.routes import Routes
 from lowtide.core.errors import LowtideError
 from lowtide.core.files.file import PURPOSES
 from lowtide.core.files.upload import Choice, Upload
 from lowtide.service.files.files import checked_checksum, checked_filename, checked_purpose
 from lowtide.service.files.uploads import NewUpload, not_found, part_too_large
 
-router = APIRouter(tags=["files"])
+routes = Routes("files")
 
 _TEXT: Final = {"type": "string"}
 _NEW: Final = {
@@ -77,10 +87,11 @@ class AskedEnd(msgspec.Struct, frozen=True):
     parts: tuple[Claim, ...] = ()
 
 
-@router.post(
+@routes.add(
+    "POST",
     "/v1/files/multipart/initiate",
-    responses=refusals(*UPLOAD_BEGINS),
-    openapi_extra=json_body(
+    answers(BegunMultipart, *UPLOAD_BEGINS),
+    requestBody=json_body(
         {
             "type": "object",
             "properties": _NEW,
@@ -111,38 +122,35 @@ async def initiate(request: Request) -> Response:
     upload = await services.parts.begin(identify(request).project_id, new)
     set_audit_subject(request, upload.id)
     parts = [
-        {"PartNumber": number, "URL": _address(request, upload, number), "Headers": {}}
+        PartAddress(number=number, url=_address(request, upload, number))
         for number in range(1, count + 1)
     ]
-    return json_response({"upload_id": upload.id, "file_id": upload.file_id, "parts": parts})
+    begun = BegunMultipart(upload_id=upload.id, file_id=upload.file_id, parts=parts)
+    return json_response(begun)
 
 
-@router.put(
+@routes.add(
+    "PUT",
     "/v1/uploads/signed/{upload_id}/parts/{number}",
-    responses=public_refusals(
-        "invalid_request",
-        "upload_busy",
-        "upload_interrupted",
-        "upload_closed",
-        "upload_invalid",
-        "upload_not_found",
-        "upload_expired",
-        "file_too_large",
-        "storage_full",
-        "storage_unavailable",
-    ),
-    openapi_extra={
-        "requestBody": {
-            "required": True,
-            "content": {
-                "application/octet-stream": {"schema": {"type": "string", "format": "binary"}}
-            },
-        },
-        "parameters": [
-            {"name": name, "in": "query", "schema": _TEXT}
-            for name in ("expires", "signature", "key")
-        ],
+    {
+        200: answer(ReceivedPart),
+        **public_refusals(
+            "invalid_request",
+            "upload_busy",
+            "upload_interrupted",
+            "upload_closed",
+            "upload_invalid",
+            "upload_not_found",
+            "upload_expired",
+            "file_too_large",
+            "storage_full",
+            "storage_unavailable",
+        ),
     },
+    requestBody=body(OCTETS),
+    parameters=[
+        {"name": name, "in": "query", "schema": _TEXT} for name in ("expires", "signature", "key")
+    ],
 )
 async def receive_part(request: Request, upload_id: str, number: str) -> Response:
     """The bytes of one part; the signature is the permission. Sent again, it replaces."""
@@ -155,13 +163,14 @@ async def receive_part(request: Request, upload_id: str, number: str) -> Respons
         async for piece in body_of(request):
             await intake.write(piece)
     part = await uploads.keep_part(upload, intake, int(number))
-    return json_response({"id": part.id}, headers={"etag": f'"{part.md5}"'})
+    return json_response(ReceivedPart(part.id), headers={"etag": f'"{part.md5}"'})
 
 
-@router.post(
+@routes.add(
+    "POST",
     "/v1/files/multipart/complete",
-    responses=refusals(*UPLOAD_COMPLETES),
-    openapi_extra=json_body(
+    answers(CompletedMultipart, *UPLOAD_COMPLETES),
+    requestBody=json_body(
         {
             "type": "object",
             "properties": {**_WHICH, "parts": _CLAIMS},
@@ -178,12 +187,14 @@ async def complete(request: Request) -> Response:
     )
     owner = identify(request).organization_id
     file = await services_of(request).completions.complete(upload, choice, owner)
-    return json_response({"file": together_file(file)})
+    return json_response(CompletedMultipart(together_file(file)))
 
 
-@router.post(
+@routes.add(
+    "POST",
     "/v1/files/multipart/abort",
-    responses=refusals(
+    answers(
+        AbortedMultipart,
         "invalid_request",
         "missing_required_parameter",
         "upload_closed",
@@ -192,7 +203,7 @@ async def complete(request: Request) -> Response:
         "request_too_large",
         "storage_full",
     ),
-    openapi_extra=json_body(
+    requestBody=json_body(
         {"type": "object", "properties": _WHICH, "required": ["upload_id", "file_id"]}
     ),
 )
@@ -200,7 +211,7 @@ async def abort(request: Request) -> Response:
     """Give an upload up; its parts go."""
     upload = await _upload(request, as_struct(await read_json(request), AskedEnd))
     await services_of(request).parts.cancel(upload.project_id, upload.id)
-    return json_response({"upload_id": upload.id, "file_id": upload.file_id, "aborted": True})
+    return json_response(AbortedMultipart(upload_id=upload.id, file_id=upload.file_id))
 
 
 async def _upload(request: Request, asked: AskedEnd) -> Upload:

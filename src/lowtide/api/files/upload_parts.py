@@ -4,10 +4,9 @@ Answers are OpenAI's objects whatever the mount or the purpose: no other client 
 """
 
 from contextlib import AsyncExitStack
-from typing import Any, Final
+from typing import Final
 
 import msgspec
-from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -18,14 +17,16 @@ from lowtide.api.http.json_body import as_struct, declared_length, json_response
 from lowtide.api.http.multipart_form import boundary_of, read_form
 from lowtide.api.middleware.auth import set_audit_subject
 from lowtide.api.middleware.caller import identify, services_of
-from lowtide.api.openapi.refusals import UPLOAD_BEGINS, UPLOAD_COMPLETES, json_body, refusals
+from lowtide.api.objects.files import UploadObject, UploadPartObject
+from lowtide.api.openapi.answers import UPLOAD_BEGINS, UPLOAD_COMPLETES, answers, body, json_body
+from lowtide.api.openapi.routes import Routes
 from lowtide.core.errors import LowtideError
 from lowtide.core.files.file import PURPOSES, File
 from lowtide.core.files.upload import Choice, Upload, UploadPart
 from lowtide.service.files.files import checked_expiry, checked_filename, checked_purpose
 from lowtide.service.files.uploads import NewUpload, PartIntake, part_too_large
 
-router = APIRouter(tags=["uploads"])
+routes = Routes("uploads")
 
 _PART_FIELD: Final = "data"
 _TEXT: Final = {"type": "string"}
@@ -74,10 +75,11 @@ class AskedCompletion(msgspec.Struct, frozen=True):
     md5: str | None = None
 
 
-@router.post(
+@routes.add(
+    "POST",
     "/v1/uploads",
-    responses=refusals(*UPLOAD_BEGINS),
-    openapi_extra=json_body({"type": "object", "properties": _NEW, "required": [*_REQUIRED]}),
+    answers(UploadObject, *UPLOAD_BEGINS),
+    requestBody=json_body({"type": "object", "properties": _NEW, "required": [*_REQUIRED]}),
 )
 async def create_upload(request: Request) -> Response:
     """Begin an upload in parts."""
@@ -104,9 +106,11 @@ async def create_upload(request: Request) -> Response:
     return json_response(upload_object(upload))
 
 
-@router.post(
+@routes.add(
+    "POST",
     "/v1/uploads/{upload_id}/parts",
-    responses=refusals(
+    answers(
+        UploadPartObject,
         "invalid_request",
         "missing_required_parameter",
         "upload_busy",
@@ -117,7 +121,7 @@ async def create_upload(request: Request) -> Response:
         "file_too_large",
         "storage_full",
     ),
-    openapi_extra={"requestBody": {"required": True, "content": _PART_FORM}},
+    requestBody=body(_PART_FORM),
 )
 async def add_part(request: Request, upload_id: str) -> Response:
     """Add a part; the order is told at the end."""
@@ -142,10 +146,11 @@ async def add_part(request: Request, upload_id: str) -> Response:
     return json_response(part_object(await uploads.keep_part(upload, intake)))
 
 
-@router.post(
+@routes.add(
+    "POST",
     "/v1/uploads/{upload_id}/complete",
-    responses=refusals(*UPLOAD_COMPLETES),
-    openapi_extra=json_body(
+    answers(UploadObject, *UPLOAD_COMPLETES),
+    requestBody=json_body(
         {
             "type": "object",
             "properties": {"part_ids": {"type": "array", "items": _TEXT}, "md5": _TEXT},
@@ -166,9 +171,10 @@ async def complete_upload(request: Request, upload_id: str) -> Response:
     return json_response(upload_object(done, file))
 
 
-@router.post(
+@routes.add(
+    "POST",
     "/v1/uploads/{upload_id}/cancel",
-    responses=refusals("upload_closed", "upload_not_found", "upload_expired", "storage_full"),
+    answers(UploadObject, "upload_closed", "upload_not_found", "upload_expired", "storage_full"),
 )
 async def cancel_upload(request: Request, upload_id: str) -> Response:
     """Give an upload up; its parts go."""
@@ -176,24 +182,19 @@ async def cancel_upload(request: Request, upload_id: str) -> Response:
     return json_response(upload_object(await parts.cancel(identify(request).project_id, upload_id)))
 
 
-def upload_object(upload: Upload, file: File | None = None) -> dict[str, Any]:
-    return {
-        "id": upload.id,
-        "object": "upload",
-        "bytes": upload.bytes,
-        "created_at": int(upload.created_at.timestamp()),
-        "expires_at": int(upload.expires_at.timestamp()),
-        "filename": upload.filename,
-        "purpose": upload.purpose,
-        "status": upload.status,
-        "file": None if file is None else openai_file(file),
-    }
+def upload_object(upload: Upload, file: File | None = None) -> UploadObject:
+    return UploadObject(
+        id=upload.id,
+        bytes=upload.bytes,
+        created_at=int(upload.created_at.timestamp()),
+        expires_at=int(upload.expires_at.timestamp()),
+        filename=upload.filename,
+        purpose=upload.purpose,
+        status=upload.status,
+        file=None if file is None else openai_file(file),
+    )
 
 
-def part_object(part: UploadPart) -> dict[str, Any]:
-    return {
-        "id": part.id,
-        "object": "upload.part",
-        "created_at": int(part.created_at.timestamp()),
-        "upload_id": part.upload_id,
-    }
+def part_object(part: UploadPart) -> UploadPartObject:
+    created_at = int(part.created_at.timestamp())
+    return UploadPartObject(id=part.id, created_at=created_at, upload_id=part.upload_id)

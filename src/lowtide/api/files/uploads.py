@@ -24,6 +24,7 @@ from lowtide.api.http.multipart_form import boundary_of, read_form
 from lowtide.api.middleware.auth import set_audit_subject
 from lowtide.api.middleware.caller import DEFAULT_CALLER, accept, identify, services_of
 from lowtide.api.middleware.paths import dialect_of
+from lowtide.api.objects.files import ReceivedFile
 from lowtide.core.errors import LowtideError
 from lowtide.ports.blobs import BlobError
 from lowtide.ports.store import StoreError
@@ -56,7 +57,7 @@ async def create_file(request: Request) -> Response:
     )
 
 
-async def receive_signed(request: Request) -> Response:
+async def receive_signed(request: Request, file_id: str) -> Response:
     """`PUT /v1/uploads/signed/{file_id}`: the bytes of an announced file. No credentials arrive
     here.
 
@@ -64,17 +65,17 @@ async def receive_signed(request: Request) -> Response:
     (section 2.3), so that a PUT that failed once can never succeed.
     """
     try:
-        await _receive_signed(request)
+        await _receive_signed(request, file_id)
     except (StoreError, BlobError) as error:
         known = as_lowtide_error(error)
         assert known is not None, "every error of the ports is known"
         return envelope(400, known.message, known.code)
-    return json_response({"id": request.path_params["file_id"], "object": "file"})
+    return json_response(ReceivedFile(id=file_id))
 
 
-async def _receive_signed(request: Request) -> None:
+async def _receive_signed(request: Request, file_id: str) -> None:
     files = services_of(request).files
-    permit = await permit_of(request, request.path_params["file_id"])
+    permit = await permit_of(request, file_id)
     project_id = (await files.awaiting(permit.subject)).project_id
     async with files.receive(project_id, permit.subject, declared_length(request)) as intake:
         async for piece in body_of(request):

@@ -6,12 +6,10 @@ lose the message. What cannot be shaped: the plain 400 that uvicorn itself sends
 no HTTP.
 """
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
-from fastapi import FastAPI
-from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -19,9 +17,12 @@ from starlette.routing import Match
 
 from lowtide import limits
 from lowtide.api.http.json_body import json_response
+from lowtide.api.objects.errors import ErrorBody, ErrorEnvelope
 from lowtide.core.errors import ErrorCode, LowtideError
 from lowtide.ports.blobs import BlobError, BlobNotFound, BlobsFull
 from lowtide.ports.store import StoreError, StoreFull, StoreValueError
+
+Handler = Callable[[Request, Exception], Awaitable[Response]]
 
 STATUS_OF: Final[Mapping[ErrorCode, int]] = MappingProxyType(
     {
@@ -101,8 +102,8 @@ def envelope(
     headers: Mapping[str, str] | None = None,
 ) -> Response:
     """The error body of protocol.md section 3.5."""
-    body = {"message": message, "type": _type_of(status), "param": param, "code": code}
-    return json_response({"error": body}, status, {**_advice(status), **(headers or {})})
+    body = ErrorBody(message=message, type=_type_of(status), param=param, code=code)
+    return json_response(ErrorEnvelope(body), status, {**_advice(status), **(headers or {})})
 
 
 def _type_of(status: int) -> str:
@@ -154,12 +155,10 @@ def as_lowtide_error(error: Exception) -> LowtideError | None:
             return None
 
 
-def install(app: FastAPI) -> None:
-    """Answer every expected exception in the envelope; the unexpected ones are the edge's."""
-    for kind in (LowtideError, StoreError, BlobError, ClientDisconnect):
-        app.add_exception_handler(kind, _on_refusal)
-    app.add_exception_handler(HTTPException, _on_http)
-    app.add_exception_handler(RequestValidationError, _on_validation)
+def exception_handlers() -> dict[Any, Handler]:
+    """Answers every expected exception in the envelope; the unexpected ones are request_id's."""
+    kinds = (LowtideError, StoreError, BlobError, ClientDisconnect)
+    return {**dict.fromkeys(kinds, _on_refusal), HTTPException: _on_http}
 
 
 async def _on_refusal(_: Request, error: Exception) -> Response:
@@ -188,10 +187,3 @@ def _methods(request: Request) -> set[str]:
         if route.matches(request.scope)[0] is not Match.NONE:
             found |= route.methods or set()
     return found
-
-
-async def _on_validation(_: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestValidationError)
-    first = error.errors()[0]
-    param = ".".join(str(step) for step in first["loc"][1:]) or None
-    return envelope(400, f"{param or 'request'}: {first['msg']}", "invalid_request", param)

@@ -106,10 +106,13 @@ def _nul_in(field: str) -> LowtideError:
     return LowtideError("invalid_request", f"{shown}: the character U+0000 is refused.", shown)
 
 
-def as_struct(body: dict[str, Any], kind: type[Body]) -> Body:
-    """The fields of `body` as a struct. Raises LowtideError naming the field of the wrong type."""
+def as_struct(body: dict[str, Any], kind: type[Body], *, strict: bool = True) -> Body:
+    """The fields of `body` as a struct; `strict`: text is no number.
+
+    Raises LowtideError naming the field of the wrong type.
+    """
     try:
-        return msgspec.convert(body, kind)
+        return msgspec.convert(body, kind, strict=strict)
     except msgspec.ValidationError as error:
         field = _FIELD_AT_FAULT.search(str(error))
         param = field[1] if field else None

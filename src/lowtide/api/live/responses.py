@@ -3,21 +3,38 @@
 They are made by `POST /v1/responses` with `background: true`, which the live door answers.
 """
 
-from fastapi import APIRouter
+from typing import Any, Final
+
 from starlette.requests import Request
 from starlette.responses import Response
 
 from lowtide.api.http.json_body import json_response
 from lowtide.api.middleware.caller import identify, services_of
-from lowtide.api.openapi.refusals import refusals
-from lowtide.core.errors import LowtideError
+from lowtide.api.objects.files import DeletedObject
+from lowtide.api.openapi.answers import answers, content, refusals
+from lowtide.api.openapi.routes import Routes
+from lowtide.core.errors import ErrorCode, LowtideError
 
-router = APIRouter(tags=["responses"])
+routes = Routes("responses")
 
 _PATH = "/v1/responses/{response_id}"
+_SCHEMA: Final = {
+    "type": "object",
+    "properties": {
+        "id": {"type": "string"},
+        "object": {"const": "response"},
+        "status": {"enum": ["queued", "in_progress", "completed", "failed", "cancelled"]},
+    },
+    "required": ["id", "object", "status"],
+}
+"""Of a background response; what else it has is the engine's."""
 
 
-@router.get(_PATH, responses=refusals("response_not_found", "invalid_request"))
+def _answers(*codes: ErrorCode) -> dict[int | str, dict[str, Any]]:
+    return {200: content("application/json", _SCHEMA), **refusals(*codes)}
+
+
+@routes.add("GET", _PATH, _answers("response_not_found", "invalid_request"))
 async def retrieve(request: Request, response_id: str) -> Response:
     """A background response: queued, in_progress, completed, failed or cancelled."""
     if request.query_params.get("stream", "").lower() == "true":
@@ -28,8 +45,8 @@ async def retrieve(request: Request, response_id: str) -> Response:
     return _json(await service.get(identify(request).project_id, response_id))
 
 
-@router.post(
-    f"{_PATH}/cancel", responses=refusals("response_not_found", "invalid_request", "storage_full")
+@routes.add(
+    "POST", f"{_PATH}/cancel", _answers("response_not_found", "invalid_request", "storage_full")
 )
 async def cancel(request: Request, response_id: str) -> Response:
     """Stop a background response that has not ended."""
@@ -37,12 +54,12 @@ async def cancel(request: Request, response_id: str) -> Response:
     return _json(await service.cancel(identify(request).project_id, response_id))
 
 
-@router.delete(_PATH, responses=refusals("response_not_found", "storage_full"))
+@routes.add("DELETE", _PATH, answers(DeletedObject, "response_not_found", "storage_full"))
 async def delete(request: Request, response_id: str) -> Response:
     """Forget a background response; one that has not ended is cancelled."""
     service = services_of(request).background
     await service.delete(identify(request).project_id, response_id)
-    return json_response({"id": response_id, "object": "response", "deleted": True})
+    return json_response(DeletedObject(id=response_id, object="response"))
 
 
 def _json(body: bytes) -> Response:

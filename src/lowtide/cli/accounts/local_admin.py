@@ -16,28 +16,28 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar
 
+import msgspec
 from msgspec import UNSET
 
 from lowtide import limits
 from lowtide.api.accounts.admin_objects import (
     key_object,
-    limits_object,
+    new_key_object,
     organization_object,
     project_object,
 )
-from lowtide.api.dialects import money
+from lowtide.api.accounts.usage_object import usage_object
 from lowtide.cli.accounts.admin_backend import Bounds, Cap, UsageQuestion
 from lowtide.cli.client.objects import JsonObject
 from lowtide.cli.server.event_loop import new_event_loop
 from lowtide.cli.terminal.command_errors import CommandError
 from lowtide.config import Settings
-from lowtide.core.accounts.ledger import Cost, UsageRow
 from lowtide.core.accounts.money import dollars
 from lowtide.core.accounts.tenancy import OrganizationLimits
 from lowtide.data_dir import locked_data_dir
 from lowtide.service.accounts.authentication import Authenticator
 from lowtide.service.accounts.tenants import TenantService
-from lowtide.service.accounts.usage import UsageReport, UsageService
+from lowtide.service.accounts.usage import UsageService
 from lowtide.store.schema.compatibility import FIRST
 from lowtide.store.schema.tables import HEAD
 from lowtide.store.sql_store import SqlStore
@@ -86,7 +86,9 @@ class LocalAdmin:
         return True  # who can write the database needs no key
 
     def organizations(self) -> list[JsonObject]:
-        return [organization_object(each) for each in self._run(self._tenants.organizations())]
+        return [
+            _shown(organization_object(each)) for each in self._run(self._tenants.organizations())
+        ]
 
     def create_organization(
         self, name: str, bounds: Bounds, spend_cap: Decimal | None
@@ -94,7 +96,7 @@ class LocalAdmin:
         made = self._tenants.create_organization(
             name, bounds=OrganizationLimits(**bounds), spend_cap=spend_cap
         )
-        return organization_object(self._run(made))
+        return _shown(organization_object(self._run(made)))
 
     def change_organization(
         self, organization_id: str, bounds: Bounds, spend_cap: Cap
@@ -105,19 +107,23 @@ class LocalAdmin:
             spend_cap = None if cap is None else dollars(cap)
         changed = self._tenants.change_organization(
             organization_id,
-            bounds=OrganizationLimits(**{**limits_object(before.limits), **bounds}),
+            bounds=msgspec.structs.replace(before.limits, **bounds),
             spend_cap=spend_cap,
         )
-        return organization_object(self._run(changed))
+        return _shown(organization_object(self._run(changed)))
 
     def projects(self, organization_id: str | None = None) -> list[JsonObject]:
-        return [project_object(each) for each in self._run(self._tenants.projects(organization_id))]
+        return [
+            _shown(project_object(each))
+            for each in self._run(self._tenants.projects(organization_id))
+        ]
 
     def create_project(self, organization_id: str, name: str) -> JsonObject:
-        return project_object(self._run(self._tenants.create_project(organization_id, name)))
+        made = self._tenants.create_project(organization_id, name)
+        return _shown(project_object(self._run(made)))
 
     def keys(self, project_id: str | None = None) -> list[JsonObject]:
-        return [key_object(each) for each in self._run(self._tenants.keys(project_id))]
+        return [_shown(key_object(each)) for each in self._run(self._tenants.keys(project_id))]
 
     def create_key(
         self, project_id: str, name: str, scopes: Sequence[str], expires_at: datetime | None
@@ -125,10 +131,10 @@ class LocalAdmin:
         made = self._run(
             self._tenants.create_key(project_id, name, scopes=scopes, expires_at=expires_at)
         )
-        return {**key_object(made.key), "key": made.credential}
+        return _shown(new_key_object(made.key, made.credential))
 
     def revoke_key(self, key_id: str) -> JsonObject:
-        return key_object(self._run(self._tenants.revoke_key(key_id)))
+        return _shown(key_object(self._run(self._tenants.revoke_key(key_id))))
 
     def usage(self, asked: UsageQuestion) -> JsonObject:
         report = self._verbs.usage.report(
@@ -138,7 +144,7 @@ class LocalAdmin:
             organization_id=asked.organization_id,
             project_id=asked.project_id,
         )
-        return _usage_object(self._run(report))
+        return _shown(usage_object(self._run(report)))
 
     @property
     def _tenants(self) -> TenantService:
@@ -227,27 +233,7 @@ def _version(database: Path) -> str | None:
     return None if found is None else str(found[0])
 
 
-def _usage_object(report: UsageReport) -> JsonObject:
-    """As `GET /v1/usage` has it."""
-    return {
-        "object": "usage",
-        "since": report.since.isoformat(),
-        "until": report.until.isoformat(),
-        "group_by": list(report.group_by),
-        "data": [{**_groups(row), **_sums(row.cost)} for row in report.rows],
-        "total": _sums(report.total),
-    }
-
-
-def _groups(row: UsageRow) -> JsonObject:
-    day = row.day.isoformat() if row.day is not None else None
-    groups = {"day": day, "model": row.model, "project_id": row.project_id}
-    return {name: value for name, value in groups.items() if value is not None}
-
-
-def _sums(cost: Cost) -> JsonObject:
-    return {
-        "requests": cost.requests,
-        **money.tokens(cost.usage),
-        **money.amounts(cost.charge_pico, cost.live_pico),
-    }
+def _shown(answer: msgspec.Struct) -> JsonObject:
+    """As the server's answer reads once it is decoded."""
+    found: JsonObject = msgspec.to_builtins(answer)
+    return found

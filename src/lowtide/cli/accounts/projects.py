@@ -5,9 +5,10 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
+from lowtide.api.objects.accounts import ProjectObject
 from lowtide.cli.accounts.admin_backend import choose_named
 from lowtide.cli.accounts.admin_target import AdminTarget, open_admin
-from lowtide.cli.client.objects import ProjectView, read_view
+from lowtide.cli.client.objects import read_view
 from lowtide.cli.options import (
     AdminKeyOption,
     ConfigOption,
@@ -48,7 +49,7 @@ def create(
     if as_json:
         console.emit_json(made)
         return
-    project = read_view(made, ProjectView)
+    project = read_view(made, ProjectObject)
     console.write(escape(project.id))
     command = f"lowtide keys create NAME --project {escape(project.id)}"
     console.info(f"Next: [bold]{command}[/]")
@@ -77,7 +78,7 @@ def list_projects(
     if as_json:
         console.emit_json({"object": "list", "data": found})
         return
-    projects = [read_view(entry, ProjectView) for entry in found]
+    projects = [read_view(entry, ProjectObject) for entry in found]
     table.show_table(
         (
             table.whole("id"),

@@ -10,7 +10,8 @@ import msgspec
 from rich.markup import escape
 
 from lowtide import limits
-from lowtide.cli.client.objects import BatchErrorView, BatchView, EstimateView, JsonObject
+from lowtide.api.objects.batches import LineErrorObject
+from lowtide.cli.client.objects import BatchView, EstimateView, JsonObject
 from lowtide.cli.terminal import command_errors, console, table, units
 
 _COLOURS: Final = {
@@ -148,10 +149,10 @@ def show_line_errors(found: BatchView | EstimateView) -> None:
         show_grouped(found.errors.data, found.errors_total or len(found.errors.data))
 
 
-def show_grouped(errors: Sequence[BatchErrorView], total: int) -> None:
+def show_grouped(errors: Sequence[LineErrorObject], total: int) -> None:
     """Prints bad lines, those with the same words together. `total` counts those that are not in
     `errors` as well."""
-    groups: dict[tuple[str | None, str, str | None], list[BatchErrorView]] = {}
+    groups: dict[tuple[str | None, str, str | None], list[LineErrorObject]] = {}
     for error in errors:
         groups.setdefault((error.code, error.message, error.param), []).append(error)
     shown = list(groups.values())[: limits.LINE_ERRORS_SHOWN]
@@ -168,12 +169,12 @@ def show_warnings(found: BatchView | EstimateView) -> None:
         console.write("  " + warning_markup(warning))
 
 
-def warning_markup(warning: BatchErrorView) -> str:
+def warning_markup(warning: LineErrorObject) -> str:
     """`warning: context_exceeded: The prompt of line 17 ...`."""
     return f"[yellow]warning: {escape(warning.code or '')}:[/] {escape(warning.message)}"
 
 
-def line_error_markup(error: BatchErrorView, lines: Sequence[int | None]) -> str:
+def line_error_markup(error: LineErrorObject, lines: Sequence[int | None]) -> str:
     """`line 17: missing_required_parameter: Missing ... (body.model)`, or `lines 3, 5 and 40 more:`
     and the same."""
     numbers = [str(line) for line in lines if line is not None]

@@ -7,8 +7,9 @@ from typing import Final
 
 from rich.markup import escape
 
+from lowtide.api.objects.batches import ExceededObject
 from lowtide.cli.batches.batch_report import show_line_errors, show_warnings
-from lowtide.cli.client.objects import AmountsView, EstimateView, ExceededView
+from lowtide.cli.client.objects import AmountsView, EstimateView
 from lowtide.cli.terminal import command_errors, console, table, units
 
 ESTIMATE_COLUMNS: Final = (
@@ -63,7 +64,7 @@ def _prices(amounts: AmountsView) -> tuple[str, str, str]:
     return units.human_dollars(live), units.human_dollars(batch), units.human_dollars(saved)
 
 
-def _exceeded(limit: ExceededView) -> str:
+def _exceeded(limit: ExceededObject) -> str:
     of_model = f" of {limit.model}" if limit.model else ""
     used = f", used {_amount(limit.used)}" if limit.used is not None else ""
     figures = f"allowed {_amount(limit.allowed)}{used}, asked {_amount(limit.asked)}"

@@ -7,9 +7,10 @@ from typing import Annotated, Literal
 import typer
 from rich.markup import escape
 
+from lowtide.api.objects.files import FileObject
 from lowtide.cli.batches.input_file import guess_purpose, readable_input
 from lowtide.cli.batches.outputs import writable_target
-from lowtide.cli.client.objects import FileView, JsonObject, read_view
+from lowtide.cli.client.objects import JsonObject, read_view
 from lowtide.cli.client.server_client import ServerClient, check_id
 from lowtide.cli.options import (
     DEFAULT_SERVER,
@@ -48,7 +49,7 @@ def upload(
     if as_json:
         console.emit_json(answer)
         return
-    file = read_view(answer, FileView)
+    file = read_view(answer, FileObject)
     console.write(file.id)
     command = f"lowtide batches create {escape(file.id)}"
     console.info(f"Uploaded {units.human_bytes(file.bytes)}. Next: [bold]{command}[/]")
@@ -57,7 +58,7 @@ def upload(
 def upload_file(client: ServerClient, path: Path) -> str:
     """Uploads a file of requests and returns its id; `-` is standard input. Raises CommandError for
     a file that cannot be read."""
-    return read_view(_upload(client, path, None), FileView).id
+    return read_view(_upload(client, path, None), FileObject).id
 
 
 def _upload(client: ServerClient, path: Path, purpose: str | None) -> JsonObject:
@@ -81,7 +82,7 @@ def list_files(
     if as_json:
         console.emit_json(answer)
         return
-    files = [read_view(entry, FileView) for entry in answer.get("data", [])]
+    files = [read_view(entry, FileObject) for entry in answer.get("data", [])]
     narrow = console.is_narrow()
     shown_time = units.human_age if narrow else units.human_instant
     table.show_table(
@@ -124,7 +125,7 @@ def get(
 
 
 def _show(answer: JsonObject) -> None:
-    file = read_view(answer, FileView)
+    file = read_view(answer, FileObject)
     table.show_fields(
         (
             ("id", escape(file.id)),

@@ -11,6 +11,7 @@ import typer
 from rich.markup import escape
 
 from lowtide import config, limits
+from lowtide.api.objects.batches import LineErrorObject
 from lowtide.cli.batches.batch_report import show_grouped, warning_markup
 from lowtide.cli.batches.estimate_report import ESTIMATE_COLUMNS
 from lowtide.cli.batches.input_file import (
@@ -21,7 +22,7 @@ from lowtide.cli.batches.input_file import (
     inspect,
     readable_input,
 )
-from lowtide.cli.client.objects import BatchErrorView, JsonObject
+from lowtide.cli.client.objects import JsonObject
 from lowtide.cli.options import ConfigOption, JsonOption
 from lowtide.cli.terminal import command_errors, console, table, units
 from lowtide.cli.terminal.progress import delayed_bar
@@ -123,13 +124,13 @@ def _show(path: Path, inspection: Inspection, cost: Estimate, settings: Settings
 def show_inspection_warnings(inspection: Inspection) -> None:
     """What stops nothing, and is better known before it runs."""
     for warning in inspection.warnings:
-        shown = BatchErrorView(warning.code, warning.message, warning.line, warning.param)
+        shown = LineErrorObject(warning.code, warning.message, warning.line, warning.param)
         console.write("  " + warning_markup(shown))
 
 
 def show_failure(failure: ValidationFailure) -> None:
     """The bad lines, and how many there are."""
-    errors = [BatchErrorView(e.code, e.message, e.line, e.param) for e in failure.errors]
+    errors = [LineErrorObject(e.code, e.message, e.line, e.param) for e in failure.errors]
     show_grouped(errors, failure.total_errors)
     count = units.plural(failure.total_errors, "error")
     console.write(f"[red]Bad:[/] {count}; the batch would fail before anything runs.")

@@ -20,7 +20,7 @@ from lowtide.api.server import uvicorn_config
 from lowtide.cli.terminal.command_errors import CommandError
 
 if TYPE_CHECKING:
-    from fastapi import FastAPI
+    from starlette.applications import Starlette
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -84,7 +84,7 @@ class _Server(uvicorn.Server):
 
 @asynccontextmanager
 async def listening(
-    app: "FastAPI", bound: socket.socket, *, delay_s: float = 0.0
+    app: "Starlette", bound: socket.socket, *, delay_s: float = 0.0
 ) -> AsyncIterator["asyncio.Task[None]"]:
     """Serve `app` on `bound` while the context lasts; it accepts connections once entered.
 

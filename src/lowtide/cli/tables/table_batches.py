@@ -14,8 +14,9 @@ from typing import Final, Protocol
 import msgspec
 
 from lowtide import limits
+from lowtide.api.objects.batches import CountsObject
 from lowtide.cli.client.http_client import ServerRefused, ServerUnreachable
-from lowtide.cli.client.objects import BatchView, CountsView, read_view
+from lowtide.cli.client.objects import BatchView, read_view
 from lowtide.cli.client.server_client import ServerClient
 from lowtide.cli.client.wait import RunBar, pause_s
 from lowtide.cli.run.run_state import RunFolder
@@ -64,7 +65,7 @@ class TableBatches:
         self._poll_s_max = poll_s_max
         self._outage_s_max = outage_s_max
         self._sleep = sleep
-        self._counts: dict[int, CountsView] = {}  # of batches that run, by their first row
+        self._counts: dict[int, CountsObject] = {}  # of batches that run, by their first row
         self._reasons: list[str] = []  # why they wait
         self._is_full = False  # the server took no more when it was last asked
         self._full_reason = ""
@@ -238,7 +239,7 @@ class TableBatches:
     def _show(self, outage: str) -> None:
         done = self.state.totals
         running = self._counts.values()
-        counts = CountsView(
+        counts = CountsObject(
             self.state.rows,
             done.succeeded + sum(each.completed for each in running),
             done.failed + sum(each.failed for each in running),

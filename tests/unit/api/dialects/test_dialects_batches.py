@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, get_args
 
+import msgspec
 import openai.types
 import pytest
 import together.types
@@ -12,6 +13,7 @@ import together.types
 from lowtide.api.dialects import openai as openai_shape
 from lowtide.api.dialects import render_batch
 from lowtide.api.dialects import together as together_shape
+from lowtide.api.objects.batches import BatchObject
 from lowtide.core.accounts.catalogue import ModelEntry
 from lowtide.core.batches.batch import TERMINAL, Batch, BatchError, Counts, Status
 from lowtide.core.batches.completion_window import window_s
@@ -44,7 +46,12 @@ def batch(status: Status = "in_progress", **fields: Any) -> Batch:
 
 
 def shown(dialect: Any, of: Batch, progress: Progress | None = None) -> dict[str, Any]:
-    return render_batch(of, progress or Progress(), dialect)
+    """As clients read it."""
+    return sent(render_batch(of, progress or Progress(), dialect))
+
+
+def sent(answer: msgspec.Struct) -> dict[str, Any]:
+    return dict(msgspec.json.decode(msgspec.json.encode(answer)))
 
 
 @pytest.mark.parametrize("status", STATUSES)
@@ -170,15 +177,16 @@ def test_a_window_reads_back_as_it_is_written(seconds: int, text: str) -> None:
 
 
 def test_a_page_always_says_whether_more_follows() -> None:
-    assert openai_shape.batch_page([], more=False) == {
+    assert sent(openai_shape.batch_page([], more=False)) == {
         "object": "list",
         "data": [],
         "first_id": None,
         "last_id": None,
         "has_more": False,
     }
-    page = openai_shape.batch_page([{"id": "b"}, {"id": "a"}], more=True)
-    assert (page["first_id"], page["last_id"], page["has_more"]) == ("b", "a", True)
+    two = [BatchObject(id=id, status="completed") for id in ("b", "a")]
+    page = openai_shape.batch_page(two, more=True)
+    assert (page.first_id, page.last_id, page.has_more) == ("b", "a", True)
 
 
 def test_a_model_has_its_price_in_both_shapes_and_an_owner_for_openai() -> None:
@@ -191,7 +199,7 @@ def test_a_model_has_its_price_in_both_shapes_and_an_owner_for_openai() -> None:
     prices = {"input": 0.88, "cached_input": 0.88, "output": 0.9}
     batch_prices = {"input": 0.44, "cached_input": 0.44, "output": 0.45}
     pricing = {**prices, "batch": batch_prices, "batch_discount": 0.5}
-    assert openai_shape.model(entry) == {
+    assert sent(openai_shape.model(entry)) == {
         "id": "org/m-1",
         "object": "model",
         "created": 0,
@@ -201,8 +209,8 @@ def test_a_model_has_its_price_in_both_shapes_and_an_owner_for_openai() -> None:
         "context_length": 4096,
         "pricing": pricing,
     }
-    told = together_shape.model(entry)
+    told = sent(together_shape.model(entry))
     assert told["pricing"] == {"hourly": 0.0, "base": 0.0, "finetune": 0.0, **pricing}
     assert (told["object"], told["type"], told["context_length"]) == ("model", "chat", 4096)
     assert told["organization"] == "org"
-    assert openai_shape.model(ModelEntry(id="bare"))["owned_by"] == "lowtide"
+    assert openai_shape.model(ModelEntry(id="bare")).owned_by == "lowtide"

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from lowtide.api.objects.batches import CountsObject
 from lowtide.cli.batches.batch_report import error_reasons, exit_code_of
 from lowtide.cli.batches.outputs import errors_beside
 from lowtide.cli.client.address import is_this_machine, server_address
-from lowtide.cli.client.objects import BatchView, CountsView
+from lowtide.cli.client.objects import BatchView
 from lowtide.cli.terminal import console, table, units
 from lowtide.cli.terminal.command_errors import CommandError
 
@@ -99,7 +100,7 @@ def test_errors_go_beside_the_output(output: str, errors: str) -> None:
     ],
 )
 def test_exit_codes_follow_the_batch(status: str, failed: int, code: int) -> None:
-    counts = CountsView(total=3, completed=1, failed=failed)
+    counts = CountsObject(total=3, completed=1, failed=failed)
     assert exit_code_of(BatchView(id="b", status=status, request_counts=counts)) == code
 
 

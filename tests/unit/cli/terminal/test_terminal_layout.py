@@ -4,8 +4,9 @@ import io
 
 import pytest
 
+from lowtide.api.objects.batches import CountsObject, LineErrorObject
 from lowtide.cli.batches.batch_report import counts_of, line_error_markup
-from lowtide.cli.client.objects import BatchErrorView, BatchView, CountsView
+from lowtide.cli.client.objects import BatchView
 from lowtide.cli.suggestions import suggestion
 from lowtide.cli.terminal import console, table, units
 
@@ -72,7 +73,7 @@ def test_an_empty_table_says_so(screen: Screen) -> None:
 
 
 def test_counts_say_what_succeeded_failed_and_never_ran() -> None:
-    counts = CountsView(total=200, completed=190, failed=7)
+    counts = CountsObject(total=200, completed=190, failed=7)
     over = BatchView(id="b", status="expired", request_counts=counts)
     assert counts_of(over) == "200: [green]190 succeeded[/], [red]7 failed[/], 3 not run"
     running = BatchView(id="b", status="in_progress", request_counts=counts)
@@ -80,7 +81,7 @@ def test_counts_say_what_succeeded_failed_and_never_ran() -> None:
 
 
 def test_lines_with_the_same_error_are_named_together() -> None:
-    error = BatchErrorView("invalid_request", "Too hot.", 3, None)
+    error = LineErrorObject("invalid_request", "Too hot.", 3, None)
     words = line_error_markup(error, list(range(3, 12)))
     assert words == "[bold]lines 3, 4, 5, 6, 7 and 4 more:[/] [red]invalid_request:[/] Too hot."
 

@@ -1,32 +1,20 @@
-"""What the OpenAPI document says about refusals: the envelope, at every status a route may answer.
+"""What the OpenAPI document says about answers: objects by their structs, refusals by their codes.
 
-The routes build their answers themselves (`json_body`), so the document is told here what they
-are; a test holds answers against these models.
+Called where routes are declared. Guards: a refusal is the envelope, at every status that a route
+may answer.
 """
 
 from collections.abc import Mapping
 from typing import Any, Final
 
-from pydantic import BaseModel
-
 from lowtide.api.http.errors import STATUS_OF
+from lowtide.api.objects.errors import ErrorEnvelope
+from lowtide.api.openapi.schemas import Kinds, schema_of
 from lowtide.core.errors import ErrorCode
 
-
-class ErrorBody(BaseModel):
-    """The error of protocol.md section 3.5."""
-
-    message: str
-    type: str
-    param: str | None
-    code: str | None
-
-
-class ErrorEnvelope(BaseModel):
-    """The body of every answer that is not a success."""
-
-    error: ErrorBody
-
+Responses = Mapping[int | str, Mapping[str, Any]]
+"""By status, what the document says of the answer."""
+_JSON: Final = "application/json"
 
 _EVERYWHERE: tuple[ErrorCode, ...] = (
     "missing_api_key",
@@ -69,7 +57,7 @@ _BOUNDS: Mapping[int, str] = {414: "The address is too long", 431: "The headers 
 
 
 def refusals(*codes: ErrorCode) -> dict[int | str, dict[str, Any]]:
-    """For `responses=` of a route: these codes and those that any call may end in, by status."""
+    """These codes and those that any call may end in, by status."""
     return public_refusals(*codes, *_EVERYWHERE)
 
 
@@ -80,17 +68,35 @@ def public_refusals(*codes: ErrorCode) -> dict[int | str, dict[str, Any]]:
         by_status.setdefault(STATUS_OF[code], []).append(f"`{code}`")
     descriptions = {status: ", ".join(dict.fromkeys(names)) for status, names in by_status.items()}
     return {
-        status: {"model": ErrorEnvelope, "description": description}
+        status: answer(ErrorEnvelope, description)
         for status, description in sorted({**_BOUNDS, **descriptions}.items())
     }
 
 
-def answers(model: type[BaseModel], *codes: ErrorCode) -> dict[int | str, dict[str, Any]]:
-    """For `responses=` of a route that answers 200 with `model`, or refuses with these codes."""
-    return {200: {"model": model}, **refusals(*codes)}
+def answer(kinds: Kinds, text: str = "Success") -> dict[str, Any]:
+    """An answer in JSON of one of these kinds."""
+    return content(_JSON, schema_of(kinds), text)
+
+
+def content(media_type: str, schema: Mapping[str, Any], text: str = "Success") -> dict[str, Any]:
+    """An answer of that media type."""
+    return {"description": text, "content": {media_type: {"schema": dict(schema)}}}
+
+
+def answers(kinds: Kinds, *codes: ErrorCode) -> dict[int | str, dict[str, Any]]:
+    """Of a route that answers 200 with one of these kinds, or refuses with these codes."""
+    return {200: answer(kinds), **refusals(*codes)}
 
 
 def json_body(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """For `openapi_extra=` of a route that reads its body itself, and bounded."""
-    content = {"application/json": {"schema": dict(schema)}}
-    return {"requestBody": {"required": True, "content": content}}
+    """Of a route that reads its body itself, and bounded."""
+    return body({_JSON: {"schema": dict(schema)}})
+
+
+def body(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The request's body, by media type."""
+    return {"required": True, "content": content}
+
+
+OCTETS: Final = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+"""A body of bare bytes, for `body`."""

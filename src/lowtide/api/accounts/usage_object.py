@@ -1,0 +1,48 @@
+"""The usage report as its route and the operator's command show it."""
+
+from typing import Any
+
+import msgspec
+
+from lowtide.api.dialects import money
+from lowtide.api.objects.accounts import UsageAmounts, UsageLine, UsageObject
+from lowtide.core.accounts.ledger import Cost, UsageRow
+from lowtide.ports.accounts import GroupBy
+from lowtide.service.accounts.usage import UsageReport
+
+
+def usage_object(found: UsageReport) -> UsageObject:
+    return UsageObject(
+        since=found.since.isoformat(),
+        until=found.until.isoformat(),
+        group_by=list(found.group_by),
+        data=[_line(row, found) for row in found.rows],
+        total=UsageAmounts(**sums_of(found.total)),
+    )
+
+
+def _line(row: UsageRow, found: UsageReport) -> UsageLine:
+    fields: dict[str, Any] = {**keys_of(row, found.group_by), **sums_of(row.cost)}
+    return UsageLine(**fields)
+
+
+def columns_of(group_by: tuple[GroupBy, ...]) -> list[str]:
+    return ["project_id" if group == "project" else group for group in group_by]
+
+
+def keys_of(row: UsageRow, group_by: tuple[GroupBy, ...]) -> dict[str, str | None]:
+    known = {
+        "day": row.day.isoformat() if row.day else None,
+        "model": row.model,
+        "project_id": row.project_id,
+    }
+    return {column: known[column] for column in columns_of(group_by)}
+
+
+def sums_of(cost: Cost) -> dict[str, Any]:
+    amounts = money.amounts(cost.charge_pico, cost.live_pico)
+    return {
+        "requests": cost.requests,
+        **money.tokens(cost.usage),
+        **msgspec.structs.asdict(amounts),
+    }

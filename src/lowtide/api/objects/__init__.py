@@ -1,0 +1,1 @@
+"""The objects that answers are made of, in each vendor's shape."""

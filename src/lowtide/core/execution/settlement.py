@@ -13,7 +13,6 @@ import msgspec
 
 from lowtide.core.accounts.ledger import LedgerEntry
 from lowtide.core.batches.chunk import ChunkKey, done_count, freed_state, mark_done
-from lowtide.core.batches.result_files import growing_errors, growing_output
 from lowtide.core.batches.segment import Slice
 from lowtide.core.execution.charging import cost_of, ledger_entry
 from lowtide.core.execution.records import (
@@ -27,6 +26,7 @@ from lowtide.core.execution.records import (
     Settlement,
     StoredSlice,
 )
+from lowtide.core.execution.result_files import growing_errors, growing_output
 from lowtide.core.files.file import File
 
 

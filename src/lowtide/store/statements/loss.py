@@ -1,7 +1,7 @@
 """What losing a batch's results comes to: the decision between care.py's reads and its writes.
 
-The opposite of settlement.py, and like it without a database. Invariants: counters, usage and
-ledger lose exactly what the lost slices had added; a bit is cleared only for a request that will
+The opposite of `core.execution.settlement`, and like it without a database. Invariants: counters,
+usage and ledger lose exactly what the lost slices had added; a bit is cleared only for a request that will
 run again; a batch that was stopped stays stopped.
 """
 
@@ -214,7 +214,7 @@ def _model_values(
 
 
 def _settled_tokens(row: Row[Any], lost: bytes | None) -> int:
-    """By how much the settled part of the chunk's estimate changes (see settlement.py)."""
+    """By how much the settled part of the chunk's estimate changes, as settling it does."""
     if lost is None:
         return 0
     count, tokens = row._mapping["count"], row.input_tokens

@@ -12,7 +12,7 @@ from sqlalchemy import delete, insert, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lowtide.core.batches.batch import Batch, error_file_id, output_file_id
-from lowtide.core.batches.result_files import growing_errors, growing_output
+from lowtide.core.execution.result_files import growing_errors, growing_output
 from lowtide.core.files.file import File
 from lowtide.limits import FILE_TTL_S
 from lowtide.ports.store import OutputInfo

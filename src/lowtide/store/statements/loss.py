@@ -1,8 +1,8 @@
 """What losing a batch's results comes to: the decision between care.py's reads and its writes.
 
 The opposite of `core.execution.settlement`, and like it without a database. Invariants: counters,
-usage and ledger lose exactly what the lost slices had added; a bit is cleared only for a request that will
-run again; a batch that was stopped stays stopped.
+usage and ledger lose exactly what the lost slices had added; a bit is cleared only for a request
+that will run again; a batch that was stopped stays stopped.
 """
 
 from collections import defaultdict

@@ -9,22 +9,24 @@ from importlib import import_module
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
+from lowtide.version import VERSION
+
 if TYPE_CHECKING:
     from lowtide.client.async_batches import AsyncClient
     from lowtide.client.batches import Client
     from lowtide.client.errors import Error, RowsFailed
     from lowtide.client.map import amap, map
-    from lowtide.client.objects import Batch, LineError, Result
+    from lowtide.client.objects import BatchInfo, LineError, RequestResult
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 __all__ = [
     "AsyncClient",
-    "Batch",
+    "BatchInfo",
     "Client",
     "Error",
     "LineError",
-    "Result",
+    "RequestResult",
     "RowsFailed",
     "__version__",
     "amap",
@@ -34,11 +36,11 @@ __all__ = [
 _HOMES: Final = MappingProxyType(
     {
         "AsyncClient": "lowtide.client.async_batches",
-        "Batch": "lowtide.client.objects",
+        "BatchInfo": "lowtide.client.objects",
         "Client": "lowtide.client.batches",
         "Error": "lowtide.client.errors",
         "LineError": "lowtide.client.objects",
-        "Result": "lowtide.client.objects",
+        "RequestResult": "lowtide.client.objects",
         "RowsFailed": "lowtide.client.errors",
         "amap": "lowtide.client.map",
         "map": "lowtide.client.map",

@@ -120,7 +120,7 @@ class ApiClient(Protocol):
     async def call(self, work: Callable[[Node], Awaitable[T]]) -> T: ...
 
 
-class Client:
+class SimClient:
     """Carries one intention through to its end."""
 
     def __init__(

@@ -17,7 +17,7 @@ import msgspec
 from lowtide import limits
 from lowtide.loops.batches.housekeeping import SweepLoop
 from testkit.sim import inline_sqlite
-from testkit.sim.client import Client, Intention, draw_intention
+from testkit.sim.client import Intention, SimClient, draw_intention
 from testkit.sim.engines import EngineMachine
 from testkit.sim.evidence import Evidence
 from testkit.sim.fault_injection import FaultInjection
@@ -192,8 +192,8 @@ class Simulation:
         lines = sum(len(wish.prompts) for wish in self.wishes if wish.valid)
         return self.watch.settled >= _ENOUGH * lines
 
-    def _client_of(self, wish: Intention) -> Client:
-        return Client(
+    def _client_of(self, wish: Intention) -> SimClient:
+        return SimClient(
             wish,
             self,
             self._random,

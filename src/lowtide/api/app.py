@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from lowtide import __version__, limits
+from lowtide import limits
 from lowtide.api import metrics, models
 from lowtide.api.accounts import admin, usage, whoami
 from lowtide.api.batches import batches
@@ -30,6 +30,7 @@ from lowtide.api.openapi.document import document
 from lowtide.api.openapi.routes import Routes
 from lowtide.core.scheduling.byte_budget import ByteBudget
 from lowtide.service.services import Services
+from lowtide.version import VERSION
 
 probes = Routes("probes")
 
@@ -102,7 +103,7 @@ def create_app(services: Services | None) -> Starlette:
 @cache
 def openapi_document() -> dict[str, Any]:
     """Of every application: which routes there are depends on no setting."""
-    return document(__version__, [each for noun in NOUNS for each in noun.operations])
+    return document(VERSION, [each for noun in NOUNS for each in noun.operations])
 
 
 async def openapi(_: Request) -> Response:

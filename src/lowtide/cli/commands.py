@@ -12,9 +12,9 @@ from typing import Annotated, Final, NamedTuple
 
 import typer
 
-from lowtide import __version__
 from lowtide.cli.options import examples
 from lowtide.cli.terminal import console
+from lowtide.version import VERSION
 
 
 class CommandSpec(NamedTuple):
@@ -128,7 +128,7 @@ def _flowing(command: Callable[..., object]) -> str:
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        console.write(f"lowtide {__version__}")
+        console.write(f"lowtide {VERSION}")
         raise typer.Exit
 
 

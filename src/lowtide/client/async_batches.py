@@ -11,8 +11,8 @@ from types import TracebackType
 from typing import Any, Final, Self, TypeVar, cast
 
 from lowtide.client.batches import Client
-from lowtide.client.objects import Batch, Result
-from lowtide.client.stopping import StopSignal, in_thread
+from lowtide.client.objects import BatchInfo, RequestResult
+from lowtide.client.stopping import ThreadStop, in_thread
 
 _Item = TypeVar("_Item")
 _END: Final = object()
@@ -50,7 +50,7 @@ class AsyncClient:
         endpoint: str | None = None,
         completion_window: str = "24h",
         metadata: Mapping[str, str] | None = None,
-    ) -> Batch:
+    ) -> BatchInfo:
         return await asyncio.to_thread(
             self._client.submit,
             requests,
@@ -59,32 +59,32 @@ class AsyncClient:
             metadata=metadata,
         )
 
-    async def get(self, batch: Batch | str) -> Batch:
+    async def get(self, batch: BatchInfo | str) -> BatchInfo:
         return await asyncio.to_thread(self._client.get, batch)
 
-    async def list(self, limit: int = 20) -> tuple[Batch, ...]:
+    async def list(self, limit: int = 20) -> tuple[BatchInfo, ...]:
         return await asyncio.to_thread(self._client.list, limit)
 
-    async def cancel(self, batch: Batch | str) -> Batch:
+    async def cancel(self, batch: BatchInfo | str) -> BatchInfo:
         return await asyncio.to_thread(self._client.cancel, batch)
 
-    async def wait(self, batch: Batch | str, *, progress: bool = True) -> Batch:
-        stop = StopSignal()
+    async def wait(self, batch: BatchInfo | str, *, progress: bool = True) -> BatchInfo:
+        stop = ThreadStop()
         with self._waiting(stop) as client:
             return await in_thread(lambda: client.wait(batch, progress=progress), stop)
 
-    def watch(self, batch: Batch | str) -> AsyncIterator[Batch]:
+    def watch(self, batch: BatchInfo | str) -> AsyncIterator[BatchInfo]:
         return self._iterate(lambda client: client.watch(batch))
 
-    def results(self, batch: Batch | str) -> AsyncIterator[Result]:
+    def results(self, batch: BatchInfo | str) -> AsyncIterator[RequestResult]:
         return self._iterate(lambda client: client.results(batch))
 
-    def _waiting(self, stop: StopSignal) -> Client:
+    def _waiting(self, stop: ThreadStop) -> Client:
         """A client of its own for one who waits, and may be told to stop."""
         return Client(self._server, api_key=self._api_key, sleep=stop.pause)
 
     async def _iterate(self, begin: Callable[[Client], Iterator[_Item]]) -> AsyncGenerator[_Item]:
-        stop = StopSignal()
+        stop = ThreadStop()
         with self._waiting(stop) as client:
             items = begin(client)
 

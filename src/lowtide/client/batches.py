@@ -23,7 +23,7 @@ from lowtide.cli.options import connect
 from lowtide.cli.terminal.progress import BatchBar
 from lowtide.client.errors import translated
 from lowtide.client.notebook import NotebookBar, in_notebook
-from lowtide.client.objects import Batch, Result, batch_of, result_of
+from lowtide.client.objects import BatchInfo, RequestResult, batch_of, result_of
 from lowtide.tables.json_text import json_bytes
 
 _LIST_MAX: Final = 100  # of one call, protocol.md section 3.4
@@ -77,7 +77,7 @@ class Client:
         endpoint: str | None = None,
         completion_window: str = "24h",
         metadata: Mapping[str, str] | None = None,
-    ) -> Batch:
+    ) -> BatchInfo:
         """Make a batch of a JSONL file, or of requests as dicts: `{"custom_id": ..., "body": ...}`.
 
         `endpoint`: default what the first request names, else chat completions. The batch is
@@ -97,28 +97,28 @@ class Client:
             answer = self._client.create_batch(str(file["id"]), where, completion_window, metadata)
             return batch_of(answer)
 
-    def get(self, batch: Batch | str) -> Batch:
+    def get(self, batch: BatchInfo | str) -> BatchInfo:
         """The batch as it is now. Raises Error where the server does not know it."""
         with translated():
             return batch_of(self._client.batch(_id_of(batch)))
 
-    def list(self, limit: int = 20) -> tuple[Batch, ...]:
+    def list(self, limit: int = 20) -> tuple[BatchInfo, ...]:
         """The newest batches, newest first; 100 at most."""
         with translated():
             found = self._client.batches(min(limit, _LIST_MAX)).get("data", [])
             return tuple(map(batch_of, found))
 
-    def watch(self, batch: Batch | str) -> Iterator[Batch]:
+    def watch(self, batch: BatchInfo | str) -> Iterator[BatchInfo]:
         """The batch at each change, until it is over; a server that restarts is waited for."""
         with translated():
-            told: Batch | None = None
+            told: BatchInfo | None = None
             for answer, _, outage in polled(self._client, _id_of(batch), sleep=self._sleep):
                 found = batch_of(answer)
                 if not outage and found.raw != (told.raw if told is not None else None):
                     told = found
                     yield found
 
-    def wait(self, batch: Batch | str, *, progress: bool = True) -> Batch:
+    def wait(self, batch: BatchInfo | str, *, progress: bool = True) -> BatchInfo:
         """The batch when it is over; with a bar meanwhile, in a terminal as in a notebook."""
         with translated():
             bar: BatchBar | NotebookBar = BatchBar(quiet=not progress)
@@ -127,7 +127,7 @@ class Client:
             with bar:
                 return batch_of(watch(self._client, _id_of(batch), bar, sleep=self._sleep))
 
-    def results(self, batch: Batch | str) -> Iterator[Result]:
+    def results(self, batch: BatchInfo | str) -> Iterator[RequestResult]:
         """Results of successes and of failures, each once, as they are committed, until the batch
         is over; of one that is over already, all of them. Not in the order of the requests:
         `custom_id` says which one it is."""
@@ -142,7 +142,7 @@ class Client:
                     if view.is_over:
                         raise  # `polled` waits for a server that comes back, but not at the end
 
-    def _growth(self, view: BatchView, seen: dict[str, int]) -> Iterator[Result]:
+    def _growth(self, view: BatchView, seen: dict[str, int]) -> Iterator[RequestResult]:
         """What has been committed since; counts it in `seen`."""
         counts = view.counts
         sides = (
@@ -158,11 +158,11 @@ class Client:
                 seen[side] += 1
                 yield result_of(line)
 
-    def cancel(self, batch: Batch | str) -> Batch:
+    def cancel(self, batch: BatchInfo | str) -> BatchInfo:
         """Stop a batch. What has finished by then stays in its results."""
         with translated():
             return batch_of(self._client.cancel_batch(_id_of(batch)))
 
 
-def _id_of(batch: Batch | str) -> str:
-    return batch.id if isinstance(batch, Batch) else check_id(batch, "batch")
+def _id_of(batch: BatchInfo | str) -> str:
+    return batch.id if isinstance(batch, BatchInfo) else check_id(batch, "batch")

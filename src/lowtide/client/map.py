@@ -13,7 +13,7 @@ from lowtide.client.errors import RowsFailed, in_python, translated
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-    from lowtide.client.stopping import StopSignal
+    from lowtide.client.stopping import ThreadStop
 
 _Table = TypeVar("_Table")
 _StrPath = str | os.PathLike[str]
@@ -111,9 +111,9 @@ async def amap(rows: Any, *, prompt: str, **arguments: Unpack[MapArguments]) -> 
     The work is done in a thread. Cancelling stops it as Ctrl-C stops `map`: what is done is kept,
     which may take some seconds, and the same call goes on from there.
     """
-    from lowtide.client.stopping import StopSignal, in_thread
+    from lowtide.client.stopping import ThreadStop, in_thread
 
-    stop = StopSignal()
+    stop = ThreadStop()
     given = {"prompt": prompt, **arguments}
     return await in_thread(lambda: _run(rows, given, stop), stop)
 
@@ -121,7 +121,7 @@ async def amap(rows: Any, *, prompt: str, **arguments: Unpack[MapArguments]) -> 
 amap.__signature__ = inspect.signature(map)  # type: ignore[attr-defined] # what help() shows
 
 
-def _run(rows: Any, given: Mapping[str, Any], stop: "StopSignal | None") -> Any:
+def _run(rows: Any, given: Mapping[str, Any], stop: "ThreadStop | None") -> Any:
     with translated():
         from lowtide.cli.tables.table_options import require_tables
 
@@ -129,12 +129,12 @@ def _run(rows: Any, given: Mapping[str, Any], stop: "StopSignal | None") -> Any:
         from lowtide.cli.terminal.command_errors import CommandError
         from lowtide.client.map_plan import MapOptions
         from lowtide.client.map_run import run_map
-        from lowtide.client.stopping import StopSignal
+        from lowtide.client.stopping import ThreadStop
         from lowtide.tables.errors import TableError
 
         options = MapOptions(**given)
         try:
-            result, counts = run_map(rows, options, stop or StopSignal())
+            result, counts = run_map(rows, options, stop or ThreadStop())
         except TableError as error:
             raise in_python(CommandError(error.message, error.hint, code=error.code)) from None
     if options.on_error == "raise" and counts.failed:

@@ -32,14 +32,14 @@ from lowtide.client.map_plan import (
     plan_question,
 )
 from lowtide.client.reporting import Reporter
-from lowtide.client.stopping import StopSignal
+from lowtide.client.stopping import ThreadStop
 from lowtide.limits import TABLE_BATCH_ROWS
 from lowtide.tables.answers import Answer
 
 _LOCAL_IN_FLIGHT: Final = 2  # one that runs, and one that is checked meanwhile
 
 
-def run_map(given: Any, options: MapOptions, stop: StopSignal) -> tuple[Any, RowCounts]:
+def run_map(given: Any, options: MapOptions, stop: ThreadStop) -> tuple[Any, RowCounts]:
     """The rows with their answers, and what they came to. Raises CommandError, TableError,
     ConfigError, TypeError, ValueError, KeyboardInterrupt."""
     question = plan_question(given, options)
@@ -78,7 +78,7 @@ def _begin(job: MapJob, folder: RunFolder, reporter: Reporter, *, fresh: bool) -
 
 
 def _run_batches(
-    job: MapJob, folder: RunFolder, state: TableState, reporter: Reporter, stop: StopSignal
+    job: MapJob, folder: RunFolder, state: TableState, reporter: Reporter, stop: ThreadStop
 ) -> TableState:
     watching: dict[str, Any] = {}
     if job.backend.server is None:

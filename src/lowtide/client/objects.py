@@ -27,7 +27,7 @@ class LineError:
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class BatchInfo:
     """A batch as the server told it last. `raw`: the whole answer.
 
     `status`: `validating`, `in_progress`, `finalizing`, `cancelling`, and at the end `completed`,
@@ -62,7 +62,7 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class RequestResult:
     """What became of one request. `error`: why it has no answer; None where it has one.
 
     `text`: what the model wrote; for embeddings the vector as JSON. `body`: the engine's whole
@@ -78,11 +78,11 @@ class Result:
     raw: JsonObject = field(repr=False)
 
 
-def batch_of(answer: JsonObject) -> Batch:
+def batch_of(answer: JsonObject) -> BatchInfo:
     """Raises CommandError where the answer is no batch."""
     view = read_view(answer, BatchView)
     usage, cost = view.usage, view.cost
-    return Batch(
+    return BatchInfo(
         id=view.id,
         status=view.status,
         endpoint=view.endpoint,
@@ -112,12 +112,12 @@ def _instant(seconds: int | None) -> datetime | None:
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
 
 
-def result_of(line: bytes) -> Result:
+def result_of(line: bytes) -> RequestResult:
     """One line of an output or error file."""
     read = read_result(line)
     raw: Any = msgspec.json.decode(line)
     response = raw.get("response") or {}
-    return Result(
+    return RequestResult(
         custom_id=read.custom_id,
         text=read.text,
         error=read.error,

@@ -12,7 +12,7 @@ from typing import TypeVar, cast
 _Found = TypeVar("_Found")
 
 
-class StopSignal:
+class ThreadStop:
     """`pause` is how a run waits; after `request` it ends the run as KeyboardInterrupt does."""
 
     def __init__(self) -> None:
@@ -28,7 +28,7 @@ class StopSignal:
             raise KeyboardInterrupt
 
 
-async def in_thread(work: Callable[[], _Found], stop: StopSignal) -> _Found:
+async def in_thread(work: Callable[[], _Found], stop: ThreadStop) -> _Found:
     """What `work` returns or raises, done in a thread. Cancelling requests `stop`, and is over when
     the work is."""
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import msgspec
 
-from lowtide import __version__, limits
+from lowtide import limits
 from lowtide.blobs.folder.folder_copy import (
     FolderCopy,
     copy_private,
@@ -40,6 +40,7 @@ from lowtide.core.integrity.backup_manifest import (
 from lowtide.data_dir import DATABASE_FILE
 from lowtide.service.files.signing import SECRET_FILE
 from lowtide.store.connection.sqlite_copy import NamedBlobs, copy_database, schema_of_file
+from lowtide.version import VERSION
 from lowtide.wiring.database import is_single_machine
 
 BLOBS_FOLDER = "blobs"
@@ -295,7 +296,7 @@ def _seal(settings: Settings, dest: Path, tally: _Tally, on_progress: OnProgress
     (dest / f"{LIST_FILE}.partial").replace(listed)
     digest, size = digest_of(database)
     manifest = Manifest(
-        lowtide=__version__,
+        lowtide=VERSION,
         schema=schema_of_file(database),
         created_at=datetime.now(UTC),
         data_dir=str(settings.server.data_dir.absolute()),

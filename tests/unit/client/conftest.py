@@ -9,7 +9,7 @@ import lowtide.cli.run.run_client
 import lowtide.cli.run.run_target
 import lowtide.client.batches
 import lowtide.client.map_run
-from lowtide.client.stopping import StopSignal
+from lowtide.client.stopping import ThreadStop
 
 
 @pytest.fixture
@@ -26,5 +26,5 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> BatchServer:
         lowtide.client.map_run,
     ):
         monkeypatch.setattr(module, "connect", made.connect)
-    monkeypatch.setattr(StopSignal, "pause", made.pause)
+    monkeypatch.setattr(ThreadStop, "pause", made.pause)
     return made

@@ -11,7 +11,7 @@ import pytest
 from batch_server import ADDRESS, BatchServer
 
 import lowtide
-from lowtide.client.stopping import StopSignal
+from lowtide.client.stopping import ThreadStop
 
 
 def request(name: str) -> dict[str, Any]:
@@ -184,12 +184,12 @@ async def test_an_asynchronous_wait_that_is_cancelled_ends_at_once(
 ) -> None:
     loop, reached = asyncio.get_running_loop(), asyncio.Event()
 
-    def pause(stop: StopSignal, _seconds: float) -> None:
+    def pause(stop: ThreadStop, _seconds: float) -> None:
         loop.call_soon_threadsafe(reached.set)
         if stop._asked.wait():
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(StopSignal, "pause", pause)
+    monkeypatch.setattr(ThreadStop, "pause", pause)
     async with lowtide.AsyncClient(ADDRESS) as client:
         batch = await client.submit(REQUESTS)
 

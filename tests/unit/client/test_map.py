@@ -16,7 +16,7 @@ from pydantic import BaseModel, Field, field_validator
 import lowtide
 from lowtide import limits
 from lowtide.client.kept_runs import forget_old_runs, kept_run
-from lowtide.client.stopping import StopSignal
+from lowtide.client.stopping import ThreadStop
 
 ROWS = [{"id": "007", "text": "one"}, {"id": "8", "text": "bad"}, {"id": "9", "text": None}]
 PROMPT = "Say: {{ text }}"
@@ -367,7 +367,7 @@ def test_the_same_call_at_the_same_time_is_refused(server: BatchServer) -> None:
 
     server.pause = pause  # type: ignore[method-assign]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(StopSignal, "pause", pause)
+        patch.setattr(ThreadStop, "pause", pause)
         ask(ROWS)
     assert seen == ["run_in_progress"]
     assert len(server.batches) == 1
@@ -398,13 +398,13 @@ async def test_amap_that_is_cancelled_stops_and_may_be_gone_on_with(
     server.per_beat = 10
     loop, reached = asyncio.get_running_loop(), asyncio.Event()
 
-    def pause(stop: StopSignal, _seconds: float) -> None:
+    def pause(stop: ThreadStop, _seconds: float) -> None:
         server.beat()
         loop.call_soon_threadsafe(reached.set)
         if stop._asked.wait(limits.WATCH_POLL_S_MIN):
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(StopSignal, "pause", pause)
+    monkeypatch.setattr(ThreadStop, "pause", pause)
     work = asyncio.create_task(
         lowtide.amap(MANY * 100, prompt=PROMPT, server=ADDRESS, model="m", progress=False)
     )

@@ -14,11 +14,12 @@ from typing import Any, Final
 
 import httpx
 
-from lowtide import __version__, limits
+from lowtide import limits
 from lowtide.cli.client.address import is_this_machine
 from lowtide.cli.client.objects import JsonObject
 from lowtide.cli.terminal.command_errors import CommandError
 from lowtide.core.reporting.shown_url import shown_url
+from lowtide.version import VERSION
 
 RETRIED_STATUSES: Final = frozenset({429, 502, 503, 504})
 
@@ -58,7 +59,7 @@ class HttpClient:
         self.server = server
         self._sleep = sleep
         self._reached = False
-        headers = {"User-Agent": f"lowtide-cli/{__version__}"}
+        headers = {"User-Agent": f"lowtide-cli/{VERSION}"}
         if api_key:
             headers["Authorization"] = f"Bearer {api_key}"
         self._http = httpx.Client(

@@ -13,7 +13,6 @@ from typing import Any
 from rich.markup import escape
 from rich.panel import Panel
 
-from lowtide import __version__
 from lowtide.cli.client.address import DEFAULT_SERVER
 from lowtide.cli.server.event_loop import new_event_loop
 from lowtide.cli.server.reloading import reloading
@@ -21,6 +20,7 @@ from lowtide.cli.terminal import command_errors, console
 from lowtide.config import Settings
 from lowtide.config.exposure import exposed_names
 from lowtide.system import spare_collections
+from lowtide.version import VERSION
 from lowtide.wiring import Application, EmbeddedModel, Role, open_application
 
 ReadSettings = Callable[[], Settings]
@@ -184,9 +184,7 @@ def _announce(address: str, application: Application, role: Role, *, as_json: bo
     if (warning := exposed_without_keys(application.settings)) is not None:
         console.info(f"[yellow]{escape(warning)}[/]")
     if not console.OUT.is_terminal:
-        console.write(
-            f"Lowtide {__version__} listens on {address} and serves {_models(application)}"
-        )
+        console.write(f"Lowtide {VERSION} listens on {address} and serves {_models(application)}")
         return
     named = "" if address == DEFAULT_SERVER else f" --server {address}"
     example = (
@@ -207,7 +205,7 @@ def _announce(address: str, application: Application, role: Role, *, as_json: bo
     console.OUT.print(
         Panel(
             facts + example,
-            title=f"Lowtide {__version__}",
+            title=f"Lowtide {VERSION}",
             subtitle="Ctrl-C stops",
             expand=False,
             border_style="cyan",

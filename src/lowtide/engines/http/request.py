@@ -13,8 +13,8 @@ from urllib.parse import SplitResult, quote, unquote, urlencode, urlsplit
 
 import msgspec
 
-from lowtide import __version__
 from lowtide.limits import PROXY_PORT, REQUEST_HEADS_MAX
+from lowtide.version import VERSION
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 5.6.2
 _PATH = re.compile(r"/[!-~]*")  # visible ASCII: nothing that could end the request line
@@ -155,7 +155,7 @@ class RequestHeads:
         """ValueError when a header or the key could not be sent as it is."""
         fields = {
             "host": ("Host", target.authority),
-            "user-agent": ("User-Agent", f"lowtide/{__version__}"),
+            "user-agent": ("User-Agent", f"lowtide/{VERSION}"),
             "accept": ("Accept", "application/json"),
             # Nothing to unpack: on a local network the CPU is dearer than the bytes.
             "accept-encoding": ("Accept-Encoding", "identity"),

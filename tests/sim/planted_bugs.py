@@ -31,7 +31,7 @@ from lowtide.core.faults.fault import FAULTS, FaultKind
 from lowtide.core.faults.scope import Scope
 from lowtide.core.reporting import progress
 from lowtide.core.usage import NO_USAGE
-from lowtide.loops.dispatch import leasing
+from lowtide.loops.dispatch import chunks
 from lowtide.loops.replicas.ownership import OwnershipLoop
 from lowtide.store.statements import group_commit as beat_module
 from testkit.sim import rounds, simulation
@@ -132,7 +132,7 @@ BUGS: Mapping[str, Callable[[], list[AbstractContextManager[Any]]]] = {
     "commit-loses-slices": lambda: [patch.object(beat_module, "_write", _write_without_slices)],
     "commit-doubles-slices": lambda: [patch.object(beat_module, "_write", _write_slices_twice)],
     "recovery-runs-all-again": lambda: [
-        patch.object(leasing, "missing", _everything_is_missing),
+        patch.object(chunks, "missing", _everything_is_missing),
         patch.object(simulation, "PATIENCE_S", _SOON_S),  # it spins: a quarter of an hour is dear
     ],
     "recovery-forgets-bitmap": lambda: [

@@ -99,9 +99,9 @@ async def open_application(
             _worker_id(settings),
             shared=None if is_single_machine(settings) else replicas.shared,
             controlled=replicas.controlled,
+            replies=replies,
         )
         replicas.follow(worker)
-        worker.share(replies)
         if is_single_machine(settings):
             await _release_previous_process(store, worker.id)
         live = LiveService(catalogue, replicas.live, clock, parts.quotas, replies)

@@ -24,9 +24,11 @@ from lowtide.loops.batches.overview import OverviewLoop, ProgressOf
 from lowtide.loops.batches.task_lease import Wake
 from lowtide.loops.batches.unpause import UnpauseLoop
 from lowtide.loops.dispatch.attempt import Upstream
+from lowtide.loops.dispatch.chunks import ChunkClaims, ChunkReader
 from lowtide.loops.dispatch.commit import Committer
 from lowtide.loops.dispatch.dispatch import Dispatcher
 from lowtide.loops.dispatch.leasing import Leasing
+from lowtide.loops.dispatch.outcomes import Outcomes
 from lowtide.loops.listen import ListenLoop
 from lowtide.loops.replicas.ownership import OwnershipLoop
 from lowtide.loops.replicas.replica_set import ReplicaMember
@@ -56,6 +58,7 @@ class Worker:
         *,
         shared: Mapping[str, Replica] | None = None,
         controlled: Sequence[ReplicaControl] = (),
+        replies: ReplyBudget | None = None,
         draw: Callable[[], float] = random.random,
     ) -> None:
         """`upstreams` and `controlled`, those whose windows follow their engines, may change at run
@@ -70,18 +73,25 @@ class Worker:
         self._upstreams = upstreams
         self._lists_all = shared is None
         self._calibrations = parts.calibrations
+        outcomes = Outcomes(lambda: self._loops.wake("commit"))
+        self._dispatcher = self._hands(parts, outcomes, draw)
         self._committer = Committer(
             worker_id,
             store.work,
             blobs,
             parts.new_id,
+            outcomes,
+            self._dispatcher,
             commit_interval_s=dispatch.commit_interval_s,
             lease_ttl_s=dispatch.lease_ttl_s,
             on_settled=lambda: self.wake("assemble"),
+            on_commit=self._committed,
             prices=lambda: parts.catalogue.prices,
             monotonic=clock.monotonic,
         )
-        self._dispatcher = self._hands(parts, draw)
+        self._replies = replies
+        if replies is not None:  # answers that no commit has stored yet take of their memory
+            replies.backlog = lambda: outcomes.uncommitted_bytes
         self._tasks = TaskPlaces(
             worker_id, store, blobs, clock, parts.planner, parts.quotas, self.wake,
             lease_ttl_s=dispatch.lease_ttl_s,
@@ -106,11 +116,8 @@ class Worker:
         self._loops = Loops([*loops, *([self._ownership] if self._ownership else [])], clock)
         self._drain: asyncio.Task[None] | None = None
         self._is_running = False
-        self._committer.holdings = self._dispatcher
         self.on_wake: Callable[[str], None] = lambda _: None
         """Told of every nudge: callers of this process may wait for what was done."""
-        self._committer.wake = lambda: self._loops.wake("commit")
-        self._dispatcher.wake = lambda: self._loops.wake("dispatch")
 
     def wake(self, name: str) -> None:
         """Nudge a loop. New work and cancelled work both reach the dispatcher through a commit."""
@@ -151,7 +158,6 @@ class Worker:
     def _observing(self, store: Store) -> tuple[ReportLoop, OverviewLoop]:
         """What is seen of this worker, and of all batches."""
         self._work_metrics = WorkMetrics()
-        self._committer.on_commit = COMMIT_SECONDS.observe
         reports, clock = store.worker_reports, self._clock
         show = OverviewMetrics().show
         return (
@@ -159,15 +165,10 @@ class Worker:
             OverviewLoop(self.id, store.capacity, reports, clock, show),
         )
 
-    def share(self, replies: ReplyBudget) -> None:
-        """Answers that no commit has stored yet take of the memory for replies."""
-        replies.backlog = lambda: self._committer.uncommitted_bytes
-
-        def committed(seconds: float) -> None:
-            COMMIT_SECONDS.observe(seconds)
-            replies.look()
-
-        self._committer.on_commit = committed
+    def _committed(self, seconds: float) -> None:
+        COMMIT_SECONDS.observe(seconds)
+        if self._replies is not None:
+            self._replies.look()
 
     def watch_batches(self, progress: ProgressOf) -> None:
         """From now on log which batches wait, and count them; `progress` says why each does."""
@@ -271,28 +272,24 @@ class Worker:
             wake=lambda: self._loops.wake("dispatch"),
         )
 
-    def _hands(self, parts: Parts, draw: Callable[[], float]) -> Dispatcher:
+    def _hands(self, parts: Parts, outcomes: Outcomes, draw: Callable[[], float]) -> Dispatcher:
         dispatch, quotas = parts.settings.dispatch, parts.quotas
         core = Dispatch(attempts_max=dispatch.attempts_max)
-        leasing = Leasing(
+        claims = ChunkClaims(
             self.id,
             parts.store.work,
-            parts.blobs,
-            core,
-            self._upstreams,
             dispatch.lease_ttl_s,
-            in_flight_max=lambda: quotas.defaults.requests_in_flight,
-            lose_input=parts.store.lifecycle.lose_input,
-            hours=lambda: parts.catalogue.hours,
+            lambda: quotas.defaults.requests_in_flight,
         )
+        reader = ChunkReader(core, parts.blobs, parts.store.lifecycle.lose_input)
+        leasing = Leasing(claims, reader, self._upstreams, lambda: parts.catalogue.hours)
         return Dispatcher(
-            core,
             leasing,
+            outcomes,
             self._clock,
+            lambda: self._loops.wake("dispatch"),
             draw,
-            self._upstreams,
-            self._committer,
-            on_answer=self._calibrations.finished,
+            on_answer=parts.calibrations.finished,
             meter=UsageMeter(lambda: quotas.defaults.missing_usage),
         )
 

@@ -12,9 +12,11 @@ from lowtide.core.dispatch.replica import Replica
 from lowtide.core.scheduling.operating_hours import OperatingHours
 from lowtide.loops.batches.assemble import AssembleLoop
 from lowtide.loops.dispatch.attempt import Upstream
+from lowtide.loops.dispatch.chunks import ChunkClaims, ChunkReader
 from lowtide.loops.dispatch.commit import Committer
 from lowtide.loops.dispatch.dispatch import Dispatcher
 from lowtide.loops.dispatch.leasing import Leasing
+from lowtide.loops.dispatch.outcomes import Outcomes
 from lowtide.ports.blobs import Blobs
 from lowtide.ports.store import Store
 from testkit.fake_engine import PATIENCE_S, FakeEngine
@@ -50,28 +52,27 @@ class WorkerEnv:
 
     def start(self, upstreams: Sequence[Upstream] | None = None) -> None:
         """A fresh worker, as after a restart."""
-        self.committer = Committer(
-            "w", self.work, self.blobs, self._new_id, on_settled=lambda: self._wake("settled")
-        )
         self.hours: dict[str, OperatingHours] = {}
         self.upstreams = [self.upstream] if upstreams is None else upstreams
-        core = Dispatch()
         leasing = Leasing(
+            ChunkClaims("w", self.work, limits.LEASE_TTL_S),
+            ChunkReader(Dispatch(), self.blobs, self.store.lifecycle.lose_input),
+            self.upstreams,
+            lambda: self.hours,
+        )
+        outcomes = Outcomes(lambda: self._wake("commit"))
+        self.dispatcher = Dispatcher(
+            leasing, outcomes, self.clock, lambda: self._wake("dispatch"), lambda: 0.5
+        )
+        self.committer = Committer(
             "w",
             self.work,
             self.blobs,
-            core,
-            self.upstreams,
-            limits.LEASE_TTL_S,
-            lose_input=self.store.lifecycle.lose_input,
-            hours=lambda: self.hours,
+            self._new_id,
+            outcomes,
+            self.dispatcher,
+            on_settled=lambda: self._wake("settled"),
         )
-        self.dispatcher = Dispatcher(
-            core, leasing, self.clock, lambda: 0.5, self.upstreams, self.committer
-        )
-        self.committer.holdings = self.dispatcher
-        self.committer.wake = lambda: self._wake("commit")
-        self.dispatcher.wake = lambda: self._wake("dispatch")
 
     @property
     def replica(self) -> Replica:
@@ -101,8 +102,8 @@ class WorkerEnv:
     async def flights_ended(self) -> None:
         """Wait until every slot has run out of work."""
         async with asyncio.timeout(PATIENCE_S):
-            while self.dispatcher._slots:
-                await asyncio.wait(list(self.dispatcher._slots))
+            while self.dispatcher._slots.tasks:
+                await asyncio.wait(list(self.dispatcher._slots.tasks))
                 await asyncio.sleep(0)  # their callbacks
 
     async def pass_time(self, seconds: float) -> None:

@@ -22,8 +22,9 @@ import structlog
 from lowtide import limits
 from lowtide.core.accounts.money import ModelPrices
 from lowtide.core.batches.chunk import ChunkKey
-from lowtide.core.batches.segment import Finished, Slice, encode_segment
+from lowtide.core.batches.segment import Slice, encode_segment
 from lowtide.core.execution.records import CommitReceipt, GroupCommit
+from lowtide.loops.dispatch.outcomes import Outcomes
 from lowtide.ports.blobs import BlobError, BlobExists, Blobs
 from lowtide.ports.clock import NewId
 from lowtide.ports.store import StoreError
@@ -72,14 +73,18 @@ class Committer:
         store: WorkStore,
         blobs: Blobs,
         new_id: NewId,
+        outcomes: Outcomes,
+        holder: LeaseHolder,
         *,
         commit_interval_s: float = limits.COMMIT_INTERVAL_S,
         lease_ttl_s: float = limits.LEASE_TTL_S,
         on_settled: Callable[[], None] = lambda: None,
+        on_commit: Callable[[float], None] = lambda _: None,
         prices: Callable[[], Mapping[str, ModelPrices]] = dict,
         monotonic: Callable[[], float] = lambda: 0.0,
     ) -> None:
         """`on_settled` is called when a commit completed or stopped a batch: assembly may begin.
+        `on_commit` is told how many seconds each commit took.
 
         `prices` gives what each model costs at the moment of a commit; `monotonic` a clock's
         seconds, to tell how long commits take.
@@ -93,32 +98,19 @@ class Committer:
         self._on_settled = on_settled
         self._prices = prices
         self._monotonic = monotonic
-        self._gathered: dict[tuple[ChunkKey, int], list[Finished]] = {}
-        self._gathered_bytes = 0
+        self._outcomes = outcomes
+        self._holder = holder
+        self._on_commit = on_commit
         self._packed: _Packed | None = None
         self._released: Leases = ()
         self._committing = asyncio.Lock()
-        self.holdings: LeaseHolder | None = None
-        self.wake: Callable[[], None] = lambda: None
-        self.on_commit: Callable[[float], None] = lambda _: None
-        """Told how many seconds each commit took."""
         self.failures = 0
         self.trouble: str | None = None
         """Why results cannot be written at present; None when they can."""
 
     @property
     def uncommitted_bytes(self) -> int:
-        return self._gathered_bytes + (len(self._packed.data) if self._packed else 0)
-
-    def add(self, key: ChunkKey, token: int, finished: Finished) -> None:
-        """One more outcome, to be committed with the next commit."""
-        self._gathered.setdefault((key, token), []).append(finished)
-        before, self._gathered_bytes = (
-            self._gathered_bytes,
-            self._gathered_bytes + len(finished.output),
-        )
-        if before < limits.SEGMENT_BYTES_MAX <= self._gathered_bytes:
-            self.wake()
+        return self._outcomes.uncommitted_bytes
 
     async def tick(self, now: datetime) -> datetime | None:
         """One commit. Raises what the ports raise; everything is kept for the next try."""
@@ -131,7 +123,7 @@ class Committer:
                 self.failures += 1
                 raise
             if did_commit:
-                self.on_commit(self._monotonic() - begun_s)
+                self._on_commit(self._monotonic() - begun_s)
             self.trouble = None
         return now + timedelta(seconds=self._interval_s)
 
@@ -149,21 +141,22 @@ class Committer:
 
     async def _commit_gathered(self, now: datetime) -> bool:
         """False where there was nothing to say to the store."""
-        assert self.holdings is not None, "wired before the first tick"
         if self._packed is None:
             # What is released must not overtake its own outcomes, so it waits for a failed commit.
             self._packed = self._pack()
-            self._released += self.holdings.take_released()
-        packed, held = self._packed, self.holdings.held()
+            self._released += self._holder.take_released()
+        packed, held = self._packed, self._holder.held()
         if packed is None and not held and not self._released:
             return False
         if packed is not None:
             await self._put(packed, now)
         receipt = await self._commit(packed, held, self._released, now)
         released, self._released, self._packed = self._released, (), None
+        if packed is not None:
+            self._outcomes.stored()
         slices = packed.slices if packed else ()
         shown = (*held, *((piece.key, piece.token) for piece in slices))
-        self.holdings.committed(receipt, slices, shown)
+        self._holder.committed(receipt, slices, shown)
         if receipt.lost:
             log.warning("commit.lost_chunks", chunks=len(receipt.lost))
         if receipt.settled or receipt.stopped or released:
@@ -197,18 +190,18 @@ class Committer:
 
     async def _renew(self, packed: _Packed, now: datetime) -> None:
         """Keep what we cannot store yet: a lease that runs out would drop its outcomes."""
-        assert self.holdings is not None
         unstored = ((piece.key, piece.token) for piece in packed.slices)
-        held = (*self.holdings.held(), *self._released, *unstored, *self._gathered)
+        held = (*self._holder.held(), *self._released, *unstored, *self._outcomes.leases)
         receipt = await self._commit(None, tuple(dict.fromkeys(held)), (), now)
-        self.holdings.committed(receipt, (), held)
+        self._holder.committed(receipt, (), held)
 
     def _pack(self) -> _Packed | None:
         """All that gathered since the last commit."""
-        if not self._gathered:
+        gathered = self._outcomes.take()
+        if not gathered:
             return None
-        gathered, self._gathered, self._gathered_bytes = self._gathered, {}, 0
         data, slices = encode_segment(
             (key, token, finished) for (key, token), finished in gathered.items()
         )
+        self._outcomes.packed(len(data))
         return _Packed(f"segments/{self._new_id('seg_')}", data, tuple(slices))

@@ -1,7 +1,7 @@
 """Keeps every replica's window full: send, settle, hand over, send the next.
 
 The shell around `core.dispatch.dispatch.Dispatch`. Each place in a window is a slot, a task that
-performs one request after another until none is left. Final outcomes go to the committer; what a
+performs one request after another until none is left. Final outcomes go to `Outcomes`; what a
 commit answers (lost, stopped, committed) comes back through `loops.dispatch.commit.Holdings`.
 
 Cancellation is two steps: stop claiming, then stop working. Cancelling a slot closes its upstream
@@ -13,7 +13,6 @@ import contextlib
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any
 
 import msgspec
 import structlog
@@ -22,7 +21,6 @@ from lowtide import limits
 from lowtide.core.accounts.charged_usage import UsageMeter
 from lowtide.core.batches.chunk import ChunkKey
 from lowtide.core.batches.segment import Finished, Slice
-from lowtide.core.dispatch.dispatch import Dispatch
 from lowtide.core.dispatch.replica import Replica
 from lowtide.core.dispatch.request import ChunkRun, Request, prompt_read
 from lowtide.core.dispatch.verdict import Decision, Finish
@@ -31,8 +29,10 @@ from lowtide.core.faults.outcome import Failed, Outcome, Rejected, Succeeded
 from lowtide.core.reporting.batch_watch import BatchWatch
 from lowtide.core.reporting.tally import Tallies, Tally
 from lowtide.loops.dispatch.attempt import OwnershipLostError, Upstream, attempt, render
-from lowtide.loops.dispatch.commit import Committer, Leases
+from lowtide.loops.dispatch.commit import Leases
 from lowtide.loops.dispatch.leasing import Leasing
+from lowtide.loops.dispatch.outcomes import Outcomes
+from lowtide.loops.dispatch.slots import Slot, Slots
 from lowtide.loops.dispatch.trials import Trials
 from lowtide.ports.clock import Clock
 
@@ -42,16 +42,6 @@ OnAnswer = Callable[[str, bytes, int, float], None]
 """Told of each success: its model, input line, reported prompt tokens, monotonic seconds."""
 
 
-class _Slot(msgspec.Struct, eq=False):
-    """What a task is busy with, and on which replica; `in_flight` from `take` until the outcome is
-    settled. A `revoked` request goes back to its chunk."""
-
-    request: Request
-    replica_name: str
-    in_flight: bool = True
-    revoked: bool = False
-
-
 class Dispatcher:
     """A worker's hands."""
 
@@ -59,40 +49,38 @@ class Dispatcher:
 
     def __init__(
         self,
-        core: Dispatch,
         leasing: Leasing,
+        outcomes: Outcomes,
         clock: Clock,
+        wake: Callable[[], None],
         draw: Callable[[], float],
-        upstreams: Sequence[Upstream],
-        committer: Committer,
         *,
         on_answer: OnAnswer = lambda *_: None,
         meter: UsageMeter | None = None,
     ) -> None:
-        """`leasing` supplies `core`; both go by the same `upstreams`, which may change at run time.
-        `draw` gives uniform numbers in [0, 1) for back-off."""
+        """`leasing` brings the core that it supplies, and the upstreams, which may change at run
+        time. `wake` asks for a tick; `draw` gives uniform numbers in [0, 1) for back-off."""
         self._clock = clock
         self._draw = draw
-        self._upstreams = upstreams
-        self._committer = committer
+        self._upstreams = leasing.upstreams
+        self._outcomes = outcomes
+        self._wake = wake
         self._on_answer = on_answer
         self._meter = meter or UsageMeter()
-        self._core = core
+        self._core = core = leasing.core
         self._leasing = leasing
-        self._slots: dict[asyncio.Task[None], _Slot] = {}
-        self._slots_on: dict[str, dict[asyncio.Task[None], _Slot]] = {}
-        self._trials = Trials(core, clock, lambda: self.wake())
+        self._slots = Slots()
+        self._trials = Trials(core, clock, wake)
         self._claiming = asyncio.Lock()
         self._released: list[tuple[ChunkKey, int]] = []
         self._draining = self._has_unserved = False
         self.tallies = Tallies()
         self.batch_watch = BatchWatch()
-        self.wake: Callable[[], None] = lambda: None
 
     def announce(self) -> None:
         """New work may wait in the store."""
         self._leasing.announce()
-        self.wake()
+        self._wake()
 
     async def tick(self, now: datetime) -> datetime | None:
         """Fill the windows, lease chunks where they could run dry, and fill again."""
@@ -107,7 +95,7 @@ class Dispatcher:
                 if came:
                     self._leasing.took(self._clock.monotonic() - now_s)
                 elif self._leasing.waits_for_commit:
-                    self._committer.wake()
+                    self._outcomes.wake()
         if self._draining or self._backed_up():
             return None  # a commit wakes us, or nothing does
         self._core.spread_remaining(
@@ -127,9 +115,8 @@ class Dispatcher:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(within_s), self._claiming:
                 pass  # what a claim under way brings is given back below
-        if self._slots:
-            await asyncio.wait(list(self._slots), timeout=within_s)
-        await asyncio.gather(_cancel(self._slots), self._trials.aclose())
+        await self._slots.wait(within_s)
+        await asyncio.gather(self._slots.cancel_all(), self._trials.aclose())
         for run in list(self._core.runs.values()):
             self._give_back(run)
 
@@ -141,16 +128,12 @@ class Dispatcher:
         """
         self._trials.take_back(replica_names)
         held = self._core.runs
-        stranded = {
-            slot.request.run.key
-            for slot in self._slots.values()
-            if slot.in_flight and slot.replica_name in replica_names
-        }
+        stranded = self._slots.chunks(replica_names)
         stranded |= {key for key, run in held.items() if run.lease.model not in models}
         for key in stranded & held.keys():
             self._give_back(held[key])
         if stranded:
-            self._committer.wake()
+            self._outcomes.wake()
 
     def replicas_changed(self, touched: Iterable[str]) -> None:
         """The replicas of these names have come, gone, or serve other models. Chunks that none of
@@ -165,16 +148,11 @@ class Dispatcher:
 
     def calls_on(self, replica_name: str) -> list[Request]:
         """The requests in flight on that replica."""
-        slots = self._slots_on.get(replica_name, {}).values()
-        return [slot.request for slot in slots if slot.in_flight and not slot.revoked]
+        return self._slots.calls_on(replica_name)
 
     def revoke(self, replica_name: str, requests: Sequence[Request]) -> None:
         """Abort these calls; each request is the next of its chunk again, with no try charged."""
-        wanted = {id(request) for request in requests}
-        for task, slot in self._slots_on.get(replica_name, {}).items():
-            if slot.in_flight and id(slot.request) in wanted and not task.done():
-                slot.revoked = True
-                task.cancel()
+        self._slots.revoke(replica_name, requests)
 
     def take_back(self, replica_name: str) -> None:
         """Abort all calls there, trial calls as well; requests are next of their chunks again."""
@@ -212,8 +190,8 @@ class Dispatcher:
             if run.unfinished == 0 and not run.uncommitted:
                 self._drop(run.key)
         if receipt.stopped:
-            self._committer.wake()
-        self.wake()
+            self._outcomes.wake()
+        self._wake()
 
     # -- sending -----------------------------------------------------------------------------------
 
@@ -224,15 +202,14 @@ class Dispatcher:
             return now_s
         for upstream in self._upstreams:
             while (request := self._core.take(upstream.replica, now_s)) is not None:
-                slot = _Slot(request, upstream.replica.name)
+                slot = Slot(request, upstream.replica.name)
                 task = asyncio.get_running_loop().create_task(self._run(upstream, slot))
-                self._slots[task] = slot
-                self._slots_on.setdefault(slot.replica_name, {})[task] = slot
+                self._slots.add(task, slot)
                 task.add_done_callback(partial(self._slot_ended, upstream))
             self._trials.start(upstream, now_s)
         return now_s
 
-    async def _run(self, upstream: Upstream, slot: _Slot) -> None:
+    async def _run(self, upstream: Upstream, slot: Slot) -> None:
         """One place in a window: one request after another, until there is none."""
         request: Request | None = slot.request
         now_s = self._clock.monotonic()
@@ -255,17 +232,16 @@ class Dispatcher:
                 return
             request = self._core.take(upstream.replica, now_s)
             if request is None and upstream.replica.is_paced(now_s):
-                self.wake()  # the next prompt has a time of its own
+                self._wake()  # the next prompt has a time of its own
 
     def _slot_ended(self, upstream: Upstream, task: asyncio.Task[None]) -> None:
         """Here and not in `_run`: a task that is cancelled before its first step never runs."""
         slot = self._slots.pop(task)
-        del self._slots_on[slot.replica_name][task]
         if slot.in_flight:
             self._core.abandon(slot.request, upstream.replica, self._clock.monotonic())
             if slot.revoked:
                 self._core.put_back(slot.request)
-            self.wake()  # its place is free
+            self._wake()  # its place is free
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("slot.failed", batch=slot.request.run.key.batch_id, exc_info=error)
             self._give_back(slot.request.run)
@@ -273,7 +249,7 @@ class Dispatcher:
     def _prompt_read(self, upstream: Upstream, request: Request) -> None:
         """The first token of a watched call is here: the next prompt may follow."""
         prompt_read(request, upstream.replica, self._clock.monotonic())
-        self.wake()
+        self._wake()
 
     def _settle(
         self, upstream: Upstream, request: Request, custom_id: str, outcome: Outcome, now_s: float
@@ -287,25 +263,25 @@ class Dispatcher:
         if not isinstance(outcome, Succeeded):
             self._note_failure(tally, request, outcome, decision, now_s)
         if replica.places > places:
-            self.wake()  # the window grew: more may be sent at once
+            self._wake()  # the window grew: more may be sent at once
         if not isinstance(decision, Finish):
-            self.wake()  # a retry has a time of its own
+            self._wake()  # a retry has a time of its own
         elif request.run.is_held:
             self._finish(request, render(request, custom_id, decision.outcome), tally, now_s)
         if self._leasing.needs_claim(lease.model, now_s):
-            self.wake()
+            self._wake()
 
     def _finish(self, request: Request, finished: Finished, tally: Tally, now_s: float) -> None:
-        """Hand the final outcome of a request to the committer."""
+        """Hand over the final outcome of a request, to be committed."""
         run = request.run
         run.uncommitted += 1
-        self._committer.add(run.key, run.lease.token, finished)
+        self._outcomes.add(run.key, run.lease.token, finished)
         if finished.ok:
             tally.add_success(usage := finished.usage)
             tokens = 0 if usage.unreported else usage.input_tokens
             self._on_answer(run.lease.model, request.data, tokens, now_s)
         if run.unfinished == 0 and not any(r.unfinished for r in self._core.runs.values()):
-            self._committer.wake()  # nothing is left to wait for, so the interval need not end
+            self._outcomes.wake()  # nothing is left to wait for, so the interval need not end
 
     def _note_failure(
         self,
@@ -341,7 +317,7 @@ class Dispatcher:
 
     def _backed_up(self) -> bool:
         """Results cannot be written away fast enough: send no more until a commit succeeds."""
-        return self._committer.uncommitted_bytes >= limits.UNCOMMITTED_BYTES_MAX
+        return self._outcomes.uncommitted_bytes >= limits.UNCOMMITTED_BYTES_MAX
 
     def _next_tick(self, now_s: float) -> datetime | None:
         retry_s = self._core.next_wake_s([u.replica for u in self._upstreams], now_s)
@@ -358,27 +334,24 @@ class Dispatcher:
         """What nobody here can go on with, others may."""
         replicas = [upstream.replica for upstream in self._upstreams]
         stranded = self._core.stranded(replicas, self._clock.monotonic())
-        at_work = self._at_work() if stranded else ()
+        at_work = self._slots.chunks() if stranded else ()
         idle = [run for run in stranded if run.key not in at_work]
         for run in idle:
             self._give_back(run)
         if idle:
             log.info("chunks.given_back", chunks=len(idle))
-            self._committer.wake()
-
-    def _at_work(self) -> set[ChunkKey]:
-        return {slot.request.run.key for slot in self._slots.values() if slot.in_flight}
+            self._outcomes.wake()
 
     def _give_back_unserved(self) -> None:
         models = frozenset().union(*(each.replica.models for each in self._upstreams))
         unserved = [run for run in self._core.runs.values() if run.lease.model not in models]
-        at_work = self._at_work()
+        at_work = self._slots.chunks()
         self._has_unserved = bool(unserved)
         for run in unserved:
             if run.key not in at_work:
                 self._give_back(run)
         if unserved:
-            self._committer.wake()
+            self._outcomes.wake()
 
     def _give_back(self, run: ChunkRun) -> None:
         """Abort what is in flight of the chunk and release its lease with the next commit."""
@@ -388,13 +361,4 @@ class Dispatcher:
     def _drop(self, key: ChunkKey) -> None:
         """The chunk is none of ours any more."""
         self._core.remove(key)
-        for task, slot in self._slots.items():
-            if slot.request.run.key == key and not task.done():
-                task.cancel()
-
-
-async def _cancel(tasks: Iterable[asyncio.Task[Any]]) -> None:
-    pending = list(tasks)
-    for task in pending:
-        task.cancel()
-    await asyncio.gather(*pending, return_exceptions=True)
+        self._slots.cancel(key)

@@ -1,4 +1,4 @@
-"""Leases chunks ahead of the windows, and reads their lines.
+"""Leases chunks ahead of the windows.
 
 How far ahead: about a second of work at the present rate, and more where claims take long; at
 least one chunk, and never more input in memory than `LEASED_INPUT_BYTES_MAX`. After a claim that
@@ -11,55 +11,35 @@ little or nothing ready here; their places at replicas are core/dispatch/place_t
 Called by loops/dispatch/dispatch.py.
 """
 
-import asyncio
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 
 from lowtide import limits
-from lowtide.core.batches.batch import INPUT_LOST, BatchError
-from lowtide.core.batches.chunk import ChunkKey, ChunkLease, missing
-from lowtide.core.batches.plan import RECORD_BYTES, unpack_entries
-from lowtide.core.dispatch.dispatch import Dispatch
+from lowtide.core.batches.chunk import ChunkKey, ChunkLease
 from lowtide.core.scheduling.operating_hours import OperatingHours
 from lowtide.loops.dispatch.attempt import Upstream
-from lowtide.ports.blobs import BlobError, BlobNotFound, Blobs
-from lowtide.ports.store import StoreError
-from lowtide.ports.work import WorkStore
-
-LoseInput = Callable[[str, BatchError, datetime], Awaitable[object]]
-"""`LifecycleStore.lose_input`."""
+from lowtide.loops.dispatch.chunks import ChunkClaims, ChunkReader
 
 _Takes = tuple[frozenset[str], frozenset[tuple[str, str]]]
 """Models that are served, and of these the (model, endpoint) of which no calls are taken."""
 
 
 class Leasing:
-    """Keeps `core` supplied with leased chunks."""
+    """Keeps the core supplied with leased chunks."""
 
     def __init__(
         self,
-        worker_id: str,
-        store: WorkStore,
-        blobs: Blobs,
-        core: Dispatch,
+        claims: ChunkClaims,
+        reader: ChunkReader,
         upstreams: Sequence[Upstream],
-        lease_ttl_s: float,
-        *,
-        in_flight_max: Callable[[], int | None] = lambda: None,
-        lose_input: LoseInput | None = None,
         hours: Callable[[], Mapping[str, OperatingHours]] = dict,
     ) -> None:
-        """`in_flight_max` and `hours` are asked at each claim: settings change at run time. Without
-        `lose_input`, a chunk without its input waits for its lease to run out. Models in `hours`
-        are claimed for in their hours alone."""
-        self._worker_id = worker_id
-        self._store = store
-        self._blobs = blobs
-        self._core = core
-        self._upstreams = upstreams
-        self._lease_ttl_s = lease_ttl_s
-        self._in_flight_max = in_flight_max
-        self._lose_input = lose_input
+        """`reader` brings the core that it reads into. `hours` are asked at each claim, for
+        settings change at run time; models that have some are claimed for in these alone."""
+        self._claims = claims
+        self._reader = reader
+        self.core = self._core = core = reader.core
+        self.upstreams = self._upstreams = upstreams
         self._hours = hours
         self._dry_until_s = float("-inf")
         self._announced = 0
@@ -68,7 +48,6 @@ class Leasing:
         self._claim_below = self._claim_threshold()
         self._finished = core.finished
         self._measured_at_s: float | None = None
-        self._unread: list[tuple[ChunkKey, int]] = []
         self._looks_for_others = False
         self._looked_at_s = float("-inf")
         self._claimed_at_s = float("-inf")
@@ -88,9 +67,8 @@ class Leasing:
         self._claim_below = self._claim_threshold()
 
     def take_unread(self) -> list[tuple[ChunkKey, int]]:
-        """Leases of chunks that a failed claim did not come to: to be given back."""
-        unread, self._unread = self._unread, []
-        return unread
+        """Leases of chunks that were claimed and not read: to be given back."""
+        return self._reader.take_unread()
 
     @property
     def dry_until_s(self) -> float:
@@ -154,17 +132,8 @@ class Leasing:
         now: datetime,
         supplied: Collection[str] = (),
     ) -> Sequence[ChunkLease]:
-        leases = await self._store.claim_chunks(
-            self._worker_id,
-            models,
-            chunks,
-            now,
-            self._lease_ttl_s,
-            self._in_flight_max(),
-            takes[1],
-            supplied,
-        )
-        await self._load_all(leases, now)
+        leases = await self._claims.claim(models, chunks, now, takes[1], supplied)
+        await self._reader.read(leases, now)
         return leases
 
     def _open_models(self, takes: _Takes, now: datetime) -> list[str]:
@@ -230,47 +199,6 @@ class Leasing:
             self._room_for_chunks(in_memory),
             limits.CLAIM_CHUNKS_MAX,
         )
-
-    async def _load_all(self, leases: Sequence[ChunkLease], now: datetime) -> None:
-        for place, lease in enumerate(leases):
-            try:
-                if not await self._load(lease, now):
-                    self._unread.append((lease.key, lease.token))  # it is nobody's next one
-            except (BlobError, StoreError):
-                # Its own lease is left to run out: given back, it would be the next one claimed,
-                # and nobody would ever get past it.
-                self._unread += [(left.key, left.token) for left in leases[place + 1 :]]
-                raise
-            except asyncio.CancelledError:
-                self._unread += [(left.key, left.token) for left in leases[place:]]
-                raise
-
-    async def _load(self, lease: ChunkLease, now: datetime) -> bool:
-        """Read the chunk's missing lines and hand them to the core.
-
-        False when the input is gone and its batch was ended for that. The plan was read from the
-        same store a moment before, so this is not a bucket or a folder that is away.
-        """
-        plan = unpack_entries(
-            await self._blobs.read(
-                lease.plan_key, lease.first * RECORD_BYTES, lease.count * RECORD_BYTES
-            )
-        )
-        wanted = [(index, plan[index]) for index in missing(lease.done, lease.count)]
-        ranges = [(entry.offset, entry.length) for _, entry in wanted]
-        try:
-            lines = await self._blobs.read_ranges(lease.input_key, ranges)
-        except BlobNotFound:
-            if self._lose_input is None:
-                raise
-            await self._lose_input(lease.key.batch_id, INPUT_LOST, now)
-            return False
-        self._core.add(
-            lease,
-            [(index, entry.line, line) for (index, entry), line in zip(wanted, lines, strict=True)],
-            [entry.input_tokens for _, entry in wanted],
-        )
-        return True
 
     def _measure(self, now_s: float) -> None:
         """Requests finished per second since the last claim, smoothed."""

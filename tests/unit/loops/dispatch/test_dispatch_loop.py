@@ -222,9 +222,9 @@ async def test_calls_that_are_cancelled_before_they_began_give_their_place_back(
     await env.store.batches.cancel(batch.project_id, batch.id, env.clock.now())
     batch = await env.batch(4)
     tick = asyncio.create_task(env.dispatch())
-    while not env.dispatcher._slots:
+    while not env.dispatcher._slots.tasks:
         await asyncio.sleep(0)
-        if env.dispatcher._slots:
+        if env.dispatcher._slots.tasks:
             for run in list(env.dispatcher._core.runs.values()):
                 env.dispatcher._give_back(run)
     await tick

@@ -3,6 +3,7 @@
 from worker_env import MODEL, WorkerEnv
 
 from lowtide.core.dispatch.dispatch import Dispatch
+from lowtide.loops.dispatch.chunks import ChunkClaims, ChunkReader
 from lowtide.loops.dispatch.leasing import Leasing
 
 FAR_S = 100.0
@@ -10,7 +11,8 @@ FAR_S = 100.0
 
 async def leasing_at(env: WorkerEnv, core: Dispatch, rate_per_s: int) -> Leasing:
     """One that has seen so many requests finish each second."""
-    leasing = Leasing("w", env.store.work, env.real_blobs, core, [env.upstream], 30.0)
+    claims, reader = ChunkClaims("w", env.store.work, 30.0), ChunkReader(core, env.real_blobs)
+    leasing = Leasing(claims, reader, [env.upstream])
     await leasing.claim(env.clock.now(), 0.0)
     for second in range(1, 20):
         core.finished += rate_per_s

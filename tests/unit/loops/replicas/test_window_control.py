@@ -75,7 +75,7 @@ class ControlBench:
 
     async def saw_aborted(self, calls: int) -> None:
         """That many calls were taken back; wait until their slots are gone."""
-        revoked = [task for task, slot in self.env.dispatcher._slots.items() if slot.revoked]
+        revoked = [task for task, slot in self.env.dispatcher._slots.tasks.items() if slot.revoked]
         assert len(revoked) == calls
         await asyncio.wait(revoked, timeout=PATIENCE_S)
         await asyncio.sleep(0)  # their callbacks

@@ -61,7 +61,6 @@ class Session:
         self._printed = ""
 
     async def __aenter__(self) -> Self:
-        shutil.copytree(ROOT / "examples", self._folder / "examples", dirs_exist_ok=True)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -73,6 +72,7 @@ class Session:
         """All blocks of a page. Raises PageError: the line of the page, and what was printed."""
         blocks = blocks_of(page.read_text())  # noqa: ASYNC240 - nothing else runs here
         self._ports |= self._ports_of(blocks)
+        self._copy_examples()
         for block in blocks:
             try:
                 await self._take(block)
@@ -110,9 +110,23 @@ class Session:
                 self._ports[SERVER_PORT] = port
         return {port: self._ports.get(port) or _free_port() for port in ports}
 
+    def _copy_examples(self) -> None:
+        """Those of the tree, with our ports where they name the page's."""
+        copied = self._folder / "examples"
+        shutil.copytree(ROOT / "examples", copied, dirs_exist_ok=True)
+        for path in (copied / "cookbook").iterdir():
+            if path.is_file():
+                path.write_text(self._with_our_ports(path.read_text()))
+
+    def _with_our_ports(self, text: str) -> str:
+        def ours(match: re.Match[str]) -> str:
+            port = int(match[1])
+            return match[0].replace(match[1], str(self._ports.get(port, port)))
+
+        return re.sub(_PORTS, ours, text)
+
     def _here(self, text: str) -> str:
-        text = re.sub(_PORTS, lambda m: m[0].replace(m[1], str(self._ports[int(m[1])])), text)
-        return text.replace("--model demo", f"--model {self._demo}")
+        return self._with_our_ports(text).replace("--model demo", f"--model {self._demo}")
 
     def _environment(self) -> dict[str, str]:
         clean = {k: v for k, v in os.environ.items() if not k.startswith("LOWTIDE_")}

@@ -168,3 +168,34 @@ def test_no_two_test_modules_have_one_name() -> None:
     """pytest imports them by name alone, and refuses the second."""
     names = [path.name for path in sorted((ROOT / "tests").rglob("test_*.py"))]
     assert sorted(set(names)) == sorted(names)
+
+
+def _names_a_replica(node: ast.expr) -> bool:
+    name = node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", "")
+    return name == "replica"
+
+
+def written_from_outside(path: Path) -> Iterator[int]:
+    """Lines that assign to an attribute of something called `replica`."""
+    for node in ast.walk(parsed(path)):
+        targets: list[ast.expr] = []
+        if isinstance(node, ast.Assign):
+            targets = node.targets
+        elif isinstance(node, ast.AugAssign | ast.AnnAssign):
+            targets = [node.target]
+        for target in (part for each in targets for part in ast.walk(each)):
+            is_write = isinstance(target, ast.Attribute) and isinstance(target.ctx, ast.Store)
+            if is_write and _names_a_replica(target.value):
+                yield target.lineno
+
+
+def test_only_a_replica_writes_its_own_fields() -> None:
+    found = {shown(path): list(written_from_outside(path)) for path in modules("src")}
+    assert {path: lines for path, lines in found.items() if lines} == {}
+
+
+@pytest.mark.parametrize("code", ["replica.window = 1", "a.replica.b += 1", "x, replica.y = 1, 2"])
+def test_a_write_from_outside_is_recognised(tmp_path: Path, code: str) -> None:
+    path = tmp_path / "module.py"
+    path.write_text(code)
+    assert list(written_from_outside(path)) == [1]

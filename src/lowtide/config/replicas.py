@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from lowtide import limits
 from lowtide.config.problems import Problem, unless
 from lowtide.config.sections import Section, is_http_url
-from lowtide.core.dispatch.replica import name_of
+from lowtide.core.replicas.replica_changes import name_of
 from lowtide.core.replicas.served_models import ALL
 
 _NAME = re.compile(rf"[!-~]{{1,{limits.REPLICA_NAME_CHARS_MAX}}}")

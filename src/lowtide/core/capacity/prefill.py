@@ -160,6 +160,21 @@ class PrefillPacer:
         self.budget = max(float(limits.PREFILL_TOKENS_MIN), 0.8 * self.budget)
 
 
+def make_way(
+    pacer: PrefillPacer, calls: Sequence[BatchCall], now_s: float, *, tells_prompts: bool
+) -> list[tuple[int, int]]:
+    """(place, tokens unread) of those of `calls` to take back for a live call, because their
+    prompts are not read yet. `tells_prompts`: the engine tells how far it has read.
+    """
+    young = sorted(range(len(calls)), key=lambda place: calls[place].age_s)
+    back = beyond_the_least([(place, calls[place]) for place in reversed(young)])
+    if tells_prompts:  # else what is unread is a guess, and work may be lost
+        unknown = [n for n in young if calls[n].is_read is None and not calls[n].stays]
+        left = pacer.take_unread([calls[place].input_tokens for place in unknown], now_s)
+        back.extend(zip(unknown, left, strict=False))
+    return back
+
+
 def beyond_the_least(calls: Iterable[tuple[int, BatchCall]]) -> list[tuple[int, int]]:
     """(place, prompt tokens) of the calls, oldest first, that are known to be unread, but for those
     that are over in so short a time that they are in nobody's way.

@@ -225,13 +225,13 @@ class Dispatch:
         able = [replica for replica in replicas if replica.takes_calls(now_s)] if is_dry else []
         for replica in replicas:
             peers = [peer for peer in able if peer.models & replica.models]
-            replica.drain_share = None
+            share = None
             if len(peers) > 1 and replica.controller is not None:
                 models = frozenset().union(*(peer.models for peer in peers))
                 left = sum(self.ready.get(model, 0) for model in models)
                 left += sum(peer.in_flight for peer in peers)
-                replica.drain_share = max(1, -(-left // len(peers)))
-            replica.resize(now_s)
+                share = max(1, -(-left // len(peers)))
+            replica.limit_drain(share, now_s)
 
     def next_wake_s(self, replicas: Iterable[Replica], now_s: float) -> float | None:
         """When to ask `take` and `trial` again although nothing ended: a delayed retry, the end of

@@ -14,13 +14,15 @@ from lowtide import limits
 from lowtide.core.capacity.engine_metrics import BatchCall
 from lowtide.core.capacity.latency_window import LatencyWindow, work_of
 from lowtide.core.capacity.preemption import PreemptionPolicy
-from lowtide.core.capacity.prefill import beyond_the_least
+from lowtide.core.capacity.prefill import make_way
 from lowtide.core.capacity.window import Bound, WindowController
+from lowtide.core.dispatch.back_pressure import BackPressure
 from lowtide.core.dispatch.suspects import Cuts, Suspects
 from lowtide.core.faults.circuit_breaker import Circuit, RetryBudget
 from lowtide.core.faults.fault import FaultKind
 from lowtide.core.faults.scope import Scope
 from lowtide.core.faults.timeouts import TimeoutBlame
+from lowtide.core.replicas.replica_changes import name_of
 from lowtide.core.usage import Usage
 
 
@@ -36,6 +38,7 @@ class Replica:
         controller: WindowController | None = None,
         learned: LatencyWindow | None = None,
         spares_long: bool = False,
+        streams: bool = False,
         name: str | None = None,
     ) -> None:
         """`window` is the bound. Without a controller and what is `learned` from answers, nothing
@@ -55,7 +58,7 @@ class Replica:
         """Whether its engine is known to separate its prompt cache by `cache_salt`."""
         self.priority: int | None = None
         """What this engine is to be sent as `priority` of batch calls."""
-        self.streams = False
+        self.streams = streams
         """Whether its engine is asked for streams, where these tell something."""
         self.prompt_tokens_max = float("inf")
         """A longer prompt is not sent here at present."""
@@ -86,16 +89,8 @@ class Replica:
         self.trial_at_s: float | None = None
         """When a trial call is to show whether the trouble is over."""
         self.trials_in_flight = 0
-        self.throttles = 0
-        """Refusals for want of room since the last answer."""
-        self.throttled_since_s: float | None = None
-        self.throttled_because = ""
-        self._is_starting = False
-        """It refuses calls as it loads its model, which tells nothing of its room."""
-        self._shrunk_at_s = float("-inf")
+        self.pressure = BackPressure()
         self._cut_at_s = float("-inf")
-        self._paused_until_s = float("-inf")
-        self._pause_s = limits.THROTTLE_PAUSE_S
 
     def adopt(self, fresh: "Replica") -> None:
         """Go on with the settings of `fresh`, another one under the same name, and with what was
@@ -118,6 +113,35 @@ class Replica:
             if scope.held is not None:  # what held it may be mended by what changed
                 scope.ask(float("-inf"))
         self.resize(float("-inf"))
+
+    def serve(self, models: frozenset[str]) -> None:
+        """From now on it serves these models."""
+        self.models = models
+
+    def own_until(self, until_s: float) -> None:
+        """Batch calls may be sent until then: endless, never, or for as long as it is owned."""
+        self.owned_until_s = until_s
+
+    def know_engine(self, *, priority: int | None, takes_cache_salt: bool) -> None:
+        """What its engine was found to understand."""
+        self.priority, self.takes_cache_salt = priority, takes_cache_salt
+
+    def forget_priority(self) -> None:
+        """Its engine refuses the field."""
+        self.priority = None
+
+    def stop_streams(self) -> None:
+        """Its engine refuses them, or they tell nothing."""
+        self.streams = False
+
+    def trial_started(self) -> None:
+        """A trial call is sent."""
+        self.trial_at_s = None
+        self.trials_in_flight += 1
+        self.circuit.sent()
+
+    def trial_ended(self) -> None:
+        self.trials_in_flight -= 1
 
     @property
     def calls(self) -> int:
@@ -147,14 +171,7 @@ class Replica:
         if self.controller is None:
             return []
         pacer = self.controller.pacer
-        young = sorted(range(len(calls)), key=lambda place: calls[place].age_s)
-        back = beyond_the_least([(place, calls[place]) for place in reversed(young)])
-        unknown = [
-            place for place in young if calls[place].is_read is None and not calls[place].stays
-        ]
-        if self.controller.tells_prompts:  # else what is unread is a guess, and work may be lost
-            left = pacer.take_unread([calls[place].input_tokens for place in unknown], now_s)
-            back.extend(zip(unknown, left, strict=False))
+        back = make_way(pacer, calls, now_s, tells_prompts=self.controller.tells_prompts)
         pacer.live_asked(tokens, now_s)
         self.timeouts.crowded_at_s = now_s
         return back
@@ -198,6 +215,11 @@ class Replica:
         if self.drain_share is not None:
             self.places = min(self.places, self.drain_share)
 
+    def limit_drain(self, share: int | None, now_s: float) -> None:
+        """Take no more than this share of what is left at the end of the queue; None: no bound."""
+        self.drain_share = share
+        self.resize(now_s)
+
     def _is_stuck(self, now_s: float) -> bool:
         """Whether a narrow window that is to be learned is taken by calls that may hang: then one
         call more shows whether the engine answers others.
@@ -217,7 +239,7 @@ class Replica:
 
     def takes_calls(self, now_s: float) -> bool:
         """Whether ownership, circuit and pause let batch calls pass; the window aside."""
-        is_ours_to_call = self._paused_until_s <= now_s < self.owned_until_s
+        is_ours_to_call = self.pressure.paused_until_s <= now_s < self.owned_until_s
         return is_ours_to_call and (self.circuit.state == "closed" or self.circuit.admits(now_s))
 
     def scope(self, key: tuple[str, str]) -> Scope:
@@ -289,17 +311,12 @@ class Replica:
         trial, a prompt that was held back.
         """
         paced_until_s = self.controller.pacer.opens_at_s if self.controller is not None else None
-        times = (self.circuit.retry_at_s, self._paused_until_s, paced_until_s)
+        times = (self.circuit.retry_at_s, self.pressure.paused_until_s, paced_until_s)
         latest = max(time for time in times if time is not None)
         return None if latest == float("-inf") else latest
 
     def started(
-        self,
-        *,
-        alone: bool = False,
-        tokens: int = 0,
-        now_s: float = 0.0,
-        watched: bool = False,
+        self, *, alone: bool = False, tokens: int = 0, now_s: float = 0.0, watched: bool = False
     ) -> None:
         """A call is sent; `tokens` is its prompt as estimated. `watched`: `prompt_read` follows."""
         self.in_flight += 1
@@ -320,9 +337,8 @@ class Replica:
         """A final answer came: the replica is well."""
         if self.trouble_at_s is not None or not self.circuit.is_calm:
             self.is_alive(now_s)
-        if self.throttles:
-            self.throttles, self.throttled_since_s = 0, None
-        self._is_starting = False
+        if not self.pressure.is_calm:
+            self.pressure.answered()
         self.timeouts.answered_at_s = now_s
         self._refused += 1
         if self._refused >= limits.LEARN_ANSWERS and self.learned and self._goes_by_answers:
@@ -331,7 +347,6 @@ class Replica:
             self.resize(now_s)
         if not self.budget.is_full:
             self.budget.earn()
-        self._pause_s = limits.THROTTLE_PAUSE_S
         if self._unrefused < self.window_max:
             grown = self._unrefused + 1.0 / max(1.0, self.window)
             self._unrefused = min(float(self.window_max), grown)
@@ -372,29 +387,11 @@ class Replica:
     def throttled(
         self, now_s: float, retry_after_s: float | None = None, why: str = "no room"
     ) -> None:
-        """Back-pressure: pause, and shrink the window, once per span; it grows back with answers.
-
-        Without a pause every other waiting request would be sent at once to be refused as well.
-        """
-        if self.trouble_at_s is not None:
-            self.suspects.pardon()  # it starts: its end was no request's doing
-            self._is_starting = True
+        """No room: pause, and shrink the window, once per span; it grows back with answers."""
+        is_starting = self.trouble_at_s is not None
+        if is_starting:
+            self.suspects.pardon()  # its end was no request's doing
         self.is_alive(now_s)
-        if not self.throttles:
-            self.throttled_since_s = now_s
-        self.throttles += 1
-        self.throttled_because = why
-        if retry_after_s is None and now_s >= self._paused_until_s:
-            retry_after_s = self._pause_s
-            self._pause_s = min(limits.THROTTLE_PAUSE_S_MAX, 2 * self._pause_s)
-        pause_s = min(retry_after_s or 0.0, limits.BACKOFF_CAP_S)
-        self._paused_until_s = max(self._paused_until_s, now_s + pause_s)
-        if now_s - self._shrunk_at_s >= limits.THROTTLE_SPAN_S and not self._is_starting:
-            self._shrunk_at_s = now_s
+        if self.pressure.refused(now_s, retry_after_s, why, is_starting=is_starting):
             self._unrefused = max(1.0, self.window * limits.THROTTLE_SHRINK)
             self.resize(now_s)
-
-
-def name_of(url: str) -> str:
-    """Host and port of an address, without what may be secret in it."""
-    return url.partition("://")[2].partition("/")[0].rpartition("@")[2] or url

@@ -33,16 +33,14 @@ def begin_trial(replica: Replica, now_s: float, pending: Pending = lambda _: Non
         )
     if scope is None:
         return None
-    replica.trial_at_s = None
-    replica.trials_in_flight += 1
-    replica.circuit.sent()
+    replica.trial_started()
     scope.trial_sent(now_s)
     return scope
 
 
 def end_trial(replica: Replica, scope: Scope, outcome: Outcome | None, now_s: float) -> None:
     """What came of a trial call; None: we took it back ourselves."""
-    replica.trials_in_flight -= 1
+    replica.trial_ended()
     if outcome is not None:
         tried(replica, scope, outcome, now_s)
         return

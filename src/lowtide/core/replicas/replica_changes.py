@@ -14,6 +14,11 @@ import msgspec
 S = TypeVar("S")
 
 
+def name_of(url: str) -> str:
+    """Host and port of an address, without what may be secret in it."""
+    return url.partition("://")[2].partition("/")[0].rpartition("@")[2] or url
+
+
 class ReplicaSpec(msgspec.Struct, Generic[S], frozen=True):
     """A replica as it should be: `settings` say how it is called and steered, `engine_names` which
     models it serves, by our name -> the engine's.

@@ -61,9 +61,9 @@ def state_of(
         return _state(replica, scope.held, scope.detail, scope.held_since_s, what)
     if replica.trouble_at_s is not None and circuit.kind in _NO_WAY:
         return _state(replica, circuit.kind, circuit.because, replica.trouble_at_s)
-    if replica.throttles >= limits.OVERLOAD_THROTTLES:
-        said = f"{replica.throttled_because}, {replica.throttles} times in a row"
-        return _state(replica, "overload", said, replica.throttled_since_s)
+    if replica.pressure.refusals >= limits.OVERLOAD_THROTTLES:
+        said = f"{replica.pressure.because}, {replica.pressure.refusals} times in a row"
+        return _state(replica, "overload", said, replica.pressure.since_s)
     controller = replica.controller
     if controller is not None and controller.signals.asleep:
         return ReplicaState("asleep", f"{replica.name}: the engine sleeps", "the engine sleeps")

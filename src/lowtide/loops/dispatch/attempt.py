@@ -160,7 +160,7 @@ async def _send_watched(
             memory,
         )
     if answer is None or _refuses(answer, "stream"):
-        upstream.replica.streams = False
+        upstream.replica.stop_streams()
         return None
     return answer
 
@@ -174,7 +174,7 @@ async def _send_without_priority(
     owner = request.run.lease.organization_id
     answer = await upstream.engine.post(_path(request), body, upstream.timeout_s, owner)
     if isinstance(answer, Reply) and answer.status < 300 and replica.priority == refused:
-        replica.priority = None
+        replica.forget_priority()
     return answer
 
 

@@ -76,7 +76,7 @@ class OwnershipLoop:
         """What is ours still, takes no calls, and is released by then (monotonic seconds)."""
         self._due_s = _NEVER
         for replica in shared.values():
-            replica.owned_until_s = _NEVER
+            replica.own_until(_NEVER)
 
     def announce(self) -> None:
         """Workers or owners have changed: look at the next tick."""
@@ -88,7 +88,7 @@ class OwnershipLoop:
         """
         for name, replica in shared.items():
             if name not in self._tokens or self._shared.get(name) is not replica:
-                replica.owned_until_s = _NEVER
+                replica.own_until(_NEVER)
         kept = {name: self._shared[name] for name in self._tokens if name in self._shared}
         self._shared = {**kept, **shared}
         self._own = own
@@ -157,7 +157,7 @@ class OwnershipLoop:
         for name, replica in self._shared.items():
             usable = name in tokens and name not in self._leaving
             resumed = resumed or (usable and replica.owned_until_s <= now_s < until_s)
-            replica.owned_until_s = until_s if usable else _NEVER
+            replica.own_until(until_s if usable else _NEVER)
         if gained or lost:
             log.info("replicas.owned", gained=sorted(gained), lost=sorted(lost), all=len(tokens))
         if lost:  # taken, not given: what is in flight there may end, as its chunks are still ours

@@ -87,7 +87,7 @@ class ReplicaMember(msgspec.Struct, eq=False):
 
     def serve(self, engine_names: Mapping[str, str]) -> None:
         """From now on these models."""
-        self.replica.models = frozenset(engine_names)
+        self.replica.serve(frozenset(engine_names))
         self.upstream.engine_names = engine_names
         if self.live is not None:
             self.live.engine_names = engine_names
@@ -201,11 +201,11 @@ class ReplicaSet(Generic[S]):
         """One that was about to leave: it is given new connections, its old ones end in peace."""
         member = self._leaving.pop(name, None)
         if member is not None:  # one that is shared has to be claimed again
-            member.replica.owned_until_s = _NEVER if member.shared_as else _ALWAYS
+            member.replica.own_until(_NEVER if member.shared_as else _ALWAYS)
         return member
 
     def _let_leave(self, name: str, member: ReplicaMember) -> None:
-        member.replica.owned_until_s = _NEVER
+        member.replica.own_until(_NEVER)
         self._leaving[name] = member
         self._spawn(self._leave(name, member), member.connections)
 

@@ -195,8 +195,7 @@ class EngineProbeLoop:
             return
         tells = found.reader is not None or not found.is_complete
         each.probe_at_s = now_s + (limits.PROBE_AGAIN_S if tells else limits.PROBE_SILENT_S)
-        each.replica.priority = found.priority
-        each.replica.takes_cache_salt = found.kind == "vllm"
+        each.replica.know_engine(priority=found.priority, takes_cache_salt=found.kind == "vllm")
         if each.known is None or each.known.kind != found.kind:
             log.info(
                 "replica.known",

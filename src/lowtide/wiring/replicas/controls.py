@@ -28,14 +28,13 @@ def replica_of(
         ttft_slo_s=settings.ttft_slo_ms / 1000,
     )
     learned_max = min(bound, limits.WINDOW_DEFAULT) if settings.window is None else bound
-    replica = Replica(
+    return Replica(
         url,
         models,
         bound,
         controller=controller,
         learned=LatencyWindow(learned_max, timeout_s=timeout_s, width=limits.LEARN_START),
         spares_long=spares_long,
+        streams=settings.watch_prompts,
         name=settings.label,
     )
-    replica.streams = settings.watch_prompts
-    return replica

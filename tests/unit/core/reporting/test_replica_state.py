@@ -1,6 +1,7 @@
 """What holds a replica back is told once for operators and once without addresses."""
 
-from lowtide.core.dispatch.replica import Replica, name_of
+from lowtide.core.dispatch.replica import Replica
+from lowtide.core.replicas.replica_changes import name_of
 from lowtide.core.reporting.replica_state import READY, held_endpoints, state_of
 
 

@@ -49,7 +49,7 @@ FILENAME_CHARS_MAX: Final = 255
 PRIORITY_MAX: Final = 1_000_000  # either way; fits a 32-bit column with room for ageing
 OUTPUT_EXPIRES_AFTER_S_MIN: Final = 3600
 
-# ---- HTTP door ----
+# ---- HTTP API ----
 JSON_BODY_BYTES_MAX: Final = 1 * MIB  # control requests (create, cancel, ...): small by nature
 FORM_FIELD_BYTES_MAX: Final = 64 * KIB  # a form field beside the file part of an upload
 PAGE_SIZE_DEFAULT: Final = 20
@@ -365,7 +365,7 @@ REPLICA_LEAVE_S: Final = 30.0  # calls in flight on a replica that leaves; as po
 REPLICA_IDLE_POLL_S: Final = 0.05  # how late a replica that leaves is found idle
 OWNERSHIP_IDLE_POLL_S: Final = 0.05  # how late a replica to be given up is found idle
 
-# ---- the interactive door ----
+# ---- the live API ----
 LIVE_BODY_BYTES_MAX: Final = 16 * MIB  # as one line of a batch: an inline image or two
 LIVE_BUFFER_BYTES: Final = 64 * KIB  # of one reply, read from the engine and not yet by the client
 LIVE_CONNECTIONS_MAX: Final = 2_048  # per replica, beside the window: batch work cannot take them

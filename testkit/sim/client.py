@@ -126,7 +126,7 @@ class SimClient:
     def __init__(
         self,
         intention: Intention,
-        door: ApiClient,
+        api: ApiClient,
         random: Random,
         trace: Trace,
         *,
@@ -143,24 +143,24 @@ class SimClient:
         self._is_over = is_over
         self._patience_s = patience_s
         self._wish = intention
-        self._door = door
+        self._api = api
         self._random = random
         self._trace = trace
 
     async def run(self) -> None:
         """Returns when the batch has ended and all that was to be read is read."""
-        wish = self._wish
-        await asyncio.sleep(wish.begins_s)
-        file = await self._insist(uploader(wish.content, self._random.randint(1, 4)))
-        wish.batch = await self._create(file.id)
-        self._trace.note(f"batch {wish.number} is {wish.batch.id}")
-        if wish.repeats:
+        intention = self._wish
+        await asyncio.sleep(intention.begins_s)
+        file = await self._insist(uploader(intention.content, self._random.randint(1, 4)))
+        intention.batch = await self._create(file.id)
+        self._trace.note(f"batch {intention.number} is {intention.batch.id}")
+        if intention.repeats:
             await self._repeat(file.id)
         async with asyncio.TaskGroup() as group:
-            if wish.deletes_input:
+            if intention.deletes_input:
                 group.create_task(self._delete(file.id))
-            if wish.cancels_after_s is not None:
-                group.create_task(self._cancel(wish.cancels_after_s))
+            if intention.cancels_after_s is not None:
+                group.create_task(self._cancel(intention.cancels_after_s))
             group.create_task(self._follow())
 
     async def _insist(self, work: Callable[[Node], Awaitable[T]]) -> T:
@@ -176,33 +176,33 @@ class SimClient:
         """Once. Raises what `work` raises, and Unreachable."""
         try:
             async with asyncio.timeout(self._patience_s):
-                return await self._door.call(work)
+                return await self._api.call(work)
         except TimeoutError:
             self._trace.fault(FaultKind.CLIENT_GAVE_UP)
             raise Unreachable("no answer in time") from None
 
     async def _create(self, file_id: str, *, again: bool = False) -> Batch:
-        wish, repeat = self._wish, again
+        intention, repeat = self._wish, again
         asked = NewBatch(
             input_file_id=file_id,
             endpoint="/v1/chat/completions",
-            completion_window=wish.window,
-            metadata={"intention": str(wish.number)},
-            priority=wish.priority,
+            completion_window=intention.window,
+            metadata={"intention": str(intention.number)},
+            priority=intention.priority,
         )
 
-        async def create(house: Node) -> Batch:
+        async def create(node: Node) -> Batch:
             nonlocal repeat
             was_repeat, repeat = repeat, True
-            created = await house.services.batches.create(_PROJECT, "sim", asked, repeat=was_repeat)
-            await house.services.batches.mark_answered(created.batch.id)
+            created = await node.services.batches.create(_PROJECT, "sim", asked, repeat=was_repeat)
+            await node.services.batches.mark_answered(created.batch.id)
             return created.batch
 
         return await self._insist(create)
 
     async def _repeat(self, file_id: str) -> None:
         """Create once more, as an SDK that got no answer. What was over by then was perhaps seen to
-        its end, so that this may be another wish."""
+        its end, so that this may be another intention."""
         first = self._batch
         self._wish.batch = await self._create(file_id, again=True)
         if self._wish.batch.id != first.id and not self._is_over(first.id):
@@ -211,7 +211,7 @@ class SimClient:
     async def _delete(self, file_id: str) -> None:
         await asyncio.sleep(self._random.uniform(0.0, 10.0))
         try:
-            await self._insist(lambda house: house.services.files.delete(_PROJECT, file_id))
+            await self._insist(lambda node: node.services.files.delete(_PROJECT, file_id))
         except LowtideError as error:  # an earlier try did it, unheard
             if error.code != "file_not_found":
                 raise
@@ -221,14 +221,14 @@ class SimClient:
         batch_id = self._batch.id
         self._wish.asked_to_cancel = True
         try:
-            await self._insist(lambda house: house.services.batches.cancel(_PROJECT, batch_id))
+            await self._insist(lambda node: node.services.batches.cancel(_PROJECT, batch_id))
         except LowtideError as error:
             self._trace.note(f"cancel refused: {error}")
 
     async def _follow(self) -> None:
         batch_id = self._batch.id
         while True:
-            seen = await self._insist(lambda house: self._look(house, batch_id))
+            seen = await self._insist(lambda node: self._look(node, batch_id))
             self._check_progress(self._batch, seen)
             self._wish.batch = seen
             if self._wish.reads and await self._read_along(seen) and seen.status in TERMINAL:
@@ -237,19 +237,19 @@ class SimClient:
                 return
             await asyncio.sleep(_POLL_S * self._random.random())
 
-    async def _look(self, house: Node, batch_id: str) -> Batch:
+    async def _look(self, node: Node, batch_id: str) -> Batch:
         """As a person does who watches: where nothing moves, there has to be a reason. A new state
         is a move as well: a last outcome may wait long for its commit, and has a reason for that.
         """
-        seen = await house.services.batches.get(_PROJECT, batch_id)
+        seen = await node.services.batches.get(_PROJECT, batch_id)
         now_s = asyncio.get_running_loop().time()
         if seen.status != self._status:
             self._status, self._status_since_s = seen.status, now_s
         stood_s = min(self._stands_for_s(batch_id), now_s - self._status_since_s)
         if seen.status not in TERMINAL and stood_s >= STANDSTILL_S:
-            (progress,) = await house.services.batches.progress([seen])
+            (progress,) = await node.services.batches.progress([seen])
             stands = self._stands_for_s(batch_id) >= stood_s
-            if progress.reason is None and stands and not _is_misdated(seen, house.clock.now()):
+            if progress.reason is None and stands and not _is_misdated(seen, node.clock.now()):
                 raise Violation(
                     f"{batch_id} is {seen.status}, {seen.counts}, has not moved for"
                     f" {stood_s:.0f} s, and nothing says why"
@@ -278,12 +278,12 @@ class SimClient:
         return visible <= self._wish.complete
 
     async def _read_on(self, file_id: str) -> None:
-        wish = self._wish
-        offset = wish.offsets.get(file_id, 0)
+        intention = self._wish
+        offset = intention.offsets.get(file_id, 0)
 
-        async def read(house: Node) -> tuple[bytes, int, bool]:
-            file = await house.services.files.get(_PROJECT, file_id)
-            content = await house.services.results.open(_PROJECT, file, offset)
+        async def read(node: Node) -> tuple[bytes, int, bool]:
+            file = await node.services.files.get(_PROJECT, file_id)
+            content = await node.services.results.open(_PROJECT, file, offset)
             body = b"".join([block async for block in content.body])
             if len(body) != content.bytes:
                 raise Violation(f"{file_id}: {content.bytes} bytes announced, {len(body)} came")
@@ -295,17 +295,17 @@ class SimClient:
             return  # from the same place next time
         except LowtideError as error:
             if error.code == "offset_expired":  # by a clock that is hours off: all over again
-                wish.read[file_id], wish.offsets[file_id] = [], 0
+                intention.read[file_id], intention.offsets[file_id] = [], 0
             elif error.code != "file_not_found":
                 raise
             return
         lines = body.splitlines(keepends=True)
         if offset + len(lines) != last_line:
             raise Violation(f"{file_id}: {len(lines)} lines behind {offset} end at {last_line}")
-        wish.read.setdefault(file_id, []).extend(lines)
-        wish.offsets[file_id] = last_line
+        intention.read.setdefault(file_id, []).extend(lines)
+        intention.offsets[file_id] = last_line
         if not incomplete:
-            wish.complete.add(file_id)
+            intention.complete.add(file_id)
 
 
 def _is_misdated(standing: Batch, now: datetime) -> bool:

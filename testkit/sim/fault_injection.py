@@ -19,25 +19,25 @@ from testkit.sim.trace import Trace
 
 _CLOCK_JUMP_S = (0.5, 5.0, 60.0)
 _CLOCK_LEAP_S = 250.0
-"""Of a worker: longer than anything is kept that no row names, in a scaled world (scenario.py). A
-door's would let a repeated create be another wish (REPEATED_POST_WINDOW_S)."""
+"""Of a worker: longer than anything is kept that no row names, in a scaled world (scenario.py). An
+API's would let a repeated create be another intention (REPEATED_POST_WINDOW_S)."""
 _STEPS_LEFT_MAX = 500
 STORM_MAX = 3
 
 
 class FaultInjection:
-    """`houses` gives the processes that live at this moment."""
+    """`nodes` gives the processes that live at this moment."""
 
     def __init__(
         self,
         scenario: Scenario,
-        houses: Callable[[], Sequence[Node]],
+        nodes: Callable[[], Sequence[Node]],
         engines: Sequence[EngineMachine],
         faults: PortFaults,
         trace: Trace,
     ) -> None:
         self._scenario = scenario
-        self._houses = houses
+        self._nodes = nodes
         self._engines = engines
         self._faults = faults
         self._trace = trace
@@ -80,34 +80,34 @@ class FaultInjection:
         self._faults.clear()
         for engine in self._engines:
             engine.up, engine.trouble = True, 0.0
-        for house in self._houses():
-            house.process.spare()
-            house.process.skew_s = 0.0
-            virtual_loop().thaw(house.process)
+        for node in self._nodes():
+            node.process.spare()
+            node.process.skew_s = 0.0
+            virtual_loop().thaw(node.process)
 
     def _one(self) -> Node | None:
-        houses = self._houses()
-        return self._random.choice(houses) if houses else None
+        nodes = self._nodes()
+        return self._random.choice(nodes) if nodes else None
 
     def _busy(self) -> Node | None:
         """A process that has calls at an engine, if there is one."""
         busy = [
-            house
-            for house in self._houses()
-            if any(engine.is_called_by(house.process) for engine in self._engines)
+            node
+            for node in self._nodes()
+            if any(engine.is_called_by(node.process) for engine in self._engines)
         ]
         return self._random.choice(busy) if busy else None
 
     def _kill(self) -> None:
-        if (house := self._one()) is not None:
-            self._trace.fault(FaultKind.KILLED, house.process.name)
-            house.process.kill()
+        if (node := self._one()) is not None:
+            self._trace.fault(FaultKind.KILLED, node.process.name)
+            node.process.kill()
 
     def _kill_between_steps(self) -> None:
         """At any await: steps are what lies between two of them."""
-        if (house := self._one()) is not None:
+        if (node := self._one()) is not None:
             steps = int(_STEPS_LEFT_MAX ** self._random.random())  # often few: lives are short
-            house.process.doom(steps, self._tell_death)
+            node.process.doom(steps, self._tell_death)
 
     def _tell_death(self) -> None:
         task = virtual_loop().task_of_step()
@@ -117,17 +117,17 @@ class FaultInjection:
             self._trace.deaths.add(where)
 
     def _terminate(self) -> None:
-        if (house := self._one()) is not None:
-            self._trace.fault(FaultKind.TERMINATED, house.process.name)
-            house.terminate()
+        if (node := self._one()) is not None:
+            self._trace.fault(FaultKind.TERMINATED, node.process.name)
+            node.terminate()
 
     def _pause(self) -> None:
         """SIGSTOP, often past the lease and in the middle of the work, then SIGCONT."""
-        if (house := self._busy() or self._one()) is None or house.process.stopped:
+        if (node := self._busy() or self._one()) is None or node.process.stopped:
             return
         seconds = self._scenario.lease_ttl_s * self._random.choice([0.1, 1.5, 4.0, 4.0])
-        self._trace.fault(FaultKind.PAUSED, f"{house.process.name} for {seconds:.1f} s")
-        virtual_loop().freeze(house.process, seconds)
+        self._trace.fault(FaultKind.PAUSED, f"{node.process.name} for {seconds:.1f} s")
+        virtual_loop().freeze(node.process, seconds)
         self._lull_s = seconds * self._random.choice([0.0, 1.0, 1.0])
 
     def _outage(self) -> None:
@@ -135,13 +135,13 @@ class FaultInjection:
         self._faults.begin(self._random.choice(outages), self._random.choice([0.3, 3.0, 12.0]))
 
     def _jump_clock(self) -> None:
-        if (house := self._one()) is not None:
-            leap = (_CLOCK_LEAP_S,) if not house.is_door else ()
+        if (node := self._one()) is not None:
+            leap = (_CLOCK_LEAP_S,) if not node.serves_http else ()
             jump_s = self._random.choice(_CLOCK_JUMP_S + leap) * self._random.choice([-1, 1])
-            house.process.skew_s = jump_s
+            node.process.skew_s = jump_s
             self.clocks_off_s = max(self.clocks_off_s, abs(jump_s))
             kind = FaultKind.CLOCK_LEAPT if abs(jump_s) == _CLOCK_LEAP_S else FaultKind.CLOCK_JUMPED
-            self._trace.fault(kind, f"{house.process.name} by {jump_s} s")
+            self._trace.fault(kind, f"{node.process.name} by {jump_s} s")
 
     def _stop_engine(self) -> None:
         engine = self._random.choice(self._engines)

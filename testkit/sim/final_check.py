@@ -38,13 +38,13 @@ class FinalCheck:
         self._answers = answers
         self._prices = prices
 
-    def settle(self, wishes: Sequence[Intention]) -> None:
+    def settle(self, intentions: Sequence[Intention]) -> None:
         """All batches have ended, nothing was swept yet. Raises Violation."""
         rows = {row["id"]: row for row in self._rows("SELECT * FROM batches")}
-        for wish in wishes:
-            assert wish.batch is not None
-            self._settle_one(wish, rows.pop(wish.batch.id))
-            for batch_id in self._earlier(wish, wish.batch.id, rows):
+        for intention in intentions:
+            assert intention.batch is not None
+            self._settle_one(intention, rows.pop(intention.batch.id))
+            for batch_id in self._earlier(intention, intention.batch.id, rows):
                 del rows[batch_id]
         require(not rows, f"{len(rows)} batches are there that nobody wanted: {sorted(rows)}")
         left = self._rows("SELECT * FROM chunks WHERE state IN ('waiting', 'paused', 'leased')")
@@ -57,14 +57,15 @@ class FinalCheck:
         require(enqueued == 0, f"{enqueued} tokens are still enqueued")
 
     def _earlier(
-        self, wish: Intention, batch_id: str, rows: Mapping[str, sqlite3.Row]
+        self, intention: Intention, batch_id: str, rows: Mapping[str, sqlite3.Row]
     ) -> list[str]:
-        """Batches of the same wish that were over when it was repeated: so it was another one."""
+        """Batches of the same intention that were over when it was repeated: so it was another
+        one."""
         begun_s, ended_s = self._watch.begun_at_s[batch_id], self._watch.ended_at_s
         return [
             row["id"]
             for row in rows.values()
-            if json.loads(row["metadata"])["intention"] == str(wish.number)
+            if json.loads(row["metadata"])["intention"] == str(intention.number)
             and ended_s.get(row["id"], float("inf")) <= begun_s
         ]
 
@@ -82,35 +83,37 @@ class FinalCheck:
         """Every file is past its life."""
         require(not self._disk.blobs, f"blobs are kept for ever: {sorted(self._disk.blobs)}")
 
-    def _settle_one(self, wish: Intention, row: sqlite3.Row) -> None:
+    def _settle_one(self, intention: Intention, row: sqlite3.Row) -> None:
         status, batch_id = row["status"], row["id"]
         require(status in TERMINAL, f"{batch_id} is {status}")
-        require(status in _possible(wish), f"{batch_id} is {status}; it was {_possible(wish)}")
+        require(
+            status in _possible(intention), f"{batch_id} is {status}; it was {_possible(intention)}"
+        )
         output = self._lines(output_file_id(batch_id))
         errors = self._lines(error_file_id(batch_id))
         counts = (row["total"], row["completed"], row["failed"])
         sizes = (len(output) + len(errors), len(output), len(errors))
         require(counts == sizes, f"{batch_id}: counts {counts}, lines {sizes}")
         if row["total"]:
-            self._each_line_once(wish, batch_id, output, errors)
+            self._each_line_once(intention, batch_id, output, errors)
         else:
             require(status != "completed", f"{batch_id} completed without a request")
-        self._each_answer_was_said(wish, batch_id, output)
-        self._nothing_burnt(wish, batch_id, errors)
-        self._charges_match(wish, row, output)
-        if wish.reads:
-            self._read_as_stored(wish, output_file_id(batch_id), output)
-            self._read_as_stored(wish, error_file_id(batch_id), errors)
+        self._each_answer_was_said(intention, batch_id, output)
+        self._nothing_burnt(intention, batch_id, errors)
+        self._charges_match(intention, row, output)
+        if intention.reads:
+            self._read_as_stored(intention, output_file_id(batch_id), output)
+            self._read_as_stored(intention, error_file_id(batch_id), errors)
 
-    def _read_as_stored(self, wish: Intention, file_id: str, lines: list[bytes]) -> None:
+    def _read_as_stored(self, intention: Intention, file_id: str, lines: list[bytes]) -> None:
         """Who read along by offset saw each line once, in whatever order."""
-        read = Counter(wish.read.get(file_id, []))
+        read = Counter(intention.read.get(file_id, []))
         require(read == Counter(lines), f"{file_id}: read along {read}, stored {lines}")
 
     def _each_line_once(
-        self, wish: Intention, batch_id: str, output: list[bytes], errors: list[bytes]
+        self, intention: Intention, batch_id: str, output: list[bytes], errors: list[bytes]
     ) -> None:
-        order = {custom_id: place for place, custom_id in enumerate(wish.prompts)}
+        order = {custom_id: place for place, custom_id in enumerate(intention.prompts)}
         ids = [[fields_of(line)["custom_id"] for line in lines] for lines in (output, errors)]
         for found in ids:
             places = [order[custom_id] for custom_id in found]
@@ -119,24 +122,26 @@ class FinalCheck:
         lost, doubled = set(order) - set(account), [i for i, n in account.items() if n > 1]
         require(not lost and not doubled, f"{batch_id}: lost {lost}, doubled {doubled}")
 
-    def _each_answer_was_said(self, wish: Intention, batch_id: str, output: list[bytes]) -> None:
+    def _each_answer_was_said(
+        self, intention: Intention, batch_id: str, output: list[bytes]
+    ) -> None:
         for line in output:
             fields = fields_of(line)
-            said = self._answers.get(wish.prompts[fields["custom_id"]], [])
+            said = self._answers.get(intention.prompts[fields["custom_id"]], [])
             body = fields["response"]["body"]
             require(body in said, f"{batch_id}: no engine said {line!r}")
 
-    def _nothing_burnt(self, wish: Intention, batch_id: str, errors: list[bytes]) -> None:
+    def _nothing_burnt(self, intention: Intention, batch_id: str, errors: list[bytes]) -> None:
         """Whom the error file has was at fault himself."""
         ended = []
         for line in errors:
             fields = fields_of(line)
             error: dict[str, Any] = fields["error"] or {"code": fields["response"]["status_code"]}
-            ended.append((wish.prompts[fields["custom_id"]], str(error["code"])))
+            ended.append((intention.prompts[fields["custom_id"]], str(error["code"])))
         burnt = self._evidence.burnt(ended)
         require(not burnt, f"{batch_id}: burnt {len(burnt)} lines, as {burnt[:5]}")
 
-    def _charges_match(self, wish: Intention, row: sqlite3.Row, output: list[bytes]) -> None:
+    def _charges_match(self, intention: Intention, row: sqlite3.Row, output: list[bytes]) -> None:
         total, charge = Usage(), 0
         for line in output:
             fields = fields_of(line)
@@ -147,7 +152,7 @@ class FinalCheck:
                 said["completion_tokens"],
             )
             total += usage
-            charge += self._prices[wish.models[fields["custom_id"]]].batch.charge(usage)
+            charge += self._prices[intention.models[fields["custom_id"]]].batch.charge(usage)
         counted = Usage(row["input_tokens"], row["cached_tokens"], row["output_tokens"])
         require(counted == total, f"{row['id']}: usage {counted}, in the output {total}")
         (charged,) = self._rows(
@@ -179,11 +184,11 @@ def require(fact: bool, otherwise: str) -> None:
         raise Violation(otherwise)
 
 
-def _possible(wish: Intention) -> set[str]:
+def _possible(intention: Intention) -> set[str]:
     """How this batch may have ended."""
-    ends = {"completed"} if wish.valid else {"failed"}
-    if wish.asked_to_cancel:
+    ends = {"completed"} if intention.valid else {"failed"}
+    if intention.asked_to_cancel:
         ends.add("cancelled")
-    if wish.window != "24h":
+    if intention.window != "24h":
         ends.add("expired")
     return ends

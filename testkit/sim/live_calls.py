@@ -27,10 +27,10 @@ class LiveCaller:
     """One user who calls again and again."""
 
     def __init__(
-        self, door: ApiClient, gap_s: float, trace: Trace, fail: Callable[[Violation], None]
+        self, api: ApiClient, gap_s: float, trace: Trace, fail: Callable[[Violation], None]
     ) -> None:
         """`gap_s` lies between an answer and the next call. `fail` is told of a broken promise."""
-        self._door = door
+        self._api = api
         self._gap_s = gap_s
         self._trace = trace
         self._fail = fail
@@ -42,19 +42,19 @@ class LiveCaller:
             try:
                 await self._call(number)
             except Unreachable:  # not up yet, or no more
-                self._trace.count("live calls before an open door")
+                self._trace.count("live calls before the API is up")
 
     async def _call(self, number: int) -> None:
         body = msgspec.json.encode(
             {"model": "m0", "messages": [{"role": "user", "content": f"{LIVE}-{number}"}]}
         )
 
-        async def answer(house: Node) -> LiveAnswer:
-            return await house.answer_live(body)
+        async def answer(node: Node) -> LiveAnswer:
+            return await node.answer_live(body)
 
         begun_s = asyncio.get_running_loop().time()
         try:
-            status = (await self._door.call(answer)).status
+            status = (await self._api.call(answer)).status
         except LowtideError as error:
             self._fail(Violation(f"live call {number} failed: {error.code}: {error}"))
             return

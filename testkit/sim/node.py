@@ -101,12 +101,14 @@ class Ground:
 class Node:
     """One life of a process. `services` are there once it is up."""
 
-    def __init__(self, ground: Ground, name: str, store: SqlStore, *, door: bool, loops: bool):
+    def __init__(
+        self, ground: Ground, name: str, store: SqlStore, *, serves_http: bool, loops: bool
+    ):
         self.process = Process(name)
         self.up = False
         self._ground = ground
         self._store = store
-        self.is_door = door
+        self.serves_http = serves_http
         self._loops = loops
         self._term = asyncio.Event()
         self._ended = asyncio.get_running_loop().create_future()
@@ -129,7 +131,7 @@ class Node:
 
         A client that gives up does not end the work: the process may never hear of it.
         """
-        if not (self.is_door and self.up):
+        if not (self.serves_http and self.up):
             raise Unreachable("connection refused")
         answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
 
@@ -276,21 +278,21 @@ class Node:
 
 
 def _heard(task: "asyncio.Task[Any]") -> None:
-    """A refusal that the network loses was heard by the door all the same: it answered with it."""
+    """A refusal that the network loses was heard by the API all the same: it answered with it."""
     if not task.cancelled():
         task.exception()
 
 
 def uploader(content: bytes, pieces: int) -> Callable[[Node], Awaitable[Any]]:
-    """The work of an upload, as the door does it."""
+    """The work of an upload, as the API does it."""
 
-    async def upload(house: Node) -> Any:
-        file_id = house.services.files.new_file_id()
-        async with house.services.files.receive("proj_default", file_id, 0) as intake:
+    async def upload(node: Node) -> Any:
+        file_id = node.services.files.new_file_id()
+        async with node.services.files.receive("proj_default", file_id, 0) as intake:
             size = max(1, len(content) // pieces)
             for start in range(0, len(content), size):
                 await intake.write(content[start : start + size])
-        return await house.services.files.keep(
+        return await node.services.files.keep(
             "proj_default", file_id, intake.content, filename="in.jsonl", purpose="batch"
         )
 

@@ -56,7 +56,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     seed: int
     workers: int
     together: bool
-    """The door is in the first worker's process, as in `lowtide serve`."""
+    """The HTTP API is in the first worker's process, as in `lowtide serve`."""
     engines: int
     models: int
     window: int
@@ -66,7 +66,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     chaos_s: float
     """Of storm at least; it blows on, for up to `STORM_MAX` times that, while there is work."""
     storm_waits: bool
-    """Until all batches are created: so that it finds them at work, not at the door."""
+    """Until all batches are created: so that it finds them at work, not while they create."""
     storm_gap_s: float
     lease_ttl_s: float
     commit_interval_s: float

@@ -73,9 +73,9 @@ class Simulation:
         scenario: Scenario,
         stores: Stores,
         trace: Trace,
-        wishes: Sequence[Intention] | None = None,
+        intentions: Sequence[Intention] | None = None,
     ) -> None:
-        """`wishes` None: drawn from the seed."""
+        """`intentions` None: drawn from the seed."""
         self._scenario = scenario
         self._stores = stores
         self._trace = trace
@@ -103,13 +103,13 @@ class Simulation:
         self._account = FinalCheck(
             path, disk, answers, self._ground.catalogue.prices, evidence, watch
         )
-        self._houses: dict[int, Node] = {}
+        self._nodes: dict[int, Node] = {}
         self._past: list[Node] = []
         self._closing = False
-        if wishes is None:
+        if intentions is None:
             numbers = range(scenario.batches)
-            wishes = [draw_intention(scenario, number, self._random) for number in numbers]
-        self.wishes = wishes
+            intentions = [draw_intention(scenario, number, self._random) for number in numbers]
+        self.intentions = intentions
 
     @property
     def watch(self) -> InvariantCheck:
@@ -120,9 +120,9 @@ class Simulation:
         """By number of the batch: from its submitter's first call to its end."""
         ends = self.watch.ended_at_s
         return {
-            wish.number: ends[wish.batch.id] - wish.begins_s
-            for wish in self.wishes
-            if wish.batch is not None and wish.batch.id in ends
+            intention.number: ends[intention.batch.id] - intention.begins_s
+            for intention in self.intentions
+            if intention.batch is not None and intention.batch.id in ends
         }
 
     async def run(self) -> None:
@@ -137,19 +137,19 @@ class Simulation:
     async def terminate(self) -> None:
         """Unwind everything, alive or dead."""
         self._closing = True
-        houses = (*self._past, *self._houses.values())
-        for house in houses:
-            house.process.kill()  # first all of them: one that spins would let no time pass
-        for house in houses:
-            await house.process.terminate(virtual_loop().release)
+        nodes = (*self._past, *self._nodes.values())
+        for node in nodes:
+            node.process.kill()  # first all of them: one that spins would let no time pass
+        for node in nodes:
+            await node.process.terminate(virtual_loop().release)
         self.watch.close()
 
     async def call(self, work: Callable[[Node], Awaitable[T]]) -> T:
-        """The door: wherever it is, if it is up."""
-        house = self._houses.get(0 if self._scenario.together else self._scenario.workers)
-        if house is None:
+        """The API process: wherever it is, if it is up."""
+        node = self._nodes.get(0 if self._scenario.together else self._scenario.workers)
+        if node is None:
             raise Unreachable("nobody listens")
-        return await house.call(work)
+        return await node.call(work)
 
     async def _story(self) -> None:
         scenario = self._scenario
@@ -158,7 +158,9 @@ class Simulation:
         )
         places = range(scenario.workers + (not scenario.together))
         keepers = [asyncio.ensure_future(self._keep_up(place)) for place in places]
-        clients = [asyncio.ensure_future(self._client_of(wish).run()) for wish in self.wishes]
+        clients = [
+            asyncio.ensure_future(self._client_of(intention).run()) for intention in self.intentions
+        ]
         if scenario.storm_waits:
             await self._submitted()
         if scenario.storms:
@@ -169,11 +171,14 @@ class Simulation:
             async with asyncio.timeout(PATIENCE_S + storm.clocks_off_s + ails_s):
                 await asyncio.gather(*clients)
         except TimeoutError:
-            ends = [(wish.number, wish.batch and wish.batch.status) for wish in self.wishes]
+            ends = [
+                (intention.number, intention.batch and intention.batch.status)
+                for intention in self.intentions
+            ]
             raise Violation(f"not over after {PATIENCE_S} s of calm: {ends}") from None
         live.cancel()
         await self._stop(keepers)
-        self._account.settle(self.wishes)
+        self._account.settle(self.intentions)
         if scenario.storms:
             await self._sweep(storm.clocks_off_s)
         else:
@@ -185,16 +190,16 @@ class Simulation:
             await LiveCaller(self, gap_s, self._trace, self.watch.fail).run()
 
     async def _submitted(self) -> None:
-        while not all(wish.batch for wish in self.wishes):  # noqa: ASYNC110 - virtual: costs nothing
+        while not all(intention.batch for intention in self.intentions):  # noqa: ASYNC110 - virtual: costs nothing
             await asyncio.sleep(0.2)
 
     def _mostly_done(self) -> bool:
-        lines = sum(len(wish.prompts) for wish in self.wishes if wish.valid)
+        lines = sum(len(intention.prompts) for intention in self.intentions if intention.valid)
         return self.watch.settled >= _ENOUGH * lines
 
-    def _client_of(self, wish: Intention) -> SimClient:
+    def _client_of(self, intention: Intention) -> SimClient:
         return SimClient(
-            wish,
+            intention,
             self,
             self._random,
             self._trace,
@@ -207,27 +212,29 @@ class Simulation:
         """A supervisor: starts the process again whenever it ends."""
         scenario = self._scenario
         name = f"w{place}" if place < scenario.workers else "api"
-        is_door = place == (0 if scenario.together else scenario.workers)
+        serves_http = place == (0 if scenario.together else scenario.workers)
         while not self._closing:
             store = self._stores.of(place)
-            house = Node(self._ground, name, store, door=is_door, loops=place < scenario.workers)
-            self._houses[place] = house
+            node = Node(
+                self._ground, name, store, serves_http=serves_http, loops=place < scenario.workers
+            )
+            self._nodes[place] = node
             self.watch.started_at_s = asyncio.get_running_loop().time()
-            await house.live()
-            self._past.append(self._houses.pop(place))
+            await node.live()
+            self._past.append(self._nodes.pop(place))
             self._trace.note(f"{name} is gone")
             await asyncio.sleep(self._random.choice([0.1, 0.3, 1.0, 1.5 * scenario.lease_ttl_s]))
 
     def _living(self) -> list[Node]:
-        return list(self._houses.values())
+        return list(self._nodes.values())
 
     async def _stop(self, keepers: Sequence["asyncio.Future[None]"]) -> None:
         """SIGTERM to all; each ends by itself, in time."""
         self._closing = True
-        houses = self._living()
-        for house in houses:
-            house.terminate()
-        within_s = max((house.drains_within_s for house in houses), default=0.0)
+        nodes = self._living()
+        for node in nodes:
+            node.terminate()
+        within_s = max((node.drains_within_s for node in nodes), default=0.0)
         _, late = await asyncio.wait(keepers, timeout=within_s + self._scenario.lease_ttl_s * 2)
         if late:
             raise Violation(f"{len(late)} processes did not end on SIGTERM")
@@ -263,7 +270,7 @@ def play(seed: int, stores: Stores, *, verbose: bool = False) -> Played:
 def play_world(
     scenario: Scenario,
     stores: Stores,
-    wishes: Sequence[Intention] | None = None,
+    intentions: Sequence[Intention] | None = None,
     *,
     verbose: bool = False,
 ) -> Played:
@@ -275,7 +282,7 @@ def play_world(
     worlds: list[Simulation] = []
 
     async def main() -> None:
-        worlds.append(Simulation(scenario, stores, trace, wishes))
+        worlds.append(Simulation(scenario, stores, trace, intentions))
         await worlds[0].run()
 
     with scaled_limits(scenario), trace.of_logs(), _no_garbage_collection():
@@ -289,7 +296,7 @@ def play_world(
             broken = f"these must not happen: {trace.alarms + loop.unhandled}"
         ended_s, steps = loop.time(), loop.steps
         loop.run_until_complete(worlds[0].terminate())
-    played, commits = worlds[0].wishes, worlds[0].watch.commits
+    played, commits = worlds[0].intentions, worlds[0].watch.commits
     return Played(
         seed=scenario.seed,
         broken=broken,
@@ -297,7 +304,7 @@ def play_world(
         steps=steps,
         commits=commits,
         batches=len(played),
-        lines=sum(len(wish.prompts) for wish in played),
+        lines=sum(len(intention.prompts) for intention in played),
         counts=trace.counts,
         faults={kind.value: count for kind, count in trace.faults.items()},
         deaths=frozenset(trace.deaths),

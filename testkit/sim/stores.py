@@ -12,7 +12,7 @@ from testkit.sim import inline_sqlite
 from testkit.sim.loop import VirtualLoop
 
 PROCESSES_MAX: Final = 5
-"""Four workers and the door."""
+"""Four workers and the API."""
 
 
 class Stores:

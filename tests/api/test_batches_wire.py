@@ -26,7 +26,7 @@ def env(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Env]:
         yield running
 
 
-def wish(file: File, **fields: Any) -> dict[str, Any]:
+def intention(file: File, **fields: Any) -> dict[str, Any]:
     return {"input_file_id": file.id, "endpoint": CHAT, **fields}
 
 
@@ -38,7 +38,7 @@ def ids_of(env: Env) -> list[str]:
 def test_the_shared_mount_answers_a_create_for_both_sdks(
     env: Env, purpose: str, status: int
 ) -> None:
-    answer = env.post(wish(env.upload(purpose=purpose)))
+    answer = env.post(intention(env.upload(purpose=purpose)))
     assert answer.status == status
     assert answer.json["id"] == answer.json["job"]["id"]
     assert (answer.json["status"], answer.json["job"]["status"]) == ("validating", "VALIDATING")
@@ -47,10 +47,10 @@ def test_the_shared_mount_answers_a_create_for_both_sdks(
 
 def test_a_fixed_mount_answers_in_its_own_shape_whoever_asks(env: Env) -> None:
     file = env.upload(purpose="batch-api")
-    flat = env.post(wish(file), "/openai/v1/batches", **TOGETHER)
+    flat = env.post(intention(file), "/openai/v1/batches", **TOGETHER)
     assert flat.status == 200
     assert "job" not in flat.json
-    nested = env.post(wish(file), "/together/v1/batches")
+    nested = env.post(intention(file), "/together/v1/batches")
     assert nested.status == 201
     assert set(nested.json) == {"job"}
     batch_id = nested.json["job"]["id"]
@@ -63,13 +63,13 @@ def test_a_fixed_mount_answers_in_its_own_shape_whoever_asks(env: Env) -> None:
 def test_a_batch_is_shown_as_it_was_created_and_a_list_as_the_client_reads_it(
     env: Env,
 ) -> None:
-    batch_id = env.post(wish(env.upload(purpose="batch-api")), **TOGETHER).json["id"]
+    batch_id = env.post(intention(env.upload(purpose="batch-api")), **TOGETHER).json["id"]
     for headers in ({}, TOGETHER):
         one = env.http_api.ask("GET", f"/v1/batches/{batch_id}", None, headers).json
         assert one["status"] == "VALIDATING"
         cancelled = env.http_api.ask("POST", f"/v1/batches/{batch_id}/cancel", None, headers).json
         assert cancelled["status"] in ("IN_PROGRESS", "VALIDATING")
-        batch_id = env.post(wish(env.upload(purpose="batch-api"))).json["id"]
+        batch_id = env.post(intention(env.upload(purpose="batch-api"))).json["id"]
     for headers in (TOGETHER, TOGETHER_1X):
         listed = env.http_api.ask("GET", "/v1/batches", None, headers).json
         assert {job["status"] for job in listed} == {"VALIDATING", "IN_PROGRESS"}
@@ -79,7 +79,7 @@ def test_a_batch_is_shown_as_it_was_created_and_a_list_as_the_client_reads_it(
 
 
 def test_fields_of_other_vendors_are_taken_and_passed_over(env: Env) -> None:
-    answer = env.post(wish(env.upload(), completion_window=None, webhook={"a": [1]}, x=2))
+    answer = env.post(intention(env.upload(), completion_window=None, webhook={"a": [1]}, x=2))
     assert answer.status == 200
 
 
@@ -101,7 +101,7 @@ def test_fields_of_other_vendors_are_taken_and_passed_over(env: Env) -> None:
     ],
 )
 def test_a_field_of_the_wrong_type_is_named(env: Env, fields: dict[str, Any], param: str) -> None:
-    answer = env.post(wish(env.upload()) | fields)
+    answer = env.post(intention(env.upload()) | fields)
     assert (answer.status, answer.error["param"]) == (400, param)
     assert answer.error["type"] == "invalid_request_error"
 
@@ -124,7 +124,7 @@ RETRY = {"x-stainless-retry-count": "1"}
 
 
 def test_a_client_that_gave_up_and_asks_again_has_one_batch(env: Env) -> None:
-    body = msgspec.json.encode(wish(env.upload()))
+    body = msgspec.json.encode(intention(env.upload()))
     env.http_api.run(_arm(env, 1))
     gone = http.client.HTTPConnection("127.0.0.1", env.http_api.port, timeout=PATIENCE_S)
     gone.request("POST", "/v1/batches", body)
@@ -137,7 +137,7 @@ def test_a_client_that_gave_up_and_asks_again_has_one_batch(env: Env) -> None:
 
 
 def test_an_answer_that_nobody_heard_does_not_count(env: Env) -> None:
-    body = msgspec.json.encode(wish(env.upload()))
+    body = msgspec.json.encode(intention(env.upload()))
     env.http_api.run(_arm(env, 1))
     gone = http.client.HTTPConnection("127.0.0.1", env.http_api.port, timeout=PATIENCE_S)
     gone.request("POST", "/v1/batches", body)
@@ -151,14 +151,14 @@ def test_an_answer_that_nobody_heard_does_not_count(env: Env) -> None:
 
 
 def test_two_deliberate_creates_of_the_same_are_two_batches(env: Env) -> None:
-    body = wish(env.upload())
+    body = intention(env.upload())
     first, second = env.post(body), env.post(body)
     assert ids_of(env) == [second.json["id"], first.json["id"]]
     assert "lowtide-existing-batch" not in second.headers
 
 
 def test_identical_creates_at_the_same_moment_are_batches_of_their_own(env: Env) -> None:
-    body = msgspec.json.encode(wish(env.upload()))
+    body = msgspec.json.encode(intention(env.upload()))
     env.http_api.run(_arm(env, 1))
     first = http.client.HTTPConnection("127.0.0.1", env.http_api.port, timeout=30)
     first.request("POST", "/v1/batches", body)
@@ -174,14 +174,14 @@ def test_identical_creates_at_the_same_moment_are_batches_of_their_own(env: Env)
 def test_a_declared_retry_is_one_batch_even_when_the_first_was_just_answered(
     env: Env,
 ) -> None:
-    body = wish(env.upload())
+    body = intention(env.upload())
     first = env.post(body).json["id"]
     assert env.post(body, **RETRY).json["id"] == first
     assert env.post(body, **{"x-stainless-retry-count": "0"}).json["id"] != first
 
 
 def test_a_declared_retry_after_a_cancelled_run_is_a_new_batch(env: Env) -> None:
-    body = wish(env.upload())
+    body = intention(env.upload())
     first = env.post(body).json["id"]
     env.http_api.ask("POST", f"/v1/batches/{first}/cancel")
     assert env.post(body, **RETRY).json["id"] != first
@@ -191,7 +191,7 @@ def test_a_declared_retry_after_a_cancelled_run_is_a_new_batch(env: Env) -> None
 def test_result_ids_appear_when_the_batch_has_ended_and_as_partial_ones_before(
     env: Env, purpose: str
 ) -> None:
-    batch_id = env.post(wish(env.upload(3, purpose))).json["id"]
+    batch_id = env.post(intention(env.upload(3, purpose))).json["id"]
     env.plan()
     ids = {"output": f"file-out-{batch_id[6:]}", "error": f"file-err-{batch_id[6:]}"}
 
@@ -215,7 +215,7 @@ def test_result_ids_appear_when_the_batch_has_ended_and_as_partial_ones_before(
 
 
 def test_a_list_shows_result_ids_by_the_same_rule(env: Env) -> None:
-    batch_id = env.post(wish(env.upload(2))).json["id"]
+    batch_id = env.post(intention(env.upload(2))).json["id"]
     env.plan()
     env.settle(batch_id, ok=[1])
     for agent, early in (("OpenAI/Python", False), ("BatchOpenAI/Python", True)):
@@ -225,7 +225,7 @@ def test_a_list_shows_result_ids_by_the_same_rule(env: Env) -> None:
 
 
 def test_results_are_read_line_by_line_while_the_batch_runs(env: Env) -> None:
-    batch_id = env.post(wish(env.upload(5))).json["id"]
+    batch_id = env.post(intention(env.upload(5))).json["id"]
     env.plan()
     env.settle(batch_id, ok=[4, 2])
     file_id = env.http_api.ask("GET", f"/v1/batches/{batch_id}").json["partial_output_file_id"]

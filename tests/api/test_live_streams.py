@@ -40,7 +40,7 @@ BROKEN: dict[str, Answer] = {
 
 @asynccontextmanager
 async def street(folder: Path, count: int) -> AsyncIterator[tuple[Env, list[ScriptedEngine]]]:
-    """A house with that many engines."""
+    """A node with that many engines."""
     async with AsyncExitStack() as stack:
         engines = [await stack.enter_async_context(ScriptedEngine()) for _ in range(count)]
         yield await stack.enter_async_context(live_house(folder, *engines)), engines

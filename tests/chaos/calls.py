@@ -1,4 +1,4 @@
-"""What all engines of a house were asked, and when: read from the files that they append to."""
+"""What all engines of a node were asked, and when: read from the files that they append to."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping

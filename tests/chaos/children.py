@@ -120,7 +120,7 @@ class Child:
 
 
 class Children:
-    """All of a house's processes."""
+    """All of a node's processes."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

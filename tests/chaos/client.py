@@ -2,7 +2,7 @@
 
 What it does is tried again after a broken connection or a 5xx, as people's scripts do; only a 500,
 which would be a mistake of ours, ends it. It tells in which phase each of its batches is, so that
-a fault can be planted there, and remembers each moment at which the house was seen to move.
+a fault can be planted there, and remembers each moment at which the node was seen to move.
 """
 
 import asyncio
@@ -43,7 +43,7 @@ class Watch:
     _changed: asyncio.Condition = field(default_factory=asyncio.Condition)
 
     async def move(self, what: str) -> None:
-        """The house has done something for a client."""
+        """The node has done something for a client."""
         self.moves.append((time.monotonic(), what))
         async with self._changed:
             self._changed.notify_all()
@@ -58,7 +58,7 @@ class Watch:
         return True
 
     def first_after(self, at: float, *kinds: str) -> float | None:
-        """When the house was first seen to move after `at`."""
+        """When the node was first seen to move after `at`."""
         later = (when for when, what in self.moves if when > at and (not kinds or what in kinds))
         return min(later, default=None)
 

@@ -27,7 +27,7 @@ BEATS_S: Final = 1.0
 FILE_BYTES: Final = 1024
 SPARE_FILES: Final = 1
 Scenario = Callable[[Path], Any]
-"""An async context: a house, and what is done to it."""
+"""An async context: a node, and what is done to it."""
 
 
 async def _under_way(jobs: Sequence[Job], watch: Watch) -> None:

@@ -1,5 +1,5 @@
 """A fault that was planted, and what followed from it: which requests ran again, and how soon the
-house went on.
+node went on.
 
 A request that runs again must have been in flight, or finished and uncommitted, when something was
 killed: each repeated call is laid to the first fault after the call before it.

@@ -1,5 +1,5 @@
 """From rounds to the table that is printed and kept: what was killed, what it cost, how soon the
-house went on."""
+node went on."""
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ def told(played: Round) -> str:
 
 
 def table(rounds: Sequence[Round]) -> str:
-    lines = ["| house | rounds | lines | lost | doubled | in the error file | answers of 5xx |"]
+    lines = ["| node | rounds | lines | lost | doubled | in the error file | answers of 5xx |"]
     lines.append("|---|---|---|---|---|---|---|")
     for env in dict.fromkeys(each.env for each in rounds):
         of_house = [each for each in rounds if each.env == env]
@@ -40,7 +40,7 @@ def _by_kind(rounds: Sequence[Round]) -> list[str]:
         for fault in each.faults:
             by_kind[each.env, fault.kind].append(fault)
     lines = [
-        "| house | fault | count | run again: mean, max | in flight + one beat: mean, passed |"
+        "| node | fault | count | run again: mean, max | in flight + one beat: mean, passed |"
         " seconds to resume: median, p95, max | the same on a processor of its own |",
         "|---|---|---|---|---|---|---|",
     ]

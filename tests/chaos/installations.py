@@ -1,7 +1,7 @@
-"""The two houses that faults are planted in, each a set of processes over one place of data.
+"""The two nodes that faults are planted in, each a set of processes over one place of data.
 
 `sqlite`: one `lowtide serve` over SQLite and a folder. `fleet`: an API process and two workers over
-PostgreSQL and a bucket (moto's server). Both have two engines. A house lives through many rounds.
+PostgreSQL and a bucket (moto's server). Both have two engines. A node lives through many rounds.
 """
 
 import asyncio
@@ -75,7 +75,7 @@ class Env:
 
     def _query(self, statement: str) -> list[tuple[str, ...]]:
         if isinstance(self.database, PostgresServer):
-            printed = self.database.sql(statement, database="house")
+            printed = self.database.sql(statement, database="node")
             return [tuple(line.split("|")) for line in printed.splitlines()]
         with closing(sqlite3.connect(f"file:{self.database}?mode=ro", uri=True)) as connection:
             return [tuple(map(str, row)) for row in connection.execute(statement)]
@@ -179,14 +179,14 @@ async def sqlite_house(
 async def fleet_house(folder: Path) -> AsyncIterator[Env]:
     async with AsyncExitStack() as stack:
         postgres = await asyncio.to_thread(stack.enter_context, running_postgres())
-        postgres.sql("CREATE DATABASE house")
+        postgres.sql("CREATE DATABASE node")
         children = await stack.enter_async_context(Children(folder))
         engines, urls, calls = add_engines(children)
         bucket_port, port = free_port(), free_port()
         bucket = children.add("bucket", HERE / "bucket.py", "--port", str(bucket_port))
         await bucket.start()
         os.environ.update(bucket_environment(f"http://127.0.0.1:{bucket_port}"))
-        server = {"database_url": postgres.url("house"), "blob_url": "s3://lowtide/house"}
+        server = {"database_url": postgres.url("node"), "blob_url": "s3://lowtide/node"}
         http = await stack.enter_async_context(client_of(f"http://127.0.0.1:{port}"))
         env = Env("fleet", folder, http, calls, database=postgres)
         for engine in engines:

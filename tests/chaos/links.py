@@ -1,6 +1,6 @@
 """Several hosts whose links are cut, slow, or open in one direction only.
 
-The fleet of `houses`, each process on a host of its own (switch.py): one with PostgreSQL and the
+The fleet of `nodes`, each process on a host of its own (switch.py): one with PostgreSQL and the
 bucket, one with the API, two with a worker each, two with an engine each. Each scenario does
 something to links while batches run, for longer than a lease, and mends it; the judge does the
 rest.
@@ -54,7 +54,7 @@ async def net_house(folder: Path) -> AsyncIterator[tuple[Env, Switch]]:
         switch = Switch(HOSTS)
         stack.enter_context(switch.running())
         postgres = await asyncio.to_thread(stack.enter_context, running_postgres())
-        postgres.sql("CREATE DATABASE house")
+        postgres.sql("CREATE DATABASE node")
         children = await stack.enter_async_context(Children(folder))
         db = switch.address("db")
 
@@ -69,8 +69,8 @@ async def net_house(folder: Path) -> AsyncIterator[tuple[Env, Switch]]:
         env = Env("net", folder, client_of(""), CallLog({}), database=postgres)
         urls = await _start_engines(children, env, switch)
         server = {
-            "database_url": f"postgresql://lowtide@{db}:{POSTGRES_PORT}/house?sslmode=disable",
-            "blob_url": "s3://lowtide/house",
+            "database_url": f"postgresql://lowtide@{db}:{POSTGRES_PORT}/node?sslmode=disable",
+            "blob_url": "s3://lowtide/node",
         }
         api = switch.address("api")
         config = write_config(folder, "api", urls, port=PORT, server=server, host=api, auth="keys")
@@ -87,7 +87,7 @@ async def net_house(folder: Path) -> AsyncIterator[tuple[Env, Switch]]:
 
 
 async def _start_engines(children: Children, env: Env, switch: Switch) -> dict[str, str]:
-    """Their URLs; the house hears what they are asked."""
+    """Their URLs; the node hears what they are asked."""
     urls, files = {}, {}
     for name in ("engine-1", "engine-2"):
         urls[name], files[name], engine = add_engine(

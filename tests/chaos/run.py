@@ -50,7 +50,7 @@ KILLED = {"sqlite": sqlite_house, "fleet": fleet_house}
 Wanted = Mapping[str, Sequence[str]]
 """Parts, each with the scenarios that were named; none: all."""
 GIVEN_UP = 3
-"""Rounds of a house that may fail before the rest of them is left out: its state is in doubt."""
+"""Rounds of a node that may fail before the rest of them is left out: its state is in doubt."""
 
 
 def say(words: str) -> None:
@@ -58,7 +58,7 @@ def say(words: str) -> None:
 
 
 async def killed(part: str, seed: int, numbers: Iterable[int], folder: Path) -> list[Round]:
-    """Rounds of kills and stops in one house, which lives through all of them."""
+    """Rounds of kills and stops in one node, which lives through all of them."""
     rounds: list[Round] = []
     async with KILLED[part](folder) as env:
         for number in numbers:
@@ -82,7 +82,7 @@ def report(played: Round, replay: str) -> None:
 async def on_disks(
     seed: int, numbers: Iterable[int], names: Sequence[str], folder: Path
 ) -> list[Round]:
-    """Each scenario in a fresh house, as often as there are numbers."""
+    """Each scenario in a fresh node, as often as there are numbers."""
     rounds: list[Round] = []
     for name, number in product(names, numbers):
         place = folder / f"{name}-{number}"
@@ -98,7 +98,7 @@ async def on_disks(
 async def on_links(
     seed: int, numbers: Iterable[int], names: Sequence[str], folder: Path
 ) -> list[Round]:
-    """Each scenario as often as there are numbers, all in one house of many hosts."""
+    """Each scenario as often as there are numbers, all in one node of many hosts."""
     rounds: list[Round] = []
     try:
         async with links.net_house(folder) as (env, switch):
@@ -113,7 +113,7 @@ async def on_links(
 async def in_the_field(
     seed: int, numbers: Iterable[int], names: Sequence[str], folder: Path
 ) -> list[Round]:
-    """Each scenario as often as there are numbers, all in one house over SQLite."""
+    """Each scenario as often as there are numbers, all in one node over SQLite."""
     rounds: list[Round] = []
     async with sqlite_house(folder, by_name=True) as env:
         for name, number in product(names, numbers):
@@ -140,10 +140,10 @@ async def _scenario(
 
 async def campaign(wanted: Wanted, seed: int, first: int, count: int, folder: Path) -> bool:
     """Whether all is well."""
-    houses = [part for part in wanted if part in KILLED]
+    nodes = [part for part in wanted if part in KILLED]
     rounds: list[Round] = []
-    for place, part in enumerate(houses):
-        share = count // len(houses) + (place < count % len(houses))
+    for place, part in enumerate(nodes):
+        share = count // len(nodes) + (place < count % len(nodes))
         rounds += await killed(part, seed, range(first, first + share), folder / part)
     for part, play_all in (("net", on_links), ("disk", on_disks), ("field", in_the_field)):
         if part in wanted:
@@ -167,7 +167,7 @@ async def ended_by_signals(body: Coroutine[Any, Any, bool]) -> bool:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=200, help="of kills, over both houses")
+    parser.add_argument("--rounds", type=int, default=200, help="of kills, over both nodes")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--first", type=int, default=1, help="number of the first round")
     parser.add_argument("--only", default=",".join(PARTS), help=",".join(PARTS))

@@ -34,7 +34,7 @@ class Verdict:
 
 
 async def judge(env: Env, jobs: Sequence[Job]) -> Verdict:
-    """Of jobs that have all ended, in a house where nothing else runs."""
+    """Of jobs that have all ended, in a node where nothing else runs."""
     verdict = Verdict()
     for job in jobs:
         _judge_lines(verdict, job)

@@ -52,7 +52,7 @@ async def env(tmp_path: Path, engine: RuledEngine) -> AsyncIterator[Env]:
 
 @pytest.fixture
 def disk(monkeypatch: pytest.MonkeyPatch) -> list[Faulty]:
-    """The object store of the next house, with faults at hand."""
+    """The object store of the next node, with faults at hand."""
     made: list[Faulty] = []
 
     def opened(*args: Any, **named: Any) -> Any:

@@ -75,6 +75,8 @@ GONE = frozenset(
     ]
 )
 """Each has a word of the field in its place: the architecture page has them."""
+METAPHORS = re.compile(r"\b(doors?|desks?|strangers?|wish(es)?|acquaint\w*)\b", re.IGNORECASE)
+"""Words that once stood for an API, a backend, callers and requests, in code of the product."""
 SPELLING = re.compile("organi" + "s", re.IGNORECASE)
 VAGUE_OR_GONE_FILES = frozenset(
     [
@@ -89,7 +91,7 @@ VAGUE_OR_GONE_FILES = frozenset(
         "exits",
         "guard",
         "held",
-        "house",
+        "node",
         "lengths",
         "mending",
         "mounts",
@@ -124,6 +126,16 @@ def test_a_replaced_name_is_recognised_in_code_and_only_there() -> None:
 
 def test_modules_have_no_name_that_was_replaced() -> None:
     found = [shown(p) for p in SRC.rglob("*.py") if p.stem in VAGUE_OR_GONE_FILES]
+    assert found == []
+
+
+def test_the_product_has_no_words_of_its_own_for_what_has_a_name() -> None:
+    found = [
+        f"{shown(path)}:{number}: {line.strip()}"
+        for path in modules(SRC)
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1)
+        if METAPHORS.search(line) and "operator wishes" not in line
+    ]
     assert found == []
 
 

@@ -1,4 +1,4 @@
-"""The HTTP door:
+"""The HTTP API:
 
 Routes, vendor shapes, error envelope. Decides nothing; asks the verbs of `service`.
 """

@@ -1,7 +1,7 @@
 """The queue of requests that an engine has not admitted, in the order of its policy.
 
 Preempted requests come back to it: to the front when first come is first served, and to their
-place by (priority, arrival) under priorities. A request that leaves by another door (an abort) is
+place by (priority, arrival) under priorities. A request that leaves in another way (an abort) is
 only marked, and passed over when it comes up.
 """
 

@@ -72,7 +72,7 @@ class Engine(Protocol):
 
 
 class StreamingEngine(Protocol):
-    """The same engine for the interactive door, which hands replies on while they come."""
+    """The same engine for the live API, which hands replies on while they come."""
 
     async def post(self, path: str, body: bytes, timeout_s: float, owner: str = "") -> Attempt:
         """As `Engine.post`."""

@@ -1,4 +1,4 @@
-"""The verbs that a door is given, in one value.
+"""The verbs that the HTTP API is given, in one value.
 
 `wiring` fills it; `api.app.create_app` takes it.
 """

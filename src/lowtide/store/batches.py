@@ -192,7 +192,7 @@ def _repeated(project_id: str, digest: str, since: datetime, now: datetime) -> S
     """The newest batch that a repeated create with this digest may mean.
 
     One that was answered and is over has been seen to its end, and one that was cancelled is not
-    wanted: a create that looks like theirs is a new wish.
+    wanted: a create that looks like theirs is a new request.
     """
     doubted = now - timedelta(seconds=limits.ANSWER_DOUBTED_S)
     unheard = batches.c.answered_at.is_(None) & batches.c.status.not_in(("cancelling", "cancelled"))

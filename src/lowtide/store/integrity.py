@@ -210,8 +210,8 @@ async def _entries_of(conn: AsyncConnection, lost: Sequence[Row[Any]]) -> list[L
         return []
     mine = select(ledger).where(ledger.c.batch_id == lost[0].batch_id)
     found = await conn.execute(mine.order_by(ledger.c.seq, ledger.c.model))
-    beats = frozenset(first.values())
-    return [entry_of(row) for row in found if row.seq in beats]
+    heartbeats = frozenset(first.values())
+    return [entry_of(row) for row in found if row.seq in heartbeats]
 
 
 async def _write(conn: AsyncConnection, row: Row[Any], loss: Loss) -> None:

@@ -1,8 +1,8 @@
 """`ports.accounts.TenantStore` over SQL: organizations, projects and keys.
 
-Called by the verbs that administer them and by the door's check of a key. Invariant: a project has
-an organization and a key a project, always; nothing here is ever deleted, so what a ledger entry
-names stays known.
+Called by the verbs that administer them and by the HTTP API's check of a key. Invariant: a project
+has an organization and a key a project, always; nothing here is ever deleted, so what a ledger
+entry names stays known.
 """
 
 from collections.abc import Mapping, Sequence

@@ -50,7 +50,7 @@ Role = Literal["all", "api", "worker"]
 
 @dataclass(frozen=True, slots=True)
 class Application:
-    """A running Lowtide. `asgi` is None in a process that has no door (`--role worker`)."""
+    """A running Lowtide. `asgi` is None in a process that has no HTTP API (`--role worker`)."""
 
     settings: Settings
     asgi: "Starlette | None"
@@ -59,7 +59,7 @@ class Application:
     blobs: Blobs
     begin_drain: Callable[[], None]
     """Be ready for nothing and claim no more work; call it when asked to stop, so that the drain
-    passes while the door closes."""
+    passes while the HTTP API closes."""
     reload: Callable[[Settings], Reloaded]
     """Go on with these settings; see wiring/reload.py."""
 
@@ -195,7 +195,7 @@ async def _judging(
 
 
 def _door(services: Services) -> "Starlette":
-    # Here, for it is a third of what a process loads, and a worker or a command has no door.
+    # Here, for it is a third of what a process loads, and a worker or a command has no HTTP API.
     from lowtide.api.app import create_app
 
     return create_app(services)

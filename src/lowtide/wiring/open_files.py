@@ -1,7 +1,7 @@
 """The limit on open files of this process: raised at the start, and what it leaves for replicas.
 
-Called before the first replica is opened, and for each list of them; the door then finds the raised
-limit. Nothing fails over it: a system that refuses leaves the limit as it is.
+Called before the first replica is opened, and for each list of them; the HTTP API then finds the
+raised limit. Nothing fails over it: a system that refuses leaves the limit as it is.
 """
 
 import resource

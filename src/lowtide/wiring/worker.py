@@ -1,5 +1,5 @@
 """The loops of one process, wired to each other: what `--role worker` is, and `all` has beside
-the door."""
+the HTTP API."""
 
 import asyncio
 import random
@@ -141,7 +141,7 @@ class Worker:
             own = [member.replica for member in members if member.shared_as is None]
             self._ownership.replicas_changed(shared, own)
             self._loops.wake("ownership")
-        self._loops.wake("acquaint")
+        self._loops.wake("probe")
 
     def take_back(self, replica_name: str) -> None:
         """See `loops.replicas.replica_set.Follower`."""

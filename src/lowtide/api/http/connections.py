@@ -160,7 +160,7 @@ class Connections:
 
     def admit(self, connection: ClientConnection, owner: str) -> bool:
         """It is an organization's from here on, until `leave`. False: that one has as many as are
-        left free for others, and the connection stays a stranger's.
+        left free for others, and the connection stays an unauthenticated caller's.
         """
         if not self._places.take(owner, 1):
             return False
@@ -172,7 +172,8 @@ class Connections:
         self._places.give_back(owner, 1)
 
     def end_one(self, now_s: float) -> bool:
-        """Whether there was a stranger to end, past its grace, in favour of whoever comes now."""
+        """Whether there was an unauthenticated caller's connection to end, past its grace, in
+        favour of whoever comes now."""
         before = len(self._unauthenticated)
         self._end_oldest(self._unauthenticated, 1, now_s - limits.UNAUTHENTICATED_GRACE_S)
         return len(self._unauthenticated) < before

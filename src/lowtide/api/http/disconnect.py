@@ -1,4 +1,4 @@
-"""Work for a client, as long as it is there: what the live door and held calls share."""
+"""Work for a client, as long as it is there: what the live API and held calls share."""
 
 import asyncio
 from collections.abc import Awaitable, Callable

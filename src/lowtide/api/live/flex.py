@@ -1,6 +1,6 @@
 """Live calls that ask for the batch queue: held until their answer is there, or answered at once.
 
-Called by the live door with what `core.live.flex` read. Guards: a client that goes takes its call
+Called by the live API with what `core.live.flex` read. Guards: a client that goes takes its call
 out of the queue, and whoever is refused is told whether to try again.
 """
 

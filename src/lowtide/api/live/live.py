@@ -1,4 +1,4 @@
-"""The interactive door: four paths that go straight to the replicas (protocol.md section 2.9).
+"""The live API: four paths that go straight to the replicas (protocol.md section 2.9).
 
 Plain ASGI under Starlette's routes, because added latency is what a live user feels. Guards: the
 client's going ends the upstream call at once, a client that takes nothing for `LIVE_STALL_S` is cut

@@ -1,6 +1,6 @@
 """The routes of background responses: retrieve, cancel, delete.
 
-They are made by `POST /v1/responses` with `background: true`, which the live door answers.
+They are made by `POST /v1/responses` with `background: true`, which the live API answers.
 """
 
 from typing import Any, Final

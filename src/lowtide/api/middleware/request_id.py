@@ -25,7 +25,7 @@ _HEADERS: Final = [
     (
         b"x-content-type-options",
         b"nosniff",
-    ),  # results hold text of strangers: never sniff HTML in it
+    ),  # results hold text of others: never sniff HTML in it
     (b"cache-control", b"no-store"),
 ]
 

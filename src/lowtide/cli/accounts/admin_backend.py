@@ -1,4 +1,5 @@
-"""The operator's desk: what `keys`, `orgs`, `projects` and `usage` ask for, and who answers.
+"""The administrator's backend: what `keys`, `orgs`, `projects` and `usage` ask for, and who
+answers.
 
 An installation is administered in its own database (local_admin.py), which needs no server and so
 makes the very first key, or by a running server (remote_admin.py). Invariant: both answer with the

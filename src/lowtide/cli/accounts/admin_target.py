@@ -1,4 +1,4 @@
-"""Which installation an operator's command is about, and the desk that stands there."""
+"""Which installation an operator's command is about, and the backend that serves it."""
 
 import os
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from lowtide.cli.terminal.command_errors import CommandError
 
 
 class AdminTarget(msgspec.Struct, frozen=True):
-    """Where the desk is, as the options of a command say."""
+    """Where the backend is, as the options of a command say."""
 
     server: str | None
     api_key: str | None
@@ -25,7 +25,7 @@ class AdminTarget(msgspec.Struct, frozen=True):
 
 @contextmanager
 def open_admin(place: AdminTarget, *, may_create: bool = False) -> Iterator[AdminBackend]:
-    """The desk of a server where one is named, else that of the installation on this machine.
+    """The backend of a server where one is named, else that of the installation on this machine.
 
     `may_create`: make the installation's database if there is none yet. Raises CommandError.
     """

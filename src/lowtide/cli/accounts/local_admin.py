@@ -1,5 +1,5 @@
-"""The operator's desk at the installation on this machine: its database (admin_backend.py is the
-contract).
+"""The administrator's backend at the installation on this machine: its database (admin_backend.py
+is the contract).
 
 Works with or without a server running on it: SQLite's write-ahead log lets a second process read
 and write beside the first, each waiting its turn. Invariants: nothing is made by looking; a schema
@@ -50,7 +50,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class AdminServices:
-    """What the desk calls, over one open store."""
+    """What the backend calls, over one open store."""
 
     tenants: TenantService
     usage: UsageService

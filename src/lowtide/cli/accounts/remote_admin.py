@@ -1,5 +1,5 @@
-"""The operator's desk at a running server: its admin and usage routes (admin_backend.py is the
-contract).
+"""The administrator's backend at a running server: its admin and usage routes (admin_backend.py is
+the contract).
 
 The key must have the scope `admin`, save for the usage of the key's own project.
 """

@@ -1,4 +1,4 @@
-"""What the commands ask of a server: files, batches, uploads and downloads, over its OpenAI door.
+"""What the commands ask of a server: files, batches, uploads and downloads, over its OpenAI API.
 
 Used by every command that names a server, and by `run` for the one it starts itself. Invariants:
 a file goes up and comes down in bounded memory; a download appears under its name whole or not at

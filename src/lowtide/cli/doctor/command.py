@@ -69,10 +69,10 @@ def doctor(
 
     Exit code: 0 nothing failed, 1 something did.
     """
-    wishes = DoctorOptions(
+    options = DoctorOptions(
         repair=repair, yes=yes, deep=deep, quick=quick, accept_loss=accept_loss, as_json=as_json
     )
-    _check_wishes(wishes)
+    _check_options(options)
     started = time.monotonic()
     try:
         flags = {"server.data_dir": str(data_dir) if data_dir else None}
@@ -82,7 +82,7 @@ def doctor(
         findings = [Finding("config", "fail", str(error), "Correct it; the rest was not checked.")]
         repairs = None
     else:
-        findings, repairs = _examine_and_mend(settings, config_file, wishes)
+        findings, repairs = _examine_and_mend(settings, config_file, options)
     failed = any(finding.verdict == "fail" for finding in findings)
     if as_json:
         _emit(findings, repairs, failed)
@@ -91,36 +91,36 @@ def doctor(
     raise typer.Exit(1 if failed else command_errors.DONE)
 
 
-def _check_wishes(wishes: DoctorOptions) -> None:
-    if wishes.quick and (wishes.repair or wishes.deep):
+def _check_options(options: DoctorOptions) -> None:
+    if options.quick and (options.repair or options.deep):
         raise typer.BadParameter("--quick leaves out what --repair and --deep are about.")
-    if (wishes.yes or wishes.accept_loss) and not wishes.repair:
+    if (options.yes or options.accept_loss) and not options.repair:
         raise typer.BadParameter("--yes and --accept-loss go with --repair.")
-    if wishes.as_json and wishes.repair and not wishes.yes:
+    if options.as_json and options.repair and not options.yes:
         raise typer.BadParameter("--repair --json cannot ask: add --yes.")
 
 
 def _examine_and_mend(
-    settings: Settings, config_file: Path | None, wishes: DoctorOptions
+    settings: Settings, config_file: Path | None, options: DoctorOptions
 ) -> "tuple[list[Finding], Repairs | None]":
     """All findings; after a repair, those of a second look."""
     findings = asyncio.run(_examine(settings, config_file))
     verdicts = {finding.name: finding.verdict for finding in findings}
     usable = {verdicts.get("store", "fail"), verdicts.get("blobs", "fail")}
-    if wishes.quick or "fail" in usable:
+    if options.quick or "fail" in usable:
         return findings, None  # drift was not asked for, or cannot be told
     from lowtide.cli.doctor import integrity
 
     if not asyncio.run(integrity.can_look(settings)):
         return findings, None
-    report = _look(settings, wishes)
+    report = _look(settings, options)
     if isinstance(report, Finding):
         return [*findings, report], None
-    if not (wishes.repair and report.kinds):
+    if not (options.repair and report.kinds):
         return [*findings, *report.findings], None
-    _ask(report, wishes)
-    repairs = _mend(settings, wishes)
-    again = _look(settings, wishes)
+    _ask(report, options)
+    repairs = _mend(settings, options)
+    again = _look(settings, options)
     found = [again] if isinstance(again, Finding) else again.findings
     if repairs.waiting:
         what = f"{units.plural(repairs.waiting, 'repair')} must wait for leases to end"
@@ -128,21 +128,21 @@ def _examine_and_mend(
     return [*findings, *found], repairs
 
 
-def _look(settings: Settings, wishes: DoctorOptions) -> "DriftReport | Finding":
+def _look(settings: Settings, options: DoctorOptions) -> "DriftReport | Finding":
     from lowtide.cli.doctor import integrity
 
     try:
         with delayed_counter("comparing rows and blobs") as advance:
             return asyncio.run(
-                integrity.look(settings, deep=wishes.deep, on_progress=lambda n: advance(n, None))
+                integrity.look(settings, deep=options.deep, on_progress=lambda n: advance(n, None))
             )
     except (StoreError, BlobError) as error:
         return Finding("drift", "fail", f"rows and blobs cannot be compared: {error}")
 
 
-def _ask(report: "DriftReport", wishes: DoctorOptions) -> None:
+def _ask(report: "DriftReport", options: DoctorOptions) -> None:
     """Raises CommandError where the answer is no."""
-    if report.all_missing and not wishes.accept_loss:
+    if report.all_missing and not options.accept_loss:
         raise command_errors.CommandError(
             f"None of {units.plural(report.checked, 'blob')} that rows need is there: this looks"
             " like another folder or bucket than the server's. Nothing was changed.",
@@ -150,7 +150,7 @@ def _ask(report: "DriftReport", wishes: DoctorOptions) -> None:
             " --accept-loss.",
             code="all_blobs_missing",
         )
-    if wishes.yes:
+    if options.yes:
         return
     for finding in report.findings:
         console.info(f"{escape(finding.what)}\n  [dim]{escape(finding.remedy)}[/]")
@@ -158,19 +158,19 @@ def _ask(report: "DriftReport", wishes: DoctorOptions) -> None:
         raise command_errors.CommandError("Nothing was changed.", code="not_confirmed")
 
 
-def _mend(settings: Settings, wishes: DoctorOptions) -> "Repairs":
+def _mend(settings: Settings, options: DoctorOptions) -> "Repairs":
     from lowtide.cli.doctor import integrity
     from lowtide.service.integrity.repair import RepairResult
 
     def tell(mended: RepairResult) -> None:
-        if not wishes.as_json:
+        if not options.as_json:
             console.info(f"{escape(mended.drift.key)}: {escape(mended.did)}")
 
     with delayed_counter("mending") as advance:
         return asyncio.run(
             integrity.repair(
                 settings,
-                deep=wishes.deep,
+                deep=options.deep,
                 on_progress=lambda n: advance(n, None),
                 on_mended=tell,
             )

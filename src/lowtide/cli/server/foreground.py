@@ -67,7 +67,7 @@ def work_body(
     *,
     as_json: bool,
 ) -> Body:
-    """As `serve_body`, without a door."""
+    """As `serve_body`, without an HTTP API."""
     from lowtide.cli.server.worker_metrics import shown_metrics
 
     async def body(stopper: "StopSignal") -> None:

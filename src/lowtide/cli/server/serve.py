@@ -86,7 +86,7 @@ def worker(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Start a worker: everything but the HTTP door. Many may share one database and bucket."""
+    """Start a worker: everything but the HTTP API. Many may share one database and bucket."""
     from lowtide.cli.server.foreground import run_until_stopped, work_body
 
     log_to_stderr()

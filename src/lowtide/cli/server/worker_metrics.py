@@ -1,4 +1,4 @@
-"""Where a worker, which has no door, shows its metrics."""
+"""Where a worker, which has no HTTP API, shows its metrics."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

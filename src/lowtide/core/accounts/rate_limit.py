@@ -1,6 +1,6 @@
 """How often a caller may call: token buckets, one pair per API key and model.
 
-The interactive door asks before each call and corrects afterwards. Pure: monotonic seconds go in.
+The live API asks before each call and corrects afterwards. Pure: monotonic seconds go in.
 It guards the promise that over any span of t seconds no more than the limit's share of t, and one
 minute's worth on top, is let through. Nothing of batch work comes here: the pools are separate.
 """

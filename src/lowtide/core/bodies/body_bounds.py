@@ -1,6 +1,6 @@
 """Bounds on what reading one request body costs, whatever its bytes are.
 
-Validation asks for lines; the doors of live and flex calls ask for bodies, before they read them.
+Validation asks for lines; the routes of live and flex calls ask for bodies, before they read them.
 All later steps make a Python object for each top-level field of a body, and validation one for each
 message, so a body of a million of either would stop the event loop for seconds. Invariants: what
 passes has at most BODY_FIELDS_MAX fields, BODY_OBJECTS_MAX objects and BODY_VALUES_MAX values in

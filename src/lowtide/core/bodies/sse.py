@@ -1,6 +1,6 @@
 """A stream of server-sent events passing through, cut at the ends of events.
 
-The interactive door feeds blocks as they come and passes on what it gets back: the same bytes, but
+The live API feeds blocks as they come and passes on what it gets back: the same bytes, but
 never half an event, so that a stream that breaks can still end with an event that says so. On the
 way it keeps the end of the stream, where engines report usage.
 """

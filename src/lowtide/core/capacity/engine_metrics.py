@@ -47,7 +47,7 @@ class BatchCall(msgspec.Struct, frozen=True):
 
 
 class LiveSeen(msgspec.Struct, frozen=True):
-    """What the interactive door has at a replica. `waiting` are those in need: too long without a
+    """What the live API has at a replica. `waiting` are those in need: too long without a
     first byte. `tokens_each` is what one of them holds, prompt and answer.
     """
 

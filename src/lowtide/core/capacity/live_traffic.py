@@ -1,7 +1,7 @@
 """The live traffic of one replica: how much there is, whether it waits, and what it usually takes.
 
-Some of it comes through our own door, some goes straight to the engine; the first kind we see call
-by call, the second kind is what the engine counts beyond our own calls. Asked by
+Some of it comes through our own HTTP API, some goes straight to the engine; the first kind we see
+call by call, the second kind is what the engine counts beyond our own calls. Asked by
 core/capacity/window.py, which makes room for it. Pure.
 """
 
@@ -22,19 +22,19 @@ class LiveTraffic:
         """Those of them that wait to begin, as far as the engine's own numbers tell."""
         self.load = 0.0
         """The share of the engine that they take, from 0 to 1."""
-        self._strangers = 0.0
+        self._external = 0.0
         self._seen_at_s = float("-inf")
         self._usual_share = UsualPeak()
         self._usual_calls = UsualPeak()
 
     def see(self, signals: EngineMetrics, own: int, live: LiveSeen, now_s: float) -> None:
-        """`own` batch calls were in flight. Strangers are calls that are neither batch's nor the
-        door's. One poll alone may have seen our own calls come or go, so they count once two polls
-        agree.
+        """`own` batch calls were in flight. External calls are calls that are neither batch's nor
+        the HTTP API's. One poll alone may have seen our own calls come or go, so they count once
+        two polls agree.
         """
         waiting = signals.waiting or 0
-        strangers = max(0.0, float((signals.running or 0) + waiting - own))
-        confirmed, self._strangers = min(self._strangers, strangers), strangers
+        external = max(0.0, float((signals.running or 0) + waiting - own))
+        confirmed, self._external = min(self._external, external), external
         self.calls = max(float(live.in_flight), confirmed)
         share = self.calls / (own + self.calls) if self.calls else 0.0
         self.waiting = waiting * share  # nobody says whose the waiting calls are
@@ -49,8 +49,8 @@ class LiveTraffic:
             self._usual_calls.see(self.calls, now_s)
 
     def see_silent(self, own: int, live: LiveSeen, now_s: float) -> None:
-        """The engine told nothing; what remains is the door's own view."""
-        self._strangers = self.waiting = 0.0
+        """The engine told nothing; what remains is the HTTP API's own view."""
+        self._external = self.waiting = 0.0
         self.calls = float(live.in_flight)
         self.load = live.in_flight / (live.in_flight + own) if live.in_flight else 0.0
         if self.calls:

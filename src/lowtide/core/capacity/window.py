@@ -1,7 +1,7 @@
 """How many batch calls a replica should have in flight, and how fast prompts may follow each other.
 
 Twice a second the control loop hands over what the engine told, which batch calls are in flight and
-what the interactive door sees; out comes `window`. Three ceilings hold: the operator's, the KV
+what the live API sees; out comes `window`. Three ceilings hold: the operator's, the KV
 memory that calls of the lengths seen will fill, and the seats that live traffic leaves. Below them
 the window grows while it is used and is cut when the engine preempts, queues our calls, or makes
 live traffic wait or stutter. An engine that has told nothing for more than STALE_POLLS polls is

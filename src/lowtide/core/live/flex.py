@@ -1,9 +1,9 @@
 """A single call on its way through a batch: out of its body a line, out of a result line an answer.
 
-Pure. The door asks `read_flex` of every live call whether it goes to the batch queue; service/flex
-makes lines of those that do, and reads their results. Invariants: what asks for the queue is told
-to no engine, all other fields are as the client wrote them, byte for byte; and an answer says the
-tier that it was given.
+Pure. The HTTP API asks `read_flex` of every live call whether it goes to the batch queue;
+service/flex makes lines of those that do, and reads their results. Invariants: what asks for the
+queue is told to no engine, all other fields are as the client wrote them, byte for byte; and an
+answer says the tier that it was given.
 """
 
 from collections.abc import Mapping

@@ -1,6 +1,6 @@
-"""An interactive request as the door reads it, and an engine's answer as its client may see it.
+"""An interactive request as the HTTP API reads it, and an engine's answer as its client may see it.
 
-Pure. The door looks only at what it needs to route and to count; the body goes on byte for byte
+Pure. The HTTP API looks only at what it needs to route and to count; the body goes on byte for byte
 wherever model name and fields allow it. Every refusal of an engine reaches the client in the one
 envelope that all SDKs read (protocol.md section 3.5).
 """

@@ -10,7 +10,8 @@ from lowtide.limits import OPEN_FILES_KEPT, OPEN_FILES_KEPT_SHARE
 
 
 class OpenFiles(msgspec.Struct, frozen=True):
-    """Connections at most: `batch` and `live` for each replica, `callers` for the whole door."""
+    """Connections at most: `batch` and `live` for each replica, `callers` for the whole HTTP
+    API."""
 
     batch: int
     live: int

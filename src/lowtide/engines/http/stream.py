@@ -1,6 +1,6 @@
 """One reply on its way through: the head when it is known, then the body block by block.
 
-`Connection` puts in what arrives, the interactive door takes it out at its client's pace. It guards
+`Connection` puts in what arrives, the live API takes it out at its client's pace. It guards
 the bound on memory: when more than `LIVE_BUFFER_BYTES` wait to be read, the socket is not read
 until half of it is gone, so a slow client slows down the engine and nothing piles up between them.
 """

@@ -55,7 +55,7 @@ class HttpProber:
     async def probe(self) -> EngineInfo | None:
         """See `ports.engine.Prober`."""
         if self._kind == "openai":
-            return self._found("openai", None, None)  # perhaps a stranger's: not one call too many
+            return self._found("openai", None, None)  # perhaps hosted: not one call too many
         answer = await self._root.get("/metrics", CONTROL_READ_S)
         if isinstance(answer, NoReply):
             return None

@@ -43,7 +43,7 @@ OnAnswer = Callable[[str, bytes, int, float], None]
 
 
 class Dispatcher:
-    """A worker's hands."""
+    """Sends requests to replicas and keeps each replica's window full; one per worker."""
 
     name = "dispatch"
 

@@ -11,7 +11,7 @@ from lowtide import limits
 
 
 class FlexResultsLoop:
-    """Runs in every process that has a door."""
+    """Runs in every process that has an HTTP API."""
 
     name = "flex-results"
 

@@ -53,7 +53,7 @@ class OwnershipLoop:
         clock: Clock,
         shared: Mapping[str, Replica],
         own: Sequence[Replica],
-        hands: WorkSource,
+        work: WorkSource,
         *,
         lease_ttl_s: float = limits.LEASE_TTL_S,
     ) -> None:
@@ -64,7 +64,7 @@ class OwnershipLoop:
         self._clock = clock
         self._shared = dict(shared)
         self._own = own
-        self._hands = hands
+        self._work = work
         self._ttl_s = lease_ttl_s
         self._wants = frozenset(shared)
         self._is_draining = False
@@ -161,9 +161,9 @@ class OwnershipLoop:
         if gained or lost:
             log.info("replicas.owned", gained=sorted(gained), lost=sorted(lost), all=len(tokens))
         if lost:  # taken, not given: what is in flight there may end, as its chunks are still ours
-            self._hands.release_replicas(frozenset(), self._models())
+            self._work.release_replicas(frozenset(), self._models())
         if resumed:
-            self._hands.announce()
+            self._work.announce()
 
     async def _release_idle(self) -> None:
         now_s = self._clock.monotonic()
@@ -175,7 +175,7 @@ class OwnershipLoop:
         if not over:
             return
         names = frozenset(self._shared[name].name for name in over)
-        self._hands.release_replicas(names, self._models(without=over.keys()))
+        self._work.release_replicas(names, self._models(without=over.keys()))
         await self._store.release(self._worker_id, over)
         for name in over:
             del self._leaving[name], self._tokens[name]

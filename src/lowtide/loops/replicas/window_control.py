@@ -1,7 +1,7 @@
 """Twice a second: what each engine tells, what follows for its window, and which calls give way.
 
 The shell around core/capacity/window.py and core/capacity/preemption.py. All engines are read at
-once, each within a bound, so that a slow one keeps nobody waiting. What the interactive door sees
+once, each within a bound, so that a slow one keeps nobody waiting. What the live API sees
 of live traffic comes in as a function. `EngineProbeLoop`, beside it, finds out what each engine is,
 and again when it has fallen silent or did not answer.
 """
@@ -41,7 +41,7 @@ class InFlightCalls(Protocol):
 
 
 class LiveCallSource(Protocol):
-    """The interactive door, as far as it sees live calls to one replica."""
+    """The live API, as far as it sees live calls to one replica."""
 
     on_asked: Callable[[int, float], None]
     """To be told of each call before it is sent: its prompt's tokens, monotonic seconds."""
@@ -57,7 +57,7 @@ class ReplicaControl(msgspec.Struct, eq=False):
     replica: Replica
     controller: WindowController
     prober: Prober
-    door: LiveCallSource | None = None
+    live_calls: LiveCallSource | None = None
     patience_s: float = limits.LIVE_WAIT_SHARE * limits.TTFT_SLO_MS / 1000
     known: EngineInfo | None = None
     probe_at_s: float = _NEVER
@@ -78,7 +78,7 @@ class ControlLoop:
     def __init__(
         self,
         controlled: Sequence[ReplicaControl],
-        hands: InFlightCalls,
+        calls: InFlightCalls,
         clock: Clock,
         *,
         on_look: Callable[[Replica, bool], None] = lambda *_: None,
@@ -87,7 +87,7 @@ class ControlLoop:
         """`on_look` is told of each replica at each poll, and whether it is ours; `wake` is called
         when a window grew."""
         self._controlled = controlled
-        self._hands = hands
+        self._calls = calls
         self._clock = clock
         self._on_look = on_look
         self._wake = wake
@@ -96,8 +96,8 @@ class ControlLoop:
     def watch_doors(self) -> None:
         """Hear of the live calls of all replicas, of those that have come since, too."""
         for each in self._controlled:
-            if each.door is not None:
-                each.door.on_asked = partial(self._live_asked, each)
+            if each.live_calls is not None:
+                each.live_calls.on_asked = partial(self._live_asked, each)
 
     async def tick(self, now: datetime) -> datetime | None:
         """One poll of all that are ours: elsewhere the owner's calls would look like live ones."""
@@ -130,23 +130,25 @@ class ControlLoop:
         now_s: float,
     ) -> None:
         replica, controller = each.replica, each.controller
-        requests = self._hands.calls_on(replica.name)
+        requests = self._calls.calls_on(replica.name)
         calls = _own_calls(requests, now_s)
-        seen = each.door.seen(now_s, each.patience_s) if each.door is not None else NO_LIVE
+        seen = (
+            each.live_calls.seen(now_s, each.patience_s) if each.live_calls is not None else NO_LIVE
+        )
         controller.observe(signals, calls, now_s, seen, own_max=own_max)
         outputs = list(controller.work.output_so_far(calls))
         waiting = controller.live.waiting
         chosen = replica.guard.revoke(signals, calls, outputs, seen, waiting, now_s)
         if chosen:
             controller.revoked(len(chosen), len(calls), now_s)
-            self._hands.revoke(replica.name, [requests[place] for place in chosen])
+            self._calls.revoke(replica.name, [requests[place] for place in chosen])
             log.info("replica.preempted", replica=replica.name, calls=len(chosen))
         replica.resize(now_s)
 
     def _live_asked(self, each: ReplicaControl, tokens: int, now_s: float) -> None:
         """A live call is about to be sent: batch prompts that are not read yet make way for it."""
         replica = each.replica
-        requests = self._hands.calls_on(replica.name)
+        requests = self._calls.calls_on(replica.name)
         back = replica.live_asked(tokens, _own_calls(requests, now_s), now_s)
         if not back:
             return
@@ -154,7 +156,7 @@ class ControlLoop:
             requests[place].yields += 1
             if requests[place].is_read is None:
                 requests[place].tokens = unread  # the rest of the prompt is in the prefix cache
-        self._hands.revoke(replica.name, [requests[place] for place, _ in back])
+        self._calls.revoke(replica.name, [requests[place] for place, _ in back])
 
 
 def _own_calls(requests: Sequence[Request], now_s: float) -> list[BatchCall]:
@@ -172,7 +174,7 @@ def _own_calls(requests: Sequence[Request], now_s: float) -> list[BatchCall]:
 class EngineProbeLoop:
     """Finds out what each engine is; until then its replica works as one that tells nothing."""
 
-    name = "acquaint"
+    name = "probe"
 
     def __init__(self, controlled: Sequence[ReplicaControl], clock: Clock) -> None:
         self._controlled = controlled

@@ -1,9 +1,9 @@
 """Who a credential belongs to, looked up on every call and remembered for seconds.
 
-The door asks `authenticate` once a request. Guards: a secret is compared by its hash, in constant
-time, and an unknown key id costs the same work as a wrong secret; why a key was refused is in the
-log, at most a line a second, and never in the answer; guessing pushes no key out of the memory; a
-revoked key is dead at once in this process and within `KEY_CACHE_S` in every other.
+The HTTP API asks `authenticate` once a request. Guards: a secret is compared by its hash, in
+constant time, and an unknown key id costs the same work as a wrong secret; why a key was refused is
+in the log, at most a line a second, and never in the answer; guessing pushes no key out of the
+memory; a revoked key is dead at once in this process and within `KEY_CACHE_S` in every other.
 """
 
 import hmac

@@ -1,9 +1,9 @@
 """What an organization may do: the configured defaults with its overrides, and what it used so far.
 
-The door asks before it takes a file or a batch, validation before it plans one. Limits are looked
-up by project and remembered for `TENANT_CACHE_S`; what was used is read afresh each time. What is
-looked up here refuses early; bytes and batches are counted once more in the transaction that adds
-them, so that calls at one instant do not pass the last place together.
+The HTTP API asks before it takes a file or a batch, validation before it plans one. Limits are
+looked up by project and remembered for `TENANT_CACHE_S`; what was used is read afresh each time.
+What is looked up here refuses early; bytes and batches are counted once more in the transaction
+that adds them, so that calls at one instant do not pass the last place together.
 """
 
 from collections import OrderedDict

@@ -40,7 +40,7 @@ class NewKey(msgspec.Struct, frozen=True):
 
 
 class TenantService:
-    """Tenants of the whole installation; who may call these is the door's to check."""
+    """Tenants of the whole installation; who may call these is the HTTP API's to check."""
 
     def __init__(
         self, tenants: TenantStore, access: Authenticator, clock: Clock, new_id: NewId

@@ -1,6 +1,6 @@
 """Usage reports: sums over the ledger, for one project, one organization, or all.
 
-Called by the usage route and the command line; who may see whose is the door's to check.
+Called by the usage route and the command line; who may see whose is the HTTP API's to check.
 """
 
 from collections.abc import Sequence

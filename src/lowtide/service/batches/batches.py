@@ -277,8 +277,8 @@ class BatchService:
 
 
 def _digest(batch: Batch) -> str:
-    """Names what was asked, so that a repetition can be told from another wish."""
-    wish = (
+    """Names what was asked, so that a repetition can be told from another request."""
+    asked_for = (
         batch.project_id,
         batch.input_file_id,
         batch.endpoint,
@@ -287,7 +287,7 @@ def _digest(batch: Batch) -> str:
         batch.priority,
         batch.output_expires_after_s,
     )
-    return sha256(msgspec.json.encode(wish)).hexdigest()
+    return sha256(msgspec.json.encode(asked_for)).hexdigest()
 
 
 def _not_found(batch_id: str) -> LowtideError:

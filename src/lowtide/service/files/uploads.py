@@ -1,6 +1,6 @@
 """The verbs on uploads in parts: begin, take a part, cancel; uploads_completion.py completes them.
 
-Called by both vendors' doors. Guards: a part counts when its bytes are durable and its row is
+Called by both vendors' routes. Guards: a part counts when its bytes are durable and its row is
 written, in that order; what is refused leaves no bytes behind; an upload that is begun has a place
 within the organization's limits, which holds until it ends.
 """

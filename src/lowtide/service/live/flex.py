@@ -1,6 +1,6 @@
 """Single calls at the price of a batch, their callers waiting: gather, queue, hold, answer.
 
-Called by the live door for `service_tier: "flex"`. Calls of one key and endpoint that come within
+Called by the live API for `service_tier: "flex"`. Calls of one key and endpoint that come within
 `FLEX_GATHER_S` become one batch (a party), which is planned, run, settled and charged like any
 other; `look`, ticked by loops/live/flex_results.py, hands each result to its caller as soon as a
 commit has made it durable. Invariants: a caller hears of an answer only after it is charged,
@@ -70,7 +70,7 @@ class _CallGroup:
 
 
 class FlexService:
-    """One per process with a door; its callers' parties are its own."""
+    """One per process with an HTTP API; its callers' parties are its own."""
 
     def __init__(
         self,

@@ -54,7 +54,7 @@ class FlexSubmission(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def digest(self) -> str:
-        """Names what was asked, so that a repetition can be told from another wish."""
+        """Names what was asked, so that a repetition can be told from another request."""
         asked = f"{self.project_id} {self.flex}\n".encode() + self.content
         return sha256(asked).hexdigest()
 

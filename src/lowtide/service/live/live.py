@@ -1,4 +1,4 @@
-"""The verbs of the interactive door: read a call, admit it, and open it on the best replica.
+"""The verbs of the live API: read a call, admit it, and open it on the best replica.
 
 The API's live routes call them, in this order. Guards: a call is sent again only before the first
 byte of its answer has gone out, each time to another replica; leaving the context of `open` ends

@@ -1,9 +1,9 @@
-"""A replica as the interactive door uses it, and one call to it.
+"""A replica as the live API uses it, and one call to it.
 
-The door has connections of its own to each engine, beside the window: batch work cannot take them,
-and live calls do not count in the window. Both share the replica's circuit breaker and its scopes
-(core/faults/scope.py), so that what one of them learns about an engine spares the other; but a live
-call is never held up by a doubt that the lines of a batch gave rise to.
+The HTTP API has connections of its own to each engine, beside the window: batch work cannot take
+them, and live calls do not count in the window. Both share the replica's circuit breaker and its
+scopes (core/faults/scope.py), so that what one of them learns about an engine spares the other; but
+a live call is never held up by a doubt that the lines of a batch gave rise to.
 """
 
 from collections.abc import Callable, Mapping

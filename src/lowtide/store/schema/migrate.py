@@ -7,6 +7,7 @@ nothing behind.
 """
 
 import asyncio
+import threading
 from pathlib import Path
 from typing import Final
 
@@ -58,6 +59,11 @@ async def _bring_to_head(database: Database) -> None:
             await conn.run_sync(_upgrade)
 
 
+_alembic: Final = threading.RLock()
+"""Alembic keeps what it works on in its modules; two servers of one program open at the same time,
+each in its thread. Reentrant, so that a loop with two stores does not wait for itself."""
+
+
 async def schema_of(conn: AsyncConnection) -> str | None:
     """The revision that the database is at; None while it is empty."""
     if not await conn.run_sync(lambda sync: inspect(sync).has_table(_VERSION.name)):
@@ -74,5 +80,6 @@ def _upgrade(connection: Connection) -> None:
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     config.attributes["connection"] = connection
-    command.upgrade(config, "head")
-    declare(connection, ScriptDirectory.from_config(config))
+    with _alembic:
+        command.upgrade(config, "head")
+        declare(connection, ScriptDirectory.from_config(config))

@@ -87,7 +87,7 @@ class Session:
         elif block.mark == "in the background":
             await self._start(block)
         elif (name := block.after("file ")) is not None:
-            (self._folder / name).write_text(self._here(block.text))
+            (self._folder / name).write_text(self._file(block))
         elif (name := block.after("excerpt of ")) is not None:
             _check_excerpt(block, name)
         elif self._holds(block) and not matches(self._printed, self._here(block.text)):
@@ -127,6 +127,15 @@ class Session:
 
     def _here(self, text: str) -> str:
         return self._with_our_ports(text).replace("--model demo", f"--model {self._demo}")
+
+    def _file(self, block: Block) -> str:
+        """A file of the page; in settings, what stands in for the demo model has its name, too."""
+        text = self._here(block.text)
+        if block.language != "toml" or self._demo == "demo":
+            return text
+        if "[[model]]" not in text:
+            text += '\n[[model]]\nid = "demo"\n'
+        return text.replace('id = "demo"', f'id = "{self._demo}"\naliases = ["demo"]')
 
     def _environment(self) -> dict[str, str]:
         clean = {k: v for k, v in os.environ.items() if not k.startswith("LOWTIDE_")}

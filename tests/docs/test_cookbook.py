@@ -24,8 +24,8 @@ COOKBOOK = ROOT / "docs" / "cookbook"
 SCRIPTS = ROOT / "examples" / "cookbook"
 PAGES = sorted(COOKBOOK.glob("*.md"))
 SERVER = "lowtide serve --model demo"
-LONG = frozenset({"extract", "judge", "synthetic"})
-"""Pages whose next step needs a sensible answer, or which take longer than a few seconds."""
+LONG = frozenset({"extract", "judge", "larger-than-limits", "nightly", "resume", "synthetic"})
+"""Pages that need sensible answers to go on, or servers of their own, or more than seconds."""
 FOLLOWED = [page for page in PAGES if MODEL == "demo" or page.stem not in LONG]
 
 

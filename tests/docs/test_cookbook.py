@@ -24,7 +24,9 @@ COOKBOOK = ROOT / "docs" / "cookbook"
 SCRIPTS = ROOT / "examples" / "cookbook"
 PAGES = sorted(COOKBOOK.glob("*.md"))
 SERVER = "lowtide serve --model demo"
-LONG = frozenset({"extract", "judge", "larger-than-limits", "nightly", "resume", "synthetic"})
+LONG = frozenset(
+    {"extract", "from-openai", "judge", "larger-than-limits", "nightly", "resume", "synthetic"}
+)
 """Pages that need sensible answers to go on, or servers of their own, or more than seconds."""
 FOLLOWED = [page for page in PAGES if MODEL == "demo" or page.stem not in LONG]
 

@@ -61,9 +61,9 @@ async def test_after_ctrl_c_the_same_call_goes_on_and_asks_no_row_twice(tmp_path
 
 async def test_a_second_ctrl_c_ends_the_wait_and_not_the_program(tmp_path: Path) -> None:
     gate = asyncio.Event()
-    async with Engine(otherwise=(gate, *QUICK)) as engine:
+    async with Engine(*[QUICK] * 10, otherwise=(gate, *QUICK)) as engine:
         async with await program(tmp_path, url=engine.url, window=2) as call:
-            await reached(engine, 2)
+            await reached(engine, 11)
             call.send(signal.SIGINT)
             await call.said("Stopping")
             call.send(signal.SIGINT)

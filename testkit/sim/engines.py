@@ -47,6 +47,8 @@ _MOODS: Final[Sequence[_Mood]] = (
     (FaultKind.ENGINE_OVERSIZE, NoReply("oversize", "too large")),
 )
 
+_LIVE_ROOM: Final = 8
+
 
 class EngineMachine:
     """One engine, up or down."""
@@ -74,6 +76,8 @@ class EngineMachine:
         self._random = Random(f"engine {name} {scenario.seed}")
         self._answer_s = scenario.answer_s * self._random.choice([0.5, 1.0, 4.0])
         self._room = scenario.window * self._random.choice([1, 2, scenario.workers])
+        if scenario.live_gap_s:  # a live user fills no engine: that is none of a bad line's doing
+            self._room += _LIVE_ROOM
         self._queue = SerialQueue() if number in scenario.field.serial else None
         self._models = scenario.models
         self._callers: list[Process] = []

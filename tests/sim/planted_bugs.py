@@ -166,7 +166,7 @@ BEGINS_WITH: Mapping[str, int] = {
     "a-doubt-holds-live-calls": 16,
     "fencing": 1,
     "recovery-runs-all-again": 11,
-    "recovery-forgets-bitmap": 20,
+    "recovery-forgets-bitmap": 10,
     "ownership-without-end": 6,
 }
 """A seed that caught the bug soon when it was last looked for. Any change to the product may move

@@ -32,7 +32,7 @@ from lowtide.loops.dispatch.attempt import OwnershipLostError, Upstream, attempt
 from lowtide.loops.dispatch.commit import Leases
 from lowtide.loops.dispatch.leasing import Leasing
 from lowtide.loops.dispatch.outcomes import Outcomes
-from lowtide.loops.dispatch.slots import Slot, Slots
+from lowtide.loops.dispatch.slots import Slots, WindowSlot
 from lowtide.loops.dispatch.trials import Trials
 from lowtide.ports.clock import Clock
 
@@ -202,14 +202,14 @@ class Dispatcher:
             return now_s
         for upstream in self._upstreams:
             while (request := self._core.take(upstream.replica, now_s)) is not None:
-                slot = Slot(request, upstream.replica.name)
+                slot = WindowSlot(request, upstream.replica.name)
                 task = asyncio.get_running_loop().create_task(self._run(upstream, slot))
                 self._slots.add(task, slot)
                 task.add_done_callback(partial(self._slot_ended, upstream))
             self._trials.start(upstream, now_s)
         return now_s
 
-    async def _run(self, upstream: Upstream, slot: Slot) -> None:
+    async def _run(self, upstream: Upstream, slot: WindowSlot) -> None:
         """One place in a window: one request after another, until there is none."""
         request: Request | None = slot.request
         now_s = self._clock.monotonic()

@@ -13,7 +13,7 @@ from lowtide.core.batches.chunk import ChunkKey
 from lowtide.core.dispatch.request import Request
 
 
-class Slot(msgspec.Struct, eq=False):
+class WindowSlot(msgspec.Struct, eq=False):
     """What a task is busy with, and on which replica; `in_flight` from `take` until the outcome is
     settled. A `revoked` request goes back to its chunk."""
 
@@ -27,14 +27,14 @@ class Slots:
     """Of one worker."""
 
     def __init__(self) -> None:
-        self.tasks: dict[asyncio.Task[None], Slot] = {}
-        self._by_replica: dict[str, dict[asyncio.Task[None], Slot]] = {}
+        self.tasks: dict[asyncio.Task[None], WindowSlot] = {}
+        self._by_replica: dict[str, dict[asyncio.Task[None], WindowSlot]] = {}
 
-    def add(self, task: asyncio.Task[None], slot: Slot) -> None:
+    def add(self, task: asyncio.Task[None], slot: WindowSlot) -> None:
         self.tasks[task] = slot
         self._by_replica.setdefault(slot.replica_name, {})[task] = slot
 
-    def pop(self, task: asyncio.Task[None]) -> Slot:
+    def pop(self, task: asyncio.Task[None]) -> WindowSlot:
         """What the task was busy with last; it has ended."""
         slot = self.tasks.pop(task)
         del self._by_replica[slot.replica_name][task]

@@ -106,7 +106,7 @@ async def _lock_chunks(
 ) -> dict[ChunkKey, ChunkRecord]:
     if not keys:
         return {}
-    found = await conn.execute(_chunks_by_key(keys).with_for_update(key_share=True))
+    found = await conn.execute(chunks_by_key(keys).with_for_update(key_share=True))
     return {ChunkKey(row[0], row[1]): ChunkRecord(*row) for row in found}
 
 
@@ -114,7 +114,7 @@ def _batch_record(row: Row[Any]) -> BatchRecord:
     return BatchRecord(batch_of(row), row.organization_id, row.results_seq, row.cost)
 
 
-def _chunks_by_key(keys: Collection[ChunkKey]) -> Select[Any]:
+def chunks_by_key(keys: Collection[ChunkKey]) -> Select[Any]:
     """Those chunks, as ChunkRecord has them, in the order in which every transaction locks them.
 
     Batch by batch, because SQLite scans the table for `(batch_id, seq) IN (VALUES ...)`.

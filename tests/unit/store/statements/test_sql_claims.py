@@ -61,7 +61,7 @@ async def test_reaping_reads_leased_chunks_alone(database: Database) -> None:
     assert plan == ["SEARCH chunks USING INDEX chunks_leased (lease_expires_at<?)"]
 
 
-async def test_the_chunks_of_a_beat_are_found_by_their_keys(database: Database) -> None:
+async def test_the_chunks_of_a_commit_are_found_by_their_keys(database: Database) -> None:
     keys = [ChunkKey(batch, seq) for batch in ("b1", "b2", "b3") for seq in range(9)]
     for some in (keys[:1], keys[:9], keys):
         plan = await query_plan(database, chunks_by_key(some))

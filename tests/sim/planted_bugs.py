@@ -164,7 +164,7 @@ BEGINS_WITH: Mapping[str, int] = {
     "no-reason": 0,
     "any-5xx-holds-all": 4,
     "a-doubt-holds-live-calls": 16,
-    "fencing": 1,
+    "fencing": 49,
     "recovery-runs-all-again": 11,
     "recovery-forgets-bitmap": 10,
     "ownership-without-end": 6,

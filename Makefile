@@ -29,6 +29,7 @@ export WHEEL
 FUZZ_VENV := .venvs/fuzz$(if $(PYTHON),-$(notdir $(PYTHON)))
 export PYTHON
 
+DOCS_VENV := .venvs/docs$(if $(PYTHON),-$(notdir $(PYTHON)))
 # And one for the pictures of bench-live, which nothing else needs.
 PLOTS_VENV := .venvs/plots$(if $(PYTHON),-$(notdir $(PYTHON)))
 LIVE_ARGS ?=
@@ -37,7 +38,7 @@ TENANTS_ARGS ?=
 .DEFAULT_GOAL := help
 # Two targets install into one environment.
 .NOTPARALLEL:
-.PHONY: help run test test-random sim sim-long check format docs bench bench-live bench-tenants big-files million-lines million-rows test-clients test-cookbook test-real test-chaos fuzz-api pins wheel clean
+.PHONY: help run test test-random sim sim-long check format docs docs-site bench bench-live bench-tenants big-files million-lines million-rows test-clients test-cookbook test-real test-chaos fuzz-api pins wheel clean
 
 help: ## list the targets
 	@awk -F ' *## *' '/^[a-z-]+:.*## / { sub(/:.*/, "", $$1); printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -80,6 +81,9 @@ format: $(VENV)/.ready-requirements-dev ## let ruff mend what it can
 
 docs: $(VENV)/.ready-requirements-test ## write the generated parts of docs/ from the code
 	$(PY) tools/generated_docs.py --write
+
+docs-site: $(DOCS_VENV)/.ready-requirements-docs ## the documentation as a site with search, in build/site
+	$(DOCS_VENV)/bin/python tools/docs_site.py build/site
 
 bench: $(VENV)/.ready-requirements-test ## measure this machine
 	$(PY) -m bench
@@ -138,6 +142,12 @@ $(FUZZ_VENV)/.ready-%: %.txt pyproject.toml tools/install.sh
 	@mkdir -p $(dir $(FUZZ_VENV))
 	@sh tools/install.sh $(FUZZ_VENV) $<
 	@touch $@
+
+$(DOCS_VENV)/.ready-%: %.txt pyproject.toml tools/install.sh
+	@mkdir -p $(dir $(DOCS_VENV))
+	@sh tools/install.sh $(DOCS_VENV) $<
+	@touch $@
+
 
 $(PLOTS_VENV)/.ready-%: %.txt pyproject.toml tools/install.sh
 	@mkdir -p $(dir $(PLOTS_VENV))

@@ -2,10 +2,10 @@
 
     python tools/docs_site.py SITE_FOLDER
 
-`make docs-site` runs it. Pages of docs/ and a few others are copied to a folder beside, links between
-them are rewritten, links to code become plain words, and mkdocs renders them, strictly: a link that
-leads nowhere ends it. Beside each page stands its Markdown, and llms.txt lists them all. Invariant:
-the site asks nothing of another host.
+`make docs-site` runs it. Pages of docs/ and a few others are copied to a folder beside, links
+between them are rewritten, links to code become plain words, and mkdocs renders them, strictly: a
+link that leads nowhere ends it. Beside each page stands its Markdown, and llms.txt lists them all.
+Invariant: the site asks nothing of another host.
 """
 
 import os
@@ -149,7 +149,7 @@ def _config(staged: Path, site: Path) -> dict[str, Any]:
                 },
             ],
         },
-        "plugins": ["search"],
+        "plugins": ["material/search", "material/offline"],  # so that search works from disk
         "markdown_extensions": [
             "tables",
             "admonition",

@@ -141,6 +141,7 @@ class Session:
         clean = {k: v for k, v in os.environ.items() if not k.startswith("LOWTIDE_")}
         path = f"{Path(sys.executable).parent}{os.pathsep}{clean.get('PATH', '')}"
         own = {"PATH": path, "LOWTIDE_SERVER__PORT": str(self._ports[SERVER_PORT])}
+        own["XDG_STATE_HOME"] = str(self._folder / ".state")
         return clean | own | {"PYTHONUNBUFFERED": "1", "NO_COLOR": "1", "COLUMNS": "100"}
 
     # ---- running ----

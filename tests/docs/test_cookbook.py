@@ -25,7 +25,18 @@ SCRIPTS = ROOT / "examples" / "cookbook"
 PAGES = sorted(COOKBOOK.glob("*.md"))
 SERVER = "lowtide serve --model demo"
 LONG = frozenset(
-    {"extract", "from-openai", "judge", "larger-than-limits", "nightly", "resume", "synthetic"}
+    [
+        "embeddings",
+        "eval-harness",
+        "extract",
+        "from-openai",
+        "judge",
+        "larger-than-limits",
+        "nightly",
+        "resume",
+        "synthetic",
+        "vision",
+    ]
 )
 """Pages that need sensible answers to go on, or servers of their own, or more than seconds."""
 FOLLOWED = [page for page in PAGES if MODEL == "demo" or page.stem not in LONG]

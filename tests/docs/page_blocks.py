@@ -23,6 +23,7 @@ SHELL: Final = frozenset({"", "sh", "bash"})
 PYTHON: Final = frozenset({"python"})
 EVIDENCE: Final = {
     "needs root": r"\b(sudo|systemctl|apt-get)\b",
+    "needs several machines": r"\bpsql\b|--role api|--config lowtide\.toml",
     "needs a cluster": r"\b(kubectl|helm|docker)\b",
     "needs a cloud": r"\b(s3|gs|az)://|\baws\b|\bgcloud\b|api\.openai\.com|api\.together\.",
     "needs a network": r"\b(pip install|git clone|brew install)\b"

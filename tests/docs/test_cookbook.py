@@ -6,18 +6,12 @@ on them are compared, too. One server serves all pages that start it as the cook
 others start their own.
 """
 
-import json
 import os
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from page_blocks import PYTHON, blocks_of
 from page_session import ROOT, Session
-
-from testkit.patience import PATIENCE_S
 
 MODEL = os.environ.get("COOKBOOK_MODEL", "random")
 COOKBOOK = ROOT / "docs" / "cookbook"
@@ -40,27 +34,6 @@ LONG = frozenset(
 )
 """Pages that need sensible answers to go on, or servers of their own, or more than seconds."""
 FOLLOWED = [page for page in PAGES if MODEL == "demo" or page.stem not in LONG]
-
-
-@pytest.fixture(scope="module")
-def server_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """The server that most pages start. The random model answers to the name `demo`, too."""
-    folder = tmp_path_factory.mktemp("server")
-    (folder / "lowtide.toml").write_text('[[model]]\nid = "random"\naliases = ["demo"]\n')
-    command = [sys.executable, "-m", "lowtide", "serve", "--model", MODEL, "--port", "0", "--json"]
-    command += ["--config", "lowtide.toml"] if MODEL == "random" else []
-    with (folder / "log").open("w") as log:
-        server = subprocess.Popen(
-            command, cwd=folder, stdout=subprocess.PIPE, stderr=log, text=True
-        )
-    try:
-        assert server.stdout is not None
-        announcement = server.stdout.readline()
-        assert announcement, (folder / "log").read_text()
-        yield int(json.loads(announcement)["address"].rpartition(":")[2])
-    finally:
-        server.terminate()
-        server.communicate(timeout=PATIENCE_S)
 
 
 @pytest.mark.parametrize("page", FOLLOWED, ids=lambda page: page.stem)

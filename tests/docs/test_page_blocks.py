@@ -58,6 +58,7 @@ def test_a_mark_that_says_nothing_true_is_refused(text: str, words: str) -> None
     ("reason", "command"),
     [
         ("needs root", "sudo systemctl start lowtide"),
+        ("needs several machines", "lowtide serve --role api"),
         ("needs a cluster", "kubectl apply -f lowtide.yaml"),
         ("needs a cloud", "lowtide run s3://bucket/rows.parquet -o out.parquet"),
         ("needs a network", "pip install openai"),

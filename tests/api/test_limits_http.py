@@ -12,6 +12,7 @@ from tenant_env import CHAT, Env, Tenant, line, open_house
 
 from lowtide import limits
 from lowtide.config import LimitSettings
+from lowtide.core.reporting.worker_report import ReplicaReport, WorkerReport
 
 
 def failed_with(env: Env, tenant: Tenant, created: Answer) -> tuple[str, str]:
@@ -260,9 +261,18 @@ def test_an_organization_at_its_cap_cannot_create_batches(env: Env) -> None:
     assert tenant.create(line()).status == 200
 
 
+def a_worker_lives(env: Env) -> None:
+    """It has reported that it serves the model."""
+    now = env.http_api.clock.now()
+    replica = ReplicaReport(name="r", models=("m",))
+    report = WorkerReport(worker_id="w", seen_at=now, ttl_s=3600.0, replicas=(replica,))
+    env.http_api.run(env.http_api.store.worker_reports.write(report, forget_before=now))
+
+
 def test_a_batch_that_reaches_the_cap_while_running_says_why_it_waits(env: Env) -> None:
     tenant = env.tenant()
     tenant.change(spend_cap=Decimal("0.000001"))
+    a_worker_lives(env)
     batch = env.running_batch(tenant, requests=300)
     run, path = env.http_api.run, f"/v1/batches/{batch.id}"
     run(env.http_api.store.work.claim_chunks("w", ["m"], 1, env.http_api.clock.now(), 60))
@@ -279,6 +289,7 @@ def test_a_batch_that_reaches_the_cap_while_running_says_why_it_waits(env: Env) 
 def test_requests_in_flight_wait_with_their_reason(env: Env) -> None:
     tenant = env.tenant()
     tenant.change(requests_in_flight=1)
+    a_worker_lives(env)
     batch = env.running_batch(tenant, requests=limits.CHUNK_REQUESTS_MAX + 1)
     store, now = env.http_api.store, env.http_api.clock.now()
     leased = env.http_api.run(store.work.claim_chunks("w", ["m"], 9, now, 60))

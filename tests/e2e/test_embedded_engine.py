@@ -296,7 +296,7 @@ async def test_a_killed_child_is_replaced_at_the_same_url(
         with pytest.raises(httpx.TransportError):
             await running
         async with asyncio.timeout(PATIENCE_S):
-            while engine.pid == pid or not await serves(http):
+            while not await serves(http) or engine.pid == pid:
                 pass
         assert await answer(http, "/chat/completions", chat("hi", max_tokens=2))
     assert engine.url == url

@@ -8,17 +8,17 @@ forget. Whatever ends it before, the same call goes on behind the last step that
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from itertools import islice
-from typing import Any, Final
+from typing import Any
 
 import pyarrow as pa
 
 from lowtide.cli.client.http_client import ServerRefused
 from lowtide.cli.client.server_client import ServerClient
 from lowtide.cli.options import connect
-from lowtide.cli.run.run_client import LOCAL_OUTAGE_S_MAX, LOCAL_POLL_S_MAX, discard_previous
+from lowtide.cli.run.run_client import discard_previous
 from lowtide.cli.run.run_state import RunFolder
 from lowtide.cli.tables.row_counts import RowCounts
-from lowtide.cli.tables.table_batches import TableBatches
+from lowtide.cli.tables.table_batches import TableBatches, watching
 from lowtide.cli.tables.table_parts import read_run
 from lowtide.cli.tables.table_state import TableState
 from lowtide.cli.terminal.command_errors import CommandError
@@ -35,8 +35,6 @@ from lowtide.client.reporting import Reporter
 from lowtide.client.stopping import ThreadStop
 from lowtide.limits import TABLE_BATCH_ROWS
 from lowtide.tables.answers import Answer
-
-_LOCAL_IN_FLIGHT: Final = 2  # one that runs, and one that is checked meanwhile
 
 
 def run_map(given: Any, options: MapOptions, stop: ThreadStop) -> tuple[Any, RowCounts]:
@@ -80,13 +78,6 @@ def _begin(job: MapJob, folder: RunFolder, reporter: Reporter, *, fresh: bool) -
 def _run_batches(
     job: MapJob, folder: RunFolder, state: TableState, reporter: Reporter, stop: ThreadStop
 ) -> TableState:
-    watching: dict[str, Any] = {}
-    if job.backend.server is None:
-        watching = {
-            "in_flight_max": _LOCAL_IN_FLIGHT,
-            "poll_s_max": LOCAL_POLL_S_MAX,
-            "outage_s_max": LOCAL_OUTAGE_S_MAX,
-        }
     batches: TableBatches | None = None
     try:
         with _open_client(job, folder, reporter) as client, reporter:
@@ -98,9 +89,8 @@ def _run_batches(
                 MemoryPartWriter(job),
                 reporter,
                 endpoint=job.template.endpoint,
-                window=job.backend.completion_window,
                 sleep=stop.pause,
-                **watching,
+                **watching(job.backend),
             )
             return batches.run()
     except KeyboardInterrupt:

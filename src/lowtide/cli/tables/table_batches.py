@@ -9,7 +9,7 @@ stopped goes on behind the last one.
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import msgspec
 
@@ -19,7 +19,9 @@ from lowtide.cli.client.http_client import ServerRefused, ServerUnreachable
 from lowtide.cli.client.objects import BatchView, read_view
 from lowtide.cli.client.server_client import ServerClient
 from lowtide.cli.client.wait import RunBar, pause_s
+from lowtide.cli.run.run_client import LOCAL_OUTAGE_S_MAX, LOCAL_POLL_S_MAX
 from lowtide.cli.run.run_state import RunFolder
+from lowtide.cli.run.run_target import RunBackend
 from lowtide.cli.tables.table_parts import PartFiles, batch_over, fetch_answers, fitting_lines
 from lowtide.cli.tables.table_state import Part, TableState
 from lowtide.cli.terminal.command_errors import CommandError
@@ -27,6 +29,7 @@ from lowtide.tables.requests import PartBounds
 
 TOO_LARGE: Final = frozenset({"too_many_tasks", "file_too_large", "request_too_large"})
 """What a server says of a file that it would never take; a smaller one it may."""
+_LOCAL_IN_FLIGHT: Final = 2  # one that runs, and one that is checked meanwhile
 _NO_ROOM: Final = frozenset({"token_limit_exceeded", "rate_limit_exceeded"})
 
 
@@ -34,6 +37,18 @@ class WritePart(Protocol):
     """Writes the requests of the rows from `first` on, but not behind `end`, within the bounds."""
 
     def __call__(self, first: int, end: int, bounds: PartBounds, files: PartFiles) -> Part: ...
+
+
+def watching(backend: RunBackend) -> dict[str, Any]:
+    """Returns how the batches of a run are watched there: `TableBatches` takes it."""
+    if backend.server is not None:
+        return {"window": backend.completion_window}
+    return {
+        "window": backend.completion_window,
+        "in_flight_max": _LOCAL_IN_FLIGHT,
+        "poll_s_max": LOCAL_POLL_S_MAX,
+        "outage_s_max": LOCAL_OUTAGE_S_MAX,
+    }
 
 
 class TableBatches:

@@ -8,23 +8,17 @@ stopped stays in the folder, and the same command goes on behind it.
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import typer
 from rich.markup import escape
 
 from lowtide.cli.client.objects import JsonObject
-from lowtide.cli.run.run_client import (
-    LOCAL_OUTAGE_S_MAX,
-    LOCAL_POLL_S_MAX,
-    discard_previous,
-    run_client,
-)
+from lowtide.cli.run.run_client import discard_previous, run_client
 from lowtide.cli.run.run_state import RunFolder, lock, refuse_to_replace
 from lowtide.cli.run.run_target import RunOptions, RunTarget
 from lowtide.cli.tables.row_counts import RowCounts
-from lowtide.cli.tables.table_batches import TableBatches
+from lowtide.cli.tables.table_batches import TableBatches, watching
 from lowtide.cli.tables.table_estimate import show_dry_run
 from lowtide.cli.tables.table_options import TableOptions
 from lowtide.cli.tables.table_parts import read_run
@@ -36,7 +30,6 @@ from lowtide.cli.terminal.progress import BatchBar
 from lowtide.tables import sources
 from lowtide.tables.writers import joined_batches, result_schema, table_writer
 
-_LOCAL_IN_FLIGHT = 2  # one that runs, and one that is checked meanwhile
 _REASONS_SHOWN = 3
 
 
@@ -77,13 +70,6 @@ def _begin(job: TableJob, folder: RunFolder, how: RunOptions) -> TableState:
 
 
 def _run_batches(job: TableJob, folder: RunFolder, state: TableState, *, quiet: bool) -> TableState:
-    watching: dict[str, Any] = {}
-    if job.backend.server is None:
-        watching = {
-            "in_flight_max": _LOCAL_IN_FLIGHT,
-            "poll_s_max": LOCAL_POLL_S_MAX,
-            "outage_s_max": LOCAL_OUTAGE_S_MAX,
-        }
     with run_client(job.backend, folder, quiet=quiet) as client, BatchBar(quiet=quiet) as bar:
         folder.save(state)  # from here on there is something to go on with
         batches = TableBatches(
@@ -93,8 +79,7 @@ def _run_batches(job: TableJob, folder: RunFolder, state: TableState, *, quiet: 
             PartWriter(job),
             bar,
             endpoint=job.template.endpoint,
-            window=job.backend.completion_window,
-            **watching,
+            **watching(job.backend),
         )
         return batches.run()
 

@@ -10,6 +10,7 @@ Invariant: the site asks nothing of another host.
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -53,7 +54,7 @@ _OTHER_HOST: Final = re.compile(rb'(?:src|href)="(?:https?:)?//[^"]+\.(?:js|css|
 def main(site: Path) -> int:
     """Builds the site into `site`; the exit code of mkdocs."""
     staged = site.parent / f"{site.name}-pages"
-    _clear(staged)
+    shutil.rmtree(staged, ignore_errors=True)
     places = _places()
     for source, page in places.items():
         target = staged / page
@@ -78,11 +79,6 @@ def main(site: Path) -> int:
         return 1
     print(f"{len(places)} pages in {site}; open {site / 'index.html'}")
     return 0
-
-
-def _clear(folder: Path) -> None:
-    for path in sorted(folder.rglob("*"), reverse=True):
-        path.rmdir() if path.is_dir() else path.unlink()
 
 
 def _places() -> dict[str, str]:

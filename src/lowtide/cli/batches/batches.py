@@ -126,14 +126,13 @@ def list_batches(
         console.emit_json(answer)
         return
     batches = [read_view(entry, BatchView) for entry in answer.get("data", [])]
-    narrow = console.is_narrow()
-    shown_time = units.human_age if narrow else units.human_instant
+    created, shown_time = table.created()
     table.show_table(
         (
             table.whole("id"),
             table.whole("status"),
             *map(table.number, ("succeeded", "failed", "not run")),
-            table.whole("age" if narrow else "created"),
+            created,
         ),
         [
             (

@@ -83,15 +83,14 @@ def list_files(
         console.emit_json(answer)
         return
     files = [read_view(entry, FileObject) for entry in answer.get("data", [])]
-    narrow = console.is_narrow()
-    shown_time = units.human_age if narrow else units.human_instant
+    created, shown_time = table.created()
     table.show_table(
         (
             table.whole("id"),
             table.name("name"),
             table.number("size"),
             table.whole("purpose"),
-            table.whole("age" if narrow else "created"),
+            created,
         ),
         [
             (

@@ -6,14 +6,15 @@ lines, so that grep, cut and awk see whole values.
 """
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, Literal, NamedTuple
 
 from rich.cells import cell_len
 from rich.markup import escape
 from rich.table import Table
 
-from lowtide.cli.terminal.console import OUT, cell, printable, write
+from lowtide.cli.terminal.console import OUT, cell, is_narrow, printable, write
+from lowtide.cli.terminal.units import human_age, human_instant
 
 _NAME_COLUMNS_MIN: Final = 12
 
@@ -46,6 +47,14 @@ _LAYOUT: Final[dict[str, dict[str, Any]]] = {
     "name": {"no_wrap": True, "overflow": "ellipsis"},
     "number": {"no_wrap": True, "justify": "right"},
 }
+
+
+def created() -> tuple[Column, Callable[[int | None], str]]:
+    """Returns the column of when a thing was made, and what shows the Unix timestamp of one: its
+    age where there is no room for the instant."""
+    if is_narrow():
+        return whole("age"), human_age
+    return whole("created"), human_instant
 
 
 def show_table(columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> None:

@@ -72,6 +72,17 @@ def test_an_empty_table_says_so(screen: Screen) -> None:
     assert screen.lines == ["id", "none"]
 
 
+def test_a_narrow_terminal_shows_ages_for_instants(screen: Screen) -> None:
+    assert screen.console.width < console.NARROW_COLUMNS
+    column, shown = table.created()
+    assert (column.heading, shown) == ("age", units.human_age)
+
+
+def test_off_a_terminal_instants_are_whole() -> None:
+    column, shown = table.created()
+    assert (column.heading, shown) == ("created", units.human_instant)
+
+
 def test_counts_say_what_succeeded_failed_and_never_ran() -> None:
     counts = CountsObject(total=200, completed=190, failed=7)
     over = BatchView(id="b", status="expired", request_counts=counts)

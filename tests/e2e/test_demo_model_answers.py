@@ -93,6 +93,20 @@ async def test_logprobs_rank_the_chosen_token_first_when_nothing_is_drawn(
         assert token["logprob"] <= 0
 
 
+async def test_tools_change_nothing_for_a_model_whose_template_knows_none(
+    http: httpx.AsyncClient,
+) -> None:
+    """SmolLM2's template has no place for tools, and llama.cpp passes over what has no place."""
+    city = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+    weather = {"name": "get_weather", "description": "Weather of a city", "parameters": city}
+    fields: Body = {"max_tokens": 12, "temperature": 0, "cache_prompt": False}
+    tools: Body = {"tools": [{"type": "function", "function": weather}], "tool_choice": "auto"}
+    asked = "What is the weather in Lisbon?"
+    with_tools = await choice(http, asked, **fields, **tools)
+    assert with_tools["message"] == (await choice(http, asked, **fields))["message"]
+    assert "Lisbon" in with_tools["message"]["content"]
+
+
 async def test_a_prompt_that_begins_alike_is_taken_from_the_cache(http: httpx.AsyncClient) -> None:
     shared = "You are given a list of towns by the sea: " + "Lagos, Sines, Peniche, " * 12
     await choice(http, shared + "Which is first?", max_tokens=2)

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pandas
+import polars
 import pyarrow as pa
 import pytest
 from batch_server import ADDRESS, BatchServer
@@ -85,7 +87,6 @@ def test_an_arrow_table_comes_back_as_one_and_a_record_batch_too(server: BatchSe
 
 
 def test_a_pandas_frame_keeps_its_index_and_missing_values_are_empty(server: BatchServer) -> None:
-    pandas = pytest.importorskip("pandas")
     frame = pandas.DataFrame(ROWS, index=list("xyz"))
     frame["n"] = [1, 2, 3]
     found = ask(frame, prompt="Say: {{ text }}{{ n }}")
@@ -99,7 +100,6 @@ def test_a_pandas_frame_keeps_its_index_and_missing_values_are_empty(server: Bat
 
 
 def test_a_polars_frame_comes_back_as_one(server: BatchServer) -> None:
-    polars = pytest.importorskip("polars")
     frame = polars.DataFrame(ROWS)
     found = ask(frame)
     assert found.columns == ["id", "text", *ADDED]
@@ -110,7 +110,8 @@ def test_a_polars_frame_comes_back_as_one(server: BatchServer) -> None:
 
 
 def test_a_data_set_of_hugging_face_comes_back_as_one(server: BatchServer) -> None:
-    datasets = pytest.importorskip("datasets")
+    import datasets  # here: it takes a second
+
     dataset = datasets.Dataset.from_list(ROWS)
     found = ask(dataset.select([2, 0]))
     assert found.column_names == ["id", "text", *ADDED]

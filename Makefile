@@ -38,7 +38,7 @@ TENANTS_ARGS ?=
 .DEFAULT_GOAL := help
 # Two targets install into one environment.
 .NOTPARALLEL:
-.PHONY: help run test test-random sim sim-long check format docs docs-site bench bench-live bench-tenants big-files million-lines million-rows test-clients test-cookbook test-real test-chaos fuzz-api pins wheel clean
+.PHONY: help run test test-random sim sim-long lint coverage check format docs docs-site bench bench-live bench-tenants big-files million-lines million-rows test-clients test-cookbook test-real test-chaos fuzz-api pins wheel clean
 
 help: ## list the targets
 	@awk -F ' *## *' '/^[a-z-]+:.*## / { sub(/:.*/, "", $$1); printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -66,7 +66,7 @@ sim: $(VENV)/.ready-requirements-test ## play one seed of the simulated system: 
 sim-long: $(VENV)/.ready-requirements-test ## play a thousand seeds: make sim-long JOBS=2
 	$(PY) -m testkit.sim --seeds $(SEEDS) --jobs $(JOBS)
 
-check: $(VENV)/.ready-requirements-dev ## style, types and import rules, without running tests
+lint: $(VENV)/.ready-requirements-dev ## style, spelling, types, import rules and known vulnerabilities, without running tests
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(VENV)/bin/typos
@@ -74,6 +74,15 @@ check: $(VENV)/.ready-requirements-dev ## style, types and import rules, without
 	$(VENV)/bin/lint-imports
 	$(PY) tools/check_deploy.py
 	$(PY) tools/audit.py
+
+# A test that fails is told by `make test`; here it only covers less. Processes that are killed write nothing down.
+coverage: $(VENV)/.ready-requirements-dev ## which part of each module the tests run (some twenty minutes), in build/coverage
+	@rm -rf build/coverage && mkdir -p build/coverage
+	$(PY) -m coverage run -m pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder -q $(PYTEST_ARGS) || true
+	$(PY) -m coverage combine --quiet && $(PY) -m coverage json --quiet -o build/coverage/modules.json
+	$(PY) tools/module_coverage.py build/coverage/modules.json
+
+check: lint coverage ## all that `make lint` does, and `make coverage`
 
 format: $(VENV)/.ready-requirements-dev ## let ruff mend what it can
 	$(PY) -m ruff check --fix .

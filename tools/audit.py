@@ -1,4 +1,4 @@
-"""Are versions that we pin known to be vulnerable? Part of `make check`.
+"""Are versions that we pin known to be vulnerable? Part of `make lint`.
 
     python tools/audit.py [REQUIREMENTS...]
 
@@ -6,7 +6,7 @@ Asks the advisory services of pip-audit, one after the other, about every pinned
 that cannot be reached, or a mirror that has packages and no advisories, must not pass for a clean
 bill: an old version of a well-known package, about which every advisory service has something to
 say, is asked about along with ours, and without that answer the verdict is "not checked". Exit code
-1 only for a known vulnerability, so that `make check` works offline.
+1 only for a known vulnerability, so that `make lint` works offline.
 """
 
 import json

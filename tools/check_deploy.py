@@ -1,4 +1,4 @@
-"""Would those who read deploy/ take it, by their own schemas? Part of `make check`.
+"""Would those who read deploy/ take it, by their own schemas? Part of `make lint`.
 
     python tools/check_deploy.py
 

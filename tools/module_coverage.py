@@ -1,7 +1,7 @@
 """Reports which part of each module of the product the tests run. Part of `make coverage`.
 
 Reads what `coverage json` wrote. A module below `LEAST` percent needs a reason in
-`tests/uncovered.toml`, and a reason is removed once its module is above: either fault ends it with 1.
+`tests/uncovered.toml`, and a reason goes once its module is above: either fault ends it with 1.
 """
 
 import json
@@ -31,8 +31,8 @@ def faults(measured: Mapping[str, float], reasons: Iterable[str]) -> list[str]:
     told = set(reasons)
     low = {name for name, share in measured.items() if share < LEAST}
     return [
-        *(f"{name}: {measured[name]:.0f} %, and no reason" for name in sorted(low - told)),
-        *(f"{name}: has a reason but is above {LEAST:.0f} %" for name in sorted(told - low)),
+        *(f"{name}: {measured[name]:.1f} %, and no reason" for name in sorted(low - told)),
+        *(f"{name}: has a reason but is at least {LEAST:.0f} %" for name in sorted(told - low)),
     ]
 
 

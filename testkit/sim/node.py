@@ -21,6 +21,8 @@ from lowtide.core.bodies.body_rules import BodyRules
 from lowtide.core.dispatch.replica import Replica
 from lowtide.core.live.live import LiveAnswer
 from lowtide.loops.dispatch.attempt import Upstream
+from lowtide.loops.dispatch.outcomes import Outcomes
+from lowtide.loops.wakeups import Wakeups
 from lowtide.ports.blobs import BlobError
 from lowtide.ports.engine import StreamingEngine
 from lowtide.ports.store import Store, StoreError
@@ -250,10 +252,13 @@ class Node:
         shared = None if alone else {each.replica.url: each.replica for each in upstreams}
         for replica in (shared or {}).values():
             ground.owners.list_shared(self.process, replica)
+        wakeups = Wakeups()
         return Worker(
             self._parts(watched(self._store, ground.watch, ground.faults)),
             upstreams,
             "local" if alone else ground.new_id(f"{self.process.name}-"),
+            wakeups,
+            Outcomes(lambda: wakeups.wake("commit")),
             shared=shared,
             draw=ground.random.random,
         )

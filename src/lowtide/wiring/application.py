@@ -19,17 +19,21 @@ from lowtide.core.accounts.catalogue import Catalogue, ModelEntry
 from lowtide.core.replicas.served_models import ALL
 from lowtide.core.scheduling.reply_budget import ReplyBudget
 from lowtide.data_dir import locked_data_dir
+from lowtide.loops.batches.overview import OverviewLoop
+from lowtide.loops.dispatch.outcomes import Outcomes
 from lowtide.loops.dispatch.trials import TrialLoop
 from lowtide.loops.replicas.models import ModelsLoop
 from lowtide.loops.replicas.replica_set import ReplicaSet
 from lowtide.loops.replicas.seen_models import SeenModelsLoop
 from lowtide.loops.runner import Loop, Loops
+from lowtide.loops.wakeups import Wakeups
 from lowtide.ports.blobs import Blobs
 from lowtide.ports.clock import Clock
 from lowtide.ports.store import Store, StoreError
 from lowtide.service.live.live import LiveService
 from lowtide.service.services import Services
 from lowtide.system import SystemClock, new_id
+from lowtide.telemetry.work_metrics import OverviewMetrics
 from lowtide.wiring.database import check_server, is_single_machine, store_of
 from lowtide.wiring.flex import flex_results
 from lowtide.wiring.parts import Parts, parts_of
@@ -89,7 +93,10 @@ async def open_application(
         blobs = open_blobs(settings.server.blob_url, data_dir / "blobs")
         await blobs.probe()
         own = await start_embedded(embedded, data_dir, stack, on_progress) if embedded else None
-        replies = ReplyBudget()
+        wakeups = Wakeups()
+        outcomes = Outcomes(lambda: wakeups.wake("commit"))
+        # Answers that no commit has stored yet take of the memory that replies share.
+        replies = ReplyBudget(backlog=lambda: outcomes.uncommitted_bytes)
         engines = _engines(settings, own, clock, replies, stack)
         replicas, catalogue = engines.replicas, engines.catalogue
         parts = parts_of(settings, store, blobs, clock, catalogue)
@@ -97,24 +104,27 @@ async def open_application(
             parts,
             replicas.upstreams,
             _worker_id(settings),
+            wakeups,
+            outcomes,
             shared=None if is_single_machine(settings) else replicas.shared,
             controlled=replicas.controlled,
-            replies=replies,
+            on_commit=replies.look,
         )
         replicas.follow(worker)
         if is_single_machine(settings):
             await _release_previous_process(store, worker.id)
         live = LiveService(catalogue, replicas.live, clock, parts.quotas, replies)
         services = await _services(parts, worker, live, data_dir, stack)
-        worker.watch_batches(services.batches.progress)
-        asgi = _door(services) if role != "worker" else None
+        asgi = _http_api(services) if role != "worker" else None
         await stack.enter_async_context(await listing(settings, engines, store, clock))
         if role != "worker":
-            await stack.enter_async_context(_judging(replicas, clock, is_alone=role == "api"))
-            holds = flex_results(settings, services.flex, store, clock, worker, alone=role == "api")
+            alone = role == "api"
+            await stack.enter_async_context(_judging(replicas, clock, is_alone=alone))
+            holds = flex_results(settings, services.flex, store, clock, wakeups, alone=alone)
             await stack.enter_async_context(holds)
         if role != "api":
             await stack.enter_async_context(worker.running())
+            await stack.enter_async_context(_overview(worker.id, services, store, clock))
 
         def begin_drain() -> None:
             services.readiness.begin_drain()
@@ -194,7 +204,14 @@ async def _judging(
             await trials.aclose()
 
 
-def _door(services: Services) -> "Starlette":
+def _overview(worker_id: str, services: Services, store: Store, clock: Clock) -> Loops:
+    """What counts the batches of all and says in the log which wait, and why."""
+    progress, show = services.batches.progress, OverviewMetrics().show
+    reports = store.worker_reports
+    return Loops([OverviewLoop(worker_id, store.capacity, reports, clock, progress, show)], clock)
+
+
+def _http_api(services: Services) -> "Starlette":
     # Here, for it is a third of what a process loads, and a worker or a command has no HTTP API.
     from lowtide.api.app import create_app
 

@@ -7,11 +7,11 @@ from lowtide.config import Settings
 from lowtide.loops.listen import ListenLoop
 from lowtide.loops.live.flex_results import FlexResultsLoop
 from lowtide.loops.runner import Loop, Loops
+from lowtide.loops.wakeups import Wakeups
 from lowtide.ports.clock import Clock
 from lowtide.ports.store import Store
 from lowtide.service.live.flex import FlexService
 from lowtide.wiring.database import is_single_machine
-from lowtide.wiring.worker import Worker
 
 
 @asynccontextmanager
@@ -20,7 +20,7 @@ async def flex_results(
     flex: FlexService,
     store: Store,
     clock: Clock,
-    worker: Worker,
+    wakeups: Wakeups,
     *,
     alone: bool,
 ) -> AsyncIterator[None]:
@@ -33,10 +33,9 @@ async def flex_results(
         await flex.forget_lost()  # the lock says: that process is gone, and its callers with it
     parts: list[Loop] = [FlexResultsLoop(flex.look)]
     if alone:
-        parts.append(ListenLoop(store.wakeups, lambda _: flex.wake()))
+        parts.append(ListenLoop(store.wakeups, lambda _: wakeups.wake("flex-results")))
     loops = Loops(parts, clock)
-    flex.wake = lambda: loops.wake("flex-results")
-    worker.on_wake = lambda name: flex.wake() if name == "assemble" else None
+    wakeups.listen(lambda name: loops.wake("flex-results" if name == "assemble" else name))
     async with loops:
         try:
             yield

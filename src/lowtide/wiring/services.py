@@ -118,7 +118,7 @@ def build_services(
         allowance=parts.quotas,
         usage=UsageService(store.ledger, clock),
         live=live,
-        flex=FlexService(queue, store, blobs),
+        flex=FlexService(queue, store, blobs, lambda: worker.wake("flex-results")),
         background=BackgroundService(queue, store, blobs, clock),
         readiness=Readiness(store.files, store.check_writable, blobs, clock),
     )

@@ -17,10 +17,8 @@ from lowtide.core.reporting.batch_watch import BatchWatch
 from lowtide.core.reporting.replica_watch import Look
 from lowtide.core.reporting.tally import Tallies
 from lowtide.core.reporting.worker_report import WorkerReport
-from lowtide.core.scheduling.reply_budget import ReplyBudget
 from lowtide.engines.http.client import HttpEngine
 from lowtide.loops.batches.housekeeping import ExpireLoop, SweepLoop
-from lowtide.loops.batches.overview import OverviewLoop, ProgressOf
 from lowtide.loops.batches.task_lease import Wake
 from lowtide.loops.batches.unpause import UnpauseLoop
 from lowtide.loops.dispatch.attempt import Upstream
@@ -36,11 +34,12 @@ from lowtide.loops.replicas.report import ReportLoop
 from lowtide.loops.replicas.window_control import ControlLoop, EngineProbeLoop, ReplicaControl
 from lowtide.loops.runner import Loop, Loops
 from lowtide.loops.scheduling.urgency import UrgencyLoop
+from lowtide.loops.wakeups import Wakeups
 from lowtide.ports.blobs import Blobs
 from lowtide.ports.clock import Clock
 from lowtide.ports.store import Store, StoreError
 from lowtide.telemetry.replica_metrics import ReplicaMetrics
-from lowtide.telemetry.work_metrics import COMMIT_SECONDS, OverviewMetrics, WorkMetrics
+from lowtide.telemetry.work_metrics import COMMIT_SECONDS, WorkMetrics
 from lowtide.wiring.parts import Parts
 from lowtide.wiring.task_places import PLACES, TaskPlaces
 
@@ -55,16 +54,19 @@ class Worker:
         parts: Parts,
         upstreams: Sequence[Upstream],
         worker_id: str,
+        wakeups: Wakeups,
+        outcomes: Outcomes,
         *,
         shared: Mapping[str, Replica] | None = None,
         controlled: Sequence[ReplicaControl] = (),
-        replies: ReplyBudget | None = None,
+        on_commit: Callable[[], None] = lambda: None,
         draw: Callable[[], float] = random.random,
     ) -> None:
         """`upstreams` and `controlled`, those whose windows follow their engines, may change at run
         time; then call `replicas_changed`. `shared` are those of `upstreams` that other workers may
-        list, too, by the name that all use; None where no other worker can. `draw` gives uniform
-        numbers in [0, 1) for back-off."""
+        list, too, by the name that all use; None where no other worker can. `outcomes` wakes
+        "commit" of `wakeups`; `on_commit` is called after each commit. `draw` gives uniform numbers
+        in [0, 1) for back-off."""
         store, blobs, clock = parts.store, parts.blobs, parts.clock
         dispatch = parts.settings.dispatch
         self.id = worker_id
@@ -73,7 +75,7 @@ class Worker:
         self._upstreams = upstreams
         self._lists_all = shared is None
         self._calibrations = parts.calibrations
-        outcomes = Outcomes(lambda: self._loops.wake("commit"))
+        self.wake = wakeups.wake
         self._dispatcher = self._hands(parts, outcomes, draw)
         self._committer = Committer(
             worker_id,
@@ -89,14 +91,15 @@ class Worker:
             prices=lambda: parts.catalogue.prices,
             monotonic=clock.monotonic,
         )
-        self._replies = replies
-        if replies is not None:  # answers that no commit has stored yet take of their memory
-            replies.backlog = lambda: outcomes.uncommitted_bytes
+        self._on_commit = on_commit
         self._tasks = TaskPlaces(
             worker_id, store, blobs, clock, parts.planner, parts.quotas, self.wake,
             lease_ttl_s=dispatch.lease_ttl_s,
         )  # fmt: skip
-        self._report, self._overview = self._observing(store)
+        self._work_metrics = WorkMetrics()
+        self._report = ReportLoop(
+            self.id, store.worker_reports, clock, self, on_look=self._show_metrics
+        )
         self._metrics = ReplicaMetrics()
         self._control = self._steering(controlled)
         loops: list[Loop] = [
@@ -105,7 +108,6 @@ class Worker:
             self._committer,
             self._calibrations,
             self._report,
-            self._overview,
             *_maintenance_loops(store, blobs, clock, self.wake),
             self._control,
             EngineProbeLoop(controlled, clock),
@@ -116,12 +118,10 @@ class Worker:
         self._loops = Loops([*loops, *([self._ownership] if self._ownership else [])], clock)
         self._drain: asyncio.Task[None] | None = None
         self._is_running = False
-        self.on_wake: Callable[[str], None] = lambda _: None
-        """Told of every nudge: callers of this process may wait for what was done."""
+        wakeups.listen(self._woken)
 
-    def wake(self, name: str) -> None:
-        """Nudge a loop. New work and cancelled work both reach the dispatcher through a commit."""
-        self.on_wake(name)
+    def _woken(self, name: str) -> None:
+        """New work and cancelled work both reach the dispatcher through a commit."""
         if name == "dispatch":
             self._dispatcher.announce()
             self._loops.wake("commit")
@@ -133,7 +133,7 @@ class Worker:
 
     def replicas_changed(self, members: Sequence[ReplicaMember], touched: Collection[str]) -> None:
         """See `loops.replicas.replica_set.Follower`."""
-        self._control.watch_doors()
+        self._control.watch_live_calls()
         self._metrics.keep(member.replica.name for member in members)
         self._dispatcher.replicas_changed(touched)
         if self._ownership is not None:
@@ -155,24 +155,9 @@ class Worker:
             return None
         return frozenset(model for replica in self.replicas for model in replica.models)
 
-    def _observing(self, store: Store) -> tuple[ReportLoop, OverviewLoop]:
-        """What is seen of this worker, and of all batches."""
-        self._work_metrics = WorkMetrics()
-        reports, clock = store.worker_reports, self._clock
-        show = OverviewMetrics().show
-        return (
-            ReportLoop(self.id, reports, clock, self, on_look=self._show_metrics),
-            OverviewLoop(self.id, store.capacity, reports, clock, show),
-        )
-
     def _committed(self, seconds: float) -> None:
         COMMIT_SECONDS.observe(seconds)
-        if self._replies is not None:
-            self._replies.look()
-
-    def watch_batches(self, progress: ProgressOf) -> None:
-        """From now on log which batches wait, and count them; `progress` says why each does."""
-        self._overview.progress = progress
+        self._on_commit()
 
     def _show_metrics(self, looks: Sequence[Look], conditions: Mapping[str, str]) -> None:
         connections = {

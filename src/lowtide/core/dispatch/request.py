@@ -56,6 +56,12 @@ class Request(msgspec.Struct, eq=False):
         """Whether it was in flight when an engine died, and is not cleared of it."""
         return self.company > 0 or self.strikes > 0 or self.was_pardoned
 
+    def gave_way(self, unread_tokens: int) -> None:
+        """Records that the call was taken back for live traffic before its prompt was read."""
+        self.yields += 1
+        if self.is_read is None:
+            self.tokens = unread_tokens  # the engine has the rest of the prompt in its prefix cache
+
 
 class ChunkRun(msgspec.Struct, eq=False):
     """A leased chunk at work: what is pending, how many of its requests are not finished, and how

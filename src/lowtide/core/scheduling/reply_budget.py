@@ -50,7 +50,7 @@ class ReplyBudget:
     ) -> None:
         self.total = total
         self.held = 0
-        self.backlog = backlog
+        self._backlog = backlog
         self._by_owner: dict[str, int] = {}
         self._waiting: dict[str, deque[ReplyHold]] = {}
         self._going_on: ReplyHold | None = None  # to its end, whatever is free
@@ -94,7 +94,7 @@ class ReplyBudget:
         for owner in list(self._waiting):
             while owner in self._waiting and self._has_room(owner):
                 self._resume(self._waiting[owner][0])
-        if self._waiting and self._going_on is None and self.backlog() < self.total // 2:
+        if self._waiting and self._going_on is None and self._backlog() < self.total // 2:
             owner = min(self._waiting, key=lambda each: self._last_turn.get(each, 0))
             self._turns += 1
             self._last_turn[owner] = self._turns
@@ -102,7 +102,7 @@ class ReplyBudget:
             self._resume(self._going_on)
 
     def _has_room(self, owner: str) -> bool:
-        return self._by_owner.get(owner, 0) <= self.total - self.held - self.backlog()
+        return self._by_owner.get(owner, 0) <= self.total - self.held - self._backlog()
 
     def _resume(self, hold: ReplyHold) -> None:
         queue = self._waiting[hold.owner]

@@ -38,6 +38,7 @@ class OverviewLoop:
         capacity: CapacityStore,
         reports: WorkerReportStore,
         clock: Clock,
+        progress: ProgressOf,
         on_look: Callable[[Overview], None] = lambda _: None,
     ) -> None:
         self._worker_id = worker_id
@@ -47,16 +48,13 @@ class OverviewLoop:
         self._on_look = on_look
         self._watch = WaitingWatch()
         self._ages = ReportAges()
-        self.progress: ProgressOf | None = None
-        """Set by wiring, once the services are there; nothing is looked at before."""
+        self._progress = progress
 
     async def tick(self, now: datetime) -> datetime | None:
         again_at = now + timedelta(seconds=limits.OVERVIEW_S)
-        if self.progress is None:
-            return again_at
         unfinished = await self._capacity.unfinished(limits.OVERVIEW_BATCHES_MAX)
         found = await self._capacity.capacity()
-        progress = await self.progress(unfinished.batches)
+        progress = await self._progress(unfinished.batches)
         self._on_look(overview_of(unfinished.states, found.backlog, progress, now))
         now_s = self._clock.monotonic()
         is_first = await self._is_first(now, now_s)

@@ -43,8 +43,10 @@ class InFlightCalls(Protocol):
 class LiveCallSource(Protocol):
     """The live API, as far as it sees live calls to one replica."""
 
-    on_asked: Callable[[int, float], None]
-    """To be told of each call before it is sent: its prompt's tokens, monotonic seconds."""
+    def when_asked(self, told: Callable[[int, float], None]) -> None:
+        """Call `told` before each call is sent: its prompt's tokens, monotonic seconds. It takes
+        the place of the one given before."""
+        ...
 
     def seen(self, now_s: float, patience_s: float) -> LiveSeen:
         """How many there are, and how many have waited longer than that for their first byte."""
@@ -71,7 +73,7 @@ class ReplicaControl(msgspec.Struct, eq=False):
 
 
 class ControlLoop:
-    """Of all replicas of a worker."""
+    """Polls the engine metrics of this worker's replicas and resizes their windows."""
 
     name = "control"
 
@@ -91,13 +93,13 @@ class ControlLoop:
         self._clock = clock
         self._on_look = on_look
         self._wake = wake
-        self.watch_doors()
+        self.watch_live_calls()
 
-    def watch_doors(self) -> None:
+    def watch_live_calls(self) -> None:
         """Hear of the live calls of all replicas, of those that have come since, too."""
         for each in self._controlled:
             if each.live_calls is not None:
-                each.live_calls.on_asked = partial(self._live_asked, each)
+                each.live_calls.when_asked(partial(self._live_asked, each))
 
     async def tick(self, now: datetime) -> datetime | None:
         """One poll of all that are ours: elsewhere the owner's calls would look like live ones."""
@@ -153,9 +155,7 @@ class ControlLoop:
         if not back:
             return
         for place, unread in back:
-            requests[place].yields += 1
-            if requests[place].is_read is None:
-                requests[place].tokens = unread  # the rest of the prompt is in the prefix cache
+            requests[place].gave_way(unread)
         self._calls.revoke(replica.name, [requests[place] for place, _ in back])
 
 

@@ -70,13 +70,15 @@ class _CallGroup:
 
 
 class FlexService:
-    """One per process with an HTTP API; its callers' parties are its own."""
+    """One per process with an HTTP API; its callers' parties are its own. `wake` asks for a `look`
+    soon."""
 
     def __init__(
         self,
         queue: FlexQueue,
         store: Store,
         blobs: Blobs,
+        wake: Callable[[], None] = lambda: None,
         *,
         hold_s: float = limits.FLEX_HOLD_S,
         gather_s: float = limits.FLEX_GATHER_S,
@@ -91,8 +93,7 @@ class FlexService:
         self._tasks: set[asyncio.Task[None]] = set()
         self._places = ByteBudget(limits.FLEX_HELD_MAX)
         self._draining = False
-        self.wake: Callable[[], None] = lambda: None
-        """Asks for a `look` soon."""
+        self._wake = wake
 
     async def forget_lost(self) -> None:
         """Cancel what callers of an earlier process waited for: they have gone with it.
@@ -228,7 +229,7 @@ class FlexService:
         if self._draining:
             party.fail(_stopping())
         self._parties[party.batch.id] = party
-        self.wake()
+        self._wake()
 
     async def _serve(self, party: _CallGroup, standing: FlexStatus) -> None:
         batch = standing.batch

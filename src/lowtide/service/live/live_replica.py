@@ -42,11 +42,14 @@ class LiveReplica:
         self.timeout_s = timeout_s
         self.places = ByteBudget(limits.LIVE_IN_FLIGHT_MAX)
         """Of calls in flight, by organization."""
-        self.on_asked: Callable[[int, float], None] = lambda *_: None
-        """Told of each call before it is sent: its prompt's tokens, monotonic seconds. The control
-        loop takes batch prompts out of its way."""
+        self._on_asked: Callable[[int, float], None] = lambda *_: None
         self._unbegun: dict[LiveCall, float] = {}  # calls without a first byte; oldest first
         self._tokens_each = float(limits.LIVE_CALL_TOKENS)
+
+    def when_asked(self, told: Callable[[int, float], None]) -> None:
+        """Call `told` before each call is sent: its prompt's tokens, monotonic seconds. The control
+        loop takes batch prompts out of its way."""
+        self._on_asked = told
 
     def adopt(self, fresh: "LiveReplica") -> None:
         """From the next call on by that one's engine and settings; calls in flight end as begun."""
@@ -79,7 +82,7 @@ class LiveReplica:
 
     def entered(self, call: "LiveCall", now_s: float) -> None:
         """A call is about to be sent."""
-        self.on_asked(call.input_tokens, now_s)
+        self._on_asked(call.input_tokens, now_s)
         self.places.take(call.organization_id, 1)
         self._unbegun[call] = now_s
         if call.tokens:

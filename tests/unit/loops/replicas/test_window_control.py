@@ -39,6 +39,9 @@ class Told:
     def seen(self, now_s: float, patience_s: float) -> LiveSeen:
         return self.live
 
+    def when_asked(self, told: Callable[[int, float], None]) -> None:
+        self.on_asked = told
+
 
 class ControlBench:
     """A work bench whose one replica is controlled."""

@@ -151,7 +151,7 @@ def test_one_that_waited_in_vain_is_in_need_no_more(
 
 def test_each_call_is_announced_before_it_counts(live: LiveReplica, clock: SkippingClock) -> None:
     heard: list[tuple[int, int]] = []
-    live.on_asked = lambda tokens, _: heard.append((tokens, live.in_flight))
+    live.when_asked(lambda tokens, _: heard.append((tokens, live.in_flight)))
     with LiveCall(live, clock, scope_of(live), input_tokens=70, tokens=300):
         pass
     assert heard == [(70, 0)]

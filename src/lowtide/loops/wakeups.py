@@ -1,0 +1,23 @@
+"""Names of loops that have new work, passed from whoever made it to whoever runs those loops.
+
+Made by wiring before anything that wakes or is woken, so that both get it by their constructors.
+A wake-up is advice: it may be lost, and a loop that nobody runs in this process is passed over.
+"""
+
+from collections.abc import Callable
+
+
+class Wakeups:
+    """Those of one process."""
+
+    def __init__(self) -> None:
+        self._listeners: list[Callable[[str], None]] = []
+
+    def listen(self, listener: Callable[[str], None]) -> None:
+        """Call `listener` with the name of each loop that is woken from now on."""
+        self._listeners.append(listener)
+
+    def wake(self, name: str) -> None:
+        """Ask for a tick of the loop of that name soon."""
+        for listener in self._listeners:
+            listener(name)

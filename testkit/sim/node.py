@@ -22,7 +22,7 @@ from lowtide.core.dispatch.replica import Replica
 from lowtide.core.live.live import LiveAnswer
 from lowtide.loops.dispatch.attempt import Upstream
 from lowtide.loops.dispatch.outcomes import Outcomes
-from lowtide.loops.wakeups import Wakeups
+from lowtide.loops.local_wakeups import LocalWakeups
 from lowtide.ports.blobs import BlobError
 from lowtide.ports.engine import StreamingEngine
 from lowtide.ports.store import Store, StoreError
@@ -252,7 +252,7 @@ class Node:
         shared = None if alone else {each.replica.url: each.replica for each in upstreams}
         for replica in (shared or {}).values():
             ground.owners.list_shared(self.process, replica)
-        wakeups = Wakeups()
+        wakeups = LocalWakeups()
         return Worker(
             self._parts(watched(self._store, ground.watch, ground.faults)),
             upstreams,

@@ -22,11 +22,11 @@ from lowtide.data_dir import locked_data_dir
 from lowtide.loops.batches.overview import OverviewLoop
 from lowtide.loops.dispatch.outcomes import Outcomes
 from lowtide.loops.dispatch.trials import TrialLoop
+from lowtide.loops.local_wakeups import LocalWakeups
 from lowtide.loops.replicas.models import ModelsLoop
 from lowtide.loops.replicas.replica_set import ReplicaSet
 from lowtide.loops.replicas.seen_models import SeenModelsLoop
 from lowtide.loops.runner import Loop, Loops
-from lowtide.loops.wakeups import Wakeups
 from lowtide.ports.blobs import Blobs
 from lowtide.ports.clock import Clock
 from lowtide.ports.store import Store, StoreError
@@ -93,7 +93,7 @@ async def open_application(
         blobs = open_blobs(settings.server.blob_url, data_dir / "blobs")
         await blobs.probe()
         own = await start_embedded(embedded, data_dir, stack, on_progress) if embedded else None
-        wakeups = Wakeups()
+        wakeups = LocalWakeups()
         outcomes = Outcomes(lambda: wakeups.wake("commit"))
         # Answers that no commit has stored yet take of the memory that replies share.
         replies = ReplyBudget(backlog=lambda: outcomes.uncommitted_bytes)

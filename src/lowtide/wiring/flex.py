@@ -6,8 +6,8 @@ from contextlib import asynccontextmanager
 from lowtide.config import Settings
 from lowtide.loops.listen import ListenLoop
 from lowtide.loops.live.flex_results import FlexResultsLoop
+from lowtide.loops.local_wakeups import LocalWakeups
 from lowtide.loops.runner import Loop, Loops
-from lowtide.loops.wakeups import Wakeups
 from lowtide.ports.clock import Clock
 from lowtide.ports.store import Store
 from lowtide.service.live.flex import FlexService
@@ -20,7 +20,7 @@ async def flex_results(
     flex: FlexService,
     store: Store,
     clock: Clock,
-    wakeups: Wakeups,
+    wakeups: LocalWakeups,
     *,
     alone: bool,
 ) -> AsyncIterator[None]:

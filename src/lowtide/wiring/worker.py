@@ -28,13 +28,13 @@ from lowtide.loops.dispatch.dispatch import Dispatcher
 from lowtide.loops.dispatch.leasing import Leasing
 from lowtide.loops.dispatch.outcomes import Outcomes
 from lowtide.loops.listen import ListenLoop
+from lowtide.loops.local_wakeups import LocalWakeups
 from lowtide.loops.replicas.ownership import OwnershipLoop
 from lowtide.loops.replicas.replica_set import ReplicaMember
 from lowtide.loops.replicas.report import ReportLoop
 from lowtide.loops.replicas.window_control import ControlLoop, EngineProbeLoop, ReplicaControl
 from lowtide.loops.runner import Loop, Loops
 from lowtide.loops.scheduling.urgency import UrgencyLoop
-from lowtide.loops.wakeups import Wakeups
 from lowtide.ports.blobs import Blobs
 from lowtide.ports.clock import Clock
 from lowtide.ports.store import Store, StoreError
@@ -54,7 +54,7 @@ class Worker:
         parts: Parts,
         upstreams: Sequence[Upstream],
         worker_id: str,
-        wakeups: Wakeups,
+        wakeups: LocalWakeups,
         outcomes: Outcomes,
         *,
         shared: Mapping[str, Replica] | None = None,

@@ -7,7 +7,7 @@ A wake-up is advice: it may be lost, and a loop that nobody runs in this process
 from collections.abc import Callable
 
 
-class Wakeups:
+class LocalWakeups:
     """Those of one process."""
 
     def __init__(self) -> None:

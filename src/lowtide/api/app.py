@@ -102,7 +102,7 @@ def create_app(services: Services | None) -> Starlette:
 
 @cache
 def openapi_document() -> dict[str, Any]:
-    """Of every application: which routes there are depends on no setting."""
+    """The OpenAPI document, which is the same for every application: no setting adds a route."""
     return document(VERSION, [each for noun in NOUNS for each in noun.operations])
 
 

@@ -28,7 +28,7 @@ _MESSAGES: Final = {
         "Wait for it; or give this one a state_dir= of its own, and the work is done twice.",
     )
 }
-"""By code: what is said instead, where the command line speaks of its files."""
+"""What is said instead, by code, where the command line speaks of its files."""
 
 
 class Error(Exception):

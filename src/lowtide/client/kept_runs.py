@@ -49,7 +49,7 @@ def kept_run(runs: Path, key: str) -> Iterator[RunFolder]:
 
 
 def forget_old_runs(runs: Path, now: float | None = None) -> None:
-    """Remove runs that nobody has gone on with for `limits.MAP_RUN_KEPT_S`. `now`: Unix seconds."""
+    """Removes runs that were not continued for `limits.MAP_RUN_KEPT_S`. `now`: Unix seconds."""
     oldest = (time.time() if now is None else now) - limits.MAP_RUN_KEPT_S
     for path in runs.glob("*.lowtide"):
         try:

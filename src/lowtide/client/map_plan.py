@@ -87,7 +87,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class MapJob:
-    """A question that is about to be asked of somebody. `key`: the digest of its content."""
+    """A question, and the backend that will answer it. `key`: the digest of its content."""
 
     rows: Rows
     template: RequestTemplate
@@ -197,7 +197,9 @@ def _target(options: MapOptions) -> RunTarget:
 
 
 def _digests(template: RequestTemplate, target: RunTarget) -> dict[str, str]:
-    """By argument. Not `window` and keys: they do not change what is asked, nor of whom."""
+    """A digest of each argument. `window` and keys are left out: they change neither the
+    question nor who answers it.
+    """
     values: dict[str, Any] = {
         "prompt": template.prompt.text,
         "system": template.system.text if template.system else None,

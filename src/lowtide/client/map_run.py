@@ -1,7 +1,7 @@
 """One call of `lowtide.map`, from rows in to the same rows with answers out.
 
-The life of such a run is that of any (`cli/tables/table_run.py`): check all that can be checked,
-take the run's folder, find out how far an earlier life came, run the batches, join the answers,
+It goes through the steps of any run (`cli/tables/table_run.py`): check all that can be checked,
+take the run's folder, find out how far an earlier process came, run the batches, join the answers,
 forget. Whatever ends it before, the same call goes on behind the last step that was recorded.
 """
 
@@ -117,7 +117,7 @@ def _say_how_to_go_on(job: MapJob, folder: RunFolder, reporter: Reporter) -> Non
 
 @contextmanager
 def _open_client(job: MapJob, folder: RunFolder, reporter: Reporter) -> Iterator[ServerClient]:
-    """A client of the server named, or of one of our own that lasts as long as the context."""
+    """A client of the server named, or of a local one that lasts as long as the context."""
     backend = job.backend
     if backend.server is not None:
         with connect(backend.server, backend.api_key) as client:

@@ -58,7 +58,7 @@ class Reporter:
         return self._bar.eta_s if self._bar is not None else None
 
     def show(self, batch: BatchView, outage: str = "") -> None:
-        """As `BatchBar.show`."""
+        """Shows the batch as `BatchBar.show` does, and keeps its counts."""
         self.counts = batch.counts
         if self._bar is not None:
             self._bar.show(batch, outage)

@@ -1,4 +1,4 @@
-"""From a tree of plain values to the settings, with every mistake and not only the first.
+"""Converts a tree of plain values to the settings, and reports every mistake, not only the first.
 
 Called by `settings.load`. It knows types and names of keys from the sections themselves; which
 values make sense is said by each section's own check.

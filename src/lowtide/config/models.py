@@ -33,7 +33,7 @@ class ModelSettings(Section, frozen=True):
     context_length: int | None = None
     input_price: Decimal = Decimal(0)
     cached_input_price: Decimal | None = None
-    """Of input tokens that the engine had cached; None: the input price."""
+    """The price of input tokens that the engine had cached; None: the input price."""
     output_price: Decimal = Decimal(0)
     batch_discount: Decimal = Decimal("0.5")
     """The share that a batch does not pay."""
@@ -42,14 +42,16 @@ class ModelSettings(Section, frozen=True):
 
     @cached_property
     def entry(self) -> ModelEntry:
-        """What is kept of it in the catalogue."""
+        """The entry of the catalogue that these settings describe."""
         fields = msgspec.structs.asdict(self)
         del fields["hours"]
         return ModelEntry(**fields)
 
     @cached_property
     def span(self) -> Span | None:
-        """Of its hours. Raises ValueError for words that say none."""
+        """The span of its hours; None without any. Raises ValueError for
+        words that stand for no hours.
+        """
         return None if self.hours is None else span_of(self.hours)
 
 

@@ -1,4 +1,5 @@
-"""Values that were written to be replaced: secrets of an example, and templates nobody filled in.
+"""Values that were written to be replaced: secrets of an example, and templates that were not
+filled in.
 
 Called by `sections` for the secret that signs upload addresses, and by `conversion` for every
 value. Pure. Guards: a value copied from a manifest or a page of documentation starts no server, and

@@ -35,7 +35,7 @@ class ReplicaSettings(Section, frozen=True):
     models: tuple[str, ...] = ()
     """What requests may call its models; "*": whatever /v1/models lists, asked again and again."""
     names: Mapping[str, str] = {}
-    """For models that this engine calls otherwise: the name in requests = the engine's own."""
+    """Models that this engine calls by another name: the name in requests = the engine's own."""
     window: int | None = None
     """Batch calls in flight at most; None: as many as do well."""
     relaxed: bool = False

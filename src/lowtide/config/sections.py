@@ -65,7 +65,9 @@ class ServerSettings(Section, frozen=True):
     """Signs upload addresses. The same on every machine that serves the API; None: from a file in
     `data_dir`, which one machine makes for itself."""
     shutdown_delay_s: float = 0.0
-    """From SIGTERM, when `/ready` turns, to the moment from which no connection is accepted."""
+    """The time between SIGTERM, when `/ready` begins to fail, and the end
+    of accepting connections.
+    """
     metrics_host: str = "127.0.0.1"
     """The address at which a worker shows its metrics, without a key."""
     metrics_port: int | None = None
@@ -193,7 +195,7 @@ class DispatchSettings(Section, frozen=True):
     """When batch work starts, for example "22:00-06:00"; None: whenever there is room. A model's
     own hours go before these."""
     timezone: str = "UTC"
-    """Of all hours: an IANA name, as "Europe/Berlin"."""
+    """The time zone of all hours: an IANA name, as "Europe/Berlin"."""
 
     @cached_property
     def zone(self) -> ZoneInfo:
@@ -202,7 +204,9 @@ class DispatchSettings(Section, frozen=True):
 
     @cached_property
     def span(self) -> Span | None:
-        """Of its hours. Raises ValueError for words that say none."""
+        """The span of its hours; None without any. Raises ValueError for
+        words that stand for no hours.
+        """
         return None if self.hours is None else span_of(self.hours)
 
     def problems(self) -> Iterator[Problem]:

@@ -49,7 +49,7 @@ def _escape(body: bytes) -> bytes:
 
 
 def _escape_piece(text: str) -> bytes:
-    """Of JSON cut anywhere: each character is escaped, and undone, alone."""
+    """Escapes a piece of JSON cut anywhere: each character is escaped, and undone, alone."""
     escaped = encode_basestring_ascii(text)[1:-1]
     return escaped.replace('\\"', '"').replace("\\\\", "\\").encode("ascii")
 

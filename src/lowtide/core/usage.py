@@ -65,7 +65,7 @@ class _Answer(msgspec.Struct):
 
 
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-"""What decoding bytes that nobody checked may raise; deep nesting ends in RecursionError."""
+"""What decoding unchecked bytes may raise; deep nesting ends in RecursionError."""
 
 _answer = msgspec.json.Decoder(_Answer)
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -85,7 +85,7 @@ def usage_of(body: bytes) -> Usage | None:
 
 
 def usage_from(wire: WireUsage) -> Usage:
-    """The same, whichever shape it had. Every answer comes by here."""
+    """The usage of an answer, whichever shape it had. Every answer passes through here."""
     most = limits.USAGE_TOKENS_MAX
     tokens_in, tokens_out = wire.prompt_tokens, wire.completion_tokens
     plain = wire.prompt_tokens_details is None and wire.completion_tokens_details is None
@@ -109,5 +109,7 @@ def usage_from(wire: WireUsage) -> Usage:
 
 
 def _sane(tokens: int) -> int:
-    """What a broken engine reports must neither make a charge negative nor overflow a sum."""
+    """A count within bounds: what a broken engine reports must neither make a charge
+    negative nor overflow a sum.
+    """
     return min(max(0, tokens), limits.USAGE_TOKENS_MAX)

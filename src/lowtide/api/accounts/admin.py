@@ -53,7 +53,9 @@ class NewOrganization(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class OrganizationChange(msgspec.Struct, forbid_unknown_fields=True):
-    """What is left out stays; a limit of null is the default again, a cap of null is none."""
+    """The body of a change. Fields that are left out stay as they are; null restores the default
+    limit, or removes the cap.
+    """
 
     limits: dict[str, int | None] = {}
     spend_cap: Decimal | UnsetType | None = UNSET
@@ -65,7 +67,7 @@ class NewProject(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class NewApiKey(msgspec.Struct, forbid_unknown_fields=True):
-    """`expires_at` in unix seconds."""
+    """The body of a create; `expires_at` in Unix seconds."""
 
     project_id: str
     name: str
@@ -251,7 +253,7 @@ async def _read(request: Request, kind: type[Body]) -> Body:
 
 
 def _changed(before: OrganizationLimits, changes: dict[str, int | None]) -> OrganizationLimits:
-    """Raises LowtideError for a limit that there is none of."""
+    """The change as the service takes it. Raises LowtideError for the name of an unknown limit."""
     for name in changes:
         if name not in OrganizationLimits.__struct_fields__:
             known = ", ".join(OrganizationLimits.__struct_fields__)

@@ -24,7 +24,7 @@ def organization_object(organization: Organization) -> OrganizationObject:
 
 
 def limits_object(limits: OrganizationLimits) -> LimitsObject:
-    """Every key, null where the default applies."""
+    """The limits with every key; null where the default applies."""
     return LimitsObject(**{name: getattr(limits, name) for name in limits.__struct_fields__})
 
 
@@ -38,7 +38,7 @@ def project_object(project: Project) -> ProjectObject:
 
 
 def key_object(key: ApiKey) -> KeyObject:
-    """Everything but the secret, which nobody has any more."""
+    """The key without its secret, which is shown only when the key is created."""
     return KeyObject(
         id=key.id,
         project_id=key.project_id,
@@ -53,7 +53,7 @@ def key_object(key: ApiKey) -> KeyObject:
 
 
 def new_key_object(key: ApiKey, credential: str) -> NewKeyObject:
-    """With the secret, this once."""
+    """The key with its secret: the answer to its creation."""
     shown = key_object(key)
     return NewKeyObject(
         **{name: getattr(shown, name) for name in shown.__struct_fields__}, key=credential

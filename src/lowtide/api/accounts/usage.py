@@ -1,7 +1,7 @@
 """The usage report: what was used and charged, by day, model and project; JSON or CSV.
 
-A key sees its own project. With the scope `admin` it may name any project or organization; to
-everybody else another project is an unknown one.
+A key sees its own project. With the scope `admin` it may name any project or organization; to every
+other caller, another project is an unknown one.
 """
 
 import csv
@@ -29,7 +29,7 @@ from lowtide.service.accounts.usage import UsageReport
 routes = Routes("usage")
 
 ALL: Final = "all"
-"""As an organization's id: every organization."""
+"""Stands for every organization where an organization's id is expected."""
 
 
 class AskedUsage(msgspec.Struct, frozen=True):
@@ -72,7 +72,9 @@ async def report(request: Request) -> Response:
 
 
 def _subject(caller: Caller, project_id: str, organization_id: str) -> dict[str, str | None]:
-    """Whose usage: of the caller's project, unless an administrator names another."""
+    """The project or organization to report on: the caller's project, unless an administrator names
+    another. Raises LowtideError `insufficient_scope`, `project_not_found`.
+    """
     if "admin" in caller.scopes and (project_id or organization_id):
         organization = None if organization_id == ALL else organization_id
         return {"organization_id": organization or None, "project_id": project_id or None}

@@ -1,9 +1,9 @@
 """The batch routes: read what a client sent, call the verb, answer in the client's shape.
 
 Which shape: a collection follows the client, an existing batch follows how it was created, a
-fixed mount follows nobody (protocol.md section 1, rules 1, 2b, 2c, 2e). Guards: a create counts
-as answered only while its client is still connected, so that a repetition after a time-out finds
-the first batch.
+fixed mount always has its own (protocol.md section 1, rules 1, 2b, 2c, 2e). Guards: a create
+counts as answered only while its client is still connected, so that a repetition after a
+time-out finds the first batch.
 """
 
 import asyncio
@@ -150,12 +150,14 @@ def _is_repetition(request: Request) -> bool:
 
 
 def parse_create(body: dict[str, Any]) -> NewBatch:
-    """The fields of `body` that we know. Raises LowtideError naming the field of the wrong type."""
+    """The known fields of `body`. Raises LowtideError naming the field of the wrong type."""
     return as_struct(body, NewBatch)
 
 
 async def _created_answer(request: Request, created: Created) -> Response:
-    """On the shared /v1 one answer for both SDKs: OpenAI's fields, and `job` beside them."""
+    """The answer to a create; on the shared /v1 one for both SDKs: OpenAI's
+    fields, and `job` beside them.
+    """
     batch = created.batch
     service = services_of(request).batches
     (progress,), (cost,) = await service.progress([batch]), await service.costs([batch])
@@ -176,7 +178,7 @@ async def _created_answer(request: Request, created: Created) -> Response:
 
 
 def _feasibility_header(verdict: Feasibility) -> dict[str, str]:
-    """For clients whose objects drop what they do not know."""
+    """The verdict as a header, for clients whose objects drop unknown fields; empty if unknown."""
     return {} if verdict.kept == "unknown" else {"Lowtide-Feasibility": verdict.kept}
 
 

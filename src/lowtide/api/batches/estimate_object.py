@@ -1,4 +1,4 @@
-"""The answer to a dry run: ours alone, the same for every client."""
+"""The answer to a dry run: an object of Lowtide's own, the same for every client."""
 
 from lowtide.api.dialects import money, openai
 from lowtide.api.objects.batches import (

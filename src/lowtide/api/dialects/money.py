@@ -16,7 +16,7 @@ from lowtide.core.usage import Usage
 
 
 def pricing(entry: ModelEntry) -> PricingObject:
-    """Live, in dollars per million tokens; under `batch` what a batch pays."""
+    """Prices in dollars per million tokens: live, and under `batch` what a batch pays."""
     return PricingObject(**_pricing(entry))
 
 

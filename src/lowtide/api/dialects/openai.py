@@ -1,9 +1,9 @@
 """Batches and models as the OpenAI SDKs know them (protocol.md section 3.3).
 
-Called by the batch and model routes. Guards: every key of the vendor's object is present, null
-where unknown; `request_counts` and `metadata` are never null; only the eight statuses of the
-SDKs' own literal appear. Our own keys come after the vendor's and never change the meaning of one
-of those.
+Called by the batch and model routes. Guards: every key of the vendor's object is present,
+null where unknown; `request_counts` and `metadata` are never null; only the eight statuses
+of the SDKs' own literal appear. Lowtide's own keys come after the vendor's and never change
+the meaning of one of those.
 """
 
 from collections.abc import Sequence
@@ -141,7 +141,7 @@ def model_list(entries: Sequence[ModelEntry]) -> ModelListObject:
 
 
 def publisher(entry: ModelEntry) -> str:
-    """The organization in `org/name`; ours for a bare name."""
+    """The organization in `org/name`; `lowtide` for a bare name."""
     organization, slash, _ = entry.id.partition("/")
     return organization if slash else "lowtide"
 
@@ -156,7 +156,7 @@ def errors(found: Sequence[BatchError]) -> LineErrorList | None:
 
 
 def errors_total(batch: Batch) -> int | UnsetType:
-    """Only where more lines are bad than are listed."""
+    """The number of bad lines if more are bad than are listed; else UNSET."""
     return batch.errors_total if batch.errors_total > len(batch.errors) else UNSET
 
 

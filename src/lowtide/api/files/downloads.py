@@ -38,7 +38,7 @@ async def content(request: Request, file_id: str) -> Response:
 
 
 class _Placed(Response):
-    """An answer that has a place until it is over."""
+    """An answer that occupies one of the download places until it is over."""
 
     def __init__(self, answer: Response, on_end: Callable[[], None]) -> None:
         super().__init__(status_code=answer.status_code)

@@ -208,7 +208,7 @@ async def complete(request: Request) -> Response:
     ),
 )
 async def abort(request: Request) -> Response:
-    """Give an upload up; its parts go."""
+    """Abort an upload and delete its parts."""
     upload = await _upload(request, as_struct(await read_json(request), AskedEnd))
     await services_of(request).parts.cancel(upload.project_id, upload.id)
     return json_response(AbortedMultipart(upload_id=upload.id, file_id=upload.file_id))

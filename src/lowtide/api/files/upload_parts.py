@@ -177,7 +177,7 @@ async def complete_upload(request: Request, upload_id: str) -> Response:
     answers(UploadObject, "upload_closed", "upload_not_found", "upload_expired", "storage_full"),
 )
 async def cancel_upload(request: Request, upload_id: str) -> Response:
-    """Give an upload up; its parts go."""
+    """Cancel an upload and delete its parts."""
     parts = services_of(request).parts
     return json_response(upload_object(await parts.cancel(identify(request).project_id, upload_id)))
 

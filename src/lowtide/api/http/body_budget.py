@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 
 def hold(scope: Scope, amount: int) -> None:
-    """So many more bytes of the body are kept.
+    """Counts `amount` more bytes of the request's body as held in memory.
 
-    Raises LowtideError `rate_limit_exceeded` where it is the organization's own bodies that fill
-    its room, `server_busy` where it is those of others.
+    Raises LowtideError: `rate_limit_exceeded` when the organization's own bodies fill its share,
+    `server_busy` when the bodies of others fill the memory.
     """
     state = scope.get("state", {})
     caller: Caller | None = state.get("caller")
@@ -48,7 +48,7 @@ def hold(scope: Scope, amount: int) -> None:
 
 
 def release(scope: Scope) -> None:
-    """The request is over: nothing of its body is kept."""
+    """Gives back all bytes that the request held, once it is over."""
     state = scope["state"]
     if (amount := state.pop("held_bytes", 0)) > 0:
         budget: ByteBudget = scope["app"].state.json_bodies

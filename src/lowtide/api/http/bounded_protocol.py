@@ -91,7 +91,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._turn_away(transport)
 
     def _turn_away(self, transport: asyncio.Transport) -> None:
-        """There is no room for it: say so, and close it."""
+        """Refuses a connection for which there is no room, and closes it."""
         self._refused_at_s = self.opened_at_s
         metrics.CONNECTIONS_ENDED.labels("room").inc()
         transport.write(_written(*_BUSY))
@@ -234,8 +234,9 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     # ---- what the application says ----
 
     def accept(self, owner: str) -> bool:
-        """A request of this connection was accepted: whoever sends it is known, and the connection
-        is that organization's. False: it has as many as it may.
+        """Counts the connection as the organization's, because a request of it was authenticated.
+
+        Returns False when the organization has as many connections as it may have.
         """
         if not self._is_unauthenticated:
             return True
@@ -311,7 +312,9 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._refuse((408, "request_timeout", f"{message} The connection is closed."), "slow")
 
     def _name_client(self) -> None:
-        """The proxy tells for whom it asks; that address counts as long as the call is strange."""
+        """Counts the request for the address that the proxy names, until
+        its caller is authenticated.
+        """
         self._is_unauthenticated = True
         peer = self.client[0] if self.client else ""
         named = b",".join(value for name, value in self.headers if name == b"x-forwarded-for")

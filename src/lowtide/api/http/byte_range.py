@@ -9,10 +9,10 @@ _ONE_RANGE: Final = re.compile(r"bytes=\s*([0-9]{0,19})-([0-9]{0,19})\s*")
 
 
 def parse_range(header: str, size: int) -> tuple[int, int] | None:
-    """`(offset, length)` of the asked range; None when the header asks for what we do not do.
+    """`(offset, length)` of the requested range; None when the header is to be ignored.
 
-    What is not one byte range (several ranges, other units, nonsense) is ignored, as the RFC
-    allows: the client then gets the whole. Raises LowtideError `range_not_satisfiable`.
+    Anything but one byte range (several ranges, other units, nonsense) is ignored, as the RFC
+    allows: the client then gets the whole file. Raises LowtideError `range_not_satisfiable`.
     """
     match = _ONE_RANGE.fullmatch(header.strip())
     if not match or match[0].strip() == "bytes=-":

@@ -1,11 +1,11 @@
-"""The connections of a process, and which of them may stay before anybody knows who calls.
+"""The connections of a process, and which of them may stay before their callers are known.
 
 Called by `http_protocol`, once for each connection. A connection is unauthenticated until a request
 on it was accepted (`guard` says so). Guards: unauthenticated callers are bounded per address and in
 all, and so is what they have sent; the one that has waited longest goes first, so there is always
-room for the next caller and for health checks; and who is silent or slow is ended within a sweep of
-its bound. Those of known callers are shared by organization: one may have as many as are left free.
-A trusted proxy is no such caller: its requests count for the address that it names.
+room for the next caller and for health checks; and a silent or slow caller is cut off within a
+sweep of its bound. Those of known callers are shared by organization: one may have as many as are
+left free. A trusted proxy is no such caller: its requests count for the address that it names.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ class UnauthenticatedBounds:
 
 
 def process_bounds() -> UnauthenticatedBounds:
-    """As many as leave files for the callers who are known."""
+    """The bounds of this process, which leave enough open files for authenticated callers."""
     share = max(limits.UNAUTHENTICATED_MIN, _share_of_files())
     in_all = min(limits.UNAUTHENTICATED_MAX, share)
     return UnauthenticatedBounds(
@@ -42,12 +42,12 @@ def process_bounds() -> UnauthenticatedBounds:
 
 
 def _share_of_files() -> int:
-    """Of those that the process may have open."""
+    """The number of open files that unauthenticated callers may use."""
     return int(_open_files() * limits.UNAUTHENTICATED_FILES_SHARE)
 
 
 def _open_files() -> int:
-    """The limit of the process."""
+    """The process's limit of open files."""
     if sys.platform == "win32":
         return limits.OPEN_FILES_MAX
     import resource  # not on Windows
@@ -57,26 +57,28 @@ def _open_files() -> int:
 
 
 class ClientConnection(Protocol):
-    """What is asked of a connection here."""
+    """The methods of a connection that `Connections` calls."""
 
     opened_at_s: float
     held_bytes: int
 
     @property
     def is_answering(self) -> bool:
-        """A request of it is being answered: it is not silent, and not ended for room."""
+        """Whether one of its requests is being answered: then it is not
+        silent, and not ended for room.
+        """
 
     def check(self, now_s: float) -> bool:
-        """End it if it is too slow. Returns whether it needs another look."""
+        """Ends the connection if it is too slow. Returns whether it must be checked again."""
 
     def abort(self) -> None:
-        """Close it now, without a word."""
+        """Closes the connection now, without an answer."""
 
     def hold_back(self) -> None:
-        """Read no more of it for now."""
+        """Stops reading from the connection for now."""
 
     def go_on(self) -> None:
-        """Read on."""
+        """Reads from the connection again."""
 
 
 class Connections:
@@ -87,7 +89,7 @@ class Connections:
     ) -> None:
         self.held_bytes = 0
         self.open_max = share_out(_open_files(), 1).callers
-        """Of all callers together, known ones and proxies included."""
+        """The most connections of all callers together, known ones and proxies included."""
         self._places = ByteBudget(self.open_max)
         self._bounds = bounds or process_bounds()
         self._proxies = tuple(proxies)
@@ -98,11 +100,11 @@ class Connections:
         self._is_sweeping = False
 
     def __len__(self) -> int:
-        """Unauthenticated connections now."""
+        """The number of unauthenticated connections now."""
         return len(self._unauthenticated)
 
     def is_trusted(self, address: str) -> bool:
-        """Whether it is a trusted proxy's."""
+        """Whether the address is a trusted proxy's."""
         if not self._proxies:
             return False
         try:
@@ -112,7 +114,9 @@ class Connections:
         return any(ip in network for network in self._proxies)
 
     def client_behind(self, peer: str, forwarded: str) -> str:
-        """Who calls through proxies: the last address in X-Forwarded-For that is none of theirs."""
+        """The address of the caller behind proxies: the last one in
+        X-Forwarded-For that is no proxy's.
+        """
         for named in reversed(forwarded.split(",")):
             address = _bare(named)
             if address is None:
@@ -123,9 +127,9 @@ class Connections:
         return peer
 
     def add(self, connection: ClientConnection, address: str, now_s: float) -> bool:
-        """An unauthenticated connection, or a request of one through a proxy.
+        """Counts an unauthenticated connection, or one request of such a caller through a proxy.
 
-        False: there is no room for it and nobody to end instead.
+        Returns False when there is no room and no connection that could be ended for it.
         """
         key = _shared(address)
         same = self._by_address.setdefault(key, {})
@@ -146,7 +150,9 @@ class Connections:
         return True
 
     def remove(self, connection: ClientConnection) -> None:
-        """It is known from here on, or gone."""
+        """Stops counting the connection as unauthenticated: its caller
+        is known, or it is closed.
+        """
         key = self._unauthenticated.pop(connection, None)
         if key is None:
             return
@@ -159,8 +165,10 @@ class Connections:
             connection.go_on()
 
     def admit(self, connection: ClientConnection, owner: str) -> bool:
-        """It is an organization's from here on, until `leave`. False: that one has as many as are
-        left free for others, and the connection stays an unauthenticated caller's.
+        """Counts the connection for the organization, until `leave`.
+
+        Returns False when the organization has as many as are left free for others; the connection
+        then stays an unauthenticated one.
         """
         if not self._places.take(owner, 1):
             return False
@@ -168,28 +176,31 @@ class Connections:
         return True
 
     def leave(self, owner: str) -> None:
-        """A connection of the organization is closed."""
+        """Stops counting a closed connection for the organization."""
         self._places.give_back(owner, 1)
 
     def end_one(self, now_s: float) -> bool:
-        """Whether there was an unauthenticated caller's connection to end, past its grace, in
-        favour of whoever comes now."""
+        """Ends one unauthenticated connection past its grace, to make room for a new one.
+        Returns whether there was one.
+        """
         before = len(self._unauthenticated)
         self._end_oldest(self._unauthenticated, 1, now_s - limits.UNAUTHENTICATED_GRACE_S)
         return len(self._unauthenticated) < before
 
     def watch(self, connection: ClientConnection) -> None:
-        """It is in the middle of a head or of a body: look to it until it is through."""
+        """Checks the connection at each sweep while a head or a body of it is being read."""
         self._watched.add(connection)
         self._sweep_later()
 
     def forget(self, connection: ClientConnection) -> None:
-        """It is closed."""
+        """Stops checking the connection; it is closed."""
         self.remove(connection)
         self._watched.discard(connection)
 
     def hold(self, connection: ClientConnection, held_bytes: int) -> None:
-        """What an unauthenticated caller has sent and nobody has read or dropped."""
+        """Records how many bytes of the connection are held: sent by its caller,
+        neither read nor dropped.
+        """
         self.held_bytes += held_bytes - connection.held_bytes
         connection.held_bytes = held_bytes
         if self.held_bytes > limits.UNAUTHENTICATED_BYTES_MAX:
@@ -200,7 +211,7 @@ class Connections:
                 each.go_on()
 
     def sweep(self, now_s: float) -> None:
-        """End who is silent, slow or one too many."""
+        """Ends connections that are silent, slow or in excess."""
         self._watched = {each for each in list(self._watched) if each.check(now_s)}
         for each in list(self._unauthenticated):
             each.check(now_s)
@@ -221,7 +232,7 @@ class Connections:
         self._end_largest([each for each in self._unauthenticated if not each.is_answering])
 
     def _end_largest(self, among: list[ClientConnection]) -> None:
-        """Until the rest holds half of what is allowed."""
+        """Ends the connections that hold most, until the rest holds half of what is allowed."""
         left = sum(each.held_bytes for each in among)
         for each in sorted(among, key=lambda one: one.held_bytes, reverse=True):
             if left <= limits.UNAUTHENTICATED_BYTES_MAX // 2:
@@ -266,7 +277,7 @@ class Connections:
 
 
 def _bare(text: str) -> str | None:
-    """An address without brackets and port; None when it is none."""
+    """An address without brackets and port; None when the text is none."""
     text = text.strip()
     if text.startswith("["):
         text = text[1:].partition("]")[0]
@@ -279,7 +290,7 @@ def _bare(text: str) -> str | None:
 
 
 def _shared(address: str) -> str:
-    """What counts as one caller: an address, or the /64 that one line of IPv6 is given."""
+    """The key that counts as one caller: an IPv4 address, or the /64 network of an IPv6 address."""
     if ":" not in address:
         return address
     try:

@@ -1,4 +1,4 @@
-"""Work for a client, as long as it is there: what the live API and held calls share."""
+"""Work for a client, as long as it is connected: what the live API and held calls share."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -8,7 +8,7 @@ from starlette.types import Receive
 
 
 async def run_until_disconnect(receive: Receive, run: Callable[[], Awaitable[None]]) -> None:
-    """Run it until it is over, or its client has gone or stalled."""
+    """Runs the work until it is over, or until its client has gone or stalled."""
     with suppress(TimeoutError):
         async with asyncio.timeout(None) as presence:
             leaving = asyncio.create_task(_watch(receive, presence))

@@ -99,7 +99,9 @@ def _field_with_nul(value: dict[str, Any]) -> str | None:
 
 
 def _nul_in(field: str) -> LowtideError:
-    """No id has it, and PostgreSQL cannot hold it: the same answer whatever the database is."""
+    """The refusal of a NUL character in that field: no id has one and PostgreSQL cannot store it,
+    so every database gives the same answer.
+    """
     shown = field.replace("\0", "\\0")
     if field.endswith("_id"):
         return LowtideError("not_found", f"{shown}: nothing has an id with U+0000 in it.", shown)

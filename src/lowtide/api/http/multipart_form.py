@@ -1,8 +1,8 @@
 """An upload form (multipart/form-data) read piece by piece: fields gathered, the file passed on.
 
-The file may come before or after the fields that say what it is for (protocol.md section 3.1), so
-its bytes go to the sink at once. Guards: what a form can make us hold is bounded, whatever it
-contains.
+The file may come before or after the fields that say what it is for (protocol.md section
+3.1), so its bytes go to the sink at once. Guards: the memory that a form can take is
+bounded, whatever it contains.
 """
 
 import re

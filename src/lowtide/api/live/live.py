@@ -112,7 +112,7 @@ class _LiveResponse:
             await self._give(answer)
 
     async def _give(self, answer: LiveAnswer) -> None:
-        """A whole answer; by now the replica's place is free again."""
+        """Sends a whole answer; the replica's place is free again by now."""
         fields = [
             (b"content-type", answer.content_type.encode("latin-1")),
             (b"content-length", b"%d" % len(answer.body)),
@@ -152,7 +152,8 @@ class _LiveResponse:
 
 
 def _too_many(model: str | None, verdict: RateDecision, asked: int) -> Response:
-    """429, with the limit that is in the way. Retry-After as every SDK obeys it: at most 60 s.
+    """Sends a 429 that names the exceeded limit, with a Retry-After that
+    every SDK obeys: at most 60 s.
 
     `model` None: refused before the body was read, because every model's requests are used up.
     """
@@ -180,7 +181,7 @@ def _too_many(model: str | None, verdict: RateDecision, asked: int) -> Response:
 
 
 def rate_headers(verdict: RateDecision) -> dict[str, str]:
-    """Where the caller stands, as OpenAI's clients know it; nothing where there is no limit."""
+    """The caller's limits and what is left of them, in OpenAI's headers; empty without a limit."""
     headers: dict[str, str] = {}
     for name, level in (("requests", verdict.requests), ("tokens", verdict.tokens)):
         if level is not None:

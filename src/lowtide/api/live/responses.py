@@ -27,7 +27,7 @@ _SCHEMA: Final = {
     },
     "required": ["id", "object", "status"],
 }
-"""Of a background response; what else it has is the engine's."""
+"""The schema of a background response; its other fields are the engine's."""
 
 
 def _answers(*codes: ErrorCode) -> dict[int | str, dict[str, Any]]:

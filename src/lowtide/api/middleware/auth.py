@@ -1,9 +1,8 @@
 """The middleware before the routes: who asks, may they, and a record that they did.
 
-Sees the canonical path (`mounts` runs first), so no spelling of a path goes round it, and refuses
-whatever is not named here: a route that somebody adds needs a key without doing anything for it.
-The record is the log event `audit`: who, what verb, which id, how it ended, from where. It never
-has a body, a header or a key in it.
+Sees the canonical path (`mounts` runs first), so no spelling of a path avoids it, and refuses
+whatever is not named here: a new route needs a key by default. The record is the log event `audit`:
+who, what verb, which id, how it ended, from where. It never has a body, a header or a key in it.
 """
 
 import asyncio
@@ -77,8 +76,8 @@ class AuthMiddleware:
                 self._record(scope, caller, status)
 
     async def _look(self, owner: str, scope: Connection, receive: Receive, send: Send) -> None:
-        """Answer in its organization's turn, which is over when the answer begins: a client that
-        reads slowly holds up nobody.
+        """Answers when it is the organization's turn. The turn ends when the answer begins, so that
+        a client that reads slowly does not hold up the others.
         """
         async with AsyncExitStack() as turn:
             await turn.enter_async_context(self._turns.of(owner))
@@ -90,8 +89,8 @@ class AuthMiddleware:
             await self._app(scope, receive, begun)
 
     def _record(self, scope: Connection, caller: Caller | None, status: int) -> None:
-        """Each call of somebody known; of unauthenticated callers, who can call without end, one a
-        second.
+        """Records each call of a known caller; of unauthenticated callers, who can call
+        without end, one call a second.
         """
         if caller is not None or status != 401:
             _record(scope, caller, status, 1)
@@ -100,7 +99,7 @@ class AuthMiddleware:
 
 
 def is_public(method: str, path: str) -> bool:
-    """No key is asked for."""
+    """Whether the path needs no key."""
     return path in _PUBLIC or (method == "PUT" and path.startswith(_SIGNED))
 
 
@@ -116,20 +115,22 @@ def sufficient_scopes(method: str, path: str) -> tuple[Scope, ...]:
 
 
 def _is_looking(scope: Connection) -> bool:
-    """A call that reads from the database and has no body: retrieving, listing, usage."""
+    """Whether a call reads from the database and has no body: retrieving, listing, usage."""
     path: str = scope["path"]
     return scope["method"] in _LOOKING and not path.endswith("/content") and path != "/metrics"
 
 
 def set_audit_subject(request: HTTPConnection, subject: str) -> None:
-    """What a call made; for the record, where the path does not say it."""
+    """Sets the id of what the call created, for the record, where the path does not name it."""
     request.state.subject = subject
 
 
 def _is_audited(scope: Connection, status: int) -> bool:
-    """What changes something, hands out results or an administrator's view, or was refused.
+    """Whether the call is recorded: it changes something, reads results or an
+    administrator's view, or was refused.
 
-    Polling is not, nor is each live call: they would bury the rest, and metrics count them.
+    Polling is not recorded, nor is each live call: they would bury the
+    rest, and metrics count them.
     """
     method: str = scope["method"]
     path: str = scope["path"]

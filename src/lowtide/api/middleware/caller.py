@@ -59,7 +59,7 @@ def identify(request: HTTPConnection) -> Caller:
 
 
 async def admit(request: HTTPConnection) -> Caller:
-    """Find out who asks. Raises LowtideError `missing_api_key`, `invalid_api_key`."""
+    """Authenticates the caller. Raises LowtideError `missing_api_key`, `invalid_api_key`."""
     services = services_of(request)
     if services.settings.auth.mode == "open":
         return DEFAULT_CALLER
@@ -121,7 +121,7 @@ async def check_rate(request: HTTPConnection, caller: Caller) -> None:
 
 
 def note_rows(request: HTTPConnection, rows: int) -> None:
-    """The answer lists so many, which counts as more than one call."""
+    """Counts a list of so many rows as more than one call."""
     organization_id = identify(request).organization_id
     services_of(request).allowance.note_rows(organization_id, rows)
 

@@ -1,10 +1,11 @@
 """Open mode is for this machine: refuses calls that a foreign page makes a browser send.
 
-`app` puts it before the routes where no keys are asked for. Guards: the Host of a call is a name of
-this machine (else a name that an attacker's DNS turned to 127.0.0.1 would do), and a browser that
-says for whom it calls says that it is for our own pages, or for an origin of `allowed_origins`. A
-link to us may be followed from anywhere: a navigation shows the user something, and the page it
-came from sees nothing of it. Programs send none of these headers and are not concerned.
+`app` puts it before the routes where no keys are asked for. Guards: the Host of a call is a
+name of this machine (else a name that an attacker's DNS turned to 127.0.0.1 would do), and a
+browser that says for whom it calls says that it is for the server's own pages, or for an origin
+of `allowed_origins`. A link to the server may be followed from anywhere: a navigation shows the
+user something, and the page it came from sees nothing of it. Programs send none of these
+headers and are not concerned.
 """
 
 import asyncio
@@ -106,7 +107,7 @@ class OpenModePolicy:
 
 
 def _name(setting: str) -> str | None:
-    """As it stands in a Host header: an IPv6 address in brackets."""
+    """The name as it stands in a Host header: an IPv6 address in brackets."""
     is_bare_ipv6 = setting.count(":") > 1 and not setting.startswith("[")
     return host_name(f"[{setting}]" if is_bare_ipv6 else setting)
 

@@ -4,9 +4,9 @@ Runs before the routes and turns every spelling that clients are known to produc
 the routes have: `/together/v1/*` and `/openai/v1/*` (fixed dialect), `/v1/v1/*` (a base with /v1
 given to a client that adds it), un-prefixed paths (the reverse), three spellings of whoami, doubled
 and trailing slashes. The routes then ask `client_dialect` or `dialect_of`. Guards: a path with a
-control character or a dot segment is nobody's, for whoever compares strings and whoever matches
-patterns disagree about them (Starlette's `/metrics` also matches with a line feed behind it); nor
-is a query with NUL, which no id has and PostgreSQL cannot hold.
+control character or a dot segment belongs to no route, because code that compares strings and code
+that matches patterns disagree about it (Starlette's `/metrics` also matches with a line feed behind
+it); nor is a query with NUL, which no id has and PostgreSQL cannot hold.
 """
 
 import re
@@ -82,8 +82,9 @@ class PathMiddleware:
     """ASGI middleware: rewrites the path in the scope and notes the fixed dialect in its state."""
 
     def __init__(self, app: ASGIApp, prefix: str = "") -> None:
-        """`prefix` before a path is taken away; a path without it is taken as it is, for proxies
-        may take it away themselves, and health checks come past them."""
+        """`prefix` is removed from the start of a path. A path without it stays as it is, because a
+        proxy may remove it itself, and health checks do not come through the proxy.
+        """
         self._app = app
         self._prefix = prefix
 
@@ -125,10 +126,11 @@ def fixed_dialect(request: HTTPConnection) -> Dialect | None:
 
 
 def client_dialect(request: HTTPConnection) -> Dialect:
-    """For collections and new objects: the mount's, else by what the client says it is (rule 2c).
+    """The dialect for collections and new objects: the mount's, else by what the
+    client says it is (rule 2c).
 
-    Never anchored on `^OpenAI/`: wrappers change the User-Agent, and whatever is not Together's
-    reads the OpenAI shapes.
+    Never anchored on `^OpenAI/`: wrappers change the User-Agent, and whatever is not
+    Together's reads the OpenAI shapes.
     """
     fixed = fixed_dialect(request)
     if fixed:
@@ -141,8 +143,7 @@ def client_dialect(request: HTTPConnection) -> Dialect:
 
 
 def dialect_of(request: HTTPConnection, created: Dialect) -> Dialect:
-    """For an existing file or batch:
-
-    The mount's, else as it was created, whoever looks (rule 2b).
+    """The dialect for an existing file or batch: the mount's, else the one it was created in,
+    whoever reads it (rule 2b).
     """
     return fixed_dialect(request) or created

@@ -1,8 +1,9 @@
-"""The outermost middleware: request id, headers on every answer, and the net under everything.
+"""The outermost middleware: request id, headers on every answer, and the handler of unexpected
+exceptions.
 
-One of the two places that may catch Exception (style.md): what no handler expected is logged once,
-with its traceback, and the client gets a 500 that names the request and shows nothing of the
-inside.
+One of the two places that may catch Exception (style.md): what no handler expected is
+logged once, with its traceback, and the client gets a 500 that names the request and
+shows nothing of the inside.
 """
 
 import secrets
@@ -76,7 +77,9 @@ class RequestIdMiddleware:
 
 
 def _known(error: Exception) -> LowtideError | None:
-    """What a handler, or the body of an answer that had begun, failed with, if it is expected."""
+    """The expected exception behind a failure of a handler, or of a
+    begun body; None: unexpected.
+    """
     if isinstance(error, RuntimeError) and isinstance(error.__cause__, Exception):
         error = error.__cause__  # Starlette wraps what is raised once an answer has begun
     return as_lowtide_error(error)

@@ -26,14 +26,14 @@ class PriceObject(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PricingObject(PriceObject, frozen=True, kw_only=True):
-    """Live; under `batch` what a batch pays."""
+    """Live prices; under `batch` what a batch pays."""
 
     batch: PriceObject
     batch_discount: float
 
 
 class TogetherPricing(PricingObject, frozen=True, kw_only=True):
-    """With the three prices that Together's clients insist on."""
+    """Prices with the three more that Together's clients require."""
 
     hourly: float = 0.0
     base: float = 0.0

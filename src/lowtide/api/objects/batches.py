@@ -1,4 +1,5 @@
-"""Batches as each vendor shows them, and ours: the estimate (protocol.md sections 2.2, 2.7, 3.3).
+"""Batches as each vendor shows them, and Lowtide's own estimate (protocol.md sections 2.2, 2.7,
+3.3).
 
 `api/dialects` makes them, the document has their schemas, and the command line reads them. Fields
 have defaults for readers alone: the server sends every field that is not UNSET.
@@ -13,7 +14,7 @@ from lowtide.api.objects.amounts import AmountsObject
 
 
 class CountsObject(msgspec.Struct, frozen=True):
-    """Requests."""
+    """Counts of requests."""
 
     total: int = 0
     completed: int = 0
@@ -50,7 +51,7 @@ class BatchUsage(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def cached_tokens(self) -> int:
-        """Of the input tokens, those that an engine had in its prefix cache."""
+        """Input tokens that an engine had in its prefix cache."""
         return self.input_tokens_details.cached_tokens
 
 
@@ -93,7 +94,7 @@ JobStatus = Literal["VALIDATING", "IN_PROGRESS", "COMPLETED", "FAILED", "EXPIRED
 
 
 class BatchObject(ResultFiles, frozen=True, kw_only=True):
-    """OpenAI's Batch, with our keys behind theirs. Instants are Unix seconds."""
+    """OpenAI's Batch, with Lowtide's keys after its own. Instants are Unix seconds."""
 
     id: str
     object: Literal["batch"] = "batch"
@@ -127,7 +128,7 @@ class BatchObject(ResultFiles, frozen=True, kw_only=True):
 
 
 class BatchJob(ResultFiles, frozen=True, kw_only=True):
-    """Together's BatchJob, with our keys behind theirs. Instants are ISO 8601."""
+    """Together's BatchJob, with Lowtide's keys after its own. Instants are ISO 8601."""
 
     id: str
     user_id: str
@@ -194,7 +195,7 @@ class ModelEstimateObject(AmountsObject, frozen=True, kw_only=True):
 
 
 class TotalsObject(AmountsObject, frozen=True, kw_only=True):
-    """Of all models."""
+    """The sums over all models."""
 
     input_tokens: int = 0
     output_tokens_max: int = 0

@@ -13,7 +13,7 @@ from lowtide.api.openapi.schemas import Kinds, schema_of
 from lowtide.core.errors import ErrorCode
 
 Responses = Mapping[int | str, Mapping[str, Any]]
-"""By status, what the document says of the answer."""
+"""What the document says of the answers, by status."""
 _JSON: Final = "application/json"
 
 _EVERYWHERE: tuple[ErrorCode, ...] = (
@@ -37,7 +37,7 @@ UPLOAD_BEGINS: Final[tuple[ErrorCode, ...]] = (
     "storage_limit_exceeded",
     "storage_full",
 )
-"""Of an upload in parts, by either client's way: its beginning."""
+"""The refusals that can meet the beginning of an upload in parts, by either client's way."""
 
 UPLOAD_COMPLETES: Final[tuple[ErrorCode, ...]] = (
     "invalid_request",
@@ -57,7 +57,7 @@ _BOUNDS: Mapping[int, str] = {414: "The address is too long", 431: "The headers 
 
 
 def refusals(*codes: ErrorCode) -> dict[int | str, dict[str, Any]]:
-    """These codes and those that any call may end in, by status."""
+    """The answers for these codes and for those that any call may end in, by status."""
     return public_refusals(*codes, *_EVERYWHERE)
 
 
@@ -84,12 +84,14 @@ def content(media_type: str, schema: Mapping[str, Any], text: str = "Success") -
 
 
 def answers(kinds: Kinds, *codes: ErrorCode) -> dict[int | str, dict[str, Any]]:
-    """Of a route that answers 200 with one of these kinds, or refuses with these codes."""
+    """The answers of a route that returns 200 with one of these kinds or
+    refuses with these codes.
+    """
     return {200: answer(kinds), **refusals(*codes)}
 
 
 def json_body(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """Of a route that reads its body itself, and bounded."""
+    """The body of a route that reads its body itself, with a bound."""
     return body({_JSON: {"schema": dict(schema)}})
 
 

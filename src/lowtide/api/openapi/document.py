@@ -2,7 +2,7 @@
 
 Routes are described where they are declared (routes.py); live calls are plain ASGI and described
 here. Guards: a test holds the document and the application to the same paths and methods, so a
-route that nobody described does not pass for documented.
+route without a description does not count as documented.
 """
 
 import re
@@ -91,7 +91,7 @@ def _kinds() -> list[type[msgspec.Struct]]:
 
 
 def _referenced(paths: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
-    """Of the known schemas those that the paths refer to, and those that they refer to."""
+    """The known schemas that the paths refer to, directly or through other schemas."""
     found: dict[str, Any] = {}
     left: list[Any] = [paths]
     while left:

@@ -28,9 +28,10 @@ Cap = Decimal | UnsetType | None
 
 
 class UsageQuestion(msgspec.Struct, frozen=True, kw_only=True):
-    """Charges of `since <= t < until`; None: of this month, until now. The groups in order.
+    """The charges of `since <= t < until`, grouped by `group_by` in that order.
 
-    Without project and organization: of all that whoever asks may see.
+    `since` None: from the month's first day; `until` None: until now. Without project and
+    organization: everything that the caller may see.
     """
 
     since: datetime | None
@@ -41,7 +42,9 @@ class UsageQuestion(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AdminBackend(Protocol):
-    """Raises LowtideError or ServerRefused for what cannot be done, with the same codes."""
+    """The operations of an administrator. Raises LowtideError or
+    ServerRefused, with the same codes.
+    """
 
     @property
     def change_delay_s(self) -> float:
@@ -49,7 +52,7 @@ class AdminBackend(Protocol):
         ...
 
     def is_admin(self) -> bool:
-        """Whether the methods below other than `usage` are open to us."""
+        """Whether the caller may use the methods below other than `usage`."""
         ...
 
     def organizations(self) -> list[JsonObject]: ...
@@ -69,13 +72,13 @@ class AdminBackend(Protocol):
     def create_project(self, organization_id: str, name: str) -> JsonObject: ...
 
     def keys(self, project_id: str | None = None) -> list[JsonObject]:
-        """Newest first, revoked ones included."""
+        """The keys, newest first, revoked ones included."""
         ...
 
     def create_key(
         self, project_id: str, name: str, scopes: Sequence[str], expires_at: datetime | None
     ) -> JsonObject:
-        """The only answer with the key itself, as `key`."""
+        """Creates a key. The answer alone holds the key itself, as `key`."""
         ...
 
     def revoke_key(self, key_id: str) -> JsonObject: ...

@@ -223,7 +223,7 @@ def _alone_to_upgrade(database: Path) -> Iterator[None]:
 
 
 def _version(database: Path) -> str | None:
-    """The schema's; None where there is none, or where only opening it will tell what is wrong."""
+    """The schema's version; None: there is none, or only opening the database can tell."""
     try:
         uri = f"{database.absolute().as_uri()}?mode=ro"
         with closing(sqlite3.connect(uri, uri=True)) as connection:
@@ -234,6 +234,6 @@ def _version(database: Path) -> str | None:
 
 
 def _shown(answer: msgspec.Struct) -> JsonObject:
-    """As the server's answer reads once it is decoded."""
+    """The answer as a client of the server would decode it."""
     found: JsonObject = msgspec.to_builtins(answer)
     return found

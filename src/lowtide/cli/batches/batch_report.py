@@ -67,7 +67,7 @@ def show_batch(batch: BatchView) -> None:
 
 
 def note_window(batch: BatchView) -> None:
-    """A window that may not be kept is said when the batch is made, not when it has expired."""
+    """Warns at once of a completion window that may not be kept."""
     if _window(batch):
         console.info(f"[yellow]Completion window:[/] {_window(batch)}")
 

@@ -41,7 +41,7 @@ class _FirstLine(msgspec.Struct):
 
 
 def readable_input(path: Path) -> Path:
-    """`path`, when it is a file with something in it that we may read. Raises CommandError."""
+    """`path`, when it is a readable, non-empty regular file. Raises CommandError."""
     if path.is_dir():
         raise CommandError(f"{path} is a folder, not a file of requests.")
     if not path.exists():

@@ -42,7 +42,7 @@ class ServerRefused(CommandError):
 
 
 class ServerUnreachable(CommandError):
-    """No answer came: nobody listens there, or the connection broke every time."""
+    """No answer came: nothing listens at the address, or the connection broke every time."""
 
 
 class HttpClient:

@@ -38,12 +38,12 @@ class BatchView(BatchObject, frozen=True, kw_only=True):
 
     @property
     def output_id(self) -> str | None:
-        """The file of the results so far; of all of them once the batch is over."""
+        """The id of the file of results: those so far, or all of them once the batch is over."""
         return self.output_file_id or self.partial_output_file_id
 
     @property
     def error_id(self) -> str | None:
-        """The same of the failed lines."""
+        """The id of the file of failed lines, so far or of the whole batch."""
         return self.error_file_id or self.partial_error_file_id
 
     @property
@@ -91,7 +91,7 @@ class KeyView(KeyObject, frozen=True, kw_only=True):
 
 
 def read_view(answer: Any, view: type[_View]) -> _View:
-    """The fields we know. Raises CommandError when the answer is no such object."""
+    """The known fields of the answer. Raises CommandError when the answer is no such object."""
     try:
         return msgspec.convert(answer, view, strict=False)
     except msgspec.ValidationError as error:

@@ -22,7 +22,7 @@ from lowtide.cli.client.upload_parts import upload_in_parts
 from lowtide.cli.terminal.command_errors import CommandError
 
 Advance = Callable[[int, int | None], None]
-"""Called with bytes done and bytes in all (None when nobody knows)."""
+"""Called with the bytes done and the bytes in all (None when unknown)."""
 
 
 def _ignore(_done: int, _total: int | None) -> None:
@@ -195,7 +195,7 @@ class ServerClient:
         return self._http.call("GET", f"/batches/{batch_id}")
 
     def batches(self, limit: int) -> JsonObject:
-        """Newest first."""
+        """The batches, newest first."""
         return self._http.call("GET", "/batches", params={"limit": limit})
 
     def cancel_batch(self, batch_id: str) -> JsonObject:

@@ -41,7 +41,9 @@ async def check_accounts(settings: Settings, now: datetime) -> list[Finding]:
 
 
 def _judge_keys(settings: Settings, keys: Sequence[ApiKey], now: datetime) -> Finding:
-    """In open mode keys do not matter; in keys mode one must be able to make others."""
+    """The finding on keys. In open mode keys do not matter; in keys mode one must
+    be able to create others.
+    """
     if settings.auth.mode == "open":
         who = "everybody on this machine may do everything"
         return Finding("auth", "ok", f"open: no key is asked for, {who}")

@@ -141,7 +141,7 @@ def _look(settings: Settings, options: DoctorOptions) -> "DriftReport | Finding"
 
 
 def _ask(report: "DriftReport", options: DoctorOptions) -> None:
-    """Raises CommandError where the answer is no."""
+    """Asks for confirmation. Raises CommandError where the answer is no."""
     if report.all_missing and not options.accept_loss:
         raise command_errors.CommandError(
             f"None of {units.plural(report.checked, 'blob')} that rows need is there: this looks"

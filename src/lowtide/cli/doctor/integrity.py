@@ -113,7 +113,7 @@ async def can_look(settings: Settings) -> bool:
 
 
 async def look(settings: Settings, *, deep: bool, on_progress: OnProgress) -> DriftReport:
-    """Raises StoreError, BlobError."""
+    """Compares rows and blobs. Raises StoreError, BlobError."""
     async with _opened(settings) as (store, blobs):
         care = ConsistencyChecker(store, blobs, on_progress=on_progress)
         kinds: dict[str, Kind] = {}
@@ -129,7 +129,7 @@ async def repair(
     on_progress: OnProgress,
     on_mended: Callable[[RepairResult], None],
 ) -> Repairs:
-    """Raises StoreError, BlobError; what was mended before stays mended."""
+    """Repairs what was found. Raises StoreError, BlobError; repairs made before stay."""
     repairs = Repairs()
     planner = Planner(catalogue_of(settings), lambda: settings.limits)
     async with _opened(settings) as (store, blobs):

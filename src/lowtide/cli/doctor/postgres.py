@@ -13,7 +13,7 @@ from lowtide.wiring.database import skew_refusal, store_of
 
 
 async def check_postgres(settings: Settings) -> Finding:
-    """Reachable, writable, at our schema, safe, and of the same mind about the time."""
+    """The database is reachable, writable, safe, at this version's schema, and its clock agrees."""
     try:
         store = store_of(settings)
     except (ConfigError, StoreError) as error:

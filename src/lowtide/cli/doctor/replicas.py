@@ -35,7 +35,7 @@ _PROBES: Final = ("/chat/completions", "/completions", "/embeddings")
 
 
 async def check_replica(replica: ReplicaSettings, engine_names: Mapping[str, str]) -> Finding:
-    """It answers, takes our key where work will go, and serves the models it is configured for.
+    """The replica answers, accepts the configured key, and serves the models it is configured for.
 
     `engine_names` maps a model to what its engine calls it, where that differs.
     """

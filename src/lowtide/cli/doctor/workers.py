@@ -26,7 +26,9 @@ async def check_fleet(settings: Settings) -> list[Finding]:
 
 
 def _judge(fleet: Fleet, names: Sequence[str]) -> Finding:
-    """Whose the replicas are; a worker that died is among them until its lease is over."""
+    """The finding on which worker owns which replica. A dead worker is
+    listed until its lease is over.
+    """
     if not fleet.members:
         return Finding("workers", "ok", "none runs at present")
     shares: dict[str, list[str]] = {member.worker_id: [] for member in fleet.members}

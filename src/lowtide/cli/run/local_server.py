@@ -38,7 +38,7 @@ class LocalServer:
         on_drain: Callable[[], None],
         is_whole_process: bool = True,
     ) -> None:
-        """`on_drain` is called when it begins to stop because somebody wants it to.
+        """`on_drain` is called when the server begins to stop on request.
 
         `is_whole_process`: a second Ctrl-C may end the process; else it only cuts the drain short.
         """
@@ -103,7 +103,7 @@ class LocalServer:
                 signal.signal(signal.SIGINT, before)
 
     def _call(self, what: Callable[[], None]) -> None:
-        """In the thread of the server, if that still runs."""
+        """Calls `what` in the thread of the server, if that still runs."""
         with suppress(RuntimeError):  # its loop was closed meanwhile
             if self._loop is not None:
                 self._loop.call_soon_threadsafe(what)

@@ -1,7 +1,7 @@
-"""A client for a run: of the server named, or of one of our own that lasts as long as the run.
+"""A client for a run: of the server named, or of a local one that lasts as long as the run.
 
-Both kinds of run, over lines and over rows, work through it. Invariant: a run that ends early says
-how to go on.
+Both kinds of run, over lines and over rows, work through it. Invariant: a run that
+ends early says how to go on.
 """
 
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ LOCAL_OUTAGE_S_MAX: Final = 0.0  # a server in this very process does not come b
 
 
 def discard_previous(folder: RunFolder, kind: type[KeptState], api_key: str | None) -> None:
-    """Clear what an earlier life left; its batches on a server are cancelled, if they can be."""
+    """Clears what an earlier process left; cancels its batches on a server, if possible."""
     try:
         state = folder.load(kind)
     except command_errors.CommandError:

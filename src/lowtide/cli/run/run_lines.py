@@ -1,8 +1,9 @@
 """`lowtide run` on a file of requests: from the input to its results, with or without a server.
 
-The life of a run: check everything that can be checked, take the output's folder, find out how far
-an earlier life came, upload, create the batch, watch, download, forget. Each step is recorded once
-it is done, so whatever ends the process, the same command goes on behind the last one.
+A run goes through these steps: check everything that can be checked, take the output's
+folder, find out how far an earlier process came, upload, create the batch, watch, download,
+forget. Each step is recorded once it is done, so whatever ends the process, the same command
+goes on behind the last one.
 """
 
 from collections.abc import Iterator
@@ -106,7 +107,7 @@ def _paths(source: Path, output: Path, errors: Path | None, model: str | None) -
 def _begin(
     paths: _Paths, target: RunTarget, folder: RunFolder, how: RunOptions
 ) -> tuple[Job, RunState]:
-    """The job, and where an earlier life of it left off. Raises CommandError."""
+    """The job, and the step at which an earlier process of it stopped. Raises CommandError."""
     before = None if how.restart else folder.load(RunState)
     if before is None:
         for path in (paths.held, paths.errors):
@@ -170,7 +171,7 @@ def _run_batch(
 def _record(
     folder: RunFolder, state: RunState, *, file_id: str | None = None, batch_id: str | None = None
 ) -> RunState:
-    """Note a step that is done; from here on a new life begins behind it."""
+    """Saves the run's progress, so that a restarted run resumes after this step."""
     state = RunState(
         input=state.input,
         sha256=state.sha256,
@@ -185,8 +186,9 @@ def _record(
 
 
 def _create(client: ServerClient, job: Job, state: RunState) -> str:
-    """The batch over the uploaded file: the one that an earlier life made and could not record,
-    or a new one."""
+    """The batch over the uploaded file: the one that an earlier process created and could
+    not record, or a new one.
+    """
     assert state.file_id is not None
     for known in client.batches(limit=100).get("data", []):
         if known.get("input_file_id") == state.file_id:

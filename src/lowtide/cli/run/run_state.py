@@ -1,4 +1,4 @@
-"""What a run remembers between its lives: the folder `OUTPUT.lowtide`.
+"""What a run remembers from one process to the next: the folder `OUTPUT.lowtide`.
 
 It holds `run.json` (which input, which batch, where), the lock that keeps two runs from one output,
 and, for a run without a server, the server's own data. Invariant: a run goes on only with the input
@@ -70,8 +70,9 @@ class RunFolder:
         return self._state_file.exists()
 
     def load(self, kind: type[_State]) -> _State | None:
-        """What an earlier life left; None when there was none. Raises CommandError, also for the
-        state of a run of another kind."""
+        """What an earlier process saved; None when there was none. Raises CommandError, also for
+        the state of a run of another kind.
+        """
         try:
             state = msgspec.json.decode(self._state_file.read_bytes(), type=kind)
         except FileNotFoundError:
@@ -114,7 +115,8 @@ def folder_of(output: Path) -> Path:
 
 @contextmanager
 def lock(output: Path) -> Iterator[RunFolder]:
-    """The run's folder, made if need be, ours alone while the context lasts. Raises CommandError.
+    """The run's folder, created if necessary and locked while the context
+    lasts. Raises CommandError.
 
     A folder that holds no state when the context ends is removed: nothing was begun.
     """

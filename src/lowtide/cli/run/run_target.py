@@ -1,4 +1,4 @@
-"""Who answers a run: a model of our own, an engine, or a server; from the options and the settings.
+"""Who answers a run: an embedded model, an engine, or a server; from the options and the settings.
 
 `run_plan` and `table_plan` ask here before anything is started or sent. `--model` names the model
 to ask; where neither `--url` nor `--server` is given, it is also what the embedded engine loads.
@@ -68,7 +68,7 @@ class RunOptions:
 
 @dataclass(frozen=True, slots=True)
 class RunBackend:
-    """What was decided. `server` None: one of our own, with these settings."""
+    """What was decided. `server` None: a local server, with these settings."""
 
     server: str | None
     api_key: str | None
@@ -81,7 +81,7 @@ class RunBackend:
         return None if self.server is not None else _WINDOW
 
     def settings_in(self, data_dir: Path) -> Settings:
-        """The settings for a server of our own that keeps everything in `data_dir`."""
+        """The settings for a local server that keeps everything in `data_dir`."""
         server = msgspec.structs.replace(
             self.settings.server, data_dir=data_dir, database_url="sqlite", blob_url="file"
         )
@@ -96,7 +96,7 @@ class RunBackend:
 
 
 def check_target(target: RunTarget, settings: Settings) -> str | None:
-    """The server to hand the work to; None when a server of our own is to do it.
+    """The server to hand the work to; None when a local server is to do it.
 
     Raises CommandError when nothing says who answers, or no engine is there; typer.BadParameter.
     """
@@ -164,7 +164,7 @@ def _server_of(target: RunTarget, settings: Settings) -> str | None:
 
 
 def _check_engine(url: str) -> None:
-    """Whether somebody listens there; nothing is asked. Raises CommandError."""
+    """Checks that the address accepts connections, without a request. Raises CommandError."""
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
@@ -240,7 +240,7 @@ def _listed(names: list[str] | tuple[str, ...]) -> str:
 
 
 def _settings_for(settings: Settings, target: RunTarget, names: tuple[str, ...]) -> Settings:
-    """What a server of our own is started with: who answers, and no limit but the machine's."""
+    """The settings of a local server: who answers, and no limit but the machine's."""
     replicas = settings.replica
     if target.url is not None:
         replicas = (
@@ -268,7 +268,7 @@ def _settings_for(settings: Settings, target: RunTarget, names: tuple[str, ...])
 
 
 def _embedded_for(target: RunTarget, names: tuple[str, ...]) -> "EmbeddedModel | None":
-    """The model of our own, under every name that the input calls it by."""
+    """The embedded model, under every name that the input calls it by."""
     if not target.is_embedded or target.model is None:
         return None
     from lowtide.wiring import EmbeddedModel  # slow, and of no use with --url or --server

@@ -38,7 +38,7 @@ def serve_body(
     *,
     as_json: bool,
 ) -> Body:
-    """`read_settings` gives them as they are then, for a reload."""
+    """The body of `lowtide serve`. `read_settings` reads them again, for a reload."""
     from lowtide.cli.server.listening import address_of, listening  # what a worker never does
 
     async def body(stopper: "StopSignal") -> None:
@@ -67,7 +67,7 @@ def work_body(
     *,
     as_json: bool,
 ) -> Body:
-    """As `serve_body`, without an HTTP API."""
+    """The body of `lowtide worker`: like `serve_body`, without an HTTP API."""
     from lowtide.cli.server.worker_metrics import shown_metrics
 
     async def body(stopper: "StopSignal") -> None:
@@ -107,7 +107,7 @@ class StopSignal:
             self._task.cancel()
 
     async def wait(self, serving: "asyncio.Task[None] | None" = None) -> None:
-        """Until a signal comes, or `serving` ends by itself, which raises what ended it."""
+        """Waits for a signal, or until `serving` ends by itself; raises the error that ended it."""
         self._is_waited_for = True
         asked = asyncio.create_task(self._asked.wait())
         try:
@@ -145,7 +145,7 @@ def _tell(what: str) -> None:
 
 
 def exposed_without_keys(settings: Settings) -> str | None:
-    """What to tell somebody whose open server has names that others may know."""
+    """The warning for an open server whose names other machines may know; None: no warning."""
     server = settings.server
     names = exposed_names(server.public_url, server.allowed_hosts)
     if settings.auth.mode != "open" or not names:

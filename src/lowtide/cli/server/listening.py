@@ -66,8 +66,9 @@ def address_of(bound: socket.socket) -> str:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, telling when it is up, and without its signal handlers: ours know about the loops
-    and the engine, too."""
+    """uvicorn with an event for when it is up, and without its signal handlers: Lowtide's own also
+    stop the loops and the engine.
+    """
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)

@@ -15,7 +15,9 @@ import structlog
 
 
 def log_to_stderr() -> None:
-    """For people on a terminal, as one JSON object a line elsewhere."""
+    """Writes log records to standard error: for people on a terminal,
+    elsewhere one JSON object a line.
+    """
     _configure(_Unbreakable(sys.stderr), for_people=sys.stderr.isatty())
 
 
@@ -36,10 +38,10 @@ _lent: dict[str, Any] = {}
 
 @contextmanager
 def log_beside_a_program(path: Path) -> Iterator[None]:
-    """As `log_to_file`, in the process of somebody else's program and only while this lasts: the
-    program's `logging` is left alone, and its `structlog` is given back as it was.
+    """Appends JSON lines to `path` while the context lasts, in the process of another program. Its
+    `logging` is not touched, and its `structlog` is restored at the end.
 
-    Of several at once, the one that began last takes the records of all.
+    Of several contexts at once, the one that began last takes the records of all.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8", buffering=1) as stream:
@@ -60,7 +62,7 @@ def log_beside_a_program(path: Path) -> Iterator[None]:
 
 
 class _Unbreakable:
-    """A stream whose failures are nobody's business: a server does not stop over a full log."""
+    """A stream whose failures are ignored: a server does not stop over a full log."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream

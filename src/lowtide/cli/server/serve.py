@@ -98,12 +98,13 @@ def worker(
 
 
 def outlive_hangup() -> None:
-    """SIGHUP asks for the settings to be read again, and never ends a server: until there is
-    somebody to ask, it is passed over."""
+    """Ignores SIGHUP until the server can reload: it asks for a reload,
+    and must not end a server.
+    """
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 
 def _at_port(settings: Settings, port: int) -> Settings:
-    """With the port that is listened on, where any free one was asked for."""
+    """The settings with the port that is in use, where any free one was requested."""
     server = msgspec.structs.replace(settings.server, port=port)
     return msgspec.structs.replace(settings, server=server)

@@ -86,7 +86,9 @@ class TableBatches:
         self._full_reason = ""
 
     def run(self) -> TableState:
-        """Until every row has its answer. Raises CommandError where the server refuses for good."""
+        """Runs batches until every row has its answer. Raises CommandError where
+        the server refuses for good.
+        """
         waited_s = silent_s = 0.0
         while True:
             progressed = False
@@ -114,7 +116,7 @@ class TableBatches:
     # ---- submitting ----
 
     def _submit_while_there_is_room(self) -> bool:
-        """Whether a batch was made."""
+        """Submits batches while the server takes them. Returns whether one was created."""
         made = False
         while not self._is_full and len(self._running()) < self._in_flight_max:
             part = self._next_part()
@@ -127,7 +129,7 @@ class TableBatches:
         return [p for p in self.state.parts if p.batch_id is not None and not p.is_done]
 
     def _next_part(self) -> Part | None:
-        """One that waits, else a new one; None where all rows are under way or done."""
+        """A part that waits, else a new one; None where all rows are under way or done."""
         for part in self.state.parts:
             if part.batch_id is None and not part.is_done:
                 return part
@@ -169,7 +171,7 @@ class TableBatches:
         return str(created["id"])
 
     def _split(self, part: Part, lines: int) -> None:
-        """The server will never take so large a batch: its rows go into smaller ones."""
+        """Puts the rows of a batch that the server will never take into smaller ones."""
         if part.lines <= 1:
             raise CommandError(
                 f"The server takes no batch with the request of row {part.first + 1:,} alone.",
@@ -182,7 +184,7 @@ class TableBatches:
     # ---- watching ----
 
     def _poll(self) -> bool:
-        """Ask after every batch that runs; whether one has ended."""
+        """Asks for the state of every running batch. Returns whether one has ended."""
         ended = False
         self._reasons.clear()
         for part in self._running():
@@ -215,7 +217,9 @@ class TableBatches:
             ) from None
 
     def _handle_failure(self, part: Part, batch: BatchView) -> None:
-        """A batch that failed before anything ran. Raises CommandError unless it was too large."""
+        """Handles a batch that failed before anything ran. Raises
+        CommandError unless it was too large.
+        """
         error = batch.errors.data[0] if batch.errors and batch.errors.data else None
         code, message = (error.code, error.message) if error else (None, "it gives no reason")
         if code in TOO_LARGE:

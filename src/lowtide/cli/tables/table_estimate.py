@@ -67,7 +67,9 @@ def show_dry_run(job: TableJob, *, as_json: bool) -> None:
 
 
 def _first_part(job: TableJob, files: PartFiles) -> tuple[Part, EstimateView]:
-    """As much of the table as one batch may hold, and what it comes to. Raises CommandError."""
+    """The largest first part of the table that fits in one batch, and its
+    estimate. Raises CommandError.
+    """
     requests_max = limits.REQUESTS_PER_BATCH
     while True:
         bounds = PartBounds(requests_max, limits.FILE_BYTES)
@@ -87,7 +89,7 @@ def _first_part(job: TableJob, files: PartFiles) -> tuple[Part, EstimateView]:
 
 
 def _estimate(job: TableJob, requests: Path) -> EstimateView | None:
-    """None where the file has more than the server takes in one batch."""
+    """The estimate of the file; None where it has more than the server takes in one batch."""
     if job.backend.server is None:
         return _judged_here(job, requests)
     with connect(job.backend.server, job.backend.api_key) as client:
@@ -137,7 +139,7 @@ def _judged_here(job: TableJob, path: Path) -> EstimateView:
 
 
 def _scaled(found: EstimateView, factor: float) -> EstimateView:
-    """For all rows, from what a part of them takes."""
+    """The estimate of all rows, scaled by `factor` from that of a part of them."""
     if factor == 1:
         return found
     share = Decimal(factor)

@@ -60,7 +60,7 @@ PrefixOption = Annotated[str, _option("Stands before the name of each new column
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableOptions:
-    """As given. `params`: NAME=VALUE each."""
+    """The options as given. `params`: NAME=VALUE each."""
 
     prompt: str | None = None
     prompt_file: Path | None = None

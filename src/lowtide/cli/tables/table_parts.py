@@ -41,7 +41,7 @@ def read_run(folder: RunFolder, state: TableState) -> Generator[Answer]:
 
 
 def batch_over(client: ServerClient, file_id: str) -> str | None:
-    """The batch over this file, where an earlier life made one and could not record it."""
+    """The batch over this file, where an earlier process created one and could not record it."""
     for known in client.batches(limit=100).get("data", []):
         if known.get("input_file_id") == file_id and known.get("status") != "failed":
             return str(known["id"])

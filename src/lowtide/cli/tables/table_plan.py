@@ -195,7 +195,7 @@ def _backend_of(target: RunTarget) -> tuple[RunBackend, str]:
 def _digests(
     options: TableOptions, template: RequestTemplate, prompt: tuple[str, str]
 ) -> dict[str, str]:
-    """By option: a digest of its value, so that a run that goes on can say what has changed."""
+    """A digest of each option's value, so that a resumed run can say what has changed."""
     system = read_text(options.system, options.system_file, "--system")
     values: dict[str, Any] = {
         "--prompt": prompt[0],

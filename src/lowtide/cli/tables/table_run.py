@@ -1,8 +1,8 @@
 """`lowtide run` on a table: rows in, the same rows with answers out.
 
-The life of such a run is that of any: check all that can be checked, take the output's folder, find
-out how far an earlier life came, run the batches, write the output, forget. What is over when it is
-stopped stays in the folder, and the same command goes on behind it.
+It goes through the steps of any run: check all that can be checked, take the output's folder, find
+out how far an earlier process came, run the batches, write the output, forget. What is over when it
+is stopped stays in the folder, and the same command goes on behind it.
 """
 
 from collections.abc import Sequence
@@ -98,7 +98,7 @@ def _is_same(name: str, output: Path) -> bool:
 
 
 def _write_output(job: TableJob, folder: RunFolder, state: TableState, counts: RowCounts) -> None:
-    """Beside its place first, then under its name."""
+    """Writes the output to a temporary file, then move or uploads it to its place."""
     part = folder.path / "output.part"
     schema = result_schema(job.table, job.columns)
     name = job.output.rpartition("/")[2]

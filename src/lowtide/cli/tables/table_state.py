@@ -84,12 +84,12 @@ class TableState(KeptState, frozen=True, kw_only=True):
         return sum((part.totals for part in self.parts), Totals())
 
     def with_part(self, part: Part) -> "TableState":
-        """With this part, in the place of the one that began where it begins."""
+        """The state with this part in place of the one that begins at the same row."""
         others = [each for each in self.parts if each.first != part.first]
         return self._with_parts([*others, part])
 
     def without_part(self, part: Part, requests_max: int) -> "TableState":
-        """Its rows have no part any more; parts to come have at most so many requests."""
+        """The state without this part; later parts have at most so many requests."""
         others = [each for each in self.parts if each.first != part.first]
         smaller = msgspec.structs.replace(self, requests_max=requests_max)
         return smaller._with_parts(others)

@@ -38,7 +38,9 @@ class Terminated(BaseException):
 
 
 def explain(error: BaseException) -> CommandError:
-    """The words for whatever a command raised. An unforeseen kind is named as our own fault."""
+    """The words for whatever a command raised. An unforeseen exception is
+    reported as a bug of Lowtide.
+    """
     # Here, so that a command that ends well need not load all that could have failed.
     import httpx
 

@@ -37,7 +37,7 @@ _WORDS = {
     "finalizing": "putting the results in order",
     "cancelling": "cancelling",
 }
-"""What each state means to somebody who waits."""
+"""What each state means to a person who waits."""
 
 
 @contextmanager

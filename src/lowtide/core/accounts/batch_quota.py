@@ -12,10 +12,10 @@ BatchLack = Literal["hour", "unfinished"]
 
 
 class BatchQuota(msgspec.Struct, frozen=True, kw_only=True):
-    """Of one organization; None: no bound.
+    """How many batches an organization may have; None: no bound.
 
-    `per_hour`: of those created within RATE_WINDOW_S, without single calls. `unfinished`: of those
-    that have not ended, background responses included; calls whose callers wait have places.
+    `per_hour`: created within RATE_WINDOW_S, single calls not counted. `unfinished`: not ended yet,
+    background responses included, but not calls whose callers wait.
     """
 
     per_hour: int | None = None

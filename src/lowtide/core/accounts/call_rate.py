@@ -34,7 +34,7 @@ class CallRateLimiter:
         return wait_s
 
     def owe(self, owner: str, calls: float, now_s: float) -> None:
-        """A call that was let through cost so much more."""
+        """Charges so many more `calls` for a call that was let through."""
         bucket = self._buckets.get(owner)
         if bucket is not None:
             bucket.take(calls, now_s)

@@ -35,12 +35,12 @@ class ModelEntry(msgspec.Struct, frozen=True, kw_only=True, dict=True):
 
     @property
     def cached_price(self) -> Decimal:
-        """Of cached input tokens: the input price unless another one is given."""
+        """The price of cached input tokens: the input price unless another one is given."""
         return self.input_price if self.cached_input_price is None else self.cached_input_price
 
     @cached_property
     def prices(self) -> ModelPrices:
-        """Exact. Raises PriceError, naming the model."""
+        """The exact prices. Raises PriceError, naming the model."""
         try:
             return model_prices(
                 self.input_price, self.cached_input_price, self.output_price, self.batch_discount
@@ -84,7 +84,7 @@ class Catalogue:
         )
 
     def adopt(self, fresh: "Catalogue") -> None:
-        """From now on what `fresh` knows; nothing of what was known before."""
+        """Replaces the whole content by that of `fresh`."""
         self.entries, self.names, self.accepted = fresh.entries, fresh.names, fresh.accepted
         self.prices, self.hours, self.contexts = fresh.prices, fresh.hours, fresh.contexts
 

@@ -3,7 +3,7 @@
 The dispatcher asks for every success, before its outcome is committed. An engine may report no
 usage, or one that cannot be: no tokens for a prompt, more than the bytes of the request could be,
 more than the request allows. Such an answer is `unreported`; it is charged by an estimate, or
-nothing, as the operator wishes, and its line says so. Pure. Invariant: a charge is bounded by the
+nothing, as the operator has set, and its line says so. Pure. Invariant: a charge is bounded by the
 bytes of the request and by what it allows, whatever an engine reports.
 """
 
@@ -74,8 +74,8 @@ def estimated(endpoint: str, line: bytes, prompt_tokens: int, body: bytes) -> Us
 
 
 def _input_tokens_max(line: bytes) -> int:
-    """No tokenizer and no template makes more of it. Images and token ids are looked for only where
-    the bytes alone do not explain what was reported.
+    """The most prompt tokens that any tokenizer and template can make of the request. Images and
+    token ids are looked for only where the bytes alone do not explain what was reported.
     """
     features = features_of_line(line)
     media = int(features.counts[_MEDIA]) * limits.USAGE_MEDIA_TOKENS_MAX
@@ -89,7 +89,7 @@ _line: Final[msgspec.json.Decoder[Any]] = msgspec.json.Decoder(_Line)
 
 
 def _output_tokens_max(endpoint: str, line: bytes) -> int:
-    """Of all answers to the request together."""
+    """The most output tokens that all answers to the request together may have."""
     try:
         body = _line.decode(line).body
     except UNREADABLE:
@@ -119,7 +119,7 @@ _body = msgspec.json.Decoder(_Body)
 
 
 def _text_bytes(body: bytes) -> int:
-    """Of what the model wrote, as far as the answer has a known shape; else of all of it."""
+    """The bytes of what the model wrote, if the answer has a known shape; else of all of it."""
     try:
         answer = _body.decode(body)
     except UNREADABLE:

@@ -64,7 +64,7 @@ class Estimate(msgspec.Struct, frozen=True):
 
 
 def estimate(models: Mapping[str, ModelTotals], prices: Mapping[str, ModelPrices]) -> Estimate:
-    """A model without prices is free."""
+    """The estimate of a plan. A model without prices is free."""
     return Estimate(
         tuple(_of_model(model, share, prices.get(model, FREE)) for model, share in models.items())
     )

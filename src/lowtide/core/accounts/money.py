@@ -56,7 +56,8 @@ def model_prices(
     output_price: Decimal,
     discount: Decimal,
 ) -> ModelPrices:
-    """From dollars per million tokens. A cached price of None is the input price.
+    """Converts dollars per million tokens to unit prices. A cached price
+    of None is the input price.
 
     Raises PriceError when a price, live or discounted, has more than six decimals.
     """

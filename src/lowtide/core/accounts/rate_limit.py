@@ -56,7 +56,7 @@ class Bucket:
         self._seen_at_s = now_s
 
     def level(self, now_s: float) -> float:
-        """What may be taken now."""
+        """The amount that may be taken now."""
         passed_s = max(0.0, now_s - self._seen_at_s)
         self._seen_at_s = max(now_s, self._seen_at_s)
         filled = self._level + self.capacity * passed_s / MINUTE_S
@@ -76,7 +76,7 @@ class Bucket:
         self._level = max(level, -float(self.capacity) * LIVE_DEBT_MINUTES_MAX)
 
     def resize(self, capacity: int, now_s: float) -> None:
-        """The limit was changed."""
+        """Changes the limit of the bucket."""
         if capacity != self.capacity:
             level = self.level(now_s)
             self.capacity = capacity
@@ -152,7 +152,7 @@ class RateLimiter:
         return self._soonest(key_id, models, allowance, now_s)
 
     def has_read(self, key_id: str) -> None:
-        """A call that `may_read` let through has its body, or never will."""
+        """Ends what `may_read` counted: the call's body was read, or never will be."""
         unread = self._unread.get(key_id, 0)
         if unread > 1:
             self._unread[key_id] = unread - 1
@@ -206,7 +206,7 @@ class RateLimiter:
     def correct(
         self, key_id: str, model: str, verdict: RateDecision, used: int, now_s: float
     ) -> None:
-        """A call that was admitted has ended, having used so many tokens."""
+        """Corrects the charge of an admitted call that has ended, by the tokens that it used."""
         pair = self._pairs.get((key_id, model))
         if pair is not None and pair.tokens is not None and verdict.tokens is not None:
             pair.tokens.take(used - verdict.reserved_tokens, now_s)

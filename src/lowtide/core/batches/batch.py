@@ -25,15 +25,16 @@ Status = Literal[
     "expired",
     "cancelled",
 ]
-"""`expiring` is ours alone: past its window, what finished is being assembled. The dialects show
-it as
-OpenAI's `finalizing` and Together's `IN_PROGRESS`."""
+"""The states of a batch. `expiring` is Lowtide's own: its window is over, and what finished is
+being assembled. The dialects show it as OpenAI's `finalizing` and Together's `IN_PROGRESS`.
+"""
 
 Event = Literal[
     "planned", "rejected", "settled", "input_lost", "results_lost", "cancel", "expire", "assembled"
 ]
-"""The two `_lost` are what comes of blobs that are gone: without its input a batch ends with what
-it has; without a part of its results it runs that part again."""
+"""The events of a batch. The two `_lost` follow from blobs that are gone: without its input a batch
+ends with what it has; without a part of its results it runs that part again.
+"""
 
 Dialect = Literal["openai", "together"]
 

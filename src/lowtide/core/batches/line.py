@@ -30,7 +30,7 @@ UNEXECUTED_MESSAGES: Final[Mapping[UnexecutedCode, str]] = {
 
 
 class LineFormatError(ValueError):
-    """A planned line is not what validation saw: the file changed beneath us."""
+    """A planned line is not what validation saw: the file has changed since."""
 
 
 class RequestLine(msgspec.Struct, frozen=True, gc=False):

@@ -45,7 +45,7 @@ class Merge:
     def add_slice(
         self, source: int, offset: int, index: bytes, *, completed: int, failed: int
     ) -> None:
-        """The index of a slice that begins at `offset` of segment `source`.
+        """Adds the index of a slice that begins at `offset` of segment `source`.
 
         Raises SegmentFormatError when the index has not `completed + failed` records.
         """
@@ -62,7 +62,9 @@ class Merge:
         self._parts.append(places)
 
     def add_unexecuted(self, plan: bytes) -> None:
-        """Every request of the plan that has no outcome in a slice. After the last `add_slice`."""
+        """Adds every request of the plan that has no outcome in a slice. Call it
+        after the last `add_slice`.
+        """
         records = np.frombuffer(plan[: len(plan) // RECORD_BYTES * RECORD_BYTES], PLAN_DTYPE)
         settled = np.concatenate([p["line"] for p in self._parts] or [np.empty(0, np.uint32)])
         records = records[~np.isin(records["line"], settled)]
@@ -74,7 +76,7 @@ class Merge:
         self._parts.append(places)
 
     def count(self, kind: ResultKind) -> int:
-        """Lines of that result file."""
+        """The number of lines of that result file."""
         return int(np.count_nonzero(self._sorted()["ok"] == (kind == "output")))
 
     def runs(self, kind: ResultKind, bytes_max: int) -> Iterator[Run]:

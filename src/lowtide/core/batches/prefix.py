@@ -100,8 +100,8 @@ class PrefixSketch:
 
 
 def _marks(data: bytes, prompts: Indices, lengths: Indices) -> Iterator[tuple[int, Marks]]:
-    """For each level that some prompt reaches, for each that does: a number made of all windows
-    down to it.
+    """Yields each level that some prompt reaches, with a hash, for every prompt that reaches it, of
+    all windows down to that level.
     """
     if lengths.max(initial=0) < _DEPTHS[0]:
         return
@@ -122,10 +122,11 @@ def _marks(data: bytes, prompts: Indices, lengths: Indices) -> Iterator[tuple[in
 def _first_alike(
     lengths: npt.NDArray[np.uint32], marks_by_level: dict[int, bytearray]
 ) -> list[npt.NDArray[np.int32]]:
-    """For each level, as far down as any two agree: the first request alike to each.
+    """For each level, as far down as any two requests agree: the first request with the
+    same prefix, per request.
 
-    Who agrees with nobody is its own first; who agreed with nobody above is not looked at again.
-    The marks are let go level by level: a million requests have many megabytes of them.
+    A request that agrees with no other is its own first, and is not compared at deeper levels. The
+    marks are freed level by level: a million requests have many megabytes of them.
     """
     own = np.arange(len(lengths), dtype=np.int32)
     in_company = np.ones(len(lengths), bool)

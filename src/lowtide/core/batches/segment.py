@@ -63,7 +63,7 @@ class IndexEntry(msgspec.Struct, frozen=True):
 
 
 class SegmentFormatError(Exception):
-    """The bytes are no segment index: the blob is damaged or not ours."""
+    """The bytes are no segment index: the blob is damaged, or Lowtide did not write it."""
 
 
 def encode_segment(

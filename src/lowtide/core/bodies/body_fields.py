@@ -163,11 +163,14 @@ BODY_FIELDS: Final[Mapping[str, Mapping[str, Field]]] = {
         "user": _TEXT,
     },
 }
-"""Beside `model`, the prompt, and what a batch cannot have (stream, background)."""
+"""The checked fields of each endpoint, besides `model`, the prompt, and what a batch cannot
+have (stream, background).
+"""
 
 UNSUPPORTED_IN_RESPONSES: Final = ("background", "previous_response_id")
-"""Fields of /v1/responses that must not be set: nobody would fetch what the first is answered with,
-and the second names what no engine stores for us."""
+"""Fields of /v1/responses that must not be set: the first is answered with a receipt that no client
+of a batch could use, and the second names a response that no engine has stored.
+"""
 
 _PROMPT_TYPES: Final[Mapping[str, Any]] = {
     "messages": list[JsonObject],

@@ -1,9 +1,10 @@
-"""What a replica's engine gets of a request's body: which fields are kept from it, which are set.
+"""What a replica's engine receives of a request's body: which fields are kept from it, which are
+set.
 
 Batch calls and live calls go by the same rules, so that no caller reaches in a live call what a
-batch line cannot, or the reverse. Pure. Invariants: a field of `RESERVED_FIELDS` comes from us, or
-from an operator who allowed it, and never from a caller alone; two organizations have no entry of
-an engine's prompt cache in common where `isolates_cache` holds.
+batch line cannot, or the reverse. Pure. Invariants: a field of `RESERVED_FIELDS` is set by Lowtide,
+or by a caller whom an operator allowed it, and never by a caller alone; two organizations have no
+entry of an engine's prompt cache in common where `isolates_cache` holds.
 """
 
 from collections.abc import Mapping
@@ -51,7 +52,7 @@ NOT_CONTINUED: Final = (
 
 
 class BodyRules(msgspec.Struct, frozen=True):
-    """Of one replica. `isolates_cache` None: where its engine is known to take a salt."""
+    """The rules of one replica. `isolates_cache` None: where its engine is known to take a salt."""
 
     drop_fields: frozenset[str] = frozenset(RESERVED_FIELDS)
     set_fields: Mapping[str, object] = NO_FIELDS

@@ -17,7 +17,9 @@ from lowtide.limits import LIVE_EVENT_BYTES_MAX, LIVE_TAIL_BYTES
 
 CONTENT_TYPE: Final = "text/event-stream"
 _EVENTS_SEARCHED: Final = 8
-"""From the end: usage is in the last event or, before `[DONE]` and a summary, near it."""
+"""How many of the last events are searched: usage is in the last one or, before
+`[DONE]` and a summary, near it.
+"""
 
 
 class EventStream:

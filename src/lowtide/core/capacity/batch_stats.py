@@ -16,7 +16,9 @@ _BLINK_S = 0.001  # a shorter time says nothing about an engine, and keeps paces
 
 
 class BatchStats:
-    """Batch calls of one replica."""
+    """Running statistics of a replica's batch calls: prompt and answer
+    lengths, tokens per second.
+    """
 
     def __init__(self) -> None:
         self.lengths = OutputLengths()
@@ -30,7 +32,9 @@ class BatchStats:
     def finished(
         self, input_tokens: int, cached_tokens: int, output_tokens: int, elapsed_s: float
     ) -> None:
-        """A call was answered after `elapsed_s`. Cached prompt tokens are shared, not held."""
+        """Records a call that was answered after `elapsed_s`. Cached prompt
+        tokens are shared, not held.
+        """
         self.lengths.finished(output_tokens)
         if self._prompts >= limits.LENGTH_MEMORY:
             self._prompts, self._prompt_tokens = self._prompts / 2, self._prompt_tokens / 2
@@ -42,7 +46,8 @@ class BatchStats:
             self._pace += (pace - self._pace) * (_PACE_MEMORY if self._pace else 1.0)
 
     def polled(self, change: MetricsDelta, running: int | None) -> None:
-        """What the engine generated since the last poll, shared among those that it ran.
+        """Records the tokens that the engine generated since the last poll, shared
+        among the calls that it ran.
 
         Of two polls the one that saw more counts: a wave of answers may have just ended.
         """
@@ -58,7 +63,7 @@ class BatchStats:
 
     @property
     def known(self) -> float:
-        """How many finished calls the lengths rest on; older ones count less."""
+        """The number of finished calls that the lengths rest on; older ones count less."""
         return self.lengths.count
 
     @property
@@ -68,7 +73,7 @@ class BatchStats:
 
     @property
     def token_gap_s(self) -> float | None:
-        """Seconds from token to token as our own answers show it: waiting included, so never too
+        """Seconds from token to token as batch answers show it: waiting included, so never too
         short. None while none finished.
         """
         return 1.0 / self._pace if self._pace else None

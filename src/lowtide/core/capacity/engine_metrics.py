@@ -36,8 +36,10 @@ class EngineMetrics(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BatchCall(msgspec.Struct, frozen=True):
-    """A batch call in flight: seconds since it was sent, and its prompt as estimated. `is_read`:
-    whether the engine has read that; None where nobody can tell. `stays`: it made way often enough.
+    """A batch call in flight: seconds since it was sent, and its prompt's estimated tokens.
+
+    `is_read`: whether the engine has read the prompt; None: unknown. `stays`: it was preempted
+    often enough and is not to be aborted again.
     """
 
     age_s: float
@@ -65,7 +67,7 @@ class MetricsDelta(msgspec.Struct, frozen=True, kw_only=True):
     elapsed_s: float
     preemptions: float = 0.0
     prompt_tokens: float = 0.0
-    """As counted by the engine, cached ones included."""
+    """Prompt tokens as counted by the engine, cached ones included."""
     cached_tokens: float = 0.0
     generation_tokens: float = 0.0
     itl_p50_s: float | None = None

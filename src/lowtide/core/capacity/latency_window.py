@@ -9,7 +9,7 @@ very different lengths compare. A width is refused only on enough answers, and t
 narrower one is tried, too; the narrowest that gives nearly all of the throughput is kept. From time
 to time, and as soon as calls become much faster or slower, the engine is measured again.
 
-`Replica` (core/dispatch/replica.py) hands over each answer and each time-out that was not the
+`Replica` (core/dispatch/replica.py) passes in each answer and each time-out that was not the
 request's own. Pure: monotonic seconds in, `width` out. Invariant: 1 <= width <= width_max. Options
 that were weighed: decision 9.
 """
@@ -69,7 +69,7 @@ class LatencyWindow:
         width: int = limits.LEARN_START,
     ) -> None:
         """`timeout_s` is what one call may take: no window is tried in which a call of the usual
-        length would wait for as long behind our other calls.
+        length would wait for as long behind Lowtide's other calls.
         """
         self.width = min(width, width_max)
         self.width_max = width_max
@@ -80,7 +80,7 @@ class LatencyWindow:
         self._try_at_s = float("-inf")
         self._held = 0  # answers since the width was settled
         self.rests_until_s = float("-inf")
-        """No answer needs to be handed over before."""
+        """No answer needs to be passed in before this monotonic second."""
         self._cut_at_s = float("-inf")
         self._was_cut = False
         self._latency_s = 0.0  # of the last measure
@@ -93,10 +93,10 @@ class LatencyWindow:
         self._timeout_s = fresh._timeout_s
 
     def answered(self, sent_at_s: float, now_s: float, work: float, in_flight: int) -> None:
-        """A call succeeded. `in_flight` counts it, and all others at that moment.
+        """Records a call that succeeded. `in_flight` counts it, and all others at that moment.
 
-        Calls that were sent before the width changed say nothing of it, nor do calls that did not
-        fill the window.
+        Calls that were sent before the width changed say nothing of it, nor do calls
+        that did not fill the window.
         """
         if in_flight < self.width:
             self._begin(now_s, self._wanted)
@@ -119,7 +119,8 @@ class LatencyWindow:
         return 2 * self._latency_s <= self._timeout_s
 
     def timed_out(self, sent_at_s: float, now_s: float) -> None:
-        """A call got no answer in its time, and had waited behind our own calls.
+        """Records a call that got no answer in its time, and had waited
+        behind Lowtide's other calls.
 
         All that were sent before a cut are late for the same reason, so they count once.
         """
@@ -129,8 +130,9 @@ class LatencyWindow:
         self._settle_at(max(1, self.width // 2), None, now_s)
 
     def only_refused(self, now_s: float) -> None:
-        """Nothing but refusals of requests came of late. They are quick and say nothing of what the
-        engine can compute, so they widen the window a little and are no measure of it.
+        """Records that nothing but refusals of requests came of late. They are quick
+        and say nothing of what the engine can compute, so they widen the window a
+        little and are no measure of it.
         """
         if self.width < min(limits.LEARN_REFUSED_MAX, self.width_max):
             self._settle_at(min(self.width_max, limits.LEARN_STEP * self.width), None, now_s)
@@ -178,8 +180,8 @@ class LatencyWindow:
             self._refused(base, level, now_s)
 
     def _refused(self, base: Level, level: Level, now_s: float) -> None:
-        """Two calls are kept even by a serial engine, so that it need not wait for us between two
-        answers, unless the second one would come near its time-out by that.
+        """Keeps two calls even with a serial engine, so that it need not wait between two answers,
+        unless the second call would then come near its time-out.
         """
         self._back_off()
         two = level if level.width == 2 else None
@@ -248,7 +250,7 @@ class LatencyWindow:
         self._hold_s = min(limits.LEARN_HOLD_S_MAX, 2 * self._hold_s)
 
     def _begin(self, since_s: float, wanted: int) -> None:
-        """A new measure, of the calls sent from now on."""
+        """Begins a new measurement, of the calls sent from now on."""
         # A burst of answers is a burst of new calls: those a moment ago count as sent just now.
         self._since_s, self._wanted = since_s - 0.1 * self._latency_s, wanted
         self.rests_until_s = since_s
@@ -257,8 +259,8 @@ class LatencyWindow:
 
 
 def _step(level: Level, base: Level | None) -> int:
-    """Fourfold where calls are so quick that a mistake is over at once, and nothing speaks
-    against it.
+    """The factor for the next width: fourfold where calls are so quick that a mistake is soon over,
+    and nothing speaks against it.
     """
     if level.latency_s <= limits.LEARN_HARMLESS_S:
         return limits.LEARN_STEP_QUICK

@@ -1,8 +1,8 @@
 """The live traffic of one replica: how much there is, whether it waits, and what it usually takes.
 
-Some of it comes through our own HTTP API, some goes straight to the engine; the first kind we see
-call by call, the second kind is what the engine counts beyond our own calls. Asked by
-core/capacity/window.py, which makes room for it. Pure.
+Some of it comes through Lowtide's own HTTP API and is seen call by call; some goes straight to the
+engine, and is what the engine counts beyond Lowtide's calls. Asked by core/capacity/window.py,
+which makes room for it. Pure.
 """
 
 import math
@@ -13,7 +13,7 @@ from lowtide.core.capacity.output_lengths import BUCKETS, bucket_of
 
 
 class LiveTraffic:
-    """Fed at each poll."""
+    """Estimates the live load of one replica; call `see` with every metrics poll."""
 
     def __init__(self) -> None:
         self.calls = 0.0
@@ -28,9 +28,10 @@ class LiveTraffic:
         self._usual_calls = UsualPeak()
 
     def see(self, signals: EngineMetrics, own: int, live: LiveSeen, now_s: float) -> None:
-        """`own` batch calls were in flight. External calls are calls that are neither batch's nor
-        the HTTP API's. One poll alone may have seen our own calls come or go, so they count once
-        two polls agree.
+        """Records a poll, at which `own` batch calls were in flight.
+
+        External calls are those that neither the batch side nor the HTTP API sent. One poll alone
+        may have seen Lowtide's own calls come or go, so they count once two polls agree.
         """
         waiting = signals.waiting or 0
         external = max(0.0, float((signals.running or 0) + waiting - own))
@@ -49,7 +50,7 @@ class LiveTraffic:
             self._usual_calls.see(self.calls, now_s)
 
     def see_silent(self, own: int, live: LiveSeen, now_s: float) -> None:
-        """The engine told nothing; what remains is the HTTP API's own view."""
+        """Records a poll without metrics; what remains is the HTTP API's own view."""
         self._external = self.waiting = 0.0
         self.calls = float(live.in_flight)
         self.load = live.in_flight / (live.in_flight + own) if live.in_flight else 0.0
@@ -71,7 +72,9 @@ class LiveTraffic:
         return min(limits.LIVE_SHARE_MAX, max(limits.LIVE_SHARE_MIN, self._usual_share.value))
 
     def seat_reserve(self, seats: int) -> float:
-        """Of so many places, those to keep free for it; 0 where there never was any."""
+        """How many of `seats` concurrent calls to keep free for live traffic;
+        0 if there never was any.
+        """
         if not self.was_ever:
             return 0.0
         least = min(limits.LIVE_SEATS_MIN, max(1, seats // 8))

@@ -43,7 +43,7 @@ class OutputLengths:
         """Weight of the finished calls that are remembered."""
 
     def finished(self, output_tokens: int) -> None:
-        """An answer is complete. Once LENGTH_MEMORY more have come, older ones count half."""
+        """Records a complete answer. Once LENGTH_MEMORY more have come, older ones count half."""
         self._finished[bucket_of(output_tokens)] += 1.0
         self.count += 1.0
         self._until_fade -= 1
@@ -53,7 +53,10 @@ class OutputLengths:
             self.count /= 2
 
     def stats(self, ages: Iterable[float] = ()) -> LengthStats | None:
-        """With `ages`, the tokens so far of each call in flight; None when nothing is known."""
+        """Mean and mean square of the output lengths in tokens; None when nothing is known.
+
+        `ages`: the tokens so far of each call in flight, which is known to become longer than that.
+        """
         mean = square = 0.0
         for length, share in self._distribution(ages):
             mean += share * length
@@ -63,8 +66,8 @@ class OutputLengths:
     def _distribution(self, ages: Iterable[float]) -> list[tuple[float, float]]:
         """(length, share) with shares that sum to one; empty when nothing is known.
 
-        The mass that no end was seen of is put at twice the longest age: lengths have heavy tails,
-        so what has lasted so long is expected to last as long again.
+        The share of answers whose end was not seen is put at twice the longest age: lengths have
+        heavy tails, so what has lasted so long is expected to last as long again.
         """
         flying = [0.0] * BUCKETS
         longest = 0.0

@@ -27,7 +27,10 @@ class _Span(msgspec.Struct):
 
 
 class PreemptionPolicy:
-    """Of one replica. Call `revoke` at each poll, `finished` for each answer."""
+    """Chooses batch calls of one replica to abort when live calls wait for memory.
+
+    Call `revoke` at each poll, `finished` for each answer.
+    """
 
     def __init__(self) -> None:
         self._spans: deque[_Span] = deque()
@@ -36,7 +39,7 @@ class PreemptionPolicy:
         self.lost_tokens_total = 0.0
 
     def finished(self, tokens: int, now_s: float) -> None:
-        """A batch call was answered: its prompt and answer together."""
+        """Records an answered batch call: its prompt and answer tokens together."""
         self._span(now_s).finished += tokens
 
     def revoke(
@@ -76,7 +79,9 @@ class PreemptionPolicy:
     def _may_lose(
         self, calls: Sequence[BatchCall], outputs: Sequence[float], now_s: float
     ) -> float:
-        """Tokens. What is in flight is work as well: else nothing could be taken back at first."""
+        """Tokens that may be lost now. What is in flight counts as work, too: else nothing
+        could be taken back at first.
+        """
         finished, lost = self._recent(now_s)
         at_work = sum(call.input_tokens for call in calls) + sum(outputs)
         return limits.REVOKED_SHARE_MAX * (finished + lost + at_work) - lost

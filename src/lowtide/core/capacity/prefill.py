@@ -1,13 +1,13 @@
-"""How many prompt tokens of batch calls an engine may have before it that it has not read yet.
+"""How many prompt tokens of batch calls an engine may have in its queue that it has not read yet.
 
-Beside live traffic every long prompt in the queue is a delay that somebody feels, so batch calls
-are let through as the engine works them off: the next one goes out when nothing is owed, or when it
-fits the budget with what is (scheduling.md section 3, `outp`). A watched call, one whose first
-token is seen, has its prompt worked off at that instant, and while only watched ones are owed, a
-few of them may be whatever their length: so many keep the engine busy, and can be taken back in
-time. Other prompts are taken to be worked off at the best rate that the engine was seen to reach,
-and a quarter more, so that the rate can be found at all.
-Pure; core/capacity/window.py steers the budget, core/dispatch/dispatch.py asks before it sends.
+Beside live traffic every long prompt in the queue is a delay for live users, so batch calls are let
+through as the engine works them off: the next one goes out when no tokens are outstanding, or when
+it fits the budget with those that are (scheduling.md section 3, `outp`). A watched call, one whose
+first token is seen, has its prompt worked off at that instant, and while only watched calls are
+outstanding, a few of them may be sent whatever their length: so many keep the engine busy, and can
+be taken back in time. Other prompts are taken to be worked off at the best rate that the engine was
+seen to reach, and a quarter more, so that the rate can be found at all. Pure;
+core/capacity/window.py steers the budget, core/dispatch/dispatch.py asks before it sends.
 """
 
 import math
@@ -20,7 +20,9 @@ _SEEK = 1.25
 
 
 class PrefillPacer:
-    """Tokens owed to one replica. Asked only while `active`: without live traffic nobody waits."""
+    """Paces the prompt tokens sent to one replica. Used only while `active`: without live
+    traffic no prompt has to wait.
+    """
 
     def __init__(self) -> None:
         self.active = False
@@ -63,7 +65,9 @@ class PrefillPacer:
         return False
 
     def sent(self, tokens: int, now_s: float, *, watched: bool = False) -> None:
-        """A prompt is on its way. `watched`: the shell will say when its first token came."""
+        """Counts a prompt that is being sent. `watched`: the caller will say
+        when its first token came.
+        """
         if watched:
             self._watched += tokens
             self._watched_calls += 1
@@ -73,7 +77,7 @@ class PrefillPacer:
         self._owed_at_s = now_s
 
     def read(self, tokens: int, now_s: float) -> None:
-        """The prompt of a watched call was read, or is not to be any more."""
+        """Counts the prompt of a watched call as read, or as one that will not be read any more."""
         self._watched -= tokens
         self._watched_calls -= 1
         if not self._live_unread:
@@ -87,7 +91,9 @@ class PrefillPacer:
         return self.rate_per_s / _SEEK
 
     def live_asked(self, tokens: int, now_s: float) -> None:
-        """A live call's prompt is on its way: nothing is sent before it is read, or was to be."""
+        """Counts a live call's prompt that is being sent: nothing is sent before
+        it is read, or should be.
+        """
         self.active = True
         self._live_unread += 1
         self._live_tokens += tokens
@@ -98,15 +104,15 @@ class PrefillPacer:
         self._read_until_s = max(now_s, self._read_until_s) + tokens / self._best_rate
 
     def live_answered(self, tokens: int, now_s: float) -> None:
-        """A live call that was asked has its first byte, or has ended."""
+        """Records that a live call has its first byte, or has ended."""
         self._live_unread -= 1
         self._live_tokens -= tokens
         if not self._live_unread:
             self.opens_at_s = self._live_read_at_s = now_s
 
     def take_unread(self, prompts: Sequence[int], now_s: float) -> list[int]:
-        """Of the prompts, youngest first, that the engine has not read to the end: how much of each
-        is left. They are taken back.
+        """Takes back the prompts, youngest first, that the engine has not finished reading. Returns
+        how many tokens of each are unread.
         """
         left = max(0.0, self._read_until_s - now_s) * self._best_rate - self._live_tokens
         taken: list[int] = []
@@ -122,8 +128,9 @@ class PrefillPacer:
         return taken
 
     def told(self, waiting: float, reading: float, now_s: float) -> None:
-        """The engine tells that `waiting` prompt tokens wait and that it may be reading `reading`:
-        what we thought is owed is put between the first and the sum of both.
+        """Corrects the outstanding tokens by the engine's own count: `waiting` prompt
+        tokens wait and up to `reading` are being read, so the estimate is put between the
+        first and the sum of both.
         """
         least, most = waiting, waiting + reading
         self._owed = min(most, max(least, self.outstanding_tokens(now_s) - self._watched))
@@ -135,7 +142,9 @@ class PrefillPacer:
         self._read_until_s = now_s + left_s
 
     def learn(self, tokens: float, elapsed_s: float, now_s: float) -> None:
-        """The engine read that many prompt tokens, cached ones aside, in the last `elapsed_s`."""
+        """Records that the engine read that many prompt tokens, cached ones
+        aside, in the last `elapsed_s`.
+        """
         if tokens < limits.PREFILL_TOKENS_MIN or elapsed_s <= 0:
             return  # an idle engine shows nothing of what it can do
         rate = tokens / elapsed_s
@@ -147,16 +156,16 @@ class PrefillPacer:
         self._rate_per_s, self._learnt_at_s = rate, now_s
 
     def keep_within(self, wait_s: float) -> None:
-        """Whatever the budget, what is owed is to be worked off in that time."""
+        """Caps the budget so that all outstanding prompt tokens can be read within that time."""
         readable = max(float(limits.PREFILL_TOKENS_MIN), wait_s * self.rate_per_s)
         self.budget = min(self.budget, readable)
 
     def increase(self) -> None:
-        """Live traffic does well: a little more may be owed."""
+        """Raises the budget a little: live traffic does well."""
         self.budget = min(float(limits.PREFILL_TOKENS_MAX), 1.03 * self.budget + 8)
 
     def decrease(self) -> None:
-        """Live traffic stutters."""
+        """Lowers the budget: live traffic stutters."""
         self.budget = max(float(limits.PREFILL_TOKENS_MIN), 0.8 * self.budget)
 
 
@@ -176,8 +185,8 @@ def make_way(
 
 
 def beyond_the_least(calls: Iterable[tuple[int, BatchCall]]) -> list[tuple[int, int]]:
-    """(place, prompt tokens) of the calls, oldest first, that are known to be unread, but for those
-    that are over in so short a time that they are in nobody's way.
+    """(place, prompt tokens) of the calls, oldest first, that are known to be unread, without those
+    that are read so soon that they delay no other call.
     """
     kept, back = 0, []
     for place, call in calls:

@@ -1,10 +1,10 @@
 """How many batch calls a replica should have in flight, and how fast prompts may follow each other.
 
-Twice a second the control loop hands over what the engine told, which batch calls are in flight and
-what the live API sees; out comes `window`. Three ceilings hold: the operator's, the KV
-memory that calls of the lengths seen will fill, and the seats that live traffic leaves. Below them
-the window grows while it is used and is cut when the engine preempts, queues our calls, or makes
-live traffic wait or stutter. An engine that has told nothing for more than STALE_POLLS polls is
+Twice a second the control loop passes in the engine's metrics, the batch calls in flight and what
+the live API sees; the result is `window`. Three ceilings hold: the operator's, the KV memory that
+calls of the lengths seen will fill, and the seats that live traffic leaves. Below them the window
+grows while it is used and is cut when the engine preempts, queues batch calls, or makes live
+traffic wait or stutter. An engine that has reported nothing for more than STALE_POLLS polls is
 taken to be in trouble: the window halves at each further poll and does not grow. The formulas and
 numbers are those of scheduling.md sections 2(a) and 3. Pure: monotonic seconds in, decisions out.
 
@@ -95,7 +95,9 @@ class WindowController:
     def finished(
         self, input_tokens: int, cached_tokens: int, output_tokens: int, elapsed_s: float
     ) -> None:
-        """A batch call was answered after `elapsed_s`, with the usage that the engine reported."""
+        """Records a batch call answered after `elapsed_s`, with the usage
+        that the engine reported.
+        """
         self.work.finished(input_tokens, cached_tokens, output_tokens, elapsed_s)
 
     def observe(
@@ -107,9 +109,11 @@ class WindowController:
         *,
         own_max: int = 0,
     ) -> None:
-        """A poll. `signals` None: the engine should have told and did not; an engine that never
-        tells gives EngineMetrics(). `calls` are the batch calls in flight now, `own_max` how many
-        of them the engine may have counted when it told.
+        """Resizes the window after a poll. `signals` None: the poll failed; an engine without
+        metrics passes an empty EngineMetrics().
+
+        `calls` are the batch calls in flight now, `own_max` how many of them the engine may
+        have counted at the poll.
         """
         if signals is None or self._is_frozen(signals, calls):
             self._missed(len(calls), now_s, live)
@@ -125,7 +129,9 @@ class WindowController:
         self._fit(calls)
 
     def revoked(self, calls: int, in_flight: int, now_s: float) -> None:
-        """That many of `in_flight` calls were taken back: their places stay free for now."""
+        """Records that so many of `in_flight` calls were aborted: their
+        places stay free for now.
+        """
         left = min(limits.WINDOW_CUT_REVOKED * self.window, float(in_flight - calls))
         self._width = self._slow_until = max(float(self._floor), left)
         self._cut_at_s, self._width_bound = now_s, "live"
@@ -134,12 +140,14 @@ class WindowController:
 
     @property
     def is_told(self) -> bool:
-        """Whether the engine tells anything about itself."""
+        """Whether the engine reports anything about itself."""
         return self.signals is not _TELLS_NOTHING and self.signals != _TELLS_NOTHING
 
     @property
     def tells_prompts(self) -> bool:
-        """Whether the engine told just now which prompts wait, and how many it has read."""
+        """Whether the engine reported at the last poll which prompts wait,
+        and how many it has read.
+        """
         signals = self.signals
         knows = signals.waiting is not None and signals.prompt_tokens_total is not None
         return knows and not self.polls_missed
@@ -163,8 +171,8 @@ class WindowController:
         return min(limits.WINDOW_MIN, self.window_max)
 
     def _is_frozen(self, signals: EngineMetrics, calls: Sequence[BatchCall]) -> bool:
-        """An engine at work that keeps saying the same says nothing: an exporter that hangs, or
-        the engine itself. Only those are judged that count while a request runs.
+        """Whether an engine at work keeps reporting the same values: its exporter hangs, or the
+        engine itself. Only values that count while a request runs are compared.
         """
         counts = signals.preemptions_total is not None and signals.kv_used is not None
         is_same = bool(calls) and counts and signals == self.signals
@@ -181,7 +189,9 @@ class WindowController:
             self.bound = self._width_bound = "silence"
 
     def _pace_prompts(self, change: MetricsDelta, calls: Sequence[BatchCall], now_s: float) -> None:
-        """What was owed must be read before a live call that comes now has waited too long."""
+        """Bounds the outstanding prompt tokens, so that they are read before a live call that
+        comes now has waited too long.
+        """
         tokens = max(change.prompt_tokens - change.cached_tokens, self.work.take_read())
         self.pacer.learn(tokens, change.elapsed_s, now_s)
         self.pacer.active = self.live.is_recent(now_s)
@@ -190,7 +200,7 @@ class WindowController:
             self.pacer.keep_within(self._ttft_slo_s / 2)
 
     def _unread(self, calls: Sequence[BatchCall]) -> tuple[float, float]:
-        """Tokens of our prompts that the engine has not begun, and of the next older one or two,
+        """Tokens of batch prompts that the engine has not begun, and of the next older one or two,
         which it may be reading: the youngest are those that wait.
         """
         watched = sum(call.is_read is False for call in calls)
@@ -245,7 +255,7 @@ class WindowController:
             self._slow_until = self._width
 
     def _fit(self, calls: Sequence[BatchCall]) -> None:
-        """The window is the least of what growth made of it and of the ceilings."""
+        """Sets the window to the least of what growth made of it and of the ceilings."""
         if self.signals.asleep:
             self.window, self.bound = 0, "asleep"
             return

@@ -1,4 +1,4 @@
-"""What refusals for want of room come to: a pause of the replica, and a smaller window.
+"""What follows from refusals for lack of room: a pause of the replica, and a smaller window.
 
 core/dispatch/replica.py has one for each replica. Pure. Without a pause every other waiting request
 would be sent at once to be refused as well. Invariant: refusals of one span shrink the window once,
@@ -9,12 +9,14 @@ from lowtide import limits
 
 
 class BackPressure:
-    """Of one replica. `is_calm`: no refusal since the last answer."""
+    """The state of one replica's refusals for lack of room. `is_calm`:
+    none since the last answer.
+    """
 
     def __init__(self) -> None:
         self.is_calm = True
         self.refusals = 0
-        """Since the last answer."""
+        """Refusals since the last answer."""
         self.since_s: float | None = None
         self.because = ""
         self.paused_until_s = float("-inf")
@@ -23,7 +25,7 @@ class BackPressure:
         self._pause_s = limits.THROTTLE_PAUSE_S
 
     def answered(self) -> None:
-        """A final answer came: there is room."""
+        """Records a final answer: there is room."""
         self.is_calm, self._is_starting = True, False
         self.refusals, self.since_s = 0, None
         self._pause_s = limits.THROTTLE_PAUSE_S
@@ -31,8 +33,8 @@ class BackPressure:
     def refused(
         self, now_s: float, retry_after_s: float | None, why: str, *, is_starting: bool
     ) -> bool:
-        """Pause; whether the window is to shrink. `is_starting`: connections were cut before, so
-        that it loads its model.
+        """Pauses the replica. Returns whether the window is to shrink. `is_starting`: connections
+        were cut before, so the engine loads its model.
         """
         self.is_calm = False
         self._is_starting = self._is_starting or is_starting

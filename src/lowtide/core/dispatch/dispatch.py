@@ -1,20 +1,20 @@
 """Which request goes next to which replica, and what follows from its outcome.
 
-The pure heart of a worker. The shell (loops/dispatch/dispatch.py) adds leased chunks, asks `take`
-for the next request whenever a replica has room, performs it, and hands the outcome to `settle`;
-the answer is a value: finish the request, or it waits in here and is tried again later. `trial`
-names a scope that a call of our own is to judge, and `trial_ended` hears what came of it. Nothing
+The pure part of a worker's dispatch. The shell (loops/dispatch/dispatch.py) adds leased chunks,
+asks `take` for the next request whenever a replica has room, performs it, and passes the outcome to
+`settle`. The result is a value: the request is finished, or it waits here and is tried again later.
+`trial` names a scope to test by a trial call, and `trial_ended` takes the outcome of it. Nothing
 here waits, reads a clock or draws a random number: `now_s` (monotonic seconds) and `draw` (uniform
 in [0, 1)) are arguments.
 
 Locality: a replica keeps taking from the chunk it is attached to; a fresh chunk is attached to the
-replica that first finds nothing left; when no chunk is unattached it helps with somebody else's.
-Among organizations, places at a replica go by turns (core/dispatch/place_turns.py), and locality
-decides among the chunks of the one whose turn it is.
+replica that first finds nothing left; when no chunk is unattached it helps with another replica's
+chunk. Among organizations, places at a replica go by turns (core/dispatch/place_turns.py), and
+locality decides among the chunks of the one whose turn it is.
 
 Whose fault: a failure counts against a request only if it was the request's own, which
-core/dispatch/verdict.py finds out. Until then it costs no try. What failed goes behind
-what has not, and is no probe of a replica in trouble.
+core/dispatch/verdict.py finds out. Until then it costs no try. What failed goes behind what has
+not, and is no probe of a replica in trouble.
 """
 
 import heapq
@@ -46,15 +46,16 @@ class Dispatch:
         self._judge = OutcomeRules(attempts_max)
         self._replicas: Sequence[Replica] = ()
         self._stranded: dict[ChunkKey, float] = {}
-        """Since when no replica could go on with that chunk."""
+        """The monotonic second since when no replica could go on with that chunk."""
         self.ready: dict[str, int] = {}
         """Requests that could be sent at once, by model."""
         self.runs_short = False
-        """An organization has little left to send, while others have more: whoever leases looks
-        for its next chunk, and sets this back."""
+        """Some organization has little left to send, while others have more: the leasing loop looks
+        for its next chunk, and resets this.
+        """
         self.input_bytes = 0
         self.finished = 0
-        """Requests with a final outcome, ever."""
+        """The number of requests with a final outcome so far."""
 
     def add(
         self,
@@ -62,11 +63,11 @@ class Dispatch:
         lines: Iterable[tuple[int, int, bytes]],
         tokens: Iterable[int] = (),
     ) -> ChunkRun:
-        """A chunk was leased; `lines` are `(index, line number, bytes)` of its missing requests,
+        """Adds a leased chunk. `lines` are `(index, line number, bytes)` of its missing requests,
         `tokens` the estimates for their prompts, in the same order.
 
-        A run of an earlier lease of the same chunk ends: that lease was lost without our knowing,
-        as happens to a machine that slept.
+        A run of an earlier lease of the same chunk ends: that lease was lost unnoticed, as
+        happens on a machine that slept.
         """
         self.remove(lease.key)
         run = ChunkRun(lease, lease.key, scope_key=(lease.model, lease.endpoint))
@@ -85,7 +86,7 @@ class Dispatch:
         return run
 
     def remove(self, key: ChunkKey) -> ChunkRun | None:
-        """The chunk is done, lost or given back; outcomes still to come for it are ignored."""
+        """Removes a chunk that is done, lost or given back; its later outcomes are ignored."""
         run = self.runs.pop(key, None)
         if run is None:
             return None
@@ -97,7 +98,7 @@ class Dispatch:
         return run
 
     def forget(self, replica_name: str) -> None:
-        """The replica has left, or serves other models: its next request is chosen afresh."""
+        """Forgets the replica's current chunk: it has left, or serves other models."""
         self._current.pop(replica_name, None)
         self._turns.forget(replica_name)
         for run in self.runs.values():
@@ -116,10 +117,11 @@ class Dispatch:
         return [run for run in self.runs.values() if run.key.batch_id in batch_ids]
 
     def stranded(self, replicas: Sequence[Replica], now_s: float) -> list[ChunkRun]:
-        """Chunks that for `CHUNK_KEEP_S` none of these replicas could go on with, as their engines
-        are away or their set-up is at fault: other workers may be able to. Those with requests
-        that were cut stay for `CHUNK_KEEP_CUT_S`: elsewhere nobody would know of it, and one that
-        kills engines would kill one after another.
+        """Chunks that none of these replicas could go on with for `CHUNK_KEEP_S`, because their
+        engines are away or their set-up is at fault: other workers may be able to.
+
+        Chunks with requests whose calls were cut stay for `CHUNK_KEEP_CUT_S`: another worker would
+        not know of the cuts, and a request that kills engines would kill one after another.
         """
         if not self.runs or all(replica.is_well for replica in replicas):
             self._stranded.clear()
@@ -170,7 +172,7 @@ class Dispatch:
     def settle(
         self, request: Request, replica: Replica, outcome: Outcome, now_s: float, draw: float
     ) -> Decision:
-        """What an attempt's outcome means for the request and for the replica."""
+        """Decides what an attempt's outcome means for the request and for the replica."""
         if request.is_read is False:
             prompt_read(request, replica, now_s)
         request.share.in_flight -= 1
@@ -183,8 +185,10 @@ class Dispatch:
         return decision
 
     def trial(self, replica: Replica, now_s: float) -> Scope | None:
-        """The scope that a trial call is to be sent for now, counted as under way; `trial_ended` is
-        due. What has failed itself is no probe of a replica in trouble: this is.
+        """The scope that a trial call is to be sent for now, counted as under way; None: none is
+        due. Call `trial_ended` in turn.
+
+        A request that has failed before cannot test a replica in trouble; a trial call can.
         """
         if not self.may_try(replica, now_s):
             return None
@@ -199,11 +203,13 @@ class Dispatch:
     def trial_ended(
         self, replica: Replica, scope: Scope, outcome: Outcome | None, now_s: float
     ) -> None:
-        """What came of a trial call; None: we took it back ourselves."""
+        """Records the outcome of a trial call; None: this process aborted it."""
         end_trial(replica, scope, outcome, now_s)
 
     def abandon(self, request: Request, replica: Replica, now_s: float) -> None:
-        """We took the call back ourselves (cancelled, lost, draining): no blame, no retry here."""
+        """Records that this process aborted the call (cancelled, lost,
+        draining): no blame, no retry here.
+        """
         prompt_read(request, replica, now_s)
         request.share.in_flight -= 1
         replica.ended()
@@ -211,15 +217,16 @@ class Dispatch:
         replica.circuit.abandoned()
 
     def put_back(self, request: Request) -> None:
-        """An abandoned request is the next of its chunk again, with no try charged."""
+        """Makes an abandoned request the next of its chunk again, with no try charged."""
         run = request.run
         if run.is_held:
             run.pending.appendleft(request)
             self.ready[run.lease.model] += 1
 
     def spread_remaining(self, replicas: Sequence[Replica], now_s: float, *, is_dry: bool) -> None:
-        """`is_dry`: nothing waits behind what is leased. Then no replica takes more than its share
-        of that, so that the last requests do not all run on one (scheduling.md section 2(d)).
+        """Bounds each replica to its share of what is left when the queue is dry (`is_dry`:
+        nothing waits behind what is leased), so that the last requests do not all run on one
+        (scheduling.md section 2(d)).
         """
         self._replicas = replicas
         able = [replica for replica in replicas if replica.takes_calls(now_s)] if is_dry else []
@@ -253,8 +260,10 @@ class Dispatch:
     # -- inside ------------------------------------------------------------------------------------
 
     def _from_any(self, replica: Replica, now_s: float) -> Request | None:
-        """Of the organization whose turn it is: the replica's own chunks, then unattached, then
-        anybody's. With one organization about once in 128 requests.
+        """The next request of the organization whose turn it is: from the replica's own chunks,
+        then from unattached ones, then from others'; None when there is none.
+
+        With one organization this runs about once in 128 requests.
         """
         ranks = {replica.name: 0, None: 1}
         is_any_pending = False
@@ -284,7 +293,9 @@ class Dispatch:
         ]
 
     def _look_at_supply(self, runs: Iterable[ChunkRun]) -> None:
-        """A request was just taken from one of these, which are all that their owner has."""
+        """Sets `runs_short` when the organization has few requests left;
+        `runs` are all of its chunks.
+        """
         left = sum(len(run.pending) for run in runs)
         if left == limits.SUPPLY_LOW - 1 or not left:  # once on its way down, and at its end
             self.runs_short = True
@@ -311,7 +322,7 @@ class Dispatch:
         return self._search(run, replica, now_s)
 
     def _search(self, run: ChunkRun, replica: Replica, now_s: float) -> Request | None:
-        """The first that may run there; those before it go behind the others."""
+        """The first request that may run on the replica; those before it go behind the others."""
         for _ in range(len(run.pending)):
             request = run.pending.popleft()
             if _may_run(request, replica) and not (
@@ -322,8 +333,8 @@ class Dispatch:
         return None
 
     def _is_better_elsewhere(self, request: Request, replica: Replica, now_s: float) -> bool:
-        """Calls as long as this one are cut here, and there is a replica of which that is not
-        known: however often it were tried here, it would not be answered.
+        """Whether calls as long as this one are cut at this replica and perhaps not at another:
+        here it would never be answered, however often it is tried.
         """
         if replica.cuts.age_s is None or replica.name not in request.cut_at:
             return False
@@ -334,14 +345,14 @@ class Dispatch:
         )
 
     def _asleep(self) -> Iterator[Request]:
-        """Those that are tried again later."""
+        """The requests that are tried again later."""
         return (request for _, _, request in self._delayed)
 
     def _delay(self, request: Request, at_s: float) -> None:
         heapq.heappush(self._delayed, (at_s, next(self._order), request))
 
     def _decide(self, now_s: float) -> None:
-        """Let those go on of which it is known by now whose fault their failure was."""
+        """Releases the requests of which it is now known whose fault their failure was."""
         for request, decision in self._judge.decided(now_s):
             self._delay(request, decision.at_s)
         self._wake_delayed(now_s)

@@ -30,12 +30,12 @@ class Doubt(msgspec.Struct, Generic[R], frozen=True):
 
     @property
     def is_own(self) -> bool:
-        """The failure is known to have been the request's."""
+        """Whether the failure is known to have been the request's."""
         return self.scope.settles(self.outcome.kind, self.sent_at_s, self.failed_at_s)
 
     def is_replicas(self, now_s: float) -> bool:
-        """The failure is known to have been the replica's, or is not to be judged now: the replica
-        is away, or is called by this worker no more, so nothing that will be seen here decides it.
+        """Whether the failure is known to have been the replica's, or cannot be judged: the replica
+        is away, or this worker calls it no more, so nothing that will be seen here decides it.
         """
         return (
             self.scope.held is not None
@@ -45,17 +45,17 @@ class Doubt(msgspec.Struct, Generic[R], frozen=True):
 
 
 class Doubts(Generic[R]):
-    """All of one worker."""
+    """All requests in doubt of one worker."""
 
     def __init__(self) -> None:
         self.open: list[Doubt[R]] = []
-        """Those that are undecided, for a look that costs no call."""
+        """The undecided requests."""
 
     def add(self, doubt: Doubt[R]) -> None:
         self.open.append(doubt)
 
     def decided(self, now_s: float) -> list[Doubt[R]]:
-        """Takes out those that are known to be somebody's, and has the others looked into."""
+        """Removes and returns the doubts whose fault is known; asks for trials of the others."""
         still_open: list[Doubt[R]] = []
         decided: list[Doubt[R]] = []
         for doubt in self.open:

@@ -1,16 +1,18 @@
-"""Whose request takes the next free place at a replica, where several organizations have chunks.
+"""Which organization's request takes the next free place at a replica, if several have chunks.
 
 Asked by core/dispatch/dispatch.py; pure. Places are shared while they are held, not when they are
-given: who holds the least of a replica's places over its weight comes next, and of those alike,
-whoever got one least lately. So calls that take long hold no more than a share once others have
-work, and calls that are short make up for them. Invariants: an organization that comes anew waits
-for one place to come free, whatever others have leased; none waits while a place is free that
-nobody else can use; with one organization nothing is compared.
+given: the organization that holds the least of a replica's places over its weight comes next, and
+among equals the one whose last turn is longest ago. So calls that take long hold no more than a
+share once others have work, and calls that are short make up for them. Invariants: an organization
+that comes anew waits for one place to come free, whatever others have leased; none waits while a
+place is free that no other can use; with one organization nothing is compared.
 """
 
 
 class PlaceShare:
-    """Of one organization at one replica: `in_flight` calls, and the number of its last turn."""
+    """One organization's part of one replica: `in_flight` calls, and
+    the number of its last turn.
+    """
 
     __slots__ = ("in_flight", "turn")
 
@@ -31,13 +33,15 @@ class PlaceTurns:
         """Whether there is anything to divide: chunks of more than one organization are held."""
 
     def added(self, organization_id: str, weight: float) -> None:
-        """One more chunk of it is held; `weight` is the newest."""
+        """Counts one more chunk of the organization; `weight` is the newest."""
         self._chunks[organization_id] = self._chunks.get(organization_id, 0) + 1
         self._weights[organization_id] = weight
         self.is_shared = len(self._chunks) > 1
 
     def removed(self, organization_id: str) -> None:
-        """One fewer is. What it still has in flight counts until that ends."""
+        """Counts one chunk fewer. What the organization still has in
+        flight counts until that ends.
+        """
         self._chunks[organization_id] -= 1
         if self._chunks[organization_id]:
             return
@@ -51,7 +55,7 @@ class PlaceTurns:
             }
 
     def forget(self, replica_name: str) -> None:
-        """The replica has left; calls that are still in flight there count no more."""
+        """Forgets a replica that has left; calls that are still in flight there count no more."""
         self._shares.pop(replica_name, None)
 
     def order(self, replica_name: str) -> list[str]:
@@ -68,7 +72,9 @@ class PlaceTurns:
         return sorted(self._chunks, key=standing)
 
     def took(self, replica_name: str, organization_id: str) -> PlaceShare:
-        """It has one place more there; whoever ends the call takes 1 from `in_flight`."""
+        """Counts one more place of the organization at that replica; the end of the call
+        takes 1 from `in_flight`.
+        """
         try:
             share = self._shares[replica_name][organization_id]
         except KeyError:

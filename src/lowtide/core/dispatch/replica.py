@@ -76,16 +76,19 @@ class Replica:
         self.alone = False
         """The one request in flight is to have no company."""
         self.owned_until_s = float("inf")
-        """No batch call is sent from then on: loops/replicas/ownership.py moves it. Endless where
-        nobody else could send any."""
+        """No batch call is sent from this monotonic second on; loops/replicas/ownership.py moves
+        it. Infinite where no other worker could send any.
+        """
         self.circuit = Circuit()
         self.budget = RetryBudget()
         self.scopes: dict[tuple[str, str], Scope] = {}
-        """By (model, endpoint); made when the first call is."""
+        """The scopes by (model, endpoint), each created at its first call."""
         self.suspects = Suspects()
         self.cuts = Cuts()
         self.trouble_at_s: float | None = None
-        """Since when connections fail or are cut, with no answer since."""
+        """The monotonic second since when connections fail or are cut, without an
+        answer; None: no trouble.
+        """
         self.trial_at_s: float | None = None
         """When a trial call is to show whether the trouble is over."""
         self.trials_in_flight = 0
@@ -93,8 +96,8 @@ class Replica:
         self._cut_at_s = float("-inf")
 
     def adopt(self, fresh: "Replica") -> None:
-        """Go on with the settings of `fresh`, another one under the same name, and with what was
-        learned here. Whatever was found wrong with the old way to call it counts no more.
+        """Takes over the settings of `fresh`, a replica under the same name, and keeps what was
+        learned here. Whatever was found wrong with the old settings counts no more.
         """
         was_bound_alone = self._unrefused >= self.window_max
         self.url = fresh.url
@@ -115,27 +118,29 @@ class Replica:
         self.resize(float("-inf"))
 
     def serve(self, models: frozenset[str]) -> None:
-        """From now on it serves these models."""
+        """Sets the models that the replica serves."""
         self.models = models
 
     def own_until(self, until_s: float) -> None:
-        """Batch calls may be sent until then: endless, never, or for as long as it is owned."""
+        """Sets when sending batch calls must end, in monotonic seconds;
+        infinite: never, -infinite: now.
+        """
         self.owned_until_s = until_s
 
     def know_engine(self, *, priority: int | None, takes_cache_salt: bool) -> None:
-        """What its engine was found to understand."""
+        """Records what its engine was found to understand."""
         self.priority, self.takes_cache_salt = priority, takes_cache_salt
 
     def forget_priority(self) -> None:
-        """Its engine refuses the field."""
+        """Stops sending the field `priority`, which its engine refuses."""
         self.priority = None
 
     def stop_streams(self) -> None:
-        """Its engine refuses them, or they tell nothing."""
+        """Stops asking for streams, which its engine refuses or which tell nothing."""
         self.streams = False
 
     def trial_started(self) -> None:
-        """A trial call is sent."""
+        """Counts a trial call that is being sent."""
         self.trial_at_s = None
         self.trials_in_flight += 1
         self.circuit.sent()
@@ -145,7 +150,7 @@ class Replica:
 
     @property
     def calls(self) -> int:
-        """Of ours in flight there: batch calls, and trial calls, which are beside the window."""
+        """Batch and trial calls in flight from this process; trial calls are outside the window."""
         return self.in_flight + self.trials_in_flight
 
     def has_room(self, now_s: float) -> bool:
@@ -177,24 +182,24 @@ class Replica:
         return back
 
     def live_answered(self, tokens: int, now_s: float) -> None:
-        """A live call has its first byte, or ended without one."""
+        """Records that a live call has its first byte, or ended without one."""
         if self.controller is not None:
             self.controller.pacer.live_answered(tokens, now_s)
 
     @property
     def watches(self) -> bool:
-        """Whether it matters when the engine has read a prompt, as somebody may wait behind it,
-        and can be seen.
+        """Whether it matters when the engine has read a prompt, because live calls may wait
+        behind it, and can be seen.
         """
         return self.streams and self.controller is not None and self.controller.pacer.active
 
     def prompt_read(self, tokens: int, now_s: float) -> None:
-        """A watched call has its first token, or ended without one."""
+        """Records that a watched call has its first token, or ended without one."""
         if self.controller is not None:
             self.controller.pacer.read(tokens, now_s)
 
     def cannot_watch(self, tokens: int, now_s: float) -> None:
-        """The call that was started as a watched one is none."""
+        """Records that the call started as a watched one is not watched."""
         if self.controller is not None:
             self.controller.pacer.read(tokens, now_s)
             self.controller.pacer.sent(tokens, now_s)
@@ -251,7 +256,9 @@ class Replica:
 
     @property
     def held_scopes(self) -> frozenset[tuple[str, str]]:
-        """(model, endpoint) of which it takes no calls, as somebody has to mend something first."""
+        """(model, endpoint) of the scopes that take no calls until an
+        operator has repaired something.
+        """
         return frozenset(key for key, scope in self.scopes.items() if scope.held is not None)
 
     @property
@@ -267,25 +274,25 @@ class Replica:
         return since_s is not None and now_s - since_s >= limits.CHUNK_KEEP_S
 
     def is_alive(self, now_s: float) -> None:
-        """The engine answered, whatever it said: connections are well."""
+        """Records that the engine answered, whatever it said: connections are well."""
         self.circuit.succeeded(now_s)
         if self.trouble_at_s is not None:
             self.trouble_at_s = self.trial_at_s = None
             self.suspects.settled()
 
     def is_lost(self, why: str, now_s: float, kind: FaultKind) -> None:
-        """A connection was cut, or a proxy says that its own was."""
+        """Records that a connection was cut, or that a proxy says that its own was."""
         if self.trouble_at_s is None:
             self.trouble_at_s = now_s
         self.circuit.failed(now_s, why, kind)
 
     def is_away(self, why: str, now_s: float, kind: FaultKind) -> None:
-        """No connection comes about, or what was cut before is cut still."""
+        """Records that no connection comes about, or that what was cut before is cut still."""
         self.is_lost(why, now_s, kind)
         self.suspects.pardon()
 
     def ask_for_trial(self, now_s: float) -> None:
-        """Something waits for this trouble to end, and nothing that may show that it has."""
+        """Asks for a trial call if the replica is in trouble and no call is testing it already."""
         if self.trouble_at_s is None or self.trials_in_flight or self.circuit.state == "half_open":
             return
         due_s = self.trouble_at_s + limits.TRIAL_PATIENCE_S if self.in_flight else now_s
@@ -297,8 +304,8 @@ class Replica:
 
     @property
     def holds(self) -> float:
-        """Calls that the replica is taken to hold: what was learned from its answers, else the
-        operator's bound, if it is one at all.
+        """Assumed concurrent calls: the window learned from answers, once it is steady; else the
+        configured window; else the current one, but at least WINDOW_DEFAULT.
         """
         if self._goes_by_answers and self.learned is not None and self.learned.phase == "steady":
             return self.window
@@ -307,8 +314,8 @@ class Replica:
 
     @property
     def resumes_at_s(self) -> float | None:
-        """When time alone opens the way again, or did: a pause that ends, a circuit's probe, a
-        trial, a prompt that was held back.
+        """When calls become possible by time alone, or did: the end of a pause, a circuit's probe,
+        a trial, a prompt that was held back.
         """
         paced_until_s = self.controller.pacer.opens_at_s if self.controller is not None else None
         times = (self.circuit.retry_at_s, self.pressure.paused_until_s, paced_until_s)
@@ -318,7 +325,9 @@ class Replica:
     def started(
         self, *, alone: bool = False, tokens: int = 0, now_s: float = 0.0, watched: bool = False
     ) -> None:
-        """A call is sent; `tokens` is its prompt as estimated. `watched`: `prompt_read` follows."""
+        """Counts a call that is being sent; `tokens` is its prompt as estimated.
+        `watched`: `prompt_read` follows.
+        """
         self.in_flight += 1
         if self.in_flight > 1:
             self.timeouts.crowded_at_s = now_s
@@ -334,7 +343,7 @@ class Replica:
         self.in_flight, self.alone = self.in_flight - 1, False
 
     def answered(self, now_s: float) -> None:
-        """A final answer came: the replica is well."""
+        """Records a final answer: the replica is well."""
         if self.trouble_at_s is not None or not self.circuit.is_calm:
             self.is_alive(now_s)
         if not self.pressure.is_calm:
@@ -353,8 +362,8 @@ class Replica:
             self.resize(now_s)
 
     def learn(self, usage: Usage, tokens: int, sent_at_s: float, now_s: float) -> None:
-        """A call that was sent then has succeeded and ended: what windows and the guard go by.
-        `tokens` is its prompt as estimated.
+        """Records the latency of a call that has succeeded, for windows and preemption. `tokens`
+        is its prompt as estimated.
         """
         if self.timeouts.was_any:
             self.timeouts.succeeded(tokens, sent_at_s)
@@ -373,8 +382,9 @@ class Replica:
         self.guard.finished(usage.total_tokens, now_s)
 
     def timed_out(self, sent_at_s: float, now_s: float) -> None:
-        """A call waited behind our own ones until its time was up: fewer at a time. All that were
-        sent before a cut are late for the same reason, so they count once.
+        """Narrows the window after a call that timed out waiting behind other batch calls.
+
+        All that were sent before a cut are late for the same reason, so they count once.
         """
         self.timeouts.was_any = True
         if self.learned is not None and self._goes_by_answers:
@@ -387,7 +397,9 @@ class Replica:
     def throttled(
         self, now_s: float, retry_after_s: float | None = None, why: str = "no room"
     ) -> None:
-        """No room: pause, and shrink the window, once per span; it grows back with answers."""
+        """Pauses for lack of room, and shrinks the window once per span;
+        it grows back with answers.
+        """
         is_starting = self.trouble_at_s is not None
         if is_starting:
             self.suspects.pardon()  # its end was no request's doing

@@ -1,5 +1,6 @@
-"""One request of a leased chunk, and the chunk at work: what core/dispatch/dispatch.py moves
-about."""
+"""One request of a leased chunk, and the chunk at work: the records of
+core/dispatch/dispatch.py.
+"""
 
 from collections import deque
 from typing import Final
@@ -12,7 +13,7 @@ from lowtide.core.dispatch.place_turns import PlaceShare
 from lowtide.core.dispatch.replica import Replica
 
 _NOWHERE: Final = PlaceShare()
-"""Of requests that were not taken yet."""
+"""The share of requests that were not taken yet."""
 
 
 class Request(msgspec.Struct, eq=False):
@@ -48,7 +49,9 @@ class Request(msgspec.Struct, eq=False):
 
     @property
     def must_run_alone(self) -> bool:
-        """One more strike ends it: it runs alone, so that nobody is condemned for a neighbour."""
+        """True when the next engine crash fails this request; it then runs alone, so that
+        the crash must be its own.
+        """
         return self.strikes >= limits.STRIKES_MAX - 1
 
     @property
@@ -79,14 +82,18 @@ class ChunkRun(msgspec.Struct, eq=False):
 
 
 def prompt_read(request: Request, replica: Replica, now_s: float) -> None:
-    """A first token came, or nothing more is to come; only the first word of it counts."""
+    """Records that a first token came, or that nothing more will come;
+    only the first call counts.
+    """
     if request.is_read is False:
         request.is_read = True
         replica.prompt_read(request.tokens, now_s)
 
 
 def cannot_watch(request: Request, replica: Replica) -> None:
-    """The call that was just taken is to be sent without anybody seeing its first token."""
+    """Records that the call just taken will be sent without a stream, so
+    its first token is not seen.
+    """
     if request.is_read is False:
         request.is_read = None
         replica.cannot_watch(request.tokens, request.sent_at_s)

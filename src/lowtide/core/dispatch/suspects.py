@@ -7,12 +7,12 @@ request that was alone. A suspect that succeeds is finished, and so cleared.
 
 Most deaths are restarts, and no request's fault. Two signs tell them: no connection comes about
 afterwards (`pardon`: those cut for the first time are none), or a call that was in flight at that
-instant succeeds all the same (`acquit`: the engine lives, something between it and us cuts calls).
-Cuts of different calls at one age are a balancer's (`Cuts.age_s`).
+instant succeeds all the same (`acquit`: the engine lives, something between it and Lowtide cuts
+calls). Cuts of different calls at one age are a balancer's (`Cuts.age_s`).
 
 Pure; each core/dispatch/replica.py `Replica` has one `Suspects`, and core/dispatch/dispatch.py asks
-it. Invariant: nobody is condemned for a neighbour, and a cut of a call that was sent while the
-replica was in trouble already says nothing about its request.
+it. Invariant: no request is failed for a crash that another one caused, and a cut of a call that
+was sent while the replica was in trouble already says nothing about its request.
 """
 
 from collections import deque
@@ -37,7 +37,7 @@ class Suspect(Protocol):
 
 
 class Suspects:
-    """Of one replica."""
+    """The suspects in flight at one replica, and how many may be."""
 
     def __init__(self) -> None:
         self.in_flight = 0
@@ -47,25 +47,27 @@ class Suspects:
         self._was_away = False
 
     def admits(self, request: Suspect) -> bool:
-        """Whether it may join the suspects in flight."""
+        """Whether the request may join the suspects in flight."""
         if not self.in_flight:
             return True
         return self.in_flight < min(self._bound, request.company)
 
     def started(self, request: Suspect) -> None:
-        """It is in flight now; `ended` is due in turn."""
+        """Counts a request that is in flight now; `ended` must follow."""
         self._bound = min(self._bound, request.company) if self.in_flight else request.company
         self.in_flight += 1
         request.is_suspect_in_flight = True
 
     def ended(self, request: Suspect) -> None:
-        """Its call is over; nothing happens if it was sent as no suspect."""
+        """Records that the request's call is over; does nothing if it was not sent as a suspect."""
         if request.is_suspect_in_flight:
             request.is_suspect_in_flight = False
             self.in_flight -= 1
 
     def cut(self, request: Suspect, calls_in_flight: int) -> None:
-        """It was cut. The first since `settled` tells how many calls there were at that instant."""
+        """Records that the request's call was cut. The first since `settled` tells how many calls
+        there were at that instant.
+        """
         if self._death is None:
             self._death = (calls_in_flight, self.in_flight)
         calls, suspects = self._death
@@ -81,7 +83,9 @@ class Suspects:
             self.pardon()
 
     def pardon(self) -> None:
-        """The engine is away: it was stopped or restarted, and cut its calls for that."""
+        """Clears those cut for the first time: the engine was stopped or
+        restarted, which cut its calls.
+        """
         self._was_away = True
         for request in self._fresh:
             if not request.was_pardoned:
@@ -90,13 +94,13 @@ class Suspects:
         self._fresh.clear()
 
     def settled(self) -> None:
-        """The engine answers again: what follows is another story."""
+        """Records that the engine answers again: later cuts belong to another death."""
         self._fresh.clear()
         self._death = None
         self._was_away = False
 
     def acquit(self) -> list[Suspect]:
-        """The engine lives: those that were cut are no suspects, but were cut each for itself."""
+        """Clears the suspects, because the engine lives: each was cut for itself."""
         cleared, self._fresh = self._fresh, []
         for request in cleared:
             request.company = 0
@@ -104,15 +108,19 @@ class Suspects:
 
 
 class Cuts:
-    """At which ages calls were cut: many at one age, at different times, is a balancer's rule."""
+    """The ages at which calls were cut: many at one age, at different
+    times, are a balancer's rule.
+    """
 
     def __init__(self) -> None:
         self.age_s: float | None = None
-        """What something between us and the engine grants a call; None: nothing of the kind."""
+        """Seconds that something before the engine, such as a balancer, grants a
+        call; None: no such rule.
+        """
         self._last: deque[tuple[float, float]] = deque(maxlen=limits.CUTS_REMEMBERED)
 
     def add(self, age_s: float, now_s: float) -> bool:
-        """Whether the cut of a call of that age belongs to such a rule."""
+        """Records the cut of a call of that age. Returns whether it belongs to such a rule."""
         if age_s < limits.CUT_AGE_S_MIN:
             return False
         self._last.append((age_s, now_s))
@@ -123,7 +131,7 @@ class Cuts:
         return self.age_s is not None and abs(self.age_s - age_s) <= _slack_s(age_s)
 
     def outlived(self, age_s: float) -> None:
-        """A call took longer than the rule would grant: there is none (any more)."""
+        """Drops the rule if a call took longer than it would grant."""
         if self.age_s is not None and age_s > self.age_s + _slack_s(self.age_s):
             self.age_s = None
             self._last.clear()

@@ -39,7 +39,7 @@ def begin_trial(replica: Replica, now_s: float, pending: Pending = lambda _: Non
 
 
 def end_trial(replica: Replica, scope: Scope, outcome: Outcome | None, now_s: float) -> None:
-    """What came of a trial call; None: we took it back ourselves."""
+    """Records the outcome of a trial call; None: this process aborted it."""
     replica.trial_ended()
     if outcome is not None:
         tried(replica, scope, outcome, now_s)
@@ -49,8 +49,8 @@ def end_trial(replica: Replica, scope: Scope, outcome: Outcome | None, now_s: fl
 
 
 class LiveTrials:
-    """For replicas that no dispatcher of this process sends calls to: it has none, or another
-    worker has the replica. Their live calls fail all the same, and nobody else sees them.
+    """Trial calls for replicas to which no dispatcher of this process sends calls: it has none, or
+    another worker owns the replica. Their live calls fail too, and only this process sees it.
     """
 
     def __init__(self, *, is_alone: bool) -> None:
@@ -58,20 +58,24 @@ class LiveTrials:
         self._is_alone = is_alone
 
     def trial(self, replica: Replica, now_s: float) -> Scope | None:
-        """As `begin_trial`."""
+        """Begins a trial call, as `begin_trial` does; None when none is
+        due, or `may_try` is False.
+        """
         if not self.may_try(replica, now_s):
             return None
         replica.ask_for_trial(now_s)
         return begin_trial(replica, now_s)
 
     def may_try(self, replica: Replica, now_s: float) -> bool:
-        """Whether it is ours to send."""
+        """Whether this class, not a dispatcher of this process, sends the trial
+        calls of the replica now.
+        """
         return self._is_alone or now_s >= replica.owned_until_s
 
     def trial_ended(
         self, replica: Replica, scope: Scope, outcome: Outcome | None, now_s: float
     ) -> None:
-        """As `end_trial`."""
+        """Records the outcome of a trial call, as `end_trial` does."""
         end_trial(replica, scope, outcome, now_s)
 
 

@@ -55,7 +55,7 @@ CUT_BY_RULE: Final = (
 
 
 class OutcomeRules:
-    """Of one worker: decides for each request, and keeps those in doubt."""
+    """Decides what follows from each outcome and keeps the requests in doubt; one per worker."""
 
     def __init__(self, attempts_max: int) -> None:
         self._attempts_max = attempts_max
@@ -64,7 +64,9 @@ class OutcomeRules:
     def settle(
         self, request: Request, replica: Replica, outcome: Outcome, now_s: float, draw: float
     ) -> Decision:
-        """The call has ended; `draw` is uniform in [0, 1), for back-off."""
+        """Decides what follows from the end of a call; `draw` is
+        uniform in [0, 1), for back-off.
+        """
         if isinstance(outcome, Succeeded):
             return self._after_success(request, replica, outcome, now_s)
         match outcome:
@@ -91,7 +93,7 @@ class OutcomeRules:
                 return self._after_failure(request, replica, outcome, now_s, draw)
 
     def decided(self, now_s: float) -> list[tuple[Request, TryAgain]]:
-        """Requests of which it is known by now whose fault their failure was."""
+        """The requests of which it is now known whose fault their failure was."""
         return [(doubt.request, self._go_on(doubt, now_s)) for doubt in self.doubts.decided(now_s)]
 
     # -- inside ------------------------------------------------------------------------------------
@@ -114,7 +116,9 @@ class OutcomeRules:
     def _after_failure(
         self, request: Request, replica: Replica, outcome: Failed, now_s: float, draw: float
     ) -> Decision:
-        """It failed in a way that may be its own: what its scope does next will show."""
+        """Puts a request in doubt that failed in a way that may be its own: what its
+        scope does next will show.
+        """
         _ended(request, replica)
         scope = replica.scope(request.run.scope_key)
         is_refusal = FAULTS[outcome.kind].blame == "set-up"
@@ -140,7 +144,7 @@ class OutcomeRules:
     def _after_cut(
         self, request: Request, replica: Replica, outcome: Failed, now_s: float, draw: float
     ) -> Decision:
-        """Its connection ended unanswered, or the one of the proxy did."""
+        """Decides after the connection ended unanswered, or a proxy's own did."""
         request.has_failed = True
         since_s = replica.trouble_at_s
         if since_s is not None and request.sent_at_s > since_s:
@@ -164,7 +168,7 @@ class OutcomeRules:
     def _after_rule(
         self, request: Request, replica: Replica, outcome: Failed, now_s: float, draw: float
     ) -> Decision:
-        """Calls of this age are cut, whatever is in them: that is no trouble of the engine's."""
+        """Decides after a cut that every call of this age gets: no fault of the engine's."""
         if replica.name not in request.cut_at:
             request.cut_at = (*request.cut_at, replica.name)
         if replica.circuit.state == "half_open":
@@ -178,8 +182,8 @@ class OutcomeRules:
 def _after_our_queue(
     request: Request, replica: Replica, outcome: Failed, now_s: float, draw: float
 ) -> TryAgain:
-    """It waited behind our own calls: no try is charged, and the window is smaller from now on. A
-    replica that answered nobody meanwhile may not be well.
+    """Retries a call that timed out behind other batch calls: no try is charged, and the window
+    becomes smaller. A replica that gave no answer meanwhile may be unhealthy.
     """
     _ended(request, replica)
     if replica.timeouts.is_silent_since(request.sent_at_s):
@@ -192,7 +196,9 @@ def _after_our_queue(
 def heard_live(
     replica: Replica, scope: Scope, outcome: Outcome, sent_at_s: float, now_s: float
 ) -> None:
-    """What a live call tells of its replica. Its refusals for want of room pause no batch call."""
+    """Records what a live call tells of its replica. Its refusals for lack of
+    room pause no batch call.
+    """
     match outcome:
         case Succeeded():
             scope.succeeded(sent_at_s, now_s)
@@ -208,7 +214,7 @@ def heard_live(
 
 
 def heard(replica: Replica, scope: Scope, outcome: Failed, now_s: float, *, is_first: bool) -> None:
-    """A call of that scope, whoever sent it, failed in a way that may be its own."""
+    """Records that a call of that scope, whoever sent it, failed in a way that may be its own."""
     _shows_life(replica, outcome, now_s)
     others = replica.in_flight > 0
     scope.failed(outcome.kind, outcome.detail, now_s, is_first=is_first, others=others)
@@ -222,7 +228,9 @@ def _shows_life(replica: Replica, outcome: Failed, now_s: float) -> None:
 
 
 def tried(replica: Replica, scope: Scope, outcome: Outcome, now_s: float) -> None:
-    """What came of a trial call. A refusal that names its content comes from a working engine."""
+    """Records the outcome of a trial call. A refusal that names its content
+    comes from a working engine.
+    """
     match outcome:
         case Succeeded() | Rejected():
             replica.is_alive(now_s)
@@ -242,7 +250,7 @@ def tried(replica: Replica, scope: Scope, outcome: Outcome, now_s: float) -> Non
 
 
 def again(now_s: float, draw: float, step: int, after_s: float | None) -> TryAgain:
-    """After a back-off, or later if the engine said so, within a bound."""
+    """Tries again after a back-off, or later if the engine said so, within a bound."""
     return TryAgain(now_s + max(backoff_s(step, draw), min(after_s or 0.0, limits.BACKOFF_CAP_S)))
 
 
@@ -256,8 +264,10 @@ def backoff_s(step: int, draw: float) -> float:
 def _retry(
     request: Request, replica: Replica, outcome: Failed, now_s: float, draw: float
 ) -> TryAgain:
-    """One failure of its own more. Beyond the budget, retries are spread over a longer time; but
-    the engine is well, as others of the scope have shown, so not over so long a one.
+    """Charges one more failure to the request and tries again.
+
+    Beyond the budget, retries are spread over a longer time; but the engine is well, as others of
+    the scope have shown, so not over so long a one.
     """
     request.tries += 1
     step = request.tries if replica.budget.spend() else limits.RETRY_SPREAD_STEPS
@@ -270,8 +280,8 @@ def _ended(request: Request, replica: Replica) -> None:
 
 
 def _engine_lives(request: Request, replica: Replica) -> None:
-    """A call succeeded after others were cut. Had it been in flight at that instant, the engine did
-    not die: those were cut each for itself, which counts as a try.
+    """Records a call that succeeded after others were cut. Had it been in flight at that instant,
+    the engine did not die: those were cut each for itself, which counts as a try.
     """
     if replica.trouble_at_s is not None and request.sent_at_s <= replica.trouble_at_s:
         for cleared in replica.suspects.acquit():
@@ -279,7 +289,7 @@ def _engine_lives(request: Request, replica: Replica) -> None:
 
 
 def _killer(outcome: Failed) -> Rejected:
-    """What a request is recorded as that an engine died of, time and again."""
+    """The final outcome of a request that an engine died of, time and again."""
     if outcome.status is not None:
         return final_failure(outcome)  # a proxy spoke for the engine: its words
     return Rejected("engine_crash", f"the engine died of it: {outcome.detail}")

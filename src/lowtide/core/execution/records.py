@@ -109,7 +109,7 @@ class StoredSlice(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SettledChunk(msgspec.Struct, frozen=True, kw_only=True):
-    """`before`, and what the commit leaves of it."""
+    """A chunk before the commit, and as the commit leaves it."""
 
     before: ChunkRecord
     state: ChunkState
@@ -119,7 +119,7 @@ class SettledChunk(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def requests(self) -> int:
-        """That this commit settled."""
+        """The number of requests that the commit settled."""
         return self.settled - self.before.settled
 
 

@@ -22,7 +22,7 @@ class SettledWork(msgspec.Struct, frozen=True):
 
 
 def settled_work(settlement: Settlement) -> dict[tuple[str, str], SettledWork]:
-    """By (batch, model). An engine that reports no usage is believed to have taken the estimate."""
+    """The settled work by (batch, model). An engine without usage counts as its estimate."""
     estimated: dict[tuple[str, str], float] = defaultdict(float)
     for chunk in settlement.chunks:
         before = chunk.before
@@ -38,8 +38,8 @@ def settled_work(settlement: Settlement) -> dict[tuple[str, str], SettledWork]:
 def corrections(
     settlement: Settlement, found: Mapping[tuple[str, str], SettledWork]
 ) -> dict[tuple[str, str], float]:
-    """By (model, organization): what a commit's outcomes did cost beyond what was charged for them
-    when they were leased, less the charges of requests that it gives back.
+    """What to add to the charges, by (model, organization): the cost of a commit's outcomes beyond
+    what was charged when they were leased, less the charges of requests that it gives back.
     """
     costs: dict[tuple[str, str], float] = defaultdict(float)
     owners: dict[str, str] = {}

@@ -99,7 +99,9 @@ def settle(
 
 
 def _owned(commit: GroupCommit, chunks: Mapping[ChunkKey, ChunkRecord]) -> dict[ChunkKey, _Chunk]:
-    """The fence: leased, to this worker, under a token that the commit shows."""
+    """Whether the commit owns the chunk: leased, to this worker, under a
+    token that the commit shows.
+    """
     return {
         key: _Chunk(record, record.done, done_count(record.done))
         for key, token in commit.claims
@@ -109,7 +111,9 @@ def _owned(commit: GroupCommit, chunks: Mapping[ChunkKey, ChunkRecord]) -> dict[
 
 
 def _accept(chunk: _Chunk, piece: Slice) -> bool:
-    """Set the slice's bits. A slice that repeats a bit cannot be, and is refused with its chunk."""
+    """Sets the slice's bits. A slice that repeats a bit is a fault, and
+    is refused with its chunk.
+    """
     record = chunk.record
     if piece.token != record.token:
         return False  # outcomes of an earlier lease of the same worker

@@ -1,10 +1,9 @@
-"""What the body of a 2xx says: an answer, or a failure in the clothes of one.
+"""What the body of a 2xx says: an answer, or a failure that looks like one.
 
 Called by core/faults/outcome.py for every success, so a good body is parsed once and by the C
-decoder alone. What fails there is read again with patience: Python's kind of JSON (NaN, half an
-emoji, a byte order mark) is put right, since the tokens were computed and will be paid for.
-Invariant: what comes out as a `GoodAnswer` is strict JSON, an object, and holds what its endpoint
-promises.
+decoder alone. What fails there is read again leniently: Python's kind of JSON (NaN, half an emoji,
+a byte order mark) is put right, since the tokens were computed and will be paid for. Invariant:
+what comes out as a `GoodAnswer` is strict JSON, an object, and holds what its endpoint promises.
 """
 
 from typing import Final

@@ -1,8 +1,9 @@
 """Stops calls to a replica whose engine cannot be reached, and bounds retries.
 
-Pure; core/dispatch/replica.py has one of each. The circuit hears of transport alone (no connection,
-a cut one, a proxy that says that the engine is away): what an engine answers in words of its own is
-for core/faults/scope.py to judge. Source of the numbers: scheduling.md section 2(j) and limits.py.
+Pure; core/dispatch/replica.py has one of each. The circuit counts failures of transport alone
+(no connection, a cut one, a proxy that says that the engine is away): what an engine answers in
+words of its own is for core/faults/scope.py to judge. Source of the numbers: scheduling.md
+section 2(j) and limits.py.
 """
 
 from collections import deque
@@ -29,9 +30,9 @@ class Circuit:
         """What the last failure was, in words, and of which kind."""
         self.kind: FaultKind = "unreachable"
         self.opened_at_s: float | None = None
-        """Since when it has not been closed."""
+        """The monotonic second since when the circuit has not been closed; None: it is closed."""
         self.is_calm = True
-        """Closed, and no failure lies behind it: a success tells nothing new."""
+        """Whether the circuit is closed without a recent failure: a success tells nothing new."""
         self._in_a_row = 0
         self._recent: deque[tuple[float, bool]] = deque()
         self._recent_failures = 0
@@ -45,12 +46,14 @@ class Circuit:
         return self.state == "open" and now_s >= self._retry_at_s
 
     def sent(self) -> None:
-        """A call was sent: from the open state it is the probe."""
+        """Records that a call was sent: from the open state it is the probe."""
         if self.state == "open":
             self.state = "half_open"
 
     def succeeded(self, now_s: float) -> None:
-        """The engine answered as an engine should (to refuse the request is an answer)."""
+        """Records that the engine answered as an engine should (to refuse
+        the request is an answer).
+        """
         self._in_a_row = 0
         self._cooldown_s = limits.CIRCUIT_COOLDOWN_S
         self.state = "closed"
@@ -59,7 +62,9 @@ class Circuit:
         self.is_calm = not self._recent_failures
 
     def failed(self, now_s: float, why: str, kind: FaultKind = "unreachable") -> None:
-        """No connection came about, it was cut, or a proxy says that the engine is away."""
+        """Records that no connection came about, that it was cut, or that a
+        proxy says the engine is away.
+        """
         self.is_calm = False
         self.because, self.kind = why, kind
         self._in_a_row += 1
@@ -71,7 +76,9 @@ class Circuit:
             self._open(now_s)
 
     def abandoned(self) -> None:
-        """We took a call back ourselves: if it was the probe, the next call is the probe."""
+        """Records that this process aborted a call: if it was the probe,
+        the next call is the probe.
+        """
         if self.state == "half_open":
             self.state = "open"
 
@@ -103,12 +110,12 @@ class Circuit:
 
 
 class RetryBudget:
-    """Retries may be a tenth of completions: a sick engine is not buried under repetitions."""
+    """Bounds retries to a tenth of completions, so that they do not overload a failing engine."""
 
     def __init__(self) -> None:
         self._tokens = float(limits.RETRY_BUDGET_BURST)
         self.is_full = True
-        """Nothing more can be earned."""
+        """Whether nothing more can be earned."""
 
     def earn(self) -> None:
         if not self.is_full:
@@ -116,7 +123,7 @@ class RetryBudget:
             self.is_full = self._tokens >= limits.RETRY_BUDGET_BURST
 
     def spend(self) -> bool:
-        """Whether a retry is within the budget; takes it when it is."""
+        """Takes one retry from the budget. Returns False when it has none."""
         if self._tokens < 1.0:
             return False
         self._tokens -= 1.0

@@ -1,4 +1,4 @@
-"""Whose fault it is that a call did not succeed: the one table that everybody goes by.
+"""Whose fault it is that a call did not succeed: the one table for all callers.
 
 `fault_of` names the kind of a failure from what came back; `FAULTS` says for each kind whether the
 request, the set-up of the replica, its health or its capacity is at fault, and what the operator is

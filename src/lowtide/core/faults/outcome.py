@@ -78,7 +78,7 @@ class Failed(msgspec.Struct, frozen=True):
 
 
 class Interrupted(msgspec.Struct, frozen=True):
-    """Never reached the engine, or we took it back ourselves. Costs the request no try."""
+    """The call never reached the engine, or this process aborted it. Costs the request no try."""
 
     detail: str
     kind: FaultKind = "unreachable"
@@ -139,7 +139,7 @@ def _classify_success(status: int, body: bytes, endpoint: str) -> Outcome:
 # ---- the words of an engine ----
 
 WORDS_BYTES_MAX: Final = 64 * 1024
-"""Of an error body that are searched for words: what engines say stands at its beginning."""
+"""The bytes of an error body that are searched for words: engines say what matters at its start."""
 
 
 class _ErrorDetail(msgspec.Struct):

@@ -7,10 +7,10 @@ after it: a batch call, a live call, or, where there is none, a trial call
 scope is held and nothing is sent to it but trials, with growing pauses, until one succeeds.
 
 Pure; each core/dispatch/replica.py `Replica` has its scopes, core/dispatch/dispatch.py and
-service/live/live.py tell them what came of calls. Invariant: a scope that is closed wants a trial
-at some instant, so no scope stays closed for want of anybody who asks. Two clocks matter: a success
-that was *sent* after a refusal shows that the set-up is right (the key may have changed while older
-calls ran), one that *ended* after a failure shows that the engine is well.
+service/live/live.py tell them the outcomes of calls. Invariant: a scope that is closed wants a
+trial at some instant, so no scope stays closed for lack of a caller that asks. Two clocks matter: a
+success that was *sent* after a refusal shows that the set-up is right (the key may have changed
+while older calls ran), one that *ended* after a failure shows that the engine is well.
 """
 
 from lowtide import limits
@@ -20,7 +20,9 @@ _NEVER = float("inf")
 
 
 class Scope:
-    """`failures`: requests in a row that failed for the first time, with no success since."""
+    """The state of one scope. `failures`: requests in a row that failed for the first
+    time, with no success since.
+    """
 
     __slots__ = (
         "_ask_at_s",
@@ -44,7 +46,9 @@ class Scope:
         self.model = model
         self.endpoint = endpoint
         self.is_closed = False
-        """No batch call is sent: held, or too many failures in a row wait for a trial."""
+        """Whether no batch call is sent: the scope is held, or too many failures
+        in a row wait for a trial.
+        """
         self.held: FaultKind | None = None
         self.held_since_s: float | None = None
         self.detail = ""
@@ -63,7 +67,7 @@ class Scope:
     # ---- what calls tell ----
 
     def succeeded(self, sent_at_s: float, now_s: float) -> None:
-        """A call that was sent then has its answer."""
+        """Records the success of a call that was sent then."""
         self.answered_at_s = now_s
         if sent_at_s > self.proved_at_s:
             self.proved_at_s = sent_at_s
@@ -73,8 +77,10 @@ class Scope:
     def failed(
         self, kind: FaultKind, detail: str, now_s: float, *, is_first: bool, others: bool
     ) -> None:
-        """A call failed in a way that may be its own. `is_first`: nothing was held against its
-        request before. `others`: calls are in flight that may soon show more.
+        """Records a failure that may be the request's own.
+
+        `is_first`: nothing was held against its request before. `others`: calls are in
+        flight that may soon show more.
         """
         if self.held is not None:
             return
@@ -96,11 +102,11 @@ class Scope:
     # ---- trials ----
 
     def ask(self, at_s: float) -> None:
-        """A trial is wanted then, at the latest."""
+        """Asks for a trial at that time at the latest."""
         self._ask_at_s = min(self._ask_at_s, at_s)
 
     def ask_if_nobody_did(self, now_s: float) -> None:
-        """Something waits to be judged here, and no trial is due or under way."""
+        """Asks for a trial, unless one is due or under way: something waits to be judged here."""
         if self._trial_sent_at_s is None and self._ask_at_s == _NEVER:
             self._ask_at_s = now_s + limits.TRIAL_PATIENCE_S
 
@@ -116,25 +122,29 @@ class Scope:
         self._ask_at_s = _NEVER
 
     def trial_succeeded(self, now_s: float) -> None:
-        """The set-up is right and the engine works: what failed before it was sent was at fault."""
+        """Records that the set-up is right and the engine works: what failed before the
+        trial was sent was at fault.
+        """
         sent_at_s, self._trial_sent_at_s = self._trial_sent_at_s, None
         self.succeeded(now_s if sent_at_s is None else sent_at_s, now_s)
 
     def trial_failed(self, kind: FaultKind, detail: str, now_s: float) -> None:
-        """The scope is held until a later trial succeeds; the pause before it doubles."""
+        """Holds the scope until a later trial succeeds; the pause before it doubles."""
         sent_at_s, self._trial_sent_at_s = self._trial_sent_at_s, None
         if sent_at_s is not None and self.settles(kind, sent_at_s, now_s):
             return  # another call has shown the contrary meanwhile
         self.hold(kind, detail, now_s)
 
     def trial_unclear(self, now_s: float) -> None:
-        """The engine had no room for it, or was away: ask again a little later."""
+        """Asks for another trial a little later: the engine had no room, or was away."""
         self._trial_sent_at_s = None
         self.ask(now_s + self._pause_s)
         self._pause_s = min(limits.CIRCUIT_COOLDOWN_S_MAX, 2 * self._pause_s)
 
     def hold(self, kind: FaultKind, detail: str, now_s: float) -> None:
-        """It is known to be at fault: nothing but trials until one succeeds."""
+        """Holds the scope, which is known to be at fault: only trials
+        are sent until one succeeds.
+        """
         is_set_up = FAULTS[kind].blame == "set-up"
         if self.held is None:
             self.held_since_s = now_s
@@ -150,7 +160,7 @@ class Scope:
         return self.held is None or now_s >= self._ask_at_s
 
     def live_trial(self, now_s: float) -> None:
-        """A live call is sent although the scope is held: the next one comes after a pause."""
+        """Counts a live call sent to a held scope as a trial: the next one comes after a pause."""
         self._ask_at_s = max(self._ask_at_s, now_s + self._pause_s)
 
     def _doubt_ends(self, sent_at_s: float) -> None:

@@ -47,7 +47,7 @@ def is_plain(body: bytes) -> bool:
 
 
 class _NotTold(Exception):
-    """The stream holds what this module cannot put together."""
+    """Raised when the stream holds what this module cannot put together."""
 
 
 class StreamedAnswer:
@@ -66,7 +66,7 @@ class StreamedAnswer:
         self._is_over = False
 
     def feed(self, block: bytes) -> None:
-        """The next bytes, cut anywhere."""
+        """Takes the next bytes, cut anywhere."""
         self._bytes += len(block)
         lines = (self._rest + block).split(b"\n")
         self._rest = lines.pop()
@@ -76,11 +76,11 @@ class StreamedAnswer:
 
     @property
     def is_oversize(self) -> bool:
-        """The stream is longer than any answer may be; it is not to be read on."""
+        """Whether the stream is longer than any answer may be; it is not to be read on."""
         return self._bytes > REPLY_BYTES_MAX
 
     def finish(self, status: int) -> Attempt | None:
-        """What the stream, now that it has ended, comes to; None: nobody can tell from it."""
+        """The answer that the ended stream stands for; None when the stream does not show it."""
         if self._error is not None:
             return Reply(_status_of(self._error), self._error)
         if not self._is_told:
@@ -142,7 +142,7 @@ class _Choice:
         self._other: dict[str, Any] = {}
 
     def add(self, part: dict[str, Any]) -> bool:
-        """A chunk's share; whether it holds a token, or the end. Raises _NotTold."""
+        """Adds a chunk's part. Returns whether it holds a token, or the end. Raises _NotTold."""
         if "delta" in part:
             delta = _fields(part.pop("delta"))
             self._is_chat = True
@@ -161,7 +161,7 @@ class _Choice:
         return is_token or self.is_over
 
     def whole(self) -> dict[str, Any]:
-        """As it would have come at once; its index is the caller's."""
+        """The choice as an answer without streaming has it; the caller adds its index."""
         texts = {
             name: None if pieces is None else "".join(pieces)
             for name, pieces in self._texts.items()

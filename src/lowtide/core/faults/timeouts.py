@@ -1,4 +1,4 @@
-"""Tells whether a call timed out by its own fault or by waiting behind our other calls.
+"""Tells whether a call timed out by its own fault or by waiting behind Lowtide's other calls.
 
 An engine that computes one call at a time queues the others without a word, so a call may time out
 although the engine is well and the request is good. Such a time-out must cost the request no try.
@@ -29,7 +29,7 @@ class TimeoutBlame:
         self._sent_at_s = [float("-inf")] * _SIZES
 
     def succeeded(self, tokens: int, sent_at_s: float) -> None:
-        """A call with a prompt of that many tokens was answered."""
+        """Records that a call with a prompt of that many tokens was answered."""
         size = _size(tokens)
         if sent_at_s > self._sent_at_s[size]:
             self._sent_at_s[size] = sent_at_s
@@ -44,7 +44,7 @@ class TimeoutBlame:
         return timeouts > 0 and overtaken
 
     def silence_s(self, now_s: float) -> float:
-        """For how long there has been no answer, although calls were in flight."""
+        """Seconds without an answer while calls were in flight."""
         return now_s - max(self.busy_since_s, self.answered_at_s)
 
     def is_silent_since(self, sent_at_s: float) -> bool:

@@ -1,8 +1,8 @@
 """The smallest call that shows whether a scope works: one token, of the scope's model and endpoint.
 
 Sent by loops/dispatch/dispatch.py where nothing else can tell whose fault a failure is
-(core/faults/scope.py). Nothing in it comes from a submitter, and its answer is thrown away and
-billed to nobody.
+(core/faults/scope.py). Nothing in it comes from a submitter, and its answer is
+discarded and not billed.
 """
 
 from collections.abc import Mapping

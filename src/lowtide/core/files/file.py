@@ -40,4 +40,4 @@ class File(msgspec.Struct, frozen=True, kw_only=True):
     batch_id: str | None = None
     """The batch that produces this file; None for an upload."""
     flex: Flex | None = None
-    """As of the batch that reads or makes it; lists show files without."""
+    """The flex setting of the batch that reads or makes the file; lists show files without it."""

@@ -2,7 +2,7 @@
 
 Pure. The store measures the use and asks `lacks` in the transaction that adds something, so that
 calls at one instant cannot pass the quota together; the services ask it before a body is read, so
-that a refusal costs nobody an upload.
+that no client uploads a body in vain.
 """
 
 from typing import Literal
@@ -15,7 +15,9 @@ Lack = Literal["bytes", "unfinished"]
 
 
 class StorageUse(msgspec.Struct, frozen=True, kw_only=True):
-    """`bytes`: of files, those included that are deleted and that an unfinished batch still reads;
+    """The storage that an organization uses.
+
+    `bytes`: of its files, those included that are deleted and that an unfinished batch still reads;
     and for each upload under way what was announced or what its parts have, whichever is more.
     `unfinished`: announced files without bytes, and uploads under way.
     """
@@ -25,7 +27,7 @@ class StorageUse(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StorageQuota(msgspec.Struct, frozen=True, kw_only=True):
-    """Of one organization. `bytes` None: no bound."""
+    """How much an organization may store: bytes (None: no bound), and unfinished uploads."""
 
     bytes: int | None = None
     unfinished: int = limits.UNFINISHED_UPLOADS_MAX

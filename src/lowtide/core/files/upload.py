@@ -57,7 +57,7 @@ class Upload(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     project_id: str
     file_id: str
-    """Of the file that it becomes; nobody finds a file under it before that."""
+    """The id of the file that the upload becomes; no file is found under it before that."""
     purpose: str
     filename: str
     bytes: int
@@ -71,13 +71,13 @@ class Upload(msgspec.Struct, frozen=True, kw_only=True):
     expires_at: datetime
     ended_at: datetime | None = None
     completion_expires_at: datetime | None = None
-    """While this lies ahead somebody puts the parts together, and the upload takes no others."""
+    """Until this instant some process puts the parts together, and the upload takes no others."""
     choice_digest: str = ""
     """The digest of the choice it was completed with, so that a repetition is recognised."""
 
     @property
     def room(self) -> int:
-        """Bytes that its parts may have together while they are kept apart.
+        """Bytes that the upload's parts may have together while they are kept apart.
 
         Numbered parts replace each other. A part that OpenAI's client sends again after a broken
         answer is another part, so there is room for as much again, and for one part at least.
@@ -98,7 +98,7 @@ class UploadPart(msgspec.Struct, frozen=True, kw_only=True):
     number: int | None = None
     bytes: int
     md5: str
-    """In hex; as an ETag it tells Together's client which bytes the server has."""
+    """The MD5 in hex; as an ETag it tells Together's client which bytes the server has."""
     blob_key: str
     created_at: datetime
 
@@ -109,7 +109,7 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
     ids: tuple[str, ...] = ()
     numbers: tuple[tuple[int, str], ...] = ()
     md5: str = ""
-    """In hex, that the whole must have; "": any."""
+    """The MD5 in hex that the whole file must have; "": any."""
 
     @property
     def digest(self) -> str:

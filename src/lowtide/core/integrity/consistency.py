@@ -1,7 +1,9 @@
-"""Drift: what rows need and the object store does not have, has wrongly, or has for nobody.
+"""Drift between rows and blobs: blobs that rows need and that are missing or damaged,
+and blobs that no row knows.
 
-The pure half of care (service/integrity/checker.py): values and comparisons. Invariant: a blob is
-only called missing or damaged for a row that needs it, and an orphan only when no row knows it.
+The pure half of the consistency check (service/integrity/checker.py): values and comparisons.
+Invariant: a blob is only called missing or damaged for a row that needs it, and an orphan
+only when no row knows it.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -67,7 +69,7 @@ class Inconsistency(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def kind(self) -> str:
-        """For counting: `missing segment`, `orphan`."""
+        """The kind to count it under: `missing segment`, `orphan`."""
         return self.trouble if self.reference is None else f"{self.trouble} {self.reference.need}"
 
 

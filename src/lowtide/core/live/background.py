@@ -56,14 +56,16 @@ def response_id(batch_id: str) -> str:
 
 
 def batch_id_of(response_id: str) -> str | None:
-    """None for what cannot be an id of ours."""
+    """The id of the batch behind a background response; None for what
+    cannot be such a response's id.
+    """
     if not response_id.startswith(_RESPONSE):
         return None
     return _BATCH + response_id.removeprefix(_RESPONSE)
 
 
 def status_of(batch: Batch, *, is_leased: bool = False) -> ResponseStatus:
-    """`is_leased`: a worker has its request."""
+    """The status of a response. `is_leased`: a worker has its request."""
     if batch.status == "in_progress" and is_leased:
         return "in_progress"
     return STATUS_OF[batch.status]
@@ -96,7 +98,7 @@ def unfinished(batch: Batch, status: ResponseStatus, fields: Mapping[str, msgspe
 
 
 def answered(batch: Batch, body: bytes) -> bytes:
-    """The engine's own response under our id. It knew of no background."""
+    """The engine's own response under Lowtide's id. It knew of no background."""
     return with_fields(
         body, {"id": response_id(batch.id), "background": True, "service_tier": "flex"}
     )

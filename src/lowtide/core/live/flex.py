@@ -157,7 +157,9 @@ def read_result(line: bytes) -> Result:
 
 
 def answer_to(call: FlexCall, result: Result) -> LiveAnswer:
-    """As the engine gave it, with the tier. Raises LowtideError where no engine gave an answer."""
+    """The answer as the engine gave it, with the tier. Raises LowtideError
+    where no engine answered.
+    """
     if result.reply is None:
         raise failure(result)
     answer = answer_of(result.reply)

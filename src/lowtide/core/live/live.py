@@ -39,7 +39,7 @@ class LiveRequest(msgspec.Struct, frozen=True):
 
     @property
     def path(self) -> str:
-        """Under an engine's base URL."""
+        """The path under an engine's base URL."""
         return self.endpoint.removeprefix("/v1")
 
 
@@ -120,7 +120,8 @@ class LiveAnswer(msgspec.Struct, frozen=True):
 def answer_of(reply: Reply, content_type: str = "application/json") -> LiveAnswer:
     """An engine's reply as the client gets it: a success as it is, a refusal in the envelope.
 
-    An engine that refuses our credentials, or redirects, is our trouble and no advice to a client.
+    An engine that refuses Lowtide's credentials, or redirects, is the operator's trouble
+    and no advice to a client.
     """
     status, body = reply.status, reply.body
     if 200 <= status < 300:
@@ -132,13 +133,13 @@ def answer_of(reply: Reply, content_type: str = "application/json") -> LiveAnswe
 
 
 def no_answer(detail: str) -> LiveAnswer:
-    """For the client of an engine whose 200 held no answer."""
+    """The answer to a client when an engine's 200 held no answer."""
     message = f"The engine behind this model gave no answer: {detail}."
     return LiveAnswer(502, "application/json", _envelope(502, message, code="engine_error"))
 
 
 def tokens_used(request: LiveRequest, body: bytes) -> int:
-    """Of a complete, successful answer: what the engine reports, else an estimate."""
+    """The tokens of a complete, successful answer: what the engine reports, else an estimate."""
     try:
         usage = usage_of(body)
     except UNREADABLE:

@@ -2,7 +2,7 @@
 
 An engine keeps the keys and values of prompts it has seen, so the same beginning is cheaper where
 it was before. Rendezvous hashing gives each beginning its replica without remembering anything, and
-moves only the prompts of a replica that goes. The load has the last word: outside the tolerance a
+moves only the prompts of a replica that goes. The load decides first: outside the tolerance a
 replica is not chosen, whatever it may know.
 """
 

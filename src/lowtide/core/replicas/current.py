@@ -19,7 +19,7 @@ class Current(Sequence[T]):
         self._items = tuple(items)
 
     def replace(self, items: Iterable[T]) -> None:
-        """From now on these; iterations under way end with what they began with."""
+        """Replaces all items; iterations under way end with the items that they began with."""
         self._items = tuple(items)
 
     def __iter__(self) -> Iterator[T]:

@@ -1,8 +1,8 @@
 """Which changes of the settings a running process can take, and which need a restart.
 
-Pure; wiring/reload.py asks. Settings are compared key by key, so a key that nobody has thought of
-here counts as one that needs a restart. Invariant: what `merged` gives differs from what the
-process runs with in reloadable keys alone.
+Pure; wiring/reload.py asks. Settings are compared key by key, so a key that is not listed here
+counts as one that needs a restart. Invariant: what `merged` gives differs from what the process
+runs with in reloadable keys alone.
 """
 
 from collections.abc import Collection, Iterator

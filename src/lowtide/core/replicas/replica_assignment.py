@@ -2,13 +2,13 @@
 
 Pure; the shell is loops/replicas/ownership.py, the records lie in the store (ports/ownership.py
 says what is guaranteed). Every worker computes the whole division from the same records and acts on
-its own part of it, so nobody is in charge and nobody has to be elected.
+its own part of it, so there is no leader and no election.
 
 Two rules. **Fair share**: the division is as even as the workers' lists of replicas allow; with one
-list for all, nobody owns more than `ceil(replicas / workers)`. Who owns a replica keeps it unless
-that evens out the division. **Gone**: a worker is gone when its heartbeat was seen to stand still
-for as long as it said its lease lasts, on the clock of the one who looks. No two clocks are ever
-compared; they only have to run at about the same rate.
+list for all, no worker owns more than `ceil(replicas / workers)`. The owner of a replica keeps it
+unless that evens out the division. **Gone**: a worker is gone when its heartbeat was seen to stand
+still for as long as it said its lease lasts, on the clock of the worker that looks. No two clocks
+are ever compared; they only have to run at about the same rate.
 """
 
 from collections.abc import Iterable, Mapping
@@ -33,14 +33,14 @@ class Member(msgspec.Struct, frozen=True):
 
 
 class Owner(msgspec.Struct, frozen=True):
-    """Whose a replica is. `token` grows each time it is claimed."""
+    """The owner of a replica. `token` grows each time the replica is claimed."""
 
     worker_id: str
     token: int
 
 
 class Fleet(msgspec.Struct, frozen=True):
-    """All workers and replicas at one moment. None: nobody's."""
+    """All workers and replicas at one moment. The owner None: the replica has none."""
 
     members: tuple[Member, ...]
     owners: Mapping[str, Owner | None]
@@ -60,10 +60,10 @@ class MembershipView(msgspec.Struct, frozen=True):
     looked_at_s: float = float("-inf")
 
     def look(self, fleet: Fleet, now_s: float, gap_s_max: float) -> "MembershipView":
-        """Remember what `fleet`, read just before `now_s`, shows.
+        """Records what `fleet`, read just before `now_s`, shows.
 
         After a gap of more than `gap_s_max` all sightings begin anew: while the database is away
-        every heartbeat stands still, and nobody may be given up for what nobody could do.
+        every heartbeat stands still, and no worker may be given up for that.
         """
         before = self.sightings if now_s - self.looked_at_s <= gap_s_max else {}
         seen: dict[str, Sighting] = {}
@@ -122,7 +122,7 @@ def plan(worker_id: str, fleet: Fleet, gone: Iterable[Member]) -> Moves:
 def divide(
     wants: Mapping[str, frozenset[str]], owners: Mapping[str, str | None]
 ) -> dict[str, str | None]:
-    """Replica -> the worker whose it should be; None where no worker wants it.
+    """The worker that should own each replica; None where no worker wants it.
 
     As even as can be: free replicas go to whoever has fewest, then one replica at a time moves
     along a chain of workers that ends at one who has at least two fewer than where it began. When

@@ -21,7 +21,7 @@ def name_of(url: str) -> str:
 
 class ReplicaSpec(msgspec.Struct, Generic[S], frozen=True):
     """A replica as it should be: `settings` say how it is called and steered, `engine_names` which
-    models it serves, by our name -> the engine's.
+    models it serves, by Lowtide's name -> the engine's.
     """
 
     name: str
@@ -30,7 +30,9 @@ class ReplicaSpec(msgspec.Struct, Generic[S], frozen=True):
 
 
 class Changes(msgspec.Struct, frozen=True):
-    """By name. `changed` have other settings, `renamed` other models and nothing else."""
+    """The names of replicas by how they changed: `changed` have other settings, `renamed`
+    only other names of models.
+    """
 
     added: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
@@ -44,7 +46,9 @@ class Changes(msgspec.Struct, frozen=True):
 
 
 def changes_between(old: Sequence[ReplicaSpec[S]], new: Sequence[ReplicaSpec[S]]) -> Changes:
-    """From one list to the next. ValueError if the new one names a replica twice."""
+    """The changes from one list to the next. Raises ValueError if the new
+    one names a replica twice.
+    """
     before = {spec.name: spec for spec in old}
     after = {spec.name: spec for spec in new}
     if len(after) != len(new):

@@ -16,7 +16,7 @@ from lowtide.core.accounts.catalogue import ModelEntry
 from lowtide.limits import MODELS_LISTED_MAX
 
 ALL: Final = "*"
-"""Among the `models` of a replica: whatever its engine lists."""
+"""Among the `models` of a replica this stands for all that its engine lists."""
 
 
 class Offer(msgspec.Struct, frozen=True):
@@ -46,7 +46,9 @@ class Served(msgspec.Struct, frozen=True):
 def served_models(
     configured: Iterable[ModelEntry], offers: Sequence[Offer], seen: Iterable[str] = ()
 ) -> Served:
-    """Of all offers together. `seen` are models that were served once and stay known."""
+    """The models that all offers serve together. `seen`: models that were
+    served once and stay known.
+    """
     entries = {entry.id: entry for entry in configured}
     canonical = {name: e.id for e in entries.values() for name in (e.id, *e.aliases)}
     engine_names = tuple(_of_offer(offer, entries, canonical) for offer in offers)

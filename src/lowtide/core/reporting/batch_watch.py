@@ -1,6 +1,6 @@
 """What a worker sees of the batches that it has chunks of: whether they move, and what fails.
 
-Pure: monotonic seconds go in. loops/dispatch/dispatch.py tells of failures and commits, never of a
+Pure: monotonic seconds go in. loops/dispatch/dispatch.py reports failures and commits, never of a
 single good answer; loops/replicas/report.py reads it once a second. Invariant: at most
 `REPORT_BATCHES_MAX` batches and `REJECTED_CODES_MAX` codes of each are remembered.
 """
@@ -44,15 +44,17 @@ class _Work(msgspec.Struct):
 
 
 class BatchWatch:
-    """Of one worker."""
+    """Watches the progress of the batches that one worker has leased chunks of."""
 
     def __init__(self) -> None:
         self._works: dict[str, _Work] = {}
         self.is_full = False
-        """Some batch was passed over, because there are too many."""
+        """Whether some batch was left out because there are too many."""
 
     def see_leased(self, batch_ids: Iterable[str], now_s: float) -> None:
-        """The worker has chunks of these at present; those of a while ago are forgotten."""
+        """Records the batches that the worker has chunks of now; those of
+        a while ago are forgotten.
+        """
         self.is_full = False
         for batch_id in batch_ids:
             work = self._works.get(batch_id)
@@ -68,13 +70,13 @@ class BatchWatch:
                 del self._works[batch_id]
 
     def settled(self, batch_id: str, now_s: float) -> None:
-        """Outcomes of the batch were committed."""
+        """Records that outcomes of the batch were committed."""
         work = self._of(batch_id, now_s)
         if work is not None:
             work.moved_at_s = now_s
 
     def failed(self, batch_id: str, words: str, now_s: float) -> None:
-        """An attempt at one of its requests failed, and is made again."""
+        """Records that an attempt at one of its requests failed, and is made again."""
         work = self._of(batch_id, now_s)
         if work is not None:
             if now_s - work.failed_at_s > limits.BATCH_FAILURES_SPAN_S:
@@ -83,7 +85,7 @@ class BatchWatch:
             work.failed_at_s, work.last_failure = now_s, words[: limits.REPORT_TEXT_CHARS_MAX]
 
     def rejected(self, batch_id: str, code: str, words: str, now_s: float) -> None:
-        """One of its lines goes to the error file."""
+        """Records that one of its lines goes to the error file."""
         work = self._of(batch_id, now_s)
         if work is not None:
             if code not in work.rejected and len(work.rejected) >= limits.REJECTED_CODES_MAX:
@@ -104,7 +106,7 @@ class BatchWatch:
         return lines
 
     def reports(self, now: datetime, now_s: float) -> tuple[BatchReport, ...]:
-        """For the worker's report."""
+        """The batches for the worker's report."""
         return tuple(
             BatchReport(
                 id=batch_id,
@@ -119,7 +121,7 @@ class BatchWatch:
         return now_s - work.failed_at_s <= limits.BATCH_FAILURES_SPAN_S
 
     def _of(self, batch_id: str, now_s: float) -> _Work | None:
-        """Remembered from its first word on; None where there are too many."""
+        """The record of the batch, created at its first event; None where there are too many."""
         work = self._works.get(batch_id)
         if work is None and len(self._works) < limits.REPORT_BATCHES_MAX:
             work = self._works[batch_id] = _Work(now_s, now_s)

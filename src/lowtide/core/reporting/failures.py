@@ -54,7 +54,7 @@ class Failures:
         """The trouble that each failing loop is in."""
 
     def failed(self, loop: str, kind: str, now_s: float) -> FailureLine | None:
-        """A tick failed; the line to write now, None when it is only counted.
+        """Records a failed tick. Returns the line to write now; None when it is only counted.
 
         `kind` says which failures are one trouble.
         """
@@ -82,7 +82,9 @@ class Failures:
         return FailureLine(loops, untold, now_s - trouble.since_s, is_over)
 
     def worked(self, loop: str, now_s: float) -> RecoveryLine | None:
-        """A tick of the loop succeeded; the line to write when a trouble is over that was told."""
+        """Records a successful tick. Returns the line to write when a reported
+        trouble is over; else None.
+        """
         if loop not in self._kind_of:
             return None
         kind = self._kind_of[loop]

@@ -40,7 +40,9 @@ class LineBound:
         return left_out
 
     def _forget(self, now_s: float) -> None:
-        """Those about which nothing was said for so long that they are as new; else the oldest."""
+        """Forgets the keys about which nothing was said for so long that they
+        are as new; else the oldest.
+        """
         full_s = self._burst * self._span_s
         kept = {k: each for k, each in self._allowances.items() if now_s - each.at_s < full_s}
         if len(kept) >= limits.LINE_BOUND_KEYS_MAX:

@@ -17,7 +17,9 @@ class LogRate:
         self._told_at_s: float | None = None
 
     def due(self, now_s: float) -> int:
-        """One more event. Returns how many a line must tell now, this one included; 0: none yet."""
+        """Counts one more event. Returns how many a line must report now, this
+        one included; 0: none yet.
+        """
         self._untold += 1
         if self._told_at_s is not None and now_s - self._told_at_s < limits.REFUSAL_LOG_S:
             return 0

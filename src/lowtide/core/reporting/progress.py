@@ -1,8 +1,8 @@
 """How far a batch is, when it will be done, and why it does not move (`core.reporting.waiting`).
 
-Pure; service/batches/batches.py gathers the facts and the dialects show the result, so that nobody
-stares at a batch that "stays at 0/15 for over an hour". Invariant: an estimate is given only when
-it rests on work that was done; where nothing is known the answer is None, never a guess.
+Pure; service/batches/batches.py gathers the facts and the dialects show the result, so that no
+submitter has to guess why a batch "stays at 0/15 for over an hour". Invariant: an estimate is given
+only when it rests on work that was done; where nothing is known the answer is None, never a guess.
 """
 
 from collections.abc import Iterable
@@ -90,7 +90,9 @@ def stage_of(batch: Batch) -> Stage | None:
 
 
 def _is_unserved(models: tuple[str, ...], endpoint: str, standing: Standing) -> bool:
-    """Some request cannot run, and nobody can say until when. Live load and hours pass."""
+    """Whether some request cannot run for an unknown time. Live load and
+    hours do not count: they pass.
+    """
     if not standing.is_known:
         return False
     if not standing.live:

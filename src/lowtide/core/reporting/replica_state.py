@@ -1,8 +1,9 @@
-"""What holds batch calls back from one replica, as a value for everybody who shows it.
+"""What holds batch calls back from one replica, as one value for all places that show it.
 
-`state_of` is the one place that reads it off a `Replica`. The worker writes it into the store with
-its heartbeat; the reason of a batch, `doctor`, metrics and logs read it. Invariant: a `reason` may
-name addresses and is for operators alone; `public_reason` names none and may be shown to tenants.
+`state_of` is the one place that derives it from a `Replica`. The worker writes it into the
+store with its heartbeat; the reason of a batch, `doctor`, metrics and logs read it.
+Invariant: a `reason` may name addresses and is for operators alone; `public_reason` names
+none and may be shown to tenants.
 """
 
 from typing import Final, Literal

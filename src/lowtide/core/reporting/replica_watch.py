@@ -89,7 +89,7 @@ class ReplicaWatch:
     def reports(
         self, looks: Sequence[Look], now: datetime, now_s: float
     ) -> tuple[ReplicaReport, ...]:
-        """Of the replicas that `see` was called with, for the worker's report."""
+        """The reports of the replicas that `see` was called with, for the worker's report."""
         return tuple(
             report
             for look in looks[: limits.REPORT_REPLICAS_MAX]
@@ -98,7 +98,7 @@ class ReplicaWatch:
         )
 
     def conditions(self) -> Mapping[str, str]:
-        """By name, as last seen."""
+        """The last seen condition by the replica's name."""
         return {name: known.condition for name, known in self._known.items()}
 
     def _circuit(self, known: _Known, look: Look, now_s: float) -> list[ReplicaEvent]:

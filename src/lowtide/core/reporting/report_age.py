@@ -1,10 +1,10 @@
 """How old the workers' reports are, by the clock of the process that reads them.
 
 Pure: the shells that read reports tell of each look (service/standings.py,
-loops/batches/overview.py). A report is dated by its worker's clock, which may be wrong, and of a
-worker that died nobody sets it right. Invariant: a report that does not change ages with the
-reader's monotonic clock, whatever its date; so a worker that died is gone in time, and one that
-lives is never told as gone.
+loops/batches/overview.py). A report is dated by its worker's clock, which may be wrong, and
+a dead worker cannot correct it. Invariant: a report that does not change ages with the
+reader's monotonic clock, whatever its date; so a worker that died is gone in time, and one
+that lives is never told as gone.
 """
 
 from collections.abc import Sequence
@@ -24,15 +24,17 @@ class _Heard(msgspec.Struct, frozen=True):
 
 
 class ReportAges:
-    """Of one reader."""
+    """The ages of workers' reports as one reader sees them."""
 
     def __init__(self) -> None:
         self._heard: dict[str, _Heard] = {}
         self._looked_at_s = float("-inf")
 
     def see(self, reports: Sequence[WorkerReport], now: datetime, now_s: float) -> None:
-        """All reports were read just now. Its date tells how old a new one is, but what changed
-        since the last look is no older than that, and nothing was written in the future.
+        """Records that all reports were read just now.
+
+        A new report is as old as its date tells. One that changed since the last look is no older
+        than that look, and none was written in the future.
         """
         since_look_s = now_s - self._looked_at_s
         heard: dict[str, _Heard] = {}

@@ -34,12 +34,12 @@ class Hold(msgspec.Struct, frozen=True):
 
 
 class Standing(msgspec.Struct, frozen=True, kw_only=True):
-    """Of all workers at one moment.
+    """The state of all workers at one moment.
 
     `models`: every model that some worker lists, with what holds it, None where nothing does;
-    `calls`: what holds calls for a model to one endpoint, where it is not the whole model.
-    `gone`: workers that have stopped reporting, with their last instant. `is_known` False: nobody
-    has looked, and nothing follows from what is missing here.
+    `calls`: what holds calls for a model to one endpoint, where it is not the whole model. `gone`:
+    workers that have stopped reporting, with their last instant. `is_known` False: no report was
+    read, and nothing follows from what is missing here.
     """
 
     is_known: bool = True
@@ -62,7 +62,7 @@ NOTHING_KNOWN: Final = Standing(is_known=False)
 
 
 def standing_of(reports: Iterable[WorkerReport], now: datetime) -> Standing:
-    """Of the workers that made `reports`, one each."""
+    """The standing of the workers that wrote `reports`, one each."""
     live, gone = split(reports, now)
     return Standing(
         live=tuple(report.worker_id for report in live),
@@ -94,12 +94,14 @@ def split(
 
 
 def _of_all(live: Sequence[WorkerReport], troubles: Sequence[str]) -> str:
-    """A trouble stops all work only where every worker has it."""
+    """The trouble that stops all work: one that every worker has; else ""."""
     return troubles[0] if live and all(troubles) else ""
 
 
 def _batches(live: Iterable[WorkerReport]) -> dict[str, BatchReport]:
-    """Of a batch that several work on: when it moved anywhere, and all its failures."""
+    """The batches by id; of one that several workers work on, when it last
+    moved and all its failures.
+    """
     found: dict[str, BatchReport] = {}
     for report in live:
         for batch in report.batches:
@@ -150,7 +152,7 @@ def _calls(live: Iterable[WorkerReport]) -> dict[tuple[str, str], Hold]:
 
 
 def _by_owner(live: Iterable[WorkerReport]) -> list[ReplicaReport]:
-    """Each replica as the worker sees it that sends it calls; else as one of the others does."""
+    """Each replica as seen by the worker that sends it calls; else as one of the others sees it."""
     found: dict[str, tuple[str, bool]] = {}
     told = [(report.worker_id, replica) for report in live for replica in report.replicas]
     for worker_id, replica in told:
@@ -179,12 +181,12 @@ def _hold(replicas: Sequence[ReplicaReport]) -> Hold | None:
 
 
 def _rank(condition: str) -> int:
-    """A word of a newer version comes last."""
+    """The place of a condition in that order; an unknown word, of a newer version, comes last."""
     return _NEAREST.index(condition) if condition in _NEAREST else len(_NEAREST)
 
 
 def _joined(reasons: Iterable[str]) -> str:
-    """Each reason once, a few of them."""
+    """The reasons as one text, each once, a few of them."""
     each = list(dict.fromkeys(reason for reason in reasons if reason))
     more = len(each) - limits.REASONS_JOINED_MAX
     shown = "; ".join(each[: limits.REASONS_JOINED_MAX])
@@ -192,5 +194,5 @@ def _joined(reasons: Iterable[str]) -> str:
 
 
 def told_at(instant: datetime) -> str:
-    """An instant in a sentence."""
+    """The instant as a sentence names it."""
     return f"{instant:%Y-%m-%d %H:%M:%S} UTC"

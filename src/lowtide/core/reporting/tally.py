@@ -29,7 +29,7 @@ class Tally(msgspec.Struct):
     failed: dict[str, int] = msgspec.field(default_factory=dict)
 
     def add_success(self, usage: Usage) -> None:
-        """The one that is called for every good answer."""
+        """Counts a good answer; called for every one."""
         self.succeeded += 1
         self.input_tokens += usage.input_tokens
         self.cached_tokens += usage.cached_tokens
@@ -37,7 +37,7 @@ class Tally(msgspec.Struct):
         self.unreported += usage.unreported
 
     def add_failure(self, outcome: Outcome, *, is_retried: bool) -> None:
-        """Any other outcome; `is_retried` when the request will be sent again."""
+        """Counts any other outcome; `is_retried` when the request will be sent again."""
         code = code_of(outcome)
         self.failed[code] = self.failed.get(code, 0) + 1
         self.retries += is_retried

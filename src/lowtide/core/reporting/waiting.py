@@ -64,7 +64,7 @@ def waiting(
     queue: Queue,
     in_flight_max: int | None,
 ) -> Reason | None:
-    """None for a batch that moves or has ended."""
+    """The reason why a batch waits; None for a batch that moves or has ended."""
     if batch.paused_reason is not None and batch.status == "in_progress":
         return _alike("paused", PAUSED[batch.paused_reason])
     if batch.status == "validating":
@@ -90,7 +90,7 @@ def _alike(kind: Kind, sentence: str, since: datetime | None = None) -> Reason:
 
 
 def _without_worker(standing: Standing) -> Reason | None:
-    """Nobody works on anything."""
+    """The reason when no worker runs; else None."""
     if not standing.is_known or standing.live:
         return None
     if not standing.gone:
@@ -133,7 +133,9 @@ def _unstored(standing: Standing) -> Reason | None:
 
 
 def _unassembled(batch: Batch, now: datetime) -> Reason | None:
-    """The last calls have to end, and the result files to be written; both may take a while."""
+    """The reason while the last calls end and the result files are
+    written; both may take a while.
+    """
     since = batch.finalizing_at or batch.cancelling_at or now
     if _is_recent(since, now):
         return None
@@ -142,7 +144,9 @@ def _unassembled(batch: Batch, now: datetime) -> Reason | None:
 
 
 def _blocked(models: Iterable[str], endpoint: str, standing: Standing) -> Reason | None:
-    """Such requests for these models cannot run now, whatever the queue."""
+    """The reason when such requests for these models cannot run now,
+    whatever the queue; else None.
+    """
     if not standing.is_known:
         return None
     public, full, since = [], [], []
@@ -174,7 +178,9 @@ def _few(sentences: list[str]) -> str:
 
 
 def _gives_way(models: Iterable[str], standing: Standing) -> Reason | None:
-    """Requests for these models run, but fewer at a time: live traffic goes first."""
+    """The reason when requests for these models run, but fewer at a
+    time: live traffic goes first.
+    """
     for model in models:
         hold = standing.models.get(model)
         if hold is not None and hold.condition == "live_first":
@@ -185,7 +191,7 @@ def _gives_way(models: Iterable[str], standing: Standing) -> Reason | None:
 
 
 def _harms_itself(batch: Batch, standing: Standing) -> Reason | None:
-    """The replicas are well, and the batch's own requests fail."""
+    """The reason when the replicas are well and the batch's own requests fail; else None."""
     known = standing.batches.get(batch.id)
     words = known.last_failure if known is not None else ""
     if known is not None and known.failures >= limits.BATCH_FAILURES_MIN:
@@ -209,7 +215,7 @@ def _of_words(what: str, words: str) -> Reason:
 
 
 def is_queued(batch: Batch, standing: Standing) -> bool:
-    """Nothing of it came back yet, or no worker has any of it at present."""
+    """Whether nothing of the batch came back yet, or no worker has any of it at present."""
     if not batch.counts.settled:
         return True
     return standing.knows_all_batches and batch.id not in standing.batches
@@ -218,7 +224,9 @@ def is_queued(batch: Batch, standing: Standing) -> bool:
 def _bounded(
     batch: Batch, queue: Queue, standing: Standing, in_flight_max: int | None
 ) -> Reason | None:
-    """As many requests as the organization may have are at engines; perhaps they are its own."""
+    """The reason when the organization has as many requests at engines as it may,
+    perhaps its own; else None.
+    """
     if in_flight_max is None or queue.leased < in_flight_max or not is_queued(batch, standing):
         return None
     return _alike(
@@ -228,7 +236,7 @@ def _bounded(
 
 
 def _behind(batch: Batch, queue: Queue, standing: Standing) -> Reason | None:
-    """Others are in the queue."""
+    """The reason when others are in the queue; else None."""
     left = batch.counts.total - batch.counts.settled
     others = queue.waiting + queue.leased - left
     if others <= 0 or not is_queued(batch, standing):
@@ -238,7 +246,7 @@ def _behind(batch: Batch, queue: Queue, standing: Standing) -> Reason | None:
 
 
 def _still(batch: Batch, now: datetime, standing: Standing) -> Reason | None:
-    """Everything is well, and yet nothing came back for a while."""
+    """The reason when everything is well, and yet nothing came back for a while; else None."""
     known = standing.batches.get(batch.id)
     since = _moved_at(batch, known)
     patience_s = limits.BATCH_STILL_S if batch.counts.settled else limits.BATCH_SILENT_S
@@ -253,7 +261,9 @@ def _still(batch: Batch, now: datetime, standing: Standing) -> Reason | None:
 
 
 def _is_recent(since: datetime, now: datetime, within_s: float = limits.BATCH_STILL_S) -> bool:
-    """An instant that lies far ahead is of a process whose clock was wrong, and proves nothing."""
+    """Whether the instant is recent. One far ahead is of a process whose clock was
+    wrong, and proves nothing.
+    """
     return -limits.CLOCKS_AGREE_S <= (now - since).total_seconds() < within_s
 
 

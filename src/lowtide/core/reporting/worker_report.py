@@ -45,12 +45,13 @@ class BatchReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WorkerReport(msgspec.Struct, frozen=True, kw_only=True):
-    """Of one worker at `seen_at`; from `ttl_s` after that on it says nothing about the present.
+    """The report of one worker at `seen_at`; `ttl_s` later it says nothing
+    about the present any more.
 
-    `results_trouble`: why results cannot be stored; `validation_trouble`: why no input file can be
-    read. Both are for operators, empty when all is well. `validating` is the batch whose file is
-    read, since when in `validating_since`. `batches` are all that it works on unless
-    `more_batches`.
+    `results_trouble`: why results cannot be stored; `validation_trouble`: why no input
+    file can be read. Both are for operators, empty when all is well. `validating` is the
+    batch whose file is read, since when in `validating_since`. `batches` are all that it
+    works on unless `more_batches`.
     """
 
     worker_id: str

@@ -23,7 +23,7 @@ class ByteBudget:
 
     @property
     def is_full(self) -> bool:
-        """Nothing is left for anybody."""
+        """Whether nothing is left."""
         return self.held >= self.total
 
     def fits(self, owner: str, amount: int) -> bool:
@@ -40,7 +40,7 @@ class ByteBudget:
         return True
 
     def give_back(self, owner: str, amount: int) -> None:
-        """Bytes that were taken are gone."""
+        """Gives back bytes that were taken."""
         left = self._by_owner[owner] - amount
         if left:
             self._by_owner[owner] = left

@@ -67,7 +67,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def order(self) -> tuple[int, datetime, datetime, str]:
-        """Within a tenant: priority, then the earliest deadline, then the oldest."""
+        """The sort key within a tenant: priority, then the earliest deadline, then the oldest."""
         return (-self.priority, self.deadline_at, self.created_at, self.batch_id)
 
 
@@ -134,11 +134,13 @@ class WeightedFairQueue:
         self._put(name, tenant)
 
     def leave(self, name: str) -> Tenant:
-        """It has no work any more. Raises KeyError when it had none."""
+        """Removes and returns a tenant that has no more work. Raises
+        KeyError when it was not there.
+        """
         return self._tenants.pop(name)
 
     def first(self) -> str | None:
-        """Whose turn it is."""
+        """The tenant whose turn it is; None when none has work."""
         while self._heap:
             virtual_time, name = self._heap[0]
             tenant = self._tenants.get(name)
@@ -148,7 +150,7 @@ class WeightedFairQueue:
         return None
 
     def charge(self, name: str, cost: float) -> None:
-        """It was given work of that cost; a correction may be negative."""
+        """Charges work of that cost to the tenant; a correction may be negative."""
         tenant = self._tenants[name]
         self._put(name, Tenant(tenant.virtual_time + cost / tenant.weight, tenant.weight))
 

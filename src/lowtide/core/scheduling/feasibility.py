@@ -52,7 +52,7 @@ class Backlog(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def share_left(self) -> float:
-        """Of the planned work, by estimated tokens."""
+        """The unfinished share of the planned work, by estimated tokens."""
         if self.settled >= self.requests:
             return 0.0
         if not self.planned_tokens:
@@ -69,7 +69,7 @@ class Backlog(msgspec.Struct, frozen=True, kw_only=True):
         return self.planned * self.share_left * (actual + belief) / (estimated + belief)
 
     def entry(self) -> Entry:
-        """The same for the scheduler's decisions."""
+        """The backlog as an entry for the scheduler's decisions."""
         return Entry(
             batch_id=self.batch_id,
             organization_id=self.organization_id,
@@ -169,7 +169,7 @@ def assess_window(
 
 
 def combine(verdicts: Iterable[Feasibility]) -> Feasibility:
-    """Of the models of one batch: the batch is done when the last of them is."""
+    """The verdict on a batch from those on its models: it is done when the last of them is."""
     ranked: tuple[Kept, ...] = ("feasible", "unknown", "at_risk", "infeasible")
     found = list(verdicts)
     if not found:
@@ -223,7 +223,7 @@ def sentence(verdict: Feasibility) -> str:
 
 
 def duration(seconds: float) -> str:
-    """For a person: `45 min`, `3 h`, `2 d 4 h`."""
+    """The duration as people read it: `45 min`, `3 h`, `2 d 4 h`."""
     minutes = max(1, round(seconds / 60))
     if minutes < 60:
         return f"{minutes} min"

@@ -36,7 +36,9 @@ class HourOfWeek(msgspec.Struct, frozen=True):
     weeks: int
 
     def learned(self, rate: float) -> "HourOfWeek":
-        """After one more week. A week below p20 moves it four times as far as one above."""
+        """The cell after one more week. A rate below p20 moves it four
+        times as far as one above.
+        """
         gap = rate - self.p20
         step = limits.CELL_EWMA * (gap if gap < 0 else gap / 4)
         p50 = self.p50 + limits.CELL_EWMA * (rate - self.p50)
@@ -126,7 +128,7 @@ class CapacityForecast:
         self._ends = list(accumulate(lengths, initial=0.0))
         self._sums = list(accumulate(map(float.__mul__, rates, lengths), initial=0.0))
         self.rate = rates[0]
-        """Of this hour."""
+        """The rate of the current hour."""
 
     def by(self, at: datetime) -> float:
         """Work units from now until then."""
@@ -186,7 +188,9 @@ def _rates(
 
 
 def _open_shares(now: datetime, hours: OperatingHours) -> list[float]:
-    """Of the rest of this hour, and of the 24 that follow, which stand for all days."""
+    """The open share of the rest of this hour, and of each of the 24 that follow,
+    which stand for all days.
+    """
     full = [hour_of(now) + timedelta(hours=n + 1) for n in range(25)]
     return [hours.share_open(now, full[0]), *map(hours.share_open, full, full[1:])]
 

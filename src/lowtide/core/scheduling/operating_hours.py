@@ -18,7 +18,7 @@ _SHARE_STEP: Final = timedelta(minutes=5)
 
 
 class OperatingHours(msgspec.Struct, frozen=True):
-    """From `begin` until `end`, every day, in `zone`."""
+    """The hours from `begin` until `end`, every day, in `zone`."""
 
     begin: time
     end: time
@@ -31,14 +31,14 @@ class OperatingHours(msgspec.Struct, frozen=True):
         return at >= self.begin or at < self.end
 
     def share_open(self, since: datetime, until: datetime) -> float:
-        """Of that span, to five minutes."""
+        """The share of that span in which work may start, in [0, 1], to five minutes."""
         steps = max(1, round((until - since) / _SHARE_STEP))
         middle = since + _SHARE_STEP / 2
         return sum(self.is_open(middle + n * _SHARE_STEP) for n in range(steps)) / steps
 
     @property
     def opens(self) -> str:
-        """For a reason: `window opens 22:00 (Europe/Berlin)`."""
+        """When they open, for a batch's reason: `window opens 22:00 (Europe/Berlin)`."""
         zone = "" if self.zone.key == "UTC" else f" ({self.zone.key})"
         return f"window opens {self.begin:%H:%M}{zone}"
 

@@ -1,8 +1,8 @@
 """Bytes of engines' replies that a process has in memory at one time, shared by organizations.
 
-Told by whoever reads replies (engines/http/connection.py, service/reply_memory.py). Pure. A reply
-longer than REPLY_UNCOUNTED_BYTES counts. Its reading pauses while its owner holds more than is left
-free, so an owner alone gets half, and beside k greedy ones there is 1/(k + 1) for the next.
+Called by whatever reads replies (engines/http/connection.py, service/reply_memory.py). Pure. A
+reply longer than REPLY_UNCOUNTED_BYTES counts. Its reading pauses while its owner holds more than
+is left free, so an owner alone gets half, and beside k greedy ones there is 1/(k + 1) for the next.
 Invariants: some reply always goes on to its end, the owners' turns one after another, so nothing
 waits for ever; and what is held is never more than the total, one reply, and a block of each.
 """
@@ -27,21 +27,23 @@ class ReplyHold:
         self.is_waiting = False
 
     def reach(self, size: int) -> None:
-        """So many bytes of the reply have come."""
+        """Records that `size` bytes of the reply have come in all."""
         self._budget.grow(self, size - self.bytes)
 
     def keep(self, size: int) -> None:
-        """A reply that is whole has so many bytes: nothing of it waits."""
+        """Counts the bytes of a reply that is whole already; it does not wait for room."""
         self._budget.count(self, size - self.bytes)
 
     def end(self) -> None:
-        """It is read and given away, or will never be."""
+        """Gives back its bytes: the reply was read and passed on, or never will be."""
         if self.bytes:
             self._budget.end(self)
 
 
 class ReplyBudget:
-    """`backlog`: bytes of replies that were read and cannot be given away yet."""
+    """The replies in memory. `backlog`: bytes of replies that were read
+    and cannot be passed on yet.
+    """
 
     def __init__(
         self,
@@ -58,7 +60,7 @@ class ReplyBudget:
         self._last_turn: dict[str, int] = {}  # of owners that hold something
 
     def grow(self, hold: ReplyHold, amount: int) -> None:
-        """So many more bytes of it have come; it may have to wait for room."""
+        """Records `amount` more bytes of the reply; pauses it when there is no room."""
         self.count(hold, amount)
         if hold.is_waiting or hold is self._going_on or self._has_room(hold.owner):
             return
@@ -68,13 +70,13 @@ class ReplyBudget:
         self.look()
 
     def count(self, hold: ReplyHold, amount: int) -> None:
-        """So many more bytes of it are in memory."""
+        """Counts `amount` more bytes of the reply as held in memory."""
         hold.bytes += amount
         self.held += amount
         self._by_owner[hold.owner] = self._by_owner.get(hold.owner, 0) + amount
 
     def end(self, hold: ReplyHold) -> None:
-        """Nothing of it is in memory any more."""
+        """Gives back all bytes of the reply."""
         self.held -= hold.bytes
         left = self._by_owner.get(hold.owner, 0) - hold.bytes
         hold.bytes = 0
@@ -90,7 +92,7 @@ class ReplyBudget:
         self.look()
 
     def look(self) -> None:
-        """Let go on what may: something was given away."""
+        """Resumes the replies that have room now."""
         for owner in list(self._waiting):
             while owner in self._waiting and self._has_room(owner):
                 self._resume(self._waiting[owner][0])

@@ -1,9 +1,9 @@
-"""Whose turn it is at work that all organizations share, one unit after another.
+"""Which organization is next at work that all of them share, one unit after another.
 
 The store keeps one for validation and one for assembly (store/lifecycle.py). Start-time fair
 queueing: an organization's next unit begins where its last one ended, but never before the unit
-that was begun last. Invariants: whoever was given the least comes next, who was idle saves up no
-credit, and nobody waits behind more than one unit of each other organization.
+that was begun last. Invariants: the organization that was given the least comes next, idle time
+earns no credit, and none waits behind more than one unit of each other organization.
 """
 
 from collections.abc import Iterable
@@ -35,13 +35,13 @@ class TaskTurns:
         return [each.organization_id for each in ranked]
 
     def charge(self, organization_id: str, cost: float) -> None:
-        """A unit of its work begins."""
+        """Charges a unit of work that begins to the organization."""
         self._begun = max(self._begun, self._begins(organization_id))
         self._ends[organization_id] = self._begins(organization_id) + cost
         self._ends = {name: end for name, end in self._ends.items() if end > self._begun}
 
     def rest(self) -> None:
-        """Nothing waits: what was given so far was at nobody's cost."""
+        """Forgets what was given so far, because nothing waits: it delayed no organization."""
         self._begun = max(self._ends.values(), default=self._begun)
         self._ends = {}
 

@@ -53,13 +53,13 @@ class Features(msgspec.Struct, frozen=True):
 
 
 class _Part(msgspec.Struct):
-    """Of a message's content; `type` is text, input_text, image_url, input_audio, ..."""
+    """A part of a message's content; `type` is text, input_text, image_url, input_audio, ..."""
 
     text: str | None = None
 
 
 class _Message(msgspec.Struct):
-    """Of a chat, or an item of a response's input."""
+    """A message of a chat, or an item of a response's input."""
 
     content: str | list[_Part | str] | None = None
     tool_calls: object = None
@@ -120,7 +120,7 @@ class _Walk:
                 self.items(items)
 
     def items(self, items: Sequence[str | int | list[int] | _Message]) -> None:
-        """Some of a prompt that is a list."""
+        """Walks through the entries of a prompt that is a list."""
         for item in items:
             match item:
                 case str():
@@ -152,7 +152,7 @@ class _Walk:
                 self.texts.append(text)
 
     def json(self, value: object) -> None:
-        """JSON that a chat template writes into the prompt, without needless escapes."""
+        """Counts JSON that a chat template writes into the prompt, without needless escapes."""
         self.texts.append(msgspec.json.encode(value).decode())
 
 

@@ -20,7 +20,7 @@ _IMAGE_LINE_BYTES: Final = limits.TOKENS_IMAGE_LINE_BYTES  # looked up once, for
 
 
 class LineEstimator:
-    """For one model's lines of one file, in file order."""
+    """Estimates the prompt tokens of one model's lines of one file, in file order."""
 
     def __init__(self, model: TokenModel) -> None:
         self._model = model
@@ -52,7 +52,7 @@ class LineEstimator:
         return min(max(1, round(tokens)), _TOKENS_MAX)
 
     def _jitter(self) -> float:
-        """From 0.5 to 1.5, so that no order of lines falls in step with the samples.
+        """A factor from 0.5 to 1.5, so that no order of lines falls in step with the samples.
 
         Multiples of the golden ratio: evenly spread, and the same for the same file.
         """

@@ -115,7 +115,9 @@ class TokenModel(msgspec.Struct, frozen=True):
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "TokenModel":
-        """Raises TokenModelError for bytes that are damaged, or of other features than ours."""
+        """Raises TokenModelError for bytes that are damaged, or that have other
+        features than this version.
+        """
         try:
             model = _decoder.decode(data)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -137,14 +139,16 @@ class TokenModel(msgspec.Struct, frozen=True):
         return model
 
     def _faded(self) -> "TokenModel":
-        """Half the evidence, and what is known now as the anchor for the other half."""
+        """The model with half the evidence, and what is known now as the
+        anchor for the other half.
+        """
         gram = tuple(tuple(0.5 * x for x in row) for row in self.gram)
         moment = tuple(_dot(row, self.weights) for row in gram)
         return msgspec.structs.replace(self, anchors=self.weights, gram=gram, moment=moment)
 
 
 UNTRAINED: Final = TokenModel()
-"""What holds for a model of which no engine has reported anything yet."""
+"""The model for which no engine has reported anything yet."""
 
 _decoder = msgspec.msgpack.Decoder(TokenModel)
 
@@ -163,7 +167,9 @@ def _add(vector: _Vector, counts: _Vector, factor: float) -> _Vector:
 
 
 def _add_outer(gram: tuple[_Vector, ...], counts: _Vector, weight: float) -> tuple[_Vector, ...]:
-    """Rows of features that this request lacks stay as they are."""
+    """The sum of `gram` and the features' outer product; rows of absent
+    features stay as they are.
+    """
     return tuple(
         _add(row, counts, weight * count) if count else row
         for row, count in zip(gram, counts, strict=True)
@@ -171,7 +177,7 @@ def _add_outer(gram: tuple[_Vector, ...], counts: _Vector, weight: float) -> tup
 
 
 def _descend(model: TokenModel, counts: _Vector) -> _Vector:
-    """Steps towards the least error, along the features that this request has."""
+    """The weights after steps towards the least error, along the features that this request has."""
     weights = list(model.weights)
     for index in [index for index, count in enumerate(counts) if count] * _SWEEPS:
         row, pull = model.gram[index], _PULLS[index]

@@ -1,6 +1,6 @@
 """Which lines of an input file give a custom_id that an earlier line has given already.
 
-The validator hands over the ids block by block and asks once, after the last of them. A million ids
+The validator passes in the ids block by block and asks once, after the last of them. A million ids
 as Python strings in a set are 140 MB; here each is its text in one long buffer, five bytes beside
 it, and a 64-bit fingerprint. Only ids whose fingerprints are equal are compared, and these by their
 text: a fingerprint shared by chance costs time, never a result. Pure.
@@ -34,7 +34,7 @@ class CustomIds:
         self._texts = bytearray()
 
     def add(self, custom_ids: Sequence[str], lines: Iterable[int]) -> None:
-        """The next ids, and as many line numbers: each above the one before."""
+        """Adds the next ids, and as many line numbers: each above the one before."""
         texts = [custom_id.encode() for custom_id in custom_ids]
         if max(map(len, texts), default=0) > limits.CUSTOM_ID_BYTES_KEPT:
             texts = [_shortened(text) for text in texts]
@@ -56,7 +56,7 @@ class CustomIds:
         return lines
 
     def _alike(self, shared: npt.NDArray[np.int64]) -> "array[int]":
-        """Of the ids with these fingerprints, the places of those with the text of an earlier one.
+        """The places of those ids with these fingerprints that repeat the text of an earlier one.
 
         Fingerprint by fingerprint, so that what is remembered at once is most often one text.
         """

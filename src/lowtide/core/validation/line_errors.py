@@ -221,7 +221,7 @@ def _check_stream(body: Mapping[str, msgspec.Raw]) -> None:
 
 
 def _check_background(body: Mapping[str, msgspec.Raw]) -> None:
-    """The answer to a background request is a receipt, and nobody would fetch what it is for."""
+    """Refuses a background request: its answer is only a receipt for a result to fetch later."""
     raw = _present(body, "background")
     if raw is None or bytes(raw).strip() == b"false":
         return

@@ -34,7 +34,7 @@ class LineSplitter:
 
     @property
     def held_bytes(self) -> int:
-        """Of the line whose end has not come yet."""
+        """The bytes of the line whose end has not come yet."""
         return len(self._held)
 
     def cut(self, block: bytes) -> Iterator[CutLine]:

@@ -1,9 +1,9 @@
-"""From the bytes of an input file to its plan: the one place that says what files are held to.
+"""Makes the plan of an input file from its bytes: the one place that says what files must satisfy.
 
-Validation, dry runs, flex calls, forecasts, repairs and the offline commands ask it, so that all of
-them judge a file alike and give it the same price. Pure: who reads a file feeds the validator that
-`begin` gives. Invariant: the settings, models and token models of the moment hold, not those of
-start-up.
+Validation, dry runs, flex calls, forecasts, repairs and the offline commands ask it, so that
+all of them judge a file alike and give it the same price. Pure: who reads a file feeds the
+validator that `begin` gives. Invariant: the settings, models and token models of the moment
+hold, not those of start-up.
 """
 
 from collections.abc import Callable, Mapping
@@ -55,8 +55,10 @@ class Planner:
         *,
         takes_any_model: bool = False,
     ) -> Validator:
-        """For a new file. `takes_any_model`: under the name that lines give it, where nobody knows
-        here what will be served. Raises KeyError for an endpoint that is not one of ENDPOINTS.
+        """A validator for a new file. Raises KeyError for an endpoint that is not one of ENDPOINTS.
+
+        `takes_any_model`: accept models under the names that lines give them, because this process
+        does not know what will be served.
         """
         settings = self._settings()
         rules = ValidationRules(
@@ -71,8 +73,8 @@ class Planner:
         return Validator(rules, self._token_models)
 
     def begin_repair(self, endpoint: str, dialect: Dialect, models: Mapping[str, str]) -> Validator:
-        """For a file that passed before, perhaps by other rules. `models` were accepted then, and
-        count whatever is known today.
+        """A validator for a file that passed before, perhaps by other rules. `models` were accepted
+        then, and are accepted whatever is known today.
         """
         rules = ValidationRules(
             endpoint=endpoint,
@@ -85,7 +87,7 @@ class Planner:
         return Validator(rules)
 
     def plan(self, content: bytes, endpoint: str, dialect: Dialect) -> Plan | ValidationFailure:
-        """Of a file that is at hand."""
+        """The plan of a file that is in memory, or why it fails."""
         validator = self.begin(endpoint, dialect)
         validator.feed(content)
         return validator.finish()

@@ -73,13 +73,15 @@ class _Share:
         self._sketched = 0  # bytes of `records`
 
     def note_long(self, line: int, tokens: int) -> None:
-        """A prompt that the model cannot take whole, by the estimate."""
+        """Records a prompt that is too long for the model, by the estimate."""
         self.long_prompts += 1
         if len(self.longest) < limits.LONG_PROMPTS_KEPT:
             self.longest.append((line, tokens))
 
     def look_at_prompts(self, data: bytes, data_offset: int) -> None:
-        """Once for each block: the lines recorded since the last time lie in `data`."""
+        """Reads the beginnings of the prompts, once for each block: the lines recorded since
+        the last time lie in `data`.
+        """
         places = read_places(self.records, self._sketched)
         if len(places):
             starts = places["offset"].astype("i8") - data_offset
@@ -127,12 +129,14 @@ class Validator:
 
     @property
     def line_bytes(self) -> int:
-        """Of a line that has begun, and whose end was not fed yet."""
+        """The bytes of a line that has begun and whose end was not fed yet."""
         return self._cutter.held_bytes
 
     @property
     def is_decided(self) -> bool:
-        """The rest of the file cannot change that it is refused, nor why: it need not be fed."""
+        """Whether the rest of the file cannot change that it is refused,
+        nor why: it need not be fed.
+        """
         too_many = self._requests > self._rules.requests_max
         return too_many or self._is_blank or self._format is not None
 

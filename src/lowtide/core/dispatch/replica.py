@@ -76,9 +76,7 @@ class Replica:
         self.alone = False
         """The one request in flight is to have no company."""
         self.owned_until_s = float("inf")
-        """No batch call is sent from this monotonic second on; loops/replicas/ownership.py moves
-        it. Infinite where no other worker could send any.
-        """
+        """Batch calls may be sent until this monotonic second; see loops/replicas/ownership.py."""
         self.circuit = Circuit()
         self.budget = RetryBudget()
         self.scopes: dict[tuple[str, str], Scope] = {}
@@ -86,9 +84,7 @@ class Replica:
         self.suspects = Suspects()
         self.cuts = Cuts()
         self.trouble_at_s: float | None = None
-        """The monotonic second since when connections fail or are cut, without an
-        answer; None: no trouble.
-        """
+        """Since when connections fail or are cut, in monotonic seconds; None: they do not."""
         self.trial_at_s: float | None = None
         """When a trial call is to show whether the trouble is over."""
         self.trials_in_flight = 0
@@ -96,9 +92,7 @@ class Replica:
         self._cut_at_s = float("-inf")
 
     def adopt(self, fresh: "Replica") -> None:
-        """Takes over the settings of `fresh`, a replica under the same name, and keeps what was
-        learned here. Whatever was found wrong with the old settings counts no more.
-        """
+        """Takes over the settings of `fresh`; keeps what was learned, clears what was wrong."""
         was_bound_alone = self._unrefused >= self.window_max
         self.url = fresh.url
         self.streams = fresh.streams
@@ -122,9 +116,7 @@ class Replica:
         self.models = models
 
     def own_until(self, until_s: float) -> None:
-        """Sets when sending batch calls must end, in monotonic seconds;
-        infinite: never, -infinite: now.
-        """
+        """Sets the monotonic second until which batch calls may be sent; infinite: no end."""
         self.owned_until_s = until_s
 
     def know_engine(self, *, priority: int | None, takes_cache_salt: bool) -> None:
@@ -188,8 +180,8 @@ class Replica:
 
     @property
     def watches(self) -> bool:
-        """Whether it matters when the engine has read a prompt, because live calls may wait
-        behind it, and can be seen.
+        """Whether prompts are worth watching: live calls may wait behind
+        them, and streams show it.
         """
         return self.streams and self.controller is not None and self.controller.pacer.active
 
@@ -226,9 +218,7 @@ class Replica:
         self.resize(now_s)
 
     def _is_stuck(self, now_s: float) -> bool:
-        """Whether a narrow window that is to be learned is taken by calls that may hang: then one
-        call more shows whether the engine answers others.
-        """
+        """Whether calls that may hang fill a narrow window; then one more is worth trying."""
         if self.learned is None or not self._goes_by_answers or self.window >= self.window_max:
             return False
         is_silent = self.timeouts.silence_s(now_s) >= limits.LEARN_SILENCE_S
@@ -304,8 +294,8 @@ class Replica:
 
     @property
     def holds(self) -> float:
-        """Assumed concurrent calls: the window learned from answers, once it is steady; else the
-        configured window; else the current one, but at least WINDOW_DEFAULT.
+        """Assumed concurrent calls: the learned window, else the configured
+        one, else the current one.
         """
         if self._goes_by_answers and self.learned is not None and self.learned.phase == "steady":
             return self.window
@@ -314,9 +304,7 @@ class Replica:
 
     @property
     def resumes_at_s(self) -> float | None:
-        """When calls become possible by time alone, or did: the end of a pause, a circuit's probe,
-        a trial, a prompt that was held back.
-        """
+        """When time alone makes calls possible: end of a pause, probe, trial, prompt that waits."""
         paced_until_s = self.controller.pacer.opens_at_s if self.controller is not None else None
         times = (self.circuit.retry_at_s, self.pressure.paused_until_s, paced_until_s)
         latest = max(time for time in times if time is not None)
@@ -325,9 +313,7 @@ class Replica:
     def started(
         self, *, alone: bool = False, tokens: int = 0, now_s: float = 0.0, watched: bool = False
     ) -> None:
-        """Counts a call that is being sent; `tokens` is its prompt as estimated.
-        `watched`: `prompt_read` follows.
-        """
+        """Counts a call; `tokens` is its estimated prompt. `watched`: `prompt_read` follows."""
         self.in_flight += 1
         if self.in_flight > 1:
             self.timeouts.crowded_at_s = now_s
@@ -362,9 +348,7 @@ class Replica:
             self.resize(now_s)
 
     def learn(self, usage: Usage, tokens: int, sent_at_s: float, now_s: float) -> None:
-        """Records the latency of a call that has succeeded, for windows and preemption. `tokens`
-        is its prompt as estimated.
-        """
+        """Records a successful call, for windows and preemption; `tokens` as for `started`."""
         if self.timeouts.was_any:
             self.timeouts.succeeded(tokens, sent_at_s)
         self._refused = 0

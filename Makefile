@@ -38,7 +38,7 @@ TENANTS_ARGS ?=
 .DEFAULT_GOAL := help
 # Two targets install into one environment.
 .NOTPARALLEL:
-.PHONY: help run test test-random sim sim-long lint coverage check format docs docs-site bench bench-live bench-tenants big-files million-lines million-rows test-clients test-cookbook test-real test-chaos fuzz-api pins wheel clean
+.PHONY: help run test test-random sim sim-long lint coverage check format docs docs-site bench bench-live bench-tenants big-files million-lines million-rows test-clients test-cookbook test-pages test-real test-chaos fuzz-api pins wheel clean
 
 help: ## list the targets
 	@awk -F ' *## *' '/^[a-z-]+:.*## / { sub(/:.*/, "", $$1); printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -117,7 +117,11 @@ test-clients: $(VENV)/.ready-requirements-test ## run against older and newer cl
 
 # What `make test` does with the random model, with the real one, and the answers on the pages compared.
 test-cookbook: $(VENV)/.ready-requirements-test $(VENV)/.ready-requirements-demo ## follow the pages of the cookbook with the demo model (minutes)
-	COOKBOOK_MODEL=demo $(PY) -m pytest tests/docs/test_cookbook.py $(PYTEST_ARGS)
+	PAGES_MODEL=demo $(PY) -m pytest tests/docs/test_cookbook.py $(PYTEST_ARGS)
+
+# The same with README, CONTRIBUTING, examples/README.md and the how-to pages.
+test-pages: $(VENV)/.ready-requirements-test $(VENV)/.ready-requirements-demo ## follow README and every how-to page, block by block (minutes)
+	PAGES_MODEL=demo $(PY) -m pytest tests/docs/test_pages.py $(PYTEST_ARGS)
 
 test-real: $(VENV)/.ready-requirements-test ## run against Debian's PostgreSQL and Ceph's S3 gateway (installs them)
 	$(PY) tests/real/run.py $(PYTEST_ARGS)

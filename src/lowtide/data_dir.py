@@ -22,6 +22,14 @@ class DataDirError(Exception):
     """The directory cannot be used; the message says why and what to do."""
 
 
+class DataDirInUse(DataDirError):
+    """Another Lowtide has it: the process `owner`."""
+
+    def __init__(self, message: str, owner: str) -> None:
+        super().__init__(message)
+        self.owner = owner
+
+
 @contextmanager
 def locked_data_dir(path: Path, *, restoring: bool = False) -> Iterator[Path]:
     """Make the directory if need be and hold its lock. Raises DataDirError.
@@ -53,9 +61,10 @@ def _lock(handle: int, path: Path) -> None:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         owner = os.pread(handle, 32, 0).decode(errors="replace").strip() or "unknown"
-        raise DataDirError(
+        raise DataDirInUse(
             f"the data directory {path.absolute()} is in use by another Lowtide (process {owner})."
-            " Stop that one, or give this one its own with --data-dir."
+            " Stop that one, or give this one its own with --data-dir.",
+            owner,
         ) from None
     os.ftruncate(handle, 0)
     os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)

@@ -5,6 +5,7 @@ if its language is shell or Python. A mark is an HTML comment on the line before
 reader of the rendered page does not see:
 
     <!-- page: in the background -->           a command that does not return, such as a server
+    <!-- page: exits with 1 -->                run, and its last line ends with this code
     <!-- page: not run, WHY -->                WHY is a key of `EVIDENCE`, and the block shows it
     <!-- page: excerpt of PATH -->             not run: these lines stand in that file of the tree
     <!-- page: file NAME -->                   saved under that name in the page's folder
@@ -19,11 +20,14 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
+EXITS_WITH: Final = "exits with "
 SHELL: Final = frozenset({"", "sh", "bash"})
 PYTHON: Final = frozenset({"python"})
 EVIDENCE: Final = {
-    "needs root": r"\b(sudo|systemctl|apt-get)\b",
-    "needs several machines": r"\bpsql\b|--role api|--config lowtide\.toml",
+    "needs root": r"\b(sudo|apt-get)\b",
+    "needs systemd": r"\b(systemctl|journalctl|systemd-run)\b",
+    "needs PostgreSQL": r"\b(psql|pg_dump|pg_restore|dropdb|createdb)\b|postgresql://",
+    "needs several machines": r"--role api|\blowtide worker\b|--config lowtide\.toml",
     "needs a cluster": r"\b(kubectl|helm|docker)\b",
     "needs a cloud": r"\b(s3|gs|az)://|\baws\b|\bgcloud\b|api\.openai\.com|api\.together\.",
     "needs a network": r"\b(pip install|git clone|brew install)\b"
@@ -40,7 +44,7 @@ _BLOCK: Final = re.compile(
     re.MULTILINE | re.DOTALL,
 )
 _MARK: Final = re.compile(r"<!-- page: [^\n]*-->")
-_KINDS: Final = ("excerpt of ", "file ", "not run, ")
+_KINDS: Final = ("excerpt of ", "file ", "not run, ", EXITS_WITH)
 _FIXED: Final = (
     "in the background",
     "prints",
@@ -69,7 +73,13 @@ class Block:
     @property
     def runs(self) -> bool:
         """Whether a follower of the page runs it and waits for its end."""
-        return not self.mark and (self.is_shell or self.language in PYTHON)
+        unmarked = not self.mark or self.mark.startswith(EXITS_WITH)
+        return unmarked and (self.is_shell or self.language in PYTHON)
+
+    @property
+    def exit_code(self) -> int:
+        """The one that it must end with."""
+        return int(self.after(EXITS_WITH) or 0)
 
     def after(self, kind: str) -> str | None:
         """What the mark says after `kind`, for example a file's name; None for other marks."""
@@ -93,6 +103,9 @@ def _checked(block: Block) -> Block:
     known = not block.mark or block.mark in _FIXED or block.mark.startswith(_KINDS)
     if not known:
         raise PageError(f"line {block.line}: unknown mark {block.mark!r}")
+    code = block.after(EXITS_WITH)
+    if code is not None and not (code.isdecimal() and block.is_shell):
+        raise PageError(f"line {block.line}: only a shell block exits with a number: {code!r}")
     reason = block.after("not run, ")
     if reason is not None:
         if reason not in EVIDENCE:

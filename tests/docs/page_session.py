@@ -43,17 +43,29 @@ for path in sys.stdin:
         code = 1
     print(f"\\n--ended {code}", flush=True)
 """
+_WARNINGS: Final = ("-W", "error::DeprecationWarning:__main__")
+"""A page that uses what a library has given up is out of date."""
 _ENDED: Final = re.compile(rb"\n--ended (\d+)\n")
 
 
 class Session:
     """One page's folder and processes. `demo` is the model that answers to `--model demo`."""
 
-    def __init__(self, folder: Path, demo: str, servers: Mapping[str, int] | None = None) -> None:
-        """`servers` are running already: the whole command as a page has it, and its port."""
+    def __init__(
+        self,
+        folder: Path,
+        demo: str,
+        servers: Mapping[str, int] | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        """`servers` are running already: the whole command as a page has it, and its port.
+
+        `environment` is what the reader of this page has set before.
+        """
         self._folder = folder
         self._demo = demo
         self._servers = servers or {}
+        self._given = environment or {}
         self._ports: dict[int, int] = {}
         self._shell: Process | None = None
         self._python: Process | None = None
@@ -73,6 +85,7 @@ class Session:
         blocks = blocks_of(page.read_text())  # noqa: ASYNC240 - nothing else runs here
         self._ports |= self._ports_of(blocks)
         self._copy_examples()
+        self._make_environment()
         for block in blocks:
             try:
                 await self._take(block)
@@ -81,7 +94,7 @@ class Session:
 
     async def _take(self, block: Block) -> None:
         if block.runs:
-            code, self._printed = await self._run(self._here(block.text), block.is_shell)
+            code, self._printed = await self._run(self._lines_of(block), block.is_shell)
             if code:
                 raise PageError(f"exit code {code}:\n{self._printed[-4000:]}")
         elif block.mark == "in the background":
@@ -118,6 +131,18 @@ class Session:
             if path.is_file():
                 path.write_text(self._with_our_ports(path.read_text()))
 
+    def _make_environment(self) -> None:
+        """The `.venv` of a clone: the one that runs this test, where it runs in one."""
+        if sys.prefix != sys.base_prefix:
+            (self._folder / ".venv").symlink_to(sys.prefix)
+
+    def _lines_of(self, block: Block) -> str:
+        """What runs for a block. One that ends with an error has a shell of its own for that."""
+        text = self._here(block.text)
+        if not block.exit_code:
+            return text
+        return f"ended=0; (\n{text}\n) || ended=$?\ntest $ended -eq {block.exit_code}\n"
+
     def _with_our_ports(self, text: str) -> str:
         def ours(match: re.Match[str]) -> str:
             port = int(match[1])
@@ -126,12 +151,14 @@ class Session:
         return re.sub(_PORTS, ours, text)
 
     def _here(self, text: str) -> str:
-        return self._with_our_ports(text).replace("--model demo", f"--model {self._demo}")
+        text = re.sub(_BACKUPS, f"{self._folder}/backup/", self._with_our_ports(text))
+        return text.replace("--model demo", f"--model {self._demo}")
 
     def _file(self, block: Block) -> str:
         """A file of the page; in settings, what stands in for the demo model has its name, too."""
         text = self._here(block.text)
-        if block.language != "toml" or self._demo == "demo":
+        has_engines = "[[replica]]" in text
+        if block.language != "toml" or self._demo == "demo" or has_engines:
             return text
         if "[[model]]" not in text:
             text += '\n[[model]]\nid = "demo"\n'
@@ -142,6 +169,7 @@ class Session:
         path = f"{Path(sys.executable).parent}{os.pathsep}{clean.get('PATH', '')}"
         own = {"PATH": path, "LOWTIDE_SERVER__PORT": str(self._ports[SERVER_PORT])}
         own["XDG_STATE_HOME"] = str(self._folder / ".state")
+        own |= self._given
         return clean | own | {"PYTHONUNBUFFERED": "1", "NO_COLOR": "1", "COLUMNS": "100"}
 
     # ---- running ----
@@ -160,7 +188,7 @@ class Session:
         if kind == "shell":
             self._shell = self._shell or await self._child("bash", "-eu", "-o", "pipefail")
             return self._shell
-        self._python = self._python or await self._child(sys.executable, "-c", _DRIVER)
+        self._python = self._python or await self._child(sys.executable, *_WARNINGS, "-c", _DRIVER)
         return self._python
 
     async def _child(self, *command: str) -> Process:
@@ -188,6 +216,8 @@ class Session:
                 await asyncio.sleep(_LOOK_S)
 
 
+_BACKUPS: Final = re.compile(r"(?<![\w.])/backup/")
+"""Where pages put backups: a disk that no test may write to."""
 _PORTS: Final = re.compile(r"(?:(?:127\.0\.0\.1|localhost):|--port )(\d+)")
 
 

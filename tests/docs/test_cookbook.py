@@ -1,23 +1,21 @@
 """The cookbook's pages run as they stand: each in a fresh folder, block by block.
 
 `make test` runs those that take seconds on the random model, and shows that their commands and
-scripts work. `make test-cookbook` sets COOKBOOK_MODEL=demo: then all pages run, and the answers
+scripts work. `make test-cookbook` sets PAGES_MODEL=demo: then all pages run, and the answers
 on them are compared, too. One server serves all pages that start it as the cookbook does; the
 others start their own.
 """
 
-import os
 from pathlib import Path
 
 import pytest
 from page_blocks import PYTHON, blocks_of
+from page_server import MODEL, PageServer
 from page_session import ROOT, Session
 
-MODEL = os.environ.get("COOKBOOK_MODEL", "random")
 COOKBOOK = ROOT / "docs" / "cookbook"
 SCRIPTS = ROOT / "examples" / "cookbook"
 PAGES = sorted(COOKBOOK.glob("*.md"))
-SERVER = "lowtide serve --model demo"
 LONG = frozenset(
     [
         "embeddings",
@@ -37,8 +35,10 @@ FOLLOWED = [page for page in PAGES if MODEL == "demo" or page.stem not in LONG]
 
 
 @pytest.mark.parametrize("page", FOLLOWED, ids=lambda page: page.stem)
-async def test_the_page_can_be_followed(page: Path, server_port: int, tmp_path: Path) -> None:
-    async with Session(tmp_path, MODEL, {SERVER: server_port}) as session:
+async def test_the_page_can_be_followed(
+    page: Path, page_server: PageServer, tmp_path: Path
+) -> None:
+    async with Session(tmp_path, MODEL, page_server.by_command) as session:
         await session.follow(page)
 
 

@@ -46,6 +46,8 @@ def test_a_block_in_a_list_loses_the_indentation_of_its_item() -> None:
         (page(block("ls", mark="when it rains")), "unknown mark"),
         (page(block("ls", mark="not run, because")), "is no reason"),
         (page(block("ls", mark="not run, needs root")), "nothing in this block needs root"),
+        (page(block("ls", mark="exits with an error")), "only a shell block exits"),
+        (page(block("1", "python", "exits with 1")), "only a shell block exits"),
         (page("<!-- page: prints -->", "Words.", block("ls")), "directly before a block"),
     ],
 )
@@ -57,7 +59,9 @@ def test_a_mark_that_says_nothing_true_is_refused(text: str, words: str) -> None
 @pytest.mark.parametrize(
     ("reason", "command"),
     [
-        ("needs root", "sudo systemctl start lowtide"),
+        ("needs root", "sudo useradd lowtide"),
+        ("needs systemd", "systemctl reload lowtide"),
+        ("needs PostgreSQL", "pg_dump -Fc lowtide > lowtide.dump"),
         ("needs several machines", "lowtide serve --role api"),
         ("needs a cluster", "kubectl apply -f lowtide.yaml"),
         ("needs a cloud", "lowtide run s3://bucket/rows.parquet -o out.parquet"),
@@ -104,6 +108,14 @@ async def test_blocks_of_one_language_share_their_names(tmp_path: Path) -> None:
     )
 
 
+async def test_a_block_may_end_with_the_code_that_its_mark_names(tmp_path: Path) -> None:
+    await followed(tmp_path, block("exit 3", mark="exits with 3"), block("echo more"))
+
+
+async def test_a_backup_goes_into_the_folder_of_the_page(tmp_path: Path) -> None:
+    await followed(tmp_path, block("mkdir -p /backup/lowtide"), block("ls -d backup/lowtide"))
+
+
 async def test_a_file_of_a_page_is_there_for_its_commands(tmp_path: Path) -> None:
     toml = block('[server]\npath_prefix = "/b"', "toml", "file lowtide.toml")
     await followed(tmp_path, toml, block("grep -c prefix lowtide.toml"))
@@ -128,6 +140,8 @@ async def test_a_port_of_a_page_is_one_that_is_free_here(tmp_path: Path) -> None
     [
         ((block("echo so; false"),), r"line 3: exit code 1:\nso"),
         ((block("false | cat"),), "exit code 1"),
+        ((block("true", mark="exits with 1"),), "exit code 1"),
+        ((block("exit 3", mark="exits with 1"),), "exit code 1"),
         ((block("echo $UNSET_NAME"),), "UNSET_NAME"),
         ((block("print(1)\n1 / 0", "python"),), "(?s)exit code 1.*ZeroDivisionError"),
         ((block("echo 1"), block("2", "text", "prints")), "line 8: this was printed instead:\n1"),

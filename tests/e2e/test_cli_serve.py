@@ -90,8 +90,9 @@ async def test_a_port_and_a_data_dir_have_one_server(home: Path) -> None:
             "serve", "--port", port, "--data-dir", home / "other", cwd=home
         )
         assert code == 2 and f"Port {port}" in told
-        code, _, told = await lowtide("serve", "--port", "0", cwd=home)
-        assert code == 2 and "in use by another Lowtide" in told
+        for number in ("0", port):  # the folder says more than the port
+            code, _, told = await lowtide("serve", "--port", number, cwd=home)
+            assert code == 2 and "in use by another Lowtide" in told
 
 
 async def test_a_run_on_a_server_goes_on_after_ctrl_c(home: Path, engine: ScriptedEngine) -> None:

@@ -46,14 +46,18 @@ _OTHER_NAMES: Final = MappingProxyType(
         "simulate": "simulate-engine",
     }
 )
+_OPTIONS: Final = MappingProxyType({"version": "--version", "help": "--help"})
 
 
 def suggestion(message: str, known: Collection[str]) -> str | None:
-    """Returns the command of `known` that the word quoted in `message` was meant for, or None."""
+    """Returns what the word quoted in `message` was meant for, a command of `known` or an option;
+    else None."""
     quoted = re.search(r"'([^']+)'", message)
     if quoted is None:
         return None
     word = quoted[1].lower()
+    if word in _OPTIONS and word not in known:
+        return _OPTIONS[word]
     if _OTHER_NAMES.get(word) in known:
         return _OTHER_NAMES[word]
     return next(iter(get_close_matches(word, known, n=1, cutoff=0.6)), None)

@@ -76,7 +76,7 @@ class PolarsRows:
         import polars
 
         added = [
-            polars.from_arrow(array).alias(field.name)
+            polars.Series(field.name, polars.from_arrow(array))
             for field, array in zip(fields, arrays, strict=True)
         ]
         return self._frame.with_columns(added)

@@ -21,6 +21,11 @@ _COLOURS: Final = {
     "cancelled": "yellow",
     "cancelling": "yellow",
 }
+_UNDER_WAY: Final = {
+    "validating": "being checked",
+    "cancelling": "being cancelled",
+    "finalizing": "being put together",
+}
 _REASONS_SHOWN: Final = 4
 _NUMBERS: Final = re.compile(r"\d+")
 _LABEL_COLUMNS: Final = 12
@@ -30,6 +35,19 @@ _LINES_NAMED: Final = 5
 def status_markup(status: str) -> str:
     """The state in its colour."""
     return f"[{_COLOURS.get(status, 'cyan')}]{escape(status)}[/]"
+
+
+def sentence(batch: BatchView) -> str:
+    """`Batch batch_abc123 completed after 40 s`, without a full stop, as markup."""
+    name = f"Batch {escape(batch.id)}"
+    colour = _COLOURS.get(batch.status, "cyan")
+    if not batch.is_over:
+        return f"{name} is [{colour}]{_UNDER_WAY.get(batch.status, 'running')}[/]"
+    took = ""
+    if batch.ended_at and batch.created_at:  # both in whole seconds
+        took = f" after {units.human_whole_seconds(max(batch.ended_at - batch.created_at, 1))}"
+    ended = "was cancelled" if batch.status == "cancelled" else escape(batch.status)
+    return f"{name} [{colour}]{ended}[/]{took}"
 
 
 def exit_code_of(batch: BatchView) -> int:
@@ -52,18 +70,27 @@ def show_batch(batch: BatchView) -> None:
         ("tokens", _tokens(batch)),
         ("cost", _cost(batch)),
         ("endpoint", escape(batch.endpoint)),
-        ("model", escape(batch.model or "")),
+        ("model", escape(model_of(batch))),
         ("input file", escape(batch.input_file_id)),
         ("output file", escape(batch.output_id or "")),
         ("error file", escape(batch.error_id or "")),
         ("created", units.human_instant(batch.created_at)),
         ("ended", units.human_instant(batch.ended_at) if batch.ended_at else ""),
         ("expires", "" if batch.ended_at else units.human_instant(batch.expires_at)),
-        ("metadata", escape(", ".join(f"{k}={v}" for k, v in (batch.metadata or {}).items()))),
+        ("metadata", escape(metadata_of(batch))),
     ]
     table.show_fields((name, value) for name, value in fields if value)
     show_warnings(batch)
     show_line_errors(batch)
+
+
+def model_of(batch: BatchView) -> str:
+    return batch.model or ""
+
+
+def metadata_of(batch: BatchView) -> str:
+    """`team=evals, run=7`."""
+    return ", ".join(f"{key}={value}" for key, value in (batch.metadata or {}).items())
 
 
 def note_window(batch: BatchView) -> None:
@@ -85,10 +112,7 @@ def _window(batch: BatchView) -> str:
 
 def show_end(batch: BatchView, found: JsonObject | None = None) -> None:
     """How a batch ended. `found` is what `results.collect` wrote, where it did."""
-    took = ""
-    if batch.ended_at and batch.created_at:
-        took = f" in {units.human_seconds(max(batch.ended_at - batch.created_at, 1))}"
-    console.write(f"The batch {escape(batch.id)} is {status_markup(batch.status)}{took}.")
+    console.write(f"{sentence(batch)}.")
     if batch.status == "failed":
         show_line_errors(batch)
         return

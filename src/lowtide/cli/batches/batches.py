@@ -9,10 +9,12 @@ from rich.markup import escape
 from lowtide.cli.batches.batch_report import (
     counts_of,
     exit_code_of,
+    metadata_of,
+    model_of,
     note_window,
+    sentence,
     show_batch,
     show_end,
-    status_markup,
 )
 from lowtide.cli.batches.estimate_report import exit_code_of_estimate, show_estimate
 from lowtide.cli.batches.files import upload_file
@@ -20,6 +22,7 @@ from lowtide.cli.batches.outputs import errors_beside, writable_target
 from lowtide.cli.batches.results import collect, follow
 from lowtide.cli.client.objects import BatchView, EstimateView, JsonObject, read_view
 from lowtide.cli.client.server_client import check_id
+from lowtide.cli.client.stopped import told_on_stop
 from lowtide.cli.client.wait import watch as wait_for
 from lowtide.cli.options import (
     DEFAULT_SERVER,
@@ -127,12 +130,14 @@ def list_batches(
         return
     batches = [read_view(entry, BatchView) for entry in answer.get("data", [])]
     created, shown_time = table.created()
+    wide = {} if console.is_narrow() else {"model": model_of, "metadata": metadata_of}
     table.show_table(
         (
             table.whole("id"),
             table.whole("status"),
             *map(table.number, ("succeeded", "failed", "not run")),
             created,
+            *(table.name(heading) for heading in wide),
         ),
         [
             (
@@ -142,6 +147,7 @@ def list_batches(
                 f"{batch.counts.failed:,}",
                 f"{batch.counts.not_run:,}",
                 shown_time(batch.created_at),
+                *(what(batch) for what in wide.values()),
             )
             for batch in batches
         ],
@@ -182,7 +188,11 @@ def watch(
             console.emit_json_line(answer)
 
     check_id(batch_id, "batch")
-    with connect(server, api_key) as client, BatchBar(quiet=as_json) as bar:
+    with (
+        connect(server, api_key) as client,
+        told_on_stop(server, "watches it"),
+        BatchBar(quiet=as_json) as bar,
+    ):
         answer = wait_for(client, batch_id, bar, on_change=tell)
     batch = read_view(answer, BatchView)
     if not as_json:
@@ -229,7 +239,8 @@ def results(
     error_path = writable_target(errors or errors_beside(named))
     with words_on_stderr(when=to_stdout), connect(server, api_key) as client:
         if follow_on:
-            answer = follow(client, batch_id, output, quiet=as_json)
+            with told_on_stop(server, "begins the file anew"):
+                answer = follow(client, batch_id, output, quiet=as_json)
         else:
             answer = client.batch(batch_id)
         batch = read_view(answer, BatchView)
@@ -248,7 +259,7 @@ def _show_results(batch: BatchView, found: JsonObject) -> None:
         show_end(batch, found)
         return
     console.write(
-        f"The batch is {status_markup(batch.status)}: {counts_of(batch)}."
+        f"{sentence(batch)}: {counts_of(batch)}."
         f" Written: {units.plural(found['output_lines'], 'result')},"
         f" {units.plural(found['error_lines'], 'error')}."
     )
@@ -268,4 +279,4 @@ def cancel(
         console.emit_json(answer)
         return
     batch = read_view(answer, BatchView)
-    console.write(f"{escape(batch.id)} is {status_markup(batch.status)}.")
+    console.write(f"{sentence(batch)}.")

@@ -64,7 +64,7 @@ def upload_file(client: ServerClient, path: Path) -> str:
 def _upload(client: ServerClient, path: Path, purpose: str | None) -> JsonObject:
     with input_file(path) as source:
         readable_input(source)
-        with transfer_bar(f"uploading {source.name}") as advance:
+        with transfer_bar(f"Uploading {source.name}") as advance:
             return client.upload(source, purpose or guess_purpose(source), advance)
 
 
@@ -166,7 +166,7 @@ def content(
             client.copy(file_id, sys.stdout.buffer)
             sys.stdout.buffer.flush()
             return
-        with transfer_bar(f"downloading {output.name}") as advance:
+        with transfer_bar(f"Downloading {output.name}") as advance:
             copied = client.download(file_id, output, advance)
     if as_json:
         console.emit_json({"id": file_id, "output": str(output), "bytes": copied.bytes})

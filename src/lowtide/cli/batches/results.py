@@ -56,7 +56,7 @@ def _fetch(client: ServerClient, file_id: str, target: Path, quiet: bool) -> int
         return copied.lines
     if quiet:
         return client.download(file_id, target).lines
-    with transfer_bar(f"downloading {target.name}") as advance:
+    with transfer_bar(f"Downloading {target.name}") as advance:
         return client.download(file_id, target, advance).lines
 
 

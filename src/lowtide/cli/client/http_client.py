@@ -153,6 +153,8 @@ class HttpClient:
             "Start one with `lowtide serve`, name another with --server, or use `lowtide run`,"
             " which needs none."
         )
+        if self.server.startswith("https://") and "SSL" in str(error):
+            return self._without_tls(error)
         if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
             return ServerUnreachable(
                 f"No server answers at {shown_url(self.server)}.", hint, code="no_server"
@@ -160,6 +162,18 @@ class HttpClient:
         detail = str(error) or type(error).__name__
         return ServerUnreachable(
             f"The connection to {shown_url(self.server)} broke: {detail}.", hint, code="no_server"
+        )
+
+    def _without_tls(self, error: httpx.TransportError) -> ServerUnreachable:
+        shown = shown_url(self.server)
+        if "CERTIFICATE" in str(error):
+            message = f"The certificate of {shown} is not accepted: {error}."
+            return ServerUnreachable(
+                message, "SSL_CERT_FILE names the file with its authority.", code="no_server"
+            )
+        plain = shown.replace("https://", "http://", 1)
+        return ServerUnreachable(
+            f"What answers at {shown} does not speak TLS.", f"Try {plain}.", code="no_server"
         )
 
     def _read(self, answer: httpx.Response) -> JsonObject:

@@ -15,16 +15,24 @@ import time
 from contextlib import closing
 from pathlib import Path
 
+import httpx
+
 from lowtide import limits
 from lowtide.blobs.url import open_blobs
 from lowtide.cli.doctor.finding import Finding
 from lowtide.cli.doctor.postgres import check_postgres
-from lowtide.cli.server.listening import bind
+from lowtide.cli.server.listening import address_at, bind
 from lowtide.cli.terminal.command_errors import CommandError
 from lowtide.cli.terminal.units import human_bytes, human_seconds, plural
 from lowtide.config import DEFAULT_FILE, SYSTEM_FILE, Settings
 from lowtide.core.reporting.shown_url import shown_url
-from lowtide.data_dir import LOCK_FILE, RESTORING_FILE, DataDirError, locked_data_dir
+from lowtide.data_dir import (
+    LOCK_FILE,
+    RESTORING_FILE,
+    DataDirError,
+    DataDirInUse,
+    locked_data_dir,
+)
 from lowtide.ports.blobs import BlobError
 from lowtide.store.schema.compatibility import refusal
 from lowtide.store.schema.tables import HEAD
@@ -84,8 +92,10 @@ def _check_lock(path: Path) -> list[Finding]:
     try:
         with locked_data_dir(path):
             return [Finding("lock", "ok", "no Lowtide is running on this data dir")]
+    except DataDirInUse as error:
+        return [Finding("lock", "ok", f"a Lowtide runs on it (process {error.owner})")]
     except DataDirError as error:
-        return [Finding("lock", "warn", str(error), "Fine, if that is the server you meant.")]
+        return [Finding("lock", "warn", str(error), "Make it usable, or choose another.")]
 
 
 async def check_store(settings: Settings) -> Finding:
@@ -141,14 +151,25 @@ async def check_blobs(settings: Settings) -> Finding:
 
 
 def check_port(settings: Settings) -> Finding:
-    """Whether `serve` could listen."""
+    """Whether `serve` could listen, or does already."""
     host, port = settings.server.host, settings.server.port
     try:
         bind(host, port).close()
     except CommandError as error:
-        remedy = "A server that runs already? Else choose another with --port."
-        return Finding("port", "warn", error.message, remedy)
+        address = address_at(host, port)
+        if error.code == "port_in_use" and _is_lowtide(address):
+            return Finding("port", "ok", f"a Lowtide answers at {address}")
+        return Finding("port", "warn", error.message, "Choose another with --port.")
     return Finding("port", "ok", f"{host} port {port} is free")
+
+
+def _is_lowtide(address: str) -> bool:
+    """Whether what listens there answers a probe as Lowtide does."""
+    try:
+        with httpx.Client(trust_env=False, timeout=limits.CLIENT_CONNECT_TIMEOUT_S) as client:
+            return bool(client.get(f"{address}/health").json() == {"status": "ok"})
+    except (httpx.HTTPError, ValueError):
+        return False
 
 
 def check_embedded_engine() -> Finding:

@@ -12,6 +12,7 @@ from rich.markup import escape
 
 from lowtide.cli.client.http_client import ServerRefused
 from lowtide.cli.client.server_client import ServerClient
+from lowtide.cli.client.stopped import told_on_stop
 from lowtide.cli.options import connect
 from lowtide.cli.run.run_state import KeptState, RunFolder
 from lowtide.cli.run.run_target import RunBackend
@@ -46,15 +47,12 @@ def discard_previous(folder: RunFolder, kind: type[KeptState], api_key: str | No
 def run_client(backend: RunBackend, folder: RunFolder, *, quiet: bool) -> Iterator[ServerClient]:
     """Says how to go on when the context ends early."""
     if backend.server is not None:
-        with connect(backend.server, backend.api_key) as client:
-            try:
-                yield client
-            except (KeyboardInterrupt, command_errors.Terminated):
-                console.info(
-                    f"The batch goes on at {escape(backend.server)}. The same command waits for"
-                    " it again and fetches the results."
-                )
-                raise
+        again = "waits for it again and fetches the results"
+        with (
+            connect(backend.server, backend.api_key) as client,
+            told_on_stop(backend.server, again),
+        ):
+            yield client
         return
     from lowtide.cli.run.local_server import LocalServer  # the whole server: slow to load
 

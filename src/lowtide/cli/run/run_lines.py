@@ -138,7 +138,7 @@ def _run_batch(
     """Upload, create and watch, leaving out what is done already. The batch at its end."""
     state = _record(folder, state)  # from here on there is something to go on with
     if state.file_id is None:
-        with transfer_bar(f"uploading {job.source.name}") as advance:
+        with transfer_bar(f"Uploading {job.source.name}") as advance:
             file = client.upload(job.source, job.purpose, advance)
         state = _record(folder, state, file_id=str(file["id"]))
     if state.batch_id is None:

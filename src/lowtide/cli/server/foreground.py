@@ -11,7 +11,6 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from rich.markup import escape
-from rich.panel import Panel
 
 from lowtide.cli.client.address import DEFAULT_SERVER
 from lowtide.cli.server.event_loop import new_event_loop
@@ -187,27 +186,14 @@ def _announce(address: str, application: Application, role: Role, *, as_json: bo
         console.write(f"Lowtide {VERSION} listens on {address} and serves {_models(application)}")
         return
     named = "" if address == DEFAULT_SERVER else f" --server {address}"
-    example = (
-        f"lowtide batches create batch.jsonl{named}\n\n"
-        "[dim]# pip install together[/]\n"
-        f'client = Together(base_url="{address}", api_key="none")\n'
-        'file = client.files.upload("batch.jsonl", purpose="batch-api")\n'
-        "job = client.batches.create(input_file_id=file.id,\n"
-        '                            endpoint="/v1/chat/completions").job\n\n'
-        "[dim]# pip install openai[/]\n"
-        f'client = OpenAI(base_url="{address}/v1", api_key="none")\n'
-        'file = client.files.create(file=open("batch.jsonl", "rb"), purpose="batch")\n'
-        "batch = client.batches.create(input_file_id=file.id,\n"
-        '                              endpoint="/v1/chat/completions", completion_window="24h")'
-    )
-    facts = f"[bold]{address}[/]\nmodels  {_models(application)}\n"
-    facts += f"data    {escape(str(application.settings.server.data_dir))}\n\n"
-    console.OUT.print(
-        Panel(
-            facts + example,
-            title=f"Lowtide {VERSION}",
-            subtitle="Ctrl-C stops",
-            expand=False,
-            border_style="cyan",
-        )
+    data_dir = escape(str(application.settings.server.data_dir))
+    console.write(
+        f"[bold]Lowtide {VERSION}[/]  [bold cyan]{address}[/]  [dim](Ctrl-C stops)[/]\n"
+        f"  models  {_models(application)}\n"
+        f"  data    {data_dir}\n"
+        "Next, in another terminal:\n"
+        f"  lowtide batches create batch.jsonl{named}\n"
+        "Or with the clients that you have:\n"
+        f'  Together(base_url="{address}", api_key="none")\n'
+        f'  OpenAI(base_url="{address}/v1", api_key="none")'
     )

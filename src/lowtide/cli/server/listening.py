@@ -59,7 +59,11 @@ def _cannot_bind(host: str, port: int, error: OSError) -> CommandError:
 
 def address_of(bound: socket.socket) -> str:
     """`http://host:port` as a client on this machine can use it."""
-    host, port = bound.getsockname()[:2]
+    return address_at(*bound.getsockname()[:2])
+
+
+def address_at(host: str, port: int) -> str:
+    """The same of a socket that listens there."""
     if host in ("0.0.0.0", "::"):
         host = "127.0.0.1" if host == "0.0.0.0" else "::1"
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

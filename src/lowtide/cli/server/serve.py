@@ -8,10 +8,12 @@ from typing import Annotated, Literal
 import msgspec
 import typer
 
-from lowtide.cli.options import ConfigOption, JsonOption
+from lowtide.cli.options import ConfigOption, DataDirOption, JsonOption
 from lowtide.cli.server.logs import log_to_stderr
 from lowtide.cli.settings import read_settings
+from lowtide.cli.terminal.command_errors import CommandError
 from lowtide.config import Settings
+from lowtide.data_dir import LOCK_FILE, locked_data_dir
 
 
 def serve(
@@ -62,7 +64,11 @@ def serve(
         again = partial(read_settings, config_file, flags)
         run_until_stopped(work_body(settings, embedded, again, as_json=as_json))
         return
-    bound = bind(settings.server.host, settings.server.port)
+    try:
+        bound = bind(settings.server.host, settings.server.port)
+    except CommandError:
+        refuse_folder_in_use(settings.server.data_dir)  # says more than that a port is taken
+        raise
     port_bound = bound.getsockname()[1]
 
     def read_again() -> Settings:
@@ -84,6 +90,7 @@ def worker(
     metrics_host: Annotated[
         str | None, typer.Option(help="Address of the metrics. Default: this machine only.")
     ] = None,
+    data_dir: DataDirOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Start a worker: everything but the HTTP API. Many may share one database and bucket."""
@@ -91,10 +98,21 @@ def worker(
 
     log_to_stderr()
     outlive_hangup()
-    flags = {"server.metrics_port": metrics_port, "server.metrics_host": metrics_host}
+    flags = {
+        "server.metrics_port": metrics_port,
+        "server.metrics_host": metrics_host,
+        "server.data_dir": str(data_dir) if data_dir else None,
+    }
     settings = read_settings(config_file, flags, always_say=not as_json)
     again = partial(read_settings, config_file, flags)
     run_until_stopped(work_body(settings, None, again, as_json=as_json))
+
+
+def refuse_folder_in_use(data_dir: Path) -> None:
+    """Raises DataDirError where a Lowtide runs on this folder. Makes none."""
+    if (data_dir / LOCK_FILE).exists():
+        with locked_data_dir(data_dir):
+            return
 
 
 def outlive_hangup() -> None:

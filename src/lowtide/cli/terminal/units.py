@@ -33,6 +33,11 @@ def human_seconds(seconds: float) -> str:
     return f"{days} d {hours} h"
 
 
+def human_whole_seconds(seconds: int) -> str:
+    """`40 s`, `4 min 05 s`: as `human_seconds`, of what is only known in whole seconds."""
+    return f"{seconds} s" if seconds < 60 else human_seconds(seconds)
+
+
 def human_instant(timestamp: int | None) -> str:
     """Returns a Unix timestamp as local time with its zone, or a dash."""
     if timestamp is None:

@@ -94,7 +94,7 @@ async def _download(
     done = told = 0
     async with client.stream("GET", url) as answer:
         answer.raise_for_status()
-        on_progress(f"downloading {TITLE} ({LICENSE}, {FILE_BYTES // _MB} MB), once")
+        on_progress(f"Downloading {TITLE} ({LICENSE}, {FILE_BYTES // _MB} MB), once")
         async for piece in answer.aiter_bytes():
             done += len(piece)
             if done > FILE_BYTES:

@@ -48,12 +48,12 @@ async def start_embedded(
     on_progress: Callable[[str], None],
 ) -> tuple[ReplicaSettings, ModelEntry]:
     """The embedded engine as a replica like any other, and its catalogue entry."""
-    on_progress(f"getting the model {embedded.spec}")
+    on_progress(f"Getting the model {embedded.spec}")
     cache_dir = _cache_dir(data_dir)
     if embedded.spec == demo_model.MODEL_ID:
         await demo_model.fetch(cache_dir, on_progress)
     model = await asyncio.to_thread(resolve_model, embedded.spec, cache_dir)
-    on_progress(f"loading {model.path.name}")
+    on_progress(f"Loading {model.path.name}")
     slots = embedded.slots or limits.EMBEDDED_SLOTS
     key = secrets.token_urlsafe(32)  # other users of this machine would go round keys and limits
     engine = EmbeddedEngine(

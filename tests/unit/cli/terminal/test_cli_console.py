@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 
 from lowtide.api.objects.batches import CountsObject
-from lowtide.cli.batches.batch_report import error_reasons, exit_code_of
+from lowtide.cli.batches.batch_report import error_reasons, exit_code_of, sentence
 from lowtide.cli.batches.outputs import errors_beside
 from lowtide.cli.client.address import is_this_machine, server_address
 from lowtide.cli.client.objects import BatchView
+from lowtide.cli.client.stopped import told_on_stop
 from lowtide.cli.terminal import console, table, units
 from lowtide.cli.terminal.command_errors import CommandError
 
@@ -144,3 +145,29 @@ def test_everything_that_is_printed_is_written_out(capsys: pytest.CaptureFixture
     assert "\x1b" not in printed.out + printed.err
     assert "\x07" not in printed.out + printed.err
     assert printed.out.splitlines()[-1] == "a\\x1b]0;title\\x07b\\tc\\nd\tx"
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        ("completed", "Batch b [green]completed[/] after 40 s"),
+        ("failed", "Batch b [red]failed[/] after 40 s"),
+        ("cancelled", "Batch b [yellow]was cancelled[/] after 40 s"),
+        ("validating", "Batch b is [cyan]being checked[/]"),
+        ("in_progress", "Batch b is [cyan]running[/]"),
+        ("cancelling", "Batch b is [yellow]being cancelled[/]"),
+    ],
+)
+def test_where_a_batch_stands_is_a_sentence(status: str, words: str) -> None:
+    ended = 1040 if not words.startswith("Batch b is") else None
+    batch = BatchView(id="b", status=status, created_at=1000, completed_at=ended)
+    assert sentence(batch) == words
+
+
+def test_whoever_stops_waiting_is_told_that_the_batch_goes_on(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(KeyboardInterrupt), told_on_stop("http://here", "watches it"):
+        raise KeyboardInterrupt
+    said = " ".join(capsys.readouterr().err.split())
+    assert said == "The batch goes on at http://here. The same command watches it."

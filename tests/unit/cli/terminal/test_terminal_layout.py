@@ -111,7 +111,14 @@ def test_instants_have_their_zone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("word", "meant"), [("show", "get"), ("lst", "list"), ("cancle", "cancel"), ("xyzzy", None)]
+    ("word", "meant"),
+    [
+        ("show", "get"),
+        ("lst", "list"),
+        ("cancle", "cancel"),
+        ("version", "--version"),
+        ("xyzzy", None),
+    ],
 )
 def test_a_wrong_word_finds_the_command_that_was_meant(word: str, meant: str | None) -> None:
     known = ("create", "list", "get", "watch", "results", "cancel")

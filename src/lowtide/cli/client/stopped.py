@@ -1,0 +1,24 @@
+"""What is said when somebody stops waiting for a batch on a server, which goes on there.
+
+Used by all commands that wait: `batches watch`, `batches results --follow`, `run --server`.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.markup import escape
+
+from lowtide.cli.terminal import console
+from lowtide.cli.terminal.command_errors import Terminated
+
+
+@contextmanager
+def told_on_stop(server: str, again: str) -> Iterator[None]:
+    """Says, when Ctrl-C or SIGTERM ends the context, that the batch goes on at `server`, and what
+    the same command then does (`again`: a verb and its object).
+    """
+    try:
+        yield
+    except (KeyboardInterrupt, Terminated):
+        console.info(f"The batch goes on at {escape(server)}. The same command {again}.")
+        raise

@@ -19,7 +19,7 @@ Body = dict[str, Any]
 
 
 def usage(ask: Ask, made: int) -> Body:
-    """As of so many generated tokens."""
+    """The usage object after so many generated tokens."""
     prompt, cached = ask.prompt_tokens, ask.cached_tokens
     if ask.kind == "response":
         return {
@@ -71,7 +71,7 @@ class Stream:
         self._sequence = itertools.count()
 
     def opening(self) -> bytes:
-        """Before any token."""
+        """The events before the first token."""
         if self._ask.kind == "response":
             begun = _response(self._ask, "in_progress", self._response_id)
             part = {"type": "output_text", "text": "", "annotations": []}
@@ -94,7 +94,7 @@ class Stream:
         return b"".join(self._deltas(made))
 
     def closing(self) -> bytes:
-        """After the last token."""
+        """The events after the last token."""
         ask = self._ask
         if ask.kind == "response":
             response = _response(ask, "completed", self._response_id)

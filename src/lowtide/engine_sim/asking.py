@@ -136,7 +136,7 @@ def _prompts(kind: Kind, body: Mapping[str, Any]) -> list[list[int]]:
 
 
 def _tokens(given: object) -> list[int]:
-    """Of a text, or of a list of token ids."""
+    """The token ids of a text, or of a list of token ids. Raises Refusal."""
     if isinstance(given, str):
         return tokens_of(given)
     if isinstance(given, list) and all(isinstance(item, int) for item in given):

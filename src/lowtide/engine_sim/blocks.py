@@ -18,7 +18,7 @@ class CacheNode:
         self.children: dict[tuple[int, Hashable], CacheNode] = {}
         self.cached = 0
         self.held = 0
-        """Of the cached blocks, those in use: the longest of `users`."""
+        """How many of the cached blocks are in use: the longest of `users`."""
         self.users: dict[int, int] = {}
         """How many requests use how many of the blocks."""
         self.spare: deque[Spare] = deque()

@@ -50,7 +50,9 @@ class Demand:
 
 
 def demand_of(requests: Sequence[SimRequest], *, block_tokens: int = 16) -> Demand:
-    """In one pass over the requests; constant space for each distinct piece of a prefix."""
+    """The demand of the requests, in one pass; constant space for each distinct
+    piece of a prefix.
+    """
     trie: dict[tuple[int, int, Hashable], tuple[int, int]] = {}
     tokens = generated = reads = pairs = occupancy = 0.0
     decoding, longest = False, 0

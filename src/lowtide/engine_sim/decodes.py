@@ -26,7 +26,9 @@ class DecodeSet:
         return self._crossing[(self.steps + 1) % self._block_tokens]
 
     def needs_block(self, request: SimRequest) -> bool:
-        """In the step that comes: its last token is the first of a block."""
+        """Whether the request needs a block in the next step: its last token is
+        the first of one.
+        """
         return (self.context_of(request) - 1) % self._block_tokens == 0
 
     def made(self, request: SimRequest) -> int:

@@ -44,7 +44,7 @@ class StepEvents:
 
 @dataclass(slots=True)
 class Counters:
-    """Since the start; names as in vLLM's metrics."""
+    """Counts since the start; names as in vLLM's metrics."""
 
     prompt_tokens: int = 0
     prompt_tokens_cached: int = 0
@@ -56,7 +56,7 @@ class Counters:
     aborted: int = 0
     steps: int = 0
     step_tokens: int = 0
-    """Computed by all steps, recomputed ones included."""
+    """Tokens computed by all steps, recomputed ones included."""
     busy_s: float = 0.0
 
 
@@ -110,7 +110,7 @@ class SimEngine:
 
     @property
     def is_stepping(self) -> bool:
-        """Between `begin_step` and `end_step`."""
+        """Whether a step is between `begin_step` and `end_step`."""
         return self._plan is not None
 
     def submit(self, request: SimRequest, now: float) -> None:

@@ -37,7 +37,7 @@ _KINDS: Final = MappingProxyType(
         "wake": 2.5,
     }
 )
-"""With the value that one without a value has."""
+"""The kinds of faults, with the value of one that is given without a value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class EngineFaults:
         self._faults = [parse_fault(spec) for spec in specs]
 
     def value(self, kind: str, now: float) -> float | None:
-        """Of the fault that is on now; None when there is none."""
+        """The value of the fault that is on now; None when there is none."""
         return next((f.value for f in self._faults if f.kind == kind and f.is_on(now)), None)
 
     def is_on(self, kind: str, now: float) -> bool:

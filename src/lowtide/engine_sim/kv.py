@@ -1,15 +1,15 @@
 """The KV cache: blocks, the prefix cache, and what is evicted when.
 
 The behaviour is vLLM's: a block holds 16 tokens and is found by the hash of its tokens and all
-before them; blocks nobody uses stay findable until they are needed, least recently used first; a
+before them; blocks without a user stay findable until they are needed, least recently used first; a
 request frees its blocks from the tail, so a prefix outlives what follows it; only full blocks are
 found, and the last token of a prompt is always computed.
 
-The means are different, for speed. Whoever uses a block uses all before it, and the tail goes
-first, so what is cached is always a tree of prefixes. A `CacheNode` is a run of blocks (those that
-end inside one piece of a prompt) and everything is counted in ranges of a node: a request costs as
-many operations as its prompt has pieces, not blocks. One thing differs: of two copies of a block
-that are both in use, only the first can be found, and it stays until the second one's user is done.
+The means are different, for speed. A user of a block uses all before it, and the tail goes first,
+so what is cached is always a tree of prefixes. A `CacheNode` is a run of blocks (those that end
+inside one piece of a prompt) and everything is counted in ranges of a node: a request costs as many
+operations as its prompt has pieces, not blocks. One thing differs: of two copies of a block that
+are both in use, only the first can be found, and it stays until the second one's user is done.
 """
 
 from collections import deque
@@ -24,7 +24,7 @@ Hits = list[tuple[CacheNode, int]]
 
 
 class KvCache:
-    """All blocks of one engine. `free` counts those that nobody uses, findable or not."""
+    """All blocks of one engine. `free` counts those without a user, findable or not."""
 
     def __init__(self, tokens: int, *, block_tokens: int = 16, finds_prefixes: bool = True) -> None:
         self.block_tokens = block_tokens
@@ -145,7 +145,7 @@ class KvCache:
         self._queue = deque([Spare(None, 0, 0, self.blocks)])
 
     def _pieces(self, request: SimRequest) -> Iterable[Piece]:
-        """Of the prompt and what is generated after it."""
+        """The pieces of the prompt, and of what is generated after it."""
         if request.sequence is not None:
             return request.sequence
         return chain(request.pieces, ((request.output_segment or request, request.output_tokens),))

@@ -24,13 +24,13 @@ class Simulated(Protocol):
 
 
 WAKE_S: Final = {1: 0.5, 2: 1.5}
-"""By level of sleep: weights come back from memory, or from disk (small models)."""
+"""Seconds to wake by level of sleep: weights come back from memory, or from disk (small models)."""
 
 _VERSIONS: Final = {"vllm": "0.33.0", "sglang": "0.5.23"}
 
 
 def operation_routes(simulated: Simulated) -> list[Route]:
-    """Of the face that the simulator shows."""
+    """The routes of the engine that the simulator imitates, besides those that generate."""
     face = simulated.options.face
     routes = [
         Route("/v1/models", _models(simulated)),

@@ -11,7 +11,7 @@ from lowtide.engine_sim.scheduler import SchedulerConfig, sglang_config
 Face = Literal["vllm", "sglang", "llamacpp"]
 
 CONTEXT_MAX: Final = 131_072
-"""Of the models that the profiles are about."""
+"""The context length, in tokens, of the models that the profiles are about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class ServerOptions:
     """Tokens per event of a stream."""
     output_mu: float = 5.0
     output_sigma: float = 0.9
-    """Of the lognormal length of answers that nothing else bounds."""
+    """The sigma of the lognormal length of answers that nothing else bounds."""
     efficiency: float = 1.0
     faults: tuple[str, ...] = ()
     seed: int = 0

@@ -59,7 +59,7 @@ class Profile:
     """0.85 is about right for engines of 2024, 1.0 for the measured ones."""
 
     def gemm_ms(self, tokens: float) -> float:
-        """Of a step of `tokens`; convex in them, which the bounds rely on."""
+        """The milliseconds of a step of `tokens`; convex in them, which the bounds rely on."""
         return max(self.gemm_floor + self.gemm_small * tokens, self.gemm_large * tokens)
 
     def step_ms(self, load: StepLoad) -> float:
@@ -133,4 +133,4 @@ PROFILES: Final = MappingProxyType(
         )
     }
 )  # fmt: skip
-"""By name; H100 and A100 have 80 GB, `tpN` spreads the model over N of them."""
+"""The profiles by name; H100 and A100 have 80 GB, `tpN` spreads the model over N of them."""

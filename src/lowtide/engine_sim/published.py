@@ -32,7 +32,9 @@ SPREAD: Final = {"8b-fp8-h100": (0.89, 1.03, 0.95), "70b-fp8-tp2-h100": (0.94, 1
 """Least, greatest and geometric mean of simulated / published (scheduling.md section 4.3)."""
 
 TOLERANCE: Final = 0.05
-"""On each of the three: short runs have a larger share of warming up and running dry."""
+"""The relative tolerance on each of the three: short runs have a larger share of
+warm-up and drain.
+"""
 
 SHARES_OF_KV: Final = (0.7, 0.92, 1.0, 1.2)
 """Windows to try, as shares of what fits the KV cache on average."""

@@ -70,7 +70,7 @@ class Call:
         return self.is_lost or not self.open
 
     def advance(self, engine: SimEngine) -> None:
-        """After a step: look how far the requests are, and wake who waits if that is due."""
+        """Records how far the requests are after a step, and wakes the reader if that is due."""
         for index, request in enumerate(self.requests):
             made = self.made[index] = engine.made(request)
             if made - self._told[index] >= (self.stream_interval or 1) or (
@@ -135,7 +135,7 @@ class RealTimeEngine:
         self._work.set()
 
     def abort(self, call: Call) -> None:
-        """Nobody waits for it any more."""
+        """Aborts the call's requests: its client has gone."""
         for request in call.requests:
             if self._calls.pop(request, None) is not None:
                 self.engine.abort(request.id)
@@ -195,7 +195,9 @@ class RealTimeEngine:
                     self._streams.pop(call_of, None)
 
     async def _pause_until(self, instant: float) -> None:
-        """At least one turn of the loop, so that a late engine does not shut others out."""
+        """Waits until then, and for at least one turn of the loop, so that a late engine does not
+        starve other tasks.
+        """
         await asyncio.sleep(max(0.0, (instant - self.now()) / self._scale))
 
     async def _crash_at(self, instant: float) -> None:

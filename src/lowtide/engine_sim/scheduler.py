@@ -1,9 +1,9 @@
 """What one step computes: vLLM's V1 scheduler, as read in its source (scheduling.md section 1.4).
 
 Requests that run go first, in the order of their admission: one token for each that decodes, a
-chunk for each whose prompt is not finished. Who needs a block when none is free preempts another,
-which starts over later. Only when nothing was preempted are waiting requests admitted, while
-tokens, seats and KV for their whole prompt last; an admission preempts nobody, unless
+chunk for each whose prompt is not finished. A request that needs a block when none is free preempts
+another, which starts over later. Only when nothing was preempted are waiting requests admitted,
+while tokens, seats and KV for their whole prompt last; an admission preempts none, unless
 `preempts_for_rank` says so. `plan` decides a step, `complete` records what came of it.
 
 Where nothing can go wrong in a step (blocks and tokens suffice) the decodes are dealt with as one
@@ -38,7 +38,7 @@ class SchedulerConfig:
     """A waiting request may take the seat or KV of a running one of lower rank: SGLang does,
     vLLM may one day (`seat_preempt`)."""
     preempt_gap: int = 0
-    """By how much its priority must be better for that, exclusive."""
+    """The least difference of priorities for that, exclusive."""
     retraction: Literal["vllm", "sglang"] = "vllm"
     """Who is preempted: the last admitted or worst rank, or who has generated least."""
 
@@ -50,7 +50,9 @@ class SchedulerConfig:
 def sglang_config(
     *, max_num_seqs: int = 1024, chunked_prefill_size: int = 8192, by_priority: bool = False
 ) -> SchedulerConfig:
-    """As SGLang behaves; priorities are turned so that lower goes first before they come here."""
+    """The scheduler's settings as SGLang has them; priorities are reversed before they come here,
+    so that lower goes first.
+    """
     return SchedulerConfig(
         max_num_seqs=max_num_seqs,
         max_num_batched_tokens=max(chunked_prefill_size, max_num_seqs),
@@ -211,8 +213,11 @@ class StepScheduler:
         plan.is_dealt = True
 
     def _grant(self, request: SimRequest, wanted: int, plan: StepPlan, now: float) -> bool:
-        """Blocks for `wanted` more tokens, at the cost of others. False: it was the worst itself,
-        and, as in vLLM, nobody after it is looked at in this step."""
+        """Grants blocks for `wanted` more tokens, at the cost of others.
+
+        Returns False when the request itself was preempted; as in vLLM, later ones then get
+        nothing in this step.
+        """
         if request.state is State.DECODING:
             blocks = int(self.decodes.needs_block(request))
         else:
@@ -277,8 +282,9 @@ class StepScheduler:
         plan.chunk_tokens += chunk
 
     def _make_room(self, request: SimRequest, blocks: int, plan: StepPlan, now: float) -> bool:
-        """Preempt requests of lower rank until one has a seat and so many free blocks; nobody,
-        when all of them together would not do."""
+        """Preempts requests of lower rank until `request` has a seat and `blocks` free blocks.
+        Preempts none and returns False when all of them together would not do.
+        """
         if not self.config.preempts_for_rank:
             return False
         free, victims = self.kv.free, []

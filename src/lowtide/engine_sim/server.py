@@ -139,7 +139,7 @@ class Simulator:
         return True
 
     def _truncation(self, ask: asking.Ask) -> float:
-        """After how many tokens the connection is cut; the same for the same request."""
+        """The number of tokens after which the connection is cut; the same for the same request."""
         share = self.faults.value("truncate", self.engine.now()) or 0.0
         if zlib.crc32(ask.answers[0].encode()) % 10_000 >= share * 10_000:
             return float("inf")

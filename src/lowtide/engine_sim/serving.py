@@ -44,7 +44,9 @@ class _Server(uvicorn.Server):
         self.is_up.set()
 
     def leave(self) -> None:
-        """End at once: nobody is let in any more, or a client that is cut would only ask again."""
+        """Ends at once and accepts no more connections, or a client that is cut
+        would only ask again.
+        """
         self.should_exit = True
         for listener in self.servers:
             listener.close()

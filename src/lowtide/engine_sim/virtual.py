@@ -35,7 +35,7 @@ class GatewayPolicy:
         return False
 
     def on_start(self, world: "VirtualWorld") -> None:
-        """Before the first arrival, at time 0."""
+        """Called before the first arrival, at time 0."""
 
     def on_arrival(self, world: "VirtualWorld", request: SimRequest) -> None:
         """An interactive request that no replica was named for: the least loaded one."""
@@ -83,8 +83,9 @@ class VirtualWorld:
         self._epochs = [0] * len(self.engines)
 
     def run(self, until: float = math.inf) -> float:
-        """Until nothing is left to happen but polls that the policy does not wait for, or to an
-        instant; the time it became. Once."""
+        """Runs until `until`, or until only polls are left that the policy does not wait for.
+        Returns the time that it became. Call it once.
+        """
         self._schedule(0.0, lambda: self._policy.on_start(self))
         self._next_arrival()
         self._next_poll()

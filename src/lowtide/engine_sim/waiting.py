@@ -36,7 +36,7 @@ class WaitingQueue:
             self._line.append(request)
 
     def put_back(self, request: SimRequest) -> None:
-        """After a preemption."""
+        """Puts a preempted request back: first of all, or by its priority."""
         if self._by_priority:
             self.add(request)
             return

@@ -1,4 +1,4 @@
-"""What happens when nobody looks: validate, dispatch, commit, assemble, expire, sweep.
+"""What runs in the background: validate, dispatch, commit, assemble, expire, sweep.
 
 Each loop is a class with `async def tick(now)`: read, decide (core), write, and say when it wants
 to be asked again. The endless part is in `runner.py`, once.

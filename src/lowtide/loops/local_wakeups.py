@@ -1,7 +1,7 @@
-"""Names of loops that have new work, passed from whoever made it to whoever runs those loops.
+"""Names of loops that have new work, passed from where it is made to where the loops run.
 
-Made by wiring before anything that wakes or is woken, so that both get it by their constructors.
-A wake-up is advice: it may be lost, and a loop that nobody runs in this process is passed over.
+Made by wiring before anything that wakes or is woken, so that both get it by their constructors. A
+wake-up is advice: it may be lost, and a loop that does not run in this process is ignored.
 """
 
 from collections.abc import Callable

@@ -94,11 +94,11 @@ class LedgerStore(Protocol):
     """Sums over the ledger; exact."""
 
     async def cost(self, batch_ids: Sequence[str]) -> Mapping[str, Cost]:
-        """By batch; batches without entries are left out."""
+        """The cost by batch; batches without entries are left out."""
         ...
 
     async def entries(self, batch_id: str) -> list[LedgerEntry]:
-        """In the order they were written."""
+        """The entries in the order they were written."""
         ...
 
     async def usage(

@@ -36,11 +36,11 @@ class BlobsFull(BlobError):
 
 
 class BlobsUnavailable(BlobError):
-    """The store cannot be reached or refuses us; try again later."""
+    """The store cannot be reached or refuses access; try again later."""
 
 
 FOLDERS: Final = ("files/", "parts/", "plans/", "segments/", "results/")
-"""Where blobs lie; whatever else is there is not ours."""
+"""The prefixes of all keys; anything else in the store is not Lowtide's."""
 
 
 class BlobInfo(msgspec.Struct, frozen=True):
@@ -63,10 +63,10 @@ class Blobs(Protocol):
         ...
 
     def write(self, key: str, *, is_fresh: bool = False) -> AbstractAsyncContextManager[BlobWriter]:
-        """Store a blob piece by piece, in bounded memory. Leaving by an exception stores nothing.
+        """Stores a blob piece by piece, in bounded memory. Leaving by an exception stores nothing.
 
         BlobExists may be raised on entering or on leaving. `is_fresh`: the caller made the key by
-        chance for this one write, so that nobody else ever writes it. A bucket then needs no copy
+        chance for this one write, so that no other call ever writes it. A bucket then needs no copy
         to keep it create-only, and S3 copies no more than 5 GiB.
         """
         ...

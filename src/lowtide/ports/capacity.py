@@ -49,6 +49,7 @@ class CapacityStore(Protocol):
         ...
 
     async def mark_urgent(self, model: str, batch_ids: Sequence[str]) -> None:
-        """From now on claims take that model's chunks of these batches, and of no others marked
-        before, ahead of all turns: the earliest deadline first."""
+        """Marks these batches of the model as urgent, and all others as not: claims take their
+        chunks ahead of all turns, the earliest deadline first.
+        """
         ...

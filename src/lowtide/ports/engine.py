@@ -32,7 +32,7 @@ class ReplyStream(Protocol):
 
     @property
     def content_type(self) -> str:
-        """As sent; empty when it was not."""
+        """The media type as sent; empty when it was not."""
         ...
 
     @property
@@ -72,10 +72,10 @@ class Engine(Protocol):
 
 
 class StreamingEngine(Protocol):
-    """The same engine for the live API, which hands replies on while they come."""
+    """The same engine for the live API, which passes replies on while they come."""
 
     async def post(self, path: str, body: bytes, timeout_s: float, owner: str = "") -> Attempt:
-        """As `Engine.post`."""
+        """Posts as `Engine.post` does."""
         ...
 
     def open_stream(

@@ -49,7 +49,7 @@ class FlexStore(Protocol):
         ...
 
     async def standing(self, batch_ids: Sequence[str]) -> Mapping[str, FlexStatus]:
-        """Of those that exist."""
+        """The status by id of those batches that exist."""
         ...
 
     async def is_leased(self, batch_id: str) -> bool:

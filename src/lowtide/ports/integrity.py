@@ -59,7 +59,7 @@ class IntegrityStore(Protocol):
         ...
 
     async def batch(self, batch_id: str) -> BatchContents | None:
-        """In any state; without chunks once they were swept."""
+        """The batch, in any state; without chunks once they were swept. None: there is none."""
         ...
 
     async def lose_results(

@@ -5,16 +5,16 @@ Same contract as ports/store.py: each method one transaction, foreign exceptions
 **What is guaranteed.** Two workers never both believe that they own a replica, as long as their
 monotonic clocks run at rates that differ by less than `limits.OWNERSHIP_MARGIN`; wall clocks play
 no part. Why: a worker believes in what a heartbeat's answer shows as its own, counted from the
-moment *before* that heartbeat was sent, for its lease less the margin. A replica changes hands
-either when its owner has stopped sending and released it, or when its owner is retired; and
+moment *before* that heartbeat was sent, for its lease less the margin. A replica changes its owner
+either when the old one has stopped sending and released it, or when the old one is retired; and
 `retire` succeeds only for the very heartbeat that the retiring worker saw, after it was committed,
 stand still for the whole lease. By then the owner has stopped believing. Its next heartbeat,
 however late, shows it what it lost.
 
 **What is not.** A call that was sent while the belief held runs to its end, beside those of the
-next owner; and a machine that is suspended with its clock wakes up believing. Either may overfill
-a window for a while, and nothing else: outcomes are fenced by the tokens of chunks
-(ports/store.py), whoever sent the calls.
+next owner; and a machine that is suspended with its clock wakes up believing. Either may overfill a
+window for a while, and nothing else: outcomes are fenced by the tokens of chunks (ports/store.py),
+whoever sent the calls.
 """
 
 from collections.abc import Iterable, Mapping
@@ -37,8 +37,9 @@ class OwnershipStore(Protocol):
         ...
 
     async def claim(self, worker_id: str, names: Iterable[str], now: datetime) -> Mapping[str, int]:
-        """Take those of `names` that are nobody's; what was taken, with tokens. Takes nothing for
-        a worker that is no member (any more)."""
+        """Claims those of `names` that have no owner. Returns them with their tokens; nothing for a
+        worker that is no member (any more).
+        """
         ...
 
     async def release(self, worker_id: str, tokens: Mapping[str, int]) -> None:
@@ -59,5 +60,5 @@ class OwnershipStore(Protocol):
         ...
 
     async def fleet(self) -> Fleet:
-        """For people: all members, and the replicas that any of them wants or owns."""
+        """All members, and the replicas that any of them wants or owns; for people."""
         ...

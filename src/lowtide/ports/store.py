@@ -58,7 +58,7 @@ class StoreValueError(StoreError):
 
 
 class StoreUnavailable(StoreError):
-    """The database cannot be reached, is locked or refuses us; try again later."""
+    """The database cannot be reached, is locked or refuses access; try again later."""
 
 
 class StoreReadOnly(StoreUnavailable):
@@ -81,7 +81,9 @@ class FileStore(Protocol):
         ...
 
     async def by_id(self, file_id: str) -> File | None:
-        """For signed uploads, where the signature is the permission and no project is known."""
+        """The file of any project, for signed uploads: the signature is the permission.
+        None: there is none.
+        """
         ...
 
     async def page(
@@ -301,7 +303,7 @@ class ResultStore(Protocol):
     async def slices(
         self, batch_id: str, *, after_seq: int = -1, limit: int = 1000
     ) -> list[StoredSlice]:
-        """In the order of `seq`."""
+        """The slices in the order of `seq`."""
         ...
 
     async def sweep(self, now: datetime, *, segments_keep_s: float, limit: int = 1000) -> int:

@@ -1,14 +1,15 @@
-"""The port to uploads in parts: what was announced, what has arrived, who puts it together.
+"""The port to uploads in parts: what was announced, what has arrived, which process
+puts it together.
 
 Same contract as ports/store.py: each method one transaction, durable when it returns, foreign
 exceptions mapped. Bytes are in the object store under `UploadPart.blob_key`.
 
 - **One file.** An upload leaves `pending` once. With `complete` its file appears, whole, in that
   same transaction; with any other event there never is one.
-- **One at a time.** Whoever puts the parts together holds the upload under a token, for a limited
-  time. While it is held it takes no parts, and no sweep expires it; a token that was superseded
-  completes nothing.
-- **Parts go when nobody needs them.** A part that is replaced, and all parts of an upload that
+- **One at a time.** The process that puts the parts together holds the upload under a token, for a
+  limited time. While it is held it takes no parts, and no sweep expires it; a token that was
+  superseded completes nothing.
+- **Parts go when no upload needs them.** A part that is replaced, and all parts of an upload that
   leaves `pending`, become garbage (ports/store.py, `ResultStore.garbage`) in that same transaction.
   `ResultStore.sweep` takes the event `expire` for uploads past their time, and forgets ended ones.
 - Bytes announced by pending uploads count as stored, or those of their parts where these are more
@@ -39,7 +40,7 @@ class UploadStore(Protocol):
         ...
 
     async def by_id(self, upload_id: str) -> Upload | None:
-        """For signed addresses, where the signature is the permission."""
+        """The upload of any project, for signed addresses: the signature is the permission."""
         ...
 
     async def add_part(
@@ -53,7 +54,7 @@ class UploadStore(Protocol):
         ...
 
     async def parts(self, upload_id: str) -> list[UploadPart]:
-        """In the order of arrival."""
+        """The parts in the order of arrival."""
         ...
 
     async def hold(self, upload_id: str, now: datetime, ttl_s: float) -> int | None:

@@ -18,10 +18,10 @@ class Wakeups(Protocol):
     """
 
     async def listen(self, wake: Callable[[Topic], None]) -> bool:
-        """Call `wake` for what any process announces, until cancelled or cut off.
+        """Calls `wake` for what any process announces, until cancelled or cut off.
 
-        Calls it for every topic first: nobody knows what was announced before. True when the
-        connection has ended and it is time to listen anew; False, at once, when one process is all
-        there is. Raises StoreUnavailable when listening cannot begin.
+        Calls it for every topic first, because earlier announcements are lost. Returns True when
+        the connection has ended and it is time to listen anew; False, at once, when one process is
+        all there is. Raises StoreUnavailable when listening cannot begin.
         """
         ...

@@ -38,25 +38,26 @@ class WorkStore(Protocol):
         supplied: Collection[str] = (),
     ) -> list[ChunkLease]:
         """Lease up to `limit` waiting chunks of batches in progress, for any of `models`, but for
-        those of a (model, endpoint) of `without`, which nobody of ours could work on.
+        those of a (model, endpoint) of `without`, which no replica of this worker can work on.
 
-        Order: first the batches that are marked as urgent (ports/capacity.py), then turn by turn
-        of the organizations: next is the one that was given the least work of these models over
-        its weight (`OrganizationLimits.weight`), `LOCALITY_CHUNKS` at a time. Within an
-        organization: batch priority (higher first), deadline, batch creation, seq. A lease is
-        charged its estimated work, a commit corrects that to what was reported, and what comes back
-        unfinished is not charged; whose work begins is lifted to the least of those at work, so
-        that idleness is no credit. Two claimers never get the same chunk. The cost grows with the
-        organizations that wait, not with chunks or batches.
+        Order: first the batches that are marked as urgent (ports/capacity.py), then turn by turn of
+        the organizations: next is the one that was given the least work of these models over its
+        weight (`OrganizationLimits.weight`), `LOCALITY_CHUNKS` at a time. Within an organization:
+        batch priority (higher first), deadline, batch creation, seq. A lease is charged its
+        estimated work, a commit corrects that to what was reported, and what comes back unfinished
+        is not charged; an organization whose work begins is lifted to the least of those at work,
+        so that idle time earns no credit. Two claimers never get the same chunk. The cost grows
+        with the organizations that wait, not with chunks or batches.
 
         An organization whose leased requests, not yet settled, have reached its bound
         (`OrganizationLimits.requests_in_flight`, else `in_flight_max`; None: no bound) gets no
         further chunk. Its last one may pass the bound by up to a chunk.
 
-        `supplied`: organizations of which the worker has enough. If it names any, only others get
-        chunks, about `SUPPLY_LOW` requests each, who was given the least first; and nobody does
-        while an urgent batch of one of `supplied` waits. Places at replicas are divided while they
-        are held (core/dispatch/place_turns.py), so this moves nobody's share beyond its own.
+        `supplied`: organizations of which the worker has enough. If it names any, only others
+        get chunks, about `SUPPLY_LOW` requests each, the one that was given the least first; and
+        none does while an urgent batch of one of `supplied` waits. Places at replicas are
+        divided while they are held (core/dispatch/place_turns.py), so this gives no organization
+        more than its share.
         """
         ...
 

@@ -1,7 +1,7 @@
-"""From the settings, and what engines list, to the catalogue.
+"""Makes the catalogue from the settings and from what engines list.
 
-wiring/replicas/engines.py calls it whenever one of them changes; commands that ask no engine call
-`catalogue_of`.
+wiring/replicas/engines.py calls it whenever one of them changes; commands that ask no engine
+call `catalogue_of`.
 """
 
 from collections.abc import Iterable, Sequence
@@ -36,5 +36,5 @@ def catalogue_from(settings: Settings, found: Served) -> Catalogue:
 
 
 def catalogue_of(settings: Settings) -> Catalogue:
-    """By the settings alone, for commands that ask no engine."""
+    """The catalogue by the settings alone, for commands that ask no engine."""
     return catalogue_from(settings, resolve(settings, settings.replica))

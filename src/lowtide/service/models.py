@@ -20,7 +20,7 @@ class ModelService:
         return tuple(self._catalogue.entries.values())
 
     def get(self, name: str) -> ModelEntry:
-        """By id or alias. Raises LowtideError `model_not_found`."""
+        """The model by its id or alias. Raises LowtideError `model_not_found`."""
         entry = self._catalogue.get(name)
         if entry is None:
             raise LowtideError("model_not_found", f"No model named '{name}'.", "model")

@@ -1,8 +1,8 @@
 """Whether this process should be sent requests: its database and object store answer, the database
-takes writes, and nobody has told it to stop.
+takes writes, and it was not told to stop.
 
-`GET /ready` asks; load balancers and Kubernetes do so every few seconds, and anybody may. So one
-look at the storage serves whoever asks within `limits.READY_FRESH_S`, and what is told names no
+`GET /ready` asks; load balancers and Kubernetes do so every few seconds, and anyone may. So one
+look at the storage serves every caller within `limits.READY_FRESH_S`, and what is told names no
 address; the log says the reason once, and later that the storage is back. Engines do not count: a
 batch waits for those without any harm.
 """
@@ -47,7 +47,7 @@ class Readiness:
         self._is_draining = False
 
     def begin_drain(self) -> None:
-        """From now on, not ready."""
+        """Makes the process not ready from now on."""
         self._is_draining = True
 
     async def check(self) -> None:

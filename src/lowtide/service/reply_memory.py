@@ -39,7 +39,7 @@ class ReplyMemory:
             self._hold.keep(size)
 
     async def add(self, amount: int) -> None:
-        """So many bytes have come; wait until more may."""
+        """Counts bytes that have come; waits until more may."""
         self._size += amount
         if self._size > limits.REPLY_UNCOUNTED_BYTES:
             self._hold.reach(self._size)

@@ -47,7 +47,7 @@ class Standings:
         self._reading = asyncio.Lock()
 
     async def now(self) -> Standing:
-        """As far as it is known at this moment."""
+        """The standing at this moment, as far as it is known."""
         async with self._reading:
             if self._is_stale():
                 await self._read()

@@ -188,7 +188,9 @@ def _needed(need: BlobRole) -> Select[Any]:
 async def _slices_in(
     conn: AsyncConnection, batch_id: str, segments: Collection[str]
 ) -> list[Row[Any]]:
-    """In the order of `seq`. All are read, and sorted out here: the segments may be many."""
+    """The slices in those segments, in the order of `seq`. All are read and filtered here: the
+    segments may be many.
+    """
     mine = select(slices).where(slices.c.batch_id == batch_id).order_by(slices.c.seq)
     return [row for row in await conn.execute(mine) if row.segment_key in segments]
 
@@ -236,7 +238,7 @@ async def _write(conn: AsyncConnection, row: Row[Any], loss: Loss) -> None:
 async def _remove_slices(
     conn: AsyncConnection, batch_id: str, removed: Sequence[tuple[int, int, int]]
 ) -> None:
-    """And let those behind them count without them."""
+    """Deletes the slices and lowers `completed_before`/`failed_before` of all later ones."""
     mine = slices.c.batch_id == batch_id
     for seq, _, _ in removed:
         await conn.execute(delete(slices).where(mine, slices.c.seq == seq))

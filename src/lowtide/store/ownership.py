@@ -99,7 +99,9 @@ async def _write_down(conn: AsyncConnection, member: Member, now: datetime) -> N
 
 
 async def _end(conn: AsyncConnection, worker_id: str, heartbeat: int | None) -> bool:
-    """Of a membership, if its heartbeat is still that one, or whatever it is."""
+    """Ends a membership, if its heartbeat is still that one (None: whatever it is).
+    Returns whether it did.
+    """
     await lock_name(conn, _LOCK)
     ended = delete(workers).where(workers.c.id == worker_id)
     if heartbeat is not None:

@@ -69,7 +69,7 @@ def scan_arrow(stream: BinaryIO, name: str) -> tuple[pa.Schema, int]:
 def arrow_batches(
     stream: BinaryIO, name: str, columns: Sequence[str], first: int
 ) -> Iterator[pa.RecordBatch]:
-    """As `parquet_batches`, of an IPC file or stream."""
+    """The batches of an IPC file or stream, as `parquet_batches` yields them."""
     _, batches = _ipc(stream, name)
     try:
         for batch in _after(batches, first):

@@ -31,7 +31,9 @@ def suffix_format(name: str) -> Format | None:
 
 
 def format_of(name: str) -> Format:
-    """As `suffix_format`. Raises TableError for an ending that stands for no format."""
+    """The format by the name's ending, as `suffix_format`. Raises TableError for
+    an unknown ending.
+    """
     found = suffix_format(name)
     if found is None:
         raise TableError(

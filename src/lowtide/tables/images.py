@@ -1,7 +1,7 @@
 """The image of a row: an address, a path or the bytes themselves, as what a request holds.
 
-Invariant: a file of this machine is sent only if it begins as images do, so that a table which
-somebody else made cannot have other files sent away.
+Invariant: a file of this machine is sent only if it begins as images do, so that a table from
+another person cannot make other files be sent.
 """
 
 import base64

@@ -13,5 +13,5 @@ def json_text(value: Any) -> str:
 
 
 def json_bytes(value: Any) -> bytes:
-    """As `json_text`, in UTF-8."""
+    """The value as `json_text` writes it, in UTF-8."""
     return _encoder.encode(value)

@@ -1,4 +1,4 @@
-"""From a row to a request line, and from a run of rows to a file that fits a server's limits.
+"""Makes a request line of a row, and of a run of rows a file that fits a server's limits.
 
 Invariant: a row always gives the same line, and rows go to lines in their order; a row that cannot
 be made into a request takes no line and has a fault instead.

@@ -67,7 +67,7 @@ class RowCursor(RowQueue):
 
 
 def _values(field: pa.Field, column: pa.Array) -> list[Any]:
-    """As a template meets them."""
+    """The values of a column as a template sees them."""
     values = python_values(column, exact=False)
     if not is_json_field(field):
         return values

@@ -120,7 +120,7 @@ def _in_bucket(address: str) -> list[TableFile]:
 
 
 def _is_wanted(path: str, key: str) -> bool:
-    """Of a listing: what a glob matches, or what lies directly in a folder."""
+    """Whether a listed path is wanted: it matches the glob, or lies directly in the folder."""
     if has_magic(key):
         return Path(path).match(key) and path.count("/") == key.count("/")
     return path.count("/") == (key.rstrip("/").count("/") + 1 if key.strip("/") else 0)
@@ -203,7 +203,7 @@ def identity_of(files: Sequence[TableFile]) -> str:
 
 
 def exists(address: str) -> bool:
-    """Whether an object is there. Raises TableError where nobody can say."""
+    """Whether an object is there. Raises TableError where that cannot be found out."""
     import obstore
     from obstore.exceptions import BaseError
     from obstore.store import from_url

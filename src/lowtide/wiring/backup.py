@@ -171,9 +171,10 @@ def _check_place(settings: Settings, dest: Path) -> None:
 
 @contextmanager
 def _begun(dest: Path) -> Iterator[None]:
-    """The folder, marked as unfinished and ours alone; the mark goes when the block ends well.
+    """Creates the folder, marked as unfinished and locked; the mark is removed when the
+    block ends well.
 
-    It holds every tenant's texts: nobody else on the machine may read it, whatever the umask.
+    It holds every tenant's texts: no other user of the machine may read it, whatever the umask.
     """
     dest.parent.mkdir(parents=True, exist_ok=True)
     make_private_folder(dest)
@@ -191,7 +192,9 @@ def _begun(dest: Path) -> Iterator[None]:
 def _rounds(
     database: Path, source: Path, dest: Path, base: Path | None, on_progress: OnProgress
 ) -> _Tally:
-    """Until a copy of the database names nothing that is missing, or only what stays missing."""
+    """Copies in rounds until a copy of the database names no missing blob, or only those
+    that stay missing.
+    """
     copy = dest / f"{DATABASE_FILE}.partial"
     sums = _Tally()
     for last in (*[False] * (limits.BACKUP_ROUNDS_MAX - 1), True):

@@ -1,4 +1,4 @@
-"""From the setting `database_url` to a store, and whether its server is fit to be worked with."""
+"""Opens the store of the setting `database_url`, and checks whether its server is fit for use."""
 
 import structlog
 

@@ -17,9 +17,9 @@ log = structlog.get_logger(__name__)
 
 
 def raise_limit() -> int:
-    """Raise the soft limit to the hard one; the limit from now on.
+    """Raises the soft limit of open files to the hard one. Returns the limit from now on.
 
-    The usual soft limit, 1,024, is for programs that use select(), which none of ours does.
+    The usual soft limit, 1,024, is for programs that use select(), which Lowtide does not.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = limits.OPEN_FILES_MAX if hard == resource.RLIM_INFINITY else hard
@@ -44,7 +44,9 @@ def files_for(replicas: int) -> OpenFiles:
 
 
 def window_within(replica: ReplicaSettings, files: OpenFiles) -> int:
-    """Batch calls in flight at most: the operator's bound, or ours, as far as the limit allows."""
+    """The most batch calls in flight: the operator's bound or the default, as far as
+    open files allow.
+    """
     asked = limits.WINDOW_MAX if replica.window is None else replica.window
     return max(1, min(asked, files.batch - limits.PROBE_CONNECTIONS))
 

@@ -40,7 +40,7 @@ class Reloaded(msgspec.Struct, frozen=True):
 
 
 class Reload:
-    """Of one process."""
+    """Applies new settings to one running process."""
 
     def __init__(self, settings: Settings, engines: Engines, allowance: Quotas) -> None:
         self._settings = settings

@@ -55,7 +55,7 @@ class NoWorker:
         self.id = worker_id
 
     def wake(self, name: str) -> None:
-        """Nobody is there."""
+        """Does nothing: no loop runs here."""
 
     def report(self) -> WorkerReport | None:
         return None

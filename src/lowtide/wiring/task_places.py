@@ -24,7 +24,7 @@ PLACES: Final[Mapping[str, Mapping[str, int | None]]] = {
     task: {task: None, f"{task}_short": limits.TASK_SHORT_BYTES}
     for task in ("validate", "assemble")
 }
-"""By task, the loops of its places with the largest input that each takes."""
+"""The loops of each task's places, with the largest input that each takes."""
 
 
 class TaskPlaces:

@@ -148,8 +148,8 @@ class Worker:
         self._dispatcher.take_back(replica_name)
 
     def served_models(self) -> frozenset[str] | None:
-        """Of all replicas that are listed here; None where none is, and other workers may have
-        some.
+        """The models of all replicas that are listed here; None where none is, and other
+        workers may have some.
         """
         if not self._upstreams and not self._lists_all:
             return None

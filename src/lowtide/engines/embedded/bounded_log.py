@@ -68,6 +68,6 @@ class BoundedLog:
 
 
 def _opened(path: Path) -> FileIO:
-    """For appending, and its owner's alone: an engine may log what it is asked."""
+    """The file, open for appending and readable by its owner alone: an engine may log requests."""
     path.touch(mode=0o600)
     return path.open("ab", buffering=0)

@@ -1,9 +1,9 @@
 """The embedded engine: llama.cpp in a supervised child process, a replica like any other over HTTP.
 
-`wiring` starts one for `--model`; nothing else knows that the replica at its URL is ours. A child
-process, because a native crash must cost one engine and not the server. Invariants: the URL that
-`start` returned stays valid for the engine's whole life, across restarts of the child; and no child
-outlives this process (see `embedded_child`).
+`wiring` starts one for `--model`; nothing else knows that the replica at its URL is embedded. A
+child process, because a native crash must cost one engine and not the server. Invariants: the URL
+that `start` returned stays valid for the engine's whole life, across restarts of the child; and no
+child outlives this process (see `embedded_child`).
 
 What it serves: chat completions, completions, responses, `/health`, `/slots`, `/metrics`;
 embeddings too, beside the others, where the model was made for them or `embeddings=True` asks for
@@ -110,7 +110,7 @@ class EmbeddedEngine:
         embeddings: bool | None = None,
         api_key: str | None = None,
     ) -> None:
-        """`api_key` is what callers need; None lets everybody on this machine call the engine.
+        """`api_key` is what callers need; None lets every program on this machine call the engine.
         `context` is tokens per slot, at most the model's own. None is a choice made here.
 
         `threads` None follows `threads_for`; `embeddings` None means: if the model is made for it.

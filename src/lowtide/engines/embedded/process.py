@@ -37,7 +37,9 @@ class ChildSpec:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What the child is told beside its command line, which everybody can read."""
+        """Variables for what the child must not be given on its command line, which
+        every user can read.
+        """
         return {} if self.api_key is None else {child.KEY_VARIABLE: self.api_key}
 
     def command(self, port: int) -> list[str]:

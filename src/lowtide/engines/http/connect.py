@@ -41,7 +41,7 @@ class Dialled(Protocol):
 
 D = TypeVar("D", bound=Dialled)
 NO_HANDSHAKE: Final = "connected, but no answer to the TLS handshake"
-"""Of a port that speaks no TLS and waits for more, or of an engine that is busy beyond measure."""
+"""The detail when a port speaks no TLS and waits for more, or its engine is extremely busy."""
 Try = Coroutine[Any, Any, D]
 
 
@@ -136,7 +136,9 @@ class Dialer:
         return connection
 
     async def _through(self, proxy: Proxy, connection: Dialled, host: str, port: int) -> None:
-        """By a tunnel: after a 2xx to CONNECT all bytes are the engine's (RFC 9110 9.3.6)."""
+        """Opens a TLS connection through the proxy: after a 2xx to CONNECT all bytes are the
+        engine's (RFC 9110 9.3.6).
+        """
         loop = asyncio.get_running_loop()
         transport, tunnel = await loop.create_connection(_Tunnel, host, port)
         try:

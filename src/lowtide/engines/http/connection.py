@@ -2,10 +2,10 @@
 
 A thin shell over httptools' parser. It is told of an exchange with `expect`, answers through a
 future, and never raises for what the network does: each way an exchange can end is an `Attempt`. A
-reply that is to be handed on while it comes goes into the exchange's `HttpReplyStream` instead. It
-guards the invariant that a reply belongs to the request it is handed to: a connection that received
-a byte nobody asked for, or that ended an exchange in any way but cleanly, is spent and never used
-again. pool.py owns connections, and client.py drives them.
+reply that is to be passed on while it comes goes into the exchange's `HttpReplyStream` instead. It
+guards the invariant that a reply belongs to the request that it is given to: a connection that
+received an unexpected byte, or that ended an exchange in any way but cleanly, is spent and never
+used again. pool.py owns connections, and client.py drives them.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""Unpacks a reply that a proxy compressed although nobody asked for it.
+"""Unpacks a reply that a proxy compressed without being asked.
 
 The engine client asks for `identity`, and some proxies compress all the same; the answer inside is
 good and was paid for. Called by http_protocol.py for replies that name a coding. Invariant: what

@@ -1,10 +1,10 @@
 """The connections to one engine: at most so many, reused newest first, waited for in turns.
 
 A slot is the right to one connection. Each slot is held by an idle connection, by a call in flight,
-or by a waiter it was just handed to; `_slots_taken` counts them all and never passes
-`connections_max`. Waiters exist only while no connection is idle, so nobody overtakes them. The
-newest connection is taken first: under less load the others go idle and are closed after `idle_s`.
-Whose turn it is among those that wait is engines/http/waiters.py's matter.
+or by a waiter that was just given it; `_slots_taken` counts them all and never passes
+`connections_max`. Waiters exist only while no connection is idle, so no later call overtakes them.
+The newest connection is taken first: under less load the others go idle and are closed after
+`idle_s`. Which waiter is next is decided in engines/http/waiters.py.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ _CLOSED = "the engine client is closed"
 
 
 class ConnectionPool:
-    """Hands out connections; every one taken or obtained must come back through `release`."""
+    """Gives out connections; every one taken or obtained must come back through `release`."""
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class ConnectionPool:
 
     @property
     def is_idle(self) -> bool:
-        """Whether nobody uses, opens or waits for a connection."""
+        """Whether no call uses, opens or waits for a connection."""
         return self._slots_taken == len(self._idle) and not self._waiters
 
     def take(self) -> Connection | None:
@@ -167,12 +167,13 @@ class ConnectionPool:
     def _call_next(
         self, connection: Connection | None = None, freed: Connection | None = None
     ) -> bool:
-        """Give a connection, or a slot, to the waiter whose turn it is; whether there is one.
-        `freed` is nobody's any more."""
+        """Gives a connection, or a slot, to the next waiter. Returns whether there is one. `freed`
+        has no owner any more.
+        """
         return self._waiters.call_next(connection, lambda: self._held_without(freed))
 
     def _held_without(self, freed: Connection | None) -> Counter[str]:
-        """Connections in use by organization. Nothing is idle while anybody waits."""
+        """Connections in use by organization, without `freed`. None is idle while calls wait."""
         return Counter(each.hold.owner for each in self._open if each is not freed)
 
     def _leave(self, owner: str, waiter: Waiter) -> None:

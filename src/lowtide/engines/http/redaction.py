@@ -1,8 +1,8 @@
-"""Keeps what we authenticate with out of what an engine says of it.
+"""Removes Lowtide's credentials from what an engine says.
 
 Gateways quote the key that they refuse ("Incorrect API key provided: ..."), and what an engine says
 goes on to logs, to error files and to callers. `HttpEngine` passes each answer that is no success
-through `Redaction`. Invariant: no header, key or query value of our own, long enough to be a
+through `Redaction`. Invariant: no header, key or query value of the settings, long enough to be a
 secret, is in what comes out.
 """
 
@@ -17,13 +17,13 @@ HIDDEN: Final = b"***"
 
 
 class Redaction:
-    """Of one engine."""
+    """The secrets of one engine's settings, and their removal from its answers."""
 
     def __init__(self) -> None:
         self._secrets: tuple[bytes, ...] = ()
 
     def learn(self, extras: Extras) -> None:
-        """These are used from now on; what was used before may still be quoted."""
+        """Adds the secrets of `extras`; those used before may still be quoted, and stay."""
         values = [extras.api_key or "", *extras.headers.values(), *extras.query.values()]
         words = {word for value in values for word in (value, *value.split())}
         secrets = {

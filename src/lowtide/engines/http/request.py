@@ -1,4 +1,5 @@
-"""What we write to an engine: where it is, and the header block of each request, ready-made.
+"""What the client writes to an engine: where it is, and the header block of each
+request, ready-made.
 
 Pure text work, done once per engine and path, so that the hot path only adds a length and a body.
 It guards against header injection: nothing that an operator or a caller gives can end a line.
@@ -51,7 +52,7 @@ class EngineAddress(msgspec.Struct, frozen=True):
 
 
 class Proxy(msgspec.Struct, frozen=True):
-    """An HTTP proxy between us and an engine. `authorization` is its header's value, a secret."""
+    """An HTTP proxy on the way to an engine. `authorization` is its header's value, a secret."""
 
     host: str
     port: int

@@ -1,8 +1,8 @@
-"""How long an engine asks us to wait, read from its reply headers.
+"""How long an engine asks its client to wait, read from its reply headers.
 
 Called once for each reply that carries one of the two headers. Whatever the engine wrote, the
-result is None or a finite number between 0 and `RETRY_AFTER_S_MAX`: nothing above may be put to
-sleep for a year by a typing error on the other side.
+result is None or a finite number between 0 and `RETRY_AFTER_S_MAX`: a mistake on the other side may
+not stop a caller for a year.
 """
 
 import re

@@ -33,7 +33,7 @@ def no_http(said: bytes, why: Exception) -> NoReply:
 
 
 class TlsGuess:
-    """Of one engine that is called without TLS."""
+    """Tells whether one engine that is called without TLS speaks TLS."""
 
     def __init__(self, target: EngineAddress) -> None:
         self._target = target

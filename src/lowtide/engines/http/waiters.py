@@ -19,7 +19,9 @@ Waiter = asyncio.Future["Connection | None"]
 
 
 class Waiters:
-    """By organization; `joining` are those that were called and have not begun their call yet."""
+    """The waiting calls by organization; `joining` are those that were called and
+    have not begun yet.
+    """
 
     def __init__(self) -> None:
         self._of: dict[str, deque[Waiter]] = {}  # whose last turn is longest ago, first
@@ -29,7 +31,7 @@ class Waiters:
         return sum(map(len, self._of.values()))
 
     def add(self, owner: str) -> Waiter:
-        """It waits from now on, until it is called or left."""
+        """Adds a waiter, until it is called or left."""
         waiter: Waiter = asyncio.get_running_loop().create_future()
         self._of.setdefault(owner, deque()).append(waiter)
         return waiter
@@ -44,8 +46,10 @@ class Waiters:
     def call_next(
         self, connection: "Connection | None", held: Callable[[], Mapping[str, int]]
     ) -> bool:
-        """Answer the one whose turn it is with that; whether anybody waited. `held`: connections
-        in use, by organization.
+        """Gives the connection, or None for a slot, to the next waiter. Returns
+        whether there was one.
+
+        `held`: connections in use, by organization.
         """
         while self._of:
             owner = self._next(held)

@@ -34,7 +34,9 @@ class _Version(msgspec.Struct):
 
 
 class HttpProber:
-    """Of one replica. `root` is its URL without /v1, `engine` the URL that takes calls."""
+    """Finds out what the engine of one replica is. `root` is its URL without /v1, `engine` the URL
+    that takes calls.
+    """
 
     def __init__(
         self,
@@ -74,7 +76,7 @@ class HttpProber:
                 return self._found("openai", None, None)
 
     async def _recognise(self, page: bytes) -> Kind:
-        """By its metrics; an engine that was told to have none, by pages that only it has."""
+        """The kind of the engine by its metrics; without those, by pages that only one kind has."""
         for sign, kind in _SIGNS:
             if sign in b"\n" + page:
                 return kind

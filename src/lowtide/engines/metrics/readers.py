@@ -35,7 +35,7 @@ async def json_of(engine: Engine, path: str, kind: type[Kind]) -> Kind | None:
 
 
 class PageReader:
-    """Of an engine that tells everything at /metrics. `engine` has the URL without its /v1."""
+    """Reads an engine that reports everything at /metrics. `engine` has the URL without its /v1."""
 
     def __init__(
         self,
@@ -53,7 +53,7 @@ class PageReader:
 
 
 class SlotsReader:
-    """Of a llama.cpp that was not started with --metrics."""
+    """Reads a llama.cpp that was not started with --metrics."""
 
     def __init__(self, engine: Engine, props: llamacpp.LlamacppProps) -> None:
         self._engine = engine

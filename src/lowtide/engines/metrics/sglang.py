@@ -63,7 +63,7 @@ def batch_priority(info: SglangInfo) -> int | None:
     """A value that puts batch calls behind live ones, far enough for live ones to take their place.
 
     None unless the server schedules by priority and gives calls without one a value: where it does
-    not, those are the last of all, and any value of ours would go before them.
+    not, those are the last of all, and any value of a batch call would go before them.
     """
     if not info.enable_priority_scheduling or info.default_priority_value is None:
         return None
@@ -73,7 +73,9 @@ def batch_priority(info: SglangInfo) -> int | None:
 
 
 def _waiting(samples: Samples) -> int | None:
-    """With priorities there is a sample for each, beside one without that has them all."""
+    """Requests in the queue; None: not reported. With priorities there is a sample for each, and
+    one without that counts all.
+    """
     series = samples.series("sglang:num_queue_reqs")
     whole = [value for labels, value in series if not labels.get("priority")]
     values = whole or [value for _, value in series]

@@ -44,11 +44,11 @@ def signals_of(samples: Samples) -> EngineMetrics | None:
 
 
 def _kv_capacity(samples: Samples) -> int | None:
-    """Of all engines together; None from a server that has not counted its blocks.
+    """The KV tokens of all engines together; None from a server that has not counted its blocks.
 
-    `num_gpu_blocks` is the sum over the engines of a data-parallel server, told once for each of
-    them. `kv_cache_size_tokens`, which newer versions tell as well, is each engine's own, and right
-    for models whose layers do not all keep the same (seen in 0.32 with two engines).
+    `num_gpu_blocks` is the sum over the engines of a data-parallel server, reported once for each
+    of them. `kv_cache_size_tokens`, which newer versions report as well, is each engine's own, and
+    right for models whose layers do not all keep the same (seen in 0.32 with two engines).
     """
     own: dict[str, int] = {}
     blocks_of_all = 0

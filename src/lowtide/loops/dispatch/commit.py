@@ -6,7 +6,7 @@ tokens (ports/store.py `commit_group`). So a crash costs at most the calls in fl
 commit, and database writes do not grow with the request rate.
 
 Invariant: an outcome leaves memory only after its transaction has returned, or when the store said
-that the chunk is not ours any more. When the bytes cannot be stored (disk full, bucket away),
+that this worker has lost the chunk. When the bytes cannot be stored (disk full, bucket away),
 outcomes stay here, the same commit is tried again, and dispatch stops above
 `UNCOMMITTED_BYTES_MAX`.
 """
@@ -189,7 +189,9 @@ class Committer:
             raise
 
     async def _renew(self, packed: _Packed, now: datetime) -> None:
-        """Keep what we cannot store yet: a lease that runs out would drop its outcomes."""
+        """Renews the leases of outcomes that cannot be stored yet: a lease that runs out
+        would drop them.
+        """
         unstored = ((piece.key, piece.token) for piece in packed.slices)
         held = (*self._holder.held(), *self._released, *unstored, *self._outcomes.leases)
         receipt = await self._commit(None, tuple(dict.fromkeys(held)), (), now)

@@ -121,10 +121,10 @@ class Dispatcher:
             self._give_back(run)
 
     def release_replicas(self, replica_names: frozenset[str], models: frozenset[str]) -> None:
-        """These replicas are this worker's no more; those it still has serve `models`.
+        """Stops work on replicas that this worker has lost; those it still has serve `models`.
 
-        Calls still in flight on the lost ones are aborted, and their chunks given back, as is
-        every chunk that no replica of ours can work on.
+        Calls still in flight on the lost ones are aborted, and their chunks given back, as is every
+        chunk that none of this worker's replicas can work on.
         """
         self._trials.take_back(replica_names)
         held = self._core.runs
@@ -136,8 +136,8 @@ class Dispatcher:
             self._outcomes.wake()
 
     def replicas_changed(self, touched: Iterable[str]) -> None:
-        """The replicas of these names have come, gone, or serve other models. Chunks that none of
-        ours can work on any more are given back, each when its last call has ended.
+        """Takes note of replicas that have come, gone, or serve other models. Chunks that no
+        replica here can work on any more are given back, each when its last call has ended.
         """
         for name in touched:
             self._core.forget(name)
@@ -331,7 +331,7 @@ class Dispatcher:
     # -- letting go --------------------------------------------------------------------------------
 
     def _give_back_stranded(self) -> None:
-        """What nobody here can go on with, others may."""
+        """Gives back chunks that this worker cannot go on with: another may."""
         replicas = [upstream.replica for upstream in self._upstreams]
         stranded = self._core.stranded(replicas, self._clock.monotonic())
         at_work = self._slots.chunks() if stranded else ()
@@ -359,6 +359,6 @@ class Dispatcher:
         self._released.append((run.key, run.lease.token))
 
     def _drop(self, key: ChunkKey) -> None:
-        """The chunk is none of ours any more."""
+        """Removes a chunk that this worker has lost, and cancels its calls."""
         self._core.remove(key)
         self._slots.cancel(key)

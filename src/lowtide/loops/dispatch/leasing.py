@@ -1,13 +1,12 @@
 """Leases chunks ahead of the windows.
 
-How far ahead: about a second of work at the present rate, and more where claims take long; at
-least one chunk, and never more input in memory than `LEASED_INPUT_BYTES_MAX`. After a claim that
-found less than it asked for, the queue is dry: no more claims until somebody announces work or a
-poll is due.
+How far ahead: about a second of work at the present rate, and more where claims take long; at least
+one chunk, and never more input in memory than `LEASED_INPUT_BYTES_MAX`. After a claim that found
+less than it asked for, the queue is dry: no more claims until work is announced or a poll is due.
 
 What is leased ahead may be one organization's alone. So when work is announced, when an
 organization's part runs short, and at each poll, a second claim looks for chunks of those that have
-little or nothing ready here; their places at replicas are core/dispatch/place_turns.py's matter.
+little or nothing ready here; their places at replicas are divided in core/dispatch/place_turns.py.
 Called by loops/dispatch/dispatch.py.
 """
 
@@ -61,8 +60,9 @@ class Leasing:
         self._looks_for_others = True
 
     def took(self, seconds: float) -> None:
-        """So long it took to claim and to read: windows must not run dry meanwhile. The slowest of
-        late counts, as a database that is slow now and then is when it matters."""
+        """Records the duration of a claim and its reads in seconds. The slowest recent one sets how
+        far ahead to lease, because windows must not run dry meanwhile.
+        """
         self._claim_s = max(seconds, limits.CLAIM_FADE * self._claim_s)
         self._claim_below = self._claim_threshold()
 
@@ -137,13 +137,13 @@ class Leasing:
         return leases
 
     def _open_models(self, takes: _Takes, now: datetime) -> list[str]:
-        """Of those models, the ones in their hours."""
+        """The models among those in `takes` whose operating hours are open."""
         hours = self._hours()
         return sorted(m for m in takes[0] if (of := hours.get(m)) is None or of.is_open(now))
 
     def _claim_threshold(self) -> float:
-        """With fewer requests ready than these, a claim is worth its cost: half of what is to be
-        ready. The number is kept, because it is compared with after each answer.
+        """The number of ready requests below which a claim is worth its cost: half of what should
+        be ready. The result is kept, because it is compared with after each answer.
         """
         ahead_s = limits.CLAIM_AHEAD_S + limits.CLAIM_AHEAD_CLAIMS * self._claim_s
         ahead = self._rate_per_s * min(ahead_s, limits.CLAIM_AHEAD_S_MAX)

@@ -12,11 +12,11 @@ from lowtide.core.batches.chunk import ChunkKey
 from lowtide.core.batches.segment import Finished
 
 Gathered = dict[tuple[ChunkKey, int], list[Finished]]
-"""By chunk and the token of its lease."""
+"""Finished requests by chunk and the token of its lease."""
 
 
 class Outcomes:
-    """Of one worker. `wake` asks for a commit now."""
+    """The outcomes of one worker that are not committed yet. `wake` asks for a commit now."""
 
     def __init__(self, wake: Callable[[], None]) -> None:
         self.wake = wake
@@ -26,7 +26,7 @@ class Outcomes:
         self._full_at = limits.SEGMENT_BYTES_MAX
 
     def add(self, key: ChunkKey, token: int, finished: Finished) -> None:
-        """One more outcome, to be committed with the next commit."""
+        """Adds an outcome to the next commit."""
         self._gathered.setdefault((key, token), []).append(finished)
         before = self.uncommitted_bytes
         self.uncommitted_bytes = after = before + len(finished.output)
@@ -35,7 +35,7 @@ class Outcomes:
 
     @property
     def leases(self) -> tuple[tuple[ChunkKey, int], ...]:
-        """Of the chunks that have gathered outcomes."""
+        """The leases, with tokens, of the chunks that have gathered outcomes."""
         return tuple(self._gathered)
 
     def take(self) -> Gathered:

@@ -24,7 +24,7 @@ class WindowSlot(msgspec.Struct, eq=False):
 
 
 class Slots:
-    """Of one worker."""
+    """The tasks of one worker, and the requests that they have in flight."""
 
     def __init__(self) -> None:
         self.tasks: dict[asyncio.Task[None], WindowSlot] = {}
@@ -35,7 +35,7 @@ class Slots:
         self._by_replica.setdefault(slot.replica_name, {})[task] = slot
 
     def pop(self, task: asyncio.Task[None]) -> WindowSlot:
-        """What the task was busy with last; it has ended."""
+        """Removes a task that has ended. Returns what it was busy with last."""
         slot = self.tasks.pop(task)
         del self._by_replica[slot.replica_name][task]
         return slot
@@ -54,7 +54,7 @@ class Slots:
                 task.cancel()
 
     def chunks(self, replica_names: Collection[str] | None = None) -> set[ChunkKey]:
-        """Of the requests in flight, on those replicas or on any."""
+        """The chunks of the requests in flight, on those replicas or on any."""
         return {
             slot.request.run.key
             for slot in self.tasks.values()

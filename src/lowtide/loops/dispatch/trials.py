@@ -55,7 +55,7 @@ class Trials:
         self._clock = clock
         self._on_ended = on_ended
         self.under_way: dict[asyncio.Task[Outcome | None], str] = {}
-        """With the name of the replica that each was sent to."""
+        """Trial calls under way, with the name of the replica that each was sent to."""
 
     def start(self, upstream: Upstream, now_s: float) -> None:
         """Send all that are wanted of that replica now."""
@@ -78,7 +78,7 @@ class Trials:
         await asyncio.gather(*pending, return_exceptions=True)
 
     async def _send(self, upstream: Upstream, scope: Scope) -> Outcome | None:
-        """None: the replica was ours no more when it could have been sent."""
+        """Sends a trial call. Returns None when the replica may not be called any more."""
         if not self._judge.may_try(upstream.replica, self._clock.monotonic()):
             return None
         return await attempt_trial(upstream, scope)
@@ -95,8 +95,8 @@ class Trials:
 
 
 class TrialLoop:
-    """For the live calls of a process: what they fail with is judged by trials, where no dispatcher
-    of this process does so.
+    """Sends trial calls for the failures of a process's live calls, for replicas that no dispatcher
+    of this process calls.
     """
 
     name = "trials"
@@ -108,7 +108,9 @@ class TrialLoop:
         self._trials = Trials(LiveTrials(is_alone=is_alone), clock)
 
     async def tick(self, now: datetime) -> datetime | None:
-        """Send what is wanted; a live call may fail at any moment, so look again soon."""
+        """Sends the trials that are due; a live call may fail at any moment, so the
+        next tick is soon.
+        """
         now_s = self._clock.monotonic()
         for upstream in self._upstreams:
             self._trials.start(upstream, now_s)

@@ -1,7 +1,7 @@
-"""Looks for the results that held calls wait for.
+"""Delivers finished flex results to the HTTP requests that wait for them.
 
 Woken when a commit settled a batch, here or, over PostgreSQL's NOTIFY, in another process; polls
-while anybody waits, because a commit that settles a part of a batch wakes nobody.
+while calls wait, because a commit that settles a part of a batch sends no wake-up.
 """
 
 from collections.abc import Awaitable, Callable
@@ -16,7 +16,7 @@ class FlexResultsLoop:
     name = "flex-results"
 
     def __init__(self, look: Callable[[], Awaitable[bool]]) -> None:
-        """`look` hands out what is there, and says whether anybody waits still."""
+        """`look` delivers the results that are there. It returns whether calls still wait."""
         self._look = look
 
     async def tick(self, now: datetime) -> datetime | None:

@@ -22,7 +22,7 @@ OnListed = Callable[[str, tuple[str, ...]], None]
 
 
 class ModelsLoop:
-    """Of all replicas of a process."""
+    """Reads the model lists of all engines of a process."""
 
     name = "models"
 
@@ -32,7 +32,7 @@ class ModelsLoop:
         self._cut: set[str] = set()
 
     async def tick(self, now: datetime) -> datetime | None:
-        """One poll of all of them at once, so that a slow one keeps nobody waiting."""
+        """Polls all engines at once, so that a slow one does not delay the others."""
         asked = [(each, each.model_list) for each in self._members() if each.model_list is not None]
         await asyncio.gather(*(self._ask(each, models) for each, models in asked))
         return now + timedelta(seconds=limits.MODELS_POLL_S)

@@ -1,11 +1,12 @@
 """Keeps this worker's share of the replicas: heartbeat, look, decide, take and give back.
 
-Only where several processes may list one replica; elsewhere a replica is its process's for good.
-What is guaranteed stands in ports/ownership.py, the decision in
+Only where several processes may list one replica; elsewhere a replica is its process's for
+good. What is guaranteed stands in ports/ownership.py, the decision in
 core/replicas/replica_assignment.py. Here lies the worker's side of it: a replica takes calls
-(`Replica.owned_until_s`) only for the lease, less a margin, counted from before the heartbeat was
-sent that proved it ours. A replica that is to be another's gets no further call; it is released
-when the last call on it has ended, or, after `limits.OWNERSHIP_YIELD_S`, when that was aborted.
+(`Replica.owned_until_s`) only for the lease, less a margin, counted from before the heartbeat
+was sent that proved the ownership. A replica that is to be another's gets no further call; it
+is released when the last call on it has ended, or, after `limits.OWNERSHIP_YIELD_S`, when
+that was aborted.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -37,7 +38,7 @@ class WorkSource(Protocol):
         ...
 
     def release_replicas(self, replica_names: frozenset[str], models: frozenset[str]) -> None:
-        """These replicas are not ours any more; those that are serve `models`."""
+        """Stops work on replicas that this worker has lost; those it still has serve `models`."""
         ...
 
 
@@ -57,8 +58,9 @@ class OwnershipLoop:
         *,
         lease_ttl_s: float = limits.LEASE_TTL_S,
     ) -> None:
-        """`shared` are the replicas that others may list, by the name that all of them use; `own`
-        those that nobody else can reach. None of `shared` takes calls before the first tick."""
+        """`shared` are the replicas that other workers may list, by their common names; `own` those
+        that no other can reach. None of `shared` takes calls before the first tick.
+        """
         self._worker_id = worker_id
         self._store = store
         self._clock = clock
@@ -71,9 +73,9 @@ class OwnershipLoop:
         self._heartbeat = 0
         self._watch = MembershipView()
         self._tokens: dict[str, int] = {}
-        """Of what the store says is ours."""
+        """The replicas that this worker owns by the store, with tokens."""
         self._leaving: dict[str, float] = {}
-        """What is ours still, takes no calls, and is released by then (monotonic seconds)."""
+        """Owned replicas that take no more calls, with the monotonic second of their release."""
         self._due_s = _NEVER
         for replica in shared.values():
             replica.own_until(_NEVER)
@@ -97,7 +99,7 @@ class OwnershipLoop:
         self.announce()
 
     def drain(self) -> None:
-        """From the next tick on, give everything back as it falls idle."""
+        """Gives everything back as it falls idle, from the next tick on."""
         self._is_draining = True
         self._wants = frozenset()
         self.announce()
@@ -148,7 +150,9 @@ class OwnershipLoop:
         return {n: o.token for n, o in owners if o is not None and o.worker_id == self._worker_id}
 
     def _keep(self, tokens: dict[str, int], until_s: float) -> None:
-        """These are ours until then; those that are leaving take no calls all the same."""
+        """Records that this worker owns these replicas until then; those that are leaving
+        still take no calls.
+        """
         lost = self._tokens.keys() - tokens.keys()
         gained = tokens.keys() - self._tokens.keys()
         self._tokens = tokens
@@ -184,6 +188,6 @@ class OwnershipLoop:
         log.info("replicas.released", names=sorted(over))
 
     def _models(self, without: Collection[str] = ()) -> frozenset[str]:
-        """What can be worked on with the replicas that are ours, but for those."""
+        """The models that this worker's replicas serve, except those of `without`."""
         ours = [self._shared[name] for name in self._tokens if name not in without]
         return frozenset(model for each in (*ours, *self._own) for model in each.models)

@@ -86,7 +86,7 @@ class ReplicaMember(msgspec.Struct, eq=False):
         return old
 
     def serve(self, engine_names: Mapping[str, str]) -> None:
-        """From now on these models."""
+        """Sets the models that the replica serves, with the engine's names for them."""
         self.replica.serve(frozenset(engine_names))
         self.upstream.engine_names = engine_names
         if self.live is not None:
@@ -130,7 +130,7 @@ class ReplicaSet(Generic[S]):
 
     @property
     def members(self) -> tuple[ReplicaMember, ...]:
-        """In the order of the list."""
+        """The replicas in the order of the list."""
         return tuple(self._members.values())
 
     @property

@@ -51,7 +51,7 @@ OnLook = Callable[[Sequence[Look], Mapping[str, str]], None]
 
 
 class ReportLoop:
-    """Of one worker."""
+    """Writes the report of one worker to the store."""
 
     name = "report"
 
@@ -87,7 +87,7 @@ class ReportLoop:
         return now + timedelta(seconds=limits.REPORT_TICK_S)
 
     def report(self) -> WorkerReport:
-        """As things are now, of what the last tick saw of replicas."""
+        """The report as of now; what it says of replicas is from the last tick."""
         now, now_s = self._clock.now(), self._clock.monotonic()
         workings = self._workings
         validating, validating_since = workings.validating or (None, None)

@@ -13,7 +13,7 @@ from lowtide.ports.worker_reports import WorkerReportStore
 
 
 class SeenModelsLoop:
-    """Of one process."""
+    """Collects the models that any worker reports, for one process."""
 
     name = "seen-models"
 

@@ -1,8 +1,9 @@
-"""Twice a second: what each engine tells, what follows for its window, and which calls give way.
+"""Twice a second: reads each engine's metrics, resizes its window, and chooses the calls to abort
+for live traffic.
 
 The shell around core/capacity/window.py and core/capacity/preemption.py. All engines are read at
-once, each within a bound, so that a slow one keeps nobody waiting. What the live API sees
-of live traffic comes in as a function. `EngineProbeLoop`, beside it, finds out what each engine is,
+once, each within a bound, so that a slow one does not delay the others. What the live API sees of
+live traffic comes in as a function. `EngineProbeLoop`, beside it, finds out what each engine is,
 and again when it has fallen silent or did not answer.
 """
 
@@ -86,8 +87,9 @@ class ControlLoop:
         on_look: Callable[[Replica, bool], None] = lambda *_: None,
         wake: Callable[[], None] = lambda: None,
     ) -> None:
-        """`on_look` is told of each replica at each poll, and whether it is ours; `wake` is called
-        when a window grew."""
+        """`on_look` is called for each replica at each poll, with whether this worker owns it;
+        `wake` when a window grew.
+        """
         self._controlled = controlled
         self._calls = calls
         self._clock = clock
@@ -102,7 +104,9 @@ class ControlLoop:
                 each.live_calls.when_asked(partial(self._live_asked, each))
 
     async def tick(self, now: datetime) -> datetime | None:
-        """One poll of all that are ours: elsewhere the owner's calls would look like live ones."""
+        """Polls the replicas that this worker owns: elsewhere the owner's calls would
+        look like live ones.
+        """
         begun_s = self._clock.monotonic()
         ours = [each for each in self._controlled if begun_s < each.replica.owned_until_s]
         before = [each.replica.in_flight for each in ours]

@@ -33,7 +33,7 @@ class Calibrations:
         self._changed: set[str] = set()
         self._due_s: dict[str, float] = {}
         self.models: Mapping[str, TokenModel] = MappingProxyType(self._models)
-        """By canonical model id, as of now."""
+        """The current token models, by canonical model id."""
 
     def finished(self, model: str, line: bytes, prompt_tokens: int, now_s: float) -> None:
         """An engine answered this input line and reported `prompt_tokens`; `now_s` is monotonic.

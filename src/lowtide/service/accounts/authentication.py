@@ -34,7 +34,9 @@ _NOBODY: Final = sha256(b"nobody").hexdigest()
 
 
 def hash_secret(secret: str) -> str:
-    """As stored. A plain hash is enough: the secret is 238 bits of chance, not a password."""
+    """The hash that is stored. A plain one is enough: the secret is 238 random
+    bits, not a password.
+    """
     return sha256(secret.encode()).hexdigest()
 
 
@@ -101,7 +103,9 @@ class Authenticator:
             log.warning("keys.not_touched", keys=len(used_at), error=str(error))
 
     async def _note_use(self, key_id: str, now: datetime) -> None:
-        """In one write a minute for all keys: the first use sets when."""
+        """Records the key's use, written once a minute for all keys: the first use
+        starts the minute.
+        """
         now_s = self._clock.monotonic()
         self._used_at[key_id] = now
         if self._flush_at_s is None:

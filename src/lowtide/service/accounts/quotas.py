@@ -27,7 +27,9 @@ from lowtide.service.single_flight import SingleFlight
 
 
 class EffectiveLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """Of one organization. None: no bound. `spend_cap_pico`: pico-dollars a calendar month."""
+    """The limits of one organization. None: no bound. `spend_cap_pico`: pico-dollars
+    a calendar month.
+    """
 
     organization_id: str
     requests_per_batch: int
@@ -76,7 +78,7 @@ class Quotas:
         self._calls = CallRateLimiter()
 
     async def of(self, project_id: str) -> EffectiveLimits:
-        """As they are now, or were seconds ago."""
+        """Effective limits of the project's organization, cached for `TENANT_CACHE_S` seconds."""
         now_s = self._clock.monotonic()
         known = self._known.get(project_id)
         if known is not None and now_s - known[0] < limits.TENANT_CACHE_S:

@@ -1,7 +1,7 @@
 """The verbs on organizations, projects and keys: create, look up, change, revoke.
 
 Called by the admin routes and the command line. Guards: a key's secret leaves here once, in the
-answer to its creation, and only its hash is stored; ids are ours, names are the caller's.
+answer to its creation, and only its hash is stored; ids are made here, names are the caller's.
 """
 
 import secrets
@@ -33,7 +33,7 @@ DEFAULT_SCOPES: Final[frozenset[Scope]] = frozenset({"read", "submit"})
 
 
 class NewKey(msgspec.Struct, frozen=True):
-    """A key that was just made, with the credential that nobody can show again."""
+    """A key that was just created, with the credential, which cannot be shown again."""
 
     key: ApiKey
     credential: str
@@ -144,7 +144,7 @@ class TenantService:
         return NewKey(key, spell_key(key.id, secret))
 
     async def revoke_key(self, key_id: str) -> ApiKey:
-        """From now on the key is refused; revoking it again changes nothing. Raises LowtideError
+        """Revokes the key; revoking it again changes nothing. Raises LowtideError
         `key_not_found`.
         """
         if not await self._tenants.revoke_key(key_id, self._clock.now()):
@@ -156,7 +156,7 @@ class TenantService:
 
 
 def _random(chars: int) -> str:
-    """From the system's generator, never a seeded one: these are credentials."""
+    """Random characters of the system's generator, never a seeded one: these are credentials."""
     return "".join(secrets.choice(_ALPHABET) for _ in range(chars))
 
 
@@ -196,7 +196,7 @@ def _checked_limits(bounds: OrganizationLimits) -> OrganizationLimits:
 
 
 def _checked_cap(spend_cap: Decimal | None) -> int | None:
-    """In pico-dollars."""
+    """The cap in pico-dollars; None: no cap. Raises LowtideError `invalid_request`."""
     if spend_cap is None:
         return None
     if not (spend_cap.is_finite() and 0 <= spend_cap <= limits.SPEND_CAP_DOLLARS_MAX):

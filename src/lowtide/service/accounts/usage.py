@@ -42,7 +42,9 @@ class UsageService:
         organization_id: str | None = None,
         project_id: str | None = None,
     ) -> UsageReport:
-        """From the month's first day until now, unless said otherwise. Raises LowtideError."""
+        """The usage of a span: by default from the month's first day until now.
+        Raises LowtideError.
+        """
         until = until or self._clock.now()
         since = since or month_of(until)
         if since > until:

@@ -46,7 +46,7 @@ Look = Callable[[], Awaitable[Standing]]
 
 
 async def nothing_known() -> Standing:
-    """Where nobody looks after workers."""
+    """The standing for a process that reads no workers' reports."""
     return NOTHING_KNOWN
 
 

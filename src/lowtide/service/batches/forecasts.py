@@ -35,7 +35,7 @@ from lowtide.ports.capacity import Capacity, CapacityStore
 from lowtide.ports.clock import Clock
 
 HoursOf = Mapping[str, OperatingHours]
-"""By model: when its replicas take batch work; a model that is missing is always open."""
+"""When replicas take batch work, by model; a model that is missing is always open."""
 
 
 class _Pool:
@@ -91,7 +91,7 @@ class Forecasts:
         self._looking = asyncio.Lock()
 
     async def of(self, batches: Iterable[Batch]) -> dict[str, Prospect]:
-        """Of those that are in progress, by id."""
+        """The prospects, by id, of those batches that are in progress."""
         running = [batch.id for batch in batches if batch.status == "in_progress"]
         if not running:
             return {}
@@ -163,7 +163,9 @@ def _verdicts(
     view: _View,
     scale: float = 1.0,
 ) -> list[Feasibility]:
-    """Of each model's share of new work, which is `scale` times as large as said."""
+    """The verdicts on each model's share of new work, which is `scale` times as
+    large as planned.
+    """
     verdicts = []
     for model, share in models.items():
         pace = view.capacity.paces.get(model)

@@ -93,7 +93,9 @@ def check_input(file: File, now: datetime) -> None:
 
 
 def check_endpoint(endpoint: str | None, file: File) -> str:
-    """As asked, if we have it. Together's launch example leaves it out and means chat."""
+    """The requested endpoint. Raises LowtideError for an unknown one, and where OpenAI's clients
+    give none; Together's launch example leaves it out and means chat.
+    """
     if not endpoint:
         if file.dialect == "together":
             return "/v1/chat/completions"

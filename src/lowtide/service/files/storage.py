@@ -28,7 +28,7 @@ class Reservation:
         self._arrived = 0
 
     def hold(self, bytes: int) -> None:
-        """So many will come. Raises QuotaReached."""
+        """Reserves room for `bytes` in all. Raises QuotaReached."""
         more = bytes - self._held
         if more <= 0:
             return
@@ -39,7 +39,7 @@ class Reservation:
         self._held = bytes
 
     def arrived(self, bytes: int) -> None:
-        """So many more came, whatever was declared. Raises QuotaReached."""
+        """Counts bytes that arrived, whatever was declared. Raises QuotaReached."""
         self._arrived += bytes
         self.hold(self._arrived)
 
@@ -58,7 +58,9 @@ class Storage:
         self._under_way: Counter[str] = Counter()
 
     async def check(self, project_id: str, bytes: int) -> None:
-        """So many more would fit now. Raises LowtideError `storage_limit_exceeded`."""
+        """Checks that so many more bytes would fit now. Raises LowtideError
+        `storage_limit_exceeded`.
+        """
         async with self.reserved(project_id, bytes):
             pass
 

@@ -1,4 +1,4 @@
-"""From parts to a file: the bytes are put together once, whoever asks how often.
+"""Makes a file from parts: the bytes are put together once, however often clients ask.
 
 A large file takes longer than some clients wait (Together's asks again after 60 seconds, OpenAI's
 after 600), so completing is a task of its own: a caller that comes back joins it, and one that

@@ -23,7 +23,7 @@ class Found(msgspec.Struct, frozen=True):
 
 
 class WrongDigests:
-    """By upload, then by the parts that were chosen."""
+    """The digests found at completions that failed, by upload and by the chosen parts."""
 
     def __init__(self) -> None:
         self._known: OrderedDict[str, dict[str, Found]] = OrderedDict()
@@ -36,7 +36,7 @@ class WrongDigests:
             raise refusal
 
     def note(self, upload: Upload, choice: Choice, found: Found) -> int:
-        """A reading in vain; how many there were of this upload."""
+        """Records a failed reading. Returns how many there were of this upload."""
         self._known.setdefault(upload.id, {})[_parts_of(choice)] = found
         self._known.move_to_end(upload.id)
         self._failures[upload.id] = self._failures.get(upload.id, 0) + 1

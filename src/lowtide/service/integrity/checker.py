@@ -19,8 +19,9 @@ from lowtide.ports.blobs import FOLDERS, BlobInfo, BlobNotFound, Blobs
 from lowtide.ports.store import Store
 
 NEEDS: Final[tuple[BlobRole, ...]] = ("input", "upload", "plan", "segment", "plan", "result")
-"""In the order of repair. Plans twice: results that are taken back may leave a stopped batch with
-requests that never ran, and those need a plan to be listed by."""
+"""The roles in the order of repair. Plans twice: results that are taken back may leave a stopped
+batch with requests that never ran, and those need a plan to be listed by.
+"""
 
 OnProgress = Callable[[int], None]
 

@@ -96,7 +96,7 @@ class ResultRepair:
     async def _bits(
         self, found: BatchContents, slices: Sequence[StoredSlice], lost: Collection[str]
     ) -> dict[int, bytes] | None:
-        """By chunk, the bits of the lost slices: those set, without those of the slices that are
+        """The bits of the lost slices by chunk: those set, without those of the slices that are
         left. None when there is no plan to tell a line's place by.
         """
         plan = await self._plan(found)

@@ -2,10 +2,9 @@
 
 Called by the live API for `service_tier: "flex"`. Calls of one key and endpoint that come within
 `FLEX_GATHER_S` become one batch (a party), which is planned, run, settled and charged like any
-other; `look`, ticked by loops/live/flex_results.py, hands each result to its caller as soon as a
-commit has made it durable. Invariants: a caller hears of an answer only after it is charged,
-exactly once; a party whose callers have all left is cancelled; nothing is held beyond
-`FLEX_HOLD_S`.
+other; `look`, ticked by loops/live/flex_results.py, gives each result to its caller as soon as a
+commit has made it durable. Invariants: a caller gets an answer only after it is charged, exactly
+once; a party whose callers have all left is cancelled; nothing is held beyond `FLEX_HOLD_S`.
 """
 
 import asyncio
@@ -137,7 +136,9 @@ class FlexService:
             self._places.give_back(organization_id, 1)
 
     async def look(self) -> bool:
-        """Hand out what is there; whether anybody waits still. Raises StoreError, BlobError."""
+        """Delivers the results that are there. Returns whether calls still wait. Raises
+        StoreError, BlobError.
+        """
         for batch_id, party in list(self._parties.items()):
             if not party.waits:
                 del self._parties[batch_id]
@@ -192,7 +193,7 @@ class FlexService:
             self._end(party)
 
     def _end(self, party: _CallGroup) -> None:
-        """Nobody is there any more. What was not answered is not to be run."""
+        """Ends a group that no caller waits for any more, and cancels what was not answered."""
         assert party.batch is not None
         self._parties.pop(party.batch.id, None)
         if any(held.answer.cancelled() or held.answer.exception() for held in party.calls):
@@ -271,7 +272,9 @@ def _read_line(calls: Sequence[FlexCall], line: bytes) -> tuple[int, LiveAnswer 
 
 
 def _seen(answer: "asyncio.Future[LiveAnswer]") -> None:
-    """A caller that has left does not ask for it: that is no error that nobody heard of."""
+    """Marks an exception as retrieved: a caller that has left does not ask for it, and
+    asyncio would log it.
+    """
     if not answer.cancelled():
         answer.exception()
 

@@ -1,9 +1,9 @@
 """Batches made of single calls: checked, priced and planned like all others, in one go.
 
 Called by service/live/flex.py for calls whose callers wait, and service/live/background.py for
-those that do not. A batch of at most a chunk needs no loop to validate it: whoever makes it plans
-it, under the lease that it is born with, so no call waits behind somebody's large file. Invariant:
-when `submit` fails, nothing of the batch runs that could still be stopped.
+those that do not. A batch of at most a chunk needs no loop to validate it: the process that creates
+it plans it, under the lease that it is created with, so no call waits behind a large file.
+Invariant: when `submit` fails, nothing of the batch runs that could still be stopped.
 """
 
 import asyncio
@@ -49,7 +49,7 @@ class FlexSubmission(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def content(self) -> bytes:
-        """Of the input file."""
+        """The content of the input file."""
         return content_of(self.calls)
 
     @property
@@ -237,7 +237,7 @@ class FlexQueue:
     async def _plan_beside(
         self, project_id: str, endpoint: str, calls: Sequence[FlexCall]
     ) -> tuple[Plan, bytes]:
-        """As `_planned`, in a thread where the calls are large."""
+        """Plans as `_planned` does, in a thread where the calls are large."""
         size = sum(call.size for call in calls)
         if size <= limits.LARGE_BODY_BYTES:
             return self._planned(endpoint, calls)

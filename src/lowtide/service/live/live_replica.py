@@ -41,7 +41,7 @@ class LiveReplica:
         self.rules = rules
         self.timeout_s = timeout_s
         self.places = ByteBudget(limits.LIVE_IN_FLIGHT_MAX)
-        """Of calls in flight, by organization."""
+        """Places of calls in flight, by organization."""
         self._on_asked: Callable[[int, float], None] = lambda *_: None
         self._unbegun: dict[LiveCall, float] = {}  # calls without a first byte; oldest first
         self._tokens_each = float(limits.LIVE_CALL_TOKENS)
@@ -52,7 +52,9 @@ class LiveReplica:
         self._on_asked = told
 
     def adopt(self, fresh: "LiveReplica") -> None:
-        """From the next call on by that one's engine and settings; calls in flight end as begun."""
+        """Takes over the engine and settings of `fresh`, for the next call on; calls in
+        flight end as begun.
+        """
         self.engine = fresh.engine
         self.engine_names = fresh.engine_names
         self.rules = fresh.rules
@@ -69,9 +71,10 @@ class LiveReplica:
         return (self.in_flight + self.replica.in_flight) / self.replica.holds
 
     def seen(self, now_s: float, patience_s: float) -> LiveSeen:
-        """For the guard: how many calls there are, and how many have waited longer than that.
+        """The live load for the preemption policy: calls in flight, and calls that have waited
+        longer than `patience_s`.
 
-        Only of a stream does one see when it begins; the others count as in flight alone.
+        Only a stream shows when it begins; other calls never count as waiting.
         """
         waiting = 0
         for call, since_s in self._unbegun.items():
@@ -153,7 +156,7 @@ class LiveCall:
         self.came_to(STREAM_BEGUN)
 
     def came_to(self, outcome: Outcome) -> None:
-        """What came of it. Tells the replica, and that nobody waits for a first byte any more."""
+        """Records the outcome and tells the replica; the call no longer waits for a first byte."""
         self._is_told = True
         now_s, live = self._clock.monotonic(), self._live
         if not isinstance(outcome, Interrupted | Failed):

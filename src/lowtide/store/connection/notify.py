@@ -1,4 +1,4 @@
-"""`ports.wakeups.Wakeups` over LISTEN/NOTIFY of PostgreSQL; on SQLite there is nobody to hear.
+"""`ports.wakeups.Wakeups` over LISTEN/NOTIFY of PostgreSQL; on SQLite there is no listener.
 
 The listener has one connection beside the pool. `announce` is called by the classes of the adapter,
 inside their transactions. Invariant: an announcement is sent if and when its transaction commits.

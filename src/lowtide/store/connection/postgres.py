@@ -38,8 +38,9 @@ _NOT_THE_ADDRESS: Final = (
         " verify-full.",
     ),
 )
-"""What the driver says of an address that it could read, and what we say: its own words quote parts
-of the address, which may be of a password."""
+"""What the driver says of an address that it could read, and what Lowtide says instead: the
+driver's words quote parts of the address, which may be of a password.
+"""
 _FILES: Final[tuple[str, ...]] = ("sslrootcert", "sslcert", "sslkey", "sslcrl")
 _NO_USER: Final = (
     "server.database_url names no user, and the user of this process has no name on this machine:"
@@ -138,7 +139,7 @@ def driver_state_errors() -> tuple[type[Exception], ...]:
 
 @contextmanager
 def driver_errors() -> Iterator[None]:
-    """Translate what the driver itself raises, where no SQLAlchemy stands between it and us."""
+    """Translates what the driver itself raises, where it is called without SQLAlchemy."""
     import asyncpg
 
     try:

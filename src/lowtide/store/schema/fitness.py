@@ -57,7 +57,8 @@ async def check_writable(database: Database) -> None:
 
 async def is_pooled(connect: Callable[[], Awaitable[Any]]) -> bool:
     """Whether two connections that are open together share a server process, or one changes its
-    own: then something between us and the server deals out sessions. Raises StoreError."""
+    own: then a pooler before the server assigns sessions. Raises StoreError.
+    """
     sessions: list[Any] = []
     seen: list[set[int]] = []
     try:

@@ -45,7 +45,7 @@ PENDING: Final = literal_column("'pending'", String)
 NO_BLOB: Final = literal_column("''", String)
 """The key of a blob that is gone, or has not come."""
 AWAITED: Final = literal_column("'awaited'", String)
-"""Of batches that single calls are waiting for."""
+"""The `flex` of batches that single calls are waiting for."""
 
 
 def _text(name: str, **rest: Any) -> Column[str]:
@@ -66,7 +66,7 @@ def _whole(name: str, *, nullable: bool) -> Column[Any]:
 
 
 def _only(rows: ColumnElement[bool]) -> dict[str, Any]:
-    """Of an index that has these rows alone."""
+    """The keywords of an index that has these rows alone."""
     return {"sqlite_where": rows, "postgresql_where": rows}
 
 

@@ -64,7 +64,7 @@ class _Claim:
 
     @property
     def is_bounded(self) -> bool:
-        """Whether anybody is."""
+        """Whether any organization has a bound."""
         return self._bounds.default is not None or bool(self._bounds.own)
 
     @property
@@ -120,9 +120,9 @@ async def claimable_beside(
     without: Collection[Scope],
     supplied: Collection[str],
 ) -> list[Row[Any]]:
-    """As `claimable`, for a worker that has enough of the organizations `supplied`: as much as
-    `SUPPLY_LOW` requests of each other one, who was given the least first, and none while an
-    urgent batch of one that is supplied waits.
+    """The chunks to claim, as `claimable`, for a worker that has enough of the organizations
+    `supplied`: up to `SUPPLY_LOW` requests of each other one, the one that was given the least
+    first, and none while an urgent batch of one of `supplied` waits.
     """
     claim = _Claim(models, limit, await _bounds(conn, in_flight_max), without)
     if not claim.models or limit <= 0:
@@ -154,9 +154,9 @@ async def _take_urgent(conn: AsyncConnection, claim: _Claim) -> None:
 
 
 async def _take_turns(conn: AsyncConnection, claim: _Claim) -> Costs:
-    """From the organization whose turn it is, a few chunks at a time, until enough are taken.
+    """Takes a few chunks at a time from the organization whose turn it is, until enough are taken.
 
-    The virtual times that organizations which are passed over are lifted to.
+    Returns the virtual times that organizations which are passed over are lifted to.
     """
     tenants, waiting = await _tenants(conn, claim)
     turns = _turns({n: t for n, t in tenants.items() if not claim.is_full(n)})

@@ -113,10 +113,11 @@ def charges(rows: Iterable[Row[Any]]) -> dict[tuple[str, str], float]:
 
 
 async def lift(conn: AsyncConnection, organization_id: str, models: Iterable[str]) -> None:
-    """Its work on those models begins: what it did not use while it had none is no credit.
+    """Lifts the virtual time of an organization whose work on those models begins: idle time earns
+    no credit. Called before its chunks wait.
 
-    Called before its chunks wait. To the least of those at work, or where nobody is, to the most
-    that anybody was given: then all begin alike.
+    It is lifted to the least of those at work; where there is none, to the most that any was given:
+    then all begin alike.
     """
     models = sorted(models)
     await _begin(conn, [(model, organization_id) for model in models])

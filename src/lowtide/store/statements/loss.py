@@ -214,7 +214,7 @@ def _model_values(
 
 
 def _settled_tokens(row: Row[Any], lost: bytes | None) -> int:
-    """By how much the settled part of the chunk's estimate changes, as settling it does."""
+    """The change of the settled part of the chunk's estimate, computed as settling it does."""
     if lost is None:
         return 0
     count, tokens = row._mapping["count"], row.input_tokens

@@ -27,7 +27,9 @@ async def check_quota(
     bytes: int = 0,
     unfinished: int = 0,
 ) -> None:
-    """So many more may be added to the project. Raises QuotaReached; None as quota: no bound."""
+    """Checks that so much more may be added to the project. Raises QuotaReached;
+    `quota` None: no bound.
+    """
     if quota is None or not (unfinished or (bytes and quota.bytes is not None)):
         return
     organization_id = await owner_of(conn, project_id) or ""
@@ -41,7 +43,9 @@ async def check_quota(
 async def storage_use(
     conn: AsyncConnection, organization_id: str, *, measured: bool = True
 ) -> StorageUse:
-    """Without `measured` only the number of unfinished uploads, which is the cheaper half."""
+    """The organization's storage; without `measured` only its unfinished uploads,
+    the cheaper half.
+    """
     own = select(projects.c.id).where(projects.c.organization_id == organization_id)
     announced = select(func.count()).where(
         files.c.project_id.in_(own), files.c.status == PENDING, files.c.deleted_at.is_(None)

@@ -1,1 +1,1 @@
-"""From the settings of engines to replicas that can be called."""
+"""Makes replicas that can be called from the settings of engines."""

@@ -1,4 +1,4 @@
-"""From a `[[replica]]` to a client of its engine: address, key, certificates, proxy and query.
+"""Makes the client of a `[[replica]]`'s engine: address, key, certificates, proxy and query.
 
 Called for batch work, live calls and metrics, each by connections of its own, and by `doctor`.
 Invariant: no message has a secret of the settings in it.

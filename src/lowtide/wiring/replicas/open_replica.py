@@ -1,4 +1,4 @@
-"""From one replica's settings to what it takes to call it: connections, window, readers.
+"""Opens what it takes to call one replica, by its settings: connections, window, readers.
 
 Called by loops/replicas/replica_set.py through `open_replica`. Batch work, live calls and the
 control loop have connections of their own each, so that none of them can take the others'.

@@ -137,6 +137,12 @@ USAGE_SPAN_DAYS_MAX: Final = 400  # of one usage report: a year and the month to
 DRY_RUNS_AT_ONCE: Final = 4  # half of one organization; each reads a whole file
 SPEND_CAP_DOLLARS_MAX: Final = 1_000_000  # pico-dollars of it fit a 64-bit column
 
+# ---- the console (api/console) ----
+CONSOLE_SESSION_S: Final = 12 * 3600  # a working day; then the key is typed again
+CONSOLE_BATCHES_PAGE: Final = 50  # rows: two screens, some 10 ms
+CONSOLE_REFRESH_S: Final = 2.0  # between two looks of an open page; a person sees no less
+CONSOLE_STREAMS_MAX: Final = 256  # pages that are kept up to date; the others load again
+
 # ---- what a batch says about itself ----
 ETA_SETTLED_MIN: Final = 5  # results before an estimate is given ...
 ETA_SHARE_MIN: Final = 0.01  # ... or this share of the batch, whichever comes first

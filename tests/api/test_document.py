@@ -10,6 +10,7 @@ from starlette.routing import Route
 
 from lowtide.api.app import create_app, openapi_document
 from lowtide.api.http.errors import STATUS_OF
+from lowtide.api.middleware.console_paths import HOME, ROOT
 
 PUBLIC = {
     "/health",
@@ -26,11 +27,15 @@ def document(http_api: ApiServer) -> Json:
 
 
 def served(http_api: ApiServer) -> set[tuple[str, str]]:
-    """Paths and methods that the application answers; HEAD only where it is named with GET."""
+    """Paths and methods that the API answers; HEAD only where it is named with GET. The console's
+    are pages for people.
+    """
     found = set()
     for route in create_app(http_api.services).routes:
         assert isinstance(route, Route)
         path = route.path.replace(":path}", "}")
+        if path == HOME or path.startswith(ROOT):
+            continue
         methods = route.methods or set()
         found |= {(path, m) for m in methods if m != "HEAD" or "/content" in path}
     return found - {("/openapi.json", "GET")}

@@ -14,6 +14,8 @@ from lowtide import limits
 from lowtide.api import metrics, models
 from lowtide.api.accounts import admin, usage, whoami
 from lowtide.api.batches import batches
+from lowtide.api.console import pages
+from lowtide.api.console.session_guard import SessionGuard
 from lowtide.api.files import files, multipart_uploads, upload_parts
 from lowtide.api.http import errors
 from lowtide.api.http.json_body import json_response
@@ -77,7 +79,11 @@ def create_app(services: Services | None) -> Starlette:
     Without services it only describes itself.
     """
     prefix = "" if services is None else services.settings.server.path_prefix
-    middleware = [Middleware(PathMiddleware, prefix=prefix), Middleware(AuthMiddleware)]
+    middleware = [
+        Middleware(PathMiddleware, prefix=prefix),
+        Middleware(SessionGuard, prefix=prefix),
+        Middleware(AuthMiddleware),
+    ]
     if services is not None and services.settings.auth.mode == "open":
         middleware.insert(0, Middleware(LocalCallersOnly, server=services.settings.server))
     middleware.insert(0, Middleware(RequestIdMiddleware))
@@ -90,12 +96,14 @@ def create_app(services: Services | None) -> Starlette:
         # What probes of balancers ask with; not in the document, where it would say nothing new.
         routes.append(Route(path, probe, methods=["HEAD"]))
     routes.append(_get("/openapi.json", openapi))
+    routes += pages.ROUTES
     app = Starlette(
         routes=routes, middleware=middleware, exception_handlers=errors.exception_handlers()
     )
     app.router.redirect_slashes = False  # a redirected POST loses its body; paths.py takes it away
     app.state.services = services
     app.state.json_bodies = ByteBudget(limits.JSON_BODIES_BYTES_MAX)
+    app.state.console_streams = ByteBudget(limits.CONSOLE_STREAMS_MAX)
     app.state.downloads = ByteBudget(limits.DOWNLOADS_MAX)
     return app
 

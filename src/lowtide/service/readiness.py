@@ -50,6 +50,11 @@ class Readiness:
         """Makes the process not ready from now on."""
         self._is_draining = True
 
+    @property
+    def is_draining(self) -> bool:
+        """Whether the process was asked to stop."""
+        return self._is_draining
+
     async def check(self) -> None:
         """Raises LowtideError `server_stopping` or `storage_unavailable`, which says what is."""
         if self._is_draining:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from lowtide.config import Settings
 from lowtide.service.accounts.authentication import Authenticator
 from lowtide.service.accounts.quotas import Quotas
+from lowtide.service.accounts.sessions import Sessions
 from lowtide.service.accounts.tenants import TenantService
 from lowtide.service.accounts.usage import UsageService
 from lowtide.service.files.files import FileService
@@ -18,6 +19,7 @@ from lowtide.service.files.signing import UploadSigner
 from lowtide.service.files.uploads import UploadService
 from lowtide.service.files.uploads_completion import UploadCompleter
 from lowtide.service.readiness import Readiness
+from lowtide.service.standings import Standings
 
 if TYPE_CHECKING:
     from lowtide.service.batches.batches import BatchService
@@ -50,3 +52,5 @@ class Services:
     flex: FlexService
     background: BackgroundService
     readiness: Readiness
+    sessions: Sessions
+    standings: Standings

@@ -10,6 +10,7 @@ clock.
 import asyncio
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from datetime import datetime
 
 import msgspec
 
@@ -46,23 +47,33 @@ class Standings:
         self._read_at_s: float | None = None
         self._reading = asyncio.Lock()
 
-    async def now(self) -> Standing:
-        """The standing at this moment, as far as it is known."""
+    async def reports(self) -> list[WorkerReport]:
+        """What each worker says of itself, with this process's own as of now."""
         async with self._reading:
             if self._is_stale():
                 await self._read()
-        now, own = self._clock.now(), self._own()
-        read = self._ages.dated(self._reports, now, self._clock.monotonic())
+        own = self._own()
+        read = self._ages.dated(self._reports, self._clock.now(), self._clock.monotonic())
         reports = {report.worker_id: report for report in read}
         if own is not None:
             reports[own.worker_id] = own
-        standing = standing_of(reports.values(), now)
+        return list(reports.values())
+
+    async def now(self) -> Standing:
+        """The standing at this moment, as far as it is known."""
+        reports = await self.reports()
+        now = self._clock.now()
+        standing = standing_of(reports, now)
         closed = {
             model: Hold("closed", hours.opens, hours.opens)
             for model, hours in self._hours().items()
             if model in standing.models and not hours.is_open(now)
         }
         return msgspec.structs.replace(standing, models={**standing.models, **closed})
+
+    def at(self) -> datetime:
+        """The instant by which the age of a report is told."""
+        return self._clock.now()
 
     def _is_stale(self) -> bool:
         now_s, at_s = self._clock.monotonic(), self._read_at_s

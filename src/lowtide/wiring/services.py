@@ -11,6 +11,7 @@ from typing import Protocol
 from lowtide.config import Settings
 from lowtide.core.reporting.worker_report import WorkerReport
 from lowtide.service.accounts.authentication import Authenticator
+from lowtide.service.accounts.sessions import Sessions
 from lowtide.service.accounts.tenants import TenantService
 from lowtide.service.accounts.usage import UsageService
 from lowtide.service.batches.batches import BatchService
@@ -73,8 +74,8 @@ def standings_of(parts: Parts, worker: LocalWorker) -> Standings:
 def build_services(
     parts: Parts, worker: LocalWorker, live: LiveService, standings: Standings, secret: bytes
 ) -> Services:
-    """`secret` signs upload addresses. Before the process ends, `access` is to be flushed and
-    `completions` closed.
+    """`secret` signs upload addresses and sessions of the console. Before the process ends,
+    `access` is to be flushed and `completions` closed.
     """
     store, blobs, clock, new_id = parts.store, parts.blobs, parts.clock, parts.new_id
     access = Authenticator(store.tenants, clock)
@@ -121,6 +122,8 @@ def build_services(
         flex=FlexService(queue, store, blobs, lambda: worker.wake("flex-results")),
         background=BackgroundService(queue, store, blobs, clock),
         readiness=Readiness(store.files, store.check_writable, blobs, clock),
+        sessions=Sessions(secret, access, clock),
+        standings=standings,
     )
 
 

@@ -18,6 +18,7 @@ from lowtide import limits
 from lowtide.api.http import body_budget
 from lowtide.api.http.errors import STATUS_OF
 from lowtide.api.middleware.caller import Caller, accept, admit, check_rate, require
+from lowtide.api.middleware.console_paths import SIGN_OUT, is_open_to_all
 from lowtide.core.accounts.tenancy import Scope
 from lowtide.core.batches.line import ENDPOINTS
 from lowtide.core.errors import LowtideError
@@ -57,7 +58,9 @@ class AuthMiddleware:
         caller: Caller | None = None
         try:
             if not is_public(scope["method"], scope["path"]):
-                caller = await admit(HTTPConnection(scope))
+                caller = scope["state"].get("caller")  # a session of the console's
+                if caller is None:
+                    caller = await admit(HTTPConnection(scope))
                 scope["state"]["caller"] = caller
                 accept(scope, caller.organization_id)
                 require(caller, sufficient_scopes(scope["method"], scope["path"]))
@@ -100,12 +103,12 @@ class AuthMiddleware:
 
 def is_public(method: str, path: str) -> bool:
     """Whether the path needs no key."""
-    return path in _PUBLIC or (method == "PUT" and path.startswith(_SIGNED))
+    return path in _PUBLIC or is_open_to_all(path) or (method == "PUT" and path.startswith(_SIGNED))
 
 
 def sufficient_scopes(method: str, path: str) -> tuple[Scope, ...]:
     """Any one of these will do; none given: any valid key, for every tool asks first who it is."""
-    if path == "/v1/whoami":
+    if path in ("/v1/whoami", SIGN_OUT):
         return ()
     if path == "/v1/usage":
         return ("read", "admin")  # an administrator's view of money reads no results

@@ -81,8 +81,12 @@ class Authenticator:
 
         For what a key made and left behind, such as a signed address.
         """
+        return await self.owner_of(key_id) is not None
+
+    async def owner_of(self, key_id: str) -> KeyOwner | None:
+        """Whose the key with this id is; None where it could not be used now."""
         owner = await self._owner(key_id)
-        return owner is not None and owner.key.is_valid(self._clock.now())
+        return owner if owner is not None and owner.key.is_valid(self._clock.now()) else None
 
     def forget(self, key_id: str) -> None:
         """The key changed: look it up afresh."""

@@ -1,0 +1,40 @@
+"""What a browser's form sent: bounded, decoded, and proven to come from one of our own pages."""
+
+import hmac
+from collections.abc import Mapping
+from urllib.parse import parse_qs
+
+from starlette.requests import Request
+
+from lowtide import limits
+from lowtide.api.http.json_body import read_bounded
+from lowtide.core.errors import LowtideError
+
+
+async def read_form(request: Request) -> Mapping[str, str]:
+    """The fields of a form, the last value of each.
+
+    Raises LowtideError `origin_not_allowed` without the page's CSRF token, `request_too_large`,
+    `invalid_request`.
+    """
+    body = await read_bounded(request, limits.FORM_FIELD_BYTES_MAX)
+    try:
+        fields = parse_qs(
+            body.decode(), keep_blank_values=True, max_num_fields=limits.FORM_PARTS_MAX
+        )
+    except ValueError:
+        raise LowtideError("invalid_request", "The form cannot be read.") from None
+    found = {name: values[-1] for name, values in fields.items()}
+    check_csrf(request, found.get("csrf", ""))
+    return found
+
+
+def check_csrf(request: Request, told: str) -> None:
+    """Raises LowtideError `origin_not_allowed` where `told` is not the session's token."""
+    expected: str = request.state.csrf
+    if not hmac.compare_digest(expected.encode(), told.encode()):
+        raise LowtideError(
+            "origin_not_allowed",
+            "This page is older than your session, or did not come from this console:"
+            " load it again and repeat what you did.",
+        )

@@ -1,0 +1,49 @@
+"""Templates to HTML. Guards: whatever comes from a file, a model, an engine or a user is text.
+
+Jinja2 escapes every value, and `shown` makes visible what a browser would obey or hide: control
+characters and those that turn the direction of text. Pages hold no inline script and no inline
+style, so that the policy in `session_guard` needs no exception.
+"""
+
+import re
+from functools import cache
+from typing import Any, Final
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from lowtide.api.console import formats
+
+_HIDDEN: Final = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]"
+)
+
+
+def shown(value: Any) -> Any:
+    """The value as a template shows it: its hidden characters are spelled as `\\u202e`."""
+    if value is None:
+        return ""
+    if isinstance(value, str) and not isinstance(value, Markup):
+        return _HIDDEN.sub(lambda found: f"\\u{ord(found[0]):04x}", value)
+    return value
+
+
+@cache
+def environment() -> Environment:
+    """The templates of this package. `{{ value }}` is escaped and passes `shown`."""
+    found = Environment(
+        loader=PackageLoader("lowtide.api.console"),
+        autoescape=True,
+        finalize=shown,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    for name in formats.FILTERS:
+        found.filters[name] = getattr(formats, name)
+    return found
+
+
+def render(template: str, context: dict[str, Any]) -> str:
+    """The HTML of one template."""
+    return environment().get_template(template).render(context)

@@ -1,0 +1,80 @@
+// Keeps a page up to date, shows instants in the reader's zone, and makes rows reachable by key.
+
+const RETRY_MS = 3000;
+let stream = null;
+
+function localize(root) {
+  for (const time of root.querySelectorAll("time")) {
+    const at = new Date(time.dateTime);
+    if (!isNaN(at)) {
+      time.textContent = at.toLocaleString([], { dateStyle: "medium", timeStyle: "short" });
+    }
+  }
+}
+
+function say(text) {
+  const place = document.getElementById("connection");
+  if (place) place.textContent = text;
+}
+
+function replace({ id, html }) {
+  const element = document.getElementById(id);
+  if (!element || element.contains(document.activeElement?.closest("form"))) return;
+  const open = [...element.querySelectorAll("details")].map((each) => each.open);
+  element.innerHTML = html;
+  element.querySelectorAll("details").forEach((each, place) => { each.open = open[place] ?? each.open; });
+  localize(element);
+  mark(rowAt);
+}
+
+function listen() {
+  const address = document.body.dataset.live;
+  if (stream || !address || document.hidden) return;
+  stream = new EventSource(address + (location.search ? "&" + location.search.slice(1) : ""));
+  stream.onopen = () => say("");
+  stream.onmessage = (event) => replace(JSON.parse(event.data));
+  stream.onerror = () => {
+    say("Not connected: what you see may be old.");
+    close();
+    setTimeout(listen, RETRY_MS);
+  };
+}
+
+function close() {
+  stream?.close();
+  stream = null;
+}
+
+document.addEventListener("visibilitychange", () => (document.hidden ? close() : listen()));
+
+document.addEventListener("submit", (event) => {
+  const question = event.target.dataset.question;
+  if (question && !confirm(question)) event.preventDefault();
+});
+
+let rowAt = -1;
+const rows = () => [...document.querySelectorAll("tr[data-href]")];
+
+function mark(place) {
+  rows().forEach((row, each) => row.classList.toggle("at", each === place));
+}
+
+document.addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.target.closest("input, textarea, select, dialog")) return;
+  const all = rows();
+  if (event.key === "j" || event.key === "k") {
+    rowAt = Math.min(all.length - 1, Math.max(0, rowAt + (event.key === "j" ? 1 : -1)));
+    mark(rowAt);
+    all[rowAt]?.scrollIntoView({ block: "nearest" });
+  } else if (event.key === "Enter" && all[rowAt] && event.target === document.body) {
+    location.href = all[rowAt].dataset.href;
+  } else if (event.key === "g") {
+    document.querySelector(".brand").click();
+  } else if (event.key === "?") {
+    document.getElementById("keys").showModal();
+  }
+});
+
+localize(document);
+listen();

@@ -1,0 +1,183 @@
+"""What each page shows, gathered from the services: one function for each page.
+
+The objects are those of the HTTP API, so a person who asks with curl sees the same. `pages` renders
+a whole page of it, `live_pages` its fragments again and again.
+"""
+
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from starlette.requests import Request
+
+from lowtide import limits
+from lowtide.api.dialects import openai
+from lowtide.api.middleware.caller import Caller, identify, services_of
+from lowtide.api.objects.batches import BatchObject
+from lowtide.core.batches.batch import TERMINAL, Batch
+from lowtide.core.errors import LowtideError
+from lowtide.core.reporting.standing import split
+
+Context = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A page: its address, its template, the parts of it that change, and what fills them.
+
+    `fragments` maps the id of an element to the template of its content.
+    """
+
+    path: re.Pattern[str]
+    template: str
+    load: Callable[..., Awaitable[Context]]
+    fragments: Mapping[str, str] = field(default_factory=dict)
+
+
+def shell_of(request: Request) -> Context:
+    """What every page has: where it is, who looks, and which commands that person has."""
+    services, settings = services_of(request), services_of(request).settings
+    caller: Caller = identify(request)
+    return {
+        "base": settings.server.path_prefix,
+        "csrf": request.state.csrf,
+        "is_open": settings.auth.mode == "open",
+        "may_submit": "submit" in caller.scopes,
+        "may_administer": "admin" in caller.scopes,
+        "project": caller.project_name,
+        "version_of": services.settings.server.host,
+        "path": request.scope["path"],
+        "failure": None,
+    }
+
+
+async def load_batches(request: Request) -> Context:
+    """The newest batches, or those behind `?after=`."""
+    service = services_of(request).batches
+    after = request.query_params.get("after") or None
+    page = await service.page(
+        identify(request).project_id, after=after, limit=limits.CONSOLE_BATCHES_PAGE
+    )
+    shown = await _objects(request, page.batches)
+    return {
+        "batches": [_row(each) for each in shown],
+        "after": after,
+        "older": shown[-1].id if page.more else None,
+    }
+
+
+async def load_batch(request: Request, batch_id: str) -> Context:
+    """One batch, whatever of it is known now."""
+    services, project_id = services_of(request), identify(request).project_id
+    batch = await services.batches.get(project_id, batch_id)
+    (shown,) = await _objects(request, [batch])
+    ids = openai.result_files(batch)
+    return {
+        **_row(shown),
+        "steps": _steps(shown),
+        "output_file_id": ids.output_file_id or ids.partial_output_file_id,
+        "error_file_id": ids.error_file_id or ids.partial_error_file_id,
+        "is_whole": batch.status in TERMINAL,
+    }
+
+
+async def load_engines(request: Request) -> Context:
+    """Every replica, as the worker that has it reports it. For administrators: it has addresses."""
+    caller = identify(request)
+    if "admin" not in caller.scopes:
+        raise LowtideError("insufficient_scope", "The engines are shown to administrators.")
+    reports = await services_of(request).standings.reports()
+    live, gone = split(reports, services_of(request).standings.at())
+    rows: dict[tuple[str, tuple[str, ...], str], Context] = {}
+    for report in live:
+        for replica in report.replicas:
+            key = (replica.name, replica.models, replica.condition)
+            if key not in rows or replica.is_owned:
+                rows[key] = {"replica": replica, "worker": report.worker_id}
+    return {
+        "replicas": [rows[key] for key in sorted(rows)],
+        "workers": live,
+        "gone": gone,
+        "ready": sum(row["replica"].condition in ("ready", "live_first") for row in rows.values()),
+    }
+
+
+VIEWS: Final[Sequence[View]] = (
+    View(
+        re.compile(r"/(?:console)?"),
+        "batches.html",
+        load_batches,
+        {"batches": "parts/batches.html"},
+    ),
+    View(
+        re.compile(r"/console/batches/(?P<batch_id>[^/]+)"),
+        "batch.html",
+        load_batch,
+        {"batch": "parts/batch.html"},
+    ),
+    View(
+        re.compile(r"/console/engines"),
+        "engines.html",
+        load_engines,
+        {"engines": "parts/engines.html"},
+    ),
+)
+
+
+def view_of(path: str) -> tuple[View, Mapping[str, str]]:
+    """The view at that path, and the parameters in it. Raises LowtideError `not_found`."""
+    for view in VIEWS:
+        if (found := view.path.fullmatch(path)) is not None:
+            return view, found.groupdict()
+    raise LowtideError("not_found", f"The console has no page {path}.")
+
+
+async def _objects(request: Request, batches: Sequence[Batch]) -> list[BatchObject]:
+    service = services_of(request).batches
+    progress, costs = await service.progress(batches), await service.costs(batches)
+    return [
+        openai.batch(batch, its, cost)
+        for batch, its, cost in zip(batches, progress, costs, strict=True)
+    ]
+
+
+def _row(batch: BatchObject) -> Context:
+    """A batch with what a page says of it beside the object's own fields."""
+    counts = batch.request_counts
+    total = max(counts.total, 1)
+    return {
+        "batch": batch,
+        "name": batch.metadata.get("name") or batch.id,
+        "counts": counts,
+        "done_share": counts.completed / total,
+        "failed_share": counts.failed / total,
+        "has_ended": batch.status in TERMINAL,
+    }
+
+
+_STEPS: Final = (
+    ("validating", "Validating", "created_at"),
+    ("in_progress", "Running", "in_progress_at"),
+    ("finalizing", "Writing results", "finalizing_at"),
+)
+
+
+def _steps(batch: BatchObject) -> list[Context]:
+    """The states that the batch went through, with the instant of each, and the end ahead."""
+    found = [
+        {"name": name, "at": getattr(batch, at), "is_now": batch.status == status}
+        for status, name, at in _STEPS
+    ]
+    ends = {
+        "completed": batch.completed_at,
+        "failed": batch.failed_at,
+        "expired": batch.expired_at,
+        "cancelled": batch.cancelled_at,
+    }
+    ended = ends.get(batch.status)
+    if batch.status == "cancelling":
+        found.append({"name": "Cancelling", "at": batch.cancelling_at, "is_now": True})
+    last = batch.status.capitalize() if ended is not None else "Completed"
+    found.append({"name": last, "at": ended, "is_now": ended is not None})
+    return found

@@ -1,0 +1,18 @@
+"""Addresses of the console (api/console) that the middlewares know.
+
+`AuthMiddleware` lets the open ones through; `console.session_guard` finds out who asks at the
+others.
+"""
+
+from typing import Final
+
+HOME: Final = "/"
+ROOT: Final = "/console"
+SIGN_IN: Final = f"{ROOT}/sign-in"
+SIGN_OUT: Final = f"{ROOT}/sign-out"
+STATIC: Final = f"{ROOT}/static/"
+
+
+def is_open_to_all(path: str) -> bool:
+    """Whether a page shows nothing of anybody."""
+    return path == SIGN_IN or path.startswith(STATIC)

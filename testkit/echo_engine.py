@@ -114,7 +114,9 @@ def running_echo_engine() -> Iterator[EchoEngine]:
 
 
 async def _wait(request: Request, seconds: float) -> None:
-    """Until the time is over or, as an engine that stops computing would, the client is gone."""
+    """Waits until the time is over or the client is gone, as an engine does that
+    stops computing then.
+    """
     with suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             while (await request.receive())["type"] != "http.disconnect":

@@ -3,7 +3,7 @@
 blobs = Faulty(real_blobs)
 blobs.fail("put", BlobsFull("no space"))            # the next put does nothing and raises
 blobs.fail("put", BlobsFull("no space"), times=3)
-store.fail("commit_group", StoreUnavailable("gone"), after=True)   # done, but nobody hears it
+store.fail("commit_group", StoreUnavailable("gone"), after=True)   # done, but the caller gets this
 """
 
 from collections import Counter, defaultdict, deque

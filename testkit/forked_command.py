@@ -103,7 +103,7 @@ class ForkedCommand:
         return cls(await pipes[-1].number(), *pipes)
 
     def send_signal(self, number: int) -> None:
-        """To the process, if it is still there."""
+        """Sends a signal to the process, if it is still there."""
         if self.returncode is None:
             with suppress(ProcessLookupError):
                 os.kill(self.pid, number)
@@ -201,7 +201,9 @@ def _load_everything() -> None:
 
 
 def _forked(control: socket.socket) -> _Asked | None:
-    """Fork for whoever asks. Returns in each fork, and as None when nobody can ask any more."""
+    """Forks for every request. Returns in each fork, and as None when no request
+    can come any more.
+    """
     told: dict[int, int] = {}
     ends, wake = os.pipe()
     for descriptor in (ends, wake):

@@ -30,7 +30,7 @@ class ManualClock:
 
     @property
     def next_due_s(self) -> float | None:
-        """Seconds until the first sleeper is due; None when nobody sleeps."""
+        """Seconds until the first sleeper is due; None when there is none."""
         while self._sleepers and self._sleepers[0][2].done():
             heapq.heappop(self._sleepers)
         return self._sleepers[0][0] - self._slept_s if self._sleepers else None

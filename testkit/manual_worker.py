@@ -29,7 +29,7 @@ from lowtide.ports.work import TaskLease
 WORKER_ID = "hand"
 LEASE_TTL_S = 3600.0
 USAGE = Usage(input_tokens=10, cached_tokens=4, output_tokens=3, reasoning_tokens=1)
-"""Of every success."""
+"""The usage of every success."""
 
 
 class ManualWorker:

@@ -168,7 +168,7 @@ def _make_cluster(binaries: Path, folder: Path) -> None:
 
 
 def _unprivileged(folder: Path) -> dict[str, Any]:
-    """How a child is started: never as root, and with nothing of ours in its environment."""
+    """How a child is started: never as root, and with nothing of the test's environment."""
     settings: dict[str, Any] = {
         "cwd": folder,
         "env": {"PATH": os.defpath, "LC_ALL": "C"},

@@ -29,7 +29,7 @@ PER_ANSWER = Usage(input_tokens=10, cached_tokens=4, output_tokens=5, reasoning_
 
 
 class StoreFixture:
-    """One store, and the hands that turn it."""
+    """One store, and the operations that tests do on it."""
 
     def __init__(self, store: Store) -> None:
         self.store = store

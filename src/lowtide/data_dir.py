@@ -1,7 +1,7 @@
-"""The data directory: there, writable, and ours alone while we run.
+"""The data directory: it exists, is writable, and belongs to one process while that runs.
 
-The lock is what lets a restart take over at once: whoever holds it knows that every lease taken
-under this directory belongs to a process that is gone. It is the kernel's (flock), so it ends
+The lock is what lets a restart take over at once: the process that holds it knows that every lease
+taken under this directory belongs to a process that is gone. It is the kernel's (flock), so it ends
 with its process however that ends.
 """
 

@@ -164,7 +164,7 @@ class SimClient:
             group.create_task(self._follow())
 
     async def _insist(self, work: Callable[[Node], Awaitable[T]]) -> T:
-        """Until there is an answer."""
+        """Asks again until there is an answer."""
         while True:
             try:
                 return await self._ask(work)
@@ -238,8 +238,9 @@ class SimClient:
             await asyncio.sleep(_POLL_S * self._random.random())
 
     async def _look(self, node: Node, batch_id: str) -> Batch:
-        """As a person does who watches: where nothing moves, there has to be a reason. A new state
-        is a move as well: a last outcome may wait long for its commit, and has a reason for that.
+        """Looks at the batch as a person does who watches it: where nothing moves, there has to be
+        a reason. A new state is a move as well: a last outcome may wait long for its commit, and
+        has a reason for that.
         """
         seen = await node.services.batches.get(_PROJECT, batch_id)
         now_s = asyncio.get_running_loop().time()
@@ -309,9 +310,11 @@ class SimClient:
 
 
 def _is_misdated(standing: Batch, now: datetime) -> bool:
-    """Whether an instant of a batch that stands seems so recent that none can have been written
-    then. A process whose clock was ahead dated it, and when the others' clocks get there, the batch
-    seems to have moved just now: for that while nobody who trusts its row can see that it stands.
+    """Whether an instant of a batch that stands seems so recent that none can have
+    been written then.
+
+    A process whose clock was ahead dated it, and when the others' clocks get there, the batch seems
+    to have moved just now: for that while no process that trusts its row can see that it stands.
     """
     dates = (
         standing.created_at,

@@ -20,7 +20,7 @@ from testkit.sim.simulation import Played, play_world
 from testkit.sim.stores import Stores
 
 BAD_BATCH_ENDS_S: Final = 600.0
-"""After it was created: a batch of nothing but lines at fault ends in minutes."""
+"""Seconds after its creation: a batch of nothing but lines at fault ends in minutes."""
 _GOOD, _BAD = 0, 1
 
 

@@ -195,7 +195,7 @@ class EngineMachine:
         return reply
 
     def _own_failure(self, prompt: str) -> Attempt | None:
-        """Of a line that fails wherever it goes."""
+        """The failure of a line that fails wherever it goes; None for any other."""
         if FAILS in prompt:
             self._trace.fault(FaultKind.LINE_FAILED, self.url)
             return self._field.failure

@@ -1,8 +1,8 @@
 """What engines said of each line, and whether it excuses an end in the error file.
 
 `engines.py` writes it down at the moment that a call is answered; `final_check.py` asks when a
-batch has ended. The promise: a line ends as an error only if it was at fault itself, as far as
-anybody could tell. A set-up that was wrong, a gateway whose engine was away, a queue that was too
+batch has ended. The promise: a line ends as an error only if it was at fault itself, as far as any
+process could tell. A set-up that was wrong, a gateway whose engine was away, a queue that was too
 long for the time-out and a death for which others may be to blame excuse nothing.
 """
 
@@ -15,12 +15,12 @@ from testkit.sim.field import FAILS, LONG, MISTAKEN, FieldConditions
 
 _OWN: Final = (FAILS, MISTAKEN, " poison")
 _FAILURES_MIN: Final = 2
-"""One failure may be anybody's; a second of the same line may be taken for its own."""
+"""One failure may have any cause; a second of the same line may be taken for its own."""
 _NOT_RUN: Final = frozenset({"batch_expired", "batch_cancelled"})
 
 
 class Evidence:
-    """By prompt, which is of one line of one batch."""
+    """The evidence by prompt; each prompt is of one line of one batch."""
 
     def __init__(self, field: FieldConditions, engines: int, workers: int) -> None:
         self.refused: Counter[str] = Counter()
@@ -46,5 +46,5 @@ class Evidence:
         )
 
     def burnt(self, ended: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-        """Of (prompt, code) those that nothing excuses."""
+        """Those of the (prompt, code) pairs that nothing excuses."""
         return [(prompt, code) for prompt, code in ended if not self.excuses(prompt, code)]

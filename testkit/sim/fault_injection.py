@@ -19,8 +19,10 @@ from testkit.sim.trace import Trace
 
 _CLOCK_JUMP_S = (0.5, 5.0, 60.0)
 _CLOCK_LEAP_S = 250.0
-"""Of a worker: longer than anything is kept that no row names, in a scaled world (scenario.py). An
-API's would let a repeated create be another intention (REPEATED_POST_WINDOW_S)."""
+"""How far a worker's clock leaps: longer than anything is kept that no row names, in a scaled world
+(scenario.py). An API's leap would let a repeated create be another intention
+(REPEATED_POST_WINDOW_S).
+"""
 _STEPS_LEFT_MAX = 500
 STORM_MAX = 3
 
@@ -60,7 +62,7 @@ class FaultInjection:
         self._kinds += self._random.choice([[self._pause] * 2, [self._kill_between_steps]])
 
     async def inject_faults(self, enough: Callable[[], bool]) -> None:
-        """For `chaos_s`, and on until `enough`, within bounds."""
+        """Injects faults for `chaos_s`, and on until `enough`, within bounds."""
         self._trace.note("the storm begins")
         self._faults.calm = False
         loop, chaos_s = asyncio.get_running_loop(), self._scenario.chaos_s
@@ -104,7 +106,7 @@ class FaultInjection:
             node.process.kill()
 
     def _kill_between_steps(self) -> None:
-        """At any await: steps are what lies between two of them."""
+        """Kills a process at any await: steps are what lies between two of them."""
         if (node := self._one()) is not None:
             steps = int(_STEPS_LEFT_MAX ** self._random.random())  # often few: lives are short
             node.process.doom(steps, self._tell_death)

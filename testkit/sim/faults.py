@@ -27,7 +27,9 @@ Outage = Literal["database", "slow", "blobs", "disk"]
 _WRITES: Final = ("INSERT", "UPDATE", "DELETE")
 _SLOW_S: Final = 1.0
 _RARE: Final = 4
-"""By so much likelier is death, or an error, at what happens less often than a statement."""
+"""The factor by which death, or an error, is likelier at what happens less often
+than a statement.
+"""
 _DEATH: Final[dict[inline_sqlite.Moment, FaultKind]] = {
     "db.statement": FaultKind.KILLED_AT_STATEMENT,
     "db.commit": FaultKind.KILLED_AT_COMMIT,
@@ -41,7 +43,7 @@ class PortFaults:
     def __init__(self, scenario: Scenario, trace: Trace) -> None:
         self.rates = scenario.rates
         self.calm = True
-        """Before the storm, and after it."""
+        """Whether no faults are injected: before the storm, and after it."""
         self._lease_ttl_s = scenario.lease_ttl_s
         self._random = Random(f"faults {scenario.seed}")
         self._trace = trace
@@ -55,7 +57,7 @@ class PortFaults:
         self._trace.note(f"{outage} out for {seconds:.1f} s")
 
     def tell(self, kind: FaultKind) -> None:
-        """Of one that happened elsewhere."""
+        """Records a fault that happened elsewhere."""
         self._trace.fault(kind)
 
     def clear(self) -> None:

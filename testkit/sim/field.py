@@ -1,6 +1,6 @@
 """Engines and lines as they are met in the field, drawn for one world.
 
-An `Ailment` is what is wrong at one engine from one instant until somebody mends it: a key that was
+An `Ailment` is what is wrong at one engine from one instant until it is mended: a key that was
 rotated, a path or a model that is not there, a quota that is used up, a gateway whose engine is
 away, a page of a login. Some engines answer one call at a time and queue the others, without a word
 of it; some stand behind a balancer that cuts long calls. And some lines are at fault themselves:
@@ -55,11 +55,11 @@ REPLIES: Final[Mapping[FaultKind, tuple[Reply, ...]]] = {
 """What an engine that has this ailment answers to every call, or to those of one model."""
 
 FAILS: Final = " fails"
-"""In a prompt: every engine answers it with 500."""
+"""Marks a prompt that every engine answers with 500."""
 MISTAKEN: Final = " mistaken"
-"""In a prompt: every engine answers it with 200 and an error object."""
+"""Marks a prompt that every engine answers with 200 and an error object."""
 LONG: Final = " long"
-"""In a prompt: its answer takes longer than a balancer allows, and less than an attempt may."""
+"""Marks a prompt whose answer takes longer than a balancer allows, and less than an attempt may."""
 LIVE: Final = "live"
 """How the prompt of a live call begins: engines have room for it, as with a priority."""
 _FAILURES: Final = (
@@ -77,13 +77,15 @@ BAD_REPLIES: Final = (
 _LASTS_S: Final = (5.0, 30.0, 120.0)
 _LONG_SHARE: Final = 0.6
 _CUT_SHARE: Final = 0.3
-"""Of the time of an attempt: how long a long answer takes, and after how long a balancer cuts."""
+"""The share of an attempt's time that a long answer takes, and after which a balancer cuts."""
 _USUAL_SHARE: Final = 0.1
 """The most that another answer takes at an engine behind a balancer, or a serial one."""
 
 
 class Ailment(msgspec.Struct, frozen=True):
-    """Of engine number `engine`; `model` None: of all models. Instants are virtual seconds."""
+    """An ailment of engine number `engine`; `model` None: of all models. Instants are
+    virtual seconds.
+    """
 
     kind: FaultKind
     engine: int
@@ -106,7 +108,7 @@ class FieldConditions(msgspec.Struct, frozen=True):
 
     @property
     def mended_s(self) -> float:
-        """From when on no engine ails."""
+        """The virtual second from which on no engine ails."""
         return max((each.ends_s for each in self.ailments), default=0.0)
 
     def of(self, engine: int) -> tuple[Ailment, ...]:
@@ -124,7 +126,7 @@ CALM: Final = FieldConditions()
 
 
 def draw_field(seed: int, engines: int, models: int, chaos_s: float) -> FieldConditions:
-    """Of a seed; nothing at all in a third of them."""
+    """The conditions of a seed; nothing at all in a third of them."""
     random = Random(f"field {seed}")
     if random.random() < 0.33:
         return CALM

@@ -20,7 +20,7 @@ from testkit.sim.memory_blobs import BlobDisk
 
 
 class FinalCheck:
-    """Over one database and one disk."""
+    """Checks one database and one disk at the end of a run."""
 
     def __init__(
         self,

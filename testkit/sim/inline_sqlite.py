@@ -2,8 +2,8 @@
 
 Statements run where they are called, so a run has one order of things. Around each, the world of
 the calling process may let time pass, fail, or kill (`Process.gate`): before a statement, before a
-commit, and after it, when it is durable and nobody has heard. Waiting for another process's lock
-takes virtual time. Importing this module makes the URL known.
+commit, and after it, when it is durable and no caller knows it yet. Waiting for another process's
+lock takes virtual time. Importing this module makes the URL known.
 """
 
 import asyncio
@@ -28,9 +28,9 @@ _LEFT_OUT: Final = ("PRAGMA busy_timeout", "PRAGMA synchronous", "PRAGMA fullfsy
 """Settings about threads and power cuts: neither exists here."""
 
 gates: dict[str, Gate] = {}
-"""By path of the database: what its world does to those who use it."""
+"""What the world does to those who use a database, by its path."""
 commits: dict[str, Callable[[], None]] = {}
-"""By path: told of every commit that changed something."""
+"""Called at every commit that changed something, by path."""
 
 
 class _Connection:

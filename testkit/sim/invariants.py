@@ -90,7 +90,9 @@ class InvariantCheck:
         return sum(seen.row[3] + seen.row[4] for seen in self._seen.values())
 
     def stands_for_s(self, batch_id: str) -> float:
-        """Since its row last changed, or a process started, which knows nothing of before."""
+        """Seconds since its row last changed, or a process started, which knows
+        nothing of before.
+        """
         now_s = asyncio.get_running_loop().time()
         return now_s - max(self._moved_at_s.get(batch_id, now_s), self.started_at_s)
 

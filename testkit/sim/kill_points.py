@@ -1,4 +1,4 @@
-"""At which await of the product a process died: so that "at any" can be counted.
+"""The awaits of the product at which processes died: so that "at any" can be counted.
 
 Sites are `loops/dispatch/commit.py:88`: the innermost line of Lowtide's own code.
 """

@@ -36,7 +36,7 @@ class LiveCaller:
         self._fail = fail
 
     async def run(self) -> None:
-        """For ever; whoever needs no more of it cancels it."""
+        """Calls for ever; cancel it when no more is needed."""
         for number in count(1):
             await asyncio.sleep(self._gap_s)
             try:

@@ -18,7 +18,7 @@ from typing import Any, cast
 from testkit.sim.process import PROCESS, Process
 
 SPIN_STEPS_MAX = 300_000
-"""Callbacks at one instant: above this somebody waits for time to pass without letting it."""
+"""Callbacks at one instant: above this, some task waits for time to pass without letting it."""
 
 
 class Stuck(Exception):
@@ -168,7 +168,7 @@ class VirtualLoop:
     def run_in_executor(
         self, _executor: Any, func: Callable[..., Any], *args: Any
     ) -> asyncio.Future[Any]:
-        """At once: a thread would bring chance into the run."""
+        """Runs the function at once: a thread would bring chance into the run."""
         future = self.create_future()
         future.set_result(func(*args))
         return future

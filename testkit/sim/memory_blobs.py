@@ -70,7 +70,7 @@ class _Writer:
 
 
 class MemoryBlobs:
-    """One process's hands on the disk."""
+    """One process's access to the disk."""
 
     def __init__(self, disk: BlobDisk, gate: Gate = open_gate) -> None:
         self._disk = disk

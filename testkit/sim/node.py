@@ -51,7 +51,7 @@ _REPLY_LATE_S: Final = 5.0
 
 
 class Unreachable(Exception):
-    """The client got no answer: nobody was there, or it was lost on the way."""
+    """The client got no answer: no process was there, or the answer was lost on the way."""
 
 
 class SimClock:
@@ -164,7 +164,7 @@ class Node:
             self.process.on_death.remove(hang_up)
 
     def _carry(self, reply: Callable[[], None], hang_up: Callable[[], None]) -> None:
-        """Over the network: it arrives, or late, or never."""
+        """Carries a reply over the network: it arrives, or late, or never."""
         faults, trace = self._ground.faults, self._ground.trace
         if faults.happens(faults.rates.reply_lost):
             trace.fault(FaultKind.REPLY_LOST)
@@ -230,7 +230,7 @@ class Node:
         return parts_of(settings, store, self.blobs, self.clock, ground.catalogue, ground.new_id)
 
     def _live_service(self, upstreams: Sequence[Upstream], parts: Parts) -> LiveService:
-        """On connections of its own, which nobody has to own."""
+        """The live service, on connections of its own, which no worker has to own."""
         ground, timeout_s = self._ground, self._ground.scenario.attempt_timeout_s
         replicas = [
             LiveReplica(
@@ -278,7 +278,7 @@ class Node:
 
     @property
     def drains_within_s(self) -> float:
-        """From SIGTERM to the end, when nothing is in the way."""
+        """Seconds from SIGTERM to the end, when nothing is in the way."""
         return limits.DRAIN_S * 2 + 5.0
 
 

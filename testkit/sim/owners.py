@@ -1,4 +1,5 @@
-"""Checks at every call to a shared engine: its sender owns it, and nobody else believes to.
+"""Checks at every call to a shared engine: its sender owns it, and no other worker
+believes that it does.
 
 The promise of ports/ownership.py. What a worker believes is `Replica.owned_until_s`; a stopped
 process believes on, as it would act on it if it woke, and a dead one does not. Calls that were sent
@@ -17,7 +18,7 @@ from testkit.sim.trace import Trace
 
 
 class Owners:
-    """Of the engines of one world; told of every worker that lists them."""
+    """Which process may own each engine of one world; told of every worker that lists them."""
 
     def __init__(self, trace: Trace, fail: Callable[[Violation], None]) -> None:
         self._trace = trace
@@ -26,7 +27,9 @@ class Owners:
         self._last: dict[str, Process] = {}
 
     def list_shared(self, process: Process, replica: Replica) -> None:
-        """From now on this process may own this replica; it has told the product that it shares."""
+        """Records that this process may own this replica; it has told the
+        product that it shares.
+        """
         listed = self._listed[replica.url]
         for dead in [each for each in listed if not each.alive]:
             del listed[dead]

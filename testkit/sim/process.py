@@ -12,7 +12,7 @@ from contextvars import ContextVar, copy_context
 from typing import Any, Protocol
 
 PROCESS: ContextVar["Process | None"] = ContextVar("PROCESS", default=None)
-"""Whose code is running; None: the world's own (clients, storm, supervisors)."""
+"""The process whose code is running; None: the world's own (clients, storm, supervisors)."""
 
 
 class Closable(Protocol):
@@ -89,7 +89,9 @@ class Process:
                 self.kill()
 
     def exit_if_dead(self) -> None:
-        """At each border to the world: a dead process gets nothing any more, it only unwinds."""
+        """Raises CancelledError in a dead process, at each border to the world: it gets nothing any
+        more, it only unwinds.
+        """
         if not self.alive:
             raise asyncio.CancelledError
 

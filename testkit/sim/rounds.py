@@ -41,7 +41,7 @@ class Summary(msgspec.Struct):
     deaths: set[str] = msgspec.field(default_factory=set)
     faults: dict[str, int] = msgspec.field(default_factory=lambda: dict.fromkeys(FaultKind, 0))
     seeds_with: dict[str, int] = msgspec.field(default_factory=lambda: dict.fromkeys(FaultKind, 0))
-    """By kind of fault: in how many seeds it happened."""
+    """The number of seeds in which each kind of fault happened."""
     broken: list[int] = msgspec.field(default_factory=list)
 
     def add(self, run: Played) -> None:
@@ -59,7 +59,7 @@ class Summary(msgspec.Struct):
             self.broken = sorted([*self.broken, run.seed])
 
     def table(self) -> str:
-        """For people."""
+        """The summary as a table for people."""
         places = Counter(site.partition("/")[0] for site in self.deaths)
         shares = ", ".join(f"{count} in {place}" for place, count in sorted(places.items()))
         rows = [
@@ -112,7 +112,7 @@ def _both(run: Played, duel: Played) -> Played:
 
 
 _player: Player
-"""Of a child process."""
+"""The player of a child process."""
 
 
 def _begin(folder: Path, verbose: bool) -> None:

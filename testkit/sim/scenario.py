@@ -27,7 +27,9 @@ class Rates(msgspec.Struct, frozen=True, kw_only=True):
     blob_late: float
     kill: float
     freeze: float
-    """Of a worker between putting a segment and committing it, for longer than its lease."""
+    """How often a worker freezes between putting a segment and committing it, for
+    longer than its lease.
+    """
     reply_lost: float
     reply_late: float
     beat_doubled: float
@@ -64,21 +66,23 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     lines_max: int
     chunk_requests: int
     chaos_s: float
-    """Of storm at least; it blows on, for up to `STORM_MAX` times that, while there is work."""
+    """Seconds of storm at least; it goes on, for up to `STORM_MAX` times that,
+    while there is work.
+    """
     storm_waits: bool
-    """Until all batches are created: so that it finds them at work, not while they create."""
+    """Whether the storm begins when all batches are created: so that it finds them at work."""
     storm_gap_s: float
     lease_ttl_s: float
     commit_interval_s: float
     attempt_timeout_s: float
     patience_s: float
-    """Of a client with one call, before it gives up and asks again."""
+    """Seconds that a client gives one call before it gives up and asks again."""
     answer_s: float
     poison: float
     rates: Rates
     field: FieldConditions = CALM
     live_gap_s: float | None = None
-    """Between the live calls of one user; None: nobody makes any."""
+    """Seconds between the live calls of one user; None: there are none."""
     storms: bool = True
     """False: nothing befalls this world but what its lines and engines are."""
 

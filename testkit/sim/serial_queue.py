@@ -15,7 +15,7 @@ _Place = tuple["asyncio.Future[None]", Process, float]
 
 
 class SerialQueue:
-    """Of one engine."""
+    """The calls that wait for one engine, which serves one at a time."""
 
     def __init__(self) -> None:
         self._waiting: deque[_Place] = deque()

@@ -36,7 +36,7 @@ from testkit.sim.trace import Trace
 T = TypeVar("T")
 
 _ENOUGH: Final = 0.8
-"""Of the lines settled, at which the storm may end."""
+"""The share of settled lines at which the storm may end."""
 
 PATIENCE_S: Final = 900.0
 """Virtual seconds of calm after which everything has ended."""
@@ -53,7 +53,7 @@ class Played(msgspec.Struct, frozen=True):
     batches: int
     lines: int
     counts: Mapping[str, int]
-    """Of log lines, and of what clients met."""
+    """Counts of log lines, and of what clients met."""
     faults: Mapping[str, int]
     deaths: frozenset[str]
     """Awaits of the product at which a process was killed, as `loops/dispatch/commit.py:88`."""
@@ -61,8 +61,9 @@ class Played(msgspec.Struct, frozen=True):
     """Equal for two runs that took the same steps."""
     trace: list[str]
     took_s: Mapping[int, float] = {}
-    """By number of the batch: from its submitter's first call to its end; without those that have
-    none."""
+    """Seconds from the submitter's first call to the end, by number of the batch; without those
+    that have no end.
+    """
 
 
 class Simulation:
@@ -117,7 +118,7 @@ class Simulation:
 
     @property
     def took_s(self) -> dict[int, float]:
-        """By number of the batch: from its submitter's first call to its end."""
+        """Seconds from the submitter's first call to the end, by number of the batch."""
         ends = self.watch.ended_at_s
         return {
             intention.number: ends[intention.batch.id] - intention.begins_s

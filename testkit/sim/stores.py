@@ -73,7 +73,7 @@ def _forget_connections(store: SqlStore) -> None:
 
 @contextmanager
 def sim_folder() -> Iterator[Path]:
-    """For databases: in memory where the system has such a folder; gone when left."""
+    """A folder for databases: in memory where the system has such a folder; gone when left."""
     shared = Path("/dev/shm")
     folder = tempfile.mkdtemp(prefix="lowtide-sim-", dir=shared if shared.is_dir() else None)
     try:

@@ -58,7 +58,7 @@ class Trace:
         self.note(f"{kind}: {where}" if where else kind)
 
     def digest(self, *sums: object) -> str:
-        """Of every line so far, and of what else the run comes to."""
+        """The digest of every line so far, and of the other results of the run."""
         whole = self._hash.copy()
         whole.update(repr(sums).encode())
         return whole.hexdigest()

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 def uvicorn_config(app: "Starlette", *, host: str = "127.0.0.1", port: int = 0) -> uvicorn.Config:
     """Parser and loop in C, bounds on what callers send, a bounded shutdown, and no access log.
 
-    Metrics count what the log would tell, and the addresses of signed uploads must not be
-    in one. `proxy_headers` is off: `http_protocol` reads X-Forwarded-For of trusted
-    proxies, and upload addresses the others. `lifespan` is off: wiring opens and closes
-    what stands behind the HTTP API.
+    Metrics count what the log would tell, and the addresses of signed uploads must not be in
+    one. `proxy_headers` is off: `bounded_protocol` reads X-Forwarded-For of trusted proxies,
+    and upload addresses the others. `lifespan` is off: wiring opens and closes what stands
+    behind the HTTP API.
     """
     proxies = networks_of(app.state.services.settings.server.trusted_proxies)
     protocol = partial(BoundedHttpProtocol, Connections(proxies=proxies))

@@ -1,4 +1,4 @@
-"""From the setting `blob_url` to an adapter of the blobs port; called by wiring and `doctor`."""
+"""Makes the setting `blob_url` into an adapter of the blobs port; called by wiring and `doctor`."""
 
 from datetime import timedelta
 from os import environ

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 
 
 class BufferedBlobWriter:
-    """Hands blocks of about `block_bytes` or more to `append`; the rest is for `take`."""
+    """Passes blocks of about `block_bytes` or more to `append`; the rest is for `take`."""
 
     def __init__(
         self, append: Callable[[bytes | bytearray], Awaitable[None]], block_bytes: int
@@ -28,6 +28,6 @@ class BufferedBlobWriter:
         await self._append(data)
 
     def take(self) -> bytearray:
-        """What is left at the end."""
+        """Removes and returns what is left at the end."""
         pending, self._pending = self._pending, bytearray()
         return pending

@@ -1,6 +1,6 @@
 """`lowtide.map` and `lowtide.amap`: one request for each row of a table, the answers beside it.
 
-Public; `lowtide` hands them out. The work is done in `map_run`.
+Public; exported by `lowtide`. The work is done in `map_run`.
 """
 
 import inspect

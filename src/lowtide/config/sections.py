@@ -57,7 +57,7 @@ class ServerSettings(Section, frozen=True):
     trusted_proxies: tuple[str, ...] = ()
     """Addresses and networks of proxies whose X-Forwarded-For tells who calls."""
     path_prefix: str = ""
-    """Stands before every path, as "/batch", where a proxy hands on a part of its host's paths."""
+    """Stands before every path, as "/batch", where a proxy passes on a part of its host's paths."""
     data_dir: Path = Path("./lowtide-data")
     database_url: str = "sqlite"
     blob_url: str = "file"

@@ -1,7 +1,7 @@
-"""Hear what other processes announce, and nudge this one's loops.
+"""Receives the announcements of other processes and wakes this one's loops.
 
 A tick lasts as long as the connection it listens on. When the database was away, the loop runner's
-back-off stands between the attempts to hear it again, and the other loops poll meanwhile.
+back-off spaces the attempts to listen again, and the other loops poll meanwhile.
 """
 
 from datetime import datetime

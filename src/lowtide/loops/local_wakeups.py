@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 
 class LocalWakeups:
-    """Those of one process."""
+    """The wake-ups of one process."""
 
     def __init__(self) -> None:
         self._listeners: list[Callable[[str], None]] = []

@@ -23,13 +23,13 @@ log = structlog.get_logger(__name__)
 
 
 class Loop(Protocol):
-    """One moving part."""
+    """One loop of a process."""
 
     @property
     def name(self) -> str: ...
 
     async def tick(self, now: datetime) -> datetime | None:
-        """Do what is due. Returns when to be asked again; None means only when woken."""
+        """Does what is due. Returns when to be called again; None means only when woken."""
         ...
 
 
@@ -115,7 +115,9 @@ class _Runner:
 
 
 def _kind_of(error: Exception, loop: str) -> str:
-    """What is shared fails for all loops at once, and is one trouble; anything else is a loop's."""
+    """The kind of a failure. What is shared fails for all loops at once, and is one trouble;
+    anything else is a loop's own.
+    """
     name = type(error).__name__
     return name if isinstance(error, StoreError | BlobError) else f"{name} of {loop}"
 
@@ -138,7 +140,7 @@ class Loops:
             runner.wake()
 
     async def finish(self, *names: str, within_s: float) -> None:
-        """Let these loops do no tick more but the one under way, and wait so long for its end."""
+        """Lets these loops end the tick under way and do no more. Waits so long for that."""
         for name in names:
             self._runners[name].finish()
         ending = [self._tasks[name] for name in names if name in self._tasks]

@@ -6,7 +6,7 @@ exceptions mapped. Ledger entries are written by `WorkStore.commit_group` alone 
 - **Charges.** In the transaction that stores a commit's results, each batch and model that had
   successes gets one entry: their tokens, at the prices that the commit carries. Failures, and what
   was dropped or refused, cost nothing. So the entries of a batch sum to the price of its successes;
-  what care takes back (ports/integrity.py) has a negative entry.
+  what a repair takes back (ports/integrity.py) has a negative entry.
 - **Spend cap.** The charge with which an organization's sum of a calendar month (UTC, of
   `GroupCommit.now`) reaches its cap pauses it, in that same transaction: its batches in progress
   get `paused_reason`, their waiting chunks are held, plans committed later are held from the start.

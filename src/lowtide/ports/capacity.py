@@ -15,7 +15,7 @@ from lowtide.core.scheduling.forecast import HourOfWeek, Throughput
 
 
 class Capacity(msgspec.Struct, frozen=True):
-    """All of it at one moment, by model; the backlog and what is urgent by batch."""
+    """All backlogs at one moment, by model; the backlog and what is urgent by batch."""
 
     backlog: Sequence[Backlog]
     paces: Mapping[str, Throughput]

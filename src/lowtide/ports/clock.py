@@ -9,7 +9,7 @@ class Clock(Protocol):
     """Wall time and waiting. Tests and the simulator turn it by hand."""
 
     def now(self) -> datetime:
-        """Aware UTC."""
+        """The wall-clock time, in aware UTC."""
         ...
 
     def monotonic(self) -> float:
@@ -17,7 +17,7 @@ class Clock(Protocol):
         ...
 
     async def sleep(self, seconds: float) -> None:
-        """Wait; returns at once for zero or less."""
+        """Waits; returns at once for zero or less."""
         ...
 
 

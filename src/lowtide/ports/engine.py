@@ -90,7 +90,7 @@ class StreamingEngine(Protocol):
 
 
 class MetricsReader(Protocol):
-    """What an engine tells about itself, asked for twice a second."""
+    """Reads what an engine reports about itself; called twice a second."""
 
     async def read(self) -> EngineMetrics | None:
         """One reading; None when the engine did not answer, or told nothing that can be read.

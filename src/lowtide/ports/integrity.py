@@ -1,9 +1,10 @@
-"""The port to care: what rows need of the object store, and how the store takes a loss.
+"""The port to the consistency check: what rows need of the object store, and how the
+store takes a loss.
 
 Same contract as ports/store.py: each method one transaction, guarded by the states and tokens that
-guard all others, so care may run beside workers. What it changes is the one exception to "counters
-never fall": results whose bytes are gone are taken back, and their charge with them, so that
-requests which run again are counted and charged once.
+guard all others, so a repair may run beside workers. What it changes is the one exception to
+"counters never fall": results whose bytes are gone are taken back, and their charge with them, so
+that requests which run again are counted and charged once.
 """
 
 from collections.abc import Collection, Mapping
@@ -17,7 +18,7 @@ from lowtide.core.integrity.consistency import BlobRole, ChunkRow, Reference
 
 
 class BatchContents(msgspec.Struct, frozen=True, kw_only=True):
-    """A batch with what its repair goes by."""
+    """A batch with all that its repair needs."""
 
     batch: Batch
     input_key: str
@@ -40,14 +41,14 @@ class RevertedResults(msgspec.Struct, frozen=True):
 
 
 class IntegrityStore(Protocol):
-    """What `lowtide doctor` asks and tells the store."""
+    """The operations of `lowtide doctor` on the store."""
 
     async def references(self, need: BlobRole, *, after: str, limit: int) -> list[Reference]:
         """Blobs needed for that, by key, beginning behind the key `after`."""
         ...
 
     async def is_needed(self, reference: Reference) -> bool:
-        """Whether it still stands: rows move on while blobs are looked at."""
+        """Whether a row still needs the blob: rows move on while blobs are looked at."""
         ...
 
     async def readers(self, input_key: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""The port to wake-ups: what one process has written, the loops of the others hear of.
+"""The port to wake-ups: what one process writes wakes the loops of the others.
 
 Only a matter of time, never of truth: loops poll underneath, so an announcement that is lost costs
 a poll interval. That is why it carries a loop's name and nothing else.

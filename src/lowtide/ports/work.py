@@ -16,7 +16,7 @@ from lowtide.core.execution.records import CommitReceipt, GroupCommit
 
 
 class TaskLease(msgspec.Struct, frozen=True, kw_only=True):
-    """Ownership of a batch for validation or assembly, fenced like a chunk."""
+    """The ownership of a batch for validation or assembly, fenced like a chunk."""
 
     batch: Batch
     token: int

@@ -18,9 +18,9 @@ class WorkerReportStore(Protocol):
         ...
 
     async def remove(self, worker_id: str) -> None:
-        """The worker has stopped, and says nothing any more."""
+        """Removes the report of a worker that has stopped."""
         ...
 
     async def all(self) -> list[WorkerReport]:
-        """One of each worker, also of those that have died since, by worker id."""
+        """The reports by worker id, one of each worker, also of those that have died since."""
         ...

@@ -63,7 +63,7 @@ class FairPlaces:
                 turn.set_result(None)
 
     def _forget(self, owner: str, turn: "asyncio.Future[None]") -> None:
-        """The owner goes behind all others that wait."""
+        """Puts the owner behind all others that wait."""
         queue = self._waiting.pop(owner)
         queue.remove(turn)
         if queue:

@@ -34,7 +34,7 @@ class ReplyMemory:
         self._hold.end()
 
     def keep(self, size: int) -> None:
-        """The reply is whole and has so many bytes."""
+        """Counts a reply that is whole and has so many bytes."""
         if size > limits.REPLY_UNCOUNTED_BYTES:
             self._hold.keep(size)
 

@@ -27,7 +27,7 @@ class SingleFlight(Generic[Found]):
         return await asyncio.shield(task)
 
     def forget(self, key: str | None = None) -> None:
-        """What is asked from now on is looked up afresh; None: for every key."""
+        """Has later callers look up afresh; None: for every key."""
         if key is None:
             self._under_way.clear()
         else:

@@ -131,8 +131,8 @@ class SqlBatches:
 
 
 async def check_batch_quota(conn: AsyncConnection, batch: Batch, quota: BatchQuota) -> None:
-    """The batch may be added. Raises BatchQuotaReached. One after another, so that creates at one
-    instant see each other.
+    """Checks that the batch may be added. Raises BatchQuotaReached. Creates of one organization run
+    one after another, so that those at one instant see each other.
     """
     if quota == NO_QUOTA:
         return
@@ -213,13 +213,13 @@ def _repeated(project_id: str, digest: str, since: datetime, now: datetime) -> S
 
 
 async def _doubt_answer(conn: AsyncConnection, row: Any) -> None:
-    """Record that the client has not heard of the batch: it would not have asked once more."""
+    """Records that the client did not receive the answer: it would not have asked once more."""
     if row.answered_at is not None:
         await conn.execute(update(batches).where(batches.c.id == row.id).values(answered_at=None))
 
 
 def _fresh(digest: str, input_key: str) -> dict[str, Any]:
-    """What the store keeps of a batch beside its record, as it begins."""
+    """The values of a new batch that are kept besides its record."""
     return {
         "digest": digest,
         "input_key": input_key,

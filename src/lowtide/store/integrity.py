@@ -1,5 +1,5 @@
-"""`ports.integrity.CareStore` over SQL: what rows need of the object store, and how a loss is
-taken.
+"""`ports.integrity.IntegrityStore` over SQL: what rows need of the object store, and how
+a loss is taken.
 
 Called by service/integrity/checker.py, from `lowtide doctor`, beside running workers. Invariants:
 every change locks as the others do (organization, batch, chunks) and is guarded by the batch's
@@ -130,7 +130,7 @@ def _inputs() -> Select[Any]:
 
 
 def _plans() -> Select[Any]:
-    """Also of stopped batches, for the list of what never ran."""
+    """The plans that are needed, also those of stopped batches, for the list of what never ran."""
     stopped = batches.c.status.in_(sorted(ASSEMBLING))
     unsettled = batches.c.completed + batches.c.failed < batches.c.total
     return select(

@@ -204,14 +204,16 @@ class SqlLifecycle:
 
 
 async def _oldest(conn: AsyncConnection, wanted: ColumnElement[bool]) -> Row[Any] | None:
-    """Locked; None when other transactions hold all of them."""
+    """The oldest such batch, locked; None when other transactions hold all of them."""
     first = select(batches).where(wanted).order_by(batches.c.created_at, batches.c.id).limit(1)
     found = await conn.execute(first.with_for_update(key_share=True, skip_locked=True))
     return found.one_or_none()
 
 
 def _held(lease: TaskLease) -> tuple[ColumnElement[bool], ...]:
-    """The fence: the token is current, the lease was not taken back, the state is the same."""
+    """Whether the lease holds: the token is current, the lease was not taken back, the
+    state is the same.
+    """
     return (
         batches.c.id == lease.batch.id,
         batches.c.task_token == lease.token,
@@ -240,7 +242,9 @@ def _planned_total(specs: Sequence[ChunkSpec], models: Mapping[str, ModelTotals]
 async def _token_limit(
     conn: AsyncConnection, organization_id: str, models: Mapping[str, ModelTotals], limit: int
 ) -> TokenLimitReached | None:
-    """Only batches in progress have requests still to run: what was cancelled is not enqueued."""
+    """The bound that the plan would pass, if any. Only batches in progress count: what was
+    cancelled is not enqueued.
+    """
     unsettled = func.sum(batch_models.c.planned_tokens - batch_models.c.settled_tokens)
     enqueued = await conn.execute(
         select(batch_models.c.model, unsettled)
@@ -260,7 +264,9 @@ def _lines(info: OutputInfo | None) -> int:
 
 
 async def _settle_models(conn: AsyncConnection, batch_id: str) -> None:
-    """What never ran has failed, by model too, so that the models' counts sum to the batch's."""
+    """Counts what never ran as failed, by model too, so that the models' counts
+    sum to the batch's.
+    """
     await conn.execute(
         update(batch_models)
         .where(batch_models.c.batch_id == batch_id)

@@ -1,4 +1,4 @@
-"""`ports.store.WorkStore` over SQL: chunks and commits, for workers.
+"""`ports.work.WorkStore` over SQL: chunks and commits, for workers.
 
 Invariants: a claim takes a chunk's row lock and raises its token in one transaction, so no two
 workers get it; what is taken back waits again while its batch runs, is held while that is paused,

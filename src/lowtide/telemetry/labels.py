@@ -1,7 +1,7 @@
 """Keeps the number of time series bounded, whatever names engines, models and clients bring.
 
-Used by every module that fills metrics with names it did not choose. Invariant: one `Bounded` hands
-out at most `limits.METRIC_VALUES_MAX` values and `OTHER`; a value that was handed out once stays.
+Used by every module that fills metrics with names it did not choose. Invariant: one `Bounded` gives
+at most `limits.METRIC_VALUES_MAX` values and `OTHER`; a value that was given once stays.
 """
 
 from typing import Final
@@ -30,10 +30,10 @@ class Bounded:
 
 
 REPLICAS: Final = Bounded()
-"""Of all metrics with the label `replica`."""
+"""The values of the label `replica`, for all metrics."""
 
 MODELS: Final = Bounded()
-"""Of all metrics with the label `model`."""
+"""The values of the label `model`, for all metrics."""
 
 CODES: Final = Bounded(limits.METRIC_CODES_MAX)
-"""Of the label `code`: engines may make up codes of their own."""
+"""The values of the label `code`: engines may make up codes of their own."""

@@ -59,8 +59,8 @@ class ReplicaMetrics:
         self._shown: set[str] = set()
 
     def show(self, replica: Replica, is_owned: bool) -> None:
-        """Called at each poll of its engine. Of a replica that another worker has, nothing is shown
-        but that: it shows the rest.
+        """Shows a replica; called at each poll of its engine. Of one that another worker owns, only
+        that is shown: its owner shows the rest.
         """
         name, controller = REPLICAS.of(replica.name), replica.controller
         self._shown.add(name)
@@ -84,7 +84,7 @@ class ReplicaMetrics:
         self._revoked[name] = calls, tokens
 
     def keep(self, names: Iterable[str]) -> None:
-        """Replicas of other names have left: nothing is shown of them any more."""
+        """Removes the metrics of replicas with other names: they have left."""
         for name in self._shown.difference(map(REPLICAS.of, names)):
             self._hide(name)
             self._revoked.pop(name, None)

@@ -83,14 +83,14 @@ class WorkMetrics:
         self._conditions: dict[str, str] = {}
 
     def show_work(self, tallies: Tallies) -> None:
-        """Add what came since the last call."""
+        """Adds what was counted since the last call."""
         for replica, model, tally in tallies.all():
             self._show_tally(replica, model, tally)
 
     def show_replicas(
         self, looks: Iterable[Look], conditions: Mapping[str, str], connections: Mapping[str, int]
     ) -> None:
-        """The replicas as they are. One that is no more among them is taken out."""
+        """Shows the replicas as they are, and removes those that have left."""
         names = {}
         for look in looks:
             name = names[look.replica.name] = REPLICAS.of(look.replica.name)
@@ -103,7 +103,7 @@ class WorkMetrics:
             CONNECTIONS.remove(gone)
 
     def show_commits(self, failures: int, uncommitted_bytes: int) -> None:
-        """`failures` since the worker began."""
+        """Shows the commits; `failures` since the worker began."""
         self._add(COMMIT_FAILURES, (), ("commit failures",), failures)
         UNCOMMITTED.set(uncommitted_bytes)
 
@@ -151,7 +151,7 @@ class OverviewMetrics:
 
 
 def _bounded(by_model: Mapping[str, int]) -> dict[str, int]:
-    """The same with bounded names: what is above the bound is added up."""
+    """The counts under bounded names: those above the bound are added up."""
     found: dict[str, int] = {}
     for model, count in by_model.items():
         name = MODELS.of(model)

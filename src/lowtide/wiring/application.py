@@ -62,14 +62,15 @@ class Application:
     store: Store
     blobs: Blobs
     begin_drain: Callable[[], None]
-    """Be ready for nothing and claim no more work; call it when asked to stop, so that the drain
-    passes while the HTTP API closes."""
+    """Makes the process not ready and stops claims; call it when asked to stop, so that the drain
+    passes while the HTTP API closes.
+    """
     reload: Callable[[Settings], Reloaded]
-    """Go on with these settings; see wiring/reload.py."""
+    """Takes over these settings; see wiring/reload.py."""
 
     @property
     def models(self) -> tuple[str, ...]:
-        """Those known at present."""
+        """The models known at present."""
         return tuple(self.catalogue.entries)
 
 
@@ -83,8 +84,8 @@ async def open_application(
 ) -> AsyncIterator[Application]:
     """Start everything; leaving the context drains (within `limits.DRAIN_S`) and closes.
 
-    `on_progress` hears what start-up is busy with, in words for a person. Raises ConfigError,
-    DataDirError, StoreError, BlobError, ModelSourceError, EngineStartError.
+    `on_progress` is called with what start-up is busy with, in words for a person. Raises
+    ConfigError, DataDirError, StoreError, BlobError, ModelSourceError, EngineStartError.
     """
     async with AsyncExitStack() as stack:
         data_dir = stack.enter_context(locked_data_dir(settings.server.data_dir))
@@ -146,7 +147,9 @@ async def open_application(
 async def _services(
     parts: Parts, worker: Worker, live: LiveService, data_dir: Path, stack: AsyncExitStack
 ) -> Services:
-    """Leaving `stack` writes down when keys were last used. Raises StoreError, OSError."""
+    """The services. Leaving `stack` writes down when keys were last used. Raises
+    StoreError, OSError.
+    """
     standings = standings_of(parts, worker)
     services = build_services(
         parts, worker, live, standings, upload_secret(parts.settings, data_dir)
@@ -166,7 +169,7 @@ def _engines(
     replies: ReplyBudget,
     stack: AsyncExitStack,
 ) -> Engines:
-    """Those of the settings and our own; nothing is sent to them yet."""
+    """The engines of the settings and the embedded one; nothing is sent to them yet."""
     replicas = ReplicaSet(partial(open_replica, replies=replies), clock)
     stack.push_async_callback(replicas.aclose)
     engines = Engines(replicas, Catalogue(), embedded)
@@ -175,7 +178,9 @@ def _engines(
 
 
 async def listing(settings: Settings, engines: Engines, store: Store, clock: Clock) -> Loops:
-    """What finds out which models there are, from our engines and from what other workers report.
+    """The loops that find out which models there are, from this process's engines and from what
+    other workers report.
+
     All are asked once before the first batch can come, for their answers decide what it may name.
     """
     parts: list[Loop] = [ModelsLoop(lambda: engines.replicas.members, engines.listed)]
@@ -195,7 +200,9 @@ async def listing(settings: Settings, engines: Engines, store: Store, clock: Clo
 async def _judging(
     replicas: ReplicaSet[Calling], clock: Clock, *, is_alone: bool
 ) -> AsyncIterator[None]:
-    """What live calls fail with, where no dispatcher of this process calls the same replica."""
+    """The loop that judges failures of live calls, where no dispatcher of this process
+    calls the replica.
+    """
     trials = TrialLoop(replicas.upstreams, clock, is_alone=is_alone)
     async with Loops([trials], clock):
         try:
@@ -205,7 +212,7 @@ async def _judging(
 
 
 def _overview(worker_id: str, services: Services, store: Store, clock: Clock) -> Loops:
-    """What counts the batches of all and says in the log which wait, and why."""
+    """The loop that counts all batches and logs which wait, and why."""
     progress, show = services.batches.progress, OverviewMetrics().show
     reports = store.worker_reports
     return Loops([OverviewLoop(worker_id, store.capacity, reports, clock, progress, show)], clock)
@@ -227,7 +234,7 @@ async def _open_store(settings: Settings, clock: Clock, stack: AsyncExitStack) -
 
 
 async def _release_previous_process(store: Store, worker_id: str) -> None:
-    """What the former process held: the lock says that it is gone."""
+    """Releases what the former process held: the lock says that it is gone."""
     await store.work.release_worker(worker_id)
     await store.uploads.let_all_go()
 

@@ -46,7 +46,7 @@ from lowtide.wiring.database import is_single_machine
 BLOBS_FOLDER = "blobs"
 
 OnProgress = Callable[[str, int, int], None]
-"""Hears what is being done, how much of it is, and of how much."""
+"""Called with what is being done, how much of it is done, and of how much."""
 
 
 class BackupError(Exception):
@@ -250,7 +250,7 @@ def _bring(
     ours: Known,
     theirs: Known,
 ) -> str | None:
-    """The digest of the blob, which is in the backup now; None when it is nowhere."""
+    """Brings the blob into the backup. Returns its digest; None when it is nowhere."""
     known, shared = ours.digest(key), theirs.digest(key)
     place = dest / BLOBS_FOLDER / key
     if not folder.has(key):
@@ -286,14 +286,14 @@ def _listed(path: Path | None) -> Iterator[Iterator[tuple[str, str]]]:
 
 
 def _copy_secret(data_dir: Path, dest: Path) -> None:
-    """Upload addresses that were given out stay good after a restore."""
+    """Copies the secret, so that upload addresses that were given out stay good after a restore."""
     secret = data_dir / SECRET_FILE
     if secret.exists():
         copy_private(secret, dest / SECRET_FILE)
 
 
 def _seal(settings: Settings, dest: Path, tally: _Tally, on_progress: OnProgress) -> Manifest:
-    """Give all its final names, durably, and the manifest last."""
+    """Gives all files their final names, durably, and the manifest last."""
     database, listed = dest / DATABASE_FILE, dest / LIST_FILE
     (dest / f"{DATABASE_FILE}.partial").replace(database)
     (dest / f"{LIST_FILE}.partial").replace(listed)

@@ -18,7 +18,9 @@ def is_single_machine(settings: Settings) -> bool:
 
 
 def store_of(settings: Settings) -> SqlStore:
-    """Not opened yet. Raises ConfigError for an unknown kind of URL, or a missing driver."""
+    """The store, not opened yet. Raises ConfigError for an unknown kind of URL, or
+    a missing driver.
+    """
     url = settings.server.database_url
     if is_single_machine(settings):
         return SqlStore.sqlite(settings.server.data_dir / "lowtide.db")
@@ -50,7 +52,9 @@ async def check_server(store: SqlStore, clock: Clock, lease_ttl_s: float) -> Non
 
 
 def skew_refusal(ahead_s: float, lease_ttl_s: float) -> str | None:
-    """Machines tell by their own clocks how long another's lease lasts; why this one cannot."""
+    """Why this machine's clock is too far off; machines tell by their own clocks how long
+    another's lease lasts.
+    """
     if abs(ahead_s) <= lease_ttl_s / 2:
         return None
     side = "ahead of" if ahead_s > 0 else "behind"

@@ -59,7 +59,7 @@ def live_within(replica: ReplicaSettings, files: OpenFiles) -> int:
 
 
 def tell_bound(replicas: tuple[ReplicaSettings, ...], files: OpenFiles) -> None:
-    """One word in the log where the limit makes windows, or the room for live calls, smaller."""
+    """Logs where the limit makes windows, or the room for live calls, smaller."""
     bound = [replica for replica in replicas if _is_bound(replica, files)]
     if not bound:
         return

@@ -20,7 +20,7 @@ from lowtide.system import new_id
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
-    """One per process."""
+    """The adapters and shared values of one process."""
 
     settings: Settings
     store: Store
@@ -41,7 +41,7 @@ def parts_of(
     catalogue: Catalogue,
     new_id: NewId = new_id,
 ) -> Parts:
-    """`catalogue` may change at run time. Nothing is read or opened yet."""
+    """The parts of a process; nothing is read or opened yet. `catalogue` may change at run time."""
     quotas = Quotas(store.tenants, store.ledger, clock, settings.limits)
     calibrations = Calibrations(store.calibrations)
     return Parts(

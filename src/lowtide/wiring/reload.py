@@ -1,8 +1,8 @@
-"""Goes on with settings that were read again, without a restart.
+"""Applies settings that were read again, without a restart.
 
-The foreground (cli/server/foreground.py) calls it on SIGHUP, with settings that are valid in
-themselves. Invariant: all or nothing; what needs a restart is named and otherwise left as it was at
-start.
+The foreground (cli/server/foreground.py) calls it on SIGHUP, with settings that are valid
+in themselves. Invariant: all or nothing; what needs a restart is named and otherwise left
+as it was at start.
 """
 
 from typing import Final
@@ -33,7 +33,9 @@ RELOADABLE: Final = frozenset(
 
 
 class Reloaded(msgspec.Struct, frozen=True):
-    """What came of it; `needs_restart` are the other keys that differ from those at start."""
+    """The result of a reload; `needs_restart` are the other keys that differ
+    from those at start.
+    """
 
     replicas: Changes
     needs_restart: tuple[str, ...]

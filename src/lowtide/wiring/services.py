@@ -34,23 +34,23 @@ from lowtide.wiring.parts import Parts
 
 
 class LocalWorker(Protocol):
-    """What services ask of the loops of their own process; `wiring.worker.Worker` is one."""
+    """What services need of the loops of their own process; `wiring.worker.Worker` is one."""
 
     @property
     def id(self) -> str: ...
 
     def wake(self, name: str) -> None:
-        """Nudge a loop; it may be lost."""
+        """Wakes a loop; the wake-up may be lost."""
 
     def report(self) -> WorkerReport | None:
-        """What it says of itself now; None while it does not run."""
+        """The worker's report of now; None while it does not run."""
 
     def served_models(self) -> Set[str] | None:
-        """Those of the replicas that are listed here; None where that is not known here."""
+        """The models of the replicas that are listed here; None where that is not known here."""
 
 
 class NoWorker:
-    """Stands in a process without loops."""
+    """The worker of a process without loops."""
 
     def __init__(self, worker_id: str) -> None:
         self.id = worker_id
@@ -66,7 +66,9 @@ class NoWorker:
 
 
 def standings_of(parts: Parts, worker: LocalWorker) -> Standings:
-    """How old a report is shows from the second look on, so take one before the first call."""
+    """The standings of a process. How old a report is shows from the second look on, so one look is
+    taken before the first call.
+    """
     reports, catalogue = parts.store.worker_reports, parts.catalogue
     return Standings(reports, parts.clock, worker.report, lambda: catalogue.hours)
 

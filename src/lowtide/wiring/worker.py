@@ -121,7 +121,9 @@ class Worker:
         wakeups.listen(self._woken)
 
     def _woken(self, name: str) -> None:
-        """New work and cancelled work both reach the dispatcher through a commit."""
+        """Passes a wake-up on. New work and cancelled work both reach the dispatcher
+        through a commit.
+        """
         if name == "dispatch":
             self._dispatcher.announce()
             self._loops.wake("commit")
@@ -170,7 +172,7 @@ class Worker:
         self._work_metrics.show_commits(self._committer.failures, self._committer.uncommitted_bytes)
 
     def report(self) -> WorkerReport | None:
-        """What this worker says of itself now; None while it does not run."""
+        """The worker's report of now; None while it does not run."""
         return self._report.report() if self._is_running else None
 
     # -- Workings: what the report is made of ------------------------------------------------------
@@ -204,7 +206,7 @@ class Worker:
         return self._tasks.validating
 
     def begin_drain(self) -> None:
-        """Claim nothing more from now on; leaving `running` waits for what is in flight."""
+        """Stops claiming; leaving `running` waits for what is in flight."""
         if self._drain is None:
             self._drain = asyncio.create_task(self._let_finish(), name="drain")
             if self._ownership is not None:
@@ -238,7 +240,7 @@ class Worker:
         )
 
     async def _give_up(self) -> None:
-        """Free what is held still: a claim that was cancelled on its way leased all the same."""
+        """Frees what is still held: a claim that was cancelled on its way leased all the same."""
         if self._ownership is not None:
             await self._ownership.leave()
         self._is_running = False
@@ -295,7 +297,7 @@ class Worker:
 
 
 def _maintenance_loops(store: Store, blobs: Blobs, clock: Clock, wake: Wake) -> list[Loop]:
-    """What time alone makes due, and what other processes announce."""
+    """The loops for what time alone makes due, and for what other processes announce."""
     return [
         ExpireLoop(store.lifecycle, store.work, wake),
         SweepLoop(store.results, blobs, clock),

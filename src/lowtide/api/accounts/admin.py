@@ -1,4 +1,5 @@
-"""The admin routes: organizations, projects, keys. `guard` lets only keys with the scope in.
+"""The admin routes: organizations, projects, keys. `AuthMiddleware` (auth.py) lets only keys
+with the scope in.
 
 Bodies are read bounded and strictly: an unknown key is refused, because a misspelt limit that is
 passed over is a limit that does not hold.

@@ -1,7 +1,7 @@
 """Who the caller is: every `together` command asks this first (protocol.md section 2.8).
 
 Two generations of the CLI read two schemas, one flat, one nested; the answer is both at once.
-`mounts` brings the other spellings of the path here.
+`PathMiddleware` (paths.py) brings the other spellings of the path here.
 """
 
 import re

@@ -1,8 +1,8 @@
 """Memory for request bodies that are read whole: shared by organizations, bounded in a process.
 
-`json_body` takes bytes as they come, `guard` gives all of a request's back when it has been
-answered, because a live call keeps its body until then. Guards: whatever callers send at one time,
-no more than `JSON_BODIES_BYTES_MAX` is held, and no organization takes the room of the others
+`json_body` takes bytes as they come, `AuthMiddleware` gives all of a request's back when it has
+been answered, because a live call keeps its body until then. Guards: whatever callers send at one
+time, no more than `JSON_BODIES_BYTES_MAX` is held, and no organization takes the room of the others
 (`core.scheduling.byte_budget`).
 """
 

@@ -1,11 +1,12 @@
 """The connections of a process, and which of them may stay before their callers are known.
 
-Called by `http_protocol`, once for each connection. A connection is unauthenticated until a request
-on it was accepted (`guard` says so). Guards: unauthenticated callers are bounded per address and in
-all, and so is what they have sent; the one that has waited longest goes first, so there is always
-room for the next caller and for health checks; and a silent or slow caller is cut off within a
-sweep of its bound. Those of known callers are shared by organization: one may have as many as are
-left free. A trusted proxy is no such caller: its requests count for the address that it names.
+Called by `bounded_protocol`, once for each connection. A connection is unauthenticated until a
+request on it was accepted (`AuthMiddleware` says so). Guards: unauthenticated callers are bounded
+per address and in all, and so is what they have sent; the one that has waited longest goes first,
+so there is always room for the next caller and for health checks; and a silent or slow caller is
+cut off within a sweep of its bound. Those of known callers are shared by organization: one may
+have as many as are left free. A trusted proxy is no such caller: its requests count for the
+address that it names.
 """
 
 import asyncio

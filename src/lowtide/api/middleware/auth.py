@@ -1,8 +1,9 @@
 """The middleware before the routes: who asks, may they, and a record that they did.
 
-Sees the canonical path (`mounts` runs first), so no spelling of a path avoids it, and refuses
-whatever is not named here: a new route needs a key by default. The record is the log event `audit`:
-who, what verb, which id, how it ended, from where. It never has a body, a header or a key in it.
+Sees the canonical path (`PathMiddleware` runs first), so no spelling of a path avoids it, and
+refuses whatever is not named here: a new route needs a key by default. The record is the log
+event `audit`: who, what verb, which id, how it ended, from where. It never has a body, a
+header or a key in it.
 """
 
 import asyncio

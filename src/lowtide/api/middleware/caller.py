@@ -1,4 +1,4 @@
-"""Who asks, and whether that caller may: the facts that `guard` puts on every request.
+"""Who asks, and whether that caller may: the facts that `AuthMiddleware` puts on every request.
 
 In open mode (loopback only) there is one project, and credentials of any kind are accepted and
 ignored: the SDKs refuse to start without a key, so people type one. In keys mode the credential is
@@ -53,7 +53,7 @@ DEFAULT_CALLER: Final = Caller(
 
 
 def identify(request: HTTPConnection) -> Caller:
-    """The caller behind a request that the guard let through."""
+    """The caller behind a request that the middleware has admitted."""
     caller: Caller = request.state.caller
     return caller
 

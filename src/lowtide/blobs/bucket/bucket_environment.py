@@ -3,7 +3,7 @@ credentials, profiles.
 
 `url.open_blobs` asks. The library panics on an endpoint that is no address, reads no profiles, and
 asks the cloud's own machines where it finds no credentials; a person then reads of an address that
-nobody has set. Invariant: no message has a credential in it.
+was never set. Invariant: no message has a credential in it.
 """
 
 import configparser

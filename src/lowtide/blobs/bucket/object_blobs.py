@@ -128,7 +128,9 @@ class ObjectBlobs:
         return removed
 
     async def probe(self) -> None:
-        """Also settles how large blobs are published here: in the first way that is create-only."""
+        """Checks the store, and settles how large blobs are published: in the first way
+        that is create-only.
+        """
         await probe_create_only(self, self._place, [self.put])
         try:
             await self._probe_publishing(publish_by_copy)
@@ -172,14 +174,14 @@ class ObjectBlobs:
         return reply.stream(min_chunk_size=limits.STREAM_BLOCK_BYTES)
 
     async def _call(self, key: str, work: Callable[[], T]) -> T:
-        """A blocking request in a thread, with its errors in the port's words."""
+        """Runs a blocking request in a thread; its errors become the port's."""
         with translated(key, self._place):
             return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
     async def _write(
         self, key: str, work: Callable[[], T], undo: Callable[[T], None] | None = None
     ) -> T:
-        """The same for what changes the store: to its end, and undone when cancelled meanwhile."""
+        """Runs a request that changes the store to its end; undoes it when cancelled meanwhile."""
 
         async def undo_result(result: T) -> None:
             if undo is not None:

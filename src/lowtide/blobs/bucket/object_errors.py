@@ -1,4 +1,6 @@
-"""From obstore's exceptions to the port's, for ObjectBlobs and its writer; named only here."""
+"""Translates obstore's exceptions to the port's, for ObjectBlobs and its writer;
+named only here.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -52,5 +54,5 @@ def translated(key: str, place: str) -> Iterator[None]:
 
 
 def first_line(error: Exception) -> str:
-    """obstore adds a dump of its internals below the first line."""
+    """The first line of the message; obstore adds a dump of its internals below it."""
     return (str(error).splitlines() or [type(error).__name__])[0]

@@ -33,7 +33,9 @@ def publish_by_copy(store: "ObjectStore", staging: str, key: str) -> None:
 
 
 def publish_by_put(store: "ObjectStore", staging: str, key: str) -> None:
-    """obstore holds what it puts in memory, so the request is our own, under a signed address."""
+    """Puts the staged bytes in one request of its own under a signed address, because obstore holds
+    what it puts in memory.
+    """
     if not can_put(store):
         raise OSError("no signed address to put to")
     refuse_taken(store, key)  # before all the bytes are sent; the condition decides
@@ -69,7 +71,9 @@ def can_put(store: "ObjectStore") -> "TypeGuard[S3Store]":
 
 
 def refuse_taken(store: "ObjectStore", key: str) -> None:
-    """A look beforehand, which spares the way when it is in vain. Raises AlreadyExistsError."""
+    """Looks at the key beforehand, which saves the traffic when it is taken. Raises
+    AlreadyExistsError.
+    """
     try:
         obstore.head(store, key)
     except FileNotFoundError:

@@ -52,7 +52,7 @@ class FolderBlobs:
     def __init__(self, folder: Path) -> None:
         self._folder = folder.absolute()
         self._inode: int | None = None
-        """Of the folder, when a blob was first found there."""
+        """The inode of the folder when a blob was first found there."""
 
     async def put(self, key: str, data: bytes) -> None:
         staged = self._stage(key)
@@ -183,7 +183,7 @@ class FolderBlobs:
     async def _in_thread(
         self, work: Callable[[], T], key: str, undo: Callable[[T], None] | None = None
     ) -> T:
-        """Blocking work to its end, with the operating system's errors in the port's words."""
+        """Runs blocking work to its end; the operating system's errors become the port's."""
         with self._translated(key):
             return await shield_to_end(
                 asyncio.to_thread(work), undo and (lambda result: asyncio.to_thread(undo, result))

@@ -122,8 +122,8 @@ def _marks(data: bytes, prompts: Indices, lengths: Indices) -> Iterator[tuple[in
 def _first_alike(
     lengths: npt.NDArray[np.uint32], marks_by_level: dict[int, bytearray]
 ) -> list[npt.NDArray[np.int32]]:
-    """For each level, as far down as any two requests agree: the first request with the
-    same prefix, per request.
+    """The first request with the same prefix, per request: one column for each level, as far down
+    as any two requests agree.
 
     A request that agrees with no other is its own first, and is not compared at deeper levels. The
     marks are freed level by level: a million requests have many megabytes of them.

@@ -1,7 +1,7 @@
 """Why a line is no JSON that an engine would read, where that can be said in a sentence.
 
-Called by `diagnosis` for lines that do not parse. Pure. Each finding names what stands in the line
-and the byte where it does; None where nothing better is known than that it does not parse.
+Called by `line_errors` for lines that do not parse. Pure. Each finding names what stands in the
+line and the byte where it does; None where nothing better is known than that it does not parse.
 """
 
 import re

@@ -1,8 +1,9 @@
 """What an engine says about itself at one instant, and what two such instants say together.
 
-Readers (engines/metrics) fill `EngineMetrics` from an engine's metrics; the window controller and
-the guard act on it. Every field may be None: an engine that does not tell is no engine at rest, and
-nothing here turns "not told" into a number. Names and meaning: scheduling.md section 2(a).
+Readers (engines/metrics) fill `EngineMetrics` from an engine's metrics; the window controller
+and the preemption policy act on it. Every field may be None: an engine that does not tell is no
+engine at rest, and nothing here turns "not told" into a number. Names and meaning:
+scheduling.md section 2(a).
 """
 
 from typing import Final

@@ -1,10 +1,9 @@
 """A log file that cannot fill a disk: what the embedded engine's child says, kept in two halves.
 
-Written by `embedded_process` with the raw bytes of the child's standard error. When the file
-reaches half of the bound it becomes `<name>.1` and a new one begins, so the two together stay
-under the bound and at least the last half of it is there. The last lines are also kept in memory,
-for error messages. Invariant: writing never fails, since a child whose log is not read would come
-to a halt.
+Written by process.py with the raw bytes of the child's standard error. When the file reaches half
+of the bound it becomes `<name>.1` and a new one begins, so the two together stay under the bound
+and at least the last half of it is there. The last lines are also kept in memory, for error
+messages. Invariant: writing never fails, since a child whose log is not read would come to a halt.
 """
 
 import re

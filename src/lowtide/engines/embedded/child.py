@@ -1,9 +1,9 @@
 """The child process of the embedded engine: one llama.cpp server on 127.0.0.1.
 
-Started by `embedded.EmbeddedEngine` as `python -m lowtide.engines.embedded.child`, never by hand.
-It speaks to its parent over three pipes: standard output carries exactly one JSON line (`ready` or
-`failed`), standard error carries the log, and the end of standard input means that the parent is
-gone. Invariant: it never outlives its parent, however that died.
+Started by `EmbeddedEngine` as `python -m lowtide.engines.embedded.child`, never by hand. It speaks
+to its parent over three pipes: standard output carries exactly one JSON line (`ready` or `failed`),
+standard error carries the log, and the end of standard input means that the parent is gone.
+Invariant: it never outlives its parent, however that died.
 """
 
 import argparse
@@ -69,9 +69,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _die_with_parent(parent: int) -> None:
-    """Two belts. Linux's death signal works even while llama.cpp loads a model, holding the GIL.
-
-    The watch on standard input works everywhere, but only once Python runs again.
+    """Ends the process with its parent, in two ways. Linux's death signal works even while
+    llama.cpp loads a model, holding the GIL. The watch on standard input works everywhere, but only
+    once Python runs again.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -87,7 +87,9 @@ def _leave_at_eof() -> None:
 
 
 def _claim_stdout() -> TextIO:
-    """Keep standard output for our one line; whatever native code prints goes to the log."""
+    """Keeps standard output for the one line of the child; whatever native code prints
+    goes to the log.
+    """
     ours = os.dup(1)
     os.dup2(2, 1)
     return os.fdopen(ours, "w", encoding="utf-8")

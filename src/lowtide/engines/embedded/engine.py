@@ -3,7 +3,7 @@
 `wiring` starts one for `--model`; nothing else knows that the replica at its URL is embedded. A
 child process, because a native crash must cost one engine and not the server. Invariants: the URL
 that `start` returned stays valid for the engine's whole life, across restarts of the child; and no
-child outlives this process (see `embedded_child`).
+child outlives this process (see child.py).
 
 What it serves: chat completions, completions, responses, `/health`, `/slots`, `/metrics`;
 embeddings too, beside the others, where the model was made for them or `embeddings=True` asks for

@@ -1,6 +1,6 @@
 """Reads the few facts about a GGUF file that decide how its engine is started.
 
-Called by `embedded` before it starts a child and by `model_source` before it accepts a file, so
+Called by engine.py before it starts a child and by models/source.py before it accepts a file, so
 that a file which is no GGUF is refused in a millisecond and by name. Reads the metadata up to the
 vocabulary and stops there: the cost does not grow with the model. Source: the GGUF specification.
 """

@@ -1,8 +1,8 @@
 """One life of the embedded engine's child process, from start to end, as one call.
 
-Called by `embedded.EmbeddedEngine`, which decides what follows. Speaks the other side of
-`embedded_child`'s three pipes. Invariant: when `run_child` returns or is cancelled, the process is
-gone and everything it said is in the log.
+Called by `EmbeddedEngine`, which decides what follows. Holds the other ends of child.py's three
+pipes. Invariant: when `run_child` returns or is cancelled, the process is gone and everything it
+said is in the log.
 """
 
 import asyncio
@@ -69,8 +69,8 @@ async def run_child(
     on_ready: Callable[[int], None],
     environment: Mapping[str, str] = MappingProxyType({}),
 ) -> ChildExit:
-    """Start `command`, with `environment` beside our own variables, call `on_ready(pid)` once it
-    serves, return when it has ended.
+    """Start `command`, with `environment` beside this process's own variables, call `on_ready(pid)`
+    once it serves, return when it has ended.
 
     Cancelling this ends the child. Nothing is raised for what the child or the system does.
     """

@@ -212,7 +212,9 @@ class HttpEngine:
             return self._extras.api_key != used
 
     def _take_key(self, key: str | None) -> None:
-        """A file that is being written, or holds what is no key, leaves the key as it is."""
+        """Reads the key. A file that is being written, or holds what is no key, leaves
+        the old key in use.
+        """
         with suppress(ValueError):
             if key is not None and key != self._extras.api_key:
                 extras = msgspec.structs.replace(self._extras, api_key=key)
@@ -264,7 +266,7 @@ class HttpEngine:
         return attempt
 
     async def _explained(self, why: NoReply) -> NoReply:
-        """An engine that only ever hangs up may speak TLS on this port."""
+        """The failure, explained: an engine that only ever hangs up may speak TLS on this port."""
         if self._guess is None or self._has_answered or why.kind != "broken":
             return why
         return await self._guess.explain(why)

@@ -184,7 +184,7 @@ class Dialer:
 
 
 class _Tunnel(asyncio.Protocol):
-    """The beginning of a connection to a proxy: our CONNECT, and the head of its answer."""
+    """The beginning of a connection to a proxy: the CONNECT request, and the head of its answer."""
 
     def __init__(self) -> None:
         self._head = b""

@@ -1,8 +1,8 @@
 """Unpacks a reply that a proxy compressed without being asked.
 
 The engine client asks for `identity`, and some proxies compress all the same; the answer inside is
-good and was paid for. Called by http_protocol.py for replies that name a coding. Invariant: what
-comes out is bounded, however small the bytes are that make it (REPLY_BYTES_MAX in all).
+good and was paid for. Called by connection.py for replies that name a coding. Invariant: what comes
+out is bounded, however small the bytes are that make it (REPLY_BYTES_MAX in all).
 """
 
 import zlib

@@ -177,7 +177,9 @@ class ConnectionPool:
         return Counter(each.hold.owner for each in self._open if each is not freed)
 
     def _leave(self, owner: str, waiter: Waiter) -> None:
-        """A waiter gives up; what was handed to it in the same moment goes to the next."""
+        """Removes a waiter that gives up; what was given to it in the same moment
+        goes to the next.
+        """
         self._waiters.leave(owner, waiter)
         if not waiter.done() or waiter.cancelled():
             return

@@ -36,7 +36,7 @@ class Redaction:
         self._secrets = tuple(sorted(secrets.union(self._secrets), key=len, reverse=True))
 
     def hide(self, said: bytes) -> bytes:
-        """The same without our secrets."""
+        """The bytes without the secrets."""
         for secret in self._secrets:
             if secret in said:
                 said = said.replace(secret, HIDDEN)

@@ -39,7 +39,7 @@ class HttpReplyStream:
         self.content_type = ""
         self.retry_after_s: float | None = None
         self.hide: Callable[[bytes], bytes] = bytes
-        """Takes our secrets out of what is no success."""
+        """Removes secrets from what is no success."""
         self._opened = False
         self._ended = False
         self._end: NoReply | None = None
@@ -80,7 +80,9 @@ class HttpReplyStream:
         return self._paused
 
     def attach(self, pause: Callable[[bool], None]) -> None:
-        """A connection carries the exchange; `pause(True)` stops its reading."""
+        """Connects the stream with the connection that carries it; `pause(True)`
+        stops its reading.
+        """
         self._pause = pause
 
     def opened(self, status: int, content_type: bytes, retry_after_s: float | None) -> None:
@@ -99,7 +101,7 @@ class HttpReplyStream:
         self._wake()
 
     def ended(self, why: NoReply | None) -> None:
-        """No more will come; None: the reply is complete."""
+        """Ends the stream; None: the reply is complete."""
         if not self._ended:
             self._ended = True
             self._end = why

@@ -37,7 +37,7 @@ class Waiters:
         return waiter
 
     def leave(self, owner: str, waiter: Waiter) -> None:
-        """It gives up; nothing happens if it was called."""
+        """Removes a waiter that gives up; does nothing if it was called."""
         if waiter in self._of.get(owner, ()):
             self._of[owner].remove(waiter)
             if not self._of[owner]:
@@ -64,7 +64,7 @@ class Waiters:
         return False
 
     def joined(self, owner: str) -> None:
-        """One that was called has begun its call, or will not."""
+        """Records that a called waiter has begun its call, or will not."""
         self.joining[owner] -= 1
         if not self.joining[owner]:
             del self.joining[owner]

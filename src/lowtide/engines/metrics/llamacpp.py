@@ -44,7 +44,7 @@ def signals_of(samples: Samples, props: LlamacppProps) -> EngineMetrics | None:
 
 
 def signals_of_slots(slots: list[Slot], props: LlamacppProps) -> EngineMetrics | None:
-    """Who waits is not told there."""
+    """The metrics by the list of slots, which does not show who waits."""
     if not slots:
         return None
     return EngineMetrics(

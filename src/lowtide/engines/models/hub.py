@@ -1,9 +1,7 @@
-"""The Hugging Face hub as a shelf of GGUF files: what a repository holds, and bringing one here.
-
-Called by `model_source` only. Needs the optional extra `lowtide[hub]`, imported on first use.
-Files land in the hub's own cache (HF_HOME), shared with every other program that uses it, and what
-is there already is used without a network. Every foreign exception is mapped to ModelSourceError
-here.
+"""The Hugging Face hub as a source of GGUF files: which ones a repository has, and their download.
+Called by source.py only. Needs the optional extra `lowtide[hub]`, imported on first use. Files land
+in the hub's own cache (HF_HOME), shared with every other program that uses it, and what is there
+already is used without a network. Every foreign exception is mapped to ModelSourceError here.
 """
 
 from collections.abc import Iterator
@@ -28,7 +26,7 @@ class ModelSourceError(Exception):
 
 
 class Hub(Protocol):
-    """What `model_source` needs of a hub."""
+    """What source.py needs of a hub."""
 
     def files(self, repo_id: str) -> list[str]:
         """Names of all files of `repo_id`; without a network, those already here."""

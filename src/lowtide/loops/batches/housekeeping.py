@@ -24,7 +24,7 @@ _KEYS_PER_LOOKUP = 500
 
 
 class ExpireLoop:
-    """Batches past their window, leases past their end.
+    """Ends batches past their window, and leases past their end.
 
     A process that stood still, or whose clock was set forward, finds its own leases past their end.
     So after a gap its commit goes first, which renews them: nothing of its work is run again.
@@ -58,7 +58,7 @@ class ExpireLoop:
 
 
 class SweepLoop:
-    """What nothing needs any more."""
+    """Deletes what nothing needs any more."""
 
     name = "sweep"
 
@@ -68,7 +68,7 @@ class SweepLoop:
         self._clock = clock
         self._look_at_s = float("-inf")
         self._doubtful: dict[str, float] = {}
-        """Old blobs that no row knew, and since when; in monotonic seconds."""
+        """Old blobs that no row knew, with the monotonic second since when."""
 
     async def tick(self, now: datetime) -> datetime | None:
         await self._results.sweep(now, segments_keep_s=limits.SEGMENTS_KEEP_S)
@@ -88,7 +88,7 @@ class SweepLoop:
         return now + timedelta(seconds=limits.SWEEP_S)
 
     async def _sweep_orphans(self, now: datetime, now_s: float) -> int:
-        """Blobs older than an hour that no row knows were left by a crash, if that stays so.
+        """Deletes blobs older than an hour that no row knows, if that stays so: a crash left them.
 
         Age alone proves nothing: by a clock that is an hour fast, a segment is old between being
         put and being committed. So a blob goes only when no row has known it for `ORPHAN_DOUBT_S`,
@@ -111,7 +111,9 @@ class SweepLoop:
     async def _delete_unknown(
         self, keys: list[str], earlier: Mapping[str, float], now_s: float
     ) -> int:
-        """Delete those that were unknown long enough, remember the others; how many went."""
+        """Deletes those that were unknown long enough and remembers the others.
+        Returns how many went.
+        """
         if not keys:
             return 0
         swept = 0

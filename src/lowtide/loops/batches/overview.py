@@ -28,7 +28,7 @@ ProgressOf = Callable[[Sequence[Batch]], Awaitable[Sequence[Progress]]]
 
 
 class OverviewLoop:
-    """One per worker."""
+    """Counts all batches and logs those that wait; one per worker."""
 
     name = "overview"
 
@@ -71,7 +71,9 @@ class OverviewLoop:
         return again_at
 
     async def _is_first(self, now: datetime, now_s: float) -> bool:
-        """Asked at each look: of a report, only two looks tell how old it is."""
+        """Whether this worker writes the records. Asked at each look: only two looks tell how
+        old a report is.
+        """
         reports = await self._reports.all()
         self._ages.see(reports, now, now_s)
         live, _ = split(self._ages.dated(reports, now, now_s), now)

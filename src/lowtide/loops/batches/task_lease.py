@@ -1,4 +1,4 @@
-"""What validation and assembly share: keeping a batch's lease, and letting go of it."""
+"""What validation and assembly share: keeping a batch's lease, and ending it."""
 
 import asyncio
 from collections.abc import Callable
@@ -19,7 +19,7 @@ Wake = Callable[[Topic | Literal["sweep"]], None]
 class TaskTrouble:
     """Why a loop's last task failed: until a task succeeds, or nothing is left to be tried again.
 
-    Without the second, a worker whose failed task went to another one would tell of it for ever.
+    Without the second, a worker whose failed task went to another one would report it for ever.
     """
 
     def __init__(self) -> None:
@@ -27,7 +27,7 @@ class TaskTrouble:
         self._retry_at = datetime.min.replace(tzinfo=UTC)
 
     def failed(self, error: BaseException, now: datetime) -> None:
-        """Only what the storage did is a trouble of the loop; the task is tried again later."""
+        """Records a failure of the storage as the loop's trouble; the task is tried again later."""
         if isinstance(error, BlobError | StoreError):
             self.text = str(error)
             self._retry_at = now + timedelta(seconds=limits.TASK_RETRY_S + limits.IDLE_POLL_S)
@@ -36,7 +36,7 @@ class TaskTrouble:
         self.text = None
 
     def found_nothing(self, now: datetime) -> None:
-        """No task was to be had; a failed one would be, once its pause is over."""
+        """Records that no task was to be had; a failed one would be, once its pause is over."""
         if self.text is not None and now >= self._retry_at:
             self.text = None
 

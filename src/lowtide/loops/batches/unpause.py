@@ -16,7 +16,7 @@ log = structlog.get_logger(__name__)
 
 
 class UnpauseLoop:
-    """Unpauses what is below its cap again."""
+    """Lets batches go on whose organization is below its cap again."""
 
     name = "budget"
 

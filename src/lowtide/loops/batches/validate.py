@@ -102,7 +102,9 @@ class ValidateLoop:
                 await self._plan(lease, result)
 
     async def _read(self, lease: TaskLease) -> Plan | ValidationFailure | None:
-        """None when the lease was lost or the batch cancelled meanwhile."""
+        """The plan of the file, or its errors; None when the lease was lost or the batch
+        cancelled meanwhile.
+        """
         batch = lease.batch
         bounds = await self._allowance.of(batch.project_id)
         validator = self._planner.begin(batch.endpoint, batch.dialect, bounds.requests_per_batch)
@@ -139,7 +141,7 @@ class ValidateLoop:
             self._wake("dispatch")
 
     async def _refuse(self, lease: TaskLease, error: BatchError) -> None:
-        """The lines are good; a limit of the organization is in the way."""
+        """Rejects a batch whose lines are good because of a limit of its organization."""
         await self._store.reject(lease, [error], 1, self._clock.now())
         log.info("batch.failed", batch=lease.batch.id, code=error.code)
 

@@ -62,7 +62,7 @@ class Upstream(msgspec.Struct, eq=False):
     streaming: StreamingEngine | None = None
     """The same engine, where it may be asked for streams."""
     replies: ReplyBudget = msgspec.field(default_factory=ReplyBudget)
-    """What long answers that come as streams share with all others of the process."""
+    """The memory budget of long streamed answers, shared by the whole process."""
 
 
 Made = TypeVar("Made")
@@ -81,8 +81,10 @@ async def attempt(
     on_read: OnRead = lambda *_: None,
     monotonic: Callable[[], float] = lambda: 0.0,
 ) -> tuple[str, Outcome]:
-    """Send the request once; its custom_id and what came of it. `on_read` hears of the first token
-    of a watched call; `monotonic` gives a clock's seconds. Raises OwnershipLostError.
+    """Sends the request once. Returns its custom_id and the outcome.
+
+    `on_read` is called at the first token of a watched call; `monotonic` gives a clock's seconds.
+    Raises OwnershipLostError.
     """
     lease = request.run.lease
     priority = upstream.replica.priority
@@ -121,7 +123,7 @@ async def attempt(
 def _beside(
     request: Request, size: int, function: Callable[..., Made], *args: Any
 ) -> Awaitable[Made]:
-    """Done in a thread: what is large would keep the loop from all other work meanwhile."""
+    """Runs the work in a thread: on large bodies it would keep the loop from all other work."""
     return off_loop(request.run.lease.organization_id, size, function, *args)
 
 
@@ -134,7 +136,9 @@ def _read(
 
 
 def _outcome_of_large(answer: Reply, endpoint: str) -> Outcome:
-    """Its body as result lines have it, so that nothing is left to do about that."""
+    """The outcome of a large answer, with its body as result lines have it, so that no work is
+    left for the loop.
+    """
     outcome = classify(answer, endpoint)
     if isinstance(outcome, Succeeded):
         return msgspec.structs.replace(outcome, body=one_line(outcome.body))
@@ -148,7 +152,7 @@ async def _send_watched(
     fields: Mapping[str, object],
     on_read: OnRead,
 ) -> Attempt | None:
-    """None: the request is to be sent for a whole answer."""
+    """Sends a request for a stream; None: it is to be sent again for a whole answer."""
     if upstream.streaming is None or not is_plain(line.body):
         cannot_watch(request, upstream.replica)
         return None
@@ -170,7 +174,9 @@ async def _send_watched(
 async def _send_without_priority(
     upstream: Upstream, request: Request, line: RequestLine, refused: int
 ) -> Attempt:
-    """An engine that takes the request without the priority it refused is sent none again."""
+    """Sends the request without the priority that the engine refused; if that succeeds, none is
+    sent to it again.
+    """
     replica = upstream.replica
     body = _body(upstream, request, line, NO_FIELDS, without=frozenset({"priority"}))
     owner = request.run.lease.organization_id
@@ -186,13 +192,13 @@ def _check_owned(upstream: Upstream, monotonic: Callable[[], float]) -> None:
 
 
 def _name_setting(late: NoReply, timeout_s: float) -> NoReply:
-    """Whoever reads of the time-out is told which setting it is, and where it stands."""
+    """Names the setting behind a time-out, and where it stands, in the outcome's detail."""
     where = f"attempt_timeout_s is {timeout_s:g} s, under [dispatch] or in the engine's [[replica]]"
     return NoReply("timeout", f"{late.detail}; {where}")
 
 
 async def attempt_trial(upstream: Upstream, scope: Scope) -> Outcome:
-    """What comes of the smallest call to that endpoint and model: whether the replica works."""
+    """The outcome of the smallest call to that endpoint and model: whether the replica works."""
     body = trial_body(scope.endpoint, upstream.engine_names.get(scope.model, scope.model))
     timeout_s = min(limits.TRIAL_TIMEOUT_S, upstream.timeout_s)
     answer = await upstream.engine.post(scope.endpoint.removeprefix("/v1"), body, timeout_s)

@@ -70,7 +70,7 @@ class ChunkReader:
         self._unread: list[tuple[ChunkKey, int]] = []
 
     async def read(self, leases: Sequence[ChunkLease], now: datetime) -> None:
-        """All of them, in order. Raises BlobError, StoreError."""
+        """Reads all of them, in order. Raises BlobError, StoreError."""
         for place, lease in enumerate(leases):
             try:
                 if not await self._read(lease, now):
@@ -85,10 +85,10 @@ class ChunkReader:
                 raise
 
     async def _read(self, lease: ChunkLease, now: datetime) -> bool:
-        """Read the chunk's missing lines and hand them to the core.
+        """Reads the chunk's missing lines and adds them to the core.
 
-        False when the input is gone and its batch was ended for that. The plan was read from the
-        same store a moment before, so this is not a bucket or a folder that is away.
+        Returns False when the input is gone and its batch was ended for that. The plan was read
+        from the same store a moment before, so this is not a bucket or a folder that is away.
         """
         plan = unpack_entries(
             await self._blobs.read(
@@ -112,6 +112,8 @@ class ChunkReader:
         return True
 
     def take_unread(self) -> list[tuple[ChunkKey, int]]:
-        """Leases of chunks that a failed claim did not come to: to be given back."""
+        """Removes and returns the leases of chunks that a failed claim did not read:
+        to be given back.
+        """
         unread, self._unread = self._unread, []
         return unread

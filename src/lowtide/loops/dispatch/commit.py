@@ -37,19 +37,19 @@ Leases = tuple[tuple[ChunkKey, int], ...]
 
 
 class LeaseHolder(Protocol):
-    """What the committer asks of the dispatcher, and tells it."""
+    """What the committer needs of the dispatcher."""
 
     def held(self) -> Leases:
         """Leases of all chunks at work, finished but uncommitted ones included."""
         ...
 
     def take_released(self) -> Leases:
-        """Leases to give back with this commit."""
+        """Removes and returns the leases to give back with this commit."""
         ...
 
     def committed(self, receipt: CommitReceipt, slices: tuple[Slice, ...], shown: Leases) -> None:
-        """The commit is durable; act on what it said. `shown` are the leases that it was about: one
-        that began while it was under way is none of them.
+        """Acts on a durable commit. `shown` are the leases that it was about: one that began while
+        it was under way is none of them.
         """
         ...
 
@@ -84,10 +84,8 @@ class Committer:
         monotonic: Callable[[], float] = lambda: 0.0,
     ) -> None:
         """`on_settled` is called when a commit completed or stopped a batch: assembly may begin.
-        `on_commit` is told how many seconds each commit took.
-
-        `prices` gives what each model costs at the moment of a commit; `monotonic` a clock's
-        seconds, to tell how long commits take.
+        `on_commit` takes the seconds of each commit. `prices` gives what each model costs at the
+        moment of a commit; `monotonic` a clock's seconds, to tell how long commits take.
         """
         self._worker_id = worker_id
         self._store = store
@@ -113,7 +111,7 @@ class Committer:
         return self._outcomes.uncommitted_bytes
 
     async def tick(self, now: datetime) -> datetime | None:
-        """One commit. Raises what the ports raise; everything is kept for the next try."""
+        """Makes one commit. Raises what the ports raise; everything is kept for the next try."""
         async with self._committing:
             begun_s = self._monotonic()
             try:
@@ -128,7 +126,7 @@ class Committer:
         return now + timedelta(seconds=self._interval_s)
 
     async def finish(self, now: datetime) -> None:
-        """The last commits of a process, after its dispatcher has drained.
+        """Makes the last commits of a process, after its dispatcher has drained.
 
         Two where one was interrupted or had failed: its remainder, then all that came since. What
         cannot be stored is given up, and its requests run again elsewhere.
@@ -140,7 +138,7 @@ class Committer:
             log.error("commit.given_up", bytes=self.uncommitted_bytes, error=str(error))
 
     async def _commit_gathered(self, now: datetime) -> bool:
-        """False where there was nothing to say to the store."""
+        """Commits what gathered. Returns False where there was nothing to commit."""
         if self._packed is None:
             # What is released must not overtake its own outcomes, so it waits for a failed commit.
             self._packed = self._pack()
@@ -198,7 +196,7 @@ class Committer:
         self._holder.committed(receipt, (), held)
 
     def _pack(self) -> _Packed | None:
-        """All that gathered since the last commit."""
+        """Packs all outcomes that gathered since the last commit."""
         gathered = self._outcomes.take()
         if not gathered:
             return None

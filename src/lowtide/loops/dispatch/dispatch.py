@@ -1,8 +1,8 @@
-"""Keeps every replica's window full: send, settle, hand over, send the next.
+"""Keeps every replica's window full: send, settle, pass on, send the next.
 
 The shell around `core.dispatch.dispatch.Dispatch`. Each place in a window is a slot, a task that
 performs one request after another until none is left. Final outcomes go to `Outcomes`; what a
-commit answers (lost, stopped, committed) comes back through `loops.dispatch.commit.Holdings`.
+commit answers (lost, stopped, committed) comes back through `loops.dispatch.commit.LeaseHolder`.
 
 Cancellation is two steps: stop claiming, then stop working. Cancelling a slot closes its upstream
 connection, which is what makes an engine stop generating.
@@ -39,7 +39,7 @@ from lowtide.ports.clock import Clock
 log = structlog.get_logger(__name__)
 
 OnAnswer = Callable[[str, bytes, int, float], None]
-"""Told of each success: its model, input line, reported prompt tokens, monotonic seconds."""
+"""Called for each success: its model, input line, reported prompt tokens, monotonic seconds."""
 
 
 class Dispatcher:
@@ -78,7 +78,7 @@ class Dispatcher:
         self.batch_watch = BatchWatch()
 
     def announce(self) -> None:
-        """New work may wait in the store."""
+        """Asks for a claim: new work may wait in the store."""
         self._leasing.announce()
         self._wake()
 
@@ -107,9 +107,8 @@ class Dispatcher:
         return now if came else self._next_tick(now_s)
 
     async def drain(self, within_s: float) -> None:
-        """Stop claiming, give calls in flight that long, then abort them and give all chunks back.
-
-        The caller runs one last commit afterwards.
+        """Stops claiming, lets calls in flight run for so long, then aborts them and gives all
+        chunks back. The caller runs one last commit afterwards.
         """
         self._draining = True
         with contextlib.suppress(TimeoutError):
@@ -196,7 +195,9 @@ class Dispatcher:
     # -- sending -----------------------------------------------------------------------------------
 
     def _fill(self) -> float:
-        """Start a slot for every free place that has a request waiting; the instant this was."""
+        """Starts a slot for every free place that has a request waiting. Returns the
+        instant of this.
+        """
         now_s = self._clock.monotonic()
         if self._draining or self._backed_up():
             return now_s
@@ -210,7 +211,7 @@ class Dispatcher:
         return now_s
 
     async def _run(self, upstream: Upstream, slot: WindowSlot) -> None:
-        """One place in a window: one request after another, until there is none."""
+        """Runs one place in a window: one request after another, until there is none."""
         request: Request | None = slot.request
         now_s = self._clock.monotonic()
         while request is not None:
@@ -235,7 +236,9 @@ class Dispatcher:
                 self._wake()  # the next prompt has a time of its own
 
     def _slot_ended(self, upstream: Upstream, task: asyncio.Task[None]) -> None:
-        """Here and not in `_run`: a task that is cancelled before its first step never runs."""
+        """Frees the slot; here and not in `_run`, because a task that is cancelled before its first
+        step never runs.
+        """
         slot = self._slots.pop(task)
         if slot.in_flight:
             self._core.abandon(slot.request, upstream.replica, self._clock.monotonic())
@@ -247,7 +250,7 @@ class Dispatcher:
             self._give_back(slot.request.run)
 
     def _prompt_read(self, upstream: Upstream, request: Request) -> None:
-        """The first token of a watched call is here: the next prompt may follow."""
+        """Records the first token of a watched call: the next prompt may follow."""
         prompt_read(request, upstream.replica, self._clock.monotonic())
         self._wake()
 
@@ -272,7 +275,7 @@ class Dispatcher:
             self._wake()
 
     def _finish(self, request: Request, finished: Finished, tally: Tally, now_s: float) -> None:
-        """Hand over the final outcome of a request, to be committed."""
+        """Adds the final outcome of a request to the next commit."""
         run = request.run
         run.uncommitted += 1
         self._outcomes.add(run.key, run.lease.token, finished)
@@ -316,7 +319,9 @@ class Dispatcher:
         return outcome if usage is outcome.usage else msgspec.structs.replace(outcome, usage=usage)
 
     def _backed_up(self) -> bool:
-        """Results cannot be written away fast enough: send no more until a commit succeeds."""
+        """Whether results cannot be committed fast enough: no more is sent until a
+        commit succeeds.
+        """
         return self._outcomes.uncommitted_bytes >= limits.UNCOMMITTED_BYTES_MAX
 
     def _next_tick(self, now_s: float) -> datetime | None:

@@ -54,7 +54,7 @@ class Leasing:
         """Whether the last claim found no room in memory that a commit would give."""
 
     def announce(self) -> None:
-        """There may be new work: claim at the next tick."""
+        """Asks for a claim at the next tick: there may be new work."""
         self._dry_until_s = float("-inf")
         self._announced += 1
         self._looks_for_others = True
@@ -67,7 +67,9 @@ class Leasing:
         self._claim_below = self._claim_threshold()
 
     def take_unread(self) -> list[tuple[ChunkKey, int]]:
-        """Leases of chunks that were claimed and not read: to be given back."""
+        """Removes and returns the leases of chunks that were claimed and not read:
+        to be given back.
+        """
         return self._reader.take_unread()
 
     @property
@@ -89,7 +91,7 @@ class Leasing:
         return max(self._looked_at_s, self._claimed_at_s) + limits.IDLE_POLL_S
 
     async def claim(self, now: datetime, now_s: float) -> bool:
-        """Lease and load what the windows could soon use; whether any chunk came.
+        """Leases and loads what the windows could soon use. Returns whether any chunk came.
 
         Raises BlobError when lines cannot be read, and StoreError.
         """

@@ -39,16 +39,16 @@ class Outcomes:
         return tuple(self._gathered)
 
     def take(self) -> Gathered:
-        """All that gathered; `packed` follows at once."""
+        """Removes and returns all that gathered; `packed` follows at once."""
         gathered, self._gathered = self._gathered, {}
         return gathered
 
     def packed(self, size: int) -> None:
-        """What was taken, and nothing else, waits to be stored: a segment of so many bytes."""
+        """Records that a segment of so many bytes, and nothing else, waits to be stored."""
         self.uncommitted_bytes = self._packed_bytes = size
         self._full_at = size + limits.SEGMENT_BYTES_MAX
 
     def stored(self) -> None:
-        """The segment is committed."""
+        """Records that the segment is committed."""
         self.uncommitted_bytes -= self._packed_bytes
         self._packed_bytes, self._full_at = 0, limits.SEGMENT_BYTES_MAX

@@ -68,7 +68,7 @@ class Slots:
                 task.cancel()
 
     async def wait(self, within_s: float) -> None:
-        """Give all of them so long to end."""
+        """Waits so long for all of them to end."""
         if self.tasks:
             await asyncio.wait(list(self.tasks), timeout=within_s)
 

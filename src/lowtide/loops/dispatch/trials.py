@@ -1,10 +1,11 @@
-"""Trial calls: the smallest calls of our own, sent where nothing else shows whose fault it is.
+"""Trial calls: the smallest calls that Lowtide makes itself, sent where nothing else shows whose
+fault a failure is.
 
-A `Judge` says when one is wanted (core/dispatch/trials.py), and hears what came of it. The
-dispatcher starts them beside its windows, so that a full one delays no judgement; `TrialLoop` is
-for what live calls alone have met, because a caller's call is no probe. Invariant: each
-trial that was begun is told of exactly once, taken back or not, and none is sent to a replica that
-is called by this process no more.
+A `Judge` says when one is wanted (core/dispatch/trials.py), and takes its outcome. The dispatcher
+starts them beside its windows, so that a full one delays no judgement; `TrialLoop` is for what
+live calls alone have met, because a caller's call is no probe. Invariant: each trial that was
+begun is reported exactly once, aborted or not, and none is sent to a replica that is called by
+this process no more.
 """
 
 import asyncio
@@ -27,30 +28,32 @@ log = structlog.get_logger(__name__)
 
 
 class Judge(Protocol):
-    """Who wants trials: `core.dispatch.dispatch.Dispatch`, or `core.dispatch.trials.LiveTrials`."""
+    """What asks for trials: `core.dispatch.dispatch.Dispatch`, or
+    `core.dispatch.trials.LiveTrials`.
+    """
 
     def trial(self, replica: Replica, now_s: float) -> Scope | None:
-        """The scope to send one for now; `trial_ended` is due."""
+        """The scope to send a trial for now; `trial_ended` must follow. None: none is due."""
         ...
 
     def may_try(self, replica: Replica, now_s: float) -> bool:
-        """Whether it may be sent still, after a delay."""
+        """Whether a trial may still be sent, after a delay."""
         ...
 
     def trial_ended(
         self, replica: Replica, scope: Scope, outcome: Outcome | None, now_s: float
     ) -> None:
-        """What came of it; None: it was taken back."""
+        """Records the outcome of a trial; None: it was aborted."""
         ...
 
 
 class Trials:
-    """Those under way for one judge."""
+    """The trial calls under way for one judge."""
 
     def __init__(
         self, judge: Judge, clock: Clock, on_ended: Callable[[], None] = lambda: None
     ) -> None:
-        """`on_ended` is called after each: what it decided may let work go on."""
+        """`on_ended` is called after each trial: its outcome may let work go on."""
         self._judge = judge
         self._clock = clock
         self._on_ended = on_ended
@@ -58,20 +61,20 @@ class Trials:
         """Trial calls under way, with the name of the replica that each was sent to."""
 
     def start(self, upstream: Upstream, now_s: float) -> None:
-        """Send all that are wanted of that replica now."""
+        """Sends all trials that are due for that replica now."""
         while (scope := self._judge.trial(upstream.replica, now_s)) is not None:
             trial = asyncio.get_running_loop().create_task(self._send(upstream, scope))
             self.under_way[trial] = upstream.replica.name
             trial.add_done_callback(partial(self._ended, upstream, scope))
 
     def take_back(self, replica_names: Collection[str]) -> None:
-        """Those replicas are to be called by this process no more."""
+        """Aborts the trials at replicas that this process may not call any more."""
         for trial, name in self.under_way.items():
             if name in replica_names:
                 trial.cancel()
 
     async def aclose(self) -> None:
-        """Take all of them back."""
+        """Aborts all trials."""
         pending = list(self.under_way)
         for trial in pending:
             trial.cancel()
@@ -122,5 +125,5 @@ class TrialLoop:
         return self._trials.under_way
 
     async def aclose(self) -> None:
-        """Take back what is under way."""
+        """Aborts the trials under way."""
         await self._trials.aclose()

@@ -25,8 +25,10 @@ async def post_watched(
     on_read: Callable[[], None],
     memory: ReplyMemory,
 ) -> Attempt | None:
-    """`body` asks for a stream. `on_read` is called once, with the first token; `memory` counts
-    what comes. None: the stream was not one that can be put together.
+    """Posts `body`, which asks for a stream, and puts the answer together.
+
+    `on_read` is called once, with the first token; `memory` counts what comes. None: the stream was
+    not one that can be put together.
     """
     try:
         async with (
@@ -60,7 +62,7 @@ async def _read_stream(
 
 
 async def _read_whole(reply: ReplyStream, memory: ReplyMemory) -> Attempt:
-    """A refusal, or the answer of an engine that does not stream."""
+    """Reads a refusal, or the answer of an engine that does not stream."""
     blocks: list[bytes] = []
     while block := await reply.read():
         if isinstance(block, NoReply):

@@ -18,7 +18,7 @@ from lowtide.ports.engine import ModelList
 log = structlog.get_logger(__name__)
 
 OnListed = Callable[[str, tuple[str, ...]], None]
-"""Told of what an engine lists, by the name of its replica, at each answer."""
+"""Called at each answer with the replica's name and the models that its engine lists."""
 
 
 class ModelsLoop:

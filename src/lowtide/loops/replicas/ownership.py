@@ -31,10 +31,10 @@ for again at once, and again."""
 
 
 class WorkSource(Protocol):
-    """The dispatcher, as far as it hears of owners."""
+    """What the ownership loop needs of the dispatcher."""
 
     def announce(self) -> None:
-        """More replicas take calls: look for work."""
+        """Looks for work: more replicas take calls."""
         ...
 
     def release_replicas(self, replica_names: frozenset[str], models: frozenset[str]) -> None:
@@ -81,12 +81,12 @@ class OwnershipLoop:
             replica.own_until(_NEVER)
 
     def announce(self) -> None:
-        """Workers or owners have changed: look at the next tick."""
+        """Asks for a look at the next tick: workers or owners have changed."""
         self._due_s = _NEVER
 
     def replicas_changed(self, shared: Mapping[str, Replica], own: Sequence[Replica]) -> None:
-        """These are listed now. What is listed no more is given back once it is idle; what is new
-        takes no calls before it was claimed.
+        """Takes over a new list of replicas. What is no more listed is given back once it is idle;
+        what is new takes no calls before it was claimed.
         """
         for name, replica in shared.items():
             if name not in self._tokens or self._shared.get(name) is not replica:
@@ -115,7 +115,7 @@ class OwnershipLoop:
         return self._clock.now() + timedelta(seconds=wait_s)
 
     async def leave(self) -> None:
-        """The worker has stopped: what is still its own is free at once."""
+        """Frees at once what the stopped worker still owns."""
         try:
             await self._store.leave(self._worker_id)
         except StoreError as error:  # the lease will run out

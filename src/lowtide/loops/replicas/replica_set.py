@@ -68,7 +68,7 @@ class ReplicaMember(msgspec.Struct, eq=False):
         return self.upstream.replica
 
     def adopt(self, fresh: "ReplicaMember") -> tuple[ReplicaConnections, ...]:
-        """Go on with what was opened for other settings; the connections to be closed."""
+        """Takes over what was opened for other settings. Returns the connections to be closed."""
         replica = self.replica
         self.upstream.engine = fresh.upstream.engine
         self.upstream.engine_names = fresh.upstream.engine_names
@@ -102,14 +102,16 @@ class Opener(Protocol[S]):
 
 
 class Follower(Protocol):
-    """Who has something to do when the set has changed: the worker of this process."""
+    """What must act when the set has changed: the worker of this process."""
 
     def replicas_changed(self, members: Sequence[ReplicaMember], touched: Collection[str]) -> None:
-        """These exist now; those that are `touched` have come, gone, or serve other models."""
+        """Called when these replicas exist now; those that are `touched` have come, gone, or
+        serve other models.
+        """
         ...
 
     def take_back(self, replica_name: str) -> None:
-        """Abort the batch calls in flight there; their requests run again, with no try charged."""
+        """Aborts the batch calls in flight there; their requests run again, with no try charged."""
         ...
 
 
@@ -135,7 +137,7 @@ class ReplicaSet(Generic[S]):
 
     @property
     def shared(self) -> dict[str, Replica]:
-        """Those that other workers may list, too, by the name that all of them use."""
+        """The replicas that other workers may list too, by their common names."""
         return {m.shared_as: m.replica for m in self.members if m.shared_as is not None}
 
     def follow(self, follower: Follower) -> None:
@@ -188,7 +190,7 @@ class ReplicaSet(Generic[S]):
         return {spec.name: self._open(spec) for spec in specs}
 
     def _exchange(self, member: ReplicaMember, fresh: ReplicaMember) -> None:
-        """The replica is called another way from now on; calls under way end the old way."""
+        """Replaces how the replica is called; calls under way end the old way."""
         replica = member.replica
         has_moved = replica.url != fresh.replica.url
         within_s = max(member.upstream.timeout_s, limits.REPLICA_LEAVE_S)
@@ -198,7 +200,9 @@ class ReplicaSet(Generic[S]):
         self._spawn(self._close(old, within_s), old)
 
     def _come_back(self, name: str) -> ReplicaMember | None:
-        """One that was about to leave: it is given new connections, its old ones end in peace."""
+        """Keeps a replica that was about to leave: it gets new connections, and calls on its
+        old ones may end.
+        """
         member = self._leaving.pop(name, None)
         if member is not None:  # one that is shared has to be claimed again
             member.replica.own_until(_NEVER if member.shared_as else _ALWAYS)
@@ -210,7 +214,7 @@ class ReplicaSet(Generic[S]):
         self._spawn(self._leave(name, member), member.connections)
 
     async def _leave(self, name: str, member: ReplicaMember) -> None:
-        """Wait for its calls, within the bound; then take back what is left and close."""
+        """Waits for the replica's calls, within the bound; then aborts what is left and closes."""
         end_s = self._clock.monotonic() + limits.REPLICA_LEAVE_S
         while self._leaving.get(name) is member:
             is_over = not member.replica.calls and _are_idle(member.connections)

@@ -28,7 +28,7 @@ log = structlog.get_logger(__name__)
 
 
 class Workings(Protocol):
-    """The other loops of the worker, as far as they tell how they fare."""
+    """The state of the worker's other loops, for its report."""
 
     @property
     def replicas(self) -> Sequence[Replica]: ...
@@ -47,7 +47,7 @@ class Workings(Protocol):
 
 
 OnLook = Callable[[Sequence[Look], Mapping[str, str]], None]
-"""Told of the replicas as they were seen, and the condition of each by its name."""
+"""Called with the replicas as they were seen, and the condition of each by its name."""
 
 
 class ReportLoop:
@@ -105,15 +105,16 @@ class ReportLoop:
         )
 
     async def leave(self) -> None:
-        """The worker has stopped: nothing that it said is true any more."""
+        """Removes the report of the stopped worker."""
         try:
             await self._store.remove(self._worker_id)
         except StoreError as error:  # the others find it gone
             log.warning("report.not_removed", error=str(error))
 
     def look(self, now_s: float) -> None:
-        """See what is, log what changed. Also called before the first tick: a server answers for
-        its worker from the start."""
+        """Looks at the replicas and logs what changed. Also called before the first tick: a server
+        answers for its worker from the start.
+        """
         workings = self._workings
         workings.batch_watch.see_leased(workings.leased_batches, now_s)
         self._looks = [_look(replica, now_s) for replica in workings.replicas]
@@ -147,7 +148,9 @@ def _look(replica: Replica, now_s: float) -> Look:
 
 
 def _news(report: WorkerReport) -> object:
-    """What others should hear of at once; figures that move with every tick are none of it."""
+    """The part of a report that is written at once when it changes; figures that move with every
+    tick are left out.
+    """
     replicas = [
         (each.name, each.endpoints, each.condition, each.is_owned) for each in report.replicas
     ]

@@ -1,4 +1,4 @@
-"""Hears from the reports of all workers which models their engines serve.
+"""Learns from the reports of all workers which models their engines serve.
 
 Only where several processes share a store: a process that lists no replica of its own, or other
 ones, learns there what a batch may name. Invariant: models are only ever added here; what a report

@@ -30,27 +30,30 @@ _NEVER = float("-inf")
 
 
 class InFlightCalls(Protocol):
-    """The dispatcher, as far as it is told to let go."""
+    """What the control loop needs of the dispatcher."""
 
     def calls_on(self, replica_name: str) -> Sequence[Request]:
         """The requests in flight on that replica."""
         ...
 
     def revoke(self, replica_name: str, requests: Sequence[Request]) -> None:
-        """Abort these calls; their requests run again later."""
+        """Aborts these calls; their requests run again later."""
         ...
 
 
 class LiveCallSource(Protocol):
-    """The live API, as far as it sees live calls to one replica."""
+    """The live calls to one replica, as the live API sees them."""
 
     def when_asked(self, told: Callable[[int, float], None]) -> None:
-        """Call `told` before each call is sent: its prompt's tokens, monotonic seconds. It takes
-        the place of the one given before."""
+        """Has `told` called before each call is sent: its prompt's tokens, monotonic seconds. It
+        replaces the one given before.
+        """
         ...
 
     def seen(self, now_s: float, patience_s: float) -> LiveSeen:
-        """How many there are, and how many have waited longer than that for their first byte."""
+        """The number of calls, and of those that have waited longer than that for
+        their first byte.
+        """
         ...
 
 
@@ -66,7 +69,7 @@ class ReplicaControl(msgspec.Struct, eq=False):
     probe_at_s: float = _NEVER
 
     def adopt(self, fresh: "ReplicaControl") -> None:
-        """The engine is called another way from now on, so it is to be looked at afresh."""
+        """Takes over another way to call the engine, which is then probed afresh."""
         self.prober = fresh.prober
         self.patience_s = fresh.patience_s
         self.known = None
@@ -98,7 +101,7 @@ class ControlLoop:
         self.watch_live_calls()
 
     def watch_live_calls(self) -> None:
-        """Hear of the live calls of all replicas, of those that have come since, too."""
+        """Subscribes to the live calls of all replicas, of those that have come since, too."""
         for each in self._controlled:
             if each.live_calls is not None:
                 each.live_calls.when_asked(partial(self._live_asked, each))
@@ -152,7 +155,7 @@ class ControlLoop:
         replica.resize(now_s)
 
     def _live_asked(self, each: ReplicaControl, tokens: int, now_s: float) -> None:
-        """A live call is about to be sent: batch prompts that are not read yet make way for it."""
+        """Aborts batch calls with unread prompts when a live call is about to be sent."""
         replica = each.replica
         requests = self._calls.calls_on(replica.name)
         back = replica.live_asked(tokens, _own_calls(requests, now_s), now_s)
@@ -176,7 +179,7 @@ def _own_calls(requests: Sequence[Request], now_s: float) -> list[BatchCall]:
 
 
 class EngineProbeLoop:
-    """Finds out what each engine is; until then its replica works as one that tells nothing."""
+    """Finds out what each engine is; until then its replica works as one without metrics."""
 
     name = "probe"
 
@@ -220,7 +223,7 @@ def _due(each: ReplicaControl, now_s: float) -> bool:
 
 
 async def _read(each: ReplicaControl) -> EngineMetrics | None:
-    """An engine that is not known to tell anything is heard without a word of its own."""
+    """A reading of the engine's metrics; an engine without any gives an empty one."""
     if each.known is None or each.known.reader is None:
         return EngineMetrics()
     return await each.known.reader.read()

@@ -36,9 +36,8 @@ class Calibrations:
         """The current token models, by canonical model id."""
 
     def finished(self, model: str, line: bytes, prompt_tokens: int, now_s: float) -> None:
-        """An engine answered this input line and reported `prompt_tokens`; `now_s` is monotonic.
-
-        Cheap unless the model's turn to learn has come.
+        """Learns from an engine's answer to this input line, with its reported `prompt_tokens`;
+        `now_s` is monotonic. Cheap unless the model's turn to learn has come.
         """
         if now_s < self._due_s.get(model, now_s) or prompt_tokens <= 0:
             return
@@ -51,7 +50,9 @@ class Calibrations:
             self._changed.add(model)
 
     async def load(self) -> None:
-        """Take over what is stored, but for models with news of our own. Raises StoreError."""
+        """Takes over what is stored, except for models with news of this process.
+        Raises StoreError.
+        """
         for model, data in (await self._store.load()).items():
             if model in self._changed or self._stored.get(model) == data:
                 continue

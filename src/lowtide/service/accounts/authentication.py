@@ -30,7 +30,7 @@ log = structlog.get_logger(__name__)
 
 _KEY: Final = re.compile(r"lt-([A-Za-z0-9]{1,64})-([A-Za-z0-9]{1,120})")
 _NOBODY: Final = sha256(b"nobody").hexdigest()
-"""Compared with where there is no key, so that it takes as long as where there is one."""
+"""The hash compared with where there is no key, so that it takes as long as where there is one."""
 
 
 def hash_secret(secret: str) -> str:
@@ -89,7 +89,7 @@ class Authenticator:
         return owner if owner is not None and owner.key.is_valid(self._clock.now()) else None
 
     def forget(self, key_id: str) -> None:
-        """The key changed: look it up afresh."""
+        """Looks the key up afresh at its next use: it has changed."""
         self._changes += 1
         self._flights.forget(key_id)
         self._known.pop(key_id, None)
@@ -138,14 +138,14 @@ class Authenticator:
         return owner
 
     def _tell(self, key_id: str | None, why: str) -> None:
-        """One line a second, however many guesses come; it names the last of them."""
+        """Writes one log line a second, however many guesses come; it names the last of them."""
         if count := self._refusals.due(self._clock.monotonic()):
             named = {} if key_id is None else {"key": key_id}
             log.info("key.refused", **named, why=why, count=count)
 
 
 def _keep(cache: OrderedDict[str, Kept], key_id: str, value: Kept, entries_max: int) -> None:
-    """The oldest goes first."""
+    """Keeps the entry; the oldest goes first when there are too many."""
     cache[key_id] = value
     cache.move_to_end(key_id)
     while len(cache) > entries_max:

@@ -49,7 +49,7 @@ class EffectiveLimits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Budget(msgspec.Struct, frozen=True):
-    """Pico-dollars of this calendar month (UTC)."""
+    """The cap and what is spent, in pico-dollars of this calendar month (UTC)."""
 
     cap_pico: int
     spent_pico: int
@@ -86,17 +86,17 @@ class Quotas:
         return await self._flights.get(project_id, lambda: self._look_up(project_id, now_s))
 
     def reload(self, defaults: LimitSettings) -> None:
-        """The settings were read again: from the next call on these are the defaults."""
+        """Takes over the defaults of settings that were read again, from the next call on."""
         self.defaults = defaults
         self.forget()
 
     def forget(self) -> None:
-        """An organization changed: look all of them up afresh."""
+        """Looks all limits up afresh, because an organization changed."""
         self._known = OrderedDict()  # another one: a look-up under way keeps what it finds there
         self._flights.forget()
 
     async def check_batches_per_hour(self, project_id: str) -> None:
-        """One more batch may be created. Raises LowtideError `rate_limit_exceeded`."""
+        """Checks that one more batch may be created. Raises LowtideError `rate_limit_exceeded`."""
         bounds = await self.of(project_id)
         if (limit := bounds.batches_per_hour) is None:
             return
@@ -105,16 +105,16 @@ class Quotas:
             raise too_many_batches(bounds, "hour", wait_s)
 
     async def check_unfinished_batches(self, project_id: str) -> None:
-        """One more batch may be unfinished. Raises LowtideError `rate_limit_exceeded`."""
+        """Checks that one more batch may be unfinished. Raises LowtideError
+        `rate_limit_exceeded`.
+        """
         bounds = await self.of(project_id)
         most = bounds.unfinished_batches
         if await self._tenants.unfinished_batches(bounds.organization_id, most) >= most:
             raise too_many_batches(bounds, "unfinished")
 
     async def check_control_call(self, project_id: str) -> None:
-        """The organization may make a call that is not interactive, which is counted. Raises
-        LowtideError `rate_limit_exceeded`.
-        """
+        """Counts a call that is not interactive. Raises LowtideError `rate_limit_exceeded`."""
         bounds = await self.of(project_id)
         per_minute = bounds.control_calls_per_minute
         wait_s = self._calls.take(bounds.organization_id, per_minute, self._clock.monotonic())
@@ -122,7 +122,7 @@ class Quotas:
             raise too_many_calls(bounds, ceil(wait_s))
 
     def note_rows(self, organization_id: str, rows: int) -> None:
-        """A call that was counted listed so many rows."""
+        """Counts the rows that such a call listed."""
         if more := rows // limits.CONTROL_ROWS_PER_CALL:
             self._calls.owe(organization_id, more, self._clock.monotonic())
 
@@ -145,7 +145,7 @@ class Quotas:
         return None if budget is None or budget.covers(cost_pico) else budget
 
     async def check_spend(self, project_id: str) -> None:
-        """Some of the cap is left. Raises LowtideError `spend_cap_exceeded`."""
+        """Checks that some of the cap is left. Raises LowtideError `spend_cap_exceeded`."""
         budget = await self.budget(project_id)
         if budget is not None and budget.is_spent:
             raise LowtideError("spend_cap_exceeded", spend_cap_message(budget))
@@ -244,7 +244,7 @@ def month_of(now: datetime) -> datetime:
 
 
 def spend_cap_message(budget: Budget, estimate_pico: int | None = None) -> str:
-    """Names cap, spent and, where there is one, the estimate of the batch."""
+    """The message with cap, spent and, where there is one, the estimate of the batch."""
     figures = (
         f"Spend cap reached. Cap: ${dollars_text(budget.cap_pico)} a month;"
         f" ${dollars_text(budget.spent_pico)} is spent"

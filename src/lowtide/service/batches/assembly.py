@@ -1,8 +1,8 @@
 """A batch's result files out of its committed slices: merge the indices, stream the lines.
 
-Used by loops/batches/assemble.py, when a batch has ended, and by care.py, when a result file was
-lost later. Invariant: the bytes follow from slices, plan and input alone, so assembling again gives
-the same file.
+Used by loops/batches/assemble.py, when a batch has ended, and by service/integrity, when a result
+file was lost later. Invariant: the bytes follow from slices, plan and input alone, so assembling
+again gives the same file.
 """
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -54,7 +54,7 @@ class Assembly:
         self._segments: list[str] = []
         self._numbers: dict[str, int] = {}
         self.settled = 0
-        """Outcomes that were loaded."""
+        """The number of outcomes that were loaded."""
 
     async def load(self) -> None:
         """Read the indices of all slices. Raises BlobNotFound where a segment is gone."""
@@ -67,11 +67,13 @@ class Assembly:
             after = page[-1].seq
 
     def add_unexecuted(self, plan: bytes) -> None:
-        """The requests of the plan that have no outcome go to the error file. After `load`."""
+        """Adds the requests of the plan that have no outcome to the error file. Call
+        it after `load`.
+        """
         self._merge.add_unexecuted(plan)
 
     def count(self, kind: ResultKind) -> int:
-        """Lines that this file will have. After all that is to be in it was added."""
+        """The number of lines of that file, after all that is to be in it was added."""
         lines = self._merge.count(kind)
         if self._merge.doubled:
             log.error("results.doubled", batch=self._batch.id, lines=self._merge.doubled)

@@ -1,10 +1,9 @@
 """The verbs on batches: create, get, page, cancel, and the progress of what they return.
 
-Called by the API's batch routes, the command line and the dashboard. Guards two promises:
-whatever can be known to be wrong when a batch is created is refused there, with the parameter at
-fault; and a client that repeats a create because it got no answer has one batch, not two. What is
-in the lines is none of its business: that is found by validation, and fails the batch, not the
-call (protocol.md section 8).
+Called by the API's batch routes. Guards two promises: whatever can be known to be wrong when a
+batch is created is refused there, with the parameter at fault; and a client that repeats a create
+because it got no answer has one batch, not two. What is in the lines is none of its business: that
+is found by validation, and fails the batch, not the call (protocol.md section 8).
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -143,7 +142,7 @@ class BatchService:
         return CheckedBatchRequest(file, check_endpoint(asked.endpoint, file), window_s)
 
     async def mark_answered(self, batch_id: str) -> None:
-        """The client is there to hear the answer, so it will hardly ask once more."""
+        """Records that the client received the answer, so it will hardly ask once more."""
         await self._store.batches.mark_answered(batch_id, self._clock.now())
 
     async def get(self, project_id: str, batch_id: str) -> Batch:
@@ -215,7 +214,7 @@ class BatchService:
         return found
 
     async def costs(self, batches: Sequence[Batch]) -> list[Cost]:
-        """What each was charged so far."""
+        """The charges of each batch so far."""
         known = await self._store.ledger.cost([batch.id for batch in batches])
         return [known.get(batch.id, NOTHING_SPENT) for batch in batches]
 
@@ -261,7 +260,9 @@ class BatchService:
         return await self._prospects.for_file(draft.file, draft.endpoint, draft.window_s)
 
     def _check_window(self, verdict: Feasibility) -> None:
-        """Raises LowtideError where windows that cannot be kept are refused."""
+        """Checks that the window can be kept. Raises LowtideError where other
+        windows are refused.
+        """
         if verdict.kept == "infeasible" and self._allowance.defaults.infeasible == "refuse":
             raise LowtideError("window_infeasible", sentence(verdict), "completion_window")
 
@@ -277,7 +278,7 @@ class BatchService:
 
 
 def _digest(batch: Batch) -> str:
-    """Names what was asked, so that a repetition can be told from another request."""
+    """A digest of the request, so that a repetition can be told from another one."""
     asked_for = (
         batch.project_id,
         batch.input_file_id,

@@ -39,7 +39,7 @@ HoursOf = Mapping[str, OperatingHours]
 
 
 class _Pool:
-    """What is foreseen of one model."""
+    """The forecast of one model."""
 
     def __init__(
         self, now: datetime, capacity: Capacity, model: str, backlog: list[Backlog], hours: HoursOf
@@ -145,7 +145,7 @@ class Forecasts:
 
 
 def _prospect(parts: Iterable[Backlog], view: _View) -> Prospect:
-    """A batch is done when the last of its models is."""
+    """The prospect of a batch, which is done when the last of its models is."""
     ends: list[float | None] = []
     verdicts = []
     for part in parts:

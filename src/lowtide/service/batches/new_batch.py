@@ -67,7 +67,7 @@ def check_window(asked: NewBatch, default_s: int) -> int:
 
 
 def check_input(file: File, now: datetime) -> None:
-    """A batch can read it. Raises LowtideError."""
+    """Checks that a batch can read the file. Raises LowtideError."""
     if file.expires_at is not None and file.expires_at <= now:
         raise LowtideError(
             "file_expired",

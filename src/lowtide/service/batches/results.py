@@ -104,7 +104,7 @@ class ResultReader:
         return PartialContent(body, seen.bytes_left + rest_bytes, False, file.lines)
 
     async def _ended_long_ago(self, project_id: str, batch_id: str) -> bool:
-        """Segments may be swept from then on, at any moment."""
+        """Whether the batch ended so long ago that its segments may be swept at any moment."""
         batch = await self._store.batches.get(project_id, batch_id)
         if batch is None or batch.ended_at is None:
             return batch is None

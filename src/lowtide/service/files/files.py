@@ -78,7 +78,7 @@ class FileService:
         return (await self._allowance.of(project_id)).file_bytes
 
     async def check_room(self, project_id: str, bytes: int) -> None:
-        """A file of (at least) so many bytes may be added.
+        """Checks that a file of (at least) so many bytes may be added.
 
         Raises LowtideError `file_too_large`, `storage_limit_exceeded`.
         """

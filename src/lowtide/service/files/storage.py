@@ -1,9 +1,10 @@
-"""What organizations may store: asked before a body is read, held while it comes, and kept to.
+"""What organizations may store: checked before a body is read, reserved while it
+comes, and enforced.
 
-Used by the services of files and uploads. The store's transactions keep the quota, whatever runs at
-the same time (core/files/storage_quota.py); what stands here spares a client an upload that would
-be refused at its end, and bounds the bytes of bodies that are under way in this process, which no
-row counts yet.
+Used by the services of files and uploads. The store's transactions keep the quota, whatever runs
+at the same time (core/files/storage_quota.py); what stands here spares a client an upload that
+would be refused at its end, and bounds the bytes of bodies that are under way in this process,
+which no row counts yet.
 """
 
 from collections import Counter
@@ -104,7 +105,7 @@ class Storage:
 
 @contextmanager
 def _refusals(organization_id: str, quota: StorageQuota) -> Iterator[None]:
-    """Say QuotaReached as a LowtideError, with what to do."""
+    """Turns QuotaReached into a LowtideError that says what to do."""
     try:
         yield
     except QuotaReached as reached:

@@ -15,10 +15,7 @@ from lowtide.ports.blobs import Blobs, BlobWriter
 
 
 class Content(msgspec.Struct, frozen=True, kw_only=True):
-    """What was stored:
-
-    Size, lines (a last one without newline counts), SHA-256 in hex, blob key.
-    """
+    """A stored upload: bytes, lines (an unterminated last one counts), SHA-256 in hex, blob key."""
 
     bytes: int
     lines: int
@@ -36,7 +33,9 @@ class UploadWriter:
         bytes_max: int,
         on_bytes: Callable[[int], None] = lambda _: None,
     ) -> None:
-        """`on_bytes` hears how many came, before they are written, and may refuse them."""
+        """`on_bytes` is called with the number of bytes before they are written, and
+        may refuse them.
+        """
         self._on_bytes = on_bytes
         self._writer = writer
         self._key = key
@@ -73,7 +72,9 @@ class UploadWriter:
 async def open_upload(
     blobs: Blobs, key: str, bytes_max: int, on_bytes: Callable[[int], None] = lambda _: None
 ) -> AsyncIterator[UploadWriter]:
-    """An Intake under a fresh `key`; the blob is durable once the context is left in peace."""
+    """An UploadWriter under a fresh `key`; the blob is durable once the context ends
+    without an exception.
+    """
     async with blobs.write(key, is_fresh=True) as writer:
         yield UploadWriter(writer, key, bytes_max, on_bytes)
 

@@ -50,7 +50,9 @@ class PartIntake:
         bytes_max: int,
         on_bytes: Callable[[int], None],
     ) -> None:
-        """`on_bytes` hears how many came, before they are written, and may refuse them."""
+        """`on_bytes` is called with the number of bytes before they are written, and
+        may refuse them.
+        """
         self._on_bytes = on_bytes
         self.id = part_id
         self.blob_key = key
@@ -118,7 +120,7 @@ class UploadService:
         return upload
 
     async def awaiting(self, upload_id: str) -> Upload:
-        """One that takes parts at a signed address. Raises LowtideError."""
+        """An upload that takes parts at a signed address. Raises LowtideError."""
         upload = await self._uploads.by_id(upload_id)
         if upload is None:
             raise not_found(upload_id)
@@ -126,7 +128,9 @@ class UploadService:
         return upload
 
     def check_open(self, upload: Upload) -> None:
-        """It takes parts now. Raises LowtideError `upload_closed`, `upload_expired`."""
+        """Checks that the upload takes parts now. Raises LowtideError `upload_closed`,
+        `upload_expired`.
+        """
         now = self._clock.now()
         if refusal := closed(upload, now):
             raise refusal
@@ -151,7 +155,7 @@ class UploadService:
 
     @contextmanager
     def _counted(self, upload: Upload) -> Iterator[Callable[[int], None]]:
-        """Count the bytes of a body under way; they are refused beyond the upload's room."""
+        """Counts the bytes of a body under way; they are refused beyond the upload's room."""
         mine = 0
 
         def count(bytes: int) -> None:

@@ -79,7 +79,7 @@ class UploadCompleter:
             raise  # the caller's own
 
     async def aclose(self) -> None:
-        """Stop what is under way; those uploads are as they were."""
+        """Stops what is under way; those uploads stay as they were."""
         tasks = list(self._running.values())
         for task in tasks:
             task.cancel()
@@ -156,14 +156,14 @@ class UploadCompleter:
         return content
 
     async def _end(self, upload: Upload) -> None:
-        """Whoever sent it does not know what it sent: it is not read over and over."""
+        """Ends an upload whose digests were wrong too often: it is not read over and over."""
         await self._uploads.cancel(upload.project_id, upload.id, self._clock.now())
         self._wrong.forget(upload.id)
         log.info("upload.cancelled", upload=upload.id, reason="wrong digests")
 
     @asynccontextmanager
     async def _holding(self, upload: Upload, token: int) -> AsyncIterator[None]:
-        """Renew the hold, and let go of it at the end, whatever the end was."""
+        """Renews the hold while the context lasts, and gives it up at its end."""
         renewing = asyncio.create_task(self._renew(upload, token), name=f"hold {upload.id}")
         try:
             yield
@@ -182,7 +182,7 @@ class UploadCompleter:
                 await self._uploads.keep_hold(upload.id, token, now, limits.LEASE_TTL_S)
 
     async def _in_vain(self, upload: Upload, otherwise: LowtideError) -> LowtideError:
-        """Why it was: cancelled meanwhile, or `otherwise`."""
+        """Why a completion was in vain: the upload was cancelled meanwhile, or `otherwise`."""
         seen = await self._uploads.by_id(upload.id)
         if seen is None:
             return not_found(upload.id)

@@ -45,7 +45,7 @@ class WrongDigests:
         return self._failures.get(upload.id, 0)
 
     def forget(self, upload_id: str) -> None:
-        """It has ended."""
+        """Forgets an upload that has ended."""
         self._known.pop(upload_id, None)
         self._failures.pop(upload_id, None)
 

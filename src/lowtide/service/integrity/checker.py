@@ -1,4 +1,4 @@
-"""Care: finds drift between rows and blobs. What is done about each is repair.py.
+"""The consistency check: finds drift between rows and blobs. What is done about each is repair.py.
 
 Called by `lowtide doctor`, beside running servers or without them. Rows are read page by page and
 their blobs looked at one by one, then blobs page by page and their rows looked up: memory does not
@@ -27,12 +27,12 @@ OnProgress = Callable[[int], None]
 
 
 class ConsistencyChecker:
-    """One look at everything. `checked` counts the blobs that were looked for, `missing` those of
-    them that were not there.
+    """One pass that compares database rows with blobs. `checked`: blobs looked up;
+    `missing`: not found.
     """
 
     def __init__(self, store: Store, blobs: Blobs, *, on_progress: OnProgress = lambda _: None):
-        """`on_progress` hears how many rows and blobs were looked at so far."""
+        """`on_progress` is called with the number of rows and blobs looked at so far."""
         self._store = store
         self._blobs = blobs
         self._on_progress = on_progress
@@ -55,7 +55,7 @@ class ConsistencyChecker:
     async def check_role(
         self, need: BlobRole, *, deep: bool = False
     ) -> AsyncGenerator[Inconsistency]:
-        """Drift of the blobs that rows need for that."""
+        """Yields the drift of the blobs that rows need for that role."""
         after = ""
         while page := await self._store.care.references(
             need, after=after, limit=limits.INTEGRITY_PAGE

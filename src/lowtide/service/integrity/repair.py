@@ -1,9 +1,9 @@
-"""Mending: what is done about each kind of drift that care.py finds.
+"""Repairs each kind of drift that checker.py finds.
 
 Called by `lowtide doctor --repair`, one drift at a time. Safe beside running servers: rows change
 only through the ports, whose transactions are fenced, and blobs are only made under keys that a row
-names and that are free. Invariants: mending again what was mended does nothing; a request ends once
-and is charged once; nothing that could still be delivered is given up.
+names and that are free. Invariants: repairing again what was repaired does nothing; a request ends
+once and is charged once; nothing that could still be delivered is given up.
 """
 
 from collections.abc import AsyncGenerator
@@ -52,7 +52,7 @@ class Repairer:
     async def mend_all(
         self, care: ConsistencyChecker, *, deep: bool = False
     ) -> AsyncGenerator[RepairResult]:
-        """Look at everything again, and mend what is found, in the order in which it must be."""
+        """Looks at everything again and repairs what it finds, in the necessary order."""
         for need in NEEDS:
             async for drift in care.check_role(need, deep=deep):
                 yield await self.mend(drift)
@@ -60,7 +60,7 @@ class Repairer:
             yield await self.mend(drift)
 
     async def mend(self, drift: Inconsistency) -> RepairResult:
-        """Raises StoreError, BlobError."""
+        """Repairs one drift. Raises StoreError, BlobError."""
         if not await self._stands(drift):
             return RepairResult(drift=drift, did="was mended meanwhile, or is not needed any more")
         did, is_done = await self._mend(drift)
@@ -95,7 +95,7 @@ class Repairer:
         return size is None or drift.trouble == "content" or not reference.fits(size)
 
     async def _end_readers(self, input_key: str) -> str:
-        """Batches that cannot go on end with what they have."""
+        """Ends batches that cannot go on, with what they have."""
         readers = await self._store.care.readers(input_key)
         for batch_id in readers:
             await self._store.lifecycle.lose_input(batch_id, INPUT_LOST, self._clock.now())

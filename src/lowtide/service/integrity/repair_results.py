@@ -34,11 +34,11 @@ MENDED = "-mended"
 
 
 class _Unlike(Exception):
-    """What was assembled is not what the file was."""
+    """Raised when the assembled bytes are not what the file was."""
 
 
 class ResultRepair:
-    """The two repairs."""
+    """Repairs segments and result files."""
 
     def __init__(self, store: Store, blobs: Blobs, clock: Clock, plans: PlanRepair) -> None:
         self._store = store
@@ -47,7 +47,9 @@ class ResultRepair:
         self._plans = plans
 
     async def mend_segment(self, key: str) -> tuple[str, bool]:
-        """Every batch with slices there loses them, and whatever else of it is gone as well."""
+        """Takes back the slices in the segment from every batch, with whatever
+        else of it is gone.
+        """
         told: list[str] = []
         is_done = True
         for batch_id in await self._store.care.holders(key):
@@ -125,7 +127,7 @@ class ResultRepair:
             return await self._plans.rebuilt(found.batch.id)
 
     async def mend_file(self, file: Reference) -> str:
-        """Assemble it again; where that cannot be, mark it as lost."""
+        """Assembles the file again; where that cannot be, marks it as lost."""
         row = await self._store.files.by_id(file.owner)
         batch_id = row.batch_id if row is not None else None
         found = await self._store.care.batch(batch_id) if batch_id is not None else None

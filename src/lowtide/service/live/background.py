@@ -66,7 +66,7 @@ class BackgroundService:
         return batch.id, unfinished(batch, "queued", call.fields)
 
     async def mark_answered(self, batch_id: str) -> None:
-        """The client is there to hear of it."""
+        """Records that the client received the answer."""
         await self._store.batches.mark_answered(batch_id, self._clock.now())
 
     async def get(self, project_id: str, response_id: str) -> bytes:
@@ -129,7 +129,7 @@ class BackgroundService:
         return failed(pending, code, message)
 
     async def _line(self, batch: Batch) -> bytes | None:
-        """Its one line of result."""
+        """The one result line of the response."""
         file_id = batch.output_file_id or batch.error_file_id
         file = await self._store.files.get(batch.project_id, file_id) if file_id else None
         if file is None or file.status != "uploaded":

@@ -1,10 +1,10 @@
 """Single calls at the price of a batch, their callers waiting: gather, queue, hold, answer.
 
 Called by the live API for `service_tier: "flex"`. Calls of one key and endpoint that come within
-`FLEX_GATHER_S` become one batch (a party), which is planned, run, settled and charged like any
+`FLEX_GATHER_S` become one batch (a call group), which is planned, run, settled and charged like any
 other; `look`, ticked by loops/live/flex_results.py, gives each result to its caller as soon as a
 commit has made it durable. Invariants: a caller gets an answer only after it is charged, exactly
-once; a party whose callers have all left is cancelled; nothing is held beyond `FLEX_HOLD_S`.
+once; a group whose callers have all left is cancelled; nothing is held beyond `FLEX_HOLD_S`.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ from lowtide.service.live.flex_queue import FlexQueue, FlexSubmission, unavailab
 from lowtide.service.off_loop import off_loop
 
 Key = tuple[str, str, str]
-"""Project, user and endpoint: what the calls of one party have in common."""
+"""Project, user and endpoint: what the calls of one group have in common."""
 
 
 class _WaitingCall:
@@ -69,8 +69,9 @@ class _CallGroup:
 
 
 class FlexService:
-    """One per process with an HTTP API; its callers' parties are its own. `wake` asks for a `look`
-    soon."""
+    """Collects flex calls into batches and holds them until their results are there. One per
+    process with an HTTP API; its callers' groups are its own. `wake` asks for a `look` soon.
+    """
 
     def __init__(
         self,
@@ -95,15 +96,14 @@ class FlexService:
         self._wake = wake
 
     async def forget_lost(self) -> None:
-        """Cancel what callers of an earlier process waited for: they have gone with it.
-
-        To be called only where no other process is: whose callers may be waiting there.
+        """Cancels what callers of an earlier process waited for: they have gone with it. Call it
+        only where no other process runs, whose callers may be waiting.
         """
         for batch in await self._store.flex.awaited():
             await self._queue.cancel(batch)
 
     def begin_drain(self) -> None:
-        """No call is held any more: those that are hear it, and their batches are cancelled."""
+        """Stops holding calls: those that wait get an error, and their batches are cancelled."""
         self._draining = True
         for party in [*self._gathering.values(), *self._parties.values()]:
             party.fail(_stopping())
@@ -119,9 +119,10 @@ class FlexService:
     async def hold(
         self, project_id: str, user_id: str, call: FlexCall, *, organization_id: str
     ) -> LiveAnswer:
-        """The answer to a call, however long it takes up to `hold_s`.
+        """The answer to a call, however long it takes up to `hold_s`. Cancel it when
+        the caller leaves.
 
-        Cancelling this is the caller's leaving. Raises LowtideError, StoreError, BlobError.
+        Raises LowtideError, StoreError, BlobError.
         """
         if self._draining:
             raise _stopping()
@@ -200,7 +201,7 @@ class FlexService:
             self._start(self._queue.cancel(party.batch))
 
     def _submit_group(self, party: _CallGroup) -> None:
-        """It takes no more calls, and becomes a batch."""
+        """Closes the group to new calls and submits it as one batch."""
         if self._gathering.get(party.key) is not party:
             return  # it was full before its time was over
         del self._gathering[party.key]
@@ -244,7 +245,7 @@ class FlexService:
             party.fail(why)
 
     async def _read(self, party: _CallGroup, batch_id: str) -> None:
-        """Hand out the results of all slices that are new."""
+        """Delivers the results of all slices that are new."""
         rows = await self._store.results.slices(batch_id, after_seq=party.slices_read - 1)
         calls = [held.call for held in party.calls]
         for row in rows:
@@ -263,7 +264,7 @@ class FlexService:
 
 
 def _read_line(calls: Sequence[FlexCall], line: bytes) -> tuple[int, LiveAnswer | LowtideError]:
-    """A result line: the number of its call, and what its caller hears."""
+    """The number of the call that a result line is for, and the answer or error for its caller."""
     result = read_result(line)
     try:
         return result.number, answer_to(calls[result.number - 1], result)
@@ -288,7 +289,7 @@ def _stopping() -> LowtideError:
 
 
 def _ended(status: Status) -> LowtideError | None:
-    """Why a call that has no result gets none any more; None while it may."""
+    """Why a call that has no result will get none; None while it may."""
     match status:
         case "validating" | "in_progress":
             return None

@@ -179,7 +179,7 @@ class FlexQueue:
         self.cancelled()
 
     def cancelled(self) -> None:
-        """A batch was: let the loops of this process know."""
+        """Wakes the loops of this process after a batch was cancelled."""
         self._wake("dispatch")
         self._wake("assemble")
 
@@ -257,7 +257,7 @@ class FlexQueue:
         raise _refusal(found.errors[0])
 
     async def _check_money(self, project_id: str, plan: Plan) -> None:
-        """What the calls may cost at most, as far as they say, must fit under the cap."""
+        """Checks that the most that the calls may cost, as far as they say, fits under the cap."""
         cost_pico = self._planner.price(plan).batch_pico
         budget = await self._allowance.budget(project_id)
         if budget is not None and (budget.is_spent or not budget.covers(cost_pico)):

@@ -120,7 +120,7 @@ class LiveService:
         self._replies = ReplyBudget() if replies is None else replies
 
     def memory(self, admission: AdmittedCall) -> ReplyMemory:
-        """What an answer to the call takes of the memory for replies, while the context lasts."""
+        """Reserves memory for the replies to the call while the context lasts."""
         return ReplyMemory(self._replies, admission.organization_id)
 
     async def may_read(self, *, project_id: str, key_id: str) -> RateDecision | None:
@@ -130,7 +130,7 @@ class LiveService:
         return self._rates.may_read(key_id, models, allowance, self._clock.monotonic())
 
     def has_read(self, key_id: str) -> None:
-        """The body is there, or will not come."""
+        """Ends what `may_read` counted: the body is there, or will not come."""
         self._rates.has_read(key_id)
 
     async def admit(
@@ -306,7 +306,7 @@ class _Tried(msgspec.Struct, frozen=True, eq=False):
 
     @property
     def is_broken(self) -> bool:
-        """The engine may have died of it."""
+        """Whether the engine may have died of the call."""
         return isinstance(self.outcome, Failed) and self.outcome.kind == "cut"
 
     @property
@@ -320,7 +320,9 @@ class _Tried(msgspec.Struct, frozen=True, eq=False):
 
 
 def _refute(tried: Sequence[_Tried]) -> None:
-    """The request is well, as another replica has shown: whoever refused it is not."""
+    """Tells the replicas that refused a request that another one has answered it:
+    they are at fault.
+    """
     for each in tried:
         if isinstance(each.outcome, Failed):
             each.call.refuted(each.outcome)
@@ -332,7 +334,7 @@ def _whole(
     attempt: Reply | NoReply,
     content_type: str = "application/json",
 ) -> _Tried:
-    """Tell the replica what came of a call that is over, and shape it for the client."""
+    """Tells the replica the outcome of a call that is over. Returns the answer for the client."""
     outcome = classify(attempt, call.endpoint)
     call.came_to(outcome)
     answer: LiveAnswer | None = None

@@ -47,8 +47,9 @@ class LiveReplica:
         self._tokens_each = float(limits.LIVE_CALL_TOKENS)
 
     def when_asked(self, told: Callable[[int, float], None]) -> None:
-        """Call `told` before each call is sent: its prompt's tokens, monotonic seconds. The control
-        loop takes batch prompts out of its way."""
+        """Has `told` called before each call is sent: its prompt's tokens, monotonic seconds. The
+        control loop then makes room for it.
+        """
         self._on_asked = told
 
     def adopt(self, fresh: "LiveReplica") -> None:
@@ -84,7 +85,7 @@ class LiveReplica:
         return LiveSeen(self.in_flight, waiting, self._tokens_each)
 
     def entered(self, call: "LiveCall", now_s: float) -> None:
-        """A call is about to be sent."""
+        """Counts a call that is about to be sent."""
         self._on_asked(call.input_tokens, now_s)
         self.places.take(call.organization_id, 1)
         self._unbegun[call] = now_s
@@ -92,12 +93,14 @@ class LiveReplica:
             self._tokens_each += limits.LIVE_CALL_WEIGHT * (call.tokens - self._tokens_each)
 
     def begun(self, call: "LiveCall", now_s: float) -> None:
-        """Its first byte has come, or never will."""
+        """Marks the call as no longer waiting: the first byte arrived, or the call
+        ended without one.
+        """
         if self._unbegun.pop(call, None) is not None:
             self.replica.live_answered(call.input_tokens, now_s)
 
     def left(self, call: "LiveCall", now_s: float) -> None:
-        """A call is over."""
+        """Stops counting a call that is over."""
         self.places.give_back(call.organization_id, 1)
         self.begun(call, now_s)
 
@@ -152,7 +155,7 @@ class LiveCall:
             self._live.replica.circuit.abandoned()
 
     def begun(self) -> None:
-        """A stream has begun: the engine answers as an engine should."""
+        """Records that a stream has begun: the engine answers as it should."""
         self.came_to(STREAM_BEGUN)
 
     def came_to(self, outcome: Outcome) -> None:
@@ -164,7 +167,9 @@ class LiveCall:
         heard_live(live.replica, self._scope, outcome, self._sent_at_s, now_s)
 
     def refuted(self, outcome: Failed) -> None:
-        """Another replica has answered the request that this one refused: it is at fault."""
+        """Records that another replica has answered the request that this one
+        refused: it is at fault.
+        """
         if FAULTS[outcome.kind].blame == "set-up":
             self._scope.hold(outcome.kind, outcome.detail, self._clock.monotonic())
 

@@ -1,9 +1,9 @@
 """The one place where the two databases differ: settings of a connection, locks on a name, and
 inserts that may find their row.
 
-Called by engine.py and by statements that must be alone on a project. Invariant: on SQLite a
-write transaction begins with the write lock, so everything after it is alone; PostgreSQL locks
-rows instead.
+Called by database.py and by statements that must be alone on a project. Invariant: on SQLite
+a write transaction begins with the write lock, so everything after it is alone; PostgreSQL
+locks rows instead.
 """
 
 import sqlite3
@@ -33,7 +33,9 @@ _SQLITE_READER = ("PRAGMA query_only = ON",)
 
 
 def prepare_sqlite(engine: Engine, *, writer: bool) -> None:
-    """Give every new connection of `engine` its settings, and its transactions their first word."""
+    """Gives every new connection of `engine` its settings, and begins its transactions: a writer's
+    with the write lock.
+    """
     settings = _SQLITE_ALL + (_SQLITE_WRITER if writer else _SQLITE_READER)
     first_word = "BEGIN IMMEDIATE" if writer else "BEGIN"
 
@@ -67,7 +69,7 @@ def make_sqlite_file(path: Path) -> None:
 
 
 async def lock_name(conn: AsyncConnection, name: str) -> None:
-    """Be alone among transactions that lock the same name, until this one ends."""
+    """Locks the name until this transaction ends, against all others that lock it."""
     if conn.dialect.name == "postgresql":
         await conn.execute(select(func.pg_advisory_xact_lock(zlib.crc32(name.encode()))))
 

@@ -55,7 +55,9 @@ def _hear(said: str, wake: Callable[[Topic], None]) -> None:
 
 
 async def _until_lost(connection: Any) -> None:
-    """Ask now and then: a host that lost power says no goodbye. Raises StoreUnavailable."""
+    """Checks the connection now and then: a host that lost power sends no end. Raises
+    StoreUnavailable.
+    """
     ended = asyncio.Event()
     connection.add_termination_listener(lambda _: ended.set())
     while not (ended.is_set() or connection.is_closed()):

@@ -1,6 +1,6 @@
 """Connections to PostgreSQL: where the driver is opened, set up, and its refusals are translated.
 
-Called by engine.py (a pool) and wakeups.py (one connection that listens). The address is libpq's,
+Called by database.py (a pool) and notify.py (one connection that listens). The address is libpq's,
 whole, as `psql` takes it (`sslmode`, several hosts, `passfile`...): the driver reads it itself.
 Invariant: nothing here runs on SQLite, and the driver is imported only when it is wanted.
 """

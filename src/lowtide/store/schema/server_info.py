@@ -14,8 +14,8 @@ _UNSAFE = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off
 class DatabaseFacts(msgspec.Struct, frozen=True, kw_only=True):
     """`schema` is None in an empty database; `least_code` is what it asks of code.
 
-    `clock_ahead_s`: how far our clock is ahead of the server's, give or take half a round trip.
-    `unsafe`: settings under which a commit that has returned may be lost in a crash.
+    `clock_ahead_s`: how far this machine's clock is ahead of the server's, give or take half a
+    round trip. `unsafe`: settings under which a commit that has returned may be lost in a crash.
     """
 
     schema: str | None

@@ -189,8 +189,9 @@ async def _queue_of(
 async def _tenants(
     conn: AsyncConnection, claim: _Claim, beside: int = 0
 ) -> tuple[dict[str, Tenant], dict[str, list[str]]]:
-    """Whoever may come to its turn, and the models that it waits for. `beside`: so many more that
-    will be passed over."""
+    """The organizations that may get a turn, and the models that each waits for. `beside`: so many
+    more that will be passed over.
+    """
     if len(claim.models) == 1:
         # Each turn takes a chunk at least, so no more of them come to theirs than chunks are
         # wanted; unless some of them run all they may, or wait for nothing that may be taken.
@@ -215,7 +216,9 @@ def _turns(tenants: Mapping[str, Tenant]) -> WeightedFairQueue:
 def _floors(
     turns: WeightedFairQueue, tenants: Mapping[str, Tenant], waiting: Mapping[str, Collection[str]]
 ) -> Costs:
-    """Whoever runs all it may is passed over, and gains no credit by that."""
+    """The virtual times to lift organizations to that are passed over because they run all they
+    may: they gain no credit by that.
+    """
     first = turns.first()
     if first is None:
         return {}
@@ -284,7 +287,7 @@ def urgent_waiting(
 
 
 async def _bounds(conn: AsyncConnection, default: int | None) -> _Bounds:
-    """Read from the bounded organizations and the leased chunks; without bounds, from neither."""
+    """The bounds of organizations and what they have in flight; without bounds nothing is read."""
     bounded = select(organizations.c.id, organizations.c.requests_in_flight).where(
         organizations.c.requests_in_flight.is_not(None)
     )

@@ -33,7 +33,7 @@ _UNFINISHED = batches.c.ended_at.is_(None)
 
 
 async def lock_garbage(conn: AsyncConnection) -> None:
-    """The first thing that a transaction does which lets go of blobs."""
+    """Locks the garbage: the first statement of a transaction that lets go of blobs."""
     await lock_name(conn, "disposal")
 
 

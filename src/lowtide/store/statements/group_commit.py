@@ -83,7 +83,7 @@ async def commit(conn: AsyncConnection, group: GroupCommit) -> CommitReceipt:
 
 
 async def _account(conn: AsyncConnection, settlement: Settlement, now: datetime) -> None:
-    """What the outcomes cost: for the turns of their organizations, and the pace of the pools."""
+    """Charges the outcomes to their organizations' virtual times and to the pools' throughputs."""
     found = settled_work(settlement)
     await record_throughput(conn, settlement, found, now)
     await fair_share.charge(conn, corrections(settlement, found))

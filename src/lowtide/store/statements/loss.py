@@ -1,4 +1,5 @@
-"""What losing a batch's results comes to: the decision between care.py's reads and its writes.
+"""What losing a batch's results comes to: the decision between the reads and the writes of
+store/integrity.py.
 
 The opposite of `core.execution.settlement`, and like it without a database. Invariants: counters,
 usage and ledger lose exactly what the lost slices had added; a bit is cleared only for a request
@@ -153,7 +154,9 @@ def _state_after_loss(
     now: datetime,
     reason: BatchError | None,
 ) -> dict[str, Any]:
-    """State, and what goes with it; whoever assembles this batch has lost its lease."""
+    """The state after the loss, and the columns that change with it; a process that assembles this
+    batch loses its lease.
+    """
     values: dict[str, Any] = {}
     if batch.status != "in_progress":
         values = {"task_owner": None, "task_expires_at": None}
@@ -172,7 +175,9 @@ def _state_after_loss(
 def _chunk_values(
     row: Row[Any], lost: bytes | None, again: bool, paused: str | None
 ) -> dict[str, Any]:
-    """A leased chunk stays leased: its worker finishes the rest, and the lease then runs out."""
+    """The values of the chunks. A leased one stays leased: its worker finishes the rest, and the
+    lease then runs out.
+    """
     leased = row.state == "leased"
     if not again or lost is None:
         return {"seq": row.seq, "state": "leased" if leased else "dropped"}

@@ -111,7 +111,9 @@ async def _put_spend(conn: AsyncConnection, owner: Row[Any], month: str, spent: 
 
 
 async def _pause(conn: AsyncConnection, organization_id: str, now: datetime) -> None:
-    """Once a month at most; it costs what the organization has queued."""
+    """Pauses the organization's batches. Once a month at most; the cost grows with
+    what it has queued.
+    """
     await conn.execute(
         update(organizations).where(organizations.c.id == organization_id).values(paused_at=now)
     )
@@ -138,7 +140,7 @@ async def _resume(conn: AsyncConnection, organization_id: str) -> list[str]:
 
 
 async def _lock(conn: AsyncConnection, which: ColumnElement[bool]) -> list[str]:
-    """The ids of those batches, which are held from now on."""
+    """Locks those batches. Returns their ids."""
     found = await lock_batches(conn, (await conn.scalars(select(batches.c.id).where(which))).all())
     return list(found)
 

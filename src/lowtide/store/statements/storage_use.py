@@ -1,4 +1,4 @@
-"""What an organization keeps, measured and held against its quota inside a transaction.
+"""What an organization keeps, measured and compared with its quota inside a transaction.
 
 Called by files.py and uploads.py before they insert, and by tenants.py for whoever asks. Invariant:
 additions to one organization that are held against a quota come one after another, so that each

@@ -53,7 +53,7 @@ async def record_throughput(
 
 
 async def restart_clock(conn: AsyncConnection, models: Collection[str], now: datetime) -> None:
-    """Chunks are about to be leased: where nothing of a model runs, its clock starts now."""
+    """Starts the clock of each model that runs nothing: chunks are about to be leased."""
     stale = now - timedelta(seconds=PACE_IDLE_S)
     known = {
         row.model: row.at
@@ -114,7 +114,7 @@ async def _save(conn: AsyncConnection, model: str, pace: Throughput) -> None:
 
 
 async def _learn(conn: AsyncConnection, model: str, cell: int, rate: float) -> None:
-    """An hour under load is over."""
+    """Updates the forecast by an hour under load that is over."""
     this = (forecast_hours.c.model == model) & (forecast_hours.c.hour_of_week == cell)
     row = (await conn.execute(select(forecast_hours).where(this))).one_or_none()
     if row is None:

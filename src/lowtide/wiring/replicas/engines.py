@@ -29,7 +29,9 @@ log = structlog.get_logger(__name__)
 
 
 class Engines:
-    """One per process. `embedded` is this process's own engine, which no setting takes away."""
+    """The engines of a process, applied to its replica set and catalogue. `embedded` is its own
+    engine, which no setting takes away.
+    """
 
     def __init__(
         self,
@@ -47,10 +49,8 @@ class Engines:
         self._trusts: dict[str, tuple[int, ...]] = {}
 
     def configure(self, settings: Settings) -> Changes:
-        """These are the settings now, with their replicas, models and hours, and the certificates
-        that lie in the files which they name.
-
-        Raises ConfigError, PriceError; then nothing has changed.
+        """Applies new settings: their replicas, models and hours, and the certificates in the files
+        that they name. Raises ConfigError, PriceError; then nothing has changed.
         """
         replicas = self._with_embedded(settings.replica)
         before, self._trusts = self._trusts, {r.label: certificates_of(r) for r in replicas}
@@ -63,11 +63,11 @@ class Engines:
         return changes
 
     def apply(self, replicas: Sequence[ReplicaSettings]) -> Changes:
-        """These replicas exist now. Raises as `configure`."""
+        """Makes these the replicas that exist. Raises as `configure`."""
         return self._apply(self._settings, self._with_embedded(replicas))
 
     def listed(self, replica_name: str, models: tuple[str, ...]) -> None:
-        """The engine of that replica lists these models, in its own words."""
+        """Applies the models that the engine of that replica lists, in its own words."""
         if self._listed.get(replica_name) == models:
             return
         before = self._listed.get(replica_name, ())
@@ -82,7 +82,7 @@ class Engines:
         )
 
     def seen(self, models: Iterable[str]) -> None:
-        """These were served once, by an engine of this installation: they stay known."""
+        """Keeps these models known: an engine of this installation has served them."""
         fresh = [model for model in models if model not in self._seen]
         if fresh:
             self._remember(fresh)

@@ -107,5 +107,7 @@ def _controlled(
 
 
 def _may_watch(settings: ReplicaSettings) -> bool:
-    """A field that is set for all requests may make answers that no stream tells whole."""
+    """Whether answers may be streamed: a field that is set for all requests may make answers that
+    no stream tells whole.
+    """
     return settings.watch_prompts and settings.extra_body.keys() <= PLAIN_FIELDS

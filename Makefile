@@ -121,7 +121,7 @@ test-cookbook: $(VENV)/.ready-requirements-test $(VENV)/.ready-requirements-demo
 
 # The same with README, CONTRIBUTING, examples/README.md and the how-to pages.
 test-pages: $(VENV)/.ready-requirements-test $(VENV)/.ready-requirements-demo ## follow README and every how-to page, block by block (minutes)
-	PAGES_MODEL=demo $(PY) -m pytest tests/docs/test_pages.py $(PYTEST_ARGS)
+	PAGES_MODEL=demo $(PY) -m pytest tests/docs/test_pages.py tests/docs/test_postgres_blocks.py $(PYTEST_ARGS)
 
 test-real: $(VENV)/.ready-requirements-test ## run against Debian's PostgreSQL and Ceph's S3 gateway (installs them)
 	$(PY) tests/real/run.py $(PYTEST_ARGS)

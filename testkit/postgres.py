@@ -51,6 +51,11 @@ class PostgresServer:
         self._process: subprocess.Popen[str] | None = None
         self._names = count(1)
 
+    @property
+    def binaries(self) -> Path:
+        """The folder of psql and the like."""
+        return self._binaries
+
     def url(self, database: str = "postgres") -> str:
         return f"postgresql://{USER}@/{database}?host={self.folder}"
 

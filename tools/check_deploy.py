@@ -4,7 +4,8 @@
 
 Kubernetes manifests against the schemas of two versions, compose.yaml against the compose
 specification, systemd units by systemd itself where that is installed, the Dockerfile as a builder
-would read it. No engine and no cluster is needed, and nothing is fetched. That names, ports and
+would read it; likewise what the how-to pages show of nginx and Prometheus, where these are
+installed. No engine and no cluster is needed, and nothing is fetched. That names, ports and
 times agree with the code is for tests/repo/test_deploy.py.
 """
 
@@ -23,6 +24,7 @@ import yaml
 from dockerfile_parse import DockerfileParser  # type: ignore[import-untyped]
 
 DEPLOY: Final = Path(__file__).parents[1] / "deploy"
+HOW_TO: Final = Path(__file__).parents[1] / "docs" / "how-to"
 KUBERNETES: Final = ("1.30", "1.37")
 """The oldest that we say works, and the newest that the package knows."""
 EXPOSURE_MAX: Final = 20
@@ -119,13 +121,53 @@ def _units(folder: Path) -> Iterator[Path]:
         yield copy
 
 
+def nginx() -> str:
+    """The server of docs/how-to/deploy.md, with a certificate and at a port of this machine."""
+    (shown,) = re.findall(r"^```nginx\n(.*?)^```$", (HOW_TO / "deploy.md").read_text(), re.M | re.S)
+    if shutil.which("nginx") is None or shutil.which("openssl") is None:
+        return "nginx on the pages: not checked: nginx or openssl is not installed"
+    with tempfile.TemporaryDirectory() as name:
+        names = ["-subj", "/CN=batch.example.org", "-keyout", f"{name}/key", "-out", f"{name}/pem"]
+        _tool(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", *names])
+        keys = f"ssl_certificate {name}/pem; ssl_certificate_key {name}/key;"
+        server = re.sub("# ssl_certificate .*", keys, shown).replace("443", "127.0.0.1:4443", 1)
+        kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+        folders = "".join(f"{kind}_temp_path {name}/{kind};\n" for kind in kinds)
+        file = Path(name) / "nginx.conf"
+        http = f"access_log off;\n{folders}{server}"
+        file.write_text(f"pid {name}/pid;\nevents {{}}\nhttp {{\n{http}}}\n")
+        _tool(["nginx", "-t", "-q", "-e", f"{name}/log", "-p", name, "-c", str(file)])
+    return "nginx takes the server of deploy.md"
+
+
+def alerts() -> str:
+    """The alert rules and the scrape configuration of docs/how-to/monitoring.md."""
+    page = (HOW_TO / "monitoring.md").read_text()
+    scrapes, rules = re.findall(r"^```yaml\n(.*?)^```$", page, re.M | re.S)
+    if shutil.which("promtool") is None:
+        return "alert rules on the pages: not checked: promtool is not installed"
+    with tempfile.TemporaryDirectory() as name:
+        for kind, text in (("config", scrapes), ("rules", rules)):
+            path = Path(name) / f"{kind}.yml"
+            path.write_text(text.replace("/etc/prometheus/lowtide.key", str(path)))
+            _tool(["promtool", "check", kind, str(path)])
+    return "Prometheus takes the rules and the configuration of monitoring.md"
+
+
 def _tool(command: list[str]) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=TOOL_S, check=False)
     if done.returncode != 0:
         raise Wrong(f"{' '.join(command[:4])}:\n{done.stdout}{done.stderr}")
 
 
-CHECKS: Final[tuple[Callable[[], str], ...]] = (kubernetes, compose, dockerfile, systemd)
+CHECKS: Final[tuple[Callable[[], str], ...]] = (
+    kubernetes,
+    compose,
+    dockerfile,
+    systemd,
+    nginx,
+    alerts,
+)
 
 
 def main() -> int:

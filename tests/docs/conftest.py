@@ -3,7 +3,10 @@
 from collections.abc import Iterator
 
 import pytest
-from page_server import PageServer, running_server
+from page_server import MODEL, PageServer, running_server
+
+collect_ignore = [] if MODEL == "demo" else ["test_postgres_blocks.py"]
+"""What takes too long for `make test`."""
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,7 @@ Invariant: `blocks_of` refuses a mark that it does not know, or that has no bloc
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 EXITS_WITH: Final = "exits with "
@@ -97,6 +98,11 @@ def blocks_of(page: str) -> list[Block]:
     if marks != sum(1 for block in found if block.mark):
         raise PageError(f"{marks} marks, of which some do not stand directly before a block")
     return found
+
+
+def blocks_that(page: Path, wanted: str) -> list[Block]:
+    """The blocks of a page that have these words in them. Raises PageError."""
+    return [block for block in blocks_of(page.read_text()) if wanted in block.text]
 
 
 def _checked(block: Block) -> Block:

@@ -80,13 +80,16 @@ class Session:
             if process is not None:
                 await _end(process)
 
-    async def follow(self, page: Path) -> None:
-        """All blocks of a page. Raises PageError: the line of the page, and what was printed."""
+    async def follow(self, page: Path, given: str = "") -> None:
+        """All blocks of a page. `given` are shell lines for what its reader has already.
+
+        Raises PageError: the line of the page, and what was printed.
+        """
         blocks = blocks_of(page.read_text())  # noqa: ASYNC240 - nothing else runs here
         self._ports |= self._ports_of(blocks)
         self._copy_examples()
         self._make_environment()
-        for block in blocks:
+        for block in (Block(0, "sh", given), *blocks) if given else blocks:
             try:
                 await self._take(block)
             except PageError as error:

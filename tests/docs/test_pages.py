@@ -18,8 +18,18 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "examples" / "READ
 PAGES += sorted(HOW_TO.glob("*.md"))
 AT_THE_SERVER = frozenset(["limits-and-money", "troubleshooting"])
 """Their commands look into the folder of the server that runs."""
-BESIDE_IT = frozenset(["deadlines", "long-batches"])
+BESIDE_IT = frozenset(["deadlines", "long-batches", "runbooks"])
 """Their commands mean the server at the usual address, which here has another port."""
+COPIED = """
+lowtide backup /backup/lowtide/2026-01-01 --data-dir "$DATA_DIR_OF_THE_SERVER"
+lowtide restore /backup/lowtide/2026-01-01 --data-dir lowtide-data
+"""
+"""An installation in ./lowtide-data that no server uses, and a backup of it."""
+GIVEN = {
+    "backup": COPIED,
+    "runbooks": COPIED + "lowtide files upload examples/batch.jsonl",
+}
+"""What the reader of a page has before it begins."""
 LONG = frozenset(
     [
         "backup",
@@ -51,13 +61,13 @@ def is_followed(page: Path) -> bool:
 async def test_the_page_can_be_followed(
     page: Path, page_server: PageServer, tmp_path: Path
 ) -> None:
-    environment = {}
+    environment = {"DATA_DIR_OF_THE_SERVER": str(page_server.data_dir)}
     if name_of(page) in AT_THE_SERVER:
         environment["LOWTIDE_SERVER__DATA_DIR"] = str(page_server.data_dir)
     if name_of(page) in BESIDE_IT:
         environment["LOWTIDE_SERVER"] = f"http://127.0.0.1:{page_server.port}"
     async with Session(tmp_path, MODEL, page_server.by_command, environment) as session:
-        await session.follow(page)
+        await session.follow(page, GIVEN.get(name_of(page), ""))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
@@ -66,4 +76,4 @@ def test_the_marks_of_the_page_are_sound(page: Path) -> None:
 
 
 def test_the_named_pages_are_pages() -> None:
-    assert {name_of(page) for page in PAGES} >= LONG | AT_THE_SERVER | BESIDE_IT
+    assert {name_of(page) for page in PAGES} >= {*LONG, *AT_THE_SERVER, *BESIDE_IT, *GIVEN}

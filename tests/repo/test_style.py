@@ -1,6 +1,7 @@
 """The written rules of style, as far as a machine can hold the code to them."""
 
 import ast
+import inspect
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +24,14 @@ CATCHES_EVERYTHING = {
     "src/lowtide/api/middleware/request_id.py",
     "src/lowtide/cli/app.py",  # a person at a prompt never meets a traceback
 }
+# A docstring that begins so is a part of a sentence: its subject is left to the reader.
+FRAGMENT = re.compile(
+    r"(After|Against|Among|And|As|At|Before|Behind|Beside|Between|But|By|For|From|In|Into|Of|On|Or"
+    r"|Over|Since|So|Through|To|Under|Until|With|Within|Without)\b"
+)
+ACTORS = re.compile(r"\b(we|ours|nobody|somebody)\b", re.IGNORECASE)
+# What is quoted or code is not the docstring's own word: the system's user `nobody`.
+QUOTED = re.compile(r"`[^`]*`|\"[^\"]*\"")
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
@@ -87,6 +96,53 @@ def test_every_module_says_what_it_is_for() -> None:
         shown(p) for p in modules() if not (ast.get_docstring(parsed(p)) or p.stat().st_size == 0)
     ]
     assert silent == []
+
+
+def docstrings(code: str) -> Iterator[tuple[int, str]]:
+    """Line and text of each docstring, of modules, classes, functions and attributes alike."""
+    for node in ast.walk(ast.parse(code)):
+        match node:
+            case ast.Expr(ast.Constant(str(text))):
+                yield node.lineno, inspect.cleandoc(text)
+
+
+def obscurity(docstring: str) -> str | None:
+    """The word that leaves open what or who is meant; None where there is none."""
+    found = FRAGMENT.match(docstring) or ACTORS.search(QUOTED.sub("", docstring))
+    return found[0] if found else None
+
+
+def test_docstrings_say_what_they_are_about_and_who_acts() -> None:
+    """Each begins with a verb or with a noun that names the thing, and names the part that acts."""
+    found = [
+        f"{shown(path)}:{line}: {word}"
+        for path in modules(*CODE)
+        for line, text in docstrings(path.read_text())
+        if (word := obscurity(text)) is not None
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    ("docstring", "word"),
+    [
+        ("Of one organization; None: no bound.", "Of"),
+        ("As `serve_body`, without an HTTP API.", "As"),
+        ("So many more bytes are kept.", "So"),
+        ("Waits until nobody else writes.", "nobody"),
+        ("The known fields.\n\nWe pass over the others.", "We"),
+        ("The bound of one organization; None: no bound.", None),
+        ('Drops its rights: runs as `nobody`, or as "somebody".', None),
+        ("Also settles who answers.", None),
+    ],
+)
+def test_an_obscure_docstring_is_recognised(docstring: str, word: str | None) -> None:
+    assert obscurity(docstring) == word
+
+
+def test_a_docstring_of_anything_is_found() -> None:
+    text = '"""A"""\nx = 1\n"""B"""\nclass C:\n    """D"""\n    def f(self):\n        """E"""\n'
+    assert [text for _, text in docstrings(text)] == ["A", "B", "D", "E"]
 
 
 def test_names_of_modules_say_something() -> None:

@@ -48,7 +48,7 @@ def percent(share: float) -> str:
 
 
 def rate(per_s: float | None) -> str:
-    """So many a second, with three digits that count."""
+    """The rate per second as people read it, with three digits that count; a dash for None."""
     if per_s is None:
         return "–"
     return f"{per_s:,.0f}" if per_s >= 100 else f"{per_s:.3g}"

@@ -1,4 +1,4 @@
-"""What is said when somebody stops waiting for a batch on a server, which goes on there.
+"""What is said when a person stops waiting for a batch on a server, which goes on there.
 
 Used by all commands that wait: `batches watch`, `batches results --follow`, `run --server`.
 """

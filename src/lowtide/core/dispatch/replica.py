@@ -84,7 +84,7 @@ class Replica:
         self.suspects = Suspects()
         self.cuts = Cuts()
         self.trouble_at_s: float | None = None
-        """Since when connections fail or are cut, in monotonic seconds; None: they do not."""
+        """When connections began to fail or be cut, in monotonic seconds; None: they do not."""
         self.trial_at_s: float | None = None
         """When a trial call is to show whether the trouble is over."""
         self.trials_in_flight = 0

@@ -71,7 +71,9 @@ class Upload(msgspec.Struct, frozen=True, kw_only=True):
     expires_at: datetime
     ended_at: datetime | None = None
     completion_expires_at: datetime | None = None
-    """Until this instant some process puts the parts together, and the upload takes no others."""
+    """The end of a completion's hold. Before it, some process puts the parts together and no
+    others are taken.
+    """
     choice_digest: str = ""
     """The digest of the choice it was completed with, so that a repetition is recognised."""
 

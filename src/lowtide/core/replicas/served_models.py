@@ -16,7 +16,7 @@ from lowtide.core.accounts.catalogue import ModelEntry
 from lowtide.limits import MODELS_LISTED_MAX
 
 ALL: Final = "*"
-"""Among the `models` of a replica this stands for all that its engine lists."""
+"""Stands, among the `models` of a replica, for all that its engine lists."""
 
 
 class Offer(msgspec.Struct, frozen=True):

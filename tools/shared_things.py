@@ -23,11 +23,14 @@ SHARED: Final[Sequence[Sequence[str]]] = [
     (
         "places at a replica",
         "each place that comes free goes to the organization that holds the fewest there over its"
-        " weight, so a unit is one request, and calls that take long hold no more than a share;"
-        " nobody keeps a place free. What a worker has leased ahead is all organizations': within"
-        " `SUPPLY_LOOK_S` of its announcement about `SUPPLY_LOW` requests of who has nothing ready"
-        " are added, up to `SUPPLY_AHEAD` requests of all. Urgent batches go first",
-        "its batches wait",
+        " weight, so a unit is one request; nobody keeps a place free. Who has waited there for"
+        " `PREEMPT_AFTER_S` with less than half of its share is given the youngest calls of those"
+        " above theirs, `PREEMPT_PART` of the places at a time; these run again later"
+        " ([how](../decisions/0018-places-taken-back.md)). What a worker has leased ahead is all"
+        " organizations': within `SUPPLY_LOOK_S` of its announcement about `SUPPLY_LOW` requests of"
+        " who has nothing ready are added, up to `SUPPLY_AHEAD` requests of all. Urgent batches go"
+        " first",
+        "its batches wait, and some calls of theirs begin again",
     ),
     (
         "batches that have not ended",
@@ -118,10 +121,11 @@ SHARED: Final[Sequence[Sequence[str]]] = [
     (
         "database time",
         "GETs in turns, half of `LOOKS_AT_ONCE` for one organization; limits and keys are looked"
-        " up once for all calls that need them. What changes something is first come, bounded by"
-        " `limits.control_calls_per_minute`: SQLite has one writer, PostgreSQL"
-        " `STORE_CONNECTIONS`, where a statement ends after `STORE_STATEMENT_S`",
-        "its GETs take longer",
+        " up once for all calls that need them. Who changes something waits in turns as well, where"
+        " each loop of the process has turns like an organization; a unit is one transaction:"
+        " SQLite has one writer, PostgreSQL `STORE_CONNECTIONS`, half for one, where a statement"
+        " ends after `STORE_STATEMENT_S`",
+        "its calls take longer",
     ),
     (
         "log lines",

@@ -153,6 +153,7 @@ VALIDATION_PATIENCE_S: Final = 10.0  # 100 MB validate in seconds; after this on
 # ---- streams and memory ----
 STREAM_BLOCK_BYTES: Final = 256 * KIB  # one read or write of a file in flight; bounds server memory
 SLICES_PAGE: Final = 1_000  # rows of committed slices per statement: a few hundred KiB
+LINES_AT_ONCE: Final = 1_024  # judged before others are served: 5 ms, 50 where all are bad
 VALIDATE_BLOCK_BYTES: Final = 256 * KIB  # about 0.5 ms of parsing before the loop breathes again
 
 # ---- the object store ----
@@ -209,6 +210,9 @@ SUPPLY_LOW: Final = (
 SUPPLY_AHEAD: Final = 4 * CHUNK_REQUESTS_MAX  # of all, besides CLAIM_AHEAD_S: as idle workers wait
 SUPPLY_LOOK_S: Final = 0.1  # between two looks for organizations of which nothing is leased
 SUPPLY_BYTES_MAX: Final = 64 * MIB  # of their lines, beside what others have in memory
+PREEMPT_AFTER_S: Final = 0.5  # of waiting at a full replica with less than half of one's share
+PREEMPT_PART: Final = 1 / 8  # of a replica's places, that change hands at a time
+PREEMPTED_MAX: Final = 3  # times that a request loses its place: then it runs to its end
 
 # ---- whose turn it is, and what can be promised (scheduling.md sections 2e, 2f, 2i) ----
 TENANTS_READ_MAX: Final = 10_000  # organizations that one claim looks at, where some are bounded

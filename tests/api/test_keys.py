@@ -8,10 +8,13 @@ import openai
 import pytest
 import together
 from api_server import Answer, ApiServer
+from starlette.types import Scope
 from tenant_env import EVERYTHING, Env, Tenant, line
 
 from lowtide import limits
 from lowtide.api.app import create_app
+from lowtide.api.files import uploads
+from lowtide.ports.turns import ACTING_FOR
 from lowtide.service.accounts.authentication import Authenticator
 
 
@@ -177,6 +180,28 @@ def test_a_revoked_key_takes_the_addresses_along_that_it_asked_for(env: Env) -> 
     swapped = mine.replace(tenant.key_id, other.key_id)
     assert "signature" in env.http_api.ask("PUT", swapped, line()).error["message"]
     assert env.http_api.ask("PUT", others, line()).status == 200
+
+
+def test_an_upload_to_a_signed_address_counts_for_the_organization_that_asked_for_it(
+    env: Env, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else an organization had as many connections more as it has keys."""
+    tenant = env.tenant()
+    form = "application/x-www-form-urlencoded"
+    announced = tenant.ask(
+        "POST", "/v1/files", b"purpose=batch-api&file_name=a.jsonl", content_type=form
+    )
+    counted: list[tuple[str, str]] = []
+    accept = uploads.accept
+
+    def counting(scope: Scope, organization_id: str) -> None:
+        accept(scope, organization_id)
+        counted.append((organization_id, ACTING_FOR.get()))
+
+    monkeypatch.setattr(uploads, "accept", counting)
+    address = announced.headers["location"].removeprefix(env.http_api.url)
+    assert env.http_api.ask("PUT", address, line()).status == 200
+    assert counted == [(tenant.organization_id, tenant.organization_id)]
 
 
 def test_a_revoked_key_is_refused_at_once(env: Env) -> None:

@@ -18,6 +18,7 @@ from lowtide.core.reporting.failures import Failures
 from lowtide.ports.blobs import BlobError
 from lowtide.ports.clock import Clock
 from lowtide.ports.store import StoreError
+from lowtide.ports.turns import ACTING_FOR
 
 log = structlog.get_logger(__name__)
 
@@ -50,6 +51,7 @@ class _Runner:
         self._woken.set()
 
     async def run(self) -> None:
+        ACTING_FOR.set(self._loop.name)
         while not self._finishing:
             due = await self._tick()
             await self._wait(due)

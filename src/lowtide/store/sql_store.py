@@ -24,6 +24,7 @@ from lowtide.ports.store import (
     StoreReadOnly,
     StoreUnavailable,
 )
+from lowtide.ports.turns import Turns
 from lowtide.ports.uploads import UploadStore
 from lowtide.ports.wakeups import Wakeups
 from lowtide.ports.work import WorkStore
@@ -53,9 +54,11 @@ from lowtide.store.worker_reports import SqlWorkerReports
 class SqlStore:
     """All of the state. `url` is `postgresql://...` as libpq has it, or SQLAlchemy's for SQLite."""
 
-    def __init__(self, url: str) -> None:
-        """Raises ModuleNotFoundError when the driver for PostgreSQL is not installed."""
-        self._db = Database(url)
+    def __init__(self, url: str, writing: Turns | None = None) -> None:
+        """`writing`: who writes next. Raises ModuleNotFoundError when the driver for PostgreSQL is
+        not installed.
+        """
+        self._db = Database(url, writing)
         self._files = SqlFiles(self._db)
         self._batches = SqlBatches(self._db)
         self._lifecycle = SqlLifecycle(self._db)
@@ -73,10 +76,10 @@ class SqlStore:
         self._worker_reports = SqlWorkerReports(self._db)
 
     @classmethod
-    def sqlite(cls, path: Path) -> "SqlStore":
+    def sqlite(cls, path: Path, writing: Turns | None = None) -> "SqlStore":
         """The store in one SQLite file; `open` makes it, and its folder, when it is not there."""
         url = URL.create("sqlite+aiosqlite", database=str(path.absolute()))
-        return cls(url.render_as_string(hide_password=False))
+        return cls(url.render_as_string(hide_password=False), writing)
 
     @property
     def files(self) -> FileStore:

@@ -7,6 +7,7 @@ from lowtide.config import Settings
 from lowtide.config.sources import ConfigError
 from lowtide.ports.clock import Clock
 from lowtide.ports.store import StoreError
+from lowtide.service.fair_places import FairPlaces
 from lowtide.store.connection.postgres import is_postgres
 from lowtide.store.sql_store import SqlStore
 
@@ -23,7 +24,7 @@ def store_of(settings: Settings) -> SqlStore:
     """
     url = settings.server.database_url
     if is_single_machine(settings):
-        return SqlStore.sqlite(settings.server.data_dir / "lowtide.db")
+        return SqlStore.sqlite(settings.server.data_dir / "lowtide.db", FairPlaces(1))
     if not is_postgres(url):
         # Not shown: what is no address may be a password.
         raise ConfigError(
@@ -31,7 +32,7 @@ def store_of(settings: Settings) -> SqlStore:
             " 'postgresql://user:password@host:5432/database'."
         )
     try:
-        return SqlStore(url)
+        return SqlStore(url, FairPlaces(limits.STORE_CONNECTIONS))
     except ModuleNotFoundError:
         raise ConfigError(
             "server.database_url names PostgreSQL, and its driver is not installed:"

@@ -10,6 +10,7 @@ import structlog
 from lowtide import limits
 from lowtide.loops.runner import Loops
 from lowtide.ports.store import StoreUnavailable
+from lowtide.ports.turns import ACTING_FOR
 from testkit.manual_clock import ManualClock
 from testkit.patience import PATIENCE_S
 
@@ -273,3 +274,16 @@ async def test_loops_that_fail_together_are_told_in_one_line_and_so_is_that_they
     assert lines[0]["error"] == "StoreUnavailable: the database is away"
     assert lines[1]["loops"] == ["a", "b", "c"]
     assert lines[1]["failures"] == 3 * 19
+
+
+async def test_what_a_loop_does_is_done_on_its_own_behalf() -> None:
+    names: list[str] = []
+    loops = [
+        Counting(name, lambda *_: names.append(ACTING_FOR.get()))  # type: ignore[func-returns-value]
+        for name in "ab"
+    ]
+    async with Loops(loops, ManualClock()):
+        for loop in loops:
+            await loop.saw(1)
+    assert sorted(names) == ["a", "b"]
+    assert ACTING_FOR.get() == ""

@@ -25,6 +25,7 @@ from lowtide.api.middleware.auth import set_audit_subject
 from lowtide.api.middleware.caller import DEFAULT_CALLER, accept, identify, services_of
 from lowtide.api.middleware.paths import dialect_of
 from lowtide.api.objects.files import ReceivedFile
+from lowtide.core.accounts.tenancy import DEFAULT_ORGANIZATION
 from lowtide.core.errors import LowtideError
 from lowtide.ports.blobs import BlobError
 from lowtide.ports.store import StoreError
@@ -105,14 +106,17 @@ async def permit_of(request: Request, subject: str) -> UploadPermit:
         key_id=query.get("key", ""),
     )
     services.uploads.check(permit, query.get("signature", ""), services.files.now())
-    needs_key = services.settings.auth.mode != "open"
-    if needs_key and not await services.access.holds(permit.key_id):
-        raise LowtideError(
-            "upload_invalid",
-            "The API key that asked for this upload address is revoked or expired; nothing was"
-            " kept. Upload again with a valid key.",
-        )
-    accept(request.scope, f"key {permit.key_id}")  # an address tells no more of its owner
+    organization_id = DEFAULT_ORGANIZATION
+    if services.settings.auth.mode != "open":
+        owner = await services.access.owner_of(permit.key_id)
+        if owner is None:
+            raise LowtideError(
+                "upload_invalid",
+                "The API key that asked for this upload address is revoked or expired; nothing was"
+                " kept. Upload again with a valid key.",
+            )
+        organization_id = owner.organization.id
+    accept(request.scope, organization_id)
     return permit
 
 

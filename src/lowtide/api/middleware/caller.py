@@ -23,6 +23,7 @@ from lowtide.core.accounts.tenancy import (
 )
 from lowtide.core.errors import LowtideError
 from lowtide.ports.store import StoreError
+from lowtide.ports.turns import ACTING_FOR
 
 if TYPE_CHECKING:
     from lowtide.service.services import Services
@@ -72,12 +73,14 @@ async def admit(request: HTTPConnection) -> Caller:
     return caller_of(await services.access.authenticate(key))
 
 
-def accept(scope: ASGIScope, owner: str) -> None:
-    """Tell the connection whose it is, where it has not been told yet. Raises LowtideError for an
-    organization that has as many connections as are left free for others.
+def accept(scope: ASGIScope, organization_id: str) -> None:
+    """Tell the connection whose it is, where it has not been told yet, and whoever shares things
+    out on whose behalf this request is. Raises LowtideError for an organization that has as many
+    connections as are left free for others.
     """
+    ACTING_FOR.set(organization_id)
     connection = scope["state"].get("connection")
-    if connection is not None and not connection.accept(owner):
+    if connection is not None and not connection.accept(organization_id):
         raise LowtideError(
             "rate_limit_exceeded",
             "This organization has too many connections open here: it may have as many as are left"

@@ -10,7 +10,8 @@ in [0, 1)) are arguments.
 Locality: a replica keeps taking from the chunk it is attached to; a fresh chunk is attached to the
 replica that first finds nothing left; when no chunk is unattached it helps with another replica's
 chunk. Among organizations, places at a replica go by turns (core/dispatch/place_turns.py), and
-locality decides among the chunks of the one whose turn it is.
+locality decides among the chunks of the one whose turn it is. `preempt` names calls that hold
+places while others wait for their share (core/dispatch/share_preemption.py).
 
 Whose fault: a failure counts against a request only if it was the request's own, which
 core/dispatch/verdict.py finds out. Until then it costs no try. What failed goes behind what has
@@ -19,13 +20,21 @@ not, and is no probe of a replica in trouble.
 
 import heapq
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from lowtide import limits
 from lowtide.core.batches.chunk import ChunkKey, ChunkLease
 from lowtide.core.dispatch.place_turns import PlaceTurns
 from lowtide.core.dispatch.replica import Replica
-from lowtide.core.dispatch.request import ChunkRun, Request, prompt_read
+from lowtide.core.dispatch.request import (
+    ChunkRun,
+    Request,
+    goes_on_with,
+    is_better_elsewhere,
+    may_run,
+    prompt_read,
+)
+from lowtide.core.dispatch.share_preemption import Claimant, SharePreemption
 from lowtide.core.dispatch.trials import begin_trial, end_trial
 from lowtide.core.dispatch.verdict import Decision, Finish, OutcomeRules, TryAgain
 from lowtide.core.faults.outcome import Outcome
@@ -40,6 +49,7 @@ class Dispatch:
         self.runs: dict[ChunkKey, ChunkRun] = {}
         self._by_model: dict[str, dict[str, list[ChunkRun]]] = {}
         self._turns = PlaceTurns()
+        self._preemption = SharePreemption()
         self._current: dict[str, ChunkRun] = {}
         self._delayed: list[tuple[float, int, Request]] = []
         self._order = itertools.count()
@@ -101,6 +111,7 @@ class Dispatch:
         """Forgets the replica's current chunk: it has left, or serves other models."""
         self._current.pop(replica_name, None)
         self._turns.forget(replica_name)
+        self._preemption.forget(replica_name)
         for run in self.runs.values():
             if run.attached_to == replica_name:
                 run.attached_to = None
@@ -129,7 +140,7 @@ class Dispatch:
         since = {
             key: self._stranded.get(key, now_s)
             for key, run in self.runs.items()
-            if not any(_goes_on_with(replica, run, now_s) for replica in replicas)
+            if not any(goes_on_with(replica, run, now_s) for replica in replicas)
         }
         self._stranded = since
         due = {key for key, since_s in since.items() if now_s - since_s >= limits.CHUNK_KEEP_S}
@@ -223,6 +234,22 @@ class Dispatch:
             run.pending.appendleft(request)
             self.ready[run.lease.model] += 1
 
+    def preempt(
+        self, replica: Replica, calls: Callable[[], Iterable[Request]], now_s: float
+    ) -> Sequence[Request]:
+        """Returns those of `calls`, the ones in flight there, that are to be abandoned and put
+        back, as other organizations wait for their share of places.
+        """
+        is_full = replica.in_flight >= replica.places > 0 and replica.takes_calls(now_s)
+        if not self._turns.is_shared or not is_full:
+            self._preemption.forget(replica.name)
+            return ()
+        claimants = {
+            name: Claimant(weight, in_flight, self._waiting(replica, name))
+            for name, weight, in_flight in self._turns.standing(replica.name)
+        }
+        return self._preemption.preempt(replica.name, replica.places, claimants, calls, now_s)
+
     def spread_remaining(self, replicas: Sequence[Replica], now_s: float, *, is_dry: bool) -> None:
         """Bounds each replica to its share of what is left when the queue is dry (`is_dry`:
         nothing waits behind what is leased), so that the last requests do not all run on one
@@ -253,6 +280,7 @@ class Dispatch:
             for replica in replicas
             for at_s in (replica.trial_at_s, *(s.trial_at_s for s in replica.scopes.values()))
         ]
+        times += [self._preemption.due_at_s(replica.name) for replica in replicas]
         if self._delayed:
             times.append(self._delayed[0][0])
         return min((time for time in times if time is not None and time > now_s), default=None)
@@ -292,6 +320,14 @@ class Dispatch:
             if run.pending
         ]
 
+    def _waiting(self, replica: Replica, organization_id: str) -> int:
+        """Returns how many of its requests could be sent there, if a place were free."""
+        return sum(
+            len(run.pending)
+            for run in self._pending(replica, organization_id)
+            if (scope := replica.scopes.get(run.scope_key)) is None or not scope.is_closed
+        )
+
     def _look_at_supply(self, runs: Iterable[ChunkRun]) -> None:
         """Sets `runs_short` when the organization has few requests left;
         `runs` are all of its chunks.
@@ -325,24 +361,12 @@ class Dispatch:
         """The first request that may run on the replica; those before it go behind the others."""
         for _ in range(len(run.pending)):
             request = run.pending.popleft()
-            if _may_run(request, replica) and not (
-                request.cut_at and self._is_better_elsewhere(request, replica, now_s)
+            if may_run(request, replica) and not (
+                request.cut_at and is_better_elsewhere(request, replica, self._replicas, now_s)
             ):
                 return request
             run.pending.append(request)
         return None
-
-    def _is_better_elsewhere(self, request: Request, replica: Replica, now_s: float) -> bool:
-        """Whether calls as long as this one are cut at this replica and perhaps not at another:
-        here it would never be answered, however often it is tried.
-        """
-        if replica.cuts.age_s is None or replica.name not in request.cut_at:
-            return False
-        model = request.run.lease.model
-        return any(
-            model in peer.models and peer.name not in request.cut_at and now_s < peer.owned_until_s
-            for peer in self._replicas
-        )
 
     def _asleep(self) -> Iterator[Request]:
         """The requests that are tried again later."""
@@ -374,18 +398,3 @@ class Dispatch:
         if not owners:
             del self._by_model[model]
         self._turns.removed(organization_id)
-
-
-def _goes_on_with(replica: Replica, run: ChunkRun, now_s: float) -> bool:
-    if run.lease.model not in replica.models or now_s >= replica.owned_until_s:
-        return False
-    scope = replica.scopes.get(run.scope_key)
-    return replica.circuit.state == "closed" and (scope is None or scope.held is None)
-
-
-def _may_run(request: Request, replica: Replica) -> bool:
-    if request.tokens > replica.prompt_tokens_max:
-        return False
-    if replica.trouble_at_s is not None:
-        return False  # what has failed is no probe
-    return request.company == 0 or replica.suspects.admits(request)

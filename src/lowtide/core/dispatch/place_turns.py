@@ -71,6 +71,14 @@ class PlaceTurns:
 
         return sorted(self._chunks, key=standing)
 
+    def standing(self, replica_name: str) -> list[tuple[str, float, int]]:
+        """Organizations with chunks: name, weight and calls in flight there."""
+        shares = self._shares.get(replica_name, {})
+        return [
+            (name, self._weights[name], shares[name].in_flight if name in shares else 0)
+            for name in self._chunks
+        ]
+
     def took(self, replica_name: str, organization_id: str) -> PlaceShare:
         """Counts one more place of the organization at that replica; the end of the call
         takes 1 from `in_flight`.
@@ -80,7 +88,6 @@ class PlaceTurns:
         except KeyError:
             share = self._shares.setdefault(replica_name, {})[organization_id] = PlaceShare()
         share.in_flight += 1
-        if self.is_shared:
-            self._turns += 1
-            share.turn = self._turns
+        self._turns += 1
+        share.turn = self._turns
         return share

@@ -3,6 +3,7 @@ core/dispatch/dispatch.py.
 """
 
 from collections import deque
+from collections.abc import Iterable
 from typing import Final
 
 import msgspec
@@ -42,6 +43,8 @@ class Request(msgspec.Struct, eq=False):
     is_read: bool | None = None
     yields: int = 0
     timeouts: int = 0
+    preempted: int = 0
+    """How often its place was taken for another organization's request."""
     share: PlaceShare = _NOWHERE
     """Where its last `take` is counted until that call ends."""
     cut_at: tuple[str, ...] = ()
@@ -97,3 +100,35 @@ def cannot_watch(request: Request, replica: Replica) -> None:
     if request.is_read is False:
         request.is_read = None
         replica.cannot_watch(request.tokens, request.sent_at_s)
+
+
+def goes_on_with(replica: Replica, run: ChunkRun, now_s: float) -> bool:
+    """Whether that replica could send what is left of the chunk."""
+    if run.lease.model not in replica.models or now_s >= replica.owned_until_s:
+        return False
+    scope = replica.scopes.get(run.scope_key)
+    return replica.circuit.state == "closed" and (scope is None or scope.held is None)
+
+
+def may_run(request: Request, replica: Replica) -> bool:
+    """Whether the request may be sent there at present, as far as it goes by the request."""
+    if request.tokens > replica.prompt_tokens_max:
+        return False
+    if replica.trouble_at_s is not None:
+        return False  # what has failed is no probe
+    return request.company == 0 or replica.suspects.admits(request)
+
+
+def is_better_elsewhere(
+    request: Request, replica: Replica, peers: Iterable[Replica], now_s: float
+) -> bool:
+    """Whether calls as long as this one are cut at this replica and perhaps not at a peer: here it
+    would never be answered, however often it is tried.
+    """
+    if replica.cuts.age_s is None or replica.name not in request.cut_at:
+        return False
+    model = request.run.lease.model
+    return any(
+        model in peer.models and peer.name not in request.cut_at and now_s < peer.owned_until_s
+        for peer in peers
+    )

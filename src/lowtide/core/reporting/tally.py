@@ -13,6 +13,8 @@ from lowtide.core.usage import Usage
 
 SUCCEEDED = "ok"
 """The code of an attempt that gave an answer."""
+PREEMPTED = "preempted"
+"""The code of an attempt that lost its place (core/dispatch/share_preemption.py)."""
 
 
 class Tally(msgspec.Struct):
@@ -41,6 +43,11 @@ class Tally(msgspec.Struct):
         code = code_of(outcome)
         self.failed[code] = self.failed.get(code, 0) + 1
         self.retries += is_retried
+
+    def add_preempted(self) -> None:
+        """A call that was aborted, as another organization waited for its place."""
+        self.failed[PREEMPTED] = self.failed.get(PREEMPTED, 0) + 1
+        self.retries += 1
 
 
 def code_of(outcome: Outcome) -> str:

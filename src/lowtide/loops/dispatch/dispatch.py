@@ -88,6 +88,7 @@ class Dispatcher:
             self._give_back_unserved()
         self._give_back_stranded()
         now_s = self._fill()  # first, because retries are due even when nothing can be claimed
+        self._preempt(now_s)
         came = False
         async with self._claiming:
             if not self._draining and not self._backed_up():
@@ -209,6 +210,17 @@ class Dispatcher:
                 task.add_done_callback(partial(self._slot_ended, upstream))
             self._trials.start(upstream, now_s)
         return now_s
+
+    def _preempt(self, now_s: float) -> None:
+        """Abort calls that hold places for which other organizations have waited for long."""
+        for upstream in self._upstreams:
+            name = upstream.replica.name
+            calls = partial(self._slots.calls_on, name)
+            chosen = self._core.preempt(upstream.replica, calls, now_s)
+            for request in chosen:
+                self.tallies.of(name, request.run.lease.model).add_preempted()
+            if chosen:
+                self._slots.revoke(name, chosen)
 
     async def _run(self, upstream: Upstream, slot: WindowSlot) -> None:
         """Runs one place in a window: one request after another, until there is none."""

@@ -76,10 +76,9 @@ class Authenticator:
         await self._note_use(key_id, now)
         return owner
 
-    async def holds(self, key_id: str) -> bool:
-        """Whether the key with this id could be used now: it exists, is not revoked, not expired.
-
-        For what a key made and left behind, such as a signed address.
+    async def owner_of(self, key_id: str) -> KeyOwner | None:
+        """Whose the key with this id is, if it could be used now: it exists, is not revoked, not
+        expired. For what a key made and left behind, such as a signed address.
         """
         return await self.owner_of(key_id) is not None
 

@@ -33,6 +33,7 @@ from lowtide.core.validation.planner import Planner
 from lowtide.ports.blobs import BlobNotFound, Blobs
 from lowtide.ports.capacity import Capacity, CapacityStore
 from lowtide.ports.clock import Clock
+from lowtide.service.batches.plan_file import feed
 
 HoursOf = Mapping[str, OperatingHours]
 """When replicas take batch work, by model; a model that is missing is always open."""
@@ -132,7 +133,9 @@ class Forecasts:
             return None
         if size < file.bytes:
             head = head[: head.rfind(b"\n") + 1]
-        found = self._planner.plan(head, endpoint, file.dialect)
+        validator = self._planner.begin(endpoint, file.dialect)
+        await feed(validator, head, file.project_id)
+        found = validator.finish()
         return found if isinstance(found, Plan) else None
 
     async def _look(self) -> _View:

@@ -1,9 +1,9 @@
 """Connections, transactions, and the border where the drivers' exceptions end.
 
 Every method of the adapter runs inside one `read()` or one `write()`, which is one transaction.
-SQLite has one writer connection, for which callers queue in order, and a few readers beside it;
-PostgreSQL has one pool for both. Invariant: nothing but StoreError and its two kinds leaves a
-transaction.
+SQLite has one writer connection and a few readers beside it; PostgreSQL has one pool for both. For
+the right to write, organizations and loops wait in turns (ports/turns.py). Invariant: nothing but
+StoreError and its two kinds leaves a transaction.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ import errno
 import inspect
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from functools import wraps
 from pathlib import Path
 from typing import Any, Final, ParamSpec, TypeVar
@@ -23,8 +23,10 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool
 from lowtide.core.reporting.shown_url import shown_url
 from lowtide.limits import STORE_CONFLICT_TRIES_MAX, STORE_READERS, STORE_WRITER_WAIT_S
 from lowtide.ports.store import StoreError, StoreFull, StoreUnavailable, StoreValueError
+from lowtide.ports.turns import ACTING_FOR, Turns
 from lowtide.store.connection.dialect import prepare_sqlite
 from lowtide.store.connection.postgres import driver_state_errors, is_postgres, open_pool
+from lowtide.store.connection.sqlite_driver import OneCallDriver
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -65,9 +67,12 @@ class StoreCut(StoreUnavailable):
 class Database:
     """One database behind a reading and a writing side. `name` is its address without secrets."""
 
-    def __init__(self, url: str) -> None:
-        """Raises ModuleNotFoundError when the driver for `url` is not installed."""
+    def __init__(self, url: str, writing: Turns | None = None) -> None:
+        """`writing`: transactions that write wait for their turn there; none: first come, first
+        served. Raises ModuleNotFoundError when the driver for `url` is not installed.
+        """
         self.url = url
+        self._writing = writing
         self.is_postgres = is_postgres(url)
         self._writer: AsyncEngine
         self._reader: AsyncEngine
@@ -105,9 +110,18 @@ class Database:
         of its own, then read what the lock guards.
         """
         with mapped_errors():
-            async with self._writer.begin() as conn:
+            async with self._turn(), self._writer.begin() as conn:
                 with _cut_told():  # not around the end: whether a commit got there is not known
                     yield conn
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """Of whoever the work is for. Raises TimeoutError."""
+        async with AsyncExitStack() as turn:
+            if self._writing is not None:
+                async with asyncio.timeout(STORE_WRITER_WAIT_S):
+                    await turn.enter_async_context(self._writing.of(ACTING_FOR.get()))
+            yield
 
     async def aclose(self) -> None:
         # The writer last: the last connection to leave folds the write-ahead log into the database.
@@ -118,6 +132,7 @@ class Database:
 def _sqlite(url: URL, *, writer: bool) -> AsyncEngine:
     engine = create_async_engine(
         url,
+        module=OneCallDriver(),
         poolclass=AsyncAdaptedQueuePool,
         pool_size=1 if writer else STORE_READERS,
         max_overflow=0,

@@ -24,7 +24,7 @@ STEPS_MAX = 400_000
 
 class Play:
     """`ended` are final outcomes by (batch, line), `ended_at_s` their instants; `calls` and
-    `trials` count what the engines were asked.
+    `trials` count what the engines were asked; `preempted` are calls that lost their places.
     """
 
     def __init__(self, core: Dispatch, engines: dict[Replica, Engine], seed: int = 0) -> None:
@@ -36,6 +36,7 @@ class Play:
         self.calls = 0
         self.trials = 0
         self.peak_suspects = 0
+        self.preempted: list[Request] = []
         self._random = Random(seed)
         self._order = itertools.count()
         self._flying: list[tuple[float, int, Replica, Request | Scope, Outcome]] = []
@@ -84,6 +85,7 @@ class Play:
 
     def _send(self) -> None:
         for replica, engine in self.engines.items():
+            self._preempt(replica)
             while (request := self.core.take(replica, self.now_s)) is not None:
                 self.calls += 1
                 self._fly(replica, request, *engine(request, self.now_s))
@@ -91,6 +93,16 @@ class Play:
                 self.trials += 1
                 self._fly(replica, scope, *engine(None, self.now_s))
             self.peak_suspects = max(self.peak_suspects, replica.suspects.in_flight)
+
+    def _preempt(self, replica: Replica) -> None:
+        mine = [flight for flight in self._flying if flight[2] is replica]
+        calls = [what for *_, what, _ in mine if isinstance(what, Request)]
+        for request in self.core.preempt(replica, lambda: calls, self.now_s):
+            self._flying = [flight for flight in self._flying if flight[3] is not request]
+            heapq.heapify(self._flying)
+            self.core.abandon(request, replica, self.now_s)
+            self.core.put_back(request)
+            self.preempted.append(request)
 
     def _fly(
         self, replica: Replica, what: Request | Scope, seconds: float, outcome: Outcome

@@ -11,6 +11,9 @@ import pytest
 from sqlalchemy import func, insert, select, text
 
 from lowtide.ports.store import StoreError, StoreFull, StoreUnavailable
+from lowtide.ports.turns import ACTING_FOR
+from lowtide.service.fair_places import FairPlaces
+from lowtide.store.connection import database as database_module
 from lowtide.store.connection import dialect
 from lowtide.store.connection.database import Database, mapped_errors, transactional
 from lowtide.store.schema.tables import garbage, slices
@@ -178,3 +181,36 @@ def test_foreign_exceptions_become_the_ports_own(error: Exception, kind: type[St
         raise error
     assert type(caught.value) is kind
     assert caught.value.__cause__ is error
+
+
+async def test_organizations_write_in_turns_and_whoever_comes_anew_is_next(
+    database: Database,
+) -> None:
+    """A asks for fifty writes, then B for one: it waits for the one that is under way."""
+    shared = Database(database.url, FairPlaces(1))
+    order: list[str] = []
+
+    async def write(owner: str) -> None:
+        ACTING_FOR.set(owner)
+        async with shared.write() as conn:
+            order.append(owner)
+            await conn.execute(select(1))
+
+    async with asyncio.timeout(PATIENCE_S), asyncio.TaskGroup() as group:
+        for owner in ["A"] * 50 + ["B"]:
+            group.create_task(write(owner))
+    await shared.aclose()
+    assert order.index("B") == 1
+    assert len(order) == 51
+
+
+async def test_a_turn_that_does_not_come_is_a_store_that_cannot_be_used(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database_module, "STORE_WRITER_WAIT_S", 0.0)
+    shared = Database(database.url, turns := FairPlaces(1))
+    async with turns.of("A"):
+        with pytest.raises(StoreUnavailable):
+            async with shared.write():
+                raise AssertionError("it is not its turn")
+    await shared.aclose()

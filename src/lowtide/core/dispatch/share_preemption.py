@@ -1,0 +1,106 @@
+"""Which calls are taken back where an organization waits for places that others hold for long.
+
+Places are given in turns when calls end (core/dispatch/place_turns.py), and calls may last for
+minutes. So whoever has waited at a full replica for `PREEMPT_AFTER_S`, with less than half of its
+share of the places there, gets the youngest calls of those that hold more than theirs: they have
+the least to lose. Asked by core/dispatch/dispatch.py; pure. Invariants: nobody is taken below its
+share in whole places; what is taken at a time is at most `PREEMPT_PART` of the places; a request
+loses its place `PREEMPTED_MAX` times at most; with one organization, or a free place, nobody does.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from math import ceil
+
+from lowtide import limits
+from lowtide.core.dispatch.request import Request
+
+
+class Claimant:
+    """An organization at a replica: its weight, its calls in flight there, its requests that wait
+    for a place there.
+    """
+
+    __slots__ = ("in_flight", "waiting", "weight")
+
+    def __init__(self, weight: float, in_flight: int, waiting: int) -> None:
+        self.weight = weight
+        self.in_flight = in_flight
+        self.waiting = waiting
+
+
+class SharePreemption:
+    """Of one worker. Ask `preempt` whenever a replica may be full."""
+
+    def __init__(self) -> None:
+        self._short_since_s: dict[str, dict[str, float]] = {}
+        """By replica, organizations that wait with too little, and since when."""
+
+    def forget(self, replica_name: str) -> None:
+        """Nobody waits there."""
+        self._short_since_s.pop(replica_name, None)
+
+    def due_at_s(self, replica_name: str) -> float | None:
+        """When somebody will have waited for long enough there; None where nobody waits."""
+        since_s = min(self._short_since_s.get(replica_name, {}).values(), default=None)
+        return None if since_s is None else since_s + limits.PREEMPT_AFTER_S
+
+    def preempt(
+        self,
+        replica_name: str,
+        places: int,
+        claimants: Mapping[str, Claimant],
+        calls: Callable[[], Iterable[Request]],
+        now_s: float,
+    ) -> list[Request]:
+        """Those of `calls`, the ones in flight on this replica, that are to be aborted now and to
+        wait for another turn. All `places` are taken.
+        """
+        shares = fair_shares(places, claimants)
+        lacks = {
+            name: lack
+            for name, each in claimants.items()
+            if each.waiting and (lack := _guaranteed(shares[name]) - each.in_flight) > 0
+        }
+        before = self._short_since_s.get(replica_name, {})
+        since = {name: before.get(name, now_s) for name in lacks}
+        due = [name for name, at_s in since.items() if now_s >= at_s + limits.PREEMPT_AFTER_S]
+        self._short_since_s[replica_name] = since | dict.fromkeys(due, now_s)
+        most = min(sum(lacks[name] for name in due), ceil(places * limits.PREEMPT_PART))
+        above = {name: each.in_flight - int(shares[name]) for name, each in claimants.items()}
+        return _youngest(calls(), above, most) if most else []
+
+
+def fair_shares(places: int, claimants: Mapping[str, Claimant]) -> dict[str, float]:
+    """Places by weight, where nobody is given more than it can use (max-min fairness)."""
+    wants = {name: each.in_flight + each.waiting for name, each in claimants.items()}
+    shares: dict[str, float] = {}
+    left = float(places)
+    while len(shares) < len(claimants):
+        open_ = {name: each.weight for name, each in claimants.items() if name not in shares}
+        each = left / sum(open_.values())
+        content = {name: float(wants[name]) for name, w in open_.items() if wants[name] <= each * w}
+        if not content:
+            return shares | {name: each * weight for name, weight in open_.items()}
+        shares |= content
+        left -= sum(content.values())
+    return shares
+
+
+def _guaranteed(share: float) -> int:
+    """What one that waits is given by force: half of its share, and a place where it has one."""
+    return max(int(share / 2), int(share >= 1))
+
+
+def _youngest(calls: Iterable[Request], above: dict[str, int], most: int) -> list[Request]:
+    """Up to `most` calls of those that hold so many too many, the last sent first."""
+    chosen: list[Request] = []
+    for call in sorted(calls, key=lambda call: -call.sent_at_s):
+        owner = call.run.lease.organization_id
+        if len(chosen) == most:
+            break
+        may_go = call.preempted < limits.PREEMPTED_MAX and not call.must_run_alone
+        if may_go and above.get(owner, 0) > 0:
+            above[owner] -= 1
+            call.preempted += 1
+            chosen.append(call)
+    return chosen

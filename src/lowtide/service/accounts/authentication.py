@@ -77,13 +77,9 @@ class Authenticator:
         return owner
 
     async def owner_of(self, key_id: str) -> KeyOwner | None:
-        """Whose the key with this id is, if it could be used now: it exists, is not revoked, not
-        expired. For what a key made and left behind, such as a signed address.
+        """Whose the key with this id is; None where it could not be used now: unknown,
+        revoked or expired. For what a key made and left behind, such as a signed address.
         """
-        return await self.owner_of(key_id) is not None
-
-    async def owner_of(self, key_id: str) -> KeyOwner | None:
-        """Whose the key with this id is; None where it could not be used now."""
         owner = await self._owner(key_id)
         return owner if owner is not None and owner.key.is_valid(self._clock.now()) else None
 

@@ -1,8 +1,8 @@
 """Turns at what all share, and on whose behalf the present work is done.
 
 Whoever serves a request names the organization it is for; a loop names itself. An adapter that has
-few places for all (the database's writer) lets those names take turns. Invariant: where nobody is
-named, the work is the process's own, and has a turn like everybody.
+few places for all (the database's writer) lets those names take turns. Invariant: where none
+is named, the work is the process's own, and has turns like an organization's.
 """
 
 from contextlib import AbstractAsyncContextManager

@@ -3,9 +3,9 @@
 Places are given in turns when calls end (core/dispatch/place_turns.py), and calls may last for
 minutes. So whoever has waited at a full replica for `PREEMPT_AFTER_S`, with less than half of its
 share of the places there, gets the youngest calls of those that hold more than theirs: they have
-the least to lose. Asked by core/dispatch/dispatch.py; pure. Invariants: nobody is taken below its
-share in whole places; what is taken at a time is at most `PREEMPT_PART` of the places; a request
-loses its place `PREEMPTED_MAX` times at most; with one organization, or a free place, nobody does.
+the least to lose. Asked by core/dispatch/dispatch.py; pure. Invariants: no organization is
+taken below its share in whole places; at most `PREEMPT_PART` of the places change hands at a time;
+a request loses its place `PREEMPTED_MAX` times at most, and none where a place is free.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -29,18 +29,18 @@ class Claimant:
 
 
 class SharePreemption:
-    """Of one worker. Ask `preempt` whenever a replica may be full."""
+    """Remembers who waits at the replicas of one worker, and decides what they are given."""
 
     def __init__(self) -> None:
         self._short_since_s: dict[str, dict[str, float]] = {}
-        """By replica, organizations that wait with too little, and since when."""
+        """Organizations that wait with too little, and since when, by replica."""
 
     def forget(self, replica_name: str) -> None:
-        """Nobody waits there."""
+        """Drops what is known of the replica: no organization waits there."""
         self._short_since_s.pop(replica_name, None)
 
     def due_at_s(self, replica_name: str) -> float | None:
-        """When somebody will have waited for long enough there; None where nobody waits."""
+        """When the first organization will have waited for long enough there; None: none waits."""
         since_s = min(self._short_since_s.get(replica_name, {}).values(), default=None)
         return None if since_s is None else since_s + limits.PREEMPT_AFTER_S
 
@@ -52,8 +52,8 @@ class SharePreemption:
         calls: Callable[[], Iterable[Request]],
         now_s: float,
     ) -> list[Request]:
-        """Those of `calls`, the ones in flight on this replica, that are to be aborted now and to
-        wait for another turn. All `places` are taken.
+        """Returns those of `calls`, the ones in flight on this replica, that are to be aborted now
+        and to wait for another turn. All `places` are taken.
         """
         shares = fair_shares(places, claimants)
         lacks = {
@@ -71,7 +71,7 @@ class SharePreemption:
 
 
 def fair_shares(places: int, claimants: Mapping[str, Claimant]) -> dict[str, float]:
-    """Places by weight, where nobody is given more than it can use (max-min fairness)."""
+    """Divides places by weight, and gives none more than it can use (max-min fairness)."""
     wants = {name: each.in_flight + each.waiting for name, each in claimants.items()}
     shares: dict[str, float] = {}
     left = float(places)

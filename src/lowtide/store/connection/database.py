@@ -116,7 +116,7 @@ class Database:
 
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:
-        """Of whoever the work is for. Raises TimeoutError."""
+        """Waits for the turn of whoever the work is for. Raises TimeoutError."""
         async with AsyncExitStack() as turn:
             if self._writing is not None:
                 async with asyncio.timeout(STORE_WRITER_WAIT_S):

@@ -69,7 +69,7 @@ class OneCallCursor(AsyncAdapt_aiosqlite_cursor):
 def _executed(
     connection: sqlite3.Connection, execute: Callable[..., Any], operation: Any, parameters: Any
 ) -> _Executed:
-    """In the connection's thread."""
+    """Runs a statement to its end, in the connection's thread."""
     cursor = connection.cursor()
     try:
         execute(cursor, operation, parameters)
@@ -88,7 +88,7 @@ class OneCallConnection(AsyncAdapt_aiosqlite_connection):
 
 
 class OneCallDriver(AsyncAdapt_aiosqlite_dbapi):
-    """For `create_async_engine(module=...)`."""
+    """The driver that `create_async_engine(module=...)` is given."""
 
     def __init__(self) -> None:
         super().__init__(aiosqlite, sqlite3)

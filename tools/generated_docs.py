@@ -117,7 +117,10 @@ def limits_page() -> str:
             parts += _bounds(heading, rows)
             heading, rows = title[1], []
         elif bound := re.match(r"([A-Z][A-Z_]+): Final = (.+?)(?:  # (.+))?$", line):
-            rows.append([f"`{bound[1]}`", f"{getattr(limits, bound[1]):,}", bound[3] or ""])
+            value = getattr(limits, bound[1])
+            values = value if isinstance(value, tuple) else (value,)
+            shown = "; ".join(f"{each:,}" for each in values)
+            rows.append([f"`{bound[1]}`", shown, bound[3] or ""])
     return "\n\n".join([*parts, *_bounds(heading, rows)]) + "\n"
 
 

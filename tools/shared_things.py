@@ -119,6 +119,14 @@ SHARED: Final[Sequence[Sequence[str]]] = [
         "429 with Retry-After",
     ),
     (
+        "webhook deliveries",
+        "places in turns, `WEBHOOKS_IN_FLIGHT` in each process; one organization has at most"
+        " `WEBHOOKS_IN_FLIGHT_SHARE` under way, and an attempt ends within `WEBHOOK_ATTEMPT_S`."
+        " Names are resolved in threads of their own. Tests of endpoints: in turns, half of"
+        " `WEBHOOK_TESTS_AT_ONCE`",
+        "its events come later",
+    ),
+    (
         "database time",
         "GETs in turns, half of `LOOKS_AT_ONCE` for one organization; limits and keys are looked"
         " up once for all calls that need them. Who changes something waits in turns as well, where"

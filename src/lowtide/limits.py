@@ -566,3 +566,31 @@ TABLE_PARTS_IN_FLIGHT: Final = 4  # batches of one run at a time; more only lie 
 TABLE_ROOM_RETRY_S: Final = 60.0  # where others' batches take all room; each try leaves a batch
 TABLE_REQUESTS_SHOWN: Final = 3  # by --dry-run
 MAP_RUN_KEPT_S: Final = 30.0 * 86_400  # an unfinished `lowtide.map` that nobody went on with
+
+# ---- webhooks ----
+WEBHOOK_RETRIES_S: Final = (5.0, 300.0, 1_800.0, 7_200.0, 28_800.0, 86_400.0)  # after each failed
+# attempt; then a delivery is given up, and can be replayed
+WEBHOOK_FAILING_S_MAX: Final = 5 * 86_400  # without a success; then the endpoint is disabled
+WEBHOOKS_PER_PROJECT: Final = 50  # endpoints; each event is sent to all that ask for it
+WEBHOOK_URL_CHARS_MAX: Final = 2_048  # what browsers and proxies take
+WEBHOOK_SECRET_BYTES: Final = 32  # of a key; the specification asks for 24 to 64
+WEBHOOK_SECRETS_MAX: Final = 4  # valid at one time: a signature more in the header for each
+WEBHOOK_OVERLAP_S: Final = 86_400  # for which a rotated secret still signs, unless it is said
+WEBHOOK_OVERLAP_S_MAX: Final = 30 * 86_400
+WEBHOOK_ATTEMPT_S: Final = (
+    15.0  # to resolve, connect, send and hear; receivers answer first, work later
+)
+WEBHOOK_RESOLVE_S: Final = 5.0  # of that, for the name
+WEBHOOK_RESOLVERS: Final = 8  # threads; a name server that does not answer holds one of them
+WEBHOOK_ADDRESSES_MAX: Final = 4  # of one name that are tried
+WEBHOOK_ANSWER_BYTES_MAX: Final = 16 * KIB  # of an answer's head; its body is not read
+WEBHOOK_LEASE_S: Final = 45.0  # a dead process's deliveries wait so long; three attempts
+WEBHOOKS_IN_FLIGHT: Final = 32  # in one process; each is a socket and some 10 KiB
+WEBHOOKS_IN_FLIGHT_SHARE: Final = 16  # of one organization, over all processes
+WEBHOOK_TESTS_AT_ONCE: Final = 4  # half of one organization; each holds its caller for an attempt
+WEBHOOKS_POLL_S: Final = 1.0  # how late a new event may be sent; nobody announces it
+WEBHOOK_DELIVERIES_KEEP_S: Final = 30 * 86_400  # of those that are over; a row is 300 bytes
+WEBHOOK_FORGET_EVERY_S: Final = 600.0  # between two looks for older ones
+WEBHOOK_FORGET_ROWS: Final = 1_000  # in one transaction
+WEBHOOK_REPLAY_MAX: Final = 1_000  # failed deliveries that one call replays
+WEBHOOK_NAME_CHARS_MAX: Final = 200  # of an endpoint

@@ -61,6 +61,7 @@ def neighbours(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Neighbours]
         ).headers["x-together-file-id"]
         background = {"model": "m", "input": "hello", "background": True}
         upload = {"bytes": 9, "filename": "in.jsonl", "mime_type": "x", "purpose": "batch"}
+        webhook = owner.ask("POST", "/v1/webhooks", {"url": "https://93.184.216.34/"}).json["id"]
         files = [ended.input_file_id, ended.output_file_id, ended.error_file_id]
         theirs = {
             "file_id": [*files, running.output_file_id, pending],
@@ -70,6 +71,7 @@ def neighbours(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Neighbours]
             "project_id": [owner.project_id],
             "organization_id": [owner.organization_id],
             "key_id": [owner.key_id],
+            "webhook_id": [webhook],
         }
         yield Neighbours(env, owner, other, theirs)
 
@@ -138,7 +140,10 @@ def test_what_names_no_id_shows_nothing_of_another_tenant(neighbours: Neighbours
 @pytest.mark.parametrize("agent", ["OpenAI/Python 3", "Together/Python 2"])
 def test_lists_and_sums_of_another_tenant_are_empty(neighbours: Neighbours, agent: str) -> None:
     fresh = neighbours.env.tenant("Fresh Limited")
-    for path in ("/v1/files", "/v1/batches", "/v1/usage", "/v1/usage?group_by=project"):
+    for path in (
+        *("/v1/files", "/v1/batches", "/v1/webhooks"),
+        *("/v1/usage", "/v1/usage?group_by=project"),
+    ):
         listed = fresh.ask("GET", path, user_agent=agent).json
         assert (listed if isinstance(listed, list) else listed["data"]) == []
     assert fresh.ask("GET", "/v1/usage").json["total"]["amount"] == "0.00"

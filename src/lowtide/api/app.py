@@ -30,6 +30,7 @@ from lowtide.api.objects.errors import StatusObject
 from lowtide.api.openapi.answers import answer, public_refusals
 from lowtide.api.openapi.document import document
 from lowtide.api.openapi.routes import Routes
+from lowtide.api.webhooks import webhooks
 from lowtide.core.scheduling.byte_budget import ByteBudget
 from lowtide.service.services import Services
 from lowtide.version import VERSION
@@ -67,6 +68,7 @@ NOUNS: Final = (
     models.routes,
     usage.routes,
     whoami.routes,
+    webhooks.routes,
     admin.routes,
     metrics.routes,
     probes,

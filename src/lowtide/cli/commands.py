@@ -83,6 +83,7 @@ COMMANDS: Final[Mapping[str, CommandSpec]] = MappingProxyType(
         ),
         "files": CommandSpec("batches.files"),
         "batches": CommandSpec("batches.batches"),
+        "webhooks": CommandSpec("webhooks.webhooks"),
         "keys": CommandSpec("accounts.keys"),
         "projects": CommandSpec("accounts.projects"),
         "orgs": CommandSpec("accounts.orgs"),

@@ -15,6 +15,7 @@ from lowtide.config.sections import (
     DispatchSettings,
     LimitSettings,
     ServerSettings,
+    WebhookSettings,
 )
 from lowtide.config.settings import (
     DEFAULT_FILE,
@@ -37,6 +38,7 @@ __all__ = [
     "ReplicaSettings",
     "ServerSettings",
     "Settings",
+    "WebhookSettings",
     "check",
     "hours_by_model",
     "is_loopback",

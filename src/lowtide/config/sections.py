@@ -7,6 +7,7 @@ must never be shown.
 import re
 from collections.abc import Iterator
 from functools import cached_property
+from ipaddress import ip_network
 from pathlib import Path
 from typing import ClassVar, Final, Literal
 from zoneinfo import ZoneInfo
@@ -20,6 +21,7 @@ from lowtide.config.problems import Problem, unless
 from lowtide.core.batches.completion_window import window_s
 from lowtide.core.bodies.media_urls import MediaRule, MediaSetting, is_host, media_rule
 from lowtide.core.scheduling.operating_hours import Span, span_of
+from lowtide.core.webhooks.address_rules import IPNetwork
 
 
 class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, dict=True):
@@ -223,6 +225,34 @@ class DispatchSettings(Section, frozen=True):
         )
 
 
+class WebhookSettings(Section, frozen=True):
+    """Where events may be sent to."""
+
+    SECRET_KEYS: ClassVar[frozenset[str]] = frozenset({"proxy"})
+
+    allow_networks: tuple[str, ...] = ()
+    """Networks that webhooks may be sent to although they are private or this machine's own."""
+    proxy: str | None = None
+    """An HTTP proxy on the way to every receiver; None: they are called directly."""
+
+    @cached_property
+    def networks(self) -> tuple[IPNetwork, ...]:
+        """Raises ValueError for text that is no network."""
+        return tuple(ip_network(text) for text in self.allow_networks)
+
+    def problems(self) -> Iterator[Problem]:
+        try:
+            _ = self.networks
+        except ValueError as error:
+            words = f'networks, as "10.20.0.0/16" or "10.20.0.7/32": {error}'
+            yield Problem(("webhooks", "allow_networks"), f"must be {words}")
+        yield from unless(
+            self.proxy is None or _PROXY.fullmatch(self.proxy) is not None,
+            ("webhooks", "proxy"),
+            "an address as http://proxy.example.org:3128; user and password go before the host",
+        )
+
+
 _COUNTS: Final = (
     "requests_per_batch",
     "file_bytes",
@@ -230,6 +260,7 @@ _COUNTS: Final = (
     "unfinished_batches",
     "control_calls_per_minute",
 )
+_PROXY: Final = re.compile(r"http://(?:[^/\s@]+@)?(?:[\w.-]+|\[[0-9a-f:]+\])(?::\d{1,5})?/?")
 _PREFIX: Final = re.compile(r"(?!/(?:v1|openai|together)(?:/|$))(?:/[\w~-][\w.~-]*)+", re.ASCII)
 
 

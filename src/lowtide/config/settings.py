@@ -20,6 +20,7 @@ from lowtide.config.sections import (
     LimitSettings,
     Section,
     ServerSettings,
+    WebhookSettings,
 )
 from lowtide.config.sources import ARRAYS, ConfigError, Sources, variables
 
@@ -35,12 +36,13 @@ class Settings(Section, frozen=True):
     catalogue: CatalogueSettings = CatalogueSettings()
     limits: LimitSettings = LimitSettings()
     dispatch: DispatchSettings = DispatchSettings()
+    webhooks: WebhookSettings = WebhookSettings()
     replica: tuple[ReplicaSettings, ...] = ()
     model: tuple[ModelSettings, ...] = ()
 
     def problems(self) -> Iterator[Problem]:
         """What makes no sense in any section, and between them."""
-        for section in (self.server, self.auth, self.catalogue, self.limits, self.dispatch):
+        for section in _single_sections(self):
             yield from section.problems()
         if self.auth.mode == "open" and not is_loopback(self.server.host):
             yield Problem(
@@ -54,6 +56,13 @@ class Settings(Section, frozen=True):
             yield from replica.problems_at(place)
         yield from problems_between(self.replica)
         yield from models.problems_of(self.model)
+
+
+def _single_sections(settings: Settings) -> Iterator[Section]:
+    """Those of which there is one each."""
+    for name in settings.__struct_fields__:
+        if isinstance(section := getattr(settings, name), Section):
+            yield section
 
 
 def settings_file(named: Path | None, *, system: bool = False) -> Path | None:

@@ -31,6 +31,7 @@ from lowtide.core.batches.plan import ChunkSpec, ModelTotals
 from lowtide.core.execution.records import StoredSlice
 from lowtide.core.files.file import File
 from lowtide.core.files.storage_quota import StorageQuota
+from lowtide.core.webhooks.endpoint import BatchWebhook
 from lowtide.ports.accounts import LedgerStore, TenantStore
 from lowtide.ports.calibration import CalibrationStore
 from lowtide.ports.capacity import CapacityStore
@@ -39,6 +40,7 @@ from lowtide.ports.integrity import IntegrityStore
 from lowtide.ports.ownership import OwnershipStore
 from lowtide.ports.uploads import UploadStore
 from lowtide.ports.wakeups import Wakeups
+from lowtide.ports.webhooks import OutboxStore, WebhookStore
 from lowtide.ports.work import TaskLease, WorkStore
 from lowtide.ports.worker_reports import WorkerReportStore
 
@@ -133,10 +135,12 @@ class BatchStore(Protocol):
         repeat: bool,
         since: datetime,
         quota: BatchQuota = NO_QUOTA,
+        webhook: BatchWebhook | None = None,
     ) -> Batch:
         """Insert, unless `repeat` (the client says that it asks once more) and `repeated` finds
         the batch that was made for it; that one is returned then.
 
+        `webhook`: where the event of its end goes, beside the endpoints that ask for all.
         Of identical repetitions at the same moment one inserts, and the others find its batch.
         Raises BatchQuotaReached, however many add at the same instant.
         """
@@ -362,6 +366,10 @@ class Store(Protocol):
     def wakeups(self) -> Wakeups: ...
     @property
     def worker_reports(self) -> WorkerReportStore: ...
+    @property
+    def webhooks(self) -> WebhookStore: ...
+    @property
+    def outbox(self) -> OutboxStore: ...
 
     async def open(self) -> None:
         """Connect and bring the schema to head. Raises StoreError with what to do."""

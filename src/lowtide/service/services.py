@@ -20,6 +20,7 @@ from lowtide.service.files.uploads import UploadService
 from lowtide.service.files.uploads_completion import UploadCompleter
 from lowtide.service.readiness import Readiness
 from lowtide.service.standings import Standings
+from lowtide.service.webhooks.webhooks import WebhookService
 
 if TYPE_CHECKING:
     from lowtide.service.batches.batches import BatchService
@@ -54,3 +55,4 @@ class Services:
     readiness: Readiness
     sessions: Sessions
     standings: Standings
+    webhooks: WebhookService

@@ -15,6 +15,7 @@ from lowtide import limits
 from lowtide.core.accounts.batch_quota import NO_QUOTA, BatchQuota, BatchQuotaReached
 from lowtide.core.batches.batch import Batch, sources_of
 from lowtide.core.batches.plan import ModelTotals
+from lowtide.core.webhooks.endpoint import BatchWebhook
 from lowtide.ports.store import QueueDepth
 from lowtide.store.connection.database import Database, transactional
 from lowtide.store.connection.dialect import lock_name
@@ -24,6 +25,7 @@ from lowtide.store.schema.tables import LEASED, batch_models, batches, chunks, f
 from lowtide.store.statements.owners import owner_of
 from lowtide.store.statements.paging import page
 from lowtide.store.statements.transitions import drop_unleased, take
+from lowtide.store.statements.webhook_events import name_webhook
 
 _RUNS = (batches.c.status == "in_progress") & batches.c.paused_reason.is_(None)
 
@@ -43,6 +45,7 @@ class SqlBatches:
         repeat: bool,
         since: datetime,
         quota: BatchQuota = NO_QUOTA,
+        webhook: BatchWebhook | None = None,
     ) -> Batch:
         async with self._db.write() as conn:
             if repeat:
@@ -60,6 +63,8 @@ class SqlBatches:
                 .with_for_update(read=True)
             )
             await insert_batch(conn, batch, digest, input_key or "")
+            if webhook is not None:
+                await name_webhook(conn, batch.id, webhook)
             await announce(conn, "validate")
         return batch
 

@@ -27,6 +27,7 @@ from lowtide.ports.store import (
 from lowtide.ports.turns import Turns
 from lowtide.ports.uploads import UploadStore
 from lowtide.ports.wakeups import Wakeups
+from lowtide.ports.webhooks import OutboxStore, WebhookStore
 from lowtide.ports.work import WorkStore
 from lowtide.ports.worker_reports import WorkerReportStore
 from lowtide.store.batches import SqlBatches
@@ -40,6 +41,7 @@ from lowtide.store.flex import SqlFlex
 from lowtide.store.integrity import SqlIntegrity
 from lowtide.store.ledger import SqlLedger
 from lowtide.store.lifecycle import SqlLifecycle
+from lowtide.store.outbox import SqlOutbox
 from lowtide.store.ownership import SqlOwnership
 from lowtide.store.results import SqlResults
 from lowtide.store.schema.fitness import check_fitness, check_writable
@@ -47,6 +49,7 @@ from lowtide.store.schema.migrate import bring_to_head
 from lowtide.store.schema.server_info import DatabaseFacts, facts_of
 from lowtide.store.tenants import SqlTenants
 from lowtide.store.uploads import SqlUploads
+from lowtide.store.webhooks import SqlWebhooks
 from lowtide.store.work import SqlWork
 from lowtide.store.worker_reports import SqlWorkerReports
 
@@ -74,6 +77,8 @@ class SqlStore:
         self._flex = SqlFlex(self._db)
         self._wakeups = SqlWakeups(self._db)
         self._worker_reports = SqlWorkerReports(self._db)
+        self._webhooks = SqlWebhooks(self._db)
+        self._outbox = SqlOutbox(self._db)
 
     @classmethod
     def sqlite(cls, path: Path, writing: Turns | None = None) -> "SqlStore":
@@ -140,6 +145,14 @@ class SqlStore:
     @property
     def worker_reports(self) -> WorkerReportStore:
         return self._worker_reports
+
+    @property
+    def webhooks(self) -> WebhookStore:
+        return self._webhooks
+
+    @property
+    def outbox(self) -> OutboxStore:
+        return self._outbox
 
     async def open(self) -> None:
         """Connect and bring the schema to head. Raises StoreError with what to do."""

@@ -101,6 +101,7 @@ async def open_application(
         engines = _engines(settings, own, clock, replies, stack)
         replicas, catalogue = engines.replicas, engines.catalogue
         parts = parts_of(settings, store, blobs, clock, catalogue)
+        stack.push_async_callback(parts.sender.aclose)
         worker = Worker(
             parts,
             replicas.upstreams,
@@ -237,6 +238,7 @@ async def _release_previous_process(store: Store, worker_id: str) -> None:
     """Releases what the former process held: the lock says that it is gone."""
     await store.work.release_worker(worker_id)
     await store.uploads.let_all_go()
+    await store.outbox.release(worker_id)
 
 
 def _worker_id(settings: Settings) -> str:

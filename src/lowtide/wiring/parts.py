@@ -11,9 +11,11 @@ from lowtide.config import Settings
 from lowtide.core.accounts.catalogue import Catalogue
 from lowtide.core.validation.planner import Planner
 from lowtide.loops.scheduling.calibrate import Calibrations
+from lowtide.outbound.sender import HttpSender
 from lowtide.ports.blobs import Blobs
 from lowtide.ports.clock import Clock, NewId
 from lowtide.ports.store import Store
+from lowtide.ports.webhooks import WebhookSender
 from lowtide.service.accounts.quotas import Quotas
 from lowtide.system import new_id
 
@@ -31,6 +33,7 @@ class Parts:
     quotas: Quotas
     calibrations: Calibrations
     planner: Planner
+    sender: WebhookSender
 
 
 def parts_of(
@@ -40,10 +43,14 @@ def parts_of(
     clock: Clock,
     catalogue: Catalogue,
     new_id: NewId = new_id,
+    sender: WebhookSender | None = None,
 ) -> Parts:
-    """The parts of a process; nothing is read or opened yet. `catalogue` may change at run time."""
+    """The parts of a process; nothing is read or opened yet. `catalogue` may change at run time.
+    `sender` None: the real one."""
     quotas = Quotas(store.tenants, store.ledger, clock, settings.limits)
     calibrations = Calibrations(store.calibrations)
+    if sender is None:
+        sender = HttpSender(settings.webhooks.networks, settings.webhooks.proxy)
     return Parts(
         settings=settings,
         store=store,
@@ -54,4 +61,5 @@ def parts_of(
         quotas=quotas,
         calibrations=calibrations,
         planner=Planner(catalogue, lambda: quotas.defaults, calibrations.models),
+        sender=sender,
     )

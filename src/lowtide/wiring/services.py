@@ -30,6 +30,7 @@ from lowtide.service.models import ModelService
 from lowtide.service.readiness import Readiness
 from lowtide.service.services import Services
 from lowtide.service.standings import Standings
+from lowtide.service.webhooks.webhooks import WebhookService
 from lowtide.wiring.parts import Parts
 
 
@@ -97,6 +98,7 @@ def build_services(
         served_models=worker.served_models,
         prospects=forecasts,
     )
+    webhooks = WebhookService(store.webhooks, store.outbox, parts.sender, clock, new_id)
     return Services(
         settings=parts.settings,
         files=files,
@@ -111,6 +113,7 @@ def build_services(
             worker.wake,
             standings.now,
             forecasts,
+            webhooks,
         ),
         models=ModelService(parts.catalogue),
         results=ResultReader(store, blobs, clock),
@@ -126,6 +129,7 @@ def build_services(
         readiness=Readiness(store.files, store.check_writable, blobs, clock),
         sessions=Sessions(secret, access, clock),
         standings=standings,
+        webhooks=webhooks,
     )
 
 

@@ -35,6 +35,7 @@ from lowtide.loops.replicas.report import ReportLoop
 from lowtide.loops.replicas.window_control import ControlLoop, EngineProbeLoop, ReplicaControl
 from lowtide.loops.runner import Loop, Loops
 from lowtide.loops.scheduling.urgency import UrgencyLoop
+from lowtide.loops.webhooks.deliver import DeliverLoop
 from lowtide.ports.blobs import Blobs
 from lowtide.ports.clock import Clock
 from lowtide.ports.store import Store, StoreError
@@ -96,6 +97,9 @@ class Worker:
             worker_id, store, blobs, clock, parts.planner, parts.quotas, self.wake,
             lease_ttl_s=dispatch.lease_ttl_s,
         )  # fmt: skip
+        self._deliveries = DeliverLoop(
+            worker_id, store.outbox, parts.sender, clock, lambda: self._loops.wake("webhooks")
+        )
         self._work_metrics = WorkMetrics()
         self._report = ReportLoop(
             self.id, store.worker_reports, clock, self, on_look=self._show_metrics
@@ -108,6 +112,7 @@ class Worker:
             self._committer,
             self._calibrations,
             self._report,
+            self._deliveries,
             *_maintenance_loops(store, blobs, clock, self.wake),
             self._control,
             EngineProbeLoop(controlled, clock),
@@ -237,7 +242,12 @@ class Worker:
         await asyncio.gather(
             self._dispatcher.drain(within_s),
             self._loops.finish(*self._tasks.names, within_s=within_s),
+            self._end_deliveries(within_s),
         )
+
+    async def _end_deliveries(self, within_s: float) -> None:
+        await self._loops.finish(self._deliveries.name, within_s=within_s)
+        await self._deliveries.aclose(within_s)
 
     async def _give_up(self) -> None:
         """Frees what is still held: a claim that was cancelled on its way leased all the same."""

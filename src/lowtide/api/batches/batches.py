@@ -55,6 +55,7 @@ _FIELDS: Final = {
         "required": ["anchor", "seconds"],
     },
     "priority": {"type": "integer"},
+    "webhook": {"type": "string", "examples": ["wh_123", "https://example.org/hooks"]},
     "dry_run": {"type": "boolean"},
 }
 

@@ -51,6 +51,8 @@ STATUS_OF: Final[Mapping[ErrorCode, int]] = MappingProxyType(
         "organization_not_found": 404,
         "project_not_found": 404,
         "key_not_found": 404,
+        "webhook_not_found": 404,
+        "delivery_not_found": 404,
         "not_found": 404,
         "method_not_allowed": 405,
         "request_timeout": 408,
@@ -66,6 +68,7 @@ STATUS_OF: Final[Mapping[ErrorCode, int]] = MappingProxyType(
         "range_not_satisfiable": 416,
         # 422: a 409 or 503 would be repeated; what helps is a longer window.
         "window_infeasible": 422,
+        "webhook_unreachable": 422,  # a 5xx would be repeated, and the receiver called again
         "rate_limit_exceeded": 429,
         "resource_unavailable": 429,  # as OpenAI's flex tier answers, unbilled
         "internal_error": 500,

@@ -2,11 +2,12 @@
 
 Runs before the routes and turns every spelling that clients are known to produce into the one path
 the routes have: `/together/v1/*` and `/openai/v1/*` (fixed dialect), `/v1/v1/*` (a base with /v1
-given to a client that adds it), un-prefixed paths (the reverse), three spellings of whoami, doubled
-and trailing slashes. The routes then ask `client_dialect` or `dialect_of`. Guards: a path with a
-control character or a dot segment belongs to no route, because code that compares strings and code
-that matches patterns disagree about it (Starlette's `/metrics` also matches with a line feed behind
-it); nor is a query with NUL, which no id has and PostgreSQL cannot hold.
+given to a client that adds it), un-prefixed paths (the reverse), three spellings of whoami, two of
+webhooks, doubled and trailing slashes. The routes then ask `client_dialect` or `dialect_of`.
+Guards: a path with a control character or a dot segment belongs to no route, because code that
+compares strings and code that matches patterns disagree about it (Starlette's `/metrics` also
+matches with a line feed behind it); nor is a query with NUL, which no id has and PostgreSQL cannot
+hold.
 """
 
 import re
@@ -31,10 +32,14 @@ _UNPREFIXED: Final = frozenset(
         "models",
         "responses",
         "uploads",
+        "webhook_endpoints",
+        "webhooks",
         "whoami",
     }
 )
 _WHOAMI: Final = frozenset({"/v3/whoami", "/v1/v3/whoami"})
+_OPENAI_WEBHOOKS: Final = "/v1/webhook_endpoints"
+_WEBHOOKS: Final = "/v1/webhooks"
 _GLUED_URL: Final = re.compile(r"/(?:\w+/)*https?:/")
 _SLASHES: Final = re.compile(r"/{2,}")
 _NOBODYS: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]|/\.\.?(?:/|\Z)")
@@ -56,6 +61,8 @@ def canonical_path(path: str) -> tuple[str, Dialect | None]:
         return "/v1/whoami", fixed
     if path[1:].partition("/")[0] in _UNPREFIXED:
         path = "/v1" + path
+    if path.startswith(_OPENAI_WEBHOOKS):
+        path = _WEBHOOKS + path[len(_OPENAI_WEBHOOKS) :]
     return path, fixed
 
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from lowtide.api.live import live
-from lowtide.api.objects import accounts, amounts, batches, errors, files, models
+from lowtide.api.objects import accounts, amounts, batches, errors, files, models, webhooks
 from lowtide.api.openapi.answers import content, json_body, refusals
 from lowtide.api.openapi.routes import Operation
 from lowtide.api.openapi.schemas import components
@@ -84,7 +84,7 @@ def _kinds() -> list[type[msgspec.Struct]]:
     """All objects that answers are made of."""
     return [
         kind
-        for module in (accounts, amounts, batches, errors, files, models)
+        for module in (accounts, amounts, batches, errors, files, models, webhooks)
         for kind in vars(module).values()
         if isinstance(kind, type) and issubclass(kind, msgspec.Struct)
     ]

@@ -23,6 +23,7 @@ from lowtide.core.reporting.progress import NOTHING_FORESEEN, Progress, progress
 from lowtide.core.reporting.standing import NOTHING_KNOWN, Standing
 from lowtide.core.reporting.waiting import NO_QUEUE, Queue, is_queued
 from lowtide.core.scheduling.feasibility import UNKNOWN, Feasibility, sentence
+from lowtide.core.webhooks.endpoint import BatchWebhook
 from lowtide.ports.clock import Clock, NewId
 from lowtide.ports.store import Store, UnknownCursor
 from lowtide.service.accounts.quotas import Quotas, too_many_batches
@@ -34,6 +35,7 @@ from lowtide.service.batches.new_batch import (
     check_input,
     check_window,
 )
+from lowtide.service.webhooks.webhooks import WebhookService
 
 NOTHING_SPENT: Final = Cost()
 
@@ -82,6 +84,7 @@ class BatchService:
         wake: Callable[[Loop], None],
         standing: Look = nothing_known,
         prospects: Forecasts | None = None,
+        webhooks: WebhookService | None = None,
     ) -> None:
         self._store = store
         self._catalogue = catalogue
@@ -91,6 +94,7 @@ class BatchService:
         self._wake = wake
         self._standing = standing
         self._prospects = prospects
+        self._webhooks = webhooks
 
     async def create(
         self, project_id: str, user_id: str, asked: NewBatch, *, repeat: bool = False
@@ -106,27 +110,30 @@ class BatchService:
         stored = None
         if repeat:  # looked for first: no limit may refuse what was accepted before
             stored = await self._store.batches.repeated(
-                project_id, _digest(batch), since=since, now=batch.created_at
+                project_id, _digest(batch, draft.webhook), since=since, now=batch.created_at
             )
         verdict = await self._foresee(draft)
         if stored is None:
             self._check_window(verdict)
             await self._allowance.check_batches_per_hour(project_id)
             await self._allowance.check_spend(project_id)
-            stored = await self._add(batch, repeat, since)
+            stored = await self._add(batch, repeat, since, draft.webhook)
         self._wake("validate")
         warning = self._warning(asked, verdict)
         return Created(stored, warning, verdict, existed=stored.id != batch.id)
 
-    async def _add(self, batch: Batch, repeat: bool, since: datetime) -> Batch:
+    async def _add(
+        self, batch: Batch, repeat: bool, since: datetime, webhook: BatchWebhook | None
+    ) -> Batch:
         bounds = await self._allowance.of(batch.project_id)
         try:
             return await self._store.batches.add(
                 batch,
-                digest=_digest(batch),
+                digest=_digest(batch, webhook),
                 repeat=repeat,
                 since=since,
                 quota=bounds.batch_quota,
+                webhook=webhook,
             )
         except BatchQuotaReached as reached:
             raise too_many_batches(bounds, reached.lack) from None
@@ -139,7 +146,10 @@ class BatchService:
             message = f"No such File object: {asked.input_file_id}"
             raise LowtideError("file_not_found", message, "input_file_id")
         check_input(file, self._clock.now())
-        return CheckedBatchRequest(file, check_endpoint(asked.endpoint, file), window_s)
+        webhook = None
+        if asked.webhook and self._webhooks is not None:
+            webhook = await self._webhooks.of_batch(project_id, asked.webhook)
+        return CheckedBatchRequest(file, check_endpoint(asked.endpoint, file), window_s, webhook)
 
     async def mark_answered(self, batch_id: str) -> None:
         """Records that the client received the answer, so it will hardly ask once more."""
@@ -277,9 +287,9 @@ class BatchService:
         return " ".join(warnings) or None
 
 
-def _digest(batch: Batch) -> str:
+def _digest(batch: Batch, webhook: BatchWebhook | None) -> str:
     """A digest of the request, so that a repetition can be told from another one."""
-    asked_for = (
+    asked_for: tuple[object, ...] = (
         batch.project_id,
         batch.input_file_id,
         batch.endpoint,
@@ -288,6 +298,8 @@ def _digest(batch: Batch) -> str:
         batch.priority,
         batch.output_expires_after_s,
     )
+    if webhook is not None:  # else as versions before webhooks have it
+        asked_for += (webhook.endpoint_id, webhook.url)
     return sha256(msgspec.json.encode(asked_for)).hexdigest()
 
 

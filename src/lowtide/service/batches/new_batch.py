@@ -15,6 +15,7 @@ from lowtide.core.batches.completion_window import window_s
 from lowtide.core.batches.line import ENDPOINTS
 from lowtide.core.errors import LowtideError, file_lost
 from lowtide.core.files.file import PURPOSES, File
+from lowtide.core.webhooks.endpoint import BatchWebhook
 
 
 class OutputExpiry(msgspec.Struct, frozen=True):
@@ -34,6 +35,8 @@ class NewBatch(msgspec.Struct, frozen=True, kw_only=True):
     output_expires_after: OutputExpiry | None = None
     priority: int | None = None
     model_id: str | None = None
+    webhook: str | None = None
+    """The id of a webhook, or an address of its own, that hears of this batch's end."""
     dry_run: bool | None = None
 
 
@@ -43,6 +46,7 @@ class CheckedBatchRequest(msgspec.Struct, frozen=True):
     file: File
     endpoint: str
     window_s: int
+    webhook: BatchWebhook | None = None
 
 
 def check_window(asked: NewBatch, default_s: int) -> int:

@@ -3,7 +3,8 @@
 Called by batches.py, lifecycle.py, group_commit.py and spending.py, inside their transactions.
 Invariants: the state comes from `core.batches.batch.step` alone; leaving a state ends the task
 lease that was taken in it, and the pause; a batch that leaves `in_progress` takes its waiting and
-paused chunks out of the queue in the same transaction. Rows are locked organization first, then
+paused chunks out of the queue in the same transaction; a terminal state brings its webhook event
+along (webhook_events.py). Rows are locked organization first, then
 batch, then its chunks, everywhere: so no two transactions wait for each other.
 """
 
@@ -16,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lowtide.core.batches.batch import INSTANT_OF, TERMINAL, Event, Status, step
 from lowtide.store.schema.tables import PAUSED, WAITING, batches, chunks
+from lowtide.store.statements.webhook_events import record_end
 
 
 async def lock_batches(conn: AsyncConnection, ids: Collection[str]) -> dict[str, Row[Any]]:
@@ -44,11 +46,14 @@ async def take(
     conn: AsyncConnection, row: Row[Any], event: Event, now: datetime, **values: Any
 ) -> None:
     """Let the locked batch `row` take `event`, setting `values` along. Raises IllegalTransition."""
+    after = event_values(row.status, event, now)
     await conn.execute(
         update(batches)
         .where(batches.c.id == row.id, batches.c.status == row.status)
-        .values(event_values(row.status, event, now) | values)
+        .values(after | values)
     )
+    if after["status"] in TERMINAL:
+        await record_end(conn, row, after["status"], now)
 
 
 async def drop_unleased(conn: AsyncConnection, batch_id: str) -> None:

@@ -141,7 +141,8 @@ async def test_no_row_is_lost_on_the_way_to_the_next_version(filled: str, upgrad
     await store.open()
     await store.aclose()
     after = await tables(filled)
-    assert after == before | {"regions": 0}
+    assert {name: after[name] for name in before} == before
+    assert "regions" in after and not any(after[name] for name in after.keys() - before.keys())
     if filled.startswith("sqlite"):
         with closing(sqlite3.connect(make_url(filled).database or "")) as db:
             assert db.execute("PRAGMA foreign_key_check").fetchall() == []

@@ -1,0 +1,1 @@
+"""`lowtide webhooks`: endpoints of a project, and what was delivered to them."""

@@ -1,0 +1,1 @@
+"""Webhooks: endpoints, events, deliveries, their signatures, and which addresses may be called."""

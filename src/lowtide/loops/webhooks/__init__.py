@@ -1,0 +1,1 @@
+"""The loop that delivers events to webhook endpoints."""

@@ -1,0 +1,1 @@
+"""The service for webhook endpoints and their deliveries."""

@@ -101,7 +101,6 @@ async def open_application(
         engines = _engines(settings, own, clock, replies, stack)
         replicas, catalogue = engines.replicas, engines.catalogue
         parts = parts_of(settings, store, blobs, clock, catalogue)
-        stack.push_async_callback(parts.sender.aclose)
         worker = Worker(
             parts,
             replicas.upstreams,
@@ -155,6 +154,7 @@ async def _services(
     services = build_services(
         parts, worker, live, standings, upload_secret(parts.settings, data_dir)
     )
+    stack.push_async_callback(parts.sender.aclose)
     stack.push_async_callback(services.access.flush)
     stack.push_async_callback(services.completions.aclose)
     await standings.now()

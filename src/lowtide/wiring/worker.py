@@ -97,9 +97,7 @@ class Worker:
             worker_id, store, blobs, clock, parts.planner, parts.quotas, self.wake,
             lease_ttl_s=dispatch.lease_ttl_s,
         )  # fmt: skip
-        self._deliveries = DeliverLoop(
-            worker_id, store.outbox, parts.sender, clock, lambda: self._loops.wake("webhooks")
-        )
+        self._deliveries = self._delivering(parts)
         self._work_metrics = WorkMetrics()
         self._report = ReportLoop(
             self.id, store.worker_reports, clock, self, on_look=self._show_metrics
@@ -288,6 +286,15 @@ class Worker:
             draw,
             on_answer=parts.calibrations.finished,
             meter=UsageMeter(lambda: quotas.defaults.missing_usage),
+        )
+
+    def _delivering(self, parts: Parts) -> DeliverLoop:
+        return DeliverLoop(
+            self.id,
+            parts.store.outbox,
+            parts.sender,
+            self._clock,
+            lambda: self._loops.wake("webhooks"),
         )
 
     def _share(

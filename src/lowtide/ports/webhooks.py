@@ -57,17 +57,18 @@ class WebhookStore(Protocol):
     async def get(self, project_id: str, endpoint_id: str) -> WebhookEndpoint | None: ...
 
     async def all_of(self, project_id: str) -> list[WebhookEndpoint]:
-        """Of the project, newest first."""
+        """The endpoints of the project, newest first."""
         ...
 
     async def change(
         self, project_id: str, endpoint_id: str, change: EndpointChange, now: datetime
     ) -> WebhookEndpoint | None:
-        """As it then is. Disabled, its pending deliveries fail; they can be replayed later."""
+        """Changes an endpoint; returns it as it then is. Disabled, its pending deliveries
+        fail; they can be replayed later."""
         ...
 
     async def delete(self, project_id: str, endpoint_id: str) -> bool:
-        """With its secrets and deliveries. False when unknown."""
+        """Deletes an endpoint with its secrets and deliveries. False when unknown."""
         ...
 
     async def rotate(self, owner_id: str, secret: str, now: datetime, *, overlap_s: float) -> None:

@@ -171,14 +171,14 @@ def _of_endpoint(project_id: str, endpoint_id: str) -> ColumnElement[bool]:
 
 
 def _before(row: Row[Any]) -> ColumnElement[bool]:
-    """Behind that one, where the newest come first."""
+    """The deliveries behind that one, where the newest come first."""
     keys = (webhook_deliveries.c.created_at, webhook_deliveries.c.event_id)
     behind = tuple_(row.created_at, row.event_id, types=[key.type for key in keys])
     return tuple_(*keys) < behind
 
 
 def _free_at(now: datetime) -> ColumnElement[bool]:
-    """Due, and leased by nobody."""
+    """The deliveries that are due and not leased."""
     lease = webhook_deliveries.c.lease_expires_at
     return _PENDING & (webhook_deliveries.c.next_at <= now) & (lease.is_(None) | (lease <= now))
 

@@ -1,8 +1,8 @@
 """Webhook endpoints and deliveries as the API shows them.
 
-An endpoint has OpenAI's fields of a `webhook_endpoint` and ours beside them, so that the `webhooks`
-of the openai package read it. Instants are Unix seconds. A secret is in one object only: the one
-that answers its making.
+An endpoint has OpenAI's fields of a `webhook_endpoint` and further ones beside them, so that the
+`webhooks` of the openai package read it. Instants are Unix seconds. A secret is in one object only:
+the one that answers its making.
 """
 
 from typing import Literal

@@ -8,7 +8,7 @@ from lowtide.service.webhooks.webhooks import NewWebhook
 
 
 def webhook_object(endpoint: WebhookEndpoint) -> WebhookObject:
-    """Without its secret."""
+    """Shows an endpoint without its secret."""
     events: list[str] = list(endpoint.events)
     return WebhookObject(
         id=endpoint.id,
@@ -27,7 +27,7 @@ def webhook_object(endpoint: WebhookEndpoint) -> WebhookObject:
 
 
 def new_webhook_object(made: NewWebhook) -> NewWebhookObject:
-    """With the secret that was just made."""
+    """Shows an endpoint with the secret that was just made."""
     shown = webhook_object(made.endpoint)
     fields = {name: getattr(shown, name) for name in shown.__struct_fields__}
     return NewWebhookObject(**fields, secret=made.secret, signing_secret=made.secret)

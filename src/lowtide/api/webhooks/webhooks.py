@@ -82,7 +82,7 @@ class TestBody(msgspec.Struct, frozen=True):
 
 
 class ReplayBody(msgspec.Struct, frozen=True):
-    """Without an event: all deliveries that have failed."""
+    """What to send once more; `event_id` None: all deliveries that have failed."""
 
     event_id: str | None = None
 

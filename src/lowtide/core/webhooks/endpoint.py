@@ -15,7 +15,7 @@ import msgspec
 from lowtide.core.batches.batch import Status
 
 EventType = Literal["batch.completed", "batch.failed", "batch.expired", "batch.cancelled"]
-"""As in OpenAI's API, whose client parses them (`client.webhooks.unwrap`)."""
+"""The names of OpenAI's API, whose client parses them (`client.webhooks.unwrap`)."""
 EVENT_TYPES: Final[tuple[EventType, ...]] = get_args(EventType)
 
 EVENT_OF: Final[Mapping[Status, EventType]] = MappingProxyType(
@@ -45,7 +45,8 @@ class WebhookEndpoint(msgspec.Struct, frozen=True, kw_only=True):
     url: str
     name: str = ""
     events: tuple[EventType, ...] = EVENT_TYPES
-    """Of all batches of the project; those of a batch that names this endpoint come as well."""
+    """The events that it asks for, of all batches of the project. Those of a batch that names this
+    endpoint come as well."""
     created_at: datetime
     updated_at: datetime
     disabled_at: datetime | None = None

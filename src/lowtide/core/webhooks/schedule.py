@@ -13,7 +13,7 @@ from lowtide import limits
 from lowtide.core.webhooks.endpoint import DeliveryState
 
 _GONE: Final = 410
-"""By the Standard Webhooks specification the endpoint wants to hear nothing any more."""
+"""The status that says, by the Standard Webhooks specification: send no event any more."""
 
 
 class Attempt(msgspec.Struct, frozen=True):

@@ -2,7 +2,7 @@
 
 Runs in every worker. Deliveries are claimed under leases and sent beside each other, at most
 `WEBHOOKS_IN_FLIGHT`; a slow receiver holds up no other. Invariant: what is claimed is recorded, or
-its lease ends and somebody claims it again: a delivery may come twice, with the same id, and none
+its lease ends and a worker claims it again: a delivery may come twice, with the same id, and none
 is lost.
 """
 

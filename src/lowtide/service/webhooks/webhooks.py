@@ -50,7 +50,7 @@ class WebhookFields(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NewWebhook(msgspec.Struct, frozen=True):
-    """An endpoint that was just made, with the secret that nobody can show again."""
+    """An endpoint that was just made, with the secret that cannot be shown again."""
 
     endpoint: WebhookEndpoint
     secret: str
@@ -111,7 +111,7 @@ class WebhookService:
         return found
 
     async def all_of(self, project_id: str) -> list[WebhookEndpoint]:
-        """Of the project, newest first; there are few."""
+        """The endpoints of the project, newest first; there are few."""
         return await self._store.all_of(project_id)
 
     async def change(
@@ -119,7 +119,7 @@ class WebhookService:
     ) -> WebhookEndpoint:
         """Raises LowtideError with the parameter at fault, and `webhook_not_found`."""
         if asked.url is not None:
-            await self.get(project_id, webhook_id)  # before any name of a stranger is resolved
+            await self.get(project_id, webhook_id)  # before a name is resolved for another tenant
             await self._check_url(asked.url, "url")
         change = EndpointChange(
             url=asked.url,

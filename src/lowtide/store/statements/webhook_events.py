@@ -2,7 +2,7 @@
 
 Called by transitions.py, inside its transaction. Invariant: each endpoint that asked for the event,
 and the one that the batch named, has one delivery of it; batches of single calls have no events,
-for nobody sees them as batches.
+because no list shows them.
 """
 
 from datetime import datetime

@@ -29,7 +29,7 @@ class FakeCall(msgspec.Struct, eq=False):
 
 
 class FakeEngine:
-    """Set `holds` to keep calls in flight; `waiting` are those."""
+    """An engine double. Set `holds` to keep calls in flight; `waiting` are those."""
 
     def __init__(self, *script: Attempt, url: str = "http://fake/v1") -> None:
         self._url = url

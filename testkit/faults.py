@@ -32,7 +32,7 @@ class Faulty:
         self._faults[method].extend([_Fault(error, after)] * times)
 
     def heal(self) -> None:
-        """No more faults."""
+        """Removes all faults."""
         self._faults.clear()
 
     def __getattr__(self, name: str) -> Any:
@@ -54,10 +54,10 @@ class Faulty:
 
 
 def faulty_blobs(blobs: Any) -> Faulty:
-    """`put`, `read`, `read_ranges`, `size` and `delete` may fail."""
+    """Blobs whose `put`, `read`, `read_ranges`, `size` and `delete` may fail."""
     return Faulty(blobs, ("put", "read", "read_ranges", "size", "delete"))
 
 
 def faulty_work(store: Any) -> Faulty:
-    """The methods of `ports.store.WorkStore` may fail."""
+    """A store whose methods of `ports.work.WorkStore` may fail."""
     return Faulty(store, ("claim_chunks", "commit_group", "reap", "release_worker"))

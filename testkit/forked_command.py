@@ -52,7 +52,7 @@ _LOADED: Final = (
 async def start(
     *arguments: str, cwd: Path, env: Mapping[str, str], stderr: int = subprocess.PIPE
 ) -> "ForkedCommand | asyncio.subprocess.Process":
-    """`lowtide ARGUMENTS`; standard output is a pipe, and `stderr` one or a descriptor."""
+    """Starts `lowtide ARGUMENTS`; standard output is a pipe, and `stderr` one or a descriptor."""
     same_python = env.get("PYTHONPATH") == os.environ.get("PYTHONPATH")
     if sys.platform == "linux" and same_python:
         return await ForkedCommand.start(arguments, cwd, env, stderr)
@@ -120,7 +120,7 @@ class ForkedCommand:
         return self.returncode
 
     async def communicate(self) -> tuple[bytes, bytes]:
-        """All that it still writes, once it has ended."""
+        """All that the process still writes, once it has ended."""
         written = await asyncio.gather(*(pipe.reader.read() for pipe in self._pipes[:-1]))
         await self.wait()
         return written[0], b"".join(written[1:])
@@ -246,7 +246,7 @@ def _tell_of_ends(told: dict[int, int]) -> None:
 
 
 def _become(asked: _Asked) -> int:
-    """Be the command that was asked for; its exit code."""
+    """Runs the requested command in this process. Returns its exit code."""
     stdout, stderr, told = asked.descriptors
     os.close(told)
     for descriptor, number in ((stdout, 1), (stderr, 2)):

@@ -7,7 +7,9 @@ from datetime import UTC, datetime, timedelta
 
 
 class ManualClock:
-    """Begins at the same instant in every run. Who sleeps wakes when `advance` reaches its time."""
+    """A clock that begins at the same instant in every run. A sleeper wakes when `advance`
+    reaches its time.
+    """
 
     def __init__(self) -> None:
         self._now = datetime(2026, 11, 21, 1, 4, 35, tzinfo=UTC)

@@ -176,7 +176,7 @@ class ManualWorker:
         )
 
     async def let_go(self, batch_id: str) -> None:
-        """Give back what is leased, as a worker does when it hears that its batch was stopped."""
+        """Gives back what is leased, as a worker does when its batch was stopped."""
         held = tuple((lease.key, lease.token) for lease in self._leases.pop(batch_id, []))
         await self._store.work.commit_group(
             GroupCommit(

@@ -25,7 +25,9 @@ _GOOD, _BAD = 0, 1
 
 
 def draw_duel(seed: int) -> Scenario:
-    """One or two workers, and engines that answer in 20 ms; nothing befalls them."""
+    """The world of a duel: one or two workers, and engines that answer in 20 ms; no
+    faults are injected.
+    """
     random = Random(f"duel {seed}")
     return Scenario(
         seed=seed,
@@ -65,7 +67,7 @@ def draw_wishes(scenario: Scenario) -> list[Intention]:
 
 
 def play_duel(seed: int, stores: Stores, *, verbose: bool = False) -> Played:
-    """Raises nothing: what was broken stands in what is returned."""
+    """Plays a duel. Raises nothing: what was broken is in the result."""
     scenario = draw_duel(seed)
     good, bad = draw_wishes(scenario)
     alone = play_world(scenario, stores, [good], verbose=verbose)
@@ -76,7 +78,7 @@ def play_duel(seed: int, stores: Stores, *, verbose: bool = False) -> Played:
 
 
 def _judge(scenario: Scenario, alone: Played, beside: Played) -> str | None:
-    """What the good batch was promised, if it did not get it."""
+    """Why the good batch did not get what it was promised; None when it did."""
     alone_s, beside_s = alone.took_s[_GOOD], beside.took_s[_GOOD]
     bound_s = 2 * alone_s + 2 * scenario.commit_interval_s
     if beside_s >= bound_s:

@@ -1,9 +1,9 @@
-"""Engines across a simulated network: they answer, refuse, hang, die, and send rubbish.
+"""Engines across a simulated network: they answer, refuse, hang, die, and send invalid bytes.
 
 An `EngineMachine` is shared by all workers; a `NetworkedEngine` is one worker's client of it and
 keeps the contract of ports/engine.py. Each answer carries a number of its own and a drawn usage,
 and is remembered: so a checker knows whether a line in a result file was said by an engine, and
-what it may cost. Trouble is counted when the call that it befalls is heard of.
+what it may cost. A fault is counted when the call that it hits is seen.
 """
 
 import asyncio
@@ -89,18 +89,18 @@ class EngineMachine:
         return sum(caller.alive for caller in self._callers)
 
     def is_called_by(self, process: Process) -> bool:
-        """Now: it waits for an answer."""
+        """Whether the process waits for an answer now."""
         return process in self._callers
 
     def stop(self) -> None:
-        """Calls in flight end unanswered."""
+        """Stops the engine: calls in flight end unanswered."""
         if self.in_flight:
             self._trace.fault(FaultKind.RESTARTED_AT_WORK, self.url)
         self.up = False
         self.lives += 1
 
     async def answer(self, data: bytes, caller: Process) -> Attempt:
-        """What comes of one call, however long it takes."""
+        """The result of one call, however long it takes."""
         body = msgspec.json.decode(data)
         if not self.up:
             self._trace.fault(FaultKind.ENGINE_UNREACHABLE, self.url)
@@ -121,7 +121,7 @@ class EngineMachine:
             self._callers.remove(caller)
 
     def page(self, path: str) -> Attempt:
-        """What a GET finds: health, or the list of models."""
+        """The answer to a GET: health, or the list of models."""
         if not self.up:
             return NoReply("connect", "connection refused")
         ailments = [each for each in self._ailing() if each.model is None]
@@ -143,7 +143,7 @@ class EngineMachine:
         return next((each for each in ailing if each.model in (None, model)), None)
 
     async def _take(self, prompt: str, model: str, caller: Process) -> Attempt:
-        """Serve it; what came of it is written down if it may tell against its line."""
+        """Serves the call; its result is written down if it may count against its line."""
         served = False
         mood = self._mood() if self._random.random() < self.trouble else None
         drawn_s = self._random.expovariate(1 / self._answer_s)
@@ -229,7 +229,7 @@ class NetworkedEngine:
     """One process's connections to an engine."""
 
     def __init__(self, machine: EngineMachine, called: Callable[[str], None]) -> None:
-        """`called` is told of each call that begins."""
+        """`called` is called with each call that begins."""
         self._machine = machine
         self._called = called
 
@@ -260,4 +260,4 @@ class NetworkedEngine:
         return self._machine.page(path)
 
     async def aclose(self) -> None:
-        """Nothing is kept open."""
+        """Does nothing: no connection is kept open."""

@@ -1,4 +1,5 @@
-"""What befalls a world from outside: kills, pauses, outages, wrong clocks, engines up and down.
+"""The faults that are injected into a world from outside: kills, pauses, outages, wrong clocks,
+engines up and down.
 
 One event after another, at gaps drawn from the seed, until the chaos is over; `clear` then sets
 everything right, and from there on all work must end.
@@ -77,7 +78,7 @@ class FaultInjection:
         self.clear()
 
     def clear(self) -> None:
-        """Nothing is broken any more."""
+        """Ends all faults."""
         self._trace.note("the storm is over")
         self._faults.clear()
         for engine in self._engines:
@@ -92,7 +93,7 @@ class FaultInjection:
         return self._random.choice(nodes) if nodes else None
 
     def _busy(self) -> Node | None:
-        """A process that has calls at an engine, if there is one."""
+        """A process that has calls at an engine; None when there is none."""
         busy = [
             node
             for node in self._nodes()
@@ -124,7 +125,9 @@ class FaultInjection:
             node.terminate()
 
     def _pause(self) -> None:
-        """SIGSTOP, often past the lease and in the middle of the work, then SIGCONT."""
+        """Stops a process (SIGSTOP), often past the lease and in the middle of the work, then
+        continues it (SIGCONT).
+        """
         if (node := self._busy() or self._one()) is None or node.process.stopped:
             return
         seconds = self._scenario.lease_ttl_s * self._random.choice([0.1, 1.5, 4.0, 4.0])

@@ -8,7 +8,7 @@ from enum import StrEnum
 
 
 class FaultKind(StrEnum):
-    """What befell a world."""
+    """The kinds of faults."""
 
     KILLED = "process killed from outside"
     KILLED_BETWEEN_STEPS = "process killed at any await"

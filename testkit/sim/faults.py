@@ -1,4 +1,5 @@
-"""Trouble at the borders of a process: late, failed, unheard-of, or the last thing it ever did.
+"""Faults at the borders of a process: a call is late, fails, has an effect without an answer, or is
+the last one that the process makes.
 
 Every call to the database and the object store passes here, before and after its effect. What
 happens is drawn from the seed; during `calm` nothing does. Faults are those that the real thing
@@ -38,7 +39,7 @@ _DEATH: Final[dict[inline_sqlite.Moment, FaultKind]] = {
 
 
 class PortFaults:
-    """The weather of one world."""
+    """The faults of one world's database and object store."""
 
     def __init__(self, scenario: Scenario, trace: Trace) -> None:
         self.rates = scenario.rates
@@ -50,9 +51,7 @@ class PortFaults:
         self._until_s: dict[Outage, float] = {}
 
     def begin(self, outage: Outage, seconds: float) -> None:
-        """The database or the bucket is away, or slow, or the disk they share is full, for so
-        long.
-        """
+        """Makes the database or the bucket unavailable or slow, or their disk full, for so long."""
         self._until_s[outage] = asyncio.get_running_loop().time() + seconds
         self._trace.note(f"{outage} out for {seconds:.1f} s")
 
@@ -61,7 +60,7 @@ class PortFaults:
         self._trace.fault(kind)
 
     def clear(self) -> None:
-        """No more trouble from now on."""
+        """Ends all outages."""
         self.calm = True
         self._until_s.clear()
 
@@ -147,7 +146,9 @@ class PortFaults:
         return asyncio.sleep(self._random.expovariate(1 / mean_s) if mean_s else 0.0)
 
     def _freeze(self, process: Process, key: str) -> None:
-        """Others take over what it has leased, and are at it when it wakes."""
+        """Stops the process, so that others take over what it has leased and are at
+        it when it wakes.
+        """
         seconds = self._lease_ttl_s + limits.REAP_POLL_S + self._random.uniform(0.0, 5.0)
         self._trace.fault(FaultKind.PAUSED_BEFORE_COMMIT, f"behind {key} for {seconds:.1f} s")
         virtual_loop().freeze(process, seconds)

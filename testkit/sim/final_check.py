@@ -1,4 +1,4 @@
-"""The account at the end of a run: every line once, every answer said by an engine, all paid for.
+"""The final check of a run: every line once, every answer said by an engine, all paid for.
 
 Looks at what lasts (rows, blobs) and at what clients saw, never into a process. Called when all
 batches have ended, and again when the sweeper has had its time.
@@ -39,7 +39,9 @@ class FinalCheck:
         self._prices = prices
 
     def settle(self, intentions: Sequence[Intention]) -> None:
-        """All batches have ended, nothing was swept yet. Raises Violation."""
+        """Checks the world when all batches have ended and nothing was swept yet.
+        Raises Violation.
+        """
         rows = {row["id"]: row for row in self._rows("SELECT * FROM batches")}
         for intention in intentions:
             assert intention.batch is not None
@@ -70,7 +72,9 @@ class FinalCheck:
         ]
 
     def swept(self) -> None:
-        """The sweeper had its hour: blobs and rows name each other one to one."""
+        """Checks, an hour after the sweeper began, that blobs and rows name each
+        other one to one.
+        """
         named = {row[0] for row in self._rows("SELECT blob_key FROM files WHERE blob_key <> ''")}
         there = set(self._disk.blobs)
         require(named == there, f"orphans {there - named}, missing {named - there}")
@@ -80,7 +84,7 @@ class FinalCheck:
             require(not rows, f"{table} has {len(rows)} rows left")
 
     def emptied(self) -> None:
-        """Every file is past its life."""
+        """Checks that no blob is left once every file is past its life."""
         require(not self._disk.blobs, f"blobs are kept for ever: {sorted(self._disk.blobs)}")
 
     def _settle_one(self, intention: Intention, row: sqlite3.Row) -> None:
@@ -106,7 +110,7 @@ class FinalCheck:
             self._read_as_stored(intention, error_file_id(batch_id), errors)
 
     def _read_as_stored(self, intention: Intention, file_id: str, lines: list[bytes]) -> None:
-        """Who read along by offset saw each line once, in whatever order."""
+        """Checks that each reader by offset saw each line once, in any order."""
         read = Counter(intention.read.get(file_id, []))
         require(read == Counter(lines), f"{file_id}: read along {read}, stored {lines}")
 
@@ -132,7 +136,7 @@ class FinalCheck:
             require(body in said, f"{batch_id}: no engine said {line!r}")
 
     def _nothing_burnt(self, intention: Intention, batch_id: str, errors: list[bytes]) -> None:
-        """Whom the error file has was at fault himself."""
+        """Checks that every line in the error file was at fault itself."""
         ended = []
         for line in errors:
             fields = fields_of(line)

@@ -162,7 +162,7 @@ class InlineDialect(SQLiteDialect_pysqlite):
 
 
 async def _nothing() -> None:
-    """Waits for nothing."""
+    """Does nothing, at once."""
 
 
 def _exit_if_dead() -> None:

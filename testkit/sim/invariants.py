@@ -42,7 +42,7 @@ _LEDGER: Final = (
 
 
 class Violation(AssertionError):
-    """A promise was broken."""
+    """Raised when a promise was broken."""
 
 
 class _Chunk(msgspec.Struct):
@@ -86,7 +86,7 @@ class InvariantCheck:
 
     @property
     def settled(self) -> int:
-        """Lines that have an end, of all batches."""
+        """The number of lines that have an end, over all batches."""
         return sum(seen.row[3] + seen.row[4] for seen in self._seen.values())
 
     def stands_for_s(self, batch_id: str) -> float:
@@ -97,19 +97,19 @@ class InvariantCheck:
         return now_s - max(self._moved_at_s.get(batch_id, now_s), self.started_at_s)
 
     def beat(self, beat: GroupCommit) -> None:
-        """This is about to be committed, perhaps."""
+        """Records a commit that may be about to happen."""
         if beat.segment_key is not None:
             tokens = {piece.key: piece.token for piece in beat.slices}
             self._beats.setdefault(beat.segment_key, {}).update(tokens)
 
     def leased(self, leases: Sequence[ChunkLease]) -> None:
-        """These were handed to a worker."""
+        """Records chunks that were leased to a worker."""
         for lease in leases:
             self._require((lease.key, lease.token) not in self._handed_out, f"{lease} twice")
             self._handed_out.add((lease.key, lease.token))
 
     def committed(self) -> None:
-        """Something changed: look."""
+        """Looks at the database, which has changed."""
         self.commits += 1
         try:
             for row in self._db.execute(_BATCH):
@@ -118,7 +118,7 @@ class InvariantCheck:
             self.fail(violation)
 
     def fail(self, violation: Violation) -> None:
-        """The run is over."""
+        """Ends the run."""
         if not self.broken.done():
             self.broken.set_exception(violation)
 
@@ -232,7 +232,9 @@ class _WatchedWork:
         return leases
 
     async def commit_group(self, beat: GroupCommit) -> CommitReceipt:
-        """Once, or twice, as when a proxy repeats it; or an old one comes again, long after."""
+        """Commits once, or twice, as when a proxy repeats it; or commits an old one
+        again, long after.
+        """
         self._watch.beat(beat)
         if self._faults.happens(self._faults.rates.beat_doubled):
             await self._work.commit_group(beat)

@@ -15,7 +15,9 @@ _ROOT: Final = str(Path(lowtide.__file__).parent) + "/"
 
 
 def waits_at(task: asyncio.Task[Any]) -> str | None:
-    """Where a suspended task goes on; None when no code of the product is in it, or it ended."""
+    """The place at which a suspended task goes on; None when no code of the product is in
+    it, or it ended.
+    """
     site = None
     inner: Any = task.get_coro()
     while inner is not None:
@@ -27,7 +29,7 @@ def waits_at(task: asyncio.Task[Any]) -> str | None:
 
 
 def runs_at() -> str | None:
-    """Where the running task is."""
+    """The place of the running task."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         if (site := _site(frame.f_code, frame.f_lineno)) is not None:

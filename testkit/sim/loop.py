@@ -22,7 +22,7 @@ SPIN_STEPS_MAX = 300_000
 
 
 class Stuck(Exception):
-    """Nothing will ever happen again, or time does not get on."""
+    """Raised when nothing will ever happen again, or time does not go on."""
 
 
 class _Step(asyncio.Handle):
@@ -101,12 +101,12 @@ class VirtualLoop:
         self.create_task(generator.aclose())
 
     def freeze(self, process: Process, seconds: float) -> None:
-        """SIGSTOP, and SIGCONT after so long."""
+        """Withholds a process's callbacks (SIGSTOP), and releases them after so long (SIGCONT)."""
         process.stopped = True
         self.call_later(seconds, self.thaw, process, context=Context())  # nobody's, so it runs
 
     def thaw(self, process: Process) -> None:
-        """SIGCONT: what was withheld happens now."""
+        """Runs what was withheld now (SIGCONT)."""
         process.stopped = False
         self.release(process)
 

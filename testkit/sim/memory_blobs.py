@@ -18,13 +18,15 @@ from lowtide.ports.blobs import BlobExists, BlobInfo, BlobNotFound
 
 Moment = Literal["blob.read", "blob.write", "blob.written", "blob.delete", "blob.deleted"]
 Gate = Callable[[Moment, str], Awaitable[None]]
-"""Told what is about to happen, or has just happened, to which key; may raise a BlobError."""
+"""Called before and after each access, with what happens and to which key; may
+raise a BlobError.
+"""
 
 _PROBE: Final = "probe"
 
 
 async def open_gate(_moment: Moment, _key: str) -> None:
-    """Nothing in the way."""
+    """A gate that lets everything pass."""
 
 
 class _Blob(msgspec.Struct, frozen=True):
@@ -46,7 +48,7 @@ class BlobDisk:
         self.staged: list[_Staged] = []
 
     def create(self, key: str, data: bytes) -> None:
-        """Whole or not at all. Raises BlobExists."""
+        """Creates the blob whole or not at all. Raises BlobExists."""
         if key in self.blobs:
             raise BlobExists(key)
         self.blobs[key] = _Blob(data, self.now())

@@ -120,18 +120,18 @@ class Node:
         self.services: Services
 
     async def live(self) -> None:
-        """Start, run until told to stop or killed; returns when the process is gone."""
+        """Starts and runs until told to stop or killed; returns when the process is gone."""
         self.process.spawn(self._main(), f"{self.process.name} main").add_done_callback(self._gone)
         await self._ended
 
     def terminate(self) -> None:
-        """SIGTERM."""
+        """Sends SIGTERM."""
         self._term.set()
 
     async def call(self, work: Callable[["Node"], Awaitable[T]]) -> T:
-        """Do `work` in this process, for a client. Raises Unreachable, and what `work` raises.
+        """Does `work` in this process, for a client. Raises Unreachable, and what `work` raises.
 
-        A client that gives up does not end the work: the process may never hear of it.
+        A client that gives up does not end the work: the process may never learn of it.
         """
         if not (self.serves_http and self.up):
             raise Unreachable("connection refused")
@@ -283,7 +283,9 @@ class Node:
 
 
 def _heard(task: "asyncio.Task[Any]") -> None:
-    """A refusal that the network loses was heard by the API all the same: it answered with it."""
+    """Marks the exception of a task as retrieved: the network lost it, but the API has
+    answered with it.
+    """
     if not task.cancelled():
         task.exception()
 

@@ -36,7 +36,7 @@ class Owners:
         listed[process] = replica
 
     def called(self, url: str) -> None:
-        """The running process begins a call to the engine there."""
+        """Checks a call that the running process begins to the engine there."""
         listed, sender = self._listed.get(url), PROCESS.get()
         if listed is None or sender is None:
             return

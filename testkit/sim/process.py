@@ -20,7 +20,7 @@ class Closable(Protocol):
 
 
 def _nobody() -> None:
-    """Is told."""
+    """Does nothing: the default for what is told of a death."""
 
 
 class Process:
@@ -45,7 +45,7 @@ class Process:
         return (self.alive and not self.stopped) or self.buried
 
     def spawn(self, coroutine: Any, name: str) -> asyncio.Task[Any]:
-        """Run in this process's context, whoever asks."""
+        """Runs in this process's context, whatever context calls."""
         context = copy_context()
         context.run(PROCESS.set, self)
         return asyncio.get_running_loop().create_task(coroutine, name=name, context=context)
@@ -57,7 +57,7 @@ class Process:
         self._tasks.append(task)
 
     def kill(self) -> None:
-        """Now, between two steps."""
+        """Kills the process now, between two steps."""
         if not self.alive:
             return
         self.alive = False
@@ -79,7 +79,7 @@ class Process:
         self._steps_to_live = None
 
     def step(self) -> None:
-        """One more callback has run."""
+        """Counts one more callback that has run."""
         if self._steps_to_live is not None:
             self._steps_to_live -= 1
             if self._steps_to_live <= 0:
@@ -96,7 +96,7 @@ class Process:
             raise asyncio.CancelledError
 
     async def terminate(self, release: Callable[["Process"], None]) -> None:
-        """When all is over: unwind what hangs, so that nothing of it outlives the run."""
+        """Unwinds what hangs when all is over, so that nothing of it outlives the run."""
         self.kill()
         self.buried = True
         release(self)

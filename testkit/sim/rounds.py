@@ -29,7 +29,7 @@ DUEL_EVERY: Final = 4
 
 
 class Summary(msgspec.Struct):
-    """What a number of runs came to."""
+    """The results of a number of runs."""
 
     seeds: int = 0
     wall_s: float = 0.0
@@ -150,7 +150,7 @@ class RunProgress:
         return time.perf_counter() - self._begun_s
 
     def tell(self, so_far: Summary) -> None:
-        """Now, if it is time to."""
+        """Prints the line now, if it is time to."""
         now_s = time.perf_counter()
         if now_s - self._said_s < PROGRESS_S:
             return

@@ -1,4 +1,4 @@
-"""What a seed stands for: how many of everything, how ill the weather, how small the bounds.
+"""What a seed stands for: how many of everything, how many faults, how small the bounds.
 
 Drawn once, before anything runs. Bounds that only a large system reaches are scaled down for the
 run, so that a small one reaches them all the time.
@@ -53,7 +53,7 @@ CLEAR_SKY: Final = Rates(
 
 
 class Scenario(msgspec.Struct, frozen=True, kw_only=True):
-    """One world."""
+    """The parameters of one world."""
 
     seed: int
     workers: int
@@ -84,7 +84,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     live_gap_s: float | None = None
     """Seconds between the live calls of one user; None: there are none."""
     storms: bool = True
-    """False: nothing befalls this world but what its lines and engines are."""
+    """False: no faults are injected; only its lines and engines may fail."""
 
 
 def draw_scenario(seed: int) -> Scenario:

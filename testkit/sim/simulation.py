@@ -1,8 +1,8 @@
-"""One world, from its seed to its account.
+"""One world, from its seed to its final check.
 
 `play(seed)` draws the scenario, starts clients and processes, lets the storm blow, and then asks
-for what was promised: that everything ends within `PATIENCE_S` of calm weather, that processes stop
-when told to, that the account adds up, and that the sweeper leaves nothing behind.
+for what was promised: that everything ends within `PATIENCE_S` without faults, that processes stop
+when told to, that the final check passes, and that the sweeper leaves nothing behind.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ _ENOUGH: Final = 0.8
 """The share of settled lines at which the storm may end."""
 
 PATIENCE_S: Final = 900.0
-"""Virtual seconds of calm after which everything has ended."""
+"""Virtual seconds without faults after which everything has ended."""
 
 
 class Played(msgspec.Struct, frozen=True):
@@ -127,7 +127,7 @@ class Simulation:
         }
 
     async def run(self) -> None:
-        """The whole story. Raises Violation, Stuck."""
+        """Runs the whole simulation. Raises Violation, Stuck."""
         story = asyncio.ensure_future(self._story())
         broken = self.watch.broken
         await asyncio.wait({story, broken}, return_when=asyncio.FIRST_COMPLETED)
@@ -146,7 +146,7 @@ class Simulation:
         self.watch.close()
 
     async def call(self, work: Callable[[Node], Awaitable[T]]) -> T:
-        """The API process: wherever it is, if it is up."""
+        """Does work in the API process, wherever it is, if it is up."""
         node = self._nodes.get(0 if self._scenario.together else self._scenario.workers)
         if node is None:
             raise Unreachable("nobody listens")
@@ -210,7 +210,7 @@ class Simulation:
         )
 
     async def _keep_up(self, place: int) -> None:
-        """A supervisor: starts the process again whenever it ends."""
+        """Supervises a process: starts it again whenever it ends."""
         scenario = self._scenario
         name = f"w{place}" if place < scenario.workers else "api"
         serves_http = place == (0 if scenario.together else scenario.workers)
@@ -230,7 +230,7 @@ class Simulation:
         return list(self._nodes.values())
 
     async def _stop(self, keepers: Sequence["asyncio.Future[None]"]) -> None:
-        """SIGTERM to all; each ends by itself, in time."""
+        """Sends SIGTERM to all; each ends by itself, in time."""
         self._closing = True
         nodes = self._living()
         for node in nodes:
@@ -317,7 +317,9 @@ def play_world(
 
 @contextmanager
 def _no_garbage_collection() -> Iterator[None]:
-    """When the collector runs is up to chance, and so would be what it ends."""
+    """Turns the garbage collector off: when it runs is up to chance, and so would
+    be what it ends.
+    """
     gc.disable()
     try:
         yield

@@ -66,7 +66,7 @@ class Stores:
 
 
 def _forget_connections(store: SqlStore) -> None:
-    """They are closed already, or a dead process's."""
+    """Forgets connections that are closed already, or a dead process's."""
     for engine in (store._db._writer, store._db._reader):
         engine.sync_engine.dispose(close=False)
 

@@ -1,4 +1,4 @@
-"""What happened, for whoever reads a failing seed: faults, log lines, what clients did.
+"""The record of a run, for a person who reads a failing seed: faults, log lines, what clients did.
 
 The last lines are kept, all of them are hashed: two runs are the same if their digests are.
 """
@@ -36,7 +36,7 @@ class Trace:
         self.deaths: set[str] = set()
         """Awaits (`kill_points.py`) at which a process was killed."""
         self.alarms: list[str] = []
-        """Log lines that no weather excuses."""
+        """Logs lines that no fault explains."""
         self._verbose = verbose
 
     def note(self, text: str) -> None:
@@ -53,7 +53,7 @@ class Trace:
         self.counts[what] += 1
 
     def fault(self, kind: FaultKind, where: str = "") -> None:
-        """It has happened, just now."""
+        """Records a fault that has just happened."""
         self.faults[kind] += 1
         self.note(f"{kind}: {where}" if where else kind)
 

@@ -65,7 +65,7 @@ def _report(error: Exception, *, as_json: bool) -> int:
 
 
 def _usage_error(error: Exception) -> command_errors.CommandError | None:
-    """What the parser of options complains about, with the help that would answer it."""
+    """The failure for a complaint of the option parser, with the help that answers it."""
     if not isinstance(error, typer.TyperException):
         return None
     format_message = getattr(error, "format_message", None)

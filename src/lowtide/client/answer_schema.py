@@ -40,7 +40,9 @@ class AnswerSchema:
             )
 
     def read(self, answer: Answer) -> tuple[Answer, Any]:
-        """The answer, with an error where the model refuses it; and the model's object, if any."""
+        """The answer, with an error where the model refuses it; and the model's object,
+        if there is one.
+        """
         if self.model is None or answer.text is None or answer.error is not None:
             return answer, None
         try:

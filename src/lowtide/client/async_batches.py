@@ -80,7 +80,7 @@ class AsyncClient:
         return self._iterate(lambda client: client.results(batch))
 
     def _waiting(self, stop: ThreadStop) -> Client:
-        """A client of its own for one who waits, and may be told to stop."""
+        """Opens a client of its own for one call that waits, and may be told to stop."""
         return Client(self._server, api_key=self._api_key, sleep=stop.pause)
 
     async def _iterate(self, begin: Callable[[Client], Iterator[_Item]]) -> AsyncGenerator[_Item]:

@@ -56,7 +56,7 @@ class RowsFailed(Error):
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Whatever the machinery raises on purpose, as `Error`."""
+    """Raises whatever the machinery raises on purpose as `Error`."""
     import httpx
 
     from lowtide.cli.terminal.command_errors import CommandError, explain

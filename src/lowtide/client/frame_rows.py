@@ -42,13 +42,13 @@ class PandasRows:
 
 
 def _present(column: Any) -> list[Any]:
-    """Python's own values; what pandas takes for missing (NaN, NaT, NA, None) is None."""
+    """The values as Python has them; what pandas takes for missing (NaN, NaT, NA, None) is None."""
     missing = column.isna().tolist()
     return [None if gone else value for value, gone in zip(column.tolist(), missing, strict=True)]
 
 
 def _nullable() -> Mapping[pa.DataType, Any]:
-    """Types that keep whole numbers and truth values what they are beside rows without any."""
+    """The types that keep whole numbers and truth values what they are beside rows without any."""
     import pandas
 
     return {pa.int64(): pandas.Int64Dtype(), pa.bool_(): pandas.BooleanDtype()}

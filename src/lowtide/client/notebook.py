@@ -52,7 +52,7 @@ class NotebookBar:
         _error: BaseException | None,
         _trace: TracebackType | None,
     ) -> None:
-        """What was drawn last stays below the cell."""
+        """Leaves what was drawn last below the cell."""
 
     def show(self, batch: BatchView, outage: str = "") -> None:
         """Draw the run as it is now; `outage` says why this may be old."""
@@ -73,7 +73,7 @@ class NotebookBar:
             self._draw(text, 100 * counts.settled / (counts.total or 1))
 
     def _rate(self, counts: CountsObject) -> float:
-        """Rows a second lately; sets the time left."""
+        """Rows a second lately; also sets the time left."""
         now = self._clock()
         self._seen.append((now, counts.settled))
         while now - self._seen[0][0] > _SPEED_SPAN_S and len(self._seen) > 2:

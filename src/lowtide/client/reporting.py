@@ -32,7 +32,7 @@ class Reporter:
         self.counts = CountsObject()
 
     def say(self, text: str) -> None:
-        """One sentence for the person who waits."""
+        """Says one sentence to the person who waits."""
         if self._quiet:
             _logger.info("%s", text)
         else:
@@ -64,7 +64,7 @@ class Reporter:
             self._bar.show(batch, outage)
 
     def summarize(self, rows: int, counts: RowCounts, *, is_whole: bool) -> None:
-        """How many rows have answers, and why others have none."""
+        """Says how many rows have answers, and why others have none."""
         failed = f"{counts.failed:,} failed" if counts.failed else "none failed"
         self.say(f"{rows:,} rows: {rows - counts.failed:,} succeeded, {failed}.")
         for reason, count in counts.reasons.most_common(_REASONS_SHOWN):

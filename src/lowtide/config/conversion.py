@@ -42,7 +42,9 @@ class Conversion:
         self.problems: list[Problem] = []
 
     def section(self, kind: type[Tree], value: Any, path: KeyPath) -> Tree | None:
-        """A section; None where it cannot be made. What can be is, so that it is checked, too."""
+        """Converts a section; None where it cannot be made. What can be is, so that it
+        is checked, too.
+        """
         if not isinstance(value, dict):
             self._find(path, f"is a section: write [{path[0]}] and its keys below it")
             return None
@@ -61,7 +63,7 @@ class Conversion:
         return kind(**given) if all(n in given for n, f in fields.items() if f.required) else None
 
     def table(self, kind: type[Tree], value: Any, name: str) -> tuple[tuple[int, Tree], ...]:
-        """The entries of a list of sections that can be made, with their places from 0."""
+        """Converts the entries of a list of sections that can be made, with their places from 0."""
         if isinstance(value, VariableText):
             try:
                 value = _json.decode(str(value))
@@ -75,7 +77,7 @@ class Conversion:
         return tuple((n, entry) for n, entry in made if entry is not None)
 
     def unknown_section(self, name: str, known: Iterable[str]) -> None:
-        """A section, or a key outside of any, that is none of the known."""
+        """Reports a section, or a key outside of any, that is none of the known."""
         self._find((name,), self._unknown(name, known, (), "section"))
 
     def _value(
@@ -194,7 +196,9 @@ def _shown(raw: Any) -> str:
 
 
 def _with_floats(raw: Any) -> Any:
-    """JSON for an engine, whose numbers are numbers; exact ones are for prices."""
+    """The value with floats for exact numbers: engines read JSON numbers; exact
+    ones are for prices.
+    """
     match raw:
         case Decimal():
             return float(raw)
@@ -206,7 +210,7 @@ def _with_floats(raw: Any) -> Any:
 
 
 def _path(kind: type, value: object) -> Path:
-    """The one type of the tree that msgspec does not know."""
+    """Decodes a path: the one type of the tree that msgspec does not know."""
     assert kind is Path, "a setting of a new type needs its own conversion"
     if not isinstance(value, str) or not value:
         raise ValueError("Expected the path of a folder")

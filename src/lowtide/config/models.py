@@ -56,7 +56,7 @@ class ModelSettings(Section, frozen=True):
 
 
 def catalogue_place(name: str) -> Traversable | Path:
-    """The shipped catalogue of that name, else the file of that path."""
+    """The path of the shipped catalogue of that name, else the file of that path."""
     place: Traversable | Path = SHIPPED_CATALOGUES / f"{name}.toml"
     if re.fullmatch(r"[\w-]+", name) and place.is_file():
         return place

@@ -62,7 +62,9 @@ def _short(text: str) -> str:
 
 
 def write_answers(answers: Iterable[Answer], stream: BinaryIO) -> tuple[int, int]:
-    """A line each; how many there are, and how many of them are errors."""
+    """Writes a line for each answer. Returns how many there are, and how many of
+    them are errors.
+    """
     count = failed = 0
     for answer in answers:
         stream.write(json_bytes(answer) + b"\n")
@@ -72,5 +74,5 @@ def write_answers(answers: Iterable[Answer], stream: BinaryIO) -> tuple[int, int
 
 
 def read_answers(stream: BinaryIO) -> Iterator[Answer]:
-    """What `write_answers` wrote."""
+    """Yields what `write_answers` wrote."""
     return map(_answer.decode, stream)

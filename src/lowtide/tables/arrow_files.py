@@ -110,7 +110,7 @@ def _damaged(name: str, error: Exception) -> TableError:
 
 
 class _GroupBuffer:
-    """Batches until they make a group."""
+    """Gathers batches until they make a group."""
 
     def __init__(self, schema: pa.Schema) -> None:
         self._schema = schema
@@ -118,7 +118,7 @@ class _GroupBuffer:
         self._rows = self._bytes = 0
 
     def add(self, batch: pa.RecordBatch) -> pa.Table | None:
-        """The group that this batch completes, if it does."""
+        """Adds a batch. Returns the group that it completes, if it does."""
         self._batches.append(batch)
         self._rows += batch.num_rows
         self._bytes += batch.get_total_buffer_size()
@@ -126,7 +126,7 @@ class _GroupBuffer:
         return self.take() if is_full else None
 
     def take(self) -> pa.Table | None:
-        """What is there, as one table; None where nothing is."""
+        """Removes and returns what is there, as one table; None where nothing is."""
         if not self._batches:
             return None
         table = pa.Table.from_batches(self._batches, self._schema)

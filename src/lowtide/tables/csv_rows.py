@@ -177,7 +177,9 @@ def holds_bytes(kind: pa.DataType) -> bool:
 
 
 def _shown_as(field: pa.Field) -> Callable[[Any], Any]:
-    """How a value of the column is written; the csv module writes null as an empty field."""
+    """A function from a value of the column to what the csv module writes; null
+    is an empty field.
+    """
     if pa.types.is_boolean(field.type):
         return lambda value: value if value is None else ("true" if value else "false")
     if pa.types.is_temporal(field.type) and not pa.types.is_duration(field.type):

@@ -105,8 +105,10 @@ def _csv_schema(header: Sequence[str], types: Mapping[str, str], name: str) -> p
 
 
 def _unified(schema: pa.Schema, other: pa.Schema, first: str, name: str) -> pa.Schema:
-    """The columns of both, in the order of the first. JSONL rows may lack columns; files of the
-    other kinds must have the same."""
+    """The columns of both, in the order of the first.
+
+    JSONL rows may lack columns; files of the other kinds must have the same.
+    """
     missing = sorted(set(schema.names) ^ set(other.names))
     if missing and not (first.endswith(("jsonl", "ndjson"))):
         raise TableError(
@@ -139,7 +141,9 @@ def _one_field(sides: Sequence[pa.Field], name: str) -> pa.Field:
 
 
 def _plain(schema: pa.Schema) -> pa.Schema:
-    """Dictionary-encoded columns as what they encode: batches differ in their dictionaries."""
+    """The schema with dictionary-encoded columns as what they encode: batches differ
+    in dictionaries.
+    """
     fields = [
         field.with_type(field.type.value_type) if pa.types.is_dictionary(field.type) else field
         for field in schema

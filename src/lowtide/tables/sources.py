@@ -90,7 +90,9 @@ def _local(path: Path, kind: Format) -> TableFile:
 
 
 def _in_bucket(address: str) -> list[TableFile]:
-    """Credentials are those of the environment, as the vendors' own tools read them."""
+    """The files in a bucket. Credentials are those of the environment, as the vendors' own
+    tools read them.
+    """
     import obstore
     from obstore.exceptions import BaseError
     from obstore.store import from_url

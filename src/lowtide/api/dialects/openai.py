@@ -101,7 +101,7 @@ def result_files(batch: Batch) -> ResultFiles:
 
 
 def feasibility(verdict: Feasibility) -> FeasibilityObject | None:
-    """Whether the completion window can be kept; null where nothing is known."""
+    """The verdict on the completion window; null where nothing is known."""
     if verdict.kept == "unknown":
         return None
     earliest_s = verdict.earliest_window_s

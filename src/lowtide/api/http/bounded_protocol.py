@@ -144,7 +144,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._look_at(size)
 
     def _look_at(self, size: int) -> None:
-        """What came of the last piece: close where it was too much."""
+        """Closes the connection where the last piece was too much."""
         if self._has_moved:
             self._unmoved_bytes = 0
         else:
@@ -161,7 +161,9 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self.transport.close()
 
     def _take_note(self, size: int) -> None:
-        """The request has not come whole, or comes from an unauthenticated caller."""
+        """Counts what the connection holds and has it checked: its request has not come whole, or
+        its caller is unauthenticated.
+        """
         is_answering = self.is_answering
         if self._is_unauthenticated and not self._is_proxy:
             if is_answering or self._phase == _HEAD:
@@ -228,7 +230,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         HttpToolsProtocol.on_response_complete(self)
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's signature
-        """The parser stopped: at what is no HTTP, or where a callback refused."""
+        """Refuses after the parser stopped: at what is no HTTP, or where a callback refused."""
         self._refuse(self._refusal or _MALFORMED)
 
     # ---- what the application says ----

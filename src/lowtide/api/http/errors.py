@@ -118,7 +118,7 @@ def _type_of(status: int) -> str:
 
 
 def _advice(status: int) -> dict[str, str]:
-    """Every SDK repeats 409 and 5xx by itself; say where that is no use, and when it is."""
+    """The header that tells an SDK whether to repeat: each repeats 409 and 5xx by itself."""
     if status == 401:
         return {"www-authenticate": "Bearer"}
     if status in (409, 507):

@@ -109,9 +109,8 @@ def _nul_in(field: str) -> LowtideError:
 
 
 def as_struct(body: dict[str, Any], kind: type[Body], *, strict: bool = True) -> Body:
-    """The fields of `body` as a struct; `strict`: text is no number.
-
-    Raises LowtideError naming the field of the wrong type.
+    """The fields of `body` as a struct; `strict`: no text passes as a number. Raises LowtideError
+    naming the field of the wrong type.
     """
     try:
         return msgspec.convert(body, kind, strict=strict)

@@ -75,7 +75,7 @@ class FormParser:
             raise _malformed(str(error)) from None
 
     def feed(self, data: bytes) -> list[PartBegin | PartData]:
-        """What these bytes complete."""
+        """The events that these bytes complete."""
         try:
             self._parser.write(data)
         except FormParserError as error:

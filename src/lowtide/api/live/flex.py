@@ -63,7 +63,7 @@ class FlexEndpoint:
         return _answer(answer)
 
     async def _queued(self, request: Request) -> Response:
-        """A background response, as it is at first."""
+        """The answer of a background response, as it is at first."""
         caller, background = identify(request), services_of(request).background
         repeat = request.headers.get(RETRY_COUNT, "0").strip() not in ("", "0")
         batch_id, body = await background.create(

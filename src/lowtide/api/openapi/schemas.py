@@ -16,7 +16,7 @@ _PLACE: Final = "#/components/schemas/{name}"
 
 
 def schema_of(kinds: Kinds) -> dict[str, Any]:
-    """The schema of what is one of these kinds, with references into `components`."""
+    """The schema of an answer of one of these kinds, with references into `components`."""
     each = kinds if isinstance(kinds, tuple) else (kinds,)
     found, _ = msgspec.json.schema_components(each, ref_template=_PLACE)
     schemas = [dict(schema) for schema in found]

@@ -112,7 +112,7 @@ def _groups(by: str) -> tuple[GroupBy, ...]:
 
 
 def _with_ids(asked: UsageQuestion, backend: AdminBackend) -> UsageQuestion:
-    """Names turned into ids; only an administrator may see which there are."""
+    """The question with ids in place of names; only an administrator may see which there are."""
     if (asked.organization_id is None and asked.project_id is None) or not backend.is_admin():
         return asked
     organization, project = asked.organization_id, asked.project_id
@@ -128,7 +128,9 @@ def _columns(report: UsageReportView) -> list[str]:
 
 
 def _write_csv(report: UsageReportView) -> None:
-    """The total is left to the reader's own sum, which then agrees: nothing was rounded."""
+    """Writes the rows without the total: the reader's own sum agrees with it, because
+    nothing was rounded.
+    """
     columns = [*_columns(report), *report.total]
     writer = csv.DictWriter(sys.stdout, columns, lineterminator="\n", extrasaction="ignore")
     writer.writeheader()

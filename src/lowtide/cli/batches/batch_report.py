@@ -58,7 +58,7 @@ def exit_code_of(batch: BatchView) -> int:
 
 
 def show_batch(batch: BatchView) -> None:
-    """The record, a field a line; what is not set is left out."""
+    """Prints the record, a field a line; what is not set is left out."""
     stage = f" ({batch.stage})" if batch.stage else ""
     fields = [
         ("id", escape(batch.id)),
@@ -111,7 +111,7 @@ def _window(batch: BatchView) -> str:
 
 
 def show_end(batch: BatchView, found: JsonObject | None = None) -> None:
-    """How a batch ended. `found` is what `results.collect` wrote, where it did."""
+    """Prints how a batch ended. `found` is what `results.collect` wrote, where it did."""
     console.write(f"{sentence(batch)}.")
     if batch.status == "failed":
         show_line_errors(batch)
@@ -124,7 +124,7 @@ def show_end(batch: BatchView, found: JsonObject | None = None) -> None:
 
 
 def _show_part(label: str, words: str) -> None:
-    """A line of the end of a batch; nothing without words."""
+    """Prints a line of the end of a batch; nothing without words."""
     if words:
         console.write(f"  {label:8}  {words}", hanging=_LABEL_COLUMNS)
 
@@ -168,7 +168,7 @@ def _cost(batch: BatchView) -> str:
 
 
 def show_line_errors(found: BatchView | EstimateView) -> None:
-    """Why validation failed: errors that say the same together, up to a screenful."""
+    """Prints why validation failed: errors that say the same together, up to a screenful."""
     if found.errors is not None:
         show_grouped(found.errors.data, found.errors_total or len(found.errors.data))
 
@@ -188,7 +188,7 @@ def show_grouped(errors: Sequence[LineErrorObject], total: int) -> None:
 
 
 def show_warnings(found: BatchView | EstimateView) -> None:
-    """What validation found that stops nothing."""
+    """Prints what validation found that stops nothing."""
     for warning in found.warnings.data if found.warnings is not None else ():
         console.write("  " + warning_markup(warning))
 

@@ -25,7 +25,7 @@ def exit_code_of_estimate(estimate: EstimateView) -> int:
 
 
 def show_estimate(estimate: EstimateView) -> None:
-    """Prices, then limits that the batch would pass, then the verdict."""
+    """Prints prices, then limits that the batch would pass, then the verdict."""
     if estimate.errors is not None:
         show_line_errors(estimate)
         errors = units.plural(estimate.errors_total or len(estimate.errors.data), "error")

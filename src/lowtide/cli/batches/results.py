@@ -93,7 +93,7 @@ class _Tail:
         self._lines = 0
 
     def take(self, _answer: JsonObject, batch: BatchView) -> None:
-        """Append what is new. After a broken connection the next call does it again."""
+        """Appends what is new. After a broken connection the next call does it again."""
         if batch.output_id is None or self._lines >= batch.counts.completed:
             return
         before = self._stream.tell() if self._stream.seekable() else None

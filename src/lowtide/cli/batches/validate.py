@@ -82,7 +82,7 @@ def validate(
 
 
 def offline_planner(settings: Settings) -> Planner:
-    """What a server with these settings would hold a file to."""
+    """The planner of a server with these settings."""
     return Planner(catalogue_of(settings), lambda: settings.limits)
 
 
@@ -97,7 +97,9 @@ def known_endpoint(endpoint: str) -> str:
 
 
 def _are_models_known(settings: Settings) -> bool:
-    """False where an engine's own list decides what is served, or there is no engine yet."""
+    """Whether the models are known; False where an engine's own list decides, or there
+    is no engine yet.
+    """
     served = [name for each in settings.replica for name in (*each.models, *each.names)]
     return bool(served) and ALL not in served
 
@@ -122,14 +124,14 @@ def _show(path: Path, inspection: Inspection, cost: Estimate, settings: Settings
 
 
 def show_inspection_warnings(inspection: Inspection) -> None:
-    """What stops nothing, and is better known before it runs."""
+    """Prints what stops nothing, and is better known before it runs."""
     for warning in inspection.warnings:
         shown = LineErrorObject(warning.code, warning.message, warning.line, warning.param)
         console.write("  " + warning_markup(shown))
 
 
 def show_failure(failure: ValidationFailure) -> None:
-    """The bad lines, and how many there are."""
+    """Prints the bad lines, and how many there are."""
     errors = [LineErrorObject(e.code, e.message, e.line, e.param) for e in failure.errors]
     show_grouped(errors, failure.total_errors)
     count = units.plural(failure.total_errors, "error")

@@ -26,11 +26,11 @@ Advance = Callable[[int, int | None], None]
 
 
 def _ignore(_done: int, _total: int | None) -> None:
-    """No progress is shown."""
+    """Shows no progress."""
 
 
 class Copied(msgspec.Struct, frozen=True):
-    """What a download came to."""
+    """The result of a download."""
 
     bytes: int
     lines: int
@@ -182,7 +182,7 @@ class ServerClient:
         *,
         dry_run: bool = False,
     ) -> JsonObject:
-        """The batch; with `dry_run` the estimate of one, and nothing is created."""
+        """Creates a batch; with `dry_run` returns its estimate, and nothing is created."""
         body: JsonObject = {"input_file_id": file_id, "endpoint": endpoint}
         body["completion_window"] = window or "24h"
         if metadata:

@@ -66,7 +66,7 @@ def _send(
     size: int,
     advance: Callable[[int, int | None], None],
 ) -> str:
-    """One part; its id."""
+    """Sends one part. Returns its id."""
     length = min(limits.UPLOAD_PART_BYTES_MAX, size - offset)
     form = FileForm(path, {}, "data", offset=offset, length=length)
     answer = http.call(

@@ -104,7 +104,7 @@ def _check_options(options: DoctorOptions) -> None:
 def _examine_and_mend(
     settings: Settings, config_file: Path | None, options: DoctorOptions
 ) -> "tuple[list[Finding], Repairs | None]":
-    """All findings; after a repair, those of a second look."""
+    """Runs all checks; after a repair, returns those of a second pass."""
     findings = asyncio.run(_examine(settings, config_file))
     verdicts = {finding.name: finding.verdict for finding in findings}
     usable = {verdicts.get("store", "fail"), verdicts.get("blobs", "fail")}
@@ -179,7 +179,7 @@ def _mend(settings: Settings, options: DoctorOptions) -> "Repairs":
 
 
 async def _examine(settings: Settings, config_file: Path | None) -> list[Finding]:
-    """All checks, in the order in which trouble is best understood."""
+    """Runs all checks, in the order in which trouble is best understood."""
     # Every adapter: slow to load, so not at the start.
     from lowtide.cli.doctor import accounts, checks, replicas, states, workers
     from lowtide.wiring.database import is_single_machine

@@ -93,7 +93,9 @@ def _way_remedy(detail: str) -> str | None:
 
 
 async def _check_path(engine: Engine, found: Finding) -> Finding:
-    """An engine refuses an empty request for what it is; a wrong path or key for something else."""
+    """The finding on path and key: an engine refuses an empty request for what it is, a wrong path
+    or key for something else.
+    """
     refusals = []
     for path in _PROBES:
         answer = await engine.post(path, b"{}", limits.CONNECT_TIMEOUT_S)

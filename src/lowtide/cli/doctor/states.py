@@ -60,7 +60,9 @@ def findings_of(reports: Sequence[WorkerReport], now: datetime) -> list[Finding]
 
 
 def _clock_ahead(report: WorkerReport, now: datetime) -> list[Finding]:
-    """One that lags shows as a worker that is gone."""
+    """The finding on a report from the future: its worker's clock is ahead. One that lags shows as
+    a worker that is gone.
+    """
     ahead_s = (report.seen_at - now).total_seconds()
     if ahead_s <= limits.CLOCKS_AGREE_S:
         return []

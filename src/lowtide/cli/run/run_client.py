@@ -45,7 +45,7 @@ def discard_previous(folder: RunFolder, kind: type[KeptState], api_key: str | No
 
 @contextmanager
 def run_client(backend: RunBackend, folder: RunFolder, *, quiet: bool) -> Iterator[ServerClient]:
-    """Says how to go on when the context ends early."""
+    """Yields a client of the server, and says how to go on when the context ends early."""
     if backend.server is not None:
         again = "waits for it again and fetches the results"
         with (

@@ -45,7 +45,9 @@ from lowtide.cli.terminal.standard_streams import (
 def run_lines(
     source: Path, output: Path, errors: Path | None, target: RunTarget, how: RunOptions
 ) -> None:
-    """Ends with the exit code of the batch. Raises CommandError, ConfigError, typer.Exit."""
+    """Runs the file. Ends with the exit code of the batch. Raises CommandError,
+    ConfigError, typer.Exit.
+    """
     refuse_json_beside_results(output, as_json=how.as_json)
     quiet = how.as_json
     to_stdout = is_standard(output)

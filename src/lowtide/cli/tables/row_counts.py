@@ -23,7 +23,7 @@ class RowCounts:
         return self.reasons.total()
 
     def count(self, answer: Answer) -> Answer:
-        """The answer as it came; it is counted."""
+        """Counts the answer and returns it as it came."""
         error = self._columns.error_of(answer)
         if error is not None:
             reason = error.partition(". The answer: ")[0]

@@ -44,7 +44,9 @@ _BOUNDS = ("max_tokens", "max_completion_tokens")
 
 
 def show_dry_run(job: TableJob, *, as_json: bool) -> None:
-    """Ends with 0 when it would run, 3 when it would not. Raises CommandError, typer.Exit."""
+    """Prints the estimate. Ends with 0 when it would run, 3 when it would not. Raises
+    CommandError, typer.Exit.
+    """
     with TemporaryDirectory(prefix="lowtide-") as name:
         files = PartFiles(RunFolder(Path(name)), 0)
         part, found = _first_part(job, files)

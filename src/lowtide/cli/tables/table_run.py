@@ -36,7 +36,9 @@ _REASONS_SHOWN = 3
 def run_table(
     source: str, output: str, options: TableOptions, target: RunTarget, how: RunOptions
 ) -> None:
-    """Ends with the exit code of a batch. Raises CommandError, ConfigError, typer.Exit."""
+    """Runs the table. Ends with the exit code of a batch. Raises CommandError,
+    ConfigError, typer.Exit.
+    """
     with table_errors():
         job = plan_table(source, output, options, target, how.endpoint)
     if options.dry_run:

@@ -15,8 +15,16 @@ import msgspec
 from lowtide.core.accounts.money import ModelPrices
 from lowtide.core.batches.batch import Batch, BatchError
 from lowtide.core.batches.chunk import ChunkLease
-from lowtide.core.batches.line import render_rejected, render_success
-from lowtide.core.batches.plan import ModelTotals, PlanEntry, build_plan, pack_entries
+from lowtide.core.batches.line import output_line_id, render_rejected, render_success
+from lowtide.core.batches.line_sets import unpack_lines
+from lowtide.core.batches.plan import (
+    RECORD_BYTES,
+    ModelTotals,
+    PlanEntry,
+    build_plan,
+    pack_entries,
+    unpack_entries,
+)
 from lowtide.core.batches.segment import Finished, encode_segment
 from lowtide.core.execution.records import CommitReceipt, GroupCommit
 from lowtide.core.files.file import File, dialect_of_purpose
@@ -111,6 +119,9 @@ class ManualWorker:
         for line, text in enumerate(content.splitlines(keepends=True), start=1):
             entries.append(PlanEntry(line, offset, len(text) - 1, 10))
             offset += len(text)
+        if lease.covered is not None:
+            covered = frozenset(unpack_lines(lease.covered).tolist())
+            entries = [entry for entry in entries if entry.line in covered]
         records, first = {}, 0
         for model, count in (models or {"test-model": len(entries)}).items():
             records[model] = pack_entries(entries[first : first + count])
@@ -149,9 +160,9 @@ class ManualWorker:
             await self.lease(batch_id)
         chunks = []
         for held in self._leases[batch_id]:
-            lines = range(held.first + 1, held.first + held.count + 1)
+            lines = await self._lines_of(held)
             finished = [
-                Finished(line - lines.start, line, good, _output(held, line, good), _usage(good))
+                Finished(lines.index(line), line, good, _output(held, line, good), _usage(good))
                 for good, these in ((True, ok), (False, bad))
                 for line in these
                 if line in lines
@@ -174,6 +185,12 @@ class ManualWorker:
                 prices=self._prices,
             )
         )
+
+    async def _lines_of(self, held: ChunkLease) -> list[int]:
+        records = await self._blobs.read(
+            held.plan_key, held.first * RECORD_BYTES, held.count * RECORD_BYTES
+        )
+        return [entry.line for entry in unpack_entries(records)]
 
     async def let_go(self, batch_id: str) -> None:
         """Gives back what is leased, as a worker does when its batch was stopped."""
@@ -205,7 +222,7 @@ def _input_line(line: int, model: str) -> bytes:
 
 
 def _output(held: ChunkLease, line: int, good: bool) -> bytes:
-    request_id, custom_id = f"batch_req_{line}", f"r-{line}"
+    request_id, custom_id = output_line_id(held.key.batch_id, line), f"r-{line}"
     if good:
         body = msgspec.json.encode({"model": held.model, "text": f"line {line}"})
         return render_success(held.dialect, request_id, custom_id, 200, body)

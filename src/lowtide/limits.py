@@ -461,6 +461,19 @@ REPAIR_TRIES_MAX: Final = 3  # of a repair that a commit came before
 ORPHANS_DOUBTED_MAX: Final = 100_000  # keys remembered meanwhile, some 10 MB; more wait an hour
 FILE_TTL_S: Final = 30 * 24 * 3600
 
+# ---- failed lines and retries ----
+RETRIES_PER_TREE_MAX: Final = 100  # batches read for a retry, and files for results joined with it
+FAILURE_CODES_MAX: Final = 255  # of one batch, in a byte a line; an engine may invent them
+FAILURE_SHAPES_MAX: Final = 100  # groups of alike failures of one batch; a page that one can read
+FAILURE_EXAMPLES_MAX: Final = 3  # lines named of each group
+FAILURE_SHAPE_CHARS: Final = 300  # of a message, compared; behind that engines quote requests
+FAILURE_MESSAGE_CHARS: Final = 500  # of a message, kept as an example
+FAILURE_CODE_CHARS: Final = 64
+CODES_NAMED_IN_ERROR: Final = 10  # of failed lines, where a retry finds none that it asks for
+RETRY_CODES_MAX: Final = 100  # codes that a retry may name
+RETRY_TRIES_MAX: Final = 3  # of a retry before whose insertion another one of its tree ended
+JOIN_STEP_LINES: Final = 1_000  # joined results before others get a turn: 3 ms
+
 # ---- what is seen of a running system ----
 REPORT_TICK_S: Final = 1.0  # how soon a change of a replica's state is logged and written
 REPORT_S: Final = 10.0  # between two reports of a worker that have nothing new

@@ -1,7 +1,6 @@
 """The version of this package, as pyproject.toml has it; every ring may ask.
 
-It is not in `__init__`, which exports the Python interface and so, for types, imports
-the outermost ring.
+Beside `__init__`, which hands out the Python interface and so, for types, knows the outermost ring.
 """
 
 from typing import Final

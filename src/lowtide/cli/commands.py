@@ -18,9 +18,7 @@ from lowtide.version import VERSION
 
 
 class CommandSpec(NamedTuple):
-    """The place of a command: a function of its name in `module`; or a group, which
-    has no examples.
-    """
+    """Where a command is: a function of its name in `module`; or a group, which has no examples."""
 
     module: str
     examples: tuple[str, ...] = ()

@@ -6,13 +6,22 @@ call that is cancelled while it waits for a batch, stops waiting at once.
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar, cast
 
 from lowtide.client.batches import Client
 from lowtide.client.objects import BatchInfo, RequestResult
 from lowtide.client.stopping import ThreadStop, in_thread
+from lowtide.core.batches.retry import RetryOnly
 
 _Item = TypeVar("_Item")
 _END: Final = object()
@@ -76,8 +85,30 @@ class AsyncClient:
     def watch(self, batch: BatchInfo | str) -> AsyncIterator[BatchInfo]:
         return self._iterate(lambda client: client.watch(batch))
 
-    def results(self, batch: BatchInfo | str) -> AsyncIterator[RequestResult]:
-        return self._iterate(lambda client: client.results(batch))
+    def results(
+        self, batch: BatchInfo | str, *, with_retries: bool = False
+    ) -> AsyncIterator[RequestResult]:
+        return self._iterate(lambda client: client.results(batch, with_retries=with_retries))
+
+    async def retry(
+        self,
+        batch: BatchInfo | str,
+        *,
+        only: RetryOnly = "all_unsuccessful",
+        codes: Sequence[str] = (),
+        model: str | None = None,
+        completion_window: str | None = None,
+        priority: int | None = None,
+    ) -> BatchInfo:
+        return await asyncio.to_thread(
+            self._client.retry,
+            batch,
+            only=only,
+            codes=codes,
+            model=model,
+            completion_window=completion_window,
+            priority=priority,
+        )
 
     def _waiting(self, stop: ThreadStop) -> Client:
         """Opens a client of its own for one call that waits, and may be told to stop."""

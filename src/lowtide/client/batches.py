@@ -7,7 +7,7 @@ cancels. Invariant: memory stays the same for any number of requests and of resu
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -24,6 +24,7 @@ from lowtide.cli.terminal.progress import BatchBar
 from lowtide.client.errors import translated
 from lowtide.client.notebook import NotebookBar, in_notebook
 from lowtide.client.objects import BatchInfo, RequestResult, batch_of, result_of
+from lowtide.core.batches.retry import RetryOnly
 from lowtide.tables.json_text import json_bytes
 
 _LIST_MAX: Final = 100  # of one call, protocol.md section 3.4
@@ -127,11 +128,20 @@ class Client:
             with bar:
                 return batch_of(watch(self._client, _id_of(batch), bar, sleep=self._sleep))
 
-    def results(self, batch: BatchInfo | str) -> Iterator[RequestResult]:
+    def results(
+        self, batch: BatchInfo | str, *, with_retries: bool = False
+    ) -> Iterator[RequestResult]:
         """Results of successes and of failures, each once, as they are committed, until the batch
         is over; of one that is over already, all of them. Not in the order of the requests:
-        `custom_id` says which one it is."""
+        `custom_id` says which one it is.
+
+        `with_retries`: joined over a batch that is over and its retries, in the order of the
+        requests; each is there once, with its success if any of them has it.
+        """
         with translated():
+            if with_retries:
+                yield from map(result_of, self._client.steering.joined_lines(_id_of(batch)))
+                return
             seen = {"output": 0, "errors": 0}
             for _, view, outage in polled(self._client, _id_of(batch), sleep=self._sleep):
                 if outage:
@@ -162,6 +172,32 @@ class Client:
         """Stop a batch. What has finished by then stays in its results."""
         with translated():
             return batch_of(self._client.cancel_batch(_id_of(batch)))
+
+    def retry(
+        self,
+        batch: BatchInfo | str,
+        *,
+        only: RetryOnly = "all_unsuccessful",
+        codes: Sequence[str] = (),
+        model: str | None = None,
+        completion_window: str | None = None,
+        priority: int | None = None,
+    ) -> BatchInfo:
+        """Run the lines of a batch that is over and have no success again, as a new batch.
+
+        Nothing is uploaded. `codes`: only lines with one of these error codes. `model`: run them
+        on that one instead. None of the others: as the batch had it. Raises Error, saying why not.
+        """
+        asked = {
+            "only": only,
+            "codes": list(codes) or None,
+            "model": model,
+            "completion_window": completion_window,
+            "priority": priority,
+        }
+        given = {name: value for name, value in asked.items() if value is not None}
+        with translated():
+            return batch_of(self._client.steering.retry(_id_of(batch), given))
 
 
 def _id_of(batch: BatchInfo | str) -> str:

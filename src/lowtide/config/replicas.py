@@ -72,7 +72,7 @@ class ReplicaSettings(Section, frozen=True):
 
     @property
     def label(self) -> str:
-        """The replica's name: the one in the settings, else host and port."""
+        """Its name, given or not."""
         return self.name or name_of(self.url)
 
     def problems_at(self, place: int) -> Iterator[Problem]:

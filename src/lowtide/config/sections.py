@@ -44,7 +44,7 @@ class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class ServerSettings(Section, frozen=True):
-    """The server: where it listens and where it keeps its data."""
+    """Where Lowtide listens and where it keeps things."""
 
     SECRET_KEYS: ClassVar[frozenset[str]] = frozenset({"database_url", "blob_url", "upload_secret"})
 
@@ -73,7 +73,7 @@ class ServerSettings(Section, frozen=True):
     metrics_host: str = "127.0.0.1"
     """The address at which a worker shows its metrics, without a key."""
     metrics_port: int | None = None
-    """The port at which a worker shows its metrics, without a key; None: it shows none."""
+    """Where a worker shows its metrics, to whoever reaches `metrics_host`; None: nowhere."""
 
     def problems(self) -> Iterator[Problem]:
         yield from unless(0 <= self.port <= 65535, ("server", "port"), "a port from 0 to 65535")

@@ -9,6 +9,7 @@ from typing import Literal
 ErrorCode = Literal[
     "invalid_request",  # a parameter has a wrong value
     "missing_required_parameter",
+    "invalid_value",  # none of the values that there are; the message lists them
     "unsupported_endpoint",
     "invalid_purpose",
     "file_not_found",
@@ -16,6 +17,12 @@ ErrorCode = Literal[
     "file_lost",  # its bytes are gone: an operator's loss, not the caller's
     "file_not_ready",  # metadata known, bytes not (yet) uploaded
     "batch_not_found",
+    "batch_not_ended",  # what is asked for needs a batch that has ended
+    "batch_failed",  # in validation: it has no line to run again, and no results
+    "retry_unfinished",  # another retry of the same tree runs; the message names it
+    "nothing_to_retry",
+    "results_gone",  # of a batch: deleted, expired or lost
+    "input_gone",  # of a batch: deleted or expired, so that nothing can run again
     "model_not_found",
     "file_too_large",
     "request_too_large",  # a control request or an upload form, not the file in it
@@ -63,7 +70,7 @@ class LowtideError(Exception):
     """A refusal with code, message (what to do about it) and the parameter at fault.
 
     `retry_after_s`: whole seconds after which the same request may succeed; None where waiting
-    alone does not help.
+    alone mends nothing.
     """
 
     def __init__(

@@ -143,19 +143,19 @@ class RealTimeEngine:
         call.lose()
 
     def sleep(self, level: int) -> None:
-        """Puts the engine to sleep: its requests and its cache are lost; what comes now waits."""
+        """Requests in the engine are lost, and its cache; what comes now waits."""
         self._lose_all()
         self.sleep_level = level
 
     async def wake(self, default_s: float) -> None:
-        """Wakes the engine, which takes its time."""
+        """Takes its time."""
         value = self.faults.value("wake", self.now())
         await self._pause_until(self.now() + (default_s if value is None else value))
         self.sleep_level = 0
         self._work.set()
 
     async def run(self) -> None:
-        """Takes step after step for ever."""
+        """Step for ever."""
         async with asyncio.TaskGroup() as tasks:
             for fault in self.faults.of_kind("crash"):
                 tasks.create_task(self._crash_at(fault.start))

@@ -16,7 +16,7 @@ Piece = tuple[Hashable, int]
 
 
 class State(enum.IntEnum):
-    """The state of a request in its engine."""
+    """Where a request is in its engine."""
 
     NEW = 0
     WAITING = 1

@@ -14,6 +14,7 @@ from typing import Protocol
 import msgspec
 
 from lowtide.core.batches.batch import Batch, BatchError
+from lowtide.core.batches.line_sets import Lines, unpack_lines
 from lowtide.core.integrity.consistency import BlobRole, ChunkRow, Reference
 
 
@@ -23,6 +24,13 @@ class BatchContents(msgspec.Struct, frozen=True, kw_only=True):
     batch: Batch
     input_key: str
     chunks: tuple[ChunkRow, ...]
+    covered: bytes | None = None
+    """The lines that a retry was made for, packed; None: all lines of the input."""
+
+    @property
+    def lines(self) -> Lines | None:
+        """Those lines. Raises LineSetError."""
+        return None if self.covered is None else unpack_lines(self.covered)
 
     @property
     def is_leased(self) -> bool:

@@ -16,11 +16,16 @@ from lowtide.core.execution.records import CommitReceipt, GroupCommit
 
 
 class TaskLease(msgspec.Struct, frozen=True, kw_only=True):
-    """The ownership of a batch for validation or assembly, fenced like a chunk."""
+    """The ownership of a batch for validation or assembly, fenced like a chunk.
+
+    `covered`: of a retry that is to be validated, the lines that it runs again, packed
+    (core/batches/line_sets.py); None: all of the file.
+    """
 
     batch: Batch
     token: int
     input_key: str
+    covered: bytes | None = None
 
 
 class WorkStore(Protocol):

@@ -25,7 +25,9 @@ from lowtide.service.webhooks.webhooks import WebhookService
 if TYPE_CHECKING:
     from lowtide.service.batches.batches import BatchService
     from lowtide.service.batches.estimates import EstimateService
+    from lowtide.service.batches.joined_results import JoinedResults
     from lowtide.service.batches.results import ResultReader
+    from lowtide.service.batches.retries import RetryService
     from lowtide.service.live.background import BackgroundService
     from lowtide.service.live.flex import FlexService
     from lowtide.service.live.live import LiveService
@@ -41,6 +43,8 @@ class Services:
     batches: BatchService
     models: ModelService
     results: ResultReader
+    joined: JoinedResults
+    retries: RetryService
     uploads: UploadSigner
     parts: UploadService
     completions: UploadCompleter

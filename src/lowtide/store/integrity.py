@@ -23,6 +23,7 @@ from lowtide.store.connection.database import Database, transactional
 from lowtide.store.connection.notify import announce
 from lowtide.store.schema.rows import batch_of, entry_of, entry_values
 from lowtide.store.schema.tables import batches, chunks, files, ledger, slices
+from lowtide.store.statements.failures import covered_of
 from lowtide.store.statements.group_commit import UPDATE_MODEL
 from lowtide.store.statements.loss import Loss, revert_results
 from lowtide.store.statements.spending import charge, lock_organizations
@@ -76,7 +77,10 @@ class SqlIntegrity:
             if row is None:
                 return None
             rows = [ChunkRow(**chunk._mapping) for chunk in await conn.execute(mine)]
-        return BatchContents(batch=batch_of(row), input_key=row.input_key, chunks=tuple(rows))
+            covered = None if row.retry_of is None else await covered_of(conn, batch_id)
+        return BatchContents(
+            batch=batch_of(row), input_key=row.input_key, chunks=tuple(rows), covered=covered
+        )
 
     async def lose_results(
         self,

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
+import msgspec
 from sqlalchemy import ColumnElement, Row, exists, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -17,12 +18,14 @@ from lowtide import limits
 from lowtide.core.batches.batch import ASSEMBLING, BatchError, sources_of
 from lowtide.core.batches.plan import ChunkSpec, ModelTotals
 from lowtide.core.scheduling.task_turns import TaskTurns, Waiting
+from lowtide.ports.retries import BatchEnd
 from lowtide.ports.store import OutputInfo, TokenLimitReached
 from lowtide.ports.work import TaskLease
 from lowtide.store.connection.database import Database, transactional
 from lowtide.store.connection.notify import announce
 from lowtide.store.schema.rows import batch_of
 from lowtide.store.schema.tables import LEASED, batch_models, batches, chunks
+from lowtide.store.statements.failures import covered_of, keep_end
 from lowtide.store.statements.plan_rows import insert_plan
 from lowtide.store.statements.result_files import finish_files
 from lowtide.store.statements.spending import SPEND_CAP, lock_organizations
@@ -45,7 +48,11 @@ class SqlLifecycle:
     ) -> TaskLease | None:
         ready = batches.c.status == "validating"
         until = now + timedelta(seconds=ttl_s)
-        return await self._claim(ready, bytes_max, self._validations, worker_id, until)
+        lease = await self._claim(ready, bytes_max, self._validations, worker_id, until)
+        if lease is None or lease.batch.retry_of is None:
+            return lease
+        async with self._db.read() as conn:
+            return msgspec.structs.replace(lease, covered=await covered_of(conn, lease.batch.id))
 
     async def claim_assembly(
         self, worker_id: str, now: datetime, ttl_s: float, *, bytes_max: int | None = None
@@ -120,6 +127,7 @@ class SqlLifecycle:
         output: OutputInfo | None,
         errors: OutputInfo | None,
         now: datetime,
+        end: BatchEnd | None = None,
     ) -> bool:
         completed, failed = _lines(output), _lines(errors)
         async with self._db.write() as conn:
@@ -134,6 +142,8 @@ class SqlLifecycle:
             ids = await finish_files(conn, batch_of(row), output, errors, now)
             await take(conn, row, "assembled", now, failed=failed, **ids)
             await _settle_models(conn, row.id)
+            if end is not None:
+                await keep_end(conn, row.id, end)
         return True
 
     async def lose_input(self, batch_id: str, reason: BatchError, now: datetime) -> bool:

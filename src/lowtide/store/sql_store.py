@@ -15,6 +15,7 @@ from lowtide.ports.clock import Clock
 from lowtide.ports.flex import FlexStore
 from lowtide.ports.integrity import IntegrityStore
 from lowtide.ports.ownership import OwnershipStore
+from lowtide.ports.retries import RetryStore
 from lowtide.ports.store import (
     BatchStore,
     FileStore,
@@ -44,6 +45,7 @@ from lowtide.store.lifecycle import SqlLifecycle
 from lowtide.store.outbox import SqlOutbox
 from lowtide.store.ownership import SqlOwnership
 from lowtide.store.results import SqlResults
+from lowtide.store.retries import SqlRetries
 from lowtide.store.schema.fitness import check_fitness, check_writable
 from lowtide.store.schema.migrate import bring_to_head
 from lowtide.store.schema.server_info import DatabaseFacts, facts_of
@@ -67,6 +69,7 @@ class SqlStore:
         self._lifecycle = SqlLifecycle(self._db)
         self._work = SqlWork(self._db)
         self._results = SqlResults(self._db)
+        self._retries = SqlRetries(self._db)
         self._tenants = SqlTenants(self._db)
         self._ledger = SqlLedger(self._db)
         self._calibrations = SqlCalibrations(self._db)
@@ -105,6 +108,10 @@ class SqlStore:
     @property
     def results(self) -> ResultStore:
         return self._results
+
+    @property
+    def retries(self) -> RetryStore:
+        return self._retries
 
     @property
     def tenants(self) -> TenantStore:

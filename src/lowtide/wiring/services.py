@@ -17,7 +17,9 @@ from lowtide.service.accounts.usage import UsageService
 from lowtide.service.batches.batches import BatchService
 from lowtide.service.batches.estimates import EstimateService
 from lowtide.service.batches.forecasts import Forecasts
+from lowtide.service.batches.joined_results import JoinedResults
 from lowtide.service.batches.results import ResultReader
+from lowtide.service.batches.retries import RetryService
 from lowtide.service.files.files import FileService
 from lowtide.service.files.signing import UploadSigner, load_secret
 from lowtide.service.files.uploads import UploadService
@@ -117,6 +119,8 @@ def build_services(
         ),
         models=ModelService(parts.catalogue),
         results=ResultReader(store, blobs, clock),
+        joined=JoinedResults(store, blobs),
+        retries=RetryService(store, parts.catalogue, clock, new_id, parts.quotas, worker.wake),
         uploads=UploadSigner(secret),
         estimates=EstimateService(blobs, parts.planner, parts.quotas),
         access=access,

@@ -131,7 +131,7 @@ async def page(request: Request) -> Response:
 async def retrieve(request: Request, batch_id: str) -> Response:
     """One batch: its state, counts, stage, and why it does not move."""
     batch = await services_of(request).batches.get(identify(request).project_id, batch_id)
-    return await _answer(request, batch)
+    return await answer_batch(request, batch)
 
 
 @routes.add(
@@ -142,7 +142,7 @@ async def retrieve(request: Request, batch_id: str) -> Response:
 async def cancel(request: Request, batch_id: str) -> Response:
     """Stop a batch; what finished is kept, and billed."""
     batch = await services_of(request).batches.cancel(identify(request).project_id, batch_id)
-    return await _answer(request, batch)
+    return await answer_batch(request, batch)
 
 
 def _is_repetition(request: Request) -> bool:
@@ -188,7 +188,8 @@ def _existing_header(created: Created) -> dict[str, str]:
     return {EXISTING_HEADER: "true"} if created.existed else {}
 
 
-async def _answer(request: Request, batch: Batch) -> Response:
+async def answer_batch(request: Request, batch: Batch) -> Response:
+    """The batch in the shape that it was created in, or that the mount has."""
     service = services_of(request).batches
     (progress,), (cost,) = await service.progress([batch]), await service.costs([batch])
     dialect = dialect_of(request, batch.dialect)
@@ -212,7 +213,7 @@ async def _estimate(request: Request, asked: NewBatch) -> Response:
 
 
 async def _render_list(request: Request, batches: Sequence[Batch], dialect: Dialect) -> list[Any]:
-    """Renders all batches in the client's shape, in steps: other calls are served between them."""
+    """All in the client's shape, in steps: others are served between them."""
     note_rows(request, len(batches))
     rendered: list[BatchObject | BatchJob] = []
     while len(rendered) < len(batches):
@@ -225,7 +226,7 @@ async def _render_list(request: Request, batches: Sequence[Batch], dialect: Dial
 async def _render_step(
     request: Request, batches: Sequence[Batch], dialect: Dialect
 ) -> list[BatchObject | BatchJob]:
-    """Renders one step. Long error lists are cut: a page of them would be megabytes."""
+    """Long error lists are cut: a page of them would be megabytes."""
     service = services_of(request).batches
     progress, costs = await service.progress(batches), await service.costs(batches)
     kept, early_ids = limits.ERRORS_IN_LIST, _reads_early(request)

@@ -1,6 +1,4 @@
-"""What a browser's form sent: bounded, decoded, and checked to come from one of
-Lowtide's own pages.
-"""
+"""What a browser's form sent: bounded, decoded, and proven to come from one of our own pages."""
 
 import hmac
 from collections.abc import Mapping

@@ -85,6 +85,7 @@ def batch(batch: Batch, progress: Progress, cost: Cost) -> BatchObject:
         eta_seconds=seconds(progress.eta_s),
         estimated_completion_at=unix(progress.completion_at),
         feasibility=feasibility(progress.verdict),
+        retry_of=batch.retry_of,
         errors_total=errors_total(batch),
     )
 

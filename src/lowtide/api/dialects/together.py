@@ -71,6 +71,7 @@ def batch(batch: Batch, progress: Progress, cost: Cost) -> BatchJob:
         eta_seconds=openai.seconds(progress.eta_s),
         estimated_completion_at=iso(progress.completion_at),
         feasibility=openai.feasibility(progress.verdict),
+        retry_of=batch.retry_of,
         errors_total=openai.errors_total(batch),
     )
 

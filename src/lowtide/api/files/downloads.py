@@ -5,7 +5,7 @@ what it is), a missing blob is an error answer, not a broken 200: the first bloc
 before the headers go out, and no organization takes all places.
 """
 
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from typing import cast
 from urllib.parse import quote
@@ -25,12 +25,20 @@ from lowtide.core.scheduling.byte_budget import ByteBudget
 
 async def content(request: Request, file_id: str) -> Response:
     """GET and HEAD. `?offset=N` and files that still grow go to the result reader (section 6)."""
+    return await in_download_place(request, lambda: _content(request, file_id))
+
+
+async def in_download_place(
+    request: Request, answer: Callable[[], Awaitable[Response]]
+) -> Response:
+    """What `answer` gives, which has a place among the downloads until it is sent. Raises
+    LowtideError where the caller's organization has no place left."""
     places: ByteBudget = request.app.state.downloads
     owner = identify(request).organization_id
     if not places.take(owner, 1):
         raise _no_place(owner)
     try:
-        response = await _content(request, file_id)
+        response = await answer()
     except BaseException:
         places.give_back(owner, 1)
         raise
@@ -74,7 +82,7 @@ async def _content(request: Request, file_id: str) -> Response:
         "x-incomplete": "true" if partial.incomplete else "false",
         "x-last-line": str(partial.last_line),
     }
-    return await _answer(request, partial.body, 200, headers)
+    return await begin_stream(request, partial.body, 200, headers)
 
 
 async def _finished(request: Request, file: File) -> Response:
@@ -95,12 +103,13 @@ async def _finished(request: Request, file: File) -> Response:
         headers["content-range"] = f"bytes {offset}-{offset + length - 1}/{file.bytes}"
     headers["content-length"] = str(length)
     body = services_of(request).files.stream(file, offset, length)
-    return await _answer(request, cast("AsyncGenerator[bytes, None]", body), status, headers)
+    return await begin_stream(request, cast("AsyncGenerator[bytes, None]", body), status, headers)
 
 
-async def _answer(
+async def begin_stream(
     request: Request, stream: AsyncGenerator[bytes, None], status: int, headers: Mapping[str, str]
 ) -> Response:
+    """The answer whose body is that stream; its first block is read before the headers go out."""
     if request.method == "HEAD":
         await stream.aclose()
         return Response(status_code=status, headers=headers)

@@ -21,7 +21,7 @@ FILE_FIELD: Final = "file"
 
 
 class Sink(Protocol):
-    """The target of the file's bytes."""
+    """Where the bytes of the file go."""
 
     async def write(self, data: bytes) -> None: ...
 

@@ -86,7 +86,7 @@ class UsageAmounts(AmountsObject, frozen=True, kw_only=True):
 
 
 class UsageLine(UsageAmounts, frozen=True, kw_only=True):
-    """One line of a report. It has only the keys that were grouped by."""
+    """Only the keys that were grouped by are there."""
 
     day: str | UnsetType | None = UNSET
     model: str | UnsetType | None = UNSET

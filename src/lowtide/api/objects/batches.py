@@ -124,6 +124,7 @@ class BatchObject(ResultFiles, frozen=True, kw_only=True):
     eta_seconds: int | None = None
     estimated_completion_at: int | None = None
     feasibility: FeasibilityObject | None = None
+    retry_of: str | None = None
     errors_total: int | UnsetType = UNSET
 
 
@@ -158,6 +159,7 @@ class BatchJob(ResultFiles, frozen=True, kw_only=True):
     eta_seconds: int | None
     estimated_completion_at: str | None
     feasibility: FeasibilityObject | None
+    retry_of: str | None
     errors_total: int | UnsetType = UNSET
 
 

@@ -12,7 +12,16 @@ from typing import Any, Final
 import msgspec
 
 from lowtide.api.live import live
-from lowtide.api.objects import accounts, amounts, batches, errors, files, models, webhooks
+from lowtide.api.objects import (
+    accounts,
+    amounts,
+    batches,
+    errors,
+    failures,
+    files,
+    models,
+    webhooks,
+)
 from lowtide.api.openapi.answers import content, json_body, refusals
 from lowtide.api.openapi.routes import Operation
 from lowtide.api.openapi.schemas import components
@@ -34,6 +43,7 @@ _LIVE_CODES: Final[tuple[ErrorCode, ...]] = (
     "storage_limit_exceeded",
     "storage_full",
 )
+_OBJECTS: Final = (accounts, amounts, batches, errors, failures, files, models, webhooks)
 _TEXT: Final = {"type": "string"}
 _REFERENCE: Final = re.compile(r"#/components/schemas/(\w+)")
 _PROMPTS: Final[Mapping[str, dict[str, Any]]] = {
@@ -84,7 +94,7 @@ def _kinds() -> list[type[msgspec.Struct]]:
     """All objects that answers are made of."""
     return [
         kind
-        for module in (accounts, amounts, batches, errors, files, models, webhooks)
+        for module in _OBJECTS
         for kind in vars(module).values()
         if isinstance(kind, type) and issubclass(kind, msgspec.Struct)
     ]

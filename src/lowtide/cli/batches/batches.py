@@ -1,4 +1,4 @@
-"""`lowtide batches`: create, list, get, watch, results, cancel."""
+"""`lowtide batches`: create, list, get, watch, results, cancel; steering.py has the other verbs."""
 
 from pathlib import Path
 from typing import Annotated
@@ -19,7 +19,8 @@ from lowtide.cli.batches.batch_report import (
 from lowtide.cli.batches.estimate_report import exit_code_of_estimate, show_estimate
 from lowtide.cli.batches.files import upload_file
 from lowtide.cli.batches.outputs import errors_beside, writable_target
-from lowtide.cli.batches.results import collect, follow
+from lowtide.cli.batches.results import collect, collect_joined, follow
+from lowtide.cli.batches.steering import BatchId, add_commands
 from lowtide.cli.client.objects import BatchView, EstimateView, JsonObject, read_view
 from lowtide.cli.client.server_client import check_id
 from lowtide.cli.client.stopped import told_on_stop
@@ -40,8 +41,6 @@ from lowtide.cli.terminal.standard_streams import is_standard, refuse_json_besid
 app = typer.Typer(
     no_args_is_help=True, help="Batches on a Lowtide server.", rich_markup_mode="rich"
 )
-
-BatchId = Annotated[str, typer.Argument(metavar="BATCH_ID")]
 
 
 @app.command(
@@ -207,6 +206,7 @@ def watch(
     epilog=examples(
         "lowtide batches results batch_abc123 -o results.jsonl",
         "lowtide batches results batch_abc123 -o results.jsonl --follow",
+        "lowtide batches results batch_abc123 -o results.jsonl --with-retries",
     )
 )
 def results(
@@ -222,6 +222,13 @@ def results(
         bool,
         typer.Option(
             "--follow", help="Write lines as they finish, in the order they do, until the end."
+        ),
+    ] = False,
+    with_retries: Annotated[
+        bool,
+        typer.Option(
+            "--with-retries",
+            help="Joined over the batch and its retries: each line once, a success if it has one.",
         ),
     ] = False,
     server: ServerOption = DEFAULT_SERVER,
@@ -244,13 +251,21 @@ def results(
         else:
             answer = client.batch(batch_id)
         batch = read_view(answer, BatchView)
-        found = collect(
-            client, batch, output, error_path, quiet=as_json, has_output=follow_on and to_stdout
-        )
+        if with_retries:
+            found = collect_joined(client, batch_id, output, error_path)
+        else:
+            found = collect(
+                client, batch, output, error_path, quiet=as_json, has_output=follow_on and to_stdout
+            )
         if as_json:
             console.emit_json(found | {"batch": answer})
+        elif with_retries:
+            _show_written("Joined over the batch and its retries.", found)
         else:
             _show_results(batch, found)
+    if with_retries:
+        is_clean = not found["error_lines"]
+        raise typer.Exit(command_errors.DONE if is_clean else command_errors.SOME_LINES_FAILED)
     raise typer.Exit(exit_code_of(batch) if batch.is_over else command_errors.DONE)
 
 
@@ -258,9 +273,12 @@ def _show_results(batch: BatchView, found: JsonObject) -> None:
     if batch.is_over:
         show_end(batch, found)
         return
+    _show_written(f"{sentence(batch)}: {counts_of(batch)}.", found)
+
+
+def _show_written(words: str, found: JsonObject) -> None:
     console.write(
-        f"{sentence(batch)}: {counts_of(batch)}."
-        f" Written: {units.plural(found['output_lines'], 'result')},"
+        f"{words} Written: {units.plural(found['output_lines'], 'result')},"
         f" {units.plural(found['error_lines'], 'error')}."
     )
 
@@ -280,3 +298,6 @@ def cancel(
         return
     batch = read_view(answer, BatchView)
     console.write(f"{sentence(batch)}.")
+
+
+add_commands(app)

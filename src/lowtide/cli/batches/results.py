@@ -1,9 +1,11 @@
 """Fetching a batch's results: at its end, in between, or line by line while it runs."""
 
+import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import BinaryIO
 
 import httpx
@@ -12,6 +14,7 @@ from rich.markup import escape
 from lowtide.cli.client.objects import BatchView, JsonObject, read_view
 from lowtide.cli.client.server_client import ServerClient
 from lowtide.cli.client.wait import watch
+from lowtide.cli.client.whole_file import whole_file
 from lowtide.cli.terminal import console
 from lowtide.cli.terminal.progress import BatchBar, transfer_bar
 from lowtide.cli.terminal.standard_streams import is_standard
@@ -47,6 +50,32 @@ def collect(
         found["errors"] = str(errors)
         found["error_lines"] = _fetch(client, batch.error_id, errors, quiet)
     return found
+
+
+def collect_joined(client: ServerClient, batch_id: str, output: Path, errors: Path) -> JsonObject:
+    """Download the results of the batch and its retries, each line once; where they went, and how
+    many lines there are. Lines without success in any of them go to `errors`."""
+    good: BinaryIO
+    with ExitStack() as stack:
+        if is_standard(output):
+            folder = Path(stack.enter_context(TemporaryDirectory(prefix="lowtide-")))
+            good = stack.enter_context((folder / "output").open("w+b"))
+        else:
+            good = stack.enter_context(whole_file(output))
+        bad = stack.enter_context(whole_file(errors))
+        found = client.steering.split_results(batch_id, good, bad)
+        if is_standard(output):
+            good.seek(0)
+            shutil.copyfileobj(good, sys.stdout.buffer)
+            sys.stdout.buffer.flush()
+    if not found.error_lines:
+        errors.unlink()
+    return {
+        "output": str(output),
+        "output_lines": found.output_lines,
+        "errors": str(errors) if found.error_lines else None,
+        "error_lines": found.error_lines,
+    }
 
 
 def _fetch(client: ServerClient, file_id: str, target: Path, quiet: bool) -> int:

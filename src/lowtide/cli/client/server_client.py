@@ -5,11 +5,9 @@ a file goes up and comes down in bounded memory; a download appears under its na
 all.
 """
 
-import os
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO, Self
+from typing import BinaryIO, Final, Self
 
 import httpx
 import msgspec
@@ -18,7 +16,9 @@ from lowtide import limits
 from lowtide.cli.client.http_client import HttpClient, ServerRefused
 from lowtide.cli.client.multipart import FileForm
 from lowtide.cli.client.objects import JsonObject
+from lowtide.cli.client.steering_client import SteeringClient
 from lowtide.cli.client.upload_parts import upload_in_parts
+from lowtide.cli.client.whole_file import whole_file
 from lowtide.cli.terminal.command_errors import CommandError
 
 Advance = Callable[[int, int | None], None]
@@ -41,6 +41,8 @@ class ServerClient:
 
     def __init__(self, http: HttpClient) -> None:
         self._http = http
+        self.steering: Final = SteeringClient(http)
+        """Calls about a batch that exists."""
 
     @property
     def server(self) -> str:
@@ -83,24 +85,8 @@ class ServerClient:
 
     def download(self, file_id: str, target: Path, advance: Advance = _ignore) -> Copied:
         """Fetch a file's content to `target`. Goes on where a broken connection left off."""
-        if target.exists() and not target.is_file():  # a pipe or a device: nothing to replace
-            with target.open("wb") as stream:
-                return self.copy(file_id, stream, advance)
-        handle, name = tempfile.mkstemp(
-            prefix=f".{target.name}.", suffix=".part", dir=target.parent
-        )
-        part = Path(name)
-        try:
-            with os.fdopen(handle, "wb") as stream:
-                copied = self.copy(file_id, stream, advance)
-                stream.flush()
-                os.fsync(stream.fileno())
-            part.chmod(0o666 & ~_umask())
-            part.replace(target)
-        except BaseException:
-            part.unlink(missing_ok=True)
-            raise
-        return copied
+        with whole_file(target) as stream:
+            return self.copy(file_id, stream, advance)
 
     def copy(self, file_id: str, stream: BinaryIO, advance: Advance = _ignore) -> Copied:
         """Write a file's content to `stream`. Resumes by Range after a break."""
@@ -211,13 +197,6 @@ def whole_lines(blocks: Iterator[bytes]) -> Iterator[bytes]:
         for line in others:
             yield bytes(rest)
             rest = bytearray(line)
-
-
-def _umask() -> int:
-    """The process's umask: mkstemp makes private files, a result is as public as any other."""
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
 
 
 def check_id(text: str, kind: str) -> str:

@@ -1,6 +1,6 @@
 """The checks behind `lowtide doctor`, each a function from settings to a finding.
 
-A finding says what is and, where something is wrong, what would repair it. Invariant: nothing is
+A finding says what is and, where something is wrong, what would mend it. Invariant: nothing is
 changed. A data directory that is not there is not made, a database is not migrated; blobs are
 probed by a write that is taken back.
 """
@@ -40,7 +40,7 @@ from lowtide.wiring.database import is_single_machine
 
 
 def check_config(settings: Settings, config_file: Path | None) -> Finding:
-    """The finding on the settings' source; their values were checked by reading them."""
+    """Where the settings come from; that they are sound was checked by reading them."""
     source = f"defaults; there is no ./{DEFAULT_FILE} and no {SYSTEM_FILE}"
     if config_file is not None:
         source = f"read from {config_file}"
@@ -50,9 +50,7 @@ def check_config(settings: Settings, config_file: Path | None) -> Finding:
 
 
 def check_data_dir(settings: Settings) -> list[Finding]:
-    """The findings on the data directory: it exists or can be made, is writable, has
-    space, and its owner.
-    """
+    """There or makeable, writable, with space, and whose."""
     path = settings.server.data_dir.absolute()
     place = path
     while not place.exists():
@@ -101,9 +99,7 @@ def _check_lock(path: Path) -> list[Finding]:
 
 
 async def check_store(settings: Settings) -> Finding:
-    """The finding on the database: it can be read, is whole, and has a schema that
-    this version knows.
-    """
+    """The database can be read, is whole, and has a schema that this version knows."""
     if not is_single_machine(settings):
         return await check_postgres(settings)
     path = settings.server.data_dir.absolute() / "lowtide.db"
@@ -137,7 +133,7 @@ def _check_sqlite(path: Path) -> Finding:
 
 
 async def check_blobs(settings: Settings) -> Finding:
-    """The finding on the object store: writing works and create-only is honoured."""
+    """Writing works and create-only is honoured."""
     url, folder = settings.server.blob_url, settings.server.data_dir.absolute() / "blobs"
     if url == "file" and not folder.exists():
         return Finding("blobs", "ok", "a folder will be made at the first start")
@@ -155,7 +151,7 @@ async def check_blobs(settings: Settings) -> Finding:
 
 
 def check_port(settings: Settings) -> Finding:
-    """The finding on whether `serve` could listen."""
+    """Whether `serve` could listen, or does already."""
     host, port = settings.server.host, settings.server.port
     try:
         bind(host, port).close()
@@ -177,7 +173,7 @@ def _is_lowtide(address: str) -> bool:
 
 
 def check_embedded_engine() -> Finding:
-    """The finding on whether the wheel behind --model can be loaded on this machine."""
+    """The wheel behind --model can be loaded on this machine."""
     try:
         import xllamacpp  # type: ignore[import-untyped]
     except (ImportError, OSError) as error:

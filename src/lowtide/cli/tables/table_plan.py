@@ -67,10 +67,8 @@ def table_errors() -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class TableJob:
-    """A run over a table, with all that it needs to know. `state`: how it would be recorded
-    at its start. `held`: what the folder of the run is named after; beside the output, or
-    here for a bucket's.
-    """
+    """Everything a run over a table needs to know. `state`: how it would be recorded at its start.
+    `held`: what the folder of the run is named after; beside the output, or here for a bucket's."""
 
     table: Table
     numbers: Sequence[int]

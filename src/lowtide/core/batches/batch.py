@@ -1,8 +1,8 @@
 """The life of a batch: its states, its table, its record.
 
 The one place that says which state may follow which. Stores guard every change with `step`'s result
-(`UPDATE ... WHERE status = :from`), so a transition that is not in the table cannot happen. The
-diagram in docs/architecture.md is made from `TRANSITIONS`.
+(`UPDATE ... WHERE status = :from`), so a transition that is not in the table cannot happen, whoever
+asks. The diagram in docs/architecture.md is made from `TRANSITIONS`.
 """
 
 from collections.abc import Mapping
@@ -173,12 +173,23 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     """The canonical model id when the whole file names one; None when mixed or not yet known."""
     paused_reason: PausedReason | None = None
     """Why a batch in progress starts no further requests; None while it may."""
+    retry_of: str | None = None
+    """The batch whose lines without success this one runs again."""
+    root_id: str | None = None
+    """The first batch of its tree of retries; None for that one itself."""
+    model_override: str | None = None
+    """The model that all lines run on, whatever they name."""
     flex: Flex | None = None
     """What single calls it was made of; None for the batches that lists show."""
 
     @property
     def ended_at(self) -> datetime | None:
         return self.completed_at or self.failed_at or self.expired_at or self.cancelled_at
+
+    @property
+    def tree_id(self) -> str:
+        """The first batch of the tree of retries that it belongs to: itself, if it is no retry."""
+        return self.root_id or self.id
 
 
 INSTANT_OF: Final[Mapping[Status, str]] = MappingProxyType(

@@ -12,6 +12,7 @@ from typing import Final, Literal
 import msgspec
 import numpy as np
 
+from lowtide.core.batches.line_sets import Lines
 from lowtide.core.batches.plan import PLAN_DTYPE, RECORD_BYTES, RecordArray
 from lowtide.core.batches.segment import INDEX_RECORD_BYTES, SegmentFormatError
 
@@ -79,10 +80,13 @@ class Merge:
         """The number of lines of that result file."""
         return int(np.count_nonzero(self._sorted()["ok"] == (kind == "output")))
 
+    def lines(self, kind: ResultKind) -> Lines:
+        """The numbers of that result file's lines, ascending."""
+        places = self._sorted()
+        return np.ascontiguousarray(places["line"][places["ok"] == (kind == "output")])
+
     def runs(self, kind: ResultKind, bytes_max: int) -> Iterator[Run]:
-        """The lines of that result file in input order; a single larger line is
-        a run of its own.
-        """
+        """That result file's lines in input order; a single larger line is a run of its own."""
         places = self._sorted()
         if (chosen := places["ok"] == (kind == "output")).sum() < len(places):
             places = places[chosen]  # else it is all of them, and no copy is needed

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from lowtide.core.batches.chunk import ChunkKey
+from lowtide.core.batches.failures import FailureCount, FailureGroup, read_failure
 from lowtide.core.usage import NO_USAGE, Usage
 
 _RECORD = struct.Struct("<II")
@@ -36,7 +37,7 @@ class Finished(msgspec.Struct, frozen=True, gc=False):
 
 
 class Slice(msgspec.Struct, frozen=True, kw_only=True):
-    """The place of a chunk's outcomes of one commit in a segment, and what they sum to."""
+    """Where a chunk's outcomes of one commit lie in a segment, and what they sum to."""
 
     key: ChunkKey
     token: int
@@ -47,6 +48,7 @@ class Slice(msgspec.Struct, frozen=True, kw_only=True):
     failed: int
     indices: tuple[int, ...]
     usage: Usage
+    failures: tuple[FailureGroup, ...] = ()
 
     @property
     def count(self) -> int:
@@ -93,6 +95,7 @@ def encode_segment(
                 failed=len(ordered) - completed,
                 indices=tuple(f.index for f in ordered),
                 usage=_sum_usage(ordered),
+                failures=_failures(ordered) if completed < len(ordered) else (),
             )
         )
         offset += ok_bytes + failed_bytes + _RECORD.size * len(ordered)
@@ -112,6 +115,14 @@ def decode_index(data: bytes, *, offset: int, completed: int, failed: int) -> li
         entries.append(IndexEntry(line, place < completed, offset, length))
         offset += length
     return entries
+
+
+def _failures(finished: Iterable[Finished]) -> tuple[FailureGroup, ...]:
+    count = FailureCount()
+    for item in finished:
+        if not item.ok:
+            count.add(item.line, read_failure(item.output))
+    return count.groups
 
 
 def _sum_usage(finished: Iterable[Finished]) -> Usage:

@@ -180,9 +180,12 @@ _PROMPT_TYPES: Final[Mapping[str, Any]] = {
 _LOOSE_PROMPT_TYPES: Final = {**_PROMPT_TYPES, "messages": list[Any]}
 
 
-def line_type(endpoint: str, prompt_field: str, *, is_strict: bool) -> Any:
+def line_type(
+    endpoint: str, prompt_field: str, *, is_strict: bool, names_model: bool = True
+) -> Any:
     """The Struct that a line of the endpoint is decoded into. With `is_strict` the fields of
-    BODY_FIELDS and the messages have their types, else any value passes there.
+    BODY_FIELDS and the messages have their types, else any value passes there. Unless
+    `names_model`, the body may leave its model out.
     """
     is_responses = endpoint == "/v1/responses"
     prompt_types = _PROMPT_TYPES if is_strict else _LOOSE_PROMPT_TYPES
@@ -193,8 +196,9 @@ def line_type(endpoint: str, prompt_field: str, *, is_strict: bool) -> Any:
     body = msgspec.defstruct(
         "Body",
         [
-            ("model", str),
+            *([("model", str)] if names_model else []),
             (prompt_field, prompt_types[prompt_field]),
+            *([] if names_model else [("model", str, "")]),
             ("stream", bool | None, None),
             *([(name, Any, None) for name in UNSUPPORTED_IN_RESPONSES] if is_responses else []),
             *usual,

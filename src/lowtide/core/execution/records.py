@@ -14,6 +14,7 @@ from lowtide.core.accounts.ledger import Cost, LedgerEntry
 from lowtide.core.accounts.money import ModelPrices
 from lowtide.core.batches.batch import Batch
 from lowtide.core.batches.chunk import ChunkKey, ChunkState
+from lowtide.core.batches.failures import FailureGroup
 from lowtide.core.batches.segment import Slice
 from lowtide.core.files.file import File
 from lowtide.core.usage import NO_USAGE, Usage
@@ -154,7 +155,8 @@ class SettledBatch(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Settlement(msgspec.Struct, frozen=True, kw_only=True):
-    """All that a commit changes, and its receipt. `models` is by (batch, model)."""
+    """All that a commit changes, and its receipt. `models` is by (batch, model); `failures` by
+    batch, without those that have no new one."""
 
     chunks: list[SettledChunk]
     slices: list[StoredSlice]
@@ -162,4 +164,5 @@ class Settlement(msgspec.Struct, frozen=True, kw_only=True):
     batches: dict[str, SettledBatch]
     files: list[File]
     ledger: list[LedgerEntry]
+    failures: dict[str, list[FailureGroup]]
     receipt: CommitReceipt

@@ -13,6 +13,7 @@ import msgspec
 
 from lowtide.core.accounts.ledger import LedgerEntry
 from lowtide.core.batches.chunk import ChunkKey, done_count, freed_state, mark_done
+from lowtide.core.batches.failures import FailureGroup
 from lowtide.core.batches.segment import Slice
 from lowtide.core.execution.charging import cost_of, ledger_entry
 from lowtide.core.execution.records import (
@@ -58,6 +59,7 @@ def settle(
     by_batch: dict[str, SettledModel] = defaultdict(SettledModel)
     models: dict[tuple[str, str], SettledModel] = defaultdict(SettledModel)
     slices: dict[str, list[StoredSlice]] = defaultdict(list)
+    failures: dict[str, list[FailureGroup]] = {}
     for piece in commit.slices:
         chunk = owned.get(piece.key)
         if chunk is None or piece.key in stored or not _accept(chunk, piece):
@@ -68,6 +70,8 @@ def settle(
         slices[batch_id].append(_slice(commit, piece, batches[batch_id], total, place))
         total.add(piece)
         models[batch_id, chunk.record.model].add(piece)
+        if piece.failures:
+            failures.setdefault(batch_id, []).extend(piece.failures)
     for key, chunk in owned.items():
         if (model := models.get((key.batch_id, chunk.record.model))) is not None:
             model.settled_tokens += chunk.settled_tokens()
@@ -94,6 +98,7 @@ def settle(
             for file in _new_files(batches[batch_id], after[batch_id], commit)
         ],
         ledger=ledger,
+        failures=failures,
         receipt=_receipt(commit, owned, batches, after, stored),
     )
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from lowtide.core.batches.batch import BatchError
 from lowtide.core.batches.chunk import NOTHING_DONE, mark_done
+from lowtide.core.batches.line_sets import Lines
 from lowtide.core.batches.plan import RECORD_BYTES, ChunkSpec, Plan, pack_record, unpack_entries
 from lowtide.core.validation.line_splitter import LineSplitter
 
@@ -74,7 +75,7 @@ class Inconsistency(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def compare(references: Iterable[Reference], sizes: Mapping[str, int]) -> Iterator[Inconsistency]:
-    """Yields where blobs and rows disagree; `sizes` has those of the blobs that are there."""
+    """Where blobs and rows disagree; `sizes` has those of the blobs that are there."""
     for reference in references:
         size = sizes.get(reference.key)
         if size is None:
@@ -110,12 +111,13 @@ def is_plan_of(plan: Plan, chunks: Sequence[ChunkRow]) -> bool:
 class LinePlan:
     """A plan in the order of the file, for a batch that runs no more: only its lines matter.
 
-    Feed blocks of the input, then `finish`.
+    Feed blocks of the input, then `finish`. `wanted`: the lines of a retry; None: all of them.
     """
 
-    def __init__(self, line_bytes_max: int) -> None:
+    def __init__(self, line_bytes_max: int, wanted: Lines | None = None) -> None:
         self._cutter = LineSplitter(line_bytes_max)
         self._records = bytearray()
+        self._wanted = None if wanted is None else frozenset(wanted.tolist())
 
     def feed(self, block: bytes) -> None:
         for number, offset, raw, _ in self._cutter.cut(block):
@@ -127,6 +129,8 @@ class LinePlan:
         return bytes(self._records)
 
     def _add(self, number: int, offset: int, raw: memoryview | None) -> None:
+        if self._wanted is not None and number not in self._wanted:
+            return
         if raw is not None and bytes(raw).strip():
             self._records += pack_record(number, offset, len(raw), 0)
 

@@ -59,6 +59,16 @@ def duplicate(line: int) -> BatchError:
     return BatchError("duplicate_custom_id", DUPLICATE, line, "custom_id")
 
 
+def unknown_override(rules: ValidationRules) -> BatchError | None:
+    """Why the one model that all lines are to run on cannot be had; None: it can, or there is
+    none."""
+    model = rules.model_override
+    if model is None or rules.resolve(model) is not None:
+        return None
+    offer = _offer(rules.models or {})
+    return BatchError("model_not_found", f"The model '{model}' is not available. {offer}")
+
+
 def diagnose(raw: bytes, line: int, rules: ValidationRules) -> Diagnosis:
     """Name the first problem of a line that is not blank and did not pass the fast path.
 
@@ -72,7 +82,8 @@ def diagnose(raw: bytes, line: int, rules: ValidationRules) -> Diagnosis:
         _check_method(fields, rules)
         _check_url(fields, rules)
         body = _members(_required(fields, "body"), "body")
-        _check_model(body, rules)
+        if rules.model_override is None:
+            _check_model(body, rules)
         _check_prompt(body, PROMPT_FIELDS[rules.endpoint])
         _check_stream(body)
         if rules.checks_fields:

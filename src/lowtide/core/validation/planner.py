@@ -14,6 +14,7 @@ from lowtide import limits
 from lowtide.core.accounts.catalogue import Catalogue
 from lowtide.core.accounts.estimate import Estimate, estimate
 from lowtide.core.batches.line import Dialect
+from lowtide.core.batches.line_sets import Lines
 from lowtide.core.batches.plan import Plan
 from lowtide.core.bodies.media_urls import MediaRule
 from lowtide.core.tokens.token_model import TokenModel
@@ -54,11 +55,14 @@ class Planner:
         requests_max: int = limits.REQUESTS_PER_BATCH,
         *,
         takes_any_model: bool = False,
+        model_override: str | None = None,
+        wanted: Lines | None = None,
     ) -> Validator:
         """A validator for a new file. Raises KeyError for an endpoint that is not one of ENDPOINTS.
 
         `takes_any_model`: accept models under the names that lines give them, because this process
-        does not know what will be served.
+        does not know what will be served. `model_override`: one model for all lines. `wanted`: the
+        lines to plan, ascending; None: all.
         """
         settings = self._settings()
         rules = ValidationRules(
@@ -69,12 +73,22 @@ class Planner:
             line_bytes_max=settings.line_bytes,
             contexts=self._catalogue.contexts,
             media=settings.media_rule,
+            model_override=model_override,
+            wanted=wanted,
         )
         return Validator(rules, self._token_models)
 
-    def begin_repair(self, endpoint: str, dialect: Dialect, models: Mapping[str, str]) -> Validator:
+    def begin_repair(
+        self,
+        endpoint: str,
+        dialect: Dialect,
+        models: Mapping[str, str],
+        *,
+        model_override: str | None = None,
+        wanted: Lines | None = None,
+    ) -> Validator:
         """A validator for a file that passed before, perhaps by other rules. `models` were accepted
-        then, and are accepted whatever is known today.
+        then, and are accepted whatever is known today. The others are as with `begin`.
         """
         rules = ValidationRules(
             endpoint=endpoint,
@@ -83,6 +97,8 @@ class Planner:
             requests_max=_NO_BOUND,
             line_bytes_max=self._settings().line_bytes,
             checks_fields=False,
+            model_override=model_override,
+            wanted=wanted,
         )
         return Validator(rules)
 

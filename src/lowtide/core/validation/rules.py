@@ -8,6 +8,7 @@ import msgspec
 
 from lowtide import limits
 from lowtide.core.batches.line import Dialect
+from lowtide.core.batches.line_sets import Lines
 from lowtide.core.bodies.media_urls import MediaRule
 
 PROMPT_FIELDS: Final[Mapping[str, str]] = {
@@ -37,6 +38,10 @@ class ValidationRules(msgspec.Struct, frozen=True):
     """Tokens that a prompt may have, by canonical model id, where they are known."""
     media: MediaRule | None = None
     """Which URLs a body may have; None: any."""
+    model_override: str | None = None
+    """The model that all lines run on, whatever they name; a name of `models`."""
+    wanted: Lines | None = None
+    """The lines to plan, ascending; the others are passed over unread. None: all of them."""
     checks_fields: bool = True
     """False for a file that was validated before, perhaps by code with other rules."""
 

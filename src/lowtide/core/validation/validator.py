@@ -9,6 +9,7 @@ most of what its custom_id and its prompt begin with.
 """
 
 from collections.abc import Iterator, Mapping
+from functools import cache
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -27,9 +28,11 @@ from lowtide.core.files.file_format import FileFormat, head_of, recognise
 from lowtide.core.tokens.sampler import LineEstimator
 from lowtide.core.tokens.token_model import UNTRAINED, TokenModel
 from lowtide.core.validation.duplicate_ids import CustomIds
-from lowtide.core.validation.line_errors import diagnose, duplicate
+from lowtide.core.validation.line_errors import diagnose, duplicate, unknown_override
 from lowtide.core.validation.line_splitter import CutLine, LineSplitter
+from lowtide.core.validation.model_override import ModelOverride
 from lowtide.core.validation.rules import PROMPT_FIELDS, ValidationRules
+from lowtide.core.validation.wanted_lines import WantedLines
 
 _BLANK: Final = b" \t\r"
 _ENDLESS: Final = 1 << 62  # tokens: of a context that is not known
@@ -43,15 +46,12 @@ class ValidationFailure(msgspec.Struct, frozen=True):
     lines: int
 
 
-def _line_types(*, is_strict: bool) -> dict[str, Any]:
-    return {
-        endpoint: line_type(endpoint, PROMPT_FIELDS[endpoint], is_strict=is_strict)
-        for endpoint in PROMPT_FIELDS
-    }
-
-
-_LINE_TYPES: Final = _line_types(is_strict=True)
-_LOOSE_LINE_TYPES: Final = _line_types(is_strict=False)
+@cache
+def _line_type(endpoint: str, *, is_strict: bool, names_model: bool) -> Any:
+    """Raises KeyError for an endpoint that is not one of ENDPOINTS."""
+    return line_type(
+        endpoint, PROMPT_FIELDS[endpoint], is_strict=is_strict, names_model=names_model
+    )
 
 
 class _Share:
@@ -104,8 +104,11 @@ class Validator:
         self.bytes_seen = 0
         self._rules = rules
         self._cutter = LineSplitter(rules.line_bytes_max)
-        self._decode = msgspec.json.Decoder(_LINE_TYPES[rules.endpoint]).decode
-        self._decode_loosely = msgspec.json.Decoder(_LOOSE_LINE_TYPES[rules.endpoint]).decode
+        names_model = rules.model_override is None
+        strict = _line_type(rules.endpoint, is_strict=True, names_model=names_model)
+        loose = _line_type(rules.endpoint, is_strict=False, names_model=names_model)
+        self._decode = msgspec.json.Decoder(strict).decode
+        self._decode_loosely = msgspec.json.Decoder(loose).decode
         self._may_wait = rules.endpoint == "/v1/responses" and rules.checks_fields
         self._head = b""
         self._format: FileFormat | None = None
@@ -117,6 +120,11 @@ class Validator:
         self._requests = 0  # lines that are not blank, good or bad
         self._blanks_max = max(limits.BLANK_LINES_MAX, 2 * rules.requests_max)
         self._is_blank = False  # more of its lines are blank than that
+        self._wanted = None if rules.wanted is None else WantedLines(rules.wanted)
+        self._override = None
+        if rules.model_override is not None:
+            self._override = ModelOverride(rules.model_override, rules.models)
+        self._refusal = unknown_override(rules)
         self._custom_ids = CustomIds()
         self._shares: dict[str, _Share] = {}  # by canonical model id
         self._shares_by_name: dict[str, _Share] = {}  # the same, by every name seen
@@ -134,11 +142,13 @@ class Validator:
 
     @property
     def is_decided(self) -> bool:
-        """Whether the rest of the file cannot change that it is refused,
-        nor why: it need not be fed.
+        """Whether the rest of the file cannot change that it is refused, nor why, or none of it is
+        wanted: it need not be fed.
         """
         too_many = self._requests > self._rules.requests_max
-        return too_many or self._is_blank or self._format is not None
+        has_all = self._wanted is not None and self.lines_seen >= self._wanted.last
+        is_refused = self._is_blank or self._format is not None or self._refusal is not None
+        return too_many or has_all or is_refused
 
     def feed(self, block: bytes | bytearray | memoryview) -> None:
         """Take the next bytes of the file, cut anywhere.
@@ -150,11 +160,13 @@ class Validator:
             self._head = head_of(self._head, bytes(block[: limits.FORMAT_HEAD_BYTES]))
             if len(self._head) == limits.FORMAT_HEAD_BYTES:
                 self._format = recognise(self._head)
-        if block and self._format is None:
+        if block and self._format is None and self._refusal is None:
             self._take(self._cutter.cut(bytes(block)))
 
     def finish(self) -> Plan | ValidationFailure:
         """The result; the last line may lack its ending. Call once, after the last block."""
+        if self._refusal is not None:
+            return ValidationFailure((self._refusal,), 1, self.lines_seen)
         if self._format is None and len(self._head) < limits.FORMAT_HEAD_BYTES:
             self._format = recognise(self._head)
         if (known := self._format) is not None:
@@ -187,25 +199,37 @@ class Validator:
                 for model, share in self._shares.items()
             },
             {model: order for model, order in orders.items() if order is not None},
-            tuple(
-                _too_long(model, share, f"body.{PROMPT_FIELDS[self._endpoint]}")
-                for model, share in self._shares.items()
-                if share.long_prompts
-            ),
+            self._warnings(),
         )
+
+    def _warnings(self) -> tuple[BatchError, ...]:
+        warnings = [
+            _too_long(model, share, f"body.{PROMPT_FIELDS[self._endpoint]}")
+            for model, share in self._shares.items()
+            if share.long_prompts
+        ]
+        if self._override is not None and (warning := self._override.warning) is not None:
+            warnings.append(warning)
+        return tuple(warnings)
 
     def _take(self, lines: Iterator[CutLine]) -> None:
         """Plan or refuse each line; past the limit on requests, lines are only counted."""
         requests_max, blanks_max = self._rules.requests_max, self._blanks_max
         custom_ids: list[str] = []
         numbers: list[int] = []
+        if self._wanted is not None:
+            lines = self._wanted.only(lines)
+        applied = None if self._override is None else self._override.applied_to
         for number, offset, raw, utf8 in lines:
-            if number - self._requests > blanks_max:
+            if number - self._requests > blanks_max and self._wanted is None:
                 self._look_for_blanks(number - 1)
             if self._requests > requests_max or self._is_blank:
                 continue
             line = self._read(raw) if raw is not None and utf8 else None
-            share = self._share_of(line.body.model) if line is not None else None
+            share = None
+            if line is not None:
+                name = line.body.model
+                share = self._share_of(name if applied is None else applied(name))
             if line is None or share is None or raw is None:
                 if (custom_id := self._refuse(number, raw)) is not None:
                     custom_ids.append(custom_id)
@@ -229,7 +253,7 @@ class Validator:
 
     def _look_for_blanks(self, lines: int) -> None:
         """Whether too many of the first `lines` are blank; not once the file is refused anyhow."""
-        if self._requests <= self._rules.requests_max:
+        if self._requests <= self._rules.requests_max and self._wanted is None:
             self._is_blank |= lines - self._requests > self._blanks_max
 
     def _read(self, raw: memoryview) -> Any:
@@ -267,7 +291,7 @@ class Validator:
         return None if checked else line
 
     def _share_of(self, name: str) -> _Share | None:
-        """The share of the model that this name stands for; None when it is not accepted."""
+        """Where requests that name this model go; None when it is not accepted."""
         share = self._shares_by_name.get(name)
         if share is None and (model := self._rules.resolve(name)) is not None:
             share = self._shares.get(model)

@@ -130,9 +130,7 @@ async def _keep_log(process: asyncio.subprocess.Process, log: BoundedLog) -> Non
 
 
 async def _stop(process: asyncio.subprocess.Process) -> None:
-    """Ends the input, which asks the child to leave; sends SIGKILL if it does not react (a
-    model still loading).
-    """
+    """End of input asks the child to leave; SIGKILL if it does not hear (a model still loading)."""
     if process.returncode is not None:
         return
     assert process.stdin is not None

@@ -81,7 +81,10 @@ class AssembleLoop:
         errors_key = f"results/{error_file_id(batch.id)}-{lease.token}"
         output = await job.write("output", output_key, renewal.renew_if_due)
         errors = await job.write("errors", errors_key, renewal.renew_if_due)
-        done = await self._store.finish(lease, output=output, errors=errors, now=self._clock.now())
+        end = job.end() if batch.flex is None else None
+        done = await self._store.finish(
+            lease, output=output, errors=errors, now=self._clock.now(), end=end
+        )
         log.info(
             "batch.assembled" if done else "assembly.given_up",
             batch=batch.id,

@@ -12,6 +12,7 @@ import structlog
 
 from lowtide import limits
 from lowtide.core.batches.batch import BatchError
+from lowtide.core.batches.line_sets import unpack_lines
 from lowtide.core.batches.plan import Plan
 from lowtide.core.validation.planner import Planner
 from lowtide.core.validation.validator import ValidationFailure
@@ -107,7 +108,13 @@ class ValidateLoop:
         """
         batch = lease.batch
         bounds = await self._allowance.of(batch.project_id)
-        validator = self._planner.begin(batch.endpoint, batch.dialect, bounds.requests_per_batch)
+        validator = self._planner.begin(
+            batch.endpoint,
+            batch.dialect,
+            bounds.requests_per_batch,
+            model_override=batch.model_override,
+            wanted=None if lease.covered is None else unpack_lines(lease.covered),
+        )
         renewal = TaskRenewal(self._store, lease, self._clock, self._lease_ttl_s)
         return await plan_file(
             validator, self._blobs, lease.input_key, bounds.organization_id, renewal.renew_if_due

@@ -14,6 +14,7 @@ import structlog
 
 from lowtide import limits
 from lowtide.core.batches.batch import Batch, Status
+from lowtide.core.batches.failures import FailureCount, read_failure
 from lowtide.core.batches.line import (
     LineFormatError,
     UnexecutedCode,
@@ -21,10 +22,12 @@ from lowtide.core.batches.line import (
     read_request,
     render_unexecuted,
 )
+from lowtide.core.batches.line_sets import FailedLineCollector, pack_lines
 from lowtide.core.batches.merge import INPUT, Merge, ResultKind, Run
 from lowtide.core.batches.segment import INDEX_RECORD_BYTES
 from lowtide.core.execution.records import StoredSlice
 from lowtide.ports.blobs import BlobNotFound, Blobs
+from lowtide.ports.retries import BatchEnd
 from lowtide.ports.store import OutputInfo, ResultStore
 
 log = structlog.get_logger(__name__)
@@ -53,6 +56,8 @@ class Assembly:
         self._merge = Merge()
         self._segments: list[str] = []
         self._numbers: dict[str, int] = {}
+        self._failed = FailedLineCollector()
+        self._failures = FailureCount()
         self.settled = 0
         """The number of outcomes that were loaded."""
 
@@ -97,7 +102,8 @@ class Assembly:
         digest, size = sha256(), 0
         async with self._blobs.write(key) as writer:
             for run in self._merge.runs(kind, limits.ASSEMBLE_RUN_BYTES):
-                for data in _joined(await self._lines(run)):
+                found = await self._lines(run)
+                for data in _joined(self._noted(run, found) if kind == "errors" else found):
                     digest.update(data)
                     size += len(data)
                     await writer.write(data)
@@ -105,6 +111,23 @@ class Assembly:
             info = OutputInfo(bytes=size, lines=lines, sha256=digest.hexdigest(), blob_key=key)
             check(info)
         return info
+
+    def end(self) -> BatchEnd:
+        """What is kept of the lines for retries. After the error file was written."""
+        is_retry = self._batch.retry_of is not None
+        return BatchEnd(
+            failed=self._failed.collected().pack(),
+            succeeded=pack_lines(self._merge.lines("output")) if is_retry else None,
+            failures=self._failures.groups,
+        )
+
+    def _noted(self, run: Run, lines: Iterator[bytes]) -> Iterator[bytes]:
+        """The same error lines, each counted as it goes by."""
+        for place, data in zip(run.places, lines, strict=True):
+            failure = read_failure(data)
+            self._failed.add(place[0], failure.code)
+            self._failures.add(place[0], failure)
+            yield data
 
     async def _load_indices(self, segment_key: str, rows: list[StoredSlice]) -> None:
         number = self._numbers.setdefault(segment_key, len(self._segments))
@@ -146,7 +169,7 @@ def _joined(lines: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def index_place(row: StoredSlice) -> tuple[int, int]:
-    """The place of the slice's index in its segment: `(offset, length)`."""
+    """Where the index of the slice lies in its segment: `(offset, length)`."""
     start = row.offset + row.ok_bytes + row.failed_bytes
     return start, (row.completed + row.failed) * INDEX_RECORD_BYTES
 

@@ -40,7 +40,7 @@ from lowtide.service.webhooks.webhooks import WebhookService
 NOTHING_SPENT: Final = Cost()
 
 Loop = Literal["validate", "dispatch", "assemble"]
-"""The loops that `wake` may wake, so that nothing waits for the next poll."""
+"""What `wake` may be asked to nudge, so that nothing waits for the next poll."""
 
 Look = Callable[[], Awaitable[Standing]]
 """What the workers say of themselves now; see service/standings.py."""
@@ -72,7 +72,7 @@ class Page(msgspec.Struct, frozen=True):
 
 
 class BatchService:
-    """The verbs. `wake` wakes a loop of this process; losing a wake-up costs a poll interval."""
+    """The verbs. `wake` nudges a loop of this process; losing a nudge costs a poll interval."""
 
     def __init__(
         self,
@@ -159,7 +159,7 @@ class BatchService:
         """Raises LowtideError `batch_not_found`."""
         batch = await self._store.batches.get(project_id, batch_id)
         if batch is None:
-            raise _not_found(batch_id)
+            raise batch_not_found(batch_id)
         return batch
 
     async def page(self, project_id: str, *, after: str | None = None, limit: int) -> Page:
@@ -189,7 +189,7 @@ class BatchService:
         """
         batch = await self._store.batches.cancel(project_id, batch_id, self._clock.now())
         if batch is None:
-            raise _not_found(batch_id)
+            raise batch_not_found(batch_id)
         if batch.status in ("completed", "failed", "expired"):
             raise LowtideError(
                 "invalid_request", f"Batch '{batch_id}' is {batch.status} and cannot be cancelled."
@@ -249,9 +249,7 @@ class BatchService:
         )
 
     async def _models_of(self, batch: Batch, *, alone: bool) -> tuple[str, ...]:
-        """The models of the batch. Those of a mixed one cost a query, which a list of
-        batches does without.
-        """
+        """Those of a mixed batch cost a query, which a list of batches does without."""
         if batch.status != "in_progress":
             return ()
         if batch.model is not None:
@@ -305,5 +303,6 @@ def _digest(batch: Batch, webhook: BatchWebhook | None) -> str:
     return sha256(msgspec.json.encode(asked_for)).hexdigest()
 
 
-def _not_found(batch_id: str) -> LowtideError:
+def batch_not_found(batch_id: str) -> LowtideError:
+    """The refusal of an id that names no batch of the project."""
     return LowtideError("batch_not_found", f"No batch found with id '{batch_id}'.")

@@ -5,12 +5,13 @@ refusal names the parameter at fault. What is in the lines is found by validatio
 batch, not the call (protocol.md section 8).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 import msgspec
 
 from lowtide import limits
+from lowtide.core.accounts.catalogue import Catalogue
 from lowtide.core.batches.completion_window import window_s
 from lowtide.core.batches.line import ENDPOINTS
 from lowtide.core.errors import LowtideError, file_lost
@@ -53,21 +54,54 @@ def check_window(asked: NewBatch, default_s: int) -> int:
     """The completion window in seconds. Raises LowtideError for values that make no sense."""
     if not asked.input_file_id:
         raise missing("input_file_id")
-    _check_metadata(asked.metadata or {})
+    check_metadata(asked.metadata or {})
     _check_output_expiry(asked.output_expires_after)
-    if asked.priority is not None and abs(asked.priority) > limits.PRIORITY_MAX:
+    check_priority(asked.priority)
+    return checked_window_s(asked.completion_window, default_s)
+
+
+def check_model(model: str | None, catalogue: Catalogue, param: str = "model") -> None:
+    """Raises LowtideError for a model that no line may name."""
+    if model is not None and model not in catalogue.accepted:
+        raise LowtideError(
+            "model_not_found",
+            f"The model '{model[: limits.VALUE_CHARS_QUOTED]}' is not available."
+            " GET /v1/models lists those that are.",
+            param,
+        )
+
+
+def check_priority(priority: int | None) -> None:
+    """Raises LowtideError for one out of bounds."""
+    if priority is not None and abs(priority) > limits.PRIORITY_MAX:
         raise LowtideError(
             "invalid_request",
             f"priority must be from -{limits.PRIORITY_MAX} to {limits.PRIORITY_MAX}.",
             "priority",
         )
-    if asked.completion_window is None:
+
+
+def checked_window_s(words: str | None, default_s: int) -> int:
+    """A completion window in seconds; the default where none is given. Raises LowtideError."""
+    if words is None:
         return default_s
     try:
-        return window_s(asked.completion_window)
+        return window_s(words)
     except ValueError as error:
         message = f"completion_window = {error}"
         raise LowtideError("invalid_request", message, "completion_window") from None
+
+
+def invalid_value(value: str, supported: Sequence[str], param: str) -> LowtideError:
+    """The refusal of a value that is none of those that there are, in OpenAI's words."""
+    quoted = [f"'{each}'" for each in supported]
+    *most, last = quoted
+    listed = f"{', '.join(most)}, and {last}" if len(most) > 1 else " and ".join(quoted)
+    return LowtideError(
+        "invalid_value",
+        f"Invalid value: '{value[: limits.VALUE_CHARS_QUOTED]}'. Supported values are: {listed}.",
+        param,
+    )
 
 
 def check_input(file: File, now: datetime) -> None:
@@ -114,7 +148,8 @@ def check_endpoint(endpoint: str | None, file: File) -> str:
     return endpoint
 
 
-def _check_metadata(metadata: Mapping[str, str]) -> None:
+def check_metadata(metadata: Mapping[str, str]) -> None:
+    """Raises LowtideError where there are too many pairs, or one is too long."""
     pairs, key_chars, value_chars = (
         limits.METADATA_PAIRS_MAX,
         limits.METADATA_KEY_CHARS_MAX,

@@ -88,29 +88,36 @@ class PlanRepair:
     async def _validated(self, found: BatchContents) -> Plan | None:
         # What was accepted then is in the chunks, whatever the settings say now.
         models = {chunk.model: chunk.model for chunk in found.chunks}
-        validator = self._planner.begin_repair(found.batch.endpoint, found.batch.dialect, models)
+        validator = self._planner.begin_repair(
+            found.batch.endpoint,
+            found.batch.dialect,
+            models,
+            model_override=found.batch.model_override,
+            wanted=found.lines,
+        )
         try:
             plan = await plan_file(validator, self._blobs, found.input_key, found.batch.project_id)
         except BlobNotFound:
             return None
         return plan if isinstance(plan, Plan) else None
 
-    async def by_line(self, input_key: str, total: int) -> bytes | None:
-        """A plan in the order of the file; None when the input is gone or is not `total` lines."""
-        plan = LinePlan(self._line_bytes_max)
+    async def by_line(self, found: BatchContents) -> bytes | None:
+        """A plan in the order of the file; None when the input is gone, or has not as many lines as
+        the batch."""
+        plan = LinePlan(self._line_bytes_max, found.lines)
         try:
-            async for block in self._blobs.stream(input_key):
+            async for block in self._blobs.stream(found.input_key):
                 plan.feed(block)
         except BlobNotFound:
             return None
         data = plan.finish()
-        return data if len(data) == total * RECORD_BYTES else None
+        return data if len(data) == found.batch.counts.total * RECORD_BYTES else None
 
     async def _replacement(self, found: BatchContents) -> bytes:
         total = found.batch.counts.total
         by_chunk = await self._settled(found.batch.id)
         settled = {line for lines in by_chunk.values() for line in lines}
-        data = await self.by_line(found.input_key, total)
+        data = await self.by_line(found)
         if data is not None and settled <= {entry.line for entry in unpack_entries(data)}:
             return data
         return plan_of_numbers(settled, total)

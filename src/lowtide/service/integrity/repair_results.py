@@ -160,7 +160,7 @@ class ResultRepair:
         if found.batch.plan_key is not None:
             with suppress(BlobNotFound):
                 return await self._blobs.read(found.batch.plan_key)
-        data = await self._plans.by_line(found.input_key, found.batch.counts.total)
+        data = await self._plans.by_line(found)
         if data is None:
             raise BlobNotFound(f"the input of {found.batch.id} is gone")
         return data

@@ -170,9 +170,7 @@ class FlexQueue:
             raise too_many_batches(bounds, reached.lack) from None
 
     async def cancel(self, batch: Batch) -> None:
-        """Cancels the batch as far as possible: an engine that still answers has
-        computed for nothing.
-        """
+        """Stop it, as far as it can be: an engine that still answers has worked in vain."""
         try:
             await self._store.batches.cancel(batch.project_id, batch.id, self._clock.now())
         except StoreError as error:  # its window ends it

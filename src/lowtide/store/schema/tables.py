@@ -30,7 +30,7 @@ from lowtide.core.accounts.tenancy import OrganizationLimits, Scope
 from lowtide.core.batches.batch import BatchError
 from lowtide.store.schema.columns import WORD, Instant, Json
 
-HEAD: Final = "0014"
+HEAD: Final = "0015"
 """The revision that this code needs. Revisions are numbered, so a newer one is recognised."""
 
 metadata = MetaData()
@@ -216,6 +216,9 @@ batches = Table(
     _at("answered_at"),  # the create; None: its client may not have heard of it
     _count("unreported"),  # answers without usable usage
     Column("warnings", Json(tuple[BatchError, ...]), nullable=False),
+    _text("retry_of", nullable=True),
+    _text("root_id", nullable=True),  # of a retry: the first batch of its tree
+    _text("model_override", nullable=True),
     CheckConstraint("completed + failed <= total", name="batches_counts"),
 )
 Index("batches_page", batches.c.project_id, batches.c.created_at, batches.c.id)
@@ -242,6 +245,7 @@ Index("batches_digest", batches.c.project_id, batches.c.digest, batches.c.create
 Index("batches_status", batches.c.status, batches.c.expires_at)
 Index("batches_input", batches.c.input_file_id)
 Index("batches_plan", batches.c.plan_key)
+Index("batches_retries", batches.c.root_id, **_only(batches.c.root_id.is_not(None)))
 Index(
     "batches_unswept",
     batches.c.ended_at,

@@ -38,6 +38,7 @@ from lowtide.store.schema.rows import (
 )
 from lowtide.store.schema.tables import batch_models, batches, chunks, files, ledger, slices
 from lowtide.store.statements import fair_share
+from lowtide.store.statements.failures import count_failures
 from lowtide.store.statements.spending import charge, lock_organizations
 from lowtide.store.statements.throughput import record_throughput
 from lowtide.store.statements.transitions import event_values, lock_batches
@@ -115,8 +116,7 @@ def _batch_record(row: Row[Any]) -> BatchRecord:
 
 
 def chunks_by_key(keys: Collection[ChunkKey]) -> Select[Any]:
-    """Selects those chunks, as ChunkRecord has them, in the order in which every
-    transaction locks them.
+    """Those chunks, as ChunkRecord has them, in the order in which every transaction locks them.
 
     Batch by batch, because SQLite scans the table for `(batch_id, seq) IN (VALUES ...)`.
     """
@@ -148,6 +148,7 @@ async def _write(conn: AsyncConnection, settlement: Settlement, group: GroupComm
     await _many(conn, UPDATE_MODEL, [_model_values(*item) for item in settlement.models.items()])
     await _many(conn, insert(files), [file_values(file) for file in settlement.files])
     await _many(conn, insert(ledger), [entry_values(entry) for entry in settlement.ledger])
+    await count_failures(conn, settlement.failures)
     for batch_id, after in settlement.batches.items():
         values = _batch_values(after)
         if after.ends:

@@ -1,0 +1,129 @@
+"""Routes about what failed: groups of failures, the retry of failed lines, results joined.
+
+The rules are in service/batches/retries.py and joined_results.py. Guards: an answer with results
+is a stream that has begun well: what can be known to be missing is refused before it.
+"""
+
+from typing import Any, Final
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from lowtide.api.batches.batches import answer_batch
+from lowtide.api.files.downloads import begin_stream, in_download_place
+from lowtide.api.http.json_body import as_struct, json_response, read_json
+from lowtide.api.middleware.auth import set_audit_subject
+from lowtide.api.middleware.caller import identify, services_of
+from lowtide.api.objects.batches import BatchJob, BatchObject
+from lowtide.api.objects.failures import (
+    FailureExampleObject,
+    FailureGroupList,
+    FailureGroupObject,
+)
+from lowtide.api.openapi.answers import answers, content, json_body, refusals
+from lowtide.api.openapi.routes import Routes, read_query
+from lowtide.api.openapi.schemas import parameters_of
+from lowtide.core.batches.failures import FailureGroup
+from lowtide.core.batches.retry import RETRY_ONLY
+from lowtide.service.batches.retries import RetryBatch
+
+routes = Routes("batches")
+
+_RETRY: Final[dict[str, Any]] = {
+    "only": {"enum": list(RETRY_ONLY), "default": "all_unsuccessful"},
+    "codes": {"type": "array", "items": {"type": "string"}},
+    "model": {"type": "string"},
+    "completion_window": {"type": "string", "examples": ["24h"]},
+    "priority": {"type": "integer"},
+    "metadata": {"type": "object", "additionalProperties": {"type": "string"}},
+}
+
+
+@routes.add(
+    "POST",
+    "/v1/batches/{batch_id}/retry",
+    answers(
+        (BatchObject, BatchJob),
+        "invalid_request",
+        "invalid_value",
+        "batch_not_found",
+        "model_not_found",
+        "batch_not_ended",
+        "batch_failed",
+        "retry_unfinished",
+        "nothing_to_retry",
+        "input_gone",
+        "file_expired",
+        "file_lost",
+        "request_too_large",
+        "spend_cap_exceeded",
+        "storage_full",
+    ),
+    requestBody={**json_body({"type": "object", "properties": _RETRY}), "required": False},
+)
+async def retry(request: Request, batch_id: str) -> Response:
+    """Run the lines without success again, as a new batch over the stored input."""
+    caller = identify(request)
+    asked = as_struct(await read_json(request), RetryBatch)
+    batch = await services_of(request).retries.retry(
+        caller.project_id, caller.user_id, batch_id, asked
+    )
+    set_audit_subject(request, batch.id)
+    return await answer_batch(request, batch)
+
+
+@routes.add("GET", "/v1/batches/{batch_id}/errors", answers(FailureGroupList, "batch_not_found"))
+async def errors(request: Request, batch_id: str) -> Response:
+    """Why lines failed: groups of alike failures so far, counted, with examples."""
+    project_id = identify(request).project_id
+    groups = await services_of(request).retries.failures(project_id, batch_id)
+    total = sum(group.requests for group in groups)
+    return json_response(FailureGroupList(data=tuple(map(_group_object, groups)), total=total))
+
+
+class ReadResults(msgspec.Struct, frozen=True):
+    """The query of results. `with_retries`: of the whole tree of retries."""
+
+    with_retries: bool = False
+
+
+@routes.add(
+    "GET",
+    "/v1/batches/{batch_id}/results",
+    {
+        200: content("application/jsonl", {"type": "string"}),
+        **refusals(
+            "invalid_request", "batch_not_found", "batch_not_ended", "batch_failed", "results_gone"
+        ),
+    },
+    parameters=parameters_of(ReadResults),
+)
+async def results(request: Request, batch_id: str) -> Response:
+    """All results in input order, successes and failures in one stream, each request once."""
+    return await in_download_place(request, lambda: _results(request, batch_id))
+
+
+async def _results(request: Request, batch_id: str) -> Response:
+    asked, project_id = read_query(request, ReadResults), identify(request).project_id
+    found = await services_of(request).joined.open(
+        project_id, batch_id, with_retries=asked.with_retries
+    )
+    headers = {
+        "content-type": "application/jsonl",
+        "content-disposition": f'attachment; filename="{batch_id}_results.jsonl"',
+        "x-incomplete": "true" if found.incomplete else "false",
+    }
+    return await begin_stream(request, found.body, 200, headers)
+
+
+def _group_object(group: FailureGroup) -> FailureGroupObject:
+    return FailureGroupObject(
+        code=group.code,
+        message=group.shape,
+        count=group.requests,
+        examples=tuple(
+            FailureExampleObject(line=each.line, custom_id=each.custom_id, message=each.message)
+            for each in group.examples
+        ),
+    )

@@ -1,0 +1,79 @@
+"""`ports.retries.RetryStore` over SQL.
+
+Invariant: who adds a retry holds its tree's lock from the look at the tree to the end of the
+transaction, so two retries of one tree never both find it at rest.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import Row, insert, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from lowtide.core.accounts.batch_quota import NO_QUOTA, BatchQuota
+from lowtide.core.batches.batch import Batch
+from lowtide.core.batches.failures import FailureGroup
+from lowtide.ports.retries import LineSetKind, RetryConflict
+from lowtide.store.batches import check_batch_quota, insert_batch
+from lowtide.store.connection.database import Database, transactional
+from lowtide.store.connection.dialect import lock_name
+from lowtide.store.connection.notify import announce
+from lowtide.store.schema.retry_tables import line_sets
+from lowtide.store.schema.rows import batch_of
+from lowtide.store.schema.tables import batches, files
+from lowtide.store.statements.failures import failures_of
+
+
+@transactional
+class SqlRetries:
+    """Trees of retries."""
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+    async def tree(self, project_id: str, root_id: str) -> list[Batch]:
+        async with self._db.read() as conn:
+            return [batch_of(row) for row in await _tree(conn, project_id, root_id)]
+
+    async def add(
+        self, batch: Batch, covered: bytes, seen: int, quota: BatchQuota = NO_QUOTA
+    ) -> Batch:
+        async with self._db.write() as conn:
+            await lock_name(conn, f"retry {batch.tree_id}")
+            tree = await _tree(conn, batch.project_id, batch.tree_id)
+            unfinished = next((row.id for row in tree if row.ended_at is None), None)
+            if unfinished is not None or len(tree) != seen:
+                raise RetryConflict(unfinished)
+            await check_batch_quota(conn, batch, quota)
+            # Locked: who deletes the file meanwhile waits, and then sees that this batch reads it.
+            input_key = await conn.scalar(
+                select(files.c.blob_key)
+                .where(files.c.id == batch.input_file_id)
+                .with_for_update(read=True)
+            )
+            await insert_batch(conn, batch, batch.id, input_key or "")
+            values = {"batch_id": batch.id, "kind": "covered", "data": covered}
+            await conn.execute(insert(line_sets).values(values))
+            await announce(conn, "validate")
+        return batch
+
+    async def line_sets(self, batch_ids: list[str], kind: LineSetKind) -> Mapping[str, bytes]:
+        these = select(line_sets).where(
+            line_sets.c.batch_id.in_(batch_ids), line_sets.c.kind == kind
+        )
+        async with self._db.read() as conn:
+            return {row.batch_id: row.data for row in await conn.execute(these)}
+
+    async def failures(self, batch_id: str) -> tuple[FailureGroup, ...]:
+        async with self._db.read() as conn:
+            return tuple((await failures_of(conn, batch_id)).values())
+
+
+async def _tree(conn: AsyncConnection, project_id: str, root_id: str) -> list[Row[Any]]:
+    mine = (batches.c.id == root_id) | (batches.c.root_id == root_id)
+    found = await conn.execute(
+        select(batches)
+        .where(mine, batches.c.project_id == project_id)
+        .order_by(batches.c.created_at, batches.c.id)
+    )
+    return list(found)

@@ -1,0 +1,110 @@
+"""`lowtide batches` and `lowtide.Client` steer a batch of a real HTTP API."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from batch_env import CHAT, Env, open_bench
+
+import lowtide
+from lowtide.cli.app import main
+
+
+@pytest.fixture
+def env(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Env]:
+    monkeypatch.chdir(tmp_path)
+    with open_bench(tmp_path, monkeypatch) as running:
+        monkeypatch.setenv("LOWTIDE_SERVER", running.http_api.url)
+        monkeypatch.delenv("LOWTIDE_API_KEY", raising=False)
+        yield running
+
+
+def ended(env: Env, *, ok: list[int], bad: list[int]) -> str:
+    body = {"input_file_id": env.upload(len(ok) + len(bad)).id, "endpoint": CHAT}
+    batch_id = str(env.post(body).json["id"])
+    env.plan()
+    env.settle(batch_id, ok=ok, bad=bad)
+    env.assemble()
+    return batch_id
+
+
+def test_failed_lines_are_retried_and_their_results_joined(
+    env: Env, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = ended(env, ok=[1, 3], bad=[2, 4])
+    assert main(["batches", "errors", first]) == 0
+    assert said(capsys).splitlines() == [
+        "lines\tcode\tmessage\te.g.",
+        "2\t400\tno\tline 2, r-2",
+    ]
+    command = ["batches", "retry", first, "--only", "failed", "--code", "400", "--window", "2h"]
+    assert main([*command, "--priority", "3"]) == 0
+    retry_id = said(capsys).strip()
+    env.plan()
+    env.settle(retry_id, ok=[2], bad=[4])
+    env.assemble()
+    target = tmp_path / "all.jsonl"
+    results = ["batches", "results", first, "--with-retries", "-o"]
+    assert main([*results, str(target)]) == 1, "a line is still without success"
+    assert "3 results, 1 error" in said(capsys)
+    assert ids(target) == ["r-1", "r-2", "r-3"]
+    assert ids(target.with_suffix(".errors.jsonl")) == ["r-4"]
+    assert main(["batches", "retry", retry_id, "--json"]) == 0
+    again = json.loads(said(capsys))
+    assert again["retry_of"] == retry_id
+    env.plan()
+    env.settle(again["id"], ok=[4])
+    env.assemble()
+    assert main([*results, str(target), "--json"]) == 0
+    found = json.loads(said(capsys))
+    assert (found["output_lines"], found["errors"]) == (4, None)
+    assert not target.with_suffix(".errors.jsonl").exists(), "that of the time before is outdated"
+    assert main([*results, "-"]) == 0
+    assert said(capsys) == target.read_text()
+
+
+def said(capsys: pytest.CaptureFixture[str]) -> str:
+    """What the command wrote; the server of this process logs to the same place."""
+    lines = capsys.readouterr().out.splitlines(keepends=True)
+    return "".join(line for line in lines if "[info  " not in line)
+
+
+def ids(path: Path) -> list[str]:
+    return [json.loads(line)["custom_id"] for line in path.read_text().splitlines()]
+
+
+def test_a_retry_that_is_refused_says_why(env: Env, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["batches", "retry", ended(env, ok=[1], bad=[])]) == 2
+    assert "has succeeded" in capsys.readouterr().err
+
+
+def test_a_batch_without_a_failure_says_so(env: Env, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["batches", "errors", ended(env, ok=[1], bad=[])]) == 0
+    assert said(capsys) == "No line has failed.\n"
+
+
+def test_the_python_client_retries_and_reads_joined_results(env: Env) -> None:
+    first = ended(env, ok=[1], bad=[2, 3])
+    with lowtide.Client() as client:
+        retry = client.retry(first, only="failed", codes=["400"], completion_window="1h")
+        env.plan()
+        env.settle(retry.id, ok=[2, 3])
+        env.assemble()
+        found = list(client.results(first, with_retries=True))
+        assert [each.custom_id for each in found] == ["r-1", "r-2", "r-3"]
+        with pytest.raises(lowtide.Error, match="has succeeded"):
+            client.retry(retry)
+
+
+async def read_joined(first: str) -> list[Any]:
+    async with lowtide.AsyncClient() as client:
+        return [each.custom_id async for each in client.results(first, with_retries=True)]
+
+
+async def test_the_asynchronous_client_does_the_same(env: Env) -> None:
+    first = ended(env, ok=[1], bad=[2, 3])
+    async with lowtide.AsyncClient() as client:
+        assert (await client.retry(first)).total == 0
+    assert await read_joined(first) == ["r-1", "r-2", "r-3"]

@@ -29,6 +29,12 @@ _WORDS: Final = {
     "array": "a list",
     "object": "a table",
 }
+_SIZES: Final = {
+    f"{letter}{unit}": factor**power
+    for power, letter in enumerate("kmgt", start=1)
+    for unit, factor in (("b", 1000), ("ib", 1024))
+}
+_SIZE: Final = re.compile(r"(\d+(?:\.\d+)?) ?([kmgt]i?b)", re.IGNORECASE)
 _EXPECTED: Final = re.compile(r"Expected `([^`]+)`")
 _json: Final = msgspec.json.Decoder(float_hook=Decimal)
 
@@ -86,6 +92,8 @@ class Conversion:
         is_typed = not isinstance(raw, VariableText)
         if not is_typed:
             raw = self._from_variable(kind, str(raw))
+        if str(path[-1]).endswith("_bytes"):
+            raw = _bytes_of(raw)
         if Any in get_args(kind):
             raw = _with_floats(raw)
         elif holds_template(raw):
@@ -122,6 +130,15 @@ class Conversion:
 
     def _find(self, path: KeyPath, words: str) -> None:
         self.problems.append(Problem(path, words))
+
+
+def _bytes_of(raw: Any) -> Any:
+    """Returns a size such as `100MB` or `8 GiB` in bytes; anything else as it is."""
+    sized = _SIZE.fullmatch(raw.strip()) if isinstance(raw, str) else None
+    if sized is None:
+        return raw
+    size = Decimal(sized[1]) * _SIZES[sized[2].lower()]
+    return int(size) if size == int(size) else raw
 
 
 def _first_key(kind: type[Section]) -> str:

@@ -51,6 +51,11 @@ class AdminBackend(Protocol):
         """Seconds until a change made here is known to every process that serves."""
         ...
 
+    @property
+    def place(self) -> str:
+        """What it works on, for people: an installation's folder or database, or a server."""
+        ...
+
     def is_admin(self) -> bool:
         """Whether the caller may use the methods below other than `usage`."""
         ...

@@ -75,10 +75,11 @@ def create(
     if expires is not None:
         expires_at = instant_ahead(expires, "--expires", datetime.now(UTC))
     asked_scopes = [scope.strip() for scope in scopes.split(",") if scope.strip()]
-    place = AdminTarget(server, api_key, config_file, data_dir)
-    with open_admin(place, may_create=True) as backend:
+    target = AdminTarget(server, api_key, config_file, data_dir)
+    with open_admin(target, may_create=True) as backend:
         project_id = choose_named("project", project, backend.projects())
         made = backend.create_key(project_id, name, asked_scopes, expires_at)
+        place = backend.place
     if as_json:
         console.emit_json(made)
         return
@@ -87,7 +88,10 @@ def create(
     if quiet:
         return
     end = f"until {units.human_instant(key.expires_at)}" if key.expires_at else "until revoked"
-    console.info(f"Key {key.id} for {escape(key.project_id)}: {', '.join(key.scopes)}, {end}.")
+    console.info(
+        f"Key {key.id} for {escape(key.project_id)} of {escape(place)}:"
+        f" {', '.join(key.scopes)}, {end}."
+    )
     console.info("[yellow]It is shown only now:[/] keep it where secrets are kept.")
 
 

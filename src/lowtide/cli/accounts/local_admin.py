@@ -34,6 +34,7 @@ from lowtide.cli.terminal.command_errors import CommandError
 from lowtide.config import Settings
 from lowtide.core.accounts.money import dollars
 from lowtide.core.accounts.tenancy import OrganizationLimits
+from lowtide.core.reporting.shown_url import shown_url
 from lowtide.data_dir import locked_data_dir
 from lowtide.service.accounts.authentication import Authenticator
 from lowtide.service.accounts.tenants import TenantService
@@ -81,6 +82,13 @@ class LocalAdmin:
             self._run(self._stack.aclose())
         finally:
             self._runner.close()
+
+    @property
+    def place(self) -> str:
+        server = self._settings.server
+        if is_single_machine(self._settings):
+            return f"the installation {server.data_dir.absolute()}"
+        return f"the installation {shown_url(server.database_url)}"
 
     def is_admin(self) -> bool:
         return True  # who can write the database needs no key

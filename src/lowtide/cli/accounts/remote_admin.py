@@ -15,6 +15,7 @@ from lowtide.cli.accounts.admin_backend import Bounds, Cap, UsageQuestion
 from lowtide.cli.client.http_client import HttpClient
 from lowtide.cli.client.objects import JsonObject
 from lowtide.cli.terminal.command_errors import CommandError
+from lowtide.core.reporting.shown_url import shown_url
 
 _ALL: Final = "all"
 
@@ -33,6 +34,10 @@ class RemoteAdmin:
 
     def __exit__(self, *_: object) -> None:
         self._http.close()
+
+    @property
+    def place(self) -> str:
+        return shown_url(self._http.server)
 
     def is_admin(self) -> bool:
         if self._is_admin is None:

@@ -129,7 +129,9 @@ def list_batches(
         return
     batches = [read_view(entry, BatchView) for entry in answer.get("data", [])]
     created, shown_time = table.created()
-    wide = {} if console.is_narrow() else {"model": model_of, "metadata": metadata_of}
+    wide = {} if console.is_narrow() else {"model": model_of}
+    if wide and any(batch.metadata for batch in batches):
+        wide["metadata"] = metadata_of
     table.show_table(
         (
             table.whole("id"),

@@ -45,7 +45,8 @@ def check_config(settings: Settings, config_file: Path | None) -> Finding:
     if config_file is not None:
         source = f"read from {config_file}"
     replicas = plural(len(settings.replica), "replica")
-    models = plural(sum(len(replica.models) for replica in settings.replica), "model")
+    served = {name for replica in settings.replica for name in replica.models}
+    models = plural(len(served), "model")
     return Finding("config", "ok", f"{source}; {replicas}, {models}")
 
 
@@ -151,20 +152,36 @@ async def check_blobs(settings: Settings) -> Finding:
 
 
 def check_port(settings: Settings) -> Finding:
-    """Whether `serve` could listen, or does already."""
+    """Whether `serve` could listen, or does already on this data directory."""
     host, port = settings.server.host, settings.server.port
     try:
         bind(host, port).close()
     except CommandError as error:
         address = address_at(host, port)
         if error.code == "port_in_use" and _is_lowtide(address):
-            return Finding("port", "ok", f"a Lowtide answers at {address}")
+            if _is_in_use(settings.server.data_dir):
+                return Finding("port", "ok", f"Lowtide answers at {address}")
+            what = f"another Lowtide, which has another data dir, answers at {address}"
+            return Finding("port", "warn", what, "Choose another with --port.")
         return Finding("port", "warn", error.message, "Choose another with --port.")
     return Finding("port", "ok", f"{host} port {port} is free")
 
 
+def _is_in_use(data_dir: Path) -> bool:
+    """Returns whether a Lowtide runs on it. Makes no folder."""
+    try:
+        if (data_dir / LOCK_FILE).exists():
+            with locked_data_dir(data_dir):
+                pass
+    except DataDirInUse:
+        return True
+    except DataDirError:
+        pass
+    return False
+
+
 def _is_lowtide(address: str) -> bool:
-    """Whether what listens there answers a probe as Lowtide does."""
+    """Returns whether what listens there answers a probe as Lowtide does."""
     try:
         with httpx.Client(trust_env=False, timeout=limits.CLIENT_CONNECT_TIMEOUT_S) as client:
             return bool(client.get(f"{address}/health").json() == {"status": "ok"})

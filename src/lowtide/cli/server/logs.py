@@ -84,12 +84,14 @@ def _configure(stream: Any, *, for_people: bool) -> None:
 
 def _configure_structlog(stream: Any, *, for_people: bool) -> None:
     renderer: Any = structlog.processors.JSONRenderer()
-    if for_people:
-        renderer = structlog.dev.ConsoleRenderer()
+    time_format = "iso"
+    if for_people:  # short, so that a line fits most terminals; whoever watches knows the day
+        time_format = "%H:%M:%S"
+        renderer = structlog.dev.ConsoleRenderer(pad_event_to=0, pad_level=False)
     processors: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.TimeStamper(fmt=time_format, utc=not for_people),
     ]
     if not for_people:
         processors.append(structlog.processors.format_exc_info)

@@ -5,8 +5,10 @@ import json
 import os
 import socket
 import sqlite3
+import threading
 from contextlib import closing
 from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +94,32 @@ def test_a_running_server_is_no_warning(run_main: Run, tmp_path: Path) -> None:
         found = checks(run_main, "--data-dir", "d", code=0)
     assert found["lock"]["verdict"] == "ok"
     assert f"process {os.getpid()}" in found["lock"]["what"]
+
+
+def test_a_lowtide_at_the_port_is_fine_if_it_is_that_of_the_folder(
+    run_main: Run, tmp_path: Path
+) -> None:
+    class Probe(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b'{"status": "ok"}')
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Probe) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        (tmp_path / "lowtide.toml").write_text(f"[server]\nport = {server.server_port}\n")
+        with locked_data_dir(tmp_path / "d"):
+            mine = checks(run_main, "--data-dir", "d", code=0)["port"]
+        others = checks(run_main, "--data-dir", "other", code=0)["port"]
+        server.shutdown()
+        thread.join()
+    assert mine["verdict"] == "ok"
+    assert others["verdict"] == "warn" and "another Lowtide" in others["what"]
+    assert not (tmp_path / "other").exists()
 
 
 SCHEMAS = [

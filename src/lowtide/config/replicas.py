@@ -109,6 +109,9 @@ class ReplicaSettings(Section, frozen=True):
             yield Problem((*where, keys[1]), f"goes not with {keys[0]}: give the key in one way")
         if self.ca_file is not None and not self.verify_tls:
             yield Problem((*where, "ca_file"), "goes not with verify_tls = false")
+        if self.ca_file is not None and self.url.startswith("http://"):
+            words = "the url begins with http://, which has no certificate to check: use https://"
+            yield Problem((*where, "ca_file"), words)
         yield from unless(
             self.proxy is None or self.proxy.startswith("http://"),
             (*where, "proxy"),

@@ -369,6 +369,7 @@ j = 2
         ("api_key = 'k'\napi_key_env = 'K'", "api_key_env: goes not with api_key"),
         ("api_key_file = 'k'\napi_key_env = 'K'", "api_key_env: goes not with api_key_file"),
         ("ca_file = 'ca.pem'\nverify_tls = false", "ca_file: goes not with verify_tls"),
+        ("ca_file = 'ca.pem'", "ca_file: the url begins with http://, which has no certificate"),
         ("proxy = 'proxy:3128'", "proxy: must be an address that begins with http://"),
         ("extra_body = { model = 'x' }", "extra_body: 'model' is the request's own"),
         ("extra_body = 'x'", "extra_body: must be a table, not 'x'"),

@@ -6,6 +6,7 @@ Invariant: nothing here runs on SQLite, and the driver is imported only when it 
 """
 
 import os
+import re
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -84,6 +85,8 @@ def connector(url: str) -> Callable[[], Awaitable[Any]]:
     """What opens one connection. It raises StoreUnavailable, or StoreError when asked wrongly."""
     import asyncpg  # type: ignore[import-untyped]
 
+    if _is_cut_short(url):
+        raise StoreError(_ADDRESS)
     try:
         asked = dict(parse_qsl(urlsplit(url).query))
     except ValueError:  # brackets in a password
@@ -109,6 +112,15 @@ def connector(url: str) -> Callable[[], Awaitable[Any]]:
             return connection
 
     return connect
+
+
+def _is_cut_short(url: str) -> bool:
+    """Whether a user or password seems to have a character in it that ends them, for an `@` is left
+    behind it. The driver would take the rest for the name of a host, and not find it.
+    """
+    address, _, query = url.partition("://")[2].partition("?")
+    login, at, _ = re.split("[/#]", address, maxsplit=1)[0].rpartition("@")
+    return "@" in login or (not at and "@" in address) or "@" in query.partition("=")[0]
 
 
 def _check_readable(files: Mapping[str, str]) -> None:

@@ -328,7 +328,16 @@ async def test_a_server_that_is_not_there_is_named_in_the_refusal(tmp_path: Any)
 
 
 @pytest.mark.parametrize(
-    "address", ["h:port/db", "u:pa55/w0rd@h/db", "u:pa55#w0rd@h/db", "u:[pa55]w0rd@h/db"]
+    "address",
+    [
+        "h:port/db",
+        "u:pa55/w0rd@h/db",
+        "u:pa55#w0rd@h/db",
+        "u:[pa55]w0rd@h/db",
+        "u:pa55@w0rd@h/db",
+        "u:1/w0rd@h/db",
+        "u:pa55?w0rd@h/db",
+    ],
 )
 async def test_an_address_that_cannot_be_read_is_refused_and_not_shown(address: str) -> None:
     with pytest.raises(StoreError, match="special characters") as refused:

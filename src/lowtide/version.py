@@ -1,6 +1,7 @@
 """The version of this package, as pyproject.toml has it; every ring may ask.
 
-Beside `__init__`, which hands out the Python interface and so, for types, knows the outermost ring.
+It is not in `__init__`, which exports the Python interface and so, for types, imports
+the outermost ring.
 """
 
 from typing import Final

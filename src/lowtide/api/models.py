@@ -1,4 +1,6 @@
-"""The model routes: what a line may name, in the shape of whoever asks (protocol.md 2.9, 3.3)."""
+"""The model routes: what a line may name, in the shape of the client that asks
+(protocol.md 2.9, 3.3).
+"""
 
 from starlette.requests import Request
 from starlette.responses import Response

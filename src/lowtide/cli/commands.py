@@ -18,7 +18,9 @@ from lowtide.version import VERSION
 
 
 class CommandSpec(NamedTuple):
-    """Where a command is: a function of its name in `module`; or a group, which has no examples."""
+    """The place of a command: a function of its name in `module`; or a group, which
+    has no examples.
+    """
 
     module: str
     examples: tuple[str, ...] = ()

@@ -1,6 +1,6 @@
 """Stopping a run that works in another thread, as Ctrl-C stops one in the main thread.
 
-`amap` and `AsyncClient` work this way. Invariant: whoever is cancelled leaves no thread behind that
+`amap` and `AsyncClient` work this way. Invariant: a cancelled call leaves no thread behind that
 goes on waiting.
 """
 

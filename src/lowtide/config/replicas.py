@@ -72,7 +72,7 @@ class ReplicaSettings(Section, frozen=True):
 
     @property
     def label(self) -> str:
-        """Its name, given or not."""
+        """The replica's name: the one in the settings, else host and port."""
         return self.name or name_of(self.url)
 
     def problems_at(self, place: int) -> Iterator[Problem]:

@@ -44,7 +44,7 @@ class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class ServerSettings(Section, frozen=True):
-    """Where Lowtide listens and where it keeps things."""
+    """The server: where it listens and where it keeps its data."""
 
     SECRET_KEYS: ClassVar[frozenset[str]] = frozenset({"database_url", "blob_url", "upload_secret"})
 
@@ -73,7 +73,7 @@ class ServerSettings(Section, frozen=True):
     metrics_host: str = "127.0.0.1"
     """The address at which a worker shows its metrics, without a key."""
     metrics_port: int | None = None
-    """Where a worker shows its metrics, to whoever reaches `metrics_host`; None: nowhere."""
+    """The port at which a worker shows its metrics, without a key; None: it shows none."""
 
     def problems(self) -> Iterator[Problem]:
         yield from unless(0 <= self.port <= 65535, ("server", "port"), "a port from 0 to 65535")
@@ -226,7 +226,7 @@ class DispatchSettings(Section, frozen=True):
 
 
 class WebhookSettings(Section, frozen=True):
-    """Where events may be sent to."""
+    """Webhooks: where events may be sent to."""
 
     SECRET_KEYS: ClassVar[frozenset[str]] = frozenset({"proxy"})
 

@@ -59,7 +59,7 @@ class Settings(Section, frozen=True):
 
 
 def _single_sections(settings: Settings) -> Iterator[Section]:
-    """Those of which there is one each."""
+    """The sections of which there is one each."""
     for name in settings.__struct_fields__:
         if isinstance(section := getattr(settings, name), Section):
             yield section

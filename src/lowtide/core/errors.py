@@ -70,7 +70,7 @@ class LowtideError(Exception):
     """A refusal with code, message (what to do about it) and the parameter at fault.
 
     `retry_after_s`: whole seconds after which the same request may succeed; None where waiting
-    alone mends nothing.
+    alone does not help.
     """
 
     def __init__(

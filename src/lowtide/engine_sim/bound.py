@@ -37,7 +37,7 @@ class Demand:
     longest: int = 0
 
     def plus(self, other: "Demand", share: float = 1.0) -> "Demand":
-        """Both sets, the other one in part."""
+        """The demand of both sets, the other one in part."""
         return Demand(
             tokens=self.tokens + share * other.tokens,
             generated=self.generated + share * other.generated,

@@ -39,7 +39,9 @@ class DecodeSet:
         return request.prompt_tokens + request.made_offset + self.steps
 
     def add(self, request: SimRequest) -> None:
-        """One whose prompt is computed and that has `made` tokens, fewer than it wants."""
+        """Adds a request whose prompt is computed and that has `made` tokens, fewer
+        than it asks for.
+        """
         request.state = State.DECODING
         request.made_offset = request.made - self.steps
         self._enter(request)
@@ -56,7 +58,7 @@ class DecodeSet:
         self.context -= self.context_of(request)
 
     def postpone(self, request: SimRequest) -> None:
-        """One that gets no token in the step that comes."""
+        """Postpones a request that gets no token in the next step."""
         self._crossing[self._phase(request)] -= 1
         request.made_offset -= 1
         self._enter(request)

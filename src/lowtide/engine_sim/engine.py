@@ -61,7 +61,9 @@ class Counters:
 
 
 class SimEngine:
-    """See the module's text. `slowness` multiplies the time of the steps that begin from now on."""
+    """One simulated engine; see the module's text. `slowness` multiplies the time of the steps that
+    begin from now on.
+    """
 
     def __init__(
         self,
@@ -151,7 +153,7 @@ class SimEngine:
         return self._scheduler.made(request)
 
     def requests(self) -> list[SimRequest]:
-        """All that wait or run, in order of arrival."""
+        """All requests that wait or run, in order of arrival."""
         return list(self._requests.values())
 
     def begin_step(self, now: float) -> float | None:

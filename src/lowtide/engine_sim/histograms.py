@@ -49,7 +49,7 @@ class Histogram:
 
 
 class Latencies:
-    """What requests lived through, in simulated seconds."""
+    """The latencies of requests, in simulated seconds."""
 
     def __init__(self) -> None:
         self.time_to_first_token = Histogram(TTFT_EDGES)
@@ -61,7 +61,7 @@ class Latencies:
         self.iteration_tokens = Histogram(TOKEN_EDGES)
 
     def observe(self, events: StepEvents) -> None:
-        """Everything that one step tells."""
+        """Records all latencies of one step."""
         now = events.ended_at
         self.iteration_tokens.observe(events.load.tokens)
         if events.load.decodes:

@@ -143,19 +143,19 @@ class RealTimeEngine:
         call.lose()
 
     def sleep(self, level: int) -> None:
-        """Requests in the engine are lost, and its cache; what comes now waits."""
+        """Puts the engine to sleep: its requests and its cache are lost; what comes now waits."""
         self._lose_all()
         self.sleep_level = level
 
     async def wake(self, default_s: float) -> None:
-        """Takes its time."""
+        """Wakes the engine, which takes its time."""
         value = self.faults.value("wake", self.now())
         await self._pause_until(self.now() + (default_s if value is None else value))
         self.sleep_level = 0
         self._work.set()
 
     async def run(self) -> None:
-        """Step for ever."""
+        """Takes step after step for ever."""
         async with asyncio.TaskGroup() as tasks:
             for fault in self.faults.of_kind("crash"):
                 tasks.create_task(self._crash_at(fault.start))

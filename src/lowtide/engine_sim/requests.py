@@ -16,7 +16,7 @@ Piece = tuple[Hashable, int]
 
 
 class State(enum.IntEnum):
-    """Where a request is in its engine."""
+    """The state of a request in its engine."""
 
     NEW = 0
     WAITING = 1

@@ -65,7 +65,7 @@ def sglang_config(
 
 @dataclass(slots=True)
 class StepPlan:
-    """One step. Who leaves before it is over is taken out of it again."""
+    """One step. A request that leaves before the step is over is taken out of it again."""
 
     decodes: int = 0
     interactive_decodes: int = 0
@@ -195,7 +195,7 @@ class StepScheduler:
         return None
 
     def _walk(self, plan: StepPlan, now: float) -> None:
-        """The running requests one by one, with preemptions."""
+        """Gives the running requests their tokens one by one, with preemptions."""
         budget_max = self.config.max_num_batched_tokens
         plan.unreached = set(self.running)
         for request in list(self.running):
@@ -273,7 +273,9 @@ class StepScheduler:
         plan.admitted.append(request)
 
     def _compute(self, plan: StepPlan, request: SimRequest, chunk: int) -> None:
-        """A chunk of a prompt. Its blocks can be found at once, even by others in this step."""
+        """Computes a chunk of a prompt. Its blocks can be found at once, even by
+        others in this step.
+        """
         before, after = request.computed, request.computed + chunk
         self.kv.take(self.kv.blocks_for(after) - self.kv.blocks_for(before))
         request.computed = after
@@ -314,7 +316,9 @@ class StepScheduler:
         return next(reversed(self.running))
 
     def _preempt(self, request: SimRequest, plan: StepPlan, now: float) -> None:
-        """Free its blocks; it waits, and computes its prompt and what it generated again."""
+        """Frees the request's blocks; it waits, and computes its prompt and what it
+        generated again.
+        """
         self._leave(request, plan)
         request.target = request.prompt_tokens + request.made
         request.computed = 0
@@ -324,7 +328,7 @@ class StepScheduler:
         plan.preempted.append(request)
 
     def _leave(self, request: SimRequest, plan: StepPlan | None) -> None:
-        """Out of the running ones, the plan and the cache."""
+        """Removes a request from the running ones, the plan and the cache."""
         computed = self._computed(request, plan)
         if request.state is State.DECODING:
             if plan is not None and self._advances(request, plan):
@@ -350,7 +354,7 @@ class StepScheduler:
         self.kv.release(request, computed, self.kv.blocks_for(computed))
 
     def _advances(self, request: SimRequest, plan: StepPlan) -> bool:
-        """Whether one that decodes has a token in this plan already."""
+        """Whether a decoding request has a token in this plan already."""
         if plan.is_dealt:
             return request not in plan.postponed
         return plan.unreached is not None and request not in plan.unreached

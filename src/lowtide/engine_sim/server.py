@@ -1,4 +1,4 @@
-"""The HTTP face: an OpenAI-compatible server in front of the simulated engine, in real time.
+"""The HTTP server: OpenAI-compatible, in front of the simulated engine, in real time.
 
 An ASGI application; `simulator` makes it, runs the engine's task beside it and takes both down.
 What goes wrong on purpose (`faults`) happens here when it concerns HTTP. Connections are cut at

@@ -1,7 +1,7 @@
 """A pretended tokenizer: four bytes are a token, and equal text is equal tokens.
 
-Deterministic and cheap, and the same on both sides: whoever wants to know what the simulated engine
-counts asks `count_chat` or `count_text`. Each text is cut from its own start, so what two prompts
+Deterministic and cheap, and the same on both sides: a caller that needs the simulated engine's
+count asks `count_chat` or `count_text`. Each text is cut from its own start, so what two prompts
 have in common at their beginning is cut the same way. A chat template's markers are single tokens.
 Images and other parts that are not text count as a fixed number.
 """

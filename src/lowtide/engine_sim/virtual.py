@@ -1,9 +1,9 @@
 """Engines and a gateway's policy in virtual time: a day of eight replicas in minutes.
 
 A discrete-event loop. Arrivals are interactive requests at known instants; everything else is the
-policy's: it hears of first tokens, ends and steps, is polled at a fixed interval, and submits and
-aborts through the world. Events at one instant come in the order in which they were scheduled, so
-a run is a function of its inputs.
+policy's: it is told of first tokens, ends and steps, is polled at a fixed interval, and submits and
+aborts through the world. Events at one instant come in the order in which they were scheduled, so a
+run is a function of its inputs.
 """
 
 import heapq
@@ -25,38 +25,43 @@ class Arrival:
 
 
 class GatewayPolicy:
-    """What a gateway does. Override what is needed; each method may use the world freely.
+    """The policy of a gateway. Override what is needed; each method may use the world freely.
 
     The requests of all calls are as the engine left them: `first_token_at`, `made`, and so on.
     """
 
     def holds_work(self) -> bool:
-        """Whether it keeps requests back and wants to be polled even if nothing else happens."""
+        """Whether the policy keeps requests back and is to be polled even if
+        nothing else happens.
+        """
         return False
 
     def on_start(self, world: "VirtualWorld") -> None:
         """Called before the first arrival, at time 0."""
 
     def on_arrival(self, world: "VirtualWorld", request: SimRequest) -> None:
-        """An interactive request that no replica was named for: the least loaded one."""
+        """Called for an interactive request that no replica was named for. The default takes the
+        least loaded one.
+        """
         loads = [engine.running + engine.waiting for engine in world.engines]
         world.submit(loads.index(min(loads)), request)
 
     def on_step(self, world: "VirtualWorld", replica: int, events: StepEvents) -> None:
-        """A step ended: for whoever decoded in it, its duration is the gap between tokens.
-        Called before the calls for its first tokens and finished requests."""
+        """Called when a step ended: for each request that decoded in it, its duration is the gap
+        between tokens. Called before the calls for its first tokens and finished requests.
+        """
 
     def on_first_token(self, world: "VirtualWorld", replica: int, request: SimRequest) -> None:
-        """The prompt is computed."""
+        """Called when the prompt is computed."""
 
     def on_finished(self, world: "VirtualWorld", replica: int, request: SimRequest) -> None:
-        """All tokens are there."""
+        """Called when all tokens are there."""
 
     def on_poll(self, world: "VirtualWorld") -> None:
-        """Every `poll_s`: read the engines' gauges and counters."""
+        """Called every `poll_s`: reads the engines' gauges and counters."""
 
     def on_lost(self, world: "VirtualWorld", replica: int, requests: Sequence[SimRequest]) -> None:
-        """A replica crashed, and these died with it."""
+        """Called when a replica crashed with these requests."""
 
 
 class VirtualWorld:
@@ -119,7 +124,7 @@ class VirtualWorld:
         self._schedule(max(time, self.now), call)
 
     def crash(self, replica: int, down_s: float) -> None:
-        """An engine dies with its requests and its cache, and is back empty after a while."""
+        """Crashes an engine with its requests and its cache; it is back empty after a while."""
         lost = self.engines[replica].crash()
         self._epochs[replica] += 1
         self._down.add(replica)

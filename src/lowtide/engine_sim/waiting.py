@@ -16,7 +16,7 @@ LPM_MAX = 128
 
 
 class WaitingQueue:
-    """`head` is who is next; `len` counts those that really wait."""
+    """The waiting requests. `head` is the next one; `len` counts those that really wait."""
 
     def __init__(self, *, by_priority: bool) -> None:
         self._by_priority = by_priority

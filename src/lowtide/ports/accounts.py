@@ -62,7 +62,7 @@ class TenantStore(Protocol):
         ...
 
     async def keys(self, project_id: str | None = None) -> list[ApiKey]:
-        """Newest first, revoked ones included."""
+        """The keys, newest first, revoked ones included."""
         ...
 
     async def key_owner(self, key_id: str) -> KeyOwner | None:

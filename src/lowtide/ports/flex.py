@@ -38,8 +38,8 @@ class FlexStore(Protocol):
     ) -> TaskLease:
         """Insert an uploaded file and the batch over it, leased to `owner` for its validation.
 
-        Whoever made it plans it at once; when that fails, a validation loop finds it once the
-        lease has ended. Raises BatchQuotaReached, however many add at the same instant.
+        The process that adds it plans it at once; when that fails, a validation loop finds it once
+        the lease has ended. Raises BatchQuotaReached, however many add at the same instant.
         """
         ...
 

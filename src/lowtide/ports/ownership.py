@@ -28,7 +28,8 @@ class OwnershipStore(Protocol):
     """The records of workers and replicas. A replica goes by a name that all its workers use."""
 
     async def heartbeat(self, member: Member, now: datetime) -> Fleet:
-        """Write down that the worker lives, and what it wants; the fleet as it is then.
+        """Records that the worker lives, and which replicas it wants. Returns the
+        fleet as it is then.
 
         The first one makes it a member; so does one after it was retired, with nothing of its own
         left. `member.heartbeat` is greater than in any earlier call for this worker. `now` is shown

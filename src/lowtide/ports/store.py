@@ -1,11 +1,10 @@
-"""The port to the state: files, batches, chunks, leases. The heart of "nothing lost, nothing
-doubled".
+"""The port to the state: files, batches, chunks, leases. It guards "nothing lost, nothing doubled".
 
 Contract, held by every adapter and checked by tests/contract/test_store_*.py:
 - Every method is one transaction: all of it happens or none of it.
 - When a method that writes has returned, what it wrote survives a crash of process and machine.
 - A batch changes state only along `core.batches.batch.TRANSITIONS`, guarded by the state it is in.
-- **Fencing.** A lease is `(worker, token, expires_at)`. Whoever holds the current token may commit,
+- **Fencing.** A lease is `(worker, token, expires_at)`. The holder of the current token may commit,
   even a little past `expires_at`; once a chunk was reaped or leased again, the old token commits
   nothing.
 - **Exactly once.** `commit_group` stores a request's outcome only while its chunk is leased under
@@ -153,9 +152,10 @@ class BatchStore(Protocol):
         """The batch that a repeated create means: the newest of the project and digest, created at
         or after `since`, whose client may not know of it.
 
-        That is one that was never marked as answered and was not cancelled; or one that still runs
-        and was marked less than ANSWER_DOUBTED_S before `now`. Who repeats has not heard of it, so
-        it counts as not answered until it is marked again. `digest` names what was asked.
+        That is one that was never marked as answered and was not cancelled; or one that
+        still runs and was marked less than ANSWER_DOUBTED_S before `now`. A client that
+        repeats did not receive it, so it counts as not answered until it is marked again.
+        `digest` names what was asked.
         """
         ...
 
@@ -166,7 +166,7 @@ class BatchStore(Protocol):
     async def get(self, project_id: str, batch_id: str) -> Batch | None: ...
 
     async def page(self, project_id: str, *, after: str | None, limit: int) -> list[Batch]:
-        """Newest first, beginning behind the id `after`. Raises UnknownCursor."""
+        """The batches, newest first, beginning behind the id `after`. Raises UnknownCursor."""
         ...
 
     async def cancel(self, project_id: str, batch_id: str, now: datetime) -> Batch | None:
@@ -239,7 +239,7 @@ class LifecycleStore(Protocol):
         ...
 
     async def release_task(self, lease: TaskLease) -> None:
-        """Give it back at once, for whoever claims next."""
+        """Gives the lease back at once, for the next claim."""
         ...
 
     async def commit_plan(
@@ -328,7 +328,7 @@ class ResultStore(Protocol):
         ...
 
     async def forget(self, keys: Sequence[str]) -> None:
-        """Those blobs are deleted."""
+        """Forgets those keys: their blobs are deleted."""
         ...
 
     async def known(self, keys: Sequence[str]) -> frozenset[str]:

@@ -14,7 +14,7 @@ TOPICS: Final[tuple[Topic, ...]] = get_args(Topic)
 class Wakeups(Protocol):
     """Announcements are part of the transactions that give reason for them: a batch was added,
     planned, cancelled, expired, settled; leases were given back; a pause has ended; workers or
-    owners of replicas have changed. They are heard after the commit, or not at all.
+    owners of replicas have changed. They arrive after the commit, or not at all.
     """
 
     async def listen(self, wake: Callable[[Topic], None]) -> bool:

@@ -80,7 +80,7 @@ class WebhookStore(Protocol):
         ...
 
     async def secrets(self, owner_id: str, now: datetime) -> tuple[str, ...]:
-        """Those that sign now, the newest first; none where there never was one."""
+        """The secrets that sign now, the newest first; none where there never was one."""
         ...
 
 
@@ -96,9 +96,7 @@ class OutboxStore(Protocol):
         limit: int,
         state: str | None = None,
     ) -> list[Delivery]:
-        """Newest first, beginning behind the event `after`, of that state only where one is given.
-        Raises UnknownCursor (ports/store.py).
-        """
+        """The deliveries, newest first, beginning behind the id `after`. Raises UnknownCursor."""
         ...
 
     async def replay(

@@ -2,7 +2,7 @@
 
 For work that is worth waiting for: completing uploads, dry runs. Guards: an organization has at
 most half of the places; a place that becomes free goes to the organization that has waited the
-longest since its last turn, so whoever comes anew waits for at most one unit of another's work.
+longest since its last turn, so a new organization waits for at most one unit of another's work.
 """
 
 import asyncio

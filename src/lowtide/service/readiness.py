@@ -23,7 +23,9 @@ from lowtide.ports.store import FileStore, StoreError, StoreReadOnly
 log = structlog.get_logger(__name__)
 
 _NOWHERE: Final = "probe/ready"
-"""A key and an id that nothing has: to hear that it is unknown, the storage has to be there."""
+"""A key and an id that nothing has: to answer that they are unknown, the storage
+has to be there.
+"""
 
 
 class Readiness:

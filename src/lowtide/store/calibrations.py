@@ -1,6 +1,6 @@
 """`ports.calibration.CalibrationStore` over SQL: a row of bytes per model.
 
-Called by the calibrate loop. Invariant: a model has one row, whoever saves it first.
+Called by the calibrate loop. Invariant: a model has one row, whichever worker saves it first.
 """
 
 from collections.abc import Mapping

@@ -125,7 +125,7 @@ def endpoint_of(row: Row[Any]) -> WebhookEndpoint:
 
 
 async def valid_secrets(conn: AsyncConnection, owner_id: str, now: datetime) -> tuple[str, ...]:
-    """Those that sign for the owner at that instant, the newest first."""
+    """The secrets that sign for the owner at that instant, the newest first."""
     return tuple((await conn.scalars(_valid(owner_id, now))).all())
 
 

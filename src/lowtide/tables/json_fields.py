@@ -18,5 +18,5 @@ def json_field(name: str) -> pa.Field:
 
 
 def is_json_field(field: pa.Field) -> bool:
-    """Whether the column's text is JSON by our own mark."""
+    """Whether the column's text is JSON by Lowtide's own mark."""
     return bool(field.metadata) and field.metadata.get(b"lowtide") == b"json"

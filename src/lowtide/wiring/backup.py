@@ -115,7 +115,7 @@ def make_backup(
 
 
 def blob_folder(settings: Settings) -> Path:
-    """Where the embedded pair keeps its blobs. Raises BackupError for anything but that pair."""
+    """The folder of the embedded pair's blobs. Raises BackupError for anything but that pair."""
     folder = folder_of(settings.server.blob_url, settings.server.data_dir.absolute() / "blobs")
     if is_single_machine(settings) and folder is not None:
         return folder

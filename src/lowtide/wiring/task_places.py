@@ -1,8 +1,8 @@
 """The places of a worker where batches are validated and where their results are assembled.
 
-Made by wiring/worker.py, two for each: one takes any batch, one only those with a short input, so
-that a short batch never waits behind a long one. Invariant: a nudge of a task reaches all its
-places.
+Made by wiring/worker.py, two for each: one takes any batch, one only those with a short
+input, so that a short batch never waits behind a long one. Invariant: a wake-up of a task
+reaches all its places.
 """
 
 from collections.abc import Mapping

@@ -206,7 +206,7 @@ class ListKeys(msgspec.Struct, frozen=True):
 
 @routes.add("GET", "/keys", answers(KeyList), parameters=parameters_of(ListKeys))
 async def list_keys(request: Request) -> Response:
-    """Newest first, revoked ones included."""
+    """Lists keys, newest first, revoked ones included."""
     asked = read_query(request, ListKeys).project_id
     found = await services_of(request).tenants.keys(None if asked is UNSET else asked)
     return json_response(KeyList(data=[key_object(each) for each in found]))

@@ -213,7 +213,7 @@ async def _estimate(request: Request, asked: NewBatch) -> Response:
 
 
 async def _render_list(request: Request, batches: Sequence[Batch], dialect: Dialect) -> list[Any]:
-    """All in the client's shape, in steps: others are served between them."""
+    """Renders all batches in the client's shape, in steps: other calls are served between them."""
     note_rows(request, len(batches))
     rendered: list[BatchObject | BatchJob] = []
     while len(rendered) < len(batches):
@@ -226,7 +226,7 @@ async def _render_list(request: Request, batches: Sequence[Batch], dialect: Dial
 async def _render_step(
     request: Request, batches: Sequence[Batch], dialect: Dialect
 ) -> list[BatchObject | BatchJob]:
-    """Long error lists are cut: a page of them would be megabytes."""
+    """Renders one step. Long error lists are cut: a page of them would be megabytes."""
     service = services_of(request).batches
     progress, costs = await service.progress(batches), await service.costs(batches)
     kept, early_ids = limits.ERRORS_IN_LIST, _reads_early(request)

@@ -1,4 +1,6 @@
-"""What a browser's form sent: bounded, decoded, and proven to come from one of our own pages."""
+"""What a browser's form sent: bounded, decoded, and checked to come from one of
+Lowtide's own pages.
+"""
 
 import hmac
 from collections.abc import Mapping

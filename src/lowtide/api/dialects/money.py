@@ -61,7 +61,7 @@ def amount_fields(charge_pico: int, live_pico: int) -> dict[str, str]:
 
 
 def tokens(used: Usage) -> dict[str, int]:
-    """Flat, for tables; the batch object nests them as its vendor does."""
+    """The usage as flat fields, for tables; the batch object nests them as its vendor does."""
     return {
         "input_tokens": used.input_tokens,
         "cached_tokens": used.cached_tokens,

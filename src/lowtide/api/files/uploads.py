@@ -205,7 +205,9 @@ async def body_of(request: Request) -> AsyncIterator[bytes]:
 
 
 def public_base(request: Request) -> str:
-    """Where clients reach this server: `server.public_url`, else what a proxy says, else Host."""
+    """The address where clients reach this server: `server.public_url`, else what a proxy
+    says, else Host.
+    """
     server = services_of(request).settings.server
     if server.public_url:
         base = server.public_url.rstrip("/")

@@ -21,7 +21,7 @@ FILE_FIELD: Final = "file"
 
 
 class Sink(Protocol):
-    """Where the bytes of the file go."""
+    """The target of the file's bytes."""
 
     async def write(self, data: bytes) -> None: ...
 

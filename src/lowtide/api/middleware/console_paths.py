@@ -14,5 +14,5 @@ STATIC: Final = f"{ROOT}/static/"
 
 
 def is_open_to_all(path: str) -> bool:
-    """Whether a page shows nothing of anybody."""
+    """Whether a page shows nothing that belongs to a caller."""
     return path == SIGN_IN or path.startswith(STATIC)

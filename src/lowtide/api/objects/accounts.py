@@ -86,7 +86,7 @@ class UsageAmounts(AmountsObject, frozen=True, kw_only=True):
 
 
 class UsageLine(UsageAmounts, frozen=True, kw_only=True):
-    """Only the keys that were grouped by are there."""
+    """One line of a report. It has only the keys that were grouped by."""
 
     day: str | UnsetType | None = UNSET
     model: str | UnsetType | None = UNSET

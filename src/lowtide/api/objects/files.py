@@ -93,7 +93,7 @@ class UploadPartObject(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PartAddress(msgspec.Struct, frozen=True, kw_only=True):
-    """Where Together's client puts one part."""
+    """The address to which Together's client sends one part."""
 
     number: int = msgspec.field(name="PartNumber")
     url: str = msgspec.field(name="URL")

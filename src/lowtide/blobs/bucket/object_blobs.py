@@ -158,7 +158,9 @@ class ObjectBlobs:
                 yield BlobInfo(meta["path"], meta["size"], meta["last_modified"])
 
     async def _clipped_end(self, key: str, offset: int, length: int | None) -> int:
-        """Where the range ends in the blob: stores differ in what they answer beyond its end."""
+        """The end of the range within the blob: stores differ in what they
+        answer beyond its end.
+        """
         size = await self.size(key)
         return size if length is None else min(offset + length, size)
 

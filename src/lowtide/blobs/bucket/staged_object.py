@@ -84,7 +84,7 @@ class StagedObject:
                 remove(self._store, self._staging)
 
     def take_back(self) -> None:
-        """Remove the object again; only for whoever published it."""
+        """Removes the object again; call it only after this object published it."""
         remove(self._store, self._key)
 
 

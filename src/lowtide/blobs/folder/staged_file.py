@@ -2,7 +2,7 @@
 
 Blocking code: FolderBlobs runs each call in a thread, one call at a time. Guards the contract that
 a blob appears whole or not at all, never replaces another, and is on the disk, name and bytes,
-before anyone hears that it was written. Whatever the umask, what is made here is its owner's alone.
+before its write returns. Whatever the umask, what is made here is its owner's alone.
 """
 
 import contextlib
@@ -59,7 +59,7 @@ class StagedFile:
             self._temp.unlink(missing_ok=True)
 
     def take_back(self) -> None:
-        """Remove the target again; only for whoever published it."""
+        """Removes the target again; call it only after this file published it."""
         self._target.unlink(missing_ok=True)
 
     def _create(self) -> int:

@@ -15,7 +15,7 @@ from lowtide.cli.terminal.command_errors import CommandError
 
 
 class AdminTarget(msgspec.Struct, frozen=True):
-    """Where the backend is, as the options of a command say."""
+    """The place of the backend, as the options of a command give it."""
 
     server: str | None
     api_key: str | None

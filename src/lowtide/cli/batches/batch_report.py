@@ -100,7 +100,7 @@ def note_window(batch: BatchView) -> None:
 
 
 def _window(batch: BatchView) -> str:
-    """Empty while nothing is wrong, or nothing is known."""
+    """The warning about the window; empty while nothing is wrong, or nothing is known."""
     found = batch.feasibility
     if batch.is_over or found is None or found.verdict == "feasible":
         return ""
@@ -159,7 +159,7 @@ def _tokens(batch: BatchView) -> str:
 
 
 def _cost(batch: BatchView) -> str:
-    """Empty where the models have no price, or nothing was charged yet."""
+    """The cost; empty where the models have no price, or nothing was charged yet."""
     cost = batch.cost
     if cost is None or not cost.live_amount:
         return ""

@@ -57,7 +57,7 @@ def show_estimate(estimate: EstimateView) -> None:
 
 
 def _prices(amounts: AmountsView) -> tuple[str, str, str]:
-    """Live, batch, saved; dashes for a model that has no price."""
+    """The live price, the batch price and the saving; dashes for a model that has no price."""
     if not amounts.live_amount:
         return "-", "-", "-"
     live, batch, saved = amounts.live_amount, amounts.amount, amounts.saved
@@ -72,5 +72,5 @@ def _exceeded(limit: ExceededObject) -> str:
 
 
 def _amount(value: int | str | None) -> str:
-    """Dollars come as text, counts as numbers."""
+    """The text of an amount: dollars come as text, counts as numbers."""
     return f"${value}" if isinstance(value, str) else f"{value or 0:,}"

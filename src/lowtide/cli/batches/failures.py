@@ -45,6 +45,6 @@ def _example(group: FailureGroupObject) -> str:
 
 
 def write_in_short(groups: Sequence[FailureGroupObject], indent: int) -> None:
-    """Those reasons under the end of a batch."""
+    """Prints the most frequent reasons under the end of a batch."""
     for reason in failures_in_short(groups):
         console.write(f"{'':{indent}}[dim]{escape(reason)}[/]")

@@ -23,7 +23,7 @@ def writable_target(path: Path) -> Path:
 
 
 def errors_beside(output: Path) -> Path:
-    """Where the failed lines go by default: `results.errors.jsonl` beside `results.jsonl`."""
+    """The default path of failed lines: `results.errors.jsonl` beside `results.jsonl`."""
     if output.suffix == ".jsonl":
         return output.with_suffix(".errors.jsonl")
     return output.with_name(f"{output.name}.errors.jsonl")

@@ -213,7 +213,9 @@ def _model_json(share: ModelEstimate) -> JsonObject:
 
 
 def _amounts(cost: Estimate | ModelEstimate) -> JsonObject:
-    """Exact, under the names that a server's estimate has; null where no price is known."""
+    """The exact amounts, under the names that a server's estimate has; null where
+    no price is known.
+    """
     pico = (cost.batch_pico, cost.live_pico, cost.live_pico - cost.batch_pico)
     texts = [dollars_text(amount) if cost.has_price else None for amount in pico]
     return dict(zip(("amount", "live_amount", "saved"), texts, strict=True))

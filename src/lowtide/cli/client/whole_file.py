@@ -14,7 +14,9 @@ from typing import BinaryIO
 
 @contextmanager
 def whole_file(target: Path) -> Iterator[BinaryIO]:
-    """Where to write what `target` shall hold. A pipe or a device is written to as it is."""
+    """Yields a stream to write the content of `target` to. A pipe or a device is
+    written to as it is.
+    """
     if target.exists() and not target.is_file():  # nothing to replace
         with target.open("wb") as stream:
             yield stream

@@ -22,8 +22,9 @@ _FIRST_KEY = "`lowtide keys create NAME --scopes read,submit,admin` makes one."
 
 
 async def check_accounts(settings: Settings, now: datetime) -> list[Finding]:
-    """Keys and spend caps. Call only when the store was found to be of this version, or not made
-    yet."""
+    """The findings on keys and spend caps. Call it only when the store was found to be of this
+    version, or not made yet.
+    """
     if is_single_machine(settings) and not (settings.server.data_dir / "lowtide.db").exists():
         return [_judge_keys(settings, [], now)]
     store = store_of(settings)  # not opened, which would write: its schema was looked at
@@ -77,7 +78,7 @@ async def _judge_caps(
 
 
 def check_prices(settings: Settings) -> list[Finding]:
-    """Whether all that is served has a price, or nothing has."""
+    """The finding on prices: all that is served has one, or nothing has."""
     found = resolve(settings, settings.replica)
     known, served = catalogue_from(settings, found), found.models
     priced = [model for model in known.entries if known.prices[model].live != FREE.live]

@@ -1,6 +1,6 @@
 """The checks behind `lowtide doctor`, each a function from settings to a finding.
 
-A finding says what is and, where something is wrong, what would mend it. Invariant: nothing is
+A finding says what is and, where something is wrong, what would repair it. Invariant: nothing is
 changed. A data directory that is not there is not made, a database is not migrated; blobs are
 probed by a write that is taken back.
 """
@@ -40,7 +40,7 @@ from lowtide.wiring.database import is_single_machine
 
 
 def check_config(settings: Settings, config_file: Path | None) -> Finding:
-    """Where the settings come from; that they are sound was checked by reading them."""
+    """The finding on the settings' source; their values were checked by reading them."""
     source = f"defaults; there is no ./{DEFAULT_FILE} and no {SYSTEM_FILE}"
     if config_file is not None:
         source = f"read from {config_file}"
@@ -51,7 +51,9 @@ def check_config(settings: Settings, config_file: Path | None) -> Finding:
 
 
 def check_data_dir(settings: Settings) -> list[Finding]:
-    """There or makeable, writable, with space, and whose."""
+    """The findings on the data directory: it exists or can be made, is writable, has
+    space, and its owner.
+    """
     path = settings.server.data_dir.absolute()
     place = path
     while not place.exists():
@@ -100,7 +102,9 @@ def _check_lock(path: Path) -> list[Finding]:
 
 
 async def check_store(settings: Settings) -> Finding:
-    """The database can be read, is whole, and has a schema that this version knows."""
+    """The finding on the database: it can be read, is whole, and has a schema that
+    this version knows.
+    """
     if not is_single_machine(settings):
         return await check_postgres(settings)
     path = settings.server.data_dir.absolute() / "lowtide.db"
@@ -134,7 +138,7 @@ def _check_sqlite(path: Path) -> Finding:
 
 
 async def check_blobs(settings: Settings) -> Finding:
-    """Writing works and create-only is honoured."""
+    """The finding on the object store: writing works and create-only is honoured."""
     url, folder = settings.server.blob_url, settings.server.data_dir.absolute() / "blobs"
     if url == "file" and not folder.exists():
         return Finding("blobs", "ok", "a folder will be made at the first start")
@@ -190,7 +194,7 @@ def _is_lowtide(address: str) -> bool:
 
 
 def check_embedded_engine() -> Finding:
-    """The wheel behind --model can be loaded on this machine."""
+    """The finding on whether the wheel behind --model can be loaded on this machine."""
     try:
         import xllamacpp  # type: ignore[import-untyped]
     except (ImportError, OSError) as error:

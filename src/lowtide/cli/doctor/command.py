@@ -1,4 +1,5 @@
-"""`lowtide doctor`: is all there that `lowtide serve` will need, and if not, what would mend it.
+"""`lowtide doctor`: checks whether all that `lowtide serve` needs is there, and says what
+would repair it.
 
 Each check is a value; nothing is changed, started or written beyond what a probe takes away again.
 Only `--repair` changes something, and only the drift between rows and blobs (integrity.py).

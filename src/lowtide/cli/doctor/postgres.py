@@ -13,7 +13,9 @@ from lowtide.wiring.database import skew_refusal, store_of
 
 
 async def check_postgres(settings: Settings) -> Finding:
-    """The database is reachable, writable, safe, at this version's schema, and its clock agrees."""
+    """The finding on PostgreSQL: it is reachable, writable, safe, at this version's schema, and
+    its clock agrees.
+    """
     try:
         store = store_of(settings)
     except (ConfigError, StoreError) as error:
@@ -31,7 +33,7 @@ async def check_postgres(settings: Settings) -> Finding:
 
 
 def _judge(facts: DatabaseFacts, lease_ttl_s: float) -> Finding:
-    """The gravest thing first."""
+    """The finding on the facts, the gravest first."""
     what = f"{facts.server}, {'empty' if facts.schema is None else f'schema {facts.schema}'}"
     if facts.is_standby:
         remedy = "Name the primary, or several hosts with ?target_session_attrs=read-write."

@@ -35,7 +35,8 @@ _PROBES: Final = ("/chat/completions", "/completions", "/embeddings")
 
 
 async def check_replica(replica: ReplicaSettings, engine_names: Mapping[str, str]) -> Finding:
-    """The replica answers, accepts the configured key, and serves the models it is configured for.
+    """The finding on a replica: it answers, accepts the configured key, and serves the
+    configured models.
 
     `engine_names` maps a model to what its engine calls it, where that differs.
     """
@@ -73,7 +74,9 @@ async def _check(name: str, engine: Engine, wanted: Sequence[str]) -> Finding:
 
 
 def _way_remedy(detail: str) -> str | None:
-    """What would mend the way to an engine, where the words say more than the kind of fault."""
+    """What would repair the connection to an engine, where the words say more than
+    the kind of fault.
+    """
     if "self-signed" in detail or "unable to get local issuer" in detail:
         return "Name the authority of its certificate with ca_file."
     if "certificate has expired" in detail:

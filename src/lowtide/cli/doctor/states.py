@@ -19,7 +19,9 @@ _WELL = frozenset({"ready", "live_first"})
 
 
 async def check_states(settings: Settings) -> list[Finding]:
-    """Call only when the store was found to be usable. Nothing where no worker ever ran."""
+    """The findings on the workers' reports. Call it only when the store was found to be usable.
+    Empty where no worker ever ran.
+    """
     if is_single_machine(settings) and not (settings.server.data_dir / "lowtide.db").exists():
         return []
     store = store_of(settings)  # not opened, which would write

@@ -14,7 +14,9 @@ from lowtide.wiring.replicas.sharing import shared_name
 
 
 async def check_fleet(settings: Settings) -> list[Finding]:
-    """Call only when the store was found to be usable. Nothing where its schema is too old."""
+    """The findings on workers and replicas. Call it only when the store was found to be usable.
+    Empty where its schema is too old.
+    """
     store = store_of(settings)  # not opened, which would write
     try:
         fleet = await store.ownership.fleet()

@@ -37,7 +37,7 @@ from lowtide.core.validation.validator import ValidationFailure
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """Everything a run needs to know. `state` is how it would be recorded at its start."""
+    """A run, with all that it needs to know. `state` is how it would be recorded at its start."""
 
     source: Path
     purpose: Purpose

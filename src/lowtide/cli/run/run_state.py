@@ -35,7 +35,7 @@ class KeptState(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def place(self) -> str:
-        """Where the batches run, in words."""
+        """The place where the batches run, in words."""
         return f"on {self.server}" if self.server is not None else "on this machine"
 
 
@@ -104,12 +104,12 @@ class RunFolder:
             shutil.rmtree(folder, ignore_errors=True)
 
     def remove(self) -> None:
-        """The run is over and its results are in place."""
+        """Removes the folder: the run is over and its results are in place."""
         shutil.rmtree(self.path, ignore_errors=True)
 
 
 def folder_of(output: Path) -> Path:
-    """Where the run that writes `output` keeps its state."""
+    """The folder in which the run that writes `output` keeps its state."""
     return output.with_name(f"{output.name}.lowtide")
 
 

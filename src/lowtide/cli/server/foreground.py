@@ -169,7 +169,9 @@ def _announce_worker(application: Application, metrics: str | None, *, as_json: 
 
 
 def _announce(address: str, application: Application, role: Role, *, as_json: bool) -> None:
-    """Where it listens and how to use it; one JSON line for scripts, which also learn the port."""
+    """Says where the server listens and how to use it; one JSON line for scripts, which
+    also learn the port.
+    """
     models = list(application.models)
     if as_json:
         console.emit_json_line({"address": address, "pid": os.getpid(), "models": models})

@@ -166,7 +166,7 @@ def _amounts(of: AmountsView, share: Decimal) -> dict[str, Decimal]:
 
 
 def _shortened(value: Any) -> Any:
-    """Long texts cut, at any depth."""
+    """The value with long texts cut, at any depth."""
     if isinstance(value, dict):
         return {name: _shortened(each) for name, each in value.items()}
     if isinstance(value, list):

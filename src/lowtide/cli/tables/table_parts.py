@@ -17,7 +17,7 @@ _FITS: Final = 0.9  # of a limit on tokens is aimed at: rows differ in length
 
 
 class PartFiles:
-    """Where a part's files lie."""
+    """The paths of a part's files."""
 
     def __init__(self, folder: RunFolder, first: int) -> None:
         parts = folder.parts_dir

@@ -67,8 +67,10 @@ def table_errors() -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class TableJob:
-    """Everything a run over a table needs to know. `state`: how it would be recorded at its start.
-    `held`: what the folder of the run is named after; beside the output, or here for a bucket's."""
+    """A run over a table, with all that it needs to know. `state`: how it would be recorded
+    at its start. `held`: what the folder of the run is named after; beside the output, or
+    here for a bucket's.
+    """
 
     table: Table
     numbers: Sequence[int]

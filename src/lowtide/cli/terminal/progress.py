@@ -158,7 +158,7 @@ class BatchBar:
         self._progress.reason = outage or batch.reason or ""
 
     def _tell(self, batch: BatchView, outage: str) -> None:
-        """Off a terminal: a line when the state or the reason for waiting changed."""
+        """Writes a line, off a terminal, when the state or the reason for waiting changed."""
         why = outage or batch.reason or ""
         story = _WORDS.get(batch.status, batch.status) + (f" ({why})" if why else "")
         if self._quiet or story == self._told:

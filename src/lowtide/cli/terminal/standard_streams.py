@@ -41,7 +41,7 @@ def input_file(path: Path) -> Iterator[Path]:
 
 
 def refuse_json_beside_results(output: Path, *, as_json: bool) -> None:
-    """Both would go to standard output. Raises CommandError."""
+    """Refuses `--json` where the results also go to standard output. Raises CommandError."""
     if is_standard(output) and as_json:
         raise CommandError(
             "-o - and --json both write to standard output.", "Give a file to -o, or leave --json."

@@ -53,7 +53,7 @@ class WebhookClient:
         return self._http.call("POST", f"/webhooks/{webhook_id}/test", json=body)
 
     def deliveries(self, webhook_id: str, limit: int, state: str | None) -> JsonObject:
-        """Newest first."""
+        """The deliveries, newest first."""
         params: dict[str, str | int] = {"limit": limit}
         if state is not None:
             params["state"] = state

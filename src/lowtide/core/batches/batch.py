@@ -1,8 +1,8 @@
 """The life of a batch: its states, its table, its record.
 
 The one place that says which state may follow which. Stores guard every change with `step`'s result
-(`UPDATE ... WHERE status = :from`), so a transition that is not in the table cannot happen, whoever
-asks. The diagram in docs/architecture.md is made from `TRANSITIONS`.
+(`UPDATE ... WHERE status = :from`), so a transition that is not in the table cannot happen. The
+diagram in docs/architecture.md is made from `TRANSITIONS`.
 """
 
 from collections.abc import Mapping

@@ -72,7 +72,7 @@ class FailedLines(msgspec.Struct, frozen=True):
         return {name: count for count, name in found if count}
 
     def of(self, chosen: npt.NDArray[np.bool_]) -> "FailedLines":
-        """Those alone."""
+        """The chosen lines alone."""
         return FailedLines(self.lines[chosen], self.codes[chosen], self.names)
 
 

@@ -86,7 +86,9 @@ class Merge:
         return np.ascontiguousarray(places["line"][places["ok"] == (kind == "output")])
 
     def runs(self, kind: ResultKind, bytes_max: int) -> Iterator[Run]:
-        """That result file's lines in input order; a single larger line is a run of its own."""
+        """The lines of that result file in input order; a single larger line is
+        a run of its own.
+        """
         places = self._sorted()
         if (chosen := places["ok"] == (kind == "output")).sum() < len(places):
             places = places[chosen]  # else it is all of them, and no copy is needed

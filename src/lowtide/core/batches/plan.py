@@ -35,10 +35,10 @@ class PlanError(ValueError):
 
 
 class PlanEntry(msgspec.Struct, frozen=True):
-    """Where one request lies in the input file.
+    """The place of one request in the input file.
 
-    `line` counts from 1, `offset` and `length` are bytes without the line ending, `input_tokens`
-    is an estimate.
+    `line` counts from 1, `offset` and `length` are bytes without the line ending,
+    `input_tokens` is an estimate.
     """
 
     line: int

@@ -43,7 +43,7 @@ def without_success(first: FailedLines, retries: Iterable[MemberOutcome]) -> Fai
 
 
 def chosen(left: FailedLines, only: RetryOnly, codes: Collection[str]) -> FailedLines:
-    """Those of the lines without success that a retry asks for. No `codes`: all of them."""
+    """The lines without success that a retry asks for. No `codes`: all of them."""
     wanted = [
         _is_asked(name, only) and (not codes or name in codes) for name in left.names
     ]  # by code, as every line has one

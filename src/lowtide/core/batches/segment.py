@@ -37,7 +37,7 @@ class Finished(msgspec.Struct, frozen=True, gc=False):
 
 
 class Slice(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a chunk's outcomes of one commit lie in a segment, and what they sum to."""
+    """The place of a chunk's outcomes of one commit in a segment, and what they sum to."""
 
     key: ChunkKey
     token: int

@@ -42,7 +42,9 @@ _RESPONSES: Final = "/v1/responses"
 _SALTED: Final = frozenset({"/v1/chat/completions", "/v1/completions", _RESPONSES})
 NO_FIELDS: Final[Mapping[str, object]] = MappingProxyType({})
 _NOT_STORED: Final[Mapping[str, object]] = MappingProxyType({"store": False})
-"""What an engine stores, whoever has its id may continue: no tenant owns it there."""
+"""The reason: any caller who has its id may continue what an engine stores; no
+tenant owns it there.
+"""
 
 
 NOT_CONTINUED: Final = (

@@ -1,10 +1,10 @@
 """Which calls are taken back where an organization waits for places that others hold for long.
 
 Places are given in turns when calls end (core/dispatch/place_turns.py), and calls may last for
-minutes. So whoever has waited at a full replica for `PREEMPT_AFTER_S`, with less than half of its
-share of the places there, gets the youngest calls of those that hold more than theirs: they have
-the least to lose. Asked by core/dispatch/dispatch.py; pure. Invariants: no organization is
-taken below its share in whole places; at most `PREEMPT_PART` of the places change hands at a time;
+minutes. So an organization that has waited at a full replica for `PREEMPT_AFTER_S`, with less than
+half of its share of the places there, gets the youngest calls of those that hold more than theirs:
+they have the least to lose. Asked by core/dispatch/dispatch.py; pure. Invariants: no organization
+is taken below its share in whole places; at most `PREEMPT_PART` of the places are moved at a time;
 a request loses its place `PREEMPTED_MAX` times at most, and none where a place is free.
 """
 
@@ -92,7 +92,9 @@ def _guaranteed(share: float) -> int:
 
 
 def _youngest(calls: Iterable[Request], above: dict[str, int], most: int) -> list[Request]:
-    """Up to `most` calls of those that hold so many too many, the last sent first."""
+    """Up to `most` calls, the last sent first, of organizations that hold that many
+    places too many.
+    """
     chosen: list[Request] = []
     for call in sorted(calls, key=lambda call: -call.sent_at_s):
         owner = call.run.lease.organization_id

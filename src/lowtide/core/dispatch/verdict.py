@@ -1,10 +1,10 @@
 """What an attempt's outcome means for its request and its replica.
 
 Pure; core/dispatch/dispatch.py asks for each batch call and keeps the requests that wait, and
-service/live/live_replica.py tells of live calls. A request is finished, tried again, or in doubt:
+service/live/live_replica.py reports live calls. A request is finished, tried again, or in doubt:
 then it waits for what shows whose fault its failure was (core/dispatch/doubts.py). Invariant: a try
 is charged only for a failure that was the request's own, since the replica did well afterwards. So
-nothing is burnt while an engine is away, however long.
+no request loses a try while an engine is away, however long.
 """
 
 from typing import Final

@@ -142,7 +142,7 @@ _EMPTY_BYTES_MAX: Final = 16
 
 
 def _read_odd(endpoint: str, body: bytes) -> GoodAnswer | NoAnswer:
-    """JSON, but a field is not of its usual type: usage of any type is no reason to refuse."""
+    """Reads JSON with a field of an unusual type: usage of any type is no reason to refuse."""
     try:
         fields = _object.decode(body)
     except UNREADABLE:
@@ -167,7 +167,9 @@ def _read_odd(endpoint: str, body: bytes) -> GoodAnswer | NoAnswer:
 
 
 def _read_lax(endpoint: str, body: bytes) -> GoodAnswer | NoAnswer:
-    """Not JSON for a strict reader: near enough, a page, nothing, or half an answer."""
+    """Reads what is not JSON for a strict reader: nearly JSON, a web page, nothing,
+    or half an answer.
+    """
     start = body[:256].lstrip(b"\xef\xbb\xbf \t\r\n")
     if not start:
         return NoAnswer("bad_answer", "the engine's answer is empty")

@@ -2,7 +2,7 @@
 
 Pure. The store measures the use and asks `lacks` in the transaction that adds something, so that
 calls at one instant cannot pass the quota together; the services ask it before a body is read, so
-that no client uploads a body in vain.
+that no client uploads a body that is then refused.
 """
 
 from typing import Literal

@@ -75,7 +75,7 @@ class Inconsistency(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def compare(references: Iterable[Reference], sizes: Mapping[str, int]) -> Iterator[Inconsistency]:
-    """Where blobs and rows disagree; `sizes` has those of the blobs that are there."""
+    """Yields where blobs and rows disagree; `sizes` has those of the blobs that are there."""
     for reference in references:
         size = sizes.get(reference.key)
         if size is None:

@@ -40,11 +40,13 @@ class FlexCall(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def size(self) -> int:
-        """About the bytes of its line."""
+        """The approximate bytes of the call's line."""
         return sum(len(memoryview(raw)) for raw in self.fields.values())
 
     def line(self, number: int) -> bytes:
-        """Its line in the input file of a batch, which `number_of` finds again by its result."""
+        """The call's line in the input file of a batch, which `number_of` finds
+        again by its result.
+        """
         kept = {name: bytes(raw) for name, raw in self.fields.items() if name not in _OURS}
         return b'{"custom_id":"%d","method":"POST","url":%b,"body":%b}\n' % (
             number,

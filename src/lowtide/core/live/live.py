@@ -34,7 +34,7 @@ class LiveRequest(msgspec.Struct, frozen=True):
 
     @property
     def tokens(self) -> int:
-        """What it may come to at most, as far as it says."""
+        """The most tokens that the call may take, as far as it says."""
         return self.input_tokens + self.output_tokens
 
     @property

@@ -1,9 +1,9 @@
-"""A sequence that its owner replaces as a whole: which replicas exist now, for all who go by it.
+"""A sequence that its owner replaces as a whole: which replicas exist now, for all that use it.
 
 The set of replicas owns one for each kind of reader (loops/replicas/replica_set.py); the
-dispatcher, leasing, the control and probe loops and live routing read it. Invariant: whoever
-iterates sees one version from beginning to end, even if the sequence is replaced while the reader
-awaits something.
+dispatcher, leasing, the control and probe loops and live routing read it. Invariant: an
+iteration sees one version from beginning to end, even if the sequence is replaced while the
+reader awaits something.
 """
 
 from collections.abc import Iterable, Iterator, Sequence

@@ -124,9 +124,9 @@ def divide(
 ) -> dict[str, str | None]:
     """The worker that should own each replica; None where no worker wants it.
 
-    As even as can be: free replicas go to whoever has fewest, then one replica at a time moves
-    along a chain of workers that ends at one who has at least two fewer than where it began. When
-    no such chain is left, no division is more even (Harvey, Ladner, Lovasz and Tamir,
+    As even as can be: free replicas go to the worker that has fewest, then one replica at a time
+    moves along a chain of workers that ends at one who has at least two fewer than where it began.
+    When no such chain is left, no division is more even (Harvey, Ladner, Lovasz and Tamir,
     "Semi-matchings for bipartite graphs and load balancing").
     """
     held: dict[str, set[str]] = {worker: set() for worker in sorted(wants)}

@@ -1,8 +1,8 @@
 """Which failures of a process's loops are worth a line in the log, and what that line says.
 
 Pure: monotonic seconds go in. The loops of a process fail together when what they share is away (a
-database, a bucket), so failures of one kind are one trouble, whoever met it: the first is told at
-once, the others are counted and told in the next line, which comes later each time. Called by
+database, a bucket), so failures of one kind are one trouble, in whichever loop: the first is logged
+at once, the others are counted and logged in the next line, which comes later each time. Called by
 loops/runner.py. Invariant: of one trouble at most one line in `FAILURE_LINE_S`, after the first.
 """
 

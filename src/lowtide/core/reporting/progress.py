@@ -58,7 +58,7 @@ def progress_of(
     in_flight_max: int | None = None,
     prospect: Prospect = NOTHING_FORESEEN,
 ) -> Progress:
-    """Everything above about `batch`.
+    """The progress of `batch`.
 
     `models` are the canonical ids its requests name, empty while unknown. `standing` is what the
     workers report of themselves and their replicas. `in_flight_max` bounds what the batch's

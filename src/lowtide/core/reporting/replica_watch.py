@@ -1,8 +1,8 @@
 """What changed about the replicas of a worker since it was looked at last, as values.
 
 Pure: states and counts go in once a second, events for the log and reports for the store come out
-(loops/replicas/report.py). Invariants: each change is told once; a replica that comes and goes is
-told of at most `REPLICA_LINES_BURST` times at once and then once in `REPLICA_LINE_S`, with the
+(loops/replicas/report.py). Invariants: each change is reported once; a replica that comes and goes
+is reported at most `REPLICA_LINES_BURST` times at once and then once in `REPLICA_LINE_S`, with the
 number of changes that were left out; a name stands for a replica, never its address.
 """
 

@@ -1,10 +1,10 @@
 """How old the workers' reports are, by the clock of the process that reads them.
 
-Pure: the shells that read reports tell of each look (service/standings.py,
-loops/batches/overview.py). A report is dated by its worker's clock, which may be wrong, and
-a dead worker cannot correct it. Invariant: a report that does not change ages with the
-reader's monotonic clock, whatever its date; so a worker that died is gone in time, and one
-that lives is never told as gone.
+Pure: the shells that read reports call `see` at each look (service/standings.py,
+loops/batches/overview.py). A report is dated by its worker's clock, which may be wrong, and a dead
+worker cannot correct it. Invariant: a report that does not change ages with the reader's monotonic
+clock, whatever its date; so a worker that died is gone in time, and one that lives is never
+reported as gone.
 """
 
 from collections.abc import Sequence

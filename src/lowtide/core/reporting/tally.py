@@ -1,4 +1,4 @@
-"""Counts of what attempts came to, by replica and model: what metrics and logs tell of the work.
+"""Counts of what attempts came to, by replica and model: for metrics and logs.
 
 Fed by loops/dispatch/dispatch.py with every outcome, so a good answer costs a few additions and
 nothing else; read once a second by loops/replicas/report.py. Invariant: counts never fall.

@@ -44,7 +44,7 @@ Kind = Literal[
     "paused", "no_worker", "storage", "validation", "model", "live", "own_requests", "bound",
     "queue", "silent", "assembly",
 ]  # fmt: skip
-"""What a reason is about, for whoever counts or compares: the words change, this does not."""
+"""The subject of a reason, for code that counts or compares: the words change, this does not."""
 
 
 class Reason(msgspec.Struct, frozen=True):

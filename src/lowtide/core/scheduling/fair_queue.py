@@ -56,7 +56,7 @@ def planned_output(share: ModelTotals, output_per_request: float | None, endpoin
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
-    """What one batch still wants of one model's pool; `cost` in work units."""
+    """The work that one batch still needs from one model's pool; `cost` in work units."""
 
     batch_id: str
     organization_id: str

@@ -291,7 +291,7 @@ class Validator:
         return None if checked else line
 
     def _share_of(self, name: str) -> _Share | None:
-        """Where requests that name this model go; None when it is not accepted."""
+        """The share of the model that this name stands for; None when it is not accepted."""
         share = self._shares_by_name.get(name)
         if share is None and (model := self._rules.resolve(name)) is not None:
             share = self._shares.get(model)

@@ -20,6 +20,6 @@ class WantedLines:
             self._is_wanted[line] = 1
 
     def only(self, lines: Iterator[CutLine]) -> Iterator[CutLine]:
-        """Those of the lines that are wanted. All are taken from `lines`."""
+        """The wanted ones of `lines`, all of which are consumed."""
         is_wanted, last = self._is_wanted, self.last
         return (line for line in lines if line[0] <= last and is_wanted[line[0]])

@@ -61,8 +61,9 @@ class WebhookEndpoint(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BatchWebhook(msgspec.Struct, frozen=True):
-    """Where the event of one batch goes beside the endpoints that ask for all: to an endpoint, or,
-    where `endpoint_id` is PROJECT, to the address `url`."""
+    """The target of one batch's event, besides the endpoints that ask for all: an endpoint or,
+    where `endpoint_id` is PROJECT, the address `url`.
+    """
 
     endpoint_id: str
     url: str | None = None

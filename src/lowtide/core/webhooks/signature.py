@@ -1,7 +1,7 @@
 """The signature of a delivery, by the Standard Webhooks specification (symmetric, `v1`).
 
-Called by whoever sends one. Invariant: the signature covers id, timestamp and the exact bytes of
-the body, under each secret that is valid now, so that a receiver verifies with the old secret or
+Called where a delivery is sent. Invariant: the signature covers id, timestamp and the exact bytes
+of the body, under each secret that is valid now, so that a receiver verifies with the old secret or
 with the new one while a rotation overlaps.
 """
 

@@ -1,8 +1,8 @@
-"""Whose deliveries are next: organizations take turns, and none has more than its share.
+"""Which deliveries are next: organizations take turns, and none has more than its share.
 
 Pure. The store asks when a process claims deliveries. Invariants: an organization with the fewest
-under way comes first, and of those that are alike the one that has waited longest; whoever comes
-anew waits for no more than one delivery of each other organization.
+under way comes first, and of those that are alike the one that has waited longest; a new
+organization waits for no more than one delivery of each other organization.
 """
 
 from collections.abc import Mapping, Sequence

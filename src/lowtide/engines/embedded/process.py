@@ -130,7 +130,9 @@ async def _keep_log(process: asyncio.subprocess.Process, log: BoundedLog) -> Non
 
 
 async def _stop(process: asyncio.subprocess.Process) -> None:
-    """End of input asks the child to leave; SIGKILL if it does not hear (a model still loading)."""
+    """Ends the input, which asks the child to leave; sends SIGKILL if it does not react (a
+    model still loading).
+    """
     if process.returncode is not None:
         return
     assert process.stdin is not None

@@ -172,7 +172,7 @@ class Dialer:
         self._demoted[address] = asyncio.get_running_loop().time() + ADDRESS_DEMOTED_S
 
     async def _give_up(self, tries: "dict[asyncio.Task[D], Address]") -> None:
-        """End what was asked before another answered, or in vain."""
+        """Ends the tries that another one has overtaken, or that have failed."""
         for task, address in tries.items():
             self._demote(address)
             task.cancel()

@@ -1,7 +1,7 @@
 """The key of an engine that lies in a file, and is read again when the file has another.
 
-`HttpEngine` asks after the engine refused a key: whoever rotates keys writes the new one to the
-file, and the next refusal finds it there. Invariant: the key is in no message.
+`HttpEngine` reads it after the engine refused a key: a rotation writes the new key to the file, and
+the next refusal finds it there. Invariant: the key is in no message.
 """
 
 import asyncio

@@ -55,8 +55,8 @@ async def fetch(
 ) -> Path:
     """The model's path; downloads it into `cache_dir` when it is nowhere on this machine.
 
-    `on_progress` hears of every tenth. `hub` is another address than HF_ENDPOINT or the usual one.
-    Raises ModelSourceError: hub_unreachable, hub_refused, model_not_found.
+    `on_progress` is called at every tenth. `hub` is another address than HF_ENDPOINT or the usual
+    one. Raises ModelSourceError: hub_unreachable, hub_refused, model_not_found.
     """
     here = find(cache_dir)
     if here is not None:
@@ -133,7 +133,7 @@ def _unreachable(reason: str) -> ModelSourceError:
 
 
 def _package_folders() -> list[Path]:
-    """Where the package lies. It is not imported: it needs packages that are not installed."""
+    """The folders of the package. It is not imported: it needs packages that are not installed."""
     spec = importlib.util.find_spec(_PACKAGE)
     return [Path(folder) for folder in (spec and spec.submodule_search_locations) or ()]
 

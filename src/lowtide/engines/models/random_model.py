@@ -1,8 +1,8 @@
 """The random model on disk: written on first use, so that tests need no download at all.
 
-Called by source.py for `--model random`. What is in the file, and why its text is noise, is
-told in `random_recipe`. Invariant: `path` is either absent or a whole model, whoever else
-writes it just now.
+Called by source.py for `--model random`. What is in the file, and why its text is noise, is told
+in `random_recipe`. Invariant: `path` is either absent or a whole model, even while another
+process writes it.
 """
 
 import os

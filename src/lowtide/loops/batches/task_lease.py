@@ -13,7 +13,7 @@ from lowtide.ports.wakeups import Topic
 from lowtide.ports.work import TaskLease
 
 Wake = Callable[[Topic | Literal["sweep"]], None]
-"""Nudges a loop of this process by name."""
+"""Wakes a loop of this process by name."""
 
 
 class TaskTrouble:

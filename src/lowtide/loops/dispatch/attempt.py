@@ -2,7 +2,7 @@
 
 Where the engine understands it, the body gets the priority that puts batch work behind live calls
 (ports/engine.py). An engine that was restarted without that refuses it: then the request goes out
-once more without, and so do all after it. A call that core.dispatch.dispatch wants watched is
+once more without, and so do all after it. A call that core.dispatch.dispatch marks as watched is
 streamed if its answer can be (core/faults/streamed_answer.py); an engine whose stream does not tell
 the whole answer is sent the request again, and asked for no more streams. Invariant: nothing is
 sent again to a replica that went to another worker meanwhile.

@@ -78,7 +78,7 @@ class Leasing:
         return self._dry_until_s
 
     def needs_claim(self, model: str, now_s: float) -> bool:
-        """Whether the supply for that model's replicas wants a claim now."""
+        """Whether the supply for that model's replicas needs a claim now."""
         if now_s < self._dry_until_s:
             return False
         return self._core.ready.get(model, 0) < self._claim_below or self._core.runs_short

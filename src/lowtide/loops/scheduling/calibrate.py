@@ -1,8 +1,8 @@
-"""Learning how many tokens models make of prompts, from the usage that engines report.
+"""Learns how many tokens models make of prompts, from the usage that engines report.
 
-The dispatcher tells of every success. A model's first few hundred are measured and learnt from,
-then about fifty a second; the others cost a look-up. Validation reads `models`. The loop saves
-what changed, and takes over what other workers learnt of models that this one has not run lately.
+The dispatcher reports every success. A model's first few hundred are measured and learnt from, then
+about fifty a second; the others cost a look-up. Validation reads `models`. The loop saves what
+changed, and takes over what other workers learnt of models that this one has not run lately.
 Invariant: a model in `models` was learnt here or read back sound; nothing else ever replaces it.
 """
 

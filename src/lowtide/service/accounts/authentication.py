@@ -77,7 +77,7 @@ class Authenticator:
         return owner
 
     async def owner_of(self, key_id: str) -> KeyOwner | None:
-        """Whose the key with this id is; None where it could not be used now: unknown,
+        """The owner of the key with this id; None where the key could not be used now: unknown,
         revoked or expired. For what a key made and left behind, such as a signed address.
         """
         owner = await self._owner(key_id)

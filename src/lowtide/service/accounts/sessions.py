@@ -38,7 +38,9 @@ class Sessions:
         return f"{told}.{self._signed(told)}"
 
     async def owner(self, token: str) -> KeyOwner | None:
-        """Whose session it is; None where it is over, forged, or its key is no longer valid."""
+        """The owner of the session's key; None where the session is over or forged, or its key is
+        no longer valid.
+        """
         told, _, signature = token.rpartition(".")
         if not hmac.compare_digest(self._signed(told).encode(), signature.encode()):
             return None

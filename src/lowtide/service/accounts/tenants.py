@@ -112,7 +112,7 @@ class TenantService:
         return project
 
     async def keys(self, project_id: str | None = None) -> list[ApiKey]:
-        """Newest first, revoked ones included."""
+        """The keys, newest first, revoked ones included."""
         await self._access.flush()
         return await self._tenants.keys(project_id)
 

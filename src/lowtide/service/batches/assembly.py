@@ -169,7 +169,7 @@ def _joined(lines: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def index_place(row: StoredSlice) -> tuple[int, int]:
-    """Where the index of the slice lies in its segment: `(offset, length)`."""
+    """The place of the slice's index in its segment: `(offset, length)`."""
     start = row.offset + row.ok_bytes + row.failed_bytes
     return start, (row.completed + row.failed) * INDEX_RECORD_BYTES
 

@@ -40,7 +40,7 @@ from lowtide.service.webhooks.webhooks import WebhookService
 NOTHING_SPENT: Final = Cost()
 
 Loop = Literal["validate", "dispatch", "assemble"]
-"""What `wake` may be asked to nudge, so that nothing waits for the next poll."""
+"""The loops that `wake` may wake, so that nothing waits for the next poll."""
 
 Look = Callable[[], Awaitable[Standing]]
 """What the workers say of themselves now; see service/standings.py."""
@@ -72,7 +72,7 @@ class Page(msgspec.Struct, frozen=True):
 
 
 class BatchService:
-    """The verbs. `wake` nudges a loop of this process; losing a nudge costs a poll interval."""
+    """The verbs. `wake` wakes a loop of this process; losing a wake-up costs a poll interval."""
 
     def __init__(
         self,
@@ -249,7 +249,9 @@ class BatchService:
         )
 
     async def _models_of(self, batch: Batch, *, alone: bool) -> tuple[str, ...]:
-        """Those of a mixed batch cost a query, which a list of batches does without."""
+        """The models of the batch. Those of a mixed one cost a query, which a list of
+        batches does without.
+        """
         if batch.status != "in_progress":
             return ()
         if batch.model is not None:

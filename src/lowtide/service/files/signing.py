@@ -2,8 +2,8 @@
 
 The clients PUT the bytes without credentials, so the address is signed: HMAC-SHA256 over the file's
 id, the instant it expires, the checksum the client announced and the id of the key that asked for
-it. An address ends with its key: whoever checks one also asks whether that key still holds. That it
-works once is not the signature's doing but the store's: only a pending file takes bytes.
+it. An address ends with its key: a check of one also checks that the key is still valid. The store,
+not the signature, makes it work only once: only a pending file takes bytes.
 """
 
 import hmac

@@ -141,7 +141,7 @@ class UploadService:
     async def part(
         self, upload: Upload, bytes_max: int, number: int | None = None
     ) -> AsyncIterator[PartIntake]:
-        """Take the bytes of a part; they are durable once the context is left in peace.
+        """Take the bytes of a part; they are durable once the context ends without an exception.
 
         One body at a time for a part with a number, and for all parts of one upload together no
         more bytes at a time than it has room for. Raises LowtideError `upload_busy`.

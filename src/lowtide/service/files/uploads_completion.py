@@ -182,7 +182,7 @@ class UploadCompleter:
                 await self._uploads.keep_hold(upload.id, token, now, limits.LEASE_TTL_S)
 
     async def _in_vain(self, upload: Upload, otherwise: LowtideError) -> LowtideError:
-        """Why a completion was in vain: the upload was cancelled meanwhile, or `otherwise`."""
+        """Why a completion failed: the upload was cancelled meanwhile, or `otherwise`."""
         seen = await self._uploads.by_id(upload.id)
         if seen is None:
             return not_found(upload.id)

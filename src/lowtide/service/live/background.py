@@ -45,7 +45,7 @@ class BackgroundService:
     async def create(
         self, project_id: str, user_id: str, call: FlexCall, *, repeat: bool = False
     ) -> tuple[str, bytes]:
-        """Queue it; its batch, and the response as it is now.
+        """Queues the call. Returns the id of its batch, and the response as it is now.
 
         `repeat`: the client says that it asks once more, and means the response that it was not
         told of, if there is one. Raises LowtideError, StoreError, BlobError.

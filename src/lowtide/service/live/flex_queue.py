@@ -170,7 +170,9 @@ class FlexQueue:
             raise too_many_batches(bounds, reached.lack) from None
 
     async def cancel(self, batch: Batch) -> None:
-        """Stop it, as far as it can be: an engine that still answers has worked in vain."""
+        """Cancels the batch as far as possible: an engine that still answers has
+        computed for nothing.
+        """
         try:
             await self._store.batches.cancel(batch.project_id, batch.id, self._clock.now())
         except StoreError as error:  # its window ends it

@@ -110,7 +110,9 @@ class LiveReplica:
 
 
 class LiveCall:
-    """One call: counted in flight while its context lasts, and what it told of the engine."""
+    """One call, counted in flight while its context lasts; it reports to the replica what it
+    shows of the engine.
+    """
 
     def __init__(
         self,

@@ -181,7 +181,9 @@ class WebhookService:
         limit: int,
         state: str | None = None,
     ) -> list[Delivery]:
-        """Newest first. Raises LowtideError `webhook_not_found`; `invalid_request` for `after`."""
+        """The deliveries, newest first. Raises LowtideError `webhook_not_found`;
+        `invalid_request` for `after`.
+        """
         await self._check_known(project_id, webhook_id)
         try:
             return await self._outbox.page(

@@ -57,7 +57,7 @@ _PASSING: Final = (
 
 
 class StoreConflict(StoreUnavailable):
-    """Two transactions stood in each other's way; this one was undone and may run again."""
+    """Two transactions conflicted; this one was undone and may run again."""
 
 
 class StoreCut(StoreUnavailable):
@@ -90,7 +90,7 @@ class Database:
 
     @property
     def file(self) -> Path | None:
-        """Where SQLite keeps it."""
+        """The path of the SQLite file; None for PostgreSQL."""
         path = None if self.is_postgres else make_url(self.url).database
         return Path(path) if path else None
 

@@ -44,7 +44,9 @@ def copy_database(source: Path, target: Path, on_pages: OnPages = lambda _done, 
 
 
 def schema_of_file(path: Path) -> str:
-    """Its revision. Raises StoreError for a file that is no database of Lowtide."""
+    """The revision of the file's schema. Raises StoreError for a file that is no
+    database of Lowtide.
+    """
     with mapped_errors(), closing(_opened(path)) as database:
         return str(database.execute("SELECT version_num FROM alembic_version").fetchone()[0])
 

@@ -45,7 +45,7 @@ class OneCallCursor(AsyncAdapt_aiosqlite_cursor):
         return cursor
 
     async def _async_soft_close(self) -> None:
-        """There is nothing left to close."""
+        """Does nothing: there is nothing left to close."""
 
     def close(self) -> None:
         self._rows.clear()

@@ -1,7 +1,7 @@
 """Virtual time in the database: what each organization was given of each model's pool.
 
 Called inside the transactions that move chunks: a claim charges what chunks are estimated to cost,
-a commit corrects it to what they did cost, whoever takes a chunk back takes the charge back. An
+a commit corrects it to what they did cost, what takes a chunk back takes the charge back. An
 organization whose work begins (a plan, the end of a pause) is lifted to the least of those that are
 at work. Invariants: a leased chunk is charged for its unsettled requests, any other for none; rows
 are locked last, in order, so that no two transactions wait for each other.
@@ -39,7 +39,7 @@ def cost_left(chunk: Row[Any]) -> float:
 async def tenants_of(
     conn: AsyncConnection, models: Collection[str], names: Collection[str]
 ) -> dict[str, Tenant]:
-    """Those organizations, with what they were given of all these models together."""
+    """The organizations of `names`, with what they were given of all these models together."""
     found = await conn.execute(
         select(organizations.c.id, organizations.c.weight, func.sum(virtual_times.c.virtual_time))
         .outerjoin(

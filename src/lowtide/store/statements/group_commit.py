@@ -116,7 +116,8 @@ def _batch_record(row: Row[Any]) -> BatchRecord:
 
 
 def chunks_by_key(keys: Collection[ChunkKey]) -> Select[Any]:
-    """Those chunks, as ChunkRecord has them, in the order in which every transaction locks them.
+    """Selects those chunks, as ChunkRecord has them, in the order in which every
+    transaction locks them.
 
     Batch by batch, because SQLite scans the table for `(batch_id, seq) IN (VALUES ...)`.
     """

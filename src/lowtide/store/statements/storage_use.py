@@ -1,8 +1,8 @@
 """What an organization keeps, measured and compared with its quota inside a transaction.
 
-Called by files.py and uploads.py before they insert, and by tenants.py for whoever asks. Invariant:
-additions to one organization that are held against a quota come one after another, so that each
-sees those before it.
+Called by files.py and uploads.py before they insert, and by tenants.py to answer queries.
+Invariant: additions to one organization that are held against a quota come one after another, so
+that each sees those before it.
 """
 
 from typing import Any

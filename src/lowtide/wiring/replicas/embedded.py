@@ -17,8 +17,9 @@ from lowtide.engines.models.source import resolve_model
 
 
 def _cache_dir(data_dir: Path) -> Path:
-    """Where `demo` and `random` are kept once for all data directories; in this one for a user that
-    has no home folder, as a container's often has none."""
+    """The folder that keeps `demo` and `random` once for all data directories; in `data_dir` for a
+    user without a home folder, as a container's often is.
+    """
     try:
         home = Path.home()
     except RuntimeError:

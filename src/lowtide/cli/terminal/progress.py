@@ -87,6 +87,18 @@ class _RateColumn(ProgressColumn):
         return Text(f"{speed:,.0f}/s" if speed >= 10 else f"{speed:.2g}/s", style="cyan")
 
 
+class _TimeLeftColumn(TimeRemainingColumn):
+    """`00:33 left`; nothing while there is no rate to tell it from."""
+
+    def __init__(self) -> None:
+        super().__init__(compact=True)
+
+    def render(self, task: Task) -> Text:
+        if task.time_remaining is None:
+            return Text("")
+        return super().render(task).append(" left")
+
+
 class _BatchProgress(Progress):
     """A bar, and below it the reason for waiting, where there is one."""
 
@@ -115,7 +127,7 @@ class BatchBar:
                 TaskProgressColumn(),
                 TextColumn("{task.fields[counts]}"),
                 _RateColumn(),
-                TimeRemainingColumn(compact=True),
+                _TimeLeftColumn(),
                 console=console.ERR,
                 transient=True,
                 speed_estimate_period=_SPEED_SPAN_S,

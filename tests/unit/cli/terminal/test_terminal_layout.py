@@ -3,12 +3,14 @@
 import io
 
 import pytest
+from rich.progress import Progress
 
 from lowtide.api.objects.batches import CountsObject, LineErrorObject
 from lowtide.cli.batches.batch_report import counts_of, line_error_markup
 from lowtide.cli.client.objects import BatchView
 from lowtide.cli.suggestions import suggestion
 from lowtide.cli.terminal import console, table, units
+from lowtide.cli.terminal.progress import _TimeLeftColumn
 
 FILE_ID = "file-out-f089fe04c91a8d9fb7a4f2d4"
 
@@ -123,3 +125,18 @@ def test_instants_have_their_zone() -> None:
 def test_a_wrong_word_finds_the_command_that_was_meant(word: str, meant: str | None) -> None:
     known = ("create", "list", "get", "watch", "results", "cancel")
     assert suggestion(f"No such command '{word}'.", known) == meant
+
+
+@pytest.mark.parametrize(
+    ("settled_after_s", "shown"),
+    [((), ""), ((10.0, 20.0), "00:20 left")],
+    ids=["no rate", "a rate"],
+)
+def test_the_time_left_is_called_so(settled_after_s: tuple[float, ...], shown: str) -> None:
+    now = 0.0
+    bar = Progress(get_time=lambda: now, auto_refresh=False)
+    task = bar.add_task("running", total=40)
+    for seconds in settled_after_s:
+        now = seconds
+        bar.update(task, completed=seconds)
+    assert _TimeLeftColumn().render(bar.tasks[0]).plain == shown

@@ -141,6 +141,10 @@ SPEND_CAP_DOLLARS_MAX: Final = 1_000_000  # pico-dollars of it fit a 64-bit colu
 CONSOLE_SESSION_S: Final = 12 * 3600  # a working day; then the key is typed again
 CONSOLE_BATCHES_PAGE: Final = 50  # rows: two screens, some 10 ms
 CONSOLE_REFRESH_S: Final = 2.0  # between two looks of an open page; a person sees no less
+PAGE_LINES_MAX: Final = 100  # lines of results in one page
+PAGE_LINE_BYTES_MAX: Final = 256 * 1024  # of one of them; the rest is in the file
+PAGE_LINES_BYTES_MAX: Final = 4 * 1024 * 1024  # of a page; then it has fewer lines
+INDEX_KEYS_READ: Final = 2048  # on either side of where a custom_id should stand: 32 KiB
 CONSOLE_STREAMS_MAX: Final = 256  # pages that are kept up to date; the others load again
 
 # ---- what a batch says about itself ----

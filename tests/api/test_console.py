@@ -97,6 +97,20 @@ def test_pages_name_their_addresses_below_the_path_prefix(tmp_path: Path) -> Non
             assert http_api.ask("GET", each, None, HTML).status in (200, 303), each
 
 
+def test_results_are_shown_beside_their_requests_as_text(env: Env) -> None:
+    tenant = env.tenant()
+    batch = env.ended_batch(tenant)
+    cookie = sign_in(tenant)
+    path = f"/console/batches/{batch.id}/lines"
+    page = get(env.http_api, path, cookie).body.decode()
+    assert "r-1" in page
+    assert "r-3" not in page
+    assert "r-3" in get(env.http_api, f"{path}?kind=errors", cookie).body.decode()
+    assert "r-2" in get(env.http_api, f"{path}?custom_id=r-2", cookie).body.decode()
+    assert "Not found" in get(env.http_api, f"{path}?custom_id=r-9", cookie).body.decode()
+    assert get(env.http_api, f"{path}?first=-1", cookie).status == 400
+
+
 # -- Sessions --------------------------------------------------------------------------------------
 
 

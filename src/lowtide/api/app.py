@@ -13,7 +13,7 @@ from starlette.routing import Route
 from lowtide import limits
 from lowtide.api import metrics, models
 from lowtide.api.accounts import admin, usage, whoami
-from lowtide.api.batches import batches, retries
+from lowtide.api.batches import batches, lines, retries
 from lowtide.api.console import pages
 from lowtide.api.console.session_guard import SessionGuard
 from lowtide.api.files import files, multipart_uploads, upload_parts
@@ -65,6 +65,7 @@ NOUNS: Final = (
     multipart_uploads.routes,
     batches.routes,
     retries.routes,
+    lines.routes,
     responses.routes,
     models.routes,
     usage.routes,

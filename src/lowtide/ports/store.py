@@ -339,7 +339,8 @@ class ResultStore(Protocol):
         ...
 
     async def known(self, keys: Sequence[str]) -> frozenset[str]:
-        """Which of these blob keys any row refers to; the others are orphans of a crash."""
+        """Which of these blob keys any row refers to; the others are orphans of a crash. An index
+        (core/batches/result_index.py) is known by the key of its file."""
         ...
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from lowtide.service.batches.batches import BatchService
     from lowtide.service.batches.estimates import EstimateService
     from lowtide.service.batches.joined_results import JoinedResults
+    from lowtide.service.batches.result_pages import ResultPages
     from lowtide.service.batches.results import ResultReader
     from lowtide.service.batches.retries import RetryService
     from lowtide.service.live.background import BackgroundService
@@ -45,6 +46,7 @@ class Services:
     results: ResultReader
     joined: JoinedResults
     retries: RetryService
+    result_pages: ResultPages
     uploads: UploadSigner
     parts: UploadService
     completions: UploadCompleter

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import delete, exists, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from lowtide.core.batches.result_index import SUFFIX
 from lowtide.core.execution.records import StoredSlice
 from lowtide.limits import STORE_KEYS_PER_STATEMENT
 from lowtide.store.connection.database import Database, transactional
@@ -80,10 +81,10 @@ class SqlResults:
     async def known(self, keys: Sequence[str]) -> frozenset[str]:
         found: set[str] = set()
         async with self._db.read() as conn:
-            for part in _parts(keys):
+            for part in _parts([key.removesuffix(SUFFIX) for key in keys]):
                 for column in KEEPS_BLOB:
                     found.update(await conn.scalars(select(column).where(column.in_(part))))
-        return frozenset(found)
+        return frozenset(key for key in keys if key.removesuffix(SUFFIX) in found)
 
 
 async def _sweep_plans(conn: AsyncConnection, now: datetime, limit: int) -> int:

@@ -18,6 +18,7 @@ from lowtide.service.batches.batches import BatchService
 from lowtide.service.batches.estimates import EstimateService
 from lowtide.service.batches.forecasts import Forecasts
 from lowtide.service.batches.joined_results import JoinedResults
+from lowtide.service.batches.result_pages import ResultPages
 from lowtide.service.batches.results import ResultReader
 from lowtide.service.batches.retries import RetryService
 from lowtide.service.files.files import FileService
@@ -121,6 +122,7 @@ def build_services(
         results=ResultReader(store, blobs, clock),
         joined=JoinedResults(store, blobs),
         retries=RetryService(store, parts.catalogue, clock, new_id, parts.quotas, worker.wake),
+        result_pages=ResultPages(blobs),
         uploads=UploadSigner(secret),
         estimates=EstimateService(blobs, parts.planner, parts.quotas),
         access=access,

@@ -9,12 +9,16 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import msgspec
 from starlette.requests import Request
 
 from lowtide import limits
+from lowtide.api.batches.lines import ListLines, lines_of
+from lowtide.api.console.shown_lines import shown_line
 from lowtide.api.dialects import openai
 from lowtide.api.middleware.caller import Caller, identify, services_of
 from lowtide.api.objects.batches import BatchObject
+from lowtide.api.openapi.routes import read_query
 from lowtide.core.batches.batch import TERMINAL, Batch
 from lowtide.core.errors import LowtideError
 from lowtide.core.reporting.standing import split
@@ -82,6 +86,27 @@ async def load_batch(request: Request, batch_id: str) -> Context:
     }
 
 
+async def load_lines(request: Request, batch_id: str) -> Context:
+    """A page of results, or of errors, with their requests."""
+    asked = read_query(request, ListLines)
+    if not asked.custom_id:
+        asked = msgspec.structs.replace(asked, custom_id=None)
+    batch = await services_of(request).batches.get(identify(request).project_id, batch_id)
+    page = await lines_of(request, batch_id, asked)
+    return {
+        "batch_id": batch_id,
+        "name": batch.metadata.get("name") or batch_id,
+        "kind": asked.kind,
+        "first": asked.first,
+        "custom_id": asked.custom_id,
+        "page_size": asked.limit,
+        "lines": [shown_line(each) for each in page.data],
+        "total": page.total,
+        "has_more": page.has_more,
+        "in_input_order": page.in_input_order,
+    }
+
+
 async def load_engines(request: Request) -> Context:
     """Every replica, as the worker that has it reports it. For administrators: it has addresses."""
     caller = identify(request)
@@ -116,6 +141,7 @@ VIEWS: Final[Sequence[View]] = (
         load_batch,
         {"batch": "parts/batch.html"},
     ),
+    View(re.compile(r"/console/batches/(?P<batch_id>[^/]+)/lines"), "lines.html", load_lines),
     View(
         re.compile(r"/console/engines"),
         "engines.html",

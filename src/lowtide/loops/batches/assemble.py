@@ -12,9 +12,9 @@ from datetime import datetime, timedelta
 import structlog
 
 from lowtide import limits
-from lowtide.core.batches.batch import error_file_id, output_file_id
+from lowtide.core.batches.batch import Batch, error_file_id, output_file_id
 from lowtide.loops.batches.task_lease import TaskRenewal, TaskTrouble, end_task_lease
-from lowtide.ports.blobs import Blobs
+from lowtide.ports.blobs import BlobNotFound, Blobs
 from lowtide.ports.clock import Clock
 from lowtide.ports.store import LifecycleStore, ResultStore
 from lowtide.ports.work import TaskLease
@@ -70,12 +70,26 @@ class AssembleLoop:
         self._trouble.succeeded()
         return now
 
+    async def _plan(self, batch: Batch) -> bytes:
+        """The plan's bytes, empty where there is none. Raises BlobNotFound where it is lost and
+        requests have not run: nothing else knows which."""
+        if batch.plan_key is None:
+            return b""
+        try:
+            return await self._blobs.read(batch.plan_key)
+        except BlobNotFound:
+            if batch.counts.settled < batch.counts.total:
+                raise
+            return b""
+
     async def _assemble(self, lease: TaskLease) -> None:
         batch = lease.batch
         job = Assembly(self._results, self._blobs, batch, lease.input_key)
         await job.load()
-        if batch.plan_key is not None and batch.counts.settled < batch.counts.total:
-            job.add_unexecuted(await self._blobs.read(batch.plan_key))
+        plan = await self._plan(batch)
+        job.use_plan(plan)
+        if batch.counts.settled < batch.counts.total:
+            job.add_unexecuted(plan)
         renewal = TaskRenewal(self._store, lease, self._clock, self._lease_ttl_s)
         output_key = f"results/{output_file_id(batch.id)}-{lease.token}"
         errors_key = f"results/{error_file_id(batch.id)}-{lease.token}"

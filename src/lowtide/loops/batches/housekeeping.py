@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 import structlog
 
 from lowtide import limits
+from lowtide.core.batches.result_index import SUFFIX
 from lowtide.loops.batches.task_lease import Wake
 from lowtide.ports.blobs import FOLDERS, Blobs
 from lowtide.ports.clock import Clock
@@ -75,7 +76,7 @@ class SweepLoop:
         swept = 0
         while keys := await self._results.garbage():
             for key in keys:
-                await self._blobs.delete(key)
+                await self._delete(key)
             await self._results.forget(keys)
             swept += len(keys)
         now_s = self._clock.monotonic()
@@ -86,6 +87,12 @@ class SweepLoop:
         if swept:
             log.info("blobs.swept", blobs=swept)
         return now + timedelta(seconds=limits.SWEEP_S)
+
+    async def _delete(self, key: str) -> None:
+        """Deletes a blob, and the index that lies beside a result file."""
+        await self._blobs.delete(key)
+        if key.startswith("results/"):
+            await self._blobs.delete(key + SUFFIX)
 
     async def _sweep_orphans(self, now: datetime, now_s: float) -> int:
         """Deletes blobs older than an hour that no row knows, if that stays so: a crash left them.

@@ -24,6 +24,7 @@ from lowtide.core.batches.line import (
 )
 from lowtide.core.batches.line_sets import FailedLineCollector, pack_lines
 from lowtide.core.batches.merge import INPUT, Merge, ResultKind, Run
+from lowtide.core.batches.result_index import SUFFIX, IndexWriter
 from lowtide.core.batches.segment import INDEX_RECORD_BYTES
 from lowtide.core.execution.records import StoredSlice
 from lowtide.ports.blobs import BlobNotFound, Blobs
@@ -58,6 +59,7 @@ class Assembly:
         self._numbers: dict[str, int] = {}
         self._failed = FailedLineCollector()
         self._failures = FailureCount()
+        self._plan = b""
         self.settled = 0
         """The number of outcomes that were loaded."""
 
@@ -70,6 +72,11 @@ class Assembly:
             for key, rows in groupby(page, key=lambda row: row.segment_key):
                 await self._load_indices(key, list(rows))
             after = page[-1].seq
+
+    def use_plan(self, plan: bytes) -> None:
+        """Lets the index of a result file tell where its requests lie. To be called before
+        `write`."""
+        self._plan = plan
 
     def add_unexecuted(self, plan: bytes) -> None:
         """Adds the requests of the plan that have no outcome to the error file. Call
@@ -99,10 +106,10 @@ class Assembly:
         lines = self.count(kind)
         if not lines:
             return None
-        digest, size = sha256(), 0
+        digest, size, index = sha256(), 0, IndexWriter()
         async with self._blobs.write(key) as writer:
             for run in self._merge.runs(kind, limits.ASSEMBLE_RUN_BYTES):
-                found = await self._lines(run)
+                found = _indexed(index, run, await self._lines(run))
                 for data in _joined(self._noted(run, found) if kind == "errors" else found):
                     digest.update(data)
                     size += len(data)
@@ -110,6 +117,9 @@ class Assembly:
                 await still_ours()  # finish() checks; here it only keeps the lease
             info = OutputInfo(bytes=size, lines=lines, sha256=digest.hexdigest(), blob_key=key)
             check(info)
+        await self._blobs.delete(key + SUFFIX)  # of a file that was lost and is made once more
+        async with self._blobs.write(key + SUFFIX) as writer:
+            await writer.write(index.pack(self._plan))
         return info
 
     def end(self) -> BatchEnd:
@@ -160,6 +170,13 @@ class Assembly:
             return await self._blobs.read_ranges(self._input_key, ranges)
         except BlobNotFound:
             return [b""] * len(ranges)  # their ids still say which lines of the file they were
+
+
+def _indexed(index: IndexWriter, run: Run, lines: Iterator[bytes]) -> Iterator[bytes]:
+    """The same lines, each added to the index on its way."""
+    for place, data in zip(run.places, lines, strict=True):
+        index.add(place[0], data)
+        yield data
 
 
 def _joined(lines: Iterator[bytes]) -> Iterator[bytes]:

@@ -28,6 +28,7 @@ from lowtide.core.files.file import File
 from lowtide.ports.blobs import Blobs
 from lowtide.ports.clock import Clock
 from lowtide.ports.store import Store
+from lowtide.service.batches.whole_lines import whole_lines
 
 NEVER_RUN: Final = frozenset(get_args(UnexecutedCode))
 """Codes that only the assembler writes."""
@@ -227,7 +228,8 @@ class ResultReader:
 
     async def _unexecuted_lines(self, file: File, skip: int) -> AsyncGenerator[bytes]:
         """Lines of the assembled error file that no segment holds, without the first `skip`."""
-        async with aclosing(_lines(self._stream(file.blob_key))) as lines:
+        blocks = self._stream(file.blob_key)
+        async with aclosing(blocks), aclosing(whole_lines(blocks)) as lines:
             async for line in lines:
                 if not _is_never_run(line):
                     continue
@@ -276,22 +278,6 @@ def _is_never_run(line: bytes) -> bool:
         return False  # decoded only when it may be one
     error = _error_line.decode(line).error
     return error is not None and error.code in NEVER_RUN
-
-
-async def _lines(blocks: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
-    """Whole lines with their newline; holds one line and one block."""
-    held: list[bytes] = []
-    async with aclosing(blocks):
-        async for block in blocks:
-            *ends, tail = block.split(b"\n")
-            for end in ends:
-                held.append(end + b"\n")
-                yield b"".join(held)
-                held.clear()
-            if tail:
-                held.append(tail)
-    if held:
-        yield b"".join(held)
 
 
 async def _nothing() -> AsyncGenerator[bytes]:

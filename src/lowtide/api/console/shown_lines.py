@@ -11,7 +11,7 @@ import msgspec
 from lowtide.api.objects.lines import LineObject
 
 TEXT_CHARS_MAX: Final = 20_000
-"""Of one message; the raw line is a click away."""
+"""Characters of one message that are shown; the JSON is a click away."""
 
 _Part = dict[str, str]
 

@@ -1,4 +1,4 @@
-"""Lines of a batch's results with their requests, a page at a time; ours, no vendor has them."""
+"""Lines of a batch's results with their requests, a page at a time. No vendor has this object."""
 
 from typing import Literal
 

@@ -17,7 +17,7 @@ import numpy as np
 from lowtide.core.batches.plan import PLAN_DTYPE, RECORD_BYTES, RecordArray
 
 SUFFIX: Final = ".index"
-"""Behind the key of a result file."""
+"""What the key of an index has behind the key of its result file."""
 
 _HEAD: Final = struct.Struct("<8sII")
 _MAGIC: Final = b"LTINDEX1"

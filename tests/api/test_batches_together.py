@@ -66,13 +66,12 @@ def test_a_batch_lives_from_create_to_completed(env: Env, client: together.Toget
     assert client.files.content(job.output_file_id).read().count(b"\n") == 3
 
 
-def test_a_model_for_the_whole_batch_is_answered_with_a_warning(
-    env: Env, client: together.Together
-) -> None:
+def test_a_model_for_the_whole_batch_has_to_be_there(env: Env, client: together.Together) -> None:
     file = env.upload(purpose="batch-api")
     created = client.batches.create(input_file_id=file.id, endpoint=CHAT, model_id="org/m-1")
-    assert created.warning is not None
-    assert "model_id" in created.warning
+    assert created.job is not None
+    with pytest.raises(together.NotFoundError, match="GET /v1/models lists"):
+        client.batches.create(input_file_id=file.id, endpoint=CHAT, model_id="org/none")
 
 
 def test_the_list_is_all_batches_newest_first(env: Env, client: together.Together) -> None:
@@ -87,7 +86,8 @@ def test_cancelling_is_in_progress_until_it_is_cancelled(
     assert client.batches.cancel(batch_id).status == "IN_PROGRESS"
     env.assemble()
     assert client.batches.retrieve(batch_id).status == "CANCELLED"
-    assert client.batches.cancel(batch_id).status == "CANCELLED"
+    with pytest.raises(together.ConflictError, match="Cannot cancel a batch with status"):
+        client.batches.cancel(batch_id)
 
 
 def test_a_long_list_is_made_in_steps(
@@ -111,7 +111,7 @@ def test_a_failed_batch_says_why_in_one_sentence(env: Env, client: together.Toge
     env.reject([BatchError("duplicate_custom_id", "Twice.", 7, "custom_id")], 1)
     job = client.batches.retrieve(batch_id)
     assert (job.status, job.error) == ("FAILED", "line 7: Twice.")
-    with pytest.raises(together.BadRequestError, match="is failed and cannot be cancelled"):
+    with pytest.raises(together.ConflictError, match="Cannot cancel a batch with status 'failed'"):
         client.batches.cancel(batch_id)
 
 

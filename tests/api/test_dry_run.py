@@ -99,7 +99,7 @@ def test_every_limit_that_would_be_passed_is_named(env: Env, tenant: Tenant) -> 
 @pytest.mark.parametrize(
     ("fields", "code"),
     [
-        ({"endpoint": "/v1/nope"}, "unsupported_endpoint"),
+        ({"endpoint": "/v1/nope"}, "invalid_value"),
         ({"completion_window": "1s"}, "invalid_request"),
         ({"dry_run": "yes"}, "invalid_request"),
     ],

@@ -108,3 +108,44 @@ async def test_the_asynchronous_client_does_the_same(env: Env) -> None:
     async with lowtide.AsyncClient() as client:
         assert (await client.retry(first)).total == 0
     assert await read_joined(first) == ["r-1", "r-2", "r-3"]
+
+
+# ---- pause, resume, set
+
+
+def running(env: Env) -> str:
+    body = {"input_file_id": env.upload(3).id, "endpoint": CHAT}
+    batch_id = str(env.post(body).json["id"])
+    env.plan()
+    return batch_id
+
+
+def test_a_batch_is_paused_resumed_and_changed(
+    env: Env, capsys: pytest.CaptureFixture[str]
+) -> None:
+    batch_id = running(env)
+    assert main(["batches", "pause", batch_id, "--in-flight", "abort"]) == 0
+    assert main(["batches", "pause", batch_id, "--operator", "--json"]) == 0
+    assert main(["batches", "resume", batch_id]) == 0
+    assert main(["batches", "resume", batch_id, "--operator"]) == 0
+    paused, holds, by_operator, free = said(capsys).splitlines()[-4:]
+    assert paused == f"Batch {batch_id} is paused by its users."
+    assert json.loads(holds)["holds"] == ["operator", "user"]
+    assert by_operator == f"Batch {batch_id} is paused by the operator."
+    assert free == f"Batch {batch_id} may go on."
+    command = ["batches", "set", batch_id, "--priority", "4", "--window", "48h"]
+    assert main([*command, "--metadata", "team=evals", "--json"]) == 0
+    changed = json.loads(said(capsys).splitlines()[-1])
+    assert (changed["priority"], changed["completion_window"]) == (4, "2d")
+    assert changed["metadata"] == {"team": "evals"}
+    assert main(["batches", "set", batch_id]) == 2
+    assert "Nothing to change" in capsys.readouterr().err
+
+
+def test_the_python_client_pauses_resumes_and_changes(env: Env) -> None:
+    batch_id = running(env)
+    with lowtide.Client() as client:
+        assert client.pause(batch_id, in_flight="abort").raw["holds"] == ["user"]
+        assert client.resume(batch_id).raw["holds"] == []
+        changed = client.change(batch_id, priority=2, metadata={"k": "v"})
+        assert (changed.raw["priority"], changed.metadata) == (2, {"k": "v"})

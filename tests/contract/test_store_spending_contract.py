@@ -36,12 +36,12 @@ async def paused(world: StoreFixture) -> Batch:
     batch = await world.running(("m", 10), ("m", 10), ("m", 10))
     await world.settle(await world.claim_one())
     seen = await world.see(batch)
-    assert seen.paused_reason == "spend_cap"
+    assert seen.holds == ("spend_cap",)
     return seen
 
 
 async def is_paused(world: StoreFixture, batch: Batch) -> bool:
-    return (await world.see(batch)).paused_reason == "spend_cap"
+    return (await world.see(batch)).holds == ("spend_cap",)
 
 
 # ---- pausing
@@ -175,7 +175,7 @@ async def test_chunks_of_a_paused_batch_that_come_back_are_held(
 async def test_a_plan_of_a_paused_organization_is_held(world: StoreFixture) -> None:
     await paused(world)
     late = await world.running(("m", 5))
-    assert (late.status, late.paused_reason) == ("in_progress", "spend_cap")
+    assert (late.status, late.holds) == ("in_progress", ("spend_cap",))
     assert await world.claim() == []
     await cap(world, None)
     assert [lease.key.batch_id for lease in await world.claim()][-1] == late.id
@@ -195,7 +195,7 @@ async def test_the_last_request_ends_a_batch_and_its_pause(world: StoreFixture) 
     assert receipt.settled == {batch.id}
     assert receipt.stopped == frozenset()
     seen = await world.see(batch)
-    assert (seen.status, seen.paused_reason) == ("finalizing", None)
+    assert (seen.status, seen.holds) == ("finalizing", ())
     assert (await world.assemble(batch)).status == "completed"
 
 
@@ -216,7 +216,7 @@ async def test_a_paused_batch_can_be_stopped(world: StoreFixture, event: str) ->
     if event == "cancel":
         seen = await world.store.batches.cancel("p1", batch.id, world.now)
         assert seen is not None
-        assert (seen.status, seen.paused_reason) == ("cancelling", None)
+        assert (seen.status, seen.holds) == ("cancelling", ())
     else:
         world.pass_time(3600)
         assert await world.store.lifecycle.expire_due(world.now) == [batch.id]

@@ -315,7 +315,7 @@ class WorkCycle(RuleBasedStateMachine):
             return
         seen = self.runner.run(self.world.see(self.batch))
         paused = self.paused_at is not None and self.status == "in_progress"
-        assert seen.paused_reason == ("spend_cap" if paused else None)
+        assert seen.holds == (("spend_cap",) if paused else ())
         states = self.runner.run(self._states())
         for seq, state in enumerate(states):
             assert (state == "leased") == (self.owner[seq] is not None)

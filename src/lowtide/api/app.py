@@ -13,7 +13,7 @@ from starlette.routing import Route
 from lowtide import limits
 from lowtide.api import metrics, models
 from lowtide.api.accounts import admin, usage, whoami
-from lowtide.api.batches import batches, lines, retries
+from lowtide.api.batches import batches, lines, retries, steering
 from lowtide.api.console import pages
 from lowtide.api.console.session_guard import SessionGuard
 from lowtide.api.files import files, multipart_uploads, upload_parts
@@ -66,6 +66,8 @@ NOUNS: Final = (
     batches.routes,
     retries.routes,
     lines.routes,
+    steering.routes,
+    steering.admin_routes,
     responses.routes,
     models.routes,
     usage.routes,

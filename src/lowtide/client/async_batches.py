@@ -21,6 +21,7 @@ from typing import Any, Final, Self, TypeVar, cast
 from lowtide.client.batches import Client
 from lowtide.client.objects import BatchInfo, RequestResult
 from lowtide.client.stopping import ThreadStop, in_thread
+from lowtide.core.batches.batch import InFlight
 from lowtide.core.batches.retry import RetryOnly
 
 _Item = TypeVar("_Item")
@@ -89,6 +90,28 @@ class AsyncClient:
         self, batch: BatchInfo | str, *, with_retries: bool = False
     ) -> AsyncIterator[RequestResult]:
         return self._iterate(lambda client: client.results(batch, with_retries=with_retries))
+
+    async def pause(self, batch: BatchInfo | str, *, in_flight: InFlight = "finish") -> BatchInfo:
+        return await asyncio.to_thread(self._client.pause, batch, in_flight=in_flight)
+
+    async def resume(self, batch: BatchInfo | str) -> BatchInfo:
+        return await asyncio.to_thread(self._client.resume, batch)
+
+    async def change(
+        self,
+        batch: BatchInfo | str,
+        *,
+        priority: int | None = None,
+        completion_window: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> BatchInfo:
+        return await asyncio.to_thread(
+            self._client.change,
+            batch,
+            priority=priority,
+            completion_window=completion_window,
+            metadata=metadata,
+        )
 
     async def retry(
         self,

@@ -24,6 +24,7 @@ from lowtide.cli.terminal.progress import BatchBar
 from lowtide.client.errors import translated
 from lowtide.client.notebook import NotebookBar, in_notebook
 from lowtide.client.objects import BatchInfo, RequestResult, batch_of, result_of
+from lowtide.core.batches.batch import InFlight
 from lowtide.core.batches.retry import RetryOnly
 from lowtide.tables.json_text import json_bytes
 
@@ -198,6 +199,34 @@ class Client:
         given = {name: value for name, value in asked.items() if value is not None}
         with translated():
             return batch_of(self._client.steering.retry(_id_of(batch), given))
+
+    def pause(self, batch: BatchInfo | str, *, in_flight: InFlight = "finish") -> BatchInfo:
+        """Start no further request of a batch until `resume`; its window goes on."""
+        with translated():
+            return batch_of(self._client.steering.pause(_id_of(batch), in_flight))
+
+    def resume(self, batch: BatchInfo | str) -> BatchInfo:
+        """Let a paused batch go on. `reason` says who else holds it."""
+        with translated():
+            return batch_of(self._client.steering.resume(_id_of(batch)))
+
+    def change(
+        self,
+        batch: BatchInfo | str,
+        *,
+        priority: int | None = None,
+        completion_window: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> BatchInfo:
+        """Change a batch that is not over; None leaves a value. `metadata` replaces all of it."""
+        asked = {
+            "priority": priority,
+            "completion_window": completion_window,
+            "metadata": metadata,
+        }
+        given = {name: value for name, value in asked.items() if value is not None}
+        with translated():
+            return batch_of(self._client.steering.change(_id_of(batch), given))
 
 
 def _id_of(batch: BatchInfo | str) -> str:

@@ -10,7 +10,9 @@ ErrorCode = Literal[
     "invalid_request",  # a parameter has a wrong value
     "missing_required_parameter",
     "invalid_value",  # none of the values that there are; the message lists them
-    "unsupported_endpoint",
+    "object_above_max_properties",  # these three are OpenAI's, of metadata
+    "property_name_above_max_length",
+    "string_above_max_length",
     "invalid_purpose",
     "file_not_found",
     "file_expired",  # past its expires_at, whether its bytes are swept by now or not
@@ -18,6 +20,7 @@ ErrorCode = Literal[
     "file_not_ready",  # metadata known, bytes not (yet) uploaded
     "batch_not_found",
     "batch_not_ended",  # what is asked for needs a batch that has ended
+    "batch_ended",  # what is asked for needs a batch that has not
     "batch_failed",  # in validation: it has no line to run again, and no results
     "retry_unfinished",  # another retry of the same tree runs; the message names it
     "nothing_to_retry",
@@ -52,7 +55,6 @@ ErrorCode = Literal[
     "model_unavailable",  # known, and no replica that serves it takes calls now
     "engine_error",  # the engine broke off, or answered what no client can use
     "engine_timeout",
-    "idempotency_key_reused",  # with another request
     "webhook_not_found",
     "delivery_not_found",  # no event of that id was for that webhook, or it is forgotten by now
     "webhook_unreachable",  # a test that got no answer

@@ -9,7 +9,7 @@ exceptions mapped. Ledger entries are written by `WorkStore.commit_group` alone 
   what a repair takes back (ports/integrity.py) has a negative entry.
 - **Spend cap.** The charge with which an organization's sum of a calendar month (UTC, of
   `GroupCommit.now`) reaches its cap pauses it, in that same transaction: its batches in progress
-  get `paused_reason`, their waiting chunks are held, plans committed later are held from the start.
+  get the hold `spend_cap`, their waiting chunks are paused, plans committed later from the start.
   Workers learn of it as of a cancel (`CommitReceipt.stopped`), and what they give back, or lose, is
   held too. Results of calls that were in flight by then are stored and charged: a cap may be passed
   by what all workers had in flight and one commit of finished work, and by no more.

@@ -96,9 +96,7 @@ class OutboxStore(Protocol):
         limit: int,
         state: str | None = None,
     ) -> list[Delivery]:
-        """The deliveries, newest first, beginning behind the event `after`; only those in `state`
-        where one is given. Raises UnknownCursor (ports/store.py).
-        """
+        """The deliveries, newest first, beginning behind the id `after`. Raises UnknownCursor."""
         ...
 
     async def replay(

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from lowtide.service.batches.result_pages import ResultPages
     from lowtide.service.batches.results import ResultReader
     from lowtide.service.batches.retries import RetryService
+    from lowtide.service.batches.steering import SteeringService
     from lowtide.service.live.background import BackgroundService
     from lowtide.service.live.flex import FlexService
     from lowtide.service.live.live import LiveService
@@ -47,6 +48,7 @@ class Services:
     joined: JoinedResults
     retries: RetryService
     result_pages: ResultPages
+    steering: SteeringService
     uploads: UploadSigner
     parts: UploadService
     completions: UploadCompleter

@@ -81,7 +81,7 @@ def unsettled() -> Select[Any]:
             batches.c.priority,
             batches.c.expires_at,
             batches.c.created_at,
-            batches.c.paused_reason,
+            batches.c.holds,
             func.coalesce(organizations.c.weight, 1).label("weight"),
         )
         .join(batches, batches.c.id == batch_models.c.batch_id)
@@ -102,7 +102,7 @@ def _backlog_of(row: Row[Any]) -> Backlog:
         priority=row.priority,
         deadline_at=row.expires_at,
         created_at=row.created_at,
-        paused=row.paused_reason is not None,
+        paused=bool(row.holds),
         requests=row.requests,
         settled=row.completed + row.failed,
         planned_tokens=row.planned_tokens,

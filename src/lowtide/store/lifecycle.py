@@ -15,7 +15,7 @@ from sqlalchemy import ColumnElement, Row, exists, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lowtide import limits
-from lowtide.core.batches.batch import ASSEMBLING, BatchError, sources_of
+from lowtide.core.batches.batch import ASSEMBLING, BatchError, sources_of, with_hold
 from lowtide.core.batches.plan import ChunkSpec, ModelTotals
 from lowtide.core.scheduling.task_turns import TaskTurns, Waiting
 from lowtide.ports.retries import BatchEnd
@@ -103,10 +103,13 @@ class SqlLifecycle:
                 "total": total,
                 "warnings": tuple(warnings),
                 "model": next(iter(models)) if len(models) == 1 else None,
-                "paused_reason": None if owner.paused_at is None else SPEND_CAP,
+                "holds": row.holds,
+                "in_flight": row.in_flight,
             }
+            if owner.paused_at is not None:
+                values |= {"holds": with_hold(row.holds, SPEND_CAP), "in_flight": "abort"}
             await take(conn, row, "planned", now, **values)
-            await insert_plan(conn, row, chunks, models, is_paused=owner.paused_at is not None)
+            await insert_plan(conn, row, chunks, models, is_paused=bool(values["holds"]))
             await announce(conn, "dispatch")
         return True
 

@@ -13,10 +13,10 @@ from lowtide.ports.calibration import CalibrationStore
 from lowtide.ports.capacity import CapacityStore
 from lowtide.ports.clock import Clock
 from lowtide.ports.flex import FlexStore
-from lowtide.ports.idempotency import IdempotencyStore
 from lowtide.ports.integrity import IntegrityStore
 from lowtide.ports.ownership import OwnershipStore
 from lowtide.ports.retries import RetryStore
+from lowtide.ports.steering import SteeringStore
 from lowtide.ports.store import (
     BatchStore,
     FileStore,
@@ -40,7 +40,6 @@ from lowtide.store.connection.dialect import make_sqlite_file
 from lowtide.store.connection.notify import SqlWakeups
 from lowtide.store.files import SqlFiles
 from lowtide.store.flex import SqlFlex
-from lowtide.store.idempotency import SqlIdempotency
 from lowtide.store.integrity import SqlIntegrity
 from lowtide.store.ledger import SqlLedger
 from lowtide.store.lifecycle import SqlLifecycle
@@ -51,6 +50,7 @@ from lowtide.store.retries import SqlRetries
 from lowtide.store.schema.fitness import check_fitness, check_writable
 from lowtide.store.schema.migrate import bring_to_head
 from lowtide.store.schema.server_info import DatabaseFacts, facts_of
+from lowtide.store.steering import SqlSteering
 from lowtide.store.tenants import SqlTenants
 from lowtide.store.uploads import SqlUploads
 from lowtide.store.webhooks import SqlWebhooks
@@ -72,6 +72,7 @@ class SqlStore:
         self._work = SqlWork(self._db)
         self._results = SqlResults(self._db)
         self._retries = SqlRetries(self._db)
+        self._steering = SqlSteering(self._db)
         self._tenants = SqlTenants(self._db)
         self._ledger = SqlLedger(self._db)
         self._calibrations = SqlCalibrations(self._db)
@@ -84,7 +85,6 @@ class SqlStore:
         self._worker_reports = SqlWorkerReports(self._db)
         self._webhooks = SqlWebhooks(self._db)
         self._outbox = SqlOutbox(self._db)
-        self._idempotency = SqlIdempotency(self._db)
 
     @classmethod
     def sqlite(cls, path: Path, writing: Turns | None = None) -> "SqlStore":
@@ -115,6 +115,10 @@ class SqlStore:
     @property
     def retries(self) -> RetryStore:
         return self._retries
+
+    @property
+    def steering(self) -> SteeringStore:
+        return self._steering
 
     @property
     def tenants(self) -> TenantStore:
@@ -163,10 +167,6 @@ class SqlStore:
     @property
     def outbox(self) -> OutboxStore:
         return self._outbox
-
-    @property
-    def idempotency(self) -> IdempotencyStore:
-        return self._idempotency
 
     async def open(self) -> None:
         """Connect and bring the schema to head. Raises StoreError with what to do."""

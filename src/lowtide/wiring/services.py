@@ -21,6 +21,7 @@ from lowtide.service.batches.joined_results import JoinedResults
 from lowtide.service.batches.result_pages import ResultPages
 from lowtide.service.batches.results import ResultReader
 from lowtide.service.batches.retries import RetryService
+from lowtide.service.batches.steering import SteeringService
 from lowtide.service.files.files import FileService
 from lowtide.service.files.signing import UploadSigner, load_secret
 from lowtide.service.files.uploads import UploadService
@@ -121,6 +122,7 @@ def build_services(
         models=ModelService(parts.catalogue),
         results=ResultReader(store, blobs, clock),
         joined=JoinedResults(store, blobs),
+        steering=SteeringService(store.steering, clock, worker.wake),
         retries=RetryService(store, parts.catalogue, clock, new_id, parts.quotas, worker.wake),
         result_pages=ResultPages(blobs),
         uploads=UploadSigner(secret),

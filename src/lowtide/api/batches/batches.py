@@ -17,7 +17,6 @@ from starlette.responses import Response
 from lowtide import limits
 from lowtide.api.batches.estimate_object import estimate_object
 from lowtide.api.dialects import openai, render_batch, together
-from lowtide.api.http.idempotency_key import PARAMETERS, key_of
 from lowtide.api.http.json_body import as_struct, json_response, read_json
 from lowtide.api.middleware.auth import set_audit_subject
 from lowtide.api.middleware.caller import identify, note_rows, services_of
@@ -35,7 +34,6 @@ from lowtide.api.openapi.routes import Routes, read_query
 from lowtide.api.openapi.schemas import parameters_of
 from lowtide.core.batches.batch import Batch, Dialect
 from lowtide.core.batches.line import ENDPOINTS
-from lowtide.core.idempotency.request_key import RequestKey
 from lowtide.core.scheduling.feasibility import Feasibility
 from lowtide.service.batches.batches import Created
 from lowtide.service.batches.new_batch import NewBatch
@@ -57,8 +55,9 @@ _FIELDS: Final = {
         "required": ["anchor", "seconds"],
     },
     "priority": {"type": "integer"},
+    "model": {"type": "string"},
+    "model_id": {"type": "string"},
     "webhook": {"type": "string", "examples": ["wh_123", "https://example.org/hooks"]},
-    "idempotency_key": {"type": "string", "minLength": 1, "maxLength": 255},
     "dry_run": {"type": "boolean"},
 }
 
@@ -81,7 +80,11 @@ class ListBatches(msgspec.Struct, frozen=True):
         **refusals(
             "invalid_request",
             "missing_required_parameter",
-            "unsupported_endpoint",
+            "invalid_value",
+            "object_above_max_properties",
+            "property_name_above_max_length",
+            "string_above_max_length",
+            "model_not_found",
             "invalid_purpose",
             "file_not_ready",
             "file_not_found",
@@ -91,11 +94,9 @@ class ListBatches(msgspec.Struct, frozen=True):
             "rate_limit_exceeded",
             "spend_cap_exceeded",
             "window_infeasible",
-            "idempotency_key_reused",
             "storage_full",
         ),
     },
-    parameters=PARAMETERS,
     requestBody=json_body({"type": "object", "properties": _FIELDS, "required": ["input_file_id"]}),
 )
 async def create(request: Request) -> Response:
@@ -104,8 +105,8 @@ async def create(request: Request) -> Response:
     asked = parse_create(await read_json(request))
     if asked.dry_run:
         return await _estimate(request, asked)
-    repeat, key = _is_repetition(request), _key_of(request, asked)
-    created = await service.create(caller.project_id, caller.user_id, asked, repeat=repeat, key=key)
+    repeat = _is_repetition(request)
+    created = await service.create(caller.project_id, caller.user_id, asked, repeat=repeat)
     set_audit_subject(request, created.batch.id)
     response = await _created_answer(request, created)
     if not await request.is_disconnected():
@@ -142,18 +143,12 @@ async def retrieve(request: Request, batch_id: str) -> Response:
 @routes.add(
     "POST",
     "/v1/batches/{batch_id}/cancel",
-    answers((BatchObject, BatchJob), "batch_not_found", "invalid_request", "storage_full"),
+    answers((BatchObject, BatchJob), "batch_not_found", "batch_ended", "storage_full"),
 )
 async def cancel(request: Request, batch_id: str) -> Response:
     """Stop a batch; what finished is kept, and billed."""
     batch = await services_of(request).batches.cancel(identify(request).project_id, batch_id)
     return await answer_batch(request, batch)
-
-
-def _key_of(request: Request, asked: NewBatch) -> RequestKey | None:
-    """What the client says that this create is known by."""
-    means = msgspec.structs.replace(asked, idempotency_key=None, dry_run=None)
-    return key_of(request, "batch", means, asked.idempotency_key)
 
 
 def _is_repetition(request: Request) -> bool:
@@ -219,7 +214,9 @@ async def _estimate(request: Request, asked: NewBatch) -> Response:
     """Validate and price, create nothing."""
     services, project_id = services_of(request), identify(request).project_id
     draft = await services.batches.check(project_id, asked)
-    run = await services.estimates.dry_run(project_id, draft.file, draft.endpoint)
+    run = await services.estimates.dry_run(
+        project_id, draft.file, draft.endpoint, asked.model_override
+    )
     return json_response(estimate_object(run, draft))
 
 

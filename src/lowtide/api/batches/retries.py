@@ -12,7 +12,6 @@ from starlette.responses import Response
 
 from lowtide.api.batches.batches import answer_batch
 from lowtide.api.files.downloads import begin_stream, in_download_place
-from lowtide.api.http.idempotency_key import PARAMETERS, key_of
 from lowtide.api.http.json_body import as_struct, json_response, read_json
 from lowtide.api.middleware.auth import set_audit_subject
 from lowtide.api.middleware.caller import identify, services_of
@@ -38,7 +37,6 @@ _RETRY: Final[dict[str, Any]] = {
     "completion_window": {"type": "string", "examples": ["24h"]},
     "priority": {"type": "integer"},
     "metadata": {"type": "object", "additionalProperties": {"type": "string"}},
-    "idempotency_key": {"type": "string", "minLength": 1, "maxLength": 255},
 }
 
 
@@ -49,13 +47,15 @@ _RETRY: Final[dict[str, Any]] = {
         (BatchObject, BatchJob),
         "invalid_request",
         "invalid_value",
+        "object_above_max_properties",
+        "property_name_above_max_length",
+        "string_above_max_length",
         "batch_not_found",
         "model_not_found",
         "batch_not_ended",
         "batch_failed",
         "retry_unfinished",
         "nothing_to_retry",
-        "idempotency_key_reused",
         "input_gone",
         "file_expired",
         "file_lost",
@@ -63,17 +63,14 @@ _RETRY: Final[dict[str, Any]] = {
         "spend_cap_exceeded",
         "storage_full",
     ),
-    parameters=PARAMETERS,
     requestBody={**json_body({"type": "object", "properties": _RETRY}), "required": False},
 )
 async def retry(request: Request, batch_id: str) -> Response:
     """Run the lines without success again, as a new batch over the stored input."""
     caller = identify(request)
     asked = as_struct(await read_json(request), RetryBatch)
-    means = (batch_id, msgspec.structs.replace(asked, idempotency_key=None))
-    key = key_of(request, "batch", means, asked.idempotency_key)
     batch = await services_of(request).retries.retry(
-        caller.project_id, caller.user_id, batch_id, asked, key
+        caller.project_id, caller.user_id, batch_id, asked
     )
     set_audit_subject(request, batch.id)
     return await answer_batch(request, batch)

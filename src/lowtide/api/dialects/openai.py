@@ -86,6 +86,7 @@ def batch(batch: Batch, progress: Progress, cost: Cost) -> BatchObject:
         estimated_completion_at=unix(progress.completion_at),
         feasibility=feasibility(progress.verdict),
         retry_of=batch.retry_of,
+        holds=batch.holds,
         errors_total=errors_total(batch),
     )
 

@@ -72,6 +72,7 @@ def batch(batch: Batch, progress: Progress, cost: Cost) -> BatchJob:
         estimated_completion_at=iso(progress.completion_at),
         feasibility=openai.feasibility(progress.verdict),
         retry_of=batch.retry_of,
+        holds=batch.holds,
         errors_total=openai.errors_total(batch),
     )
 

@@ -125,6 +125,7 @@ class BatchObject(ResultFiles, frozen=True, kw_only=True):
     estimated_completion_at: int | None = None
     feasibility: FeasibilityObject | None = None
     retry_of: str | None = None
+    holds: tuple[str, ...] = ()
     errors_total: int | UnsetType = UNSET
 
 
@@ -160,7 +161,15 @@ class BatchJob(ResultFiles, frozen=True, kw_only=True):
     estimated_completion_at: str | None
     feasibility: FeasibilityObject | None
     retry_of: str | None
+    holds: tuple[str, ...]
     errors_total: int | UnsetType = UNSET
+
+
+class BatchHolds(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a batch starts no further requests, for its operator: `user`, `operator`, `spend_cap`."""
+
+    id: str
+    holds: tuple[str, ...]
 
 
 class CreatedJob(msgspec.Struct, frozen=True, kw_only=True):

@@ -64,6 +64,7 @@ def show_batch(batch: BatchView) -> None:
         ("id", escape(batch.id)),
         ("status", status_markup(batch.status) + stage),
         ("waits for", escape(batch.reason or "")),
+        ("retries", escape(batch.retry_of or "")),
         ("requests", counts_of(batch)),
         ("done in about", units.human_seconds(batch.eta_seconds) if batch.eta_seconds else ""),
         ("window", _window(batch)),

@@ -20,7 +20,7 @@ from lowtide.cli.batches.estimate_report import exit_code_of_estimate, show_esti
 from lowtide.cli.batches.files import upload_file
 from lowtide.cli.batches.outputs import errors_beside, writable_target
 from lowtide.cli.batches.results import collect, collect_joined, follow
-from lowtide.cli.batches.steering import BatchId, add_commands
+from lowtide.cli.batches.steering import BatchId, add_commands, key_and_value
 from lowtide.cli.client.objects import BatchView, EstimateView, JsonObject, read_view
 from lowtide.cli.client.server_client import check_id
 from lowtide.cli.client.stopped import told_on_stop
@@ -80,7 +80,7 @@ def create(
 
     With --dry-run, exit code: 0 it would run, 3 it would fail or pass a limit.
     """
-    pairs = dict(_pair(text) for text in metadata or [])
+    pairs = dict(key_and_value(text) for text in metadata or [])
     with connect(server, api_key) as client:
         file_id = upload_file(client, Path(file)) if _is_path(file) else check_id(file, "file")
         answer = client.create_batch(
@@ -105,13 +105,6 @@ def _is_path(file: str) -> bool:
     """Whether a file is meant, rather than the id of one. Ids have neither a dot nor a slash."""
     path = Path(file)
     return is_standard(path) or path.exists() or bool(path.suffix) or len(path.parts) > 1
-
-
-def _pair(text: str) -> tuple[str, str]:
-    key, equals, value = text.partition("=")
-    if not (equals and key):
-        raise typer.BadParameter(f"--metadata {text!r}: give KEY=VALUE.")
-    return key, value
 
 
 @app.command("list", epilog=examples("lowtide batches list --limit 5"))

@@ -1,4 +1,4 @@
-"""`lowtide batches retry` and `errors`: what failed, and running it again.
+"""`lowtide batches retry`, `errors`, `pause`, `resume` and `set`: steering a batch that exists.
 
 Added to the group of batches.py.
 """
@@ -9,8 +9,9 @@ import typer
 from rich.markup import escape
 
 from lowtide.api.objects.failures import FailureGroupList
+from lowtide.cli.batches.batch_report import show_batch
 from lowtide.cli.batches.failures import show_failures
-from lowtide.cli.client.objects import BatchView, JsonObject, read_view
+from lowtide.cli.client.objects import BatchView, HoldsView, JsonObject, read_view
 from lowtide.cli.client.server_client import check_id
 from lowtide.cli.options import (
     DEFAULT_SERVER,
@@ -21,6 +22,7 @@ from lowtide.cli.options import (
     examples,
 )
 from lowtide.cli.terminal import console
+from lowtide.cli.terminal.command_errors import CommandError
 
 BatchId = Annotated[str, typer.Argument(metavar="BATCH_ID")]
 
@@ -34,6 +36,20 @@ def add_commands(app: typer.Typer) -> None:
         )
     )(retry)
     app.command(epilog=examples("lowtide batches errors batch_abc123"))(errors)
+    app.command(
+        epilog=examples(
+            "lowtide batches pause batch_abc123",
+            "lowtide batches pause batch_abc123 --in-flight abort",
+        )
+    )(pause)
+    app.command(epilog=examples("lowtide batches resume batch_abc123"))(resume)
+    app.command(
+        "set",
+        epilog=examples(
+            "lowtide batches set batch_abc123 --priority 10",
+            "lowtide batches set batch_abc123 --window 48h --metadata team=evals",
+        ),
+    )(change)
 
 
 def retry(
@@ -101,3 +117,93 @@ def errors(
         console.emit_json(answer)
         return
     show_failures(read_view(answer, FailureGroupList))
+
+
+OperatorOption = Annotated[
+    bool,
+    typer.Option(
+        "--operator", help="As the operator, of any project's batch; needs a key with scope admin."
+    ),
+]
+
+
+def pause(
+    batch_id: BatchId,
+    in_flight: Annotated[
+        str, typer.Option(metavar="finish|abort", help="What becomes of calls that are under way.")
+    ] = "finish",
+    operator: OperatorOption = False,
+    server: ServerOption = DEFAULT_SERVER,
+    api_key: KeyOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Pause a batch: no further request starts. Its completion window goes on."""
+    with connect(server, api_key) as client:
+        answer = client.steering.pause(check_id(batch_id, "batch"), in_flight, operator=operator)
+    _show_holds(answer, as_json=as_json)
+
+
+def resume(
+    batch_id: BatchId,
+    operator: OperatorOption = False,
+    server: ServerOption = DEFAULT_SERVER,
+    api_key: KeyOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Let a paused batch go on, unless another hold is left."""
+    with connect(server, api_key) as client:
+        answer = client.steering.resume(check_id(batch_id, "batch"), operator=operator)
+    _show_holds(answer, as_json=as_json)
+
+
+def _show_holds(answer: JsonObject, *, as_json: bool) -> None:
+    if as_json:
+        console.emit_json(answer)
+        return
+    batch = read_view(answer, HoldsView)
+    who = {"user": "its users", "operator": "the operator", "spend_cap": "the spend cap"}
+    names = " and ".join(who.get(hold, hold) for hold in batch.holds)
+    words = f"is paused by {names}" if names else "may go on"
+    console.write(f"Batch {escape(batch.id)} {escape(words)}.")
+
+
+def change(
+    batch_id: BatchId,
+    priority: Annotated[int | None, typer.Option(metavar="N", help="Higher goes first.")] = None,
+    completion_window: Annotated[
+        str | None,
+        typer.Option(
+            "--completion-window", "--window", metavar="48h", help="Counts from its creation."
+        ),
+    ] = None,
+    metadata: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="Replaces all of it; may be repeated."),
+    ] = None,
+    server: ServerOption = DEFAULT_SERVER,
+    api_key: KeyOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Change priority, completion window or metadata of a batch that has not ended."""
+    asked = {
+        "priority": priority,
+        "completion_window": completion_window,
+        "metadata": dict(key_and_value(text) for text in metadata) if metadata else None,
+    }
+    given = {name: value for name, value in asked.items() if value is not None}
+    if not given:
+        raise CommandError("Nothing to change.", "Give --priority, --window or --metadata.")
+    with connect(server, api_key) as client:
+        answer = client.steering.change(check_id(batch_id, "batch"), given)
+    if as_json:
+        console.emit_json(answer)
+        return
+    show_batch(read_view(answer, BatchView))
+
+
+def key_and_value(text: str) -> tuple[str, str]:
+    """Splits KEY=VALUE of --metadata. Raises typer.BadParameter."""
+    key, equals, value = text.partition("=")
+    if not (equals and key):
+        raise typer.BadParameter(f"--metadata {text!r}: give KEY=VALUE.")
+    return key, value

@@ -55,6 +55,13 @@ class BatchView(BatchObject, frozen=True, kw_only=True):
         return self.completed_at or self.failed_at or self.expired_at or self.cancelled_at
 
 
+class HoldsView(msgspec.Struct, frozen=True):
+    """The holds of a batch, in the answer to a pause."""
+
+    id: str
+    holds: tuple[str, ...] = ()
+
+
 class ModelEstimateView(AmountsView, frozen=True, kw_only=True):
     model: str
     requests: int

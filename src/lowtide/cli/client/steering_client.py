@@ -13,6 +13,8 @@ import msgspec
 from lowtide.cli.client.http_client import HttpClient, ServerRefused
 from lowtide.cli.client.objects import JsonObject
 
+_ADMIN = "/admin"
+
 
 class SplitResults(msgspec.Struct):
     """Joined results, sorted out: lines with success, and lines without."""
@@ -42,6 +44,19 @@ class SteeringClient:
     def retry(self, batch_id: str, asked: Mapping[str, Any]) -> JsonObject:
         """The batch that runs again what had no success. `asked`: the fields of the route."""
         return self._http.call("POST", f"/batches/{batch_id}/retry", json=dict(asked))
+
+    def pause(self, batch_id: str, in_flight: str, *, operator: bool = False) -> JsonObject:
+        """Hold the batch; as the operator, the answer has its holds alone."""
+        path = f"{_ADMIN if operator else ''}/batches/{batch_id}/pause"
+        return self._http.call("POST", path, json={"in_flight": in_flight})
+
+    def resume(self, batch_id: str, *, operator: bool = False) -> JsonObject:
+        """Lift the hold that `pause` made."""
+        return self._http.call("POST", f"{_ADMIN if operator else ''}/batches/{batch_id}/resume")
+
+    def change(self, batch_id: str, asked: Mapping[str, Any]) -> JsonObject:
+        """Change what is given: priority, completion_window, metadata."""
+        return self._http.call("PATCH", f"/batches/{batch_id}", json=dict(asked))
 
     def failures(self, batch_id: str) -> JsonObject:
         """Groups of alike failures so far."""

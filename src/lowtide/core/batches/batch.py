@@ -38,8 +38,13 @@ ends with what it has; without a part of its results it runs that part again.
 
 Dialect = Literal["openai", "together"]
 
-PausedReason = Literal["spend_cap"]
-"""spend_cap: the organization has spent what it may in this calendar month."""
+Hold = Literal["user", "operator", "spend_cap"]
+"""Why a batch starts no further requests. user: a user of its project paused it. operator: the
+operator of the installation did. spend_cap: its organization has spent what it may in this calendar
+month."""
+
+InFlight = Literal["finish", "abort"]
+"""What becomes of the calls of a held batch that are under way."""
 
 
 def _table() -> Mapping[Status, Mapping[Event, Status]]:
@@ -67,6 +72,9 @@ def _table() -> Mapping[Status, Mapping[Event, Status]]:
     return MappingProxyType({state: MappingProxyType(row) for state, row in rows.items()})
 
 
+STEERABLE: Final[frozenset[Status]] = frozenset({"validating", "in_progress"})
+"""A batch that may yet start requests: it can be held and changed."""
+
 TRANSITIONS: Final = _table()
 TERMINAL: Final[frozenset[Status]] = frozenset(s for s, row in TRANSITIONS.items() if not row)
 ASSEMBLING: Final[frozenset[Status]] = frozenset(
@@ -90,6 +98,16 @@ def step(status: Status, event: Event) -> Status:
         return TRANSITIONS[status][event]
     except KeyError:
         raise IllegalTransition(status, event) from None
+
+
+def with_hold(holds: tuple[Hold, ...], hold: Hold) -> tuple[Hold, ...]:
+    """The set with that hold, too, sorted."""
+    return tuple(sorted({*holds, hold}))
+
+
+def without_hold(holds: tuple[Hold, ...], hold: Hold) -> tuple[Hold, ...]:
+    """The set without that hold."""
+    return tuple(each for each in holds if each != hold)
 
 
 def sources_of(event: Event) -> tuple[Status, ...]:
@@ -171,8 +189,10 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     plan_key: str | None = None
     model: str | None = None
     """The canonical model id when the whole file names one; None when mixed or not yet known."""
-    paused_reason: PausedReason | None = None
-    """Why a batch in progress starts no further requests; None while it may."""
+    holds: tuple[Hold, ...] = ()
+    """Why it starts no further requests, sorted; empty while it may."""
+    in_flight: InFlight | None = None
+    """What becomes of its calls under way; None without a hold."""
     retry_of: str | None = None
     """The batch whose lines without success this one runs again."""
     root_id: str | None = None
@@ -181,6 +201,11 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     """The model that all lines run on, whatever they name."""
     flex: Flex | None = None
     """What single calls it was made of; None for the batches that lists show."""
+
+    @property
+    def aborts_calls(self) -> bool:
+        """Whether its calls under way are to be aborted: it does not run, or is held for that."""
+        return self.status != "in_progress" or (bool(self.holds) and self.in_flight != "finish")
 
     @property
     def ended_at(self) -> datetime | None:

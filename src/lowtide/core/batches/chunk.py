@@ -6,7 +6,7 @@ and runs only what is missing. Invariant: a bit, once set, is never cleared (but
 result is gone), and results for a set bit are never stored.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from datetime import datetime
 from typing import Literal
 
@@ -54,11 +54,11 @@ class ChunkLease(msgspec.Struct, frozen=True, kw_only=True):
     deadline_at: datetime
 
 
-def freed_state(status: Status, paused_reason: str | None) -> ChunkState:
+def freed_state(status: Status, holds: Collection[str]) -> ChunkState:
     """What becomes of an unfinished chunk when its lease ends."""
     if status != "in_progress":
         return "dropped"
-    return "waiting" if paused_reason is None else "paused"
+    return "paused" if holds else "waiting"
 
 
 def mark_done(done: bytes, indices: Iterable[int]) -> bytes:

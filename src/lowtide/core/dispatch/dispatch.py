@@ -18,12 +18,12 @@ core/dispatch/verdict.py finds out. Until then it costs no try. What failed goes
 not, and is no probe of a replica in trouble.
 """
 
-import heapq
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from lowtide import limits
 from lowtide.core.batches.chunk import ChunkKey, ChunkLease
+from lowtide.core.dispatch.delayed import DelayedRequests
 from lowtide.core.dispatch.place_turns import PlaceTurns
 from lowtide.core.dispatch.replica import Replica
 from lowtide.core.dispatch.request import (
@@ -32,6 +32,7 @@ from lowtide.core.dispatch.request import (
     goes_on_with,
     is_better_elsewhere,
     may_run,
+    pending_by_organization,
     prompt_read,
 )
 from lowtide.core.dispatch.share_preemption import Claimant, SharePreemption
@@ -51,8 +52,7 @@ class Dispatch:
         self._turns = PlaceTurns()
         self._preemption = SharePreemption()
         self._current: dict[str, ChunkRun] = {}
-        self._delayed: list[tuple[float, int, Request]] = []
-        self._order = itertools.count()
+        self._delayed = DelayedRequests()
         self._judge = OutcomeRules(attempts_max)
         self._replicas: Sequence[Replica] = ()
         self._stranded: dict[ChunkKey, float] = {}
@@ -107,6 +107,13 @@ class Dispatch:
         self._detach(run)
         return run
 
+    def end_starting(self, run: ChunkRun) -> None:
+        """Starts no further request of the chunk; `unfinished` then counts those in flight."""
+        run.is_ending = True
+        self.ready[run.lease.model] -= len(run.pending)
+        run.give_up(len(run.pending) + self._delayed.drop(run))
+        run.pending.clear()
+
     def forget(self, replica_name: str) -> None:
         """Forgets the replica's current chunk: it has left, or serves other models."""
         self._current.pop(replica_name, None)
@@ -118,10 +125,7 @@ class Dispatch:
 
     def supplied(self, models: Iterable[str], at_least: int) -> frozenset[str]:
         """Organizations of which so many requests for these models could be sent at once."""
-        ready: dict[str, int] = {}
-        for model in models:
-            for name, runs in self._by_model.get(model, {}).items():
-                ready[name] = ready.get(name, 0) + sum(len(run.pending) for run in runs)
+        ready = pending_by_organization(self._by_model[m] for m in models if m in self._by_model)
         return frozenset(name for name, count in ready.items() if count >= at_least)
 
     def of_batches(self, batch_ids: frozenset[str]) -> list[ChunkRun]:
@@ -146,7 +150,7 @@ class Dispatch:
         due = {key for key, since_s in since.items() if now_s - since_s >= limits.CHUNK_KEEP_S}
         if not due:
             return []
-        waiting = itertools.chain(*(self.runs[key].pending for key in due), self._asleep())
+        waiting = itertools.chain(*(self.runs[key].pending for key in due), self._delayed.requests)
         cut = {each.run.key for each in waiting if each.was_cut}
         given_up = {key for key in cut if now_s - since.get(key, now_s) >= limits.CHUNK_KEEP_CUT_S}
         return [self.runs[key] for key in due - (cut - given_up)]
@@ -192,7 +196,7 @@ class Dispatch:
             request.run.unfinished -= 1
             self.finished += 1
         elif isinstance(decision, TryAgain):
-            self._delay(request, decision.at_s)
+            self._delayed.delay(request, decision.at_s)
         return decision
 
     def trial(self, replica: Replica, now_s: float) -> Scope | None:
@@ -230,7 +234,9 @@ class Dispatch:
     def put_back(self, request: Request) -> None:
         """Makes an abandoned request the next of its chunk again, with no try charged."""
         run = request.run
-        if run.is_held:
+        if run.is_ending:
+            run.give_up(1)
+        elif run.is_held:
             run.pending.appendleft(request)
             self.ready[run.lease.model] += 1
 
@@ -368,22 +374,14 @@ class Dispatch:
             run.pending.append(request)
         return None
 
-    def _asleep(self) -> Iterator[Request]:
-        """The requests that are tried again later."""
-        return (request for _, _, request in self._delayed)
-
-    def _delay(self, request: Request, at_s: float) -> None:
-        heapq.heappush(self._delayed, (at_s, next(self._order), request))
-
     def _decide(self, now_s: float) -> None:
         """Releases the requests of which it is now known whose fault their failure was."""
         for request, decision in self._judge.decided(now_s):
-            self._delay(request, decision.at_s)
+            self._delayed.delay(request, decision.at_s)
         self._wake_delayed(now_s)
 
     def _wake_delayed(self, now_s: float) -> None:
-        while self._delayed and self._delayed[0][0] <= now_s:
-            request = heapq.heappop(self._delayed)[2]
+        for request in self._delayed.take_due(now_s):
             run = request.run
             if run.is_held:
                 run.pending.append(request)  # behind what has not failed

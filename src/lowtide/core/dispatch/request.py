@@ -3,7 +3,7 @@ core/dispatch/dispatch.py.
 """
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 import msgspec
@@ -71,7 +71,8 @@ class Request(msgspec.Struct, eq=False):
 
 class ChunkRun(msgspec.Struct, eq=False):
     """A leased chunk at work: what is pending, how many of its requests are not finished, and how
-    many outcomes are finished but not committed. `is_held` until `Dispatch.remove`."""
+    many outcomes are finished but not committed. `is_held` until `Dispatch.remove`. `is_ending`: no
+    further request starts, as its batch is paused; `given_up` are those that did not."""
 
     lease: ChunkLease
     key: ChunkKey
@@ -79,9 +80,16 @@ class ChunkRun(msgspec.Struct, eq=False):
     uncommitted: int = 0
     input_bytes: int = 0
     is_held: bool = True
+    is_ending: bool = False
+    given_up: int = 0
     pending: deque[Request] = msgspec.field(default_factory=deque)
     attached_to: str | None = None
     scope_key: tuple[str, str] = ("", "")
+
+    def give_up(self, requests: int) -> None:
+        """Counts requests of an ending chunk that another lease will have to run."""
+        self.unfinished -= requests
+        self.given_up += requests
 
 
 def prompt_read(request: Request, replica: Replica, now_s: float) -> None:
@@ -132,3 +140,12 @@ def is_better_elsewhere(
         model in peer.models and peer.name not in request.cut_at and now_s < peer.owned_until_s
         for peer in peers
     )
+
+
+def pending_by_organization(models: Iterable[Mapping[str, Iterable[ChunkRun]]]) -> dict[str, int]:
+    """Counts the requests that could be sent at once, of some models' chunks by organization."""
+    pending: dict[str, int] = {}
+    for owners in models:
+        for name, runs in owners.items():
+            pending[name] = pending.get(name, 0) + sum(len(run.pending) for run in runs)
+    return pending

@@ -49,13 +49,15 @@ class CommitReceipt(msgspec.Struct, frozen=True, kw_only=True):
     """What a commit came to.
 
     `lost`: chunks of the commit that this worker does not own any more; their outcomes were
-    dropped. `stopped`: batches among the held chunks that must not go on (cancelled, expired,
-    paused). `settled`: batches that this commit completed (event `settled` was taken).
+    dropped. `stopped`: batches among the held chunks that must not go on (cancelled, expired, held
+    with their calls aborted). `paused`: those whose calls under way go on, and no further one.
+    `settled`: batches that this commit completed (event `settled` was taken).
     """
 
     lost: frozenset[ChunkKey]
     stopped: frozenset[str]
     settled: frozenset[str]
+    paused: frozenset[str] = frozenset()
 
 
 class ChunkRecord(msgspec.Struct, frozen=True, gc=False):

@@ -12,6 +12,7 @@ from datetime import timedelta
 import msgspec
 
 from lowtide.core.accounts.ledger import LedgerEntry
+from lowtide.core.batches.batch import Batch
 from lowtide.core.batches.chunk import ChunkKey, done_count, freed_state, mark_done
 from lowtide.core.batches.failures import FailureGroup
 from lowtide.core.batches.segment import Slice
@@ -144,7 +145,7 @@ def _settled_chunk(
     if chunk.settled == record.count:
         state, expires_at = "done", None
     elif claim in commit.released:
-        state, expires_at = freed_state(of.batch.status, of.batch.paused_reason), None
+        state, expires_at = freed_state(of.batch.status, of.batch.holds), None
     elif claim in commit.held and not chunk.refused:
         expires_at = commit.now + timedelta(seconds=commit.lease_ttl_s)
     return SettledChunk(
@@ -223,13 +224,15 @@ def _receipt(
         key for key, _ in commit.claims if key not in owned and (key in held or key not in stored)
     }
     lost |= {key for key, chunk in owned.items() if chunk.refused}
+    at_work = {key.batch_id for key in held & owned.keys()}
     return CommitReceipt(
         lost=frozenset(lost),
-        stopped=frozenset(
-            key.batch_id
-            for key in held & owned.keys()
-            if batches[key.batch_id].batch.status != "in_progress"
-            or batches[key.batch_id].batch.paused_reason is not None
-        ),
+        stopped=frozenset(each for each in at_work if batches[each].batch.aborts_calls),
+        paused=frozenset(each for each in at_work if _finishes_calls(batches[each].batch)),
         settled=frozenset(batch_id for batch_id, batch in after.items() if batch.ends),
     )
+
+
+def _finishes_calls(batch: Batch) -> bool:
+    """Whether a batch that runs is held, and its calls under way go on to their end."""
+    return bool(batch.holds) and not batch.aborts_calls

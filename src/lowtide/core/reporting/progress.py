@@ -65,7 +65,7 @@ def progress_of(
     organization may have at engines. `prospect` is what its pools' pace and backlog come to.
     """
     models = tuple(models)
-    stands = batch.paused_reason is not None or _is_unserved(models, batch.endpoint, standing)
+    stands = bool(batch.holds) or _is_unserved(models, batch.endpoint, standing)
     eta = None if stands else _end_s(batch, now, prospect, in_flight_max)
     cause = waiting(batch, now, models, standing, queue, in_flight_max)
     return Progress(

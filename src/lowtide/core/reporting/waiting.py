@@ -14,7 +14,7 @@ from typing import Final, Literal
 import msgspec
 
 from lowtide import limits
-from lowtide.core.batches.batch import ASSEMBLING, Batch, PausedReason
+from lowtide.core.batches.batch import ASSEMBLING, Batch
 from lowtide.core.reporting.public_text import without_places
 from lowtide.core.reporting.standing import Hold, Standing, told_at
 from lowtide.core.reporting.worker_report import BatchReport
@@ -22,12 +22,16 @@ from lowtide.core.reporting.worker_report import BatchReport
 PASSING: Final = frozenset({"live_first", "closed"})
 """Conditions that pass by themselves, and are counted in what is foreseen."""
 
-PAUSED: Final[Mapping[PausedReason, str]] = MappingProxyType(
+PAUSED: Final[Mapping[str, str]] = MappingProxyType(
     {
+        "operator": "Paused by the operator of this server, who alone can let it go on.",
         "spend_cap": "Paused: the organization has spent what its cap allows for this month."
         " The batch goes on when the cap is raised or the next month begins.",
+        "user": "Paused: it goes on with `lowtide batches resume`. Its completion window does not"
+        " wait.",
     }
 )
+"""The words for each hold of a batch; first what a reader cannot end."""
 
 
 class Queue(msgspec.Struct, frozen=True):
@@ -65,10 +69,14 @@ def waiting(
     in_flight_max: int | None,
 ) -> Reason | None:
     """The reason why a batch waits; None for a batch that moves or has ended."""
-    if batch.paused_reason is not None and batch.status == "in_progress":
-        return _alike("paused", PAUSED[batch.paused_reason])
+    if batch.holds and batch.status == "in_progress":
+        return _held(batch)
     if batch.status == "validating":
-        return _without_worker(standing) or _unvalidated(batch, now, standing)
+        return (
+            _without_worker(standing)
+            or _unvalidated(batch, now, standing)
+            or (_held(batch) if batch.holds else None)
+        )
     if batch.status in ASSEMBLING:
         return _without_worker(standing) or _unstored(standing) or _unassembled(batch, now)
     if batch.status != "in_progress":
@@ -83,6 +91,10 @@ def waiting(
         or _behind(batch, queue, standing)
         or _still(batch, now, standing)
     )
+
+
+def _held(batch: Batch) -> Reason:
+    return _alike("paused", " ".join(PAUSED[hold] for hold in PAUSED if hold in batch.holds))
 
 
 def _alike(kind: Kind, sentence: str, since: datetime | None = None) -> Reason:

@@ -228,7 +228,7 @@ def _check_stream(body: Mapping[str, msgspec.Raw]) -> None:
         raise _Problem("invalid_request", message, "body.stream") from error
     if stream:
         message = "'body.stream' must be false or absent: a batch returns whole answers."
-        raise _Problem("invalid_request", message, "body.stream")
+        raise _Problem("stream_not_supported", message, "body.stream")
 
 
 def _check_background(body: Mapping[str, msgspec.Raw]) -> None:

@@ -186,9 +186,11 @@ class Dispatcher:
                 self._drop(key)
         for run in self._core.of_batches(receipt.stopped):
             self._give_back(run)
+        for run in self._core.of_batches(receipt.paused):
+            self._core.end_starting(run)
         for run in list(self._core.runs.values()):
             if run.unfinished == 0 and not run.uncommitted:
-                self._drop(run.key)
+                self._give_back(run) if run.given_up else self._drop(run.key)
         if receipt.stopped:
             self._outcomes.wake()
         self._wake()

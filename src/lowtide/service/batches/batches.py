@@ -17,9 +17,8 @@ from lowtide import limits
 from lowtide.core.accounts.batch_quota import BatchQuotaReached
 from lowtide.core.accounts.catalogue import Catalogue
 from lowtide.core.accounts.ledger import Cost
-from lowtide.core.batches.batch import Batch
+from lowtide.core.batches.batch import TERMINAL, Batch
 from lowtide.core.errors import LowtideError
-from lowtide.core.idempotency.request_key import KeyTaken, RequestKey
 from lowtide.core.reporting.progress import NOTHING_FORESEEN, Progress, progress_of
 from lowtide.core.reporting.standing import NOTHING_KNOWN, Standing
 from lowtide.core.reporting.waiting import NO_QUEUE, Queue, is_queued
@@ -34,9 +33,9 @@ from lowtide.service.batches.new_batch import (
     NewBatch,
     check_endpoint,
     check_input,
+    check_model,
     check_window,
 )
-from lowtide.service.idempotency.idempotency import earlier_batch, reused
 from lowtide.service.webhooks.webhooks import WebhookService
 
 NOTHING_SPENT: Final = Cost()
@@ -99,67 +98,46 @@ class BatchService:
         self._webhooks = webhooks
 
     async def create(
-        self,
-        project_id: str,
-        user_id: str,
-        asked: NewBatch,
-        *,
-        repeat: bool = False,
-        key: RequestKey | None = None,
+        self, project_id: str, user_id: str, asked: NewBatch, *, repeat: bool = False
     ) -> Created:
         """Record the batch and wake validation. `repeat`: the client says that it asks once more,
         and means the batch that it was not told of, if there is one.
 
-        `key`: the client's own for this request, which then says alone what is a repetition.
         Raises LowtideError with the parameter at fault, or for a limit or cap that is reached.
         """
-        if (earlier := await earlier_batch(self._store, self._clock, project_id, key)) is not None:
-            return Created(earlier, existed=True)
         draft = await self.check(project_id, asked)
         batch = self._new_batch(project_id, user_id, asked, draft)
         since = batch.created_at - timedelta(seconds=limits.REPEATED_POST_WINDOW_S)
-        repeat = repeat and key is None  # a key says exactly which request is meant
         stored = None
         if repeat:  # looked for first: no limit may refuse what was accepted before
             stored = await self._store.batches.repeated(
                 project_id, _digest(batch, draft.webhook), since=since, now=batch.created_at
             )
-        verdict = await self._foresee(draft)
+        verdict = await self._foresee(draft, asked.model_override)
         if stored is None:
             self._check_window(verdict)
             await self._allowance.check_batches_per_hour(project_id)
             await self._allowance.check_spend(project_id)
-            stored = await self._add(
-                batch, draft.webhook, key, repeated_since=since if repeat else None
-            )
+            stored = await self._add(batch, repeat, since, draft.webhook)
         self._wake("validate")
-        warning = self._warning(asked, verdict)
+        warning = self._warning(verdict)
         return Created(stored, warning, verdict, existed=stored.id != batch.id)
 
     async def _add(
-        self,
-        batch: Batch,
-        webhook: BatchWebhook | None,
-        key: RequestKey | None,
-        *,
-        repeated_since: datetime | None,
+        self, batch: Batch, repeat: bool, since: datetime, webhook: BatchWebhook | None
     ) -> Batch:
         bounds = await self._allowance.of(batch.project_id)
         try:
             return await self._store.batches.add(
                 batch,
                 digest=_digest(batch, webhook),
-                repeat=repeated_since is not None,
-                since=repeated_since or batch.created_at,
+                repeat=repeat,
+                since=since,
                 quota=bounds.batch_quota,
                 webhook=webhook,
-                key=key,
             )
         except BatchQuotaReached as reached:
             raise too_many_batches(bounds, reached.lack) from None
-        except KeyTaken:
-            assert key is not None
-            raise reused(key) from None
 
     async def check(self, project_id: str, asked: NewBatch) -> CheckedBatchRequest:
         """Refuse what can be known to be wrong. Raises LowtideError with the parameter at fault."""
@@ -169,6 +147,8 @@ class BatchService:
             message = f"No such File object: {asked.input_file_id}"
             raise LowtideError("file_not_found", message, "input_file_id")
         check_input(file, self._clock.now())
+        param = "model" if asked.model is not None else "model_id"
+        check_model(asked.model_override, self._catalogue, param)
         webhook = None
         if asked.webhook and self._webhooks is not None:
             webhook = await self._webhooks.of_batch(project_id, asked.webhook)
@@ -213,9 +193,9 @@ class BatchService:
         batch = await self._store.batches.cancel(project_id, batch_id, self._clock.now())
         if batch is None:
             raise batch_not_found(batch_id)
-        if batch.status in ("completed", "failed", "expired"):
+        if batch.status in TERMINAL:  # OpenAI's words, which clients look for
             raise LowtideError(
-                "invalid_request", f"Batch '{batch_id}' is {batch.status} and cannot be cancelled."
+                "batch_ended", f"Cannot cancel a batch with status '{batch.status}'."
             )
         self._wake("dispatch")
         self._wake("assemble")
@@ -269,6 +249,7 @@ class BatchService:
             output_expires_after_s=expiry.seconds if expiry else None,
             created_at=now,
             expires_at=now + timedelta(seconds=draft.window_s),
+            model_override=asked.model_override,
         )
 
     async def _models_of(self, batch: Batch, *, alone: bool) -> tuple[str, ...]:
@@ -289,10 +270,10 @@ class BatchService:
         parts = [known[model] for model in models]
         return Queue(sum(part.waiting for part in parts), sum(part.leased for part in parts))
 
-    async def _foresee(self, draft: CheckedBatchRequest) -> Feasibility:
+    async def _foresee(self, draft: CheckedBatchRequest, model: str | None) -> Feasibility:
         if self._prospects is None:
             return UNKNOWN
-        return await self._prospects.for_file(draft.file, draft.endpoint, draft.window_s)
+        return await self._prospects.for_file(draft.file, draft.endpoint, draft.window_s, model)
 
     def _check_window(self, verdict: Feasibility) -> None:
         """Checks that the window can be kept. Raises LowtideError where other
@@ -301,12 +282,10 @@ class BatchService:
         if verdict.kept == "infeasible" and self._allowance.defaults.infeasible == "refuse":
             raise LowtideError("window_infeasible", sentence(verdict), "completion_window")
 
-    def _warning(self, asked: NewBatch, verdict: Feasibility) -> str | None:
+    def _warning(self, verdict: Feasibility) -> str | None:
         warnings = []
         if verdict.reason is not None:
             warnings.append(sentence(verdict))
-        if asked.model_id is not None:
-            warnings.append("model_id is not used: each line names its own model.")
         if not self._catalogue.entries:
             warnings.append("No replica is configured: validation will find no model to run on.")
         return " ".join(warnings) or None
@@ -322,6 +301,7 @@ def _digest(batch: Batch, webhook: BatchWebhook | None) -> str:
         sorted(batch.metadata.items()),
         batch.priority,
         batch.output_expires_after_s,
+        batch.model_override,
     )
     if webhook is not None:  # else as versions before webhooks have it
         asked_for += (webhook.endpoint_id, webhook.url)

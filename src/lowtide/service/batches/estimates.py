@@ -58,11 +58,18 @@ class EstimateService:
         self._allowance = allowance
         self._turns: Final = FairPlaces(limits.DRY_RUNS_AT_ONCE)
 
-    async def dry_run(self, project_id: str, file: File, endpoint: str) -> DryRun:
+    async def dry_run(
+        self, project_id: str, file: File, endpoint: str, model_override: str | None = None
+    ) -> DryRun:
         """Validate and price. Raises BlobNotFound when the file's bytes are gone."""
         bounds = await self._allowance.of(project_id)
         async with self._turns.of(bounds.organization_id):
-            validator = self._planner.begin(endpoint, file.dialect, bounds.requests_per_batch)
+            validator = self._planner.begin(
+                endpoint,
+                file.dialect,
+                bounds.requests_per_batch,
+                model_override=model_override,
+            )
             owner = bounds.organization_id
             result = await plan_file(validator, self._blobs, file.blob_key, owner)
         assert result is not None

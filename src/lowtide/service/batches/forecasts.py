@@ -99,7 +99,9 @@ class Forecasts:
         view = await self._look()
         return {batch_id: _prospect(view.parts.get(batch_id, ()), view) for batch_id in running}
 
-    async def for_file(self, file: File, endpoint: str, window_s: int) -> Feasibility:
+    async def for_file(
+        self, file: File, endpoint: str, window_s: int, model_override: str | None = None
+    ) -> Feasibility:
         """Whether a batch over that file could keep its window, were it created now.
 
         The models and costs of the file are those of its first `FORESIGHT_BYTES`: what follows
@@ -108,7 +110,7 @@ class Forecasts:
         view = await self._look()
         if not view.capacity.paces and not view.capacity.cells:
             return UNKNOWN
-        plan = await self._sample(file, endpoint)
+        plan = await self._sample(file, endpoint, model_override)
         if plan is None:
             return UNKNOWN
         scale = file.bytes / sum(chunk.input_bytes + chunk.count for chunk in plan.chunks)
@@ -124,7 +126,7 @@ class Forecasts:
             return UNKNOWN
         return combine(_verdicts(models, endpoint, deadline_at, view))
 
-    async def _sample(self, file: File, endpoint: str) -> Plan | None:
+    async def _sample(self, file: File, endpoint: str, model_override: str | None) -> Plan | None:
         """The plan of the first lines."""
         size = min(file.bytes, limits.FORESIGHT_BYTES)
         try:
@@ -133,7 +135,7 @@ class Forecasts:
             return None
         if size < file.bytes:
             head = head[: head.rfind(b"\n") + 1]
-        validator = self._planner.begin(endpoint, file.dialect)
+        validator = self._planner.begin(endpoint, file.dialect, model_override=model_override)
         await feed(validator, head, file.project_id)
         found = validator.finish()
         return found if isinstance(found, Plan) else None

@@ -35,11 +35,16 @@ class NewBatch(msgspec.Struct, frozen=True, kw_only=True):
     metadata: Mapping[str, str] | None = None
     output_expires_after: OutputExpiry | None = None
     priority: int | None = None
+    model: str | None = None
     model_id: str | None = None
     webhook: str | None = None
     """The id of a webhook, or an address of its own, that hears of this batch's end."""
-    idempotency_key: str | None = None
     dry_run: bool | None = None
+
+    @property
+    def model_override(self) -> str | None:
+        """The model that all lines shall run on; `model_id` is Together's name for it."""
+        return self.model if self.model is not None else self.model_id
 
 
 class CheckedBatchRequest(msgspec.Struct, frozen=True):
@@ -140,12 +145,7 @@ def check_endpoint(endpoint: str | None, file: File) -> str:
             return "/v1/chat/completions"
         raise missing("endpoint")
     if endpoint not in ENDPOINTS:
-        raise LowtideError(
-            "unsupported_endpoint",
-            f"The endpoint '{endpoint[: limits.VALUE_CHARS_QUOTED]}' is not supported in a batch."
-            f" Use one of: {', '.join(sorted(ENDPOINTS))}.",
-            "endpoint",
-        )
+        raise invalid_value(endpoint, sorted(ENDPOINTS), "endpoint")
     return endpoint
 
 
@@ -157,16 +157,27 @@ def check_metadata(metadata: Mapping[str, str]) -> None:
         limits.METADATA_VALUE_CHARS_MAX,
     )
     if len(metadata) > pairs:
-        raise LowtideError("invalid_request", f"metadata has more than {pairs} pairs.", "metadata")
+        raise LowtideError(
+            "object_above_max_properties",
+            f"Invalid 'metadata': too many properties. Expected an object with at most {pairs}"
+            f" properties, but got an object with {len(metadata)} properties instead.",
+            "metadata",
+        )
     for key, value in metadata.items():
         if len(key) > key_chars:
-            message = (
-                f"A metadata key has more than {key_chars} characters: '{key[:key_chars]}...'."
+            raise LowtideError(
+                "property_name_above_max_length",
+                f"Invalid 'metadata': a key is too long. Expected keys with maximum length"
+                f" {key_chars}, but got '{key[:key_chars]}...' with length {len(key)} instead.",
+                "metadata",
             )
-            raise LowtideError("invalid_request", message, "metadata")
         if len(value) > value_chars:
-            message = f"The metadata value of '{key}' has more than {value_chars} characters."
-            raise LowtideError("invalid_request", message, "metadata")
+            raise LowtideError(
+                "string_above_max_length",
+                f"Invalid 'metadata.{key}': string too long. Expected a string with maximum length"
+                f" {value_chars}, but got a string with length {len(value)} instead.",
+                f"metadata.{key}",
+            )
 
 
 def _check_output_expiry(expiry: OutputExpiry | None) -> None:

@@ -51,3 +51,21 @@ class Json(TypeDecorator[Any]):
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> Any:  # noqa: ARG002
         return None if value is None else msgspec.json.decode(value, type=self.shape)
+
+
+class Words(TypeDecorator[tuple[str, ...]]):
+    """A sorted set of words, joined by commas; null is the empty one, so that `is_(None)` asks for
+    it."""
+
+    impl = String
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> Any:
+        is_postgres = dialect.name == "postgresql"
+        return dialect.type_descriptor(String(collation="C") if is_postgres else String())
+
+    def process_bind_param(self, value: tuple[str, ...] | None, dialect: Dialect) -> str | None:  # noqa: ARG002
+        return ",".join(value) if value else None
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> tuple[str, ...]:  # noqa: ARG002
+        return tuple(value.split(",")) if value else ()

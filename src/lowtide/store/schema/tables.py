@@ -28,7 +28,7 @@ from sqlalchemy import (
 from lowtide.core.accounts.ledger import Cost
 from lowtide.core.accounts.tenancy import OrganizationLimits, Scope
 from lowtide.core.batches.batch import BatchError
-from lowtide.store.schema.columns import WORD, Instant, Json
+from lowtide.store.schema.columns import WORD, Instant, Json, Words
 
 HEAD: Final = "0016"
 """The revision that this code needs. Revisions are numbered, so a newer one is recognised."""
@@ -210,7 +210,7 @@ batches = Table(
     _count("task_token"),
     _at("task_expires_at"),  # None: validation or assembly is not leased
     _at("swept_at"),  # slices and chunks are gone
-    _text("paused_reason", nullable=True),  # only while in progress
+    Column("paused_reason", Words, key="holds"),  # while validating or in progress
     Column("cost", Json(Cost)),  # the running sum of the batch's ledger entries
     _text("flex", nullable=True),  # made of single calls, which wait for it or ask for it
     _at("answered_at"),  # the create; None: its client may not have heard of it
@@ -219,6 +219,7 @@ batches = Table(
     _text("retry_of", nullable=True),
     _text("root_id", nullable=True),  # of a retry: the first batch of its tree
     _text("model_override", nullable=True),
+    _text("in_flight", nullable=True),  # of a batch with holds
     CheckConstraint("completed + failed <= total", name="batches_counts"),
 )
 Index("batches_page", batches.c.project_id, batches.c.created_at, batches.c.id)

@@ -15,7 +15,7 @@ import msgspec
 from sqlalchemy import Row
 
 from lowtide.core.accounts.ledger import LedgerEntry
-from lowtide.core.batches.batch import INPUT_LOST, BatchError
+from lowtide.core.batches.batch import INPUT_LOST, BatchError, Hold, with_hold
 from lowtide.core.batches.chunk import done_count, freed_state
 from lowtide.core.execution.charging import cost_of
 from lowtide.core.integrity.consistency import PLAN_LOST, without_bits
@@ -62,15 +62,15 @@ def revert_results(
     again = bits is not None and not stopped
     if again and not _are_bits_of(chunk_rows, lost, bits or {}):
         return None
-    paused = SPEND_CAP if owner.paused_at is not None else None
+    holds = _holds_after(batch, owner)
     cleared = (bits or {}) if again else {}
     undone = [_undo(entry, batch.results_seq + n, now) for n, entry in enumerate(entries)]
     values = _sums(batch, lost, undone) | {"results_seq": batch.results_seq + len(undone)}
     emptied = _emptied(batch, values)
-    values |= emptied | _state_after_loss(batch, again, stopped, paused, now, reason)
+    values |= emptied | _state_after_loss(batch, again, stopped, holds, now, reason)
     return Loss(
         batch=values,
-        chunks=[_chunk_values(row, cleared.get(row.seq), again, paused) for row in chunk_rows],
+        chunks=[_chunk_values(row, cleared.get(row.seq), again, holds) for row in chunk_rows],
         models=_model_values(batch.id, chunk_rows, lost, undone, cleared),
         removed=[(row.seq, row.completed, row.failed) for row in lost],
         ledger=undone,
@@ -150,7 +150,7 @@ def _state_after_loss(
     batch: Row[Any],
     again: bool,
     stopped: bool,
-    paused: str | None,
+    holds: tuple[Hold, ...],
     now: datetime,
     reason: BatchError | None,
 ) -> dict[str, Any]:
@@ -163,7 +163,7 @@ def _state_after_loss(
     if again and batch.status == "finalizing":
         values |= event_values("finalizing", "results_lost", now)
         values |= {"in_progress_at": batch.in_progress_at, "finalizing_at": None}
-        values["paused_reason"] = paused
+        values |= {"holds": holds, "in_flight": "abort" if holds else None}
     if not again and not stopped:
         if batch.status == "in_progress":
             values |= event_values("in_progress", "input_lost", now)
@@ -172,8 +172,13 @@ def _state_after_loss(
     return values
 
 
+def _holds_after(batch: Row[Any], owner: Row[Any]) -> tuple[Hold, ...]:
+    """The holds of the batch as it runs on: its own, and the spend cap's if that is reached."""
+    return with_hold(batch.holds, SPEND_CAP) if owner.paused_at is not None else tuple(batch.holds)
+
+
 def _chunk_values(
-    row: Row[Any], lost: bytes | None, again: bool, paused: str | None
+    row: Row[Any], lost: bytes | None, again: bool, holds: tuple[Hold, ...]
 ) -> dict[str, Any]:
     """The values of the chunks. A leased one stays leased: its worker finishes the rest, and the
     lease then runs out.
@@ -182,7 +187,7 @@ def _chunk_values(
     if not again or lost is None:
         return {"seq": row.seq, "state": "leased" if leased else "dropped"}
     done = without_bits(row.done, lost)
-    state = "leased" if leased else freed_state("in_progress", paused)
+    state = "leased" if leased else freed_state("in_progress", holds)
     return {"seq": row.seq, "state": state, "done": done, "settled": done_count(done)}
 
 

@@ -15,13 +15,12 @@ from sqlalchemy import ColumnElement, Row, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lowtide.core.accounts.ledger import LedgerEntry
-from lowtide.core.batches.batch import PausedReason
-from lowtide.store.connection.notify import announce
-from lowtide.store.schema.tables import PAUSED, WAITING, batches, chunks, organizations, spend
-from lowtide.store.statements.fair_share import lift
+from lowtide.core.batches.batch import Hold
+from lowtide.store.schema.tables import batches, organizations, spend
+from lowtide.store.statements.holds import add_hold, lift_hold
 from lowtide.store.statements.transitions import lock_batches
 
-SPEND_CAP: Final[PausedReason] = "spend_cap"
+SPEND_CAP: Final[Hold] = "spend_cap"
 
 
 def month_of(at: datetime) -> str:
@@ -111,46 +110,24 @@ async def _put_spend(conn: AsyncConnection, owner: Row[Any], month: str, spent: 
 
 
 async def _pause(conn: AsyncConnection, organization_id: str, now: datetime) -> None:
-    """Pauses the organization's batches. Once a month at most; the cost grows with
-    what it has queued.
-    """
+    """Once a month at most; it costs what the organization has queued."""
     await conn.execute(
         update(organizations).where(organizations.c.id == organization_id).values(paused_at=now)
     )
     running = (batches.c.organization_id == organization_id) & (batches.c.status == "in_progress")
-    ids = await _lock(conn, running)
-    await conn.execute(update(batches).where(running).values(paused_reason=SPEND_CAP))
-    await _move_chunks(conn, ids, WAITING, PAUSED)
-    await announce(conn, "commit")  # workers learn of it by their next commit
+    await add_hold(conn, await _lock(conn, running), SPEND_CAP, "abort")
 
 
 async def _resume(conn: AsyncConnection, organization_id: str) -> list[str]:
     await conn.execute(
         update(organizations).where(organizations.c.id == organization_id).values(paused_at=None)
     )
-    paused = (batches.c.organization_id == organization_id) & batches.c.paused_reason.is_not(None)
-    ids = await _lock(conn, paused)
-    held = select(chunks.c.model).where(chunks.c.batch_id.in_(ids), chunks.c.state == PAUSED)
-    models = (await conn.scalars(held.distinct())).all()
-    await lift(conn, organization_id, models)
-    await conn.execute(update(batches).where(paused).values(paused_reason=None))
-    await _move_chunks(conn, ids, PAUSED, WAITING)
-    await announce(conn, "dispatch")
-    return ids
+    held = (batches.c.organization_id == organization_id) & batches.c.holds.is_not(None)
+    rows = [row for row in await _lock(conn, held) if SPEND_CAP in row.holds]
+    return await lift_hold(conn, rows, SPEND_CAP)
 
 
-async def _lock(conn: AsyncConnection, which: ColumnElement[bool]) -> list[str]:
-    """Locks those batches. Returns their ids."""
+async def _lock(conn: AsyncConnection, which: ColumnElement[bool]) -> list[Row[Any]]:
+    """Those batches, which are locked from now on."""
     found = await lock_batches(conn, (await conn.scalars(select(batches.c.id).where(which))).all())
-    return list(found)
-
-
-async def _move_chunks(
-    conn: AsyncConnection, batch_ids: Iterable[str], before: ColumnElement[str], after: Any
-) -> None:
-    for batch_id in batch_ids:
-        await conn.execute(
-            update(chunks)
-            .where(chunks.c.batch_id == batch_id, chunks.c.state == before)
-            .values(state=after)
-        )
+    return list(found.values())

@@ -2,7 +2,7 @@
 
 Called by batches.py, lifecycle.py, group_commit.py and spending.py, inside their transactions.
 Invariants: the state comes from `core.batches.batch.step` alone; leaving a state ends the task
-lease that was taken in it, and the pause; a batch that leaves `in_progress` takes its waiting and
+lease that was taken in it, and the holds; a batch that leaves `in_progress` takes its waiting and
 paused chunks out of the queue in the same transaction; a terminal state brings its webhook event
 along (webhook_events.py). Rows are locked organization first, then
 batch, then its chunks, everywhere: so no two transactions wait for each other.
@@ -39,7 +39,7 @@ def event_values(status: Status, event: Event, now: datetime) -> dict[str, Any]:
     values: dict[str, Any] = {"status": after, INSTANT_OF[after]: now}
     if after in TERMINAL:
         values["ended_at"] = now
-    return values | {"task_owner": None, "task_expires_at": None, "paused_reason": None}
+    return values | {"task_owner": None, "task_expires_at": None, "holds": (), "in_flight": None}
 
 
 async def take(
@@ -67,7 +67,7 @@ async def drop_unleased(conn: AsyncConnection, batch_id: str) -> None:
 def freed_state_of_batch() -> ColumnElement[str]:
     """`core.batches.chunk.freed_state` in SQL, for a row of chunks."""
     running = batches.c.status == "in_progress"
-    may_wait = select(batches.c.id).where(running, batches.c.paused_reason.is_(None))
+    may_wait = select(batches.c.id).where(running, batches.c.holds.is_(None))
     may_hold = select(batches.c.id).where(running)
     return case(
         (chunks.c.batch_id.in_(may_wait), literal("waiting", String)),

@@ -233,15 +233,16 @@ def test_a_missing_parameter_is_named(changes: Mapping[str, Any], param: str) ->
         ({"body_messages": "hi"}, "body.messages", "'body.messages' must be an array."),
         ({"body_messages": {}}, "body.messages", "'body.messages' must be an array."),
         ({"body_stream": 1}, "body.stream", "'body.stream' must be a boolean."),
-        (
-            {"body_stream": True},
-            "body.stream",
-            "'body.stream' must be false or absent: a batch returns whole answers.",
-        ),
     ],
 )
 def test_a_wrong_value_is_named(changes: Mapping[str, Any], param: str, text: str) -> None:
     assert only_error(make(**changes)) == BatchError("invalid_request", text, 1, param)
+
+
+def test_a_stream_that_is_on_has_a_code_of_its_own() -> None:
+    text = "'body.stream' must be false or absent: a batch returns whole answers."
+    expected = BatchError("stream_not_supported", text, 1, "body.stream")
+    assert only_error(make(body_stream=True)) == expected
 
 
 @pytest.mark.parametrize("stream", [False, None])

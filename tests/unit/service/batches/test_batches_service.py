@@ -91,10 +91,12 @@ async def test_a_window_of_days_is_taken(env: Env, worker: ManualWorker) -> None
     assert created.batch.completion_window_s == 7 * 86400
 
 
-async def test_what_is_not_used_is_said(env: Env, worker: ManualWorker) -> None:
-    created = await env.verbs.create(P, U, asked(await worker.upload(), model_id="x"))
-    assert created.warning is not None
-    assert "model_id" in created.warning
+@pytest.mark.parametrize("name", ["model", "model_id"])
+async def test_one_model_for_all_lines_has_to_be_there(
+    env: Env, worker: ManualWorker, name: str
+) -> None:
+    error = await refusal(env.verbs, asked(await worker.upload(), **{name: "x"}))
+    assert (error.code, error.param) == ("model_not_found", name)
 
 
 async def test_a_file_that_is_missing_unknown_or_of_another_project_is_refused(
@@ -144,12 +146,12 @@ async def test_the_results_of_a_batch_are_no_input(
     ("fields", "code", "param"),
     [
         ({"endpoint": None}, "missing_required_parameter", "endpoint"),
-        ({"endpoint": "/v1/images"}, "unsupported_endpoint", "endpoint"),
+        ({"endpoint": "/v1/images"}, "invalid_value", "endpoint"),
         ({"completion_window": "soon"}, "invalid_request", "completion_window"),
         ({"completion_window": "30d"}, "invalid_request", "completion_window"),
-        ({"metadata": {str(i): "x" for i in range(17)}}, "invalid_request", "metadata"),
-        ({"metadata": {"k" * 65: "x"}}, "invalid_request", "metadata"),
-        ({"metadata": {"k": "x" * 513}}, "invalid_request", "metadata"),
+        ({"metadata": {str(i): "x" for i in range(17)}}, "object_above_max_properties", "metadata"),
+        ({"metadata": {"k" * 65: "x"}}, "property_name_above_max_length", "metadata"),
+        ({"metadata": {"k": "x" * 513}}, "string_above_max_length", "metadata.k"),
         (
             {"output_expires_after": OutputExpiry("now", 3600)},
             "invalid_request",
@@ -289,8 +291,8 @@ async def test_a_batch_that_ended_otherwise_cannot_be_cancelled(
     await worker.reject([BatchError("invalid_json_line", "no", 1)], 1)
     with pytest.raises(LowtideError) as caught:
         await env.verbs.cancel(P, created.batch.id)
-    assert caught.value.code == "invalid_request"
-    assert "failed" in caught.value.message
+    assert caught.value.code == "batch_ended"
+    assert caught.value.message == "Cannot cancel a batch with status 'failed'."
 
 
 async def test_the_batch_of_another_project_is_unknown(env: Env, worker: ManualWorker) -> None:

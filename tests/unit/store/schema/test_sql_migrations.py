@@ -161,7 +161,7 @@ async def test_a_batch_begun_under_the_first_schema_runs_on_and_is_charged(
     assert batch is not None
     counts = Counts(7, 2, 0)
     assert (batch.counts, batch.metadata, batch.priority) == (counts, {"night": "first"}, 3)
-    assert (batch.paused_reason, batch.created_at) == (None, NOON)
+    assert (batch.holds, batch.created_at) == ((), NOON)
     world.pass_time(TTL_S)
     assert await store.work.reap(world.now) == 1
     first, second = await world.claim()

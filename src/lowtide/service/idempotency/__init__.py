@@ -1,1 +1,0 @@
-"""The service for idempotency keys."""

@@ -1,0 +1,105 @@
+"""`ports.steering.SteeringStore` over SQL.
+
+Invariant: rows are locked as everywhere, the organization, then the batch, then its chunks; a batch
+and the copies on its chunks change in one transaction.
+"""
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import ColumnElement, Row, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from lowtide.core.batches.batch import STEERABLE, Batch, Hold, InFlight
+from lowtide.ports.steering import BatchChange
+from lowtide.store.connection.database import Database, transactional
+from lowtide.store.schema.rows import batch_of
+from lowtide.store.schema.tables import LEASED, PAUSED, WAITING, batches, chunks
+from lowtide.store.statements.holds import add_hold, lift_hold
+from lowtide.store.statements.spending import lock_organizations
+
+
+@transactional
+class SqlSteering:
+    """Holds and changes of batches."""
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+    async def hold(
+        self,
+        project_id: str | None,
+        batch_id: str,
+        hold: Hold,
+        in_flight: InFlight,
+        now: datetime,  # noqa: ARG002
+    ) -> Batch | None:
+        async with self._db.write() as conn:
+            row = await _lock(conn, project_id, batch_id)
+            if row is None:
+                return None
+            if row.status in STEERABLE:
+                await add_hold(conn, [row], hold, in_flight)
+            return await _seen(conn, batch_id)
+
+    async def lift(
+        self, project_id: str | None, batch_id: str, hold: Hold, now: datetime
+    ) -> Batch | None:
+        async with self._db.write() as conn:
+            await lock_organizations(conn, [batch_id], now)
+            row = await _lock(conn, project_id, batch_id)
+            if row is None:
+                return None
+            if hold in row.holds:
+                await lift_hold(conn, [row], hold)
+            return await _seen(conn, batch_id)
+
+    async def change(
+        self,
+        project_id: str,
+        batch_id: str,
+        change: BatchChange,
+        now: datetime,  # noqa: ARG002
+    ) -> Batch | None:
+        async with self._db.write() as conn:
+            row = await _lock(conn, project_id, batch_id)
+            if row is None:
+                return None
+            if row.status in STEERABLE:
+                await _change(conn, row, change)
+            return await _seen(conn, batch_id)
+
+
+async def _change(conn: AsyncConnection, row: Row[Any], change: BatchChange) -> None:
+    of_batch: dict[str, Any] = {}
+    of_chunks: dict[str, Any] = {}
+    if change.metadata is not None:
+        of_batch["metadata"] = dict(change.metadata)
+    if change.priority is not None:
+        of_batch["priority"] = of_chunks["priority"] = change.priority
+    if change.completion_window_s is not None:
+        expires_at = row.created_at + timedelta(seconds=change.completion_window_s)
+        of_batch |= {"completion_window_s": change.completion_window_s, "expires_at": expires_at}
+        of_chunks["deadline_at"] = expires_at
+    if of_batch:
+        await conn.execute(update(batches).where(batches.c.id == row.id).values(of_batch))
+    if of_chunks:
+        open_states = (
+            (chunks.c.state == WAITING) | (chunks.c.state == PAUSED) | (chunks.c.state == LEASED)
+        )
+        await conn.execute(
+            update(chunks).where(chunks.c.batch_id == row.id, open_states).values(of_chunks)
+        )
+
+
+async def _lock(conn: AsyncConnection, project_id: str | None, batch_id: str) -> Row[Any] | None:
+    which: ColumnElement[bool] = batches.c.id == batch_id
+    if project_id is not None:
+        which &= batches.c.project_id == project_id
+    found = await conn.execute(select(batches).where(which).with_for_update(key_share=True))
+    return found.one_or_none()
+
+
+async def _seen(conn: AsyncConnection, batch_id: str) -> Batch:
+    found = await conn.execute(select(batches).where(batches.c.id == batch_id))
+    return batch_of(found.one())

@@ -21,9 +21,11 @@ from lowtide.core.errors import LowtideError
 from lowtide.ports.blobs import BlobError
 from lowtide.ports.store import StoreError
 from lowtide.service.batches.new_batch import NewBatch
+from lowtide.service.idempotency.idempotency import request_key
 from testkit.sim.fault_kinds import FaultKind
 from testkit.sim.invariants import Violation
 from testkit.sim.node import Node, Unreachable, uploader
+from testkit.sim.receivers import OWN_URL
 from testkit.sim.scenario import Scenario
 from testkit.sim.trace import Trace
 
@@ -53,6 +55,10 @@ class Intention(msgspec.Struct, kw_only=True):
     deletes_input: bool
     repeats: bool
     reads: bool
+    webhook: bool = False
+    """Whether it names an address of its own for the event of its end."""
+    key: str | None = None
+    """The idempotency key that its creates are sent with."""
     batch: Batch | None = None
     asked_to_cancel: bool = False
     read: dict[str, list[bytes]] = {}
@@ -92,6 +98,8 @@ def draw_intention(scenario: Scenario, number: int, random: Random) -> Intention
         deletes_input=random.random() < 0.2,
         repeats=random.random() < 0.3,
         reads=random.random() < 0.6,
+        webhook=strange.random() < 0.3,
+        key=f"key-{number}" if strange.random() < 0.5 else None,
     )
 
 
@@ -189,12 +197,18 @@ class SimClient:
             completion_window=intention.window,
             metadata={"intention": str(intention.number)},
             priority=intention.priority,
+            webhook=OWN_URL if intention.webhook else None,
         )
+        key = None
+        if intention.key is not None:
+            key = request_key("org_default", _PROJECT, intention.key, "batch", asked)
 
         async def create(node: Node) -> Batch:
             nonlocal repeat
             was_repeat, repeat = repeat, True
-            created = await node.services.batches.create(_PROJECT, "sim", asked, repeat=was_repeat)
+            created = await node.services.batches.create(
+                _PROJECT, "sim", asked, repeat=was_repeat, key=key
+            )
             await node.services.batches.mark_answered(created.batch.id)
             return created.batch
 
@@ -205,7 +219,8 @@ class SimClient:
         its end, so that this may be another intention."""
         first = self._batch
         self._wish.batch = await self._create(file_id, again=True)
-        if self._wish.batch.id != first.id and not self._is_over(first.id):
+        may_differ = self._is_over(first.id) and self._wish.key is None
+        if self._wish.batch.id != first.id and not may_differ:
             raise Violation(f"batch {self._wish.number} was created twice by a repetition")
 
     async def _delete(self, file_id: str) -> None:

@@ -34,6 +34,7 @@ _NEW_SLICES: Final = (
     "SELECT seq, chunk_seq, segment_key, completed, failed, completed_before, failed_before"
     " FROM slices WHERE batch_id = ? AND seq >= ? ORDER BY seq"
 )
+_EVENTS: Final = "SELECT count(*) FROM webhook_deliveries WHERE batch_id = ?"
 _LEDGER: Final = (
     "SELECT coalesce(sum(requests), 0), coalesce(sum(input_tokens), 0),"
     " coalesce(sum(cached_tokens), 0), coalesce(sum(output_tokens), 0) FROM ledger"
@@ -137,6 +138,8 @@ class InvariantCheck:
             self._moved_at_s[batch_id] = asyncio.get_running_loop().time()
             if status in TERMINAL:
                 self.ended_at_s.setdefault(batch_id, self._moved_at_s[batch_id])
+                (events,) = self._db.execute(_EVENTS, (batch_id,)).fetchone()
+                self._require(events > 0, f"{batch_id} ended without an event")
         seen.row = row
 
     def _look_at_batch(self, before: tuple[Any, ...], row: tuple[Any, ...]) -> None:

@@ -40,6 +40,7 @@ from testkit.sim.invariants import InvariantCheck, Violation, watched
 from testkit.sim.memory_blobs import BlobDisk, MemoryBlobs
 from testkit.sim.owners import Owners
 from testkit.sim.process import Process
+from testkit.sim.receivers import Receivers
 from testkit.sim.scenario import Scenario
 from testkit.sim.trace import Trace
 
@@ -83,6 +84,7 @@ class Ground:
     engines: Sequence[EngineMachine]
     watch: InvariantCheck
     owners: Owners
+    receivers: Receivers
 
     def new_id(self, prefix: str) -> str:
         return f"{prefix}{self.random.getrandbits(96):024x}"
@@ -194,6 +196,7 @@ class Node:
             await standings.now()
             if self._ground.scenario.workers == 1 and self._loops:
                 await store.work.release_worker("local")
+                await store.outbox.release("local")
             if worker is not None:
                 await stack.enter_async_context(worker.running())
             self.up = True
@@ -227,7 +230,15 @@ class Node:
             lease_ttl_s=scenario.lease_ttl_s, commit_interval_s=scenario.commit_interval_s
         )
         settings = Settings(dispatch=dispatch)
-        return parts_of(settings, store, self.blobs, self.clock, ground.catalogue, ground.new_id)
+        return parts_of(
+            settings,
+            store,
+            self.blobs,
+            self.clock,
+            ground.catalogue,
+            ground.new_id,
+            ground.receivers.sender(self.process),
+        )
 
     def _live_service(self, upstreams: Sequence[Upstream], parts: Parts) -> LiveService:
         """The live service, on connections of its own, which no worker has to own."""

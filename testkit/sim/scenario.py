@@ -158,6 +158,9 @@ def scaled_limits(scenario: Scenario) -> Iterator[None]:
         "CUT_AGE_SLACK_S": 0.05 * scenario.attempt_timeout_s,
         "SWEEP_S": random.choice([3.0, 15.0, 60.0]),
         "IDLE_POLL_S": random.choice([1.5, 4.0]),
+        "WEBHOOK_RETRIES_S": (0.5, 2.0, 5.0, 5.0, 5.0, 5.0),
+        "WEBHOOK_LEASE_S": 2 * scenario.lease_ttl_s,
+        "WEBHOOKS_POLL_S": 2.0,
     }
     with patch.multiple(limits, **scaled):
         yield

@@ -29,6 +29,7 @@ from testkit.sim.loop import Stuck, VirtualLoop, virtual_loop
 from testkit.sim.memory_blobs import BlobDisk, MemoryBlobs
 from testkit.sim.node import Ground, Node, SimClock, Unreachable
 from testkit.sim.owners import Owners
+from testkit.sim.receivers import Receivers, pending, subscribe
 from testkit.sim.scenario import Scenario, draw_scenario, scaled_limits
 from testkit.sim.stores import Stores
 from testkit.sim.trace import Trace
@@ -98,7 +99,9 @@ class Simulation:
             ],
             watch=watch,
             owners=Owners(trace, watch.fail),
+            receivers=Receivers(scenario.seed, trace),
         )
+        subscribe(path)
         inline_sqlite.gates[path] = self._ground.faults.database
         inline_sqlite.commits[path] = self._ground.watch.committed
         self._account = FinalCheck(
@@ -177,13 +180,25 @@ class Simulation:
                 for intention in self.intentions
             ]
             raise Violation(f"not over after {PATIENCE_S} s of calm: {ends}") from None
+        await self._told()
         live.cancel()
         await self._stop(keepers)
         self._account.settle(self.intentions)
+        self._ground.receivers.check(str(self._stores.path))
         if scenario.storms:
             await self._sweep(storm.clocks_off_s)
         else:
             await self._stores.of(0).aclose()
+
+    async def _told(self) -> None:
+        """Waits until every event is delivered. Raises Violation where that takes too long."""
+        path = str(self._stores.path)
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                while pending(path):  # noqa: ASYNC110 - virtual: costs nothing
+                    await asyncio.sleep(0.5)
+        except TimeoutError:
+            raise Violation(f"{pending(path)} events are not delivered in time") from None
 
     async def _live_calls(self) -> None:
         gap_s = self._scenario.live_gap_s

@@ -17,7 +17,7 @@ from lowtide.api.app import create_app
 
 MOUNTS: Final = ("", "/openai", "/together")
 UNKNOWN: Final = "unknown-0"
-SHARED: Final = {"/v1/models/{name:path}"}
+SHARED: Final = {"/v1/models/{name:path}", "/console/static/{name}"}
 """Routes whose parameter names what all tenants share."""
 
 BODIES: Final[dict[str, tuple[bytes, str]]] = {

@@ -31,9 +31,15 @@ from lowtide.core.faults.fault import FAULTS, FaultKind
 from lowtide.core.faults.scope import Scope
 from lowtide.core.reporting import progress
 from lowtide.core.usage import NO_USAGE
+from lowtide.core.webhooks.endpoint import payload_of
+from lowtide.core.webhooks.schedule import Attempt
+from lowtide.core.webhooks.signature import signed_headers
 from lowtide.loops.dispatch import chunks
 from lowtide.loops.replicas.ownership import OwnershipLoop
+from lowtide.loops.webhooks.deliver import DeliverLoop
+from lowtide.ports.webhooks import ClaimedDelivery
 from lowtide.store.statements import group_commit as beat_module
+from lowtide.store.statements import transitions
 from testkit.sim import rounds, simulation
 from testkit.sim.duel import play_duel
 from testkit.sim.rounds import played
@@ -115,6 +121,19 @@ def _whatever_comes_is_an_answer(endpoint: str, body: bytes) -> GoodAnswer:
     return read if isinstance(read, GoodAnswer) else GoodAnswer(body, NO_USAGE)
 
 
+async def _no_event(*_: Any) -> None:
+    """A batch ends, and the event is left for later."""
+
+
+async def _recorded_first(self: DeliverLoop, claimed: ClaimedDelivery) -> None:
+    """What is recorded as delivered is sent afterwards, if the process lives so long."""
+    delivery, now = claimed.delivery, self._clock.now()
+    await self._outbox.record(claimed, Attempt(200), now)
+    body = payload_of(delivery.event_id, delivery.type, delivery.batch_id, delivery.created_at)
+    headers = signed_headers(delivery.event_id, body, now, claimed.secrets)
+    await self._sender.send(delivery.url, headers, body)
+
+
 _FAULTS_WITH_FINAL_401 = {
     **FAULTS,
     "credentials": msgspec.structs.replace(FAULTS["credentials"], blame="request"),
@@ -150,6 +169,8 @@ BUGS: Mapping[str, Callable[[], list[AbstractContextManager[Any]]]] = {
     ],
     "401-is-final": lambda: [patch.object(outcome, "FAULTS", _FAULTS_WITH_FINAL_401)],
     "no-trial-before-blame": lambda: [patch.object(Scope, "settles", _any_failure_is_the_line_s)],
+    "end-without-event": lambda: [patch.object(transitions, "record_end", _no_event)],
+    "delivered-before-sent": lambda: [patch.object(DeliverLoop, "_deliver", _recorded_first)],
     "no-reason": lambda: [patch.object(progress, "waiting", lambda *_: None)],
     "any-200-is-an-answer": lambda: [
         patch.object(outcome, "read_answer", _whatever_comes_is_an_answer)

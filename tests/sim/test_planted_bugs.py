@@ -27,6 +27,8 @@ PROGRAM = Path(__file__).with_name("planted_bugs.py")
         ("a-doubt-holds-live-calls", "0..60", "live call [0-9]+ failed: model_unavailable"),
         ("401-is-final", "0..60", "burnt"),
         ("no-trial-before-blame", "3..60", "burnt|not over after"),
+        ("end-without-event", "0..5", "ended without an event"),
+        ("delivered-before-sent", "0..60", "never told"),
         ("no-reason", "6..60", "nothing says why"),
         ("any-200-is-an-answer", "0..60", "no engine said"),
     ],

@@ -1,9 +1,9 @@
 """Webhooks across kills: `make webhook-kills`. Server and receiver are real, the model is an echo.
 
 Batches are created with idempotency keys while the server is killed (SIGKILL) and started again, as
-often as asked, spread over the deliveries. The receiver is written with the openai package: an event
-counts once `client.webhooks.unwrap()` has verified it. It answers every fifth event with 503 when
-it comes first. The run fails unless each batch was told, under one id and by its own end, no
+often as asked, spread over the deliveries. The receiver is written with the openai package: an
+event counts once `client.webhooks.unwrap()` has verified it. It answers every fifth event with 503
+when it comes first. The run fails unless each batch was told, under one id and by its own end, no
 signature was wrong, and there are exactly as many batches as were meant.
 """
 

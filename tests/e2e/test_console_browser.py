@@ -1,0 +1,178 @@
+"""The console in a real browser: it keeps itself up to date, and obeys nothing that others wrote.
+
+Needs Debian's `chromium`; where there is none, these tests are skipped with a line that says so.
+"""
+
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import httpx
+import msgspec
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+
+from testkit.live_server import LiveServer, live_server
+from testkit.patience import PATIENCE_S
+
+BROWSER: Final = shutil.which("chromium") or shutil.which("chromium-browser")
+MODEL: Final = "echo"
+HOSTILE: Final = '<img src="http://elsewhere.test/x" onerror="alert(1)"><script>alert(2)</script>'
+
+pytestmark = pytest.mark.skipif(
+    BROWSER is None, reason="no chromium here, so no page was opened: apt install chromium"
+)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+        yield launched
+        launched.close()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
+    with live_server(tmp_path_factory.mktemp("server"), [MODEL]) as running:
+        yield running
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """A page that fails the test for an error, a dialog, or a request to another host."""
+    context: BrowserContext = browser.new_context(base_url=None)
+    troubles: list[str] = []
+    opened = context.new_page()
+    opened.set_default_timeout(PATIENCE_S * 1000)
+    opened.on("pageerror", lambda error: troubles.append(f"error: {error}"))
+    opened.on("dialog", lambda dialog: (troubles.append(dialog.message), dialog.dismiss()))
+    opened.on("request", lambda asked: _note_foreign(asked.url, troubles))
+    yield opened
+    context.close()
+    assert troubles == []
+
+
+def _note_foreign(url: str, troubles: list[str]) -> None:
+    if not url.startswith(("http://127.0.0.1:", "data:", "about:")):
+        troubles.append(f"asked {url}")
+
+
+def create(url: str, requests: int, name: str, content: str = "hello") -> str:
+    """The id of a new batch."""
+    lines = [
+        {
+            "custom_id": f"r{number}",
+            "method": "POST",
+            "url": "/v1/chat/completions",
+            "body": {"model": MODEL, "messages": [{"role": "user", "content": content}]},
+        }
+        for number in range(requests)
+    ]
+    text = b"\n".join(map(msgspec.json.encode, lines))
+    form = {"purpose": "batch"}
+    file = httpx.post(f"{url}/v1/files", data=form, files={"file": ("in.jsonl", text)}).json()
+    body = {
+        "input_file_id": file["id"],
+        "endpoint": "/v1/chat/completions",
+        "completion_window": "24h",
+        "metadata": {"name": name},
+    }
+    batch_id: str = httpx.post(f"{url}/v1/batches", json=body).json()["id"]
+    return batch_id
+
+
+def violations(page: Page) -> list[str]:
+    """What axe finds wrong with the page, by the rules of WCAG 2 A and AA."""
+    rules = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]}
+    found = Axe().run(page, options=rules).response["violations"]
+    return [f"{each['id']}: {each['nodes'][0]['html'][:120]}" for each in found]
+
+
+def test_a_batch_is_seen_to_end_without_loading_the_page_again(
+    server: LiveServer, page: Page
+) -> None:
+    page.goto(server.address)
+    created = create(server.address, 5, "seen to end")
+    row = page.locator(f"tr[data-href$='{created}']")
+    expect(row).to_contain_text("completed", timeout=PATIENCE_S * 1000)
+    expect(row).to_contain_text("5 of 5")
+    row.get_by_role("link", name="seen to end").click()
+    expect(page.locator("h1")).to_have_text("seen to end")
+    page.get_by_role("link", name="Read the results").click()
+    expect(page.locator("article")).to_have_count(5)
+
+
+def test_a_page_is_walked_by_keys(server: LiveServer, page: Page) -> None:
+    create(server.address, 1, "by keys")
+    page.goto(server.address)
+    page.keyboard.press("j")
+    address = page.locator("tr.at").get_attribute("data-href")
+    page.keyboard.press("Enter")
+    page.wait_for_url(f"**{address}")
+    page.keyboard.press("?")
+    expect(page.locator("dialog")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.locator("dialog")).to_be_hidden()
+    page.keyboard.press("g")
+    page.wait_for_url(f"{server.address}/")
+
+
+def test_what_others_wrote_runs_nothing_and_loads_nothing(server: LiveServer, page: Page) -> None:
+    created = create(server.address, 1, HOSTILE, content=HOSTILE)
+    batch = f"{server.address}/console/batches/{created}"
+    page.goto(batch)
+    expect(page.locator("h1")).to_have_text(HOSTILE)
+    expect(page.locator("#batch")).to_contain_text("completed", timeout=PATIENCE_S * 1000)
+    page.goto(f"{batch}/lines")
+    expect(page.locator("article .text").first).to_contain_text(HOSTILE)
+    page.goto(server.address)
+    expect(page.get_by_role("link", name=HOSTILE)).to_be_visible()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_pages_keep_the_rules_of_accessibility(
+    server: LiveServer, browser: Browser, scheme: str
+) -> None:
+    created = create(server.address, 2, "accessible")
+    context = browser.new_context(color_scheme="dark" if scheme == "dark" else "light")
+    try:
+        page = context.new_page()
+        paths = ("/", f"/console/batches/{created}", f"/console/batches/{created}/lines")
+        for path in (*paths, "/console/engines", "/console/nothing", "/console/sign-in"):
+            page.goto(server.address + path)
+            assert violations(page) == [], path
+    finally:
+        context.close()
+
+
+def test_an_open_page_survives_the_death_of_the_server(tmp_path: Path, page: Page) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    serve = (sys.executable, "-m", "lowtide", "serve", "--json", "--port", str(port))
+    command = [*serve, "--data-dir", str(tmp_path / "data")]
+    for life in ("first", "second"):
+        with (
+            (tmp_path / f"{life}.log").open("wb") as log,
+            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, cwd=tmp_path) as process,
+        ):
+            try:
+                assert process.stdout is not None
+                assert process.stdout.readline()
+                if life == "first":
+                    page.goto(url)
+                    expect(page.locator("#connection")).to_have_text("")
+                    process.kill()
+                    process.wait()
+                    expect(page.locator("#connection")).to_contain_text("Not connected")
+                else:
+                    expect(page.locator("#connection")).to_have_text("")
+            finally:
+                process.kill()

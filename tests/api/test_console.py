@@ -9,40 +9,15 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 import pytest
-from api_server import Answer, ApiServer, open_door
-from tenant_env import EVERYTHING, Env, Tenant, line
+from api_server import ApiServer, open_door
+from console_client import FORM, HTML, csrf_in, get, post, sign_in
+from tenant_env import EVERYTHING, Env, line
 
 from lowtide import limits
 from lowtide.config import ServerSettings, Settings
 from testkit.patience import PATIENCE_S
 
-HTML = {"accept": "text/html,application/xhtml+xml"}
-FORM = {"content-type": "application/x-www-form-urlencoded"}
 HOSTILE = "<script>alert(1)</script>\"'\u202etxt.exe\x1b[31m"
-
-
-def get(http_api: ApiServer, path: str, cookie: str = "") -> Answer:
-    return http_api.ask("GET", path, None, HTML | ({"cookie": cookie} if cookie else {}))
-
-
-def post(http_api: ApiServer, path: str, cookie: str = "", **fields: str) -> Answer:
-    headers = HTML | FORM | ({"cookie": cookie} if cookie else {})
-    return http_api.ask("POST", path, urlencode(fields).encode(), headers)
-
-
-def csrf_in(page: Answer) -> str:
-    found = re.search(r'name="csrf" value="([0-9a-f]{64})"', page.body.decode())
-    assert found
-    return found[1]
-
-
-def sign_in(tenant: Tenant) -> str:
-    """The cookie of a new session."""
-    http_api = tenant.env.http_api
-    csrf = csrf_in(get(http_api, "/console/sign-in"))
-    answer = post(http_api, "/console/sign-in", key=tenant.key, next="/", csrf=csrf)
-    assert (answer.status, answer.headers["location"]) == (303, "/")
-    return answer.headers["set-cookie"].partition(";")[0]
 
 
 # -- Pages -----------------------------------------------------------------------------------------

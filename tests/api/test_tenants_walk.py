@@ -19,6 +19,8 @@ MOUNTS: Final = ("", "/openai", "/together")
 UNKNOWN: Final = "unknown-0"
 SHARED: Final = {"/v1/models/{name:path}", "/console/static/{name}"}
 """Routes whose parameter names what all tenants share."""
+PAGES: Final = "/console/"
+"""They take a session, never a key: test_console.py and test_console_actions.py try their ids."""
 
 BODIES: Final[dict[str, tuple[bytes, str]]] = {
     "/v1/files": (b"purpose=batch-api&file_name=x.jsonl", "application/x-www-form-urlencoded"),
@@ -87,7 +89,7 @@ def walk(neighbours: Neighbours) -> Iterator[tuple[str, str, str, str]]:
     """Method, template, parameter and one of the owner's ids, for every route that takes one."""
     for method, path in routes(neighbours):
         names = [name for name in re.findall(r"\{(\w+)", path) if name != "number"]
-        if not names or path in SHARED:
+        if not names or path in SHARED or path.startswith(PAGES):
             continue
         assert len(names) == 1, f"{path}: this walk fills one parameter"
         assert names[0] in neighbours.theirs, f"{path}: which ids of a tenant stand here?"

@@ -126,10 +126,10 @@ async def page(request: Request) -> Response:
     dialect = client_dialect(request)
     if dialect == "together":
         newest = await service.page(caller.project_id, limit=limits.BARE_LIST_MAX)
-        return json_response(await _render_list(request, newest.batches, dialect))
+        return json_response(await render_list(request, newest.batches, dialect))
     asked = read_query(request, ListBatches)
     found = await service.page(caller.project_id, after=asked.after or None, limit=asked.limit)
-    rendered = await _render_list(request, found.batches, dialect)
+    rendered = await render_list(request, found.batches, dialect)
     return json_response(openai.batch_page(rendered, more=found.more))
 
 
@@ -220,8 +220,8 @@ async def _estimate(request: Request, asked: NewBatch) -> Response:
     return json_response(estimate_object(run, draft))
 
 
-async def _render_list(request: Request, batches: Sequence[Batch], dialect: Dialect) -> list[Any]:
-    """Renders all batches in the client's shape, in steps: other calls are served between them."""
+async def render_list(request: Request, batches: Sequence[Batch], dialect: Dialect) -> list[Any]:
+    """The batches in the client's shape, made in steps: other calls are served between them."""
     note_rows(request, len(batches))
     rendered: list[BatchObject | BatchJob] = []
     while len(rendered) < len(batches):

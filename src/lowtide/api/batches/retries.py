@@ -10,12 +10,13 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from lowtide.api.batches.batches import answer_batch
+from lowtide.api.batches.batches import answer_batch, render_list
+from lowtide.api.dialects import openai
 from lowtide.api.files.downloads import begin_stream, in_download_place
 from lowtide.api.http.json_body import as_struct, json_response, read_json
 from lowtide.api.middleware.auth import set_audit_subject
 from lowtide.api.middleware.caller import identify, services_of
-from lowtide.api.objects.batches import BatchJob, BatchObject
+from lowtide.api.objects.batches import BatchJob, BatchObject, BatchPage
 from lowtide.api.objects.failures import (
     FailureExampleObject,
     FailureGroupList,
@@ -74,6 +75,14 @@ async def retry(request: Request, batch_id: str) -> Response:
     )
     set_audit_subject(request, batch.id)
     return await answer_batch(request, batch)
+
+
+@routes.add("GET", "/v1/batches/{batch_id}/retries", answers(BatchPage, "batch_not_found"))
+async def retries(request: Request, batch_id: str) -> Response:
+    """The batches over the same input: the first one and all its retries, as they were made."""
+    project_id = identify(request).project_id
+    tree = await services_of(request).retries.tree(project_id, batch_id)
+    return json_response(openai.batch_page(await render_list(request, tree, "openai"), more=False))
 
 
 @routes.add("GET", "/v1/batches/{batch_id}/errors", answers(FailureGroupList, "batch_not_found"))

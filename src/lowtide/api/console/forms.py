@@ -40,3 +40,21 @@ def check_csrf(request: Request, told: str) -> None:
             "This page is older than your session, or did not come from this console:"
             " load it again and repeat what you did.",
         )
+
+
+def whole_number(text: str, field: str) -> int | None:
+    """The value of a field; None where it was left empty. Raises LowtideError."""
+    if not text:
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        shown = text[: limits.VALUE_CHARS_QUOTED]
+        message = f"{field} must be a whole number, not '{shown}'."
+        raise LowtideError("invalid_request", message, field) from None
+
+
+def with_name(metadata: Mapping[str, str], name: str) -> dict[str, str]:
+    """The metadata of a batch that is called `name`; of one without a name where it is empty."""
+    rest = {key: value for key, value in metadata.items() if key != "name"}
+    return rest | ({"name": name} if name else {})

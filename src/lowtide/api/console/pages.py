@@ -12,6 +12,8 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
+from lowtide.api.console import actions
+from lowtide.api.console.answers import base_of, html
 from lowtide.api.console.failures import told_on_a_page
 from lowtide.api.console.forms import read_form
 from lowtide.api.console.live_pages import live
@@ -19,8 +21,7 @@ from lowtide.api.console.rendering import render
 from lowtide.api.console.session_guard import COOKIE
 from lowtide.api.console.views import shell_of, view_of
 from lowtide.api.files import downloads
-from lowtide.api.middleware.auth import set_audit_subject
-from lowtide.api.middleware.caller import identify, services_of
+from lowtide.api.middleware.caller import services_of
 from lowtide.api.middleware.console_paths import HOME, ROOT, SIGN_IN, SIGN_OUT, STATIC
 from lowtide.core.errors import LowtideError
 
@@ -32,17 +33,7 @@ async def page(request: Request) -> Response:
     """One page, whole."""
     view, parameters = view_of(request.scope["path"])
     context = await view.load(request, **parameters)
-    return _html(render(view.template, {**shell_of(request), **context}))
-
-
-@told_on_a_page
-async def cancel(request: Request) -> Response:
-    """Cancels the batch of the page."""
-    batch_id: str = request.path_params["batch_id"]
-    await read_form(request)
-    set_audit_subject(request, batch_id)
-    await services_of(request).batches.cancel(identify(request).project_id, batch_id)
-    return RedirectResponse(f"{_base(request)}{ROOT}/batches/{batch_id}", 303)
+    return html(render(view.template, {**shell_of(request), **context}))
 
 
 @told_on_a_page
@@ -69,7 +60,7 @@ async def sign_in_with_key(request: Request) -> Response:
         return _sign_in_page(request, asked, error)
     response = RedirectResponse(asked, 303)
     response.set_cookie(
-        COOKIE, token, path=f"{_base(request)}/", secure=_is_https(request), httponly=True,
+        COOKIE, token, path=f"{base_of(request)}/", secure=_is_https(request), httponly=True,
         samesite="strict",
     )  # fmt: skip
     return response
@@ -79,8 +70,8 @@ async def sign_in_with_key(request: Request) -> Response:
 async def sign_out(request: Request) -> Response:
     """Ends the session in this browser."""
     await read_form(request)
-    response = RedirectResponse(f"{_base(request)}{SIGN_IN}", 303)
-    response.delete_cookie(COOKIE, path=f"{_base(request)}/", httponly=True, samesite="strict")
+    response = RedirectResponse(f"{base_of(request)}{SIGN_IN}", 303)
+    response.delete_cookie(COOKIE, path=f"{base_of(request)}/", httponly=True, samesite="strict")
     return response
 
 
@@ -98,13 +89,13 @@ async def static(request: Request) -> Response:
 def _sign_in_page(request: Request, asked: str, error: LowtideError | None) -> Response:
     services = services_of(request)
     csrf = services.sessions.csrf(request.cookies.get(COOKIE))
-    context = {"base": _base(request), "next": asked, "error": error, "csrf": csrf}
-    return _html(render("sign_in.html", context), 401 if error else 200)
+    context = {"base": base_of(request), "next": asked, "error": error, "csrf": csrf}
+    return html(render("sign_in.html", context), 401 if error else 200)
 
 
 def _own_path(request: Request, asked: str) -> str:
     """The path to go to after signing in: never an address of another host."""
-    home = f"{_base(request)}{HOME}"
+    home = f"{base_of(request)}{HOME}"
     parts = urlsplit(asked)
     is_own = asked.startswith(home) and not asked.startswith("//") and "\\" not in asked
     return asked if is_own and not parts.scheme and not parts.netloc else home
@@ -116,21 +107,13 @@ def _is_https(request: Request) -> bool:
     return "https" in (request.url.scheme, forwarded, urlsplit(public).scheme)
 
 
-def _base(request: Request) -> str:
-    return services_of(request).settings.server.path_prefix
-
-
-def _html(text: str, status: int = 200) -> Response:
-    return Response(text, status, media_type="text/html")
-
-
 ROUTES: Final = (
     Route(STATIC + "{name}", static, methods=["GET"]),
     Route(SIGN_IN, sign_in, methods=["GET"]),
     Route(SIGN_IN, sign_in_with_key, methods=["POST"]),
     Route(SIGN_OUT, sign_out, methods=["POST"]),
     Route(f"{ROOT}/live", told_on_a_page(live), methods=["GET"]),
-    Route(ROOT + "/batches/{batch_id}/cancel", cancel, methods=["POST"]),
+    *actions.ROUTES,
     Route(ROOT + "/files/{file_id}", download, methods=["GET"]),
     Route(HOME, page, methods=["GET"]),
     Route(ROOT, page, methods=["GET"]),

@@ -5,6 +5,7 @@ a whole page of it, `live_pages` its fragments again and again.
 """
 
 import re
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -19,7 +20,8 @@ from lowtide.api.dialects import openai
 from lowtide.api.middleware.caller import Caller, identify, services_of
 from lowtide.api.objects.batches import BatchObject
 from lowtide.api.openapi.routes import read_query
-from lowtide.core.batches.batch import TERMINAL, Batch
+from lowtide.core.batches.batch import STEERABLE, TERMINAL, Batch
+from lowtide.core.batches.failures import OTHER, FailureGroup
 from lowtide.core.errors import LowtideError
 from lowtide.core.reporting.standing import split
 
@@ -77,8 +79,13 @@ async def load_batch(request: Request, batch_id: str) -> Context:
     batch = await services.batches.get(project_id, batch_id)
     (shown,) = await _objects(request, [batch])
     ids = openai.result_files(batch)
+    groups = (
+        await services.retries.failures(project_id, batch_id) if shown.request_counts.failed else ()
+    )
     return {
         **_row(shown),
+        **await _tree(request, batch),
+        "failures": _failures(groups),
         "steps": _steps(shown),
         "output_file_id": ids.output_file_id or ids.partial_output_file_id,
         "error_file_id": ids.error_file_id or ids.partial_error_file_id,
@@ -139,7 +146,7 @@ VIEWS: Final[Sequence[View]] = (
         re.compile(r"/console/batches/(?P<batch_id>[^/]+)"),
         "batch.html",
         load_batch,
-        {"batch": "parts/batch.html"},
+        {"actions": "parts/actions.html", "batch": "parts/batch.html"},
     ),
     View(re.compile(r"/console/batches/(?P<batch_id>[^/]+)/lines"), "lines.html", load_lines),
     View(
@@ -168,6 +175,31 @@ async def _objects(request: Request, batches: Sequence[Batch]) -> list[BatchObje
     ]
 
 
+async def _tree(request: Request, batch: Batch) -> Context:
+    """The other batches over the same input, and whether a retry may be made now."""
+    tree: Sequence[Batch] = (batch,)
+    if batch.retry_of is not None or batch.ended_at is not None:
+        tree = await services_of(request).retries.tree(batch.project_id, batch.id)
+    running = next((each for each in tree if each.ended_at is None), None)
+    return {
+        "relatives": [each for each in tree if each.id != batch.id],
+        "unfinished_id": None if running is None else running.id,
+    }
+
+
+def _failures(groups: Sequence[FailureGroup]) -> list[Context]:
+    """The groups, the first of each code with how many lines have that code."""
+    of_code = Counter[str]()
+    for group in groups:
+        of_code[group.code] += group.requests
+    found: list[Context] = []
+    for group in groups:
+        # Several codes are counted as OTHER, and a retry goes by code.
+        count = of_code.pop(group.code, 0) if group.code != OTHER else 0
+        found.append({"group": group, "of_code": count})
+    return found
+
+
 def _row(batch: BatchObject) -> Context:
     """A batch with what a page says of it beside the object's own fields."""
     counts = batch.request_counts
@@ -179,6 +211,7 @@ def _row(batch: BatchObject) -> Context:
         "done_share": counts.completed / total,
         "failed_share": counts.failed / total,
         "has_ended": batch.status in TERMINAL,
+        "is_steerable": batch.status in STEERABLE,
     }
 
 

@@ -1,0 +1,112 @@
+"""What the buttons of a batch's page do: each calls the verb of the API's route of that name.
+
+A refusal is told on the page that has the button, above the batch as it is now, so that nobody
+loses the place where the answer is. The rules are those of the services.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from functools import wraps
+from typing import Final
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from lowtide.api.console.answers import go_to_batch, html
+from lowtide.api.console.failures import Handler, told_on_a_page
+from lowtide.api.console.forms import read_form, whole_number, with_name
+from lowtide.api.console.rendering import render
+from lowtide.api.console.views import shell_of, view_of
+from lowtide.api.http.errors import STATUS_OF
+from lowtide.api.middleware.auth import set_audit_subject
+from lowtide.api.middleware.caller import identify, services_of
+from lowtide.api.middleware.console_paths import ROOT
+from lowtide.core.errors import LowtideError
+from lowtide.service.batches.retries import RetryBatch
+from lowtide.service.batches.steering import ChangeBatch, PauseBatch
+
+Fields = Mapping[str, str]
+Act = Callable[[Request, str, Fields], Awaitable[str]]
+"""What a button does to a batch; the id of the batch whose page comes next."""
+
+
+def _button(act: Act) -> Handler:
+    @told_on_a_page
+    @wraps(act)  # the audit log names it
+    async def pressed(request: Request) -> Response:
+        batch_id: str = request.path_params["batch_id"]
+        fields = await read_form(request)
+        set_audit_subject(request, batch_id)
+        try:
+            return go_to_batch(request, await act(request, batch_id, fields))
+        except LowtideError as error:
+            return await _refused(request, batch_id, error)
+
+    return pressed
+
+
+async def cancel(request: Request, batch_id: str, _fields: Fields) -> str:
+    """Cancels the batch."""
+    await services_of(request).batches.cancel(identify(request).project_id, batch_id)
+    return batch_id
+
+
+async def retry(request: Request, batch_id: str, fields: Fields) -> str:
+    """Runs the lines without success again: those with one code, or all; leads to the new batch."""
+    code, caller = fields.get("code"), identify(request)
+    asked = RetryBatch(
+        only=fields.get("only", "all_unsuccessful"), codes=() if code is None else (code,)
+    )
+    batch = await services_of(request).retries.retry(
+        caller.project_id, caller.user_id, batch_id, asked
+    )
+    set_audit_subject(request, batch.id)
+    return batch.id
+
+
+async def pause(request: Request, batch_id: str, fields: Fields) -> str:
+    """Starts no further requests; the calls under way end, or are aborted, as `in_flight` says."""
+    asked = PauseBatch(in_flight=fields.get("in_flight", "finish"))
+    await services_of(request).steering.pause(identify(request).project_id, batch_id, asked)
+    return batch_id
+
+
+async def resume(request: Request, batch_id: str, _fields: Fields) -> str:
+    """Lifts the pause of the project's users."""
+    await services_of(request).steering.resume(identify(request).project_id, batch_id)
+    return batch_id
+
+
+async def change(request: Request, batch_id: str, fields: Fields) -> str:
+    """Changes the name, the priority and the completion window, as far as they are given."""
+    services, project_id = services_of(request), identify(request).project_id
+    priority, window, name = (
+        fields.get(each, "").strip() for each in ("priority", "completion_window", "name")
+    )
+    metadata = None
+    if "name" in fields:
+        kept = dict((await services.batches.get(project_id, batch_id)).metadata)
+        metadata = with_name(kept, name)
+        metadata = None if metadata == kept else metadata
+    asked = ChangeBatch(
+        priority=whole_number(priority, "priority"),
+        completion_window=window or None,
+        metadata=metadata,
+    )
+    await services.steering.change(project_id, batch_id, asked)
+    return batch_id
+
+
+async def _refused(request: Request, batch_id: str, error: LowtideError) -> Response:
+    """The batch's page with the reason. Raises LowtideError for a batch that there is not."""
+    path = f"{ROOT}/batches/{batch_id}"
+    view, parameters = view_of(path)
+    context = {**shell_of(request), **await view.load(request, **parameters)}
+    told = {"path": path, "failure": error}
+    return html(render(view.template, context | told), STATUS_OF[error.code])
+
+
+ROUTES: Final = tuple(
+    Route(f"{ROOT}/batches/{{batch_id}}/{act.__name__}", _button(act), methods=["POST"])
+    for act in (cancel, retry, pause, resume, change)
+)

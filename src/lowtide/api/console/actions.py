@@ -1,7 +1,7 @@
 """What the buttons of a batch's page do: each calls the verb of the API's route of that name.
 
-A refusal is told on the page that has the button, above the batch as it is now, so that nobody
-loses the place where the answer is. The rules are those of the services.
+A refusal is told on the page that has the button, above the batch as it is now. The rules are
+those of the services.
 """
 
 from collections.abc import Awaitable, Callable, Mapping

@@ -102,6 +102,7 @@ class StoreFixture:
         dialect: Dialect = "openai",
         output_expires_after_s: int | None = None,
         endpoint: str = "/v1/chat/completions",
+        deletes_input: bool | None = None,
     ) -> Batch:
         return Batch(
             id=self.fresh("batch_"),
@@ -117,6 +118,7 @@ class StoreFixture:
             created_at=self.now,
             expires_at=self.now + timedelta(seconds=window_s),
             output_expires_after_s=output_expires_after_s,
+            deletes_input=deletes_input,
         )
 
     async def validating(

@@ -149,3 +149,52 @@ def test_the_python_client_pauses_resumes_and_changes(env: Env) -> None:
         assert client.resume(batch_id).raw["holds"] == []
         changed = client.change(batch_id, priority=2, metadata={"k": "v"})
         assert (changed.raw["priority"], changed.metadata) == (2, {"k": "v"})
+
+
+def test_one_file_on_two_models_is_two_batches_and_one_table(
+    env: Env, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file_id = env.upload(2).id
+    create = ["batches", "create", file_id, "--model", "m", "--model", "test-model", "--json"]
+    assert main([*create, "--metadata", "team=evals"]) == 0
+    made = json.loads(said(capsys))
+    groups = {batch["metadata"]["group"] for batch in made}
+    assert len(groups) == 1
+    assert {batch["metadata"]["team"] for batch in made} == {"evals"}
+    ids = [batch["id"] for batch in made]
+    for batch_id in ids:
+        env.plan()
+        env.settle(batch_id, ok=[1, 2])
+        env.assemble()
+    assert main(["batches", "compare", *ids, "-o", str(tmp_path / "t.csv"), "--json"]) == 0
+    assert json.loads(said(capsys).splitlines()[-1])["rows"] == 2
+    head, *rows = (tmp_path / "t.csv").read_text().splitlines()
+    assert head.split(",")[0] == "custom_id"
+    assert [row.split(",")[0] for row in rows] == ["r-1", "r-2"]
+    other = ended(env, ok=[1], bad=[])
+    assert main(["batches", "compare", ids[0], other, "-o", str(tmp_path / "u.csv")]) == 2
+    assert "different input files" in capsys.readouterr().err
+
+
+def test_a_batch_is_deleted_with_its_results(env: Env, capsys: pytest.CaptureFixture[str]) -> None:
+    batch_id = running(env)
+    assert main(["batches", "delete", batch_id]) == 2
+    assert "can be deleted once it has ended" in capsys.readouterr().err
+    over = ended(env, ok=[1], bad=[2])
+    assert main(["batches", "delete", over]) == 0
+    assert f"Batch {over} and its results are deleted." in said(capsys)
+    assert main(["batches", "get", over]) == 2
+    with lowtide.Client() as client, pytest.raises(lowtide.Error, match="No batch found"):
+        client.delete(over)
+
+
+def test_an_input_goes_with_the_end_of_its_batch(env: Env) -> None:
+    file_id = env.upload(1).id
+    assert main(["batches", "create", file_id, "--delete-input"]) == 0
+    batch_id = env.http_api.ask("GET", "/v1/batches").json["data"][0]["id"]
+    env.plan()
+    env.settle(batch_id, ok=[1])
+    env.assemble()
+    assert env.http_api.ask("GET", f"/v1/files/{file_id}").status == 404
+    refused = env.post({}, f"/v1/batches/{batch_id}/retry")
+    assert (refused.status, refused.error["code"]) == (409, "input_gone")

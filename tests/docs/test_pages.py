@@ -18,7 +18,7 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "examples" / "READ
 PAGES += sorted(HOW_TO.glob("*.md"))
 AT_THE_SERVER = frozenset(["limits-and-money", "troubleshooting"])
 """Their commands look into the folder of the server that runs."""
-BESIDE_IT = frozenset(["deadlines", "long-batches", "retry", "runbooks", "steer"])
+BESIDE_IT = frozenset(["deadlines", "delete", "long-batches", "retry", "runbooks"])
 """Their commands mean the server at the usual address, which here has another port."""
 COPIED = """
 lowtide backup /backup/lowtide/2026-01-01 --data-dir "$DATA_DIR_OF_THE_SERVER"

@@ -60,6 +60,7 @@ class AsyncClient:
         endpoint: str | None = None,
         completion_window: str = "24h",
         metadata: Mapping[str, str] | None = None,
+        model: str | None = None,
     ) -> BatchInfo:
         return await asyncio.to_thread(
             self._client.submit,
@@ -67,6 +68,7 @@ class AsyncClient:
             endpoint=endpoint,
             completion_window=completion_window,
             metadata=metadata,
+            model=model,
         )
 
     async def get(self, batch: BatchInfo | str) -> BatchInfo:
@@ -96,6 +98,9 @@ class AsyncClient:
 
     async def resume(self, batch: BatchInfo | str) -> BatchInfo:
         return await asyncio.to_thread(self._client.resume, batch)
+
+    async def delete(self, batch: BatchInfo | str) -> None:
+        await asyncio.to_thread(self._client.delete, batch)
 
     async def change(
         self,

@@ -79,9 +79,11 @@ class Client:
         endpoint: str | None = None,
         completion_window: str = "24h",
         metadata: Mapping[str, str] | None = None,
+        model: str | None = None,
     ) -> BatchInfo:
         """Make a batch of a JSONL file, or of requests as dicts: `{"custom_id": ..., "body": ...}`.
 
+        `model`: run all of them on that one, whatever they name.
         `endpoint`: default what the first request names, else chat completions. The batch is
         checked after this returns: `wait` and `watch` show when it is refused, and why.
         Raises Error.
@@ -96,7 +98,13 @@ class Client:
                     stream.writelines(json_bytes(request) + b"\n" for request in requests)
             file = self._client.upload(path, guess_purpose(path))
             where = endpoint or guess_endpoint(path)
-            answer = self._client.create_batch(str(file["id"]), where, completion_window, metadata)
+            answer = self._client.create_batch(
+                str(file["id"]),
+                where,
+                completion_window,
+                metadata,
+                more={} if model is None else {"model": model},
+            )
             return batch_of(answer)
 
     def get(self, batch: BatchInfo | str) -> BatchInfo:
@@ -209,6 +217,11 @@ class Client:
         """Let a paused batch go on. `reason` says who else holds it."""
         with translated():
             return batch_of(self._client.steering.resume(_id_of(batch)))
+
+    def delete(self, batch: BatchInfo | str) -> None:
+        """Delete a batch that is over, with its results. The input file stays."""
+        with translated():
+            self._client.steering.delete(_id_of(batch))
 
     def change(
         self,

@@ -114,6 +114,9 @@ class AuthSettings(Section, frozen=True):
     mode: Literal["open", "keys"] = "open"
 
 
+_DAY_S: Final = 24 * 3600
+
+
 class CatalogueSettings(Section, frozen=True):
     """Models known beside those of `[[model]]`, and what becomes of those that nothing serves."""
 
@@ -143,6 +146,8 @@ class LimitSettings(Section, frozen=True):
     """URLs in bodies that an engine would fetch: let through, refused, or those of these hosts."""
     infeasible: Literal["accept", "refuse"] = "accept"
     """A batch whose completion window cannot be kept, by what was learnt of its model's pool."""
+    results_days: int = limits.FILE_TTL_S // _DAY_S
+    """Result files are deleted so many days after the end of their batch."""
     missing_usage: Literal["estimate", "free"] = "estimate"
     """What an answer without usable usage is charged as."""
     live_requests_per_minute: int | None = None
@@ -158,6 +163,11 @@ class LimitSettings(Section, frozen=True):
     def media_rule(self) -> MediaRule | None:
         return media_rule(self.media_urls)
 
+    @property
+    def results_s(self) -> int:
+        """Seconds that result files are kept."""
+        return self.results_days * _DAY_S
+
     @cached_property
     def completion_window_s(self) -> int:
         return window_s(self.completion_window_default)
@@ -165,6 +175,10 @@ class LimitSettings(Section, frozen=True):
     def problems(self) -> Iterator[Problem]:
         for key in _COUNTS:
             yield from unless(getattr(self, key) > 0, ("limits", key), "at least 1")
+        days = limits.FILE_TTL_S // _DAY_S
+        yield from unless(
+            1 <= self.results_days <= days, ("limits", "results_days"), f"from 1 to {days}"
+        )
         for key in ("batches_per_hour", "stored_bytes", "requests_in_flight"):
             value = getattr(self, key) or 0
             yield from unless(value >= 0, ("limits", key), "at least 0, or left out")

@@ -51,3 +51,10 @@ class SteeringStore(Protocol):
         None when unknown. A window counts from the batch's creation.
         """
         ...
+
+    async def delete(self, project_id: str, batch_id: str, now: datetime) -> Batch | None:
+        """Hide a batch that has ended, and let go of its results and of what its submitter wrote.
+        Its bill stays, and the numbers of its lines. The batch as it then is, with `deleted_at` if
+        it is deleted; None when unknown.
+        """
+        ...

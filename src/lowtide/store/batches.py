@@ -97,7 +97,7 @@ class SqlBatches:
             rows = await page(
                 conn,
                 batches,
-                select(batches).where(batches.c.flex.is_(None)),
+                select(batches).where(batches.c.flex.is_(None), batches.c.deleted_at.is_(None)),
                 project_id=project_id,
                 after=after,
                 limit=limit,
@@ -190,7 +190,8 @@ async def insert_batch(
 
 
 def _own(project_id: str, batch_id: str) -> Select[Any]:
-    return select(batches).where(batches.c.id == batch_id, batches.c.project_id == project_id)
+    mine = (batches.c.id == batch_id) & (batches.c.project_id == project_id)
+    return select(batches).where(mine, batches.c.deleted_at.is_(None))
 
 
 def _repeated(project_id: str, digest: str, since: datetime, now: datetime) -> Select[Any]:
@@ -210,6 +211,7 @@ def _repeated(project_id: str, digest: str, since: datetime, now: datetime) -> S
             batches.c.project_id == project_id,
             batches.c.digest == digest,
             batches.c.created_at >= since,
+            batches.c.deleted_at.is_(None),
             unheard | perhaps_unheard,
         )
         .order_by(batches.c.created_at.desc(), batches.c.id.desc())

@@ -25,7 +25,9 @@ from lowtide.store.connection.database import Database, transactional
 from lowtide.store.connection.notify import announce
 from lowtide.store.schema.rows import batch_of
 from lowtide.store.schema.tables import LEASED, batch_models, batches, chunks
+from lowtide.store.statements.deletion import delete_input
 from lowtide.store.statements.failures import covered_of, keep_end
+from lowtide.store.statements.garbage import lock_garbage
 from lowtide.store.statements.plan_rows import insert_plan
 from lowtide.store.statements.result_files import finish_files
 from lowtide.store.statements.spending import SPEND_CAP, lock_organizations
@@ -117,10 +119,11 @@ class SqlLifecycle:
         self, lease: TaskLease, errors: Sequence[BatchError], errors_total: int, now: datetime
     ) -> bool:
         async with self._db.write() as conn:
-            row = await _lock_held(conn, lease)
+            row = await _lock_to_end(conn, lease)
             if row is None:
                 return False
             await take(conn, row, "rejected", now, errors=tuple(errors), errors_total=errors_total)
+            await delete_input(conn, row, now)
         return True
 
     async def finish(
@@ -134,7 +137,7 @@ class SqlLifecycle:
     ) -> bool:
         completed, failed = _lines(output), _lines(errors)
         async with self._db.write() as conn:
-            row = await _lock_held(conn, lease)
+            row = await _lock_to_end(conn, lease)
             if row is None:
                 return False
             if (completed, completed + failed) != (row.completed, row.total):
@@ -147,6 +150,7 @@ class SqlLifecycle:
             await _settle_models(conn, row.id)
             if end is not None:
                 await keep_end(conn, row.id, end)
+            await delete_input(conn, row, now)
         return True
 
     async def lose_input(self, batch_id: str, reason: BatchError, now: datetime) -> bool:
@@ -233,6 +237,13 @@ def _held(lease: TaskLease) -> tuple[ColumnElement[bool], ...]:
         batches.c.task_expires_at.is_not(None),
         batches.c.status == lease.batch.status,
     )
+
+
+async def _lock_to_end(conn: AsyncConnection, lease: TaskLease) -> Row[Any] | None:
+    """The same, of a batch that will end: letting go of a blob takes a lock, which comes first."""
+    if lease.batch.deletes_input:
+        await lock_garbage(conn)
+    return await _lock_held(conn, lease)
 
 
 async def _lock_held(conn: AsyncConnection, lease: TaskLease) -> Row[Any] | None:

@@ -15,6 +15,8 @@ from lowtide.ports.steering import BatchChange
 from lowtide.store.connection.database import Database, transactional
 from lowtide.store.schema.rows import batch_of
 from lowtide.store.schema.tables import LEASED, PAUSED, WAITING, batches, chunks
+from lowtide.store.statements.deletion import delete_ended
+from lowtide.store.statements.garbage import lock_garbage
 from lowtide.store.statements.holds import add_hold, lift_hold
 from lowtide.store.statements.spending import lock_organizations
 
@@ -69,6 +71,16 @@ class SqlSteering:
                 await _change(conn, row, change)
             return await _seen(conn, batch_id)
 
+    async def delete(self, project_id: str, batch_id: str, now: datetime) -> Batch | None:
+        async with self._db.write() as conn:
+            await lock_garbage(conn)
+            row = await _lock(conn, project_id, batch_id)
+            if row is None:
+                return None
+            if row.ended_at is not None:
+                await delete_ended(conn, row, now)
+            return await _seen(conn, batch_id)
+
 
 async def _change(conn: AsyncConnection, row: Row[Any], change: BatchChange) -> None:
     of_batch: dict[str, Any] = {}
@@ -93,7 +105,7 @@ async def _change(conn: AsyncConnection, row: Row[Any], change: BatchChange) -> 
 
 
 async def _lock(conn: AsyncConnection, project_id: str | None, batch_id: str) -> Row[Any] | None:
-    which: ColumnElement[bool] = batches.c.id == batch_id
+    which: ColumnElement[bool] = (batches.c.id == batch_id) & batches.c.deleted_at.is_(None)
     if project_id is not None:
         which &= batches.c.project_id == project_id
     found = await conn.execute(select(batches).where(which).with_for_update(key_share=True))

@@ -59,6 +59,7 @@ _FIELDS: Final = {
     "model_id": {"type": "string"},
     "webhook": {"type": "string", "examples": ["wh_123", "https://example.org/hooks"]},
     "dry_run": {"type": "boolean"},
+    "delete_input": {"type": "boolean"},
 }
 
 

@@ -13,6 +13,7 @@ from lowtide.api.batches.batches import answer_batch
 from lowtide.api.http.json_body import as_struct, json_response, read_json
 from lowtide.api.middleware.caller import identify, services_of
 from lowtide.api.objects.batches import BatchHolds, BatchJob, BatchObject
+from lowtide.api.objects.files import DeletedObject
 from lowtide.api.openapi.answers import answers, json_body
 from lowtide.api.openapi.routes import Routes
 from lowtide.core.batches.batch import Batch, InFlight
@@ -84,6 +85,17 @@ async def change(request: Request, batch_id: str) -> Response:
     project_id = identify(request).project_id
     batch = await services_of(request).steering.change(project_id, batch_id, asked)
     return await answer_batch(request, batch)
+
+
+@routes.add(
+    "DELETE",
+    "/v1/batches/{batch_id}",
+    answers(DeletedObject, "batch_not_found", "batch_not_ended", "storage_full"),
+)
+async def delete(request: Request, batch_id: str) -> Response:
+    """Delete a batch that has ended, with its results. Its bill stays."""
+    await services_of(request).steering.delete(identify(request).project_id, batch_id)
+    return json_response(DeletedObject(id=batch_id, object="batch"))
 
 
 @admin_routes.add(

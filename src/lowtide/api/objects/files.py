@@ -58,7 +58,7 @@ class DeletedObject(msgspec.Struct, frozen=True, kw_only=True):
     """What was deleted; `object` says what it was."""
 
     id: str
-    object: Literal["file", "response"]
+    object: Literal["file", "response", "batch"]
     deleted: bool = True
 
 

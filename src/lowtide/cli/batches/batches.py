@@ -1,5 +1,6 @@
 """`lowtide batches`: create, list, get, watch, results, cancel; steering.py has the other verbs."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +17,7 @@ from lowtide.cli.batches.batch_report import (
     show_batch,
     show_end,
 )
+from lowtide.cli.batches.comparison import compare, fields_for
 from lowtide.cli.batches.estimate_report import exit_code_of_estimate, show_estimate
 from lowtide.cli.batches.files import upload_file
 from lowtide.cli.batches.outputs import errors_beside, writable_target
@@ -34,6 +36,7 @@ from lowtide.cli.options import (
     examples,
 )
 from lowtide.cli.terminal import command_errors, console, table, units
+from lowtide.cli.terminal.command_errors import CommandError
 from lowtide.cli.terminal.console import words_on_stderr
 from lowtide.cli.terminal.progress import BatchBar
 from lowtide.cli.terminal.standard_streams import is_standard, refuse_json_beside_results
@@ -68,6 +71,16 @@ def create(
     metadata: Annotated[
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="May be given up to 16 times.")
     ] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="MODEL",
+            help="Run all lines on it, whatever they name. Repeated: a batch for each.",
+        ),
+    ] = None,
+    delete_input: Annotated[
+        bool, typer.Option("--delete-input", help="Delete the input file when the batch ends.")
+    ] = False,
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="Start nothing: show the server's verdict and its price."),
@@ -81,24 +94,37 @@ def create(
     With --dry-run, exit code: 0 it would run, 3 it would fail or pass a limit.
     """
     pairs = dict(key_and_value(text) for text in metadata or [])
+    if dry_run and model and len(model) > 1:
+        raise CommandError("--dry-run takes one --model at a time.")
+    common = {"delete_input": True} if delete_input else {}
     with connect(server, api_key) as client:
         file_id = upload_file(client, Path(file)) if _is_path(file) else check_id(file, "file")
-        answer = client.create_batch(
-            file_id, endpoint, completion_window, pairs or None, dry_run=dry_run
-        )
+        answers = [
+            client.create_batch(
+                file_id, endpoint, completion_window, dry_run=dry_run, more=common | fields
+            )
+            for fields in fields_for(model or (), pairs)
+        ]
     if as_json:
-        console.emit_json(answer)
+        console.emit_json(answers[0] if len(answers) == 1 else answers)
     if dry_run:
-        estimate = read_view(answer, EstimateView)
+        estimate = read_view(answers[0], EstimateView)
         if not as_json:
             show_estimate(estimate)
         raise typer.Exit(exit_code_of_estimate(estimate))
-    if as_json:
-        return
-    batch = read_view(answer, BatchView)
-    console.write(batch.id)
-    note_window(batch)
-    console.info(f"Next: [bold]lowtide batches watch {escape(batch.id)}[/]")
+    if not as_json:
+        _show_created([read_view(answer, BatchView) for answer in answers])
+
+
+def _show_created(batches: Sequence[BatchView]) -> None:
+    for batch in batches:
+        console.write(batch.id)
+        note_window(batch)
+    watch = f"lowtide batches watch {escape(batches[0].id)}"
+    if len(batches) > 1:
+        ids = " ".join(escape(batch.id) for batch in batches)
+        watch = f"lowtide batches compare {ids} -o answers.csv"
+    console.info(f"Next: [bold]{watch}[/]")
 
 
 def _is_path(file: str) -> bool:
@@ -296,3 +322,6 @@ def cancel(
 
 
 add_commands(app)
+app.command(epilog=examples("lowtide batches compare batch_abc123 batch_def456 -o answers.csv"))(
+    compare
+)

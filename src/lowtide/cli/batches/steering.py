@@ -50,6 +50,7 @@ def add_commands(app: typer.Typer) -> None:
             "lowtide batches set batch_abc123 --window 48h --metadata team=evals",
         ),
     )(change)
+    app.command(epilog=examples("lowtide batches delete batch_abc123"))(delete)
 
 
 def retry(
@@ -117,6 +118,21 @@ def errors(
         console.emit_json(answer)
         return
     show_failures(read_view(answer, FailureGroupList))
+
+
+def delete(
+    batch_id: BatchId,
+    server: ServerOption = DEFAULT_SERVER,
+    api_key: KeyOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Delete a batch that has ended, with its results. The input file stays."""
+    with connect(server, api_key) as client:
+        answer = client.steering.delete(check_id(batch_id, "batch"))
+    if as_json:
+        console.emit_json(answer)
+    else:
+        console.write(f"Batch {escape(batch_id)} and its results are deleted.")
 
 
 OperatorOption = Annotated[

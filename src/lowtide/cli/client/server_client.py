@@ -167,6 +167,7 @@ class ServerClient:
         metadata: Mapping[str, str] | None = None,
         *,
         dry_run: bool = False,
+        more: Mapping[str, object] | None = None,
     ) -> JsonObject:
         """Creates a batch; with `dry_run` returns its estimate, and nothing is created."""
         body: JsonObject = {"input_file_id": file_id, "endpoint": endpoint}
@@ -175,6 +176,7 @@ class ServerClient:
             body["metadata"] = dict(metadata)
         if dry_run:
             body["dry_run"] = True
+        body |= more or {}
         return self._http.call("POST", "/batches", json=body)
 
     def batch(self, batch_id: str) -> JsonObject:

@@ -58,6 +58,10 @@ class SteeringClient:
         """Change what is given: priority, completion_window, metadata."""
         return self._http.call("PATCH", f"/batches/{batch_id}", json=dict(asked))
 
+    def delete(self, batch_id: str) -> JsonObject:
+        """Delete an ended batch with its results."""
+        return self._http.call("DELETE", f"/batches/{batch_id}")
+
     def failures(self, batch_id: str) -> JsonObject:
         """Groups of alike failures so far."""
         return self._http.call("GET", f"/batches/{batch_id}/errors")

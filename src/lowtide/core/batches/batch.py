@@ -199,6 +199,10 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     """The first batch of its tree of retries; None for that one itself."""
     model_override: str | None = None
     """The model that all lines run on, whatever they name."""
+    deletes_input: bool | None = None
+    """Its input file is deleted when it ends."""
+    deleted_at: datetime | None = None
+    """Hidden since, and its results are gone."""
     flex: Flex | None = None
     """What single calls it was made of; None for the batches that lists show."""
 

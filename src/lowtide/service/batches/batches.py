@@ -246,10 +246,11 @@ class BatchService:
             completion_window_s=draft.window_s,
             metadata=dict(asked.metadata or {}),
             priority=asked.priority or 0,
-            output_expires_after_s=expiry.seconds if expiry else None,
+            output_expires_after_s=expiry.seconds if expiry else self._allowance.defaults.results_s,
             created_at=now,
             expires_at=now + timedelta(seconds=draft.window_s),
             model_override=asked.model_override,
+            deletes_input=asked.delete_input,
         )
 
     async def _models_of(self, batch: Batch, *, alone: bool) -> tuple[str, ...]:
@@ -302,6 +303,7 @@ def _digest(batch: Batch, webhook: BatchWebhook | None) -> str:
         batch.priority,
         batch.output_expires_after_s,
         batch.model_override,
+        batch.deletes_input,
     )
     if webhook is not None:  # else as versions before webhooks have it
         asked_for += (webhook.endpoint_id, webhook.url)

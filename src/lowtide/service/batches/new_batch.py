@@ -40,6 +40,7 @@ class NewBatch(msgspec.Struct, frozen=True, kw_only=True):
     webhook: str | None = None
     """The id of a webhook, or an address of its own, that hears of this batch's end."""
     dry_run: bool | None = None
+    delete_input: bool | None = None
 
     @property
     def model_override(self) -> str | None:

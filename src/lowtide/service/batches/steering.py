@@ -67,6 +67,17 @@ class SteeringService:
         self._wake("dispatch")
         return batch
 
+    async def delete(self, project_id: str, batch_id: str) -> None:
+        """Delete the batch and its results. Raises LowtideError where it has not ended."""
+        found = await self._store.delete(project_id, batch_id, self._clock.now())
+        if found is None:
+            raise batch_not_found(batch_id)
+        if found.deleted_at is None:
+            raise LowtideError(
+                "batch_not_ended",
+                f"Batch '{batch_id}' is {found.status}: it can be deleted once it has ended.",
+            )
+
     async def change(self, project_id: str, batch_id: str, asked: ChangeBatch) -> Batch:
         """Change what is given. Raises LowtideError for values that make no sense, and where the
         batch has ended or would have by the new window.

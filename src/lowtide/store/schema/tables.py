@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     CheckConstraint,
     Column,
     ColumnElement,
@@ -30,7 +31,7 @@ from lowtide.core.accounts.tenancy import OrganizationLimits, Scope
 from lowtide.core.batches.batch import BatchError
 from lowtide.store.schema.columns import WORD, Instant, Json, Words
 
-HEAD: Final = "0016"
+HEAD: Final = "0017"
 """The revision that this code needs. Revisions are numbered, so a newer one is recognised."""
 
 metadata = MetaData()
@@ -220,6 +221,8 @@ batches = Table(
     _text("root_id", nullable=True),  # of a retry: the first batch of its tree
     _text("model_override", nullable=True),
     _text("in_flight", nullable=True),  # of a batch with holds
+    _at("deleted_at"),  # hidden since
+    Column("deletes_input", Boolean),
     CheckConstraint("completed + failed <= total", name="batches_counts"),
 )
 Index("batches_page", batches.c.project_id, batches.c.created_at, batches.c.id)

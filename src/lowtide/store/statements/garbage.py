@@ -25,6 +25,7 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lowtide.store.connection.dialect import lock_name
+from lowtide.store.schema.retry_tables import failure_groups
 from lowtide.store.schema.tables import batches, chunks, files, garbage, slices
 from lowtide.store.schema.upload_tables import upload_parts
 from lowtide.store.statements.transitions import lock_batches
@@ -41,6 +42,7 @@ async def hide_files(conn: AsyncConnection, ids: Sequence[str], now: datetime) -
     """Hide files and let go of what only they needed; how many keys became garbage.
 
     With the result file of an ended batch go the batch's slices: readers come through the file.
+    With the error file go the groups of its failures.
     """
     if not ids:
         return 0
@@ -49,6 +51,8 @@ async def hide_files(conn: AsyncConnection, ids: Sequence[str], now: datetime) -
     rows = await lock_batches(conn, frozenset((await conn.scalars(made_by)).all()))
     await conn.execute(update(files).where(these).values(deleted_at=now))
     added = await discard_blobs_of_files(conn, these, now)
+    tell = [row.id for row in rows.values() if row.error_file_id in ids]
+    await conn.execute(delete(failure_groups).where(failure_groups.c.batch_id.in_(tell)))
     for row in rows.values():
         if row.ended_at is not None and row.swept_at is None:
             added += await discard_slices(conn, row.id, now)

@@ -1,0 +1,12 @@
+"""Deletion of batches: hidden since, and whether the input goes with the end."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0017"
+down_revision = "0016"
+
+
+def upgrade() -> None:
+    op.add_column("batches", sa.Column("deleted_at", sa.BigInteger))
+    op.add_column("batches", sa.Column("deletes_input", sa.Boolean))

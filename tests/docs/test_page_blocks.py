@@ -67,6 +67,7 @@ def test_a_mark_that_says_nothing_true_is_refused(text: str, words: str) -> None
         ("needs a cloud", "lowtide run s3://bucket/rows.parquet -o out.parquet"),
         ("needs a network", "pip install openai"),
         ("needs an engine of yours", "vllm serve YOUR-MODEL"),
+        ("needs a webhook of yours", "lowtide webhooks replay wh_..."),
         ("needs a person", "# press Ctrl-C"),
         ("is this test run", "make test"),
     ],

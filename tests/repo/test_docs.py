@@ -78,8 +78,10 @@ def test_every_commented_line_of_the_example_settings_would_be_accepted(tmp_path
     text = (ROOT / "lowtide.example.toml").read_text()
     live = tmp_path / "lowtide.toml"
     text = re.sub(r"^# api_key_(file|env) = .*\n", "", text, flags=re.M)  # in place of api_key
+    text = re.sub(r'^(# )?url = "http:', r'\1url = "https:', text, flags=re.M)  # for `ca_file`
     secret = sha256(text.encode()).hexdigest()  # everybody knows that of the example
     text = re.sub(r"^# upload_secret = .*$", f'# upload_secret = "{secret}"', text, flags=re.M)
+    text = text.replace('\nurl = "http://', '\nurl = "https://')  # as a ca_file wants
     live.write_text(re.sub(r"^# (\w+ = )", r"\1", text, flags=re.M))
     settings = config.load(live, {})
     assert settings.server.public_url

@@ -96,7 +96,9 @@ class OutboxStore(Protocol):
         limit: int,
         state: str | None = None,
     ) -> list[Delivery]:
-        """The deliveries, newest first, beginning behind the id `after`. Raises UnknownCursor."""
+        """The deliveries, newest first, beginning behind the event `after`; only those in `state`
+        where one is given. Raises UnknownCursor (ports/store.py).
+        """
         ...
 
     async def replay(

@@ -611,3 +611,8 @@ WEBHOOK_FORGET_EVERY_S: Final = 600.0  # between two looks for older ones
 WEBHOOK_FORGET_ROWS: Final = 1_000  # in one transaction
 WEBHOOK_REPLAY_MAX: Final = 1_000  # failed deliveries that one call replays
 WEBHOOK_NAME_CHARS_MAX: Final = 200  # of an endpoint
+
+# ---- idempotency keys ----
+IDEMPOTENCY_KEY_KEEP_S: Final = 86_400  # for which a key stands for its request
+IDEMPOTENCY_KEY_CHARS_MAX: Final = 255  # visible ASCII; clients send UUIDs
+IDEMPOTENCY_FORGET_ROWS: Final = 10  # old keys that go with each new one

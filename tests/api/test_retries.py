@@ -233,3 +233,13 @@ def test_a_together_batch_is_retried_in_its_own_shape(env: Env) -> None:
     job = retry(env, batch_id).json
     assert (job["status"], job["retry_of"]) == ("VALIDATING", batch_id)
     assert msgspec.json.encode(job)
+
+
+def test_a_retry_that_is_sent_twice_with_one_key_is_made_once(env: Env) -> None:
+    first = ended(env, ok=[1], bad=[2])
+    made = retry(env, first, idempotency_key="k")
+    again = retry(env, first, idempotency_key="k")
+    assert made.status == again.status == 200
+    assert again.json["id"] == made.json["id"]
+    other = retry(env, first, idempotency_key="k", only="failed")
+    assert (other.status, other.error["code"]) == (409, "idempotency_key_reused")

@@ -55,6 +55,7 @@ ErrorCode = Literal[
     "model_unavailable",  # known, and no replica that serves it takes calls now
     "engine_error",  # the engine broke off, or answered what no client can use
     "engine_timeout",
+    "idempotency_key_reused",  # with another request
     "webhook_not_found",
     "delivery_not_found",  # no event of that id was for that webhook, or it is forgotten by now
     "webhook_unreachable",  # a test that got no answer

@@ -13,6 +13,7 @@ import msgspec
 from lowtide.core.accounts.batch_quota import NO_QUOTA, BatchQuota
 from lowtide.core.batches.batch import Batch
 from lowtide.core.batches.failures import FailureGroup
+from lowtide.core.idempotency.request_key import RequestKey
 
 LineSetKind = Literal["covered", "failed", "succeeded"]
 """covered: the lines that a retry was made for. failed: those without success of an ended batch,
@@ -45,10 +46,16 @@ class RetryStore(Protocol):
         ...
 
     async def add(
-        self, batch: Batch, covered: bytes, seen: int, quota: BatchQuota = NO_QUOTA
+        self,
+        batch: Batch,
+        covered: bytes,
+        seen: int,
+        quota: BatchQuota = NO_QUOTA,
+        key: RequestKey | None = None,
     ) -> Batch:
         """Insert the retry and the set of the lines that it covers. `seen`: how many batches of the
-        tree that set was decided from. Raises RetryConflict, BatchQuotaReached."""
+        tree that set was decided from. `key`: as in `BatchStore.add`. Raises RetryConflict,
+        BatchQuotaReached, KeyTaken."""
         ...
 
     async def line_sets(self, batch_ids: list[str], kind: LineSetKind) -> Mapping[str, bytes]:

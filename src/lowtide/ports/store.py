@@ -30,11 +30,13 @@ from lowtide.core.batches.plan import ChunkSpec, ModelTotals
 from lowtide.core.execution.records import StoredSlice
 from lowtide.core.files.file import File
 from lowtide.core.files.storage_quota import StorageQuota
+from lowtide.core.idempotency.request_key import RequestKey
 from lowtide.core.webhooks.endpoint import BatchWebhook
 from lowtide.ports.accounts import LedgerStore, TenantStore
 from lowtide.ports.calibration import CalibrationStore
 from lowtide.ports.capacity import CapacityStore
 from lowtide.ports.flex import FlexStore
+from lowtide.ports.idempotency import IdempotencyStore
 from lowtide.ports.integrity import IntegrityStore
 from lowtide.ports.ownership import OwnershipStore
 from lowtide.ports.retries import BatchEnd, RetryStore
@@ -75,7 +77,9 @@ class UnknownCursor(LookupError):
 class FileStore(Protocol):
     """Rows of files. Bytes are in the object store under `File.blob_key`."""
 
-    async def add(self, file: File, quota: StorageQuota | None = None) -> None:
+    async def add(
+        self, file: File, quota: StorageQuota | None = None, key: RequestKey | None = None
+    ) -> str | None:
         """Insert. The id is fresh. Raises QuotaReached, however many add at the same instant."""
         ...
 
@@ -137,11 +141,14 @@ class BatchStore(Protocol):
         since: datetime,
         quota: BatchQuota = NO_QUOTA,
         webhook: BatchWebhook | None = None,
+        key: RequestKey | None = None,
     ) -> Batch:
         """Insert, unless `repeat` (the client says that it asks once more) and `repeated` finds
         the batch that was made for it; that one is returned then.
 
-        `webhook`: where the event of its end goes, beside the endpoints that ask for all.
+        `webhook`: where the event of its end goes, beside the endpoints that ask for all. `key`
+        stands for this create: the batch that an earlier one with it made is returned. Raises
+        KeyTaken.
         Of identical repetitions at the same moment one inserts, and the others find its batch.
         Raises BatchQuotaReached, however many add at the same instant.
         """
@@ -379,6 +386,8 @@ class Store(Protocol):
     def webhooks(self) -> WebhookStore: ...
     @property
     def outbox(self) -> OutboxStore: ...
+    @property
+    def idempotency(self) -> IdempotencyStore: ...
 
     async def open(self) -> None:
         """Connect and bring the schema to head. Raises StoreError with what to do."""

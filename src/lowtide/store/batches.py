@@ -15,6 +15,7 @@ from lowtide import limits
 from lowtide.core.accounts.batch_quota import NO_QUOTA, BatchQuota, BatchQuotaReached
 from lowtide.core.batches.batch import Batch, sources_of
 from lowtide.core.batches.plan import ModelTotals
+from lowtide.core.idempotency.request_key import RequestKey
 from lowtide.core.webhooks.endpoint import BatchWebhook
 from lowtide.ports.store import QueueDepth
 from lowtide.store.connection.database import Database, transactional
@@ -22,6 +23,7 @@ from lowtide.store.connection.dialect import lock_name
 from lowtide.store.connection.notify import announce
 from lowtide.store.schema.rows import batch_of, batch_values
 from lowtide.store.schema.tables import LEASED, batch_models, batches, chunks, files
+from lowtide.store.statements.idempotency import one_batch, take_key
 from lowtide.store.statements.owners import owner_of
 from lowtide.store.statements.paging import page
 from lowtide.store.statements.transitions import drop_unleased, take
@@ -46,6 +48,7 @@ class SqlBatches:
         since: datetime,
         quota: BatchQuota = NO_QUOTA,
         webhook: BatchWebhook | None = None,
+        key: RequestKey | None = None,
     ) -> Batch:
         async with self._db.write() as conn:
             if repeat:
@@ -55,6 +58,10 @@ class SqlBatches:
                 if row is not None:
                     await _doubt_answer(conn, row)
                     return batch_of(row)
+            if key is not None:
+                earlier = await take_key(conn, key, batch.id, batch.created_at)
+                if earlier is not None:
+                    return batch_of(await one_batch(conn, earlier))
             await check_batch_quota(conn, batch, quota)
             # Locked: who deletes the file meanwhile waits, and then sees that this batch reads it.
             input_key = await conn.scalar(

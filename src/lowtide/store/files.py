@@ -11,11 +11,13 @@ from sqlalchemy import insert, select, update
 
 from lowtide.core.files.file import File
 from lowtide.core.files.storage_quota import StorageQuota
+from lowtide.core.idempotency.request_key import RequestKey
 from lowtide.ports.store import Order
 from lowtide.store.connection.database import Database, transactional
 from lowtide.store.schema.rows import file_of, file_values
 from lowtide.store.schema.tables import files
 from lowtide.store.statements.garbage import hide_files, lock_garbage
+from lowtide.store.statements.idempotency import take_key
 from lowtide.store.statements.paging import page
 from lowtide.store.statements.storage_use import check_quota
 
@@ -29,11 +31,18 @@ class SqlFiles:
     def __init__(self, database: Database) -> None:
         self._db = database
 
-    async def add(self, file: File, quota: StorageQuota | None = None) -> None:
+    async def add(
+        self, file: File, quota: StorageQuota | None = None, key: RequestKey | None = None
+    ) -> str | None:
         unfinished = int(file.status == "pending")
         async with self._db.write() as conn:
+            if key is not None:
+                earlier = await take_key(conn, key, file.id, file.created_at)
+                if earlier is not None:
+                    return earlier
             await check_quota(conn, file.project_id, quota, bytes=file.bytes, unfinished=unfinished)
             await conn.execute(insert(files), file_values(file))
+        return None
 
     async def get(self, project_id: str, file_id: str) -> File | None:
         file = await self.by_id(file_id)

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from lowtide.core.accounts.batch_quota import NO_QUOTA, BatchQuota
 from lowtide.core.batches.batch import Batch
 from lowtide.core.batches.failures import FailureGroup
+from lowtide.core.idempotency.request_key import RequestKey
 from lowtide.ports.retries import LineSetKind, RetryConflict
 from lowtide.store.batches import check_batch_quota, insert_batch
 from lowtide.store.connection.database import Database, transactional
@@ -22,6 +23,7 @@ from lowtide.store.schema.retry_tables import line_sets
 from lowtide.store.schema.rows import batch_of
 from lowtide.store.schema.tables import batches, files
 from lowtide.store.statements.failures import failures_of
+from lowtide.store.statements.idempotency import one_batch, take_key
 
 
 @transactional
@@ -36,9 +38,18 @@ class SqlRetries:
             return [batch_of(row) for row in await _tree(conn, project_id, root_id)]
 
     async def add(
-        self, batch: Batch, covered: bytes, seen: int, quota: BatchQuota = NO_QUOTA
+        self,
+        batch: Batch,
+        covered: bytes,
+        seen: int,
+        quota: BatchQuota = NO_QUOTA,
+        key: RequestKey | None = None,
     ) -> Batch:
         async with self._db.write() as conn:
+            if key is not None:
+                earlier = await take_key(conn, key, batch.id, batch.created_at)
+                if earlier is not None:
+                    return batch_of(await one_batch(conn, earlier))
             await lock_name(conn, f"retry {batch.tree_id}")
             tree = await _tree(conn, batch.project_id, batch.tree_id)
             unfinished = next((row.id for row in tree if row.ended_at is None), None)

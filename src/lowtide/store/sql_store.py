@@ -13,6 +13,7 @@ from lowtide.ports.calibration import CalibrationStore
 from lowtide.ports.capacity import CapacityStore
 from lowtide.ports.clock import Clock
 from lowtide.ports.flex import FlexStore
+from lowtide.ports.idempotency import IdempotencyStore
 from lowtide.ports.integrity import IntegrityStore
 from lowtide.ports.ownership import OwnershipStore
 from lowtide.ports.retries import RetryStore
@@ -40,6 +41,7 @@ from lowtide.store.connection.dialect import make_sqlite_file
 from lowtide.store.connection.notify import SqlWakeups
 from lowtide.store.files import SqlFiles
 from lowtide.store.flex import SqlFlex
+from lowtide.store.idempotency import SqlIdempotency
 from lowtide.store.integrity import SqlIntegrity
 from lowtide.store.ledger import SqlLedger
 from lowtide.store.lifecycle import SqlLifecycle
@@ -85,6 +87,7 @@ class SqlStore:
         self._worker_reports = SqlWorkerReports(self._db)
         self._webhooks = SqlWebhooks(self._db)
         self._outbox = SqlOutbox(self._db)
+        self._idempotency = SqlIdempotency(self._db)
 
     @classmethod
     def sqlite(cls, path: Path, writing: Turns | None = None) -> "SqlStore":
@@ -167,6 +170,10 @@ class SqlStore:
     @property
     def outbox(self) -> OutboxStore:
         return self._outbox
+
+    @property
+    def idempotency(self) -> IdempotencyStore:
+        return self._idempotency
 
     async def open(self) -> None:
         """Connect and bring the schema to head. Raises StoreError with what to do."""

@@ -17,6 +17,7 @@ from starlette.responses import Response
 from lowtide import limits
 from lowtide.api.batches.estimate_object import estimate_object
 from lowtide.api.dialects import openai, render_batch, together
+from lowtide.api.http.idempotency_key import PARAMETERS, key_of
 from lowtide.api.http.json_body import as_struct, json_response, read_json
 from lowtide.api.middleware.auth import set_audit_subject
 from lowtide.api.middleware.caller import identify, note_rows, services_of
@@ -34,6 +35,7 @@ from lowtide.api.openapi.routes import Routes, read_query
 from lowtide.api.openapi.schemas import parameters_of
 from lowtide.core.batches.batch import Batch, Dialect
 from lowtide.core.batches.line import ENDPOINTS
+from lowtide.core.idempotency.request_key import RequestKey
 from lowtide.core.scheduling.feasibility import Feasibility
 from lowtide.service.batches.batches import Created
 from lowtide.service.batches.new_batch import NewBatch
@@ -58,6 +60,7 @@ _FIELDS: Final = {
     "model": {"type": "string"},
     "model_id": {"type": "string"},
     "webhook": {"type": "string", "examples": ["wh_123", "https://example.org/hooks"]},
+    "idempotency_key": {"type": "string", "minLength": 1, "maxLength": 255},
     "dry_run": {"type": "boolean"},
     "delete_input": {"type": "boolean"},
 }
@@ -95,9 +98,11 @@ class ListBatches(msgspec.Struct, frozen=True):
             "rate_limit_exceeded",
             "spend_cap_exceeded",
             "window_infeasible",
+            "idempotency_key_reused",
             "storage_full",
         ),
     },
+    parameters=PARAMETERS,
     requestBody=json_body({"type": "object", "properties": _FIELDS, "required": ["input_file_id"]}),
 )
 async def create(request: Request) -> Response:
@@ -106,8 +111,8 @@ async def create(request: Request) -> Response:
     asked = parse_create(await read_json(request))
     if asked.dry_run:
         return await _estimate(request, asked)
-    repeat = _is_repetition(request)
-    created = await service.create(caller.project_id, caller.user_id, asked, repeat=repeat)
+    repeat, key = _is_repetition(request), _key_of(request, asked)
+    created = await service.create(caller.project_id, caller.user_id, asked, repeat=repeat, key=key)
     set_audit_subject(request, created.batch.id)
     response = await _created_answer(request, created)
     if not await request.is_disconnected():
@@ -150,6 +155,12 @@ async def cancel(request: Request, batch_id: str) -> Response:
     """Stop a batch; what finished is kept, and billed."""
     batch = await services_of(request).batches.cancel(identify(request).project_id, batch_id)
     return await answer_batch(request, batch)
+
+
+def _key_of(request: Request, asked: NewBatch) -> RequestKey | None:
+    """What the client says that this create is known by."""
+    means = msgspec.structs.replace(asked, idempotency_key=None, dry_run=None)
+    return key_of(request, "batch", means, asked.idempotency_key)
 
 
 def _is_repetition(request: Request) -> bool:

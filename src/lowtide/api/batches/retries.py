@@ -13,6 +13,7 @@ from starlette.responses import Response
 from lowtide.api.batches.batches import answer_batch, render_list
 from lowtide.api.dialects import openai
 from lowtide.api.files.downloads import begin_stream, in_download_place
+from lowtide.api.http.idempotency_key import PARAMETERS, key_of
 from lowtide.api.http.json_body import as_struct, json_response, read_json
 from lowtide.api.middleware.auth import set_audit_subject
 from lowtide.api.middleware.caller import identify, services_of
@@ -38,6 +39,7 @@ _RETRY: Final[dict[str, Any]] = {
     "completion_window": {"type": "string", "examples": ["24h"]},
     "priority": {"type": "integer"},
     "metadata": {"type": "object", "additionalProperties": {"type": "string"}},
+    "idempotency_key": {"type": "string", "minLength": 1, "maxLength": 255},
 }
 
 
@@ -57,6 +59,7 @@ _RETRY: Final[dict[str, Any]] = {
         "batch_failed",
         "retry_unfinished",
         "nothing_to_retry",
+        "idempotency_key_reused",
         "input_gone",
         "file_expired",
         "file_lost",
@@ -64,14 +67,17 @@ _RETRY: Final[dict[str, Any]] = {
         "spend_cap_exceeded",
         "storage_full",
     ),
+    parameters=PARAMETERS,
     requestBody={**json_body({"type": "object", "properties": _RETRY}), "required": False},
 )
 async def retry(request: Request, batch_id: str) -> Response:
     """Run the lines without success again, as a new batch over the stored input."""
     caller = identify(request)
     asked = as_struct(await read_json(request), RetryBatch)
+    means = (batch_id, msgspec.structs.replace(asked, idempotency_key=None))
+    key = key_of(request, "batch", means, asked.idempotency_key)
     batch = await services_of(request).retries.retry(
-        caller.project_id, caller.user_id, batch_id, asked
+        caller.project_id, caller.user_id, batch_id, asked, key
     )
     set_audit_subject(request, batch.id)
     return await answer_batch(request, batch)

@@ -14,6 +14,7 @@ from lowtide import limits
 from lowtide.api.files import downloads
 from lowtide.api.files.file_objects import file_object, openai_file, together_file
 from lowtide.api.files.uploads import create_file, receive_signed
+from lowtide.api.http.idempotency_key import PARAMETERS
 from lowtide.api.http.json_body import json_response
 from lowtide.api.middleware.caller import identify, note_rows, services_of
 from lowtide.api.middleware.paths import client_dialect, dialect_of
@@ -51,6 +52,7 @@ _UPLOAD_CODES: Final[tuple[ErrorCode, ...]] = (
     "request_too_large",
     "storage_limit_exceeded",
     "storage_full",
+    "idempotency_key_reused",
 )
 _DOWNLOAD_CODES: Final[tuple[ErrorCode, ...]] = (
     "invalid_request",
@@ -179,7 +181,7 @@ def _upload(path: str) -> None:
             **refusals(*_UPLOAD_CODES),
         },
         requestBody=body(_FORMS),
-        parameters=_query("purpose", "file_name", "checksum"),
+        parameters=[*_query("purpose", "file_name", "checksum"), *PARAMETERS],
     )(create_file)
 
 

@@ -19,6 +19,7 @@ from starlette.responses import Response
 from lowtide import limits
 from lowtide.api.files.file_objects import file_object
 from lowtide.api.http.errors import as_lowtide_error, envelope
+from lowtide.api.http.idempotency_key import key_of
 from lowtide.api.http.json_body import declared_length, json_response, read_bounded
 from lowtide.api.http.multipart_form import boundary_of, read_form
 from lowtide.api.middleware.auth import set_audit_subject
@@ -132,6 +133,7 @@ def signed_address(
 
 async def _read_upload(request: Request, project_id: str) -> Response:
     files = services_of(request).files
+    key_of(request, "file", None)  # one that can be none is refused before the bytes come
     least = max(0, declared_length(request) - limits.UPLOAD_OVERHEAD_BYTES_MAX)
     await files.check_room(project_id, least)
     boundary = boundary_of(request.headers["content-type"])
@@ -151,13 +153,16 @@ async def _read_upload(request: Request, project_id: str) -> Response:
         # Refusals must come before the stack is left: leaving it in peace keeps the bytes.
         purpose = checked_purpose(_field(request, form.fields, "purpose"))
         expires_after_s = _expiry(form.fields)
+        filename = checked_filename(form.fields.get("file_name") or form.filename)
+    means = (filename, purpose, expires_after_s, intake.content.sha256)
     file = await files.keep(
         project_id,
         file_id,
         intake.content,
-        filename=checked_filename(form.fields.get("file_name") or form.filename),
+        filename=filename,
         purpose=purpose,
         expires_after_s=expires_after_s,
+        key=key_of(request, "file", means),
     )
     set_audit_subject(request, file.id)
     return json_response(file_object(file, dialect_of(request, file.dialect)))

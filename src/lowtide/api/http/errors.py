@@ -65,6 +65,7 @@ STATUS_OF: Final[Mapping[ErrorCode, int]] = MappingProxyType(
         "not_found": 404,
         "method_not_allowed": 405,
         "request_timeout": 408,
+        "idempotency_key_reused": 409,
         "file_expired": 410,
         "file_lost": 410,
         "results_gone": 410,

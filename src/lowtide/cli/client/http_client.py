@@ -7,6 +7,7 @@ a repeated POST says that it is one, so that the server can recognise it.
 
 import itertools
 import random
+import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -90,8 +91,9 @@ class HttpClient:
 
         Raises ServerRefused for an error answer, ServerUnreachable when none came.
         """
+        named = {"Idempotency-Key": secrets.token_hex(16)} if method == "POST" else {}
         for tried in itertools.count():
-            sent = dict(headers or {})
+            sent = named | dict(headers or {})
             if tried:
                 sent["X-Stainless-Retry-Count"] = str(tried)  # what the SDKs say; protocol.md 9.14
             try:

@@ -17,7 +17,6 @@ from ipaddress import (
     ip_network,
 )
 from typing import Final
-from urllib.parse import SplitResult, urlsplit
 
 import msgspec
 
@@ -33,7 +32,8 @@ _NOT_PUBLIC: Final = (
     IPv4Network("192.0.0.0/24"),  # of protocols, and Oracle's metadata
     IPv4Network("192.88.99.0/24"),  # relays of 6to4
 )
-_HOST: Final = re.compile(r"[a-z0-9_.:-]+")
+_URL: Final = re.compile(r"(https?)://([^/?#]*)(/[^?#]*)?(\?[^#]*)?(#.*)?", re.IGNORECASE)
+_AUTHORITY: Final = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([\w.-]+))(?::(\d{1,5}))?", re.ASCII)
 _PORTS: Final = {"http": 80, "https": 443}
 
 
@@ -60,31 +60,34 @@ def target_of(url: str) -> WebhookTarget:
         raise ValueError(f"it is longer than {limits.WEBHOOK_URL_CHARS_MAX} characters")
     if not url.isascii() or any(letter <= " " or letter == "\x7f" for letter in url):
         raise ValueError("it has a space, a control character or one outside of ASCII")
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:
-        raise ValueError("its host or port cannot be read") from None
-    _check_parts(parts)
-    is_tls = parts.scheme == "https"
-    path = parts.path or "/"
+    parts = _URL.fullmatch(url)
+    if parts is None:
+        raise ValueError("it must begin with https:// or http://")
+    scheme, authority, path, query, fragment = parts.groups()
+    if "@" in authority:
+        raise ValueError("it must hold no user and no password: the signature says who calls")
+    if fragment is not None:
+        raise ValueError("it must have no fragment")
+    host, port = _place_of(authority, _PORTS[scheme.lower()])
     return WebhookTarget(
-        is_tls=is_tls,
-        host=(parts.hostname or "").rstrip("."),
-        port=port or _PORTS[parts.scheme],
-        path=f"{path}?{parts.query}" if parts.query else path,
+        is_tls=scheme.lower() == "https",
+        host=host,
+        port=port,
+        path=(path or "/") + (query or ""),
     )
 
 
-def _check_parts(parts: SplitResult) -> None:
-    if parts.scheme not in _PORTS:
-        raise ValueError("it must begin with https:// or http://")
-    if "@" in parts.netloc:
-        raise ValueError("it must hold no user and no password: the signature says who calls")
-    if _HOST.fullmatch((parts.hostname or "").rstrip(".")) is None:
-        raise ValueError("it names no host")
-    if parts.fragment or parts.netloc.endswith(":"):
-        raise ValueError("it must have no fragment, and no empty port")
+def _place_of(authority: str, default_port: int) -> tuple[str, int]:
+    """Host and port. Raises ValueError."""
+    parts = _AUTHORITY.fullmatch(authority)
+    if parts is None:
+        raise ValueError("it names no host, or its host or port cannot be read")
+    literal, name, digits = parts.groups()
+    host = str(IPv6Address(literal)) if literal is not None else name.rstrip(".").lower()
+    port = int(digits or default_port)
+    if not host or not 0 < port < 65536:
+        raise ValueError("it names no host, or its host or port cannot be read")
+    return host, port
 
 
 def refusal_of(address: str, allowed: Sequence[IPNetwork]) -> str | None:

@@ -19,6 +19,7 @@ from lowtide.core.accounts.catalogue import Catalogue
 from lowtide.core.accounts.ledger import Cost
 from lowtide.core.batches.batch import TERMINAL, Batch
 from lowtide.core.errors import LowtideError
+from lowtide.core.idempotency.request_key import KeyTaken, RequestKey
 from lowtide.core.reporting.progress import NOTHING_FORESEEN, Progress, progress_of
 from lowtide.core.reporting.standing import NOTHING_KNOWN, Standing
 from lowtide.core.reporting.waiting import NO_QUEUE, Queue, is_queued
@@ -36,6 +37,7 @@ from lowtide.service.batches.new_batch import (
     check_model,
     check_window,
 )
+from lowtide.service.idempotency.idempotency import earlier_batch, reused
 from lowtide.service.webhooks.webhooks import WebhookService
 
 NOTHING_SPENT: Final = Cost()
@@ -98,16 +100,26 @@ class BatchService:
         self._webhooks = webhooks
 
     async def create(
-        self, project_id: str, user_id: str, asked: NewBatch, *, repeat: bool = False
+        self,
+        project_id: str,
+        user_id: str,
+        asked: NewBatch,
+        *,
+        repeat: bool = False,
+        key: RequestKey | None = None,
     ) -> Created:
         """Record the batch and wake validation. `repeat`: the client says that it asks once more,
         and means the batch that it was not told of, if there is one.
 
+        `key`: the client's own for this request, which then says alone what is a repetition.
         Raises LowtideError with the parameter at fault, or for a limit or cap that is reached.
         """
+        if (earlier := await earlier_batch(self._store, self._clock, project_id, key)) is not None:
+            return Created(earlier, existed=True)
         draft = await self.check(project_id, asked)
         batch = self._new_batch(project_id, user_id, asked, draft)
         since = batch.created_at - timedelta(seconds=limits.REPEATED_POST_WINDOW_S)
+        repeat = repeat and key is None  # a key says exactly which request is meant
         stored = None
         if repeat:  # looked for first: no limit may refuse what was accepted before
             stored = await self._store.batches.repeated(
@@ -118,26 +130,37 @@ class BatchService:
             self._check_window(verdict)
             await self._allowance.check_batches_per_hour(project_id)
             await self._allowance.check_spend(project_id)
-            stored = await self._add(batch, repeat, since, draft.webhook)
+            stored = await self._add(
+                batch, draft.webhook, key, repeated_since=since if repeat else None
+            )
         self._wake("validate")
         warning = self._warning(verdict)
         return Created(stored, warning, verdict, existed=stored.id != batch.id)
 
     async def _add(
-        self, batch: Batch, repeat: bool, since: datetime, webhook: BatchWebhook | None
+        self,
+        batch: Batch,
+        webhook: BatchWebhook | None,
+        key: RequestKey | None,
+        *,
+        repeated_since: datetime | None,
     ) -> Batch:
         bounds = await self._allowance.of(batch.project_id)
         try:
             return await self._store.batches.add(
                 batch,
                 digest=_digest(batch, webhook),
-                repeat=repeat,
-                since=since,
+                repeat=repeated_since is not None,
+                since=repeated_since or batch.created_at,
                 quota=bounds.batch_quota,
                 webhook=webhook,
+                key=key,
             )
         except BatchQuotaReached as reached:
             raise too_many_batches(bounds, reached.lack) from None
+        except KeyTaken:
+            assert key is not None
+            raise reused(key) from None
 
     async def check(self, project_id: str, asked: NewBatch) -> CheckedBatchRequest:
         """Refuse what can be known to be wrong. Raises LowtideError with the parameter at fault."""

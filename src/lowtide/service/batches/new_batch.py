@@ -39,6 +39,7 @@ class NewBatch(msgspec.Struct, frozen=True, kw_only=True):
     model_id: str | None = None
     webhook: str | None = None
     """The id of a webhook, or an address of its own, that hears of this batch's end."""
+    idempotency_key: str | None = None
     dry_run: bool | None = None
     delete_input: bool | None = None
 

@@ -24,6 +24,7 @@ from lowtide.core.batches.retry import (
     without_success,
 )
 from lowtide.core.errors import LowtideError
+from lowtide.core.idempotency.request_key import KeyTaken, RequestKey
 from lowtide.ports.clock import Clock, NewId
 from lowtide.ports.retries import RetryConflict
 from lowtide.ports.store import Store
@@ -37,6 +38,7 @@ from lowtide.service.batches.new_batch import (
     checked_window_s,
     invalid_value,
 )
+from lowtide.service.idempotency.idempotency import earlier_batch, reused
 from lowtide.service.off_loop import off_loop
 
 Wake = Callable[[str], None]
@@ -51,6 +53,7 @@ class RetryBatch(msgspec.Struct, frozen=True, kw_only=True):
     completion_window: str | None = None
     priority: int | None = None
     metadata: Mapping[str, str] | None = None
+    idempotency_key: str | None = None
 
 
 class RetryService:
@@ -72,8 +75,17 @@ class RetryService:
         self._allowance = allowance
         self._wake = wake
 
-    async def retry(self, project_id: str, user_id: str, batch_id: str, asked: RetryBatch) -> Batch:
+    async def retry(
+        self,
+        project_id: str,
+        user_id: str,
+        batch_id: str,
+        asked: RetryBatch,
+        key: RequestKey | None = None,
+    ) -> Batch:
         """Make the batch that runs again what had no success. Raises LowtideError: why not."""
+        if (earlier := await earlier_batch(self._store, self._clock, project_id, key)) is not None:
+            return earlier
         only = _checked(asked)
         check_model(asked.model, self._catalogue)
         for _ in range(limits.RETRY_TRIES_MAX):
@@ -87,7 +99,7 @@ class RetryService:
                 raise _nothing_to_retry(batch, left)
             fresh = self._new_batch(user_id, batch, asked)
             try:
-                added = await self._add(fresh, pack_lines(lines), len(tree))
+                added = await self._add(fresh, pack_lines(lines), len(tree), key)
             except RetryConflict as conflict:
                 if conflict.unfinished is not None:
                     raise _unfinished(conflict.unfinished, batch) from None
@@ -163,14 +175,17 @@ class RetryService:
             ),
         )
 
-    async def _add(self, batch: Batch, covered: bytes, seen: int) -> Batch:
+    async def _add(self, batch: Batch, covered: bytes, seen: int, key: RequestKey | None) -> Batch:
         await self._allowance.check_batches_per_hour(batch.project_id)
         await self._allowance.check_spend(batch.project_id)
         bounds = await self._allowance.of(batch.project_id)
         try:
-            return await self._store.retries.add(batch, covered, seen, bounds.batch_quota)
+            return await self._store.retries.add(batch, covered, seen, bounds.batch_quota, key)
         except BatchQuotaReached as reached:
             raise too_many_batches(bounds, reached.lack) from None
+        except KeyTaken:
+            assert key is not None
+            raise reused(key) from None
 
     def _new_batch(self, user_id: str, of: Batch, asked: RetryBatch) -> Batch:
         now = self._clock.now()

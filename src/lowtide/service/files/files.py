@@ -15,12 +15,14 @@ import msgspec
 from lowtide import limits
 from lowtide.core.errors import LowtideError, file_lost
 from lowtide.core.files.file import PURPOSES, File, FileStatus, dialect_of_purpose
+from lowtide.core.idempotency.request_key import KeyTaken, RequestKey
 from lowtide.ports.blobs import Blobs
 from lowtide.ports.clock import Clock, NewId
 from lowtide.ports.store import FileStore, Order, UnknownCursor
 from lowtide.service.accounts.quotas import Quotas
 from lowtide.service.files.storage import Storage
 from lowtide.service.files.upload_writer import Content, UploadWriter, open_upload, too_large
+from lowtide.service.idempotency.idempotency import reused
 
 BLOB_FOLDER: Final = "files"
 """Uploads lie under `files/{file id}/{random}`, so that two PUTs to one address never meet."""
@@ -117,18 +119,29 @@ class FileService:
         filename: str,
         purpose: str,
         expires_after_s: int | None = None,
+        key: RequestKey | None = None,
     ) -> File:
-        """Record a file whose bytes have arrived. When this fails, the blob is left to the sweeper.
+        """Records a file whose bytes have arrived. A failure leaves the blob to the sweeper.
 
         It is not deleted here: a failed answer does not prove that the row was not written. Raises
-        LowtideError `storage_limit_exceeded`, when others took the room meanwhile.
+        LowtideError `storage_limit_exceeded`, when others took the room meanwhile. `key`: the
+        client's own for this upload; a file that was made with it is returned instead. Raises
+        `idempotency_key_reused`.
         """
         file = self._file(
             project_id, file_id, filename, purpose, expires_after_s, content, "uploaded"
         )
         async with self.storage.adding(project_id, content.blob_key) as quota:
-            await self._files.add(file, quota)
-        return file
+            try:
+                earlier_id = await self._files.add(file, quota, key)
+            except KeyTaken:
+                assert key is not None
+                await self._blobs.delete(content.blob_key)  # it has no row
+                raise reused(key) from None
+        if earlier_id is None:
+            return file
+        await self._blobs.delete(content.blob_key)
+        return await self.get(project_id, earlier_id)
 
     async def awaiting(self, file_id: str) -> File:
         """The announced file that waits for its bytes. Raises LowtideError `upload_invalid`."""

@@ -14,7 +14,6 @@ from random import Random
 from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
-from lowtide.service.idempotency.idempotency import request_key
 
 from lowtide import limits
 from lowtide.core.batches.batch import TERMINAL, Batch, Status, error_file_id, output_file_id
@@ -22,6 +21,7 @@ from lowtide.core.errors import LowtideError
 from lowtide.ports.blobs import BlobError
 from lowtide.ports.store import StoreError
 from lowtide.service.batches.new_batch import NewBatch
+from lowtide.service.idempotency.idempotency import request_key
 from testkit.sim.fault_kinds import FaultKind
 from testkit.sim.invariants import Violation
 from testkit.sim.node import Node, Unreachable, uploader

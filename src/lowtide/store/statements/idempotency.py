@@ -52,7 +52,7 @@ async def made_by(conn: AsyncConnection, key: RequestKey, now: datetime) -> str 
         return None
     if (row.kind, row.digest) != (key.kind, key.digest):
         raise KeyTaken
-    there = select(batches.c.id).where(batches.c.id == row.made_id)
+    there = select(batches.c.id).where(batches.c.id == row.made_id, batches.c.deleted_at.is_(None))
     if key.kind == "file":
         there = select(files.c.id).where(files.c.id == row.made_id, files.c.deleted_at.is_(None))
     made_id: str | None = await conn.scalar(there)

@@ -3,8 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0018"
-down_revision = "0017"
+revision = "0017"
+down_revision = "0016"
 
 # Compared byte by byte in PostgreSQL, too.
 WORD = sa.String().with_variant(sa.String(collation="C"), "postgresql")

@@ -59,6 +59,9 @@ COMMANDS: Final[Mapping[str, CommandSpec]] = MappingProxyType(
                 "lowtide usage --since 90d --by day,model,project --csv > usage.csv",
             ),
         ),
+        "engines": CommandSpec(
+            "server.engines", ("lowtide engines", "lowtide engines --server http://batch:8000")
+        ),
         "doctor": CommandSpec(
             "doctor.command",
             ("lowtide doctor", "lowtide doctor --config lowtide.toml", "lowtide doctor --repair"),

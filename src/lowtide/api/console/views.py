@@ -20,10 +20,10 @@ from lowtide.api.dialects import openai
 from lowtide.api.middleware.caller import Caller, identify, services_of
 from lowtide.api.objects.batches import BatchObject
 from lowtide.api.openapi.routes import read_query
+from lowtide.api.replicas.engines import engines_of
 from lowtide.core.batches.batch import STEERABLE, TERMINAL, Batch
 from lowtide.core.batches.failures import OTHER, FailureGroup
 from lowtide.core.errors import LowtideError
-from lowtide.core.reporting.standing import split
 
 Context = dict[str, Any]
 
@@ -119,19 +119,12 @@ async def load_engines(request: Request) -> Context:
     caller = identify(request)
     if "admin" not in caller.scopes:
         raise LowtideError("insufficient_scope", "The engines are shown to administrators.")
-    reports = await services_of(request).standings.reports()
-    live, gone = split(reports, services_of(request).standings.at())
-    rows: dict[tuple[str, tuple[str, ...], str], Context] = {}
-    for report in live:
-        for replica in report.replicas:
-            key = (replica.name, replica.models, replica.condition)
-            if key not in rows or replica.is_owned:
-                rows[key] = {"replica": replica, "worker": report.worker_id}
+    found = await engines_of(request)
     return {
-        "replicas": [rows[key] for key in sorted(rows)],
-        "workers": live,
-        "gone": gone,
-        "ready": sum(row["replica"].condition in ("ready", "live_first") for row in rows.values()),
+        "engines": found.data,
+        "workers": [each for each in found.workers if not each.is_gone],
+        "gone": [each for each in found.workers if each.is_gone],
+        "ready": sum(each.condition in ("ready", "live_first") for each in found.data),
     }
 
 

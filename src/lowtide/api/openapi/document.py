@@ -16,6 +16,7 @@ from lowtide.api.objects import (
     accounts,
     amounts,
     batches,
+    engines,
     errors,
     failures,
     files,
@@ -44,7 +45,18 @@ _LIVE_CODES: Final[tuple[ErrorCode, ...]] = (
     "storage_limit_exceeded",
     "storage_full",
 )
-_OBJECTS: Final = (accounts, amounts, batches, errors, failures, files, lines, models, webhooks)
+_OBJECTS: Final = (
+    accounts,
+    amounts,
+    batches,
+    engines,
+    errors,
+    failures,
+    files,
+    lines,
+    models,
+    webhooks,
+)
 _TEXT: Final = {"type": "string"}
 _REFERENCE: Final = re.compile(r"#/components/schemas/(\w+)")
 _PROMPTS: Final[Mapping[str, dict[str, Any]]] = {

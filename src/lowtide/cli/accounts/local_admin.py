@@ -27,6 +27,7 @@ from lowtide.api.accounts.admin_objects import (
     project_object,
 )
 from lowtide.api.accounts.usage_object import usage_object
+from lowtide.api.replicas.engine_objects import engine_list
 from lowtide.cli.accounts.admin_backend import Bounds, Cap, UsageQuestion
 from lowtide.cli.client.objects import JsonObject
 from lowtide.cli.server.event_loop import new_event_loop
@@ -36,6 +37,7 @@ from lowtide.core.accounts.money import dollars
 from lowtide.core.accounts.tenancy import OrganizationLimits
 from lowtide.core.reporting.shown_url import shown_url
 from lowtide.data_dir import locked_data_dir
+from lowtide.ports.worker_reports import WorkerReportStore
 from lowtide.service.accounts.authentication import Authenticator
 from lowtide.service.accounts.tenants import TenantService
 from lowtide.service.accounts.usage import UsageService
@@ -55,6 +57,7 @@ class AdminServices:
 
     tenants: TenantService
     usage: UsageService
+    reports: WorkerReportStore
 
 
 class LocalAdmin:
@@ -119,6 +122,10 @@ class LocalAdmin:
             spend_cap=spend_cap,
         )
         return _shown(organization_object(self._run(changed)))
+
+    def engines(self) -> JsonObject:
+        reports = self._run(self._verbs.reports.all())
+        return _shown(engine_list(reports, SystemClock().now()))
 
     def projects(self, organization_id: str | None = None) -> list[JsonObject]:
         return [
@@ -213,7 +220,9 @@ def services_over(store: SqlStore) -> AdminServices:
     clock = SystemClock()
     access = Authenticator(store.tenants, clock)
     return AdminServices(
-        TenantService(store.tenants, access, clock, new_id), UsageService(store.ledger, clock)
+        TenantService(store.tenants, access, clock, new_id),
+        UsageService(store.ledger, clock),
+        store.worker_reports,
     )
 
 

@@ -62,6 +62,9 @@ class RemoteAdmin:
             body["spend_cap"] = _text(spend_cap)
         return self._http.call("PATCH", f"/admin/organizations/{organization_id}", json=body)
 
+    def engines(self) -> JsonObject:
+        return self._http.call("GET", "/admin/engines")
+
     def projects(self, organization_id: str | None = None) -> list[JsonObject]:
         return self._list("/admin/projects", organization_id=organization_id)
 

@@ -13,11 +13,12 @@ from typing import Final, Literal
 import msgspec
 
 from lowtide import limits
+from lowtide.core.capacity.engine_metrics import EngineMetrics
 from lowtide.core.dispatch.replica import Replica
 from lowtide.core.reporting.line_bound import LineBound
 from lowtide.core.reporting.public_text import without_places
 from lowtide.core.reporting.replica_state import ReplicaState
-from lowtide.core.reporting.worker_report import ReplicaReport
+from lowtide.core.reporting.worker_report import ReplicaLoad, ReplicaReport
 
 EventName = Literal["replica.lost", "replica.back", "circuit.opened", "circuit.closed"]
 
@@ -156,6 +157,7 @@ def _reports(look: Look, since_s: float, now: datetime, now_s: float) -> list[Re
     for (model, endpoint), state in look.calls.items():
         if model in shown:
             parts.setdefault((state, (endpoint,)), []).append(model)
+    load = _load(look.replica)
     return [
         ReplicaReport(
             name=look.replica.name,
@@ -167,9 +169,22 @@ def _reports(look: Look, since_s: float, now: datetime, now_s: float) -> list[Re
             remedy=state.remedy,
             since=_since(state, since_s, now, now_s),
             is_owned=look.is_owned,
+            load=load,
         )
         for (state, endpoints), models in parts.items()
     ]
+
+
+def _load(replica: Replica) -> ReplicaLoad:
+    told = replica.controller.signals if replica.controller is not None else EngineMetrics()
+    return ReplicaLoad(
+        in_flight=replica.in_flight,
+        window=int(replica.window),
+        bound=replica.bound,
+        running=told.running,
+        waiting=told.waiting,
+        kv_used=told.kv_used,
+    )
 
 
 def _since(state: ReplicaState, since_s: float, now: datetime, now_s: float) -> datetime | None:

@@ -10,6 +10,19 @@ from datetime import datetime
 import msgspec
 
 
+class ReplicaLoad(msgspec.Struct, frozen=True, kw_only=True):
+    """How full a replica is: batch calls in flight and allowed, what bounds them, and the engine's
+    own figures, None where it does not tell. `kv_used` is a share from 0 to 1.
+    """
+
+    in_flight: int
+    window: int
+    bound: str
+    running: int | None = None
+    waiting: int | None = None
+    kv_used: float | None = None
+
+
 class ReplicaReport(msgspec.Struct, frozen=True, kw_only=True):
     """One replica as its worker sees it, or those models of it that are in one state:
     `core.reporting.replica_state.ReplicaState`, with an instant.
@@ -28,6 +41,8 @@ class ReplicaReport(msgspec.Struct, frozen=True, kw_only=True):
     remedy: str = ""
     since: datetime | None = None
     is_owned: bool = True
+    load: ReplicaLoad | None = None
+    """None in reports of older versions."""
 
 
 class BatchReport(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,0 +1,68 @@
+"""`lowtide engines`: which replicas there are, how full each is, and what holds it."""
+
+from rich.markup import escape
+
+from lowtide.api.objects.engines import EngineList, EngineObject
+from lowtide.cli.accounts.admin_target import AdminTarget, open_admin
+from lowtide.cli.client.objects import read_view
+from lowtide.cli.options import (
+    AdminKeyOption,
+    ConfigOption,
+    DataDirOption,
+    DeskServerOption,
+    JsonOption,
+)
+from lowtide.cli.terminal import console, table, units
+
+
+def engines(
+    server: DeskServerOption = None,
+    api_key: AdminKeyOption = None,
+    config_file: ConfigOption = None,
+    data_dir: DataDirOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show the engines: what each serves, how full it is, and why it takes no calls."""
+    with open_admin(AdminTarget(server, api_key, config_file, data_dir)) as backend:
+        found = backend.engines()
+    if as_json:
+        console.emit_json(found)
+        return
+    listed = read_view(found, EngineList)
+    for worker in listed.workers:
+        if worker.is_gone:
+            at = units.human_instant(worker.seen_at)
+            console.info(f"Worker {escape(worker.id)} has not reported since {at}.")
+    if not listed.data:
+        console.info("No worker reports an engine: is one running? See `lowtide doctor`.")
+        return
+    table.show_table(
+        (
+            table.name("engine"),
+            table.whole("state"),
+            table.number("calls"),
+            table.number("window"),
+            table.whole("bound by"),
+            table.number("waiting"),
+            table.name("models"),
+        ),
+        [_row(each) for each in listed.data],
+    )
+    for each in listed.data:
+        if each.reason:
+            console.write(f"{escape(each.name)}: {escape(each.reason)}")
+            if each.remedy:
+                console.write(f"  {escape(each.remedy)}")
+
+
+def _row(engine: EngineObject) -> tuple[str, ...]:
+    load = engine.load
+    return (
+        engine.name,
+        engine.condition,
+        "-" if load is None else f"{load.in_flight:,}",
+        "-" if load is None else f"{load.window:,}",
+        "-" if load is None else load.bound,
+        "-" if load is None or load.waiting is None else f"{load.waiting:,}",
+        ", ".join(engine.models),
+    )

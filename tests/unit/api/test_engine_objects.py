@@ -1,0 +1,47 @@
+"""The list of engines out of what workers report."""
+
+from datetime import UTC, datetime, timedelta
+
+from lowtide.api.objects.engines import EngineLoad
+from lowtide.api.replicas.engine_objects import engine_list
+from lowtide.core.reporting.worker_report import ReplicaLoad, ReplicaReport, WorkerReport
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def report(worker: str, *replicas: ReplicaReport, age_s: float = 0.0) -> WorkerReport:
+    seen_at = NOW - timedelta(seconds=age_s)
+    return WorkerReport(worker_id=worker, seen_at=seen_at, ttl_s=30.0, replicas=replicas)
+
+
+def test_a_replica_is_shown_once_as_the_worker_sees_it_that_may_call_it() -> None:
+    load = ReplicaLoad(in_flight=3, window=8, bound="kv", running=5, waiting=1, kv_used=0.5)
+    ours = ReplicaReport(name="b", models=("m",), load=load)
+    theirs = ReplicaReport(name="b", models=("m",), is_owned=False)
+    alone = ReplicaReport(name="a", models=("n",), is_owned=False)
+    found = engine_list([report("w1", theirs, alone), report("w2", ours)], NOW)
+    assert [(each.name, each.worker) for each in found.data] == [("a", "w1"), ("b", "w2")]
+    assert found.data[1].load == EngineLoad(
+        in_flight=3, window=8, bound="kv", running=5, waiting=1, kv_used=0.5
+    )
+    assert found.data[0].load is None
+
+
+def test_what_holds_a_replica_is_told_with_its_remedy_and_since_when() -> None:
+    held = ReplicaReport(
+        name="a", condition="misconfigured", reason="401", remedy="set api_key", since=NOW
+    )
+    (engine,) = engine_list([report("w", held)], NOW).data
+    assert (engine.condition, engine.reason, engine.remedy) == (
+        "misconfigured",
+        "401",
+        "set api_key",
+    )
+    assert engine.since == NOW.timestamp()
+
+
+def test_a_worker_that_fell_silent_is_named_and_its_replicas_are_not_shown() -> None:
+    gone = report("w0", ReplicaReport(name="a"), age_s=31.0)
+    found = engine_list([gone, report("w1")], NOW)
+    assert found.data == []
+    assert [(each.id, each.is_gone) for each in found.workers] == [("w1", False), ("w0", True)]

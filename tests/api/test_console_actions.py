@@ -1,5 +1,6 @@
 """The buttons of a batch's page, as a browser without JavaScript presses them."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from html import unescape
@@ -160,7 +161,7 @@ def test_no_action_works_without_the_scope_the_token_or_the_batch(env: Env) -> N
     reader = sign_in(replace(tenant, key=env.http_api.run(made).credential))
     theirs = sign_in(other)
     text = page_of(tenant, reader, batch.id)
-    for action in ("cancel", "retry", "pause", "resume", "change"):
+    for action in ("cancel", "retry", "pause", "resume", "change", "delete"):
         path = f"/console/batches/{batch.id}/{action}"
         assert path not in text
         assert post(env.http_api, path, cookie, csrf="0" * 64).status == 403
@@ -168,3 +169,18 @@ def test_no_action_works_without_the_scope_the_token_or_the_batch(env: Env) -> N
             csrf = csrf_in(get(env.http_api, "/", whose))
             assert post(env.http_api, path, whose, csrf=csrf).status == status
     assert tenant.ask("GET", f"/v1/batches/{batch.id}/retries").json["last_id"] == batch.id
+
+
+def test_an_ended_batch_is_deleted_from_its_page_and_one_that_runs_is_not(env: Env) -> None:
+    tenant = env.tenant()
+    batch, running, cookie = env.ended_batch(tenant), env.running_batch(tenant), sign_in(tenant)
+    page = page_of(tenant, cookie, batch.id)
+    assert re.search(r'/delete" data-question="Delete this batch and its results\?', page)
+    answer = press(tenant, cookie, batch.id, "delete")
+    assert (answer.status, answer.headers["location"]) == (303, "/")
+    assert tenant.ask("GET", f"/v1/batches/{batch.id}").status == 404
+    assert "/delete" not in page_of(tenant, cookie, running.id)
+    csrf = csrf_in(get(env.http_api, "/", cookie))
+    refused = post(env.http_api, f"/console/batches/{running.id}/delete", cookie, csrf=csrf)
+    assert refused.status == 409
+    assert "can be deleted once it has ended" in unescape(refused.body.decode())

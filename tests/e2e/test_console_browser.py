@@ -15,7 +15,7 @@ import httpx
 import msgspec
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, FilePayload, Page, expect, sync_playwright
 
 from testkit.live_server import LiveServer, live_server
 from testkit.patience import PATIENCE_S
@@ -108,6 +108,37 @@ def test_a_batch_is_seen_to_end_without_loading_the_page_again(
     expect(page.locator("article")).to_have_count(5)
 
 
+def test_a_file_is_chosen_checked_and_made_a_batch(server: LiveServer, page: Page) -> None:
+    request = {"model": MODEL, "messages": [{"role": "user", "content": "hello"}]}
+    line = {"custom_id": "a", "method": "POST", "url": "/v1/chat/completions", "body": request}
+    chosen: FilePayload = {
+        "name": "night.jsonl",
+        "mimeType": "application/jsonl",
+        "buffer": msgspec.json.encode(line),
+    }
+    page.goto(server.address)
+    page.get_by_role("link", name="New batch").click()
+    page.get_by_label("A file of requests").set_input_files(chosen)
+    page.get_by_role("button", name="Upload and check").click()
+    expect(page.locator("h1")).to_have_text("night.jsonl")
+    assert violations(page) == []
+    page.get_by_label("Name").fill("from a browser")
+    page.get_by_role("button", name="Create the batch").click()
+    expect(page.locator("h1")).to_have_text("from a browser")
+    expect(page.locator("#batch")).to_contain_text("completed", timeout=PATIENCE_S * 1000)
+
+
+def test_an_upload_that_is_refused_says_why_beside_the_button(
+    server: LiveServer, page: Page
+) -> None:
+    page.goto(f"{server.address}/console/new")
+    empty: FilePayload = {"name": "empty.jsonl", "mimeType": "text/plain", "buffer": b""}
+    page.get_by_label("A file of requests").set_input_files(empty)
+    page.get_by_role("button", name="Upload and check").click()
+    expect(page.get_by_role("alert")).to_contain_text("Choose a file with requests")
+    expect(page.get_by_role("button", name="Upload and check")).to_be_enabled()
+
+
 def test_a_page_is_walked_by_keys(server: LiveServer, page: Page) -> None:
     create(server.address, 1, "by keys")
     page.goto(server.address)
@@ -144,7 +175,13 @@ def test_pages_keep_the_rules_of_accessibility(
     try:
         page = context.new_page()
         paths = ("/", f"/console/batches/{created}", f"/console/batches/{created}/lines")
-        for path in (*paths, "/console/engines", "/console/nothing", "/console/sign-in"):
+        for path in (
+            *paths,
+            "/console/engines",
+            "/console/new",
+            "/console/nothing",
+            "/console/sign-in",
+        ):
             page.goto(server.address + path)
             assert violations(page) == [], path
     finally:

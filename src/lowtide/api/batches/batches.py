@@ -224,12 +224,18 @@ def _reads_early(request: Request) -> bool:
 
 async def _estimate(request: Request, asked: NewBatch) -> Response:
     """Validate and price, create nothing."""
+    return json_response(await estimate_of(request, asked))
+
+
+async def estimate_of(request: Request, asked: NewBatch) -> EstimateObject:
+    """What a batch would come to, or why it would fail. Raises LowtideError."""
     services, project_id = services_of(request), identify(request).project_id
     draft = await services.batches.check(project_id, asked)
     run = await services.estimates.dry_run(
         project_id, draft.file, draft.endpoint, asked.model_override
     )
-    return json_response(estimate_object(run, draft))
+    verdict = await services.batches.foresee(draft, asked.model_override)
+    return estimate_object(run, draft, verdict)
 
 
 async def render_list(request: Request, batches: Sequence[Batch], dialect: Dialect) -> list[Any]:

@@ -8,11 +8,14 @@ from lowtide.api.objects.batches import (
     TotalsObject,
 )
 from lowtide.core.accounts.money import dollars_text
+from lowtide.core.scheduling.feasibility import Feasibility
 from lowtide.service.batches.estimates import DryRun, Exceeded
 from lowtide.service.batches.new_batch import CheckedBatchRequest
 
 
-def estimate_object(run: DryRun, draft: CheckedBatchRequest) -> EstimateObject:
+def estimate_object(
+    run: DryRun, draft: CheckedBatchRequest, verdict: Feasibility
+) -> EstimateObject:
     """Tokens in are estimates, tokens out the bounds that the lines name; `amount` is the batch's
     price, `live_amount` that of the same tokens live.
     """
@@ -39,6 +42,7 @@ def estimate_object(run: DryRun, draft: CheckedBatchRequest) -> EstimateObject:
         errors=openai.errors(run.errors),
         errors_total=run.errors_total,
         warnings=openai.errors(run.warnings),
+        feasibility=openai.feasibility(verdict),
         would_exceed=tuple(_exceeded(limit) for limit in run.exceeded),
     )
 

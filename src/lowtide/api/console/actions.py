@@ -12,12 +12,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from lowtide.api.console.answers import go_to_batch, html
+from lowtide.api.console.answers import go_to_batch, show
 from lowtide.api.console.failures import Handler, told_on_a_page
 from lowtide.api.console.forms import read_form, whole_number, with_name
-from lowtide.api.console.rendering import render
-from lowtide.api.console.views import shell_of, view_of
-from lowtide.api.http.errors import STATUS_OF
 from lowtide.api.middleware.auth import set_audit_subject
 from lowtide.api.middleware.caller import identify, services_of
 from lowtide.api.middleware.console_paths import ROOT
@@ -26,8 +23,8 @@ from lowtide.service.batches.retries import RetryBatch
 from lowtide.service.batches.steering import ChangeBatch, PauseBatch
 
 Fields = Mapping[str, str]
-Act = Callable[[Request, str, Fields], Awaitable[str]]
-"""What a button does to a batch; the id of the batch whose page comes next."""
+Act = Callable[[Request, str, Fields], Awaitable[str | None]]
+"""What a button does to a batch; the id of the batch whose page comes next, None: the list."""
 
 
 def _button(act: Act) -> Handler:
@@ -97,16 +94,17 @@ async def change(request: Request, batch_id: str, fields: Fields) -> str:
     return batch_id
 
 
+async def delete(request: Request, batch_id: str, _fields: Fields) -> None:
+    """Deletes an ended batch with its results; leads to the list."""
+    await services_of(request).steering.delete(identify(request).project_id, batch_id)
+
+
 async def _refused(request: Request, batch_id: str, error: LowtideError) -> Response:
     """The batch's page with the reason. Raises LowtideError for a batch that there is not."""
-    path = f"{ROOT}/batches/{batch_id}"
-    view, parameters = view_of(path)
-    context = {**shell_of(request), **await view.load(request, **parameters)}
-    told = {"path": path, "failure": error}
-    return html(render(view.template, context | told), STATUS_OF[error.code])
+    return await show(request, f"{ROOT}/batches/{batch_id}", failure=error)
 
 
 ROUTES: Final = tuple(
     Route(f"{ROOT}/batches/{{batch_id}}/{act.__name__}", _button(act), methods=["POST"])
-    for act in (cancel, retry, pause, resume, change)
+    for act in (cancel, retry, pause, resume, change, delete)
 )

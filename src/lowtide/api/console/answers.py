@@ -3,8 +3,22 @@
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
+from lowtide.api.console.rendering import render
+from lowtide.api.console.views import shell_of, view_of
+from lowtide.api.http.errors import STATUS_OF
 from lowtide.api.middleware.caller import services_of
-from lowtide.api.middleware.console_paths import ROOT
+from lowtide.api.middleware.console_paths import HOME, ROOT
+from lowtide.core.errors import LowtideError
+
+
+async def show(request: Request, path: str, failure: LowtideError | None = None) -> Response:
+    """The page at that path, with what did not work above it. Raises LowtideError where there is
+    no such page, or nothing to show on it.
+    """
+    view, parameters = view_of(path)
+    shell = {**shell_of(request), "path": path, "failure": failure, "is_live": bool(view.fragments)}
+    text = render(view.template, {**shell, **await view.load(request, **parameters)})
+    return html(text, 200 if failure is None else STATUS_OF[failure.code])
 
 
 def html(text: str, status: int = 200) -> Response:
@@ -17,6 +31,11 @@ def base_of(request: Request) -> str:
     return services_of(request).settings.server.path_prefix
 
 
-def go_to_batch(request: Request, batch_id: str) -> Response:
-    """Leads to the page of a batch: loading that page again repeats nothing."""
-    return RedirectResponse(f"{base_of(request)}{ROOT}/batches/{batch_id}", 303)
+def go_to(request: Request, path: str) -> Response:
+    """Leads to that page: loading it again repeats nothing."""
+    return RedirectResponse(base_of(request) + path, 303)
+
+
+def go_to_batch(request: Request, batch_id: str | None) -> Response:
+    """Leads to the page of a batch; None: to the list."""
+    return go_to(request, HOME if batch_id is None else f"{ROOT}/batches/{batch_id}")

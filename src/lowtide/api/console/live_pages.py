@@ -50,7 +50,7 @@ async def live(request: Request) -> Response:
 async def _changes(request: Request, path: str) -> AsyncIterator[bytes]:
     services, sent = services_of(request), dict[str, bytes]()
     view, parameters = view_of(path)
-    while not services.readiness.is_draining and await _is_signed_in(request):
+    while view.fragments and not services.readiness.is_draining and await _is_signed_in(request):
         try:
             context = {**shell_of(request), **await view.load(request, **parameters)}
         except (StoreError, BlobError):

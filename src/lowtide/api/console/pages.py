@@ -12,14 +12,13 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
-from lowtide.api.console import actions
-from lowtide.api.console.answers import base_of, html
+from lowtide.api.console import actions, new_batch
+from lowtide.api.console.answers import base_of, html, show
 from lowtide.api.console.failures import told_on_a_page
 from lowtide.api.console.forms import read_form
 from lowtide.api.console.live_pages import live
 from lowtide.api.console.rendering import render
 from lowtide.api.console.session_guard import COOKIE
-from lowtide.api.console.views import shell_of, view_of
 from lowtide.api.files import downloads
 from lowtide.api.middleware.caller import services_of
 from lowtide.api.middleware.console_paths import HOME, ROOT, SIGN_IN, SIGN_OUT, STATIC
@@ -31,9 +30,7 @@ _TYPES: Final = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+x
 @told_on_a_page
 async def page(request: Request) -> Response:
     """One page, whole."""
-    view, parameters = view_of(request.scope["path"])
-    context = await view.load(request, **parameters)
-    return html(render(view.template, {**shell_of(request), **context}))
+    return await show(request, request.scope["path"])
 
 
 @told_on_a_page
@@ -114,6 +111,7 @@ ROUTES: Final = (
     Route(SIGN_OUT, sign_out, methods=["POST"]),
     Route(f"{ROOT}/live", told_on_a_page(live), methods=["GET"]),
     *actions.ROUTES,
+    *new_batch.ROUTES,
     Route(ROOT + "/files/{file_id}", download, methods=["GET"]),
     Route(HOME, page, methods=["GET"]),
     Route(ROOT, page, methods=["GET"]),

@@ -8,24 +8,33 @@ import re
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from secrets import token_hex
 from typing import Any, Final
 
 import msgspec
 from starlette.requests import Request
 
 from lowtide import limits
+from lowtide.api.batches.batches import estimate_of
 from lowtide.api.batches.lines import ListLines, lines_of
 from lowtide.api.console.shown_lines import shown_line
 from lowtide.api.dialects import openai
-from lowtide.api.middleware.caller import Caller, identify, services_of
+from lowtide.api.files.uploads import public_base
+from lowtide.api.middleware.caller import Caller, identify, require, services_of
 from lowtide.api.objects.batches import BatchObject
 from lowtide.api.openapi.routes import read_query
 from lowtide.api.replicas.engines import engines_of
 from lowtide.core.batches.batch import STEERABLE, TERMINAL, Batch
 from lowtide.core.batches.failures import OTHER, FailureGroup
+from lowtide.core.batches.line import ENDPOINTS
 from lowtide.core.errors import LowtideError
+from lowtide.core.files.file import File
+from lowtide.core.reporting.standing import Standing
+from lowtide.service.batches.new_batch import NewBatch
 
 Context = dict[str, Any]
+
+_URL: Final = re.compile(rb'"url"\s*:\s*"(/v1/[a-z/]+)"')
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +137,56 @@ async def load_engines(request: Request) -> Context:
     }
 
 
+async def load_new(request: Request) -> Context:
+    """The form for a file. Raises LowtideError for a key that may make no batches."""
+    caller = identify(request)
+    require(caller, ("submit",))
+    bytes_max = await services_of(request).files.file_bytes_max(caller.project_id)
+    return {"file_bytes_max": bytes_max, "address": public_base(request)}
+
+
+async def load_draft(request: Request, file_id: str) -> Context:
+    """What a batch over that file would come to, by a dry run."""
+    services, caller = services_of(request), identify(request)
+    require(caller, ("submit",))
+    file = await services.files.get_ready(caller.project_id, file_id)
+    endpoint = request.query_params.get("endpoint") or await _endpoint_in(request, file)
+    window = request.query_params.get("completion_window") or None
+    asked = NewBatch(input_file_id=file_id, endpoint=endpoint, completion_window=window)
+    estimate = await estimate_of(request, asked)
+    standing = await services.standings.now()
+    return {
+        "file": file,
+        "endpoint": endpoint,
+        "endpoints": sorted(ENDPOINTS),
+        "window": window or services.settings.limits.completion_window_default,
+        "estimate": estimate,
+        "models": [
+            {"its": each, **_served(standing, each.model, endpoint)} for each in estimate.models
+        ],
+        "address": public_base(request),
+        "once": token_hex(16),
+    }
+
+
+async def _endpoint_in(request: Request, file: File) -> str:
+    """The endpoint that the first line names, if it is near the beginning; else that of chats."""
+    length = min(file.bytes, limits.FORM_FIELD_BYTES_MAX)
+    head = bytearray()
+    async for block in services_of(request).files.stream(file, 0, length):
+        head += block
+    named = (each[1].decode() for each in _URL.finditer(head.partition(b"\n")[0]))
+    return next((each for each in named if each in ENDPOINTS), "/v1/chat/completions")
+
+
+def _served(standing: Standing, model: str, endpoint: str) -> Context:
+    """Whether a replica would take batch calls of that model now, and why not."""
+    if not standing.is_known or model not in standing.models:
+        return {"is_served": False, "why": "no engine that serves it is running"}
+    hold = standing.hold_of(model, endpoint)
+    return {"is_served": hold is None, "why": "" if hold is None else hold.public_reason}
+
+
 VIEWS: Final[Sequence[View]] = (
     View(
         re.compile(r"/(?:console)?"),
@@ -142,6 +201,8 @@ VIEWS: Final[Sequence[View]] = (
         {"actions": "parts/actions.html", "batch": "parts/batch.html"},
     ),
     View(re.compile(r"/console/batches/(?P<batch_id>[^/]+)/lines"), "lines.html", load_lines),
+    View(re.compile(r"/console/new"), "new.html", load_new),
+    View(re.compile(r"/console/new/(?P<file_id>[^/]+)"), "draft.html", load_draft),
     View(
         re.compile(r"/console/engines"),
         "engines.html",

@@ -7,7 +7,7 @@ whole in memory, and an upload that ends early leaves nothing behind.
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack
 from datetime import datetime
 from typing import Final
@@ -28,6 +28,7 @@ from lowtide.api.middleware.paths import dialect_of
 from lowtide.api.objects.files import ReceivedFile
 from lowtide.core.accounts.tenancy import DEFAULT_ORGANIZATION
 from lowtide.core.errors import LowtideError
+from lowtide.core.files.file import File
 from lowtide.ports.blobs import BlobError
 from lowtide.ports.store import StoreError
 from lowtide.service.files.files import (
@@ -132,6 +133,22 @@ def signed_address(
 
 
 async def _read_upload(request: Request, project_id: str) -> Response:
+    found = await receive_form(request, project_id)
+    if not isinstance(found, File):
+        return await _announce(request, project_id, found)
+    return json_response(file_object(found, dialect_of(request, found.dialect)))
+
+
+async def receive_form(
+    request: Request,
+    project_id: str,
+    before_file: Callable[[Mapping[str, str]], None] = lambda _: None,
+) -> File | Mapping[str, str]:
+    """The file that a form brought, kept; the form's fields where it brought none.
+
+    `before_file` sees the fields in front of the file, and may refuse it before a byte is kept.
+    Raises LowtideError.
+    """
     files = services_of(request).files
     key_of(request, "file", None)  # one that can be none is refused before the bytes come
     least = max(0, declared_length(request) - limits.UPLOAD_OVERHEAD_BYTES_MAX)
@@ -147,9 +164,9 @@ async def _read_upload(request: Request, project_id: str) -> Response:
             intake = await stack.enter_async_context(receiving)
             return intake
 
-        form = await read_form(body_of(request), boundary, open_file)
+        form = await read_form(body_of(request), boundary, open_file, before_file=before_file)
         if intake is None:
-            return await _announce(request, project_id, form.fields)
+            return form.fields
         # Refusals must come before the stack is left: leaving it in peace keeps the bytes.
         purpose = checked_purpose(_field(request, form.fields, "purpose"))
         expires_after_s = _expiry(form.fields)
@@ -165,7 +182,7 @@ async def _read_upload(request: Request, project_id: str) -> Response:
         key=key_of(request, "file", means),
     )
     set_audit_subject(request, file.id)
-    return json_response(file_object(file, dialect_of(request, file.dialect)))
+    return file
 
 
 async def _announce(request: Request, project_id: str, fields: Mapping[str, str]) -> Response:

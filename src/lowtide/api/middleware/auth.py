@@ -19,7 +19,7 @@ from lowtide import limits
 from lowtide.api.http import body_budget
 from lowtide.api.http.errors import STATUS_OF
 from lowtide.api.middleware.caller import Caller, accept, admit, check_rate, require
-from lowtide.api.middleware.console_paths import SIGN_OUT, is_open_to_all
+from lowtide.api.middleware.console_paths import DRAFTS, SIGN_OUT, is_open_to_all
 from lowtide.core.accounts.tenancy import Scope
 from lowtide.core.batches.line import ENDPOINTS
 from lowtide.core.errors import LowtideError
@@ -119,9 +119,12 @@ def sufficient_scopes(method: str, path: str) -> tuple[Scope, ...]:
 
 
 def _is_looking(scope: Connection) -> bool:
-    """Whether a call reads from the database and has no body: retrieving, listing, usage."""
+    """Whether a call reads from the database and has no body: retrieving, listing, usage. A draft's
+    page reads a whole file, for which dry runs have turns of their own.
+    """
     path: str = scope["path"]
-    return scope["method"] in _LOOKING and not path.endswith("/content") and path != "/metrics"
+    is_long = path.endswith("/content") or path.startswith(DRAFTS)
+    return scope["method"] in _LOOKING and not is_long and path != "/metrics"
 
 
 def set_audit_subject(request: HTTPConnection, subject: str) -> None:

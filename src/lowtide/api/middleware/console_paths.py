@@ -8,6 +8,7 @@ from typing import Final
 
 HOME: Final = "/"
 ROOT: Final = "/console"
+DRAFTS: Final = f"{ROOT}/new/"
 SIGN_IN: Final = f"{ROOT}/sign-in"
 SIGN_OUT: Final = f"{ROOT}/sign-out"
 STATIC: Final = f"{ROOT}/static/"

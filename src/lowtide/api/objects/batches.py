@@ -235,4 +235,5 @@ class EstimateObject(msgspec.Struct, frozen=True, kw_only=True):
     errors: LineErrorList | None = None
     errors_total: int = 0
     warnings: LineErrorList | None = None
+    feasibility: FeasibilityObject | None = None
     would_exceed: tuple[ExceededObject, ...] = ()

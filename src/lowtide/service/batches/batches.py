@@ -125,7 +125,7 @@ class BatchService:
             stored = await self._store.batches.repeated(
                 project_id, _digest(batch, draft.webhook), since=since, now=batch.created_at
             )
-        verdict = await self._foresee(draft, asked.model_override)
+        verdict = await self.foresee(draft, asked.model_override)
         if stored is None:
             self._check_window(verdict)
             await self._allowance.check_batches_per_hour(project_id)
@@ -249,6 +249,14 @@ class BatchService:
             )
         return found
 
+    async def foresee(self, draft: CheckedBatchRequest, model: str | None = None) -> Feasibility:
+        """Whether the window can be kept, by the first lines of the file. `model`: of all lines,
+        whatever they name.
+        """
+        if self._prospects is None:
+            return UNKNOWN
+        return await self._prospects.for_file(draft.file, draft.endpoint, draft.window_s, model)
+
     async def costs(self, batches: Sequence[Batch]) -> list[Cost]:
         """The charges of each batch so far."""
         known = await self._store.ledger.cost([batch.id for batch in batches])
@@ -293,11 +301,6 @@ class BatchService:
                 known[model] = Queue(depth.waiting_requests, depth.leased_requests)
         parts = [known[model] for model in models]
         return Queue(sum(part.waiting for part in parts), sum(part.leased for part in parts))
-
-    async def _foresee(self, draft: CheckedBatchRequest, model: str | None) -> Feasibility:
-        if self._prospects is None:
-            return UNKNOWN
-        return await self._prospects.for_file(draft.file, draft.endpoint, draft.window_s, model)
 
     def _check_window(self, verdict: Feasibility) -> None:
         """Checks that the window can be kept. Raises LowtideError where other

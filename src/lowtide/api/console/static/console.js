@@ -76,5 +76,44 @@ document.addEventListener("keydown", (event) => {
   }
 });
 
+function upload(form) {
+  const sent = new XMLHttpRequest();
+  const [told, bar, button] = ["[role=alert]", "progress", "button"].map((each) => form.querySelector(each));
+  const end = (text) => {
+    bar.hidden = true;
+    button.disabled = false;
+    told.hidden = false;
+    told.textContent = text;
+  };
+  sent.open("POST", form.action);
+  sent.setRequestHeader("accept", "application/json");
+  sent.responseType = "json";
+  sent.upload.onprogress = (event) => { bar.value = event.loaded / event.total; };
+  sent.onerror = () => end("The upload broke off: nothing was kept. Send the file again.");
+  sent.onload = () => {
+    if (sent.status === 200) location.href = sent.response.address;
+    else end(sent.response?.error?.message ?? `The server answered ${sent.status}.`);
+  };
+  told.hidden = true;
+  bar.hidden = false;
+  button.disabled = true;
+  sent.send(new FormData(form));
+}
+
+const drop = document.querySelector("form[data-upload]");
+if (drop) {
+  for (const kind of ["dragover", "dragleave", "drop"]) {
+    drop.addEventListener(kind, (event) => {
+      event.preventDefault();
+      drop.classList.toggle("over", kind === "dragover");
+    });
+  }
+  drop.addEventListener("drop", (event) => { drop.elements.file.files = event.dataTransfer.files; });
+  drop.addEventListener("submit", (event) => {
+    event.preventDefault();
+    upload(drop);
+  });
+}
+
 localize(document);
 listen();

@@ -1,0 +1,81 @@
+"""A new batch in the browser: a file is uploaded, judged by a dry run, and made a batch.
+
+The file comes as a form of several parts, through the same service as `POST /v1/files`, and is
+never whole in memory. Invariants: the session's token stands in front of the file, so a form of
+another site stores not a byte; a page creates one batch, however often its button is pressed.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from lowtide.api.console.answers import base_of, go_to, go_to_batch, show
+from lowtide.api.console.failures import told_on_a_page, wants_html
+from lowtide.api.console.forms import check_csrf, read_form, whole_number, with_name
+from lowtide.api.files.uploads import receive_form
+from lowtide.api.http.idempotency_key import key_of
+from lowtide.api.http.json_body import json_response
+from lowtide.api.middleware.auth import set_audit_subject
+from lowtide.api.middleware.caller import identify, services_of
+from lowtide.api.middleware.console_paths import ROOT
+from lowtide.core.errors import LowtideError
+from lowtide.core.files.file import File
+from lowtide.service.batches.new_batch import NewBatch
+
+PATH: Final = f"{ROOT}/new"
+
+
+@told_on_a_page
+async def upload(request: Request) -> Response:
+    """Takes a file, and goes on to what a batch over it would come to."""
+
+    def before_file(fields: Mapping[str, str]) -> None:
+        check_csrf(request, fields.get("csrf", ""))
+
+    try:
+        found = await receive_form(request, identify(request).project_id, before_file)
+        if not isinstance(found, File):
+            check_csrf(request, found.get("csrf", ""))
+        if not isinstance(found, File) or not found.bytes:
+            raise LowtideError("invalid_request", "Choose a file with requests first.", "file")
+    except LowtideError as error:
+        if not wants_html(request.scope):
+            raise
+        return await show(request, PATH, error)
+    path = f"{PATH}/{found.id}"
+    if not wants_html(request.scope):  # the page's script, which shows how far the upload is
+        return json_response({"address": base_of(request) + path})
+    return go_to(request, path)
+
+
+@told_on_a_page
+async def create(request: Request) -> Response:
+    """Makes the batch that the page describes."""
+    file_id: str = request.path_params["file_id"]
+    fields, caller = await read_form(request), identify(request)
+    try:
+        asked = NewBatch(
+            input_file_id=file_id,
+            endpoint=fields.get("endpoint"),
+            completion_window=fields.get("completion_window", "").strip() or None,
+            priority=whole_number(fields.get("priority", "").strip(), "priority"),
+            metadata=with_name({}, fields.get("name", "").strip()),
+        )
+        key = key_of(request, "batch", asked, fields.get("once"))
+        created = await services_of(request).batches.create(
+            caller.project_id, caller.user_id, asked, key=key
+        )
+    except LowtideError as error:
+        return await show(request, f"{PATH}/{file_id}", error)
+    set_audit_subject(request, created.batch.id)
+    await services_of(request).batches.mark_answered(created.batch.id)
+    return go_to_batch(request, created.batch.id)
+
+
+ROUTES: Final = (
+    Route(PATH, upload, methods=["POST"]),
+    Route(PATH + "/{file_id}", create, methods=["POST"]),
+)

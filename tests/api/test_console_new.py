@@ -1,0 +1,174 @@
+"""A new batch in the browser: the upload, the dry run that it leads to, and the create."""
+
+import re
+from dataclasses import replace
+from html import unescape
+
+import pytest
+from api_server import Answer, form
+from console_client import HTML, csrf_in, get, post, sign_in
+from tenant_env import CHAT, Env, Tenant, line
+
+NEW = "/console/new"
+
+
+def send(
+    tenant: Tenant, cookie: str, *parts: tuple[str, str | None, bytes], accept: str = ""
+) -> Answer:
+    body, kind = form(list(parts))
+    headers = HTML | {"cookie": cookie, "content-type": kind}
+    return tenant.env.http_api.ask(
+        "POST", NEW, body, headers | ({"accept": accept} if accept else {})
+    )
+
+
+def csrf(tenant: Tenant, cookie: str) -> tuple[str, None, bytes]:
+    return ("csrf", None, csrf_in(get(tenant.env.http_api, NEW, cookie)).encode())
+
+
+def upload(
+    tenant: Tenant, cookie: str, content: bytes, name: str = "in.jsonl", accept: str = ""
+) -> Answer:
+    """What a browser sends for the form, in the form's order."""
+    purpose = ("purpose", None, b"batch")
+    return send(
+        tenant, cookie, csrf(tenant, cookie), purpose, ("file", name, content), accept=accept
+    )
+
+
+def draft_of(tenant: Tenant, cookie: str, content: bytes) -> tuple[str, str]:
+    """The path of the page that an upload leads to, and what stands there."""
+    answer = upload(tenant, cookie, content)
+    assert answer.status == 303, answer.body
+    path = answer.headers["location"]
+    return path, unescape(get(tenant.env.http_api, path, cookie).body.decode())
+
+
+def test_a_file_is_uploaded_priced_and_made_a_batch_without_a_script(env: Env) -> None:
+    tenant = env.tenant()
+    cookie = sign_in(tenant)
+    form_page = get(env.http_api, NEW, cookie).body.decode()
+    assert form_page.index('name="csrf"', form_page.index("multipart")) < form_page.index('"file"')
+    path, page = draft_of(tenant, cookie, line(1, max_tokens=10) + line(2, max_tokens=10))
+    told = tenant.ask(
+        "POST",
+        "/v1/batches",
+        {"input_file_id": path.rpartition("/")[2], "endpoint": CHAT, "dry_run": True},
+    ).json
+    assert told["requests"] == 2
+    assert f"<dd>{told['totals']['input_tokens']}</dd>" in page
+    assert "<dd>20</dd>" in page
+    assert "no engine that serves it is running" in page
+    once = re.search(r'name="once" value="(\w+)"', page)
+    token = re.search(r'name="csrf" value="(\w+)"', page)
+    assert once
+    assert token
+    fields = {
+        "csrf": token[1],
+        "once": once[1],
+        "endpoint": CHAT,
+        "name": "tonight",
+        "priority": "2",
+        "completion_window": "36h",
+    }
+    pressed = [post(env.http_api, path, cookie, **fields) for _ in range(2)]
+    assert [each.status for each in pressed] == [303, 303]
+    first, second = (each.headers["location"] for each in pressed)
+    assert first == second, "a button pressed twice makes one batch"
+    (batch,) = tenant.ask("GET", "/v1/batches").json["data"]
+    assert first == f"/console/batches/{batch['id']}"
+    assert batch["metadata"] == {"name": "tonight"}
+    assert (batch["priority"], batch["completion_window"]) == (2, "36h")
+
+
+def test_bad_lines_are_told_by_number_code_and_message_and_nothing_can_be_created(env: Env) -> None:
+    tenant = env.tenant()
+    _, page = draft_of(tenant, sign_in(tenant), line(1) + b"{}\n" + line(3, model="<b>none</b>"))
+    assert "2 lines cannot run" in page
+    assert '<td class="number">2</td>' in page
+    assert "model_not_found" in page
+    assert "Create the batch" not in page
+
+
+def test_the_endpoint_is_that_of_the_first_line(env: Env) -> None:
+    tenant = env.tenant()
+    content = line(1).replace(CHAT.encode(), b"/v1/embeddings")
+    path, page = draft_of(tenant, sign_in(tenant), content)
+    assert "<option selected>/v1/embeddings</option>" in page
+    other = get(env.http_api, f"{path}?endpoint={CHAT}", sign_in(tenant)).body.decode()
+    assert f"<option selected>{CHAT}</option>" in other
+
+
+def test_the_script_is_told_where_to_go_and_what_is_wrong(env: Env) -> None:
+    tenant = env.tenant()
+    cookie = sign_in(tenant)
+    answer = upload(tenant, cookie, line(1), accept="application/json")
+    assert get(env.http_api, answer.json["address"], cookie).status == 200
+    refused = upload(tenant, cookie, b"", name="", accept="application/json")
+    assert (refused.status, refused.error["code"]) == (400, "invalid_request")
+
+
+def test_no_file_chosen_is_explained_on_the_form(env: Env) -> None:
+    tenant = env.tenant()
+    cookie = sign_in(tenant)
+    for answer in (
+        upload(tenant, cookie, b"", name=""),
+        send(tenant, cookie, csrf(tenant, cookie)),
+    ):
+        assert answer.status == 400
+        text = answer.body.decode()
+        assert 'role="alert"' in text
+        assert 'type="file"' in text
+
+
+@pytest.mark.parametrize("token", [None, b"0" * 64])
+def test_a_form_without_the_sessions_token_in_front_stores_nothing(
+    env: Env, token: bytes | None
+) -> None:
+    tenant = env.tenant()
+    cookie = sign_in(tenant)
+    file, right = ("file", "in.jsonl", line(1)), csrf(tenant, cookie)
+    parts = [file, right] if token is None else [("csrf", None, token), file, right]
+    answer = send(tenant, cookie, ("purpose", None, b"batch"), *parts)
+    assert answer.status == 403
+    assert tenant.ask("GET", "/v1/files").json["data"] == []
+    assert env.http_api.blobs_on_disk() == []
+
+
+def test_a_create_that_makes_no_sense_is_explained_beside_the_dry_run(env: Env) -> None:
+    tenant = env.tenant()
+    cookie = sign_in(tenant)
+    path, page = draft_of(tenant, cookie, line(1))
+    token = re.search(r'name="csrf" value="(\w+)"', page)
+    assert token
+    fields = {"csrf": token[1], "endpoint": CHAT, "completion_window": "soon"}
+    answer = post(env.http_api, path, cookie, **fields)
+    assert answer.status == 400
+    assert "completion_window" in answer.body.decode()
+    assert "Create the batch" in answer.body.decode()
+    assert tenant.ask("GET", "/v1/batches").json["data"] == []
+
+
+def test_only_keys_that_may_submit_see_the_pages(env: Env) -> None:
+    tenant = env.tenant()
+    made = env.http_api.services.tenants.create_key(tenant.project_id, "reader", scopes=("read",))
+    reader = sign_in(replace(tenant, key=env.http_api.run(made).credential))
+    cookie = sign_in(tenant)
+    path, _ = draft_of(tenant, cookie, line(1))
+    assert NEW in get(env.http_api, "/", cookie).body.decode()
+    assert NEW not in get(env.http_api, "/", reader).body.decode()
+    for page in (NEW, path):
+        assert get(env.http_api, page, reader).status == 403
+    token = csrf_in(get(env.http_api, "/", reader))
+    assert post(env.http_api, path, reader, csrf=token, endpoint=CHAT).status == 403
+    other = sign_in(env.tenant("other"))
+    assert get(env.http_api, path, other).status == 404
+
+
+def test_the_name_of_a_file_is_shown_as_text(env: Env) -> None:
+    tenant = env.tenant()
+    cookie = sign_in(tenant)
+    answer = upload(tenant, cookie, line(1), name="<script>x\u202e.jsonl")
+    page = get(env.http_api, answer.headers["location"], cookie).body.decode()
+    assert "<script>x" not in page
+    assert "&lt;script&gt;x\\u202e.jsonl" in page

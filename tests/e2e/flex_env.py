@@ -56,8 +56,9 @@ class FlexEnv:
         """All that single calls became, by what no list shows."""
         with closing(sqlite3.connect(self.database)) as database:
             rows = database.execute("SELECT id FROM batches WHERE flex IS NOT NULL").fetchall()
-        found = await self.application.store.flex.standing([row[0] for row in rows])
-        return [standing.batch for standing in found.values()]
+        store = self.application.store.batches
+        found = [await store.get(DEFAULT_PROJECT, row[0]) for row in rows]
+        return [batch for batch in found if batch is not None]
 
     async def until(self, *statuses: str) -> list[Batch]:
         """Once those batches are in these states."""

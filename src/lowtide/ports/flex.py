@@ -11,15 +11,18 @@ from typing import Protocol
 import msgspec
 
 from lowtide.core.accounts.batch_quota import NO_QUOTA, BatchQuota
-from lowtide.core.batches.batch import Batch
+from lowtide.core.batches.batch import Batch, Hold, Status
 from lowtide.core.files.file import File
 from lowtide.ports.work import TaskLease
 
 
 class FlexStatus(msgspec.Struct, frozen=True):
-    """A batch, and how many slices of results it has."""
+    """How a batch stands, and how many slices of results it has. Read once a second for each call
+    that waits, so it is no more than those are told.
+    """
 
-    batch: Batch
+    status: Status
+    holds: tuple[Hold, ...]
     slices: int
 
 

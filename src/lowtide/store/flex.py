@@ -7,6 +7,7 @@ maker is about to plan.
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
+from typing import Final
 
 from sqlalchemy import insert, select
 
@@ -22,6 +23,7 @@ from lowtide.store.schema.rows import batch_of, file_values
 from lowtide.store.schema.tables import AWAITED, LEASED, batches, chunks, files
 
 _FIRST_TOKEN = 1
+_STANDING: Final = select(batches.c.id, batches.c.status, batches.c.holds, batches.c.results_seq)
 
 
 @transactional
@@ -73,9 +75,9 @@ class SqlFlex:
         ids, most = sorted(batch_ids), STORE_KEYS_PER_STATEMENT
         async with self._db.read() as conn:
             for first in range(0, len(ids), most):
-                some = select(batches).where(batches.c.id.in_(ids[first : first + most]))
-                for row in await conn.execute(some):
-                    found[row.id] = FlexStatus(batch_of(row), row.results_seq)
+                some = _STANDING.where(batches.c.id.in_(ids[first : first + most]))
+                for batch_id, *standing in await conn.execute(some):
+                    found[batch_id] = FlexStatus(*standing)
         return found
 
     async def is_leased(self, batch_id: str) -> bool:

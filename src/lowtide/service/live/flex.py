@@ -148,7 +148,7 @@ class FlexService:
         found = await self._store.flex.standing(list(self._parties))
         for batch_id, party in list(self._parties.items()):
             if batch_id in found:  # one may have come meanwhile
-                await self._serve(party, found[batch_id])
+                await self._serve(party, batch_id, found[batch_id])
         return True
 
     async def _wait(self, key: Key, held: _WaitingCall) -> LiveAnswer:
@@ -233,15 +233,14 @@ class FlexService:
         self._parties[party.batch.id] = party
         self._wake()
 
-    async def _serve(self, party: _CallGroup, standing: FlexStatus) -> None:
-        batch = standing.batch
+    async def _serve(self, party: _CallGroup, batch_id: str, standing: FlexStatus) -> None:
         if standing.slices > party.slices_read:
-            await self._read(party, batch.id)
-        if batch.holds:
+            await self._read(party, batch_id)
+        if standing.holds:
             party.fail(
                 LowtideError("resource_unavailable", "The organization's spend cap is reached.")
             )
-        elif (why := _ended(batch.status)) is not None:
+        elif (why := _ended(standing.status)) is not None:
             party.fail(why)
 
     async def _read(self, party: _CallGroup, batch_id: str) -> None:

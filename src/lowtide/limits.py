@@ -13,6 +13,7 @@ MIB: Final = 1024 * KIB
 REQUESTS_PER_BATCH: Final = 50_000
 FILE_BYTES: Final = 100 * MIB
 ENQUEUED_TOKENS_PER_MODEL: Final = 10_000_000
+ENQUEUED_TOKENS_PER_MODEL_2026: Final = 30_000_000_000  # of the preset "together-2026"
 COMPLETION_WINDOW_S_MIN: Final = 3600  # below an hour nothing can be promised on harvested capacity
 COMPLETION_WINDOW_S_MAX: Final = 7 * 24 * 3600
 

@@ -13,6 +13,7 @@ from starlette.routing import Route
 from lowtide import limits
 from lowtide.api import metrics, models
 from lowtide.api.accounts import admin, usage, whoami
+from lowtide.api.accounts import limits as limit_routes
 from lowtide.api.batches import batches, lines, retries, steering
 from lowtide.api.console import pages
 from lowtide.api.console.session_guard import SessionGuard
@@ -73,6 +74,7 @@ NOUNS: Final = (
     models.routes,
     usage.routes,
     whoami.routes,
+    limit_routes.routes,
     webhooks.routes,
     admin.routes,
     engines.routes,

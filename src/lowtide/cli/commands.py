@@ -62,6 +62,9 @@ COMMANDS: Final[Mapping[str, CommandSpec]] = MappingProxyType(
         "engines": CommandSpec(
             "server.engines", ("lowtide engines", "lowtide engines --server http://batch:8000")
         ),
+        "limits": CommandSpec(
+            "accounts.limits", ("lowtide limits", "lowtide limits --json | jq .data")
+        ),
         "doctor": CommandSpec(
             "doctor.command",
             ("lowtide doctor", "lowtide doctor --config lowtide.toml", "lowtide doctor --repair"),

@@ -120,12 +120,12 @@ class Conversion:
         return text
 
     def _unknown(self, key: str, known: Iterable[str], path: KeyPath, what: str = "key") -> str:
-        if (near := nearest(key, known)) is not None:
-            return f"there is no such {what}. Did you mean {near!r}?"
         for name, keys in self._known_sections.items():
             if key in keys and (not path or name != path[0]):
                 shown = f"[[{name}]]" if name in ARRAYS else f"[{name}]"
                 return f"there is no such {what} here; {key!r} belongs to {shown}"
+        if (near := nearest(key, known)) is not None:
+            return f"there is no such {what}. Did you mean {near!r}?"
         return f"there is no such {what}. Known are {', '.join(sorted(known))}."
 
     def _find(self, path: KeyPath, words: str) -> None:

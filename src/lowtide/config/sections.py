@@ -17,6 +17,7 @@ import msgspec
 from lowtide import limits
 from lowtide.config import exposure
 from lowtide.config.placeholders import PLACEHOLDER_REFUSED, is_placeholder
+from lowtide.config.presets import Preset
 from lowtide.config.problems import Problem, unless
 from lowtide.core.batches.completion_window import window_s
 from lowtide.core.bodies.media_urls import MediaRule, MediaSetting, is_host, media_rule
@@ -129,6 +130,8 @@ class CatalogueSettings(Section, frozen=True):
 class LimitSettings(Section, frozen=True):
     """The defaults are the launch limits of the Together Batch API."""
 
+    preset: Preset = "launch"
+    """Whose limits are the defaults of the three that follow."""
     requests_per_batch: int = limits.REQUESTS_PER_BATCH
     file_bytes: int = limits.FILE_BYTES
     enqueued_tokens_per_model: int = limits.ENQUEUED_TOKENS_PER_MODEL

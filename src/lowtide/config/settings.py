@@ -7,7 +7,7 @@ from typing import Any, Final, get_args
 
 import msgspec
 
-from lowtide.config import hours, models
+from lowtide.config import hours, models, presets
 from lowtide.config.conversion import Conversion
 from lowtide.config.exposure import is_loopback
 from lowtide.config.models import ModelSettings
@@ -98,6 +98,7 @@ def load(
         if value is not None:
             path = dotted.split(".")
             sources.put(path, value, f"--{path[-1].replace('_', '-')}")
+    presets.fill_in(sources.tree)
     conversion = Conversion(_known_sections())
     settings, places = _settings(sources.tree, conversion)
     problems = [*conversion.problems, *_moved(settings.problems(), places)]

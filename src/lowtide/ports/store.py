@@ -38,6 +38,7 @@ from lowtide.ports.capacity import CapacityStore
 from lowtide.ports.flex import FlexStore
 from lowtide.ports.idempotency import IdempotencyStore
 from lowtide.ports.integrity import IntegrityStore
+from lowtide.ports.limit_use import LimitUseStore
 from lowtide.ports.ownership import OwnershipStore
 from lowtide.ports.retries import BatchEnd, RetryStore
 from lowtide.ports.steering import SteeringStore
@@ -386,6 +387,8 @@ class Store(Protocol):
     def webhooks(self) -> WebhookStore: ...
     @property
     def outbox(self) -> OutboxStore: ...
+    @property
+    def limit_use(self) -> LimitUseStore: ...
     @property
     def idempotency(self) -> IdempotencyStore: ...
 

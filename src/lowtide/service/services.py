@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from lowtide.config import Settings
 from lowtide.service.accounts.authentication import Authenticator
+from lowtide.service.accounts.limit_report import LimitReport
 from lowtide.service.accounts.quotas import Quotas
 from lowtide.service.accounts.sessions import Sessions
 from lowtide.service.accounts.tenants import TenantService
@@ -64,3 +65,4 @@ class Services:
     sessions: Sessions
     standings: Standings
     webhooks: WebhookService
+    limits: LimitReport

@@ -26,6 +26,7 @@ from lowtide.store.connection.notify import announce
 from lowtide.store.schema.rows import batch_of
 from lowtide.store.schema.tables import LEASED, batch_models, batches, chunks
 from lowtide.store.statements.deletion import delete_input
+from lowtide.store.statements.enqueued import enqueued_tokens
 from lowtide.store.statements.failures import covered_of, keep_end
 from lowtide.store.statements.garbage import lock_garbage
 from lowtide.store.statements.plan_rows import insert_plan
@@ -266,17 +267,8 @@ def _planned_total(specs: Sequence[ChunkSpec], models: Mapping[str, ModelTotals]
 async def _token_limit(
     conn: AsyncConnection, organization_id: str, models: Mapping[str, ModelTotals], limit: int
 ) -> TokenLimitReached | None:
-    """The bound that the plan would pass, if any. Only batches in progress count: what was
-    cancelled is not enqueued.
-    """
-    unsettled = func.sum(batch_models.c.planned_tokens - batch_models.c.settled_tokens)
-    enqueued = await conn.execute(
-        select(batch_models.c.model, unsettled)
-        .join(batches, batches.c.id == batch_models.c.batch_id)
-        .where(batches.c.organization_id == organization_id, batches.c.status == "in_progress")
-        .group_by(batch_models.c.model)
-    )
-    by_model = {row[0]: int(row[1]) for row in enqueued}
+    """The bound that the plan would pass, if any."""
+    by_model = await enqueued_tokens(conn, organization_id)
     for model, share in sorted(models.items()):
         if by_model.get(model, 0) + share.input_tokens > limit:
             return TokenLimitReached(model, limit, by_model.get(model, 0), share.input_tokens)

@@ -15,6 +15,7 @@ from lowtide.ports.clock import Clock
 from lowtide.ports.flex import FlexStore
 from lowtide.ports.idempotency import IdempotencyStore
 from lowtide.ports.integrity import IntegrityStore
+from lowtide.ports.limit_use import LimitUseStore
 from lowtide.ports.ownership import OwnershipStore
 from lowtide.ports.retries import RetryStore
 from lowtide.ports.steering import SteeringStore
@@ -45,6 +46,7 @@ from lowtide.store.idempotency import SqlIdempotency
 from lowtide.store.integrity import SqlIntegrity
 from lowtide.store.ledger import SqlLedger
 from lowtide.store.lifecycle import SqlLifecycle
+from lowtide.store.limit_use import SqlLimitUse
 from lowtide.store.outbox import SqlOutbox
 from lowtide.store.ownership import SqlOwnership
 from lowtide.store.results import SqlResults
@@ -88,6 +90,7 @@ class SqlStore:
         self._webhooks = SqlWebhooks(self._db)
         self._outbox = SqlOutbox(self._db)
         self._idempotency = SqlIdempotency(self._db)
+        self._limit_use = SqlLimitUse(self._db)
 
     @classmethod
     def sqlite(cls, path: Path, writing: Turns | None = None) -> "SqlStore":
@@ -170,6 +173,10 @@ class SqlStore:
     @property
     def outbox(self) -> OutboxStore:
         return self._outbox
+
+    @property
+    def limit_use(self) -> LimitUseStore:
+        return self._limit_use
 
     @property
     def idempotency(self) -> IdempotencyStore:

@@ -11,6 +11,7 @@ from typing import Protocol
 from lowtide.config import Settings
 from lowtide.core.reporting.worker_report import WorkerReport
 from lowtide.service.accounts.authentication import Authenticator
+from lowtide.service.accounts.limit_report import LimitReport
 from lowtide.service.accounts.sessions import Sessions
 from lowtide.service.accounts.tenants import TenantService
 from lowtide.service.accounts.usage import UsageService
@@ -138,6 +139,7 @@ def build_services(
         sessions=Sessions(secret, access, clock),
         standings=standings,
         webhooks=webhooks,
+        limits=LimitReport(parts.quotas, store.tenants, store.limit_use, clock),
     )
 
 

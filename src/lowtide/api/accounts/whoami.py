@@ -5,12 +5,16 @@ Two generations of the CLI read two schemas, one flat, one nested; the answer is
 """
 
 import re
+from contextlib import suppress
 
+from msgspec import UNSET, UnsetType
 from starlette.requests import Request
 from starlette.responses import Response
 
+from lowtide.api.accounts.limits import limit_objects
 from lowtide.api.http.json_body import json_response
 from lowtide.api.middleware.caller import identify
+from lowtide.api.objects.limits import LimitObject
 from lowtide.api.objects.models import (
     WhoamiKey,
     WhoamiObject,
@@ -19,6 +23,7 @@ from lowtide.api.objects.models import (
 )
 from lowtide.api.openapi.answers import answers
 from lowtide.api.openapi.routes import Routes
+from lowtide.ports.store import StoreError
 
 routes = Routes("whoami")
 
@@ -27,6 +32,9 @@ routes = Routes("whoami")
 async def whoami(request: Request) -> Response:
     """Key, person, project and organization behind the credentials."""
     caller = identify(request)
+    limits: list[LimitObject] | UnsetType = UNSET
+    with suppress(StoreError):  # who asks is known without them
+        limits = await limit_objects(request)
     name, slug = caller.project_name, slug_of(caller.project_name)
     return json_response(
         WhoamiObject(
@@ -43,6 +51,7 @@ async def whoami(request: Request) -> Response:
                 id=caller.organization_id, name=caller.organization_name
             ),
             scopes=sorted(caller.scopes),
+            limits=limits,
         )
     )
 

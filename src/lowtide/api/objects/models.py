@@ -3,8 +3,10 @@
 from typing import Literal
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from lowtide.api.objects.amounts import PricingObject, TogetherPricing
+from lowtide.api.objects.limits import LimitObject
 
 
 class ModelObject(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,3 +95,4 @@ class WhoamiObject(msgspec.Struct, frozen=True, kw_only=True):
     project: WhoamiProject
     organization: WhoamiOrganization
     scopes: list[str]
+    limits: list[LimitObject] | UnsetType = UNSET

@@ -154,6 +154,10 @@ class ServerClient:
 
     # ---- models and batches ----
 
+    def limits(self) -> JsonObject:
+        """Each limit of the key's organization."""
+        return self._http.call("GET", "/limits")
+
     def models(self) -> tuple[str, ...]:
         """The names by which requests may call the server's models."""
         listed = self._http.call("GET", "/models").get("data", [])

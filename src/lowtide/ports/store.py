@@ -81,7 +81,7 @@ class FileStore(Protocol):
     async def add(
         self, file: File, quota: StorageQuota | None = None, key: RequestKey | None = None
     ) -> str | None:
-        """Insert. The id is fresh. Raises QuotaReached, however many add at the same instant."""
+        """Insert, unless `key` made a file: its id. Raises QuotaReached, KeyTaken, however many."""
         ...
 
     async def get(self, project_id: str, file_id: str) -> File | None:
@@ -145,13 +145,11 @@ class BatchStore(Protocol):
         key: RequestKey | None = None,
     ) -> Batch:
         """Insert, unless `repeat` (the client says that it asks once more) and `repeated` finds
-        the batch that was made for it; that one is returned then.
+        the batch that was made for it, or an earlier create with `key` made one: that is returned.
 
-        `webhook`: where the event of its end goes, beside the endpoints that ask for all. `key`
-        stands for this create: the batch that an earlier one with it made is returned. Raises
-        KeyTaken.
-        Of identical repetitions at the same moment one inserts, and the others find its batch.
-        Raises BatchQuotaReached, however many add at the same instant.
+        `webhook`: where the event of its end goes, beside the endpoints that ask for all. Of
+        repetitions at one moment one inserts, and the others find its batch. Raises KeyTaken, and
+        BatchQuotaReached, however many add at the same instant.
         """
         ...
 
@@ -191,10 +189,8 @@ class BatchStore(Protocol):
         ...
 
     async def queue(self, model: str | None = None) -> "QueueDepth":
-        """What waits and what runs, over all projects (for `reason`, ETA and metrics).
-
-        What a paused batch has not leased does not wait.
-        """
+        """What waits and what runs, over all projects (for `reason`, ETA and metrics). What a
+        paused batch has not leased does not wait."""
         ...
 
 

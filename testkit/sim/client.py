@@ -65,6 +65,9 @@ class Intention(msgspec.Struct, kw_only=True):
     """Lines by file id, in the order in which they came."""
     offsets: dict[str, int] = {}
     complete: set[str] = set()
+    retries: list[Batch] = []
+    joined: set[str] | None = None
+    """The custom ids with success in the joined results; None: they were not read."""
 
 
 def draw_intention(scenario: Scenario, number: int, random: Random) -> Intention:
@@ -122,6 +125,18 @@ def write_lines(
     return lines
 
 
+Insist = Callable[[Callable[[Node], Awaitable[Any]]], Awaitable[Any]]
+"""Asks until there is an answer. Raises what the product refuses with."""
+
+
+class Steering(Protocol):
+    """What a submitter does to a batch that exists (testkit/sim/steering.py)."""
+
+    async def along(self, batch_id: str) -> None: ...
+
+    async def to_the_end(self, batch_id: str) -> None: ...
+
+
 class ApiClient(Protocol):
     """Where clients knock."""
 
@@ -141,11 +156,13 @@ class SimClient:
         patience_s: float,
         is_over: Callable[[str], bool],
         stands_for_s: Callable[[str], float],
+        steerer: Callable[[Insist], Steering] | None = None,
     ) -> None:
         """`patience_s` with one call, before it is made again. `is_over`: whether a batch has
         ended. `stands_for_s`: since a request of a batch moved.
         """
         self._stands_for_s = stands_for_s
+        self._steerer = None if steerer is None else steerer(self._insist)
         self._status: Status | None = None
         self._status_since_s = 0.0
         self._is_over = is_over
@@ -169,7 +186,11 @@ class SimClient:
                 group.create_task(self._delete(file.id))
             if intention.cancels_after_s is not None:
                 group.create_task(self._cancel(intention.cancels_after_s))
+            if self._steerer is not None:
+                group.create_task(self._steerer.along(self._batch.id))
             group.create_task(self._follow())
+        if self._steerer is not None:
+            await self._steerer.to_the_end(self._batch.id)
 
     async def _insist(self, work: Callable[[Node], Awaitable[T]]) -> T:
         """Asks again until there is an answer."""

@@ -12,6 +12,7 @@ from typing import Any
 
 from lowtide.core.accounts.money import ModelPrices
 from lowtide.core.batches.batch import TERMINAL, error_file_id, output_file_id
+from lowtide.core.batches.result_index import SUFFIX
 from lowtide.core.usage import Usage
 from testkit.sim.client import Intention, fields_of
 from testkit.sim.evidence import Evidence
@@ -46,6 +47,9 @@ class FinalCheck:
         for intention in intentions:
             assert intention.batch is not None
             self._settle_one(intention, rows.pop(intention.batch.id))
+            for retry in intention.retries:
+                self._settle_retry(intention, rows.pop(retry.id))
+            self._tree_agrees(intention)
             for batch_id in self._earlier(intention, intention.batch.id, rows):
                 del rows[batch_id]
         require(not rows, f"{len(rows)} batches are there that nobody wanted: {sorted(rows)}")
@@ -76,7 +80,8 @@ class FinalCheck:
         other one to one.
         """
         named = {row[0] for row in self._rows("SELECT blob_key FROM files WHERE blob_key <> ''")}
-        there = set(self._disk.blobs)
+        indexes = {f"{key}{SUFFIX}" for key in named}  # each beside its file, which names it
+        there = set(self._disk.blobs) - indexes
         require(named == there, f"orphans {there - named}, missing {named - there}")
         require(not self._disk.staged, "writers left bytes behind")
         for table in ("slices", "chunks", "garbage"):
@@ -108,6 +113,33 @@ class FinalCheck:
         if intention.reads:
             self._read_as_stored(intention, output_file_id(batch_id), output)
             self._read_as_stored(intention, error_file_id(batch_id), errors)
+
+    def _settle_retry(self, intention: Intention, row: sqlite3.Row) -> None:
+        """Checks a retry as any batch, but over some of the lines."""
+        batch_id = row["id"]
+        require(row["status"] in TERMINAL, f"{batch_id} is {row['status']}")
+        output = self._lines(output_file_id(batch_id))
+        errors = self._lines(error_file_id(batch_id))
+        counts = (row["total"], row["completed"], row["failed"])
+        sizes = (len(output) + len(errors), len(output), len(errors))
+        require(counts == sizes, f"{batch_id}: counts {counts}, lines {sizes}")
+        self._each_answer_was_said(intention, batch_id, output)
+        self._charges_match(intention, row, output)
+
+    def _tree_agrees(self, intention: Intention) -> None:
+        """Checks that over a batch and its retries each line succeeds once at most, and that the
+        joined results have every success that there is."""
+        assert intention.batch is not None
+        tree = [intention.batch.id, *(retry.id for retry in intention.retries)]
+        succeeded = Counter(
+            fields_of(line)["custom_id"]
+            for batch_id in tree
+            for line in self._lines(output_file_id(batch_id))
+        )
+        twice = [custom_id for custom_id, count in succeeded.items() if count > 1]
+        require(not twice, f"{tree}: succeeded, and were charged, more than once: {twice}")
+        if intention.joined is not None:
+            require(intention.joined == set(succeeded), f"{tree}: joined {intention.joined}")
 
     def _read_as_stored(self, intention: Intention, file_id: str, lines: list[bytes]) -> None:
         """Checks that each reader by offset saw each line once, in any order."""

@@ -83,6 +83,8 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     field: FieldConditions = CALM
     live_gap_s: float | None = None
     """Seconds between the live calls of one user; None: there are none."""
+    steers: bool = False
+    """Submitters pause, resume, change and retry their batches."""
     storms: bool = True
     """False: no faults are injected; only its lines and engines may fail."""
 

@@ -9,6 +9,7 @@ import asyncio
 import gc
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from random import Random
 from typing import Any, Final, TypeVar
 
@@ -17,7 +18,7 @@ import msgspec
 from lowtide import limits
 from lowtide.loops.batches.housekeeping import SweepLoop
 from testkit.sim import inline_sqlite
-from testkit.sim.client import Intention, SimClient, draw_intention
+from testkit.sim.client import Insist, Intention, SimClient, draw_intention
 from testkit.sim.engines import EngineMachine
 from testkit.sim.evidence import Evidence
 from testkit.sim.fault_injection import FaultInjection
@@ -31,6 +32,7 @@ from testkit.sim.node import Ground, Node, SimClock, Unreachable
 from testkit.sim.owners import Owners
 from testkit.sim.receivers import Receivers, pending, subscribe
 from testkit.sim.scenario import Scenario, draw_scenario, scaled_limits
+from testkit.sim.steering import Steerer
 from testkit.sim.stores import Stores
 from testkit.sim.trace import Trace
 
@@ -222,7 +224,12 @@ class Simulation:
             patience_s=self._scenario.patience_s,
             is_over=self.watch.ended_at_s.__contains__,
             stands_for_s=self.watch.stands_for_s,
+            steerer=partial(self._steerer_of, intention) if self._scenario.steers else None,
         )
+
+    def _steerer_of(self, intention: Intention, insist: Insist) -> Steerer:
+        random = Random(f"steering {self._scenario.seed} {intention.number}")
+        return Steerer(intention, insist, random)
 
     async def _keep_up(self, place: int) -> None:
         """Supervises a process: starts it again whenever it ends."""

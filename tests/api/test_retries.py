@@ -243,3 +243,21 @@ def test_a_retry_that_is_sent_twice_with_one_key_is_made_once(env: Env) -> None:
     assert again.json["id"] == made.json["id"]
     other = retry(env, first, idempotency_key="k", only="failed")
     assert (other.status, other.error["code"]) == (409, "idempotency_key_reused")
+
+
+def test_a_batch_that_ended_before_it_was_planned_is_retried_whole(env: Env) -> None:
+    first = create(env, 3)
+    env.post({}, f"/v1/batches/{first}/cancel")
+    env.assemble()
+    refused = retry(env, first, only="failed")
+    assert refused.error["message"] == f"No line of batch '{first}' ran: it was cancelled before."
+    again = retry(env, first, only="cancelled").json["id"]
+    env.plan()
+    env.settle(again, ok=[1, 3], bad=[2])
+    env.assemble()
+    last = retry(env, first).json["id"]
+    env.plan()
+    env.settle(last, ok=[2])
+    env.assemble()
+    assert [is_success(line) for line in results(env, first)] == [True] * 3
+    assert retry(env, last).error["code"] == "nothing_to_retry"

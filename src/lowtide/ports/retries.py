@@ -48,14 +48,14 @@ class RetryStore(Protocol):
     async def add(
         self,
         batch: Batch,
-        covered: bytes,
+        covered: bytes | None,
         seen: int,
         quota: BatchQuota = NO_QUOTA,
         key: RequestKey | None = None,
     ) -> Batch:
-        """Insert the retry and the set of the lines that it covers. `seen`: how many batches of the
-        tree that set was decided from. `key`: as in `BatchStore.add`. Raises RetryConflict,
-        BatchQuotaReached, KeyTaken."""
+        """Insert the retry and the set of the lines that it covers, None for the whole file.
+        `seen`: how many batches of the tree that set was decided from. `key`: as in
+        `BatchStore.add`. Raises RetryConflict, BatchQuotaReached, KeyTaken."""
         ...
 
     async def line_sets(self, batch_ids: list[str], kind: LineSetKind) -> Mapping[str, bytes]:

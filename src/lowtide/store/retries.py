@@ -40,7 +40,7 @@ class SqlRetries:
     async def add(
         self,
         batch: Batch,
-        covered: bytes,
+        covered: bytes | None,
         seen: int,
         quota: BatchQuota = NO_QUOTA,
         key: RequestKey | None = None,
@@ -63,8 +63,9 @@ class SqlRetries:
                 .with_for_update(read=True)
             )
             await insert_batch(conn, batch, batch.id, input_key or "")
-            values = {"batch_id": batch.id, "kind": "covered", "data": covered}
-            await conn.execute(insert(line_sets).values(values))
+            if covered is not None:
+                values = {"batch_id": batch.id, "kind": "covered", "data": covered}
+                await conn.execute(insert(line_sets).values(values))
             await announce(conn, "validate")
         return batch
 

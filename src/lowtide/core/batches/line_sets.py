@@ -76,6 +76,9 @@ class FailedLines(msgspec.Struct, frozen=True):
         return FailedLines(self.lines[chosen], self.codes[chosen], self.names)
 
 
+NO_FAILED_LINES: Final = FailedLines(NO_LINES, np.empty(0, np.uint8), ())
+
+
 def unpack_failed(data: bytes) -> FailedLines:
     """Raises LineSetError."""
     try:

@@ -44,13 +44,14 @@ def without_success(first: FailedLines, retries: Iterable[MemberOutcome]) -> Fai
 
 def chosen(left: FailedLines, only: RetryOnly, codes: Collection[str]) -> FailedLines:
     """The lines without success that a retry asks for. No `codes`: all of them."""
-    wanted = [
-        _is_asked(name, only) and (not codes or name in codes) for name in left.names
-    ]  # by code, as every line has one
+    wanted = [is_asked(name, only, codes) for name in left.names]  # every line has a code
     return left.of(np.array(wanted, bool)[left.codes]) if wanted else left
 
 
-def _is_asked(code: str, only: RetryOnly) -> bool:
+def is_asked(code: str, only: RetryOnly, codes: Collection[str] = ()) -> bool:
+    """Whether a retry asks for lines with that code."""
+    if codes and code not in codes:
+        return False
     if only == "all_unsuccessful":
         return True
     if only == "failed":

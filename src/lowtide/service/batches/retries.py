@@ -15,12 +15,19 @@ from lowtide.core.accounts.batch_quota import BatchQuotaReached
 from lowtide.core.accounts.catalogue import Catalogue
 from lowtide.core.batches.batch import Batch
 from lowtide.core.batches.failures import FailureGroup, most_frequent
-from lowtide.core.batches.line_sets import FailedLines, pack_lines, unpack_failed, unpack_lines
+from lowtide.core.batches.line_sets import (
+    NO_FAILED_LINES,
+    FailedLines,
+    pack_lines,
+    unpack_failed,
+    unpack_lines,
+)
 from lowtide.core.batches.retry import (
     RETRY_ONLY,
     MemberOutcome,
     RetryOnly,
     chosen,
+    is_asked,
     without_success,
 )
 from lowtide.core.errors import LowtideError
@@ -93,13 +100,10 @@ class RetryService:
             tree = await self._store.retries.tree(project_id, batch.tree_id)
             _require_rest(batch, tree)
             await self._check_input(batch)
-            left = await self._without_success(tree)
-            lines = chosen(left, only, asked.codes).lines
-            if not len(lines):
-                raise _nothing_to_retry(batch, left)
+            covered = await self._covered(batch, tree, only, asked.codes)
             fresh = self._new_batch(user_id, batch, asked)
             try:
-                added = await self._add(fresh, pack_lines(lines), len(tree), key)
+                added = await self._add(fresh, covered, len(tree), key)
             except RetryConflict as conflict:
                 if conflict.unfinished is not None:
                     raise _unfinished(conflict.unfinished, batch) from None
@@ -150,9 +154,26 @@ class RetryService:
             )
         check_input(file, self._clock.now())
 
-    async def _without_success(self, tree: Sequence[Batch]) -> FailedLines:
+    async def _covered(
+        self, batch: Batch, tree: Sequence[Batch], only: RetryOnly, codes: Sequence[str]
+    ) -> bytes | None:
+        """The lines to run again, packed; None: the whole file, of which no line was ever planned.
+        Raises LowtideError where there are none.
+        """
+        planned = [each for each in tree if each.counts.total]
+        if not planned:  # cancelled or expired while it was validated
+            if is_asked(f"batch_{batch.status}", only, codes):
+                return None
+            raise _nothing_to_retry(batch, NO_FAILED_LINES)
+        left = await self._without_success(planned)
+        lines = chosen(left, only, codes).lines
+        if not len(lines):
+            raise _nothing_to_retry(batch, left)
+        return pack_lines(lines)
+
+    async def _without_success(self, planned: Sequence[Batch]) -> FailedLines:
         """Raises LowtideError for a batch of which nothing was kept."""
-        first, *retries = [batch for batch in tree if batch.status != "failed"]
+        first, *retries = planned
         ids = [batch.id for batch in (first, *retries)]
         failed = await self._store.retries.line_sets(ids, "failed")
         succeeded = await self._store.retries.line_sets(ids, "succeeded")
@@ -175,7 +196,9 @@ class RetryService:
             ),
         )
 
-    async def _add(self, batch: Batch, covered: bytes, seen: int, key: RequestKey | None) -> Batch:
+    async def _add(
+        self, batch: Batch, covered: bytes | None, seen: int, key: RequestKey | None
+    ) -> Batch:
         await self._allowance.check_batches_per_hour(batch.project_id)
         await self._allowance.check_spend(batch.project_id)
         bounds = await self._allowance.of(batch.project_id)
@@ -257,6 +280,9 @@ def _failed_validation(batch: Batch) -> LowtideError:
 
 def _nothing_to_retry(batch: Batch, left: FailedLines) -> LowtideError:
     counts = left.counts()
+    if not counts and not batch.counts.total:
+        message = f"No line of batch '{batch.tree_id}' ran: it was {batch.status} before."
+        return LowtideError("nothing_to_retry", message)
     if not counts:
         message = f"Every line of batch '{batch.tree_id}' has succeeded, there or in a retry."
         return LowtideError("nothing_to_retry", message)

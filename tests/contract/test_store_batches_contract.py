@@ -2,11 +2,13 @@
 
 import asyncio
 from datetime import timedelta
+from typing import Any
 
 import msgspec
 import pytest
 
 from lowtide.core.batches.batch import Batch, BatchError
+from lowtide.core.batches.batch_filter import BatchFilter
 from lowtide.core.batches.plan import ModelTotals
 from lowtide.ports.store import UnknownCursor
 from testkit.store_fixture import StoreFixture
@@ -163,6 +165,43 @@ async def test_pages_walk_newest_first_even_when_born_in_one_instant(world: Stor
     ):
         walked += [batch.id for batch in page]
     assert walked == [batch.id for batch in reversed(batches)]
+
+
+async def test_a_filtered_list_has_what_meets_every_part_in_pages_of_its_own(
+    world: StoreFixture,
+) -> None:
+    async def named(name: str) -> Batch:
+        batch = world.batch_record(await world.file())
+        batch = msgspec.structs.replace(batch, metadata={"name": name})
+        world.pass_time(1)
+        return await world.store.batches.add(batch, digest=name, repeat=False, since=world.now)
+
+    async def found(**asked: Any) -> list[str]:
+        which = BatchFilter(**asked)
+        first = await world.store.batches.page("p1", after=None, limit=1, which=which)
+        if not first:
+            return []
+        rest = await world.store.batches.page("p1", after=first[0].id, limit=9, which=which)
+        return [batch.id for batch in (*first, *rest)]
+
+    running = await world.running(("Org/Test-Model", 4))
+    one, two, third = [await named(name) for name in ('Moon "A" Ä', "moon_b 5%", "moonxb 50")]
+    await world.store.batches.cancel("p1", two.id, world.now)
+    moons = [third.id, two.id, one.id]
+    assert await found() == [*moons, running.id]
+    assert await found(text="MOON") == moons
+    assert await found(text="moon_b") == [two.id], "no character stands for another"
+    assert await found(text="5%") == [two.id]
+    assert await found(text='"A" Ä') == [one.id]
+    assert await found(text=one.id) == [one.id]
+    assert await found(text="moon", statuses=("cancelling", "cancelled")) == [two.id]
+    assert await found(created_after=two.created_at) == [third.id, two.id]
+    assert await found(created_before=two.created_at) == [one.id, running.id]
+    assert await found(model="test-m") == [running.id]
+    assert await found(model="test_m") == []
+    file = await world.store.files.get("p1", one.input_file_id)
+    assert file is not None
+    assert one.id in await found(text=file.filename.upper())
 
 
 async def test_a_page_behind_an_unknown_id_is_refused(world: StoreFixture) -> None:

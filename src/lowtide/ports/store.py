@@ -26,6 +26,7 @@ import msgspec
 
 from lowtide.core.accounts.batch_quota import NO_QUOTA, BatchQuota
 from lowtide.core.batches.batch import Batch, BatchError
+from lowtide.core.batches.batch_filter import EVERY_BATCH, BatchFilter
 from lowtide.core.batches.plan import ChunkSpec, ModelTotals
 from lowtide.core.execution.records import StoredSlice
 from lowtide.core.files.file import File
@@ -172,9 +173,10 @@ class BatchStore(Protocol):
 
     async def get(self, project_id: str, batch_id: str) -> Batch | None: ...
 
-    async def page(self, project_id: str, *, after: str | None, limit: int) -> list[Batch]:
+    async def page(
+        self, project_id: str, *, after: str | None, limit: int, which: BatchFilter = EVERY_BATCH
+    ) -> list[Batch]:
         """The batches, newest first, beginning behind the id `after`. Raises UnknownCursor."""
-        ...
 
     async def cancel(self, project_id: str, batch_id: str, now: datetime) -> Batch | None:
         """Take the event `cancel` where the state allows it; the batch as it then is.
@@ -182,11 +184,9 @@ class BatchStore(Protocol):
         Chunks that wait or are held are dropped in the same transaction; leased ones end with
         their next commit.
         """
-        ...
 
     async def models(self, batch_id: str) -> Mapping[str, ModelTotals]:
         """Requests and estimated input tokens by model, as planned."""
-        ...
 
     async def queue(self, model: str | None = None) -> "QueueDepth":
         """What waits and what runs, over all projects (for `reason`, ETA and metrics). What a

@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from lowtide import limits
 from lowtide.core.accounts.batch_quota import NO_QUOTA, BatchQuota, BatchQuotaReached
 from lowtide.core.batches.batch import Batch, sources_of
+from lowtide.core.batches.batch_filter import EVERY_BATCH, BatchFilter
 from lowtide.core.batches.plan import ModelTotals
 from lowtide.core.idempotency.request_key import RequestKey
 from lowtide.core.webhooks.endpoint import BatchWebhook
@@ -23,6 +24,7 @@ from lowtide.store.connection.dialect import lock_name
 from lowtide.store.connection.notify import announce
 from lowtide.store.schema.rows import batch_of, batch_values
 from lowtide.store.schema.tables import LEASED, batch_models, batches, chunks, files
+from lowtide.store.statements.batch_filters import conditions
 from lowtide.store.statements.idempotency import one_batch, take_key
 from lowtide.store.statements.owners import owner_of
 from lowtide.store.statements.paging import page
@@ -99,12 +101,20 @@ class SqlBatches:
             row = (await conn.execute(_own(project_id, batch_id))).one_or_none()
         return None if row is None else batch_of(row)
 
-    async def page(self, project_id: str, *, after: str | None, limit: int) -> list[Batch]:
+    async def page(
+        self,
+        project_id: str,
+        *,
+        after: str | None,
+        limit: int,
+        which: BatchFilter = EVERY_BATCH,
+    ) -> list[Batch]:
+        listed = select(batches).where(batches.c.flex.is_(None), batches.c.deleted_at.is_(None))
         async with self._db.read() as conn:
             rows = await page(
                 conn,
                 batches,
-                select(batches).where(batches.c.flex.is_(None), batches.c.deleted_at.is_(None)),
+                listed.where(*conditions(which)),
                 project_id=project_id,
                 after=after,
                 limit=limit,

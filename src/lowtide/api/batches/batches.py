@@ -8,6 +8,7 @@ time-out finds the first batch.
 
 import asyncio
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -26,6 +27,7 @@ from lowtide.api.objects.batches import (
     BatchJob,
     BatchObject,
     BatchPage,
+    BatchStatus,
     CreatedBatch,
     CreatedJob,
     EstimateObject,
@@ -34,6 +36,7 @@ from lowtide.api.openapi.answers import answer, answers, json_body, refusals
 from lowtide.api.openapi.routes import Routes, read_query
 from lowtide.api.openapi.schemas import parameters_of
 from lowtide.core.batches.batch import Batch, Dialect
+from lowtide.core.batches.batch_filter import BatchFilter
 from lowtide.core.batches.line import ENDPOINTS
 from lowtide.core.idempotency.request_key import RequestKey
 from lowtide.core.scheduling.feasibility import Feasibility
@@ -66,8 +69,25 @@ _FIELDS: Final = {
 }
 
 
-class ListBatches(msgspec.Struct, frozen=True):
-    """The query of a list."""
+_Text = Annotated[str, msgspec.Meta(max_length=limits.FILTER_CHARS_MAX)]
+_Instant = Annotated[int, msgspec.Meta(ge=0, le=limits.UNIX_S_MAX)]
+
+
+class FilterBatches(msgspec.Struct, frozen=True):
+    """Which batches a list has. `created_after` and `created_before` are Unix seconds; `model`: a
+    part of a model's name; `text`: a part of the metadata or of the input file's name, or the
+    beginning of the id.
+    """
+
+    status: BatchStatus | None = None
+    model: _Text = ""
+    created_after: _Instant | None = None
+    created_before: _Instant | None = None
+    text: _Text = ""
+
+
+class ListBatches(FilterBatches, frozen=True):
+    """The query of a list in pages."""
 
     after: str = ""
     limit: Annotated[int, msgspec.Meta(ge=1, le=limits.PAGE_SIZE_MAX_BATCHES)] = (
@@ -130,13 +150,30 @@ async def page(request: Request) -> Response:
     """Batches, newest first: a page for OpenAI's clients, a bare array for Together's."""
     caller, service = identify(request), services_of(request).batches
     dialect = client_dialect(request)
+    which = _filter_of(read_query(request, FilterBatches))
     if dialect == "together":
-        newest = await service.page(caller.project_id, limit=limits.BARE_LIST_MAX)
+        newest = await service.page(caller.project_id, limit=limits.BARE_LIST_MAX, which=which)
         return json_response(await render_list(request, newest.batches, dialect))
     asked = read_query(request, ListBatches)
-    found = await service.page(caller.project_id, after=asked.after or None, limit=asked.limit)
+    found = await service.page(
+        caller.project_id, after=asked.after or None, limit=asked.limit, which=which
+    )
     rendered = await render_list(request, found.batches, dialect)
     return json_response(openai.batch_page(rendered, more=found.more))
+
+
+def _filter_of(asked: FilterBatches) -> BatchFilter:
+    return BatchFilter(
+        statuses=() if asked.status is None else openai.statuses_shown_as(asked.status),
+        model=asked.model,
+        created_after=_instant(asked.created_after),
+        created_before=_instant(asked.created_before),
+        text=asked.text,
+    )
+
+
+def _instant(unix_s: int | None) -> datetime | None:
+    return None if unix_s is None else datetime.fromtimestamp(unix_s, UTC)
 
 
 @routes.add("GET", "/v1/batches/{batch_id}", answers((BatchObject, BatchJob), "batch_not_found"))

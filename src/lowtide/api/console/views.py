@@ -17,6 +17,7 @@ from starlette.requests import Request
 from lowtide import limits
 from lowtide.api.batches.batches import estimate_of
 from lowtide.api.batches.lines import ListLines, lines_of
+from lowtide.api.console.filter_box import read_filter
 from lowtide.api.console.shown_lines import shown_line
 from lowtide.api.dialects import openai
 from lowtide.api.files.uploads import public_base
@@ -30,6 +31,7 @@ from lowtide.core.batches.line import ENDPOINTS
 from lowtide.core.errors import LowtideError
 from lowtide.core.files.file import File
 from lowtide.core.reporting.standing import Standing
+from lowtide.service.batches.batches import Page
 from lowtide.service.batches.new_batch import NewBatch
 
 Context = dict[str, Any]
@@ -68,14 +70,26 @@ def shell_of(request: Request) -> Context:
 
 
 async def load_batches(request: Request) -> Context:
-    """The newest batches, or those behind `?after=`."""
-    service = services_of(request).batches
+    """The newest batches that `?q=` asks for, or those behind `?after=`."""
+    services = services_of(request)
     after = request.query_params.get("after") or None
-    page = await service.page(
-        identify(request).project_id, after=after, limit=limits.CONSOLE_BATCHES_PAGE
-    )
+    typed = request.query_params.get("q", "").strip()
+    wrong, page = None, Page((), more=False)
+    try:
+        which = read_filter(typed, services.files.now())
+    except LowtideError as error:
+        wrong = error.message
+    else:
+        page = await services.batches.page(
+            identify(request).project_id,
+            after=after,
+            limit=limits.CONSOLE_BATCHES_PAGE,
+            which=which,
+        )
     shown = await _objects(request, page.batches)
     return {
+        "q": typed,
+        "wrong": wrong,
         "batches": [_row(each) for each in shown],
         "after": after,
         "older": shown[-1].id if page.more else None,

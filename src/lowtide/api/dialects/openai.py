@@ -50,6 +50,11 @@ STATUSES: Final = MappingProxyType[Status, BatchStatus](
 )
 
 
+def statuses_shown_as(shown: BatchStatus) -> tuple[Status, ...]:
+    """The states that are shown under that word."""
+    return tuple(status for status, word in STATUSES.items() if word == shown)
+
+
 def batch(batch: Batch, progress: Progress, cost: Cost) -> BatchObject:
     """The Batch object: lowercase status, times in unix seconds."""
     ids = result_files(batch)

@@ -18,6 +18,7 @@ from lowtide.core.accounts.batch_quota import BatchQuotaReached
 from lowtide.core.accounts.catalogue import Catalogue
 from lowtide.core.accounts.ledger import Cost
 from lowtide.core.batches.batch import TERMINAL, Batch
+from lowtide.core.batches.batch_filter import EVERY_BATCH, BatchFilter
 from lowtide.core.errors import LowtideError
 from lowtide.core.idempotency.request_key import KeyTaken, RequestKey
 from lowtide.core.reporting.progress import NOTHING_FORESEEN, Progress, progress_of
@@ -188,7 +189,14 @@ class BatchService:
             raise batch_not_found(batch_id)
         return batch
 
-    async def page(self, project_id: str, *, after: str | None = None, limit: int) -> Page:
+    async def page(
+        self,
+        project_id: str,
+        *,
+        after: str | None = None,
+        limit: int,
+        which: BatchFilter = EVERY_BATCH,
+    ) -> Page:
         """Up to `limit` batches, newest first, beginning behind the id `after`.
 
         Raises LowtideError when `after` is no batch: an endless walk over a wrong cursor is worse.
@@ -198,7 +206,9 @@ class BatchService:
         while len(found) <= limit:
             step = min(limit + 1 - len(found), limits.PAGE_STEP_BATCHES)
             try:
-                more = await self._store.batches.page(project_id, after=after, limit=step)
+                more = await self._store.batches.page(
+                    project_id, after=after, limit=step, which=which
+                )
             except UnknownCursor:
                 message = f"No batch found with id '{after}'."
                 raise LowtideError("invalid_request", message, "after") from None

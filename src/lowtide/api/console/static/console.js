@@ -69,6 +69,9 @@ document.addEventListener("keydown", (event) => {
     all[rowAt]?.scrollIntoView({ block: "nearest" });
   } else if (event.key === "Enter" && all[rowAt] && event.target === document.body) {
     location.href = all[rowAt].dataset.href;
+  } else if (event.key === "/" && document.getElementById("q")) {
+    event.preventDefault();
+    document.getElementById("q").focus();
   } else if (event.key === "g") {
     document.querySelector(".brand").click();
   } else if (event.key === "?") {

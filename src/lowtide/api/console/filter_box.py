@@ -1,0 +1,56 @@
+"""What a person types into the filter box of the list: `state:running model:qwen created:>2d text`.
+
+Pure. `>` is older than, `<` younger than. Words without a name are one text, in their order.
+"""
+
+import re
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from types import MappingProxyType
+from typing import Final, get_args
+
+import msgspec
+
+from lowtide import limits
+from lowtide.api.dialects.openai import statuses_shown_as
+from lowtide.api.objects.batches import BatchStatus
+from lowtide.core.batches.batch_filter import BatchFilter
+from lowtide.core.errors import LowtideError
+
+_STATES: Final[tuple[BatchStatus, ...]] = get_args(BatchStatus)
+_OTHER_WORDS: Final[Mapping[str, BatchStatus]] = MappingProxyType({"running": "in_progress"})
+_AGE: Final = re.compile(r"([<>])(\d{1,4})([hd])")
+_UNIT: Final = MappingProxyType({"h": timedelta(hours=1), "d": timedelta(days=1)})
+
+
+def read_filter(typed: str, now: datetime) -> BatchFilter:
+    """The filter that was typed. Raises LowtideError `invalid_request`, which says what may be."""
+    if len(typed) > limits.FILTER_CHARS_MAX:
+        raise _wrong(f"it has more than {limits.FILTER_CHARS_MAX} characters")
+    found, words = BatchFilter(), list[str]()
+    for word in typed.split():
+        name, colon, value = word.partition(":")
+        if not colon or name not in ("state", "model", "created"):
+            words.append(word)
+            continue
+        found = msgspec.structs.replace(found, **_part(name, value, now))
+    return msgspec.structs.replace(found, text=" ".join(words))
+
+
+def _part(name: str, value: str, now: datetime) -> dict[str, object]:
+    if name == "model":
+        return {"model": value}
+    if name == "state":
+        shown = next((each for each in _STATES if each == value), _OTHER_WORDS.get(value))
+        if shown is None:
+            raise _wrong(f"state: is running or one of {', '.join(_STATES)}, not '{value}'")
+        return {"statuses": statuses_shown_as(shown)}
+    age = _AGE.fullmatch(value)
+    if age is None:
+        raise _wrong(f"created: is an age as >2d (older) or <12h (younger), not '{value}'")
+    at = now - int(age[2]) * _UNIT[age[3]]
+    return {"created_before" if age[1] == ">" else "created_after": at}
+
+
+def _wrong(why: str) -> LowtideError:
+    return LowtideError("invalid_request", f"The filter cannot be read: {why}.", "q")

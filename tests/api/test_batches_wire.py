@@ -79,7 +79,7 @@ def test_a_batch_is_shown_as_it_was_created_and_a_list_as_the_client_reads_it(
 
 
 def test_fields_of_other_vendors_are_taken_and_passed_over(env: Env) -> None:
-    answer = env.post(intention(env.upload(), completion_window=None, webhook={"a": [1]}, x=2))
+    answer = env.post(intention(env.upload(), completion_window=None, hook={"a": [1]}, x=2))
     assert answer.status == 200
 
 

@@ -125,14 +125,19 @@ class KilledServer:
     def kill(self) -> None:
         """SIGKILL, and a new start."""
         self._process.kill()
-        self._process.wait()
+        self._ended()
         self.kills += 1
         self.start()
 
     def stop(self) -> None:
         self._process.send_signal(signal.SIGTERM)
-        self._process.wait(PATIENCE_S)
+        self._ended()
         self._log.close()
+
+    def _ended(self) -> None:
+        self._process.wait(PATIENCE_S)
+        assert self._process.stdout is not None
+        self._process.stdout.close()
 
 
 def insist(server: KilledServer, method: str, path: str, **rest: Any) -> Any:

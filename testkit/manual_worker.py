@@ -14,7 +14,7 @@ import msgspec
 
 from lowtide.core.accounts.money import ModelPrices
 from lowtide.core.batches.batch import Batch, BatchError
-from lowtide.core.batches.chunk import ChunkLease
+from lowtide.core.batches.chunk import ChunkKey, ChunkLease
 from lowtide.core.batches.line import output_line_id, render_rejected, render_success
 from lowtide.core.batches.line_sets import unpack_lines
 from lowtide.core.batches.plan import (
@@ -57,6 +57,7 @@ class ManualWorker:
         self._project_id = project_id
         self._prices = prices
         self._leases: dict[str, list[ChunkLease]] = defaultdict(list)
+        self._lines: dict[tuple[ChunkKey, int], list[int]] = {}
         self._tag = "" if project_id == "proj_default" else f"-{project_id}"
         self._beats = 0
         self._files = 0
@@ -148,9 +149,12 @@ class ManualWorker:
 
     async def lease(self, batch_id: str, models: Sequence[str] = ("test-model",)) -> None:
         """Take all waiting chunks of those models, which must be this batch's."""
-        self._leases[batch_id] += await self._store.work.claim_chunks(
+        claimed = await self._store.work.claim_chunks(
             WORKER_ID, models, 1000, self._clock.now(), LEASE_TTL_S
         )
+        for held in claimed:  # read now, as a worker does: the plan may be lost later
+            self._lines[held.key, held.token] = await self._lines_of(held)
+        self._leases[batch_id] += claimed
 
     async def settle(
         self, batch_id: str, *, ok: Sequence[int] = (), bad: Sequence[int] = ()
@@ -160,7 +164,7 @@ class ManualWorker:
             await self.lease(batch_id)
         chunks = []
         for held in self._leases[batch_id]:
-            lines = await self._lines_of(held)
+            lines = self._lines[held.key, held.token]
             finished = [
                 Finished(lines.index(line), line, good, _output(held, line, good), _usage(good))
                 for good, these in ((True, ok), (False, bad))

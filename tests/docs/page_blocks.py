@@ -34,6 +34,8 @@ EVIDENCE: Final = {
     "needs a network": r"\b(pip install|git clone|brew install)\b"
     r"|https?://(?!127\.0\.0\.1|localhost)",
     "needs an engine of yours": r"YOUR-MODEL|\b(vllm|sglang|ollama) ",
+    "needs a file of yours": r"\bfile-abc123\b",
+    "needs a server of yours": r"\bbatch\.example\.org\b",
     "needs a webhook of yours": r"\bwh_\.\.\.",
     "needs a person": r"Ctrl-C",
     "is this test run": r"\bmake (run|test[a-z-]*)\b",

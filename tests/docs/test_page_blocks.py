@@ -67,6 +67,8 @@ def test_a_mark_that_says_nothing_true_is_refused(text: str, words: str) -> None
         ("needs a cloud", "lowtide run s3://bucket/rows.parquet -o out.parquet"),
         ("needs a network", "pip install openai"),
         ("needs an engine of yours", "vllm serve YOUR-MODEL"),
+        ("needs a file of yours", "curl -d {file-abc123}"),
+        ("needs a server of yours", "lowtide limits --server https://batch.example.org"),
         ("needs a webhook of yours", "lowtide webhooks replay wh_..."),
         ("needs a person", "# press Ctrl-C"),
         ("is this test run", "make test"),

@@ -316,7 +316,7 @@ async def test_a_batch_can_be_cancelled_while_it_is_validated(
         )
 
 
-async def test_cancelling_twice_and_cancelling_the_end_are_no_harm(
+async def test_cancelling_twice_is_no_harm_and_the_end_cannot_be_cancelled(
     env: Env, engine: RuledEngine
 ) -> None:
     engine.rule = lambda *_: HANG
@@ -324,7 +324,9 @@ async def test_cancelling_twice_and_cancelling_the_end_are_no_harm(
     await engine.saw_requests(5)
     await asyncio.gather(*(env.cancel(batch) for _ in range(5)))
     assert (await env.end(batch))["status"] == "cancelled"
-    assert (await env.cancel(batch))["status"] == "cancelled"
+    refused = await env.http.post(f"/v1/batches/{batch['id']}/cancel")
+    assert (refused.status_code, refused.json()["error"]["code"]) == (409, "batch_ended")
+    assert (await env.see(batch))["status"] == "cancelled"
 
 
 async def test_a_window_that_ends_keeps_what_finished_and_says_what_did_not_run(

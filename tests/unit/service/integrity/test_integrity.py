@@ -3,6 +3,7 @@ once."""
 
 import json
 import os
+import re
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from decimal import Decimal
@@ -121,7 +122,7 @@ class Ward:
             return []
         data = await self.blobs.read(file.blob_key)
         lines = [json.loads(line) for line in data.splitlines()]
-        return [(line["custom_id"], line["id"].rpartition("_")[2]) for line in lines]
+        return [(line["custom_id"], re.split("[_-]", line["id"])[-1]) for line in lines]
 
     async def charged(self, batch: Batch) -> int:
         entries = await self.store.ledger.entries(batch.id)

@@ -92,7 +92,7 @@ def load() -> ModuleType:
 
 
 audit = load()
-CONTROL = {"name": "jinja2", "version": "2.10", "vulns": [{"id": "PYSEC-1", "fix_versions": []}]}
+CONTROL = {"name": "django", "version": "2.2", "vulns": [{"id": "PYSEC-1", "fix_versions": []}]}
 SOUND = {"name": "a", "version": "1", "vulns": []}
 
 

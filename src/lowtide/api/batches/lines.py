@@ -13,7 +13,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from lowtide import limits
-from lowtide.api.dialects import openai
 from lowtide.api.http.json_body import json_response
 from lowtide.api.middleware.caller import identify, note_rows, services_of
 from lowtide.api.objects.lines import LineObject, LinePage
@@ -56,10 +55,7 @@ async def lines_of(request: Request, batch_id: str, asked: ListLines) -> LinePag
     """The page that `asked` names. Raises LowtideError."""
     services, project_id = services_of(request), identify(request).project_id
     batch = await services.batches.get(project_id, batch_id)
-    ids = openai.result_files(batch)
-    output = ids.output_file_id or ids.partial_output_file_id
-    errors = ids.error_file_id or ids.partial_error_file_id
-    file_id = output if asked.kind == "output" else errors
+    file_id = batch.output_file_id if asked.kind == "output" else batch.error_file_id
     if file_id is None:
         return LinePage(data=[], total=0, has_more=False, in_input_order=batch.ended_at is not None)
     file = await services.files.get_ready(project_id, file_id)
@@ -83,13 +79,15 @@ def _page(found: ResultPage, *, has_more: bool) -> LinePage:
 
 
 def _object(line: ResultLine) -> LineObject:
-    is_whole_request = line.request is not None and len(line.request) < limits.PAGE_LINE_BYTES_MAX
+    request = line.request
+    if request is not None and len(request) >= limits.PAGE_LINE_BYTES_MAX:
+        request = None  # it may be cut
     return LineObject(
         place=line.place,
-        line=line.line,
+        line=line.line or None,
         bytes=line.size,
         result=None if line.is_cut else msgspec.Raw(line.output.rstrip()),
-        request=msgspec.Raw(line.request) if is_whole_request and line.request else None,
+        request=msgspec.Raw(request) if request else None,
     )
 
 
@@ -118,17 +116,14 @@ async def _growing(request: Request, file: File, asked: ListLines) -> LinePage:
     held = 0
     async with aclosing(content.body), aclosing(whole_lines(content.body)) as found:
         async for output in found:
-            is_cut = len(output) > limits.PAGE_LINE_BYTES_MAX
-            taken.append(
-                LineObject(
-                    place=asked.first + len(taken),
-                    line=line_number_of(output) or None,
-                    bytes=len(output),
-                    result=None if is_cut else msgspec.Raw(output.rstrip()),
-                    request=None,
-                )
+            line = ResultLine(
+                place=asked.first + len(taken),
+                line=line_number_of(output),
+                size=len(output),
+                output=output[: limits.PAGE_LINE_BYTES_MAX],
             )
-            held += 0 if is_cut else len(output)
+            taken.append(_object(line))
+            held += 0 if line.is_cut else line.size
             if len(taken) == asked.limit or held > limits.PAGE_LINES_BYTES_MAX:
                 break
     return LinePage(

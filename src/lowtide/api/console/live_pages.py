@@ -6,7 +6,7 @@ costs nothing. The stream ends when the server stops, and the page asks again.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from hashlib import sha256
 
 import msgspec
@@ -16,7 +16,7 @@ from starlette.responses import Response, StreamingResponse
 from lowtide import limits
 from lowtide.api.console.rendering import render
 from lowtide.api.console.session_guard import COOKIE
-from lowtide.api.console.views import shell_of, view_of
+from lowtide.api.console.views import View, shell_of, view_of
 from lowtide.api.middleware.caller import identify, services_of
 from lowtide.core.errors import LowtideError
 from lowtide.core.scheduling.byte_budget import ByteBudget
@@ -27,7 +27,7 @@ from lowtide.ports.store import StoreError
 async def live(request: Request) -> Response:
     """The stream of one page. Raises LowtideError for a page that there is not."""
     path = request.query_params.get("of", "")
-    view_of(path)
+    view, parameters = view_of(path)
     places: ByteBudget = request.app.state.console_streams
     owner = identify(request).organization_id
     if not places.take(owner, 1):
@@ -39,7 +39,7 @@ async def live(request: Request) -> Response:
 
     async def events() -> AsyncIterator[bytes]:
         try:
-            async for event in _changes(request, path):
+            async for event in _changes(request, path, view, parameters):
                 yield event
         finally:
             places.give_back(owner, 1)
@@ -47,22 +47,26 @@ async def live(request: Request) -> Response:
     return StreamingResponse(events(), media_type="text/event-stream")
 
 
-async def _changes(request: Request, path: str) -> AsyncIterator[bytes]:
+async def _changes(
+    request: Request, path: str, view: View, parameters: Mapping[str, str]
+) -> AsyncIterator[bytes]:
     services, sent = services_of(request), dict[str, bytes]()
-    view, parameters = view_of(path)
     while view.fragments and not services.readiness.is_draining and await _is_signed_in(request):
         try:
-            context = {**shell_of(request), **await view.load(request, **parameters)}
+            loaded = await view.load(request, **parameters)
         except (StoreError, BlobError):
-            context = None  # the page stays as it is until the storage is back
+            pass  # the page stays as it is until the storage is back
         except LowtideError:
             return  # it is gone: the page says so when it is loaded again
-        for element, template in view.fragments.items() if context is not None else ():
-            html = render(template, {**(context or {}), "path": path})
-            digest = sha256(html.encode()).digest()
-            if sent.get(element) != digest:
-                sent[element] = digest
-                yield b"data: " + msgspec.json.encode({"id": element, "html": html}) + b"\n\n"
+        else:
+            context = {**shell_of(request), **loaded, "path": path}
+            for element, template in view.fragments.items():
+                html = render(template, context)
+                digest = sha256(html.encode()).digest()
+                if sent.get(element) != digest:
+                    sent[element] = digest
+                    told = msgspec.json.encode({"id": element, "html": html})
+                    yield b"data: " + told + b"\n\n"
         yield b": here\n\n"  # a reader that is gone is noticed by what cannot be sent
         await asyncio.sleep(limits.CONSOLE_REFRESH_S)
 

@@ -54,7 +54,7 @@ class View:
 
 def shell_of(request: Request) -> Context:
     """What every page has: where it is, who looks, and which commands that person has."""
-    services, settings = services_of(request), services_of(request).settings
+    settings = services_of(request).settings
     caller: Caller = identify(request)
     return {
         "base": settings.server.path_prefix,
@@ -63,7 +63,6 @@ def shell_of(request: Request) -> Context:
         "may_submit": "submit" in caller.scopes,
         "may_administer": "admin" in caller.scopes,
         "project": caller.project_name,
-        "version_of": services.settings.server.host,
         "path": request.scope["path"],
         "failure": None,
     }
@@ -101,7 +100,6 @@ async def load_batch(request: Request, batch_id: str) -> Context:
     services, project_id = services_of(request), identify(request).project_id
     batch = await services.batches.get(project_id, batch_id)
     (shown,) = await _objects(request, [batch])
-    ids = openai.result_files(batch)
     groups = (
         await services.retries.failures(project_id, batch_id) if shown.request_counts.failed else ()
     )
@@ -110,8 +108,8 @@ async def load_batch(request: Request, batch_id: str) -> Context:
         **await _tree(request, batch),
         "failures": _failures(groups),
         "steps": _steps(shown),
-        "output_file_id": ids.output_file_id or ids.partial_output_file_id,
-        "error_file_id": ids.error_file_id or ids.partial_error_file_id,
+        "output_file_id": batch.output_file_id,
+        "error_file_id": batch.error_file_id,
         "is_whole": batch.status in TERMINAL,
     }
 
@@ -139,9 +137,7 @@ async def load_lines(request: Request, batch_id: str) -> Context:
 
 async def load_engines(request: Request) -> Context:
     """Every replica, as the worker that has it reports it. For administrators: it has addresses."""
-    caller = identify(request)
-    if "admin" not in caller.scopes:
-        raise LowtideError("insufficient_scope", "The engines are shown to administrators.")
+    require(identify(request), ("admin",))
     found = await engines_of(request)
     return {
         "engines": found.data,

@@ -119,7 +119,7 @@ def _batches(live: Iterable[WorkerReport]) -> dict[str, BatchReport]:
 
 def _models(live: Iterable[WorkerReport], gone: Iterable[WorkerReport]) -> dict[str, Hold | None]:
     serving: dict[str, list[ReplicaReport]] = {}
-    for replica in _by_owner(live):
+    for _, replica in by_owner(live):
         for model in () if replica.endpoints else replica.models:
             serving.setdefault(model, []).append(replica)
     found = {model: _hold(replicas) for model, replicas in serving.items()}
@@ -134,7 +134,7 @@ def _models(live: Iterable[WorkerReport], gone: Iterable[WorkerReport]) -> dict[
 
 def _calls(live: Iterable[WorkerReport]) -> dict[tuple[str, str], Hold]:
     """What holds single endpoints of models that are not held as a whole."""
-    told = _by_owner(live)
+    told = [replica for _, replica in by_owner(live)]
     single = {
         (model, endpoint) for each in told for model in each.models for endpoint in each.endpoints
     }
@@ -151,15 +151,17 @@ def _calls(live: Iterable[WorkerReport]) -> dict[tuple[str, str], Hold]:
     return found
 
 
-def _by_owner(live: Iterable[WorkerReport]) -> list[ReplicaReport]:
-    """Each replica as seen by the worker that sends it calls; else as one of the others sees it."""
+def by_owner(live: Iterable[WorkerReport]) -> list[tuple[str, ReplicaReport]]:
+    """Each replica as the worker sees it that sends it calls, else as one of the others does; with
+    that worker's id.
+    """
     found: dict[str, tuple[str, bool]] = {}
     told = [(report.worker_id, replica) for report in live for replica in report.replicas]
     for worker_id, replica in told:
         _, is_owned = found.get(replica.name, ("", False))
         if replica.name not in found or (replica.is_owned and not is_owned):
             found[replica.name] = (worker_id, replica.is_owned)
-    return [replica for worker_id, replica in told if found[replica.name][0] == worker_id]
+    return [each for each in told if found[each[1].name][0] == each[0]]
 
 
 def _hold(replicas: Sequence[ReplicaReport]) -> Hold | None:

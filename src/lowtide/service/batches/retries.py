@@ -116,24 +116,26 @@ class RetryService:
 
     async def failures(self, project_id: str, batch_id: str) -> Sequence[FailureGroup]:
         """Groups of the batch's failures so far, the largest first. Raises LowtideError."""
-        if await self._store.batches.get(project_id, batch_id) is None:
-            raise batch_not_found(batch_id)
+        await self._batch(project_id, batch_id)
         return most_frequent(await self._store.retries.failures(batch_id))
 
     async def tree(self, project_id: str, batch_id: str) -> Sequence[Batch]:
         """The first batch of the tree and all its retries, as they were made. Raises LowtideError
         for a batch that is not there.
         """
+        batch = await self._batch(project_id, batch_id)
+        return await self._store.retries.tree(project_id, batch.tree_id)
+
+    async def _batch(self, project_id: str, batch_id: str) -> Batch:
+        """Raises LowtideError where the batch is not there."""
         batch = await self._store.batches.get(project_id, batch_id)
         if batch is None:
             raise batch_not_found(batch_id)
-        return await self._store.retries.tree(project_id, batch.tree_id)
+        return batch
 
     async def _ended(self, project_id: str, batch_id: str) -> Batch:
         """Raises LowtideError where the batch is not there, goes on, or failed its validation."""
-        batch = await self._store.batches.get(project_id, batch_id)
-        if batch is None:
-            raise batch_not_found(batch_id)
+        batch = await self._batch(project_id, batch_id)
         if batch.ended_at is None:
             raise LowtideError(
                 "batch_not_ended",

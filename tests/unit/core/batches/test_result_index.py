@@ -1,5 +1,6 @@
 """Any line of a result file is found by ranges of its index, whatever its id is."""
 
+from array import array
 from zlib import crc32
 
 import msgspec
@@ -89,7 +90,7 @@ def test_records_tell_where_lines_begin_beyond_four_gigabytes() -> None:
     writer = IndexWriter()
     for line in range(1, 6):
         writer.add(line, b"")
-    writer._lengths[:] = [2**30] * 5
+    writer._lengths[:] = array("I", [2**30] * 5)
     offset, length = records_at(4, 1)
     assert read_records(writer.pack()[offset : offset + length]) == [LinePlace(5, 2**32, 2**30)]
 

@@ -154,6 +154,20 @@ def test_a_page_is_walked_by_keys(server: LiveServer, page: Page) -> None:
     page.wait_for_url(f"{server.address}/")
 
 
+def test_a_key_pressed_before_a_closed_dialog_gives_the_focus_back_is_the_pages(
+    server: LiveServer, page: Page
+) -> None:
+    page.goto(f"{server.address}/console/engines")
+    page.keyboard.press("?")
+    expect(page.locator("dialog")).to_be_visible()
+    page.evaluate("""() => {
+        const dialog = document.querySelector("dialog");
+        dialog.close();
+        dialog.dispatchEvent(new KeyboardEvent("keydown", { key: "g", bubbles: true }));
+    }""")
+    page.wait_for_url(f"{server.address}/")
+
+
 def test_what_others_wrote_runs_nothing_and_loads_nothing(server: LiveServer, page: Page) -> None:
     created = create(server.address, 1, HOSTILE, content=HOSTILE)
     batch = f"{server.address}/console/batches/{created}"

@@ -61,7 +61,8 @@ function mark(place) {
 
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
-  if (event.target.closest("input, textarea, select, dialog")) return;
+  // A closed dialog keeps the focus until the browser draws again: its keys are the page's.
+  if (event.target.closest("input, textarea, select, dialog[open]")) return;
   const all = rows();
   if (event.key === "j" || event.key === "k") {
     rowAt = Math.min(all.length - 1, Math.max(0, rowAt + (event.key === "j" ? 1 : -1)));

@@ -356,6 +356,7 @@ def _is_misdated(standing: Batch, now: datetime) -> bool:
         standing.created_at,
         standing.in_progress_at,
         standing.first_settled_at,
+        standing.last_settled_at,
         standing.finalizing_at,
         standing.cancelling_at,
     )

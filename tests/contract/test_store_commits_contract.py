@@ -25,7 +25,7 @@ async def test_a_beat_moves_counts_usage_and_slices_together(world: StoreFixture
     seen = await world.see(batch)
     assert seen.counts == Counts(7, 2, 1)
     assert seen.usage == times(2)
-    assert seen.first_settled_at == world.now
+    assert seen.first_settled_at == seen.last_settled_at == world.now
     rows = await world.store.results.slices(batch.id)
     assert [(r.seq, r.chunk_seq, r.completed, r.failed) for r in rows] == [
         (0, 0, 1, 1),
@@ -75,6 +75,21 @@ async def test_a_batch_settles_with_its_last_request(world: StoreFixture) -> Non
     assert (await world.settle(second, failed=2)).settled == {batch.id}
     seen = await world.see(batch)
     assert (seen.status, seen.finalizing_at) == ("finalizing", world.now)
+
+
+async def test_the_row_says_when_a_request_last_settled(world: StoreFixture) -> None:
+    batch = await world.running(("m", 3))
+    (lease,) = await world.claim()
+    began = world.now
+    beat = outcomes(lease, [0])
+    await world.commit(beat, held=[lease])
+    world.pass_time(1)
+    await world.commit(outcomes(lease, [1]), held=[lease], segment="segments/s2")
+    settled = world.now
+    world.pass_time(1)
+    await world.commit(beat, held=[lease])  # an old one again
+    seen = await world.see(batch)
+    assert (seen.first_settled_at, seen.last_settled_at) == (began, settled)
 
 
 async def test_the_first_success_and_the_first_failure_make_the_files_visible(

@@ -129,6 +129,7 @@ class Store:
             counts=counts,
             usage=sums.usage,
             first_settled_at=sums.first_settled_at,
+            last_settled_at=sums.last_settled_at,
             output_file_id=sums.output_file_id,
             error_file_id=sums.error_file_id,
         )

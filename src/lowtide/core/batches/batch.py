@@ -178,6 +178,7 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     expired_at: datetime | None = None
     cancelled_at: datetime | None = None
     first_settled_at: datetime | None = None
+    last_settled_at: datetime | None = None
     counts: Counts = Counts()
     usage: Usage = NO_USAGE
     errors: tuple[BatchError, ...] = ()

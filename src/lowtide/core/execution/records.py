@@ -149,6 +149,7 @@ class SettledBatch(msgspec.Struct, frozen=True, kw_only=True):
     failed: int
     results_seq: int
     first_settled_at: datetime
+    last_settled_at: datetime
     output_file_id: str | None
     error_file_id: str | None
     usage: Usage

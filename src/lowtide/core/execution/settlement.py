@@ -192,6 +192,7 @@ def _batch(
         failed=failed,
         results_seq=of.results_seq + slice_count,
         first_settled_at=batch.first_settled_at or commit.now,
+        last_settled_at=commit.now,
         output_file_id=growing_output(batch, commit.now).id if completed else None,
         error_file_id=growing_errors(batch, commit.now).id if failed else None,
         usage=batch.usage + more.usage,

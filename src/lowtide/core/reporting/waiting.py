@@ -280,8 +280,13 @@ def _is_recent(since: datetime, now: datetime, within_s: float = limits.BATCH_ST
 
 
 def _moved_at(batch: Batch, known: BatchReport | None) -> datetime:
-    if known is not None and batch.counts.settled:
-        return known.moved_at
-    # A worker counts from its own beginning, and one that is restarted again and again would never
-    # have waited long.
-    return batch.first_settled_at or batch.in_progress_at or batch.created_at
+    """When one of its requests last settled, else when it began.
+
+    The row says so: a worker counts from its own beginning, and one that is restarted or takes the
+    batch again would never have waited long.
+    """
+    if batch.last_settled_at is None and known is not None and batch.counts.settled:
+        return known.moved_at  # of a version before that column
+    return (
+        batch.last_settled_at or batch.first_settled_at or batch.in_progress_at or batch.created_at
+    )

@@ -20,7 +20,12 @@ def at(seconds: float) -> datetime:
     return START + timedelta(seconds=seconds)
 
 
-def batch(status: Status = "in_progress", completed: int = 0, failed: int = 0) -> Batch:
+def batch(
+    status: Status = "in_progress",
+    completed: int = 0,
+    failed: int = 0,
+    last: datetime | None = None,
+) -> Batch:
     return Batch(
         id="batch_1",
         project_id="p",
@@ -35,6 +40,7 @@ def batch(status: Status = "in_progress", completed: int = 0, failed: int = 0) -
         in_progress_at=START,
         expires_at=START + timedelta(days=1),
         first_settled_at=START if completed or failed else None,
+        last_settled_at=last,
         counts=Counts(total=100, completed=completed, failed=failed),
     )
 
@@ -280,6 +286,15 @@ def test_workers_that_begin_again_and_again_hide_no_batch_of_which_nothing_settl
     told = reason_of(batch(), with_batch(moved_at=at(58)), after_s=60.0)
     assert told is not None
     assert "answered none of them" in told.public
+
+
+def test_workers_that_begin_again_and_again_hide_no_batch_of_which_some_settled() -> None:
+    stands = batch(completed=3, last=at(2))
+    restarted = with_batch(moved_at=at(59))
+    told = reason_of(stands, restarted, after_s=60.0)
+    assert told is not None
+    assert (told.kind, told.since) == ("silent", at(2))
+    assert reason_of(batch(completed=3, last=at(31)), restarted, after_s=60.0) is None
 
 
 def test_a_batch_that_nobody_takes_says_so_after_a_while() -> None:

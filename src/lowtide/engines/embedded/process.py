@@ -137,12 +137,12 @@ async def _stop(process: asyncio.subprocess.Process) -> None:
         return
     assert process.stdin is not None
     process.stdin.close()
-    try:
-        async with asyncio.timeout(limits.EMBEDDED_STOP_S):
-            await process.wait()
-    except TimeoutError:
+    leaving = asyncio.ensure_future(process.wait())
+    # asyncio.timeout() of Python before 3.11.3 raises no TimeoutError in a task that was cancelled.
+    done, _ = await asyncio.wait([leaving], timeout=limits.EMBEDDED_STOP_S)
+    if not done:
         process.kill()
-        await process.wait()
+    await leaving
 
 
 def _reason(code: str, status: int, complaint: str) -> str:

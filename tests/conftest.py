@@ -1,12 +1,14 @@
 """What tests of every kind share: one PostgreSQL for the whole run of a test process."""
 
 import asyncio
+import logging
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 
 import pytest
+import structlog
 
 from lowtide.store.sql_store import SqlStore
 from property_profiles import register_profiles
@@ -26,6 +28,17 @@ def pytest_configure(config: pytest.Config) -> None:
     folder = tempfile.mkdtemp(prefix="lowtide-bytecode-")
     os.environ["PYTHONPYCACHEPREFIX"] = folder
     config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+
+
+@pytest.fixture(autouse=True)
+def logs_as_before() -> Iterator[None]:
+    """A command called in this process may have pointed the logs at its own standard error,
+    which is closed after its test.
+    """
+    before, handlers = structlog.get_config(), logging.getLogger().handlers[:]
+    yield
+    structlog.configure(**before)
+    logging.getLogger().handlers[:] = handlers
 
 
 @pytest.fixture(scope="session")

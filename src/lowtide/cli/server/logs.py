@@ -16,9 +16,10 @@ import structlog
 
 def log_to_stderr() -> None:
     """Writes log records to standard error: for people on a terminal,
-    elsewhere one JSON object a line.
+    elsewhere one JSON object a line. Started without a standard error (`2>&-`), it keeps none.
     """
-    _configure(_Unbreakable(sys.stderr), for_people=sys.stderr.isatty())
+    stream: TextIO | None = sys.stderr
+    _configure(_Unbreakable(stream), for_people=stream is not None and stream.isatty())
 
 
 def log_to_file(path: Path) -> None:
@@ -62,19 +63,23 @@ def log_beside_a_program(path: Path) -> Iterator[None]:
 
 
 class _Unbreakable:
-    """A stream whose failures are ignored: a server does not stop over a full log."""
+    """A stream whose failures are ignored: a server does not stop over a log that is full, closed
+    or was never there.
+    """
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO | None) -> None:
         self._stream = stream
 
     def write(self, text: str) -> int:
-        with suppress(OSError):
-            return self._stream.write(text)
+        with suppress(OSError, ValueError):  # ValueError: the stream is closed
+            if self._stream is not None:
+                return self._stream.write(text)
         return 0
 
     def flush(self) -> None:
-        with suppress(OSError):
-            self._stream.flush()
+        with suppress(OSError, ValueError):
+            if self._stream is not None:
+                self._stream.flush()
 
 
 def _configure(stream: Any, *, for_people: bool) -> None:

@@ -133,7 +133,9 @@ def _sqlite(url: URL, *, writer: bool) -> AsyncEngine:
     engine = create_async_engine(
         url,
         # A URL of another driver brings its own, as the simulator's, which has no threads.
-        module=OneCallDriver() if url.get_driver_name() == "aiosqlite" else None,
+        module=OneCallDriver(only_reads=not writer)
+        if url.get_driver_name() == "aiosqlite"
+        else None,
         poolclass=AsyncAdaptedQueuePool,
         pool_size=1 if writer else STORE_READERS,
         max_overflow=0,

@@ -1,10 +1,11 @@
 """A driver for SQLite that goes to its thread once for a statement.
 
 Made by database.py for every connection. aiosqlite has a thread for each connection, and SQLAlchemy
-asks it for a cursor, the execution, the rows and the cursor's end one after another: four times two
-threads wait for each other and for the interpreter, which others may hold. Here the four are one
-call. Invariant: rows are read whole, as SQLAlchemy does without a server-side cursor, which this
-leaves as it is.
+asks it for a transaction, a cursor, the execution, the rows, the cursor's end and the transaction's
+one after another: each time two threads wait for each other and for the interpreter, which others
+may hold. Here a statement is one call, the first of a transaction begins it, and nobody waits for
+the end of a transaction that only read. Invariants: rows are read whole; a transaction without a
+statement never began.
 """
 
 import sqlite3
@@ -31,6 +32,7 @@ class _Executed(msgspec.Struct, frozen=True):
 
 
 _NOTHING: Final = _Executed()
+_BEGINNINGS: Final = frozenset({"BEGIN", "BEGIN IMMEDIATE"})
 
 
 class OneCallCursor(AsyncAdapt_aiosqlite_cursor):
@@ -57,21 +59,34 @@ class OneCallCursor(AsyncAdapt_aiosqlite_cursor):
         await self._run(sqlite3.Cursor.executemany, operation, seq_of_parameters)
 
     async def _run(self, execute: Callable[..., Any], operation: Any, parameters: Any) -> None:
+        adapted: Any = self._adapt_connection
         connection: Any = self._connection
-        async with self._adapt_connection._execute_mutex:
+        if operation in _BEGINNINGS:
+            adapted.beginning = operation
+            return
+        async with adapted._execute_mutex:
+            beginning = adapted.begin()
             done = await connection._execute(
-                _executed, connection._conn, execute, operation, parameters
+                _executed, connection._conn, beginning, execute, operation, parameters
             )
         self._cursor = done
         self._rows = deque(done.rows)
 
 
 def _executed(
-    connection: sqlite3.Connection, execute: Callable[..., Any], operation: Any, parameters: Any
+    connection: sqlite3.Connection,
+    beginning: str | None,
+    execute: Callable[..., Any],
+    operation: Any,
+    parameters: Any,
 ) -> _Executed:
-    """Runs a statement to its end, in the connection's thread."""
+    """Runs a statement to its end, in the connection's thread, after the beginning of its
+    transaction where that is still to come.
+    """
     cursor = connection.cursor()
     try:
+        if beginning is not None:
+            cursor.execute(beginning)
         execute(cursor, operation, parameters)
         rows = cursor.fetchall() if cursor.description else []
         return _Executed(cursor.description, cursor.rowcount, cursor.lastrowid, rows)
@@ -80,19 +95,50 @@ def _executed(
 
 
 class OneCallConnection(AsyncAdapt_aiosqlite_connection):
-    """A connection with such cursors."""
+    """A connection with such cursors. `beginning` is what its next statement begins with."""
 
-    __slots__ = ()
+    __slots__ = ("beginning", "is_open", "only_reads")
 
     _cursor_cls = OneCallCursor
+    _ss_cursor_cls: Any = OneCallCursor
+
+    def __init__(self, dbapi: Any, connection: Any, *, only_reads: bool) -> None:
+        super().__init__(dbapi, connection)
+        self.only_reads = only_reads
+        self.beginning: str | None = None
+        self.is_open = False  # whether a transaction is, or was asked to be
+
+    def begin(self) -> str | None:
+        """What is to be executed before a statement; None: nothing."""
+        beginning, self.beginning = self.beginning, None
+        self.is_open = self.is_open or beginning is not None
+        return beginning
+
+    def commit(self) -> None:
+        self.beginning = None
+        if self.is_open:
+            super().commit()
+            self.is_open = False
+
+    def rollback(self) -> None:
+        self.beginning = None
+        was_open, self.is_open = self.is_open, False
+        connection: Any = self._connection
+        if was_open and self.only_reads and connection._connection:
+            # The thread does one thing after another: the next statement comes after this.
+            connection._tx.put_nowait((None, connection._conn.rollback))
+        elif was_open:
+            super().rollback()
 
 
 class OneCallDriver(AsyncAdapt_aiosqlite_dbapi):
     """The driver that `create_async_engine(module=...)` is given."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, only_reads: bool) -> None:
+        """`only_reads`: no transaction of its connections changes anything."""
         super().__init__(aiosqlite, sqlite3)
+        self._only_reads = only_reads
 
     def connect(self, *args: Any, **kwargs: Any) -> OneCallConnection:
         made = super().connect(*args, **kwargs)
-        return OneCallConnection(self, made._connection)
+        return OneCallConnection(self, made._connection, only_reads=self._only_reads)

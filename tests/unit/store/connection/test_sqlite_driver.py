@@ -9,6 +9,7 @@ import aiosqlite
 import pytest
 from sqlalchemy import delete, exc, insert, select, text
 
+from lowtide.ports.store import StoreError
 from lowtide.store.connection.database import Database
 from lowtide.store.schema.tables import garbage
 
@@ -51,12 +52,60 @@ async def test_a_statement_is_one_trip(database: Database, trips: Callable[[], i
         assert set(found) == KEYS
 
 
-async def test_a_transaction_that_reads_once_is_three_trips(
+async def test_a_transaction_that_reads_once_is_one_trip(
     database: Database, trips: Callable[[], int]
 ) -> None:
     async with database.read() as conn:
         await conn.execute(select(garbage))
-    assert trips() == 3, "its beginning, the statement, its end"
+    assert trips() == 1, "the statement begins it, and nobody waits for its end"
+
+
+async def test_a_transaction_that_writes_once_is_two_trips(
+    database: Database, trips: Callable[[], int]
+) -> None:
+    async with database.write() as conn:
+        await conn.execute(delete(garbage))
+    assert trips() == 2, "the statement, and the commit"
+
+
+async def test_a_transaction_without_a_statement_is_no_trip(
+    database: Database, trips: Callable[[], int]
+) -> None:
+    async with database.write(), database.read():
+        pass
+    assert trips() == 0
+    async with database.read() as conn:
+        assert set(await conn.scalars(select(garbage.c.blob_key))) == KEYS
+
+
+async def test_each_reading_sees_what_was_committed_before_it(database: Database) -> None:
+    for row in ROWS:
+        async with database.write() as conn:
+            await conn.execute(insert(garbage), [row])
+        async with database.read() as conn:
+            assert row["blob_key"] in set(await conn.scalars(select(garbage.c.blob_key)))
+
+
+async def test_a_reading_sees_one_moment(database: Database) -> None:
+    async with database.write() as conn:
+        await conn.execute(insert(garbage), ROWS)
+    async with database.read() as conn:
+        assert set(await conn.scalars(select(garbage.c.blob_key))) == KEYS
+        async with database.write() as other:
+            await other.execute(delete(garbage))
+        assert set(await conn.scalars(select(garbage.c.blob_key))) == KEYS
+
+
+async def test_a_statement_that_begins_a_transaction_and_fails_leaves_nothing(
+    database: Database,
+) -> None:
+    with pytest.raises(StoreError):
+        async with database.write() as conn:
+            await conn.execute(text("DELETE FROM nowhere"))
+    async with database.write() as conn:
+        await conn.execute(insert(garbage), ROWS)
+    async with database.read() as conn:
+        assert set(await conn.scalars(select(garbage.c.blob_key))) == KEYS
 
 
 async def test_counts_and_returned_rows_are_those_of_the_driver(database: Database) -> None:
@@ -78,7 +127,7 @@ async def test_an_error_is_the_drivers_and_the_connection_goes_on(database: Data
         assert set(await conn.scalars(select(garbage.c.blob_key))) == KEYS
 
 
-async def test_rows_may_still_come_one_by_one(database: Database) -> None:
+async def test_rows_that_are_asked_for_one_by_one_are_read_whole(database: Database) -> None:
     async with database.write() as conn:
         await conn.execute(insert(garbage), ROWS)
     async with database.read() as conn:

@@ -3,9 +3,9 @@
 Made by database.py for every connection. aiosqlite has a thread for each connection, and SQLAlchemy
 asks it for a transaction, a cursor, the execution, the rows, the cursor's end and the transaction's
 one after another: each time two threads wait for each other and for the interpreter, which others
-may hold. Here a statement is one call, the first of a transaction begins it, and nobody waits for
-the end of a transaction that only read. Invariants: rows are read whole; a transaction without a
-statement never began.
+may hold. Here a statement is one call, the first of a transaction begins it, and the end of a
+transaction that only read is not waited for. Invariants: rows are read whole; a transaction
+without a statement never began.
 """
 
 import sqlite3

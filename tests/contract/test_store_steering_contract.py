@@ -57,6 +57,22 @@ async def test_a_batch_held_while_it_is_validated_is_planned_and_waits(world: St
     assert len(await world.claim()) == 1
 
 
+async def test_calls_are_aborted_exactly_while_one_of_the_holds_asks_for_it(
+    world: StoreFixture,
+) -> None:
+    batch = await world.running(("m", 4))
+    lease = await world.claim_one()
+    assert (await hold(world, batch)).in_flight == "finish"
+    assert (await hold(world, batch, "operator", aborts=True)).in_flight == "abort"
+    after = await lift(world, batch, "operator")
+    assert (after.holds, after.in_flight) == (("user",), "finish")
+    receipt = await world.commit(outcomes(lease, [0]), held=[lease])
+    assert (receipt.stopped, receipt.paused) == (set(), {batch.id})
+    assert (await hold(world, batch, aborts=True)).in_flight == "abort"
+    assert (await lift(world, batch, "operator")).in_flight == "abort", "that hold is not there"
+    assert (await hold(world, batch)).in_flight == "finish", "whoever holds it changes their mind"
+
+
 @pytest.mark.parametrize("aborts", [False, True])
 async def test_workers_learn_whether_to_finish_their_calls(
     world: StoreFixture, aborts: bool
@@ -123,7 +139,8 @@ async def test_the_spend_cap_is_one_hold_among_others(world: StoreFixture) -> No
     assert receipt.stopped == {held.id}, "money is spent no more, whoever else paused the batch"
     assert (await world.see(held)).holds == ("spend_cap", "user")
     assert (await world.see(free)).holds == ("spend_cap",)
-    await lift(world, held)
+    after = await lift(world, held)
+    assert (after.holds, after.in_flight) == (("spend_cap",), "abort")
     assert await world.claim(models=("m", "n")) == []
     await hold(world, free)
     await cap(world, None)

@@ -29,9 +29,10 @@ from lowtide.store.statements.deletion import delete_input
 from lowtide.store.statements.enqueued import enqueued_tokens
 from lowtide.store.statements.failures import covered_of, keep_end
 from lowtide.store.statements.garbage import lock_garbage
+from lowtide.store.statements.holds import SPEND_CAP, hold_values
 from lowtide.store.statements.plan_rows import insert_plan
 from lowtide.store.statements.result_files import finish_files
-from lowtide.store.statements.spending import SPEND_CAP, lock_organizations
+from lowtide.store.statements.spending import lock_organizations
 from lowtide.store.statements.transitions import drop_unleased, lock_batches, take
 
 _NOT_LEASED = batches.c.task_expires_at.is_(None)
@@ -106,13 +107,11 @@ class SqlLifecycle:
                 "total": total,
                 "warnings": tuple(warnings),
                 "model": next(iter(models)) if len(models) == 1 else None,
-                "holds": row.holds,
-                "in_flight": row.in_flight,
             }
-            if owner.paused_at is not None:
-                values |= {"holds": with_hold(row.holds, SPEND_CAP), "in_flight": "abort"}
+            holds = row.holds if owner.paused_at is None else with_hold(row.holds, SPEND_CAP)
+            values |= hold_values(holds, row.abort_holds)
             await take(conn, row, "planned", now, **values)
-            await insert_plan(conn, row, chunks, models, is_paused=bool(values["holds"]))
+            await insert_plan(conn, row, chunks, models, is_paused=bool(holds))
             await announce(conn, "dispatch")
         return True
 

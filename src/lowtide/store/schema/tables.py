@@ -31,7 +31,7 @@ from lowtide.core.accounts.tenancy import OrganizationLimits, Scope
 from lowtide.core.batches.batch import BatchError
 from lowtide.store.schema.columns import WORD, Instant, Json, Words
 
-HEAD: Final = "0019"
+HEAD: Final = "0020"
 """The revision that this code needs. Revisions are numbered, so a newer one is recognised."""
 
 metadata = MetaData()
@@ -224,6 +224,7 @@ batches = Table(
     _at("deleted_at"),  # hidden since
     Column("deletes_input", Boolean),
     _at("last_settled_at"),
+    Column("abort_holds", Words),  # those of `holds` that abort the calls in flight
     CheckConstraint("completed + failed <= total", name="batches_counts"),
 )
 Index("batches_page", batches.c.project_id, batches.c.created_at, batches.c.id)

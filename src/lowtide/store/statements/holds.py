@@ -2,12 +2,12 @@
 last goes.
 
 Called by spending.py for the spend cap and by steering.py for users and operators, inside their
-transactions. Invariant: a chunk of a batch in progress is paused exactly while the batch has a
-hold, unless it is leased.
+transactions. Invariants: a chunk of a batch in progress is paused exactly while the batch has a
+hold, unless it is leased; calls are aborted exactly while one of the holds asks for it.
 """
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Row, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -17,18 +17,17 @@ from lowtide.store.connection.notify import announce
 from lowtide.store.schema.tables import PAUSED, WAITING, batches, chunks
 from lowtide.store.statements.fair_share import lift as lift_turns
 
+SPEND_CAP: Final[Hold] = "spend_cap"
+
 
 async def add_hold(
     conn: AsyncConnection, rows: Iterable[Row[Any]], hold: Hold, in_flight: InFlight
 ) -> None:
     """Hold those locked batches, which are validated or run."""
+    change = with_hold if in_flight == "abort" else without_hold
     for row in rows:
-        how = "abort" if "abort" in (in_flight, row.in_flight) else in_flight
-        await conn.execute(
-            update(batches)
-            .where(batches.c.id == row.id)
-            .values(holds=with_hold(row.holds, hold), in_flight=how)
-        )
+        values = hold_values(with_hold(row.holds, hold), change(row.abort_holds, hold))
+        await conn.execute(update(batches).where(batches.c.id == row.id).values(values))
         if row.status == "in_progress" and not row.holds:
             await move_chunks(conn, row.id, WAITING, PAUSED)
     await announce(conn, "commit")  # workers learn of it by their next commit
@@ -41,7 +40,7 @@ async def lift_hold(conn: AsyncConnection, rows: Iterable[Row[Any]], hold: Hold)
     going_on: list[str] = []
     for row in rows:
         left = without_hold(row.holds, hold)
-        values = {"holds": left} | ({} if left else {"in_flight": None})
+        values = hold_values(left, without_hold(row.abort_holds, hold))
         await conn.execute(update(batches).where(batches.c.id == row.id).values(values))
         if not left and row.holds and row.status == "in_progress":
             going_on.append(row.id)
@@ -49,6 +48,16 @@ async def lift_hold(conn: AsyncConnection, rows: Iterable[Row[Any]], hold: Hold)
     if going_on:
         await announce(conn, "dispatch")
     return going_on
+
+
+def hold_values(holds: tuple[Hold, ...], aborting: tuple[Hold, ...]) -> dict[str, Any]:
+    """The columns of a batch with these holds, of which those `aborting` and the spend cap abort
+    its calls.
+    """
+    if SPEND_CAP in holds:  # versions before that column do not say so
+        aborting = with_hold(aborting, SPEND_CAP)
+    in_flight = ("abort" if aborting else "finish") if holds else None
+    return {"holds": holds, "abort_holds": aborting, "in_flight": in_flight}
 
 
 async def _requeue(conn: AsyncConnection, row: Row[Any]) -> None:

@@ -22,7 +22,7 @@ from lowtide.core.integrity.consistency import PLAN_LOST, without_bits
 from lowtide.core.usage import NO_USAGE, Usage
 from lowtide.ports.integrity import RevertedResults
 from lowtide.store.schema.rows import usage_of_row, usage_values
-from lowtide.store.statements.spending import SPEND_CAP
+from lowtide.store.statements.holds import SPEND_CAP, hold_values
 from lowtide.store.statements.transitions import event_values
 
 _ENDS: Final = frozenset((INPUT_LOST.code, PLAN_LOST.code))
@@ -163,7 +163,7 @@ def _state_after_loss(
     if again and batch.status == "finalizing":
         values |= event_values("finalizing", "results_lost", now)
         values |= {"in_progress_at": batch.in_progress_at, "finalizing_at": None}
-        values |= {"holds": holds, "in_flight": "abort" if holds else None}
+        values |= hold_values(holds, ())
     if not again and not stopped:
         if batch.status == "in_progress":
             values |= event_values("in_progress", "input_lost", now)

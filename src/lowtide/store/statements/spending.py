@@ -9,18 +9,15 @@ batches', so charges, plans and changes of a cap come one after another.
 
 from collections.abc import Collection, Iterable
 from datetime import datetime
-from typing import Any, Final
+from typing import Any
 
 from sqlalchemy import ColumnElement, Row, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lowtide.core.accounts.ledger import LedgerEntry
-from lowtide.core.batches.batch import Hold
 from lowtide.store.schema.tables import batches, organizations, spend
-from lowtide.store.statements.holds import add_hold, lift_hold
+from lowtide.store.statements.holds import SPEND_CAP, add_hold, lift_hold
 from lowtide.store.statements.transitions import lock_batches
-
-SPEND_CAP: Final[Hold] = "spend_cap"
 
 
 def month_of(at: datetime) -> str:

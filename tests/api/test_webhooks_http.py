@@ -223,11 +223,22 @@ def test_a_batch_names_an_endpoint_or_an_address_of_its_own(
     assert [event.data.id for event in hooks.events] == [made] != [other]
     (delivery,) = ask(lenient, "GET", f"/v1/webhooks/{PROJECT}/deliveries")["data"]
     assert (delivery["url"], delivery["batch_id"]) == (hooks.url, made)
+    assert ask(lenient, "GET", f"/v1/batches/{made}")["webhook"] == hooks.url
+    assert ask(lenient, "GET", f"/v1/batches/{other}")["webhook"] is None
     quiet = ask(lenient, "POST", "/v1/webhooks", {"url": hooks.url, "events": []})
     hooks.secret = quiet["secret"]
     named = failed_batch(lenient, webhook=quiet["id"])
+    assert ask(lenient, "GET", f"/v1/batches/{named}")["webhook"] == quiet["id"]
     deliver(lenient)
     assert [event.data.id for event in hooks.events] == [made, named]
+
+
+def test_a_batch_shows_its_address_without_what_may_be_a_secret(lenient: ApiServer) -> None:
+    ask(lenient, "POST", f"/v1/webhooks/{PROJECT}/rotate_secret")
+    made = failed_batch(lenient, webhook="http://127.0.0.1:1/hook?token=abc")
+    for mount in ("/openai/v1", "/together/v1"):
+        shown = ask(lenient, "GET", f"{mount}/batches/{made}")
+        assert shown["webhook"] == "http://127.0.0.1:1/hook?token=***"
 
 
 def test_a_dry_run_refuses_the_webhook_that_a_create_would(http_api: ApiServer) -> None:

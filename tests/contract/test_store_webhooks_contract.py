@@ -179,6 +179,24 @@ async def test_an_address_of_a_batch_is_signed_with_the_secret_of_its_project(
     assert [each.batch_id for each in await page(world, PROJECT)] == [batch.id]
 
 
+async def test_the_end_of_a_retry_is_told_where_that_of_its_batch_was(world: StoreFixture) -> None:
+    named = await endpoint(world, events=())
+    batch = world.batch_record(await world.file())
+    await world.store.batches.add(
+        batch, digest="d", repeat=False, since=world.now, webhook=BatchWebhook(named.id)
+    )
+    assert await world.plan(await world.validation(batch), ("m", 1)) is True
+    await world.settle(await world.claim_one(), failed=1)
+    await world.assemble(batch)
+    again = msgspec.structs.replace(
+        batch, id=world.fresh("batch_"), retry_of=batch.id, root_id=batch.id
+    )
+    await world.store.retries.add(again, None, 1)
+    assert await world.store.lifecycle.reject(await world.validation(again), [], 0, world.now)
+    heard = {each.delivery.batch_id: each.delivery.endpoint_id for each in await claim(world)}
+    assert heard == {batch.id: named.id, again.id: named.id}
+
+
 async def test_single_calls_have_no_events(world: StoreFixture) -> None:
     await endpoint(world)
     file = await world.file()

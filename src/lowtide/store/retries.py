@@ -24,6 +24,7 @@ from lowtide.store.schema.rows import batch_of
 from lowtide.store.schema.tables import batches, files
 from lowtide.store.statements.failures import failures_of
 from lowtide.store.statements.idempotency import one_batch, take_key
+from lowtide.store.statements.webhook_events import name_same_webhook
 
 
 @transactional
@@ -63,6 +64,8 @@ class SqlRetries:
                 .with_for_update(read=True)
             )
             await insert_batch(conn, batch, batch.id, input_key or "")
+            if batch.retry_of is not None:
+                await name_same_webhook(conn, batch.id, batch.retry_of)
             if covered is not None:
                 values = {"batch_id": batch.id, "kind": "covered", "data": covered}
                 await conn.execute(insert(line_sets).values(values))

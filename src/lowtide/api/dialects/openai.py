@@ -92,6 +92,7 @@ def batch(batch: Batch, progress: Progress, cost: Cost) -> BatchObject:
         feasibility=feasibility(progress.verdict),
         retry_of=batch.retry_of,
         holds=batch.holds,
+        webhook=batch.webhook,
         errors_total=errors_total(batch),
     )
 

@@ -73,6 +73,7 @@ def batch(batch: Batch, progress: Progress, cost: Cost) -> BatchJob:
         feasibility=openai.feasibility(progress.verdict),
         retry_of=batch.retry_of,
         holds=batch.holds,
+        webhook=batch.webhook,
         errors_total=openai.errors_total(batch),
     )
 

@@ -126,6 +126,7 @@ class BatchObject(ResultFiles, frozen=True, kw_only=True):
     feasibility: FeasibilityObject | None = None
     retry_of: str | None = None
     holds: tuple[str, ...] = ()
+    webhook: str | None = None
     errors_total: int | UnsetType = UNSET
 
 
@@ -162,6 +163,7 @@ class BatchJob(ResultFiles, frozen=True, kw_only=True):
     feasibility: FeasibilityObject | None
     retry_of: str | None
     holds: tuple[str, ...]
+    webhook: str | None
     errors_total: int | UnsetType = UNSET
 
 

@@ -78,6 +78,7 @@ def show_batch(batch: BatchView) -> None:
         ("created", units.human_instant(batch.created_at)),
         ("ended", units.human_instant(batch.ended_at) if batch.ended_at else ""),
         ("expires", "" if batch.ended_at else units.human_instant(batch.expires_at)),
+        ("webhook", escape(batch.webhook or "")),
         ("metadata", escape(metadata_of(batch))),
     ]
     table.show_fields((name, value) for name, value in fields if value)

@@ -202,6 +202,9 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     """The model that all lines run on, whatever they name."""
     deletes_input: bool | None = None
     """Its input file is deleted when it ends."""
+    webhook: str | None = None
+    """Where its end is told, beside the endpoints that ask for all: an endpoint's id, or an address
+    without what may be secret in it."""
     deleted_at: datetime | None = None
     """Hidden since, and its results are gone."""
     flex: Flex | None = None

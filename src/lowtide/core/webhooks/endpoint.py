@@ -13,6 +13,7 @@ from typing import Final, Literal, get_args
 import msgspec
 
 from lowtide.core.batches.batch import Status
+from lowtide.core.reporting.shown_url import shown_url
 
 EventType = Literal["batch.completed", "batch.failed", "batch.expired", "batch.cancelled"]
 """The names of OpenAI's API, whose client parses them (`client.webhooks.unwrap`)."""
@@ -67,6 +68,11 @@ class BatchWebhook(msgspec.Struct, frozen=True):
 
     endpoint_id: str
     url: str | None = None
+
+    @property
+    def shown(self) -> str:
+        """The endpoint's id, or the address without what may be a secret."""
+        return self.endpoint_id if self.url is None else shown_url(self.url)
 
 
 class Delivery(msgspec.Struct, frozen=True, kw_only=True):

@@ -292,6 +292,7 @@ class BatchService:
             expires_at=now + timedelta(seconds=draft.window_s),
             model_override=asked.model_override,
             deletes_input=asked.delete_input,
+            webhook=draft.webhook.shown if draft.webhook is not None else None,
         )
 
     async def _models_of(self, batch: Batch, *, alone: bool) -> tuple[str, ...]:

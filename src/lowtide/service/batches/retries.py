@@ -232,6 +232,7 @@ class RetryService:
             retry_of=of.id,
             root_id=of.tree_id,
             model_override=asked.model or of.model_override,
+            webhook=of.webhook,
         )
 
 

@@ -225,6 +225,7 @@ batches = Table(
     Column("deletes_input", Boolean),
     _at("last_settled_at"),
     Column("abort_holds", Words),  # those of `holds` that abort the calls in flight
+    _text("webhook", nullable=True),  # as it is shown; the outbox reads batch_webhooks
     CheckConstraint("completed + failed <= total", name="batches_counts"),
 )
 Index("batches_page", batches.c.project_id, batches.c.created_at, batches.c.id)

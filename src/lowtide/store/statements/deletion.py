@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lowtide.store.schema.retry_tables import failure_groups
 from lowtide.store.schema.tables import batches
+from lowtide.store.schema.webhook_tables import batch_webhooks
 from lowtide.store.statements.garbage import discard_slices, hide_files
 
 
@@ -23,10 +24,11 @@ async def delete_ended(conn: AsyncConnection, row: Row[Any], now: datetime) -> N
     if row.swept_at is None and not results:
         await discard_slices(conn, row.id, now)
     await conn.execute(delete(failure_groups).where(failure_groups.c.batch_id == row.id))
+    await conn.execute(delete(batch_webhooks).where(batch_webhooks.c.batch_id == row.id))
     await conn.execute(
         update(batches)
         .where(batches.c.id == row.id)
-        .values(deleted_at=now, metadata={}, errors=(), warnings=())
+        .values(deleted_at=now, metadata={}, errors=(), warnings=(), webhook=None)
     )
 
 

@@ -8,7 +8,7 @@ because no list shows them.
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, insert, select
+from sqlalchemy import Row, insert, literal, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lowtide.core.batches.batch import Status
@@ -27,6 +27,14 @@ async def name_webhook(conn: AsyncConnection, batch_id: str, webhook: BatchWebho
     """Write down what a batch that is being created asks for."""
     values = {"batch_id": batch_id, "endpoint_id": webhook.endpoint_id, "url": webhook.url}
     await conn.execute(insert(batch_webhooks), values)
+
+
+async def name_same_webhook(conn: AsyncConnection, batch_id: str, earlier: str) -> None:
+    """Let the end of a retry be told where that of the batch `earlier` was."""
+    named = select(literal(batch_id), batch_webhooks.c.endpoint_id, batch_webhooks.c.url)
+    columns = ["batch_id", "endpoint_id", "url"]
+    same = named.where(batch_webhooks.c.batch_id == earlier)
+    await conn.execute(insert(batch_webhooks).from_select(columns, same))
 
 
 async def record_end(conn: AsyncConnection, row: Row[Any], status: Status, now: datetime) -> None:

@@ -38,7 +38,7 @@ TENANTS_ARGS ?=
 .DEFAULT_GOAL := help
 # Two targets install into one environment.
 .NOTPARALLEL:
-.PHONY: help run test test-random sim sim-long lint coverage check format docs docs-site bench bench-live bench-tenants webhook-kills big-files million-lines million-rows test-clients test-cookbook test-pages test-real test-chaos fuzz-api pins wheel clean
+.PHONY: help run test test-random sim sim-long lint coverage check format docs docs-site bench bench-live bench-tenants webhook-kills big-files million-lines million-rows demo screenshots test-clients test-cookbook test-pages test-real test-chaos fuzz-api pins wheel clean
 
 help: ## list the targets
 	@awk -F ' *## *' '/^[a-z-]+:.*## / { sub(/:.*/, "", $$1); printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -114,6 +114,12 @@ webhook-kills: $(VENV)/.ready-requirements-test ## a thousand webhooks across tw
 
 bench-live: $(PLOTS_VENV)/.ready-requirements-plots ## batch beside live traffic, in virtual time: tables and pictures
 	$(PLOTS_VENV)/bin/python -m bench.live_traffic $(LIVE_ARGS)
+
+demo: $(VENV)/.ready-requirements-test ## the console with simulated engines, live traffic and batches in every state; Ctrl-C ends it
+	@$(PY) -m testkit.demo $(DEMO_ARGS)
+
+screenshots: $(VENV)/.ready-requirements-test ## pictures of the console's pages from a demo, in build/screenshots (needs chromium)
+	@$(PY) -m testkit.demo.screenshots $(SCREENSHOTS_ARGS)
 
 test-clients: $(VENV)/.ready-requirements-test ## run against older and newer client libraries (downloads them)
 	$(PY) tests/clients/run.py

@@ -22,6 +22,7 @@ NOW = datetime(2026, 11, 29, tzinfo=UTC)
     [
         ("", {}),
         ("state:running", {"statuses": ("in_progress",)}),
+        ("state:paused error:timeout", {"is_held": True, "error_code": "timeout"}),
         ("state:finalizing", {"statuses": ("finalizing", "expiring")}),
         ("model:qwen evals  night", {"model": "qwen", "text": "evals night"}),
         ("created:>2d", {"created_before": NOW - timedelta(days=2)}),
@@ -55,6 +56,20 @@ def test_a_list_is_filtered_over_http(env: Env) -> None:
     assert listed(tenant, f"created_before={named['created_at'] + 60}") == [named["id"], ended.id]
     assert listed(tenant, f"created_after={named['created_at'] + 60}") == []
     assert listed(env.tenant("other"), "text=night") == []
+
+
+def test_paused_batches_and_those_with_a_code_of_failure_are_found(env: Env) -> None:
+    tenant = env.tenant()
+    failed = env.ended_batch(tenant)
+    held, free = (tenant.create(line(), metadata={"n": n}).json["id"] for n in ("1", "2"))
+    tenant.ask("POST", f"/v1/batches/{held}/pause", b"{}")
+    assert listed(tenant, "held=true") == [held]
+    assert listed(tenant, "held=false") == [free, failed.id]
+    assert listed(tenant, "error_code=no_such_code") == []
+    page = get(env.http_api, "/?q=state:paused", sign_in(tenant)).body.decode()
+    assert held in page
+    assert free not in page
+    assert "in.jsonl" in page  # a batch without a name is called by its input file
 
 
 @pytest.mark.parametrize("query", ["status=well", "created_after=soon", "created_after=-1"])

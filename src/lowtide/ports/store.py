@@ -109,6 +109,12 @@ class FileStore(Protocol):
         """
         ...
 
+    async def names(self, project_id: str, file_ids: Sequence[str]) -> Mapping[str, str]:
+        """The file names of those of the project that are there, by id. A list asks at once for
+        those of its page.
+        """
+        ...
+
     async def mark_uploaded(
         self,
         file_id: str,

@@ -5,6 +5,7 @@ transaction that finds no unfinished batch reading it (here, or a later sweep); 
 given holds for all transactions together.
 """
 
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from sqlalchemy import insert, select, update
@@ -71,6 +72,12 @@ class SqlFiles:
                 conn, files, where, project_id=project_id, after=after, limit=limit, order=order
             )
         return [file_of(row) for row in rows]
+
+    async def names(self, project_id: str, file_ids: Sequence[str]) -> Mapping[str, str]:
+        mine = (files.c.project_id == project_id) & files.c.id.in_(set(file_ids)) & _VISIBLE
+        async with self._db.read() as conn:
+            found = await conn.execute(select(files.c.id, files.c.filename).where(mine))
+            return {row.id: row.filename for row in found}
 
     async def mark_uploaded(
         self,

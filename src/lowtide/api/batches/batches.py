@@ -76,14 +76,16 @@ _Instant = Annotated[int, msgspec.Meta(ge=0, le=limits.UNIX_S_MAX)]
 class FilterBatches(msgspec.Struct, frozen=True):
     """Which batches a list has. `created_after` and `created_before` are Unix seconds; `model`: a
     part of a model's name; `text`: a part of the metadata or of the input file's name, or the
-    beginning of the id.
+    beginning of the id. `held`: paused, or not. `error_code`: a line of it failed with that code.
     """
 
     status: BatchStatus | None = None
+    held: bool | None = None
     model: _Text = ""
     created_after: _Instant | None = None
     created_before: _Instant | None = None
     text: _Text = ""
+    error_code: _Text = ""
 
 
 class ListBatches(FilterBatches, frozen=True):
@@ -169,6 +171,8 @@ def _filter_of(asked: FilterBatches) -> BatchFilter:
         created_after=_instant(asked.created_after),
         created_before=_instant(asked.created_before),
         text=asked.text,
+        is_held=asked.held,
+        error_code=asked.error_code,
     )
 
 

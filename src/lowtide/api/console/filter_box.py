@@ -1,6 +1,7 @@
 """What a person types into the filter box of the list: `state:running model:qwen created:>2d text`.
 
-Pure. `>` is older than, `<` younger than. Words without a name are one text, in their order.
+Pure. `state:paused` asks for a hold, `error:CODE` for a failed line with that code. `>` is older
+than, `<` younger than. Words without a name are one text, in their order.
 """
 
 import re
@@ -30,7 +31,7 @@ def read_filter(typed: str, now: datetime) -> BatchFilter:
     found, words = BatchFilter(), list[str]()
     for word in typed.split():
         name, colon, value = word.partition(":")
-        if not colon or name not in ("state", "model", "created"):
+        if not colon or name not in ("state", "model", "created", "error"):
             words.append(word)
             continue
         found = msgspec.structs.replace(found, **_part(name, value, now))
@@ -40,10 +41,14 @@ def read_filter(typed: str, now: datetime) -> BatchFilter:
 def _part(name: str, value: str, now: datetime) -> dict[str, object]:
     if name == "model":
         return {"model": value}
+    if name == "error":
+        return {"error_code": value}
+    if (name, value) == ("state", "paused"):
+        return {"is_held": True}
     if name == "state":
         shown = next((each for each in _STATES if each == value), _OTHER_WORDS.get(value))
         if shown is None:
-            raise _wrong(f"state: is running or one of {', '.join(_STATES)}, not '{value}'")
+            raise _wrong(f"state: is running, paused or one of {', '.join(_STATES)}, not '{value}'")
         return {"statuses": statuses_shown_as(shown)}
     age = _AGE.fullmatch(value)
     if age is None:

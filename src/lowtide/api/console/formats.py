@@ -10,7 +10,7 @@ from typing import Final
 
 from markupsafe import Markup, escape
 
-FILTERS: Final = ("count", "duration", "dollars", "instant", "percent", "rate")
+FILTERS: Final = ("count", "duration", "dollars", "instant", "percent", "rate", "short_model")
 
 _STEPS: Final = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
@@ -40,6 +40,11 @@ def dollars(amount: str) -> str:
         return "$0"
     places = 2 if abs(value) >= 1 else max(2, 2 - value.adjusted())
     return f"${value:,.{places}f}"
+
+
+def short_model(model: str) -> str:
+    """A model's name without its owner, for tables: the whole name is the cell's title."""
+    return model.rpartition("/")[2] or model
 
 
 def percent(share: float) -> str:

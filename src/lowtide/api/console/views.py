@@ -86,10 +86,13 @@ async def load_batches(request: Request) -> Context:
             which=which,
         )
     shown = await _objects(request, page.batches)
+    names = await services.files.names(
+        identify(request).project_id, [each.input_file_id for each in shown]
+    )
     return {
         "q": typed,
         "wrong": wrong,
-        "batches": [_row(each) for each in shown],
+        "batches": [_row(each, names) for each in shown],
         "after": after,
         "older": shown[-1].id if page.more else None,
     }
@@ -100,11 +103,12 @@ async def load_batch(request: Request, batch_id: str) -> Context:
     services, project_id = services_of(request), identify(request).project_id
     batch = await services.batches.get(project_id, batch_id)
     (shown,) = await _objects(request, [batch])
+    names = await services.files.names(project_id, [batch.input_file_id])
     groups = (
         await services.retries.failures(project_id, batch_id) if shown.request_counts.failed else ()
     )
     return {
-        **_row(shown),
+        **_row(shown, names),
         **await _tree(request, batch),
         "failures": _failures(groups),
         "steps": _steps(shown),
@@ -264,13 +268,15 @@ def _failures(groups: Sequence[FailureGroup]) -> list[Context]:
     return found
 
 
-def _row(batch: BatchObject) -> Context:
+def _row(batch: BatchObject, filenames: Mapping[str, str]) -> Context:
     """A batch with what a page says of it beside the object's own fields."""
     counts = batch.request_counts
     total = max(counts.total, 1)
+    filename = filenames.get(batch.input_file_id, "")
     return {
         "batch": batch,
-        "name": batch.metadata.get("name") or batch.id,
+        "name": batch.metadata.get("name") or filename or batch.id,
+        "filename": filename,
         "counts": counts,
         "done_share": counts.completed / total,
         "failed_share": counts.failed / total,
@@ -299,8 +305,10 @@ def _steps(batch: BatchObject) -> list[Context]:
         "cancelled": batch.cancelled_at,
     }
     ended = ends.get(batch.status)
+    if batch.status in ends:
+        found = [each for each in found if each["at"] is not None]
     if batch.status == "cancelling":
         found.append({"name": "Cancelling", "at": batch.cancelling_at, "is_now": True})
     last = batch.status.capitalize() if ended is not None else "Completed"
-    found.append({"name": last, "at": ended, "is_now": ended is not None})
+    found.append({"name": last, "at": ended, "is_now": False})
     return found

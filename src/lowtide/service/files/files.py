@@ -5,7 +5,7 @@ durable in the object store, and a file gets its bytes once.
 """
 
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime, timedelta
 from typing import Final
@@ -220,6 +220,10 @@ class FileService:
                 break
             after = found[-1].id
         return FilePage(found[:limit], len(found) > limit)
+
+    async def names(self, project_id: str, file_ids: Sequence[str]) -> Mapping[str, str]:
+        """File names by id, without files that are unknown or deleted."""
+        return await self._files.names(project_id, file_ids)
 
     async def delete(self, project_id: str, file_id: str) -> None:
         """Hide the file; a batch that still reads it goes on. Raises LowtideError."""

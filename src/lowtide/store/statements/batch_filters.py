@@ -8,9 +8,11 @@ import re
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import ColumnElement, String, func, select, type_coerce
+from sqlalchemy import ColumnElement, String, func, not_, select, type_coerce
 
+from lowtide.core.batches.batch import STEERABLE
 from lowtide.core.batches.batch_filter import BatchFilter
+from lowtide.store.schema.retry_tables import failure_groups
 from lowtide.store.schema.tables import batch_models, batches, files
 
 _PATTERN: Final = re.compile("[/%_]")
@@ -21,6 +23,9 @@ def conditions(which: BatchFilter) -> list[ColumnElement[bool]]:
     found: list[ColumnElement[bool]] = []
     if which.statuses:
         found.append(batches.c.status.in_(which.statuses))
+    if which.is_held is not None:
+        is_held = batches.c.holds.is_not(None) & batches.c.status.in_(STEERABLE)
+        found.append(is_held if which.is_held else not_(is_held))
     if which.created_after is not None:
         found.append(batches.c.created_at >= which.created_after)
     if which.created_before is not None:
@@ -29,6 +34,10 @@ def conditions(which: BatchFilter) -> list[ColumnElement[bool]]:
         mine = batch_models.c.batch_id == batches.c.id
         is_named = _has(batch_models.c.model, which.model)
         found.append(select(batch_models.c.model).where(mine, is_named).exists())
+    if which.error_code:
+        mine = failure_groups.c.batch_id == batches.c.id
+        is_code = failure_groups.c.code == which.error_code
+        found.append(select(failure_groups.c.code).where(mine, is_code).exists())
     if which.text:
         mine = files.c.id == batches.c.input_file_id
         is_in_file = select(files.c.id).where(mine, _has(files.c.filename, which.text)).exists()

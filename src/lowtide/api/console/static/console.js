@@ -7,7 +7,9 @@ function localize(root) {
   for (const time of root.querySelectorAll("time")) {
     const at = new Date(time.dateTime);
     if (!isNaN(at)) {
-      time.textContent = at.toLocaleString([], { dateStyle: "medium", timeStyle: "short" });
+      const year = at.getFullYear() === new Date().getFullYear() ? {} : { year: "numeric" };
+      const parts = { month: "short", day: "numeric", hour: "numeric", minute: "2-digit" };
+      time.textContent = at.toLocaleString([], { ...parts, ...year });
     }
   }
 }

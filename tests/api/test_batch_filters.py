@@ -61,10 +61,13 @@ def test_a_list_is_filtered_over_http(env: Env) -> None:
 def test_paused_batches_and_those_with_a_code_of_failure_are_found(env: Env) -> None:
     tenant = env.tenant()
     failed = env.ended_batch(tenant)
+    (group,) = tenant.ask("GET", f"/v1/batches/{failed.id}/errors").json["data"]
     held, free = (tenant.create(line(), metadata={"n": n}).json["id"] for n in ("1", "2"))
     tenant.ask("POST", f"/v1/batches/{held}/pause", b"{}")
     assert listed(tenant, "held=true") == [held]
     assert listed(tenant, "held=false") == [free, failed.id]
+    assert listed(tenant, f"error_code={group['code']}") == [failed.id]
+    assert listed(env.tenant("other"), f"error_code={group['code']}") == []
     assert listed(tenant, "error_code=no_such_code") == []
     page = get(env.http_api, "/?q=state:paused", sign_in(tenant)).body.decode()
     assert held in page

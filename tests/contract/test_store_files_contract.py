@@ -28,6 +28,15 @@ async def test_another_projects_file_is_unknown(world: StoreFixture) -> None:
     assert await world.store.files.page("p2", after=None, limit=10) == []
 
 
+async def test_names_are_of_the_projects_files_that_are_there(world: StoreFixture) -> None:
+    here, deleted = await world.file(), await world.file()
+    foreign = await world.file(project="p2")
+    await world.store.files.delete("p1", deleted.id, world.now)
+    asked = [here.id, here.id, deleted.id, foreign.id, "file-unknown"]
+    assert await world.store.files.names("p1", asked) == {here.id: here.filename}
+    assert await world.store.files.names("p1", []) == {}
+
+
 async def test_an_id_with_nul_is_nobodys_and_no_outage(world: StoreFixture) -> None:
     """PostgreSQL cannot hold the character, SQLite can."""
     with suppress(StoreValueError):

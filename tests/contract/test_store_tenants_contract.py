@@ -18,6 +18,7 @@ from lowtide.core.batches.batch import Batch
 from lowtide.core.files.file import File
 from lowtide.ports import store as port
 from lowtide.ports.accounts import LedgerStore, TenantStore
+from lowtide.ports.files import FileStore
 from testkit.store_fixture import StoreFixture
 
 
@@ -183,7 +184,7 @@ async def test_stored_bytes_are_those_of_files_that_are_not_deleted(world: Store
 def methods_with_a_project() -> set[str]:
     """Methods of the ports that take whose it is and which one."""
     protocols = (
-        port.FileStore,
+        FileStore,
         port.BatchStore,
         port.LifecycleStore,
         port.WorkStore,
@@ -223,6 +224,7 @@ async def test_another_projects_ids_are_unknown_to_every_method(world: StoreFixt
     asked = {
         "FileStore.get": await store.files.get("p2", mine),
         "FileStore.page": await files_behind(world, "p2", mine),
+        "FileStore.names": await store.files.names("p2", [mine]),
         "FileStore.delete": await store.files.delete("p2", mine, now),
         "BatchStore.get": await store.batches.get("p2", batch.id),
         "BatchStore.page": await batches_behind(world, "p2", batch.id),

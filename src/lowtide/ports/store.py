@@ -1,4 +1,5 @@
-"""The port to the state: files, batches, chunks, leases. It guards "nothing lost, nothing doubled".
+"""The port to the state: batches, chunks, leases; files are in ports/files.py. It guards "nothing
+lost, nothing doubled".
 
 Contract, held by every adapter and checked by tests/contract/test_store_*.py:
 - Every method is one transaction: all of it happens or none of it.
@@ -20,7 +21,7 @@ Contract, held by every adapter and checked by tests/contract/test_store_*.py:
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Literal, Protocol
+from typing import Protocol
 
 import msgspec
 
@@ -29,13 +30,12 @@ from lowtide.core.batches.batch import Batch, BatchError
 from lowtide.core.batches.batch_filter import EVERY_BATCH, BatchFilter
 from lowtide.core.batches.plan import ChunkSpec, ModelTotals
 from lowtide.core.execution.records import StoredSlice
-from lowtide.core.files.file import File
-from lowtide.core.files.storage_quota import StorageQuota
 from lowtide.core.idempotency.request_key import RequestKey
 from lowtide.core.webhooks.endpoint import BatchWebhook
 from lowtide.ports.accounts import LedgerStore, TenantStore
 from lowtide.ports.calibration import CalibrationStore
 from lowtide.ports.capacity import CapacityStore
+from lowtide.ports.files import FileStore
 from lowtide.ports.flex import FlexStore
 from lowtide.ports.idempotency import IdempotencyStore
 from lowtide.ports.integrity import IntegrityStore
@@ -48,8 +48,6 @@ from lowtide.ports.wakeups import Wakeups
 from lowtide.ports.webhooks import OutboxStore, WebhookStore
 from lowtide.ports.work import TaskLease, WorkStore
 from lowtide.ports.worker_reports import WorkerReportStore
-
-Order = Literal["asc", "desc"]
 
 
 class StoreError(Exception):
@@ -74,67 +72,6 @@ class StoreReadOnly(StoreUnavailable):
 
 class UnknownCursor(LookupError):
     """The id behind which a page should begin names nothing of that project."""
-
-
-class FileStore(Protocol):
-    """Rows of files. Bytes are in the object store under `File.blob_key`."""
-
-    async def add(
-        self, file: File, quota: StorageQuota | None = None, key: RequestKey | None = None
-    ) -> str | None:
-        """Insert, unless `key` made a file: its id. Raises QuotaReached, KeyTaken, however many."""
-        ...
-
-    async def get(self, project_id: str, file_id: str) -> File | None:
-        """None when unknown, deleted, or another project's."""
-        ...
-
-    async def by_id(self, file_id: str) -> File | None:
-        """The file of any project, for signed uploads: the signature is the permission.
-        None: there is none.
-        """
-        ...
-
-    async def page(
-        self,
-        project_id: str,
-        *,
-        after: str | None,
-        limit: int,
-        order: Order = "desc",
-        purpose: str | None = None,
-    ) -> list[File]:
-        """Up to `limit` files by `(created_at, id)`, beginning behind the id `after`, which may be
-        one that was deleted. Raises UnknownCursor.
-        """
-        ...
-
-    async def names(self, project_id: str, file_ids: Sequence[str]) -> Mapping[str, str]:
-        """The file names of those of the project that are there, by id. A list asks at once for
-        those of its page.
-        """
-        ...
-
-    async def mark_uploaded(
-        self,
-        file_id: str,
-        *,
-        bytes: int,
-        lines: int,
-        sha256: str,
-        blob_key: str,
-        quota: StorageQuota | None = None,
-    ) -> bool:
-        """pending -> uploaded, once; False when it is not pending any more. Raises QuotaReached."""
-        ...
-
-    async def delete(self, project_id: str, file_id: str, now: datetime) -> bool:
-        """Hide the row at once and let its blob go to garbage as soon as no unfinished batch
-        reads it.
-
-        False when unknown.
-        """
-        ...
 
 
 class BatchStore(Protocol):

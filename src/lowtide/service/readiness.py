@@ -18,7 +18,8 @@ from lowtide.core.accounts.tenancy import DEFAULT_PROJECT
 from lowtide.core.errors import LowtideError
 from lowtide.ports.blobs import BlobError, BlobNotFound, Blobs
 from lowtide.ports.clock import Clock
-from lowtide.ports.store import FileStore, StoreError, StoreReadOnly
+from lowtide.ports.files import FileStore
+from lowtide.ports.store import StoreError, StoreReadOnly
 
 log = structlog.get_logger(__name__)
 

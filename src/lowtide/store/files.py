@@ -1,4 +1,4 @@
-"""`ports.store.FileStore` over SQL.
+"""`ports.files.FileStore` over SQL.
 
 Invariants: a deleted file is hidden at once, and its blob reaches the garbage once, in the
 transaction that finds no unfinished batch reading it (here, or a later sweep); a quota that is
@@ -13,7 +13,7 @@ from sqlalchemy import insert, select, update
 from lowtide.core.files.file import File
 from lowtide.core.files.storage_quota import StorageQuota
 from lowtide.core.idempotency.request_key import RequestKey
-from lowtide.ports.store import Order
+from lowtide.ports.files import Order
 from lowtide.store.connection.database import Database, transactional
 from lowtide.store.schema.rows import file_of, file_values
 from lowtide.store.schema.tables import files

@@ -12,6 +12,7 @@ from lowtide.ports.accounts import LedgerStore, TenantStore
 from lowtide.ports.calibration import CalibrationStore
 from lowtide.ports.capacity import CapacityStore
 from lowtide.ports.clock import Clock
+from lowtide.ports.files import FileStore
 from lowtide.ports.flex import FlexStore
 from lowtide.ports.idempotency import IdempotencyStore
 from lowtide.ports.integrity import IntegrityStore
@@ -21,7 +22,6 @@ from lowtide.ports.retries import RetryStore
 from lowtide.ports.steering import SteeringStore
 from lowtide.ports.store import (
     BatchStore,
-    FileStore,
     LifecycleStore,
     ResultStore,
     StoreError,

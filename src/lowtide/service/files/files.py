@@ -18,7 +18,8 @@ from lowtide.core.files.file import PURPOSES, File, FileStatus, dialect_of_purpo
 from lowtide.core.idempotency.request_key import KeyTaken, RequestKey
 from lowtide.ports.blobs import Blobs
 from lowtide.ports.clock import Clock, NewId
-from lowtide.ports.store import FileStore, Order, UnknownCursor
+from lowtide.ports.files import FileStore, Order
+from lowtide.ports.store import UnknownCursor
 from lowtide.service.accounts.quotas import Quotas
 from lowtide.service.files.storage import Storage
 from lowtide.service.files.upload_writer import Content, UploadWriter, open_upload, too_large

@@ -22,7 +22,8 @@ from lowtide.core.files.file import File, dialect_of_purpose
 from lowtide.core.files.upload import Choice, Upload, UploadPart, choose_parts, closed
 from lowtide.ports.blobs import BlobNotFound, Blobs
 from lowtide.ports.clock import Clock, NewId
-from lowtide.ports.store import FileStore, StoreError
+from lowtide.ports.files import FileStore
+from lowtide.ports.store import StoreError
 from lowtide.ports.uploads import UploadStore
 from lowtide.service.fair_places import FairPlaces
 from lowtide.service.files.files import BLOB_FOLDER

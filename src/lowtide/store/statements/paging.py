@@ -11,7 +11,8 @@ from typing import Any
 from sqlalchemy import Row, Select, Table, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from lowtide.ports.store import Order, UnknownCursor
+from lowtide.ports.files import Order
+from lowtide.ports.store import UnknownCursor
 
 
 async def page(

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from testkit.demo.client import DemoClient
-from testkit.demo.installation import PORT, Engine, serve, simulated, write_settings
+from testkit.demo.installation import PORT, DemoEngine, serve, simulated, write_settings
 from testkit.demo.past import Past, first_key, live_through
 from testkit.demo.processes import DemoError, Processes
 from testkit.demo.requests import LARGE, SMALL
@@ -33,7 +33,7 @@ def main() -> int:
     try:
         with running_review_engine() as reviewer, Processes(folder) as processes:
             _say("1/5", "starting three simulated engines")
-            engines = [*_fleet(processes), Engine("reader", reviewer.address, MODEL)]
+            engines = [*_fleet(processes), DemoEngine("reader", reviewer.address, MODEL)]
             past = write_settings(folder, engines, mode="keys", port=0)
             _say("2/5", "making an installation with two days behind it")
             key = first_key(past, folder).strip()
@@ -76,14 +76,14 @@ def _fresh(folder: Path) -> Path:
     return folder
 
 
-def _fleet(processes: Processes) -> list[Engine]:
+def _fleet(processes: Processes) -> list[DemoEngine]:
     slow = ("--time-scale", "0.5", "--max-num-seqs", "16", "--stream-interval", "4")
     large = ("--profile", "70b-tp4-h100", *slow)
     return [
         simulated(processes, "rack-1", LARGE, *large),
         simulated(processes, "rack-2", LARGE, *large, "--fault", "hang@90+25", "--seed", "2"),
         simulated(processes, "rack-3", SMALL, "--profile", "8b-a100", *slow, "--seed", "3"),
-        Engine("rack-4", "http://127.0.0.1:9", SMALL),  # nothing listens there
+        DemoEngine("rack-4", "http://127.0.0.1:9", SMALL),  # nothing listens there
     ]
 
 

@@ -21,7 +21,7 @@ _MODELS: Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class Engine:
+class DemoEngine:
     """A replica of the demo: its name, its address without /v1, its model."""
 
     name: str
@@ -29,7 +29,7 @@ class Engine:
     model: str
 
 
-def write_settings(folder: Path, engines: list[Engine], *, mode: str, port: int) -> Path:
+def write_settings(folder: Path, engines: list[DemoEngine], *, mode: str, port: int) -> Path:
     """The file of settings, whose path is returned."""
     lines = [
         "[server]", f"port = {port}", f"data_dir = {json.dumps(str(folder / 'data'))}",
@@ -67,11 +67,11 @@ def administrator(settings: Path) -> list[str]:
     return ["keys", "create", "operator", "--scopes", scopes, "--config", str(settings), "--quiet"]
 
 
-def simulated(processes: Processes, name: str, model: str, *options: str) -> Engine:
+def simulated(processes: Processes, name: str, model: str, *options: str) -> DemoEngine:
     """An engine that takes as long as a real one."""
     arguments = ("simulate-engine", "--json", "--model", model, *options)
     _, ready = processes.start(name, "lowtide", *arguments)
-    return Engine(name, _address(ready), model)
+    return DemoEngine(name, _address(ready), model)
 
 
 def _address(ready: dict[str, Any]) -> str:

@@ -619,3 +619,13 @@ WEBHOOK_NAME_CHARS_MAX: Final = 200  # of an endpoint
 IDEMPOTENCY_KEY_KEEP_S: Final = 86_400  # for which a key stands for its request
 IDEMPOTENCY_KEY_CHARS_MAX: Final = 255  # visible ASCII; clients send UUIDs
 IDEMPOTENCY_FORGET_ROWS: Final = 10  # old keys that go with each new one
+
+# ---- history ----
+HISTORY_S: Final = 5.0  # between two looks at what was done; a worker that is killed loses as much
+HISTORY_BUCKET_S: Final = 5  # of a batch's first half hour; it doubles as the batch gets older
+HISTORY_BUCKETS_MAX: Final = 300  # of one batch: a point for each two pixels, 10 KB
+HISTORY_SPREAD_S: Final = 60.0  # work that is seen late was done in so long a time before
+HISTORY_KEEP_S: Final = 30 * 86_400  # after the last look; no window is as long
+HISTORY_FORGET_EVERY_S: Final = 600.0  # between two looks for older rows
+HISTORY_FORGET_ROWS: Final = 1_000  # in one transaction
+BATCH_NOTES_MAX: Final = 200  # of one batch, the newest: a worker that flaps must not fill a table

@@ -254,8 +254,8 @@ class _WatchedWork:
     async def reap(self, now: datetime) -> int:
         return await self._work.reap(now)
 
-    async def release_worker(self, worker_id: str) -> int:
-        return await self._work.release_worker(worker_id)
+    async def release_worker(self, worker_id: str, now: datetime | None = None) -> int:
+        return await self._work.release_worker(worker_id, now)
 
     async def named_models(self, limit: int) -> frozenset[str]:
         return await self._work.named_models(limit)

@@ -58,7 +58,7 @@ async def test_a_changed_weight_applies_from_then_on(world: StoreFixture) -> Non
     await world.running(*[("m", 2)] * 60, project=await tenant(world, "b"))
     assert await claimed(world, 10) == {"a": 5, "b": 5}
     assert await world.store.tenants.change_organization(
-        first.id, limits=OrganizationLimits(weight=4), spend_cap_pico=None
+        first.id, limits=OrganizationLimits(weight=4), spend_cap_pico=None, now=world.now
     )
     assert await claimed(world, 20) == {"a": 16, "b": 4}
 

@@ -11,6 +11,7 @@ async def bound(world: StoreFixture, organization_id: str, requests: int | None)
         organization_id,
         limits=OrganizationLimits(requests_in_flight=requests),
         spend_cap_pico=None,
+        now=world.now,
     )
 
 

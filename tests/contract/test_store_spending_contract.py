@@ -28,6 +28,7 @@ async def cap(world: StoreFixture, answers: int | None) -> None:
         DEFAULT_ORGANIZATION,
         limits=OrganizationLimits(),
         spend_cap_pico=None if answers is None else answers * PER_ANSWER_PICO,
+        now=world.now,
     )
 
 
@@ -130,6 +131,7 @@ async def test_a_bound_on_requests_in_flight_bounds_how_far_the_cap_is_passed(
         DEFAULT_ORGANIZATION,
         limits=OrganizationLimits(requests_in_flight=4),
         spend_cap_pico=10 * PER_ANSWER_PICO,
+        now=world.now,
     )
     await world.running(*[("m", 4)] * 12)
     while leases := await world.claim():

@@ -152,7 +152,7 @@ async def test_the_spend_cap_is_one_hold_among_others(world: StoreFixture) -> No
 
 async def cap(world: StoreFixture, pico: int | None) -> None:
     assert await world.store.tenants.change_organization(
-        DEFAULT_ORGANIZATION, limits=OrganizationLimits(), spend_cap_pico=pico
+        DEFAULT_ORGANIZATION, limits=OrganizationLimits(), spend_cap_pico=pico, now=world.now
     )
 
 

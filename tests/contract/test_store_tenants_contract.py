@@ -58,11 +58,11 @@ async def test_changing_an_organization_replaces_limits_and_cap(world: StoreFixt
     added = await world.organization(limits=OrganizationLimits(file_bytes=5), spend_cap_pico=3)
     limits = OrganizationLimits(batches_per_hour=9)
     change = world.store.tenants.change_organization
-    assert await change(added.id, limits=limits, spend_cap_pico=None)
+    assert await change(added.id, limits=limits, spend_cap_pico=None, now=world.now)
     seen = await world.store.tenants.organization(added.id)
     assert seen is not None
     assert (seen.limits, seen.spend_cap_pico, seen.name) == (limits, None, added.name)
-    assert not await change("org_unknown", limits=limits, spend_cap_pico=1)
+    assert not await change("org_unknown", limits=limits, spend_cap_pico=1, now=world.now)
 
 
 async def test_a_project_needs_an_organization_and_a_key_a_project(world: StoreFixture) -> None:

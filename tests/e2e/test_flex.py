@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 
@@ -128,7 +129,10 @@ async def test_a_spent_cap_is_told_at_once_and_not_to_be_asked_again(env: FlexEn
     await env.ask()
     tenants = env.application.store.tenants
     await tenants.change_organization(
-        DEFAULT_ORGANIZATION, limits=OrganizationLimits(), spend_cap_pico=1
+        DEFAULT_ORGANIZATION,
+        limits=OrganizationLimits(),
+        spend_cap_pico=1,
+        now=datetime.now(UTC),
     )
     env.application.asgi.state.services.allowance.forget()  # type: ignore[union-attr]
     answer = await env.ask()

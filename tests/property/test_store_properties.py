@@ -244,9 +244,11 @@ class WorkCycle(RuleBasedStateMachine):
     def the_cap_changes(self, cap: int | None) -> None:
         change = self.store.tenants.change_organization
         limits = OrganizationLimits()
-        assert self.runner.run(change(DEFAULT_ORGANIZATION, limits=limits, spend_cap_pico=cap))
+        now = self.world.now
+        changed = change(DEFAULT_ORGANIZATION, limits=limits, spend_cap_pico=cap, now=now)
+        assert self.runner.run(changed)
         self.cap = cap
-        self._resume_below_cap(self.paused_at or self.world.now)
+        self._resume_below_cap(now)
 
     @precondition(lambda self: self.paused_at is not None)
     @rule(new_month=st.booleans())

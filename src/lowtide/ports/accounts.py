@@ -44,7 +44,12 @@ class TenantStore(Protocol):
     async def organization(self, organization_id: str) -> Organization | None: ...
 
     async def change_organization(
-        self, organization_id: str, *, limits: OrganizationLimits, spend_cap_pico: int | None
+        self,
+        organization_id: str,
+        *,
+        limits: OrganizationLimits,
+        spend_cap_pico: int | None,
+        now: datetime,
     ) -> bool:
         """Replace limits and cap; False when unknown. A higher cap lets paused batches go on."""
         ...

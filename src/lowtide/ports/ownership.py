@@ -47,11 +47,12 @@ class OwnershipStore(Protocol):
         """Give up the replicas that are the worker's under these tokens; others stay as is."""
         ...
 
-    async def retire(self, worker_id: str, heartbeat: int) -> bool:
+    async def retire(self, worker_id: str, heartbeat: int, now: datetime | None = None) -> bool:
         """End the membership of a worker whose last heartbeat is this one; free what it owned.
 
         Its leases of chunks and tasks are taken back as well: they run out at a date by its own
-        clock, which may have been far ahead. False when a later one has come, or it is no member:
+        clock, which may have been far ahead. `now`: when the loss is noted among the events of
+        their batches; None: it is not. False when a later one has come, or it is no member:
         nothing is done.
         """
         ...

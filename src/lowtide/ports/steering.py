@@ -12,6 +12,7 @@ from typing import Protocol
 import msgspec
 
 from lowtide.core.batches.batch import Batch, Hold, InFlight
+from lowtide.core.history.batch_events import USER
 
 
 class BatchChange(msgspec.Struct, frozen=True, kw_only=True):
@@ -23,7 +24,8 @@ class BatchChange(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SteeringStore(Protocol):
-    """Holds and changes. A `project_id` of None is an operator's, who may steer any batch."""
+    """Holds and changes. A `project_id` of None is an operator's, who may steer any batch. What a
+    verb changes is noted among the batch's events, as done by `actor` (ports/history.py)."""
 
     async def hold(
         self,
@@ -32,6 +34,7 @@ class SteeringStore(Protocol):
         hold: Hold,
         in_flight: InFlight,
         now: datetime,
+        actor: str = USER,
     ) -> Batch | None:
         """Add the hold while the batch is validated or runs; the batch as it then is, None when
         unknown. `in_flight`: what becomes of its calls that are under way. Its deadline stays.
@@ -39,13 +42,23 @@ class SteeringStore(Protocol):
         ...
 
     async def lift(
-        self, project_id: str | None, batch_id: str, hold: Hold, now: datetime
+        self,
+        project_id: str | None,
+        batch_id: str,
+        hold: Hold,
+        now: datetime,
+        actor: str = USER,
     ) -> Batch | None:
         """Take that hold away; the others stay. The batch as it then is, None when unknown."""
         ...
 
     async def change(
-        self, project_id: str, batch_id: str, change: BatchChange, now: datetime
+        self,
+        project_id: str,
+        batch_id: str,
+        change: BatchChange,
+        now: datetime,
+        actor: str = USER,
     ) -> Batch | None:
         """Change the batch and its chunks, while it is validated or runs; the batch as it then is,
         None when unknown. A window counts from the batch's creation.

@@ -30,6 +30,7 @@ from lowtide.core.batches.batch import Batch, BatchError
 from lowtide.core.batches.batch_filter import EVERY_BATCH, BatchFilter
 from lowtide.core.batches.plan import ChunkSpec, ModelTotals
 from lowtide.core.execution.records import StoredSlice
+from lowtide.core.history.batch_events import USER
 from lowtide.core.idempotency.request_key import RequestKey
 from lowtide.core.webhooks.endpoint import BatchWebhook
 from lowtide.ports.accounts import LedgerStore, TenantStore
@@ -37,6 +38,7 @@ from lowtide.ports.calibration import CalibrationStore
 from lowtide.ports.capacity import CapacityStore
 from lowtide.ports.files import FileStore
 from lowtide.ports.flex import FlexStore
+from lowtide.ports.history import HistoryStore
 from lowtide.ports.idempotency import IdempotencyStore
 from lowtide.ports.integrity import IntegrityStore
 from lowtide.ports.limit_use import LimitUseStore
@@ -121,11 +123,13 @@ class BatchStore(Protocol):
     ) -> list[Batch]:
         """The batches, newest first, beginning behind the id `after`. Raises UnknownCursor."""
 
-    async def cancel(self, project_id: str, batch_id: str, now: datetime) -> Batch | None:
+    async def cancel(
+        self, project_id: str, batch_id: str, now: datetime, actor: str = USER
+    ) -> Batch | None:
         """Take the event `cancel` where the state allows it; the batch as it then is.
 
         Chunks that wait or are held are dropped in the same transaction; leased ones end with
-        their next commit.
+        their next commit. Noted among the batch's events as asked for by `actor`.
         """
 
     async def models(self, batch_id: str) -> Mapping[str, ModelTotals]:
@@ -330,6 +334,8 @@ class Store(Protocol):
     def limit_use(self) -> LimitUseStore: ...
     @property
     def idempotency(self) -> IdempotencyStore: ...
+    @property
+    def history(self) -> HistoryStore: ...
 
     async def open(self) -> None:
         """Connect and bring the schema to head. Raises StoreError with what to do."""

@@ -79,8 +79,9 @@ class WorkStore(Protocol):
         """Take back chunks and tasks whose lease ran out; how many."""
         ...
 
-    async def release_worker(self, worker_id: str) -> int:
-        """Take back at once all that a worker, known to be dead, held."""
+    async def release_worker(self, worker_id: str, now: datetime | None = None) -> int:
+        """Take back at once all that a worker, known to be dead, held. `now`: when it is noted
+        among the batches' events (ports/history.py); None: it is not."""
         ...
 
     async def named_models(self, limit: int) -> frozenset[str]:

@@ -19,6 +19,7 @@ from lowtide.service.files.files import FileService
 from lowtide.service.files.signing import UploadSigner
 from lowtide.service.files.uploads import UploadService
 from lowtide.service.files.uploads_completion import UploadCompleter
+from lowtide.service.history.history import HistoryService
 from lowtide.service.readiness import Readiness
 from lowtide.service.standings import Standings
 from lowtide.service.webhooks.webhooks import WebhookService
@@ -66,3 +67,4 @@ class Services:
     standings: Standings
     webhooks: WebhookService
     limits: LimitReport
+    history: HistoryService

@@ -16,6 +16,7 @@ from lowtide.core.accounts.batch_quota import NO_QUOTA, BatchQuota, BatchQuotaRe
 from lowtide.core.batches.batch import Batch, sources_of
 from lowtide.core.batches.batch_filter import EVERY_BATCH, BatchFilter
 from lowtide.core.batches.plan import ModelTotals
+from lowtide.core.history.batch_events import USER
 from lowtide.core.idempotency.request_key import RequestKey
 from lowtide.core.webhooks.endpoint import BatchWebhook
 from lowtide.ports.store import QueueDepth
@@ -25,6 +26,7 @@ from lowtide.store.connection.notify import announce
 from lowtide.store.schema.rows import batch_of, batch_values
 from lowtide.store.schema.tables import LEASED, batch_models, batches, chunks, files
 from lowtide.store.statements.batch_filters import conditions
+from lowtide.store.statements.batch_notes import note
 from lowtide.store.statements.idempotency import one_batch, take_key
 from lowtide.store.statements.owners import owner_of
 from lowtide.store.statements.paging import page
@@ -122,7 +124,9 @@ class SqlBatches:
             )
         return [batch_of(row) for row in rows]
 
-    async def cancel(self, project_id: str, batch_id: str, now: datetime) -> Batch | None:
+    async def cancel(
+        self, project_id: str, batch_id: str, now: datetime, actor: str = USER
+    ) -> Batch | None:
         async with self._db.write() as conn:
             mine = _own(project_id, batch_id).with_for_update(key_share=True)
             row = (await conn.execute(mine)).one_or_none()
@@ -130,6 +134,7 @@ class SqlBatches:
                 return None
             if row.status in sources_of("cancel"):
                 await take(conn, row, "cancel", now)
+                await note(conn, [row], "cancel_asked", now, actor=actor)
                 await drop_unleased(conn, batch_id)
                 await announce(conn, "commit", "assemble")
                 row = (await conn.execute(_own(project_id, batch_id))).one()

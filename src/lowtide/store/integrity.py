@@ -23,6 +23,7 @@ from lowtide.store.connection.database import Database, transactional
 from lowtide.store.connection.notify import announce
 from lowtide.store.schema.rows import batch_of, entry_of, entry_values
 from lowtide.store.schema.tables import batches, chunks, files, ledger, slices
+from lowtide.store.statements.batch_notes import note
 from lowtide.store.statements.failures import covered_of
 from lowtide.store.statements.group_commit import UPDATE_MODEL
 from lowtide.store.statements.loss import Loss, revert_results
@@ -102,6 +103,8 @@ class SqlIntegrity:
             if loss is None:
                 return None
             await _write(conn, row, loss)
+            lost_words = f"{loss.taken_back.requests} results"
+            await note(conn, [row], "results_lost", now, detail=lost_words)
             await charge(conn, owners, loss.ledger, now)
             await announce(conn, "dispatch", "commit", "assemble")
         return loss.taken_back

@@ -25,6 +25,7 @@ from lowtide.store.connection.database import Database, transactional
 from lowtide.store.connection.notify import announce
 from lowtide.store.schema.rows import batch_of
 from lowtide.store.schema.tables import LEASED, batch_models, batches, chunks
+from lowtide.store.statements.batch_notes import note
 from lowtide.store.statements.deletion import delete_input
 from lowtide.store.statements.enqueued import enqueued_tokens
 from lowtide.store.statements.failures import covered_of, keep_end
@@ -160,6 +161,7 @@ class SqlLifecycle:
                 return False
             errors, total = (*row.errors, reason), row.errors_total + 1
             await take(conn, row, "input_lost", now, errors=errors, errors_total=total)
+            await note(conn, [row], "input_lost", now)
             await drop_unleased(conn, batch_id)
             await announce(conn, "commit", "assemble")
         return True

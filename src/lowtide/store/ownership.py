@@ -67,11 +67,11 @@ class SqlOwnership:
                 )
                 await announce(conn, "ownership")
 
-    async def retire(self, worker_id: str, heartbeat: int) -> bool:
+    async def retire(self, worker_id: str, heartbeat: int, now: datetime | None = None) -> bool:
         async with self._db.write() as conn:
             is_ended = await _end(conn, worker_id, heartbeat)
             if is_ended:  # its clock dated its leases, and may have been far ahead
-                await take_back(conn, *worker_leases(worker_id))
+                await take_back(conn, *worker_leases(worker_id), now)
             return is_ended
 
     async def leave(self, worker_id: str) -> None:

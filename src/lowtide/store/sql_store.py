@@ -14,6 +14,7 @@ from lowtide.ports.capacity import CapacityStore
 from lowtide.ports.clock import Clock
 from lowtide.ports.files import FileStore
 from lowtide.ports.flex import FlexStore
+from lowtide.ports.history import HistoryStore
 from lowtide.ports.idempotency import IdempotencyStore
 from lowtide.ports.integrity import IntegrityStore
 from lowtide.ports.limit_use import LimitUseStore
@@ -42,6 +43,7 @@ from lowtide.store.connection.dialect import make_sqlite_file
 from lowtide.store.connection.notify import SqlWakeups
 from lowtide.store.files import SqlFiles
 from lowtide.store.flex import SqlFlex
+from lowtide.store.history import SqlHistory
 from lowtide.store.idempotency import SqlIdempotency
 from lowtide.store.integrity import SqlIntegrity
 from lowtide.store.ledger import SqlLedger
@@ -91,6 +93,7 @@ class SqlStore:
         self._outbox = SqlOutbox(self._db)
         self._idempotency = SqlIdempotency(self._db)
         self._limit_use = SqlLimitUse(self._db)
+        self._history = SqlHistory(self._db)
 
     @classmethod
     def sqlite(cls, path: Path, writing: Turns | None = None) -> "SqlStore":
@@ -181,6 +184,10 @@ class SqlStore:
     @property
     def idempotency(self) -> IdempotencyStore:
         return self._idempotency
+
+    @property
+    def history(self) -> HistoryStore:
+        return self._history
 
     async def open(self) -> None:
         """Connect and bring the schema to head. Raises StoreError with what to do."""

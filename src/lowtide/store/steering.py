@@ -11,10 +11,13 @@ from sqlalchemy import ColumnElement, Row, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lowtide.core.batches.batch import STEERABLE, Batch, Hold, InFlight
+from lowtide.core.batches.completion_window import window_words
+from lowtide.core.history.batch_events import USER
 from lowtide.ports.steering import BatchChange
 from lowtide.store.connection.database import Database, transactional
 from lowtide.store.schema.rows import batch_of
 from lowtide.store.schema.tables import LEASED, PAUSED, WAITING, batches, chunks
+from lowtide.store.statements.batch_notes import note
 from lowtide.store.statements.deletion import delete_ended
 from lowtide.store.statements.garbage import lock_garbage
 from lowtide.store.statements.holds import add_hold, lift_hold
@@ -34,7 +37,8 @@ class SqlSteering:
         batch_id: str,
         hold: Hold,
         in_flight: InFlight,
-        now: datetime,  # noqa: ARG002
+        now: datetime,
+        actor: str = USER,
     ) -> Batch | None:
         async with self._db.write() as conn:
             row = await _lock(conn, project_id, batch_id)
@@ -42,10 +46,17 @@ class SqlSteering:
                 return None
             if row.status in STEERABLE:
                 await add_hold(conn, [row], hold, in_flight)
+                if hold not in row.holds:
+                    await note(conn, [row], "paused", now, actor=actor)
             return await _seen(conn, batch_id)
 
     async def lift(
-        self, project_id: str | None, batch_id: str, hold: Hold, now: datetime
+        self,
+        project_id: str | None,
+        batch_id: str,
+        hold: Hold,
+        now: datetime,
+        actor: str = USER,
     ) -> Batch | None:
         async with self._db.write() as conn:
             await lock_organizations(conn, [batch_id], now)
@@ -54,6 +65,7 @@ class SqlSteering:
                 return None
             if hold in row.holds:
                 await lift_hold(conn, [row], hold)
+                await note(conn, [row], "resumed", now, actor=actor)
             return await _seen(conn, batch_id)
 
     async def change(
@@ -61,7 +73,8 @@ class SqlSteering:
         project_id: str,
         batch_id: str,
         change: BatchChange,
-        now: datetime,  # noqa: ARG002
+        now: datetime,
+        actor: str = USER,
     ) -> Batch | None:
         async with self._db.write() as conn:
             row = await _lock(conn, project_id, batch_id)
@@ -69,6 +82,8 @@ class SqlSteering:
                 return None
             if row.status in STEERABLE:
                 await _change(conn, row, change)
+                if told := _change_words(row, change):
+                    await note(conn, [row], "changed", now, actor=actor, detail=told)
             return await _seen(conn, batch_id)
 
     async def delete(self, project_id: str, batch_id: str, now: datetime) -> Batch | None:
@@ -102,6 +117,19 @@ async def _change(conn: AsyncConnection, row: Row[Any], change: BatchChange) -> 
         await conn.execute(
             update(chunks).where(chunks.c.batch_id == row.id, open_states).values(of_chunks)
         )
+
+
+def _change_words(row: Row[Any], change: BatchChange) -> str:
+    """What changes, as `priority 0 to 5`; empty where nothing does."""
+    told: list[str] = []
+    if change.priority is not None and change.priority != row.priority:
+        told.append(f"priority {row.priority} to {change.priority}")
+    window_s, before_s = change.completion_window_s, row.completion_window_s
+    if window_s is not None and window_s != before_s:
+        told.append(f"completion window {window_words(before_s)} to {window_words(window_s)}")
+    if change.metadata is not None and dict(change.metadata) != row.metadata:
+        told.append("new metadata")
+    return ", ".join(told)
 
 
 async def _lock(conn: AsyncConnection, project_id: str | None, batch_id: str) -> Row[Any] | None:

@@ -54,7 +54,12 @@ class SqlTenants:
         return None if row is None else organization_of(row)
 
     async def change_organization(
-        self, organization_id: str, *, limits: OrganizationLimits, spend_cap_pico: int | None
+        self,
+        organization_id: str,
+        *,
+        limits: OrganizationLimits,
+        spend_cap_pico: int | None,
+        now: datetime,
     ) -> bool:
         values = {
             "limits": limits,
@@ -65,9 +70,7 @@ class SqlTenants:
         this = organizations.c.id == organization_id
         async with self._db.write() as conn:
             changed = await conn.execute(update(organizations).where(this).values(values))
-            paused_at = await conn.scalar(select(organizations.c.paused_at).where(this))
-            if paused_at is not None:
-                await resume_below_cap(conn, paused_at, this)
+            await resume_below_cap(conn, now, this)
         return changed.rowcount == 1
 
     async def add_project(self, project: Project) -> bool:

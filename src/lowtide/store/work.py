@@ -79,12 +79,12 @@ class SqlWork:
     async def reap(self, now: datetime) -> int:
         async with self._db.write() as conn:
             return await take_back(
-                conn, chunks.c.lease_expires_at <= now, batches.c.task_expires_at <= now
+                conn, chunks.c.lease_expires_at <= now, batches.c.task_expires_at <= now, now
             )
 
-    async def release_worker(self, worker_id: str) -> int:
+    async def release_worker(self, worker_id: str, now: datetime | None = None) -> int:
         async with self._db.write() as conn:
-            return await take_back(conn, *worker_leases(worker_id))
+            return await take_back(conn, *worker_leases(worker_id), now)
 
     async def named_models(self, limit: int) -> frozenset[str]:
         async with self._db.read() as conn:

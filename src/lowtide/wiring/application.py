@@ -113,7 +113,7 @@ async def open_application(
         )
         replicas.follow(worker)
         if is_single_machine(settings):
-            await _release_previous_process(store, worker.id)
+            await _release_previous_process(store, worker.id, clock)
         live = LiveService(catalogue, replicas.live, clock, parts.quotas, replies)
         services = await _services(parts, worker, live, data_dir, stack)
         asgi = _http_api(services) if role != "worker" else None
@@ -234,9 +234,9 @@ async def _open_store(settings: Settings, clock: Clock, stack: AsyncExitStack) -
     return store
 
 
-async def _release_previous_process(store: Store, worker_id: str) -> None:
+async def _release_previous_process(store: Store, worker_id: str, clock: Clock) -> None:
     """Releases what the former process held: the lock says that it is gone."""
-    await store.work.release_worker(worker_id)
+    await store.work.release_worker(worker_id, clock.now())
     await store.uploads.let_all_go()
     await store.outbox.release(worker_id)
 

@@ -27,6 +27,7 @@ from lowtide.service.files.files import FileService
 from lowtide.service.files.signing import UploadSigner, load_secret
 from lowtide.service.files.uploads import UploadService
 from lowtide.service.files.uploads_completion import UploadCompleter
+from lowtide.service.history.history import HistoryService
 from lowtide.service.live.background import BackgroundService
 from lowtide.service.live.flex import FlexService
 from lowtide.service.live.flex_queue import FlexQueue
@@ -140,6 +141,7 @@ def build_services(
         standings=standings,
         webhooks=webhooks,
         limits=LimitReport(parts.quotas, store.tenants, store.limit_use, clock),
+        history=HistoryService(store.history, clock),
     )
 
 

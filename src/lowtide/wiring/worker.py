@@ -27,6 +27,7 @@ from lowtide.loops.dispatch.commit import Committer
 from lowtide.loops.dispatch.dispatch import Dispatcher
 from lowtide.loops.dispatch.leasing import Leasing
 from lowtide.loops.dispatch.outcomes import Outcomes
+from lowtide.loops.history.record import HistoryLoop
 from lowtide.loops.listen import ListenLoop
 from lowtide.loops.local_wakeups import LocalWakeups
 from lowtide.loops.replicas.ownership import OwnershipLoop
@@ -110,6 +111,7 @@ class Worker:
             self._committer,
             self._calibrations,
             self._report,
+            HistoryLoop(store.history, clock, self.batch_watch.moved_since),
             self._deliveries,
             *_maintenance_loops(store, blobs, clock, self.wake),
             self._control,
@@ -254,7 +256,7 @@ class Worker:
         self._is_running = False
         await self._report.leave()
         try:
-            await self._work.release_worker(self.id)
+            await self._work.release_worker(self.id, self._clock.now())
         except StoreError as error:  # the leases will run out
             log.warning("worker.not_released", error=str(error))
 

@@ -194,7 +194,8 @@ async def retrieve(request: Request, batch_id: str) -> Response:
 )
 async def cancel(request: Request, batch_id: str) -> Response:
     """Stop a batch; what finished is kept, and billed."""
-    batch = await services_of(request).batches.cancel(identify(request).project_id, batch_id)
+    caller, service = identify(request), services_of(request).batches
+    batch = await service.cancel(caller.project_id, batch_id, caller.user_id)
     return await answer_batch(request, batch)
 
 

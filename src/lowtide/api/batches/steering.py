@@ -57,8 +57,8 @@ def _optional(properties: dict[str, Any]) -> dict[str, Any]:
 async def pause(request: Request, batch_id: str) -> Response:
     """Start no further requests of the batch until it is resumed; its window goes on."""
     asked = as_struct(await read_json(request), PauseBatch)
-    project_id = identify(request).project_id
-    batch = await services_of(request).steering.pause(project_id, batch_id, asked)
+    caller, service = identify(request), services_of(request).steering
+    batch = await service.pause(caller.project_id, batch_id, asked, caller.user_id)
     return await answer_batch(request, batch)
 
 
@@ -69,7 +69,8 @@ async def pause(request: Request, batch_id: str) -> Response:
 )
 async def resume(request: Request, batch_id: str) -> Response:
     """Let a paused batch go on, unless another hold is left."""
-    batch = await services_of(request).steering.resume(identify(request).project_id, batch_id)
+    caller, service = identify(request), services_of(request).steering
+    batch = await service.resume(caller.project_id, batch_id, caller.user_id)
     return await answer_batch(request, batch)
 
 
@@ -82,8 +83,8 @@ async def resume(request: Request, batch_id: str) -> Response:
 async def change(request: Request, batch_id: str) -> Response:
     """Change priority, completion window or metadata of a batch that has not ended."""
     asked = as_struct(await read_json(request), ChangeBatch)
-    project_id = identify(request).project_id
-    batch = await services_of(request).steering.change(project_id, batch_id, asked)
+    caller, service = identify(request), services_of(request).steering
+    batch = await service.change(caller.project_id, batch_id, asked, caller.user_id)
     return await answer_batch(request, batch)
 
 

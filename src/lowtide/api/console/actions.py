@@ -44,7 +44,8 @@ def _button(act: Act) -> Handler:
 
 async def cancel(request: Request, batch_id: str, _fields: Fields) -> str:
     """Cancels the batch."""
-    await services_of(request).batches.cancel(identify(request).project_id, batch_id)
+    caller, service = identify(request), services_of(request).batches
+    await service.cancel(caller.project_id, batch_id, caller.user_id)
     return batch_id
 
 
@@ -64,19 +65,22 @@ async def retry(request: Request, batch_id: str, fields: Fields) -> str:
 async def pause(request: Request, batch_id: str, fields: Fields) -> str:
     """Starts no further requests; the calls under way end, or are aborted, as `in_flight` says."""
     asked = PauseBatch(in_flight=fields.get("in_flight", "finish"))
-    await services_of(request).steering.pause(identify(request).project_id, batch_id, asked)
+    caller, service = identify(request), services_of(request).steering
+    await service.pause(caller.project_id, batch_id, asked, caller.user_id)
     return batch_id
 
 
 async def resume(request: Request, batch_id: str, _fields: Fields) -> str:
     """Lifts the pause of the project's users."""
-    await services_of(request).steering.resume(identify(request).project_id, batch_id)
+    caller, service = identify(request), services_of(request).steering
+    await service.resume(caller.project_id, batch_id, caller.user_id)
     return batch_id
 
 
 async def change(request: Request, batch_id: str, fields: Fields) -> str:
     """Changes the name, the priority and the completion window, as far as they are given."""
-    services, project_id = services_of(request), identify(request).project_id
+    services, caller = services_of(request), identify(request)
+    project_id = caller.project_id
     priority, window, name = (
         fields.get(each, "").strip() for each in ("priority", "completion_window", "name")
     )
@@ -90,7 +94,7 @@ async def change(request: Request, batch_id: str, fields: Fields) -> str:
         completion_window=window or None,
         metadata=metadata,
     )
-    await services.steering.change(project_id, batch_id, asked)
+    await services.steering.change(project_id, batch_id, asked, caller.user_id)
     return batch_id
 
 

@@ -31,6 +31,7 @@ from lowtide.api.objects.models import ModelListObject, ModelObject
 from lowtide.core.accounts.catalogue import ModelEntry
 from lowtide.core.accounts.ledger import Cost
 from lowtide.core.batches.batch import TERMINAL, Batch, BatchError, Status
+from lowtide.core.batches.completion_window import window_words
 from lowtide.core.reporting.progress import Progress
 from lowtide.core.scheduling.feasibility import Feasibility
 from lowtide.core.usage import Usage
@@ -65,7 +66,7 @@ def batch(batch: Batch, progress: Progress, cost: Cost) -> BatchObject:
         errors=errors(batch.errors),
         warnings=errors(batch.warnings),
         input_file_id=batch.input_file_id,
-        completion_window=window(batch.completion_window_s),
+        completion_window=window_words(batch.completion_window_s),
         status=STATUSES[batch.status],
         output_file_id=ids.output_file_id,
         error_file_id=ids.error_file_id,
@@ -116,7 +117,7 @@ def feasibility(verdict: Feasibility) -> FeasibilityObject | None:
     return FeasibilityObject(
         verdict=verdict.kept,
         reason=verdict.reason,
-        earliest_completion_window=window(earliest_s) if earliest_s is not None else None,
+        earliest_completion_window=window_words(earliest_s) if earliest_s is not None else None,
     )
 
 
@@ -182,15 +183,6 @@ def usage(used: Usage) -> BatchUsage:
         total_tokens=used.total_tokens,
         unreported_requests=used.unreported,
     )
-
-
-def window(window_s: int) -> str:
-    """Seconds as `24h`, `7d`, `90m`, as core/batches/completion_window.py reads them; a day
-    is `24h`.
-    """
-    if window_s % 86400 == 0 and window_s > 86400:
-        return f"{window_s // 86400}d"
-    return f"{window_s // 3600}h" if window_s % 3600 == 0 else f"{window_s // 60}m"
 
 
 def seconds(value: float | None) -> int | None:

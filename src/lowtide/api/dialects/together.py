@@ -18,6 +18,7 @@ from lowtide.api.objects.models import ModelWeights, ProjectModel, TogetherModel
 from lowtide.core.accounts.catalogue import ModelEntry
 from lowtide.core.accounts.ledger import Cost
 from lowtide.core.batches.batch import Batch, Status
+from lowtide.core.batches.completion_window import window_words
 from lowtide.core.reporting.progress import Progress
 
 STATUSES: Final = MappingProxyType[Status, JobStatus](
@@ -55,7 +56,7 @@ def batch(batch: Batch, progress: Progress, cost: Cost) -> BatchJob:
         partial_error_file_id=ids.partial_error_file_id,
         error=error(batch),
         completed_at=iso(batch.completed_at),
-        completion_window=openai.window(batch.completion_window_s),
+        completion_window=window_words(batch.completion_window_s),
         in_progress_at=iso(batch.in_progress_at),
         cancelling_at=iso(batch.cancelling_at),
         ended_at=iso(batch.ended_at),

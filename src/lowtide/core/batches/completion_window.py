@@ -20,3 +20,10 @@ def window_s(words: str) -> int:
     if not limits.COMPLETION_WINDOW_S_MIN <= seconds <= limits.COMPLETION_WINDOW_S_MAX:
         raise ValueError(f"{words!r}: {_ALLOWED}")
     return seconds
+
+
+def window_words(seconds: int) -> str:
+    """Seconds as `24h`, `7d`, `90m`; a day is `24h`."""
+    if seconds % 86400 == 0 and seconds > 86400:
+        return f"{seconds // 86400}d"
+    return f"{seconds // 3600}h" if seconds % 3600 == 0 else f"{seconds // 60}m"

@@ -75,6 +75,10 @@ class BatchWatch:
         if work is not None:
             work.moved_at_s = now_s
 
+    def moved_since(self, since_s: float) -> list[str]:
+        """Batches of which outcomes were committed at that monotonic second or later."""
+        return [key for key, work in self._works.items() if work.moved_at_s >= since_s]
+
     def failed(self, batch_id: str, words: str, now_s: float) -> None:
         """Records that an attempt at one of its requests failed, and is made again."""
         work = self._of(batch_id, now_s)

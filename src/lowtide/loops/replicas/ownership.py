@@ -139,7 +139,7 @@ class OwnershipLoop:
         until_s = sent_s + self._ttl_s * (1 - limits.OWNERSHIP_MARGIN)
         self._keep(self._ours(fleet), until_s)
         for member in moves.retire:
-            if await self._store.retire(member.worker_id, member.heartbeat):
+            if await self._store.retire(member.worker_id, member.heartbeat, now):
                 log.warning("worker.retired", worker=member.worker_id, lease_s=member.ttl_s)
         if moves.claim:
             claimed = await self._store.claim(self._worker_id, moves.claim, now)

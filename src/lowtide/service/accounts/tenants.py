@@ -83,7 +83,10 @@ class TenantService:
     ) -> Organization:
         """Replace limits and cap. Raises LowtideError."""
         changed = await self._tenants.change_organization(
-            organization_id, limits=_checked_limits(bounds), spend_cap_pico=_checked_cap(spend_cap)
+            organization_id,
+            limits=_checked_limits(bounds),
+            spend_cap_pico=_checked_cap(spend_cap),
+            now=self._clock.now(),
         )
         if not changed:
             raise _no_organization(organization_id)

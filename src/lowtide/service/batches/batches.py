@@ -20,6 +20,7 @@ from lowtide.core.accounts.ledger import Cost
 from lowtide.core.batches.batch import TERMINAL, Batch
 from lowtide.core.batches.batch_filter import EVERY_BATCH, BatchFilter
 from lowtide.core.errors import LowtideError
+from lowtide.core.history.batch_events import USER
 from lowtide.core.idempotency.request_key import KeyTaken, RequestKey
 from lowtide.core.reporting.progress import NOTHING_FORESEEN, Progress, progress_of
 from lowtide.core.reporting.standing import NOTHING_KNOWN, Standing
@@ -218,12 +219,12 @@ class BatchService:
             after = found[-1].id
         return Page(found[:limit], more=len(found) > limit)
 
-    async def cancel(self, project_id: str, batch_id: str) -> Batch:
+    async def cancel(self, project_id: str, batch_id: str, actor: str = USER) -> Batch:
         """Stop the batch; what finished is kept. One that is past cancelling comes back unchanged.
 
         Raises LowtideError `batch_not_found`, or `invalid_request` when it ended otherwise.
         """
-        batch = await self._store.batches.cancel(project_id, batch_id, self._clock.now())
+        batch = await self._store.batches.cancel(project_id, batch_id, self._clock.now(), actor)
         if batch is None:
             raise batch_not_found(batch_id)
         if batch.status in TERMINAL:  # OpenAI's words, which clients look for

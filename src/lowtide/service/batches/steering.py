@@ -13,6 +13,7 @@ import msgspec
 
 from lowtide.core.batches.batch import STEERABLE, Batch, Hold, InFlight
 from lowtide.core.errors import LowtideError
+from lowtide.core.history.batch_events import OPERATOR, USER
 from lowtide.ports.clock import Clock
 from lowtide.ports.steering import BatchChange, SteeringStore
 from lowtide.service.batches.batches import batch_not_found
@@ -41,28 +42,33 @@ class ChangeBatch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class SteeringService:
-    """Steers batches. An operator steers those of all projects, by the project None."""
+    """Steers batches. An operator steers those of all projects, by the project None. `actor` is
+    the key that asks, for the batch's events."""
 
     def __init__(self, store: SteeringStore, clock: Clock, wake: Callable[[str], None]) -> None:
         self._store = store
         self._clock = clock
         self._wake = wake
 
-    async def pause(self, project_id: str | None, batch_id: str, asked: PauseBatch) -> Batch:
+    async def pause(
+        self, project_id: str | None, batch_id: str, asked: PauseBatch, actor: str = USER
+    ) -> Batch:
         """Start no further requests of the batch. Raises LowtideError where it has ended."""
         in_flight = next((each for each in _IN_FLIGHT if each == asked.in_flight), None)
         if in_flight is None:
             raise invalid_value(asked.in_flight, _IN_FLIGHT, "in_flight")
         hold, now = _hold_of(project_id), self._clock.now()
-        found = await self._store.hold(project_id, batch_id, hold, in_flight, now)
+        by = OPERATOR if project_id is None else actor
+        found = await self._store.hold(project_id, batch_id, hold, in_flight, now, by)
         batch = _steerable(found, batch_id, "paused")
         self._wake("commit")
         return batch
 
-    async def resume(self, project_id: str | None, batch_id: str) -> Batch:
+    async def resume(self, project_id: str | None, batch_id: str, actor: str = USER) -> Batch:
         """Lift the hold of whoever asks; others stay, and the batch's `reason` names them."""
         hold = _hold_of(project_id)
-        found = await self._store.lift(project_id, batch_id, hold, self._clock.now())
+        by = OPERATOR if project_id is None else actor
+        found = await self._store.lift(project_id, batch_id, hold, self._clock.now(), by)
         batch = _steerable(found, batch_id, "resumed")
         self._wake("dispatch")
         return batch
@@ -78,7 +84,9 @@ class SteeringService:
                 f"Batch '{batch_id}' is {found.status}: it can be deleted once it has ended.",
             )
 
-    async def change(self, project_id: str, batch_id: str, asked: ChangeBatch) -> Batch:
+    async def change(
+        self, project_id: str, batch_id: str, asked: ChangeBatch, actor: str = USER
+    ) -> Batch:
         """Change what is given. Raises LowtideError for values that make no sense, and where the
         batch has ended or would have by the new window.
         """
@@ -102,7 +110,7 @@ class SteeringService:
         change = BatchChange(
             priority=asked.priority, completion_window_s=window_s, metadata=asked.metadata
         )
-        found = await self._store.change(project_id, batch_id, change, now)
+        found = await self._store.change(project_id, batch_id, change, now, actor)
         batch = _steerable(found, batch_id, "changed")
         self._wake("expire")
         return batch

@@ -84,6 +84,22 @@ async def insert_missing(
         await conn.execute(insert, [dict(row) for row in rows])
 
 
+async def insert_or_replace(
+    conn: AsyncConnection, table: Table, rows: Sequence[Mapping[str, Any]]
+) -> None:
+    """Insert those rows; one whose key is there gets the new values. Rows name all columns."""
+    if rows:
+        dialect = postgresql if conn.dialect.name == "postgresql" else sqlite
+        insert = dialect.insert(table)
+        replaced = {
+            column.name: insert.excluded[column.name]
+            for column in table.columns
+            if not column.primary_key
+        }
+        upsert = insert.on_conflict_do_update(index_elements=table.primary_key, set_=replaced)
+        await conn.execute(upsert, [dict(row) for row in rows])
+
+
 async def wait_patiently(conn: AsyncConnection) -> None:
     """Let this transaction's statements and locks take as long as they need: a migration may."""
     if conn.dialect.name == "postgresql":

@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import Row, delete, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from lowtide.store.schema.history_tables import batch_history, batch_notes
 from lowtide.store.schema.retry_tables import failure_groups
 from lowtide.store.schema.tables import batches
 from lowtide.store.schema.webhook_tables import batch_webhooks
@@ -23,8 +24,8 @@ async def delete_ended(conn: AsyncConnection, row: Row[Any], now: datetime) -> N
     await hide_files(conn, results, now)
     if row.swept_at is None and not results:
         await discard_slices(conn, row.id, now)
-    await conn.execute(delete(failure_groups).where(failure_groups.c.batch_id == row.id))
-    await conn.execute(delete(batch_webhooks).where(batch_webhooks.c.batch_id == row.id))
+    for table in (failure_groups, batch_webhooks, batch_history, batch_notes):
+        await conn.execute(delete(table).where(table.c.batch_id == row.id))
     await conn.execute(
         update(batches)
         .where(batches.c.id == row.id)

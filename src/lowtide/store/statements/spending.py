@@ -9,15 +9,18 @@ batches', so charges, plans and changes of a cap come one after another.
 
 from collections.abc import Collection, Iterable
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Row, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lowtide.core.accounts.ledger import LedgerEntry
 from lowtide.store.schema.tables import batches, organizations, spend
+from lowtide.store.statements.batch_notes import note
 from lowtide.store.statements.holds import SPEND_CAP, add_hold, lift_hold
 from lowtide.store.statements.transitions import lock_batches
+
+CAP_REACHED: Final = "the organization has spent what its cap allows for this month"
 
 
 def month_of(at: datetime) -> str:
@@ -74,7 +77,7 @@ async def resume_below_cap(
     resumed: list[str] = []
     for owner in await _locked_with_spend(conn, now, paused, *only):
         if owner.spend_cap_pico is None or (owner.charge_pico or 0) < owner.spend_cap_pico:
-            resumed += await _resume(conn, owner.id)
+            resumed += await _resume(conn, owner.id, now)
     return resumed
 
 
@@ -112,15 +115,18 @@ async def _pause(conn: AsyncConnection, organization_id: str, now: datetime) -> 
         update(organizations).where(organizations.c.id == organization_id).values(paused_at=now)
     )
     running = (batches.c.organization_id == organization_id) & (batches.c.status == "in_progress")
-    await add_hold(conn, await _lock(conn, running), SPEND_CAP, "abort")
+    rows = await _lock(conn, running)
+    await add_hold(conn, rows, SPEND_CAP, "abort")
+    await note(conn, rows, "paused", now, detail=CAP_REACHED)
 
 
-async def _resume(conn: AsyncConnection, organization_id: str) -> list[str]:
+async def _resume(conn: AsyncConnection, organization_id: str, now: datetime) -> list[str]:
     await conn.execute(
         update(organizations).where(organizations.c.id == organization_id).values(paused_at=None)
     )
     held = (batches.c.organization_id == organization_id) & batches.c.holds.is_not(None)
     rows = [row for row in await _lock(conn, held) if SPEND_CAP in row.holds]
+    await note(conn, rows, "resumed", now, detail="below the spend cap again")
     return await lift_hold(conn, rows, SPEND_CAP)
 
 

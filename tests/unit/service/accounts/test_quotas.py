@@ -19,9 +19,14 @@ def allowance(store: Store, clock: SkippingClock) -> Quotas:
     return Quotas(store.tenants, store.ledger, clock, LimitSettings(batches_per_hour=9))
 
 
-async def test_an_override_wins_and_the_rest_stays_default(allowance: Quotas, store: Store) -> None:
+async def test_an_override_wins_and_the_rest_stays_default(
+    allowance: Quotas, store: Store, clock: SkippingClock
+) -> None:
     await store.tenants.change_organization(
-        DEFAULT_ORGANIZATION, limits=OrganizationLimits(file_bytes=0), spend_cap_pico=5
+        DEFAULT_ORGANIZATION,
+        limits=OrganizationLimits(file_bytes=0),
+        spend_cap_pico=5,
+        now=clock.now(),
     )
     bounds = await allowance.of(DEFAULT_PROJECT)
     assert (bounds.file_bytes, bounds.batches_per_hour, bounds.spend_cap_pico) == (0, 9, 5)
@@ -37,6 +42,7 @@ async def test_a_change_is_seen_after_seconds_and_at_once_when_told(
             DEFAULT_ORGANIZATION,
             limits=OrganizationLimits(file_bytes=file_bytes),
             spend_cap_pico=None,
+            now=clock.now(),
         )
 
     async def seen() -> int:
@@ -81,10 +87,13 @@ def test_a_month_begins_at_its_first_instant() -> None:
 
 
 async def test_defaults_that_were_read_again_hold_at_once_beside_the_overrides(
-    allowance: Quotas, store: Store
+    allowance: Quotas, store: Store, clock: SkippingClock
 ) -> None:
     await store.tenants.change_organization(
-        DEFAULT_ORGANIZATION, limits=OrganizationLimits(file_bytes=7), spend_cap_pico=None
+        DEFAULT_ORGANIZATION,
+        limits=OrganizationLimits(file_bytes=7),
+        spend_cap_pico=None,
+        now=clock.now(),
     )
     assert (await allowance.of(DEFAULT_PROJECT)).batches_per_hour == 9
     allowance.reload(LimitSettings(batches_per_hour=3, file_bytes=100))

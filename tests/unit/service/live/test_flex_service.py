@@ -4,6 +4,7 @@ import asyncio
 import json
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
+from datetime import UTC, datetime
 from decimal import Decimal
 from types import SimpleNamespace
 from typing import Any, cast
@@ -263,7 +264,10 @@ async def test_a_cap_that_is_reached_meanwhile_lets_callers_go(
     held, other = env.hold(), env.hold()
     await env.submitted()
     await env.store.tenants.change_organization(
-        DEFAULT_ORGANIZATION, limits=OrganizationLimits(), spend_cap_pico=1
+        DEFAULT_ORGANIZATION,
+        limits=OrganizationLimits(),
+        spend_cap_pico=1,
+        now=datetime.now(UTC),
     )
     await env.settle(await env.lease(), [1])
     await env.flex.look()

@@ -68,7 +68,7 @@ async def trouble(
             case 6:
                 cap = random.choice([0, 100_000, None])
                 await store.tenants.change_organization(
-                    "org_default", limits=OrganizationLimits(), spend_cap_pico=cap
+                    "org_default", limits=OrganizationLimits(), spend_cap_pico=cap, now=now
                 )
         await store.ledger.unpause(now)
 

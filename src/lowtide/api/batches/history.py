@@ -1,0 +1,63 @@
+"""`GET /v1/batches/{id}/history` and `/events`: how fast a batch went, and what happened to it."""
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from lowtide.api.http.json_body import json_response
+from lowtide.api.middleware.caller import identify, services_of
+from lowtide.api.objects.history import (
+    BatchEventList,
+    BatchEventObject,
+    BatchHistoryObject,
+    RateObject,
+)
+from lowtide.api.openapi.answers import answers
+from lowtide.api.openapi.routes import Routes
+from lowtide.core.batches.batch import Batch
+from lowtide.core.history.batch_history import Span
+
+routes = Routes("batches")
+
+
+@routes.add("GET", "/v1/batches/{batch_id}/history", answers(BatchHistoryObject, "batch_not_found"))
+async def history(request: Request, batch_id: str) -> Response:
+    """Requests, failures and tokens of the batch over time, up to this moment."""
+    batch = await services_of(request).batches.get(identify(request).project_id, batch_id)
+    return json_response(BatchHistoryObject(batch_id=batch_id, data=await rates_of(request, batch)))
+
+
+@routes.add("GET", "/v1/batches/{batch_id}/events", answers(BatchEventList, "batch_not_found"))
+async def events(request: Request, batch_id: str) -> Response:
+    """What happened to the batch: who did what, and when."""
+    batch = await services_of(request).batches.get(identify(request).project_id, batch_id)
+    return json_response(BatchEventList(data=await events_of(request, batch)))
+
+
+async def rates_of(request: Request, batch: Batch) -> list[RateObject]:
+    """The rates of a batch of the caller's project."""
+    return [_rate(span) for span in await services_of(request).history.rates(batch)]
+
+
+async def events_of(request: Request, batch: Batch) -> list[BatchEventObject]:
+    """The events of a batch of the caller's project."""
+    return [
+        BatchEventObject(
+            at=each.at.timestamp(), kind=each.kind, actor=each.actor, detail=each.detail or None
+        )
+        for each in await services_of(request).history.events(batch)
+    ]
+
+
+def _rate(span: Span) -> RateObject:
+    done = span.done
+    return RateObject(
+        at=span.at.timestamp(),
+        seconds=span.seconds,
+        completed=done.completed,
+        failed=done.failed,
+        input_tokens=done.input_tokens,
+        output_tokens=done.output_tokens,
+        requests_per_s=round(done.requests / span.seconds, 6),
+        failed_per_s=round(done.failed / span.seconds, 6),
+        tokens_per_s=round(done.tokens / span.seconds, 6),
+    )

@@ -1,0 +1,109 @@
+"""`ports.history.HistoryStore` over SQL.
+
+Invariant: a history moves on under one lock, so two workers that look at a batch at once count its
+growth once.
+"""
+
+from collections.abc import Collection, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Row, Select, delete, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from lowtide.core.history.batch_events import BatchEvent
+from lowtide.core.history.batch_history import BatchHistory, Totals, advanced
+from lowtide.store.connection.database import Database, transactional
+from lowtide.store.connection.dialect import insert_or_replace, lock_name
+from lowtide.store.schema.history_tables import batch_history, batch_notes
+from lowtide.store.schema.tables import batches
+
+_LOCK = "history"
+_TOTALS = tuple(batches.c[field] for field in Totals.__struct_fields__)
+
+
+@transactional
+class SqlHistory:
+    """Rates and notes of batches."""
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+    async def look(self, batch_ids: Collection[str], now: datetime) -> int:
+        if not batch_ids:
+            return 0
+        async with self._db.write() as conn:
+            await lock_name(conn, _LOCK)
+            found = (await conn.execute(_counters(batch_ids))).all()
+            moved = [row for row in map(_moved, found, [now] * len(found)) if row is not None]
+            await insert_or_replace(conn, batch_history, moved)
+        return len(moved)
+
+    async def of_batch(self, batch_id: str) -> BatchHistory | None:
+        return (await self.of_batches([batch_id])).get(batch_id)
+
+    async def of_batches(self, batch_ids: Collection[str]) -> dict[str, BatchHistory]:
+        these = batch_history.c.batch_id.in_(sorted(batch_ids))
+        async with self._db.read() as conn:
+            rows = await conn.execute(select(batch_history).where(these))
+            return {row.batch_id: row.history for row in rows}
+
+    async def notes(self, batch_id: str) -> Sequence[BatchEvent]:
+        of_batch = select(batch_notes).where(batch_notes.c.batch_id == batch_id)
+        async with self._db.read() as conn:
+            rows = await conn.execute(of_batch.order_by(batch_notes.c.at, batch_notes.c.kind))
+            return [
+                BatchEvent(at=row.at, kind=row.kind, actor=row.actor, detail=row.detail)
+                for row in rows
+            ]
+
+    async def forget(self, before: datetime, limit: int) -> int:
+        async with self._db.write() as conn:
+            histories = (
+                select(batch_history.c.batch_id)
+                .where(batch_history.c.looked_at < before)
+                .order_by(batch_history.c.looked_at)
+                .limit(limit)
+            )
+            gone = await conn.execute(
+                delete(batch_history).where(batch_history.c.batch_id.in_(histories))
+            )
+            return gone.rowcount + await _forget_notes(conn, before, limit)
+
+
+def _counters(batch_ids: Collection[str]) -> Select[Any]:
+    """The counters of those batches that have begun, and their histories so far."""
+    return (
+        select(batches.c.id, batches.c.in_progress_at, *_TOTALS, batch_history.c.history)
+        .outerjoin(batch_history, batch_history.c.batch_id == batches.c.id)
+        .where(
+            batches.c.id.in_(sorted(batch_ids)),
+            batches.c.in_progress_at.is_not(None),
+            batches.c.ended_at.is_(None),
+            batches.c.flex.is_(None),
+        )
+    )
+
+
+def _moved(row: Row[Any], now: datetime) -> dict[str, Any] | None:
+    """The row of a history that has moved on; None: its counters stand where they were."""
+    totals = Totals(*(getattr(row, field) for field in Totals.__struct_fields__))
+    before = row.history or BatchHistory.begin(row.in_progress_at)
+    if totals == before.seen:
+        return None
+    history = advanced(before, totals, now)
+    return {"batch_id": row.id, "looked_at": now, "history": history}
+
+
+async def _forget_notes(conn: AsyncConnection, before: datetime, limit: int) -> int:
+    """Notes go batch by batch, those of the oldest first."""
+    old = (
+        select(batch_notes.c.batch_id)
+        .where(batch_notes.c.at < before)
+        .order_by(batch_notes.c.at)
+        .limit(limit)
+    )
+    gone = await conn.execute(
+        delete(batch_notes).where(batch_notes.c.batch_id.in_(old), batch_notes.c.at < before)
+    )
+    return gone.rowcount

@@ -1,0 +1,98 @@
+"""Rates and events of a batch over HTTP."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from batch_env import CHAT, Env, open_bench
+
+
+@pytest.fixture
+def env(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Env]:
+    with open_bench(tmp_path, monkeypatch) as running:
+        yield running
+
+
+def create(env: Env, requests: int = 3) -> str:
+    body = {"input_file_id": env.upload(requests).id, "endpoint": CHAT}
+    return str(env.post(body).json["id"])
+
+
+def rates(env: Env, batch_id: str) -> list[dict[str, Any]]:
+    answer = env.http_api.ask("GET", f"/v1/batches/{batch_id}/history")
+    assert (answer.status, answer.json["object"]) == (200, "batch.history")
+    assert answer.json["batch_id"] == batch_id
+    data: list[dict[str, Any]] = answer.json["data"]
+    return data
+
+
+def events(env: Env, batch_id: str) -> list[dict[str, Any]]:
+    data: list[dict[str, Any]] = env.http_api.ask("GET", f"/v1/batches/{batch_id}/events").json[
+        "data"
+    ]
+    return data
+
+
+def test_rates_add_up_to_the_counts_whether_or_not_somebody_looked(env: Env) -> None:
+    batch_id = create(env)
+    assert rates(env, batch_id) == [], "nothing of it has begun"
+    env.plan()
+    env.http_api.clock.shift += timedelta(seconds=20)
+    env.settle(batch_id, ok=[1, 2])
+    store, clock = env.http_api.store, env.http_api.clock
+    for is_looked_at in (False, True):
+        if is_looked_at:
+            env.http_api.run(store.history.look([batch_id], clock.now()))
+        found = rates(env, batch_id)
+        assert sum(each["completed"] for each in found) == 2
+        assert sum(each["output_tokens"] for each in found) == 6
+        starts = [each["at"] for each in found]
+        assert all(after - before == 5 for before, after in pairwise(starts))
+    busy = next(each for each in found if each["completed"])
+    assert busy["requests_per_s"] == round(busy["completed"] / busy["seconds"], 6)
+    assert busy["tokens_per_s"] == round(
+        (busy["input_tokens"] + busy["output_tokens"]) / busy["seconds"], 6
+    )
+    env.settle(batch_id, bad=[3])
+    env.assemble()
+    found = rates(env, batch_id)
+    assert (sum(each["completed"] for each in found), sum(each["failed"] for each in found)) == (
+        2,
+        1,
+    )
+
+
+def test_what_a_cancelled_batch_never_ran_is_no_failure_of_its_history(env: Env) -> None:
+    batch_id = create(env)
+    env.plan()
+    env.settle(batch_id, ok=[1], bad=[2])
+    env.http_api.run(env.http_api.store.history.look([batch_id], env.http_api.clock.now()))
+    env.post({}, f"/v1/batches/{batch_id}/cancel")
+    env.settle(batch_id)
+    env.assemble()
+    found = rates(env, batch_id)
+    assert sum(each["completed"] for each in found) == 1
+    assert sum(each["failed"] for each in found) == 1
+
+
+def test_events_tell_who_did_what_and_when(env: Env) -> None:
+    batch_id = create(env)
+    env.plan()
+    for verb in ("pause", "resume", "cancel"):
+        assert env.post({}, f"/v1/batches/{batch_id}/{verb}").status == 200
+    env.post({}, f"/v1/admin/batches/{batch_id}/pause")
+    found = events(env, batch_id)
+    kinds = [each["kind"] for each in found]
+    assert kinds == ["created", "started", "paused", "resumed", "cancel_asked"]
+    assert {each["object"] for each in found} == {"batch.event"}
+    assert found[1]["detail"] == "3 requests"
+    assert [each["at"] for each in found] == sorted(each["at"] for each in found)
+
+
+def test_a_batch_that_there_is_not_has_no_history(env: Env) -> None:
+    for part in ("history", "events"):
+        answer = env.http_api.ask("GET", f"/v1/batches/batch_none/{part}")
+        assert (answer.status, answer.error["code"]) == (404, "batch_not_found")

@@ -1,0 +1,209 @@
+"""Contract of HistoryStore: looks add up, notes stay, and what is old goes."""
+
+import asyncio
+from datetime import timedelta
+from decimal import Decimal
+
+import pytest
+
+from lowtide import limits
+from lowtide.core.accounts.money import model_prices
+from lowtide.core.accounts.tenancy import OrganizationLimits
+from lowtide.core.history.batch_history import NOTHING, Totals
+from lowtide.ports.history import HistoryStore
+from lowtide.ports.steering import BatchChange
+from lowtide.ports.store import Store
+from lowtide.store.sql_store import SqlStore
+from testkit.store_fixture import DAY_S, NOON, TTL_S, StoreFixture, outcomes
+
+
+@pytest.fixture
+def history(store: Store) -> HistoryStore:
+    return store.history
+
+
+async def done_in(history: HistoryStore, batch_id: str) -> Totals:
+    found, total = await history.of_batch(batch_id), NOTHING
+    for bucket in found.buckets if found is not None else ():
+        total = total.plus(bucket.done)
+    return total
+
+
+# ---- rates
+
+
+async def test_looks_add_up_to_what_commits_have_counted(
+    world: StoreFixture, history: HistoryStore
+) -> None:
+    batch = await world.running(("m", 4), ("m", 4))
+    assert await history.of_batch(batch.id) is None
+    assert await history.look([batch.id, "batch_unknown"], world.now) == 0, "nothing is done yet"
+    first, second = await world.claim()
+    world.pass_time(10)
+    await world.settle(first, failed=1)
+    assert await history.look([batch.id], world.now) == 1
+    assert await history.look([batch.id], world.now) == 0, "it has not moved since"
+    world.pass_time(10)
+    await world.settle(second)
+    assert await history.look([batch.id], world.now) == 1
+    assert await done_in(history, batch.id) == Totals(7, 1, 70, 35)
+    found = await history.of_batch(batch.id)
+    assert found is not None and found.begun_at == batch.in_progress_at
+    assert (found.seen_at, found.seen) == (world.now, Totals(7, 1, 70, 35))
+    assert [bucket.index for bucket in found.buckets] == [0, 1, 2, 3]
+
+
+async def test_two_workers_that_look_at_once_count_nothing_twice(
+    world: StoreFixture, history: HistoryStore, store_url: str
+) -> None:
+    batches = [await world.running(("m", 4)) for _ in range(3)]
+    for lease in await world.claim():
+        await world.settle(lease)
+    ids = [batch.id for batch in batches]
+    other = SqlStore(store_url)
+    try:
+        await asyncio.gather(
+            *(
+                place.look(order, world.now + timedelta(seconds=number))
+                for number in range(3)
+                for place, order in ((history, ids), (other.history, ids[::-1]))
+            )
+        )
+    finally:
+        await other.aclose()
+    for batch_id in ids:
+        assert (await done_in(history, batch_id)).completed == 4
+    assert (await history.of_batches(ids[:2])).keys() == set(ids[:2])
+
+
+async def test_a_batch_that_has_ended_is_looked_at_no_more(
+    world: StoreFixture, history: HistoryStore
+) -> None:
+    """Its counters then say of lines that never ran that they failed."""
+    batch = await world.running(("m", 4))
+    lease = await world.claim_one()
+    await world.commit(outcomes(lease, [0]), held=[lease])
+    await history.look([batch.id], world.now)
+    await world.store.batches.cancel(batch.project_id, batch.id, world.now)
+    await world.commit(released=[lease])
+    assert (await world.assemble(batch)).counts.failed == 3
+    assert await history.look([batch.id], world.now) == 0
+    assert await done_in(history, batch.id) == Totals(1, 0, 10, 5)
+
+
+# ---- notes
+
+
+async def told(world: StoreFixture, batch_id: str) -> list[tuple[str, str, str]]:
+    notes = await world.store.history.notes(batch_id)
+    return [(each.kind, each.actor, each.detail) for each in notes]
+
+
+async def test_each_verb_notes_who_did_what(world: StoreFixture) -> None:
+    batch, steering = await world.running(("m", 4)), world.store.steering
+    where = (batch.project_id, batch.id)
+    for _ in range(2):  # what changes nothing is not told
+        await steering.hold(*where, "user", "finish", world.now, "key_1")
+        world.pass_time(1)
+    change = BatchChange(priority=5, completion_window_s=2 * DAY_S, metadata={"name": "x"})
+    await steering.change(*where, BatchChange(), world.now, "key_2")
+    for _ in range(2):
+        await steering.change(*where, change, world.now, "key_2")
+        world.pass_time(1)
+    for _ in range(2):
+        await steering.lift(*where, "user", world.now, "key_3")
+        world.pass_time(1)
+    for _ in range(2):
+        await world.store.batches.cancel(*where, world.now, "key_4")
+    assert await told(world, batch.id) == [
+        ("paused", "key_1", ""),
+        ("changed", "key_2", "priority 0 to 5, completion window 24h to 2d, new metadata"),
+        ("resumed", "key_3", ""),
+        ("cancel_asked", "key_4", ""),
+    ]
+
+
+async def test_a_worker_that_is_lost_is_noted_of_the_batches_that_it_had(
+    world: StoreFixture,
+) -> None:
+    reaped, released = await world.running(("m", 4)), await world.running(("n", 4))
+    idle = await world.running(("o", 4))
+    await world.claim(models=["m"])
+    await world.claim(models=["n"], worker="w2")
+    assert await world.store.work.release_worker("w2", world.now) == 1
+    assert await world.store.work.release_worker("w2", world.now) == 0
+    world.pass_time(TTL_S + 1)
+    assert await world.store.work.reap(world.now) == 1
+    assert await told(world, reaped.id) == [("worker_lost", "server", "")]
+    assert await told(world, released.id) == [("worker_lost", "server", "")]
+    assert await told(world, idle.id) == []
+
+
+async def test_a_spend_cap_that_is_reached_and_raised_is_noted(world: StoreFixture) -> None:
+    world.prices = {"m": model_prices(Decimal(2), None, Decimal(1), Decimal("0.5"))}
+    owner = await world.organization(spend_cap_pico=1)
+    await world.project("p9", owner.id)
+    batch = await world.running(("m", 4), ("m", 4), project="p9")
+    await world.settle(await world.claim_one())
+    assert (await world.see(batch)).holds == ("spend_cap",)
+    world.pass_time(60)
+    assert await world.store.tenants.change_organization(
+        owner.id, limits=OrganizationLimits(), spend_cap_pico=None, now=world.now
+    )
+    notes = await world.store.history.notes(batch.id)
+    assert [(each.kind, each.at) for each in notes] == [
+        ("paused", world.now - timedelta(seconds=60)),
+        ("resumed", world.now),
+    ]
+
+
+async def test_only_the_newest_notes_are_kept(
+    world: StoreFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "BATCH_NOTES_MAX", 3)
+    batch, other = await world.running(("m", 4)), await world.running(("n", 4))
+    for number in range(5):
+        for each in (batch, other)[: 2 if number == 0 else 1]:
+            change = BatchChange(priority=number + 1)
+            await world.store.steering.change(each.project_id, each.id, change, world.now)
+        world.pass_time(1)
+    details = [detail for _, _, detail in await told(world, batch.id)]
+    assert details == ["priority 2 to 3", "priority 3 to 4", "priority 4 to 5"]
+    assert len(await told(world, other.id)) == 1
+
+
+# ---- age
+
+
+async def test_what_is_old_is_forgotten_and_what_is_not_stays(
+    world: StoreFixture, history: HistoryStore
+) -> None:
+    old, new = await world.running(("m", 4)), await world.running(("m", 4))
+    for lease in await world.claim():
+        await world.settle(lease)
+    for batch, at in ((old, NOON), (new, NOON + timedelta(days=2))):
+        assert await history.look([batch.id], at) == 1
+        change = BatchChange(metadata={"night": batch.id})
+        await world.store.steering.change(batch.project_id, batch.id, change, at)
+    still = await world.running(("n", 4))
+    for batch, at in ((still, NOON), (still, NOON + timedelta(days=2))):
+        change = BatchChange(metadata={"at": str(at)})
+        await world.store.steering.change(batch.project_id, batch.id, change, at)
+    assert await history.forget(NOON + timedelta(days=1), 100) == 2
+    assert await history.forget(NOON + timedelta(days=1), 100) == 0
+    assert (await history.of_batches([old.id, new.id])).keys() == {new.id}
+    assert len(await told(world, still.id)) == 1
+
+
+async def test_a_deleted_batch_leaves_no_history(
+    world: StoreFixture, history: HistoryStore
+) -> None:
+    batch = await world.running(("m", 4))
+    await world.settle(await world.claim_one())
+    await history.look([batch.id], world.now)
+    where = (batch.project_id, batch.id)
+    await world.store.batches.cancel(*where, world.now)
+    await world.assemble(batch)
+    await world.store.steering.delete(*where, world.now)
+    assert await history.of_batch(batch.id) is None
+    assert await told(world, batch.id) == []

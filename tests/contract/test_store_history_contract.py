@@ -9,7 +9,7 @@ import pytest
 from lowtide import limits
 from lowtide.core.accounts.money import model_prices
 from lowtide.core.accounts.tenancy import OrganizationLimits
-from lowtide.core.history.batch_history import NOTHING, Totals
+from lowtide.core.history.batch_history import NOTHING, BatchTotals
 from lowtide.ports.history import HistoryStore
 from lowtide.ports.steering import BatchChange
 from lowtide.ports.store import Store
@@ -22,7 +22,7 @@ def history(store: Store) -> HistoryStore:
     return store.history
 
 
-async def done_in(history: HistoryStore, batch_id: str) -> Totals:
+async def done_in(history: HistoryStore, batch_id: str) -> BatchTotals:
     found, total = await history.of_batch(batch_id), NOTHING
     for bucket in found.buckets if found is not None else ():
         total = total.plus(bucket.done)
@@ -46,10 +46,10 @@ async def test_looks_add_up_to_what_commits_have_counted(
     world.pass_time(10)
     await world.settle(second)
     assert await history.look([batch.id], world.now) == 1
-    assert await done_in(history, batch.id) == Totals(7, 1, 70, 35)
+    assert await done_in(history, batch.id) == BatchTotals(7, 1, 70, 35)
     found = await history.of_batch(batch.id)
     assert found is not None and found.begun_at == batch.in_progress_at
-    assert (found.seen_at, found.seen) == (world.now, Totals(7, 1, 70, 35))
+    assert (found.seen_at, found.seen) == (world.now, BatchTotals(7, 1, 70, 35))
     assert [bucket.index for bucket in found.buckets] == [0, 1, 2, 3]
 
 
@@ -88,7 +88,7 @@ async def test_a_batch_that_has_ended_is_looked_at_no_more(
     await world.commit(released=[lease])
     assert (await world.assemble(batch)).counts.failed == 3
     assert await history.look([batch.id], world.now) == 0
-    assert await done_in(history, batch.id) == Totals(1, 0, 10, 5)
+    assert await done_in(history, batch.id) == BatchTotals(1, 0, 10, 5)
 
 
 # ---- notes

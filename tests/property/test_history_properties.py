@@ -6,15 +6,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lowtide import limits
-from lowtide.core.history.batch_history import NOTHING, BatchHistory, Totals, advanced, spans
+from lowtide.core.history.batch_history import NOTHING, BatchHistory, BatchTotals, advanced, spans
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
-growth = st.builds(Totals, *(st.integers(0, 10_000) for _ in range(4)))
+growth = st.builds(BatchTotals, *(st.integers(0, 10_000) for _ in range(4)))
 pauses = st.one_of(st.floats(0, 12), st.floats(0, 90), st.floats(0, 5 * 86_400))
 looks = st.lists(st.tuples(pauses, growth, st.booleans()), max_size=80)
 
 
-def added_up(history: BatchHistory) -> Totals:
+def added_up(history: BatchHistory) -> BatchTotals:
     total = NOTHING
     for bucket in history.buckets:
         total = total.plus(bucket.done)
@@ -23,7 +23,7 @@ def added_up(history: BatchHistory) -> Totals:
 
 @given(looks)
 def test_buckets_add_up_to_the_counters_and_stay_few(
-    story: list[tuple[float, Totals, bool]],
+    story: list[tuple[float, BatchTotals, bool]],
 ) -> None:
     history, totals, at = BatchHistory.begin(NOON), NOTHING, NOON
     for seconds, more, is_seen_twice in story:
@@ -48,7 +48,7 @@ def test_buckets_add_up_to_the_counters_and_stay_few(
 
 @given(looks, st.floats(0, 20 * 86_400))
 def test_a_history_is_the_same_whether_it_was_widened_once_or_on_the_way(
-    story: list[tuple[float, Totals, bool]], later_s: float
+    story: list[tuple[float, BatchTotals, bool]], later_s: float
 ) -> None:
     """Who reads it later finds the buckets that a look at that time would have made."""
     history, totals, at = BatchHistory.begin(NOON), NOTHING, NOON

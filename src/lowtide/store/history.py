@@ -12,14 +12,14 @@ from sqlalchemy import Row, Select, delete, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lowtide.core.history.batch_events import BatchEvent
-from lowtide.core.history.batch_history import BatchHistory, Totals, advanced
+from lowtide.core.history.batch_history import BatchHistory, BatchTotals, advanced
 from lowtide.store.connection.database import Database, transactional
 from lowtide.store.connection.dialect import insert_or_replace, lock_name
 from lowtide.store.schema.history_tables import batch_history, batch_notes
 from lowtide.store.schema.tables import batches
 
 _LOCK = "history"
-_TOTALS = tuple(batches.c[field] for field in Totals.__struct_fields__)
+_TOTALS = tuple(batches.c[field] for field in BatchTotals.__struct_fields__)
 
 
 @transactional
@@ -87,7 +87,7 @@ def _counters(batch_ids: Collection[str]) -> Select[Any]:
 
 def _moved(row: Row[Any], now: datetime) -> dict[str, Any] | None:
     """The row of a history that has moved on; None: its counters stand where they were."""
-    totals = Totals(*(getattr(row, field) for field in Totals.__struct_fields__))
+    totals = BatchTotals(*(getattr(row, field) for field in BatchTotals.__struct_fields__))
     before = row.history or BatchHistory.begin(row.in_progress_at)
     if totals == before.seen:
         return None

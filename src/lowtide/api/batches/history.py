@@ -14,7 +14,7 @@ from lowtide.api.objects.history import (
 from lowtide.api.openapi.answers import answers
 from lowtide.api.openapi.routes import Routes
 from lowtide.core.batches.batch import Batch
-from lowtide.core.history.batch_history import Span
+from lowtide.core.history.batch_history import RateSpan
 
 routes = Routes("batches")
 
@@ -48,7 +48,7 @@ async def events_of(request: Request, batch: Batch) -> list[BatchEventObject]:
     ]
 
 
-def _rate(span: Span) -> RateObject:
+def _rate(span: RateSpan) -> RateObject:
     done = span.done
     return RateObject(
         at=span.at.timestamp(),

@@ -18,7 +18,7 @@ import msgspec
 from lowtide import limits
 
 
-class Totals(msgspec.Struct, frozen=True, array_like=True):
+class BatchTotals(msgspec.Struct, frozen=True, array_like=True):
     """Counters of a batch: requests that ended well and that failed, and tokens of good answers."""
 
     completed: int = 0
@@ -26,17 +26,17 @@ class Totals(msgspec.Struct, frozen=True, array_like=True):
     input_tokens: int = 0
     output_tokens: int = 0
 
-    def plus(self, more: "Totals") -> "Totals":
+    def plus(self, more: "BatchTotals") -> "BatchTotals":
         """The sum."""
-        return Totals(*(a + b for a, b in zip(_of(self), _of(more), strict=True)))
+        return BatchTotals(*(a + b for a, b in zip(_of(self), _of(more), strict=True)))
 
-    def since(self, before: "Totals") -> "Totals":
+    def since(self, before: "BatchTotals") -> "BatchTotals":
         """The growth. A counter that fell, because results were lost, has not grown."""
-        return Totals(*(max(0, a - b) for a, b in zip(_of(self), _of(before), strict=True)))
+        return BatchTotals(*(max(0, a - b) for a, b in zip(_of(self), _of(before), strict=True)))
 
-    def share(self, begin: float, end: float) -> "Totals":
+    def share(self, begin: float, end: float) -> "BatchTotals":
         """The part between two shares of 1; parts that follow each other add up to the whole."""
-        return Totals(*(int(each * end) - int(each * begin) for each in _of(self)))
+        return BatchTotals(*(int(each * end) - int(each * begin) for each in _of(self)))
 
     @property
     def requests(self) -> int:
@@ -47,14 +47,14 @@ class Totals(msgspec.Struct, frozen=True, array_like=True):
         return self.input_tokens + self.output_tokens
 
 
-NOTHING: Final = Totals()
+NOTHING: Final = BatchTotals()
 
 
-class Bucket(msgspec.Struct, frozen=True, array_like=True):
+class RateBucket(msgspec.Struct, frozen=True, array_like=True):
     """What was done in `index * width_s` to `(index + 1) * width_s` after the begin."""
 
     index: int
-    done: Totals
+    done: BatchTotals
 
 
 class BatchHistory(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,8 +63,8 @@ class BatchHistory(msgspec.Struct, frozen=True, kw_only=True):
     begun_at: datetime
     width_s: int = limits.HISTORY_BUCKET_S
     seen_at: datetime
-    seen: Totals = NOTHING
-    buckets: tuple[Bucket, ...] = ()
+    seen: BatchTotals = NOTHING
+    buckets: tuple[RateBucket, ...] = ()
 
     @classmethod
     def begin(cls, at: datetime) -> "BatchHistory":
@@ -72,15 +72,15 @@ class BatchHistory(msgspec.Struct, frozen=True, kw_only=True):
         return cls(begun_at=at, seen_at=at)
 
 
-class Span(msgspec.Struct, frozen=True, kw_only=True):
+class RateSpan(msgspec.Struct, frozen=True, kw_only=True):
     """One stretch of time, and what was done in it."""
 
     at: datetime
     seconds: float
-    done: Totals
+    done: BatchTotals
 
 
-def advanced(history: BatchHistory, totals: Totals, at: datetime) -> BatchHistory:
+def advanced(history: BatchHistory, totals: BatchTotals, at: datetime) -> BatchHistory:
     """The history after a look at the counters at `at`.
 
     What was done since the last look is spread evenly over that time, `HISTORY_SPREAD_S` at most:
@@ -92,18 +92,18 @@ def advanced(history: BatchHistory, totals: Totals, at: datetime) -> BatchHistor
     done = {bucket.index: bucket.done for bucket in history.buckets}
     for index, more in _spread(history, totals.since(history.seen), at):
         done[index] = done.get(index, NOTHING).plus(more)
-    kept = (Bucket(index, each) for index, each in sorted(done.items()) if each != NOTHING)
+    kept = (RateBucket(index, each) for index, each in sorted(done.items()) if each != NOTHING)
     return msgspec.structs.replace(history, seen_at=at, seen=totals, buckets=tuple(kept))
 
 
-def spans(history: BatchHistory, until: datetime) -> list[Span]:
+def spans(history: BatchHistory, until: datetime) -> list[RateSpan]:
     """All stretches from the begin to `until`, those without work included."""
     history = _widened(history, until)
     done = {bucket.index: bucket.done for bucket in history.buckets}
     width_s, whole_s = history.width_s, _offset_s(history, until)
     needed = max(ceil(whole_s / width_s), *(index + 1 for index in done), 1)
     return [
-        Span(
+        RateSpan(
             at=history.begun_at + timedelta(seconds=index * width_s),
             seconds=min(float(width_s), max(1.0, whole_s - index * width_s)),
             done=done.get(index, NOTHING),
@@ -112,7 +112,9 @@ def spans(history: BatchHistory, until: datetime) -> list[Span]:
     ]
 
 
-def _spread(history: BatchHistory, more: Totals, at: datetime) -> Iterator[tuple[int, Totals]]:
+def _spread(
+    history: BatchHistory, more: BatchTotals, at: datetime
+) -> Iterator[tuple[int, BatchTotals]]:
     """The growth by bucket, in proportion to the time that each has of the span."""
     end_s, width_s = _offset_s(history, at), history.width_s
     begin_s = max(_offset_s(history, history.seen_at), end_s - limits.HISTORY_SPREAD_S)
@@ -129,14 +131,14 @@ def _spread(history: BatchHistory, more: Totals, at: datetime) -> Iterator[tuple
 def _widened(history: BatchHistory, at: datetime) -> BatchHistory:
     """The history with buckets so wide that there are few enough of them until `at`."""
     while _offset_s(history, at) >= history.width_s * limits.HISTORY_BUCKETS_MAX:
-        done: dict[int, Totals] = {}
+        done: dict[int, BatchTotals] = {}
         for bucket in history.buckets:
             half = bucket.index // 2
             done[half] = done.get(half, NOTHING).plus(bucket.done)
         history = msgspec.structs.replace(
             history,
             width_s=2 * history.width_s,
-            buckets=tuple(Bucket(index, each) for index, each in done.items()),
+            buckets=tuple(RateBucket(index, each) for index, each in done.items()),
         )
     return history
 
@@ -145,5 +147,5 @@ def _offset_s(history: BatchHistory, at: datetime) -> float:
     return max(0.0, (at - history.begun_at).total_seconds())
 
 
-def _of(totals: Totals) -> tuple[int, ...]:
+def _of(totals: BatchTotals) -> tuple[int, ...]:
     return totals.completed, totals.failed, totals.input_tokens, totals.output_tokens

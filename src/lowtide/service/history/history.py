@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from lowtide.core.batches.batch import Batch
 from lowtide.core.history.batch_events import BatchEvent, events_of
-from lowtide.core.history.batch_history import BatchHistory, Span, Totals, advanced, spans
+from lowtide.core.history.batch_history import BatchHistory, BatchTotals, RateSpan, advanced, spans
 from lowtide.ports.clock import Clock
 from lowtide.ports.history import HistoryStore
 
@@ -20,7 +20,7 @@ class HistoryService:
         self._store = store
         self._clock = clock
 
-    async def rates(self, batch: Batch) -> list[Span]:
+    async def rates(self, batch: Batch) -> list[RateSpan]:
         """What was done when, the first first; nothing for a batch that has not begun."""
         if batch.in_progress_at is None:
             return []
@@ -35,10 +35,10 @@ class HistoryService:
         return events_of(batch, await self._store.notes(batch.id))
 
 
-def _totals(batch: Batch, seen: Totals) -> Totals:
+def _totals(batch: Batch, seen: BatchTotals) -> BatchTotals:
     """The batch's counters. Once it expired or was cancelled it counts what never ran as failed;
     then the failures are those that were seen before."""
     counts, usage = batch.counts, batch.usage
     ran_all = batch.status not in ("expired", "cancelled")
     failed = counts.failed if ran_all else min(seen.failed, counts.failed)
-    return Totals(counts.completed, failed, usage.input_tokens, usage.output_tokens)
+    return BatchTotals(counts.completed, failed, usage.input_tokens, usage.output_tokens)

@@ -11,7 +11,7 @@ from worker_env import WorkerEnv
 
 from lowtide import limits
 from lowtide.core.batches.batch import Batch
-from lowtide.core.history.batch_history import NOTHING, Totals
+from lowtide.core.history.batch_history import NOTHING, BatchTotals
 from lowtide.loops.history.record import HistoryLoop
 from lowtide.ports.store import StoreUnavailable
 
@@ -35,7 +35,7 @@ def loop_of(env: WorkerEnv) -> HistoryLoop:
     return HistoryLoop(env.store.history, env.clock, env.dispatcher.batch_watch.moved_since)
 
 
-async def done_in(env: WorkerEnv, batch: Batch) -> Totals:
+async def done_in(env: WorkerEnv, batch: Batch) -> BatchTotals:
     found, total = await env.store.history.of_batch(batch.id), NOTHING
     for bucket in found.buckets if found is not None else ():
         total = total.plus(bucket.done)

@@ -193,6 +193,12 @@ def test_pages_keep_the_rules_of_accessibility(
             *paths,
             "/console/engines",
             "/console/new",
+            "/console/usage",
+            "/console/webhooks",
+            "/console/webhooks/project",
+            "/console/admin",
+            "/console/admin/organizations/org_default",
+            "/console/admin/projects/proj_default",
             "/console/nothing",
             "/console/sign-in",
         ):

@@ -55,12 +55,7 @@ async def report(request: Request) -> Response:
     unless said otherwise.
     """
     asked = read_query(request, AskedUsage)
-    found = await services_of(request).usage.report(
-        since=_instant(asked.since, "since"),
-        until=_instant(asked.until, "until"),
-        group_by=_groups(asked.group_by),
-        **_subject(identify(request), asked.project_id, asked.organization_id),
-    )
+    found = await report_of(request, asked)
     if asked.format == "csv":
         name = f"usage-{found.since:%Y%m%d}-{found.until:%Y%m%d}.csv"
         return Response(
@@ -69,6 +64,16 @@ async def report(request: Request) -> Response:
             headers={"content-disposition": f'attachment; filename="{name}"'},
         )
     return json_response(usage_object(found))
+
+
+async def report_of(request: Request, asked: AskedUsage) -> UsageReport:
+    """What is asked for, as far as the caller may see it. Raises LowtideError."""
+    return await services_of(request).usage.report(
+        since=_instant(asked.since, "since"),
+        until=_instant(asked.until, "until"),
+        group_by=_groups(asked.group_by),
+        **_subject(identify(request), asked.project_id, asked.organization_id),
+    )
 
 
 def _subject(caller: Caller, project_id: str, organization_id: str) -> dict[str, str | None]:

@@ -1,5 +1,7 @@
 """The answers that the console's routes share: a page of HTML, and the way on after a form."""
 
+from typing import Any
+
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
@@ -11,13 +13,16 @@ from lowtide.api.middleware.console_paths import HOME, ROOT
 from lowtide.core.errors import LowtideError
 
 
-async def show(request: Request, path: str, failure: LowtideError | None = None) -> Response:
-    """The page at that path, with what did not work above it. Raises LowtideError where there is
-    no such page, or nothing to show on it.
+async def show(
+    request: Request, path: str, failure: LowtideError | None = None, **more: Any
+) -> Response:
+    """The page at that path, with what did not work above it. `more` takes the place of what the
+    page would show by itself. Raises LowtideError where there is no such page, or nothing to show
+    on it.
     """
     view, parameters = view_of(path)
     shell = {**shell_of(request), "path": path, "failure": failure, "is_live": bool(view.fragments)}
-    text = render(view.template, {**shell, **await view.load(request, **parameters)})
+    text = render(view.template, {**shell, **await view.load(request, **parameters), **more})
     return html(text, 200 if failure is None else STATUS_OF[failure.code])
 
 

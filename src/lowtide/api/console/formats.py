@@ -10,7 +10,9 @@ from typing import Final
 
 from markupsafe import Markup, escape
 
-FILTERS: Final = ("count", "duration", "dollars", "instant", "percent", "rate", "short_model")
+FILTERS: Final = (
+    "count", "duration", "dollars", "instant", "percent", "rate", "share_of", "short_model",
+)  # fmt: skip
 
 _STEPS: Final = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
@@ -50,6 +52,11 @@ def short_model(model: str) -> str:
 def percent(share: float) -> str:
     """A share of 1 as a percentage that reaches 100 % only when all is done."""
     return f"{min(share, 0.999 if share < 1 else 1.0) * 100:.1f} %"
+
+
+def share_of(amount: str, whole: str) -> float:
+    """Which share of the sum `whole` the sum `amount` is, from 0 to 1; 1 where the whole is 0."""
+    return min(1.0, max(0.0, float(Decimal(amount) / Decimal(whole)))) if Decimal(whole) else 1.0
 
 
 def rate(per_s: float | None) -> str:

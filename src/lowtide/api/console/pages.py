@@ -12,7 +12,8 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
-from lowtide.api.console import actions, new_batch
+from lowtide.api.accounts import usage
+from lowtide.api.console import actions, administration, new_batch, webhooks
 from lowtide.api.console.answers import base_of, html, show
 from lowtide.api.console.failures import told_on_a_page
 from lowtide.api.console.forms import read_form
@@ -21,7 +22,15 @@ from lowtide.api.console.rendering import render
 from lowtide.api.console.session_guard import COOKIE
 from lowtide.api.files import downloads
 from lowtide.api.middleware.caller import services_of
-from lowtide.api.middleware.console_paths import HOME, ROOT, SIGN_IN, SIGN_OUT, STATIC
+from lowtide.api.middleware.console_paths import (
+    ADMINISTRATION,
+    HOME,
+    ROOT,
+    SIGN_IN,
+    SIGN_OUT,
+    STATIC,
+    USAGE_CSV,
+)
 from lowtide.core.errors import LowtideError
 
 _TYPES: Final = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
@@ -40,6 +49,12 @@ async def download(request: Request) -> Response:
 
 
 @told_on_a_page
+async def usage_csv(request: Request) -> Response:
+    """The report as a table for a spreadsheet: what `GET /v1/usage` answers."""
+    return await usage.report(request)
+
+
+@told_on_a_page
 async def sign_in(request: Request) -> Response:
     """The page that asks for a key."""
     asked = request.query_params.get("next", "")
@@ -51,10 +66,14 @@ async def sign_in_with_key(request: Request) -> Response:
     """Begins a session, and goes on to where the person wanted to go."""
     fields = await read_form(request)
     asked = _own_path(request, fields.get("next", ""))
+    sessions = services_of(request).sessions
     try:
-        token = await services_of(request).sessions.begin(fields.get("key", ""))
+        token = await sessions.begin(fields.get("key", ""))
     except LowtideError as error:
         return _sign_in_page(request, asked, error)
+    owner = await sessions.owner(token)
+    if owner is not None and asked == f"{base_of(request)}{HOME}":
+        asked = base_of(request) + (HOME if "read" in owner.key.scopes else ADMINISTRATION)
     response = RedirectResponse(asked, 303)
     response.set_cookie(
         COOKIE, token, path=f"{base_of(request)}/", secure=_is_https(request), httponly=True,
@@ -112,6 +131,9 @@ ROUTES: Final = (
     Route(f"{ROOT}/live", told_on_a_page(live), methods=["GET"]),
     *actions.ROUTES,
     *new_batch.ROUTES,
+    *administration.ROUTES,
+    *webhooks.ROUTES,
+    Route(USAGE_CSV, usage_csv, methods=["GET"]),
     Route(ROOT + "/files/{file_id}", download, methods=["GET"]),
     Route(HOME, page, methods=["GET"]),
     Route(ROOT, page, methods=["GET"]),

@@ -17,8 +17,15 @@ from starlette.requests import Request
 from lowtide import limits
 from lowtide.api.batches.batches import estimate_of
 from lowtide.api.batches.lines import ListLines, lines_of
+from lowtide.api.console.administration_views import (
+    load_organization,
+    load_organizations,
+    load_project,
+)
 from lowtide.api.console.filter_box import read_filter
 from lowtide.api.console.shown_lines import shown_line
+from lowtide.api.console.usage_view import load_usage
+from lowtide.api.console.webhook_views import load_webhook, load_webhooks
 from lowtide.api.dialects import openai
 from lowtide.api.files.uploads import public_base
 from lowtide.api.middleware.caller import Caller, identify, require, services_of
@@ -60,6 +67,7 @@ def shell_of(request: Request) -> Context:
         "base": settings.server.path_prefix,
         "csrf": request.state.csrf,
         "is_open": settings.auth.mode == "open",
+        "may_read": "read" in caller.scopes,
         "may_submit": "submit" in caller.scopes,
         "may_administer": "admin" in caller.scopes,
         "project": caller.project_name,
@@ -222,6 +230,23 @@ VIEWS: Final[Sequence[View]] = (
         "engines.html",
         load_engines,
         {"engines": "parts/engines.html"},
+    ),
+    View(re.compile(r"/console/usage"), "usage.html", load_usage),
+    View(re.compile(r"/console/webhooks"), "webhooks.html", load_webhooks),
+    View(
+        re.compile(r"/console/webhooks/(?P<webhook_id>[^/]+)"),
+        "webhook.html",
+        load_webhook,
+        {"deliveries": "parts/deliveries.html"},
+    ),
+    View(re.compile(r"/console/admin"), "organizations.html", load_organizations),
+    View(
+        re.compile(r"/console/admin/organizations/(?P<organization_id>[^/]+)"),
+        "organization.html",
+        load_organization,
+    ),
+    View(
+        re.compile(r"/console/admin/projects/(?P<project_id>[^/]+)"), "project.html", load_project
     ),
 )
 

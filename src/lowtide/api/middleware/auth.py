@@ -19,7 +19,14 @@ from lowtide import limits
 from lowtide.api.http import body_budget
 from lowtide.api.http.errors import STATUS_OF
 from lowtide.api.middleware.caller import Caller, accept, admit, check_rate, require
-from lowtide.api.middleware.console_paths import DRAFTS, SIGN_OUT, is_open_to_all
+from lowtide.api.middleware.console_paths import (
+    ADMINISTRATION,
+    DRAFTS,
+    SIGN_OUT,
+    USAGE,
+    USAGE_CSV,
+    is_open_to_all,
+)
 from lowtide.core.accounts.tenancy import Scope
 from lowtide.core.batches.line import ENDPOINTS
 from lowtide.core.errors import LowtideError
@@ -31,9 +38,9 @@ log = structlog.get_logger("lowtide.audit")
 _PUBLIC: Final = frozenset({"/health", "/ready", "/openapi.json"})
 _SIGNED: Final = "/v1/uploads/signed/"
 """The signature is the permission: the SDKs send no key there (protocol.md section 2.3)."""
-_ADMIN: Final = ("/v1/admin", "/metrics")  # the metrics tell of every tenant's work
+_ADMIN: Final = ("/v1/admin", ADMINISTRATION, "/metrics")  # the metrics tell of every tenant's work
 _LOOKING: Final = frozenset({"GET", "HEAD"})
-_AUDITED_READS: Final = ("/v1/admin", "/v1/usage")
+_AUDITED_READS: Final = ("/v1/admin", "/v1/usage", ADMINISTRATION, USAGE)
 
 
 class AuthMiddleware:
@@ -111,7 +118,7 @@ def sufficient_scopes(method: str, path: str) -> tuple[Scope, ...]:
     """Any one of these will do; none given: any valid key, for every tool asks first who it is."""
     if path in ("/v1/whoami", SIGN_OUT):
         return ()
-    if path == "/v1/usage":
+    if path in ("/v1/usage", USAGE, USAGE_CSV):
         return ("read", "admin")  # an administrator's view of money reads no results
     if any(path == prefix or path.startswith(f"{prefix}/") for prefix in _ADMIN):
         return ("admin",)

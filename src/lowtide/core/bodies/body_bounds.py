@@ -17,8 +17,7 @@ from lowtide.core.errors import LowtideError
 
 BOUNDED_BYTES: Final = 5 * limits.BODY_FIELDS_MAX
 """No text as short as this has too much of anything: a field is `"":0,` at least."""
-_COUNTED_BYTES: Final = 64 * limits.KIB  # above, counting costs the same however much it finds
-_SLICE_BYTES: Final = limits.MIB // 2  # counted in a millisecond, while which other threads wait
+_SLICE_BYTES: Final = limits.MIB  # counted in a millisecond, while which other threads wait
 
 
 class _Name(str):
@@ -57,12 +56,12 @@ def require_bounded(body: bytes) -> None:
 def _excess(text: bytes, type: Any) -> str | None:
     if len(text) <= BOUNDED_BYTES:
         return None
+    if _has_more(text, b":", limits.BODY_FIELDS_MAX) and _has_many_fields(text, type):
+        return f"more than {limits.BODY_FIELDS_MAX} fields at its top level"
     if _has_more(text, b"{", limits.BODY_OBJECTS_MAX):
         return f"more than {limits.BODY_OBJECTS_MAX:,} opening braces"
     if _has_more(text, b",", limits.BODY_VALUES_MAX):
         return f"more than {limits.BODY_VALUES_MAX:,} commas"
-    if _has_more(text, b":", limits.BODY_FIELDS_MAX) and _has_many_fields(text, type):
-        return f"more than {limits.BODY_FIELDS_MAX} fields at its top level"
     return None
 
 
@@ -70,12 +69,9 @@ def _has_more(text: bytes, mark: bytes, most: int) -> bool:
     """Whether the mark, one byte, is in the text more than `most` times."""
     if len(text) <= most:
         return False
-    if len(text) <= _COUNTED_BYTES:
-        return text.count(mark) > most
     found = 0
     for start in range(0, len(text), _SLICE_BYTES):
-        part = text[start : start + _SLICE_BYTES]
-        found += len(part) - len(part.translate(None, mark))
+        found += text.count(mark, start, start + _SLICE_BYTES)
         if found > most:
             return True
     return False

@@ -74,12 +74,12 @@ def read_flex(endpoint: str, body: bytes) -> FlexCall | None:
     """
     if b"flex" not in body and b"background" not in body:
         return None  # every live call comes by here, and few are ours
+    require_bounded(body)  # before it costs what it costs to read it
     try:
         asked = _asked.decode(body)
         background = endpoint == _RESPONSES and bytes(asked.background) == b"true"
         if bytes(asked.service_tier) != b'"flex"' and not background:
             return None
-        require_bounded(body)
         fields = _fields.decode(body)
     except UNREADABLE:
         return None  # the live path says what is wrong with it

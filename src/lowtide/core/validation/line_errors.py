@@ -13,7 +13,7 @@ import msgspec
 
 from lowtide import limits
 from lowtide.core.batches.batch import BatchError
-from lowtide.core.bodies.body_bounds import body_excess
+from lowtide.core.bodies.body_bounds import body_excess, line_excess
 from lowtide.core.bodies.body_fields import BODY_FIELDS, Field
 from lowtide.core.bodies.body_rules import NOT_CONTINUED
 from lowtide.core.bodies.json_faults import half_character, what_is_wrong
@@ -105,8 +105,10 @@ def diagnose(raw: bytes, line: int, rules: ValidationRules) -> Diagnosis:
 
 def _read_object(raw: bytes) -> dict[str, msgspec.Raw]:
     try:
-        raw.decode("utf-8")
         _require_bounded(raw, "The line")
+        if (excess := line_excess(raw)) is not None:
+            raise _too_much("'body'", excess, "body")
+        raw.decode("utf-8")
         _grammar.decode(raw)
         return _fields.decode(raw)
     except UnicodeDecodeError as error:
@@ -120,7 +122,11 @@ def _read_object(raw: bytes) -> dict[str, msgspec.Raw]:
 
 def _require_bounded(raw: bytes, what: str, param: str | None = None) -> None:
     if (excess := body_excess(raw)) is not None:
-        raise _Problem("invalid_request", f"{what} has {excess}.", param)
+        raise _too_much(what, excess, param)
+
+
+def _too_much(what: str, excess: str, param: str | None = None) -> _Problem:
+    return _Problem("invalid_request", f"{what} has {excess}.", param)
 
 
 def _not_json(raw: bytes) -> _Problem:

@@ -258,6 +258,8 @@ class Validator:
 
     def _read(self, raw: memoryview) -> Any:
         """The line if it keeps every rule that one line can keep, save the model's; else None."""
+        if len(raw) > BOUNDED_BYTES and line_excess(bytes(raw)) is not None:
+            return None  # before it costs what it costs to read it
         try:
             line = self._decode(raw)
         except msgspec.ValidationError:
@@ -275,7 +277,6 @@ class Validator:
             and not line.body.stream
             and not (self._may_wait and _is_unsupported(line.body))
             and 0 < len(line.custom_id) <= self._custom_id_chars
-            and (len(raw) <= BOUNDED_BYTES or line_excess(bytes(raw)) is None)
         )
         if acceptable and self._media is not None:
             acceptable = self._media.refusal(body_of(raw)) is None

@@ -55,6 +55,17 @@ def test_one_field_more_is_refused_at_every_door() -> None:
     assert "more than 256 fields" in error.message
 
 
+def test_what_has_too_many_fields_is_refused_before_it_is_read_to_its_end() -> None:
+    """Reading it would hold the interpreter, for all threads, as long as it is large."""
+    raw = body(limits.BODY_FIELDS_MAX + 1)[:-1] + b',"no JSON from here on'
+    for read in (read_live, read_flex):
+        with pytest.raises(LowtideError, match="more than 256 fields"):
+            read(CHAT, raw)
+    failure = verdict(line(raw))
+    assert isinstance(failure, ValidationFailure)
+    assert "more than 256 fields" in failure.errors[0].message
+
+
 def test_more_values_than_a_prompt_may_have_tokens_are_refused_at_every_door() -> None:
     numbers = b"0" + b",0" * (limits.BODY_VALUES_MAX + 1)
     raw = b'{"model":"m","service_tier":"flex","messages":[],"x":[%b]}' % numbers

@@ -12,6 +12,7 @@ from typing import Any
 
 from lowtide.core.accounts.money import ModelPrices
 from lowtide.core.accounts.tenancy import DEFAULT_ORGANIZATION, Organization, Project
+from lowtide.core.accounts.token_queue import PlanQueued, TokenLimitReached
 from lowtide.core.batches.batch import Batch, Dialect
 from lowtide.core.batches.chunk import ChunkKey, ChunkLease
 from lowtide.core.batches.plan import ChunkSpec, ModelTotals
@@ -19,7 +20,7 @@ from lowtide.core.batches.segment import Finished, Slice, encode_segment
 from lowtide.core.execution.records import CommitReceipt, GroupCommit
 from lowtide.core.files.file import File
 from lowtide.core.usage import NO_USAGE, Usage
-from lowtide.ports.store import OutputInfo, Store, TokenLimitReached
+from lowtide.ports.store import OutputInfo, Store
 from lowtide.ports.work import TaskLease
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -135,7 +136,8 @@ class StoreFixture:
         *chunks: tuple[str, int],
         tokens_each: int = 100,
         tokens_max: int = 10**9,
-    ) -> TokenLimitReached | bool:
+        queues: bool = False,
+    ) -> TokenLimitReached | PlanQueued | bool:
         """Commit a plan of chunks given as (model, requests)."""
         specs: list[ChunkSpec] = []
         shares: dict[str, ModelTotals] = {}
@@ -153,6 +155,7 @@ class StoreFixture:
             models=shares,
             enqueued_tokens_max=tokens_max,
             now=self.now,
+            queues=queues,
         )
 
     async def validation(self, batch: Batch) -> TaskLease:

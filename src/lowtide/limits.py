@@ -455,6 +455,7 @@ TASK_RETRY_S: Final = 5.0  # before a batch whose validation or assembly failed 
 REAP_POLL_S: Final = 2.0  # how late a lease that ran out is noticed
 REAP_GAP_S: Final = 10.0  # after which a process looks to its own leases before it takes others'
 SWEEP_S: Final = 60.0
+TOKEN_QUEUE_POLL_S: Final = 1.0  # how late free enqueued tokens are given to a batch that waits
 BUDGET_POLL_S: Final = 5.0  # a raised spend cap lets paused batches go on after this
 SEGMENTS_KEEP_S: Final = 3600.0  # so that a reader that follows `offset` can finish its walk
 ORPHAN_AGE_S: Final = 3600.0  # a blob nobody refers to after this long was left by a crash

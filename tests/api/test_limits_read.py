@@ -10,6 +10,7 @@ from structlog.testing import capture_logs
 from tenant_env import Env, Tenant, line
 
 from lowtide.cli.app import main
+from lowtide.core.accounts.rate_limit import Allowance
 
 
 def limits(tenant: Tenant) -> dict[tuple[str, str | None], dict[str, Any]]:
@@ -56,12 +57,37 @@ def test_enqueued_tokens_are_told_by_model_and_go_as_requests_finish(env: Env) -
     assert limits(env.tenant("other"))["enqueued_tokens_per_model", None]["used"] == 0
 
 
+def test_calls_of_this_minute_are_told_and_when_all_of_them_are_back(env: Env) -> None:
+    tenant = env.tenant()
+    tenant.change(control_calls_per_minute=60, live_requests_per_minute=5)
+    for _ in range(3):
+        tenant.ask("GET", "/v1/batches")
+    before = int(env.http_api.clock.now().timestamp())
+    found = limits(tenant)
+    calls = found["control_calls_per_minute", None]
+    assert calls["used"] == 60 - calls["left"] > 0
+    assert before <= calls["frees_at"] <= before + 60
+    assert found["live_requests_per_minute", None]["used"] == 0
+    assert found["live_requests_per_minute", None]["frees_at"] is None
+
+    async def call() -> None:
+        now_s, allowance = env.http_api.clock.monotonic(), Allowance(requests_per_minute=5)
+        env.http_api.services.live.rates.admit(tenant.key_id, "m", allowance, 0, now_s)
+
+    env.http_api.run(call())
+    found = limits(tenant)
+    assert ("live_requests_per_minute", None) not in found
+    of_model = found["live_requests_per_minute", "m"]
+    assert (of_model["limit"], of_model["used"], of_model["left"]) == (5, 1, 4)
+    assert of_model["frees_at"] >= before
+
+
 def test_whoami_tells_the_limits_too(env: Env) -> None:
     tenant = env.tenant()
-    assert (
-        tenant.ask("GET", "/v1/whoami").json["limits"]
-        == tenant.ask("GET", "/v1/limits").json["data"]
-    )
+    told = tenant.ask("GET", "/v1/whoami").json["limits"]
+    asked = tenant.ask("GET", "/v1/limits").json["data"]
+    assert [each["name"] for each in told] == [each["name"] for each in asked]
+    assert "enqueued_tokens_per_model" in {each["name"] for each in told}
 
 
 def test_the_command_shows_what_the_server_tells(
@@ -71,7 +97,8 @@ def test_the_command_shows_what_the_server_tells(
     named = ["--server", env.http_api.url, "--api-key", tenant.key]
     with capture_logs():  # the server is in this process, and would write between the lines
         assert main(["limits", *named, "--json"]) == 0
-        assert json.loads(capsys.readouterr().out) == tenant.ask("GET", "/v1/limits").json
+        told = json.loads(capsys.readouterr().out)
+        assert [each["name"] for each in told["data"]] == [name for name, _ in limits(tenant)]
         assert main(["limits", *named]) == 0
     shown = capsys.readouterr().out
     assert "enqueued_tokens_per_model" in shown and "as batches end" in shown

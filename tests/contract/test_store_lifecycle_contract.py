@@ -5,9 +5,9 @@ from datetime import timedelta
 
 import pytest
 
+from lowtide.core.accounts.token_queue import TokenLimitReached
 from lowtide.core.batches.batch import INPUT_LOST, BatchError
 from lowtide.limits import FILE_TTL_S
-from lowtide.ports.store import TokenLimitReached
 from testkit.store_fixture import TTL_S, StoreFixture, outcomes, result_file
 
 # ---- task leases

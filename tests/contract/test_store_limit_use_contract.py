@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 from lowtide.core.accounts.tenancy import DEFAULT_ORGANIZATION
-from lowtide.ports.store import TokenLimitReached
+from lowtide.core.accounts.token_queue import TokenLimitReached
 from testkit.store_fixture import StoreFixture
 
 

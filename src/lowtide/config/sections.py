@@ -135,6 +135,9 @@ class LimitSettings(Section, frozen=True):
     requests_per_batch: int = limits.REQUESTS_PER_BATCH
     file_bytes: int = limits.FILE_BYTES
     enqueued_tokens_per_model: int = limits.ENQUEUED_TOKENS_PER_MODEL
+    over_limit: Literal["fail", "queue"] = "fail"
+    """A batch above `enqueued_tokens_per_model`: it fails, or waits, validated, until there is
+    room."""
     completion_window_default: str = "24h"
     line_bytes: int = limits.LINE_BYTES_MAX
     batches_per_hour: int | None = None

@@ -26,6 +26,7 @@ from typing import Protocol
 import msgspec
 
 from lowtide.core.accounts.batch_quota import NO_QUOTA, BatchQuota
+from lowtide.core.accounts.token_queue import PlanQueued, TokenLimitReached
 from lowtide.core.batches.batch import Batch, BatchError
 from lowtide.core.batches.batch_filter import EVERY_BATCH, BatchFilter
 from lowtide.core.batches.plan import ChunkSpec, ModelTotals
@@ -45,6 +46,7 @@ from lowtide.ports.limit_use import LimitUseStore
 from lowtide.ports.ownership import OwnershipStore
 from lowtide.ports.retries import BatchEnd, RetryStore
 from lowtide.ports.steering import SteeringStore
+from lowtide.ports.token_queue import TokenQueueStore
 from lowtide.ports.uploads import UploadStore
 from lowtide.ports.wakeups import Wakeups
 from lowtide.ports.webhooks import OutboxStore, WebhookStore
@@ -149,15 +151,6 @@ class QueueDepth(msgspec.Struct, frozen=True):
     batches: int
 
 
-class TokenLimitReached(msgspec.Struct, frozen=True):
-    """Planning the batch would pass the bound on enqueued tokens of a model."""
-
-    model: str
-    limit: int
-    enqueued: int
-    asked: int
-
-
 class OutputInfo(msgspec.Struct, frozen=True):
     """A result file as assembled."""
 
@@ -173,7 +166,8 @@ class LifecycleStore(Protocol):
     async def claim_validation(
         self, worker_id: str, now: datetime, ttl_s: float, *, bytes_max: int | None = None
     ) -> TaskLease | None:
-        """A batch that is `validating` and not leased, whose input has at most `bytes_max`.
+        """A batch that is `validating` and neither leased nor planned, whose input has at most
+        `bytes_max`.
 
         By organizations in turns: of the one that was given the least input lately, the oldest.
         """
@@ -204,13 +198,15 @@ class LifecycleStore(Protocol):
         enqueued_tokens_max: int,
         now: datetime,
         warnings: Sequence[BatchError] = (),
-    ) -> TokenLimitReached | bool:
+        queues: bool = False,
+    ) -> TokenLimitReached | PlanQueued | bool:
         """Event `planned`: insert the chunks, set total and warnings. True when done, False when
         the lease is lost.
 
         Over all unfinished batches of the organization, the unsettled estimated input tokens of
         each model stay within `enqueued_tokens_max`; else nothing changes and TokenLimitReached is
-        returned. The chunks of a paused organization are held.
+        returned. With `queues` only where the batch alone passes the bound; else it waits as
+        ports/token_queue.py says (PlanQueued). The chunks of a paused organization are held.
         """
         ...
 
@@ -306,6 +302,8 @@ class Store(Protocol):
     def retries(self) -> RetryStore: ...
     @property
     def steering(self) -> SteeringStore: ...
+    @property
+    def token_queue(self) -> TokenQueueStore: ...
     @property
     def tenants(self) -> TenantStore: ...
     @property

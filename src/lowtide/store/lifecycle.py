@@ -15,11 +15,12 @@ from sqlalchemy import ColumnElement, Row, exists, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lowtide import limits
+from lowtide.core.accounts.token_queue import PlanQueued, TokenLimitReached, decide, lack_of
 from lowtide.core.batches.batch import ASSEMBLING, BatchError, sources_of, with_hold
 from lowtide.core.batches.plan import ChunkSpec, ModelTotals
 from lowtide.core.scheduling.task_turns import TaskTurns, Waiting
 from lowtide.ports.retries import BatchEnd
-from lowtide.ports.store import OutputInfo, TokenLimitReached
+from lowtide.ports.store import OutputInfo
 from lowtide.ports.work import TaskLease
 from lowtide.store.connection.database import Database, transactional
 from lowtide.store.connection.notify import announce
@@ -34,6 +35,7 @@ from lowtide.store.statements.holds import SPEND_CAP, hold_values
 from lowtide.store.statements.plan_rows import insert_plan
 from lowtide.store.statements.result_files import finish_files
 from lowtide.store.statements.spending import lock_organizations
+from lowtide.store.statements.token_queue import IS_QUEUED, enter, with_newcomer
 from lowtide.store.statements.transitions import drop_unleased, lock_batches, take
 
 _NOT_LEASED = batches.c.task_expires_at.is_(None)
@@ -51,7 +53,7 @@ class SqlLifecycle:
     async def claim_validation(
         self, worker_id: str, now: datetime, ttl_s: float, *, bytes_max: int | None = None
     ) -> TaskLease | None:
-        ready = batches.c.status == "validating"
+        ready = (batches.c.status == "validating") & ~IS_QUEUED
         until = now + timedelta(seconds=ttl_s)
         lease = await self._claim(ready, bytes_max, self._validations, worker_id, until)
         if lease is None or lease.batch.retry_of is None:
@@ -92,7 +94,8 @@ class SqlLifecycle:
         enqueued_tokens_max: int,
         now: datetime,
         warnings: Sequence[BatchError] = (),
-    ) -> TokenLimitReached | bool:
+        queues: bool = False,
+    ) -> TokenLimitReached | PlanQueued | bool:
         total = _planned_total(chunks, models)
         async with self._db.write() as conn:
             owners = await lock_organizations(conn, [lease.batch.id], now)
@@ -100,7 +103,9 @@ class SqlLifecycle:
             if row is None:
                 return False
             owner = owners[0]
-            reached = await _token_limit(conn, owner.id, models, enqueued_tokens_max)
+            asked = {model: share.input_tokens for model, share in models.items()}
+            enqueued = await enqueued_tokens(conn, owner.id)
+            reached = lack_of(asked, {} if queues else enqueued, enqueued_tokens_max)
             if reached is not None:
                 return reached
             values = {
@@ -109,6 +114,12 @@ class SqlLifecycle:
                 "warnings": tuple(warnings),
                 "model": next(iter(models)) if len(models) == 1 else None,
             }
+            if queues:
+                queue = await with_newcomer(conn, row, asked)
+                if row.id not in decide(queue, enqueued, enqueued_tokens_max).let_in:
+                    await enter(conn, row, now, **values)
+                    await insert_plan(conn, row, chunks, models, is_paused=True)
+                    return PlanQueued()
             holds = row.holds if owner.paused_at is None else with_hold(row.holds, SPEND_CAP)
             values |= hold_values(holds, row.abort_holds)
             await take(conn, row, "planned", now, **values)
@@ -263,17 +274,6 @@ def _planned_total(specs: Sequence[ChunkSpec], models: Mapping[str, ModelTotals]
     if total == 0 or total != sum(share.requests for share in models.values()):
         raise ValueError(f"{total} requests in the chunks do not match the models' shares")
     return total
-
-
-async def _token_limit(
-    conn: AsyncConnection, organization_id: str, models: Mapping[str, ModelTotals], limit: int
-) -> TokenLimitReached | None:
-    """The bound that the plan would pass, if any."""
-    by_model = await enqueued_tokens(conn, organization_id)
-    for model, share in sorted(models.items()):
-        if by_model.get(model, 0) + share.input_tokens > limit:
-            return TokenLimitReached(model, limit, by_model.get(model, 0), share.input_tokens)
-    return None
 
 
 def _lines(info: OutputInfo | None) -> int:

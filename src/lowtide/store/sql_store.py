@@ -29,6 +29,7 @@ from lowtide.ports.store import (
     StoreReadOnly,
     StoreUnavailable,
 )
+from lowtide.ports.token_queue import TokenQueueStore
 from lowtide.ports.turns import Turns
 from lowtide.ports.uploads import UploadStore
 from lowtide.ports.wakeups import Wakeups
@@ -58,6 +59,7 @@ from lowtide.store.schema.migrate import bring_to_head
 from lowtide.store.schema.server_info import DatabaseFacts, facts_of
 from lowtide.store.steering import SqlSteering
 from lowtide.store.tenants import SqlTenants
+from lowtide.store.token_queue import SqlTokenQueue
 from lowtide.store.uploads import SqlUploads
 from lowtide.store.webhooks import SqlWebhooks
 from lowtide.store.work import SqlWork
@@ -80,6 +82,7 @@ class SqlStore:
         self._retries = SqlRetries(self._db)
         self._steering = SqlSteering(self._db)
         self._tenants = SqlTenants(self._db)
+        self._token_queue = SqlTokenQueue(self._db)
         self._ledger = SqlLedger(self._db)
         self._calibrations = SqlCalibrations(self._db)
         self._capacity = SqlCapacity(self._db)
@@ -128,6 +131,10 @@ class SqlStore:
     @property
     def steering(self) -> SteeringStore:
         return self._steering
+
+    @property
+    def token_queue(self) -> TokenQueueStore:
+        return self._token_queue
 
     @property
     def tenants(self) -> TenantStore:

@@ -140,7 +140,9 @@ def build_services(
         sessions=Sessions(secret, access, clock),
         standings=standings,
         webhooks=webhooks,
-        limits=LimitReport(parts.quotas, store.tenants, store.limit_use, clock),
+        limits=LimitReport(
+            parts.quotas, store.tenants, store.limit_use, clock, live.rates, parts.catalogue
+        ),
         history=HistoryService(store.history, clock),
     )
 

@@ -19,6 +19,7 @@ from lowtide.core.reporting.tally import Tallies
 from lowtide.core.reporting.worker_report import WorkerReport
 from lowtide.engines.http.client import HttpEngine
 from lowtide.loops.batches.housekeeping import ExpireLoop, SweepLoop
+from lowtide.loops.batches.let_in import LetInLoop
 from lowtide.loops.batches.task_lease import Wake
 from lowtide.loops.batches.unpause import UnpauseLoop
 from lowtide.loops.dispatch.attempt import Upstream
@@ -114,6 +115,7 @@ class Worker:
             HistoryLoop(store.history, clock, self.batch_watch.moved_since),
             self._deliveries,
             *_maintenance_loops(store, blobs, clock, self.wake),
+            LetInLoop(store.token_queue, parts.quotas, self.wake),
             self._control,
             EngineProbeLoop(controlled, clock),
         ]

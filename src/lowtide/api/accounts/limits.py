@@ -21,7 +21,8 @@ async def limits(request: Request) -> Response:
 
 async def limit_objects(request: Request) -> list[LimitObject]:
     """The limits of the caller's organization. Raises StoreError."""
-    found = await services_of(request).limits.of(identify(request).project_id)
+    caller = identify(request)
+    found = await services_of(request).limits.of(caller.project_id, caller.key_id)
     return [
         LimitObject(
             name=each.name,
@@ -32,6 +33,7 @@ async def limit_objects(request: Request) -> list[LimitObject]:
             left=each.left,
             frees_at=None if each.frees_at is None else int(each.frees_at.timestamp()),
             frees=each.frees,
+            over_limit=each.over_limit,
         )
         for each in found
     ]

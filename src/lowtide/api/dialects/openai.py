@@ -88,6 +88,7 @@ def batch(batch: Batch, progress: Progress, cost: Cost) -> BatchObject:
         priority=batch.priority,
         stage=progress.stage,
         reason=progress.reason,
+        queue_position=progress.queue_position,
         eta_seconds=seconds(progress.eta_s),
         estimated_completion_at=unix(progress.completion_at),
         feasibility=feasibility(progress.verdict),

@@ -69,6 +69,7 @@ def batch(batch: Batch, progress: Progress, cost: Cost) -> BatchJob:
         priority=batch.priority,
         stage=progress.stage,
         reason=progress.reason,
+        queue_position=progress.queue_position,
         eta_seconds=openai.seconds(progress.eta_s),
         estimated_completion_at=iso(progress.completion_at),
         feasibility=openai.feasibility(progress.verdict),

@@ -121,6 +121,7 @@ class BatchObject(ResultFiles, frozen=True, kw_only=True):
     priority: int = 0
     stage: str | None = None
     reason: str | None = None
+    queue_position: int | None = None
     eta_seconds: int | None = None
     estimated_completion_at: int | None = None
     feasibility: FeasibilityObject | None = None
@@ -158,6 +159,7 @@ class BatchJob(ResultFiles, frozen=True, kw_only=True):
     priority: int
     stage: str | None
     reason: str | None
+    queue_position: int | None
     eta_seconds: int | None
     estimated_completion_at: str | None
     feasibility: FeasibilityObject | None

@@ -6,7 +6,9 @@ import msgspec
 
 
 class LimitObject(msgspec.Struct, frozen=True, kw_only=True):
-    """One limit. `used` null: it bounds one thing at a time. `frees`: when more comes, in words."""
+    """One limit. `used` null: it bounds one thing at a time. `frees`: when more comes, in words.
+    `over_limit`: whether a batch that would pass it fails or waits; null where it is not made.
+    """
 
     name: str
     unit: str
@@ -16,6 +18,7 @@ class LimitObject(msgspec.Struct, frozen=True, kw_only=True):
     left: int | str | None = None
     frees_at: int | None = None
     frees: str | None = None
+    over_limit: Literal["fail", "queue"] | None = None
 
 
 class LimitList(msgspec.Struct, frozen=True, kw_only=True):

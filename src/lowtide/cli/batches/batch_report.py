@@ -37,12 +37,21 @@ def status_markup(status: str) -> str:
     return f"[{_COLOURS.get(status, 'cyan')}]{escape(status)}[/]"
 
 
+def listed_status(batch: BatchView) -> str:
+    """`validating, place 2` of a batch that waits for enqueued tokens; else the state."""
+    place = batch.queue_position
+    return batch.status if place is None else f"{batch.status}, place {place}"
+
+
 def sentence(batch: BatchView) -> str:
     """`Batch batch_abc123 completed after 40 s`, without a full stop, as markup."""
     name = f"Batch {escape(batch.id)}"
     colour = _COLOURS.get(batch.status, "cyan")
     if not batch.is_over:
-        return f"{name} is [{colour}]{_UNDER_WAY.get(batch.status, 'running')}[/]"
+        words = _UNDER_WAY.get(batch.status, "running")
+        if batch.queue_position is not None:
+            words = f"waiting, at place {batch.queue_position}"
+        return f"{name} is [{colour}]{words}[/]"
     took = ""
     if batch.ended_at and batch.created_at:  # both in whole seconds
         took = f" after {units.human_whole_seconds(max(batch.ended_at - batch.created_at, 1))}"

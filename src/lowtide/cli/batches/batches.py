@@ -10,6 +10,7 @@ from rich.markup import escape
 from lowtide.cli.batches.batch_report import (
     counts_of,
     exit_code_of,
+    listed_status,
     metadata_of,
     model_of,
     note_window,
@@ -162,7 +163,7 @@ def list_batches(
         [
             (
                 batch.id,
-                batch.status,
+                listed_status(batch),
                 f"{batch.counts.completed:,}",
                 f"{batch.counts.failed:,}",
                 f"{batch.counts.not_run:,}",

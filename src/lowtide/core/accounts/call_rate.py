@@ -7,7 +7,7 @@ minute's worth on top; what a call costs beyond one is known only at its end, an
 
 from collections import OrderedDict
 
-from lowtide.core.accounts.rate_limit import Bucket
+from lowtide.core.accounts.rate_limit import Bucket, LimitStatus
 from lowtide.limits import CONTROL_BUCKETS_MAX
 
 
@@ -32,6 +32,14 @@ class CallRateLimiter:
         if wait_s == 0:
             bucket.take(1, now_s)
         return wait_s
+
+    def status(self, owner: str, per_minute: int, now_s: float) -> LimitStatus:
+        """What is left to the owner; nothing is counted."""
+        bucket = self._buckets.get(owner)
+        if bucket is None:
+            return LimitStatus(per_minute, per_minute, 0.0)
+        bucket.resize(per_minute, now_s)
+        return bucket.shown(now_s)
 
     def owe(self, owner: str, calls: float, now_s: float) -> None:
         """Charges so many more `calls` for a call that was let through."""

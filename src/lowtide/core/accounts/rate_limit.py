@@ -35,6 +35,13 @@ class LimitStatus(msgspec.Struct, frozen=True):
     reset_s: float
 
 
+class RateUse(msgspec.Struct, frozen=True):
+    """What a caller has left for one model; None: without that limit."""
+
+    requests: LimitStatus | None
+    tokens: LimitStatus | None
+
+
 class RateDecision(msgspec.Struct, frozen=True):
     """Whether a call may go ahead. `retry_after_s` is 0 for one that may."""
 
@@ -150,6 +157,22 @@ class RateLimiter:
                 self._unread[key_id] = unread + 1
                 return None
         return self._soonest(key_id, models, allowance, now_s)
+
+    def use(
+        self, key_id: str, models: Collection[str], allowance: Allowance, now_s: float
+    ) -> dict[str, RateUse]:
+        """What the key has left of those models that it called lately; nothing is counted."""
+        found: dict[str, RateUse] = {}
+        for model in models:
+            pair = self._pairs.get((key_id, model))
+            if pair is None:
+                continue
+            pair.fit(allowance, now_s)
+            found[model] = RateUse(
+                pair.requests.shown(now_s) if pair.requests else None,
+                pair.tokens.shown(now_s) if pair.tokens else None,
+            )
+        return found
 
     def has_read(self, key_id: str) -> None:
         """Ends what `may_read` counted: the call's body was read, or never will be."""

@@ -170,6 +170,9 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     output_expires_after_s: int | None = None
     created_at: datetime
     expires_at: datetime
+    queued_at: datetime | None = None
+    """Since when it waits, planned and still `validating`, for enqueued tokens; None: it does
+    not."""
     in_progress_at: datetime | None = None
     finalizing_at: datetime | None = None
     cancelling_at: datetime | None = None

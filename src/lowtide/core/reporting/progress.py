@@ -42,6 +42,8 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     reason: str | None = None
     cause: Reason | None = None
     verdict: Feasibility = UNKNOWN
+    queue_position: int | None = None
+    """Of a batch that waits for enqueued tokens: 1 for the next one."""
 
 
 LIVE_LOAD: Final = "live load"
@@ -75,15 +77,18 @@ def progress_of(
         reason=cause.public if cause is not None else None,
         cause=cause,
         verdict=prospect.verdict,
+        queue_position=queue.tokens.place if queue.tokens else None,
     )
 
 
 def stage_of(batch: Batch) -> Stage | None:
-    """`queuing`: in progress, nothing settled yet. `aggregation`: result files are written."""
+    """`queuing`: in progress and nothing settled yet, or validated and waiting for enqueued tokens.
+    `aggregation`: result files are written.
+    """
     if batch.status in TERMINAL:
         return None
     if batch.status == "validating":
-        return "validation"
+        return "validation" if batch.queued_at is None else "queuing"
     if batch.status == "in_progress":
         return "processing" if batch.counts.settled else "queuing"
     return "aggregation"

@@ -14,6 +14,7 @@ from typing import Final, Literal
 import msgspec
 
 from lowtide import limits
+from lowtide.core.accounts.token_queue import TokenWait
 from lowtide.core.batches.batch import ASSEMBLING, Batch
 from lowtide.core.reporting.public_text import without_places
 from lowtide.core.reporting.standing import Hold, Standing, told_at
@@ -35,18 +36,21 @@ PAUSED: Final[Mapping[str, str]] = MappingProxyType(
 
 
 class Queue(msgspec.Struct, frozen=True):
-    """Unsettled requests over all batches for the models of one batch."""
+    """What is before one batch: unsettled requests over all batches for its models and, while it
+    waits for enqueued tokens, its place and what it lacks.
+    """
 
     waiting: int = 0
     leased: int = 0
+    tokens: TokenWait | None = None
 
 
 NO_QUEUE: Final = Queue()
 
 
 Kind = Literal[
-    "paused", "no_worker", "storage", "validation", "model", "live", "own_requests", "bound",
-    "queue", "silent", "assembly",
+    "paused", "no_worker", "storage", "validation", "tokens", "model", "live", "own_requests",
+    "bound", "queue", "silent", "assembly",
 ]  # fmt: skip
 """The subject of a reason, for code that counts or compares: the words change, this does not."""
 
@@ -74,6 +78,7 @@ def waiting(
     if batch.status == "validating":
         return (
             _without_worker(standing)
+            or (_waits_for_tokens(queue.tokens) if queue.tokens else None)
             or _unvalidated(batch, now, standing)
             or (_held(batch) if batch.holds else None)
         )
@@ -110,6 +115,19 @@ def _without_worker(standing: Standing) -> Reason | None:
     last = max(standing.gone.values())
     sentence = f"No worker is running: the last one was heard of at {told_at(last)}."
     return _alike("no_worker", sentence, last)
+
+
+def _waits_for_tokens(wait: TokenWait) -> Reason:
+    """The reason of a batch that is validated, and begins once there is room for its tokens."""
+    place = "It is the next one" if wait.place == 1 else f"It is number {wait.place} in the queue"
+    if (lack := wait.lack) is None:
+        what = "Waits for enqueued tokens behind other batches of its organization."
+    else:
+        what = (
+            f"Waits for enqueued tokens of {lack.model}: {lack.enqueued:,} are enqueued, of"
+            f" {lack.limit:,} at most, and this batch asks for about {lack.asked:,} more."
+        )
+    return _alike("tokens", f"{what} {place}, and begins by itself as requests finish.")
 
 
 def _unvalidated(batch: Batch, now: datetime, standing: Standing) -> Reason | None:

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 import structlog
 
 from lowtide import limits
+from lowtide.core.accounts.token_queue import PlanQueued, TokenLimitReached
 from lowtide.core.batches.batch import BatchError
 from lowtide.core.batches.line_sets import unpack_lines
 from lowtide.core.batches.plan import Plan
@@ -19,7 +20,7 @@ from lowtide.core.validation.validator import ValidationFailure
 from lowtide.loops.batches.task_lease import TaskRenewal, TaskTrouble, Wake, end_task_lease
 from lowtide.ports.blobs import BlobNotFound, Blobs
 from lowtide.ports.clock import Clock
-from lowtide.ports.store import LifecycleStore, TokenLimitReached
+from lowtide.ports.store import LifecycleStore
 from lowtide.ports.work import TaskLease
 from lowtide.service.accounts.quotas import Quotas, spend_cap_message
 from lowtide.service.batches.plan_file import plan_file
@@ -138,8 +139,11 @@ class ValidateLoop:
             enqueued_tokens_max=bounds.enqueued_tokens_per_model,
             now=self._clock.now(),
             warnings=plan.warnings,
+            queues=bounds.queues_over_limit,
         )
-        if isinstance(done, TokenLimitReached):
+        if isinstance(done, PlanQueued):
+            log.info("batch.queued", batch=lease.batch.id, requests=plan.requests)
+        elif isinstance(done, TokenLimitReached):
             await self._blobs.delete(plan_key)
             error = BatchError("token_limit_exceeded", _token_limit_message(done))
             await self._refuse(lease, error)
@@ -160,9 +164,15 @@ class ValidateLoop:
 
 def _token_limit_message(reached: TokenLimitReached) -> str:
     """Begins as the message that clients know (protocol.md section 8), then says the figures."""
+    if reached.asked > reached.limit:
+        remedy = "Split the file: this batch alone asks for more than may be enqueued."
+    else:
+        remedy = (
+            "Please try again once some in_progress batches have been completed, or send fewer"
+            " requests."
+        )
     return (
         f"Enqueued token limit reached for {reached.model}. Limit: {reached.limit:,} enqueued"
         f" tokens; {reached.enqueued:,} are enqueued and this batch asks for about"
-        f" {reached.asked:,} more. Please try again once some in_progress batches have been"
-        " completed, or send fewer requests."
+        f" {reached.asked:,} more. {remedy}"
     )

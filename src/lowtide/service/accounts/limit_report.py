@@ -5,14 +5,16 @@ in quotas.py and in the transactions that add. Invariant: a limit that an organi
 is not in the report.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 
 from lowtide import limits
+from lowtide.core.accounts.catalogue import Catalogue
 from lowtide.core.accounts.money import dollars_text
+from lowtide.core.accounts.rate_limit import LimitStatus, RateLimiter
 from lowtide.ports.accounts import TenantStore
 from lowtide.ports.clock import Clock
 from lowtide.ports.limit_use import LimitUseStore
@@ -36,28 +38,41 @@ class LimitLine(msgspec.Struct, frozen=True, kw_only=True):
     model: str | None = None
     frees_at: datetime | None = None
     frees: str | None = None
+    over_limit: Literal["fail", "queue"] | None = None
+    """What becomes of a batch that would pass it; None: it is not made."""
 
 
 class LimitReport:
     """Reports on limits; `of` is the report."""
 
     def __init__(
-        self, quotas: Quotas, tenants: TenantStore, use: LimitUseStore, clock: Clock
+        self,
+        quotas: Quotas,
+        tenants: TenantStore,
+        use: LimitUseStore,
+        clock: Clock,
+        rates: RateLimiter,
+        catalogue: Catalogue,
     ) -> None:
+        """`rates` counts the interactive calls of this process."""
         self._quotas = quotas
         self._tenants = tenants
         self._use = use
         self._clock = clock
+        self._rates = rates
+        self._catalogue = catalogue
 
-    async def of(self, project_id: str) -> list[LimitLine]:
-        """All limits of the project's organization."""
+    async def of(self, project_id: str, key_id: str) -> list[LimitLine]:
+        """All limits of the project's organization, and the rates of that key. Rates are counted
+        in each process, and told as this one counts them."""
         bounds = await self._quotas.of(project_id)
         return [
             *_of_one_thing(bounds),
             *[line async for line in self._enqueued(bounds)],
             *[line async for line in self._batches(bounds)],
             *[line async for line in self._held(bounds)],
-            *_rates(bounds),
+            self._rate("control_calls", "calls", self._quotas.control_calls(bounds)),
+            *self._live(bounds, key_id),
             *[line async for line in self._money(project_id)],
         ]
 
@@ -65,7 +80,7 @@ class LimitReport:
         by_model = await self._use.enqueued_tokens(bounds.organization_id)
         none: list[tuple[str | None, int]] = [(None, 0)]
         for model, used in [*sorted(by_model.items())] or none:
-            yield _counted(
+            line = _counted(
                 "enqueued_tokens_per_model",
                 "tokens",
                 bounds.enqueued_tokens_per_model,
@@ -73,6 +88,8 @@ class LimitReport:
                 _AS_REQUESTS_FINISH,
                 model=model,
             )
+            over = "queue" if bounds.queues_over_limit else "fail"
+            yield msgspec.structs.replace(line, over_limit=over)
 
     async def _batches(self, bounds: EffectiveLimits) -> AsyncIterator[LimitLine]:
         owner, most = bounds.organization_id, bounds.unfinished_batches
@@ -103,6 +120,47 @@ class LimitReport:
             most = bounds.requests_in_flight
             yield _counted("requests_in_flight", "requests", most, used, _AS_REQUESTS_FINISH)
 
+    def _live(self, bounds: EffectiveLimits, key_id: str) -> Iterator[LimitLine]:
+        """A line for each model that the key called lately, or one for all if there is none."""
+        allowance, models = bounds.live, self._catalogue.entries
+        used = self._rates.use(key_id, models, allowance, self._clock.monotonic())
+        for name, unit, limit, of_model in (
+            (
+                "live_requests",
+                "requests",
+                allowance.requests_per_minute,
+                {model: each.requests for model, each in used.items()},
+            ),
+            (
+                "live_tokens",
+                "tokens",
+                allowance.tokens_per_minute,
+                {model: each.tokens for model, each in used.items()},
+            ),
+        ):
+            if limit is None:
+                continue
+            unused: Mapping[str | None, LimitStatus | None] = {None: LimitStatus(limit, limit, 0.0)}
+            for model, status in (of_model or unused).items():
+                if status is not None:
+                    yield self._rate(name, unit, status, model)
+
+    def _rate(
+        self, name: str, unit: str, status: LimitStatus, model: str | None = None
+    ) -> LimitLine:
+        """What is left now; `frees_at`: when all of it is back."""
+        back = self._clock.now() + timedelta(seconds=status.reset_s)
+        return LimitLine(
+            name=f"{name}_per_minute",
+            unit=unit,
+            limit=status.limit,
+            used=status.limit - status.remaining,
+            left=status.remaining,
+            model=model,
+            frees_at=back if status.reset_s else None,
+            frees=_BY_THE_MINUTE,
+        )
+
     async def _money(self, project_id: str) -> AsyncIterator[LimitLine]:
         budget = await self._quotas.budget(project_id)
         if budget is not None:
@@ -123,19 +181,6 @@ def _of_one_thing(bounds: EffectiveLimits) -> list[LimitLine]:
     return [
         LimitLine(name="requests_per_batch", unit="requests", limit=bounds.requests_per_batch),
         LimitLine(name="file_bytes", unit="bytes", limit=bounds.file_bytes),
-    ]
-
-
-def _rates(bounds: EffectiveLimits) -> list[LimitLine]:
-    named = (
-        ("control_calls_per_minute", "calls", bounds.control_calls_per_minute),
-        ("live_requests_per_minute", "requests", bounds.live.requests_per_minute),
-        ("live_tokens_per_minute", "tokens", bounds.live.tokens_per_minute),
-    )
-    return [
-        LimitLine(name=name, unit=unit, limit=limit, frees=_BY_THE_MINUTE)
-        for name, unit, limit in named
-        if limit is not None
     ]
 
 

@@ -17,7 +17,7 @@ from lowtide.config import LimitSettings
 from lowtide.core.accounts.batch_quota import BatchLack, BatchQuota
 from lowtide.core.accounts.call_rate import CallRateLimiter
 from lowtide.core.accounts.money import dollars_text
-from lowtide.core.accounts.rate_limit import Allowance
+from lowtide.core.accounts.rate_limit import Allowance, LimitStatus
 from lowtide.core.accounts.tenancy import DEFAULT_ORGANIZATION, Organization, OrganizationLimits
 from lowtide.core.errors import LowtideError
 from lowtide.core.files.storage_quota import StorageUse
@@ -35,6 +35,8 @@ class EffectiveLimits(msgspec.Struct, frozen=True, kw_only=True):
     requests_per_batch: int
     file_bytes: int
     enqueued_tokens_per_model: int
+    queues_over_limit: bool = False
+    """A batch above that waits until there is room; else it fails."""
     batches_per_hour: int | None = None
     unfinished_batches: int = limits.UNFINISHED_BATCHES
     stored_bytes: int | None = None
@@ -121,6 +123,11 @@ class Quotas:
         if wait_s:
             raise too_many_calls(bounds, ceil(wait_s))
 
+    def control_calls(self, bounds: EffectiveLimits) -> LimitStatus:
+        """What is left of such calls, in this process."""
+        per_minute = bounds.control_calls_per_minute
+        return self._calls.status(bounds.organization_id, per_minute, self._clock.monotonic())
+
     def note_rows(self, organization_id: str, rows: int) -> None:
         """Counts the rows that such a call listed."""
         if more := rows // limits.CONTROL_ROWS_PER_CALL:
@@ -194,6 +201,7 @@ def effective_limits(defaults: LimitSettings, organization: Organization | None)
         requests_per_batch=chosen("requests_per_batch") or 0,
         file_bytes=chosen("file_bytes") or 0,
         enqueued_tokens_per_model=chosen("enqueued_tokens_per_model") or 0,
+        queues_over_limit=defaults.over_limit == "queue",
         batches_per_hour=chosen("batches_per_hour"),
         unfinished_batches=chosen("unfinished_batches") or 0,
         stored_bytes=chosen("stored_bytes"),

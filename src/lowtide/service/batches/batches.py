@@ -17,6 +17,7 @@ from lowtide import limits
 from lowtide.core.accounts.batch_quota import BatchQuotaReached
 from lowtide.core.accounts.catalogue import Catalogue
 from lowtide.core.accounts.ledger import Cost
+from lowtide.core.accounts.token_queue import TokenWait, wait_of
 from lowtide.core.batches.batch import TERMINAL, Batch
 from lowtide.core.batches.batch_filter import EVERY_BATCH, BatchFilter
 from lowtide.core.errors import LowtideError
@@ -29,7 +30,8 @@ from lowtide.core.scheduling.feasibility import UNKNOWN, Feasibility, sentence
 from lowtide.core.webhooks.endpoint import BatchWebhook
 from lowtide.ports.clock import Clock, NewId
 from lowtide.ports.store import Store, UnknownCursor
-from lowtide.service.accounts.quotas import Quotas, too_many_batches
+from lowtide.ports.token_queue import TokenQueue
+from lowtide.service.accounts.quotas import EffectiveLimits, Quotas, too_many_batches
 from lowtide.service.batches.forecasts import Forecasts
 from lowtide.service.batches.new_batch import (
     CheckedBatchRequest,
@@ -240,6 +242,7 @@ class BatchService:
         standing, now = await self._standing(), self._clock.now()
         foreseen = await self._prospects.of(batches) if self._prospects else {}
         queues: dict[str, Queue] = {}
+        token_queues: dict[str, TokenQueue] = {}
         found = []
         for batch in batches:
             models = await self._models_of(batch, alone=len(batches) == 1)
@@ -247,6 +250,8 @@ class BatchService:
             if batch.status == "in_progress" and is_queued(batch, standing):
                 queue = await self._queue(models, queues)
             bounds = await self._allowance.of(batch.project_id)
+            if batch.queued_at is not None:
+                queue = Queue(tokens=await self._token_wait(batch, bounds, token_queues))
             found.append(
                 progress_of(
                     batch,
@@ -313,6 +318,15 @@ class BatchService:
                 known[model] = Queue(depth.waiting_requests, depth.leased_requests)
         parts = [known[model] for model in models]
         return Queue(sum(part.waiting for part in parts), sum(part.leased for part in parts))
+
+    async def _token_wait(
+        self, batch: Batch, bounds: EffectiveLimits, known: dict[str, TokenQueue]
+    ) -> TokenWait | None:
+        owner = bounds.organization_id
+        if owner not in known:
+            known[owner] = await self._store.token_queue.queue(owner)
+        queue, most = known[owner], bounds.enqueued_tokens_per_model
+        return wait_of(batch.id, queue.batches, queue.enqueued, most)
 
     def _check_window(self, verdict: Feasibility) -> None:
         """Checks that the window can be kept. Raises LowtideError where other

@@ -17,6 +17,7 @@ import structlog
 from lowtide import limits
 from lowtide.core.accounts.batch_quota import BatchQuota, BatchQuotaReached
 from lowtide.core.accounts.catalogue import Catalogue
+from lowtide.core.accounts.token_queue import TokenLimitReached
 from lowtide.core.batches.batch import Batch, BatchError, Flex
 from lowtide.core.batches.plan import Plan
 from lowtide.core.errors import LowtideError
@@ -25,7 +26,7 @@ from lowtide.core.live.flex import FlexCall
 from lowtide.core.validation.planner import Planner
 from lowtide.ports.blobs import Blobs
 from lowtide.ports.clock import Clock, NewId
-from lowtide.ports.store import Store, StoreError, TokenLimitReached
+from lowtide.ports.store import Store, StoreError
 from lowtide.ports.work import TaskLease
 from lowtide.service.accounts.quotas import Quotas, spend_cap_message, too_many_batches
 from lowtide.service.batches.batches import Loop

@@ -116,7 +116,7 @@ class LiveService:
         self._replicas = replicas
         self._clock = clock
         self._allowance = allowance
-        self._rates = RateLimiter()
+        self.rates = RateLimiter()
         self._replies = ReplyBudget() if replies is None else replies
 
     def memory(self, admission: AdmittedCall) -> ReplyMemory:
@@ -127,11 +127,11 @@ class LiveService:
         """Whether the body of one more call may be read; None: yes, and then call `has_read`."""
         allowance = (await self._allowance.of(project_id)).live
         models = self._catalogue.entries
-        return self._rates.may_read(key_id, models, allowance, self._clock.monotonic())
+        return self.rates.may_read(key_id, models, allowance, self._clock.monotonic())
 
     def has_read(self, key_id: str) -> None:
         """Ends what `may_read` counted: the body is there, or will not come."""
-        self._rates.has_read(key_id)
+        self.rates.has_read(key_id)
 
     async def admit(
         self, endpoint: str, body: bytes, *, project_id: str, key_id: str
@@ -152,7 +152,7 @@ class LiveService:
             if refusal is not None:
                 raise LowtideError("invalid_request", refusal[1], refusal[0])
         now_s = self._clock.monotonic()
-        verdict = self._rates.admit(key_id, model, bounds.live, request.tokens, now_s)
+        verdict = self.rates.admit(key_id, model, bounds.live, request.tokens, now_s)
         return AdmittedCall(request, model, bounds.organization_id, key_id, verdict)
 
     @asynccontextmanager
@@ -176,7 +176,7 @@ class LiveService:
                 used = answer.tokens_used(request)
             elif answer is not None:
                 used = tokens_used(request, answer.body) if answer.status < 300 else 0
-            self._rates.correct(
+            self.rates.correct(
                 admission.key_id, admission.model, admission.verdict, used, self._clock.monotonic()
             )
 

@@ -31,7 +31,7 @@ from lowtide.core.accounts.tenancy import OrganizationLimits, Scope
 from lowtide.core.batches.batch import BatchError
 from lowtide.store.schema.columns import WORD, Instant, Json, Words
 
-HEAD: Final = "0021"
+HEAD: Final = "0022"
 """The revision that this code needs. Revisions are numbered, so a newer one is recognised."""
 
 metadata = MetaData()
@@ -226,6 +226,7 @@ batches = Table(
     _at("last_settled_at"),
     Column("abort_holds", Words),  # those of `holds` that abort the calls in flight
     _text("webhook", nullable=True),  # as it is shown; the outbox reads batch_webhooks
+    _at("queued_at"),  # planned and still validating: waits for enqueued tokens since
     CheckConstraint("completed + failed <= total", name="batches_counts"),
 )
 Index("batches_page", batches.c.project_id, batches.c.created_at, batches.c.id)
@@ -247,6 +248,7 @@ Index(
     batches.c.flex,
     **_only(batches.c.ended_at.is_(None)),
 )
+Index("batches_queued", batches.c.organization_id, **_only(batches.c.queued_at.is_not(None)))
 Index("batches_by_organization", batches.c.organization_id, batches.c.created_at)
 Index("batches_digest", batches.c.project_id, batches.c.digest, batches.c.created_at)
 Index("batches_status", batches.c.status, batches.c.expires_at)

@@ -2,8 +2,9 @@
 last goes.
 
 Called by spending.py for the spend cap and by steering.py for users and operators, inside their
-transactions. Invariants: a chunk of a batch in progress is paused exactly while the batch has a
-hold, unless it is leased; calls are aborted exactly while one of the holds asks for it.
+transactions; token_queue.py lets a batch begin as if its last hold went. Invariants: a chunk of a
+batch in progress is paused exactly while the batch has a hold, unless it is leased; calls are
+aborted exactly while one of the holds asks for it.
 """
 
 from collections.abc import Iterable
@@ -44,7 +45,7 @@ async def lift_hold(conn: AsyncConnection, rows: Iterable[Row[Any]], hold: Hold)
         await conn.execute(update(batches).where(batches.c.id == row.id).values(values))
         if not left and row.holds and row.status == "in_progress":
             going_on.append(row.id)
-            await _requeue(conn, row)
+            await requeue(conn, row)
     if going_on:
         await announce(conn, "dispatch")
     return going_on
@@ -60,7 +61,7 @@ def hold_values(holds: tuple[Hold, ...], aborting: tuple[Hold, ...]) -> dict[str
     return {"holds": holds, "abort_holds": aborting, "in_flight": in_flight}
 
 
-async def _requeue(conn: AsyncConnection, row: Row[Any]) -> None:
+async def requeue(conn: AsyncConnection, row: Row[Any]) -> None:
     """Let the chunks wait again; their organization gains no credit by the time without work."""
     held = select(chunks.c.model).where(chunks.c.batch_id == row.id, chunks.c.state == PAUSED)
     models = (await conn.scalars(held.distinct())).all()

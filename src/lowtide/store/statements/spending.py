@@ -41,6 +41,12 @@ async def lock_organizations(
     return await _locked_with_spend(conn, now, organizations.c.id.in_(owners))
 
 
+async def lock_organization(conn: AsyncConnection, organization_id: str, now: datetime) -> Row[Any]:
+    """That organization, likewise."""
+    (row,) = await _locked_with_spend(conn, now, organizations.c.id == organization_id)
+    return row
+
+
 async def charge(
     conn: AsyncConnection,
     owners: Iterable[Row[Any]],

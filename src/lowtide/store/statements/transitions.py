@@ -39,8 +39,8 @@ def event_values(status: Status, event: Event, now: datetime) -> dict[str, Any]:
     values: dict[str, Any] = {"status": after, INSTANT_OF[after]: now}
     if after in TERMINAL:
         values["ended_at"] = now
-    ended_lease = {"task_owner": None, "task_expires_at": None}
-    return values | ended_lease | {"holds": (), "abort_holds": (), "in_flight": None}
+    left = {"task_owner": None, "task_expires_at": None, "queued_at": None}
+    return values | left | {"holds": (), "abort_holds": (), "in_flight": None}
 
 
 async def take(

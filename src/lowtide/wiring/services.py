@@ -140,10 +140,15 @@ def build_services(
         sessions=Sessions(secret, access, clock),
         standings=standings,
         webhooks=webhooks,
-        limits=LimitReport(
-            parts.quotas, store.tenants, store.limit_use, clock, live.rates, parts.catalogue
-        ),
+        limits=_limit_report(parts, live),
         history=HistoryService(store.history, clock),
+    )
+
+
+def _limit_report(parts: Parts, live: LiveService) -> LimitReport:
+    store = parts.store
+    return LimitReport(
+        parts.quotas, store.tenants, store.limit_use, parts.clock, live.rates, parts.catalogue
     )
 
 

@@ -38,8 +38,6 @@ from lowtide.loops.replicas.window_control import ControlLoop, EngineProbeLoop, 
 from lowtide.loops.runner import Loop, Loops
 from lowtide.loops.scheduling.urgency import UrgencyLoop
 from lowtide.loops.webhooks.deliver import DeliverLoop
-from lowtide.ports.blobs import Blobs
-from lowtide.ports.clock import Clock
 from lowtide.ports.store import Store, StoreError
 from lowtide.telemetry.replica_metrics import ReplicaMetrics
 from lowtide.telemetry.work_metrics import COMMIT_SECONDS, WorkMetrics
@@ -114,8 +112,7 @@ class Worker:
             self._report,
             HistoryLoop(store.history, clock, self.batch_watch.moved_since),
             self._deliveries,
-            *_maintenance_loops(store, blobs, clock, self.wake),
-            LetInLoop(store.token_queue, parts.quotas, self.wake),
+            *_maintenance_loops(parts, self.wake),
             self._control,
             EngineProbeLoop(controlled, clock),
         ]
@@ -317,12 +314,14 @@ class Worker:
         )
 
 
-def _maintenance_loops(store: Store, blobs: Blobs, clock: Clock, wake: Wake) -> list[Loop]:
+def _maintenance_loops(parts: Parts, wake: Wake) -> list[Loop]:
     """The loops for what time alone makes due, and for what other processes announce."""
+    store = parts.store
     return [
         ExpireLoop(store.lifecycle, store.work, wake),
-        SweepLoop(store.results, blobs, clock),
+        SweepLoop(store.results, parts.blobs, parts.clock),
         UnpauseLoop(store.ledger, wake),
+        LetInLoop(store.token_queue, parts.quotas, wake),
         UrgencyLoop(store.capacity, wake),
         ListenLoop(store.wakeups, wake),
     ]

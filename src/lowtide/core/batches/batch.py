@@ -171,8 +171,8 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     created_at: datetime
     expires_at: datetime
     queued_at: datetime | None = None
-    """Since when it waits, planned and still `validating`, for enqueued tokens; None: it does
-    not."""
+    """When it began to wait, planned and still `validating`, for enqueued tokens; None: it does
+    not wait."""
     in_progress_at: datetime | None = None
     finalizing_at: datetime | None = None
     cancelling_at: datetime | None = None

@@ -43,7 +43,7 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     cause: Reason | None = None
     verdict: Feasibility = UNKNOWN
     queue_position: int | None = None
-    """Of a batch that waits for enqueued tokens: 1 for the next one."""
+    """The place of a batch that waits for enqueued tokens: 1 for the next one."""
 
 
 LIVE_LOAD: Final = "live load"

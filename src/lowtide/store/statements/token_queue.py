@@ -57,8 +57,8 @@ async def with_newcomer(
 async def enter(conn: AsyncConnection, row: Row[Any], now: datetime, **values: Any) -> None:
     """Let the locked batch wait from now on; `values` are those of its plan.
 
-    Nobody validates it again meanwhile, nor does a version that does not know of queues: its task
-    stays leased, to nobody, as long as it may wait.
+    No worker validates it again meanwhile, also none of a version that does not know of queues: its
+    task stays leased, without an owner, as long as it may wait.
     """
     parked = {"task_owner": None, "task_token": row.task_token + 1}
     await conn.execute(

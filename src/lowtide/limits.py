@@ -382,6 +382,22 @@ REPLICA_LEAVE_S: Final = 30.0  # calls in flight on a replica that leaves; as po
 REPLICA_IDLE_POLL_S: Final = 0.05  # how late a replica that leaves is found idle
 OWNERSHIP_IDLE_POLL_S: Final = 0.05  # how late a replica to be given up is found idle
 
+# ---- finding engines ----
+SETTINGS_POLL_S: Final = 1.0  # between looks at the settings file; a change counts at the second
+SOURCE_NEWS_S: Final = 2.0  # from when a source could know to its list; work follows in a second
+SOURCE_POLL_S: Final = 0.5  # between two looks at a file or at Ray: a stat, a small GET
+SOURCE_READ_S: Final = 5.0  # for a source to answer; a slower one is told as stale
+SOURCE_AGAIN_S: Final = 1.0  # after a look that failed; what it knew goes on meanwhile
+SOURCE_START_S: Final = 2.0  # for sources to tell their engines before the server says it is ready
+SOURCE_BYTES_MAX: Final = 16 * MIB  # of one answer or file: a thousand engines take some 300 KiB
+SOURCE_ENGINES_MAX: Final = 1_000  # of one source; REPORT_REPLICAS_MAX is as many
+SOURCES_MAX: Final = 50  # places to be asked twice a second by each process
+SOURCE_DEPARTURES_FREE: Final = 2  # lately, for an engine to be used at once: a rollout, a restart
+SOURCE_DEPARTURES_KEEP_S: Final = 600.0  # what counts as lately; one that swaps flaps for minutes
+SOURCE_DEPARTURES_KEPT: Final = 16  # of one engine; the hold is at its maximum long before
+SOURCE_HOLD_S: Final = 10.0  # for an engine that left more often to stay before it is used; doubles
+SOURCE_HOLD_S_MAX: Final = 120.0  # ... up to this: one that is stable again has work in two minutes
+
 # ---- the live API ----
 LIVE_BODY_BYTES_MAX: Final = 16 * MIB  # as one line of a batch: an inline image or two
 LIVE_BUFFER_BYTES: Final = 64 * KIB  # of one reply, read from the engine and not yet by the client

@@ -38,6 +38,9 @@ COMMANDS: Final[Mapping[str, CommandSpec]] = MappingProxyType(
         ),
         "init": CommandSpec("server.init", ("lowtide init", "lowtide init --config batch.toml")),
         "worker": CommandSpec("server.serve", ("lowtide worker --config lowtide.toml",)),
+        "reload": CommandSpec(
+            "server.reload", ("lowtide reload", "lowtide reload --config batch.toml")
+        ),
         "run": CommandSpec(
             "run.command",
             (

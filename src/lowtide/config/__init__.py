@@ -5,10 +5,12 @@ type and value is told in one ConfigError with where it stands and what is allow
 on a guess.
 """
 
+from lowtide.config.engine_settings import EngineKind
+from lowtide.config.engine_sources import SourceSettings
 from lowtide.config.exposure import is_loopback
 from lowtide.config.hours import hours_by_model
 from lowtide.config.models import ModelSettings
-from lowtide.config.replicas import EngineKind, ReplicaSettings
+from lowtide.config.replicas import ReplicaSettings
 from lowtide.config.sections import (
     AuthSettings,
     CatalogueSettings,
@@ -38,6 +40,7 @@ __all__ = [
     "ReplicaSettings",
     "ServerSettings",
     "Settings",
+    "SourceSettings",
     "WebhookSettings",
     "check",
     "hours_by_model",

@@ -142,7 +142,8 @@ def _bytes_of(raw: Any) -> Any:
 
 
 def _first_key(kind: type[Section]) -> str:
-    return kind.__struct_fields__[0]
+    """A key that an entry of the list must have."""
+    return next(field.name for field in msgspec.structs.fields(kind) if field.required)
 
 
 def _is_text(kind: Any) -> bool:

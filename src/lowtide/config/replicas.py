@@ -1,74 +1,27 @@
 """`[[replica]]`: an engine that serves models, and what its settings must be."""
 
-import re
-from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import Any, ClassVar, Final, Literal
+from collections.abc import Iterator
+from typing import ClassVar, Final
 from urllib.parse import urlsplit
 
 from lowtide import limits
+from lowtide.config.engine_settings import EngineSettings
 from lowtide.config.problems import Problem, unless
-from lowtide.config.sections import Section, is_http_url
+from lowtide.config.sections import is_http_url
+from lowtide.core.replicas.found_engines import is_replica_name
 from lowtide.core.replicas.replica_changes import name_of
-from lowtide.core.replicas.served_models import ALL
-
-_NAME = re.compile(rf"[!-~]{{1,{limits.REPLICA_NAME_CHARS_MAX}}}")
-
-OWN_FIELDS: Final = frozenset({"input", "messages", "model", "prompt", "stream", "stream_options"})
-"""Fields of a body that make it this request and no other, or that Lowtide sets itself."""
 
 _PORTS: Final = {"http": 80, "https": 443}
 
-EngineKind = Literal["auto", "vllm", "sglang", "llamacpp", "tgi", "openai"]
 
-
-class ReplicaSettings(Section, frozen=True):
+class ReplicaSettings(EngineSettings, frozen=True, kw_only=True):
     """One engine URL that serves one or more models."""
 
-    SECRET_KEYS: ClassVar[frozenset[str]] = frozenset(
-        {"url", "api_key", "headers", "query", "proxy"}
-    )
+    SECRET_KEYS: ClassVar[frozenset[str]] = EngineSettings.SECRET_KEYS | {"url"}
 
     url: str
     name: str | None = None
     """What logs, metrics and other workers know it by; None: host and port."""
-    models: tuple[str, ...] = ()
-    """What requests may call its models; "*": whatever /v1/models lists, asked again and again."""
-    names: Mapping[str, str] = {}
-    """Models that this engine calls by another name: the name in requests = the engine's own."""
-    window: int | None = None
-    """Batch calls in flight at most; None: as many as do well."""
-    relaxed: bool = False
-    """Long batch prompts may disturb live traffic here; other replicas are spared them."""
-    priority: int | Literal["auto", "none"] = "auto"
-    """What to send as `priority` of batch calls; "auto": what the engine is found to understand."""
-    watch_prompts: bool = True
-    """Have batch answers streamed while there is live traffic, to see when each prompt was read."""
-    ttft_slo_ms: int = limits.TTFT_SLO_MS
-    itl_slo_ms: int = limits.ITL_SLO_MS
-    api_key: str | None = None
-    api_key_file: Path | None = None
-    """Holds the key; read again when the engine refuses the one that it held."""
-    api_key_env: str | None = None
-    """The variable that holds the key."""
-    headers: Mapping[str, str] = {}
-    query: Mapping[str, str] = {}
-    """Goes with every call, behind the path."""
-    extra_body: Mapping[str, Any] = {}
-    """Fields that are set in every request body."""
-    engine: EngineKind = "auto"
-    drop_fields: tuple[str, ...] = ()
-    """Fields of a request body that this engine refuses; they are left out."""
-    allow_fields: tuple[str, ...] = ()
-    """Fields that callers may set although they act on others' calls as well."""
-    cache_salt: bool | Literal["auto"] = "auto"
-    """Whether the prompt cache is kept apart by organization; "auto": with keys, on vLLM."""
-    verify_tls: bool = True
-    ca_file: Path | None = None
-    """Certificates of authorities to trust instead of the system's."""
-    proxy: str | None = None
-    """`http://user:password@host:port`; None: calls go straight to the engine."""
-    attempt_timeout_s: float | None = None
 
     @property
     def label(self) -> str:
@@ -85,7 +38,7 @@ class ReplicaSettings(Section, frozen=True):
             "an address that begins with http:// or https:// and names a host",
         )
         yield from unless(
-            self.name is None or _NAME.fullmatch(self.name) is not None,
+            self.name is None or is_replica_name(self.name),
             (*where, "name"),
             f"1 to {limits.REPLICA_NAME_CHARS_MAX} letters, digits and signs, without spaces",
         )
@@ -94,44 +47,15 @@ class ReplicaSettings(Section, frozen=True):
             (*where, "models"),
             'at least one model id, or "*" for all that the engine lists',
         )
-        yield from unless(
-            ALL not in self.names and all(self.names) and all(self.names.values()),
-            (*where, "names"),
-            "a name in requests = the engine's own name, for each model that has two",
-        )
-        yield from unless(
-            self.window is None or 1 <= self.window <= limits.WINDOW_MAX,
-            (*where, "window"),
-            f"from 1 to {limits.WINDOW_MAX}, or left out",
-        )
-        keys = [k for k in ("api_key", "api_key_file", "api_key_env") if getattr(self, k)]
-        if len(keys) > 1:
-            yield Problem((*where, keys[1]), f"goes not with {keys[0]}: give the key in one way")
-        if self.ca_file is not None and not self.verify_tls:
-            yield Problem((*where, "ca_file"), "goes not with verify_tls = false")
         if self.ca_file is not None and self.url.startswith("http://"):
             words = "the url begins with http://, which has no certificate to check: use https://"
             yield Problem((*where, "ca_file"), words)
-        yield from unless(
-            self.proxy is None or self.proxy.startswith("http://"),
-            (*where, "proxy"),
-            "an address that begins with http://, as http://proxy.example.org:3128",
-        )
-        for name in OWN_FIELDS & self.extra_body.keys():
-            words = f"{name!r} is the request's own, and cannot be set for all"
-            yield Problem((*where, "extra_body"), words)
-        for key in ("ttft_slo_ms", "itl_slo_ms"):
-            yield from unless(getattr(self, key) > 0, (*where, key), "at least 1")
-        yield from unless(
-            self.attempt_timeout_s is None or self.attempt_timeout_s > 0,
-            (*where, "attempt_timeout_s"),
-            "above 0, or left out",
-        )
+        yield from self.engine_problems(where)
 
 
 def problems_between(replicas: tuple[ReplicaSettings, ...]) -> Iterator[Problem]:
     """What is wrong with the list as a whole."""
-    urls = [_address(replica.url) for replica in replicas]
+    urls = [address_of(replica.url) for replica in replicas]
     for place, url in enumerate(urls):
         if url in urls[:place]:
             words = f"is that of number {urls.index(url) + 1}: list it once, with all of its models"
@@ -143,7 +67,7 @@ def problems_between(replicas: tuple[ReplicaSettings, ...]) -> Iterator[Problem]
             yield Problem(("replica", place, "name"), words)
 
 
-def _address(url: str) -> str:
+def address_of(url: str) -> str:
     """One spelling of the addresses that are certainly the same: letters of scheme and host, the
     port that goes without saying, `localhost`, slashes at the end. No name is looked up."""
     try:

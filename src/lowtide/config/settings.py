@@ -9,6 +9,7 @@ import msgspec
 
 from lowtide.config import hours, models, presets
 from lowtide.config.conversion import Conversion
+from lowtide.config.engine_sources import SourceSettings, problems_of_sources
 from lowtide.config.exposure import is_loopback
 from lowtide.config.models import ModelSettings
 from lowtide.config.problems import Problem, tell
@@ -38,6 +39,7 @@ class Settings(Section, frozen=True):
     dispatch: DispatchSettings = DispatchSettings()
     webhooks: WebhookSettings = WebhookSettings()
     replica: tuple[ReplicaSettings, ...] = ()
+    source: tuple[SourceSettings, ...] = ()
     model: tuple[ModelSettings, ...] = ()
 
     def problems(self) -> Iterator[Problem]:
@@ -55,6 +57,9 @@ class Settings(Section, frozen=True):
         for place, replica in enumerate(self.replica):
             yield from replica.problems_at(place)
         yield from problems_between(self.replica)
+        for place, source in enumerate(self.source):
+            yield from source.problems_at(place)
+        yield from problems_of_sources(self.source)
         yield from models.problems_of(self.model)
 
 

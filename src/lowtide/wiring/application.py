@@ -37,10 +37,11 @@ from lowtide.telemetry.work_metrics import OverviewMetrics
 from lowtide.wiring.database import check_server, is_single_machine, store_of
 from lowtide.wiring.flex import flex_results
 from lowtide.wiring.parts import Parts, parts_of
-from lowtide.wiring.reload import Reload, Reloaded
+from lowtide.wiring.reload import Reload
 from lowtide.wiring.replicas.embedded import EmbeddedModel, start_embedded
 from lowtide.wiring.replicas.engines import Engines
 from lowtide.wiring.replicas.open_replica import Calling, open_replica
+from lowtide.wiring.replicas.sources import Sources
 from lowtide.wiring.services import build_services, standings_of, upload_secret
 from lowtide.wiring.worker import Worker
 
@@ -65,8 +66,8 @@ class Application:
     """Makes the process not ready and stops claims; call it when asked to stop, so that the drain
     passes while the HTTP API closes.
     """
-    reload: Callable[[Settings], Reloaded]
-    """Takes over these settings; see wiring/reload.py."""
+    reload: Reload
+    """Takes over other settings; see wiring/reload.py."""
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -100,6 +101,8 @@ async def open_application(
         replies = ReplyBudget(backlog=lambda: outcomes.uncommitted_bytes)
         engines = _engines(settings, own, clock, replies, stack)
         replicas, catalogue = engines.replicas, engines.catalogue
+        sources = Sources(engines, clock, lambda: wakeups.wake("sources"))
+        stack.push_async_callback(sources.loop.aclose)
         parts = parts_of(settings, store, blobs, clock, catalogue)
         worker = Worker(
             parts,
@@ -110,6 +113,7 @@ async def open_application(
             shared=None if is_single_machine(settings) else replicas.shared,
             controlled=replicas.controlled,
             on_commit=replies.look,
+            sources=sources.reports,
         )
         replicas.follow(worker)
         if is_single_machine(settings):
@@ -117,7 +121,10 @@ async def open_application(
         live = LiveService(catalogue, replicas.live, clock, parts.quotas, replies)
         services = await _services(parts, worker, live, data_dir, stack)
         asgi = _http_api(services) if role != "worker" else None
-        await stack.enter_async_context(await listing(settings, engines, store, clock))
+        sources.configure(settings)
+        lists = await listing(settings, engines, sources, store, clock)
+        wakeups.listen(lists.wake)
+        await stack.enter_async_context(lists)
         if role != "worker":
             alone = role == "api"
             await stack.enter_async_context(_judging(replicas, clock, is_alone=alone))
@@ -140,7 +147,7 @@ async def open_application(
             store=store,
             blobs=blobs,
             begin_drain=begin_drain,
-            reload=Reload(settings, engines, parts.quotas),
+            reload=Reload(settings, engines, sources, parts.quotas),
         )
 
 
@@ -178,23 +185,27 @@ def _engines(
     return engines
 
 
-async def listing(settings: Settings, engines: Engines, store: Store, clock: Clock) -> Loops:
-    """The loops that find out which models there are, from this process's engines and from what
-    other workers report.
+async def listing(
+    settings: Settings, engines: Engines, sources: Sources, store: Store, clock: Clock
+) -> Loops:
+    """The loops that find out which engines and models there are, from the sources, from this
+    process's engines and from what other workers report.
 
     All are asked once before the first batch can come, for their answers decide what it may name.
     """
+    await sources.loop.start(clock.now())
     parts: list[Loop] = [ModelsLoop(lambda: engines.replicas.members, engines.listed)]
     if not is_single_machine(settings):
         parts.append(SeenModelsLoop(store.worker_reports, engines.seen))
     lists_none = not settings.replica and not is_single_machine(settings)
-    if lists_none or any(ALL in replica.models for replica in settings.replica):
+    asks_engines = any(ALL in replica.models for replica in settings.replica)
+    if lists_none or asks_engines or settings.source:
         # Engines tell what there is, and may be away now: what batches name was there once.
         engines.seen(sorted(await store.work.named_models(limits.MODELS_SEEN_MAX)))
     with contextlib.suppress(TimeoutError, StoreError):
         async with asyncio.timeout(limits.MODELS_START_S):
             await asyncio.gather(*(part.tick(clock.now()) for part in parts))
-    return Loops(parts, clock)
+    return Loops([*parts, sources.loop], clock)
 
 
 @asynccontextmanager

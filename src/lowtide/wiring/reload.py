@@ -1,8 +1,8 @@
 """Applies settings that were read again, without a restart.
 
-The foreground (cli/server/foreground.py) calls it on SIGHUP, with settings that are valid
-in themselves. Invariant: all or nothing; what needs a restart is named and otherwise left
-as it was at start.
+The foreground (cli/server/reloading.py) calls it on SIGHUP and when the file has changed, with
+settings that are valid in themselves. Invariant: all or nothing; what needs a restart is named and
+otherwise left as it was at start.
 """
 
 from typing import Final
@@ -15,12 +15,14 @@ from lowtide.core.replicas.reload import merged, unreloadable
 from lowtide.core.replicas.replica_changes import Changes
 from lowtide.service.accounts.quotas import Quotas
 from lowtide.wiring.replicas.engines import Engines
+from lowtide.wiring.replicas.sources import Sources
 
 log = structlog.get_logger(__name__)
 
 RELOADABLE: Final = frozenset(
     {
         "replica",
+        "source",
         "model",
         "catalogue",
         "limits",
@@ -44,9 +46,12 @@ class Reloaded(msgspec.Struct, frozen=True):
 class Reload:
     """Applies new settings to one running process."""
 
-    def __init__(self, settings: Settings, engines: Engines, allowance: Quotas) -> None:
+    def __init__(
+        self, settings: Settings, engines: Engines, sources: Sources, allowance: Quotas
+    ) -> None:
         self._settings = settings
         self._engines = engines
+        self._sources = sources
         self._allowance = allowance
 
     def __call__(self, fresh: Settings) -> Reloaded:
@@ -54,6 +59,7 @@ class Reload:
         settings = merged(self._settings, fresh, RELOADABLE)
         needs_restart = unreloadable(self._settings, fresh, RELOADABLE)
         replicas = self._engines.configure(settings)
+        self._sources.configure(settings)
         self._allowance.reload(settings.limits)
         self._settings = settings
         log.info(
@@ -66,3 +72,7 @@ class Reload:
         if needs_restart:
             log.warning("settings.need_restart", keys=list(needs_restart))
         return Reloaded(replicas, needs_restart)
+
+    def refused(self, words: str) -> None:
+        """Shows that settings could not be read, wherever sources of engines are shown."""
+        self._sources.settings_refused(words)

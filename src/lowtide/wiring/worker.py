@@ -16,7 +16,7 @@ from lowtide.core.dispatch.replica import Replica
 from lowtide.core.reporting.batch_watch import BatchWatch
 from lowtide.core.reporting.replica_watch import Look
 from lowtide.core.reporting.tally import Tallies
-from lowtide.core.reporting.worker_report import WorkerReport
+from lowtide.core.reporting.worker_report import SourceReport, WorkerReport
 from lowtide.engines.http.client import HttpEngine
 from lowtide.loops.batches.housekeeping import ExpireLoop, SweepLoop
 from lowtide.loops.batches.let_in import LetInLoop
@@ -61,12 +61,14 @@ class Worker:
         shared: Mapping[str, Replica] | None = None,
         controlled: Sequence[ReplicaControl] = (),
         on_commit: Callable[[], None] = lambda: None,
+        sources: Callable[[], tuple[SourceReport, ...]] = tuple,
         draw: Callable[[], float] = random.random,
     ) -> None:
         """`upstreams` and `controlled`, those whose windows follow their engines, may change at run
         time; then call `replicas_changed`. `shared` are those of `upstreams` that other workers may
         list, too, by the name that all use; None where no other worker can. `outcomes` wakes
-        "commit" of `wakeups`; `on_commit` is called after each commit. `draw` gives uniform numbers
+        "commit" of `wakeups`; `on_commit` is called after each commit. `sources`: what
+        the report says of where engines are found. `draw` gives uniform numbers
         in [0, 1) for back-off."""
         store, blobs, clock = parts.store, parts.blobs, parts.clock
         dispatch = parts.settings.dispatch
@@ -93,6 +95,7 @@ class Worker:
             monotonic=clock.monotonic,
         )
         self._on_commit = on_commit
+        self._sources = sources
         self._tasks = TaskPlaces(
             worker_id, store, blobs, clock, parts.planner, parts.quotas, self.wake,
             lease_ttl_s=dispatch.lease_ttl_s,
@@ -148,6 +151,7 @@ class Worker:
             self._ownership.replicas_changed(shared, own)
             self._loops.wake("ownership")
         self._loops.wake("probe")
+        self.wake("models")  # what an engine that has come serves is asked of it at once
 
     def take_back(self, replica_name: str) -> None:
         """See `loops.replicas.replica_set.Follower`."""
@@ -184,6 +188,10 @@ class Worker:
     @property
     def replicas(self) -> Sequence[Replica]:
         return [upstream.replica for upstream in self._upstreams]
+
+    @property
+    def sources(self) -> tuple[SourceReport, ...]:
+        return self._sources()
 
     @property
     def tallies(self) -> Tallies:

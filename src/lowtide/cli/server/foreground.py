@@ -14,16 +14,13 @@ from rich.markup import escape
 
 from lowtide.cli.client.address import DEFAULT_SERVER
 from lowtide.cli.server.event_loop import new_event_loop
-from lowtide.cli.server.reloading import reloading
+from lowtide.cli.server.reloading import SettingsReader, reloading
 from lowtide.cli.terminal import command_errors, console
 from lowtide.config import Settings
 from lowtide.config.exposure import exposed_names
 from lowtide.system import spare_collections
 from lowtide.version import VERSION
 from lowtide.wiring import Application, EmbeddedModel, Role, open_application
-
-ReadSettings = Callable[[], Settings]
-"""Raises ConfigError."""
 
 Body = Callable[["StopSignal"], Coroutine[Any, Any, None]]
 
@@ -33,11 +30,11 @@ def serve_body(
     role: Role,
     embedded: EmbeddedModel | None,
     bound: socket.socket,
-    read_settings: ReadSettings,
+    reader: SettingsReader,
     *,
     as_json: bool,
 ) -> Body:
-    """The body of `lowtide serve`. `read_settings` reads them again, for a reload."""
+    """The body of `lowtide serve`. `reader` reads them again, for a reload."""
     from lowtide.cli.server.listening import address_of, listening  # what a worker never does
 
     async def body(stopper: "StopSignal") -> None:
@@ -46,7 +43,7 @@ def serve_body(
             assert application.asgi is not None
             delay_s = settings.server.shutdown_delay_s
             async with (
-                reloading(stopper.reload_asked, read_settings, application),
+                reloading(stopper.reload_asked, reader, application),
                 listening(application.asgi, bound, delay_s=delay_s) as serving,
             ):
                 address = address_of(bound) + settings.server.path_prefix
@@ -62,7 +59,7 @@ def serve_body(
 def work_body(
     settings: Settings,
     embedded: EmbeddedModel | None,
-    read_settings: ReadSettings,
+    reader: SettingsReader,
     *,
     as_json: bool,
 ) -> Body:
@@ -75,7 +72,7 @@ def work_body(
         with shown as metrics:
             async with (
                 opening as application,
-                reloading(stopper.reload_asked, read_settings, application),
+                reloading(stopper.reload_asked, reader, application),
             ):
                 _announce_worker(application, metrics, as_json=as_json)
                 spare_collections()

@@ -1,16 +1,20 @@
-"""SIGHUP in `lowtide serve` and `lowtide worker`: read the settings again and go on with them.
+"""`lowtide serve` and `lowtide worker`: read the settings again and go on with them.
 
-Invariant: settings that cannot be used change nothing and end nothing; the log says what is wrong
-with them, and the next SIGHUP tries again.
+On SIGHUP (`lowtide reload` sends it) and when the settings file has changed. Invariant: settings
+that cannot be used change nothing and end nothing; the log and the list of engines say what is
+wrong with them, and the next change or SIGHUP tries again.
 """
 
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import NamedTuple
 
 import structlog
 
+from lowtide import limits
 from lowtide.config import Settings
 from lowtide.config.sources import ConfigError
 from lowtide.core.accounts.money import PriceError
@@ -18,28 +22,88 @@ from lowtide.wiring import Application
 
 log = structlog.get_logger(__name__)
 
+_Stamp = tuple[int, int, int]
+
+
+class SettingsReader(NamedTuple):
+    """How this process reads its settings again, and from which file; None: it has none."""
+
+    read: Callable[[], Settings]
+    """Raises ConfigError."""
+    file: Callable[[], Path | None]
+    """Raises ConfigError."""
+
+
+class SettingsFileWatch:
+    """Tells when the settings file has changed since it was read.
+
+    A file counts once it was the same at two looks: half of a file may be valid, too, and would
+    take replicas away. One that is missing counts as not changed, for the same reason.
+    """
+
+    def __init__(self, file: Callable[[], Path | None]) -> None:
+        self._file = file
+        self._read = self._seen = self._stamp()
+
+    def has_changed(self) -> bool:
+        """Looks at the file; call it again and again. Not for the event loop."""
+        before, self._seen = self._seen, self._stamp()
+        return self._seen is not None and self._seen == before != self._read
+
+    def note_read(self) -> None:
+        """Call it just before the file is read."""
+        self._read = self._stamp()
+
+    def _stamp(self) -> _Stamp | None:
+        try:
+            file = self._file()
+            found = None if file is None else file.stat()
+        except (ConfigError, OSError):
+            return None
+        return None if found is None else (found.st_ino, found.st_mtime_ns, found.st_size)
+
 
 @asynccontextmanager
 async def reloading(
-    asked: asyncio.Event, read_settings: Callable[[], Settings], application: Application
+    asked: asyncio.Event, reader: SettingsReader, application: Application
 ) -> AsyncIterator[None]:
-    """Reload whenever `asked` is set, while the context lasts; several at one time are one."""
-    task = asyncio.create_task(_reload_when(asked, read_settings, application), name="reload")
+    """Reload whenever `asked` is set or the file has changed, while the context lasts; several at
+    one time are one.
+    """
+    watch = SettingsFileWatch(reader.file)
+    tasks = [
+        asyncio.create_task(_reload_when(asked, watch, reader, application), name="reload"),
+        asyncio.create_task(_ask_at_change(asked, watch), name="settings file"),
+    ]
     try:
         yield
     finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+        for task in tasks:
+            task.cancel()
+        for task in tasks:
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
 
 
 async def _reload_when(
-    asked: asyncio.Event, read_settings: Callable[[], Settings], application: Application
+    asked: asyncio.Event,
+    watch: SettingsFileWatch,
+    reader: SettingsReader,
+    application: Application,
 ) -> None:
     while True:
         await asked.wait()
         asked.clear()
+        watch.note_read()
         try:
-            application.reload(await asyncio.to_thread(read_settings))
+            application.reload(await asyncio.to_thread(reader.read))
         except (ConfigError, PriceError) as error:
             log.error("settings.not_reloaded", errors=str(error).splitlines())
+            application.reload.refused(str(error))
+
+
+async def _ask_at_change(asked: asyncio.Event, watch: SettingsFileWatch) -> None:
+    while True:
+        await asyncio.sleep(limits.SETTINGS_POLL_S)
+        if await asyncio.to_thread(watch.has_changed):
+            asked.set()

@@ -12,7 +12,7 @@ from lowtide.cli.options import ConfigOption, DataDirOption, JsonOption
 from lowtide.cli.server.logs import log_to_stderr
 from lowtide.cli.settings import read_settings
 from lowtide.cli.terminal.command_errors import CommandError
-from lowtide.config import Settings
+from lowtide.config import Settings, settings_file
 from lowtide.data_dir import LOCK_FILE, locked_data_dir
 
 
@@ -39,8 +39,8 @@ def serve(
     ] = "all",
     as_json: JsonOption = False,
 ) -> None:
-    """Start a server. Ctrl-C or SIGTERM stops it in good order; twice, at once. SIGHUP reads the
-    settings again.
+    """Start a server. Ctrl-C or SIGTERM stops it in good order; twice, at once. SIGHUP, or a
+    change of the settings file, reads the settings again.
 
     Settings come from the defaults, the file, LOWTIDE_* variables and these options, in that order.
     """
@@ -54,14 +54,16 @@ def serve(
     outlive_hangup()
     settings = read_settings(config_file, flags, always_say=not as_json)
     port_asked = settings.server.port
+    file = partial(settings_file, config_file, system=True)
     from lowtide.cli.server.foreground import run_until_stopped, serve_body, work_body
     from lowtide.cli.server.listening import bind
+    from lowtide.cli.server.reloading import SettingsReader
     from lowtide.wiring import EmbeddedModel
 
     embedded = EmbeddedModel(model, slots=slots) if model is not None else None
     log_to_stderr()
     if role == "worker":
-        again = partial(read_settings, config_file, flags)
+        again = SettingsReader(partial(read_settings, config_file, flags), file)
         run_until_stopped(work_body(settings, embedded, again, as_json=as_json))
         return
     try:
@@ -77,7 +79,8 @@ def serve(
 
     settings = _at_port(settings, port_bound)
     with bound:
-        body = serve_body(settings, role, embedded, bound, read_again, as_json=as_json)
+        again = SettingsReader(read_again, file)
+        body = serve_body(settings, role, embedded, bound, again, as_json=as_json)
         run_until_stopped(body)
 
 
@@ -95,6 +98,7 @@ def worker(
 ) -> None:
     """Start a worker: everything but the HTTP API. Many may share one database and bucket."""
     from lowtide.cli.server.foreground import run_until_stopped, work_body
+    from lowtide.cli.server.reloading import SettingsReader
 
     log_to_stderr()
     outlive_hangup()
@@ -104,7 +108,9 @@ def worker(
         "server.data_dir": str(data_dir) if data_dir else None,
     }
     settings = read_settings(config_file, flags, always_say=not as_json)
-    again = partial(read_settings, config_file, flags)
+    again = SettingsReader(
+        partial(read_settings, config_file, flags), partial(settings_file, config_file, system=True)
+    )
     run_until_stopped(work_body(settings, None, again, as_json=as_json))
 
 

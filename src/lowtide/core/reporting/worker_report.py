@@ -59,6 +59,17 @@ class BatchReport(msgspec.Struct, frozen=True, kw_only=True):
     last_failure: str = ""
 
 
+class SourceReport(msgspec.Struct, frozen=True, kw_only=True):
+    """A place where engines are found, and the names of those that it told last. `stale_since`: it
+    has not answered since; None while it does. `trouble`: why, or what of it cannot be used.
+    """
+
+    label: str
+    engines: tuple[str, ...] = ()
+    stale_since: datetime | None = None
+    trouble: str = ""
+
+
 class WorkerReport(msgspec.Struct, frozen=True, kw_only=True):
     """The report of one worker at `seen_at`; `ttl_s` later it says nothing
     about the present any more.
@@ -79,3 +90,5 @@ class WorkerReport(msgspec.Struct, frozen=True, kw_only=True):
     validating_since: datetime | None = None
     batches: tuple[BatchReport, ...] = ()
     more_batches: bool = False
+    sources: tuple[SourceReport, ...] = ()
+    """Of each process its own look at them; empty in reports of older versions."""

@@ -19,7 +19,7 @@ from lowtide.core.reporting.batch_watch import BatchWatch
 from lowtide.core.reporting.replica_state import held_endpoints, state_of
 from lowtide.core.reporting.replica_watch import Look, ReplicaWatch
 from lowtide.core.reporting.tally import Tallies
-from lowtide.core.reporting.worker_report import WorkerReport
+from lowtide.core.reporting.worker_report import SourceReport, WorkerReport
 from lowtide.ports.clock import Clock
 from lowtide.ports.store import StoreError
 from lowtide.ports.worker_reports import WorkerReportStore
@@ -32,6 +32,8 @@ class Workings(Protocol):
 
     @property
     def replicas(self) -> Sequence[Replica]: ...
+    @property
+    def sources(self) -> tuple[SourceReport, ...]: ...
     @property
     def tallies(self) -> Tallies: ...
     @property
@@ -102,6 +104,7 @@ class ReportLoop:
             validating_since=validating_since,
             batches=workings.batch_watch.reports(now, now_s),
             more_batches=workings.batch_watch.is_full,
+            sources=workings.sources,
         )
 
     async def leave(self) -> None:
@@ -156,7 +159,7 @@ def _news(report: WorkerReport) -> object:
     ]
     batches = [(each.id, each.failures > 0) for each in report.batches]
     troubles = (bool(report.results_trouble), bool(report.validation_trouble))
-    return replicas, batches, troubles, report.validating, report.more_batches
+    return replicas, batches, troubles, report.validating, report.more_batches, report.sources
 
 
 def _short(trouble: str | None) -> str:

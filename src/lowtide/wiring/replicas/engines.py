@@ -1,13 +1,13 @@
-"""The engines of a process: from settings and what engines list to replicas and the catalogue.
+"""The engines of a process: from settings and what was found to replicas and the catalogue.
 
-`Engines` is asked whenever one of its three sources has changed: the settings (at start and when
-they are read again), the models that an engine lists, the models that were seen. It works out the
-whole anew and applies it to the replica set and the catalogue together. Invariant: what cannot be
-applied changes neither of them.
+`Engines` is asked whenever something that it knows has changed: the settings (at start and when
+they are read again), the engines that sources find, the models that an engine lists, the models
+that were seen. It works out the whole anew and applies it to the replica set and the catalogue
+together. Invariant: what cannot be applied changes neither of them.
 """
 
 import ssl
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import structlog
@@ -15,13 +15,17 @@ import structlog
 from lowtide import limits
 from lowtide.config import ReplicaSettings as ReplicaSettings
 from lowtide.config import Settings
+from lowtide.config.sources import ConfigError
 from lowtide.core.accounts.catalogue import Catalogue, ModelEntry
+from lowtide.core.replicas.found_engines import FoundEngine
 from lowtide.core.replicas.open_files import OpenFiles
 from lowtide.core.replicas.replica_changes import Changes, ReplicaSpec
+from lowtide.core.replicas.served_models import ALL
 from lowtide.loops.replicas.replica_set import ReplicaSet
 from lowtide.service.catalogue import catalogue_from, resolve
 from lowtide.wiring.database import is_single_machine
 from lowtide.wiring.open_files import files_for, live_within, tell_bound, window_within
+from lowtide.wiring.replicas.found_replicas import check_template, replicas_of
 from lowtide.wiring.replicas.open_replica import Calling
 from lowtide.wiring.replicas.sharing import shared_name
 
@@ -44,16 +48,20 @@ class Engines:
         self._embedded = embedded
         self._settings = Settings()
         self._list: tuple[ReplicaSettings, ...] = ()
+        self._found: Mapping[str, tuple[FoundEngine, ...]] = {}
         self._listed: dict[str, tuple[str, ...]] = {}
         self._seen: dict[str, None] = {}
         self._trusts: dict[str, tuple[int, ...]] = {}
 
     def configure(self, settings: Settings) -> Changes:
-        """Applies new settings: their replicas, models and hours, and the certificates in the files
-        that they name. Raises ConfigError, PriceError; then nothing has changed.
+        """Applies new settings: their replicas, sources, models and hours, and the certificates in
+        the files that they name. Raises ConfigError, PriceError; then nothing has changed.
         """
-        replicas = self._with_embedded(settings.replica)
+        for source in settings.source:
+            check_template(source)
+        replicas, _ = self._wanted(settings, self._found)
         before, self._trusts = self._trusts, {r.label: certificates_of(r) for r in replicas}
+        self._remember(m for s in settings.source for m in (*s.models, *s.names) if m != ALL)
         try:
             changes = self._apply(settings, replicas)
         except BaseException:
@@ -62,9 +70,21 @@ class Engines:
         tell_bound(replicas, files_for(len(replicas)))
         return changes
 
-    def apply(self, replicas: Sequence[ReplicaSettings]) -> Changes:
-        """Makes these the replicas that exist. Raises as `configure`."""
-        return self._apply(self._settings, self._with_embedded(replicas))
+    def found(self, found: Mapping[str, tuple[FoundEngine, ...]]) -> Mapping[str, str]:
+        """See `loops.replicas.sources.FoundEngines`. The template of a source that cannot work is
+        told like an engine that is left out; then nothing has changed.
+        """
+        replicas, left_out = self._wanted(self._settings, found)
+        self._trusts = {**{r.label: certificates_of(r) for r in replicas}, **self._trusts}
+        try:
+            self._apply(self._settings, replicas)
+        except ConfigError as error:
+            left_out = dict.fromkeys(found, str(error))
+        else:
+            self._found = found
+        for label, words in left_out.items():
+            log.warning("source.not_applied", source=label, error=words)
+        return left_out
 
     def listed(self, replica_name: str, models: tuple[str, ...]) -> None:
         """Applies the models that the engine of that replica lists, in its own words."""
@@ -93,8 +113,11 @@ class Engines:
         """The models that some replica serves at present."""
         return frozenset(m for each in self.replicas.members for m in each.replica.models)
 
-    def _with_embedded(self, replicas: Sequence[ReplicaSettings]) -> tuple[ReplicaSettings, ...]:
-        return (*replicas, *([self._embedded[0]] if self._embedded is not None else []))
+    def _wanted(
+        self, settings: Settings, found: Mapping[str, tuple[FoundEngine, ...]]
+    ) -> tuple[tuple[ReplicaSettings, ...], dict[str, str]]:
+        own = [self._embedded[0]] if self._embedded is not None else []
+        return replicas_of((*settings.replica, *own), settings.source, found)
 
     def _apply(self, settings: Settings, replicas: tuple[ReplicaSettings, ...]) -> Changes:
         entries = [self._embedded[1]] if self._embedded is not None else []

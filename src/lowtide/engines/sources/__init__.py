@@ -1,0 +1,1 @@
+"""Where engines are found: a file, DNS, Kubernetes, Ray. See ports/sources.py."""

@@ -1,0 +1,199 @@
+"""Asks the sources of engines what there is, and applies what follows to this process.
+
+Runs in every process that calls engines: workers, and API processes for live calls. Each source has
+one look under way at most, as a task of its own, so one that hangs delays no other. Invariants:
+what was found is applied in one step for all sources; a source that fails keeps what it told last
+(core/replicas/found_engines.py) and is asked again; one that was taken out of the settings is
+closed, and its engines leave.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
+from typing import Protocol
+
+import msgspec
+import structlog
+
+from lowtide import limits
+from lowtide.core.replicas.found_engines import FoundEngine, SourceView
+from lowtide.core.reporting.worker_report import SourceReport
+from lowtide.ports.clock import Clock
+from lowtide.ports.sources import EngineSource, Listing, SourceError
+
+log = structlog.get_logger(__name__)
+
+Found = Mapping[str, tuple[FoundEngine, ...]]
+"""The engines that may have work, by the label of their source."""
+
+_NOW = float("-inf")
+
+
+class FoundEngines(Protocol):
+    """What takes over the engines that were found."""
+
+    def found(self, found: Found) -> Mapping[str, str]:
+        """Makes these the engines of the sources. Returns what could not be taken over and why, by
+        the label of its source.
+        """
+        ...
+
+
+class _Watched(msgspec.Struct, eq=False):
+    source: EngineSource
+    view: SourceView = SourceView()
+    due_s: float = _NOW
+    look: asyncio.Task[Listing] | None = None
+    left_out: str = ""
+
+
+class SourcesLoop:
+    """The sources of one process."""
+
+    name = "sources"
+
+    def __init__(
+        self,
+        clock: Clock,
+        engines: FoundEngines,
+        *,
+        wake: Callable[[], None],
+        on_look: Callable[[tuple[SourceReport, ...]], None] = lambda _: None,
+    ) -> None:
+        """`wake` asks for a tick; `on_look` is called at each with the state of all sources."""
+        self._clock = clock
+        self._engines = engines
+        self._wake = wake
+        self._on_look = on_look
+        self._watched: dict[str, _Watched] = {}
+        self._applied: Found = {}
+        self._retired: list[EngineSource] = []
+
+    def watch(self, sources: Mapping[str, EngineSource]) -> None:
+        """Makes these the sources, by their labels. One that was there before goes on as it was."""
+        for label, watched in list(self._watched.items()):
+            if sources.get(label) is not watched.source:
+                del self._watched[label]
+                self._retire(watched)
+        for label, source in sources.items():
+            self._watched.setdefault(label, _Watched(source))
+        self._wake()
+
+    async def tick(self, now: datetime) -> datetime | None:
+        """Takes over the looks that have ended, applies what changed, and begins those due."""
+        retired, self._retired = self._retired, []
+        await asyncio.gather(*(source.aclose() for source in retired))
+        for label, watched in self._watched.items():
+            if watched.look is not None and watched.look.done():
+                self._see(label, watched, now)
+        self._apply()
+        for label, watched in self._watched.items():
+            if watched.look is None and self._clock.monotonic() >= watched.due_s:
+                self._begin(label, watched)
+        self._on_look(self.reports())
+        due_s = self._next_s()
+        return None if due_s is None else now + timedelta(seconds=due_s - self._clock.monotonic())
+
+    async def start(self, now: datetime) -> None:
+        """Asks all sources once, and applies what those have told that answer within
+        `limits.SOURCE_START_S`.
+        """
+        await self.tick(now)
+        looks = [watched.look for watched in self._watched.values() if watched.look is not None]
+        if looks:
+            await asyncio.wait(looks, timeout=limits.SOURCE_START_S)
+        await self.tick(now)
+
+    def reports(self) -> tuple[SourceReport, ...]:
+        """The state of each source."""
+        return tuple(
+            SourceReport(
+                label=label,
+                engines=tuple(engine.name for engine in watched.view.engines),
+                stale_since=watched.view.stale_since,
+                trouble=watched.view.trouble or watched.left_out,
+            )
+            for label, watched in self._watched.items()
+        )
+
+    async def aclose(self) -> None:
+        """Ends all looks and closes the sources."""
+        for watched in self._watched.values():
+            self._retire(watched)
+        self._watched = {}
+        looks, self._retired = self._retired, []
+        await asyncio.gather(*(source.aclose() for source in looks))
+
+    def _begin(self, label: str, watched: _Watched) -> None:
+        look = asyncio.create_task(watched.source.look(), name=f"look at {label}")
+        look.add_done_callback(lambda _: self._wake())
+        watched.look = look
+
+    def _see(self, label: str, watched: _Watched, now: datetime) -> None:
+        look, watched.look = watched.look, None
+        assert look is not None and look.done()
+        before, now_s = watched.view, self._clock.monotonic()
+        try:
+            listing = look.result()
+        except SourceError as error:
+            watched.view = before.failed(str(error), now)
+            watched.due_s = now_s + limits.SOURCE_AGAIN_S
+            if before.stale_since is None or before.trouble != watched.view.trouble:
+                log.warning(
+                    "source.stale",
+                    source=label,
+                    error=watched.view.trouble,
+                    engines=len(before.engines),
+                )
+            return
+        watched.view = before.told(listing.engines, now_s)
+        watched.due_s = now_s + listing.again_s
+        if before.stale_since is not None:
+            for_s = (now - before.stale_since).total_seconds()
+            log.info("source.back", source=label, for_s=round(for_s, 1))
+        _tell_change(label, before, watched.view, now_s)
+
+    def _apply(self) -> None:
+        now_s = self._clock.monotonic()
+        found = {label: each.view.usable(now_s) for label, each in self._watched.items()}
+        if found == self._applied:
+            return
+        troubles = self._engines.found(found)
+        for label, watched in self._watched.items():
+            watched.left_out = troubles.get(label, "")
+        self._applied = found
+
+    def _next_s(self) -> float | None:
+        """The monotonic second of the next thing to do; None: when a look has ended."""
+        now_s = self._clock.monotonic()
+        due = [watched.due_s for watched in self._watched.values() if watched.look is None]
+        holds = (watched.view.next_usable_s(now_s) for watched in self._watched.values())
+        return min([*due, *(at_s for at_s in holds if at_s is not None)], default=None)
+
+    def _retire(self, watched: _Watched) -> None:
+        if watched.look is not None:
+            watched.look.cancel()
+        self._retired.append(watched.source)
+
+
+def _tell_change(label: str, before: SourceView, after: SourceView, now_s: float) -> None:
+    """Logs which engines have come and gone, and which are held because they come and go."""
+    known, there = ({engine.name for engine in view.engines} for view in (before, after))
+    moved = [each.name for each in after.engines if each.name in known]
+    moved = sorted(set(moved) - {e.name for e in set(before.engines) & set(after.engines)})
+    if known == there and not moved and before.has_told:
+        return
+    held = there - {engine.name for engine in after.usable(now_s)}
+    log.info(
+        "source.engines",
+        source=label,
+        come=_shown(there - known),
+        gone=_shown(known - there),
+        moved=moved[: limits.MODELS_NAMED_IN_ERROR],
+        held=_shown(held),
+        all=len(there),
+    )
+
+
+def _shown(names: set[str]) -> list[str]:
+    return sorted(names)[: limits.MODELS_NAMED_IN_ERROR]

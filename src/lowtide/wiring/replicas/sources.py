@@ -1,0 +1,65 @@
+"""The sources of engines of one process: opened by its settings, exchanged at a reload.
+
+`wiring.application` makes it and runs its loop. It also reports the settings themselves as a
+source, once a change of them could not be taken over. Invariant: a source that leads to the same
+place stays open at a reload, and what it told stays.
+"""
+
+from collections.abc import Callable
+
+from lowtide.config import Settings, SourceSettings
+from lowtide.core.reporting.worker_report import SourceReport
+from lowtide.engines.sources.endpoints_file import EndpointsFile
+from lowtide.loops.replicas.sources import FoundEngines, SourcesLoop
+from lowtide.ports.clock import Clock
+from lowtide.ports.sources import EngineSource
+from lowtide.telemetry.source_metrics import show_sources
+
+SETTINGS_LABEL = "settings"
+"""Stands for the `[[replica]]` tables of the settings file."""
+
+
+def open_source(source: SourceSettings) -> EngineSource:
+    """The adapter for a source. Nothing is read or sent before its first look."""
+    assert source.path is not None, "checked by the settings"
+    return EndpointsFile(source.path)
+
+
+class Sources:
+    """The sources as the settings have them at present."""
+
+    def __init__(
+        self,
+        engines: FoundEngines,
+        clock: Clock,
+        wake: Callable[[], None],
+        open_one: Callable[[SourceSettings], EngineSource] = open_source,
+    ) -> None:
+        self.loop = SourcesLoop(
+            clock, engines, wake=wake, on_look=lambda _: show_sources(self.reports())
+        )
+        self._clock = clock
+        self._open = open_one
+        self._opened: dict[tuple[object, ...], EngineSource] = {}
+        self._settings: SourceReport | None = None
+
+    def configure(self, settings: Settings) -> None:
+        """Takes over the sources of the settings."""
+        before = self._opened
+        self._opened = {
+            source.place: before.get(source.place) or self._open(source)
+            for source in settings.source
+        }
+        self.loop.watch({s.label: self._opened[s.place] for s in settings.source})
+        self._settings = None
+
+    def settings_refused(self, words: str) -> None:
+        """Records that the settings could not be read again; what they said before goes on."""
+        since = self._settings.stale_since if self._settings is not None else None
+        self._settings = SourceReport(
+            label=SETTINGS_LABEL, stale_since=since or self._clock.now(), trouble=words
+        )
+
+    def reports(self) -> tuple[SourceReport, ...]:
+        """The state of each source, and of the settings while a change of them is refused."""
+        return (*([self._settings] if self._settings is not None else []), *self.loop.reports())

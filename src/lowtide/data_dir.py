@@ -14,6 +14,9 @@ from typing import Final
 
 LOCK_FILE: Final = "lock"
 DATABASE_FILE: Final = "lowtide.db"
+_RELOADS: Final = "reloads"
+"""Stands behind the process id in the lock while SIGHUP asks that process for a reload."""
+
 RESTORING_FILE: Final = "restore.partial"
 """There while a backup is being put back: what is in the directory is not whole."""
 
@@ -23,11 +26,14 @@ class DataDirError(Exception):
 
 
 class DataDirInUse(DataDirError):
-    """Another Lowtide has it: the process `owner`."""
+    """Another Lowtide has it: the process `owner`. `reloads`: SIGHUP lets it read its settings
+    again; it would end another one, as a command.
+    """
 
-    def __init__(self, message: str, owner: str) -> None:
+    def __init__(self, message: str, owner: str, *, reloads: bool = False) -> None:
         super().__init__(message)
         self.owner = owner
+        self.reloads = reloads
 
 
 @contextmanager
@@ -56,15 +62,22 @@ def locked_data_dir(path: Path, *, restoring: bool = False) -> Iterator[Path]:
         os.close(handle)
 
 
+def mark_reloadable(path: Path) -> None:
+    """Says in the lock, which this process holds, that SIGHUP lets it read its settings again."""
+    with (path / LOCK_FILE).open("a") as lock:
+        lock.write(f"{_RELOADS}\n")
+
+
 def _lock(handle: int, path: Path) -> None:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
-        owner = os.pread(handle, 32, 0).decode(errors="replace").strip() or "unknown"
+        owner, *words = os.pread(handle, 32, 0).decode(errors="replace").split() or ["unknown"]
         raise DataDirInUse(
             f"the data directory {path.absolute()} is in use by another Lowtide (process {owner})."
             " Stop that one, or give this one its own with --data-dir.",
             owner,
+            reloads=_RELOADS in words,
         ) from None
     os.ftruncate(handle, 0)
     os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)

@@ -391,6 +391,7 @@ SOURCE_AGAIN_S: Final = 1.0  # after a look that failed; what it knew goes on me
 SOURCE_START_S: Final = 2.0  # for sources to tell their engines before the server says it is ready
 SOURCE_BYTES_MAX: Final = 16 * MIB  # of one answer or file: a thousand engines take some 300 KiB
 SOURCE_ENGINES_MAX: Final = 1_000  # of one source; REPORT_REPLICAS_MAX is as many
+DOCTOR_ENGINES_MAX: Final = 20  # of one source that `lowtide doctor` calls; the rest is alike
 SOURCES_MAX: Final = 50  # places to be asked twice a second by each process
 SOURCE_DEPARTURES_FREE: Final = 2  # lately, for an engine to be used at once: a rollout, a restart
 SOURCE_DEPARTURES_KEEP_S: Final = 600.0  # what counts as lately; one that swaps flaps for minutes

@@ -34,6 +34,7 @@ LONG = frozenset(
     [
         "backup",
         "examples",
+        "find-engines",
         "flex",
         "limits-and-money",
         "own-engines",

@@ -69,8 +69,9 @@ def test_every_key_of_the_example_settings_is_one_and_has_its_default() -> None:
     plain = config.Settings()
     for section in ("server", "auth", "catalogue", "limits", "dispatch"):
         assert getattr(settings, section) == getattr(plain, section)
-    (replica,), (model,) = settings.replica, settings.model
+    (replica,), (source,), (model,) = settings.replica, settings.source, settings.model
     assert replica == config.ReplicaSettings(url=replica.url, models=replica.models)
+    assert source == config.SourceSettings(kind="file", path=source.path)
     assert model.batch_discount == config.ModelSettings(id="m").batch_discount
 
 
@@ -82,10 +83,12 @@ def test_every_commented_line_of_the_example_settings_would_be_accepted(tmp_path
     secret = sha256(text.encode()).hexdigest()  # everybody knows that of the example
     text = re.sub(r"^# upload_secret = .*$", f'# upload_secret = "{secret}"', text, flags=re.M)
     text = text.replace('\nurl = "http://', '\nurl = "https://')  # as a ca_file wants
+    text = text.replace('\nscheme = "http"', '\nscheme = "https"')
     live.write_text(re.sub(r"^# (\w+ = )", r"\1", text, flags=re.M))
     settings = config.load(live, {})
     assert settings.server.public_url
     assert settings.replica[0].headers
+    assert settings.source[0].headers
     assert settings.model[0].aliases
 
 

@@ -1,7 +1,7 @@
 """Where engines are found: a file, DNS, Kubernetes, Ray.
 
-The loop (loops/replicas/sources.py) asks each source again and again;
-core/replicas/found_engines.py says what follows. The adapters are in engines/sources/. What every adapter guarantees
+The loop (loops/replicas/sources.py) asks each source again and again; what follows is decided in
+core/replicas/found_engines.py. The adapters are in engines/sources/. What every adapter guarantees
 (tests/contract/test_sources_contract.py):
 
 - `look` tells the whole list, never a difference, so one that was missed does no harm.

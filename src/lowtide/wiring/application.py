@@ -41,7 +41,7 @@ from lowtide.wiring.reload import Reload
 from lowtide.wiring.replicas.embedded import EmbeddedModel, start_embedded
 from lowtide.wiring.replicas.engines import Engines
 from lowtide.wiring.replicas.open_replica import Calling, open_replica
-from lowtide.wiring.replicas.sources import Sources
+from lowtide.wiring.replicas.sources import EngineSources
 from lowtide.wiring.services import build_services, standings_of, upload_secret
 from lowtide.wiring.worker import Worker
 
@@ -101,8 +101,7 @@ async def open_application(
         replies = ReplyBudget(backlog=lambda: outcomes.uncommitted_bytes)
         engines = _engines(settings, own, clock, replies, stack)
         replicas, catalogue = engines.replicas, engines.catalogue
-        sources = Sources(engines, clock, lambda: wakeups.wake("sources"))
-        stack.push_async_callback(sources.loop.aclose)
+        sources = _sources(engines, wakeups, clock, stack)
         parts = parts_of(settings, store, blobs, clock, catalogue)
         worker = Worker(
             parts,
@@ -121,7 +120,6 @@ async def open_application(
         live = LiveService(catalogue, replicas.live, clock, parts.quotas, replies)
         services = await _services(parts, worker, live, data_dir, stack)
         asgi = _http_api(services) if role != "worker" else None
-        sources.configure(settings)
         lists = await listing(settings, engines, sources, store, clock)
         wakeups.listen(lists.wake)
         await stack.enter_async_context(lists)
@@ -133,22 +131,23 @@ async def open_application(
         if role != "api":
             await stack.enter_async_context(worker.running())
             await stack.enter_async_context(_overview(worker.id, services, store, clock))
-
-        def begin_drain() -> None:
-            services.readiness.begin_drain()
-            services.flex.begin_drain()
-            if role != "api":
-                worker.begin_drain()
-
         yield Application(
             settings=settings,
             asgi=asgi,
             catalogue=catalogue,
             store=store,
             blobs=blobs,
-            begin_drain=begin_drain,
+            begin_drain=partial(_begin_drain, services, worker if role != "api" else None),
             reload=Reload(settings, engines, sources, parts.quotas),
         )
+
+
+def _begin_drain(services: Services, worker: Worker | None) -> None:
+    """`worker` None: none runs in this process."""
+    services.readiness.begin_drain()
+    services.flex.begin_drain()
+    if worker is not None:
+        worker.begin_drain()
 
 
 async def _services(
@@ -185,14 +184,24 @@ def _engines(
     return engines
 
 
+def _sources(
+    engines: Engines, wakeups: LocalWakeups, clock: Clock, stack: AsyncExitStack
+) -> EngineSources:
+    """The places where engines are found; none is asked yet."""
+    sources = EngineSources(engines, clock, lambda: wakeups.wake("sources"))
+    stack.push_async_callback(sources.loop.aclose)
+    return sources
+
+
 async def listing(
-    settings: Settings, engines: Engines, sources: Sources, store: Store, clock: Clock
+    settings: Settings, engines: Engines, sources: EngineSources, store: Store, clock: Clock
 ) -> Loops:
     """The loops that find out which engines and models there are, from the sources, from this
     process's engines and from what other workers report.
 
     All are asked once before the first batch can come, for their answers decide what it may name.
     """
+    sources.configure(settings)
     await sources.loop.start(clock.now())
     parts: list[Loop] = [ModelsLoop(lambda: engines.replicas.members, engines.listed)]
     if not is_single_machine(settings):

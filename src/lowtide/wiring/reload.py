@@ -15,7 +15,7 @@ from lowtide.core.replicas.reload import merged, unreloadable
 from lowtide.core.replicas.replica_changes import Changes
 from lowtide.service.accounts.quotas import Quotas
 from lowtide.wiring.replicas.engines import Engines
-from lowtide.wiring.replicas.sources import Sources
+from lowtide.wiring.replicas.sources import EngineSources
 
 log = structlog.get_logger(__name__)
 
@@ -47,7 +47,7 @@ class Reload:
     """Applies new settings to one running process."""
 
     def __init__(
-        self, settings: Settings, engines: Engines, sources: Sources, allowance: Quotas
+        self, settings: Settings, engines: Engines, sources: EngineSources, allowance: Quotas
     ) -> None:
         self._settings = settings
         self._engines = engines

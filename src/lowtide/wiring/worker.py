@@ -67,9 +67,8 @@ class Worker:
         """`upstreams` and `controlled`, those whose windows follow their engines, may change at run
         time; then call `replicas_changed`. `shared` are those of `upstreams` that other workers may
         list, too, by the name that all use; None where no other worker can. `outcomes` wakes
-        "commit" of `wakeups`; `on_commit` is called after each commit. `sources`: what
-        the report says of where engines are found. `draw` gives uniform numbers
-        in [0, 1) for back-off."""
+        "commit" of `wakeups`; `on_commit` is called after each commit. `sources`: what the report
+        says of where engines are found. `draw` gives numbers in [0, 1) for back-off."""
         store, blobs, clock = parts.store, parts.blobs, parts.clock
         dispatch = parts.settings.dispatch
         self.id = worker_id

@@ -2,9 +2,16 @@
 
 from datetime import UTC, datetime, timedelta
 
-from lowtide.api.objects.engines import EngineLoad
+import msgspec
+
+from lowtide.api.objects.engines import EngineLoad, SourceObject
 from lowtide.api.replicas.engine_objects import engine_list
-from lowtide.core.reporting.worker_report import ReplicaLoad, ReplicaReport, WorkerReport
+from lowtide.core.reporting.worker_report import (
+    ReplicaLoad,
+    ReplicaReport,
+    SourceReport,
+    WorkerReport,
+)
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -45,3 +52,32 @@ def test_a_worker_that_fell_silent_is_named_and_its_replicas_are_not_shown() -> 
     found = engine_list([gone, report("w1")], NOW)
     assert found.data == []
     assert [(each.id, each.is_gone) for each in found.workers] == [("w1", False), ("w0", True)]
+
+
+def seen(worker: str, *sources: SourceReport, replicas: tuple[str, ...] = ()) -> WorkerReport:
+    told = report(worker, *(ReplicaReport(name=name, models=("m",)) for name in replicas))
+    return msgspec.structs.replace(told, sources=sources)
+
+
+def test_a_source_is_shown_once_for_all_workers_that_see_the_same() -> None:
+    found = SourceReport(label="file /e.yaml", engines=("a", "b"))
+    stale = SourceReport(label="file /e.yaml", stale_since=NOW, trouble="cannot be read")
+    listed = engine_list([seen("w1", found), seen("w2", found), seen("w3", stale)], NOW)
+    assert listed.sources == [
+        SourceObject(
+            source="file /e.yaml",
+            stale_since=int(NOW.timestamp()),
+            trouble="cannot be read",
+            workers=("w3",),
+        ),
+        SourceObject(source="file /e.yaml", engines=("a", "b"), workers=("w1", "w2")),
+    ]
+
+
+def test_an_engine_that_was_found_names_its_source() -> None:
+    source = SourceReport(label="file /e.yaml", engines=("found",))
+    listed = engine_list([seen("w", source, replicas=("found", "named"))], NOW)
+    assert [(each.name, each.source) for each in listed.data] == [
+        ("found", "file /e.yaml"),
+        ("named", None),
+    ]

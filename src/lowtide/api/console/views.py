@@ -155,6 +155,7 @@ async def load_engines(request: Request) -> Context:
         "engines": found.data,
         "workers": [each for each in found.workers if not each.is_gone],
         "gone": [each for each in found.workers if each.is_gone],
+        "sources": found.sources,
         "ready": sum(each.condition in ("ready", "live_first") for each in found.data),
     }
 

@@ -20,13 +20,15 @@ class EngineLoad(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EngineObject(msgspec.Struct, frozen=True, kw_only=True):
-    """One replica, or those models of it that are in one state. `since` in Unix seconds; null while
-    ready. `load` null: its worker is of an older version.
+    """One replica, or those models of it that are in one state. `source`: where it was found; null
+    for one that the settings name. `since` in Unix seconds; null while ready. `load` null: its
+    worker is of an older version.
     """
 
     object: Literal["engine"] = "engine"
     name: str = ""
     worker: str = ""
+    source: str | None = None
     models: tuple[str, ...] = ()
     endpoints: tuple[str, ...] = ()
     condition: str = ""
@@ -44,9 +46,24 @@ class WorkerObject(msgspec.Struct, frozen=True, kw_only=True):
     is_gone: bool = False
 
 
+class SourceObject(msgspec.Struct, frozen=True, kw_only=True):
+    """A place where engines are found, as these workers see it. `engines`: the names that it told
+    last. `stale_since` in Unix seconds: it has not answered since, and its last list goes on; null
+    while it answers. `trouble`: why, or what of the list cannot be used.
+    """
+
+    object: Literal["engine_source"] = "engine_source"
+    source: str = ""
+    engines: tuple[str, ...] = ()
+    stale_since: int | None = None
+    trouble: str | None = None
+    workers: tuple[str, ...] = ()
+
+
 class EngineList(msgspec.Struct, frozen=True, kw_only=True):
-    """All replicas by name, and all workers that reported within a day."""
+    """All replicas by name, all workers that reported within a day, and where engines are found."""
 
     object: Literal["list"] = "list"
     data: list[EngineObject]
     workers: list[WorkerObject]
+    sources: list[SourceObject] = []

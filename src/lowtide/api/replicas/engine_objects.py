@@ -8,27 +8,66 @@ from datetime import datetime
 
 import msgspec
 
-from lowtide.api.objects.engines import EngineList, EngineLoad, EngineObject, WorkerObject
+from lowtide.api.objects.engines import (
+    EngineList,
+    EngineLoad,
+    EngineObject,
+    SourceObject,
+    WorkerObject,
+)
 from lowtide.core.reporting.standing import by_owner, split
-from lowtide.core.reporting.worker_report import ReplicaReport, WorkerReport
+from lowtide.core.reporting.worker_report import ReplicaReport, SourceReport, WorkerReport
 
 
 def engine_list(reports: Iterable[WorkerReport], now: datetime) -> EngineList:
     """What the workers that live say of their replicas at `now`, and who has fallen silent."""
     live, gone = split(reports, now)
-    engines = [_engine(replica, worker_id) for worker_id, replica in by_owner(live)]
+    found = {
+        (report.worker_id, name): source.label
+        for report in live
+        for source in report.sources
+        for name in source.engines
+    }
+    engines = [
+        _engine(replica, worker_id, found.get((worker_id, replica.name)))
+        for worker_id, replica in by_owner(live)
+    ]
     return EngineList(
         data=sorted(engines, key=lambda each: (each.name, each.models, each.endpoints)),
         workers=[_worker(each, is_gone=False) for each in live]
         + [_worker(each, is_gone=True) for each in gone],
+        sources=_sources(live),
     )
 
 
-def _engine(replica: ReplicaReport, worker_id: str) -> EngineObject:
+def _sources(live: Iterable[WorkerReport]) -> list[SourceObject]:
+    """The sources by name; once for all workers that see the same in it."""
+    seen: dict[tuple[str, tuple[str, ...], str], list[tuple[str, SourceReport]]] = {}
+    for report in live:
+        for source in report.sources:
+            what = (source.label, source.engines, source.trouble)
+            seen.setdefault(what, []).append((report.worker_id, source))
+    return [
+        SourceObject(
+            source=label,
+            engines=engines,
+            stale_since=min(
+                (int(s.stale_since.timestamp()) for _, s in looks if s.stale_since is not None),
+                default=None,
+            ),
+            trouble=trouble or None,
+            workers=tuple(worker_id for worker_id, _ in looks),
+        )
+        for (label, engines, trouble), looks in sorted(seen.items(), key=lambda each: each[0])
+    ]
+
+
+def _engine(replica: ReplicaReport, worker_id: str, source: str | None) -> EngineObject:
     load = replica.load
     return EngineObject(
         name=replica.name,
         worker=worker_id,
+        source=source,
         models=replica.models,
         endpoints=replica.endpoints,
         condition=replica.condition,

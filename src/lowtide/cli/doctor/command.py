@@ -181,7 +181,7 @@ def _mend(settings: Settings, options: DoctorOptions) -> "Repairs":
 async def _examine(settings: Settings, config_file: Path | None) -> list[Finding]:
     """Runs all checks, in the order in which trouble is best understood."""
     # Every adapter: slow to load, so not at the start.
-    from lowtide.cli.doctor import accounts, checks, replicas, states, workers
+    from lowtide.cli.doctor import accounts, checks, replicas, sources, states, workers
     from lowtide.wiring.database import is_single_machine
 
     findings = [checks.check_config(settings, config_file)]
@@ -208,7 +208,8 @@ async def _examine(settings: Settings, config_file: Path | None) -> list[Finding
     findings += await asyncio.gather(
         *(replicas.check_replica(replica, names) for replica in settings.replica)
     )
-    if not settings.replica:
+    findings += await sources.check_sources(settings, names)
+    if not settings.replica and not settings.source:
         findings.append(NO_REPLICA)
     return findings
 

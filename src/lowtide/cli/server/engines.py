@@ -2,7 +2,7 @@
 
 from rich.markup import escape
 
-from lowtide.api.objects.engines import EngineList, EngineObject
+from lowtide.api.objects.engines import EngineList, EngineObject, SourceObject
 from lowtide.cli.accounts.admin_target import AdminTarget, open_admin
 from lowtide.cli.client.objects import read_view
 from lowtide.cli.options import (
@@ -22,7 +22,9 @@ def engines(
     data_dir: DataDirOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show the engines: what each serves, how full it is, and why it takes no calls."""
+    """Show the engines: what each serves, how full it is, why it takes no calls, and what the
+    sources tell in which engines are found.
+    """
     with open_admin(AdminTarget(server, api_key, config_file, data_dir)) as backend:
         found = backend.engines()
     if as_json:
@@ -33,6 +35,8 @@ def engines(
         if worker.is_gone:
             at = units.human_instant(worker.seen_at)
             console.info(f"Worker {escape(worker.id)} has not reported since {at}.")
+    for source in listed.sources:
+        console.info(_told(source, len(listed.workers)))
     if not listed.data:
         console.info("No worker reports an engine: is one running? See `lowtide doctor`.")
         return
@@ -53,6 +57,19 @@ def engines(
             console.write(f"{escape(each.name)}: {escape(each.reason)}")
             if each.remedy:
                 console.write(f"  {escape(each.remedy)}")
+
+
+def _told(source: SourceObject, workers: int) -> str:
+    """What a source says, and which workers see it so where not all do."""
+    count = len(source.engines)
+    words = f"Source {source.source}: {count:,} engine{'' if count == 1 else 's'}"
+    if source.stale_since is not None:
+        words += f", not heard since {units.human_instant(source.stale_since)}"
+    if source.trouble:
+        words += f": {source.trouble}"
+    if len(source.workers) < workers:
+        words += f" (seen by {', '.join(source.workers)})"
+    return escape(f"{words}.")
 
 
 def _row(engine: EngineObject) -> tuple[str, ...]:

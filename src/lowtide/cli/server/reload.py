@@ -19,15 +19,15 @@ def reload(config_file: ConfigOption = None, data_dir: DataDirOption = None) -> 
     """
     flags = {"server.data_dir": str(data_dir) if data_dir else None}
     folder = read_settings(config_file, flags).server.data_dir
-    owner = _owner(folder)
-    if not owner.isdecimal():
+    owner = _server_on(folder)
+    if owner is None:
         raise CommandError(
-            f"No Lowtide runs on {folder.absolute()}.",
+            f"No server or worker runs on {folder.absolute()}.",
             "Name the folder of the one that runs with --data-dir.",
             code="not_running",
         )
     try:
-        os.kill(int(owner), signal.SIGHUP)
+        os.kill(owner, signal.SIGHUP)
     except (ProcessLookupError, PermissionError) as error:
         raise CommandError(
             f"Process {owner} cannot be asked: {error.strerror}.",
@@ -37,12 +37,14 @@ def reload(config_file: ConfigOption = None, data_dir: DataDirOption = None) -> 
     console.info(f"Process {owner} reads its settings again; its log says what changed.")
 
 
-def _owner(folder: Path) -> str:
-    """The process that holds the folder's lock; empty where none does. Makes no folder."""
+def _server_on(folder: Path) -> int | None:
+    """The process that runs on the folder and reloads at SIGHUP; None where none does. A command
+    that holds the folder would be ended by the signal. Makes no folder.
+    """
     if not (folder / LOCK_FILE).exists():
-        return ""
+        return None
     try:
         with locked_data_dir(folder):
-            return ""
+            return None
     except DataDirInUse as error:
-        return error.owner
+        return int(error.owner) if error.reloads and error.owner.isdecimal() else None

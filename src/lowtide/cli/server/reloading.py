@@ -18,6 +18,7 @@ from lowtide import limits
 from lowtide.config import Settings
 from lowtide.config.sources import ConfigError
 from lowtide.core.accounts.money import PriceError
+from lowtide.data_dir import mark_reloadable
 from lowtide.wiring import Application
 
 log = structlog.get_logger(__name__)
@@ -75,6 +76,7 @@ async def reloading(
         asyncio.create_task(_reload_when(asked, watch, reader, application), name="reload"),
         asyncio.create_task(_ask_at_change(asked, watch), name="settings file"),
     ]
+    mark_reloadable(application.settings.server.data_dir)
     try:
         yield
     finally:

@@ -6,6 +6,7 @@ a source that cannot be asked keeps its last list, and `stale_since` says how ol
 that keeps coming and going is usable only after it has stayed for a while.
 """
 
+import ipaddress
 import re
 from collections.abc import Iterable, Mapping
 from datetime import datetime
@@ -16,6 +17,19 @@ import msgspec
 from lowtide import limits
 
 _NAME: Final = re.compile(rf"[!-~]{{1,{limits.REPLICA_NAME_CHARS_MAX}}}")
+
+
+_HOST: Final = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?")
+
+
+def is_host(host: str) -> bool:
+    """Whether this is an IP address or can be the name of a host."""
+    if ":" not in host:
+        return len(host) <= 253 and _HOST.fullmatch(host) is not None
+    try:
+        return ipaddress.IPv6Address(host).scope_id is None
+    except ValueError:
+        return False
 
 
 def is_replica_name(name: str) -> bool:

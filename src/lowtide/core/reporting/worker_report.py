@@ -91,4 +91,4 @@ class WorkerReport(msgspec.Struct, frozen=True, kw_only=True):
     batches: tuple[BatchReport, ...] = ()
     more_batches: bool = False
     sources: tuple[SourceReport, ...] = ()
-    """Of each process its own look at them; empty in reports of older versions."""
+    """The sources as this process sees them; empty in reports of older versions."""

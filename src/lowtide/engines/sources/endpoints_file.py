@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 
 from lowtide import limits
-from lowtide.core.replicas.found_engines import FoundEngine, is_replica_name
+from lowtide.core.replicas.found_engines import FoundEngine, is_host, is_replica_name
 from lowtide.ports.sources import Listing, SourceError
 
 _Stamp = tuple[int, int, int]
@@ -33,17 +33,19 @@ class EndpointsFile:
         self._path = path
         self._read: tuple[_Stamp, tuple[FoundEngine, ...]] | None = None
         self._seen: _Stamp | None = None
+        self._reading: asyncio.Task[tuple[FoundEngine, ...]] | None = None
 
     async def look(self) -> Listing:
         """See `ports.sources.EngineSource`."""
-        try:
-            async with asyncio.timeout(limits.SOURCE_READ_S):  # a network file system may hang
-                engines = await asyncio.to_thread(self._engines)
-        except TimeoutError:
-            raise SourceError(
-                f"{self._path}: cannot be read within {limits.SOURCE_READ_S:.0f} s"
-            ) from None
-        return Listing(engines, limits.SOURCE_POLL_S)
+        # A network file system may hang: then one thread waits for it, and no second one.
+        if self._reading is None:
+            self._reading = asyncio.create_task(asyncio.to_thread(self._engines))
+            self._reading.add_done_callback(_note)
+        done, _ = await asyncio.wait({self._reading}, timeout=limits.SOURCE_READ_S)
+        if not done:
+            raise SourceError(f"{self._path}: cannot be read within {limits.SOURCE_READ_S:.0f} s")
+        reading, self._reading = self._reading, None
+        return Listing(reading.result(), limits.SOURCE_POLL_S)
 
     async def aclose(self) -> None:
         """Nothing is open."""
@@ -67,6 +69,12 @@ class EndpointsFile:
             raise SourceError(f"{self._path}: {error}") from None
         self._read = stamp, engines
         return engines
+
+
+def _note(reading: asyncio.Task[tuple[FoundEngine, ...]]) -> None:
+    """Takes note of an error that no look waits for any more."""
+    if not reading.cancelled():
+        reading.exception()
 
 
 def engines_of(data: bytes) -> tuple[FoundEngine, ...]:
@@ -96,7 +104,7 @@ def _engine(entry: Any, place: int) -> FoundEngine:
     name, host, port = (str(entry.get(key, "")) for key in ("name", "address", "port"))
     if not is_replica_name(name):
         raise ValueError(f"endpoint {place} needs a name, without spaces")
-    if not host or any(letter in "/@[]?# " for letter in host):
+    if not is_host(host):
         raise ValueError(f"endpoint {name} needs an address: an IP address or the name of a host")
     if not port.isdecimal() or not 0 < int(port) < 65536:
         raise ValueError(f"endpoint {name} needs a port from 1 to 65535")

@@ -34,7 +34,7 @@ class FoundEngines(Protocol):
 
     def found(self, found: Found) -> Mapping[str, str]:
         """Makes these the engines of the sources. Returns what could not be taken over and why, by
-        the label of its source.
+        the label of its source; asked again, for what hindered it may be mended meanwhile.
         """
         ...
 
@@ -45,6 +45,7 @@ class _Watched(msgspec.Struct, eq=False):
     due_s: float = _NOW
     look: asyncio.Task[Listing] | None = None
     left_out: str = ""
+    """What of the list could not be taken over, and why."""
 
 
 class SourcesLoop:
@@ -66,7 +67,8 @@ class SourcesLoop:
         self._wake = wake
         self._on_look = on_look
         self._watched: dict[str, _Watched] = {}
-        self._applied: Found = {}
+        self._applied: Found | None = None
+        self._apply_due_s = _NOW
         self._retired: list[EngineSource] = []
 
     def watch(self, sources: Mapping[str, EngineSource]) -> None:
@@ -77,6 +79,7 @@ class SourcesLoop:
                 self._retire(watched)
         for label, source in sources.items():
             self._watched.setdefault(label, _Watched(source))
+        self._applied = None  # other settings may make what was left out usable
         self._wake()
 
     async def tick(self, now: datetime) -> datetime | None:
@@ -156,17 +159,22 @@ class SourcesLoop:
     def _apply(self) -> None:
         now_s = self._clock.monotonic()
         found = {label: each.view.usable(now_s) for label, each in self._watched.items()}
-        if found == self._applied:
+        has_trouble = any(watched.left_out for watched in self._watched.values())
+        if found == self._applied and not (has_trouble and now_s >= self._apply_due_s):
             return
         troubles = self._engines.found(found)
         for label, watched in self._watched.items():
-            watched.left_out = troubles.get(label, "")
-        self._applied = found
+            before, watched.left_out = watched.left_out, troubles.get(label, "")
+            if watched.left_out not in ("", before):
+                log.warning("source.not_applied", source=label, error=watched.left_out)
+        self._applied, self._apply_due_s = found, now_s + limits.SOURCE_AGAIN_S
 
     def _next_s(self) -> float | None:
         """The monotonic second of the next thing to do; None: when a look has ended."""
         now_s = self._clock.monotonic()
         due = [watched.due_s for watched in self._watched.values() if watched.look is None]
+        if any(watched.left_out for watched in self._watched.values()):
+            due.append(self._apply_due_s)
         holds = (watched.view.next_usable_s(now_s) for watched in self._watched.values())
         return min([*due, *(at_s for at_s in holds if at_s is not None)], default=None)
 

@@ -67,24 +67,34 @@ class Engines:
         except BaseException:
             self._trusts = before
             raise
-        tell_bound(replicas, files_for(len(replicas)))
+        shares = _shares(len(replicas), comes_and_goes=bool(settings.source))
+        tell_bound(replicas, files_for(shares))
         return changes
 
     def found(self, found: Mapping[str, tuple[FoundEngine, ...]]) -> Mapping[str, str]:
-        """See `loops.replicas.sources.FoundEngines`. The template of a source that cannot work is
-        told like an engine that is left out; then nothing has changed.
+        """See `loops.replicas.sources.FoundEngines`. Where engines of a source cannot be opened, as
+        when the file of their key is gone, those that were open and are still there go on, and the
+        other sources are taken over all the same.
         """
-        replicas, left_out = self._wanted(self._settings, found)
-        self._trusts = {**{r.label: certificates_of(r) for r in replicas}, **self._trusts}
         try:
-            self._apply(self._settings, replicas)
-        except ConfigError as error:
-            left_out = dict.fromkeys(found, str(error))
-        else:
-            self._found = found
-        for label, words in left_out.items():
-            log.warning("source.not_applied", source=label, error=words)
-        return left_out
+            return self._take_over(found)
+        except ConfigError:
+            pass  # of one source, mostly: which one shows when each is taken over by itself
+        taken = {
+            label: tuple(each for each in engines if each in self._found.get(label, ()))
+            for label, engines in found.items()
+        }
+        troubles: dict[str, str] = {}
+        left_out: Mapping[str, str] = {}
+        for label in (None, *found):
+            wanted = taken if label is None else {**taken, label: found[label]}
+            try:
+                left_out = self._take_over(wanted)
+                taken = wanted
+            except ConfigError as error:
+                if label is not None:
+                    troubles[label] = str(error)
+        return {**left_out, **troubles}
 
     def listed(self, replica_name: str, models: tuple[str, ...]) -> None:
         """Applies the models that the engine of that replica lists, in its own words."""
@@ -119,11 +129,28 @@ class Engines:
         own = [self._embedded[0]] if self._embedded is not None else []
         return replicas_of((*settings.replica, *own), settings.source, found)
 
+    def _take_over(self, found: Mapping[str, tuple[FoundEngine, ...]]) -> Mapping[str, str]:
+        """Makes all of these the engines of the sources. Returns what is left out of each, and why.
+        Raises ConfigError; then nothing has changed.
+        """
+        replicas, left_out = self._wanted(self._settings, found)
+        before = self._trusts
+        self._trusts = {
+            r.label: before[r.label] if r.label in before else certificates_of(r) for r in replicas
+        }
+        try:
+            self._apply(self._settings, replicas)
+        except ConfigError:
+            self._trusts = before
+            raise
+        self._found = found
+        return left_out
+
     def _apply(self, settings: Settings, replicas: tuple[ReplicaSettings, ...]) -> Changes:
         entries = [self._embedded[1]] if self._embedded is not None else []
         found = resolve(settings, replicas, entries, self._listed, self._seen)
         fresh = catalogue_from(settings, found)  # raises before anything has changed
-        files = files_for(len(replicas))
+        files = files_for(_shares(len(replicas), comes_and_goes=bool(settings.source)))
         specs = [
             ReplicaSpec(replica.label, self._calling(replica, settings, replicas, files), names)
             for replica, names in zip(replicas, found.engine_names, strict=True)
@@ -180,6 +207,13 @@ def certificates_of(replica: ReplicaSettings) -> tuple[int, ...]:
     except OSError:
         return ()
     return found.st_ino, found.st_mtime_ns, found.st_size
+
+
+def _shares(replicas: int, *, comes_and_goes: bool) -> int:
+    """The number of parts into which open files are shared out. Where engines come and go it is a
+    power of two: else each that comes would change the share, and the connections, of all others.
+    """
+    return 1 << (replicas - 1).bit_length() if comes_and_goes and replicas else replicas
 
 
 def _isolates_cache(replica: ReplicaSettings, settings: Settings) -> bool | None:

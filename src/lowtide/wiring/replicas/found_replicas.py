@@ -1,4 +1,4 @@
-"""From what sources have found to replicas: the template of the source applied to each engine.
+"""Makes replicas of what sources have found: the template of the source applied to each engine.
 
 Called by wiring/replicas/engines.py for each list that is to be applied. Invariant: no two replicas
 have one name or one address. Those of the settings go first, then the sources in their order; what

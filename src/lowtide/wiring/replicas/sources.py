@@ -25,7 +25,7 @@ def open_source(source: SourceSettings) -> EngineSource:
     return EndpointsFile(source.path)
 
 
-class Sources:
+class EngineSources:
     """The sources as the settings have them at present."""
 
     def __init__(

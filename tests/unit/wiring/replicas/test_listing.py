@@ -14,6 +14,7 @@ from lowtide.system import SystemClock
 from lowtide.wiring.application import listing
 from lowtide.wiring.replicas.engines import Engines
 from lowtide.wiring.replicas.open_replica import open_replica
+from lowtide.wiring.replicas.sources import EngineSources
 
 AWAY = "http://127.0.0.1:9/v1"
 
@@ -44,5 +45,7 @@ async def test_what_batches_name_is_known_while_an_engine_that_listed_it_is_away
     settings = Settings(replica=(ReplicaSettings(url=AWAY, models=models),))
     engines.configure(settings)
     store: Any = StoreWithBatches()
-    await listing(settings, engines, cast(Store, store), SystemClock())
+    clock = SystemClock()
+    sources = EngineSources(engines, clock, lambda: None)
+    await listing(settings, engines, sources, cast(Store, store), clock)
     assert ("adapter" in engines.catalogue.names) == known

@@ -1,0 +1,63 @@
+"""The check of `lowtide doctor` on each place where engines are found, and on the engines there.
+
+Each source is asked once, as a worker does it at its start; the engines that it tells are checked
+like those that the settings name. Invariant: nothing is changed, and no request is generated for.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Final
+
+from lowtide import limits
+from lowtide.cli.doctor.finding import Finding
+from lowtide.cli.doctor.replicas import check_replica
+from lowtide.config import Settings, SourceSettings
+from lowtide.config.sources import ConfigError
+from lowtide.core.replicas.found_engines import FoundEngine
+from lowtide.ports.sources import SourceError
+from lowtide.wiring.replicas.found_replicas import check_template
+from lowtide.wiring.replicas.sources import open_source
+
+_NAMES_SHOWN: Final = 5
+
+REMEDIES: Final[Mapping[str, str]] = {
+    "file": "Write the file anew beside it and rename it, or correct path of this [[source]].",
+}
+"""What to do about a source that cannot be asked, by its kind."""
+
+
+async def check_sources(settings: Settings, engine_names: Mapping[str, str]) -> list[Finding]:
+    """The findings on all sources and the engines that they tell, at most
+    `limits.DOCTOR_ENGINES_MAX` of each. `engine_names`: see `check_replica`.
+    """
+    checks = (_check(source, engine_names) for source in settings.source)
+    return [finding for found in await asyncio.gather(*checks) for finding in found]
+
+
+async def _check(source: SourceSettings, engine_names: Mapping[str, str]) -> list[Finding]:
+    name = f"source {source.label}"
+    try:
+        check_template(source)
+    except ConfigError as error:
+        return [Finding(name, "fail", str(error), "Correct this [[source]].")]
+    opened = open_source(source)
+    try:
+        listing = await opened.look()
+    except SourceError as error:
+        return [Finding(name, "fail", str(error), REMEDIES[source.kind])]
+    finally:
+        await opened.aclose()
+    engines = listing.engines
+    checked = engines[: limits.DOCTOR_ENGINES_MAX]
+    found = await asyncio.gather(
+        *(check_replica(source.replica_for(engine), engine_names) for engine in checked)
+    )
+    return [_told(name, engines), *found]
+
+
+def _told(name: str, engines: tuple[FoundEngine, ...]) -> Finding:
+    if not engines:
+        return Finding(name, "ok", "says that there is no engine at present: batches wait for one")
+    shown = ", ".join(engine.name for engine in engines[:_NAMES_SHOWN])
+    more = len(engines) - _NAMES_SHOWN
+    return Finding(name, "ok", f"tells {shown}{f' and {more} more' if more > 0 else ''}")

@@ -71,6 +71,7 @@ class Worker:
         says of where engines are found. `draw` gives numbers in [0, 1) for back-off."""
         store, blobs, clock = parts.store, parts.blobs, parts.clock
         dispatch = parts.settings.dispatch
+        ttl_s = dispatch.lease_ttl_s
         self.id = worker_id
         self._work = store.work
         self._clock = clock
@@ -87,7 +88,7 @@ class Worker:
             outcomes,
             self._dispatcher,
             commit_interval_s=dispatch.commit_interval_s,
-            lease_ttl_s=dispatch.lease_ttl_s,
+            lease_ttl_s=ttl_s,
             on_settled=lambda: self.wake("assemble"),
             on_commit=self._committed,
             prices=lambda: parts.catalogue.prices,
@@ -97,7 +98,7 @@ class Worker:
         self._sources = sources
         self._tasks = TaskPlaces(
             worker_id, store, blobs, clock, parts.planner, parts.quotas, self.wake,
-            lease_ttl_s=dispatch.lease_ttl_s,
+            lease_ttl_s=ttl_s,
         )  # fmt: skip
         self._deliveries = self._delivering(parts)
         self._work_metrics = WorkMetrics()
@@ -118,9 +119,7 @@ class Worker:
             self._control,
             EngineProbeLoop(controlled, clock),
         ]
-        self._ownership: OwnershipLoop | None = None
-        if shared is not None:
-            self._ownership = self._share(worker_id, store, shared, dispatch.lease_ttl_s)
+        self._ownership = None if shared is None else self._share(worker_id, store, shared, ttl_s)
         self._loops = Loops([*loops, *([self._ownership] if self._ownership else [])], clock)
         self._drain: asyncio.Task[None] | None = None
         self._is_running = False

@@ -63,7 +63,7 @@ def _note_foreign(url: str, troubles: list[str]) -> None:
         troubles.append(f"asked {url}")
 
 
-def create(url: str, requests: int, name: str, content: str = "hello") -> str:
+def create(url: str, requests: int, name: str, content: str = "hello", model: str = MODEL) -> str:
     """The id of a new batch."""
     lines = [
         {
@@ -178,6 +178,24 @@ def test_what_others_wrote_runs_nothing_and_loads_nothing(server: LiveServer, pa
     expect(page.locator("article .text").first).to_contain_text(HOSTILE)
     page.goto(server.address)
     expect(page.get_by_role("link", name=HOSTILE)).to_be_visible()
+
+
+def test_plots_are_drawn_and_events_come_without_loading_the_page_again(
+    server: LiveServer, page: Page
+) -> None:
+    waits = create(server.address, 2, "waits", content=f"wait {PATIENCE_S}")
+    page.goto(f"{server.address}/console/batches/{waits}")
+    expect(page.locator(".events")).to_contain_text("requests may run")
+    httpx.post(f"{server.address}/v1/batches/{waits}/pause", json={})
+    expect(page.locator(".events")).to_contain_text("Paused")
+    httpx.post(f"{server.address}/v1/batches/{waits}/cancel")
+    expect(page.locator(".events")).to_contain_text("Cancelled by request")
+    plots = page.locator("svg.plot")
+    expect(plots).to_have_count(3)
+    box = plots.first.bounding_box()
+    assert box is not None
+    assert (box["width"] > 200, box["height"] > 100) == (True, True)
+    assert all(text.strip() for text in page.locator("svg.plot text").all_text_contents())
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

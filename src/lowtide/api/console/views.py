@@ -23,6 +23,7 @@ from lowtide.api.console.administration_views import (
     load_project,
 )
 from lowtide.api.console.filter_box import read_filter
+from lowtide.api.console.history_view import history_context
 from lowtide.api.console.shown_lines import shown_line
 from lowtide.api.console.usage_view import load_usage
 from lowtide.api.console.webhook_views import load_webhook, load_webhooks
@@ -118,6 +119,7 @@ async def load_batch(request: Request, batch_id: str) -> Context:
     return {
         **_row(shown, names),
         **await _tree(request, batch),
+        **await history_context(request, batch, shown),
         "failures": _failures(groups),
         "steps": _steps(shown),
         "output_file_id": batch.output_file_id,
@@ -221,7 +223,12 @@ VIEWS: Final[Sequence[View]] = (
         re.compile(r"/console/batches/(?P<batch_id>[^/]+)"),
         "batch.html",
         load_batch,
-        {"actions": "parts/actions.html", "batch": "parts/batch.html"},
+        {
+            "actions": "parts/actions.html",
+            "batch": "parts/batch.html",
+            "history": "parts/history.html",
+            "details": "parts/batch_details.html",
+        },
     ),
     View(re.compile(r"/console/batches/(?P<batch_id>[^/]+)/lines"), "lines.html", load_lines),
     View(re.compile(r"/console/new"), "new.html", load_new),

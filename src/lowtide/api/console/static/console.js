@@ -12,6 +12,12 @@ function localize(root) {
       time.textContent = at.toLocaleString([], { ...parts, ...year });
     }
   }
+  for (const text of root.querySelectorAll("text[data-at]")) {
+    const at = new Date(text.dataset.at);
+    const parts = { time: { hour: "numeric", minute: "2-digit" }, second: { timeStyle: "medium" }, day: { month: "short", day: "numeric" },
+      weekday: { weekday: "short", hour: "numeric", minute: "2-digit" } };
+    text.textContent = at.toLocaleString([], parts[text.dataset.shown]);
+  }
 }
 
 function say(text) {

@@ -1,0 +1,83 @@
+"""How a batch went, as its page shows it: plots over time, and what happened to it in words.
+
+Called by `views.load_batch`. What it shows is what `GET /v1/batches/{id}/history` and `/events`
+answer.
+"""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import Any, Final
+
+from starlette.requests import Request
+
+from lowtide.api.batches.history import events_of, rates_of
+from lowtide.api.objects.batches import BatchObject
+from lowtide.api.objects.history import BatchEventObject, RateObject
+from lowtide.api.plots.batch_plot import batch_plot
+from lowtide.core.batches.batch import Batch
+from lowtide.core.history.batch_events import OPERATOR, SERVER, USER
+
+_KINDS: Final = MappingProxyType(
+    {
+        "created": "Created",
+        "started": "Input is valid, requests may run",
+        "first_result": "First result",
+        "paused": "Paused",
+        "resumed": "Resumed",
+        "changed": "Changed",
+        "cancel_asked": "Cancelled by request",
+        "worker_lost": "A worker was lost; its requests run again",
+        "input_lost": "The input could not be read any more",
+        "results_lost": "Results were lost; their requests run again",
+        "settled": "All requests ended, results are written",
+        "window_over": "The completion window ended, what is done is written",
+        "completed": "Completed",
+        "failed": "Failed",
+        "expired": "Expired",
+        "cancelled": "Cancelled",
+    }
+)
+_BAD: Final = frozenset(
+    {"worker_lost", "input_lost", "results_lost", "window_over", "failed", "expired", "cancelled"}
+)
+
+
+async def history_context(request: Request, batch: Batch, shown: BatchObject) -> dict[str, Any]:
+    """The plots and the events of a batch of the caller's project."""
+    rates, events = await rates_of(request, batch), await events_of(request, batch)
+    return {
+        "plots": batch_plot(shown, rates, events),
+        "pace": _pace(rates),
+        "events": [_event(each) for each in reversed(events)],
+    }
+
+
+def _pace(rates: Sequence[RateObject]) -> dict[str, float]:
+    """The mean of the whole time, and of the last whole bucket."""
+    if not rates:
+        return {}
+    seconds = sum(each.seconds for each in rates)
+    last = rates[-2] if len(rates) > 1 else rates[-1]
+    return {
+        "requests": sum(each.completed + each.failed for each in rates) / seconds,
+        "tokens": sum(each.input_tokens + each.output_tokens for each in rates) / seconds,
+        "requests_now": last.requests_per_s,
+        "tokens_now": last.tokens_per_s,
+    }
+
+
+def _event(event: BatchEventObject) -> dict[str, Any]:
+    return {
+        "at": datetime.fromtimestamp(event.at, UTC),
+        "words": _KINDS.get(event.kind, event.kind),
+        "by": _by(event.actor),
+        "key": event.actor if event.actor not in (USER, OPERATOR, SERVER) else "",
+        "detail": event.detail,
+        "is_bad": event.kind in _BAD,
+    }
+
+
+def _by(actor: str) -> str:
+    """Who did it, where it was a person."""
+    return {OPERATOR: "by the operator", SERVER: "", USER: ""}.get(actor, "by")

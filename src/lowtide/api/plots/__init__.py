@@ -1,0 +1,1 @@
+"""Plots as SVG, drawn by the server: no script, no inline style, colours by the stylesheet."""

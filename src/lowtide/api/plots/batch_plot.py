@@ -1,0 +1,154 @@
+"""The plots of one batch: how far it is and when it will be done, and how fast it went.
+
+Called by the console's page of a batch and by reports; `batch_plot` is the one function for both.
+It draws what the HTTP API tells, so whoever has that can draw the same.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+from itertools import pairwise
+
+import msgspec
+from markupsafe import Markup
+
+from lowtide.api.objects.batches import BatchObject
+from lowtide.api.objects.history import BatchEventObject, RateObject
+from lowtide.api.plots.chart import Band, Chart, Curve, Mark, Role, drawn
+from lowtide.api.plots.scales import TimeScale, short_number, time_scale
+
+_FORESEEN_MAX = 3.0  # times the past: more future would leave no room for what is known
+
+
+class BatchPlots(msgspec.Struct, frozen=True):
+    """Three charts, each an `<svg>`; that of the progress goes on into the time to come."""
+
+    progress: Markup
+    requests: Markup
+    tokens: Markup
+    has_deadline: bool
+    """Whether the deadline is near enough to stand in the first one."""
+
+
+def batch_plot(
+    batch: BatchObject,
+    rates: Sequence[RateObject],
+    events: Sequence[BatchEventObject] = (),
+    gave_way: Sequence[tuple[float, float]] = (),
+) -> BatchPlots | None:
+    """The plots; None while there is nothing to draw. `gave_way`: from and to, in Unix seconds,
+    when engines of its models gave live calls the room.
+    """
+    if not rates or batch.in_progress_at is None:
+        return None
+    end = rates[-1].at + rates[-1].seconds
+    scale, has_deadline = _scale(batch, rates[0].at, end)
+    bands = [*_paused(events, end), *_yielded(gave_way)]
+    marks = _marks(events)
+    ahead = [Mark(_instant(end), "now", "now")] if _runs(batch) else []
+    if has_deadline and batch.expires_at is not None:
+        ahead.append(Mark(_instant(batch.expires_at), "deadline", "deadline"))
+    whole = rates[:-1] if _runs(batch) and len(rates) > 1 else rates  # the last one has just begun
+
+    def rate_chart(what: str, role: Role, value: str, *more: Curve) -> Markup:
+        values = [getattr(each, value) for each in whole]
+        return drawn(
+            Chart(
+                scale=time_scale(_instant(rates[0].at), _instant(end)),
+                curves=[Curve(role=role, points=_held(whole, value), is_area=True), *more],
+                words=f"{what} per second: {short_number(values[-1])} at last,"
+                f" {short_number(max(values))} at most",
+                bands=bands,
+                marks=marks,
+                unit="/s",
+            )
+        )
+
+    failed = [Curve(role="failed", points=_held(whole, "failed_per_s"))]
+    has_failed = any(each.failed for each in rates)
+    return BatchPlots(
+        drawn(_progress(batch, rates, scale, bands, [*marks, *ahead])),
+        rate_chart("Requests", "done", "requests_per_s", *(failed if has_failed else [])),
+        rate_chart("Tokens", "tokens", "tokens_per_s"),
+        has_deadline,
+    )
+
+
+def _held(rates: Sequence[RateObject], value: str) -> list[tuple[datetime, float | None]]:
+    """The rate at the begin of each bucket, and the last one again at its end."""
+    found = [(_instant(each.at), getattr(each, value)) for each in rates]
+    return [*found, (_instant(rates[-1].at + rates[-1].seconds), found[-1][1])]
+
+
+def _scale(batch: BatchObject, since: float, end: float) -> tuple[TimeScale, bool]:
+    """The axis: what was, what is foreseen, and the deadline if it is near."""
+    until, past = end, max(1.0, end - since)
+    if _runs(batch):
+        until = max(end, min(batch.estimated_completion_at or end, end + _FORESEEN_MAX * past))
+    deadline = batch.expires_at
+    has_deadline = deadline is not None and since < deadline <= since + 1.6 * (until - since)
+    if has_deadline and deadline is not None:
+        until = max(until, deadline + 0.01 * (deadline - since))
+    return time_scale(_instant(since), _instant(until)), has_deadline
+
+
+def _progress(
+    batch: BatchObject,
+    rates: Sequence[RateObject],
+    scale: TimeScale,
+    bands: Sequence[Band],
+    marks: Sequence[Mark],
+) -> Chart:
+    done, points = 0, [(_instant(rates[0].at), 0.0)]
+    for each in rates:
+        done += each.completed + each.failed
+        points.append((_instant(each.at + each.seconds), float(done)))
+    curves = [Curve(role="done", points=points, is_area=True, holds=False)]
+    total, ready = batch.request_counts.total, batch.estimated_completion_at
+    words = f"Requests done: {done:,} of {total:,}"
+    if _runs(batch) and ready is not None:
+        foreseen = [points[-1], (_instant(ready), float(total))]
+        curves.append(Curve(role="planned", points=_cut(foreseen, scale), holds=False))
+        words += f", all of them foreseen for {_instant(ready):%Y-%m-%d %H:%M} UTC"
+    return Chart(
+        scale=scale, curves=curves, words=words, bands=bands, marks=marks, top=float(total)
+    )
+
+
+def _cut(line: Sequence[tuple[datetime, float]], scale: TimeScale) -> list[tuple[datetime, float]]:
+    """The straight line up to the end of the axis."""
+    (since, low), (until, high) = line
+    if until <= scale.until:
+        return list(line)
+    share = (scale.until - since).total_seconds() / (until - since).total_seconds()
+    return [(since, low), (scale.until, low + share * (high - low))]
+
+
+def _paused(events: Sequence[BatchEventObject], end: float) -> Iterator[Band]:
+    """From each pause to the next event that ends it."""
+    steps = [each for each in events if each.kind in ("paused", "resumed")]
+    for step, after in pairwise([*steps, BatchEventObject(at=end, kind="resumed")]):
+        if step.kind == "paused" and after.at > step.at:
+            words = f"paused: {step.detail}" if step.detail else "paused"
+            yield Band(_instant(step.at), _instant(after.at), "paused", words)
+
+
+def _yielded(gave_way: Iterable[tuple[float, float]]) -> Iterator[Band]:
+    for since, until in gave_way:
+        yield Band(_instant(since), _instant(until), "gave-way", "gave way to live calls")
+
+
+def _marks(events: Sequence[BatchEventObject]) -> list[Mark]:
+    told = {"worker_lost": "a worker was lost", "changed": "changed", "cancel_asked": "cancelled"}
+    return [
+        Mark(_instant(each.at), "event", f"{told[each.kind]} {each.detail or ''}".strip())
+        for each in events
+        if each.kind in told
+    ]
+
+
+def _runs(batch: BatchObject) -> bool:
+    return batch.status in ("in_progress", "cancelling")
+
+
+def _instant(unix: float) -> datetime:
+    return datetime.fromtimestamp(unix, UTC)

@@ -124,7 +124,7 @@ def _cut(line: Sequence[tuple[datetime, float]], scale: TimeScale) -> list[tuple
 
 
 def _paused(events: Sequence[BatchEventObject], end: float) -> Iterator[Band]:
-    """From each pause to the next event that ends it."""
+    """Bands from each pause to the event that ends it."""
     steps = [each for each in events if each.kind in ("paused", "resumed")]
     for step, after in pairwise([*steps, BatchEventObject(at=end, kind="resumed")]):
         if step.kind == "paused" and after.at > step.at:

@@ -86,6 +86,7 @@ COMPLETION_POLL_S: Final = 0.5  # while another process puts the same upload tog
 COMPLETION_WAIT_S: Final = 540.0  # OpenAI's client gives up after 600 and asks again
 UNFINISHED_UPLOADS_MAX: Final = 1_000  # announced files and open uploads of one organization
 UPLOAD_BUSY_RETRY_AFTER_S: Final = 5  # when bytes for the same address are under way already
+UPLOAD_TURN_S: Final = 50.0  # for an upload with the same key; proxies cut silence after a minute
 UPLOAD_STALL_S: Final = 60.0  # an upload that sends nothing for so long was left behind
 REQUEST_HEAD_BYTES_MAX: Final = 76 * KIB  # address, headers and what parts them, as they come
 REQUEST_HEADERS_MAX: Final = 256  # fields of one request

@@ -154,3 +154,58 @@ def test_uploads_with_one_key_at_one_instant_make_one_file(http_api: ApiServer) 
 def test_a_key_of_a_batch_is_no_key_of_a_file(http_api: ApiServer, batch: dict[str, Any]) -> None:
     create(http_api, batch, "k")
     assert upload(http_api, key="k").error["code"] == "idempotency_key_reused"
+
+
+def test_no_limit_refuses_an_upload_that_was_accepted_and_nothing_is_stored_for_it(
+    env: Env,
+) -> None:
+    tenant = env.tenant()
+    tenant.change(stored_bytes=len(CONTENT))
+    body, kind = form([("purpose", None, b"batch"), ("file", "in.jsonl", CONTENT)])
+    for _ in range(2):
+        answer = tenant.ask("POST", "/v1/files", body, content_type=kind, idempotency_key="k")
+        assert answer.status == 200, answer.body
+    assert len(env.http_api.blobs_on_disk()) == 1
+    assert tenant.upload(CONTENT).error["code"] == "storage_limit_exceeded"
+
+
+def test_an_announced_upload_is_one_file_and_its_bytes_may_be_sent_again(
+    http_api: ApiServer,
+) -> None:
+    def announce(name: str = "in.jsonl") -> Answer:
+        query = f"purpose=batch-api&file_name={name}"
+        return http_api.ask("POST", f"/v1/files?{query}", headers={"Idempotency-Key": "k"})
+
+    first, second = announce(), announce()
+    assert first.headers["x-together-file-id"] == second.headers["x-together-file-id"]
+    for answer in (first, announce(), second):
+        address = answer.headers["location"].removeprefix(http_api.url)
+        assert http_api.ask("PUT", address, CONTENT).status == 200
+    other = http_api.ask("PUT", address, CONTENT + b"\n")
+    assert (other.status, other.error["code"]) == (403, "upload_invalid")
+    assert len(http_api.blobs_on_disk()) == 1
+    assert announce("other.jsonl").error["code"] == "idempotency_key_reused"
+
+
+@pytest.mark.parametrize("vendor", ["openai", "together"])
+def test_an_upload_in_parts_is_begun_once(http_api: ApiServer, vendor: str) -> None:
+    path, field, fields = {
+        "openai": ("/v1/uploads", "id", {"bytes": 9, "filename": "x", "mime_type": "t"}),
+        "together": (
+            "/v1/files/multipart/initiate",
+            "upload_id",
+            {"file_size": 9, "file_name": "x", "num_parts": 1},
+        ),
+    }[vendor]
+
+    def begin(**more: Any) -> Answer:
+        asked = json.dumps(fields | {"purpose": "batch"} | more)
+        return http_api.ask("POST", path, asked, {"Idempotency-Key": "k"})
+
+    first = begin().json[field]
+    assert begin().json[field] == first
+    other = begin(purpose="batch-api")
+    assert (other.status, other.error["code"]) == (409, "idempotency_key_reused")
+    upload = http_api.run(http_api.services.parts.get("proj_default", first))
+    http_api.run(http_api.services.parts.cancel("proj_default", upload.id))
+    assert begin().json[field] != first

@@ -12,6 +12,7 @@ from lowtide.core.accounts.batch_quota import BatchQuota, BatchQuotaReached
 from lowtide.core.accounts.tenancy import DEFAULT_ORGANIZATION
 from lowtide.core.batches.batch import Batch
 from lowtide.core.files.file import File
+from lowtide.core.files.upload import Upload
 from lowtide.core.idempotency.request_key import KeyTaken, RequestKey
 from testkit.store_fixture import StoreFixture
 
@@ -125,3 +126,33 @@ async def test_a_key_whose_file_was_deleted_makes_another(world: StoreFixture) -
     second, earlier = await upload(world, asked)
     assert earlier is None
     assert await world.store.idempotency.made_by(asked, world.now) == second.id
+
+
+async def test_an_upload_in_parts_is_begun_once_until_it_is_cancelled(world: StoreFixture) -> None:
+    await world.project("p1")
+    owner, kind = DEFAULT_ORGANIZATION, key(kind="upload")
+
+    async def begin() -> tuple[str, str | None]:
+        upload = Upload(
+            id=world.fresh("upload_"),
+            project_id="p1",
+            file_id=world.fresh("file-"),
+            purpose="batch",
+            filename="in.jsonl",
+            bytes=100,
+            file_ttl_s=3600,
+            created_at=world.now,
+            expires_at=world.now + timedelta(hours=1),
+        )
+        return upload.id, await world.store.uploads.add(upload, None, kind)
+
+    assert not await world.store.idempotency.has_made(owner, "k", world.now)
+    first, earlier = await begin()
+    assert earlier is None
+    found = {earlier for _, earlier in await asyncio.gather(*(begin() for _ in range(3)))}
+    assert found == {first}
+    assert await world.store.idempotency.has_made(owner, "k", world.now)
+    assert not await world.store.idempotency.has_made("another", "k", world.now)
+    await world.store.uploads.cancel("p1", first, world.now)
+    assert not await world.store.idempotency.has_made(owner, "k", world.now)
+    assert (await begin())[1] is None

@@ -1,5 +1,5 @@
-"""The port to idempotency keys. Keys are taken by `BatchStore.add` and `FileStore.add`, in the
-transaction that creates what they stand for; here they are looked up.
+"""The port to idempotency keys. Keys are taken by the `add` of batches, files, uploads and
+retries, in the transaction that creates what they stand for; here they are looked up.
 
 The contract is that of ports/store.py.
 """
@@ -17,4 +17,8 @@ class IdempotencyStore(Protocol):
         """The id of what an earlier request with this key made, within IDEMPOTENCY_KEY_KEEP_S and
         not deleted since. Raises KeyTaken where the key stands for another request.
         """
+        ...
+
+    async def has_made(self, organization_id: str, key: str, now: datetime) -> bool:
+        """Whether a request with that key, be it another one, made what is there still."""
         ...

@@ -22,6 +22,7 @@ from typing import Literal, Protocol
 from lowtide.core.files.file import File
 from lowtide.core.files.storage_quota import StorageQuota
 from lowtide.core.files.upload import Upload, UploadPart
+from lowtide.core.idempotency.request_key import RequestKey
 
 PartAnswer = Literal["kept", "closed", "full"]
 """closed: the upload takes no parts (any more). full: its parts would have more bytes
@@ -31,8 +32,12 @@ than its room, or be more than `limits.UPLOAD_PARTS_MAX`."""
 class UploadStore(Protocol):
     """Rows of uploads and of their parts."""
 
-    async def add(self, upload: Upload, quota: StorageQuota | None = None) -> None:
-        """Insert. The ids are fresh. Raises QuotaReached."""
+    async def add(
+        self, upload: Upload, quota: StorageQuota | None = None, key: RequestKey | None = None
+    ) -> str | None:
+        """Insert, unless `key` made an upload: its id. The ids are fresh. Raises QuotaReached,
+        KeyTaken.
+        """
         ...
 
     async def get(self, project_id: str, upload_id: str) -> Upload | None:

@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from lowtide.core.files.file import File
 from lowtide.core.files.storage_quota import StorageQuota
 from lowtide.core.files.upload import Upload, UploadEvent, UploadPart, step
+from lowtide.core.idempotency.request_key import RequestKey
 from lowtide.limits import UPLOAD_PARTS_MAX
 from lowtide.ports.uploads import PartAnswer
 from lowtide.store.connection.database import Database, transactional
@@ -22,6 +23,7 @@ from lowtide.store.schema.rows import file_values
 from lowtide.store.schema.tables import files
 from lowtide.store.schema.upload_tables import upload_parts, uploads
 from lowtide.store.statements.garbage import discard_parts, lock_garbage
+from lowtide.store.statements.idempotency import take_key
 from lowtide.store.statements.storage_use import check_quota
 
 _PENDING = uploads.c.ended_at.is_(None)
@@ -34,11 +36,18 @@ class SqlUploads:
     def __init__(self, database: Database) -> None:
         self._db = database
 
-    async def add(self, upload: Upload, quota: StorageQuota | None = None) -> None:
+    async def add(
+        self, upload: Upload, quota: StorageQuota | None = None, key: RequestKey | None = None
+    ) -> str | None:
         values = {field: getattr(upload, field) for field in Upload.__struct_fields__}
         async with self._db.write() as conn:
+            if key is not None:
+                earlier = await take_key(conn, key, upload.id, upload.created_at)
+                if earlier is not None:
+                    return earlier
             await check_quota(conn, upload.project_id, quota, bytes=upload.bytes, unfinished=1)
             await conn.execute(insert(uploads), values | {"token": 0})
+        return None
 
     async def get(self, project_id: str, upload_id: str) -> Upload | None:
         upload = await self.by_id(upload_id)

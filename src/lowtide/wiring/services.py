@@ -25,6 +25,7 @@ from lowtide.service.batches.retries import RetryService
 from lowtide.service.batches.steering import SteeringService
 from lowtide.service.files.files import FileService
 from lowtide.service.files.signing import UploadSigner, load_secret
+from lowtide.service.files.upload_keys import UploadKeys
 from lowtide.service.files.uploads import UploadService
 from lowtide.service.files.uploads_completion import UploadCompleter
 from lowtide.service.history.history import HistoryService
@@ -88,7 +89,7 @@ def build_services(
     """
     store, blobs, clock, new_id = parts.store, parts.blobs, parts.clock, parts.new_id
     access = Authenticator(store.tenants, clock)
-    files = FileService(store.files, blobs, clock, new_id, parts.quotas)
+    files = _files(parts)
     forecasts = Forecasts(store.capacity, blobs, parts.catalogue, clock, parts.planner)
     queue = FlexQueue(
         store,
@@ -143,6 +144,12 @@ def build_services(
         limits=_limit_report(parts, live),
         history=HistoryService(store.history, clock),
     )
+
+
+def _files(parts: Parts) -> FileService:
+    store, clock = parts.store, parts.clock
+    keys = UploadKeys(store.idempotency, clock)
+    return FileService(store.files, parts.blobs, clock, parts.new_id, parts.quotas, keys)
 
 
 def _limit_report(parts: Parts, live: LiveService) -> LimitReport:

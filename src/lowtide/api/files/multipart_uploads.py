@@ -13,6 +13,7 @@ from starlette.responses import Response
 from lowtide import limits
 from lowtide.api.files.file_objects import together_file
 from lowtide.api.files.uploads import body_of, permit_of, signed_address
+from lowtide.api.http.idempotency_key import PARAMETERS, key_of
 from lowtide.api.http.json_body import as_struct, declared_length, json_response, missing, read_json
 from lowtide.api.middleware.auth import set_audit_subject
 from lowtide.api.middleware.caller import identify, services_of
@@ -91,6 +92,7 @@ class AskedEnd(msgspec.Struct, frozen=True):
     "POST",
     "/v1/files/multipart/initiate",
     answers(BegunMultipart, *UPLOAD_BEGINS),
+    parameters=PARAMETERS,
     requestBody=json_body(
         {
             "type": "object",
@@ -119,7 +121,8 @@ async def initiate(request: Request) -> Response:
         parts=count,
         checksum=checked_checksum(asked.checksum),
     )
-    upload = await services.parts.begin(identify(request).project_id, new)
+    key = key_of(request, "upload", new)
+    upload = await services.parts.begin(identify(request).project_id, new, key)
     set_audit_subject(request, upload.id)
     parts = [
         PartAddress(number=number, url=_address(request, upload, number))

@@ -13,6 +13,7 @@ from starlette.responses import Response
 from lowtide import limits
 from lowtide.api.files.file_objects import openai_file
 from lowtide.api.files.uploads import body_of
+from lowtide.api.http.idempotency_key import PARAMETERS, key_of
 from lowtide.api.http.json_body import as_struct, declared_length, json_response, missing, read_json
 from lowtide.api.http.multipart_form import boundary_of, read_form
 from lowtide.api.middleware.auth import set_audit_subject
@@ -79,6 +80,7 @@ class AskedCompletion(msgspec.Struct, frozen=True):
     "POST",
     "/v1/uploads",
     answers(UploadObject, *UPLOAD_BEGINS),
+    parameters=PARAMETERS,
     requestBody=json_body({"type": "object", "properties": _NEW, "required": [*_REQUIRED]}),
 )
 async def create_upload(request: Request) -> Response:
@@ -101,9 +103,12 @@ async def create_upload(request: Request) -> Response:
         ttl_s=limits.UPLOAD_TTL_S,
         file_ttl_s=checked_expiry(expiry.anchor, str(expiry.seconds)) if expiry else None,
     )
-    upload = await services_of(request).parts.begin(identify(request).project_id, new)
+    services, project_id = services_of(request), identify(request).project_id
+    upload = await services.parts.begin(project_id, new, key_of(request, "upload", new))
     set_audit_subject(request, upload.id)
-    return json_response(upload_object(upload))
+    done = upload.status == "completed"  # by an earlier request with the same key
+    file = await services.files.get(project_id, upload.file_id) if done else None
+    return json_response(upload_object(upload, file))
 
 
 @routes.add(

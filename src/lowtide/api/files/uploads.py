@@ -79,7 +79,14 @@ async def receive_signed(request: Request, file_id: str) -> Response:
 async def _receive_signed(request: Request, file_id: str) -> None:
     files = services_of(request).files
     permit = await permit_of(request, file_id)
-    project_id = (await files.awaiting(permit.subject)).project_id
+    file = await files.awaiting(permit.subject)
+    project_id = file.project_id
+    if file.status == "uploaded":
+        again = await files.measure(project_id)
+        async for piece in body_of(request):
+            await again.write(piece)
+        files.check_same(file, again.content)
+        return
     async with files.receive(project_id, permit.subject, declared_length(request)) as intake:
         async for piece in body_of(request):
             await intake.write(piece)
@@ -150,9 +157,24 @@ async def receive_form(
     Raises LowtideError.
     """
     files = services_of(request).files
-    key_of(request, "file", None)  # one that can be none is refused before the bytes come
+    sent = key_of(request, "file", None)  # one that can be none is refused before the bytes come
+    owner, key = identify(request).organization_id, None if sent is None else sent.key
+    async with files.keys.turn(owner, key) as is_repetition:
+        return await _receive_form(request, project_id, before_file, is_repetition=is_repetition)
+
+
+async def _receive_form(
+    request: Request,
+    project_id: str,
+    before_file: Callable[[Mapping[str, str]], None],
+    *,
+    is_repetition: bool,
+) -> File | Mapping[str, str]:
+    """`is_repetition`: the file is here already, as an upload with the same key made it."""
+    files = services_of(request).files
     least = max(0, declared_length(request) - limits.UPLOAD_OVERHEAD_BYTES_MAX)
-    await files.check_room(project_id, least)
+    if not is_repetition:
+        await files.check_room(project_id, least)
     boundary = boundary_of(request.headers["content-type"])
     file_id = files.new_file_id()
     intake: UploadWriter | None = None
@@ -160,8 +182,11 @@ async def receive_form(
 
         async def open_file() -> UploadWriter:
             nonlocal intake
-            receiving = files.receive(project_id, file_id, least)
-            intake = await stack.enter_async_context(receiving)
+            if is_repetition:
+                intake = await files.measure(project_id)
+            else:
+                receiving = files.receive(project_id, file_id, least)
+                intake = await stack.enter_async_context(receiving)
             return intake
 
         form = await read_form(body_of(request), boundary, open_file, before_file=before_file)
@@ -172,15 +197,19 @@ async def receive_form(
         expires_after_s = _expiry(form.fields)
         filename = checked_filename(form.fields.get("file_name") or form.filename)
     means = (filename, purpose, expires_after_s, intake.content.sha256)
-    file = await files.keep(
-        project_id,
-        file_id,
-        intake.content,
-        filename=filename,
-        purpose=purpose,
-        expires_after_s=expires_after_s,
-        key=key_of(request, "file", means),
-    )
+    key = key_of(request, "file", means)
+    if is_repetition:
+        file = await files.repeated(project_id, key)
+    else:
+        file = await files.keep(
+            project_id,
+            file_id,
+            intake.content,
+            filename=filename,
+            purpose=purpose,
+            expires_after_s=expires_after_s,
+            key=key,
+        )
     set_audit_subject(request, file.id)
     return file
 
@@ -196,16 +225,21 @@ async def _announce(request: Request, project_id: str, fields: Mapping[str, str]
             " an address to send them to.",
             "file",
         )
-    await services.files.check_room(project_id, 0)
     checksum = checked_checksum(_field(request, fields, "checksum"))
+    filename = checked_filename(file_name)
+    purpose = checked_purpose(_field(request, fields, "purpose"))
+    expires_after_s = _expiry(fields)
+    key = key_of(request, "file", ("announced", filename, purpose, expires_after_s, checksum))
     file = await services.files.announce(
         project_id,
-        filename=checked_filename(file_name),
-        purpose=checked_purpose(_field(request, fields, "purpose")),
-        expires_after_s=_expiry(fields),
+        filename=filename,
+        purpose=purpose,
+        expires_after_s=expires_after_s,
+        key=key,
     )
     set_audit_subject(request, file.id)
-    location = signed_address(request, file.id, file.created_at, checksum)
+    since = file.created_at if key is None else services.files.now()  # perhaps of a day ago
+    location = signed_address(request, file.id, since, checksum)
     return Response(status_code=302, headers={"location": location, "x-together-file-id": file.id})
 
 

@@ -34,6 +34,7 @@ UPLOAD_BEGINS: Final[tuple[ErrorCode, ...]] = (
     "invalid_purpose",
     "file_too_large",
     "request_too_large",
+    "idempotency_key_reused",
     "storage_limit_exceeded",
     "storage_full",
 )

@@ -13,7 +13,7 @@ import msgspec
 
 from lowtide import limits
 
-Made = Literal["batch", "file"]
+Made = Literal["batch", "file", "upload"]
 """What kind of thing the request creates."""
 _KEY: Final = re.compile(rf"[!-~]{{1,{limits.IDEMPOTENCY_KEY_CHARS_MAX}}}")
 

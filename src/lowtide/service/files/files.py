@@ -22,7 +22,14 @@ from lowtide.ports.files import FileStore, Order
 from lowtide.ports.store import UnknownCursor
 from lowtide.service.accounts.quotas import Quotas
 from lowtide.service.files.storage import Storage
-from lowtide.service.files.upload_writer import Content, UploadWriter, open_upload, too_large
+from lowtide.service.files.upload_keys import UploadKeys, refused_keys
+from lowtide.service.files.upload_writer import (
+    Content,
+    UploadWriter,
+    measuring_writer,
+    open_upload,
+    too_large,
+)
 from lowtide.service.idempotency.idempotency import reused
 
 BLOB_FOLDER: Final = "files"
@@ -49,7 +56,9 @@ class FileService:
         clock: Clock,
         new_id: NewId,
         allowance: Quotas,
+        keys: UploadKeys,
     ) -> None:
+        self.keys = keys
         self._files = files
         self._blobs = blobs
         self._clock = clock
@@ -62,16 +71,27 @@ class FileService:
         return self._clock.now()
 
     async def announce(
-        self, project_id: str, *, filename: str, purpose: str, expires_after_s: int | None = None
+        self,
+        project_id: str,
+        *,
+        filename: str,
+        purpose: str,
+        expires_after_s: int | None = None,
+        key: RequestKey | None = None,
     ) -> File:
-        """A file whose bytes will come later, to a signed address (Together's step 1).
+        """A file whose bytes will come later, to a signed address (Together's step 1), unless `key`
+        made one: that one, which may have its bytes.
 
-        Raises LowtideError `storage_limit_exceeded`.
+        Raises LowtideError `storage_limit_exceeded`, `idempotency_key_reused`.
         """
+        if (earlier_id := await self.keys.made_by(key)) is not None:
+            return await self.get(project_id, earlier_id)
+        await self.check_room(project_id, 0)
         file = self._file(project_id, self._new_id("file-"), filename, purpose, expires_after_s)
         async with self.storage.adding(project_id) as quota:
-            await self._files.add(file, quota)
-        return file
+            with refused_keys(key):
+                earlier_id = await self._files.add(file, quota, key)
+        return file if earlier_id is None else await self.get(project_id, earlier_id)
 
     def new_file_id(self) -> str:
         return self._new_id("file-")
@@ -111,6 +131,20 @@ class FileService:
             ):
                 yield intake
 
+    async def measure(self, project_id: str) -> UploadWriter:
+        """Takes bytes that are here already, for their digest alone."""
+        return measuring_writer(await self.file_bytes_max(project_id))
+
+    async def repeated(self, project_id: str, key: RequestKey | None) -> File:
+        """The file that an earlier upload with the key made. Raises LowtideError
+        `idempotency_key_reused`; `upload_busy` where it was deleted a moment ago.
+        """
+        earlier_id = await self.keys.made_by(key)
+        if earlier_id is None:
+            message = "The file that an earlier upload with this key made has just been deleted."
+            raise LowtideError("upload_busy", f"{message} Send this one again.", retry_after_s=1)
+        return await self.get(project_id, earlier_id)
+
     async def keep(
         self,
         project_id: str,
@@ -145,11 +179,20 @@ class FileService:
         return await self.get(project_id, earlier_id)
 
     async def awaiting(self, file_id: str) -> File:
-        """The announced file that waits for its bytes. Raises LowtideError `upload_invalid`."""
+        """The announced file that waits for its bytes, or has them: the same may be sent again,
+        where no answer came. Raises LowtideError `upload_invalid`.
+        """
         file = await self._files.by_id(file_id)
-        if file is None or file.status != "pending":
+        if file is None or file.status not in ("pending", "uploaded"):
             raise _address_used()
         return file
+
+    def check_same(self, file: File, content: Content) -> None:
+        """Checks that bytes which were sent again are those of the file. Raises LowtideError
+        `upload_invalid`.
+        """
+        if content.sha256 != file.sha256:
+            raise _address_used()
 
     async def fill(self, project_id: str, file_id: str, content: Content) -> None:
         """Give an announced file its bytes, once.

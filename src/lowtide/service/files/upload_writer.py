@@ -79,6 +79,18 @@ async def open_upload(
         yield UploadWriter(writer, key, bytes_max, on_bytes)
 
 
+class _Nowhere:
+    """A BlobWriter that keeps nothing."""
+
+    async def write(self, data: bytes) -> None:
+        """Does nothing."""
+
+
+def measuring_writer(bytes_max: int) -> UploadWriter:
+    """An UploadWriter that counts and hashes, and stores nothing."""
+    return UploadWriter(_Nowhere(), "", bytes_max)
+
+
 def too_large(bytes_max: int) -> LowtideError:
     """The refusal of a file above the bound `limits.file_bytes` of the settings."""
     mb = f" ({bytes_max / 1024**2:.4g} MiB)" if bytes_max >= 1024**2 else ""

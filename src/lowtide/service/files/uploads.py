@@ -17,10 +17,12 @@ import msgspec
 from lowtide import limits
 from lowtide.core.errors import LowtideError
 from lowtide.core.files.upload import Upload, UploadPart, closed
+from lowtide.core.idempotency.request_key import RequestKey
 from lowtide.ports.blobs import Blobs, BlobWriter
 from lowtide.ports.clock import Clock, NewId
 from lowtide.ports.uploads import UploadStore
 from lowtide.service.files.files import FileService, one_body_at_a_time
+from lowtide.service.files.upload_keys import refused_keys
 
 BLOB_FOLDER: Final = "parts"
 """Parts lie under `parts/{upload id}/{part id}`."""
@@ -82,6 +84,7 @@ class UploadService:
         self, uploads: UploadStore, files: FileService, blobs: Blobs, clock: Clock, new_id: NewId
     ) -> None:
         self._uploads = uploads
+        self._keys = files.keys
         self._files = files
         self._blobs = blobs
         self._clock = clock
@@ -89,8 +92,16 @@ class UploadService:
         self._receiving: set[str] = set()
         self._under_way: Counter[str] = Counter()
 
-    async def begin(self, project_id: str, asked: NewUpload) -> Upload:
-        """Raises LowtideError `invalid_request`, `file_too_large`, `storage_limit_exceeded`."""
+    async def begin(
+        self, project_id: str, asked: NewUpload, key: RequestKey | None = None
+    ) -> Upload:
+        """Begin an upload, unless `key` began one: that one.
+
+        Raises LowtideError `invalid_request`, `file_too_large`, `storage_limit_exceeded`,
+        `idempotency_key_reused`.
+        """
+        if (earlier_id := await self._keys.made_by(key)) is not None:
+            return await self.get(project_id, earlier_id)
         if asked.bytes < 1:
             raise LowtideError("invalid_request", "A file in parts has at least 1 byte.", "bytes")
         await self._files.check_room(project_id, asked.bytes)
@@ -109,8 +120,9 @@ class UploadService:
             expires_at=now + timedelta(seconds=asked.ttl_s),
         )
         async with self._files.storage.adding(project_id) as quota:
-            await self._uploads.add(upload, quota)
-        return upload
+            with refused_keys(key):
+                earlier_id = await self._uploads.add(upload, quota, key)
+        return upload if earlier_id is None else await self.get(project_id, earlier_id)
 
     async def get(self, project_id: str, upload_id: str) -> Upload:
         """Raises LowtideError `upload_not_found`."""

@@ -1,21 +1,22 @@
 """Idempotency keys, taken in the transaction that creates what a request asks for.
 
-Called by batches.py and files.py. Invariant: a key is there if and only if what it made was
-committed, so a crash at any moment leaves both or neither; and of requests with one key at one
+Called by batches.py, files.py and uploads.py. Invariant: a key is there if and only if what it made
+was committed, so a crash at any moment leaves both or neither; and of requests with one key at one
 instant one creates, and the others wait for it and find what it made.
 """
 
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, delete, insert, select, tuple_
+from sqlalchemy import ColumnElement, Row, Select, delete, insert, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lowtide import limits
-from lowtide.core.idempotency.request_key import KeyTaken, RequestKey
+from lowtide.core.idempotency.request_key import KeyTaken, Made, RequestKey
 from lowtide.store.connection.dialect import lock_name
 from lowtide.store.schema.idempotency_tables import idempotency_keys
 from lowtide.store.schema.tables import batches, files
+from lowtide.store.schema.upload_tables import uploads
 
 
 async def take_key(
@@ -40,6 +41,16 @@ async def one_batch(conn: AsyncConnection, batch_id: str) -> Row[Any]:
     return (await conn.execute(select(batches).where(batches.c.id == batch_id))).one()
 
 
+async def has_made(conn: AsyncConnection, organization_id: str, key: str, now: datetime) -> bool:
+    """Whether an earlier request with that key, whatever it was, made what is there still."""
+    mine = (idempotency_keys.c.organization_id == organization_id) & (idempotency_keys.c.key == key)
+    found = await conn.execute(
+        select(idempotency_keys).where(mine, idempotency_keys.c.made_at > _horizon(now))
+    )
+    row = found.one_or_none()
+    return row is not None and await conn.scalar(_there(row.kind, row.made_id)) is not None
+
+
 async def made_by(conn: AsyncConnection, key: RequestKey, now: datetime) -> str | None:
     """The id of what the key made and that is there still; None for a key that is free. Raises
     KeyTaken.
@@ -52,11 +63,18 @@ async def made_by(conn: AsyncConnection, key: RequestKey, now: datetime) -> str 
         return None
     if (row.kind, row.digest) != (key.kind, key.digest):
         raise KeyTaken
-    there = select(batches.c.id).where(batches.c.id == row.made_id, batches.c.deleted_at.is_(None))
-    if key.kind == "file":
-        there = select(files.c.id).where(files.c.id == row.made_id, files.c.deleted_at.is_(None))
-    made_id: str | None = await conn.scalar(there)
+    made_id: str | None = await conn.scalar(_there(row.kind, row.made_id))
     return made_id
+
+
+def _there(kind: Made, made_id: str) -> Select[tuple[str]]:
+    """Finds what was made, while it is there."""
+    if kind == "file":
+        return select(files.c.id).where(files.c.id == made_id, files.c.deleted_at.is_(None))
+    if kind == "upload":
+        is_open = uploads.c.status.in_(("pending", "completed"))
+        return select(uploads.c.id).where(uploads.c.id == made_id, is_open)
+    return select(batches.c.id).where(batches.c.id == made_id, batches.c.deleted_at.is_(None))
 
 
 def _is(key: RequestKey) -> ColumnElement[bool]:

@@ -21,6 +21,7 @@ from lowtide.service.files.files import (
     checked_filename,
     checked_purpose,
 )
+from lowtide.service.files.upload_keys import UploadKeys
 
 
 @pytest.fixture
@@ -28,7 +29,12 @@ def files(store: Store, blobs: Blobs, clock: SkippingClock) -> FileService:
     numbers = count(1)
     allowance = Quotas(store.tenants, store.ledger, clock, LimitSettings())
     return FileService(
-        store.files, blobs, clock, lambda prefix: f"{prefix}{next(numbers):024d}", allowance
+        store.files,
+        blobs,
+        clock,
+        lambda prefix: f"{prefix}{next(numbers):024d}",
+        allowance,
+        UploadKeys(store.idempotency, clock),
     )
 
 

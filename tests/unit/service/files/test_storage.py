@@ -14,6 +14,7 @@ from lowtide.ports.store import Store
 from lowtide.service.accounts.quotas import Quotas
 from lowtide.service.files.files import FileService
 from lowtide.service.files.storage import Storage
+from lowtide.service.files.upload_keys import UploadKeys
 
 
 @pytest.fixture
@@ -56,7 +57,14 @@ async def test_a_body_that_declared_less_than_comes_is_counted_as_it_comes(
 async def test_one_announced_file_takes_one_body_at_a_time(
     allowance: Quotas, store: Store, blobs: Blobs, clock: SkippingClock
 ) -> None:
-    files = FileService(store.files, blobs, clock, lambda prefix: f"{prefix}1", allowance)
+    files = FileService(
+        store.files,
+        blobs,
+        clock,
+        lambda prefix: f"{prefix}1",
+        allowance,
+        UploadKeys(store.idempotency, clock),
+    )
     async with files.receive(DEFAULT_PROJECT, "file-a", 10):
         with pytest.raises(LowtideError) as refused:
             async with files.receive(DEFAULT_PROJECT, "file-a", 10):

@@ -19,6 +19,7 @@ from lowtide.ports.blobs import Blobs
 from lowtide.ports.store import Store, StoreUnavailable
 from lowtide.service.accounts.quotas import Quotas
 from lowtide.service.files.files import FileService
+from lowtide.service.files.upload_keys import UploadKeys
 from lowtide.service.files.uploads import NewUpload, UploadService
 from lowtide.service.files.uploads_completion import UploadCompleter
 from lowtide.system import new_id
@@ -80,7 +81,9 @@ class Env:
         self.blobs = GatedBlobs(open_blobs("file", folder))
         self.blobs.go_on.set()
         allowance = Quotas(store.tenants, store.ledger, clock, LimitSettings())
-        self.files = FileService(store.files, self.blobs, clock, new_id, allowance)
+        self.files = FileService(
+            store.files, self.blobs, clock, new_id, allowance, UploadKeys(store.idempotency, clock)
+        )
         self.uploads = UploadService(store.uploads, self.files, self.blobs, clock, new_id)
         self.processes: list[UploadCompleter] = []
         self.completions = self.process()

@@ -31,6 +31,7 @@ from lowtide.ports.blobs import BlobError, Blobs
 from lowtide.ports.store import Store
 from lowtide.service.accounts.quotas import Quotas
 from lowtide.service.files.files import FileService
+from lowtide.service.files.upload_keys import UploadKeys
 from lowtide.service.live import flex as flex_service
 from lowtide.service.live.flex import FlexService
 from lowtide.service.live.flex_queue import FlexQueue
@@ -48,7 +49,9 @@ class FlexServiceEnv:
         self.store, self.blobs, self.clock = store, blobs, clock
         bounds = more.pop("bounds", LimitSettings())
         allowance = Quotas(store.tenants, store.ledger, clock, bounds)
-        files = FileService(store.files, blobs, clock, new_id, allowance)
+        files = FileService(
+            store.files, blobs, clock, new_id, allowance, UploadKeys(store.idempotency, clock)
+        )
         self.woken = asyncio.Event()
         catalogue = Catalogue([ModelEntry(id="m")])
         self.queue = FlexQueue(

@@ -144,6 +144,11 @@ SPEND_CAP_DOLLARS_MAX: Final = 1_000_000  # pico-dollars of it fit a 64-bit colu
 # ---- the console (api/console) ----
 CONSOLE_SESSION_S: Final = 12 * 3600  # a working day; then the key is typed again
 CONSOLE_BATCHES_PAGE: Final = 50  # rows: two screens, some 10 ms
+CONSOLE_ACTIONS_MAX: Final = 500  # batches that one button acts on: a few seconds of the store
+CONSOLE_REFUSALS_SHOWN: Final = 20  # of them with the reason; the page stays readable
+FIRST_LINES: Final = 5  # of a file that are run before the rest: enough to see a bad prompt
+FIRST_LINES_BYTES_MAX: Final = 4 * 1024 * 1024  # of a file, to find them in
+FIRST_LINES_WAIT_S: Final = 60.0  # for their answers: browsers and proxies wait no longer
 CONSOLE_REFRESH_S: Final = 2.0  # between two looks of an open page; a person sees no less
 PAGE_LINES_MAX: Final = 100  # lines of results in one page
 PAGE_LINE_BYTES_MAX: Final = 256 * 1024  # of one of them; the rest is in the file

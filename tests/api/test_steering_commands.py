@@ -198,3 +198,27 @@ def test_an_input_goes_with_the_end_of_its_batch(env: Env) -> None:
     assert env.http_api.ask("GET", f"/v1/files/{file_id}").status == 404
     refused = env.post({}, f"/v1/batches/{batch_id}/retry")
     assert (refused.status, refused.error["code"]) == (409, "input_gone")
+
+
+def test_several_batches_are_steered_at_once_and_a_refusal_is_told(
+    env: Env, capsys: pytest.CaptureFixture[str]
+) -> None:
+    done = ended(env, ok=[1], bad=[])
+    running = [
+        str(env.post({"input_file_id": env.upload(1).id, "endpoint": CHAT}).json["id"])
+        for _ in range(2)
+    ]
+    assert main(["batches", "pause", *running]) == 0
+    assert said(capsys).count("is paused by its users") == 2
+    assert main(["batches", "list", "--filter", "state:paused", "--quiet"]) == 0
+    assert said(capsys).split() == running[::-1]
+    assert main(["batches", "cancel", running[0], done, running[1], "--json"]) == 1
+    told = capsys.readouterr()
+    lines = [each for each in told.out.splitlines() if "[info  " not in each]
+    assert [each["id"] for each in json.loads("".join(lines))] == running
+    assert done in told.err
+    assert main(["batches", "delete", *running]) == 1, "they are not over yet"
+    assert capsys.readouterr().err.count("can be deleted once it has ended") == 2
+    assert main(["batches", "list", "--filter", "state:cancelled", "-q"]) == 0
+    assert main(["batches", "list", "--filter", "state:well"]) == 2
+    assert "state: is running" in capsys.readouterr().err

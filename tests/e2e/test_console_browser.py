@@ -122,6 +122,9 @@ def test_a_file_is_chosen_checked_and_made_a_batch(server: LiveServer, page: Pag
     page.get_by_role("button", name="Upload and check").click()
     expect(page.locator("h1")).to_have_text("night.jsonl")
     assert violations(page) == []
+    page.get_by_role("button", name="Run the first 5 now").click()
+    expect(page.locator("article .text").last).to_contain_text("hello")
+    assert violations(page) == []
     page.get_by_label("Name").fill("from a browser")
     page.get_by_role("button", name="Create the batch").click()
     expect(page.locator("h1")).to_have_text("from a browser")
@@ -137,6 +140,30 @@ def test_an_upload_that_is_refused_says_why_beside_the_button(
     page.get_by_role("button", name="Upload and check").click()
     expect(page.get_by_role("alert")).to_contain_text("Choose a file with requests")
     expect(page.get_by_role("button", name="Upload and check")).to_be_enabled()
+
+
+def test_chosen_batches_stay_chosen_while_the_list_moves_and_are_deleted_together(
+    server: LiveServer, page: Page
+) -> None:
+    mine = [create(server.address, 1, f"chosen {number}") for number in range(2)]
+    page.goto(f"{server.address}/?q=chosen")
+    delete = page.get_by_role("button", name="Delete", exact=True)
+    expect(delete).to_be_disabled()
+    for each in mine:
+        page.locator(f"input[value='{each}']").check()
+        row = page.locator(f"tr[data-href$='{each}']")
+        expect(row).to_contain_text("completed", timeout=PATIENCE_S * 1000)
+    for each in mine:
+        expect(page.locator(f"input[value='{each}']")).to_be_checked()
+    expect(page.locator("[data-chosen]")).to_have_text("With 2 chosen:")
+    assert violations(page) == []
+    page.evaluate("window.confirm = (text) => { window.asked = text; return false; }")
+    delete.click()
+    assert "Nobody can bring them back" in page.evaluate("window.asked")
+    page.evaluate("window.confirm = () => true")
+    delete.click()
+    expect(page.get_by_role("status").last).to_contain_text("2 batches deleted.")
+    expect(page.get_by_role("heading", name="No batch is like that")).to_be_visible()
 
 
 def test_a_page_is_walked_by_keys(server: LiveServer, page: Page) -> None:

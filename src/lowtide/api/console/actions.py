@@ -6,6 +6,7 @@ those of the services.
 
 from collections.abc import Awaitable, Callable, Mapping
 from functools import wraps
+from types import MappingProxyType
 from typing import Final
 
 from starlette.requests import Request
@@ -108,7 +109,11 @@ async def _refused(request: Request, batch_id: str, error: LowtideError) -> Resp
     return await show(request, f"{ROOT}/batches/{batch_id}", failure=error)
 
 
+ACTS: Final[Mapping[str, Act]] = MappingProxyType(
+    {act.__name__: act for act in (cancel, retry, pause, resume, change, delete)}
+)
+
 ROUTES: Final = tuple(
-    Route(f"{ROOT}/batches/{{batch_id}}/{act.__name__}", _button(act), methods=["POST"])
-    for act in (cancel, retry, pause, resume, change, delete)
+    Route(f"{ROOT}/batches/{{batch_id}}/{name}", _button(act), methods=["POST"])
+    for name, act in ACTS.items()
 )

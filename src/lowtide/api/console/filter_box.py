@@ -38,6 +38,21 @@ def read_filter(typed: str, now: datetime) -> BatchFilter:
     return msgspec.structs.replace(found, text=" ".join(words))
 
 
+def query_of(which: BatchFilter) -> dict[str, str | int]:
+    """The same as `GET /v1/batches` takes it."""
+    after, before = which.created_after, which.created_before
+    asked: dict[str, str | int | None] = {
+        "status": which.statuses[0] if which.statuses else None,
+        "held": None if which.is_held is None else str(which.is_held).lower(),
+        "model": which.model,
+        "created_after": None if after is None else int(after.timestamp()),
+        "created_before": None if before is None else int(before.timestamp()),
+        "text": which.text,
+        "error_code": which.error_code,
+    }
+    return {name: value for name, value in asked.items() if value not in (None, "")}
+
+
 def _part(name: str, value: str, now: datetime) -> dict[str, object]:
     if name == "model":
         return {"model": value}

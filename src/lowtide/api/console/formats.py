@@ -4,6 +4,7 @@ Units stand beside every number. Instants are shown in UTC; the page's script sh
 reader's own zone and keeps UTC for the pointer.
 """
 
+import shlex
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Final
@@ -11,7 +12,8 @@ from typing import Final
 from markupsafe import Markup, escape
 
 FILTERS: Final = (
-    "count", "duration", "dollars", "instant", "percent", "rate", "share_of", "short_model",
+    "count", "duration", "dollars", "instant", "percent", "rate", "share_of", "shell_word",
+    "short_model",
 )  # fmt: skip
 
 _STEPS: Final = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
@@ -42,6 +44,11 @@ def dollars(amount: str) -> str:
         return "$0"
     places = 2 if abs(value) >= 1 else max(2, 2 - value.adjusted())
     return f"${value:,.{places}f}"
+
+
+def shell_word(text: str) -> str:
+    """The text as one word of a command line."""
+    return shlex.quote(text)
 
 
 def short_model(model: str) -> str:

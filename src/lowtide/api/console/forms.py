@@ -20,15 +20,39 @@ async def read_form(request: Request) -> Mapping[str, str]:
     `invalid_request`.
     """
     body = await read_bounded(request, limits.FORM_FIELD_BYTES_MAX)
-    try:
-        fields = parse_qs(
-            body.decode(), keep_blank_values=True, max_num_fields=limits.FORM_PARTS_MAX
-        )
-    except ValueError:
-        raise LowtideError("invalid_request", "The form cannot be read.") from None
+    fields = _decoded(body, limits.FORM_PARTS_MAX)
     found = {name: values[-1] for name, values in fields.items()}
     check_csrf(request, found.get("csrf", ""))
     return found
+
+
+class Form:
+    """The fields of a form in which a name may come several times."""
+
+    def __init__(self, fields: Mapping[str, list[str]]) -> None:
+        self._fields = fields
+
+    def value(self, name: str) -> str:
+        """The last value of the field; empty where there is none."""
+        return self._fields.get(name, [""])[-1]
+
+    def values(self, name: str) -> list[str]:
+        return list(self._fields.get(name, ()))
+
+
+async def read_whole_form(request: Request) -> Form:
+    """As `read_form`, for the form that has a field for each chosen row."""
+    body = await read_bounded(request, limits.FORM_FIELD_BYTES_MAX)
+    form = Form(_decoded(body, limits.CONSOLE_ACTIONS_MAX + limits.FORM_PARTS_MAX))
+    check_csrf(request, form.value("csrf"))
+    return form
+
+
+def _decoded(body: bytes, most: int) -> dict[str, list[str]]:
+    try:
+        return parse_qs(body.decode(), keep_blank_values=True, max_num_fields=most)
+    except ValueError:
+        raise LowtideError("invalid_request", "The form cannot be read.") from None
 
 
 def check_csrf(request: Request, told: str) -> None:

@@ -13,7 +13,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from lowtide.api.accounts import usage
-from lowtide.api.console import actions, administration, new_batch, webhooks
+from lowtide.api.console import actions, administration, first_lines, new_batch, selection, webhooks
 from lowtide.api.console.answers import base_of, html, show
 from lowtide.api.console.failures import told_on_a_page
 from lowtide.api.console.forms import read_form
@@ -129,7 +129,9 @@ ROUTES: Final = (
     Route(SIGN_IN, sign_in_with_key, methods=["POST"]),
     Route(SIGN_OUT, sign_out, methods=["POST"]),
     Route(f"{ROOT}/live", told_on_a_page(live), methods=["GET"]),
+    *selection.ROUTES,
     *actions.ROUTES,
+    *first_lines.ROUTES,
     *new_batch.ROUTES,
     *administration.ROUTES,
     *webhooks.ROUTES,

@@ -5,7 +5,6 @@ a whole page of it, `live_pages` its fragments again and again.
 """
 
 import re
-from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from secrets import token_hex
@@ -22,6 +21,8 @@ from lowtide.api.console.administration_views import (
     load_organizations,
     load_project,
 )
+from lowtide.api.console.buttons import buttons_of
+from lowtide.api.console.failure_rows import rows_of, unrun_in
 from lowtide.api.console.filter_box import read_filter
 from lowtide.api.console.history_view import history_context
 from lowtide.api.console.shown_lines import shown_line
@@ -34,7 +35,6 @@ from lowtide.api.objects.batches import BatchObject
 from lowtide.api.openapi.routes import read_query
 from lowtide.api.replicas.engines import engines_of
 from lowtide.core.batches.batch import STEERABLE, TERMINAL, Batch
-from lowtide.core.batches.failures import OTHER, FailureGroup
 from lowtide.core.batches.line import ENDPOINTS
 from lowtide.core.errors import LowtideError
 from lowtide.core.files.file import File
@@ -101,9 +101,11 @@ async def load_batches(request: Request) -> Context:
     return {
         "q": typed,
         "wrong": wrong,
-        "batches": [_row(each, names) for each in shown],
+        "batches": [_row(each, names, _without_answer(each)) for each in shown],
         "after": after,
         "older": shown[-1].id if page.more else None,
+        "told": None,
+        "refused": (),
     }
 
 
@@ -116,11 +118,15 @@ async def load_batch(request: Request, batch_id: str) -> Context:
     groups = (
         await services.retries.failures(project_id, batch_id) if shown.request_counts.failed else ()
     )
+    tree = await _tree(request, batch)
+    unrun = unrun_in(groups)
     return {
-        **_row(shown, names),
-        **await _tree(request, batch),
+        **_row(shown, names, unrun),
+        **tree,
         **await history_context(request, batch, shown),
-        "failures": _failures(groups),
+        "buttons": buttons_of(shown, tree["unfinished_id"]),
+        "address": public_base(request),
+        "failures": rows_of(groups),
         "steps": _steps(shown),
         "output_file_id": batch.output_file_id,
         "error_file_id": batch.error_file_id,
@@ -191,6 +197,7 @@ async def load_draft(request: Request, file_id: str) -> Context:
         ],
         "address": public_base(request),
         "once": token_hex(16),
+        "first": None,
     }
 
 
@@ -214,7 +221,7 @@ def _served(standing: Standing, model: str, endpoint: str) -> Context:
 
 VIEWS: Final[Sequence[View]] = (
     View(
-        re.compile(r"/(?:console)?"),
+        re.compile(r"/(?:console(?:/batches)?)?"),
         "batches.html",
         load_batches,
         {"batches": "parts/batches.html"},
@@ -288,22 +295,19 @@ async def _tree(request: Request, batch: Batch) -> Context:
     }
 
 
-def _failures(groups: Sequence[FailureGroup]) -> list[Context]:
-    """The groups, the first of each code with how many lines have that code."""
-    of_code = Counter[str]()
-    for group in groups:
-        of_code[group.code] += group.requests
-    found: list[Context] = []
-    for group in groups:
-        # Several codes are counted as OTHER, and a retry goes by code.
-        count = of_code.pop(group.code, 0) if group.code != OTHER else 0
-        found.append({"group": group, "of_code": count})
-    return found
+def _without_answer(batch: BatchObject) -> int:
+    """Lines that a list does not call failed: of a batch that ended early it is not known here how
+    many of them an engine saw.
+    """
+    return batch.request_counts.failed if batch.status in ("expired", "cancelled") else 0
 
 
-def _row(batch: BatchObject, filenames: Mapping[str, str]) -> Context:
-    """A batch with what a page says of it beside the object's own fields."""
+def _row(batch: BatchObject, filenames: Mapping[str, str], unrun: int = 0) -> Context:
+    """A batch with what a page says of it beside the object's own fields. `unrun`: lines of the
+    error file that no engine saw.
+    """
     counts = batch.request_counts
+    failed = counts.failed - unrun
     total = max(counts.total, 1)
     filename = filenames.get(batch.input_file_id, "")
     return {
@@ -312,7 +316,8 @@ def _row(batch: BatchObject, filenames: Mapping[str, str]) -> Context:
         "filename": filename,
         "counts": counts,
         "done_share": counts.completed / total,
-        "failed_share": counts.failed / total,
+        "failed": failed,
+        "failed_share": failed / total,
         "has_ended": batch.status in TERMINAL,
         "is_steerable": batch.status in STEERABLE,
     }

@@ -1,12 +1,14 @@
 """`lowtide batches`: create, list, get, watch, results, cancel; steering.py has the other verbs."""
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.markup import escape
 
+from lowtide.api.console.filter_box import query_of, read_filter
 from lowtide.cli.batches.batch_report import (
     counts_of,
     exit_code_of,
@@ -23,6 +25,7 @@ from lowtide.cli.batches.estimate_report import exit_code_of_estimate, show_esti
 from lowtide.cli.batches.files import upload_file
 from lowtide.cli.batches.outputs import errors_beside, writable_target
 from lowtide.cli.batches.results import collect, collect_joined, follow
+from lowtide.cli.batches.several import BatchIds, of_each
 from lowtide.cli.batches.steering import BatchId, add_commands, key_and_value
 from lowtide.cli.client.objects import BatchView, EstimateView, JsonObject, read_view
 from lowtide.cli.client.server_client import check_id
@@ -134,16 +137,36 @@ def _is_path(file: str) -> bool:
     return is_standard(path) or path.exists() or bool(path.suffix) or len(path.parts) > 1
 
 
-@app.command("list", epilog=examples("lowtide batches list --limit 5"))
+@app.command(
+    "list",
+    epilog=examples(
+        "lowtide batches list --limit 5",
+        "lowtide batches list --filter 'state:running model:qwen created:<2d'",
+        "lowtide batches list --filter error:timeout --quiet | xargs lowtide batches retry",
+    ),
+)
 def list_batches(
     limit: Annotated[int, typer.Option(min=1, max=100, help="How many, newest first.")] = 20,
+    typed: Annotated[
+        str,
+        typer.Option(
+            "--filter",
+            metavar="TEXT",
+            help="As in the console's box: state:, model:, error:, created:<2d, words.",
+        ),
+    ] = "",
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the ids only.")] = False,
     server: ServerOption = DEFAULT_SERVER,
     api_key: KeyOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """List batches, newest first."""
     with connect(server, api_key) as client:
-        answer = client.batches(limit)
+        answer = client.batches(limit, query_of(read_filter(typed, datetime.now(UTC))))
+    if quiet:
+        for entry in answer.get("data", []):
+            console.write(read_view(entry, BatchView).id)
+        return
     if as_json:
         console.emit_json(answer)
         return
@@ -305,21 +328,25 @@ def _show_written(words: str, found: JsonObject) -> None:
     )
 
 
-@app.command(epilog=examples("lowtide batches cancel batch_abc123"))
+@app.command(
+    epilog=examples(
+        "lowtide batches cancel batch_abc123",
+        "lowtide batches list --filter state:paused --quiet | xargs lowtide batches cancel",
+    )
+)
 def cancel(
-    batch_id: BatchId,
+    batch_ids: BatchIds,
     server: ServerOption = DEFAULT_SERVER,
     api_key: KeyOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Cancel a batch. What is finished stays, and can be downloaded."""
     with connect(server, api_key) as client:
-        answer = client.cancel_batch(check_id(batch_id, "batch"))
-    if as_json:
-        console.emit_json(answer)
-        return
-    batch = read_view(answer, BatchView)
-    console.write(f"{sentence(batch)}.")
+        of_each(batch_ids, client.cancel_batch, _show_state, as_json=as_json)
+
+
+def _show_state(answer: JsonObject) -> None:
+    console.write(f"{sentence(read_view(answer, BatchView))}.")
 
 
 add_commands(app)

@@ -11,6 +11,7 @@ from rich.markup import escape
 from lowtide.api.objects.failures import FailureGroupList
 from lowtide.cli.batches.batch_report import show_batch
 from lowtide.cli.batches.failures import show_failures
+from lowtide.cli.batches.several import BatchIds, of_each
 from lowtide.cli.client.objects import BatchView, HoldsView, JsonObject, read_view
 from lowtide.cli.client.server_client import check_id
 from lowtide.cli.options import (
@@ -54,7 +55,7 @@ def add_commands(app: typer.Typer) -> None:
 
 
 def retry(
-    batch_id: BatchId,
+    batch_ids: BatchIds,
     only: Annotated[
         str,
         typer.Option(
@@ -92,17 +93,21 @@ def retry(
         "completion_window": completion_window,
         "priority": priority,
     }
+    given = {name: value for name, value in asked.items() if value is not None}
+
+    def tell(answer: JsonObject) -> None:
+        batch_id = escape(read_view(answer, BatchView).id)
+        console.write(batch_id)
+        watch = f"lowtide batches watch {batch_id}"
+        results = f"lowtide batches results {batch_id} --with-retries -o results.jsonl"
+        console.info(f"Next: [bold]{watch}[/], then [bold]{results}[/]")
+
     with connect(server, api_key) as client:
-        given = {name: value for name, value in asked.items() if value is not None}
-        answer = client.steering.retry(check_id(batch_id, "batch"), given)
-    if as_json:
-        console.emit_json(answer)
-        return
-    batch = read_view(answer, BatchView)
-    console.write(batch.id)
-    watch = f"lowtide batches watch {escape(batch.id)}"
-    results = f"lowtide batches results {escape(batch.id)} --with-retries -o results.jsonl"
-    console.info(f"Next: [bold]{watch}[/], then [bold]{results}[/]")
+
+        def ask(batch_id: str) -> JsonObject:
+            return client.steering.retry(batch_id, given)
+
+        of_each(batch_ids, ask, tell, as_json=as_json)
 
 
 def errors(
@@ -121,18 +126,18 @@ def errors(
 
 
 def delete(
-    batch_id: BatchId,
+    batch_ids: BatchIds,
     server: ServerOption = DEFAULT_SERVER,
     api_key: KeyOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Delete a batch that has ended, with its results. The input file stays."""
     with connect(server, api_key) as client:
-        answer = client.steering.delete(check_id(batch_id, "batch"))
-    if as_json:
-        console.emit_json(answer)
-    else:
-        console.write(f"Batch {escape(batch_id)} and its results are deleted.")
+        of_each(batch_ids, client.steering.delete, _show_deleted, as_json=as_json)
+
+
+def _show_deleted(answer: JsonObject) -> None:
+    console.write(f"Batch {escape(str(answer.get('id')))} and its results are deleted.")
 
 
 OperatorOption = Annotated[
@@ -144,7 +149,7 @@ OperatorOption = Annotated[
 
 
 def pause(
-    batch_id: BatchId,
+    batch_ids: BatchIds,
     in_flight: Annotated[
         str, typer.Option(metavar="finish|abort", help="What becomes of calls that are under way.")
     ] = "finish",
@@ -155,12 +160,15 @@ def pause(
 ) -> None:
     """Pause a batch: no further request starts. Its completion window goes on."""
     with connect(server, api_key) as client:
-        answer = client.steering.pause(check_id(batch_id, "batch"), in_flight, operator=operator)
-    _show_holds(answer, as_json=as_json)
+
+        def ask(batch_id: str) -> JsonObject:
+            return client.steering.pause(batch_id, in_flight, operator=operator)
+
+        of_each(batch_ids, ask, _show_holds, as_json=as_json)
 
 
 def resume(
-    batch_id: BatchId,
+    batch_ids: BatchIds,
     operator: OperatorOption = False,
     server: ServerOption = DEFAULT_SERVER,
     api_key: KeyOption = None,
@@ -168,14 +176,14 @@ def resume(
 ) -> None:
     """Let a paused batch go on, unless another hold is left."""
     with connect(server, api_key) as client:
-        answer = client.steering.resume(check_id(batch_id, "batch"), operator=operator)
-    _show_holds(answer, as_json=as_json)
+
+        def ask(batch_id: str) -> JsonObject:
+            return client.steering.resume(batch_id, operator=operator)
+
+        of_each(batch_ids, ask, _show_holds, as_json=as_json)
 
 
-def _show_holds(answer: JsonObject, *, as_json: bool) -> None:
-    if as_json:
-        console.emit_json(answer)
-        return
+def _show_holds(answer: JsonObject) -> None:
     batch = read_view(answer, HoldsView)
     who = {"user": "its users", "operator": "the operator", "spend_cap": "the spend cap"}
     names = " and ".join(who.get(hold, hold) for hold in batch.holds)

@@ -186,9 +186,9 @@ class ServerClient:
     def batch(self, batch_id: str) -> JsonObject:
         return self._http.call("GET", f"/batches/{batch_id}")
 
-    def batches(self, limit: int) -> JsonObject:
-        """The batches, newest first."""
-        return self._http.call("GET", "/batches", params={"limit": limit})
+    def batches(self, limit: int, which: Mapping[str, str | int] | None = None) -> JsonObject:
+        """The batches, newest first; `which`: further parameters of the route."""
+        return self._http.call("GET", "/batches", params={"limit": limit, **(which or {})})
 
     def cancel_batch(self, batch_id: str) -> JsonObject:
         return self._http.call("POST", f"/batches/{batch_id}/cancel")

@@ -28,12 +28,27 @@ function say(text) {
 function replace({ id, html }) {
   const element = document.getElementById(id);
   if (!element || element.contains(document.activeElement?.closest("form"))) return;
+  const chosen = new Set([...element.querySelectorAll("input:checked")].map((each) => each.value));
   const open = [...element.querySelectorAll("details")].map((each) => each.open);
   element.innerHTML = html;
   element.querySelectorAll("details").forEach((each, place) => { each.open = open[place] ?? each.open; });
+  for (const each of element.querySelectorAll("input[type=checkbox]")) each.checked = chosen.has(each.value);
   localize(element);
   mark(rowAt);
+  count();
 }
+
+// The buttons above the list are of use once a batch is chosen.
+function count() {
+  const form = document.getElementById("selection");
+  if (!form) return;
+  const number = document.querySelectorAll("input[name=batch]:checked").length;
+  const all = form.elements.all.checked;
+  form.querySelectorAll("button").forEach((each) => { each.disabled = !number && !all; });
+  form.querySelector("[data-chosen]").textContent = all ? "With all of them:" : `With ${number} chosen:`;
+}
+
+document.addEventListener("change", count);
 
 function listen() {
   const address = document.body.dataset.live;
@@ -56,8 +71,9 @@ function close() {
 document.addEventListener("visibilitychange", () => (document.hidden ? close() : listen()));
 
 document.addEventListener("submit", (event) => {
-  const question = event.target.dataset.question;
+  const question = event.submitter?.dataset.question ?? event.target.dataset.question;
   if (question && !confirm(question)) event.preventDefault();
+  else if ("slow" in event.target.dataset) event.submitter.textContent = "Waiting for the answers…";
 });
 
 let rowAt = -1;
@@ -70,12 +86,14 @@ function mark(place) {
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
   // A closed dialog keeps the focus until the browser draws again: its keys are the page's.
-  if (event.target.closest("input, textarea, select, dialog[open]")) return;
+  if (event.target.closest("input:not([type=checkbox]), textarea, select, dialog[open]")) return;
   const all = rows();
   if (event.key === "j" || event.key === "k") {
     rowAt = Math.min(all.length - 1, Math.max(0, rowAt + (event.key === "j" ? 1 : -1)));
     mark(rowAt);
     all[rowAt]?.scrollIntoView({ block: "nearest" });
+  } else if (event.key === "x" && all[rowAt]) {
+    all[rowAt].querySelector("input[name=batch]")?.click();
   } else if (event.key === "Enter" && all[rowAt] && event.target === document.body) {
     location.href = all[rowAt].dataset.href;
   } else if (event.key === "/" && document.getElementById("q")) {
@@ -128,4 +146,5 @@ if (drop) {
 }
 
 localize(document);
+count();
 listen();

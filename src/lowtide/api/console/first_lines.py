@@ -1,0 +1,124 @@
+"""`Run the first 5 now`: the first lines of a file as single calls, before a batch is made of it.
+
+They go to the batch queue as flex calls: at the price of a batch, within the limits of flex calls,
+and taken out of the queue when no answer comes in time. The answers stand on the file's page.
+"""
+
+import asyncio
+from typing import Any, Final
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from lowtide import limits
+from lowtide.api.console.answers import show
+from lowtide.api.console.failures import told_on_a_page
+from lowtide.api.console.forms import read_form
+from lowtide.api.console.shown_lines import ShownLine, shown_line
+from lowtide.api.middleware.caller import identify, services_of
+from lowtide.api.middleware.console_paths import DRAFTS
+from lowtide.api.objects.lines import LineObject
+from lowtide.core.bodies.body_bounds import require_bounded
+from lowtide.core.errors import LowtideError
+from lowtide.core.live.flex import read_flex, with_fields
+from lowtide.core.usage import UNREADABLE
+from lowtide.ports.blobs import BlobError
+from lowtide.ports.store import StoreError
+
+
+class _Line(msgspec.Struct):
+    """What is needed of a line; validation at creation is as strict as ever."""
+
+    body: msgspec.Raw
+    custom_id: str = ""
+    url: str = ""
+
+
+_decode = msgspec.json.Decoder(_Line).decode
+
+
+@told_on_a_page
+async def run_first_lines(request: Request) -> Response:
+    """Runs them at once, and shows each with its answer."""
+    file_id: str = request.path_params["file_id"]
+    fields = await read_form(request)
+    page = f"{DRAFTS}{file_id}"
+    try:
+        lines = await _first_lines(request, file_id)
+    except LowtideError as error:
+        return await show(request, page, error)
+    endpoint = fields.get("endpoint", "")
+    shown = await asyncio.gather(
+        *(_run(request, place, line, endpoint) for place, line in enumerate(lines))
+    )
+    return await show(request, page, first=shown)
+
+
+async def _first_lines(request: Request, file_id: str) -> list[bytes]:
+    """The first lines that are not blank. Raises LowtideError for an unknown file."""
+    services = services_of(request)
+    file = await services.files.get_ready(identify(request).project_id, file_id)
+    length = min(file.bytes, limits.FIRST_LINES_BYTES_MAX)
+    head = bytearray()
+    async for block in services.files.stream(file, 0, length):
+        head += block
+        if head.count(b"\n") >= limits.FIRST_LINES:
+            break
+    lines = bytes(head).split(b"\n")
+    if length < file.bytes:
+        lines.pop()  # the end of it was not read
+    found = [each for each in lines if each.strip()][: limits.FIRST_LINES]
+    if not found:
+        raise LowtideError("invalid_request", "The first line is too long to be run from here.")
+    return found
+
+
+async def _run(request: Request, place: int, line: bytes, endpoint: str) -> ShownLine:
+    """One line and what it came to; a refusal stands where its answer would."""
+    try:
+        answer = await _answer(request, line, endpoint)
+    except LowtideError as error:
+        answer = {"error": {"code": error.code, "message": error.message}}
+    except (StoreError, BlobError):
+        answer = {"error": {"code": "storage_unavailable", "message": "Try again in a moment."}}
+    result = msgspec.json.encode(answer)
+    fits = max(len(result), len(line)) <= limits.PAGE_LINE_BYTES_MAX
+    return shown_line(
+        LineObject(
+            place=place,
+            line=place + 1,
+            bytes=len(result),
+            result=msgspec.Raw(result) if fits else None,
+            request=msgspec.Raw(line) if fits else None,
+        )
+    )
+
+
+async def _answer(request: Request, line: bytes, endpoint: str) -> dict[str, Any]:
+    try:
+        asked = _decode(line)
+        require_bounded(bytes(asked.body))
+        body = with_fields(bytes(asked.body), {"service_tier": "flex", "stream": False})
+    except UNREADABLE:
+        raise LowtideError("invalid_request", "The line is no request.") from None
+    call = read_flex(asked.url or endpoint, body)
+    assert call is not None, "it asks for the batch queue"
+    caller = identify(request)
+    try:
+        async with asyncio.timeout(limits.FIRST_LINES_WAIT_S):
+            answer = await services_of(request).flex.hold(
+                caller.project_id, caller.user_id, call, organization_id=caller.organization_id
+            )
+    except TimeoutError:
+        raise LowtideError(
+            "resource_unavailable",
+            f"No answer within {limits.FIRST_LINES_WAIT_S:.0f} s: the queue is long, or no engine"
+            " takes batch calls of this model now. A batch waits for as long as its window.",
+        ) from None
+    response = {"status_code": answer.status, "body": msgspec.Raw(answer.body)}
+    return {"custom_id": asked.custom_id, "response": response}
+
+
+ROUTES: Final = (Route(DRAFTS + "{file_id}/first", run_first_lines, methods=["POST"]),)

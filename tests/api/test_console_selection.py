@@ -1,0 +1,179 @@
+"""One button on many batches: those chosen in the console's list, or all that match its filter."""
+
+from html import unescape
+
+import pytest
+from api_server import Answer
+from console_client import csrf_in, get, post, sign_in
+from tenant_env import Env, Tenant, line
+
+from lowtide import limits
+from lowtide.api.console.failure_rows import rows_of, unrun_in
+from lowtide.core.batches.failures import OTHER, FailureGroup
+
+
+def press(
+    tenant: Tenant, cookie: str, act: str, *batch_ids: str, query: str = "", **more: str
+) -> Answer:
+    """A button above the list, which must be on the page; each batch must be offered there."""
+    page = get(tenant.env.http_api, f"/{query}", cookie)
+    text = page.body.decode()
+    assert f'name="act" value="{act}"' in text
+    for each in batch_ids:
+        assert f'name="batch" value="{each}"' in text
+    chosen = "&".join(f"batch={each}" for each in batch_ids)
+    fields = {"csrf": csrf_in(page), "act": act, **more}
+    body = "&".join([*(f"{name}={value}" for name, value in fields.items()), chosen])
+    return tenant.env.http_api.ask(
+        "POST",
+        f"/console/batches{query}",
+        body.encode(),
+        {
+            "accept": "text/html",
+            "content-type": "application/x-www-form-urlencoded",
+            "cookie": cookie,
+        },
+    )
+
+
+def created(tenant: Tenant, number: int) -> list[str]:
+    return [tenant.create(line(), metadata={"n": str(each)}).json["id"] for each in range(number)]
+
+
+def state(tenant: Tenant, batch_id: str) -> str:
+    told = tenant.ask("GET", f"/v1/batches/{batch_id}").json
+    return "paused" if told.get("holds") else told["status"]
+
+
+def text_of(answer: Answer) -> str:
+    return unescape(answer.body.decode())
+
+
+def test_the_chosen_batches_are_paused_and_the_others_are_not(env: Env) -> None:
+    tenant = env.tenant()
+    first, second, third = created(tenant, 3)
+    cookie = sign_in(tenant)
+    assert "2 batches paused." in text_of(press(tenant, cookie, "pause", first, third))
+    assert [state(tenant, each) for each in (first, second, third)] == [
+        "paused", "validating", "paused",
+    ]  # fmt: skip
+    assert "1 batch resumed." in text_of(press(tenant, cookie, "resume", first))
+    assert state(tenant, first) == "validating"
+
+
+def test_what_is_refused_is_told_with_the_reason_and_the_rest_is_done(env: Env) -> None:
+    tenant = env.tenant()
+    ended = env.ended_batch(tenant).id
+    (running,) = created(tenant, 1)
+    answer = press(tenant, sign_in(tenant), "cancel", ended, running)
+    told = text_of(answer)
+    assert answer.status == 200
+    assert "1 batch cancelled, 1 not:" in told
+    assert ended in told
+    assert state(tenant, running) == "cancelling"
+
+
+def test_all_that_match_the_filter_are_acted_on_and_no_other(env: Env) -> None:
+    tenant = env.tenant()
+    ended = env.ended_batch(tenant).id
+    running = created(tenant, 2)
+    answer = press(tenant, sign_in(tenant), "pause", query="?q=state:validating", all="yes")
+    assert "2 batches paused." in text_of(answer)
+    assert [state(tenant, each) for each in (ended, *running)] == ["completed", "paused", "paused"]
+    answer = press(tenant, sign_in(tenant), "delete", query="?q=state:completed", all="yes")
+    assert "1 batch deleted." in text_of(answer)
+    assert tenant.ask("GET", f"/v1/batches/{ended}").status == 404
+
+
+def test_failed_lines_of_several_batches_run_again(env: Env) -> None:
+    tenant = env.tenant()
+    ended = [env.ended_batch(tenant).id for _ in range(2)]
+    assert "2 batches retried." in text_of(press(tenant, sign_in(tenant), "retry", *ended))
+    retries = tenant.ask("GET", "/v1/batches").json["data"][:2]
+    assert sorted(each["retry_of"] for each in retries) == sorted(ended)
+
+
+def test_one_button_acts_on_a_bounded_number(env: Env, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "CONSOLE_ACTIONS_MAX", 2)
+    monkeypatch.setattr(limits, "CONSOLE_REFUSALS_SHOWN", 1)
+    tenant = env.tenant()
+    oldest, *newest = created(tenant, 3)
+    told = text_of(press(tenant, sign_in(tenant), "pause", all="yes"))
+    assert "2 batches paused. These were the newest 2: there are more." in told
+    assert [state(tenant, each) for each in (oldest, *newest)] == ["validating", "paused", "paused"]
+    told = text_of(press(tenant, sign_in(tenant), "delete", all="yes"))
+    assert "0 batches deleted, 2 not:" in told
+    assert told.count("<br>") == 1
+
+
+@pytest.mark.parametrize(
+    ("act", "reason"), [("pause", "Choose batches first"), ("launch", "no such button")]
+)
+def test_a_selection_that_says_nothing_is_explained(env: Env, act: str, reason: str) -> None:
+    tenant = env.tenant()
+    created(tenant, 1)
+    cookie = sign_in(tenant)
+    csrf = csrf_in(get(env.http_api, "/", cookie))
+    answer = post(env.http_api, "/console/batches", cookie, act=act, csrf=csrf)
+    assert answer.status == 400
+    assert reason in text_of(answer)
+
+
+def test_batches_of_others_and_forms_from_elsewhere_change_nothing(env: Env) -> None:
+    owner, other = env.tenant("owner"), env.tenant("other")
+    (batch_id,) = created(owner, 1)
+    created(other, 1)
+    cookie = sign_in(other)
+    csrf = csrf_in(get(env.http_api, "/", cookie))
+    answer = post(env.http_api, "/console/batches", cookie, act="cancel", batch=batch_id, csrf=csrf)
+    assert "0 batches cancelled, 1 not:" in text_of(answer)
+    refused = post(env.http_api, "/console/batches", cookie, act="cancel", all="yes", csrf="0" * 64)
+    assert refused.status == 403
+    assert state(owner, batch_id) == "validating"
+
+
+def test_a_key_of_scope_read_is_offered_no_choice(env: Env) -> None:
+    reader = env.tenant("reader", ("read",))
+    cookie = sign_in(reader)
+    page = get(env.http_api, "/", cookie)
+    assert 'name="act"' not in page.body.decode()
+    answer = post(env.http_api, "/console/batches", cookie, act="cancel", csrf=csrf_in(page))
+    assert answer.status == 403
+
+
+def test_lines_that_never_ran_are_not_called_failed(env: Env) -> None:
+    tenant = env.tenant()
+    batch = env.running_batch(tenant, 5)
+    run = env.http_api.run
+    run(tenant.worker.lease(batch.id, ["m"]))
+    run(tenant.worker.settle(batch.id, ok=[1], bad=[2]))
+    cookie = sign_in(tenant)
+    press(tenant, cookie, "cancel", batch.id)
+    run(tenant.worker.let_go(batch.id))
+    env.assemble()
+    assert state(tenant, batch.id) == "cancelled"
+    page = text_of(get(env.http_api, f"/console/batches/{batch.id}", cookie))
+    assert '<dt>Failed</dt><dd class="bad">1</dd>' in page
+    assert "<dt>Not run</dt><dd>3</dd>" in page
+    listed = text_of(get(env.http_api, "/", cookie))
+    assert "4 without an answer" in listed
+    assert "4 failed" not in listed
+
+
+def test_groups_of_one_code_stand_together_beside_one_button() -> None:
+    groups = [
+        FailureGroup("400", "too long", 5),
+        FailureGroup("timeout", "no answer", 4),
+        FailureGroup("400", "too short", 3),
+        FailureGroup("batch_expired", "late", 2),
+        FailureGroup(OTHER, "", 1),
+    ]
+    told = [(row.group.shape, row.groups_of_code, row.of_code) for row in rows_of(groups)]
+    assert told == [
+        ("too long", 2, 8),
+        ("too short", 0, 0),
+        ("no answer", 1, 4),
+        ("late", 1, 2),
+        ("", 1, 0),
+    ]
+    assert unrun_in(groups) == 2

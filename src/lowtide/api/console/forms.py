@@ -41,7 +41,7 @@ class Form:
 
 
 async def read_whole_form(request: Request) -> Form:
-    """As `read_form`, for the form that has a field for each chosen row."""
+    """Reads the form that has a field for each chosen row. Raises what `read_form` raises."""
     body = await read_bounded(request, limits.FORM_FIELD_BYTES_MAX)
     form = Form(_decoded(body, limits.CONSOLE_ACTIONS_MAX + limits.FORM_PARTS_MAX))
     check_csrf(request, form.value("csrf"))

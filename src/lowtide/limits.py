@@ -395,6 +395,11 @@ SOURCE_POLL_S: Final = 0.5  # between two looks at a file or at Ray: a stat, a s
 SOURCE_READ_S: Final = 5.0  # for a source to answer; a slower one is told as stale
 SOURCE_AGAIN_S: Final = 1.0  # after a look that failed; what it knew goes on meanwhile
 SOURCE_START_S: Final = 2.0  # for sources to tell their engines before the server says it is ready
+SOURCE_WATCH_S: Final = (
+    30.0  # that Kubernetes may tell changes in one call; a dead one shows soon after
+)
+SOURCE_TTL_S_MIN: Final = 1.0  # between two questions to DNS, whatever its TTL says
+SOURCE_TTL_S_MAX: Final = 60.0  # ... and at most: a TTL of a day would hide engines for a day
 SOURCE_BYTES_MAX: Final = 16 * MIB  # of one answer or file: a thousand engines take some 300 KiB
 SOURCE_ENGINES_MAX: Final = 1_000  # of one source; REPORT_REPLICAS_MAX is as many
 DOCTOR_ENGINES_MAX: Final = 20  # of one source that `lowtide doctor` calls; the rest is alike

@@ -75,6 +75,23 @@ def test_every_key_of_the_example_settings_is_one_and_has_its_default() -> None:
     assert model.batch_discount == config.ModelSettings(id="m").batch_discount
 
 
+def by_kind_of_source(text: str) -> str:
+    """The settings with a table more for each kind of source, which has the keys of its kind."""
+    before, header, rest = text.partition("\n[[source]]\n")
+    source, after, models = rest.partition("\n# Optional: what is known about a model.")
+    kinds = {
+        "dns": ("name", "nameserver", "port"),
+        "kubernetes": ("namespace", "service", "api_url", "token_file", "api_ca_file"),
+        "ray": ("dashboard", "application"),
+    }
+    more = ""
+    for kind, keys in kinds.items():
+        own = rf"^# (?:{'|'.join(keys)}) = .*\n"
+        more += f'\n[[source]]\nkind = "{kind}"\n' + "".join(re.findall(own, source, re.M))
+        source = re.sub(own, "", source, flags=re.M)
+    return before + header + source + more + after + models
+
+
 def test_every_commented_line_of_the_example_settings_would_be_accepted(tmp_path: Path) -> None:
     text = (ROOT / "lowtide.example.toml").read_text()
     live = tmp_path / "lowtide.toml"
@@ -84,11 +101,13 @@ def test_every_commented_line_of_the_example_settings_would_be_accepted(tmp_path
     text = re.sub(r"^# upload_secret = .*$", f'# upload_secret = "{secret}"', text, flags=re.M)
     text = text.replace('\nurl = "http://', '\nurl = "https://')  # as a ca_file wants
     text = text.replace('\nscheme = "http"', '\nscheme = "https"')
+    text = by_kind_of_source(text)
     live.write_text(re.sub(r"^# (\w+ = )", r"\1", text, flags=re.M))
     settings = config.load(live, {})
     assert settings.server.public_url
     assert settings.replica[0].headers
     assert settings.source[0].headers
+    assert [each.kind for each in settings.source] == ["file", "dns", "kubernetes", "ray"]
     assert settings.model[0].aliases
 
 

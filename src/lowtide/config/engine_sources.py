@@ -1,6 +1,8 @@
 """`[[source]]`: a place where engines are found, and what its settings must be."""
 
+import re
 from collections.abc import Iterator
+from ipaddress import ip_address
 from pathlib import Path
 from typing import ClassVar, Final, Literal
 
@@ -8,16 +10,32 @@ from lowtide import limits
 from lowtide.config.engine_settings import EngineSettings
 from lowtide.config.problems import Problem, unless
 from lowtide.config.replicas import ReplicaSettings
-from lowtide.core.replicas.found_engines import FoundEngine
+from lowtide.config.sections import is_http_url
+from lowtide.core.replicas.found_engines import FoundEngine, server_of
 from lowtide.core.replicas.served_models import ALL
 
-SourceKind = Literal["file"]
+SourceKind = Literal["file", "dns", "kubernetes", "ray"]
 
-_NEEDED: Final = {"file": ("path",)}
+_NEEDED: Final = {
+    "file": ("path",),
+    "dns": ("name",),
+    "kubernetes": ("namespace", "service"),
+    "ray": ("dashboard",),
+}
 """The keys that a source of that kind must have."""
 
-_OWN: Final = {"file": frozenset({"path"})}
-"""All keys that only a source of that kind may have."""
+_API: Final = frozenset({"token_file", "api_ca_file"})
+_OWN: Final = {
+    "file": frozenset({"path"}),
+    "dns": frozenset({"name", "port", "nameserver"}),
+    "kubernetes": _API | {"namespace", "service", "port", "address", "api_url"},
+    "ray": _API | {"dashboard", "application", "port"},
+}
+"""All keys that a source of that kind may have and others may not."""
+
+
+_LABEL: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+"""A name of a namespace or a Service (RFC 1123)."""
 
 
 class SourceSettings(EngineSettings, frozen=True, kw_only=True):
@@ -31,11 +49,37 @@ class SourceSettings(EngineSettings, frozen=True, kw_only=True):
     scheme: Literal["http", "https"] = "http"
     base_path: str = "/v1"
     path: Path | None = None
+    name: str | None = None
+    """Of DNS; one that begins with "_" is asked for SRV records."""
+    nameserver: str | None = None
+    """None: those of this machine."""
+    namespace: str | None = None
+    service: str | None = None
+    port: int | str | None = None
+    """Of the engines; a name of a port for Kubernetes."""
+    address: Literal["pod", "service"] = "pod"
+    """Whether Kubernetes' pods are called, or the Service as one engine."""
+    api_url: str | None = None
+    """Of Kubernetes; None: as a pod reaches it."""
+    dashboard: str | None = None
+    """Address of Ray's dashboard."""
+    application: str | None = None
+    """Of Ray Serve; None: all that run."""
+    token_file: Path | None = None
+    """Goes with each call to the API of Kubernetes or Ray; read anew for each."""
+    api_ca_file: Path | None = None
 
     @property
     def label(self) -> str:
         """What logs, metrics and pages call it."""
-        return f"{self.kind} {self.path}"
+        port = "" if self.port is None else f":{self.port}"
+        place = {
+            "file": f"{self.path}",
+            "dns": f"{self.name}{port}",
+            "kubernetes": f"{self.namespace}/{self.service}{port}",
+            "ray": f"{self.dashboard}{f' {self.application}' if self.application else ''}",
+        }
+        return f"{self.kind} {place[self.kind]}"
 
     @property
     def place(self) -> tuple[object, ...]:
@@ -67,11 +111,58 @@ class SourceSettings(EngineSettings, frozen=True, kw_only=True):
         for key in sorted(foreign):
             if getattr(self, key) != getattr(defaults, key):
                 yield Problem((*where, key), f'goes not with kind = "{self.kind}"')
+        yield from self._place_problems(where)
         if self.ca_file is not None and self.scheme == "http":
             words = 'with scheme = "http" there is no certificate to check: use "https"'
             yield Problem((*where, "ca_file"), words)
         yield from unless(all(self.models), (*where, "models"), "ids of models, or left out")
         yield from self.engine_problems(where)
+
+    def _place_problems(self, where: tuple[str, int]) -> Iterator[Problem]:
+        is_srv = self.kind == "dns" and (self.name or "").startswith("_")
+        if self.kind == "dns" and self.name:
+            yield from unless(
+                is_srv == (self.port is None),
+                (*where, "port"),
+                "left out: SRV records have it"
+                if is_srv
+                else "given: addresses have none; only a name that begins with _ has SRV records",
+            )
+        is_number = isinstance(self.port, int) and 0 < self.port < 65536
+        is_name = isinstance(self.port, str) and self.kind == "kubernetes" and bool(self.port)
+        yield from unless(
+            self.port is None or is_number or is_name,
+            (*where, "port"),
+            "from 1 to 65535, or for Kubernetes the name of a port",
+        )
+        for key in ("api_url", "dashboard"):
+            url = getattr(self, key)
+            yield from unless(
+                url is None or (is_http_url(url) and "@" not in url),
+                (*where, key),
+                "an address that begins with http:// or https:// and names a host, without a user",
+            )
+        for key in ("namespace", "service"):
+            name = getattr(self, key)
+            yield from unless(
+                name is None or _LABEL.fullmatch(name) is not None,
+                (*where, key),
+                "a name of Kubernetes: small letters, digits and hyphens",
+            )
+        yield from unless(
+            self.nameserver is None or _is_server(self.nameserver),
+            (*where, "nameserver"),
+            "an IP address, with or without a port, as 10.0.0.53:53",
+        )
+
+
+def _is_server(nameserver: str) -> bool:
+    try:
+        address, port = server_of(nameserver)
+        ip_address(address)
+    except ValueError:
+        return False
+    return 0 < port < 65536
 
 
 def problems_of_sources(sources: tuple[SourceSettings, ...]) -> Iterator[Problem]:

@@ -7,6 +7,7 @@ import pytest
 from lowtide import config, limits
 from lowtide.config.sources import ConfigError
 from lowtide.core.replicas.found_engines import FoundEngine
+from lowtide.wiring.replicas.sources import open_source
 
 
 def load(tmp_path: Path, text: str) -> config.Settings:
@@ -39,6 +40,16 @@ def test_sources_can_come_from_the_environment_as_json() -> None:
         ("kind = 'consul'\npath = '/e'", "[[source]] number 1: kind: must be"),
         ("kind = 'file'", 'given, for kind = "file"'),
         ("kind = 'file'\npath = '/e'\nurl = 'http://h'", "there is no such key"),
+        ("kind = 'dns'\nname = 'vllm.test'", "port: must be given: addresses have none"),
+        ("kind = 'dns'\nname = '_http._tcp.x'\nport = 1", "port: must be left out: SRV"),
+        ("kind = 'dns'\nname = 'x'\nport = 'http'", "port: must be from 1 to 65535"),
+        ("kind = 'dns'\nname = 'x'\nport = 1\nnameserver = 'ns.test'", "an IP address"),
+        ("kind = 'dns'\nname = 'x'\nport = 1\npath = '/e'", 'path: goes not with kind = "dns"'),
+        ("kind = 'kubernetes'\nservice = 's'", "namespace: must be given, for kind"),
+        ("kind = 'kubernetes'\nnamespace = 'n'\nservice = 's/../t'", "a name of Kubernetes"),
+        ("kind = 'kubernetes'\nnamespace = 'n'\nservice = 's'\nport = 0", "port: must be from"),
+        ("kind = 'ray'\ndashboard = 'head:8265'", "begins with http://"),
+        ("kind = 'ray'\ndashboard = 'http://u:secret@head'", "without a user"),
         ("kind = 'file'\npath = '/e'\nwindow = 0", "number 1: window: must be from 1"),
         ("kind = 'file'\npath = '/e'\nmodels = ['']", "number 1: models: must be ids"),
         ("kind = 'file'\npath = '/e'\nca_file = '/ca'", "there is no certificate to check"),
@@ -58,3 +69,25 @@ def test_one_place_is_listed_once_and_there_is_a_most(tmp_path: Path) -> None:
     many = "".join(one.replace("/e", f"/e{n}") for n in range(limits.SOURCES_MAX + 1))
     with pytest.raises(ConfigError, match="may have 50 entries at most"):
         load(tmp_path, many)
+
+
+@pytest.mark.parametrize(
+    ("keys", "label"),
+    [
+        ("kind = 'dns'\nname = 'vllm.test'\nport = 8000", "dns vllm.test:8000"),
+        ("kind = 'dns'\nname = '_http._tcp.vllm.test'", "dns _http._tcp.vllm.test"),
+        (
+            "kind = 'kubernetes'\nnamespace = 'n'\nservice = 's'\nport = 'http'",
+            "kubernetes n/s:http",
+        ),
+        (
+            "kind = 'ray'\ndashboard = 'http://head:8265'\napplication = 'llm'",
+            "ray http://head:8265 llm",
+        ),
+    ],
+)
+def test_each_kind_is_called_by_its_place(tmp_path: Path, keys: str, label: str) -> None:
+    (source,) = load(tmp_path, f"[[source]]\n{keys}\n").source
+    assert source.label == label
+    assert isinstance(source.place, tuple)
+    open_source(source)  # sends nothing

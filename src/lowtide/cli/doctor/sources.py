@@ -22,6 +22,10 @@ _NAMES_SHOWN: Final = 5
 
 REMEDIES: Final[Mapping[str, str]] = {
     "file": "Write the file anew beside it and rename it, or correct path of this [[source]].",
+    "dns": "Ask with `dig` whether the name is right, and whether nameserver answers.",
+    "kubernetes": "Check namespace, service and port; may this service account get, list and watch"
+    " endpointslices? Out of a cluster, give api_url.",
+    "ray": "Is dashboard the address of Ray's dashboard (port 8265), and does the application run?",
 }
 """What to do about a source that cannot be asked, by its kind."""
 

@@ -32,6 +32,18 @@ def is_host(host: str) -> bool:
         return False
 
 
+def server_of(nameserver: str) -> tuple[str, int]:
+    """Address and port of `address`, `address:port` or `[address]:port`. Raises ValueError."""
+    if nameserver.startswith("["):
+        address, _, port = nameserver[1:].partition("]")
+        port = port.removeprefix(":")
+    elif nameserver.count(":") == 1:
+        address, _, port = nameserver.partition(":")
+    else:
+        address, port = nameserver, ""
+    return address, int(port or 53)
+
+
 def is_replica_name(name: str) -> bool:
     """Whether logs and metrics can name a replica so."""
     return _NAME.fullmatch(name) is not None

@@ -6,14 +6,22 @@ place stays open at a reload, and what it told stays.
 """
 
 from collections.abc import Callable
+from typing import Final
+from urllib.parse import urlsplit
 
 from lowtide.config import Settings, SourceSettings
 from lowtide.core.reporting.worker_report import SourceReport
+from lowtide.engines.sources.dns_records import DnsRecords
 from lowtide.engines.sources.endpoints_file import EndpointsFile
+from lowtide.engines.sources.json_http import JsonApi
+from lowtide.engines.sources.kubernetes import INSIDE_URL, SERVICE_ACCOUNT, ServiceEndpoints
+from lowtide.engines.sources.ray_serve import RayServe
 from lowtide.loops.replicas.sources import FoundEngines, SourcesLoop
 from lowtide.ports.clock import Clock
 from lowtide.ports.sources import EngineSource
 from lowtide.telemetry.source_metrics import show_sources
+
+_CHECKED: Final = "checked by the settings"
 
 SETTINGS_LABEL = "settings"
 """Stands for the `[[replica]]` tables of the settings file."""
@@ -21,8 +29,48 @@ SETTINGS_LABEL = "settings"
 
 def open_source(source: SourceSettings) -> EngineSource:
     """The adapter for a source. Nothing is read or sent before its first look."""
-    assert source.path is not None, "checked by the settings"
-    return EndpointsFile(source.path)
+    match source.kind:
+        case "dns":
+            return _dns(source)
+        case "kubernetes":
+            return _kubernetes(source)
+        case "ray":
+            return _ray(source)
+        case "file":
+            assert source.path is not None, _CHECKED
+            return EndpointsFile(source.path)
+
+
+def _dns(source: SourceSettings) -> EngineSource:
+    assert source.name is not None, _CHECKED
+    port = source.port if isinstance(source.port, int) else 0
+    return DnsRecords(source.name, port, source.nameserver)
+
+
+def _kubernetes(source: SourceSettings) -> EngineSource:
+    assert source.namespace is not None and source.service is not None, _CHECKED
+    is_inside = source.api_url is None
+    account = SERVICE_ACCOUNT
+    api = JsonApi(
+        source.api_url or INSIDE_URL,
+        token_file=source.token_file or (account / "token" if is_inside else None),
+        ca_file=source.api_ca_file or (account / "ca.crt" if is_inside else None),
+    )
+    return ServiceEndpoints(
+        api,
+        source.namespace,
+        source.service,
+        port=source.port,
+        by_service=source.address == "service",
+    )
+
+
+def _ray(source: SourceSettings) -> EngineSource:
+    assert source.dashboard is not None, _CHECKED
+    api = JsonApi(source.dashboard, token_file=source.token_file, ca_file=source.api_ca_file)
+    port = source.port if isinstance(source.port, int) else None
+    host = urlsplit(source.dashboard).hostname or ""
+    return RayServe(api, host, application=source.application, port=port)
 
 
 class EngineSources:

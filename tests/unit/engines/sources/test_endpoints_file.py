@@ -44,7 +44,7 @@ def test_json_and_a_bare_list_are_read_too() -> None:
         (b"replicas: []\n", "has no list `endpoints`"),
         (b"endpoints: [", "is no YAML"),
         (b"\xff\xfe\x00", "is no YAML"),
-        (b"[" * 2_000, "is no YAML"),
+        (b"[" * 500, "is no YAML"),
         (b"- just words", "endpoint 1 is not a table"),
         (b"- {address: h, port: 1}", "endpoint 1 needs a name"),
         (b"- {name: a b, address: h, port: 1}", "endpoint 1 needs a name, without spaces"),

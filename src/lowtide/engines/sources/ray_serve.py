@@ -1,0 +1,86 @@
+"""Engines from Ray Serve: its applications that run, each at the proxy of the head.
+
+Ray starts and stops replicas behind its proxy, so an application is one engine, with the path of
+its route before /v1. Read from the REST API of the dashboard, twice a second. Invariant: only an
+application with the status RUNNING is an engine; one that the settings name and that Ray does not
+know is a SourceError.
+"""
+
+from typing import Any
+from urllib.parse import quote
+
+import msgspec
+
+from lowtide import limits
+from lowtide.core.replicas.found_engines import FoundEngine
+from lowtide.engines.sources.json_http import JsonApi
+from lowtide.ports.sources import Listing, SourceError
+
+_PATH = "/api/serve/applications/"
+_RUNNING = "RUNNING"
+
+
+class ServeApplication(msgspec.Struct, frozen=True):
+    """One application, with the fields that count here."""
+
+    status: str = ""
+    route_prefix: str | None = None
+
+
+class HttpOptions(msgspec.Struct, frozen=True):
+    """Where the proxies listen."""
+
+    port: int = 8000
+
+
+class Applications(msgspec.Struct, frozen=True):
+    """What the dashboard answers."""
+
+    applications: dict[str, ServeApplication]
+    http_options: HttpOptions | None = None
+
+
+class RayServe:
+    """Adapter of `ports.sources.EngineSource`."""
+
+    def __init__(
+        self, api: JsonApi, host: str, *, application: str | None = None, port: int | None = None
+    ) -> None:
+        """`host`: of the proxy that is called; `application` None: all that run; `port`: of the
+        proxy, where it is another one than Ray says.
+        """
+        self._api = api
+        self._host = host
+        self._application = application
+        self._port = port
+
+    async def look(self) -> Listing:
+        """See `ports.sources.EngineSource`."""
+        answer: Any = await self._api.get(_PATH)
+        try:
+            told = msgspec.convert(answer, Applications)
+        except msgspec.ValidationError as error:
+            raise SourceError(f"Ray's list of applications makes no sense: {error}") from None
+        wanted = told.applications
+        if self._application is not None:
+            if self._application not in wanted:
+                there = ", ".join(sorted(wanted)) or "none"
+                raise SourceError(
+                    f"Ray Serve has no application {self._application}; there are: {there}"
+                )
+            wanted = {self._application: wanted[self._application]}
+        port = self._port or (told.http_options or HttpOptions()).port
+        engines = tuple(
+            FoundEngine(quote(name, safe=""), self._host, port, path=_path(each.route_prefix))
+            for name, each in sorted(wanted.items())
+            if each.status == _RUNNING and each.route_prefix is not None
+        )
+        return Listing(engines, limits.SOURCE_POLL_S)
+
+    async def aclose(self) -> None:
+        """See `ports.sources.EngineSource`."""
+        await self._api.aclose()
+
+
+def _path(route_prefix: str | None) -> str:
+    return quote((route_prefix or "").rstrip("/"))

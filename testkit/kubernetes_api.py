@@ -1,4 +1,4 @@
-"""As much of the API of Kubernetes as a watcher of EndpointSlices meets: list, watch, bookmarks,
+"""The part of the API of Kubernetes that a watcher of EndpointSlices meets: list, watch, bookmarks,
 versions that are forgotten, tokens, streams that break.
 """
 

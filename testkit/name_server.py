@@ -18,7 +18,7 @@ class NameServer(asyncio.DatagramProtocol):
     def __init__(self, ttl_s: int = 1) -> None:
         self.ttl_s = ttl_s
         self.records: dict[tuple[str, str], list[str]] = {}
-        """By name, with its dot, and kind of record."""
+        """The records, by name with its dot and by kind."""
         self.rcode = dns.rcode.NOERROR
         """What all questions are answered with, unless it is NOERROR."""
         self.asked: list[tuple[str, str]] = []

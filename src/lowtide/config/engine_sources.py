@@ -50,21 +50,21 @@ class SourceSettings(EngineSettings, frozen=True, kw_only=True):
     base_path: str = "/v1"
     path: Path | None = None
     name: str | None = None
-    """Of DNS; one that begins with "_" is asked for SRV records."""
+    """A name of DNS; one that begins with "_" is asked for SRV records."""
     nameserver: str | None = None
     """None: those of this machine."""
     namespace: str | None = None
     service: str | None = None
     port: int | str | None = None
-    """Of the engines; a name of a port for Kubernetes."""
+    """The port of the engines; a name of a port for Kubernetes."""
     address: Literal["pod", "service"] = "pod"
     """Whether Kubernetes' pods are called, or the Service as one engine."""
     api_url: str | None = None
-    """Of Kubernetes; None: as a pod reaches it."""
+    """The API server of Kubernetes; None: as a pod reaches it."""
     dashboard: str | None = None
     """Address of Ray's dashboard."""
     application: str | None = None
-    """Of Ray Serve; None: all that run."""
+    """One of Ray Serve; None: all that run."""
     token_file: Path | None = None
     """Goes with each call to the API of Kubernetes or Ray; read anew for each."""
     api_ca_file: Path | None = None

@@ -1,4 +1,4 @@
-"""From EndpointSlices of Kubernetes to engines: which pods of a Service take calls, and where.
+"""Makes engines of the EndpointSlices of Kubernetes: which pods of a Service take calls, and where.
 
 Pure; engines/sources/kubernetes.py keeps the slices up to date. A Service may have several slices,
 and a pod may be in two of them while it moves from one to the other. Invariants: each pod counts
@@ -13,12 +13,11 @@ import msgspec
 from lowtide.core.replicas.found_engines import FoundEngine, is_host
 
 _FAMILIES: Final = ("IPv4", "IPv6", "FQDN")
-"""Of a Service with two families, the pods are taken from the first one that has slices: else a
-pod would change its address whenever the slice of the other family changes."""
+"""The first family that has slices counts, where a Service has two: else a pod would change its address whenever the slice of the other family changes."""
 
 
 class Conditions(msgspec.Struct, frozen=True):
-    """As discovery.k8s.io/v1 has them: `ready` null counts as ready."""
+    """The state of an endpoint (discovery.k8s.io/v1): `ready` null counts as ready."""
 
     ready: bool | None = None
     terminating: bool | None = None

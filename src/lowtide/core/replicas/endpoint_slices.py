@@ -13,7 +13,8 @@ import msgspec
 from lowtide.core.replicas.found_engines import FoundEngine, is_host
 
 _FAMILIES: Final = ("IPv4", "IPv6", "FQDN")
-"""The first family that has slices counts, where a Service has two: else a pod would change its address whenever the slice of the other family changes."""
+"""The first family that has slices counts, where a Service has two: else a pod would change its
+address whenever the slice of the other family changes."""
 
 
 class Conditions(msgspec.Struct, frozen=True):

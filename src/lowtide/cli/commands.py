@@ -65,6 +65,10 @@ COMMANDS: Final[Mapping[str, CommandSpec]] = MappingProxyType(
         "engines": CommandSpec(
             "server.engines", ("lowtide engines", "lowtide engines --server http://batch:8000")
         ),
+        "report": CommandSpec(
+            "batches.report",
+            ("lowtide report batch_abc123 -o report.html",),
+        ),
         "limits": CommandSpec(
             "accounts.limits", ("lowtide limits", "lowtide limits --json | jq .data")
         ),

@@ -48,12 +48,12 @@ async def history_context(request: Request, batch: Batch, shown: BatchObject) ->
     rates, events = await rates_of(request, batch), await events_of(request, batch)
     return {
         "plots": batch_plot(shown, rates, events),
-        "pace": _pace(rates),
-        "events": [_event(each) for each in reversed(events)],
+        "pace": pace_of(rates),
+        "events": [event_row(each) for each in reversed(events)],
     }
 
 
-def _pace(rates: Sequence[RateObject]) -> dict[str, float]:
+def pace_of(rates: Sequence[RateObject]) -> dict[str, float]:
     """The mean of the whole time, and of the last whole bucket."""
     if not rates:
         return {}
@@ -67,7 +67,7 @@ def _pace(rates: Sequence[RateObject]) -> dict[str, float]:
     }
 
 
-def _event(event: BatchEventObject) -> dict[str, Any]:
+def event_row(event: BatchEventObject) -> dict[str, Any]:
     return {
         "at": datetime.fromtimestamp(event.at, UTC),
         "words": _KINDS.get(event.kind, event.kind),

@@ -8,7 +8,7 @@ import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from secrets import token_hex
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 from starlette.requests import Request
@@ -21,6 +21,7 @@ from lowtide.api.console.administration_views import (
     load_organizations,
     load_project,
 )
+from lowtide.api.console.batch_rows import Context, row_of, steps_of, without_answer
 from lowtide.api.console.buttons import buttons_of
 from lowtide.api.console.failure_rows import rows_of, unrun_in
 from lowtide.api.console.filter_box import read_filter
@@ -34,15 +35,13 @@ from lowtide.api.middleware.caller import Caller, identify, require, services_of
 from lowtide.api.objects.batches import BatchObject
 from lowtide.api.openapi.routes import read_query
 from lowtide.api.replicas.engines import engines_of
-from lowtide.core.batches.batch import STEERABLE, TERMINAL, Batch
+from lowtide.core.batches.batch import TERMINAL, Batch
 from lowtide.core.batches.line import ENDPOINTS
 from lowtide.core.errors import LowtideError
 from lowtide.core.files.file import File
 from lowtide.core.reporting.standing import Standing
 from lowtide.service.batches.batches import Page
 from lowtide.service.batches.new_batch import NewBatch
-
-Context = dict[str, Any]
 
 _URL: Final = re.compile(rb'"url"\s*:\s*"(/v1/[a-z/]+)"')
 
@@ -101,7 +100,7 @@ async def load_batches(request: Request) -> Context:
     return {
         "q": typed,
         "wrong": wrong,
-        "batches": [_row(each, names, _without_answer(each)) for each in shown],
+        "batches": [row_of(each, names, without_answer(each)) for each in shown],
         "after": after,
         "older": shown[-1].id if page.more else None,
         "told": None,
@@ -121,13 +120,13 @@ async def load_batch(request: Request, batch_id: str) -> Context:
     tree = await _tree(request, batch)
     unrun = unrun_in(groups)
     return {
-        **_row(shown, names, unrun),
+        **row_of(shown, names, unrun),
         **tree,
         **await history_context(request, batch, shown),
         "buttons": buttons_of(shown, tree["unfinished_id"]),
         "address": public_base(request),
         "failures": rows_of(groups),
-        "steps": _steps(shown),
+        "steps": steps_of(shown),
         "output_file_id": batch.output_file_id,
         "error_file_id": batch.error_file_id,
         "is_whole": batch.status in TERMINAL,
@@ -293,60 +292,3 @@ async def _tree(request: Request, batch: Batch) -> Context:
         "relatives": [each for each in tree if each.id != batch.id],
         "unfinished_id": None if running is None else running.id,
     }
-
-
-def _without_answer(batch: BatchObject) -> int:
-    """Lines that a list does not call failed: of a batch that ended early it is not known here how
-    many of them an engine saw.
-    """
-    return batch.request_counts.failed if batch.status in ("expired", "cancelled") else 0
-
-
-def _row(batch: BatchObject, filenames: Mapping[str, str], unrun: int = 0) -> Context:
-    """A batch with what a page says of it beside the object's own fields. `unrun`: lines of the
-    error file that no engine saw.
-    """
-    counts = batch.request_counts
-    failed = counts.failed - unrun
-    total = max(counts.total, 1)
-    filename = filenames.get(batch.input_file_id, "")
-    return {
-        "batch": batch,
-        "name": batch.metadata.get("name") or filename or batch.id,
-        "filename": filename,
-        "counts": counts,
-        "done_share": counts.completed / total,
-        "failed": failed,
-        "failed_share": failed / total,
-        "has_ended": batch.status in TERMINAL,
-        "is_steerable": batch.status in STEERABLE,
-    }
-
-
-_STEPS: Final = (
-    ("validating", "Validating", "created_at"),
-    ("in_progress", "Running", "in_progress_at"),
-    ("finalizing", "Writing results", "finalizing_at"),
-)
-
-
-def _steps(batch: BatchObject) -> list[Context]:
-    """The states that the batch went through, with the instant of each, and the end ahead."""
-    found = [
-        {"name": name, "at": getattr(batch, at), "is_now": batch.status == status}
-        for status, name, at in _STEPS
-    ]
-    ends = {
-        "completed": batch.completed_at,
-        "failed": batch.failed_at,
-        "expired": batch.expired_at,
-        "cancelled": batch.cancelled_at,
-    }
-    ended = ends.get(batch.status)
-    if batch.status in ends:
-        found = [each for each in found if each["at"] is not None]
-    if batch.status == "cancelling":
-        found.append({"name": "Cancelling", "at": batch.cancelling_at, "is_now": True})
-    last = batch.status.capitalize() if ended is not None else "Completed"
-    found.append({"name": last, "at": ended, "is_now": False})
-    return found

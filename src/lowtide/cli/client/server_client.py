@@ -16,6 +16,7 @@ from lowtide import limits
 from lowtide.cli.client.http_client import HttpClient, ServerRefused
 from lowtide.cli.client.multipart import FileForm
 from lowtide.cli.client.objects import JsonObject
+from lowtide.cli.client.reading_client import ReadingClient
 from lowtide.cli.client.steering_client import SteeringClient
 from lowtide.cli.client.upload_parts import upload_in_parts
 from lowtide.cli.client.whole_file import whole_file
@@ -42,6 +43,7 @@ class ServerClient:
     def __init__(self, http: HttpClient) -> None:
         self._http = http
         self.steering: Final = SteeringClient(http)
+        self.reading: Final = ReadingClient(http)
         """Calls about a batch that exists."""
 
     @property

@@ -1,0 +1,67 @@
+"""What rows, bars and steps of pages and reports say of a batch, beside the API's fields. Pure."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from lowtide.api.objects.batches import BatchObject
+from lowtide.core.batches.batch import STEERABLE, TERMINAL
+
+Context = dict[str, Any]
+"""What a template is filled with."""
+
+
+def without_answer(batch: BatchObject) -> int:
+    """Lines that a list does not call failed: of a batch that ended early it is not known here how
+    many of them an engine saw.
+    """
+    return batch.request_counts.failed if batch.status in ("expired", "cancelled") else 0
+
+
+def row_of(batch: BatchObject, filenames: Mapping[str, str], unrun: int = 0) -> Context:
+    """A batch with what a page says of it beside the object's own fields. `unrun`: lines of the
+    error file that no engine saw.
+    """
+    counts = batch.request_counts
+    failed = counts.failed - unrun
+    total = max(counts.total, 1)
+    filename = filenames.get(batch.input_file_id, "")
+    return {
+        "batch": batch,
+        "name": batch.metadata.get("name") or filename or batch.id,
+        "filename": filename,
+        "counts": counts,
+        "done_share": counts.completed / total,
+        "failed": failed,
+        "failed_share": failed / total,
+        "has_ended": batch.status in TERMINAL,
+        "is_steerable": batch.status in STEERABLE,
+    }
+
+
+_STEPS: Final = (
+    ("validating", "Validating", "created_at"),
+    ("in_progress", "Running", "in_progress_at"),
+    ("finalizing", "Writing results", "finalizing_at"),
+)
+
+
+def steps_of(batch: BatchObject) -> list[Context]:
+    """The states that the batch went through, with the instant of each, and the end ahead."""
+    found = [
+        {"name": name, "at": getattr(batch, at), "is_now": batch.status == status}
+        for status, name, at in _STEPS
+    ]
+    ends = {
+        "completed": batch.completed_at,
+        "failed": batch.failed_at,
+        "expired": batch.expired_at,
+        "cancelled": batch.cancelled_at,
+    }
+    ended = ends.get(batch.status)
+    if batch.status in ends:
+        found = [each for each in found if each["at"] is not None]
+    if batch.status == "cancelling":
+        found.append({"name": "Cancelling", "at": batch.cancelling_at, "is_now": True})
+    last = batch.status.capitalize() if ended is not None else "Completed"
+    found.append({"name": last, "at": ended, "is_now": False})
+    return found

@@ -80,7 +80,7 @@ def _filename(client: ServerClient, file_id: str) -> str:
 
 
 def _sampled(client: ServerClient, batch_id: str, kind: str) -> Sampled:
-    """Lines from places that are spread evenly; of a batch that runs, of those that it has by now."""
+    """Lines from places that are spread evenly over what the file has by now."""
     try:
         first = _lines(client, batch_id, kind, 0)
     except ServerRefused:

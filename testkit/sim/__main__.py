@@ -36,6 +36,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seeds", type=_range, help="play these: A..B, B not included")
     parser.add_argument("--jobs", type=int, default=1, help="by so many processes")
     parser.add_argument("--verbose", action="store_true", help="print everything that happens")
+    parser.add_argument("--steered", action="store_true", help="pause, change, retry, delete")
     parser.add_argument("--json", type=Path, help="write the summary there, too")
     parser.add_argument("--budget-s", type=float, default=float("inf"), help="stop after so long")
     return parser
@@ -48,10 +49,11 @@ def _range(text: str) -> tuple[int, int]:
 
 def _play_all(seeds: range, asked: argparse.Namespace) -> Summary:
     summary, progress = Summary(), RunProgress(len(seeds))
-    with played(seeds, jobs=min(asked.jobs, len(seeds)), verbose=asked.verbose) as runs:
+    jobs = min(asked.jobs, len(seeds))
+    with played(seeds, jobs=jobs, verbose=asked.verbose, is_steered=asked.steered) as runs:
         for run in runs:
             summary.add(run)
-            _report(run, whole=len(seeds) == 1)
+            _report(run, whole=len(seeds) == 1, flag=" --steered" * asked.steered)
             progress.tell(summary)
             if progress.passed_s > asked.budget_s:
                 break
@@ -61,10 +63,13 @@ def _play_all(seeds: range, asked: argparse.Namespace) -> Summary:
     return summary
 
 
-def _report(run: Played, *, whole: bool) -> None:
+def _report(run: Played, *, whole: bool, flag: str = "") -> None:
     if run.broken is not None:
         print("\n".join(run.trace[-TRACE_LINES_SHOWN:]))
-        print(f"seed {run.seed}: {run.broken}\nreplay: make sim SEED={run.seed}", flush=True)
+        command = f"make sim SEED={run.seed}"
+        if flag:
+            command = f"python -m testkit.sim --seed {run.seed}{flag}"
+        print(f"seed {run.seed}: {run.broken}\nreplay: {command}", flush=True)
     elif whole:
         counts = ", ".join(f"{name} {count}" for name, count in sorted(run.counts.items()))
         faults = ", ".join(f"{name} {count}" for name, count in sorted(run.faults.items()))

@@ -66,6 +66,8 @@ class Intention(msgspec.Struct, kw_only=True):
     offsets: dict[str, int] = {}
     complete: set[str] = set()
     retries: list[Batch] = []
+    deleted: dict[str, list[bytes]] = {}
+    """The output that batches had which were deleted since."""
     joined: set[str] | None = None
     """The custom ids with success in the joined results; None: they were not read."""
 

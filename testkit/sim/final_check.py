@@ -71,7 +71,7 @@ class FinalCheck:
         return [
             row["id"]
             for row in rows.values()
-            if json.loads(row["metadata"])["intention"] == str(intention.number)
+            if json.loads(row["metadata"]).get("intention") == str(intention.number)
             and ended_s.get(row["id"], float("inf")) <= begun_s
         ]
 
@@ -92,9 +92,26 @@ class FinalCheck:
         """Checks that no blob is left once every file is past its life."""
         require(not self._disk.blobs, f"blobs are kept for ever: {sorted(self._disk.blobs)}")
 
+    def _settle_deleted(self, intention: Intention, row: sqlite3.Row) -> None:
+        """Checks that a deleted batch left its bill, and nothing that it was told or said."""
+        batch_id = row["id"]
+        output = intention.deleted[batch_id]
+        require(row["deleted_at"] is not None, f"{batch_id} was deleted, and is there")
+        require(row["metadata"] == "{}", f"{batch_id} was deleted, and has {row['metadata']}")
+        results = (output_file_id(batch_id), error_file_id(batch_id))
+        left = self._rows(
+            "SELECT id FROM files WHERE id IN (?, ?) AND deleted_at IS NULL", *results
+        )
+        require(not left, f"{batch_id} was deleted, and has {[tuple(each) for each in left]}")
+        self._each_answer_was_said(intention, batch_id, output)
+        self._charges_match(intention, row, output)
+
     def _settle_one(self, intention: Intention, row: sqlite3.Row) -> None:
         status, batch_id = row["status"], row["id"]
         require(status in TERMINAL, f"{batch_id} is {status}")
+        if batch_id in intention.deleted:
+            self._settle_deleted(intention, row)
+            return
         require(
             status in _possible(intention), f"{batch_id} is {status}; it was {_possible(intention)}"
         )
@@ -118,6 +135,9 @@ class FinalCheck:
         """Checks a retry as any batch, but over some of the lines."""
         batch_id = row["id"]
         require(row["status"] in TERMINAL, f"{batch_id} is {row['status']}")
+        if batch_id in intention.deleted:
+            self._settle_deleted(intention, row)
+            return
         output = self._lines(output_file_id(batch_id))
         errors = self._lines(error_file_id(batch_id))
         counts = (row["total"], row["completed"], row["failed"])
@@ -134,7 +154,7 @@ class FinalCheck:
         succeeded = Counter(
             fields_of(line)["custom_id"]
             for batch_id in tree
-            for line in self._lines(output_file_id(batch_id))
+            for line in self._output(intention, batch_id)
         )
         twice = [custom_id for custom_id, count in succeeded.items() if count > 1]
         require(not twice, f"{tree}: succeeded, and were charged, more than once: {twice}")
@@ -195,6 +215,12 @@ class FinalCheck:
             "SELECT coalesce(sum(charge_pico), 0) FROM ledger WHERE batch_id = ?", row["id"]
         )[0]
         require(charged == charge, f"{row['id']}: charged {charged}, the output costs {charge}")
+
+    def _output(self, intention: Intention, batch_id: str) -> list[bytes]:
+        """The lines of its output, or those that it had before it was deleted."""
+        if batch_id in intention.deleted:
+            return intention.deleted[batch_id]
+        return self._lines(output_file_id(batch_id))
 
     def _lines(self, file_id: str) -> list[bytes]:
         found = self._rows("SELECT * FROM files WHERE id = ?", file_id)

@@ -15,7 +15,7 @@ from random import Random
 from typing import Any, Final, TypeVar, cast
 
 from lowtide import limits
-from lowtide.config import DispatchSettings, Settings
+from lowtide.config import DispatchSettings, LimitSettings, Settings
 from lowtide.core.accounts.catalogue import Catalogue, ModelEntry
 from lowtide.core.bodies.body_rules import BodyRules
 from lowtide.core.dispatch.replica import Replica
@@ -100,6 +100,12 @@ class Ground:
             )
             for number in range(self.scenario.models)
         )
+
+
+def _limits_of(scenario: Scenario) -> LimitSettings:
+    if scenario.tokens_max is None:
+        return LimitSettings()
+    return LimitSettings(enqueued_tokens_per_model=scenario.tokens_max, over_limit="queue")
 
 
 class Node:
@@ -229,7 +235,7 @@ class Node:
         dispatch = DispatchSettings(
             lease_ttl_s=scenario.lease_ttl_s, commit_interval_s=scenario.commit_interval_s
         )
-        settings = Settings(dispatch=dispatch)
+        settings = Settings(dispatch=dispatch, limits=_limits_of(scenario))
         return parts_of(
             settings,
             store,

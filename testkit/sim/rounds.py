@@ -19,7 +19,8 @@ import msgspec
 
 from testkit.sim.duel import play_duel
 from testkit.sim.fault_kinds import FaultKind
-from testkit.sim.simulation import Played, play
+from testkit.sim.scenario import draw_scenario, steered
+from testkit.sim.simulation import Played, play, play_world
 from testkit.sim.stores import Stores, sim_folder
 
 PROGRESS_S: Final = 5.0
@@ -83,12 +84,17 @@ class Summary(msgspec.Struct):
 class Player:
     """One process that plays seeds."""
 
-    def __init__(self, stores: Stores, *, verbose: bool) -> None:
+    def __init__(self, stores: Stores, *, verbose: bool, is_steered: bool = False) -> None:
+        """`is_steered`: submitters steer their batches, and no duels are played."""
         self._stores = stores
         self._verbose = verbose
+        self._is_steered = is_steered
         self._frozen = False
 
     def play(self, seed: int) -> Played:
+        if self._is_steered:
+            scenario = steered(draw_scenario(seed))
+            return play_world(scenario, self._stores, verbose=self._verbose)
         run = play(seed, self._stores, verbose=self._verbose)
         if seed % DUEL_EVERY == 0 and run.broken is None:
             run = _both(run, play_duel(seed, self._stores, verbose=self._verbose))
@@ -115,10 +121,11 @@ _player: Player
 """The player of a child process."""
 
 
-def _begin(folder: Path, verbose: bool) -> None:
+def _begin(folder: Path, verbose: bool, is_steered: bool) -> None:
     global _player
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it, and ends its children
-    _player = Player(Stores(Path(tempfile.mkdtemp(dir=folder))), verbose=verbose)
+    stores = Stores(Path(tempfile.mkdtemp(dir=folder)))
+    _player = Player(stores, verbose=verbose, is_steered=is_steered)
 
 
 def _play(seed: int) -> Played:
@@ -126,15 +133,17 @@ def _play(seed: int) -> Played:
 
 
 @contextmanager
-def played(seeds: Sequence[int], *, jobs: int, verbose: bool) -> Iterator[Iterator[Played]]:
+def played(
+    seeds: Sequence[int], *, jobs: int, verbose: bool, is_steered: bool = False
+) -> Iterator[Iterator[Played]]:
     """The runs of these seeds, as they come; when left, what is not finished is given up."""
     with sim_folder() as folder:
         if jobs == 1:
-            player = Player(Stores(folder), verbose=verbose)
+            player = Player(Stores(folder), verbose=verbose, is_steered=is_steered)
             yield (player.play(seed) for seed in seeds)
         else:
             pools = multiprocessing.get_context("spawn")
-            with pools.Pool(jobs, _begin, (folder, verbose)) as pool:
+            with pools.Pool(jobs, _begin, (folder, verbose, is_steered)) as pool:
                 yield pool.imap_unordered(_play, seeds)
 
 

@@ -36,6 +36,10 @@ class Rates(msgspec.Struct, frozen=True, kw_only=True):
     engine_trouble: float
 
 
+_TOKENS_EACH: Final = 16
+_TOKENS_MORE: Final = 40
+"""More than the tokens of a line, and of a few strange ones."""
+
 CLEAR_SKY: Final = Rates(
     wait=0.0,
     wait_s=0.0,
@@ -85,6 +89,9 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds between the live calls of one user; None: there are none."""
     steers: bool = False
     """Submitters pause, resume, change and retry their batches."""
+    tokens_max: int | None = None
+    """Tokens of a model that may be enqueued; batches beyond wait. None: all that the default
+    allows, which no world reaches."""
     storms: bool = True
     """False: no faults are injected; only its lines and engines may fail."""
 
@@ -139,6 +146,14 @@ def draw_scenario(seed: int) -> Scenario:
     )
     field = draw_field(seed, engines, scenario.models, chaos_s)
     return msgspec.structs.replace(scenario, field=field)
+
+
+def steered(scenario: Scenario) -> Scenario:
+    """The same world with submitters that steer, and so little room for tokens that batches wait
+    for each other; each fits alone.
+    """
+    tokens_max = _TOKENS_EACH * scenario.lines_max + _TOKENS_MORE
+    return msgspec.structs.replace(scenario, steers=True, tokens_max=tokens_max)
 
 
 @contextmanager

@@ -2,8 +2,9 @@
 
 import asyncio
 import sqlite3
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,19 +15,14 @@ from lowtide.core.webhooks.endpoint import event_id_of
 from lowtide.loops.runner import Loops
 from lowtide.loops.webhooks.deliver import DeliverLoop
 from lowtide.store.sql_store import SqlStore
-from testkit.sim import inline_sqlite
-from testkit.sim.kill_points import waits_at
-from testkit.sim.loop import VirtualLoop, virtual_loop
+from testkit.sim.loop import VirtualLoop
 from testkit.sim.node import SimClock
+from testkit.sim.one_life import STEPS_MAX, Killed, fresh_database, live
 from testkit.sim.process import Process
 from testkit.sim.receivers import Receivers, pending, subscribe
 from testkit.sim.stores import Stores
 from testkit.sim.trace import Trace
 from testkit.store_fixture import StoreFixture
-
-STEPS_MAX = 2_000
-"""More than either takes: a run that needs more has gone astray."""
-Work = Callable[[SqlStore, Process, Receivers], Awaitable[None]]
 
 
 @pytest.fixture(autouse=True)
@@ -40,42 +36,7 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stores]:
     yield Stores(tmp_path_factory.mktemp("outbox"))
 
 
-class Killed:
-    """What one run came to: where the process died, None where it came to its end."""
-
-    def __init__(self) -> None:
-        self.died_at: str | None = None
-        self.ended = False
-
-
-async def live(work: Work, store: SqlStore, receivers: Receivers, steps: int | None) -> Killed:
-    """Do `work` in a process that dies after so many steps."""
-    process, killed = Process("p"), Killed()
-    gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    def end() -> None:
-        if not gone.done():
-            gone.set_result(None)
-
-    def tell() -> None:
-        task = virtual_loop().task_of_step()
-        killed.died_at = (waits_at(task) if task else None) or "elsewhere"
-
-    async def main() -> None:
-        await work(store, process, receivers)
-        killed.ended = True
-        end()
-
-    process.on_death.append(end)
-    if steps is not None:
-        process.doom(steps, tell)
-    process.spawn(main(), "work")
-    await gone
-    await process.terminate(virtual_loop().release)
-    return killed
-
-
-async def deliver(store: SqlStore, process: Process, receivers: Receivers) -> None:
+async def deliver(receivers: Receivers, store: SqlStore, process: Process) -> None:
     """What a worker does, from its start until nothing is left to deliver."""
     clock, woken = SimClock(process), asyncio.Event()
     await store.outbox.release("local")
@@ -93,7 +54,7 @@ async def a_batch_to_refuse(store: SqlStore) -> str:
     return batch.id
 
 
-async def refuse(store: SqlStore, process: Process, receivers: Receivers) -> None:
+async def refuse(store: SqlStore, process: Process) -> None:
     """Validation of the one batch that there is comes to its end."""
     now = SimClock(process).now()
     lease = await store.lifecycle.claim_validation("local", now, 1.0)
@@ -102,9 +63,7 @@ async def refuse(store: SqlStore, process: Process, receivers: Receivers) -> Non
 
 
 def fresh(stores: Stores) -> str:
-    stores.renew()
-    path = str(stores.path)
-    inline_sqlite.gates[path] = lambda _moment, _statement: None
+    path = fresh_database(stores)
     subscribe(path)
     return path
 
@@ -128,9 +87,9 @@ def test_a_process_that_dies_at_any_step_of_a_delivery_loses_no_event(
 
         async def story(receivers: Receivers = receivers, steps: int = steps) -> Killed:
             batch_id = await a_batch_to_refuse(stores.of(0))
-            await refuse(stores.of(0), Process("before"), receivers)
-            killed = await live(deliver, stores.of(0), receivers, steps)
-            await live(deliver, stores.of(1), receivers, None)
+            await refuse(stores.of(0), Process("before"))
+            killed = await live(partial(deliver, receivers), stores.of(0), steps)
+            await live(partial(deliver, receivers), stores.of(1), None)
             heard = [each for events in receivers.heard.values() for each in events]
             assert heard and {each["id"] for each in heard} == {event_id_of(batch_id)}
             return killed
@@ -150,16 +109,15 @@ def test_a_process_that_dies_at_any_step_of_a_delivery_loses_no_event(
 
 
 def test_a_process_that_dies_at_any_step_of_an_end_leaves_the_end_with_its_event_or_neither(
-    stores: Stores, tmp_path: Path
+    stores: Stores,
 ) -> None:
-    receivers = Receivers(0, Trace(str(tmp_path), verbose=False))
     seen: set[tuple[str, int]] = set()
     for steps in range(1, STEPS_MAX):
         path = fresh(stores)
 
         async def story(steps: int = steps) -> Killed:
             await a_batch_to_refuse(stores.of(0))
-            return await live(refuse, stores.of(0), receivers, steps)
+            return await live(refuse, stores.of(0), steps)
 
         killed = VirtualLoop().run_until_complete(story())
         status, events = states(path)

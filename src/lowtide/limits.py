@@ -158,6 +158,7 @@ PAGE_LINES_MAX: Final = 100  # lines of results in one page
 PAGE_LINE_BYTES_MAX: Final = 256 * 1024  # of one of them; the rest is in the file
 PAGE_LINES_BYTES_MAX: Final = 4 * 1024 * 1024  # of a page; then it has fewer lines
 INDEX_KEYS_READ: Final = 2048  # on either side of where a custom_id should stand: 32 KiB
+CONSOLE_ENGINES_DRAWN: Final = 12  # on the page of all engines; each has a page of its own, too
 CONSOLE_STREAMS_MAX: Final = 256  # pages that are kept up to date; the others load again
 
 # ---- what a batch says about itself ----
@@ -661,4 +662,10 @@ HISTORY_SPREAD_S: Final = 60.0  # work that is seen late was done in so long a t
 HISTORY_KEEP_S: Final = 30 * 86_400  # after the last look; no window is as long
 HISTORY_FORGET_EVERY_S: Final = 600.0  # between two looks for older rows
 HISTORY_FORGET_ROWS: Final = 1_000  # in one transaction
+REPLICA_BUCKET_S: Final = 30  # of a replica's history: 120 in an hour, two pixels each
+REPLICA_HISTORY_KEEP_S: Final = 36 * 3600  # a night and the day before it; 4,320 buckets
+REPLICA_SPANS_MAX: Final = 300  # of a replica that are answered: a longer time has longer ones
+REPLICA_LOOK_S: Final = 1.0  # between two looks at a replica's state: giving way lasts seconds
+REPLICA_LOOK_S_MAX: Final = 5.0  # a longer time between two says nothing of the state meanwhile
+REPLICA_PENDING_BUCKETS: Final = 20  # ten minutes that wait in memory while the store is away
 BATCH_NOTES_MAX: Final = 200  # of one batch, the newest: a worker that flaps must not fill a table

@@ -2,12 +2,16 @@
 
 import re
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from console_client import get, sign_in
 from tenant_env import Env, open_house
 
+from lowtide.core.history.replica_history import ReplicaPart, ReplicaRow, bucket_begin
+from lowtide.core.reporting.worker_report import ReplicaReport, WorkerReport
 from lowtide.service.batches.steering import PauseBatch
 
 
@@ -52,3 +56,44 @@ def test_an_operators_pause_names_nobody(env: Env) -> None:
     text = get(env.http_api, f"/console/batches/{batch.id}", sign_in(tenant)).body.decode()
     assert "Paused by the operator" in text
     assert "key_of_an_operator" not in text
+
+
+def test_engines_are_drawn_for_administrators_each_on_a_page_of_its_own_too(env: Env) -> None:
+    admin = env.tenant(scopes=("read", "admin"))
+    now, name = env.http_api.clock.now(), "<b>:8001/x"
+    report = WorkerReport(
+        worker_id="w",
+        seen_at=now,
+        ttl_s=3600.0,
+        replicas=(ReplicaReport(name=name, models=("m",)),),
+    )
+    env.http_api.run(env.http_api.store.worker_reports.write(report, forget_before=now))
+    part = ReplicaPart(first_bytes={4: 2}, seen_s=20.0, window_s=60.0, gave_way_s=4.0)
+    rows = [ReplicaRow(name, bucket_begin(now), part)]
+    env.http_api.run(env.http_api.store.history.write_replicas("p", rows))
+    cookie, page = sign_in(admin), f"/console/engines/{quote(name, '')}"
+    for path in ("/console/engines", page, f"{page}?hours=36"):
+        text = get(env.http_api, path, cookie).body.decode()
+        assert text.count('<svg class="plot" role="img"') == 3
+        assert "batch gave live calls the room for 4 s" in text
+        assert "<b>:8001" not in text
+        assert "style=" not in text
+    assert get(env.http_api, "/console/engines/none", cookie).status == 404
+    assert get(env.http_api, page, sign_in(env.tenant("reader"))).status == 403
+
+
+def test_a_batch_shows_when_its_engines_gave_live_calls_the_room(env: Env) -> None:
+    tenant = env.tenant()
+    batch = env.running_batch(tenant)
+    env.http_api.clock.shift += timedelta(minutes=1)  # what workers report is looked up again
+    now = env.http_api.clock.now()
+    replica = ReplicaReport(name="a", models=("m",))
+    report = WorkerReport(worker_id="w", seen_at=now, ttl_s=3600.0, replicas=(replica,))
+    env.http_api.run(env.http_api.store.worker_reports.write(report, forget_before=now))
+    page, cookie = f"/console/batches/{batch.id}", sign_in(tenant)
+    assert "plot-gave-way" not in get(env.http_api, page, cookie).body.decode()
+    rows = [ReplicaRow(name, bucket_begin(now), ReplicaPart(gave_way_s=1.0)) for name in ("a", "b")]
+    env.http_api.run(env.http_api.store.history.write_replicas("p", rows))
+    text = get(env.http_api, page, cookie).body.decode()
+    assert text.count("plot-band plot-gave-way") == 3
+    assert "an engine that serves the model gave live calls the room" in text

@@ -5,9 +5,18 @@ from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from batch_env import CHAT, Env, open_bench
+
+from lowtide.core.history.replica_history import (
+    ReplicaPart,
+    ReplicaRow,
+    bucket_begin,
+    first_byte_bucket,
+)
+from lowtide.core.reporting.worker_report import ReplicaReport, WorkerReport
 
 
 @pytest.fixture
@@ -96,3 +105,65 @@ def test_a_batch_that_there_is_not_has_no_history(env: Env) -> None:
     for part in ("history", "events"):
         answer = env.http_api.ask("GET", f"/v1/batches/batch_none/{part}")
         assert (answer.status, answer.error["code"]) == (404, "batch_not_found")
+
+
+# ---- engines
+
+
+def report_engine(env: Env, name: str) -> None:
+    now = env.http_api.clock.now()
+    report = WorkerReport(
+        worker_id="w",
+        seen_at=now,
+        ttl_s=3600.0,
+        replicas=(ReplicaReport(name=name, models=("m",)),),
+    )
+    env.http_api.run(env.http_api.store.worker_reports.write(report, forget_before=now))
+    part = ReplicaPart(
+        batch_calls=6,
+        input_tokens=200,
+        output_tokens=100,
+        first_bytes={first_byte_bucket(0.25): 2},
+        seen_s=20.0,
+        window_s=160.0,
+        in_flight_s=100.0,
+        gave_way_s=4.0,
+        taken_back=1,
+    )
+    rows = [ReplicaRow(name, bucket_begin(now), part)]
+    for writer in ("p", "q"):
+        env.http_api.run(env.http_api.store.history.write_replicas(writer, rows))
+
+
+@pytest.mark.parametrize("name", ["rack-1", "10.0.0.7:8001", "gpu/history"])
+def test_an_engine_tells_what_all_processes_saw_of_it(env: Env, name: str) -> None:
+    report_engine(env, name)
+    path = f"/v1/admin/engines/{quote(name)}/history"
+    answer = env.http_api.ask("GET", path)
+    assert (answer.status, answer.json["object"], answer.json["name"]) == (
+        200,
+        "engine.history",
+        name,
+    )
+    data = answer.json["data"]
+    assert len(data) == 121
+    busy = [each for each in data if each["batch_requests"]]
+    assert len(busy) == 1
+    assert (busy[0]["batch_requests"], busy[0]["live_streams"]) == (12, 4)
+    assert busy[0]["tokens_per_s"] == 20.0
+    assert busy[0]["live_ttft_p50_s"] == pytest.approx(0.25, rel=0.2)
+    assert (busy[0]["window"], busy[0]["in_flight"]) == (8.0, 5.0)
+    assert (busy[0]["gave_way_s"], busy[0]["taken_back"]) == (8.0, 2)
+    assert data[0]["window"] is None
+    longer = env.http_api.ask("GET", f"{path}?hours=36").json["data"]
+    assert len(longer) <= 301
+    assert sum(each["batch_requests"] for each in longer) == 12
+
+
+def test_an_engine_that_there_is_not_and_hours_beyond_what_is_kept_are_refused(env: Env) -> None:
+    missing = env.http_api.ask("GET", "/v1/admin/engines/none/history")
+    assert (missing.status, missing.error["code"]) == (404, "not_found")
+    report_engine(env, "rack-1")
+    for hours in ("0", "37", "x"):
+        answer = env.http_api.ask("GET", f"/v1/admin/engines/rack-1/history?hours={hours}")
+        assert answer.status == 400

@@ -17,7 +17,11 @@ from lowtide.api.app import create_app
 
 MOUNTS: Final = ("", "/openai", "/together")
 UNKNOWN: Final = "unknown-0"
-SHARED: Final = {"/v1/models/{name:path}", "/console/static/{name}"}
+SHARED: Final = {
+    "/v1/models/{name:path}",
+    "/v1/admin/engines/{name:path}/history",
+    "/console/static/{name}",
+}
 """Routes whose parameter names what all tenants share."""
 PAGES: Final = "/console/"
 """They take a session, never a key: test_console.py and test_console_actions.py try their ids."""

@@ -10,6 +10,7 @@ from lowtide import limits
 from lowtide.core.accounts.money import model_prices
 from lowtide.core.accounts.tenancy import OrganizationLimits
 from lowtide.core.history.batch_history import NOTHING, BatchTotals
+from lowtide.core.history.replica_history import ReplicaPart, ReplicaRow, bucket_begin
 from lowtide.ports.history import HistoryStore
 from lowtide.ports.steering import BatchChange
 from lowtide.ports.store import Store
@@ -207,3 +208,50 @@ async def test_a_deleted_batch_leaves_no_history(
     await world.store.steering.delete(*where, world.now)
     assert await history.of_batch(batch.id) is None
     assert await told(world, batch.id) == []
+
+
+# ---- replicas
+
+
+def row(world: StoreFixture, replica: str, calls: int, seconds: float = 0) -> ReplicaRow:
+    at = bucket_begin(world.now + timedelta(seconds=seconds))
+    return ReplicaRow(replica, at, ReplicaPart(batch_calls=calls, first_bytes={7: calls}))
+
+
+async def test_processes_write_their_parts_of_a_replica_beside_each_other(
+    world: StoreFixture, history: HistoryStore
+) -> None:
+    await history.write_replicas("p", [])
+    await history.write_replicas("p", [row(world, "a", 1), row(world, "b", 5)])
+    await history.write_replicas("p", [row(world, "a", 2)])
+    await history.write_replicas("q", [row(world, "a", 3), row(world, "a", 4, 60)])
+    found = await history.of_replicas(["a", "c"], world.now - timedelta(seconds=60))
+    assert found.keys() == {"a"}
+    assert sorted(each.part.batch_calls for each in found["a"]) == [2, 3, 4]
+    assert all(each.part.first_bytes == {7: each.part.batch_calls} for each in found["a"])
+    later = await history.of_replicas(["a"], world.now + timedelta(seconds=31))
+    assert [each.part.batch_calls for each in later["a"]] == [4]
+
+
+async def test_old_rows_of_replicas_go_a_part_at_a_time(
+    world: StoreFixture, history: HistoryStore
+) -> None:
+    for minutes in range(5):
+        await history.write_replicas("p", [row(world, "a", minutes, 60 * minutes)])
+    before = world.now + timedelta(seconds=150)
+    assert [await history.forget_replicas(before, 2) for _ in range(3)] == [2, 1, 0]
+    left = await history.of_replicas(["a"], world.now - timedelta(hours=1))
+    assert sorted(each.part.batch_calls for each in left["a"]) == [3, 4]
+
+
+async def test_buckets_in_which_replicas_gave_way_are_found_each_once(
+    world: StoreFixture, history: HistoryStore
+) -> None:
+    gives = ReplicaPart(gave_way_s=2.0, seen_s=30.0)
+    at = [bucket_begin(world.now + timedelta(seconds=each)) for each in (0, 30, 60)]
+    await history.write_replicas("p", [ReplicaRow("a", each, gives) for each in at[:2]])
+    await history.write_replicas("q", [ReplicaRow("b", at[1], ReplicaPart(taken_back=1))])
+    await history.write_replicas("q", [ReplicaRow("a", at[2], ReplicaPart(batch_calls=1))])
+    assert await history.gave_way(["a", "b"], at[0]) == at[:2]
+    assert await history.gave_way(["a"], at[2]) == []
+    assert await history.gave_way(["c"], at[0]) == []

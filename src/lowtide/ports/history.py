@@ -1,8 +1,8 @@
-"""The port to history: how fast batches went, and what happened to them.
+"""The port to history: how fast batches went, what happened to them, and what replicas did.
 
 Same contract as ports/store.py: each method one transaction, foreign exceptions mapped. Nothing is
 decided by these records; a process that dies loses the looks that it had not written. Rows are kept
-for `HISTORY_KEEP_S` after the last look.
+for `HISTORY_KEEP_S` after the last look, those of replicas for `REPLICA_HISTORY_KEEP_S`.
 """
 
 from collections.abc import Collection, Sequence
@@ -11,6 +11,7 @@ from typing import Protocol
 
 from lowtide.core.history.batch_events import BatchEvent
 from lowtide.core.history.batch_history import BatchHistory
+from lowtide.core.history.replica_history import ReplicaRow
 
 
 class HistoryStore(Protocol):
@@ -38,4 +39,22 @@ class HistoryStore(Protocol):
 
     async def forget(self, before: datetime, limit: int) -> int:
         """Deletes up to `limit` rows of a kind that were last written before then; how many."""
+        ...
+
+    async def write_replicas(self, writer: str, rows: Sequence[ReplicaRow]) -> None:
+        """Writes what one process recorded of replicas; a row that is there is replaced."""
+        ...
+
+    async def of_replicas(
+        self, replicas: Collection[str], since: datetime
+    ) -> dict[str, list[ReplicaRow]]:
+        """The rows of all processes by the replica's name, from the bucket at `since` on."""
+        ...
+
+    async def gave_way(self, replicas: Collection[str], since: datetime) -> list[datetime]:
+        """The buckets in which one of them gave live calls the room, in order, each once."""
+        ...
+
+    async def forget_replicas(self, before: datetime, limit: int) -> int:
+        """Deletes up to `limit` rows of replicas that begin before then; how many."""
         ...

@@ -8,14 +8,15 @@ from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, Select, delete, select
+from sqlalchemy import Row, Select, delete, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lowtide.core.history.batch_events import BatchEvent
 from lowtide.core.history.batch_history import BatchHistory, BatchTotals, advanced
+from lowtide.core.history.replica_history import ReplicaRow
 from lowtide.store.connection.database import Database, transactional
 from lowtide.store.connection.dialect import insert_or_replace, lock_name
-from lowtide.store.schema.history_tables import batch_history, batch_notes
+from lowtide.store.schema.history_tables import batch_history, batch_notes, replica_history
 from lowtide.store.schema.tables import batches
 
 _LOCK = "history"
@@ -24,7 +25,7 @@ _TOTALS = tuple(batches.c[field] for field in BatchTotals.__struct_fields__)
 
 @transactional
 class SqlHistory:
-    """Rates and notes of batches."""
+    """Rates and notes of batches, and what replicas did."""
 
     def __init__(self, database: Database) -> None:
         self._db = database
@@ -69,6 +70,47 @@ class SqlHistory:
                 delete(batch_history).where(batch_history.c.batch_id.in_(histories))
             )
             return gone.rowcount + await _forget_notes(conn, before, limit)
+
+    async def write_replicas(self, writer: str, rows: Sequence[ReplicaRow]) -> None:
+        values = [
+            {
+                "replica": row.replica,
+                "at": row.at,
+                "writer": writer,
+                "gave_way": row.part.gave_way,
+                "part": row.part,
+            }
+            for row in rows
+        ]
+        if values:
+            async with self._db.write() as conn:
+                await insert_or_replace(conn, replica_history, values)
+
+    async def of_replicas(
+        self, replicas: Collection[str], since: datetime
+    ) -> dict[str, list[ReplicaRow]]:
+        these = replica_history.c.replica.in_(sorted(replicas)), replica_history.c.at >= since
+        found: dict[str, list[ReplicaRow]] = {}
+        async with self._db.read() as conn:
+            for row in await conn.execute(select(replica_history).where(*these)):
+                found.setdefault(row.replica, []).append(ReplicaRow(row.replica, row.at, row.part))
+        return found
+
+    async def gave_way(self, replicas: Collection[str], since: datetime) -> list[datetime]:
+        table = replica_history.c
+        marked = select(table.at).where(
+            table.replica.in_(sorted(replicas)), table.at >= since, table.gave_way
+        )
+        async with self._db.read() as conn:
+            return list(await conn.scalars(marked.distinct().order_by(table.at)))
+
+    async def forget_replicas(self, before: datetime, limit: int) -> int:
+        keys = replica_history.c.replica, replica_history.c.at, replica_history.c.writer
+        old = select(*keys).where(replica_history.c.at < before)
+        async with self._db.write() as conn:
+            oldest = old.order_by(replica_history.c.at).limit(limit)
+            gone = await conn.execute(delete(replica_history).where(tuple_(*keys).in_(oldest)))
+            return gone.rowcount
 
 
 def _counters(batch_ids: Collection[str]) -> Select[Any]:

@@ -40,6 +40,7 @@ from lowtide.wiring.parts import Parts, parts_of
 from lowtide.wiring.reload import Reload
 from lowtide.wiring.replicas.embedded import EmbeddedModel, start_embedded
 from lowtide.wiring.replicas.engines import Engines
+from lowtide.wiring.replicas.history import replica_history
 from lowtide.wiring.replicas.open_replica import Calling, open_replica
 from lowtide.wiring.replicas.sources import EngineSources
 from lowtide.wiring.services import build_services, standings_of, upload_secret
@@ -123,6 +124,9 @@ async def open_application(
         lists = await listing(settings, engines, sources, store, clock)
         wakeups.listen(lists.wake)
         await stack.enter_async_context(lists)
+        tallies = worker.tallies if role != "api" else None
+        recording = replica_history(store.history, replicas, tallies, clock)
+        await stack.enter_async_context(Loops([recording], clock))
         if role != "worker":
             alone = role == "api"
             await stack.enter_async_context(_judging(replicas, clock, is_alone=alone))

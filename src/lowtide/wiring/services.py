@@ -142,7 +142,7 @@ def build_services(
         standings=standings,
         webhooks=webhooks,
         limits=_limit_report(parts, live),
-        history=HistoryService(store.history, clock),
+        history=HistoryService(store.history, store.batches, clock),
     )
 
 

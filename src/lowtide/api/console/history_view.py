@@ -12,6 +12,7 @@ from typing import Any, Final
 from starlette.requests import Request
 
 from lowtide.api.batches.history import events_of, rates_of
+from lowtide.api.middleware.caller import services_of
 from lowtide.api.objects.batches import BatchObject
 from lowtide.api.objects.history import BatchEventObject, RateObject
 from lowtide.api.plots.batch_plot import batch_plot
@@ -46,11 +47,19 @@ _BAD: Final = frozenset(
 async def history_context(request: Request, batch: Batch, shown: BatchObject) -> dict[str, Any]:
     """The plots and the events of a batch of the caller's project."""
     rates, events = await rates_of(request, batch), await events_of(request, batch)
+    gave_way = await _gave_way(request, batch)
     return {
-        "plots": batch_plot(shown, rates, events),
+        "plots": batch_plot(shown, rates, events, gave_way),
         "pace": pace_of(rates),
         "events": [event_row(each) for each in reversed(events)],
     }
+
+
+async def _gave_way(request: Request, batch: Batch) -> list[tuple[float, float]]:
+    """When engines that serve its models gave live calls the room while it ran, in Unix seconds."""
+    services = services_of(request)
+    found = await services.history.gave_way(batch, await services.standings.reports())
+    return [(since.timestamp(), until.timestamp()) for since, until in found]
 
 
 def pace_of(rates: Sequence[RateObject]) -> dict[str, float]:

@@ -23,6 +23,7 @@ from lowtide.api.console.administration_views import (
 )
 from lowtide.api.console.batch_rows import Context, row_of, steps_of, without_answer
 from lowtide.api.console.buttons import buttons_of
+from lowtide.api.console.engine_views import load_engine, load_engines
 from lowtide.api.console.failure_rows import rows_of, unrun_in
 from lowtide.api.console.filter_box import read_filter
 from lowtide.api.console.history_view import history_context
@@ -34,7 +35,6 @@ from lowtide.api.files.uploads import public_base
 from lowtide.api.middleware.caller import Caller, identify, require, services_of
 from lowtide.api.objects.batches import BatchObject
 from lowtide.api.openapi.routes import read_query
-from lowtide.api.replicas.engines import engines_of
 from lowtide.core.batches.batch import TERMINAL, Batch
 from lowtide.core.batches.line import ENDPOINTS
 from lowtide.core.errors import LowtideError
@@ -154,19 +154,6 @@ async def load_lines(request: Request, batch_id: str) -> Context:
     }
 
 
-async def load_engines(request: Request) -> Context:
-    """Every replica, as the worker that has it reports it. For administrators: it has addresses."""
-    require(identify(request), ("admin",))
-    found = await engines_of(request)
-    return {
-        "engines": found.data,
-        "workers": [each for each in found.workers if not each.is_gone],
-        "gone": [each for each in found.workers if each.is_gone],
-        "sources": found.sources,
-        "ready": sum(each.condition in ("ready", "live_first") for each in found.data),
-    }
-
-
 async def load_new(request: Request) -> Context:
     """The form for a file. Raises LowtideError for a key that may make no batches."""
     caller = identify(request)
@@ -243,7 +230,13 @@ VIEWS: Final[Sequence[View]] = (
         re.compile(r"/console/engines"),
         "engines.html",
         load_engines,
-        {"engines": "parts/engines.html"},
+        {"engines": "parts/engines.html", "drawn": "parts/engine_plots.html"},
+    ),
+    View(
+        re.compile(r"/console/engines/(?P<name>.+)"),
+        "engine.html",
+        load_engine,
+        {"engines": "parts/engines.html", "drawn": "parts/engine_plots.html"},
     ),
     View(re.compile(r"/console/usage"), "usage.html", load_usage),
     View(re.compile(r"/console/webhooks"), "webhooks.html", load_webhooks),

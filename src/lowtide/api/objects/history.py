@@ -1,4 +1,6 @@
-"""What happened, as the HTTP API shows it: rates and events of batches. No vendor has these."""
+"""What happened, as the HTTP API shows it: rates and events of batches, and what engines
+did. No vendor has these.
+"""
 
 from typing import Literal
 
@@ -44,3 +46,35 @@ class BatchEventList(msgspec.Struct, frozen=True, kw_only=True):
 
     object: Literal["list"] = "list"
     data: list[BatchEventObject]
+
+
+class EngineSpanObject(msgspec.Struct, frozen=True, kw_only=True):
+    """What an engine did in `seconds` from `at` on (Unix seconds). `live_streams`: live streams
+    that began, and in how many seconds half of them, and 99 of 100, had their first byte; null
+    where none began. `gave_way_s`: for how long its batch window was small because of live calls;
+    `taken_back`: batch calls that were aborted for them. `window`, `in_flight`: batch calls allowed
+    and running on average; null while no worker looked.
+    """
+
+    at: float
+    seconds: int
+    batch_requests: int
+    input_tokens: int
+    output_tokens: int
+    tokens_per_s: float
+    live_streams: int
+    live_ttft_p50_s: float | None
+    live_ttft_p99_s: float | None
+    gave_way_s: float
+    taken_back: int
+    window: float | None
+    in_flight: float | None
+
+
+class EngineHistoryObject(msgspec.Struct, frozen=True, kw_only=True):
+    """One engine over the last `hours`, as all processes that call it recorded it."""
+
+    object: Literal["engine.history"] = "engine.history"
+    name: str
+    hours: float
+    data: list[EngineSpanObject]

@@ -25,6 +25,8 @@ class BatchPlots(msgspec.Struct, frozen=True):
     progress: Markup
     requests: Markup
     tokens: Markup
+    gave_way: bool
+    """Whether engines gave live calls the room meanwhile."""
     has_deadline: bool
     """Whether the deadline is near enough to stand in the first one."""
 
@@ -69,6 +71,7 @@ def batch_plot(
         drawn(_progress(batch, rates, scale, bands, [*marks, *ahead])),
         rate_chart("Requests", "done", "requests_per_s", *(failed if has_failed else [])),
         rate_chart("Tokens", "tokens", "tokens_per_s"),
+        bool(gave_way),
         has_deadline,
     )
 

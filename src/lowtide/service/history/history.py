@@ -1,23 +1,29 @@
-"""History for readers: rates up to this moment, and everything that happened to a batch.
+"""History for readers: rates up to this moment, everything that happened to a batch, and replicas.
 
 Called by the routes of the HTTP API and the console. Invariant: what a batch has done since the
 last look is added from its own counters, so rates add up to its counts at any time.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
 
+from lowtide import limits
 from lowtide.core.batches.batch import Batch
 from lowtide.core.history.batch_events import BatchEvent, events_of
 from lowtide.core.history.batch_history import BatchHistory, BatchTotals, RateSpan, advanced, spans
+from lowtide.core.history.replica_history import ReplicaSpan, bucket_begin, spans_of, stretches
+from lowtide.core.reporting.worker_report import WorkerReport
 from lowtide.ports.clock import Clock
 from lowtide.ports.history import HistoryStore
+from lowtide.ports.store import BatchStore
 
 
 class HistoryService:
     """Reads history. The caller has made sure that the batch is the reader's."""
 
-    def __init__(self, store: HistoryStore, clock: Clock) -> None:
+    def __init__(self, store: HistoryStore, batches: BatchStore, clock: Clock) -> None:
         self._store = store
+        self._batches = batches
         self._clock = clock
 
     async def rates(self, batch: Batch) -> list[RateSpan]:
@@ -33,6 +39,35 @@ class HistoryService:
     async def events(self, batch: Batch) -> Sequence[BatchEvent]:
         """What happened to the batch, the first first."""
         return events_of(batch, await self._store.notes(batch.id))
+
+    async def replicas(
+        self, names: Collection[str], hours: float
+    ) -> Mapping[str, Sequence[ReplicaSpan]]:
+        """What each of these replicas did in so many hours until now, in at most
+        `REPLICA_SPANS_MAX` stretches of time."""
+        until = self._clock.now()
+        since = bucket_begin(until - timedelta(hours=hours))
+        rows = await self._store.of_replicas(names, since) if names else {}
+        most = limits.REPLICA_SPANS_MAX
+        return {name: spans_of(rows.get(name, ()), since, until, most) for name in names}
+
+    async def gave_way(
+        self, batch: Batch, reports: Iterable[WorkerReport]
+    ) -> Sequence[tuple[datetime, datetime]]:
+        """When replicas that serve its models, as workers report them now, gave live calls the room
+        while its requests ran; as far back as that is kept."""
+        since, models = batch.in_progress_at, await self._batches.models(batch.id)
+        if since is None:
+            return ()
+        until = batch.finalizing_at or batch.ended_at or self._clock.now()
+        replicas = (replica for report in reports for replica in report.replicas)
+        names = {each.name for each in replicas if models.keys() & set(each.models)}
+        marked = await self._store.gave_way(names, bucket_begin(since)) if names else ()
+        return [
+            (max(begin, since), min(end, until))
+            for begin, end in stretches(marked)
+            if begin < until
+        ]
 
 
 def _totals(batch: Batch, seen: BatchTotals) -> BatchTotals:

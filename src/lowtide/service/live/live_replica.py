@@ -18,6 +18,7 @@ from lowtide.core.dispatch.verdict import heard_live
 from lowtide.core.faults.fault import FAULTS
 from lowtide.core.faults.outcome import Failed, Interrupted, Outcome, Succeeded
 from lowtide.core.faults.scope import Scope
+from lowtide.core.history.replica_history import first_byte_bucket
 from lowtide.core.scheduling.byte_budget import ByteBudget
 from lowtide.core.usage import NO_USAGE
 from lowtide.ports.clock import Clock
@@ -45,6 +46,8 @@ class LiveReplica:
         self._on_asked: Callable[[int, float], None] = lambda *_: None
         self._unbegun: dict[LiveCall, float] = {}  # calls without a first byte; oldest first
         self._tokens_each = float(limits.LIVE_CALL_TOKENS)
+        self.first_bytes: dict[int, int] = {}
+        """Streams that began, by the bucket of their time to the first byte."""
 
     def when_asked(self, told: Callable[[int, float], None]) -> None:
         """Has `told` called before each call is sent: its prompt's tokens, monotonic seconds. The
@@ -98,6 +101,11 @@ class LiveReplica:
         """
         if self._unbegun.pop(call, None) is not None:
             self.replica.live_answered(call.input_tokens, now_s)
+
+    def first_byte_after(self, seconds: float) -> None:
+        """Counts a stream that began after so long."""
+        bucket = first_byte_bucket(seconds)
+        self.first_bytes[bucket] = self.first_bytes.get(bucket, 0) + 1
 
     def left(self, call: "LiveCall", now_s: float) -> None:
         """Stops counting a call that is over."""
@@ -158,6 +166,7 @@ class LiveCall:
 
     def begun(self) -> None:
         """Records that a stream has begun: the engine answers as it should."""
+        self._live.first_byte_after(self._clock.monotonic() - self._sent_at_s)
         self.came_to(STREAM_BEGUN)
 
     def came_to(self, outcome: Outcome) -> None:

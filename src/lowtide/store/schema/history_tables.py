@@ -1,14 +1,15 @@
-"""The tables of history: rates and notes of batches.
+"""The tables of history: rates and notes of batches, and what replicas did.
 
 They belong to the schema of tables.py and share its rules. A batch has one row of rates, which is
-replaced as a whole, and a row for each note.
+replaced as a whole, and a row for each note; a replica has one for each bucket and process.
 """
 
 from typing import Final
 
-from sqlalchemy import Column, ForeignKey, Index, Table
+from sqlalchemy import Boolean, Column, ForeignKey, Index, Table
 
 from lowtide.core.history.batch_history import BatchHistory
+from lowtide.core.history.replica_history import ReplicaPart
 from lowtide.store.schema.columns import WORD, Instant, Json
 from lowtide.store.schema.tables import batches, metadata
 
@@ -31,3 +32,14 @@ batch_notes: Final = Table(
     Column("detail", WORD, nullable=False),
 )
 Index("batch_notes_age", batch_notes.c.at)
+
+replica_history: Final = Table(
+    "replica_history",
+    metadata,
+    Column("replica", WORD, primary_key=True),
+    Column("at", Instant, primary_key=True),
+    Column("writer", WORD, primary_key=True),
+    Column("gave_way", Boolean, nullable=False),
+    Column("part", Json(ReplicaPart), nullable=False),
+)
+Index("replica_history_age", replica_history.c.at)

@@ -11,6 +11,7 @@ from lowtide.core.bodies.body_rules import BodyRules
 from lowtide.core.dispatch.replica import Replica
 from lowtide.core.faults.outcome import Failed, Interrupted, Rejected
 from lowtide.core.faults.scope import Scope
+from lowtide.core.history.replica_history import first_byte_bucket
 from lowtide.ports.engine import StreamingEngine
 from lowtide.service.live.live_replica import LiveCall, LiveReplica
 
@@ -164,3 +165,16 @@ def test_what_a_call_holds_is_learnt_from_those_that_came(
         with LiveCall(live, clock, scope_of(live), tokens=50) as call:
             call.begun()
     assert live.seen(clock.monotonic(), 0.25).tokens_each == pytest.approx(50, rel=0.01)
+
+
+def test_a_stream_that_begins_counts_by_its_time_to_the_first_byte(
+    live: LiveReplica, clock: SkippingClock
+) -> None:
+    for waited_s in (0.2, 0.2, 3.0):
+        with LiveCall(live, clock, scope_of(live), streams=True) as call:
+            clock.advance(waited_s)
+            call.begun()
+            clock.advance(60)
+    with LiveCall(live, clock, scope_of(live), streams=True):
+        pass  # it never began
+    assert live.first_bytes == {first_byte_bucket(0.2): 2, first_byte_bucket(3.0): 1}

@@ -1,0 +1,80 @@
+"""What the pages of engines show: their state, and what each did over the last hours.
+
+For administrators: engines have addresses. The history is that of
+`GET /v1/admin/engines/{name}/history`.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from starlette.requests import Request
+
+from lowtide import limits
+from lowtide.api.middleware.caller import identify, require
+from lowtide.api.objects.engines import EngineList, EngineObject
+from lowtide.api.objects.history import EngineSpanObject
+from lowtide.api.plots.engine_plot import engine_plot
+from lowtide.api.replicas.engine_history import histories_of
+from lowtide.api.replicas.engines import engines_of
+from lowtide.core.errors import LowtideError
+
+HOURS: Final = (1, 6, 36)
+"""The times that a page of one engine can show."""
+
+
+async def load_engines(request: Request) -> dict[str, Any]:
+    """Every replica, as the worker that has it reports it, and the last hour of each."""
+    require(identify(request), ("admin",))
+    found = await engines_of(request)
+    names = sorted({each.name for each in found.data})
+    few = names[: limits.CONSOLE_ENGINES_DRAWN]
+    histories = await histories_of(request, few, 1)
+    return {
+        **_shown(found, found.data),
+        "hours": 1,
+        "drawn": [_drawn(name, histories[name]) for name in few],
+        "undrawn": len(names) - len(few),
+    }
+
+
+async def load_engine(request: Request, name: str) -> dict[str, Any]:
+    """One replica. Raises LowtideError `not_found`."""
+    require(identify(request), ("admin",))
+    found = await engines_of(request)
+    these = [each for each in found.data if each.name == name]
+    if not these:
+        raise LowtideError("not_found", f"No worker reports an engine '{name}'.")
+    asked = request.query_params.get("hours", "")
+    hours = next((each for each in HOURS if str(each) == asked), HOURS[0])
+    histories = await histories_of(request, [name], hours)
+    return {
+        **_shown(found, these),
+        "name": name,
+        "hours": hours,
+        "choices": HOURS,
+        "drawn": [_drawn(name, histories[name])],
+        "undrawn": 0,
+    }
+
+
+def _shown(found: EngineList, engines: Sequence[EngineObject]) -> dict[str, Any]:
+    return {
+        "engines": engines,
+        "workers": [each for each in found.workers if not each.is_gone],
+        "gone": [each for each in found.workers if each.is_gone],
+        "sources": found.sources,
+        "ready": sum(each.condition in ("ready", "live_first") for each in engines),
+    }
+
+
+def _drawn(name: str, spans: Sequence[EngineSpanObject]) -> dict[str, Any]:
+    """The plots of one engine, and sums beside them."""
+    seconds = sum(each.seconds for each in spans)
+    return {
+        "name": name,
+        "plots": engine_plot(spans),
+        "live_streams": sum(each.live_streams for each in spans),
+        "taken_back": sum(each.taken_back for each in spans),
+        "gave_way_s": sum(each.gave_way_s for each in spans),
+        "tokens_per_s": sum(each.input_tokens + each.output_tokens for each in spans) / seconds,
+    }

@@ -1,0 +1,80 @@
+"""`GET /v1/admin/engines/{name}/history`: what an engine did, and what its live calls met."""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from lowtide import limits
+from lowtide.api.http.json_body import json_response
+from lowtide.api.middleware.caller import services_of
+from lowtide.api.objects.history import EngineHistoryObject, EngineSpanObject
+from lowtide.api.openapi.answers import answers
+from lowtide.api.openapi.routes import Routes, read_query
+from lowtide.api.openapi.schemas import parameters_of
+from lowtide.api.replicas.engines import engines_of
+from lowtide.core.errors import LowtideError
+from lowtide.core.history.replica_history import ReplicaSpan
+
+routes = Routes("admin")
+
+
+class EngineHours(msgspec.Struct, frozen=True):
+    """How far back to look."""
+
+    hours: Annotated[
+        float,
+        msgspec.Meta(gt=0, le=limits.REPLICA_HISTORY_KEEP_S / 3600, description="until now"),
+    ] = 1.0
+
+
+@routes.add(
+    "GET",
+    "/v1/admin/engines/{name:path}/history",
+    answers(EngineHistoryObject, "not_found", "invalid_request"),
+    parameters=parameters_of(EngineHours),
+)
+async def history(request: Request, name: str) -> Response:
+    """Batch and live calls of one engine over the last hours, up to 36 of them."""
+    hours = read_query(request, EngineHours).hours
+    if name not in {each.name for each in (await engines_of(request)).data}:
+        raise LowtideError("not_found", f"No worker reports an engine '{name}'.", "name")
+    (data,) = (await histories_of(request, [name], hours)).values()
+    return json_response(EngineHistoryObject(name=name, hours=hours, data=list(data)))
+
+
+async def histories_of(
+    request: Request, names: Sequence[str], hours: float
+) -> dict[str, Sequence[EngineSpanObject]]:
+    """The histories of these engines by their names."""
+    found = await services_of(request).history.replicas(names, hours)
+    return {name: [_span(each) for each in spans] for name, spans in found.items()}
+
+
+def _span(span: ReplicaSpan) -> EngineSpanObject:
+    part = span.part
+    return EngineSpanObject(
+        at=span.at.timestamp(),
+        seconds=span.seconds,
+        batch_requests=part.batch_calls,
+        input_tokens=part.input_tokens,
+        output_tokens=part.output_tokens,
+        tokens_per_s=round((part.input_tokens + part.output_tokens) / span.seconds, 3),
+        live_streams=part.live_calls,
+        live_ttft_p50_s=_rounded(part.first_byte_s(0.5)),
+        live_ttft_p99_s=_rounded(part.first_byte_s(0.99)),
+        gave_way_s=round(part.gave_way_s, 1),
+        taken_back=part.taken_back,
+        window=_mean(part.window_s, part.seen_s),
+        in_flight=_mean(part.in_flight_s, part.seen_s),
+    )
+
+
+def _mean(amount_s: float, seconds: float) -> float | None:
+    return round(amount_s / seconds, 2) if seconds else None
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 4)

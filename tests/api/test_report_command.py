@@ -11,7 +11,7 @@ import pytest
 from batch_env import CHAT, Env, open_bench
 
 from lowtide import limits
-from lowtide.api.console.report import BatchReport, Sampled, render_report
+from lowtide.api.console.report import ReportedBatch, Sampled, render_report
 from lowtide.api.objects.amounts import AmountsObject
 from lowtide.api.objects.batches import (
     BatchObject,
@@ -107,7 +107,7 @@ def test_a_report_is_bounded_whatever_a_batch_has() -> None:
         requests_per_s=1.123456, failed_per_s=1.123456, tokens_per_s=1.123456,
     )  # fmt: skip
     rates = [msgspec.structs.replace(rate, at=1.0 + each) for each in range(300)]
-    report = BatchReport(
+    report = ReportedBatch(
         batch=batch,
         filename=wide[:200],
         failures=[group] * (limits.FAILURE_SHAPES_MAX + 1),

@@ -34,7 +34,7 @@ class Sampled(msgspec.Struct, frozen=True):
     total: int
 
 
-class BatchReport(msgspec.Struct, frozen=True, kw_only=True):
+class ReportedBatch(msgspec.Struct, frozen=True, kw_only=True):
     """What a report is made of. `made_at`: the instant of its making, in UTC."""
 
     batch: BatchObject
@@ -47,7 +47,7 @@ class BatchReport(msgspec.Struct, frozen=True, kw_only=True):
     made_at: datetime
 
 
-def render_report(report: BatchReport) -> str:
+def render_report(report: ReportedBatch) -> str:
     """The HTML of the report."""
     batch = report.batch
     groups = [_group(each) for each in report.failures]

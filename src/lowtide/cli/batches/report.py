@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 
 from lowtide import limits
-from lowtide.api.console.report import BatchReport, Sampled, render_report
+from lowtide.api.console.report import ReportedBatch, Sampled, render_report
 from lowtide.api.objects.batches import BatchObject
 from lowtide.api.objects.failures import FailureGroupList
 from lowtide.api.objects.history import BatchEventList, BatchHistoryObject
@@ -57,10 +57,10 @@ def report(
         console.write(f"{escape(str(target))}: {len(page):,} bytes.")
 
 
-def _gathered(client: ServerClient, batch_id: str) -> BatchReport:
+def _gathered(client: ServerClient, batch_id: str) -> ReportedBatch:
     batch = _read(client.batch(batch_id), BatchObject)
     failures = _read(client.steering.failures(batch_id), FailureGroupList)
-    return BatchReport(
+    return ReportedBatch(
         batch=batch,
         filename=_filename(client, batch.input_file_id),
         failures=failures.data,

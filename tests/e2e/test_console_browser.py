@@ -15,7 +15,16 @@ import httpx
 import msgspec
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, BrowserContext, FilePayload, Page, expect, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    FilePayload,
+    Page,
+    Request,
+    Route,
+    expect,
+    sync_playwright,
+)
 
 from testkit.live_server import LiveServer, live_server
 from testkit.patience import PATIENCE_S
@@ -251,6 +260,71 @@ def test_pages_keep_the_rules_of_accessibility(
             assert violations(page) == [], path
     finally:
         context.close()
+
+
+def test_many_open_pages_share_few_streams_and_all_stay_up_to_date(
+    server: LiveServer, browser: Browser
+) -> None:
+    context = browser.new_context()
+    context.set_default_timeout(PATIENCE_S * 1000)
+    streams: list[str] = []
+    pages = [context.new_page() for _ in range(8)]
+    try:
+        for page in pages:
+            page.on("request", lambda asked: _note_stream(asked, streams))
+            page.goto(f"{server.address}/?q=many")
+            expect(page.locator("#connection")).to_have_text("")
+        created = create(server.address, 1, "many open pages")
+        for page in pages:
+            row = page.locator(f"tr[data-href$='{created}']")
+            expect(row).to_be_visible(timeout=PATIENCE_S * 1000)
+        assert len(streams) == 4, "of the six connections that a browser opens to one host"
+    finally:
+        context.close()
+
+
+def _note_stream(asked: Request, streams: list[str]) -> None:
+    if asked.resource_type == "eventsource":
+        streams.append(asked.url)
+
+
+HIDE = """(hidden) => {
+    Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
+    document.dispatchEvent(new Event("visibilitychange"));
+}"""
+
+
+def test_a_hidden_page_closes_its_stream_and_goes_on_when_it_is_seen(
+    server: LiveServer, page: Page
+) -> None:
+    page.goto(f"{server.address}/?q=hidden")
+    expect(page.locator("#connection")).to_have_text("")
+    with page.expect_event("requestfailed", lambda asked: asked.resource_type == "eventsource"):
+        page.evaluate(HIDE, True)
+    created = create(server.address, 1, "hidden page")
+    row = page.locator(f"tr[data-href$='{created}']")
+    with page.expect_request(lambda asked: asked.resource_type == "eventsource"):
+        expect(row).to_be_hidden()
+        page.evaluate(HIDE, False)
+    expect(row).to_be_visible(timeout=PATIENCE_S * 1000)
+
+
+def test_a_page_asks_again_and_again_where_no_stream_gets_through(
+    server: LiveServer, page: Page
+) -> None:
+    page.route("**/console/live?*", lambda route: _without_streams(route))
+    page.goto(f"{server.address}/?q=asks")
+    created = create(server.address, 1, "asks again")
+    row = page.locator(f"tr[data-href$='{created}']")
+    expect(row).to_contain_text("completed", timeout=2 * PATIENCE_S * 1000)
+    expect(page.locator("#connection")).to_have_text("")
+
+
+def _without_streams(route: Route) -> None:
+    if route.request.resource_type == "eventsource":
+        route.abort()
+    else:
+        route.continue_()
 
 
 def test_an_open_page_survives_the_death_of_the_server(tmp_path: Path, page: Page) -> None:

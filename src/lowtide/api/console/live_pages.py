@@ -2,7 +2,8 @@
 
 Each event is `{"id": ..., "html": ...}`: the new content of one element. A page renders its parts
 once in `CONSOLE_REFRESH_S`, however fast batches move, and sends what differs; between two looks it
-costs nothing. The stream ends when the server stops, and the page asks again.
+costs nothing. The stream ends when the server stops, and the page asks again. With `once` it ends
+after the first look: for browsers that have no connection left for a stream.
 """
 
 import asyncio
@@ -22,12 +23,17 @@ from lowtide.core.errors import LowtideError
 from lowtide.core.scheduling.byte_budget import ByteBudget
 from lowtide.ports.blobs import BlobError
 from lowtide.ports.store import StoreError
+from lowtide.service.services import Services
 
 
 async def live(request: Request) -> Response:
     """The stream of one page. Raises LowtideError for a page that there is not."""
     path = request.query_params.get("of", "")
     view, parameters = view_of(path)
+    if "once" in request.query_params:
+        look = _Look(request, path, view, parameters)
+        changes = [change async for change in look.changes()] if view.fragments else []
+        return Response(b"".join(changes), media_type="text/event-stream")
     places: ByteBudget = request.app.state.console_streams
     owner = identify(request).organization_id
     if not places.take(owner, 1):
@@ -39,7 +45,8 @@ async def live(request: Request) -> Response:
 
     async def events() -> AsyncIterator[bytes]:
         try:
-            async for event in _changes(request, path, view, parameters):
+            look = _Look(request, path, view, parameters)
+            async for event in _stream(look, view, services_of(request)):
                 yield event
         finally:
             places.give_back(owner, 1)
@@ -47,26 +54,46 @@ async def live(request: Request) -> Response:
     return StreamingResponse(events(), media_type="text/event-stream")
 
 
-async def _changes(
-    request: Request, path: str, view: View, parameters: Mapping[str, str]
-) -> AsyncIterator[bytes]:
-    services, sent = services_of(request), dict[str, bytes]()
-    while view.fragments and not services.readiness.is_draining and await _is_signed_in(request):
+class _Look:
+    """Looks at one page again and again, and knows what of it was sent."""
+
+    def __init__(
+        self, request: Request, path: str, view: View, parameters: Mapping[str, str]
+    ) -> None:
+        self._request = request
+        self._path = path
+        self._view = view
+        self._parameters = parameters
+        self._sent: dict[str, bytes] = {}
+
+    async def changes(self) -> AsyncIterator[bytes]:
+        """An event for each part that is not as it was at the last look.
+
+        Raises LowtideError where the page is gone: it says so when it is loaded again.
+        """
+        if not await _is_signed_in(self._request):
+            raise LowtideError("missing_api_key", "Sign in to the console first.")
         try:
-            loaded = await view.load(request, **parameters)
+            loaded = await self._view.load(self._request, **self._parameters)
         except (StoreError, BlobError):
-            pass  # the page stays as it is until the storage is back
+            return  # the page stays as it is until the storage is back
+        context = {**shell_of(self._request), **loaded, "path": self._path}
+        for element, template in self._view.fragments.items():
+            html = render(template, context)
+            digest = sha256(html.encode()).digest()
+            if self._sent.get(element) != digest:
+                self._sent[element] = digest
+                told = msgspec.json.encode({"id": element, "html": html})
+                yield b"data: " + told + b"\n\n"
+
+
+async def _stream(look: _Look, view: View, services: Services) -> AsyncIterator[bytes]:
+    while view.fragments and not services.readiness.is_draining:
+        try:
+            async for change in look.changes():
+                yield change
         except LowtideError:
-            return  # it is gone: the page says so when it is loaded again
-        else:
-            context = {**shell_of(request), **loaded, "path": path}
-            for element, template in view.fragments.items():
-                html = render(template, context)
-                digest = sha256(html.encode()).digest()
-                if sent.get(element) != digest:
-                    sent[element] = digest
-                    told = msgspec.json.encode({"id": element, "html": html})
-                    yield b"data: " + told + b"\n\n"
+            return
         yield b": here\n\n"  # a reader that is gone is noticed by what cannot be sent
         await asyncio.sleep(limits.CONSOLE_REFRESH_S)
 

@@ -1,7 +1,14 @@
 // Keeps a page up to date, shows instants in the reader's zone, and makes rows reachable by key.
 
 const RETRY_MS = 3000;
+const ASK_MS = 5000;
+const STREAMS_MAX = 4;
+const FAILURES_MAX = 2;
 let stream = null;
+let release = null;
+let timer = null;
+let failures = 0;
+let turn = 0;
 
 function localize(root) {
   for (const time of root.querySelectorAll("time")) {
@@ -50,22 +57,66 @@ function count() {
 
 document.addEventListener("change", count);
 
-function listen() {
-  const address = document.body.dataset.live;
-  if (stream || !address || document.hidden) return;
-  stream = new EventSource(address + (location.search ? "&" + location.search.slice(1) : ""));
-  stream.onopen = () => say("");
-  stream.onmessage = (event) => replace(JSON.parse(event.data));
-  stream.onerror = () => {
-    say("Not connected: what you see may be old.");
-    close();
-    setTimeout(listen, RETRY_MS);
-  };
+// A page that is seen is kept up to date: by a stream while this browser has few of them, for it opens
+// six connections to one host and no more; else, and where a proxy lets no stream through, by asking.
+function takePlace(number) {
+  return new Promise((told) => navigator.locks.request(`lowtide-stream-${number}`, { ifAvailable: true }, (lock) => {
+    told(Boolean(lock));
+    return lock && new Promise((done) => { release = done; });
+  }));
+}
+
+async function hasPlace() {
+  if (!navigator.locks || failures >= FAILURES_MAX) return false;
+  for (let number = 0; number < STREAMS_MAX; number += 1) if (await takePlace(number)) return true;
+  return false;
 }
 
 function close() {
+  turn += 1;
   stream?.close();
-  stream = null;
+  release?.();
+  clearTimeout(timer);
+  stream = release = null;
+}
+
+async function listen() {
+  const address = document.body.dataset.live;
+  close();
+  if (!address || document.hidden) return;
+  const mine = turn;
+  const whole = address + (location.search ? "&" + location.search.slice(1) : "");
+  const isStreamed = await hasPlace();
+  if (mine !== turn) release?.();
+  else if (isStreamed) open(whole);
+  else ask(whole, mine);
+}
+
+function open(address) {
+  stream = new EventSource(address);
+  stream.onopen = () => { failures = 0; say(""); };
+  stream.onmessage = (event) => replace(JSON.parse(event.data));
+  stream.onerror = () => {
+    failures += 1;
+    say("Not connected: what you see may be old.");
+    close();
+    timer = setTimeout(listen, RETRY_MS);
+  };
+}
+
+async function ask(address, mine) {
+  try {
+    const answer = await fetch(address + "&once=yes");
+    if (!answer.ok) throw new Error(answer.status);
+    const changes = (await answer.text()).split("\n").filter((line) => line.startsWith("data: "));
+    if (mine !== turn) return;
+    changes.forEach((line) => replace(JSON.parse(line.slice(6))));
+    failures = 0;
+    say("");
+  } catch {
+    say("Not connected: what you see may be old.");
+  }
+  if (mine === turn) timer = setTimeout(listen, ASK_MS);
 }
 
 document.addEventListener("visibilitychange", () => (document.hidden ? close() : listen()));

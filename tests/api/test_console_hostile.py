@@ -23,6 +23,8 @@ PATHS = (
     "javascript:alert(1)",
     "a/../b",
 )
+OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f\u200b-\u200f\u202a-\u202e\u2066-\u2069]")
+"""What a browser or a terminal would obey or hide."""
 
 
 def hostile_batch(
@@ -60,9 +62,17 @@ def request(custom_id: str, text: str = "hello") -> bytes:
     return msgspec.json.encode({**told, "custom_id": custom_id}) + b"\n"
 
 
-@pytest.mark.parametrize("text", [SCRIPT, TERMINAL, BIDI], ids=["script", "terminal", "bidi"])
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        (SCRIPT, "<script>alert(1)</script>"),
+        (TERMINAL, "\\u001b]0;title\\u0007"),
+        (BIDI, "invoice\\u202egnp.exe"),
+    ],
+    ids=["script", "terminal", "bidi"],
+)
 def test_prompts_answers_and_failures_show_as_text(
-    env: Env, monkeypatch: pytest.MonkeyPatch, text: str
+    env: Env, monkeypatch: pytest.MonkeyPatch, text: str, shown: str
 ) -> None:
     tenant = env.tenant()
     content = request("a", text) + request("b", text)
@@ -71,19 +81,10 @@ def test_prompts_answers_and_failures_show_as_text(
     cookie, path = sign_in(tenant), f"/console/batches/{batch_id}"
     for page in (path, f"{path}/lines", f"{path}/lines?kind=errors", f"/?q={quote(text)}"):
         html = get(env.http_api, page, cookie).body.decode()
-        assert not re.search(
-            "[\x00-\x08\x0b-\x1f\x7f\u200b-\u200f\u202a-\u202e\u2066-\u2069]", html
-        )
+        assert not OBEYED.search(html), page
         assert "<script>alert" not in html
         assert "<img" not in html
-        shown = unescape(html)
-        assert (
-            text.encode("ascii", "backslashreplace")
-            .decode()
-            .replace("\x1b", "\\u001b")
-            .replace("\x07", "\\u0007")[:20]
-            in shown
-        ), page
+        assert shown in unescape(html), page
 
 
 def test_ids_that_look_like_paths_are_found_and_lead_nowhere_else(
@@ -138,7 +139,7 @@ def test_an_answer_of_five_megabytes_leaves_the_page_small_and_is_downloaded_who
     cookie = sign_in(tenant)
     page = get(env.http_api, f"/console/batches/{batch_id}/lines", cookie).body
     assert len(page) < 20_000
-    assert f"{len(outputs[0]) - 1:,} bytes: too large for a page" in page.decode()
+    assert re.search(r"5,100,1\d\d bytes: too large for a page", page.decode())
     assert b"fine" in page
     told = tenant.ask("GET", f"/v1/batches/{batch_id}").json
     whole = get(env.http_api, f"/console/files/{told['output_file_id']}", cookie)

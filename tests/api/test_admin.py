@@ -106,7 +106,7 @@ def test_a_changed_limit_holds_at_once_here(env: Env, admin: Tenant) -> None:
         ("POST", "organizations", {}, 400, "invalid_request"),
         ("POST", "organizations", {"name": ""}, 400, "invalid_request"),
         ("POST", "organizations", {"name": "a\nb"}, 400, "invalid_request"),
-        ("POST", "organizations", {"name": "a", "nmae": "b"}, 400, "invalid_request"),
+        ("POST", "organizations", {"name": "a", "nmae": "b"}, 400, "unknown_parameter"),
         ("POST", "organizations", {"name": "a", "limits": {"nope": 1}}, 400, "invalid_request"),
         ("POST", "organizations", {"name": "a", "limits": {"file_bytes": -1}}, 400, None),
         ("POST", "organizations", {"name": "a", "spend_cap": "NaN"}, 400, "invalid_request"),

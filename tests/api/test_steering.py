@@ -104,7 +104,7 @@ def test_priority_window_and_metadata_change_while_the_batch_runs(env: Env) -> N
         ({"priority": 10**9}, "priority"),
         ({"completion_window": "1m"}, "completion_window"),
         ({"metadata": {"k": "v" * 600}}, "metadata.k"),
-        ({"endpoint": "/v1/x"}, None),
+        ({"endpoint": "/v1/x"}, "endpoint"),
     ],
 )
 def test_a_change_that_makes_no_sense_changes_nothing(
@@ -115,6 +115,12 @@ def test_a_change_that_makes_no_sense_changes_nothing(
     refused = patch(env, batch_id, **change)
     assert (refused.status, refused.error["param"]) == (400, param)
     assert seen(env, batch_id)["priority"] == before["priority"]
+
+
+def test_a_mistyped_field_of_a_change_is_refused_in_words_that_clients_know(env: Env) -> None:
+    error = patch(env, create(env), priorty=5).error
+    assert (error["code"], error["param"]) == ("unknown_parameter", "priorty")
+    assert error["message"] == "Unknown parameter: 'priorty'."
 
 
 # ---- another model for all lines

@@ -10,6 +10,7 @@ ErrorCode = Literal[
     "invalid_request",  # a parameter has a wrong value
     "missing_required_parameter",
     "invalid_value",  # none of the values that there are; the message lists them
+    "unknown_parameter",  # a field that the call does not take, where a mistyped one would harm
     "object_above_max_properties",  # these three are OpenAI's, of metadata
     "property_name_above_max_length",
     "string_above_max_length",

@@ -109,7 +109,13 @@ async def list_organizations(request: Request) -> Response:
 @routes.add(
     "POST",
     "/organizations",
-    answers(OrganizationObject, "invalid_request", "request_too_large", "storage_full"),
+    answers(
+        OrganizationObject,
+        "invalid_request",
+        "unknown_parameter",
+        "request_too_large",
+        "storage_full",
+    ),
     requestBody=_object(("name",), name=_NAME, limits=_LIMITS, spend_cap=_CAP),
 )
 async def create_organization(request: Request) -> Response:
@@ -139,6 +145,7 @@ async def retrieve_organization(request: Request, organization_id: str) -> Respo
     answers(
         OrganizationObject,
         "invalid_request",
+        "unknown_parameter",
         "organization_not_found",
         "request_too_large",
         "storage_full",
@@ -178,6 +185,7 @@ async def list_projects(request: Request) -> Response:
     answers(
         ProjectObject,
         "invalid_request",
+        "unknown_parameter",
         "organization_not_found",
         "request_too_large",
         "storage_full",
@@ -218,6 +226,7 @@ async def list_keys(request: Request) -> Response:
     answers(
         NewKeyObject,
         "invalid_request",
+        "unknown_parameter",
         "project_not_found",
         "request_too_large",
         "storage_full",

@@ -33,6 +33,7 @@ _CHANGE: Final[dict[str, Any]] = {
 }
 _REFUSALS: Final[tuple[ErrorCode, ...]] = (
     "invalid_request",
+    "unknown_parameter",
     "invalid_value",
     "object_above_max_properties",
     "property_name_above_max_length",

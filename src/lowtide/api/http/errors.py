@@ -29,6 +29,7 @@ STATUS_OF: Final[Mapping[ErrorCode, int]] = MappingProxyType(
         "invalid_request": 400,
         "missing_required_parameter": 400,
         "invalid_value": 400,
+        "unknown_parameter": 400,
         "object_above_max_properties": 400,
         "property_name_above_max_length": 400,
         "string_above_max_length": 400,

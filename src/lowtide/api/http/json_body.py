@@ -17,6 +17,7 @@ from lowtide.core.errors import LowtideError
 Body = TypeVar("Body", bound=msgspec.Struct)
 
 _NUL_ESCAPED: Final = b"\\u0000"
+_UNKNOWN_FIELD: Final = re.compile(r"Object contains unknown field `(.*?)`", re.DOTALL)
 _FIELD_AT_FAULT: Final = re.compile(r" - at `\$\.(\w+)")
 
 
@@ -115,6 +116,9 @@ def as_struct(body: dict[str, Any], kind: type[Body], *, strict: bool = True) ->
     try:
         return msgspec.convert(body, kind, strict=strict)
     except msgspec.ValidationError as error:
+        if (unknown := _UNKNOWN_FIELD.match(str(error))) is not None:
+            name = unknown[1][: limits.VALUE_CHARS_QUOTED]
+            raise LowtideError("unknown_parameter", f"Unknown parameter: '{name}'.", name) from None
         field = _FIELD_AT_FAULT.search(str(error))
         param = field[1] if field else None
         reason = str(error).partition(" - at ")[0]

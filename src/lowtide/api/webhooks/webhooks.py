@@ -107,6 +107,7 @@ def _body(*required: str, **properties: Any) -> dict[str, Any]:
     answers(
         NewWebhookObject,
         "invalid_request",
+        "invalid_value",
         "missing_required_parameter",
         "request_too_large",
         "storage_full",
@@ -153,6 +154,7 @@ for _method in ("PATCH", "POST"):  # the openai package posts a change
         answers(
             WebhookObject,
             "invalid_request",
+            "invalid_value",
             "webhook_not_found",
             "request_too_large",
             "storage_full",
@@ -201,6 +203,7 @@ async def rotate_secret(request: Request, webhook_id: str) -> Response:
     answers(
         WebhookTestObject,
         "invalid_request",
+        "invalid_value",
         "webhook_not_found",
         "webhook_unreachable",
         "request_too_large",

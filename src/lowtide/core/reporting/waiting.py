@@ -119,6 +119,8 @@ def _without_worker(standing: Standing) -> Reason | None:
 
 def _waits_for_tokens(wait: TokenWait) -> Reason:
     """The reason of a batch that is validated, and begins once there is room for its tokens."""
+    if wait.place == 1 and wait.lack is None:
+        return _alike("tokens", "There is room for its tokens now: it begins in a moment.")
     place = "It is the next one" if wait.place == 1 else f"It is number {wait.place} in the queue"
     if (lack := wait.lack) is None:
         what = "Waits for enqueued tokens behind other batches of its organization."

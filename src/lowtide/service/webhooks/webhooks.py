@@ -35,6 +35,7 @@ from lowtide.ports.webhooks import (
     WebhookSender,
     WebhookStore,
 )
+from lowtide.service.batches.new_batch import invalid_value
 from lowtide.service.fair_places import FairPlaces
 
 _TEST_BATCH: Final = "batch_test"
@@ -248,10 +249,7 @@ def _new_secret() -> str:
 def _checked_events(events: Sequence[str]) -> tuple[EventType, ...]:
     for event in events:
         if event not in EVENT_TYPES:
-            supported = ", ".join(f"'{each}'" for each in EVENT_TYPES)
-            quoted = event[: limits.VALUE_CHARS_QUOTED]
-            message = f"Invalid value: '{quoted}'. Supported values are: {supported}."
-            raise LowtideError("invalid_request", message, "events")
+            raise invalid_value(event, EVENT_TYPES, "events")
     return tuple(each for each in EVENT_TYPES if each in events)
 
 

@@ -158,6 +158,8 @@ PAGE_LINES_MAX: Final = 100  # lines of results in one page
 PAGE_LINE_BYTES_MAX: Final = 256 * 1024  # of one of them; the rest is in the file
 PAGE_LINES_BYTES_MAX: Final = 4 * 1024 * 1024  # of a page; then it has fewer lines
 INDEX_KEYS_READ: Final = 2048  # on either side of where a custom_id should stand: 32 KiB
+FORECAST_BATCHES_SHOWN: Final = 100  # of one model, those that are due first
+CONSOLE_COURSES_DRAWN: Final = 12  # of these on the page of the week: a row each
 CONSOLE_ENGINES_DRAWN: Final = 12  # on the page of all engines; each has a page of its own, too
 CONSOLE_STREAMS_MAX: Final = 256  # pages that are kept up to date; the others load again
 

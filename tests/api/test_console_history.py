@@ -97,3 +97,17 @@ def test_a_batch_shows_when_its_engines_gave_live_calls_the_room(env: Env) -> No
     text = get(env.http_api, page, cookie).body.decode()
     assert text.count("plot-band plot-gave-way") == 3
     assert "an engine that serves the model gave live calls the room" in text
+
+
+def test_the_week_is_shown_to_administrators(env: Env) -> None:
+    admin, tenant = env.tenant(scopes=("read", "admin")), env.tenant("other")
+    cookie = sign_in(admin)
+    assert "Nothing learned yet" in get(env.http_api, "/console/week", cookie).body.decode()
+    batch = env.running_batch(tenant)
+    env.http_api.clock.shift += timedelta(minutes=1)  # what is foreseen is worked out again
+    text = get(env.http_api, "/console/week", cookie).body.decode()
+    assert text.count('class="heat ') == 168
+    assert "0 of 168 hours learned" in text
+    assert batch.id in text
+    assert "style=" not in text
+    assert get(env.http_api, "/console/week", sign_in(tenant)).status == 403

@@ -167,3 +167,21 @@ def test_an_engine_that_there_is_not_and_hours_beyond_what_is_kept_are_refused(e
     for hours in ("0", "37", "x"):
         answer = env.http_api.ask("GET", f"/v1/admin/engines/rack-1/history?hours={hours}")
         assert answer.status == 400
+
+
+# ---- the week
+
+
+def test_the_forecast_tells_what_waits_and_what_was_learned(env: Env) -> None:
+    assert env.http_api.ask("GET", "/v1/admin/forecast").json["data"] == []
+    batch_id = create(env)
+    env.plan()
+    env.http_api.clock.shift += timedelta(minutes=1)  # what is foreseen is worked out again
+    answer = env.http_api.ask("GET", "/v1/admin/forecast").json
+    (model,) = answer["data"]
+    assert (model["object"], model["model"]) == ("model.forecast", "test-model")
+    assert (model["rate"], model["hours"]) == (None, []), "nothing is learned, so nothing foreseen"
+    (course,) = model["batches"]
+    assert (course["batch_id"], course["end_at"]) == (batch_id, None)
+    assert course["verdict"] == "unknown"
+    assert course["work_left"] == model["work_left"] > 0

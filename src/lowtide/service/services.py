@@ -15,6 +15,7 @@ from lowtide.service.accounts.quotas import Quotas
 from lowtide.service.accounts.sessions import Sessions
 from lowtide.service.accounts.tenants import TenantService
 from lowtide.service.accounts.usage import UsageService
+from lowtide.service.batches.forecasts import Forecasts
 from lowtide.service.files.files import FileService
 from lowtide.service.files.signing import UploadSigner
 from lowtide.service.files.uploads import UploadService
@@ -68,3 +69,4 @@ class Services:
     webhooks: WebhookService
     limits: LimitReport
     history: HistoryService
+    forecasts: Forecasts

@@ -88,8 +88,7 @@ def build_services(
     `access` is to be flushed and `completions` closed.
     """
     store, blobs, clock, new_id = parts.store, parts.blobs, parts.clock, parts.new_id
-    access = Authenticator(store.tenants, clock)
-    files = _files(parts)
+    access, files = Authenticator(store.tenants, clock), _files(parts)
     forecasts = Forecasts(store.capacity, blobs, parts.catalogue, clock, parts.planner)
     queue = FlexQueue(
         store,
@@ -142,6 +141,7 @@ def build_services(
         standings=standings,
         webhooks=webhooks,
         limits=_limit_report(parts, live),
+        forecasts=forecasts,
         history=HistoryService(store.history, store.batches, clock),
     )
 

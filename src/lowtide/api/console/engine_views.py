@@ -1,4 +1,4 @@
-"""What the pages of engines show: their state, and what each did over the last hours.
+"""What the pages of engines show: their state, what each did over the last hours, and the week.
 
 For administrators: engines have addresses. The history is that of
 `GET /v1/admin/engines/{name}/history`.
@@ -12,10 +12,13 @@ from starlette.requests import Request
 from lowtide import limits
 from lowtide.api.middleware.caller import identify, require
 from lowtide.api.objects.engines import EngineList, EngineObject
+from lowtide.api.objects.forecast import ModelForecast
 from lowtide.api.objects.history import EngineSpanObject
 from lowtide.api.plots.engine_plot import engine_plot
+from lowtide.api.plots.week_plot import course_plot, week_plot
 from lowtide.api.replicas.engine_history import histories_of
 from lowtide.api.replicas.engines import engines_of
+from lowtide.api.replicas.forecast import forecast_of
 from lowtide.core.errors import LowtideError
 
 HOURS: Final = (1, 6, 36)
@@ -54,6 +57,26 @@ async def load_engine(request: Request, name: str) -> dict[str, Any]:
         "choices": HOURS,
         "drawn": [_drawn(name, histories[name])],
         "undrawn": 0,
+    }
+
+
+async def load_week(request: Request) -> dict[str, Any]:
+    """The learned capacity of each model by hour of the week, and the course of its batches."""
+    require(identify(request), ("admin",))
+    found = await forecast_of(request)
+    return {"at": found.at, "models": [_week(each, found.at) for each in found.data]}
+
+
+def _week(model: ModelForecast, at: float) -> dict[str, Any]:
+    drawn = model.batches[: limits.CONSOLE_COURSES_DRAWN]
+    return {
+        "its": model,
+        "rate": model.rate,
+        "week": week_plot(model.hours, at),
+        "courses": course_plot(drawn, at) if drawn else None,
+        "batches": drawn,
+        "undrawn": len(model.batches) - len(drawn),
+        "foreseen": [each for each in drawn if each.end_at is not None],
     }
 
 

@@ -23,7 +23,7 @@ from lowtide.api.console.administration_views import (
 )
 from lowtide.api.console.batch_rows import Context, row_of, steps_of, without_answer
 from lowtide.api.console.buttons import buttons_of
-from lowtide.api.console.engine_views import load_engine, load_engines
+from lowtide.api.console.engine_views import load_engine, load_engines, load_week
 from lowtide.api.console.failure_rows import rows_of, unrun_in
 from lowtide.api.console.filter_box import read_filter
 from lowtide.api.console.history_view import history_context
@@ -232,6 +232,7 @@ VIEWS: Final[Sequence[View]] = (
         load_engines,
         {"engines": "parts/engines.html", "drawn": "parts/engine_plots.html"},
     ),
+    View(re.compile(r"/console/week"), "week.html", load_week, {"week": "parts/week.html"}),
     View(
         re.compile(r"/console/engines/(?P<name>.+)"),
         "engine.html",

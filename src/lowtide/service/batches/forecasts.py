@@ -7,8 +7,10 @@ whose lines could not be read.
 """
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+
+import msgspec
 
 from lowtide import limits
 from lowtide.core.accounts.catalogue import Catalogue
@@ -22,12 +24,13 @@ from lowtide.core.scheduling.feasibility import (
     Backlog,
     Due,
     Feasibility,
+    Kept,
     assess_window,
     combine,
     finish_s,
     pools,
 )
-from lowtide.core.scheduling.forecast import capacity_forecast
+from lowtide.core.scheduling.forecast import HourOfWeek, capacity_forecast
 from lowtide.core.scheduling.operating_hours import OperatingHours
 from lowtide.core.validation.planner import Planner
 from lowtide.ports.blobs import BlobNotFound, Blobs
@@ -70,6 +73,27 @@ class _View:
             backlog = self._backlog.get(model, [])
             self._pools[model] = _Pool(self.at, self.capacity, model, backlog, self._hours)
         return self._pools[model]
+
+
+class Course(msgspec.Struct, frozen=True):
+    """What a batch in progress has left of one model, in work units; `end_at` None: not
+    foreseeable."""
+
+    batch_id: str
+    work_left: float
+    is_paused: bool
+    deadline_at: datetime
+    end_at: datetime | None
+    kept: Kept
+
+
+class PoolForecast(msgspec.Struct, frozen=True):
+    """The pool of one model. `rate` in work units a second, of this hour; None: unknown."""
+
+    model: str
+    rate: float | None
+    cells: Mapping[int, HourOfWeek]
+    courses: Sequence[Course]
 
 
 class Forecasts:
@@ -126,6 +150,13 @@ class Forecasts:
             return UNKNOWN
         return combine(_verdicts(models, endpoint, deadline_at, view))
 
+    async def all(self) -> tuple[datetime, list[PoolForecast]]:
+        """What is known of every pool, and the instant of that."""
+        view = await self._look()
+        known = view.capacity
+        models = {part.model for part in known.backlog} | known.cells.keys() | known.paces.keys()
+        return view.at, [_forecast(model, view) for model in sorted(models)]
+
     async def _sample(self, file: File, endpoint: str, model_override: str | None) -> Plan | None:
         """The plan of the first lines."""
         size = min(file.bytes, limits.FORESIGHT_BYTES)
@@ -147,6 +178,24 @@ class Forecasts:
                 found = await self._store.capacity()
                 self._seen = (now_s, _View(self._clock.now(), found, self._catalogue.hours))
             return self._seen[1]
+
+
+def _forecast(model: str, view: _View) -> PoolForecast:
+    """The pool's forecast, with the batches that are due first, first."""
+    pool = view.pool(model)
+    parts = [part for part in view.capacity.backlog if part.model == model]
+    courses = []
+    for part in sorted(parts, key=lambda part: (part.deadline_at, part.batch_id)):
+        end_s = pool.ends_s.get(part.batch_id)
+        verdict = _judged(model, part.cost_left, part.deadline_at, view, counted=True)
+        end_at = view.at + timedelta(seconds=end_s) if end_s is not None else None
+        courses.append(
+            Course(
+                part.batch_id, part.cost_left, part.paused, part.deadline_at, end_at, verdict.kept
+            )
+        )
+    rate = pool.usual.rate if pool.usual is not None else None
+    return PoolForecast(model, rate, view.capacity.cells.get(model, {}), courses)
 
 
 def _prospect(parts: Iterable[Backlog], view: _View) -> Prospect:

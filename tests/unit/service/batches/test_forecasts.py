@@ -33,6 +33,8 @@ class Env:
         settings = Settings(limits=LimitSettings(**bounds))  # type: ignore[arg-type]
         catalogue = Catalogue([ModelEntry(id="test-model")])
         self.clock, self.worker, self.ids = clock, worker, iter(range(1, 100))
+        planner = Planner(catalogue, lambda: settings.limits)
+        self.forecasts = Forecasts(store.capacity, blobs, catalogue, clock, planner)
         self.verbs = BatchService(
             store,
             catalogue,
@@ -41,9 +43,7 @@ class Env:
             Quotas(store.tenants, store.ledger, clock, settings.limits),
             lambda _: None,
             _well,
-            Forecasts(
-                store.capacity, blobs, catalogue, clock, Planner(catalogue, lambda: settings.limits)
-            ),
+            self.forecasts,
         )
 
     async def create(self, requests: int, **asked: str) -> Created:
@@ -157,3 +157,29 @@ async def test_a_file_whose_first_lines_are_bad_is_left_to_validation(
     endpoint = "/v1/chat/completions"
     created = await env.verbs.create(P, U, NewBatch(input_file_id=file.id, endpoint=endpoint))
     assert created.verdict.kept == "unknown"
+
+
+async def test_the_course_of_all_batches_is_told_those_that_are_due_first_first(env: Env) -> None:
+    _, empty = await env.forecasts.all()
+    assert empty == []
+    await env.learn()
+    for window in ("24h", "2h"):
+        await env.create(60, completion_window=window)
+        await env.worker.plan()
+    env.clock.advance(3)
+    at, (pool,) = await env.forecasts.all()
+    assert (at, pool.model) == (env.clock.now(), "test-model")
+    assert pool.rate == pytest.approx(work_of(USAGE), rel=0.1)
+    ends = [each.end_at for each in pool.courses if each.end_at is not None]
+    due = [each.deadline_at for each in pool.courses]
+    assert due == sorted(due)
+    assert len(ends) == 2
+    assert all(each.kept == "feasible" for each in pool.courses)
+    eta = [
+        each.eta_s
+        for each in await env.verbs.progress(
+            [await env.verbs.get(P, each.batch_id) for each in pool.courses]
+        )
+    ]
+    told = [(end - at).total_seconds() for end in ends]
+    assert eta == pytest.approx(told, abs=0.001), "as each batch tells itself"

@@ -21,13 +21,14 @@ from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
 import fuzz_tenants
 import httpx
 
-from testkit.scripted_engine import Answer, ScriptedEngine, SeenRequest
+from testkit.scripted_engine import Answer, ScriptedEngine, SeenRequest, reply
 
 CASES_MIN: Final = 2_000
 READY_S: Final = 60.0
@@ -41,17 +42,34 @@ CHECKS: Final = (
 FOREIGN_CHECK: Final = "nothing_of_another_tenant"
 MODES: Final = ("open", "keys", "tenants")
 MODEL: Final = "m"
-UNSERVED_MODEL: Final = "nowhere"
+CLOSED_MODEL: Final = "by-night"
+RESPONSE: Final = {
+    "id": "resp-1",
+    "object": "response",
+    "created_at": 1767225600,
+    "status": "completed",
+    "model": MODEL,
+    "output": [
+        {
+            "type": "message",
+            "id": "msg-1",
+            "status": "completed",
+            "role": "assistant",
+            "content": [{"type": "output_text", "text": "ok", "annotations": []}],
+        }
+    ],
+    "usage": {"input_tokens": 5, "output_tokens": 2, "total_tokens": 7},
+}
 Json = dict[str, Any]
 
 
 class ObligingEngine(ScriptedEngine):
-    """Answers whatever it is asked, and forgets it."""
+    """Answers whatever it is asked, as a response where that is asked for, and forgets it."""
 
     def next_answer(self, request: SeenRequest) -> Answer:
         answer = super().next_answer(request)
         self.requests.clear()
-        return answer
+        return [reply(RESPONSE)] if request.path.endswith("/responses") else answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,13 +100,15 @@ class Outcome:
 async def serving(folder: Path, mode: str, engine_url: str) -> AsyncIterator[Server]:
     """The server over a fresh `folder`; gone when the context is left."""
     config, log = folder / "lowtide.toml", folder / "server.log"
+    opens = datetime.now(UTC) + timedelta(hours=12)
     config.write_text(
         f"[server]\nport = 0\ndata_dir = {json.dumps(str(folder / 'data'))}\n"
         f'[auth]\nmode = "{"open" if mode == "open" else "keys"}"\n'
         "[dispatch]\ncommit_interval_s = 0.1\n"
-        f'[[replica]]\nurl = "{engine_url}"\nmodels = ["{MODEL}"]\n'
+        f'[[replica]]\nurl = "{engine_url}"\nmodels = ["{MODEL}", "{CLOSED_MODEL}"]\n'
         f'[[model]]\nid = "{MODEL}"\ninput_price = 0.5\noutput_price = 1.5\n'
-        f'[[model]]\nid = "{UNSERVED_MODEL}"\n'
+        f'[[model]]\nid = "{CLOSED_MODEL}"\n'
+        f'hours = "{opens:%H:%M}-{opens + timedelta(minutes=1):%H:%M}"\n'
     )
     headers = {} if mode == "open" else bearer(await admin_key(config))
     with log.open("wb") as errors:
@@ -256,10 +276,8 @@ async def fuzz_two_tenants(arguments: argparse.Namespace, engine_url: str) -> Ou
             admin = await client(server.headers)
             keys = [bearer(await fuzz_tenants.new_key(admin, n)) for n in ("odd", "other")]
             odd, other = [await client(each) for each in keys]
-            own = await fuzz_tenants.belongings(odd, MODEL, UNSERVED_MODEL, "of-the-odd-one")
-            foreign = await fuzz_tenants.belongings(
-                other, MODEL, UNSERVED_MODEL, fuzz_tenants.MARKER
-            )
+            own = await fuzz_tenants.belongings(odd, MODEL, CLOSED_MODEL, "of-the-odd-one")
+            foreign = await fuzz_tenants.belongings(other, MODEL, CLOSED_MODEL, fuzz_tenants.MARKER)
             before = await fuzz_tenants.look(other, foreign.paths)
             document = (await admin.get("/openapi.json")).raise_for_status().json()
             known = {n: [*own.known[n], *ids] for n, ids in foreign.known.items()}

@@ -42,7 +42,7 @@ async def belongings(
 ) -> Belongings:
     """Files, a batch that is done and one that waits, an upload in parts, a background response.
 
-    `waiting_model` is one that nothing serves; `marker` stands in everything that is written.
+    `waiting_model`: its batches do not begin. `marker` stands in everything that is written.
     """
     done_input, spare = [await _upload(http, model, marker) for _ in range(2)]
     waiting_input = await _upload(http, waiting_model, marker)

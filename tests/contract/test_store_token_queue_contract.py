@@ -51,6 +51,7 @@ async def test_a_batch_without_room_waits_planned_and_is_validated_no_more(
     assert (batch.status, batch.queued_at, batch.counts.total) == ("validating", world.now, 5)
     assert await world.store.lifecycle.claim_validation("v2", world.now, 30) is None
     assert await world.store.work.reap(world.now + timedelta(hours=1)) == 0
+    assert [each.kind for each in await world.store.history.notes(batch.id)] == ["queued"]
     owners = await world.store.token_queue.owners()
     assert owners == {DEFAULT_ORGANIZATION: "p1"}
     queue = await world.store.token_queue.queue(DEFAULT_ORGANIZATION)

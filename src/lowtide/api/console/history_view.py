@@ -22,6 +22,7 @@ from lowtide.core.history.batch_events import OPERATOR, SERVER, USER
 _KINDS: Final = MappingProxyType(
     {
         "created": "Created",
+        "queued": "Validated; it waits for enqueued tokens",
         "started": "Input is valid, requests may run",
         "first_result": "First result",
         "paused": "Paused",

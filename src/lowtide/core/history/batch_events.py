@@ -15,11 +15,12 @@ import msgspec
 from lowtide.core.batches.batch import Batch
 
 Kind = Literal[
-    "created", "started", "first_result", "paused", "resumed", "changed", "cancel_asked",
+    "created", "queued", "started", "first_result", "paused", "resumed", "changed", "cancel_asked",
     "worker_lost", "input_lost", "results_lost", "settled", "window_over",
     "completed", "failed", "expired", "cancelled",
 ]  # fmt: skip
-"""started: validated, and its requests may run. settled: all its requests have ended."""
+"""queued: validated, and it waits for enqueued tokens. started: its requests may run from now on.
+settled: all its requests have ended."""
 
 USER: Final = "user"
 """The actor where it is not known which key it was."""

@@ -1,8 +1,8 @@
 """Notes of what happened to batches, written in the transaction in which it happens.
 
-Called by steering.py, batches.py, lifecycle.py, leases.py and spending.py. Invariant: a batch has
-at most `BATCH_NOTES_MAX` notes, the newest; batches of single calls have none, because no page
-shows them.
+Called by steering.py, batches.py, lifecycle.py, leases.py, spending.py and token_queue.py.
+Invariant: a batch has at most `BATCH_NOTES_MAX` notes, the newest; batches of single calls have
+none, because no page shows them.
 """
 
 from collections.abc import Iterable

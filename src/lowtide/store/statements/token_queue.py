@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from lowtide.core.accounts.token_queue import QueuedBatch
 from lowtide.core.batches.batch import with_hold
 from lowtide.store.schema.tables import batch_models, batches, chunks
+from lowtide.store.statements.batch_notes import note
 from lowtide.store.statements.holds import SPEND_CAP, hold_values, requeue
 from lowtide.store.statements.transitions import take
 
@@ -66,6 +67,7 @@ async def enter(conn: AsyncConnection, row: Row[Any], now: datetime, **values: A
         .where(batches.c.id == row.id)
         .values(values | parked | {"queued_at": now, "task_expires_at": row.expires_at})
     )
+    await note(conn, [row], "queued", now)
 
 
 async def begin(conn: AsyncConnection, row: Row[Any], now: datetime, *, is_paused: bool) -> None:

@@ -417,6 +417,18 @@ SOURCE_DEPARTURES_KEPT: Final = 16  # of one engine; the hold is at its maximum 
 SOURCE_HOLD_S: Final = 10.0  # for an engine that left more often to stay before it is used; doubles
 SOURCE_HOLD_S_MAX: Final = 120.0  # ... up to this: one that is stable again has work in two minutes
 
+# ---- how many replicas ----
+SCALE_S: Final = 5.0  # between looks; KEDA asks every 15 to 30 s
+SCALE_SAFETY: Final = 1.25  # of the work: estimates of output err by a fifth, and engines vary
+SCALE_ROOM_S_MIN: Final = 300.0  # of work for a replica that is started; less is not worth a start
+SCALE_HOLD_S_MIN: Final = (
+    60.0  # for a lower number to hold; as a rule a cold start, if that is longer
+)
+SCALE_COLD_START_S: Final = 600.0  # until some were seen; 526 s were measured (113 node, 395 load)
+SCALE_COLD_START_S_MAX: Final = 7200.0  # a start that takes longer was no start of ours
+SCALE_COLD_STARTS_KEPT: Final = 20  # of a model; their p90 counts
+SCALE_REPLICAS_MAX: Final = 8  # of a model, where the operator says no other number
+
 # ---- the live API ----
 LIVE_BODY_BYTES_MAX: Final = 16 * MIB  # as one line of a batch: an inline image or two
 LIVE_BUFFER_BYTES: Final = 64 * KIB  # of one reply, read from the engine and not yet by the client

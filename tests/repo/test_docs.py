@@ -67,7 +67,7 @@ def test_every_make_target_that_a_page_names_is_there() -> None:
 def test_every_key_of_the_example_settings_is_one_and_has_its_default() -> None:
     settings = config.load(ROOT / "lowtide.example.toml", {})
     plain = config.Settings()
-    for section in ("server", "auth", "catalogue", "limits", "dispatch"):
+    for section in ("server", "auth", "catalogue", "limits", "dispatch", "scale"):
         assert getattr(settings, section) == getattr(plain, section)
     (replica,), (source,), (model,) = settings.replica, settings.source, settings.model
     assert replica == config.ReplicaSettings(url=replica.url, models=replica.models)

@@ -31,7 +31,7 @@ from lowtide.api.objects.errors import StatusObject
 from lowtide.api.openapi.answers import answer, public_refusals
 from lowtide.api.openapi.document import document
 from lowtide.api.openapi.routes import Routes
-from lowtide.api.replicas import engine_history, engines, forecast
+from lowtide.api.replicas import engine_history, engines, forecast, scale
 from lowtide.api.webhooks import webhooks
 from lowtide.core.scheduling.byte_budget import ByteBudget
 from lowtide.service.services import Services
@@ -81,6 +81,7 @@ NOUNS: Final = (
     engines.routes,
     engine_history.routes,
     forecast.routes,
+    scale.routes,
     metrics.routes,
     probes,
 )

@@ -16,6 +16,7 @@ from lowtide.config.sections import (
     CatalogueSettings,
     DispatchSettings,
     LimitSettings,
+    ScaleSettings,
     ServerSettings,
     WebhookSettings,
 )
@@ -38,6 +39,7 @@ __all__ = [
     "LimitSettings",
     "ModelSettings",
     "ReplicaSettings",
+    "ScaleSettings",
     "ServerSettings",
     "Settings",
     "SourceSettings",

@@ -245,6 +245,27 @@ class DispatchSettings(Section, frozen=True):
         )
 
 
+class ScaleSettings(Section, frozen=True):
+    """How many replicas are asked for, by `GET /v1/admin/scale` and the metrics."""
+
+    replicas_max: int = limits.SCALE_REPLICAS_MAX
+    """The most replicas of each model."""
+    cold_start_s: float = limits.SCALE_COLD_START_S
+    """The time from asking for a replica until it answers; counts until some starts were seen."""
+
+    def problems(self) -> Iterator[Problem]:
+        yield from unless(
+            0 < self.replicas_max <= limits.SOURCE_ENGINES_MAX,
+            ("scale", "replicas_max"),
+            f"from 1 to {limits.SOURCE_ENGINES_MAX}",
+        )
+        yield from unless(
+            0 < self.cold_start_s <= limits.SCALE_COLD_START_S_MAX,
+            ("scale", "cold_start_s"),
+            f"above 0, at most {limits.SCALE_COLD_START_S_MAX:.0f}",
+        )
+
+
 class WebhookSettings(Section, frozen=True):
     """Webhooks: where events may be sent to."""
 

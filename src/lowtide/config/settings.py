@@ -19,6 +19,7 @@ from lowtide.config.sections import (
     CatalogueSettings,
     DispatchSettings,
     LimitSettings,
+    ScaleSettings,
     Section,
     ServerSettings,
     WebhookSettings,
@@ -37,6 +38,7 @@ class Settings(Section, frozen=True):
     catalogue: CatalogueSettings = CatalogueSettings()
     limits: LimitSettings = LimitSettings()
     dispatch: DispatchSettings = DispatchSettings()
+    scale: ScaleSettings = ScaleSettings()
     webhooks: WebhookSettings = WebhookSettings()
     replica: tuple[ReplicaSettings, ...] = ()
     source: tuple[SourceSettings, ...] = ()

@@ -22,6 +22,7 @@ from lowtide.service.files.uploads import UploadService
 from lowtide.service.files.uploads_completion import UploadCompleter
 from lowtide.service.history.history import HistoryService
 from lowtide.service.readiness import Readiness
+from lowtide.service.scale import ScaleService
 from lowtide.service.standings import Standings
 from lowtide.service.webhooks.webhooks import WebhookService
 
@@ -64,6 +65,7 @@ class Services:
     flex: FlexService
     background: BackgroundService
     readiness: Readiness
+    scale: ScaleService
     sessions: Sessions
     standings: Standings
     webhooks: WebhookService

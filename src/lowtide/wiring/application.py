@@ -3,9 +3,10 @@
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -27,12 +28,15 @@ from lowtide.loops.replicas.models import ModelsLoop
 from lowtide.loops.replicas.replica_set import ReplicaSet
 from lowtide.loops.replicas.seen_models import SeenModelsLoop
 from lowtide.loops.runner import Loop, Loops
+from lowtide.loops.scheduling.scale import ScaleLoop
 from lowtide.ports.blobs import Blobs
 from lowtide.ports.clock import Clock
 from lowtide.ports.store import Store, StoreError
 from lowtide.service.live.live import LiveService
+from lowtide.service.scale import ModelScale
 from lowtide.service.services import Services
 from lowtide.system import SystemClock, new_id
+from lowtide.telemetry.scale_metrics import begin_scale, show_scale
 from lowtide.telemetry.work_metrics import OverviewMetrics
 from lowtide.wiring.database import check_server, is_single_machine, store_of
 from lowtide.wiring.flex import flex_results
@@ -129,7 +133,7 @@ async def open_application(
         await stack.enter_async_context(Loops([recording], clock))
         if role != "worker":
             alone = role == "api"
-            await stack.enter_async_context(_judging(replicas, clock, is_alone=alone))
+            await stack.enter_async_context(_watching(replicas, services, clock, is_alone=alone))
             holds = flex_results(settings, services.flex, store, clock, wakeups, alone=alone)
             await stack.enter_async_context(holds)
         if role != "api":
@@ -222,18 +226,24 @@ async def listing(
 
 
 @asynccontextmanager
-async def _judging(
-    replicas: ReplicaSet[Calling], clock: Clock, *, is_alone: bool
+async def _watching(
+    replicas: ReplicaSet[Calling], services: Services, clock: Clock, *, is_alone: bool
 ) -> AsyncIterator[None]:
-    """The loop that judges failures of live calls, where no dispatcher of this process
-    calls the replica.
+    """The loops beside the HTTP API: one judges failures of live calls, where no dispatcher of this
+    process calls the replica; one looks how many replicas are wanted.
     """
     trials = TrialLoop(replicas.upstreams, clock, is_alone=is_alone)
-    async with Loops([trials], clock):
+    async with Loops([trials, ScaleLoop(services.scale, _show_scale)], clock):
         try:
             yield
         finally:
             await trials.aclose()
+
+
+def _show_scale(found: Mapping[str, ModelScale], now: datetime) -> None:
+    begin_scale()
+    for model, scale in found.items():
+        show_scale(model, scale.wanted, scale.present, scale.work_seconds, scale.due, now)
 
 
 def _overview(worker_id: str, services: Services, store: Store, clock: Clock) -> Loops:

@@ -35,6 +35,7 @@ from lowtide.service.live.flex_queue import FlexQueue
 from lowtide.service.live.live import LiveService
 from lowtide.service.models import ModelService
 from lowtide.service.readiness import Readiness
+from lowtide.service.scale import ScaleService
 from lowtide.service.services import Services
 from lowtide.service.standings import Standings
 from lowtide.service.webhooks.webhooks import WebhookService
@@ -139,10 +140,23 @@ def build_services(
         readiness=Readiness(store.files, store.check_writable, blobs, clock),
         sessions=Sessions(secret, access, clock),
         standings=standings,
+        scale=_scale(parts, standings),
         webhooks=webhooks,
         limits=_limit_report(parts, live),
         forecasts=forecasts,
         history=HistoryService(store.history, store.batches, clock),
+    )
+
+
+def _scale(parts: Parts, standings: Standings) -> ScaleService:
+    wanted = parts.settings.scale
+    return ScaleService(
+        parts.store.capacity,
+        standings,
+        parts.catalogue,
+        parts.clock,
+        replicas_max=wanted.replicas_max,
+        cold_start_s=wanted.cold_start_s,
     )
 
 

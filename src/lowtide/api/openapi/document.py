@@ -25,6 +25,7 @@ from lowtide.api.objects import (
     limits,
     lines,
     models,
+    scale,
     webhooks,
 )
 from lowtide.api.openapi.answers import content, json_body, refusals
@@ -61,6 +62,7 @@ _OBJECTS: Final = (
     limits,
     lines,
     models,
+    scale,
     webhooks,
 )
 _TEXT: Final = {"type": "string"}

@@ -1,0 +1,174 @@
+"""How many replicas each model needs, for whoever starts and stops them: KEDA, a script, a person.
+
+`GET /v1/admin/scale` and the gauges (loops/scheduling/scale.py) ask. The store is read at most once
+in `limits.STANDING_FRESH_S`. Each process keeps its own history of what it has seen and told;
+core/scheduling/wanted_replicas.py decides. Invariant: while the store is away nothing is told,
+which KEDA takes for "stay as you are"; while no worker reports, no number falls.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+
+import msgspec
+
+from lowtide import limits
+from lowtide.core.accounts.catalogue import Catalogue
+from lowtide.core.reporting.standing import by_owner, split
+from lowtide.core.reporting.worker_report import ReplicaReport, WorkerReport
+from lowtide.core.scheduling.feasibility import Backlog, pools
+from lowtide.core.scheduling.replica_history import ReplicaHistory
+from lowtide.core.scheduling.wanted_replicas import (
+    ModelLoad,
+    OpenTime,
+    Wanted,
+    damped,
+    held_after,
+    wanted_replicas,
+)
+from lowtide.ports.capacity import Capacity, CapacityStore
+from lowtide.ports.clock import Clock
+from lowtide.service.standings import Standings
+
+_AWAY = frozenset({"unreachable", "misconfigured"})
+"""Conditions of a replica that is listed and not there."""
+
+
+class ModelScale(msgspec.Struct, frozen=True, kw_only=True):
+    """What one model needs and has. `work_seconds`: what is left for one replica, None while its
+    speed is not known; `due`: requests and work units by deadline.
+    """
+
+    model: str
+    wanted: Wanted
+    present: int
+    in_flight: int
+    work_seconds: float | None
+    due: tuple[tuple[datetime, int, float], ...] = ()
+
+
+class ScaleService:
+    """One per process."""
+
+    def __init__(
+        self,
+        store: CapacityStore,
+        standings: Standings,
+        catalogue: Catalogue,
+        clock: Clock,
+        *,
+        replicas_max: int = limits.SCALE_REPLICAS_MAX,
+        cold_start_s: float = limits.SCALE_COLD_START_S,
+    ) -> None:
+        """`cold_start_s`: what a start takes, until some were seen."""
+        self._store = store
+        self._standings = standings
+        self._catalogue = catalogue
+        self._clock = clock
+        self._replicas_max = replicas_max
+        self._cold_start_s = cold_start_s
+        self._histories: dict[str, ReplicaHistory] = {}
+        self._seen: tuple[float, Mapping[str, ModelScale]] | None = None
+        self._looking = asyncio.Lock()
+
+    async def all(self) -> Mapping[str, ModelScale]:
+        """What each model needs that is known here. Raises StoreError."""
+        async with self._looking:
+            now_s = self._clock.monotonic()
+            if self._seen is None or now_s - self._seen[0] >= limits.STANDING_FRESH_S:
+                self._seen = now_s, await self._look()
+            return self._seen[1]
+
+    async def of(self, model: str) -> ModelScale | None:
+        """What the model needs, by any of its names; None: it is not known. Raises StoreError."""
+        return (await self.all()).get(self._catalogue.names.get(model, model))
+
+    async def _look(self) -> dict[str, ModelScale]:
+        capacity = await self._store.capacity()
+        reports = await self._standings.reports()
+        now = self._clock.now()
+        live, _ = split(reports, now)
+        replicas = _by_model(live)
+        backlog = pools(part for part in capacity.backlog if not part.paused)
+        models = {*self._catalogue.names.values(), *replicas, *backlog}
+        self._histories = {m: each for m, each in self._histories.items() if m in models}
+        return {
+            model: self._scale(
+                model, backlog.get(model, ()), replicas.get(model, ()), capacity, now,
+                is_known=bool(live),
+            )
+            for model in sorted(models)
+        }  # fmt: skip
+
+    def _scale(
+        self,
+        model: str,
+        backlog: Sequence[Backlog],
+        replicas: Sequence[ReplicaReport],
+        capacity: Capacity,
+        now: datetime,
+        *,
+        is_known: bool,
+    ) -> ModelScale:
+        history = self._histories.get(model, ReplicaHistory())
+        present = sum(each.condition not in _AWAY for each in replicas)
+        if is_known:
+            history = history.seen(present, now)
+        cold_start_s = history.cold_start_s(self._cold_start_s)
+        pace = capacity.paces.get(model)
+        rate = pace.rate if pace is not None else None
+        due = _due(backlog)
+        batch, others = _calls(replicas)
+        load = ModelLoad(
+            due=[(at, work) for at, _, work in due],
+            in_flight=batch,
+            live=others,
+            present=history.expected(now, cold_start_s) if is_known else history.present,
+            rate=rate / history.usual if rate and history.usual else None,
+            cold_start_s=cold_start_s,
+            replicas_max=self._replicas_max,
+            is_known=is_known,
+        )
+        hold_s = max(limits.SCALE_HOLD_S_MIN, cold_start_s)
+        raw = wanted_replicas(load, now, OpenTime(now, self._catalogue.hours.get(model)))
+        told = damped(raw, history.held, history.present, now, hold_s)
+        self._histories[model] = history.told(held_after(told, raw, history.held, now, hold_s), now)
+        return ModelScale(
+            model=model,
+            wanted=told,
+            present=present,
+            in_flight=batch + others,
+            work_seconds=load.work / load.rate if load.rate else (None if load.work else 0.0),
+            due=due,
+        )
+
+
+def _due(backlog: Sequence[Backlog]) -> tuple[tuple[datetime, int, float], ...]:
+    """Requests and work units by deadline, to the minute, the earliest first."""
+    found: dict[datetime, tuple[int, float]] = {}
+    for part in backlog:
+        at = part.deadline_at - timedelta(
+            seconds=part.deadline_at.second, microseconds=part.deadline_at.microsecond
+        )
+        requests, work = found.get(at, (0, 0.0))
+        found[at] = (requests + part.requests - part.settled, work + part.cost_left)
+    return tuple((at, *found[at]) for at in sorted(found))
+
+
+def _by_model(live: Sequence[WorkerReport]) -> dict[str, list[ReplicaReport]]:
+    """The replicas by model; of one whose endpoints differ, the part that stands for it whole."""
+    found: dict[str, list[ReplicaReport]] = {}
+    for _, replica in by_owner(live):
+        for model in () if replica.endpoints else replica.models:
+            found.setdefault(model, []).append(replica)
+    return found
+
+
+def _calls(replicas: Sequence[ReplicaReport]) -> tuple[int, int]:
+    """Calls of batches, and those of others as far as engines tell of them."""
+    loads = [each.load for each in replicas if each.load is not None]
+    batch = sum(load.in_flight for load in loads)
+    others = sum(
+        max(0, (load.running or 0) + (load.waiting or 0) - load.in_flight) for load in loads
+    )
+    return batch, others

@@ -1,0 +1,180 @@
+"""How many replicas are wanted, out of what the store and the workers say."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any, cast
+
+import pytest
+
+from lowtide import limits
+from lowtide.core.accounts.catalogue import Catalogue, ModelEntry
+from lowtide.core.reporting.worker_report import ReplicaLoad, ReplicaReport, WorkerReport
+from lowtide.core.scheduling.feasibility import Backlog
+from lowtide.core.scheduling.forecast import Hour, Throughput
+from lowtide.ports.capacity import Capacity, CapacityStore
+from lowtide.ports.store import StoreUnavailable
+from lowtide.service.scale import ModelScale, ScaleService
+from lowtide.service.standings import Standings
+from testkit.manual_clock import ManualClock
+
+RATE = 100.0
+COLD_S = 100.0
+
+
+class Installation:
+    """A store with a backlog, and the report of one worker."""
+
+    def __init__(self) -> None:
+        self.clock = ManualClock()
+        self.backlog: list[Backlog] = []
+        self.pace: Throughput | None = None
+        self.is_away = False
+        self.replicas: tuple[ReplicaReport, ...] | None = ()
+        standings = Standings(cast(Any, self), self.clock, self._report)
+        catalogue = Catalogue([ModelEntry(id="m", aliases=("em",))])
+        store = cast(CapacityStore, self)
+        self.service = ScaleService(
+            store, standings, catalogue, self.clock, replicas_max=8, cold_start_s=COLD_S
+        )
+
+    async def capacity(self) -> Capacity:
+        if self.is_away:
+            raise StoreUnavailable("away")
+        return Capacity(self.backlog, {"m": self.pace} if self.pace is not None else {}, {})
+
+    async def all(self) -> Sequence[WorkerReport]:
+        return []
+
+    def _report(self) -> WorkerReport | None:
+        if self.replicas is None:
+            return None
+        return WorkerReport(
+            worker_id="w", seen_at=self.clock.now(), ttl_s=30.0, replicas=self.replicas
+        )
+
+    def has(self, count: int, *, in_flight: int = 0, running: int = 0) -> None:
+        """So many replicas are there, each with these calls."""
+        load = ReplicaLoad(in_flight=in_flight, window=8, bound="kv", running=running, waiting=0)
+        self.replicas = tuple(
+            ReplicaReport(name=f"r{n}", models=("m",), load=load) for n in range(count)
+        )
+
+    def learned(self) -> None:
+        """The pool has done `RATE` work units a second, with the replicas that are there."""
+        now = self.clock.now()
+        seconds = 10 * limits.PACE_SECONDS_MIN
+        self.pace = Throughput(at=now, work=RATE * seconds, seconds=seconds, hour=Hour(now))
+
+    def due(self, hours: float, busy_h: float, **more: Any) -> None:
+        now = self.clock.now()
+        part = Backlog(
+            batch_id=f"b{len(self.backlog)}",
+            model="m",
+            organization_id="o",
+            deadline_at=now + timedelta(hours=hours),
+            created_at=now,
+            requests=10,
+            planned_cost=busy_h * 3600 * RATE,
+            **more,
+        )
+        self.backlog.append(part)
+
+    async def look(self, seconds: float = limits.STANDING_FRESH_S) -> ModelScale:
+        """The model, after so many seconds."""
+        self.clock.advance(seconds)
+        found = await self.service.of("em")
+        assert found is not None
+        return found
+
+
+@pytest.fixture
+async def site() -> Installation:
+    return Installation()
+
+
+async def test_a_replica_is_as_fast_as_the_pool_was_for_each_of_them(site: Installation) -> None:
+    site.has(4)
+    await site.look()
+    site.learned()
+    site.due(24, 3)
+    found = await site.look()
+    assert found.work_seconds == pytest.approx(4 * 3 * 3600)
+    assert (found.present, found.wanted.replicas) == (4, 4), "nothing falls before a start's time"
+    assert (await site.look(COLD_S)).wanted.replicas == 1
+
+
+async def test_scaled_to_zero_it_wakes_in_time_and_what_starts_counts(site: Installation) -> None:
+    site.has(1)
+    await site.look()
+    site.learned()
+    site.has(0)
+    await site.look()
+    await site.look(COLD_S)
+    site.due(1.0, 0.5)
+    asleep = await site.look()
+    assert (asleep.wanted.replicas, asleep.wanted.trusted) == (0, True)
+    wake_at = asleep.wanted.wake_at
+    assert isinstance(wake_at, datetime)
+    woken = await site.look((wake_at - site.clock.now()).total_seconds() + 1)
+    assert woken.wanted.replicas == 1
+    assert (await site.look(COLD_S / 2)).wanted.replicas == 1, "one that starts counts"
+    site.has(1)
+    assert (await site.look(COLD_S / 2)).wanted.replicas == 1
+
+
+async def test_paused_batches_are_no_backlog_and_others_are(site: Installation) -> None:
+    site.has(1)
+    await site.look()
+    site.learned()
+    site.due(1, 5, paused=True)
+    assert (await site.look()).due == ()
+    site.due(1, 5)
+    found = await site.look()
+    assert [requests for _, requests, _ in found.due] == [10]
+    assert found.wanted.replicas > 1
+
+
+async def test_calls_in_flight_keep_replicas(site: Installation) -> None:
+    site.has(3, in_flight=2, running=2)
+    await site.look()
+    assert (await site.look(COLD_S)).wanted.replicas == 1
+    site.has(3, in_flight=2, running=5)  # three of each are others'
+    found = await site.look(COLD_S)
+    assert (found.wanted.replicas, found.in_flight) == (3, 15)
+
+
+async def test_replicas_that_cannot_be_reached_are_not_present(site: Installation) -> None:
+    site.replicas = (
+        ReplicaReport(name="up", models=("m",)),
+        ReplicaReport(name="away", models=("m",), condition="unreachable"),
+        ReplicaReport(name="part", models=("m",), endpoints=("/v1/embeddings",)),
+        ReplicaReport(name="other", models=("n",)),
+    )
+    assert (await site.look()).present == 1
+
+
+async def test_while_no_worker_reports_no_number_falls(site: Installation) -> None:
+    site.has(3)
+    site.due(1, 9)
+    before = await site.look()
+    site.replicas = None
+    site.backlog.clear()
+    found = await site.look(999)
+    assert not found.wanted.trusted
+    assert found.wanted.replicas == before.wanted.replicas
+
+
+async def test_a_store_that_is_away_is_an_error_and_no_number(site: Installation) -> None:
+    site.has(1)
+    await site.look()
+    site.is_away = True
+    site.clock.advance(limits.STANDING_FRESH_S)
+    with pytest.raises(StoreUnavailable):
+        await site.service.all()
+
+
+async def test_a_model_that_is_not_known_is_none(site: Installation) -> None:
+    assert await site.service.of("nobody's") is None
+    known = await site.service.of("m")
+    assert known is not None
+    assert known.wanted.reason == "no work"

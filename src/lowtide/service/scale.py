@@ -17,7 +17,7 @@ from lowtide.core.accounts.catalogue import Catalogue
 from lowtide.core.reporting.standing import by_owner, split
 from lowtide.core.reporting.worker_report import ReplicaReport, WorkerReport
 from lowtide.core.scheduling.feasibility import Backlog, pools
-from lowtide.core.scheduling.replica_history import ReplicaHistory
+from lowtide.core.scheduling.replica_starts import ReplicaStarts
 from lowtide.core.scheduling.wanted_replicas import (
     ModelLoad,
     OpenTime,
@@ -67,7 +67,7 @@ class ScaleService:
         self._clock = clock
         self._replicas_max = replicas_max
         self._cold_start_s = cold_start_s
-        self._histories: dict[str, ReplicaHistory] = {}
+        self._histories: dict[str, ReplicaStarts] = {}
         self._seen: tuple[float, Mapping[str, ModelScale]] | None = None
         self._looking = asyncio.Lock()
 
@@ -110,7 +110,7 @@ class ScaleService:
         *,
         is_known: bool,
     ) -> ModelScale:
-        history = self._histories.get(model, ReplicaHistory())
+        history = self._histories.get(model, ReplicaStarts())
         present = sum(each.condition not in _AWAY for each in replicas)
         if is_known:
             history = history.seen(present, now)

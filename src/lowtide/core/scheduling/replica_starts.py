@@ -15,7 +15,7 @@ from lowtide import limits
 from lowtide.core.scheduling.wanted_replicas import Held
 
 
-class ReplicaHistory(msgspec.Struct, frozen=True):
+class ReplicaStarts(msgspec.Struct, frozen=True):
     """`usual`: mean number of replicas while there were some, as of `at`. `asked_at`: since when
     more are wanted than are there. `cold_starts`: the last ones, in seconds. `held`: the number
     that was told last.
@@ -28,7 +28,7 @@ class ReplicaHistory(msgspec.Struct, frozen=True):
     cold_starts: tuple[float, ...] = ()
     held: Held | None = None
 
-    def seen(self, present: int, now: datetime) -> "ReplicaHistory":
+    def seen(self, present: int, now: datetime) -> "ReplicaStarts":
         """The history with a look at `now`, which found so many."""
         starts, asked_at = self.cold_starts, self.asked_at
         if asked_at is not None and present > self.present:
@@ -44,7 +44,7 @@ class ReplicaHistory(msgspec.Struct, frozen=True):
             cold_starts=starts,
         )
 
-    def told(self, held: Held, now: datetime) -> "ReplicaHistory":
+    def told(self, held: Held, now: datetime) -> "ReplicaStarts":
         """The history after this number was told for the last look."""
         is_short = held.replicas > self.present
         has_more = self.held is not None and held.replicas > self.held.replicas

@@ -91,20 +91,7 @@ def build_services(
     store, blobs, clock, new_id = parts.store, parts.blobs, parts.clock, parts.new_id
     access, files = Authenticator(store.tenants, clock), _files(parts)
     forecasts = Forecasts(store.capacity, blobs, parts.catalogue, clock, parts.planner)
-    queue = FlexQueue(
-        store,
-        blobs,
-        parts.catalogue,
-        parts.planner,
-        clock,
-        new_id,
-        files,
-        parts.quotas,
-        worker.wake,
-        owner=worker.id,
-        served_models=worker.served_models,
-        prospects=forecasts,
-    )
+    queue = _flex_queue(parts, worker, files, forecasts)
     webhooks = WebhookService(store.webhooks, store.outbox, parts.sender, clock, new_id)
     return Services(
         settings=parts.settings,
@@ -157,6 +144,25 @@ def _scale(parts: Parts, standings: Standings) -> ScaleService:
         parts.clock,
         replicas_max=wanted.replicas_max,
         cold_start_s=wanted.cold_start_s,
+    )
+
+
+def _flex_queue(
+    parts: Parts, worker: LocalWorker, files: FileService, forecasts: Forecasts
+) -> FlexQueue:
+    return FlexQueue(
+        parts.store,
+        parts.blobs,
+        parts.catalogue,
+        parts.planner,
+        parts.clock,
+        parts.new_id,
+        files,
+        parts.quotas,
+        worker.wake,
+        owner=worker.id,
+        served_models=worker.served_models,
+        prospects=forecasts,
     )
 
 

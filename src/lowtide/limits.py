@@ -682,4 +682,5 @@ REPLICA_SPANS_MAX: Final = 300  # of a replica that are answered: a longer time 
 REPLICA_LOOK_S: Final = 1.0  # between two looks at a replica's state: giving way lasts seconds
 REPLICA_LOOK_S_MAX: Final = 5.0  # a longer time between two says nothing of the state meanwhile
 REPLICA_PENDING_BUCKETS: Final = 20  # ten minutes that wait in memory while the store is away
+BATCH_PARTS_MAX: Final = 500  # cells of the strip that shows which parts of a batch have run
 BATCH_NOTES_MAX: Final = 200  # of one batch, the newest: a worker that flaps must not fill a table

@@ -111,3 +111,16 @@ def test_the_week_is_shown_to_administrators(env: Env) -> None:
     assert batch.id in text
     assert "style=" not in text
     assert get(env.http_api, "/console/week", sign_in(tenant)).status == 403
+
+
+def test_a_batch_of_several_chunks_has_a_strip_of_its_parts(env: Env) -> None:
+    tenant = env.tenant()
+    batch = env.running_batch(tenant, requests=600)
+    env.http_api.run(tenant.worker.lease(batch.id, ["m"]))
+    env.http_api.run(tenant.worker.settle(batch.id, ok=[1], bad=[2]))
+    text = get(env.http_api, f"/console/batches/{batch.id}", sign_in(tenant)).body.decode()
+    assert '<svg class="plot-strip" role="img"' in text
+    assert 'class="cell cell-failed"' in text
+    small = env.running_batch(tenant)
+    text = get(env.http_api, f"/console/batches/{small.id}", sign_in(tenant)).body.decode()
+    assert "plot-strip" not in text, "one part says no more than the bar of requests"

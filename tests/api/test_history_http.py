@@ -102,9 +102,22 @@ def test_events_tell_who_did_what_and_when(env: Env) -> None:
 
 
 def test_a_batch_that_there_is_not_has_no_history(env: Env) -> None:
-    for part in ("history", "events"):
+    for part in ("history", "events", "parts"):
         answer = env.http_api.ask("GET", f"/v1/batches/batch_none/{part}")
         assert (answer.status, answer.error["code"]) == (404, "batch_not_found")
+
+
+def test_parts_tell_what_has_run(env: Env) -> None:
+    batch_id = create(env)
+    path = f"/v1/batches/{batch_id}/parts"
+    assert env.http_api.ask("GET", path).json["data"] == []
+    env.plan()
+    env.settle(batch_id, ok=[1], bad=[2])
+    answer = env.http_api.ask("GET", path).json
+    assert (answer["object"], answer["batch_id"]) == ("batch.parts", batch_id)
+    assert answer["data"] == [
+        {"first": 0, "count": 3, "settled": 2, "failed": 1, "state": "failed"}
+    ]
 
 
 # ---- engines

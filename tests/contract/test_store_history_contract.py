@@ -255,3 +255,34 @@ async def test_buckets_in_which_replicas_gave_way_are_found_each_once(
     assert await history.gave_way(["a", "b"], at[0]) == at[:2]
     assert await history.gave_way(["a"], at[2]) == []
     assert await history.gave_way(["c"], at[0]) == []
+
+
+# ---- parts
+
+
+async def test_a_batch_is_told_in_parts_in_the_order_in_which_it_runs(
+    world: StoreFixture, history: HistoryStore
+) -> None:
+    assert await history.parts("batch_unknown", 10) == []
+    batch = await world.running(("m", 4), ("m", 3), ("m", 2), ("m", 1))
+    waits = await history.parts(batch.id, 10)
+    assert [(each.first, each.count) for each in waits] == [(0, 4), (4, 3), (7, 2), (9, 1)]
+    assert {each.state for each in waits} == {"waiting"}
+    first, second = await world.claim(2)
+    await world.settle(first, failed=1)
+    found = await history.parts(batch.id, 10)
+    assert [each.state for each in found] == ["failed", "running", "waiting", "waiting"]
+    assert (found[0].settled, found[0].failed) == (4, 1)
+    await world.settle(second)
+    few = await history.parts(batch.id, 2)
+    assert [(each.first, each.count, each.settled, each.failed) for each in few] == [
+        (0, 7, 7, 1),
+        (7, 3, 0, 0),
+    ]
+    await world.store.batches.cancel(batch.project_id, batch.id, world.now)
+    assert [each.state for each in await history.parts(batch.id, 10)] == [
+        "failed",
+        "done",
+        "not_run",
+        "not_run",
+    ]

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from lowtide.core.history.batch_events import BatchEvent
 from lowtide.core.history.batch_history import BatchHistory
+from lowtide.core.history.batch_parts import BatchPart
 from lowtide.core.history.replica_history import ReplicaRow
 
 
@@ -35,6 +36,11 @@ class HistoryStore(Protocol):
 
     async def notes(self, batch_id: str) -> Sequence[BatchEvent]:
         """What was noted of the batch, the first first: the newest `BATCH_NOTES_MAX`."""
+        ...
+
+    async def parts(self, batch_id: str, parts_max: int) -> list[BatchPart]:
+        """The batch in at most so many parts, in the order in which its requests run; none before
+        it is planned, and once its results are swept."""
         ...
 
     async def forget(self, before: datetime, limit: int) -> int:

@@ -8,16 +8,17 @@ from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, Select, delete, select, tuple_
+from sqlalchemy import ColumnElement, Row, Select, case, delete, func, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lowtide.core.history.batch_events import BatchEvent
 from lowtide.core.history.batch_history import BatchHistory, BatchTotals, advanced
+from lowtide.core.history.batch_parts import BatchPart
 from lowtide.core.history.replica_history import ReplicaRow
 from lowtide.store.connection.database import Database, transactional
 from lowtide.store.connection.dialect import insert_or_replace, lock_name
 from lowtide.store.schema.history_tables import batch_history, batch_notes, replica_history
-from lowtide.store.schema.tables import batches
+from lowtide.store.schema.tables import batches, chunks, slices
 
 _LOCK = "history"
 _TOTALS = tuple(batches.c[field] for field in BatchTotals.__struct_fields__)
@@ -56,6 +57,29 @@ class SqlHistory:
             return [
                 BatchEvent(at=row.at, kind=row.kind, actor=row.actor, detail=row.detail)
                 for row in rows
+            ]
+
+    async def parts(self, batch_id: str, parts_max: int) -> list[BatchPart]:
+        async with self._db.read() as conn:
+            last = select(func.max(chunks.c.seq)).where(chunks.c.batch_id == batch_id)
+            all_chunks = (await conn.scalar(last) or 0) + 1
+            few = min(parts_max, all_chunks)
+            failed = {
+                row.part: row.failed
+                for row in await conn.execute(_failed_by_part(batch_id, few, all_chunks))
+            }
+            return [
+                BatchPart(
+                    first=row.first,
+                    count=row.requests,
+                    settled=row.settled,
+                    failed=failed.get(row.part, 0),
+                    leased=row.leased,
+                    waiting=row.waiting,
+                    paused=row.paused,
+                    dropped=row.dropped,
+                )
+                for row in await conn.execute(_chunks_by_part(batch_id, few, all_chunks))
             ]
 
     async def forget(self, before: datetime, limit: int) -> int:
@@ -135,6 +159,37 @@ def _moved(row: Row[Any], now: datetime) -> dict[str, Any] | None:
         return None
     history = advanced(before, totals, now)
     return {"batch_id": row.id, "looked_at": now, "history": history}
+
+
+def _chunks_by_part(batch_id: str, parts: int, all_chunks: int) -> Select[Any]:
+    """The chunks of each part, added up."""
+    part = (chunks.c.seq * parts // all_chunks).label("part")
+
+    def number(state: str) -> ColumnElement[int]:
+        return func.sum(case((chunks.c.state == state, 1), else_=0)).label(state)
+
+    return (
+        select(
+            part,
+            func.min(chunks.c.first).label("first"),
+            func.sum(chunks.c.count).label("requests"),
+            func.sum(chunks.c.settled).label("settled"),
+            *map(number, ("leased", "waiting", "paused", "dropped")),
+        )
+        .where(chunks.c.batch_id == batch_id)
+        .group_by(part)
+        .order_by(part)
+    )
+
+
+def _failed_by_part(batch_id: str, parts: int, all_chunks: int) -> Select[Any]:
+    """The failures of each part that has some."""
+    part = (slices.c.chunk_seq * parts // all_chunks).label("part")
+    return (
+        select(part, func.sum(slices.c.failed).label("failed"))
+        .where(slices.c.batch_id == batch_id, slices.c.failed > 0)
+        .group_by(part)
+    )
 
 
 async def _forget_notes(conn: AsyncConnection, before: datetime, limit: int) -> int:

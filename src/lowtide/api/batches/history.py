@@ -1,4 +1,4 @@
-"""`GET /v1/batches/{id}/history` and `/events`: how fast a batch went, and what happened to it."""
+"""`GET /v1/batches/{id}/history`, `/events` and `/parts`: how a batch goes, and what happened."""
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -9,6 +9,8 @@ from lowtide.api.objects.history import (
     BatchEventList,
     BatchEventObject,
     BatchHistoryObject,
+    BatchParts,
+    PartObject,
     RateObject,
 )
 from lowtide.api.openapi.answers import answers
@@ -31,6 +33,27 @@ async def events(request: Request, batch_id: str) -> Response:
     """What happened to the batch: who did what, and when."""
     batch = await services_of(request).batches.get(identify(request).project_id, batch_id)
     return json_response(BatchEventList(data=await events_of(request, batch)))
+
+
+@routes.add("GET", "/v1/batches/{batch_id}/parts", answers(BatchParts, "batch_not_found"))
+async def parts(request: Request, batch_id: str) -> Response:
+    """Which parts of the batch have run, in the order in which its requests run."""
+    batch = await services_of(request).batches.get(identify(request).project_id, batch_id)
+    return json_response(BatchParts(batch_id=batch_id, data=await parts_of(request, batch)))
+
+
+async def parts_of(request: Request, batch: Batch) -> list[PartObject]:
+    """The parts of a batch of the caller's project."""
+    return [
+        PartObject(
+            first=each.first,
+            count=each.count,
+            settled=each.settled,
+            failed=each.failed,
+            state=each.state,
+        )
+        for each in await services_of(request).history.parts(batch)
+    ]
 
 
 async def rates_of(request: Request, batch: Batch) -> list[RateObject]:

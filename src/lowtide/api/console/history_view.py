@@ -11,11 +11,12 @@ from typing import Any, Final
 
 from starlette.requests import Request
 
-from lowtide.api.batches.history import events_of, rates_of
+from lowtide.api.batches.history import events_of, parts_of, rates_of
 from lowtide.api.middleware.caller import services_of
 from lowtide.api.objects.batches import BatchObject
 from lowtide.api.objects.history import BatchEventObject, RateObject
 from lowtide.api.plots.batch_plot import batch_plot
+from lowtide.api.plots.strip_plot import strip_plot
 from lowtide.core.batches.batch import Batch
 from lowtide.core.history.batch_events import OPERATOR, SERVER, USER
 
@@ -48,9 +49,10 @@ _BAD: Final = frozenset(
 async def history_context(request: Request, batch: Batch, shown: BatchObject) -> dict[str, Any]:
     """The plots and the events of a batch of the caller's project."""
     rates, events = await rates_of(request, batch), await events_of(request, batch)
-    gave_way = await _gave_way(request, batch)
+    gave_way, parts = await _gave_way(request, batch), await parts_of(request, batch)
     return {
         "plots": batch_plot(shown, rates, events, gave_way),
+        "strip": strip_plot(parts) if len(parts) > 1 else None,
         "pace": pace_of(rates),
         "events": [event_row(each) for each in reversed(events)],
     }

@@ -78,3 +78,24 @@ class EngineHistoryObject(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     hours: float
     data: list[EngineSpanObject]
+
+
+class PartObject(msgspec.Struct, frozen=True, kw_only=True):
+    """`count` requests from `first` on, counted from 0 in the order in which they run, which is not
+    that of the input's lines. `state`: the worst that is in it: `failed`, `running`, `paused`,
+    `waiting`, `not_run` or `done`.
+    """
+
+    first: int
+    count: int
+    settled: int
+    failed: int
+    state: str
+
+
+class BatchParts(msgspec.Struct, frozen=True, kw_only=True):
+    """A batch in at most 500 parts; none before it is planned, and once its results are deleted."""
+
+    object: Literal["batch.parts"] = "batch.parts"
+    batch_id: str
+    data: list[PartObject]

@@ -11,6 +11,7 @@ from lowtide import limits
 from lowtide.core.batches.batch import Batch
 from lowtide.core.history.batch_events import BatchEvent, events_of
 from lowtide.core.history.batch_history import BatchHistory, BatchTotals, RateSpan, advanced, spans
+from lowtide.core.history.batch_parts import BatchPart
 from lowtide.core.history.replica_history import ReplicaSpan, bucket_begin, spans_of, stretches
 from lowtide.core.reporting.worker_report import WorkerReport
 from lowtide.ports.clock import Clock
@@ -35,6 +36,10 @@ class HistoryService:
         until = batch.finalizing_at or batch.ended_at or self._clock.now()
         history = advanced(history, _totals(batch, history.seen), until)
         return spans(history, max(until, history.seen_at))
+
+    async def parts(self, batch: Batch) -> Sequence[BatchPart]:
+        """Which parts of the batch have run, in the order in which its requests run."""
+        return await self._store.parts(batch.id, limits.BATCH_PARTS_MAX)
 
     async def events(self, batch: Batch) -> Sequence[BatchEvent]:
         """What happened to the batch, the first first."""

@@ -45,7 +45,8 @@ class Wrong(Exception):
 def kubernetes() -> str:
     checked = 0
     folder = DEPLOY / "kubernetes"
-    for path in sorted(folder.glob("*.yaml")):
+    found = DEPLOY / "kubernetes-discovery"  # beside it there is a patch, which is no whole object
+    for path in (*sorted(folder.glob("*.yaml")), found / "role.yaml"):
         if path.name == "kustomization.yaml":
             continue
         for document in yaml.safe_load_all(path.read_text()):
@@ -57,6 +58,11 @@ def kubernetes() -> str:
     for name in (*named["resources"], *generated):
         if not (folder / name).is_file():
             raise Wrong(f"kustomization.yaml names {name}, which is not there")
+    overlay = yaml.safe_load((found / "kustomization.yaml").read_text())
+    patches = [each["path"] for each in overlay["patches"]]
+    for name in (*overlay["resources"], *patches, *overlay["configMapGenerator"][0]["files"]):
+        if not (found / name).exists():
+            raise Wrong(f"kubernetes-discovery names {name}, which is not there")
     return f"{checked} objects fit Kubernetes {' and '.join(KUBERNETES)}"
 
 
@@ -141,7 +147,7 @@ def nginx() -> str:
 
 
 def alerts() -> str:
-    """The alert rules and the scrape configuration of docs/how-to/monitoring.md."""
+    """The alert rules of deploy/, and the scrape configuration of docs/how-to/monitoring.md."""
     page = (HOW_TO / "monitoring.md").read_text()
     scrapes, rules = re.findall(r"^```yaml\n(.*?)^```$", page, re.M | re.S)
     if shutil.which("promtool") is None:
@@ -151,7 +157,8 @@ def alerts() -> str:
             path = Path(name) / f"{kind}.yml"
             path.write_text(text.replace("/etc/prometheus/lowtide.key", str(path)))
             _tool(["promtool", "check", kind, str(path)])
-    return "Prometheus takes the rules and the configuration of monitoring.md"
+    _tool(["promtool", "check", "rules", str(DEPLOY / "prometheus" / "lowtide.rules.yaml")])
+    return "Prometheus takes the rules of deploy/, and rules and configuration of monitoring.md"
 
 
 def _tool(command: list[str]) -> None:

@@ -41,7 +41,7 @@ def yaml_of(path: Path) -> list[Any]:
 DOCKERFILE = (DEPLOY / "Dockerfile").read_text()
 COMPOSE = yaml_of(DEPLOY / "compose.yaml")[0]
 API, SERVICE, BUDGET = yaml_of(KUBERNETES / "api.yaml")
-(WORKER,) = yaml_of(KUBERNETES / "worker.yaml")
+WORKER, WORKER_BUDGET = yaml_of(KUBERNETES / "worker.yaml")
 (SECRET,) = yaml_of(KUBERNETES / "secret.example.yaml")
 (KUSTOMIZATION,) = yaml_of(KUBERNETES / "kustomization.yaml")
 OURS = {n: each for n, each in COMPOSE["services"].items() if each["image"].startswith("lowtide:")}
@@ -142,6 +142,7 @@ def test_selectors_find_their_pods_and_no_others() -> None:
     assert WORKER["spec"]["selector"]["matchLabels"] == worker
     assert SERVICE["spec"]["selector"] == api
     assert BUDGET["spec"]["selector"]["matchLabels"] == api
+    assert WORKER_BUDGET["spec"]["selector"]["matchLabels"] == worker
     assert api != worker
 
 
@@ -324,6 +325,7 @@ def test_workers_go_one_at_a_time_and_no_door_goes_before_another_is_open() -> N
     assert WORKER["spec"]["strategy"]["rollingUpdate"]["maxSurge"] == 0
     assert API["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
     assert API["spec"]["replicas"] > BUDGET["spec"]["minAvailable"] >= 1
+    assert WORKER["spec"]["replicas"] > WORKER_BUDGET["spec"]["maxUnavailable"] == 1
 
 
 # ---- the image ----

@@ -120,6 +120,11 @@ def _pages(address: str) -> dict[str, str]:
         "draft": f"/console/new/{draft}",
         "draft-wrong": f"/console/new/{wrong}",
         "engines": "/console/engines",
+        "usage": "/console/usage",
+        "webhooks": "/console/webhooks",
+        "administration": "/console/admin",
+        "organization": "/console/admin/organizations/org_default",
+        "project": "/console/admin/projects/proj_default",
     }
 
 

@@ -29,6 +29,15 @@ HEIGHT: Final = 860
 HEIGHT_MAX: Final = 4000
 """Pixels of a whole page that a picture shows."""
 
+DOCS: Final = Path("docs/pictures")
+IN_DOCS: Final[Mapping[str, tuple[str, Literal["light", "dark"]]]] = {
+    "console-batches": ("batches", "light"),
+    "console-batch": ("batch-running", "dark"),
+    "console-usage": ("usage", "light"),
+}
+"""The pictures that README and docs show, by name: which page, in which scheme."""
+DOCS_SIZE: Final = (1160, 900)
+
 BROWSER: Final = ("chromium", "chromium-browser")
 
 
@@ -36,6 +45,9 @@ def main() -> int:
     """The exit code."""
     parser = argparse.ArgumentParser(prog="make screenshots", description=__doc__)
     parser.add_argument("--folder", type=Path, default=FOLDER)
+    parser.add_argument(
+        "--docs", action="store_true", help="take the pictures of README and docs instead"
+    )
     parser.add_argument("--at", help="the address of a demo that runs already")
     asked = parser.parse_args()
     browser = next(filter(None, map(shutil.which, BROWSER)), None)
@@ -43,13 +55,14 @@ def main() -> int:
         print("screenshots: no chromium here: apt install chromium", file=sys.stderr)
         return 1
     asked.folder.mkdir(parents=True, exist_ok=True)
+    take = _take_for_docs if asked.docs else _take
     if asked.at:
-        _take(asked.at, browser, asked.folder)
+        take(asked.at, browser, asked.folder)
         return 0
     with _demo() as address:
         print(f"letting live calls run for {LIVE_S} s", file=sys.stderr, flush=True)
         time.sleep(LIVE_S)
-        _take(address, browser, asked.folder)
+        take(address, browser, asked.folder)
     return 0
 
 
@@ -82,6 +95,23 @@ def _take(address: str, browser: str, folder: Path) -> None:
                 for title, path in pages.items():
                     _picture(page, address + path, folder / f"{title}-{name}-{scheme}.png")
                 context.close()
+        chromium.close()
+
+
+def _take_for_docs(address: str, browser: str, _folder: Path) -> None:
+    """What is committed: whatever of the page is seen in one window."""
+    pages, (width, height) = _pages(address), DOCS_SIZE
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=browser, args=["--no-sandbox"])
+        for name, (title, scheme) in IN_DOCS.items():
+            context = chromium.new_context(
+                color_scheme=scheme, viewport={"width": width, "height": height}
+            )
+            page = context.new_page()
+            page.goto(address + pages[title])
+            page.wait_for_timeout(300)
+            page.screenshot(path=DOCS / f"{name}.png")
+            context.close()
         chromium.close()
 
 

@@ -36,6 +36,20 @@ def test_no_file_is_larger_than_a_megabyte() -> None:
     assert [shown(path) for path in committed() if path.stat().st_size > FILE_BYTES_MAX] == []
 
 
+def test_pictures_are_those_that_the_docs_show_and_are_small() -> None:
+    """Nothing made is committed but these: a page that is read where it lies, on a host of code or
+    in an editor, can make no picture. `make screenshots SCREENSHOTS_ARGS=--docs` and
+    `make bench-live` make them.
+    """
+    kinds = (".png", ".jpg", ".jpeg", ".gif", ".webp")
+    found = {shown(path): path for path in committed() if path.suffix in kinds}
+    names = ("console-batch", "console-batches", "console-usage", "day", "trade")
+    assert sorted(found) == [f"docs/pictures/{name}.png" for name in names]
+    assert {name for name, path in found.items() if path.stat().st_size >= 200_000} == set()
+    told = "".join(text for name, text in texts() if name.endswith(".md"))
+    assert [name for name in names if f"pictures/{name}.png" not in told] == []
+
+
 def test_no_package_registry_is_named() -> None:
     assert places(REGISTRIES) == []
 

@@ -154,6 +154,7 @@ FIRST_LINES: Final = 5  # of a file that are run before the rest: enough to see 
 FIRST_LINES_BYTES_MAX: Final = 4 * 1024 * 1024  # of a file, to find them in
 FIRST_LINES_WAIT_S: Final = 60.0  # for their answers: browsers and proxies wait no longer
 CONSOLE_REFRESH_S: Final = 2.0  # between two looks of an open page; a person sees no less
+CONSOLE_LOOK_SHARED_S: Final = 1.8  # pages that show the same share a look so old; a bit less
 PAGE_LINES_MAX: Final = 100  # lines of results in one page
 PAGE_LINE_BYTES_MAX: Final = 256 * 1024  # of one of them; the rest is in the file
 PAGE_LINES_BYTES_MAX: Final = 4 * 1024 * 1024  # of a page; then it has fewer lines

@@ -36,7 +36,7 @@ IN_DOCS: Final[Mapping[str, tuple[str, Literal["light", "dark"]]]] = {
     "console-usage": ("usage", "light"),
 }
 """The pictures that README and docs show, by name: which page, in which scheme."""
-DOCS_SIZE: Final = (1160, 900)
+DOCS_SIZE: Final = (1280, 860)
 
 BROWSER: Final = ("chromium", "chromium-browser")
 

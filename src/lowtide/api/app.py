@@ -17,6 +17,7 @@ from lowtide.api.accounts import limits as limit_routes
 from lowtide.api.batches import batches, history, lines, retries, steering
 from lowtide.api.console import pages
 from lowtide.api.console.session_guard import SessionGuard
+from lowtide.api.console.shared_looks import SharedLooks
 from lowtide.api.files import files, multipart_uploads, upload_parts
 from lowtide.api.http import errors
 from lowtide.api.http.json_body import json_response
@@ -117,6 +118,7 @@ def create_app(services: Services | None) -> Starlette:
     app.router.redirect_slashes = False  # a redirected POST loses its body; paths.py takes it away
     app.state.services = services
     app.state.json_bodies = ByteBudget(limits.JSON_BODIES_BYTES_MAX)
+    app.state.console_looks = SharedLooks()
     app.state.console_streams = ByteBudget(limits.CONSOLE_STREAMS_MAX)
     app.state.downloads = ByteBudget(limits.DOWNLOADS_MAX)
     return app

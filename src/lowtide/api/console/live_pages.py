@@ -3,7 +3,8 @@
 Each event is `{"id": ..., "html": ...}`: the new content of one element. A page renders its parts
 once in `CONSOLE_REFRESH_S`, however fast batches move, and sends what differs; between two looks it
 costs nothing. The stream ends when the server stops, and the page asks again. With `once` it ends
-after the first look: for browsers that have no connection left for a stream.
+after the first look: for browsers that have no connection left for a stream. Pages that show the
+same share their looks (shared_looks.py).
 """
 
 import asyncio
@@ -17,6 +18,7 @@ from starlette.responses import Response, StreamingResponse
 from lowtide import limits
 from lowtide.api.console.rendering import render
 from lowtide.api.console.session_guard import COOKIE
+from lowtide.api.console.shared_looks import Look, LookKey, SharedLooks, ShownPart
 from lowtide.api.console.views import View, shell_of, view_of
 from lowtide.api.middleware.caller import identify, services_of
 from lowtide.core.errors import LowtideError
@@ -31,8 +33,8 @@ async def live(request: Request) -> Response:
     path = request.query_params.get("of", "")
     view, parameters = view_of(path)
     if "once" in request.query_params:
-        look = _Look(request, path, view, parameters)
-        changes = [change async for change in look.changes()] if view.fragments else []
+        reader = _Reader(request, path, view, parameters)
+        changes = await reader.changes() if view.fragments else []
         return Response(b"".join(changes), media_type="text/event-stream")
     places: ByteBudget = request.app.state.console_streams
     owner = identify(request).organization_id
@@ -45,8 +47,8 @@ async def live(request: Request) -> Response:
 
     async def events() -> AsyncIterator[bytes]:
         try:
-            look = _Look(request, path, view, parameters)
-            async for event in _stream(look, view, services_of(request)):
+            reader = _Reader(request, path, view, parameters)
+            async for event in _stream(reader, view, services_of(request)):
                 yield event
         finally:
             places.give_back(owner, 1)
@@ -54,7 +56,7 @@ async def live(request: Request) -> Response:
     return StreamingResponse(events(), media_type="text/event-stream")
 
 
-class _Look:
+class _Reader:
     """Looks at one page again and again, and knows what of it was sent."""
 
     def __init__(
@@ -65,32 +67,42 @@ class _Look:
         self._view = view
         self._parameters = parameters
         self._sent: dict[str, bytes] = {}
+        self._key = LookKey(
+            request.state.csrf, request.headers.get("host", ""), str(request.query_params)
+        )
 
-    async def changes(self) -> AsyncIterator[bytes]:
+    async def changes(self) -> list[bytes]:
         """An event for each part that is not as it was at the last look.
 
         Raises LowtideError where the page is gone: it says so when it is loaded again.
         """
         if not await _is_signed_in(self._request):
             raise LowtideError("missing_api_key", "Sign in to the console first.")
+        looks: SharedLooks = self._request.app.state.console_looks
         try:
-            loaded = await self._view.load(self._request, **self._parameters)
+            look = await looks.get(self._key, self._look)
         except (StoreError, BlobError):
-            return  # the page stays as it is until the storage is back
+            return []  # the page stays as it is until the storage is back
+        changed = [part for part in look if self._sent.get(part.element) != part.digest]
+        self._sent.update((part.element, part.digest) for part in changed)
+        return [part.event for part in changed]
+
+    async def _look(self) -> Look:
+        loaded = await self._view.load(self._request, **self._parameters)
         context = {**shell_of(self._request), **loaded, "path": self._path}
+        found: list[ShownPart] = []
         for element, template in self._view.fragments.items():
             html = render(template, context)
+            told = msgspec.json.encode({"id": element, "html": html})
             digest = sha256(html.encode()).digest()
-            if self._sent.get(element) != digest:
-                self._sent[element] = digest
-                told = msgspec.json.encode({"id": element, "html": html})
-                yield b"data: " + told + b"\n\n"
+            found.append(ShownPart(element, digest, b"data: " + told + b"\n\n"))
+        return found
 
 
-async def _stream(look: _Look, view: View, services: Services) -> AsyncIterator[bytes]:
+async def _stream(reader: _Reader, view: View, services: Services) -> AsyncIterator[bytes]:
     while view.fragments and not services.readiness.is_draining:
         try:
-            async for change in look.changes():
+            for change in await reader.changes():
                 yield change
         except LowtideError:
             return

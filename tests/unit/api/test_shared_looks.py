@@ -1,0 +1,76 @@
+"""Open pages that show the same share one look; one that fails or is left harms nobody else."""
+
+import asyncio
+
+import pytest
+
+from lowtide import limits
+from lowtide.api.console.shared_looks import Look, LookKey, SharedLooks, ShownPart
+
+KEY = LookKey("session", "host", "of=/")
+PARTS = (ShownPart("batches", b"digest", b"event"),)
+
+
+class Page:
+    """Counts how often it is looked at; a look lasts until it is let go."""
+
+    def __init__(self) -> None:
+        self.looks = 0
+        self.may_end = asyncio.Event()
+        self.failure: Exception | None = None
+
+    async def look(self) -> Look:
+        self.looks += 1
+        await self.may_end.wait()
+        if self.failure is not None:
+            raise self.failure
+        return PARTS
+
+
+async def test_twenty_open_pages_look_once() -> None:
+    shared, page = SharedLooks(), Page()
+    readers = [asyncio.ensure_future(shared.get(KEY, page.look)) for _ in range(20)]
+    await asyncio.sleep(0)
+    page.may_end.set()
+    assert await asyncio.gather(*readers) == [PARTS] * 20
+    assert page.looks == 1
+
+
+async def test_a_look_that_is_too_old_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    shared, page = SharedLooks(), Page()
+    page.may_end.set()
+    await shared.get(KEY, page.look)
+    monkeypatch.setattr(limits, "CONSOLE_LOOK_SHARED_S", 0.0)
+    await shared.get(KEY, page.look)
+    assert page.looks == 2
+    assert len(shared._looks) == 1
+
+
+@pytest.mark.parametrize("other", ["session", "host", "query"])
+async def test_nothing_is_shared_between_sessions_hosts_or_pages(other: str) -> None:
+    shared, page = SharedLooks(), Page()
+    page.may_end.set()
+    await shared.get(KEY, page.look)
+    await shared.get(KEY._replace(**{other: "another"}), page.look)
+    assert page.looks == 2
+
+
+async def test_a_reader_that_leaves_takes_the_look_from_nobody() -> None:
+    shared, page = SharedLooks(), Page()
+    first, second = (asyncio.ensure_future(shared.get(KEY, page.look)) for _ in range(2))
+    await asyncio.sleep(0)
+    first.cancel()
+    await asyncio.sleep(0)
+    page.may_end.set()
+    assert await second == PARTS
+    assert first.cancelled()
+
+
+async def test_a_failure_is_told_to_all_who_wait() -> None:
+    shared, page = SharedLooks(), Page()
+    page.failure = ValueError("gone")
+    readers = [asyncio.ensure_future(shared.get(KEY, page.look)) for _ in range(2)]
+    await asyncio.sleep(0)
+    page.may_end.set()
+    told = await asyncio.gather(*readers, return_exceptions=True)
+    assert told == [page.failure] * 2

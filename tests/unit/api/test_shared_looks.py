@@ -1,4 +1,4 @@
-"""Open pages that show the same share one look; one that fails or is left harms nobody else."""
+"""Open pages that show the same share one look, which fails for all and is left by one."""
 
 import asyncio
 

@@ -2,8 +2,7 @@
 
 Twenty open lists of batches would ask the store and render the same twenty times. Called by
 `live_pages`. Invariants: a look is shared only where all that it depends on is the same, which
-`LookKey` names; it is no older than `CONSOLE_LOOK_SHARED_S`; a reader that leaves takes it from
-nobody else.
+`LookKey` names; it is no older than `CONSOLE_LOOK_SHARED_S`; it goes on when a reader leaves.
 """
 
 import asyncio
@@ -61,6 +60,6 @@ class SharedLooks:
 
 
 def _seen(task: "asyncio.Task[Look]") -> None:
-    """Whoever asked has been told, or has left: nobody else needs to hear of a failure."""
+    """Takes note of a failure: those who asked for the look have been told, or have left."""
     if not task.cancelled():
         task.exception()

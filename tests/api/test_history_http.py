@@ -143,7 +143,7 @@ def report_engine(env: Env, name: str) -> None:
         gave_way_s=4.0,
         taken_back=1,
     )
-    rows = [ReplicaRow(name, bucket_begin(now), part)]
+    rows = [ReplicaRow(name, bucket_begin(now - timedelta(minutes=1)), part)]
     for writer in ("p", "q"):
         env.http_api.run(env.http_api.store.history.write_replicas(writer, rows))
 

@@ -246,6 +246,7 @@ def test_pages_keep_the_rules_of_accessibility(
         for path in (
             *paths,
             "/console/engines",
+            "/console/week",
             "/console/new",
             "/console/usage",
             "/console/webhooks",

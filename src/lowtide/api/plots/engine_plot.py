@@ -7,6 +7,7 @@ show when batch calls gave live ones the room.
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import dropwhile, groupby
+from typing import Final
 
 import msgspec
 from markupsafe import Markup
@@ -14,6 +15,8 @@ from markupsafe import Markup
 from lowtide.api.objects.history import EngineSpanObject
 from lowtide.api.plots.chart import Band, Chart, Curve, Role, drawn
 from lowtide.api.plots.scales import TimeScale, short_number, time_scale
+
+_SPANS_MIN: Final = 20  # ten minutes: fewer would look like steps
 
 
 class EnginePlots(msgspec.Struct, frozen=True):
@@ -28,9 +31,12 @@ class EnginePlots(msgspec.Struct, frozen=True):
 
 def engine_plot(spans: Sequence[EngineSpanObject]) -> EnginePlots | None:
     """The plots, from where something is known of the engine on; None where nothing is."""
-    spans = list(dropwhile(_is_unknown, spans))
-    if not spans:
+    known = len(list(dropwhile(_is_unknown, spans)))
+    if not known:
         return None
+    spans = spans[-max(known, _SPANS_MIN) :]
+    if len(spans) > 1 and spans[-1].seconds < spans[0].seconds / 2:
+        spans = spans[:-1]  # it has just begun
     last = spans[-1]
     scale = time_scale(_instant(spans[0].at), _instant(last.at + last.seconds))
     bands = list(_bands(spans))

@@ -39,14 +39,15 @@ class TimeScale(msgspec.Struct, frozen=True):
 
     def ticks(self) -> list[Tick]:
         """Round instants in UTC, at most six, none so near an edge that its label is cut."""
-        step_s = next((each for each in _STEPS_S if self.seconds / each <= _LABELS_MAX), None)
+        step_s = next((each for each in _STEPS_S if self.seconds / each <= _most(each)), None)
         step_s = step_s or _DAY_S * ceil(self.seconds / _DAY_S / _LABELS_MAX)
         first = ceil(self.since.timestamp() / step_s) * step_s
         last = floor(self.until.timestamp() / step_s) * step_s
         instants = [datetime.fromtimestamp(at, UTC) for at in range(first, last + 1, step_s)]
         words = _words(step_s, self.seconds)
         placed = [Tick(self.share(at), format(at, words), at) for at in instants]
-        return [each for each in placed if 0.03 <= each.share <= 0.97]
+        edge = 0.1 if step_s < 60 else 0.03
+        return [each for each in placed if edge <= each.share <= 1 - edge]
 
 
 def time_scale(since: datetime, until: datetime) -> TimeScale:
@@ -70,6 +71,11 @@ def short_number(value: float) -> str:
         if abs(value) >= size:
             return f"{value / size:.3g}{letter}"
     return f"{value:.3g}"
+
+
+def _most(step_s: int) -> int:
+    """How many labels fit: those with seconds are long."""
+    return _LABELS_MAX if step_s >= 60 else _LABELS_MAX // 2
 
 
 def _words(step_s: int, seconds: float) -> str:

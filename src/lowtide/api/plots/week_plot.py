@@ -71,7 +71,7 @@ def course_plot(courses: Sequence[CourseObject], at: float) -> Markup:
             Markup(text).format(100 * tick.share, _ROW * len(courses) + 13, iso, tick.label)
         )
     words = f"Course of {len(courses)} batches over the coming day"
-    whole = '<svg class="plot" height="{}" role="img" aria-label="{}">{}</svg>'
+    whole = '<svg class="plot plot-courses" height="{}" role="img" aria-label="{}">{}</svg>'
     return Markup(whole).format(_ROW * len(courses) + 18, words, Markup("").join(rows))
 
 

@@ -170,7 +170,7 @@ def spans_of(
     rows: Iterable[ReplicaRow], since: datetime, until: datetime, spans_max: int
 ) -> list[ReplicaSpan]:
     """The rows of one replica, added up, in at most so many stretches of one length that cover the
-    whole time; those without rows are there, too, and empty.
+    whole time; those without rows are there, too, and empty. The last one lasts until `until`.
     """
     width_s = limits.REPLICA_BUCKET_S
     while (until - since).total_seconds() > width_s * spans_max:
@@ -180,8 +180,13 @@ def spans_of(
         number = floor(row.at.timestamp() / width_s)
         done[number] = done.get(number, EMPTY).plus(row.part)
     first, last = floor(since.timestamp() / width_s), floor(until.timestamp() / width_s)
+    end = until.timestamp()
     return [
-        ReplicaSpan(datetime.fromtimestamp(number * width_s, UTC), width_s, done.get(number, EMPTY))
+        ReplicaSpan(
+            datetime.fromtimestamp(number * width_s, UTC),
+            max(1, min(width_s, round(end - number * width_s))),
+            done.get(number, EMPTY),
+        )
         for number in range(first, last + 1)
     ]
 

@@ -49,8 +49,15 @@ def test_an_engine_of_which_nothing_is_known_has_no_plot() -> None:
 
 def test_the_plot_begins_where_something_is_known() -> None:
     unknown = [span(each, window=None, in_flight=None, tokens_per_s=0.0) for each in range(50)]
-    found = plots(*unknown, span(50), span(51))
+    found = plots(*unknown, *(span(each) for each in range(50, 80)))
     assert paths(found.window, "window").startswith("M0.0 ")
+    short = plots(*unknown, span(50), span(51))
+    assert paths(short.window, "window").startswith("M900.0 "), "ten minutes at least"
+
+
+def test_a_stretch_that_has_just_begun_is_not_drawn() -> None:
+    found = plots(span(0, tokens_per_s=10.0), span(1, seconds=3, tokens_per_s=500.0))
+    assert "Batch tokens per second: 10 at most" in found.tokens
 
 
 def test_a_time_without_live_calls_is_a_gap_and_no_zero() -> None:

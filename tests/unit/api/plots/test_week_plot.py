@@ -54,7 +54,7 @@ def course(**fields: Any) -> CourseObject:
 
 def test_a_batch_is_drawn_until_its_end_with_its_deadline() -> None:
     tree = ET.fromstring(course_plot([course()], SUNDAY_NOON))
-    (bar,) = (each for each in tree.iter() if "course" in each.get("class", ""))
+    (bar,) = (each for each in tree.iter() if each.get("class", "").startswith("course "))
     assert (bar.get("class"), bar.get("width")) == ("course course-feasible", "25.00%")
     (mark,) = (each for each in tree.iter() if "plot-deadline" in each.get("class", ""))
     assert mark.get("x1") == "50.00%"

@@ -13,6 +13,7 @@ from lowtide.cli.options import (
     JsonOption,
 )
 from lowtide.cli.terminal import console, table, units
+from lowtide.core.reporting.worker_report import SETTINGS_LABEL
 
 
 def engines(
@@ -36,7 +37,7 @@ def engines(
             at = units.human_instant(worker.seen_at)
             console.info(f"Worker {escape(worker.id)} has not reported since {at}.")
     for source in listed.sources:
-        console.info(_told(source, len(listed.workers)))
+        console.info(source_line(source, len(listed.workers)))
     if not listed.data:
         console.info("No worker reports an engine: is one running? See `lowtide doctor`.")
         return
@@ -59,12 +60,14 @@ def engines(
                 console.write(f"  {escape(each.remedy)}")
 
 
-def _told(source: SourceObject, workers: int) -> str:
+def source_line(source: SourceObject, workers: int) -> str:
     """What a source says, and which workers see it so where not all do."""
     count = len(source.engines)
     words = f"Source {source.source}: {count:,} engine{'' if count == 1 else 's'}"
-    if source.stale_since is not None:
-        words += f", not heard since {units.human_instant(source.stale_since)}"
+    if source.source == SETTINGS_LABEL:
+        words = "The settings file is not taken over"
+    elif source.stale_since is not None:
+        words += f", no answer since {units.human_instant(source.stale_since)}"
     if source.trouble:
         words += f": {source.trouble}"
     if len(source.workers) < workers:

@@ -6,6 +6,7 @@ version can read it; its lists are bounded (limits.py), however much a worker ha
 """
 
 from datetime import datetime
+from typing import Final
 
 import msgspec
 
@@ -57,6 +58,10 @@ class BatchReport(msgspec.Struct, frozen=True, kw_only=True):
     moved_at: datetime
     failures: int = 0
     last_failure: str = ""
+
+
+SETTINGS_LABEL: Final = "settings"
+"""The label of a report on the settings file, while what it says now cannot be taken over."""
 
 
 class SourceReport(msgspec.Struct, frozen=True, kw_only=True):

@@ -65,6 +65,10 @@ class DnsRecords:
             )
         except dns.resolver.NoAnswer:
             return _NONE
+        except dns.resolver.LifetimeTimeout:
+            self._resolver = None  # this machine may have other name servers meanwhile
+            words = f"no name server answers within {limits.SOURCE_READ_S:.0f} s"
+            raise SourceError(f"{self._name}: {words}") from None
         except dns.resolver.NXDOMAIN:
             raise SourceError(f"{self._name}: there is no such name") from None
         except (dns.exception.DNSException, OSError) as error:

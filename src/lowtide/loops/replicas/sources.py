@@ -114,7 +114,7 @@ class SourcesLoop:
                 label=label,
                 engines=tuple(engine.name for engine in watched.view.engines),
                 stale_since=watched.view.stale_since,
-                trouble=watched.view.trouble or watched.left_out,
+                trouble=_trouble(watched),
             )
             for label, watched in self._watched.items()
         )
@@ -182,6 +182,12 @@ class SourcesLoop:
         if watched.look is not None:
             watched.look.cancel()
         self._retired.append(watched.source)
+
+
+def _trouble(watched: _Watched) -> str:
+    view = watched.view
+    is_waiting = not view.has_told and view.stale_since is None
+    return "has not answered yet" if is_waiting else view.trouble or watched.left_out
 
 
 def _tell_change(label: str, before: SourceView, after: SourceView, now_s: float) -> None:

@@ -10,7 +10,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from lowtide.config import Settings, SourceSettings
-from lowtide.core.reporting.worker_report import SourceReport
+from lowtide.core.reporting.worker_report import SETTINGS_LABEL, SourceReport
 from lowtide.engines.sources.dns_records import DnsRecords
 from lowtide.engines.sources.endpoints_file import EndpointsFile
 from lowtide.engines.sources.json_http import JsonApi
@@ -22,9 +22,6 @@ from lowtide.ports.sources import EngineSource
 from lowtide.telemetry.source_metrics import show_sources
 
 _CHECKED: Final = "checked by the settings"
-
-SETTINGS_LABEL = "settings"
-"""Stands for the `[[replica]]` tables of the settings file."""
 
 
 def open_source(source: SourceSettings) -> EngineSource:

@@ -121,6 +121,7 @@ async def test_a_source_that_hangs_delays_no_other() -> None:
     bench = Bench(slow=slow, quick=quick)
     await bench.turn()
     assert bench.taken.lists[-1] == {"slow": [], "quick": ["q"]}
+    assert [each.trouble for each in bench.loop.reports()] == ["has not answered yet", ""]
     quick.engines = ()
     await bench.turn(0.5)
     assert (slow.looks, bench.taken.lists[-1]) == (1, {"slow": [], "quick": []})

@@ -17,6 +17,7 @@ from lowtide.api.plots.chart import Band, Chart, Curve, Mark, Role, drawn
 from lowtide.api.plots.scales import TimeScale, short_number, time_scale
 
 _FORESEEN_MAX = 3.0  # times the past: more future would leave no room for what is known
+_POINTS_MAX = 150  # a chart is 300 to 400 pixels wide, and drawn again every two seconds
 
 
 class BatchPlots(msgspec.Struct, frozen=True):
@@ -42,6 +43,8 @@ def batch_plot(
     """
     if not rates or batch.in_progress_at is None:
         return None
+    while len(rates) > _POINTS_MAX:
+        rates = _in_twos(rates)
     end = rates[-1].at + rates[-1].seconds
     scale, has_deadline = _scale(batch, rates[0].at, end)
     bands = [*_paused(events, end), *_yielded(gave_way)]
@@ -73,6 +76,30 @@ def batch_plot(
         rate_chart("Tokens", "tokens", "tokens_per_s"),
         bool(gave_way),
         has_deadline,
+    )
+
+
+def _in_twos(rates: Sequence[RateObject]) -> list[RateObject]:
+    """Each two neighbours as one of both their lengths; the last one may be alone."""
+    return [
+        _joined(*rates[number : number + 2]) if number + 1 < len(rates) else rates[number]
+        for number in range(0, len(rates), 2)
+    ]
+
+
+def _joined(first: RateObject, second: RateObject) -> RateObject:
+    seconds = first.seconds + second.seconds
+    share = first.seconds / seconds
+    return RateObject(
+        at=first.at,
+        seconds=seconds,
+        completed=first.completed + second.completed,
+        failed=first.failed + second.failed,
+        input_tokens=first.input_tokens + second.input_tokens,
+        output_tokens=first.output_tokens + second.output_tokens,
+        requests_per_s=share * first.requests_per_s + (1 - share) * second.requests_per_s,
+        failed_per_s=share * first.failed_per_s + (1 - share) * second.failed_per_s,
+        tokens_per_s=share * first.tokens_per_s + (1 - share) * second.tokens_per_s,
     )
 
 

@@ -16,6 +16,7 @@ from lowtide.api.objects.history import EngineSpanObject
 from lowtide.api.plots.chart import Band, Chart, Curve, Role, drawn
 from lowtide.api.plots.scales import TimeScale, short_number, time_scale
 
+_BEGUN_S: Final = 15  # a shorter stretch says nothing yet
 _SPANS_MIN: Final = 20  # ten minutes: fewer would look like steps
 
 
@@ -35,8 +36,8 @@ def engine_plot(spans: Sequence[EngineSpanObject]) -> EnginePlots | None:
     if not known:
         return None
     spans = spans[-max(known, _SPANS_MIN) :]
-    if len(spans) > 1 and spans[-1].seconds < spans[0].seconds / 2:
-        spans = spans[:-1]  # it has just begun
+    if len(spans) > 1 and spans[-1].seconds < _BEGUN_S:
+        spans = spans[:-1]  # what was done in it is mostly not written yet
     last = spans[-1]
     scale = time_scale(_instant(spans[0].at), _instant(last.at + last.seconds))
     bands = list(_bands(spans))

@@ -55,6 +55,11 @@ def test_the_plot_begins_where_something_is_known() -> None:
     assert paths(short.window, "window").startswith("M900.0 "), "ten minutes at least"
 
 
+def test_a_long_stretch_that_goes_on_is_drawn() -> None:
+    found = plots(span(0, seconds=480), span(16, seconds=60, gave_way_s=4.0))
+    assert found.gave_way
+
+
 def test_a_stretch_that_has_just_begun_is_not_drawn() -> None:
     found = plots(span(0, tokens_per_s=10.0), span(1, seconds=3, tokens_per_s=500.0))
     assert "Batch tokens per second: 10 at most" in found.tokens

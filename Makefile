@@ -38,7 +38,7 @@ TENANTS_ARGS ?=
 .DEFAULT_GOAL := help
 # Two targets install into one environment.
 .NOTPARALLEL:
-.PHONY: help run test test-random sim sim-long lint coverage check format docs docs-site bench bench-live bench-tenants webhook-kills big-files million-lines million-rows demo screenshots test-clients test-cookbook test-pages test-real test-chaos fuzz-api pins wheel clean
+.PHONY: help run test test-random sim sim-long lint coverage check format docs docs-site bench bench-live bench-tenants bench-console webhook-kills big-files million-lines million-rows demo screenshots test-clients test-cookbook test-pages test-real test-chaos fuzz-api pins wheel clean
 
 help: ## list the targets
 	@awk -F ' *## *' '/^[a-z-]+:.*## / { sub(/:.*/, "", $$1); printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -108,6 +108,9 @@ million-rows: $(VENV)/.ready-requirements-test ## a table of a million rows, and
 
 bench-tenants: $(VENV)/.ready-requirements-test ## one good tenant among ten hostile ones, for ten minutes
 	$(PY) -m bench.hostile_tenants $(TENANTS_ARGS)
+
+bench-console: $(VENV)/.ready-requirements-test ## pages of a million lines and of ten thousand batches, and what open pages cost (minutes)
+	$(PY) -m bench.console $(CONSOLE_ARGS)
 
 webhook-kills: $(VENV)/.ready-requirements-test ## a thousand webhooks across twenty kills of the server (a few minutes)
 	$(PY) -m bench.webhook_kills $(WEBHOOK_ARGS)

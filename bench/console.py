@@ -5,14 +5,15 @@
 One real server with an instant backend. First a batch of a million lines: pages of its results at
 the beginning, in the middle and at the end, and one line by its `custom_id`. Then batches in turns,
 with and without twenty pages of the console open in a process of its own: the ratio of their rates.
-Last, on a server of its own, the list with ten thousand batches. Prints progress, then one JSON
-line. Minutes.
+Last the list with ten thousand batches, that have ended and that wait. Prints progress, then one
+JSON line. Minutes.
 """
 
 import argparse
 import asyncio
 import json
 import math
+import os
 import sqlite3
 import statistics
 import sys
@@ -28,15 +29,17 @@ from typing import Any, Final
 import httpx
 
 from bench.backend import MODEL
-from bench.processes import backend, serving
+from bench.processes import Server, backend, serving
 
 CHAT: Final = "/v1/chat/completions"
 WINDOW: Final = 64
 LOOKS: Final = 40  # at each page, one after the other
 WARM: Final = 3  # before these
 PAGES: Final = 20  # open beside a batch: half of them the list, half the batch's own page
+_T_95: Final = 2.2  # of Student's distribution, for a dozen pairs
 POLL_S: Final = 0.05
 RUN_TIMEOUT_S: Final = 600.0
+SETTLES_S: Final = 5.0  # for one batch of one line to end, where an engine is there
 SETTINGS: Final = (
     "[limits]\nrequests_per_batch = 10000000\nfile_bytes = 4000000000\n"
     "enqueued_tokens_per_model = 10000000000\nbatches_per_hour = 1000000\n"
@@ -57,10 +60,14 @@ def main() -> None:
         with serving(Path(folder), SETTINGS + replica) as server:
             figures["lines"] = asked.lines
             figures["pages_ms"] = results_pages(server.address, Path(folder), asked.lines)
-            figures["beside"] = beside(server.address, asked.pairs, asked.requests)
+            figures["beside"] = beside(server, asked.pairs, asked.requests)
+    figures["batches"] = asked.batches
+    with tempfile.TemporaryDirectory() as folder, backend() as engine:
+        figures["ended_ms"] = long_list(Path(folder), asked.batches, engine)
     with tempfile.TemporaryDirectory() as folder:
-        figures["batches"] = asked.batches
-        figures["list_ms"] = long_list(Path(folder), asked.batches)
+        # Nothing listens there: every batch waits, and the worker reads all of them for its plans.
+        nobody = "http://127.0.0.1:9/v1"
+        figures["waiting_ms"] = long_list(Path(folder), asked.batches, nobody)
     print(json.dumps(figures))
 
 
@@ -84,20 +91,21 @@ def results_pages(address: str, folder: Path, lines: int) -> dict[str, Any]:
         return {what: _looks(client, path) for what, path in asked.items()}
 
 
-def long_list(folder: Path, batches: int) -> dict[str, Any]:
-    """Times of the list, and of searches in it, with that many batches that wait."""
-    # Nothing listens there, so batches wait and nothing runs beside the pages.
-    settings = f'{SETTINGS}[[replica]]\nurl = "http://127.0.0.1:9/v1"\nmodels = ["{MODEL}"]\n'
+def long_list(folder: Path, batches: int, engine: str) -> dict[str, Any]:
+    """Times of the list, and of searches in it, with that many batches like one that ran there."""
+    replica = f'[[replica]]\nurl = "{engine}"\nmodels = ["{MODEL}"]\nwindow = {WINDOW}\n'
+    settings = SETTINGS + replica
     with serving(folder, settings) as server, _client(server.address) as client:
         first = _create(client, _upload(client, folder, 1), {"name": "Batch 0"})
-        until = time.monotonic() + RUN_TIMEOUT_S
-        while _listed(client, "status=validating") and time.monotonic() < until:
+        until = time.monotonic() + SETTLES_S
+        while not _listed(client, "status=completed") and time.monotonic() < until:
             time.sleep(0.2)
     copy_batch(folder / "data" / "lowtide.db", first, batches - 1)
     with serving(folder, settings) as server, _client(server.address) as client:
         asked = {
             "the list": "/",
-            "by state": "/?q=state:running",
+            "by state": "/?q=state:completed",
+            "by another state": "/?q=state:running",
             "by text, found": f"/?q=Batch+{batches // 2}",
             "by text, not found": "/?q=nothing+is+called+so",
             "by model": f"/?q=model:{MODEL[:4]}",
@@ -155,23 +163,29 @@ def _looks(client: httpx.Client, path: str) -> dict[str, float]:
 # ---- open pages beside a batch
 
 
-def beside(address: str, pairs: int, requests: int) -> dict[str, Any]:
-    """Rates of batches in turns, without and with open pages: ratio and its 95 % interval."""
+def beside(server: Server, pairs: int, requests: int) -> dict[str, Any]:
+    """Batches in turns, with and without open pages: ratios of their rates and of the server's CPU
+    seconds for a request, each with its 95 % interval.
+    """
     ratios: list[float] = []
+    cpu_ratios: list[float] = []
     with (
-        _client(address) as client,
+        _client(server.address) as client,
         tempfile.TemporaryDirectory() as folder,
-        _pages(address) as pages,
+        _pages(server.address) as pages,
     ):
         file_id = _upload(client, Path(folder), requests)
         for number in range(pairs + 1):
             rates: dict[bool, float] = {}
+            cpu_s: dict[bool, float] = {}
             for is_watched in (False, True) if number % 2 else (True, False):
+                before_s = _cpu_s(server)
                 batch_id = _create(client, file_id)
                 if is_watched:
                     half = ["/"] * (PAGES // 2)
                     pages.send([*half, *([f"/console/batches/{batch_id}"] * (PAGES - len(half)))])
                 rates[is_watched] = requests / _wait(client, batch_id)
+                cpu_s[is_watched] = _cpu_s(server) - before_s
                 if is_watched:
                     pages.send([])
                     events = pages.recv()
@@ -179,15 +193,25 @@ def beside(address: str, pairs: int, requests: int) -> dict[str, Any]:
                         raise RuntimeError("no open page was told anything")
             if number:  # the first one warms
                 ratios.append(rates[True] / rates[False])
+                cpu_ratios.append(cpu_s[True] / cpu_s[False])
                 tell(f"{rates[True]:,.0f} with, {rates[False]:,.0f} without")
+    told = {"pairs": len(ratios), "requests": requests, "pages": PAGES}
+    return told | {"rate": _interval(ratios), "cpu_of_a_request": _interval(cpu_ratios)}
+
+
+def _interval(ratios: Sequence[float]) -> list[float]:
+    """The geometric mean, and its 95 % interval."""
     logs = [math.log(each) for each in ratios]
-    mean = statistics.mean(logs)
-    half_width = 2.2 * statistics.stdev(logs) / math.sqrt(len(logs)) if len(logs) > 1 else math.inf
-    low, ratio, high = (math.exp(mean + each * half_width) for each in (-1, 0, 1))
-    return {
-        "pairs": len(ratios), "requests": requests, "pages": PAGES,
-        "ratio": round(ratio, 3), "low": round(low, 3), "high": round(high, 3),
-    }  # fmt: skip
+    mean, half = statistics.mean(logs), math.inf
+    if len(logs) > 1:
+        half = _T_95 * statistics.stdev(logs) / math.sqrt(len(logs))
+    return [round(math.exp(mean + each * half), 3) for each in (0, -1, 1)]
+
+
+def _cpu_s(server: Server) -> float:
+    """Seconds of processor time that the server has used."""
+    fields = Path(f"/proc/{server.pid}/stat").read_text().rpartition(") ")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 @contextmanager

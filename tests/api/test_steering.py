@@ -118,9 +118,9 @@ def test_a_change_that_makes_no_sense_changes_nothing(
 
 
 def test_a_mistyped_field_of_a_change_is_refused_in_words_that_clients_know(env: Env) -> None:
-    error = patch(env, create(env), priorty=5).error
-    assert (error["code"], error["param"]) == ("unknown_parameter", "priorty")
-    assert error["message"] == "Unknown parameter: 'priorty'."
+    error = patch(env, create(env), urgency=5).error
+    assert (error["code"], error["param"]) == ("unknown_parameter", "urgency")
+    assert error["message"] == "Unknown parameter: 'urgency'."
 
 
 # ---- another model for all lines

@@ -18,7 +18,7 @@ _REVIEWS: Final = (
     "Does what it says.",
     "Great price, fast courier, and the instructions are perfect.",
     "The valve leaks. My money is lost.",
-    "Bon appareil, livraison rapide, rien de plus à dire.",
+    "Καλό προϊόν, γρήγορη αποστολή.",
     "おおむね満足しています。説明書だけ分かりにくい。",
     "Arrived in a torn box, but the lamp itself works.",
 )

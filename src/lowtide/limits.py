@@ -60,6 +60,7 @@ PAGE_SIZE_MAX_BATCHES: Final = 100
 PAGE_SIZE_MAX_FILES: Final = 10_000
 PAGE_SIZE_DEFAULT_FILES: Final = 1_000  # 200 KB; SDKs ask for the next page by themselves
 PAGE_STEP: Final = 1_024  # rows of a larger page that are read and shown before others get a turn
+ROWS_AT_ONCE: Final = 256  # made into objects before others are served: 10 ms
 PAGE_STEP_BATCHES: Final = 100  # the same of batches, whose progress is worked out: 10 ms
 BARE_LIST_MAX: Final = 1_000  # Together's lists have no paging: newest this many
 UPLOAD_URL_TTL_S: Final = 3600  # a signed PUT address is good for an hour, once

@@ -1,10 +1,12 @@
 """Contract of claims between organizations: whose turn it is, and what a claim is charged."""
 
+import asyncio
 from collections import Counter
 from collections.abc import Sequence
 
 import pytest
 
+from lowtide import limits
 from lowtide.core.accounts.tenancy import OrganizationLimits
 from lowtide.core.batches.chunk import ChunkLease
 from lowtide.core.scheduling.fair_queue import OUTPUT_COST, work_of
@@ -217,6 +219,23 @@ async def test_the_backlog_is_what_batches_in_progress_have_left(world: StoreFix
     assert part.deadline_at == batch.expires_at
     assert part.usage == PER_ANSWER
     assert part.planned_cost == 400 + 4 * OUTPUT_COST * OUTPUT_TOKENS_ASSUMED
+
+
+async def test_a_long_backlog_is_read_in_parts_between_which_others_are_served(
+    world: StoreFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "ROWS_AT_ONCE", 2)
+    made = [await world.running(("m", 1)) for _ in range(5)]
+    pauses, sleep = [], asyncio.sleep
+
+    async def counted(seconds: float) -> None:
+        pauses.append(seconds)
+        await sleep(seconds)
+
+    monkeypatch.setattr(asyncio, "sleep", counted)
+    found = (await world.store.capacity.capacity()).backlog
+    assert {part.batch_id for part in found} == {batch.id for batch in made}
+    assert pauses == [0, 0, 0]
 
 
 async def test_a_pool_has_the_pace_that_its_beats_had(world: StoreFixture) -> None:

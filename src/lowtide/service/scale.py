@@ -8,7 +8,7 @@ which KEDA takes for "stay as you are"; while no worker reports, no number falls
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import msgspec
 
@@ -33,10 +33,13 @@ from lowtide.service.standings import Standings
 _AWAY = frozenset({"unreachable", "misconfigured"})
 """Conditions of a replica that is listed and not there."""
 
+DueWork = tuple[tuple[datetime, int, float], ...]
+"""Requests and work units by deadline, to the minute, the earliest first."""
+
 
 class ModelScale(msgspec.Struct, frozen=True, kw_only=True):
     """What one model needs and has. `work_seconds`: what is left for one replica, None while its
-    speed is not known; `due`: requests and work units by deadline.
+    speed is not known.
     """
 
     model: str
@@ -44,7 +47,7 @@ class ModelScale(msgspec.Struct, frozen=True, kw_only=True):
     present: int
     in_flight: int
     work_seconds: float | None
-    due: tuple[tuple[datetime, int, float], ...] = ()
+    due: DueWork = ()
 
 
 class ScaleService:
@@ -94,7 +97,7 @@ class ScaleService:
         self._histories = {m: each for m, each in self._histories.items() if m in models}
         return {
             model: self._scale(
-                model, backlog.get(model, ()), replicas.get(model, ()), capacity, now,
+                model, await _due(backlog.get(model, ())), replicas.get(model, ()), capacity, now,
                 is_known=bool(live),
             )
             for model in sorted(models)
@@ -103,7 +106,7 @@ class ScaleService:
     def _scale(
         self,
         model: str,
-        backlog: Sequence[Backlog],
+        due: DueWork,
         replicas: Sequence[ReplicaReport],
         capacity: Capacity,
         now: datetime,
@@ -117,7 +120,6 @@ class ScaleService:
         cold_start_s = history.cold_start_s(self._cold_start_s)
         pace = capacity.paces.get(model)
         rate = pace.rate if pace is not None else None
-        due = _due(backlog)
         batch, others = _calls(replicas)
         load = ModelLoad(
             due=[(at, work) for at, _, work in due],
@@ -143,13 +145,13 @@ class ScaleService:
         )
 
 
-def _due(backlog: Sequence[Backlog]) -> tuple[tuple[datetime, int, float], ...]:
-    """Requests and work units by deadline, to the minute, the earliest first."""
+async def _due(backlog: Sequence[Backlog]) -> DueWork:
+    """What is left of the backlog. Others are served between its pieces."""
     found: dict[datetime, tuple[int, float]] = {}
-    for part in backlog:
-        at = part.deadline_at - timedelta(
-            seconds=part.deadline_at.second, microseconds=part.deadline_at.microsecond
-        )
+    for number, part in enumerate(backlog, 1):
+        if number % limits.ROWS_AT_ONCE == 0:
+            await asyncio.sleep(0)
+        at = part.deadline_at.replace(second=0, microsecond=0)
         requests, work = found.get(at, (0, 0.0))
         found[at] = (requests + part.requests - part.settled, work + part.cost_left)
     return tuple((at, *found[at]) for at in sorted(found))

@@ -3,11 +3,13 @@
 Invariant: the urgent batches of a model are replaced as a whole, so claims never see half a list.
 """
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any, Final
 
 from sqlalchemy import Row, Select, delete, func, insert, select
 
+from lowtide import limits
 from lowtide.core.batches.batch import TERMINAL, TRANSITIONS
 from lowtide.core.scheduling.feasibility import Backlog
 from lowtide.ports.capacity import Capacity, Unfinished
@@ -30,14 +32,17 @@ class SqlCapacity:
 
     async def capacity(self) -> Capacity:
         async with self._db.read() as conn:
-            rows = (await conn.execute(unsettled())).all()
+            backlog: list[Backlog] = []
+            for rows in (await conn.execute(unsettled())).partitions(limits.ROWS_AT_ONCE):
+                backlog += [_backlog_of(row) for row in rows]
+                await asyncio.sleep(0)  # others are served between two parts
             urgent: dict[str, list[str]] = {}
             for row in await conn.execute(
                 select(urgent_batches).order_by(urgent_batches.c.position)
             ):
                 urgent.setdefault(row.model, []).append(row.batch_id)
             return Capacity(
-                [_backlog_of(row) for row in rows],
+                backlog,
                 await all_throughputs(conn),
                 await all_cells(conn),
                 urgent,

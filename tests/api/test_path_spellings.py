@@ -13,6 +13,7 @@ from tenant_env import EVERYTHING, Env, open_house
 
 from lowtide.api.app import create_app
 from lowtide.api.middleware.auth import is_public, sufficient_scopes
+from lowtide.api.middleware.console_paths import ADMINISTRATION, USAGE
 
 SUFFIXES: Final = (
     "%0A",
@@ -153,8 +154,10 @@ def test_the_guard_reads_the_path_that_the_routes_match(walked: Env) -> None:
         if is_public(method, path):
             continue
         needed = sufficient_scopes(method, path)
-        is_admins = path == "/metrics" or path.startswith("/v1/admin")
-        assert ("admin" in needed) == (is_admins or path == "/v1/usage"), (method, path)
+        is_admins = path == "/metrics" or path.startswith(("/v1/admin", ADMINISTRATION))
+        is_of_money = path == "/v1/usage" or path.startswith(USAGE)
+        assert ("admin" in needed) == (is_admins or is_of_money), (method, path)
+        assert (needed == ("admin",)) == is_admins, (method, path)
 
 
 def test_ids_with_nul_are_not_found_and_other_text_with_it_is_refused(http_api: ApiServer) -> None:

@@ -20,6 +20,7 @@ UNKNOWN: Final = "unknown-0"
 SHARED: Final = {
     "/v1/models/{name:path}",
     "/v1/admin/engines/{name:path}/history",
+    "/v1/admin/scale/{model:path}",
     "/console/static/{name}",
 }
 """Routes whose parameter names what all tenants share."""

@@ -16,7 +16,6 @@ from lowtide.api.dialects import together as together_shape
 from lowtide.api.objects.batches import BatchObject
 from lowtide.core.accounts.catalogue import ModelEntry
 from lowtide.core.batches.batch import TERMINAL, Batch, BatchError, Counts, Status
-from lowtide.core.batches.completion_window import window_s
 from lowtide.core.reporting.progress import Progress
 from lowtide.core.usage import Usage
 
@@ -165,15 +164,6 @@ def test_both_tell_stage_reason_and_estimate(dialect: str) -> None:
     answer = shown(dialect, batch(), progress)
     assert (answer["stage"], answer["reason"], answer["eta_seconds"]) == ("queuing", "Because.", 60)
     assert answer["estimated_completion_at"] in (1795223075, "2026-11-21T01:04:35.123456Z")
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(86400, "24h"), (5400, "90m"), (3600, "1h"), (172800, "2d"), (90000, "25h")],
-)
-def test_a_window_reads_back_as_it_is_written(seconds: int, text: str) -> None:
-    assert openai_shape.window(seconds) == text
-    assert window_s(text) == seconds
 
 
 def test_a_page_always_says_whether_more_follows() -> None:

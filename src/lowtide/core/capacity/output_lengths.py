@@ -17,8 +17,14 @@ from lowtide.limits import LENGTH_MEMORY
 
 BUCKETS: Final = 80
 _PER_OCTAVE: Final = 4
-_MIDDLES: Final = tuple(2.0 ** ((index + 0.5) / _PER_OCTAVE) for index in range(BUCKETS))
-"""What a length in a bucket is taken for; the last bucket begins above 880,000 tokens."""
+
+
+def middle_of(bucket: int) -> float:
+    """What a length in the bucket is taken for; the last one begins above 880,000 tokens."""
+    return float(2.0 ** ((bucket + 0.5) / _PER_OCTAVE))
+
+
+_MIDDLES: Final = tuple(map(middle_of, range(BUCKETS)))
 
 
 class LengthStats(msgspec.Struct, frozen=True):

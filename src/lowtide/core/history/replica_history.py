@@ -14,9 +14,7 @@ from typing import Final
 import msgspec
 
 from lowtide import limits
-from lowtide.core.capacity.output_lengths import bucket_of
-
-_PER_OCTAVE: Final = 4
+from lowtide.core.capacity.output_lengths import bucket_of, middle_of
 
 
 class ReplicaTotals(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,7 +90,7 @@ class ReplicaPart(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
         for bucket, calls in sorted(self.first_bytes.items()):
             below += calls
             if below >= wanted:
-                return float(2.0 ** ((bucket + 0.5) / _PER_OCTAVE)) / 1000
+                return middle_of(bucket) / 1000
         return None
 
 

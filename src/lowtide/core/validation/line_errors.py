@@ -105,9 +105,10 @@ def diagnose(raw: bytes, line: int, rules: ValidationRules) -> Diagnosis:
 
 def _read_object(raw: bytes) -> dict[str, msgspec.Raw]:
     try:
-        _require_bounded(raw, "The line")
+        if (excess := body_excess(raw)) is not None:
+            raise _Problem("invalid_request", f"The line has {excess}.")
         if (excess := line_excess(raw)) is not None:
-            raise _too_much("'body'", excess, "body")
+            raise _Problem("invalid_request", f"'body' has {excess}.", "body")
         raw.decode("utf-8")
         _grammar.decode(raw)
         return _fields.decode(raw)
@@ -118,15 +119,6 @@ def _read_object(raw: bytes) -> dict[str, msgspec.Raw]:
         raise _Problem("invalid_request", "A line must be a JSON object.") from error
     except msgspec.DecodeError as error:
         raise _not_json(raw) from error
-
-
-def _require_bounded(raw: bytes, what: str, param: str | None = None) -> None:
-    if (excess := body_excess(raw)) is not None:
-        raise _too_much(what, excess, param)
-
-
-def _too_much(what: str, excess: str, param: str | None = None) -> _Problem:
-    return _Problem("invalid_request", f"{what} has {excess}.", param)
 
 
 def _not_json(raw: bytes) -> _Problem:
@@ -303,7 +295,6 @@ def _text(raw: msgspec.Raw, param: str) -> str:
 
 
 def _members(raw: msgspec.Raw, param: str) -> dict[str, msgspec.Raw]:
-    _require_bounded(bytes(raw), f"'{param}'", param)
     try:
         return _fields.decode(raw)
     except msgspec.ValidationError as error:

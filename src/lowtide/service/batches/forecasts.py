@@ -64,13 +64,13 @@ class _View:
         self.parts: dict[str, list[Backlog]] = {}
         for part in capacity.backlog:
             self.parts.setdefault(part.batch_id, []).append(part)
-        self._backlog = pools(capacity.backlog)
+        self.backlog = pools(capacity.backlog)
         self._hours = hours
         self._pools: dict[str, _Pool] = {}
 
     def pool(self, model: str) -> _Pool:
         if model not in self._pools:
-            backlog = self._backlog.get(model, [])
+            backlog = self.backlog.get(model, [])
             self._pools[model] = _Pool(self.at, self.capacity, model, backlog, self._hours)
         return self._pools[model]
 
@@ -154,7 +154,7 @@ class Forecasts:
         """What is known of every pool, and the instant of that."""
         view = await self._look()
         known = view.capacity
-        models = {part.model for part in known.backlog} | known.cells.keys() | known.paces.keys()
+        models = view.backlog.keys() | known.cells.keys() | known.paces.keys()
         return view.at, [_forecast(model, view) for model in sorted(models)]
 
     async def _sample(self, file: File, endpoint: str, model_override: str | None) -> Plan | None:
@@ -183,9 +183,9 @@ class Forecasts:
 def _forecast(model: str, view: _View) -> PoolForecast:
     """The pool's forecast, with the batches that are due first, first."""
     pool = view.pool(model)
-    parts = [part for part in view.capacity.backlog if part.model == model]
+    parts = sorted(view.backlog.get(model, ()), key=lambda part: (part.deadline_at, part.batch_id))
     courses = []
-    for part in sorted(parts, key=lambda part: (part.deadline_at, part.batch_id)):
+    for part in parts:
         end_s = pool.ends_s.get(part.batch_id)
         verdict = _judged(model, part.cost_left, part.deadline_at, view, counted=True)
         end_at = view.at + timedelta(seconds=end_s) if end_s is not None else None

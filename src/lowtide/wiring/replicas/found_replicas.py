@@ -7,8 +7,7 @@ is left out is told with its reason.
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from lowtide.config import ReplicaSettings as ReplicaSettings
-from lowtide.config import SourceSettings
+from lowtide.config import ReplicaSettings, SourceSettings
 from lowtide.config.replicas import address_of
 from lowtide.config.sources import ConfigError
 from lowtide.core.replicas.found_engines import FoundEngine

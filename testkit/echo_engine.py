@@ -15,18 +15,16 @@ A call without a model is refused with 400, as engines do, and not counted.
 
 import asyncio
 import json
-import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Final
 
-import uvicorn
-from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
+from testkit.app_thread import running_app
 from testkit.patience import PATIENCE_S
 
 START_S: Final = PATIENCE_S
@@ -48,38 +46,13 @@ class EchoEngine:
         self.url = ""
         self.hurries = False
         """Whether calls that come from now on wait no more: a test has seen what it waited for."""
-        self._ready = threading.Event()
-        self._server: uvicorn.Server | None = None
 
-    def run(self) -> None:
-        """Serve until `stop`; the body of the engine's thread."""
-        asyncio.run(self._serve())
-
-    def wait_until_ready(self) -> None:
-        assert self._ready.wait(START_S), "the engine did not start"
-
-    def stop(self) -> None:
-        if self._server is not None:
-            self._server.should_exit = True
-
-    async def _serve(self) -> None:
-        routes = [
+    def routes(self) -> list[Route]:
+        """What it answers."""
+        return [
             Route(f"/v1/{path}", self._answering(shape), methods=["POST"])
             for path, shape in _SHAPES.items()
         ]
-        config = uvicorn.Config(
-            Starlette(routes=routes), port=0, http="httptools", ws="none", log_config=None,
-            lifespan="off", timeout_graceful_shutdown=1,
-        )  # fmt: skip
-        config.load()
-        self._server = uvicorn.Server(config)
-        self._server.lifespan = config.lifespan_class(config)
-        await self._server.startup()
-        port = self._server.servers[0].sockets[0].getsockname()[1]
-        self.url = f"http://127.0.0.1:{port}/v1"
-        self._ready.set()
-        await self._server.main_loop()
-        await self._server.shutdown()
 
     def _answering(self, shape: Any) -> Any:
         async def answer(request: Request) -> JSONResponse:
@@ -103,14 +76,9 @@ class EchoEngine:
 def running_echo_engine() -> Iterator[EchoEngine]:
     """An engine that serves while the context lasts."""
     engine = EchoEngine()
-    thread = threading.Thread(target=engine.run, name="echo-engine", daemon=True)
-    thread.start()
-    engine.wait_until_ready()
-    try:
+    with running_app(engine.routes(), "echo-engine", START_S) as address:
+        engine.url = f"{address}/v1"
         yield engine
-    finally:
-        engine.stop()
-        thread.join(START_S)
 
 
 async def _wait(request: Request, seconds: float) -> None:

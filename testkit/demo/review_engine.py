@@ -7,16 +7,14 @@ refuse (a prompt that is too long, a picture), and one kind of line fails for a 
 
 import asyncio
 import json
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any, Final
 
-import uvicorn
-from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+
+from testkit.app_thread import running_app
 
 MODEL: Final = "Qwen/Qwen3-8B"
 CONTEXT_TOKENS: Final = 4096
@@ -32,58 +30,14 @@ _BAD: Final = ("broke", "leaks", "late", "scratched", "expensive", "never", "ref
 _GOOD: Final = ("love", "sturdy", "works", "great", "fast", "perfect", "friendly")
 
 
-class ReviewEngine:
-    """Use `running_review_engine`; `address` has no /v1."""
-
-    def __init__(self) -> None:
-        self.address = ""
-        self._ready = threading.Event()
-        self._server: uvicorn.Server | None = None
-
-    def run(self) -> None:
-        """Serves until `stop`; the body of the thread."""
-        asyncio.run(self._serve())
-
-    def wait_until_ready(self) -> None:
-        assert self._ready.wait(START_S), "the engine did not start"
-
-    def stop(self) -> None:
-        if self._server is not None:
-            self._server.should_exit = True
-
-    async def _serve(self) -> None:
-        routes = [
-            Route("/v1/chat/completions", _chat, methods=["POST"]),
-            Route("/v1/models", _models, methods=["GET"]),
-            Route("/hooks/{name}", _hook, methods=["POST"]),
-        ]
-        config = uvicorn.Config(
-            Starlette(routes=routes), port=0, http="httptools", ws="none", log_config=None,
-            lifespan="off", timeout_graceful_shutdown=1,
-        )  # fmt: skip
-        config.load()
-        self._server = uvicorn.Server(config)
-        self._server.lifespan = config.lifespan_class(config)
-        await self._server.startup()
-        port = self._server.servers[0].sockets[0].getsockname()[1]
-        self.address = f"http://127.0.0.1:{port}"
-        self._ready.set()
-        await self._server.main_loop()
-        await self._server.shutdown()
-
-
-@contextmanager
-def running_review_engine() -> Iterator[ReviewEngine]:
-    """An engine that serves while the context lasts."""
-    engine = ReviewEngine()
-    thread = threading.Thread(target=engine.run, name="review-engine", daemon=True)
-    thread.start()
-    engine.wait_until_ready()
-    try:
-        yield engine
-    finally:
-        engine.stop()
-        thread.join(START_S)
+def running_review_engine() -> AbstractContextManager[str]:
+    """The address, without /v1, of an engine that serves while the context lasts."""
+    routes = [
+        Route("/v1/chat/completions", _chat, methods=["POST"]),
+        Route("/v1/models", _models, methods=["GET"]),
+        Route("/hooks/{name}", _hook, methods=["POST"]),
+    ]
+    return running_app(routes, "review-engine", START_S)
 
 
 async def _models(_: Request) -> Response:

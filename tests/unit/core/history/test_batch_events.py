@@ -4,22 +4,12 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 
-from lowtide.core.batches.batch import Batch, Counts
+from lowtide.core.batches.batch import Counts
 from lowtide.core.history.batch_events import BatchEvent, events_of
+from testkit.batches import a_batch
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
-BATCH = Batch(
-    id="batch_1",
-    project_id="p",
-    user_id="key_1",
-    dialect="openai",
-    input_file_id="file-1",
-    input_bytes=1,
-    endpoint="/v1/chat/completions",
-    completion_window_s=3600,
-    created_at=NOON,
-    expires_at=NOON + timedelta(hours=1),
-)
+BATCH = a_batch(NOON, window_s=3600, user_id="key_1")
 
 
 def after(minutes: float) -> datetime:

@@ -7,7 +7,7 @@ from typing import get_args
 import msgspec
 import pytest
 
-from lowtide.core.batches.batch import TERMINAL, Batch, BatchError, Status
+from lowtide.core.batches.batch import TERMINAL, BatchError, Status
 from lowtide.core.live.background import (
     STATUS_OF,
     answered,
@@ -17,21 +17,10 @@ from lowtide.core.live.background import (
     status_of,
     unfinished,
 )
+from testkit.batches import a_batch
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
-BATCH = Batch(
-    id="batch_1f",
-    project_id="p",
-    user_id="u",
-    dialect="openai",
-    input_file_id="file-1",
-    input_bytes=1,
-    endpoint="/v1/responses",
-    completion_window_s=86400,
-    created_at=NOON,
-    expires_at=NOON,
-    flex="background",
-)
+BATCH = a_batch(NOON, id="batch_1f", endpoint="/v1/responses", expires_at=NOON, flex="background")
 
 
 def test_every_state_of_a_batch_is_one_of_a_response() -> None:

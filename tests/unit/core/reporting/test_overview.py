@@ -10,6 +10,7 @@ from lowtide.core.reporting.overview import WaitingEvent, WaitingWatch, overview
 from lowtide.core.reporting.progress import Progress
 from lowtide.core.reporting.waiting import Kind, Reason
 from lowtide.core.scheduling.feasibility import Backlog, Feasibility
+from testkit.batches import a_batch
 
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
 MOVING = Progress()
@@ -20,18 +21,7 @@ def at(seconds: float) -> datetime:
 
 
 def batch(number: int = 1) -> Batch:
-    return Batch(
-        id=f"batch_{number}",
-        project_id="p",
-        user_id="u",
-        dialect="openai",
-        input_file_id="file-1",
-        input_bytes=1,
-        endpoint="/v1/chat/completions",
-        completion_window_s=86400,
-        created_at=NOW,
-        expires_at=at(86400),
-    )
+    return a_batch(NOW, id=f"batch_{number}")
 
 
 def waits(kind: Kind = "model", since_s: float = 0.0, words: str = "it is away") -> Progress:

@@ -7,23 +7,15 @@ import pytest
 from lowtide.core.batches.batch import Batch, Counts, Status
 from lowtide.core.reporting.progress import eta_s, progress_of, stage_of
 from lowtide.core.reporting.standing import NOTHING_KNOWN, Hold, Standing
+from testkit.batches import a_batch
 
 START = datetime(2026, 11, 21, tzinfo=UTC)
 
 
 def batch(status: Status = "in_progress", settled: int = 0, total: int = 100) -> Batch:
-    return Batch(
-        id="batch_1",
-        project_id="p",
-        user_id="u",
-        dialect="openai",
-        input_file_id="file-1",
-        input_bytes=1,
-        endpoint="/v1/chat/completions",
+    return a_batch(
+        START,
         status=status,
-        completion_window_s=86400,
-        created_at=START,
-        expires_at=START + timedelta(days=1),
         first_settled_at=START if settled else None,
         counts=Counts(total=total, completed=settled),
     )

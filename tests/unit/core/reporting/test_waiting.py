@@ -9,6 +9,7 @@ from lowtide.core.batches.batch import Batch, Counts, Status
 from lowtide.core.reporting.standing import NOTHING_KNOWN, Hold, Standing
 from lowtide.core.reporting.waiting import NO_QUEUE, Queue, Reason, waiting
 from lowtide.core.reporting.worker_report import BatchReport
+from testkit.batches import a_batch
 
 START = datetime(2026, 11, 21, tzinfo=UTC)
 WELL = Standing(live=("w1",), models={"m": None, "n": None}, knows_all_batches=True)
@@ -26,19 +27,10 @@ def batch(
     failed: int = 0,
     last: datetime | None = None,
 ) -> Batch:
-    return Batch(
-        id="batch_1",
-        project_id="p",
-        user_id="u",
-        dialect="openai",
-        input_file_id="file-1",
-        input_bytes=1,
-        endpoint="/v1/chat/completions",
+    return a_batch(
+        START,
         status=status,
-        completion_window_s=86400,
-        created_at=START,
         in_progress_at=START,
-        expires_at=START + timedelta(days=1),
         first_settled_at=START if completed or failed else None,
         last_settled_at=last,
         counts=Counts(total=100, completed=completed, failed=failed),

@@ -1,13 +1,13 @@
 """What a batch is told that waits for enqueued tokens."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import pytest
 
 from lowtide.core.accounts.token_queue import TokenLimitReached, TokenWait
-from lowtide.core.batches.batch import Batch
 from lowtide.core.reporting.progress import progress_of
 from lowtide.core.reporting.waiting import Queue
+from testkit.batches import a_batch
 
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
 LACK = TokenLimitReached("m", 1000, 900, 300)
@@ -25,19 +25,7 @@ LACK = TokenLimitReached("m", 1000, 900, 300)
 def test_a_batch_that_waits_for_tokens_says_for_which_and_its_place(
     wait: TokenWait, begins: str, ends: str
 ) -> None:
-    batch = Batch(
-        id="batch_1",
-        project_id="p",
-        user_id="u",
-        dialect="openai",
-        input_file_id="file-1",
-        input_bytes=1,
-        endpoint="/v1/chat/completions",
-        completion_window_s=3600,
-        created_at=NOW,
-        expires_at=NOW + timedelta(hours=1),
-        queued_at=NOW,
-    )
+    batch = a_batch(NOW, window_s=3600, queued_at=NOW)
     told = progress_of(batch, NOW, queue=Queue(tokens=wait))
     assert told.reason is not None
     assert told.reason.startswith(begins) and told.reason.endswith(ends)

@@ -14,7 +14,7 @@ from starlette.routing import Route
 
 from lowtide import limits
 from lowtide.api.accounts.admin_objects import new_key_object
-from lowtide.api.console.answers import go_to, show
+from lowtide.api.console.answers import go_to, show, show_secret
 from lowtide.api.console.failures import told_on_a_page
 from lowtide.api.console.forms import read_form, whole_number
 from lowtide.api.middleware.auth import set_audit_subject
@@ -91,9 +91,7 @@ async def create_key(request: Request) -> Response:
     except LowtideError as error:
         return await show(request, page, error)
     set_audit_subject(request, made.key.id)
-    shown = await show(request, page, made=new_key_object(made.key, made.credential))
-    shown.headers["cache-control"] = "no-store"
-    return shown
+    return await show_secret(request, page, made=new_key_object(made.key, made.credential))
 
 
 @told_on_a_page

@@ -26,6 +26,13 @@ async def show(
     return html(text, 200 if failure is None else STATUS_OF[failure.code])
 
 
+async def show_secret(request: Request, path: str, **shown: Any) -> Response:
+    """The page with a secret in it, which no cache may keep. Raises what `show` raises."""
+    answer = await show(request, path, **shown)
+    answer.headers["cache-control"] = "no-store"
+    return answer
+
+
 def html(text: str, status: int = 200) -> Response:
     """A page."""
     return Response(text, status, media_type="text/html")

@@ -17,9 +17,8 @@ from lowtide.api.objects.history import EngineSpanObject
 from lowtide.api.plots.engine_plot import engine_plot
 from lowtide.api.plots.week_plot import course_plot, week_plot
 from lowtide.api.replicas.engine_history import histories_of
-from lowtide.api.replicas.engines import engines_of
+from lowtide.api.replicas.engines import engines_named, engines_of
 from lowtide.api.replicas.forecast import forecast_of
-from lowtide.core.errors import LowtideError
 
 HOURS: Final = (1, 6, 36)
 """The times that a page of one engine can show."""
@@ -44,9 +43,7 @@ async def load_engine(request: Request, name: str) -> dict[str, Any]:
     """One replica. Raises LowtideError `not_found`."""
     require(identify(request), ("admin",))
     found = await engines_of(request)
-    these = [each for each in found.data if each.name == name]
-    if not these:
-        raise LowtideError("not_found", f"No worker reports an engine '{name}'.")
+    these = engines_named(found, name)
     asked = request.query_params.get("hours", "")
     hours = next((each for each in HOURS if str(each) == asked), HOURS[0])
     histories = await histories_of(request, [name], hours)

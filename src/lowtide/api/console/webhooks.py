@@ -3,13 +3,13 @@
 A refusal is told on the page that has the form. A secret stands in the answer to its making alone.
 """
 
-from typing import Any, Final
+from typing import Final
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from lowtide.api.console.answers import go_to, show
+from lowtide.api.console.answers import go_to, show, show_secret
 from lowtide.api.console.failures import told_on_a_page
 from lowtide.api.console.forms import read_form
 from lowtide.api.middleware.auth import set_audit_subject
@@ -39,7 +39,7 @@ async def create_webhook(request: Request) -> Response:
     except LowtideError as error:
         return await show(request, WEBHOOKS, error)
     set_audit_subject(request, made.endpoint.id)
-    return await _shown_once(request, WEBHOOKS, made=new_webhook_object(made))
+    return await show_secret(request, WEBHOOKS, made=new_webhook_object(made))
 
 
 @told_on_a_page
@@ -94,7 +94,7 @@ async def rotate_secret(request: Request) -> Response:
         secret = await services_of(request).webhooks.rotate(project_id, webhook_id, None)
     except LowtideError as error:
         return await show(request, page, error)
-    return await _shown_once(request, page, secret=secret)
+    return await show_secret(request, page, secret=secret)
 
 
 @told_on_a_page
@@ -113,13 +113,6 @@ def _asked(request: Request) -> tuple[str, str, str]:
     """The page that has the form, the endpoint's id and the caller's project."""
     webhook_id: str = request.path_params["webhook_id"]
     return f"{WEBHOOKS}/{webhook_id}", webhook_id, identify(request).project_id
-
-
-async def _shown_once(request: Request, page: str, **shown: Any) -> Response:
-    """The page with a secret, which no cache may keep."""
-    answer = await show(request, page, **shown)
-    answer.headers["cache-control"] = "no-store"
-    return answer
 
 
 ROUTES: Final = (

@@ -14,8 +14,7 @@ from lowtide.api.objects.history import EngineHistoryObject, EngineSpanObject
 from lowtide.api.openapi.answers import answers
 from lowtide.api.openapi.routes import Routes, read_query
 from lowtide.api.openapi.schemas import parameters_of
-from lowtide.api.replicas.engines import engines_of
-from lowtide.core.errors import LowtideError
+from lowtide.api.replicas.engines import engines_named, engines_of
 from lowtide.core.history.replica_history import ReplicaSpan
 
 routes = Routes("admin")
@@ -39,8 +38,7 @@ class EngineHours(msgspec.Struct, frozen=True):
 async def history(request: Request, name: str) -> Response:
     """Batch and live calls of one engine over the last hours, up to 36 of them."""
     hours = read_query(request, EngineHours).hours
-    if name not in {each.name for each in (await engines_of(request)).data}:
-        raise LowtideError("not_found", f"No worker reports an engine '{name}'.", "name")
+    engines_named(await engines_of(request), name)
     (data,) = (await histories_of(request, [name], hours)).values()
     return json_response(EngineHistoryObject(name=name, hours=hours, data=list(data)))
 

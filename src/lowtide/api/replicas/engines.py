@@ -5,10 +5,11 @@ from starlette.responses import Response
 
 from lowtide.api.http.json_body import json_response
 from lowtide.api.middleware.caller import services_of
-from lowtide.api.objects.engines import EngineList
+from lowtide.api.objects.engines import EngineList, EngineObject
 from lowtide.api.openapi.answers import answers
 from lowtide.api.openapi.routes import Routes
 from lowtide.api.replicas.engine_objects import engine_list
+from lowtide.core.errors import LowtideError
 
 routes = Routes("admin")
 
@@ -23,3 +24,11 @@ async def engines_of(request: Request) -> EngineList:
     """The engines as they are known now."""
     standings = services_of(request).standings
     return engine_list(await standings.reports(), standings.at())
+
+
+def engines_named(found: EngineList, name: str) -> list[EngineObject]:
+    """The engine of that name, for each worker that has it. Raises LowtideError `not_found`."""
+    these = [each for each in found.data if each.name == name]
+    if not these:
+        raise LowtideError("not_found", f"No worker reports an engine '{name}'.", "name")
+    return these

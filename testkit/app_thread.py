@@ -14,7 +14,9 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 
 
-class _AppThread:
+class AppThread:
+    """Use `running_app`; `address` has no path."""
+
     def __init__(self, routes: Sequence[Route]) -> None:
         self._config = uvicorn.Config(
             Starlette(routes=list(routes)), port=0, http="httptools", ws="none", log_config=None,
@@ -25,9 +27,11 @@ class _AppThread:
         self.address = ""
 
     def run(self) -> None:
+        """Serves until `stop`; the body of the thread."""
         asyncio.run(self._serve())
 
     def stop(self) -> None:
+        """Ends it early, as an engine that dies does."""
         self._server.should_exit = True
 
     async def _serve(self) -> None:
@@ -42,16 +46,16 @@ class _AppThread:
 
 
 @contextmanager
-def running_app(routes: Sequence[Route], name: str, patience_s: float) -> Iterator[str]:
-    """Serves the routes while the context lasts, at the address that it gives, without a path.
-    `patience_s`: how long the start, and the end, may take. Raises AssertionError.
+def running_app(routes: Sequence[Route], name: str, patience_s: float) -> Iterator[AppThread]:
+    """Serves the routes while the context lasts. `patience_s`: how long the start, and the end,
+    may take. Raises AssertionError.
     """
-    app = _AppThread(routes)
+    app = AppThread(routes)
     thread = threading.Thread(target=app.run, name=name, daemon=True)
     thread.start()
     assert app.ready.wait(patience_s), f"{name} did not start"
     try:
-        yield app.address
+        yield app
     finally:
         app.stop()
         thread.join(patience_s)

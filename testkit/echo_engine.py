@@ -16,7 +16,7 @@ A call without a model is refused with 400, as engines do, and not counted.
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Final
 
@@ -44,6 +44,8 @@ class EchoEngine:
         self.calls: Counter[str] = Counter()
         """How often each text was asked."""
         self.url = ""
+        self.stop: Callable[[], None] = lambda: None
+        """Ends it early, as an engine that dies does."""
         self.hurries = False
         """Whether calls that come from now on wait no more: a test has seen what it waited for."""
 
@@ -76,8 +78,8 @@ class EchoEngine:
 def running_echo_engine() -> Iterator[EchoEngine]:
     """An engine that serves while the context lasts."""
     engine = EchoEngine()
-    with running_app(engine.routes(), "echo-engine", START_S) as address:
-        engine.url = f"{address}/v1"
+    with running_app(engine.routes(), "echo-engine", START_S) as app:
+        engine.url, engine.stop = f"{app.address}/v1", app.stop
         yield engine
 
 

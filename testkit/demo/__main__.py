@@ -33,11 +33,13 @@ def main() -> int:
     try:
         with running_review_engine() as reviewer, Processes(folder) as processes:
             _say("1/5", "starting three simulated engines")
-            engines = [*_fleet(processes), DemoEngine("reader", reviewer, MODEL)]
+            engines = [*_fleet(processes), DemoEngine("reader", reviewer.address, MODEL)]
             past = write_settings(folder, engines, mode="keys", port=0)
             _say("2/5", "making an installation with two days behind it")
             key = first_key(past, folder).strip()
-            live_through(Past(processes, past, reviewer, lambda text: _say("   ", text)), key)
+            live_through(
+                Past(processes, past, reviewer.address, lambda text: _say("   ", text)), key
+            )
             _say("3/5", "starting the server of today")
             now = write_settings(folder, engines, mode="open", port=asked.port)
             _, address = serve(processes, now)

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from testkit.app_thread import running_app
+from testkit.app_thread import AppThread, running_app
 
 MODEL: Final = "Qwen/Qwen3-8B"
 CONTEXT_TOKENS: Final = 4096
@@ -30,8 +30,8 @@ _BAD: Final = ("broke", "leaks", "late", "scratched", "expensive", "never", "ref
 _GOOD: Final = ("love", "sturdy", "works", "great", "fast", "perfect", "friendly")
 
 
-def running_review_engine() -> AbstractContextManager[str]:
-    """The address, without /v1, of an engine that serves while the context lasts."""
+def running_review_engine() -> AbstractContextManager[AppThread]:
+    """The engine, which serves while the context lasts; its `address` has no /v1."""
     routes = [
         Route("/v1/chat/completions", _chat, methods=["POST"]),
         Route("/v1/models", _models, methods=["GET"]),

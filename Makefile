@@ -38,7 +38,7 @@ TENANTS_ARGS ?=
 .DEFAULT_GOAL := help
 # Two targets install into one environment.
 .NOTPARALLEL:
-.PHONY: help run test test-random sim sim-long lint coverage check format docs docs-site bench bench-live bench-tenants bench-console webhook-kills big-files million-lines million-rows demo screenshots test-clients test-cookbook test-pages test-real test-chaos fuzz-api pins wheel clean
+.PHONY: help run test test-random sim sim-long lint coverage check format docs docs-site bench bench-live bench-tenants bench-console webhook-kills big-files million-lines million-rows demo screenshots test-clients test-console test-cookbook test-pages test-real test-chaos fuzz-api pins wheel clean
 
 help: ## list the targets
 	@awk -F ' *## *' '/^[a-z-]+:.*## / { sub(/:.*/, "", $$1); printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -126,6 +126,10 @@ screenshots: $(VENV)/.ready-requirements-test ## pictures of the console's pages
 
 test-clients: $(VENV)/.ready-requirements-test ## run against older and newer client libraries (downloads them)
 	$(PY) tests/clients/run.py
+
+# What `make test` has of it, and the same facts in other colours, at other widths and without streams.
+test-console: $(VENV)/.ready-requirements-test ## all that a browser and axe can say of the console (needs chromium, two minutes)
+	$(PY) -m pytest tests/browser/test_console_browser.py tests/browser/console_variants.py $(PYTEST_ARGS)
 
 # What `make test` does with the random model, with the real one, and the answers on the pages compared.
 test-cookbook: $(VENV)/.ready-requirements-test $(VENV)/.ready-requirements-demo ## follow the pages of the cookbook with the demo model (minutes)

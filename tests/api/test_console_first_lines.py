@@ -1,6 +1,6 @@
 """The first lines of a file, run before a batch is made of it: what is sent and what is told.
 
-A browser does it against a real engine in tests/e2e/test_console_browser.py.
+A browser does it against a real engine in tests/browser/test_console_browser.py.
 """
 
 import asyncio

@@ -1,106 +1,27 @@
 """The console in a real browser: it keeps itself up to date, and obeys nothing that others wrote.
 
-Needs Debian's `chromium`; where there is none, these tests are skipped with a line that says so.
+One test of each page and of each action; other ways to the same facts are in console_variants.py.
 """
 
-import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 import httpx
 import msgspec
-import pytest
-from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import (
-    Browser,
-    BrowserContext,
-    FilePayload,
-    Page,
-    Request,
-    Route,
-    expect,
-    sync_playwright,
-)
+from console_pages import MODEL, create, needs_browser, violations, violations_of_all_pages
+from playwright.sync_api import Browser, FilePayload, Page, Request, expect
 
-from testkit.live_server import LiveServer, live_server
+from testkit.live_server import LiveServer
 from testkit.patience import PATIENCE_S
 
-BROWSER: Final = shutil.which("chromium") or shutil.which("chromium-browser")
-MODEL: Final = "echo"
 HOSTILE: Final = '<img src="http://elsewhere.test/x" onerror="alert(1)"><script>alert(2)</script>'
+STREAMS_MAX: Final = 4
+"""Pages of one browser that have a stream, see static/console.js; the others poll."""
 
-pytestmark = pytest.mark.skipif(
-    BROWSER is None, reason="no chromium here, so no page was opened: apt install chromium"
-)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
-        yield launched
-        launched.close()
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    with live_server(tmp_path_factory.mktemp("server"), [MODEL]) as running:
-        yield running
-
-
-@pytest.fixture
-def page(browser: Browser) -> Iterator[Page]:
-    """A page that fails the test for an error, a dialog, or a request to another host."""
-    context: BrowserContext = browser.new_context(base_url=None)
-    troubles: list[str] = []
-    opened = context.new_page()
-    opened.set_default_timeout(PATIENCE_S * 1000)
-    opened.on("pageerror", lambda error: troubles.append(f"error: {error}"))
-    opened.on("dialog", lambda dialog: (troubles.append(dialog.message), dialog.dismiss()))
-    opened.on("request", lambda asked: _note_foreign(asked.url, troubles))
-    yield opened
-    context.close()
-    assert troubles == []
-
-
-def _note_foreign(url: str, troubles: list[str]) -> None:
-    if not url.startswith(("http://127.0.0.1:", "data:", "about:")):
-        troubles.append(f"asked {url}")
-
-
-def create(url: str, requests: int, name: str, content: str = "hello", model: str = MODEL) -> str:
-    """The id of a new batch."""
-    lines = [
-        {
-            "custom_id": f"r{number}",
-            "method": "POST",
-            "url": "/v1/chat/completions",
-            "body": {"model": MODEL, "messages": [{"role": "user", "content": content}]},
-        }
-        for number in range(requests)
-    ]
-    text = b"\n".join(map(msgspec.json.encode, lines))
-    form = {"purpose": "batch"}
-    file = httpx.post(f"{url}/v1/files", data=form, files={"file": ("in.jsonl", text)}).json()
-    body = {
-        "input_file_id": file["id"],
-        "endpoint": "/v1/chat/completions",
-        "completion_window": "24h",
-        "metadata": {"name": name},
-    }
-    batch_id: str = httpx.post(f"{url}/v1/batches", json=body).json()["id"]
-    return batch_id
-
-
-def violations(page: Page) -> list[str]:
-    """What axe finds wrong with the page, by the rules of WCAG 2 A and AA."""
-    rules = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]}
-    found = Axe().run(page, options=rules).response["violations"]
-    return [f"{each['id']}: {each['nodes'][0]['html'][:120]}" for each in found]
+pytestmark = needs_browser
 
 
 def test_a_batch_is_seen_to_end_without_loading_the_page_again(
@@ -234,33 +155,8 @@ def test_plots_are_drawn_and_events_come_without_loading_the_page_again(
     assert all(text.strip() for text in page.locator("svg.plot text").all_text_contents())
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_pages_keep_the_rules_of_accessibility(
-    server: LiveServer, browser: Browser, scheme: str
-) -> None:
-    created = create(server.address, 2, "accessible")
-    context = browser.new_context(color_scheme="dark" if scheme == "dark" else "light")
-    try:
-        page = context.new_page()
-        paths = ("/", f"/console/batches/{created}", f"/console/batches/{created}/lines")
-        for path in (
-            *paths,
-            "/console/engines",
-            "/console/week",
-            "/console/new",
-            "/console/usage",
-            "/console/webhooks",
-            "/console/webhooks/project",
-            "/console/admin",
-            "/console/admin/organizations/org_default",
-            "/console/admin/projects/proj_default",
-            "/console/nothing",
-            "/console/sign-in",
-        ):
-            page.goto(server.address + path)
-            assert violations(page) == [], path
-    finally:
-        context.close()
+def test_pages_keep_the_rules_of_accessibility(server: LiveServer, browser: Browser) -> None:
+    assert violations_of_all_pages(server, browser) == {}
 
 
 def test_many_open_pages_share_few_streams_and_all_stay_up_to_date(
@@ -269,7 +165,7 @@ def test_many_open_pages_share_few_streams_and_all_stay_up_to_date(
     context = browser.new_context()
     context.set_default_timeout(PATIENCE_S * 1000)
     streams: list[str] = []
-    pages = [context.new_page() for _ in range(8)]
+    pages = [context.new_page() for _ in range(STREAMS_MAX + 1)]
     try:
         for page in pages:
             page.on("request", lambda asked: _note_stream(asked, streams))
@@ -279,7 +175,9 @@ def test_many_open_pages_share_few_streams_and_all_stay_up_to_date(
         for page in pages:
             row = page.locator(f"tr[data-href$='{created}']")
             expect(row).to_be_visible(timeout=PATIENCE_S * 1000)
-        assert len(streams) == 4, "of the six connections that a browser opens to one host"
+        assert len(streams) == STREAMS_MAX, (
+            "of the six connections that a browser opens to one host"
+        )
     finally:
         context.close()
 
@@ -308,24 +206,6 @@ def test_a_hidden_page_closes_its_stream_and_goes_on_when_it_is_seen(
         expect(row).to_be_hidden()
         page.evaluate(HIDE, False)
     expect(row).to_be_visible(timeout=PATIENCE_S * 1000)
-
-
-def test_a_page_asks_again_and_again_where_no_stream_gets_through(
-    server: LiveServer, page: Page
-) -> None:
-    page.route("**/console/live?*", lambda route: _without_streams(route))
-    page.goto(f"{server.address}/?q=asks")
-    created = create(server.address, 1, "asks again")
-    row = page.locator(f"tr[data-href$='{created}']")
-    expect(row).to_contain_text("completed", timeout=2 * PATIENCE_S * 1000)
-    expect(page.locator("#connection")).to_have_text("")
-
-
-def _without_streams(route: Route) -> None:
-    if route.request.resource_type == "eventsource":
-        route.abort()
-    else:
-        route.continue_()
 
 
 def test_an_open_page_survives_the_death_of_the_server(tmp_path: Path, page: Page) -> None:

@@ -45,6 +45,7 @@ from lowtide.core.usage import Usage
 from lowtide.core.validation.planner import Planner
 from lowtide.limits import CHUNK_REQUESTS_MAX
 from lowtide.service.batches.forecasts import Forecasts
+from lowtide.service.scheduling.backlog_reading import BacklogReadings
 from testkit.manual_clock import ManualClock
 from testkit.sim.memory_blobs import BlobDisk, MemoryBlobs
 
@@ -198,10 +199,9 @@ class _Run:
         self._by_id = {batch.id: batch for batch in world.batches}
         blobs, clock, catalogue = MemoryBlobs(BlobDisk()), world.clock, Catalogue()
         self._forecasts = Forecasts(
-            queue.store.capacity,
+            BacklogReadings(queue.store.capacity, clock),
             blobs,
             catalogue,
-            clock,
             Planner(catalogue, lambda: Settings().limits),
         )
         self._begin_s = clock.monotonic()

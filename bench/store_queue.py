@@ -27,8 +27,10 @@ from lowtide.core.execution.records import GroupCommit
 from lowtide.core.scheduling.forecast import HourOfWeek
 from lowtide.core.usage import Usage
 from lowtide.loops.scheduling.urgency import UrgencyLoop
+from lowtide.service.scheduling.backlog_reading import BacklogReadings
 from lowtide.store.schema.schedule_tables import forecast_hours
 from lowtide.store.sql_store import SqlStore
+from testkit.manual_clock import ManualClock
 from testkit.sim import inline_sqlite
 from testkit.sim.stores import sim_folder
 
@@ -58,7 +60,6 @@ class StoreQueue:
 
     def __init__(self, store: SqlStore) -> None:
         self.store = store
-        self._urgency = UrgencyLoop(store.capacity, lambda _loop: None)
         self._segments = count(1)
         self._known: set[str] = set()
 
@@ -137,7 +138,8 @@ class StoreQueue:
 
     async def hurry(self, now: datetime) -> None:
         """What the urgency loop does every few seconds."""
-        await self._urgency.tick(now)
+        readings = BacklogReadings(self.store.capacity, ManualClock())
+        await UrgencyLoop(readings, lambda _loop: None).tick(now)
 
     async def claim(self, chunks: int, now: datetime) -> list[ChunkLease]:
         return await self.store.work.claim_chunks(WORKER, (MODEL,), chunks, now, TTL_S)

@@ -253,7 +253,9 @@ CELL_EWMA: Final = 0.3  # weight of the last week in a cell of the forecast
 CELL_SECONDS_MIN: Final = 900.0  # of an hour under full load, to learn from it
 FORECAST_HOURS: Final = 28 * 24  # a batch that needs longer is not promised anything
 PACE_FADE_S: Final = 7200.0  # until the forecast counts for more than what was just seen
-PROSPECTS_CACHE_S: Final = 2.0  # what is foreseen may be this old, however many clients watch
+BACKLOG_AGE_S: Final = (
+    2.0  # of the one reading that a process has, however many clients and loops ask
+)
 FORESIGHT_BYTES: Final = 256 * KIB  # of an input file, from which its work is foreseen at creation
 OUTPUT_TOKENS_ASSUMED: Final = 256  # of a request, before its model has answered any
 OUTPUT_SAMPLES_MIN: Final = 20  # answers of a model before their mean is believed

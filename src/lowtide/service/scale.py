@@ -1,7 +1,7 @@
 """How many replicas each model needs, for whoever starts and stops them: KEDA, a script, a person.
 
-`GET /v1/admin/scale` and the gauges (loops/scheduling/scale.py) ask. The store is read at most once
-in `limits.STANDING_FRESH_S`. Each process keeps its own history of what it has seen and told;
+`GET /v1/admin/scale` and the gauges (loops/scheduling/scale.py) ask; they are told the same for
+`limits.STANDING_FRESH_S`. Each process keeps its own history of what it has seen and told;
 core/scheduling/wanted_replicas.py decides. Invariant: while the store is away nothing is told,
 which KEDA takes for "stay as you are"; while no worker reports, no number falls.
 """
@@ -16,7 +16,7 @@ from lowtide import limits
 from lowtide.core.accounts.catalogue import Catalogue
 from lowtide.core.reporting.standing import by_owner, split
 from lowtide.core.reporting.worker_report import ReplicaReport, WorkerReport
-from lowtide.core.scheduling.feasibility import Backlog, pools
+from lowtide.core.scheduling.feasibility import Backlog
 from lowtide.core.scheduling.replica_starts import ReplicaStarts
 from lowtide.core.scheduling.wanted_replicas import (
     ModelLoad,
@@ -26,8 +26,9 @@ from lowtide.core.scheduling.wanted_replicas import (
     held_after,
     wanted_replicas,
 )
-from lowtide.ports.capacity import Capacity, CapacityStore
+from lowtide.ports.capacity import Capacity
 from lowtide.ports.clock import Clock
+from lowtide.service.scheduling.backlog_reading import BacklogReadings
 from lowtide.service.standings import Standings
 
 _AWAY = frozenset({"unreachable", "misconfigured"})
@@ -55,7 +56,7 @@ class ScaleService:
 
     def __init__(
         self,
-        store: CapacityStore,
+        readings: BacklogReadings,
         standings: Standings,
         catalogue: Catalogue,
         clock: Clock,
@@ -64,7 +65,7 @@ class ScaleService:
         cold_start_s: float = limits.SCALE_COLD_START_S,
     ) -> None:
         """`cold_start_s`: what a start takes, until some were seen."""
-        self._store = store
+        self._readings = readings
         self._standings = standings
         self._catalogue = catalogue
         self._clock = clock
@@ -87,18 +88,18 @@ class ScaleService:
         return (await self.all()).get(self._catalogue.names.get(model, model))
 
     async def _look(self) -> dict[str, ModelScale]:
-        capacity = await self._store.capacity()
+        reading = await self._readings.latest()
         reports = await self._standings.reports()
         now = self._clock.now()
         live, _ = split(reports, now)
         replicas = _by_model(live)
-        backlog = pools(part for part in capacity.backlog if not part.paused)
-        models = {*self._catalogue.names.values(), *replicas, *backlog}
+        waiting = (m for m, parts in reading.by_model.items() if not all(p.paused for p in parts))
+        models = {*self._catalogue.names.values(), *replicas, *waiting}
         self._histories = {m: each for m, each in self._histories.items() if m in models}
         return {
             model: self._scale(
-                model, await _due(backlog.get(model, ())), replicas.get(model, ()), capacity, now,
-                is_known=bool(live),
+                model, await _due(reading.by_model.get(model, ())), replicas.get(model, ()),
+                reading.capacity, now, is_known=bool(live),
             )
             for model in sorted(models)
         }  # fmt: skip
@@ -146,11 +147,14 @@ class ScaleService:
 
 
 async def _due(backlog: Sequence[Backlog]) -> DueWork:
-    """What is left of the backlog. Others are served between its pieces."""
+    """What is left of the backlog, without what is paused. Others are served between its
+    pieces."""
     found: dict[datetime, tuple[int, float]] = {}
     for number, part in enumerate(backlog, 1):
         if number % limits.ROWS_AT_ONCE == 0:
             await asyncio.sleep(0)
+        if part.paused:
+            continue
         at = part.deadline_at.replace(second=0, microsecond=0)
         requests, work = found.get(at, (0, 0.0))
         found[at] = (requests + part.requests - part.settled, work + part.cost_left)

@@ -138,7 +138,7 @@ async def open_application(
             await stack.enter_async_context(holds)
         if role != "api":
             await stack.enter_async_context(worker.running())
-            await stack.enter_async_context(_overview(worker.id, services, store, clock))
+            await stack.enter_async_context(_overview(worker.id, services, parts))
         yield Application(
             settings=settings,
             asgi=asgi,
@@ -246,11 +246,14 @@ def _show_scale(found: Mapping[str, ModelScale], now: datetime) -> None:
         show_scale(model, scale.wanted, scale.present, scale.work_seconds, scale.due, now)
 
 
-def _overview(worker_id: str, services: Services, store: Store, clock: Clock) -> Loops:
+def _overview(worker_id: str, services: Services, parts: Parts) -> Loops:
     """The loop that counts all batches and logs which wait, and why."""
     progress, show = services.batches.progress, OverviewMetrics().show
-    reports = store.worker_reports
-    return Loops([OverviewLoop(worker_id, store.capacity, reports, clock, progress, show)], clock)
+    store, clock = parts.store, parts.clock
+    overview = OverviewLoop(
+        worker_id, store.capacity, parts.backlog, store.worker_reports, clock, progress, show
+    )
+    return Loops([overview], clock)
 
 
 def _http_api(services: Services) -> "Starlette":

@@ -1,8 +1,8 @@
 """What the loops and the services of one process stand on: adapters, and what is made of them once.
 
 `open_application` makes it of the real ones, the tests and the simulator of their own; worker.py
-and services.py build everything else from it. Invariant: one catalogue, one set of quotas and one
-planner for all parts of a process.
+and services.py build everything else from it. Invariant: one catalogue, one set of quotas, one
+planner and one reading of the backlog for all parts of a process.
 """
 
 from dataclasses import dataclass
@@ -17,6 +17,7 @@ from lowtide.ports.clock import Clock, NewId
 from lowtide.ports.store import Store
 from lowtide.ports.webhooks import WebhookSender
 from lowtide.service.accounts.quotas import Quotas
+from lowtide.service.scheduling.backlog_reading import BacklogReadings
 from lowtide.system import new_id
 
 
@@ -33,6 +34,7 @@ class Parts:
     quotas: Quotas
     calibrations: Calibrations
     planner: Planner
+    backlog: BacklogReadings
     sender: WebhookSender
 
 
@@ -61,5 +63,6 @@ def parts_of(
         quotas=quotas,
         calibrations=calibrations,
         planner=Planner(catalogue, lambda: quotas.defaults, calibrations.models),
+        backlog=BacklogReadings(store.capacity, clock),
         sender=sender,
     )

@@ -90,7 +90,7 @@ def build_services(
     """
     store, blobs, clock, new_id = parts.store, parts.blobs, parts.clock, parts.new_id
     access, files = Authenticator(store.tenants, clock), _files(parts)
-    forecasts = Forecasts(store.capacity, blobs, parts.catalogue, clock, parts.planner)
+    forecasts = Forecasts(parts.backlog, blobs, parts.catalogue, parts.planner)
     queue = _flex_queue(parts, worker, files, forecasts)
     webhooks = WebhookService(store.webhooks, store.outbox, parts.sender, clock, new_id)
     return Services(
@@ -138,7 +138,7 @@ def build_services(
 def _scale(parts: Parts, standings: Standings) -> ScaleService:
     wanted = parts.settings.scale
     return ScaleService(
-        parts.store.capacity,
+        parts.backlog,
         standings,
         parts.catalogue,
         parts.clock,

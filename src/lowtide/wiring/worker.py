@@ -328,6 +328,6 @@ def _maintenance_loops(parts: Parts, wake: Wake) -> list[Loop]:
         SweepLoop(store.results, parts.blobs, parts.clock),
         UnpauseLoop(store.ledger, wake),
         LetInLoop(store.token_queue, parts.quotas, wake),
-        UrgencyLoop(store.capacity, wake),
+        UrgencyLoop(parts.backlog, wake),
         ListenLoop(store.wakeups, wake),
     ]

@@ -14,6 +14,7 @@ from lowtide.core.scheduling.forecast import Hour, Throughput
 from lowtide.ports.capacity import Capacity, CapacityStore
 from lowtide.ports.store import StoreUnavailable
 from lowtide.service.scale import ModelScale, ScaleService
+from lowtide.service.scheduling.backlog_reading import BacklogReadings
 from lowtide.service.standings import Standings
 from testkit.manual_clock import ManualClock
 
@@ -32,9 +33,9 @@ class Installation:
         self.replicas: tuple[ReplicaReport, ...] | None = ()
         standings = Standings(cast(Any, self), self.clock, self._report)
         catalogue = Catalogue([ModelEntry(id="m", aliases=("em",))])
-        store = cast(CapacityStore, self)
+        readings = BacklogReadings(cast(CapacityStore, self), self.clock)
         self.service = ScaleService(
-            store, standings, catalogue, self.clock, replicas_max=8, cold_start_s=COLD_S
+            readings, standings, catalogue, self.clock, replicas_max=8, cold_start_s=COLD_S
         )
 
     async def capacity(self) -> Capacity:
@@ -79,7 +80,7 @@ class Installation:
         )
         self.backlog.append(part)
 
-    async def look(self, seconds: float = limits.STANDING_FRESH_S) -> ModelScale:
+    async def look(self, seconds: float = limits.BACKLOG_AGE_S) -> ModelScale:
         """The model, after so many seconds."""
         self.clock.advance(seconds)
         found = await self.service.of("em")
@@ -168,7 +169,7 @@ async def test_a_store_that_is_away_is_an_error_and_no_number(site: Installation
     site.has(1)
     await site.look()
     site.is_away = True
-    site.clock.advance(limits.STANDING_FRESH_S)
+    site.clock.advance(limits.BACKLOG_AGE_S)
     with pytest.raises(StoreUnavailable):
         await site.service.all()
 

@@ -20,6 +20,7 @@ from lowtide.core.reporting.standing import split
 from lowtide.ports.capacity import CapacityStore
 from lowtide.ports.clock import Clock
 from lowtide.ports.worker_reports import WorkerReportStore
+from lowtide.service.scheduling.backlog_reading import BacklogReadings
 
 log = structlog.get_logger(__name__)
 
@@ -36,6 +37,7 @@ class OverviewLoop:
         self,
         worker_id: str,
         capacity: CapacityStore,
+        readings: BacklogReadings,
         reports: WorkerReportStore,
         clock: Clock,
         progress: ProgressOf,
@@ -43,6 +45,7 @@ class OverviewLoop:
     ) -> None:
         self._worker_id = worker_id
         self._capacity = capacity
+        self._readings = readings
         self._reports = reports
         self._clock = clock
         self._on_look = on_look
@@ -53,9 +56,9 @@ class OverviewLoop:
     async def tick(self, now: datetime) -> datetime | None:
         again_at = now + timedelta(seconds=limits.OVERVIEW_S)
         unfinished = await self._capacity.unfinished(limits.OVERVIEW_BATCHES_MAX)
-        found = await self._capacity.capacity()
         progress = await self._progress(unfinished.batches)
-        self._on_look(overview_of(unfinished.states, found.backlog, progress, now))
+        backlog = (await self._readings.latest()).capacity.backlog
+        self._on_look(overview_of(unfinished.states, backlog, progress, now))
         now_s = self._clock.monotonic()
         is_first = await self._is_first(now, now_s)
         events = self._watch.see(unfinished.batches, progress, now, now_s)

@@ -1,8 +1,9 @@
 """Finds the batches that must go first, or deadlines are missed.
 
-Every few seconds it reads the backlog and asks `core.scheduling.fair_queue.urgent` with each pool's
-outlook; the answer lies in the store, where every worker's claims see it. Invariant: a pool of
-which nothing is known has no urgent batch: a latest start needs a rate.
+Every few seconds it takes the process's reading of the backlog and asks
+`core.scheduling.fair_queue.urgent` with each pool's outlook; the answer lies in the store, where
+every worker's claims see it. Invariant: a pool of which nothing is known has no urgent batch: a
+latest start needs a rate.
 """
 
 from collections.abc import Callable, Iterable
@@ -13,9 +14,10 @@ import structlog
 
 from lowtide import limits
 from lowtide.core.scheduling.fair_queue import urgent
-from lowtide.core.scheduling.feasibility import Backlog, pools
+from lowtide.core.scheduling.feasibility import Backlog
 from lowtide.core.scheduling.forecast import capacity_forecast
-from lowtide.ports.capacity import Capacity, CapacityStore
+from lowtide.ports.capacity import Capacity
+from lowtide.service.scheduling.backlog_reading import BacklogReadings
 
 log = structlog.get_logger(__name__)
 
@@ -25,17 +27,19 @@ class UrgencyLoop:
 
     name = "urgency"
 
-    def __init__(self, store: CapacityStore, wake: Callable[[Literal["dispatch"]], None]) -> None:
-        self._store = store
+    def __init__(
+        self, readings: BacklogReadings, wake: Callable[[Literal["dispatch"]], None]
+    ) -> None:
+        self._readings = readings
         self._wake = wake
 
     async def tick(self, now: datetime) -> datetime | None:
-        found = await self._store.capacity()
-        by_model = pools(found.backlog)
+        reading = await self._readings.latest()
+        found, by_model = reading.capacity, reading.by_model
         for model in sorted(by_model.keys() | found.urgent.keys()):
             ids = urgent_of(model, by_model.get(model, ()), found, now)
             if ids != list(found.urgent.get(model, ())):
-                await self._store.mark_urgent(model, ids)
+                await self._readings.mark_urgent(model, ids)
                 log.info("batches.urgent", model=model, batches=len(ids))
                 self._wake("dispatch")
         return now + timedelta(seconds=limits.URGENCY_S)

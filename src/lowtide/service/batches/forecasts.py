@@ -1,12 +1,10 @@
 """What can be foreseen: when batches will be done, and which completion windows can be kept.
 
 Called by service/batches/batches.py, for a batch that is about to be created and for those that
-run. The backlog and what was learnt are read at most once in `PROSPECTS_CACHE_S`, however many
-clients watch. Invariant: nothing is foreseen of a pool of which nothing is known, or of a file
-whose lines could not be read.
+run, out of the process's reading of the backlog. Invariant: nothing is foreseen of a pool of which
+nothing is known, or of a file whose lines could not be read.
 """
 
-import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 
@@ -28,15 +26,14 @@ from lowtide.core.scheduling.feasibility import (
     assess_window,
     combine,
     finish_s,
-    pools,
 )
 from lowtide.core.scheduling.forecast import HourOfWeek, capacity_forecast
 from lowtide.core.scheduling.operating_hours import OperatingHours
 from lowtide.core.validation.planner import Planner
 from lowtide.ports.blobs import BlobNotFound, Blobs
-from lowtide.ports.capacity import Capacity, CapacityStore
-from lowtide.ports.clock import Clock
+from lowtide.ports.capacity import Capacity
 from lowtide.service.batches.plan_file import feed
+from lowtide.service.scheduling.backlog_reading import BacklogReading, BacklogReadings
 
 HoursOf = Mapping[str, OperatingHours]
 """When replicas take batch work, by model; a model that is missing is always open."""
@@ -46,7 +43,12 @@ class _Pool:
     """The forecast of one model."""
 
     def __init__(
-        self, now: datetime, capacity: Capacity, model: str, backlog: list[Backlog], hours: HoursOf
+        self,
+        now: datetime,
+        capacity: Capacity,
+        model: str,
+        backlog: Sequence[Backlog],
+        hours: HoursOf,
     ) -> None:
         known = (now, capacity.paces.get(model), capacity.cells.get(model, {}))
         self.usual = capacity_forecast(*known, "p50", hours.get(model))
@@ -58,13 +60,14 @@ class _Pool:
 class _View:
     """All pools at one moment; each is worked out when it is first asked for."""
 
-    def __init__(self, now: datetime, capacity: Capacity, hours: HoursOf) -> None:
-        self.at = now
-        self.capacity = capacity
+    def __init__(self, reading: BacklogReading, hours: HoursOf) -> None:
+        self.reading = reading
+        self.at = reading.at
+        self.capacity = reading.capacity
         self.parts: dict[str, list[Backlog]] = {}
-        for part in capacity.backlog:
+        for part in reading.capacity.backlog:
             self.parts.setdefault(part.batch_id, []).append(part)
-        self.backlog = pools(capacity.backlog)
+        self.backlog = reading.by_model
         self._hours = hours
         self._pools: dict[str, _Pool] = {}
 
@@ -101,19 +104,16 @@ class Forecasts:
 
     def __init__(
         self,
-        store: CapacityStore,
+        readings: BacklogReadings,
         blobs: Blobs,
         catalogue: Catalogue,
-        clock: Clock,
         planner: Planner,
     ) -> None:
-        self._store = store
+        self._readings = readings
         self._blobs = blobs
         self._catalogue = catalogue
-        self._clock = clock
         self._planner = planner
-        self._seen: tuple[float, _View] | None = None
-        self._looking = asyncio.Lock()
+        self._view: _View | None = None
 
     async def of(self, batches: Iterable[Batch]) -> dict[str, Prospect]:
         """The prospects, by id, of those batches that are in progress."""
@@ -172,12 +172,10 @@ class Forecasts:
         return found if isinstance(found, Plan) else None
 
     async def _look(self) -> _View:
-        async with self._looking:
-            now_s = self._clock.monotonic()
-            if self._seen is None or now_s - self._seen[0] >= limits.PROSPECTS_CACHE_S:
-                found = await self._store.capacity()
-                self._seen = (now_s, _View(self._clock.now(), found, self._catalogue.hours))
-            return self._seen[1]
+        reading = await self._readings.latest()
+        if self._view is None or self._view.reading is not reading:
+            self._view = _View(reading, self._catalogue.hours)
+        return self._view
 
 
 def _forecast(model: str, view: _View) -> PoolForecast:

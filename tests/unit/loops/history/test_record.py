@@ -1,12 +1,9 @@
 """The loop that writes history: it looks at what moved, beside the commits and never in them."""
 
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection
 from datetime import datetime
-from typing import Any
 
 import pytest
-from sqlalchemy import Engine, event
 from worker_env import WorkerEnv
 
 from lowtide import limits
@@ -14,21 +11,7 @@ from lowtide.core.batches.batch import Batch
 from lowtide.core.history.batch_history import NOTHING, BatchTotals
 from lowtide.loops.history.record import HistoryLoop
 from lowtide.ports.store import StoreUnavailable
-
-
-@contextmanager
-def statements() -> Iterator[list[str]]:
-    """What is asked of any database meanwhile, a statement for many rows once."""
-    seen: list[str] = []
-
-    def see(_conn: Any, _cursor: Any, statement: str, *_: Any) -> None:
-        seen.append(statement)
-
-    event.listen(Engine, "before_cursor_execute", see)
-    try:
-        yield seen
-    finally:
-        event.remove(Engine, "before_cursor_execute", see)
+from testkit.statements import statements
 
 
 def loop_of(env: WorkerEnv) -> HistoryLoop:

@@ -15,6 +15,7 @@ from lowtide.service.accounts.quotas import Quotas
 from lowtide.service.batches.batches import BatchService, Created
 from lowtide.service.batches.forecasts import Forecasts
 from lowtide.service.batches.new_batch import NewBatch
+from lowtide.service.scheduling.backlog_reading import BacklogReadings
 from testkit.manual_worker import USAGE, ManualWorker
 
 P, U = "proj_default", "user_default"
@@ -34,7 +35,9 @@ class Env:
         catalogue = Catalogue([ModelEntry(id="test-model")])
         self.clock, self.worker, self.ids = clock, worker, iter(range(1, 100))
         planner = Planner(catalogue, lambda: settings.limits)
-        self.forecasts = Forecasts(store.capacity, blobs, catalogue, clock, planner)
+        self.forecasts = Forecasts(
+            BacklogReadings(store.capacity, clock), blobs, catalogue, planner
+        )
         self.verbs = BatchService(
             store,
             catalogue,

@@ -4,7 +4,7 @@ The reading grows with the batches in progress, and four parts of a process want
 seconds: which batches are urgent (loops/scheduling/urgency.py), what all batches come to
 (loops/batches/overview.py), when they will be done (service/batches/forecasts.py) and how many
 replicas they need (service/scale.py). Invariant: between two readings that any of them causes lie
-`limits.BACKLOG_AGE_S` seconds, and nobody is given an older one.
+`limits.BACKLOG_AGE_S` seconds, and no part is given an older one.
 """
 
 import asyncio

@@ -6,6 +6,7 @@ the file alone, so a lost one is made anew. Layout: a head, one record for each 
 the file, then `(CRC-32 of the custom_id, place)` sorted by the first. Pure.
 """
 
+import re
 import struct
 from array import array
 from collections.abc import Sequence
@@ -32,8 +33,7 @@ _RECORD: Final = np.dtype(
     ]
 )
 _KEY: Final = np.dtype([("crc", "<u4"), ("place", "<u4")])
-_ID: Final = b'"custom_id":'
-_QUOTE, _ESCAPE = ord('"'), ord("\\")
+_FIND_ID: Final = re.compile(rb'"custom_id":"([^"\\]*(?:\\.[^"\\]*)*)"').search
 HEAD_BYTES: Final = _HEAD.size
 
 Range = tuple[int, int]
@@ -63,11 +63,14 @@ class IndexWriter:
         # Four bytes a number; a list takes some forty for each, and files have a million lines.
         self._lines, self._lengths, self._crcs = array("I"), array("I"), array("I")
 
-    def add(self, line: int, output: bytes) -> None:
-        """Adds the next line of the file, which answers the input line `line`."""
-        self._lines.append(line)
-        self._lengths.append(len(output))
-        self._crcs.append(crc32(custom_id_of(output)))
+    def add(self, lines: Sequence[int], outputs: Sequence[bytes]) -> None:
+        """Adds the next lines of the file: `outputs`, which answer the input lines `lines`.
+
+        Many at a time, as a call for each would cost more than what it does.
+        """
+        self._lines.extend(lines)
+        self._lengths.extend(map(len, outputs))
+        self._crcs.extend(map(crc32, map(custom_id_of, outputs)))
 
     def pack(self, plan: bytes = b"") -> bytes:
         """The whole index. `plan`: the batch's (core/batches/plan.py), which knows where the lines
@@ -106,21 +109,8 @@ def line_number_of(output: bytes) -> int:
 
 def custom_id_of(output: bytes) -> bytes:
     """The `custom_id` of an output line as it stands there, in JSON without its quotes."""
-    start = output.find(_ID)
-    if start < 0:
-        return b""
-    start += len(_ID) + 1
-    end = output.find(b'"', start)
-    while end > 0 and _is_escaped(output, end, start):
-        end = output.find(b'"', end + 1)
-    return output[start:end] if end > 0 else b""
-
-
-def _is_escaped(text: bytes, place: int, start: int) -> bool:
-    count = 0
-    while place - count > start and text[place - count - 1] == _ESCAPE:
-        count += 1
-    return count % 2 == 1
+    found = _FIND_ID(output)
+    return found[1] if found else b""
 
 
 def key_of(custom_id: str) -> tuple[bytes, int]:

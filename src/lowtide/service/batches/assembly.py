@@ -109,8 +109,9 @@ class Assembly:
         digest, size, index = sha256(), 0, IndexWriter()
         async with self._blobs.write(key) as writer:
             for run in self._merge.runs(kind, limits.ASSEMBLE_RUN_BYTES):
-                found = _indexed(index, run, await self._lines(run))
-                for data in _joined(self._noted(run, found) if kind == "errors" else found):
+                found = await self._lines(run)
+                noted = self._noted(run, found) if kind == "errors" else found
+                for data in _joined(index, run, noted):
                     digest.update(data)
                     size += len(data)
                     await writer.write(data)
@@ -153,10 +154,10 @@ class Assembly:
 
     async def _lines(self, run: Run) -> Iterator[bytes]:
         """The run's output lines, in order; each source is read once, before the first line."""
-        found: dict[int, list[bytes]] = {}
-        for source in {place[1] for place in run.places}:
-            ranges = [(offset, length) for _, s, offset, length in run.places if s == source]
-            found[source] = (await self._read(source, ranges))[::-1]
+        ranges: dict[int, list[tuple[int, int]]] = {}
+        for _, source, offset, length in run.places:
+            ranges.setdefault(source, []).append((offset, length))
+        found = {source: (await self._read(source, ranges[source]))[::-1] for source in ranges}
         lines = ((line, source, found[source].pop()) for line, source, _, _ in run.places)
         return (
             _unexecuted(self._batch, line, data) if source == INPUT else data
@@ -172,17 +173,14 @@ class Assembly:
             return [b""] * len(ranges)  # their ids still say which lines of the file they were
 
 
-def _indexed(index: IndexWriter, run: Run, lines: Iterator[bytes]) -> Iterator[bytes]:
-    """The same lines, each added to the index on its way."""
-    for place, data in zip(run.places, lines, strict=True):
-        index.add(place[0], data)
-        yield data
-
-
-def _joined(lines: Iterator[bytes]) -> Iterator[bytes]:
-    """The same bytes in fewer pieces, as each piece costs a call of the hash and of the writer."""
-    while piece := b"".join(islice(lines, _LINES_JOINED)):
-        yield piece
+def _joined(index: IndexWriter, run: Run, lines: Iterator[bytes]) -> Iterator[bytes]:
+    """The bytes of those lines in fewer pieces, as each piece costs a call of the hash and of the
+    writer. What is in a piece is added to the index.
+    """
+    numbers = (place[0] for place in run.places)
+    while piece := list(islice(lines, _LINES_JOINED)):
+        index.add(list(islice(numbers, len(piece))), piece)
+        yield b"".join(piece)
 
 
 def index_place(row: StoredSlice) -> tuple[int, int]:

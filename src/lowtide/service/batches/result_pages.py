@@ -117,7 +117,7 @@ class ResultPages:
     async def _make(self, file: File) -> None:
         writer = IndexWriter()
         async for line in whole_lines(self._blobs.stream(file.blob_key)):
-            writer.add(line_number_of(line), line)
+            writer.add([line_number_of(line)], [line])
         await self._blobs.delete(_index_of(file))  # what is there is no index
         try:
             await self._blobs.put(_index_of(file), writer.pack())

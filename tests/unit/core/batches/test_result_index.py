@@ -34,8 +34,7 @@ def output(line: int, custom_id: str, more: str = "x") -> bytes:
 
 def index_of(lines: list[tuple[int, bytes]]) -> bytes:
     writer = IndexWriter()
-    for line, data in lines:
-        writer.add(line, data)
+    writer.add([line for line, _ in lines], [data for _, data in lines])
     return writer.pack()
 
 
@@ -88,8 +87,7 @@ def test_an_id_is_read_as_it_stands_however_it_is_escaped() -> None:
 
 def test_records_tell_where_lines_begin_beyond_four_gigabytes() -> None:
     writer = IndexWriter()
-    for line in range(1, 6):
-        writer.add(line, b"")
+    writer.add(range(1, 6), [b""] * 5)
     writer._lengths[:] = array("I", [2**30] * 5)
     offset, length = records_at(4, 1)
     assert read_records(writer.pack()[offset : offset + length]) == [LinePlace(5, 2**32, 2**30)]
@@ -107,8 +105,7 @@ def test_what_is_no_index_is_refused() -> None:
 def test_an_index_tells_where_the_requests_lie_that_the_plan_knows() -> None:
     plan = pack_entries([PlanEntry(7, 700, 70, 1), PlanEntry(2, 200, 20, 1)])
     writer = IndexWriter()
-    for line in (2, 5, 7):
-        writer.add(line, output(line, "a"))
+    writer.add((2, 5, 7), [output(line, "a") for line in (2, 5, 7)])
     offset, length = records_at(0, 3)
     records = read_records(writer.pack(plan)[offset : offset + length])
     assert [(each.input_offset, each.input_length) for each in records] == [

@@ -456,6 +456,13 @@ LOOKS_AT_ONCE: Final = 8  # GETs that read the database, half for one organizati
 CONTROL_BUCKETS_MAX: Final = 10_000  # organizations whose rate is remembered, 100 bytes each
 LIVE_BUCKETS_MAX: Final = 10_000  # rate limits remembered, one per key and model
 LIVE_DEBT_MINUTES_MAX: Final = 10  # what one call used above its estimate locks nobody out longer
+LIVE_SHARE_S: Final = 1.0  # between two reports of a process of what its live calls used
+LIVE_SHARE_UNTAKEN: Final = 0.5  # of a pool, for first calls: (N - 1) / N of it may be let through
+# twice, with a call of each process
+LIVE_SHARE_ASKED_S: Final = 5.0  # after the time told to a refused call: its part is kept for it
+LIVE_SHARE_BEAT_S: Final = 3.0  # between two signs of life of a process without live calls
+LIVE_SHARE_GONE_S: Final = 20.0  # without one: gone; above what clocks may differ by
+LIVE_POOL_KEEP_S: Final = 60.0 * (1 + LIVE_DEBT_MINUTES_MAX)  # then any pool is full again
 LIVE_BUSY_RETRY_AFTER_S: Final = 1  # a full replica has room again within a second
 
 # ---- single calls at the batch price (service/live/flex.py) ----

@@ -17,9 +17,11 @@ from api_server import ApiServer, build, serve
 
 from lowtide.config import LimitSettings, ServerSettings, Settings
 from lowtide.core.accounts.catalogue import Catalogue, ModelEntry
+from lowtide.core.accounts.rate_limit import RateLimiter
 from lowtide.core.bodies.body_rules import rules_of
 from lowtide.core.dispatch.replica import Replica
 from lowtide.engines.http.client import HttpEngine
+from lowtide.ports.clock import Clock
 from lowtide.service.live.live import LiveService
 from lowtide.service.live.live_replica import LiveReplica
 from testkit.patience import PATIENCE_S
@@ -71,8 +73,10 @@ async def live_house(
     attempt_s: float = ATTEMPT_S,
     drop_fields: frozenset[str] = frozenset(),
     isolates_cache: bool = False,
+    clock: Clock | None = None,
+    rates: RateLimiter | None = None,
 ) -> AsyncIterator[Env]:
-    """One replica of MODEL for each engine."""
+    """One replica of MODEL for each engine. `clock`: of the live calls, None: the server's."""
     bounds = limits or LimitSettings()
     http_api = build(
         folder, Settings(server=ServerSettings(data_dir=folder), limits=bounds), CATALOGUE
@@ -91,7 +95,8 @@ async def live_house(
                     attempt_s,
                 )
             )
-        live = LiveService(CATALOGUE, replicas, http_api.clock, http_api.services.allowance)
+        allowance = http_api.services.allowance
+        live = LiveService(CATALOGUE, replicas, clock or http_api.clock, allowance, rates=rates)
         http_api.services = replace(http_api.services, live=live)
         stop = asyncio.Event()
         serving = asyncio.create_task(serve(http_api, stop))

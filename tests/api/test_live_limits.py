@@ -3,7 +3,9 @@
 import asyncio
 import json
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,13 @@ import pytest
 from live_env import CHAT, MODEL, PLAIN, USAGE, Env, asked, live_house, streamed
 
 from lowtide.config import LimitSettings
+from lowtide.core.accounts.shared_rates import SharedRateLimiter
 from lowtide.core.accounts.tenancy import DEFAULT_ORGANIZATION
 from lowtide.core.live.live import estimate_tokens
 from lowtide.core.scheduling.byte_budget import ByteBudget
+from lowtide.limits import LIVE_SHARE_S
+from lowtide.loops.live.shared_rates import SharedRatesLoop
+from testkit.manual_clock import ManualClock
 from testkit.scripted_engine import Cut, ScriptedEngine, completion, reply
 
 HEADERS = ("limit", "remaining", "reset")
@@ -117,6 +123,38 @@ async def test_after_the_time_told_the_next_request_passes(
         assert refused.status_code == 429
         turn(env, float(refused.headers["retry-after"]))
         assert (await env.ask()).status_code == 200
+
+
+async def test_two_servers_on_one_database_let_through_what_one_would(
+    tmp_path: Path, engine: ScriptedEngine
+) -> None:
+    bounds, clock = LimitSettings(live_requests_per_minute=60), ManualClock()
+    both = [SharedRateLimiter(), SharedRateLimiter()]
+    async with AsyncExitStack() as stack:
+        servers = [
+            await stack.enter_async_context(
+                live_house(tmp_path, engine, limits=bounds, clock=clock, rates=rates)
+            )
+            for rates in both
+        ]
+        loops = [
+            SharedRatesLoop(f"api-{number}", rates, env.http_api.store.live_rates, clock)
+            for number, (rates, env) in enumerate(zip(both, servers, strict=True))
+        ]
+        for loop in (*loops, loops[0]):  # the first has learned of the second
+            await loop.tick(clock.now())
+        statuses: Counter[int] = Counter()
+        for _ in range(90):
+            for env in servers:
+                answers = [await env.ask() for _ in range(2)]
+                statuses.update(answer.status_code for answer in answers)
+            clock.advance(LIVE_SHARE_S)
+            for loop in loops:
+                await loop.tick(clock.now())
+    assert set(statuses) == {200, 429}
+    assert len(engine.requests) == statuses[200]
+    # A minute's worth and what filled in 89 seconds, and at most a quarter of a minute's worth.
+    assert 60 + 89 - 2 <= statuses[200] <= 60 + 89 + 15 + 2
 
 
 def turn(env: Env, seconds: float) -> None:

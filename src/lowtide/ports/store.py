@@ -43,6 +43,7 @@ from lowtide.ports.history import HistoryStore
 from lowtide.ports.idempotency import IdempotencyStore
 from lowtide.ports.integrity import IntegrityStore
 from lowtide.ports.limit_use import LimitUseStore
+from lowtide.ports.live_rates import LiveRateStore
 from lowtide.ports.ownership import OwnershipStore
 from lowtide.ports.retries import BatchEnd, RetryStore
 from lowtide.ports.steering import SteeringStore
@@ -334,6 +335,8 @@ class Store(Protocol):
     def idempotency(self) -> IdempotencyStore: ...
     @property
     def history(self) -> HistoryStore: ...
+    @property
+    def live_rates(self) -> LiveRateStore: ...
 
     async def open(self) -> None:
         """Connect and bring the schema to head. Raises StoreError with what to do."""

@@ -18,6 +18,7 @@ from lowtide.ports.history import HistoryStore
 from lowtide.ports.idempotency import IdempotencyStore
 from lowtide.ports.integrity import IntegrityStore
 from lowtide.ports.limit_use import LimitUseStore
+from lowtide.ports.live_rates import LiveRateStore
 from lowtide.ports.ownership import OwnershipStore
 from lowtide.ports.retries import RetryStore
 from lowtide.ports.steering import SteeringStore
@@ -50,6 +51,7 @@ from lowtide.store.integrity import SqlIntegrity
 from lowtide.store.ledger import SqlLedger
 from lowtide.store.lifecycle import SqlLifecycle
 from lowtide.store.limit_use import SqlLimitUse
+from lowtide.store.live_rates import SqlLiveRates
 from lowtide.store.outbox import SqlOutbox
 from lowtide.store.ownership import SqlOwnership
 from lowtide.store.results import SqlResults
@@ -97,6 +99,7 @@ class SqlStore:
         self._idempotency = SqlIdempotency(self._db)
         self._limit_use = SqlLimitUse(self._db)
         self._history = SqlHistory(self._db)
+        self._live_rates = SqlLiveRates(self._db)
 
     @classmethod
     def sqlite(cls, path: Path, writing: Turns | None = None) -> "SqlStore":
@@ -195,6 +198,10 @@ class SqlStore:
     @property
     def history(self) -> HistoryStore:
         return self._history
+
+    @property
+    def live_rates(self) -> LiveRateStore:
+        return self._live_rates
 
     async def open(self) -> None:
         """Connect and bring the schema to head. Raises StoreError with what to do."""

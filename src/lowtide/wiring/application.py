@@ -40,6 +40,7 @@ from lowtide.telemetry.scale_metrics import begin_scale, show_scale
 from lowtide.telemetry.work_metrics import OverviewMetrics
 from lowtide.wiring.database import check_server, is_single_machine, store_of
 from lowtide.wiring.flex import flex_results
+from lowtide.wiring.live_rates import rates_of, sharing_rates
 from lowtide.wiring.parts import Parts, parts_of
 from lowtide.wiring.reload import Reload
 from lowtide.wiring.replicas.embedded import EmbeddedModel, start_embedded
@@ -122,7 +123,8 @@ async def open_application(
         replicas.follow(worker)
         if is_single_machine(settings):
             await _release_previous_process(store, worker.id, clock)
-        live = LiveService(catalogue, replicas.live, clock, parts.quotas, replies)
+        rates = rates_of(settings)
+        live = LiveService(catalogue, replicas.live, clock, parts.quotas, replies, rates)
         services = await _services(parts, worker, live, data_dir, stack)
         asgi = _http_api(services) if role != "worker" else None
         lists = await listing(settings, engines, sources, store, clock)
@@ -134,6 +136,7 @@ async def open_application(
         if role != "worker":
             alone = role == "api"
             await stack.enter_async_context(_watching(replicas, services, clock, is_alone=alone))
+            await stack.enter_async_context(sharing_rates(rates, store.live_rates, clock))
             holds = flex_results(settings, services.flex, store, clock, wakeups, alone=alone)
             await stack.enter_async_context(holds)
         if role != "api":

@@ -7,7 +7,7 @@ minute's worth on top, is let through. Nothing of batch work comes here: the poo
 
 from collections import OrderedDict
 from collections.abc import Collection
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 
@@ -97,7 +97,13 @@ class Bucket:
         )
 
 
-class _Pair:
+PoolName = tuple[str, str]
+"""A key's id and a model."""
+
+Kind = Literal["requests", "tokens"]
+
+
+class Pair:
     """The two buckets of one key and model; one that has no limit is None."""
 
     __slots__ = ("requests", "tokens")
@@ -105,19 +111,6 @@ class _Pair:
     def __init__(self) -> None:
         self.requests: Bucket | None = None
         self.tokens: Bucket | None = None
-
-    def fit(self, allowance: Allowance, now_s: float) -> None:
-        self.requests = _fitted(self.requests, allowance.requests_per_minute, now_s)
-        self.tokens = _fitted(self.tokens, allowance.tokens_per_minute, now_s)
-
-
-def _fitted(bucket: Bucket | None, limit: int | None, now_s: float) -> Bucket | None:
-    if limit is None:
-        return None
-    if bucket is None:
-        return Bucket(limit, now_s)
-    bucket.resize(limit, now_s)
-    return bucket
 
 
 class RateLimiter:
@@ -129,7 +122,7 @@ class RateLimiter:
 
     def __init__(self, buckets_max: int = LIVE_BUCKETS_MAX) -> None:
         self._buckets_max = buckets_max
-        self._pairs: OrderedDict[tuple[str, str], _Pair] = OrderedDict()
+        self._pairs: OrderedDict[PoolName, Pair] = OrderedDict()
         self._unread: dict[str, int] = {}
 
     def __len__(self) -> int:
@@ -164,10 +157,10 @@ class RateLimiter:
         """What the key has left of those models that it called lately; nothing is counted."""
         found: dict[str, RateUse] = {}
         for model in models:
-            pair = self._pairs.get((key_id, model))
+            pair = self._known_pair((key_id, model))
             if pair is None:
                 continue
-            pair.fit(allowance, now_s)
+            self._fit((key_id, model), pair, allowance, now_s)
             found[model] = RateUse(
                 pair.requests.shown(now_s) if pair.requests else None,
                 pair.tokens.shown(now_s) if pair.tokens else None,
@@ -185,12 +178,10 @@ class RateLimiter:
     def _soonest(
         self, key_id: str, models: Collection[str], allowance: Allowance, now_s: float
     ) -> RateDecision:
-        pairs = [self._pair(key_id, model) for model in models]
-        for pair in pairs:
-            pair.fit(allowance, now_s)
+        pairs = [self._fitted_pair((key_id, model), allowance, now_s) for model in models]
         waits = [pair.requests.wait_s(1, now_s) for pair in pairs if pair.requests is not None]
         wait_s = min(waits, default=0.0)
-        pair = pairs[waits.index(wait_s)] if waits else _Pair()
+        pair = pairs[waits.index(wait_s)] if waits else Pair()
         return RateDecision(
             admitted=False,
             reserved_tokens=0,
@@ -209,8 +200,7 @@ class RateLimiter:
         """
         if allowance.is_unlimited:
             return RateDecision(True, 0, 0.0, None, None)
-        pair = self._pair(key_id, model)
-        pair.fit(allowance, now_s)
+        pair = self._fitted_pair((key_id, model), allowance, now_s)
         reserved = 0 if pair.tokens is None else min(tokens, pair.tokens.capacity)
         takes = ((pair.requests, 1), (pair.tokens, reserved))
         wait_s = max(bucket.wait_s(amount, now_s) for bucket, amount in takes if bucket)
@@ -234,13 +224,44 @@ class RateLimiter:
         if pair is not None and pair.tokens is not None and verdict.tokens is not None:
             pair.tokens.take(used - verdict.reserved_tokens, now_s)
 
-    def _pair(self, key_id: str, model: str) -> _Pair:
-        key = (key_id, model)
-        pair = self._pairs.get(key)
+    def _known_pair(self, name: PoolName) -> Pair | None:
+        """The buckets of a pool that was used lately."""
+        return self._pairs.get(name)
+
+    def _fitted_pair(self, name: PoolName, allowance: Allowance, now_s: float) -> Pair:
+        pair = self._pairs.get(name)
         if pair is None:
-            pair = self._pairs[key] = _Pair()
+            pair = self._pairs[name] = Pair()
             if len(self._pairs) > self._buckets_max:
                 self._pairs.popitem(last=False)
         else:
-            self._pairs.move_to_end(key)
+            self._pairs.move_to_end(name)
+        self._fit(name, pair, allowance, now_s)
         return pair
+
+    def _fit(self, name: PoolName, pair: Pair, allowance: Allowance, now_s: float) -> None:
+        """Gives the pair the buckets of its limits of now."""
+        limit = allowance.requests_per_minute
+        if limit is None:
+            pair.requests = None
+        elif pair.requests is None:
+            pair.requests = self._bucket(name, "requests", limit, now_s)
+        else:
+            pair.requests.resize(limit, now_s)
+        limit = allowance.tokens_per_minute
+        if limit is None:
+            pair.tokens = None
+        elif pair.tokens is None:
+            pair.tokens = self._bucket(name, "tokens", limit, now_s)
+        else:
+            pair.tokens.resize(limit, now_s)
+
+    def _bucket(
+        self,
+        name: PoolName,  # noqa: ARG002 - others, where a pool is shared
+        kind: Kind,  # noqa: ARG002
+        limit: int,
+        now_s: float,
+    ) -> Bucket:
+        """The bucket of a pool that was not used lately."""
+        return Bucket(limit, now_s)

@@ -54,7 +54,7 @@ class LimitReport:
         rates: RateLimiter,
         catalogue: Catalogue,
     ) -> None:
-        """`rates` counts the interactive calls of this process."""
+        """`rates` counts the interactive calls."""
         self._quotas = quotas
         self._tenants = tenants
         self._use = use
@@ -63,8 +63,8 @@ class LimitReport:
         self._catalogue = catalogue
 
     async def of(self, project_id: str, key_id: str) -> list[LimitLine]:
-        """All limits of the project's organization, and the rates of that key. Rates are counted
-        in each process, and told as this one counts them."""
+        """All limits of the project's organization, and the rates of that key, as far as this
+        process knows them."""
         bounds = await self._quotas.of(project_id)
         return [
             *_of_one_thing(bounds),

@@ -101,7 +101,7 @@ class LiveStream:
 
 
 class LiveService:
-    """One per process; the rate pool is the process's own."""
+    """One per process."""
 
     def __init__(
         self,
@@ -110,13 +110,14 @@ class LiveService:
         clock: Clock,
         allowance: Quotas,
         replies: ReplyBudget | None = None,
+        rates: RateLimiter | None = None,
     ) -> None:
         """`replies`: what the answers in memory share with all other replies of the process."""
         self._catalogue = catalogue
         self._replicas = replicas
         self._clock = clock
         self._allowance = allowance
-        self.rates = RateLimiter()
+        self.rates = RateLimiter() if rates is None else rates
         self._replies = ReplyBudget() if replies is None else replies
 
     def memory(self, admission: AdmittedCall) -> ReplyMemory:

@@ -128,15 +128,13 @@ async def open_application(
         services = await _services(parts, worker, live, data_dir, stack)
         asgi = _http_api(services) if role != "worker" else None
         lists = await listing(settings, engines, sources, store, clock)
-        wakeups.listen(lists.wake)
-        await stack.enter_async_context(lists)
+        wakeups.listen((await stack.enter_async_context(lists)).wake)
         tallies = worker.tallies if role != "api" else None
         recording = replica_history(store.history, replicas, tallies, clock)
         await stack.enter_async_context(Loops([recording], clock))
         if role != "worker":
             alone = role == "api"
-            await stack.enter_async_context(_watching(replicas, services, clock, is_alone=alone))
-            await stack.enter_async_context(sharing_rates(rates, store.live_rates, clock))
+            await stack.enter_async_context(_watching(replicas, services, parts, is_alone=alone))
             holds = flex_results(settings, services.flex, store, clock, wakeups, alone=alone)
             await stack.enter_async_context(holds)
         if role != "api":
@@ -230,13 +228,17 @@ async def listing(
 
 @asynccontextmanager
 async def _watching(
-    replicas: ReplicaSet[Calling], services: Services, clock: Clock, *, is_alone: bool
+    replicas: ReplicaSet[Calling], services: Services, parts: Parts, *, is_alone: bool
 ) -> AsyncIterator[None]:
     """The loops beside the HTTP API: one judges failures of live calls, where no dispatcher of this
-    process calls the replica; one looks how many replicas are wanted.
+    process calls the replica; one looks how many replicas are wanted; one shares rates.
     """
+    clock = parts.clock
     trials = TrialLoop(replicas.upstreams, clock, is_alone=is_alone)
-    async with Loops([trials, ScaleLoop(services.scale, _show_scale)], clock):
+    async with (
+        sharing_rates(services.live.rates, parts.store.live_rates, clock),
+        Loops([trials, ScaleLoop(services.scale, _show_scale)], clock),
+    ):
         try:
             yield
         finally:

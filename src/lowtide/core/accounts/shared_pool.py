@@ -26,9 +26,9 @@ class Need(msgspec.Struct, frozen=True):
     returned: float
     """What it took and did not use. Below zero: what it used beyond."""
     asked: float
-    """By its calls since the last report, whether they were let through or not."""
+    """What its calls asked for since the last report, whether they were let through or not."""
     largest: float
-    """Of these calls, or of one that was refused and may come again."""
+    """The largest of these calls, or of one that was refused and may come again."""
     level: float | None = None
     """What a process has that knows of no other one: that is what the pool has."""
 
@@ -63,7 +63,7 @@ class Exchange(msgspec.Struct, frozen=True, kw_only=True):
     processes: int
     """That are alive, this one among them."""
     taken: Mapping[PoolName, Mapping[Kind, float]]
-    """For each pool that was reported. Below zero: a debt of the pool, told to the only process."""
+    """The amounts of each reported pool. Below zero: its debt, which the only process takes."""
     changed: Mapping[PoolName, Pool]
     """Pools that changed lately, by whomever; those that were reported are among them."""
 
@@ -107,7 +107,7 @@ def settle(
 ) -> tuple[Pool, dict[Kind, float]]:
     """The pool after a process's report, and what that process has taken.
 
-    `pool` None: nobody used it lately, so it is full.
+    `pool` None: it was not used lately, so it is full.
     """
     at, passed_s = now, 0.0
     if pool is not None:

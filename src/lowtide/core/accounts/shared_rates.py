@@ -36,7 +36,7 @@ from lowtide.core.accounts.shared_pool import (
 from lowtide.limits import LIVE_BUCKETS_MAX, LIVE_SHARE_ASKED_S, LIVE_SHARE_S
 
 _EVEN: Final = 1e-6
-"""Of a request or token: sums of fractions differ by less."""
+"""A part of a request or token: sums of fractions differ by less."""
 
 
 class SharedBucket(Bucket):
@@ -94,7 +94,7 @@ class SharedBucket(Bucket):
         return max(LIVE_SHARE_S, fills_s)
 
     def shown(self, now_s: float) -> LimitStatus:
-        """Of the whole pool, as far as is known here."""
+        """The status of the whole pool, as far as is known here."""
         if self._processes == 1:
             return super().shown(now_s)
         level = min(float(self.capacity), self.level(now_s) + self._beyond)

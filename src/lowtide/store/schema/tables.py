@@ -31,7 +31,7 @@ from lowtide.core.accounts.tenancy import OrganizationLimits, Scope
 from lowtide.core.batches.batch import BatchError
 from lowtide.store.schema.columns import WORD, Instant, Json, Words
 
-HEAD: Final = "0023"
+HEAD: Final = "0024"
 """The revision that this code needs. Revisions are numbered, so a newer one is recognised."""
 
 metadata = MetaData()

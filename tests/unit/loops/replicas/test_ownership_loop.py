@@ -1,8 +1,7 @@
 """A worker's part in the division of replicas: when it may send, and when it stops."""
 
 import asyncio
-import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from lowtide.ports.store import StoreUnavailable
 from lowtide.store.sql_store import SqlStore
 from property_profiles import examples
 from testkit.empty_database import place_empty_database
+from testkit.sim.stores import Stores, sim_folder
 
 BELIEF_S = TTL_S * (1 - limits.OWNERSHIP_MARGIN)
 COMMIT_INTERVAL_S = TTL_S / limits.OWNERSHIP_HEARTBEATS
@@ -201,6 +201,13 @@ async def test_a_worker_that_cannot_say_goodbye_leaves_all_the_same(
     await a.loop.leave()
 
 
+@pytest.fixture(scope="module")
+def fleet_stores() -> Iterator[Stores]:
+    """SQLite in the caller's thread, its file in memory: a play is thousands of statements."""
+    with sim_folder() as folder:
+        yield Stores(folder)
+
+
 SPELL = st.tuples(
     st.sampled_from(["a", "b", "c", "ab", "bc", "ac", "", "abc"]),  # who stands still
     st.integers(1, 9),  # for so many rounds
@@ -216,12 +223,14 @@ SPELL = st.tuples(
     st.sampled_from(["abc", "cab", "bca"]),
 )
 def test_no_two_workers_ever_send_to_one_replica(
-    spells: list[tuple[str, int, float, str]], rates: tuple[float, float, float], order: str
+    fleet_stores: Stores,
+    spells: list[tuple[str, int, float, str]],
+    rates: tuple[float, float, float],
+    order: str,
 ) -> None:
     """Some stand still for minutes, and no clock agrees with another."""
 
-    async def play(path: Path) -> None:
-        store = SqlStore.sqlite(path)
+    async def play(store: SqlStore) -> None:
         await store.open()
         harness = Fleet(store.ownership)
         names = ("r0", "r1", "r2")
@@ -242,7 +251,5 @@ def test_no_two_workers_ever_send_to_one_replica(
                     harness.at_s += round_s / 8
         await store.aclose()
 
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "lowtide.db"
-        place_empty_database(path)
-        asyncio.run(play(path))
+    fleet_stores.renew()
+    asyncio.run(play(fleet_stores.of(0)))

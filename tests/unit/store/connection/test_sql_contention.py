@@ -15,7 +15,7 @@ from testkit.postgres import PostgresServer
 from testkit.store_fixture import PER_ANSWER, TTL_S, StoreFixture, outcomes
 
 WORKERS = 8
-ROUNDS = 25
+ROUNDS = 15
 BATCHES = 12
 PRICE = UnitPrices(3, 2, 1)
 

@@ -30,6 +30,24 @@ def test_a_browser_gets_a_page_at_the_root_and_a_program_an_error(http_api: ApiS
     assert http_api.ask("GET", "/").error["code"] == "not_found"
 
 
+@pytest.mark.parametrize(
+    ("path", "tab"),
+    [
+        ("/", "Batches"),
+        ("/console/new", "New batch"),
+        ("/console/engines", "Engines"),
+        ("/console/week", "Engines"),
+        ("/console/usage", "Usage"),
+        ("/console/webhooks/project", "Webhooks"),
+        ("/console/admin/projects/proj_default", "Administration"),
+    ],
+)
+def test_the_tab_of_a_page_is_marked_as_current(http_api: ApiServer, path: str, tab: str) -> None:
+    text = get(http_api, path).body.decode()
+    pages = text[text.index('aria-label="Pages"') : text.index("</nav>")]
+    assert re.findall(r'aria-current="page">([^<]*)<', pages) == [tab]
+
+
 def test_every_page_forbids_foreign_content_and_inline_code(http_api: ApiServer) -> None:
     for path in ("/", "/console/engines", "/console/sign-in", "/console/static/console.js", "/no"):
         answer = get(http_api, path)

@@ -20,7 +20,7 @@ PROGRAM = Path(__file__).with_name("planted_bugs.py")
         ("fencing", "0..60", "under token"),
         ("commit-loses-slices", "0..5", "0 lines in slices"),
         ("commit-doubles-slices", "0..5", "lines came before"),
-        ("recovery-runs-all-again", "11..60", "nothing says why|not over after"),
+        ("recovery-runs-all-again", "25..60", "nothing says why|not over after"),
         ("recovery-forgets-bitmap", "36..60", "fell behind"),
         ("ownership-without-end", "0..60", "owned by"),
         ("any-5xx-holds-all", "0..60", "duel: "),

@@ -13,32 +13,26 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from lowtide.api.console.answers import go_to_batch, show
-from lowtide.api.console.failures import Handler, told_on_a_page
-from lowtide.api.console.forms import read_form, whole_number, with_name
+from lowtide.api.console.answers import Fields, form_on, go_to_batch
+from lowtide.api.console.failures import Handler
+from lowtide.api.console.forms import whole_number, with_name
 from lowtide.api.middleware.auth import set_audit_subject
 from lowtide.api.middleware.caller import identify, services_of
 from lowtide.api.middleware.console_paths import ROOT
-from lowtide.core.errors import LowtideError
 from lowtide.service.batches.retries import RetryBatch
 from lowtide.service.batches.steering import ChangeBatch, PauseBatch
 
-Fields = Mapping[str, str]
 Act = Callable[[Request, str, Fields], Awaitable[str | None]]
 """What a button does to a batch; the id of the batch whose page comes next, None: the list."""
 
 
 def _button(act: Act) -> Handler:
-    @told_on_a_page
+    @form_on(f"{ROOT}/batches/{{batch_id}}")
     @wraps(act)  # the audit log names it
-    async def pressed(request: Request) -> Response:
+    async def pressed(request: Request, fields: Fields) -> Response:
         batch_id: str = request.path_params["batch_id"]
-        fields = await read_form(request)
         set_audit_subject(request, batch_id)
-        try:
-            return go_to_batch(request, await act(request, batch_id, fields))
-        except LowtideError as error:
-            return await _refused(request, batch_id, error)
+        return go_to_batch(request, await act(request, batch_id, fields))
 
     return pressed
 
@@ -102,11 +96,6 @@ async def change(request: Request, batch_id: str, fields: Fields) -> str:
 async def delete(request: Request, batch_id: str, _fields: Fields) -> None:
     """Deletes an ended batch with its results; leads to the list."""
     await services_of(request).steering.delete(identify(request).project_id, batch_id)
-
-
-async def _refused(request: Request, batch_id: str, error: LowtideError) -> Response:
-    """The batch's page with the reason. Raises LowtideError for a batch that there is not."""
-    return await show(request, f"{ROOT}/batches/{batch_id}", failure=error)
 
 
 ACTS: Final[Mapping[str, Act]] = MappingProxyType(

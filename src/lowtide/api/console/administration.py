@@ -14,9 +14,8 @@ from starlette.routing import Route
 
 from lowtide import limits
 from lowtide.api.accounts.admin_objects import new_key_object
-from lowtide.api.console.answers import go_to, show, show_secret
-from lowtide.api.console.failures import told_on_a_page
-from lowtide.api.console.forms import read_form, whole_number
+from lowtide.api.console.answers import Fields, form_on, go_to, show_secret
+from lowtide.api.console.forms import whole_number
 from lowtide.api.middleware.auth import set_audit_subject
 from lowtide.api.middleware.caller import services_of
 from lowtide.api.middleware.console_paths import ADMINISTRATION
@@ -27,82 +26,63 @@ ORGANIZATIONS: Final = f"{ADMINISTRATION}/organizations"
 PROJECTS: Final = f"{ADMINISTRATION}/projects"
 
 
-@told_on_a_page
-async def create_organization(request: Request) -> Response:
+@form_on(ADMINISTRATION)
+async def create_organization(request: Request, fields: Fields) -> Response:
     """Makes an organization with the default limits, and goes on to its page."""
-    fields = await read_form(request)
-    try:
-        made = await services_of(request).tenants.create_organization(fields.get("name", ""))
-    except LowtideError as error:
-        return await show(request, ADMINISTRATION, error)
+    made = await services_of(request).tenants.create_organization(fields.get("name", ""))
     set_audit_subject(request, made.id)
     return go_to(request, f"{ORGANIZATIONS}/{made.id}")
 
 
-@told_on_a_page
-async def change_organization(request: Request) -> Response:
+@form_on(ORGANIZATIONS + "/{organization_id}")
+async def change_organization(request: Request, fields: Fields) -> Response:
     """Replaces the limits and the cap by those of the form; an empty field is the default."""
     organization_id: str = request.path_params["organization_id"]
-    fields, services = await read_form(request), services_of(request)
-    page = f"{ORGANIZATIONS}/{organization_id}"
-    try:
-        bounds = OrganizationLimits(
-            **{
-                name: whole_number(fields.get(name, "").strip(), name)
-                for name in OrganizationLimits.__struct_fields__
-            }
-        )
-        await services.tenants.change_organization(
-            organization_id, bounds=bounds, spend_cap=_dollars(fields.get("spend_cap", "").strip())
-        )
-    except LowtideError as error:
-        return await show(request, page, error)
+    services = services_of(request)
+    bounds = OrganizationLimits(
+        **{
+            name: whole_number(fields.get(name, "").strip(), name)
+            for name in OrganizationLimits.__struct_fields__
+        }
+    )
+    await services.tenants.change_organization(
+        organization_id, bounds=bounds, spend_cap=_dollars(fields.get("spend_cap", "").strip())
+    )
     services.allowance.forget()
-    return go_to(request, page)
+    return go_to(request, f"{ORGANIZATIONS}/{organization_id}")
 
 
-@told_on_a_page
-async def create_project(request: Request) -> Response:
+@form_on(ORGANIZATIONS + "/{organization_id}")
+async def create_project(request: Request, fields: Fields) -> Response:
     """Makes a project of the organization, and goes on to its page."""
     organization_id: str = request.path_params["organization_id"]
-    fields = await read_form(request)
-    try:
-        made = await services_of(request).tenants.create_project(
-            organization_id, fields.get("name", "")
-        )
-    except LowtideError as error:
-        return await show(request, f"{ORGANIZATIONS}/{organization_id}", error)
+    made = await services_of(request).tenants.create_project(
+        organization_id, fields.get("name", "")
+    )
     set_audit_subject(request, made.id)
     return go_to(request, f"{PROJECTS}/{made.id}")
 
 
-@told_on_a_page
-async def create_key(request: Request) -> Response:
+@form_on(PROJECTS + "/{project_id}")
+async def create_key(request: Request, fields: Fields) -> Response:
     """Makes a key, and shows it this once."""
     project_id: str = request.path_params["project_id"]
-    fields, page = await read_form(request), f"{PROJECTS}/{project_id}"
-    try:
-        made = await services_of(request).tenants.create_key(
-            project_id,
-            fields.get("name", ""),
-            scopes=[each for each in SCOPES if f"scope_{each}" in fields],
-            expires_at=_day(fields.get("expires", "").strip()),
-        )
-    except LowtideError as error:
-        return await show(request, page, error)
+    made = await services_of(request).tenants.create_key(
+        project_id,
+        fields.get("name", ""),
+        scopes=[each for each in SCOPES if f"scope_{each}" in fields],
+        expires_at=_day(fields.get("expires", "").strip()),
+    )
     set_audit_subject(request, made.key.id)
-    return await show_secret(request, page, made=new_key_object(made.key, made.credential))
+    made_key = new_key_object(made.key, made.credential)
+    return await show_secret(request, f"{PROJECTS}/{project_id}", made=made_key)
 
 
-@told_on_a_page
-async def revoke_key(request: Request) -> Response:
+@form_on(PROJECTS + "/{project_id}")
+async def revoke_key(request: Request, _fields: Fields) -> Response:
     """Refuses the key from now on."""
     project_id: str = request.path_params["project_id"]
-    await read_form(request)
-    try:
-        await services_of(request).tenants.revoke_key(request.path_params["key_id"])
-    except LowtideError as error:
-        return await show(request, f"{PROJECTS}/{project_id}", error)
+    await services_of(request).tenants.revoke_key(request.path_params["key_id"])
     return go_to(request, f"{PROJECTS}/{project_id}")
 
 

@@ -1,16 +1,47 @@
-"""The answers that the console's routes share: a page of HTML, and the way on after a form."""
+"""The answers that the console's routes share: a page of HTML, and the way on after a form.
 
+`form_on` makes a route of what a form does. Invariant: a form is read, and its token checked,
+before anything is done; what is refused then is told on the page that has the form.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from functools import wraps
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
+from lowtide.api.console.failures import Handler, told_on_a_page
+from lowtide.api.console.forms import read_form
 from lowtide.api.console.rendering import render
 from lowtide.api.console.views import shell_of, view_of
 from lowtide.api.http.errors import STATUS_OF
 from lowtide.api.middleware.caller import services_of
 from lowtide.api.middleware.console_paths import HOME, ROOT
 from lowtide.core.errors import LowtideError
+
+Fields = Mapping[str, str]
+FormHandler = Callable[[Request, Fields], Awaitable[Response]]
+
+
+def form_on(page: str) -> Callable[[FormHandler], Handler]:
+    """Makes a route of what a form does with its fields. `page`: the path of the page that has the
+    form and shows a refusal, with the route's parameters in braces.
+    """
+
+    def route(act: FormHandler) -> Handler:
+        @told_on_a_page
+        @wraps(act)  # the audit log names it
+        async def sent(request: Request) -> Response:
+            fields = await read_form(request)
+            try:
+                return await act(request, fields)
+            except LowtideError as error:
+                return await show(request, page.format(**request.path_params), error)
+
+        return sent
+
+    return route
 
 
 async def show(

@@ -13,9 +13,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from lowtide import limits
-from lowtide.api.console.answers import show
-from lowtide.api.console.failures import told_on_a_page
-from lowtide.api.console.forms import read_form
+from lowtide.api.console.answers import Fields, form_on, show
 from lowtide.api.console.shown_lines import ShownLine, shown_line
 from lowtide.api.middleware.caller import identify, services_of
 from lowtide.api.middleware.console_paths import DRAFTS
@@ -39,21 +37,16 @@ class _Line(msgspec.Struct):
 _decode = msgspec.json.Decoder(_Line).decode
 
 
-@told_on_a_page
-async def run_first_lines(request: Request) -> Response:
+@form_on(DRAFTS + "{file_id}")
+async def run_first_lines(request: Request, fields: Fields) -> Response:
     """Runs them at once, and shows each with its answer."""
     file_id: str = request.path_params["file_id"]
-    fields = await read_form(request)
-    page = f"{DRAFTS}{file_id}"
-    try:
-        lines = await _first_lines(request, file_id)
-    except LowtideError as error:
-        return await show(request, page, error)
+    lines = await _first_lines(request, file_id)
     endpoint = fields.get("endpoint", "")
     shown = await asyncio.gather(
         *(_run(request, place, line, endpoint) for place, line in enumerate(lines))
     )
-    return await show(request, page, first=shown)
+    return await show(request, f"{DRAFTS}{file_id}", first=shown)
 
 
 async def _first_lines(request: Request, file_id: str) -> list[bytes]:

@@ -12,9 +12,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from lowtide.api.console.answers import base_of, go_to, go_to_batch, show
+from lowtide.api.console.answers import Fields, base_of, form_on, go_to, go_to_batch, show
 from lowtide.api.console.failures import told_on_a_page, wants_html
-from lowtide.api.console.forms import check_csrf, read_form, whole_number, with_name
+from lowtide.api.console.forms import check_csrf, whole_number, with_name
 from lowtide.api.files.uploads import receive_form
 from lowtide.api.http.idempotency_key import key_of
 from lowtide.api.http.json_body import json_response
@@ -51,25 +51,22 @@ async def upload(request: Request) -> Response:
     return go_to(request, path)
 
 
-@told_on_a_page
-async def create(request: Request) -> Response:
+@form_on(PATH + "/{file_id}")
+async def create(request: Request, fields: Fields) -> Response:
     """Makes the batch that the page describes."""
     file_id: str = request.path_params["file_id"]
-    fields, caller = await read_form(request), identify(request)
-    try:
-        asked = NewBatch(
-            input_file_id=file_id,
-            endpoint=fields.get("endpoint"),
-            completion_window=fields.get("completion_window", "").strip() or None,
-            priority=whole_number(fields.get("priority", "").strip(), "priority"),
-            metadata=with_name({}, fields.get("name", "").strip()),
-        )
-        key = key_of(request, "batch", asked, fields.get("once"))
-        created = await services_of(request).batches.create(
-            caller.project_id, caller.user_id, asked, key=key
-        )
-    except LowtideError as error:
-        return await show(request, f"{PATH}/{file_id}", error)
+    caller = identify(request)
+    asked = NewBatch(
+        input_file_id=file_id,
+        endpoint=fields.get("endpoint"),
+        completion_window=fields.get("completion_window", "").strip() or None,
+        priority=whole_number(fields.get("priority", "").strip(), "priority"),
+        metadata=with_name({}, fields.get("name", "").strip()),
+    )
+    key = key_of(request, "batch", asked, fields.get("once"))
+    created = await services_of(request).batches.create(
+        caller.project_id, caller.user_id, asked, key=key
+    )
     set_audit_subject(request, created.batch.id)
     await services_of(request).batches.mark_answered(created.batch.id)
     return go_to_batch(request, created.batch.id)

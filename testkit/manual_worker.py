@@ -59,6 +59,8 @@ class ManualWorker:
         self._leases: dict[str, list[ChunkLease]] = defaultdict(list)
         self._lines: dict[tuple[ChunkKey, int], list[int]] = {}
         self._tag = "" if project_id == "proj_default" else f"-{project_id}"
+        self.refusals: dict[int, str] = {}
+        """What the engine says of a line that fails, `no` for one that is missing."""
         self._beats = 0
         self._files = 0
 
@@ -166,7 +168,9 @@ class ManualWorker:
         for held in self._leases[batch_id]:
             lines = self._lines[held.key, held.token]
             finished = [
-                Finished(lines.index(line), line, good, _output(held, line, good), _usage(good))
+                Finished(
+                    lines.index(line), line, good, self._output(held, line, good), _usage(good)
+                )
                 for good, these in ((True, ok), (False, bad))
                 for line in these
                 if line in lines
@@ -188,6 +192,22 @@ class ManualWorker:
                 lease_ttl_s=LEASE_TTL_S,
                 prices=self._prices,
             )
+        )
+
+    def _output(self, held: ChunkLease, line: int, good: bool) -> bytes:
+        request_id, custom_id = output_line_id(held.key.batch_id, line), f"r-{line}"
+        if good:
+            body = msgspec.json.encode({"model": held.model, "text": f"line {line}"})
+            return render_success(held.dialect, request_id, custom_id, 200, body)
+        words = self.refusals.get(line, "no")
+        return render_rejected(
+            held.dialect,
+            request_id,
+            custom_id,
+            status=400,
+            body=msgspec.json.encode({"error": {"message": words}}),
+            code="request_rejected",
+            message=words,
         )
 
     async def _lines_of(self, held: ChunkLease) -> list[int]:
@@ -223,22 +243,6 @@ def _input_line(line: int, model: str) -> bytes:
     body = {"model": model, "messages": [{"role": "user", "content": f"line {line}"}]}
     request = {"custom_id": f"r-{line}", "method": "POST", "url": "/v1/chat/completions"}
     return msgspec.json.encode({**request, "body": body}) + b"\n"
-
-
-def _output(held: ChunkLease, line: int, good: bool) -> bytes:
-    request_id, custom_id = output_line_id(held.key.batch_id, line), f"r-{line}"
-    if good:
-        body = msgspec.json.encode({"model": held.model, "text": f"line {line}"})
-        return render_success(held.dialect, request_id, custom_id, 200, body)
-    return render_rejected(
-        held.dialect,
-        request_id,
-        custom_id,
-        status=400,
-        body=b'{"error":{"message":"no"}}',
-        code="request_rejected",
-        message="no",
-    )
 
 
 def _usage(good: bool) -> Usage:

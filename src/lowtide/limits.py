@@ -536,7 +536,7 @@ FAILURE_SHAPE_CHARS: Final = 300  # of a message, compared; behind that engines 
 FAILURE_MESSAGE_CHARS: Final = 500  # of a message, kept as an example
 FAILURE_CODE_CHARS: Final = 64
 CODES_NAMED_IN_ERROR: Final = 10  # of failed lines, where a retry finds none that it asks for
-RETRY_CODES_MAX: Final = 100  # codes that a retry may name
+RETRY_CODES_MAX: Final = 100  # codes, and groups of failures, that a retry may name
 RETRY_TRIES_MAX: Final = 3  # of a retry before whose insertion another one of its tree ended
 JOIN_STEP_LINES: Final = 1_000  # joined results before others get a turn: 3 ms
 

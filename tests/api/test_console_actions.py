@@ -70,15 +70,15 @@ def test_a_retry_from_the_page_leads_to_the_new_batch_and_both_are_linked(env: E
     assert [each["id"] for each in tree["data"]] == [batch.id, retry_id]
 
 
-def test_a_group_is_retried_by_its_code(env: Env) -> None:
+def test_a_group_of_failures_is_retried_by_itself(env: Env) -> None:
     tenant = env.tenant()
     batch, cookie = env.ended_batch(tenant), sign_in(tenant)
     (group,) = tenant.ask("GET", f"/v1/batches/{batch.id}/errors").json["data"]
     page = page_of(tenant, cookie, batch.id)
-    assert f'name="code" value="{group["code"]}"' in page
-    refused = press(tenant, cookie, batch.id, "retry", code="none_has_this")
+    assert f'name="group" value="{group["id"]}"' in page
+    refused = press(tenant, cookie, batch.id, "retry", group="none is this")
     assert refused.status == 409
-    new_id_in(press(tenant, cookie, batch.id, "retry", code=group["code"]))
+    new_id_in(press(tenant, cookie, batch.id, "retry", group=group["id"]))
 
 
 def test_a_retry_that_cannot_be_done_is_explained_on_the_page(env: Env) -> None:

@@ -8,8 +8,8 @@ from console_client import csrf_in, get, post, sign_in
 from tenant_env import Env, Tenant, line
 
 from lowtide import limits
-from lowtide.api.console.failure_rows import rows_of, unrun_in
-from lowtide.core.batches.failures import OTHER, FailureGroup
+from lowtide.api.console.batch_rows import unrun_in
+from lowtide.core.batches.failures import FailureGroup
 
 
 def press(
@@ -160,20 +160,6 @@ def test_lines_that_never_ran_are_not_called_failed(env: Env) -> None:
     assert "4 failed" not in listed
 
 
-def test_groups_of_one_code_stand_together_beside_one_button() -> None:
-    groups = [
-        FailureGroup("400", "too long", 5),
-        FailureGroup("timeout", "no answer", 4),
-        FailureGroup("400", "too short", 3),
-        FailureGroup("batch_expired", "late", 2),
-        FailureGroup(OTHER, "", 1),
-    ]
-    told = [(row.group.shape, row.groups_of_code, row.of_code) for row in rows_of(groups)]
-    assert told == [
-        ("too long", 2, 8),
-        ("too short", 0, 0),
-        ("no answer", 1, 4),
-        ("late", 1, 2),
-        ("", 1, 0),
-    ]
+def test_lines_that_no_engine_saw_are_counted_apart() -> None:
+    groups = [FailureGroup("400", "too long", 5), FailureGroup("batch_expired", "late", 2)]
     assert unrun_in(groups) == 2

@@ -135,6 +135,35 @@ def test_codes_are_those_that_the_errors_page_tells(env: Env) -> None:
     env.settle(batch_id, ok=[4, 6])
 
 
+def test_a_retry_of_a_group_runs_its_lines_and_no_other_with_that_code(env: Env) -> None:
+    env.worker.refusals |= {
+        3: "too long by 12 tokens",
+        4: "no such image",
+        5: "too long by 7 tokens",
+    }
+    first = ended(env, ok=[1, 2], bad=[3, 4, 5, 6])
+    groups = env.http_api.ask("GET", f"/v1/batches/{first}/errors").json["data"]
+    assert {group["code"] for group in groups} == {"400"}
+    by_message = {group["message"]: group for group in groups}
+    long = by_message["too long by # tokens"]
+    assert (long["count"], len(by_message)) == (2, 3)
+    refused = retry(env, first, groups=[long["id"]], codes=["429"])
+    assert refused.error["code"] == "nothing_to_retry", "both must hold"
+    batch_id = retry(env, first, groups=[long["id"]]).json["id"]
+    env.plan()
+    env.worker.refusals |= {5: "no such image"}
+    env.settle(batch_id, ok=[3], bad=[5])
+    finish(env, batch_id, left=0)
+    # A line belongs to the group of its last failure: line 5 is of another one now.
+    refused = retry(env, first, groups=[long["id"]])
+    assert refused.error["code"] == "nothing_to_retry"
+    batch_id = retry(env, first, groups=[by_message["no such image"]["id"]]).json["id"]
+    env.plan()
+    env.settle(batch_id, ok=[4, 5])
+    finish(env, batch_id, left=0)
+    assert [is_success(line) for line in results(env, first)] == [True] * 5 + [False]
+
+
 def test_errors_are_grouped_while_the_batch_runs(env: Env) -> None:
     batch_id = create(env)
     path = f"/v1/batches/{batch_id}/errors"
@@ -199,6 +228,7 @@ def test_joined_results_without_a_file_say_which_one_is_gone(env: Env) -> None:
         ({"completion_window": "soon"}, "invalid_request", "completion_window"),
         ({"priority": 10**9}, "invalid_request", "priority"),
         ({"codes": 7}, "invalid_request", "codes"),
+        ({"groups": ["x"] * 101}, "invalid_request", "groups"),
     ],
 )
 def test_values_that_make_no_sense_are_named(

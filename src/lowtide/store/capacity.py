@@ -12,10 +12,11 @@ from sqlalchemy import Row, Select, delete, func, insert, select
 from lowtide import limits
 from lowtide.core.batches.batch import TERMINAL, TRANSITIONS
 from lowtide.core.scheduling.feasibility import Backlog
+from lowtide.core.usage import NO_USAGE, Usage
 from lowtide.ports.capacity import Capacity, Unfinished
 from lowtide.store.connection.database import Database, transactional
 from lowtide.store.connection.dialect import lock_name
-from lowtide.store.schema.rows import batch_of, usage_of_row
+from lowtide.store.schema.rows import USAGE_FIELDS, batch_of
 from lowtide.store.schema.schedule_tables import urgent_batches
 from lowtide.store.schema.tables import batch_models, batches, organizations
 from lowtide.store.statements.throughput import all_cells, all_throughputs
@@ -81,13 +82,20 @@ def unsettled() -> Select[Any]:
     """Shares of batches in progress that are not settled: found by the index `batches_status`."""
     return (
         select(
-            batch_models,
+            batch_models.c.batch_id,
+            batch_models.c.model,
             batches.c.organization_id,
+            func.coalesce(organizations.c.weight, 1),
             batches.c.priority,
             batches.c.expires_at,
             batches.c.created_at,
-            batches.c.holds,
-            func.coalesce(organizations.c.weight, 1).label("weight"),
+            batches.c.holds.is_not(None),
+            batch_models.c.requests,
+            batch_models.c.completed + batch_models.c.failed,
+            batch_models.c.planned_tokens,
+            batch_models.c.settled_tokens,
+            batch_models.c.planned_cost,
+            *(batch_models.c[field] for field in USAGE_FIELDS),
         )
         .join(batches, batches.c.id == batch_models.c.batch_id)
         .join(organizations, organizations.c.id == batches.c.organization_id)
@@ -99,19 +107,24 @@ def unsettled() -> Select[Any]:
 
 
 def _backlog_of(row: Row[Any]) -> Backlog:
+    """By place: there may be ten thousand of them every few seconds, and names cost twice that."""
+    (
+        batch_id, model, organization_id, weight, priority, deadline_at, created_at, paused,
+        requests, settled, planned_tokens, settled_tokens, planned_cost, *usage,
+    ) = row  # fmt: skip
     return Backlog(
-        batch_id=row.batch_id,
-        model=row.model,
-        organization_id=row.organization_id,
-        weight=float(row.weight),
-        priority=row.priority,
-        deadline_at=row.expires_at,
-        created_at=row.created_at,
-        paused=bool(row.holds),
-        requests=row.requests,
-        settled=row.completed + row.failed,
-        planned_tokens=row.planned_tokens,
-        settled_tokens=row.settled_tokens,
-        planned_cost=row.planned_cost,
-        usage=usage_of_row(row._mapping),
+        batch_id=batch_id,
+        model=model,
+        organization_id=organization_id,
+        weight=float(weight),
+        priority=priority,
+        deadline_at=deadline_at,
+        created_at=created_at,
+        paused=bool(paused),
+        requests=requests,
+        settled=settled,
+        planned_tokens=planned_tokens,
+        settled_tokens=settled_tokens,
+        planned_cost=planned_cost,
+        usage=Usage(*usage) if any(usage) else NO_USAGE,
     )

@@ -35,6 +35,7 @@ routes = Routes("batches")
 _RETRY: Final[dict[str, Any]] = {
     "only": {"enum": list(RETRY_ONLY), "default": "all_unsuccessful"},
     "codes": {"type": "array", "items": {"type": "string"}},
+    "groups": {"type": "array", "items": {"type": "string"}},
     "model": {"type": "string"},
     "completion_window": {"type": "string", "examples": ["24h"]},
     "priority": {"type": "integer"},
@@ -137,6 +138,7 @@ async def _results(request: Request, batch_id: str) -> Response:
 
 def _group_object(group: FailureGroup) -> FailureGroupObject:
     return FailureGroupObject(
+        id=group.id,
         code=group.code,
         message=group.shape,
         count=group.requests,

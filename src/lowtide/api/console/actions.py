@@ -45,10 +45,10 @@ async def cancel(request: Request, batch_id: str, _fields: Fields) -> str:
 
 
 async def retry(request: Request, batch_id: str, fields: Fields) -> str:
-    """Runs the lines without success again: those with one code, or all; leads to the new batch."""
-    code, caller = fields.get("code"), identify(request)
+    """Runs the lines without success again: those of one group, or all; leads to the new batch."""
+    group, caller = fields.get("group"), identify(request)
     asked = RetryBatch(
-        only=fields.get("only", "all_unsuccessful"), codes=() if code is None else (code,)
+        only=fields.get("only", "all_unsuccessful"), groups=() if group is None else (group,)
     )
     batch = await services_of(request).retries.retry(
         caller.project_id, caller.user_id, batch_id, asked

@@ -1,13 +1,17 @@
 """What rows, bars and steps of pages and reports say of a batch, beside the API's fields. Pure."""
 
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, get_args
 
 from lowtide.api.objects.batches import BatchObject
 from lowtide.core.batches.batch import STEERABLE, TERMINAL
+from lowtide.core.batches.failures import FailureGroup
+from lowtide.core.batches.line import UnexecutedCode
 
 Context = dict[str, Any]
 """What a template is filled with."""
+
+_NEVER_RUN: Final = frozenset(get_args(UnexecutedCode))
 
 
 def without_answer(batch: BatchObject) -> int:
@@ -15,6 +19,11 @@ def without_answer(batch: BatchObject) -> int:
     many of them an engine saw.
     """
     return batch.request_counts.failed if batch.status in ("expired", "cancelled") else 0
+
+
+def unrun_in(groups: Sequence[FailureGroup]) -> int:
+    """Lines of the error file that no engine saw: their batch ended before."""
+    return sum(each.requests for each in groups if each.code in _NEVER_RUN)
 
 
 def row_of(batch: BatchObject, filenames: Mapping[str, str], unrun: int = 0) -> Context:

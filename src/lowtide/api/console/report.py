@@ -13,8 +13,7 @@ import msgspec
 from markupsafe import Markup
 
 from lowtide import limits
-from lowtide.api.console.batch_rows import row_of, steps_of
-from lowtide.api.console.failure_rows import rows_of, unrun_in
+from lowtide.api.console.batch_rows import row_of, steps_of, unrun_in
 from lowtide.api.console.history_view import event_row, pace_of
 from lowtide.api.console.rendering import render
 from lowtide.api.console.shown_lines import shown_line
@@ -59,7 +58,7 @@ def render_report(report: ReportedBatch) -> str:
         **row,
         "css": Markup((files("lowtide.api.console") / "static" / "console.css").read_text()),
         "steps": steps_of(batch),
-        "failures": rows_of(groups),
+        "failures": groups,
         "plots": batch_plot(batch, report.rates, report.events),
         "pace": pace_of(report.rates),
         "events": [event_row(each) for each in reversed(report.events)],

@@ -21,10 +21,9 @@ from lowtide.api.console.administration_views import (
     load_organizations,
     load_project,
 )
-from lowtide.api.console.batch_rows import Context, row_of, steps_of, without_answer
+from lowtide.api.console.batch_rows import Context, row_of, steps_of, unrun_in, without_answer
 from lowtide.api.console.buttons import buttons_of
 from lowtide.api.console.engine_views import load_engine, load_engines, load_week
-from lowtide.api.console.failure_rows import rows_of, unrun_in
 from lowtide.api.console.filter_box import read_filter
 from lowtide.api.console.history_view import history_context
 from lowtide.api.console.shown_lines import shown_line
@@ -125,7 +124,7 @@ async def load_batch(request: Request, batch_id: str) -> Context:
         **await history_context(request, batch, shown),
         "buttons": buttons_of(shown, tree["unfinished_id"]),
         "address": public_base(request),
-        "failures": rows_of(groups),
+        "failures": groups,
         "steps": steps_of(shown),
         "output_file_id": batch.output_file_id,
         "error_file_id": batch.error_file_id,

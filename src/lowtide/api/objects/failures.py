@@ -19,9 +19,11 @@ class FailureExampleObject(msgspec.Struct, frozen=True, kw_only=True):
 class FailureGroupObject(msgspec.Struct, frozen=True, kw_only=True):
     """Failures with one code and one shape of message: the message with `#` for numbers and ids.
 
-    The group `other` counts what is beyond the first hundred shapes.
+    The group `other` counts what is beyond the first hundred shapes. A retry names a group by its
+    `id`, which is the same for that code and shape in every batch.
     """
 
+    id: str = ""
     code: str
     message: str
     count: int

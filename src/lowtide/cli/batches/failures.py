@@ -20,8 +20,17 @@ def show_failures(found: FailureGroupList) -> None:
         console.write("No line has failed.")
         return
     table.show_table(
-        (table.number("lines"), table.whole("code"), table.Column("message"), table.Column("e.g.")),
-        [(f"{group.count:,}", group.code, group.message, _example(group)) for group in found.data],
+        (
+            table.number("lines"),
+            table.whole("code"),
+            table.whole("group"),
+            table.Column("message"),
+            table.Column("e.g."),
+        ),
+        [
+            (f"{group.count:,}", group.code, group.id, group.message, _example(group))
+            for group in found.data
+        ],
     )
 
 

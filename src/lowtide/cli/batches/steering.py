@@ -66,6 +66,10 @@ def retry(
         list[str] | None,
         typer.Option(metavar="CODE", help="Only lines with this error code; may be repeated."),
     ] = None,
+    group: Annotated[
+        list[str] | None,
+        typer.Option(metavar="GROUP", help="Only lines of this group, as `errors` shows it."),
+    ] = None,
     model: Annotated[
         str | None, typer.Option(metavar="MODEL", help="Run them on this model instead.")
     ] = None,
@@ -89,6 +93,7 @@ def retry(
     asked = {
         "only": only,
         "codes": code,
+        "groups": group,
         "model": model,
         "completion_window": completion_window,
         "priority": priority,

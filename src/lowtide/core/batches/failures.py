@@ -7,6 +7,7 @@ has at most `FAILURE_SHAPES_MAX` groups and one more for all others.
 
 import re
 from collections.abc import Iterable, Sequence
+from hashlib import blake2b
 from typing import Any, Final
 
 import msgspec
@@ -48,6 +49,11 @@ class FailureGroup(msgspec.Struct, frozen=True):
     @property
     def key(self) -> tuple[str, str]:
         return self.code, self.shape
+
+    @property
+    def id(self) -> str:
+        """What a retry names the group by."""
+        return group_id(self.code, self.shape)
 
     def with_more(self, more: "FailureGroup") -> "FailureGroup":
         examples = (*self.examples, *more.examples)[: limits.FAILURE_EXAMPLES_MAX]
@@ -98,11 +104,16 @@ class FailureCount:
 
     def __init__(self) -> None:
         self._groups: dict[tuple[str, str], FailureGroup] = {}
+        self._ids: dict[tuple[str, str], str] = {}
 
-    def add(self, line: int, failure: LineFailure) -> None:
+    def add(self, line: int, failure: LineFailure) -> str:
+        """Counts the line; the id of the group that has it."""
         example = FailureExample(line, failure.custom_id, failure.message)
         group = FailureGroup(failure.code, shape_of(failure.message), 1, (example,))
-        add_to(self._groups, group)
+        key = add_to(self._groups, group)
+        if key not in self._ids:
+            self._ids[key] = group_id(*key)
+        return self._ids[key]
 
     @property
     def groups(self) -> tuple[FailureGroup, ...]:
@@ -118,6 +129,11 @@ def add_to(groups: dict[tuple[str, str], FailureGroup], more: FailureGroup) -> t
     return more.key
 
 
+def group_id(code: str, shape: str) -> str:
+    """Twelve hexadecimal digits, the same for that code and shape in every batch."""
+    return blake2b(f"{code}\0{shape}".encode(), digest_size=6).hexdigest()
+
+
 def most_frequent(groups: Iterable[FailureGroup]) -> Sequence[FailureGroup]:
     """The largest first; `other` comes last."""
     return sorted(groups, key=lambda each: (each.code == OTHER, -each.requests, each.key))
@@ -126,6 +142,10 @@ def most_frequent(groups: Iterable[FailureGroup]) -> Sequence[FailureGroup]:
 def shape_of(message: str) -> str:
     """Messages of one shape differ in numbers and ids alone."""
     return _VARYING.sub("#", message)[: limits.FAILURE_SHAPE_CHARS]
+
+
+OTHER_ID: Final = group_id(OTHER, "")
+"""The id of the group for all shapes above the bound."""
 
 
 def _failure(code: object, message: object, status: int | None, custom_id: str) -> LineFailure:

@@ -42,9 +42,14 @@ def without_success(first: FailedLines, retries: Iterable[MemberOutcome]) -> Fai
     return left
 
 
-def chosen(left: FailedLines, only: RetryOnly, codes: Collection[str]) -> FailedLines:
-    """The lines without success that a retry asks for. No `codes`: all of them."""
-    wanted = [is_asked(name, only, codes) for name in left.names]  # every line has a code
+def chosen(
+    left: FailedLines, only: RetryOnly, codes: Collection[str], groups: Collection[str] = ()
+) -> FailedLines:
+    """The lines without success that a retry asks for. No `codes`, no `groups`: any."""
+    wanted = [  # every line has a code
+        is_asked(name, only, codes) and (not groups or group in groups)
+        for name, group in zip(left.names, left.groups, strict=True)
+    ]
     return left.of(np.array(wanted, bool)[left.codes]) if wanted else left
 
 

@@ -87,18 +87,18 @@ def finish_s(backlog: Iterable[Backlog], outlook: CapacityForecast) -> dict[str,
     organization gets its weight, each batch's end is known at once; then virtual time is turned
     into work, and work into seconds.
     """
-    queues: dict[str, list[Backlog]] = {}
-    for part in sorted(backlog, key=lambda p: p.entry().order):
-        if not part.paused:
-            queues.setdefault(part.organization_id, []).append(part)
+    entries = ((part.entry(), part.weight) for part in backlog if not part.paused)
+    queues: dict[str, list[tuple[Entry, float]]] = {}
+    for each in sorted(entries, key=lambda each: each[0].order):
+        queues.setdefault(each[0].organization_id, []).append(each)
     ends: list[tuple[float, str, bool, float]] = []
     weights = 0.0
     for queue in queues.values():
-        virtual = 0.0
-        weights += queue[0].weight
-        for part in queue:
-            virtual += part.cost_left / queue[0].weight
-            ends.append((virtual, part.batch_id, part is queue[-1], queue[0].weight))
+        virtual, weight = 0.0, queue[0][1]
+        weights += weight
+        for place, (entry, _) in enumerate(queue, 1):
+            virtual += entry.cost / weight
+            ends.append((virtual, entry.batch_id, place == len(queue), weight))
     found: dict[str, float | None] = {}
     work = virtual_now = 0.0
     for virtual, batch_id, last, weight in sorted(ends):

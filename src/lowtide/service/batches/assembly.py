@@ -136,8 +136,7 @@ class Assembly:
         """The same error lines, each counted as it goes by."""
         for place, data in zip(run.places, lines, strict=True):
             failure = read_failure(data)
-            self._failed.add(place[0], failure.code)
-            self._failures.add(place[0], failure)
+            self._failed.add(place[0], failure.code, self._failures.add(place[0], failure))
             yield data
 
     async def _load_indices(self, segment_key: str, rows: list[StoredSlice]) -> None:

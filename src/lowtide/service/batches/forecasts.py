@@ -53,7 +53,7 @@ class _Pool:
         known = (now, capacity.paces.get(model), capacity.cells.get(model, {}))
         self.usual = capacity_forecast(*known, "p50", hours.get(model))
         self.safe = capacity_forecast(*known, "p20", hours.get(model))
-        self.due = Due(backlog)
+        self.due = Due(backlog if self.usual is not None else ())
         self.ends_s = finish_s(backlog, self.usual) if self.usual is not None else {}
 
 

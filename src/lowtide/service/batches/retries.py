@@ -52,10 +52,12 @@ Wake = Callable[[str], None]
 
 
 class RetryBatch(msgspec.Struct, frozen=True, kw_only=True):
-    """A retry as asked for. None: as the batch that is retried has it; no `codes`: any."""
+    """A retry as asked for. None: as the batch that is retried has it; no `codes`, no `groups` of
+    failures: any."""
 
     only: str = "all_unsuccessful"
     codes: Sequence[str] = ()
+    groups: Sequence[str] = ()
     model: str | None = None
     completion_window: str | None = None
     priority: int | None = None
@@ -100,7 +102,7 @@ class RetryService:
             tree = await self._store.retries.tree(project_id, batch.tree_id)
             _require_rest(batch, tree)
             await self._check_input(batch)
-            covered = await self._covered(batch, tree, only, asked.codes)
+            covered = await self._covered(batch, tree, only, asked)
             fresh = self._new_batch(user_id, batch, asked)
             try:
                 added = await self._add(fresh, covered, len(tree), key)
@@ -157,18 +159,18 @@ class RetryService:
         check_input(file, self._clock.now())
 
     async def _covered(
-        self, batch: Batch, tree: Sequence[Batch], only: RetryOnly, codes: Sequence[str]
+        self, batch: Batch, tree: Sequence[Batch], only: RetryOnly, asked: RetryBatch
     ) -> bytes | None:
         """The lines to run again, packed; None: the whole file, of which no line was ever planned.
         Raises LowtideError where there are none.
         """
         planned = [each for each in tree if each.counts.total]
         if not planned:  # cancelled or expired while it was validated
-            if is_asked(f"batch_{batch.status}", only, codes):
+            if not asked.groups and is_asked(f"batch_{batch.status}", only, asked.codes):
                 return None
             raise _nothing_to_retry(batch, NO_FAILED_LINES)
         left = await self._without_success(planned)
-        lines = chosen(left, only, codes).lines
+        lines = chosen(left, only, asked.codes, asked.groups).lines
         if not len(lines):
             raise _nothing_to_retry(batch, left)
         return pack_lines(lines)
@@ -241,9 +243,10 @@ def _checked(asked: RetryBatch) -> RetryOnly:
     only = next((each for each in RETRY_ONLY if each == asked.only), None)
     if only is None:
         raise invalid_value(asked.only, RETRY_ONLY, "only")
-    if len(asked.codes) > limits.RETRY_CODES_MAX:
-        message = f"codes has more than {limits.RETRY_CODES_MAX} entries."
-        raise LowtideError("invalid_request", message, "codes")
+    for field, named in (("codes", asked.codes), ("groups", asked.groups)):
+        if len(named) > limits.RETRY_CODES_MAX:
+            message = f"{field} has more than {limits.RETRY_CODES_MAX} entries."
+            raise LowtideError("invalid_request", message, field)
     check_priority(asked.priority)
     check_metadata(asked.metadata or {})
     return only

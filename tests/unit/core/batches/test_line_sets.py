@@ -2,12 +2,13 @@
 
 from random import Random
 
+import msgspec
 import numpy as np
 import pytest
 
 from lowtide import limits
+from lowtide.core.batches.failures import OTHER
 from lowtide.core.batches.line_sets import (
-    OTHER_CODE,
     FailedLineCollector,
     FailedLines,
     LineSetError,
@@ -60,8 +61,28 @@ def test_failed_lines_keep_their_codes_through_the_bytes() -> None:
 def test_codes_above_the_bound_become_other() -> None:
     many = {f"code_{n}": [n + 1] for n in range(limits.FAILURE_CODES_MAX + 20)}
     counts = unpack_failed(failed(**many).pack()).counts()
-    assert counts[OTHER_CODE] == 20
+    assert counts[OTHER] == 20
     assert sum(counts.values()) == limits.FAILURE_CODES_MAX + 20
+
+
+def test_lines_of_one_code_keep_their_groups_until_there_are_too_many() -> None:
+    collector = FailedLineCollector()
+    for line in range(1, 201):
+        collector.add(line, "400", f"group {line}")
+    one = unpack_failed(collector.collected().pack())
+    assert [one.groups[code] for code in one.codes[:3]] == ["group 1", "group 2", "group 3"]
+    assert one.counts() == {"400": 200}
+    other = failed(**{f"b{n}": [n + 1001] for n in range(100)})
+    both = combined(one, other)
+    assert set(both.groups) == {""}, "codes are kept, and groups given up"
+    assert both.counts()["400"] == 200
+    assert len(both.names) == 101
+
+
+def test_bytes_without_groups_are_read() -> None:
+    lines = failed(a=[1, 2])
+    old = msgspec.msgpack.encode(msgspec.msgpack.decode(lines.pack())[:3])
+    assert unpack_failed(old).groups == ("",)
 
 
 def test_the_last_code_of_a_line_counts() -> None:

@@ -107,7 +107,7 @@ def unsettled() -> Select[Any]:
 
 
 def _backlog_of(row: Row[Any]) -> Backlog:
-    """By place: there may be ten thousand of them every few seconds, and names cost twice that."""
+    """Reads a row by place: ten thousand every few seconds cost twice that by name."""
     (
         batch_id, model, organization_id, weight, priority, deadline_at, created_at, paused,
         requests, settled, planned_tokens, settled_tokens, planned_cost, *usage,

@@ -14,11 +14,15 @@ from urllib.parse import parse_qsl, urlsplit
 
 @dataclass(frozen=True, slots=True)
 class PlayedCall:
-    """A request, as the handler sees it; names of headers are in small letters."""
+    """A request, as the handler sees it; names of headers are in small letters, and so are their
+    values.
+    """
 
     path: str
     query: Mapping[str, str]
     headers: Mapping[str, str]
+    method: str = "GET"
+    body: bytes = b""
 
 
 Answer = tuple[int, bytes | AsyncIterator[bytes]]
@@ -54,9 +58,11 @@ async def _serve(
         try:
             head = (await reader.readuntil(b"\r\n\r\n")).decode()
             first, *lines = head.rstrip().split("\r\n")
-            url = urlsplit(first.split(" ")[1])
+            method, target, _ = first.split(" ")
+            url = urlsplit(target)
             headers = dict(line.lower().split(": ", 1) for line in lines)
-            call = PlayedCall(url.path, dict(parse_qsl(url.query)), headers)
+            sent = await reader.readexactly(int(headers.get("content-length", "0")))
+            call = PlayedCall(url.path, dict(parse_qsl(url.query)), headers, method, sent)
             status, body = handler(call)
             phrase = HTTPStatus(status).phrase
             writer.write(f"HTTP/1.1 {status} {phrase}\r\nConnection: close\r\n".encode())

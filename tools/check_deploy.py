@@ -46,7 +46,9 @@ def kubernetes() -> str:
     checked = 0
     folder = DEPLOY / "kubernetes"
     found = DEPLOY / "kubernetes-discovery"  # beside it there is a patch, which is no whole object
-    for path in (*sorted(folder.glob("*.yaml")), found / "role.yaml"):
+    scaled = DEPLOY / "kubernetes-scaler"
+    roles = (found / "role.yaml", scaled / "role.yaml")
+    for path in (*sorted(folder.glob("*.yaml")), *roles):
         if path.name == "kustomization.yaml":
             continue
         for document in yaml.safe_load_all(path.read_text()):
@@ -58,11 +60,12 @@ def kubernetes() -> str:
     for name in (*named["resources"], *generated):
         if not (folder / name).is_file():
             raise Wrong(f"kustomization.yaml names {name}, which is not there")
-    overlay = yaml.safe_load((found / "kustomization.yaml").read_text())
-    patches = [each["path"] for each in overlay["patches"]]
-    for name in (*overlay["resources"], *patches, *overlay["configMapGenerator"][0]["files"]):
-        if not (found / name).exists():
-            raise Wrong(f"kubernetes-discovery names {name}, which is not there")
+    for place in (found, scaled):
+        overlay = yaml.safe_load((place / "kustomization.yaml").read_text())
+        patches = [each["path"] for each in overlay.get("patches", ())]
+        for name in (*overlay["resources"], *patches, *overlay["configMapGenerator"][0]["files"]):
+            if not (place / name).exists():
+                raise Wrong(f"{place.name} names {name}, which is not there")
     return f"{checked} objects fit Kubernetes {' and '.join(KUBERNETES)}"
 
 

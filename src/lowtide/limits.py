@@ -432,6 +432,19 @@ SCALE_COLD_START_S: Final = 600.0  # until some were seen; 526 s were measured (
 SCALE_COLD_START_S_MAX: Final = 7200.0  # a start that takes longer was no start of ours
 SCALE_COLD_STARTS_KEPT: Final = 20  # of a model; their p90 counts
 SCALE_REPLICAS_MAX: Final = 8  # of a model, where the operator says no other number
+SCALERS_MAX: Final = 50  # places to be asked every few seconds by one process
+SCALER_FIRST_S: Final = 10.0  # from taking over a scaler to the first ask: engines are called first
+SCALER_ASK_S: Final = 30.0  # for a place to take a number; a slow API server takes seconds
+SCALER_AGAIN_S: Final = 5.0  # after a failure of a scaler; doubles with each that follows
+SCALER_AGAIN_S_MAX: Final = 300.0  # ... up to this: a place that is mended is asked in five minutes
+SCALER_DOUBLINGS_MAX: Final = 16  # keeps the power small; the bound above is reached long before
+SCALER_TEXT_CHARS_MAX: Final = 300  # of what a scaler says of a failure, in reports and logs
+SCALER_STOP_S: Final = 30.0  # for an engine to end after it was asked to, before it is killed
+SCALER_STOP_S_MAX: Final = 3600.0  # ... where the operator says another time
+SCALER_KILL_S: Final = 5.0  # for killed processes to be gone; the kernel takes milliseconds
+SCALER_END_POLL_S: Final = 0.05  # between looks whether an engine that was stopped has ended
+SCALER_LOG_BYTES_MAX: Final = 32 * MIB  # of one engine's output; the newest half or more is kept
+SCALER_LOG_LINE_BYTES: Final = 4 * KIB  # of the end of a log, to quote its last line
 
 # ---- the live API ----
 LIVE_BODY_BYTES_MAX: Final = 16 * MIB  # as one line of a batch: an inline image or two

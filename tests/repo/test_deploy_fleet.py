@@ -17,10 +17,12 @@ from lowtide import config
 from lowtide.api.app import openapi_document
 from lowtide.api.objects.scale import ScaleObject
 from lowtide.wiring.replicas.found_replicas import check_template
+from lowtide.wiring.replicas.scalers import open_scaler
 from lowtide.wiring.replicas.sources import open_source
 
 DEPLOY = ROOT / "deploy"
 FOUND = DEPLOY / "kubernetes-discovery"
+SCALED = DEPLOY / "kubernetes-scaler"
 KEDA = sorted((DEPLOY / "keda").glob("*.yaml"))
 RULES = DEPLOY / "prometheus" / "lowtide.rules.yaml"
 BOARD = DEPLOY / "grafana" / "lowtide.json"
@@ -169,3 +171,29 @@ def test_the_settings_with_a_source_can_be_opened() -> None:
     check_template(source)
     open_source(source)
     assert {model.id for model in settings.model} <= set(source.models)
+
+
+def test_a_scaler_may_set_the_number_of_its_deployment_and_nothing_else(tmp_path: Path) -> None:
+    settings = config.load(SCALED / "lowtide.toml", {})
+    (scaler,) = settings.scaler
+    role, binding = yaml_of(SCALED / "role.yaml")
+    assert role["rules"] == [
+        {
+            "apiGroups": ["apps"],
+            "resources": ["deployments/scale"],
+            "resourceNames": [scaler.deployment],
+            "verbs": ["get", "patch"],
+        }
+    ]
+    assert binding["roleRef"]["name"] == role["metadata"]["name"]
+    account = yaml_of(FOUND / "role.yaml")[0]["metadata"]["name"]
+    assert [each["name"] for each in binding["subjects"]] == [account]
+    (overlay,) = yaml_of(SCALED / "kustomization.yaml")
+    assert overlay["resources"] == ["../kubernetes-discovery", "role.yaml"]
+    open_scaler(scaler, tmp_path)
+    assert set(scaler.models) <= {model.id for model in settings.model}
+
+
+def test_with_a_scaler_the_settings_are_otherwise_those_of_discovery() -> None:
+    found, scaled = (config.load(place / "lowtide.toml", {}) for place in (FOUND, SCALED))
+    assert msgspec.structs.replace(scaled, scaler=()) == found

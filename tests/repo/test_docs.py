@@ -78,7 +78,7 @@ def test_every_key_of_the_example_settings_is_one_and_has_its_default() -> None:
 def by_kind_of_source(text: str) -> str:
     """The settings with a table more for each kind of source, which has the keys of its kind."""
     before, header, rest = text.partition("\n[[source]]\n")
-    source, after, models = rest.partition("\n# Optional: what is known about a model.")
+    source, after, models = rest.partition("\n# What starts and stops the engines")
     kinds = {
         "dns": ("name", "nameserver", "port"),
         "kubernetes": ("namespace", "service", "api_url", "token_file", "api_ca_file"),
@@ -92,6 +92,21 @@ def by_kind_of_source(text: str) -> str:
     return before + header + source + more + after + models
 
 
+def by_kind_of_scaler(text: str) -> str:
+    """The settings with a table more for each kind of scaler, which has the keys of its kind."""
+    before, header, rest = text.partition("\n[[scaler]]\n")
+    scaler, after, models = rest.partition("\n# Optional: what is known about a model.")
+    kinds = {"ray": ("dashboard", "application"), "command": ("start", "stop", "folder")}
+    more = ""
+    for kind, keys in kinds.items():
+        own = rf"^# (?:{'|'.join(keys)}) = .*\n"
+        deployment = 'deployment = "Engine"\n' if kind == "ray" else ""
+        more += f'\n[[scaler]]\nkind = "{kind}"\nmodels = ["for {kind}"]\n{deployment}'
+        more += "".join(re.findall(own, scaler, re.M))
+        scaler = re.sub(own, "", scaler, flags=re.M)
+    return before + header + scaler + more + after + models
+
+
 def test_every_commented_line_of_the_example_settings_would_be_accepted(tmp_path: Path) -> None:
     text = (ROOT / "lowtide.example.toml").read_text()
     live = tmp_path / "lowtide.toml"
@@ -101,13 +116,14 @@ def test_every_commented_line_of_the_example_settings_would_be_accepted(tmp_path
     text = re.sub(r"^# upload_secret = .*$", f'# upload_secret = "{secret}"', text, flags=re.M)
     text = text.replace('\nurl = "http://', '\nurl = "https://')  # as a ca_file wants
     text = text.replace('\nscheme = "http"', '\nscheme = "https"')
-    text = by_kind_of_source(text)
+    text = by_kind_of_scaler(by_kind_of_source(text))
     live.write_text(re.sub(r"^# (\w+ = )", r"\1", text, flags=re.M))
     settings = config.load(live, {})
     assert settings.server.public_url
     assert settings.replica[0].headers
     assert settings.source[0].headers
     assert [each.kind for each in settings.source] == ["file", "dns", "kubernetes", "ray"]
+    assert [each.kind for each in settings.scaler] == ["kubernetes", "ray", "command"]
     assert settings.model[0].aliases
 
 

@@ -7,7 +7,7 @@ from types import ModuleType
 import pytest
 from tree import ROOT
 
-from lowtide.config import ModelSettings, ReplicaSettings, Settings, SourceSettings
+from lowtide.config import ModelSettings, ReplicaSettings, ScalerSettings, Settings, SourceSettings
 from lowtide.core.batches.batch import TRANSITIONS
 
 
@@ -33,7 +33,12 @@ def test_a_generated_page_is_up_to_date(name: str) -> None:
 
 def test_every_setting_is_explained() -> None:
     words = docs.words_of_settings((ROOT / "lowtide.example.toml").read_text())
-    lists = {"replica": ReplicaSettings, "source": SourceSettings, "model": ModelSettings}
+    lists = {
+        "replica": ReplicaSettings,
+        "source": SourceSettings,
+        "scaler": ScalerSettings,
+        "model": ModelSettings,
+    }
     for section in Settings.__struct_fields__:
         kind = lists.get(section) or type(getattr(Settings(), section))
         for key in kind.__struct_fields__:

@@ -11,6 +11,7 @@ from lowtide.config.exposure import is_loopback
 from lowtide.config.hours import hours_by_model
 from lowtide.config.models import ModelSettings
 from lowtide.config.replicas import ReplicaSettings
+from lowtide.config.scalers import ScalerSettings
 from lowtide.config.sections import (
     AuthSettings,
     CatalogueSettings,
@@ -40,6 +41,7 @@ __all__ = [
     "ModelSettings",
     "ReplicaSettings",
     "ScaleSettings",
+    "ScalerSettings",
     "ServerSettings",
     "Settings",
     "SourceSettings",

@@ -96,7 +96,7 @@ class Conversion:
             raw = _bytes_of(raw)
         if Any in get_args(kind):
             raw = _with_floats(raw)
-        elif holds_template(raw):
+        elif path[-1] not in section.COMMAND_KEYS and holds_template(raw):
             self._find(path, _template_refused(path, section))
             return False, None
         try:

@@ -34,8 +34,8 @@ _OWN: Final = {
 """All keys that a source of that kind may have and others may not."""
 
 
-_LABEL: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
-"""A name of a namespace or a Service (RFC 1123)."""
+KUBERNETES_NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+"""A name of a namespace, a Service or a Deployment (RFC 1123, one label)."""
 
 
 class SourceSettings(EngineSettings, frozen=True, kw_only=True):
@@ -145,7 +145,7 @@ class SourceSettings(EngineSettings, frozen=True, kw_only=True):
         for key in ("namespace", "service"):
             name = getattr(self, key)
             yield from unless(
-                name is None or _LABEL.fullmatch(name) is not None,
+                name is None or KUBERNETES_NAME.fullmatch(name) is not None,
                 (*where, key),
                 "a name of Kubernetes: small letters, digits and hyphens",
             )

@@ -31,6 +31,8 @@ class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """
 
     SECRET_KEYS: ClassVar[frozenset[str]] = frozenset()
+    COMMAND_KEYS: ClassVar[frozenset[str]] = frozenset()
+    """Keys whose values are commands: `$NAME` in them is for the shell to fill in."""
 
     def __repr__(self) -> str:
         shown = (
@@ -252,6 +254,8 @@ class ScaleSettings(Section, frozen=True):
     """The most replicas of each model."""
     cold_start_s: float = limits.SCALE_COLD_START_S
     """The time from asking for a replica until it answers; counts until some starts were seen."""
+    hold_s: float = limits.SCALE_HOLD_S_MIN
+    """The least time for which a number was too high before it falls."""
 
     def problems(self) -> Iterator[Problem]:
         yield from unless(
@@ -263,6 +267,11 @@ class ScaleSettings(Section, frozen=True):
             0 < self.cold_start_s <= limits.SCALE_COLD_START_S_MAX,
             ("scale", "cold_start_s"),
             f"above 0, at most {limits.SCALE_COLD_START_S_MAX:.0f}",
+        )
+        yield from unless(
+            0 <= self.hold_s <= limits.SCALE_COLD_START_S_MAX,
+            ("scale", "hold_s"),
+            f"from 0 to {limits.SCALE_COLD_START_S_MAX:.0f}",
         )
 
 

@@ -14,6 +14,7 @@ from lowtide.config.exposure import is_loopback
 from lowtide.config.models import ModelSettings
 from lowtide.config.problems import Problem, tell
 from lowtide.config.replicas import ReplicaSettings, problems_between
+from lowtide.config.scalers import ScalerSettings, problems_of_scalers
 from lowtide.config.sections import (
     AuthSettings,
     CatalogueSettings,
@@ -42,6 +43,7 @@ class Settings(Section, frozen=True):
     webhooks: WebhookSettings = WebhookSettings()
     replica: tuple[ReplicaSettings, ...] = ()
     source: tuple[SourceSettings, ...] = ()
+    scaler: tuple[ScalerSettings, ...] = ()
     model: tuple[ModelSettings, ...] = ()
 
     def problems(self) -> Iterator[Problem]:
@@ -62,6 +64,9 @@ class Settings(Section, frozen=True):
         for place, source in enumerate(self.source):
             yield from source.problems_at(place)
         yield from problems_of_sources(self.source)
+        for place, scaler in enumerate(self.scaler):
+            yield from scaler.problems_at(place, self.scale.replicas_max)
+        yield from problems_of_scalers(self.scaler)
         yield from models.problems_of(self.model)
 
 

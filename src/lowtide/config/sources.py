@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 ENV_PREFIX: Final = "LOWTIDE_"
-ARRAYS: Final = frozenset({"replica", "source", "model"})
+ARRAYS: Final = frozenset({"replica", "source", "scaler", "model"})
 KeyPath = tuple[str | int, ...]
 """Where a value stands in the tree: `("replica", 0, "url")`. Elements of lists count from 0."""
 

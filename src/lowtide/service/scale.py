@@ -8,14 +8,15 @@ which KEDA takes for "stay as you are"; while no worker reports, no number falls
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 
 import msgspec
 
 from lowtide import limits
 from lowtide.core.accounts.catalogue import Catalogue
+from lowtide.core.replicas.scaler_asks import Need
 from lowtide.core.reporting.standing import by_owner, split
-from lowtide.core.reporting.worker_report import ReplicaReport, WorkerReport
+from lowtide.core.reporting.worker_report import ReplicaReport, ScalerReport, WorkerReport
 from lowtide.core.scheduling.feasibility import Backlog
 from lowtide.core.scheduling.replica_starts import ReplicaStarts
 from lowtide.core.scheduling.wanted_replicas import (
@@ -34,21 +35,41 @@ from lowtide.service.standings import Standings
 _AWAY = frozenset({"unreachable", "misconfigured"})
 """Conditions of a replica that is listed and not there."""
 
+_NEVER = datetime.min.replace(tzinfo=UTC)
+
 DueWork = tuple[tuple[datetime, int, float], ...]
 """Requests and work units by deadline, to the minute, the earliest first."""
 
 
 class ModelScale(msgspec.Struct, frozen=True, kw_only=True):
-    """What one model needs and has. `work_seconds`: what is left for one replica, None while its
-    speed is not known.
+    """What one model needs and has. `needed`: the number before it is held. `work_seconds`: what is
+    left for one replica, None while its speed is not known. `hold_s`: how long a lower number
+    waits. `scaler`: what starts and stops its replicas, None where Lowtide has none for it.
     """
 
     model: str
     wanted: Wanted
+    needed: int | None = None
     present: int
     in_flight: int
     work_seconds: float | None
     due: DueWork = ()
+    hold_s: float = limits.SCALE_HOLD_S_MIN
+    scaler: ScalerReport | None = None
+
+    @property
+    def need(self) -> Need:
+        """What whoever scales it is to do."""
+        return Need(
+            replicas=self.wanted.replicas,
+            needed=self.needed,
+            present=self.present,
+            in_flight=self.in_flight,
+            trusted=self.wanted.trusted,
+            learns=self.wanted.learns,
+            hold_s=self.hold_s,
+            reason=self.wanted.reason,
+        )
 
 
 class ScaleService:
@@ -63,14 +84,18 @@ class ScaleService:
         *,
         replicas_max: int = limits.SCALE_REPLICAS_MAX,
         cold_start_s: float = limits.SCALE_COLD_START_S,
+        hold_s: float = limits.SCALE_HOLD_S_MIN,
     ) -> None:
-        """`cold_start_s`: what a start takes, until some were seen."""
+        """`cold_start_s`: what a start takes, until some were seen; `hold_s`: how long a lower
+        number waits at least.
+        """
         self._readings = readings
         self._standings = standings
         self._catalogue = catalogue
         self._clock = clock
         self._replicas_max = replicas_max
         self._cold_start_s = cold_start_s
+        self._hold_s = hold_s
         self._histories: dict[str, ReplicaStarts] = {}
         self._seen: tuple[float, Mapping[str, ModelScale]] | None = None
         self._looking = asyncio.Lock()
@@ -94,12 +119,13 @@ class ScaleService:
         live, _ = split(reports, now)
         replicas = _by_model(live)
         waiting = (m for m, parts in reading.by_model.items() if not all(p.paused for p in parts))
-        models = {*self._catalogue.names.values(), *replicas, *waiting}
+        scalers = scalers_by_model(live)
+        models = {*self._catalogue.names.values(), *replicas, *waiting, *scalers}
         self._histories = {m: each for m, each in self._histories.items() if m in models}
         return {
             model: self._scale(
                 model, await _due(reading.by_model.get(model, ())), replicas.get(model, ()),
-                reading.capacity, now, is_known=bool(live),
+                reading.capacity, now, is_known=bool(live), scaler=scalers.get(model),
             )
             for model in sorted(models)
         }  # fmt: skip
@@ -113,9 +139,12 @@ class ScaleService:
         now: datetime,
         *,
         is_known: bool,
+        scaler: ScalerReport | None,
     ) -> ModelScale:
         history = self._histories.get(model, ReplicaStarts())
         present = sum(each.condition not in _AWAY for each in replicas)
+        if present and scaler is not None and scaler.hides and scaler.running is not None:
+            present = scaler.running
         if is_known:
             history = history.seen(present, now)
         cold_start_s = history.cold_start_s(self._cold_start_s)
@@ -132,17 +161,20 @@ class ScaleService:
             replicas_max=self._replicas_max,
             is_known=is_known,
         )
-        hold_s = max(limits.SCALE_HOLD_S_MIN, cold_start_s)
+        hold_s = max(self._hold_s, cold_start_s)
         raw = wanted_replicas(load, now, OpenTime(now, self._catalogue.hours.get(model)))
         told = damped(raw, history.held, history.present, now, hold_s)
         self._histories[model] = history.told(held_after(told, raw, history.held, now, hold_s), now)
         return ModelScale(
             model=model,
             wanted=told,
+            needed=raw.replicas,
             present=present,
             in_flight=batch + others,
             work_seconds=load.work / load.rate if load.rate else (None if load.work else 0.0),
             due=due,
+            hold_s=hold_s,
+            scaler=scaler,
         )
 
 
@@ -168,6 +200,15 @@ def _by_model(live: Sequence[WorkerReport]) -> dict[str, list[ReplicaReport]]:
         for model in () if replica.endpoints else replica.models:
             found.setdefault(model, []).append(replica)
     return found
+
+
+def scalers_by_model(live: Sequence[WorkerReport]) -> dict[str, ScalerReport]:
+    """The scaler of each model that has one; of several reports, as while another worker takes it
+    over, the one that has read it, and asked last.
+    """
+    told = [each for report in live for each in report.scalers]
+    told.sort(key=lambda each: (each.target is not None, each.asked_at or _NEVER))
+    return {model: each for each in told for model in each.models}
 
 
 def _calls(replicas: Sequence[ReplicaReport]) -> tuple[int, int]:

@@ -26,6 +26,7 @@ from lowtide.loops.dispatch.trials import TrialLoop
 from lowtide.loops.local_wakeups import LocalWakeups
 from lowtide.loops.replicas.models import ModelsLoop
 from lowtide.loops.replicas.replica_set import ReplicaSet
+from lowtide.loops.replicas.report import PlaceReports
 from lowtide.loops.replicas.seen_models import SeenModelsLoop
 from lowtide.loops.runner import Loop, Loops
 from lowtide.loops.scheduling.scale import ScaleLoop
@@ -47,6 +48,7 @@ from lowtide.wiring.replicas.embedded import EmbeddedModel, start_embedded
 from lowtide.wiring.replicas.engines import Engines
 from lowtide.wiring.replicas.history import replica_history
 from lowtide.wiring.replicas.open_replica import Calling, open_replica
+from lowtide.wiring.replicas.scalers import EngineScalers
 from lowtide.wiring.replicas.sources import EngineSources
 from lowtide.wiring.services import build_services, standings_of, upload_secret
 from lowtide.wiring.worker import Worker
@@ -108,19 +110,11 @@ async def open_application(
         engines = _engines(settings, own, clock, replies, stack)
         replicas, catalogue = engines.replicas, engines.catalogue
         sources = _sources(engines, wakeups, clock, stack)
+        scalers = EngineScalers(clock, data_dir, lambda: wakeups.wake("scalers"))
+        scalers.configure(settings)
         parts = parts_of(settings, store, blobs, clock, catalogue)
-        worker = Worker(
-            parts,
-            replicas.upstreams,
-            _worker_id(settings),
-            wakeups,
-            outcomes,
-            shared=None if is_single_machine(settings) else replicas.shared,
-            controlled=replicas.controlled,
-            on_commit=replies.look,
-            sources=sources.reports,
-        )
-        replicas.follow(worker)
+        places = PlaceReports(sources.reports, scalers.reports)
+        worker = _worker(parts, replicas, wakeups, outcomes, replies, places)
         if is_single_machine(settings):
             await _release_previous_process(store, worker.id, clock)
         rates = rates_of(settings)
@@ -140,6 +134,9 @@ async def open_application(
         if role != "api":
             await stack.enter_async_context(worker.running())
             await stack.enter_async_context(_overview(worker.id, services, parts))
+            ownership = None if is_single_machine(settings) else store.ownership
+            asking = scalers.running(services.scale, worker.id, ownership)
+            wakeups.listen(await stack.enter_async_context(asking))
         yield Application(
             settings=settings,
             asgi=asgi,
@@ -147,8 +144,33 @@ async def open_application(
             store=store,
             blobs=blobs,
             begin_drain=partial(_begin_drain, services, worker if role != "api" else None),
-            reload=Reload(settings, engines, sources, parts.quotas),
+            reload=Reload(settings, engines, sources, scalers, parts.quotas),
         )
+
+
+def _worker(
+    parts: Parts,
+    replicas: ReplicaSet[Calling],
+    wakeups: LocalWakeups,
+    outcomes: Outcomes,
+    replies: ReplyBudget,
+    places: PlaceReports,
+) -> Worker:
+    """The worker of this process, which follows its replicas; it does not run yet."""
+    settings = parts.settings
+    worker = Worker(
+        parts,
+        replicas.upstreams,
+        _worker_id(settings),
+        wakeups,
+        outcomes,
+        shared=None if is_single_machine(settings) else replicas.shared,
+        controlled=replicas.controlled,
+        on_commit=replies.look,
+        places=places,
+    )
+    replicas.follow(worker)
+    return worker
 
 
 def _begin_drain(services: Services, worker: Worker | None) -> None:

@@ -15,6 +15,7 @@ from lowtide.core.replicas.reload import merged, unreloadable
 from lowtide.core.replicas.replica_changes import Changes
 from lowtide.service.accounts.quotas import Quotas
 from lowtide.wiring.replicas.engines import Engines
+from lowtide.wiring.replicas.scalers import EngineScalers
 from lowtide.wiring.replicas.sources import EngineSources
 
 log = structlog.get_logger(__name__)
@@ -23,6 +24,7 @@ RELOADABLE: Final = frozenset(
     {
         "replica",
         "source",
+        "scaler",
         "model",
         "catalogue",
         "limits",
@@ -47,11 +49,17 @@ class Reload:
     """Applies new settings to one running process."""
 
     def __init__(
-        self, settings: Settings, engines: Engines, sources: EngineSources, allowance: Quotas
+        self,
+        settings: Settings,
+        engines: Engines,
+        sources: EngineSources,
+        scalers: EngineScalers,
+        allowance: Quotas,
     ) -> None:
         self._settings = settings
         self._engines = engines
         self._sources = sources
+        self._scalers = scalers
         self._allowance = allowance
 
     def __call__(self, fresh: Settings) -> Reloaded:
@@ -60,6 +68,7 @@ class Reload:
         needs_restart = unreloadable(self._settings, fresh, RELOADABLE)
         replicas = self._engines.configure(settings)
         self._sources.configure(settings)
+        self._scalers.configure(settings)
         self._allowance.reload(settings.limits)
         self._settings = settings
         log.info(

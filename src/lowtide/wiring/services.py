@@ -144,6 +144,7 @@ def _scale(parts: Parts, standings: Standings) -> ScaleService:
         parts.clock,
         replicas_max=wanted.replicas_max,
         cold_start_s=wanted.cold_start_s,
+        hold_s=wanted.hold_s,
     )
 
 

@@ -16,7 +16,7 @@ from lowtide.core.dispatch.replica import Replica
 from lowtide.core.reporting.batch_watch import BatchWatch
 from lowtide.core.reporting.replica_watch import Look
 from lowtide.core.reporting.tally import Tallies
-from lowtide.core.reporting.worker_report import SourceReport, WorkerReport
+from lowtide.core.reporting.worker_report import ScalerReport, SourceReport, WorkerReport
 from lowtide.engines.http.client import HttpEngine
 from lowtide.loops.batches.housekeeping import ExpireLoop, SweepLoop
 from lowtide.loops.batches.let_in import LetInLoop
@@ -33,7 +33,7 @@ from lowtide.loops.listen import ListenLoop
 from lowtide.loops.local_wakeups import LocalWakeups
 from lowtide.loops.replicas.ownership import OwnershipLoop
 from lowtide.loops.replicas.replica_set import ReplicaMember
-from lowtide.loops.replicas.report import ReportLoop
+from lowtide.loops.replicas.report import NO_PLACES, PlaceReports, ReportLoop
 from lowtide.loops.replicas.window_control import ControlLoop, EngineProbeLoop, ReplicaControl
 from lowtide.loops.runner import Loop, Loops
 from lowtide.loops.scheduling.urgency import UrgencyLoop
@@ -61,14 +61,14 @@ class Worker:
         shared: Mapping[str, Replica] | None = None,
         controlled: Sequence[ReplicaControl] = (),
         on_commit: Callable[[], None] = lambda: None,
-        sources: Callable[[], tuple[SourceReport, ...]] = tuple,
+        places: PlaceReports = NO_PLACES,
         draw: Callable[[], float] = random.random,
     ) -> None:
         """`upstreams` and `controlled`, those whose windows follow their engines, may change at run
         time; then call `replicas_changed`. `shared` are those of `upstreams` that other workers may
         list, too, by the name that all use; None where no other worker can. `outcomes` wakes
-        "commit" of `wakeups`; `on_commit` is called after each commit. `sources`: what the report
-        says of where engines are found. `draw` gives numbers in [0, 1) for back-off."""
+        "commit" of `wakeups`; `on_commit` is called after each commit. `draw` gives numbers in
+        [0, 1) for back-off."""
         store, blobs, clock = parts.store, parts.blobs, parts.clock
         dispatch = parts.settings.dispatch
         ttl_s = dispatch.lease_ttl_s
@@ -95,7 +95,7 @@ class Worker:
             monotonic=clock.monotonic,
         )
         self._on_commit = on_commit
-        self._sources = sources
+        self._places = places
         self._tasks = TaskPlaces(
             worker_id, store, blobs, clock, parts.planner, parts.quotas, self.wake,
             lease_ttl_s=ttl_s,
@@ -189,7 +189,11 @@ class Worker:
 
     @property
     def sources(self) -> tuple[SourceReport, ...]:
-        return self._sources()
+        return self._places.sources()
+
+    @property
+    def scalers(self) -> tuple[ScalerReport, ...]:
+        return self._places.scalers()
 
     @property
     def tallies(self) -> Tallies:

@@ -8,7 +8,12 @@ import pytest
 
 from lowtide import limits
 from lowtide.core.accounts.catalogue import Catalogue, ModelEntry
-from lowtide.core.reporting.worker_report import ReplicaLoad, ReplicaReport, WorkerReport
+from lowtide.core.reporting.worker_report import (
+    ReplicaLoad,
+    ReplicaReport,
+    ScalerReport,
+    WorkerReport,
+)
 from lowtide.core.scheduling.feasibility import Backlog
 from lowtide.core.scheduling.forecast import Hour, Throughput
 from lowtide.ports.capacity import Capacity, CapacityStore
@@ -31,6 +36,7 @@ class Installation:
         self.pace: Throughput | None = None
         self.is_away = False
         self.replicas: tuple[ReplicaReport, ...] | None = ()
+        self.scalers: tuple[ScalerReport, ...] = ()
         standings = Standings(cast(Any, self), self.clock, self._report)
         catalogue = Catalogue([ModelEntry(id="m", aliases=("em",))])
         readings = BacklogReadings(cast(CapacityStore, self), self.clock)
@@ -50,8 +56,9 @@ class Installation:
         if self.replicas is None:
             return None
         return WorkerReport(
-            worker_id="w", seen_at=self.clock.now(), ttl_s=30.0, replicas=self.replicas
-        )
+            worker_id="w", seen_at=self.clock.now(), ttl_s=30.0, replicas=self.replicas,
+            scalers=self.scalers,
+        )  # fmt: skip
 
     def has(self, count: int, *, in_flight: int = 0, running: int = 0) -> None:
         """So many replicas are there, each with these calls."""
@@ -179,3 +186,33 @@ async def test_a_model_that_is_not_known_is_none(site: Installation) -> None:
     known = await site.service.of("m")
     assert known is not None
     assert known.wanted.reason == "no work"
+
+
+async def test_what_is_held_up_is_told_beside_what_is_needed_now(site: Installation) -> None:
+    site.has(2)
+    found = await site.look()
+    assert (found.wanted.replicas, found.need.replicas, found.need.needed) == (2, 2, 0)
+    assert found.need.hold_s == COLD_S
+
+
+async def test_the_replicas_behind_one_address_are_those_that_its_scaler_counts(
+    site: Installation,
+) -> None:
+    site.has(1)
+    site.scalers = (ScalerReport(label="ray s", models=("m",), target=4, running=3, hides=True),)
+    found = await site.look()
+    assert (found.present, found.scaler) == (3, site.scalers[0])
+    site.learned()
+    site.due(24, 3)
+    assert (await site.look()).work_seconds == pytest.approx(3 * 3 * 3600)
+    site.has(0)
+    assert (await site.look()).present == 0, "nothing answers there"
+
+
+async def test_a_scaler_that_counts_what_a_source_finds_changes_no_number(
+    site: Installation,
+) -> None:
+    site.has(2)
+    site.scalers = (ScalerReport(label="k", models=("m", "n"), target=4, running=4),)
+    assert (await site.look()).present == 2
+    assert set(await site.service.all()) == {"m", "n"}, "a model that only a scaler names is known"

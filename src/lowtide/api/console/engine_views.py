@@ -83,6 +83,7 @@ def _shown(found: EngineList, engines: Sequence[EngineObject]) -> dict[str, Any]
         "workers": [each for each in found.workers if not each.is_gone],
         "gone": [each for each in found.workers if each.is_gone],
         "sources": found.sources,
+        "scalers": found.scalers,
         "ready": sum(each.condition in ("ready", "live_first") for each in engines),
     }
 

@@ -4,6 +4,8 @@ from typing import Literal
 
 import msgspec
 
+from lowtide.api.objects.scale import ScalerObject
+
 
 class EngineLoad(msgspec.Struct, frozen=True, kw_only=True):
     """How full a replica is. `window`: batch calls that it may have at a time, `bound`: what keeps
@@ -61,9 +63,12 @@ class SourceObject(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EngineList(msgspec.Struct, frozen=True, kw_only=True):
-    """All replicas by name, all workers that reported within a day, and where engines are found."""
+    """All replicas by name, all workers that reported within a day, where engines are found, and
+    what starts and stops them.
+    """
 
     object: Literal["list"] = "list"
     data: list[EngineObject]
     workers: list[WorkerObject]
     sources: list[SourceObject] = []
+    scalers: list[ScalerObject] = []

@@ -15,6 +15,7 @@ from lowtide.api.objects.engines import (
     SourceObject,
     WorkerObject,
 )
+from lowtide.api.replicas.scaler_objects import scaler_list
 from lowtide.core.reporting.standing import by_owner, split
 from lowtide.core.reporting.worker_report import ReplicaReport, SourceReport, WorkerReport
 
@@ -37,6 +38,7 @@ def engine_list(reports: Iterable[WorkerReport], now: datetime) -> EngineList:
         workers=[_worker(each, is_gone=False) for each in live]
         + [_worker(each, is_gone=True) for each in gone],
         sources=_sources(live),
+        scalers=scaler_list(live),
     )
 
 

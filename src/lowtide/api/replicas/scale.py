@@ -8,6 +8,7 @@ from lowtide.api.middleware.caller import services_of
 from lowtide.api.objects.scale import ScaleList, ScaleObject
 from lowtide.api.openapi.answers import answers
 from lowtide.api.openapi.routes import Routes
+from lowtide.api.replicas.scaler_objects import scaler_object
 from lowtide.core.errors import LowtideError
 from lowtide.service.scale import ModelScale
 
@@ -42,4 +43,5 @@ def _object(scale: ModelScale) -> ScaleObject:
         in_flight=scale.in_flight,
         trusted=wanted.trusted,
         reason=wanted.reason,
+        scaler=None if scale.scaler is None else scaler_object(scale.scaler),
     )

@@ -181,7 +181,15 @@ def _mend(settings: Settings, options: DoctorOptions) -> "Repairs":
 async def _examine(settings: Settings, config_file: Path | None) -> list[Finding]:
     """Runs all checks, in the order in which trouble is best understood."""
     # Every adapter: slow to load, so not at the start.
-    from lowtide.cli.doctor import accounts, checks, replicas, sources, states, workers
+    from lowtide.cli.doctor import (
+        accounts,
+        checks,
+        replicas,
+        scalers,
+        sources,
+        states,
+        workers,
+    )
     from lowtide.wiring.database import is_single_machine
 
     findings = [checks.check_config(settings, config_file)]
@@ -209,6 +217,7 @@ async def _examine(settings: Settings, config_file: Path | None) -> list[Finding
         *(replicas.check_replica(replica, names) for replica in settings.replica)
     )
     findings += await sources.check_sources(settings, names)
+    findings += await scalers.check_scalers(settings)
     if not settings.replica and not settings.source:
         findings.append(NO_REPLICA)
     return findings

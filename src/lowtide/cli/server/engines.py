@@ -3,6 +3,7 @@
 from rich.markup import escape
 
 from lowtide.api.objects.engines import EngineList, EngineObject, SourceObject
+from lowtide.api.objects.scale import ScalerObject
 from lowtide.cli.accounts.admin_target import AdminTarget, open_admin
 from lowtide.cli.client.objects import read_view
 from lowtide.cli.options import (
@@ -23,8 +24,8 @@ def engines(
     data_dir: DataDirOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show the engines: what each serves, how full it is, why it takes no calls, and what the
-    sources tell in which engines are found.
+    """Show the engines: what each serves, how full it is, why it takes no calls, what the sources
+    tell in which engines are found, and what the scalers were asked that start and stop them.
     """
     with open_admin(AdminTarget(server, api_key, config_file, data_dir)) as backend:
         found = backend.engines()
@@ -38,6 +39,8 @@ def engines(
             console.info(f"Worker {escape(worker.id)} has not reported since {at}.")
     for source in listed.sources:
         console.info(source_line(source, len(listed.workers)))
+    for scaler in listed.scalers:
+        console.info(scaler_line(scaler))
     if not listed.data:
         console.info("No worker reports an engine: is one running? See `lowtide doctor`.")
         return
@@ -72,6 +75,24 @@ def source_line(source: SourceObject, workers: int) -> str:
         words += f": {source.trouble}"
     if len(source.workers) < workers:
         words += f" (seen by {', '.join(source.workers)})"
+    return escape(f"{words}.")
+
+
+def scaler_line(scaler: ScalerObject) -> str:
+    """What a scaler has and was asked for last, and what fails."""
+    words = f"Scaler {scaler.scaler}{' (dry run)' if scaler.dry_run else ''}: "
+    words += (
+        f"{scaler.running} of {scaler.target} running"
+        if scaler.target is not None
+        else "not read yet"
+    )
+    if scaler.asked is not None:
+        at = units.human_instant(scaler.asked_at or 0)
+        verb = "would have been asked" if scaler.dry_run else "asked"
+        words += f", {verb} for {scaler.asked} at {at} ({scaler.reason})"
+    if scaler.trouble:
+        since = scaler.trouble_since
+        words += f". {scaler.trouble}{f', since {units.human_instant(since)}' if since else ''}"
     return escape(f"{words}.")
 
 

@@ -75,6 +75,26 @@ class SourceReport(msgspec.Struct, frozen=True, kw_only=True):
     trouble: str = ""
 
 
+class ScalerReport(msgspec.Struct, frozen=True, kw_only=True):
+    """A scaler, as the worker sees it that alone asks it. `target`: the replicas that the place was
+    told to have, and `running` those that there are, None while it was not read. `asked` at
+    `asked_at`: what this worker asked for last, with its `reason`. `trouble`: what fails, since
+    `trouble_since`. `hides`: one engine stands for all that run.
+    """
+
+    label: str
+    models: tuple[str, ...] = ()
+    dry_run: bool = False
+    target: int | None = None
+    running: int | None = None
+    hides: bool = False
+    asked: int | None = None
+    asked_at: datetime | None = None
+    reason: str = ""
+    trouble: str = ""
+    trouble_since: datetime | None = None
+
+
 class WorkerReport(msgspec.Struct, frozen=True, kw_only=True):
     """The report of one worker at `seen_at`; `ttl_s` later it says nothing
     about the present any more.
@@ -97,3 +117,5 @@ class WorkerReport(msgspec.Struct, frozen=True, kw_only=True):
     more_batches: bool = False
     sources: tuple[SourceReport, ...] = ()
     """The sources as this process sees them; empty in reports of older versions."""
+    scalers: tuple[ScalerReport, ...] = ()
+    """Those that this worker asks; empty in reports of older versions."""

@@ -79,13 +79,14 @@ class ModelLoad(msgspec.Struct, frozen=True, kw_only=True):
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     """The replicas that a model needs. `deadline_at`: the one that decides; `wake_at`: when another
     replica is to be started, None where none is. `trusted` False: something was not known, and the
-    number is held up for that.
+    number is held up for that; `learns`: a replica has to run for it to be known.
     """
 
     replicas: int
     deadline_at: datetime | None = None
     wake_at: datetime | None = None
     trusted: bool = True
+    learns: bool = False
     reason: str = "no work"
 
 
@@ -111,6 +112,7 @@ def wanted_replicas(load: ModelLoad, now: datetime, opened: OpenTime) -> Wanted:
             replicas=_bounded(max(1, load.present), load),
             deadline_at=load.due[0][0],
             trusted=False,
+            learns=True,
             reason="how fast a replica is has yet to be learned: one that runs will tell",
         )
     return _by_deadline(load, load.rate, now, opened, least)

@@ -1,15 +1,17 @@
 """JSON from the API of the system that runs the engines: Kubernetes, Ray.
 
-Its adapters of `ports.sources` call it. Invariant: whatever the network or the other side does is a
-SourceError, which holds no token; no answer larger than `limits.SOURCE_BYTES_MAX` is held.
+The adapters of `ports.sources` and of `ports.scalers` call it. Invariant: whatever the network or
+the other side does is a SourceError, which holds no token; no answer larger than
+`limits.SOURCE_BYTES_MAX` is held.
 """
 
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Final
 
 import httpx
 import msgspec
@@ -18,6 +20,8 @@ from lowtide import limits
 from lowtide.ports.sources import SourceError
 
 _DETAIL_CHARS_MAX = 200
+_WORDS: Final = ("message", "error", "detail", "msg")
+"""Fields in which Kubernetes and Ray say why they refuse."""
 
 
 class StatusError(SourceError):
@@ -44,27 +48,43 @@ class JsonApi:
     async def get(self, path: str, **query: str) -> Any:
         """What it answers to GET. Raises SourceError."""
         async with self.opened(path, limits.SOURCE_READ_S, **query) as response:
-            data = bytearray()
-            async for piece in response.aiter_bytes():
-                data += piece
-                if len(data) > limits.SOURCE_BYTES_MAX:
-                    raise SourceError(f"{self._url}{path}: the answer is too long for a list")
-        try:
-            return msgspec.json.decode(data)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            raise SourceError(f"{self._url}{path}: the answer is no JSON") from None
+            return await self._decoded(path, response)
+
+    async def send(
+        self, method: str, path: str, body: Any, media_type: str = "application/json", **query: str
+    ) -> Any:
+        """What it answers to a body of JSON. Raises SourceError."""
+        content, headers = msgspec.json.encode(body), {"Content-Type": media_type}
+        call = (method, path, query, content, headers)
+        async with self._answer(*call, read_s=limits.SCALER_ASK_S) as response:
+            return await self._decoded(path, response)
 
     @asynccontextmanager
     async def opened(self, path: str, read_s: float, **query: str) -> AsyncIterator[httpx.Response]:
         """An answer of 200 to be read piece by piece; `read_s`: the longest silence in seconds.
         Raises SourceError; StatusError for another answer; also while it is read.
         """
+        async with self._answer("GET", path, query, read_s=read_s) as response:
+            yield response
+
+    @asynccontextmanager
+    async def _answer(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str],
+        content: bytes | None = None,
+        headers: Mapping[str, str] = MappingProxyType({}),
+        *,
+        read_s: float,
+    ) -> AsyncIterator[httpx.Response]:
         try:
             request = self._open().build_request(
-                "GET",
+                method,
                 f"{self._url}{path}",
                 params=query,
-                headers=self._headers(),
+                headers={**headers, **self._headers()},
+                content=content,
                 timeout=httpx.Timeout(limits.SOURCE_READ_S, read=read_s),
             )
             response = await self._open().send(request, stream=True)
@@ -79,6 +99,17 @@ class JsonApi:
             await self.aclose()  # the next one reads the certificates again
             words = str(error) or type(error).__name__
             raise SourceError(f"{self._url}{path}: {words}") from None
+
+    async def _decoded(self, path: str, response: httpx.Response) -> Any:
+        data = bytearray()
+        async for piece in response.aiter_bytes():
+            data += piece
+            if len(data) > limits.SOURCE_BYTES_MAX:
+                raise SourceError(f"{self._url}{path}: the answer is too long")
+        try:
+            return msgspec.json.decode(data)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            raise SourceError(f"{self._url}{path}: the answer is no JSON") from None
 
     async def aclose(self) -> None:
         """Closes its connections; the next call opens others."""
@@ -121,8 +152,9 @@ async def _refusal(response: httpx.Response) -> str:
             break
     try:
         answer = msgspec.json.decode(data)
-        words = str(answer["message"]) if isinstance(answer, dict) else ""
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, KeyError):
+        told = answer if isinstance(answer, dict) else {}
+        words = next((str(told[field]) for field in _WORDS if told.get(field)), "")
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         words = ""
     said = f": {' '.join(words.split())[:_DETAIL_CHARS_MAX]}" if words else ""
     return f"it answers {response.status_code}{said}"

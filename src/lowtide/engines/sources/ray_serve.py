@@ -3,7 +3,8 @@
 Ray starts and stops replicas behind its proxy, so an application is one engine, with the path of
 its route before /v1. Read from the REST API of the dashboard, twice a second. Invariant: only an
 application with the status RUNNING is an engine; one that the settings name and that Ray does not
-know is a SourceError.
+know is a SourceError. Of an application that others scale (`external_scaler_enabled`), each
+deployment has to have a replica that runs: at zero Ray starts none for a call, which would hang.
 """
 
 from typing import Any
@@ -20,11 +21,36 @@ _PATH = "/api/serve/applications/"
 _RUNNING = "RUNNING"
 
 
+class ServeReplica(msgspec.Struct, frozen=True):
+    """One replica of a deployment."""
+
+    state: str = ""
+
+
+class ServeDeployment(msgspec.Struct, frozen=True):
+    """One deployment of an application."""
+
+    replicas: tuple[ServeReplica, ...] = ()
+
+
 class ServeApplication(msgspec.Struct, frozen=True):
     """One application, with the fields that count here."""
 
     status: str = ""
     route_prefix: str | None = None
+    external_scaler_enabled: bool | None = None
+    deployments: dict[str, ServeDeployment] = {}
+
+    @property
+    def takes_calls(self) -> bool:
+        """Whether a call would find replicas, or have them started."""
+        return self.status == _RUNNING and (
+            not self.external_scaler_enabled
+            or all(
+                any(replica.state == _RUNNING for replica in deployment.replicas)
+                for deployment in self.deployments.values()
+            )
+        )
 
 
 class HttpOptions(msgspec.Struct, frozen=True):
@@ -73,7 +99,7 @@ class RayServe:
         engines = tuple(
             FoundEngine(quote(name, safe=""), self._host, port, path=_path(each.route_prefix))
             for name, each in sorted(wanted.items())
-            if each.status == _RUNNING and each.route_prefix is not None
+            if each.takes_calls and each.route_prefix is not None
         )
         return Listing(engines, limits.SOURCE_POLL_S)
 

@@ -16,7 +16,6 @@ from typing import Protocol
 import structlog
 
 from lowtide import limits
-from lowtide.core.dispatch.replica import Replica
 from lowtide.core.replicas.replica_assignment import Fleet, Member, MembershipView, plan
 from lowtide.ports.clock import Clock
 from lowtide.ports.ownership import OwnershipStore
@@ -28,6 +27,23 @@ _NEVER = float("-inf")
 _ROUNDING_S = 2e-6
 """An instant is rounded to a microsecond: a tick just before the heartbeat is due would be asked
 for again at once, and again."""
+
+
+class Ownable(Protocol):
+    """What one worker alone may use: a replica, or a seat (loops/replicas/seats.py). `calls`: its
+    uses under way.
+    """
+
+    models: frozenset[str]
+    name: str
+    owned_until_s: float
+
+    @property
+    def calls(self) -> int: ...
+
+    def own_until(self, until_s: float) -> None:
+        """Sets the monotonic second until which it may be used."""
+        ...
 
 
 class WorkSource(Protocol):
@@ -52,8 +68,8 @@ class OwnershipLoop:
         worker_id: str,
         store: OwnershipStore,
         clock: Clock,
-        shared: Mapping[str, Replica],
-        own: Sequence[Replica],
+        shared: Mapping[str, Ownable],
+        own: Sequence[Ownable],
         work: WorkSource,
         *,
         lease_ttl_s: float = limits.LEASE_TTL_S,
@@ -84,7 +100,7 @@ class OwnershipLoop:
         """Asks for a look at the next tick: workers or owners have changed."""
         self._due_s = _NEVER
 
-    def replicas_changed(self, shared: Mapping[str, Replica], own: Sequence[Replica]) -> None:
+    def replicas_changed(self, shared: Mapping[str, Ownable], own: Sequence[Ownable]) -> None:
         """Takes over a new list of replicas. What is no more listed is given back once it is idle;
         what is new takes no calls before it was claimed.
         """

@@ -7,8 +7,9 @@ store that is away stops neither log lines nor metrics.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Protocol
+from typing import Final, Protocol
 
 import msgspec
 import structlog
@@ -19,7 +20,7 @@ from lowtide.core.reporting.batch_watch import BatchWatch
 from lowtide.core.reporting.replica_state import held_endpoints, state_of
 from lowtide.core.reporting.replica_watch import Look, ReplicaWatch
 from lowtide.core.reporting.tally import Tallies
-from lowtide.core.reporting.worker_report import SourceReport, WorkerReport
+from lowtide.core.reporting.worker_report import ScalerReport, SourceReport, WorkerReport
 from lowtide.ports.clock import Clock
 from lowtide.ports.store import StoreError
 from lowtide.ports.worker_reports import WorkerReportStore
@@ -35,6 +36,8 @@ class Workings(Protocol):
     @property
     def sources(self) -> tuple[SourceReport, ...]: ...
     @property
+    def scalers(self) -> tuple[ScalerReport, ...]: ...
+    @property
     def tallies(self) -> Tallies: ...
     @property
     def batch_watch(self) -> BatchWatch: ...
@@ -46,6 +49,17 @@ class Workings(Protocol):
     def validation_trouble(self) -> str | None: ...
     @property
     def validating(self) -> tuple[str, datetime] | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class PlaceReports:
+    """What there is to report of where engines are found, and of what starts and stops them."""
+
+    sources: Callable[[], tuple[SourceReport, ...]] = tuple
+    scalers: Callable[[], tuple[ScalerReport, ...]] = tuple
+
+
+NO_PLACES: Final = PlaceReports()
 
 
 OnLook = Callable[[Sequence[Look], Mapping[str, str]], None]
@@ -105,6 +119,7 @@ class ReportLoop:
             batches=workings.batch_watch.reports(now, now_s),
             more_batches=workings.batch_watch.is_full,
             sources=workings.sources,
+            scalers=workings.scalers,
         )
 
     async def leave(self) -> None:
@@ -159,7 +174,8 @@ def _news(report: WorkerReport) -> object:
     ]
     batches = [(each.id, each.failures > 0) for each in report.batches]
     troubles = (bool(report.results_trouble), bool(report.validation_trouble))
-    return replicas, batches, troubles, report.validating, report.more_batches, report.sources
+    found = (report.sources, report.scalers)
+    return replicas, batches, troubles, report.validating, report.more_batches, found
 
 
 def _short(trouble: str | None) -> str:

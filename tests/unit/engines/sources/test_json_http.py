@@ -40,7 +40,7 @@ async def test_an_answer_without_an_end_is_cut(monkeypatch: pytest.MonkeyPatch) 
             yield b" " * 65_536
 
     monkeypatch.setattr(limits, "SOURCE_BYTES_MAX", 200_000)
-    assert await words_of((200, endless())) == "/list: the answer is too long for a list"
+    assert await words_of((200, endless())) == "/list: the answer is too long"
 
 
 async def test_a_server_that_is_away_is_told_and_asked_again() -> None:

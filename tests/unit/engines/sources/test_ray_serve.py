@@ -40,6 +40,31 @@ async def test_applications_that_run_are_engines_at_the_proxy() -> None:
     assert (await told(answer, application="starting")).engines == ()
 
 
+@pytest.mark.parametrize(
+    ("is_external", "states", "is_there"),
+    [
+        (True, [], False),
+        (True, ["STARTING"], False),
+        (True, ["STARTING", "RUNNING"], True),
+        (False, [], True),
+        (None, [], True),
+    ],
+)
+async def test_an_application_that_others_scale_is_an_engine_while_it_has_replicas(
+    is_external: bool | None, states: list[str], is_there: bool
+) -> None:
+    application = {
+        "status": "RUNNING",
+        "route_prefix": "/",
+        "external_scaler_enabled": is_external,
+        "deployments": {
+            "Router": {"replicas": [{"state": "RUNNING"}]},
+            "Engine": {"replicas": [{"state": state} for state in states]},
+        },
+    }
+    assert bool((await told({"applications": {"llm": application}})).engines) == is_there
+
+
 async def test_an_application_that_ray_does_not_know_is_told_with_those_it_does() -> None:
     with pytest.raises(SourceError, match="no application lm; there are: llm"):
         await told({"applications": {"llm": {}}}, application="lm")

@@ -13,7 +13,7 @@ from lowtide.core.faults.outcome import Reply
 from lowtide.core.reporting.batch_watch import BatchWatch
 from lowtide.core.reporting.standing import standing_of
 from lowtide.core.reporting.tally import Tallies
-from lowtide.core.reporting.worker_report import SourceReport, WorkerReport
+from lowtide.core.reporting.worker_report import ScalerReport, SourceReport, WorkerReport
 from lowtide.loops.replicas.report import ReportLoop
 from lowtide.ports.store import StoreUnavailable
 from testkit.faults import Faulty
@@ -33,6 +33,10 @@ class Workings:
     @property
     def replicas(self) -> Sequence[Replica]:
         return [self._bench.replica]
+
+    @property
+    def scalers(self) -> tuple[ScalerReport, ...]:
+        return ()
 
     @property
     def sources(self) -> tuple[SourceReport, ...]:

@@ -1,0 +1,33 @@
+"""Reports of scalers as the API, the console and the command show them. Pure."""
+
+from collections.abc import Iterable
+from datetime import datetime
+
+from lowtide.api.objects.scale import ScalerObject
+from lowtide.core.reporting.worker_report import ScalerReport, WorkerReport
+
+
+def scaler_object(report: ScalerReport) -> ScalerObject:
+    """One scaler."""
+    return ScalerObject(
+        scaler=report.label,
+        models=report.models,
+        dry_run=report.dry_run,
+        target=report.target,
+        running=report.running,
+        asked=report.asked,
+        asked_at=_seconds(report.asked_at),
+        reason=report.reason or None,
+        trouble=report.trouble or None,
+        trouble_since=_seconds(report.trouble_since),
+    )
+
+
+def scaler_list(live: Iterable[WorkerReport]) -> list[ScalerObject]:
+    """The scalers of workers that live, each by its name."""
+    found = [scaler_object(each) for report in live for each in report.scalers]
+    return sorted(found, key=lambda each: each.scaler)
+
+
+def _seconds(at: datetime | None) -> int | None:
+    return None if at is None else int(at.timestamp())

@@ -1,0 +1,1 @@
+"""What starts and stops engines: Kubernetes, Ray, commands here. See ports/scalers.py."""

@@ -1,0 +1,103 @@
+"""A deployment of Ray Serve as a scaler, by the external scaling API of Ray's dashboard (alpha).
+
+The application needs `external_scaler_enabled: true`, and none of its deployments may have an
+`autoscaling_config`; else Ray answers 412. Invariant: an application is never added, removed or
+changed: `PUT /api/serve/applications/` would remove all that are not listed, and is not called.
+"""
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any, Final
+from urllib.parse import quote
+
+import msgspec
+
+from lowtide.core.replicas.scaler_asks import ScalerLook
+from lowtide.engines.scalers.places import as_scaler_errors
+from lowtide.engines.sources.json_http import JsonApi
+from lowtide.ports.scalers import ScalerError
+
+_APPLICATIONS: Final = "/api/serve/applications/"
+_ENABLE: Final = (
+    "set external_scaler_enabled: true for the application and take autoscaling_config away from"
+    " its deployments, then deploy it anew"
+)
+_REMEDIES: Final[Mapping[int, str]] = {
+    HTTPStatus.PRECONDITION_FAILED: _ENABLE,
+    HTTPStatus.BAD_REQUEST: "application and deployment are right?",
+    HTTPStatus.NOT_FOUND: "dashboard is right, and this Ray has the external scaling API?",
+}
+
+
+class _Replica(msgspec.Struct, frozen=True):
+    state: str = ""
+
+
+class _Deployment(msgspec.Struct, frozen=True):
+    """One deployment, with the fields that count here. Older versions of Ray tell no target."""
+
+    target_num_replicas: int | None = None
+    replicas: tuple[_Replica, ...] = ()
+
+
+class _Application(msgspec.Struct, frozen=True):
+    deployments: dict[str, _Deployment] = {}
+    external_scaler_enabled: bool | None = None
+
+
+class _Applications(msgspec.Struct, frozen=True):
+    applications: dict[str, _Application]
+
+
+class RayScale:
+    """Adapter of `ports.scalers.Scaler` for one deployment of one application."""
+
+    def __init__(self, api: JsonApi, application: str, deployment: str) -> None:
+        self._api = api
+        self._application = application
+        self._deployment = deployment
+        place = f"applications/{quote(application, '')}/deployments/{quote(deployment, '')}"
+        self._path = f"/api/v1/{place}/scale"
+
+    async def look(self) -> ScalerLook:
+        """See `ports.scalers.Scaler`. Ray's proxy stands for all replicas."""
+        deployment = (await self._read()).deployments.get(self._deployment)
+        if deployment is None:
+            raise ScalerError(
+                f"the application {self._application} has no deployment {self._deployment}"
+            )
+        running = sum(replica.state == "RUNNING" for replica in deployment.replicas)
+        target = deployment.target_num_replicas
+        if target is None:
+            target = len(deployment.replicas)
+        return ScalerLook(target=target, running=running, hides=True)
+
+    async def ask(self, replicas: int) -> None:
+        """See `ports.scalers.Scaler`."""
+        with as_scaler_errors(_REMEDIES):
+            await self._api.send("POST", self._path, {"target_num_replicas": replicas})
+
+    async def check(self) -> None:
+        """See `ports.scalers.Scaler`. Ray has no dry run, but tells whether it lets itself be
+        scaled.
+        """
+        await self.look()
+        if (await self._read()).external_scaler_enabled is False:
+            raise ScalerError(f"Ray will refuse any number (412): {_ENABLE}")
+
+    async def aclose(self) -> None:
+        """See `ports.scalers.Scaler`."""
+        await self._api.aclose()
+
+    async def _read(self) -> _Application:
+        with as_scaler_errors(_REMEDIES):
+            answer: Any = await self._api.get(_APPLICATIONS)
+        try:
+            told = msgspec.convert(answer, _Applications).applications
+        except msgspec.ValidationError as error:
+            raise ScalerError(f"Ray's list of applications makes no sense: {error}") from None
+        if self._application not in told:
+            there = ", ".join(sorted(told)) or "none"
+            words = f"Ray Serve has no application {self._application}; there are: {there}"
+            raise ScalerError(words)
+        return told[self._application]

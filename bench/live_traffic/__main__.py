@@ -1,6 +1,6 @@
 """`make bench-live`: every rule beside the same live traffic, on simulated engines.
 
-    python -m bench.live_traffic [--seeds 5] [--quick] [--write]
+    python -m bench.live_traffic [--seeds 5] [--quick] [--write] [--only class]
 
 Virtual time: the figures do not depend on this machine, and the same seeds give the same figures.
 `--write` puts tables and pictures into docs/live-traffic.md and docs/live-traffic-tables.md.
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench.live_traffic import tables
-from bench.live_traffic.experiments import LOADS, SETUPS, cells, play, race, races
+from bench.live_traffic.experiments import CLASS, LOADS, cells, class_cells, play, race, races
 from bench.live_traffic.prefixes import play_prefixes, prefix_runs
 
 DOCS: Final = Path(__file__).parents[2] / "docs"
@@ -30,13 +30,17 @@ Job = tuple[Callable[..., Run], tuple[Any, ...]]
 def main() -> None:
     asked = _arguments()
     seeds = range(1, 2 if asked.quick else asked.seeds + 1)
-    jobs: dict[str, list[Job]] = {
-        "beside": [(play, (cell,)) for cell in cells(seeds)],
-        "races": [(race, (run,)) for run in races(seeds)],
-        "prefixes": [(play_prefixes, run) for run in prefix_runs(seeds)],
-    }
+    jobs: dict[str, list[Job]] = {"class": [(play, (cell,)) for cell in class_cells(seeds)]}
+    if asked.only is None:
+        jobs |= {
+            "beside": [(play, (cell,)) for cell in cells(seeds)],
+            "races": [(race, (run,)) for run in races(seeds)],
+            "prefixes": [(play_prefixes, run) for run in prefix_runs(seeds)],
+        }
     runs = _run_all(jobs, asked.jobs)
-    parts = _tables(runs)
+    parts = _class_tables(runs["class"])
+    if asked.only is None:
+        parts |= _tables(runs)
     for lines in parts.values():
         print("\n".join(lines), end="\n\n")
     if asked.json:
@@ -51,6 +55,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="one seed")
     parser.add_argument("--write", action="store_true", help="into the pages of docs/")
     parser.add_argument("--jobs", type=int, default=2, help="processes at one time")
+    parser.add_argument("--only", choices=["class"], help="the runs with the scheduler class")
     parser.add_argument("--json", type=Path, help="every run, into this file")
     return parser.parse_args()
 
@@ -75,10 +80,17 @@ def _run_all(jobs: dict[str, list[Job]], processes: int) -> dict[str, list[Run]]
     return runs
 
 
+def _class_tables(runs: list[Run]) -> dict[str, list[str]]:
+    return {
+        "class": tables.with_class(runs, LOADS, CLASS),
+        "tolerance": tables.over_tolerance(runs, ("steady 10/s", "steady 25/s"), CLASS),
+    }
+
+
 def _tables(runs: dict[str, list[Run]]) -> dict[str, list[str]]:
     beside = {
         f"{load} {setup}": tables.beside_live(runs["beside"], load, setup)
-        for setup in reversed(SETUPS)
+        for setup in ("smooth", "recommended", "stock")
         for load in LOADS
         if not load.startswith("long")
     }
@@ -95,11 +107,8 @@ def _marker(name: str) -> str:
 
 
 def _write(runs: dict[str, list[Run]], parts: dict[str, list[str]]) -> None:
-    from bench.live_traffic import pictures
-
-    PICTURES.mkdir(exist_ok=True)
-    pictures.trade(runs["beside"], "steady 10/s", "stock", PICTURES / "trade.png")
-    pictures.day(runs["beside"], PICTURES / "day.png")
+    if "beside" in runs:
+        _draw(runs)
     for page in PAGES:
         text = page.read_text()
         for name, lines in parts.items():
@@ -108,6 +117,14 @@ def _write(runs: dict[str, list[Run]], parts: dict[str, list[str]]) -> None:
                 head, _, rest = text.partition(begin)
                 text = head + "\n".join([begin, *lines, end]) + rest.partition(end)[2]
         page.write_text(text)
+
+
+def _draw(runs: dict[str, list[Run]]) -> None:
+    from bench.live_traffic import pictures
+
+    PICTURES.mkdir(exist_ok=True)
+    pictures.trade(runs["beside"], "steady 10/s", "stock", PICTURES / "trade.png")
+    pictures.day(runs["beside"], PICTURES / "day.png")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from lowtide.engine_sim.bound import Demand, batch_bound, demand_of, makespan_bo
 from lowtide.engine_sim.engine import STEP_NOISE, SimEngine
 from lowtide.engine_sim.profiles import PROFILES
 from lowtide.engine_sim.requests import SimRequest
-from lowtide.engine_sim.scheduler import SchedulerConfig
+from lowtide.engine_sim.scheduler_config import SchedulerConfig, step_bound_config
 from lowtide.engine_sim.virtual import VirtualWorld
 
 DAY_S: Final = 1_800.0
@@ -29,8 +29,15 @@ SETUPS: Final = {
     "smooth": SchedulerConfig(
         scheduling_policy="priority", max_num_batched_tokens=1024, max_num_seqs=512
     ),
+    "scheduler class": step_bound_config(),
+    **{
+        f"tolerance {tolerance}": step_bound_config(tolerance=tolerance)
+        for tolerance in (1.25, 1.5, 2.5, 3.5, 5.0)
+    },
 }
-"""Engine flags: vLLM's defaults on an H100, and the two that docs/live-traffic.md tells to set."""
+"""Engine flags: vLLM's defaults on an H100; the two that docs/live-traffic.md tells to set where
+there is no scheduler class; and the class, as it is and with other tolerances."""
+CLASS: Final = "scheduler class"
 LOADS: Final[dict[str, tuple[workloads.Rate, float, float]]] = {
     "steady 10/s": (workloads.steady(10.0), 10.0, 300.0),
     "steady 25/s": (workloads.steady(25.0), 25.0, 300.0),
@@ -56,6 +63,8 @@ RULES: Final[dict[str, Callable[[int], Rule]]] = {
     "Lowtide, window = 8": lambda priority: Ours(priority=priority, window_max=8),
     "Lowtide, no yielding": lambda priority: Ours(priority=priority, yields=False),
 }
+CLASS_RULES: Final = ("fixed 64", "fixed 256")
+"""What is played beside the scheduler class, which needs no rule outside of the engine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +164,7 @@ def cells(seeds: range) -> list[Cell]:
     grid = [
         Cell(rule, load, setup, seed)
         for load in reversed(LOADS)
-        for setup in SETUPS
+        for setup in ("stock", "recommended", "smooth")
         for rule in RULES
         for seed in seeds
         if _is_told(rule, load, setup)
@@ -170,6 +179,31 @@ def cells(seeds: range) -> list[Cell]:
         for seed in seeds
     ]
     return [*other, *grid]
+
+
+def class_cells(seeds: range) -> list[Cell]:
+    """The runs with the scheduler class: every load and kind, and the curve over its tolerance."""
+    beside = [
+        Cell(rule, load, setup, seed)
+        for load in reversed(LOADS)
+        if not load.startswith("long")
+        for setup, rules in ((CLASS, CLASS_RULES), ("stock", ("no batch",)))
+        for rule in rules
+        for seed in seeds
+    ]
+    kinds = [
+        Cell("fixed 256", "day, peak 31/s", CLASS, seed, kind)
+        for kind in ("longgen", "chat")
+        for seed in seeds
+    ]
+    curve = [
+        Cell("fixed 256", load, setup, seed)
+        for load in ("steady 10/s", "steady 25/s")
+        for setup in SETUPS
+        if setup.startswith("tolerance")
+        for seed in seeds
+    ]
+    return [*kinds, *beside, *curve]
 
 
 def _is_told(rule: str, load: str, setup: str) -> bool:

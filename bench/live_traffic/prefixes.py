@@ -25,7 +25,7 @@ from lowtide.engine_sim.bound import demand_of, makespan_bound
 from lowtide.engine_sim.engine import STEP_NOISE, SimEngine
 from lowtide.engine_sim.profiles import PROFILES
 from lowtide.engine_sim.requests import SimRequest
-from lowtide.engine_sim.scheduler import SchedulerConfig
+from lowtide.engine_sim.scheduler_config import SchedulerConfig
 from lowtide.engine_sim.virtual import GatewayPolicy, VirtualWorld
 
 REPLICAS: Final = 8

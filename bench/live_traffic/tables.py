@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 from itertools import product
 from typing import Any, Final
 
+from lowtide.engine_sim.step_budget import StepLimits
+
 Run = dict[str, Any]
 _AIM: Final = 1.10
 _LIVE: Final = ("TTFT p99", "× no batch", "ITL p99", "× no batch")
@@ -42,6 +44,41 @@ def summary(runs: Sequence[Run], loads: Iterable[str], setups: Iterable[str]) ->
                 share = _share(those, "of_bound")
                 rows.append(_row(setup, load, _bold(rule), *_live(those, chosen), share))
     return rows
+
+
+def with_class(runs: Sequence[Run], loads: Iterable[str], setup: str) -> list[str]:
+    """Batch beside live traffic in an engine with the scheduler class, against no batch at all."""
+    rows = _head("live load", "batch", "calls", *_LIVE, "of the bound", "preempted")
+    alone = [run for run in runs if run["rule"] == "no batch"]
+    chosen = [run for run in runs if run["setup"] == setup]
+    for load in loads:
+        quiet = [run for run in alone if run["load"] == load]
+        cells = _grouped([run for run in chosen if run["load"] == load], "kind", "rule")
+        if quiet and cells:
+            rows.append(_row(load, "none", "", *_live(quiet, quiet), "0.00", "0"))
+        for (kind, rule), those in sorted(cells.items(), key=lambda cell: cell[0], reverse=True):
+            shares = _share(those, "of_bound")
+            preempted = f"{_median(those, 'preemptions'):.0f}"
+            rows.append(_row(load, kind, rule, *_live(those, quiet), shares, preempted))
+    return rows
+
+
+def over_tolerance(runs: Sequence[Run], loads: Iterable[str], own: str) -> list[str]:
+    """What each tolerance gives the batch, and what live users pay; `own` has the class's own."""
+    rows = _head("live load", "tolerance", *_LIVE, "of the bound")
+    for load in loads:
+        here = [run for run in runs if run["load"] == load and run["kind"] == "summ"]
+        quiet = [run for run in here if run["rule"] == "no batch"]
+        setups = _grouped([run for run in here if run["rule"] == "fixed 256"], "setup")
+        curve = {_tolerance(name, own): those for name, those in setups.items()}
+        for tolerance, those in sorted(curve.items()):
+            share = _share(those, "of_bound")
+            rows.append(_row(load, f"{tolerance}", *_live(those, quiet), share))
+    return rows
+
+
+def _tolerance(setup: str, own: str) -> float:
+    return StepLimits.tolerance if setup == own else float(setup.removeprefix("tolerance "))
 
 
 def day_by_kind(runs: Sequence[Run]) -> list[str]:

@@ -13,7 +13,7 @@ from typing import Final
 
 from lowtide.engine_sim.profiles import Profile
 from lowtide.engine_sim.requests import SimRequest
-from lowtide.engine_sim.scheduler import SchedulerConfig
+from lowtide.engine_sim.scheduler_config import SchedulerConfig
 
 _SEARCH_STEPS: Final = 200
 _BISECTIONS: Final = 40

@@ -13,7 +13,9 @@ from typing import Final
 from lowtide.engine_sim.kv import KvCache
 from lowtide.engine_sim.profiles import Profile, StepLoad
 from lowtide.engine_sim.requests import SimRequest, State
-from lowtide.engine_sim.scheduler import SchedulerConfig, StepPlan, StepScheduler
+from lowtide.engine_sim.scheduler import StepPlan
+from lowtide.engine_sim.scheduler_config import SchedulerConfig
+from lowtide.engine_sim.step_bound import make_scheduler
 
 STEP_NOISE: Final = 0.03
 """Sigma of the lognormal factor that real steps vary by."""
@@ -85,7 +87,7 @@ class SimEngine:
         )
         self.counters = Counters()
         self.slowness = 1.0
-        self._scheduler = StepScheduler(self.config, self.kv)
+        self._scheduler = make_scheduler(self.config, self.kv)
         self._noise = noise
         self._random = random.Random(seed)
         self._requests: dict[str | int, SimRequest] = {}
@@ -176,6 +178,7 @@ class SimEngine:
             raise ValueError("no step was begun")
         self._plan = None
         events.load = plan.load()
+        self._scheduler.observe(events.load, events.duration_s)
         events.interactive_decodes = plan.interactive_decodes
         now = events.ended_at
         for request in self._scheduler.complete(plan):

@@ -6,7 +6,7 @@ from typing import Final, Literal
 from lowtide.engine_sim.engine import SimEngine
 from lowtide.engine_sim.faults import EngineFaults
 from lowtide.engine_sim.profiles import PROFILES
-from lowtide.engine_sim.scheduler import SchedulerConfig, sglang_config
+from lowtide.engine_sim.scheduler_config import SchedulerConfig, sglang_config, step_bound_config
 
 Face = Literal["vllm", "sglang", "llamacpp"]
 
@@ -28,6 +28,10 @@ class ServerOptions:
     """None: what the face's engine has; the slots of llama.cpp."""
     max_num_batched_tokens: int | None = None
     scheduling_policy: Literal["fcfs", "priority"] = "fcfs"
+    batch_scheduler: Literal["stock", "step-bound"] = "stock"
+    """step-bound: vLLM with Lowtide's scheduler class; see `step_bound_config`."""
+    itl_bound_ms: float | None = None
+    """None: so many milliseconds as the scheduler class takes by itself."""
     long_prefill_token_threshold: int = 0
     watermark: float = 0.0
     seat_preempt: bool = False
@@ -51,6 +55,10 @@ class ServerOptions:
             raise ValueError(f"{self.profile!r} is no profile; there are {', '.join(PROFILES)}")
         if self.time_scale <= 0 or self.efficiency <= 0 or self.stream_interval < 1:
             raise ValueError("time scale, efficiency and stream interval must be above 0")
+        if self.batch_scheduler == "step-bound" and self.face != "vllm":
+            raise ValueError("step-bound is a scheduler of vLLM")
+        if self.itl_bound_ms is not None and self.batch_scheduler != "step-bound":
+            raise ValueError("a bound on steps needs --batch-scheduler step-bound")
         EngineFaults(self.faults)
         self.scheduler_config()
 
@@ -84,6 +92,12 @@ class ServerOptions:
             return SchedulerConfig(
                 max_num_seqs=self.max_num_seqs or 4,
                 max_num_batched_tokens=self.max_num_batched_tokens or 2048,
+            )
+        if self.batch_scheduler == "step-bound":
+            return step_bound_config(
+                max_num_seqs=self.max_num_seqs or 1024,
+                max_num_batched_tokens=self.max_num_batched_tokens or 8192,
+                bound_s=None if self.itl_bound_ms is None else self.itl_bound_ms / 1000,
             )
         return SchedulerConfig(
             max_num_seqs=self.max_num_seqs or 1024,

@@ -14,7 +14,7 @@ from typing import Final
 from lowtide.engine_sim.engine import SimEngine
 from lowtide.engine_sim.profiles import PROFILES
 from lowtide.engine_sim.requests import SimRequest
-from lowtide.engine_sim.scheduler import SchedulerConfig
+from lowtide.engine_sim.scheduler_config import SchedulerConfig
 
 LENGTHS: Final = (
     (128, 128), (128, 2048), (128, 4096), (500, 2000), (1000, 1000),

@@ -17,50 +17,8 @@ from lowtide.engine_sim.decodes import DecodeSet
 from lowtide.engine_sim.kv import KvCache
 from lowtide.engine_sim.profiles import StepLoad
 from lowtide.engine_sim.requests import SimRequest, State
+from lowtide.engine_sim.scheduler_config import SchedulerConfig
 from lowtide.engine_sim.waiting import WaitingQueue
-
-
-@dataclass(frozen=True, slots=True)
-class SchedulerConfig:
-    """Named as vLLM's flags where there is one. The defaults are those of its server on an H100."""
-
-    max_num_seqs: int = 1024
-    max_num_batched_tokens: int = 8192
-    scheduling_policy: Literal["fcfs", "priority", "lpm"] = "fcfs"
-    """lpm is SGLang's: longest cached prefix first, while at most 128 wait."""
-    long_prefill_token_threshold: int = 0
-    """No chunk is longer; 0: no bound of its own."""
-    watermark: float = 0.0
-    """Share of the blocks that an admission leaves free."""
-    reserve_full_isl: bool = True
-    """Admit only when the whole prompt fits, not just its first chunk."""
-    preempts_for_rank: bool = False
-    """A waiting request may take the seat or KV of a running one of lower rank: SGLang does,
-    vLLM may one day (`seat_preempt`)."""
-    preempt_gap: int = 0
-    """The least difference of priorities for that, exclusive."""
-    retraction: Literal["vllm", "sglang"] = "vllm"
-    """Who is preempted: the last admitted or worst rank, or who has generated least."""
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.max_num_seqs <= self.max_num_batched_tokens:
-            raise ValueError("max_num_seqs must be from 1 to max_num_batched_tokens")
-
-
-def sglang_config(
-    *, max_num_seqs: int = 1024, chunked_prefill_size: int = 8192, by_priority: bool = False
-) -> SchedulerConfig:
-    """The scheduler's settings as SGLang has them; priorities are reversed before they come here,
-    so that lower goes first.
-    """
-    return SchedulerConfig(
-        max_num_seqs=max_num_seqs,
-        max_num_batched_tokens=max(chunked_prefill_size, max_num_seqs),
-        scheduling_policy="priority" if by_priority else "lpm",
-        preempts_for_rank=by_priority,
-        preempt_gap=10,
-        retraction="sglang",
-    )
 
 
 @dataclass(slots=True)
@@ -152,6 +110,9 @@ class StepScheduler:
             reached.append(request)
         return reached
 
+    def observe(self, load: StepLoad, duration_s: float) -> None:
+        """Called with what each step took."""
+
     def made(self, request: SimRequest) -> int:
         """Tokens generated so far, in completed steps."""
         if request.state is State.DECODING:
@@ -198,19 +159,31 @@ class StepScheduler:
         """Gives the running requests their tokens one by one, with preemptions."""
         budget_max = self.config.max_num_batched_tokens
         plan.unreached = set(self.running)
-        for request in list(self.running):
+        for request in self._order():
             if request not in plan.unreached:
                 continue  # preempted
             wanted = 1
             if request.state is State.PREFILLING:
-                left = min(request.target - request.computed, self._chunk_max)
-                wanted = min(left, budget_max - plan.tokens)
-            if plan.tokens >= budget_max or not self._grant(request, wanted, plan, now):
+                wanted = self._chunk(request, request.computed, budget_max - plan.tokens)
+            if plan.tokens >= budget_max:
+                break
+            if not wanted:
+                continue  # it stays in `unreached`, and keeps what it has
+            if not self._grant(request, wanted, plan, now):
                 break
             plan.unreached.discard(request)
         plan.postponed = {r for r in plan.unreached if r.state is State.DECODING}
         plan.unreached = None
         plan.is_dealt = True
+
+    def _order(self) -> list[SimRequest]:
+        """The running requests in the order in which a walk serves them."""
+        return list(self.running)
+
+    def _chunk(self, request: SimRequest, known: int, budget: int) -> int:
+        """What a request with KV for `known` tokens computes of its prompt, if it gets KV for it;
+        0: it sits this step out."""
+        return min(request.target - known, self._chunk_max, budget)
 
     def _grant(self, request: SimRequest, wanted: int, plan: StepPlan, now: float) -> bool:
         """Grants blocks for `wanted` more tokens, at the cost of others.
@@ -249,7 +222,9 @@ class StepScheduler:
                 break
             hits, found, spare = kv.find(request)
             known = found * kv.block_tokens
-            chunk = min(request.target - known, self._chunk_max, budget)
+            chunk = self._chunk(request, known, budget)
+            if not chunk:
+                break
             whole = request.target if config.reserve_full_isl else known + chunk
             needed = kv.blocks_for(whole) - found + spare + self._watermark
             if needed > kv.free:

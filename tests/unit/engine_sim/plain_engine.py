@@ -8,7 +8,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 
 from lowtide.engine_sim.requests import SimRequest
-from lowtide.engine_sim.scheduler import SchedulerConfig
+from lowtide.engine_sim.scheduler_config import SchedulerConfig
 
 BLOCK = 16
 

@@ -9,7 +9,7 @@ from plain_engine import PlainEngine
 from lowtide.engine_sim.engine import SimEngine
 from lowtide.engine_sim.profiles import PROFILES
 from lowtide.engine_sim.requests import SimRequest
-from lowtide.engine_sim.scheduler import SchedulerConfig
+from lowtide.engine_sim.scheduler_config import SchedulerConfig
 
 CONFIGS = {
     "default": SchedulerConfig(max_num_seqs=16, max_num_batched_tokens=128),

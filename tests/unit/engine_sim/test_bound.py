@@ -9,7 +9,7 @@ from lowtide.engine_sim.bound import batch_bound, demand_of, makespan_bound
 from lowtide.engine_sim.engine import SimEngine
 from lowtide.engine_sim.profiles import PROFILES
 from lowtide.engine_sim.requests import SimRequest
-from lowtide.engine_sim.scheduler import SchedulerConfig
+from lowtide.engine_sim.scheduler_config import SchedulerConfig
 
 PROFILE = PROFILES["8b-h100"]
 CONFIG = SchedulerConfig()

@@ -7,7 +7,7 @@ import pytest
 from lowtide.engine_sim.engine import SimEngine, StepEvents
 from lowtide.engine_sim.profiles import PROFILES
 from lowtide.engine_sim.requests import SimRequest, State
-from lowtide.engine_sim.scheduler import SchedulerConfig, sglang_config
+from lowtide.engine_sim.scheduler_config import SchedulerConfig, sglang_config
 
 
 def engine(blocks: int = 1000, **config: Any) -> SimEngine:

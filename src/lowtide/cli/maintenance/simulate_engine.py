@@ -55,6 +55,14 @@ def simulate_engine(
         Literal["fcfs", "priority"],
         typer.Option(help="priority: by `priority` in the body, or X-Vllm-Priority."),
     ] = "fcfs",
+    batch_scheduler: Annotated[
+        Literal["stock", "step-bound"],
+        typer.Option(help="step-bound: vLLM with Lowtide's scheduler class, under priority."),
+    ] = "stock",
+    itl_bound_ms: Annotated[
+        float | None,
+        typer.Option(min=0.1, help="Longest step that batch work makes beside live calls."),
+    ] = None,
     long_prefill_token_threshold: Annotated[
         int, typer.Option(min=0, help="Longest chunk of one prompt in a step; 0: no bound.")
     ] = 0,
@@ -89,7 +97,8 @@ def simulate_engine(
         options = ServerOptions(
             profile=profile, face=face, model=model or "", time_scale=time_scale,
             max_num_seqs=max_num_seqs, max_num_batched_tokens=max_num_batched_tokens,
-            scheduling_policy=scheduling_policy,
+            scheduling_policy=scheduling_policy, batch_scheduler=batch_scheduler,
+            itl_bound_ms=itl_bound_ms,
             long_prefill_token_threshold=long_prefill_token_threshold,
             max_num_queued_reqs=max_num_queued_reqs, kv_tokens=kv_tokens,
             stream_interval=stream_interval, efficiency=efficiency, faults=tuple(fault or ()),

@@ -28,7 +28,7 @@ class SchedulerConfig:
     retraction: Literal["vllm", "sglang"] = "vllm"
     """Who is preempted: the last admitted or worst rank, or who has generated least."""
     step_limits: StepLimits | None = None
-    """Beside live calls, batch work gets what these leave of a step: the scheduler class for vLLM
+    """What batch work may have of a step beside live calls, as with the scheduler class for vLLM
     (`step_bound`). Needs the priority policy; None: vLLM's own rule."""
 
     def __post_init__(self) -> None:

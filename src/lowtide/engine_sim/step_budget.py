@@ -24,7 +24,7 @@ class StepLimits:
     """What an operator sets, and the engine's own step size."""
 
     tokens_max: int
-    """Of one step: vLLM's max_num_batched_tokens."""
+    """Tokens of one step: vLLM's max_num_batched_tokens."""
     tolerance: float = 1.9
     """How long a step with live calls may become for the batch's sake: so many times the engine's
     shortest step."""
@@ -36,10 +36,10 @@ class StepLimits:
     chunk_min: int = 16
     """A prompt gets no chunk smaller than this, unless it needs no more."""
     overdue_tokens: int = 256
-    """Of a batch prompt in a step, over the limit, when the batch's prompts had none for
+    """Tokens of a batch prompt in a step, over the limit, when the batch's prompts had none for
     `hold_max_s`."""
     cold_tokens: int = 512
-    """Of batch prompts in a step, while the step's time cannot be predicted yet."""
+    """Tokens of batch prompts in a step, while the step's time cannot be predicted yet."""
 
     def __post_init__(self) -> None:
         bound_s = 1.0 if self.bound_s is None else self.bound_s

@@ -28,7 +28,7 @@ CLIP: Final = 4.0
 CLIP_LEAST: Final = 0.05
 """... and up to this share of the prediction in any case."""
 RUN_STEPS: Final = 3
-"""So many large residuals of one sign in sequence are the engine's new pace and count in full."""
+"""Large residuals of one sign count in full from the one after so many: the pace has changed."""
 _SWEEPS: Final = 12
 _SCALES: Final = (1.0, 1e-3, *(1e-3 for _ in KNEES), 1e-2, 1e-5, 1e-6)
 _FORGETS_EVERY: Final = 100
@@ -49,7 +49,7 @@ class StepShape:
         return StepShape(self.tokens + 1, self.decodes + 1, self.context + context, self.pairs)
 
     def with_chunk(self, tokens: int, context: int) -> "StepShape":
-        """With `tokens` more of a prompt that has KV for `context` tokens."""
+        """The step with `tokens` more, of a prompt that has KV for `context` tokens."""
         pairs = self.pairs + tokens * (context + tokens / 2)
         return StepShape(self.tokens + tokens, self.decodes, self.context, pairs)
 

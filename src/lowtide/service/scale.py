@@ -14,8 +14,8 @@ import msgspec
 
 from lowtide import limits
 from lowtide.core.accounts.catalogue import Catalogue
-from lowtide.core.replicas.scaler_asks import Need
-from lowtide.core.reporting.standing import by_owner, split
+from lowtide.core.replicas.scaler_asks import ReplicaNeed
+from lowtide.core.reporting.standing import AWAY, Asleep, by_owner, split
 from lowtide.core.reporting.worker_report import ReplicaReport, ScalerReport, WorkerReport
 from lowtide.core.scheduling.feasibility import Backlog
 from lowtide.core.scheduling.replica_starts import ReplicaStarts
@@ -29,11 +29,9 @@ from lowtide.core.scheduling.wanted_replicas import (
 )
 from lowtide.ports.capacity import Capacity
 from lowtide.ports.clock import Clock
+from lowtide.ports.store import StoreError
 from lowtide.service.scheduling.backlog_reading import BacklogReadings
 from lowtide.service.standings import Standings
-
-_AWAY = frozenset({"unreachable", "misconfigured"})
-"""Conditions of a replica that is listed and not there."""
 
 _NEVER = datetime.min.replace(tzinfo=UTC)
 
@@ -45,6 +43,7 @@ class ModelScale(msgspec.Struct, frozen=True, kw_only=True):
     """What one model needs and has. `needed`: the number before it is held. `work_seconds`: what is
     left for one replica, None while its speed is not known. `hold_s`: how long a lower number
     waits. `scaler`: what starts and stops its replicas, None where Lowtide has none for it.
+    `comes_and_goes`: that there is no replica is nothing odd.
     """
 
     model: str
@@ -56,11 +55,12 @@ class ModelScale(msgspec.Struct, frozen=True, kw_only=True):
     due: DueWork = ()
     hold_s: float = limits.SCALE_HOLD_S_MIN
     scaler: ScalerReport | None = None
+    comes_and_goes: bool = False
 
     @property
-    def need(self) -> Need:
+    def need(self) -> ReplicaNeed:
         """What whoever scales it is to do."""
-        return Need(
+        return ReplicaNeed(
             replicas=self.wanted.replicas,
             needed=self.needed,
             present=self.present,
@@ -112,6 +112,23 @@ class ScaleService:
         """What the model needs, by any of its names; None: it is not known. Raises StoreError."""
         return (await self.all()).get(self._catalogue.names.get(model, model))
 
+    async def asleep(self) -> Mapping[str, Asleep]:
+        """The models that have work and no replica, where replicas come and go: found by sources
+        or started by scalers. Empty while the store is away.
+        """
+        try:
+            found = await self.all()
+        except StoreError:
+            return {}
+        return {
+            model: Asleep(
+                None if each.needed else each.wanted.wake_at,
+                each.scaler.trouble if each.scaler is not None else "",
+            )
+            for model, each in found.items()
+            if each.comes_and_goes and not each.present and (each.needed or each.wanted.wake_at)
+        }
+
     async def _look(self) -> dict[str, ModelScale]:
         reading = await self._readings.latest()
         reports = await self._standings.reports()
@@ -122,13 +139,17 @@ class ScaleService:
         scalers = scalers_by_model(live)
         models = {*self._catalogue.names.values(), *replicas, *waiting, *scalers}
         self._histories = {m: each for m, each in self._histories.items() if m in models}
-        return {
+        found = {
             model: self._scale(
                 model, await _due(reading.by_model.get(model, ())), replicas.get(model, ()),
                 reading.capacity, now, is_known=bool(live), scaler=scalers.get(model),
             )
             for model in sorted(models)
         }  # fmt: skip
+        if any(report.sources or report.scalers for report in live):
+            replace = msgspec.structs.replace
+            return {model: replace(each, comes_and_goes=True) for model, each in found.items()}
+        return found
 
     def _scale(
         self,
@@ -142,7 +163,7 @@ class ScaleService:
         scaler: ScalerReport | None,
     ) -> ModelScale:
         history = self._histories.get(model, ReplicaStarts())
-        present = sum(each.condition not in _AWAY for each in replicas)
+        present = sum(each.condition not in AWAY for each in replicas)
         if present and scaler is not None and scaler.hides and scaler.running is not None:
             present = scaler.running
         if is_known:

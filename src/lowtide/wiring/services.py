@@ -91,6 +91,7 @@ def build_services(
     store, blobs, clock, new_id = parts.store, parts.blobs, parts.clock, parts.new_id
     access, files = Authenticator(store.tenants, clock), _files(parts)
     forecasts = Forecasts(parts.backlog, blobs, parts.catalogue, parts.planner)
+    scale = _scale(parts, standings)
     queue = _flex_queue(parts, worker, files, forecasts)
     webhooks = WebhookService(store.webhooks, store.outbox, parts.sender, clock, new_id)
     return Services(
@@ -108,6 +109,7 @@ def build_services(
             standings.now,
             forecasts,
             webhooks,
+            scale.asleep,
         ),
         models=ModelService(parts.catalogue),
         results=ResultReader(store, blobs, clock),
@@ -127,7 +129,7 @@ def build_services(
         readiness=Readiness(store.files, store.check_writable, blobs, clock),
         sessions=Sessions(secret, access, clock),
         standings=standings,
-        scale=_scale(parts, standings),
+        scale=scale,
         webhooks=webhooks,
         limits=_limit_report(parts, live),
         forecasts=forecasts,

@@ -8,6 +8,7 @@ import pytest
 
 from lowtide import limits
 from lowtide.core.accounts.catalogue import Catalogue, ModelEntry
+from lowtide.core.reporting.standing import Asleep
 from lowtide.core.reporting.worker_report import (
     ReplicaLoad,
     ReplicaReport,
@@ -216,3 +217,27 @@ async def test_a_scaler_that_counts_what_a_source_finds_changes_no_number(
     site.scalers = (ScalerReport(label="k", models=("m", "n"), target=4, running=4),)
     assert (await site.look()).present == 2
     assert set(await site.service.all()) == {"m", "n"}, "a model that only a scaler names is known"
+
+
+async def test_a_model_at_zero_tells_its_wake_where_replicas_come_and_go(
+    site: Installation,
+) -> None:
+    site.has(1)
+    await site.look()
+    site.learned()
+    site.has(0)
+    await site.look(COLD_S)
+    site.due(10.0, 0.5)
+    found = await site.look(COLD_S)
+    assert found.wanted.replicas == 0
+    assert await site.service.asleep() == {}, "an engine that was named is missing, not asleep"
+    site.scalers = (ScalerReport(label="k", models=("m",), trouble="it answers 403"),)
+    found = await site.look()
+    assert await site.service.asleep() == {"m": Asleep(found.wanted.wake_at, "it answers 403")}
+    assert found.wanted.wake_at is not None
+    woken = await site.look((found.wanted.wake_at - site.clock.now()).total_seconds() + 1)
+    assert woken.needed == 1
+    assert await site.service.asleep() == {"m": Asleep(None, "it answers 403")}
+    site.is_away = True
+    site.clock.advance(60)
+    assert await site.service.asleep() == {}

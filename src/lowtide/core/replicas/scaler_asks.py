@@ -27,7 +27,7 @@ class ScalerLook(msgspec.Struct, frozen=True, kw_only=True):
     hides: bool = False
 
 
-class Need(msgspec.Struct, frozen=True, kw_only=True):
+class ReplicaNeed(msgspec.Struct, frozen=True, kw_only=True):
     """The replicas that are wanted, and what that rests on. `replicas`: the number that is told,
     held for a while where it falls; `needed`: that of this moment, None: the same. `present`: those
     that answer as engines; `in_flight`: calls at their engines.
@@ -104,14 +104,14 @@ class ScalerView(msgspec.Struct, frozen=True, kw_only=True):
         return min(limits.SCALER_AGAIN_S_MAX, limits.SCALER_AGAIN_S * 2.0**doublings)
 
 
-def needed_of_all(needs: Sequence[Need]) -> Need | None:
+def needed_of_all(needs: Sequence[ReplicaNeed]) -> ReplicaNeed | None:
     """What a scaler of several models has to have: each of its replicas serves them all, so the
     largest number counts. What is not known of one of them, is not known. None without any.
     """
     if not needs:
         return None
     most = max(needs, key=lambda need: need.replicas)
-    return Need(
+    return ReplicaNeed(
         replicas=most.replicas,
         needed=max(_needed(need) for need in needs),
         present=max(need.present for need in needs),
@@ -124,7 +124,7 @@ def needed_of_all(needs: Sequence[Need]) -> Need | None:
 
 
 def next_ask(
-    need: Need, look: ScalerLook, bounds: Bounds, changed_at: datetime, now: datetime
+    need: ReplicaNeed, look: ScalerLook, bounds: Bounds, changed_at: datetime, now: datetime
 ) -> int | None:
     """The number to ask for now, None for no change. `changed_at`: of the last change, or from when
     on this process decides. What is only held up starts nothing; what is needed now, does.
@@ -145,11 +145,11 @@ def next_ask(
     return number if number < look.target and not (is_held or is_under_way) else None
 
 
-def _needed(need: Need) -> int:
+def _needed(need: ReplicaNeed) -> int:
     return need.replicas if need.needed is None else need.needed
 
 
-def late(need: Need, look: ScalerLook, changed_at: datetime, now: datetime) -> str:
+def late(need: ReplicaNeed, look: ScalerLook, changed_at: datetime, now: datetime) -> str:
     """What there is to say of replicas that should have come long ago; empty where none should."""
     if need.present or not look.target or now < changed_at + timedelta(seconds=2 * need.hold_s):
         return ""

@@ -21,6 +21,10 @@ _NEAREST: Final = (
 """Conditions, the one first that most likely ends soonest: it speaks for a model."""
 
 
+AWAY: Final = frozenset({"unreachable", "misconfigured"})
+"""Conditions of a replica that is listed and not there."""
+
+
 class Hold(msgspec.Struct, frozen=True):
     """Why no replica of a model takes its batch calls, and since when.
 
@@ -33,12 +37,22 @@ class Hold(msgspec.Struct, frozen=True):
     since: datetime | None = None
 
 
+class Asleep(msgspec.Struct, frozen=True):
+    """A model that has work and no replica. `wake_at`: when one is to be started, None: it is asked
+    for. `trouble`: why what starts it fails, for operators.
+    """
+
+    wake_at: datetime | None = None
+    trouble: str = ""
+
+
 class Standing(msgspec.Struct, frozen=True, kw_only=True):
     """The state of all workers at one moment.
 
     `models`: every model that some worker lists, with what holds it, None where nothing does;
     `calls`: what holds calls for a model to one endpoint, where it is not the whole model. `gone`:
-    workers that have stopped reporting, with their last instant. `is_known` False: no report was
+    workers that have stopped reporting, with their last instant. `asleep`: models at zero replicas,
+    as far as someone has asked for them. `is_known` False: no report was
     read, and nothing follows from what is missing here.
     """
 
@@ -51,11 +65,17 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     validation_trouble: str = ""
     validating: Mapping[str, datetime] = MappingProxyType({})
     batches: Mapping[str, BatchReport] = MappingProxyType({})
+    asleep: Mapping[str, Asleep] = MappingProxyType({})
     knows_all_batches: bool = False
 
     def hold_of(self, model: str, endpoint: str) -> Hold | None:
         """What holds such calls for one of `models`."""
         return self.models[model] or self.calls.get((model, endpoint))
+
+    def is_away(self, model: str) -> bool:
+        """Whether no worker has a replica of the model that can be reached."""
+        hold = self.models.get(model)
+        return model not in self.models or (hold is not None and hold.condition in AWAY)
 
 
 NOTHING_KNOWN: Final = Standing(is_known=False)

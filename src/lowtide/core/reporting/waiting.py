@@ -17,7 +17,7 @@ from lowtide import limits
 from lowtide.core.accounts.token_queue import TokenWait
 from lowtide.core.batches.batch import ASSEMBLING, Batch
 from lowtide.core.reporting.public_text import without_places
-from lowtide.core.reporting.standing import Hold, Standing, told_at
+from lowtide.core.reporting.standing import Asleep, Hold, Standing, told_at
 from lowtide.core.reporting.worker_report import BatchReport
 
 PASSING: Final = frozenset({"live_first", "closed"})
@@ -183,7 +183,12 @@ def _blocked(models: Iterable[str], endpoint: str, standing: Standing) -> Reason
         return None
     public, full, since = [], [], []
     for model in models:
-        if model not in standing.models:
+        if (asleep := standing.asleep.get(model)) is not None:
+            public.append(_asleep(model, asleep))
+            full.append(public[-1])
+            if asleep.trouble:
+                full[-1] += f" What starts it fails: {asleep.trouble.rstrip('.')}."
+        elif model not in standing.models:
             public.append(f"No replica serves the model {model}.")
             full.append(public[-1])
         elif (hold := standing.hold_of(model, endpoint)) is not None and (
@@ -195,6 +200,12 @@ def _blocked(models: Iterable[str], endpoint: str, standing: Standing) -> Reason
     if not public:
         return None
     return Reason("model", _few(public), _few(full), min(since, default=None))
+
+
+def _asleep(model: str, asleep: Asleep) -> str:
+    if asleep.wake_at is None:
+        return f"The model {model} is scaled to zero, and is asked to start."
+    return f"The model {model} is scaled to zero, wakes at {asleep.wake_at:%Y-%m-%d %H:%M} UTC."
 
 
 def _not_available(model: str, hold: Hold, why: str) -> str:

@@ -17,7 +17,7 @@ import structlog
 from lowtide import limits
 from lowtide.core.replicas.scaler_asks import (
     Bounds,
-    Need,
+    ReplicaNeed,
     ScalerAsk,
     ScalerLook,
     ScalerView,
@@ -32,7 +32,7 @@ from lowtide.ports.scalers import Scaler, ScalerError
 
 log = structlog.get_logger(__name__)
 
-Needs = Callable[[], Awaitable[Mapping[str, Need]]]
+Needs = Callable[[], Awaitable[Mapping[str, ReplicaNeed]]]
 """What is wanted of each model. May raise StoreError."""
 
 OnAsk = Callable[[str, str], None]
@@ -143,7 +143,9 @@ class ScalersLoop:
             watched.step = None
         return watched.step is None and (watched.due is None or now >= watched.due)
 
-    async def _step(self, watched: _Watched, needs: Mapping[str, Need], now: datetime) -> None:
+    async def _step(
+        self, watched: _Watched, needs: Mapping[str, ReplicaNeed], now: datetime
+    ) -> None:
         spec = watched.spec
         view = watched.view or ScalerView(since=now)
         need = needed_of_all([needs[model] for model in spec.models if model in needs])
@@ -161,7 +163,7 @@ class ScalersLoop:
         watched.due = now + timedelta(seconds=view.again_s if is_failing else limits.SCALE_S)
 
     async def _look_and_ask(
-        self, watched: _Watched, view: ScalerView, need: Need | None, now: datetime
+        self, watched: _Watched, view: ScalerView, need: ReplicaNeed | None, now: datetime
     ) -> ScalerView:
         """Raises ScalerError, TimeoutError."""
         spec, scaler = watched.spec, watched.scaler

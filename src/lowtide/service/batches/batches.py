@@ -6,7 +6,7 @@ because it got no answer has one batch, not two. What is in the lines is none of
 is found by validation, and fails the batch, not the call (protocol.md section 8).
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Final, Literal
@@ -24,7 +24,7 @@ from lowtide.core.errors import LowtideError
 from lowtide.core.history.batch_events import USER
 from lowtide.core.idempotency.request_key import KeyTaken, RequestKey
 from lowtide.core.reporting.progress import NOTHING_FORESEEN, Progress, progress_of
-from lowtide.core.reporting.standing import NOTHING_KNOWN, Standing
+from lowtide.core.reporting.standing import NOTHING_KNOWN, Asleep, Standing
 from lowtide.core.reporting.waiting import NO_QUEUE, Queue, is_queued
 from lowtide.core.scheduling.feasibility import UNKNOWN, Feasibility, sentence
 from lowtide.core.webhooks.endpoint import BatchWebhook
@@ -51,6 +51,11 @@ Loop = Literal["validate", "dispatch", "assemble"]
 
 Look = Callable[[], Awaitable[Standing]]
 """What the workers say of themselves now; see service/standings.py."""
+
+
+async def nothing_asleep() -> Mapping[str, Asleep]:
+    """The models at zero replicas for a process that does not know how many are wanted."""
+    return {}
 
 
 async def nothing_known() -> Standing:
@@ -92,7 +97,11 @@ class BatchService:
         standing: Look = nothing_known,
         prospects: Forecasts | None = None,
         webhooks: WebhookService | None = None,
+        asleep: Callable[[], Awaitable[Mapping[str, Asleep]]] = nothing_asleep,
     ) -> None:
+        """`standing`, `prospects` and `asleep` (models at zero replicas) go into what is told of
+        progress; `asleep` is asked for batches whose models no replica serves.
+        """
         self._store = store
         self._catalogue = catalogue
         self._clock = clock
@@ -102,6 +111,7 @@ class BatchService:
         self._standing = standing
         self._prospects = prospects
         self._webhooks = webhooks
+        self._asleep = asleep
 
     async def create(
         self,
@@ -246,6 +256,8 @@ class BatchService:
         found = []
         for batch in batches:
             models = await self._models_of(batch, alone=len(batches) == 1)
+            if standing.is_known and any(standing.is_away(model) for model in models):
+                standing = msgspec.structs.replace(standing, asleep=await self._asleep())
             queue = NO_QUEUE
             if batch.status == "in_progress" and is_queued(batch, standing):
                 queue = await self._queue(models, queues)

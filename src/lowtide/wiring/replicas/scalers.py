@@ -14,7 +14,7 @@ from typing import Final
 
 from lowtide import limits
 from lowtide.config import ScalerSettings, Settings
-from lowtide.core.replicas.scaler_asks import Need
+from lowtide.core.replicas.scaler_asks import ReplicaNeed
 from lowtide.core.reporting.worker_report import ScalerReport
 from lowtide.engines.scalers.command import Commands, CommandScaler
 from lowtide.engines.scalers.kubernetes_scale import DeploymentScale
@@ -117,7 +117,7 @@ class EngineScalers:
         what is wanted; `store` None: no other process has these scalers.
         """
 
-        async def needs() -> Mapping[str, Need]:
+        async def needs() -> Mapping[str, ReplicaNeed]:
             return {model: each.need for model, each in (await scale.all()).items()}
 
         self._loop = ScalersLoop(

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from lowtide import limits
 from lowtide.core.replicas.scaler_asks import (
     Bounds,
-    Need,
+    ReplicaNeed,
     ScalerAsk,
     ScalerLook,
     ScalerView,
@@ -29,7 +29,7 @@ def asked(
     bounds: tuple[int, int] = (0, 8), **more: Any,
 ) -> int | None:  # fmt: skip
     look = ScalerLook(target=target, running=target if running is None else running)
-    need = Need(replicas=wanted, hold_s=HOLD_S, **more)
+    need = ReplicaNeed(replicas=wanted, hold_s=HOLD_S, **more)
     return next_ask(need, look, Bounds(*bounds), changed_at, NOW)
 
 
@@ -106,20 +106,22 @@ def test_every_change_is_bounded_known_and_late_enough(
 
 
 def test_of_several_models_the_largest_number_counts_and_all_have_to_be_known() -> None:
-    one = Need(replicas=1, hold_s=10, in_flight=2, reason="a")
-    two = Need(replicas=3, hold_s=5, in_flight=1, reason="b", trusted=False)
+    one = ReplicaNeed(replicas=1, hold_s=10, in_flight=2, reason="a")
+    two = ReplicaNeed(replicas=3, hold_s=5, in_flight=1, reason="b", trusted=False)
     found = needed_of_all([one, two])
-    assert found == Need(replicas=3, needed=3, hold_s=10, in_flight=3, reason="b", trusted=False)
+    assert found == ReplicaNeed(
+        replicas=3, needed=3, hold_s=10, in_flight=3, reason="b", trusted=False
+    )
     assert needed_of_all([]) is None
 
 
 def test_replicas_that_do_not_come_are_told_once_they_should_have() -> None:
-    need, look = Need(replicas=2, hold_s=HOLD_S), ScalerLook(target=2, running=1)
+    need, look = ReplicaNeed(replicas=2, hold_s=HOLD_S), ScalerLook(target=2, running=1)
     for passed_s, is_late in ((HOLD_S, False), (2 * HOLD_S, True)):
         words = late(need, look, NOW - timedelta(seconds=passed_s), NOW)
         assert bool(words) == is_late
     assert words.startswith("2 asked for, 1 running there, and no engine answers")
-    assert not late(Need(replicas=2, present=1, hold_s=HOLD_S), look, LONG_AGO, NOW)
+    assert not late(ReplicaNeed(replicas=2, present=1, hold_s=HOLD_S), look, LONG_AGO, NOW)
     assert not late(need, ScalerLook(target=0, running=0), LONG_AGO, NOW)
 
 

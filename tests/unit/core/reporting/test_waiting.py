@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from lowtide.core.batches.batch import Batch, Counts, Status
-from lowtide.core.reporting.standing import NOTHING_KNOWN, Hold, Standing
+from lowtide.core.reporting.standing import NOTHING_KNOWN, Asleep, Hold, Standing
 from lowtide.core.reporting.waiting import NO_QUEUE, Queue, Reason, waiting
 from lowtide.core.reporting.worker_report import BatchReport
 from testkit.batches import a_batch
@@ -314,3 +314,29 @@ def test_while_nothing_moves_there_is_a_reason(standing: Standing, settled: int)
 @pytest.mark.parametrize("status", ["completed", "failed", "expired", "cancelled"])
 def test_a_batch_that_ended_waits_for_nothing(status: Status) -> None:
     assert reason_of(batch(status, 3), Standing()) is None
+
+
+def asleep(**fields: object) -> Standing:
+    sleep = Asleep(**fields)  # type: ignore[arg-type]
+    return Standing(live=("w1",), models={}, asleep={"m": sleep}, knows_all_batches=True)
+
+
+def test_a_model_at_zero_says_when_it_wakes() -> None:
+    told = reason_of(batch(), asleep(wake_at=datetime(2026, 11, 22, 3, 10, 40, tzinfo=UTC)))
+    assert told is not None
+    assert told.kind == "model"
+    assert told.public == "The model m is scaled to zero, wakes at 2026-11-22 03:10 UTC."
+
+
+def test_one_that_is_being_started_says_so_and_operators_read_what_fails() -> None:
+    told = reason_of(batch(), asleep(trouble="http://10.0.0.1: it answers 403."))
+    assert told is not None
+    assert told.public == "The model m is scaled to zero, and is asked to start."
+    assert told.full == f"{told.public} What starts it fails: http://10.0.0.1: it answers 403."
+
+
+def test_a_model_at_zero_beside_one_that_runs_is_told() -> None:
+    standing = msgspec.structs.replace(asleep(wake_at=START), models={"n": None})
+    told = reason_of(batch(), standing, models=("n", "m"))
+    assert told is not None and "m is scaled to zero" in told.public
+    assert standing.is_away("m") and not standing.is_away("n")

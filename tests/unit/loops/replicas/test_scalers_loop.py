@@ -8,7 +8,7 @@ import pytest
 import structlog
 
 from lowtide import limits
-from lowtide.core.replicas.scaler_asks import Bounds, Need, ScalerLook
+from lowtide.core.replicas.scaler_asks import Bounds, ReplicaNeed, ScalerLook
 from lowtide.loops.replicas.ownership import OwnershipLoop
 from lowtide.loops.replicas.scalers import ScalersLoop, ScalerSpec
 from lowtide.loops.replicas.seats import Seat, SeatsLoop
@@ -61,7 +61,7 @@ class Process:
     def __init__(self, place: Place, clock: ManualClock | None = None, **more: Any) -> None:
         self.clock = clock or ManualClock()
         self.place = place
-        self.need: Need | None = Need(replicas=0, hold_s=HOLD_S)
+        self.need: ReplicaNeed | None = ReplicaNeed(replicas=0, hold_s=HOLD_S)
         self.is_away = False
         self.counted: list[str] = []
         self.seat = Seat("scaler s", self.clock)
@@ -78,13 +78,13 @@ class Process:
     def owns(self, for_s: float = float("inf")) -> None:
         self.seat.own_until(self.clock.monotonic() + for_s)
 
-    async def _needs(self) -> Mapping[str, Need]:
+    async def _needs(self) -> Mapping[str, ReplicaNeed]:
         if self.is_away:
             raise StoreUnavailable("away")
         return {"m": self.need} if self.need is not None else {}
 
     def wants(self, replicas: int, **more: Any) -> None:
-        self.need = Need(replicas=replicas, hold_s=HOLD_S, reason="why", **more)
+        self.need = ReplicaNeed(replicas=replicas, hold_s=HOLD_S, reason="why", **more)
 
     async def step(self, after_s: float = limits.SCALE_S) -> None:
         """A tick after so many seconds, and the end of what it began."""

@@ -1,5 +1,9 @@
 """The verbs on batches, over a real store."""
 
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
 import msgspec
 import pytest
 from skipping_clock import SkippingClock
@@ -10,7 +14,7 @@ from lowtide.core.accounts.catalogue import Catalogue, ModelEntry
 from lowtide.core.batches.batch import BatchError
 from lowtide.core.errors import LowtideError
 from lowtide.core.files.file import File
-from lowtide.core.reporting.standing import NOTHING_KNOWN, Hold, Standing
+from lowtide.core.reporting.standing import NOTHING_KNOWN, Asleep, Hold, Standing
 from lowtide.ports.store import Store
 from lowtide.service.accounts.quotas import Quotas
 from lowtide.service.batches.batches import BatchService
@@ -24,7 +28,7 @@ CHAT = "/v1/chat/completions"
 class Env:
     """A service, what it woke, and the workers it is told of."""
 
-    def __init__(self, store: Store, clock: SkippingClock) -> None:
+    def __init__(self, store: Store, clock: SkippingClock, **more: Any) -> None:
         self.woken: list[str] = []
         self.standing = NOTHING_KNOWN
         self._ids = 0
@@ -36,6 +40,7 @@ class Env:
             Quotas(store.tenants, store.ledger, clock, Settings().limits),
             self.woken.append,
             self._look,
+            **more,
         )
 
     async def _look(self) -> Standing:
@@ -343,3 +348,23 @@ async def test_progress_of_many_keeps_their_order(env: Env, worker: ManualWorker
     )
     assert progress.pop(first.id).stage == "queuing"
     assert [p.stage for p in progress.values()] == ["validation"]
+
+
+async def test_a_batch_for_a_model_at_zero_says_when_it_wakes(
+    store: Store, worker: ManualWorker, clock: SkippingClock
+) -> None:
+    asked_for: list[int] = []
+
+    async def asleep() -> Mapping[str, Asleep]:
+        asked_for.append(1)
+        return {"test-model": Asleep(clock.now() + timedelta(hours=3))}
+
+    env = Env(store, clock, asleep=asleep)
+    await worker.submit(await worker.upload(2), "batch_1")
+    await worker.plan()
+    batch = await env.verbs.get(P, "batch_1")
+    for models, is_asleep in (({}, True), ({"test-model": None}, False)):
+        env.standing = Standing(live=("w1",), models=models, knows_all_batches=True)
+        (progress,) = await env.verbs.progress([batch])
+        assert ("is scaled to zero, wakes at" in (progress.reason or "")) == is_asleep
+    assert asked_for == [1], "of models that are served nothing is asked"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from product_env import CHAT, PATIENCE_S, replica
+from product_env import CHAT, replica
 
 from lowtide.cli.server.listening import address_of, bind, listening
 from lowtide.config import DispatchSettings, ModelSettings, ServerSettings, Settings
@@ -21,6 +21,7 @@ from lowtide.service.accounts.usage import UsageService
 from lowtide.system import SystemClock
 from lowtide.wiring import open_application
 from lowtide.wiring.application import Application
+from testkit.patience import PATIENCE_S
 
 PRICES: dict[str, Any] = {"input_price": Decimal(2), "output_price": Decimal(8)}
 """Dollars per million tokens, live."""

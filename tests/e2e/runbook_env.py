@@ -14,10 +14,11 @@ from decimal import Decimal
 from pathlib import Path
 
 import httpx
-from command_line import PATIENCE_S, Command, lowtide
+from command_line import Command, lowtide
 from product_env import ENDED, Env, Json, ask, place_of
 
 from testkit.echo_engine import EchoEngine
+from testkit.patience import PATIENCE_S
 
 COMMIT_INTERVAL_S = 0.2
 LEASE_TTL_S = 1.5

@@ -14,12 +14,13 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 import httpx
-from command_line import PATIENCE_S, Command
+from command_line import Command
 
 from lowtide.core.replicas.replica_assignment import Fleet
 from lowtide.store.sql_store import SqlStore
 from testkit.echo_engine import EchoEngine
 from testkit.next_version import NEXT_HEAD, write_next_migrations
+from testkit.patience import PATIENCE_S
 
 COMMIT_INTERVAL_S = 0.2
 FALL = 3

@@ -13,10 +13,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from command_line import PATIENCE_S, Command
+from command_line import Command
 from runbook_env import Site, check_delivered, prompts
 
 from testkit.echo_engine import EchoEngine, running_echo_engine
+from testkit.patience import PATIENCE_S
 
 REQUESTS = 480  # at sixteen a second far more than the test needs, however slow the machine
 ANSWER_S = 0.25

@@ -293,7 +293,8 @@ async def test_a_batch_can_be_cancelled_while_it_is_validated(
     tmp_path: Path, engine: RuledEngine, disk: list[Faulty]
 ) -> None:
     async with open_house(tmp_path, [replica(engine)]) as env:
-        real, reading, go_on = disk[0].stream, asyncio.Event(), asyncio.Event()
+        blobs: Any = disk[0]
+        real, reading, go_on = blobs.stream, asyncio.Event(), asyncio.Event()
 
         async def gated(*args: Any, **named: Any) -> AsyncIterator[bytes]:
             reading.set()
@@ -302,7 +303,7 @@ async def test_a_batch_can_be_cancelled_while_it_is_validated(
                 yield block
 
         file_id = await env.upload(asks(5))
-        disk[0].stream = gated
+        blobs.stream = gated
         batch = await env.create(file_id)
         async with asyncio.timeout(PATIENCE_S):
             await reading.wait()
@@ -310,7 +311,7 @@ async def test_a_batch_can_be_cancelled_while_it_is_validated(
         go_on.set()
         ended = await env.end(batch)
         assert (ended["status"], ended["request_counts"]["total"]) == ("cancelled", 0)
-        disk[0].stream = real
+        blobs.stream = real
         assert (await env.end(await env.create(file_id, metadata={"again": "1"})))["status"] == (
             "completed"
         )

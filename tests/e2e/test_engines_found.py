@@ -11,7 +11,6 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 from command_line import (
-    PATIENCE_S,
     Command,
     custom_ids,
     reached,
@@ -19,6 +18,7 @@ from command_line import (
     write_lines,
 )
 
+from testkit.patience import PATIENCE_S
 from testkit.scripted_engine import ScriptedEngine, completion, reply
 
 QUICK = (reply(completion()),)

@@ -9,9 +9,9 @@ import openai
 import pytest
 import together
 from flex_env import FlexEnv, open_flex
-from product_env import PATIENCE_S
 
 from testkit.echo_engine import EchoEngine, running_echo_engine
+from testkit.patience import PATIENCE_S
 
 MESSAGES: Any = [{"role": "user", "content": "Hello"}]
 

@@ -8,13 +8,14 @@ from typing import Any
 
 import httpx
 import pytest
-from product_env import PATIENCE_S, Env, asks, open_house
+from product_env import Env, asks, open_house
 
 from lowtide import limits
 from lowtide.config import ReplicaSettings
 from lowtide.engine_sim.faults import EngineFaults
 from lowtide.engine_sim.options import ServerOptions
 from lowtide.engine_sim.serving import ServedSimulator, served
+from testkit.patience import PATIENCE_S
 
 MODEL = "m"
 SMALL: dict[str, Any] = {"model": MODEL, "kv_tokens": 8_000, "output_mu": 4.0, "output_sigma": 0.3}

@@ -22,7 +22,7 @@ from lowtide.config import (
 from lowtide.wiring import open_application
 from testkit.scripted_engine import ScriptedEngine
 
-PRICES = {"input_price": Decimal("0.88"), "output_price": Decimal("1.76")}
+PRICES: Any = {"input_price": Decimal("0.88"), "output_price": Decimal("1.76")}
 
 
 @asynccontextmanager

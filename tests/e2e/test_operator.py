@@ -9,9 +9,10 @@ from typing import Any
 
 import openai
 import pytest
-from command_line import PATIENCE_S, Command, lowtide, request_line, write_lines
+from command_line import Command, lowtide, request_line, write_lines
 
 from lowtide import limits
+from testkit.patience import PATIENCE_S
 from testkit.scripted_engine import ScriptedEngine, completion, reply
 
 SETTINGS = """

@@ -112,7 +112,7 @@ async def test_amap_that_is_cancelled_drains_and_the_same_call_goes_on(tmp_path:
         await reached(engine, 11)
         task.cancel()
         asyncio.get_running_loop().call_later(0.5, gate.set)
-        assert await asyncio.gather(task, return_exceptions=True) != []
+        await asyncio.gather(task, return_exceptions=True)
         assert task.cancelled()
         found = await call()
         assert len(found) == ROWS

@@ -12,13 +12,14 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from command_line import PATIENCE_S, lowtide
+from command_line import lowtide
 from openai import AsyncOpenAI, DefaultAsyncHttpx2Client
 from shared_fleet import Balancer, Machines, Owners, stop
 
 from lowtide.store.schema.tables import HEAD
 from testkit.echo_engine import EchoEngine, asks, running_echo_engine
 from testkit.next_version import NEXT_HEAD
+from testkit.patience import PATIENCE_S
 from testkit.postgres import PostgresServer
 
 LONG, SHORT = 800, 12

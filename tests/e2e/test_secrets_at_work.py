@@ -10,6 +10,7 @@ import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog
@@ -21,7 +22,7 @@ from testkit.scripted_engine import Answer, ScriptedEngine, SeenRequest, complet
 
 HIDDEN = "Hidden"
 KEY, TOKEN, QUERY = "sk-Hidden1-Hidden2", "Hidden3/Hidden4", "Hidden5+Hidden6"
-SECRETS = {"api_key": KEY, "headers": {"x-token": f"Token {TOKEN}"}, "query": {"code": QUERY}}
+SECRETS: Any = {"api_key": KEY, "headers": {"x-token": f"Token {TOKEN}"}, "query": {"code": QUERY}}
 QUOTE = f"You sent the key {KEY} with {TOKEN} to /v1/chat/completions?code={QUERY}"
 
 

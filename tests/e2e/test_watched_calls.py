@@ -39,7 +39,7 @@ class StreamingEngine(RuledEngine):
 def streamed(text: str) -> bytes:
     head = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": MODEL}
     deltas = [{"role": "assistant", "content": ""}, *({"content": word} for word in text)]
-    chunks = [{"choices": [{"index": 0, "delta": delta}]} for delta in deltas]
+    chunks: list[Any] = [{"choices": [{"index": 0, "delta": delta}]} for delta in deltas]
     chunks.append({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
     chunks.append({"choices": [], "usage": USAGE})
     events = [f"data: {json.dumps(head | chunk)}\n\n".encode() for chunk in chunks]

@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any, Final
 
-from sqlalchemy import Row, Select, delete, func, insert, select
+from sqlalchemy import Select, delete, func, insert, select
 
 from lowtide import limits
 from lowtide.core.batches.batch import TERMINAL, TRANSITIONS
@@ -106,7 +106,7 @@ def unsettled() -> Select[Any]:
     )
 
 
-def _backlog_of(row: Row[Any]) -> Backlog:
+def _backlog_of(row: Sequence[Any]) -> Backlog:
     """Reads a row by place: ten thousand every few seconds cost twice that by name."""
     (
         batch_id, model, organization_id, weight, priority, deadline_at, created_at, paused,

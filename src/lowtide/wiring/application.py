@@ -29,6 +29,7 @@ from lowtide.loops.replicas.replica_set import ReplicaSet
 from lowtide.loops.replicas.report import PlaceReports
 from lowtide.loops.replicas.seen_models import SeenModelsLoop
 from lowtide.loops.runner import Loop, Loops
+from lowtide.loops.scheduling.backlog import BacklogLoop
 from lowtide.loops.scheduling.scale import ScaleLoop
 from lowtide.ports.blobs import Blobs
 from lowtide.ports.clock import Clock
@@ -253,13 +254,15 @@ async def _watching(
     replicas: ReplicaSet[Calling], services: Services, parts: Parts, *, is_alone: bool
 ) -> AsyncIterator[None]:
     """The loops beside the HTTP API: one judges failures of live calls, where no dispatcher of this
-    process calls the replica; one looks how many replicas are wanted; one shares rates.
+    process calls the replica; one looks how many replicas are wanted; one shares rates;
+    one reads the backlog ahead.
     """
     clock = parts.clock
     trials = TrialLoop(replicas.upstreams, clock, is_alone=is_alone)
+    looks = ScaleLoop(services.scale, _show_scale), BacklogLoop(parts.backlog)
     async with (
         sharing_rates(services.live.rates, parts.store.live_rates, clock),
-        Loops([trials, ScaleLoop(services.scale, _show_scale)], clock),
+        Loops([trials, *looks], clock),
     ):
         try:
             yield

@@ -16,8 +16,10 @@ from lowtide.core.batches.batch import Batch
 from lowtide.core.reporting.progress import Progress
 from lowtide.core.validation.planner import Planner
 from lowtide.loops.batches.overview import OverviewLoop
+from lowtide.loops.scheduling.backlog import BacklogLoop
 from lowtide.loops.scheduling.urgency import UrgencyLoop
 from lowtide.ports.blobs import Blobs
+from lowtide.ports.capacity import Capacity
 from lowtide.ports.store import Store
 from lowtide.service.batches.forecasts import Forecasts
 from lowtide.service.scale import ScaleService
@@ -84,6 +86,44 @@ async def test_a_reading_is_used_until_it_is_as_old_as_is_stated(process: Proces
     assert await process.all_ask() == 0
     process.clock.advance(0.1)
     assert await process.all_ask() == 1
+
+
+async def test_while_somebody_watches_the_next_reading_is_made_ahead(process: Process) -> None:
+    loop = BacklogLoop(process.readings)
+    first = await process.readings.latest()
+    with statements() as asked:
+        await loop.tick(process.clock.now())
+        assert not asked, "nobody has asked for it again"
+        assert await process.readings.latest() is first
+        due = await loop.tick(process.clock.now())
+        assert asked
+    assert due is not None
+    assert (due - process.clock.now()).total_seconds() < limits.BACKLOG_AGE_S
+    assert await process.readings.latest() is not first
+
+
+async def test_nobody_waits_for_a_reading_that_others_make(
+    process: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, go_on = await process.readings.latest(), asyncio.Event()
+    whole = process.store.capacity.capacity
+
+    async def slow() -> Capacity:
+        await go_on.wait()
+        return await whole()
+
+    monkeypatch.setattr(process.store.capacity, "capacity", slow)
+    process.clock.advance(limits.BACKLOG_AGE_S)
+    making = asyncio.create_task(process.readings.latest())
+    await asyncio.sleep(0)
+    assert await process.readings.latest() is first
+    process.clock.advance(limits.BACKLOG_AGE_S)
+    waiting = asyncio.create_task(process.readings.latest())
+    await asyncio.sleep(0)
+    assert not waiting.done(), "the first one is too old by now"
+    go_on.set()
+    assert await making is not first
+    assert await waiting is not first
 
 
 async def test_what_was_marked_urgent_is_in_the_next_reading(process: Process) -> None:

@@ -12,6 +12,7 @@ from batch_env import CHAT, Env, open_bench
 
 from lowtide import limits
 from lowtide.api.console.report import ReportedBatch, Sampled, render_report
+from lowtide.api.objects.accounts import UsageLine
 from lowtide.api.objects.amounts import AmountsObject
 from lowtide.api.objects.batches import (
     BatchObject,
@@ -107,9 +108,20 @@ def test_a_report_is_bounded_whatever_a_batch_has() -> None:
         requests_per_s=1.123456, failed_per_s=1.123456, tokens_per_s=1.123456,
     )  # fmt: skip
     rates = [msgspec.structs.replace(rate, at=1.0 + each) for each in range(300)]
+    amounts = (
+        "requests",
+        "input_tokens",
+        "cached_tokens",
+        "output_tokens",
+        "reasoning_tokens",
+        "total_tokens",
+        "unreported_requests",
+    )
+    cost: dict[str, object] = dict.fromkeys(amounts, 10**9) | {"model": wide[:200]}
     report = ReportedBatch(
         batch=batch,
         filename=wide[:200],
+        costs=[msgspec.convert(cost, UsageLine)] * 1000,
         failures=[group] * (limits.FAILURE_SHAPES_MAX + 1),
         rates=rates,
         events=[BatchEventObject(at=float(each), kind="paused") for each in range(220)],

@@ -8,6 +8,7 @@ from decimal import Decimal
 import msgspec
 import openai
 import pytest
+from console_client import get, sign_in
 from tenant_env import EVERYTHING, Env, Tenant
 
 from lowtide.api.objects.accounts import UsageObject
@@ -45,6 +46,39 @@ def test_a_batch_shows_usage_and_cost_of_its_successes(
     listed = tenant.ask("GET", f"{mount}/v1/batches").json
     (in_list,) = listed if isinstance(listed, list) else listed["data"]
     assert in_list["cost"] == told["cost"]
+
+
+def test_the_costs_of_a_batch_are_told_by_model_and_shown_on_its_page(
+    env: Env, tenant: Tenant
+) -> None:
+    file = env.http_api.run(tenant.worker.upload(4))
+    asked = {"input_file_id": file.id, "endpoint": "/v1/chat/completions"}
+    batch_id = tenant.ask("POST", "/v1/batches", asked).json["id"]
+    assert tenant.ask("GET", f"/v1/batches/{batch_id}/costs").json["data"] == []
+    env.http_api.run(tenant.worker.plan({"m": 3, "unpriced": 1}))
+    env.http_api.run(tenant.worker.lease(batch_id, ["m", "unpriced"]))
+    env.http_api.run(tenant.worker.settle(batch_id, ok=[1, 2, 4], bad=[3]))
+    told = tenant.ask("GET", f"/v1/batches/{batch_id}/costs").json
+    found = {each["model"]: (each["requests"], each["amount"]) for each in told["data"]}
+    assert found == {"m": (2, f"{2 * LIVE / 2:f}"), "unpriced": (1, "0.00")}
+    assert told["total"]["requests"] == 3
+    whole = tenant.ask("GET", f"/v1/batches/{batch_id}").json["cost"]
+    assert {name: told["total"][name] for name in whole} == whole
+    page = get(env.http_api, f"/console/batches/{batch_id}", sign_in(tenant)).body.decode()
+    assert "Money by model" in page
+    assert '<td class="name">unpriced</td>' in page
+
+
+def test_the_costs_of_a_batch_with_one_model_are_its_own(env: Env, tenant: Tenant) -> None:
+    batch = env.ended_batch(tenant, requests=3)
+    told = tenant.ask("GET", f"/v1/batches/{batch.id}/costs").json
+    (line,) = told["data"]
+    assert (line["model"], line["requests"]) == ("m", 2)
+    assert told["total"] == {name: line[name] for name in told["total"]}
+    refused = env.tenant("others").ask("GET", f"/v1/batches/{batch.id}/costs")
+    assert (refused.status, refused.error["code"]) == (404, "batch_not_found")
+    page = get(env.http_api, f"/console/batches/{batch.id}", sign_in(tenant)).body.decode()
+    assert "Money by model" not in page
 
 
 def test_an_sdk_carries_the_cost_along(env: Env, tenant: Tenant) -> None:

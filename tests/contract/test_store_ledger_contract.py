@@ -53,6 +53,24 @@ async def check_sums(world: StoreFixture, batch: Batch) -> Cost:
 # ---- what is charged
 
 
+async def test_the_cost_by_model_is_the_sum_of_its_entries_at_each_price(
+    world: StoreFixture,
+) -> None:
+    batch = await world.running(("m", 4), ("n", 4), ("m", 4))
+    other = await world.running(("m", 2), project="p2")
+    assert await world.store.ledger.cost_by_model(batch.id) == {}
+    leases = [
+        each for each in await world.claim(models=("m", "n")) if each.key.batch_id == batch.id
+    ]
+    await world.commit(*(outcomes(lease, [0, 1]) for lease in leases), held=leases)
+    world.prices = {"m": N, "n": N}
+    await world.commit(*(outcomes(lease, [2]) for lease in leases), held=leases)
+    found = await world.store.ledger.cost_by_model(batch.id)
+    assert found == {"m": cost(4) + cost(2, N), "n": cost(2, N) + cost(1, N)}
+    assert sum(found.values(), Cost()) == await check_sums(world, batch)
+    assert await world.store.ledger.cost_by_model(other.id) == {}
+
+
 async def test_a_beat_charges_each_model_of_each_batch_once(world: StoreFixture) -> None:
     one = await world.running(("m", 4), ("n", 4), ("m", 4))
     two = await world.running(("m", 2), project="p2")

@@ -14,7 +14,7 @@ from lowtide import limits
 from lowtide.api import metrics, models
 from lowtide.api.accounts import admin, usage, whoami
 from lowtide.api.accounts import limits as limit_routes
-from lowtide.api.batches import batches, history, lines, retries, steering
+from lowtide.api.batches import batches, costs, history, lines, retries, steering
 from lowtide.api.console import pages
 from lowtide.api.console.session_guard import SessionGuard
 from lowtide.api.console.shared_looks import SharedLooks
@@ -69,6 +69,7 @@ NOUNS: Final = (
     batches.routes,
     retries.routes,
     lines.routes,
+    costs.routes,
     history.routes,
     steering.routes,
     steering.admin_routes,

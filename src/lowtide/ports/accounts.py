@@ -102,6 +102,12 @@ class LedgerStore(Protocol):
         """The cost by batch; batches without entries are left out."""
         ...
 
+    async def cost_by_model(self, batch_id: str) -> Mapping[str, Cost]:
+        """What each model of the batch has cost so far, by model in order; models without entries
+        are left out. Reads all entries of the batch.
+        """
+        ...
+
     async def entries(self, batch_id: str) -> list[LedgerEntry]:
         """The entries in the order they were written."""
         ...

@@ -55,6 +55,15 @@ class SqlLedger:
         async with self._db.read() as conn:
             return {row.id: row.cost for row in await conn.execute(statement)}
 
+    async def cost_by_model(self, batch_id: str) -> Mapping[str, Cost]:
+        by = (ledger.c.model, *_LIVE)
+        statement = select(*by, *_SUMS).where(ledger.c.batch_id == batch_id).group_by(*by)
+        costs: dict[str, Cost] = {}
+        async with self._db.read() as conn:
+            for row in await conn.execute(statement.order_by(*by)):
+                costs[row.model] = costs.get(row.model, Cost()) + _cost_of(row)
+        return costs
+
     async def entries(self, batch_id: str) -> list[LedgerEntry]:
         mine = select(ledger).where(ledger.c.batch_id == batch_id)
         async with self._db.read() as conn:

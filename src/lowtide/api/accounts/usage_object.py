@@ -1,11 +1,12 @@
-"""The usage report as its route and the operator's command show it."""
+"""The usage report as its route and the operator's command show it, and what a batch has cost."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
 from lowtide.api.dialects import money
-from lowtide.api.objects.accounts import UsageAmounts, UsageLine, UsageObject
+from lowtide.api.objects.accounts import BatchCosts, UsageAmounts, UsageLine, UsageObject
 from lowtide.core.accounts.ledger import Cost, UsageRow
 from lowtide.ports.accounts import GroupBy
 from lowtide.service.accounts.usage import UsageReport
@@ -19,6 +20,13 @@ def usage_object(found: UsageReport) -> UsageObject:
         data=[_line(row, found) for row in found.rows],
         total=UsageAmounts(**sums_of(found.total)),
     )
+
+
+def batch_costs(batch_id: str, by_model: Mapping[str, Cost]) -> BatchCosts:
+    """What a batch has cost so far, by model."""
+    lines = (UsageLine(model=model, **sums_of(cost)) for model, cost in by_model.items())
+    total = UsageAmounts(**sums_of(sum(by_model.values(), Cost())))
+    return BatchCosts(batch_id=batch_id, data=tuple(lines), total=total)
 
 
 def _line(row: UsageRow, found: UsageReport) -> UsageLine:

@@ -17,6 +17,7 @@ from lowtide.api.console.batch_rows import row_of, steps_of, unrun_in
 from lowtide.api.console.history_view import event_row, pace_of
 from lowtide.api.console.rendering import render
 from lowtide.api.console.shown_lines import shown_line
+from lowtide.api.objects.accounts import UsageLine
 from lowtide.api.objects.batches import BatchObject
 from lowtide.api.objects.failures import FailureGroupObject
 from lowtide.api.objects.history import BatchEventObject, RateObject
@@ -38,6 +39,7 @@ class ReportedBatch(msgspec.Struct, frozen=True, kw_only=True):
 
     batch: BatchObject
     filename: str
+    costs: Sequence[UsageLine]
     failures: Sequence[FailureGroupObject]
     rates: Sequence[RateObject]
     events: Sequence[BatchEventObject]
@@ -59,6 +61,7 @@ def render_report(report: ReportedBatch) -> str:
         "css": Markup((files("lowtide.api.console") / "static" / "console.css").read_text()),
         "steps": steps_of(batch),
         "failures": groups,
+        "costs": report.costs[: limits.REPORT_LIST_ROWS],
         "plots": batch_plot(batch, report.rates, report.events),
         "pace": pace_of(report.rates),
         "events": [event_row(each) for each in reversed(report.events)],

@@ -15,6 +15,7 @@ from starlette.requests import Request
 
 from lowtide import limits
 from lowtide.api.batches.batches import estimate_of
+from lowtide.api.batches.costs import costs_of
 from lowtide.api.batches.lines import ListLines, lines_of
 from lowtide.api.console.administration_views import (
     load_organization,
@@ -125,6 +126,7 @@ async def load_batch(request: Request, batch_id: str) -> Context:
         "buttons": buttons_of(shown, tree["unfinished_id"]),
         "address": public_base(request),
         "failures": groups,
+        "costs": (await costs_of(request, batch)).data,
         "steps": steps_of(shown),
         "output_file_id": batch.output_file_id,
         "error_file_id": batch.error_file_id,

@@ -93,6 +93,15 @@ class UsageLine(UsageAmounts, frozen=True, kw_only=True):
     project_id: str | UnsetType | None = UNSET
 
 
+class BatchCosts(msgspec.Struct, frozen=True, kw_only=True):
+    """What a batch has cost so far, a line for each model with a success; `total` is their sum."""
+
+    object: Literal["batch.costs"] = "batch.costs"
+    batch_id: str
+    data: tuple[UsageLine, ...]
+    total: UsageAmounts
+
+
 class UsageObject(msgspec.Struct, frozen=True, kw_only=True):
     """Days are those of UTC."""
 

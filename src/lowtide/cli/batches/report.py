@@ -11,6 +11,7 @@ from rich.markup import escape
 
 from lowtide import limits
 from lowtide.api.console.report import ReportedBatch, Sampled, render_report
+from lowtide.api.objects.accounts import BatchCosts
 from lowtide.api.objects.batches import BatchObject
 from lowtide.api.objects.failures import FailureGroupList
 from lowtide.api.objects.history import BatchEventList, BatchHistoryObject
@@ -63,6 +64,7 @@ def _gathered(client: ServerClient, batch_id: str) -> ReportedBatch:
     return ReportedBatch(
         batch=batch,
         filename=_filename(client, batch.input_file_id),
+        costs=_read(client.reading.costs(batch_id), BatchCosts).data,
         failures=failures.data,
         rates=_read(client.reading.history(batch_id), BatchHistoryObject).data,
         events=_read(client.reading.events(batch_id), BatchEventList).data,

@@ -13,6 +13,10 @@ class ReadingClient:
     def __init__(self, http: HttpClient) -> None:
         self._http = http
 
+    def costs(self, batch_id: str) -> JsonObject:
+        """Requests, tokens and dollars of the batch so far, by model."""
+        return self._http.call("GET", f"/batches/{batch_id}/costs")
+
     def history(self, batch_id: str) -> JsonObject:
         """Rates since the batch's requests began."""
         return self._http.call("GET", f"/batches/{batch_id}/history")

@@ -290,6 +290,14 @@ class BatchService:
         known = await self._store.ledger.cost([batch.id for batch in batches])
         return [known.get(batch.id, NOTHING_SPENT) for batch in batches]
 
+    async def costs_by_model(self, batch: Batch) -> Mapping[str, Cost]:
+        """The charges of the batch so far, by model."""
+        models = await self._store.batches.models(batch.id)
+        if len(models) > 1:
+            return await self._store.ledger.cost_by_model(batch.id)
+        known = await self._store.ledger.cost([batch.id])
+        return dict.fromkeys(models, known[batch.id]) if known else {}
+
     def _new_batch(
         self, project_id: str, user_id: str, asked: NewBatch, draft: CheckedBatchRequest
     ) -> Batch:

@@ -1,8 +1,8 @@
-"""Makes the next reading of the backlog before the last one is too old, while somebody watches.
+"""Makes the next reading of the backlog before the last one is too old, while a page watches.
 
 With ten thousand batches in progress a reading takes a good part of a second, which otherwise one
 request in each `limits.BACKLOG_AGE_S` waits for. One per process with the HTTP API. Invariant:
-where nobody asks, nothing is read.
+where no part asks, nothing is read.
 """
 
 from datetime import datetime, timedelta

@@ -3,7 +3,7 @@
 The reading grows with the batches in progress, and four parts of a process want it every few
 seconds: which batches are urgent (loops/scheduling/urgency.py), what all batches come to
 (loops/batches/overview.py), when they will be done (service/batches/forecasts.py) and how many
-replicas they need (service/scale.py). While somebody watches, `refresh`
+replicas they need (service/scale.py). While a page watches, `refresh`
 (loops/scheduling/backlog.py) makes the next reading before the last is too old, so that no request
 waits for one. Invariant: no part is given a reading that was begun more than
 `limits.BACKLOG_AGE_S` seconds ago, or twice that while the next one is made.
@@ -38,7 +38,7 @@ class BacklogReadings:
         self._latest: tuple[float, BacklogReading] | None = None
         self._reading = asyncio.Lock()
         self._is_watched = False
-        """Whether the latest reading was given to somebody beside whoever caused it."""
+        """Whether the latest reading was given to others than the one that caused it."""
 
     async def latest(self) -> BacklogReading:
         """The latest reading, or a new one where it is too old. Raises StoreError."""

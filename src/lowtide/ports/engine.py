@@ -112,6 +112,8 @@ class EngineInfo(msgspec.Struct, frozen=True):
     priority: int | None
     is_complete: bool = True
     """False: the engine was too busy to say whether it takes a priority; worth another look."""
+    missing: tuple[str, ...] = ()
+    """Names without which its page of metrics tells nothing, as after they were renamed."""
 
 
 class Prober(Protocol):

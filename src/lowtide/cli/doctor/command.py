@@ -184,6 +184,7 @@ async def _examine(settings: Settings, config_file: Path | None) -> list[Finding
     from lowtide.cli.doctor import (
         accounts,
         checks,
+        engine_metrics,
         replicas,
         scalers,
         sources,
@@ -216,6 +217,8 @@ async def _examine(settings: Settings, config_file: Path | None) -> list[Finding
     findings += await asyncio.gather(
         *(replicas.check_replica(replica, names) for replica in settings.replica)
     )
+    told = await asyncio.gather(*map(engine_metrics.check_metrics, settings.replica))
+    findings += [finding for finding in told if finding is not None]
     findings += await sources.check_sources(settings, names)
     findings += await scalers.check_scalers(settings)
     if not settings.replica and not settings.source:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from lowtide import limits
+from lowtide.cli.doctor.engine_metrics import check_metrics
 from lowtide.cli.doctor.finding import Finding
 from lowtide.cli.doctor.replicas import check_replica
 from lowtide.config import Settings, SourceSettings
@@ -53,10 +54,10 @@ async def _check(source: SourceSettings, engine_names: Mapping[str, str]) -> lis
         await opened.aclose()
     engines = listing.engines
     checked = engines[: limits.DOCTOR_ENGINES_MAX]
-    found = await asyncio.gather(
-        *(check_replica(source.replica_for(engine), engine_names) for engine in checked)
-    )
-    return [_told(name, engines), *found]
+    replicas = [source.replica_for(engine) for engine in checked]
+    found = await asyncio.gather(*(check_replica(each, engine_names) for each in replicas))
+    told = await asyncio.gather(*map(check_metrics, replicas))
+    return [_told(name, engines), *found, *(each for each in told if each is not None)]
 
 
 def _told(name: str, engines: tuple[FoundEngine, ...]) -> Finding:

@@ -7,7 +7,9 @@ page that is half written or wrong gives fewer samples, never an error.
 
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
+
+import msgspec
 
 from lowtide.core.capacity.engine_metrics import Buckets
 
@@ -59,13 +61,33 @@ class Samples:
             self._series[name] = [sample for sample in series if wanted(sample[0])]
 
 
-class Exposition:
-    """Reads pages for a fixed set of metrics. Give a histogram by its name with `_bucket`."""
+class ReadMetric(msgspec.Struct, frozen=True):
+    """A metric that is read: its names, the present one first, and what Lowtide does with it.
+    `is_key`: without it the page tells nothing. `is_always`: it is on every page; others come with
+    the first event that they count, or with a newer engine.
+    """
 
-    def __init__(self, names: Iterable[str]) -> None:
-        wanted = b"|".join(re.escape(name).encode() for name in names)
+    names: tuple[str, ...]
+    use: str
+    is_key: bool = False
+    is_always: bool = True
+
+    def is_on(self, samples: "Samples") -> bool:
+        """Whether the page has it, under any of its names."""
+        return bool(samples.series(*self.names))
+
+
+class Exposition:
+    """Reads pages for a fixed set of metrics, histograms by their names with `_bucket`. No other
+    metric is read than those of `wanted`.
+    """
+
+    def __init__(self, wanted: Sequence[ReadMetric]) -> None:
+        self.wanted = wanted
+        names = [name for each in wanted for name in each.names]
+        any_of = b"|".join(re.escape(name).encode() for name in names)
         self._line = re.compile(
-            rb"^(" + wanted + rb")(?:_total)?(" + _LABELS + rb")?[ \t]+(\S+)", re.MULTILINE
+            rb"^(" + any_of + rb")(?:_total)?(" + _LABELS + rb")?[ \t]+(\S+)", re.MULTILINE
         )
 
     def read(self, page: bytes) -> Samples:
@@ -75,6 +97,11 @@ class Exposition:
             if value is not None and value != math.inf:
                 samples.add(name.decode(), _labels(labels), value)
         return samples
+
+
+def missing_from(samples: Samples, page: Exposition) -> tuple[ReadMetric, ...]:
+    """The metrics that every page should have, and this one has not: renamed, perhaps."""
+    return tuple(each for each in page.wanted if each.is_always and not each.is_on(samples))
 
 
 def _labels(text: bytes) -> Labels:

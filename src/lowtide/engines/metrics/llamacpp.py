@@ -8,14 +8,14 @@ from typing import Final
 import msgspec
 
 from lowtide.core.capacity.engine_metrics import EngineMetrics
-from lowtide.engines.metrics.exposition import Exposition, Samples
+from lowtide.engines.metrics.exposition import Exposition, ReadMetric, Samples
 
 PAGE: Final = Exposition(
     (
-        "llamacpp:requests_processing",
-        "llamacpp:requests_deferred",
-        "llamacpp:prompt_tokens",
-        "llamacpp:tokens_predicted",
+        ReadMetric(("llamacpp:requests_processing",), "how many requests run", is_key=True),
+        ReadMetric(("llamacpp:requests_deferred",), "how many wait, so when to send no more"),
+        ReadMetric(("llamacpp:prompt_tokens",), "how fast it reads prompts"),
+        ReadMetric(("llamacpp:tokens_predicted",), "how fast it writes answers"),
     )
 )
 

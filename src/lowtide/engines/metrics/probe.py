@@ -14,19 +14,12 @@ import msgspec
 
 from lowtide.core.faults.outcome import NoReply, error_message
 from lowtide.engines.metrics import llamacpp, sglang, tgi, vllm
-from lowtide.engines.metrics.exposition import Exposition
+from lowtide.engines.metrics.pages import PAGES, PageKind, kind_of_page, missing_metrics
 from lowtide.engines.metrics.readers import PageReader, SignalsOf, SlotsReader, json_of
 from lowtide.limits import BATCH_PRIORITY_VLLM, CONTROL_READ_S, PROBE_S
 from lowtide.ports.engine import Engine, EngineInfo, MetricsReader
 
 Kind = Literal["vllm", "sglang", "tgi", "llamacpp", "openai"]
-
-_SIGNS: Final[tuple[tuple[bytes, Kind], ...]] = (
-    (b"\nvllm:", "vllm"),
-    (b"\nsglang:", "sglang"),
-    (b"\nllamacpp:", "llamacpp"),
-    (b"\ntgi_", "tgi"),
-)
 
 
 class _Version(msgspec.Struct):
@@ -65,21 +58,20 @@ class HttpProber:
         kind = self._kind if self._kind != "auto" else await self._recognise(page)
         match kind:
             case "vllm":
-                return await self._vllm(has_page=bool(page))
+                return await self._vllm(page)
             case "sglang":
-                return await self._sglang(has_page=bool(page))
+                return await self._sglang(page)
             case "tgi":
-                return await self._tgi(has_page=bool(page))
+                return await self._tgi(page)
             case "llamacpp":
-                return await self._llamacpp(has_page=bool(page))
+                return await self._llamacpp(page)
             case _:
                 return self._found("openai", None, None)
 
     async def _recognise(self, page: bytes) -> Kind:
         """The kind of the engine by its metrics; without those, by pages that only one kind has."""
-        for sign, kind in _SIGNS:
-            if sign in b"\n" + page:
-                return kind
+        if (kind := kind_of_page(page)) is not None:
+            return kind
         props = await json_of(self._root, "/props", llamacpp.LlamacppProps)
         if props is not None and props.total_slots is not None:
             return "llamacpp"
@@ -87,46 +79,54 @@ class HttpProber:
             return "sglang"
         return "vllm" if await json_of(self._root, "/version", _Version) is not None else "openai"
 
-    async def _vllm(self, *, has_page: bool) -> EngineInfo:
-        reader = self._reader(vllm.PAGE, vllm.signals_of, has_page)
+    async def _vllm(self, page: bytes) -> EngineInfo:
+        reader = self._reader("vllm", vllm.signals_of, page)
         if self._priority != "auto":
-            return self._found("vllm", reader, None)
+            return self._found("vllm", reader, None, page)
         takes = await self._try_priority(BATCH_PRIORITY_VLLM)
         priority = BATCH_PRIORITY_VLLM if takes else None
-        return EngineInfo("vllm", reader, priority, is_complete=takes is not None)
+        missing = _key_missing("vllm", reader, page)
+        return EngineInfo("vllm", reader, priority, takes is not None, missing)
 
-    async def _sglang(self, *, has_page: bool) -> EngineInfo:
+    async def _sglang(self, page: bytes) -> EngineInfo:
         info = await json_of(self._root, "/get_server_info", sglang.SglangInfo)
         known = info or sglang.SglangInfo()
-        reader = self._reader(sglang.PAGE, lambda page: sglang.signals_of(page, known), has_page)
-        return self._found("sglang", reader, sglang.batch_priority(known))
+        reader = self._reader("sglang", lambda told: sglang.signals_of(told, known), page)
+        return self._found("sglang", reader, sglang.batch_priority(known), page)
 
-    async def _tgi(self, *, has_page: bool) -> EngineInfo:
+    async def _tgi(self, page: bytes) -> EngineInfo:
         info = await json_of(self._root, "/info", tgi.TgiInfo) or tgi.TgiInfo()
-        reader = self._reader(tgi.PAGE, lambda page: tgi.signals_of(page, info), has_page)
-        return self._found("tgi", reader, None)
+        reader = self._reader("tgi", lambda told: tgi.signals_of(told, info), page)
+        return self._found("tgi", reader, None, page)
 
-    async def _llamacpp(self, *, has_page: bool) -> EngineInfo:
+    async def _llamacpp(self, page: bytes) -> EngineInfo:
         props = await json_of(self._root, "/props", llamacpp.LlamacppProps)
         known = props or llamacpp.LlamacppProps()
         reader: MetricsReader | None = SlotsReader(self._root, known)
-        if has_page:
-            reader = self._reader(
-                llamacpp.PAGE, lambda page: llamacpp.signals_of(page, known), has_page
-            )
+        if page:
+            reader = self._reader("llamacpp", lambda told: llamacpp.signals_of(told, known), page)
         elif await json_of(self._root, "/slots", list[llamacpp.Slot]) is None:
             reader = None
-        return self._found("llamacpp", reader, None)
+        return self._found("llamacpp", reader, None, page)
 
-    def _reader(self, page: Exposition, signals_of: SignalsOf, has_page: bool) -> PageReader | None:
-        return PageReader(self._root, page, signals_of) if has_page else None
+    def _reader(self, kind: PageKind, signals_of: SignalsOf, body: bytes) -> PageReader | None:
+        """None without a page, and for one that tells nothing, as when its metrics were renamed:
+        the engine is then one without metrics, which works, and not one that has fallen silent.
+        """
+        page = PAGES[kind]
+        tells = bool(body) and signals_of(page.read(body)) is not None
+        return PageReader(self._root, page, signals_of) if tells else None
 
-    def _found(self, kind: str, reader: MetricsReader | None, priority: int | None) -> EngineInfo:
+    def _found(
+        self, kind: Kind, reader: MetricsReader | None, priority: int | None, page: bytes = b""
+    ) -> EngineInfo:
         if isinstance(self._priority, int):
             priority = self._priority
         elif self._priority == "none":
             priority = None
-        return EngineInfo(kind, reader, priority)
+        missing = _key_missing(kind, reader, page)
+        # SGLang shows some metrics from the first request on, so the page is worth another look.
+        return EngineInfo(kind, reader, priority, not missing, missing)
 
     async def _try_priority(self, priority: int) -> bool | None:
         """Whether a call with that priority is taken; None when the engine has no answer now.
@@ -147,6 +147,13 @@ class HttpProber:
                 if "priorit" in (error_message(answer.body) or "").lower():
                     return False
         return False
+
+
+def _key_missing(kind: Kind, reader: MetricsReader | None, page: bytes) -> tuple[str, ...]:
+    """The names without which a page tells nothing, where it has one and none can be read."""
+    if reader is not None or kind == "openai" or not page:
+        return ()
+    return tuple(each.names[0] for each in missing_metrics(page, kind) if each.is_key)
 
 
 _CALLS: Final[tuple[tuple[str, dict[str, object]], ...]] = (

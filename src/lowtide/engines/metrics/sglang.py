@@ -8,22 +8,22 @@ from typing import Final
 import msgspec
 
 from lowtide.core.capacity.engine_metrics import EngineMetrics
-from lowtide.engines.metrics.exposition import Exposition, Labels, Samples
+from lowtide.engines.metrics.exposition import Exposition, Labels, ReadMetric, Samples
 from lowtide.limits import PRIORITY_GAP_SGLANG
 
 _PREEMPTED: Final = ("sglang:num_retracted_requests", "sglang:num_retracted_reqs")
 
 PAGE: Final = Exposition(
     (
-        "sglang:num_running_reqs",
-        "sglang:num_queue_reqs",
-        "sglang:token_usage",
-        "sglang:max_total_num_tokens",
-        *_PREEMPTED,
-        "sglang:prompt_tokens",
-        "sglang:generation_tokens",
-        "sglang:cached_tokens",
-        "sglang:inter_token_latency_seconds_bucket",
+        ReadMetric(("sglang:num_running_reqs",), "how many requests run", is_key=True),
+        ReadMetric(("sglang:num_queue_reqs",), "how many wait, so when to send no more"),
+        ReadMetric(("sglang:token_usage",), "how full its KV memory is"),
+        ReadMetric(("sglang:max_total_num_tokens",), "how much of that there is", is_always=False),
+        ReadMetric(_PREEMPTED, "whether too much was sent", is_always=False),
+        ReadMetric(("sglang:prompt_tokens",), "how fast it reads prompts"),
+        ReadMetric(("sglang:generation_tokens",), "how fast it writes answers"),
+        ReadMetric(("sglang:cached_tokens",), "how much of prompts was cached", is_always=False),
+        ReadMetric(("sglang:inter_token_latency_seconds_bucket",), "how long a token takes"),
     )
 )
 

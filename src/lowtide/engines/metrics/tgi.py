@@ -5,16 +5,16 @@ from typing import Final
 import msgspec
 
 from lowtide.core.capacity.engine_metrics import EngineMetrics
-from lowtide.engines.metrics.exposition import Exposition, Samples
+from lowtide.engines.metrics.exposition import Exposition, ReadMetric, Samples
 
 PAGE: Final = Exposition(
     (
-        "tgi_batch_current_size",
-        "tgi_queue_size",
-        "tgi_batch_current_max_tokens",
-        "tgi_request_input_length_sum",
-        "tgi_request_generated_tokens_sum",
-        "tgi_request_mean_time_per_token_duration_bucket",
+        ReadMetric(("tgi_batch_current_size",), "how many requests run", is_always=False),
+        ReadMetric(("tgi_queue_size",), "how many wait, so when to send no more", is_key=True),
+        ReadMetric(("tgi_batch_current_max_tokens",), "how full its KV memory is", is_always=False),
+        ReadMetric(("tgi_request_input_length_sum",), "how fast it reads prompts"),
+        ReadMetric(("tgi_request_generated_tokens_sum",), "how fast it writes answers"),
+        ReadMetric(("tgi_request_mean_time_per_token_duration_bucket",), "how long a token takes"),
     )
 )
 

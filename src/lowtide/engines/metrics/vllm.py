@@ -3,7 +3,7 @@
 from typing import Final
 
 from lowtide.core.capacity.engine_metrics import EngineMetrics
-from lowtide.engines.metrics.exposition import Exposition, Labels, Samples
+from lowtide.engines.metrics.exposition import Exposition, Labels, ReadMetric, Samples
 
 _KV_USED: Final = ("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc")
 _CACHED: Final = ("vllm:prompt_tokens_cached", "vllm:prefix_cache_hits")
@@ -11,16 +11,16 @@ _GAPS: Final = ("vllm:inter_token_latency_seconds", "vllm:time_per_output_token_
 
 PAGE: Final = Exposition(
     (
-        "vllm:num_requests_running",
-        "vllm:num_requests_waiting",
-        *_KV_USED,
-        "vllm:cache_config_info",
-        "vllm:num_preemptions",
-        "vllm:prompt_tokens",
-        "vllm:generation_tokens",
-        *_CACHED,
-        *(f"{name}_bucket" for name in _GAPS),
-        "vllm:engine_sleep_state",
+        ReadMetric(("vllm:num_requests_running",), "how many requests run", is_key=True),
+        ReadMetric(("vllm:num_requests_waiting",), "how many wait, so when to send no more"),
+        ReadMetric(_KV_USED, "how full its KV memory is"),
+        ReadMetric(("vllm:cache_config_info",), "how much KV memory there is"),
+        ReadMetric(("vllm:num_preemptions",), "whether too much was sent"),
+        ReadMetric(("vllm:prompt_tokens",), "how fast it reads prompts"),
+        ReadMetric(("vllm:generation_tokens",), "how fast it writes answers"),
+        ReadMetric(_CACHED, "how much of prompts was in its cache"),
+        ReadMetric(tuple(f"{name}_bucket" for name in _GAPS), "how long a token takes"),
+        ReadMetric(("vllm:engine_sleep_state",), "whether it sleeps", is_always=False),
     )
 )
 

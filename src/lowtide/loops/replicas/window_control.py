@@ -212,6 +212,7 @@ class EngineProbeLoop:
                 engine=found.kind,
                 tells=found.reader is not None,
                 priority=found.priority,
+                **({"missing": list(found.missing)} if found.missing else {}),
             )
         each.known = found
 

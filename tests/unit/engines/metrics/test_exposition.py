@@ -5,9 +5,11 @@ import time
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lowtide.engines.metrics.exposition import Exposition
+from lowtide.engines.metrics.exposition import Exposition, ReadMetric
 
-PAGE = Exposition(["a:running", "a:hits", "a:gap_bucket", "a:info"])
+PAGE = Exposition(
+    [ReadMetric((name,), "") for name in ("a:running", "a:hits", "a:gap_bucket", "a:info")]
+)
 
 
 def test_only_wanted_metrics_are_read_with_or_without_total() -> None:

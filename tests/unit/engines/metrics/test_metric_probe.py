@@ -51,6 +51,25 @@ async def test_an_engine_is_known_by_its_metrics(page: bytes, kind: str, running
         assert told.running == running
 
 
+@pytest.mark.parametrize(
+    ("page", "name"),
+    [
+        (engine_pages.VLLM, "vllm:num_requests_running"),
+        (engine_pages.SGLANG, "sglang:num_running_reqs"),
+        (engine_pages.TGI, "tgi_queue_size"),
+        (engine_pages.LLAMACPP, "llamacpp:requests_processing"),
+    ],
+)
+async def test_a_page_whose_key_was_renamed_makes_an_engine_without_metrics(
+    page: bytes, name: str
+) -> None:
+    page = page.replace(name.encode(), f"{name}_v2".encode())
+    async with probing({"/metrics": page}, reply(completion())) as (prober, _):
+        found = await prober.probe()
+    assert found is not None
+    assert (found.reader, found.missing) == (None, (name,)), "it works, by its answers"
+
+
 async def test_a_llamacpp_without_metrics_is_read_by_its_slots() -> None:
     slots = json.dumps([{"id": 0, "is_processing": True}, {"id": 1, "is_processing": False}])
     pages: dict[str, Any] = {"/props": {"total_slots": 2}, "/slots": slots.encode()}

@@ -1,0 +1,55 @@
+"""The check of `lowtide doctor` on each engine's metrics: every name that Lowtide reads is there.
+
+Engines rename metrics. One that is missing stops nothing: its window is learned from answers, or
+one of its bounds is not seen; so it is told by name, with what it is read for. Invariant: one GET,
+and nothing that is shown holds a key.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+from lowtide import limits
+from lowtide.cli.doctor.finding import Finding
+from lowtide.config import ReplicaSettings
+from lowtide.config.sources import ConfigError
+from lowtide.core.faults.outcome import Reply
+from lowtide.core.reporting.shown_url import shown_url
+from lowtide.engines.metrics.exposition import ReadMetric
+from lowtide.engines.metrics.pages import PAGES, kind_of_page, missing_metrics
+from lowtide.wiring.replicas.engine_clients import engine_client
+
+_REMEDY: Final = (
+    "Ask the engine for some answer and look again, as some metrics come with the first one. If it"
+    " stays, the engine has renamed it: batches run, and a newer Lowtide may know the new name."
+)
+
+
+async def check_metrics(replica: ReplicaSettings) -> Finding | None:
+    """The finding on the metrics of a replica; None where there is no page that is read."""
+    if replica.engine == "openai":
+        return None
+    try:
+        root = engine_client(replica, 1, beside_v1=True)
+    except ConfigError:
+        return None  # told of the replica itself
+    try:
+        answer = await root.get("/metrics", limits.CONNECT_TIMEOUT_S)
+    finally:
+        await root.aclose()
+    if not isinstance(answer, Reply) or answer.status != 200:
+        return None  # an engine without metrics is one that Lowtide works with
+    kind = kind_of_page(answer.body) if replica.engine == "auto" else replica.engine
+    if kind is None:
+        return None
+    name = f"metrics {shown_url(replica.url)}"
+    missing = missing_metrics(answer.body, kind)
+    if not missing:
+        return Finding(name, "ok", f"tells all {len(PAGES[kind].wanted)} that are read of {kind}")
+    return Finding(name, "warn", _told(missing), _REMEDY)
+
+
+def _told(missing: Sequence[ReadMetric]) -> str:
+    words = "; ".join(f"{' or '.join(each.names)} ({each.use})" for each in missing)
+    silent = any(each.is_key for each in missing)
+    ending = ": nothing of its metrics can be used, so its window is learned from answers"
+    return f"has no {words}{ending if silent else ''}"

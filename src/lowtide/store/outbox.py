@@ -19,6 +19,7 @@ from lowtide.ports.store import UnknownCursor
 from lowtide.ports.webhooks import ClaimedDelivery, Recorded
 from lowtide.store.connection.database import Database, transactional
 from lowtide.store.connection.dialect import lock_name
+from lowtide.store.schema.rows import struct_of, values_of
 from lowtide.store.schema.webhook_tables import (
     PENDING_DELIVERY,
     webhook_deliveries,
@@ -155,7 +156,7 @@ class SqlOutbox:
 
 
 def _delivery_of(row: Row[Any]) -> Delivery:
-    return Delivery(**{field: row._mapping[field] for field in _FIELDS})
+    return struct_of(Delivery, row)
 
 
 def _key(event_id: str, endpoint_id: str) -> ColumnElement[bool]:
@@ -220,7 +221,8 @@ async def _lease(
     conn: AsyncConnection, row: Row[Any], worker_id: str, now: datetime, until: datetime
 ) -> ClaimedDelivery | None:
     """None where its endpoint was disabled or deleted while the event was written."""
-    values = {field: row._mapping[field] for field in _FIELDS}
+    its = values_of(row)
+    values = {field: its[field] for field in _FIELDS}
     owner_id = row.project_id
     if row.endpoint_id != PROJECT:
         owner_id = row.endpoint_id

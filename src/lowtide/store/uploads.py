@@ -19,7 +19,7 @@ from lowtide.core.idempotency.request_key import RequestKey
 from lowtide.limits import UPLOAD_PARTS_MAX
 from lowtide.ports.uploads import PartAnswer
 from lowtide.store.connection.database import Database, transactional
-from lowtide.store.schema.rows import file_values
+from lowtide.store.schema.rows import file_values, struct_of
 from lowtide.store.schema.tables import files
 from lowtide.store.schema.upload_tables import upload_parts, uploads
 from lowtide.store.statements.garbage import discard_parts, lock_garbage
@@ -92,10 +92,7 @@ class SqlUploads:
             rows = await conn.execute(
                 of_upload.order_by(upload_parts.c.created_at, upload_parts.c.id)
             )
-            return [
-                UploadPart(**{field: row._mapping[field] for field in UploadPart.__struct_fields__})
-                for row in rows
-            ]
+            return [struct_of(UploadPart, row) for row in rows]
 
     async def hold(self, upload_id: str, now: datetime, ttl_s: float) -> int | None:
         free = uploads.c.completion_expires_at.is_(None) | (uploads.c.completion_expires_at <= now)
@@ -204,4 +201,4 @@ def _takes_parts(upload: Upload, now: datetime) -> bool:
 
 
 def _upload_of(row: Row[Any]) -> Upload:
-    return Upload(**{field: row._mapping[field] for field in Upload.__struct_fields__})
+    return struct_of(Upload, row)

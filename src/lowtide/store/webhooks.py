@@ -14,6 +14,7 @@ from lowtide.core.webhooks.endpoint import WebhookEndpoint
 from lowtide.ports.webhooks import EndpointChange, TooManyEndpoints
 from lowtide.store.connection.database import Database, transactional
 from lowtide.store.connection.dialect import lock_name
+from lowtide.store.schema.rows import struct_of
 from lowtide.store.schema.webhook_tables import (
     PENDING_DELIVERY,
     webhook_deliveries,
@@ -121,7 +122,7 @@ class SqlWebhooks:
 
 
 def endpoint_of(row: Row[Any]) -> WebhookEndpoint:
-    return WebhookEndpoint(**{field: row._mapping[field] for field in _ENDPOINT})
+    return struct_of(WebhookEndpoint, row)
 
 
 async def valid_secrets(conn: AsyncConnection, owner_id: str, now: datetime) -> tuple[str, ...]:

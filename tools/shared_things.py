@@ -104,7 +104,7 @@ SHARED: Final[Sequence[Sequence[str]]] = [
     (
         "listings",
         "pages of `PAGE_SIZE_DEFAULT_FILES`; larger ones are read and shown in steps of"
-        " `PAGE_STEP`, and others are served between them",
+        " `ROWS_AT_ONCE`, and others are served between them",
         "its lists take longer",
     ),
     (

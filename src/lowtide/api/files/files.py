@@ -131,7 +131,7 @@ async def list_files(request: Request) -> Response:
     data: list[FileObject] = []
     while len(data) < len(page.files):
         await asyncio.sleep(0)
-        step = page.files[len(data) : len(data) + limits.PAGE_STEP]
+        step = page.files[len(data) : len(data) + limits.ROWS_AT_ONCE]
         data += [openai_file(file) for file in step]
     return json_response(
         FilePageObject(

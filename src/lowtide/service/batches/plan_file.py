@@ -29,13 +29,16 @@ async def plan_file(
     """The file's plan, or what is wrong with it; None once `goes_on`, asked after each block, says
     no. `owner` is the organization whose file it is. Raises BlobNotFound.
     """
+    size = 0
     async for block in blobs.stream(key):
+        size += len(block)
         await feed(validator, block, owner)
         if not await goes_on():
             return None
         if validator.is_decided:
             break
-    return await off_loop(owner, validator.line_bytes, validator.finish)
+    # The end orders all lines: 0.3 s of a million.
+    return await off_loop(owner, size, validator.finish)
 
 
 async def feed(validator: Validator, block: bytes, owner: str) -> None:

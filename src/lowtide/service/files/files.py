@@ -251,7 +251,7 @@ class FileService:
             )
         found: list[File] = []
         while len(found) <= limit:
-            step = min(limit + 1 - len(found), limits.PAGE_STEP)
+            step = min(limit + 1 - len(found), limits.ROWS_AT_ONCE)
             try:
                 more = await self._files.page(
                     project_id, after=after, limit=step, order=order, purpose=purpose

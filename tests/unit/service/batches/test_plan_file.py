@@ -1,7 +1,8 @@
 """service/batches/plan_file.py: a file's lines are judged a few at a time."""
 
 import asyncio
-from collections.abc import Iterator
+import threading
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from lowtide.core.accounts.catalogue import Catalogue, ModelEntry
 from lowtide.core.batches.plan import Plan
 from lowtide.core.validation.planner import Planner
 from lowtide.core.validation.validator import ValidationFailure, Validator
-from lowtide.service.batches.plan_file import feed
+from lowtide.service.batches.plan_file import feed, plan_file
 
 CHAT = "/v1/chat/completions"
 LINE = (
@@ -85,3 +86,32 @@ async def test_others_are_served_between_the_pieces_and_a_refused_file_is_left(
     needed = limits.BLANK_LINES_MAX / min(lines_fed)
     assert needed <= len(lines_fed) <= needed + 1, "it has too many blank lines"
     assert served >= len(lines_fed) - 1
+
+
+class Blocks:
+    """One blob, as `plan_file` reads it."""
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+
+    async def stream(self, _key: str) -> AsyncIterator[bytes]:
+        for start in range(0, len(self._content), BLOCK):
+            yield self._content[start : start + BLOCK]
+
+
+@pytest.mark.parametrize("lines, is_beside", [(10, False), (12_000, True)])
+async def test_the_lines_of_a_long_file_are_ordered_beside_the_loop(
+    lines: int, is_beside: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended: list[int] = []
+    finish = Validator.finish
+
+    def noted(self: Validator) -> Plan | ValidationFailure:
+        ended.append(threading.get_ident())
+        return finish(self)
+
+    monkeypatch.setattr(Validator, "finish", noted)
+    blobs: Any = Blocks(b"".join(LINE % number for number in range(lines)))
+    found = await plan_file(planner().begin(CHAT, "openai"), blobs, "key", "o")
+    assert isinstance(found, Plan)
+    assert [each != threading.get_ident() for each in ended] == [is_beside]

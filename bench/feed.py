@@ -20,7 +20,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
 
-from bench.fleet.house import House, database, engines, places
+from bench.fleet.installation import Installation, database, engines, places
 from bench.fleet.look import answered, load
 from bench.fleet.traffic import Submitter
 
@@ -40,11 +40,11 @@ def cpu_s(pid: int) -> float:
     return (int(words[11]) + int(words[12])) / _TICKS_A_SECOND
 
 
-async def measure(house: House, port: int, count: int) -> dict[str, Any]:
+async def measure(fleet: Installation, port: int, count: int) -> dict[str, Any]:
     """One batch on so many engines, seen from a tenth of its calls to nine tenths."""
     bound = count * WINDOW / (DELAY_MS / 1000)
     lines = int(bound * BUSY_S)
-    worker = house.pid("worker-0")
+    worker = fleet.pid("worker-0")
     begun, _ = answered(port)
     marks: list[tuple[float, int, float]] = []
 
@@ -58,7 +58,7 @@ async def measure(house: House, port: int, count: int) -> dict[str, Any]:
             await asyncio.to_thread(mark)
             await asyncio.sleep(LOOK_S)
 
-    submitter = Submitter(lambda: house.addresses, lines, lines)
+    submitter = Submitter(lambda: fleet.addresses, lines, lines)
     task = asyncio.create_task(looking())
     try:
         async with asyncio.timeout(TIMEOUT_S):
@@ -79,13 +79,13 @@ async def measure(house: House, port: int, count: int) -> dict[str, Any]:
     }
 
 
-async def measure_all(house: House, ports: list[int]) -> list[dict[str, Any]]:
+async def measure_all(fleet: Installation, ports: list[int]) -> list[dict[str, Any]]:
     """Each number of engines."""
     found = []
     for count in COUNTS:
-        house.put(ports[:count])
+        fleet.put(ports[:count])
         await asyncio.sleep(3)  # the file is looked at twice a second, replicas are claimed then
-        found.append(await measure(house, ports[0], count))
+        found.append(await measure(fleet, ports[0], count))
         print(found[-1], file=sys.stderr, flush=True)
     return found
 
@@ -97,11 +97,11 @@ def main() -> None:
         ports = stack.enter_context(engines(max(COUNTS), DELAY_MS))
         server, name = stack.enter_context(database())
         where = places(server.url(name), (folder / "blobs").as_uri())
-        house = House(folder, where, WINDOW, stack.enter_context(ExitStack()))
-        house.put(ports[:1])
-        house.start("api-0")
-        house.start("worker-0")
-        told = asyncio.run(measure_all(house, ports))
+        fleet = Installation(folder, where, WINDOW, stack.enter_context(ExitStack()))
+        fleet.put(ports[:1])
+        fleet.start("api-0")
+        fleet.start("worker-0")
+        told = asyncio.run(measure_all(fleet, ports))
     print(json.dumps(told))
 
 

@@ -24,7 +24,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
-from bench.fleet.house import House, bucket, database, engines, places
+from bench.fleet.installation import Installation, bucket, database, engines, places
 from bench.fleet.look import Sample, answered, costs, load
 from bench.fleet.page import page
 from bench.fleet.traffic import Submitter
@@ -42,13 +42,13 @@ class Run:
     """One run: what happens beside the batches, and what is seen."""
 
     def __init__(
-        self, house: House, ports: Sequence[int], db: tuple[PostgresServer, str], args: Any
+        self, fleet: Installation, ports: Sequence[int], db: tuple[PostgresServer, str], args: Any
     ) -> None:
         self.samples: list[Sample] = []
         self.marks: list[tuple[float, str]] = []
         self.most_in_flight = 0
         self.changes = 0
-        self._house, self._ports, self._db, self._args = house, ports, db, args
+        self._fleet, self._ports, self._db, self._args = fleet, ports, db, args
         self._present: Sequence[int] = ()
         self._bound = 0.0
         self._began_s = self._changed_s = time.monotonic()
@@ -63,7 +63,7 @@ class Run:
         groups = AWAY_SHARE
         self._count_bound()
         self._present = [p for n, p in enumerate(self._ports) if n % groups != turn % groups]
-        self._house.put(self._present)
+        self._fleet.put(self._present)
 
     def _count_bound(self) -> None:
         now_s = time.monotonic()
@@ -82,10 +82,10 @@ class Run:
         """A worker at a third, an API process at a half."""
         for share, name in ((1 / 3, "worker-1"), (1 / 2, "api-1")):
             await submitter.reached(share)
-            self._house.kill(name)
+            self._fleet.kill(name)
             self.mark(f"{name} killed")
             await asyncio.sleep(min(BACK_S, self._args.change_s))
-            await asyncio.to_thread(self._house.start, name)
+            await asyncio.to_thread(self._fleet.start, name)
             self.mark(f"{name} back")
 
     async def looking(self, submitter: Submitter) -> None:
@@ -189,12 +189,12 @@ def main() -> int:
         server, name = stack.enter_context(database())
         blob_url = stack.enter_context(bucket(args.s3, folder))
         where = places(server.url(name), blob_url)
-        house = House(folder, where, args.window, stack.enter_context(ExitStack()))
-        run = Run(house, ports, (server, name), args)
+        fleet = Installation(folder, where, args.window, stack.enter_context(ExitStack()))
+        run = Run(fleet, ports, (server, name), args)
         run.change(0)
         for process in [f"api-{n}" for n in range(APIS)] + [f"worker-{n}" for n in range(WORKERS)]:
-            house.start(process)
-        submitter = Submitter(lambda: house.addresses, args.lines, args.batch_lines)
+            fleet.start(process)
+        submitter = Submitter(lambda: fleet.addresses, args.lines, args.batch_lines)
         asyncio.run(play(run, submitter, args.seconds))
         told = figures(run, submitter, args.lines)
     args.page.parent.mkdir(parents=True, exist_ok=True)

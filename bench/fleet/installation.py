@@ -31,7 +31,7 @@ _POSTGRES: Final = {
 REAL: Final = Path(__file__).parents[2] / "tests" / "real"
 
 
-class House:
+class Installation:
     """The processes, by name: `api-0` and so on, `worker-0` and so on."""
 
     def __init__(self, folder: Path, places: str, window: int, stack: ExitStack) -> None:

@@ -3,7 +3,8 @@
     python -m bench [--write]
 
 Each figure stands beside a yardstick from the same run: this machine's cores are shared and
-noisy, so ratios mean more than absolute figures. `--write` puts the report into bench/RESULTS.md.
+noisy, so ratios mean more than absolute figures. `--write` puts the report into bench/RESULTS.md,
+beside what was written there by hand (sections.py).
 """
 
 import argparse
@@ -16,8 +17,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from bench.hostile_tenants import kept_section, with_section
 from bench.scheduling_tables import scheduling_tables
+from bench.sections import merged
 
 RESULTS: Final = Path(__file__).with_name("RESULTS.md")
 BENCHES: Final = (
@@ -105,7 +106,7 @@ def report(
 def door_table(door: dict[str, Any]) -> list[str]:
     """What the interactive door adds to a call, as a table."""
     return [
-        "## The interactive door",
+        "## The live API",
         "",
         f"{door['rate_per_s']:.0f} calls a second through Lowtide, in turn with as many straight "
         "to the instant backend (open loop, Poisson arrivals); a stream is timed to its first "
@@ -159,7 +160,7 @@ def main() -> None:
     text = report(*(run(name) for name in BENCHES))
     print(text)
     if write:
-        RESULTS.write_text(with_section(text, kept_section(RESULTS.read_text())))
+        RESULTS.write_text(merged(RESULTS.read_text(), text))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ import argparse
 import asyncio
 import json
 import os
-import re
 import subprocess
 import sys
 import tempfile
@@ -32,6 +31,7 @@ import httpx
 from bench.backend import MODEL
 from bench.hostile_callers import CHAT, RATES, line
 from bench.processes import Server, backend, first_line, serving
+from bench.sections import merged
 
 RESULTS: Final = Path(__file__).with_name("RESULTS.md")
 HEADING: Final = "## One good tenant among ten hostile ones"
@@ -280,18 +280,6 @@ def _counts(counts: dict[str, int]) -> str:
     return ", ".join(f"{name}: {count:,}" for name, count in sorted(counts.items())) or "none"
 
 
-def with_section(text: str, new: str) -> str:
-    """RESULTS.md with this section in the place of the old one, else at its end."""
-    kept = re.sub(rf"{re.escape(HEADING)}\n.*?(?=^## |\Z)", "", text, flags=re.S | re.M)
-    return f"{kept.rstrip()}\n\n{new}"
-
-
-def kept_section(text: str) -> str:
-    """This section of RESULTS.md, for who writes the others anew; empty when it has none."""
-    found = re.search(rf"{re.escape(HEADING)}\n.*?(?=^## |\Z)", text, flags=re.S | re.M)
-    return found[0] if found else ""
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--seconds", type=float, default=600.0, help="beside the hostile ones")
@@ -302,7 +290,7 @@ def main() -> None:
     print(section(figures))
     print(json.dumps(figures))
     if args.write:
-        RESULTS.write_text(with_section(RESULTS.read_text(), section(figures)))
+        RESULTS.write_text(merged(RESULTS.read_text(), section(figures)))
 
 
 if __name__ == "__main__":

@@ -109,7 +109,7 @@ def _take_for_docs(address: str, browser: str, _folder: Path) -> None:
             )
             page = context.new_page()
             page.goto(address + pages[title])
-            page.wait_for_timeout(300)
+            _settled(page)
             page.screenshot(path=DOCS / f"{name}.png")
             context.close()
         chromium.close()
@@ -117,12 +117,18 @@ def _take_for_docs(address: str, browser: str, _folder: Path) -> None:
 
 def _picture(page: Page, address: str, path: Path) -> None:
     page.goto(address)
-    page.wait_for_timeout(300)  # the script shows instants in this zone
+    _settled(page)
     tall = min(HEIGHT_MAX, page.evaluate("document.documentElement.scrollHeight"))
     size = page.viewport_size or {"width": WIDTHS["wide"], "height": HEIGHT}
     clip = {"x": 0, "y": 0, "width": size["width"], "height": max(tall, HEIGHT)}
     page.screenshot(path=path, full_page=True, clip=clip)  # type: ignore[arg-type]
     print(path, file=sys.stderr, flush=True)
+
+
+def _settled(page: Page) -> None:
+    """Waits until the script has shown instants in this zone, and is connected."""
+    page.wait_for_timeout(300)
+    page.wait_for_function("!document.getElementById('connection')?.textContent")
 
 
 def _pages(address: str) -> dict[str, str]:
@@ -150,6 +156,7 @@ def _pages(address: str) -> dict[str, str]:
         "draft": f"/console/new/{draft}",
         "draft-wrong": f"/console/new/{wrong}",
         "engines": "/console/engines",
+        "week": "/console/week",
         "usage": "/console/usage",
         "webhooks": "/console/webhooks",
         "administration": "/console/admin",

@@ -17,7 +17,7 @@ DAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _STEPS: Final = 5  # shades between nothing and the largest
 _CELL: Final = 16  # pixels of a row of cells
 _ROW: Final = 22  # pixels of a batch's row
-_LEFT: Final = 5.0  # percent of the width for the days
+_LEFT: Final = 34  # pixels for the days, left of the cells: the margin of `.plot-week`
 
 
 def week_plot(hours: Sequence[HourObject], at: float) -> Markup:
@@ -28,7 +28,7 @@ def week_plot(hours: Sequence[HourObject], at: float) -> Markup:
     current = now.weekday() * 24 + now.hour
     cells = [_cell(number, known.get(number), largest, number == current) for number in range(168)]
     days = [
-        Markup('<text x="0" y="{}">{}</text>').format(_CELL * number + 12, day)
+        Markup('<text x="{}" y="{}">{}</text>').format(-_LEFT, _CELL * number + 12, day)
         for number, day in enumerate(DAYS)
     ]
     ticks = [
@@ -93,9 +93,10 @@ def _cell(number: int, hour: HourObject | None, largest: float, is_now: bool) ->
     )
     return Markup(shape).format(
         shade, " heat-now" if is_now else "", _x(place), _CELL * day + 1,
-        round((100 - _LEFT) / 24 - 0.25, 3), _CELL - 2, words,
+        round(100 / 24 - 0.25, 3), _CELL - 2, words,
     )  # fmt: skip
 
 
 def _x(hour: int) -> float:
-    return round(_LEFT + hour * (100 - _LEFT) / 24, 3)
+    """Percent of the width of all cells."""
+    return round(hour * 100 / 24, 3)

@@ -10,7 +10,7 @@ from console_client import get, sign_in
 from tenant_env import Env, Tenant, line
 
 from lowtide import limits
-from lowtide.api.console.filter_box import read_filter
+from lowtide.api.console.batches.filter_box import read_filter
 from lowtide.core.batches.batch_filter import BatchFilter
 from lowtide.core.errors import LowtideError
 

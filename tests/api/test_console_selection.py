@@ -8,7 +8,7 @@ from console_client import csrf_in, get, post, sign_in
 from tenant_env import Env, Tenant, line
 
 from lowtide import limits
-from lowtide.api.console.batch_rows import unrun_in
+from lowtide.api.console.batches.batch_rows import unrun_in
 from lowtide.core.batches.failures import FailureGroup
 
 

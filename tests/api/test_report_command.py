@@ -11,7 +11,7 @@ import pytest
 from batch_env import CHAT, Env, open_bench
 
 from lowtide import limits
-from lowtide.api.console.report import ReportedBatch, Sampled, render_report
+from lowtide.api.console.batches.report import ReportedBatch, Sampled, render_report
 from lowtide.api.objects.accounts import UsageLine
 from lowtide.api.objects.amounts import AmountsObject
 from lowtide.api.objects.batches import (

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from lowtide.api.console.shown_lines import TEXT_CHARS_MAX, shown_line
+from lowtide.api.console.batches.shown_lines import TEXT_CHARS_MAX, shown_line
 from lowtide.api.objects.lines import LineObject
 
 

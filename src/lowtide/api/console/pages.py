@@ -13,13 +13,15 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from lowtide.api.accounts import usage
-from lowtide.api.console import actions, administration, first_lines, new_batch, selection, webhooks
+from lowtide.api.console.accounts import administration
 from lowtide.api.console.answers import base_of, html, show
+from lowtide.api.console.batches import actions, first_lines, new_batch, selection
 from lowtide.api.console.failures import told_on_a_page
 from lowtide.api.console.forms import read_form
 from lowtide.api.console.live_pages import live
 from lowtide.api.console.rendering import render
 from lowtide.api.console.session_guard import COOKIE
+from lowtide.api.console.webhooks import webhooks
 from lowtide.api.files import downloads
 from lowtide.api.middleware.caller import services_of
 from lowtide.api.middleware.console_paths import (

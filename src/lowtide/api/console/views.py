@@ -17,19 +17,25 @@ from lowtide import limits
 from lowtide.api.batches.batches import estimate_of
 from lowtide.api.batches.costs import costs_of
 from lowtide.api.batches.lines import ListLines, lines_of
-from lowtide.api.console.administration_views import (
+from lowtide.api.console.accounts.administration_views import (
     load_organization,
     load_organizations,
     load_project,
 )
-from lowtide.api.console.batch_rows import Context, row_of, steps_of, unrun_in, without_answer
-from lowtide.api.console.buttons import buttons_of
-from lowtide.api.console.engine_views import load_engine, load_engines, load_week
-from lowtide.api.console.filter_box import read_filter
-from lowtide.api.console.history_view import history_context
-from lowtide.api.console.shown_lines import shown_line
-from lowtide.api.console.usage_view import load_usage
-from lowtide.api.console.webhook_views import load_webhook, load_webhooks
+from lowtide.api.console.accounts.usage_view import load_usage
+from lowtide.api.console.batches.batch_rows import (
+    Context,
+    row_of,
+    steps_of,
+    unrun_in,
+    without_answer,
+)
+from lowtide.api.console.batches.buttons import buttons_of
+from lowtide.api.console.batches.filter_box import read_filter
+from lowtide.api.console.batches.history_view import history_context
+from lowtide.api.console.batches.shown_lines import shown_line
+from lowtide.api.console.replicas.engine_views import load_engine, load_engines, load_week
+from lowtide.api.console.webhooks.webhook_views import load_webhook, load_webhooks
 from lowtide.api.dialects import openai
 from lowtide.api.files.uploads import public_base
 from lowtide.api.middleware.caller import Caller, identify, require, services_of

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from lowtide.api.console.filter_box import query_of, read_filter
+from lowtide.api.console.batches.filter_box import query_of, read_filter
 from lowtide.cli.batches.batch_report import (
     counts_of,
     exit_code_of,

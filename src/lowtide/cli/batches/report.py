@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 
 from lowtide import limits
-from lowtide.api.console.report import ReportedBatch, Sampled, render_report
+from lowtide.api.console.batches.report import ReportedBatch, Sampled, render_report
 from lowtide.api.objects.accounts import BatchCosts
 from lowtide.api.objects.batches import BatchObject
 from lowtide.api.objects.failures import FailureGroupList

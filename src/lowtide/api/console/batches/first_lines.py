@@ -14,7 +14,7 @@ from starlette.routing import Route
 
 from lowtide import limits
 from lowtide.api.console.answers import Fields, form_on, show
-from lowtide.api.console.shown_lines import ShownLine, shown_line
+from lowtide.api.console.batches.shown_lines import ShownLine, shown_line
 from lowtide.api.middleware.caller import identify, services_of
 from lowtide.api.middleware.console_paths import DRAFTS
 from lowtide.api.objects.lines import LineObject

@@ -13,10 +13,10 @@ import msgspec
 from markupsafe import Markup
 
 from lowtide import limits
-from lowtide.api.console.batch_rows import row_of, steps_of, unrun_in
-from lowtide.api.console.history_view import event_row, pace_of
+from lowtide.api.console.batches.batch_rows import row_of, steps_of, unrun_in
+from lowtide.api.console.batches.history_view import event_row, pace_of
+from lowtide.api.console.batches.shown_lines import shown_line
 from lowtide.api.console.rendering import render
-from lowtide.api.console.shown_lines import shown_line
 from lowtide.api.objects.accounts import UsageLine
 from lowtide.api.objects.batches import BatchObject
 from lowtide.api.objects.failures import FailureGroupObject

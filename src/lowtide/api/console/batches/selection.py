@@ -12,10 +12,10 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from lowtide import limits
-from lowtide.api.console.actions import ACTS
 from lowtide.api.console.answers import show
+from lowtide.api.console.batches.actions import ACTS
+from lowtide.api.console.batches.filter_box import read_filter
 from lowtide.api.console.failures import told_on_a_page
-from lowtide.api.console.filter_box import read_filter
 from lowtide.api.console.forms import Form, read_whole_form
 from lowtide.api.middleware.auth import set_audit_subject
 from lowtide.api.middleware.caller import identify, services_of

@@ -1,0 +1,1 @@
+"""Pages of organizations, projects, keys and usage."""

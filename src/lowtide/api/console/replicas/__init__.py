@@ -1,0 +1,1 @@
+"""Pages of engines and of the week."""

@@ -23,7 +23,7 @@ from bench.sections import merged
 RESULTS: Final = Path(__file__).with_name("RESULTS.md")
 BENCHES: Final = (
     "bench_http_client", "bench_validate", "bench_end_to_end", "bench_live_calls",
-    "bench_engine_sim", "bench_claims", "bench_deadlines", "bench_eta",
+    "bench_engine_sim", "bench_claims", "bench_deadlines", "bench_eta", "bench_scale",
 )  # fmt: skip
 
 

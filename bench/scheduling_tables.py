@@ -1,4 +1,4 @@
-"""The part of the report that is about scheduling: three benchmarks as Markdown."""
+"""The part of the report that is about scheduling: four benchmarks as Markdown."""
 
 from typing import Any
 
@@ -7,11 +7,13 @@ def scheduling_tables(
     claims: dict[str, Any],
     deadlines: dict[str, Any],
     eta: dict[str, Any],
+    scale: dict[str, Any],
 ) -> list[str]:
     return [
         *_claims(claims),
         *_deadlines(deadlines),
         *_eta(eta),
+        *_scale(scale),
     ]
 
 
@@ -75,5 +77,25 @@ def _eta(found: dict[str, Any]) -> list[str]:
         ),
         f"| all | **{found['all']['runs_within']:.1%}** | "
         f"{found['all']['estimates_within']:.1%} | |",
+        "",
+    ]
+
+
+def _scale(found: dict[str, Any]) -> list[str]:
+    return [
+        "## Replicas by deadline",
+        "",
+        "`python -m bench.bench_scale`: weeks of batches in virtual time, on replicas that take "
+        "526 s to start. Least: the work, and the starts that no one can do without who knows the "
+        "whole week. Beside it as many replicas as were ever needed, always on; and eight as soon "
+        "as there is work, none without. Hours of replicas, those of starting included.",
+        "",
+        "| week | batches | least | Lowtide | ratio | late | starts | always on | at once |",
+        "|---|---|---|---|---|---|---|---|---|",
+        *(
+            f"| {name} | {r['batches']} | {r['least_h']} | {r['paid_h']} | **{r['ratio']:.3f}** | "
+            f"{r['late'] or 'none'} | {r['starts']} | {r['always_on_h']} | {r['at_once_h']} |"
+            for name, r in found.items()
+        ),
         "",
     ]

@@ -1,6 +1,6 @@
 """How many replicas a model needs: at the latest moment, never fewer than what is in flight."""
 
-from datetime import UTC, datetime, time, timedelta
+from datetime import datetime, time, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -19,12 +19,19 @@ from lowtide.core.scheduling.wanted_replicas import (
     held_after,
     wanted_replicas,
 )
+from testkit.scaled_pool import (
+    COLD_S,
+    HOUR,
+    RATE,
+    START,
+    STEP_S,
+    PoolJob,
+    ScaledPool,
+    at_once,
+    least_hours,
+)
 
-NOW = datetime(2026, 11, 23, tzinfo=UTC)
-COLD_S = 526.0
-HOUR = 3600.0
-RATE = 100.0
-"""Work units a second of one replica."""
+NOW = START
 
 
 def at(hours: float) -> datetime:
@@ -191,87 +198,45 @@ def test_it_is_within_bounds_and_more_work_never_asks_for_less(
     assert wanted(more).replicas >= found
 
 
-class Week:
-    """A pool in virtual time: what is wanted is started, a cold start later it works."""
-
-    STEP_S = 30.0
-
-    def __init__(self, batches: list[tuple[float, float, float]]) -> None:
-        """Hour of creation, hours until the deadline, hours of work."""
-        self.coming = sorted(batches)
-        self.open: list[list[float]] = []  # deadline in hours, work units left
-        self.running = 0
-        self.starting: list[float] = []  # hour in which each is ready
-        self.replica_s = 0.0
-        self.starts = 0
-        self.late = 0
-        self.held: Held | None = Held(0, NOW)
-
-    def run(self, hours: float) -> None:
-        for step in range(int(hours * HOUR / self.STEP_S)):
-            self._step(step * self.STEP_S / HOUR)
-
-    def _step(self, hour: float) -> None:
-        while self.coming and self.coming[0][0] <= hour:
-            created, window, busy = self.coming.pop(0)
-            self.open.append([created + window, busy * HOUR * RATE])
-        self.open.sort()
-        self.running += sum(ready <= hour for ready in self.starting)
-        self.starting = [ready for ready in self.starting if ready > hour]
-        self._scale(hour)
-        self.replica_s += self.STEP_S * (self.running + len(self.starting))
-        power = self.running * RATE * self.STEP_S
-        for batch in self.open:
-            done = min(power, batch[1])
-            batch[1] -= done
-            power -= done
-        ended = [batch for batch in self.open if batch[1] <= 0]
-        self.open = [batch for batch in self.open if batch[1] > 0]
-        self.late += sum(hour > deadline for deadline, _ in ended)
-
-    def _scale(self, hour: float) -> None:
-        due = tuple((at(deadline), work) for deadline, work in self.open)
-        present = self.running + len(self.starting)
-        known = ModelLoad(
-            due=due,
-            in_flight=bool(self.open and self.running),
-            present=present,
-            rate=RATE,
-            cold_start_s=COLD_S,
-            replicas_max=8,
-        )
-        raw = wanted_replicas(known, at(hour), OpenTime(at(hour)))
-        out = damped(raw, self.held, present, at(hour), COLD_S)
-        self.held = held_after(out, raw, self.held, at(hour), COLD_S)
-        for _ in range(out.replicas - present):
-            self.starting.append(hour + COLD_S / HOUR)
-            self.starts += 1
-        while self.running + len(self.starting) > out.replicas:
-            if self.starting:
-                self.starting.pop()
-            else:
-                self.running -= 1
+DAY = (
+    PoolJob(9.0, 24.0, 5.0),
+    PoolJob(11.5, 6.0, 3.0),
+    PoolJob(14.0, 24.0, 9.0),
+    PoolJob(20.0, 12.0, 4.0),
+)
 
 
-def test_a_week_of_batches_costs_little_more_than_a_clairvoyant_would_need() -> None:
-    day = [(9.0, 24.0, 5.0), (11.5, 6.0, 3.0), (14.0, 24.0, 9.0), (20.0, 12.0, 4.0)]
-    batches = [(24 * n + hour, window, busy) for n in range(7) for hour, window, busy in day]
-    week = Week(batches)
-    week.run(8 * 24)
-    assert (week.open, week.late) == ([], 0)
-    least_h = sum(busy for _, _, busy in batches) + COLD_S / HOUR  # one start, and never idle
-    assert week.replica_s / HOUR <= 1.15 * least_h
+@pytest.mark.parametrize("estimate", [0.8, 1.0, 1.2])
+def test_a_week_of_batches_costs_little_more_than_a_clairvoyant_would_need(estimate: float) -> None:
+    jobs = [
+        job._replace(created_h=24 * n + job.created_h, estimate=estimate)
+        for n in range(7)
+        for job in DAY
+    ]
+    pool = ScaledPool(jobs)
+    pool.run(8 * 24)
+    assert (pool.open, pool.late) == ([], 0)
+    assert pool.paid_h <= 1.15 * least_hours(jobs)
+
+
+def test_all_there_may_be_as_soon_as_there_is_work_would_cost_far_more() -> None:
+    jobs = [PoolJob(24.0 * n + 10.0, 8.0, 2.0) for n in range(7)]
+    ours, eager = ScaledPool(jobs), ScaledPool(jobs, at_once)
+    for pool in (ours, eager):
+        pool.run(8 * 24)
+        assert (pool.open, pool.late) == ([], 0)
+    assert ours.paid_h <= 1.15 * least_hours(jobs) < eager.paid_h
 
 
 def test_a_day_without_work_costs_nothing_and_a_wake_is_never_late() -> None:
-    week = Week([(0.0, 24.0, 2.0), (72.0, 1.0, 0.6)])
-    week.run(96)
-    assert (week.open, week.late, week.starts) == ([], 0, 2)
-    assert week.replica_s <= 2.6 * HOUR + 2 * (2 * COLD_S + 2 * Week.STEP_S)
+    pool = ScaledPool([PoolJob(0.0, 24.0, 2.0), PoolJob(72.0, 1.0, 0.6)])
+    pool.run(96)
+    assert (pool.open, pool.late, pool.starts) == ([], 0, 2)
+    assert pool.paid_s <= 2.6 * HOUR + 2 * (2 * COLD_S + 2 * STEP_S)
 
 
 @pytest.mark.parametrize("busy_h", [0.05, 0.5, 3.0, 12.0, 60.0])
 def test_deadlines_are_kept_from_zero_at_every_size(busy_h: float) -> None:
-    week = Week([(0.0, 24.0, busy_h)])
-    week.run(26)
-    assert (week.open, week.late) == ([], 0)
+    pool = ScaledPool([PoolJob(0.0, 24.0, busy_h)])
+    pool.run(26)
+    assert (pool.open, pool.late) == ([], 0)

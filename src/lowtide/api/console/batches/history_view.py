@@ -1,7 +1,7 @@
 """How a batch went, as its page shows it: plots over time, and what happened to it in words.
 
-Called by `views.load_batch`. What it shows is what `GET /v1/batches/{id}/history` and `/events`
-answer.
+Called by `batch_views.load_batch`. What it shows is what `GET /v1/batches/{id}/history` and
+`/events` answer.
 """
 
 from collections.abc import Sequence

@@ -1,0 +1,132 @@
+"""What the list of batches, the page of one, and the page of its lines show.
+
+The objects are those of `/v1/batches`.
+"""
+
+from collections.abc import Sequence
+
+import msgspec
+from starlette.requests import Request
+
+from lowtide import limits
+from lowtide.api.batches.costs import costs_of
+from lowtide.api.batches.lines import ListLines, lines_of
+from lowtide.api.console.batches.batch_rows import (
+    Context,
+    row_of,
+    steps_of,
+    unrun_in,
+    without_answer,
+)
+from lowtide.api.console.batches.buttons import buttons_of
+from lowtide.api.console.batches.filter_box import read_filter
+from lowtide.api.console.batches.history_view import history_context
+from lowtide.api.console.batches.shown_lines import shown_line
+from lowtide.api.dialects import openai
+from lowtide.api.files.uploads import public_base
+from lowtide.api.middleware.caller import identify, services_of
+from lowtide.api.objects.batches import BatchObject
+from lowtide.api.openapi.routes import read_query
+from lowtide.core.batches.batch import TERMINAL, Batch
+from lowtide.core.errors import LowtideError
+from lowtide.service.batches.batches import Page
+
+
+async def load_batches(request: Request) -> Context:
+    """The newest batches that `?q=` asks for, or those behind `?after=`."""
+    services = services_of(request)
+    after = request.query_params.get("after") or None
+    typed = request.query_params.get("q", "").strip()
+    wrong, page = None, Page((), more=False)
+    try:
+        which = read_filter(typed, services.files.now())
+    except LowtideError as error:
+        wrong = error.message
+    else:
+        page = await services.batches.page(
+            identify(request).project_id,
+            after=after,
+            limit=limits.CONSOLE_BATCHES_PAGE,
+            which=which,
+        )
+    shown = await _objects(request, page.batches)
+    names = await services.files.names(
+        identify(request).project_id, [each.input_file_id for each in shown]
+    )
+    return {
+        "q": typed,
+        "wrong": wrong,
+        "batches": [row_of(each, names, without_answer(each)) for each in shown],
+        "after": after,
+        "older": shown[-1].id if page.more else None,
+        "told": None,
+        "refused": (),
+    }
+
+
+async def load_batch(request: Request, batch_id: str) -> Context:
+    """One batch, whatever of it is known now."""
+    services, project_id = services_of(request), identify(request).project_id
+    batch = await services.batches.get(project_id, batch_id)
+    (shown,) = await _objects(request, [batch])
+    names = await services.files.names(project_id, [batch.input_file_id])
+    groups = (
+        await services.retries.failures(project_id, batch_id) if shown.request_counts.failed else ()
+    )
+    tree = await _tree(request, batch)
+    unrun = unrun_in(groups)
+    return {
+        **row_of(shown, names, unrun),
+        **tree,
+        **await history_context(request, batch, shown),
+        "buttons": buttons_of(shown, tree["unfinished_id"]),
+        "address": public_base(request),
+        "failures": groups,
+        "costs": (await costs_of(request, batch)).data,
+        "steps": steps_of(shown),
+        "output_file_id": batch.output_file_id,
+        "error_file_id": batch.error_file_id,
+        "is_whole": batch.status in TERMINAL,
+    }
+
+
+async def load_lines(request: Request, batch_id: str) -> Context:
+    """A page of results, or of errors, with their requests."""
+    asked = read_query(request, ListLines)
+    if not asked.custom_id:
+        asked = msgspec.structs.replace(asked, custom_id=None)
+    batch = await services_of(request).batches.get(identify(request).project_id, batch_id)
+    page = await lines_of(request, batch_id, asked)
+    return {
+        "batch_id": batch_id,
+        "name": batch.metadata.get("name") or batch_id,
+        "kind": asked.kind,
+        "first": asked.first,
+        "custom_id": asked.custom_id,
+        "page_size": asked.limit,
+        "lines": [shown_line(each) for each in page.data],
+        "total": page.total,
+        "has_more": page.has_more,
+        "in_input_order": page.in_input_order,
+    }
+
+
+async def _objects(request: Request, batches: Sequence[Batch]) -> list[BatchObject]:
+    service = services_of(request).batches
+    progress, costs = await service.progress(batches), await service.costs(batches)
+    return [
+        openai.batch(batch, its, cost)
+        for batch, its, cost in zip(batches, progress, costs, strict=True)
+    ]
+
+
+async def _tree(request: Request, batch: Batch) -> Context:
+    """The other batches over the same input, and whether a retry may be made now."""
+    tree: Sequence[Batch] = (batch,)
+    if batch.retry_of is not None or batch.ended_at is not None:
+        tree = await services_of(request).retries.tree(batch.project_id, batch.id)
+    running = next((each for each in tree if each.ended_at is None), None)
+    return {
+        "relatives": [each for each in tree if each.id != batch.id],
+        "unfinished_id": None if running is None else running.id,
+    }

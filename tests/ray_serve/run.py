@@ -1,6 +1,7 @@
 """A batch on Ray Serve while its application is scaled, loses a replica, and loses its head.
 
     python tests/ray_serve/run.py --lines 3000
+    python tests/ray_serve/run.py --scaler      (that of deploy/ray/lowtide.toml scales instead)
 
 Ray from PyPI on 127.0.0.1, with the files of deploy/ray and a simulated engine in each replica, and
 `lowtide serve` beside it, whose source asks Ray's dashboard. Prints a table. Exit code 1 if a line
@@ -25,6 +26,7 @@ from cluster import BIN, DEPLOY, PATIENCE_S, Cluster, cluster, until
 
 MODEL: Final = "m"
 ENGINE: Final = f"{BIN}/lowtide simulate-engine --port {{port}} --model {MODEL} --max-num-seqs 16"
+SOON: Final = "[scale]\ncold_start_s = 10\nhold_s = 5\n"
 QUIET_S: Final = 3.0
 """Looked at an application without a replica, to see that nothing fails meanwhile."""
 
@@ -32,10 +34,14 @@ QUIET_S: Final = 3.0
 class Server:
     """`lowtide serve` with one source, and a batch that runs on it."""
 
-    def __init__(self, folder: Path, dashboard: str, lines: int) -> None:
+    def __init__(self, folder: Path, dashboard: str, lines: int, *, scales: bool) -> None:
+        """`scales`: with the scaler that the settings of deploy/ have in comments."""
         self.folder, self.lines = folder, lines
         text = (DEPLOY / "lowtide.toml").read_text()
         text = text.replace("http://ray-head:8265", dashboard).replace("512", "64")
+        if scales:
+            source, scaler = text.split("# [[scaler]]")
+            text = f"{source}[[scaler]]{scaler.replace('# ', '')}{SOON}"
         (folder / "lowtide.toml").write_text(text.replace("Qwen/Qwen2.5-7B-Instruct", MODEL))
         with (folder / "serve.log").open("wb") as log:
             self._serve = subprocess.Popen(
@@ -91,10 +97,10 @@ class Server:
 
 
 @contextlib.contextmanager
-def serving(ray: Cluster, lines: int) -> Iterator[Server]:
+def serving(ray: Cluster, lines: int, *, scales: bool) -> Iterator[Server]:
     folder = ray.folder / "lowtide"
     folder.mkdir()
-    server = Server(folder, ray.dashboard, lines)
+    server = Server(folder, ray.dashboard, lines, scales=scales)
     try:
         yield server
     finally:
@@ -142,13 +148,30 @@ class Story:
         assert self.server.done() == before, "lines were done by nobody"
         self.tell(what, f"{batch['status']}, {before} lines done, it waits: {batch.get('reason')}")
 
-    def play(self) -> int:
-        """All of it; the exit code of `lowtide run`."""
+    def at_zero(self) -> None:
+        """Begins the batch while there is no replica."""
         self.ray.scale(0)
         until(lambda: not self.ray.replicas(), "Ray has no replica")
         self.server.begin()
         until(lambda: self.server.batch().get("status") == "in_progress", "the batch is accepted")
         self.tell("made at zero replicas", str(self.server.batch().get("reason")))
+
+    def play_scaler(self) -> int:
+        """Lowtide scales by itself; the exit code of `lowtide run`."""
+        self.at_zero()
+        until(lambda: self.ray.replicas(), "Lowtide has asked for a replica")
+        self.tell("asked for by Lowtide", f"{len(self.ray.replicas())} replicas")
+        until(self.server.done, "a line is done")
+        self.tell("first answers", f"{len(self.ray.running())} replicas run")
+        code = self.server.ended()
+        self.tell("the batch ended", f"lowtide run exits with {code}")
+        until(lambda: not self.ray.replicas(), "Lowtide has asked for none")
+        self.tell("given back by Lowtide", "no replica")
+        return code
+
+    def play(self) -> int:
+        """All of it; the exit code of `lowtide run`."""
+        self.at_zero()
         self.awake(2, "0 -> 2")
         self.reach(0.2)
         killed = self.ray.running()[0]
@@ -189,11 +212,12 @@ def check(server: Server) -> list[str]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--lines", type=int, default=3000)
-    lines = parser.parse_args().lines
-    with cluster(ENGINE) as ray, serving(ray, lines) as server:
+    parser.add_argument("--scaler", action="store_true")
+    args = parser.parse_args()
+    with cluster(ENGINE) as ray, serving(ray, args.lines, scales=args.scaler) as server:
         story = Story(ray, server)
         try:
-            code = story.play()
+            code = story.play_scaler() if args.scaler else story.play()
             wrong = check(server)
         except (TimeoutError, AssertionError):
             for name in ("lowtide/serve.log", "lowtide/run.log", "head.log"):

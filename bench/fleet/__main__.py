@@ -15,6 +15,7 @@ came twice or failed.
 import argparse
 import asyncio
 import json
+import shutil
 import sys
 import tempfile
 import time
@@ -177,6 +178,7 @@ def arguments() -> Any:
     parser.add_argument("--change-s", type=float, default=60.0, help="between changes of engines")
     parser.add_argument("--s3", choices=("ceph", "moto", "folder"), default="ceph")
     parser.add_argument("--seconds", type=float, default=3600.0, help="after which it is given up")
+    parser.add_argument("--logs", type=Path, help="folder to copy the logs of all processes to")
     parser.add_argument("--page", type=Path, default=Path("build/fleet.html"))
     return parser.parse_args()
 
@@ -197,6 +199,10 @@ def main() -> int:
         submitter = Submitter(lambda: fleet.addresses, args.lines, args.batch_lines)
         asyncio.run(play(run, submitter, args.seconds))
         told = figures(run, submitter, args.lines)
+        if args.logs is not None:
+            args.logs.mkdir(parents=True, exist_ok=True)
+            for log in folder.glob("*.log"):
+                shutil.copy(log, args.logs)
     args.page.parent.mkdir(parents=True, exist_ok=True)
     title = f"A fleet run of {args.lines:,} lines"
     facts = {key.replace("_", " "): str(value) for key, value in told.items()}

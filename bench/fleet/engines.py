@@ -50,6 +50,14 @@ class Engine(Backend):
         self._at = at
         self._counts = counts
         self._is_count = self._is_model_list = False
+        self._answering: asyncio.TimerHandle | None = None
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """A call whose caller is gone is computed no further."""
+        del error
+        if self._answering is not None:
+            self._answering.cancel()
+            self._at.now -= 1
 
     def on_url(self, url: bytes) -> None:
         super().on_url(url)
@@ -64,9 +72,11 @@ class Engine(Backend):
         else:
             self._at.now += 1
             self._counts.most_in_flight = max(self._counts.most_in_flight, self._at.now)
-            self._loop.call_later(self._delay_s, self._answer_late, self._wire)
+            later = self._loop.call_later(self._delay_s, self._answer_late, self._wire)
+            self._answering = later
 
     def _answer_late(self, wire: bytes) -> None:
+        self._answering = None
         self._at.now -= 1
         if not self._transport.is_closing():
             self._counts.answered += 1

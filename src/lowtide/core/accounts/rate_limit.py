@@ -64,8 +64,10 @@ class Bucket:
 
     def level(self, now_s: float) -> float:
         """The amount that may be taken now."""
-        passed_s = max(0.0, now_s - self._seen_at_s)
-        self._seen_at_s = max(now_s, self._seen_at_s)
+        passed_s = now_s - self._seen_at_s
+        if passed_s <= 0:  # a call asks several times at one instant
+            return self._level
+        self._seen_at_s = now_s
         filled = self._level + self.capacity * passed_s / MINUTE_S
         self._level = min(float(self.capacity), filled)
         return self._level

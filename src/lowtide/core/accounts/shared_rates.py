@@ -70,8 +70,10 @@ class SharedBucket(Bucket):
 
     def level(self, now_s: float) -> float:
         """What may be taken now: what the process holds, with its part of what fills."""
-        passed_s = max(0.0, now_s - self._seen_at_s)
-        self._seen_at_s = max(now_s, self._seen_at_s)
+        passed_s = now_s - self._seen_at_s
+        if passed_s <= 0:  # a call asks several times at one instant
+            return self._level
+        self._seen_at_s = now_s
         fills = self.capacity * passed_s / MINUTE_S
         bound = max(self._level, self.capacity / self._processes)
         level = min(bound, self._level + fills / self._processes)

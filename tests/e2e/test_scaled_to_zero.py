@@ -130,6 +130,8 @@ async def test_a_batch_starts_its_engine_and_the_engine_goes_when_there_is_no_wo
             assert gone["scaler"]["asked"] == 0
             engines = (await env.http.get("/v1/admin/engines")).json()
             assert [each["scaler"] for each in engines["scalers"]] == ["command m"]
+            page = (await env.http.get("/console/engines")).text
+            assert "Scaler <code>command m</code>: 0 of 0 running, asked for 0 at" in page
             assert await box.started() == [address], "it was started once"
             with pytest.raises(httpx.ConnectError):
                 await httpx.AsyncClient(trust_env=False).get(address)

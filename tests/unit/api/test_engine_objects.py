@@ -9,6 +9,7 @@ from lowtide.api.replicas.engine_objects import engine_list
 from lowtide.core.reporting.worker_report import (
     ReplicaLoad,
     ReplicaReport,
+    ScalerReport,
     SourceReport,
     WorkerReport,
 )
@@ -72,6 +73,23 @@ def test_a_source_is_shown_once_for_all_workers_that_see_the_same() -> None:
         ),
         SourceObject(source="file /e.yaml", engines=("a", "b"), workers=("w1", "w2")),
     ]
+
+
+def test_a_scaler_is_shown_as_the_worker_sees_it_that_asks_it() -> None:
+    report = ScalerReport(
+        label="kubernetes n/d", models=("m",), target=2, running=1, asked=2, asked_at=NOW,
+        reason="work is due", trouble="it answers 403", trouble_since=NOW,
+    )  # fmt: skip
+    other = ScalerReport(label="command c", models=("c",), dry_run=True)
+    workers = [
+        msgspec.structs.replace(seen("w1"), scalers=(report,)),
+        msgspec.structs.replace(seen("w2"), scalers=(other,)),
+    ]
+    command, kubernetes = engine_list(workers, NOW).scalers
+    assert (command.scaler, command.dry_run, command.target) == ("command c", True, None)
+    assert (command.asked, command.asked_at, command.reason) == (None, None, None)
+    assert (kubernetes.asked, kubernetes.asked_at) == (2, int(NOW.timestamp()))
+    assert kubernetes.trouble_since == int(NOW.timestamp())
 
 
 def test_an_engine_that_was_found_names_its_source() -> None:

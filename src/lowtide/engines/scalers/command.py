@@ -132,7 +132,7 @@ class CommandScaler:
     async def _stop(self, slot: ProcessSlot) -> None:
         """Ends one engine: by the stop command, then by a signal, then by force."""
         failed = await self._run_stop(slot) if self._commands.stop else ""
-        state = slot.state()
+        state = await self._named(slot)
         if state.is_detached and failed:
             raise ScalerError(failed)
         for number, patience_s in (
@@ -147,6 +147,17 @@ class CommandScaler:
         raise ScalerError(
             f"replica {slot.replica} does not end (process group {state.pid}); {failed}".strip("; ")
         )
+
+    async def _named(self, slot: ProcessSlot) -> SlotState:
+        """The state, once its process has written its number: one that was just started may not
+        have, and could not be ended.
+        """
+        until_s = monotonic() + limits.SCALER_KILL_S
+        while True:
+            state = slot.state()
+            if state.condition != "running" or state.pid is not None or monotonic() >= until_s:
+                return state
+            await asyncio.sleep(limits.SCALER_END_POLL_S)
 
     async def _has_ended(self, slot: ProcessSlot, patience_s: float) -> bool:
         until_s = monotonic() + patience_s

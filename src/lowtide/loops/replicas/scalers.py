@@ -61,6 +61,7 @@ class _Watched(msgspec.Struct, eq=False):
     due: datetime | None = None
     step: asyncio.Task[None] | None = None
     late: str = ""
+    late_since: datetime | None = None
 
 
 class ScalersLoop:
@@ -178,6 +179,7 @@ class ScalersLoop:
             return view
         changed_at = view.asked.at if view.asked is not None else view.since
         watched.late = late(need, look, changed_at, now)
+        watched.late_since = (watched.late_since or now) if watched.late else None
         number = next_ask(need, look, spec.bounds, changed_at, now)
         if now < view.since + timedelta(seconds=limits.SCALER_FIRST_S):
             return view  # engines that are listed are only now found to be there, or not
@@ -237,5 +239,5 @@ def _report(watched: _Watched, view: ScalerView) -> ScalerReport:
         asked_at=None if asked is None else asked.at,
         reason="" if asked is None else asked.reason,
         trouble=view.trouble or watched.late,
-        trouble_since=view.trouble_since,
+        trouble_since=view.trouble_since or watched.late_since,
     )

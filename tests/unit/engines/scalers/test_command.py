@@ -110,6 +110,15 @@ async def test_what_runs_is_stopped_from_the_top_as_a_group(box: Box) -> None:
         assert ProcessSlot(box.slots / f"{replica}.slot", replica).state().condition == "empty"
 
 
+async def test_one_that_is_stopped_as_it_starts_is_waited_for_and_ended(box: Box) -> None:
+    scaler = box.scaler("exec sleep 600", stop_s=600.0)
+    for _ in range(3):
+        async with asyncio.timeout(PATIENCE_S):
+            await scaler.ask(1)
+            await scaler.ask(0)
+        assert await scaler.look() == ScalerLook(target=0, running=0)
+
+
 async def test_one_that_takes_no_notice_is_killed(box: Box) -> None:
     scaler = box.scaler('trap "" TERM; echo up; while true; do sleep 0.05; done', stop_s=0.1)
     await scaler.ask(1)

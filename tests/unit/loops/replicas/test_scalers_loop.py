@@ -193,6 +193,21 @@ async def test_an_engine_that_falls_again_and_again_is_started_ever_later(
     assert process.loop.reports()[0].trouble == "replica 0 has ended"
 
 
+async def test_what_should_have_come_long_ago_is_told_since_then(process: Process) -> None:
+    process.wants(1)
+    await process.step()
+    assert process.loop.reports()[0].trouble == ""
+    await process.step(2 * HOLD_S)
+    since = process.clock.now()
+    await process.step()
+    (report,) = process.loop.reports()
+    assert "no engine answers" in report.trouble
+    assert report.trouble_since == since
+    process.wants(1, present=1)
+    await process.step()
+    assert process.loop.reports()[0].trouble_since is None
+
+
 async def test_while_the_store_is_away_nothing_is_asked(process: Process) -> None:
     process.wants(2)
     process.is_away = True

@@ -39,7 +39,7 @@ TENANTS_ARGS ?=
 .DEFAULT_GOAL := help
 # Two targets install into one environment.
 .NOTPARALLEL:
-.PHONY: help run test test-random sim sim-long lint coverage check format docs docs-site bench bench-live bench-tenants bench-console bench-fleet webhook-kills big-files million-lines million-rows demo screenshots test-clients test-console test-cookbook test-pages test-real test-ray test-chaos fuzz-api pins wheel clean
+.PHONY: help run test test-random sim sim-long lint coverage check format docs docs-site bench bench-live bench-tenants bench-console bench-fleet webhook-kills big-files million-lines million-rows demo screenshots test-clients test-console test-cookbook test-pages test-real test-ray test-chaos test-vllm fuzz-api pins wheel vllm-wheel clean
 
 help: ## list the targets
 	@awk -F ' *## *' '/^[a-z-]+:.*## / { sub(/:.*/, "", $$1); printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -152,6 +152,9 @@ test-ray: $(RAY_VENV)/.ready-requirements-ray ## a batch on Ray Serve while it i
 test-chaos: $(VENV)/.ready-requirements-test ## kill, stop, cut off and starve real processes: make test-chaos ROUNDS=200 SEED=42
 	$(PY) tests/chaos/run.py --rounds $(ROUNDS) --seed $(SEED) $(CHAOS_ARGS)
 
+test-vllm: $(VENV)/.ready-requirements ## the scheduler class on vLLM's own scheduler, on the CPU (installs 2 GB)
+	sh tools/test_vllm.sh $(PYTHON_VLLM)
+
 fuzz-api: $(FUZZ_VENV)/.ready-requirements-fuzz ## thousands of odd calls, made from the OpenAPI document, beside another tenant
 	$(FUZZ_VENV)/bin/python tools/fuzz_api.py $(FUZZ_ARGS)
 
@@ -160,6 +163,10 @@ pins: ## resolve pyproject.toml into the hashed requirement files (needs uv)
 
 wheel: $(VENV)/.ready-requirements ## build the wheel that a release would have, into dist/
 	$(PY) -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+	@ls dist
+
+vllm-wheel: $(VENV)/.ready-requirements ## build the wheel of the scheduler class for vLLM, into dist/
+	$(PY) -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist integrations/vllm
 	@ls dist
 
 clean: ## remove what the targets made: environments, caches, the demo's results

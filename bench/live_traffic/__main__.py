@@ -1,6 +1,6 @@
 """`make bench-live`: every rule beside the same live traffic, on simulated engines.
 
-    python -m bench.live_traffic [--seeds 5] [--quick] [--write] [--only class]
+    python -m bench.live_traffic [--seeds 5] [--quick] [--write] [--only class|class-day]
 
 Virtual time: the figures do not depend on this machine, and the same seeds give the same figures.
 `--write` puts tables and pictures into docs/live-traffic.md and docs/live-traffic-tables.md.
@@ -17,7 +17,16 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench.live_traffic import tables
-from bench.live_traffic.experiments import CLASS, LOADS, cells, class_cells, play, race, races
+from bench.live_traffic.experiments import (
+    CLASS,
+    LOADS,
+    cells,
+    class_cells,
+    class_day_cells,
+    play,
+    race,
+    races,
+)
 from bench.live_traffic.prefixes import play_prefixes, prefix_runs
 
 DOCS: Final = Path(__file__).parents[2] / "docs"
@@ -31,6 +40,10 @@ def main() -> None:
     asked = _arguments()
     seeds = range(1, 2 if asked.quick else asked.seeds + 1)
     jobs: dict[str, list[Job]] = {"class": [(play, (cell,)) for cell in class_cells(seeds)]}
+    if asked.only in (None, "class-day"):
+        jobs["class-day"] = [(play, (cell,)) for cell in class_day_cells(seeds)]
+    if asked.only == "class-day":
+        del jobs["class"]
     if asked.only is None:
         jobs |= {
             "beside": [(play, (cell,)) for cell in cells(seeds)],
@@ -38,13 +51,13 @@ def main() -> None:
             "prefixes": [(play_prefixes, run) for run in prefix_runs(seeds)],
         }
     runs = _run_all(jobs, asked.jobs)
-    parts = _class_tables(runs["class"])
+    if asked.json:
+        asked.json.write_text(json.dumps(runs))
+    parts = _class_tables(runs)
     if asked.only is None:
         parts |= _tables(runs)
     for lines in parts.values():
         print("\n".join(lines), end="\n\n")
-    if asked.json:
-        asked.json.write_text(json.dumps(runs))
     if asked.write:
         _write(runs, parts)
 
@@ -55,7 +68,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="one seed")
     parser.add_argument("--write", action="store_true", help="into the pages of docs/")
     parser.add_argument("--jobs", type=int, default=2, help="processes at one time")
-    parser.add_argument("--only", choices=["class"], help="the runs with the scheduler class")
+    parser.add_argument("--only", choices=["class", "class-day"], help="with the scheduler class")
     parser.add_argument("--json", type=Path, help="every run, into this file")
     return parser.parse_args()
 
@@ -80,11 +93,14 @@ def _run_all(jobs: dict[str, list[Job]], processes: int) -> dict[str, list[Run]]
     return runs
 
 
-def _class_tables(runs: list[Run]) -> dict[str, list[str]]:
-    return {
-        "class": tables.with_class(runs, LOADS, CLASS),
-        "tolerance": tables.over_tolerance(runs, ("steady 10/s", "steady 25/s"), CLASS),
-    }
+def _class_tables(runs: dict[str, list[Run]]) -> dict[str, list[str]]:
+    parts = {}
+    if "class" in runs:
+        curve = tables.over_tolerance(runs["class"], ("steady 10/s", "steady 25/s"), CLASS)
+        parts |= {"class": tables.with_class(runs["class"], LOADS, CLASS), "tolerance": curve}
+    if "class-day" in runs:
+        parts["class-day"] = tables.with_class(runs["class-day"], LOADS, CLASS)
+    return parts
 
 
 def _tables(runs: dict[str, list[Run]]) -> dict[str, list[str]]:

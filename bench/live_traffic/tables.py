@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from itertools import product
 from typing import Any, Final
 
-from lowtide.engine_sim.step_budget import StepLimits
+from lowtide.engine_sim.step_budget import TOLERANCE
 
 Run = dict[str, Any]
 _AIM: Final = 1.10
@@ -78,7 +78,7 @@ def over_tolerance(runs: Sequence[Run], loads: Iterable[str], own: str) -> list[
 
 
 def _tolerance(setup: str, own: str) -> float:
-    return StepLimits.tolerance if setup == own else float(setup.removeprefix("tolerance "))
+    return TOLERANCE if setup == own else float(setup.removeprefix("tolerance "))
 
 
 def day_by_kind(runs: Sequence[Run]) -> list[str]:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from lowtide.engine_sim.step_budget import StepLimits
+from lowtide.engine_sim.step_budget import TOLERANCE, StepLimits
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ def step_bound_config(
     *,
     max_num_seqs: int = 1024,
     max_num_batched_tokens: int = 8192,
-    tolerance: float = 1.9,
+    tolerance: float = TOLERANCE,
     bound_s: float | None = None,
 ) -> SchedulerConfig:
     """The settings of a vLLM with the scheduler class: live calls take seats and KV from batch

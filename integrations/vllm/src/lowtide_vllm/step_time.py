@@ -1,0 +1,1 @@
+../../../../src/lowtide/engine_sim/step_time.py

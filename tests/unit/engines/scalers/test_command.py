@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -49,7 +50,16 @@ def box(tmp_path: Path) -> Iterator[Box]:
     found = Box(tmp_path)
     yield found
     for path in tmp_path.glob("slots/*.slot"):
-        ProcessSlot(path, 0).signal(signal.SIGKILL)
+        ended(ProcessSlot(path, 0))
+
+
+def ended(slot: ProcessSlot) -> None:
+    """Ends what runs there, once its process has written its number."""
+    until_s = time.monotonic() + PATIENCE_S
+    while slot.state().condition == "running" and not slot.state().is_detached:
+        assert time.monotonic() < until_s, "an engine is left behind"
+        slot.signal(signal.SIGKILL)
+        time.sleep(0.005)
 
 
 async def until(fact: Callable[[], bool]) -> None:

@@ -602,6 +602,7 @@ STORE_KEYS_PER_STATEMENT: Final = 500  # in one IN list; SQLite before 3.32 take
 READY_FRESH_S: Final = 1.0  # whoever asks /ready sooner hears the last answer: it needs no key
 READY_CHECK_S: Final = 2.0  # for database and bucket to answer; probes give up after five or so
 DRAIN_S: Final = 10.0  # SIGTERM to exit: finish or release within this
+END_AT_ONCE_S: Final = 0.5  # for each step of an end that is not to wait for anything
 SHUTDOWN_DELAY_S_MAX: Final = 60.0  # before that, for balancers to notice; supervisors kill later
 LOOP_BACKOFF_S_MAX: Final = 5.0  # between failed ticks; a commit that fails must still renew leases
 FAILURE_LINE_S: Final = 120.0  # between the first two log lines of one trouble; then it doubles

@@ -18,6 +18,8 @@ QUICK: Answer = (reply(completion("fine")),)
 Engine = partial(ScriptedEngine, models=("m",))
 PROGRAM = """
 import json, sys, lowtide
+from lowtide import limits
+limits.DRAIN_S = 3600.0  # far longer than a test waits: a second Ctrl-C must end it
 rows = [{"text": f"row {n}"} for n in range(int(sys.argv[1]))]
 try:
     found = lowtide.map(rows, prompt="Say: {{ text }}", state_dir="runs", **json.loads(sys.argv[2]))

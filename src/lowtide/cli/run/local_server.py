@@ -18,6 +18,7 @@ from typing import Self
 
 import msgspec
 
+from lowtide import limits
 from lowtide.cli.client.http_client import ServerUnreachable
 from lowtide.cli.server.event_loop import new_event_loop
 from lowtide.cli.server.listening import address_of, bind, listening
@@ -91,7 +92,7 @@ class LocalServer:
         def end_now(_signal: int, _frame: FrameType | None) -> None:
             if self._is_whole_process:
                 os._exit(command_errors.INTERRUPTED)
-            self._call(self._cancel)
+            self._call(self._end_at_once)
 
         is_main = threading.current_thread() is threading.main_thread()  # signals come to no other
         before = signal.signal(signal.SIGINT, end_now) if is_main else None
@@ -111,6 +112,14 @@ class LocalServer:
     def _cancel(self) -> None:
         if self._task is not None:
             self._task.cancel()
+
+    def _end_at_once(self) -> None:
+        """Cancels whatever the server waits for, again and again: the first time may only begin its
+        end, when both signals came at once.
+        """
+        if self._loop is not None and self._task is not None and not self._task.done():
+            self._task.cancel()
+            self._loop.call_later(limits.END_AT_ONCE_S, self._end_at_once)
 
     def _ask_to_stop(self) -> None:
         if self._is_up and self._stop is not None:

@@ -186,24 +186,28 @@ class OwnershipLoop:
             self._work.announce()
 
     async def _release_idle(self) -> None:
+        """Gives back what takes no more calls and has none. One that was claimed while it left the
+        list was never known here, and has none.
+        """
         now_s = self._clock.monotonic()
         over = {
             name: self._tokens[name]
             for name, until_s in self._leaving.items()
-            if not self._shared[name].calls or now_s >= until_s
+            if name not in self._shared or not self._shared[name].calls or now_s >= until_s
         }
         if not over:
             return
-        names = frozenset(self._shared[name].name for name in over)
+        names = frozenset(self._shared[name].name for name in over if name in self._shared)
         self._work.release_replicas(names, self._models(without=over.keys()))
         await self._store.release(self._worker_id, over)
         for name in over:
             del self._leaving[name], self._tokens[name]
             if name not in self._wants and not self._is_draining:
-                del self._shared[name]  # listed no more
+                self._shared.pop(name, None)  # listed no more
         log.info("replicas.released", names=sorted(over))
 
     def _models(self, without: Collection[str] = ()) -> frozenset[str]:
         """The models that this worker's replicas serve, except those of `without`."""
-        ours = [self._shared[name] for name in self._tokens if name not in without]
+        known = self._tokens.keys() & self._shared.keys()
+        ours = [self._shared[name] for name in known - set(without)]
         return frozenset(model for each in (*ours, *self._own) for model in each.models)

@@ -1,6 +1,7 @@
 """A worker's part in the division of replicas when its list of them changes at run time."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Mapping
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -76,3 +77,24 @@ async def test_a_worker_that_drains_claims_nothing_of_a_new_list(harness: Fleet)
     await a.tick()
     await a.tick()
     assert a.sends_to == set()
+
+
+async def test_one_that_leaves_the_list_while_it_is_claimed_is_given_back_and_stops_nothing(
+    harness: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = harness.worker("a", "r0"), harness.worker("b", "r1")
+    await a.tick()
+    claim = harness.store.claim
+
+    async def slow(worker_id: str, names: Iterable[str], now: datetime) -> Mapping[str, int]:
+        relist(a, "r0")
+        return await claim(worker_id, names, now)
+
+    relist(a, "r0", "r1")
+    with monkeypatch.context() as patched:
+        patched.setattr(harness.store, "claim", slow)
+        await a.tick()
+    for _ in range(3):
+        await a.hear()
+        await b.hear()
+    assert (a.sends_to, b.sends_to) == ({"r0"}, {"r1"})

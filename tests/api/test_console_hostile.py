@@ -11,7 +11,6 @@ from console_client import get, sign_in
 from tenant_env import Env, Tenant, line
 
 from lowtide import limits
-from testkit import manual_worker
 
 SCRIPT = "<script>alert(1)</script><img src=x onerror=alert(2)>"
 TERMINAL = "\x1b]0;title\x07\x1b[2J\x1b[31mred"
@@ -27,11 +26,9 @@ OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f\u200b-\u200f\u202a-\u202e\u2066-\u2
 """What a browser or a terminal would obey or hide."""
 
 
-def hostile_batch(
-    env: Env, tenant: Tenant, monkeypatch: pytest.MonkeyPatch, content: bytes, outputs: list[bytes]
-) -> str:
+def hostile_batch(env: Env, tenant: Tenant, content: bytes, outputs: list[bytes]) -> str:
     """An ended batch over that file, whose lines came to `outputs`; those with an error failed."""
-    monkeypatch.setattr(manual_worker, "_output", lambda _held, line, _good: outputs[line - 1])
+    tenant.worker.outputs = dict(enumerate(outputs, 1))
     batch_id: str = tenant.create(content).json["id"]
     env.validate()
     run = env.http_api.run
@@ -71,13 +68,11 @@ def request(custom_id: str, text: str = "hello") -> bytes:
     ],
     ids=["script", "terminal", "bidi"],
 )
-def test_prompts_answers_and_failures_show_as_text(
-    env: Env, monkeypatch: pytest.MonkeyPatch, text: str, shown: str
-) -> None:
+def test_prompts_answers_and_failures_show_as_text(env: Env, text: str, shown: str) -> None:
     tenant = env.tenant()
     content = request("a", text) + request("b", text)
     outputs = [answered("a", text), failed("b", text, code=text[:60])]
-    batch_id = hostile_batch(env, tenant, monkeypatch, content, outputs)
+    batch_id = hostile_batch(env, tenant, content, outputs)
     cookie, path = sign_in(tenant), f"/console/batches/{batch_id}"
     for page in (path, f"{path}/lines", f"{path}/lines?kind=errors", f"/?q={quote(text)}"):
         html = get(env.http_api, page, cookie).body.decode()
@@ -87,13 +82,11 @@ def test_prompts_answers_and_failures_show_as_text(
         assert shown in unescape(html), page
 
 
-def test_ids_that_look_like_paths_are_found_and_lead_nowhere_else(
-    env: Env, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_ids_that_look_like_paths_are_found_and_lead_nowhere_else(env: Env) -> None:
     tenant = env.tenant()
     content = b"".join(map(request, PATHS))
     outputs = [failed(each, "no") for each in PATHS]
-    batch_id = hostile_batch(env, tenant, monkeypatch, content, outputs)
+    batch_id = hostile_batch(env, tenant, content, outputs)
     cookie, path = sign_in(tenant), f"/console/batches/{batch_id}"
     page = get(env.http_api, path, cookie).body.decode()
     linked = re.findall(r'href="([^"]*custom_id=[^"]*)"', page)
@@ -130,11 +123,11 @@ def test_an_address_that_looks_like_a_path_of_the_machine_is_no_page(env: Env, p
 
 
 def test_an_answer_of_five_megabytes_leaves_the_page_small_and_is_downloaded_whole(
-    env: Env, monkeypatch: pytest.MonkeyPatch
+    env: Env,
 ) -> None:
     tenant = env.tenant()
     outputs = [answered("big", "<x>" * 1_700_000), answered("small", "fine")]
-    batch_id = hostile_batch(env, tenant, monkeypatch, request("big") + request("small"), outputs)
+    batch_id = hostile_batch(env, tenant, request("big") + request("small"), outputs)
     assert len(outputs[0]) > 5_000_000
     cookie = sign_in(tenant)
     page = get(env.http_api, f"/console/batches/{batch_id}/lines", cookie).body
@@ -147,16 +140,14 @@ def test_an_answer_of_five_megabytes_leaves_the_page_small_and_is_downloaded_who
     assert "attachment" in whole.headers["content-disposition"]
 
 
-def test_failures_of_endless_kinds_come_to_a_bounded_table(
-    env: Env, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_failures_of_endless_kinds_come_to_a_bounded_table(env: Env) -> None:
     """A million kinds would be no more than these: those behind the first hundred are one row."""
     number = 3 * limits.FAILURE_SHAPES_MAX
     names = [f"r{each}" for each in range(number)]
     outputs = [failed(name, "x" * (each + 1) + SCRIPT) for each, name in enumerate(names)]
     tenant = env.tenant()
     content = b"".join(map(request, names))
-    batch_id = hostile_batch(env, tenant, monkeypatch, content, outputs)
+    batch_id = hostile_batch(env, tenant, content, outputs)
     page = get(env.http_api, f"/console/batches/{batch_id}", sign_in(tenant)).body.decode()
     table = page[page.index("Groups of failures") : page.index("</table>", page.index("failures"))]
     assert table.count("<tr>") == limits.FAILURE_SHAPES_MAX + 2, "a head, the groups, all others"

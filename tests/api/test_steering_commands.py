@@ -35,11 +35,12 @@ def test_failed_lines_are_retried_and_their_results_joined(
 ) -> None:
     first = ended(env, ok=[1, 3], bad=[2, 4])
     assert main(["batches", "errors", first]) == 0
-    assert said(capsys).splitlines() == [
-        "lines\tcode\tmessage\te.g.",
-        "2\t400\tno\tline 2, r-2",
-    ]
-    command = ["batches", "retry", first, "--only", "failed", "--code", "400", "--window", "2h"]
+    title, row = (line.split("\t") for line in said(capsys).splitlines())
+    assert title == ["lines", "code", "group", "message", "e.g."]
+    assert row[:2] + row[3:] == ["2", "400", "no", "line 2, r-2"]
+    assert main(["batches", "retry", first, "--group", "of-none"]) == 2
+    assert "is asked for" in capsys.readouterr().err
+    command = ["batches", "retry", first, "--only", "failed", "--group", row[2], "--window", "2h"]
     assert main([*command, "--priority", "3"]) == 0
     retry_id = said(capsys).strip()
     env.plan()

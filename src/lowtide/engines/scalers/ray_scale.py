@@ -7,17 +7,15 @@ changed: `PUT /api/serve/applications/` would remove all that are not listed, an
 
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Final
 from urllib.parse import quote
-
-import msgspec
 
 from lowtide.core.replicas.scaler_asks import ScalerLook
 from lowtide.engines.scalers.places import as_scaler_errors
 from lowtide.engines.sources.json_http import JsonApi
+from lowtide.engines.sources.ray_serve import ServeApplication, read_applications
 from lowtide.ports.scalers import ScalerError
 
-_APPLICATIONS: Final = "/api/serve/applications/"
 _ENABLE: Final = (
     "set external_scaler_enabled: true for the application and take autoscaling_config away from"
     " its deployments, then deploy it anew"
@@ -27,26 +25,6 @@ _REMEDIES: Final[Mapping[int, str]] = {
     HTTPStatus.BAD_REQUEST: "application and deployment are right?",
     HTTPStatus.NOT_FOUND: "dashboard is right, and this Ray has the external scaling API?",
 }
-
-
-class _Replica(msgspec.Struct, frozen=True):
-    state: str = ""
-
-
-class _Deployment(msgspec.Struct, frozen=True):
-    """One deployment, with the fields that count here. Older versions of Ray tell no target."""
-
-    target_num_replicas: int | None = None
-    replicas: tuple[_Replica, ...] = ()
-
-
-class _Application(msgspec.Struct, frozen=True):
-    deployments: dict[str, _Deployment] = {}
-    external_scaler_enabled: bool | None = None
-
-
-class _Applications(msgspec.Struct, frozen=True):
-    applications: dict[str, _Application]
 
 
 class RayScale:
@@ -61,16 +39,7 @@ class RayScale:
 
     async def look(self) -> ScalerLook:
         """See `ports.scalers.Scaler`. Ray's proxy stands for all replicas."""
-        deployment = (await self._read()).deployments.get(self._deployment)
-        if deployment is None:
-            raise ScalerError(
-                f"the application {self._application} has no deployment {self._deployment}"
-            )
-        running = sum(replica.state == "RUNNING" for replica in deployment.replicas)
-        target = deployment.target_num_replicas
-        if target is None:
-            target = len(deployment.replicas)
-        return ScalerLook(target=target, running=running, hides=True)
+        return self._look_of(await self._read())
 
     async def ask(self, replicas: int) -> None:
         """See `ports.scalers.Scaler`."""
@@ -81,23 +50,28 @@ class RayScale:
         """See `ports.scalers.Scaler`. Ray has no dry run, but tells whether it lets itself be
         scaled.
         """
-        await self.look()
-        if (await self._read()).external_scaler_enabled is False:
+        told = await self._read()
+        self._look_of(told)
+        if told.external_scaler_enabled is False:
             raise ScalerError(f"Ray will refuse any number (412): {_ENABLE}")
 
     async def aclose(self) -> None:
         """See `ports.scalers.Scaler`."""
         await self._api.aclose()
 
-    async def _read(self) -> _Application:
+    async def _read(self) -> ServeApplication:
         with as_scaler_errors(_REMEDIES):
-            answer: Any = await self._api.get(_APPLICATIONS)
-        try:
-            told = msgspec.convert(answer, _Applications).applications
-        except msgspec.ValidationError as error:
-            raise ScalerError(f"Ray's list of applications makes no sense: {error}") from None
-        if self._application not in told:
-            there = ", ".join(sorted(told)) or "none"
-            words = f"Ray Serve has no application {self._application}; there are: {there}"
-            raise ScalerError(words)
-        return told[self._application]
+            return (await read_applications(self._api)).named(self._application)
+
+    def _look_of(self, application: ServeApplication) -> ScalerLook:
+        deployment = application.deployments.get(self._deployment)
+        if deployment is None:
+            raise ScalerError(
+                f"the application {self._application} has no deployment {self._deployment}"
+            )
+        if deployment.replicas is None:
+            raise ScalerError(f"Ray does not tell the replicas of {self._deployment}")
+        target = deployment.target_num_replicas
+        if target is None:
+            target = len(deployment.replicas)
+        return ScalerLook(target=target, running=deployment.running, hides=True)

@@ -27,11 +27,23 @@ from lowtide.core.replicas.found_engines import FoundEngine
 from lowtide.engines.sources.json_http import JsonApi, StatusError
 from lowtide.ports.sources import Listing, SourceError
 
-INSIDE_URL: Final = "https://kubernetes.default.svc"
+_INSIDE_URL: Final = "https://kubernetes.default.svc"
 """The API server, as every pod reaches it."""
 
-SERVICE_ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+_SERVICE_ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 """Where a pod finds token, certificate and namespace of its service account."""
+
+
+def open_api(url: str | None, token_file: Path | None, ca_file: Path | None) -> JsonApi:
+    """The API server. `url` None: that of the cluster in which this process runs, with the token
+    and the certificate of its service account unless others are named.
+    """
+    account = _SERVICE_ACCOUNT if url is None else None
+    return JsonApi(
+        url or _INSIDE_URL,
+        token_file=token_file or (account and account / "token"),
+        ca_file=ca_file or (account and account / "ca.crt"),
+    )
 
 
 class _VersionGone(Exception):

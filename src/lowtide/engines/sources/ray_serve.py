@@ -1,10 +1,10 @@
 """Engines from Ray Serve: its applications that run, each at the proxy of the head.
 
 Ray starts and stops replicas behind its proxy, so an application is one engine, with the path of
-its route before /v1. Read from the REST API of the dashboard, twice a second. Invariants: only an
-application with the status RUNNING whose deployments have a replica each is an engine, for Ray lets
-calls wait without an answer where there is none; one that the settings name and that Ray does not
-know is a SourceError.
+its route before /v1. Read from the REST API of the dashboard, twice a second; the `ray` scaler
+(engines/scalers/ray_scale.py) reads the same list. Invariants: only an application with the status
+RUNNING whose deployments have a replica each is an engine, for Ray lets calls wait without an
+answer where there is none; one that the settings name and that Ray does not know is a SourceError.
 """
 
 from typing import Any
@@ -37,15 +37,22 @@ class ServeDeployment(msgspec.Struct, frozen=True):
     """One part of an application."""
 
     deployment_config: DeploymentConfig = DeploymentConfig()
+    target_num_replicas: int | None = None
+    """Older versions of Ray do not tell it."""
     replicas: tuple[ServeReplica, ...] | None = None
     """None: the dashboard does not tell."""
+
+    @property
+    def running(self) -> int:
+        """Replicas that run."""
+        return sum(replica.state == _RUNNING for replica in self.replicas or ())
 
     @property
     def is_awake(self) -> bool:
         """Whether a call is answered: by a replica, or by one that Ray starts for it."""
         if self.replicas is None or self.deployment_config.autoscaling_config is not None:
             return True
-        return any(replica.state == _RUNNING for replica in self.replicas)
+        return self.running > 0
 
 
 class ServeApplication(msgspec.Struct, frozen=True):
@@ -54,6 +61,7 @@ class ServeApplication(msgspec.Struct, frozen=True):
     status: str = ""
     route_prefix: str | None = None
     deployments: dict[str, ServeDeployment] = {}
+    external_scaler_enabled: bool | None = None
 
     @property
     def is_engine(self) -> bool:
@@ -75,6 +83,22 @@ class Applications(msgspec.Struct, frozen=True):
     applications: dict[str, ServeApplication]
     http_options: HttpOptions | None = None
 
+    def named(self, name: str) -> ServeApplication:
+        """Raises SourceError where there is none of that name."""
+        if name not in self.applications:
+            there = ", ".join(sorted(self.applications)) or "none"
+            raise SourceError(f"Ray Serve has no application {name}; there are: {there}")
+        return self.applications[name]
+
+
+async def read_applications(api: JsonApi) -> Applications:
+    """What runs, as the dashboard tells. Raises SourceError."""
+    answer: Any = await api.get(_PATH)
+    try:
+        return msgspec.convert(answer, Applications)
+    except msgspec.ValidationError as error:
+        raise SourceError(f"Ray's list of applications makes no sense: {error}") from None
+
 
 class RayServe:
     """Adapter of `ports.sources.EngineSource`."""
@@ -92,19 +116,10 @@ class RayServe:
 
     async def look(self) -> Listing:
         """See `ports.sources.EngineSource`."""
-        answer: Any = await self._api.get(_PATH)
-        try:
-            told = msgspec.convert(answer, Applications)
-        except msgspec.ValidationError as error:
-            raise SourceError(f"Ray's list of applications makes no sense: {error}") from None
+        told = await read_applications(self._api)
         wanted = told.applications
         if self._application is not None:
-            if self._application not in wanted:
-                there = ", ".join(sorted(wanted)) or "none"
-                raise SourceError(
-                    f"Ray Serve has no application {self._application}; there are: {there}"
-                )
-            wanted = {self._application: wanted[self._application]}
+            wanted = {self._application: told.named(self._application)}
         port = self._port or (told.http_options or HttpOptions()).port
         engines = tuple(
             FoundEngine(quote(name, safe=""), self._host, port, path=_path(each.route_prefix))

@@ -20,7 +20,7 @@ from lowtide.engines.scalers.command import Commands, CommandScaler
 from lowtide.engines.scalers.kubernetes_scale import DeploymentScale
 from lowtide.engines.scalers.ray_scale import RayScale
 from lowtide.engines.sources.json_http import JsonApi
-from lowtide.engines.sources.kubernetes import INSIDE_URL, SERVICE_ACCOUNT
+from lowtide.engines.sources.kubernetes import open_api
 from lowtide.loops.replicas.ownership import OwnershipLoop
 from lowtide.loops.replicas.scalers import ScalersLoop, ScalerSpec
 from lowtide.loops.replicas.seats import Seat, SeatsLoop
@@ -39,12 +39,7 @@ def open_scaler(scaler: ScalerSettings, data_dir: Path) -> Scaler:
     match scaler.kind:
         case "kubernetes":
             assert scaler.namespace is not None and scaler.deployment is not None, _CHECKED
-            is_inside = scaler.api_url is None
-            api = JsonApi(
-                scaler.api_url or INSIDE_URL,
-                token_file=scaler.token_file or (SERVICE_ACCOUNT / "token" if is_inside else None),
-                ca_file=scaler.api_ca_file or (SERVICE_ACCOUNT / "ca.crt" if is_inside else None),
-            )
+            api = open_api(scaler.api_url, scaler.token_file, scaler.api_ca_file)
             return DeploymentScale(api, scaler.namespace, scaler.deployment)
         case "ray":
             assert scaler.dashboard is not None and scaler.application is not None, _CHECKED

@@ -14,7 +14,7 @@ from lowtide.core.reporting.worker_report import SETTINGS_LABEL, SourceReport
 from lowtide.engines.sources.dns_records import DnsRecords
 from lowtide.engines.sources.endpoints_file import EndpointsFile
 from lowtide.engines.sources.json_http import JsonApi
-from lowtide.engines.sources.kubernetes import INSIDE_URL, SERVICE_ACCOUNT, ServiceEndpoints
+from lowtide.engines.sources.kubernetes import ServiceEndpoints, open_api
 from lowtide.engines.sources.ray_serve import RayServe
 from lowtide.loops.replicas.sources import FoundEngines, SourcesLoop
 from lowtide.ports.clock import Clock
@@ -46,13 +46,7 @@ def _dns(source: SourceSettings) -> EngineSource:
 
 def _kubernetes(source: SourceSettings) -> EngineSource:
     assert source.namespace is not None and source.service is not None, _CHECKED
-    is_inside = source.api_url is None
-    account = SERVICE_ACCOUNT
-    api = JsonApi(
-        source.api_url or INSIDE_URL,
-        token_file=source.token_file or (account / "token" if is_inside else None),
-        ca_file=source.api_ca_file or (account / "ca.crt" if is_inside else None),
-    )
+    api = open_api(source.api_url, source.token_file, source.api_ca_file)
     return ServiceEndpoints(
         api,
         source.namespace,

@@ -1,6 +1,5 @@
 """`[[source]]`: a place where engines are found, and what its settings must be."""
 
-import re
 from collections.abc import Iterator
 from ipaddress import ip_address
 from pathlib import Path
@@ -8,34 +7,28 @@ from typing import ClassVar, Final, Literal
 
 from lowtide import limits
 from lowtide.config.engine_settings import EngineSettings
+from lowtide.config.kinds import API_KEYS, KeysByKind, Where, address_problems, name_problems
 from lowtide.config.problems import Problem, unless
 from lowtide.config.replicas import ReplicaSettings
-from lowtide.config.sections import is_http_url
 from lowtide.core.replicas.found_engines import FoundEngine, server_of
 from lowtide.core.replicas.served_models import ALL
 
 SourceKind = Literal["file", "dns", "kubernetes", "ray"]
 
-_NEEDED: Final = {
-    "file": ("path",),
-    "dns": ("name",),
-    "kubernetes": ("namespace", "service"),
-    "ray": ("dashboard",),
-}
-"""The keys that a source of that kind must have."""
-
-_API: Final = frozenset({"token_file", "api_ca_file"})
-_OWN: Final = {
-    "file": frozenset({"path"}),
-    "dns": frozenset({"name", "port", "nameserver"}),
-    "kubernetes": _API | {"namespace", "service", "port", "address", "api_url"},
-    "ray": _API | {"dashboard", "application", "port"},
-}
-"""All keys that a source of that kind may have and others may not."""
-
-
-KUBERNETES_NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
-"""A name of a namespace, a Service or a Deployment (RFC 1123, one label)."""
+_KEYS: Final = KeysByKind(
+    needed={
+        "file": ("path",),
+        "dns": ("name",),
+        "kubernetes": ("namespace", "service"),
+        "ray": ("dashboard",),
+    },
+    own={
+        "file": frozenset({"path"}),
+        "dns": frozenset({"name", "port", "nameserver"}),
+        "kubernetes": API_KEYS | {"namespace", "service", "port", "address", "api_url"},
+        "ray": API_KEYS | {"dashboard", "application", "port"},
+    },
+)
 
 
 class SourceSettings(EngineSettings, frozen=True, kw_only=True):
@@ -84,7 +77,7 @@ class SourceSettings(EngineSettings, frozen=True, kw_only=True):
     @property
     def place(self) -> tuple[object, ...]:
         """Equal where two settings lead to the same place, whatever its engines are given."""
-        return tuple(getattr(self, key) for key in ("kind", *sorted(_OWN[self.kind])))
+        return tuple(getattr(self, key) for key in ("kind", *sorted(_KEYS.own[self.kind])))
 
     def replica_for(self, engine: FoundEngine) -> ReplicaSettings:
         """The replica that stands for an engine of this source.
@@ -102,15 +95,7 @@ class SourceSettings(EngineSettings, frozen=True, kw_only=True):
     def problems_at(self, place: int) -> Iterator[Problem]:
         """What makes no sense in it, as the entry number `place`, from 0."""
         where = ("source", place)
-        for key in _NEEDED[self.kind]:
-            yield from unless(
-                bool(getattr(self, key)), (*where, key), f'given, for kind = "{self.kind}"'
-            )
-        foreign = frozenset[str]().union(*_OWN.values()) - _OWN[self.kind]
-        defaults = SourceSettings(kind=self.kind)
-        for key in sorted(foreign):
-            if getattr(self, key) != getattr(defaults, key):
-                yield Problem((*where, key), f'goes not with kind = "{self.kind}"')
+        yield from _KEYS.problems(self.kind, self, SourceSettings(kind=self.kind), where)
         yield from self._place_problems(where)
         if self.ca_file is not None and self.scheme == "http":
             words = 'with scheme = "http" there is no certificate to check: use "https"'
@@ -118,7 +103,7 @@ class SourceSettings(EngineSettings, frozen=True, kw_only=True):
         yield from unless(all(self.models), (*where, "models"), "ids of models, or left out")
         yield from self.engine_problems(where)
 
-    def _place_problems(self, where: tuple[str, int]) -> Iterator[Problem]:
+    def _place_problems(self, where: Where) -> Iterator[Problem]:
         is_srv = self.kind == "dns" and (self.name or "").startswith("_")
         if self.kind == "dns" and self.name:
             yield from unless(
@@ -135,20 +120,8 @@ class SourceSettings(EngineSettings, frozen=True, kw_only=True):
             (*where, "port"),
             "from 1 to 65535, or for Kubernetes the name of a port",
         )
-        for key in ("api_url", "dashboard"):
-            url = getattr(self, key)
-            yield from unless(
-                url is None or (is_http_url(url) and "@" not in url),
-                (*where, key),
-                "an address that begins with http:// or https:// and names a host, without a user",
-            )
-        for key in ("namespace", "service"):
-            name = getattr(self, key)
-            yield from unless(
-                name is None or KUBERNETES_NAME.fullmatch(name) is not None,
-                (*where, key),
-                "a name of Kubernetes: small letters, digits and hyphens",
-            )
+        yield from address_problems(self, where)
+        yield from name_problems(self, where, ("namespace", "service"))
         yield from unless(
             self.nameserver is None or _is_server(self.nameserver),
             (*where, "nameserver"),

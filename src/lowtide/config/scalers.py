@@ -5,27 +5,25 @@ from pathlib import Path
 from typing import ClassVar, Final, Literal
 
 from lowtide import limits
-from lowtide.config.engine_sources import KUBERNETES_NAME
+from lowtide.config.kinds import API_KEYS, KeysByKind, Where, address_problems, name_problems
 from lowtide.config.problems import Problem, unless
-from lowtide.config.sections import Section, is_http_url
+from lowtide.config.sections import Section
 from lowtide.core.replicas.scaler_asks import Bounds
 
 ScalerKind = Literal["kubernetes", "ray", "command"]
 
-_NEEDED: Final = {
-    "kubernetes": ("namespace", "deployment"),
-    "ray": ("dashboard", "application", "deployment"),
-    "command": ("start",),
-}
-"""The keys that a scaler of that kind must have."""
-
-_API: Final = frozenset({"token_file", "api_ca_file"})
-_OWN: Final = {
-    "kubernetes": _API | {"namespace", "deployment", "api_url"},
-    "ray": _API | {"dashboard", "application", "deployment"},
-    "command": frozenset({"start", "stop", "stop_s", "folder"}),
-}
-"""All keys that a scaler of that kind may have and others may not."""
+_KEYS: Final = KeysByKind(
+    needed={
+        "kubernetes": ("namespace", "deployment"),
+        "ray": ("dashboard", "application", "deployment"),
+        "command": ("start",),
+    },
+    own={
+        "kubernetes": API_KEYS | {"namespace", "deployment", "api_url"},
+        "ray": API_KEYS | {"dashboard", "application", "deployment"},
+        "command": frozenset({"start", "stop", "stop_s", "folder"}),
+    },
+)
 
 
 class ScalerSettings(Section, frozen=True, kw_only=True):
@@ -73,7 +71,7 @@ class ScalerSettings(Section, frozen=True, kw_only=True):
     @property
     def place(self) -> tuple[object, ...]:
         """Equal where two settings lead to the same place in the same way."""
-        keys = ("kind", "models", *sorted(_OWN[self.kind]))
+        keys = ("kind", "models", *sorted(_KEYS.own[self.kind]))
         return tuple(getattr(self, key) for key in keys)
 
     def bounds(self, replicas_max: int) -> Bounds:
@@ -85,14 +83,8 @@ class ScalerSettings(Section, frozen=True, kw_only=True):
         `[scale]`.
         """
         where = ("scaler", place)
-        for key in _NEEDED[self.kind]:
-            words = f'given, for kind = "{self.kind}"'
-            yield from unless(bool(getattr(self, key)), (*where, key), words)
-        foreign = frozenset[str]().union(*_OWN.values()) - _OWN[self.kind]
         defaults = ScalerSettings(kind=self.kind, models=())
-        for key in sorted(foreign):
-            if getattr(self, key) != getattr(defaults, key):
-                yield Problem((*where, key), f'goes not with kind = "{self.kind}"')
+        yield from _KEYS.problems(self.kind, self, defaults, where)
         is_named = bool(self.models) and all(self.models) and "*" not in self.models
         yield from unless(is_named, (*where, "models"), "the ids of the models that it runs")
         most = replicas_max if self.replicas_max is None else self.replicas_max
@@ -102,21 +94,10 @@ class ScalerSettings(Section, frozen=True, kw_only=True):
         yield from unless(0 <= self.replicas_min <= most, (*where, "replicas_min"), words)
         yield from self._place_problems(where)
 
-    def _place_problems(self, where: tuple[str, int]) -> Iterator[Problem]:
-        for key in ("api_url", "dashboard"):
-            url = getattr(self, key)
-            yield from unless(
-                url is None or (is_http_url(url) and "@" not in url),
-                (*where, key),
-                "an address that begins with http:// or https:// and names a host, without a user",
-            )
-        for key in ("namespace", "deployment") if self.kind == "kubernetes" else ():
-            name = getattr(self, key)
-            yield from unless(
-                name is None or KUBERNETES_NAME.fullmatch(name) is not None,
-                (*where, key),
-                "a name of Kubernetes: small letters, digits and hyphens",
-            )
+    def _place_problems(self, where: Where) -> Iterator[Problem]:
+        yield from address_problems(self, where)
+        if self.kind == "kubernetes":
+            yield from name_problems(self, where, ("namespace", "deployment"))
         for key in ("start", "stop"):
             words = getattr(self, key)
             if words and not (words[0] and all("\0" not in word for word in words)):

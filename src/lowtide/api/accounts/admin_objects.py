@@ -1,6 +1,5 @@
 """Organizations, projects and keys as the admin routes and the operator's commands show them."""
 
-from lowtide.api.dialects.openai import unix
 from lowtide.api.objects.accounts import (
     KeyObject,
     LimitsObject,
@@ -8,6 +7,7 @@ from lowtide.api.objects.accounts import (
     OrganizationObject,
     ProjectObject,
 )
+from lowtide.api.objects.instants import unix
 from lowtide.core.accounts.money import dollars_text
 from lowtide.core.accounts.tenancy import ApiKey, Organization, OrganizationLimits, Project
 

@@ -5,6 +5,7 @@ from starlette.responses import Response
 
 from lowtide.api.http.json_body import json_response
 from lowtide.api.middleware.caller import identify, services_of
+from lowtide.api.objects.instants import unix
 from lowtide.api.objects.limits import LimitList, LimitObject
 from lowtide.api.openapi.answers import answers
 from lowtide.api.openapi.routes import Routes
@@ -31,7 +32,7 @@ async def limit_objects(request: Request) -> list[LimitObject]:
             limit=each.limit,
             used=each.used,
             left=each.left,
-            frees_at=None if each.frees_at is None else int(each.frees_at.timestamp()),
+            frees_at=unix(each.frees_at),
             frees=each.frees,
             over_limit=each.over_limit,
         )

@@ -7,7 +7,6 @@ the meaning of one of those.
 """
 
 from collections.abc import Sequence
-from datetime import datetime
 from types import MappingProxyType
 from typing import Final
 
@@ -27,6 +26,7 @@ from lowtide.api.objects.batches import (
     OutputTokensDetails,
     ResultFiles,
 )
+from lowtide.api.objects.instants import unix
 from lowtide.api.objects.models import ModelListObject, ModelObject
 from lowtide.core.accounts.catalogue import ModelEntry
 from lowtide.core.accounts.ledger import Cost
@@ -188,7 +188,3 @@ def usage(used: Usage) -> BatchUsage:
 
 def seconds(value: float | None) -> int | None:
     return round(value) if value is not None else None
-
-
-def unix(instant: datetime | None) -> int | None:
-    return int(instant.timestamp()) if instant is not None else None

@@ -3,6 +3,7 @@
 from typing import Final
 
 from lowtide.api.objects.files import FileObject, TogetherFile, TogetherStatus
+from lowtide.api.objects.instants import unix
 from lowtide.core.batches.batch import Dialect
 from lowtide.core.files.file import File, FileStatus
 
@@ -35,7 +36,7 @@ def openai_file(file: File) -> FileObject:
         id=file.id,
         bytes=file.bytes,
         created_at=int(file.created_at.timestamp()),
-        expires_at=int(file.expires_at.timestamp()) if file.expires_at else None,
+        expires_at=unix(file.expires_at),
         filename=file.filename,
         purpose=file.purpose,
         status=_OPENAI_STATUS[file.status],

@@ -15,6 +15,7 @@ from lowtide.api.objects.engines import (
     SourceObject,
     WorkerObject,
 )
+from lowtide.api.objects.instants import unix
 from lowtide.api.replicas.scaler_objects import scaler_list
 from lowtide.core.reporting.standing import by_owner, split
 from lowtide.core.reporting.worker_report import ReplicaReport, SourceReport, WorkerReport
@@ -75,7 +76,7 @@ def _engine(replica: ReplicaReport, worker_id: str, source: str | None) -> Engin
         condition=replica.condition,
         reason=replica.reason or None,
         remedy=replica.remedy or None,
-        since=int(replica.since.timestamp()) if replica.since is not None else None,
+        since=unix(replica.since),
         load=EngineLoad(**msgspec.structs.asdict(load)) if load is not None else None,
     )
 

@@ -5,6 +5,7 @@ from starlette.responses import Response
 
 from lowtide.api.http.json_body import json_response
 from lowtide.api.middleware.caller import services_of
+from lowtide.api.objects.instants import unix
 from lowtide.api.objects.scale import ScaleList, ScaleObject
 from lowtide.api.openapi.answers import answers
 from lowtide.api.openapi.routes import Routes
@@ -38,8 +39,8 @@ def _object(scale: ModelScale) -> ScaleObject:
         replicas_wanted=wanted.replicas,
         replicas_present=scale.present,
         work_seconds=None if scale.work_seconds is None else round(scale.work_seconds, 1),
-        deadline_at=None if wanted.deadline_at is None else int(wanted.deadline_at.timestamp()),
-        wake_at=None if wanted.wake_at is None else int(wanted.wake_at.timestamp()),
+        deadline_at=unix(wanted.deadline_at),
+        wake_at=unix(wanted.wake_at),
         in_flight=scale.in_flight,
         trusted=wanted.trusted,
         reason=wanted.reason,

@@ -1,8 +1,8 @@
 """Reports of scalers as the API, the console and the command show them. Pure."""
 
 from collections.abc import Iterable
-from datetime import datetime
 
+from lowtide.api.objects.instants import unix
 from lowtide.api.objects.scale import ScalerObject
 from lowtide.core.reporting.worker_report import ScalerReport, WorkerReport
 
@@ -16,10 +16,10 @@ def scaler_object(report: ScalerReport) -> ScalerObject:
         target=report.target,
         running=report.running,
         asked=report.asked,
-        asked_at=_seconds(report.asked_at),
+        asked_at=unix(report.asked_at),
         reason=report.reason or None,
         trouble=report.trouble or None,
-        trouble_since=_seconds(report.trouble_since),
+        trouble_since=unix(report.trouble_since),
     )
 
 
@@ -27,7 +27,3 @@ def scaler_list(live: Iterable[WorkerReport]) -> list[ScalerObject]:
     """The scalers of workers that live, each by its name."""
     found = [scaler_object(each) for report in live for each in report.scalers]
     return sorted(found, key=lambda each: each.scaler)
-
-
-def _seconds(at: datetime | None) -> int | None:
-    return None if at is None else int(at.timestamp())

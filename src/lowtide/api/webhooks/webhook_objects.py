@@ -1,7 +1,6 @@
 """Records of webhooks as the objects that the API shows. Called by the webhook routes."""
 
-from datetime import datetime
-
+from lowtide.api.objects.instants import unix
 from lowtide.api.objects.webhooks import DeliveryObject, NewWebhookObject, WebhookObject
 from lowtide.core.webhooks.endpoint import Delivery, WebhookEndpoint
 from lowtide.service.webhooks.webhooks import NewWebhook
@@ -20,9 +19,9 @@ def webhook_object(endpoint: WebhookEndpoint) -> WebhookObject:
         disabled_reason=endpoint.disabled_reason,
         created_at=int(endpoint.created_at.timestamp()),
         updated_at=int(endpoint.updated_at.timestamp()),
-        disabled_at=_seconds(endpoint.disabled_at),
-        last_success_at=_seconds(endpoint.last_success_at),
-        failing_since=_seconds(endpoint.failing_since),
+        disabled_at=unix(endpoint.disabled_at),
+        last_success_at=unix(endpoint.last_success_at),
+        failing_since=unix(endpoint.failing_since),
     )
 
 
@@ -43,12 +42,8 @@ def delivery_object(delivery: Delivery) -> DeliveryObject:
         state=delivery.state,
         attempts=delivery.attempts,
         created_at=int(delivery.created_at.timestamp()),
-        attempted_at=_seconds(delivery.attempted_at),
-        next_attempt_at=_seconds(delivery.next_at),
+        attempted_at=unix(delivery.attempted_at),
+        next_attempt_at=unix(delivery.next_at),
         status_code=delivery.status_code,
         error=delivery.error,
     )
-
-
-def _seconds(instant: datetime | None) -> int | None:
-    return None if instant is None else int(instant.timestamp())

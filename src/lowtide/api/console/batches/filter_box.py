@@ -15,6 +15,7 @@ import msgspec
 from lowtide import limits
 from lowtide.api.dialects.openai import statuses_shown_as
 from lowtide.api.objects.batches import BatchStatus
+from lowtide.api.objects.instants import unix
 from lowtide.core.batches.batch_filter import BatchFilter
 from lowtide.core.errors import LowtideError
 
@@ -45,8 +46,8 @@ def query_of(which: BatchFilter) -> dict[str, str | int]:
         "status": which.statuses[0] if which.statuses else None,
         "held": None if which.is_held is None else str(which.is_held).lower(),
         "model": which.model,
-        "created_after": None if after is None else int(after.timestamp()),
-        "created_before": None if before is None else int(before.timestamp()),
+        "created_after": unix(after),
+        "created_before": unix(before),
         "text": which.text,
         "error_code": which.error_code,
     }

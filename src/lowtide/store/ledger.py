@@ -17,7 +17,7 @@ from lowtide.core.accounts.ledger import Cost, LedgerEntry, UsageRow
 from lowtide.core.accounts.money import PICO_PER_DOLLAR
 from lowtide.ports.accounts import GroupBy
 from lowtide.store.connection.database import Database, transactional
-from lowtide.store.schema.rows import USAGE_FIELDS, entry_of, prices_of_row, usage_of_row
+from lowtide.store.schema.rows import USAGE_FIELDS, entry_of, prices_of_row, usage_of_row, values_of
 from lowtide.store.schema.tables import batches, ledger, organizations, spend
 from lowtide.store.statements.spending import month_of, resume_below_cap
 
@@ -129,12 +129,13 @@ def usage_statement(
 
 
 def _cost_of(row: Row[Any]) -> Cost:
-    usage = usage_of_row({field: int(row._mapping[field]) for field in USAGE_FIELDS})
+    values = values_of(row)
+    usage = usage_of_row({field: int(values[field]) for field in USAGE_FIELDS})
     return Cost(
         requests=int(row.requests),
         usage=usage,
         charge_pico=int(row.charge_dollars) * PICO_PER_DOLLAR + int(row.charge_rest),
-        live_pico=prices_of_row(row._mapping, "live").charge(usage),
+        live_pico=prices_of_row(values, "live").charge(usage),
     )
 
 

@@ -243,20 +243,20 @@ class RateLimiter:
 
     def _fit(self, name: PoolName, pair: Pair, allowance: Allowance, now_s: float) -> None:
         """Gives the pair the buckets of its limits of now."""
-        limit = allowance.requests_per_minute
+        pair.requests = self._fitted(
+            pair.requests, name, "requests", allowance.requests_per_minute, now_s
+        )
+        pair.tokens = self._fitted(pair.tokens, name, "tokens", allowance.tokens_per_minute, now_s)
+
+    def _fitted(
+        self, bucket: Bucket | None, name: PoolName, kind: Kind, limit: int | None, now_s: float
+    ) -> Bucket | None:
         if limit is None:
-            pair.requests = None
-        elif pair.requests is None:
-            pair.requests = self._bucket(name, "requests", limit, now_s)
-        else:
-            pair.requests.resize(limit, now_s)
-        limit = allowance.tokens_per_minute
-        if limit is None:
-            pair.tokens = None
-        elif pair.tokens is None:
-            pair.tokens = self._bucket(name, "tokens", limit, now_s)
-        else:
-            pair.tokens.resize(limit, now_s)
+            return None
+        if bucket is None:
+            return self._bucket(name, kind, limit, now_s)
+        bucket.resize(limit, now_s)
+        return bucket
 
     def _bucket(
         self,

@@ -56,6 +56,10 @@ class Pool(msgspec.Struct, frozen=True):
     requests: float | None
     tokens: float | None
 
+    def left(self, kind: Kind) -> float | None:
+        """That of the limit of this kind."""
+        return self.requests if kind == "requests" else self.tokens
+
 
 class Exchange(msgspec.Struct, frozen=True, kw_only=True):
     """What a process learned."""
@@ -123,7 +127,7 @@ def settle(
         if processes == 1 and need.level is not None:
             level = need.level
         else:
-            before = None if pool is None else pool.requests if kind == "requests" else pool.tokens
+            before = None if pool is None else pool.left(kind)
             level = need.capacity if before is None else filled(before, need.capacity, passed_s)
             level = max(level + need.returned, -float(need.capacity) * LIVE_DEBT_MINUTES_MAX)
             level = min(level, float(need.capacity))

@@ -229,11 +229,10 @@ class SharedRateLimiter(RateLimiter):
 
     def _settle(self, pair: Pair, pool: Pool, taken: Mapping[Kind, float], now_s: float) -> bool:
         """Whether the pair is still in use."""
-        lefts = {"requests": pool.requests, "tokens": pool.tokens}
         is_used = False
         for kind in KINDS:
             bucket: Bucket | None = getattr(pair, kind)
-            left = lefts[kind]
+            left = pool.left(kind)
             if isinstance(bucket, SharedBucket) and kind in taken and left is not None:
                 bucket.settled(taken[kind], left, self._processes, now_s)
                 is_used = is_used or not bucket.is_idle
@@ -245,7 +244,7 @@ class SharedRateLimiter(RateLimiter):
 
     def _bucket(self, name: PoolName, kind: Kind, limit: int, now_s: float) -> Bucket:
         at_s, pool = self._seen.get(name, (now_s, None))
-        left: float | None = None if pool is None else getattr(pool, kind)
+        left = None if pool is None else pool.left(kind)
         level = float(limit) if left is None else filled(left, limit, now_s - at_s)
         return SharedBucket(limit, now_s, level, self._processes)
 

@@ -181,16 +181,7 @@ def _mend(settings: Settings, options: DoctorOptions) -> "Repairs":
 async def _examine(settings: Settings, config_file: Path | None) -> list[Finding]:
     """Runs all checks, in the order in which trouble is best understood."""
     # Every adapter: slow to load, so not at the start.
-    from lowtide.cli.doctor import (
-        accounts,
-        checks,
-        engine_metrics,
-        replicas,
-        scalers,
-        sources,
-        states,
-        workers,
-    )
+    from lowtide.cli.doctor import accounts, checks, replicas, scalers, sources, states, workers
     from lowtide.wiring.database import is_single_machine
 
     findings = [checks.check_config(settings, config_file)]
@@ -214,11 +205,7 @@ async def _examine(settings: Settings, config_file: Path | None) -> list[Finding
         if model.engine_name is not None
         for name in (model.id, *model.aliases)
     }
-    findings += await asyncio.gather(
-        *(replicas.check_replica(replica, names) for replica in settings.replica)
-    )
-    told = await asyncio.gather(*map(engine_metrics.check_metrics, settings.replica))
-    findings += [finding for finding in told if finding is not None]
+    findings += await replicas.check_replicas(settings.replica, names)
     findings += await sources.check_sources(settings, names)
     findings += await scalers.check_scalers(settings)
     if not settings.replica and not settings.source:

@@ -5,6 +5,7 @@ and key are right where work will go. What an answer means stands in core/faults
 table that the dispatcher goes by. Invariant: nothing that is shown holds a key or a password.
 """
 
+import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -12,6 +13,7 @@ from typing import Final
 import msgspec
 
 from lowtide import limits
+from lowtide.cli.doctor.engine_metrics import check_metrics
 from lowtide.cli.doctor.finding import Finding
 from lowtide.cli.terminal.units import human_seconds
 from lowtide.config import ReplicaSettings
@@ -32,6 +34,17 @@ _NO_LIST: Final = frozenset({404, 405, 501})
 
 _PROBES: Final = ("/chat/completions", "/completions", "/embeddings")
 """Where an empty request is sent, until one of them is there."""
+
+
+async def check_replicas(
+    replicas: Sequence[ReplicaSettings], engine_names: Mapping[str, str]
+) -> list[Finding]:
+    """The findings on these replicas, then those on their metrics. `engine_names`: see
+    `check_replica`.
+    """
+    found = await asyncio.gather(*(check_replica(each, engine_names) for each in replicas))
+    told = await asyncio.gather(*map(check_metrics, replicas))
+    return [*found, *(each for each in told if each is not None)]
 
 
 async def check_replica(replica: ReplicaSettings, engine_names: Mapping[str, str]) -> Finding:

@@ -9,9 +9,8 @@ from collections.abc import Mapping
 from typing import Final
 
 from lowtide import limits
-from lowtide.cli.doctor.engine_metrics import check_metrics
 from lowtide.cli.doctor.finding import Finding
-from lowtide.cli.doctor.replicas import check_replica
+from lowtide.cli.doctor.replicas import check_replicas
 from lowtide.config import Settings, SourceSettings
 from lowtide.config.sources import ConfigError
 from lowtide.core.replicas.found_engines import FoundEngine
@@ -55,9 +54,7 @@ async def _check(source: SourceSettings, engine_names: Mapping[str, str]) -> lis
     engines = listing.engines
     checked = engines[: limits.DOCTOR_ENGINES_MAX]
     replicas = [source.replica_for(engine) for engine in checked]
-    found = await asyncio.gather(*(check_replica(each, engine_names) for each in replicas))
-    told = await asyncio.gather(*map(check_metrics, replicas))
-    return [_told(name, engines), *found, *(each for each in told if each is not None)]
+    return [_told(name, engines), *await check_replicas(replicas, engine_names)]
 
 
 def _told(name: str, engines: tuple[FoundEngine, ...]) -> Finding:

@@ -253,11 +253,13 @@ class BatchService:
         foreseen = await self._prospects.of(batches) if self._prospects else {}
         queues: dict[str, Queue] = {}
         token_queues: dict[str, TokenQueue] = {}
+        asleep: Mapping[str, Asleep] | None = None
         found = []
         for batch in batches:
             models = await self._models_of(batch, alone=len(batches) == 1)
-            if standing.is_known and any(standing.is_away(model) for model in models):
-                standing = msgspec.structs.replace(standing, asleep=await self._asleep())
+            if asleep is None and standing.is_known and any(map(standing.is_away, models)):
+                asleep = await self._asleep()
+                standing = msgspec.structs.replace(standing, asleep=asleep)
             queue = NO_QUEUE
             if batch.status == "in_progress" and is_queued(batch, standing):
                 queue = await self._queue(models, queues)

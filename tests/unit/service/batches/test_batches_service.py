@@ -365,6 +365,6 @@ async def test_a_batch_for_a_model_at_zero_says_when_it_wakes(
     batch = await env.verbs.get(P, "batch_1")
     for models, is_asleep in (({}, True), ({"test-model": None}, False)):
         env.standing = Standing(live=("w1",), models=models, knows_all_batches=True)
-        (progress,) = await env.verbs.progress([batch])
-        assert ("is scaled to zero, wakes at" in (progress.reason or "")) == is_asleep
-    assert asked_for == [1], "of models that are served nothing is asked"
+        for progress in await env.verbs.progress([batch, batch]):
+            assert ("is scaled to zero, wakes at" in (progress.reason or "")) == is_asleep
+    assert asked_for == [1], "once for all batches, and of models that are served nothing"

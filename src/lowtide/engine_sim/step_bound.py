@@ -36,11 +36,10 @@ class StepBoundScheduler(StepScheduler):
 
     def plan(self, now: float) -> StepPlan | None:
         live = self._live()
-        batch = [r for r in self.running if r.priority > 0]
-        decoding = [r for r in batch if r.state is State.DECODING]
+        decoding = [r for r in self.running if r.priority > 0 and r.state is State.DECODING]
         decision = decide(
             live,
-            [self._decode(r, now) for r in decoding],
+            [] if live is None else [self._decode(r, now) for r in decoding],
             now - self._prompts_at,
             self.step_times,
             self._limits,

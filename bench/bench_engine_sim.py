@@ -10,11 +10,11 @@ import random
 import time
 from typing import Any, Final
 
+from lowtide.engine_sim.benchmarks.published import LENGTHS, PUBLISHED, Point, best_point, spread
+from lowtide.engine_sim.benchmarks.virtual import GatewayPolicy, VirtualWorld
 from lowtide.engine_sim.engine import SimEngine
 from lowtide.engine_sim.profiles import PROFILES
-from lowtide.engine_sim.published import LENGTHS, PUBLISHED, Point, best_point, spread
-from lowtide.engine_sim.requests import SimRequest
-from lowtide.engine_sim.virtual import GatewayPolicy, VirtualWorld
+from lowtide.engine_sim.state.requests import SimRequest
 
 ROUNDS: Final = 10
 CHATS: Final = 12_000

@@ -12,7 +12,9 @@ from typing import Final
 from markdown_table import table
 
 SRC: Final = Path(__file__).parents[1] / "src" / "lowtide"
-RINGS: Final = ("core", "service", "loops", "store", "blobs", "engines", "api", "cli", "wiring")
+RINGS: Final = (
+    "core", "service", "loops", "store", "blobs", "engines", "api", "cli", "wiring", "engine_sim",
+)  # fmt: skip
 """Those that have rooms, from the inside out."""
 
 

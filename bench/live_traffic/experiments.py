@@ -9,12 +9,12 @@ from bench.live_traffic import rivals, workloads
 from bench.live_traffic.gateway import Gateway, Rule
 from bench.live_traffic.ours import Ours
 from bench.live_traffic.recorder import Recorder
-from lowtide.engine_sim.bound import Demand, batch_bound, demand_of, makespan_bound
+from lowtide.engine_sim.benchmarks.bound import Demand, batch_bound, demand_of, makespan_bound
+from lowtide.engine_sim.benchmarks.virtual import VirtualWorld
 from lowtide.engine_sim.engine import STEP_NOISE, SimEngine
 from lowtide.engine_sim.profiles import PROFILES
-from lowtide.engine_sim.requests import SimRequest
-from lowtide.engine_sim.scheduler_config import SchedulerConfig, step_bound_config
-from lowtide.engine_sim.virtual import VirtualWorld
+from lowtide.engine_sim.scheduling.scheduler_config import SchedulerConfig, step_bound_config
+from lowtide.engine_sim.state.requests import SimRequest
 
 DAY_S: Final = 1_800.0
 """A simulated day is half an hour: what matters is that load changes slowly against a call."""

@@ -7,9 +7,9 @@ same for all rules, so that nothing but the rule is compared.
 from collections.abc import Iterator, Sequence
 
 from bench.live_traffic.recorder import Recorder
+from lowtide.engine_sim.benchmarks.virtual import GatewayPolicy, VirtualWorld
 from lowtide.engine_sim.engine import SimEngine, StepEvents
-from lowtide.engine_sim.requests import SimRequest
-from lowtide.engine_sim.virtual import GatewayPolicy, VirtualWorld
+from lowtide.engine_sim.state.requests import SimRequest
 
 
 class Rule:

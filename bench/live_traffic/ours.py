@@ -16,7 +16,7 @@ from lowtide.core.capacity.window import WindowController
 from lowtide.core.dispatch.replica import Replica
 from lowtide.core.usage import Usage
 from lowtide.engine_sim.engine import SimEngine, StepEvents
-from lowtide.engine_sim.requests import SimRequest
+from lowtide.engine_sim.state.requests import SimRequest
 
 ITL_EDGES: Final = (
     *(0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5),

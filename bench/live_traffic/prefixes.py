@@ -21,12 +21,12 @@ from lowtide.core.faults.outcome import Succeeded
 from lowtide.core.usage import NO_USAGE
 from lowtide.core.validation.rules import ValidationRules
 from lowtide.core.validation.validator import Validator
-from lowtide.engine_sim.bound import demand_of, makespan_bound
+from lowtide.engine_sim.benchmarks.bound import demand_of, makespan_bound
+from lowtide.engine_sim.benchmarks.virtual import GatewayPolicy, VirtualWorld
 from lowtide.engine_sim.engine import STEP_NOISE, SimEngine
 from lowtide.engine_sim.profiles import PROFILES
-from lowtide.engine_sim.requests import SimRequest
-from lowtide.engine_sim.scheduler_config import SchedulerConfig
-from lowtide.engine_sim.virtual import GatewayPolicy, VirtualWorld
+from lowtide.engine_sim.scheduling.scheduler_config import SchedulerConfig
+from lowtide.engine_sim.state.requests import SimRequest
 
 REPLICAS: Final = 8
 WINDOW: Final = 128

@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 
 from lowtide.engine_sim.engine import StepEvents
-from lowtide.engine_sim.requests import SimRequest
+from lowtide.engine_sim.state.requests import SimRequest
 
 WARM_UP_S: Final = 60.0
 

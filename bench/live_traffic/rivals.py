@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from bench.live_traffic.gateway import Rule
 from lowtide.engine_sim.engine import SimEngine
-from lowtide.engine_sim.requests import SimRequest
+from lowtide.engine_sim.state.requests import SimRequest
 
 
 class NoBatch(Rule):

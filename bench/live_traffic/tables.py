@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from itertools import product
 from typing import Any, Final
 
-from lowtide.engine_sim.step_budget import TOLERANCE
+from lowtide.engine_sim.scheduling.step_budget import TOLERANCE
 
 Run = dict[str, Any]
 _AIM: Final = 1.10

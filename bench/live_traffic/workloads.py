@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from lowtide.engine_sim.requests import SimRequest
-from lowtide.engine_sim.virtual import Arrival
+from lowtide.engine_sim.benchmarks.virtual import Arrival
+from lowtide.engine_sim.state.requests import SimRequest
 
 Rate = Callable[[float], float]
 """Live requests a second at an instant."""

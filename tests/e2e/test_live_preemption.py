@@ -12,9 +12,9 @@ from product_env import Env, asks, open_house
 
 from lowtide import limits
 from lowtide.config import ReplicaSettings
-from lowtide.engine_sim.faults import EngineFaults
-from lowtide.engine_sim.options import ServerOptions
-from lowtide.engine_sim.serving import ServedSimulator, served
+from lowtide.engine_sim.http.options import ServerOptions
+from lowtide.engine_sim.http.serving import ServedSimulator, served
+from lowtide.engine_sim.real_time.faults import EngineFaults
 from testkit.patience import PATIENCE_S
 
 MODEL = "m"

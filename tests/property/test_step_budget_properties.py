@@ -3,8 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lowtide.engine_sim.step_budget import BatchDecode, StepLimits, decide
-from lowtide.engine_sim.step_time import TRAINED_STEPS, StepShape, StepTimeModel
+from lowtide.engine_sim.scheduling.step_budget import BatchDecode, StepLimits, decide
+from lowtide.engine_sim.scheduling.step_time import TRAINED_STEPS, StepShape, StepTimeModel
 
 TOLERANCE = 1e-9
 

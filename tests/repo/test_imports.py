@@ -60,11 +60,12 @@ def test_imports_point_inward() -> None:
             "Nothing in production",
         ),
         (
-            "engine_sim/kv.py",
+            "engine_sim/state/kv.py",
             "from lowtide.core.batches import plan",
             "The engine simulator stands alone",
         ),
         ("core/batches/plan.py", "from lowtide.core.reporting import progress", "The folders"),
+        ("engine_sim/state/kv.py", "from lowtide.engine_sim.http import options", "The folders"),
     ],
 )
 def test_an_import_against_the_rules_is_found(

@@ -1,7 +1,8 @@
 """An engine that behaves like vLLM without a GPU: its scheduler, its KV cache, its step times.
 
-The core (`profiles`, `kv`, `scheduler`, `engine`) has no clock and no I/O: `SimEngine.begin_step`
-says how long a step takes and `end_step` what came of it. `virtual` runs engines and a gateway's
-policy in virtual time, for benchmarks; `server` puts HTTP around the same core in real time, for
-`lowtide simulate-engine`. Never imported by production, that one command aside.
+The core has no clock and no I/O: `engine.SimEngine.begin_step` says how long a step takes and
+`end_step` what came of it. `profiles` has the measured costs of a step, `state` the requests and
+the KV cache, `scheduling` decides what a step computes. `real_time` runs that engine on the clock
+and `http` serves it, for `lowtide simulate-engine`; `benchmarks` runs engines and a gateway's
+policy in virtual time. Nothing else in production imports it.
 """

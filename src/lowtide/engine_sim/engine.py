@@ -10,12 +10,12 @@ import random
 from dataclasses import dataclass, field
 from typing import Final
 
-from lowtide.engine_sim.kv import KvCache
 from lowtide.engine_sim.profiles import Profile, StepLoad
-from lowtide.engine_sim.requests import SimRequest, State
-from lowtide.engine_sim.scheduler import StepPlan
-from lowtide.engine_sim.scheduler_config import SchedulerConfig
-from lowtide.engine_sim.step_bound import make_scheduler
+from lowtide.engine_sim.scheduling.scheduler import StepPlan
+from lowtide.engine_sim.scheduling.scheduler_config import SchedulerConfig
+from lowtide.engine_sim.scheduling.step_bound import make_scheduler
+from lowtide.engine_sim.state.kv import KvCache
+from lowtide.engine_sim.state.requests import SimRequest, State
 
 STEP_NOISE: Final = 0.03
 """Sigma of the lognormal factor that real steps vary by."""

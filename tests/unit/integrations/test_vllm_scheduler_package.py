@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from lowtide_vllm import __version__, requirements
 
-from lowtide.engine_sim.step_budget import TOLERANCE
+from lowtide.engine_sim.scheduling.step_budget import TOLERANCE
 
 ROOT = Path(__file__).parents[3]
 PACKAGE = ROOT / "integrations" / "vllm"
@@ -41,7 +41,7 @@ def check(
 
 
 def test_the_wheel_holds_the_simulated_engines_own_decision() -> None:
-    source = ROOT / "src" / "lowtide" / "engine_sim"
+    source = ROOT / "src" / "lowtide" / "engine_sim" / "scheduling"
     for name in ("step_budget.py", "step_time.py"):
         assert (PACKAGE / "src" / "lowtide_vllm" / name).resolve() == source / name
 

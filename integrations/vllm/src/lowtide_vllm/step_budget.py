@@ -1,1 +1,1 @@
-../../../../src/lowtide/engine_sim/step_budget.py
+../../../../src/lowtide/engine_sim/scheduling/step_budget.py

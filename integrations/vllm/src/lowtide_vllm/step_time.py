@@ -1,1 +1,1 @@
-../../../../src/lowtide/engine_sim/step_time.py
+../../../../src/lowtide/engine_sim/scheduling/step_time.py

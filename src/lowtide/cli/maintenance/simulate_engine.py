@@ -15,8 +15,8 @@ from lowtide.cli.terminal import console
 
 if TYPE_CHECKING:
     from lowtide.cli.server.foreground import Body, StopSignal
-    from lowtide.engine_sim.options import ServerOptions
-    from lowtide.engine_sim.realtime import Lateness
+    from lowtide.engine_sim.http.options import ServerOptions
+    from lowtide.engine_sim.real_time.realtime import Lateness
 
 Profile = Literal["8b-h100", "8b-a100", "70b-tp4-h100", "8b-fp8-h100", "70b-fp8-tp2-h100"]
 
@@ -91,7 +91,7 @@ def simulate_engine(
     x-sim-output-tokens says, or drawn at random. When it stops it says whether this machine kept
     up; GET /load says so while it runs.
     """
-    from lowtide.engine_sim.options import ServerOptions
+    from lowtide.engine_sim.http.options import ServerOptions
 
     try:
         options = ServerOptions(
@@ -114,7 +114,7 @@ def simulate_engine(
 
 def _body(options: "ServerOptions", bound: socket.socket, *, as_json: bool) -> "Body":
     async def body(stopper: "StopSignal") -> None:
-        from lowtide.engine_sim.serving import served
+        from lowtide.engine_sim.http.serving import served
 
         async with served(options, bound) as engine:
             _announce(engine.url, options, as_json=as_json)

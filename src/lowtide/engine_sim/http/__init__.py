@@ -1,0 +1,1 @@
+"""The simulated engine's HTTP server: OpenAI's endpoints, `/metrics`, and what operators ask."""

@@ -1,0 +1,1 @@
+"""The state of a simulated engine: its requests, and the KV cache whose blocks they hold."""

@@ -62,7 +62,7 @@ class Ours(Rule):
 
     def takes(self, request: SimRequest, now: float) -> bool:
         while self._heard and self._heard[0][0] <= now:
-            self.replica.prompt_read(self._heard.pop(0)[1], now)
+            self.replica.end_prefill(self._heard.pop(0)[1], now)
         return self.replica.takes_prompt(self._unread(request), now)
 
     def asks_again_at(self, now: float) -> float | None:
@@ -119,7 +119,7 @@ class Ours(Rule):
     def taken_back(self, request: SimRequest, now: float) -> None:
         del self._sent_at[request.id]
         if self._is_read.pop(request.id, None) is False:
-            self.replica.prompt_read(self._unread(request), now)
+            self.replica.end_prefill(self._unread(request), now)
         self.replica.ended()
 
     def poll(
@@ -127,11 +127,11 @@ class Ours(Rule):
     ) -> Sequence[SimRequest]:
         calls = self._calls(own, now)
         live = self._seen(now)
-        signals = self._signals(engine)
-        self.controller.observe(signals, calls, now, live)
+        metrics = self._metrics(engine)
+        self.controller.observe(metrics, calls, now, live)
         outputs = list(self.controller.work.output_so_far(calls))
         chosen = self.replica.guard.revoke(
-            signals, calls, outputs, live, self.controller.live.waiting, now
+            metrics, calls, outputs, live, self.controller.live.waiting, now
         )
         if chosen:
             self.controller.revoked(len(chosen), len(calls), now)
@@ -156,7 +156,7 @@ class Ours(Rule):
             return LiveSeen()
         return LiveSeen(len(each), waiting, sum(each) / len(each) + limits.LIVE_CALL_TOKENS / 4)
 
-    def _signals(self, engine: SimEngine) -> EngineMetrics:
+    def _metrics(self, engine: SimEngine) -> EngineMetrics:
         counters = engine.counters
         return EngineMetrics(
             running=engine.running,

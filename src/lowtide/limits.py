@@ -275,7 +275,7 @@ USAGE_ANSWER_TOKENS_MAX: Final = 1_000_000  # of an answer that nothing bounds: 
 USAGE_TOKENS_MAX: Final = 100_000_000  # of one reply, each way; no model reads or writes as many
 REPLY_HEADER_BYTES_MAX: Final = 64 * KIB
 ATTEMPTS_MAX: Final = 5  # transient failures before a line goes to the error file
-STRIKES_MAX: Final = 3  # times a request was alone under suspicion when its engine died
+CRASH_COUNT_MAX: Final = 3  # times a request was alone under suspicion when its engine died
 BACKOFF_BASE_S: Final = 0.5
 BACKOFF_CAP_S: Final = 60.0
 RETRY_BUDGET_RATIO: Final = 0.1  # retries per completed request, per replica
@@ -472,7 +472,7 @@ LIVE_SHARE_S: Final = 1.0  # between two reports of a process of what its live c
 LIVE_SHARE_UNTAKEN: Final = 0.5  # of a pool, for first calls: (N - 1) / N of it may be let through
 # twice, with a call of each process
 LIVE_SHARE_ASKED_S: Final = 5.0  # after the time told to a refused call: its part is kept for it
-LIVE_SHARE_BEAT_S: Final = 3.0  # between two signs of life of a process without live calls
+LIVE_SHARE_HEARTBEAT_S: Final = 3.0  # between two signs of life of a process without live calls
 LIVE_SHARE_GONE_S: Final = 20.0  # without one: gone; above what clocks may differ by
 LIVE_POOL_KEEP_S: Final = 60.0 * (1 + LIVE_DEBT_MINUTES_MAX)  # then any pool is full again
 LIVE_BUSY_RETRY_AFTER_S: Final = 1  # a full replica has room again within a second

@@ -42,7 +42,7 @@ class Evidence:
         return (
             self.refused[prompt] > 0
             or self.failed[prompt] >= _FAILURES_MIN
-            or self.cut[prompt] >= limits.STRIKES_MAX
+            or self.cut[prompt] >= limits.CRASH_COUNT_MAX
         )
 
     def burnt(self, ended: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:

@@ -240,7 +240,7 @@ async def test_a_request_that_always_kills_the_connection_does_not_sink_its_batc
     output, errors = await env.results(await env.end(await env.start(asks(60))))
     assert len(output) == 59
     assert [(place_of(line), line["error"]["code"]) for line in errors] == [(30, "engine_crash")]
-    calls_max = HALVINGS + limits.STRIKES_MAX
+    calls_max = HALVINGS + limits.CRASH_COUNT_MAX
     assert engine.asked["q30"] <= 2 * calls_max, "the client repeats what a kept connection lost"
 
 

@@ -207,7 +207,7 @@ class DispatchMachine(RuleBasedStateMachine):
     def settle(self, request: Request, replica: Replica, outcome: Outcome, draw: float) -> None:
         decision = self.core.settle(request, replica, outcome, self.now_s, draw)
         assert request.tries <= ATTEMPTS_MAX
-        assert request.strikes <= limits.STRIKES_MAX
+        assert request.crash_count <= limits.CRASH_COUNT_MAX
         if isinstance(decision, TryAgain):
             assert not isinstance(outcome, Succeeded | Rejected)
             assert decision.at_s <= self.now_s + limits.BACKOFF_CAP_S

@@ -48,21 +48,21 @@ def test_the_window_keeps_its_bounds_and_silence_never_widens_it(
 ) -> None:
     controller = WindowController(window_max, is_automatic=is_automatic)
     now_s = 0.0
-    for signals, is_used, live, elapsed_s, finished in story:
+    for metrics, is_used, live, elapsed_s, finished in story:
         now_s += elapsed_s
         for tokens, output, took_s in finished:
             controller.finished(tokens, tokens // 2, output, took_s)
         before = controller.window
         in_flight = controller.window if is_used else controller.window // 3
-        controller.observe(signals, [BatchCall(now_s / 2, 500)] * in_flight, now_s, live)
+        controller.observe(metrics, [BatchCall(now_s / 2, 500)] * in_flight, now_s, live)
         assert 0 <= controller.window <= window_max
-        assert controller.window > 0 or controller.signals.asleep
+        assert controller.window > 0 or controller.metrics.asleep
         assert 0.0 <= controller.live.load <= 1.0
         assert 0.0 <= controller.live.kv_reserve <= limits.LIVE_SHARE_MAX
         pacer = controller.pacer
         assert limits.PREFILL_TOKENS_MIN <= pacer.budget <= limits.PREFILL_TOKENS_MAX
         assert pacer.outstanding_tokens(now_s) >= 0.0
-        if signals is None:
+        if metrics is None:
             assert controller.window <= before
 
 

@@ -72,8 +72,8 @@ class ReplicaMetrics:
         self._show_window(name, replica.bound, replica.window)
         IN_FLIGHT.labels(name).set(replica.in_flight)
         PREFILL_BUDGET.labels(name).set(controller.pacer.budget)
-        if controller.signals.kv_used is not None:
-            KV_USED.labels(name).set(controller.signals.kv_used)
+        if controller.metrics.kv_used is not None:
+            KV_USED.labels(name).set(controller.metrics.kv_used)
         LIVE_CALLS.labels(name).set(controller.live.calls)
         LIVE_LOAD.labels(name).set(controller.live.load)
         POLLS_MISSED.labels(name).set(controller.polls_missed)

@@ -67,13 +67,13 @@ class LocalAdmin:
 
     def __init__(self, settings: Settings, *, may_create: bool) -> None:
         self._settings = settings
-        self._may_found = may_create
+        self._may_create = may_create
         self._stack = AsyncExitStack()
         self._runner = asyncio.Runner(loop_factory=new_event_loop)
 
     def __enter__(self) -> Self:
         try:
-            opening = open_admin_services(self._settings, may_create=self._may_found)
+            opening = open_admin_services(self._settings, may_create=self._may_create)
             self._verbs = self._run(self._stack.enter_async_context(opening))
         except BaseException:
             self._runner.close()

@@ -39,13 +39,13 @@ class EngineMetrics(msgspec.Struct, frozen=True, kw_only=True):
 class BatchCall(msgspec.Struct, frozen=True):
     """A batch call in flight: seconds since it was sent, and its prompt's estimated tokens.
 
-    `is_read`: whether the engine has read the prompt; None: unknown. `stays`: it was preempted
+    `prefill_done`: whether the engine has read the prompt; None: unknown. `stays`: it was preempted
     often enough and is not to be aborted again.
     """
 
     age_s: float
     input_tokens: int
-    is_read: bool | None = None
+    prefill_done: bool | None = None
     stays: bool = False
 
 

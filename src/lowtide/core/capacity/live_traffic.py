@@ -27,20 +27,20 @@ class LiveTraffic:
         self._usual_share = UsualPeak()
         self._usual_calls = UsualPeak()
 
-    def see(self, signals: EngineMetrics, own: int, live: LiveSeen, now_s: float) -> None:
+    def see(self, metrics: EngineMetrics, own: int, live: LiveSeen, now_s: float) -> None:
         """Records a poll, at which `own` batch calls were in flight.
 
         External calls are those that neither the batch side nor the HTTP API sent. One poll alone
         may have seen Lowtide's own calls come or go, so they count once two polls agree.
         """
-        waiting = signals.waiting or 0
-        external = max(0.0, float((signals.running or 0) + waiting - own))
+        waiting = metrics.waiting or 0
+        external = max(0.0, float((metrics.running or 0) + waiting - own))
         confirmed, self._external = min(self._external, external), external
         self.calls = max(float(live.in_flight), confirmed)
         share = self.calls / (own + self.calls) if self.calls else 0.0
         self.waiting = waiting * share  # nobody says whose the waiting calls are
-        of_seats = self.calls / signals.seats_max if signals.seats_max else None
-        of_kv = share * signals.kv_used if signals.kv_used is not None else None
+        of_seats = self.calls / metrics.seats_max if metrics.seats_max else None
+        of_kv = share * metrics.kv_used if metrics.kv_used is not None else None
         told = [part for part in (of_seats, of_kv) if part is not None]
         self.load = min(1.0, max(told, default=share))
         if self.calls:

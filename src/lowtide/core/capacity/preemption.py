@@ -44,7 +44,7 @@ class PreemptionPolicy:
 
     def revoke(
         self,
-        signals: EngineMetrics | None,
+        metrics: EngineMetrics | None,
         calls: Sequence[BatchCall],
         outputs: Sequence[float],
         live: LiveSeen,
@@ -58,7 +58,7 @@ class PreemptionPolicy:
         """
         confirmed, self._told_before = min(told_waiting, self._told_before), told_waiting
         waiting = max(float(live.waiting), confirmed)
-        if waiting < 1 or not calls or not _is_full(signals):
+        if waiting < 1 or not calls or not _is_full(metrics):
             return []
         needed = waiting * live.tokens_each
         may_lose = self._may_lose(calls, outputs, now_s)
@@ -103,14 +103,14 @@ class PreemptionPolicy:
         return self._spans[-1]
 
 
-def _is_full(signals: EngineMetrics | None) -> bool:
+def _is_full(metrics: EngineMetrics | None) -> bool:
     """Whether memory or seats are what live calls wait for. Where the engine tells neither, their
     waiting is all there is to go by.
     """
-    if signals is None or signals.running is None:
+    if metrics is None or metrics.running is None:
         return True
-    if signals.kv_used is None and signals.seats_max is None:
+    if metrics.kv_used is None and metrics.seats_max is None:
         return True
-    if (signals.kv_used or 0.0) > limits.KV_FULL:
+    if (metrics.kv_used or 0.0) > limits.KV_FULL:
         return True
-    return signals.seats_max is not None and signals.running >= signals.seats_max
+    return metrics.seats_max is not None and metrics.running >= metrics.seats_max

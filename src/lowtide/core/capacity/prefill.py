@@ -31,8 +31,8 @@ class PrefillPacer:
         """When the prompt that was last held back would fit, or is to be offered again."""
         self._rate_per_s: float | None = None
         self._learnt_at_s = 0.0
-        self._owed = 0.0
-        self._owed_at_s = 0.0
+        self._outstanding = 0.0
+        self._outstanding_at_s = 0.0
         self._watched = 0
         self._watched_calls = 0
         self._read_until_s = float("-inf")
@@ -48,18 +48,22 @@ class PrefillPacer:
 
     def outstanding_tokens(self, now_s: float) -> float:
         """Prompt tokens sent that the engine has not worked off."""
-        drained = max(0.0, now_s - self._owed_at_s) * self.rate_per_s
-        return max(0.0, self._owed - drained) + self._watched
+        drained = max(0.0, now_s - self._outstanding_at_s) * self.rate_per_s
+        return max(0.0, self._outstanding - drained) + self._watched
 
-    def admits(self, tokens: int, now_s: float) -> bool:
+    def may_send(self, tokens: int, now_s: float) -> bool:
         """Whether a prompt of that size may be sent now; if not, `opens_at_s` says when to ask."""
-        owed = self.outstanding_tokens(now_s)
+        outstanding = self.outstanding_tokens(now_s)
         if self._live_unread and now_s < self._live_read_at_s:
             self.opens_at_s = self._live_read_at_s
-            return owed + tokens <= limits.PREFILL_TOKENS_MIN
-        if owed <= 0 or owed + tokens <= self.budget or self._may_watch_more(owed):
+            return outstanding + tokens <= limits.PREFILL_TOKENS_MIN
+        if (
+            outstanding <= 0
+            or outstanding + tokens <= self.budget
+            or self._may_watch_more(outstanding)
+        ):
             return True
-        excess = min(owed, owed + tokens - self.budget)
+        excess = min(outstanding, outstanding + tokens - self.budget)
         wait_s = min(limits.PREFILL_WAIT_S_MAX, excess / self.rate_per_s)
         self.opens_at_s = now_s + max(limits.TICK_S_MIN, wait_s)
         return False
@@ -73,8 +77,8 @@ class PrefillPacer:
             self._watched_calls += 1
             return
         self._read_until_s = max(now_s, self._read_until_s) + tokens / self._best_rate
-        self._owed = self.outstanding_tokens(now_s) - self._watched + tokens
-        self._owed_at_s = now_s
+        self._outstanding = self.outstanding_tokens(now_s) - self._watched + tokens
+        self._outstanding_at_s = now_s
 
     def read(self, tokens: int, now_s: float) -> None:
         """Counts the prompt of a watched call as read, or as one that will not be read any more."""
@@ -83,8 +87,8 @@ class PrefillPacer:
         if not self._live_unread:
             self.opens_at_s = now_s
 
-    def _may_watch_more(self, owed: float) -> bool:
-        return owed <= self._watched and self._watched_calls < limits.PREFILL_WATCHED_CALLS
+    def _may_watch_more(self, outstanding: float) -> bool:
+        return outstanding <= self._watched and self._watched_calls < limits.PREFILL_WATCHED_CALLS
 
     @property
     def _best_rate(self) -> float:
@@ -122,19 +126,21 @@ class PrefillPacer:
             taken.append(int(min(tokens, left)))
             left -= tokens
         if taken:
-            self._owed = max(0.0, self.outstanding_tokens(now_s) - self._watched - sum(taken))
-            self._owed_at_s = now_s
+            self._outstanding = max(
+                0.0, self.outstanding_tokens(now_s) - self._watched - sum(taken)
+            )
+            self._outstanding_at_s = now_s
             self._read_until_s -= sum(taken) / self._best_rate
         return taken
 
-    def told(self, waiting: float, reading: float, now_s: float) -> None:
+    def sync(self, waiting: float, reading: float, now_s: float) -> None:
         """Corrects the outstanding tokens by the engine's own count: `waiting` prompt
         tokens wait and up to `reading` are being read, so the estimate is put between the
         first and the sum of both.
         """
         least, most = waiting, waiting + reading
-        self._owed = min(most, max(least, self.outstanding_tokens(now_s) - self._watched))
-        self._owed_at_s = now_s
+        self._outstanding = min(most, max(least, self.outstanding_tokens(now_s) - self._watched))
+        self._outstanding_at_s = now_s
         ahead = self._live_tokens
         left_s = max(0.0, self._read_until_s - now_s)
         rate = self._best_rate
@@ -151,8 +157,8 @@ class PrefillPacer:
         if self._rate_per_s is not None:
             age_s = max(0.0, now_s - self._learnt_at_s)
             rate = max(rate, self._rate_per_s * math.exp(-age_s / limits.PREFILL_RATE_MEMORY_S))
-        owed = self.outstanding_tokens(now_s)
-        self._owed, self._owed_at_s = max(0.0, owed - self._watched), now_s
+        outstanding = self.outstanding_tokens(now_s)
+        self._outstanding, self._outstanding_at_s = max(0.0, outstanding - self._watched), now_s
         self._rate_per_s, self._learnt_at_s = rate, now_s
 
     def keep_within(self, wait_s: float) -> None:
@@ -178,7 +184,7 @@ def make_way(
     young = sorted(range(len(calls)), key=lambda place: calls[place].age_s)
     back = beyond_the_least([(place, calls[place]) for place in reversed(young)])
     if tells_prompts:  # else what is unread is a guess, and work may be lost
-        unknown = [n for n in young if calls[n].is_read is None and not calls[n].stays]
+        unknown = [n for n in young if calls[n].prefill_done is None and not calls[n].stays]
         left = pacer.take_unread([calls[place].input_tokens for place in unknown], now_s)
         back.extend(zip(unknown, left, strict=False))
     return back
@@ -190,7 +196,7 @@ def beyond_the_least(calls: Iterable[tuple[int, BatchCall]]) -> list[tuple[int, 
     """
     kept, back = 0, []
     for place, call in calls:
-        if call.is_read is not False:
+        if call.prefill_done is not False:
             continue
         if call.stays or kept + call.input_tokens <= limits.PREFILL_TOKENS_MIN:
             kept += call.input_tokens

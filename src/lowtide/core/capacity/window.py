@@ -67,7 +67,7 @@ class WindowController:
         self.work = BatchStats()
         self.live = LiveTraffic()
         self.polls_missed = 0
-        self.signals = _TELLS_NOTHING
+        self.metrics = _TELLS_NOTHING
         """The last reading."""
         self._told_at_s: float | None = None
         self._repeats = 0
@@ -102,28 +102,28 @@ class WindowController:
 
     def observe(
         self,
-        signals: EngineMetrics | None,
+        metrics: EngineMetrics | None,
         calls: Sequence[BatchCall],
         now_s: float,
         live: LiveSeen = NO_LIVE,
         *,
         own_max: int = 0,
     ) -> None:
-        """Resizes the window after a poll. `signals` None: the poll failed; an engine without
+        """Resizes the window after a poll. `metrics` None: the poll failed; an engine without
         metrics passes an empty EngineMetrics().
 
         `calls` are the batch calls in flight now, `own_max` how many of them the engine may
         have counted at the poll.
         """
-        if signals is None or self._is_frozen(signals, calls):
+        if metrics is None or self._is_frozen(metrics, calls):
             self._missed(len(calls), now_s, live)
             return
         self.polls_missed = 0
         elapsed_s = now_s - self._told_at_s if self._told_at_s is not None else 0.0
-        change = metrics_delta(self.signals, signals, elapsed_s)
-        self.signals, self._told_at_s = signals, now_s
-        self.live.see(signals, max(own_max, len(calls)), live, now_s)
-        self.work.polled(change, signals.running)
+        change = metrics_delta(self.metrics, metrics, elapsed_s)
+        self.metrics, self._told_at_s = metrics, now_s
+        self.live.see(metrics, max(own_max, len(calls)), live, now_s)
+        self.work.polled(change, metrics.running)
         self._pace_prompts(change, calls, now_s)
         self._steer(change, len(calls), live, now_s)
         self._fit(calls)
@@ -141,15 +141,15 @@ class WindowController:
     @property
     def is_told(self) -> bool:
         """Whether the engine reports anything about itself."""
-        return self.signals is not _TELLS_NOTHING and self.signals != _TELLS_NOTHING
+        return self.metrics is not _TELLS_NOTHING and self.metrics != _TELLS_NOTHING
 
     @property
     def tells_prompts(self) -> bool:
         """Whether the engine reported at the last poll which prompts wait,
         and how many it has read.
         """
-        signals = self.signals
-        knows = signals.waiting is not None and signals.prompt_tokens_total is not None
+        metrics = self.metrics
+        knows = metrics.waiting is not None and metrics.prompt_tokens_total is not None
         return knows and not self.polls_missed
 
     @property
@@ -170,12 +170,12 @@ class WindowController:
     def _floor(self) -> int:
         return min(limits.WINDOW_MIN, self.window_max)
 
-    def _is_frozen(self, signals: EngineMetrics, calls: Sequence[BatchCall]) -> bool:
+    def _is_frozen(self, metrics: EngineMetrics, calls: Sequence[BatchCall]) -> bool:
         """Whether an engine at work keeps reporting the same values: its exporter hangs, or the
         engine itself. Only values that count while a request runs are compared.
         """
-        counts = signals.preemptions_total is not None and signals.kv_used is not None
-        is_same = bool(calls) and counts and signals == self.signals
+        counts = metrics.preemptions_total is not None and metrics.kv_used is not None
+        is_same = bool(calls) and counts and metrics == self.metrics
         self._repeats = self._repeats + 1 if is_same else 0
         return self._repeats > limits.FROZEN_POLLS
 
@@ -196,17 +196,17 @@ class WindowController:
         self.pacer.learn(tokens, change.elapsed_s, now_s)
         self.pacer.active = self.live.is_recent(now_s)
         if self.pacer.active:
-            self.pacer.told(*self._unread(calls), now_s)
+            self.pacer.sync(*self._unread(calls), now_s)
             self.pacer.keep_within(self._ttft_slo_s / 2)
 
     def _unread(self, calls: Sequence[BatchCall]) -> tuple[float, float]:
         """Tokens of batch prompts that the engine has not begun, and of the next older one or two,
         which it may be reading: the youngest are those that wait.
         """
-        watched = sum(call.is_read is False for call in calls)
-        waiting = max(0, int((self.signals.waiting or 0) - self.live.waiting) - watched)
+        watched = sum(call.prefill_done is False for call in calls)
+        waiting = max(0, int((self.metrics.waiting or 0) - self.live.waiting) - watched)
         by_age = sorted(calls, key=lambda call: call.age_s)
-        young = [call.input_tokens for call in by_age if call.is_read is None]
+        young = [call.input_tokens for call in by_age if call.prefill_done is None]
         return float(sum(young[:waiting])), float(sum(young[waiting : waiting + 2]))
 
     def _steer(self, change: MetricsDelta, own: int, live: LiveSeen, now_s: float) -> None:
@@ -231,7 +231,7 @@ class WindowController:
         that have not ended yet may turn out to fill the memory.
         """
         known = float("inf")
-        if self.signals.kv_capacity_tokens is not None:
+        if self.metrics.kv_capacity_tokens is not None:
             known = max(limits.WINDOW_UNKNOWN_MAX, limits.WINDOW_PER_KNOWN * self.work.known)
         slow_start = self._width < min(self._slow_until, known)
         if slow_start:
@@ -241,12 +241,12 @@ class WindowController:
         return max(1.0, limits.WINDOW_GROWTH * self._width)
 
     def _is_congested(self, change: MetricsDelta) -> bool:
-        signals = self.signals
-        own_waiting = (signals.waiting or 0) - self.live.waiting
+        metrics = self.metrics
+        own_waiting = (metrics.waiting or 0) - self.live.waiting
         # Beside live traffic every prompt that waits is one that a live call may wait behind.
-        most = 1.0 if self.live.calls else max(limits.WAITING_MAX, 0.1 * (signals.running or 0))
+        most = 1.0 if self.live.calls else max(limits.WAITING_MAX, 0.1 * (metrics.running or 0))
         queues = own_waiting > most
-        return queues or change.preemptions > 0 or (signals.kv_used or 0.0) > limits.KV_CONGESTED
+        return queues or change.preemptions > 0 or (metrics.kv_used or 0.0) > limits.KV_CONGESTED
 
     def _cut(self, now_s: float, every_s: float, bound: Bound) -> None:
         if now_s - self._cut_at_s >= every_s:
@@ -256,7 +256,7 @@ class WindowController:
 
     def _fit(self, calls: Sequence[BatchCall]) -> None:
         """Sets the window to the least of what growth made of it and of the ceilings."""
-        if self.signals.asleep:
+        if self.metrics.asleep:
             self.window, self.bound = 0, "asleep"
             return
         self._width = min(self._width, 2.0 * self.window_max)
@@ -271,14 +271,14 @@ class WindowController:
     def _ceilings(self, calls: Sequence[BatchCall]) -> list[tuple[float, Bound]]:
         """W_kv = κ·C·(1 - h) / (KV of a call), and W_seat, as far as the engine tells."""
         ceilings: list[tuple[float, Bound]] = []
-        signals, held = self.signals, self.work.mean_held(calls)
+        metrics, held = self.metrics, self.work.mean_held(calls)
         if self._automatic and not self.is_told:
             ceilings.append((float(limits.WINDOW_DEFAULT), "default"))
-        if signals.kv_capacity_tokens is not None and held is not None:
-            room = limits.WINDOW_KV_SHARE * (1 - self.live.kv_reserve) * signals.kv_capacity_tokens
+        if metrics.kv_capacity_tokens is not None and held is not None:
+            room = limits.WINDOW_KV_SHARE * (1 - self.live.kv_reserve) * metrics.kv_capacity_tokens
             ceilings.append((room / held, "kv"))
-        if signals.seats_max is not None:
-            seats = signals.seats_max
+        if metrics.seats_max is not None:
+            seats = metrics.seats_max
             ceilings.append((seats - self.live.seat_reserve(seats), "seats"))
         return ceilings
 

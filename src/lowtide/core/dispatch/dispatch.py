@@ -29,11 +29,11 @@ from lowtide.core.dispatch.replica import Replica
 from lowtide.core.dispatch.request import (
     ChunkRun,
     Request,
+    end_prefill,
     goes_on_with,
     is_better_elsewhere,
     may_run,
     pending_by_organization,
-    prompt_read,
 )
 from lowtide.core.dispatch.share_preemption import Claimant, SharePreemption
 from lowtide.core.dispatch.trials import begin_trial, end_trial
@@ -169,8 +169,8 @@ class Dispatch:
             request = self._pop(run, replica, now_s) if run is not None else None
         if request is None and (request := self._from_any(replica, now_s)) is None:
             return None
-        on_trial = request.must_run_alone
-        if (on_trial and replica.calls) or not replica.takes_prompt(request.tokens, now_s):
+        runs_alone = request.must_run_alone
+        if (runs_alone and replica.calls) or not replica.takes_prompt(request.tokens, now_s):
             request.run.pending.appendleft(request)  # nothing else is sent until it has its turn
             return None
         lease = request.run.lease
@@ -178,18 +178,18 @@ class Dispatch:
         request.share = self._turns.took(replica.name, lease.organization_id)
         request.sent_at_s = now_s
         watched = replica.watches and lease.endpoint in STREAMED_ENDPOINTS
-        request.is_read = False if watched else None
+        request.prefill_done = False if watched else None
         if request.company:
             replica.suspects.started(request)
-        replica.started(alone=on_trial, tokens=request.tokens, now_s=now_s, watched=watched)
+        replica.started(alone=runs_alone, tokens=request.tokens, now_s=now_s, watched=watched)
         return request
 
     def settle(
         self, request: Request, replica: Replica, outcome: Outcome, now_s: float, draw: float
     ) -> Decision:
         """Decides what an attempt's outcome means for the request and for the replica."""
-        if request.is_read is False:
-            prompt_read(request, replica, now_s)
+        if request.prefill_done is False:
+            end_prefill(request, replica, now_s)
         request.share.in_flight -= 1
         decision = self._judge.settle(request, replica, outcome, now_s, draw)
         if isinstance(decision, Finish):
@@ -225,7 +225,7 @@ class Dispatch:
         """Records that this process aborted the call (cancelled, lost,
         draining): no blame, no retry here.
         """
-        prompt_read(request, replica, now_s)
+        end_prefill(request, replica, now_s)
         request.share.in_flight -= 1
         replica.ended()
         replica.suspects.ended(request)

@@ -153,7 +153,7 @@ class Replica:
         """Whether a prompt of that size may follow those that the engine has not read yet."""
         if self.controller is None or not self.controller.pacer.active:
             return True
-        return self.controller.pacer.admits(tokens, now_s)
+        return self.controller.pacer.may_send(tokens, now_s)
 
     def is_paced(self, now_s: float) -> bool:
         """Whether a prompt was held back, and for longer than now."""
@@ -185,7 +185,7 @@ class Replica:
         """
         return self.streams and self.controller is not None and self.controller.pacer.active
 
-    def prompt_read(self, tokens: int, now_s: float) -> None:
+    def end_prefill(self, tokens: int, now_s: float) -> None:
         """Records that a watched call has its first token, or ended without one."""
         if self.controller is not None:
             self.controller.pacer.read(tokens, now_s)
@@ -313,7 +313,7 @@ class Replica:
     def started(
         self, *, alone: bool = False, tokens: int = 0, now_s: float = 0.0, watched: bool = False
     ) -> None:
-        """Counts a call; `tokens` is its estimated prompt. `watched`: `prompt_read` follows."""
+        """Counts a call; `tokens` is its estimated prompt. `watched`: `end_prefill` follows."""
         self.in_flight += 1
         if self.in_flight > 1:
             self.timeouts.crowded_at_s = now_s

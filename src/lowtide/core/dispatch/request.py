@@ -20,8 +20,8 @@ _NOWHERE: Final = PlaceShare()
 class Request(msgspec.Struct, eq=False):
     """One request of a leased chunk. `data` is its line's bytes; `index` its bit in the chunk;
     `tokens` its prompt as estimated; `sent_at_s` the instant of its last `take`. `tries` and
-    `refusals` count failures that were its own; `company`, `was_pardoned`, `strikes` and
-    `is_suspect_in_flight` are for core/dispatch/suspects.py. `is_read`: whether the engine has read
+    `refusals` count failures that were its own; `company`, `was_pardoned`, `crash_count` and
+    `is_suspect_in_flight` are for core/dispatch/suspects.py. `prefill_done`: whether the engine has read
     the prompt, as far as the call is watched; `yields`: how often it was taken back because it had
     not; `timeouts`: those that were none of its own (core/faults/timeouts.py).
     """
@@ -38,9 +38,9 @@ class Request(msgspec.Struct, eq=False):
     has_failed: bool = False
     company: int = 0
     was_pardoned: bool = False
-    strikes: int = 0
+    crash_count: int = 0
     is_suspect_in_flight: bool = False
-    is_read: bool | None = None
+    prefill_done: bool | None = None
     yields: int = 0
     timeouts: int = 0
     preempted: int = 0
@@ -55,17 +55,17 @@ class Request(msgspec.Struct, eq=False):
         """True when the next engine crash fails this request; it then runs alone, so that
         the crash must be its own.
         """
-        return self.strikes >= limits.STRIKES_MAX - 1
+        return self.crash_count >= limits.CRASH_COUNT_MAX - 1
 
     @property
     def was_cut(self) -> bool:
         """Whether it was in flight when an engine died, and is not cleared of it."""
-        return self.company > 0 or self.strikes > 0 or self.was_pardoned
+        return self.company > 0 or self.crash_count > 0 or self.was_pardoned
 
     def gave_way(self, unread_tokens: int) -> None:
         """Records that the call was taken back for live traffic before its prompt was read."""
         self.yields += 1
-        if self.is_read is None:
+        if self.prefill_done is None:
             self.tokens = unread_tokens  # the engine has the rest of the prompt in its prefix cache
 
 
@@ -92,21 +92,21 @@ class ChunkRun(msgspec.Struct, eq=False):
         self.given_up += requests
 
 
-def prompt_read(request: Request, replica: Replica, now_s: float) -> None:
+def end_prefill(request: Request, replica: Replica, now_s: float) -> None:
     """Records that a first token came, or that nothing more will come;
     only the first call counts.
     """
-    if request.is_read is False:
-        request.is_read = True
-        replica.prompt_read(request.tokens, now_s)
+    if request.prefill_done is False:
+        request.prefill_done = True
+        replica.end_prefill(request.tokens, now_s)
 
 
 def cannot_watch(request: Request, replica: Replica) -> None:
     """Records that the call just taken will be sent without a stream, so
     its first token is not seen.
     """
-    if request.is_read is False:
-        request.is_read = None
+    if request.prefill_done is False:
+        request.prefill_done = None
         replica.cannot_watch(request.tokens, request.sent_at_s)
 
 

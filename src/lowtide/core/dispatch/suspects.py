@@ -2,8 +2,8 @@
 
 When an engine dies, every call in flight is cut, and one of them may be why. They become suspects,
 and run again in companies of half as many: if the engine dies again, its company is halved again,
-until the culprit is the only suspect in flight, which is a strike; the deciding strike takes a
-request that was alone. A suspect that succeeds is finished, and so cleared.
+until the culprit is the only suspect in flight. That crash is counted against it; the last one that
+is needed counts only if the request ran alone. A suspect that succeeds is finished, and so cleared.
 
 Most deaths are restarts, and no request's fault. Two signs tell them: no connection comes about
 afterwards (`pardon`: those cut for the first time are none), or a call that was in flight at that
@@ -24,14 +24,14 @@ from lowtide import limits
 
 class Suspect(Protocol):
     """What is remembered of a request. `company`: how many suspects may be in flight with it,
-    itself counted; 0: it is none. `was_pardoned`: the next cut counts. `strikes`: its own deaths.
+    itself counted; 0: it is none. `was_pardoned`: the next cut counts. `crash_count`: its own deaths.
     `is_suspect_in_flight`: it was sent as one, and is counted until that call ends, whatever it
     is by then: the replica where it was cut may clear it while it runs at another.
     """
 
     company: int
     was_pardoned: bool
-    strikes: int
+    crash_count: int
     is_suspect_in_flight: bool
     tries: int
 
@@ -74,7 +74,7 @@ class Suspects:
         self.ended(request)
         if request.company:
             if suspects <= 1:
-                request.strikes += 1
+                request.crash_count += 1
             request.company = max(1, min(request.company, suspects // 2))
             return
         request.company = max(1, calls // 2)

@@ -154,16 +154,16 @@ class OutcomeRules:
             return again(now_s, draw, 1, outcome.retry_after_s)
         if replica.cuts.add(now_s - request.sent_at_s, now_s):
             _ended(request, replica)
-            request.company = request.strikes = 0
+            request.company = request.crash_count = 0
             return self._after_rule(request, replica, outcome, now_s, draw)
         replica.suspects.cut(request, replica.in_flight)
         replica.ended()
         replica.is_lost(outcome.detail, now_s, outcome.kind)
-        if request.strikes >= limits.STRIKES_MAX:
+        if request.crash_count >= limits.CRASH_COUNT_MAX:
             return Finish(_killer(outcome))
         if request.tries >= self._attempts_max:
             return Finish(final_failure(outcome))
-        return again(now_s, draw, request.strikes, outcome.retry_after_s)
+        return again(now_s, draw, request.crash_count, outcome.retry_after_s)
 
     def _after_rule(
         self, request: Request, replica: Replica, outcome: Failed, now_s: float, draw: float

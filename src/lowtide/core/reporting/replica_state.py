@@ -66,7 +66,7 @@ def state_of(
         said = f"{replica.pressure.because}, {replica.pressure.refusals} times in a row"
         return _state(replica, "overload", said, replica.pressure.since_s)
     controller = replica.controller
-    if controller is not None and controller.signals.asleep:
+    if controller is not None and controller.metrics.asleep:
         return ReplicaState("asleep", f"{replica.name}: the engine sleeps", "the engine sleeps")
     if controller is not None and controller.gives_way:
         why = f"{LIVE_LOAD} {100 * controller.live.load:.0f} %"

@@ -176,7 +176,7 @@ def _reports(look: Look, since_s: float, now: datetime, now_s: float) -> list[Re
 
 
 def _load(replica: Replica) -> ReplicaLoad:
-    told = replica.controller.signals if replica.controller is not None else EngineMetrics()
+    told = replica.controller.metrics if replica.controller is not None else EngineMetrics()
     return ReplicaLoad(
         in_flight=replica.in_flight,
         window=int(replica.window),

@@ -30,7 +30,7 @@ class Slot(msgspec.Struct, frozen=True):
     is_processing: bool = False
 
 
-def signals_of(samples: Samples, props: LlamacppProps) -> EngineMetrics | None:
+def metrics_of(samples: Samples, props: LlamacppProps) -> EngineMetrics | None:
     """None when this is no page of llama.cpp."""
     if not samples.series("llamacpp:requests_processing"):
         return None
@@ -43,7 +43,7 @@ def signals_of(samples: Samples, props: LlamacppProps) -> EngineMetrics | None:
     )
 
 
-def signals_of_slots(slots: list[Slot], props: LlamacppProps) -> EngineMetrics | None:
+def metrics_of_slots(slots: list[Slot], props: LlamacppProps) -> EngineMetrics | None:
     """The metrics by the list of slots, which does not show who waits."""
     if not slots:
         return None

@@ -15,7 +15,7 @@ import msgspec
 from lowtide.core.faults.outcome import NoReply, error_message
 from lowtide.engines.metrics import llamacpp, sglang, tgi, vllm
 from lowtide.engines.metrics.pages import PAGES, PageKind, kind_of_page, missing_metrics
-from lowtide.engines.metrics.readers import PageReader, SignalsOf, SlotsReader, json_of
+from lowtide.engines.metrics.readers import MetricsOf, PageReader, SlotsReader, json_of
 from lowtide.limits import BATCH_PRIORITY_VLLM, CONTROL_READ_S, PROBE_S
 from lowtide.ports.engine import Engine, EngineInfo, MetricsReader
 
@@ -80,7 +80,7 @@ class HttpProber:
         return "vllm" if await json_of(self._root, "/version", _Version) is not None else "openai"
 
     async def _vllm(self, page: bytes) -> EngineInfo:
-        reader = self._reader("vllm", vllm.signals_of, page)
+        reader = self._reader("vllm", vllm.metrics_of, page)
         if self._priority != "auto":
             return self._found("vllm", reader, None, page)
         takes = await self._try_priority(BATCH_PRIORITY_VLLM)
@@ -91,12 +91,12 @@ class HttpProber:
     async def _sglang(self, page: bytes) -> EngineInfo:
         info = await json_of(self._root, "/get_server_info", sglang.SglangInfo)
         known = info or sglang.SglangInfo()
-        reader = self._reader("sglang", lambda told: sglang.signals_of(told, known), page)
+        reader = self._reader("sglang", lambda told: sglang.metrics_of(told, known), page)
         return self._found("sglang", reader, sglang.batch_priority(known), page)
 
     async def _tgi(self, page: bytes) -> EngineInfo:
         info = await json_of(self._root, "/info", tgi.TgiInfo) or tgi.TgiInfo()
-        reader = self._reader("tgi", lambda told: tgi.signals_of(told, info), page)
+        reader = self._reader("tgi", lambda told: tgi.metrics_of(told, info), page)
         return self._found("tgi", reader, None, page)
 
     async def _llamacpp(self, page: bytes) -> EngineInfo:
@@ -104,18 +104,18 @@ class HttpProber:
         known = props or llamacpp.LlamacppProps()
         reader: MetricsReader | None = SlotsReader(self._root, known)
         if page:
-            reader = self._reader("llamacpp", lambda told: llamacpp.signals_of(told, known), page)
+            reader = self._reader("llamacpp", lambda told: llamacpp.metrics_of(told, known), page)
         elif await json_of(self._root, "/slots", list[llamacpp.Slot]) is None:
             reader = None
         return self._found("llamacpp", reader, None, page)
 
-    def _reader(self, kind: PageKind, signals_of: SignalsOf, body: bytes) -> PageReader | None:
+    def _reader(self, kind: PageKind, metrics_of: MetricsOf, body: bytes) -> PageReader | None:
         """None without a page, and for one that tells nothing, as when its metrics were renamed:
         the engine is then one without metrics, which works, and not one that has fallen silent.
         """
         page = PAGES[kind]
-        tells = bool(body) and signals_of(page.read(body)) is not None
-        return PageReader(self._root, page, signals_of) if tells else None
+        tells = bool(body) and metrics_of(page.read(body)) is not None
+        return PageReader(self._root, page, metrics_of) if tells else None
 
     def _found(
         self, kind: Kind, reader: MetricsReader | None, priority: int | None, page: bytes = b""

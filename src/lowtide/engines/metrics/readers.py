@@ -14,7 +14,7 @@ from lowtide.limits import CONTROL_READ_S
 from lowtide.ports.engine import Engine
 
 Kind = TypeVar("Kind")
-SignalsOf = Callable[[Samples], EngineMetrics | None]
+MetricsOf = Callable[[Samples], EngineMetrics | None]
 
 
 async def page_of(engine: Engine, path: str) -> bytes | None:
@@ -41,15 +41,15 @@ class PageReader:
         self,
         engine: Engine,
         page: Exposition,
-        signals_of: SignalsOf,
+        metrics_of: MetricsOf,
     ) -> None:
         self._engine = engine
         self._page = page
-        self._signals_of = signals_of
+        self._metrics_of = metrics_of
 
     async def read(self) -> EngineMetrics | None:
         body = await page_of(self._engine, "/metrics")
-        return None if body is None else self._signals_of(self._page.read(body))
+        return None if body is None else self._metrics_of(self._page.read(body))
 
 
 class SlotsReader:
@@ -61,4 +61,4 @@ class SlotsReader:
 
     async def read(self) -> EngineMetrics | None:
         slots = await json_of(self._engine, "/slots", list[llamacpp.Slot])
-        return None if slots is None else llamacpp.signals_of_slots(slots, self._props)
+        return None if slots is None else llamacpp.metrics_of_slots(slots, self._props)

@@ -39,7 +39,7 @@ class SglangInfo(msgspec.Struct, frozen=True):
     priority_scheduling_preemption_threshold: int = 10
 
 
-def signals_of(samples: Samples, info: SglangInfo) -> EngineMetrics | None:
+def metrics_of(samples: Samples, info: SglangInfo) -> EngineMetrics | None:
     """None when this is no page of SGLang."""
     samples.keep(_is_first_rank)
     if not samples.series("sglang:num_running_reqs"):

@@ -26,7 +26,7 @@ class TgiInfo(msgspec.Struct, frozen=True):
     max_batch_size: int | None = None
 
 
-def signals_of(samples: Samples, info: TgiInfo) -> EngineMetrics | None:
+def metrics_of(samples: Samples, info: TgiInfo) -> EngineMetrics | None:
     """None when this is no page of TGI. A gauge that was never set is not on it: nothing ran."""
     if not samples.series("tgi_queue_size"):
         return None

@@ -25,7 +25,7 @@ PAGE: Final = Exposition(
 )
 
 
-def signals_of(samples: Samples) -> EngineMetrics | None:
+def metrics_of(samples: Samples) -> EngineMetrics | None:
     """None when this is no page of vLLM."""
     if not samples.series("vllm:num_requests_running"):
         return None

@@ -96,7 +96,7 @@ async def attempt(
             line, body = await _beside(request, len(request.data), _read, upstream, request, fields)
             _check_owned(upstream, monotonic)
         answer = None
-        if request.is_read is False:
+        if request.prefill_done is False:
             answer = await _send_watched(upstream, request, line, fields, on_read)
             _check_owned(upstream, monotonic)
         if answer is None:

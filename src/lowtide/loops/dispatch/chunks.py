@@ -111,7 +111,7 @@ class ChunkReader:
         )
         return True
 
-    def take_unread(self) -> list[tuple[ChunkKey, int]]:
+    def pop_unread_leases(self) -> list[tuple[ChunkKey, int]]:
         """Removes and returns the leases of chunks that a failed claim did not read:
         to be given back.
         """

@@ -22,7 +22,7 @@ from lowtide.core.accounts.charged_usage import UsageMeter
 from lowtide.core.batches.chunk import ChunkKey
 from lowtide.core.batches.segment import Finished, Slice
 from lowtide.core.dispatch.replica import Replica
-from lowtide.core.dispatch.request import ChunkRun, Request, prompt_read
+from lowtide.core.dispatch.request import ChunkRun, Request, end_prefill
 from lowtide.core.dispatch.verdict import Decision, Finish
 from lowtide.core.execution.records import CommitReceipt
 from lowtide.core.faults.outcome import Failed, Outcome, Rejected, Succeeded
@@ -94,7 +94,7 @@ class Dispatcher:
             if not self._draining and not self._backed_up():
                 came = await self._leasing.claim(now, now_s)
                 if came:
-                    self._leasing.took(self._clock.monotonic() - now_s)
+                    self._leasing.record_claim_time(self._clock.monotonic() - now_s)
                 elif self._leasing.waits_for_commit:
                     self._outcomes.wake()
         if self._draining or self._backed_up():
@@ -171,7 +171,7 @@ class Dispatcher:
 
     def take_released(self) -> tuple[tuple[ChunkKey, int], ...]:
         released, self._released = self._released, []
-        return (*released, *self._leasing.take_unread())
+        return (*released, *self._leasing.pop_unread_leases())
 
     def committed(self, receipt: CommitReceipt, slices: tuple[Slice, ...], shown: Leases) -> None:
         now_s = self._clock.monotonic()
@@ -265,7 +265,7 @@ class Dispatcher:
 
     def _prompt_read(self, upstream: Upstream, request: Request) -> None:
         """Records the first token of a watched call: the next prompt may follow."""
-        prompt_read(request, upstream.replica, self._clock.monotonic())
+        end_prefill(request, upstream.replica, self._clock.monotonic())
         self._wake()
 
     def _settle(

@@ -59,18 +59,18 @@ class Leasing:
         self._announced += 1
         self._looks_for_others = True
 
-    def took(self, seconds: float) -> None:
+    def record_claim_time(self, seconds: float) -> None:
         """Records the duration of a claim and its reads in seconds. The slowest recent one sets how
         far ahead to lease, because windows must not run dry meanwhile.
         """
         self._claim_s = max(seconds, limits.CLAIM_FADE * self._claim_s)
         self._claim_below = self._claim_threshold()
 
-    def take_unread(self) -> list[tuple[ChunkKey, int]]:
+    def pop_unread_leases(self) -> list[tuple[ChunkKey, int]]:
         """Removes and returns the leases of chunks that were claimed and not read:
         to be given back.
         """
-        return self._reader.take_unread()
+        return self._reader.pop_unread_leases()
 
     @property
     def dry_until_s(self) -> float:

@@ -17,7 +17,7 @@ from lowtide.ports.live_rates import LiveRateStore
 from lowtide.ports.store import StoreError
 
 _EVERY: Final = timedelta(seconds=limits.LIVE_SHARE_S)
-_BEAT: Final = timedelta(seconds=limits.LIVE_SHARE_BEAT_S)
+_HEARTBEAT: Final = timedelta(seconds=limits.LIVE_SHARE_HEARTBEAT_S)
 # What was dated by a clock that is behind, and committed late, is seen in a later look.
 _OVERLAP: Final = _EVERY + timedelta(seconds=limits.CLOCKS_AGREE_S)
 
@@ -35,20 +35,20 @@ class SharedRatesLoop:
         self._store = store
         self._clock = clock
         self._since: datetime | None = None
-        self._beat_at: datetime | None = None
+        self._next_report_at: datetime | None = None
 
     async def tick(self, now: datetime) -> datetime:
         """Raises StoreError."""
         now_s = self._clock.monotonic()
         reports = self._rates.reports(now_s)
         since = (self._since or now - timedelta(seconds=limits.LIVE_POOL_KEEP_S)) - _OVERLAP
-        if reports or self._beat_at is None or now >= self._beat_at:
+        if reports or self._next_report_at is None or now >= self._next_report_at:
             try:
                 told = await self._store.exchange(self._process_id, reports, since=since, now=now)
             except StoreError:
                 self._rates.are_unsure()
                 raise
-            self._beat_at = now + _BEAT
+            self._next_report_at = now + _HEARTBEAT
         else:
             told = await self._store.look(since=since, now=now)
         self._since = now

@@ -117,11 +117,11 @@ class ControlLoop:
         now_s = self._clock.monotonic()
         has_grown = False
         there = list(self._controlled)
-        for each, signals, own_max in zip(ours, readings, before, strict=True):
+        for each, metrics, own_max in zip(ours, readings, before, strict=True):
             if each not in there:
                 continue  # it left while it was read
             window = each.replica.window
-            self._steer(each, signals, own_max, now_s)
+            self._steer(each, metrics, own_max, now_s)
             has_grown = has_grown or each.replica.window > window
             self._on_look(each.replica, True)
         for each in there:
@@ -134,7 +134,7 @@ class ControlLoop:
     def _steer(
         self,
         each: ReplicaControl,
-        signals: EngineMetrics | None,
+        metrics: EngineMetrics | None,
         own_max: int,
         now_s: float,
     ) -> None:
@@ -144,10 +144,10 @@ class ControlLoop:
         seen = (
             each.live_calls.seen(now_s, each.patience_s) if each.live_calls is not None else NO_LIVE
         )
-        controller.observe(signals, calls, now_s, seen, own_max=own_max)
+        controller.observe(metrics, calls, now_s, seen, own_max=own_max)
         outputs = list(controller.work.output_so_far(calls))
         waiting = controller.live.waiting
-        chosen = replica.guard.revoke(signals, calls, outputs, seen, waiting, now_s)
+        chosen = replica.guard.revoke(metrics, calls, outputs, seen, waiting, now_s)
         if chosen:
             controller.revoked(len(chosen), len(calls), now_s)
             self._calls.revoke(replica.name, [requests[place] for place in chosen])
@@ -171,7 +171,7 @@ def _own_calls(requests: Sequence[Request], now_s: float) -> list[BatchCall]:
         BatchCall(
             now_s - request.sent_at_s,
             request.tokens,
-            is_read=request.is_read,
+            prefill_done=request.prefill_done,
             stays=request.yields >= limits.YIELDS_MAX,
         )
         for request in requests

@@ -95,12 +95,12 @@ class Assembly:
         self,
         kind: ResultKind,
         key: str,
-        still_ours: Callable[[], Awaitable[bool]],
+        renew_if_due: Callable[[], Awaitable[bool]],
         check: Callable[[OutputInfo], None] = lambda _: None,
     ) -> OutputInfo | None:
         """Stream one result file into the blob `key`; None when it would be empty.
 
-        `still_ours` is asked from time to time and keeps the lease. What `check` raises, when it
+        `renew_if_due` is asked from time to time and keeps the lease. What `check` raises, when it
         sees what was written, leaves no blob.
         """
         lines = self.count(kind)
@@ -115,7 +115,7 @@ class Assembly:
                     digest.update(data)
                     size += len(data)
                     await writer.write(data)
-                await still_ours()  # finish() checks; here it only keeps the lease
+                await renew_if_due()  # finish() checks; here it only keeps the lease
             info = OutputInfo(bytes=size, lines=lines, sha256=digest.hexdigest(), blob_key=key)
             check(info)
         await self._blobs.delete(key + SUFFIX)  # of a file that was lost and is made once more

@@ -87,7 +87,7 @@ class LiveReplica:
             waiting += call.streams
         return LiveSeen(self.in_flight, waiting, self._tokens_each)
 
-    def entered(self, call: "LiveCall", now_s: float) -> None:
+    def call_started(self, call: "LiveCall", now_s: float) -> None:
         """Counts a call that is about to be sent."""
         self._on_asked(call.input_tokens, now_s)
         self.places.take(call.organization_id, 1)
@@ -148,7 +148,7 @@ class LiveCall:
 
     def __enter__(self) -> Self:
         self._sent_at_s = self._clock.monotonic()
-        self._live.entered(self, self._sent_at_s)
+        self._live.call_started(self, self._sent_at_s)
         self._live.replica.circuit.sent()
         if self._scope.held is not None:
             self._scope.live_trial(self._sent_at_s)

@@ -41,10 +41,10 @@ def test_seats_that_are_all_taken_are_as_good_a_reason_as_memory() -> None:
 
 @pytest.mark.parametrize("signals", [None, EngineMetrics(), EngineMetrics(running=9, waiting=1)])
 def test_of_an_engine_that_tells_neither_the_waiting_itself_is_believed(
-    signals: EngineMetrics | None,
+    metrics: EngineMetrics | None,
 ) -> None:
     live = LiveSeen(in_flight=1, waiting=1, tokens_each=1)
-    assert experienced().revoke(signals, CALLS, OUTPUTS, live, 0.0, 1.0) == [3]
+    assert experienced().revoke(metrics, CALLS, OUTPUTS, live, 0.0, 1.0) == [3]
 
 
 def test_what_only_the_engine_tells_must_be_told_twice() -> None:

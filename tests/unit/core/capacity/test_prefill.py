@@ -7,17 +7,17 @@ from lowtide.core.capacity.prefill import PrefillPacer
 
 
 def test_a_prompt_of_any_size_goes_out_when_nothing_is_owed() -> None:
-    assert PrefillPacer().admits(10**6, 0.0)
+    assert PrefillPacer().may_send(10**6, 0.0)
 
 
 def test_the_next_one_waits_until_it_fits_the_budget_with_what_is_owed() -> None:
     pacer = PrefillPacer()
     pacer.sent(8000, 0.0)
-    assert pacer.admits(100, 0.0)
-    assert not pacer.admits(4000, 0.0)
+    assert pacer.may_send(100, 0.0)
+    assert not pacer.may_send(4000, 0.0)
     wait_s = pacer.opens_at_s
     assert 0 < wait_s <= limits.PREFILL_WAIT_S_MAX
-    assert pacer.admits(4000, 1.0)
+    assert pacer.may_send(4000, 1.0)
 
 
 def test_what_is_owed_is_worked_off_at_the_rate_of_the_engine() -> None:
@@ -41,27 +41,27 @@ def test_a_watched_prompt_is_owed_until_its_first_token() -> None:
 def test_a_few_watched_prompts_may_be_unread_whatever_their_length() -> None:
     pacer = PrefillPacer()
     for _ in range(limits.PREFILL_WATCHED_CALLS):
-        assert pacer.admits(9000, 0.0)
+        assert pacer.may_send(9000, 0.0)
         pacer.sent(9000, 0.0, watched=True)
-    assert not pacer.admits(10, 1000.0)
+    assert not pacer.may_send(10, 1000.0)
     pacer.read(9000, 1000.0)
-    assert pacer.admits(9000, 1000.0)
+    assert pacer.may_send(9000, 1000.0)
 
 
 def test_beside_a_prompt_that_nobody_watches_the_budget_alone_counts() -> None:
     pacer = PrefillPacer()
     pacer.sent(6000, 0.0)
     pacer.sent(1000, 0.0, watched=True)
-    assert not pacer.admits(4000, 0.0)
+    assert not pacer.may_send(4000, 0.0)
 
 
 def test_while_a_live_prompt_is_unread_only_so_little_goes_out_as_hurts_nobody() -> None:
     pacer = PrefillPacer()
     pacer.live_asked(500, 0.0)
-    assert pacer.admits(limits.PREFILL_TOKENS_MIN, 0.0)
-    assert not pacer.admits(limits.PREFILL_TOKENS_MIN + 1, 0.0)
+    assert pacer.may_send(limits.PREFILL_TOKENS_MIN, 0.0)
+    assert not pacer.may_send(limits.PREFILL_TOKENS_MIN + 1, 0.0)
     pacer.live_answered(500, 0.01)
-    assert pacer.admits(9000, 0.01)
+    assert pacer.may_send(9000, 0.01)
 
 
 def test_the_best_rate_seen_is_kept_for_minutes_and_then_forgotten() -> None:

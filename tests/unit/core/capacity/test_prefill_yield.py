@@ -13,24 +13,24 @@ RATE = limits.PREFILL_RATE_DEFAULT
 def test_a_prompt_is_not_sent_before_a_live_one_is_read() -> None:
     pacer = PrefillPacer()
     pacer.live_asked(int(RATE / 10), 0.0)
-    assert not pacer.admits(1000, 0.0)
+    assert not pacer.may_send(1000, 0.0)
     assert pacer.opens_at_s == int(RATE / 10) / RATE
-    assert pacer.admits(1000, 0.11)
+    assert pacer.may_send(1000, 0.11)
 
 
 def test_the_first_byte_of_a_live_answer_ends_the_wait() -> None:
     pacer = PrefillPacer()
     pacer.live_asked(int(RATE / 10), 0.0)
     pacer.live_answered(int(RATE / 10), 0.02)
-    assert pacer.admits(1000, 0.02)
+    assert pacer.may_send(1000, 0.02)
 
 
 def test_every_live_prompt_is_waited_for_but_never_long() -> None:
     pacer = PrefillPacer()
     for _ in range(50):
         pacer.live_asked(int(RATE), 0.0)
-    assert not pacer.admits(1000, limits.PREFILL_WAIT_S_MAX - 0.01)
-    assert pacer.admits(1000, limits.PREFILL_WAIT_S_MAX + 0.01)
+    assert not pacer.may_send(1000, limits.PREFILL_WAIT_S_MAX - 0.01)
+    assert pacer.may_send(1000, limits.PREFILL_WAIT_S_MAX + 0.01)
 
 
 def test_what_is_not_read_is_taken_back_youngest_first() -> None:
@@ -95,7 +95,9 @@ def test_a_replica_names_the_young_calls_that_give_way() -> None:
 
 
 def watched(*ages_and_tokens: tuple[float, int], **more: bool) -> list[BatchCall]:
-    return [BatchCall(age_s, tokens, is_read=False, **more) for age_s, tokens in ages_and_tokens]
+    return [
+        BatchCall(age_s, tokens, prefill_done=False, **more) for age_s, tokens in ages_and_tokens
+    ]
 
 
 def watching() -> Replica:
@@ -111,7 +113,7 @@ def watching() -> Replica:
 def test_what_is_known_to_be_unread_gives_way_whatever_the_engine_tells() -> None:
     calls = [
         *watched((0.3, 900), (0.1, 800)),
-        BatchCall(0.2, 700, is_read=True),
+        BatchCall(0.2, 700, prefill_done=True),
         BatchCall(0.1, 600),
     ]
     assert watching().live_asked(300, calls, 10.0) == [(0, 900), (1, 800)]

@@ -21,13 +21,13 @@ class Ground:
 
     def poll(
         self,
-        signals: EngineMetrics | None = EngineMetrics(),  # noqa: B008 - frozen
+        metrics: EngineMetrics | None = EngineMetrics(),  # noqa: B008 - frozen
         polls: int = 1,
         live: LiveSeen = LiveSeen(),  # noqa: B008 - frozen
     ) -> int:
         for _ in range(polls):
             self.now_s += limits.CONTROL_POLL_S
-            self.controller.observe(signals, self.calls(), self.now_s, live)
+            self.controller.observe(metrics, self.calls(), self.now_s, live)
         return self.controller.window
 
 
@@ -74,8 +74,8 @@ def test_what_prompts_share_is_not_held_twice() -> None:
 def test_long_answers_under_way_narrow_the_window_before_any_has_finished() -> None:
     controller = WindowController(2048, window_start=512)
     calls = [BatchCall(60.0, 200)] * 512
-    signals = EngineMetrics(running=512, waiting=0, kv_capacity_tokens=430_000)
-    controller.observe(signals, calls, 1.0)
+    metrics = EngineMetrics(running=512, waiting=0, kv_capacity_tokens=430_000)
+    controller.observe(metrics, calls, 1.0)
     assert controller.bound == "kv"
     assert controller.window < 300
 
@@ -96,9 +96,9 @@ def test_preemptions_cut_the_window_once_in_five_seconds() -> None:
 
 
 def test_memory_that_is_full_and_a_queue_of_our_own_cut_the_window() -> None:
-    for signals in (busy(100, kv_used=0.98), EngineMetrics(running=60, waiting=40)):
+    for metrics in (busy(100, kv_used=0.98), EngineMetrics(running=60, waiting=40)):
         ground = Ground(WindowController(100, window_start=100))
-        assert ground.poll(signals) == 85
+        assert ground.poll(metrics) == 85
 
 
 def test_after_a_cut_the_window_grows_by_four_percent_a_poll() -> None:
@@ -156,10 +156,10 @@ def test_where_live_calls_were_a_tenth_of_memory_and_some_seats_stay_free() -> N
     ground = Ground(WindowController(4096))
     for _ in range(500):
         ground.controller.finished(300, 0, 200, 4.0)
-    signals = busy(0, kv_capacity_tokens=100_000, kv_used=0.5, seats_max=10_000)
-    without = ground.poll(signals, polls=20)
-    ground.poll(signals, live=LiveSeen(in_flight=1))
-    assert ground.poll(signals, polls=20) == pytest.approx(0.9 * without, rel=0.02)
+    metrics = busy(0, kv_capacity_tokens=100_000, kv_used=0.5, seats_max=10_000)
+    without = ground.poll(metrics, polls=20)
+    ground.poll(metrics, live=LiveSeen(in_flight=1))
+    assert ground.poll(metrics, polls=20) == pytest.approx(0.9 * without, rel=0.02)
     seats = Ground(WindowController(4096))
     seats.poll(busy(0, seats_max=256), live=LiveSeen(in_flight=1))
     assert seats.poll(busy(0, seats_max=256), polls=20) == 256 - limits.LIVE_SEATS_MIN
@@ -224,11 +224,11 @@ def test_an_idle_engine_may_repeat_itself() -> None:
 
 def test_a_window_does_not_outgrow_what_is_known_of_lengths() -> None:
     ground = Ground(WindowController(4096))
-    signals = busy(0, kv_capacity_tokens=10_000_000, kv_used=0.1)
-    assert ground.poll(signals, polls=60) <= limits.WINDOW_UNKNOWN_MAX + 1
+    metrics = busy(0, kv_capacity_tokens=10_000_000, kv_used=0.1)
+    assert ground.poll(metrics, polls=60) <= limits.WINDOW_UNKNOWN_MAX + 1
     for _ in range(100):
         ground.controller.finished(300, 0, 200, 4.0)
-    grown = ground.poll(signals, polls=60)
+    grown = ground.poll(metrics, polls=60)
     assert limits.WINDOW_UNKNOWN_MAX < grown <= 100 * limits.WINDOW_PER_KNOWN + 1
 
 

@@ -19,9 +19,9 @@ def controlled(url: str = "http://a", window: int = 64, *, spares_long: bool = F
     return Replica(url, frozenset({"m"}), window, controller=controller, spares_long=spares_long)
 
 
-def poll(one: Replica, signals: EngineMetrics | None, now_s: float, live: LiveSeen = LIVE) -> None:
+def poll(one: Replica, metrics: EngineMetrics | None, now_s: float, live: LiveSeen = LIVE) -> None:
     assert one.controller is not None
-    one.controller.observe(signals, [BatchCall(1.0, 100)] * one.in_flight, now_s, live)
+    one.controller.observe(metrics, [BatchCall(1.0, 100)] * one.in_flight, now_s, live)
     one.resize(now_s)
 
 

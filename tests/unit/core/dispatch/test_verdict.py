@@ -348,7 +348,7 @@ def test_a_request_that_kills_its_engine_ends_and_no_other_does(window: int, awa
     poisoned = play.ended["b", 50]
     assert isinstance(poisoned, Rejected)
     assert poisoned.code == "engine_crash"
-    assert deaths <= limits.STRIKES_MAX + window.bit_length() + 2, "halves, then strikes"
+    assert deaths <= limits.CRASH_COUNT_MAX + window.bit_length() + 2, "halves, then strikes"
 
 
 def test_several_killers_end_and_nobody_is_blamed_for_being_near_them() -> None:
@@ -364,7 +364,7 @@ def test_several_killers_end_and_nobody_is_blamed_for_being_near_them() -> None:
 def test_a_request_on_trial_waits_until_it_is_alone_and_then_has_no_company() -> None:
     core, one = Dispatch(), replica(window=4)
     head = add(core, 6).pending[0]
-    head.has_failed, head.company, head.strikes = True, 1, limits.STRIKES_MAX - 1
+    head.has_failed, head.company, head.crash_count = True, 1, limits.CRASH_COUNT_MAX - 1
     assert take_all(core, one) == [head]
     core.settle(head, one, OK, 1.0, 0.5)
     assert len(take_all(core, one, 1.0)) == 4
@@ -376,7 +376,7 @@ def test_a_connection_that_is_cut_while_others_go_on_is_a_try_and_no_death() -> 
     (bad, other) = take_all(core, one)
     core.settle(bad, one, DIED, 1.0, 0.5)
     core.settle(other, one, OK, 1.5, 0.5)  # it was in flight then, and lives
-    assert (bad.company, bad.strikes, bad.tries) == (0, 0, 1)
+    assert (bad.company, bad.crash_count, bad.tries) == (0, 0, 1)
 
 
 def test_a_balancer_that_cuts_long_calls_is_recognised_and_the_others_go_on() -> None:

@@ -10,7 +10,7 @@ INF = float("inf")
 
 
 def test_vllm_tells_all_there_is() -> None:
-    assert vllm.signals_of(vllm.PAGE.read(engine_pages.VLLM)) == EngineMetrics(
+    assert vllm.metrics_of(vllm.PAGE.read(engine_pages.VLLM)) == EngineMetrics(
         running=37,
         waiting=4,
         kv_used=0.6125,
@@ -24,7 +24,7 @@ def test_vllm_tells_all_there_is() -> None:
 
 
 def test_the_engines_of_a_data_parallel_vllm_are_one() -> None:
-    told = vllm.signals_of(vllm.PAGE.read(engine_pages.VLLM_TWO_ENGINES))
+    told = vllm.metrics_of(vllm.PAGE.read(engine_pages.VLLM_TWO_ENGINES))
     assert told is not None
     assert (told.running, told.waiting, told.preemptions_total) == (40, 2, 3)
     assert told.kv_used == pytest.approx(0.4)
@@ -37,13 +37,13 @@ def test_a_vllm_that_tells_the_size_of_each_cache_is_believed() -> None:
     page = engine_pages.VLLM_TWO_ENGINES.replace(
         b'",num_gpu_blocks', b'",kv_cache_size_tokens="12000",num_gpu_blocks'
     )
-    told = vllm.signals_of(vllm.PAGE.read(page))
+    told = vllm.metrics_of(vllm.PAGE.read(page))
     assert told is not None
     assert told.kv_capacity_tokens == 24_000, "of hybrid models, blocks say too much"
 
 
 def test_an_old_vllm_is_understood() -> None:
-    told = vllm.signals_of(vllm.PAGE.read(engine_pages.VLLM_OLD))
+    told = vllm.metrics_of(vllm.PAGE.read(engine_pages.VLLM_OLD))
     assert told is not None
     assert (told.kv_used, told.preemptions_total, told.prompt_tokens_total) == (0.5, 8, 800)
     assert told.kv_capacity_tokens is None
@@ -52,14 +52,14 @@ def test_an_old_vllm_is_understood() -> None:
 
 def test_a_vllm_whose_engines_all_sleep_is_asleep() -> None:
     page = engine_pages.VLLM.replace(b'"awake"} 1.0', b'"awake"} 0.0')
-    told = vllm.signals_of(vllm.PAGE.read(page))
+    told = vllm.metrics_of(vllm.PAGE.read(page))
     assert told is not None
     assert told.asleep
 
 
 def test_sglang_tells_all_there_is() -> None:
     info = sglang.SglangInfo(max_running_requests=256, max_total_num_tokens=1)
-    assert sglang.signals_of(sglang.PAGE.read(engine_pages.SGLANG), info) == EngineMetrics(
+    assert sglang.metrics_of(sglang.PAGE.read(engine_pages.SGLANG), info) == EngineMetrics(
         running=21,
         waiting=5,
         kv_used=0.44,
@@ -75,13 +75,13 @@ def test_sglang_tells_all_there_is() -> None:
 
 def test_a_queue_that_is_told_by_priority_is_not_counted_twice() -> None:
     samples = sglang.PAGE.read(engine_pages.SGLANG_PRIORITIES)
-    told = sglang.signals_of(samples, sglang.SglangInfo())
+    told = sglang.metrics_of(samples, sglang.SglangInfo())
     assert told is not None
     assert (told.running, told.waiting) == (8, 7)
 
 
 def test_data_parallel_ranks_add_up_and_tensor_parallel_ones_tell_the_same() -> None:
-    told = sglang.signals_of(sglang.PAGE.read(engine_pages.SGLANG_RANKS), sglang.SglangInfo())
+    told = sglang.metrics_of(sglang.PAGE.read(engine_pages.SGLANG_RANKS), sglang.SglangInfo())
     assert told is not None
     assert (told.running, told.waiting) == (12, 7)
 
@@ -112,7 +112,7 @@ def test_sglang_gets_a_priority_behind_that_of_live_calls_only_where_they_have_o
 
 def test_tgi_tells_its_share_of_the_tokens_that_it_plans_with() -> None:
     info = tgi.TgiInfo(max_batch_total_tokens=60_000, max_batch_size=64)
-    told = tgi.signals_of(tgi.PAGE.read(engine_pages.TGI), info)
+    told = tgi.metrics_of(tgi.PAGE.read(engine_pages.TGI), info)
     assert told == EngineMetrics(
         running=14,
         waiting=6,
@@ -126,14 +126,14 @@ def test_tgi_tells_its_share_of_the_tokens_that_it_plans_with() -> None:
 
 
 def test_an_idle_tgi_without_gauges_of_a_batch_runs_nothing() -> None:
-    told = tgi.signals_of(tgi.PAGE.read(b"tgi_queue_size 0\n"), tgi.TgiInfo())
+    told = tgi.metrics_of(tgi.PAGE.read(b"tgi_queue_size 0\n"), tgi.TgiInfo())
     assert told is not None
     assert (told.running, told.waiting, told.kv_used) == (0, 0, None)
 
 
 def test_llamacpp_tells_its_slots() -> None:
     props = llamacpp.LlamacppProps(total_slots=4)
-    told = llamacpp.signals_of(llamacpp.PAGE.read(engine_pages.LLAMACPP), props)
+    told = llamacpp.metrics_of(llamacpp.PAGE.read(engine_pages.LLAMACPP), props)
     assert told == EngineMetrics(
         running=3,
         waiting=2,
@@ -142,15 +142,15 @@ def test_llamacpp_tells_its_slots() -> None:
         generation_tokens_total=2048,
     )
     slots = [llamacpp.Slot(is_processing=busy) for busy in (True, False, True)]
-    assert llamacpp.signals_of_slots(slots, llamacpp.LlamacppProps()) == EngineMetrics(
+    assert llamacpp.metrics_of_slots(slots, llamacpp.LlamacppProps()) == EngineMetrics(
         running=2, seats_max=3
     )
 
 
 def test_another_engines_page_tells_nothing() -> None:
-    assert vllm.signals_of(vllm.PAGE.read(engine_pages.TGI)) is None
-    assert sglang.signals_of(sglang.PAGE.read(engine_pages.VLLM), sglang.SglangInfo()) is None
-    assert tgi.signals_of(tgi.PAGE.read(engine_pages.VLLM), tgi.TgiInfo()) is None
+    assert vllm.metrics_of(vllm.PAGE.read(engine_pages.TGI)) is None
+    assert sglang.metrics_of(sglang.PAGE.read(engine_pages.VLLM), sglang.SglangInfo()) is None
+    assert tgi.metrics_of(tgi.PAGE.read(engine_pages.VLLM), tgi.TgiInfo()) is None
     page = llamacpp.PAGE.read(engine_pages.VLLM)
-    assert llamacpp.signals_of(page, llamacpp.LlamacppProps()) is None
-    assert llamacpp.signals_of_slots([], llamacpp.LlamacppProps()) is None
+    assert llamacpp.metrics_of(page, llamacpp.LlamacppProps()) is None
+    assert llamacpp.metrics_of_slots([], llamacpp.LlamacppProps()) is None

@@ -24,7 +24,7 @@ async def leasing_at(env: WorkerEnv, core: Dispatch, rate_per_s: int) -> Leasing
 async def test_half_a_second_of_work_is_low_where_claims_are_quick(env: WorkerEnv) -> None:
     core = Dispatch()
     leasing = await leasing_at(env, core, 1000)
-    leasing.took(0.01)
+    leasing.record_claim_time(0.01)
     core.ready[MODEL] = 550
     assert not leasing.needs_claim(MODEL, FAR_S)
     core.ready[MODEL] = 450
@@ -37,16 +37,16 @@ async def test_more_is_leased_ahead_where_claims_take_long(env: WorkerEnv) -> No
     leasing = await leasing_at(env, core, 1000)
     core.ready[MODEL] = 2000
     assert not leasing.needs_claim(MODEL, FAR_S)
-    leasing.took(1.0)
+    leasing.record_claim_time(1.0)
     assert leasing.needs_claim(MODEL, FAR_S)
     for _ in range(20):
-        leasing.took(0.01)
+        leasing.record_claim_time(0.01)
     assert not leasing.needs_claim(MODEL, FAR_S), "it was slow for a while, long ago"
 
 
 async def test_what_is_leased_ahead_has_a_bound_however_slow_claims_are(env: WorkerEnv) -> None:
     core = Dispatch()
     leasing = await leasing_at(env, core, 1000)
-    leasing.took(3600.0)
+    leasing.record_claim_time(3600.0)
     core.ready[MODEL] = 5100
     assert not leasing.needs_claim(MODEL, FAR_S)

@@ -50,7 +50,7 @@ class Env:
         self.replica.controller = WindowController()
         self.replica.controller.pacer.active = True
         self.request: Request = request(LINE, "/v1/chat/completions")
-        self.request.is_read = False
+        self.request.prefill_done = False
         self.replica.started(tokens=9, watched=True)
         self.read = asyncio.Event()
 
@@ -145,7 +145,7 @@ async def test_a_request_whose_stream_says_less_than_its_answer_is_not_streamed(
     env.request.data = b'{"custom_id":"r","body":{"model":"m","messages":[],"n":2}}'
     assert isinstance(await env.send(), Succeeded)
     assert "stream" not in env.asked()[0]
-    assert env.request.is_read is None
+    assert env.request.prefill_done is None
 
 
 async def test_an_answer_that_takes_too_long_is_given_up(env: Env) -> None:

@@ -136,7 +136,7 @@ async def test_calls_that_outlast_the_bound_are_taken_back_and_run_elsewhere(
     assert not stuck.closed
     await fleet.closes(stuck)
     assert len(stuck.cancelled) == 4
-    assert [(request.tries, request.strikes) for request in requests] == [(0, 0)] * 4
+    assert [(request.tries, request.crash_count) for request in requests] == [(0, 0)] * 4
     fleet.engine("b").holds = False
     await env.work_off()
     assert (await env.see(batch)).counts.completed == 4

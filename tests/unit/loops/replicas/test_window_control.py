@@ -23,14 +23,14 @@ class Told:
     """An engine's word, the door's view and a prober, all in the test's hands."""
 
     def __init__(self) -> None:
-        self.signals: EngineMetrics | None = EngineMetrics(running=0, waiting=0)
+        self.metrics: EngineMetrics | None = EngineMetrics(running=0, waiting=0)
         self.live = NO_LIVE
         self.found: EngineInfo | None = EngineInfo("vllm", self, 100)
         self.probes = 0
         self.on_asked: Callable[[int, float], None] = lambda *_: None
 
     async def read(self) -> EngineMetrics | None:
-        return self.signals
+        return self.metrics
 
     async def probe(self) -> EngineInfo | None:
         self.probes += 1
@@ -90,11 +90,11 @@ class ControlBench:
 async def test_the_window_follows_what_the_engine_tells(env: WorkerEnv) -> None:
     ground = ControlBench(env)
     await ground.meet()
-    ground.told.signals = EngineMetrics(running=0, waiting=0, seats_max=3)
+    ground.told.metrics = EngineMetrics(running=0, waiting=0, seats_max=3)
     await ground.poll()
     assert ground.replica.window == 3
     assert ground.looks == [(ground.replica, True)]
-    ground.told.signals = EngineMetrics(running=0, waiting=0, seats_max=8)
+    ground.told.metrics = EngineMetrics(running=0, waiting=0, seats_max=8)
     await ground.poll()
     assert ground.replica.window == 8
     assert ground.woken == 1, "only a window that grew gives the dispatcher something to do"
@@ -108,7 +108,7 @@ async def test_a_poll_is_due_twice_a_second(env: WorkerEnv) -> None:
 
 async def test_an_engine_that_is_not_known_keeps_the_operators_window(env: WorkerEnv) -> None:
     ground = ControlBench(env)
-    ground.told.signals = None
+    ground.told.metrics = None
     await ground.poll(20)
     assert ground.replica.window == 8
 
@@ -118,7 +118,7 @@ async def test_an_engine_that_falls_silent_loses_its_window_and_is_looked_at_aga
 ) -> None:
     ground = ControlBench(env)
     await ground.meet()
-    ground.told.signals = None
+    ground.told.metrics = None
     await ground.poll(limits.STALE_POLLS + 3)
     assert ground.replica.window == limits.WINDOW_MIN
     assert ground.told.probes == 1
@@ -160,7 +160,7 @@ async def test_live_calls_that_wait_before_a_full_engine_get_the_place_of_the_yo
     ground.replica.guard.finished(1_000_000, env.clock.monotonic())
     await env.dispatch()
     await env.engine.saw(lambda: len(env.engine.waiting) == 8)
-    ground.told.signals = FULL
+    ground.told.metrics = FULL
     ground.told.live = LiveSeen(in_flight=2, waiting=2, tokens_each=1.0)
     await ground.poll()
     await ground.saw_aborted(2)
@@ -169,7 +169,7 @@ async def test_live_calls_that_wait_before_a_full_engine_get_the_place_of_the_yo
     assert ground.replica.guard.revoked_total == 2
     aborted = {call.body for call in env.engine.cancelled}
     ground.told.live = NO_LIVE
-    ground.told.signals = EngineMetrics(running=6, waiting=0, seats_max=8)
+    ground.told.metrics = EngineMetrics(running=6, waiting=0, seats_max=8)
     env.engine.holds = False
     env.engine.let_go()
     for _ in range(20):
@@ -185,7 +185,7 @@ async def test_another_workers_replica_is_left_alone(env: WorkerEnv) -> None:
     ground = ControlBench(env)
     await ground.meet()
     ground.replica.owned_until_s = env.clock.monotonic()
-    ground.told.signals = EngineMetrics(running=500, waiting=0, seats_max=2)
+    ground.told.metrics = EngineMetrics(running=500, waiting=0, seats_max=2)
     await ground.poll(5)
     assert ground.replica.window == 8
     assert set(ground.looks) == {(ground.replica, False)}
@@ -197,7 +197,7 @@ async def test_prompts_that_are_not_read_yet_make_way_for_a_live_call_at_once(
     ground = ControlBench(env)
     await env.batch(40)
     await ground.meet()
-    ground.told.signals = EngineMetrics(running=0, waiting=0, prompt_tokens_total=0.0)
+    ground.told.metrics = EngineMetrics(running=0, waiting=0, prompt_tokens_total=0.0)
     await ground.poll()
     await env.dispatch()
     await env.engine.saw(lambda: len(env.engine.waiting) == 8)
@@ -229,10 +229,10 @@ async def test_a_watched_call_makes_way_until_its_first_token_and_not_for_ever(
     await env.engine.saw(lambda: len(env.engine.waiting) > 0)
     read, unread, tired = env.dispatcher.calls_on(ground.replica.name)[:3]
     for request in (read, unread, tired):
-        ground.replica.prompt_read(request.tokens, 0.0)
-        request.tokens, request.is_read = 9_000, False
+        ground.replica.end_prefill(request.tokens, 0.0)
+        request.tokens, request.prefill_done = 9_000, False
         ground.controller.pacer.sent(9_000, 0.0, watched=True)
-    read.is_read = True
+    read.prefill_done = True
     tired.yields = limits.YIELDS_MAX
     ground.told.on_asked(500, env.clock.monotonic())
     await ground.saw_aborted(1)

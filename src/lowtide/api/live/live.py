@@ -102,16 +102,16 @@ class _LiveResponse:
         try:
             async with live.open(self._admission) as answer:
                 if isinstance(answer, LiveStream):
-                    await self._pass_on(answer)
+                    await self._stream(answer)
                     return
         except LowtideError as error:
             await self._refuse(error)
             return
         with live.memory(self._admission) as memory:
             memory.keep(len(answer.body))
-            await self._give(answer)
+            await self._send_whole(answer)
 
-    async def _give(self, answer: LiveAnswer) -> None:
+    async def _send_whole(self, answer: LiveAnswer) -> None:
         """Sends a whole answer; the replica's place is free again by now."""
         fields = [
             (b"content-type", answer.content_type.encode("latin-1")),
@@ -122,7 +122,7 @@ class _LiveResponse:
         await self._begin(answer.status, fields)
         await self._block(answer.body, more=False)
 
-    async def _pass_on(self, stream: LiveStream) -> None:
+    async def _stream(self, stream: LiveStream) -> None:
         fields = [
             (b"content-type", stream.content_type.encode("latin-1")),
             (b"x-accel-buffering", b"no"),  # nginx would keep events back to fill a buffer

@@ -26,22 +26,22 @@ async def check_accounts(settings: Settings, now: datetime) -> list[Finding]:
     version, or not made yet.
     """
     if is_single_machine(settings) and not (settings.server.data_dir / "lowtide.db").exists():
-        return [_judge_keys(settings, [], now)]
+        return [_keys_finding(settings, [], now)]
     store = store_of(settings)  # not opened, which would write: its schema was looked at
     try:
         if (await store.facts(SystemClock())).schema is None:
-            return [_judge_keys(settings, [], now)]
+            return [_keys_finding(settings, [], now)]
         keys = await store.tenants.keys()
         organizations = await store.tenants.organizations()
-        caps = await _judge_caps(organizations, store.ledger, now)
+        caps = await _caps_finding(organizations, store.ledger, now)
     except StoreError as error:
         return [Finding("auth", "fail", f"keys cannot be read: {error}", "Restore a backup.")]
     finally:
         await store.aclose()
-    return [_judge_keys(settings, keys, now), *caps]
+    return [_keys_finding(settings, keys, now), *caps]
 
 
-def _judge_keys(settings: Settings, keys: Sequence[ApiKey], now: datetime) -> Finding:
+def _keys_finding(settings: Settings, keys: Sequence[ApiKey], now: datetime) -> Finding:
     """The finding on keys. In open mode keys do not matter; in keys mode one must
     be able to create others.
     """
@@ -58,7 +58,7 @@ def _judge_keys(settings: Settings, keys: Sequence[ApiKey], now: datetime) -> Fi
     return Finding("auth", "ok", what)
 
 
-async def _judge_caps(
+async def _caps_finding(
     organizations: Sequence[Organization], ledger: LedgerStore, now: datetime
 ) -> list[Finding]:
     """A finding for each cap that is reached, else one for all."""

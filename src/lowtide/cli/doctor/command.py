@@ -165,7 +165,7 @@ def _mend(settings: Settings, options: DoctorOptions) -> "Repairs":
 
     def tell(mended: RepairResult) -> None:
         if not options.as_json:
-            console.info(f"{escape(mended.drift.key)}: {escape(mended.did)}")
+            console.info(f"{escape(mended.inconsistency.key)}: {escape(mended.did)}")
 
     with delayed_counter("mending") as advance:
         return asyncio.run(

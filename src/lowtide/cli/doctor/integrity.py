@@ -56,12 +56,12 @@ class Kind(msgspec.Struct):
     keys: list[str] = msgspec.field(default_factory=list)
     first: Inconsistency | None = None
 
-    def add(self, drift: Inconsistency) -> None:
+    def add(self, inconsistency: Inconsistency) -> None:
         self.count += 1
-        self.bytes += drift.bytes
-        self.first = self.first or drift
+        self.bytes += inconsistency.bytes
+        self.first = self.first or inconsistency
         if len(self.keys) < _KEYS_SHOWN:
-            self.keys.append(drift.key)
+            self.keys.append(inconsistency.key)
 
 
 class DriftReport(msgspec.Struct):
@@ -117,8 +117,8 @@ async def look(settings: Settings, *, deep: bool, on_progress: OnProgress) -> Dr
     async with _opened(settings) as (store, blobs):
         care = ConsistencyChecker(store, blobs, on_progress=on_progress)
         kinds: dict[str, Kind] = {}
-        async for drift in care.check_all(deep=deep):
-            kinds.setdefault(drift.kind, Kind()).add(drift)
+        async for inconsistency in care.check_all(deep=deep):
+            kinds.setdefault(inconsistency.kind, Kind()).add(inconsistency)
         return DriftReport(kinds, care.checked, care.missing)
 
 
@@ -137,7 +137,7 @@ async def repair(
         care = ConsistencyChecker(store, blobs, on_progress=on_progress)
         async for mended in mending.mend_all(care, deep=deep):
             on_mended(mended)
-            repairs.done[mended.drift.kind] += mended.is_done
+            repairs.done[mended.inconsistency.kind] += mended.is_done
             repairs.waiting += not mended.is_done
             if len(repairs.told) < _KEPT_MAX:
                 repairs.told.append(mended)
@@ -146,10 +146,10 @@ async def repair(
 
 def mended_object(mended: RepairResult) -> dict[str, Any]:
     """One repair, for --json."""
-    reference = mended.drift.reference
+    reference = mended.inconsistency.reference
     return {
-        "blob": mended.drift.key,
-        "trouble": mended.drift.trouble,
+        "blob": mended.inconsistency.key,
+        "trouble": mended.inconsistency.trouble,
         "needed_as": None if reference is None else reference.need,
         "did": mended.did,
         "done": mended.is_done,

@@ -29,10 +29,10 @@ async def check_postgres(settings: Settings) -> Finding:
         return Finding("store", "fail", str(error), remedy)
     finally:
         await store.aclose()
-    return _judge(facts, settings.dispatch.lease_ttl_s)
+    return _finding(facts, settings.dispatch.lease_ttl_s)
 
 
-def _judge(facts: DatabaseFacts, lease_ttl_s: float) -> Finding:
+def _finding(facts: DatabaseFacts, lease_ttl_s: float) -> Finding:
     """The finding on the facts, the gravest first."""
     what = f"{facts.server}, {'empty' if facts.schema is None else f'schema {facts.schema}'}"
     if facts.is_standby:

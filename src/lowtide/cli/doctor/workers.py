@@ -24,10 +24,10 @@ async def check_fleet(settings: Settings) -> list[Finding]:
         return []
     finally:
         await store.aclose()
-    return [_judge(fleet, [shared_name(replica) for replica in settings.replica])]
+    return [_finding(fleet, [shared_name(replica) for replica in settings.replica])]
 
 
-def _judge(fleet: Fleet, names: Sequence[str]) -> Finding:
+def _finding(fleet: Fleet, names: Sequence[str]) -> Finding:
     """The finding on which worker owns which replica. A dead worker is
     listed until its lease is over.
     """

@@ -293,7 +293,7 @@ class Replica:
         return self.controller is not None and self.controller.is_told
 
     @property
-    def holds(self) -> float:
+    def assumed_capacity(self) -> float:
         """Assumed concurrent calls: the learned window, else the configured
         one, else the current one.
         """

@@ -21,9 +21,9 @@ class Request(msgspec.Struct, eq=False):
     """One request of a leased chunk. `data` is its line's bytes; `index` its bit in the chunk;
     `tokens` its prompt as estimated; `sent_at_s` the instant of its last `take`. `tries` and
     `refusals` count failures that were its own; `company`, `was_pardoned`, `crash_count` and
-    `is_suspect_in_flight` are for core/dispatch/suspects.py. `prefill_done`: whether the engine has read
-    the prompt, as far as the call is watched; `yields`: how often it was taken back because it had
-    not; `timeouts`: those that were none of its own (core/faults/timeouts.py).
+    `is_suspect_in_flight` are for core/dispatch/suspects.py. `prefill_done`: whether the engine has
+    read the prompt, as far as the call is watched; `yields`: how often it was taken back because it
+    had not; `timeouts`: those that were none of its own (core/faults/timeouts.py).
     """
 
     run: "ChunkRun"

@@ -24,9 +24,9 @@ from lowtide import limits
 
 class Suspect(Protocol):
     """What is remembered of a request. `company`: how many suspects may be in flight with it,
-    itself counted; 0: it is none. `was_pardoned`: the next cut counts. `crash_count`: its own deaths.
-    `is_suspect_in_flight`: it was sent as one, and is counted until that call ends, whatever it
-    is by then: the replica where it was cut may clear it while it runs at another.
+    itself counted; 0: it is none. `was_pardoned`: the next cut counts. `crash_count`: crashes
+    that are known to be its own. `is_suspect_in_flight`: it was sent as one, and is counted until
+    that call ends, whatever it is by then: the replica where it was cut may clear it meanwhile.
     """
 
     company: int

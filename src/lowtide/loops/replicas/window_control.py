@@ -50,7 +50,7 @@ class LiveCallSource(Protocol):
         """
         ...
 
-    def seen(self, now_s: float, patience_s: float) -> LiveSeen:
+    def live_load(self, now_s: float, patience_s: float) -> LiveSeen:
         """The number of calls, and of those that have waited longer than that for
         their first byte.
         """
@@ -141,13 +141,15 @@ class ControlLoop:
         replica, controller = each.replica, each.controller
         requests = self._calls.calls_on(replica.name)
         calls = _own_calls(requests, now_s)
-        seen = (
-            each.live_calls.seen(now_s, each.patience_s) if each.live_calls is not None else NO_LIVE
+        live_load = (
+            each.live_calls.live_load(now_s, each.patience_s)
+            if each.live_calls is not None
+            else NO_LIVE
         )
-        controller.observe(metrics, calls, now_s, seen, own_max=own_max)
+        controller.observe(metrics, calls, now_s, live_load, own_max=own_max)
         outputs = list(controller.work.output_so_far(calls))
         waiting = controller.live.waiting
-        chosen = replica.guard.revoke(metrics, calls, outputs, seen, waiting, now_s)
+        chosen = replica.guard.revoke(metrics, calls, outputs, live_load, waiting, now_s)
         if chosen:
             controller.revoked(len(chosen), len(calls), now_s)
             self._calls.revoke(replica.name, [requests[place] for place in chosen])

@@ -101,7 +101,7 @@ class ResultReader:
         rest_lines, rest_bytes = await self._measure_never_run(side, seen, file, rest_skip)
         if seen.lines + rest_lines != file.lines:
             return self._assembled(file, skip)  # slices are missing: they were swept meanwhile
-        body = self._both(side, seen, file, rest_skip)
+        body = self._with_unexecuted(side, seen, file, rest_skip)
         return PartialContent(body, seen.bytes_left + rest_bytes, False, file.lines)
 
     async def _ended_long_ago(self, project_id: str, batch_id: str) -> bool:
@@ -135,7 +135,7 @@ class ResultReader:
                 bytes_left += side.range(row).length
             lines += side.lines(row)
             last_seq = row.seq
-        start = await self._behind(side, first, first_skip) if first else None
+        start = await self._after_lines(side, first, first_skip) if first else None
         if first and start:
             bytes_left -= side.range(first).length - start.length
         return _Snapshot(
@@ -154,7 +154,7 @@ class ResultReader:
                 yield row
             after_seq = rows[-1].seq
 
-    async def _behind(self, side: "_ResultKind", row: StoredSlice, skip: int) -> _Range:
+    async def _after_lines(self, side: "_ResultKind", row: StoredSlice, skip: int) -> _Range:
         """The range of `row` without its first `skip` lines; its index says where they end."""
         whole = side.range(row)
         if not skip:
@@ -204,7 +204,7 @@ class ResultReader:
             for data in await self._blobs.read_ranges(group[0].key, places):
                 yield data
 
-    async def _both(
+    async def _with_unexecuted(
         self, side: "_ResultKind", seen: _Snapshot, file: File, rest_skip: int
     ) -> AsyncGenerator[bytes]:
         async with aclosing(self._committed(side, seen)) as blocks:

@@ -47,10 +47,10 @@ class ConsistencyChecker:
         Raises StoreError, BlobError.
         """
         for need in dict.fromkeys(NEEDS):
-            async for drift in self.check_role(need, deep=deep):
-                yield drift
-        async for drift in self.orphans():
-            yield drift
+            async for inconsistency in self.check_role(need, deep=deep):
+                yield inconsistency
+        async for inconsistency in self.orphans():
+            yield inconsistency
 
     async def check_role(
         self, need: BlobRole, *, deep: bool = False
@@ -63,12 +63,12 @@ class ConsistencyChecker:
             sizes = await self._sizes([reference.key for reference in page])
             wanting = list(compare(page, sizes))
             if deep:
-                wanting += await self._unlike(page, frozenset(drift.key for drift in wanting))
-            for drift in wanting:
-                assert drift.reference is not None
-                if await self._store.care.is_needed(drift.reference):
-                    self.missing += drift.trouble == "missing"
-                    yield drift
+                wanting += await self._unlike(page, frozenset(each.key for each in wanting))
+            for inconsistency in wanting:
+                assert inconsistency.reference is not None
+                if await self._store.care.is_needed(inconsistency.reference):
+                    self.missing += inconsistency.trouble == "missing"
+                    yield inconsistency
             after = page[-1].key
             self._advance(len(page))
             self.checked += len(page)
@@ -87,11 +87,11 @@ class ConsistencyChecker:
                 if info.modified_at < before:
                     old.append(info)
                 if len(old) >= limits.INTEGRITY_PAGE:
-                    for drift in await self._unknown(old):
-                        yield drift
+                    for inconsistency in await self._unknown(old):
+                        yield inconsistency
                     old = []
-            for drift in await self._unknown(old):
-                yield drift
+            for inconsistency in await self._unknown(old):
+                yield inconsistency
 
     async def _unknown(self, old: Sequence[BlobInfo]) -> list[Inconsistency]:
         if not old:

@@ -26,7 +26,7 @@ from lowtide.service.integrity.repair_results import ResultRepair
 class RepairResult(msgspec.Struct, frozen=True, kw_only=True):
     """What was done about a drift. `is_done` False: it has to be tried again later."""
 
-    drift: Inconsistency
+    inconsistency: Inconsistency
     did: str
     is_done: bool = True
 
@@ -54,22 +54,24 @@ class Repairer:
     ) -> AsyncGenerator[RepairResult]:
         """Looks at everything again and repairs what it finds, in the necessary order."""
         for need in NEEDS:
-            async for drift in care.check_role(need, deep=deep):
-                yield await self.mend(drift)
-        async for drift in care.orphans():
-            yield await self.mend(drift)
+            async for inconsistency in care.check_role(need, deep=deep):
+                yield await self.mend(inconsistency)
+        async for inconsistency in care.orphans():
+            yield await self.mend(inconsistency)
 
-    async def mend(self, drift: Inconsistency) -> RepairResult:
-        """Repairs one drift. Raises StoreError, BlobError."""
-        if not await self._stands(drift):
-            return RepairResult(drift=drift, did="was mended meanwhile, or is not needed any more")
-        did, is_done = await self._mend(drift)
-        return RepairResult(drift=drift, did=did, is_done=is_done)
+    async def mend(self, inconsistency: Inconsistency) -> RepairResult:
+        """Repairs one inconsistency. Raises StoreError, BlobError."""
+        if not await self._stands(inconsistency):
+            return RepairResult(
+                inconsistency=inconsistency, did="was mended meanwhile, or is not needed any more"
+            )
+        did, is_done = await self._mend(inconsistency)
+        return RepairResult(inconsistency=inconsistency, did=did, is_done=is_done)
 
-    async def _mend(self, drift: Inconsistency) -> tuple[str, bool]:
-        reference = drift.reference
+    async def _mend(self, inconsistency: Inconsistency) -> tuple[str, bool]:
+        reference = inconsistency.reference
         if reference is None:
-            await self._blobs.delete(drift.key)
+            await self._blobs.delete(inconsistency.key)
             return "deleted", True
         match reference.need:
             case "input":
@@ -77,7 +79,7 @@ class Repairer:
             case "upload":
                 return await self._lose_upload(reference), True
             case "plan":
-                return await self._plans.mend(drift)
+                return await self._plans.mend(inconsistency)
             case "segment":
                 return await self._results.mend_segment(reference.key)
             case "result":
@@ -85,14 +87,14 @@ class Repairer:
             case _:
                 assert_never(reference.need)
 
-    async def _stands(self, drift: Inconsistency) -> bool:
-        reference = drift.reference
+    async def _stands(self, inconsistency: Inconsistency) -> bool:
+        reference = inconsistency.reference
         if reference is None:
-            return drift.key not in await self._store.results.known([drift.key])
+            return inconsistency.key not in await self._store.results.known([inconsistency.key])
         if not await self._store.care.is_needed(reference):
             return False
-        size = await size_or_none(self._blobs, drift.key)
-        return size is None or drift.trouble == "content" or not reference.fits(size)
+        size = await size_or_none(self._blobs, inconsistency.key)
+        return size is None or inconsistency.trouble == "content" or not reference.fits(size)
 
     async def _end_readers(self, input_key: str) -> str:
         """Ends batches that cannot go on, with what they have."""

@@ -45,23 +45,23 @@ class PlanRepair:
         self._planner = planner
         self._line_bytes_max = line_bytes_max
 
-    async def mend(self, drift: Inconsistency) -> tuple[str, bool]:
+    async def mend(self, inconsistency: Inconsistency) -> tuple[str, bool]:
         """`(what was done, whether that is all)`."""
-        assert drift.reference is not None
-        found = await self._store.care.batch(drift.reference.owner)
+        assert inconsistency.reference is not None
+        found = await self._store.care.batch(inconsistency.reference.owner)
         if found is None:
             return "its batch is gone", True
         if found.batch.status == "in_progress":
             data = await self.rebuilt(found.batch.id)
             if data is not None:
-                await self._put(drift, data)
+                await self._put(inconsistency, data)
                 return f"made again from the input of {found.batch.id}", True
             now = self._clock.now()
             await self._store.lifecycle.lose_input(found.batch.id, PLAN_LOST, now)
             found = await self._store.care.batch(found.batch.id) or found
         if found.is_leased or found.batch.status not in ASSEMBLING:
             return f"{found.batch.id} ends with what it has; its last leases must end first", False
-        await self._put(drift, await self._replacement(found))
+        await self._put(inconsistency, await self._replacement(found))
         return f"replaced, so that {found.batch.id} can end and list what never ran", True
 
     async def rebuilt(self, batch_id: str) -> bytes | None:
@@ -133,11 +133,11 @@ class PlanRepair:
             after = page[-1].seq
         return lines
 
-    async def _put(self, drift: Inconsistency, data: bytes) -> None:
-        if drift.trouble != "missing":
-            await self._blobs.delete(drift.key)
+    async def _put(self, inconsistency: Inconsistency, data: bytes) -> None:
+        if inconsistency.trouble != "missing":
+            await self._blobs.delete(inconsistency.key)
         with suppress(BlobExists):  # somebody mended it a moment before, from the same input
-            await self._blobs.put(drift.key, data)
+            await self._blobs.put(inconsistency.key, data)
 
 
 async def lines_of(blobs: Blobs, row: StoredSlice) -> list[int]:

@@ -89,7 +89,7 @@ class FlexService:
         self._hold_s = hold_s
         self._gather_s = gather_s
         self._gathering: dict[Key, _CallGroup] = {}
-        self._parties: dict[str, _CallGroup] = {}
+        self._groups: dict[str, _CallGroup] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._places = ByteBudget(limits.FLEX_HELD_MAX)
         self._draining = False
@@ -105,8 +105,8 @@ class FlexService:
     def begin_drain(self) -> None:
         """Stops holding calls: those that wait get an error, and their batches are cancelled."""
         self._draining = True
-        for party in [*self._gathering.values(), *self._parties.values()]:
-            party.fail(_stopping())
+        for group in [*self._gathering.values(), *self._groups.values()]:
+            group.fail(_stopping())
 
     async def aclose(self) -> None:
         """Wait, not for long, until what callers left behind is cancelled."""
@@ -140,26 +140,26 @@ class FlexService:
         """Delivers the results that are there. Returns whether calls still wait. Raises
         StoreError, BlobError.
         """
-        for batch_id, party in list(self._parties.items()):
-            if not party.waits:
-                del self._parties[batch_id]
-        if not self._parties:
+        for batch_id, group in list(self._groups.items()):
+            if not group.waits:
+                del self._groups[batch_id]
+        if not self._groups:
             return False
-        found = await self._store.flex.standing(list(self._parties))
-        for batch_id, party in list(self._parties.items()):
+        found = await self._store.flex.standing(list(self._groups))
+        for batch_id, group in list(self._groups.items()):
             if batch_id in found:  # one may have come meanwhile
-                await self._serve(party, batch_id, found[batch_id])
+                await self._serve(group, batch_id, found[batch_id])
         return True
 
     async def _wait(self, key: Key, held: _WaitingCall) -> LiveAnswer:
-        party = self._join(key, held)
+        group = self._add(key, held)
         try:
             async with asyncio.timeout(self._hold_s):
                 return await held.answer
         except TimeoutError:
             raise unavailable(f"its turn did not come within {self._hold_s / 60:g} min") from None
         finally:
-            self._leave(party, held)
+            self._remove(group, held)
 
     def _no_place(self, organization_id: str) -> LowtideError:
         if self._places.is_full:
@@ -174,87 +174,87 @@ class FlexService:
 
     # -- a party's life ----------------------------------------------------------------------------
 
-    def _join(self, key: Key, held: _WaitingCall) -> _CallGroup:
-        party = self._gathering.get(key)
-        if party is None:
-            party = self._gathering[key] = _CallGroup(key)
+    def _add(self, key: Key, held: _WaitingCall) -> _CallGroup:
+        group = self._gathering.get(key)
+        if group is None:
+            group = self._gathering[key] = _CallGroup(key)
             loop = asyncio.get_running_loop()
-            loop.call_later(self._gather_s, self._submit_group, party)
-        party.calls.append(held)
-        party.present.add(held)
-        party.bytes += held.call.size
-        if len(party.calls) == limits.FLEX_LINES_MAX or party.bytes >= limits.FLEX_GATHER_BYTES_MAX:
-            self._submit_group(party)
-        return party
+            loop.call_later(self._gather_s, self._submit_group, group)
+        group.calls.append(held)
+        group.present.add(held)
+        group.bytes += held.call.size
+        if len(group.calls) == limits.FLEX_LINES_MAX or group.bytes >= limits.FLEX_GATHER_BYTES_MAX:
+            self._submit_group(group)
+        return group
 
-    def _leave(self, party: _CallGroup, held: _WaitingCall) -> None:
-        party.present.discard(held)
+    def _remove(self, group: _CallGroup, held: _WaitingCall) -> None:
+        group.present.discard(held)
         held.answer.cancel()
-        if not party.present and party.batch is not None:
-            self._end(party)
+        if not group.present and group.batch is not None:
+            self._end(group)
 
-    def _end(self, party: _CallGroup) -> None:
+    def _end(self, group: _CallGroup) -> None:
         """Ends a group that no caller waits for any more, and cancels what was not answered."""
-        assert party.batch is not None
-        self._parties.pop(party.batch.id, None)
-        if any(held.answer.cancelled() or held.answer.exception() for held in party.calls):
-            self._start(self._queue.cancel(party.batch))
+        assert group.batch is not None
+        self._groups.pop(group.batch.id, None)
+        if any(held.answer.cancelled() or held.answer.exception() for held in group.calls):
+            self._start(self._queue.cancel(group.batch))
 
-    def _submit_group(self, party: _CallGroup) -> None:
+    def _submit_group(self, group: _CallGroup) -> None:
         """Closes the group to new calls and submits it as one batch."""
-        if self._gathering.get(party.key) is not party:
+        if self._gathering.get(group.key) is not group:
             return  # it was full before its time was over
-        del self._gathering[party.key]
-        party.calls = [held for held in party.calls if held in party.present]
-        if party.calls:
-            self._start(self._submit(party))
+        del self._gathering[group.key]
+        group.calls = [held for held in group.calls if held in group.present]
+        if group.calls:
+            self._start(self._submit(group))
 
-    async def _submit(self, party: _CallGroup) -> None:
-        project_id, user_id, endpoint = party.key
+    async def _submit(self, group: _CallGroup) -> None:
+        project_id, user_id, endpoint = group.key
         order = FlexSubmission(
             project_id=project_id,
             user_id=user_id,
             endpoint=endpoint,
             flex="awaited",
-            calls=[held.call for held in party.calls],
+            calls=[held.call for held in group.calls],
             window_s=int(limits.FLEX_HOLD_S),
             keep_s=limits.FLEX_KEEP_S,
         )
         try:
-            party.batch = await self._queue.submit(order)
+            group.batch = await self._queue.submit(order)
         except (LowtideError, StoreError, BlobError) as error:
-            party.fail(error)
+            group.fail(error)
             return
-        if not party.present:
-            self._end(party)
+        if not group.present:
+            self._end(group)
             return
         if self._draining:
-            party.fail(_stopping())
-        self._parties[party.batch.id] = party
+            group.fail(_stopping())
+        self._groups[group.batch.id] = group
         self._wake()
 
-    async def _serve(self, party: _CallGroup, batch_id: str, standing: FlexStatus) -> None:
-        if standing.slices > party.slices_read:
-            await self._read(party, batch_id)
+    async def _serve(self, group: _CallGroup, batch_id: str, standing: FlexStatus) -> None:
+        if standing.slices > group.slices_read:
+            await self._read(group, batch_id)
         if standing.holds:
-            party.fail(
+            group.fail(
                 LowtideError("resource_unavailable", "The organization's spend cap is reached.")
             )
         elif (why := _ended(standing.status)) is not None:
-            party.fail(why)
+            group.fail(why)
 
-    async def _read(self, party: _CallGroup, batch_id: str) -> None:
+    async def _read(self, group: _CallGroup, batch_id: str) -> None:
         """Delivers the results of all slices that are new."""
-        rows = await self._store.results.slices(batch_id, after_seq=party.slices_read - 1)
-        calls = [held.call for held in party.calls]
+        rows = await self._store.results.slices(batch_id, after_seq=group.slices_read - 1)
+        calls = [held.call for held in group.calls]
         for row in rows:
             size = row.ok_bytes + row.failed_bytes
             data = await self._blobs.read(row.segment_key, row.offset, size)
             for line in data.splitlines():
-                owner = party.calls[0].organization_id
+                owner = group.calls[0].organization_id
                 number, outcome = await off_loop(owner, len(line), _read_line, calls, line)
-                party.calls[number - 1].end(outcome)
-            party.slices_read = row.seq + 1
+                group.calls[number - 1].end(outcome)
+            group.slices_read = row.seq + 1
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

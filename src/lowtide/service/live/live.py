@@ -246,7 +246,7 @@ class LiveService:
             broken = await stream.begin()
             if broken is not None:
                 return _whole(live, call, broken)
-            call.begun()
+            call.first_byte()
             stack.push_async_exit(mine.pop_all())
             return _Tried(live, call, STREAM_BEGUN, stream)
 

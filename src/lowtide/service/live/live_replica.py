@@ -44,7 +44,9 @@ class LiveReplica:
         self.places = ByteBudget(limits.LIVE_IN_FLIGHT_MAX)
         """Places of calls in flight, by organization."""
         self._on_asked: Callable[[int, float], None] = lambda *_: None
-        self._unbegun: dict[LiveCall, float] = {}  # calls without a first byte; oldest first
+        self._before_first_byte: dict[
+            LiveCall, float
+        ] = {}  # calls without a first byte; oldest first
         self._tokens_each = float(limits.LIVE_CALL_TOKENS)
         self.first_bytes: dict[int, int] = {}
         """Streams that began, by the bucket of their time to the first byte."""
@@ -72,16 +74,16 @@ class LiveReplica:
     @property
     def load(self) -> float:
         """Live and batch calls in flight, as a share of what the replica is said to hold."""
-        return (self.in_flight + self.replica.in_flight) / self.replica.holds
+        return (self.in_flight + self.replica.in_flight) / self.replica.assumed_capacity
 
-    def seen(self, now_s: float, patience_s: float) -> LiveSeen:
+    def live_load(self, now_s: float, patience_s: float) -> LiveSeen:
         """The live load for the preemption policy: calls in flight, and calls that have waited
         longer than `patience_s`.
 
         Only a stream shows when it begins; other calls never count as waiting.
         """
         waiting = 0
-        for call, since_s in self._unbegun.items():
+        for call, since_s in self._before_first_byte.items():
             if now_s - since_s <= patience_s:
                 break
             waiting += call.streams
@@ -91,15 +93,15 @@ class LiveReplica:
         """Counts a call that is about to be sent."""
         self._on_asked(call.input_tokens, now_s)
         self.places.take(call.organization_id, 1)
-        self._unbegun[call] = now_s
+        self._before_first_byte[call] = now_s
         if call.tokens:
             self._tokens_each += limits.LIVE_CALL_WEIGHT * (call.tokens - self._tokens_each)
 
-    def begun(self, call: "LiveCall", now_s: float) -> None:
+    def first_byte(self, call: "LiveCall", now_s: float) -> None:
         """Marks the call as no longer waiting: the first byte arrived, or the call
         ended without one.
         """
-        if self._unbegun.pop(call, None) is not None:
+        if self._before_first_byte.pop(call, None) is not None:
             self.replica.live_answered(call.input_tokens, now_s)
 
     def first_byte_after(self, seconds: float) -> None:
@@ -110,7 +112,7 @@ class LiveReplica:
     def left(self, call: "LiveCall", now_s: float) -> None:
         """Stops counting a call that is over."""
         self.places.give_back(call.organization_id, 1)
-        self.begun(call, now_s)
+        self.first_byte(call, now_s)
 
     def has_place(self, organization_id: str) -> bool:
         """Whether one more call of the organization may be sent."""
@@ -164,7 +166,7 @@ class LiveCall:
         if not self._is_told:
             self._live.replica.circuit.abandoned()
 
-    def begun(self) -> None:
+    def first_byte(self) -> None:
         """Records that a stream has begun: the engine answers as it should."""
         self._live.first_byte_after(self._clock.monotonic() - self._sent_at_s)
         self.came_to(STREAM_BEGUN)
@@ -174,7 +176,7 @@ class LiveCall:
         self._is_told = True
         now_s, live = self._clock.monotonic(), self._live
         if not isinstance(outcome, Interrupted | Failed):
-            live.begun(self, now_s)
+            live.first_byte(self, now_s)
         heard_live(live.replica, self._scope, outcome, self._sent_at_s, now_s)
 
     def refuted(self, outcome: Failed) -> None:

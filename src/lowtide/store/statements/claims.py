@@ -106,7 +106,7 @@ async def claimable(
     claim = _Claim(models, limit, await _bounds(conn, in_flight_max), without)
     if claim.models and limit > 0:
         await _take_urgent(conn, claim)
-    floors = await _take_turns(conn, claim) if claim.models and claim.wanted else {}
+    floors = await _take_fair_shares(conn, claim) if claim.models and claim.wanted else {}
     taken = list(claim.taken.values())
     await charge(conn, charges(taken), floors)
     return taken
@@ -153,25 +153,25 @@ async def _take_urgent(conn: AsyncConnection, claim: _Claim) -> None:
             claim.take((await conn.execute(queue)).all(), claim.wanted)
 
 
-async def _take_turns(conn: AsyncConnection, claim: _Claim) -> Costs:
+async def _take_fair_shares(conn: AsyncConnection, claim: _Claim) -> Costs:
     """Takes a few chunks at a time from the organization whose turn it is, until enough are taken.
 
     Returns the virtual times that organizations which are passed over are lifted to.
     """
     tenants, waiting = await _tenants(conn, claim)
-    turns = _turns({n: t for n, t in tenants.items() if not claim.is_full(n)})
-    floors = _floors(turns, tenants, waiting) if len(claim.models) == 1 else {}
+    queue = _fair_queue({n: t for n, t in tenants.items() if not claim.is_full(n)})
+    floors = _floors(queue, tenants, waiting) if len(claim.models) == 1 else {}
     for row in claim.taken.values():
-        if row.organization_id in turns:
-            turns.charge(row.organization_id, cost_left(row))
-    while claim.wanted and (name := turns.first()) is not None:
-        most = claim.wanted if len(turns) == 1 else min(claim.wanted, limits.LOCALITY_CHUNKS)
+        if row.organization_id in queue:
+            queue.charge(row.organization_id, cost_left(row))
+    while claim.wanted and (name := queue.first()) is not None:
+        most = claim.wanted if len(queue) == 1 else min(claim.wanted, limits.LOCALITY_CHUNKS)
         known = sum(row.organization_id == name for row in claim.taken.values())
         fresh = claim.take(await _queue_of(conn, claim, name, waiting[name], known + most), most)
         for row in fresh:
-            turns.charge(name, cost_left(row))
+            queue.charge(name, cost_left(row))
         if len(fresh) < most:
-            turns.leave(name)
+            queue.leave(name)
     return floors
 
 
@@ -206,24 +206,24 @@ async def _tenants(
     return await tenants_of(conn, claim.models, waiting), waiting
 
 
-def _turns(tenants: Mapping[str, Tenant]) -> WeightedFairQueue:
-    turns = WeightedFairQueue()
+def _fair_queue(tenants: Mapping[str, Tenant]) -> WeightedFairQueue:
+    queue = WeightedFairQueue()
     for name, tenant in tenants.items():
-        turns.join(name, tenant)
-    return turns
+        queue.join(name, tenant)
+    return queue
 
 
 def _floors(
-    turns: WeightedFairQueue, tenants: Mapping[str, Tenant], waiting: Mapping[str, Collection[str]]
+    queue: WeightedFairQueue, tenants: Mapping[str, Tenant], waiting: Mapping[str, Collection[str]]
 ) -> Costs:
     """The virtual times to lift organizations to that are passed over because they run all they
     may: they gain no credit by that.
     """
-    first = turns.first()
+    first = queue.first()
     if first is None:
         return {}
     floor = tenants[first].virtual_time
-    behind = (name for name in tenants if name not in turns and tenants[name].virtual_time < floor)
+    behind = (name for name in tenants if name not in queue and tenants[name].virtual_time < floor)
     return {(model, name): floor for name in behind for model in waiting[name]}
 
 

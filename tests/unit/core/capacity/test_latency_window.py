@@ -171,11 +171,11 @@ def test_a_bad_file_does_not_crawl_and_leaves_a_serial_engine_narrow() -> None:
     assert run.window <= 2
 
 
-def test_the_live_door_takes_a_learned_replica_to_hold_what_was_learned() -> None:
+def test_live_calls_take_a_learned_replica_to_hold_what_was_learned() -> None:
     engine = Engine(servers(1))
-    assert engine.replica.holds == 64
+    assert engine.replica.assumed_capacity == 64
     engine.work(100)
-    assert engine.replica.holds == 2
+    assert engine.replica.assumed_capacity == 2
 
 
 # ---- calls that hang ----

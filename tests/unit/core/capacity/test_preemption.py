@@ -39,7 +39,7 @@ def test_seats_that_are_all_taken_are_as_good_a_reason_as_memory() -> None:
     assert experienced().revoke(seats, CALLS, OUTPUTS, live, 0.0, 1.0) == [3]
 
 
-@pytest.mark.parametrize("signals", [None, EngineMetrics(), EngineMetrics(running=9, waiting=1)])
+@pytest.mark.parametrize("metrics", [None, EngineMetrics(), EngineMetrics(running=9, waiting=1)])
 def test_of_an_engine_that_tells_neither_the_waiting_itself_is_believed(
     metrics: EngineMetrics | None,
 ) -> None:

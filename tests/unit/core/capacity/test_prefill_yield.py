@@ -63,7 +63,7 @@ def test_a_live_prompt_is_not_one_of_ours() -> None:
 
 def test_the_engine_knows_better_what_waits() -> None:
     pacer = PrefillPacer()
-    pacer.told(4_000.0, 500.0, 0.0)
+    pacer.sync(4_000.0, 500.0, 0.0)
     assert pacer.outstanding_tokens(0.0) == 4_000
     assert sum(pacer.take_unread([2_000, 2_000], 0.0)) == 4_000
 
@@ -71,7 +71,7 @@ def test_the_engine_knows_better_what_waits() -> None:
 def test_the_engine_knows_better_what_is_read() -> None:
     pacer = PrefillPacer()
     pacer.sent(50_000, 0.0)
-    pacer.told(0.0, 700.0, 0.0)
+    pacer.sync(0.0, 700.0, 0.0)
     assert pacer.outstanding_tokens(0.0) == 700
 
 

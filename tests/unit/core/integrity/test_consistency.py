@@ -27,7 +27,7 @@ def row(**changes: object) -> ChunkRow:
 
 def test_a_blob_fits_when_it_is_there_with_its_size() -> None:
     found = compare([reference("a", 3), reference("b", 3), reference("c", 3)], {"a": 3, "b": 2})
-    assert [(drift.kind, drift.key, drift.bytes) for drift in found] == [
+    assert [(each.kind, each.key, each.bytes) for each in found] == [
         ("size plan", "b", 2),
         ("missing plan", "c", 0),
     ]
@@ -35,7 +35,7 @@ def test_a_blob_fits_when_it_is_there_with_its_size() -> None:
 
 def test_a_segment_may_be_longer_than_its_slices_and_never_shorter() -> None:
     wanted = [reference(key, 3, segment=True) for key in "ab"]
-    assert [drift.key for drift in compare(wanted, {"a": 4, "b": 2})] == ["b"]
+    assert [each.key for each in compare(wanted, {"a": 4, "b": 2})] == ["b"]
 
 
 @pytest.mark.parametrize(

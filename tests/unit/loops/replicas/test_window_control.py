@@ -36,7 +36,7 @@ class Told:
         self.probes += 1
         return self.found
 
-    def seen(self, now_s: float, patience_s: float) -> LiveSeen:
+    def live_load(self, now_s: float, patience_s: float) -> LiveSeen:
         return self.live
 
     def when_asked(self, told: Callable[[int, float], None]) -> None:

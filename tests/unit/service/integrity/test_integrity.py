@@ -90,8 +90,8 @@ class Ward:
 
     async def found(self, *, deep: bool = False) -> list[str]:
         return [
-            drift.kind
-            async for drift in ConsistencyChecker(self.store, self.blobs).check_all(deep=deep)
+            each.kind
+            async for each in ConsistencyChecker(self.store, self.blobs).check_all(deep=deep)
         ]
 
     async def mend(self, *, deep: bool = False) -> list[RepairResult]:
@@ -146,7 +146,7 @@ async def test_a_whole_installation_has_no_drift_and_nothing_to_mend(ward: Ward)
     await ward.hand.settle(done.id, ok=[1, 2, 3])
     await ward.assemble()
     care = ConsistencyChecker(ward.store, ward.blobs)
-    assert [drift async for drift in care.check_all(deep=True)] == []
+    assert [inconsistency async for inconsistency in care.check_all(deep=True)] == []
     assert (care.checked, care.missing) == (6, 0)
     assert await ward.mend(deep=True) == []
 
@@ -394,7 +394,10 @@ async def test_old_blobs_that_no_row_knows_are_deleted_and_young_ones_kept(ward:
             ward.age(key, limits.ORPHAN_AGE_S + 60)
     ward.age(batch.plan_key or "", limits.ORPHAN_AGE_S + 60)
     assert await ward.found() == ["orphan", "orphan"]
-    assert {mended.drift.key for mended in await ward.mend()} == {"segments/old", "results/old"}
+    assert {mended.inconsistency.key for mended in await ward.mend()} == {
+        "segments/old",
+        "results/old",
+    }
     left = {info.key async for info in ward.blobs.list("")}
     assert left == {"segments/young", "notes/mine", "inputs/in1", batch.plan_key}
 
@@ -409,5 +412,8 @@ async def test_pages_are_walked_to_their_end(ward: Ward, monkeypatch: pytest.Mon
     for number in (2, 5):
         ward.lose(f"inputs/in{number}")
     care = ConsistencyChecker(ward.store, ward.blobs)
-    assert [drift.key async for drift in care.check_all()] == ["inputs/in2", "inputs/in5"]
+    assert [each.key async for each in care.check_all()] == [
+        "inputs/in2",
+        "inputs/in5",
+    ]
     assert (care.checked, care.missing) == (5, 2)

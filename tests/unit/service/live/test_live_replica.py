@@ -43,7 +43,7 @@ def test_a_call_is_in_flight_while_it_lasts_and_takes_no_place_in_the_window(
     with LiveCall(live, clock, scope_of(live)) as call:
         assert (live.in_flight, live.replica.in_flight) == (1, 0)
         assert live.load == 1 / 4
-        call.begun()
+        call.first_byte()
     assert live.in_flight == 0
 
 
@@ -68,7 +68,7 @@ def test_a_live_call_may_be_the_probe_that_closes_the_circuit(
     fail(live, clock)
     with LiveCall(live, clock, scope_of(live)) as call:
         assert not live.replica.circuit.admits(clock.monotonic() + 60)  # one probe at a time
-        call.begun()
+        call.first_byte()
     assert live.replica.circuit.admits(clock.monotonic())
 
 
@@ -103,7 +103,7 @@ def test_a_replica_that_refuses_what_another_answers_is_held_until_its_next_tria
     assert not scope_of(live).takes_live(now_s)
     assert scope_of(live).takes_live(now_s + limits.TRIAL_PAUSE_S_MAX)
     with LiveCall(live, clock, scope_of(live)) as call:
-        call.begun()
+        call.first_byte()
     assert scope_of(live).held is None
 
 
@@ -133,13 +133,13 @@ def test_a_stream_that_waits_too_long_for_its_first_byte_is_in_need(
         LiveCall(live, clock, scope_of(live), tokens=400, streams=True) as call,
         LiveCall(live, clock, scope_of(live), tokens=400),
     ):
-        assert live.seen(clock.monotonic(), 0.25).waiting == 0
+        assert live.live_load(clock.monotonic(), 0.25).waiting == 0
         late_s = clock.monotonic() + 0.3
-        seen = live.seen(late_s, 0.25)
+        seen = live.live_load(late_s, 0.25)
         assert (seen.in_flight, seen.waiting) == (2, 1), "of the other one nobody can tell"
-        call.begun()
-        assert live.seen(late_s, 0.25).waiting == 0
-    assert live.seen(late_s, 0.25).in_flight == 0
+        call.first_byte()
+        assert live.live_load(late_s, 0.25).waiting == 0
+    assert live.live_load(late_s, 0.25).in_flight == 0
 
 
 def test_one_that_waited_in_vain_is_in_need_no_more(
@@ -147,7 +147,7 @@ def test_one_that_waited_in_vain_is_in_need_no_more(
 ) -> None:
     with LiveCall(live, clock, scope_of(live), streams=True):
         pass
-    assert live.seen(clock.monotonic() + 9.0, 0.25) == live.seen(clock.monotonic(), 0.25)
+    assert live.live_load(clock.monotonic() + 9.0, 0.25) == live.live_load(clock.monotonic(), 0.25)
 
 
 def test_each_call_is_announced_before_it_counts(live: LiveReplica, clock: SkippingClock) -> None:
@@ -163,8 +163,8 @@ def test_what_a_call_holds_is_learnt_from_those_that_came(
 ) -> None:
     for _ in range(200):
         with LiveCall(live, clock, scope_of(live), tokens=50) as call:
-            call.begun()
-    assert live.seen(clock.monotonic(), 0.25).tokens_each == pytest.approx(50, rel=0.01)
+            call.first_byte()
+    assert live.live_load(clock.monotonic(), 0.25).tokens_each == pytest.approx(50, rel=0.01)
 
 
 def test_a_stream_that_begins_counts_by_its_time_to_the_first_byte(
@@ -173,7 +173,7 @@ def test_a_stream_that_begins_counts_by_its_time_to_the_first_byte(
     for waited_s in (0.2, 0.2, 3.0):
         with LiveCall(live, clock, scope_of(live), streams=True) as call:
             clock.advance(waited_s)
-            call.begun()
+            call.first_byte()
             clock.advance(60)
     with LiveCall(live, clock, scope_of(live), streams=True):
         pass  # it never began

@@ -63,8 +63,9 @@ RULES: Final[dict[str, Callable[[int], Rule]]] = {
     "Lowtide, window = 8": lambda priority: Ours(priority=priority, window_max=8),
     "Lowtide, no yielding": lambda priority: Ours(priority=priority, yields=False),
 }
-CLASS_RULES: Final = ("fixed 64", "fixed 256")
-"""What is played beside the scheduler class, which needs no rule outside of the engine."""
+CLASS_RULES: Final = ("fixed 64", "fixed 256", "Lowtide")
+"""What is played beside the scheduler class, which needs no rule outside of the engine: a plain
+client with so many calls, and Lowtide, which gives it what its memory holds."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -169,4 +169,5 @@ class Ours(Rule):
             cached_tokens_total=counters.prompt_tokens_cached,
             generation_tokens_total=counters.generation_tokens,
             itl_buckets=tuple(zip(ITL_EDGES, accumulate(self._gap_counts), strict=True)),
+            bounds_steps=engine.config.step_limits is not None,
         )

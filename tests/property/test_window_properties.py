@@ -27,6 +27,7 @@ readings = st.builds(
         lambda pair: ((0.05, pair[0]), (float("inf"), pair[0] + pair[1]))
     ),
     asleep=st.sampled_from([False] * 9 + [True]),
+    bounds_steps=st.booleans(),
 )
 seen = st.builds(
     LiveSeen, in_flight=st.integers(0, 500), waiting=st.integers(0, 9), tokens_each=st.just(500.0)

@@ -23,14 +23,14 @@ def report(worker: str, *replicas: ReplicaReport, age_s: float = 0.0) -> WorkerR
 
 
 def test_a_replica_is_shown_once_as_the_worker_sees_it_that_may_call_it() -> None:
-    load = ReplicaLoad(in_flight=3, window=8, bound="kv", running=5, waiting=1, kv_used=0.5)
+    load = ReplicaLoad(in_flight=3, window=8, bound="kv", running=5, bounds_steps=True)
     ours = ReplicaReport(name="b", models=("m",), load=load)
     theirs = ReplicaReport(name="b", models=("m",), is_owned=False)
     alone = ReplicaReport(name="a", models=("n",), is_owned=False)
     found = engine_list([report("w1", theirs, alone), report("w2", ours)], NOW)
     assert [(each.name, each.worker) for each in found.data] == [("a", "w1"), ("b", "w2")]
     assert found.data[1].load == EngineLoad(
-        in_flight=3, window=8, bound="kv", running=5, waiting=1, kv_used=0.5
+        in_flight=3, window=8, bound="kv", running=5, bounds_steps=True
     )
     assert found.data[0].load is None
 

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 from lowtide_vllm import __version__, requirements
 
-from lowtide.engine_sim.scheduling.step_budget import TOLERANCE
+from lowtide.engine_sim.http.exposition import step_bound_info
+from lowtide.engine_sim.scheduling.step_budget import TOLERANCE, StepLimits
+from lowtide.engines.metrics.vllm import STEP_BOUND
 
 ROOT = Path(__file__).parents[3]
 PACKAGE = ROOT / "integrations" / "vllm"
@@ -105,3 +107,12 @@ def test_settings_come_from_additional_config() -> None:
 def test_a_setting_that_is_none_is_refused(asked: object) -> None:
     with pytest.raises(requirements.Unsupported, match="additional-config"):
         requirements.limits_of(config(additional_config={"lowtide": asked}))
+
+
+def test_lowtide_and_the_simulated_engine_know_the_class_by_the_name_that_it_tells() -> None:
+    source = (PACKAGE / "src" / "lowtide_vllm" / "info.py").read_text()
+    labels = '("engine", "version", "tolerance", "itl_bound_ms")'
+    assert f'"{STEP_BOUND}"' in source and labels in source
+    line = step_bound_info(StepLimits(8192))[-1]
+    assert line.startswith(f"{STEP_BOUND}{{")
+    assert all(f'{name}="' in line for name in ("engine", "version", "tolerance", "itl_bound_ms"))

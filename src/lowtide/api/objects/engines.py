@@ -10,7 +10,8 @@ from lowtide.api.objects.scale import ScalerObject
 class EngineLoad(msgspec.Struct, frozen=True, kw_only=True):
     """How full a replica is. `window`: batch calls that it may have at a time, `bound`: what keeps
     it from being larger. `running`, `waiting` and `kv_used` (0 to 1) are the engine's own figures,
-    live calls included; null where it does not tell.
+    live calls included; null where it does not tell. `bounds_steps`: it has Lowtide's scheduler
+    class, which gives batch calls what live ones leave of its steps, so nothing is paced here.
     """
 
     in_flight: int = 0
@@ -19,6 +20,7 @@ class EngineLoad(msgspec.Struct, frozen=True, kw_only=True):
     running: int | None = None
     waiting: int | None = None
     kv_used: float | None = None
+    bounds_steps: bool = False
 
 
 class EngineObject(msgspec.Struct, frozen=True, kw_only=True):

@@ -14,8 +14,9 @@ from lowtide.config import ReplicaSettings
 from lowtide.config.sources import ConfigError
 from lowtide.core.faults.outcome import Reply
 from lowtide.core.reporting.shown_url import shown_url
+from lowtide.engines.metrics import vllm
 from lowtide.engines.metrics.exposition import ReadMetric
-from lowtide.engines.metrics.pages import PAGES, kind_of_page, missing_metrics
+from lowtide.engines.metrics.pages import kind_of_page, missing_metrics
 from lowtide.wiring.replicas.engine_clients import engine_client
 
 _REMEDY: Final = (
@@ -43,9 +44,23 @@ async def check_metrics(replica: ReplicaSettings) -> Finding | None:
         return None
     name = f"metrics {shown_url(replica.url)}"
     missing = missing_metrics(answer.body, kind)
+    if not missing and kind == "vllm" and (found := _scheduler(name, answer.body, replica)):
+        return found
     if not missing:
-        return Finding(name, "ok", f"tells all {len(PAGES[kind].wanted)} that are read of {kind}")
+        return Finding(name, "ok", f"tells all that is read of {kind}")
     return Finding(name, "warn", _told(missing), _REMEDY)
+
+
+def _scheduler(name: str, body: bytes, replica: ReplicaSettings) -> Finding | None:
+    """The finding on a vLLM with the scheduler class; None: it has vLLM's own."""
+    found = vllm.metrics_of(vllm.PAGE.read(body))
+    if found is None or not found.bounds_steps:
+        return None
+    if replica.priority == "none" or (replica.priority != "auto" and replica.priority <= 0):
+        what = f"has the scheduler class, to which calls of priority {replica.priority} are live"
+        return Finding(name, "warn", what, "Leave priority out of this [[replica]].")
+    what = "gives batch calls what live ones leave of its steps, so nothing is paced"
+    return Finding(name, "ok", f"has the scheduler class, which {what}")
 
 
 def _told(missing: Sequence[ReadMetric]) -> str:

@@ -56,6 +56,9 @@ def engines(
         ),
         [_row(each) for each in listed.data],
     )
+    own = {each.name: None for each in listed.data if each.load and each.load.bounds_steps}
+    if own:
+        console.info(escape(f"Not paced, as the scheduler class does it inside: {', '.join(own)}."))
     for each in listed.data:
         if each.reason:
             console.write(f"{escape(each.name)}: {escape(each.reason)}")

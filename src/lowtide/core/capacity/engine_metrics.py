@@ -34,6 +34,8 @@ class EngineMetrics(msgspec.Struct, frozen=True, kw_only=True):
     itl_buckets: Buckets = ()
     """Gaps between two tokens of one answer, in seconds, since the engine's start."""
     asleep: bool = False
+    bounds_steps: bool = False
+    """Batch calls get only what live ones leave of its steps: it has the scheduler class."""
 
 
 class BatchCall(msgspec.Struct, frozen=True):

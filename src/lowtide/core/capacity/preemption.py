@@ -54,8 +54,12 @@ class PreemptionPolicy:
         """Places in `calls` of those to abort now, youngest first; they count as lost at once.
 
         `outputs` are the tokens that each call has written so far; `told_waiting` the live calls
-        that the engine's numbers say wait: they count when two polls in a row agree.
+        that the engine's numbers say wait: they count when two polls in a row agree. None from an
+        engine that bounds the batch's part itself, and preempts for live calls.
         """
+        if metrics is not None and metrics.bounds_steps:
+            self._told_before = 0.0
+            return []
         confirmed, self._told_before = min(told_waiting, self._told_before), told_waiting
         waiting = max(float(live.waiting), confirmed)
         if waiting < 1 or not calls or not _is_full(metrics):

@@ -26,6 +26,8 @@ class PrefillPacer:
 
     def __init__(self) -> None:
         self.active = False
+        self.is_needed = True
+        """False while the engine itself keeps batch prompts from delaying live calls."""
         self.budget = float(limits.PREFILL_TOKENS_MAX)
         self.opens_at_s = float("-inf")
         """When the prompt that was last held back would fit, or is to be offered again."""
@@ -98,7 +100,7 @@ class PrefillPacer:
         """Counts a live call's prompt that is being sent: nothing is sent before
         it is read, or should be.
         """
-        self.active = True
+        self.active = self.is_needed
         self._live_unread += 1
         self._live_tokens += tokens
         begins_s = max(now_s, self._live_read_at_s)

@@ -158,6 +158,13 @@ class WindowController:
         return self.polls_missed > limits.STALE_POLLS
 
     @property
+    def bounds_steps(self) -> bool:
+        """Whether the engine said at the last poll that it gives batch calls only what live ones
+        leave of its steps. What it does not say any more, as after a restart, ends at once.
+        """
+        return self.metrics.bounds_steps and not self.polls_missed
+
+    @property
     def gives_way(self) -> bool:
         """Whether live traffic is what keeps the window small."""
         return self.live.calls > 0 and (
@@ -182,6 +189,7 @@ class WindowController:
     def _missed(self, own: int, now_s: float, live: LiveSeen) -> None:
         self.polls_missed += 1
         self.live.see_silent(own, live, now_s)
+        self.pacer.is_needed = True
         self.pacer.active = self.is_stale or self.live.is_recent(now_s)
         if self.is_stale and self.bound != "asleep":
             self._width = max(float(self._floor), self.window / 2)
@@ -194,7 +202,8 @@ class WindowController:
         """
         tokens = max(change.prompt_tokens - change.cached_tokens, self.work.take_read())
         self.pacer.learn(tokens, change.elapsed_s, now_s)
-        self.pacer.active = self.live.is_recent(now_s)
+        self.pacer.is_needed = not self.bounds_steps
+        self.pacer.active = self.pacer.is_needed and self.live.is_recent(now_s)
         if self.pacer.active:
             self.pacer.sync(*self._unread(calls), now_s)
             self.pacer.keep_within(self._ttft_slo_s / 2)
@@ -213,11 +222,13 @@ class WindowController:
         """Cut, or grow if the window is used."""
         is_told = change.itl_p50_s is not None  # else the mean of our own answers stands for it
         p50_s = change.itl_p50_s if is_told else self.work.token_gap_s
-        has_live = self.live.calls > 0
+        has_live = self.live.calls > 0 and not self.bounds_steps
         if self._is_congested(change):
             if own <= limits.WINDOW_CUT_SHOWN * self.window:  # else the last cut is yet to show
                 self._cut(now_s, limits.WINDOW_CUT_EVERY_S, "congestion")
-        elif live.waiting or (has_live and _above(p50_s, limits.WINDOW_CUT * self._itl_slo_s)):
+        elif (live.waiting and not self.bounds_steps) or (
+            has_live and _above(p50_s, limits.WINDOW_CUT * self._itl_slo_s)
+        ):
             self._cut(now_s, limits.WINDOW_CUT_LIVE_EVERY_S, "live")
         elif has_live and _above(change.itl_p99_s, self._itl_slo_s):
             self.pacer.decrease()
@@ -245,7 +256,8 @@ class WindowController:
         own_waiting = (metrics.waiting or 0) - self.live.waiting
         # Beside live traffic every prompt that waits is one that a live call may wait behind.
         most = 1.0 if self.live.calls else max(limits.WAITING_MAX, 0.1 * (metrics.running or 0))
-        queues = own_waiting > most
+        # With the scheduler class those that wait delay nobody, and run when live traffic ebbs.
+        queues = own_waiting > most and not (self.bounds_steps and self.live.calls)
         return queues or change.preemptions > 0 or (metrics.kv_used or 0.0) > limits.KV_CONGESTED
 
     def _cut(self, now_s: float, every_s: float, bound: Bound) -> None:
@@ -275,7 +287,9 @@ class WindowController:
         if self._automatic and not self.is_told:
             ceilings.append((float(limits.WINDOW_DEFAULT), "default"))
         if metrics.kv_capacity_tokens is not None and held is not None:
-            room = limits.WINDOW_KV_SHARE * (1 - self.live.kv_reserve) * metrics.kv_capacity_tokens
+            # With the scheduler class a burst takes its memory from batch calls.
+            kept = self.live.load if self.bounds_steps else self.live.kv_reserve
+            room = limits.WINDOW_KV_SHARE * (1 - kept) * metrics.kv_capacity_tokens
             ceilings.append((room / held, "kv"))
         if metrics.seats_max is not None:
             seats = metrics.seats_max

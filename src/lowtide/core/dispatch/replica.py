@@ -168,7 +168,9 @@ class Replica:
         if self.controller is None:
             return []
         pacer = self.controller.pacer
-        back = make_way(pacer, calls, now_s, tells_prompts=self.controller.tells_prompts)
+        back = []
+        if pacer.is_needed:
+            back = make_way(pacer, calls, now_s, tells_prompts=self.controller.tells_prompts)
         pacer.live_asked(tokens, now_s)
         self.timeouts.crowded_at_s = now_s
         return back
@@ -203,7 +205,8 @@ class Replica:
             live = self.controller.live
             self.window = min(self.window, float(self.controller.window))
             self.collects_stats = live.was_ever or self.controller.is_told
-            spares = self._spares_long and live.is_recent(now_s)
+            is_paced = self.controller.pacer.is_needed
+            spares = self._spares_long and is_paced and live.is_recent(now_s)
             self.prompt_tokens_max = float(limits.LONG_PROMPT_TOKENS) if spares else float("inf")
         self._goes_by_answers = self.learned is not None and not self._is_told
         if self.learned is not None and self._goes_by_answers:

@@ -176,7 +176,8 @@ def _reports(look: Look, since_s: float, now: datetime, now_s: float) -> list[Re
 
 
 def _load(replica: Replica) -> ReplicaLoad:
-    told = replica.controller.metrics if replica.controller is not None else EngineMetrics()
+    controller = replica.controller
+    told = controller.metrics if controller is not None else EngineMetrics()
     return ReplicaLoad(
         in_flight=replica.in_flight,
         window=int(replica.window),
@@ -184,6 +185,7 @@ def _load(replica: Replica) -> ReplicaLoad:
         running=told.running,
         waiting=told.waiting,
         kv_used=told.kv_used,
+        bounds_steps=controller is not None and controller.bounds_steps,
     )
 
 

@@ -13,7 +13,8 @@ import msgspec
 
 class ReplicaLoad(msgspec.Struct, frozen=True, kw_only=True):
     """How full a replica is: batch calls in flight and allowed, what bounds them, and the engine's
-    own figures, None where it does not tell. `kv_used` is a share from 0 to 1.
+    own figures, None where it does not tell. `kv_used` is a share from 0 to 1. `bounds_steps`: its
+    scheduler gives batch calls what live ones leave, so nothing is paced.
     """
 
     in_flight: int
@@ -22,6 +23,7 @@ class ReplicaLoad(msgspec.Struct, frozen=True, kw_only=True):
     running: int | None = None
     waiting: int | None = None
     kv_used: float | None = None
+    bounds_steps: bool = False
 
 
 class ReplicaReport(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,6 +8,7 @@ from typing import Final
 
 from lowtide.engine_sim.http.options import ServerOptions
 from lowtide.engine_sim.real_time.realtime import RealTimeEngine
+from lowtide.engine_sim.scheduling.step_budget import StepLimits
 
 _SLEEP_STATES: Final = ("awake", "weights_offloaded", "discard_all")
 
@@ -47,6 +48,8 @@ def _vllm(engine: RealTimeEngine, options: ServerOptions, rejected: int) -> list
             for level, state in enumerate(_SLEEP_STATES)
         ),
     ]
+    if sim.config.step_limits is not None:
+        lines += step_bound_info(sim.config.step_limits)
     counters = sim.counters
     for name, value in (
         ("num_preemptions", counters.preemptions),
@@ -72,6 +75,13 @@ def _vllm(engine: RealTimeEngine, options: ServerOptions, rejected: int) -> list
     ):
         lines += histogram.lines(f"vllm:{name}", pairs)
     return lines
+
+
+def step_bound_info(limits: StepLimits) -> list[str]:
+    """What the scheduler class for vLLM tells of itself, see integrations/vllm."""
+    bound_ms = "" if limits.bound_s is None else f"{1000 * limits.bound_s:g}"
+    told = f'tolerance="{limits.tolerance:g}",itl_bound_ms="{bound_ms}"'
+    return _gauge("lowtide:step_bound_info", f'{{engine="0",version="simulated",{told}}}', 1.0)
 
 
 def _sglang(engine: RealTimeEngine, options: ServerOptions, _rejected: int) -> list[str]:

@@ -9,6 +9,9 @@ _KV_USED: Final = ("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc")
 _CACHED: Final = ("vllm:prompt_tokens_cached", "vllm:prefix_cache_hits")
 _GAPS: Final = ("vllm:inter_token_latency_seconds", "vllm:time_per_output_token_seconds")
 
+STEP_BOUND: Final = "lowtide:step_bound_info"
+"""Told by the scheduler class of integrations/vllm, once for each engine that has it."""
+
 PAGE: Final = Exposition(
     (
         ReadMetric(("vllm:num_requests_running",), "how many requests run", is_key=True),
@@ -21,6 +24,7 @@ PAGE: Final = Exposition(
         ReadMetric(_CACHED, "how much of prompts was in its cache"),
         ReadMetric(tuple(f"{name}_bucket" for name in _GAPS), "how long a token takes"),
         ReadMetric(("vllm:engine_sleep_state",), "whether it sleeps", is_always=False),
+        ReadMetric((STEP_BOUND,), "whether it has the scheduler class", is_always=False),
     )
 )
 
@@ -40,6 +44,7 @@ def metrics_of(samples: Samples) -> EngineMetrics | None:
         cached_tokens_total=samples.total(*_CACHED),
         itl_buckets=samples.buckets(*_GAPS),
         asleep=_is_asleep(samples),
+        bounds_steps=_bounds_steps(samples),
     )
 
 
@@ -65,6 +70,12 @@ def _whole(labels: Labels, name: str) -> int:
     """0 for a label that is not there or says None."""
     value = labels.get(name, "")
     return int(value) if value.isdecimal() else 0
+
+
+def _bounds_steps(samples: Samples) -> bool:
+    """Whether every engine behind the URL has the scheduler class; one without is to be paced."""
+    running = {labels.get("engine") for labels, _ in samples.series("vllm:num_requests_running")}
+    return running <= {labels.get("engine") for labels, _ in samples.series(STEP_BOUND)}
 
 
 def _is_asleep(samples: Samples) -> bool:

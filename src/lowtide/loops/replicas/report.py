@@ -20,7 +20,12 @@ from lowtide.core.reporting.batch_watch import BatchWatch
 from lowtide.core.reporting.replica_state import held_endpoints, state_of
 from lowtide.core.reporting.replica_watch import Look, ReplicaWatch
 from lowtide.core.reporting.tally import Tallies
-from lowtide.core.reporting.worker_report import ScalerReport, SourceReport, WorkerReport
+from lowtide.core.reporting.worker_report import (
+    ReplicaReport,
+    ScalerReport,
+    SourceReport,
+    WorkerReport,
+)
 from lowtide.ports.clock import Clock
 from lowtide.ports.store import StoreError
 from lowtide.ports.worker_reports import WorkerReportStore
@@ -170,12 +175,17 @@ def _news(report: WorkerReport) -> object:
     tick are left out.
     """
     replicas = [
-        (each.name, each.endpoints, each.condition, each.is_owned) for each in report.replicas
+        (each.name, each.endpoints, each.condition, each.is_owned, _bounds_steps(each))
+        for each in report.replicas
     ]
     batches = [(each.id, each.failures > 0) for each in report.batches]
     troubles = (bool(report.results_trouble), bool(report.validation_trouble))
     found = (report.sources, report.scalers)
     return replicas, batches, troubles, report.validating, report.more_batches, found
+
+
+def _bounds_steps(replica: ReplicaReport) -> bool:
+    return replica.load is not None and replica.load.bounds_steps
 
 
 def _short(trouble: str | None) -> str:

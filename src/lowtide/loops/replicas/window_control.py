@@ -139,6 +139,8 @@ class ControlLoop:
         now_s: float,
     ) -> None:
         replica, controller = each.replica, each.controller
+        metrics = _believed(metrics, replica.priority)
+        bounded = controller.metrics.bounds_steps
         requests = self._calls.calls_on(replica.name)
         calls = _own_calls(requests, now_s)
         live_load = (
@@ -147,6 +149,8 @@ class ControlLoop:
             else NO_LIVE
         )
         controller.observe(metrics, calls, now_s, live_load, own_max=own_max)
+        if controller.metrics.bounds_steps != bounded:
+            log.info("replica.bounds_steps", replica=replica.name, bounds_steps=not bounded)
         outputs = list(controller.work.output_so_far(calls))
         waiting = controller.live.waiting
         chosen = replica.guard.revoke(metrics, calls, outputs, live_load, waiting, now_s)
@@ -166,6 +170,15 @@ class ControlLoop:
         for place, unread in back:
             requests[place].gave_way(unread)
         self._calls.revoke(replica.name, [requests[place] for place, _ in back])
+
+
+def _believed(metrics: EngineMetrics | None, priority: int | None) -> EngineMetrics | None:
+    """The scheduler class knows batch calls by a priority above 0: sent another one, or none, they
+    are live calls to it, and have to be paced.
+    """
+    if metrics is None or not metrics.bounds_steps or (priority or 0) > 0:
+        return metrics
+    return msgspec.structs.replace(metrics, bounds_steps=False)
 
 
 def _own_calls(requests: Sequence[Request], now_s: float) -> list[BatchCall]:

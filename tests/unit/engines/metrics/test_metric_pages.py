@@ -42,6 +42,18 @@ def test_a_vllm_that_tells_the_size_of_each_cache_is_believed() -> None:
     assert told.kv_capacity_tokens == 24_000, "of hybrid models, blocks say too much"
 
 
+def test_a_vllm_has_the_scheduler_class_when_each_of_its_engines_tells_it() -> None:
+    told = b'lowtide:step_bound_info{engine="%d",itl_bound_ms="",tolerance="1.9"} 1.0\n'
+    for page, bounds in (
+        (engine_pages.VLLM, False),
+        (engine_pages.VLLM + told % 0, True),
+        (engine_pages.VLLM_TWO_ENGINES + told % 0, False),
+        (engine_pages.VLLM_TWO_ENGINES + told % 0 + told % 1, True),
+    ):
+        metrics = vllm.metrics_of(vllm.PAGE.read(page))
+        assert metrics is not None and metrics.bounds_steps is bounds
+
+
 def test_an_old_vllm_is_understood() -> None:
     told = vllm.metrics_of(vllm.PAGE.read(engine_pages.VLLM_OLD))
     assert told is not None

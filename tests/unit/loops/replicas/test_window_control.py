@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 from datetime import timedelta
 
+import msgspec
 from worker_env import MODEL, WorkerEnv
 
 from lowtide import limits
@@ -179,6 +180,42 @@ async def test_live_calls_that_wait_before_a_full_engine_get_the_place_of_the_yo
     assert sorted(await env.committed_lines(batch)) == list(range(1, 41))
     again = [call.body for call in env.engine.calls if call.body in aborted]
     assert len(again) == 4, "each of the two was sent twice"
+
+
+async def test_an_engine_that_bounds_its_steps_is_sent_all_that_fits_and_nothing_is_taken_back(
+    env: WorkerEnv,
+) -> None:
+    ground = ControlBench(env)
+    await env.batch(40)
+    await ground.meet()
+    ground.replica.streams = True
+    ground.replica.guard.finished(1_000_000, env.clock.monotonic())
+    bounded = EngineMetrics(running=8, waiting=1, prompt_tokens_total=0.0, bounds_steps=True)
+    ground.told.metrics = bounded
+    ground.told.live = LiveSeen(in_flight=2, waiting=2, tokens_each=1.0)
+    await ground.poll(3)
+    await env.dispatch()
+    await env.engine.saw(lambda: len(env.engine.waiting) == 8)
+    ground.told.on_asked(500, env.clock.monotonic())
+    await ground.poll(3)
+    assert ground.replica.guard.revoked_total == 0
+    assert ground.replica.in_flight == 8
+    assert not ground.replica.watches, "nothing has to be seen of its prompts"
+    assert ground.replica.window == 8
+    ground.told.metrics = msgspec.structs.replace(bounded, bounds_steps=False)
+    await ground.poll()
+    assert ground.replica.watches, "restarted without the class, it is paced at once"
+    await ground.saw_aborted(2)
+    await env.dispatcher.drain(0.0)
+
+
+async def test_an_engine_that_takes_batch_calls_for_live_ones_is_paced(env: WorkerEnv) -> None:
+    ground = ControlBench(env)
+    ground.told.found = EngineInfo("vllm", ground.told, None)
+    await ground.meet()
+    ground.told.metrics = EngineMetrics(running=0, waiting=0, bounds_steps=True)
+    await ground.poll()
+    assert not ground.controller.bounds_steps, "they are sent without a priority"
 
 
 async def test_another_workers_replica_is_left_alone(env: WorkerEnv) -> None:

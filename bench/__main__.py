@@ -40,7 +40,7 @@ def report(
     client: dict[str, Any],
     validate: dict[str, Any],
     whole: dict[str, Any],
-    door: dict[str, Any],
+    live: dict[str, Any],
     engine: dict[str, Any],
     *scheduling: dict[str, Any],
 ) -> str:
@@ -97,29 +97,29 @@ def report(
         f"({client['loop']}, concurrency {client['concurrency']}).",
         "",
     ]
-    lines += door_table(door)
+    lines += live_table(live)
     lines += engine_table(engine)
     lines += scheduling_tables(*scheduling)
     return "\n".join(lines)
 
 
-def door_table(door: dict[str, Any]) -> list[str]:
-    """What the interactive door adds to a call, as a table."""
+def live_table(live: dict[str, Any]) -> list[str]:
+    """What Lowtide adds to a call, as a table."""
     return [
         "## The live API",
         "",
-        f"{door['rate_per_s']:.0f} calls a second through Lowtide, in turn with as many straight "
+        f"{live['rate_per_s']:.0f} calls a second through Lowtide, in turn with as many straight "
         "to the instant backend (open loop, Poisson arrivals); a stream is timed to its first "
-        f"event. Medians of {door['rounds']} rounds. The best round is the one that other work on "
+        f"event. Medians of {live['rounds']} rounds. The best round is the one that other work on "
         "these cores disturbed least.",
         "",
-        "| call | percentile | direct | through the door | added | best round | worst round |",
+        "| call | percentile | direct | through Lowtide | added | best round | worst round |",
         "|---|---|---|---|---|---|---|",
         *(
-            f"| {kind} | {name} | {f['direct_ms']:.2f} ms | {f['door_ms']:.2f} ms | "
+            f"| {kind} | {name} | {f['direct_ms']:.2f} ms | {f['through_ms']:.2f} ms | "
             f"**{f['added_ms']:.2f} ms** | {f['best_ms']:.2f} ms | {f['worst_ms']:.2f} ms |"
             for kind in ("whole", "stream")
-            for name, f in door[kind].items()
+            for name, f in live[kind].items()
         ),
         "",
     ]

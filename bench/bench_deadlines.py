@@ -100,7 +100,7 @@ def jobs_of(rng: random.Random, pool: Pool, load: float) -> list[Job]:
     while left > 0:
         tenant, window_s = rng.randrange(tenants), 3600.0 * rng.choice(WINDOWS_H)
         arrives_s = rng.uniform(0, HORIZON_S)
-        # No larger than half of what the pool can do in the window: the rest is refused at the door
+        # No larger than half of what the pool can do in the window: the rest is refused at once
         most = 0.5 * (pool.done_by(arrives_s + window_s) - pool.done_by(arrives_s))
         cost = min(most, 60 * sizes[tenant] * math.exp(rng.gauss(-1.5, 1.2)))
         chunks = max(1, round(cost / sizes[tenant]))

@@ -1,9 +1,9 @@
-"""What the interactive door adds to a call: through Lowtide beside straight to the engine.
+"""What Lowtide adds to a call: through Lowtide beside straight to the engine.
 
-    python -m bench.bench_live_door [--rate 200] [--seconds 5] [--rounds 5] [--delay-ms 0]
+    python -m bench.bench_live_calls [--rate 200] [--seconds 5] [--rounds 5] [--delay-ms 0]
 
 Open loop: calls begin by a Poisson process (seeded), whether or not earlier ones ended, `rate` a
-second through the door and as many straight to the backend, in turn, so that both meet the same
+second through Lowtide and as many straight to the backend, in turn, so that both meet the same
 moments of a noisy machine. Backend, server and client are a process each. A stream is timed to its
 first event, which is what its user waits for, and is read to its end. The figures are medians over
 the rounds, the best and the worst round beside them: other work on the machine comes in bursts, and
@@ -63,14 +63,14 @@ async def timed(engine: HttpEngine, body: bytes, stream: bool) -> float:
 
 
 async def drive(
-    direct: HttpEngine, door: HttpEngine, *, stream: bool, rate: float, seconds: float
+    direct: HttpEngine, proxied: HttpEngine, *, stream: bool, rate: float, seconds: float
 ) -> tuple[list[float], list[float]]:
-    """Latencies straight to the backend and through the door."""
+    """Latencies straight to the backend and through Lowtide."""
     body, draw = body_of(stream), random.Random(7)
     found: tuple[list[float], list[float]] = ([], [])
 
     async def call(which: int) -> None:
-        found[which].append(await timed((direct, door)[which], body, stream))
+        found[which].append(await timed((direct, proxied)[which], body, stream))
 
     loop = asyncio.get_running_loop()
     began = loop.time()
@@ -84,10 +84,10 @@ async def drive(
     return found
 
 
-def percentiles(direct: list[float], door: list[float]) -> dict[str, tuple[float, float]]:
-    """Milliseconds, direct and through the door."""
+def percentiles(direct: list[float], proxied: list[float]) -> dict[str, tuple[float, float]]:
+    """Milliseconds, direct and through Lowtide."""
     return {
-        name: (_percentile(direct, share), _percentile(door, share))
+        name: (_percentile(direct, share), _percentile(proxied, share))
         for name, share in (("p50", 0.5), ("p90", 0.9), ("p99", 0.99))
     }
 
@@ -101,10 +101,10 @@ def summary(rounds: list[dict[str, tuple[float, float]]]) -> dict[str, Any]:
     figures: dict[str, Any] = {}
     for name in rounds[0]:
         pairs = [each[name] for each in rounds]
-        added = sorted(door - direct for direct, door in pairs)
+        added = sorted(proxied - direct for direct, proxied in pairs)
         figures[name] = {
             "direct_ms": round(statistics.median(direct for direct, _ in pairs), 3),
-            "door_ms": round(statistics.median(door for _, door in pairs), 3),
+            "through_ms": round(statistics.median(proxied for _, proxied in pairs), 3),
             "added_ms": round(statistics.median(added), 3),
             "best_ms": round(added[0], 3),
             "worst_ms": round(added[-1], 3),
@@ -115,16 +115,16 @@ def summary(rounds: list[dict[str, tuple[float, float]]]) -> dict[str, Any]:
 async def measure(
     url: str, address: str, rate: float, seconds: float, rounds: int
 ) -> dict[str, Any]:
-    direct, door = HttpEngine(url), HttpEngine(f"{address}/v1")
+    direct, proxied = HttpEngine(url), HttpEngine(f"{address}/v1")
     found: dict[str, list[dict[str, tuple[float, float]]]] = {"whole": [], "stream": []}
     for number in range(rounds + 1):
         for name, stream in (("whole", False), ("stream", True)):
             span = seconds if number else WARM_UP_S
-            latencies = await drive(direct, door, stream=stream, rate=rate, seconds=span)
+            latencies = await drive(direct, proxied, stream=stream, rate=rate, seconds=span)
             if number:
                 found[name].append(percentiles(*latencies))
     await direct.aclose()
-    await door.aclose()
+    await proxied.aclose()
     return {name: summary(each) for name, each in found.items()}
 
 

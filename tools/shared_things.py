@@ -70,8 +70,8 @@ SHARED: Final[Sequence[Sequence[str]]] = [
     ),
     (
         "connections of callers",
-        "as many as are free of a quarter of the files that the process may open; strangers have"
-        " the bounds `UNAUTHENTICATED_*`, and the oldest of them goes when room is short. A trusted"
+        "as many as are free of a quarter of the files that the process may open; callers without a"
+        " key have the bounds `UNAUTHENTICATED_*`, and the oldest of them goes when room is short. A trusted"
         " proxy's are not divided",
         "429 with Retry-After",
     ),
@@ -138,7 +138,7 @@ SHARED: Final[Sequence[Sequence[str]]] = [
     (
         "log lines",
         "not divided: one line for each call that changes something, so bounded by"
-        " `limits.control_calls_per_minute`; refusals of strangers are one a `REFUSAL_LOG_S`,"
+        " `limits.control_calls_per_minute`; refusals of unknown callers are one a `REFUSAL_LOG_S`,"
         " lines about a batch's refused requests one a `REJECTED_LINE_S` and code",
         "a count in place of lines",
     ),

@@ -30,7 +30,7 @@ HOP_S: Final = 0.003
 
 
 class Ours(Rule):
-    """`sees_live`: live calls come through our door; else they go straight to the engine."""
+    """`sees_live`: live calls come through Lowtide; else they go straight to the engine."""
 
     def __init__(
         self,

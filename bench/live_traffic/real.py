@@ -2,7 +2,7 @@
 
     python -m bench.live_traffic.real [--url http://127.0.0.1:8000/v1 --model NAME]
 
-Live calls are streamed through Lowtide's door by a Poisson process: with no batch, beside a plain
+Live calls are streamed through Lowtide by a Poisson process: with no batch, beside a plain
 client that keeps a fixed number of calls in flight, and beside batches of Lowtide that do not run
 out. `--url` is an engine of yours that runs already; without it, the embedded llama.cpp with the
 random model is started. Where engine, server and clients share one machine, read the ratios. Each
@@ -72,8 +72,8 @@ async def play(
     folder = home / f"{round_}-{row.replace(' ', '-')}"
     with house(folder, target, watch_prompts=row != UNWATCHED) as address:
         async with AsyncExitStack() as stack:
-            door = HttpEngine(f"{address}/v1", connections_max=CONNECTIONS)
-            stack.push_async_callback(door.aclose)
+            proxied = HttpEngine(f"{address}/v1", connections_max=CONNECTIONS)
+            stack.push_async_callback(proxied.aclose)
             meter = None
             if window is not None:
                 meter = await stack.enter_async_context(fixed_window(target, traffic, window))
@@ -83,9 +83,9 @@ async def play(
                 )
             bodies, rng = traffic.live_bodies(target.model), random.Random(round_)
             rate = asked.rate if row != NO_LIVE else 1e-9
-            await live_calls(door, bodies, rng, rate, asked.warm_up)
+            await live_calls(proxied, bodies, rng, rate, asked.warm_up)
             began, before = time.perf_counter(), await meter() if meter else 0
-            first, gaps = await live_calls(door, bodies, rng, rate, asked.seconds)
+            first, gaps = await live_calls(proxied, bodies, rng, rate, asked.seconds)
             done, took = (await meter() if meter else 0) - before, time.perf_counter() - began
     await asyncio.sleep(REST_S)
     return {

@@ -91,7 +91,7 @@ def house(folder: Path, target: Target, *, watch_prompts: bool) -> Iterator[str]
 
 
 async def live_calls(
-    door: HttpEngine, bodies: Iterator[bytes], rng: random.Random, rate: float, seconds: float
+    proxied: HttpEngine, bodies: Iterator[bytes], rng: random.Random, rate: float, seconds: float
 ) -> tuple[list[float], list[float]]:
     """Poisson arrivals, whether or not earlier calls have ended: first tokens, gaps; in seconds."""
     began, due = time.perf_counter(), rng.expovariate(rate)
@@ -99,17 +99,17 @@ async def live_calls(
         calls = []
         while due < seconds:
             await asyncio.sleep(max(0.0, began + due - time.perf_counter()))
-            calls.append(group.create_task(_live_call(door, next(bodies))))
+            calls.append(group.create_task(_live_call(proxied, next(bodies))))
             due += rng.expovariate(rate)
         await asyncio.sleep(max(0.0, began + seconds - time.perf_counter()))
     return [call.result()[0] for call in calls], [gap for call in calls for gap in call.result()[1]]
 
 
-async def _live_call(door: HttpEngine, body: bytes) -> tuple[float, list[float]]:
+async def _live_call(proxied: HttpEngine, body: bytes) -> tuple[float, list[float]]:
     """Seconds to the first event with a token, and the gaps between the blocks after it."""
     began = last = time.perf_counter()
     first, gaps, answer = 0.0, [], StreamedAnswer()
-    async with door.open_stream(PATH, body, CALL_S) as reply:
+    async with proxied.open_stream(PATH, body, CALL_S) as reply:
         if isinstance(reply, NoReply) or reply.status != 200:
             raise RuntimeError(f"no stream: {reply}")
         while block := await reply.read():

@@ -1,6 +1,6 @@
-"""A real server for the tests of the HTTP door: uvicorn on 127.0.0.1, port 0, in its own thread.
+"""A real server for the tests of the HTTP API: uvicorn on 127.0.0.1, port 0, in its own thread.
 
-SQLite and a folder under the test's temporary directory; no loops and no engine, because the door
+SQLite and a folder under the test's temporary directory; no loops and no engine, because the API
 needs none. `python api_server.py FOLDER` serves the same in a process of its own, for tests that
 measure memory.
 """
@@ -162,7 +162,7 @@ def build(
     if not database.exists():
         place_empty_database(database)
     store = SqlStore.sqlite(database)
-    clock, worker = ShiftedClock(), NoWorker("door")
+    clock, worker = ShiftedClock(), NoWorker("api")
     parts = parts_of(settings, store, open_blobs("file", folder / "blobs"), clock, catalogue)
     live = LiveService(catalogue, [], clock, parts.quotas)
     standings = standings_of(parts, worker)
@@ -200,7 +200,7 @@ async def serve(http_api: ApiServer, stop: asyncio.Event) -> None:
 
 
 @contextmanager
-def open_door(folder: Path, settings: Settings | None = None) -> Iterator[ApiServer]:
+def open_api_server(folder: Path, settings: Settings | None = None) -> Iterator[ApiServer]:
     """A server in a thread of its own, so that synchronous clients can be used against it."""
     http_api = build(folder, settings)
     stop = asyncio.Event()

@@ -1,4 +1,4 @@
-"""A door with two models, a worker to move batches by hand, and creates that can be held up."""
+"""An HTTP API with two models, a worker to move batches by hand, creates that can be held up."""
 
 import asyncio
 from collections.abc import Iterator, Sequence
@@ -12,7 +12,7 @@ from typing import Any
 import api_server
 import msgspec
 import pytest
-from api_server import ApiServer, open_door
+from api_server import ApiServer, open_api_server
 
 from lowtide.blobs.url import open_blobs
 from lowtide.core.accounts.catalogue import Catalogue, ModelEntry
@@ -91,7 +91,7 @@ class Env:
 @contextmanager
 def open_bench(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Env]:
     monkeypatch.setattr(api_server, "build", partial(api_server.build, catalogue=CATALOGUE))
-    with open_door(folder) as http_api:
+    with open_api_server(folder) as http_api:
         blobs = open_blobs("file", folder / "blobs")
         batches = http_api.services.batches
         held = HeldCreates(batches)

@@ -1,4 +1,4 @@
-"""The interactive door over scripted engines, all in the test's own event loop.
+"""Live calls over scripted engines, all in the test's own event loop.
 
 The real application, served by uvicorn on 127.0.0.1; the real engine client behind it. Tests speak
 to it with the SDKs, with httpx, or with a bare socket where an SDK would hide what they look for.
@@ -50,7 +50,7 @@ SSE_HEAD: Final = (
 
 @dataclass
 class Env:
-    """A door, the engines behind it, and a client without any SDK."""
+    """An HTTP API, the engines behind it, and a client without any SDK."""
 
     http_api: ApiServer
     live: LiveService

@@ -1,4 +1,4 @@
-"""A door that asks for keys, tenants with theirs, and a worker for each project."""
+"""An HTTP API that asks for keys, tenants with theirs, and a worker for each project."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgspec
-from api_server import CATALOGUE, Answer, ApiServer, form, open_door
+from api_server import CATALOGUE, Answer, ApiServer, form, open_api_server
 
 from lowtide.blobs.url import open_blobs
 from lowtide.config import AuthSettings, LimitSettings, ServerSettings, Settings
@@ -68,7 +68,7 @@ class Tenant:
 
 @dataclass
 class Env:
-    """The door and what a test does behind it."""
+    """The HTTP API and what a test does behind it."""
 
     http_api: ApiServer
     catalogue: Catalogue = CATALOGUE
@@ -156,5 +156,5 @@ def open_house(folder: Path, limits: LimitSettings | None = None) -> Iterator[En
         auth=AuthSettings(mode="keys"),
         limits=limits or LimitSettings(),
     )
-    with open_door(folder, settings) as http_api:
+    with open_api_server(folder, settings) as http_api:
         yield Env(http_api)

@@ -9,7 +9,7 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 import pytest
-from api_server import ApiServer, open_door
+from api_server import ApiServer, open_api_server
 from console_client import FORM, HTML, csrf_in, get, post, sign_in
 from tenant_env import EVERYTHING, Env, line
 
@@ -81,7 +81,7 @@ def test_a_page_that_there_is_not_says_so_and_leads_back(http_api: ApiServer) ->
 
 def test_pages_name_their_addresses_below_the_path_prefix(tmp_path: Path) -> None:
     settings = Settings(server=ServerSettings(data_dir=tmp_path, path_prefix="/batch"))
-    with open_door(tmp_path, settings) as http_api:
+    with open_api_server(tmp_path, settings) as http_api:
         page = get(http_api, "/batch/")
         linked = re.findall(r'(?:href|src|action)="(/[^"]*)"', page.body.decode())
         assert linked

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 import pytest
-from api_server import open_door
+from api_server import open_api_server
 from console_client import csrf_in, get, post
 from playwright.sync_api import expect, sync_playwright
 from tenant_env import EVERYTHING, Env, line
@@ -33,7 +33,7 @@ def env(tmp_path: Path) -> Iterator[Env]:
         server=ServerSettings(data_dir=tmp_path / "data", path_prefix=PREFIX),
         auth=AuthSettings(mode="keys"),
     )
-    with open_door(tmp_path, settings) as http_api:
+    with open_api_server(tmp_path, settings) as http_api:
         yield Env(http_api)
 
 

@@ -117,12 +117,12 @@ def test_a_file_past_its_expiry_is_gone(http_api: ApiServer, client: OpenAI) -> 
         client.files.retrieve(file.id)
 
 
-def test_a_file_above_the_bound_is_refused_with_its_reason(small_door: ApiServer) -> None:
-    with OpenAI(base_url=f"{small_door.url}/v1", api_key="k", max_retries=0) as client:
+def test_a_file_above_the_bound_is_refused_with_its_reason(small_api: ApiServer) -> None:
+    with OpenAI(base_url=f"{small_api.url}/v1", api_key="k", max_retries=0) as client:
         for size in (300_001, 3_000_000):
             with pytest.raises(openai.APIStatusError) as refused:
                 client.files.create(file=("x", b"x" * size), purpose="batch")
             assert refused.value.status_code == 413
             assert "limits.file_bytes is 300000 bytes" in refused.value.message
         assert client.files.create(file=("x", b"x" * 300_000), purpose="batch").bytes == 300_000
-    assert len(small_door.blobs_on_disk()) == 1
+    assert len(small_api.blobs_on_disk()) == 1

@@ -101,16 +101,16 @@ def test_the_list_has_no_purpose_that_together_1x_chokes_on(
 
 
 def test_a_file_above_the_bound_is_refused_with_its_reason(
-    small_door: ApiServer, tmp_path: Path
+    small_api: ApiServer, tmp_path: Path
 ) -> None:
     big = tmp_path / "big.jsonl"
     big.write_bytes(b'{"a": 1}\n' * 400_000)
     with (
-        Together(base_url=small_door.url, api_key="k", max_retries=0) as client,
+        Together(base_url=small_api.url, api_key="k", max_retries=0) as client,
         pytest.raises(Exception, match=r"limits\.file_bytes is 300000 bytes"),
     ):
         client.files.upload(file=big, purpose="batch-api", check=False)
-    assert small_door.blobs_on_disk() == []
+    assert small_api.blobs_on_disk() == []
 
 
 def test_the_announced_checksum_is_held_against_the_bytes(http_api: ApiServer) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
-from api_server import Answer, ApiServer, answer_of, form, open_door
+from api_server import Answer, ApiServer, answer_of, form, open_api_server
 
 from lowtide import limits
 from lowtide.config import ServerSettings, Settings
@@ -95,9 +95,9 @@ def test_a_client_that_expects_a_continue_gets_it(http_api: ApiServer) -> None:
         assert line.recv(100).startswith(b"HTTP/1.1 200 ")
 
 
-def test_a_client_that_expects_a_continue_hears_of_the_bound_first(small_door: ApiServer) -> None:
+def test_a_client_that_expects_a_continue_hears_of_the_bound_first(small_api: ApiServer) -> None:
     answer = raw(
-        small_door,
+        small_api,
         "POST /v1/files HTTP/1.1\nHost: localhost\nContent-Type: multipart/form-data; boundary=x\n"
         "Content-Length: 9000000\nExpect: 100-continue\n\n",
     )
@@ -271,7 +271,7 @@ def test_the_address_is_built_from_what_the_client_reached(
     tmp_path: Path, headers: dict[str, str], base: str
 ) -> None:
     server = ServerSettings(data_dir=tmp_path, allowed_hosts=("api.example", "h"))
-    with open_door(tmp_path, Settings(server=server)) as http_api:
+    with open_api_server(tmp_path, Settings(server=server)) as http_api:
         answer = http_api.ask("POST", "/v1/files?purpose=batch-api&file_name=x", headers=headers)
     assert answer.headers["location"].startswith(f"{base}/v1/uploads/signed/file-")
 
@@ -285,7 +285,7 @@ def test_a_host_that_is_no_host_is_not_repeated(http_api: ApiServer) -> None:
 def test_a_configured_public_address_wins(tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.mktemp("public")
     server = ServerSettings(data_dir=folder, public_url="https://batch.example/")
-    with open_door(folder, Settings(server=server)) as http_api:
+    with open_api_server(folder, Settings(server=server)) as http_api:
         answer = http_api.ask("POST", "/v1/files?purpose=batch-api&file_name=x")
     assert answer.headers["location"].startswith("https://batch.example/v1/uploads/signed/")
 
@@ -293,24 +293,24 @@ def test_a_configured_public_address_wins(tmp_path_factory: pytest.TempPathFacto
 # ---- bounds, lost clients, lost storage ----
 
 
-def test_a_put_above_the_bound_is_refused_early_and_in_mid_stream(small_door: ApiServer) -> None:
-    file_id, path = announce(small_door)
-    declared = small_door.ask("PUT", path, b"x" * 5_000_000)
+def test_a_put_above_the_bound_is_refused_early_and_in_mid_stream(small_api: ApiServer) -> None:
+    file_id, path = announce(small_api)
+    declared = small_api.ask("PUT", path, b"x" * 5_000_000)
     assert (declared.status, declared.error["code"]) == (413, "file_too_large")
-    chunked = small_door.ask("PUT", path, iter([b"x" * 100_000] * 50))
+    chunked = small_api.ask("PUT", path, iter([b"x" * 100_000] * 50))
     assert (chunked.status, chunked.error["code"]) == (413, "file_too_large")
-    assert small_door.blobs_on_disk() == []
-    assert small_door.ask("PUT", path, b"x" * 300_000).status == 200
-    assert small_door.ask("GET", f"/v1/files/{file_id}").json["bytes"] == 300_000
+    assert small_api.blobs_on_disk() == []
+    assert small_api.ask("PUT", path, b"x" * 300_000).status == 200
+    assert small_api.ask("GET", f"/v1/files/{file_id}").json["bytes"] == 300_000
 
 
-def test_a_chunked_form_above_the_bound_is_refused(small_door: ApiServer) -> None:
+def test_a_chunked_form_above_the_bound_is_refused(small_api: ApiServer) -> None:
     body, kind = form([("purpose", None, b"batch"), ("file", "x", b"x" * 3_000_000)])
     pieces = iter([body[place : place + 65536] for place in range(0, len(body), 65536)])
-    answer = small_door.ask("POST", "/v1/files", pieces, {"Content-Type": kind})
+    answer = small_api.ask("POST", "/v1/files", pieces, {"Content-Type": kind})
     assert (answer.status, answer.error["code"]) == (413, "file_too_large")
-    assert small_door.blobs_on_disk() == []
-    assert small_door.ask("GET", "/v1/files").json["data"] == []
+    assert small_api.blobs_on_disk() == []
+    assert small_api.ask("GET", "/v1/files").json["data"] == []
 
 
 class WatchedIntakes:

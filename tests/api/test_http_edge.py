@@ -1,4 +1,4 @@
-"""The door itself: paths in every spelling, one envelope for every error, the net underneath."""
+"""The HTTP server itself: each spelling of a path, one envelope for errors, the net underneath."""
 
 import json
 import socket
@@ -134,7 +134,7 @@ def test_credentials_of_any_kind_are_taken_in_open_mode(http_api: ApiServer) -> 
         assert http_api.ask("GET", "/v1/files", headers=headers).status == 200
 
 
-def test_a_door_that_cannot_check_keys_does_not_open(
+def test_an_api_that_cannot_check_keys_does_not_start(
     http_api: ApiServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     locked = Settings(

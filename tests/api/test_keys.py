@@ -1,4 +1,4 @@
-"""API keys at the door: what is let in, what is refused, and how little a refusal tells."""
+"""API keys: what is let in, what is refused, and how little a refusal tells."""
 
 import hmac
 import re

@@ -1,4 +1,4 @@
-"""Limits and caps at the door: each with a default, an override, and the clients' own code."""
+"""Limits and caps in the HTTP API: each with a default, an override, and the clients' own code."""
 
 from datetime import timedelta
 from decimal import Decimal

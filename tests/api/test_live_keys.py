@@ -1,6 +1,6 @@
 """Interactive calls in keys mode: who may call, and whose limits count.
 
-The door has no engine here, so a call that is let through is answered with 503: the limits are
+The HTTP API has no engine here, so a call that is let through is answered with 503: the limits are
 told and counted all the same.
 """
 

@@ -1,4 +1,4 @@
-"""Requests and tokens per minute of the interactive door: told, kept and corrected."""
+"""Requests and tokens per minute of live calls: told, kept and corrected."""
 
 import asyncio
 import json

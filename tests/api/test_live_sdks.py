@@ -1,4 +1,4 @@
-"""The interactive door through the SDKs that people have: chat, streamed and not, and the rest."""
+"""Live calls through the SDKs that people have: chat, streamed and not, and the rest."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path

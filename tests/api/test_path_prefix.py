@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from api_server import open_door
+from api_server import open_api_server
 
 from lowtide import config
 from lowtide.api.middleware.paths import without_prefix
@@ -50,7 +50,7 @@ def test_a_file_goes_up_and_down_below_the_prefix(
     tmp_path: Path, public_url: str | None, base: str | None
 ) -> None:
     server = ServerSettings(data_dir=tmp_path, path_prefix="/batch", public_url=public_url)
-    with open_door(tmp_path, Settings(server=server)) as http_api:
+    with open_api_server(tmp_path, Settings(server=server)) as http_api:
         announced = http_api.ask("POST", "/batch/v1/files?purpose=batch-api&file_name=x")
         address = announced.headers["location"]
         here = base or f"{http_api.url}/batch"

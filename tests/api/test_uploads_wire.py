@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from api_server import Answer, ApiServer, form, open_door
+from api_server import Answer, ApiServer, form, open_api_server
 from tenant_env import Env
 
 from lowtide import limits
@@ -393,14 +393,14 @@ def test_what_is_announced_counts_against_the_share_until_the_upload_ends(env: E
 
 
 @pytest.fixture
-def large_door(tmp_path: Path) -> Iterator[ApiServer]:
+def large_api(tmp_path: Path) -> Iterator[ApiServer]:
     settings = Settings(
         server=ServerSettings(data_dir=tmp_path), limits=LimitSettings(file_bytes=2**40)
     )
-    with open_door(tmp_path, settings) as running:
+    with open_api_server(tmp_path, settings) as running:
         yield running
 
 
-def test_limits_raised_in_the_settings_hold_for_uploads_in_parts(large_door: ApiServer) -> None:
-    assert post(large_door, "/v1/uploads", {**NEW, "bytes": limits.UPLOAD_BYTES_MAX}).status == 200
-    initiate(large_door, file_size=50 * 2**30)
+def test_limits_raised_in_the_settings_hold_for_uploads_in_parts(large_api: ApiServer) -> None:
+    assert post(large_api, "/v1/uploads", {**NEW, "bytes": limits.UPLOAD_BYTES_MAX}).status == 200
+    initiate(large_api, file_size=50 * 2**30)

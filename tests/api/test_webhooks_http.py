@@ -11,7 +11,7 @@ from typing import Any
 
 import openai
 import pytest
-from api_server import ApiServer, form, open_door
+from api_server import ApiServer, form, open_api_server
 from structlog.testing import capture_logs
 from tenant_env import Env, line
 
@@ -79,7 +79,7 @@ def lenient(tmp_path: Path) -> Iterator[ApiServer]:
         server=ServerSettings(data_dir=tmp_path),
         webhooks=WebhookSettings(allow_networks=("127.0.0.0/8",)),
     )
-    with open_door(tmp_path, settings) as running:
+    with open_api_server(tmp_path, settings) as running:
         yield running
 
 

@@ -179,7 +179,7 @@ def plague_of(name: str, switch: Switch) -> Plague:
 
 
 async def _refuses_in_time(env: Env) -> None:
-    """A door without its database says so, and says it before a client gives up."""
+    """An HTTP API without its database says so, and says it before a client gives up."""
     try:
         answer = await env.http.get("/v1/batches", timeout=REFUSED_S)
     except httpx.TransportError as error:

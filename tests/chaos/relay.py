@@ -1,4 +1,4 @@
-"""A door to PostgreSQL on a host of the test's network: `python relay.py --listen H:P --to SOCKET`.
+"""A relay to PostgreSQL on a host of the test's net: `python relay.py --listen H:P --to SOCKET`.
 
 The server itself listens on a Unix socket, which all namespaces of a machine share.
 """

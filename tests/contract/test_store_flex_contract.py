@@ -30,7 +30,7 @@ async def add(
         flex=flex,
     )
     batch = msgspec.structs.replace(world.batch_record(file), flex=flex)
-    return await world.store.flex.add(file, batch, digest=digest, owner="door", ttl_s=TTL_S)
+    return await world.store.flex.add(file, batch, digest=digest, owner="api", ttl_s=TTL_S)
 
 
 async def test_no_list_shows_them_or_their_files(world: StoreFixture) -> None:

@@ -65,7 +65,7 @@ class Machines:
         return command
 
     async def api(self, name: str, *, newer: bool = False) -> tuple[Command, str]:
-        """A process with the door alone, that is up, and its address."""
+        """A process with the HTTP API alone, that is up, and its address."""
         command = await Command.start(
             "serve", "--role", "api", "--config", self._config(name), "--json",
             cwd=self.folder, **self._env(newer),

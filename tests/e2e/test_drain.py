@@ -1,6 +1,6 @@
 """SIGTERM in the middle of work: what was begun is finished, nothing else is, and the exit is 0.
 
-A process with the door and one of every kind of call in flight; the fleet's workers are in
+A process with the HTTP API and one of every kind of call in flight; the fleet's workers are in
 test_replica_ownership.py.
 """
 
@@ -36,7 +36,7 @@ async def started(folder: Path, engine: EchoEngine, database_url: str) -> tuple[
     return command, str((await command.printed_json())["address"])
 
 
-async def test_a_door_that_is_told_to_stop_finishes_uploads_downloads_and_live_calls(
+async def test_an_api_that_is_told_to_stop_finishes_uploads_downloads_and_live_calls(
     tmp_path: Path, postgres_url: str
 ) -> None:
     with running_echo_engine() as engine:

@@ -1,7 +1,7 @@
 """What Lowtide keeps ends: by its own expiry, or at once when its owner deletes it.
 
 Sizes are those of the folder of blobs, as a disk counts them. The sweep's ticks are called with a
-later `now`, and the clock of the door is set forward with them.
+later `now`, and the clock of the API is set forward with them.
 """
 
 import json

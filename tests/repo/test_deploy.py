@@ -27,7 +27,7 @@ KUBERNETES = DEPLOY / "kubernetes"
 UNITS = sorted((DEPLOY / "systemd").glob("*.service"))
 FILES = sorted(path for path in DEPLOY.rglob("*") if path.is_file())
 STOP_S = 2 * limits.DRAIN_S + 5
-"""The door and the calls in flight, then the last commit; and a margin."""
+"""The API and the calls in flight, then the last commit; and a margin."""
 PREFIX = "LOWTIDE_"
 OWN = "0f1e2d3c4b5a69788796a5b4c3d2e1f0"
 """What an operator puts in the place of each example of a secret."""
@@ -235,7 +235,7 @@ def test_only_readiness_depends_on_the_storage() -> None:
     assert api["readinessProbe"]["httpGet"]["path"] == "/ready"
     assert api["readinessProbe"]["timeoutSeconds"] > limits.READY_CHECK_S
     probes = {"startupProbe", "livenessProbe", "readinessProbe"}
-    assert not probes & container(WORKER).keys(), "a worker has no door"
+    assert not probes & container(WORKER).keys(), "a worker has no HTTP API"
 
 
 def test_ports_agree() -> None:
@@ -318,10 +318,10 @@ def test_whoever_is_told_to_stop_gets_the_time_that_a_drain_takes() -> None:
         assert deployment["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] >= (
             before + STOP_S
         )
-    assert "lifecycle" in container(API), "balancers must hear of it before the door closes"
+    assert "lifecycle" in container(API), "balancers must hear of it before the API stops"
 
 
-def test_workers_go_one_at_a_time_and_no_door_goes_before_another_is_open() -> None:
+def test_workers_go_one_at_a_time_and_no_api_stops_before_another_is_ready() -> None:
     assert WORKER["spec"]["strategy"]["rollingUpdate"]["maxSurge"] == 0
     assert API["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
     assert API["spec"]["replicas"] > BUDGET["spec"]["minAvailable"] >= 1

@@ -50,7 +50,7 @@ def files(client: together.Together) -> None:
     refusal(lambda: client.files.retrieve(uploaded.id), InvalidRequestError, uploaded.id)
 
 
-def strangers(client: together.Together) -> None:
+def calls_of_others(client: together.Together) -> None:
     """Files that other clients made are no trouble for an SDK that validates each purpose.
 
     By the shared path a file keeps the shape of the client that made it, so only the mount can
@@ -111,7 +111,7 @@ def main() -> None:
     for base in (f"{ADDRESS}/v1", f"{ADDRESS}/together/v1", ADDRESS):
         client = together.Together(base_url=base)
         files(client)
-        strangers(client)
+        calls_of_others(client)
         cancel(client)
         refusals(client)
         file = client.files.upload(file="batch_input.jsonl", purpose="batch-api")

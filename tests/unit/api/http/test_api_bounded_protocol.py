@@ -426,7 +426,7 @@ async def test_a_known_connection_is_counted_once_and_a_proxys_never() -> None:
     assert [told(await asked(behind, b"A")) for _ in range(8)] == [200] * 8
 
 
-async def test_strangers_that_are_silent_make_room_for_whoever_comes() -> None:
+async def test_silent_connections_without_a_key_make_room_for_new_ones() -> None:
     env = small(answering(200))
     silent = [env.connect(f"10.0.0.{number}") for number in range(8)]
     await env.pass_time(limits.UNAUTHENTICATED_GRACE_S + 1)

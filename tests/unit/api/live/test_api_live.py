@@ -1,4 +1,4 @@
-"""How the interactive door words a caller's limits."""
+"""How live answers word a caller's limits."""
 
 import pytest
 

@@ -35,14 +35,14 @@ def verdict(content: bytes) -> Plan | ValidationFailure:
     return validator.finish()
 
 
-def test_a_body_with_as_many_fields_as_are_allowed_passes_every_door() -> None:
+def test_a_body_with_as_many_fields_as_are_allowed_passes_everywhere() -> None:
     whole = body(limits.BODY_FIELDS_MAX)
     assert read_live(CHAT, whole).model == "m"
     assert read_flex(CHAT, whole) is not None
     assert isinstance(verdict(line(whole)), Plan)
 
 
-def test_one_field_more_is_refused_at_every_door() -> None:
+def test_one_field_more_is_refused_everywhere() -> None:
     raw = body(limits.BODY_FIELDS_MAX + 1)
     for read in (read_live, read_flex):
         with pytest.raises(LowtideError, match="more than 256 fields") as caught:
@@ -66,7 +66,7 @@ def test_what_has_too_many_fields_is_refused_before_it_is_read_to_its_end() -> N
     assert "more than 256 fields" in failure.errors[0].message
 
 
-def test_more_values_than_a_prompt_may_have_tokens_are_refused_at_every_door() -> None:
+def test_more_values_than_a_prompt_may_have_tokens_are_refused_everywhere() -> None:
     numbers = b"0" + b",0" * (limits.BODY_VALUES_MAX + 1)
     raw = b'{"model":"m","service_tier":"flex","messages":[],"x":[%b]}' % numbers
     for read in (read_live, read_flex):

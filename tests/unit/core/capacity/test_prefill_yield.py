@@ -1,4 +1,4 @@
-"""`core.capacity.prefill` beside live calls of our own door: prompts that are not read give way at
+"""`core.capacity.prefill` beside live calls through Lowtide: prompts that are not read give way at
 once."""
 
 from lowtide import limits

@@ -144,7 +144,7 @@ def test_a_live_call_that_waits_cuts_the_window_of_an_engine_that_tells_nothing(
     assert ground.controller.window == 64
 
 
-def test_strangers_count_once_two_polls_agree() -> None:
+def test_calls_of_others_count_once_two_polls_agree() -> None:
     ground = Ground(WindowController(50, window_start=50))
     ground.poll(busy(50, live=9))
     assert ground.controller.live.calls == 0

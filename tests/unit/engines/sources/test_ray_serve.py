@@ -58,7 +58,7 @@ def deployment(*states: str, **config: Any) -> dict[str, Any]:
         ([deployment()], False),  # scaled to zero: RUNNING and HEALTHY all the same
         ([deployment("STARTING", "STARTING")], False),
         ([deployment("STOPPING", "STOPPING")], False),
-        ([deployment("RUNNING"), deployment()], False),  # the door is there, and nothing behind it
+        ([deployment("RUNNING"), deployment()], False),  # the proxy is there, and nothing behind it
         ([deployment("RUNNING"), deployment("RUNNING")], True),
         ([deployment(autoscaling_config={"min_replicas": 0})], True),  # a call wakes it
         ([deployment(autoscaling_config=None)], False),

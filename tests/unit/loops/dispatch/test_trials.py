@@ -19,7 +19,7 @@ CHAT = "/v1/chat/completions"
 REFUSED = Reply(401, b'{"error":{"message":"wrong key"}}')
 
 
-class Door:
+class LiveCaller:
     """A process whose live calls alone reach the engine."""
 
     def __init__(self, *, is_alone: bool) -> None:
@@ -48,69 +48,71 @@ class Door:
 
 
 @pytest.fixture
-async def door() -> AsyncIterator[Door]:
-    made = Door(is_alone=True)
+async def caller() -> AsyncIterator[LiveCaller]:
+    made = LiveCaller(is_alone=True)
     yield made
     await made.loop.aclose()
 
 
-async def test_a_refusal_of_a_live_call_is_judged_without_a_dispatcher(door: Door) -> None:
-    door.engine.otherwise = REFUSED
-    door.live_call_fails()
-    await door.tick()
-    assert door.scope.held == "credentials"
-    assert [call.path for call in door.engine.calls] == ["/chat/completions"]
+async def test_a_refusal_of_a_live_call_is_judged_without_a_dispatcher(caller: LiveCaller) -> None:
+    caller.engine.otherwise = REFUSED
+    caller.live_call_fails()
+    await caller.tick()
+    assert caller.scope.held == "credentials"
+    assert [call.path for call in caller.engine.calls] == ["/chat/completions"]
 
 
-async def test_no_caller_is_sent_to_a_held_replica_and_it_comes_back_by_itself(door: Door) -> None:
-    door.engine.otherwise = REFUSED
-    door.live_call_fails()
+async def test_no_caller_is_sent_to_a_held_replica_and_it_comes_back_by_itself(
+    caller: LiveCaller,
+) -> None:
+    caller.engine.otherwise = REFUSED
+    caller.live_call_fails()
     for _ in range(100):
-        await door.tick()
-        assert not door.scope.takes_live(door.clock.monotonic() - limits.TRIAL_PATIENCE_S)
-    assert len(door.engine.calls) < 15, "at growing pauses"
-    door.engine.otherwise = ANSWER
+        await caller.tick()
+        assert not caller.scope.takes_live(caller.clock.monotonic() - limits.TRIAL_PATIENCE_S)
+    assert len(caller.engine.calls) < 15, "at growing pauses"
+    caller.engine.otherwise = ANSWER
     for _ in range(int(limits.TRIAL_PAUSE_S_MAX) + 1):
-        await door.tick()
-    assert door.scope.held is None
+        await caller.tick()
+    assert caller.scope.held is None
 
 
-async def test_an_engine_that_cut_live_calls_is_asked_until_it_answers(door: Door) -> None:
-    door.engine.otherwise = NoReply("connect", "refused")
+async def test_an_engine_that_cut_live_calls_is_asked_until_it_answers(caller: LiveCaller) -> None:
+    caller.engine.otherwise = NoReply("connect", "refused")
     for _ in range(limits.CIRCUIT_FAILURES):
-        door.live_call_fails("cut")
-    replica = door.upstream.replica
+        caller.live_call_fails("cut")
+    replica = caller.upstream.replica
     for _ in range(30):
-        await door.tick()
+        await caller.tick()
     assert replica.circuit.state == "open"
-    assert 3 <= len(door.engine.calls) <= 15
-    door.engine.otherwise = ANSWER
+    assert 3 <= len(caller.engine.calls) <= 15
+    caller.engine.otherwise = ANSWER
     for _ in range(int(limits.CIRCUIT_COOLDOWN_S_MAX) + 2):
-        await door.tick()
+        await caller.tick()
     assert replica.circuit.state == "closed"
-    calls = len(door.engine.calls)
+    calls = len(caller.engine.calls)
     for _ in range(30):
-        await door.tick()
-    assert len(door.engine.calls) == calls, "one that is well is left alone"
+        await caller.tick()
+    assert len(caller.engine.calls) == calls, "one that is well is left alone"
 
 
 async def test_beside_a_dispatcher_only_replicas_of_other_workers_are_tried() -> None:
-    door = Door(is_alone=False)
-    door.engine.otherwise = REFUSED
-    door.live_call_fails()
-    await door.tick()
-    assert not door.engine.calls, "it is the dispatcher's to try"
-    door.upstream.replica.owned_until_s = float("-inf")
-    await door.tick()
-    assert door.scope.held == "credentials"
+    caller = LiveCaller(is_alone=False)
+    caller.engine.otherwise = REFUSED
+    caller.live_call_fails()
+    await caller.tick()
+    assert not caller.engine.calls, "it is the dispatcher's to try"
+    caller.upstream.replica.owned_until_s = float("-inf")
+    await caller.tick()
+    assert caller.scope.held == "credentials"
 
 
-async def test_a_trial_that_is_taken_back_leaves_nothing_under_way(door: Door) -> None:
-    door.engine.holds = True
-    door.live_call_fails()
-    await door.loop.tick(door.clock.now())
-    await door.engine.saw(lambda: bool(door.engine.calls))
-    await door.loop.aclose()
-    replica = door.upstream.replica
-    assert (replica.trials_in_flight, door.loop.under_way) == (0, {})
-    assert door.scope.trial_at_s is not None, "it is asked for again"
+async def test_a_trial_that_is_taken_back_leaves_nothing_under_way(caller: LiveCaller) -> None:
+    caller.engine.holds = True
+    caller.live_call_fails()
+    await caller.loop.tick(caller.clock.now())
+    await caller.engine.saw(lambda: bool(caller.engine.calls))
+    await caller.loop.aclose()
+    replica = caller.upstream.replica
+    assert (replica.trials_in_flight, caller.loop.under_way) == (0, {})
+    assert caller.scope.trial_at_s is not None, "it is asked for again"

@@ -21,7 +21,7 @@ FULL = EngineMetrics(running=8, waiting=1, seats_max=8)
 
 
 class Told:
-    """An engine's word, the door's view and a prober, all in the test's hands."""
+    """An engine's metrics, the live calls' load and a prober, all in the test's hands."""
 
     def __init__(self) -> None:
         self.metrics: EngineMetrics | None = EngineMetrics(running=0, waiting=0)
@@ -67,7 +67,7 @@ class ControlBench:
             on_look=lambda replica, is_ours: self.looks.append((replica, is_ours)),
             wake=self._wake,
         )
-        self.acquaint = EngineProbeLoop([self.each], env.clock)
+        self.probe = EngineProbeLoop([self.each], env.clock)
 
     async def poll(self, polls: int = 1) -> None:
         for _ in range(polls):
@@ -75,7 +75,7 @@ class ControlBench:
             await self.control.tick(self.env.clock.now())
 
     async def meet(self) -> None:
-        await self.acquaint.tick(self.env.clock.now())
+        await self.probe.tick(self.env.clock.now())
 
     async def saw_aborted(self, calls: int) -> None:
         """That many calls were taken back; wait until their slots are gone."""

@@ -64,7 +64,7 @@ class FlexServiceEnv:
             files,
             allowance,
             lambda name: self.woken.set() if name == "dispatch" else None,
-            owner="door",
+            owner="api",
             prospects=more.pop("prospects", None),
         )
         self.flex = FlexService(self.queue, store, blobs, **({"gather_s": 0.0} | more))
@@ -138,7 +138,7 @@ async def service_env(store: Store, blobs: Blobs, clock: SkippingClock) -> Async
 
 @pytest.fixture
 def in_twos(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """Settings of a desk whose parties are of two calls, however long these take to come."""
+    """A service whose groups are of two calls, however long these take to come."""
     monkeypatch.setattr(limits, "FLEX_LINES_MAX", 2)
     return {"gather_s": 1000.0}
 

@@ -71,8 +71,8 @@ SHARED: Final[Sequence[Sequence[str]]] = [
     (
         "connections of callers",
         "as many as are free of a quarter of the files that the process may open; callers without a"
-        " key have the bounds `UNAUTHENTICATED_*`, and the oldest of them goes when room is short. A"
-        " trusted proxy's are not divided",
+        " key have the bounds `UNAUTHENTICATED_*`, and the oldest of them goes when room is short."
+        " A trusted proxy's are not divided",
         "429 with Retry-After",
     ),
     (

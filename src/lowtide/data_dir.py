@@ -38,7 +38,7 @@ class DataDirInUse(DataDirError):
 
 @contextmanager
 def locked_data_dir(path: Path, *, restoring: bool = False) -> Iterator[Path]:
-    """Make the directory if need be and hold its lock. Raises DataDirError.
+    """Makes the directory if need be and holds its lock. Raises DataDirError.
 
     Only who is `restoring` may have one whose restore has not ended.
     """

@@ -29,6 +29,14 @@ FRAGMENT = re.compile(
     r"(After|Against|Among|And|As|At|Before|Behind|Beside|Between|But|By|For|From|In|Into|Of|On|Or"
     r"|Over|Since|So|Through|To|Under|Until|With|Within|Without)\b"
 )
+# An order to the reader. Help texts and summaries of routes are orders: there the reader does it.
+IMPERATIVE = re.compile(
+    r"(Abort|Add|Append|Begin|Bring|Call|Change|Check|Close|Commit|Complete|Copy|Count|Create"
+    r"|Decide|Delete|Deliver|Drop|End|Fetch|Find|Forget|Give|Hide|Hold|Insert|Keep|Lease|Let|Lift"
+    r"|Make|Mark|Move|Put|Raise|Read|Record|Refuse|Release|Remove|Replace|Run|Save|Send|Serve|Set"
+    r"|Settle|Start|Stop|Store|Take|Tell|Try|Turn|Wait|Write|Yield)\b"
+)
+ORDERS = ("api", "cli", "client")
 ACTORS = re.compile(r"\b(we|ours|nobody|somebody)\b", re.IGNORECASE)
 # What is quoted or code is not the docstring's own word: the system's user `nobody`.
 QUOTED = re.compile(r"`[^`]*`|\"[^\"]*\"")
@@ -119,6 +127,17 @@ def test_docstrings_say_what_they_are_about_and_who_acts() -> None:
         for path in modules(*CODE)
         for line, text in docstrings(path.read_text())
         if (word := obscurity(text)) is not None
+    ]
+    assert found == []
+
+
+def test_docstrings_of_functions_say_what_they_do_in_the_third_person() -> None:
+    found = [
+        f"{shown(path)}:{function.lineno}: {text.partition(' ')[0]}"
+        for path in modules("src")
+        if not path.is_relative_to(SRC) or path.relative_to(SRC).parts[0] not in ORDERS
+        for function in functions(path)
+        if IMPERATIVE.match(text := ast.get_docstring(function) or "")
     ]
     assert found == []
 

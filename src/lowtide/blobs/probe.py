@@ -14,7 +14,7 @@ WayToWrite = Callable[[str, bytes], Awaitable[None]]
 
 
 async def probe_create_only(blobs: Blobs, place: str, ways: Sequence[WayToWrite]) -> None:
-    """Write, write again in each way the adapter has, read back, delete.
+    """Writes, writes again in each way the adapter has, reads back, deletes.
 
     Raises BlobError, which says what to do.
     """

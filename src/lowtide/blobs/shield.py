@@ -16,7 +16,8 @@ T = TypeVar("T")
 async def shield_to_end(
     work: Coroutine[Any, Any, T], undo: Callable[[T], Coroutine[Any, Any, object]] | None = None
 ) -> T:
-    """Await `work` to its end; when cancelled meanwhile, `undo` its result, then raise that."""
+    """Awaits `work` to its end; when cancelled meanwhile, undoes its result by
+    `undo`, then raises that."""
     task = asyncio.ensure_future(work)
     cancelled: asyncio.CancelledError | None = None
     while not task.done():

@@ -49,7 +49,7 @@ def _terminate(_signal: int, _frame: FrameType | None) -> None:
 
 
 def _report(error: Exception, *, as_json: bool) -> int:
-    """Say what went wrong, on standard error, and as JSON on standard output where that is due."""
+    """Says what went wrong, on standard error, and as JSON on standard output where that is due."""
     if command_errors.debugging():
         traceback.print_exception(error)
     failure = _usage_error(error) or command_errors.explain(error)

@@ -23,7 +23,7 @@ class Problem(msgspec.Struct, frozen=True):
 
 
 def tell(problems: Sequence[Problem], sources: Sources | None) -> None:
-    """Raise ConfigError with every problem, if there is one, in the order of the file."""
+    """Raises ConfigError with every problem, if there is one, in the order of the file."""
     if not problems:
         return
     lines = list(dict.fromkeys(_line(problem, sources) for problem in problems))

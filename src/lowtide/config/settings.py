@@ -97,7 +97,7 @@ def load(
     environ: Mapping[str, str] | None = None,
     flags: Mapping[str, Any] | None = None,
 ) -> Settings:
-    """Read, merge and check the settings.
+    """Reads, merges and checks the settings.
 
     `file` None means `./lowtide.toml` if there is one. `flags` maps dotted keys (`server.port`) to
     values; None values are passed over. Raises ConfigError, with every mistake that was found.
@@ -120,7 +120,7 @@ def load(
 
 
 def check(settings: Settings) -> None:
-    """Refuse values that have the right type and make no sense. Raises ConfigError."""
+    """Refuses values that have the right type and make no sense. Raises ConfigError."""
     tell(list(settings.problems()), None)
 
 

@@ -59,7 +59,7 @@ class Sources:
             self._lines = key_lines(text)
 
     def put(self, path: Sequence[str], value: Any, name: str) -> None:
-        """Set a value over what other sources said. `name` is the variable or flag it is from.
+        """Sets a value over what other sources said. `name` is the variable or flag it is from.
 
         Raises ConfigError where the path leads through something that is no section.
         """

@@ -72,7 +72,7 @@ _object = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 def usage_of(body: bytes) -> Usage | None:
-    """Read `usage` from an answer; None where the engine reported none, or in an unknown shape.
+    """Reads `usage` from an answer; None where the engine reported none, or in an unknown shape.
 
     Raises one of UNREADABLE when the body is not a JSON object.
     """

@@ -134,7 +134,7 @@ class SimEngine:
         self._scheduler.waiting.add(request)
 
     def abort(self, request_id: str | int) -> SimRequest | None:
-        """Forget a request; None when it is not here (any more). `made` keeps what it had."""
+        """Forgets a request; None when it is not here (any more). `made` keeps what it had."""
         request = self._requests.pop(request_id, None)
         if request is not None:
             self._scheduler.abort(request, self._plan)
@@ -142,7 +142,7 @@ class SimEngine:
         return request
 
     def crash(self) -> list[SimRequest]:
-        """Lose all requests, the step under way and the cache; those that were lost."""
+        """Loses all requests, the step under way and the cache; those that were lost."""
         lost = self.requests()
         for request in lost:
             self.abort(request.id)
@@ -159,7 +159,7 @@ class SimEngine:
         return list(self._requests.values())
 
     def begin_step(self, now: float) -> float | None:
-        """Start a step; how many seconds it takes, or None when there is nothing to compute."""
+        """Starts a step; how many seconds it takes, or None when there is nothing to compute."""
         plan = self._scheduler.plan(now)
         if plan is None:
             return None
@@ -172,7 +172,7 @@ class SimEngine:
         return duration
 
     def end_step(self) -> StepEvents:
-        """Complete the step that was begun; times of its events are its end."""
+        """Completes the step that was begun; times of its events are its end."""
         plan, events = self._plan, self._events
         if plan is None:
             raise ValueError("no step was begun")

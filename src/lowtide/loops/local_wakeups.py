@@ -14,10 +14,10 @@ class LocalWakeups:
         self._listeners: list[Callable[[str], None]] = []
 
     def listen(self, listener: Callable[[str], None]) -> None:
-        """Call `listener` with the name of each loop that is woken from now on."""
+        """Calls `listener` with the name of each loop that is woken from now on."""
         self._listeners.append(listener)
 
     def wake(self, name: str) -> None:
-        """Ask for a tick of the loop of that name soon."""
+        """Asks for a tick of the loop of that name soon."""
         for listener in self._listeners:
             listener(name)

@@ -136,7 +136,7 @@ class Loops:
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     def wake(self, name: str) -> None:
-        """Ask for a tick of that loop soon; a name that does not run here is passed over."""
+        """Asks for a tick of that loop soon; a name that does not run here is passed over."""
         runner = self._runners.get(name)
         if runner is not None:
             runner.wake()

@@ -51,7 +51,7 @@ class TenantStore(Protocol):
         spend_cap_pico: int | None,
         now: datetime,
     ) -> bool:
-        """Replace limits and cap; False when unknown. A higher cap lets paused batches go on."""
+        """Replaces limits and cap; False when unknown. A higher cap lets paused batches go on."""
         ...
 
     async def add_project(self, project: Project) -> bool:
@@ -79,7 +79,7 @@ class TenantStore(Protocol):
         ...
 
     async def touch_keys(self, used_at: Mapping[str, datetime]) -> None:
-        """Record `last_used_at`; it never goes back."""
+        """Records `last_used_at`; it never goes back."""
         ...
 
     async def batches_created_since(self, organization_id: str, since: datetime) -> int:
@@ -129,7 +129,7 @@ class LedgerStore(Protocol):
         ...
 
     async def unpause(self, now: datetime) -> list[str]:
-        """Let batches go on whose organization is below its cap again (raised, or a new month);
+        """Lets batches go on whose organization is below its cap again (raised, or a new month);
         their ids. Held chunks wait again.
         """
         ...

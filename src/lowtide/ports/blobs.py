@@ -59,7 +59,7 @@ class Blobs(Protocol):
     """Keys are relative, `/`-separated, of letters, digits, `-`, `_`, `.`."""
 
     async def put(self, key: str, data: bytes) -> None:
-        """Store a small blob whole. Raises BlobExists, BlobsFull, BlobsUnavailable."""
+        """Stores a small blob whole. Raises BlobExists, BlobsFull, BlobsUnavailable."""
         ...
 
     def write(self, key: str, *, is_fresh: bool = False) -> AbstractAsyncContextManager[BlobWriter]:
@@ -90,7 +90,7 @@ class Blobs(Protocol):
         ...
 
     async def delete(self, key: str) -> None:
-        """Remove; a missing key is no error."""
+        """Removes; a missing key is no error."""
         ...
 
     def list(self, prefix: str) -> AsyncIterator[BlobInfo]:
@@ -98,9 +98,9 @@ class Blobs(Protocol):
         ...
 
     async def clean_up(self, older_than: datetime) -> int:
-        """Remove what dead writers left behind before that instant; returns how many."""
+        """Removes what dead writers left behind before that instant; returns how many."""
         ...
 
     async def probe(self) -> None:
-        """Check at start that writing works and that create-only is honoured. Raises BlobError."""
+        """Checks at start that writing works and that create-only is honoured. Raises BlobError."""
         ...

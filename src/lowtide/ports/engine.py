@@ -67,7 +67,7 @@ class Engine(Protocol):
         ...
 
     async def aclose(self) -> None:
-        """Close all connections. Calls in flight end as `NoReply("broken", ...)`."""
+        """Closes all connections. Calls in flight end as `NoReply("broken", ...)`."""
         ...
 
 

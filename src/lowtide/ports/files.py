@@ -22,7 +22,9 @@ class FileStore(Protocol):
     async def add(
         self, file: File, quota: StorageQuota | None = None, key: RequestKey | None = None
     ) -> str | None:
-        """Insert, unless `key` made a file: its id. Raises QuotaReached, KeyTaken, however many."""
+        """Inserts, unless `key` made a file: its id. Raises QuotaReached, KeyTaken, however
+        many.
+        """
         ...
 
     async def get(self, project_id: str, file_id: str) -> File | None:
@@ -69,7 +71,7 @@ class FileStore(Protocol):
         ...
 
     async def delete(self, project_id: str, file_id: str, now: datetime) -> bool:
-        """Hide the row at once and let its blob go to garbage as soon as no unfinished batch
+        """Hides the row at once and lets its blob go to garbage as soon as no unfinished batch
         reads it.
 
         False when unknown.

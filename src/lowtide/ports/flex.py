@@ -39,7 +39,7 @@ class FlexStore(Protocol):
         ttl_s: float,
         quota: BatchQuota = NO_QUOTA,
     ) -> TaskLease:
-        """Insert an uploaded file and the batch over it, leased to `owner` for its validation.
+        """Inserts an uploaded file and the batch over it, leased to `owner` for its validation.
 
         The process that adds it plans it at once; when that fails, a validation loop finds it once
         the lease has ended. Raises BatchQuotaReached, however many add at the same instant.

@@ -79,7 +79,7 @@ class IntegrityStore(Protocol):
         now: datetime,
         reason: BatchError | None = None,
     ) -> RevertedResults | None:
-        """Take back all slices of the batch in those segments, which are gone.
+        """Takes back all slices of the batch in those segments, which are gone.
 
         Slices go, counters and usage fall by what they held, and the ledger gets an entry that
         undoes theirs. While the batch runs, or waits to be assembled with all its requests settled,
@@ -96,7 +96,7 @@ class IntegrityStore(Protocol):
         ...
 
     async def lose_file(self, file_id: str, blob_key: str, reason: BatchError) -> bool:
-        """Mark the file as lost; a batch whose result it is gets the error `reason`.
+        """Marks the file as lost; a batch whose result it is gets the error `reason`.
 
         False when it is not complete under that key any more.
         """

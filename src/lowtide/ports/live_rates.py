@@ -17,7 +17,7 @@ class LiveRateStore(Protocol):
     async def exchange(
         self, process_id: str, reports: Sequence[PoolReport], *, since: datetime, now: datetime
     ) -> Exchange:
-        """Settle those pools with the process, which shows by it that it is alive.
+        """Settles those pools with the process, which shows by it that it is alive.
 
         `changed` has pools that changed at `since` or later, and those of the reports.
         """

@@ -44,11 +44,11 @@ class OwnershipStore(Protocol):
         ...
 
     async def release(self, worker_id: str, tokens: Mapping[str, int]) -> None:
-        """Give up the replicas that are the worker's under these tokens; others stay as is."""
+        """Gives up the replicas that are the worker's under these tokens; others stay as is."""
         ...
 
     async def retire(self, worker_id: str, heartbeat: int, now: datetime | None = None) -> bool:
-        """End the membership of a worker whose last heartbeat is this one; free what it owned.
+        """Ends the membership of a worker whose last heartbeat is this one; frees what it owned.
 
         Its leases of chunks and tasks are taken back as well: they run out at a date by its own
         clock, which may have been far ahead. `now`: when the loss is noted among the events of
@@ -58,7 +58,7 @@ class OwnershipStore(Protocol):
         ...
 
     async def leave(self, worker_id: str) -> None:
-        """End the worker's own membership, and free what it owned."""
+        """Ends the worker's own membership, and frees what it owned."""
         ...
 
     async def fleet(self) -> Fleet:

@@ -53,7 +53,7 @@ class RetryStore(Protocol):
         quota: BatchQuota = NO_QUOTA,
         key: RequestKey | None = None,
     ) -> Batch:
-        """Insert the retry and the set of the lines that it covers, None for the whole file.
+        """Inserts the retry and the set of the lines that it covers, None for the whole file.
         `seen`: how many batches of the tree that set was decided from. `key`: as in
         `BatchStore.add`. Raises RetryConflict, BatchQuotaReached, KeyTaken."""
         ...

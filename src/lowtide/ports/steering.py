@@ -36,7 +36,7 @@ class SteeringStore(Protocol):
         now: datetime,
         actor: str = USER,
     ) -> Batch | None:
-        """Add the hold while the batch is validated or runs; the batch as it then is, None when
+        """Adds the hold while the batch is validated or runs; the batch as it then is, None when
         unknown. `in_flight`: what becomes of its calls that are under way. Its deadline stays.
         """
         ...
@@ -49,7 +49,7 @@ class SteeringStore(Protocol):
         now: datetime,
         actor: str = USER,
     ) -> Batch | None:
-        """Take that hold away; the others stay. The batch as it then is, None when unknown."""
+        """Takes that hold away; the others stay. The batch as it then is, None when unknown."""
         ...
 
     async def change(
@@ -60,13 +60,13 @@ class SteeringStore(Protocol):
         now: datetime,
         actor: str = USER,
     ) -> Batch | None:
-        """Change the batch and its chunks, while it is validated or runs; the batch as it then is,
+        """Changes the batch and its chunks, while it is validated or runs; the batch as it then is,
         None when unknown. A window counts from the batch's creation.
         """
         ...
 
     async def delete(self, project_id: str, batch_id: str, now: datetime) -> Batch | None:
-        """Hide a batch that has ended, and let go of its results and of what its submitter wrote.
+        """Hides a batch that has ended, and lets go of its results and of what its submitter wrote.
         Its bill stays, and the numbers of its lines. The batch as it then is, with `deleted_at` if
         it is deleted; None when unknown.
         """

@@ -93,7 +93,7 @@ class BatchStore(Protocol):
         webhook: BatchWebhook | None = None,
         key: RequestKey | None = None,
     ) -> Batch:
-        """Insert, unless `repeat` (the client says that it asks once more) and `repeated` finds
+        """Inserts, unless `repeat` (the client says that it asks once more) and `repeated` finds
         the batch that was made for it, or an earlier create with `key` made one: that is returned.
 
         `webhook`: where the event of its end goes, beside the endpoints that ask for all. Of
@@ -129,7 +129,7 @@ class BatchStore(Protocol):
     async def cancel(
         self, project_id: str, batch_id: str, now: datetime, actor: str = USER
     ) -> Batch | None:
-        """Take the event `cancel` where the state allows it; the batch as it then is.
+        """Takes the event `cancel` where the state allows it; the batch as it then is.
 
         Chunks that wait or are held are dropped in the same transaction; leased ones end with
         their next commit. Noted among the batch's events as asked for by `actor`.
@@ -263,7 +263,7 @@ class ResultStore(Protocol):
         ...
 
     async def sweep(self, now: datetime, *, segments_keep_s: float, limit: int = 1000) -> int:
-        """Move to garbage what nothing needs any more; how many keys were added.
+        """Moves to garbage what nothing needs any more; how many keys were added.
 
         Slices of batches that ended longer than `segments_keep_s` ago, with their segments once no
         other batch has slices in them; plans of ended batches; files past `expires_at`; inputs of
@@ -339,7 +339,7 @@ class Store(Protocol):
     def live_rates(self) -> LiveRateStore: ...
 
     async def open(self) -> None:
-        """Connect and bring the schema to head. Raises StoreError with what to do."""
+        """Connects and brings the schema to head. Raises StoreError with what to do."""
         ...
 
     async def check_writable(self) -> None:

@@ -17,5 +17,5 @@ class Turns(Protocol):
     """Places that are had one after another."""
 
     def of(self, owner: str) -> AbstractAsyncContextManager[None]:
-        """Wait for a place, and have it within the context."""
+        """Waits for a place, and has it within the context."""
         ...

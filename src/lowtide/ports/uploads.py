@@ -35,7 +35,7 @@ class UploadStore(Protocol):
     async def add(
         self, upload: Upload, quota: StorageQuota | None = None, key: RequestKey | None = None
     ) -> str | None:
-        """Insert, unless `key` made an upload: its id. The ids are fresh. Raises QuotaReached,
+        """Inserts, unless `key` made an upload: its id. The ids are fresh. Raises QuotaReached,
         KeyTaken.
         """
         ...
@@ -51,7 +51,7 @@ class UploadStore(Protocol):
     async def add_part(
         self, part: UploadPart, now: datetime, quota: StorageQuota | None = None
     ) -> PartAnswer:
-        """Insert, in place of the part with the same number if there is one.
+        """Inserts, in place of the part with the same number if there is one.
 
         When the answer is not "kept", nothing has changed. Raises QuotaReached when the parts would
         have more bytes than were announced, and the quota no room for them.
@@ -71,11 +71,11 @@ class UploadStore(Protocol):
         ...
 
     async def let_go(self, upload_id: str, token: int) -> None:
-        """Give up the hold at once; nothing happens when it was lost."""
+        """Gives up the hold at once; nothing happens when it was lost."""
         ...
 
     async def let_all_go(self) -> int:
-        """Give up every hold: for the one process of a machine, whose holders died with the former
+        """Gives up every hold: for the one process of a machine, whose holders died with the former
         one. How many there were."""
         ...
 
@@ -86,5 +86,5 @@ class UploadStore(Protocol):
         ...
 
     async def cancel(self, project_id: str, upload_id: str, now: datetime) -> Upload | None:
-        """Take the event `cancel` where the state allows it; the upload as it then is."""
+        """Takes the event `cancel` where the state allows it; the upload as it then is."""
         ...

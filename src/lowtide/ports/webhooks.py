@@ -51,7 +51,7 @@ class WebhookStore(Protocol):
     """Endpoints of projects, and the secrets that sign for them."""
 
     async def add(self, endpoint: WebhookEndpoint, secret: str, *, most: int) -> None:
-        """Insert. Raises TooManyEndpoints where the project has `most`, also at one instant."""
+        """Inserts. Raises TooManyEndpoints where the project has `most`, also at one instant."""
         ...
 
     async def get(self, project_id: str, endpoint_id: str) -> WebhookEndpoint | None: ...
@@ -72,7 +72,7 @@ class WebhookStore(Protocol):
         ...
 
     async def rotate(self, owner_id: str, secret: str, now: datetime, *, overlap_s: float) -> None:
-        """Sign with `secret` from now on, and with those before it for `overlap_s` more.
+        """Signs with `secret` from now on, and with those before it for `overlap_s` more.
 
         The owner is an endpoint, or a project for addresses that batches name. The oldest go where
         there would be more than WEBHOOK_SECRETS_MAX.
@@ -104,15 +104,15 @@ class OutboxStore(Protocol):
     async def replay(
         self, project_id: str, endpoint_id: str, event_id: str | None, now: datetime, *, most: int
     ) -> int:
-        """Deliver once more, by a fresh schedule: that event, or without one the oldest `most` that
-        have failed; how many that are. A delivery that is pending is tried at once.
+        """Delivers once more, by a fresh schedule: that event, or without one the oldest `most`
+        that have failed; how many that are. A delivery that is pending is tried at once.
         """
         ...
 
     async def claim(
         self, worker_id: str, now: datetime, ttl_s: float, *, free: int, most: int
     ) -> list[ClaimedDelivery]:
-        """Lease up to `free` deliveries that are due, by `core.webhooks.turns.places_of`; no
+        """Leases up to `free` deliveries that are due, by `core.webhooks.turns.places_of`; no
         organization has more than `most` leased."""
         ...
 
@@ -123,11 +123,11 @@ class OutboxStore(Protocol):
         ...
 
     async def release(self, worker_id: str) -> int:
-        """End the leases of a process that is gone, or stops; how many there were."""
+        """Ends the leases of a process that is gone, or stops; how many there were."""
         ...
 
     async def forget(self, before: datetime, *, most: int) -> int:
-        """Delete deliveries that are over and older than that; how many."""
+        """Deletes deliveries that are over and older than that; how many."""
         ...
 
 

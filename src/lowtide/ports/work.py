@@ -42,7 +42,7 @@ class WorkStore(Protocol):
         without: Collection[tuple[str, str]] = (),
         supplied: Collection[str] = (),
     ) -> list[ChunkLease]:
-        """Lease up to `limit` waiting chunks of batches in progress, for any of `models`, but for
+        """Leases up to `limit` waiting chunks of batches in progress, for any of `models`, but for
         those of a (model, endpoint) of `without`, which no replica of this worker can work on.
 
         Order: first the batches that are marked as urgent (ports/capacity.py), then turn by turn of
@@ -76,11 +76,11 @@ class WorkStore(Protocol):
         ...
 
     async def reap(self, now: datetime) -> int:
-        """Take back chunks and tasks whose lease ran out; how many."""
+        """Takes back chunks and tasks whose lease ran out; how many."""
         ...
 
     async def release_worker(self, worker_id: str, now: datetime | None = None) -> int:
-        """Take back at once all that a worker, known to be dead, held. `now`: when it is noted
+        """Takes back at once all that a worker, known to be dead, held. `now`: when it is noted
         among the batches' events (ports/history.py); None: it is not."""
         ...
 

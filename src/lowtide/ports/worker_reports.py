@@ -14,7 +14,9 @@ class WorkerReportStore(Protocol):
     """The last report of each worker."""
 
     async def write(self, report: WorkerReport, *, forget_before: datetime) -> None:
-        """Replace the worker's own report, and forget those of others from before that instant."""
+        """Replaces the worker's own report, and forgets those of others from before that
+        instant.
+        """
         ...
 
     async def remove(self, worker_id: str) -> None:

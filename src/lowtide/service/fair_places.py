@@ -22,7 +22,7 @@ class FairPlaces:
 
     @asynccontextmanager
     async def of(self, owner: str) -> AsyncIterator[None]:
-        """Wait for a place, and have it within the context."""
+        """Waits for a place, and has it within the context."""
         await self._take(owner)
         try:
             yield

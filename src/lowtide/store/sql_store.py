@@ -204,7 +204,7 @@ class SqlStore:
         return self._live_rates
 
     async def open(self) -> None:
-        """Connect and bring the schema to head. Raises StoreError with what to do."""
+        """Connects and brings the schema to head. Raises StoreError with what to do."""
         file = self._db.file
         try:
             if file is not None:

@@ -135,7 +135,7 @@ class SqlTenants:
     async def _add(
         self, table: Table, values: Mapping[str, Any], owners: Table, owner_id: str
     ) -> bool:
-        """Insert, unless the owner is unknown."""
+        """Inserts, unless the owner is unknown."""
         async with self._db.write() as conn:
             known = await conn.scalar(select(owners.c.id).where(owners.c.id == owner_id))
             if known is not None:

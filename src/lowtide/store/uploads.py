@@ -186,7 +186,9 @@ async def _locked(conn: AsyncConnection, upload_id: str) -> Row[Any] | None:
 async def _take(
     conn: AsyncConnection, rows: Sequence[Row[Any]], event: UploadEvent, now: datetime, **more: Any
 ) -> int:
-    """Let locked uploads take `event` and let go of their parts. Raises IllegalUploadTransition."""
+    """Lets locked uploads take `event` and lets go of their parts. Raises
+    IllegalUploadTransition.
+    """
     if not rows:
         return 0
     ids = [row.id for row in rows]

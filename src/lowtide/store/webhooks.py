@@ -131,7 +131,7 @@ async def valid_secrets(conn: AsyncConnection, owner_id: str, now: datetime) -> 
 
 
 def fail_pending(endpoint_id: str) -> Update:
-    """Give up what is on its way to an endpoint that is called no more."""
+    """Gives up what is on its way to an endpoint that is called no more."""
     return (
         update(webhook_deliveries)
         .where(

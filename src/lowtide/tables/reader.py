@@ -51,8 +51,8 @@ def open_table(
     types: Mapping[str, str] | None = None,
     advance: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Table:
-    """Find and look through all files. `types`: by column, a word of `csv_rows.TYPES`. `advance` is
-    told how many files are done, and of how many.
+    """Finds and looks through all files. `types`: by column, a word of `csv_rows.TYPES`. `advance`
+    is told how many files are done, and of how many.
 
     Raises TableError for what cannot be read, and for files whose columns do not agree.
     """

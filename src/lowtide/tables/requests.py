@@ -129,7 +129,7 @@ def write_part(
     lines: BinaryIO,
     index: BinaryIO,
 ) -> WrittenPart:
-    """Write request lines until a bound is reached or the rows end, and an entry of the index for
+    """Writes request lines until a bound is reached or the rows end, and an entry of the index for
     each row taken. A row that alone passes the bound on bytes is written all the same, alone: what
     it meets is said by the server."""
     taken = written = size = 0

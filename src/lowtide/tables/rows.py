@@ -39,7 +39,7 @@ class RowQueue:
         return row if row is not None else next(self._rows, None)
 
     def put_back(self, row: Row) -> None:
-        """Give a row back, which `next` then gives again."""
+        """Gives a row back, which `next` then gives again."""
         self._kept = row
 
 

@@ -182,7 +182,7 @@ def _bucket_error(address: str, error: Exception) -> TableError:
 
 
 def upload(path: Path, address: str) -> None:
-    """Put a finished file at `address`, whole or not at all. Raises TableError."""
+    """Puts a finished file at `address`, whole or not at all. Raises TableError."""
     import obstore
     from obstore.exceptions import BaseError
     from obstore.store import from_url

@@ -49,7 +49,7 @@ def result_schema(table: Table, columns: ResultColumns) -> pa.Schema:
 
 
 def check_writable(kind: Format, schema: pa.Schema) -> None:
-    """Refuse now what the writer would refuse when everything has run. Raises TableError."""
+    """Refuses now what the writer would refuse when everything has run. Raises TableError."""
     binary = [field.name for field in schema if holds_bytes(field.type)]
     if kind in _TEXT_FORMATS and binary:
         raise TableError(

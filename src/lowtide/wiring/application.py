@@ -92,7 +92,7 @@ async def open_application(
     embedded: EmbeddedModel | None = None,
     on_progress: Callable[[str], None] = lambda _: None,
 ) -> AsyncIterator[Application]:
-    """Start everything; leaving the context drains (within `limits.DRAIN_S`) and closes.
+    """Starts everything; leaving the context drains (within `limits.DRAIN_S`) and closes.
 
     `on_progress` is called with what start-up is busy with, in words for a person. Raises
     ConfigError, DataDirError, StoreError, BlobError, ModelSourceError, EngineStartError.

@@ -88,7 +88,7 @@ class _Tally(msgspec.Struct):
 def make_backup(
     settings: Settings, dest: Path, on_progress: OnProgress = lambda *_: None
 ) -> BackupReport:
-    """Make a backup in the new folder `dest`, or go on with one that did not end.
+    """Makes a backup in the new folder `dest`, or goes on with one that did not end.
 
     Raises BackupError, StoreError, OSError; what is there by then is kept for the next try.
     """

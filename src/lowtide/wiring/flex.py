@@ -24,7 +24,7 @@ async def flex_results(
     *,
     alone: bool,
 ) -> AsyncIterator[None]:
-    """Hand results to waiting callers while the context lasts.
+    """Hands results to waiting callers while the context lasts.
 
     To be entered before the worker runs: what callers of a killed process waited for is not begun
     again. `alone`: no worker's loops run in this process, so it listens for itself.

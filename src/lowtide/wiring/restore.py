@@ -49,7 +49,7 @@ class RestoreReport(msgspec.Struct, frozen=True, kw_only=True):
 def restore_backup(
     settings: Settings, source: Path, on_progress: OnProgress = lambda *_: None
 ) -> RestoreReport:
-    """Put the backup `source` into the data directory of the settings.
+    """Puts the backup `source` into the data directory of the settings.
 
     Raises BackupError, DataDirError, OSError. After a failure of the second half the same call
     goes on where it stopped.
@@ -124,7 +124,7 @@ def _check_empty(data_dir: Path, blobs: Path) -> None:
 
 
 def _verify(source: Path, manifest: Manifest, on_progress: OnProgress) -> None:
-    """Compare every file with what the manifest says. Raises BackupError naming the first."""
+    """Compares every file with what the manifest says. Raises BackupError naming the first."""
     try:
         found = digest_of(_plain(source, DATABASE_FILE))
         if found != (manifest.database_sha256, manifest.database_bytes):

@@ -229,7 +229,9 @@ class Worker:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Run until left; then stop claiming, finish or give back, and commit what finished."""
+        """Runs until left; then stops claiming, finishes or gives back, and commits what
+        finished.
+        """
         await self._calibrations.load()  # before a batch is validated
         self._report.look(self._clock.monotonic())
         async with self._loops:
@@ -245,7 +247,7 @@ class Worker:
         await self._calibrations.tick(self._clock.now())
 
     async def _let_finish(self) -> None:
-        """End what was claimed: calls, a validation, an assembly. What has not ended in time is
+        """Ends what was claimed: calls, a validation, an assembly. What has not ended in time is
         cancelled by the end of the loops, and given back."""
         within_s = limits.DRAIN_S
         await asyncio.gather(

@@ -24,7 +24,7 @@ _OF_THE_CLOUD = ("http://169.254.169.254", "http://metadata.google.internal", "t
 
 @contextmanager
 def translated(key: str, place: str) -> Iterator[None]:
-    """Raise what obstore raises inside as a BlobError that says what to do."""
+    """Raises what obstore raises inside as a BlobError that says what to do."""
     try:
         yield
     except FileNotFoundError as error:

@@ -42,7 +42,7 @@ class StagedObject:
         self._staged = False
 
     def append(self, data: bytes | bytearray) -> None:
-        """Upload `data` behind what went before; the first call opens the upload in parts."""
+        """Uploads `data` behind what went before; the first call opens the upload in parts."""
         if self._upload is None:
             refuse_taken(self._store, self._key)  # before a long upload, not after
         self.open().write(data)
@@ -56,7 +56,7 @@ class StagedObject:
         return self._upload
 
     def finish(self, rest: bytes | bytearray) -> None:
-        """Append the rest and publish; what is staged goes in any case.
+        """Appends the rest and publishes it; what is staged goes in any case.
 
         Raises AlreadyExistsError when the key is taken.
         """
@@ -74,7 +74,7 @@ class StagedObject:
             self.discard()
 
     def discard(self) -> None:
-        """Remove what is staged; what cannot be removed now is left to `clean_up`."""
+        """Removes what is staged; what cannot be removed now is left to `clean_up`."""
         upload, self._upload = self._upload, None
         if upload is not None:
             with suppress(BaseError, OSError):
@@ -89,6 +89,6 @@ class StagedObject:
 
 
 def remove(store: "ObjectStore", key: str) -> None:
-    """Delete; some stores call a missing key an error, here it is none."""
+    """Deletes; some stores call a missing key an error, here it is none."""
     with suppress(FileNotFoundError):
         obstore.delete(store, key)

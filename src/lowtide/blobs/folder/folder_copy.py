@@ -38,7 +38,7 @@ class FolderCopy:
         return (self._target / key).is_file()
 
     def bring(self, source: Path, key: str) -> How | None:
-        """Link or copy the blob out of the folder `source`; None when it is not there.
+        """Links or copies the blob out of the folder `source`; None when it is not there.
 
         Raises OSError.
         """
@@ -85,14 +85,14 @@ class FolderCopy:
 
 
 def copy_private(here: Path, there: Path) -> None:
-    """Copy a file of the same two folders that is no blob. Raises OSError."""
+    """Copies a file of the same two folders that is no blob. Raises OSError."""
     there.touch(mode=0o600)
     there.chmod(0o600)
     shutil.copyfile(here, there)
 
 
 def make_private_folder(folder: Path) -> None:
-    """Make it and the parents that are missing, each its owner's alone. Raises OSError."""
+    """Makes it and the parents that are missing, each its owner's alone. Raises OSError."""
     missing = [folder, *folder.parents]
     for each in reversed([path for path in missing if not path.exists()]):
         each.mkdir(mode=0o700, exist_ok=True)

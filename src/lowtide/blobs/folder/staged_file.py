@@ -26,7 +26,7 @@ class StagedFile:
         self._fd: int | None = None
 
     def append(self, data: bytes | bytearray) -> None:
-        """Write all of `data`; the first call creates the file. Raises OSError."""
+        """Writes all of `data`; the first call creates the file. Raises OSError."""
         if self._fd is None:
             self._fd = self._create()
         rest = memoryview(data)
@@ -34,7 +34,7 @@ class StagedFile:
             rest = rest[os.write(self._fd, rest) :]
 
     def finish(self, rest: bytes | bytearray) -> None:
-        """Append the rest, make all durable, then visible; the temporary file goes in any case.
+        """Appends the rest, makes all durable, then visible; the temporary file goes in any case.
 
         Raises FileExistsError when the target is taken, OSError.
         """
@@ -52,7 +52,7 @@ class StagedFile:
             raise
 
     def discard(self) -> None:
-        """Remove the temporary file; safe to call at any moment and more than once."""
+        """Removes the temporary file; safe to call at any moment and more than once."""
         self._close()
         # A file system gone read-only keeps the leftover for `clean_up`; the first error counts.
         with contextlib.suppress(OSError):
@@ -89,7 +89,7 @@ class StagedFile:
 
 
 def remove_empty_folders(folder: Path, root: Path) -> None:
-    """Remove `folder` and its parents below `root`, up to the first that is not empty."""
+    """Removes `folder` and its parents below `root`, up to the first that is not empty."""
     with _folders_lock, contextlib.suppress(OSError):
         while folder != root:
             folder.rmdir()
@@ -97,7 +97,7 @@ def remove_empty_folders(folder: Path, root: Path) -> None:
 
 
 def _make_folder(folder: Path) -> None:
-    """Create it and its parents, each durable in its own parent. Raises OSError.
+    """Creates it and its parents, each durable in its own parent. Raises OSError.
 
     Under the lock, so that no second writer goes on in a folder whose name is not on the disk yet.
     """
@@ -116,7 +116,7 @@ def _make_folder(folder: Path) -> None:
 
 
 def sync(fd: int) -> None:
-    """Bring a file's bytes to the medium itself."""
+    """Brings a file's bytes to the medium itself."""
     if _FULL_SYNC is not None:
         fcntl.fcntl(fd, _FULL_SYNC)
     else:
@@ -124,7 +124,7 @@ def sync(fd: int) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Bring a folder's names to the medium."""
+    """Brings a folder's names to the medium."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(fd)

@@ -228,7 +228,7 @@ def services_over(store: SqlStore) -> AdminServices:
 
 @contextmanager
 def _alone_to_upgrade(database: Path) -> Iterator[None]:
-    """Hold the data directory while a schema of before is brought up to date.
+    """Holds the data directory while a schema of before is brought up to date.
 
     Raises DataDirError when a server runs on it: its statements are those of the old schema.
     """

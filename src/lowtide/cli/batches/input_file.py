@@ -96,7 +96,7 @@ def _first_line(path: Path) -> _FirstLine:
 def inspect(
     path: Path, validator: Validator, advance: Callable[[int, int], None] | None = None
 ) -> Inspection:
-    """Read the whole file once. `advance` is called with bytes done and bytes in all."""
+    """Reads the whole file once. `advance` is called with bytes done and bytes in all."""
     digest = hashlib.sha256()
     total = path.stat().st_size
     with path.open("rb") as stream:

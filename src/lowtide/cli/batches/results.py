@@ -29,7 +29,7 @@ def collect(
     quiet: bool,
     has_output: bool = False,
 ) -> JsonObject:
-    """Download what the batch has; where it went, and how many lines there are. An `output` of `-`
+    """Downloads what the batch has; where it went, and how many lines there are. An `output` of `-`
     is standard output; `has_output`: it has the lines already.
 
     A batch that ended without a single success leaves an empty output, so that whatever reads it
@@ -53,7 +53,7 @@ def collect(
 
 
 def collect_joined(client: ServerClient, batch_id: str, output: Path, errors: Path) -> JsonObject:
-    """Download the results of the batch and its retries, each line once; where they went, and how
+    """Downloads the results of the batch and its retries, each line once; where they went, and how
     many lines there are. Lines without success in any of them go to `errors`."""
     good: BinaryIO
     with ExitStack() as stack:
@@ -90,7 +90,7 @@ def _fetch(client: ServerClient, file_id: str, target: Path, quiet: bool) -> int
 
 
 def follow(client: ServerClient, batch_id: str, output: Path, *, quiet: bool) -> JsonObject:
-    """Write result lines to `output` as they are committed, until the batch is over.
+    """Writes result lines to `output` as they are committed, until the batch is over.
 
     They come in the order in which they finished; `collect` then puts the file in input order.
     """

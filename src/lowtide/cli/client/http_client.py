@@ -132,7 +132,7 @@ class HttpClient:
             yield answer
 
     def wait_to_retry(self, tried: int, error: httpx.TransportError | ServerRefused) -> None:
-        """Sleep before another try, where that makes sense; else raise what the failure comes to.
+        """Sleeps before another try, where that makes sense; else raises what the failure comes to.
 
         `tried` counts the tries before the one that failed.
         """

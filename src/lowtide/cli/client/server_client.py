@@ -59,7 +59,7 @@ class ServerClient:
     # ---- files ----
 
     def upload(self, path: Path, purpose: str, advance: Advance = _ignore) -> JsonObject:
-        """Send a file; a large one in parts, of which only the broken one is sent again.
+        """Sends a file; a large one in parts, of which only the broken one is sent again.
 
         `advance` may go back when something is repeated.
         """
@@ -86,12 +86,12 @@ class ServerClient:
         return self._http.call("DELETE", f"/files/{file_id}")
 
     def download(self, file_id: str, target: Path, advance: Advance = _ignore) -> Copied:
-        """Fetch a file's content to `target`. Goes on where a broken connection left off."""
+        """Fetches a file's content to `target`. Goes on where a broken connection left off."""
         with whole_file(target) as stream:
             return self.copy(file_id, stream, advance)
 
     def copy(self, file_id: str, stream: BinaryIO, advance: Advance = _ignore) -> Copied:
-        """Write a file's content to `stream`. Resumes by Range after a break."""
+        """Writes a file's content to `stream`. Resumes by Range after a break."""
         done = lines = tried = 0
         while True:
             before = done
@@ -121,7 +121,7 @@ class ServerClient:
                     yield fresh, total
 
     def copy_growth(self, file_id: str, offset: int, stream: BinaryIO) -> int:
-        """Write the result lines after the first `offset`, as far as they are committed.
+        """Writes the result lines after the first `offset`, as far as they are committed.
 
         Returns the count of lines up to the end of what was written. Raises httpx.TransportError
         when the connection breaks: what was written then may end inside a line.

@@ -46,20 +46,20 @@ class SteeringClient:
         return self._http.call("POST", f"/batches/{batch_id}/retry", json=dict(asked))
 
     def pause(self, batch_id: str, in_flight: str, *, operator: bool = False) -> JsonObject:
-        """Hold the batch; as the operator, the answer has its holds alone."""
+        """Holds the batch; as the operator, the answer has its holds alone."""
         path = f"{_ADMIN if operator else ''}/batches/{batch_id}/pause"
         return self._http.call("POST", path, json={"in_flight": in_flight})
 
     def resume(self, batch_id: str, *, operator: bool = False) -> JsonObject:
-        """Lift the hold that `pause` made."""
+        """Lifts the hold that `pause` made."""
         return self._http.call("POST", f"{_ADMIN if operator else ''}/batches/{batch_id}/resume")
 
     def change(self, batch_id: str, asked: Mapping[str, Any]) -> JsonObject:
-        """Change what is given: priority, completion_window, metadata."""
+        """Changes what is given: priority, completion_window, metadata."""
         return self._http.call("PATCH", f"/batches/{batch_id}", json=dict(asked))
 
     def delete(self, batch_id: str) -> JsonObject:
-        """Delete an ended batch with its results."""
+        """Deletes an ended batch with its results."""
         return self._http.call("DELETE", f"/batches/{batch_id}")
 
     def failures(self, batch_id: str) -> JsonObject:
@@ -77,8 +77,9 @@ class SteeringClient:
                 yield from lines
 
     def split_results(self, batch_id: str, output: BinaryIO, errors: BinaryIO) -> SplitResults:
-        """Write joined results: successes to `output`, the others to `errors`. Both must be able to
-        seek: after a broken connection they begin again."""
+        """Writes joined results: successes to `output`, the others to `errors`. Both must be able
+        to seek: after a broken connection they begin again.
+        """
         tried = 0
         while True:
             found = SplitResults()

@@ -78,7 +78,7 @@ def watch(
     on_change: OnChange | None = None,
     **polling: Any,
 ) -> JsonObject:
-    """Wait until the batch is over; the batch as the server tells it then.
+    """Waits until the batch is over; the batch as the server tells it then.
 
     `on_change` sees each answer that differs from the one before. `polling`, errors: as `polled`.
     """

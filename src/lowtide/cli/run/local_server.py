@@ -87,7 +87,7 @@ class LocalServer:
             raise self._failure from None  # why it is gone, rather than that it is
 
     def _leave(self) -> None:
-        """Stop and wait for the end; a second Ctrl-C stops at once."""
+        """Stops and waits for the end; a second Ctrl-C stops at once."""
 
         def end_now(_signal: int, _frame: FrameType | None) -> None:
             if self._is_whole_process:

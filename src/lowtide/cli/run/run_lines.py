@@ -137,7 +137,7 @@ def _remove_stale(batch: BatchView, paths: _Paths) -> None:
 def _run_batch(
     client: ServerClient, job: Job, folder: RunFolder, state: RunState, *, quiet: bool
 ) -> JsonObject:
-    """Upload, create and watch, leaving out what is done already. The batch at its end."""
+    """Uploads, creates and watches, leaving out what is done already. The batch at its end."""
     state = _record(folder, state)  # from here on there is something to go on with
     if state.file_id is None:
         with transfer_bar(f"Uploading {job.source.name}") as advance:

@@ -15,7 +15,7 @@ _object = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 def override_model(source: Path, target: Path, model: str) -> None:
-    """Write `source` to `target` with each body's `model` replaced."""
+    """Writes `source` to `target` with each body's `model` replaced."""
     name = msgspec.Raw(msgspec.json.encode(model))
     with source.open("rb") as lines, target.open("wb") as stream:
         _copy(lines, stream, name)

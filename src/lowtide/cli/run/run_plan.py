@@ -46,7 +46,7 @@ class Job:
 
 
 def check_paths(source: Path, output: Path, errors: Path) -> None:
-    """Refuse what cannot be read or written. Raises CommandError."""
+    """Refuses what cannot be read or written. Raises CommandError."""
     readable_input(source)
     for target in (output, errors):
         writable_target(target)
@@ -59,7 +59,7 @@ def check_paths(source: Path, output: Path, errors: Path) -> None:
 
 
 def plan_job(source: Path, endpoint: str | None, target: RunTarget) -> Job:
-    """Read the input and decide who answers. Raises CommandError, ConfigError, typer.Exit."""
+    """Reads the input and decides who answers. Raises CommandError, ConfigError, typer.Exit."""
     settings = config.load(target.config_file)
     server = check_target(target, settings)
     purpose = guess_purpose(source)

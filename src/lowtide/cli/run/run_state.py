@@ -89,7 +89,7 @@ class RunFolder:
         return state
 
     def save(self, state: KeptState) -> None:
-        """Write the state so that a crash leaves the old one or the new one."""
+        """Writes the state so that a crash leaves the old one or the new one."""
         part = self._state_file.with_suffix(".part")
         with part.open("wb") as stream:
             stream.write(msgspec.json.encode(state))
@@ -98,7 +98,7 @@ class RunFolder:
         part.replace(self._state_file)
 
     def clear(self) -> None:
-        """Forget everything, but keep the lock."""
+        """Forgets everything but keeps the lock."""
         self._state_file.unlink(missing_ok=True)
         for folder in (self.data_dir, self.parts_dir):
             shutil.rmtree(folder, ignore_errors=True)
@@ -140,7 +140,7 @@ def lock(output: Path) -> Iterator[RunFolder]:
 
 
 def check_same(state: RunState, asked: RunState, output: Path) -> None:
-    """Refuse to go on with another input, endpoint, server or model. Raises CommandError."""
+    """Refuses to go on with another input, endpoint, server or model. Raises CommandError."""
     changed = None
     if state.sha256 != asked.sha256:
         changed = f"the input {asked.input} is not what it was"

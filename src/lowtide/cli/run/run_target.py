@@ -209,7 +209,7 @@ def served_models(url: str, api_key: str | None) -> tuple[str, ...]:
 
 
 def _check_served(target: RunTarget, names: tuple[str, ...]) -> None:
-    """Refuse a file of requests that the engine would refuse one by one. Raises CommandError.
+    """Refuses a file of requests that the engine would refuse one by one. Raises CommandError.
 
     A model that was asked for by its option is only warned of: some engines take names that they do
     not list.

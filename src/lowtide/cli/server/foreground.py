@@ -116,8 +116,9 @@ class StopSignal:
 
 
 def run_until_stopped(body: Body) -> None:
-    """Run `body` with SIGINT, SIGTERM and SIGHUP led to its stopper. Raises KeyboardInterrupt for a
-    start that was abandoned."""
+    """Runs `body` with SIGINT, SIGTERM and SIGHUP led to its stopper. Raises KeyboardInterrupt for
+    a start that was abandoned.
+    """
 
     async def main() -> None:
         task = asyncio.current_task()

@@ -91,7 +91,7 @@ class _Server(uvicorn.Server):
 async def listening(
     app: "Starlette", bound: socket.socket, *, delay_s: float = 0.0
 ) -> AsyncIterator["asyncio.Task[None]"]:
-    """Serve `app` on `bound` while the context lasts; it accepts connections once entered.
+    """Serves `app` on `bound` while the context lasts; it accepts connections once entered.
 
     Yields the task that serves, which only ends by itself when something is badly wrong. On leaving
     in good order, requests are still accepted for `delay_s`, and their connections closed behind

@@ -23,7 +23,7 @@ def log_to_stderr() -> None:
 
 
 def log_to_file(path: Path) -> None:
-    """Append JSON lines to `path`, making its folder. It stays open until the process ends.
+    """Appends JSON lines to `path`, making its folder. It stays open until the process ends.
 
     A record that finds no room raises, and so ends the run with the words for a full disk: better
     than waiting unseen, and the same command goes on once there is room.

@@ -52,7 +52,7 @@ class SettingsFileWatch:
         return self._seen is not None and self._seen == before != self._read
 
     def note_read(self) -> None:
-        """Call it just before the file is read."""
+        """Remembers the file as it is; called just before the file is read."""
         self._read = self._stamp()
 
     def _stamp(self) -> _Stamp | None:
@@ -68,7 +68,7 @@ class SettingsFileWatch:
 async def reloading(
     asked: asyncio.Event, reader: SettingsReader, application: Application
 ) -> AsyncIterator[None]:
-    """Reload whenever `asked` is set or the file has changed, while the context lasts; several at
+    """Reloads whenever `asked` is set or the file has changed, while the context lasts; several at
     one time are one.
     """
     watch = SettingsFileWatch(reader.file)

@@ -61,7 +61,7 @@ def fitting_lines(client: ServerClient, part: Part, endpoint: str) -> int:
 
 
 def fetch_answers(client: ServerClient, batch: BatchView, files: PartFiles) -> Totals:
-    """Fetch the results of a batch that is over, and keep what the columns need of them."""
+    """Fetches the results of a batch that is over, and keeps what the columns need of them."""
     for file_id, path in ((batch.output_id, files.output), (batch.error_id, files.errors)):
         path.unlink(missing_ok=True)
         if file_id is not None:

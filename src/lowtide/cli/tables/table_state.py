@@ -100,7 +100,7 @@ class TableState(KeptState, frozen=True, kw_only=True):
 
 
 def check_same_table(state: TableState, asked: TableState, output: str) -> None:
-    """Refuse to go on with another table or other options. Raises CommandError."""
+    """Refuses to go on with another table or other options. Raises CommandError."""
     changed = None
     if state.identity != asked.identity:
         changed = f"the table {asked.table} is not what it was"

@@ -19,7 +19,7 @@ from rich.text import Text
 
 class _Console(Console):
     def on_broken_pipe(self) -> NoReturn:
-        """Let `main` decide: rich would exit with 1, which here means that lines failed."""
+        """Lets `main` decide: rich would exit with 1, which here means that lines failed."""
         raise BrokenPipeError
 
 
@@ -137,7 +137,7 @@ def is_live() -> bool:
 
 
 def close_stdout() -> None:
-    """Send what is left of standard output nowhere: its reader is gone, and exit stays quiet."""
+    """Sends what is left of standard output nowhere: its reader is gone, and exit stays quiet."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, sys.stdout.fileno())
     os.close(nowhere)

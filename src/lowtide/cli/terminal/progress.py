@@ -154,7 +154,7 @@ class BatchBar:
         return self._progress.tasks[0].time_remaining if self._progress is not None else None
 
     def show(self, batch: BatchView, outage: str = "") -> None:
-        """Draw the batch as it is now; `outage` says why this may be old."""
+        """Draws the batch as it is now; `outage` says why this may be old."""
         if self._progress is None:
             self._tell(batch, outage)
             return

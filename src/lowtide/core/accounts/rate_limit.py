@@ -80,7 +80,7 @@ class Bucket:
         return missing * MINUTE_S / self.capacity if self.capacity else MINUTE_S
 
     def take(self, amount: float, now_s: float) -> None:
-        """Take, or give back what is below zero. Debt ends at LIVE_DEBT_MINUTES_MAX."""
+        """Takes, or gives back what is below zero. Debt ends at LIVE_DEBT_MINUTES_MAX."""
         level = min(float(self.capacity), self.level(now_s) - amount)
         self._level = max(level, -float(self.capacity) * LIVE_DEBT_MINUTES_MAX)
 
@@ -195,7 +195,7 @@ class RateLimiter:
     def admit(
         self, key_id: str, model: str, allowance: Allowance, tokens: int, now_s: float
     ) -> RateDecision:
-        """Take one request and the `tokens` it may need, both or neither.
+        """Takes one request and the `tokens` it may need, both or neither.
 
         A call that could need more than a minute's worth waits for a full bucket, not for ever;
         what it really used is then owed.

@@ -121,7 +121,7 @@ class FailureCount:
 
 
 def add_to(groups: dict[tuple[str, str], FailureGroup], more: FailureGroup) -> tuple[str, str]:
-    """Count `more` among `groups`, which is changed; the key of the group that now has it."""
+    """Counts `more` among `groups`, which is changed; the key of the group that now has it."""
     if more.key not in groups and len(groups.keys() - {(OTHER, "")}) >= limits.FAILURE_SHAPES_MAX:
         more = FailureGroup(OTHER, "", more.requests, more.examples)
     known = groups.get(more.key)

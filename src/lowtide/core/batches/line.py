@@ -58,8 +58,8 @@ _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 def read_request(line: bytes) -> RequestLine:
-    """Read a line that passed validation; `engine_body` reads its body. Raises LineFormatError when
-    it is no such line any more.
+    """Reads a line that passed validation; `engine_body` reads its body. Raises LineFormatError
+    when it is no such line any more.
     """
     try:
         envelope = _envelope.decode(line)

@@ -94,7 +94,7 @@ def pack_entries(entries: Iterable[PlanEntry]) -> bytes:
 
 
 def unpack_entries(data: bytes) -> list[PlanEntry]:
-    """Read records back. Raises PlanError when `data` ends inside one."""
+    """Reads records back. Raises PlanError when `data` ends inside one."""
     if len(data) % RECORD_BYTES:
         raise PlanError(f"{len(data)} bytes are no whole number of {RECORD_BYTES}-byte records")
     return [PlanEntry(*record) for record in _RECORD.iter_unpack(data)]
@@ -111,7 +111,7 @@ def build_plan(
     orders: Mapping[str, RunOrder] = MappingProxyType({}),
     warnings: tuple[BatchError, ...] = (),
 ) -> Plan:
-    """Lay the models' packed records end to end and cut them into chunks.
+    """Lays the models' packed records end to end and cuts them into chunks.
 
     Models come in the order of the mapping; their records as `orders` says, else as they were
     packed. `bounds`: by model, `output_tokens` and `unbounded` of ModelTotals.
@@ -142,7 +142,7 @@ def _reordered(records: bytes | bytearray, order: RunOrder) -> bytes:
 def _cut(
     records: bytes | bytearray, order: RunOrder | None = None
 ) -> Iterator[tuple[int, int, int]]:
-    """Yield (count, input_tokens, input_bytes) of each chunk of one model's records.
+    """Yields (count, input_tokens, input_bytes) of each chunk of one model's records.
 
     A line larger than CHUNK_BYTES_MAX gets a chunk of its own: it must run somewhere. A chunk that
     is nearly full ends where the next run of alike prompts begins, so that a run stays together.

@@ -71,7 +71,7 @@ class SegmentFormatError(Exception):
 def encode_segment(
     chunks: Iterable[tuple[ChunkKey, int, Sequence[Finished]]],
 ) -> tuple[bytes, list[Slice]]:
-    """Pack `(chunk, lease token, outcomes)` into a segment's bytes and the slices that describe
+    """Packs `(chunk, lease token, outcomes)` into a segment's bytes and the slices that describe
     it.
     """
     parts: list[bytes] = []
@@ -103,7 +103,7 @@ def encode_segment(
 
 
 def decode_index(data: bytes, *, offset: int, completed: int, failed: int) -> list[IndexEntry]:
-    """Read a slice's index. `offset` is where the slice starts in its segment.
+    """Reads a slice's index. `offset` is where the slice starts in its segment.
 
     Raises SegmentFormatError when `data` is not `completed + failed` records long.
     """

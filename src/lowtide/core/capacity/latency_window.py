@@ -87,7 +87,7 @@ class LatencyWindow:
         self._begin(float("-inf"), 1)
 
     def adopt(self, fresh: "LatencyWindow") -> None:
-        """Go on with the bounds of `fresh`, and with the width that was learned, if it fits."""
+        """Goes on with the bounds of `fresh`, and with the width that was learned, if it fits."""
         self.width_max = fresh.width_max
         self.width = min(self.width, self.width_max)
         self._timeout_s = fresh._timeout_s
@@ -224,7 +224,7 @@ class LatencyWindow:
     def _widen(
         self, level: Level, now_s: float, step: int, wanted: int = 0, *, is_due: bool = False
     ) -> None:
-        """Try `step` times the width. At worst, each call then takes so many times as long."""
+        """Tries `step` times the width. At worst, each call then takes so many times as long."""
         is_risky = step * level.latency_s > self._timeout_s and (self._was_cut or not is_due)
         if self.width >= self.width_max or is_risky:
             self._hold_s = limits.LEARN_HOLD_S_MAX if is_risky else self._hold_s

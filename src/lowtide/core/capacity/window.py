@@ -80,8 +80,8 @@ class WindowController:
         self._width_bound: Bound = "start"
 
     def adopt(self, fresh: "WindowController") -> None:
-        """Go on with the bounds of `fresh`; what was learned of the engine stays. A window that an
-        operator names is where it begins, so it is taken at once.
+        """Goes on with the bounds of `fresh`; what was learned of the engine stays. A window that
+        an operator names is where it begins, so it is taken at once.
         """
         self.window_max = fresh.window_max
         self._automatic = fresh._automatic
@@ -219,7 +219,7 @@ class WindowController:
         return float(sum(young[:waiting])), float(sum(young[waiting : waiting + 2]))
 
     def _steer(self, change: MetricsDelta, own: int, live: LiveSeen, now_s: float) -> None:
-        """Cut, or grow if the window is used."""
+        """Cuts, or grows if the window is used."""
         is_told = change.itl_p50_s is not None  # else the mean of our own answers stands for it
         p50_s = change.itl_p50_s if is_told else self.work.token_gap_s
         has_live = self.live.calls > 0 and not self.bounds_steps

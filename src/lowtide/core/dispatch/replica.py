@@ -199,7 +199,7 @@ class Replica:
             self.controller.pacer.sent(tokens, now_s)
 
     def resize(self, now_s: float) -> None:
-        """Fit the window to what refusals, the controller and the end of the queue leave of it."""
+        """Fits the window to what refusals, the controller and the end of the queue leave of it."""
         self.window = self._unrefused
         if self.controller is not None:
             live = self.controller.live
@@ -216,7 +216,7 @@ class Replica:
             self.places = min(self.places, self.drain_share)
 
     def limit_drain(self, share: int | None, now_s: float) -> None:
-        """Take no more than this share of what is left at the end of the queue; None: no bound."""
+        """Takes no more than this share of what is left at the end of the queue; None: no bound."""
         self.drain_share = share
         self.resize(now_s)
 

@@ -53,7 +53,7 @@ def settle(
     batches: Mapping[str, BatchRecord],
     stored: frozenset[ChunkKey],
 ) -> Settlement:
-    """Decide the commit. `chunks` are those it names, as far as they exist, `batches` theirs;
+    """Decides the commit. `chunks` are those it names, as far as they exist, `batches` theirs;
     `stored` are chunks that have slices of this commit's segment already.
     """
     owned = _owned(commit, chunks)

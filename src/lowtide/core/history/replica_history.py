@@ -190,7 +190,7 @@ def spans_of(
 
 
 def stretches(buckets: Iterable[datetime]) -> Iterator[tuple[datetime, datetime]]:
-    """Begin and end of each time that those buckets, in order, cover without a gap."""
+    """The begin and end of each time that those buckets, in order, cover without a gap."""
     width = timedelta(seconds=limits.REPLICA_BUCKET_S)
     since: datetime | None = None
     until: datetime | None = None

@@ -38,7 +38,7 @@ class OpenTime:
             self._sums = list(accumulate(opened, initial=0.0))
 
     def until(self, at: datetime) -> float:
-        """Open seconds from now until then; none where it is past."""
+        """The seconds of operation from now until then; 0 where it is past."""
         seconds = max(0.0, (at - self._now).total_seconds())
         if self._sums is None:
             return seconds

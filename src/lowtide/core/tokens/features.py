@@ -89,7 +89,7 @@ _UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 def features_of_line(line: bytes | memoryview) -> Features:
-    """Measure the body of a whole input line."""
+    """Measures the body of a whole input line."""
     try:
         return _measure_body(_line.decode(line).body)
     except _UNREADABLE:

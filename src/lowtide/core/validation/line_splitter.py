@@ -38,7 +38,7 @@ class LineSplitter:
         return len(self._held)
 
     def cut(self, block: bytes) -> Iterator[CutLine]:
-        """Yield the lines that end in this block."""
+        """Yields the lines that end in this block."""
         self._open = not block.endswith(b"\n")
         if self._skipping:
             end = block.find(b"\n") + 1
@@ -58,12 +58,12 @@ class LineSplitter:
         self._hold(data[end:])
 
     def finish(self) -> Iterator[CutLine]:
-        """Yield the last line if it lacks its ending."""
+        """Yields the last line if it lacks its ending."""
         if self._open:
             yield from self.cut(b"\n")
 
     def _whole_lines(self, data: bytes, end: int) -> Iterator[CutLine]:
-        """Yield every line of `data[:end]`, which ends with a line ending."""
+        """Yields every line of `data[:end]`, which ends with a line ending."""
         view = memoryview(data)
         # One check over the whole block costs a third of a check for each line; only a block that
         # fails is looked at line by line.
@@ -86,7 +86,7 @@ class LineSplitter:
         self.lines = number
 
     def _hold(self, tail: bytes) -> None:
-        """Keep the start of a line, unless it can only turn out too long."""
+        """Keeps the start of a line, unless it can only turn out too long."""
         self._held += tail
         if len(self._held) > self._line_bytes_max + _BESIDE_LINE_BYTES:
             self._skipping = True

@@ -151,7 +151,7 @@ class Validator:
         return too_many or has_all or is_refused
 
     def feed(self, block: bytes | bytearray | memoryview) -> None:
-        """Take the next bytes of the file, cut anywhere.
+        """Takes the next bytes of the file, cut anywhere.
 
         Takes time and transient memory in proportion to the block: VALIDATE_BLOCK_BYTES is meant.
         """
@@ -330,7 +330,7 @@ class Validator:
         return diagnosis.custom_id
 
     def _report_duplicates(self) -> None:
-        """Put the duplicates among the bad lines, in file order; as an error one comes first."""
+        """Puts the duplicates among the bad lines, in file order; as an error one comes first."""
         repeated = self._custom_ids.repeated()
         self._custom_ids = CustomIds()  # let go of them, before the plan takes its memory
         if not len(repeated):

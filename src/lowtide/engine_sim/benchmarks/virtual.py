@@ -105,7 +105,7 @@ class VirtualWorld:
         return self.now
 
     def submit(self, replica: int, request: SimRequest) -> None:
-        """Give a request to an engine; it takes part from that engine's next step.
+        """Gives a request to an engine; it takes part from that engine's next step.
 
         Raises ValueError as `SimEngine.submit`, and ConnectionError while the replica is down."""
         if replica in self._down:
@@ -116,11 +116,11 @@ class VirtualWorld:
             self._wake(replica)
 
     def abort(self, replica: int, request_id: str | int) -> SimRequest | None:
-        """Take a request back; nothing more is said about it. None when it has ended already."""
+        """Takes a request back; nothing more is said about it. None when it has ended already."""
         return self.engines[replica].abort(request_id)
 
     def at(self, time: float, call: Callable[[], None]) -> None:
-        """Call at an instant, which is not before `now`."""
+        """Calls at an instant, which is not before `now`."""
         self._schedule(max(time, self.now), call)
 
     def crash(self, replica: int, down_s: float) -> None:
@@ -161,7 +161,7 @@ class VirtualWorld:
         self._next_poll()
 
     def _wake(self, replica: int) -> None:
-        """Begin a step once all that happens at this instant has happened."""
+        """Begins a step once all that happens at this instant has happened."""
         epoch = self._epochs[replica]
         self._schedule(self.now, lambda: self._begin(replica, epoch))
 

@@ -182,7 +182,7 @@ def _natural_length(
 
 
 def _fitted(prompt: int, made: int, limit: int | None, options: ServerOptions) -> int:
-    """Refuse as vLLM does what was asked for and cannot fit; else stay within the context."""
+    """Refuses as vLLM does what was asked for and cannot fit; else stays within the context."""
     room = options.context_max - prompt
     if room < 1 or (limit is not None and limit > room):
         raise Refusal(
@@ -195,7 +195,9 @@ def _fitted(prompt: int, made: int, limit: int | None, options: ServerOptions) -
 
 
 def _priority(body: Mapping[str, Any], headers: Mapping[str, str], options: ServerOptions) -> int:
-    """Lower goes first, whatever the face's sign."""
+    """The call's priority as the scheduler orders it: a lower one goes first, whatever the face's
+    sign.
+    """
     given = body.get("priority")
     if options.face == "vllm":
         header = headers.get("x-vllm-priority", "")

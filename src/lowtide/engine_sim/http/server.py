@@ -106,7 +106,7 @@ class Simulator:
             raise asking.Refusal(400, str(error)) from None
 
     async def _watch(self, call: Call, receive: Receive) -> None:
-        """Abort when the client is gone."""
+        """Aborts when the client is gone."""
         while (await receive())["type"] != "http.disconnect":
             pass
         self.engine.abort(call)

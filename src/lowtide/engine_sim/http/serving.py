@@ -53,7 +53,7 @@ class _Server(uvicorn.Server):
         self.cut(None)
 
     def cut(self, client: object) -> None:
-        """Reset the connection of this client, or every connection for None."""
+        """Resets the connection of this client, or every connection for None."""
         for connection in list(self.server_state.connections):
             transport = getattr(connection, "transport", None)
             if transport is not None and client in (None, getattr(connection, "client", None)):
@@ -64,7 +64,7 @@ class _Server(uvicorn.Server):
 async def served(
     options: ServerOptions, bound: socket.socket | None = None
 ) -> AsyncIterator[ServedSimulator]:
-    """Serve on a bound socket, or on a free port of 127.0.0.1. OSError when there is none."""
+    """Serves on a bound socket, or on a free port of 127.0.0.1. OSError when there is none."""
     listener = bound or socket.create_server(("127.0.0.1", 0))
     servers: list[_Server] = []
 

@@ -50,7 +50,7 @@ class DecodeSet:
         self.context += self.context_of(request)
 
     def remove(self, request: SimRequest) -> None:
-        """Take one out, with `made` as of the completed steps; the caller sets its state."""
+        """Takes one out, with `made` as of the completed steps; the caller sets its state."""
         request.made = self.made(request)
         self._crossing[self._phase(request)] -= 1
         self.count -= 1
@@ -64,7 +64,7 @@ class DecodeSet:
         self._enter(request)
 
     def advance(self, advancing: int) -> list[SimRequest]:
-        """Complete a step in which so many of them got a token; those that finished by it."""
+        """Completes a step in which so many of them got a token; those that finished by it."""
         self.steps += 1
         self.context += advancing
         return [

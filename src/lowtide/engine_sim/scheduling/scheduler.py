@@ -120,7 +120,7 @@ class StepScheduler:
         return request.made
 
     def abort(self, request: SimRequest, plan: StepPlan | None) -> None:
-        """Forget a request that waits or runs; `plan` is the step under way, if any."""
+        """Forgets a request that waits or runs; `plan` is the step under way, if any."""
         if request.state is State.WAITING:
             self.waiting.discard(request, State.ABORTED)
         else:
@@ -128,8 +128,8 @@ class StepScheduler:
             request.state = State.ABORTED
 
     def _take_all(self, plan: StepPlan) -> Literal["tokens", "blocks"] | None:
-        """Let all that run have what they want, if that can be told without looking at each; or
-        say what there is too little of."""
+        """Lets all that run have what they want, if that can be told without looking at each; or
+        says what there is too little of."""
         decodes = self.decodes
         budget = self.config.max_num_batched_tokens - decodes.count
         blocks = decodes.blocks_due()

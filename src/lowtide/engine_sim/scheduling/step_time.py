@@ -95,7 +95,7 @@ class StepTimeModel:
         )
 
     def observe(self, shape: StepShape, seconds: float) -> None:
-        """Learn from a step that took so long. One without tokens or time says nothing."""
+        """Learns from a step that took so long. One without tokens or time says nothing."""
         if shape.tokens <= 0 or seconds <= 0:
             return
         self.steps += 1

@@ -57,7 +57,7 @@ class WaitingQueue:
         return self._line[0]
 
     def remove_head(self) -> None:
-        """Take out what `head` gave; its state is the caller's to set."""
+        """Takes out what `head` gave; its state is the caller's to set."""
         self._count -= 1
         if self._by_priority:
             heapq.heappop(self._heap)
@@ -65,7 +65,7 @@ class WaitingQueue:
             self._line.popleft()
 
     def discard(self, request: SimRequest, state: State) -> None:
-        """Mark one that waits as gone."""
+        """Marks one that waits as gone."""
         request.state = state
         self._count -= 1
 

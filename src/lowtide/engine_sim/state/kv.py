@@ -64,7 +64,7 @@ class KvCache:
         return hits, found, spare
 
     def admit(self, request: SimRequest, hits: Hits) -> None:
-        """Use the blocks that were found."""
+        """Uses the blocks that were found."""
         for node, blocks in hits:
             self._touch(node, blocks)
             node.users[blocks] = node.users.get(blocks, 0) + 1
@@ -73,7 +73,7 @@ class KvCache:
             request.held.append(blocks)
 
     def take(self, blocks: int) -> None:
-        """Take free blocks, evicting what they hold; the caller saw that there are so many."""
+        """Takes free blocks, evicting what they hold; the caller saw that there are so many."""
         self.free -= blocks
         queue = self._queue
         while blocks:
@@ -92,7 +92,7 @@ class KvCache:
                 queue.popleft()
 
     def publish(self, request: SimRequest, tokens: int) -> None:
-        """Let others find the full blocks among the first `tokens` of a request's tokens."""
+        """Lets others find the full blocks among the first `tokens` of a request's tokens."""
         if not self._finds_prefixes:
             return
         size = self.block_tokens
@@ -138,7 +138,7 @@ class KvCache:
         return freed
 
     def forget(self) -> None:
-        """Drop all that is cached. Raises ValueError while blocks are in use, as vLLM refuses."""
+        """Drops all that is cached. Raises ValueError while blocks are in use, as vLLM refuses."""
         if self.free != self.blocks:
             raise ValueError("blocks are in use")
         self._root = CacheNode(None, (0, None))
@@ -162,7 +162,7 @@ class KvCache:
         request.held.append(0)
 
     def _grow(self, request: SimRequest, depth: int, wanted: int) -> None:
-        """Extend what a request has in one of its nodes to the first `wanted` blocks."""
+        """Extends what a request has in one of its nodes to the first `wanted` blocks."""
         node, held = request.nodes[depth], request.held[depth]
         if wanted <= held:
             return
@@ -178,7 +178,7 @@ class KvCache:
         request.held[depth] = wanted
 
     def _touch(self, node: CacheNode, blocks: int) -> None:
-        """Take the first `blocks` of a node out of the queue of free ones."""
+        """Takes the first `blocks` of a node out of the queue of free ones."""
         while node.held < blocks:
             spare = node.spare[-1]
             upto = min(blocks, spare.end)

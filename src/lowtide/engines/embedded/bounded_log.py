@@ -44,7 +44,7 @@ class BoundedLog:
         self._partial = b""
 
     def write(self, block: bytes) -> None:
-        """Append `block`, wherever its line ends fall. What a full disk refuses is lost."""
+        """Appends `block`, wherever its line ends fall. What a full disk refuses is lost."""
         with suppress(OSError):
             if self._file.tell() + len(block) > self._half:
                 self._rotate()
@@ -56,7 +56,7 @@ class BoundedLog:
         ]  # a line without an end must not grow in memory
 
     def close(self) -> None:
-        """Close the file; nothing can be written any more."""
+        """Closes the file; nothing can be written any more."""
         self._file.close()
 
     def _rotate(self) -> None:

@@ -36,7 +36,7 @@ _PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Serve until the parent goes away. Returns 1 when the server could not be started."""
+    """Serves until the parent goes away. Returns 1 when the server could not be started."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which decides
     options = _parse(arguments)
     _die_with_parent(options.parent)

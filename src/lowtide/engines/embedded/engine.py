@@ -63,7 +63,7 @@ class GiveUp:
 
 
 def after_exit(end: ChildExit, failures: int, *, has_served: bool) -> Restart | GiveUp:
-    """Decide what follows when a child has ended that was not asked to.
+    """Decides what follows when a child has ended that was not asked to.
 
     An engine that has served is restarted for ever, at a falling rate: its model is known to be
     good. One that never served gives up at once when llama.cpp refused the model, and after some
@@ -140,7 +140,7 @@ class EmbeddedEngine:
         return self._pid
 
     async def start(self) -> str:
-        """Start the child, wait until it serves, return the base URL.
+        """Starts the child, waits until it serves, returns the base URL.
 
         Raises EngineStartError, and OSError when the log cannot be written; nothing runs on then.
         """
@@ -159,7 +159,9 @@ class EmbeddedEngine:
         return self.url
 
     async def aclose(self) -> None:
-        """End the child and wait for its end. Calls in flight break. Safe to call twice."""
+        """Ends the child and waits until it has ended. Calls in flight break. Safe to call
+        twice.
+        """
         if self._supervisor is not None:
             self._supervisor.cancel()
             await asyncio.wait((self._supervisor,))
@@ -191,7 +193,7 @@ class EmbeddedEngine:
         return EngineStartError(code, message, self._log_path)
 
     def _reserve_port(self) -> None:
-        """Choose the port, and on Linux keep it: bound here, never listening.
+        """Chooses the port, and on Linux keeps it: bound here, never listening.
 
         SO_REUSEADDR shares it with the child, and no other program is given it meanwhile.
         Elsewhere two sockets cannot share an address like this; a port lost between two children
@@ -207,7 +209,7 @@ class EmbeddedEngine:
             self._reserved.close()
 
     async def _supervise(self, spec: ChildSpec, log: BoundedLog) -> None:
-        """Keep a child alive until cancelled. Raises EngineStartError when it gives up."""
+        """Keeps a child alive until cancelled. Raises EngineStartError when it gives up."""
         failures = 0
         has_served = False
         try:

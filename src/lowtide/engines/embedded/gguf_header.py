@@ -46,7 +46,7 @@ class GgufHeader:
 
 
 def read_header(path: Path) -> GgufHeader:
-    """Read the metadata of `path`. Raises GgufError, and OSError when it cannot be opened."""
+    """Reads the metadata of `path`. Raises GgufError, and OSError when it cannot be opened."""
     with path.open("rb") as file:
         try:
             facts = _read_facts(file)

@@ -69,8 +69,8 @@ async def run_child(
     on_ready: Callable[[int], None],
     environment: Mapping[str, str] = MappingProxyType({}),
 ) -> ChildExit:
-    """Start `command`, with `environment` beside this process's own variables, call `on_ready(pid)`
-    once it serves, return when it has ended.
+    """Starts `command`, with `environment` beside this process's own variables, calls
+    `on_ready(pid)` once it serves, returns when it has ended.
 
     Cancelling this ends the child. Nothing is raised for what the child or the system does.
     """
@@ -100,7 +100,7 @@ async def run_child(
 async def _watch(
     process: asyncio.subprocess.Process, on_ready: Callable[[int], None]
 ) -> tuple[str, int, float | None]:
-    """Wait for the report, then for the end: (code, exit status, seconds of service)."""
+    """Waits for the report, then for the end: (code, exit status, seconds of service)."""
     clock = asyncio.get_running_loop().time
     try:
         async with asyncio.timeout(limits.EMBEDDED_START_TIMEOUT_S):

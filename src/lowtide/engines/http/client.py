@@ -109,7 +109,7 @@ class HttpEngine:
 
     @property
     def connections_open(self) -> int:
-        """Open connections, idle ones included."""
+        """The number of open connections, idle ones included."""
         return self._pool.connections_open
 
     @property
@@ -192,7 +192,7 @@ class HttpEngine:
         return attempt
 
     async def aclose(self) -> None:
-        """Close all connections. Calls in flight end as `broken`, those that wait as `connect`."""
+        """Closes all connections. Calls in flight end as `broken`, those that wait as `connect`."""
         await self._pool.aclose()
 
     async def _has_new_key(self, answer: Attempt | HttpReplyStream, used: str | None) -> bool:
@@ -280,7 +280,7 @@ async def _begin(
     deadline: float,
     owner: str,
 ) -> HttpReplyStream | NoReply:
-    """Send the request and wait for the head of its reply."""
+    """Sends the request and waits for the head of its reply."""
     if isinstance(connection, NoReply):
         return connection
     stream = HttpReplyStream(silence_s)

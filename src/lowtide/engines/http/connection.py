@@ -128,7 +128,8 @@ class Connection(asyncio.Protocol):
     def expect(
         self, now: float, deadline: float, stream: HttpReplyStream | None = None
     ) -> asyncio.Future[Attempt]:
-        """Begin an exchange; write the request right after. Times are `loop.time()` seconds.
+        """Begins an exchange; the caller writes the request right after. Times are `loop.time()`
+        seconds.
 
         The future always gets a result, by `deadline` at the latest; it never gets an exception.
         With a `stream` the body goes there, and each block that comes moves the deadline on.
@@ -152,12 +153,12 @@ class Connection(asyncio.Protocol):
         return answer
 
     def write(self, message: bytes) -> None:
-        """Send a small request whole."""
+        """Sends a small request whole."""
         assert self._transport is not None
         self._transport.write(message)
 
     async def write_blocks(self, head: bytes, body: bytes) -> None:
-        """Send a large request no faster than the engine takes it; returns early once answered."""
+        """Sends a large request no faster than the engine takes it; returns early once answered."""
         assert self._transport is not None
         self._sending = True
         self._transport.write(head)
@@ -172,7 +173,7 @@ class Connection(asyncio.Protocol):
         self._sending = False
 
     def abort(self) -> None:
-        """Close the socket at once. An exchange in progress, if any, gets no answer."""
+        """Closes the socket at once. An exchange in progress, if any, gets no answer."""
         self._spent = True
         self._answer = self._stream = None
         self.hold.end()
@@ -180,7 +181,7 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
 
     def fail(self, why: NoReply) -> None:
-        """End an exchange in progress with `why` and close the socket."""
+        """Ends an exchange in progress with `why` and closes the socket."""
         self._settle(why)
         self.abort()
 
@@ -320,7 +321,7 @@ class Connection(asyncio.Protocol):
         self._retry_after = self._retry_after_ms = None
 
     def _refuse(self, why: NoReply) -> None:
-        """Decide, from inside the parser, that the rest of the answer does not matter."""
+        """Decides, from inside the parser, that the rest of the answer does not matter."""
         self._spent = True
         if self._result is None:
             self._result = why

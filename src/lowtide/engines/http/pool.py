@@ -51,7 +51,7 @@ class ConnectionPool:
 
     @property
     def connections_open(self) -> int:
-        """Open connections, idle ones included."""
+        """The number of open connections, idle ones included."""
         return len(self._open)
 
     @property
@@ -97,7 +97,7 @@ class ConnectionPool:
             self._waiters.joined(owner)
 
     async def connect(self, deadline: float) -> Connection | NoReply:
-        """Open a connection in a slot the caller holds; without success the slot is given back."""
+        """Opens a connection in a slot the caller holds; without success the slot is given back."""
         loop = asyncio.get_running_loop()
         connection: Connection | None = None
         timeout = asyncio.timeout_at(min(deadline, loop.time() + self._connect_timeout_s))
@@ -127,7 +127,7 @@ class ConnectionPool:
         return connection
 
     def release(self, connection: Connection) -> None:
-        """Give back a connection: kept if it can serve again, closed if not."""
+        """Gives back a connection: kept if it can serve again, closed if not."""
         if not connection.is_clean or self._is_closed:
             connection.abort()
             self._free_slot(connection)
@@ -138,7 +138,9 @@ class ConnectionPool:
                 self._idle_timer = loop.call_later(self._idle_s, self._close_idle)
 
     async def aclose(self) -> None:
-        """Close every connection and turn every waiter away; returns when the sockets are gone."""
+        """Closes every connection and turns every waiter away; returns when the sockets are
+        gone.
+        """
         self._is_closed = True
         if self._idle_timer is not None:
             self._idle_timer.cancel()
@@ -200,7 +202,7 @@ class ConnectionPool:
             self._free_slot()
 
     def _close_idle(self) -> None:
-        """Close what was idle for `idle_s`; asks to be called again while anything is idle."""
+        """Closes what was idle for `idle_s`; asks to be called again while anything is idle."""
         self._idle_timer = None
         loop = asyncio.get_running_loop()
         now = loop.time()

@@ -64,7 +64,7 @@ class Proxy(msgspec.Struct, frozen=True):
 
 
 def parse_url(url: str) -> EngineAddress:
-    """Take an engine URL apart; ValueError with a clear text when it cannot be one.
+    """Takes an engine URL apart; ValueError with a clear text when it cannot be one.
 
     No text has the URL in it, or a part of it: a mistaken one may hold a password anywhere.
     """
@@ -90,7 +90,7 @@ def parse_url(url: str) -> EngineAddress:
 
 
 def parse_proxy(url: str) -> Proxy:
-    """Take `http://user:password@host:port` apart; ValueError as `parse_url`."""
+    """Takes `http://user:password@host:port` apart; ValueError as `parse_url`."""
     parts = _split(url, "the proxy", ("http",))
     if parts.path.rstrip("/") or parts.query or parts.fragment:
         raise ValueError("the proxy must end after its port")

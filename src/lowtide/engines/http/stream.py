@@ -52,7 +52,7 @@ class HttpReplyStream:
     # ---- for the client ----
 
     async def head(self) -> NoReply | None:
-        """Wait for status and headers; what came instead, if they do not come."""
+        """Waits for status and headers; what came instead, if they do not come."""
         while not self._opened and not self._ended:
             await self._wait()
         return None if self._opened else self._end

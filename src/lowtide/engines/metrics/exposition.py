@@ -56,7 +56,7 @@ class Samples:
         return tuple(sorted(sums.items())) if math.inf in sums else ()
 
     def keep(self, wanted: Callable[[Labels], bool]) -> None:
-        """Drop the samples whose labels are not wanted."""
+        """Drops the samples whose labels are not wanted."""
         for name, series in self._series.items():
             self._series[name] = [sample for sample in series if wanted(sample[0])]
 

@@ -87,7 +87,7 @@ async def fetch(
 async def _download(
     client: "httpx.AsyncClient", url: str, file: IO[bytes], on_progress: Callable[[str], None]
 ) -> None:
-    """Write what `url` holds into `file`. Raises unless it is the demo model, byte for byte."""
+    """Writes what `url` holds into `file`. Raises unless it is the demo model, byte for byte."""
     digest = hashlib.sha256()
     done = told = 0
     async with client.stream("GET", url) as answer:

@@ -17,7 +17,7 @@ FILE_BYTES: Final = 419_360
 
 
 def random_model(path: Path) -> Path:
-    """Write the random model to `path` unless an intact copy is there; return `path`.
+    """Writes the random model to `path` unless an intact copy is there; returns `path`.
 
     The write is atomic (temporary file, then rename): several processes may do this at once.
     Raises OSError when the folder cannot be written.

@@ -47,7 +47,9 @@ _Weights = NDArray[np.float32]
 
 
 def write_random(path: Path, context_tokens: int) -> None:
-    """Write the whole model to `path`; prompt and answer have `context_tokens`. Raises OSError."""
+    """Writes the whole model to `path`; prompt and answers have `context_tokens`. Raises
+    OSError.
+    """
     logging.getLogger("gguf").setLevel(logging.WARNING)  # it logs its plan at INFO for every file
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_name("Lowtide (random weights)")

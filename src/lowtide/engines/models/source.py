@@ -42,7 +42,8 @@ class ResolvedModel:
 
 
 def resolve_model(spec: str, cache_dir: Path, *, hub: Hub | None = None) -> ResolvedModel:
-    """Find or fetch the model that `spec` names. May download for a long time: call it in a thread.
+    """Finds or fetches the model that `spec` names. May download for a long time: call it in a
+    thread.
 
     `cache_dir` holds what Lowtide itself keeps: `random`, and `demo`, which `demo_model.fetch` has
     brought there; the hub keeps its own cache.

@@ -83,7 +83,7 @@ class Dispatcher:
         self._wake()
 
     async def tick(self, now: datetime) -> datetime | None:
-        """Fill the windows, lease chunks where they could run dry, and fill again."""
+        """Fills the windows, leases chunks where they could run dry, and fills again."""
         if self._has_unserved:
             self._give_back_unserved()
         self._give_back_stranded()
@@ -151,11 +151,11 @@ class Dispatcher:
         return self._slots.calls_on(replica_name)
 
     def revoke(self, replica_name: str, requests: Sequence[Request]) -> None:
-        """Abort these calls; each request is the next of its chunk again, with no try charged."""
+        """Aborts these calls; each request is the next of its chunk again, with no try charged."""
         self._slots.revoke(replica_name, requests)
 
     def take_back(self, replica_name: str) -> None:
-        """Abort all calls there, trial calls as well; requests are next of their chunks again."""
+        """Aborts all calls there, trial calls as well; requests are next of their chunks again."""
         self._trials.take_back({replica_name})
         self.revoke(replica_name, self.calls_on(replica_name))
 
@@ -214,7 +214,7 @@ class Dispatcher:
         return now_s
 
     def _preempt(self, now_s: float) -> None:
-        """Abort calls that hold places for which other organizations have waited for long."""
+        """Aborts calls that hold places for which other organizations have waited for long."""
         for upstream in self._upstreams:
             name = upstream.replica.name
             calls = partial(self._slots.calls_on, name)
@@ -308,7 +308,7 @@ class Dispatcher:
         decision: Decision,
         now_s: float,
     ) -> None:
-        """Count what is no good answer, and remember whose request it was."""
+        """Counts what is no good answer, and remembers whose request it was."""
         is_retried = not isinstance(decision, Finish)
         run = request.run
         tally.add_failure(outcome, is_retried=is_retried)
@@ -373,7 +373,7 @@ class Dispatcher:
             self._outcomes.wake()
 
     def _give_back(self, run: ChunkRun) -> None:
-        """Abort what is in flight of the chunk and release its lease with the next commit."""
+        """Aborts what is in flight of the chunk and releases its lease with the next commit."""
         self._drop(run.key)
         self._released.append((run.key, run.lease.token))
 

@@ -110,7 +110,7 @@ class Leasing:
         return await self._claim_for_others(now, now_s) or came
 
     async def _claim_for_others(self, now: datetime, now_s: float) -> bool:
-        """Lease chunks of organizations that have little ready here, where others have enough."""
+        """Leases chunks of organizations that have little ready here, where others have enough."""
         if self._core.runs_short:
             self._looks_for_others, self._core.runs_short = True, False
         if now_s < max(self.looks_at_s, self._dry_until_s):
@@ -170,7 +170,7 @@ class Leasing:
         return wanted
 
     def _free_places(self, now_s: float) -> dict[_Takes, int]:
-        """Free places in the windows of the replicas that take calls, by the calls that they take.
+        """Frees places in the windows of the replicas that take calls, by the calls that they take.
 
         One whose engine has been away for a while takes none until a trial call is answered.
         """

@@ -46,7 +46,7 @@ class Slots:
         return [slot.request for slot in slots if slot.in_flight and not slot.revoked]
 
     def revoke(self, replica_name: str, requests: Sequence[Request]) -> None:
-        """Abort these calls; each request is to be the next of its chunk again."""
+        """Aborts these calls; each request is to be the next of its chunk again."""
         wanted = {id(request) for request in requests}
         for task, slot in self._by_replica.get(replica_name, {}).items():
             if slot.in_flight and id(slot.request) in wanted and not task.done():
@@ -62,7 +62,7 @@ class Slots:
         }
 
     def cancel(self, key: ChunkKey) -> None:
-        """Abort what is in flight of the chunk."""
+        """Aborts what is in flight of the chunk."""
         for task, slot in self.tasks.items():
             if slot.request.run.key == key and not task.done():
                 task.cancel()

@@ -121,7 +121,8 @@ class OwnershipLoop:
         self.announce()
 
     async def tick(self, now: datetime) -> datetime | None:
-        """Release what has fallen idle; when a heartbeat is due, do it and act on what it shows."""
+        """Releases what has fallen idle; sends a heartbeat that is due and
+        acts on what it shows."""
         await self._release_idle()
         if self._clock.monotonic() >= self._due_s:
             await self._look(now)

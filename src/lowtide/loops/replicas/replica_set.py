@@ -141,11 +141,11 @@ class ReplicaSet(Generic[S]):
         return {m.shared_as: m.replica for m in self.members if m.shared_as is not None}
 
     def follow(self, follower: Follower) -> None:
-        """Tell `follower` of every change from now on."""
+        """Tells `follower` of every change from now on."""
         self._followers.append(follower)
 
     def apply(self, wanted: Sequence[ReplicaSpec[S]]) -> Changes:
-        """Make the set what is wanted. Raises ConfigError, or ValueError for a name that is there
+        """Makes the set what is wanted. Raises ConfigError, or ValueError for a name that is there
         twice; then nothing has changed."""
         changes = changes_between(self._specs, wanted)
         specs = {spec.name: spec for spec in wanted}
@@ -175,7 +175,7 @@ class ReplicaSet(Generic[S]):
         return changes
 
     async def aclose(self) -> None:
-        """Close all connections, of those that have left, too."""
+        """Closes all connections, of those that have left, too."""
         pending, self._closing = self._closing, {}
         for task in pending:
             task.cancel()

@@ -203,7 +203,7 @@ class EngineProbeLoop:
         self._clock = clock
 
     async def tick(self, now: datetime) -> datetime | None:
-        """Look at those that are due."""
+        """Looks at those that are due."""
         now_s = self._clock.monotonic()
         await asyncio.gather(*(self._look(each) for each in self._controlled if _due(each, now_s)))
         return now + timedelta(seconds=limits.PROBE_AGAIN_S)

@@ -63,7 +63,7 @@ class Calibrations:
                 log.warning("calibration.unreadable", model=model, error=str(error))
 
     async def tick(self, now: datetime) -> datetime | None:
-        """Save what changed since the last tick. Raises StoreError; it is tried again then."""
+        """Saves what changed since the last tick. Raises StoreError; it is tried again then."""
         changed, self._changed = self._changed, set()
         try:
             for model in sorted(changed):

@@ -71,8 +71,8 @@ class DeliverLoop:
         return again
 
     async def aclose(self, within_s: float) -> None:
-        """Begin nothing more, wait so long for what is under way, then let go of it: whoever starts
-        next sends it again.
+        """Begins nothing more, waits so long for what is under way, then lets go of it: whoever
+        starts next sends it again.
         """
         self._is_closing = True
         if self._under_way:
@@ -106,7 +106,7 @@ class DeliverLoop:
             self._wake()
 
     async def _forget(self, now: datetime) -> None:
-        """Delete what is long over, in steps."""
+        """Deletes what is long over, in steps."""
         if self._forget_at is not None and now < self._forget_at:
             return
         before = now - timedelta(seconds=limits.WEBHOOK_DELIVERIES_KEEP_S)

@@ -91,7 +91,7 @@ class Authenticator:
         self._unknown.pop(key_id, None)
 
     async def flush(self) -> None:
-        """Write down when keys were last used. A store that is away is asked again next time."""
+        """Writes down when keys were last used. A store that is away is asked again next time."""
         used_at, self._used_at, self._flush_at_s = self._used_at, {}, None
         if not used_at:
             return

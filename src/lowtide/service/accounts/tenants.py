@@ -81,7 +81,7 @@ class TenantService:
     async def change_organization(
         self, organization_id: str, *, bounds: OrganizationLimits, spend_cap: Decimal | None
     ) -> Organization:
-        """Replace limits and cap. Raises LowtideError."""
+        """Replaces limits and cap. Raises LowtideError."""
         changed = await self._tenants.change_organization(
             organization_id,
             limits=_checked_limits(bounds),

@@ -64,7 +64,7 @@ class Assembly:
         """The number of outcomes that were loaded."""
 
     async def load(self) -> None:
-        """Read the indices of all slices. Raises BlobNotFound where a segment is gone."""
+        """Reads the indices of all slices. Raises BlobNotFound where a segment is gone."""
         after = -1
         while page := await self._results.slices(
             self._batch.id, after_seq=after, limit=_SLICES_PER_PAGE
@@ -98,7 +98,7 @@ class Assembly:
         renew_if_due: Callable[[], Awaitable[bool]],
         check: Callable[[OutputInfo], None] = lambda _: None,
     ) -> OutputInfo | None:
-        """Stream one result file into the blob `key`; None when it would be empty.
+        """Streams one result file into the blob `key`; None when it would be empty.
 
         `renew_if_due` is asked from time to time and keeps the lease. What `check` raises, when it
         sees what was written, leaves no blob.

@@ -122,7 +122,7 @@ class BatchService:
         repeat: bool = False,
         key: RequestKey | None = None,
     ) -> Created:
-        """Record the batch and wake validation. `repeat`: the client says that it asks once more,
+        """Records the batch and wakes validation. `repeat`: the client says that it asks once more,
         and means the batch that it was not told of, if there is one.
 
         `key`: the client's own for this request, which then says alone what is a repetition.
@@ -177,7 +177,9 @@ class BatchService:
             raise reused(key) from None
 
     async def check(self, project_id: str, asked: NewBatch) -> CheckedBatchRequest:
-        """Refuse what can be known to be wrong. Raises LowtideError with the parameter at fault."""
+        """Refuses what can be known to be wrong. Raises LowtideError with the parameter at
+        fault.
+        """
         window_s = check_window(asked, self._allowance.defaults.completion_window_s)
         file = await self._store.files.get(project_id, asked.input_file_id or "")
         if file is None:
@@ -232,7 +234,7 @@ class BatchService:
         return Page(found[:limit], more=len(found) > limit)
 
     async def cancel(self, project_id: str, batch_id: str, actor: str = USER) -> Batch:
-        """Stop the batch; what finished is kept. One that is past cancelling comes back unchanged.
+        """Stops the batch; what finished is kept. One that is past cancelling comes back unchanged.
 
         Raises LowtideError `batch_not_found`, or `invalid_request` when it ended otherwise.
         """

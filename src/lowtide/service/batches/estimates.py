@@ -61,7 +61,7 @@ class EstimateService:
     async def dry_run(
         self, project_id: str, file: File, endpoint: str, model_override: str | None = None
     ) -> DryRun:
-        """Validate and price. Raises BlobNotFound when the file's bytes are gone."""
+        """Validates and prices. Raises BlobNotFound when the file's bytes are gone."""
         bounds = await self._allowance.of(project_id)
         async with self._turns.of(bounds.organization_id):
             validator = self._planner.begin(

@@ -142,7 +142,7 @@ async def _merged(sources: Sequence[_Source]) -> AsyncIterator[bytes]:
 
 
 async def _fill(source: _Source) -> bool:
-    """Read on until there is a line; False at the end."""
+    """Reads on until there is a line; False at the end."""
     while not source.held:
         lines = await anext(source.lines, None)
         if lines is None:

@@ -42,7 +42,7 @@ async def plan_file(
 
 
 async def feed(validator: Validator, block: bytes, owner: str) -> None:
-    """Judge the block, as far as that may still change anything; others are served between its
+    """Judges the block, as far as that may still change anything; others are served between its
     pieces."""
     for number, piece in enumerate(_pieces(block)):
         if number:

@@ -92,7 +92,7 @@ class RetryService:
         asked: RetryBatch,
         key: RequestKey | None = None,
     ) -> Batch:
-        """Make the batch that runs again what had no success. Raises LowtideError: why not."""
+        """Makes the batch that runs again what had no success. Raises LowtideError: why not."""
         if (earlier := await earlier_batch(self._store, self._clock, project_id, key)) is not None:
             return earlier
         only = _checked(asked)

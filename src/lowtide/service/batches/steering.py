@@ -53,7 +53,7 @@ class SteeringService:
     async def pause(
         self, project_id: str | None, batch_id: str, asked: PauseBatch, actor: str = USER
     ) -> Batch:
-        """Start no further requests of the batch. Raises LowtideError where it has ended."""
+        """Starts no further requests of the batch. Raises LowtideError where it has ended."""
         in_flight = next((each for each in _IN_FLIGHT if each == asked.in_flight), None)
         if in_flight is None:
             raise invalid_value(asked.in_flight, _IN_FLIGHT, "in_flight")
@@ -65,7 +65,7 @@ class SteeringService:
         return batch
 
     async def resume(self, project_id: str | None, batch_id: str, actor: str = USER) -> Batch:
-        """Lift the hold of whoever asks; others stay, and the batch's `reason` names them."""
+        """Lifts the hold of whoever asks; others stay, and the batch's `reason` names them."""
         hold = _hold_of(project_id)
         by = OPERATOR if project_id is None else actor
         found = await self._store.lift(project_id, batch_id, hold, self._clock.now(), by)
@@ -74,7 +74,7 @@ class SteeringService:
         return batch
 
     async def delete(self, project_id: str, batch_id: str) -> None:
-        """Delete the batch and its results. Raises LowtideError where it has not ended."""
+        """Deletes the batch and its results. Raises LowtideError where it has not ended."""
         found = await self._store.delete(project_id, batch_id, self._clock.now())
         if found is None:
             raise batch_not_found(batch_id)
@@ -87,7 +87,7 @@ class SteeringService:
     async def change(
         self, project_id: str, batch_id: str, asked: ChangeBatch, actor: str = USER
     ) -> Batch:
-        """Change what is given. Raises LowtideError for values that make no sense, and where the
+        """Changes what is given. Raises LowtideError for values that make no sense, and where the
         batch has ended or would have by the new window.
         """
         check_priority(asked.priority)

@@ -114,7 +114,7 @@ class FileService:
     async def receive(
         self, project_id: str, file_id: str, declared: int
     ) -> AsyncIterator[UploadWriter]:
-        """Take bytes for a file, `declared` of them if that is known, else 0. Nothing is kept when
+        """Takes bytes for a file, `declared` of them if that is known, else 0. Nothing is kept when
         the context is left by an exception.
 
         One body at a time for one file. Raises LowtideError `file_too_large`,
@@ -195,7 +195,7 @@ class FileService:
             raise _address_used()
 
     async def fill(self, project_id: str, file_id: str, content: Content) -> None:
-        """Give an announced file its bytes, once.
+        """Gives an announced file its bytes, once.
 
         Raises LowtideError `upload_invalid`, `storage_limit_exceeded`.
         """
@@ -270,7 +270,7 @@ class FileService:
         return await self._files.names(project_id, file_ids)
 
     async def delete(self, project_id: str, file_id: str) -> None:
-        """Hide the file; a batch that still reads it goes on. Raises LowtideError."""
+        """Hides the file; a batch that still reads it goes on. Raises LowtideError."""
         file = await self.get(project_id, file_id)
         if file.status == "growing":
             raise LowtideError(
@@ -317,7 +317,7 @@ class FileService:
 
 @contextmanager
 def one_body_at_a_time(under_way: set[str], subject: str) -> Iterator[None]:
-    """Refuse a second body for the same file or part while one is under way in this process: a
+    """Refuses a second body for the same file or part while one is under way in this process: a
     signed address could else be used to send any number at once. Raises LowtideError `upload_busy`.
     """
     if subject in under_way:

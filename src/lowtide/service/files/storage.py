@@ -67,7 +67,7 @@ class Storage:
 
     @asynccontextmanager
     async def reserved(self, project_id: str, bytes: int) -> AsyncIterator[Reservation]:
-        """Count a body as stored while it comes; `bytes` as declared, 0 when it was not.
+        """Counts a body as stored while it comes; `bytes` as declared, 0 when it was not.
 
         Raises LowtideError `storage_limit_exceeded`, for what happens inside as well.
         """

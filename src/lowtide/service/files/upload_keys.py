@@ -35,7 +35,7 @@ class UploadKeys:
 
     @asynccontextmanager
     async def turn(self, organization_id: str, key: str | None) -> AsyncIterator[bool]:
-        """Wait until no other upload with that key is under way; whether one made a file that is
+        """Waits until no other upload with that key is under way; whether one made a file that is
         there still, so that no more than the digest of this one is needed.
 
         Raises LowtideError `upload_busy` after UPLOAD_TURN_S.

@@ -95,7 +95,7 @@ class UploadService:
     async def begin(
         self, project_id: str, asked: NewUpload, key: RequestKey | None = None
     ) -> Upload:
-        """Begin an upload, unless `key` began one: that one.
+        """Begins an upload, unless `key` began one: that one.
 
         Raises LowtideError `invalid_request`, `file_too_large`, `storage_limit_exceeded`,
         `idempotency_key_reused`.
@@ -153,7 +153,7 @@ class UploadService:
     async def part(
         self, upload: Upload, bytes_max: int, number: int | None = None
     ) -> AsyncIterator[PartIntake]:
-        """Take the bytes of a part; they are durable once the context ends without an exception.
+        """Takes the bytes of a part; they are durable once the context ends without an exception.
 
         One body at a time for a part with a number, and for all parts of one upload together no
         more bytes at a time than it has room for. Raises LowtideError `upload_busy`.
@@ -192,7 +192,7 @@ class UploadService:
     async def keep_part(
         self, upload: Upload, intake: PartIntake, number: int | None = None
     ) -> UploadPart:
-        """Record a part whose bytes are durable. Raises LowtideError, and then keeps nothing.
+        """Records a part whose bytes are durable. Raises LowtideError, and then keeps nothing.
 
         When the store fails the blob is left to the sweep: that does not prove that there is no
         row.
@@ -222,7 +222,7 @@ class UploadService:
         raise closed(await self.get(upload.project_id, upload.id), now) or _completing(upload)
 
     async def cancel(self, project_id: str, upload_id: str) -> Upload:
-        """Let go of all parts. Cancelling twice is no error.
+        """Lets go of all parts. Cancelling twice is no error.
 
         Raises LowtideError `upload_not_found`, `upload_closed`, `upload_expired`.
         """

@@ -76,7 +76,7 @@ class BackgroundService:
         return await self._shown(batch, source, status_of(batch, is_leased=leased))
 
     async def cancel(self, project_id: str, response_id: str) -> bytes:
-        """Stop it; a cancelled one stays as it is.
+        """Stops it; a cancelled one stays as it is.
 
         Raises LowtideError `response_not_found`, or `invalid_request` when it has ended otherwise.
         """
@@ -90,7 +90,7 @@ class BackgroundService:
         return await self._shown(stopped or batch, source, status)
 
     async def delete(self, project_id: str, response_id: str) -> None:
-        """Forget it and what it said. Raises LowtideError `response_not_found`."""
+        """Forgets it and what it said. Raises LowtideError `response_not_found`."""
         batch, source = await self._find(project_id, response_id)
         if batch.status not in TERMINAL:
             await self._queue.cancel(batch)

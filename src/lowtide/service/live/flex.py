@@ -109,7 +109,7 @@ class FlexService:
             group.fail(_stopping())
 
     async def aclose(self) -> None:
-        """Wait, not for long, until what callers left behind is cancelled."""
+        """Waits for a bounded time until what callers left behind is cancelled."""
         self.begin_drain()
         with suppress(TimeoutError):
             async with asyncio.timeout(limits.DRAIN_S):

@@ -107,7 +107,7 @@ class FlexQueue:
         return self._allowance.defaults.completion_window_s
 
     async def check(self, project_id: str, call: FlexCall) -> Plan:
-        """Refuse what can be known to be wrong with the call; else its plan, were it alone.
+        """Refuses what can be known to be wrong with the call; else its plan, were it alone.
 
         Raises LowtideError `model_not_found`, `invalid_request`, `resource_unavailable`.
         """

@@ -70,7 +70,7 @@ class LiveStream:
         self._is_over = False
 
     async def begin(self) -> NoReply | None:
-        """Wait for the first events; what came instead, while no client has seen any of it."""
+        """Waits for the first events; what came instead, while no client has seen any of it."""
         while not self._first and not self._is_over:
             block = await self._reply.read()
             if isinstance(block, NoReply):
@@ -137,7 +137,7 @@ class LiveService:
     async def admit(
         self, endpoint: str, body: bytes, *, project_id: str, key_id: str
     ) -> AdmittedCall:
-        """Read a call and hold it against the limits of its key and model.
+        """Reads a call and holds it against the limits of its key and model.
 
         Raises LowtideError `invalid_request`, `missing_required_parameter`, `model_not_found`.
         """
@@ -158,7 +158,7 @@ class LiveService:
 
     @asynccontextmanager
     async def open(self, admission: AdmittedCall) -> AsyncIterator[LiveAnswer | LiveStream]:
-        """Send an admitted call; the answer is good within the context.
+        """Sends an admitted call; the answer is good within the context.
 
         Raises LowtideError `model_unavailable`, `engine_error`, `engine_timeout`.
         """

@@ -159,7 +159,7 @@ class WebhookService:
     async def test(
         self, project_id: str, webhook_id: str, event_type: str | None
     ) -> tuple[EventType, Attempt]:
-        """Send an event of that type now, about a batch that there is none of, and wait for what
+        """Sends an event of that type now, about a batch that there is none of, and waits for what
         comes of it. Raises LowtideError `webhook_not_found`, `invalid_request`.
         """
         endpoint = await self.get(project_id, webhook_id)
@@ -195,7 +195,7 @@ class WebhookService:
             raise LowtideError("invalid_request", message, "after") from None
 
     async def replay(self, project_id: str, webhook_id: str, event_id: str | None) -> int:
-        """Deliver once more: that event, or without one all that have failed, the oldest first and
+        """Delivers once more: that event, or without one all that have failed, the oldest first and
         at most WEBHOOK_REPLAY_MAX; how many. Raises LowtideError `webhook_not_found`,
         `delivery_not_found`.
         """

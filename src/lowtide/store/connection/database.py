@@ -146,7 +146,7 @@ def _sqlite(url: URL, *, writer: bool) -> AsyncEngine:
 
 
 def transactional(kind: Class) -> Class:
-    """Let each public method of the class, which is one transaction, run to its end.
+    """Lets each public method of the class, which is one transaction, run to its end.
 
     Again after a conflict: the order in which rows are locked leaves few, as a pause of an
     organization locks its batches late, and migrations change tables under other processes. Once
@@ -183,7 +183,7 @@ def _repeating(method: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
 
 
 async def _finish(transaction: "asyncio.Future[T]") -> T:
-    """Wait for it whatever comes; a cancellation of the caller is raised afterwards."""
+    """Waits for it whatever comes; a cancellation of the caller is raised afterwards."""
     cancelled: asyncio.CancelledError | None = None
     while not transaction.done():
         try:
@@ -199,7 +199,7 @@ async def _finish(transaction: "asyncio.Future[T]") -> T:
 
 @contextmanager
 def mapped_errors() -> Iterator[None]:
-    """Turn what drivers raise into the port's errors; let everything else pass."""
+    """Turns what drivers raise into the port's errors; lets everything else pass."""
     try:
         yield
     except exc.DBAPIError as error:
@@ -212,7 +212,7 @@ def mapped_errors() -> Iterator[None]:
 
 @contextmanager
 def _cut_told() -> Iterator[None]:
-    """Raise StoreCut for a connection that the other side ended; let everything else pass."""
+    """Raises StoreCut for a connection that the other side ended; lets everything else pass."""
     try:
         yield
     except exc.DBAPIError as error:

@@ -56,7 +56,7 @@ def prepare_sqlite(engine: Engine, *, writer: bool) -> None:
 
 
 def make_sqlite_file(path: Path) -> None:
-    """Make the file, for its owner alone, and its folder where they are missing. Raises
+    """Makes the file, for its owner alone, and its folder where they are missing. Raises
     sqlite3.Error or OSError.
 
     Also a probe: a failed connect of the async driver leaves its thread behind, this one nothing.
@@ -77,7 +77,7 @@ async def lock_name(conn: AsyncConnection, name: str) -> None:
 async def insert_missing(
     conn: AsyncConnection, table: Table, rows: Sequence[Mapping[str, Any]]
 ) -> None:
-    """Insert those rows whose keys are not there; two transactions may do so at once."""
+    """Inserts those rows whose keys are not there; two transactions may do so at once."""
     if rows:
         dialect = postgresql if conn.dialect.name == "postgresql" else sqlite
         insert = dialect.insert(table).on_conflict_do_nothing()
@@ -87,7 +87,7 @@ async def insert_missing(
 async def insert_or_replace(
     conn: AsyncConnection, table: Table, rows: Sequence[Mapping[str, Any]]
 ) -> None:
-    """Insert those rows; one whose key is there gets the new values. Rows name all columns."""
+    """Inserts those rows; one whose key is there gets the new values. Rows name all columns."""
     if rows:
         dialect = postgresql if conn.dialect.name == "postgresql" else sqlite
         insert = dialect.insert(table)
@@ -101,7 +101,7 @@ async def insert_or_replace(
 
 
 async def wait_patiently(conn: AsyncConnection) -> None:
-    """Let this transaction's statements and locks take as long as they need: a migration may."""
+    """Lets this transaction's statements and locks take as long as they need: a migration may."""
     if conn.dialect.name == "postgresql":
         await conn.execute(text("SET LOCAL statement_timeout = 0"))
         await conn.execute(text("SET LOCAL lock_timeout = 0"))

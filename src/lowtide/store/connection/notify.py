@@ -21,7 +21,7 @@ CHANNEL: Final = "lowtide"
 
 
 async def announce(conn: AsyncConnection, *topics: Topic) -> None:
-    """Tell the loops of all processes, once this transaction is committed."""
+    """Tells the loops of all processes, once this transaction is committed."""
     if conn.dialect.name == "postgresql":
         for topic in topics:
             await conn.execute(select(func.pg_notify(CHANNEL, topic)))

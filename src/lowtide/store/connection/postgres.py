@@ -133,7 +133,7 @@ def _check_readable(files: Mapping[str, str]) -> None:
 
 
 def _notice_silence(connection: Any) -> None:
-    """Let the kernel end a connection whose other side takes nothing for as long as a connect may
+    """Lets the kernel end a connection whose other side takes nothing for as long as a connect may
     last. A network that swallows frames is otherwise found only when the statement times out, and
     an HTTP API would keep its callers waiting for that long."""
     sock = connection._transport.get_extra_info("socket")

@@ -24,7 +24,7 @@ OnPages = Callable[[int, int], None]
 
 
 def copy_database(source: Path, target: Path, on_pages: OnPages = lambda _done, _of: None) -> None:
-    """Copy into the fresh file `target`, its owner's alone. Raises StoreError, StoreFull."""
+    """Copies into the fresh file `target`, its owner's alone. Raises StoreError, StoreFull."""
     with mapped_errors():
         target.touch(mode=0o600)
     with (

@@ -62,7 +62,7 @@ def refusal(schema: str, least_code: str | None) -> SchemaRefusal | None:
 
 
 def declare(connection: Connection, scripts: "ScriptDirectory") -> None:
-    """Write down what the newest revisions say of the code that may run."""
+    """Writes down what the newest revisions say of the code that may run."""
     said = (getattr(each.module, "least_code", None) for each in scripts.walk_revisions())
     least_code = next((each for each in said if each is not None), None)  # newest first
     assert least_code is not None, "the first revision says it"

@@ -19,7 +19,7 @@ from lowtide.store.statements.garbage import discard_slices, hide_files
 
 
 async def delete_ended(conn: AsyncConnection, row: Row[Any], now: datetime) -> None:
-    """Hide an ended batch, which is locked, and let go of its results."""
+    """Hides an ended batch, which is locked, and lets go of its results."""
     results = [each for each in (row.output_file_id, row.error_file_id) if each is not None]
     await hide_files(conn, results, now)
     if row.swept_at is None and not results:
@@ -34,6 +34,6 @@ async def delete_ended(conn: AsyncConnection, row: Row[Any], now: datetime) -> N
 
 
 async def delete_input(conn: AsyncConnection, row: Row[Any], now: datetime) -> None:
-    """Hide the input of a batch that has just ended, if it was created to do so."""
+    """Hides the input of a batch that has just ended, if it was created to do so."""
     if row.deletes_input:
         await hide_files(conn, [row.input_file_id], now)

@@ -26,7 +26,7 @@ async def failures_of(conn: AsyncConnection, batch_id: str) -> Groups:
 
 
 async def count_failures(conn: AsyncConnection, more: Mapping[str, Iterable[FailureGroup]]) -> None:
-    """Add the failures of a commit, by batch."""
+    """Adds the failures of a commit, by batch."""
     for batch_id, groups in more.items():
         known = await failures_of(conn, batch_id)
         before = known.keys() | set()

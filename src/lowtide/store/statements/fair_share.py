@@ -95,7 +95,7 @@ async def first_tenants(conn: AsyncConnection, model: str, most: int) -> dict[st
 
 
 async def charge(conn: AsyncConnection, costs: Costs, floors: Costs = MappingProxyType({})) -> None:
-    """Move the virtual times of those organizations by that work, over their weights, and lift
+    """Moves the virtual times of those organizations by that work, over their weights, and lifts
     others to those floors."""
     for key in sorted({key for key, cost in costs.items() if cost} | floors.keys()):
         if cost := costs.get(key):
@@ -168,6 +168,6 @@ async def _raise(conn: AsyncConnection, key: tuple[str, str], floor: float) -> N
 
 
 async def _begin(conn: AsyncConnection, keys: Collection[tuple[str, str]]) -> None:
-    """Make the rows that are missing: a new organization was given nothing."""
+    """Makes the rows that are missing: a new organization was given nothing."""
     rows = [{"model": model, "organization_id": name, "virtual_time": 0.0} for model, name in keys]
     await insert_missing(conn, virtual_times, rows)

@@ -39,7 +39,7 @@ async def lock_garbage(conn: AsyncConnection) -> None:
 
 
 async def hide_files(conn: AsyncConnection, ids: Sequence[str], now: datetime) -> int:
-    """Hide files and let go of what only they needed; how many keys became garbage.
+    """Hides files and lets go of what only they needed; how many keys became garbage.
 
     With the result file of an ended batch go the batch's slices: readers come through the file.
     With the error file go the groups of its failures.

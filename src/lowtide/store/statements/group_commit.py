@@ -63,7 +63,7 @@ UPDATE_MODEL: Final = (
 
 
 async def commit(conn: AsyncConnection, group: GroupCommit) -> CommitReceipt:
-    """Store the commit's outcomes, exactly once; see the port."""
+    """Stores the commit's outcomes, exactly once; see the port."""
     keys = frozenset(key for key, _ in group.claims)
     owners = await lock_organizations(
         conn, {piece.key.batch_id for piece in group.slices}, group.now

@@ -24,7 +24,7 @@ SPEND_CAP: Final[Hold] = "spend_cap"
 async def add_hold(
     conn: AsyncConnection, rows: Iterable[Row[Any]], hold: Hold, in_flight: InFlight
 ) -> None:
-    """Hold those locked batches, which are validated or run."""
+    """Holds those locked batches, which are validated or run."""
     change = with_hold if in_flight == "abort" else without_hold
     for row in rows:
         values = hold_values(with_hold(row.holds, hold), change(row.abort_holds, hold))
@@ -35,7 +35,7 @@ async def add_hold(
 
 
 async def lift_hold(conn: AsyncConnection, rows: Iterable[Row[Any]], hold: Hold) -> list[str]:
-    """Take the hold from those locked batches; the ids of those that may go on. What workers still
+    """Takes the hold from those locked batches; the ids of those that may go on. What workers still
     hold of them ends as any lease does. Their organizations' rows are locked.
     """
     going_on: list[str] = []
@@ -62,7 +62,7 @@ def hold_values(holds: tuple[Hold, ...], aborting: tuple[Hold, ...]) -> dict[str
 
 
 async def requeue(conn: AsyncConnection, row: Row[Any]) -> None:
-    """Let the chunks wait again; their organization gains no credit by the time without work."""
+    """Lets the chunks wait again; their organization gains no credit by the time without work."""
     held = select(chunks.c.model).where(chunks.c.batch_id == row.id, chunks.c.state == PAUSED)
     models = (await conn.scalars(held.distinct())).all()
     await lift_turns(conn, row.organization_id, models)

@@ -22,7 +22,7 @@ from lowtide.store.schema.upload_tables import uploads
 async def take_key(
     conn: AsyncConnection, key: RequestKey, made_id: str, now: datetime
 ) -> str | None:
-    """Take the key for what is about to be created as `made_id`; the id of what an earlier request
+    """Takes the key for what is about to be created as `made_id`; the id of what an earlier request
     with it made, where there is one: then nothing is to be created. Raises KeyTaken.
     """
     await lock_name(conn, f"key {key.organization_id} {key.key}")
@@ -89,7 +89,7 @@ def _horizon(now: datetime) -> datetime:
 
 
 async def _forget_some(conn: AsyncConnection, now: datetime) -> None:
-    """Delete a few old keys with each new one, so that there are never many more than of a day."""
+    """Deletes a few old keys with each new one, so that there are never many more than of a day."""
     ids = (idempotency_keys.c.organization_id, idempotency_keys.c.key)
     old = (
         select(*ids)

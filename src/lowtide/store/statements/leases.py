@@ -28,8 +28,8 @@ async def take_back(
     task_where: ColumnElement[bool],
     now: datetime | None,
 ) -> int:
-    """End those leases; how many. A token that is not current any more commits nothing. `now`: when
-    it is noted among the batches' events; None: it is not.
+    """Ends those leases; how many. A token that is not current any more commits nothing. `now`:
+    when it is noted among the batches' events; None: it is not.
     """
     mine = chunk_where & (chunks.c.state == LEASED)
     tasks = task_where & batches.c.task_expires_at.is_not(None)

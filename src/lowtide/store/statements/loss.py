@@ -55,7 +55,7 @@ def revert_results(
     now: datetime,
     reason: BatchError | None,
 ) -> Loss | None:
-    """Decide the loss of the slices `lost`, which were charged as `entries` say; see the port."""
+    """Decides the loss of the slices `lost`, which were charged as `entries` say; see the port."""
     if not lost:
         return None
     stopped = is_stopped(batch)

@@ -27,7 +27,7 @@ async def finish_files(
     errors: OutputInfo | None,
     now: datetime,
 ) -> dict[str, str | None]:
-    """Complete both files; the batch's columns that name them."""
+    """Completes both files; the batch's columns that name them."""
     known = frozenset((batch.output_file_id, batch.error_file_id))
     for growing, info in (
         (growing_output(batch, now), output),

@@ -53,7 +53,7 @@ async def charge(
     entries: Iterable[LedgerEntry],
     now: datetime,
 ) -> frozenset[str]:
-    """Add the entries to the month's sums; the organizations that are paused, now or already."""
+    """Adds the entries to the month's sums; the organizations that are paused, now or already."""
     more: dict[str, int] = {}
     for entry in entries:
         more[entry.organization_id] = more.get(entry.organization_id, 0) + entry.charge_pico
@@ -75,7 +75,8 @@ async def charge(
 async def resume_below_cap(
     conn: AsyncConnection, now: datetime, *only: ColumnElement[bool]
 ) -> list[str]:
-    """End the pause of organizations that spent less than their cap this month; batches that go on.
+    """Ends the pause of organizations that spent less than their cap this month; batches that go
+    on.
 
     What their workers still hold ends as any lease does; what was paused waits again.
     """

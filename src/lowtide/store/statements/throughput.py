@@ -27,7 +27,7 @@ async def record_throughput(
     found: Mapping[tuple[str, str], SettledWork],
     now: datetime,
 ) -> None:
-    """Count what a commit settled into its models' throughputs."""
+    """Counts what a commit settled into its models' throughputs."""
     done: dict[str, Done] = defaultdict(Done)
     for (batch_id, model), settled in settlement.models.items():
         so_far = done[model]

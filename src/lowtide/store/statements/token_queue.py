@@ -56,7 +56,7 @@ async def with_newcomer(
 
 
 async def enter(conn: AsyncConnection, row: Row[Any], now: datetime, **values: Any) -> None:
-    """Let the locked batch wait from now on; `values` are those of its plan.
+    """Lets the locked batch wait from now on; `values` are those of its plan.
 
     No worker validates it again meanwhile, also none of a version that does not know of queues: its
     task stays leased, without an owner, as long as it may wait.
@@ -79,7 +79,7 @@ async def begin(conn: AsyncConnection, row: Row[Any], now: datetime, *, is_pause
 
 
 async def send_back(conn: AsyncConnection, row: Row[Any]) -> None:
-    """Let a locked batch that waits be validated again, as if it had not been."""
+    """Lets a locked batch that waits be validated again, as if it had not been."""
     await conn.execute(delete(chunks).where(chunks.c.batch_id == row.id))
     await conn.execute(delete(batch_models).where(batch_models.c.batch_id == row.id))
     fresh = {"plan_key": None, "total": 0, "model": None, "warnings": ()}

@@ -46,7 +46,9 @@ def event_values(status: Status, event: Event, now: datetime) -> dict[str, Any]:
 async def take(
     conn: AsyncConnection, row: Row[Any], event: Event, now: datetime, **values: Any
 ) -> None:
-    """Let the locked batch `row` take `event`, setting `values` along. Raises IllegalTransition."""
+    """Lets the locked batch `row` take `event`, setting `values` along. Raises
+    IllegalTransition.
+    """
     after = event_values(row.status, event, now)
     await conn.execute(
         update(batches)
@@ -58,7 +60,7 @@ async def take(
 
 
 async def drop_unleased(conn: AsyncConnection, batch_id: str) -> None:
-    """Take the batch's waiting and paused chunks out of the queue, for good."""
+    """Takes the batch's waiting and paused chunks out of the queue, for good."""
     unleased = (chunks.c.state == WAITING) | (chunks.c.state == PAUSED)
     await conn.execute(
         update(chunks).where(chunks.c.batch_id == batch_id, unleased).values(state="dropped")

@@ -24,13 +24,13 @@ DISABLED = "the endpoint was disabled; replay it once the endpoint is enabled"
 
 
 async def name_webhook(conn: AsyncConnection, batch_id: str, webhook: BatchWebhook) -> None:
-    """Write down what a batch that is being created asks for."""
+    """Writes down what a batch that is being created asks for."""
     values = {"batch_id": batch_id, "endpoint_id": webhook.endpoint_id, "url": webhook.url}
     await conn.execute(insert(batch_webhooks), values)
 
 
 async def name_same_webhook(conn: AsyncConnection, batch_id: str, earlier: str) -> None:
-    """Let the end of a retry be told where that of the batch `earlier` was."""
+    """Lets the end of a retry be told where that of the batch `earlier` was."""
     named = select(literal(batch_id), batch_webhooks.c.endpoint_id, batch_webhooks.c.url)
     columns = ["batch_id", "endpoint_id", "url"]
     same = named.where(batch_webhooks.c.batch_id == earlier)
@@ -38,7 +38,7 @@ async def name_same_webhook(conn: AsyncConnection, batch_id: str, earlier: str) 
 
 
 async def record_end(conn: AsyncConnection, row: Row[Any], status: Status, now: datetime) -> None:
-    """Write down who is to hear that the batch of the locked `row` ends as `status`."""
+    """Writes down who is to hear that the batch of the locked `row` ends as `status`."""
     if row.flex is not None:
         return
     named = (

@@ -5,7 +5,7 @@
 prints one JSON line with the ports, and serves until the pipe on its stdin closes. An engine takes
 as long for one call as for many, so `window / delay` calls a second are its bound. GET /count on
 any port answers how many calls all engines have answered, and how many were in flight at most on
-one.
+one. A call is a POST: each worker GETs some pages of an engine that is new to it, to know its kind.
 """
 
 import argparse
@@ -49,7 +49,7 @@ class Engine(Backend):
         super().__init__(delay_s, 0.0)
         self._at = at
         self._counts = counts
-        self._is_count = self._is_model_list = False
+        self._is_count = False
         self._answering: asyncio.TimerHandle | None = None
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -62,12 +62,11 @@ class Engine(Backend):
     def on_url(self, url: bytes) -> None:
         super().on_url(url)
         self._is_count = url == b"/count"
-        self._is_model_list = url == b"/v1/models"
 
     def on_message_complete(self) -> None:
         if self._is_count:
             self._transport.write(self._counts.wire())
-        elif self._is_model_list:
+        elif self._parser.get_method() != b"POST":
             self._transport.write(self._wire)
         else:
             self._at.now += 1

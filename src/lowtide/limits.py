@@ -388,6 +388,7 @@ OWNERSHIP_HEARTBEATS: Final = 4  # heartbeats per lease: three may fail before c
 OWNERSHIP_MARGIN: Final = 0.1  # of the lease: its owner stops by so much earlier than others count
 OWNERSHIP_GAP: Final = 0.5  # of the lease: whoever looked away for longer counts from the start
 OWNERSHIP_YIELD_S: Final = 30.0  # calls in flight on a replica that is given up; most end by then
+OWNERSHIP_LEFT_S: Final = 5.0  # before what left one list goes to a worker whose list has it still
 REPLICA_NAME_CHARS_MAX: Final = 100  # it stands in every log line and metric of the replica
 MODELS_LISTED_MAX: Final = 1_000  # of one engine's list; beyond it they are passed over, and said
 MODELS_SEEN_MAX: Final = 10_000  # known once; an installation with more has names from a loop

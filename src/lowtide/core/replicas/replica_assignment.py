@@ -99,7 +99,11 @@ class Moves(msgspec.Struct, frozen=True):
 
 
 def plan(worker_id: str, fleet: Fleet, gone: Iterable[Member]) -> Moves:
-    """The moves of one worker; its own lease has not run out, whatever `gone` says."""
+    """Returns the moves of one worker, whose own lease has not run out, whatever `gone` says.
+
+    A replica that its owner lists no more is in no worker's share until it was given back: the
+    lists of others may be older than its owner's, and no other replica should move for its sake.
+    """
     retire = tuple(member for member in gone if member.worker_id != worker_id)
     dead = {member.worker_id for member in retire}
     wants = {m.worker_id: m.wants for m in fleet.members if m.worker_id not in dead}
@@ -107,14 +111,19 @@ def plan(worker_id: str, fleet: Fleet, gone: Iterable[Member]) -> Moves:
         name: owner.worker_id if owner is not None and owner.worker_id in wants else None
         for name, owner in fleet.owners.items()
     }
-    due = divide(wants, owners)
+    leaving = {
+        name for name, owner in owners.items() if owner is not None and name not in wants[owner]
+    }
+    due = divide(wants, {name: owners[name] for name in owners.keys() - leaving})
     return Moves(
         retire=retire,
         claim=tuple(
             name for name in sorted(due) if due[name] == worker_id and owners[name] is None
         ),
         give_back=tuple(
-            name for name in sorted(due) if owners[name] == worker_id and due[name] != worker_id
+            name
+            for name in sorted(owners)
+            if owners[name] == worker_id and due.get(name) != worker_id
         ),
     )
 

@@ -6,7 +6,8 @@ core/replicas/replica_assignment.py. Here lies the worker's side of it: a replic
 (`Replica.owned_until_s`) only for the lease, less a margin, counted from before the heartbeat
 was sent that proved the ownership. A replica that is to be another's gets no further call; it
 is released when the last call on it has ended, or, after `limits.OWNERSHIP_YIELD_S`, when
-that was aborted.
+that was aborted. One that left this worker's list is kept for `limits.OWNERSHIP_LEFT_S` from all
+who list it still: most likely their lists are only older, and the engine is gone.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -92,13 +93,19 @@ class OwnershipLoop:
         """The replicas that this worker owns by the store, with tokens."""
         self._leaving: dict[str, float] = {}
         """Owned replicas that take no more calls, with the monotonic second of their release."""
+        self._kept: dict[str, float] = {}
+        """Those of them that left this worker's list while others still list them, with the
+        monotonic second before which they are not released."""
         self._due_s = _NEVER
+        self._is_asked = False
         for replica in shared.values():
             replica.own_until(_NEVER)
 
     def announce(self) -> None:
-        """Asks for a look at the next tick: workers or owners have changed."""
-        self._due_s = _NEVER
+        """Asks for a look at the next tick: workers or owners have changed. One that is under way
+        may have seen neither.
+        """
+        self._is_asked = True
 
     def replicas_changed(self, shared: Mapping[str, Ownable], own: Sequence[Ownable]) -> None:
         """Takes over a new list of replicas. What is no more listed is given back once it is idle;
@@ -124,9 +131,10 @@ class OwnershipLoop:
         """Releases what has fallen idle; sends a heartbeat that is due and
         acts on what it shows."""
         await self._release_idle()
-        if self._clock.monotonic() >= self._due_s:
+        if self._is_asked or self._clock.monotonic() >= self._due_s:
             await self._look(now)
-        wait_s = max(_ROUNDING_S, self._due_s - self._clock.monotonic())
+        due_s = _NEVER if self._is_asked else self._due_s
+        wait_s = max(_ROUNDING_S, due_s - self._clock.monotonic())
         if self._leaving:
             wait_s = min(wait_s, limits.OWNERSHIP_IDLE_POLL_S)
         return self._clock.now() + timedelta(seconds=wait_s)
@@ -139,6 +147,7 @@ class OwnershipLoop:
             log.warning("ownership.not_given_up", error=str(error))
 
     async def _look(self, now: datetime) -> None:
+        self._due_s, self._is_asked = _NEVER, False  # where the heartbeat fails, it stays due
         self._heartbeat += 1
         sent_s = self._clock.monotonic()
         me = Member(self._worker_id, self._heartbeat, self._ttl_s, self._wants)
@@ -153,13 +162,20 @@ class OwnershipLoop:
             name: self._leaving.get(name, seen_s + limits.OWNERSHIP_YIELD_S)
             for name in moves.give_back
         }
+        left = moves.give_back if not self._is_draining else ()
+        self._kept = {
+            name: self._kept.get(name, seen_s + limits.OWNERSHIP_LEFT_S)
+            for name in left
+            if name not in me.wants and any(name in each.wants for each in fleet.members)
+        }
         until_s = sent_s + self._ttl_s * (1 - limits.OWNERSHIP_MARGIN)
         self._keep(self._ours(fleet), until_s)
         for member in moves.retire:
             if await self._store.retire(member.worker_id, member.heartbeat, now):
                 log.warning("worker.retired", worker=member.worker_id, lease_s=member.ttl_s)
-        if moves.claim:
-            claimed = await self._store.claim(self._worker_id, moves.claim, now)
+        claim = [name for name in moves.claim if name in self._wants]
+        if claim:
+            claimed = await self._store.claim(self._worker_id, claim, now)
             self._keep({**self._tokens, **claimed}, until_s)
 
     def _ours(self, fleet: Fleet) -> dict[str, int]:
@@ -167,8 +183,8 @@ class OwnershipLoop:
         return {n: o.token for n, o in owners if o is not None and o.worker_id == self._worker_id}
 
     def _keep(self, tokens: dict[str, int], until_s: float) -> None:
-        """Records that this worker owns these replicas until then; those that are leaving
-        still take no calls.
+        """Records that this worker owns these replicas until then; those that are leaving, or left
+        the list since the heartbeat was sent, still take no calls.
         """
         lost = self._tokens.keys() - tokens.keys()
         gained = tokens.keys() - self._tokens.keys()
@@ -176,7 +192,7 @@ class OwnershipLoop:
         now_s = self._clock.monotonic()
         resumed = False
         for name, replica in self._shared.items():
-            usable = name in tokens and name not in self._leaving
+            usable = name in tokens and name in self._wants and name not in self._leaving
             resumed = resumed or (usable and replica.owned_until_s <= now_s < until_s)
             replica.own_until(until_s if usable else _NEVER)
         if gained or lost:
@@ -187,14 +203,12 @@ class OwnershipLoop:
             self._work.announce()
 
     async def _release_idle(self) -> None:
-        """Gives back what takes no more calls and has none. One that was claimed while it left the
-        list was never known here, and has none.
-        """
+        """Gives back what takes no more calls and has none."""
         now_s = self._clock.monotonic()
         over = {
             name: self._tokens[name]
             for name, until_s in self._leaving.items()
-            if name not in self._shared or not self._shared[name].calls or now_s >= until_s
+            if now_s >= (self._kept.get(name, _NEVER) if self._is_idle(name) else until_s)
         }
         if not over:
             return
@@ -206,6 +220,12 @@ class OwnershipLoop:
             if name not in self._wants and not self._is_draining:
                 self._shared.pop(name, None)  # listed no more
         log.info("replicas.released", names=sorted(over))
+
+    def _is_idle(self, name: str) -> bool:
+        """Whether it has no call of this worker's. One that was claimed while it left the list was
+        never known here, and has none.
+        """
+        return name not in self._shared or not self._shared[name].calls
 
     def _models(self, without: Collection[str] = ()) -> frozenset[str]:
         """The models that this worker's replicas serve, except those of `without`."""

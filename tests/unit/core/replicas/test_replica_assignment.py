@@ -75,6 +75,14 @@ def test_who_wants_nothing_any_more_gives_all_back() -> None:
     assert plan("b", seen, ()).claim == ()
 
 
+def test_what_its_owner_lists_no_more_moves_nothing_else() -> None:
+    """b's list is older: r0 has left, and b is to have r2 and r3 as before."""
+    owners = {"r0": "a", "r1": "a", "r2": "b", "r3": "b"}
+    seen = fleet(owners, a=("r1", "r2", "r3"), b=("r0", "r1", "r2", "r3"))
+    assert plan("a", seen, ()) == Moves((), (), ("r0",))
+    assert plan("b", seen, ()) == Moves((), (), ())
+
+
 def test_a_replica_that_one_worker_lists_is_its_own() -> None:
     due = divide(
         {"a": frozenset({"r0", "r1"}), "b": frozenset({"r1", "r2"})}, nobody_s("r0", "r1", "r2")

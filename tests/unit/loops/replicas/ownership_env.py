@@ -56,6 +56,15 @@ class Worker:
         now_s = self.clock.monotonic()
         return {name for name, replica in self.replicas.items() if replica.has_room(now_s)}
 
+    def relist(self, *names: str) -> None:
+        """Gets a new list, as the replica set tells it."""
+        for name in names:
+            if name not in self.replicas:
+                self.replicas[name] = Replica(name, frozenset({f"of {name}"}), 4)
+        for name in self.replicas.keys() - set(names):
+            self.replicas[name].own_until(float("-inf"))
+        self.loop.replicas_changed({name: self.replicas[name] for name in names}, ())
+
     async def tick(self) -> float:
         """How many seconds later it wants to be asked again."""
         again_at = await self.loop.tick(self.clock.now())

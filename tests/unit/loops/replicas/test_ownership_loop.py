@@ -213,6 +213,7 @@ SPELL = st.tuples(
     st.integers(1, 9),  # for so many rounds
     st.sampled_from([0.05, 1.0, 5.0, 7.4, 12.0, 16.0]),  # of so many seconds
     st.sampled_from(["", "a", "b", "c"]),  # whose calls do not end
+    st.sampled_from(["", "", "a", "b", "c", "abc"]),  # whose list lacks one replica from now on
 )
 
 
@@ -224,11 +225,11 @@ SPELL = st.tuples(
 )
 def test_no_two_workers_ever_send_to_one_replica(
     fleet_stores: Stores,
-    spells: list[tuple[str, int, float, str]],
+    spells: list[tuple[str, int, float, str, str]],
     rates: tuple[float, float, float],
     order: str,
 ) -> None:
-    """Some stand still for minutes, and no clock agrees with another."""
+    """Some stand still for minutes, no clock agrees with another, and lists differ."""
 
     async def play(store: SqlStore) -> None:
         await store.open()
@@ -238,7 +239,9 @@ def test_no_two_workers_ever_send_to_one_replica(
             who: harness.worker(who, *names, begins_s=1e4 * place, rate=rate)
             for place, (who, rate) in enumerate(zip("abc", rates, strict=True))
         }
-        for still, rounds, round_s, busy in spells:
+        for still, rounds, round_s, busy, lacks in spells:
+            for who, worker in workers.items():
+                worker.relist(*(names[:-1] if who in lacks else names))
             for _ in range(rounds):
                 for who in order:
                     if who not in still:

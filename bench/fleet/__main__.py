@@ -1,32 +1,34 @@
 """Millions of lines on engines that come and go, while a worker and an API process are killed.
 
-    make bench-fleet FLEET_ARGS='--lines 10000000 --delay-ms 50 --seconds 14000'
+    make bench-fleet FLEET_ARGS='--lines 10000000 --seconds 12000'
     python -m bench.fleet --lines 200000 --s3 moto
 
 32 simulated engines, three API processes and four workers on PostgreSQL and S3. A part of the
 engines is always away; each minute, that part comes and another one leaves, through the file
-source. At a third of the lines a worker is killed, at a half an API process; both are started
-again a minute later. Each line of each output is checked. The rate is held against the bound in the
-same run: what the engines that were listed could have answered, while work waited. Writes a page
-with plots to build/fleet.html; the last line of stdout is JSON. Exit code 1 if a line was lost,
-came twice or failed.
+source. At a third of the lines, or of the time, a worker is killed, at a half an API process; both
+are started again a minute later. Each line of each output is checked, and its batch deleted. The
+rate is held against the bound in the same run: what the engines that were listed could have
+answered, while work waited. After `--seconds` no further batch begins, and what is told is told of
+those that did. Writes a page with plots to build/fleet.html; the last line of stdout is JSON. Exit
+code 1 if a line was lost, came twice or failed.
 """
 
 import argparse
 import asyncio
+import contextlib
 import json
 import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
 from bench.fleet.installation import Installation, bucket, database, engines, places
-from bench.fleet.look import Sample, answered, costs, load
+from bench.fleet.look import Sample, answered, costs, disk_mb, load
 from bench.fleet.page import page
 from bench.fleet.traffic import Submitter
 from testkit.postgres import PostgresServer
@@ -37,6 +39,10 @@ AWAY_SHARE: Final = 8
 """One engine of so many is away."""
 LOOK_S: Final = 2.0
 BACK_S: Final = 60.0
+TELL_EACH: Final = 15
+"""Progress is told at each of so many looks."""
+END_S: Final = 900.0
+"""For the batches that are under way when the time is over."""
 
 
 class Run:
@@ -53,7 +59,8 @@ class Run:
         self._present: Sequence[int] = ()
         self._bound = 0.0
         self._began_s = self._changed_s = time.monotonic()
-        self._steps: list[tuple[float, Callable[[], None]]] = []
+        self._looked = 0
+        self._disk_mb = 0.0
 
     @property
     def now_s(self) -> float:
@@ -80,9 +87,11 @@ class Run:
             self.change(self.changes)
 
     async def killing(self, submitter: Submitter) -> None:
-        """A worker at a third, an API process at a half."""
+        """A worker at a third of the lines or of the time, an API process at a half."""
         for share, name in ((1 / 3, "worker-1"), (1 / 2, "api-1")):
-            await submitter.reached(share)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(max(0.0, share * self._args.seconds - self.now_s)):
+                    await submitter.reached(share)
             self._fleet.kill(name)
             self.mark(f"{name} killed")
             await asyncio.sleep(min(BACK_S, self._args.change_s))
@@ -98,15 +107,28 @@ class Run:
     def look(self, submitter: Submitter) -> None:
         self._count_bound()
         count, self.most_in_flight = answered(self._ports[0])
+        if self._looked % TELL_EACH == 0:
+            self._disk_mb = disk_mb(self._db[0].folder, self._fleet.folder)
+        self._looked += 1
         claims, claims_ms, leases, database_ms = costs(*self._db)
         sample = Sample(
             at_s=self.now_s, answered=count, bound=self._bound, engines=len(self._present),
             completed=submitter.found.completed, claims=claims, claims_ms=claims_ms,
-            leases=leases, database_ms=database_ms, load=load(),
+            leases=leases, database_ms=database_ms, load=load(), disk_mb=self._disk_mb,
+            memory_mb=self._fleet.memory_mb(),
         )  # fmt: skip
         self.samples.append(sample)
-        if len(self.samples) % 15 == 0:
-            tell(f"{sample.at_s:.0f} s: {sample.completed:,} lines, load {sample.load:.1f}")
+        if len(self.samples) % TELL_EACH == 0:
+            self._progress(self.samples[-TELL_EACH], sample)
+
+    def _progress(self, first: Sample, last: Sample) -> None:
+        rate = (last.completed - first.completed) / max(1e-9, last.at_s - first.at_s)
+        left_s = (self._args.lines - last.completed) / rate if rate > 0 else float("inf")
+        tell(
+            f"{last.at_s:,.0f} s: {last.completed:,} of {self._args.lines:,} lines, {rate:,.0f} a"
+            f" second, {left_s:,.0f} s to go; {last.disk_mb:,.0f} MB of disk,"
+            f" {last.memory_mb:,.0f} MB of memory, load {last.load:.1f}"
+        )
 
     def mark(self, words: str) -> None:
         self.marks.append((self.now_s, words))
@@ -118,13 +140,14 @@ def tell(words: str) -> None:
 
 
 async def play(run: Run, submitter: Submitter, seconds: float) -> None:
-    """Until all batches are checked. Raises TimeoutError."""
+    """Until all batches are checked that began in these seconds. Raises TimeoutError."""
+    asyncio.get_running_loop().call_later(seconds, submitter.run_out)
     beside = [
         asyncio.create_task(work)
         for work in (run.changes_go_on(), run.killing(submitter), run.looking(submitter))
     ]
     try:
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout(seconds + END_S):
             batches = asyncio.create_task(submitter.run())
             await asyncio.wait([batches, *beside], return_when=asyncio.FIRST_COMPLETED)
             for task in beside:
@@ -139,9 +162,10 @@ async def play(run: Run, submitter: Submitter, seconds: float) -> None:
         await asyncio.gather(*beside, return_exceptions=True)
 
 
-def figures(run: Run, submitter: Submitter, lines: int) -> dict[str, Any]:
+def figures(run: Run, submitter: Submitter) -> dict[str, Any]:
     """What is told of the run; the rate of the time in which work waited."""
     found, samples = submitter.found, run.samples
+    lines = found.submitted
     busy = [s for s in samples if 0.02 * lines <= s.completed <= 0.95 * lines]
     first, last = (busy[0], busy[-1]) if len(busy) > 1 else (samples[0], samples[-1])
     took_s = max(1e-9, last.at_s - first.at_s)
@@ -152,6 +176,7 @@ def figures(run: Run, submitter: Submitter, lines: int) -> dict[str, Any]:
     ]
     return {
         "lines": lines,
+        "time_was_over": found.ran_out,
         "lost": found.lost,
         "doubled": found.doubled,
         "failed": found.failed,
@@ -163,6 +188,8 @@ def figures(run: Run, submitter: Submitter, lines: int) -> dict[str, Any]:
         "most_in_flight_on_one": run.most_in_flight,
         "changes_of_engines": run.changes,
         "claim_ms_by_third": claim_ms,
+        "disk_mb_most": round(max(s.disk_mb for s in samples)),
+        "memory_mb_most": round(max(s.memory_mb for s in samples)),
         "submitter_tries_again": found.tries_again,
         "load": [round(min(s.load for s in samples), 1), round(max(s.load for s in samples), 1)],
     }
@@ -177,7 +204,7 @@ def arguments() -> Any:
     parser.add_argument("--delay-ms", type=float, default=100.0, help="of each answer")
     parser.add_argument("--change-s", type=float, default=60.0, help="between changes of engines")
     parser.add_argument("--s3", choices=("ceph", "moto", "folder"), default="ceph")
-    parser.add_argument("--seconds", type=float, default=3600.0, help="after which it is given up")
+    parser.add_argument("--seconds", type=float, default=3600.0, help="then no batch begins")
     parser.add_argument("--logs", type=Path, help="folder to copy the logs of all processes to")
     parser.add_argument("--page", type=Path, default=Path("build/fleet.html"))
     return parser.parse_args()
@@ -198,13 +225,13 @@ def main() -> int:
             fleet.start(process)
         submitter = Submitter(lambda: fleet.addresses, args.lines, args.batch_lines)
         asyncio.run(play(run, submitter, args.seconds))
-        told = figures(run, submitter, args.lines)
+        told = figures(run, submitter)
         if args.logs is not None:
             args.logs.mkdir(parents=True, exist_ok=True)
             for log in folder.glob("*.log"):
                 shutil.copy(log, args.logs)
     args.page.parent.mkdir(parents=True, exist_ok=True)
-    title = f"A fleet run of {args.lines:,} lines"
+    title = f"A fleet run of {told['lines']:,} lines"
     facts = {key.replace("_", " "): str(value) for key, value in told.items()}
     args.page.write_text(page(title, facts, run.samples, run.marks))
     print(json.dumps(told))

@@ -6,6 +6,7 @@ context; each may be killed and started again on the way.
 
 import json
 import os
+import re
 import secrets
 import signal
 import subprocess
@@ -37,7 +38,7 @@ class Installation:
     def __init__(self, folder: Path, places: str, window: int, stack: ExitStack) -> None:
         """`places`: the settings that say where state and bytes are."""
         self.addresses: dict[str, str] = {}
-        self._folder = folder
+        self.folder = folder
         self._places = places
         self._window = window
         self._stack = stack
@@ -45,18 +46,18 @@ class Installation:
 
     def start(self, name: str) -> None:
         """Starts the process, or starts it again."""
-        config = self._folder / f"{name}.toml"
+        config = self.folder / f"{name}.toml"
         config.write_text(
-            f"[server]\nport = 0\ndata_dir = {json.dumps(str(self._folder / name))}\n"
+            f"[server]\nport = 0\ndata_dir = {json.dumps(str(self.folder / name))}\n"
             f"{self._places}"
             "[limits]\nrequests_per_batch = 1000000\nfile_bytes = 4000000000\n"
             "enqueued_tokens_per_model = 10000000000\n"
-            f'[[source]]\nkind = "file"\npath = {json.dumps(str(self._folder / "engines.json"))}\n'
+            f'[[source]]\nkind = "file"\npath = {json.dumps(str(self.folder / "engines.json"))}\n'
             f'models = ["{MODEL}"]\nwindow = {self._window}\n'
         )
         words = ["serve", "--role", "api"] if name.startswith("api") else ["worker"]
         command = [sys.executable, "-m", "lowtide", *words, "--config", str(config), "--json"]
-        log = self._stack.enter_context((self._folder / f"{name}.log").open("a"))
+        log = self._stack.enter_context((self.folder / f"{name}.log").open("a"))
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log)
         self._stack.callback(_end, process)
         self._running[name] = process
@@ -64,9 +65,9 @@ class Installation:
         if "address" in told and name.startswith("api"):
             self.addresses[name] = told["address"]
 
-    def pid(self, name: str) -> int:
-        """The process."""
-        return self._running[name].pid
+    def memory_mb(self) -> float:
+        """Resident sets of all processes that run."""
+        return sum(_resident_mb(process.pid) for process in self._running.values())
 
     def kill(self, name: str) -> None:
         """Kills the process as a crash would."""
@@ -77,11 +78,19 @@ class Installation:
 
     def put(self, ports: Sequence[int]) -> None:
         """Replaces the list of engines."""
-        path = self._folder / "engines.json"
+        path = self.folder / "engines.json"
         entries = [{"name": f"e{p}", "address": "127.0.0.1", "port": str(p)} for p in ports]
         beside = path.with_suffix(".new")
         beside.write_text(json.dumps({"endpoints": entries}))
         beside.rename(path)
+
+
+def _resident_mb(pid: int) -> float:
+    try:
+        found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    except OSError:
+        return 0.0
+    return int(found[1]) / 1000 if found is not None else 0.0
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:

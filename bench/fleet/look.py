@@ -8,6 +8,7 @@ import json
 import os
 import urllib.request
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -44,6 +45,23 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     leases: float
     database_ms: float
     load: float
+    disk_mb: float = 0.0
+    """What the database and its log, and the bytes where they lie in a folder, take."""
+    memory_mb: float = 0.0
+    """Resident sets of the API processes and workers."""
+
+
+def disk_mb(*folders: Path) -> float:
+    """What the files of these folders take; they may come and go meanwhile."""
+    total = 0
+    for folder in folders:
+        for where, _, names in os.walk(folder):
+            for name in names:
+                try:
+                    total += os.lstat(os.path.join(where, name)).st_blocks * 512  # noqa: PTH118
+                except OSError:
+                    continue
+    return total / 1e6
 
 
 def answered(port: int) -> tuple[int, int]:
@@ -77,6 +95,8 @@ def rates(samples: Sequence[Sample], span_s: float) -> list[tuple[float, dict[st
             "rate": (last.answered - first.answered) / took_s,
             "bound": (last.bound - first.bound) / took_s,
             "engines": float(last.engines),
+            "disk_mb": last.disk_mb,
+            "memory_mb": last.memory_mb,
         }
         if claims:
             values["claim_ms"] = (last.claims_ms - first.claims_ms) / claims

@@ -19,6 +19,10 @@ PLOTS: Final = (
     ("Milliseconds of PostgreSQL for one claim's look at a queue", ("claim_ms",)),
     ("Milliseconds of PostgreSQL for one chunk, claim to commit", ("database_ms",)),
     ("Engines", ("engines",)),
+    (
+        "MB of the database with its log, and of the API processes and workers",
+        ("disk_mb", "memory_mb"),
+    ),
 )
 
 

@@ -33,7 +33,8 @@ class Found:
     doubled: int = 0
     failed: int = 0
     tries_again: int = 0
-    last_submitted: bool = False
+    ran_out: bool = False
+    """Whether the time was over before all lines were submitted."""
     unfinished: dict[str, int] = field(default_factory=dict)
     """Lines completed so far, by batch."""
 
@@ -55,15 +56,20 @@ class Submitter:
         self._http = httpx.AsyncClient(timeout=httpx.Timeout(120, connect=5), trust_env=False)
 
     async def run(self) -> None:
-        """All of them."""
+        """All of them, or as many as begin in time."""
         places = asyncio.Semaphore(AT_ONCE)
         async with self._http, asyncio.TaskGroup() as group:
             for first in range(0, self._lines, self._each):
                 await places.acquire()
+                if self.found.ran_out:
+                    return
                 count = min(self._each, self._lines - first)
                 group.create_task(self._batch(first, count, places))
                 self.found.submitted += count
-            self.found.last_submitted = True
+
+    def run_out(self) -> None:
+        """Begins no further batch; those that are under way are checked."""
+        self.found.ran_out = True
 
     async def reached(self, share: float) -> None:
         """Waits until that share of the lines is completed."""

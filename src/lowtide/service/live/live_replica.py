@@ -44,9 +44,7 @@ class LiveReplica:
         self.places = ByteBudget(limits.LIVE_IN_FLIGHT_MAX)
         """Places of calls in flight, by organization."""
         self._on_asked: Callable[[int, float], None] = lambda *_: None
-        self._before_first_byte: dict[
-            LiveCall, float
-        ] = {}  # calls without a first byte; oldest first
+        self._before_first_byte: dict[LiveCall, float] = {}  # when each was sent; oldest first
         self._tokens_each = float(limits.LIVE_CALL_TOKENS)
         self.first_bytes: dict[int, int] = {}
         """Streams that began, by the bucket of their time to the first byte."""

@@ -265,7 +265,7 @@ def test_a_live_call_takes_a_seat_and_memory_from_batch_calls(
     ("asked", "said"),
     [
         ({"policy": "fcfs"}, "--scheduling-policy priority"),
-        ({"extra": {"tolerence": 2}}, "tolerance, itl_bound_ms, hold_max_ms"),
+        ({"extra": {"tolerances": 2}}, "tolerance, itl_bound_ms, hold_max_ms"),
         ({"extra": {"tolerance": 0.5}}, "at least 1"),
     ],
 )

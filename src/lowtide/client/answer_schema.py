@@ -57,10 +57,10 @@ def _reason(error: Exception) -> str:
     listed = getattr(error, "errors", None)
     if not callable(listed):
         return str(error) or type(error).__name__
-    found = listed()
+    faults = listed()
     shown = []
-    for each in found[:_REASONS_MAX]:
+    for each in faults[:_REASONS_MAX]:
         place = ".".join(str(part) for part in each.get("loc", ()))
         shown.append(f"{place}: {each['msg']}" if place else str(each["msg"]))
-    more = f" and {len(found) - _REASONS_MAX} more" if len(found) > _REASONS_MAX else ""
+    more = f" and {len(faults) - _REASONS_MAX} more" if len(faults) > _REASONS_MAX else ""
     return "; ".join(shown) + more

@@ -115,18 +115,18 @@ class Client:
     def list(self, limit: int = 20) -> tuple[BatchInfo, ...]:
         """The newest batches, newest first; 100 at most."""
         with translated():
-            found = self._client.batches(min(limit, _LIST_MAX)).get("data", [])
-            return tuple(map(batch_of, found))
+            batches = self._client.batches(min(limit, _LIST_MAX)).get("data", [])
+            return tuple(map(batch_of, batches))
 
     def watch(self, batch: BatchInfo | str) -> Iterator[BatchInfo]:
         """The batch at each change, until it is over; a server that restarts is waited for."""
         with translated():
             told: BatchInfo | None = None
             for answer, _, outage in polled(self._client, _id_of(batch), sleep=self._sleep):
-                found = batch_of(answer)
-                if not outage and found.raw != (told.raw if told is not None else None):
-                    told = found
-                    yield found
+                latest = batch_of(answer)
+                if not outage and latest.raw != (told.raw if told is not None else None):
+                    told = latest
+                    yield latest
 
     def wait(self, batch: BatchInfo | str, *, progress: bool = True) -> BatchInfo:
         """The batch when it is over; with a bar meanwhile, in a terminal as in a notebook."""

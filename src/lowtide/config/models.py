@@ -80,7 +80,7 @@ def problems_of(models: Sequence[ModelSettings]) -> Iterator[Problem]:
 
 def _prices(model: ModelSettings, place: int) -> Iterator[Problem]:
     discount = model.batch_discount
-    found = list(
+    problems = list(
         unless(
             discount.is_finite() and 0 <= discount <= 1,
             ("model", place, "batch_discount"),
@@ -93,9 +93,9 @@ def _prices(model: ModelSettings, place: int) -> Iterator[Problem]:
         "output_price": model.output_price,
     }
     for key, price in prices.items():
-        found += unless(price.is_finite(), ("model", place, key), "a number")
-    yield from found
-    if found:
+        problems += unless(price.is_finite(), ("model", place, key), "a number")
+    yield from problems
+    if problems:
         return
     try:
         _ = model.entry.prices

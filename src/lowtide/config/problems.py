@@ -53,8 +53,8 @@ def dotted(path: KeyPath) -> str:
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """The known name that `name` is most likely meant to be."""
-    found = get_close_matches(name.lower().replace("-", "_"), list(known), n=1, cutoff=0.6)
-    return found[0] if found else None
+    matches = get_close_matches(name.lower().replace("-", "_"), list(known), n=1, cutoff=0.6)
+    return matches[0] if matches else None
 
 
 def unless(holds: bool, key: Sequence[str | int], allowed: str) -> Iterable[Problem]:

@@ -185,9 +185,9 @@ def _with_catalogue(settings: Settings) -> tuple[ModelSettings, ...]:
         if name != "model":
             conversion.unknown_section(name, ("model",))
     entries = conversion.table(ModelSettings, sources.tree.get("model", []), "model")
-    found = [model for _, model in entries]
-    problems = [*conversion.problems, *models.problems_of(found)]
-    problems += hours.problems_of(settings.dispatch, found)
+    merged = [model for _, model in entries]
+    problems = [*conversion.problems, *models.problems_of(merged)]
+    problems += hours.problems_of(settings.dispatch, merged)
     tell(problems, sources)
     taken = {known for model in settings.model for known in (model.id, *model.aliases)}
-    return (*settings.model, *(model for model in found if model.id not in taken))
+    return (*settings.model, *(model for model in merged if model.id not in taken))

@@ -135,7 +135,7 @@ _TOKEN: Final = re.compile(
 
 def key_lines(text: str) -> dict[KeyPath, int]:
     """The line, from 1, of each section and key of a valid TOML text."""
-    found: dict[KeyPath, int] = {}
+    lines: dict[KeyPath, int] = {}
     counts: dict[str, int] = {}
     section: KeyPath = ()
     reading = _Value()
@@ -144,11 +144,11 @@ def key_lines(text: str) -> dict[KeyPath, int]:
             reading.feed(line)
         elif header := _HEADER.match(line):
             section = _section(header[1] == "[[", _steps(header[2]), counts)
-            found.setdefault(section, number)
+            lines.setdefault(section, number)
         elif key := _KEY.match(line):
-            found.setdefault((*section, *_steps(key[1])), number)
+            lines.setdefault((*section, *_steps(key[1])), number)
             reading.feed(key[2])
-    return found
+    return lines
 
 
 def _steps(dotted: str) -> list[str]:

@@ -44,8 +44,8 @@ class ThreadedResolver:
 
     async def __call__(self, host: str, port: int) -> Sequence[str]:
         ask = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
-        found = await asyncio.get_running_loop().run_in_executor(self._threads, ask)
-        return list(dict.fromkeys(str(address[0]) for *_, address in found))
+        infos = await asyncio.get_running_loop().run_in_executor(self._threads, ask)
+        return list(dict.fromkeys(str(address[0]) for *_, address in infos))
 
     def close(self) -> None:
         """Waits for nothing: a thread ends with the answer that it waits for."""
@@ -60,20 +60,20 @@ async def addresses_of(
     One that is refused refuses the whole name: who names it would else choose by chance.
     """
     try:
-        found: Sequence[str] = [str(ip_address(target.host))]
+        addresses: Sequence[str] = [str(ip_address(target.host))]
     except ValueError:
         try:
             async with asyncio.timeout(limits.WEBHOOK_RESOLVE_S):
-                found = await resolve(target.host, target.port)
+                addresses = await resolve(target.host, target.port)
         except TimeoutError:
             seconds = f"{limits.WEBHOOK_RESOLVE_S:.0f} seconds"
             raise OSError(f"the name could not be resolved within {seconds}") from None
-    for address in found:
+    for address in addresses:
         if (refusal := refusal_of(address, allowed)) is not None:
             raise NotCalled(refusal)
-    if not found:
+    if not addresses:
         raise OSError("the name has no address")
-    return found[: limits.WEBHOOK_ADDRESSES_MAX]
+    return addresses[: limits.WEBHOOK_ADDRESSES_MAX]
 
 
 async def connect(

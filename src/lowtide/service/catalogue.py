@@ -27,12 +27,12 @@ def resolve(
     return served_models([*entries, *configured], offers, seen)
 
 
-def catalogue_from(settings: Settings, found: Served) -> Catalogue:
+def catalogue_from(settings: Settings, resolved: Served) -> Catalogue:
     """Raises PriceError."""
-    ids = [entry.id for entry in found.entries]
+    ids = [entry.id for entry in resolved.entries]
     hours = hours_by_model(settings.dispatch, settings.model, ids)
-    served = None if settings.catalogue.unserved == "wait" else found.models
-    return Catalogue(found.entries, served, hours)
+    served = None if settings.catalogue.unserved == "wait" else resolved.models
+    return Catalogue(resolved.entries, served, hours)
 
 
 def catalogue_of(settings: Settings) -> Catalogue:

@@ -74,11 +74,11 @@ class Readiness:
         return at is None or self._clock.monotonic() - at >= limits.READY_FRESH_S
 
     async def _look(self) -> None:
-        found = await asyncio.gather(
+        answers = await asyncio.gather(
             _missing("database", self._ask_database()),
             _missing("object store", self._blobs.size(_NOWHERE)),
         )
-        missing = {name: trouble for name, trouble in found if trouble is not None}
+        missing = {name: trouble for name, trouble in answers if trouble is not None}
         for name in sorted(missing.keys() - self._missing.keys()):
             log.warning("storage.missing", what=name, reason=missing[name][1])
         for name in sorted(self._missing.keys() - missing.keys()):

@@ -117,7 +117,7 @@ class ScaleService:
         or started by scalers. Empty while the store is away.
         """
         try:
-            found = await self.all()
+            scales = await self.all()
         except StoreError:
             return {}
         return {
@@ -125,7 +125,7 @@ class ScaleService:
                 None if each.needed else each.wanted.wake_at,
                 each.scaler.trouble if each.scaler is not None else "",
             )
-            for model, each in found.items()
+            for model, each in scales.items()
             if each.comes_and_goes and not each.present and (each.needed or each.wanted.wake_at)
         }
 
@@ -139,7 +139,7 @@ class ScaleService:
         scalers = scalers_by_model(live)
         models = {*self._catalogue.names.values(), *replicas, *waiting, *scalers}
         self._histories = {m: each for m, each in self._histories.items() if m in models}
-        found = {
+        scales = {
             model: self._scale(
                 model, await _due(reading.by_model.get(model, ())), replicas.get(model, ()),
                 reading.capacity, now, is_known=bool(live), scaler=scalers.get(model),
@@ -148,8 +148,8 @@ class ScaleService:
         }  # fmt: skip
         if any(report.sources or report.scalers for report in live):
             replace = msgspec.structs.replace
-            return {model: replace(each, comes_and_goes=True) for model, each in found.items()}
-        return found
+            return {model: replace(each, comes_and_goes=True) for model, each in scales.items()}
+        return scales
 
     def _scale(
         self,
@@ -202,25 +202,25 @@ class ScaleService:
 async def _due(backlog: Sequence[Backlog]) -> DueWork:
     """What is left of the backlog, without what is paused. Others are served between its
     pieces."""
-    found: dict[datetime, tuple[int, float]] = {}
+    due: dict[datetime, tuple[int, float]] = {}
     for number, part in enumerate(backlog, 1):
         if number % limits.ROWS_AT_ONCE == 0:
             await asyncio.sleep(0)
         if part.paused:
             continue
         at = part.deadline_at.replace(second=0, microsecond=0)
-        requests, work = found.get(at, (0, 0.0))
-        found[at] = (requests + part.requests - part.settled, work + part.cost_left)
-    return tuple((at, *found[at]) for at in sorted(found))
+        requests, work = due.get(at, (0, 0.0))
+        due[at] = (requests + part.requests - part.settled, work + part.cost_left)
+    return tuple((at, *due[at]) for at in sorted(due))
 
 
 def _by_model(live: Sequence[WorkerReport]) -> dict[str, list[ReplicaReport]]:
     """The replicas by model; of one whose endpoints differ, the part that stands for it whole."""
-    found: dict[str, list[ReplicaReport]] = {}
+    by_model: dict[str, list[ReplicaReport]] = {}
     for _, replica in by_owner(live):
         for model in () if replica.endpoints else replica.models:
-            found.setdefault(model, []).append(replica)
-    return found
+            by_model.setdefault(model, []).append(replica)
+    return by_model
 
 
 def scalers_by_model(live: Sequence[WorkerReport]) -> dict[str, ScalerReport]:

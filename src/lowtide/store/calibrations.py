@@ -29,8 +29,8 @@ class SqlCalibrations:
         values = {"data": data, "saved_at": now}
         async with self._db.write() as conn:
             await lock_name(conn, "token models")  # two workers may both find no row to update
-            found = await conn.execute(
+            result = await conn.execute(
                 update(token_models).where(token_models.c.model == model).values(values)
             )
-            if not found.rowcount:
+            if not result.rowcount:
                 await conn.execute(insert(token_models).values(model=model, **values))

@@ -51,8 +51,8 @@ class SqlFiles:
 
     async def by_id(self, file_id: str) -> File | None:
         async with self._db.read() as conn:
-            found = await conn.execute(select(files).where(files.c.id == file_id, _VISIBLE))
-            row = found.one_or_none()
+            result = await conn.execute(select(files).where(files.c.id == file_id, _VISIBLE))
+            row = result.one_or_none()
         return None if row is None else file_of(row)
 
     async def page(
@@ -76,8 +76,8 @@ class SqlFiles:
     async def names(self, project_id: str, file_ids: Sequence[str]) -> Mapping[str, str]:
         mine = (files.c.project_id == project_id) & files.c.id.in_(set(file_ids)) & _VISIBLE
         async with self._db.read() as conn:
-            found = await conn.execute(select(files.c.id, files.c.filename).where(mine))
-            return {row.id: row.filename for row in found}
+            result = await conn.execute(select(files.c.id, files.c.filename).where(mine))
+            return {row.id: row.filename for row in result}
 
     async def mark_uploaded(
         self,

@@ -71,14 +71,14 @@ class SqlFlex:
         return None if row is None else batch_of(row)
 
     async def standing(self, batch_ids: Sequence[str]) -> Mapping[str, FlexStatus]:
-        found: dict[str, FlexStatus] = {}
+        statuses: dict[str, FlexStatus] = {}
         ids, most = sorted(batch_ids), STORE_KEYS_PER_STATEMENT
         async with self._db.read() as conn:
             for first in range(0, len(ids), most):
                 some = _STANDING.where(batches.c.id.in_(ids[first : first + most]))
                 for batch_id, *standing in await conn.execute(some):
-                    found[batch_id] = FlexStatus(*standing)
-        return found
+                    statuses[batch_id] = FlexStatus(*standing)
+        return statuses
 
     async def is_leased(self, batch_id: str) -> bool:
         leased = select(chunks.c.seq).where(chunks.c.batch_id == batch_id, chunks.c.state == LEASED)

@@ -36,8 +36,8 @@ class SqlHistory:
             return 0
         async with self._db.write() as conn:
             await lock_name(conn, _LOCK)
-            found = (await conn.execute(_counters(batch_ids))).all()
-            moved = [row for row in map(_moved, found, [now] * len(found)) if row is not None]
+            result = (await conn.execute(_counters(batch_ids))).all()
+            moved = [row for row in map(_moved, result, [now] * len(result)) if row is not None]
             await insert_or_replace(conn, batch_history, moved)
         return len(moved)
 
@@ -114,11 +114,13 @@ class SqlHistory:
         self, replicas: Collection[str], since: datetime
     ) -> dict[str, list[ReplicaRow]]:
         these = replica_history.c.replica.in_(sorted(replicas)), replica_history.c.at >= since
-        found: dict[str, list[ReplicaRow]] = {}
+        rows_of: dict[str, list[ReplicaRow]] = {}
         async with self._db.read() as conn:
             for row in await conn.execute(select(replica_history).where(*these)):
-                found.setdefault(row.replica, []).append(ReplicaRow(row.replica, row.at, row.part))
-        return found
+                rows_of.setdefault(row.replica, []).append(
+                    ReplicaRow(row.replica, row.at, row.part)
+                )
+        return rows_of
 
     async def gave_way(self, replicas: Collection[str], since: datetime) -> list[datetime]:
         table = replica_history.c

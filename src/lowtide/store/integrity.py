@@ -73,8 +73,8 @@ class SqlIntegrity:
     async def batch(self, batch_id: str) -> BatchContents | None:
         mine = select(*_CHUNK).where(chunks.c.batch_id == batch_id).order_by(chunks.c.seq)
         async with self._db.read() as conn:
-            found = await conn.execute(select(batches).where(batches.c.id == batch_id))
-            row = found.one_or_none()
+            result = await conn.execute(select(batches).where(batches.c.id == batch_id))
+            row = result.one_or_none()
             if row is None:
                 return None
             rows = [ChunkRow(**chunk._mapping) for chunk in await conn.execute(mine)]
@@ -218,9 +218,9 @@ async def _entries_of(conn: AsyncConnection, lost: Sequence[Row[Any]]) -> list[L
     if not lost:
         return []
     mine = select(ledger).where(ledger.c.batch_id == lost[0].batch_id)
-    found = await conn.execute(mine.order_by(ledger.c.seq, ledger.c.model))
+    result = await conn.execute(mine.order_by(ledger.c.seq, ledger.c.model))
     heartbeats = frozenset(first.values())
-    return [entry_of(row) for row in found if row.seq in heartbeats]
+    return [entry_of(row) for row in result if row.seq in heartbeats]
 
 
 async def _write(conn: AsyncConnection, row: Row[Any], loss: Loss) -> None:

@@ -214,10 +214,10 @@ class SqlLifecycle:
             .group_by(batches.c.organization_id)
         )
         async with self._db.write() as conn:
-            found = [Waiting(row[0], row[1]) for row in await conn.execute(waiting)]
-            if not found and bytes_max is None:
+            queue = [Waiting(row[0], row[1]) for row in await conn.execute(waiting)]
+            if not queue and bytes_max is None:
                 turns.rest()
-            for organization_id in turns.order(found):
+            for organization_id in turns.order(queue):
                 row = await _oldest(conn, free & (batches.c.organization_id == organization_id))
                 if row is not None:  # else other processes have them all
                     break
@@ -236,8 +236,8 @@ class SqlLifecycle:
 async def _oldest(conn: AsyncConnection, wanted: ColumnElement[bool]) -> Row[Any] | None:
     """The oldest such batch, locked; None when other transactions hold all of them."""
     first = select(batches).where(wanted).order_by(batches.c.created_at, batches.c.id).limit(1)
-    found = await conn.execute(first.with_for_update(key_share=True, skip_locked=True))
-    return found.one_or_none()
+    result = await conn.execute(first.with_for_update(key_share=True, skip_locked=True))
+    return result.one_or_none()
 
 
 def _held(lease: TaskLease) -> tuple[ColumnElement[bool], ...]:
@@ -260,8 +260,10 @@ async def _lock_to_end(conn: AsyncConnection, lease: TaskLease) -> Row[Any] | No
 
 
 async def _lock_held(conn: AsyncConnection, lease: TaskLease) -> Row[Any] | None:
-    found = await conn.execute(select(batches).where(*_held(lease)).with_for_update(key_share=True))
-    return found.one_or_none()
+    result = await conn.execute(
+        select(batches).where(*_held(lease)).with_for_update(key_share=True)
+    )
+    return result.one_or_none()
 
 
 def _can_expire() -> ColumnElement[bool]:

@@ -37,5 +37,5 @@ class SqlLimitUse:
             batches.c.flex.is_(None),
         )
         async with self._db.read() as conn:
-            found: datetime | None = await conn.scalar(first)
-        return found
+            value: datetime | None = await conn.scalar(first)
+        return value

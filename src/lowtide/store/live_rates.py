@@ -64,8 +64,8 @@ class SqlLiveRates:
 async def _processes(conn: AsyncConnection, now: datetime) -> int:
     """Those that are alive, and at least the one that asks."""
     alive = live_processes.c.seen_at >= now - _GONE
-    found = await conn.scalar(select(func.count()).select_from(live_processes).where(alive))
-    return max(1, found or 0)
+    value = await conn.scalar(select(func.count()).select_from(live_processes).where(alive))
+    return max(1, value or 0)
 
 
 async def _settle(

@@ -57,8 +57,8 @@ class SqlOutbox:
         async with self._db.read() as conn:
             if after is not None:
                 this = webhook_deliveries.c.event_id == after
-                found = await conn.execute(select(webhook_deliveries).where(mine, this))
-                if (row := found.one_or_none()) is None:
+                result = await conn.execute(select(webhook_deliveries).where(mine, this))
+                if (row := result.one_or_none()) is None:
                     raise UnknownCursor(after)
                 query = query.where(_before(row))
             return [_delivery_of(row) for row in await conn.execute(query)]
@@ -186,35 +186,35 @@ def _free_at(now: datetime) -> ColumnElement[bool]:
 
 async def _due(conn: AsyncConnection, now: datetime) -> list[DueDeliveries]:
     organization = webhook_deliveries.c.organization_id
-    found = await conn.execute(
+    result = await conn.execute(
         select(organization, func.count(), func.min(webhook_deliveries.c.next_at))
         .where(_free_at(now))
         .group_by(organization)
     )
-    return [DueDeliveries(row[0], int(row[1]), row[2]) for row in found]
+    return [DueDeliveries(row[0], int(row[1]), row[2]) for row in result]
 
 
 async def _under_way(conn: AsyncConnection, now: datetime) -> Mapping[str, int]:
     organization = webhook_deliveries.c.organization_id
-    found = await conn.execute(
+    result = await conn.execute(
         select(organization, func.count())
         .where(_PENDING, webhook_deliveries.c.lease_expires_at > now)
         .group_by(organization)
     )
-    return {row[0]: int(row[1]) for row in found}
+    return {row[0]: int(row[1]) for row in result}
 
 
 async def _oldest(
     conn: AsyncConnection, organization_id: str, count: int, now: datetime
 ) -> list[Row[Any]]:
-    found = await conn.execute(
+    result = await conn.execute(
         select(webhook_deliveries)
         .where(webhook_deliveries.c.organization_id == organization_id, _free_at(now))
         .order_by(webhook_deliveries.c.next_at, webhook_deliveries.c.event_id)
         .limit(count)
         .with_for_update(skip_locked=True)
     )
-    return list(found)
+    return list(result)
 
 
 async def _lease(

@@ -79,12 +79,12 @@ class SqlResults:
                 await conn.execute(delete(garbage).where(garbage.c.blob_key.in_(part)))
 
     async def known(self, keys: Sequence[str]) -> frozenset[str]:
-        found: set[str] = set()
+        known_keys: set[str] = set()
         async with self._db.read() as conn:
             for part in _parts([key.removesuffix(SUFFIX) for key in keys]):
                 for column in KEEPS_BLOB:
-                    found.update(await conn.scalars(select(column).where(column.in_(part))))
-        return frozenset(key for key in keys if key.removesuffix(SUFFIX) in found)
+                    known_keys.update(await conn.scalars(select(column).where(column.in_(part))))
+        return frozenset(key for key in keys if key.removesuffix(SUFFIX) in known_keys)
 
 
 async def _sweep_plans(conn: AsyncConnection, now: datetime, limit: int) -> int:

@@ -86,9 +86,9 @@ class SqlRetries:
 
 async def _tree(conn: AsyncConnection, project_id: str, root_id: str) -> list[Row[Any]]:
     mine = (batches.c.id == root_id) | (batches.c.root_id == root_id)
-    found = await conn.execute(
+    result = await conn.execute(
         select(batches)
         .where(mine, batches.c.project_id == project_id)
         .order_by(batches.c.created_at, batches.c.id)
     )
-    return list(found)
+    return list(result)

@@ -136,10 +136,10 @@ async def _lock(conn: AsyncConnection, project_id: str | None, batch_id: str) ->
     which: ColumnElement[bool] = (batches.c.id == batch_id) & batches.c.deleted_at.is_(None)
     if project_id is not None:
         which &= batches.c.project_id == project_id
-    found = await conn.execute(select(batches).where(which).with_for_update(key_share=True))
-    return found.one_or_none()
+    result = await conn.execute(select(batches).where(which).with_for_update(key_share=True))
+    return result.one_or_none()
 
 
 async def _seen(conn: AsyncConnection, batch_id: str) -> Batch:
-    found = await conn.execute(select(batches).where(batches.c.id == batch_id))
-    return batch_of(found.one())
+    result = await conn.execute(select(batches).where(batches.c.id == batch_id))
+    return batch_of(result.one())

@@ -179,8 +179,8 @@ async def sweep_uploads(
 
 
 async def _locked(conn: AsyncConnection, upload_id: str) -> Row[Any] | None:
-    found = await conn.execute(select(uploads).where(uploads.c.id == upload_id).with_for_update())
-    return found.one_or_none()
+    result = await conn.execute(select(uploads).where(uploads.c.id == upload_id).with_for_update())
+    return result.one_or_none()
 
 
 async def _take(

@@ -97,12 +97,12 @@ async def _leases(
 ) -> list[ChunkLease]:
     claimed = list(claimed)
     weight = func.coalesce(organizations.c.weight, 1).label("weight")
-    found = await conn.execute(
+    result = await conn.execute(
         select(batches, weight)
         .outerjoin(organizations, organizations.c.id == batches.c.organization_id)
         .where(batches.c.id.in_(sorted({row.batch_id for row in claimed})))
     )
-    batch = {row.id: row for row in found}
+    batch = {row.id: row for row in result}
     return [_lease(row, batch[row.batch_id], expires_at) for row in claimed]
 
 

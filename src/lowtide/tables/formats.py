@@ -34,11 +34,11 @@ def format_of(name: str) -> Format:
     """The format by the name's ending, as `suffix_format`. Raises TableError for
     an unknown ending.
     """
-    found = suffix_format(name)
-    if found is None:
+    table_format = suffix_format(name)
+    if table_format is None:
         raise TableError(
             f"{name}: its ending names no kind of table.",
             f"There are: {', '.join(SUFFIXES)}",
             code="unknown_format",
         )
-    return found
+    return table_format

@@ -156,9 +156,9 @@ def _batches(
 ) -> Iterator[pa.RecordBatch]:
     match file.kind:
         case "parquet":
-            found = parquet_batches(stream, file.name, schema.names, first)  # type: ignore[arg-type]
+            batches = parquet_batches(stream, file.name, schema.names, first)  # type: ignore[arg-type]
         case "arrow":
-            found = arrow_batches(stream, file.name, schema.names, first)  # type: ignore[arg-type]
+            batches = arrow_batches(stream, file.name, schema.names, first)  # type: ignore[arg-type]
         case "jsonl":
             yield from json_batches(stream, file.name, schema, first)  # type: ignore[arg-type]
             return
@@ -166,5 +166,5 @@ def _batches(
             delimiter = csv_rows.DELIMITERS[file.kind]
             yield from csv_rows.csv_batches(stream, file.name, delimiter, schema, first)  # type: ignore[arg-type]
             return
-    for batch in found:
+    for batch in batches:
         yield batch.select(schema.names).cast(schema) if batch.schema != schema else batch

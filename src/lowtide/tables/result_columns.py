@@ -157,15 +157,15 @@ def _is_null(schema: Mapping[str, Any]) -> bool:
 
 
 def _followed(reference: str, root: Mapping[str, Any]) -> Any:
-    found: Any = root
+    value: Any = root
     for step in reference.removeprefix("#").strip("/").split("/"):
         name = step.replace("~1", "/").replace("~0", "~")
-        if not isinstance(found, Mapping) or (name and name not in found):
+        if not isinstance(value, Mapping) or (name and name not in value):
             raise TableError(
                 f"The schema refers to {reference}, which it lacks.", code="bad_schema"
             )
-        found = found[name] if name else found
-    return found
+        value = value[name] if name else value
+    return value
 
 
 def _kind_of(schema: Any, root: Mapping[str, Any]) -> str | None:

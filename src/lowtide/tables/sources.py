@@ -62,17 +62,17 @@ def _on_disk(address: str) -> list[TableFile]:
     if path.is_file():
         return [_local(path, format_of(path.name))]
     if path.is_dir():
-        found = sorted(path.iterdir())
+        paths = sorted(path.iterdir())
     elif has_magic(address):
         root = Path(path.anchor) if path.is_absolute() else Path()
-        found = sorted(root.glob(address.removeprefix(path.anchor)))
+        paths = sorted(root.glob(address.removeprefix(path.anchor)))
     elif path.exists():
         raise TableError(
             f"{address} is no regular file.", "A table is read several times; save it."
         )
     else:
         raise TableError(f"{address}: no such file.", code="no_table")
-    usable = ((each, suffix_format(each.name)) for each in found if each.is_file())
+    usable = ((each, suffix_format(each.name)) for each in paths if each.is_file())
     return [_local(each, kind) for each, kind in usable if kind and not each.name.startswith(".")]
 
 
@@ -102,21 +102,21 @@ def _in_bucket(address: str) -> list[TableFile]:
     try:
         store = from_url(f"{parts.scheme}://{parts.netloc}")
         if not has_magic(key) and suffix_format(key):
-            found = [obstore.head(store, key)]
+            objects = [obstore.head(store, key)]
         else:
             plain = key.partition("*")[0].partition("?")[0].partition("[")[0]
             folder = key.rstrip("/") if plain == key else plain.rpartition("/")[0]
             listed = obstore.list(store, folder or None)
-            found = [meta for page in listed for meta in page if _is_wanted(meta["path"], key)]
+            objects = [meta for page in listed for meta in page if _is_wanted(meta["path"], key)]
     except FileNotFoundError:
         return []
     except (BaseError, OSError, ValueError) as error:
         raise _bucket_error(address, error) from None
-    found.sort(key=lambda meta: meta["path"])
+    objects.sort(key=lambda meta: meta["path"])
     base = f"{parts.scheme}://{parts.netloc}/"
     return [
         _remote(base, store, meta["path"], f"{meta['size']} {meta['e_tag']}", kind)
-        for meta in found
+        for meta in objects
         if (kind := suffix_format(meta["path"]))
     ]
 

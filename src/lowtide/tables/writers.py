@@ -64,9 +64,9 @@ def joined_batches(
     """The rows `numbers` with their answers, which come in the same order."""
     schema = result_schema(table, columns)
     for _, chosen, batch in chosen_batches(table, None, numbers):
-        found = list(islice(answers, len(chosen)))
-        if [answer.number for answer in found] != list(chosen):
+        rows = list(islice(answers, len(chosen)))
+        if [answer.number for answer in rows] != list(chosen):
             raise TableError(
                 "The table is not what it was when the run began.", "Begin anew with --restart."
             )
-        yield pa.RecordBatch.from_arrays([*batch.columns, *columns.arrays(found)], schema=schema)
+        yield pa.RecordBatch.from_arrays([*batch.columns, *columns.arrays(rows)], schema=schema)

@@ -152,11 +152,11 @@ class OverviewMetrics:
 
 def _bounded(by_model: Mapping[str, int]) -> dict[str, int]:
     """The counts under bounded names: those above the bound are added up."""
-    found: dict[str, int] = {}
+    counts: dict[str, int] = {}
     for model, count in by_model.items():
         name = MODELS.of(model)
-        found[name] = found.get(name, 0) + count
-    return found
+        counts[name] = counts.get(name, 0) + count
+    return counts
 
 
 def _show_counts(gauge: Gauge, counts: Mapping[str, int]) -> None:

@@ -270,9 +270,9 @@ async def _watching(
             await trials.aclose()
 
 
-def _show_scale(found: Mapping[str, ModelScale], now: datetime) -> None:
+def _show_scale(scales: Mapping[str, ModelScale], now: datetime) -> None:
     begin_scale()
-    for model, scale in found.items():
+    for model, scale in scales.items():
         show_scale(model, scale.wanted, scale.present, scale.work_seconds, scale.due, now)
 
 

@@ -140,15 +140,15 @@ def read_manifest(folder: Path) -> Manifest | None:
 
 def newest_backup(folder: Path, *, but: Path) -> Path | None:
     """The latest whole backup among the folders in `folder`."""
-    found: list[tuple[datetime, Path]] = []
+    backups: list[tuple[datetime, Path]] = []
     for child in folder.iterdir():
         try:
             manifest = read_manifest(child) if child != but else None
         except (ManifestError, OSError):
             continue  # of no use to share with
         if manifest is not None:
-            found.append((manifest.created_at, child))
-    return max(found)[1] if found else None
+            backups.append((manifest.created_at, child))
+    return max(backups)[1] if backups else None
 
 
 def _check_place(settings: Settings, dest: Path) -> None:

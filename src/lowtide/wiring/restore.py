@@ -126,8 +126,8 @@ def _check_empty(data_dir: Path, blobs: Path) -> None:
 def _verify(source: Path, manifest: Manifest, on_progress: OnProgress) -> None:
     """Compares every file with what the manifest says. Raises BackupError naming the first."""
     try:
-        found = digest_of(_plain(source, DATABASE_FILE))
-        if found != (manifest.database_sha256, manifest.database_bytes):
+        actual = digest_of(_plain(source, DATABASE_FILE))
+        if actual != (manifest.database_sha256, manifest.database_bytes):
             raise _damaged(source, DATABASE_FILE)
         if digest_of(_plain(source, LIST_FILE))[0] != manifest.list_sha256:
             raise _damaged(source, LIST_FILE)

@@ -102,7 +102,7 @@ def test_settings_come_from_additional_config() -> None:
 
 
 @pytest.mark.parametrize(
-    "asked", [{"tolerence": 2}, {"tolerance": 0.5}, {"itl_bound_ms": "soon"}, ["tolerance"], 3]
+    "asked", [{"tolerances": 2}, {"tolerance": 0.5}, {"itl_bound_ms": "soon"}, ["tolerance"], 3]
 )
 def test_a_setting_that_is_none_is_refused(asked: object) -> None:
     with pytest.raises(requirements.Unsupported, match="additional-config"):

@@ -102,8 +102,10 @@ def _object(required: tuple[str, ...], **properties: Any) -> dict[str, Any]:
 
 @routes.add("GET", "/organizations", answers(OrganizationList))
 async def list_organizations(request: Request) -> Response:
-    found = await services_of(request).tenants.organizations()
-    return json_response(OrganizationList(data=[organization_object(each) for each in found]))
+    organizations = await services_of(request).tenants.organizations()
+    return json_response(
+        OrganizationList(data=[organization_object(each) for each in organizations])
+    )
 
 
 @routes.add(
@@ -135,8 +137,8 @@ async def create_organization(request: Request) -> Response:
     answers(OrganizationObject, "organization_not_found"),
 )
 async def retrieve_organization(request: Request, organization_id: str) -> Response:
-    found = await services_of(request).tenants.organization(organization_id)
-    return json_response(organization_object(found))
+    organization = await services_of(request).tenants.organization(organization_id)
+    return json_response(organization_object(organization))
 
 
 @routes.add(
@@ -175,8 +177,8 @@ class ListProjects(msgspec.Struct, frozen=True):
 @routes.add("GET", "/projects", answers(ProjectList), parameters=parameters_of(ListProjects))
 async def list_projects(request: Request) -> Response:
     asked = read_query(request, ListProjects).organization_id
-    found = await services_of(request).tenants.projects(None if asked is UNSET else asked)
-    return json_response(ProjectList(data=[project_object(each) for each in found]))
+    projects = await services_of(request).tenants.projects(None if asked is UNSET else asked)
+    return json_response(ProjectList(data=[project_object(each) for each in projects]))
 
 
 @routes.add(
@@ -216,8 +218,8 @@ class ListKeys(msgspec.Struct, frozen=True):
 async def list_keys(request: Request) -> Response:
     """Lists keys, newest first, revoked ones included."""
     asked = read_query(request, ListKeys).project_id
-    found = await services_of(request).tenants.keys(None if asked is UNSET else asked)
-    return json_response(KeyList(data=[key_object(each) for each in found]))
+    keys = await services_of(request).tenants.keys(None if asked is UNSET else asked)
+    return json_response(KeyList(data=[key_object(each) for each in keys]))
 
 
 @routes.add(

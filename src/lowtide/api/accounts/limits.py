@@ -23,7 +23,7 @@ async def limits(request: Request) -> Response:
 async def limit_objects(request: Request) -> list[LimitObject]:
     """The limits of the caller's organization. Raises StoreError."""
     caller = identify(request)
-    found = await services_of(request).limits.of(caller.project_id, caller.key_id)
+    limits_now = await services_of(request).limits.of(caller.project_id, caller.key_id)
     return [
         LimitObject(
             name=each.name,
@@ -36,5 +36,5 @@ async def limit_objects(request: Request) -> list[LimitObject]:
             frees=each.frees,
             over_limit=each.over_limit,
         )
-        for each in found
+        for each in limits_now
     ]

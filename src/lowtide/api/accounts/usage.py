@@ -55,15 +55,15 @@ async def report(request: Request) -> Response:
     unless said otherwise.
     """
     asked = read_query(request, AskedUsage)
-    found = await report_of(request, asked)
+    usage = await report_of(request, asked)
     if asked.format == "csv":
-        name = f"usage-{found.since:%Y%m%d}-{found.until:%Y%m%d}.csv"
+        name = f"usage-{usage.since:%Y%m%d}-{usage.until:%Y%m%d}.csv"
         return Response(
-            _as_csv(found),
+            _as_csv(usage),
             media_type="text/csv",
             headers={"content-disposition": f'attachment; filename="{name}"'},
         )
-    return json_response(usage_object(found))
+    return json_response(usage_object(usage))
 
 
 async def report_of(request: Request, asked: AskedUsage) -> UsageReport:
@@ -124,12 +124,12 @@ def _instant(text: str, param: str) -> datetime | None:
         ) from None
 
 
-def _as_csv(found: UsageReport) -> str:
+def _as_csv(usage: UsageReport) -> str:
     """A header, then a line for each row; the total is left to the reader's own sum."""
     stream = io.StringIO()
-    columns = [*columns_of(found.group_by), *sums_of(Cost())]
+    columns = [*columns_of(usage.group_by), *sums_of(Cost())]
     writer = csv.DictWriter(stream, columns, lineterminator="\n")
     writer.writeheader()
-    for row in found.rows:
-        writer.writerow({**keys_of(row, found.group_by), **sums_of(row.cost)})
+    for row in usage.rows:
+        writer.writerow({**keys_of(row, usage.group_by), **sums_of(row.cost)})
     return stream.getvalue()

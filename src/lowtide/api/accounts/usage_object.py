@@ -12,13 +12,13 @@ from lowtide.ports.accounts import GroupBy
 from lowtide.service.accounts.usage import UsageReport
 
 
-def usage_object(found: UsageReport) -> UsageObject:
+def usage_object(usage: UsageReport) -> UsageObject:
     return UsageObject(
-        since=found.since.isoformat(),
-        until=found.until.isoformat(),
-        group_by=list(found.group_by),
-        data=[_line(row, found) for row in found.rows],
-        total=UsageAmounts(**sums_of(found.total)),
+        since=usage.since.isoformat(),
+        until=usage.until.isoformat(),
+        group_by=list(usage.group_by),
+        data=[_line(row, usage) for row in usage.rows],
+        total=UsageAmounts(**sums_of(usage.total)),
     )
 
 
@@ -29,8 +29,8 @@ def batch_costs(batch_id: str, by_model: Mapping[str, Cost]) -> BatchCosts:
     return BatchCosts(batch_id=batch_id, data=tuple(lines), total=total)
 
 
-def _line(row: UsageRow, found: UsageReport) -> UsageLine:
-    fields: dict[str, Any] = {**keys_of(row, found.group_by), **sums_of(row.cost)}
+def _line(row: UsageRow, usage: UsageReport) -> UsageLine:
+    fields: dict[str, Any] = {**keys_of(row, usage.group_by), **sums_of(row.cost)}
     return UsageLine(**fields)
 
 

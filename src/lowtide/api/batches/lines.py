@@ -63,16 +63,16 @@ async def lines_of(request: Request, batch_id: str, asked: ListLines) -> LinePag
         return await _growing(request, file, asked)
     input_key = await _input_key(request, batch.input_file_id)
     if asked.custom_id is not None:
-        found = await services.result_pages.find(file, asked.custom_id, input_key)
-        return _page(found, has_more=False)
-    found = await services.result_pages.page(file, asked.first, asked.limit, input_key)
-    return _page(found, has_more=asked.first + len(found.lines) < found.total)
+        lines = await services.result_pages.find(file, asked.custom_id, input_key)
+        return _page(lines, has_more=False)
+    lines = await services.result_pages.page(file, asked.first, asked.limit, input_key)
+    return _page(lines, has_more=asked.first + len(lines.lines) < lines.total)
 
 
-def _page(found: ResultPage, *, has_more: bool) -> LinePage:
+def _page(lines: ResultPage, *, has_more: bool) -> LinePage:
     return LinePage(
-        data=[_object(each) for each in found.lines],
-        total=found.total,
+        data=[_object(each) for each in lines.lines],
+        total=lines.total,
         has_more=has_more,
         in_input_order=True,
     )

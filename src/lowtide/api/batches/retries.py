@@ -125,15 +125,15 @@ async def results(request: Request, batch_id: str) -> Response:
 
 async def _results(request: Request, batch_id: str) -> Response:
     asked, project_id = read_query(request, ReadResults), identify(request).project_id
-    found = await services_of(request).joined.open(
+    results = await services_of(request).joined.open(
         project_id, batch_id, with_retries=asked.with_retries
     )
     headers = {
         "content-type": "application/jsonl",
         "content-disposition": f'attachment; filename="{batch_id}_results.jsonl"',
-        "x-incomplete": "true" if found.incomplete else "false",
+        "x-incomplete": "true" if results.incomplete else "false",
     }
-    return await begin_stream(request, found.body, 200, headers)
+    return await begin_stream(request, results.body, 200, headers)
 
 
 def _group_object(group: FailureGroup) -> FailureGroupObject:

@@ -21,9 +21,9 @@ async def read_form(request: Request) -> Mapping[str, str]:
     """
     body = await read_bounded(request, limits.FORM_FIELD_BYTES_MAX)
     fields = _decoded(body, limits.FORM_PARTS_MAX)
-    found = {name: values[-1] for name, values in fields.items()}
-    check_csrf(request, found.get("csrf", ""))
-    return found
+    values_by_name = {name: values[-1] for name, values in fields.items()}
+    check_csrf(request, values_by_name.get("csrf", ""))
+    return values_by_name
 
 
 class Form:

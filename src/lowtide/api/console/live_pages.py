@@ -90,13 +90,13 @@ class _Reader:
     async def _look(self) -> Look:
         loaded = await self._view.load(self._request, **self._parameters)
         context = {**shell_of(self._request), **loaded, "path": self._path}
-        found: list[ShownPart] = []
+        parts: list[ShownPart] = []
         for element, template in self._view.fragments.items():
             html = render(template, context)
             told = msgspec.json.encode({"id": element, "html": html})
             digest = sha256(html.encode()).digest()
-            found.append(ShownPart(element, digest, b"data: " + told + b"\n\n"))
-        return found
+            parts.append(ShownPart(element, digest, b"data: " + told + b"\n\n"))
+        return parts
 
 
 async def _stream(reader: _Reader, view: View, services: Services) -> AsyncIterator[bytes]:

@@ -98,10 +98,10 @@ async def static(request: Request) -> Response:
     """The stylesheet, the script, the icon."""
     name: str = request.path_params["name"]
     kind = _TYPES.get(name.rpartition(".")[2])
-    found = files("lowtide.api.console") / "static" / name
-    if kind is None or not found.is_file():
+    path = files("lowtide.api.console") / "static" / name
+    if kind is None or not path.is_file():
         raise LowtideError("not_found", f"The console has no file {name}.")
-    return Response(found.read_bytes(), media_type=kind)
+    return Response(path.read_bytes(), media_type=kind)
 
 
 def _sign_in_page(request: Request, asked: str, error: LowtideError | None) -> Response:

@@ -31,7 +31,7 @@ def shown(value: Any) -> Any:
 @cache
 def environment() -> Environment:
     """The templates of this package. `{{ value }}` is escaped and passes `shown`."""
-    found = Environment(
+    made = Environment(
         loader=PackageLoader("lowtide.api.console"),
         autoescape=True,
         finalize=shown,
@@ -40,8 +40,8 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     for name in formats.FILTERS:
-        found.filters[name] = getattr(formats, name)
-    return found
+        made.filters[name] = getattr(formats, name)
+    return made
 
 
 def render(template: str, context: dict[str, Any]) -> str:

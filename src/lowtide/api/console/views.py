@@ -116,6 +116,6 @@ VIEWS: Final[Sequence[View]] = (
 def view_of(path: str) -> tuple[View, Mapping[str, str]]:
     """The view at that path, and the parameters in it. Raises LowtideError `not_found`."""
     for view in VIEWS:
-        if (found := view.path.fullmatch(path)) is not None:
-            return view, found.groupdict()
+        if (matched := view.path.fullmatch(path)) is not None:
+            return view, matched.groupdict()
     raise LowtideError("not_found", f"The console has no page {path}.")

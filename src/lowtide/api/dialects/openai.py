@@ -156,11 +156,12 @@ def publisher(entry: ModelEntry) -> str:
     return organization if slash else "lowtide"
 
 
-def errors(found: Sequence[BatchError]) -> LineErrorList | None:
-    if not found:
+def errors(batch_errors: Sequence[BatchError]) -> LineErrorList | None:
+    if not batch_errors:
         return None
     data = tuple(
-        LineErrorObject(code=e.code, message=e.message, line=e.line, param=e.param) for e in found
+        LineErrorObject(code=e.code, message=e.message, line=e.line, param=e.param)
+        for e in batch_errors
     )
     return LineErrorList(data=data)
 

@@ -140,10 +140,10 @@ def signed_address(
 
 
 async def _read_upload(request: Request, project_id: str) -> Response:
-    found = await receive_form(request, project_id)
-    if not isinstance(found, File):
-        return await _announce(request, project_id, found)
-    return json_response(file_object(found, dialect_of(request, found.dialect)))
+    form = await receive_form(request, project_id)
+    if not isinstance(form, File):
+        return await _announce(request, project_id, form)
+    return json_response(file_object(form, dialect_of(request, form.dialect)))
 
 
 async def receive_form(

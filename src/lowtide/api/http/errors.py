@@ -197,8 +197,8 @@ async def _on_http(request: Request, error: Exception) -> Response:
 
 def _methods(request: Request) -> set[str]:
     """What the path allows: Starlette's own Allow names the methods of its first route alone."""
-    found: set[str] = set()
+    methods: set[str] = set()
     for route in request.app.routes:
         if route.matches(request.scope)[0] is not Match.NONE:
-            found |= route.methods or set()
-    return found
+            methods |= route.methods or set()
+    return methods

@@ -175,11 +175,11 @@ def _extended_filename(disposition: bytes) -> str | None:
     """The value of `filename*` (RFC 8187), which some clients send for names beyond ASCII, and
     which goes before `filename`; None where there is none that can be read.
     """
-    found = _EXTENDED.search(_QUOTED.sub(b'""', disposition))
-    charset = _CHARSETS.get(found[1].lower()) if found is not None else None
-    if found is None or charset is None:
+    matched = _EXTENDED.search(_QUOTED.sub(b'""', disposition))
+    charset = _CHARSETS.get(matched[1].lower()) if matched is not None else None
+    if matched is None or charset is None:
         return None
-    return unquote_to_bytes(found[2]).decode(charset, "replace")
+    return unquote_to_bytes(matched[2]).decode(charset, "replace")
 
 
 def _text(raw: bytes | bytearray) -> str:

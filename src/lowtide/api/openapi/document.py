@@ -123,14 +123,14 @@ def _kinds() -> list[type[msgspec.Struct]]:
 
 def _referenced(paths: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
     """The known schemas that the paths refer to, directly or through other schemas."""
-    found: dict[str, Any] = {}
+    referenced: dict[str, Any] = {}
     left: list[Any] = [paths]
     while left:
         names = set(_REFERENCE.findall(msgspec.json.encode(left.pop()).decode()))
-        for name in sorted(names - found.keys()):
-            found[name] = known[name]
+        for name in sorted(names - referenced.keys()):
+            referenced[name] = known[name]
             left.append(known[name])
-    return found
+    return referenced
 
 
 def _live_call(path: str) -> Operation:

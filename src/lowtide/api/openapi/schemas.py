@@ -18,39 +18,39 @@ _PLACE: Final = "#/components/schemas/{name}"
 def schema_of(kinds: Kinds) -> dict[str, Any]:
     """The schema of an answer of one of these kinds, with references into `components`."""
     each = kinds if isinstance(kinds, tuple) else (kinds,)
-    found, _ = msgspec.json.schema_components(each, ref_template=_PLACE)
-    schemas = [dict(schema) for schema in found]
+    refs, _ = msgspec.json.schema_components(each, ref_template=_PLACE)
+    schemas = [dict(schema) for schema in refs]
     return schemas[0] if len(schemas) == 1 else {"anyOf": schemas}
 
 
 def components(kinds: Iterable[type[Any]]) -> dict[str, Any]:
     """The schemas of these kinds and of all that they are made of, by name."""
-    _, found = msgspec.json.schema_components(list(kinds), ref_template=_PLACE)
+    _, schemas = msgspec.json.schema_components(list(kinds), ref_template=_PLACE)
     for struct in _structs(kinds):
-        found[struct.__name__]["required"] = [
+        schemas[struct.__name__]["required"] = [
             field.encode_name
             for field in msgspec.structs.fields(struct)
             if field.default is not msgspec.UNSET
         ]
-    return found
+    return schemas
 
 
 def parameters_of(query: type[msgspec.Struct]) -> list[dict[str, Any]]:
     """The query parameters that a struct reads, none of them required."""
-    _, found = msgspec.json.schema_components([query], ref_template=_PLACE)
-    fields: dict[str, Any] = found[query.__name__]["properties"]
+    _, schemas = msgspec.json.schema_components([query], ref_template=_PLACE)
+    fields: dict[str, Any] = schemas[query.__name__]["properties"]
     return [{"name": name, "in": "query", "schema": schema} for name, schema in fields.items()]
 
 
 def _structs(kinds: Iterable[Any]) -> set[type[msgspec.Struct]]:
     """All struct types that these types are made of."""
-    found: set[type[msgspec.Struct]] = set()
+    structs: set[type[msgspec.Struct]] = set()
     left: list[msgspec.inspect.Type] = [msgspec.inspect.type_info(kind) for kind in kinds]
     while left:
         match left.pop():
             case msgspec.inspect.StructType(cls=cls, fields=fields):
-                if cls not in found:
-                    found.add(cls)
+                if cls not in structs:
+                    structs.add(cls)
                     left += [field.type for field in fields]
             case msgspec.inspect.UnionType(types=types):
                 left += types
@@ -59,4 +59,4 @@ def _structs(kinds: Iterable[Any]) -> set[type[msgspec.Struct]]:
                 | msgspec.inspect.VarTupleType(item_type=item)
             ):
                 left.append(item)
-    return found
+    return structs

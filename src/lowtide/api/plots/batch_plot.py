@@ -105,8 +105,8 @@ def _joined(first: RateObject, second: RateObject) -> RateObject:
 
 def _held(rates: Sequence[RateObject], value: str) -> list[tuple[datetime, float | None]]:
     """The rate at the begin of each bucket, and the last one again at its end."""
-    found = [(_instant(each.at), getattr(each, value)) for each in rates]
-    return [*found, (_instant(rates[-1].at + rates[-1].seconds), found[-1][1])]
+    points = [(_instant(each.at), getattr(each, value)) for each in rates]
+    return [*points, (_instant(rates[-1].at + rates[-1].seconds), points[-1][1])]
 
 
 def _scale(batch: BatchObject, since: float, end: float) -> tuple[TimeScale, bool]:

@@ -114,15 +114,15 @@ def _curve(scale: TimeScale, curve: Curve, top: float) -> Markup:
 def _stretches(
     points: Iterable[tuple[datetime, float | None]],
 ) -> Iterable[list[tuple[datetime, float]]]:
-    found: list[tuple[datetime, float]] = []
+    stretch: list[tuple[datetime, float]] = []
     for at, value in points:
         if value is not None:
-            found.append((at, value))
-        elif found:
-            yield [*found, (at, found[-1][1])]
-            found = []
-    if found:
-        yield found
+            stretch.append((at, value))
+        elif stretch:
+            yield [*stretch, (at, stretch[-1][1])]
+            stretch = []
+    if stretch:
+        yield stretch
 
 
 def _band(scale: TimeScale, band: Band) -> Markup:

@@ -47,8 +47,8 @@ async def histories_of(
     request: Request, names: Sequence[str], hours: float
 ) -> dict[str, Sequence[EngineSpanObject]]:
     """The histories of these engines by their names."""
-    found = await services_of(request).history.replicas(names, hours)
-    return {name: [_span(each) for each in spans] for name, spans in found.items()}
+    histories = await services_of(request).history.replicas(names, hours)
+    return {name: [_span(each) for each in spans] for name, spans in histories.items()}
 
 
 def _span(span: ReplicaSpan) -> EngineSpanObject:

@@ -24,14 +24,14 @@ from lowtide.core.reporting.worker_report import ReplicaReport, SourceReport, Wo
 def engine_list(reports: Iterable[WorkerReport], now: datetime) -> EngineList:
     """What the workers that live say of their replicas at `now`, and who has fallen silent."""
     live, gone = split(reports, now)
-    found = {
+    label_of = {
         (report.worker_id, name): source.label
         for report in live
         for source in report.sources
         for name in source.engines
     }
     engines = [
-        _engine(replica, worker_id, found.get((worker_id, replica.name)))
+        _engine(replica, worker_id, label_of.get((worker_id, replica.name)))
         for worker_id, replica in by_owner(live)
     ]
     return EngineList(

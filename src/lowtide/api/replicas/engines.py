@@ -26,9 +26,9 @@ async def engines_of(request: Request) -> EngineList:
     return engine_list(await standings.reports(), standings.at())
 
 
-def engines_named(found: EngineList, name: str) -> list[EngineObject]:
+def engines_named(engines: EngineList, name: str) -> list[EngineObject]:
     """The engine of that name, for each worker that has it. Raises LowtideError `not_found`."""
-    these = [each for each in found.data if each.name == name]
+    these = [each for each in engines.data if each.name == name]
     if not these:
         raise LowtideError("not_found", f"No worker reports an engine '{name}'.", "name")
     return these

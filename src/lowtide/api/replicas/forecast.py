@@ -22,8 +22,8 @@ async def forecast(request: Request) -> Response:
 
 async def forecast_of(request: Request) -> ForecastList:
     """The forecast of all models, a few seconds old at most."""
-    at, found = await services_of(request).forecasts.all()
-    return ForecastList(at=at.timestamp(), data=[_model(each) for each in found])
+    at, forecasts = await services_of(request).forecasts.all()
+    return ForecastList(at=at.timestamp(), data=[_model(each) for each in forecasts])
 
 
 def _model(pool: PoolForecast) -> ModelForecast:

@@ -19,17 +19,17 @@ routes = Routes("admin")
 @routes.add("GET", "/v1/admin/scale", answers(ScaleList))
 async def scale(request: Request) -> Response:
     """Every model that is known."""
-    found = await services_of(request).scale.all()
-    return json_response(ScaleList(data=[_object(each) for each in found.values()]))
+    scales = await services_of(request).scale.all()
+    return json_response(ScaleList(data=[_object(each) for each in scales.values()]))
 
 
 @routes.add("GET", "/v1/admin/scale/{model:path}", answers(ScaleObject, "model_not_found"))
 async def scale_of_model(request: Request, model: str) -> Response:
     """One model, by any of its names; KEDA's `metrics-api` reads `replicas_wanted`."""
-    found = await services_of(request).scale.of(model)
-    if found is None:
+    model_scale = await services_of(request).scale.of(model)
+    if model_scale is None:
         raise LowtideError("model_not_found", f"No model named '{model}'.", "model")
-    return json_response(_object(found))
+    return json_response(_object(model_scale))
 
 
 def _object(scale: ModelScale) -> ScaleObject:

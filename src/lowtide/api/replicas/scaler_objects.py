@@ -25,5 +25,5 @@ def scaler_object(report: ScalerReport) -> ScalerObject:
 
 def scaler_list(live: Iterable[WorkerReport]) -> list[ScalerObject]:
     """The scalers of workers that live, each by its name."""
-    found = [scaler_object(each) for report in live for each in report.scalers]
-    return sorted(found, key=lambda each: each.scaler)
+    scalers = [scaler_object(each) for report in live for each in report.scalers]
+    return sorted(scalers, key=lambda each: each.scaler)

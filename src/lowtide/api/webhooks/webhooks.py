@@ -126,8 +126,8 @@ async def create(request: Request) -> Response:
 @routes.add("GET", "", answers(WebhookList))
 async def list_webhooks(request: Request) -> Response:
     """All endpoints of the project, newest first."""
-    found = await services_of(request).webhooks.all_of(identify(request).project_id)
-    data = [webhook_object(each) for each in found]
+    endpoints = await services_of(request).webhooks.all_of(identify(request).project_id)
+    data = [webhook_object(each) for each in endpoints]
     first, last = (data[0].id, data[-1].id) if data else (None, None)
     return json_response(WebhookList(data=data, first_id=first, last_id=last, has_more=False))
 
@@ -135,8 +135,8 @@ async def list_webhooks(request: Request) -> Response:
 @routes.add("GET", "/{webhook_id}", answers(WebhookObject, "webhook_not_found"))
 async def retrieve(request: Request, webhook_id: str) -> Response:
     """One endpoint: its state, and how it does."""
-    found = await services_of(request).webhooks.get(identify(request).project_id, webhook_id)
-    return json_response(webhook_object(found))
+    endpoint = await services_of(request).webhooks.get(identify(request).project_id, webhook_id)
+    return json_response(webhook_object(endpoint))
 
 
 async def change(request: Request, webhook_id: str) -> Response:
@@ -240,17 +240,17 @@ async def deliveries(request: Request, webhook_id: str) -> Response:
     `project`: what was sent to addresses that batches named."""
     asked = read_query(request, ListDeliveries)
     state: DeliveryState | None = asked.state or None
-    found = await services_of(request).webhooks.deliveries(
+    page = await services_of(request).webhooks.deliveries(
         identify(request).project_id,
         webhook_id,
         after=asked.after or None,
         limit=asked.limit + 1,
         state=state,
     )
-    data = [delivery_object(each) for each in found[: asked.limit]]
+    data = [delivery_object(each) for each in page[: asked.limit]]
     note_rows(request, len(data))
     first, last = (data[0].event_id, data[-1].event_id) if data else (None, None)
-    more = len(found) > asked.limit
+    more = len(page) > asked.limit
     return json_response(DeliveryList(data=data, first_id=first, last_id=last, has_more=more))
 
 

@@ -66,23 +66,23 @@ def s3_profile(environ: Mapping[str, str]) -> dict[str, str]:
     credentials = _ini(_file(environ, "AWS_SHARED_CREDENTIALS_FILE", "credentials"))
     config = _ini(_file(environ, "AWS_CONFIG_FILE", "config"))
     section = name if name == "default" else f"profile {name}"
-    found = {**config.get(section, {}), **credentials.get(name, {})}
-    if not found:
+    profile = {**config.get(section, {}), **credentials.get(name, {})}
+    if not profile:
         if named:
             raise BlobsUnavailable(
                 f"the profile {name!r} that AWS_PROFILE names is neither in ~/.aws/credentials nor"
                 " in ~/.aws/config."
             )
         return {}
-    if "aws_access_key_id" not in found:
-        way = next((key for key in _ELSEWHERE if key in found), None)
+    if "aws_access_key_id" not in profile:
+        way = next((key for key in _ELSEWHERE if key in profile), None)
         if way is not None:
             raise BlobsUnavailable(
                 f"the profile {name!r} has its credentials from {way}, which Lowtide does not ask."
                 f" Give them as variables: aws configure export-credentials --profile {name}"
                 " --format env"
             )
-    return {theirs: found[ours] for ours, theirs in _KEYS.items() if ours in found}
+    return {theirs: profile[ours] for ours, theirs in _KEYS.items() if ours in profile}
 
 
 def _file(environ: Mapping[str, str], variable: str, name: str) -> Path | None:

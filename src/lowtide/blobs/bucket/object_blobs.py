@@ -77,7 +77,7 @@ class ObjectBlobs:
     async def read_ranges(self, key: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
         for offset, length in ranges:
             check_range(offset, length)
-        found = [b""] * len(ranges)
+        parts = [b""] * len(ranges)
         size = await self.size(key)
         turns = asyncio.Semaphore(limits.BLOB_SPANS_AT_ONCE)
 
@@ -85,12 +85,12 @@ class ObjectBlobs:
             async with turns:
                 data = await self._fetch(key, span.start, min(span.end, size))
             for position, part in slices(span, data, ranges):
-                found[position] = part
+                parts[position] = part
 
         done = await asyncio.gather(*map(fetch_span, coalesce(ranges)), return_exceptions=True)
         for error in filter(None, done):  # raised here, when no request is under way any more
             raise error
-        return found
+        return parts
 
     async def stream(
         self, key: str, offset: int = 0, length: int | None = None

@@ -98,14 +98,14 @@ class FolderBlobs:
         path = self._path(key)
 
         def read_spans() -> list[bytes]:
-            found = [b""] * len(ranges)
+            parts = [b""] * len(ranges)
             with self._opened(path, key) as fd:
                 for span in coalesce(ranges):
                     length = _clipped(fd, span.start, span.end - span.start)
                     data = os.pread(fd, length, span.start)
                     for position, part in slices(span, data, ranges):
-                        found[position] = part
-            return found
+                        parts[position] = part
+            return parts
 
         return await self._in_thread(read_spans, key)
 
@@ -138,9 +138,9 @@ class FolderBlobs:
         await self._in_thread(remove, key)
 
     async def list(self, prefix: str) -> AsyncIterator[BlobInfo]:
-        found = self._walk(self._folder / check_prefix(prefix))
+        entries = self._walk(self._folder / check_prefix(prefix))
         while page := await self._in_thread(
-            lambda: [*islice(found, limits.BLOB_LIST_PAGE)], prefix
+            lambda: [*islice(entries, limits.BLOB_LIST_PAGE)], prefix
         ):
             for info in page:
                 yield info
@@ -214,14 +214,14 @@ class FolderBlobs:
     def _check_folder(self) -> None:
         """Raises OSError if blobs cannot be looked for."""
         try:
-            found = self._folder.stat()
+            status = self._folder.stat()
         except FileNotFoundError:
             if self._inode is None:
                 return  # nothing was ever written
             raise
-        if not S_ISDIR(found.st_mode):
+        if not S_ISDIR(status.st_mode):
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
-        if self._inode not in (None, found.st_ino):
+        if self._inode not in (None, status.st_ino):
             raise OSError("it is another folder than before: is its file system mounted?")
 
     @contextmanager

@@ -111,11 +111,11 @@ def list_keys(
     """List keys, newest first, revoked and expired ones included."""
     with open_admin(AdminTarget(server, api_key, config_file, data_dir)) as backend:
         project_id = choose_named("project", project, backend.projects()) if project else None
-        found = backend.keys(project_id)
+        listed = backend.keys(project_id)
     if as_json:
-        console.emit_json({"object": "list", "data": found})
+        console.emit_json({"object": "list", "data": listed})
         return
-    keys = [read_view(entry, KeyView) for entry in found]
+    keys = [read_view(entry, KeyView) for entry in listed]
     table.show_table(
         (
             table.whole("id"),

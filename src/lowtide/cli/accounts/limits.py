@@ -17,7 +17,7 @@ def limits(
     if as_json:
         console.emit_json(answer)
         return
-    found = read_view(answer, LimitList)
+    limit_list = read_view(answer, LimitList)
     table.show_table(
         (
             table.whole("limit"),
@@ -32,7 +32,7 @@ def limits(
                 *(_shown(value, each.unit) for value in (each.limit, each.used, each.left)),
                 units.human_instant(each.frees_at) if each.frees_at else each.frees or "",
             )
-            for each in found.data
+            for each in limit_list.data
         ],
     )
 

@@ -244,13 +244,13 @@ def _version(database: Path) -> str | None:
     try:
         uri = f"{database.absolute().as_uri()}?mode=ro"
         with closing(sqlite3.connect(uri, uri=True)) as connection:
-            found = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+            row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
     except sqlite3.Error:
         return None
-    return None if found is None else str(found[0])
+    return None if row is None else str(row[0])
 
 
 def _shown(answer: msgspec.Struct) -> JsonObject:
     """The answer as a client of the server would decode it."""
-    found: JsonObject = msgspec.to_builtins(answer)
-    return found
+    shown: JsonObject = msgspec.to_builtins(answer)
+    return shown

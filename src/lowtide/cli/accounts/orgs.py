@@ -83,11 +83,11 @@ def list_organizations(
 ) -> None:
     """List organizations with their own limits and caps, the oldest first."""
     with open_admin(AdminTarget(server, api_key, config_file, data_dir)) as backend:
-        found = backend.organizations()
+        listed = backend.organizations()
     if as_json:
-        console.emit_json({"object": "list", "data": found})
+        console.emit_json({"object": "list", "data": listed})
         return
-    organizations = [read_view(entry, OrganizationView) for entry in found]
+    organizations = [read_view(entry, OrganizationView) for entry in listed]
     table.show_table(
         (
             table.whole("id"),

@@ -74,11 +74,11 @@ def list_projects(
         organization_id = None
         if organization:
             organization_id = choose_named("organization", organization, backend.organizations())
-        found = backend.projects(organization_id)
+        listed = backend.projects(organization_id)
     if as_json:
-        console.emit_json({"object": "list", "data": found})
+        console.emit_json({"object": "list", "data": listed})
         return
-    projects = [read_view(entry, ProjectObject) for entry in found]
+    projects = [read_view(entry, ProjectObject) for entry in listed]
     table.show_table(
         (
             table.whole("id"),

@@ -112,17 +112,17 @@ def note_window(batch: BatchView) -> None:
 
 def _window(batch: BatchView) -> str:
     """The warning about the window; empty while nothing is wrong, or nothing is known."""
-    found = batch.feasibility
-    if batch.is_over or found is None or found.verdict == "feasible":
+    feasibility = batch.feasibility
+    if batch.is_over or feasibility is None or feasibility.verdict == "feasible":
         return ""
-    words = f"{found.verdict.replace('_', ' ')}. {found.reason or ''}"
-    if found.earliest_completion_window:
-        words += f" The shortest that could be kept: {found.earliest_completion_window}."
+    words = f"{feasibility.verdict.replace('_', ' ')}. {feasibility.reason or ''}"
+    if feasibility.earliest_completion_window:
+        words += f" The shortest that could be kept: {feasibility.earliest_completion_window}."
     return escape(words)
 
 
-def show_end(batch: BatchView, found: JsonObject | None = None) -> None:
-    """Prints how a batch ended. `found` is what `results.collect` wrote, where it did."""
+def show_end(batch: BatchView, results: JsonObject | None = None) -> None:
+    """Prints how a batch ended. `results` is what `results.collect` wrote, where it did."""
     console.write(f"{sentence(batch)}.")
     if batch.status == "failed":
         show_line_errors(batch)
@@ -130,8 +130,8 @@ def show_end(batch: BatchView, found: JsonObject | None = None) -> None:
     _show_part("requests", counts_of(batch))
     _show_part("tokens", _tokens(batch))
     _show_part("cost", _cost(batch))
-    if found is not None:
-        _show_files(found)
+    if results is not None:
+        _show_files(results)
 
 
 def _show_part(label: str, words: str) -> None:
@@ -153,11 +153,11 @@ def counts_of(batch: BatchView) -> str:
     return f"{counts.total:,}: {', '.join(words)}"
 
 
-def _show_files(found: JsonObject) -> None:
-    _show_part("results", escape(found["output"] or ""))
-    if found["errors"]:
-        _show_part("errors", escape(found["errors"]))
-        for reason in error_reasons(Path(found["errors"])):
+def _show_files(results: JsonObject) -> None:
+    _show_part("results", escape(results["output"] or ""))
+    if results["errors"]:
+        _show_part("errors", escape(results["errors"]))
+        for reason in error_reasons(Path(results["errors"])):
             console.write(f"{'':{_LABEL_COLUMNS}}[dim]{escape(reason)}[/]")
 
 
@@ -178,10 +178,10 @@ def _cost(batch: BatchView) -> str:
     return f"{charged} (live {live}, saved {saved})"
 
 
-def show_line_errors(found: BatchView | EstimateView) -> None:
+def show_line_errors(view: BatchView | EstimateView) -> None:
     """Prints why validation failed: errors that say the same together, up to a screenful."""
-    if found.errors is not None:
-        show_grouped(found.errors.data, found.errors_total or len(found.errors.data))
+    if view.errors is not None:
+        show_grouped(view.errors.data, view.errors_total or len(view.errors.data))
 
 
 def show_grouped(errors: Sequence[LineErrorObject], total: int) -> None:
@@ -198,9 +198,9 @@ def show_grouped(errors: Sequence[LineErrorObject], total: int) -> None:
         console.write(f"  [dim]and {units.plural(more, 'more error')}; --json lists them.[/]")
 
 
-def show_warnings(found: BatchView | EstimateView) -> None:
+def show_warnings(view: BatchView | EstimateView) -> None:
     """Prints what validation found that stops nothing."""
-    for warning in found.warnings.data if found.warnings is not None else ():
+    for warning in view.warnings.data if view.warnings is not None else ():
         console.write("  " + warning_markup(warning))
 
 

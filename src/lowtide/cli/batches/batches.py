@@ -297,34 +297,34 @@ def results(
             answer = client.batch(batch_id)
         batch = read_view(answer, BatchView)
         if with_retries:
-            found = collect_joined(client, batch_id, output, error_path)
+            collected = collect_joined(client, batch_id, output, error_path)
         else:
-            found = collect(
+            collected = collect(
                 client, batch, output, error_path, quiet=as_json, has_output=follow_on and to_stdout
             )
         if as_json:
-            console.emit_json(found | {"batch": answer})
+            console.emit_json(collected | {"batch": answer})
         elif with_retries:
-            _show_written("Joined over the batch and its retries.", found)
+            _show_written("Joined over the batch and its retries.", collected)
         else:
-            _show_results(batch, found)
+            _show_results(batch, collected)
     if with_retries:
-        is_clean = not found["error_lines"]
+        is_clean = not collected["error_lines"]
         raise typer.Exit(command_errors.DONE if is_clean else command_errors.SOME_LINES_FAILED)
     raise typer.Exit(exit_code_of(batch) if batch.is_over else command_errors.DONE)
 
 
-def _show_results(batch: BatchView, found: JsonObject) -> None:
+def _show_results(batch: BatchView, collected: JsonObject) -> None:
     if batch.is_over:
-        show_end(batch, found)
+        show_end(batch, collected)
         return
-    _show_written(f"{sentence(batch)}: {counts_of(batch)}.", found)
+    _show_written(f"{sentence(batch)}: {counts_of(batch)}.", collected)
 
 
-def _show_written(words: str, found: JsonObject) -> None:
+def _show_written(words: str, collected: JsonObject) -> None:
     console.write(
-        f"{words} Written: {units.plural(found['output_lines'], 'result')},"
-        f" {units.plural(found['error_lines'], 'error')}."
+        f"{words} Written: {units.plural(collected['output_lines'], 'result')},"
+        f" {units.plural(collected['error_lines'], 'error')}."
     )
 
 

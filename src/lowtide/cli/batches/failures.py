@@ -7,9 +7,9 @@ from lowtide.api.objects.failures import FailureGroupList, FailureGroupObject
 from lowtide.cli.terminal import console, table
 
 
-def show_failures(found: FailureGroupList) -> None:
+def show_failures(groups: FailureGroupList) -> None:
     """All groups, the largest first."""
-    if not found.data:
+    if not groups.data:
         console.write("No line has failed.")
         return
     table.show_table(
@@ -22,7 +22,7 @@ def show_failures(found: FailureGroupList) -> None:
         ),
         [
             (f"{group.count:,}", group.code, group.id, group.message, _example(group))
-            for group in found.data
+            for group in groups.data
         ],
     )
 

@@ -35,21 +35,21 @@ def collect(
     A batch that ended without a single success leaves an empty output, so that whatever reads it
     next finds a file. A batch that failed validation leaves nothing.
     """
-    found: JsonObject = {"output": None, "output_lines": 0, "errors": None, "error_lines": 0}
+    collected: JsonObject = {"output": None, "output_lines": 0, "errors": None, "error_lines": 0}
     if has_output:
-        found |= {"output": str(output), "output_lines": batch.counts.completed}
+        collected |= {"output": str(output), "output_lines": batch.counts.completed}
     elif batch.output_id is not None:
-        found["output"] = str(output)
-        found["output_lines"] = _fetch(client, batch.output_id, output, quiet)
+        collected["output"] = str(output)
+        collected["output_lines"] = _fetch(client, batch.output_id, output, quiet)
     elif is_standard(output):
         pass
     elif batch.is_over and batch.status != "failed" and not output.exists():
         output.touch()
-        found["output"] = str(output)
+        collected["output"] = str(output)
     if batch.error_id is not None:
-        found["errors"] = str(errors)
-        found["error_lines"] = _fetch(client, batch.error_id, errors, quiet)
-    return found
+        collected["errors"] = str(errors)
+        collected["error_lines"] = _fetch(client, batch.error_id, errors, quiet)
+    return collected
 
 
 def collect_joined(client: ServerClient, batch_id: str, output: Path, errors: Path) -> JsonObject:
@@ -63,18 +63,18 @@ def collect_joined(client: ServerClient, batch_id: str, output: Path, errors: Pa
         else:
             good = stack.enter_context(whole_file(output))
         bad = stack.enter_context(whole_file(errors))
-        found = client.steering.split_results(batch_id, good, bad)
+        split = client.steering.split_results(batch_id, good, bad)
         if is_standard(output):
             good.seek(0)
             shutil.copyfileobj(good, sys.stdout.buffer)
             sys.stdout.buffer.flush()
-    if not found.error_lines:
+    if not split.error_lines:
         errors.unlink()
     return {
         "output": str(output),
-        "output_lines": found.output_lines,
-        "errors": str(errors) if found.error_lines else None,
-        "error_lines": found.error_lines,
+        "output_lines": split.output_lines,
+        "errors": str(errors) if split.error_lines else None,
+        "error_lines": split.error_lines,
     }
 
 

@@ -82,16 +82,16 @@ class SteeringClient:
         """
         tried = 0
         while True:
-            found = SplitResults()
+            split = SplitResults()
             try:
                 for line in self.joined_lines(batch_id):
                     if is_success(line):
                         output.write(line + b"\n")
-                        found.output_lines += 1
+                        split.output_lines += 1
                     else:
                         errors.write(line + b"\n")
-                        found.error_lines += 1
-                return found
+                        split.error_lines += 1
+                return split
             except (httpx.TransportError, ServerRefused) as error:
                 self._http.wait_to_retry(tried, error)
                 tried += 1

@@ -79,8 +79,8 @@ async def _caps_finding(
 
 def check_prices(settings: Settings) -> list[Finding]:
     """The finding on prices: all that is served has one, or nothing has."""
-    found = resolve(settings, settings.replica)
-    known, served = catalogue_from(settings, found), found.models
+    resolved = resolve(settings, settings.replica)
+    known, served = catalogue_from(settings, resolved), resolved.models
     priced = [model for model in known.entries if known.prices[model].live != FREE.live]
     free = sorted(served.difference(priced))
     if not served:

@@ -64,14 +64,14 @@ def check_data_dir(settings: Settings) -> list[Finding]:
     if not os.access(place, os.W_OK | os.X_OK):
         remedy = "Make it writable for this user, or choose another with --data-dir."
         return [Finding("data dir", "fail", f"{place} is not writable", remedy)]
-    found = Finding("data dir", "ok", f"{path}, writable")
+    finding = Finding("data dir", "ok", f"{path}, writable")
     if path != place:
-        found = Finding("data dir", "ok", f"{path} will be made at the first start")
+        finding = Finding("data dir", "ok", f"{path} will be made at the first start")
     elif mode := path.stat().st_mode & 0o077:
         what = f"{path} is open to other users of this machine (mode {0o700 | mode:o})"
         remedy = f"It holds every tenant's texts: chmod -R go= {shlex.quote(str(path))}"
-        found = Finding("data dir", "warn", what, remedy)
-    return [found, _check_space(place), *_check_lock(path)]
+        finding = Finding("data dir", "warn", what, remedy)
+    return [finding, _check_space(place), *_check_lock(path)]
 
 
 def _check_space(place: Path) -> Finding:

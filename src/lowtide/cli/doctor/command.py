@@ -122,11 +122,11 @@ def _examine_and_mend(
     _ask(report, options)
     repairs = _mend(settings, options)
     again = _look(settings, options)
-    found = [again] if isinstance(again, Finding) else again.findings
+    left = [again] if isinstance(again, Finding) else again.findings
     if repairs.waiting:
         what = f"{units.plural(repairs.waiting, 'repair')} must wait for leases to end"
-        found.append(Finding("repair", "warn", what, "Run it again in a minute."))
-    return [*findings, *found], repairs
+        left.append(Finding("repair", "warn", what, "Run it again in a minute."))
+    return [*findings, *left], repairs
 
 
 def _look(settings: Settings, options: DoctorOptions) -> "DriftReport | Finding":

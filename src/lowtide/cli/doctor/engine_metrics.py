@@ -44,8 +44,8 @@ async def check_metrics(replica: ReplicaSettings) -> Finding | None:
         return None
     name = f"metrics {shown_url(replica.url)}"
     missing = missing_metrics(answer.body, kind)
-    if not missing and kind == "vllm" and (found := _scheduler(name, answer.body, replica)):
-        return found
+    if not missing and kind == "vllm" and (finding := _scheduler(name, answer.body, replica)):
+        return finding
     if not missing:
         return Finding(name, "ok", f"tells all that is read of {kind}")
     return Finding(name, "warn", _told(missing), _REMEDY)
@@ -53,8 +53,8 @@ async def check_metrics(replica: ReplicaSettings) -> Finding | None:
 
 def _scheduler(name: str, body: bytes, replica: ReplicaSettings) -> Finding | None:
     """The finding on a vLLM with the scheduler class; None: it has vLLM's own."""
-    found = vllm.metrics_of(vllm.PAGE.read(body))
-    if found is None or not found.bounds_steps:
+    metrics = vllm.metrics_of(vllm.PAGE.read(body))
+    if metrics is None or not metrics.bounds_steps:
         return None
     if replica.priority == "none" or (replica.priority != "auto" and replica.priority <= 0):
         what = f"has the scheduler class, to which calls of priority {replica.priority} are live"

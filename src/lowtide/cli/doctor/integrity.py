@@ -77,17 +77,17 @@ class DriftReport(msgspec.Struct):
 
     @property
     def findings(self) -> list[Finding]:
-        found = [_finding(kind) for kind in self.kinds.values()]
-        if not found:
+        findings = [_finding(kind) for kind in self.kinds.values()]
+        if not findings:
             what = f"{plural(self.checked, 'blob')} that rows need, all there"
             return [Finding("drift", "ok", what)]
         if self.all_missing:
             remedy = "Is server.blob_url right, and the folder mounted? Only if the blobs are truly"
             remedy += " gone: --repair --accept-loss."
-            found.insert(
+            findings.insert(
                 0, Finding("drift", "fail", "every blob that was looked for is missing", remedy)
             )
-        return found
+        return findings
 
 
 class Repairs(msgspec.Struct):

@@ -42,9 +42,9 @@ async def check_replicas(
     """The findings on these replicas, then those on their metrics. `engine_names`: see
     `check_replica`.
     """
-    found = await asyncio.gather(*(check_replica(each, engine_names) for each in replicas))
+    findings = await asyncio.gather(*(check_replica(each, engine_names) for each in replicas))
     told = await asyncio.gather(*map(check_metrics, replicas))
-    return [*found, *(each for each in told if each is not None)]
+    return [*findings, *(each for each in told if each is not None)]
 
 
 async def check_replica(replica: ReplicaSettings, engine_names: Mapping[str, str]) -> Finding:
@@ -72,18 +72,18 @@ async def _check(name: str, engine: Engine, wanted: Sequence[str]) -> Finding:
     took = human_seconds(time.monotonic() - started)
     if isinstance(listed, NoReply):
         kind = fault_of_transport(listed.kind, listed.detail)
-        found = _failed(name, kind, listed.detail)
-        return msgspec.structs.replace(found, remedy=_way_remedy(listed.detail) or found.remedy)
+        finding = _failed(name, kind, listed.detail)
+        return msgspec.structs.replace(finding, remedy=_way_remedy(listed.detail) or finding.remedy)
     if listed.status != 200 and listed.status not in _NO_LIST:
         return _refused(name, "GET /models", listed)
     if listed.status == 200:
-        found = _compare_models(name, wanted, listed.body, took)
-        if found.verdict != "ok":
-            return found
+        finding = _compare_models(name, wanted, listed.body, took)
+        if finding.verdict != "ok":
+            return finding
     else:
         what = f"answers in {took}, and has no list of models to compare"
-        found = Finding(name, "ok", what)
-    return await _check_path(engine, found)
+        finding = Finding(name, "ok", what)
+    return await _check_path(engine, finding)
 
 
 def _way_remedy(detail: str) -> str | None:
@@ -105,7 +105,7 @@ def _way_remedy(detail: str) -> str | None:
     return None
 
 
-async def _check_path(engine: Engine, found: Finding) -> Finding:
+async def _check_path(engine: Engine, finding: Finding) -> Finding:
     """The finding on path and key: an engine refuses an empty request for what it is, a wrong path
     or key for something else.
     """
@@ -116,10 +116,10 @@ async def _check_path(engine: Engine, found: Finding) -> Finding:
             break
         refusals.append(answer)
     else:
-        return _refused(found.name, f"POST {_PROBES[0]}", refusals[0])
+        return _refused(finding.name, f"POST {_PROBES[0]}", refusals[0])
     if isinstance(answer, Reply) and answer.status in (401, 402, 403, 407):
-        return _refused(found.name, f"POST {path}", answer)
-    return found
+        return _refused(finding.name, f"POST {path}", answer)
+    return finding
 
 
 def _refused(name: str, call: str, reply: Reply) -> Finding:

@@ -35,7 +35,7 @@ async def check_sources(settings: Settings, engine_names: Mapping[str, str]) -> 
     `limits.DOCTOR_ENGINES_MAX` of each. `engine_names`: see `check_replica`.
     """
     checks = (_check(source, engine_names) for source in settings.source)
-    return [finding for found in await asyncio.gather(*checks) for finding in found]
+    return [finding for findings in await asyncio.gather(*checks) for finding in findings]
 
 
 async def _check(source: SourceSettings, engine_names: Mapping[str, str]) -> list[Finding]:

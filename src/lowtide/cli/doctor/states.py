@@ -37,7 +37,7 @@ async def check_states(settings: Settings) -> list[Finding]:
 def findings_of(reports: Sequence[WorkerReport], now: datetime) -> list[Finding]:
     """One for each worker that is gone or in trouble, and for each replica that is out."""
     live, gone = split(reports, now)
-    found = [
+    findings = [
         Finding(
             f"worker {report.worker_id}",
             "warn",
@@ -47,16 +47,16 @@ def findings_of(reports: Sequence[WorkerReport], now: datetime) -> list[Finding]
         for report in gone
     ]
     for report in live:
-        found += _clock_ahead(report, now)
+        findings += _clock_ahead(report, now)
         troubles = {"results": report.results_trouble, "validation": report.validation_trouble}
-        found += [
+        findings += [
             Finding(f"worker {report.worker_id}", "fail", f"{what} stands still: {why}",
                     "Mend what it says; the work goes on by itself.")
             for what, why in troubles.items()
             if why
         ]  # fmt: skip
-        found += [_replica(each) for each in report.replicas if each.is_owned]
-    return found
+        findings += [_replica(each) for each in report.replicas if each.is_owned]
+    return findings
 
 
 def _clock_ahead(report: WorkerReport, now: datetime) -> list[Finding]:

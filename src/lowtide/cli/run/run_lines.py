@@ -61,12 +61,12 @@ def run_lines(
                 answer = _run_batch(client, job, folder, state, quiet=quiet)
                 batch = read_view(answer, BatchView)
                 _remove_stale(batch, paths)
-                found = collect(client, batch, paths.output, paths.errors, quiet=quiet)
+                collected = collect(client, batch, paths.output, paths.errors, quiet=quiet)
             folder.remove()
         if how.as_json:
-            console.emit_json(found | {"batch": answer})
+            console.emit_json(collected | {"batch": answer})
         else:
-            show_end(batch, found)
+            show_end(batch, collected)
     raise typer.Exit(exit_code_of(batch))
 
 

@@ -28,11 +28,11 @@ def engines(
     tell in which engines are found, and what the scalers were asked that start and stop them.
     """
     with open_admin(AdminTarget(server, api_key, config_file, data_dir)) as backend:
-        found = backend.engines()
+        engine_list = backend.engines()
     if as_json:
-        console.emit_json(found)
+        console.emit_json(engine_list)
         return
-    listed = read_view(found, EngineList)
+    listed = read_view(engine_list, EngineList)
     for worker in listed.workers:
         if worker.is_gone:
             at = units.human_instant(worker.seen_at)

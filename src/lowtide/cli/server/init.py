@@ -64,20 +64,20 @@ def init(
             "Edit it, or replace it with --force; `lowtide doctor` checks it.",
             code="exists",
         )
-    found = find_engines(host)
-    target.write_text(settings_text(found), encoding="utf-8")
+    engines = find_engines(host)
+    target.write_text(settings_text(engines), encoding="utf-8")
     if as_json:
-        console.emit_json({"file": str(target), "engines": msgspec.to_builtins(found)})
+        console.emit_json({"file": str(target), "engines": msgspec.to_builtins(engines)})
         return
-    for engine in found:
+    for engine in engines:
         models = ", ".join(engine.models) or "it asks for a key before it lists its models"
         console.write(f"[bold]{engine.url}[/] (probably {engine.software}): {escape(models)}")
-    if not found:
+    if not engines:
         ports = ", ".join(str(port) for port, _ in USUAL_PORTS)
         console.write(f"No engine answers on {escape(host)}, ports {ports}.")
     console.write(f"Written: {escape(str(target))}")
     named = "" if target == Path(DEFAULT_FILE) else f" --config {target}"
-    if found:
+    if engines:
         console.info(f"Next: [bold]lowtide doctor{escape(named)}[/], then lowtide serve{named}")
     else:
         console.info(f"Next: name your engine in {escape(str(target))}, then lowtide doctor{named}")
@@ -87,7 +87,7 @@ def find_engines(host: str, ports: Sequence[tuple[int, str]] = USUAL_PORTS) -> l
     """Returns the engines that answer on these ports of `host`; a Lowtide server is none."""
     import httpx  # a command that is only shown in a help text need not load it
 
-    found = []
+    engines = []
     timeout = limits.LOCAL_ENGINE_LOOK_S
     with httpx.Client(timeout=timeout, trust_env=False) as client:
         for port, software in ports:
@@ -97,12 +97,12 @@ def find_engines(host: str, ports: Sequence[tuple[int, str]] = USUAL_PORTS) -> l
             except httpx.HTTPError:
                 continue
             if answer.status_code in (401, 403):
-                found.append(LocalEngine(url, software, (), needs_key=True))
+                engines.append(LocalEngine(url, software, (), needs_key=True))
             elif answer.status_code == 200 and not _is_lowtide(answer.content):
                 models = models_of(answer.content)
                 if models:
-                    found.append(LocalEngine(url, software, models))
-    return found
+                    engines.append(LocalEngine(url, software, models))
+    return engines
 
 
 def _is_lowtide(body: bytes) -> bool:

@@ -58,10 +58,10 @@ class SettingsFileWatch:
     def _stamp(self) -> _Stamp | None:
         try:
             file = self._file()
-            found = None if file is None else file.stat()
+            status = None if file is None else file.stat()
         except (ConfigError, OSError):
             return None
-        return None if found is None else (found.st_ino, found.st_mtime_ns, found.st_size)
+        return None if status is None else (status.st_ino, status.st_mtime_ns, status.st_size)
 
 
 @asynccontextmanager

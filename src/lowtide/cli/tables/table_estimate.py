@@ -49,23 +49,23 @@ def show_dry_run(job: TableJob, *, as_json: bool) -> None:
     """
     with TemporaryDirectory(prefix="lowtide-") as name:
         files = PartFiles(RunFolder(Path(name)), 0)
-        part, found = _first_part(job, files)
+        part, estimate = _first_part(job, files)
         with files.index.open("rb") as index:
             faults = [entry for entry in read_index(index) if entry.fault]
         with files.requests.open("rb") as stream:
             shown = list(islice(stream, limits.TABLE_REQUESTS_SHOWN))
-        found = _scaled(found, len(job.numbers) / part.rows)
+        estimate = _scaled(estimate, len(job.numbers) / part.rows)
     requests = [_shortened(msgspec.json.decode(line)) for line in shown]
     if as_json:
-        console.emit_json(_as_json(job, requests, found, len(faults)))
-        raise typer.Exit(exit_code_of_estimate(found))
+        console.emit_json(_as_json(job, requests, estimate, len(faults)))
+        raise typer.Exit(exit_code_of_estimate(estimate))
     for request in requests:
         text = msgspec.json.format(msgspec.json.encode(request), indent=2).decode()
         console.write(escape(text))
-    _show(job, part, found)
+    _show(job, part, estimate)
     for fault in faults[: limits.LINE_ERRORS_SHOWN]:
         console.write(f"  row {fault.number + 1:,}: [red]{escape(fault.fault or '')}[/]")
-    raise typer.Exit(exit_code_of_estimate(found))
+    raise typer.Exit(exit_code_of_estimate(estimate))
 
 
 def _first_part(job: TableJob, files: PartFiles) -> tuple[Part, EstimateView]:
@@ -80,9 +80,9 @@ def _first_part(job: TableJob, files: PartFiles) -> tuple[Part, EstimateView]:
             with files.index.open("rb") as index:
                 fault = next(read_index(index)).fault
             raise command_errors.CommandError(f"No row can be asked about: {fault}")
-        found = _estimate(job, files.requests)
-        if found is not None:
-            return part, found
+        estimate = _estimate(job, files.requests)
+        if estimate is not None:
+            return part, estimate
         if part.lines == 1:
             raise command_errors.CommandError(
                 "The server takes no batch with the first request alone."
@@ -105,11 +105,11 @@ def _estimate(job: TableJob, requests: Path) -> EstimateView | None:
             answer = client.create_batch(file_id, job.template.endpoint, dry_run=True)
         finally:
             client.delete_file(file_id)
-    found = read_view(answer, EstimateView)
-    if found.errors is not None and any(e.code in TOO_LARGE for e in found.errors.data):
+    estimate = read_view(answer, EstimateView)
+    if estimate.errors is not None and any(e.code in TOO_LARGE for e in estimate.errors.data):
         return None
     # What else passes a limit is split by the run itself.
-    return msgspec.structs.replace(found, would_exceed=())
+    return msgspec.structs.replace(estimate, would_exceed=())
 
 
 def _judged_here(job: TableJob, path: Path) -> EstimateView:
@@ -140,10 +140,10 @@ def _judged_here(job: TableJob, path: Path) -> EstimateView:
     return EstimateView(priced.requests, models, totals)
 
 
-def _scaled(found: EstimateView, factor: float) -> EstimateView:
+def _scaled(estimate: EstimateView, factor: float) -> EstimateView:
     """The estimate of all rows, scaled by `factor` from that of a part of them."""
     if factor == 1:
-        return found
+        return estimate
     share = Decimal(factor)
     models = tuple(
         msgspec.structs.replace(
@@ -153,11 +153,11 @@ def _scaled(found: EstimateView, factor: float) -> EstimateView:
             output_tokens_max=round(model.output_tokens_max * factor),
             **_amounts(model, share),
         )
-        for model in found.models
+        for model in estimate.models
     )
-    totals = msgspec.structs.replace(found.totals, **_amounts(found.totals, share))
+    totals = msgspec.structs.replace(estimate.totals, **_amounts(estimate.totals, share))
     return msgspec.structs.replace(
-        found, requests=round(found.requests * factor), models=models, totals=totals
+        estimate, requests=round(estimate.requests * factor), models=models, totals=totals
     )
 
 
@@ -176,8 +176,8 @@ def _shortened(value: Any) -> Any:
     return value
 
 
-def _show(job: TableJob, part: Part, found: EstimateView) -> None:
-    show_estimate(found)
+def _show(job: TableJob, part: Part, estimate: EstimateView) -> None:
+    show_estimate(estimate)
     if part.rows < len(job.numbers):
         console.write(f"Estimated from the first {part.rows:,} of {len(job.numbers):,} rows.")
     if job.template.endpoint == CHAT and not any(job.template.params.get(n) for n in _BOUNDS):
@@ -187,11 +187,11 @@ def _show(job: TableJob, part: Part, found: EstimateView) -> None:
         )
 
 
-def _as_json(job: TableJob, requests: list[Any], found: EstimateView, faults: int) -> JsonObject:
+def _as_json(job: TableJob, requests: list[Any], estimate: EstimateView, faults: int) -> JsonObject:
     return {
         "rows": len(job.numbers),
         "requests": requests,
         "faults": faults,
-        "estimate": msgspec.to_builtins(found),
+        "estimate": msgspec.to_builtins(estimate),
         "columns": [field.name for field in job.columns.fields],
     }

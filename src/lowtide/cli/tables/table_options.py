@@ -107,7 +107,7 @@ def read_types(text: str | None) -> dict[str, str]:
     """`--types`: by column, the word for its type. Raises CommandError."""
     from lowtide.tables.csv_rows import TYPES
 
-    found: dict[str, str] = {}
+    types: dict[str, str] = {}
     for pair in (text or "").split(","):
         if not pair.strip():
             continue
@@ -116,13 +116,13 @@ def read_types(text: str | None) -> dict[str, str]:
             raise CommandError(
                 f"--types: {pair.strip()!r} is no NAME=TYPE.", f"Types: {', '.join(TYPES)}"
             )
-        found[name] = kind
-    return found
+        types[name] = kind
+    return types
 
 
 def read_params(pairs: tuple[str, ...]) -> dict[str, Any]:
     """`--param`: values are JSON, or text where they are none. Raises CommandError."""
-    found: dict[str, Any] = {}
+    params: dict[str, Any] = {}
     for pair in pairs:
         name, equals, text = pair.partition("=")
         if not equals or not name.strip():
@@ -134,10 +134,10 @@ def read_params(pairs: tuple[str, ...]) -> dict[str, Any]:
                 f"--param cannot set {name.strip()}.", "It comes from --model and --prompt."
             )
         try:
-            found[name.strip()] = msgspec.json.decode(text)
+            params[name.strip()] = msgspec.json.decode(text)
         except msgspec.DecodeError:
-            found[name.strip()] = text
-    return found
+            params[name.strip()] = text
+    return params
 
 
 def read_text(text: str | None, path: Path | None, option: str) -> tuple[str, str] | None:

@@ -64,8 +64,8 @@ def printable(text: str) -> str:
     return _UNPRINTABLE.sub(_written_out, text)
 
 
-def _written_out(found: re.Match[str]) -> str:
-    char = found[0]
+def _written_out(matched: re.Match[str]) -> str:
+    char = matched[0]
     code = ord(char)
     return _SHORT.get(char) or (f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}")
 

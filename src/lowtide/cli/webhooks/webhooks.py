@@ -80,10 +80,10 @@ def list_webhooks(
     if as_json:
         console.emit_json(answer)
         return
-    found = [read_view(each, WebhookObject) for each in answer.get("data", [])]
+    webhooks = [read_view(each, WebhookObject) for each in answer.get("data", [])]
     table.show_table(
         (table.whole("id"), table.whole("state"), table.name("url"), table.name("name")),
-        [(each.id, _state(each), each.url, each.name) for each in found],
+        [(each.id, _state(each), each.url, each.name) for each in webhooks],
     )
 
 
@@ -223,7 +223,7 @@ def deliveries(
     if as_json:
         console.emit_json(answer)
         return
-    found = [read_view(each, DeliveryObject) for each in answer.get("data", [])]
+    deliveries_sent = [read_view(each, DeliveryObject) for each in answer.get("data", [])]
     created, shown_time = table.created()
     table.show_table(
         (
@@ -243,7 +243,7 @@ def deliveries(
                 shown_time(each.created_at),
                 each.error or (f"answered {each.status_code}" if each.status_code else ""),
             )
-            for each in found
+            for each in deliveries_sent
         ],
     )
 

@@ -157,17 +157,17 @@ class RateLimiter:
         self, key_id: str, models: Collection[str], allowance: Allowance, now_s: float
     ) -> dict[str, RateUse]:
         """What the key has left of those models that it called lately; nothing is counted."""
-        found: dict[str, RateUse] = {}
+        uses: dict[str, RateUse] = {}
         for model in models:
             pair = self._known_pair((key_id, model))
             if pair is None:
                 continue
             self._fit((key_id, model), pair, allowance, now_s)
-            found[model] = RateUse(
+            uses[model] = RateUse(
                 pair.requests.shown(now_s) if pair.requests else None,
                 pair.tokens.shown(now_s) if pair.tokens else None,
             )
-        return found
+        return uses
 
     def has_read(self, key_id: str) -> None:
         """Ends what `may_read` counted: the call's body was read, or never will be."""

@@ -134,8 +134,8 @@ def _fitting(
     ]
     wanted = {} if model is None or "model" in names else {"model": model}
     fields += [(name, str, "") for name in wanted]
-    found = msgspec.defstruct("_Found", fields, rename=attributes, gc=False)
-    return msgspec.json.Decoder(found), found(**wanted)
+    made = msgspec.defstruct("_Found", fields, rename=attributes, gc=False)
+    return msgspec.json.Decoder(made), made(**wanted)
 
 
 def render_success(

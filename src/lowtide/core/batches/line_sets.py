@@ -80,8 +80,8 @@ class FailedLines(msgspec.Struct, frozen=True):
             self.names, np.bincount(self.codes, minlength=len(self.names)).tolist(), strict=True
         ):
             counted[name] += count
-        found = sorted(counted.items(), key=lambda each: (-each[1], each[0]))
-        return {name: count for name, count in found if count}
+        by_count = sorted(counted.items(), key=lambda each: (-each[1], each[0]))
+        return {name: count for name, count in by_count if count}
 
     def of(self, chosen: npt.NDArray[np.bool_]) -> "FailedLines":
         """The chosen lines alone."""

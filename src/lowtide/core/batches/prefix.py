@@ -60,8 +60,8 @@ class PrefixSketch:
     def add(self, data: bytes, starts: Sequence[int], ends: Sequence[int]) -> None:
         """The next requests: their lines are `data[start:end]`."""
         find, needle = data.find, self._needle
-        found = [find(needle, a, b) for a, b in zip(starts, ends, strict=True)]
-        prompts = np.maximum(np.array(found, np.int64), np.asarray(starts, np.int64))
+        ends_of_prefix = [find(needle, a, b) for a, b in zip(starts, ends, strict=True)]
+        prompts = np.maximum(np.array(ends_of_prefix, np.int64), np.asarray(starts, np.int64))
         lengths = np.asarray(ends, np.int64) - prompts
         self._lengths.frombytes(lengths.astype(np.uint32).tobytes())
         for level, marks in _marks(data, prompts, lengths):

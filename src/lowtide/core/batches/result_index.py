@@ -95,9 +95,9 @@ def _inputs(lines: RecordArray, plan: bytes) -> tuple[RecordArray, RecordArray]:
         return np.zeros(len(lines), np.uint64), np.zeros(len(lines), np.uint32)
     order = np.argsort(known["line"], kind="stable")
     places = order[np.searchsorted(known["line"][order], lines).clip(max=len(order) - 1)]
-    found = known[places]
-    is_there = found["line"] == lines
-    return found["offset"] * is_there, found["length"] * is_there
+    inputs = known[places]
+    is_there = inputs["line"] == lines
+    return inputs["offset"] * is_there, inputs["length"] * is_there
 
 
 def line_number_of(output: bytes) -> int:
@@ -109,8 +109,8 @@ def line_number_of(output: bytes) -> int:
 
 def custom_id_of(output: bytes) -> bytes:
     """The `custom_id` of an output line as it stands there, in JSON without its quotes."""
-    found = _FIND_ID(output)
-    return found[1] if found else b""
+    matched = _FIND_ID(output)
+    return matched[1] if matched else b""
 
 
 def key_of(custom_id: str) -> tuple[bytes, int]:

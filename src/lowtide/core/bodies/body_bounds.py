@@ -69,10 +69,10 @@ def _has_more(text: bytes, mark: bytes, most: int) -> bool:
     """Whether the mark, one byte, is in the text more than `most` times."""
     if len(text) <= most:
         return False
-    found = 0
+    count = 0
     for start in range(0, len(text), _SLICE_BYTES):
-        found += text.count(mark, start, start + _SLICE_BYTES)
-        if found > most:
+        count += text.count(mark, start, start + _SLICE_BYTES)
+        if count > most:
             return True
     return False
 

@@ -34,7 +34,7 @@ def what_is_wrong(raw: bytes) -> str | None:
         return "It begins with a byte order mark, which may only stand at the start of a file."
     if raw.lstrip().startswith(b"{'"):
         return "It looks like a Python dict: write it with json.dumps, not with str or repr."
-    word = next((found for found in _OUTSIDE.finditer(raw) if found[1]), None)
+    word = next((token for token in _OUTSIDE.finditer(raw) if token[1]), None)
     if word is not None:
         name, place = word[1].decode(), word.start() + 1
         instead = _PYTHON.get(word[1])

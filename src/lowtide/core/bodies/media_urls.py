@@ -71,10 +71,10 @@ class MediaRule(msgspec.Struct, frozen=True):
             return "body", _TOO_MUCH
         decoder = json.JSONDecoder(object_pairs_hook=self._judged, parse_int=float, strict=False)
         try:
-            found = decoder.decode(body.decode(errors="replace"))
+            decoded = decoder.decode(body.decode(errors="replace"))
         except (ValueError, RecursionError):
             return "body", _UNREADABLE
-        name = next(_refused(found), None)
+        name = next(_refused(decoded), None)
         if name is None:
             return None
         return name, (_NONE_TAKEN if self.hosts is None else _NOT_THAT).format(name=name)
@@ -94,9 +94,9 @@ class MediaRule(msgspec.Struct, frozen=True):
     def _may_stand(self, url: str) -> bool:
         if url.startswith("data:"):
             return True
-        if self.hosts is None or (found := _URL.fullmatch(url)) is None:
+        if self.hosts is None or (matched := _URL.fullmatch(url)) is None:
             return False
-        scheme, host, port = found[1].lower(), found[2].lower(), found[3]
+        scheme, host, port = matched[1].lower(), matched[2].lower(), matched[3]
         own = port is None or port == _OWN_PORTS[scheme]
         return (own and host in self.hosts) or f"{host}:{port or _OWN_PORTS[scheme]}" in self.hosts
 

@@ -27,16 +27,16 @@ def settled_work(settlement: Settlement) -> dict[tuple[str, str], SettledWork]:
     for chunk in settlement.chunks:
         before = chunk.before
         estimated[before.batch_id, before.model] += before.cost_per_request * chunk.requests
-    found = {}
+    work = {}
     for key, model in settlement.models.items():
         unknown = model.completed and not model.usage.total_tokens
         actual = estimated[key] if unknown else work_of(model.usage)
-        found[key] = SettledWork(estimated[key], actual)
-    return found
+        work[key] = SettledWork(estimated[key], actual)
+    return work
 
 
 def corrections(
-    settlement: Settlement, found: Mapping[tuple[str, str], SettledWork]
+    settlement: Settlement, work: Mapping[tuple[str, str], SettledWork]
 ) -> dict[tuple[str, str], float]:
     """What to add to the charges, by (model, organization): the cost of a commit's outcomes beyond
     what was charged when they were leased, less the charges of requests that it gives back.
@@ -49,6 +49,6 @@ def corrections(
         if chunk.state not in ("leased", "done"):
             left = before.count - chunk.settled
             costs[before.model, before.organization_id] -= before.cost_per_request * left
-    for (batch_id, model), outcome in found.items():
+    for (batch_id, model), outcome in work.items():
         costs[model, owners[batch_id]] += outcome.actual - outcome.estimated
     return costs

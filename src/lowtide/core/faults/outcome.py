@@ -204,8 +204,8 @@ _TITLE: Final = re.compile(rb"<title>\s*([^<]{1,200}?)\s*</title>", re.IGNORECAS
 
 def _page_title(body: bytes) -> str | None:
     """What a page of HTML says in its title, as nginx's do."""
-    found = _TITLE.search(body[:WORDS_BYTES_MAX])
-    return None if found is None else f"a web page: {found[1].decode('utf-8', 'replace')}"
+    title = _TITLE.search(body[:WORDS_BYTES_MAX])
+    return None if title is None else f"a web page: {title[1].decode('utf-8', 'replace')}"
 
 
 def _json_or_none(body: bytes) -> bytes | None:

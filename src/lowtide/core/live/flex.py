@@ -150,11 +150,11 @@ class Result(msgspec.Struct, frozen=True):
 
 def read_result(line: bytes) -> Result:
     """An output or error line of a batch of single calls. Raises ValueError for any other."""
-    found = _result_line.decode(line)
-    number = int(found.custom_id)
-    if found.response is not None:
-        return Result(number, Reply(found.response.status_code, bytes(found.response.body)))
-    error = found.error or _Failure()
+    result = _result_line.decode(line)
+    number = int(result.custom_id)
+    if result.response is not None:
+        return Result(number, Reply(result.response.status_code, bytes(result.response.body)))
+    error = result.error or _Failure()
     return Result(number, None, error.code or "", error.message)
 
 

@@ -62,26 +62,26 @@ def served_models(
 def _of_offer(
     offer: Offer, entries: Mapping[str, ModelEntry], canonical: Mapping[str, str]
 ) -> dict[str, str]:
-    found: dict[str, str] = {}
+    served: dict[str, str] = {}
     for name in offer.models:
         if name != ALL:
             model = canonical.get(name, name)
             entry = entries.get(model)
-            found[model] = (entry.engine_name if entry is not None else None) or model
-    found |= {canonical.get(name, name): engines for name, engines in offer.names.items()}
+            served[model] = (entry.engine_name if entry is not None else None) or model
+    served |= {canonical.get(name, name): engines for name, engines in offer.names.items()}
     if ALL in offer.models:
-        _add_listed(found, offer.listed, entries, canonical)
-    return found
+        _add_listed(served, offer.listed, entries, canonical)
+    return served
 
 
 def _add_listed(
-    found: dict[str, str],
+    served: dict[str, str],
     listed: Sequence[str],
     entries: Mapping[str, ModelEntry],
     canonical: Mapping[str, str],
 ) -> None:
     """What the engine calls by a name that is some entry's `engine_name` is that entry's model."""
-    taken = set(found.values())
+    taken = set(served.values())
     of_engine: dict[str, list[str]] = {}
     for entry in entries.values():
         if entry.engine_name is not None:
@@ -89,4 +89,4 @@ def _add_listed(
     for name in listed[:MODELS_LISTED_MAX]:
         if name not in taken:
             for model in of_engine.get(name, [canonical.get(name, name)]):
-                found.setdefault(model, name)
+                served.setdefault(model, name)

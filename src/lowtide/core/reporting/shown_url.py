@@ -22,12 +22,12 @@ _HIDDEN: Final = "(address not shown: it may hold a secret)"
 
 def shown_url(url: str) -> str:
     """`https://me:***@host:1/v1?key=***`; words in brackets where `url` is no sound address."""
-    found = _ADDRESS.fullmatch(url)
-    if found is None or not (found["place"] or found["path"]):
+    matched = _ADDRESS.fullmatch(url)
+    if matched is None or not (matched["place"] or matched["path"]):
         return _HIDDEN
-    user = f"{_user(found['user'])}@" if found["user"] is not None else ""
-    rest = _rest(found["rest"] or "")
-    return f"{found['scheme']}://{user}{found['place'] or ''}{found['path'] or ''}{rest}"
+    user = f"{_user(matched['user'])}@" if matched["user"] is not None else ""
+    rest = _rest(matched["rest"] or "")
+    return f"{matched['scheme']}://{user}{matched['place'] or ''}{matched['path'] or ''}{rest}"
 
 
 def _user(credentials: str) -> str:

@@ -122,10 +122,10 @@ def _batches(live: Iterable[WorkerReport]) -> dict[str, BatchReport]:
     """The batches by id; of one that several workers work on, when it last
     moved and all its failures.
     """
-    found: dict[str, BatchReport] = {}
+    by_id: dict[str, BatchReport] = {}
     for report in live:
         for batch in report.batches:
-            known = found.get(batch.id, batch)
+            known = by_id.get(batch.id, batch)
             if known is not batch:
                 batch = msgspec.structs.replace(
                     batch,
@@ -133,8 +133,8 @@ def _batches(live: Iterable[WorkerReport]) -> dict[str, BatchReport]:
                     failures=batch.failures + known.failures,
                     last_failure=batch.last_failure or known.last_failure,
                 )
-            found[batch.id] = batch
-    return found
+            by_id[batch.id] = batch
+    return by_id
 
 
 def _models(live: Iterable[WorkerReport], gone: Iterable[WorkerReport]) -> dict[str, Hold | None]:
@@ -142,14 +142,14 @@ def _models(live: Iterable[WorkerReport], gone: Iterable[WorkerReport]) -> dict[
     for _, replica in by_owner(live):
         for model in () if replica.endpoints else replica.models:
             serving.setdefault(model, []).append(replica)
-    found = {model: _hold(replicas) for model, replicas in serving.items()}
+    holds = {model: _hold(replicas) for model, replicas in serving.items()}
     for report in gone:
         why = f"its worker has not been heard of since {told_at(report.seen_at)}"
         hold = Hold("worker_gone", f"{why} ({report.worker_id})", why, report.seen_at)
         for replica in report.replicas:
             for model in replica.models:
-                found.setdefault(model, hold)
-    return found
+                holds.setdefault(model, hold)
+    return holds
 
 
 def _calls(live: Iterable[WorkerReport]) -> dict[tuple[str, str], Hold]:
@@ -158,7 +158,7 @@ def _calls(live: Iterable[WorkerReport]) -> dict[tuple[str, str], Hold]:
     single = {
         (model, endpoint) for each in told for model in each.models for endpoint in each.endpoints
     }
-    found: dict[tuple[str, str], Hold] = {}
+    holds: dict[tuple[str, str], Hold] = {}
     for model, endpoint in sorted(single):
         nearest: dict[str, ReplicaReport] = {}
         for each in told:
@@ -167,21 +167,21 @@ def _calls(live: Iterable[WorkerReport]) -> dict[tuple[str, str], Hold]:
                 nearest[each.name] = each
         hold = _hold(list(nearest.values()))
         if hold is not None:
-            found[model, endpoint] = hold
-    return found
+            holds[model, endpoint] = hold
+    return holds
 
 
 def by_owner(live: Iterable[WorkerReport]) -> list[tuple[str, ReplicaReport]]:
     """Each replica as the worker sees it that sends it calls, else as one of the others does; with
     that worker's id.
     """
-    found: dict[str, tuple[str, bool]] = {}
+    owners: dict[str, tuple[str, bool]] = {}
     told = [(report.worker_id, replica) for report in live for replica in report.replicas]
     for worker_id, replica in told:
-        _, is_owned = found.get(replica.name, ("", False))
-        if replica.name not in found or (replica.is_owned and not is_owned):
-            found[replica.name] = (worker_id, replica.is_owned)
-    return [each for each in told if found[each[1].name][0] == each[0]]
+        _, is_owned = owners.get(replica.name, ("", False))
+        if replica.name not in owners or (replica.is_owned and not is_owned):
+            owners[replica.name] = (worker_id, replica.is_owned)
+    return [each for each in told if owners[each[1].name][0] == each[0]]
 
 
 def _hold(replicas: Sequence[ReplicaReport]) -> Hold | None:

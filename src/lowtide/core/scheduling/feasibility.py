@@ -99,14 +99,14 @@ def finish_s(backlog: Iterable[Backlog], outlook: CapacityForecast) -> dict[str,
         for place, (entry, _) in enumerate(queue, 1):
             virtual += entry.cost / weight
             ends.append((virtual, entry.batch_id, place == len(queue), weight))
-    found: dict[str, float | None] = {}
+    seconds: dict[str, float | None] = {}
     work = virtual_now = 0.0
     for virtual, batch_id, last, weight in sorted(ends):
         work += (virtual - virtual_now) * weights
         virtual_now = virtual
-        found[batch_id] = outlook.seconds_for(work)
+        seconds[batch_id] = outlook.seconds_for(work)
         weights -= weight if last else 0.0
-    return found
+    return seconds
 
 
 class Feasibility(msgspec.Struct, frozen=True, kw_only=True):
@@ -171,12 +171,12 @@ def assess_window(
 def combine(verdicts: Iterable[Feasibility]) -> Feasibility:
     """The verdict on a batch from those on its models: it is done when the last of them is."""
     ranked: tuple[Kept, ...] = ("feasible", "unknown", "at_risk", "infeasible")
-    found = list(verdicts)
-    if not found:
+    known = list(verdicts)
+    if not known:
         return UNKNOWN
-    least = max(found, key=lambda verdict: ranked.index(verdict.kept))
-    windows = [verdict.earliest_window_s for verdict in found if verdict.earliest_window_s]
-    hopeless = any(v.kept == "infeasible" and v.earliest_window_s is None for v in found)
+    least = max(known, key=lambda verdict: ranked.index(verdict.kept))
+    windows = [verdict.earliest_window_s for verdict in known if verdict.earliest_window_s]
+    hopeless = any(v.kept == "infeasible" and v.earliest_window_s is None for v in known)
     window_s = None if hopeless else max(windows, default=None)
     return msgspec.structs.replace(least, earliest_window_s=window_s)
 
@@ -236,7 +236,7 @@ def duration(seconds: float) -> str:
 
 def pools(backlog: Iterable[Backlog]) -> Mapping[str, list[Backlog]]:
     """The backlog by model."""
-    found: dict[str, list[Backlog]] = {}
+    by_model: dict[str, list[Backlog]] = {}
     for part in backlog:
-        found.setdefault(part.model, []).append(part)
-    return found
+        by_model.setdefault(part.model, []).append(part)
+    return by_model

@@ -64,7 +64,7 @@ class CustomIds:
         suspects = np.flatnonzero(np.isin(fingerprints, shared))
         suspects = suspects[np.argsort(fingerprints[suspects], kind="stable")]
         ends = np.cumsum(np.array(self._lengths, np.uint8), dtype=np.int64)
-        found, texts, last = array("q"), set[bytes](), None
+        alike, texts, last = array("q"), set[bytes](), None
         for place in map(int, suspects):
             if self._fingerprints[place] != last:
                 texts.clear()
@@ -72,10 +72,10 @@ class CustomIds:
             end = int(ends[place])
             text = bytes(self._texts[end - self._lengths[place] : end])
             if text in texts:
-                found.append(place)
+                alike.append(place)
             else:
                 texts.add(text)
-        return found
+        return alike
 
 
 def _shortened(text: bytes) -> bytes:

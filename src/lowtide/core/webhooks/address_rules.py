@@ -94,15 +94,15 @@ def refusal_of(address: str, allowed: Sequence[IPNetwork]) -> str | None:
     """Why a webhook may not be sent to that IP address, with the setting that allows it; None
     where it may.
     """
-    found = ip_address(address.partition("%")[0])
-    if any(found in network for network in allowed if network.version == found.version):
+    ip = ip_address(address.partition("%")[0])
+    if any(ip in network for network in allowed if network.version == ip.version):
         return None
-    meant = [found, *_embedded(found)]
+    meant = [ip, *_embedded(ip)]
     if all(_is_reachable(each) for each in meant):
         return None
-    line = f'allow_networks = ["{ip_network(found)}"]'
+    line = f'allow_networks = ["{ip_network(ip)}"]'
     return (
-        f"the address {found} is private, reserved or this machine's own, and is not called. If it"
+        f"the address {ip} is private, reserved or this machine's own, and is not called. If it"
         f" may be, an operator of this server adds its network under [webhooks]: {line}"
     )
 

@@ -142,7 +142,7 @@ def _shared_blocks(
 
     A node is (parent, position, segment) and knows its number and how many blocks it has.
     """
-    node = position = found = 0
+    node = position = shared = 0
     matches = True
     limit = (request.prompt_tokens - 1) // block_tokens
     for segment, tokens in request.pieces:
@@ -153,10 +153,10 @@ def _shared_blocks(
         number, have = trie.get(key, (len(trie) + 1, 0))
         trie[key] = (number, max(have, wanted))
         if matches:
-            found += min(have, wanted)
+            shared += min(have, wanted)
             matches = have >= wanted
         node, position = number, end
-    return min(found, limit)
+    return min(shared, limit)
 
 
 def _least(function: Callable[[float], float], low: float, high: float) -> float:

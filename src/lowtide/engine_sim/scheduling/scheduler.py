@@ -220,13 +220,13 @@ class StepScheduler:
                 if self._make_room(request, 0, plan, now):
                     continue
                 break
-            hits, found, spare = kv.find(request)
-            known = found * kv.block_tokens
+            hits, cached, spare = kv.find(request)
+            known = cached * kv.block_tokens
             chunk = self._chunk(request, known, budget)
             if not chunk:
                 break
             whole = request.target if config.reserve_full_isl else known + chunk
-            needed = kv.blocks_for(whole) - found + spare + self._watermark
+            needed = kv.blocks_for(whole) - cached + spare + self._watermark
             if needed > kv.free:
                 if self._make_room(request, needed, plan, now):
                     continue

@@ -45,7 +45,7 @@ class KvCache:
     def find(self, request: SimRequest) -> tuple[Hits, int, int]:
         """The longest cached prefix: its nodes, its blocks, and how many of those are free now."""
         hits: Hits = []
-        found = spare = position = 0
+        cached = spare = position = 0
         limit = (request.target - 1) // self.block_tokens
         node = self._root
         for segment, tokens in self._pieces(request):
@@ -54,14 +54,14 @@ class KvCache:
                 break
             end = position + tokens
             wanted = end // self.block_tokens - position // self.block_tokens
-            have = min(wanted, child.cached, limit - found)
+            have = min(wanted, child.cached, limit - cached)
             hits.append((child, have))
-            found += have
+            cached += have
             spare += max(0, have - child.held)
             if have < wanted:
                 break
             node, position = child, end
-        return hits, found, spare
+        return hits, cached, spare
 
     def admit(self, request: SimRequest, hits: Hits) -> None:
         """Uses the blocks that were found."""
@@ -78,16 +78,16 @@ class KvCache:
         queue = self._queue
         while blocks:
             spare = queue[0]
-            found = min(blocks, spare.end - spare.start)
-            if found and spare.node is not None:
-                spare.end -= found
-                spare.node.cached -= found
+            taken = min(blocks, spare.end - spare.start)
+            if taken and spare.node is not None:
+                spare.end -= taken
+                spare.node.cached -= taken
                 if spare.start == spare.end:
                     spare.node.spare.popleft()
                     self._prune(spare.node)
-            blank = min(blocks - found, spare.blank)
+            blank = min(blocks - taken, spare.blank)
             spare.blank -= blank
-            blocks -= found + blank
+            blocks -= taken + blank
             if spare.start == spare.end and not spare.blank:
                 queue.popleft()
 

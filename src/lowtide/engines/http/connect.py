@@ -47,8 +47,8 @@ Try = Coroutine[Any, Any, D]
 
 async def _addresses_of(host: str, port: int) -> Sequence[Address]:
     loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys((family, address) for family, _, _, _, address in found))
+    infos = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys((family, address) for family, _, _, _, address in infos))
 
 
 class Dialer:
@@ -160,12 +160,12 @@ class Dialer:
 
     async def _in_order(self) -> list[Address]:
         """The addresses as the resolver orders them, families in turn; those that failed last."""
-        found = await self._resolve(self._host, self._port)
-        if not found:
+        addresses = await self._resolve(self._host, self._port)
+        if not addresses:
             raise OSError(f"{self._host} has no address")
         now = asyncio.get_running_loop().time()
         self._demoted = {at: until for at, until in self._demoted.items() if until > now}
-        ordered = sorted(_interleaved(found), key=lambda address: address in self._demoted)
+        ordered = sorted(_interleaved(addresses), key=lambda address: address in self._demoted)
         return ordered[:ENGINE_ADDRESSES_MAX]
 
     def _demote(self, address: Address) -> None:

@@ -90,8 +90,8 @@ class HuggingFaceHub:
             )
         except (OSError, ValueError):  # nothing of this repository is here
             return []
-        found = (path for path in Path(folder).rglob("*.gguf") if path.is_file())
-        return sorted(path.relative_to(folder).as_posix() for path in found)
+        files = (path for path in Path(folder).rglob("*.gguf") if path.is_file())
+        return sorted(path.relative_to(folder).as_posix() for path in files)
 
 
 def _library() -> Any:

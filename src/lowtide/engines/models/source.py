@@ -138,13 +138,13 @@ def _from_hub(repo_id: str, wanted: str | None, hub: Hub) -> ResolvedModel:
 
 def _models_in(names: Iterable[str]) -> list[str]:
     """The language models among `names`: a split one is there once, by its first part."""
-    found = []
+    models = []
     for name in names:
         file = PurePosixPath(name)
         is_side_file = any(word in file.name.lower() for word in _SIDE_FILES)
         if file.suffix.lower() == ".gguf" and not is_side_file and _parts_of(name)[0] == name:
-            found.append(name)
-    return sorted(found)
+            models.append(name)
+    return sorted(models)
 
 
 def _choose(models: list[str], wanted: str | None) -> str | None:

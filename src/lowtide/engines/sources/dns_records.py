@@ -47,13 +47,13 @@ class DnsRecords:
             records, ttl_s = _joined(asked)
             targets = [(str(each.address), self._port) for each in records]
         engines = {_name(host, port): (host, port) for host, port in sorted(targets)}
-        found = [
+        engines_listed = [
             FoundEngine(name, host, port)
             for name, (host, port) in engines.items()
             if is_host(host) and port
         ]
         ttl_s = min(max(ttl_s, limits.SOURCE_TTL_S_MIN), limits.SOURCE_TTL_S_MAX)
-        return Listing(tuple(found), ttl_s)
+        return Listing(tuple(engines_listed), ttl_s)
 
     async def aclose(self) -> None:
         """Nothing is open: each question has a socket of its own."""

@@ -55,14 +55,16 @@ class EndpointsFile:
 
     def _engines(self) -> tuple[FoundEngine, ...]:
         try:
-            found = self._path.stat()
-            stamp = found.st_ino, found.st_mtime_ns, found.st_size
+            status = self._path.stat()
+            stamp = status.st_ino, status.st_mtime_ns, status.st_size
             is_settled = self._seen in (None, stamp)
             self._seen = stamp
             if self._read is not None and (self._read[0] == stamp or not is_settled):
                 return self._read[1]
-            if found.st_size > limits.SOURCE_BYTES_MAX:
-                raise SourceError(f"{self._path}: has {found.st_size:,} bytes: too many for a list")
+            if status.st_size > limits.SOURCE_BYTES_MAX:
+                raise SourceError(
+                    f"{self._path}: has {status.st_size:,} bytes: too many for a list"
+                )
             data = self._path.read_bytes()
         except OSError as error:
             raise SourceError(f"{self._path}: cannot be read: {error.strerror}") from None

@@ -180,8 +180,8 @@ def _news(report: WorkerReport) -> object:
     ]
     batches = [(each.id, each.failures > 0) for each in report.batches]
     troubles = (bool(report.results_trouble), bool(report.validation_trouble))
-    found = (report.sources, report.scalers)
-    return replicas, batches, troubles, report.validating, report.more_batches, found
+    reported = (report.sources, report.scalers)
+    return replicas, batches, troubles, report.validating, report.more_batches, reported
 
 
 def _bounds_steps(replica: ReplicaReport) -> bool:

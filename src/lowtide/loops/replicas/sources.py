@@ -158,16 +158,16 @@ class SourcesLoop:
 
     def _apply(self) -> None:
         now_s = self._clock.monotonic()
-        found = {label: each.view.usable(now_s) for label, each in self._watched.items()}
+        usable = {label: each.view.usable(now_s) for label, each in self._watched.items()}
         has_trouble = any(watched.left_out for watched in self._watched.values())
-        if found == self._applied and not (has_trouble and now_s >= self._apply_due_s):
+        if usable == self._applied and not (has_trouble and now_s >= self._apply_due_s):
             return
-        troubles = self._engines.found(found)
+        troubles = self._engines.found(usable)
         for label, watched in self._watched.items():
             before, watched.left_out = watched.left_out, troubles.get(label, "")
             if watched.left_out not in ("", before):
                 log.warning("source.not_applied", source=label, error=watched.left_out)
-        self._applied, self._apply_due_s = found, now_s + limits.SOURCE_AGAIN_S
+        self._applied, self._apply_due_s = usable, now_s + limits.SOURCE_AGAIN_S
 
     def _next_s(self) -> float | None:
         """The monotonic second of the next thing to do; None: when a look has ended."""

@@ -210,26 +210,26 @@ class EngineProbeLoop:
 
     async def _look(self, each: ReplicaControl) -> None:
         prober = each.prober
-        found = await prober.probe()
+        info = await prober.probe()
         now_s = self._clock.monotonic()
         if each.prober is not prober:
             return  # its settings changed meanwhile: the next look asks by the new ones
-        if found is None:
+        if info is None:
             each.probe_at_s = now_s + limits.PROBE_AGAIN_S
             return
-        tells = found.reader is not None or not found.is_complete
+        tells = info.reader is not None or not info.is_complete
         each.probe_at_s = now_s + (limits.PROBE_AGAIN_S if tells else limits.PROBE_SILENT_S)
-        each.replica.know_engine(priority=found.priority, takes_cache_salt=found.kind == "vllm")
-        if each.known is None or each.known.kind != found.kind:
+        each.replica.know_engine(priority=info.priority, takes_cache_salt=info.kind == "vllm")
+        if each.known is None or each.known.kind != info.kind:
             log.info(
                 "replica.known",
                 replica=each.replica.name,
-                engine=found.kind,
-                tells=found.reader is not None,
-                priority=found.priority,
-                **({"missing": list(found.missing)} if found.missing else {}),
+                engine=info.kind,
+                tells=info.reader is not None,
+                priority=info.priority,
+                **({"missing": list(info.missing)} if info.missing else {}),
             )
-        each.known = found
+        each.known = info
 
 
 def _due(each: ReplicaControl, now_s: float) -> bool:

@@ -32,12 +32,12 @@ class ScaleLoop:
     async def tick(self, now: datetime) -> datetime | None:
         """Looks once, and logs each number that has changed."""
         try:
-            found = await self._service.all()
+            scales = await self._service.all()
         except StoreError:
             self._show({}, now)
             raise
-        self._show(found, now)
-        for model, scale in found.items():
+        self._show(scales, now)
+        for model, scale in scales.items():
             number = scale.wanted.replicas
             if self._told.get(model, 0) != number:
                 log.info(
@@ -47,5 +47,5 @@ class ScaleLoop:
                     present=scale.present,
                     reason=scale.wanted.reason,
                 )
-        self._told = {model: scale.wanted.replicas for model, scale in found.items()}
+        self._told = {model: scale.wanted.replicas for model, scale in scales.items()}
         return now + timedelta(seconds=limits.SCALE_S)

@@ -35,19 +35,21 @@ class UrgencyLoop:
 
     async def tick(self, now: datetime) -> datetime | None:
         reading = await self._readings.latest()
-        found, by_model = reading.capacity, reading.by_model
-        for model in sorted(by_model.keys() | found.urgent.keys()):
-            ids = urgent_of(model, by_model.get(model, ()), found, now)
-            if ids != list(found.urgent.get(model, ())):
+        capacity, by_model = reading.capacity, reading.by_model
+        for model in sorted(by_model.keys() | capacity.urgent.keys()):
+            ids = urgent_of(model, by_model.get(model, ()), capacity, now)
+            if ids != list(capacity.urgent.get(model, ())):
                 await self._readings.mark_urgent(model, ids)
                 log.info("batches.urgent", model=model, batches=len(ids))
                 self._wake("dispatch")
         return now + timedelta(seconds=limits.URGENCY_S)
 
 
-def urgent_of(model: str, backlog: Iterable[Backlog], found: Capacity, now: datetime) -> list[str]:
+def urgent_of(
+    model: str, backlog: Iterable[Backlog], capacity: Capacity, now: datetime
+) -> list[str]:
     """The urgent batches of one pool, the earliest deadline first."""
-    view = capacity_forecast(now, found.paces.get(model), found.cells.get(model, {}))
+    view = capacity_forecast(now, capacity.paces.get(model), capacity.cells.get(model, {}))
     if view is None:
         return []
     entries = [part.entry() for part in backlog if not part.paused]

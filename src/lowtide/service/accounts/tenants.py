@@ -55,10 +55,10 @@ class TenantService:
 
     async def organization(self, organization_id: str) -> Organization:
         """Raises LowtideError `organization_not_found`."""
-        found = await self._tenants.organization(organization_id)
-        if found is None:
+        organization = await self._tenants.organization(organization_id)
+        if organization is None:
             raise _no_organization(organization_id)
-        return found
+        return organization
 
     async def create_organization(
         self,
@@ -97,10 +97,10 @@ class TenantService:
 
     async def project(self, project_id: str) -> Project:
         """Raises LowtideError `project_not_found`."""
-        found = await self._tenants.project(project_id)
-        if found is None:
+        project = await self._tenants.project(project_id)
+        if project is None:
             raise _no_project(project_id)
-        return found
+        return project
 
     async def create_project(self, organization_id: str, name: str) -> Project:
         """Raises LowtideError `organization_not_found`, `invalid_request`."""

@@ -109,8 +109,8 @@ class Assembly:
         digest, size, index = sha256(), 0, IndexWriter()
         async with self._blobs.write(key) as writer:
             for run in self._merge.runs(kind, limits.ASSEMBLE_RUN_BYTES):
-                found = await self._lines(run)
-                noted = self._noted(run, found) if kind == "errors" else found
+                by_source = await self._lines(run)
+                noted = self._noted(run, by_source) if kind == "errors" else by_source
                 for data in _joined(index, run, noted):
                     digest.update(data)
                     size += len(data)
@@ -156,8 +156,8 @@ class Assembly:
         ranges: dict[int, list[tuple[int, int]]] = {}
         for _, source, offset, length in run.places:
             ranges.setdefault(source, []).append((offset, length))
-        found = {source: (await self._read(source, ranges[source]))[::-1] for source in ranges}
-        lines = ((line, source, found[source].pop()) for line, source, _, _ in run.places)
+        by_source = {source: (await self._read(source, ranges[source]))[::-1] for source in ranges}
+        lines = ((line, source, by_source[source].pop()) for line, source, _, _ in run.places)
         return (
             _unexecuted(self._batch, line, data) if source == INPUT else data
             for line, source, data in lines

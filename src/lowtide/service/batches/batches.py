@@ -217,9 +217,9 @@ class BatchService:
         Raises LowtideError when `after` is no batch: an endless walk over a wrong cursor is worse.
         In steps: others are served between them.
         """
-        found: list[Batch] = []
-        while len(found) <= limit:
-            step = min(limit + 1 - len(found), limits.PAGE_STEP_BATCHES)
+        batches: list[Batch] = []
+        while len(batches) <= limit:
+            step = min(limit + 1 - len(batches), limits.PAGE_STEP_BATCHES)
             try:
                 more = await self._store.batches.page(
                     project_id, after=after, limit=step, which=which
@@ -227,11 +227,11 @@ class BatchService:
             except UnknownCursor:
                 message = f"No batch found with id '{after}'."
                 raise LowtideError("invalid_request", message, "after") from None
-            found += more
+            batches += more
             if len(more) < step:
                 break
-            after = found[-1].id
-        return Page(found[:limit], more=len(found) > limit)
+            after = batches[-1].id
+        return Page(batches[:limit], more=len(batches) > limit)
 
     async def cancel(self, project_id: str, batch_id: str, actor: str = USER) -> Batch:
         """Stops the batch; what finished is kept. One that is past cancelling comes back unchanged.
@@ -256,7 +256,7 @@ class BatchService:
         queues: dict[str, Queue] = {}
         token_queues: dict[str, TokenQueue] = {}
         asleep: Mapping[str, Asleep] | None = None
-        found = []
+        reported = []
         for batch in batches:
             models = await self._models_of(batch, alone=len(batches) == 1)
             if asleep is None and standing.is_known and any(map(standing.is_away, models)):
@@ -268,7 +268,7 @@ class BatchService:
             bounds = await self._allowance.of(batch.project_id)
             if batch.queued_at is not None:
                 queue = Queue(tokens=await self._token_wait(batch, bounds, token_queues))
-            found.append(
+            reported.append(
                 progress_of(
                     batch,
                     now,
@@ -279,7 +279,7 @@ class BatchService:
                     prospect=foreseen.get(batch.id, NOTHING_FORESEEN),
                 )
             )
-        return found
+        return reported
 
     async def foresee(self, draft: CheckedBatchRequest, model: str | None = None) -> Feasibility:
         """Whether the window can be kept, by the first lines of the file. `model`: of all lines,

@@ -98,7 +98,7 @@ class EstimateService:
         ]
 
     async def _rate_exceeded(self, project_id: str, bounds: EffectiveLimits) -> list[Exceeded]:
-        found = []
+        exceeded = []
         for name, allowed, check in (
             ("batches_per_hour", bounds.batches_per_hour, self._allowance.check_batches_per_hour),
             (
@@ -111,10 +111,10 @@ class EstimateService:
                 await check(project_id)
             except LowtideError as error:
                 used = allowed or 0
-                found.append(
+                exceeded.append(
                     Exceeded(limit=name, code=error.code, allowed=used, used=used, asked=1)
                 )
-        return found
+        return exceeded
 
 
 def _tokens_exceeded(bounds: EffectiveLimits, models: Mapping[str, ModelTotals]) -> list[Exceeded]:

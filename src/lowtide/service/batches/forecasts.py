@@ -168,8 +168,8 @@ class Forecasts:
             head = head[: head.rfind(b"\n") + 1]
         validator = self._planner.begin(endpoint, file.dialect, model_override=model_override)
         await feed(validator, head, file.project_id)
-        found = validator.finish()
-        return found if isinstance(found, Plan) else None
+        validated = validator.finish()
+        return validated if isinstance(validated, Plan) else None
 
     async def _look(self) -> _View:
         reading = await self._readings.latest()

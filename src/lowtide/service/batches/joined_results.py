@@ -63,10 +63,10 @@ class JoinedResults:
         if with_retries:
             members = await self._store.retries.tree(project_id, batch.tree_id)
         ended = [each for each in members if each.ended_at is not None and each.status != "failed"]
-        found = [await self._files(each) for each in ended]
+        parts = [await self._files(each) for each in ended]
         sources = [
             (file, 0 if is_output else len(ended) - place)
-            for place, files in enumerate(found)
+            for place, files in enumerate(parts)
             for is_output, file in files
         ]
         return JoinedContent(self._joined(sources), any(each.ended_at is None for each in members))

@@ -87,8 +87,8 @@ class ResultPages:
         total = await self._count(file)
         text, crc = key_of(custom_id)
         candidates = await self._candidates(file, total, crc)
-        found = await self._read(file, candidates, input_key)
-        return ResultPage([each for each in found if custom_id_of(each.output) == text], total)
+        lines = await self._read(file, candidates, input_key)
+        return ResultPage([each for each in lines if custom_id_of(each.output) == text], total)
 
     async def _candidates(
         self, file: File, total: int, crc: int
@@ -147,10 +147,10 @@ class ResultPages:
         longest = limits.PAGE_LINE_BYTES_MAX
         ranges = [(each.input_offset, min(each.input_length, longest)) for each in known]
         try:
-            found = iter(await self._blobs.read_ranges(input_key, ranges))
+            bodies = iter(await self._blobs.read_ranges(input_key, ranges))
         except BlobNotFound:
             return [None] * len(places)
-        return [next(found) if each.input_length else None for each in places]
+        return [next(bodies) if each.input_length else None for each in places]
 
 
 def _index_of(file: File) -> str:

@@ -59,8 +59,8 @@ class SteeringService:
             raise invalid_value(asked.in_flight, _IN_FLIGHT, "in_flight")
         hold, now = _hold_of(project_id), self._clock.now()
         by = OPERATOR if project_id is None else actor
-        found = await self._store.hold(project_id, batch_id, hold, in_flight, now, by)
-        batch = _steerable(found, batch_id, "paused")
+        paused = await self._store.hold(project_id, batch_id, hold, in_flight, now, by)
+        batch = _steerable(paused, batch_id, "paused")
         self._wake("commit")
         return batch
 
@@ -68,20 +68,20 @@ class SteeringService:
         """Lifts the hold of whoever asks; others stay, and the batch's `reason` names them."""
         hold = _hold_of(project_id)
         by = OPERATOR if project_id is None else actor
-        found = await self._store.lift(project_id, batch_id, hold, self._clock.now(), by)
-        batch = _steerable(found, batch_id, "resumed")
+        resumed = await self._store.lift(project_id, batch_id, hold, self._clock.now(), by)
+        batch = _steerable(resumed, batch_id, "resumed")
         self._wake("dispatch")
         return batch
 
     async def delete(self, project_id: str, batch_id: str) -> None:
         """Deletes the batch and its results. Raises LowtideError where it has not ended."""
-        found = await self._store.delete(project_id, batch_id, self._clock.now())
-        if found is None:
+        batch = await self._store.delete(project_id, batch_id, self._clock.now())
+        if batch is None:
             raise batch_not_found(batch_id)
-        if found.deleted_at is None:
+        if batch.deleted_at is None:
             raise LowtideError(
                 "batch_not_ended",
-                f"Batch '{batch_id}' is {found.status}: it can be deleted once it has ended.",
+                f"Batch '{batch_id}' is {batch.status}: it can be deleted once it has ended.",
             )
 
     async def change(
@@ -110,8 +110,8 @@ class SteeringService:
         change = BatchChange(
             priority=asked.priority, completion_window_s=window_s, metadata=asked.metadata
         )
-        found = await self._store.change(project_id, batch_id, change, now, actor)
-        batch = _steerable(found, batch_id, "changed")
+        changed = await self._store.change(project_id, batch_id, change, now, actor)
+        batch = _steerable(changed, batch_id, "changed")
         self._wake("expire")
         return batch
 

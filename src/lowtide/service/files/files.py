@@ -249,9 +249,9 @@ class FileService:
             raise LowtideError(
                 "invalid_request", f"limit must be 1 to {limits.PAGE_SIZE_MAX_FILES}.", "limit"
             )
-        found: list[File] = []
-        while len(found) <= limit:
-            step = min(limit + 1 - len(found), limits.ROWS_AT_ONCE)
+        files: list[File] = []
+        while len(files) <= limit:
+            step = min(limit + 1 - len(files), limits.ROWS_AT_ONCE)
             try:
                 more = await self._files.page(
                     project_id, after=after, limit=step, order=order, purpose=purpose
@@ -259,11 +259,11 @@ class FileService:
             except UnknownCursor:
                 message = f"No file found with id '{after}'."
                 raise LowtideError("invalid_request", message, "after") from None
-            found += more
+            files += more
             if len(more) < step:
                 break
-            after = found[-1].id
-        return FilePage(found[:limit], len(found) > limit)
+            after = files[-1].id
+        return FilePage(files[:limit], len(files) > limit)
 
     async def names(self, project_id: str, file_ids: Sequence[str]) -> Mapping[str, str]:
         """File names by id, without files that are unknown or deleted."""

@@ -149,9 +149,9 @@ class UploadCompleter:
                         md5.update(block)
             # Refusals must come before the context is left: leaving it in peace keeps the bytes.
             content = intake.content
-            found = Found(content.sha256, md5.hexdigest() if choice.md5 else "")
-            if (refusal := mismatch(upload, choice, found)) is not None:
-                if self._wrong.note(upload, choice, found) >= limits.COMPLETION_FAILURES_MAX:
+            digests = Found(content.sha256, md5.hexdigest() if choice.md5 else "")
+            if (refusal := mismatch(upload, choice, digests)) is not None:
+                if self._wrong.note(upload, choice, digests) >= limits.COMPLETION_FAILURES_MAX:
                     await self._end(upload)
                 raise refusal
         return content

@@ -31,13 +31,13 @@ class WrongDigests:
 
     def check(self, upload: Upload, choice: Choice) -> None:
         """Raises LowtideError `invalid_request` where the digests are known to be others."""
-        found = self._known.get(upload.id, {}).get(_parts_of(choice))
-        if found is not None and (refusal := mismatch(upload, choice, found)) is not None:
+        known = self._known.get(upload.id, {}).get(_parts_of(choice))
+        if known is not None and (refusal := mismatch(upload, choice, known)) is not None:
             raise refusal
 
-    def note(self, upload: Upload, choice: Choice, found: Found) -> int:
+    def note(self, upload: Upload, choice: Choice, digests: Found) -> int:
         """Records a failed reading. Returns how many there were of this upload."""
-        self._known.setdefault(upload.id, {})[_parts_of(choice)] = found
+        self._known.setdefault(upload.id, {})[_parts_of(choice)] = digests
         self._known.move_to_end(upload.id)
         self._failures[upload.id] = self._failures.get(upload.id, 0) + 1
         while len(self._known) > limits.WRONG_DIGESTS_MAX:
@@ -50,12 +50,12 @@ class WrongDigests:
         self._failures.pop(upload_id, None)
 
 
-def mismatch(upload: Upload, choice: Choice, found: Found) -> LowtideError | None:
+def mismatch(upload: Upload, choice: Choice, digests: Found) -> LowtideError | None:
     """Why these are not the bytes that were meant."""
-    if upload.checksum not in ("", found.sha256):
-        return _other_bytes("SHA-256", found.sha256, "checksum")
-    if choice.md5 and found.md5 and choice.md5 != found.md5:
-        return _other_bytes("MD5", found.md5, "md5")
+    if upload.checksum not in ("", digests.sha256):
+        return _other_bytes("SHA-256", digests.sha256, "checksum")
+    if choice.md5 and digests.md5 and choice.md5 != digests.md5:
+        return _other_bytes("MD5", digests.md5, "md5")
     return None
 
 
@@ -64,10 +64,10 @@ def _parts_of(choice: Choice) -> str:
     return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()
 
 
-def _other_bytes(kind: str, found: str, param: str) -> LowtideError:
+def _other_bytes(kind: str, digest: str, param: str) -> LowtideError:
     return LowtideError(
         "invalid_request",
-        f"The parts put together have the {kind} {found}, which is not the one that was given: a"
+        f"The parts put together have the {kind} {digest}, which is not the one that was given: a"
         " part is missing, changed or in another place. The upload is as it was; after"
         f" {limits.COMPLETION_FAILURES_MAX} such readings it is cancelled.",
         param,

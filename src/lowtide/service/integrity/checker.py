@@ -105,14 +105,14 @@ class ConsistencyChecker:
         key = f"probe/{secrets.token_hex(8)}"
         await self._blobs.put(key, b"now")
         try:
-            found = [info async for info in self._blobs.list("probe/") if info.key == key]
+            probes = [info async for info in self._blobs.list("probe/") if info.key == key]
         finally:
             await self._blobs.delete(key)
-        return found[0].modified_at
+        return probes[0].modified_at
 
     async def _sizes(self, keys: Sequence[str]) -> dict[str, int]:
-        found = await asyncio.gather(*map(self._size, keys))
-        return {key: size for key, size in zip(keys, found, strict=True) if size is not None}
+        sizes = await asyncio.gather(*map(self._size, keys))
+        return {key: size for key, size in zip(keys, sizes, strict=True) if size is not None}
 
     async def _size(self, key: str) -> int | None:
         async with self._turns:

@@ -48,21 +48,24 @@ class PlanRepair:
     async def mend(self, inconsistency: Inconsistency) -> tuple[str, bool]:
         """`(what was done, whether that is all)`."""
         assert inconsistency.reference is not None
-        found = await self._store.care.batch(inconsistency.reference.owner)
-        if found is None:
+        contents = await self._store.care.batch(inconsistency.reference.owner)
+        if contents is None:
             return "its batch is gone", True
-        if found.batch.status == "in_progress":
-            data = await self.rebuilt(found.batch.id)
+        if contents.batch.status == "in_progress":
+            data = await self.rebuilt(contents.batch.id)
             if data is not None:
                 await self._put(inconsistency, data)
-                return f"made again from the input of {found.batch.id}", True
+                return f"made again from the input of {contents.batch.id}", True
             now = self._clock.now()
-            await self._store.lifecycle.lose_input(found.batch.id, PLAN_LOST, now)
-            found = await self._store.care.batch(found.batch.id) or found
-        if found.is_leased or found.batch.status not in ASSEMBLING:
-            return f"{found.batch.id} ends with what it has; its last leases must end first", False
-        await self._put(inconsistency, await self._replacement(found))
-        return f"replaced, so that {found.batch.id} can end and list what never ran", True
+            await self._store.lifecycle.lose_input(contents.batch.id, PLAN_LOST, now)
+            contents = await self._store.care.batch(contents.batch.id) or contents
+        if contents.is_leased or contents.batch.status not in ASSEMBLING:
+            return (
+                f"{contents.batch.id} ends with what it has; its last leases must end first",
+                False,
+            )
+        await self._put(inconsistency, await self._replacement(contents))
+        return f"replaced, so that {contents.batch.id} can end and list what never ran", True
 
     async def rebuilt(self, batch_id: str) -> bytes | None:
         """The batch's plan, by validating its input again; None when it comes out otherwise.
@@ -71,53 +74,55 @@ class PlanRepair:
         may put the same lines into another order.
         """
         lines = await self._settled(batch_id)  # before the chunks, so that their bits are all there
-        found = await self._store.care.batch(batch_id)
-        plan = None if found is None else await self._validated(found)
-        if found is None or plan is None or not is_plan_of(plan, found.chunks):
+        contents = await self._store.care.batch(batch_id)
+        plan = None if contents is None else await self._validated(contents)
+        if contents is None or plan is None or not is_plan_of(plan, contents.chunks):
             return None
         try:
             agree = all(
                 not any(without_bits(bits_of_lines(plan.data, chunk, mine), chunk.done))
-                for chunk in found.chunks
+                for chunk in contents.chunks
                 if (mine := lines.get(chunk.seq))
             )
         except KeyError:
             return None
         return plan.data if agree else None
 
-    async def _validated(self, found: BatchContents) -> Plan | None:
+    async def _validated(self, contents: BatchContents) -> Plan | None:
         # What was accepted then is in the chunks, whatever the settings say now.
-        models = {chunk.model: chunk.model for chunk in found.chunks}
+        models = {chunk.model: chunk.model for chunk in contents.chunks}
         validator = self._planner.begin_repair(
-            found.batch.endpoint,
-            found.batch.dialect,
+            contents.batch.endpoint,
+            contents.batch.dialect,
             models,
-            model_override=found.batch.model_override,
-            wanted=found.lines,
+            model_override=contents.batch.model_override,
+            wanted=contents.lines,
         )
         try:
-            plan = await plan_file(validator, self._blobs, found.input_key, found.batch.project_id)
+            plan = await plan_file(
+                validator, self._blobs, contents.input_key, contents.batch.project_id
+            )
         except BlobNotFound:
             return None
         return plan if isinstance(plan, Plan) else None
 
-    async def by_line(self, found: BatchContents) -> bytes | None:
+    async def by_line(self, contents: BatchContents) -> bytes | None:
         """A plan in the order of the file; None when the input is gone, or has not as many lines as
         the batch."""
-        plan = LinePlan(self._line_bytes_max, found.lines)
+        plan = LinePlan(self._line_bytes_max, contents.lines)
         try:
-            async for block in self._blobs.stream(found.input_key):
+            async for block in self._blobs.stream(contents.input_key):
                 plan.feed(block)
         except BlobNotFound:
             return None
         data = plan.finish()
-        return data if len(data) == found.batch.counts.total * RECORD_BYTES else None
+        return data if len(data) == contents.batch.counts.total * RECORD_BYTES else None
 
-    async def _replacement(self, found: BatchContents) -> bytes:
-        total = found.batch.counts.total
-        by_chunk = await self._settled(found.batch.id)
+    async def _replacement(self, contents: BatchContents) -> bytes:
+        total = contents.batch.counts.total
+        by_chunk = await self._settled(contents.batch.id)
         settled = {line for lines in by_chunk.values() for line in lines}
-        data = await self.by_line(found)
+        data = await self.by_line(contents)
         if data is not None and settled <= {entry.line for entry in unpack_entries(data)}:
             return data
         return plan_of_numbers(settled, total)

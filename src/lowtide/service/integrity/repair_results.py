@@ -61,27 +61,31 @@ class ResultRepair:
     async def _take_back(self, batch_id: str) -> RevertedResults | None:
         """None when commits came between each time."""
         for _ in range(limits.REPAIR_TRIES_MAX):
-            found = await self._store.care.batch(batch_id)
-            if found is None or found.batch.ended_at is not None:
+            contents = await self._store.care.batch(batch_id)
+            if contents is None or contents.batch.ended_at is not None:
                 return RevertedResults(0, 0, False)
             slices = await self._slices(batch_id)
             lost = await self._lost_segments(slices)
             if not lost:
                 return RevertedResults(0, 0, False)
             taken = await self._store.care.lose_results(
-                batch_id, lost, await self._bits(found, slices, lost), self._clock.now(), PLAN_LOST
+                batch_id,
+                lost,
+                await self._bits(contents, slices, lost),
+                self._clock.now(),
+                PLAN_LOST,
             )
             if taken is not None:
                 return taken
         return None
 
     async def _slices(self, batch_id: str) -> list[StoredSlice]:
-        found: list[StoredSlice] = []
+        slices: list[StoredSlice] = []
         after = -1
         while page := await self._store.results.slices(batch_id, after_seq=after):
-            found += page
+            slices += page
             after = page[-1].seq
-        return found
+        return slices
 
     async def _lost_segments(self, slices: Sequence[StoredSlice]) -> frozenset[str]:
         """Segments that are gone, or end before the batch's last slice in them does."""
@@ -96,12 +100,12 @@ class ResultRepair:
         return frozenset(lost)
 
     async def _bits(
-        self, found: BatchContents, slices: Sequence[StoredSlice], lost: Collection[str]
+        self, contents: BatchContents, slices: Sequence[StoredSlice], lost: Collection[str]
     ) -> dict[int, bytes] | None:
         """The bits of the lost slices by chunk: those set, without those of the slices that are
         left. None when there is no plan to tell a line's place by.
         """
-        plan = await self._plan(found)
+        plan = await self._plan(contents)
         if plan is None:
             return None
         touched = {row.chunk_seq for row in slices if row.segment_key in lost}
@@ -112,40 +116,40 @@ class ResultRepair:
                     left[row.chunk_seq] += await lines_of(self._blobs, row)
             return {
                 chunk.seq: without_bits(chunk.done, bits_of_lines(plan, chunk, left[chunk.seq]))
-                for chunk in found.chunks
+                for chunk in contents.chunks
                 if chunk.seq in touched
             }
         except (KeyError, SegmentFormatError):
             return None  # the plan is not the one that these chunks ran by
 
-    async def _plan(self, found: BatchContents) -> bytes | None:
-        if found.batch.plan_key is None:
+    async def _plan(self, contents: BatchContents) -> bytes | None:
+        if contents.batch.plan_key is None:
             return None
         try:
-            return await self._blobs.read(found.batch.plan_key)
+            return await self._blobs.read(contents.batch.plan_key)
         except BlobNotFound:
-            return await self._plans.rebuilt(found.batch.id)
+            return await self._plans.rebuilt(contents.batch.id)
 
     async def mend_file(self, file: Reference) -> str:
         """Assembles the file again; where that cannot be, marks it as lost."""
         row = await self._store.files.by_id(file.owner)
         batch_id = row.batch_id if row is not None else None
-        found = await self._store.care.batch(batch_id) if batch_id is not None else None
-        if found is not None and await self._assemble_again(found, file):
-            return f"assembled again from the segments of {found.batch.id}"
+        contents = await self._store.care.batch(batch_id) if batch_id is not None else None
+        if contents is not None and await self._assemble_again(contents, file):
+            return f"assembled again from the segments of {contents.batch.id}"
         await self._store.care.lose_file(file.owner, file.key, RESULT_FILE_LOST)
         return f"marked as lost, with its batch {batch_id}: its segments are gone, too"
 
-    async def _assemble_again(self, found: BatchContents, file: Reference) -> bool:
-        kind: ResultKind = "output" if file.owner == output_file_id(found.batch.id) else "errors"
-        job = Assembly(self._store.results, self._blobs, found.batch, found.input_key)
+    async def _assemble_again(self, contents: BatchContents, file: Reference) -> bool:
+        kind: ResultKind = "output" if file.owner == output_file_id(contents.batch.id) else "errors"
+        job = Assembly(self._store.results, self._blobs, contents.batch, contents.input_key)
         key = f"{file.key.removesuffix(MENDED)}{MENDED}"
         if key == file.key:
             key += MENDED
         try:
             await job.load()
-            if kind == "errors" and job.settled < found.batch.counts.total:
-                job.add_unexecuted(await self._plan_of_ended(found))
+            if kind == "errors" and job.settled < contents.batch.counts.total:
+                job.add_unexecuted(await self._plan_of_ended(contents))
             if job.count(kind) != file.lines:
                 return False
             await job.write(kind, key, _nobody_to_ask, lambda info: _check(info, file))
@@ -155,14 +159,14 @@ class ResultRepair:
             pass  # an earlier repair checked it, and ended before it could say so
         return await self._store.care.move_file(file.owner, file.key, key)
 
-    async def _plan_of_ended(self, found: BatchContents) -> bytes:
+    async def _plan_of_ended(self, contents: BatchContents) -> bytes:
         """What never ran, in a batch whose plan was swept at its end. Raises BlobNotFound."""
-        if found.batch.plan_key is not None:
+        if contents.batch.plan_key is not None:
             with suppress(BlobNotFound):
-                return await self._blobs.read(found.batch.plan_key)
-        data = await self._plans.by_line(found)
+                return await self._blobs.read(contents.batch.plan_key)
+        data = await self._plans.by_line(contents)
         if data is None:
-            raise BlobNotFound(f"the input of {found.batch.id} is gone")
+            raise BlobNotFound(f"the input of {contents.batch.id} is gone")
         return data
 
 

@@ -145,10 +145,10 @@ class FlexService:
                 del self._groups[batch_id]
         if not self._groups:
             return False
-        found = await self._store.flex.standing(list(self._groups))
+        standing = await self._store.flex.standing(list(self._groups))
         for batch_id, group in list(self._groups.items()):
-            if batch_id in found:  # one may have come meanwhile
-                await self._serve(group, batch_id, found[batch_id])
+            if batch_id in standing:  # one may have come meanwhile
+                await self._serve(group, batch_id, standing[batch_id])
         return True
 
     async def _wait(self, key: Key, held: _WaitingCall) -> LiveAnswer:

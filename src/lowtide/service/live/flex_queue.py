@@ -254,10 +254,10 @@ class FlexQueue:
 
     def _plan(self, endpoint: str, content: bytes) -> Plan:
         """Raises LowtideError for what validation finds."""
-        found = self._planner.plan(content, endpoint, "openai")
-        if isinstance(found, Plan):
-            return found
-        raise _refusal(found.errors[0])
+        planned = self._planner.plan(content, endpoint, "openai")
+        if isinstance(planned, Plan):
+            return planned
+        raise _refusal(planned.errors[0])
 
     async def _check_money(self, project_id: str, plan: Plan) -> None:
         """Checks that the most that the calls may cost, as far as they say, fits under the cap."""

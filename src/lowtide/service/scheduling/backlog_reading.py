@@ -63,9 +63,9 @@ class BacklogReadings:
     async def _read(self) -> BacklogReading:
         begun_s, at = self._clock.monotonic(), self._clock.now()
         capacity = await self._store.capacity()
-        found = BacklogReading(at, capacity, pools(capacity.backlog))
-        self._latest, self._is_watched = (begun_s, found), False
-        return found
+        reading = BacklogReading(at, capacity, pools(capacity.backlog))
+        self._latest, self._is_watched = (begun_s, reading), False
+        return reading
 
     async def mark_urgent(self, model: str, batch_ids: Sequence[str]) -> None:
         """Marks these batches of the model as urgent, and all others as not; the next reading has

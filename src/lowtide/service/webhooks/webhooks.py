@@ -106,10 +106,10 @@ class WebhookService:
 
     async def get(self, project_id: str, webhook_id: str) -> WebhookEndpoint:
         """Raises LowtideError `webhook_not_found`."""
-        found = await self._store.get(project_id, webhook_id)
-        if found is None:
+        endpoint = await self._store.get(project_id, webhook_id)
+        if endpoint is None:
             raise _not_found(webhook_id)
-        return found
+        return endpoint
 
     async def all_of(self, project_id: str) -> list[WebhookEndpoint]:
         """The endpoints of the project, newest first; there are few."""

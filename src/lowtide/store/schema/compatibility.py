@@ -38,8 +38,8 @@ async def least_code_of(conn: AsyncConnection) -> str | None:
     name = schema_compatibility.name
     if not await conn.run_sync(lambda sync: inspect(sync).has_table(name)):
         return None
-    found: str | None = await conn.scalar(select(schema_compatibility.c.least_code))
-    return found
+    value: str | None = await conn.scalar(select(schema_compatibility.c.least_code))
+    return value
 
 
 def refusal(schema: str, least_code: str | None) -> SchemaRefusal | None:

@@ -39,12 +39,12 @@ async def facts_of(database: Database, clock: Clock) -> DatabaseFacts:
             text("SELECT name, setting FROM pg_settings WHERE name = ANY(:names)"),
             {"names": [*_UNSAFE, "server_version"]},
         )
-        found = {row.name: str(row.setting) for row in settings}
+        by_name = {row.name: str(row.setting) for row in settings}
         return DatabaseFacts(
             schema=schema,
             least_code=least_code,
-            server=f"PostgreSQL {found['server_version']}",
+            server=f"PostgreSQL {by_name['server_version']}",
             clock_ahead_s=ours.timestamp() - float(str(theirs)),
             is_standby=bool(await conn.scalar(select(func.pg_is_in_recovery()))),
-            unsafe=tuple(f"{k} = {v}" for k, v in _UNSAFE.items() if found.get(k) == v),
+            unsafe=tuple(f"{k} = {v}" for k, v in _UNSAFE.items() if by_name.get(k) == v),
         )

@@ -20,32 +20,32 @@ _PATTERN: Final = re.compile("[/%_]")
 
 def conditions(which: BatchFilter) -> list[ColumnElement[bool]]:
     """What a row of `batches` must meet; empty where all are asked for."""
-    found: list[ColumnElement[bool]] = []
+    wanted: list[ColumnElement[bool]] = []
     if which.statuses:
-        found.append(batches.c.status.in_(which.statuses))
+        wanted.append(batches.c.status.in_(which.statuses))
     if which.is_held is not None:
         is_held = batches.c.holds.is_not(None) & batches.c.status.in_(STEERABLE)
-        found.append(is_held if which.is_held else not_(is_held))
+        wanted.append(is_held if which.is_held else not_(is_held))
     if which.created_after is not None:
-        found.append(batches.c.created_at >= which.created_after)
+        wanted.append(batches.c.created_at >= which.created_after)
     if which.created_before is not None:
-        found.append(batches.c.created_at < which.created_before)
+        wanted.append(batches.c.created_at < which.created_before)
     if which.model:
         mine = batch_models.c.batch_id == batches.c.id
         is_named = _has(batch_models.c.model, which.model)
-        found.append(select(batch_models.c.model).where(mine, is_named).exists())
+        wanted.append(select(batch_models.c.model).where(mine, is_named).exists())
     if which.error_code:
         mine = failure_groups.c.batch_id == batches.c.id
         is_code = failure_groups.c.code == which.error_code
-        found.append(select(failure_groups.c.code).where(mine, is_code).exists())
+        wanted.append(select(failure_groups.c.code).where(mine, is_code).exists())
     if which.text:
         mine = files.c.id == batches.c.input_file_id
         is_in_file = select(files.c.id).where(mine, _has(files.c.filename, which.text)).exists()
         as_stored = msgspec.json.encode(which.text).decode()[1:-1]  # metadata is JSON text
         is_in_metadata = _has(type_coerce(batches.c.metadata, String), as_stored)
         is_id = batches.c.id.startswith(which.text, autoescape=True)
-        found.append(is_in_metadata | is_id | is_in_file)
-    return found
+        wanted.append(is_in_metadata | is_id | is_in_file)
+    return wanted
 
 
 def _has(column: Any, part: str) -> ColumnElement[bool]:

@@ -75,10 +75,10 @@ class _Claim:
         room = self._room.setdefault(organization_id, self._bounds.room(organization_id))
         return room is not None and room <= 0
 
-    def take(self, found: Sequence[Row[Any]], most: int) -> list[Row[Any]]:
+    def take(self, rows: Sequence[Row[Any]], most: int) -> list[Row[Any]]:
         """The first `most` of these that are wanted and fit."""
         fresh: list[Row[Any]] = []
-        for row in found:
+        for row in rows:
             key, name = (row.batch_id, row.seq), row.organization_id
             if len(fresh) == most or not self.wanted or self.is_full(name):
                 break
@@ -136,9 +136,9 @@ async def claimable_beside(
     for name in ranked:
         if name in supplied or claim.is_full(name) or not claim.wanted:
             continue
-        found = await _queue_of(conn, claim, name, waiting[name], len(claim.taken) + claim.wanted)
-        requests = accumulate(row._mapping["count"] - row.settled for row in found)
-        claim.take(found, 1 + sum(total < limits.SUPPLY_LOW for total in requests))
+        rows = await _queue_of(conn, claim, name, waiting[name], len(claim.taken) + claim.wanted)
+        requests = accumulate(row._mapping["count"] - row.settled for row in rows)
+        claim.take(rows, 1 + sum(total < limits.SUPPLY_LOW for total in requests))
     taken = list(claim.taken.values())
     await charge(conn, charges(taken))
     return taken

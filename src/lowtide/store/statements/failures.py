@@ -20,8 +20,8 @@ Groups = dict[tuple[str, str], FailureGroup]
 async def failures_of(conn: AsyncConnection, batch_id: str) -> Groups:
     """Returns the groups of a batch by code and shape."""
     mine = select(failure_groups).where(failure_groups.c.batch_id == batch_id)
-    found = await conn.execute(mine.order_by(failure_groups.c.code, failure_groups.c.shape))
-    groups = (FailureGroup(row.code, row.shape, row.requests, row.examples) for row in found)
+    result = await conn.execute(mine.order_by(failure_groups.c.code, failure_groups.c.shape))
+    groups = (FailureGroup(row.code, row.shape, row.requests, row.examples) for row in result)
     return {group.key: group for group in groups}
 
 
@@ -56,12 +56,12 @@ async def keep_end(conn: AsyncConnection, batch_id: str, end: BatchEnd) -> None:
 
 async def covered_of(conn: AsyncConnection, batch_id: str) -> bytes | None:
     """The lines that a retry was made for; None of a batch that runs its whole file."""
-    found: bytes | None = await conn.scalar(
+    value: bytes | None = await conn.scalar(
         select(line_sets.c.data).where(
             line_sets.c.batch_id == batch_id, line_sets.c.kind == "covered"
         )
     )
-    return found
+    return value
 
 
 def _this(batch_id: str, group: FailureGroup) -> Any:

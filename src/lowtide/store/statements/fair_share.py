@@ -40,7 +40,7 @@ async def tenants_of(
     conn: AsyncConnection, models: Collection[str], names: Collection[str]
 ) -> dict[str, Tenant]:
     """The organizations of `names`, with what they were given of all these models together."""
-    found = await conn.execute(
+    result = await conn.execute(
         select(organizations.c.id, organizations.c.weight, func.sum(virtual_times.c.virtual_time))
         .outerjoin(
             virtual_times,
@@ -50,7 +50,7 @@ async def tenants_of(
         .where(organizations.c.id.in_(sorted(names)))
         .group_by(organizations.c.id, organizations.c.weight)
     )
-    return {row[0]: Tenant(float(row[2] or 0.0), float(row[1] or 1)) for row in found}
+    return {row[0]: Tenant(float(row[2] or 0.0), float(row[1] or 1)) for row in result}
 
 
 def waiting_organizations(model: str | BindParameter[str]) -> Select[Any]:
@@ -90,8 +90,8 @@ _FIRST_TENANTS: Final = _first_tenants()
 
 async def first_tenants(conn: AsyncConnection, model: str, most: int) -> dict[str, Tenant]:
     """The organizations that wait for the model, those first that were given the least."""
-    found = await conn.execute(_FIRST_TENANTS, {"of_model": model, "most": most})
-    return {name: Tenant(float(given), float(weight)) for name, given, weight in found}
+    result = await conn.execute(_FIRST_TENANTS, {"of_model": model, "most": most})
+    return {name: Tenant(float(given), float(weight)) for name, given, weight in result}
 
 
 async def charge(conn: AsyncConnection, costs: Costs, floors: Costs = MappingProxyType({})) -> None:

@@ -85,9 +85,9 @@ async def commit(conn: AsyncConnection, group: GroupCommit) -> CommitReceipt:
 
 async def _account(conn: AsyncConnection, settlement: Settlement, now: datetime) -> None:
     """Charges the outcomes to their organizations' virtual times and to the pools' throughputs."""
-    found = settled_work(settlement)
-    await record_throughput(conn, settlement, found, now)
-    await fair_share.charge(conn, corrections(settlement, found))
+    work = settled_work(settlement)
+    await record_throughput(conn, settlement, work, now)
+    await fair_share.charge(conn, corrections(settlement, work))
 
 
 def _stopping(
@@ -107,8 +107,8 @@ async def _lock_chunks(
 ) -> dict[ChunkKey, ChunkRecord]:
     if not keys:
         return {}
-    found = await conn.execute(chunks_by_key(keys).with_for_update(key_share=True))
-    return {ChunkKey(row[0], row[1]): ChunkRecord(*row) for row in found}
+    result = await conn.execute(chunks_by_key(keys).with_for_update(key_share=True))
+    return {ChunkKey(row[0], row[1]): ChunkRecord(*row) for row in result}
 
 
 def _batch_record(row: Row[Any]) -> BatchRecord:
@@ -135,12 +135,12 @@ async def _stored(conn: AsyncConnection, group: GroupCommit) -> frozenset[ChunkK
     """Chunks whose slices of this very segment are stored already: the commit is a repetition."""
     if group.segment_key is None:
         return frozenset()
-    found = await conn.execute(
+    result = await conn.execute(
         select(slices.c.batch_id, slices.c.chunk_seq).where(
             slices.c.segment_key == group.segment_key
         )
     )
-    return frozenset(ChunkKey(row.batch_id, row.chunk_seq) for row in found)
+    return frozenset(ChunkKey(row.batch_id, row.chunk_seq) for row in result)
 
 
 async def _write(conn: AsyncConnection, settlement: Settlement, group: GroupCommit) -> None:

@@ -44,10 +44,10 @@ async def one_batch(conn: AsyncConnection, batch_id: str) -> Row[Any]:
 async def has_made(conn: AsyncConnection, organization_id: str, key: str, now: datetime) -> bool:
     """Whether an earlier request with that key, whatever it was, made what is there still."""
     mine = (idempotency_keys.c.organization_id == organization_id) & (idempotency_keys.c.key == key)
-    found = await conn.execute(
+    result = await conn.execute(
         select(idempotency_keys).where(mine, idempotency_keys.c.made_at > _horizon(now))
     )
-    row = found.one_or_none()
+    row = result.one_or_none()
     return row is not None and await conn.scalar(_there(row.kind, row.made_id)) is not None
 
 
@@ -55,10 +55,10 @@ async def made_by(conn: AsyncConnection, key: RequestKey, now: datetime) -> str 
     """The id of what the key made and that is there still; None for a key that is free. Raises
     KeyTaken.
     """
-    found = await conn.execute(
+    result = await conn.execute(
         select(idempotency_keys).where(_is(key), idempotency_keys.c.made_at > _horizon(now))
     )
-    row = found.one_or_none()
+    row = result.one_or_none()
     if row is None:
         return None
     if (row.kind, row.digest) != (key.kind, key.digest):

@@ -98,11 +98,11 @@ def _are_bits_of(
     counts: dict[int, int] = defaultdict(int)
     for row in lost:
         counts[row.chunk_seq] += row.completed + row.failed
-    found = {row.seq: row.done for row in chunk_rows}
-    return counts.keys() == found.keys() == bits.keys() and all(
+    done_of = {row.seq: row.done for row in chunk_rows}
+    return counts.keys() == done_of.keys() == bits.keys() and all(
         done_count(bits[seq]) == counts[seq]
         and done_count(without_bits(done, bits[seq])) == done_count(done) - counts[seq]
-        for seq, done in found.items()
+        for seq, done in done_of.items()
     )
 
 

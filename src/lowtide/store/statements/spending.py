@@ -99,13 +99,13 @@ async def _locked_with_spend(
         .with_for_update(key_share=True)
     )
     this_month = (spend.c.organization_id == organizations.c.id) & (spend.c.month == month_of(now))
-    found = await conn.execute(
+    result = await conn.execute(
         select(organizations, spend.c.charge_pico)
         .outerjoin(spend, this_month)
         .where(organizations.c.id.in_(locked.all()))
         .order_by(organizations.c.id)
     )
-    return list(found)
+    return list(result)
 
 
 async def _put_spend(conn: AsyncConnection, owner: Row[Any], month: str, spent: int) -> None:
@@ -139,5 +139,5 @@ async def _resume(conn: AsyncConnection, organization_id: str, now: datetime) ->
 
 async def _lock(conn: AsyncConnection, which: ColumnElement[bool]) -> list[Row[Any]]:
     """Those batches, which are locked from now on."""
-    found = await lock_batches(conn, (await conn.scalars(select(batches.c.id).where(which))).all())
-    return list(found.values())
+    locked = await lock_batches(conn, (await conn.scalars(select(batches.c.id).where(which))).all())
+    return list(locked.values())

@@ -24,7 +24,7 @@ from lowtide.store.schema.tables import LEASED, WAITING, chunks
 async def record_throughput(
     conn: AsyncConnection,
     settlement: Settlement,
-    found: Mapping[tuple[str, str], SettledWork],
+    work: Mapping[tuple[str, str], SettledWork],
     now: datetime,
 ) -> None:
     """Counts what a commit settled into its models' throughputs."""
@@ -32,7 +32,7 @@ async def record_throughput(
     for (batch_id, model), settled in settlement.models.items():
         so_far = done[model]
         done[model] = Done(
-            so_far.work + found[batch_id, model].actual,
+            so_far.work + work[batch_id, model].actual,
             so_far.requests + settled.completed,
             so_far.output_tokens + settled.usage.output_tokens,
         )
@@ -82,10 +82,10 @@ async def all_throughputs(conn: AsyncConnection) -> dict[str, Throughput]:
 
 
 async def all_cells(conn: AsyncConnection) -> dict[str, dict[int, HourOfWeek]]:
-    found: dict[str, dict[int, HourOfWeek]] = defaultdict(dict)
+    cells: dict[str, dict[int, HourOfWeek]] = defaultdict(dict)
     for row in await conn.execute(select(forecast_hours)):
-        found[row.model][row.hour_of_week] = HourOfWeek(row.p20, row.p50, row.weeks)
-    return found
+        cells[row.model][row.hour_of_week] = HourOfWeek(row.p20, row.p50, row.weeks)
+    return cells
 
 
 async def output_per_request(conn: AsyncConnection, models: Iterable[str]) -> dict[str, float]:

@@ -24,14 +24,14 @@ IS_QUEUED: Final[ColumnElement[bool]] = batches.c.queued_at.is_not(None)
 
 async def queue_of(conn: AsyncConnection, organization_id: str) -> list[QueuedBatch]:
     """The queue of that organization, in order."""
-    found = await conn.execute(
+    result = await conn.execute(
         select(batches.c.id, batch_models.c.model, batch_models.c.planned_tokens)
         .join(batch_models, batch_models.c.batch_id == batches.c.id)
         .where(batches.c.organization_id == organization_id, IS_QUEUED)
         .order_by(*_ORDER)
     )
     tokens: dict[str, dict[str, int]] = {}
-    for batch_id, model, planned in found:
+    for batch_id, model, planned in result:
         tokens.setdefault(batch_id, {})[model] = int(planned)
     return [QueuedBatch(batch_id, by_model) for batch_id, by_model in tokens.items()]
 

@@ -24,13 +24,13 @@ async def lock_batches(conn: AsyncConnection, ids: Collection[str]) -> dict[str,
     """The rows of those batches that exist, held until the transaction ends."""
     if not ids:
         return {}  # as in most ticks of most loops
-    found = await conn.execute(
+    result = await conn.execute(
         select(batches)
         .where(batches.c.id.in_(sorted(ids)))
         .order_by(batches.c.id)
         .with_for_update(key_share=True)
     )
-    return {row.id: row for row in found}
+    return {row.id: row for row in result}
 
 
 def event_values(status: Status, event: Event, now: datetime) -> dict[str, Any]:

@@ -124,16 +124,16 @@ class Engines:
         return frozenset(m for each in self.replicas.members for m in each.replica.models)
 
     def _wanted(
-        self, settings: Settings, found: Mapping[str, tuple[FoundEngine, ...]]
+        self, settings: Settings, found_engines: Mapping[str, tuple[FoundEngine, ...]]
     ) -> tuple[tuple[ReplicaSettings, ...], dict[str, str]]:
         own = [self._embedded[0]] if self._embedded is not None else []
-        return replicas_of((*settings.replica, *own), settings.source, found)
+        return replicas_of((*settings.replica, *own), settings.source, found_engines)
 
-    def _take_over(self, found: Mapping[str, tuple[FoundEngine, ...]]) -> Mapping[str, str]:
+    def _take_over(self, found_engines: Mapping[str, tuple[FoundEngine, ...]]) -> Mapping[str, str]:
         """Makes all of these the engines of the sources. Returns what is left out of each, and why.
         Raises ConfigError; then nothing has changed.
         """
-        replicas, left_out = self._wanted(self._settings, found)
+        replicas, left_out = self._wanted(self._settings, found_engines)
         before = self._trusts
         self._trusts = {
             r.label: before[r.label] if r.label in before else certificates_of(r) for r in replicas
@@ -143,24 +143,24 @@ class Engines:
         except ConfigError:
             self._trusts = before
             raise
-        self._found = found
+        self._found = found_engines
         return left_out
 
     def _apply(self, settings: Settings, replicas: tuple[ReplicaSettings, ...]) -> Changes:
         entries = [self._embedded[1]] if self._embedded is not None else []
-        found = resolve(settings, replicas, entries, self._listed, self._seen)
-        fresh = catalogue_from(settings, found)  # raises before anything has changed
+        resolved = resolve(settings, replicas, entries, self._listed, self._seen)
+        fresh = catalogue_from(settings, resolved)  # raises before anything has changed
         files = files_for(_shares(len(replicas), comes_and_goes=bool(settings.source)))
         specs = [
             ReplicaSpec(replica.label, self._calling(replica, settings, replicas, files), names)
-            for replica, names in zip(replicas, found.engine_names, strict=True)
+            for replica, names in zip(replicas, resolved.engine_names, strict=True)
         ]
         changes = self.replicas.apply(specs)
         self.catalogue.adopt(fresh)
         self._settings, self._list = settings, replicas
         names = {replica.label for replica in replicas}
         self._listed = {name: models for name, models in self._listed.items() if name in names}
-        self._remember(found.models)
+        self._remember(resolved.models)
         return changes
 
     def _remember(self, models: Iterable[str]) -> None:
@@ -203,10 +203,10 @@ def certificates_of(replica: ReplicaSettings) -> tuple[int, ...]:
     if place is None:
         return ()
     try:
-        found = Path(place).stat()
+        status = Path(place).stat()
     except OSError:
         return ()
-    return found.st_ino, found.st_mtime_ns, found.st_size
+    return status.st_ino, status.st_mtime_ns, status.st_size
 
 
 def _shares(replicas: int, *, comes_and_goes: bool) -> int:

@@ -17,16 +17,16 @@ from lowtide.wiring.replicas.engine_clients import engine_client
 def replicas_of(
     listed: Sequence[ReplicaSettings],
     sources: Iterable[SourceSettings],
-    found: Mapping[str, Sequence[FoundEngine]],
+    engines: Mapping[str, Sequence[FoundEngine]],
 ) -> tuple[tuple[ReplicaSettings, ...], dict[str, str]]:
-    """`listed` and the replicas of all `found`, by the label of their source; and by label why
+    """`listed` and the replicas of all `engines`, by the label of their source; and by label why
     engines of it were left out.
     """
     replicas = list(listed)
     owners = {key: replica.label for replica in listed for key in _keys(replica)}
     left_out: dict[str, str] = {}
     for source in sources:
-        for engine in found.get(source.label, ()):
+        for engine in engines.get(source.label, ()):
             replica = source.replica_for(engine)
             taken = [owners[key] for key in _keys(replica) if key in owners]
             if taken:

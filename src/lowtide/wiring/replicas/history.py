@@ -57,10 +57,10 @@ def _totals(member: ReplicaMember, counted: Tally, *, is_ours: bool) -> ReplicaT
 
 def _by_replica(tallies: Tallies) -> Mapping[str, Tally]:
     """The successes of each replica, of all its models together."""
-    found: dict[str, Tally] = {}
+    tally_of: dict[str, Tally] = {}
     for replica, _, tally in tallies.all():
-        of_all = found.setdefault(replica, Tally())
+        of_all = tally_of.setdefault(replica, Tally())
         of_all.succeeded += tally.succeeded
         of_all.input_tokens += tally.input_tokens
         of_all.output_tokens += tally.output_tokens
-    return found
+    return tally_of

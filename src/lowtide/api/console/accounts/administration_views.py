@@ -35,14 +35,14 @@ async def load_organizations(request: Request) -> dict[str, Any]:
 async def load_organization(request: Request, organization_id: str) -> dict[str, Any]:
     """One organization: its limits and its projects."""
     services, tenants = services_of(request), _tenants(request)
-    found = organization_object(await tenants.organization(organization_id))
+    organization = organization_object(await tenants.organization(organization_id))
     defaults = services.allowance.defaults
     return {
-        "organization": found,
+        "organization": organization,
         "limits": [
             {
                 "name": name,
-                "own": getattr(found.limits, name),
+                "own": getattr(organization.limits, name),
                 "default": getattr(defaults, name, None),
             }
             for name in OrganizationLimits.__struct_fields__

@@ -56,7 +56,7 @@ _STEPS: Final = (
 
 def steps_of(batch: BatchObject) -> list[Context]:
     """The states that the batch went through, with the instant of each, and the end ahead."""
-    found = [
+    steps = [
         {"name": name, "at": getattr(batch, at), "is_now": batch.status == status}
         for status, name, at in _STEPS
     ]
@@ -68,9 +68,9 @@ def steps_of(batch: BatchObject) -> list[Context]:
     }
     ended = ends.get(batch.status)
     if batch.status in ends:
-        found = [each for each in found if each["at"] is not None]
+        steps = [each for each in steps if each["at"] is not None]
     if batch.status == "cancelling":
-        found.append({"name": "Cancelling", "at": batch.cancelling_at, "is_now": True})
+        steps.append({"name": "Cancelling", "at": batch.cancelling_at, "is_now": True})
     last = batch.status.capitalize() if ended is not None else "Completed"
-    found.append({"name": last, "at": ended, "is_now": False})
-    return found
+    steps.append({"name": last, "at": ended, "is_now": False})
+    return steps

@@ -30,23 +30,25 @@ _DELETE: Final = "Delete this batch and its results? Nobody can bring them back.
 
 def buttons_of(batch: BatchObject, unfinished_id: str | None) -> list[Button]:
     """`unfinished_id`: a batch over the same input that has not ended, which bars a retry."""
-    found: list[Button] = []
+    buttons: list[Button] = []
     has_ended, path = batch.status in TERMINAL, f"/v1/batches/{batch.id}"
     if not has_ended and batch.status != "cancelling":
         python = f'client.batches.cancel("{batch.id}")'
-        found.append(_button(batch.id, "cancel", "Cancel", python, question=_CANCEL, kind="danger"))
+        buttons.append(
+            _button(batch.id, "cancel", "Cancel", python, question=_CANCEL, kind="danger")
+        )
     if batch.status in STEERABLE:
         act, kind = ("resume", "main") if "user" in batch.holds else ("pause", "")
-        found.append(_button(batch.id, act, act.capitalize(), _posted(path, act), kind=kind))
+        buttons.append(_button(batch.id, act, act.capitalize(), _posted(path, act), kind=kind))
     counts = batch.request_counts
     is_retryable = has_ended and batch.status != "failed" and not unfinished_id
     if is_retryable and counts.completed < counts.total:
-        found.append(_button(batch.id, "retry", "Retry", _posted(path, "retry"), kind="main"))
+        buttons.append(_button(batch.id, "retry", "Retry", _posted(path, "retry"), kind="main"))
     if has_ended:
         python = f'client.delete("/batches/{batch.id}", cast_to=object)'
         delete = _button(batch.id, "delete", "Delete", python, question=_DELETE, kind="danger")
-        found.append(msgspec.structs.replace(delete, method="DELETE", path=path))
-    return found
+        buttons.append(msgspec.structs.replace(delete, method="DELETE", path=path))
+    return buttons
 
 
 def _button(

@@ -29,14 +29,14 @@ def read_filter(typed: str, now: datetime) -> BatchFilter:
     """The filter that was typed. Raises LowtideError `invalid_request`, which says what may be."""
     if len(typed) > limits.FILTER_CHARS_MAX:
         raise _wrong(f"it has more than {limits.FILTER_CHARS_MAX} characters")
-    found, words = BatchFilter(), list[str]()
+    batch_filter, words = BatchFilter(), list[str]()
     for word in typed.split():
         name, colon, value = word.partition(":")
         if not colon or name not in ("state", "model", "created", "error"):
             words.append(word)
             continue
-        found = msgspec.structs.replace(found, **_part(name, value, now))
-    return msgspec.structs.replace(found, text=" ".join(words))
+        batch_filter = msgspec.structs.replace(batch_filter, **_part(name, value, now))
+    return msgspec.structs.replace(batch_filter, text=" ".join(words))
 
 
 def query_of(which: BatchFilter) -> dict[str, str | int]:

@@ -62,10 +62,10 @@ async def _first_lines(request: Request, file_id: str) -> list[bytes]:
     lines = bytes(head).split(b"\n")
     if length < file.bytes:
         lines.pop()  # the end of it was not read
-    found = [each for each in lines if each.strip()][: limits.FIRST_LINES]
-    if not found:
+    first = [each for each in lines if each.strip()][: limits.FIRST_LINES]
+    if not first:
         raise LowtideError("invalid_request", "The first line is too long to be run from here.")
-    return found
+    return first
 
 
 async def _run(request: Request, place: int, line: bytes, endpoint: str) -> ShownLine:

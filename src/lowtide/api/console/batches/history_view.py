@@ -61,8 +61,8 @@ async def history_context(request: Request, batch: Batch, shown: BatchObject) ->
 async def _gave_way(request: Request, batch: Batch) -> list[tuple[float, float]]:
     """When engines that serve its models gave live calls the room while it ran, in Unix seconds."""
     services = services_of(request)
-    found = await services.history.gave_way(batch, await services.standings.reports())
-    return [(since.timestamp(), until.timestamp()) for since, until in found]
+    yielded = await services.history.gave_way(batch, await services.standings.reports())
+    return [(since.timestamp(), until.timestamp()) for since, until in yielded]
 
 
 def pace_of(rates: Sequence[RateObject]) -> dict[str, float]:

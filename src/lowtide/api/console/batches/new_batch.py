@@ -36,16 +36,16 @@ async def upload(request: Request) -> Response:
         check_csrf(request, fields.get("csrf", ""))
 
     try:
-        found = await receive_form(request, identify(request).project_id, before_file)
-        if not isinstance(found, File):
-            check_csrf(request, found.get("csrf", ""))
-        if not isinstance(found, File) or not found.bytes:
+        form = await receive_form(request, identify(request).project_id, before_file)
+        if not isinstance(form, File):
+            check_csrf(request, form.get("csrf", ""))
+        if not isinstance(form, File) or not form.bytes:
             raise LowtideError("invalid_request", "Choose a file with requests first.", "file")
     except LowtideError as error:
         if not wants_html(request.scope):
             raise
         return await show(request, PATH, error)
-    path = f"{PATH}/{found.id}"
+    path = f"{PATH}/{form.id}"
     if not wants_html(request.scope):  # the page's script, which shows how far the upload is
         return json_response({"address": base_of(request) + path})
     return go_to(request, path)

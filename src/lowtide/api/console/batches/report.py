@@ -85,15 +85,15 @@ def render_report(report: ReportedBatch) -> str:
 
 def _shown(sampled: Sampled, budget: int) -> tuple[list[Markup], int]:
     """The lines as HTML, as many as fit, and their bytes."""
-    found: list[Markup] = []
+    parts: list[Markup] = []
     spent = 0
     for line in sampled.lines:
         html = render("parts/report_line.html", {"line": shown_line(line)})
         spent += len(html.encode())
         if spent > budget:
-            return found, spent - len(html.encode())
-        found.append(Markup(html))
-    return found, spent
+            return parts, spent - len(html.encode())
+        parts.append(Markup(html))
+    return parts, spent
 
 
 def _group(group: FailureGroupObject) -> FailureGroup:

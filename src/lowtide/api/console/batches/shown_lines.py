@@ -79,20 +79,20 @@ def _prompt(body: Any) -> list[_Part]:
 
 
 def _answer(body: Any) -> list[_Part]:
-    found: list[_Part] = []
+    parts: list[_Part] = []
     for choice in _list(body, "choices"):
         message = _of(choice, "message")
-        found.append(
+        parts.append(
             _message(message) if message is not None else _part("text", _of(choice, "text"))
         )
     for each in _list(body, "data"):
         vector = _of(each, "embedding")
         if isinstance(vector, list):
-            found.append(_part("embedding", _embedding(vector)))
+            parts.append(_part("embedding", _embedding(vector)))
     for each in _list(body, "output"):
         texts = [_of(part, "text") for part in _list(each, "content")]
-        found.append(_part(str(_of(each, "type")), "\n".join(filter(None, texts)) or each))
-    return found
+        parts.append(_part(str(_of(each, "type")), "\n".join(filter(None, texts)) or each))
+    return parts
 
 
 def _message(message: Any) -> _Part:
@@ -148,8 +148,8 @@ def _finish(body: Any) -> str:
 
 
 def _list(value: Any, name: str) -> list[Any]:
-    found = _of(value, name)
-    return found if isinstance(found, list) else []
+    items = _of(value, name)
+    return items if isinstance(items, list) else []
 
 
 def _part(role: str, value: Any) -> _Part:

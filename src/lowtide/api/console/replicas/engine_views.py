@@ -27,12 +27,12 @@ HOURS: Final = (1, 6, 36)
 async def load_engines(request: Request) -> dict[str, Any]:
     """Every replica, as the worker that has it reports it, and the last hour of each."""
     require(identify(request), ("admin",))
-    found = await engines_of(request)
-    names = sorted({each.name for each in found.data})
+    engines = await engines_of(request)
+    names = sorted({each.name for each in engines.data})
     few = names[: limits.CONSOLE_ENGINES_DRAWN]
     histories = await histories_of(request, few, 1)
     return {
-        **_shown(found, found.data),
+        **_shown(engines, engines.data),
         "hours": 1,
         "drawn": [_drawn(name, histories[name]) for name in few],
         "undrawn": len(names) - len(few),
@@ -42,13 +42,13 @@ async def load_engines(request: Request) -> dict[str, Any]:
 async def load_engine(request: Request, name: str) -> dict[str, Any]:
     """One replica. Raises LowtideError `not_found`."""
     require(identify(request), ("admin",))
-    found = await engines_of(request)
-    these = engines_named(found, name)
+    engines = await engines_of(request)
+    these = engines_named(engines, name)
     asked = request.query_params.get("hours", "")
     hours = next((each for each in HOURS if str(each) == asked), HOURS[0])
     histories = await histories_of(request, [name], hours)
     return {
-        **_shown(found, these),
+        **_shown(engines, these),
         "name": name,
         "hours": hours,
         "choices": HOURS,
@@ -60,8 +60,8 @@ async def load_engine(request: Request, name: str) -> dict[str, Any]:
 async def load_week(request: Request) -> dict[str, Any]:
     """The learned capacity of each model by hour of the week, and the course of its batches."""
     require(identify(request), ("admin",))
-    found = await forecast_of(request)
-    return {"at": found.at, "models": [_week(each, found.at) for each in found.data]}
+    forecast = await forecast_of(request)
+    return {"at": forecast.at, "models": [_week(each, forecast.at) for each in forecast.data]}
 
 
 def _week(model: ModelForecast, at: float) -> dict[str, Any]:
@@ -77,13 +77,13 @@ def _week(model: ModelForecast, at: float) -> dict[str, Any]:
     }
 
 
-def _shown(found: EngineList, engines: Sequence[EngineObject]) -> dict[str, Any]:
+def _shown(listed: EngineList, engines: Sequence[EngineObject]) -> dict[str, Any]:
     return {
         "engines": engines,
-        "workers": [each for each in found.workers if not each.is_gone],
-        "gone": [each for each in found.workers if each.is_gone],
-        "sources": found.sources,
-        "scalers": found.scalers,
+        "workers": [each for each in listed.workers if not each.is_gone],
+        "gone": [each for each in listed.workers if each.is_gone],
+        "sources": listed.sources,
+        "scalers": listed.scalers,
         "ready": sum(each.condition in ("ready", "live_first") for each in engines),
     }
 

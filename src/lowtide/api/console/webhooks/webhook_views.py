@@ -17,9 +17,9 @@ from lowtide.core.webhooks.endpoint import EVENT_TYPES, PROJECT
 
 async def load_webhooks(request: Request) -> dict[str, Any]:
     """All endpoints of the project. `made`: one that was made just now, with its secret."""
-    found = await services_of(request).webhooks.all_of(identify(request).project_id)
+    webhooks = await services_of(request).webhooks.all_of(identify(request).project_id)
     return {
-        "webhooks": [webhook_object(each) for each in found],
+        "webhooks": [webhook_object(each) for each in webhooks],
         "event_types": EVENT_TYPES,
         "made": None,
     }
@@ -34,14 +34,14 @@ async def load_webhook(request: Request, webhook_id: str) -> dict[str, Any]:
     endpoint = None
     if webhook_id != PROJECT:
         endpoint = webhook_object(await service.get(project_id, webhook_id))
-    found = await service.deliveries(
+    deliveries = await service.deliveries(
         project_id,
         webhook_id,
         after=asked.after or None,
         limit=limits.CONSOLE_BATCHES_PAGE + 1,
         state=asked.state or None,
     )
-    shown = found[: limits.CONSOLE_BATCHES_PAGE]
+    shown = deliveries[: limits.CONSOLE_BATCHES_PAGE]
     note_rows(request, len(shown))
     return {
         "webhook_id": webhook_id,
@@ -49,7 +49,7 @@ async def load_webhook(request: Request, webhook_id: str) -> dict[str, Any]:
         "deliveries": [delivery_object(each) for each in shown],
         "state": asked.state,
         "after": asked.after,
-        "older": shown[-1].event_id if len(found) > len(shown) else None,
+        "older": shown[-1].event_id if len(deliveries) > len(shown) else None,
         "secret": None,
         "told": None,
     }

@@ -38,7 +38,7 @@ Job = tuple[Callable[..., Run], tuple[Any, ...]]
 
 def main() -> None:
     asked = _arguments()
-    seeds = range(1, 2 if asked.quick else asked.seeds + 1)
+    seeds = range(asked.first_seed, asked.first_seed + (1 if asked.quick else asked.seeds))
     jobs: dict[str, list[Job]] = {"class": [(play, (cell,)) for cell in class_cells(seeds)]}
     if asked.only in (None, "class-day"):
         jobs["class-day"] = [(play, (cell,)) for cell in class_day_cells(seeds)]
@@ -64,7 +64,8 @@ def main() -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.live_traffic", description=__doc__)
-    parser.add_argument("--seeds", type=int, default=5, help="how many, from 1 on")
+    parser.add_argument("--seeds", type=int, default=5, help="how many")
+    parser.add_argument("--first-seed", type=int, default=1, help="and those that follow it")
     parser.add_argument("--quick", action="store_true", help="one seed")
     parser.add_argument("--write", action="store_true", help="into the pages of docs/")
     parser.add_argument("--jobs", type=int, default=2, help="processes at one time")

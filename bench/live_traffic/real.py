@@ -59,9 +59,19 @@ async def engine_of(asked: argparse.Namespace, folder: Path) -> AsyncIterator[Ta
 
 
 async def play(
-    row: str, window: int | None, target: Target, asked: argparse.Namespace, round_: int, home: Path
+    row: str,
+    window: int | None,
+    target: Target,
+    asked: argparse.Namespace,
+    round_: int,
+    home: Path,
+    *,
+    priority: int | None = None,
+    has_live: bool = True,
 ) -> Run:
-    """One row, once. `window`: of the plain client, where the row has one."""
+    """One row, once. `window`: of the plain client, where the row has one; `priority`: of its
+    calls.
+    """
     traffic = Traffic(
         rate=asked.rate,
         live_tokens=asked.live_tokens,
@@ -76,13 +86,14 @@ async def play(
             stack.push_async_callback(proxied.aclose)
             meter = None
             if window is not None:
-                meter = await stack.enter_async_context(fixed_window(target, traffic, window))
+                client = fixed_window(target, traffic, window, priority)
+                meter = await stack.enter_async_context(client)
             elif row != NO_BATCH:
                 meter = await stack.enter_async_context(
                     lowtide_batch(address, folder, target, traffic)
                 )
             bodies, rng = traffic.live_bodies(target.model), random.Random(round_)
-            rate = asked.rate if row != NO_LIVE else 1e-9
+            rate = asked.rate if has_live else 1e-9
             await live_calls(proxied, bodies, rng, rate, asked.warm_up)
             began, before = time.perf_counter(), await meter() if meter else 0
             first, gaps = await live_calls(proxied, bodies, rng, rate, asked.seconds)
@@ -94,6 +105,7 @@ async def play(
         "calls": len(first),
         "ttft_p50_ms": 1e3 * _quantile(first, 0.5),
         "ttft_p99_ms": 1e3 * _quantile(first, 0.99),
+        "itl_p50_ms": 1e3 * _quantile(gaps, 0.5),
         "itl_p99_ms": 1e3 * _quantile(gaps, 0.99),
         "batch_tokens_per_s": done / took,
         "load": os.getloadavg()[0],
@@ -114,7 +126,9 @@ async def measure(asked: argparse.Namespace) -> list[Run]:
         async with engine_of(asked, Path(name)) as target:
             for round_ in range(1, asked.rounds + 1):
                 for row, window in rows:
-                    runs.append(await play(row, window, target, asked, round_, Path(name)))
+                    live = row != NO_LIVE
+                    run = await play(row, window, target, asked, round_, Path(name), has_live=live)
+                    runs.append(run)
                     print(json.dumps(runs[-1]), flush=True)
     return runs
 

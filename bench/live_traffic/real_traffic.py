@@ -127,8 +127,11 @@ async def _live_call(proxied: HttpEngine, body: bytes) -> tuple[float, list[floa
 
 
 @asynccontextmanager
-async def fixed_window(target: Target, traffic: Traffic, window: int) -> AsyncIterator[Meter]:
+async def fixed_window(
+    target: Target, traffic: Traffic, window: int, priority: int | None = None
+) -> AsyncIterator[Meter]:
     """What a script does: that many whole calls in flight at the engine, always."""
+    more = {} if priority is None else {"priority": priority}
     engine = HttpEngine(target.url, api_key=target.api_key, connections_max=window)
     bodies = traffic.batch_bodies(target.model)
     done = 0
@@ -136,7 +139,8 @@ async def fixed_window(target: Target, traffic: Traffic, window: int) -> AsyncIt
     async def work() -> None:
         nonlocal done
         while True:
-            answer = await engine.post(PATH, json.dumps(next(bodies)).encode(), CALL_S)
+            asked = json.dumps({**next(bodies), **more}).encode()
+            answer = await engine.post(PATH, asked, CALL_S)
             if isinstance(answer, Reply) and answer.status == 200:
                 usage = usage_of(answer.body)
                 done += usage.total_tokens if usage is not None else 0

@@ -1,0 +1,59 @@
+"""A Llama for vLLM that is made on the spot: settings and a tokenizer, whose weights vLLM draws.
+
+Used with `--load-format dummy`. A token is a byte, and no token ends an answer, so lengths are
+those that are asked for.
+"""
+
+import json
+from pathlib import Path
+from typing import Final
+
+_TEMPLATE: Final = "{% for message in messages %}{{ message['content'] }}\n{% endfor %}"
+
+
+def random_llama(folder: Path, *, layers: int = 8, width: int = 512) -> Path:
+    """Writes the files of a model with so many layers of that width; returns `folder`."""
+    folder.mkdir(parents=True)
+    letters = _byte_letters()
+    settings = {
+        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "dtype": "bfloat16",
+        "vocab_size": len(letters), "hidden_size": width, "intermediate_size": 4 * width,
+        "num_hidden_layers": layers, "num_attention_heads": width // 64,
+        "num_key_value_heads": max(1, width // 256), "max_position_embeddings": 16_384,
+        "rms_norm_eps": 1e-5, "rope_theta": 10_000.0, "tie_word_embeddings": True,
+    }  # fmt: skip
+    tokenizer = {
+        "version": "1.0",
+        "added_tokens": [],
+        "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False, "use_regex": False},
+        "decoder": {"type": "ByteLevel", "add_prefix_space": False, "use_regex": False},
+        "model": {
+            "type": "BPE",
+            "vocab": {letter: place for place, letter in enumerate(letters)},
+            "merges": [],
+        },
+    }
+    about = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": 16_384,
+        "chat_template": _TEMPLATE,
+    }
+    for name, told in (
+        ("config.json", settings),
+        ("tokenizer.json", tokenizer),
+        ("tokenizer_config.json", about),
+    ):
+        (folder / name).write_text(json.dumps(told))
+    return folder
+
+
+def _byte_letters() -> list[str]:
+    """The letter that stands for each byte in a byte-level vocabulary: itself where it prints, else
+    one from 256 on.
+    """
+    prints = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    letters, beyond = [], 256
+    for byte in range(256):
+        letters.append(chr(byte if byte in prints else beyond))
+        beyond += byte not in prints
+    return letters

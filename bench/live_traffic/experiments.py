@@ -32,7 +32,7 @@ SETUPS: Final = {
     "scheduler class": step_bound_config(),
     **{
         f"tolerance {tolerance}": step_bound_config(tolerance=tolerance)
-        for tolerance in (1.5, 2.5, 4.0)
+        for tolerance in (1.5, 1.7, 2.2, 2.5, 3.0, 4.0)
     },
 }
 """Engine flags: vLLM's defaults on an H100; the two that docs/live-traffic.md tells to set where
@@ -63,7 +63,7 @@ RULES: Final[dict[str, Callable[[int], Rule]]] = {
     "Lowtide, window = 8": lambda priority: Ours(priority=priority, window_max=8),
     "Lowtide, no yielding": lambda priority: Ours(priority=priority, yields=False),
 }
-CLASS_RULES: Final = ("fixed 64", "fixed 256", "Lowtide")
+CLASS_RULES: Final = ("fixed 256", "Lowtide")
 """What is played beside the scheduler class, which needs no rule outside of the engine: a plain
 client with so many calls, and Lowtide, which gives it what its memory holds."""
 

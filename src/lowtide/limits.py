@@ -344,8 +344,11 @@ LIVE_CALL_WEIGHT: Final = 0.05  # of one live call in what the usual one holds
 TTFT_SLO_MS: Final = 1_000
 ITL_SLO_MS: Final = 50
 PREFILL_TOKENS_MIN: Final = 256  # un-prefilled batch tokens beside live traffic
-PREFILL_TOKENS_MAX: Final = 8_192
-PREFILL_WATCHED_CALLS: Final = 3  # unread at most whose first tokens we see: one is being read
+PREFILL_TOKENS_MAX: Final = 8_192  # of a step by vLLM's default; no engine tells its own
+PREFILL_STUTTER: Final = (
+    1.5  # times itl_slo_ms: above it fewer watched prompts are unread at a time
+)
+PREFILL_WATCHED_CALLS: Final = 3  # unread whose first tokens we see: one is being read
 # and one comes next, with one more for the way between us
 YIELDS_MAX: Final = 16  # how often a call is taken back because its prompt is not read: without a
 # prefix cache each time costs all that was read of it

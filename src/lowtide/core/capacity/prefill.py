@@ -4,10 +4,12 @@ Beside live traffic every long prompt in the queue is a delay for live users, so
 through as the engine works them off: the next one goes out when no tokens are outstanding, or when
 it fits the budget with those that are (scheduling.md section 3, `outp`). A watched call, one whose
 first token is seen, has its prompt worked off at that instant, and while only watched calls are
-outstanding, a few of them may be sent whatever their length: so many keep the engine busy, and can
-be taken back in time. Other prompts are taken to be worked off at the best rate that the engine was
-seen to reach, and a quarter more, so that the rate can be found at all. Pure;
-core/capacity/window.py steers the budget, core/dispatch/dispatch.py asks before it sends.
+outstanding, a few of them may be sent: so many keep the engine busy, and can be taken back in time.
+What is unread together may meet in one step, so it is bounded by what a step takes: vLLM's default
+at first, and less where live tokens come too slowly by far, down to one prompt at a time. Other
+prompts are taken to be worked off at the best rate that the engine was seen to reach, and a quarter
+more, so that the rate can be found at all. Pure; core/capacity/window.py steers the budget,
+core/dispatch/dispatch.py asks before it sends.
 """
 
 import math
@@ -29,6 +31,8 @@ class PrefillPacer:
         self.is_needed = True
         """False while the engine itself keeps batch prompts from delaying live calls."""
         self.budget = float(limits.PREFILL_TOKENS_MAX)
+        self.watched_max = float(limits.PREFILL_TOKENS_MAX)
+        """Tokens of watched prompts that may be unread together; a single one may have more."""
         self.opens_at_s = float("-inf")
         """When the prompt that was last held back would fit, or is to be offered again."""
         self._rate_per_s: float | None = None
@@ -62,7 +66,7 @@ class PrefillPacer:
         if (
             outstanding <= 0
             or outstanding + tokens <= self.budget
-            or self._may_watch_more(outstanding)
+            or self._may_watch_more(tokens, outstanding)
         ):
             return True
         excess = min(outstanding, outstanding + tokens - self.budget)
@@ -89,8 +93,10 @@ class PrefillPacer:
         if not self._live_unread:
             self.opens_at_s = now_s
 
-    def _may_watch_more(self, outstanding: float) -> bool:
-        return outstanding <= self._watched and self._watched_calls < limits.PREFILL_WATCHED_CALLS
+    def _may_watch_more(self, tokens: int, outstanding: float) -> bool:
+        if outstanding > self._watched or self._watched_calls >= limits.PREFILL_WATCHED_CALLS:
+            return False
+        return not self._watched_calls or self._watched + tokens <= self.watched_max
 
     @property
     def _best_rate(self) -> float:
@@ -167,6 +173,15 @@ class PrefillPacer:
         """Caps the budget so that all outstanding prompt tokens can be read within that time."""
         readable = max(float(limits.PREFILL_TOKENS_MIN), wait_s * self.rate_per_s)
         self.budget = min(self.budget, readable)
+
+    def fit_steps(self, itl_p99_s: float, itl_slo_s: float) -> None:
+        """Fewer prompts in one step where steps are too long for live calls by far, and more of
+        them again where they are not.
+        """
+        if itl_p99_s > limits.PREFILL_STUTTER * itl_slo_s:
+            self.watched_max = max(float(limits.PREFILL_TOKENS_MIN), 0.8 * self.watched_max)
+        else:
+            self.watched_max = min(float(limits.PREFILL_TOKENS_MAX), 1.03 * self.watched_max + 8)
 
     def increase(self) -> None:
         """Raises the budget a little: live traffic does well."""

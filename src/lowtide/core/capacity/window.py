@@ -207,6 +207,8 @@ class WindowController:
         if self.pacer.active:
             self.pacer.sync(*self._unread(calls), now_s)
             self.pacer.keep_within(self._ttft_slo_s / 2)
+            if change.itl_p99_s is not None:
+                self.pacer.fit_steps(change.itl_p99_s, self._itl_slo_s)
 
     def _unread(self, calls: Sequence[BatchCall]) -> tuple[float, float]:
         """Tokens of batch prompts that the engine has not begun, and of the next older one or two,

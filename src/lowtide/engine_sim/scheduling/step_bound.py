@@ -70,11 +70,9 @@ class StepBoundScheduler(StepScheduler):
         running = [r for r in self.running if r.priority <= 0]
         if not running and (head is None or head.priority > 0):
             return None
-        shape = StepShape()
         room = self.config.max_num_batched_tokens
-        for request in running:
-            if request.state is State.DECODING:
-                shape = shape.with_decode(self.decodes.context_of(request))
+        contexts = [self.decodes.context_of(r) for r in running if r.state is State.DECODING]
+        shape = StepShape(len(contexts), len(contexts), sum(contexts))
         for request in running:
             if request.state is not State.DECODING:
                 left = min(request.target - request.computed, room - shape.tokens)

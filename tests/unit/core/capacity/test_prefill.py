@@ -38,14 +38,29 @@ def test_a_watched_prompt_is_owed_until_its_first_token() -> None:
     assert pacer.opens_at_s == 1000.0, "whoever was held back asks again"
 
 
-def test_a_few_watched_prompts_may_be_unread_whatever_their_length() -> None:
+def test_a_few_watched_prompts_may_be_unread_as_far_as_a_step_holds_them() -> None:
     pacer = PrefillPacer()
+    pacer.budget = float(limits.PREFILL_TOKENS_MIN)
     for _ in range(limits.PREFILL_WATCHED_CALLS):
-        assert pacer.may_send(9000, 0.0)
-        pacer.sent(9000, 0.0, watched=True)
-    assert not pacer.may_send(10, 1000.0)
-    pacer.read(9000, 1000.0)
-    assert pacer.may_send(9000, 1000.0)
+        assert pacer.may_send(2000, 0.0)
+        pacer.sent(2000, 0.0, watched=True)
+    assert not pacer.may_send(300, 1000.0), "enough to keep the engine busy"
+    pacer.read(2000, 1000.0)
+    assert not pacer.may_send(9000, 1000.0), "more than a step of vLLM's takes with the others"
+    assert pacer.may_send(2000, 1000.0)
+
+
+def test_where_steps_stay_too_long_one_watched_prompt_is_unread_at_a_time() -> None:
+    pacer = PrefillPacer()
+    pacer.budget = float(limits.PREFILL_TOKENS_MIN)
+    for _ in range(20):
+        pacer.fit_steps(0.1, 0.05)
+    assert pacer.may_send(9000, 0.0), "one may have any length: no step can be cut short"
+    pacer.sent(2000, 0.0, watched=True)
+    assert not pacer.may_send(2000, 0.0)
+    for _ in range(200):
+        pacer.fit_steps(0.06, 0.05)
+    assert pacer.may_send(2000, 0.0), "a little above the target is what the window is for"
 
 
 def test_beside_a_prompt_that_nobody_watches_the_budget_alone_counts() -> None:

@@ -8,6 +8,7 @@ from lowtide.core.batches.batch import Counts
 from lowtide.core.batches.chunk import ChunkKey
 from lowtide.core.execution.records import GroupCommit
 from lowtide.core.usage import NO_USAGE, Usage
+from testkit.statements import statements
 from testkit.store_fixture import PER_ANSWER, TTL_S, StoreFixture, keys, outcomes
 
 
@@ -64,6 +65,24 @@ async def test_one_beat_serves_several_batches_and_models(world: StoreFixture) -
     assert receipt.settled == {one.id, two.id}
     assert (await world.see(one)).counts == Counts(4, 4, 0)
     assert (await world.see(two)).counts == Counts(1, 1, 0)
+
+
+async def test_a_commit_asks_as_often_for_many_batches_as_for_two(world: StoreFixture) -> None:
+    asked: list[int] = []
+    for count in (1, 5):
+        ending = [await world.running(("m", 1)) for _ in range(count)]
+        going = [await world.running(("m", 2)) for _ in range(count)]
+        leases = await world.claim(limit=2 * count)
+        pieces = [outcomes(lease, [0]) for lease in leases]
+        with statements() as seen:
+            receipt = await world.commit(*pieces, segment=f"segments/s{count}", held=leases)
+        asked.append(len(seen))
+        assert receipt.settled == {batch.id for batch in ending}
+        for batch in ending:
+            assert (await world.see(batch)).status == "finalizing"
+        for batch in going:
+            assert (await world.see(batch)).counts == Counts(2, 1, 0)
+    assert asked[0] == asked[1]
 
 
 async def test_a_batch_settles_with_its_last_request(world: StoreFixture) -> None:

@@ -53,6 +53,11 @@ _UPDATE_CHUNK: Final = (
     .values({name: bindparam(name) for name in ("state", "done", "settled", "worker_id")})
     .values(lease_expires_at=bindparam("lease_expires_at"))
 )
+_UPDATE_BATCH: Final = (
+    update(batches)
+    .where(batches.c.id == bindparam("of_batch"))
+    .values({name: bindparam(name) for name in (*_BATCH, *USAGE_FIELDS)})
+)
 _MODEL_SUMS: Final = ("settled_tokens", "completed", "failed", *USAGE_FIELDS)
 UPDATE_MODEL: Final = (
     update(batch_models)
@@ -119,14 +124,19 @@ def chunks_by_key(keys: Collection[ChunkKey]) -> Select[Any]:
     """Selects those chunks, as ChunkRecord has them, in the order in which every
     transaction locks them.
 
-    Batch by batch, because SQLite scans the table for `(batch_id, seq) IN (VALUES ...)`.
+    SQLite scans the table for `(batch_id, seq) IN (VALUES ...)`, and a condition for each batch
+    takes 0.1 ms to write: 40 ms of the event loop beside 400 flex calls, each a batch of one
+    chunk. So batches whose chunks have the same numbers share a condition.
     """
     seqs: dict[str, list[int]] = defaultdict(list)
     for key in sorted(keys):
         seqs[key.batch_id].append(key.seq)
+    alike: dict[tuple[int, ...], list[str]] = defaultdict(list)
+    for batch_id, of_batch in seqs.items():
+        alike[tuple(of_batch)].append(batch_id)
     these = (
-        and_(chunks.c.batch_id == batch_id, chunks.c.seq.in_(of_batch))
-        for batch_id, of_batch in seqs.items()
+        and_(chunks.c.batch_id.in_(batch_ids), chunks.c.seq.in_(numbers))
+        for numbers, batch_ids in alike.items()
     )
     return select(*_CHUNK).where(or_(*these)).order_by(chunks.c.batch_id, chunks.c.seq)
 
@@ -150,11 +160,11 @@ async def _write(conn: AsyncConnection, settlement: Settlement, group: GroupComm
     await _many(conn, insert(files), [file_values(file) for file in settlement.files])
     await _many(conn, insert(ledger), [entry_values(entry) for entry in settlement.ledger])
     await count_failures(conn, settlement.failures)
-    for batch_id, after in settlement.batches.items():
-        values = _batch_values(after)
-        if after.ends:
-            values |= event_values("in_progress", "settled", group.now)
-        await conn.execute(update(batches).where(batches.c.id == batch_id).values(values))
+    going = [_batch_values(*item) for item in settlement.batches.items() if not item[1].ends]
+    ended = [_batch_values(*item) for item in settlement.batches.items() if item[1].ends]
+    await _many(conn, _UPDATE_BATCH, going)
+    settled = event_values("in_progress", "settled", group.now)
+    await _many(conn, _UPDATE_BATCH.values(settled), ended)
 
 
 def _chunk_values(chunk: SettledChunk) -> dict[str, Any]:
@@ -179,9 +189,9 @@ def _model_values(key: tuple[str, str], settled: SettledModel) -> dict[str, Any]
     } | {f"more_{field}": value for field, value in usage_values(settled.usage).items()}
 
 
-def _batch_values(after: SettledBatch) -> dict[str, Any]:
+def _batch_values(batch_id: str, after: SettledBatch) -> dict[str, Any]:
     values = {field: getattr(after, field) for field in _BATCH}
-    return values | usage_values(after.usage)
+    return {"of_batch": batch_id} | values | usage_values(after.usage)
 
 
 async def _many(conn: AsyncConnection, statement: Any, rows: list[dict[str, Any]]) -> None:

@@ -71,6 +71,13 @@ async def test_the_chunks_of_a_commit_are_found_by_their_keys(database: Database
         assert set(found) == {by_key}, plan
 
 
+def test_batches_of_one_chunk_share_a_condition() -> None:
+    flex = [ChunkKey(f"b{number}", 0) for number in range(400)]
+    larger = [ChunkKey("c", 0), ChunkKey("c", 1)]
+    words = str(chunks_by_key([*flex, *larger]).whereclause)
+    assert words.count(" OR ") == 1
+
+
 @pytest.mark.parametrize("name", ["postgresql", "sqlite"])
 def test_a_claim_skips_locked_chunks_where_rows_are_locked(name: str) -> None:
     dialects = {"postgresql": postgresql.dialect(), "sqlite": sqlite.dialect()}

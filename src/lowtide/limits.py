@@ -256,6 +256,7 @@ BACKLOG_AGE_S: Final = (
     2.0  # of the one reading that a process has, however many clients and loops ask
 )
 FORESIGHT_BYTES: Final = 256 * KIB  # of an input file, from which its work is foreseen at creation
+FORESIGHT_LINES: Final = 256  # of those, at most: a batch of short lines is not judged twice
 OUTPUT_TOKENS_ASSUMED: Final = 256  # of a request, before its model has answered any
 OUTPUT_SAMPLES_MIN: Final = 20  # answers of a model before their mean is believed
 

@@ -6,9 +6,9 @@ inserts and the others return its batch.
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import Select, case, func, insert, select, update
+from sqlalchemy import Select, bindparam, case, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lowtide import limits
@@ -34,6 +34,12 @@ from lowtide.store.statements.transitions import drop_unleased, take
 from lowtide.store.statements.webhook_events import name_webhook
 
 _RUNS = (batches.c.status == "in_progress") & batches.c.holds.is_(None)
+# Made once, as making it costs more than running it: every poll of a batch asks it.
+_OWN: Final = select(batches).where(
+    batches.c.id == bindparam("of_batch"),
+    batches.c.project_id == bindparam("of_project"),
+    batches.c.deleted_at.is_(None),
+)
 
 
 @transactional
@@ -100,7 +106,7 @@ class SqlBatches:
 
     async def get(self, project_id: str, batch_id: str) -> Batch | None:
         async with self._db.read() as conn:
-            row = (await conn.execute(_own(project_id, batch_id))).one_or_none()
+            row = (await conn.execute(_OWN, _key(project_id, batch_id))).one_or_none()
         return None if row is None else batch_of(row)
 
     async def page(
@@ -128,8 +134,8 @@ class SqlBatches:
         self, project_id: str, batch_id: str, now: datetime, actor: str = USER
     ) -> Batch | None:
         async with self._db.write() as conn:
-            mine = _own(project_id, batch_id).with_for_update(key_share=True)
-            row = (await conn.execute(mine)).one_or_none()
+            mine, key = _OWN.with_for_update(key_share=True), _key(project_id, batch_id)
+            row = (await conn.execute(mine, key)).one_or_none()
             if row is None:
                 return None
             if row.status in sources_of("cancel"):
@@ -137,7 +143,7 @@ class SqlBatches:
                 await note(conn, [row], "cancel_asked", now, actor=actor)
                 await drop_unleased(conn, batch_id)
                 await announce(conn, "commit", "assemble")
-                row = (await conn.execute(_own(project_id, batch_id))).one()
+                row = (await conn.execute(_OWN, key)).one()
         return batch_of(row)
 
     async def models(self, batch_id: str) -> Mapping[str, ModelTotals]:
@@ -211,9 +217,9 @@ async def insert_batch(
     await conn.execute(insert(batches), values | more)
 
 
-def _own(project_id: str, batch_id: str) -> Select[Any]:
-    mine = (batches.c.id == batch_id) & (batches.c.project_id == project_id)
-    return select(batches).where(mine, batches.c.deleted_at.is_(None))
+def _key(project_id: str, batch_id: str) -> dict[str, str]:
+    """What `_OWN` is given."""
+    return {"of_project": project_id, "of_batch": batch_id}
 
 
 def _repeated(project_id: str, digest: str, since: datetime, now: datetime) -> Select[Any]:

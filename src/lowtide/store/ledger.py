@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import BigInteger, ColumnElement, Row, Select, func, select, type_coerce
+from sqlalchemy import BigInteger, ColumnElement, Row, Select, bindparam, func, select, type_coerce
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lowtide.core.accounts.ledger import Cost, LedgerEntry, UsageRow
@@ -33,6 +33,10 @@ _CHARGE: Final = (
     func.sum(ledger.c.charge_pico // PICO_PER_DOLLAR).label("charge_dollars"),
     func.sum(ledger.c.charge_pico % PICO_PER_DOLLAR).label("charge_rest"),
 )
+# The running sums that commits keep: a batch that is polled has many thousand entries.
+_COSTS: Final = select(batches.c.id, batches.c.cost).where(
+    batches.c.id.in_(bindparam("of_batches", expanding=True)), batches.c.cost.is_not(None)
+)
 _SUMS: Final = (
     func.sum(ledger.c.requests).label("requests"),
     *(func.sum(ledger.c[field]).label(field) for field in USAGE_FIELDS),
@@ -48,12 +52,9 @@ class SqlLedger:
         self._db = database
 
     async def cost(self, batch_ids: Sequence[str]) -> Mapping[str, Cost]:
-        # The running sum that each commit keeps: a batch that is polled has many thousand entries.
-        statement = select(batches.c.id, batches.c.cost).where(
-            batches.c.id.in_(batch_ids), batches.c.cost.is_not(None)
-        )
         async with self._db.read() as conn:
-            return {row.id: row.cost for row in await conn.execute(statement)}
+            rows = await conn.execute(_COSTS, {"of_batches": list(batch_ids)})
+            return {row.id: row.cost for row in rows}
 
     async def cost_by_model(self, batch_id: str) -> Mapping[str, Cost]:
         by = (ledger.c.model, *_LIVE)

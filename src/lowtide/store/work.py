@@ -33,6 +33,11 @@ _LEASE = (
     .where(chunks.c.batch_id == bindparam("of_batch"), chunks.c.seq == bindparam("of_seq"))
     .values(state="leased", token=chunks.c.token + 1)
 )
+_WITH_WEIGHT = (
+    select(batches, func.coalesce(organizations.c.weight, 1).label("weight"))
+    .outerjoin(organizations, organizations.c.id == batches.c.organization_id)
+    .where(batches.c.id.in_(bindparam("of_batches", expanding=True)))
+)
 
 
 @transactional
@@ -96,12 +101,8 @@ async def _leases(
     conn: AsyncConnection, claimed: Iterable[Row[Any]], expires_at: datetime
 ) -> list[ChunkLease]:
     claimed = list(claimed)
-    weight = func.coalesce(organizations.c.weight, 1).label("weight")
-    result = await conn.execute(
-        select(batches, weight)
-        .outerjoin(organizations, organizations.c.id == batches.c.organization_id)
-        .where(batches.c.id.in_(sorted({row.batch_id for row in claimed})))
-    )
+    ids = sorted({row.batch_id for row in claimed})
+    result = await conn.execute(_WITH_WEIGHT, {"of_batches": ids})
     batch = {row.id: row for row in result}
     return [_lease(row, batch[row.batch_id], expires_at) for row in claimed]
 

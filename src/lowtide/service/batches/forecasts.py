@@ -128,7 +128,7 @@ class Forecasts:
     ) -> Feasibility:
         """Whether a batch over that file could keep its window, were it created now.
 
-        The models and costs of the file are those of its first `FORESIGHT_BYTES`: what follows
+        The models and costs of the file are those of its first `FORESIGHT_LINES`: what follows
         validation is exact. Unknown where these have an error.
         """
         view = await self._look()
@@ -166,6 +166,9 @@ class Forecasts:
             return None
         if size < file.bytes:
             head = head[: head.rfind(b"\n") + 1]
+        *lines, more = head.split(b"\n", limits.FORESIGHT_LINES)
+        if len(lines) == limits.FORESIGHT_LINES:
+            head = head[: len(head) - len(more)]
         validator = self._planner.begin(endpoint, file.dialect, model_override=model_override)
         await feed(validator, head, file.project_id)
         validated = validator.finish()

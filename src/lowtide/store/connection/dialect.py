@@ -18,6 +18,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lowtide.limits import STORE_BUSY_TIMEOUT_S, STORE_WAL_BYTES_KEPT
+from lowtide.store.connection.sqlite_driver import OneCallConnection
 
 _SQLITE_ALL = (
     f"PRAGMA busy_timeout = {int(STORE_BUSY_TIMEOUT_S * 1000)}",
@@ -52,7 +53,11 @@ def prepare_sqlite(engine: Engine, *, writer: bool) -> None:
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Any) -> None:
-        connection.exec_driver_sql(first_word)
+        driver = connection.connection.dbapi_connection
+        if isinstance(driver, OneCallConnection):
+            driver.beginning = first_word  # goes with the first statement
+        else:
+            connection.exec_driver_sql(first_word)
 
 
 def make_sqlite_file(path: Path) -> None:

@@ -32,7 +32,6 @@ class _Executed(msgspec.Struct, frozen=True):
 
 
 _NOTHING: Final = _Executed()
-_BEGINNINGS: Final = frozenset({"BEGIN", "BEGIN IMMEDIATE"})
 
 
 class OneCallCursor(AsyncAdapt_aiosqlite_cursor):
@@ -61,9 +60,6 @@ class OneCallCursor(AsyncAdapt_aiosqlite_cursor):
     async def _run(self, execute: Callable[..., Any], operation: Any, parameters: Any) -> None:
         adapted: Any = self._adapt_connection
         connection: Any = self._connection
-        if operation in _BEGINNINGS:
-            adapted.beginning = operation
-            return
         async with adapted._execute_mutex:
             beginning = adapted.begin()
             done = await connection._execute(

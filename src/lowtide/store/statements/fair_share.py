@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
-from sqlalchemy import BindParameter, Integer, Row, Select, bindparam, func, select, update
+from sqlalchemy import BindParameter, Float, Integer, Row, Select, bindparam, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lowtide.core.scheduling.fair_queue import Tenant
@@ -86,6 +86,20 @@ def _first_tenants() -> Select[Any]:
 
 
 _FIRST_TENANTS: Final = _first_tenants()
+_WEIGHT: Final = select(func.coalesce(organizations.c.weight, 1)).where(
+    organizations.c.id == bindparam("of_organization")
+)
+_MOVE: Final = (
+    update(virtual_times)
+    .where(
+        virtual_times.c.model == bindparam("of_model"),
+        virtual_times.c.organization_id == bindparam("of_organization"),
+    )
+    .values(
+        virtual_time=virtual_times.c.virtual_time
+        + bindparam("cost", type_=Float) / _WEIGHT.scalar_subquery()
+    )
+)
 
 
 async def first_tenants(conn: AsyncConnection, model: str, most: int) -> dict[str, Tenant]:
@@ -144,17 +158,10 @@ async def _floor(conn: AsyncConnection, model: str, at_work: Collection[str]) ->
 
 
 async def _move(conn: AsyncConnection, key: tuple[str, str], cost: float) -> None:
-    model, organization_id = key
-    weight = select(func.coalesce(organizations.c.weight, 1))
-    weight = weight.where(organizations.c.id == organization_id)
-    move = (
-        update(virtual_times)
-        .filter_by(model=model, organization_id=organization_id)
-        .values(virtual_time=virtual_times.c.virtual_time + cost / weight.scalar_subquery())
-    )
-    if not (await conn.execute(move)).rowcount:
+    by = {"of_model": key[0], "of_organization": key[1], "cost": cost}
+    if not (await conn.execute(_MOVE, by)).rowcount:
         await _begin(conn, [key])
-        await conn.execute(move)
+        await conn.execute(_MOVE, by)
 
 
 async def _raise(conn: AsyncConnection, key: tuple[str, str], floor: float) -> None:

@@ -7,9 +7,9 @@ model's row is locked while it is read and moved on, so the commits of many work
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import Row, exists, select, update
+from sqlalchemy import Row, bindparam, exists, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lowtide.core.execution.records import Settlement
@@ -19,6 +19,15 @@ from lowtide.limits import PACE_IDLE_S
 from lowtide.store.connection.dialect import insert_missing
 from lowtide.store.schema.schedule_tables import forecast_hours, throughputs
 from lowtide.store.schema.tables import LEASED, WAITING, chunks
+
+_SAVE: Final = (
+    update(throughputs)
+    .where(throughputs.c.model == bindparam("of_model"))
+    .values({each.name: bindparam(each.name) for each in throughputs.c if each.name != "model"})
+)
+_IS_BACKLOGGED: Final = select(
+    exists().where(chunks.c.model == bindparam("of_model"), chunks.c.state == WAITING)
+)
 
 
 async def record_throughput(
@@ -44,8 +53,7 @@ async def record_throughput(
                 conn, throughputs, [{"model": model} | _values(Throughput.begin(now))]
             )
             continue
-        waiting = exists().where(chunks.c.model == model, chunks.c.state == WAITING)
-        backlogged = bool(await conn.scalar(select(waiting)))
+        backlogged = bool(await conn.scalar(_IS_BACKLOGGED, {"of_model": model}))
         pace, closed = before.after(more, now, backlogged=backlogged)
         await _save(conn, model, pace)
         if closed is not None:
@@ -108,9 +116,7 @@ async def _lock(conn: AsyncConnection, models: Collection[str]) -> dict[str, Thr
 
 
 async def _save(conn: AsyncConnection, model: str, pace: Throughput) -> None:
-    await conn.execute(
-        update(throughputs).where(throughputs.c.model == model).values(_values(pace))
-    )
+    await conn.execute(_SAVE, {"of_model": model} | _values(pace))
 
 
 async def _learn(conn: AsyncConnection, model: str, cell: int, rate: float) -> None:

@@ -3,12 +3,14 @@
 import pytest
 from skipping_clock import SkippingClock
 
+from lowtide import limits
 from lowtide.config import LimitSettings, Settings
 from lowtide.core.accounts.catalogue import Catalogue, ModelEntry
 from lowtide.core.errors import LowtideError
 from lowtide.core.reporting.standing import Standing
 from lowtide.core.scheduling.fair_queue import work_of
 from lowtide.core.validation.planner import Planner
+from lowtide.core.validation.validator import Validator
 from lowtide.ports.blobs import Blobs
 from lowtide.ports.store import Store
 from lowtide.service.accounts.quotas import Quotas
@@ -150,6 +152,23 @@ async def test_the_end_comes_nearer_as_the_batch_goes_on(env: Env) -> None:
     env.clock.advance(3)
     (progress,) = await env.verbs.progress([await env.verbs.get(P, created.batch.id)])
     assert progress.eta_s == pytest.approx(64, rel=0.2)
+
+
+async def test_only_the_first_lines_of_a_file_are_judged_at_creation(
+    env: Env, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await env.learn()
+    judged: list[int] = []
+    feed = Validator.feed
+
+    def counting(validator: Validator, piece: bytes) -> None:
+        judged.append(piece.count(b"\n"))
+        feed(validator, piece)
+
+    monkeypatch.setattr(Validator, "feed", counting)
+    created = await env.create(20_000, completion_window="1h")
+    assert sum(judged) == limits.FORESIGHT_LINES
+    assert created.verdict.kept == "infeasible", "the rest counts, by its bytes"
 
 
 async def test_a_file_whose_first_lines_are_bad_is_left_to_validation(

@@ -12,7 +12,7 @@ from tenant_env import Env, Tenant, line, open_house
 from lowtide.cli.app import main
 from lowtide.config import LimitSettings
 from lowtide.core.reporting.worker_report import WorkerReport
-from lowtide.loops.batches.let_in import LetInLoop
+from lowtide.loops.batches.token_queue import TokenQueueLoop
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def let_in(env: Env) -> list[str]:
     """One turn of the loop; what it woke."""
     woken: list[str] = []
     services = env.http_api.services
-    loop = LetInLoop(env.http_api.store.token_queue, services.allowance, woken.append)
+    loop = TokenQueueLoop(env.http_api.store.token_queue, services.allowance, woken.append)
     env.http_api.run(loop.tick(env.http_api.clock.now()))
     return woken
 

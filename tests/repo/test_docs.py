@@ -51,6 +51,17 @@ def test_the_index_names_every_page() -> None:
     }
 
 
+def test_the_architecture_page_says_what_each_loop_does() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    told = {
+        name for row in re.findall(r"^\| ([a-z, -]+) \|", text, re.M) for name in row.split(", ")
+    }
+    code = "\n".join(path.read_text() for path in (SRC / "loops").rglob("*.py"))
+    names = set(re.findall(r'^    name = "([a-z_-]+)"$', code, re.M))
+    assert len(names) > 20
+    assert names - told == set()
+
+
 def test_the_first_screen_of_the_readme_has_both_commands() -> None:
     first_screen = (ROOT / "README.md").read_text().splitlines()[:24]
     assert any(line.startswith("make run ") for line in first_screen)

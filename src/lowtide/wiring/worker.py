@@ -19,8 +19,8 @@ from lowtide.core.reporting.tally import Tallies
 from lowtide.core.reporting.worker_report import ScalerReport, SourceReport, WorkerReport
 from lowtide.engines.http.client import HttpEngine
 from lowtide.loops.batches.housekeeping import ExpireLoop, SweepLoop
-from lowtide.loops.batches.let_in import LetInLoop
 from lowtide.loops.batches.task_lease import Wake
+from lowtide.loops.batches.token_queue import TokenQueueLoop
 from lowtide.loops.batches.unpause import UnpauseLoop
 from lowtide.loops.dispatch.attempt import Upstream
 from lowtide.loops.dispatch.chunks import ChunkClaims, ChunkReader
@@ -333,7 +333,7 @@ def _maintenance_loops(parts: Parts, wake: Wake) -> list[Loop]:
         ExpireLoop(store.lifecycle, store.work, wake),
         SweepLoop(store.results, parts.blobs, parts.clock),
         UnpauseLoop(store.ledger, wake),
-        LetInLoop(store.token_queue, parts.quotas, wake),
+        TokenQueueLoop(store.token_queue, parts.quotas, wake),
         UrgencyLoop(parts.backlog, wake),
         ListenLoop(store.wakeups, wake),
     ]

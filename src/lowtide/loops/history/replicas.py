@@ -19,7 +19,7 @@ ReplicaLooks = Callable[[], Mapping[str, ReplicaTotals]]
 class ReplicaHistoryLoop:
     """Records replicas for one process, which writes as `writer`."""
 
-    name = "replica_history"
+    name = "replica-history"
 
     def __init__(self, store: HistoryStore, writer: str, looks: ReplicaLooks) -> None:
         self._store = store

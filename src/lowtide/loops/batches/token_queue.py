@@ -1,4 +1,4 @@
-"""Batches that waited for enqueued tokens begin, as requests of others finish.
+"""Lets batches that waited for enqueued tokens begin, as requests of others finish.
 
 The store decides and does it in one transaction under a lock on the organization, so this loop
 needs no lease: it runs in each worker, and whichever comes first lets a batch in.
@@ -16,7 +16,7 @@ from lowtide.service.accounts.quotas import Quotas
 log = structlog.get_logger(__name__)
 
 
-class LetInLoop:
+class TokenQueueLoop:
     """Asks for each organization whose batches wait, by the limit that it has now."""
 
     name = "token-queue"

@@ -22,9 +22,9 @@ from lowtide.cli.terminal import command_errors, console
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code. `arguments` None: those of the process."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    command = typer.main.get_command(command_line(given[0] if given else None))
     if "_LOWTIDE_COMPLETE" in os.environ:  # the shell asks for completions, and typer answers
-        command.main(given, prog_name="lowtide")
+        typer.main.get_command(command_line()).main(given, prog_name="lowtide")
+    command = typer.main.get_command(command_line(given[0] if given else "--help"))
     signal.signal(signal.SIGTERM, _terminate)
     try:
         with command.make_context("lowtide", given) as context:

@@ -1,11 +1,14 @@
 """The table of commands: what each is called, where it is, and how its help shows it in use.
 
 `app` takes the commands from here. Invariant: a module is imported when one of its commands is
-asked for, or all are shown; so a command starts without what only the others need.
+asked for; so a command starts without what only the others need. The help of all reads what each
+is for in the modules' source, because to import them takes longer than anything else it does.
 """
 
+import ast
 import inspect
-from collections.abc import Callable, Mapping
+import pkgutil
+from collections.abc import Mapping
 from importlib import import_module
 from types import MappingProxyType
 from typing import Annotated, Final, NamedTuple
@@ -107,8 +110,8 @@ COMMANDS: Final[Mapping[str, CommandSpec]] = MappingProxyType(
 
 
 def command_line(word: str | None = None) -> typer.Typer:
-    """The command `word` alone, if there is one; none for the version; otherwise all, as help and
-    corrections need."""
+    """Returns the command `word` alone, if there is one; none for the version; for `--help` the
+    names of all and what they are for; otherwise all, as corrections and completions need."""
     line = typer.Typer(
         name="lowtide",
         no_args_is_help=True,
@@ -120,25 +123,52 @@ def command_line(word: str | None = None) -> typer.Typer:
     line.callback()(_options)
     asked = {name: place for name, place in COMMANDS.items() if name == word}
     if word != "--version":
+        add = _add_name if word == "--help" else _add
         for name, place in (asked or COMMANDS).items():
-            _add(line, name, place)
+            add(line, name, place)
     return line
+
+
+def _add_name(line: typer.Typer, name: str, place: CommandSpec) -> None:
+    """Adds a command that can be listed and not run."""
+    about = _about(f"lowtide.cli.{place.module}", name.replace("-", "_"))
+    if place.examples:
+        line.command(name, help=_flowing(about))(lambda: None)
+    else:
+        line.add_typer(typer.Typer(help=about), name=name)
+
+
+def _about(module: str, function: str) -> str:
+    """Returns the docstring of a command's function, or the help of the group that the module is,
+    without importing it."""
+    package, _, name = module.rpartition(".")
+    source = pkgutil.get_data(package, f"{name}.py")
+    for node in ast.parse(source or b"").body:
+        match node:
+            case ast.FunctionDef(name=defined) if defined == function:
+                return ast.get_docstring(node) or ""
+            case ast.Assign(targets=[ast.Name(id="app")], value=ast.Call(keywords=keywords)):
+                return next(str(ast.literal_eval(k.value)) for k in keywords if k.arg == "help")
+            case _:
+                pass
+    return ""
 
 
 def _add(line: typer.Typer, name: str, place: CommandSpec) -> None:
     module = import_module(f"lowtide.cli.{place.module}")
     if place.examples:
         command = getattr(module, name.replace("-", "_"))
-        line.command(name, help=_flowing(command), epilog=examples(*place.examples))(command)
+        about = _flowing(inspect.getdoc(command) or "")
+        line.command(name, help=about, epilog=examples(*place.examples))(command)
         return
     for each in module.app.registered_commands:
-        each.help = each.help or _flowing(each.callback)
+        each.help = each.help or _flowing(inspect.getdoc(each.callback) or "")
     line.add_typer(module.app, name=name)
 
 
-def _flowing(command: Callable[..., object]) -> str:
-    """Returns the docstring with one line for each paragraph: the terminal breaks the lines."""
-    paragraphs = (inspect.getdoc(command) or "").split("\n\n")
+def _flowing(docstring: str) -> str:
+    """Returns it with one line for each paragraph: the terminal breaks the lines."""
+    paragraphs = docstring.split("\n\n")
     return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
 
 

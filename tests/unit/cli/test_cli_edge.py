@@ -5,9 +5,12 @@ import json
 from pathlib import Path
 
 import pytest
+import typer
 from prompt import Run
+from typer.core import TyperGroup
 
 from lowtide.cli import app
+from lowtide.cli.commands import command_line
 from lowtide.cli.terminal import command_errors, console
 from lowtide.config.sources import ConfigError
 from lowtide.core.errors import LowtideError
@@ -28,6 +31,16 @@ def test_the_version_is_told(run_main: Run) -> None:
     outcome = run_main("--version")
     assert outcome.code == 0
     assert outcome.out.startswith("lowtide 0.")
+
+
+def test_the_help_that_imports_no_command_is_that_of_the_commands() -> None:
+    def shown(word: str | None) -> dict[str, str]:
+        line = typer.main.get_command(command_line(word))
+        assert isinstance(line, TyperGroup)
+        return {name: each.get_short_help_str(200) for name, each in line.commands.items()}
+
+    assert shown("--help") == shown(None)
+    assert all(shown("--help").values())
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,11 @@
 
 prints one JSON line, `{"host": ..., "port": ..., "url": ...}`, and serves until it is terminated or
 the pipe on its stdin closes. It answers POST on the four OpenAI generation paths with a body of
-about 300 bytes and usage, and GET /v1/models. Each answer is made in advance, so that the backend
-costs a fraction of what it measures. Of the request body it sees two things: a chat with
-`"stream":true` in it (spelled so) is answered with events, one a word; and with `--ms-per-token` an
-answer takes as long as its `"max_tokens"` say, however many calls there are.
+about 300 bytes and usage, GET /v1/models, and GET /served with the number of answers so far. Each
+answer is made in advance, so that the backend costs a fraction of what it measures. Of the request
+body it sees two things: a chat with `"stream":true` in it (spelled so) is answered with events, one
+a word; and with `--ms-per-token` an answer takes as long as its `"max_tokens"` say,
+however many calls there are.
 """
 
 import argparse
@@ -100,6 +101,8 @@ NOT_FOUND = _wire(b"404 Not Found", {"error": {"message": "no such path"}})
 class Backend(asyncio.Protocol):
     """One connection. Answers in order; with a delay, each answer waits on its own timer."""
 
+    served = 0  # by all connections
+
     def __init__(self, delay_s: float, per_token_s: float) -> None:
         self._delay_s = self._least_delay_s = delay_s
         self._per_token_s = per_token_s
@@ -118,6 +121,8 @@ class Backend(asyncio.Protocol):
 
     def on_url(self, url: bytes) -> None:
         self._wire = WIRE.get(url, NOT_FOUND)
+        if url == b"/served":
+            self._wire = _wire(b"200 OK", {"served": Backend.served})
         self._delay_s = self._least_delay_s
 
     def on_body(self, data: bytes) -> None:
@@ -127,6 +132,7 @@ class Backend(asyncio.Protocol):
             self._delay_s = self._least_delay_s + int(bound[1]) * self._per_token_s
 
     def on_message_complete(self) -> None:
+        Backend.served += 1
         if self._delay_s:
             self._loop.call_later(self._delay_s, self._answer_late, self._wire)
         else:

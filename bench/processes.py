@@ -58,12 +58,14 @@ def lowtide(folder: Path, backend_url: str, window: int) -> Iterator[Server]:
 
 
 @contextmanager
-def serving(folder: Path, settings: str) -> Iterator[Server]:
-    """`lowtide serve` with those settings, over a fresh data directory in `folder`."""
+def serving(folder: Path, settings: str, module: str = "lowtide") -> Iterator[Server]:
+    """`lowtide serve` with those settings, over a fresh data directory in `folder`. `module`: what
+    stands for the command `lowtide`.
+    """
     config = folder / "lowtide.toml"
     where = f"[server]\nport = 0\ndata_dir = {json.dumps(str(folder / 'data'))}\n"
     config.write_text(where + settings)
-    command = [sys.executable, "-m", "lowtide", "serve", "--config", str(config), "--json"]
+    command = [sys.executable, "-m", module, "serve", "--config", str(config), "--json"]
     with (
         (folder / "server.log").open("w") as log,
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log) as process,

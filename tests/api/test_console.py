@@ -5,6 +5,7 @@ from dataclasses import replace
 from datetime import timedelta
 from http.client import HTTPConnection
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote, urlencode
 
 import msgspec
@@ -14,6 +15,8 @@ from console_client import FORM, HTML, csrf_in, get, post, sign_in
 from tenant_env import EVERYTHING, Env, line
 
 from lowtide import limits
+from lowtide.api.console import live_pages
+from lowtide.api.console.rendering import render
 from lowtide.config import ServerSettings, Settings
 from testkit.patience import PATIENCE_S
 
@@ -254,6 +257,30 @@ def test_a_stream_sends_the_parts_of_a_page(http_api: ApiServer) -> None:
         assert "No batch yet" in event["html"]
     finally:
         connection.close()
+
+
+def test_a_look_that_two_people_share_has_the_token_of_each(
+    env: Env, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rendered: list[str] = []
+
+    def noted(template: str, context: dict[str, Any]) -> str:
+        rendered.append(template)
+        return render(template, context)
+
+    monkeypatch.setattr(live_pages, "render", noted)
+    monkeypatch.setattr(limits, "CONSOLE_LOOK_SHARED_S", PATIENCE_S)
+    tenant = env.tenant()
+    path = f"/console/batches/{tenant.create(line('1')).json['id']}"
+    cookies = sign_in(tenant), sign_in(tenant)
+    shown = [csrf_in(get(env.http_api, path, cookie)) for cookie in cookies]
+    assert shown[0] != shown[1]
+    asked = f"/console/live?of={quote(path)}&once=yes"
+    told = [env.http_api.ask("GET", asked, None, {"cookie": cookie}).body for cookie in cookies]
+    assert len(rendered) == len(set(rendered))
+    for csrf, events in zip(shown, told, strict=True):
+        found = re.findall(rb'name=\\"csrf\\" value=\\"([0-9a-f]{64})', events)
+        assert set(found) == {csrf.encode()}
 
 
 def test_a_stream_needs_a_session_and_a_page(env: Env) -> None:

@@ -7,7 +7,7 @@ import pytest
 from lowtide import limits
 from lowtide.api.console.shared_looks import Look, LookKey, SharedLooks, ShownPart
 
-KEY = LookKey("session", "host", "of=/")
+KEY = LookKey("project", frozenset({"read"}), "http://host", (("of", "/"),))
 PARTS = (ShownPart("batches", b"digest", b"event"),)
 
 
@@ -46,12 +46,20 @@ async def test_a_look_that_is_too_old_is_repeated(monkeypatch: pytest.MonkeyPatc
     assert len(shared._looks) == 1
 
 
-@pytest.mark.parametrize("other", ["session", "host", "query"])
-async def test_nothing_is_shared_between_sessions_hosts_or_pages(other: str) -> None:
+@pytest.mark.parametrize(
+    "other",
+    [
+        KEY._replace(project_id="another"),
+        KEY._replace(scopes=frozenset({"read", "submit"})),
+        KEY._replace(address="https://host"),
+        KEY._replace(query=(("of", "/"), ("q", "night"))),
+    ],
+)
+async def test_nothing_is_shared_between_projects_rights_addresses_or_pages(other: LookKey) -> None:
     shared, page = SharedLooks(), Page()
     page.may_end.set()
     await shared.get(KEY, page.look)
-    await shared.get(KEY._replace(**{other: "another"}), page.look)
+    await shared.get(other, page.look)
     assert page.looks == 2
 
 

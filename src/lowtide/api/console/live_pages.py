@@ -4,7 +4,7 @@ Each event is `{"id": ..., "html": ...}`: the new content of one element. A page
 once in `CONSOLE_REFRESH_S`, however fast batches move, and sends what differs; between two looks it
 costs nothing. The stream ends when the server stops, and the page asks again. With `once` it ends
 after the first look: for browsers that have no connection left for a stream. Pages that show the
-same share their looks (shared_looks.py).
+same to people with the same rights share their looks (shared_looks.py).
 """
 
 import asyncio
@@ -20,6 +20,7 @@ from lowtide.api.console.rendering import render
 from lowtide.api.console.session_guard import COOKIE
 from lowtide.api.console.shared_looks import Look, LookKey, SharedLooks, ShownPart
 from lowtide.api.console.views import View, shell_of, view_of
+from lowtide.api.files.uploads import public_base
 from lowtide.api.middleware.caller import identify, services_of
 from lowtide.core.errors import LowtideError
 from lowtide.core.scheduling.byte_budget import ByteBudget
@@ -67,8 +68,12 @@ class _Reader:
         self._view = view
         self._parameters = parameters
         self._sent: dict[str, bytes] = {}
+        caller, shown = identify(request), [*request.query_params.multi_items()]
         self._key = LookKey(
-            request.state.csrf, request.headers.get("host", ""), str(request.query_params)
+            caller.project_id,
+            caller.scopes,
+            public_base(request),
+            tuple(each for each in shown if each[0] != "once"),
         )
 
     async def changes(self) -> list[bytes]:
@@ -85,11 +90,14 @@ class _Reader:
             return []  # the page stays as it is until the storage is back
         changed = [part for part in look if self._sent.get(part.element) != part.digest]
         self._sent.update((part.element, part.digest) for part in changed)
-        return [part.event for part in changed]
+        csrf: str = self._request.state.csrf
+        return [part.event.replace(looks.csrf_mark, csrf.encode()) for part in changed]
 
     async def _look(self) -> Look:
         loaded = await self._view.load(self._request, **self._parameters)
-        context = {**shell_of(self._request), **loaded, "path": self._path}
+        looks: SharedLooks = self._request.app.state.console_looks
+        shell = {**shell_of(self._request), "csrf": looks.csrf_mark.decode()}
+        context = {**shell, **loaded, "path": self._path}
         parts: list[ShownPart] = []
         for element, template in self._view.fragments.items():
             html = render(template, context)
@@ -102,11 +110,11 @@ class _Reader:
 async def _stream(reader: _Reader, view: View, services: Services) -> AsyncIterator[bytes]:
     while view.fragments and not services.readiness.is_draining:
         try:
-            for change in await reader.changes():
-                yield change
+            changes = await reader.changes()
         except LowtideError:
             return
-        yield b": here\n\n"  # a reader that is gone is noticed by what cannot be sent
+        # Sent at once, for each sending costs; a reader that is gone is noticed by the last line.
+        yield b"".join([*changes, b": here\n\n"])
         await asyncio.sleep(limits.CONSOLE_REFRESH_S)
 
 

@@ -1,24 +1,29 @@
-"""One look at a page for all streams that show it to the same session.
+"""One look at a page for all streams that show the same.
 
 Twenty open lists of batches would ask the store and render the same twenty times. Called by
 `live_pages`. Invariants: a look is shared only where all that it depends on is the same, which
-`LookKey` names; it is no older than `CONSOLE_LOOK_SHARED_S`; it goes on when a reader leaves.
+`LookKey` names; it is no older than `CONSOLE_LOOK_SHARED_S`; it goes on when a reader leaves. The
+token of a session is the one thing in it that differs from person to person: a look has
+`csrf_mark` in its place.
 """
 
 import asyncio
+import secrets
 from collections.abc import Awaitable, Callable, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from lowtide import limits
+from lowtide.core.accounts.tenancy import Scope
 
 
 class LookKey(NamedTuple):
-    """`session`: its CSRF token, which stands in the forms of the page. `host`: as the browser
-    named this server, for the addresses that the page prints."""
+    """`scopes`: what the person may do, for the buttons. `address`: that of this server as the
+    browser knows it, which the page prints. `query`: the page, and what it was asked."""
 
-    session: str
-    host: str
-    query: str
+    project_id: str
+    scopes: frozenset[Scope]
+    address: str
+    query: tuple[tuple[str, str], ...]
 
 
 class ShownPart(NamedTuple):
@@ -36,6 +41,7 @@ class SharedLooks:
     """The looks of one process, by what they show. At most as many are kept as streams are open."""
 
     def __init__(self) -> None:
+        self.csrf_mark: Final = secrets.token_hex(32).encode()  # no text of others can hold it
         self._looks: dict[LookKey, tuple[float, asyncio.Task[Look]]] = {}
 
     async def get(self, key: LookKey, look: Callable[[], Awaitable[Look]]) -> Look:

@@ -25,6 +25,7 @@ from lowtide.api.console.batches.shown_lines import shown_line
 from lowtide.api.dialects import openai
 from lowtide.api.files.uploads import public_base
 from lowtide.api.middleware.caller import identify, services_of
+from lowtide.api.objects.accounts import UsageLine
 from lowtide.api.objects.batches import BatchObject
 from lowtide.api.openapi.routes import read_query
 from lowtide.core.batches.batch import TERMINAL, Batch
@@ -82,7 +83,7 @@ async def load_batch(request: Request, batch_id: str) -> Context:
         "buttons": buttons_of(shown, tree["unfinished_id"]),
         "address": public_base(request),
         "failures": groups,
-        "costs": (await costs_of(request, batch)).data,
+        "costs": await _costs_by_model(request, batch),
         "steps": steps_of(shown),
         "output_file_id": batch.output_file_id,
         "error_file_id": batch.error_file_id,
@@ -118,6 +119,11 @@ async def _objects(request: Request, batches: Sequence[Batch]) -> list[BatchObje
         openai.batch(batch, its, cost)
         for batch, its, cost in zip(batches, progress, costs, strict=True)
     ]
+
+
+async def _costs_by_model(request: Request, batch: Batch) -> Sequence[UsageLine]:
+    """Of a batch with several models; one has nothing to tell beside the sum."""
+    return () if batch.model is not None else (await costs_of(request, batch)).data
 
 
 async def _tree(request: Request, batch: Batch) -> Context:

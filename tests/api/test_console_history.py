@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from datetime import timedelta
+from html import unescape
 from pathlib import Path
 from urllib.parse import quote
 
@@ -112,6 +113,18 @@ def test_the_week_is_shown_to_administrators(env: Env) -> None:
     assert batch.id in text
     assert "style=" not in text
     assert get(env.http_api, "/console/week", sign_in(tenant)).status == 403
+
+
+def test_the_strip_of_an_ended_batch_leads_to_its_lines(env: Env) -> None:
+    tenant = env.tenant()
+    batch = env.ended_batch(tenant)
+    text = get(env.http_api, f"/console/batches/{batch.id}", sign_in(tenant)).body.decode()
+    lines = f"/console/batches/{batch.id}/lines"
+    links = re.findall(rf'<a href="({lines}\?[^"]*first=[^"]*)" data-first', text)
+    assert len(links) > 1
+    for link in links:
+        page = get(env.http_api, unescape(link), sign_in(tenant)).body.decode()
+        assert '<article class="line' in page
 
 
 def test_a_batch_of_several_chunks_has_a_strip_of_its_parts(env: Env) -> None:

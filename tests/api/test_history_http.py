@@ -10,6 +10,7 @@ from urllib.parse import quote
 import pytest
 from batch_env import CHAT, Env, open_bench
 
+from lowtide import limits
 from lowtide.core.history.replica_history import (
     ReplicaPart,
     ReplicaRow,
@@ -116,7 +117,24 @@ def test_parts_tell_what_has_run(env: Env) -> None:
     answer = env.http_api.ask("GET", path).json
     assert (answer["object"], answer["batch_id"]) == ("batch.parts", batch_id)
     assert answer["data"] == [
-        {"first": 0, "count": 3, "settled": 2, "failed": 1, "state": "failed"}
+        {"first": 0, "count": 3, "settled": 2, "failed": 1, "state": "failed", "place": None}
+    ]
+    assert not answer["in_input_order"]
+
+
+def test_parts_of_an_ended_batch_are_its_lines_in_their_order(
+    env: Env, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "BATCH_PARTS_MAX", 2)
+    batch_id = create(env)
+    env.plan()
+    env.settle(batch_id, ok=[3, 1], bad=[2])
+    env.assemble()
+    answer = env.http_api.ask("GET", f"/v1/batches/{batch_id}/parts").json
+    assert answer["in_input_order"]
+    assert answer["data"] == [
+        {"first": 0, "count": 1, "settled": 1, "failed": 0, "state": "done", "place": 0},
+        {"first": 1, "count": 2, "settled": 2, "failed": 1, "state": "failed", "place": 0},
     ]
 
 

@@ -81,9 +81,10 @@ class EngineHistoryObject(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PartObject(msgspec.Struct, frozen=True, kw_only=True):
-    """`count` requests from `first` on, counted from 0 in the order in which they run, which is not
-    that of the input's lines. `state`: the worst that is in it: `failed`, `running`, `paused`,
-    `waiting`, `not_run` or `done`.
+    """`count` requests from `first` on, counted from 0. `state`: the worst that is in it: `failed`,
+    `running`, `paused`, `waiting`, `not_run` or `done`. `place`, of parts in the order of the
+    input: where the first request without success stands in the file of errors, from 0; where there
+    is none, the first one in the file of results.
     """
 
     first: int
@@ -91,11 +92,17 @@ class PartObject(msgspec.Struct, frozen=True, kw_only=True):
     settled: int
     failed: int
     state: str
+    place: int | None = None
 
 
 class BatchParts(msgspec.Struct, frozen=True, kw_only=True):
-    """A batch in at most 500 parts; none before it is planned, and once its results are deleted."""
+    """A batch in at most 500 parts; none before it is planned, and once its results are deleted.
+
+    `in_input_order`: `first` is a line of the input, as of a batch that has ended; else requests
+    are counted in the order in which they run, which is another one.
+    """
 
     object: Literal["batch.parts"] = "batch.parts"
     batch_id: str
+    in_input_order: bool = False
     data: list[PartObject]

@@ -22,17 +22,38 @@ WORDS = {
 }
 
 
-def strip_plot(parts: Sequence[PartObject]) -> Markup:
-    """The parts side by side, each as wide as its requests are many."""
+def strip_plot(parts: Sequence[PartObject], lines: str | None = None) -> Markup:
+    """The parts side by side, each as wide as its requests are many. `lines`: the address of the
+    page of lines, to which cells in the order of the input lead.
+    """
     total = sum(each.count for each in parts) or 1
     counted = Counter(each.state for each in parts)
     cells: list[Markup] = []
     at = 0
     for state, group in groupby(parts, key=lambda each: each.state):
-        count = sum(each.count for each in group)
-        cell = '<rect class="cell cell-{}" x="{:.3f}%" width="{:.3f}%" height="22"/>'
-        cells.append(Markup(cell).format(state, 100 * at / total, 100 * count / total))
+        run = list(group)
+        count = sum(each.count for each in run)
+        cell = Markup('<rect class="cell cell-{}" x="{:.3f}%" width="{:.3f}%" height="22"/>')
+        drawn = cell.format(state, 100 * at / total, 100 * count / total)
+        cells.append(drawn if lines is None else _leading(drawn, run, lines))
         at += count
     told = ", ".join(f"{counted[state]} {WORDS[state]}" for state in WORDS if counted[state])
-    whole = '<svg class="plot-strip" role="img" aria-label="{} parts: {}">{}</svg>'
-    return Markup(whole).format(len(parts), told, Markup("").join(cells))
+    whole = '<svg class="plot-strip" role="{}" aria-label="{} parts: {}">{}</svg>'
+    role = "img" if lines is None else "group"
+    return Markup(whole).format(role, len(parts), told, Markup("").join(cells))
+
+
+def _leading(cell: Markup, run: Sequence[PartObject], lines: str) -> Markup:
+    """The cell as a link to its first line; the script finds the one that was pointed at, by
+    `data-first` and how many lines of that file there are."""
+    state, first = run[0].state, run[0].place or 0
+    if state == "done":
+        count, query = sum(each.count for each in run), "?first="
+    else:
+        count = sum(each.failed or each.count - each.settled for each in run)
+        query = "?kind=errors&first="
+    words = f"{WORDS[state]}: {count:,} lines from line {run[0].first + 1:,} on"
+    link = (
+        '<a href="{}{}{}" data-first="{}" data-count="{}" aria-label="{}"><title>{}</title>{}</a>'
+    )
+    return Markup(link).format(lines, query, first, first, count, words, words, cell)

@@ -10,7 +10,7 @@ import re
 import struct
 from array import array
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 from zlib import crc32
 
 import msgspec
@@ -138,6 +138,13 @@ def records_at(first: int, count: int) -> Range:
 def read_records(data: bytes) -> list[LinePlace]:
     """Reads records. Raises ResultIndexError where `data` ends inside one."""
     return [LinePlace(*map(int, row)) for row in _array(data, _RECORD)]
+
+
+def lines_before(data: bytes, places: Sequence[int]) -> "np.ndarray[Any, np.dtype[np.int64]]":
+    """How many of these records answer one of the first `place` lines of the input, for each place.
+    Raises ResultIndexError where `data` ends inside a record.
+    """
+    return np.searchsorted(_array(data, _RECORD)["line"], places, "right")
 
 
 def keys_at(lines: int, first: int, count: int) -> Range:

@@ -1,10 +1,13 @@
-"""Which parts of a batch have run: its requests in the order in which they run, in few parts.
+"""Which parts of a batch have run, in few parts.
 
-Pure. store/history.py counts, the API and the console's strip show. The order is that of the plan
-(requests that begin alike run together), which is not the order of the input's lines. Invariant: a
-part is named by the worst that is in it, so one failure among thousands is seen.
+Pure. The API and the console's strip show them. While a batch runs they are its requests in the
+order in which they run (requests that begin alike run together), as store/history.py counts them;
+once its results are written, they are the lines of the input in their order. Invariant: a part is
+named by the worst that is in it, so one failure among thousands is seen.
 """
 
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Literal
 
 import msgspec
@@ -25,6 +28,9 @@ class BatchPart(msgspec.Struct, frozen=True, kw_only=True):
     waiting: int = 0
     paused: int = 0
     dropped: int = 0
+    place: int | None = None
+    """Of lines in their order: where the first failure stands among all failures, or else the first
+    result among all results, from 0."""
 
     @property
     def state(self) -> State:
@@ -38,3 +44,34 @@ class BatchPart(msgspec.Struct, frozen=True, kw_only=True):
         if self.waiting:
             return "waiting"
         return "not_run" if self.dropped else "done"
+
+
+def edges(lines: int, most: int) -> list[int]:
+    """Where parts of so many lines begin, from 0 and evenly, at most that many; and their end."""
+    parts = min(lines, most)
+    return [number * lines // parts for number in range(parts + 1)] if parts else []
+
+
+def in_input_order(
+    places: Sequence[int], done: Sequence[int], failed: Sequence[int], *, ran: bool
+) -> list[BatchPart]:
+    """The parts between neighbouring `places` that have lines of the batch. `done`, `failed`: its
+    lines with and without success before each place; `ran`: whether an engine saw the latter, else
+    their batch ended first.
+    """
+    found: list[BatchPart] = []
+    for (first, *before), (_, *after) in pairwise(zip(places, done, failed, strict=True)):
+        good, bad = after[0] - before[0], after[1] - before[1]
+        if not good and not bad:
+            continue  # blank lines, or lines that a retry left out
+        found.append(
+            BatchPart(
+                first=first,
+                count=good + bad,
+                settled=good + bad if ran else good,
+                failed=bad if ran else 0,
+                dropped=0 if ran else bad,
+                place=before[1] if bad else before[0],
+            )
+        )
+    return found

@@ -22,6 +22,7 @@ from lowtide.core.batches.result_index import (
     key_of,
     keys_at,
     line_number_of,
+    lines_before,
     read_count,
     read_keys,
     read_records,
@@ -65,6 +66,7 @@ class ResultPages:
     def __init__(self, blobs: Blobs) -> None:
         self._blobs = blobs
         self._making: SingleFlight[None] = SingleFlight()
+        self._before: dict[tuple[str, int, int], Sequence[int]] = {}
 
     async def page(
         self, file: File, first: int, count: int, input_key: str | None = None
@@ -89,6 +91,34 @@ class ResultPages:
         candidates = await self._candidates(file, total, crc)
         lines = await self._read(file, candidates, input_key)
         return ResultPage([each for each in lines if custom_id_of(each.output) == text], total)
+
+    async def last_line(self, file: File) -> int:
+        """The line of the input that the file's last line answers; 0 where it has none. Raises
+        BlobError.
+        """
+        if not (total := await self._count(file)):
+            return 0
+        data = await self._blobs.read(_index_of(file), *records_at(total - 1, 1))
+        return _one(data).line
+
+    async def lines_before(self, file: File, places: Sequence[int]) -> Sequence[int]:
+        """How many lines of the file answer one of the first `place` lines of the input, for each
+        place. Raises BlobError.
+        """
+        key = file.blob_key, len(places), places[-1] if places else 0
+        if (known := self._before.get(key)) is not None:
+            return known
+        total = await self._count(file)
+        before = [0] * len(places)
+        for first in range(0, total, limits.INDEX_RECORDS_READ):
+            count = min(limits.INDEX_RECORDS_READ, total - first)
+            data = await self._blobs.read(_index_of(file), *records_at(first, count))
+            found = lines_before(data, places)
+            before = [sum(both) for both in zip(before, map(int, found), strict=True)]
+        if len(self._before) >= limits.LINE_STRIPS_KEPT:
+            del self._before[next(iter(self._before))]
+        self._before[key] = before
+        return before
 
     async def _candidates(
         self, file: File, total: int, crc: int

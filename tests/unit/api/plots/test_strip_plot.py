@@ -25,3 +25,19 @@ def test_neighbours_of_one_state_are_one_rectangle_as_wide_as_their_requests() -
         ("cell cell-running", "80.000%", "20.000%"),
     ]
     assert 'aria-label="500 parts: 399 done, 1 with failures, 100 running"' in svg
+
+
+def test_cells_in_the_order_of_the_input_lead_to_their_lines() -> None:
+    ended = [
+        PartObject(first=0, count=10, settled=10, failed=0, state="done", place=0),
+        PartObject(first=10, count=10, settled=10, failed=2, state="failed", place=0),
+        PartObject(first=20, count=10, settled=10, failed=3, state="failed", place=2),
+        PartObject(first=30, count=10, settled=10, failed=0, state="done", place=25),
+    ]
+    links = [each for each in ET.fromstring(strip_plot(ended, "/lines")).iter() if each.tag == "a"]
+    assert [(each.get("href"), each.get("data-count")) for each in links] == [
+        ("/lines?first=0", "10"),
+        ("/lines?kind=errors&first=0", "5"),
+        ("/lines?first=25", "10"),
+    ]
+    assert links[1].get("aria-label") == "with failures: 5 lines from line 11 on"

@@ -77,3 +77,14 @@ async def test_large_lines_are_cut_and_a_page_of_them_is_shorter(blobs: Blobs) -
     assert 1 < len(page.lines) < 40
     assert page.lines[0].is_cut
     assert page.lines[0].size == len(output(1, size))
+
+
+async def test_lines_before_a_place_of_the_input_are_counted(
+    blobs: Blobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "INDEX_RECORDS_READ", 2)
+    file = await stored(blobs, [output(line) for line in (1, 3, 4, 9, 10)])
+    pages = ResultPages(blobs)
+    assert await pages.last_line(file) == 10
+    for _ in range(2):  # read, and remembered
+        assert await pages.lines_before(file, [0, 3, 8, 10]) == [0, 2, 3, 5]

@@ -9,12 +9,13 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any, Final
 
+from markupsafe import Markup
 from starlette.requests import Request
 
 from lowtide.api.batches.history import events_of, parts_of, rates_of
 from lowtide.api.middleware.caller import services_of
 from lowtide.api.objects.batches import BatchObject
-from lowtide.api.objects.history import BatchEventObject, RateObject
+from lowtide.api.objects.history import BatchEventObject, BatchParts, RateObject
 from lowtide.api.plots.batch_plot import batch_plot
 from lowtide.api.plots.strip_plot import strip_plot
 from lowtide.core.batches.batch import Batch
@@ -52,10 +53,20 @@ async def history_context(request: Request, batch: Batch, shown: BatchObject) ->
     gave_way, parts = await _gave_way(request, batch), await parts_of(request, batch)
     return {
         "plots": batch_plot(shown, rates, events, gave_way),
-        "strip": strip_plot(parts) if len(parts) > 1 else None,
+        "strip": _strip(request, parts),
+        "strip_has_lines": parts.in_input_order,
         "pace": pace_of(rates),
         "events": [event_row(each) for each in reversed(events)],
     }
+
+
+def _strip(request: Request, parts: BatchParts) -> Markup | None:
+    """The parts as cells; None where one part says no more than the bar of requests."""
+    if len(parts.data) < 2:
+        return None
+    base = services_of(request).settings.server.path_prefix
+    lines = f"{base}/console/batches/{parts.batch_id}/lines"
+    return strip_plot(parts.data, lines if parts.in_input_order else None)
 
 
 async def _gave_way(request: Request, batch: Batch) -> list[tuple[float, float]]:

@@ -127,6 +127,18 @@ document.addEventListener("submit", (event) => {
   else if ("slow" in event.target.dataset) event.submitter.textContent = "Waiting for the answers…";
 });
 
+// A cell of the strip is many lines: the page of lines begins at the one that was pointed at.
+document.addEventListener("click", (event) => {
+  const link = event.target.closest?.("a[data-first]");
+  if (!link || !event.detail || event.ctrlKey || event.metaKey) return;
+  const { left, width } = link.querySelector("rect").getBoundingClientRect();
+  const passed = Math.floor(((event.clientX - left) / width) * link.dataset.count);
+  const address = new URL(link.href.baseVal, location.href);
+  address.searchParams.set("first", Number(link.dataset.first) + Math.max(0, passed));
+  event.preventDefault();
+  location.href = address.href;
+});
+
 let rowAt = -1;
 const rows = () => [...document.querySelectorAll("tr[data-href]")];
 

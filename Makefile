@@ -39,7 +39,7 @@ TENANTS_ARGS ?=
 .DEFAULT_GOAL := help
 # Two targets install into one environment.
 .NOTPARALLEL:
-.PHONY: help run test test-random sim sim-long lint coverage check format docs docs-site bench bench-live bench-tenants bench-console bench-fleet webhook-kills big-files million-lines million-rows demo screenshots test-clients test-console test-cookbook test-pages test-real test-ray test-chaos test-vllm fuzz-api pins wheel vllm-wheel clean
+.PHONY: help run test test-random sim sim-long lint coverage check format docs docs-site bench bench-live bench-tenants bench-console bench-console-cost bench-fleet webhook-kills big-files million-lines million-rows demo screenshots test-clients test-console test-cookbook test-pages test-real test-ray test-chaos test-vllm fuzz-api pins wheel vllm-wheel clean
 
 help: ## list the targets
 	@awk -F ' *## *' '/^[a-z-]+:.*## / { sub(/:.*/, "", $$1); printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -110,8 +110,12 @@ million-rows: $(VENV)/.ready-requirements-test ## a table of a million rows, and
 bench-tenants: $(VENV)/.ready-requirements-test ## one good tenant among ten hostile ones, for ten minutes
 	$(PY) -m bench.hostile_tenants $(TENANTS_ARGS)
 
-bench-console: $(VENV)/.ready-requirements-test ## pages of a million lines and of ten thousand batches, and what open pages cost (minutes)
+bench-console: $(VENV)/.ready-requirements-test ## pages of a million lines and of ten thousand batches (minutes)
 	$(PY) -m bench.console $(CONSOLE_ARGS)
+
+bench-console-cost: $(VENV)/.ready-requirements-test ## what twenty open pages, and the history that they show, take from a running batch (eight minutes)
+	$(PY) -m bench.console_cost pages
+	$(PY) -m bench.console_cost history
 
 bench-fleet: $(VENV)/.ready-requirements-test ## lines on 32 engines that come and go, processes killed: make bench-fleet FLEET_ARGS='--lines 10000000 --seconds 20000'
 	$(PY) -m bench.fleet $(FLEET_ARGS)

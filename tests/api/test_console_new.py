@@ -49,7 +49,9 @@ def test_a_file_is_uploaded_priced_and_made_a_batch_without_a_script(env: Env) -
     cookie = sign_in(tenant)
     form_page = get(env.http_api, NEW, cookie).body.decode()
     assert form_page.index('name="csrf"', form_page.index("multipart")) < form_page.index('"file"')
+    webhook = tenant.ask("POST", "/v1/webhooks", {"url": "https://93.184.216.34/"}).json["id"]
     path, page = draft_of(tenant, cookie, line(1, max_tokens=10) + line(2, max_tokens=10))
+    assert f'<option value="{webhook}">' in page
     told = tenant.ask(
         "POST",
         "/v1/batches",
@@ -70,6 +72,7 @@ def test_a_file_is_uploaded_priced_and_made_a_batch_without_a_script(env: Env) -
         "name": "tonight",
         "priority": "2",
         "completion_window": "36h",
+        "webhook": webhook,
     }
     pressed = [post(env.http_api, path, cookie, **fields) for _ in range(2)]
     assert [each.status for each in pressed] == [303, 303]
@@ -79,6 +82,15 @@ def test_a_file_is_uploaded_priced_and_made_a_batch_without_a_script(env: Env) -
     assert first == f"/console/batches/{batch['id']}"
     assert batch["metadata"] == {"name": "tonight"}
     assert (batch["priority"], batch["completion_window"]) == (2, "36h")
+    assert batch["webhook"] == webhook
+
+
+def test_the_first_lines_are_shown_as_they_will_be_sent(env: Env) -> None:
+    tenant = env.tenant()
+    content = b"".join(line(number, text=f"<i>sea {number}</i>") for number in range(1, 8))
+    _, page = draft_of(tenant, sign_in(tenant), content)
+    assert re.findall(r'<div class="text"><i>sea (\d)</i>', page) == ["1", "2", "3", "4", "5"]
+    assert "Run the first 5 now" in page
 
 
 def test_bad_lines_are_told_by_number_code_and_message_and_nothing_can_be_created(env: Env) -> None:

@@ -7,13 +7,16 @@ import re
 from secrets import token_hex
 from typing import Final
 
+import msgspec
 from starlette.requests import Request
 
 from lowtide import limits
 from lowtide.api.batches.batches import estimate_of
 from lowtide.api.console.batches.batch_rows import Context
+from lowtide.api.console.batches.shown_lines import shown_line
 from lowtide.api.files.uploads import public_base
 from lowtide.api.middleware.caller import identify, require, services_of
+from lowtide.api.objects.lines import LineObject
 from lowtide.core.batches.line import ENDPOINTS
 from lowtide.core.files.file import File
 from lowtide.core.reporting.standing import Standing
@@ -51,8 +54,44 @@ async def load_draft(request: Request, file_id: str) -> Context:
         ],
         "address": public_base(request),
         "once": token_hex(16),
-        "first": None,
+        "first": [
+            shown_line(line_to_be_sent(place, line))
+            for place, line in enumerate(await first_lines(request, file_id))
+        ],
+        "is_run": False,
+        "webhooks": await services.webhooks.all_of(caller.project_id),
     }
+
+
+async def first_lines(request: Request, file_id: str) -> list[bytes]:
+    """The first lines of a file that are not blank; none where the first is too long. Raises
+    LowtideError for an unknown file.
+    """
+    services = services_of(request)
+    file = await services.files.get_ready(identify(request).project_id, file_id)
+    length = min(file.bytes, limits.FIRST_LINES_BYTES_MAX)
+    head = bytearray()
+    async for block in services.files.stream(file, 0, length):
+        head += block
+        if head.count(b"\n") >= limits.FIRST_LINES:
+            break
+    lines = bytes(head).split(b"\n")
+    if length < file.bytes:
+        lines.pop()  # the end of it was not read
+    return [each for each in lines if each.strip()][: limits.FIRST_LINES]
+
+
+def line_to_be_sent(place: int, line: bytes, result: bytes | None = None) -> LineObject:
+    """The line at that place of the first ones, and what it came to where it was run."""
+    size = len(result or b"")
+    fits = max(size, len(line)) <= limits.PAGE_LINE_BYTES_MAX
+    return LineObject(
+        place=place,
+        line=place + 1,
+        bytes=size,
+        result=msgspec.Raw(result) if fits and result else None,
+        request=msgspec.Raw(line) if fits else None,
+    )
 
 
 async def _endpoint_in(request: Request, file: File) -> str:

@@ -14,10 +14,10 @@ from starlette.routing import Route
 
 from lowtide import limits
 from lowtide.api.console.answers import Fields, form_on, show
+from lowtide.api.console.batches.draft_views import first_lines, line_to_be_sent
 from lowtide.api.console.batches.shown_lines import ShownLine, shown_line
 from lowtide.api.middleware.caller import identify, services_of
 from lowtide.api.middleware.console_paths import DRAFTS
-from lowtide.api.objects.lines import LineObject
 from lowtide.core.bodies.body_bounds import require_bounded
 from lowtide.core.errors import LowtideError
 from lowtide.core.live.flex import read_flex, with_fields
@@ -41,31 +41,14 @@ _decode = msgspec.json.Decoder(_Line).decode
 async def run_first_lines(request: Request, fields: Fields) -> Response:
     """Runs them at once, and shows each with its answer."""
     file_id: str = request.path_params["file_id"]
-    lines = await _first_lines(request, file_id)
+    lines = await first_lines(request, file_id)
+    if not lines:
+        raise LowtideError("invalid_request", "The first line is too long to be run from here.")
     endpoint = fields.get("endpoint", "")
     shown = await asyncio.gather(
         *(_run(request, place, line, endpoint) for place, line in enumerate(lines))
     )
-    return await show(request, f"{DRAFTS}{file_id}", first=shown)
-
-
-async def _first_lines(request: Request, file_id: str) -> list[bytes]:
-    """The first lines that are not blank. Raises LowtideError for an unknown file."""
-    services = services_of(request)
-    file = await services.files.get_ready(identify(request).project_id, file_id)
-    length = min(file.bytes, limits.FIRST_LINES_BYTES_MAX)
-    head = bytearray()
-    async for block in services.files.stream(file, 0, length):
-        head += block
-        if head.count(b"\n") >= limits.FIRST_LINES:
-            break
-    lines = bytes(head).split(b"\n")
-    if length < file.bytes:
-        lines.pop()  # the end of it was not read
-    first = [each for each in lines if each.strip()][: limits.FIRST_LINES]
-    if not first:
-        raise LowtideError("invalid_request", "The first line is too long to be run from here.")
-    return first
+    return await show(request, f"{DRAFTS}{file_id}", first=shown, is_run=True)
 
 
 async def _run(request: Request, place: int, line: bytes, endpoint: str) -> ShownLine:
@@ -76,17 +59,7 @@ async def _run(request: Request, place: int, line: bytes, endpoint: str) -> Show
         answer = {"error": {"code": error.code, "message": error.message}}
     except (StoreError, BlobError):
         answer = {"error": {"code": "storage_unavailable", "message": "Try again in a moment."}}
-    result = msgspec.json.encode(answer)
-    fits = max(len(result), len(line)) <= limits.PAGE_LINE_BYTES_MAX
-    return shown_line(
-        LineObject(
-            place=place,
-            line=place + 1,
-            bytes=len(result),
-            result=msgspec.Raw(result) if fits else None,
-            request=msgspec.Raw(line) if fits else None,
-        )
-    )
+    return shown_line(line_to_be_sent(place, line, msgspec.json.encode(answer)))
 
 
 async def _answer(request: Request, line: bytes, endpoint: str) -> dict[str, Any]:

@@ -62,6 +62,7 @@ async def create(request: Request, fields: Fields) -> Response:
         completion_window=fields.get("completion_window", "").strip() or None,
         priority=whole_number(fields.get("priority", "").strip(), "priority"),
         metadata=with_name({}, fields.get("name", "").strip()),
+        webhook=fields.get("webhook", "").strip() or None,
     )
     key = key_of(request, "batch", asked, fields.get("once"))
     created = await services_of(request).batches.create(

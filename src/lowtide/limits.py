@@ -164,6 +164,7 @@ LINE_STRIPS_KEPT: Final = 64  # counts of a file's lines, which never change: a 
 FORECAST_BATCHES_SHOWN: Final = 100  # of one model, those that are due first
 CONSOLE_COURSES_DRAWN: Final = 12  # of these on the page of the week: a row each
 CONSOLE_ENGINES_DRAWN: Final = 12  # on the page of all engines; each has a page of its own, too
+REPLICAS_TOGETHER_S: Final = 60.0  # of the rates of all engines together: steady, and not old
 CONSOLE_STREAMS_MAX: Final = 256  # pages that are kept up to date; the others load again
 
 # ---- what a batch says about itself ----

@@ -141,7 +141,7 @@ def test_parts_of_an_ended_batch_are_its_lines_in_their_order(
 # ---- engines
 
 
-def report_engine(env: Env, name: str) -> None:
+def report_engine(env: Env, name: str, ago: timedelta = timedelta(minutes=1)) -> None:
     now = env.http_api.clock.now()
     report = WorkerReport(
         worker_id="w",
@@ -161,7 +161,7 @@ def report_engine(env: Env, name: str) -> None:
         gave_way_s=4.0,
         taken_back=1,
     )
-    rows = [ReplicaRow(name, bucket_begin(now - timedelta(minutes=1)), part)]
+    rows = [ReplicaRow(name, bucket_begin(now - ago), part)]
     for writer in ("p", "q"):
         env.http_api.run(env.http_api.store.history.write_replicas(writer, rows))
 
@@ -198,6 +198,23 @@ def test_an_engine_that_there_is_not_and_hours_beyond_what_is_kept_are_refused(e
     for hours in ("0", "37", "x"):
         answer = env.http_api.ask("GET", f"/v1/admin/engines/rack-1/history?hours={hours}")
         assert answer.status == 400
+
+
+def test_the_engines_tell_what_they_did_together_in_the_last_minute(env: Env) -> None:
+    report_engine(env, "rack-1", timedelta())
+    totals = env.http_api.ask("GET", "/v1/admin/engines").json["totals"]
+    assert (totals["engines"], totals["ready"], totals["waiting_requests"]) == (1, 1, 0)
+    assert 12 / 90 <= totals["requests_per_s"] <= 12 / 60
+    assert 600 / 90 <= totals["tokens_per_s"] <= 600 / 60
+    assert (totals["live_streams"], totals["gave_way_s"]) == (4, 8.0)
+    assert totals["live_ttft_p99_s"] == pytest.approx(0.25, rel=0.2)
+    batch_id = create(env, 5)
+    env.plan()
+    assert env.http_api.ask("GET", "/v1/admin/engines").json["totals"]["waiting_requests"] == 5
+    env.settle(batch_id, ok=[1])
+    page = env.http_api.ask("GET", "/", None, {"accept": "text/html"}).body.decode()
+    assert ">1 of 1</a>" in page
+    assert "batch gave way" in page
 
 
 # ---- the week

@@ -12,8 +12,8 @@ from typing import Final
 from markupsafe import Markup, escape
 
 FILTERS: Final = (
-    "count", "duration", "dollars", "instant", "percent", "rate", "share_of", "shell_word",
-    "short_model",
+    "count", "duration", "dollars", "instant", "latency", "percent", "rate", "share_of",
+    "shell_word", "short_model",
 )  # fmt: skip
 
 _STEPS: Final = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
@@ -35,6 +35,11 @@ def duration(seconds: float | None) -> str:
             rest = left % size // smaller
             return f"{left // size} {unit}" + (f" {rest:02d} {name}" if rest else "")
     return f"{left} s"
+
+
+def latency(seconds: float) -> str:
+    """A time to wait, in milliseconds below a second."""
+    return f"{1000 * seconds:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
 
 
 def dollars(amount: str) -> str:

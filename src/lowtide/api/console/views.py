@@ -64,7 +64,7 @@ VIEWS: Final[Sequence[View]] = (
         re.compile(r"/(?:console(?:/batches)?)?"),
         "batches.html",
         load_batches,
-        {"batches": "parts/batches.html"},
+        {"fleet": "parts/fleet.html", "batches": "parts/batches.html"},
     ),
     View(
         re.compile(r"/console/batches/(?P<batch_id>[^/]+)"),

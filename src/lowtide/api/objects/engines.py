@@ -64,9 +64,29 @@ class SourceObject(msgspec.Struct, frozen=True, kw_only=True):
     workers: tuple[str, ...] = ()
 
 
+class EngineTotals(msgspec.Struct, frozen=True, kw_only=True):
+    """All replicas together. `ready`: those of `engines` that take batch calls; `in_flight` of
+    `window` batch calls, `free` of them in replicas that take more; `waiting_requests` of batches
+    that run. Rates of batches, and live streams, are of about the last minute: in how many seconds
+    99 of 100 streams had their first byte (null where none began), and for how long batch gave way.
+    """
+
+    engines: int
+    ready: int
+    in_flight: int
+    window: int
+    free: int
+    waiting_requests: int
+    requests_per_s: float
+    tokens_per_s: float
+    live_streams: int
+    live_ttft_p99_s: float | None
+    gave_way_s: float
+
+
 class EngineList(msgspec.Struct, frozen=True, kw_only=True):
     """All replicas by name, all workers that reported within a day, where engines are found, and
-    what starts and stops them.
+    what starts and stops them. `totals` null: told by a command that asks no server.
     """
 
     object: Literal["list"] = "list"
@@ -74,3 +94,4 @@ class EngineList(msgspec.Struct, frozen=True, kw_only=True):
     workers: list[WorkerObject]
     sources: list[SourceObject] = []
     scalers: list[ScalerObject] = []
+    totals: EngineTotals | None = None

@@ -2,7 +2,7 @@
 
 from rich.markup import escape
 
-from lowtide.api.objects.engines import EngineList, EngineObject, SourceObject
+from lowtide.api.objects.engines import EngineList, EngineObject, EngineTotals, SourceObject
 from lowtide.api.objects.scale import ScalerObject
 from lowtide.cli.accounts.admin_target import AdminTarget, open_admin
 from lowtide.cli.client.objects import read_view
@@ -59,11 +59,29 @@ def engines(
     own = {each.name: None for each in listed.data if each.load and each.load.bounds_steps}
     if own:
         console.info(escape(f"Not paced, as the scheduler class does it inside: {', '.join(own)}."))
+    if listed.totals is not None:
+        console.info(totals_line(listed.totals))
     for each in listed.data:
         if each.reason:
             console.write(f"{escape(each.name)}: {escape(each.reason)}")
             if each.remedy:
                 console.write(f"  {escape(each.remedy)}")
+
+
+def totals_line(totals: EngineTotals) -> str:
+    """All engines together."""
+    words = (
+        f"{totals.ready:,} of {totals.engines:,} take batch calls: {totals.in_flight:,} of"
+        f" {totals.window:,} in flight, {totals.free:,} free, {totals.waiting_requests:,} requests"
+        f" wait. In the last minute {totals.requests_per_s:,.1f} requests/s and"
+        f" {totals.tokens_per_s:,.0f} tokens/s of batches"
+    )
+    if totals.live_ttft_p99_s is not None:
+        words += f"; {totals.live_streams:,} live streams, first byte p99"
+        words += f" {totals.live_ttft_p99_s * 1000:,.0f} ms"
+    if totals.gave_way_s:
+        words += f"; batch gave way for {totals.gave_way_s:,.0f} s"
+    return f"{words}."
 
 
 def source_line(source: SourceObject, workers: int) -> str:

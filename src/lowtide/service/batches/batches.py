@@ -281,6 +281,10 @@ class BatchService:
             )
         return reported
 
+    async def waiting(self) -> int:
+        """Requests of batches that run, of all projects, which no worker has taken yet."""
+        return (await self._store.batches.queue()).waiting_requests
+
     async def foresee(self, draft: CheckedBatchRequest, model: str | None = None) -> Feasibility:
         """Whether the window can be kept, by the first lines of the file. `model`: of all lines,
         whatever they name.

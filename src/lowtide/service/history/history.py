@@ -6,13 +6,21 @@ last look is added from its own counters, so rates add up to its counts at any t
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import reduce
 
 from lowtide import limits
 from lowtide.core.batches.batch import Batch
 from lowtide.core.history.batch_events import BatchEvent, events_of
 from lowtide.core.history.batch_history import BatchHistory, BatchTotals, RateSpan, advanced, spans
 from lowtide.core.history.batch_parts import BatchPart
-from lowtide.core.history.replica_history import ReplicaSpan, bucket_begin, spans_of, stretches
+from lowtide.core.history.replica_history import (
+    EMPTY,
+    ReplicaPart,
+    ReplicaSpan,
+    bucket_begin,
+    spans_of,
+    stretches,
+)
 from lowtide.core.reporting.worker_report import WorkerReport
 from lowtide.ports.clock import Clock
 from lowtide.ports.history import HistoryStore
@@ -55,6 +63,16 @@ class HistoryService:
         rows = await self._store.of_replicas(names, since) if names else {}
         most = limits.REPLICA_SPANS_MAX
         return {name: spans_of(rows.get(name, ()), since, until, most) for name in names}
+
+    async def together(self, names: Collection[str]) -> tuple[float, ReplicaPart]:
+        """What these replicas did together in about the last minute, and how long that is in
+        seconds.
+        """
+        until = self._clock.now()
+        since = bucket_begin(until - timedelta(seconds=limits.REPLICAS_TOGETHER_S))
+        rows = await self._store.of_replicas(names, since) if names else {}
+        parts = (row.part for found in rows.values() for row in found)
+        return (until - since).total_seconds(), reduce(ReplicaPart.plus, parts, EMPTY)
 
     async def gave_way(
         self, batch: Batch, reports: Iterable[WorkerReport]

@@ -37,3 +37,4 @@ def test_engines_are_shown_with_how_full_they_are(
     shown = ask("engines").out
     assert engine["name"] in shown
     assert "ready" in shown
+    assert ("1 of 1 take batch calls" in ask("engines").err) == (side == "server")

@@ -27,7 +27,9 @@ from lowtide.api.files.uploads import public_base
 from lowtide.api.middleware.caller import identify, services_of
 from lowtide.api.objects.accounts import UsageLine
 from lowtide.api.objects.batches import BatchObject
+from lowtide.api.objects.engines import EngineTotals
 from lowtide.api.openapi.routes import read_query
+from lowtide.api.replicas.engines import engines_of, totals_of
 from lowtide.core.batches.batch import TERMINAL, Batch
 from lowtide.core.errors import LowtideError
 from lowtide.service.batches.batches import Page
@@ -55,6 +57,7 @@ async def load_batches(request: Request) -> Context:
         identify(request).project_id, [each.input_file_id for each in shown]
     )
     return {
+        "fleet": await _fleet(request),
         "q": typed,
         "wrong": wrong,
         "batches": [row_of(each, names, without_answer(each)) for each in shown],
@@ -63,6 +66,13 @@ async def load_batches(request: Request) -> Context:
         "told": None,
         "refused": (),
     }
+
+
+async def _fleet(request: Request) -> EngineTotals | None:
+    """All engines together, for administrators: what one project waits for may be another's."""
+    if "admin" not in identify(request).scopes:
+        return None
+    return await totals_of(request, (await engines_of(request)).data)
 
 
 async def load_batch(request: Request, batch_id: str) -> Context:

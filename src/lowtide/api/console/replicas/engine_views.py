@@ -17,7 +17,7 @@ from lowtide.api.objects.history import EngineSpanObject
 from lowtide.api.plots.engine_plot import engine_plot
 from lowtide.api.plots.week_plot import course_plot, week_plot
 from lowtide.api.replicas.engine_history import histories_of
-from lowtide.api.replicas.engines import engines_named, engines_of
+from lowtide.api.replicas.engines import TAKES_CALLS, engines_named, engines_of
 from lowtide.api.replicas.forecast import forecast_of
 
 HOURS: Final = (1, 6, 36)
@@ -84,7 +84,7 @@ def _shown(listed: EngineList, engines: Sequence[EngineObject]) -> dict[str, Any
         "gone": [each for each in listed.workers if each.is_gone],
         "sources": listed.sources,
         "scalers": listed.scalers,
-        "ready": sum(each.condition in ("ready", "live_first") for each in engines),
+        "ready": sum(each.condition in TAKES_CALLS for each in engines),
     }
 
 

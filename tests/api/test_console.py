@@ -252,9 +252,10 @@ def test_a_stream_sends_the_parts_of_a_page(http_api: ApiServer) -> None:
         connection.request("GET", "/console/live?of=/", headers={"accept": "text/event-stream"})
         response = connection.getresponse()
         assert response.getheader("content-type") == "text/event-stream; charset=utf-8"
-        event = msgspec.json.decode(response.readline().removeprefix(b"data: "))
-        assert event["id"] == "batches"
-        assert "No batch yet" in event["html"]
+        lines = [response.readline() for _ in range(3)]
+        fleet, batches = (msgspec.json.decode(lines[at].removeprefix(b"data: ")) for at in (0, 2))
+        assert (fleet["id"], batches["id"]) == ("fleet", "batches")
+        assert "No batch yet" in batches["html"]
     finally:
         connection.close()
 

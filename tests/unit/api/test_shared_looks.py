@@ -41,9 +41,36 @@ async def test_a_look_that_is_too_old_is_repeated(monkeypatch: pytest.MonkeyPatc
     page.may_end.set()
     await shared.get(KEY, page.look)
     monkeypatch.setattr(limits, "CONSOLE_LOOK_SHARED_S", 0.0)
+    monkeypatch.setattr(limits, "CONSOLE_LOOKS_PER_S", 1e9)
     await shared.get(KEY, page.look)
     assert page.looks == 2
     assert len(shared._looks) == 1
+
+
+async def test_many_different_pages_together_look_no_more_often_than_few() -> None:
+    shared, page = SharedLooks(), Page()
+    page.may_end.set()
+    assert shared._age_max_s() == limits.CONSOLE_LOOK_SHARED_S
+    for number in range(20):
+        await shared.get(KEY._replace(project_id=f"p{number}"), page.look)
+    assert 20 / shared._age_max_s() == pytest.approx(limits.CONSOLE_LOOKS_PER_S)
+
+
+async def test_a_page_that_was_just_loaded_gets_a_look_that_is_new(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shared, page = SharedLooks(), Page()
+    page.may_end.set()
+    await shared.get(KEY, page.look)
+    monkeypatch.setattr(limits, "CONSOLE_LOOKS_PER_S", 1e-9)
+    monkeypatch.setattr(limits, "CONSOLE_LOOK_SHARED_S", 0.0)
+    await shared.get(KEY, page.look)
+    assert page.looks == 1
+    await shared.get(KEY, page.look, is_first=True)
+    assert page.looks == 2
+    shared.forget()
+    await shared.get(KEY, page.look)
+    assert page.looks == 3
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from starlette.responses import RedirectResponse, Response
 from lowtide.api.console.failures import Handler, told_on_a_page
 from lowtide.api.console.forms import read_form
 from lowtide.api.console.rendering import render
+from lowtide.api.console.shared_looks import SharedLooks
 from lowtide.api.console.views import shell_of, view_of
 from lowtide.api.http.errors import STATUS_OF
 from lowtide.api.middleware.caller import services_of
@@ -35,9 +36,12 @@ def form_on(page: str) -> Callable[[FormHandler], Handler]:
         async def sent(request: Request) -> Response:
             fields = await read_form(request)
             try:
-                return await act(request, fields)
+                answer = await act(request, fields)
             except LowtideError as error:
                 return await show(request, page.format(**request.path_params), error)
+            looks: SharedLooks = request.app.state.console_looks
+            looks.forget()
+            return answer
 
         return sent
 

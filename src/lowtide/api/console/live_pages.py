@@ -85,7 +85,7 @@ class _Reader:
             raise LowtideError("missing_api_key", "Sign in to the console first.")
         looks: SharedLooks = self._request.app.state.console_looks
         try:
-            look = await looks.get(self._key, self._look)
+            look = await looks.get(self._key, self._look, is_first=not self._sent)
         except (StoreError, BlobError):
             return []  # the page stays as it is until the storage is back
         changed = [part for part in look if self._sent.get(part.element) != part.digest]

@@ -115,6 +115,18 @@ def test_the_week_is_shown_to_administrators(env: Env) -> None:
     assert get(env.http_api, "/console/week", sign_in(tenant)).status == 403
 
 
+def test_a_row_of_the_list_tells_the_rate_and_whose_the_batch_is(env: Env) -> None:
+    tenant = env.tenant()
+    batch = env.running_batch(tenant, requests=600)
+    text = get(env.http_api, "/", sign_in(tenant)).body.decode()
+    assert "/s</span>" not in text, "nothing has ended"
+    assert f'title="the key that made it">{tenant.key_id}</td>' in text
+    env.http_api.run(tenant.worker.lease(batch.id, ["m"]))
+    env.http_api.run(tenant.worker.settle(batch.id, ok=[1, 2]))
+    text = get(env.http_api, "/", sign_in(tenant)).body.decode()
+    assert re.search(r'title="requests a second since they began">[\d.,]+/s</span>', text)
+
+
 def test_the_strip_of_an_ended_batch_leads_to_its_lines(env: Env) -> None:
     tenant = env.tenant()
     batch = env.ended_batch(tenant)

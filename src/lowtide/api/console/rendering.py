@@ -36,6 +36,7 @@ def environment() -> Environment:
         autoescape=True,
         finalize=shown,
         undefined=StrictUndefined,
+        auto_reload=False,  # else each use asks the disk whether the file has changed
         trim_blocks=True,
         lstrip_blocks=True,
     )

@@ -1,10 +1,11 @@
 """What rows, bars and steps of pages and reports say of a batch, beside the API's fields. Pure."""
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any, Final, get_args
 
 from lowtide.api.objects.batches import BatchObject
-from lowtide.core.batches.batch import STEERABLE, TERMINAL
+from lowtide.core.batches.batch import STEERABLE, TERMINAL, Batch
 from lowtide.core.batches.failures import FailureGroup
 from lowtide.core.batches.line import UnexecutedCode
 
@@ -45,6 +46,16 @@ def row_of(batch: BatchObject, filenames: Mapping[str, str], unrun: int = 0) -> 
         "has_ended": batch.status in TERMINAL,
         "is_steerable": batch.status in STEERABLE,
     }
+
+
+def mean_rate(batch: Batch, now: datetime) -> float | None:
+    """Requests a second since they began, of a batch that runs; None where none has ended, or a
+    hold bars them."""
+    if batch.status != "in_progress" or batch.in_progress_at is None or batch.holds:
+        return None
+    seconds = (now - batch.in_progress_at).total_seconds()
+    done = batch.counts.completed + batch.counts.failed
+    return done / seconds if done and seconds > 0 else None
 
 
 _STEPS: Final = (

@@ -13,6 +13,7 @@ from lowtide.api.batches.costs import costs_of
 from lowtide.api.batches.lines import ListLines, lines_of
 from lowtide.api.console.batches.batch_rows import (
     Context,
+    mean_rate,
     row_of,
     steps_of,
     unrun_in,
@@ -37,12 +38,12 @@ from lowtide.service.batches.batches import Page
 
 async def load_batches(request: Request) -> Context:
     """The newest batches that `?q=` asks for, or those behind `?after=`."""
-    services = services_of(request)
+    services, now = services_of(request), services_of(request).files.now()
     after = request.query_params.get("after") or None
     typed = request.query_params.get("q", "").strip()
     wrong, page = None, Page((), more=False)
     try:
-        which = read_filter(typed, services.files.now())
+        which = read_filter(typed, now)
     except LowtideError as error:
         wrong = error.message
     else:
@@ -60,7 +61,14 @@ async def load_batches(request: Request) -> Context:
         "fleet": await _fleet(request),
         "q": typed,
         "wrong": wrong,
-        "batches": [row_of(each, names, without_answer(each)) for each in shown],
+        "batches": [
+            {
+                **row_of(each, names, without_answer(each)),
+                "owner": batch.user_id,
+                "rate": mean_rate(batch, now),
+            }
+            for each, batch in zip(shown, page.batches, strict=True)
+        ],
         "after": after,
         "older": shown[-1].id if page.more else None,
         "told": None,

@@ -155,6 +155,26 @@ def test_plots_are_drawn_and_events_come_without_loading_the_page_again(
     assert all(text.strip() for text in page.locator("svg.plot text").all_text_contents())
 
 
+def test_a_click_on_the_strip_leads_to_that_line_whose_json_can_be_copied(
+    server: LiveServer, page: Page
+) -> None:
+    batch = f"{server.address}/console/batches/{create(server.address, 4, 'four lines')}"
+    page.goto(batch)
+    strip = page.locator(".plot-strip a")
+    expect(strip).to_have_attribute("data-count", "4")
+    box = strip.locator("rect").bounding_box()
+    assert box is not None
+    page.mouse.click(box["x"] + 0.6 * box["width"], box["y"] + 5)
+    page.wait_for_url(f"{batch}/lines?first=2")
+    expect(page.locator("article .id")).to_have_text(["r2", "r3"])
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.get_by_text("JSON").first.click()
+    page.get_by_role("button", name="Copy").first.click()
+    expect(page.get_by_role("button", name="Copied")).to_be_visible()
+    copied = msgspec.json.decode(page.evaluate("navigator.clipboard.readText()"))
+    assert copied["result"]["custom_id"] == "r2"
+
+
 def test_pages_keep_the_rules_of_accessibility(server: LiveServer, browser: Browser) -> None:
     assert violations_of_all_pages(server, browser) == {}
 

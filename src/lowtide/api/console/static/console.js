@@ -27,6 +27,19 @@ function localize(root) {
   }
 }
 
+// Browsers let pages write to the clipboard over https and on this machine alone.
+function addCopy(root) {
+  if (!navigator.clipboard) return;
+  for (const block of root.querySelectorAll("pre")) {
+    const button = Object.assign(document.createElement("button"), { type: "button", className: "copy", textContent: "Copy" });
+    button.addEventListener("click", async () => {
+      await navigator.clipboard.writeText(block.querySelector("code").textContent);
+      button.textContent = "Copied";
+    });
+    block.append(button);
+  }
+}
+
 function say(text) {
   const place = document.getElementById("connection");
   if (place) place.textContent = text;
@@ -41,6 +54,7 @@ function replace({ id, html }) {
   element.querySelectorAll("details").forEach((each, place) => { each.open = open[place] ?? each.open; });
   for (const each of element.querySelectorAll("input[type=checkbox]")) each.checked = chosen.has(each.value);
   localize(element);
+  addCopy(element);
   mark(rowAt);
   count();
 }
@@ -209,5 +223,6 @@ if (drop) {
 }
 
 localize(document);
+addCopy(document);
 count();
 listen();

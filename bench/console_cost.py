@@ -45,8 +45,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("what", choices=("pages", "history"))
     parser.add_argument("--keys", action="store_true", help="each page with a session of its own")
-    parser.add_argument("--seconds", type=float, default=170.0, help="of turns")
-    parser.add_argument("--lines", type=int, default=1_500_000, help="of the batch")
+    parser.add_argument("--seconds", type=float, default=150.0, help="of turns")
+    parser.add_argument("--lines", type=int, default=2_000_000, help="of the batch")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as name, backend() as engine:
         folder, settings = Path(name), SETTINGS

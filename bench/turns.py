@@ -79,7 +79,11 @@ def _stretch(count: Callable[[], int], pid: int, seconds: float) -> Stretch:
 
 
 def summary(found: Sequence[Pair]) -> dict[str, Any]:
-    """The ratios with over without, each as its mean and 95 % interval."""
+    """The ratios with over without, each as its mean and 95 % interval. Raises RuntimeError where
+    there is no pair.
+    """
+    if not found:
+        raise RuntimeError("the work ended before the first pairs: give it more lines")
     return {
         "pairs": len(found),
         "requests_per_s": round(statistics.mean(each.off.rate for each in found)),

@@ -162,9 +162,10 @@ def test_a_click_on_the_strip_leads_to_that_line_whose_json_can_be_copied(
     page.goto(batch)
     strip = page.locator(".plot-strip a")
     expect(strip).to_have_attribute("data-count", "4")
-    box = strip.locator("rect").bounding_box()
+    cell = strip.locator("rect")
+    box = cell.bounding_box()
     assert box is not None
-    page.mouse.click(box["x"] + 0.6 * box["width"], box["y"] + 5)
+    cell.click(position={"x": 0.6 * box["width"], "y": 5})
     page.wait_for_url(f"{batch}/lines?first=2")
     expect(page.locator("article .id")).to_have_text(["r2", "r3"])
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])

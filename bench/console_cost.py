@@ -64,9 +64,9 @@ def main() -> None:
                 client.headers["authorization"] = f"Bearer {key}"
             batch_id = running_batch(client, folder, asked.lines)
             beside = Beside(engine, client, server, batch_id, asked.seconds)
-            found = beside.pages(key) if asked.what == "pages" else beside.history(switch)
+            measured = beside.pages(key) if asked.what == "pages" else beside.history(switch)
     told = {"what": asked.what, "keys": asked.keys, "lines": asked.lines}
-    print(json.dumps(told | summary(found)))
+    print(json.dumps(told | summary(measured)))
 
 
 class Beside:
@@ -86,11 +86,11 @@ class Beside:
         paths = ["/"] * (PAGES // 2) + [f"/console/batches/{self._batch_id}"] * (PAGES // 2)
         cookies = [sign_in(self._server.address, key) if key else "" for _ in paths]
         with Readers(self._server.address, list(zip(paths, cookies, strict=True))) as readers:
-            found = self._pairs(readers.switch, PAGES_STRETCH_S)
+            measured = self._pairs(readers.switch, PAGES_STRETCH_S)
             tell(f"{readers.events:,} events, {readers.bytes:,} bytes")
             if not readers.events:
                 raise RuntimeError("no open page was told anything")
-        return found
+        return measured
 
     def history(self, switch: Path) -> list[Pair]:
         """With history written, and without."""

@@ -55,7 +55,7 @@ def pairs(
     `pid`: the process whose processor time counts. A block that the work did not outlast is left
     out.
     """
-    found: list[Pair] = []
+    measured: list[Pair] = []
     until = time.monotonic() + seconds
     while time.monotonic() + len(_ORDER) * (stretch_s + SETTLES_S) < until:
         block: list[Stretch] = []
@@ -65,10 +65,10 @@ def pairs(
             block.append(_stretch(count, pid, stretch_s))
         if has_ended():
             break
-        found += [Pair(block[0], block[1]), Pair(block[3], block[2])]
-        tell(" ".join(f"{each.on.rate / each.off.rate:.3f}" for each in found[-2:]))
+        measured += [Pair(block[0], block[1]), Pair(block[3], block[2])]
+        tell(" ".join(f"{each.on.rate / each.off.rate:.3f}" for each in measured[-2:]))
     switch(False)
-    return found
+    return measured
 
 
 def _stretch(count: Callable[[], int], pid: int, seconds: float) -> Stretch:
@@ -78,21 +78,21 @@ def _stretch(count: Callable[[], int], pid: int, seconds: float) -> Stretch:
     return Stretch(count() - requests, took, cpu)
 
 
-def summary(found: Sequence[Pair]) -> dict[str, Any]:
+def summary(measured: Sequence[Pair]) -> dict[str, Any]:
     """The ratios with over without, each as its mean and 95 % interval. Raises RuntimeError where
     there is no pair.
     """
-    if not found:
+    if not measured:
         raise RuntimeError("the work ended before the first pairs: give it more lines")
     return {
-        "pairs": len(found),
-        "requests_per_s": round(statistics.mean(each.off.rate for each in found)),
-        "rate": interval([each.on.rate / each.off.rate for each in found]),
+        "pairs": len(measured),
+        "requests_per_s": round(statistics.mean(each.off.rate for each in measured)),
+        "rate": interval([each.on.rate / each.off.rate for each in measured]),
         "cpu_us_of_a_request": round(
-            1e6 * statistics.mean(each.off.cpu_of_a_request_s for each in found), 1
+            1e6 * statistics.mean(each.off.cpu_of_a_request_s for each in measured), 1
         ),
         "cpu": interval(
-            [each.on.cpu_of_a_request_s / each.off.cpu_of_a_request_s for each in found]
+            [each.on.cpu_of_a_request_s / each.off.cpu_of_a_request_s for each in measured]
         ),
     }
 

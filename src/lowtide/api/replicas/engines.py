@@ -24,9 +24,9 @@ TAKES_CALLS: Final = frozenset({"ready", "live_first"})
 @routes.add("GET", "/v1/admin/engines", answers(EngineList))
 async def engines(request: Request) -> Response:
     """Every replica as its worker reports it, every worker, and all of them together."""
-    found = await engines_of(request)
-    totals = await totals_of(request, found.data)
-    return json_response(msgspec.structs.replace(found, totals=totals))
+    listed = await engines_of(request)
+    totals = await totals_of(request, listed.data)
+    return json_response(msgspec.structs.replace(listed, totals=totals))
 
 
 async def engines_of(request: Request) -> EngineList:

@@ -59,12 +59,12 @@ def in_input_order(
     lines with and without success before each place; `ran`: whether an engine saw the latter, else
     their batch ended first.
     """
-    found: list[BatchPart] = []
+    parts: list[BatchPart] = []
     for (first, *before), (_, *after) in pairwise(zip(places, done, failed, strict=True)):
         good, bad = after[0] - before[0], after[1] - before[1]
         if not good and not bad:
             continue  # blank lines, or lines that a retry left out
-        found.append(
+        parts.append(
             BatchPart(
                 first=first,
                 count=good + bad,
@@ -74,4 +74,4 @@ def in_input_order(
                 place=before[1] if bad else before[0],
             )
         )
-    return found
+    return parts

@@ -113,8 +113,8 @@ class ResultPages:
         for first in range(0, total, limits.INDEX_RECORDS_READ):
             count = min(limits.INDEX_RECORDS_READ, total - first)
             data = await self._blobs.read(_index_of(file), *records_at(first, count))
-            found = lines_before(data, places)
-            before = [sum(both) for both in zip(before, map(int, found), strict=True)]
+            counted = lines_before(data, places)
+            before = [sum(both) for both in zip(before, map(int, counted), strict=True)]
         if len(self._before) >= limits.LINE_STRIPS_KEPT:
             del self._before[next(iter(self._before))]
         self._before[key] = before

@@ -50,9 +50,7 @@ async def parts(request: Request, batch_id: str) -> Response:
 async def parts_of(request: Request, batch: Batch) -> BatchParts:
     """The parts of a batch of the caller's project."""
     lines = await _parts_of_lines(request, batch)
-    parts = lines
-    if parts is None:
-        parts = await services_of(request).history.parts(batch)
+    parts = lines if lines is not None else await services_of(request).history.parts(batch)
     data = [
         PartObject(
             first=each.first,

@@ -73,7 +73,7 @@ class SharedLooks:
         return min(max(limits.CONSOLE_LOOK_SHARED_S, age_s), limits.CONSOLE_LOOK_AGE_MAX_S)
 
     def _forget_old(self, now: float) -> None:
-        """Forgets what nobody has asked for since it grew old."""
+        """Forgets the looks that no stream has asked for since they grew old."""
         age_max_s = self._age_max_s() + limits.CONSOLE_REFRESH_S
         old = [
             key for key, (at, task) in self._looks.items() if now - at >= age_max_s and task.done()

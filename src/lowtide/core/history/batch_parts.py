@@ -29,8 +29,8 @@ class BatchPart(msgspec.Struct, frozen=True, kw_only=True):
     paused: int = 0
     dropped: int = 0
     place: int | None = None
-    """Of lines in their order: where the first failure stands among all failures, or else the first
-    result among all results, from 0."""
+    """The place, from 0, of the first failure among all failures, or else of the first result among
+    all results; None where the parts are not lines in their order."""
 
     @property
     def state(self) -> State:

@@ -140,7 +140,7 @@ async def _objects(request: Request, batches: Sequence[Batch]) -> list[BatchObje
 
 
 async def _costs_by_model(request: Request, batch: Batch) -> Sequence[UsageLine]:
-    """Of a batch with several models; one has nothing to tell beside the sum."""
+    """Lists the costs of a batch with several models; one has nothing to tell beside the sum."""
     return () if batch.model is not None else (await costs_of(request, batch)).data
 
 

@@ -4,6 +4,8 @@ import asyncio
 import gc
 import secrets
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Final
 
@@ -23,6 +25,18 @@ class SystemClock:
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(max(0.0, seconds))
+
+
+@contextmanager
+def without_collections() -> Iterator[None]:
+    """Makes no garbage collection while modules are imported: what they make stays, and to walk it
+    again and again takes a fifth of a server's start.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def spare_collections() -> None:

@@ -18,8 +18,8 @@ def test_a_replica_shows_its_window_what_bounds_it_and_what_gave_way() -> None:
     controller = WindowController(64, window_start=64)
     one = Replica(URL, frozenset({"m"}), 64, controller=controller)
     metrics = ReplicaMetrics()
-    metrics = EngineMetrics(running=6, waiting=0, seats_max=12, kv_used=0.5)
-    controller.observe(metrics, [], 1.0)
+    polled = EngineMetrics(running=6, waiting=0, seats_max=12, kv_used=0.5)
+    controller.observe(polled, [], 1.0)
     one.resize(1.0)
     metrics.show(one, True)
     assert shown("window", bound="seats") == 12

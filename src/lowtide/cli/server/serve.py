@@ -14,6 +14,7 @@ from lowtide.cli.settings import read_settings
 from lowtide.cli.terminal.command_errors import CommandError
 from lowtide.config import Settings, settings_file
 from lowtide.data_dir import LOCK_FILE, locked_data_dir
+from lowtide.system import without_collections
 
 
 def serve(
@@ -55,10 +56,14 @@ def serve(
     settings = read_settings(config_file, flags, always_say=not as_json)
     port_asked = settings.server.port
     file = partial(settings_file, config_file, system=True)
-    from lowtide.cli.server.foreground import run_until_stopped, serve_body, work_body
-    from lowtide.cli.server.listening import bind
-    from lowtide.cli.server.reloading import SettingsReader
-    from lowtide.wiring import EmbeddedModel
+    with without_collections():
+        from lowtide.cli.server.foreground import run_until_stopped, serve_body, work_body
+        from lowtide.cli.server.listening import bind
+        from lowtide.cli.server.reloading import SettingsReader
+        from lowtide.wiring import EmbeddedModel
+
+        if role != "worker":
+            import lowtide.api.app  # noqa: F401 - what opens the HTTP API imports it in any case
 
     embedded = EmbeddedModel(model, slots=slots) if model is not None else None
     log_to_stderr()
@@ -97,8 +102,9 @@ def worker(
     as_json: JsonOption = False,
 ) -> None:
     """Start a worker: everything but the HTTP API. Many may share one database and bucket."""
-    from lowtide.cli.server.foreground import run_until_stopped, work_body
-    from lowtide.cli.server.reloading import SettingsReader
+    with without_collections():
+        from lowtide.cli.server.foreground import run_until_stopped, work_body
+        from lowtide.cli.server.reloading import SettingsReader
 
     log_to_stderr()
     outlive_hangup()

@@ -16,11 +16,6 @@ from lowtide import limits
 from lowtide.config import ScalerSettings, Settings
 from lowtide.core.replicas.scaler_asks import ReplicaNeed
 from lowtide.core.reporting.worker_report import ScalerReport
-from lowtide.engines.scalers.command import Commands, CommandScaler
-from lowtide.engines.scalers.kubernetes_scale import DeploymentScale
-from lowtide.engines.scalers.ray_scale import RayScale
-from lowtide.engines.sources.json_http import JsonApi
-from lowtide.engines.sources.kubernetes import open_api
 from lowtide.loops.replicas.ownership import OwnershipLoop
 from lowtide.loops.replicas.scalers import ScalersLoop, ScalerSpec
 from lowtide.loops.replicas.seats import Seat, SeatsLoop
@@ -35,13 +30,22 @@ _CHECKED: Final = "checked by the settings"
 
 
 def open_scaler(scaler: ScalerSettings, data_dir: Path) -> Scaler:
-    """The adapter for a scaler. Nothing is read or sent before its first look."""
+    """Returns the adapter for a scaler. Nothing is read or sent before its first look.
+
+    Each kind is imported once it is named, as of sources.
+    """
     match scaler.kind:
         case "kubernetes":
+            from lowtide.engines.scalers.kubernetes_scale import DeploymentScale
+            from lowtide.engines.sources.kubernetes import open_api
+
             assert scaler.namespace is not None and scaler.deployment is not None, _CHECKED
             api = open_api(scaler.api_url, scaler.token_file, scaler.api_ca_file)
             return DeploymentScale(api, scaler.namespace, scaler.deployment)
         case "ray":
+            from lowtide.engines.scalers.ray_scale import RayScale
+            from lowtide.engines.sources.json_http import JsonApi
+
             assert scaler.dashboard is not None and scaler.application is not None, _CHECKED
             assert scaler.deployment is not None, _CHECKED
             api = JsonApi(
@@ -52,7 +56,9 @@ def open_scaler(scaler: ScalerSettings, data_dir: Path) -> Scaler:
             return _command(scaler, data_dir)
 
 
-def _command(scaler: ScalerSettings, data_dir: Path) -> CommandScaler:
+def _command(scaler: ScalerSettings, data_dir: Path) -> Scaler:
+    from lowtide.engines.scalers.command import Commands, CommandScaler
+
     name = file_name(scaler.label)
     folder = scaler.folder or data_dir / "scalers"
     commands = Commands(

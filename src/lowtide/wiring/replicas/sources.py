@@ -11,11 +11,6 @@ from urllib.parse import urlsplit
 
 from lowtide.config import Settings, SourceSettings
 from lowtide.core.reporting.worker_report import SETTINGS_LABEL, SourceReport
-from lowtide.engines.sources.dns_records import DnsRecords
-from lowtide.engines.sources.endpoints_file import EndpointsFile
-from lowtide.engines.sources.json_http import JsonApi
-from lowtide.engines.sources.kubernetes import ServiceEndpoints, open_api
-from lowtide.engines.sources.ray_serve import RayServe
 from lowtide.loops.replicas.sources import FoundEngines, SourcesLoop
 from lowtide.ports.clock import Clock
 from lowtide.ports.sources import EngineSource
@@ -25,7 +20,10 @@ _CHECKED: Final = "checked by the settings"
 
 
 def open_source(source: SourceSettings) -> EngineSource:
-    """The adapter for a source. Nothing is read or sent before its first look."""
+    """Returns the adapter for a source. Nothing is read or sent before its first look.
+
+    Each kind is imported once it is named: together they bring a hundred modules.
+    """
     match source.kind:
         case "dns":
             return _dns(source)
@@ -34,17 +32,23 @@ def open_source(source: SourceSettings) -> EngineSource:
         case "ray":
             return _ray(source)
         case "file":
+            from lowtide.engines.sources.endpoints_file import EndpointsFile
+
             assert source.path is not None, _CHECKED
             return EndpointsFile(source.path)
 
 
 def _dns(source: SourceSettings) -> EngineSource:
+    from lowtide.engines.sources.dns_records import DnsRecords
+
     assert source.name is not None, _CHECKED
     port = source.port if isinstance(source.port, int) else 0
     return DnsRecords(source.name, port, source.nameserver)
 
 
 def _kubernetes(source: SourceSettings) -> EngineSource:
+    from lowtide.engines.sources.kubernetes import ServiceEndpoints, open_api
+
     assert source.namespace is not None and source.service is not None, _CHECKED
     api = open_api(source.api_url, source.token_file, source.api_ca_file)
     return ServiceEndpoints(
@@ -57,6 +61,9 @@ def _kubernetes(source: SourceSettings) -> EngineSource:
 
 
 def _ray(source: SourceSettings) -> EngineSource:
+    from lowtide.engines.sources.json_http import JsonApi
+    from lowtide.engines.sources.ray_serve import RayServe
+
     assert source.dashboard is not None, _CHECKED
     api = JsonApi(source.dashboard, token_file=source.token_file, ca_file=source.api_ca_file)
     port = source.port if isinstance(source.port, int) else None

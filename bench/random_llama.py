@@ -1,7 +1,7 @@
 """A Llama for vLLM that is made on the spot: settings and a tokenizer, whose weights vLLM draws.
 
-Used with `--load-format dummy`. A token is a byte, and no token ends an answer, so lengths are
-those that are asked for.
+Used with `--load-format dummy`. A token is a letter of ASCII, and none ends an answer, so lengths
+are those that are asked for.
 """
 
 import json
@@ -22,11 +22,14 @@ def random_llama(folder: Path, *, layers: int = 8, width: int = 512) -> Path:
         "num_key_value_heads": max(1, width // 256), "max_position_embeddings": 16_384,
         "rms_norm_eps": 1e-5, "rope_theta": 10_000.0, "tie_word_embeddings": True,
     }  # fmt: skip
+    bytes_as_letters = {
+        "type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False,
+    }  # fmt: skip
     tokenizer = {
         "version": "1.0",
         "added_tokens": [],
-        "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False, "use_regex": False},
-        "decoder": {"type": "ByteLevel", "add_prefix_space": False, "use_regex": False},
+        "pre_tokenizer": bytes_as_letters,
+        "decoder": bytes_as_letters,
         "model": {
             "type": "BPE",
             "vocab": {letter: place for place, letter in enumerate(letters)},
@@ -48,12 +51,12 @@ def random_llama(folder: Path, *, layers: int = 8, width: int = 512) -> Path:
 
 
 def _byte_letters() -> list[str]:
-    """The letter that stands for each byte in a byte-level vocabulary: itself where it prints, else
-    one from 256 on.
+    """What stands for each byte of ASCII in a byte-level vocabulary: itself where it prints, else a
+    letter from 256 on.
     """
-    prints = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     letters, beyond = [], 256
-    for byte in range(256):
-        letters.append(chr(byte if byte in prints else beyond))
-        beyond += byte not in prints
+    for byte in range(128):
+        is_shown = 0x21 <= byte <= 0x7E
+        letters.append(chr(byte if is_shown else beyond))
+        beyond += not is_shown
     return letters

@@ -58,8 +58,9 @@ class Engine:
             kind = "StepBoundSyncScheduler" if asked.device == "cpu" else "StepBoundScheduler"
             flags += ["--scheduler-cls", f"lowtide_vllm.scheduler.{kind}"]
         self._command = [
-            asked.vllm, "-m", "vllm.entrypoints.cli.main", "serve", model, "--port", str(port),
-            "--served-model-name", NAME, "--scheduling-policy", "priority", *flags,
+            asked.vllm, "-m", "vllm.entrypoints.openai.api_server", "--model", model,
+            "--host", "127.0.0.1", "--port", str(port), "--served-model-name", NAME,
+            "--scheduling-policy", "priority", *flags,
         ]  # fmt: skip
         self._env = os.environ | {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
         self._env |= CPU_ENV if asked.device == "cpu" else {}

@@ -1,6 +1,6 @@
 """`make bench-live`: every rule beside the same live traffic, on simulated engines.
 
-    python -m bench.live_traffic [--seeds 5] [--quick] [--write] [--only class|class-day]
+    python -m bench.live_traffic [--seeds 5] [--quick] [--write] [--only class|class-day|tolerance]
 
 Virtual time: the figures do not depend on this machine, and the same seeds give the same figures.
 `--write` puts tables and pictures into docs/live-traffic.md and docs/live-traffic-tables.md.
@@ -26,6 +26,7 @@ from bench.live_traffic.experiments import (
     play,
     race,
     races,
+    tolerance_cells,
 )
 from bench.live_traffic.prefixes import play_prefixes, prefix_runs
 
@@ -39,11 +40,14 @@ Job = tuple[Callable[..., Run], tuple[Any, ...]]
 def main() -> None:
     asked = _arguments()
     seeds = range(asked.first_seed, asked.first_seed + (1 if asked.quick else asked.seeds))
-    jobs: dict[str, list[Job]] = {"class": [(play, (cell,)) for cell in class_cells(seeds)]}
-    if asked.only in (None, "class-day"):
-        jobs["class-day"] = [(play, (cell,)) for cell in class_day_cells(seeds)]
-    if asked.only == "class-day":
-        del jobs["class"]
+    with_class = {
+        "class": class_cells, "class-day": class_day_cells, "tolerance": tolerance_cells,
+    }  # fmt: skip
+    jobs: dict[str, list[Job]] = {
+        name: [(play, (cell,)) for cell in cells_of(seeds)]
+        for name, cells_of in with_class.items()
+        if asked.only == name or (asked.only is None and name != "tolerance")
+    }
     if asked.only is None:
         jobs |= {
             "beside": [(play, (cell,)) for cell in cells(seeds)],
@@ -69,7 +73,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="one seed")
     parser.add_argument("--write", action="store_true", help="into the pages of docs/")
     parser.add_argument("--jobs", type=int, default=2, help="processes at one time")
-    parser.add_argument("--only", choices=["class", "class-day"], help="with the scheduler class")
+    parser.add_argument(
+        "--only", choices=["class", "class-day", "tolerance"], help="with the scheduler class"
+    )
     parser.add_argument("--json", type=Path, help="every run, into this file")
     return parser.parse_args()
 
@@ -99,6 +105,9 @@ def _class_tables(runs: dict[str, list[Run]]) -> dict[str, list[str]]:
     if "class" in runs:
         curve = tables.over_tolerance(runs["class"], ("steady 10/s", "steady 25/s"), CLASS)
         parts |= {"class": tables.with_class(runs["class"], LOADS, CLASS), "tolerance": curve}
+    if "tolerance" in runs:
+        loads = ("steady 10/s", "steady 25/s")
+        parts["choice"] = tables.over_tolerance(runs["tolerance"], loads, CLASS)
     if "class-day" in runs:
         parts["class-day"] = tables.with_class(runs["class-day"], LOADS, CLASS)
     return parts

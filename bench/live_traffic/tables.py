@@ -48,18 +48,18 @@ def summary(runs: Sequence[Run], loads: Iterable[str], setups: Iterable[str]) ->
 
 def with_class(runs: Sequence[Run], loads: Iterable[str], setup: str) -> list[str]:
     """Batch beside live traffic in an engine with the scheduler class, against no batch at all."""
-    rows = _head("live load", "batch", "calls", *_LIVE, "of the bound", "preempted")
+    rows = _head("live load", "batch", *_LIVE, "of the bound", "preempted")
     alone = [run for run in runs if run["rule"] == "no batch"]
     chosen = [run for run in runs if run["setup"] == setup]
     for load in loads:
         quiet = [run for run in alone if run["load"] == load]
-        cells = _grouped([run for run in chosen if run["load"] == load], "kind", "rule")
-        if quiet and cells:
-            rows.append(_row(load, "none", "", *_live(quiet, quiet), "0.00", "0"))
-        for (kind, rule), those in sorted(cells.items(), key=lambda cell: cell[0], reverse=True):
+        kinds = _grouped([run for run in chosen if run["load"] == load], "kind")
+        if quiet and kinds:
+            rows.append(_row(load, "none", *_live(quiet, quiet), "0.00", "0"))
+        for kind, those in sorted(kinds.items(), reverse=True):
             shares = _share(those, "of_bound")
             preempted = f"{_median(those, 'preemptions'):.0f}"
-            rows.append(_row(load, kind, rule, *_live(those, quiet), shares, preempted))
+            rows.append(_row(load, kind, *_live(those, quiet), shares, preempted))
     return rows
 
 
@@ -69,8 +69,8 @@ def over_tolerance(runs: Sequence[Run], loads: Iterable[str], own: str) -> list[
     for load in loads:
         here = [run for run in runs if run["load"] == load and run["kind"] == "summ"]
         quiet = [run for run in here if run["rule"] == "no batch"]
-        setups = _grouped([run for run in here if run["rule"] == "fixed 256"], "setup")
-        curve = {_tolerance(name, own): those for name, those in setups.items()}
+        setups = _grouped([run for run in here if run["rule"] == "Lowtide"], "setup")
+        curve = {_tolerance(n, own): r for n, r in setups.items() if n == own or n[:3] == "tol"}
         for tolerance, those in sorted(curve.items()):
             share = _share(those, "of_bound")
             rows.append(_row(load, f"{tolerance}", *_live(those, quiet), share))

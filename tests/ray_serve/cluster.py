@@ -69,7 +69,8 @@ class Cluster:
         config = yaml.safe_load((DEPLOY / "serve.yaml").read_text())
         config["http_options"] = {"host": "127.0.0.1", "port": self._proxy_port}
         (application,) = config["applications"]
-        application["args"] = {"command": engine_command, "start_s": PATIENCE_S}
+        command = engine_command.replace("{folder}", str(self.folder))
+        application["args"] = {"command": command, "start_s": PATIENCE_S}
         (deployment,) = application["deployments"]
         deployment |= {"num_replicas": 1, "ray_actor_options": {"num_cpus": 0}}
         deployment["graceful_shutdown_timeout_s"] = 5

@@ -2,8 +2,10 @@
 
     python tests/ray_serve/run.py --lines 3000
     python tests/ray_serve/run.py --scaler      (that of deploy/ray/lowtide.toml scales instead)
+    python tests/ray_serve/run.py --model demo --lines 200
 
-Ray from PyPI on 127.0.0.1, with the files of deploy/ray and a simulated engine in each replica, and
+Ray from PyPI on 127.0.0.1, with the files of deploy/ray and an engine in each replica: a simulated
+one, or with `--model` the embedded llama.cpp with that model, as `lowtide serve` has it. And
 `lowtide serve` beside it, whose source asks Ray's dashboard. Prints a table. Exit code 1 if a line
 was lost, came twice, or failed.
 """
@@ -24,8 +26,7 @@ from typing import Any, Final
 import httpx
 from cluster import BIN, DEPLOY, PATIENCE_S, Cluster, cluster, until
 
-MODEL: Final = "m"
-ENGINE: Final = f"{BIN}/lowtide simulate-engine --port {{port}} --model {MODEL} --max-num-seqs 16"
+SIMULATED: Final = "m"
 SOON: Final = "[scale]\ncold_start_s = 10\nhold_s = 5\n"
 QUIET_S: Final = 3.0
 """Looked at an application without a replica, to see that nothing fails meanwhile."""
@@ -34,15 +35,17 @@ QUIET_S: Final = 3.0
 class Server:
     """`lowtide serve` with one source, and a batch that runs on it."""
 
-    def __init__(self, folder: Path, dashboard: str, lines: int, *, scales: bool) -> None:
+    def __init__(
+        self, folder: Path, dashboard: str, lines: int, model: str, *, scales: bool
+    ) -> None:
         """`scales`: with the scaler that the settings of deploy/ have in comments."""
-        self.folder, self.lines = folder, lines
+        self.folder, self.lines, self._model = folder, lines, model
         text = (DEPLOY / "lowtide.toml").read_text()
         text = text.replace("http://ray-head:8265", dashboard).replace("512", "64")
         if scales:
             source, scaler = text.split("# [[scaler]]")
             text = f"{source}[[scaler]]{scaler.replace('# ', '')}{SOON}"
-        (folder / "lowtide.toml").write_text(text.replace("Qwen/Qwen2.5-7B-Instruct", MODEL))
+        (folder / "lowtide.toml").write_text(text.replace("Qwen/Qwen2.5-7B-Instruct", model))
         with (folder / "serve.log").open("wb") as log:
             self._serve = subprocess.Popen(
                 [BIN / "lowtide", "serve", "--port", "0", "--json"],
@@ -60,7 +63,7 @@ class Server:
         with (self.folder / "in.jsonl").open("w") as out:
             for number in range(self.lines):
                 message = {"role": "user", "content": f"Say {number}"}
-                body = {"model": MODEL, "messages": [message], "max_tokens": 32}
+                body = {"model": self._model, "messages": [message], "max_tokens": 32}
                 out.write(json.dumps({"custom_id": f"r{number}", "body": body}) + "\n")
         with (self.folder / "run.log").open("wb") as log:
             self._run = subprocess.Popen(
@@ -97,10 +100,10 @@ class Server:
 
 
 @contextlib.contextmanager
-def serving(ray: Cluster, lines: int, *, scales: bool) -> Iterator[Server]:
+def serving(ray: Cluster, lines: int, model: str, *, scales: bool) -> Iterator[Server]:
     folder = ray.folder / "lowtide"
     folder.mkdir()
-    server = Server(folder, ray.dashboard, lines, scales=scales)
+    server = Server(folder, ray.dashboard, lines, model, scales=scales)
     try:
         yield server
     finally:
@@ -194,6 +197,15 @@ class Story:
         return code
 
 
+def engine_command(model: str) -> str:
+    """What starts the engine of one replica, with `{port}` where its port goes, and `{folder}` for
+    one that is removed in the end.
+    """
+    if model == SIMULATED:
+        return f"{BIN}/lowtide simulate-engine --port {{port}} --model {model} --max-num-seqs 16"
+    return f"{BIN}/lowtide serve --model {model} --port {{port}} --data-dir {{folder}}/{{port}}"
+
+
 def check(server: Server) -> list[str]:
     """What is wrong with the results."""
     out = (server.folder / "out.jsonl").read_text().splitlines()
@@ -213,8 +225,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--lines", type=int, default=3000)
     parser.add_argument("--scaler", action="store_true")
+    parser.add_argument("--model", default=SIMULATED, help="a model of the embedded llama.cpp")
     args = parser.parse_args()
-    with cluster(ENGINE) as ray, serving(ray, args.lines, scales=args.scaler) as server:
+    with (
+        cluster(engine_command(args.model)) as ray,
+        serving(ray, args.lines, args.model, scales=args.scaler) as server,
+    ):
         story = Story(ray, server)
         try:
             code = story.play_scaler() if args.scaler else story.play()

@@ -29,6 +29,8 @@ export WHEEL
 FUZZ_VENV := .venvs/fuzz$(if $(PYTHON),-$(notdir $(PYTHON)))
 export PYTHON
 
+PEERS_VENV := .venvs/peers
+VLLM_VENV ?= build/vllm
 RAY_VENV := .venvs/ray$(if $(PYTHON),-$(notdir $(PYTHON)))
 DOCS_VENV := .venvs/docs$(if $(PYTHON),-$(notdir $(PYTHON)))
 # And one for the pictures of bench-live, which nothing else needs.
@@ -39,7 +41,7 @@ TENANTS_ARGS ?=
 .DEFAULT_GOAL := help
 # Two targets install into one environment.
 .NOTPARALLEL:
-.PHONY: help run test test-random sim sim-long lint coverage check format docs docs-site bench bench-live bench-tenants bench-console bench-console-cost bench-fleet webhook-kills big-files million-lines million-rows demo screenshots test-clients test-console test-cookbook test-pages test-real test-ray test-chaos test-vllm fuzz-api pins wheel vllm-wheel clean
+.PHONY: help run test test-random sim sim-long lint coverage check format docs docs-site bench bench-live bench-tenants bench-console bench-console-cost bench-fleet bench-vllm bench-peers webhook-kills big-files million-lines million-rows demo screenshots test-clients test-console test-cookbook test-pages test-real test-ray test-chaos test-vllm fuzz-api pins wheel vllm-wheel clean
 
 help: ## list the targets
 	@awk -F ' *## *' '/^[a-z-]+:.*## / { sub(/:.*/, "", $$1); printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -117,8 +119,18 @@ bench-console-cost: $(VENV)/.ready-requirements-test ## what twenty open pages, 
 	$(PY) -m bench.console_cost pages
 	$(PY) -m bench.console_cost history
 
-bench-fleet: $(VENV)/.ready-requirements-test ## lines on 32 engines that come and go, processes killed: make bench-fleet FLEET_ARGS='--lines 10000000 --seconds 20000'
+bench-fleet: $(VENV)/.ready-requirements-test ## lines on 32 engines that come and go, processes killed: make bench-fleet FLEET_ARGS='--lines 10000000 --seconds 12000'
 	$(PY) -m bench.fleet $(FLEET_ARGS)
+
+bench-vllm: $(VENV)/.ready-requirements-test ## the same work by vLLM's run-batch and through Lowtide, on the CPU (installs 2 GB, minutes)
+	sh tools/vllm_env.sh $(VLLM_VENV) $(PYTHON_VLLM)
+	$(PY) -m bench.vllm_race --vllm $(VLLM_VENV)/bin/python $(RACE_ARGS)
+
+bench-peers: $(VENV)/.ready-requirements-test ## the same, beside Ray Data and LiteLLM (installs 3 GB, twenty minutes)
+	sh tools/vllm_env.sh $(VLLM_VENV) $(PYTHON_VLLM)
+	[ -x $(PEERS_VENV)/bin/python ] || python3 -m venv $(PEERS_VENV)
+	$(PEERS_VENV)/bin/python -m pip install --quiet "ray[data]==2.60.0" "litellm==1.109.1"
+	$(PY) -m bench.vllm_race --vllm $(VLLM_VENV)/bin/python --peers $(PEERS_VENV)/bin/python $(RACE_ARGS)
 
 webhook-kills: $(VENV)/.ready-requirements-test ## a thousand webhooks across twenty kills of the server (a few minutes)
 	$(PY) -m bench.webhook_kills $(WEBHOOK_ARGS)
@@ -150,7 +162,7 @@ test-pages: $(VENV)/.ready-requirements-test $(VENV)/.ready-requirements-demo ##
 test-real: $(VENV)/.ready-requirements-test ## run against Debian's PostgreSQL and Ceph's S3 gateway (installs them)
 	$(PY) tests/real/run.py $(PYTEST_ARGS)
 
-test-ray: $(RAY_VENV)/.ready-requirements-ray ## a batch on Ray Serve while it is scaled, loses a replica and its head (minutes; Ray is 500 MB)
+test-ray: $(RAY_VENV)/.ready-requirements-ray $(RAY_VENV)/.ready-requirements-demo ## a batch on Ray Serve while it is scaled, loses a replica and its head (minutes; Ray is 500 MB): make test-ray RAY_ARGS='--model demo --lines 200'
 	$(RAY_VENV)/bin/python tests/ray_serve/run.py $(RAY_ARGS)
 
 test-chaos: $(VENV)/.ready-requirements-test ## kill, stop, cut off and starve real processes: make test-chaos ROUNDS=200 SEED=42
@@ -188,6 +200,10 @@ $(VENV)/.ready-%: %.txt pyproject.toml tools/install.sh
 $(FUZZ_VENV)/.ready-%: %.txt pyproject.toml tools/install.sh
 	@mkdir -p $(dir $(FUZZ_VENV))
 	@sh tools/install.sh $(FUZZ_VENV) $<
+	@touch $@
+
+$(RAY_VENV)/.ready-requirements-demo: requirements-demo.txt tools/install_demo.sh $(RAY_VENV)/.ready-requirements-ray
+	@sh tools/install_demo.sh $(RAY_VENV) $<
 	@touch $@
 
 $(RAY_VENV)/.ready-%: %.txt pyproject.toml tools/install.sh

@@ -26,6 +26,7 @@ Answer = tuple[str, Any]
 
 def by_ray(url: str, lines: Sequence[Line]) -> tuple[float, Iterable[Answer]]:
     """Ray Data, with a pool of processes."""
+    os.environ["RAY_AUTH_MODE"] = "disabled"  # else it leaves a token that changes every later Ray
     import ray  # type: ignore[import-not-found]
     from ray.data.llm import (  # type: ignore[import-not-found]
         HttpRequestProcessorConfig,

@@ -62,6 +62,7 @@ class Cluster:
             "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
             "PYTHONPATH": str(DEPLOY),
             "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_AUTH_MODE": "disabled",  # else a token that another Ray left here turns it on
         }
 
     def _serve_config(self, engine_command: str) -> Any:

@@ -91,6 +91,8 @@ def batch(batch: Batch, progress: Progress, cost: Cost) -> BatchObject:
         queue_position=progress.queue_position,
         eta_seconds=seconds(progress.eta_s),
         estimated_completion_at=unix(progress.completion_at),
+        cautious_eta_seconds=seconds(progress.cautious_eta_s),
+        cautious_completion_at=unix(progress.cautious_completion_at),
         feasibility=feasibility(progress.verdict),
         retry_of=batch.retry_of,
         holds=batch.holds,

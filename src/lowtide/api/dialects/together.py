@@ -72,6 +72,8 @@ def batch(batch: Batch, progress: Progress, cost: Cost) -> BatchJob:
         queue_position=progress.queue_position,
         eta_seconds=openai.seconds(progress.eta_s),
         estimated_completion_at=iso(progress.completion_at),
+        cautious_eta_seconds=openai.seconds(progress.cautious_eta_s),
+        cautious_completion_at=iso(progress.cautious_completion_at),
         feasibility=openai.feasibility(progress.verdict),
         retry_of=batch.retry_of,
         holds=batch.holds,

@@ -94,7 +94,12 @@ JobStatus = Literal["VALIDATING", "IN_PROGRESS", "COMPLETED", "FAILED", "EXPIRED
 
 
 class BatchObject(ResultFiles, frozen=True, kw_only=True):
-    """OpenAI's Batch, with Lowtide's keys after its own. Instants are Unix seconds."""
+    """OpenAI's Batch, with Lowtide's keys after its own. Instants are Unix seconds.
+
+    `cautious_eta_seconds` and `cautious_completion_at`: until when it is done at the pace that is
+    reached in four weeks of five; null where that is unknown, or not a minute later than the usual
+    end.
+    """
 
     id: str
     object: Literal["batch"] = "batch"
@@ -124,6 +129,8 @@ class BatchObject(ResultFiles, frozen=True, kw_only=True):
     queue_position: int | None = None
     eta_seconds: int | None = None
     estimated_completion_at: int | None = None
+    cautious_eta_seconds: int | None = None
+    cautious_completion_at: int | None = None
     feasibility: FeasibilityObject | None = None
     retry_of: str | None = None
     holds: tuple[str, ...] = ()
@@ -132,7 +139,12 @@ class BatchObject(ResultFiles, frozen=True, kw_only=True):
 
 
 class BatchJob(ResultFiles, frozen=True, kw_only=True):
-    """Together's BatchJob, with Lowtide's keys after its own. Instants are ISO 8601."""
+    """Together's BatchJob, with Lowtide's keys after its own. Instants are ISO 8601.
+
+    `cautious_eta_seconds` and `cautious_completion_at`: until when it is done at the pace that is
+    reached in four weeks of five; null where that is unknown, or not a minute later than the usual
+    end.
+    """
 
     id: str
     user_id: str
@@ -162,6 +174,8 @@ class BatchJob(ResultFiles, frozen=True, kw_only=True):
     queue_position: int | None
     eta_seconds: int | None
     estimated_completion_at: str | None
+    cautious_eta_seconds: int | None
+    cautious_completion_at: str | None
     feasibility: FeasibilityObject | None
     retry_of: str | None
     holds: tuple[str, ...]

@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from lowtide.api.objects.batches import BatchObject
 from lowtide.api.objects.history import BatchEventObject, RateObject
-from lowtide.api.plots.chart import Band, Chart, Curve, Mark, Role, drawn
+from lowtide.api.plots.chart import Area, Band, Chart, Curve, Mark, Role, drawn
 from lowtide.api.plots.scales import TimeScale, short_number, time_scale
 
 _FORESEEN_MAX = 3.0  # times the past: more future would leave no room for what is known
@@ -113,7 +113,8 @@ def _scale(batch: BatchObject, since: float, end: float) -> tuple[TimeScale, boo
     """The axis: what was, what is foreseen, and the deadline if it is near."""
     until, past = end, max(1.0, end - since)
     if _runs(batch):
-        until = max(end, min(batch.estimated_completion_at or end, end + _FORESEEN_MAX * past))
+        ready = batch.cautious_completion_at or batch.estimated_completion_at or end
+        until = max(end, min(ready, end + _FORESEEN_MAX * past))
     deadline = batch.expires_at
     has_deadline = deadline is not None and since < deadline <= since + 1.6 * (until - since)
     if has_deadline and deadline is not None:
@@ -135,13 +136,34 @@ def _progress(
     curves = [Curve(role="done", points=points, is_area=True, holds=False)]
     total, ready = batch.request_counts.total, batch.estimated_completion_at
     words = f"Requests done: {done:,} of {total:,}"
+    areas = []
     if _runs(batch) and ready is not None:
-        foreseen = [points[-1], (_instant(ready), float(total))]
-        curves.append(Curve(role="planned", points=_cut(foreseen, scale), holds=False))
+        usual = _cut([points[-1], (_instant(ready), float(total))], scale)
+        curves.append(Curve(role="planned", points=usual, holds=False))
         words += f", all of them foreseen for {_instant(ready):%Y-%m-%d %H:%M} UTC"
+        if (late := batch.cautious_completion_at) is not None:
+            slow = _cut([points[-1], (_instant(late), float(total))], scale)
+            areas.append(_between(usual, slow))
+            words += f", at a slow pace for {_instant(late):%Y-%m-%d %H:%M} UTC"
     return Chart(
-        scale=scale, curves=curves, words=words, bands=bands, marks=marks, top=float(total)
+        scale=scale,
+        curves=curves,
+        words=words,
+        bands=bands,
+        areas=areas,
+        marks=marks,
+        top=float(total),
     )
+
+
+def _between(
+    usual: Sequence[tuple[datetime, float]], slow: Sequence[tuple[datetime, float]]
+) -> Area:
+    """What lies between the two foreseen lines, which begin at one point."""
+    begin, (usual_at, done) = usual
+    _, (slow_at, slow_done) = slow
+    # Where the slow line leaves at the edge of the axis, the edge is a side of the area, too.
+    return Area("planned", [begin, (usual_at, done), (slow_at, done), (slow_at, slow_done)])
 
 
 def _cut(line: Sequence[tuple[datetime, float]], scale: TimeScale) -> list[tuple[datetime, float]]:

@@ -33,6 +33,13 @@ class Curve(msgspec.Struct, frozen=True, kw_only=True):
     holds: bool = True
 
 
+class Area(msgspec.Struct, frozen=True):
+    """A filled area with the corners `points`; its class is `plot-` and `role`."""
+
+    role: Role
+    points: Sequence[tuple[datetime, float]]
+
+
 class Band(msgspec.Struct, frozen=True):
     """A stretch of time in which something held: its class is `plot-` and `role`."""
 
@@ -59,6 +66,7 @@ class Chart(msgspec.Struct, frozen=True, kw_only=True):
     curves: Sequence[Curve]
     words: str
     bands: Sequence[Band] = ()
+    areas: Sequence[Area] = ()
     marks: Sequence[Mark] = ()
     top: float = 0.0
     unit: str = ""
@@ -73,6 +81,7 @@ def drawn(chart: Chart) -> Markup:
     inside = Markup("").join(
         (
             *(_band(chart.scale, each) for each in chart.bands),
+            *(_area(chart.scale, each, top) for each in chart.areas),
             *(_curve(chart.scale, each, top) for each in chart.curves),
         )
     )
@@ -123,6 +132,11 @@ def _stretches(
             stretch = []
     if stretch:
         yield stretch
+
+
+def _area(scale: TimeScale, area: Area, top: float) -> Markup:
+    corners = "L".join(f"{_x(scale, at)} {_y(value, top)}" for at, value in area.points)
+    return Markup('<path class="plot-area plot-{}" d="M{}Z"/>').format(area.role, corners)
 
 
 def _band(scale: TimeScale, band: Band) -> Markup:

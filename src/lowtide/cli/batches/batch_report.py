@@ -75,7 +75,7 @@ def show_batch(batch: BatchView) -> None:
         ("waits for", escape(batch.reason or "")),
         ("retries", escape(batch.retry_of or "")),
         ("requests", counts_of(batch)),
-        ("done in about", units.human_seconds(batch.eta_seconds) if batch.eta_seconds else ""),
+        ("done in about", _time_left(batch)),
         ("window", _window(batch)),
         ("tokens", _tokens(batch)),
         ("cost", _cost(batch)),
@@ -93,6 +93,14 @@ def show_batch(batch: BatchView) -> None:
     table.show_fields((name, value) for name, value in fields if value)
     show_warnings(batch)
     show_line_errors(batch)
+
+
+def _time_left(batch: BatchView) -> str:
+    """At the usual pace and, where that takes longer, at a slow one."""
+    usual = units.human_seconds(batch.eta_seconds) if batch.eta_seconds else ""
+    if not usual or batch.cautious_eta_seconds is None:
+        return usual
+    return f"{usual}, at a slow pace {units.human_seconds(batch.cautious_eta_seconds)}"
 
 
 def model_of(batch: BatchView) -> str:

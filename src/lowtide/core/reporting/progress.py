@@ -22,9 +22,15 @@ Stage = Literal["validation", "queuing", "processing", "aggregation"]
 
 
 class Prospect(msgspec.Struct, frozen=True):
-    """What is foreseen of a batch in progress. `eta_s` None: not foreseeable."""
+    """What is foreseen of a batch in progress: when it ends, in seconds from now.
+
+    `eta_s` is the end at the usual pace; None: not foreseeable. `cautious_eta_s` is the end at the
+    pace that is reached in four weeks of five; None: not foreseeable, or less than
+    `CAUTIOUS_ETA_GAP_S_MIN` after `eta_s`.
+    """
 
     eta_s: float | None = None
+    cautious_eta_s: float | None = None
     verdict: Feasibility = UNKNOWN
 
 
@@ -33,12 +39,15 @@ _NO_REPLICA: Final = Hold("unserved", "no replica", "no replica")
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True):
-    """`eta_s` in seconds from now; `reason` a sentence for tenants why requests of the batch wait,
-    `cause` the same with what operators may see; `verdict` whether its window can be kept."""
+    """`eta_s` and `cautious_eta_s` as in `Prospect`, with the instants of both; `reason` a sentence
+    for tenants why requests of the batch wait, `cause` the same with what operators may see;
+    `verdict` whether its window can be kept."""
 
     stage: Stage | None = None
     eta_s: float | None = None
     completion_at: datetime | None = None
+    cautious_eta_s: float | None = None
+    cautious_completion_at: datetime | None = None
     reason: str | None = None
     cause: Reason | None = None
     verdict: Feasibility = UNKNOWN
@@ -68,12 +77,14 @@ def progress_of(
     """
     models = tuple(models)
     stands = bool(batch.holds) or _is_unserved(models, batch.endpoint, standing)
-    eta = None if stands else _end_s(batch, now, prospect, in_flight_max)
+    eta, cautious_eta = (None, None) if stands else _ends_s(batch, now, prospect, in_flight_max)
     cause = waiting(batch, now, models, standing, queue, in_flight_max)
     return Progress(
         stage=stage_of(batch),
         eta_s=eta,
-        completion_at=now + timedelta(seconds=eta) if eta is not None else None,
+        completion_at=_after(now, eta),
+        cautious_eta_s=cautious_eta,
+        cautious_completion_at=_after(now, cautious_eta),
         reason=cause.public if cause is not None else None,
         cause=cause,
         verdict=prospect.verdict,
@@ -109,15 +120,20 @@ def _is_unserved(models: tuple[str, ...], endpoint: str, standing: Standing) -> 
     return any(hold is not None and hold.condition not in PASSING for hold in holds)
 
 
-def _end_s(
+def _after(now: datetime, seconds: float | None) -> datetime | None:
+    return now + timedelta(seconds=seconds) if seconds is not None else None
+
+
+def _ends_s(
     batch: Batch, now: datetime, prospect: Prospect, in_flight_max: int | None
-) -> float | None:
-    """What is foreseen of the pool, which knows the queue and the hours to come; else the batch's
-    own pace. A bound on what the organization may run makes its own pace the better witness."""
+) -> tuple[float | None, float | None]:
+    """The usual and the cautious end: what is foreseen of the pool, which knows the queue and the
+    hours to come; else the batch's own pace, of which no cautious one is known. A bound on what the
+    organization may run makes its own pace the better witness."""
     own = eta_s(batch, now)
     if prospect.eta_s is None or (own is not None and in_flight_max is not None):
-        return own
-    return prospect.eta_s
+        return own, None
+    return prospect.eta_s, prospect.cautious_eta_s
 
 
 def eta_s(batch: Batch, now: datetime) -> float | None:

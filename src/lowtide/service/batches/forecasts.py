@@ -7,6 +7,7 @@ nothing is known, or of a file whose lines could not be read.
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import cached_property
 
 import msgspec
 
@@ -55,6 +56,12 @@ class _Pool:
         self.safe = capacity_forecast(*known, "p20", hours.get(model))
         self.due = Due(backlog if self.usual is not None else ())
         self.ends_s = finish_s(backlog, self.usual) if self.usual is not None else {}
+        self._backlog = backlog
+
+    @cached_property
+    def safe_ends_s(self) -> Mapping[str, float | None]:
+        """`ends_s` of the cautious forecast."""
+        return finish_s(self._backlog, self.safe) if self.safe is not None else {}
 
 
 class _View:
@@ -202,13 +209,24 @@ def _forecast(model: str, view: _View) -> PoolForecast:
 def _prospect(parts: Iterable[Backlog], view: _View) -> Prospect:
     """The prospect of a batch, which is done when the last of its models is."""
     ends: list[float | None] = []
+    safe_ends: list[float | None] = []
     verdicts = []
     for part in parts:
-        ends.append(view.pool(part.model).ends_s.get(part.batch_id))
+        pool = view.pool(part.model)
+        ends.append(pool.ends_s.get(part.batch_id))
+        safe_ends.append(pool.safe_ends_s.get(part.batch_id))
         verdicts.append(_judged(part.model, part.cost_left, part.deadline_at, view, counted=True))
+    eta_s, safe_s = _last(ends), _last(safe_ends)
+    is_later = (
+        eta_s is not None and safe_s is not None and safe_s - eta_s >= limits.CAUTIOUS_ETA_GAP_S_MIN
+    )
+    return Prospect(eta_s, safe_s if is_later else None, combine(verdicts))
+
+
+def _last(ends: Sequence[float | None]) -> float | None:
+    """The latest of the ends; None where there is none or one is not foreseeable."""
     known = [end for end in ends if end is not None]
-    eta_s = max(known) if known and len(known) == len(ends) else None
-    return Prospect(eta_s, combine(verdicts))
+    return max(known) if known and len(known) == len(ends) else None
 
 
 def _verdicts(

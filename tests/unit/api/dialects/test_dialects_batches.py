@@ -166,6 +166,15 @@ def test_both_tell_stage_reason_and_estimate(dialect: str) -> None:
     assert answer["estimated_completion_at"] in (1795223075, "2026-11-21T01:04:35.123456Z")
 
 
+@pytest.mark.parametrize("dialect", ["openai", "together"])
+def test_both_tell_the_cautious_end(dialect: str) -> None:
+    answer = shown(dialect, batch(), Progress(cautious_eta_s=99.6, cautious_completion_at=AT))
+    assert answer["cautious_eta_seconds"] == 100
+    assert answer["cautious_completion_at"] in (1795223075, "2026-11-21T01:04:35.123456Z")
+    unknown = shown(dialect, batch())
+    assert unknown["cautious_eta_seconds"] is unknown["cautious_completion_at"] is None
+
+
 def test_a_page_always_says_whether_more_follows() -> None:
     assert sent(openai_shape.batch_page([], more=False)) == {
         "object": "list",

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from lowtide.core.batches.batch import Batch, Counts, Status
-from lowtide.core.reporting.progress import eta_s, progress_of, stage_of
+from lowtide.core.reporting.progress import Prospect, eta_s, progress_of, stage_of
 from lowtide.core.reporting.standing import NOTHING_KNOWN, Hold, Standing
 from testkit.batches import a_batch
 
@@ -97,3 +97,13 @@ def test_an_end_is_foreseen_where_what_holds_the_batch_passes_by_itself(
 ) -> None:
     told = progress_of(batch(settled=11), at(100), models=["m"], standing=standing)
     assert (told.eta_s is not None) == is_foreseen
+
+
+def test_the_cautious_end_is_told_beside_the_usual_one_that_it_belongs_to() -> None:
+    prospect = Prospect(600.0, 900.0)
+    told = progress_of(batch(settled=11), at(100), prospect=prospect)
+    assert (told.completion_at, told.cautious_completion_at) == (at(700), at(1000))
+    assert told.cautious_eta_s == 900.0
+    own = progress_of(batch(settled=11), at(100), prospect=prospect, in_flight_max=4)
+    assert own.eta_s == pytest.approx(890.0)
+    assert (own.cautious_eta_s, own.cautious_completion_at) == (None, None)

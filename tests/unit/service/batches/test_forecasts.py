@@ -1,5 +1,6 @@
 """What the verbs foresee of batches, over a real store that saw commits."""
 
+import msgspec
 import pytest
 from skipping_clock import SkippingClock
 
@@ -9,9 +10,11 @@ from lowtide.core.accounts.catalogue import Catalogue, ModelEntry
 from lowtide.core.errors import LowtideError
 from lowtide.core.reporting.standing import Standing
 from lowtide.core.scheduling.fair_queue import work_of
+from lowtide.core.scheduling.forecast import CELLS, HourOfWeek
 from lowtide.core.validation.planner import Planner
 from lowtide.core.validation.validator import Validator
 from lowtide.ports.blobs import Blobs
+from lowtide.ports.capacity import Capacity
 from lowtide.ports.store import Store
 from lowtide.service.accounts.quotas import Quotas
 from lowtide.service.batches.batches import BatchService, Created
@@ -205,3 +208,32 @@ async def test_the_course_of_all_batches_is_told_those_that_are_due_first_first(
     ]
     told = [(end - at).total_seconds() for end in ends]
     assert eta == pytest.approx(told, abs=0.001), "as each batch tells itself"
+
+
+@pytest.mark.parametrize(
+    ("safe_share", "cautious_eta_s"),
+    [(0.5, 1200.0), (0.95, None), (0.0, None)],
+    ids=["slow-weeks", "less-than-a-minute", "not-foreseeable"],
+)
+async def test_the_cautious_end_is_at_the_pace_of_four_weeks_in_five(
+    env: Env,
+    store: Store,
+    monkeypatch: pytest.MonkeyPatch,
+    safe_share: float,
+    cautious_eta_s: float | None,
+) -> None:
+    created = await env.create(600)
+    await env.worker.plan()
+    learned = await store.capacity.capacity()
+    rate = sum(part.cost_left for part in learned.backlog) / 600.0
+    cell = HourOfWeek(p20=safe_share * rate, p50=rate, weeks=8)
+
+    async def capacity() -> Capacity:
+        cells = {"test-model": dict.fromkeys(range(CELLS), cell)}
+        return msgspec.structs.replace(learned, cells=cells)
+
+    monkeypatch.setattr(store.capacity, "capacity", capacity)
+    env.clock.advance(3)
+    (progress,) = await env.verbs.progress([await env.verbs.get(P, created.batch.id)])
+    assert progress.eta_s == pytest.approx(600.0)
+    assert progress.cautious_eta_s == (cautious_eta_s and pytest.approx(cautious_eta_s))

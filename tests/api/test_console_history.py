@@ -11,8 +11,11 @@ import pytest
 from console_client import get, sign_in
 from tenant_env import Env, open_house
 
+from lowtide import limits
 from lowtide.core.history.replica_history import ReplicaPart, ReplicaRow, bucket_begin
 from lowtide.core.reporting.worker_report import ReplicaReport, WorkerReport
+from lowtide.core.scheduling.forecast import CELLS, HourOfWeek
+from lowtide.ports.capacity import Capacity
 from lowtide.service.batches.steering import PauseBatch
 
 
@@ -37,6 +40,35 @@ def test_a_batch_page_draws_its_rates_and_tells_its_events(env: Env) -> None:
         "Input is valid, requests may run 3 requests",
         f"Created by {tenant.key_id}",
     ]
+
+
+def test_a_batch_tells_when_it_is_done_at_a_slow_pace(
+    env: Env, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tenant, store, now = env.tenant(), env.http_api.store, env.http_api.clock.now()
+    replicas = (ReplicaReport(name="r", models=("m",)),)
+    report = WorkerReport(worker_id="w", seen_at=now, ttl_s=3600.0, replicas=replicas)
+    env.http_api.run(store.worker_reports.write(report, forget_before=now))
+    batch = env.running_batch(tenant)
+    env.http_api.run(tenant.worker.lease(batch.id, ["m"]))
+    env.http_api.run(tenant.worker.settle(batch.id, ok=[1]))
+    learned = env.http_api.run(store.capacity.capacity())
+    rate = sum(part.cost_left for part in learned.backlog) / 600.0
+    cells = {"m": dict.fromkeys(range(CELLS), HourOfWeek(p20=rate / 2, p50=rate, weeks=8))}
+
+    async def capacity() -> Capacity:
+        return Capacity(learned.backlog, {}, cells)
+
+    monkeypatch.setattr(store.capacity, "capacity", capacity)
+    env.http_api.clock.shift = timedelta(seconds=2 * limits.BACKLOG_AGE_S)
+    told = tenant.ask("GET", f"/v1/batches/{batch.id}").json
+    assert (told["eta_seconds"], told["cautious_eta_seconds"]) == (600, 1200)
+    apart_s = told["cautious_completion_at"] - told["estimated_completion_at"]
+    assert apart_s == pytest.approx(600, abs=1)
+    text = get(env.http_api, f"/console/batches/{batch.id}", sign_in(tenant)).body.decode()
+    assert "<small>at a slow pace: <time" in text
+    assert "between the usual and a slow pace" in text
+    assert "plot-area plot-planned" in text
 
 
 def test_a_page_tells_who_paused_a_batch_and_draws_the_pause(env: Env) -> None:

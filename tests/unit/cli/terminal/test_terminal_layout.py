@@ -6,7 +6,7 @@ import pytest
 from rich.progress import Progress
 
 from lowtide.api.objects.batches import CountsObject, LineErrorObject
-from lowtide.cli.batches.batch_report import counts_of, line_error_markup
+from lowtide.cli.batches.batch_report import counts_of, line_error_markup, show_batch
 from lowtide.cli.client.objects import BatchView
 from lowtide.cli.suggestions import suggestion
 from lowtide.cli.terminal import console, table, units
@@ -125,6 +125,25 @@ def test_instants_have_their_zone() -> None:
 def test_a_wrong_word_finds_the_command_that_was_meant(word: str, meant: str | None) -> None:
     known = ("create", "list", "get", "watch", "results", "cancel")
     assert suggestion(f"No such command '{word}'.", known) == meant
+
+
+@pytest.mark.parametrize(
+    ("cautious_eta_seconds", "shown"),
+    [(None, "11 min 00 s"), (840, "11 min 00 s, at a slow pace 14 min 00 s")],
+)
+def test_a_batch_is_done_in_a_usual_time_or_a_longer_one(
+    screen: Screen, cautious_eta_seconds: int | None, shown: str
+) -> None:
+    show_batch(
+        BatchView(
+            id="batch_1",
+            status="in_progress",
+            eta_seconds=660,
+            cautious_eta_seconds=cautious_eta_seconds,
+        )
+    )
+    (line,) = (each for each in screen.lines if each.startswith("done in about"))
+    assert line.removeprefix("done in about").strip() == shown
 
 
 @pytest.mark.parametrize(

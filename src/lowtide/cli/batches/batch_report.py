@@ -96,7 +96,7 @@ def show_batch(batch: BatchView) -> None:
 
 
 def _time_left(batch: BatchView) -> str:
-    """At the usual pace and, where that takes longer, at a slow one."""
+    """Says how long it takes at the usual pace and, where that is known, at a slow one."""
     usual = units.human_seconds(batch.eta_seconds) if batch.eta_seconds else ""
     if not usual or batch.cautious_eta_seconds is None:
         return usual

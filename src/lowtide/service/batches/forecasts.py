@@ -60,7 +60,7 @@ class _Pool:
 
     @cached_property
     def safe_ends_s(self) -> Mapping[str, float | None]:
-        """`ends_s` of the cautious forecast."""
+        """When batches end by the cautious forecast, as `ends_s` says it of the usual one."""
         return finish_s(self._backlog, self.safe) if self.safe is not None else {}
 
 

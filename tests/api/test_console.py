@@ -18,6 +18,7 @@ from lowtide import limits
 from lowtide.api.console import live_pages
 from lowtide.api.console.rendering import render
 from lowtide.config import ServerSettings, Settings
+from lowtide.core.reporting.worker_report import WorkerReport
 from testkit.patience import PATIENCE_S
 
 HOSTILE = "<script>alert(1)</script>\"'\u202etxt.exe\x1b[31m"
@@ -72,6 +73,29 @@ def test_what_others_wrote_is_shown_as_text(env: Env) -> None:
         assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
         assert "\u202e" not in text
         assert "\\u202etxt.exe\\u001b[31m" in text
+
+
+def test_the_page_of_a_batch_tells_all_that_holds_it_and_the_list_the_gravest(env: Env) -> None:
+    now = env.http_api.clock.now()
+    report = WorkerReport(worker_id="w", seen_at=now, ttl_s=3600.0)
+    env.http_api.run(env.http_api.store.worker_reports.write(report, forget_before=now))
+    tenant = env.tenant()
+    path = f"batches/{tenant.create(line('1')).json['id']}"
+    env.validate()
+    tenant.ask("POST", f"/v1/{path}/pause")
+    told = tenant.ask("GET", f"/v1/{path}").json
+    paused, unserved = told["waiting_reasons"]
+    assert (paused["kind"], paused["reason"], paused["remedy"]) == ("paused", told["reason"], None)
+    assert (unserved["kind"], unserved["reason"]) == ("model", "No replica serves the model m.")
+    assert unserved["remedy"].startswith("It goes on by itself")
+    job = tenant.ask("GET", f"/together/v1/{path}").json
+    assert job["waiting_reasons"] == told["waiting_reasons"], "no instant is known"
+    cookie = sign_in(tenant)
+    page = get(env.http_api, f"/console/{path}", cookie).body.decode()
+    assert page.index("Why it waits") < page.index("Paused: ") < page.index("No replica serves")
+    assert "<small>It goes on by itself" in page
+    listed = get(env.http_api, "/", cookie).body.decode()
+    assert "Paused: " in listed and "No replica serves" not in listed
 
 
 def test_a_page_that_there_is_not_says_so_and_leads_back(http_api: ApiServer) -> None:

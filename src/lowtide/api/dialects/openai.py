@@ -25,6 +25,7 @@ from lowtide.api.objects.batches import (
     LineErrorObject,
     OutputTokensDetails,
     ResultFiles,
+    WaitingReason,
 )
 from lowtide.api.objects.instants import unix
 from lowtide.api.objects.models import ModelListObject, ModelObject
@@ -33,6 +34,7 @@ from lowtide.core.accounts.ledger import Cost
 from lowtide.core.batches.batch import TERMINAL, Batch, BatchError, Status
 from lowtide.core.batches.completion_window import window_words
 from lowtide.core.reporting.progress import Progress
+from lowtide.core.reporting.waiting import REMEDIES
 from lowtide.core.scheduling.feasibility import Feasibility
 from lowtide.core.usage import Usage
 
@@ -88,6 +90,7 @@ def batch(batch: Batch, progress: Progress, cost: Cost) -> BatchObject:
         priority=batch.priority,
         stage=progress.stage,
         reason=progress.reason,
+        waiting_reasons=waiting_reasons(progress),
         queue_position=progress.queue_position,
         eta_seconds=seconds(progress.eta_s),
         estimated_completion_at=unix(progress.completion_at),
@@ -98,6 +101,19 @@ def batch(batch: Batch, progress: Progress, cost: Cost) -> BatchObject:
         holds=batch.holds,
         webhook=batch.webhook,
         errors_total=errors_total(batch),
+    )
+
+
+def waiting_reasons(progress: Progress) -> tuple[WaitingReason, ...]:
+    """All that holds the batch, in the words for tenants."""
+    return tuple(
+        WaitingReason(
+            kind=each.kind,
+            reason=each.public,
+            remedy=REMEDIES.get(each.kind),
+            since=unix(each.since),
+        )
+        for each in progress.causes
     )
 
 

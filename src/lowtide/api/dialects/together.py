@@ -13,13 +13,14 @@ from typing import Any, Final
 from msgspec import UNSET
 
 from lowtide.api.dialects import money, openai
-from lowtide.api.objects.batches import BatchJob, CreatedJob, JobStatus
+from lowtide.api.objects.batches import BatchJob, CreatedJob, JobStatus, JobWaitingReason
 from lowtide.api.objects.models import ModelWeights, ProjectModel, TogetherModel
 from lowtide.core.accounts.catalogue import ModelEntry
 from lowtide.core.accounts.ledger import Cost
 from lowtide.core.batches.batch import Batch, Status
 from lowtide.core.batches.completion_window import window_words
 from lowtide.core.reporting.progress import Progress
+from lowtide.core.reporting.waiting import REMEDIES
 
 STATUSES: Final = MappingProxyType[Status, JobStatus](
     {
@@ -69,6 +70,7 @@ def batch(batch: Batch, progress: Progress, cost: Cost) -> BatchJob:
         priority=batch.priority,
         stage=progress.stage,
         reason=progress.reason,
+        waiting_reasons=_waiting_reasons(progress),
         queue_position=progress.queue_position,
         eta_seconds=openai.seconds(progress.eta_s),
         estimated_completion_at=iso(progress.completion_at),
@@ -79,6 +81,18 @@ def batch(batch: Batch, progress: Progress, cost: Cost) -> BatchJob:
         holds=batch.holds,
         webhook=batch.webhook,
         errors_total=openai.errors_total(batch),
+    )
+
+
+def _waiting_reasons(progress: Progress) -> tuple[JobWaitingReason, ...]:
+    return tuple(
+        JobWaitingReason(
+            kind=each.kind,
+            reason=each.public,
+            remedy=REMEDIES.get(each.kind),
+            since=iso(each.since),
+        )
+        for each in progress.causes
     )
 
 

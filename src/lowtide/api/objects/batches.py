@@ -77,6 +77,24 @@ class FeasibilityObject(msgspec.Struct, frozen=True, kw_only=True):
     earliest_completion_window: str | None = None
 
 
+class WaitingReason(msgspec.Struct, frozen=True, kw_only=True):
+    """One condition that holds a batch. `kind` is a word for programs, `reason` the sentence with
+    its number. `remedy` says what ends it; null where `reason` does. `since`: when it began, in
+    Unix seconds; null where that is not known.
+    """
+
+    kind: str
+    reason: str
+    remedy: str | None = None
+    since: int | None = None
+
+
+class JobWaitingReason(WaitingReason, frozen=True, kw_only=True):
+    """The same in a BatchJob: `since` is ISO 8601."""
+
+    since: str | None = None  # type: ignore[assignment]
+
+
 class ResultFiles(msgspec.Struct, frozen=True, kw_only=True):
     """Ids of result files: whole ones once the batch has ended, partial ones before."""
 
@@ -95,6 +113,9 @@ JobStatus = Literal["VALIDATING", "IN_PROGRESS", "COMPLETED", "FAILED", "EXPIRED
 
 class BatchObject(ResultFiles, frozen=True, kw_only=True):
     """OpenAI's Batch, with Lowtide's keys after its own. Instants are Unix seconds.
+
+    `waiting_reasons`: all conditions that hold it at present; the first is the gravest, and is what
+    `reason` says. Empty while it moves.
 
     `cautious_eta_seconds` and `cautious_completion_at`: until when it is done at the pace that is
     reached in four weeks of five; null where that is unknown, or not a minute later than the usual
@@ -126,6 +147,7 @@ class BatchObject(ResultFiles, frozen=True, kw_only=True):
     priority: int = 0
     stage: str | None = None
     reason: str | None = None
+    waiting_reasons: tuple[WaitingReason, ...] = ()
     queue_position: int | None = None
     eta_seconds: int | None = None
     estimated_completion_at: int | None = None
@@ -171,6 +193,7 @@ class BatchJob(ResultFiles, frozen=True, kw_only=True):
     priority: int
     stage: str | None
     reason: str | None
+    waiting_reasons: tuple[JobWaitingReason, ...]
     queue_position: int | None
     eta_seconds: int | None
     estimated_completion_at: str | None

@@ -73,6 +73,7 @@ def show_batch(batch: BatchView) -> None:
         ("id", escape(batch.id)),
         ("status", status_markup(batch.status) + stage),
         ("waits for", escape(batch.reason or "")),
+        *(("and for", escape(each.reason)) for each in batch.waiting_reasons[1:]),
         ("retries", escape(batch.retry_of or "")),
         ("requests", counts_of(batch)),
         ("done in about", _time_left(batch)),

@@ -50,6 +50,8 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     cautious_completion_at: datetime | None = None
     reason: str | None = None
     cause: Reason | None = None
+    causes: tuple[Reason, ...] = ()
+    """All conditions that hold the batch; the first is `cause`."""
     verdict: Feasibility = UNKNOWN
     queue_position: int | None = None
     """The place of a batch that waits for enqueued tokens: 1 for the next one."""
@@ -78,7 +80,8 @@ def progress_of(
     models = tuple(models)
     stands = bool(batch.holds) or _is_unserved(models, batch.endpoint, standing)
     eta, cautious_eta = (None, None) if stands else _ends_s(batch, now, prospect, in_flight_max)
-    cause = waiting(batch, now, models, standing, queue, in_flight_max)
+    causes = waiting(batch, now, models, standing, queue, in_flight_max)
+    cause = causes[0] if causes else None
     return Progress(
         stage=stage_of(batch),
         eta_s=eta,
@@ -87,6 +90,7 @@ def progress_of(
         cautious_completion_at=_after(now, cautious_eta),
         reason=cause.public if cause is not None else None,
         cause=cause,
+        causes=causes,
         verdict=prospect.verdict,
         queue_position=queue.tokens.place if queue.tokens else None,
     )

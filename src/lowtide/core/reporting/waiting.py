@@ -1,7 +1,7 @@
 """Why a batch waits, as a sentence for its tenant and one for operators.
 
 Pure; called by `core.reporting.progress` with what is known of workers, replicas and queue. The
-gravest reason is told alone: what stops everything, then what stops a model, then what the batch's
+gravest reason comes first: what stops everything, then what stops a model, then what the batch's
 own requests do, then whose turn it is. Invariants: while nothing of a batch moves there is a
 reason; `public` names no address and no path, whatever engines and systems said.
 """
@@ -55,6 +55,27 @@ Kind = Literal[
 """The subject of a reason, for code that counts or compares: the words change, this does not."""
 
 
+REMEDIES: Final[Mapping[Kind, str]] = MappingProxyType(
+    {
+        "no_worker": "The operator starts one: `lowtide doctor` says what is missing.",
+        "storage": "The operator makes room or mends it: `lowtide doctor` says what is wrong.",
+        "validation": "Nothing is to be done: it begins when the file is checked.",
+        "tokens": "It begins sooner with a higher limit of enqueued tokens.",
+        "model": "It goes on by itself once the model takes batch calls; `lowtide doctor` tells"
+        " the operator more.",
+        "live": "It goes on faster by itself as live traffic falls.",
+        "own_requests": "`lowtide batches errors` groups what failed; cancel the batch where the"
+        " rest would fail, too.",
+        "bound": "It goes on by itself as requests finish; the operator may raise"
+        " `requests_in_flight`.",
+        "queue": "Its turn comes by itself; within an organization a higher `priority` goes first.",
+        "silent": "The operator looks at the engine: `lowtide doctor` asks each one.",
+        "assembly": "Nothing is to be done: it ends by itself.",
+    }
+)
+"""What ends each kind of condition. What is paused says so in its own words."""
+
+
 class Reason(msgspec.Struct, frozen=True):
     """`full` is for operators; `since` when it began, where that is known."""
 
@@ -71,34 +92,46 @@ def waiting(
     standing: Standing,
     queue: Queue,
     in_flight_max: int | None,
-) -> Reason | None:
-    """The reason why a batch waits; None for a batch that moves or has ended."""
-    if batch.holds and batch.status == "in_progress":
-        return _held(batch)
+) -> tuple[Reason, ...]:
+    """All that holds a batch at present, the gravest first, no kind twice: six at most. Empty for a
+    batch that moves or has ended.
+    """
+    found = _conditions(batch, now, models, standing, queue, in_flight_max)
+    return tuple(each for each in found if each is not None)
+
+
+def _conditions(
+    batch: Batch,
+    now: datetime,
+    models: Sequence[str],
+    standing: Standing,
+    queue: Queue,
+    in_flight_max: int | None,
+) -> Sequence[Reason | None]:
+    """What follows from a graver condition is left out: without a worker no model is served, and
+    what is paused is not in the queue. That it stands still is told where nothing explains it.
+    """
+    no_worker = _without_worker(standing)
     if batch.status == "validating":
-        return (
-            _without_worker(standing)
-            or (_waits_for_tokens(queue.tokens) if queue.tokens else None)
-            or _unvalidated(batch, now, standing)
-            or (_held(batch) if batch.holds else None)
-        )
+        before = [no_worker, _waits_for_tokens(queue.tokens, batch.queued_at)]
+        return [*(before if any(before) else [_unvalidated(batch, now, standing)]), _held(batch)]
     if batch.status in ASSEMBLING:
-        return _without_worker(standing) or _unstored(standing) or _unassembled(batch, now)
+        return [no_worker or _unstored(standing) or _unassembled(batch, now)]
     if batch.status != "in_progress":
+        return []
+    found = [_held(batch), no_worker, _unstored(standing)]
+    if no_worker is None:
+        found += [_blocked(models, batch.endpoint, standing), _gives_way(models, standing)]
+    if not batch.holds:
+        found.append(_harms_itself(batch, standing))
+        found.append(_bounded(batch, queue, standing, in_flight_max))
+        found.append(_behind(batch, queue, standing))
+    return found if any(found) else [_still(batch, now, standing)]
+
+
+def _held(batch: Batch) -> Reason | None:
+    if not batch.holds:
         return None
-    return (
-        _without_worker(standing)
-        or _unstored(standing)
-        or _blocked(models, batch.endpoint, standing)
-        or _gives_way(models, standing)
-        or _harms_itself(batch, standing)
-        or _bounded(batch, queue, standing, in_flight_max)
-        or _behind(batch, queue, standing)
-        or _still(batch, now, standing)
-    )
-
-
-def _held(batch: Batch) -> Reason:
     return _alike("paused", " ".join(PAUSED[hold] for hold in PAUSED if hold in batch.holds))
 
 
@@ -117,10 +150,14 @@ def _without_worker(standing: Standing) -> Reason | None:
     return _alike("no_worker", sentence, last)
 
 
-def _waits_for_tokens(wait: TokenWait) -> Reason:
-    """The reason of a batch that is validated, and begins once there is room for its tokens."""
+def _waits_for_tokens(wait: TokenWait | None, since: datetime | None) -> Reason | None:
+    """The reason of a batch that is validated, and begins once there is room for its tokens; None
+    for one that waits for none.
+    """
+    if wait is None:
+        return None
     if wait.place == 1 and wait.lack is None:
-        return _alike("tokens", "There is room for its tokens now: it begins in a moment.")
+        return _alike("tokens", "There is room for its tokens now: it begins in a moment.", since)
     place = "It is the next one" if wait.place == 1 else f"It is number {wait.place} in the queue"
     if (lack := wait.lack) is None:
         what = "Waits for enqueued tokens behind other batches of its organization."
@@ -129,7 +166,7 @@ def _waits_for_tokens(wait: TokenWait) -> Reason:
             f"Waits for enqueued tokens of {lack.model}: {lack.enqueued:,} are enqueued, of"
             f" {lack.limit:,} at most, and this batch asks for about {lack.asked:,} more."
         )
-    return _alike("tokens", f"{what} {place}, and begins by itself as requests finish.")
+    return _alike("tokens", f"{what} {place}, and begins by itself as requests finish.", since)
 
 
 def _unvalidated(batch: Batch, now: datetime, standing: Standing) -> Reason | None:

@@ -17,6 +17,7 @@ from lowtide.api.objects.batches import BatchObject
 from lowtide.core.accounts.catalogue import ModelEntry
 from lowtide.core.batches.batch import TERMINAL, Batch, BatchError, Counts, Status
 from lowtide.core.reporting.progress import Progress
+from lowtide.core.reporting.waiting import Reason
 from lowtide.core.usage import Usage
 
 AT = datetime(2026, 11, 21, 1, 4, 35, 123456, UTC)
@@ -173,6 +174,14 @@ def test_both_tell_the_cautious_end(dialect: str) -> None:
     assert answer["cautious_completion_at"] in (1795223075, "2026-11-21T01:04:35.123456Z")
     unknown = shown(dialect, batch())
     assert unknown["cautious_eta_seconds"] is unknown["cautious_completion_at"] is None
+
+
+def test_each_dialect_dates_what_holds_a_batch_as_it_dates_the_batch() -> None:
+    holds = Reason("live", "The model m serves live traffic first.", "http://a:1 is busy.", AT)
+    told = Progress(reason=holds.public, cause=holds, causes=(holds,))
+    for dialect, since in (("openai", 1795223075), ("together", "2026-11-21T01:04:35.123456Z")):
+        (each,) = shown(dialect, batch(), told)["waiting_reasons"]
+        assert (each["kind"], each["reason"], each["since"]) == ("live", holds.public, since)
 
 
 def test_a_page_always_says_whether_more_follows() -> None:

@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.progress import Progress
 
-from lowtide.api.objects.batches import CountsObject, LineErrorObject
+from lowtide.api.objects.batches import CountsObject, LineErrorObject, WaitingReason
 from lowtide.cli.batches.batch_report import counts_of, line_error_markup, show_batch
 from lowtide.cli.client.objects import BatchView
 from lowtide.cli.suggestions import suggestion
@@ -91,6 +91,16 @@ def test_counts_say_what_succeeded_failed_and_never_ran() -> None:
     assert counts_of(over) == "200: [green]190 succeeded[/], [red]7 failed[/], 3 not run"
     running = BatchView(id="b", status="in_progress", request_counts=counts)
     assert counts_of(running).endswith("3 to go")
+
+
+def test_a_batch_shows_all_that_holds_it_a_line_each(capsys: pytest.CaptureFixture[str]) -> None:
+    told = [WaitingReason(kind=kind, reason=f"{kind}.") for kind in ("paused", "storage", "model")]
+    show_batch(
+        BatchView(id="b", status="in_progress", reason="paused.", waiting_reasons=tuple(told))
+    )
+    shown = capsys.readouterr().out.splitlines()
+    lines = [line for line in shown if " for: " in line]
+    assert lines == ["waits for: paused.", "and for: storage.", "and for: model."]
 
 
 def test_lines_with_the_same_error_are_named_together() -> None:

@@ -1,13 +1,14 @@
 """Why a batch waits: one sentence for its tenant, one for operators, each for the right cause."""
 
 from datetime import UTC, datetime, timedelta
+from typing import get_args
 
 import msgspec
 import pytest
 
 from lowtide.core.batches.batch import Batch, Counts, Status
 from lowtide.core.reporting.standing import NOTHING_KNOWN, Asleep, Hold, Standing
-from lowtide.core.reporting.waiting import NO_QUEUE, Queue, Reason, waiting
+from lowtide.core.reporting.waiting import NO_QUEUE, REMEDIES, Kind, Queue, Reason, waiting
 from lowtide.core.reporting.worker_report import BatchReport
 from testkit.batches import a_batch
 
@@ -57,10 +58,26 @@ def reason_of(
     queue: Queue = NO_QUEUE,
     in_flight_max: int | None = None,
 ) -> Reason | None:
+    found = reasons_of(
+        job, standing, after_s=after_s, models=models, queue=queue, in_flight_max=in_flight_max
+    )
+    return found[0] if found else None
+
+
+def reasons_of(
+    job: Batch,
+    standing: Standing = WELL,
+    *,
+    after_s: float = 20.0,
+    models: tuple[str, ...] = ("m",),
+    queue: Queue = NO_QUEUE,
+    in_flight_max: int | None = None,
+) -> tuple[Reason, ...]:
     found = waiting(job, at(after_s), models, standing, queue, in_flight_max)
-    if found is not None:
+    for each in found:
         for inside in ("10.0.0.1", "gpu-1", "/srv", "http://"):
-            assert inside not in found.public
+            assert inside not in each.public
+    assert len({each.kind for each in found}) == len(found)
     return found
 
 
@@ -314,6 +331,51 @@ def test_while_nothing_moves_there_is_a_reason(standing: Standing, settled: int)
 @pytest.mark.parametrize("status", ["completed", "failed", "expired", "cancelled"])
 def test_a_batch_that_ended_waits_for_nothing(status: Status) -> None:
     assert reason_of(batch(status, 3), Standing()) is None
+
+
+# ---- several at once ----
+
+
+def kinds(found: tuple[Reason, ...]) -> list[str]:
+    return [each.kind for each in found]
+
+
+def test_a_model_that_is_away_and_the_turn_of_others_are_both_told_the_gravest_first() -> None:
+    hold = Hold("unreachable", INSIDE, "no connection", at(3))
+    found = reasons_of(batch(), with_models(m=hold), queue=Queue(waiting=95, leased=12))
+    assert kinds(found) == ["model", "queue"]
+    assert found[0].since == at(3)
+    assert found[1].public == "Queued with 7 requests of other batches for the same models."
+
+
+def test_live_traffic_a_bound_and_the_turn_of_others_are_told_with_their_numbers() -> None:
+    live = Hold("live_first", "live load 82 %", "live load 82 %", at(4))
+    found = reasons_of(
+        batch(), with_models(m=live), queue=Queue(waiting=95, leased=12), in_flight_max=12
+    )
+    assert kinds(found) == ["live", "bound", "queue"]
+    for number, each in zip(("82 %", "12 requests", "7 requests"), found, strict=True):
+        assert number in each.public
+    assert [each.since for each in found] == [at(4), None, None]
+
+
+def test_a_paused_batch_says_what_would_hold_it_besides_and_is_not_in_the_queue() -> None:
+    paused = msgspec.structs.replace(batch(), holds=("user",))
+    standing = msgspec.structs.replace(with_models(m=None), results_trouble="full: '/srv/x'")
+    found = reasons_of(paused, standing, queue=Queue(waiting=95, leased=12), after_s=3600.0)
+    assert kinds(found) == ["paused", "storage"]
+
+
+def test_without_a_worker_what_follows_from_it_is_not_told_again() -> None:
+    gone = Hold("worker_gone", "w1 is gone", "its worker is gone", at(-90))
+    standing = Standing(gone={"w1": at(-90)}, models={"m": gone})
+    assert kinds(reasons_of(batch(), standing, after_s=3600.0)) == ["no_worker"]
+    assert kinds(reasons_of(batch("validating"), standing, after_s=3600.0)) == ["no_worker"]
+    assert kinds(reasons_of(batch("finalizing"), standing, after_s=3600.0)) == ["no_worker"]
+
+
+def test_each_kind_of_condition_has_a_remedy_in_its_words_or_beside_them() -> None:
+    assert set(get_args(Kind)) - set(REMEDIES) == {"paused"}
 
 
 def asleep(**fields: object) -> Standing:

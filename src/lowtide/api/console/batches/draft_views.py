@@ -38,7 +38,8 @@ async def load_draft(request: Request, file_id: str) -> Context:
     services, caller = services_of(request), identify(request)
     require(caller, ("submit",))
     file = await services.files.get_ready(caller.project_id, file_id)
-    endpoint = request.query_params.get("endpoint") or await _endpoint_in(request, file)
+    head = await head_of(request, file)
+    endpoint = request.query_params.get("endpoint") or _endpoint_in(head)
     window = request.query_params.get("completion_window") or None
     asked = NewBatch(input_file_id=file_id, endpoint=endpoint, completion_window=window)
     estimate = await estimate_of(request, asked)
@@ -56,27 +57,29 @@ async def load_draft(request: Request, file_id: str) -> Context:
         "once": token_hex(16),
         "first": [
             shown_line(line_to_be_sent(place, line))
-            for place, line in enumerate(await first_lines(request, file_id))
+            for place, line in enumerate(first_lines(file, head))
         ],
         "is_run": False,
         "webhooks": await services.webhooks.all_of(caller.project_id),
     }
 
 
-async def first_lines(request: Request, file_id: str) -> list[bytes]:
-    """The first lines of a file that are not blank; none where the first is too long. Raises
-    LowtideError for an unknown file.
-    """
-    services = services_of(request)
-    file = await services.files.get_ready(identify(request).project_id, file_id)
-    length = min(file.bytes, limits.FIRST_LINES_BYTES_MAX)
+async def head_of(request: Request, file: File) -> bytes:
+    """The beginning of a file: its first lines, or of longer ones so much as is read of them."""
     head = bytearray()
-    async for block in services.files.stream(file, 0, length):
+    length = min(file.bytes, limits.FIRST_LINES_BYTES_MAX)
+    async for block in services_of(request).files.stream(file, 0, length):
         head += block
         if head.count(b"\n") >= limits.FIRST_LINES:
             break
-    lines = bytes(head).split(b"\n")
-    if length < file.bytes:
+    return bytes(head)
+
+
+def first_lines(file: File, head: bytes) -> list[bytes]:
+    """The first lines of a file that are not blank, in its `head`; none where the first is too
+    long."""
+    lines = head.split(b"\n")
+    if file.bytes > limits.FIRST_LINES_BYTES_MAX:
         lines.pop()  # the end of it was not read
     return [each for each in lines if each.strip()][: limits.FIRST_LINES]
 
@@ -94,13 +97,10 @@ def line_to_be_sent(place: int, line: bytes, result: bytes | None = None) -> Lin
     )
 
 
-async def _endpoint_in(request: Request, file: File) -> str:
+def _endpoint_in(head: bytes) -> str:
     """The endpoint that the first line names, if it is near the beginning; else that of chats."""
-    length = min(file.bytes, limits.FORM_FIELD_BYTES_MAX)
-    head = bytearray()
-    async for block in services_of(request).files.stream(file, 0, length):
-        head += block
-    named = (each[1].decode() for each in _URL.finditer(head.partition(b"\n")[0]))
+    line = head[: limits.FORM_FIELD_BYTES_MAX].partition(b"\n")[0]
+    named = (each[1].decode() for each in _URL.finditer(line))
     return next((each for each in named if each in ENDPOINTS), "/v1/chat/completions")
 
 

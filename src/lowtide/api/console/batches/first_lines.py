@@ -14,7 +14,7 @@ from starlette.routing import Route
 
 from lowtide import limits
 from lowtide.api.console.answers import Fields, form_on, show
-from lowtide.api.console.batches.draft_views import first_lines, line_to_be_sent
+from lowtide.api.console.batches.draft_views import first_lines, head_of, line_to_be_sent
 from lowtide.api.console.batches.shown_lines import ShownLine, shown_line
 from lowtide.api.middleware.caller import identify, services_of
 from lowtide.api.middleware.console_paths import DRAFTS
@@ -41,7 +41,9 @@ _decode = msgspec.json.Decoder(_Line).decode
 async def run_first_lines(request: Request, fields: Fields) -> Response:
     """Runs them at once, and shows each with its answer."""
     file_id: str = request.path_params["file_id"]
-    lines = await first_lines(request, file_id)
+    files, project_id = services_of(request).files, identify(request).project_id
+    file = await files.get_ready(project_id, file_id)
+    lines = first_lines(file, await head_of(request, file))
     if not lines:
         raise LowtideError("invalid_request", "The first line is too long to be run from here.")
     endpoint = fields.get("endpoint", "")

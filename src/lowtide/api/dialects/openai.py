@@ -34,7 +34,6 @@ from lowtide.core.accounts.ledger import Cost
 from lowtide.core.batches.batch import TERMINAL, Batch, BatchError, Status
 from lowtide.core.batches.completion_window import window_words
 from lowtide.core.reporting.progress import Progress
-from lowtide.core.reporting.waiting import REMEDIES
 from lowtide.core.scheduling.feasibility import Feasibility
 from lowtide.core.usage import Usage
 
@@ -110,7 +109,7 @@ def waiting_reasons(progress: Progress) -> tuple[WaitingReason, ...]:
         WaitingReason(
             kind=each.kind,
             reason=each.public,
-            remedy=REMEDIES.get(each.kind),
+            remedy=each.remedy,
             since=unix(each.since),
         )
         for each in progress.causes

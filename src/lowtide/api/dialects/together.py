@@ -20,7 +20,6 @@ from lowtide.core.accounts.ledger import Cost
 from lowtide.core.batches.batch import Batch, Status
 from lowtide.core.batches.completion_window import window_words
 from lowtide.core.reporting.progress import Progress
-from lowtide.core.reporting.waiting import REMEDIES
 
 STATUSES: Final = MappingProxyType[Status, JobStatus](
     {
@@ -89,7 +88,7 @@ def _waiting_reasons(progress: Progress) -> tuple[JobWaitingReason, ...]:
         JobWaitingReason(
             kind=each.kind,
             reason=each.public,
-            remedy=REMEDIES.get(each.kind),
+            remedy=each.remedy,
             since=iso(each.since),
         )
         for each in progress.causes

@@ -84,6 +84,11 @@ class Reason(msgspec.Struct, frozen=True):
     full: str
     since: datetime | None = None
 
+    @property
+    def remedy(self) -> str | None:
+        """What ends it; None where `public` says so."""
+        return REMEDIES.get(self.kind)
+
 
 def waiting(
     batch: Batch,

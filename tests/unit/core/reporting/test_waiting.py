@@ -1,7 +1,7 @@
 """Why a batch waits: one sentence for its tenant, one for operators, each for the right cause."""
 
 from datetime import UTC, datetime, timedelta
-from typing import get_args
+from typing import Any, get_args
 
 import msgspec
 import pytest
@@ -49,19 +49,9 @@ def with_batch(**fields: object) -> Standing:
     )
 
 
-def reason_of(
-    job: Batch,
-    standing: Standing = WELL,
-    *,
-    after_s: float = 20.0,
-    models: tuple[str, ...] = ("m",),
-    queue: Queue = NO_QUEUE,
-    in_flight_max: int | None = None,
-) -> Reason | None:
-    found = reasons_of(
-        job, standing, after_s=after_s, models=models, queue=queue, in_flight_max=in_flight_max
-    )
-    return found[0] if found else None
+def reason_of(job: Batch, standing: Standing = WELL, **asked: Any) -> Reason | None:
+    """The gravest of `reasons_of`."""
+    return next(iter(reasons_of(job, standing, **asked)), None)
 
 
 def reasons_of(
